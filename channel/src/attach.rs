@@ -1,0 +1,410 @@
+//! A reader's hold on one segment: with a seat, which lets it pin frames, or as an observer, which only looks.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering, fence},
+    },
+    time::Duration,
+};
+
+use nix::errno::Errno;
+
+use crate::{
+    ChannelName, Error,
+    files::{self, Identity},
+    layout::{self, EVICTED, FIRST_SEAT_BYTE, FrameDescriptor, SEATS, seat_state, state},
+    pins::PinCounts,
+    segment::{self, Access, Segment},
+    semaphore::ControlFile,
+    sys::{self, KeptLock},
+    wait::Word,
+};
+
+/// How long a newcomer waits for the writer to grant it pins before it begins with copies.
+const GRANT_PATIENCE: Duration = Duration::from_millis(20);
+
+/// A seat of the channel: the lock on its byte. It outlives segments, and the reader, while frames are in use.
+#[derive(Debug)]
+pub(crate) struct HeldSeat {
+    index: usize,
+    locks: Identity,
+    ticket: AtomicU32,
+    _lock: KeptLock,
+}
+
+/// A reader in one segment.
+#[derive(Debug)]
+pub(crate) struct Attachment {
+    pub(crate) segment: Arc<Segment>,
+    /// Number of the newest frame when it was opened.
+    pub(crate) head_then: u64,
+    /// `None`: an observer.
+    seated: Option<Seated>,
+}
+
+#[derive(Debug)]
+struct Seated {
+    seat: Arc<HeldSeat>,
+    ticket: u32,
+    counts: Mutex<PinCounts>,
+}
+
+/// Why a reader that wanted a seat has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Observing {
+    /// It asked for it.
+    Wanted,
+    /// The files' permissions allow no more, or their owner is not trusted.
+    Permissions,
+    /// All seats are taken.
+    NoSeat,
+}
+
+/// The number of a frame, and the slot that the ring names for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) number: u64,
+    pub(crate) slot: usize,
+}
+
+impl Attachment {
+    /// Attaches to the segment that has the channel's name now. `None` while there is none with a living writer.
+    pub(crate) fn open(
+        name: &ChannelName,
+        read_only: bool,
+        former_seat: Option<&Arc<HeldSeat>>,
+    ) -> Result<Option<(Self, Option<Observing>)>, Error> {
+        let path = name.segment_path();
+        let denied = |error: &io::Error| files::open_error(name.as_str(), &path, "read", error);
+        let mut observing = read_only.then_some(Observing::Wanted);
+        let mut opened = segment::open_file(name, !read_only);
+        if opened.as_ref().is_err_and(is_denied) {
+            observing = Some(Observing::Permissions);
+            opened = segment::open_file(name, false);
+        }
+        let Some((file, stat)) = opened.map_err(|error| denied(&error))? else {
+            return Ok(None);
+        };
+        if observing.is_none() && !files::is_trusted(&stat) {
+            observing = Some(Observing::Permissions);
+        }
+        if observing.is_none() {
+            let control = match ControlFile::open(name) {
+                Err(Error::Denied { .. }) => {
+                    observing = Some(Observing::Permissions);
+                    None
+                }
+                control => control?,
+            };
+            if observing.is_none() {
+                let Some(control) = control else {
+                    return Ok(None);
+                };
+                let segment = Segment::open(name, file, &stat, Access::Attach)?;
+                if !is_current(&segment) || control.identity() != segment.lock_identity() {
+                    return Ok(None);
+                }
+                let seat = match former_seat.filter(|seat| seat.locks == control.identity()) {
+                    Some(seat) => Some(Arc::clone(seat)),
+                    None => HeldSeat::take(&control)?,
+                };
+                return Ok(Some(match seat {
+                    Some(seat) => (Self::enter(segment, seat), None),
+                    None => (Self::observe(segment), Some(Observing::NoSeat)),
+                }));
+            }
+        }
+        let segment = Segment::open(name, file, &stat, Access::Observe)?;
+        Ok(is_current(&segment).then(|| (Self::observe(segment), observing)))
+    }
+
+    fn observe(segment: Segment) -> Self {
+        Self {
+            head_then: segment.control.live().head.load(Ordering::Acquire),
+            segment: Arc::new(segment),
+            seated: None,
+        }
+    }
+
+    /// Sits down: from here on the writer counts this reader, and its pins.
+    fn enter(segment: Segment, seat: Arc<HeldSeat>) -> Self {
+        let head = segment.control.live().head.load(Ordering::Acquire);
+        let shared = segment.control.seat(seat.index);
+        // The ticket is another than that of any former owner in this segment, so that what the writer knows of those is
+        // not believed of this one. It is stored before the first pin, with which the writer sees it (release).
+        let former = shared.ticket.load(Ordering::Relaxed);
+        let ticket = match seat.ticket.load(Ordering::Relaxed) {
+            own if own > former => own,
+            _ => former.wrapping_add(1),
+        };
+        seat.ticket.store(ticket, Ordering::Relaxed);
+        shared.ticket.store(ticket, Ordering::Release);
+        shared.pins.store(0, Ordering::Release);
+        // The newest frame is this reader's first, so a lossless writer keeps it.
+        shared.position.store(head.saturating_sub(1), Ordering::Release);
+        shared.pid.store(std::process::id(), Ordering::Relaxed);
+        // Release: who sees the state sees the position too.
+        shared.state.store(seat_state::ATTACHED, Ordering::Release);
+        segment.ring_bell(Word::Writer);
+        Self {
+            head_then: head,
+            segment: Arc::new(segment),
+            seated: Some(Seated {
+                seat,
+                ticket,
+                counts: Mutex::default(),
+            }),
+        }
+    }
+
+    /// The seat, to be taken along into the next segment.
+    pub(crate) fn seat(&self) -> Option<&Arc<HeldSeat>> {
+        self.seated.as_ref().map(|seated| &seated.seat)
+    }
+
+    /// Waits a moment until the writer has answered a newcomer, so that its first frame need not be copied.
+    pub(crate) fn wait_for_grant(&self) {
+        let until = sys::monotonic_ns() + GRANT_PATIENCE.as_nanos() as u64;
+        while self
+            .seated
+            .as_ref()
+            .is_some_and(|seated| seated.grant(&self.segment).is_none())
+            && sys::monotonic_ns() < until
+        {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+
+    /// Whether the writer found this seat holding more than it was granted; its pins no longer count.
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.seated
+            .as_ref()
+            .is_some_and(|seated| seated.grant(&self.segment) == Some(EVICTED))
+    }
+
+    /// How many slots this seat may pin now.
+    pub(crate) fn allowance(&self) -> u32 {
+        match self.seated.as_ref().and_then(|seated| seated.grant(&self.segment)) {
+            None | Some(EVICTED) => 0,
+            Some(grant) => grant.min(layout::MAX_GRANT),
+        }
+    }
+
+    /// How many slots this seat pins now.
+    pub(crate) fn held(&self) -> u32 {
+        self.seated.as_ref().map_or(0, |seated| seated.counts().held())
+    }
+
+    /// Where the frame `number` is, as far as the ring and the slot say.
+    pub(crate) fn find(&self, number: u64) -> Option<Place> {
+        // Acquire: pairs with the writer's release store, after which the slot's number is there.
+        let entry = self.segment.control.ring(number).load(Ordering::Acquire);
+        let slot = (entry & 0xff) as usize;
+        let named = entry >> 8 == number & (u64::MAX >> 8) && slot < self.segment.fixed.slot_count as usize;
+        (named && self.segment.slot_head(slot).number.load(Ordering::Acquire) == number)
+            .then_some(Place { number, slot })
+    }
+
+    /// Pins a frame. `None` when the writer was faster, or when it is not what a frame may be.
+    pub(crate) fn pin(self: &Arc<Self>, place: Place) -> Option<(PinnedFrame, FrameDescriptor)> {
+        let seated = self.seated.as_ref()?;
+        if !self.segment.is_backed(place.slot) {
+            return None;
+        }
+        let shared = self.segment.control.seat(seated.seat.index);
+        let number = &self.segment.slot_head(place.slot).number;
+        if !seated.counts().pin(&shared.pins, number, place.slot, place.number) {
+            self.tell_writer();
+            return None;
+        }
+        let descriptor = self.segment.read_descriptor(place.slot);
+        // Owns the pin from here on, also where the descriptor turns out to be nonsense.
+        let mut frame = PinnedFrame {
+            attachment: Arc::clone(self),
+            slot: place.slot,
+            offset: 0,
+            size: 0,
+        };
+        if !descriptor.fits(self.segment.fixed.slot_size) {
+            return None;
+        }
+        frame.offset = self.segment.slot_offset(place.slot) + descriptor.data_offset;
+        frame.size = descriptor.size;
+        Some((frame, descriptor))
+    }
+
+    /// Copies a frame without a pin, by pread. `None` when the writer was faster, it is not what a frame may be, or
+    /// `target` has no room.
+    pub(crate) fn copy_unpinned(&self, place: Place, target: &mut dyn crate::CopyTarget) -> Option<FrameDescriptor> {
+        let number = &self.segment.slot_head(place.slot).number;
+        // Acquire: pairs with the writer's release store of the number; the frame is there.
+        if number.load(Ordering::Acquire) != place.number {
+            return None;
+        }
+        let descriptor = self.segment.read_descriptor(place.slot);
+        if !descriptor.fits(self.segment.fixed.slot_size) {
+            return None;
+        }
+        let offset = self.segment.fixed.slots_offset + self.segment.slot_offset(place.slot) + descriptor.data_offset;
+        let bytes = target.prepare(descriptor.size as usize)?;
+        if bytes.len() != descriptor.size as usize || sys::read_exactly(&self.segment.file, bytes, offset) != Ok(true) {
+            return None;
+        }
+        // Pairs with the fence in `take_for_writing`: had any copied byte been drawn after the number became 0, the load
+        // below would see that 0, or a later number.
+        fence(Ordering::Acquire);
+        (number.load(Ordering::Relaxed) == place.number).then_some(descriptor)
+    }
+
+    /// Says that all frames up to `number` are taken or not wanted.
+    pub(crate) fn set_position(&self, number: u64) {
+        if let Some(seated) = &self.seated {
+            // Release: pairs with the acquire load of a lossless writer that takes older slots then.
+            self.segment
+                .control
+                .seat(seated.seat.index)
+                .position
+                .store(number, Ordering::Release);
+            self.tell_writer();
+        }
+    }
+
+    /// Says that this reader takes no more frames here: `seat_state::MOVED` or `seat_state::LEFT`. Pins stay.
+    pub(crate) fn leave(&self, how: u32) {
+        if let Some(seated) = &self.seated {
+            // Release: what was taken here before is over.
+            self.segment
+                .control
+                .seat(seated.seat.index)
+                .state
+                .store(how, Ordering::Release);
+            self.segment.ring_bell(Word::Writer);
+        }
+    }
+
+    /// Wakes a writer that waits for something this reader has just given back.
+    fn tell_writer(&self) {
+        // Pairs with the fence of a writer that says it waits and then looks: one of the two sees the other.
+        fence(Ordering::SeqCst);
+        if self.segment.control.live().writer_waits.load(Ordering::Relaxed) != 0 {
+            self.segment.ring_bell(Word::Writer);
+        }
+    }
+}
+
+impl Seated {
+    fn counts(&self) -> std::sync::MutexGuard<'_, PinCounts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the writer grants this owner of the seat; `None` when it has not answered yet.
+    fn grant(&self, segment: &Segment) -> Option<u32> {
+        // Acquire: pairs with the writer's release store.
+        let grant = segment.control.grant(self.seat.index).load(Ordering::Acquire);
+        ((grant >> 32) as u32 == self.ticket).then_some(grant as u32)
+    }
+}
+
+impl HeldSeat {
+    fn take(control: &ControlFile) -> Result<Option<Arc<Self>>, Error> {
+        let bytes = (0..SEATS as i64).map(|seat| FIRST_SEAT_BYTE + seat);
+        Ok(control.take_first(bytes)?.map(|(byte, lock)| {
+            Arc::new(Self {
+                index: (byte - FIRST_SEAT_BYTE) as usize,
+                locks: control.identity(),
+                ticket: AtomicU32::new(1),
+                _lock: lock,
+            })
+        }))
+    }
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::EACCES | Errno::EPERM | Errno::EROFS)
+    )
+}
+
+/// Whether frames can still come here.
+fn is_current(segment: &Segment) -> bool {
+    let state = segment.control.live().state.load(Ordering::Acquire);
+    state & (state::SUPERSEDED | state::CLOSED) == 0 && segment.has_writer()
+}
+
+/// A frame in place, in shared memory; its bytes stay as they are until it is dropped.
+#[derive(Debug)]
+pub struct PinnedFrame {
+    attachment: Arc<Attachment>,
+    slot: usize,
+    offset: u64,
+    size: u64,
+}
+
+impl AsRef<[u8]> for PinnedFrame {
+    fn as_ref(&self) -> &[u8] {
+        match self.attachment.segment.slots() {
+            // SAFETY: the slot is backed (`pin` asked the file), the range is inside it (`fits`), and it is pinned for as
+            // long as `self` lives, so that no writer that keeps to the protocol changes it.
+            Some(slots) => unsafe { slots.slice(self.offset, self.size) },
+            None => &[],
+        }
+    }
+}
+
+impl Drop for PinnedFrame {
+    fn drop(&mut self) {
+        if let Some(seated) = &self.attachment.seated {
+            let shared = self.attachment.segment.control.seat(seated.seat.index);
+            seated.counts().unpin(&shared.pins, self.slot);
+            self.attachment.tell_writer();
+        }
+    }
+}
+
+/// A look at a channel that leaves no trace: it takes no seat, writes nothing, and needs read permission only.
+#[derive(Debug)]
+pub struct Observer {
+    attachment: Attachment,
+}
+
+impl Observer {
+    /// Looks at the channel as it is now; `None` when it has no living writer, or that has no frame yet.
+    ///
+    /// # Errors
+    /// [`Error::Denied`], [`Error::Damaged`], [`Error::System`].
+    pub fn open(name: &ChannelName) -> Result<Option<Self>, Error> {
+        Ok(Attachment::open(name, true, None)?.map(|(attachment, _)| Self { attachment }))
+    }
+
+    /// The format of the frames.
+    pub fn caps(&self) -> &str {
+        &self.attachment.segment.caps
+    }
+
+    /// What never changes in the segment.
+    pub fn fixed(&self) -> &layout::Fixed {
+        &self.attachment.segment.fixed
+    }
+
+    /// Number of the newest frame, 0 before the first.
+    pub fn head(&self) -> u64 {
+        self.attachment.segment.control.live().head.load(Ordering::Acquire)
+    }
+
+    /// Whether this is still the channel's segment, and its writer alive.
+    pub fn is_current(&self) -> bool {
+        is_current(&self.attachment.segment)
+    }
+
+    /// Copies the newest frame; `None` when there is none, or the writer was faster.
+    pub fn newest(&self, target: &mut dyn crate::CopyTarget) -> Option<(u64, FrameDescriptor)> {
+        let number = self.head();
+        let place = self.attachment.find(number).filter(|_| number != 0)?;
+        self.attachment
+            .copy_unpinned(place, target)
+            .map(|descriptor| (number, descriptor))
+    }
+}

@@ -1,0 +1,123 @@
+//! What can go wrong, said so that a user can act on it.
+
+use nix::errno::Errno;
+
+/// Why a channel cannot be opened, written or read.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// The name cannot be a channel's.
+    #[error("{name:?} cannot be the name of a channel: {reason}")]
+    Name {
+        /// The name as given.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// An option's value does not work.
+    #[error("channel {channel}: {reason}")]
+    Option {
+        /// The channel.
+        channel: String,
+        /// Which option, and what it may be.
+        reason: String,
+    },
+    /// Another writer that is alive has the channel.
+    #[error("channel {channel} already has a writer ({}); stop it, or choose another name",
+            .pid.map_or_else(|| "its process is not known".to_owned(), |pid| format!("process {pid}")))]
+    Busy {
+        /// The channel.
+        channel: String,
+        /// The process that its segment names, where there is one.
+        pid: Option<u32>,
+    },
+    /// A file under the channel's name belongs to somebody else, or is something else.
+    #[error("channel {channel}: {path} {what}; choose another name, or have it removed by its owner")]
+    Foreign {
+        /// The channel.
+        channel: String,
+        /// The file in the way.
+        path: String,
+        /// What it is.
+        what: String,
+    },
+    /// The permissions of the channel's files do not let this user in.
+    #[error(
+        "channel {channel}: no permission to {action} {path} (its mode is {mode:04o}, its owner user {owner}); \
+             the writer's perms property sets the mode: 0644 lets others read, 0660 lets its group attach fully"
+    )]
+    Denied {
+        /// The channel.
+        channel: String,
+        /// The file.
+        path: String,
+        /// What was tried.
+        action: &'static str,
+        /// The file's permission bits.
+        mode: u32,
+        /// The file's owner.
+        owner: u32,
+    },
+    /// The shared memory file system is full.
+    #[error(
+        "channel {channel}: /dev/shm is too small: {wanted} bytes are needed for {slots} frames of {slot_size} bytes, \
+             {free} of {total} bytes are free; use smaller frames, or make it larger \
+             (mount -o remount,size=... /dev/shm, or docker run --shm-size=...)"
+    )]
+    NoSpace {
+        /// The channel.
+        channel: String,
+        /// Bytes that the smallest segment takes.
+        wanted: u64,
+        /// Frames in it.
+        slots: u32,
+        /// Bytes of a frame's slot.
+        slot_size: u64,
+        /// Bytes free in /dev/shm.
+        free: u64,
+        /// Bytes of /dev/shm.
+        total: u64,
+    },
+    /// The segment is of another version of the protocol, or damaged.
+    #[error("channel {channel}: its segment is not usable: {what}")]
+    Damaged {
+        /// The channel.
+        channel: String,
+        /// The field and the value found.
+        what: String,
+    },
+    /// The frame, or its format, does not fit what a segment can hold.
+    #[error("channel {channel}: {what}")]
+    TooLarge {
+        /// The channel.
+        channel: String,
+        /// What is too large, and the limit.
+        what: String,
+    },
+    /// The slot is not one that can be published: of an older segment, or published before.
+    #[error("channel {channel}: this memory cannot be published in place")]
+    NotPublishable {
+        /// The channel.
+        channel: String,
+    },
+    /// A system call failed in a way that has no better name here.
+    #[error("channel {channel}: {call} failed: {errno}")]
+    System {
+        /// The channel.
+        channel: String,
+        /// The call, with what it was for.
+        call: String,
+        /// The system's error.
+        errno: Errno,
+    },
+}
+
+impl Error {
+    pub(crate) fn system(channel: &str, call: impl Into<String>, errno: Errno) -> Self {
+        Self::System {
+            channel: channel.to_owned(),
+            call: call.into(),
+            errno,
+        }
+    }
+}

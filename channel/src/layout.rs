@@ -1,0 +1,387 @@
+//! The segment, field by field: the one place where offsets and sizes stand (docs/PROTOCOL.md describes them in words).
+//!
+//! ```text
+//! 0        Fixed      written once, before the segment has its name
+//! 256      Live       what the writer tells everybody, and the word that wakes it
+//! 4096     caps       the format, a string
+//!          grants     one word a seat, written by the writer: how many slots the seat may pin
+//!          seats      one block a seat, written by who holds the seat
+//!          ring       one word an entry: which slot a frame's number is in
+//!          slots'     descriptors, 4096 bytes each
+//!          slots      the frames, each beginning on a page
+//! ```
+//!
+//! All numbers are in the machine's own byte order; the magic of the other order does not match.
+
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+use bytemuck::{Pod, Zeroable};
+
+pub use crate::pins::MAX_SLOTS;
+
+/// The first bytes of a segment.
+pub const MAGIC: u64 = u64::from_ne_bytes(*b"rsshm\r\n\x1a");
+/// The version of this layout. A reader follows only its own.
+pub const VERSION: u32 = 1;
+/// Seats for attached readers; one more reader observes.
+pub const SEATS: usize = 64;
+/// Entries of the ring: how many numbers back from the newest a frame can be found.
+pub const RING: u64 = 128;
+/// The longest format string, in bytes.
+pub const MAX_CAPS: usize = 64 * 1024;
+/// Bytes from one descriptor to the next: the fixed part, then room for what goes with a frame.
+pub const DESCRIPTOR_STRIDE: usize = 4096;
+/// Slots begin at a multiple of this, the largest page size of the machines Linux runs on.
+pub const SLOTS_ALIGN: u64 = 64 * 1024;
+/// A slot's size is a multiple of this.
+pub const SLOT_ALIGN: u64 = 4096;
+/// "No value" in times and offsets of a descriptor.
+pub const NONE: u64 = u64::MAX;
+/// The most planes a frame has.
+pub const MAX_PLANES: usize = 4;
+
+/// Byte of the semaphore's file, and of a segment's, that the living writer holds a write lock on.
+pub const WRITER_BYTE: i64 = 4096;
+/// Byte of the semaphore's file that the reader in seat 0 holds a write lock on; the other seats follow.
+pub const FIRST_SEAT_BYTE: i64 = 4097;
+
+/// Bits of [`Fixed::flags`].
+pub mod flags {
+    /// The writer waits for its slowest attached reader.
+    pub const LOSSLESS: u32 = 1;
+}
+
+/// Bits of [`Live::state`].
+pub mod state {
+    /// A newer segment has taken the name, or is about to: take what is left, then look again.
+    pub const SUPERSEDED: u32 = 1;
+    /// The writer stopped in good order; no frame follows here.
+    pub const CLOSED: u32 = 2;
+}
+
+/// Values of [`Seat::state`].
+pub mod seat_state {
+    /// Nobody has used the seat in this segment.
+    pub const NEW: u32 = 0;
+    /// A reader takes frames here.
+    pub const ATTACHED: u32 = 1;
+    /// The reader took all it wanted here and went on to a newer segment.
+    pub const MOVED: u32 = 2;
+    /// The reader is gone; frames that it passed on may still be in use.
+    pub const LEFT: u32 = 3;
+}
+
+/// What never changes once the segment has its name. Readers copy it when they attach, check the copy, and never look
+/// at the original again.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Fixed {
+    /// [`MAGIC`].
+    pub magic: u64,
+    /// [`VERSION`].
+    pub version: u32,
+    /// Size of this structure in bytes.
+    pub fixed_size: u32,
+    /// CLOCK_MONOTONIC nanoseconds at which the segment was made.
+    pub created_ns: u64,
+    /// Number of the first frame published here.
+    pub first_number: u64,
+    /// Device number of the file that carries the locks (the semaphore's).
+    pub lock_device: u64,
+    /// Inode number of that file.
+    pub lock_inode: u64,
+    /// Where the format string begins.
+    pub caps_offset: u64,
+    /// Its length in bytes.
+    pub caps_size: u64,
+    /// Where [`Live`] is.
+    pub live_offset: u64,
+    /// Where the grants begin, 8 bytes each: the ticket in the upper, the number of slots in the lower half.
+    pub grants_offset: u64,
+    /// Where the seats begin.
+    pub seats_offset: u64,
+    /// Bytes from one [`Seat`] to the next.
+    pub seat_stride: u32,
+    /// Seats.
+    pub seat_count: u32,
+    /// Where the ring begins, 8 bytes an entry: the number times 256, plus the slot.
+    pub ring_offset: u64,
+    /// Entries of the ring.
+    pub ring_count: u32,
+    /// Slots there can be.
+    pub slot_count: u32,
+    /// Where the descriptors begin.
+    pub descriptors_offset: u64,
+    /// Where the slots begin.
+    pub slots_offset: u64,
+    /// Bytes of a slot.
+    pub slot_size: u64,
+    /// Bytes from one descriptor to the next.
+    pub descriptor_stride: u32,
+    /// A frame stays for at least so many more publishes.
+    pub retain: u32,
+    /// Process of the writer, for messages only.
+    pub writer_pid: u32,
+    /// Bits of [`flags`].
+    pub flags: u32,
+    /// Zero.
+    pub reserved: [u64; 13],
+}
+
+/// What changes for everybody. Written by the writer alone, but for the words at its end.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Live {
+    /// Number of the newest frame; 0 before the first of the channel.
+    pub head: AtomicU64,
+    /// Number of the last frame before the end of the stream that `eos_count` counts.
+    pub eos_number: AtomicU64,
+    /// When frames leave the writer, in nanoseconds after their time stamp.
+    pub latency_ns: AtomicU64,
+    /// Futex word: counts publishes and everything else that a reader waits for.
+    pub published: AtomicU32,
+    /// Bits of [`state`].
+    pub state: AtomicU32,
+    /// How many times the stream ended.
+    pub eos_count: AtomicU32,
+    pad: [u32; 7],
+    /// Futex word of the writer: readers count it up when they come, go, or free something that it waits for.
+    pub writer_word: AtomicU32,
+    /// Not 0 while the writer waits for a slot.
+    pub writer_waits: AtomicU32,
+    pad2: [u32; 14],
+}
+
+/// A reader's seat in one segment. Written only by who holds the lock of the seat.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Seat {
+    /// The pin word: bit N is set while the reader holds slot N.
+    pub pins: AtomicU64,
+    /// Number of the last frame that the reader has taken or does not want.
+    pub position: AtomicU64,
+    /// Which owner of the seat this is: each counts it up before anything else.
+    pub ticket: AtomicU32,
+    /// One of [`seat_state`].
+    pub state: AtomicU32,
+    /// Process of the reader, for people who look.
+    pub pid: AtomicU32,
+    pad: [u32; 9],
+}
+
+/// The lower half of a grant when the seat's pins no longer count, since it holds more than it may.
+pub const EVICTED: u32 = u32::MAX;
+/// The most slots that a seat is ever granted.
+pub const MAX_GRANT: u32 = 8;
+
+/// Where the fixed part of a frame's meaning lies, next to its number: [`FrameDescriptor`], as words.
+pub const DESCRIPTOR_WORDS: usize = size_of::<FrameDescriptor>() / 8;
+
+/// What goes with a frame. Times are CLOCK_MONOTONIC nanoseconds, or [`NONE`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct FrameDescriptor {
+    /// When the frame is due: its presentation time.
+    pub pts: u64,
+    /// When it is to be decoded.
+    pub dts: u64,
+    /// How long it lasts.
+    pub duration: u64,
+    /// The stream's own count, as the producer gives it, or [`NONE`].
+    pub offset: u64,
+    /// The count after it, or [`NONE`].
+    pub offset_end: u64,
+    /// Where the frame's bytes begin in its slot.
+    pub data_offset: u64,
+    /// How many bytes it has.
+    pub size: u64,
+    /// GstBufferFlags.
+    pub flags: u32,
+    /// Planes described below; 0 where the format's default layout holds, or there is none.
+    pub planes: u32,
+    /// Where each plane begins, counted from the frame's first byte.
+    pub plane_offset: [u64; MAX_PLANES],
+    /// Bytes from one row of each plane to the next.
+    pub plane_stride: [i32; MAX_PLANES],
+    /// Bytes used of the area behind this structure.
+    pub extra_size: u32,
+    /// Zero.
+    pub reserved0: u32,
+    /// Zero.
+    pub reserved: [u64; 16],
+}
+
+impl Default for FrameDescriptor {
+    fn default() -> Self {
+        Self {
+            pts: NONE,
+            dts: NONE,
+            duration: NONE,
+            offset: NONE,
+            offset_end: NONE,
+            ..Self::zeroed()
+        }
+    }
+}
+
+impl FrameDescriptor {
+    /// Whether every place that it names lies inside a slot of `slot_size` bytes.
+    pub fn fits(&self, slot_size: u64) -> bool {
+        self.data_offset
+            .checked_add(self.size)
+            .is_some_and(|end| end <= slot_size)
+            && self.planes as usize <= MAX_PLANES
+            && self.plane_offset[..self.planes as usize]
+                .iter()
+                .all(|offset| *offset <= self.size)
+            && self.extra_size as usize <= DESCRIPTOR_STRIDE - size_of::<SlotHead>()
+    }
+}
+
+/// A slot's descriptor as it lies in the segment: the number, then a [`FrameDescriptor`] as words.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct SlotHead {
+    /// Number of the frame in the slot; 0 while it cannot be read.
+    pub number: AtomicU64,
+    /// The [`FrameDescriptor`].
+    pub words: [AtomicU64; DESCRIPTOR_WORDS],
+}
+
+const _: () = {
+    assert!(size_of::<Fixed>() == 256 && size_of::<Live>() == 128);
+    assert!(size_of::<Seat>() == 64 && size_of::<SlotHead>() == 256);
+    assert!(size_of::<FrameDescriptor>() % 8 == 0);
+};
+
+const LIVE_OFFSET: u64 = 256;
+const CAPS_OFFSET: u64 = 4096;
+
+fn align_up(value: u64, to: u64) -> Option<u64> {
+    value.checked_add(to - 1).map(|value| value / to * to)
+}
+
+impl Fixed {
+    /// The layout of a segment for a format of `caps_size` bytes and `slot_count` slots of at least `frame_size` bytes.
+    /// `None` where the numbers are out of bounds.
+    pub fn new(caps_size: usize, slot_count: u32, frame_size: u64) -> Option<Self> {
+        if caps_size > MAX_CAPS || !(1..=MAX_SLOTS as u32).contains(&slot_count) {
+            return None;
+        }
+        let grants_offset = align_up(CAPS_OFFSET + caps_size as u64, 64)?;
+        let seats_offset = grants_offset + SEATS as u64 * 8;
+        let ring_offset = seats_offset + (SEATS * size_of::<Seat>()) as u64;
+        let descriptors_offset = align_up(ring_offset + RING * 8, SLOT_ALIGN)?;
+        let fixed = Self {
+            magic: MAGIC,
+            version: VERSION,
+            fixed_size: size_of::<Self>() as u32,
+            caps_offset: CAPS_OFFSET,
+            caps_size: caps_size as u64,
+            live_offset: LIVE_OFFSET,
+            grants_offset,
+            seats_offset,
+            seat_stride: size_of::<Seat>() as u32,
+            seat_count: SEATS as u32,
+            ring_offset,
+            ring_count: RING as u32,
+            slot_count,
+            descriptors_offset,
+            descriptor_stride: DESCRIPTOR_STRIDE as u32,
+            slots_offset: align_up(
+                descriptors_offset + u64::from(slot_count) * DESCRIPTOR_STRIDE as u64,
+                SLOTS_ALIGN,
+            )?,
+            slot_size: align_up(frame_size.max(1), SLOT_ALIGN)?,
+            ..Self::zeroed()
+        };
+        fixed.total_size().is_some().then_some(fixed)
+    }
+
+    /// Bytes of the file with all its slots, `None` when that is no size a file or a mapping can have.
+    pub fn total_size(&self) -> Option<u64> {
+        u64::from(self.slot_count)
+            .checked_mul(self.slot_size)?
+            .checked_add(self.slots_offset)
+            .filter(|total| *total <= isize::MAX as u64)
+    }
+
+    /// Checks numbers that somebody else wrote: nothing they name lies outside the control area, which must lie in the
+    /// file's `file_size` bytes, and all is aligned.
+    ///
+    /// # Errors
+    /// A text that names the field and its value.
+    pub fn check(&self, file_size: u64) -> Result<(), String> {
+        if self.magic != MAGIC {
+            return Err(format!(
+                "it begins with {:#018x}, which is not a segment of rsshm",
+                self.magic
+            ));
+        }
+        if self.version != VERSION {
+            return Err(format!(
+                "its version is {}, this program knows version {VERSION}",
+                self.version
+            ));
+        }
+        let exactly = [
+            ("fixed_size", u64::from(self.fixed_size), size_of::<Self>() as u64),
+            ("seat_stride", u64::from(self.seat_stride), size_of::<Seat>() as u64),
+            ("seat_count", u64::from(self.seat_count), SEATS as u64),
+            ("ring_count", u64::from(self.ring_count), RING),
+            (
+                "descriptor_stride",
+                u64::from(self.descriptor_stride),
+                DESCRIPTOR_STRIDE as u64,
+            ),
+        ];
+        for (field, value, wanted) in exactly {
+            if value != wanted {
+                return Err(format!("its {field} is {value}, version {VERSION} has {wanted}"));
+            }
+        }
+        if !(1..=MAX_SLOTS as u32).contains(&self.slot_count) {
+            return Err(format!("its slot_count is {}, not 1 to {MAX_SLOTS}", self.slot_count));
+        }
+        if self.slot_size == 0 || !self.slot_size.is_multiple_of(SLOT_ALIGN) || self.total_size().is_none() {
+            return Err(format!("its slot_size is {}", self.slot_size));
+        }
+        if self.caps_size > MAX_CAPS as u64 {
+            return Err(format!(
+                "its caps_size is {}, at most {MAX_CAPS} is allowed",
+                self.caps_size
+            ));
+        }
+        if !self.slots_offset.is_multiple_of(SLOTS_ALIGN) || self.slots_offset > file_size {
+            return Err(format!(
+                "its slots_offset is {} in a file of {file_size} bytes",
+                self.slots_offset
+            ));
+        }
+        let inside = [
+            ("live_offset", self.live_offset, size_of::<Live>() as u64, 64),
+            ("caps_offset", self.caps_offset, self.caps_size, 1),
+            ("grants_offset", self.grants_offset, SEATS as u64 * 8, 8),
+            (
+                "seats_offset",
+                self.seats_offset,
+                (SEATS * size_of::<Seat>()) as u64,
+                64,
+            ),
+            ("ring_offset", self.ring_offset, RING * 8, 8),
+            (
+                "descriptors_offset",
+                self.descriptors_offset,
+                u64::from(self.slot_count) * DESCRIPTOR_STRIDE as u64,
+                64,
+            ),
+        ];
+        for (field, offset, size, align) in inside {
+            let ends_inside = offset.checked_add(size).is_some_and(|end| end <= self.slots_offset);
+            if !ends_inside || offset % align != 0 || offset < size_of::<Self>() as u64 {
+                return Err(format!("its {field} is {offset}"));
+            }
+        }
+        Ok(())
+    }
+}

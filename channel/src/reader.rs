@@ -1,0 +1,495 @@
+//! A reader: follows a channel through its writers and their segments, and yields frames in order.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    ChannelName, Error, PinnedFrame,
+    attach::{Attachment, HeldSeat, Observing, Place},
+    files::Identity,
+    layout::{FrameDescriptor, RING, seat_state, state},
+    wait::{Waiter, Word},
+};
+
+/// How often the name is looked at while there is no segment under it.
+const LOOK: Duration = Duration::from_millis(20);
+/// The longest sleep on a segment; after it the kernel is asked whether the writer lives.
+const CHECK: Duration = Duration::from_millis(250);
+/// How long a channel may be without a segment, between two generations of it, before it counts as gone.
+const BETWEEN_SEGMENTS: Duration = Duration::from_secs(1);
+/// Wakes without news after which the word is not believed any more.
+const FALSE_ALARMS: u32 = 8;
+
+/// How to read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReaderOptions {
+    /// Never write to the segment: needs read permission only, pins nothing, copies each frame.
+    pub read_only: bool,
+}
+
+/// What one call of [`Reader::next`] may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadLimits {
+    /// How many frames may wait before older ones are skipped: 1 = always the newest, 0 = as many as the ring has.
+    pub max_behind: u32,
+    /// How many frames may be held in place at a time; past it they are copied.
+    pub max_held: u32,
+}
+
+impl Default for ReadLimits {
+    fn default() -> Self {
+        Self {
+            max_behind: 0,
+            max_held: 4,
+        }
+    }
+}
+
+/// Where frames go that have to be copied.
+pub trait CopyTarget {
+    /// Room for exactly `size` bytes, `None` when there is none.
+    fn prepare(&mut self, size: usize) -> Option<&mut [u8]>;
+}
+
+impl CopyTarget for Vec<u8> {
+    fn prepare(&mut self, size: usize) -> Option<&mut [u8]> {
+        self.resize(size, 0);
+        Some(self)
+    }
+}
+
+/// A frame's bytes.
+#[derive(Debug)]
+pub enum FrameData {
+    /// They are in shared memory, and stay as they are until this is dropped.
+    InPlace(PinnedFrame),
+    /// They are in the [`CopyTarget`].
+    Copied,
+}
+
+/// A frame of the channel.
+#[derive(Debug)]
+pub struct Frame {
+    /// Its number in the channel, growing by one.
+    pub number: u64,
+    /// What goes with it.
+    pub descriptor: FrameDescriptor,
+    /// Its bytes.
+    pub data: FrameData,
+    /// Frames between the last one and this that were not to be had, or were skipped.
+    pub missed: u64,
+    /// Whether something else than one missing number stands between the last frame and this: it is the first, or the
+    /// first of another writer or format.
+    pub discontinuity: bool,
+}
+
+/// What came of waiting for a frame.
+#[derive(Debug)]
+pub enum Next {
+    /// A frame. Its format is [`Reader::caps`].
+    Frame(Frame),
+    /// The stream ended after the last frame given. Another may follow.
+    EndOfStream,
+    /// The writer is gone, without an end of the stream. Another may come.
+    Lost,
+    /// The writer no longer counts this reader's pins, as it held more than it was granted. Frames it holds may change.
+    /// The reader attaches again by itself.
+    Evicted,
+    /// The time is over.
+    TimedOut,
+    /// [`ReaderInterrupt::interrupt`] was called.
+    Interrupted,
+}
+
+/// What a reader has counted since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReaderStats {
+    /// Frames given.
+    pub received: u64,
+    /// Of these, in place.
+    pub in_place: u64,
+    /// Of these, copied.
+    pub copied: u64,
+    /// Frames not given.
+    pub missed: u64,
+    /// Process of the writer, 0 before the first.
+    pub writer_pid: u32,
+    /// How many times another writer, or another segment of the same, was followed.
+    pub reconnects: u64,
+}
+
+/// Reads a channel; see the crate's documentation for an example.
+#[derive(Debug)]
+pub struct Reader {
+    name: ChannelName,
+    options: ReaderOptions,
+    waiter: Arc<Waiter>,
+    place: Whereabouts,
+    /// Kept over segments.
+    seat: Option<Arc<HeldSeat>>,
+    caps: String,
+    segment_id: Option<Identity>,
+    observing: Option<Observing>,
+    /// Number of the last frame given or skipped.
+    position: u64,
+    /// The next frame is the newest, whatever the position says.
+    want_newest: bool,
+    discontinuity: bool,
+    eos_seen: u32,
+    latency_ns: u64,
+    retain: u32,
+    stats: ReaderStats,
+}
+
+/// Where a reader stands.
+#[derive(Debug)]
+enum Whereabouts {
+    /// Never attached, or told of the loss already.
+    Nowhere,
+    /// The segment is superseded, and the next one is not there yet.
+    Between(Instant),
+    At(Arc<Attachment>),
+}
+
+/// Ends a reader's wait from another thread.
+#[derive(Clone, Debug)]
+pub struct ReaderInterrupt(Arc<Waiter>);
+
+impl ReaderInterrupt {
+    /// Makes [`Reader::next`] return [`Next::Interrupted`], now and until [`resume`](Self::resume).
+    pub fn interrupt(&self) {
+        self.0.interrupt();
+    }
+
+    /// Lets the reader wait again.
+    pub fn resume(&self) {
+        self.0.resume();
+    }
+}
+
+impl Reader {
+    /// A reader of the channel, which need not be there yet.
+    pub fn new(name: ChannelName, options: ReaderOptions) -> Self {
+        Self {
+            name,
+            options,
+            waiter: Arc::default(),
+            place: Whereabouts::Nowhere,
+            seat: None,
+            caps: String::new(),
+            segment_id: None,
+            observing: None,
+            position: 0,
+            want_newest: false,
+            discontinuity: true,
+            eos_seen: 0,
+            latency_ns: 0,
+            retain: 0,
+            stats: ReaderStats::default(),
+        }
+    }
+
+    /// The handle that ends this reader's waits.
+    pub fn interrupter(&self) -> ReaderInterrupt {
+        ReaderInterrupt(Arc::clone(&self.waiter))
+    }
+
+    /// The format of the frame given last.
+    pub fn caps(&self) -> &str {
+        &self.caps
+    }
+
+    /// Counts the segments this reader has been in: the format can only have changed when this has.
+    pub fn generation(&self) -> u64 {
+        self.stats.reconnects
+    }
+
+    /// Whether the reader has a living writer's segment.
+    pub fn is_connected(&self) -> bool {
+        matches!(self.place, Whereabouts::At(_))
+    }
+
+    /// Whether the reader has no seat: it asked for none, the permissions allow none, or all are taken.
+    pub fn is_observer(&self) -> bool {
+        self.observing.is_some()
+    }
+
+    /// Why a reader that asked for a seat has none, as a sentence.
+    pub fn observer_reason(&self) -> Option<&'static str> {
+        match self.observing? {
+            Observing::Wanted => None,
+            Observing::Permissions => {
+                Some("the channel's permissions let this user read only, so each frame is copied")
+            }
+            Observing::NoSeat => Some("all 64 seats of the channel are taken, so each frame is copied"),
+        }
+    }
+
+    /// When frames leave the writer: nanoseconds after their time stamp.
+    pub fn latency_ns(&self) -> u64 {
+        self.latency_ns
+    }
+
+    /// For how many more publishes a frame can be had.
+    pub fn retain(&self) -> u32 {
+        self.retain
+    }
+
+    /// The counts so far.
+    pub fn stats(&self) -> ReaderStats {
+        self.stats
+    }
+
+    /// Gives the newest frame next, whatever lies between.
+    pub fn seek_newest(&mut self) {
+        self.want_newest = true;
+    }
+
+    /// Waits for the next frame, at most for `timeout` (`None`: for ever). Frames to be copied go to `target`.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] when this user may not read the channel, [`Error::Damaged`] when its segment makes no sense.
+    pub fn next(
+        &mut self,
+        target: &mut dyn CopyTarget,
+        limits: ReadLimits,
+        timeout: Option<Duration>,
+    ) -> Result<Next, Error> {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let mut false_alarms = 0;
+        loop {
+            if self.waiter.is_interrupted() {
+                return Ok(Next::Interrupted);
+            }
+            let attachment = match &self.place {
+                Whereabouts::At(attachment) => Arc::clone(attachment),
+                Whereabouts::Nowhere | Whereabouts::Between(_) => {
+                    if self.attach()? {
+                        continue;
+                    }
+                    if matches!(self.place, Whereabouts::Between(since) if since.elapsed() > BETWEEN_SEGMENTS) {
+                        self.place = Whereabouts::Nowhere;
+                        return Ok(Next::Lost);
+                    }
+                    let Some(patience) = remaining(deadline, LOOK) else {
+                        return Ok(Next::TimedOut);
+                    };
+                    self.waiter.sleep(patience);
+                    continue;
+                }
+            };
+            let live = attachment.segment.control.live();
+            // Acquire, and in this order: what is published after the count was read changes the count, and a segment
+            // whose state says that it is over has no frame after the head that is read next.
+            let seen = live.published.load(Ordering::Acquire);
+            let state = live.state.load(Ordering::Acquire);
+            let head = live.head.load(Ordering::Acquire);
+            self.latency_ns = live.latency_ns.load(Ordering::Relaxed);
+            if attachment.is_evicted() {
+                self.go_away(&attachment, seat_state::LEFT);
+                self.seat = None;
+                return Ok(Next::Evicted);
+            }
+            if let Some(frame) = self.take(&attachment, head, target, limits) {
+                return Ok(Next::Frame(frame));
+            }
+            if live.head.load(Ordering::Acquire) != head {
+                continue;
+            }
+            let eos = live.eos_count.load(Ordering::Acquire);
+            if eos != self.eos_seen && self.position >= live.eos_number.load(Ordering::Acquire) {
+                self.eos_seen = eos;
+                return Ok(Next::EndOfStream);
+            }
+            if state & state::CLOSED != 0 {
+                self.go_away(&attachment, seat_state::LEFT);
+                return Ok(Next::Lost);
+            }
+            if state & state::SUPERSEDED != 0 {
+                self.move_on(&attachment);
+                continue;
+            }
+            let Some(patience) = remaining(deadline, CHECK) else {
+                return Ok(Next::TimedOut);
+            };
+            let asleep = Instant::now();
+            self.waiter.wait(&attachment.segment, Word::Published, seen, patience);
+            if asleep.elapsed() >= CHECK {
+                // The state is looked at first the next time round, so a segment that was superseded is not lost.
+                if !attachment.segment.has_writer()
+                    && live.state.load(Ordering::Acquire) == 0
+                    && live.head.load(Ordering::Acquire) == head
+                {
+                    self.go_away(&attachment, seat_state::LEFT);
+                    return Ok(Next::Lost);
+                }
+                false_alarms = 0;
+            } else if live.published.load(Ordering::Acquire) != seen {
+                false_alarms += 1;
+                if false_alarms > FALSE_ALARMS {
+                    // Somebody counts the word up and publishes nothing: this reader does not spin for them.
+                    self.waiter.sleep(Duration::from_millis(1));
+                }
+            }
+        }
+    }
+
+    /// Takes the oldest frame that is wanted and there.
+    fn take(
+        &mut self,
+        attachment: &Arc<Attachment>,
+        head: u64,
+        target: &mut dyn CopyTarget,
+        limits: ReadLimits,
+    ) -> Option<Frame> {
+        if head == 0 {
+            return None;
+        }
+        // A position beyond the head can only come of a damaged head: it is given up.
+        if self.position > head {
+            self.want_newest = true;
+            self.position = head - 1;
+        }
+        if self.position == head {
+            return None;
+        }
+        let first = if self.want_newest || limits.max_behind == 1 {
+            head
+        } else {
+            let reach = match limits.max_behind {
+                0 => RING,
+                behind => RING.min(behind.into()),
+            };
+            (self.position + 1).max(head.saturating_sub(reach) + 1)
+        };
+        for number in first..=head {
+            let Some(place) = attachment.find(number) else {
+                continue;
+            };
+            let Some((descriptor, data)) = self.get(attachment, place, target, limits) else {
+                continue;
+            };
+            let missed = if self.want_newest {
+                0
+            } else {
+                number - self.position - 1
+            };
+            self.position = number;
+            attachment.set_position(number);
+            self.stats.received += 1;
+            self.stats.missed += missed;
+            match data {
+                FrameData::InPlace(_) => self.stats.in_place += 1,
+                FrameData::Copied => self.stats.copied += 1,
+            }
+            return Some(Frame {
+                number,
+                descriptor,
+                data,
+                missed,
+                discontinuity: std::mem::take(&mut self.discontinuity) | std::mem::take(&mut self.want_newest),
+            });
+        }
+        None
+    }
+
+    /// Gets one frame: in place where this reader may hold one more, under a pin and copied where it may not, and
+    /// without a pin where it may have none.
+    fn get(
+        &self,
+        attachment: &Arc<Attachment>,
+        place: Place,
+        target: &mut dyn CopyTarget,
+        limits: ReadLimits,
+    ) -> Option<(FrameDescriptor, FrameData)> {
+        let allowance = attachment.allowance();
+        let held = attachment.held();
+        // The last pin of the allowance is for copying.
+        if held >= allowance {
+            return attachment
+                .copy_unpinned(place, target)
+                .map(|descriptor| (descriptor, FrameData::Copied));
+        }
+        let (frame, descriptor) = attachment.pin(place)?;
+        if held < limits.max_held.min(allowance - 1) {
+            return Some((descriptor, FrameData::InPlace(frame)));
+        }
+        let bytes = frame.as_ref();
+        let room = target.prepare(bytes.len()).filter(|room| room.len() == bytes.len())?;
+        room.copy_from_slice(bytes);
+        Some((descriptor, FrameData::Copied))
+    }
+
+    /// Attaches to the segment that is under the name now, if there is one.
+    fn attach(&mut self) -> Result<bool, Error> {
+        let opened = Attachment::open(&self.name, self.options.read_only, self.seat.as_ref())?;
+        let Some((attachment, observing)) = opened else {
+            return Ok(false);
+        };
+        attachment.wait_for_grant();
+        let segment = &attachment.segment;
+        let live = segment.control.live();
+        let follows = matches!(self.place, Whereabouts::Between(_)) && segment.fixed.first_number > self.position;
+        if self.segment_id.is_some_and(|former| former != segment.identity) {
+            self.stats.reconnects += 1;
+        }
+        if !follows {
+            // Another stream under the same name, or the first: the frame that was the newest on arrival comes first.
+            let before_newest = attachment.head_then.saturating_sub(1);
+            self.position = before_newest.max(segment.fixed.first_number.saturating_sub(1));
+            self.want_newest = false;
+            self.eos_seen = live.eos_count.load(Ordering::Acquire);
+        } else {
+            // Only what ended in this segment is news; the count begins at 0 in each.
+            self.eos_seen = 0;
+            attachment.set_position(self.position.max(segment.fixed.first_number.saturating_sub(1)));
+        }
+        self.discontinuity = true;
+        self.segment_id = Some(segment.identity);
+        self.caps.clone_from(&segment.caps);
+        self.retain = segment.fixed.retain;
+        self.latency_ns = live.latency_ns.load(Ordering::Relaxed);
+        self.observing = observing;
+        self.seat = attachment.seat().cloned();
+        self.stats.writer_pid = segment.fixed.writer_pid;
+        self.place = Whereabouts::At(Arc::new(attachment));
+        Ok(true)
+    }
+
+    /// Goes on to the segment that took the name. The old one is told only afterwards: a lossless writer waits for that,
+    /// and finds the reader in the new one then.
+    fn move_on(&mut self, attachment: &Arc<Attachment>) {
+        self.place = Whereabouts::Between(Instant::now());
+        if !matches!(self.attach(), Ok(true)) {
+            // Not there yet, or not to be had: next() looks again, and says what is wrong.
+            self.place = Whereabouts::Between(Instant::now());
+        }
+        attachment.leave(seat_state::MOVED);
+    }
+
+    fn go_away(&mut self, attachment: &Arc<Attachment>, how: u32) {
+        attachment.leave(how);
+        self.place = Whereabouts::Nowhere;
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if let Whereabouts::At(attachment) = &self.place {
+            attachment.leave(seat_state::LEFT);
+        }
+    }
+}
+
+/// How long to wait now, `None` when the deadline has passed.
+fn remaining(deadline: Option<Instant>, longest: Duration) -> Option<Duration> {
+    match deadline {
+        None => Some(longest),
+        Some(deadline) => deadline
+            .checked_duration_since(Instant::now())
+            .map(|left| left.min(longest))
+            .filter(|left| !left.is_zero()),
+    }
+}

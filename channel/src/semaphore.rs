@@ -1,0 +1,233 @@
+//! The channel's named semaphore, and the locks on bytes of its file.
+//!
+//! The semaphore is a courtesy for peers that look at the channel under it; POSIX semaphores have no owner and no
+//! recovery, so nothing waits for it longer than [`PATIENCE`], and a value that makes no sense is mended. The locks are
+//! what decides: the kernel takes them back from whoever dies.
+
+use std::{
+    os::fd::OwnedFd,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use nix::{libc, unistd::ftruncate};
+
+use crate::{
+    ChannelName, Error,
+    files::{self, Aside, Identity},
+    layout::WRITER_BYTE,
+    map::Mapping,
+    sys::{self, KeptLock, semaphore::RawSemaphore},
+};
+
+/// How long a publish waits for a semaphore that somebody else holds.
+const PATIENCE: Duration = Duration::from_millis(2);
+/// How long a semaphore may stay taken before it is put back to 1.
+const STUCK: Duration = Duration::from_secs(1);
+
+const SIZE: u64 = size_of::<libc::sem_t>() as u64;
+
+/// The file `/dev/shm/sem.NAME`: the semaphore, and the bytes that carry the locks.
+#[derive(Debug)]
+pub(crate) struct ControlFile {
+    channel: String,
+    path: String,
+    file: OwnedFd,
+    identity: Identity,
+    semaphore: RawSemaphore,
+    turn: Mutex<Turn>,
+    _mapping: Mapping,
+}
+
+/// What is known of a semaphore that was not to be had.
+#[derive(Debug, Default)]
+struct Turn {
+    taken_since: Option<Instant>,
+    timeouts: u64,
+}
+
+/// Who may attach may lock: the mode of the control file is the channel's without the classes that may only read, as
+/// whoever can open the file can hold a byte of it.
+pub(crate) fn control_mode(perms: u32) -> u32 {
+    [0o600, 0o060, 0o006]
+        .into_iter()
+        .filter(|class| perms & class == *class)
+        .sum()
+}
+
+impl ControlFile {
+    /// Opens what is there; `None` when there is nothing.
+    pub(crate) fn open(name: &ChannelName) -> Result<Option<Self>, Error> {
+        let path = name.semaphore_path();
+        match files::open(&path, true) {
+            Ok(None) => Ok(None),
+            Ok(Some(file)) => Self::new(name, path, file).map(Some),
+            Err(error) => Err(files::open_error(name.as_str(), &path, "use", &error)),
+        }
+    }
+
+    /// Makes a new one with the value 1; `None` when another got there first. The writer's byte is locked before
+    /// anybody can find the file.
+    pub(crate) fn create(name: &ChannelName, perms: u32) -> Result<Option<(Self, KeptLock)>, Error> {
+        let channel = name.as_str();
+        let path = name.semaphore_path();
+        let failed = |errno| Error::system(channel, format!("make {path}"), errno);
+        let failed_io = |error: std::io::Error| files::open_error(channel, &path, "make", &error);
+        let mut aside = Aside::create().map_err(failed_io)?;
+        sys::back_with_memory(&aside.file, 0, SIZE).map_err(failed)?;
+        let locked = aside.open_again().map_err(failed_io)?;
+        sys::try_lock(&locked, WRITER_BYTE).map_err(failed)?;
+        let kept = KeptLock::keep(locked).map_err(failed)?;
+        let control = Self::new(name, path.clone(), aside.open_again().map_err(failed_io)?)?;
+        control.semaphore.initialise(1).map_err(failed)?;
+        aside.set_mode(control_mode(perms)).map_err(failed)?;
+        match aside.place(&path, false) {
+            Ok(()) => Ok(Some((control, kept))),
+            Err(nix::errno::Errno::EEXIST) => Ok(None),
+            Err(errno) => Err(failed(errno)),
+        }
+    }
+
+    /// Makes the file as large as a semaphore again: of a file that its owner's writer finds damaged.
+    pub(crate) fn repair(name: &ChannelName) -> Result<(), Error> {
+        let path = name.semaphore_path();
+        let Ok(Some(file)) = files::open(&path, true) else {
+            return Ok(());
+        };
+        let stat = files::require_own(name.as_str(), &path, &file)?;
+        if (stat.st_size as u64) < SIZE {
+            ftruncate(&file, SIZE as i64)
+                .map_err(|errno| Error::system(name.as_str(), format!("repair {path}"), errno))?;
+        }
+        Ok(())
+    }
+
+    fn new(name: &ChannelName, path: String, file: OwnedFd) -> Result<Self, Error> {
+        let failed = |call: &str, errno| Error::system(name.as_str(), format!("{call} {path}"), errno);
+        let stat = nix::sys::stat::fstat(&file).map_err(|errno| failed("fstat", errno))?;
+        if (stat.st_size as u64) < SIZE {
+            return Err(Error::Damaged {
+                channel: name.to_string(),
+                what: format!("{path} has {} bytes, a semaphore has {SIZE}", stat.st_size),
+            });
+        }
+        let mapping = Mapping::new(&file, 0, SIZE, true).map_err(|errno| failed("mmap", errno))?;
+        let address = mapping
+            .range(0, SIZE)
+            .ok_or_else(|| failed("mmap", nix::errno::Errno::EINVAL))?;
+        // SAFETY: a page-aligned address, mapped for reading and writing, kept beside the semaphore in this structure.
+        let semaphore = unsafe { RawSemaphore::new(address.as_ptr().cast()) };
+        Ok(Self {
+            channel: name.to_string(),
+            identity: Identity::from(&stat),
+            path,
+            file,
+            semaphore,
+            turn: Mutex::default(),
+            _mapping: mapping,
+        })
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    pub(crate) fn file(&self) -> &OwnedFd {
+        &self.file
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Sets the mode that goes with `perms`; another start of the same owner may have had others.
+    pub(crate) fn set_perms(&self, perms: u32) -> Result<(), Error> {
+        nix::sys::stat::fchmod(
+            &self.file,
+            nix::sys::stat::Mode::from_bits_truncate(control_mode(perms)),
+        )
+        .map_err(|errno| Error::system(&self.channel, format!("chmod {}", self.path), errno))
+    }
+
+    /// Takes the lock of the first of `bytes` that is free; `None` when somebody has each of them, or when the name is
+    /// another file's by now.
+    pub(crate) fn take_first(&self, bytes: impl IntoIterator<Item = i64>) -> Result<Option<(i64, KeptLock)>, Error> {
+        let failed = |errno| Error::system(&self.channel, format!("lock {}", self.path), errno);
+        let again = files::open(&self.path, true)
+            .map_err(|error| files::open_error(&self.channel, &self.path, "use", &error))?;
+        let Some(again) = again else {
+            return Ok(None);
+        };
+        if files::identity(&again).map_err(failed)? != self.identity {
+            return Ok(None);
+        }
+        for byte in bytes {
+            if sys::try_lock(&again, byte).map_err(failed)? {
+                return KeptLock::keep(again).map(|kept| Some((byte, kept))).map_err(failed);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether somebody holds `byte`. When the kernel does not say, somebody does: nothing is taken away on a guess.
+    pub(crate) fn is_locked(&self, byte: i64) -> bool {
+        sys::is_locked(&self.file, byte).unwrap_or(true)
+    }
+
+    /// Takes the semaphore if it is to be had within [`PATIENCE`], and goes on without it if not; see [`Held`].
+    pub(crate) fn acquire(&self) -> Held<'_> {
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = self.semaphore.try_wait()
+            || match turn.taken_since {
+                None => {
+                    let got_it = self.semaphore.wait(PATIENCE);
+                    if !got_it {
+                        turn.timeouts += 1;
+                        turn.taken_since = Some(Instant::now());
+                    }
+                    got_it
+                }
+                Some(since) if since.elapsed() > STUCK => {
+                    self.semaphore.post();
+                    self.semaphore.try_wait()
+                }
+                Some(_) => false,
+            };
+        if taken {
+            turn.taken_since = None;
+        }
+        Held {
+            control: self,
+            _turn: turn,
+            taken,
+        }
+    }
+
+    /// How often a holder took longer than [`PATIENCE`].
+    pub(crate) fn timeouts(&self) -> u64 {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner).timeouts
+    }
+}
+
+/// The semaphore, held or gone around; given back with the value 1 on drop.
+pub(crate) struct Held<'a> {
+    control: &'a ControlFile,
+    _turn: MutexGuard<'a, Turn>,
+    taken: bool,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if !self.taken {
+            return;
+        }
+        let semaphore = self.control.semaphore;
+        semaphore.post();
+        // Somebody who posts without having waited would let two in at once. Bounded: a value may be as damaged as it likes.
+        for _ in 0..64 {
+            if semaphore.value() <= 1 || !semaphore.try_wait() {
+                break;
+            }
+        }
+    }
+}

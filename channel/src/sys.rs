@@ -1,0 +1,219 @@
+//! System calls that nix does not wrap, and those whose safety needs an argument.
+
+use core::sync::atomic::AtomicU32;
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    ptr::NonNull,
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, fcntl},
+    libc,
+    sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap},
+    time::{ClockId, clock_gettime},
+};
+
+/// CLOCK_MONOTONIC in nanoseconds: the time that all programs of a machine share.
+pub fn monotonic_ns() -> u64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+}
+
+/// Sleeps while `word` is `expected`, at most for `timeout`; returns early for no reason now and then.
+///
+/// The word may lie in a read-only mapping (futex(2)).
+pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, timeout: Duration) {
+    let timeout = libc::timespec {
+        tv_sec: timeout.as_secs() as libc::time_t,
+        tv_nsec: timeout.subsec_nanos().into(),
+    };
+    // SAFETY: `word` is a valid, aligned 32-bit word for the length of the call, `timeout` outlives it, and the kernel
+    // writes neither. Any failure (EAGAIN, EINTR, ETIMEDOUT) means "look again", which every caller does.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT,
+            expected,
+            &raw const timeout,
+            core::ptr::null::<u32>(),
+            0u32,
+        );
+    }
+}
+
+/// Wakes all who sleep on `word`, in any process.
+pub(crate) fn futex_wake_all(word: &AtomicU32) {
+    // SAFETY: `word` is a valid, aligned 32-bit word; FUTEX_WAKE only takes its address.
+    unsafe {
+        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX);
+    }
+}
+
+fn byte_lock(kind: i32, byte: i64) -> libc::flock {
+    libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: byte,
+        l_len: 1,
+        l_pid: 0, // F_OFD_* want 0 here (fcntl(2))
+    }
+}
+
+/// Tries to put a write lock of `file`'s open file description on `byte`; `false` when another description has one.
+pub(crate) fn try_lock(file: &OwnedFd, byte: i64) -> nix::Result<bool> {
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&byte_lock(libc::F_WRLCK, byte))) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Whether another open file description than `file`'s has a write lock on `byte`. Read locks, which anybody who may
+/// read the file can take, do not answer.
+pub(crate) fn is_locked(file: &OwnedFd, byte: i64) -> nix::Result<bool> {
+    let mut lock = byte_lock(libc::F_RDLCK, byte);
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;
+    Ok(lock.l_type == libc::F_WRLCK as libc::c_short)
+}
+
+/// Keeps the locks of an open file description for as long as it lives, and no longer than this process.
+///
+/// The description is kept by a mapping that a forked child does not inherit, and by no file descriptor, so a child that
+/// outlives its parent does not hold the parent's locks. (A child forked in the few microseconds between the opening of
+/// the file and the end of [`keep`](Self::keep), and not executing anything else, still has the descriptor.)
+#[derive(Debug)]
+pub(crate) struct KeptLock {
+    page: NonNull<libc::c_void>,
+    length: usize,
+}
+
+// SAFETY: the page is never read or written, only unmapped once, by whichever thread drops the owner.
+unsafe impl Send for KeptLock {}
+// SAFETY: as above; nothing is done with the page through a shared reference.
+unsafe impl Sync for KeptLock {}
+
+impl KeptLock {
+    /// Takes over the description of `file`, which carries the locks.
+    pub(crate) fn keep(file: OwnedFd) -> nix::Result<Self> {
+        let length = core::num::NonZeroUsize::MIN;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of this program.
+        let page = unsafe { mmap(None, length, ProtFlags::PROT_NONE, MapFlags::MAP_SHARED, &file, 0)? };
+        let kept = Self {
+            page,
+            length: length.get(),
+        };
+        // SAFETY: the page was mapped just now and belongs to `kept` alone.
+        unsafe { madvise(kept.page, kept.length, MmapAdvise::MADV_DONTFORK)? };
+        Ok(kept)
+    }
+}
+
+impl Drop for KeptLock {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `keep`, unmapped only here, and nobody has its address.
+        let _ = unsafe { munmap(self.page, self.length) };
+    }
+}
+
+/// Reads `target.len()` bytes of `file` at `offset`; `false` when the file ends before.
+pub(crate) fn read_exactly(file: impl AsFd, target: &mut [u8], offset: u64) -> nix::Result<bool> {
+    let mut done = 0;
+    while done < target.len() {
+        match nix::sys::uio::pread(&file, &mut target[done..], (offset + done as u64) as i64) {
+            Ok(0) => return Ok(false),
+            Ok(count) => done += count,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(true)
+}
+
+/// Makes `file` reach from `offset` to `offset + length` with memory behind every byte, or fails and leaves it be.
+pub(crate) fn back_with_memory(file: &OwnedFd, offset: u64, length: u64) -> nix::Result<()> {
+    let (offset, length) = (
+        i64::try_from(offset).map_err(|_| Errno::EFBIG)?,
+        i64::try_from(length).map_err(|_| Errno::EFBIG)?,
+    );
+    loop {
+        match nix::fcntl::posix_fallocate(file, offset, length) {
+            Err(Errno::EINTR) => {}
+            done => return done,
+        }
+    }
+}
+
+/// The calls on a semaphore in shared memory. glibc's `sem_t` is what `sem_open` of any program maps too.
+pub(crate) mod semaphore {
+    use super::{Duration, Errno, io, libc, monotonic_ns};
+
+    unsafe extern "C" {
+        /// glibc 2.30 and later; as `sem_timedwait`, by a clock that nobody sets back.
+        fn sem_clockwait(
+            semaphore: *mut libc::sem_t,
+            clock: libc::clockid_t,
+            until: *const libc::timespec,
+        ) -> libc::c_int;
+    }
+
+    /// A semaphore inside a mapping that lives as long as this does; the constructor's caller sees to that.
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) struct RawSemaphore(*mut libc::sem_t);
+
+    // SAFETY: the functions of a process-shared semaphore may be called from any thread (sem_overview(7)).
+    unsafe impl Send for RawSemaphore {}
+    // SAFETY: as above.
+    unsafe impl Sync for RawSemaphore {}
+
+    impl RawSemaphore {
+        /// # Safety
+        /// `at` is the address of a `sem_t`, aligned and mapped for reading and writing for as long as the value is used.
+        pub(crate) unsafe fn new(at: *mut libc::sem_t) -> Self {
+            Self(at)
+        }
+
+        /// Makes it a new semaphore, shared between processes. Only before anybody else can know it.
+        pub(crate) fn initialise(self, value: u32) -> nix::Result<()> {
+            // SAFETY: the address is valid (see `new`).
+            Errno::result(unsafe { libc::sem_init(self.0, 1, value) }).map(drop)
+        }
+
+        pub(crate) fn try_wait(self) -> bool {
+            // SAFETY: the address is valid (see `new`).
+            unsafe { libc::sem_trywait(self.0) == 0 }
+        }
+
+        /// Waits at most for `timeout`.
+        pub(crate) fn wait(self, timeout: Duration) -> bool {
+            let until = monotonic_ns().saturating_add(timeout.as_nanos() as u64);
+            let until = libc::timespec {
+                tv_sec: (until / 1_000_000_000) as libc::time_t,
+                tv_nsec: (until % 1_000_000_000) as libc::c_long,
+            };
+            loop {
+                // SAFETY: the address is valid (see `new`) and `until` outlives the call.
+                if unsafe { sem_clockwait(self.0, libc::CLOCK_MONOTONIC, &raw const until) } == 0 {
+                    return true;
+                }
+                if io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
+                    return false;
+                }
+            }
+        }
+
+        pub(crate) fn post(self) {
+            // SAFETY: the address is valid (see `new`). EOVERFLOW needs no answer: the value is brought to 1 next.
+            unsafe { libc::sem_post(self.0) };
+        }
+
+        pub(crate) fn value(self) -> i32 {
+            let mut value = 0;
+            // SAFETY: the address is valid (see `new`), and `value` is a local.
+            unsafe { libc::sem_getvalue(self.0, &raw mut value) };
+            value
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Waiting for a word in shared memory, with a way out.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::{segment::Segment, sys};
+
+/// Which of a segment's futex words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// Counts what readers wait for.
+    Published,
+    /// Counts what the writer waits for.
+    Writer,
+}
+
+impl Segment {
+    pub(crate) fn word(&self, word: Word) -> &AtomicU32 {
+        match word {
+            Word::Published => &self.control.live().published,
+            Word::Writer => &self.control.live().writer_word,
+        }
+    }
+
+    /// Tells everybody who waits for the word that something happened.
+    pub(crate) fn ring_bell(&self, word: Word) {
+        // Release: pairs with the acquire load that a waiter does before it looks at what it waits for.
+        self.word(word).fetch_add(1, Ordering::Release);
+        sys::futex_wake_all(self.word(word));
+    }
+}
+
+/// One thread's waits, and how another thread ends them.
+#[derive(Debug, Default)]
+pub(crate) struct Waiter {
+    interrupted: AtomicBool,
+    /// What the thread sleeps on now, so that the interrupter can wake it there.
+    sleeping_on: Mutex<Option<(Arc<Segment>, Word)>>,
+    /// What it sleeps on while there is no segment.
+    alone: AtomicU32,
+}
+
+impl Waiter {
+    pub(crate) fn is_interrupted(&self) -> bool {
+        // Acquire: pairs with the release store in `interrupt` and `resume`.
+        self.interrupted.load(Ordering::Acquire)
+    }
+
+    /// Sleeps until the word is no longer `seen`, somebody interrupts, or the time is over; or for less.
+    pub(crate) fn wait(&self, segment: &Arc<Segment>, word: Word, seen: u32, timeout: Duration) {
+        *self.lock() = Some((Arc::clone(segment), word));
+        // After the line above: an interrupter sets the flag first and looks for the sleeper then, under the same lock.
+        if !self.is_interrupted() {
+            sys::futex_wait(segment.word(word), seen, timeout);
+        }
+        self.lock().take();
+    }
+
+    /// Sleeps until somebody interrupts or the time is over; or for less.
+    pub(crate) fn sleep(&self, timeout: Duration) {
+        // Acquire: the flag is looked at after the count, which the interrupter raises after the flag.
+        let seen = self.alone.load(Ordering::Acquire);
+        if !self.is_interrupted() {
+            sys::futex_wait(&self.alone, seen, timeout);
+        }
+    }
+
+    /// Makes every wait return at once until [`resume`](Self::resume), and returns when none sleeps any more.
+    pub(crate) fn interrupt(&self) {
+        self.interrupted.store(true, Ordering::Release);
+        self.alone.fetch_add(1, Ordering::Release);
+        sys::futex_wake_all(&self.alone);
+        // A wake between the sleeper's look at the flag and its sleep is lost, so it is repeated until the sleeper has
+        // gone. Every sleep is bounded, so this is too.
+        loop {
+            match &*self.lock() {
+                None => return,
+                Some((segment, word)) => sys::futex_wake_all(segment.word(*word)),
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Ends the present wait, if there is one.
+    pub(crate) fn nudge(&self) {
+        self.alone.fetch_add(1, Ordering::Release);
+        sys::futex_wake_all(&self.alone);
+        if let Some((segment, word)) = &*self.lock() {
+            sys::futex_wake_all(segment.word(*word));
+        }
+    }
+
+    pub(crate) fn resume(&self) {
+        self.interrupted.store(false, Ordering::Release);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(Arc<Segment>, Word)>> {
+        self.sleeping_on.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,535 @@
+//! The writer of a channel.
+//!
+//! It keeps its state in its own memory; of what others can write it reads the seats only. The files beside this one:
+//! `slots` finds a slot for the next frame, `clients` looks after the readers' seats, `replace` makes segments.
+//!
+//! Locks, always taken in this order: `replacing`, the semaphore's turn, `state`. None is held during a wait for a
+//! reader; `state` is never held while the semaphore is waited for.
+
+mod clients;
+mod replace;
+mod slots;
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering, fence},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::{
+    ChannelName, Error, FrameDescriptor,
+    layout::{FIRST_SEAT_BYTE, MAX_SLOTS, SEATS, seat_state, state},
+    segment::Segment,
+    semaphore::ControlFile,
+    sys::KeptLock,
+    wait::{Waiter, Word},
+};
+pub use clients::Clients;
+use clients::SeatRecord;
+use slots::SlotTable;
+
+/// How long a blocked writer sleeps before it asks the kernel whether the reader it waits for still lives.
+const BLOCKED_CHECK: Duration = Duration::from_millis(10);
+
+/// How to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriterOptions {
+    /// Permission bits of the segment; the owner's read and write bits are among them.
+    pub perms: u32,
+    /// Slots at most: 3 to 64, or 0 for as many as half of the free shared memory holds.
+    pub max_slots: u32,
+    /// Wait for the slowest attached reader rather than let it miss a frame.
+    pub lossless: bool,
+}
+
+impl Default for WriterOptions {
+    fn default() -> Self {
+        Self {
+            perms: 0o600,
+            max_slots: 0,
+            lossless: false,
+        }
+    }
+}
+
+/// What the frames are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Format {
+    caps: String,
+    frame_size: u64,
+    variable: bool,
+}
+
+impl Format {
+    /// Frames of `frame_size` bytes each. `caps` is what readers are told; the channel does not look into it.
+    pub fn fixed_size(caps: impl Into<String>, frame_size: usize) -> Self {
+        Self {
+            caps: caps.into(),
+            frame_size: frame_size as u64,
+            variable: false,
+        }
+    }
+
+    /// Frames whose sizes differ, as those of a compressed stream do: slots are made with room to spare.
+    pub fn variable_size(caps: impl Into<String>) -> Self {
+        Self {
+            caps: caps.into(),
+            frame_size: 0,
+            variable: true,
+        }
+    }
+}
+
+/// What a writer has counted, and has now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriterStats {
+    /// Frames published.
+    pub published: u64,
+    /// Slots backed by memory.
+    pub slots: u32,
+    /// Of these, with a frame, or out for drawing.
+    pub slots_in_use: u32,
+    /// Bytes of the segment's file.
+    pub bytes: u64,
+    /// How often a publish went around the semaphore, as its holder took too long.
+    pub semaphore_timeouts: u64,
+    /// Readers whose pins no longer count, as they held more than they were granted.
+    pub evicted: u64,
+    /// Segments made.
+    pub segments: u64,
+}
+
+/// Writes a channel; see the crate's documentation for an example. All methods may be called from any thread.
+#[derive(Debug)]
+pub struct Writer {
+    name: ChannelName,
+    options: WriterOptions,
+    /// The thread that publishes.
+    waiter: Waiter,
+    /// The thread that calls [`service`](Writer::service).
+    monitor: Waiter,
+    replacing: Mutex<()>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    control: Arc<ControlFile>,
+    _writer_lock: KeptLock,
+    format: Option<Format>,
+    /// What upstream wants of a slot, beyond the format's frame size.
+    wanted_size: u64,
+    current: Option<Current>,
+    retired: Vec<Retired>,
+    head: u64,
+    latency_ns: u64,
+    seats: [SeatRecord; SEATS],
+    names_checked: Instant,
+    stats: WriterStats,
+}
+
+#[derive(Debug)]
+struct Current {
+    segment: Arc<WriterSegment>,
+    slots: SlotTable,
+    /// Observers ask this lock, which goes with the segment's turn.
+    _alive: KeptLock,
+}
+
+/// A superseded segment, of which readers may still take or hold frames.
+#[derive(Debug)]
+struct Retired {
+    segment: Arc<WriterSegment>,
+    slots: SlotTable,
+    control: Arc<ControlFile>,
+    since: Instant,
+}
+
+/// A segment as its writer has it.
+#[derive(Debug)]
+struct WriterSegment {
+    segment: Arc<Segment>,
+    /// Slots that memory of this process still refers to: being drawn, or published and still in upstream's hands.
+    in_hand: [AtomicBool; MAX_SLOTS],
+}
+
+/// A slot to draw into, claimed for the caller alone. Publishing does not use it up: its memory is the writer's for as
+/// long as this value lives, and the slot is not taken for another frame before.
+#[derive(Debug)]
+pub struct Slot {
+    owner: Arc<WriterSegment>,
+    index: usize,
+    size: u64,
+}
+
+impl AsMut<[u8]> for Slot {
+    fn as_mut(&mut self) -> &mut [u8] {
+        match self.owner.segment.slots() {
+            // SAFETY: the slot is backed since before it was claimed, and claimed by this value alone: `in_hand` stays
+            // set until it is dropped. Readers of other processes find the number 0 and do not use what they see.
+            Some(slots) => unsafe { slots.slice_mut(self.owner.segment.slot_offset(self.index), self.size) },
+            None => &mut [],
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // Release: pairs with the acquire load in `SlotTable`; whatever was drawn here is drawn.
+        self.owner.in_hand[self.index].store(false, Ordering::Release);
+        // As `Attachment::tell_writer`: a writer that waits for a slot may be waiting for this one.
+        fence(Ordering::SeqCst);
+        if self.owner.segment.control.live().writer_waits.load(Ordering::Relaxed) != 0 {
+            self.owner.segment.ring_bell(Word::Writer);
+        }
+    }
+}
+
+impl Writer {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The channel's name.
+    pub fn name(&self) -> &ChannelName {
+        &self.name
+    }
+
+    /// Says what the frames are from now on. The segment for it is made when the first slot is claimed.
+    pub fn set_format(&self, format: Format) {
+        let mut state = self.lock();
+        if state.format.as_ref() != Some(&format) {
+            state.wanted_size = 0;
+            state.format = Some(format);
+        }
+    }
+
+    /// Says that slots should have at least `size` bytes, for upstream's padding; the next segment has them.
+    pub fn want_size(&self, size: usize) {
+        let mut state = self.lock();
+        state.wanted_size = state.wanted_size.max(size as u64);
+    }
+
+    /// Claims a slot for a frame of `size` bytes, for memory that upstream draws into. Never waits: `Ok(None)` when no
+    /// slot is free, or too many are being drawn into already.
+    ///
+    /// # Errors
+    /// Those of making a segment, where this needs a new one: [`Error::NoSpace`], [`Error::Busy`], [`Error::TooLarge`].
+    pub fn claim_for_upstream(&self, size: usize) -> Result<Option<Slot>, Error> {
+        self.ensure_segment(size)?;
+        Ok(self.lock().claim(self.options.lossless, size, true))
+    }
+
+    /// Claims a slot for a frame of `size` bytes. A lossless writer waits for its readers; `Ok(None)` when it was
+    /// interrupted. Else `Ok(None)` when the readers hold every slot that could be taken.
+    ///
+    /// # Errors
+    /// As [`claim_for_upstream`](Self::claim_for_upstream).
+    pub fn claim(&self, size: usize) -> Result<Option<Slot>, Error> {
+        self.ensure_segment(size)?;
+        let slot = self.lock().claim(self.options.lossless, size, false);
+        if slot.is_some() || !self.options.lossless || !self.wait_for_slot() {
+            return Ok(slot);
+        }
+        Ok(self.lock().claim(true, size, false))
+    }
+
+    /// Publishes the frame in `slot`.
+    ///
+    /// # Errors
+    /// [`Error::NotPublishable`] when the slot is of a segment that was superseded meanwhile, or published already.
+    pub fn publish(&self, slot: &Slot, descriptor: FrameDescriptor) -> Result<(), Error> {
+        self.publish_index(&slot.owner, slot.index, &descriptor)
+    }
+
+    /// Publishes the frame that lies at `bytes`, in the memory of a claimed slot.
+    ///
+    /// # Errors
+    /// [`Error::NotPublishable`] when it lies elsewhere, in a superseded segment, or in a slot published already.
+    pub fn publish_in_place(&self, bytes: &[u8], mut descriptor: FrameDescriptor) -> Result<(), Error> {
+        let (owner, index, offset) = self.locate(bytes).ok_or_else(|| self.not_publishable())?;
+        descriptor.data_offset = offset;
+        descriptor.size = bytes.len() as u64;
+        self.publish_index(&owner, index, &descriptor)
+    }
+
+    /// Whether `bytes` lie in a slot of the current segment, published or not.
+    pub fn is_own_memory(&self, bytes: &[u8]) -> bool {
+        self.locate(bytes).is_some()
+    }
+
+    fn locate(&self, bytes: &[u8]) -> Option<(Arc<WriterSegment>, usize, u64)> {
+        let state = self.lock();
+        let owner = &state.current.as_ref()?.segment;
+        let offset = owner.segment.slots()?.offset_of(bytes.as_ptr())?;
+        let slot_size = owner.segment.fixed.slot_size;
+        let index = (offset / slot_size) as usize;
+        let in_slot = offset % slot_size;
+        // Acquire: as in `SlotTable`.
+        let claimed = index < MAX_SLOTS && owner.in_hand[index].load(Ordering::Acquire);
+        (claimed && in_slot + bytes.len() as u64 <= slot_size).then(|| (Arc::clone(owner), index, in_slot))
+    }
+
+    fn not_publishable(&self) -> Error {
+        Error::NotPublishable {
+            channel: self.name.to_string(),
+        }
+    }
+
+    fn publish_index(
+        &self,
+        owner: &Arc<WriterSegment>,
+        index: usize,
+        descriptor: &FrameDescriptor,
+    ) -> Result<(), Error> {
+        if !descriptor.fits(owner.segment.fixed.slot_size) {
+            return Err(Error::TooLarge {
+                channel: self.name.to_string(),
+                what: format!(
+                    "a frame of {} bytes at {} does not fit into its slot of {} bytes",
+                    descriptor.size, descriptor.data_offset, owner.segment.fixed.slot_size
+                ),
+            });
+        }
+        let control = Arc::clone(&self.lock().control);
+        let held = control.acquire();
+        let mut state = self.lock();
+        let State {
+            current: Some(current),
+            head,
+            stats,
+            ..
+        } = &mut *state
+        else {
+            return Err(self.not_publishable());
+        };
+        if !Arc::ptr_eq(&current.segment, owner) || current.slots.numbers[index] != 0 {
+            return Err(self.not_publishable());
+        }
+        *head += 1;
+        stats.published += 1;
+        current.slots.numbers[index] = *head;
+        let segment = &owner.segment;
+        segment.write_descriptor(index, descriptor);
+        // Release: pairs with the acquire load of whoever finds the number; pixels and descriptor are there with it.
+        segment.slot_head(index).number.store(*head, Ordering::Release);
+        // Release: who finds the entry finds the number.
+        segment
+            .control
+            .ring(*head)
+            .store(*head << 8 | index as u64, Ordering::Release);
+        // Release: who sees the head finds the entry.
+        segment.control.live().head.store(*head, Ordering::Release);
+        drop(state);
+        drop(held);
+        segment.ring_bell(Word::Published);
+        Ok(())
+    }
+
+    /// Says that the stream ended after the last frame published. Another may follow.
+    pub fn end_of_stream(&self) {
+        let control = Arc::clone(&self.lock().control);
+        let held = control.acquire();
+        let state = self.lock();
+        let Some(current) = &state.current else {
+            return;
+        };
+        let segment = Arc::clone(&current.segment.segment);
+        let live = segment.control.live();
+        live.eos_number.store(state.head, Ordering::Release);
+        // Release: who sees the count sees the number that belongs to it.
+        live.eos_count.fetch_add(1, Ordering::Release);
+        drop(state);
+        drop(held);
+        segment.ring_bell(Word::Published);
+    }
+
+    /// Says when frames leave: nanoseconds after their time stamp.
+    pub fn set_latency_ns(&self, latency_ns: u64) {
+        let mut state = self.lock();
+        if state.latency_ns == latency_ns {
+            return;
+        }
+        state.latency_ns = latency_ns;
+        if let Some(current) = &state.current {
+            // Relaxed: a value of its own; the bell below makes readers look.
+            current
+                .segment
+                .segment
+                .control
+                .live()
+                .latency_ns
+                .store(latency_ns, Ordering::Relaxed);
+            current.segment.segment.ring_bell(Word::Published);
+        }
+    }
+
+    /// The counts so far, and what the segment takes now.
+    pub fn stats(&self) -> WriterStats {
+        let state = self.lock();
+        let mut stats = state.stats;
+        stats.semaphore_timeouts += state.control.timeouts();
+        if let Some(current) = &state.current {
+            let fixed = &current.segment.segment.fixed;
+            stats.slots = current.slots.backed;
+            stats.slots_in_use = (0..current.slots.backed as usize)
+                .filter(|slot| current.slots.numbers[*slot] != 0 || current.segment.is_in_hand(*slot))
+                .count() as u32;
+            stats.bytes = fixed.slots_offset + u64::from(stats.slots) * fixed.slot_size;
+        }
+        stats
+    }
+
+    /// Makes the publishing thread's waits return at once, until [`resume`](Self::resume).
+    pub fn interrupt(&self) {
+        self.waiter.interrupt();
+    }
+
+    /// Lets the publishing thread wait again.
+    pub fn resume(&self) {
+        self.waiter.resume();
+    }
+
+    /// Waits until a reader is attached; `false` when interrupted. Makes the segment that it can attach to.
+    ///
+    /// # Errors
+    /// As [`claim_for_upstream`](Self::claim_for_upstream).
+    pub fn wait_for_reader(&self, size: usize) -> Result<bool, Error> {
+        self.ensure_segment(size)?;
+        Ok(self.wait_until(|state| state.has_reader()))
+    }
+
+    /// In lossless mode, waits until the readers of the former segment have taken all of it and follow; `false` when
+    /// interrupted. To be called before a publish.
+    pub fn wait_for_followers(&self) -> bool {
+        !self.options.lossless || self.wait_until(|state| state.followers_arrived())
+    }
+
+    /// In lossless mode, waits until the next frame can have a slot; `false` when interrupted. Called after a publish, it
+    /// gives upstream memory to draw the next frame in place.
+    pub fn wait_for_slot(&self) -> bool {
+        !self.options.lossless || self.wait_until(|state| state.has_claimable())
+    }
+
+    /// Waits until `ready`, which is asked at least every [`BLOCKED_CHECK`]; `false` when interrupted.
+    fn wait_until(&self, mut ready: impl FnMut(&mut State) -> bool) -> bool {
+        let mut state = self.lock();
+        if ready(&mut state) {
+            return true;
+        }
+        loop {
+            let Some(segment) = state
+                .current
+                .as_ref()
+                .map(|current| Arc::clone(&current.segment.segment))
+            else {
+                return true;
+            };
+            let live = segment.control.live();
+            // Acquire: what is given back after the count was read changes it.
+            let seen = live.writer_word.load(Ordering::Acquire);
+            live.writer_waits.store(1, Ordering::Relaxed);
+            // Pairs with the fence in `Attachment::tell_writer`.
+            fence(Ordering::SeqCst);
+            let is_ready = ready(&mut state);
+            drop(state);
+            if !is_ready && !self.waiter.is_interrupted() {
+                self.waiter.wait(&segment, Word::Writer, seen, BLOCKED_CHECK);
+            }
+            live.writer_waits.store(0, Ordering::Relaxed);
+            if is_ready {
+                return true;
+            }
+            if self.waiter.is_interrupted() {
+                return false;
+            }
+            state = self.lock();
+        }
+    }
+
+    /// Sleeps until a reader comes or goes, or the time is over, or somebody calls [`wake_monitor`](Self::wake_monitor).
+    pub fn wait_for_service(&self, timeout: Duration) {
+        let segment = self
+            .lock()
+            .current
+            .as_ref()
+            .map(|current| Arc::clone(&current.segment.segment));
+        match segment {
+            None => self.monitor.sleep(timeout),
+            Some(segment) => {
+                let seen = segment.word(Word::Writer).load(Ordering::Acquire);
+                self.monitor.wait(&segment, Word::Writer, seen, timeout);
+            }
+        }
+    }
+
+    /// Ends [`wait_for_service`](Self::wait_for_service), now and for good.
+    pub fn wake_monitor(&self) {
+        self.monitor.interrupt();
+    }
+}
+
+impl State {
+    /// Whether a living reader takes frames in the current segment.
+    fn has_reader(&self) -> bool {
+        let Some(current) = &self.current else {
+            return false;
+        };
+        (0..SEATS).any(|seat| {
+            let shared = current.segment.segment.control.seat(seat);
+            shared.state.load(Ordering::Acquire) == seat_state::ATTACHED
+                && self.control.is_locked(FIRST_SEAT_BYTE + seat as i64)
+        })
+    }
+
+    /// Whether nobody alive is left in a retired segment with frames to take.
+    fn followers_arrived(&mut self) -> bool {
+        self.retired.iter().all(Retired::is_deserted)
+    }
+}
+
+impl Retired {
+    fn is_deserted(&self) -> bool {
+        (0..SEATS).all(|seat| {
+            let shared = self.segment.segment.control.seat(seat);
+            shared.state.load(Ordering::Acquire) != seat_state::ATTACHED
+                || !self.control.is_locked(FIRST_SEAT_BYTE + seat as i64)
+        })
+    }
+}
+
+impl WriterSegment {
+    fn new(segment: Segment) -> Self {
+        Self {
+            segment: Arc::new(segment),
+            in_hand: core::array::from_fn(|_| false.into()),
+        }
+    }
+
+    fn is_in_hand(&self, slot: usize) -> bool {
+        // Acquire: pairs with the release store in `Slot::drop`.
+        self.in_hand[slot].load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let control = Arc::clone(&self.lock().control);
+        let held = control.acquire();
+        let mut state = self.lock();
+        let segment_path = self.name.segment_path();
+        if let Some(current) = state.current.take() {
+            let segment = &current.segment.segment;
+            // Release: what was published before is all there is.
+            segment.control.live().state.fetch_or(state::CLOSED, Ordering::Release);
+            crate::files::remove_if(&segment_path, segment.identity);
+            segment.ring_bell(Word::Published);
+        }
+        crate::files::remove_if(control.path(), control.identity());
+        drop(state);
+        drop(held);
+        // The locks go with `self`, after the names: who waits for them finds the names free.
+    }
+}

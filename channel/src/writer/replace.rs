@@ -1,0 +1,417 @@
+//! Making segments: the first, and each that takes another's name. Growth, another format, another writer's death and
+//! lost names are all this one thing.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use nix::errno::Errno;
+
+use super::{
+    Clients, Current, Format, Retired, SeatRecord, SlotTable, State, Writer, WriterOptions, WriterSegment, WriterStats,
+};
+use crate::{
+    ChannelName, Error,
+    files::{self, Aside, Identity},
+    layout::{Fixed, MAX_CAPS, MAX_SLOTS, SEATS, WRITER_BYTE, flags, state},
+    segment::{self, Access, Segment},
+    semaphore::ControlFile,
+    sys::{self, KeptLock},
+    wait::{Waiter, Word},
+};
+
+/// How long a second start retries: a process that was killed needs a moment to die.
+const BUSY_PATIENCE: Duration = Duration::from_secs(2);
+/// Slots that a segment starts with, or is not made.
+const FIRST_SLOTS: u32 = 3;
+/// From so many slots on, frames are kept for [`KEEP_MANY`] more publishes, else for [`KEEP_FEW`].
+const MANY_SLOTS: u32 = 12;
+const KEEP_MANY: u32 = 4;
+const KEEP_FEW: u32 = 2;
+/// The most address space that slots take by themselves.
+const MAX_ADDRESS_SPACE: u64 = if usize::BITS == 64 { 1 << 30 } else { 1 << 28 };
+/// The least slot of frames whose size varies.
+const MIN_VARIABLE_SLOT: u64 = 64 * 1024;
+
+impl Writer {
+    /// Becomes the channel's writer, and takes over what a dead one of the same user left.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when another writer lives after two seconds, [`Error::Foreign`] when the name is somebody else's,
+    /// [`Error::Option`] for options that do not work, and others.
+    pub fn open(name: ChannelName, options: WriterOptions) -> Result<Self, Error> {
+        check_options(&name, options)?;
+        files::sweep_asides();
+        let started = Instant::now();
+        loop {
+            match take_channel(&name, options) {
+                Err(Error::Busy { .. }) if started.elapsed() < BUSY_PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(error) => return Err(error),
+                Ok(taken) => {
+                    return Ok(Self {
+                        name,
+                        options,
+                        waiter: Waiter::default(),
+                        monitor: Waiter::default(),
+                        replacing: Mutex::default(),
+                        state: Mutex::new(taken),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Sees to it that there is a segment of the present format with slots for `size` bytes.
+    pub(super) fn ensure_segment(&self, size: usize) -> Result<(), Error> {
+        if self.lock().fits(size as u64) {
+            return Ok(());
+        }
+        let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.lock().fits(size as u64) {
+            return Ok(());
+        }
+        self.replace(size as u64)
+    }
+
+    /// Makes a segment and puts it under the name.
+    fn replace(&self, size: u64) -> Result<(), Error> {
+        let state = self.lock();
+        let control = Arc::clone(&state.control);
+        let Some(format) = state.format.clone() else {
+            return Err(Error::Option {
+                channel: self.name.to_string(),
+                reason: "no format was set before the first frame".to_owned(),
+            });
+        };
+        let slot_size = state.slot_size(&format, size);
+        let former = state.current.as_ref().map(|current| current.segment.segment.identity);
+        let former_bytes = state.current.as_ref().map_or(0, |current| {
+            u64::from(current.slots.backed) * current.segment.segment.fixed.slot_size
+        });
+        drop(state);
+
+        let (free, total) = files::space(control.file());
+        let slots = self.slot_count(slot_size, free.saturating_add(former_bytes));
+        let mut fixed = Fixed::new(format.caps.len(), slots, slot_size).ok_or_else(|| Error::TooLarge {
+            channel: self.name.to_string(),
+            what: format!(
+                "frames of {slot_size} bytes with a format of {} bytes cannot be had; a format may have {MAX_CAPS}",
+                format.caps.len()
+            ),
+        })?;
+        fixed.created_ns = sys::monotonic_ns();
+        fixed.lock_device = control.identity().device;
+        fixed.lock_inode = control.identity().inode;
+        fixed.retain = if slots >= MANY_SLOTS { KEEP_MANY } else { KEEP_FEW };
+        fixed.writer_pid = std::process::id();
+        fixed.flags = if self.options.lossless { flags::LOSSLESS } else { 0 };
+
+        let mut made = Segment::create(fixed, &format.caps, FIRST_SLOTS, self.options.perms);
+        if matches!(made, Err(Errno::ENOSPC | Errno::ENOMEM)) {
+            // What nobody holds of the old segments is given back, and that is often enough.
+            let mut state = self.lock();
+            state.retire();
+            for retired in &mut state.retired {
+                retired.give_back(self.options.lossless);
+            }
+            drop(state);
+            made = Segment::create(fixed, &format.caps, FIRST_SLOTS, self.options.perms);
+        }
+        let (segment, aside, alive) = made.map_err(|errno| match errno {
+            Errno::ENOSPC | Errno::ENOMEM => Error::NoSpace {
+                channel: self.name.to_string(),
+                wanted: fixed.slots_offset + u64::from(FIRST_SLOTS) * fixed.slot_size,
+                slots: FIRST_SLOTS,
+                slot_size: fixed.slot_size,
+                free,
+                total,
+            },
+            errno => Error::system(self.name.as_str(), "make a segment", errno),
+        })?;
+        self.install(segment, aside, alive, former, &control)
+    }
+
+    /// Gives the new segment the name, and tells the readers of the old one.
+    fn install(
+        &self,
+        mut segment: Segment,
+        mut aside: Aside,
+        alive: KeptLock,
+        former: Option<Identity>,
+        control: &Arc<ControlFile>,
+    ) -> Result<(), Error> {
+        let path = self.name.segment_path();
+        let held = control.acquire();
+        let mut state = self.lock();
+        segment.begin(state.head + 1, state.latency_ns);
+        // The name of the own former segment is taken over in one step; any other file stands in the way.
+        let replaces_own = former.is_some() && files::identity_of(&path) == former;
+        aside.place(&path, replaces_own).map_err(|errno| match errno {
+            Errno::EEXIST => Error::Foreign {
+                channel: self.name.to_string(),
+                path,
+                what: "was put there by another program".to_owned(),
+            },
+            errno => Error::system(self.name.as_str(), format!("rename to {path}"), errno),
+        })?;
+        state.retire();
+        state.current = Some(Current {
+            segment: Arc::new(WriterSegment::new(segment)),
+            slots: SlotTable::new(FIRST_SLOTS),
+            _alive: alive,
+        });
+        state.stats.segments += 1;
+        // Readers that follow find their grants there.
+        state.update_grants(&mut Clients::default());
+        drop(state);
+        drop(held);
+        self.monitor.nudge();
+        Ok(())
+    }
+
+    fn slot_count(&self, slot_size: u64, free: u64) -> u32 {
+        if self.options.max_slots != 0 {
+            return self.options.max_slots;
+        }
+        let slots = (free / 2).min(MAX_ADDRESS_SPACE) / slot_size;
+        slots.clamp(FIRST_SLOTS.into(), MAX_SLOTS as u64) as u32
+    }
+
+    /// Makes the channel's files again if somebody removed them.
+    pub(super) fn restore_names(&self) -> Result<bool, Error> {
+        let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.lock();
+        let control = Arc::clone(&state.control);
+        let segment = state
+            .current
+            .as_ref()
+            .map(|current| Arc::clone(&current.segment.segment));
+        drop(state);
+        let busy = || busy(&self.name);
+        let control_lost = match files::identity_of(control.path()) {
+            None => true,
+            Some(identity) if identity == control.identity() => false,
+            Some(_) => return Err(busy()),
+        };
+        let segment_lost = match (&segment, files::identity_of(&self.name.segment_path())) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(segment), Some(identity)) if identity == segment.identity => false,
+            (Some(_), Some(_)) => return Err(busy()),
+        };
+        if !control_lost && !segment_lost {
+            return Ok(false);
+        }
+        if control_lost {
+            let (control, lock) = ControlFile::create(&self.name, self.options.perms)?.ok_or_else(busy)?;
+            let mut state = self.lock();
+            let timeouts = state.control.timeouts();
+            state.stats.semaphore_timeouts += timeouts;
+            state.control = Arc::new(control);
+            state._writer_lock = lock;
+        }
+        match segment {
+            Some(segment) => self.replace(segment.fixed.slot_size).map(|()| true),
+            None => Ok(true),
+        }
+    }
+}
+
+impl State {
+    fn fits(&self, size: u64) -> bool {
+        let (Some(current), Some(format)) = (&self.current, &self.format) else {
+            return false;
+        };
+        current.segment.segment.caps == format.caps
+            && size.max(self.wanted_size).max(format.frame_size) <= current.segment.segment.fixed.slot_size
+    }
+
+    fn slot_size(&self, format: &Format, size: u64) -> u64 {
+        let least = size.max(self.wanted_size).max(format.frame_size);
+        if !format.variable {
+            return least;
+        }
+        let former = self
+            .current
+            .as_ref()
+            .filter(|current| current.segment.segment.caps == format.caps)
+            .map_or(MIN_VARIABLE_SLOT, |current| current.segment.segment.fixed.slot_size);
+        if least > former {
+            least.max(former).saturating_mul(2)
+        } else {
+            former
+        }
+    }
+
+    /// Marks the current segment as superseded.
+    fn retire(&mut self) {
+        if let Some(current) = self.current.take() {
+            let segment = Arc::clone(&current.segment.segment);
+            self.retired.push(Retired {
+                segment: current.segment,
+                slots: current.slots,
+                control: Arc::clone(&self.control),
+                since: Instant::now(),
+            });
+            supersede(&segment);
+        }
+    }
+}
+
+fn supersede(segment: &Segment) {
+    // Release: the head that a reader finds after this is the last one.
+    segment
+        .control
+        .live()
+        .state
+        .fetch_or(state::SUPERSEDED, Ordering::Release);
+    segment.ring_bell(Word::Published);
+}
+
+fn check_options(name: &ChannelName, options: WriterOptions) -> Result<(), Error> {
+    let reason = if options.max_slots != 0 && !(FIRST_SLOTS..=MAX_SLOTS as u32).contains(&options.max_slots) {
+        format!(
+            "max-slots is {}, it may be 0 (automatic) or {FIRST_SLOTS} to {MAX_SLOTS}",
+            options.max_slots
+        )
+    } else if options.perms > 0o777 || options.perms & 0o600 != 0o600 {
+        format!(
+            "perms is {:04o}, it may be 0600 to 0777 and must let the owner read and write",
+            options.perms
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Error::Option {
+        channel: name.to_string(),
+        reason,
+    })
+}
+
+fn pid_in_segment(name: &ChannelName) -> Option<u32> {
+    let (file, stat) = segment::open_file(name, false).ok().flatten()?;
+    let segment = Segment::open(name, file, &stat, Access::Observe).ok()?;
+    Some(segment.fixed.writer_pid)
+}
+
+fn busy(name: &ChannelName) -> Error {
+    Error::Busy {
+        channel: name.to_string(),
+        pid: pid_in_segment(name),
+    }
+}
+
+/// Gets the writer's lock, and takes over what a dead writer left. Leaves nothing behind when it fails.
+fn take_channel(name: &ChannelName, options: WriterOptions) -> Result<State, Error> {
+    let (control, lock, made_here) = open_control(name, options)?;
+    let control = Arc::new(control);
+    match take_over(name, &control, made_here) {
+        Ok((head, retired)) => Ok(State {
+            control,
+            _writer_lock: lock,
+            format: None,
+            wanted_size: 0,
+            current: None,
+            retired: retired.into_iter().collect(),
+            head,
+            latency_ns: 0,
+            seats: [SeatRecord::default(); SEATS],
+            names_checked: Instant::now(),
+            stats: WriterStats::default(),
+        }),
+        Err(error) => {
+            if made_here {
+                files::remove_if(control.path(), control.identity());
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Gets the control file with the writer's lock. The last value says whether the file was made here.
+fn open_control(name: &ChannelName, options: WriterOptions) -> Result<(ControlFile, KeptLock, bool), Error> {
+    let path = name.semaphore_path();
+    match files::open(&path, true) {
+        Ok(None) => {
+            return match ControlFile::create(name, options.perms)? {
+                Some((control, lock)) => Ok((control, lock, true)),
+                None => Err(busy(name)),
+            };
+        }
+        Ok(Some(file)) => {
+            files::require_own(name.as_str(), &path, &file)?;
+        }
+        Err(error) => return Err(files::open_error(name.as_str(), &path, "write", &error)),
+    }
+    ControlFile::repair(name)?;
+    let control = ControlFile::open(name)?.ok_or_else(|| busy(name))?;
+    let (_, lock) = control.take_first([WRITER_BYTE])?.ok_or_else(|| busy(name))?;
+    // Between opening and locking, the former writer may have removed the name.
+    if files::identity_of(&path) != Some(control.identity()) {
+        return Err(busy(name));
+    }
+    control.set_perms(options.perms)?;
+    Ok((control, lock, false))
+}
+
+/// Takes what lies under the channel's name away: the segment of a dead writer of this user. Its readers are told to look
+/// for the next one. Yields the number of its newest frame, and the segment, in which readers may still be.
+fn take_over(
+    name: &ChannelName,
+    control: &Arc<ControlFile>,
+    control_is_new: bool,
+) -> Result<(u64, Option<Retired>), Error> {
+    let path = name.segment_path();
+    let opened =
+        segment::open_file(name, true).map_err(|error| files::open_error(name.as_str(), &path, "write", &error))?;
+    let Some((file, stat)) = opened else {
+        return Ok((0, None));
+    };
+    files::require_own(name.as_str(), &path, &file)?;
+    let identity = Identity::from(&stat);
+    let segment = match Segment::open(name, file, &stat, Access::Write) {
+        Ok(segment) => segment,
+        // A damaged segment of ours is replaced if it was one: a control file was beside it.
+        Err(Error::Damaged { .. }) if !control_is_new => {
+            files::remove_if(&path, identity);
+            return Ok((0, None));
+        }
+        Err(Error::Damaged { what, .. }) => {
+            return Err(Error::Damaged {
+                channel: name.to_string(),
+                what: format!("{path} is in the way: {what}; remove it, or choose another name"),
+            });
+        }
+        Err(error) => return Err(error),
+    };
+    if segment.has_writer() {
+        // Dying, or alive and about to make its lost control file again.
+        return Err(busy(name));
+    }
+    let head = segment.control.live().head.load(Ordering::Acquire);
+    supersede(&segment);
+    files::remove_if(&path, identity);
+    let same_locks = segment.lock_identity() == control.identity();
+    let retired = same_locks.then(|| Retired::of_dead_writer(segment, control));
+    // A damaged head must not bring the numbers near their end.
+    Ok((if head < 1 << 48 { head } else { 0 }, retired))
+}
+
+impl Retired {
+    fn of_dead_writer(segment: Segment, control: &Arc<ControlFile>) -> Self {
+        let slots = segment.fixed.slot_count as usize;
+        let mut table = SlotTable::new((0..slots).take_while(|slot| segment.is_backed(*slot)).count() as u32);
+        for (slot, number) in table.numbers.iter_mut().enumerate().take(slots) {
+            *number = segment.slot_head(slot).number.load(Ordering::Acquire);
+        }
+        Self {
+            segment: Arc::new(WriterSegment::new(segment)),
+            slots: table,
+            control: Arc::clone(control),
+            since: Instant::now(),
+        }
+    }
+}
