@@ -135,6 +135,8 @@ impl Attachment {
         // The ticket is another than that of any former owner in this segment, so that what the writer knows of those is
         // not believed of this one. It is stored before the first pin, with which the writer sees it (release).
         let former = shared.ticket.load(Ordering::Relaxed);
+        // Before the ticket, with which the writer sees it: what else a dead owner left is not this one's.
+        shared.state.store(seat_state::NEW, Ordering::Relaxed);
         let ticket = match seat.ticket.load(Ordering::Relaxed) {
             own if own > former => own,
             _ => former.wrapping_add(1),
@@ -244,7 +246,8 @@ impl Attachment {
             return None;
         }
         let descriptor = self.segment.read_descriptor(place.slot);
-        if !descriptor.fits(self.segment.fixed.slot_size) {
+        // Also that the slot is there at all, before room is made for what it is said to hold.
+        if !descriptor.fits(self.segment.fixed.slot_size) || !self.segment.is_backed(place.slot) {
             return None;
         }
         let offset = self.segment.fixed.slots_offset + self.segment.slot_offset(place.slot) + descriptor.data_offset;
@@ -314,7 +317,9 @@ impl HeldSeat {
             Arc::new(Self {
                 index: (byte - FIRST_SEAT_BYTE) as usize,
                 locks: control.identity(),
-                ticket: AtomicU32::new(1),
+                // Some number that the owner before is unlikely to have had: in a new segment the writer tells them
+                // apart by it alone.
+                ticket: AtomicU32::new((sys::monotonic_ns() >> 10) as u32 | 1),
                 _lock: lock,
             })
         }))

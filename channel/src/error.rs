@@ -100,6 +100,12 @@ pub enum Error {
         /// The channel.
         channel: String,
     },
+    /// The writer was closed.
+    #[error("channel {channel} is closed")]
+    Closed {
+        /// The channel.
+        channel: String,
+    },
     /// A system call failed in a way that has no better name here.
     #[error("channel {channel}: {call} failed: {errno}")]
     System {

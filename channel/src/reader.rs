@@ -55,6 +55,8 @@ pub trait CopyTarget {
 
 impl CopyTarget for Vec<u8> {
     fn prepare(&mut self, size: usize) -> Option<&mut [u8]> {
+        // A size that there is no memory for must not end the program.
+        self.try_reserve(size.saturating_sub(self.len())).ok()?;
         self.resize(size, 0);
         Some(self)
     }
@@ -140,6 +142,8 @@ pub struct Reader {
     eos_seen: u32,
     latency_ns: u64,
     retain: u32,
+    /// When the kernel was last asked whether the writer lives.
+    checked: Instant,
     stats: ReaderStats,
 }
 
@@ -148,8 +152,9 @@ pub struct Reader {
 enum Whereabouts {
     /// Never attached, or told of the loss already.
     Nowhere,
-    /// The segment is superseded, and the next one is not there yet.
-    Between(Instant),
+    /// The segment is superseded, since then, and the next one is not there yet. The writer still finds the reader in
+    /// the old one, so that a lossless writer waits.
+    Between(Instant, Arc<Attachment>),
     At(Arc<Attachment>),
 }
 
@@ -187,6 +192,7 @@ impl Reader {
             eos_seen: 0,
             latency_ns: 0,
             retain: 0,
+            checked: Instant::now(),
             stats: ReaderStats::default(),
         }
     }
@@ -265,12 +271,17 @@ impl Reader {
             }
             let attachment = match &self.place {
                 Whereabouts::At(attachment) => Arc::clone(attachment),
-                Whereabouts::Nowhere | Whereabouts::Between(_) => {
-                    if self.attach()? {
-                        continue;
+                Whereabouts::Nowhere | Whereabouts::Between(..) => {
+                    match self.attach() {
+                        Ok(true) => continue,
+                        Ok(false) => {}
+                        Err(error) => {
+                            self.leave_former(seat_state::LEFT);
+                            return Err(error);
+                        }
                     }
-                    if matches!(self.place, Whereabouts::Between(since) if since.elapsed() > BETWEEN_SEGMENTS) {
-                        self.place = Whereabouts::Nowhere;
+                    if matches!(self.place, Whereabouts::Between(since, _) if since.elapsed() > BETWEEN_SEGMENTS) {
+                        self.leave_former(seat_state::LEFT);
                         return Ok(Next::Lost);
                     }
                     let Some(patience) = remaining(deadline, LOOK) else {
@@ -308,25 +319,28 @@ impl Reader {
                 return Ok(Next::Lost);
             }
             if state & state::SUPERSEDED != 0 {
-                self.move_on(&attachment);
+                self.place = Whereabouts::Between(Instant::now(), attachment);
                 continue;
             }
-            let Some(patience) = remaining(deadline, CHECK) else {
-                return Ok(Next::TimedOut);
-            };
-            let asleep = Instant::now();
-            self.waiter.wait(&attachment.segment, Word::Published, seen, patience);
-            if asleep.elapsed() >= CHECK {
-                // The state is looked at first the next time round, so a segment that was superseded is not lost.
+            // By the time since the last look and not by the length of a sleep: the caller's patience may be short.
+            if self.checked.elapsed() >= CHECK {
+                self.checked = Instant::now();
+                // Looked at after the lock: a segment that was superseded meanwhile is not lost.
                 if !attachment.segment.has_writer()
-                    && live.state.load(Ordering::Acquire) == 0
+                    && live.state.load(Ordering::Acquire) & (state::SUPERSEDED | state::CLOSED) == 0
                     && live.head.load(Ordering::Acquire) == head
                 {
                     self.go_away(&attachment, seat_state::LEFT);
                     return Ok(Next::Lost);
                 }
+            }
+            let Some(patience) = remaining(deadline, CHECK) else {
+                return Ok(Next::TimedOut);
+            };
+            self.waiter.wait(&attachment.segment, Word::Published, seen, patience);
+            if live.published.load(Ordering::Acquire) == seen {
                 false_alarms = 0;
-            } else if live.published.load(Ordering::Acquire) != seen {
+            } else {
                 false_alarms += 1;
                 if false_alarms > FALSE_ALARMS {
                     // Somebody counts the word up and publishes nothing: this reader does not spin for them.
@@ -431,7 +445,7 @@ impl Reader {
         attachment.wait_for_grant();
         let segment = &attachment.segment;
         let live = segment.control.live();
-        let follows = matches!(self.place, Whereabouts::Between(_)) && segment.fixed.first_number > self.position;
+        let follows = matches!(self.place, Whereabouts::Between(..)) && segment.fixed.first_number > self.position;
         if self.segment_id.is_some_and(|former| former != segment.identity) {
             self.stats.reconnects += 1;
         }
@@ -454,19 +468,18 @@ impl Reader {
         self.observing = observing;
         self.seat = attachment.seat().cloned();
         self.stats.writer_pid = segment.fixed.writer_pid;
+        self.checked = Instant::now();
+        // Only now: a lossless writer waits for that, and finds the reader in the new segment then.
+        self.leave_former(seat_state::MOVED);
         self.place = Whereabouts::At(Arc::new(attachment));
         Ok(true)
     }
 
-    /// Goes on to the segment that took the name. The old one is told only afterwards: a lossless writer waits for that,
-    /// and finds the reader in the new one then.
-    fn move_on(&mut self, attachment: &Arc<Attachment>) {
-        self.place = Whereabouts::Between(Instant::now());
-        if !matches!(self.attach(), Ok(true)) {
-            // Not there yet, or not to be had: next() looks again, and says what is wrong.
-            self.place = Whereabouts::Between(Instant::now());
+    /// Says in the superseded segment, if there is one, that this reader takes no more frames there.
+    fn leave_former(&mut self, how: u32) {
+        if let Whereabouts::Between(_, former) = std::mem::replace(&mut self.place, Whereabouts::Nowhere) {
+            former.leave(how);
         }
-        attachment.leave(seat_state::MOVED);
     }
 
     fn go_away(&mut self, attachment: &Arc<Attachment>, how: u32) {
@@ -477,7 +490,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        if let Whereabouts::At(attachment) = &self.place {
+        if let Whereabouts::At(attachment) | Whereabouts::Between(_, attachment) = &self.place {
             attachment.leave(seat_state::LEFT);
         }
     }

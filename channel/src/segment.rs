@@ -77,7 +77,13 @@ impl Segment {
         let caps = String::from_utf8(caps).map_err(|_| damaged("its format is not UTF-8 text".to_owned()))?;
         let identity = Identity::from(stat);
         Self::map(fixed, caps, identity, file, access)
-            .map_err(|errno| failed("mmap", errno))?
+            .map_err(|errno| match errno {
+                Errno::ENOMEM | Errno::EOVERFLOW | Errno::EINVAL => damaged(format!(
+                    "its {} slots of {} bytes cannot be mapped: {errno}",
+                    fixed.slot_count, fixed.slot_size
+                )),
+                errno => failed("mmap", errno),
+            })?
             .ok_or_else(|| damaged("its parts are not where it says".to_owned()))
     }
 

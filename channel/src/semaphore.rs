@@ -6,7 +6,10 @@
 
 use std::{
     os::fd::OwnedFd,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -36,6 +39,8 @@ pub(crate) struct ControlFile {
     identity: Identity,
     semaphore: RawSemaphore,
     turn: Mutex<Turn>,
+    /// Beside the turn, as it is asked for by threads that must not wait for whoever has that.
+    timeouts: AtomicU64,
     _mapping: Mapping,
 }
 
@@ -43,7 +48,6 @@ pub(crate) struct ControlFile {
 #[derive(Debug, Default)]
 struct Turn {
     taken_since: Option<Instant>,
-    timeouts: u64,
 }
 
 /// Who may attach may lock: the mode of the control file is the channel's without the classes that may only read, as
@@ -124,6 +128,7 @@ impl ControlFile {
             file,
             semaphore,
             turn: Mutex::default(),
+            timeouts: AtomicU64::new(0),
             _mapping: mapping,
         })
     }
@@ -182,7 +187,8 @@ impl ControlFile {
                 None => {
                     let got_it = self.semaphore.wait(PATIENCE);
                     if !got_it {
-                        turn.timeouts += 1;
+                        // Relaxed: only the count matters.
+                        self.timeouts.fetch_add(1, Ordering::Relaxed);
                         turn.taken_since = Some(Instant::now());
                     }
                     got_it
@@ -203,9 +209,17 @@ impl ControlFile {
         }
     }
 
+    /// Puts a semaphore back that has been taken for too long; for when nothing is published that would.
+    pub(crate) fn mend(&self) {
+        let since = self.turn.lock().unwrap_or_else(PoisonError::into_inner).taken_since;
+        if since.is_some_and(|since| since.elapsed() > STUCK) {
+            drop(self.acquire());
+        }
+    }
+
     /// How often a holder took longer than [`PATIENCE`].
     pub(crate) fn timeouts(&self) -> u64 {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner).timeouts
+        self.timeouts.load(Ordering::Relaxed)
     }
 }
 

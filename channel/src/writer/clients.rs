@@ -8,7 +8,7 @@ use std::{
 use super::{Current, State, Writer};
 use crate::{
     Error,
-    layout::{EVICTED, FIRST_SEAT_BYTE, MAX_GRANT, SEATS, seat_state},
+    layout::{EVICTED, MAX_GRANT, SEATS, seat_state},
 };
 
 /// How long a reader may hold what it was granted before the grant was lowered and it could know of that.
@@ -44,6 +44,53 @@ pub(super) struct SeatRecord {
     /// What it may hold without breaking a rule: the grant, or what it held already when that was lowered.
     ceiling: u32,
     lowered_at: Option<Instant>,
+    /// An owner that is not counted as a reader and was seen to hold more than it may.
+    suspect: Option<u32>,
+}
+
+impl SeatRecord {
+    /// What is known once the owner is counted as a reader, or no longer.
+    fn followed_by(self, ticket: Option<u32>) -> Self {
+        Self {
+            ticket,
+            // A reader that left keeps the frames that it passed on.
+            ceiling: match (ticket, self.lowered_at) {
+                (Some(_), _) => 0,
+                (None, None) => self.ceiling,
+                (None, Some(_)) => MAX_GRANT,
+            },
+            ..Self::default()
+        }
+    }
+
+    /// Whether an owner that is granted `share` and holds `held` slots has broken the rule.
+    fn breaks_rule(&mut self, share: u32, held: u32) -> bool {
+        if share < self.grant {
+            self.lowered_at = Some(Instant::now());
+        }
+        self.grant = share;
+        match self.lowered_at {
+            // It may not know yet. What it holds when the time is over was granted once.
+            Some(at) => {
+                self.ceiling = held.clamp(share, MAX_GRANT);
+                if at.elapsed() >= GRACE {
+                    self.lowered_at = None;
+                }
+            }
+            None => self.ceiling = share.max(self.ceiling.min(held)),
+        }
+        held > self.ceiling
+    }
+
+    /// The same of an owner that is not counted as a reader: it has left, or says so. It gets no more than it had. Found
+    /// twice, as the pins may be those of a dead owner, whose successor clears them in a moment.
+    fn breaks_rule_unattached(&mut self, ticket: u32, held: u32) -> bool {
+        let too_many = held > self.ceiling;
+        self.ceiling = self.ceiling.min(held);
+        let again = self.suspect == Some(ticket);
+        self.suspect = too_many.then_some(ticket);
+        too_many && again
+    }
 }
 
 impl Writer {
@@ -55,17 +102,23 @@ impl Writer {
     /// cannot be made again.
     pub fn service(&self) -> Result<Clients, Error> {
         let mut state = self.lock();
-        let mut clients = state.update_clients();
-        state.update_grants(&mut clients);
-        state.tidy_retired(self.options.lossless);
+        let control = Arc::clone(&state.control);
         let check_names = state.names_checked.elapsed() > NAMES_CHECK;
         if check_names {
             state.names_checked = Instant::now();
+            if let Some(current) = &mut state.current {
+                current.retry_growth();
+            }
         }
         drop(state);
-        if check_names {
-            clients.restored = self.restore_names()?;
-        }
+        control.mend();
+        // Before the news of who came and went is taken, which an error here would lose.
+        let restored = check_names && self.restore_names()?;
+        let mut state = self.lock();
+        let mut clients = state.update_clients();
+        state.update_grants(&mut clients);
+        state.tidy_retired(self.options.lossless);
+        clients.restored = restored;
         Ok(clients)
     }
 }
@@ -86,84 +139,83 @@ impl State {
                 if now.is_some() {
                     clients.connected.push(seat as u32);
                 }
-                *record = SeatRecord {
-                    ticket: now,
-                    ..SeatRecord::default()
-                };
+                *record = record.followed_by(now);
             }
             clients.count += u32::from(now.is_some());
         }
-        let control = Arc::clone(&self.control);
         if let Some(current) = &mut self.current {
-            current.slots.ignore_the_dead(&current.segment, &control);
+            current.slots.ignore_the_dead(&current.segment);
         }
         clients
     }
 
     /// The ticket of the living reader in `seat`, if there is one that takes frames.
     fn reader_in(&self, seat: usize) -> Option<u32> {
-        let current = self.current.as_ref()?;
-        let shared = current.segment.segment.control.seat(seat);
+        let current = &self.current.as_ref()?.segment;
+        let shared = current.segment.control.seat(seat);
         let (ticket, state) = (
             shared.ticket.load(Ordering::Acquire),
             shared.state.load(Ordering::Acquire),
         );
-        let takes_frames = match state {
-            seat_state::ATTACHED => Some(ticket),
+        match state {
+            seat_state::ATTACHED => current.is_alive(seat).then_some(ticket),
             // Not here yet: perhaps on its way from a former segment.
             seat_state::NEW => self.retired.iter().rev().find_map(|retired| {
-                let shared = retired.segment.segment.control.seat(seat);
-                (retired.control.identity() == self.control.identity()
-                    && shared.state.load(Ordering::Acquire) == seat_state::ATTACHED)
-                    .then(|| shared.ticket.load(Ordering::Acquire))
+                let former = &retired.segment;
+                (former.control.identity() == current.control.identity() && former.has_reader_in(seat))
+                    .then(|| former.segment.control.seat(seat).ticket.load(Ordering::Acquire))
             }),
             _ => None,
-        };
-        takes_frames.filter(|_| self.control.is_locked(FIRST_SEAT_BYTE + seat as i64))
+        }
     }
 
     /// Shares the slots out: each reader may pin as many as leave two to the writer when all do.
     ///
     /// A reader that holds more than its new share, from before others came, keeps it and gets no more: the others'
-    /// shares are what is left. So only a reader that takes what it was not granted can hold too much.
+    /// shares are what is left, after that and after what is still held of those that have left. So only who takes what it
+    /// was not granted can hold too much, and what those hold is not counted.
     pub(super) fn update_grants(&mut self, clients: &mut Clients) {
         let Some(current) = &mut self.current else {
             return;
         };
-        let held: [u32; SEATS] = core::array::from_fn(|seat| {
-            let pins = &current.segment.segment.control.seat(seat).pins;
-            pins.load(Ordering::Acquire).count_ones()
+        // The pins before the ticket: as in `SlotTable::pinned`.
+        let held: [(u32, u32); SEATS] = core::array::from_fn(|seat| {
+            let shared = current.segment.segment.control.seat(seat);
+            let bits = shared.pins.load(Ordering::Acquire);
+            let ticket = shared.ticket.load(Ordering::Acquire);
+            let counts = current.slots.ignored[seat] != Some(ticket);
+            (ticket, if counts { bits.count_ones() } else { 0 })
         });
         let retain = current.segment.segment.fixed.retain;
         let to_share = current.capacity().saturating_sub(retain + 2);
-        let readers = || (0..SEATS).filter(|seat| self.seats[*seat].ticket.is_some());
-        let fits = |share: u32| readers().map(|seat| held[seat].max(share)).sum::<u32>() <= to_share;
-        let share = (1..=MAX_GRANT).rev().find(|share| fits(*share)).unwrap_or(0);
-        for seat in 0..SEATS {
-            let Some(ticket) = self.seats[seat].ticket else {
-                continue;
+        let taken = |share: u32| {
+            let of_seat = |seat: usize| match self.seats[seat].ticket {
+                Some(ticket) if current.slots.ignored[seat] == Some(ticket) => 0,
+                Some(_) => held[seat].1.max(share),
+                None => held[seat].1,
             };
+            (0..SEATS).map(of_seat).sum::<u32>()
+        };
+        let fits = |share: u32| taken(share) <= to_share;
+        let share = (1..=MAX_GRANT).rev().find(|share| fits(*share)).unwrap_or(0);
+        for (seat, (owner, held)) in held.into_iter().enumerate() {
             let record = &mut self.seats[seat];
+            let ticket = record.ticket.unwrap_or(owner);
             if current.slots.ignored[seat] == Some(ticket) {
                 continue;
             }
-            if share < record.grant {
-                record.lowered_at = Some(Instant::now());
-            }
-            record.grant = share;
-            if record.lowered_at.is_some_and(|at| at.elapsed() < GRACE) {
-                record.ceiling = share.max(held[seat]).min(MAX_GRANT);
-            } else {
-                record.lowered_at = None;
-                record.ceiling = share.max(record.ceiling.min(held[seat]));
-            }
-            let evicted = held[seat] > record.ceiling;
+            let evicted = match record.ticket {
+                Some(_) => record.breaks_rule(share, held),
+                None => record.breaks_rule_unattached(ticket, held),
+            };
             if evicted {
                 current.slots.ignored[seat] = Some(ticket);
                 self.stats.evicted += 1;
                 clients.evicted.push(seat as u32);
+                current.publish_grant(seat, ticket, EVICTED);
+            } else if record.ticket.is_some() {
+                current.publish_grant(seat, ticket, share);
             }
-            current.publish_grant(seat, ticket, if evicted { EVICTED } else { share });
         }
     }
 

@@ -20,6 +20,7 @@ use std::{
 
 use crate::{
     ChannelName, Error, FrameDescriptor,
+    files::{self, Identity},
     layout::{FIRST_SEAT_BYTE, MAX_SLOTS, SEATS, seat_state, state},
     segment::Segment,
     semaphore::ControlFile,
@@ -117,11 +118,15 @@ pub struct Writer {
 #[derive(Debug)]
 struct State {
     control: Arc<ControlFile>,
-    _writer_lock: KeptLock,
+    /// `None` once the writer is closed.
+    writer_lock: Option<KeptLock>,
     format: Option<Format>,
     /// What upstream wants of a slot, beyond the format's frame size.
     wanted_size: u64,
     current: Option<Current>,
+    /// The file that has the channel's name by this writer's doing. Also while no segment is current, as the next
+    /// could not be made.
+    placed: Option<Identity>,
     retired: Vec<Retired>,
     head: u64,
     latency_ns: u64,
@@ -143,7 +148,6 @@ struct Current {
 struct Retired {
     segment: Arc<WriterSegment>,
     slots: SlotTable,
-    control: Arc<ControlFile>,
     since: Instant,
 }
 
@@ -151,6 +155,8 @@ struct Retired {
 #[derive(Debug)]
 struct WriterSegment {
     segment: Arc<Segment>,
+    /// The file that carries the locks of this segment's seats. Another than the channel's once that was lost.
+    control: Arc<ControlFile>,
     /// Slots that memory of this process still refers to: being drawn, or published and still in upstream's hands.
     in_hand: [AtomicBool; MAX_SLOTS],
 }
@@ -192,6 +198,16 @@ impl Writer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the present format is `caps`.
+    pub fn has_caps(&self, caps: &str) -> bool {
+        self.lock().format.as_ref().is_some_and(|format| format.caps == caps)
+    }
+
+    /// Whether the writer waits for its readers.
+    pub fn is_lossless(&self) -> bool {
+        self.options.lossless
+    }
+
     /// The channel's name.
     pub fn name(&self) -> &ChannelName {
         &self.name
@@ -228,12 +244,14 @@ impl Writer {
     /// # Errors
     /// As [`claim_for_upstream`](Self::claim_for_upstream).
     pub fn claim(&self, size: usize) -> Result<Option<Slot>, Error> {
-        self.ensure_segment(size)?;
-        let slot = self.lock().claim(self.options.lossless, size, false);
-        if slot.is_some() || !self.options.lossless || !self.wait_for_slot() {
-            return Ok(slot);
+        loop {
+            self.ensure_segment(size)?;
+            let slot = self.lock().claim(self.options.lossless, size, false);
+            // Whatever was free when the wait ended, a reader or another thread may have been faster.
+            if slot.is_some() || !self.options.lossless || !self.wait_for_slot() {
+                return Ok(slot);
+            }
         }
-        Ok(self.lock().claim(true, size, false))
     }
 
     /// Publishes the frame in `slot`.
@@ -451,17 +469,15 @@ impl Writer {
 
     /// Sleeps until a reader comes or goes, or the time is over, or somebody calls [`wake_monitor`](Self::wake_monitor).
     pub fn wait_for_service(&self, timeout: Duration) {
-        let segment = self
-            .lock()
-            .current
-            .as_ref()
-            .map(|current| Arc::clone(&current.segment.segment));
-        match segment {
+        // The count is read under the lock under which a segment is superseded, which changes it.
+        let current = self.lock().current.as_ref().map(|current| {
+            let segment = Arc::clone(&current.segment.segment);
+            let seen = segment.word(Word::Writer).load(Ordering::Acquire);
+            (segment, seen)
+        });
+        match current {
             None => self.monitor.sleep(timeout),
-            Some(segment) => {
-                let seen = segment.word(Word::Writer).load(Ordering::Acquire);
-                self.monitor.wait(&segment, Word::Writer, seen, timeout);
-            }
+            Some((segment, seen)) => self.monitor.wait(&segment, Word::Writer, seen, timeout),
         }
     }
 
@@ -477,11 +493,7 @@ impl State {
         let Some(current) = &self.current else {
             return false;
         };
-        (0..SEATS).any(|seat| {
-            let shared = current.segment.segment.control.seat(seat);
-            shared.state.load(Ordering::Acquire) == seat_state::ATTACHED
-                && self.control.is_locked(FIRST_SEAT_BYTE + seat as i64)
-        })
+        (0..SEATS).any(|seat| current.segment.has_reader_in(seat))
     }
 
     /// Whether nobody alive is left in a retired segment with frames to take.
@@ -492,20 +504,28 @@ impl State {
 
 impl Retired {
     fn is_deserted(&self) -> bool {
-        (0..SEATS).all(|seat| {
-            let shared = self.segment.segment.control.seat(seat);
-            shared.state.load(Ordering::Acquire) != seat_state::ATTACHED
-                || !self.control.is_locked(FIRST_SEAT_BYTE + seat as i64)
-        })
+        !(0..SEATS).any(|seat| self.segment.has_reader_in(seat))
     }
 }
 
 impl WriterSegment {
-    fn new(segment: Segment) -> Self {
+    fn new(segment: Segment, control: Arc<ControlFile>) -> Self {
         Self {
             segment: Arc::new(segment),
+            control,
             in_hand: core::array::from_fn(|_| false.into()),
         }
+    }
+
+    /// Whether somebody alive holds the lock of `seat`.
+    fn is_alive(&self, seat: usize) -> bool {
+        self.control.is_locked(FIRST_SEAT_BYTE + seat as i64)
+    }
+
+    /// Whether a living reader takes frames here.
+    fn has_reader_in(&self, seat: usize) -> bool {
+        let state = &self.segment.control.seat(seat).state;
+        state.load(Ordering::Acquire) == seat_state::ATTACHED && self.is_alive(seat)
     }
 
     fn is_in_hand(&self, slot: usize) -> bool {
@@ -514,22 +534,37 @@ impl WriterSegment {
     }
 }
 
-impl Drop for Writer {
-    fn drop(&mut self) {
+impl Writer {
+    /// Ends the channel: readers are told, the names are removed and the locks given back. Memory that was claimed
+    /// stays valid. Nothing can be claimed or published after it.
+    pub fn close(&self) {
+        // No segment is in the making from here on.
+        let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
         let control = Arc::clone(&self.lock().control);
         let held = control.acquire();
         let mut state = self.lock();
-        let segment_path = self.name.segment_path();
+        if let Some(placed) = state.placed.take() {
+            files::remove_if(&self.name.segment_path(), placed);
+        }
         if let Some(current) = state.current.take() {
             let segment = &current.segment.segment;
             // Release: what was published before is all there is.
             segment.control.live().state.fetch_or(state::CLOSED, Ordering::Release);
-            crate::files::remove_if(&segment_path, segment.identity);
             segment.ring_bell(Word::Published);
         }
-        crate::files::remove_if(control.path(), control.identity());
+        if state.writer_lock.is_some() {
+            files::remove_if(control.path(), control.identity());
+        }
+        state.retired.clear();
+        // After the names: who waits for the lock finds them free.
+        state.writer_lock = None;
         drop(state);
         drop(held);
-        // The locks go with `self`, after the names: who waits for them finds the names free.
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.close();
     }
 }

@@ -80,6 +80,11 @@ impl Writer {
     fn replace(&self, size: u64) -> Result<(), Error> {
         let state = self.lock();
         let control = Arc::clone(&state.control);
+        if state.writer_lock.is_none() {
+            return Err(Error::Closed {
+                channel: self.name.to_string(),
+            });
+        }
         let Some(format) = state.format.clone() else {
             return Err(Error::Option {
                 channel: self.name.to_string(),
@@ -87,7 +92,7 @@ impl Writer {
             });
         };
         let slot_size = state.slot_size(&format, size);
-        let former = state.current.as_ref().map(|current| current.segment.segment.identity);
+        let former = state.placed;
         let former_bytes = state.current.as_ref().map_or(0, |current| {
             u64::from(current.slots.backed) * current.segment.segment.fixed.slot_size
         });
@@ -158,8 +163,9 @@ impl Writer {
             errno => Error::system(self.name.as_str(), format!("rename to {path}"), errno),
         })?;
         state.retire();
+        state.placed = Some(segment.identity);
         state.current = Some(Current {
-            segment: Arc::new(WriterSegment::new(segment)),
+            segment: Arc::new(WriterSegment::new(segment, Arc::clone(control))),
             slots: SlotTable::new(FIRST_SLOTS),
             _alive: alive,
         });
@@ -184,25 +190,30 @@ impl Writer {
     pub(super) fn restore_names(&self) -> Result<bool, Error> {
         let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
         let state = self.lock();
+        if state.writer_lock.is_none() {
+            return Ok(false);
+        }
         let control = Arc::clone(&state.control);
-        let segment = state
-            .current
-            .as_ref()
-            .map(|current| Arc::clone(&current.segment.segment));
+        let owner = state.current.as_ref().map(|current| Arc::clone(&current.segment));
         drop(state);
+        let segment = owner.as_ref().map(|owner| &owner.segment);
         let busy = || busy(&self.name);
         let control_lost = match files::identity_of(control.path()) {
             None => true,
             Some(identity) if identity == control.identity() => false,
             Some(_) => return Err(busy()),
         };
-        let segment_lost = match (&segment, files::identity_of(&self.name.segment_path())) {
+        let segment_lost = match (segment, files::identity_of(&self.name.segment_path())) {
             (None, _) => false,
             (Some(_), None) => true,
             (Some(segment), Some(identity)) if identity == segment.identity => false,
             (Some(_), Some(_)) => return Err(busy()),
         };
-        if !control_lost && !segment_lost {
+        // As it is when the control file was made again and the segment could not be.
+        let locks_differ = owner
+            .as_ref()
+            .is_some_and(|owner| owner.control.identity() != control.identity());
+        if !control_lost && !segment_lost && !locks_differ {
             return Ok(false);
         }
         if control_lost {
@@ -211,7 +222,7 @@ impl Writer {
             let timeouts = state.control.timeouts();
             state.stats.semaphore_timeouts += timeouts;
             state.control = Arc::new(control);
-            state._writer_lock = lock;
+            state.writer_lock = Some(lock);
         }
         match segment {
             Some(segment) => self.replace(segment.fixed.slot_size).map(|()| true),
@@ -230,7 +241,7 @@ impl State {
     }
 
     fn slot_size(&self, format: &Format, size: u64) -> u64 {
-        let least = size.max(self.wanted_size).max(format.frame_size);
+        let least = size.max(self.wanted_size).max(format.frame_size).max(1);
         if !format.variable {
             return least;
         }
@@ -253,7 +264,6 @@ impl State {
             self.retired.push(Retired {
                 segment: current.segment,
                 slots: current.slots,
-                control: Arc::clone(&self.control),
                 since: Instant::now(),
             });
             supersede(&segment);
@@ -269,6 +279,8 @@ fn supersede(segment: &Segment) {
         .state
         .fetch_or(state::SUPERSEDED, Ordering::Release);
     segment.ring_bell(Word::Published);
+    // The writer's own monitor sleeps on this one, and has another to sleep on now.
+    segment.ring_bell(Word::Writer);
 }
 
 fn check_options(name: &ChannelName, options: WriterOptions) -> Result<(), Error> {
@@ -311,10 +323,11 @@ fn take_channel(name: &ChannelName, options: WriterOptions) -> Result<State, Err
     match take_over(name, &control, made_here) {
         Ok((head, retired)) => Ok(State {
             control,
-            _writer_lock: lock,
+            writer_lock: Some(lock),
             format: None,
             wanted_size: 0,
             current: None,
+            placed: None,
             retired: retired.into_iter().collect(),
             head,
             latency_ns: 0,
@@ -408,9 +421,8 @@ impl Retired {
             *number = segment.slot_head(slot).number.load(Ordering::Acquire);
         }
         Self {
-            segment: Arc::new(WriterSegment::new(segment)),
+            segment: Arc::new(WriterSegment::new(segment, Arc::clone(control))),
             slots: table,
-            control: Arc::clone(control),
             since: Instant::now(),
         }
     }

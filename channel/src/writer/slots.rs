@@ -4,9 +4,8 @@ use std::sync::{Arc, atomic::Ordering};
 
 use super::{Current, Retired, Slot, State, WriterSegment};
 use crate::{
-    layout::{FIRST_SEAT_BYTE, MAX_SLOTS, SEATS, seat_state},
+    layout::{MAX_SLOTS, SEATS, seat_state},
     pins::take_for_writing,
-    semaphore::ControlFile,
 };
 
 /// What the writer knows of its slots.
@@ -68,17 +67,14 @@ impl SlotTable {
 
     /// Looks which of the seats that stand in the way belong to nobody any more. The lock is asked after the pins were
     /// read: a later owner's pins came after that, found the number 0, and are not valid.
-    pub(super) fn ignore_the_dead(&mut self, owner: &WriterSegment, control: &ControlFile) -> bool {
+    pub(super) fn ignore_the_dead(&mut self, owner: &WriterSegment) -> bool {
         let mut found = false;
         for seat in 0..SEATS {
             let shared = owner.segment.control.seat(seat);
             let stands_in_the_way = shared.pins.load(Ordering::Acquire) != 0
                 || shared.state.load(Ordering::Acquire) == seat_state::ATTACHED;
             let ticket = shared.ticket.load(Ordering::Acquire);
-            if stands_in_the_way
-                && self.ignored[seat] != Some(ticket)
-                && !control.is_locked(FIRST_SEAT_BYTE + seat as i64)
-            {
+            if stands_in_the_way && self.ignored[seat] != Some(ticket) && !owner.is_alive(seat) {
                 self.ignored[seat] = Some(ticket);
                 found = true;
             }
@@ -131,7 +127,6 @@ impl State {
     /// Finds a slot for a frame of `size` bytes and takes it.
     pub(super) fn claim(&mut self, lossless: bool, size: usize, for_upstream: bool) -> Option<Slot> {
         let head = self.head;
-        let control = Arc::clone(&self.control);
         let current = self.current.as_mut()?;
         let size = size as u64;
         if size > current.segment.segment.fixed.slot_size {
@@ -150,7 +145,7 @@ impl State {
             .or_else(|| {
                 current
                     .slots
-                    .ignore_the_dead(&current.segment, &control)
+                    .ignore_the_dead(&current.segment)
                     .then(|| current.take_oldest(head, lossless))
                     .flatten()
             })
@@ -167,7 +162,6 @@ impl State {
     /// Whether [`claim`](Self::claim) in lossless mode would find a slot.
     pub(super) fn has_claimable(&mut self) -> bool {
         let head = self.head;
-        let control = Arc::clone(&self.control);
         let Some(current) = self.current.as_mut() else {
             return true;
         };
@@ -176,7 +170,7 @@ impl State {
             let newest = current.newest_to_take(head, true);
             current.can_grow() || current.slots.oldest(&current.segment, free, newest).is_some()
         };
-        finds(current) || (current.slots.ignore_the_dead(&current.segment, &control) && finds(current))
+        finds(current) || (current.slots.ignore_the_dead(&current.segment) && finds(current))
     }
 }
 
@@ -200,19 +194,31 @@ impl Current {
         }
         let slot = self.slots.backed as usize;
         if self.segment.segment.back_slot(slot).is_err() {
-            // Counted as the end of growth; the service tries again later.
+            // The end of growth, until the service has tried again.
             self.slots.full = true;
             return None;
         }
         self.slots.backed += 1;
         self.slots.take(&self.segment, slot).then_some(slot)
     }
+
+    /// Tries whether the system has memory again, by backing a slot. What readers are granted must not grow before.
+    pub(super) fn retry_growth(&mut self) {
+        let slot = self.slots.backed;
+        if self.slots.full
+            && slot < self.segment.segment.fixed.slot_count
+            && self.segment.segment.back_slot(slot as usize).is_ok()
+        {
+            self.slots.backed += 1;
+            self.slots.full = false;
+        }
+    }
 }
 
 impl Retired {
     /// Gives the memory of all slots back that nobody holds. In lossless mode, of frames that all have taken.
     pub(super) fn give_back(&mut self, lossless: bool) {
-        self.slots.ignore_the_dead(&self.segment, &self.control);
+        self.slots.ignore_the_dead(&self.segment);
         let newest = if lossless {
             self.slots.taken_by_all(&self.segment)
         } else {

@@ -1,0 +1,20 @@
+//! A channel's errors as GStreamer's.
+
+use rsshm_channel::Error;
+
+/// The message that tells a user of `error`. `other` is the kind for failures of the system that have no better one.
+pub(crate) fn message(error: &Error, other: gst::ResourceError) -> gst::ErrorMessage {
+    match error {
+        Error::Name { .. } | Error::Option { .. } => {
+            gst::error_msg!(gst::ResourceError::Settings, ("{error}"), ["{error:?}"])
+        }
+        Error::Busy { .. } => gst::error_msg!(gst::ResourceError::Busy, ("{error}"), ["{error:?}"]),
+        Error::Foreign { .. } | Error::Denied { .. } => {
+            gst::error_msg!(gst::ResourceError::NotAuthorized, ("{error}"), ["{error:?}"])
+        }
+        Error::NoSpace { .. } => gst::error_msg!(gst::ResourceError::NoSpaceLeft, ("{error}"), ["{error:?}"]),
+        Error::Damaged { .. } => gst::error_msg!(gst::StreamError::WrongType, ("{error}"), ["{error:?}"]),
+        Error::TooLarge { .. } => gst::error_msg!(gst::StreamError::Format, ("{error}"), ["{error:?}"]),
+        _ => gst::error_msg!(other, ("{error}"), ["{error:?}"]),
+    }
+}

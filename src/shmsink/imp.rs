@@ -1,0 +1,621 @@
+/**
+ * SECTION:element-rsshmsink
+ * @see_also: rsshmsrc
+ *
+ * Publishes the frames of a pipeline, with their caps, into the named POSIX shared-memory segment of a channel. Any
+ * number of #rsshmsrc elements in unrelated programs read them; they may start first, stop and crash as they like.
+ *
+ * ## Examples
+ * ```bash
+ * gst-launch-1.0 v4l2src ! video/x-raw,width=1280,height=720 ! rsshmsink name=cam0
+ * gst-launch-1.0 rsshmsrc name=cam0 ! autovideosink
+ * ```
+ *
+ * Since: plugins-rs-0.1
+ */
+use std::sync::{
+    Arc, LazyLock, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+};
+
+use gst::{glib, prelude::*, subclass::prelude::*};
+use gst_base::{prelude::*, subclass::prelude::*};
+use gst_video::VideoInfo;
+use rsshm_channel::{Error, Format, FrameDescriptor, Writer};
+
+use super::{
+    monitor::Monitor,
+    pool::{NO_SLOT_META, Pool},
+    properties::{PROPERTIES, SIGNALS, Settings},
+};
+use crate::{caps, error, frame, frame::Planes, memory, time, uri};
+
+pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "rsshmsink",
+        gst::DebugColorFlags::empty(),
+        Some("Shared memory channel sink"),
+    )
+});
+
+/// Buffers that the pool announces it needs at least.
+const MIN_BUFFERS: u32 = 2;
+
+/// The channel, from NULL->READY to READY->NULL.
+struct Session {
+    writer: Arc<Writer>,
+    monitor: Monitor,
+}
+
+/// What the stream is now.
+struct Stream {
+    segment: gst::FormattedSegment<gst::ClockTime>,
+    /// `None` for all that is not raw video.
+    info: Option<VideoInfo>,
+    clock_offset: time::ClockOffset,
+}
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self {
+            segment: gst::FormattedSegment::new(),
+            info: None,
+            clock_offset: time::ClockOffset::default(),
+        }
+    }
+}
+
+/// Where the frames came from.
+#[derive(Default)]
+struct Counts {
+    in_place: AtomicU64,
+    foreign: AtomicU64,
+    repeated: AtomicU64,
+    no_slot: AtomicU64,
+    dropped: AtomicU64,
+}
+
+// Locks: each is held for a few lines, none while another is taken, and none during a call into the base class, a post,
+// a notification or a wait.
+#[derive(Default)]
+pub struct RsShmSink {
+    settings: Mutex<Settings>,
+    session: Mutex<Option<Session>>,
+    stream: Mutex<Stream>,
+    upstream_is_live: AtomicBool,
+    num_clients: AtomicU32,
+    counts: Counts,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How a frame gets into its slot.
+enum Outcome {
+    Published,
+    /// No slot, and waiting is not wanted.
+    Dropped,
+    /// The wait for a reader or a slot was ended from outside.
+    Interrupted,
+}
+
+impl RsShmSink {
+    fn writer(&self) -> Option<Arc<Writer>> {
+        lock(&self.session).as_ref().map(|session| Arc::clone(&session.writer))
+    }
+
+    /// The channel's name, for messages.
+    pub(super) fn channel(&self) -> String {
+        self.writer()
+            .map_or_else(String::new, |writer| writer.name().to_string())
+    }
+
+    /// Takes note of how many readers there are; `true` when that is news.
+    pub(super) fn set_num_clients(&self, count: u32) -> bool {
+        self.num_clients.swap(count, Ordering::Relaxed) != count
+    }
+
+    /// Decides how frames are paced, and tells readers when to expect them.
+    ///
+    /// A live upstream's frames leave at once: the base class would hold each until its latency is over, and with it the
+    /// streaming thread. So the base class's `sync` is this element's only when upstream is not live.
+    fn update_latency(&self) {
+        let obj = self.obj();
+        let mut query = gst::query::Latency::new();
+        let (live, min) = if obj.sink_pad().peer_query(&mut query) {
+            let (live, min, _) = query.result();
+            (live, min)
+        } else {
+            (false, gst::ClockTime::ZERO)
+        };
+        self.upstream_is_live.store(live, Ordering::Relaxed);
+        let sync = lock(&self.settings).sync;
+        obj.set_sync(sync && !live);
+        let latency = if live {
+            (min + obj.processing_deadline()).nseconds()
+        } else if sync {
+            let latency = obj.latency().nseconds() as i64 + obj.ts_offset() - obj.render_delay().nseconds() as i64;
+            latency.max(0) as u64
+        } else {
+            0
+        };
+        gst::debug!(
+            CAT,
+            imp = self,
+            "upstream is live: {live}; frames leave {latency} ns after their time"
+        );
+        if let Some(writer) = self.writer() {
+            writer.set_latency_ns(latency);
+        }
+    }
+
+    fn fail(&self, error: &Error) -> gst::FlowError {
+        let message = error::message(error, gst::ResourceError::Write);
+        gst::error!(CAT, imp = self, "{error}");
+        self.post_error_message(message);
+        gst::FlowError::Error
+    }
+
+    /// Brings one buffer into the channel, or says why that has to wait.
+    fn publish(
+        &self,
+        writer: &Writer,
+        buffer: &gst::Buffer,
+        descriptor: FrameDescriptor,
+        info: Option<&VideoInfo>,
+    ) -> Result<Outcome, gst::FlowError> {
+        let size = info.map_or_else(|| buffer.size(), |info| info.size().max(buffer.size()));
+        let wait_for_connection = lock(&self.settings).wait_for_connection;
+        if wait_for_connection
+            && self.num_clients.load(Ordering::Relaxed) == 0
+            && !writer.wait_for_reader(size).map_err(|error| self.fail(&error))?
+        {
+            return Ok(Outcome::Interrupted);
+        }
+        if !writer.wait_for_followers() {
+            return Ok(Outcome::Interrupted);
+        }
+        if self.publish_in_place(writer, buffer, descriptor, info)? {
+            self.counts.in_place.fetch_add(1, Ordering::Relaxed);
+        } else {
+            match self.publish_copy(writer, buffer, descriptor, info)? {
+                Outcome::Published => {}
+                other => return Ok(other),
+            }
+        }
+        // Lossless: the next frame is drawn into a slot if there is one by then. An interrupted wait loses nothing.
+        writer.wait_for_slot();
+        Ok(Outcome::Published)
+    }
+
+    /// Publishes a buffer whose memory is a slot already; `false` when it is not, or was published before.
+    fn publish_in_place(
+        &self,
+        writer: &Writer,
+        buffer: &gst::Buffer,
+        mut descriptor: FrameDescriptor,
+        info: Option<&VideoInfo>,
+    ) -> Result<bool, gst::FlowError> {
+        if buffer.n_memory() != 1 {
+            return Ok(false);
+        }
+        let memory = buffer.peek_memory(0);
+        if !memory::may_be_slot(memory) {
+            return Ok(false);
+        }
+        let Ok(map) = memory.map_readable() else {
+            return Ok(false);
+        };
+        if !writer.is_own_memory(map.as_slice()) {
+            return Ok(false);
+        }
+        if let Some(info) = info {
+            let planes = Planes::of_buffer(buffer, info);
+            if !planes.fit(info, map.size()) {
+                return Ok(false);
+            }
+            if planes != Planes::default_of(info) {
+                planes.write_to(&mut descriptor);
+            }
+        }
+        // Before it is published: from then on nobody in this process may draw into it.
+        memory::mark_read_only(memory);
+        match writer.publish_in_place(map.as_slice(), descriptor) {
+            Ok(()) => Ok(true),
+            Err(Error::NotPublishable { .. }) => Ok(false),
+            Err(error) => Err(self.fail(&error)),
+        }
+    }
+
+    /// Copies a buffer into a slot and publishes that.
+    fn publish_copy(
+        &self,
+        writer: &Writer,
+        buffer: &gst::Buffer,
+        descriptor: FrameDescriptor,
+        info: Option<&VideoInfo>,
+    ) -> Result<Outcome, gst::FlowError> {
+        let size = info.map_or_else(|| buffer.size(), VideoInfo::size);
+        let Some(slot) = writer.claim(size).map_err(|error| self.fail(&error))? else {
+            if writer.is_lossless() {
+                return Ok(Outcome::Interrupted);
+            }
+            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+            gst::debug!(CAT, imp = self, "readers hold all slots: frame dropped");
+            return Ok(Outcome::Dropped);
+        };
+        let mut copy = gst::Buffer::new();
+        if let Some(copy) = copy.get_mut() {
+            copy.append_memory(gst::Memory::from_mut_slice(slot));
+        }
+        copy_frame(buffer, &mut copy, info).map_err(|what| {
+            gst::element_imp_error!(
+                self,
+                gst::ResourceError::Write,
+                ("channel {}: a frame could not be copied: {what}", writer.name()),
+                ["{buffer:?}"]
+            );
+            gst::FlowError::Error
+        })?;
+        let count = if gst::meta::CustomMeta::from_buffer(buffer, NO_SLOT_META).is_ok() {
+            &self.counts.no_slot
+        } else if is_published_memory(writer, buffer) {
+            &self.counts.repeated
+        } else {
+            &self.counts.foreign
+        };
+        let published = copy
+            .peek_memory(0)
+            .map_readable()
+            .map_err(|_| gst::FlowError::Error)
+            .and_then(|map| {
+                writer
+                    .publish_in_place(map.as_slice(), descriptor)
+                    .map_err(|error| match error {
+                        // The channel's files were lost and made again between claim and publish.
+                        Error::NotPublishable { .. } => gst::FlowError::CustomError,
+                        error => self.fail(&error),
+                    })
+            });
+        match published {
+            Ok(()) => {
+                count.fetch_add(1, Ordering::Relaxed);
+                Ok(Outcome::Published)
+            }
+            Err(gst::FlowError::CustomError) => self.publish_copy(writer, buffer, descriptor, info),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn stats(&self) -> gst::Structure {
+        let stats = self.writer().map(|writer| writer.stats()).unwrap_or_default();
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let (foreign, repeated, no_slot) = (
+            count(&self.counts.foreign),
+            count(&self.counts.repeated),
+            count(&self.counts.no_slot),
+        );
+        gst::Structure::builder("rsshm-sink-stats")
+            .field("frames-published", stats.published)
+            .field("frames-in-place", count(&self.counts.in_place))
+            .field("frames-copied", foreign + repeated + no_slot)
+            .field("copied-foreign", foreign)
+            .field("copied-repeated", repeated)
+            .field("copied-no-slot", no_slot)
+            .field("frames-dropped", count(&self.counts.dropped))
+            .field("slots", stats.slots)
+            .field("slots-in-use", stats.slots_in_use)
+            .field("bytes", stats.bytes)
+            .field("semaphore-timeouts", stats.semaphore_timeouts)
+            .field("readers-evicted", stats.evicted)
+            .build()
+    }
+}
+
+/// Whether a buffer's memory is a slot of the channel, which then was published before.
+fn is_published_memory(writer: &Writer, buffer: &gst::BufferRef) -> bool {
+    buffer.n_memory() > 0
+        && memory::may_be_slot(buffer.peek_memory(0))
+        && buffer
+            .peek_memory(0)
+            .map_readable()
+            .is_ok_and(|map| writer.is_own_memory(map.as_slice()))
+}
+
+/// The one copy: rows where the layouts differ, everything at once where they do not.
+fn copy_frame(from: &gst::BufferRef, to: &mut gst::Buffer, info: Option<&VideoInfo>) -> Result<(), String> {
+    let to = to.get_mut().ok_or("the slot is in use")?;
+    if let Some(info) = info {
+        let planes = Planes::of_buffer(from, info);
+        if !planes.fit(info, from.size()) {
+            return Err(format!(
+                "its {} bytes are too few for its layout {:?} {:?}",
+                from.size(),
+                &planes.offset[..planes.count],
+                &planes.stride[..planes.count]
+            ));
+        }
+        if planes != Planes::default_of(info) {
+            let from = gst_video::VideoFrameRef::from_buffer_ref_readable(from, info)
+                .map_err(|_| "it cannot be mapped for reading")?;
+            let mut to = gst_video::VideoFrameRef::from_buffer_ref_writable(to, info)
+                .map_err(|_| "the slot cannot be mapped")?;
+            return from.copy(&mut to).map_err(|error| error.to_string());
+        }
+    }
+    let mut map = to.map_writable().map_err(|_| "the slot cannot be mapped")?;
+    // Memory by memory: a buffer of several is not merged first.
+    match from.copy_to_slice(0, map.as_mut_slice()) {
+        Err(copied) if copied != from.size().min(map.size()) => Err("it cannot be mapped for reading".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for RsShmSink {
+    const NAME: &'static str = "GstRsShmSink";
+    type Type = super::RsShmSink;
+    type ParentType = gst_base::BaseSink;
+    type Interfaces = (gst::URIHandler,);
+}
+
+impl ObjectImpl for RsShmSink {
+    fn properties() -> &'static [glib::ParamSpec] {
+        &PROPERTIES
+    }
+
+    fn signals() -> &'static [glib::subclass::Signal] {
+        &SIGNALS
+    }
+
+    fn constructed(&self) {
+        self.parent_constructed();
+        // The last sample would keep a slot for as long as the stream stands still.
+        self.obj().set_enable_last_sample(false);
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        let name = pspec.name();
+        {
+            let mut settings = lock(&self.settings);
+            // The types are those of the properties' own specifications.
+            match name {
+                "channel" => settings.channel = value.get().unwrap_or_default(),
+                "perms" => settings.writer.perms = value.get().unwrap_or_default(),
+                "max-slots" => settings.writer.max_slots = value.get().unwrap_or_default(),
+                "lossless" => settings.writer.lossless = value.get().unwrap_or_default(),
+                "wait-for-connection" => settings.wait_for_connection = value.get().unwrap_or_default(),
+                "sync" => settings.sync = value.get().unwrap_or_default(),
+                _ => {}
+            }
+        }
+        if name == "sync" {
+            self.update_latency();
+        } else if name != "wait-for-connection" && lock(&self.session).is_some() {
+            gst::warning!(CAT, imp = self, "{name} takes effect at the next start");
+        }
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        let settings = lock(&self.settings).clone();
+        match pspec.name() {
+            "channel" => settings.channel.to_value(),
+            "perms" => settings.writer.perms.to_value(),
+            "max-slots" => settings.writer.max_slots.to_value(),
+            "lossless" => settings.writer.lossless.to_value(),
+            "wait-for-connection" => settings.wait_for_connection.to_value(),
+            "sync" => settings.sync.to_value(),
+            "num-clients" => self.num_clients.load(Ordering::Relaxed).to_value(),
+            "channel-stats" => self.stats().to_value(),
+            _ => pspec.default_value().clone(),
+        }
+    }
+}
+
+impl GstObjectImpl for RsShmSink {}
+
+impl ElementImpl for RsShmSink {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "Shared memory channel sink",
+                "Sink/Video",
+                "Shares frames with any number of other programs through POSIX shared memory",
+                "The rsshm developers",
+            )
+        });
+        Some(&METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            gst::PadTemplate::new(
+                "sink",
+                gst::PadDirection::Sink,
+                gst::PadPresence::Always,
+                &gst::Caps::new_any(),
+            )
+            .into_iter()
+            .collect()
+        });
+        &TEMPLATES
+    }
+
+    fn send_event(&self, event: gst::Event) -> bool {
+        let is_latency = event.type_() == gst::EventType::Latency;
+        let sent = self.parent_send_event(event);
+        if is_latency {
+            self.update_latency();
+        }
+        sent
+    }
+}
+
+impl BaseSinkImpl for RsShmSink {
+    fn start(&self) -> Result<(), gst::ErrorMessage> {
+        let settings = lock(&self.settings).clone();
+        let name = uri::channel_name(settings.channel.as_deref(), &self.obj().name())?;
+        gst::meta::CustomMeta::register(NO_SLOT_META, &[]);
+        let opening = |error: &Error| error::message(error, gst::ResourceError::OpenWrite);
+        let writer = Writer::open(name, settings.writer).map_err(|error| opening(&error))?;
+        let writer = Arc::new(writer);
+        for count in [
+            &self.counts.in_place,
+            &self.counts.foreign,
+            &self.counts.repeated,
+            &self.counts.no_slot,
+            &self.counts.dropped,
+        ] {
+            count.store(0, Ordering::Relaxed);
+        }
+        *lock(&self.stream) = Stream::default();
+        let monitor = Monitor::start(&self.obj(), &writer)
+            .map_err(|error| gst::error_msg!(gst::ResourceError::Failed, ("no thread for the channel: {error}")))?;
+        gst::info!(CAT, imp = self, "channel {} is open", writer.name());
+        *lock(&self.session) = Some(Session { writer, monitor });
+        Ok(())
+    }
+
+    fn stop(&self) -> Result<(), gst::ErrorMessage> {
+        let session = lock(&self.session).take();
+        if let Some(Session { writer, monitor }) = session {
+            monitor.stop();
+            writer.close();
+        }
+        if self.set_num_clients(0) {
+            self.obj().notify("num-clients");
+        }
+        Ok(())
+    }
+
+    fn unlock(&self) -> Result<(), gst::ErrorMessage> {
+        if let Some(writer) = self.writer() {
+            writer.interrupt();
+        }
+        Ok(())
+    }
+
+    fn unlock_stop(&self) -> Result<(), gst::ErrorMessage> {
+        if let Some(writer) = self.writer() {
+            writer.resume();
+        }
+        Ok(())
+    }
+
+    fn caps(&self, filter: Option<&gst::Caps>) -> Option<gst::Caps> {
+        if let Some(refusal) = filter.and_then(|filter| caps::refusal_of_offer(filter)) {
+            gst::warning!(CAT, imp = self, "{refusal}");
+            gst::element_imp_warning!(self, gst::StreamError::Format, ("{refusal}"));
+        }
+        Some(caps::answer(filter))
+    }
+
+    fn set_caps(&self, caps: &gst::Caps) -> Result<(), gst::LoggableError> {
+        if let Some(refusal) = caps::refusal(caps) {
+            gst::element_imp_error!(self, gst::CoreError::Negotiation, ("{refusal}"), ["{caps}"]);
+            return Err(gst::loggable_error!(CAT, "{refusal}"));
+        }
+        let info = caps::raw_video(caps);
+        let format = match &info {
+            Some(info) => Format::fixed_size(caps.to_string(), info.size()),
+            None => Format::variable_size(caps.to_string()),
+        };
+        let writer = self
+            .writer()
+            .ok_or_else(|| gst::loggable_error!(CAT, "the element is not started"))?;
+        writer.set_format(format);
+        lock(&self.stream).info = info;
+        gst::debug!(CAT, imp = self, "caps are {caps}");
+        self.update_latency();
+        Ok(())
+    }
+
+    fn query(&self, query: &mut gst::QueryRef) -> bool {
+        if let gst::QueryViewMut::AcceptCaps(accept) = query.view_mut() {
+            // The base class would compare with the answer to an unfiltered CAPS query, which is a wish list.
+            let refusal = caps::refusal(accept.caps());
+            if let Some(refusal) = &refusal {
+                gst::warning!(CAT, imp = self, "{refusal}");
+            }
+            accept.set_result(refusal.is_none());
+            return true;
+        }
+        BaseSinkImplExt::parent_query(self, query)
+    }
+
+    fn propose_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
+        let (caps, need_pool) = query.get_owned();
+        let caps = caps.ok_or_else(|| gst::loggable_error!(CAT, "an ALLOCATION query without caps"))?;
+        // Of all but raw video nobody knows beforehand how large a frame is.
+        let Some(info) = caps::raw_video(&caps) else {
+            return Ok(());
+        };
+        query.add_allocation_meta::<gst_video::VideoMeta>(None);
+        let (Some(writer), Ok(size)) = (self.writer(), u32::try_from(info.size())) else {
+            return Ok(());
+        };
+        if need_pool {
+            let pool = Pool::new(&writer, &caps, size).map_err(|error| gst::loggable_error!(CAT, "{error}"))?;
+            query.add_allocation_pool(Some(&pool), size, MIN_BUFFERS, 0);
+        }
+        Ok(())
+    }
+
+    fn event(&self, event: gst::Event) -> bool {
+        match event.view() {
+            gst::EventView::Segment(segment) => {
+                // Other formats have no times.
+                lock(&self.stream).segment = segment
+                    .segment()
+                    .downcast_ref::<gst::ClockTime>()
+                    .cloned()
+                    .unwrap_or_default();
+                self.parent_event(event)
+            }
+            gst::EventView::Eos(_) => {
+                // The base class waits here until the last frame's time is over, then tells the application.
+                let handled = self.parent_event(event);
+                if let Some(writer) = self.writer() {
+                    writer.end_of_stream();
+                }
+                handled
+            }
+            _ => self.parent_event(event),
+        }
+    }
+
+    fn render(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let writer = self.writer().ok_or(gst::FlowError::Flushing)?;
+        let (descriptor, info) = {
+            let mut stream = lock(&self.stream);
+            let origin = time::origin(self.obj().upcast_ref(), &mut stream.clock_offset);
+            (frame::describe(buffer, &stream.segment, origin), stream.info.clone())
+        };
+        loop {
+            match self.publish(&writer, buffer, descriptor, info.as_ref())? {
+                Outcome::Published | Outcome::Dropped => return Ok(gst::FlowSuccess::Ok),
+                // Going to PAUSED: the frame waits there. Flushing: this returns so.
+                Outcome::Interrupted => self.obj().wait_preroll()?,
+            };
+        }
+    }
+}
+
+impl URIHandlerImpl for RsShmSink {
+    const URI_TYPE: gst::URIType = gst::URIType::Sink;
+
+    fn protocols() -> &'static [&'static str] {
+        uri::PROTOCOLS
+    }
+
+    fn uri(&self) -> Option<String> {
+        lock(&self.settings).channel.as_deref().map(uri::from_name)
+    }
+
+    fn set_uri(&self, uri: &str) -> Result<(), glib::Error> {
+        let name = uri::to_name(uri)?;
+        self.obj().set_property("channel", name);
+        Ok(())
+    }
+}

@@ -1,0 +1,103 @@
+//! The sink's own thread: it keeps the count of readers, the signals and the channel's files right when no frames flow.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use gst::{glib, prelude::*, subclass::prelude::*};
+use rsshm_channel::{Clients, Error, Writer};
+
+use super::{RsShmSink, imp::CAT};
+
+/// The longest time between two looks at who is alive.
+const INTERVAL: Duration = Duration::from_millis(250);
+
+pub(super) struct Monitor {
+    writer: Arc<Writer>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Monitor {
+    pub(super) fn start(sink: &RsShmSink, writer: &Arc<Writer>) -> std::io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = {
+            let (writer, stop, sink) = (Arc::clone(writer), Arc::clone(&stop), sink.downgrade());
+            std::thread::Builder::new()
+                .name("rsshmsink-monitor".to_owned())
+                .spawn(move || run(&writer, &stop, &sink))?
+        };
+        Ok(Self {
+            writer: Arc::clone(writer),
+            stop,
+            thread,
+        })
+    }
+
+    /// Ends the thread and waits for it.
+    pub(super) fn stop(self) {
+        // Release: pairs with the acquire load in `run`.
+        self.stop.store(true, Ordering::Release);
+        self.writer.wake_monitor();
+        // A signal handler that stops the pipeline from this very thread must not wait for itself.
+        if self.thread.thread().id() != std::thread::current().id() {
+            let _ = self.thread.join();
+        }
+    }
+}
+
+fn run(writer: &Writer, stop: &AtomicBool, sink: &glib::WeakRef<RsShmSink>) {
+    while !stop.load(Ordering::Acquire) {
+        let clients = writer.service();
+        let Some(sink) = sink.upgrade() else {
+            return;
+        };
+        match clients {
+            Ok(clients) => tell(&sink, &clients),
+            Err(error) => {
+                gst::error!(CAT, obj = sink, "{error}");
+                sink.post_error_message(crate::error::message(&error, gst::ResourceError::OpenWrite));
+                // The names are somebody else's: nothing more to look after. Frames go on to who is attached.
+                if matches!(error, Error::Busy { .. }) {
+                    return;
+                }
+            }
+        }
+        drop(sink);
+        writer.wait_for_service(INTERVAL);
+    }
+}
+
+fn tell(sink: &RsShmSink, clients: &Clients) {
+    for seat in &clients.evicted {
+        gst::element_warning!(
+            sink,
+            gst::ResourceError::Failed,
+            ("The reader in seat {seat} held more frames than it was granted and no longer counts")
+        );
+    }
+    if clients.restored {
+        gst::element_warning!(
+            sink,
+            gst::ResourceError::Failed,
+            (
+                "The files of channel {} were removed by somebody and have been made again",
+                sink.imp().channel()
+            )
+        );
+    }
+    if sink.imp().set_num_clients(clients.count) {
+        sink.notify("num-clients");
+    }
+    for seat in &clients.disconnected {
+        sink.emit_by_name::<()>("client-disconnected", &[seat]);
+    }
+    for seat in &clients.connected {
+        sink.emit_by_name::<()>("client-connected", &[seat]);
+    }
+}

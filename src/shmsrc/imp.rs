@@ -1,0 +1,666 @@
+/**
+ * SECTION:element-rsshmsrc
+ * @see_also: rsshmsink
+ *
+ * Reads the frames that an #rsshmsink in another program publishes under the same channel name. It may start before that
+ * program, and goes on when that is restarted, also with other caps.
+ *
+ * ## Examples
+ * ```bash
+ * gst-launch-1.0 rsshmsrc name=cam0 ! videoconvert ! autovideosink
+ * ```
+ *
+ * Since: plugins-rs-0.1
+ */
+use std::{
+    sync::{
+        LazyLock, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use gst::{glib, prelude::*, subclass::prelude::*};
+use gst_base::{
+    prelude::*,
+    subclass::{base_src::CreateSuccess, prelude::*},
+};
+use gst_video::VideoInfo;
+use rsshm_channel::{CopyTarget, Frame, FrameData, Next, Reader, ReaderInterrupt, ReaderStats};
+
+use super::{
+    OnDisconnect,
+    properties::{PROPERTIES, Settings},
+};
+use crate::{caps, error, frame, frame::Planes, time, uri};
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "rsshmsrc",
+        gst::DebugColorFlags::empty(),
+        Some("Shared memory channel source"),
+    )
+});
+
+/// After so long without a writer, a message says which channels there are.
+const HINT_AFTER: Duration = Duration::from_secs(3);
+
+/// What the streaming thread works with. It is taken out of its mutex for the length of a call, so that nothing is
+/// locked while that waits, notifies or negotiates.
+struct Stream {
+    reader: Reader,
+    channel: String,
+    /// The reader's generation that `info` is of.
+    generation: Option<u64>,
+    info: Option<VideoInfo>,
+    clock_offset: time::ClockOffset,
+    waiting: Waiting,
+    /// Frames from before this running time have no place in this pipeline.
+    earliest: i64,
+    /// The next frame is shown even if it is older than that.
+    first: bool,
+    observer_told: bool,
+}
+
+/// How long there has been no writer.
+struct Waiting {
+    since: Instant,
+    hinted: bool,
+}
+
+impl Waiting {
+    fn start() -> Self {
+        Self {
+            since: Instant::now(),
+            hinted: false,
+        }
+    }
+}
+
+/// What others may ask for while the streaming thread is at work.
+#[derive(Clone, Copy, Default)]
+struct Snapshot {
+    connected: bool,
+    stats: ReaderStats,
+    latency_ns: u64,
+    retain: u32,
+    frame_duration: Option<gst::ClockTime>,
+}
+
+// Locks: each is held for a few lines, none while another is taken, and none during a call into the base class, a post,
+// a notification or a wait.
+#[derive(Default)]
+pub struct RsShmSrc {
+    settings: Mutex<Settings>,
+    stream: Mutex<Option<Stream>>,
+    interrupt: Mutex<Option<ReaderInterrupt>>,
+    snapshot: Mutex<Snapshot>,
+    caps: Mutex<Option<gst::Caps>>,
+    downstream_takes_video_meta: AtomicBool,
+    /// The pipeline went to PLAYING: the next frame is the newest.
+    resumed: AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A buffer that a frame is copied into.
+#[derive(Default)]
+struct CopyBuffer(Option<gst::buffer::MappedBuffer<gst::buffer::Writable>>);
+
+impl CopyTarget for CopyBuffer {
+    fn prepare(&mut self, size: usize) -> Option<&mut [u8]> {
+        if self.0.as_ref().is_none_or(|buffer| buffer.size() != size) {
+            self.0 = gst::Buffer::with_size(size)
+                .ok()
+                .and_then(|buffer| buffer.into_mapped_buffer_writable().ok());
+        }
+        self.0.as_mut().map(|buffer| buffer.as_mut_slice())
+    }
+}
+
+impl RsShmSrc {
+    /// Waits for the next buffer.
+    fn next_buffer(&self, stream: &mut Stream) -> Result<gst::Buffer, gst::FlowError> {
+        loop {
+            let settings = lock(&self.settings).clone();
+            if self.resumed.swap(false, Ordering::AcqRel) {
+                self.resume(stream);
+            }
+            let mut copy = CopyBuffer::default();
+            let next = stream
+                .reader
+                .next(&mut copy, settings.limits, Some(self.patience(stream, &settings)));
+            self.update_snapshot(stream);
+            match next {
+                Err(error) => {
+                    gst::error!(CAT, imp = self, "{error}");
+                    self.post_error_message(error::message(&error, gst::ResourceError::OpenRead));
+                    return Err(gst::FlowError::Error);
+                }
+                Ok(Next::Interrupted) => return Err(gst::FlowError::Flushing),
+                Ok(Next::TimedOut) => self.check_patience(stream, &settings)?,
+                Ok(Next::EndOfStream) if settings.forward_eos => {
+                    gst::info!(CAT, imp = self, "the writer's stream ended");
+                    return Err(gst::FlowError::Eos);
+                }
+                Ok(Next::EndOfStream) => gst::info!(CAT, imp = self, "the writer's stream ended, waiting for another"),
+                Ok(Next::Lost) => {
+                    stream.waiting = Waiting::start();
+                    self.lost(stream, settings.on_disconnect)?;
+                }
+                Ok(Next::Evicted) => {
+                    gst::element_imp_warning!(
+                        self,
+                        gst::ResourceError::Failed,
+                        (
+                            "channel {}: this reader held more frames than it was granted; those it holds may have changed",
+                            stream.channel
+                        )
+                    );
+                }
+                Ok(Next::Frame(frame)) => {
+                    self.follow_caps(stream)?;
+                    let copied = copy.0.map(gst::buffer::MappedBuffer::into_buffer);
+                    if let Some(buffer) = self.wrap(stream, frame, copied)? {
+                        return Ok(buffer);
+                    }
+                }
+            }
+        }
+    }
+
+    /// How long to wait before there is something to say.
+    fn patience(&self, stream: &Stream, settings: &Settings) -> Duration {
+        const NOTHING_TO_SAY: Duration = Duration::from_secs(3600);
+        if stream.reader.is_connected() {
+            return NOTHING_TO_SAY;
+        }
+        let waited = stream.waiting.since.elapsed();
+        let hint = (!stream.waiting.hinted).then(|| HINT_AFTER.saturating_sub(waited));
+        let timeout =
+            (!settings.connection_timeout.is_zero()).then(|| settings.connection_timeout.saturating_sub(waited));
+        hint.into_iter()
+            .chain(timeout)
+            .min()
+            .unwrap_or(NOTHING_TO_SAY)
+            .max(Duration::from_millis(1))
+    }
+
+    /// Says what a user should know who waits for a writer, and gives up when that is wanted.
+    fn check_patience(&self, stream: &mut Stream, settings: &Settings) -> Result<(), gst::FlowError> {
+        if stream.reader.is_connected() {
+            return Ok(());
+        }
+        let waited = stream.waiting.since.elapsed();
+        if !settings.connection_timeout.is_zero() && waited >= settings.connection_timeout {
+            gst::element_imp_error!(
+                self,
+                gst::ResourceError::NotFound,
+                (
+                    "channel {} had no writer for {} seconds; {}",
+                    stream.channel,
+                    settings.connection_timeout.as_secs(),
+                    present_channels()
+                )
+            );
+            return Err(gst::FlowError::Error);
+        }
+        if !stream.waiting.hinted && waited >= HINT_AFTER {
+            stream.waiting.hinted = true;
+            gst::element_imp_info!(
+                self,
+                gst::ResourceError::NotFound,
+                ("waiting for channel {}; {}", stream.channel, present_channels())
+            );
+        }
+        Ok(())
+    }
+
+    fn lost(&self, stream: &Stream, on_disconnect: OnDisconnect) -> Result<(), gst::FlowError> {
+        gst::info!(CAT, imp = self, "the writer of channel {} is gone", stream.channel);
+        match on_disconnect {
+            OnDisconnect::None => Ok(()),
+            OnDisconnect::Eos => Err(gst::FlowError::Eos),
+            OnDisconnect::Error => {
+                gst::element_imp_error!(
+                    self,
+                    gst::ResourceError::Read,
+                    ("the writer of channel {} went away", stream.channel)
+                );
+                Err(gst::FlowError::Error)
+            }
+        }
+    }
+
+    /// The pipeline went to PLAYING: what was captured while it did not play is not for it, but for the newest frame.
+    fn resume(&self, stream: &mut Stream) {
+        stream.reader.seek_newest();
+        let origin = time::origin(self.obj().upcast_ref(), &mut stream.clock_offset);
+        let now = time::to_running(rsshm_channel::monotonic_ns(), origin).unwrap_or(0);
+        // The first time, the clock and the base time are the same but for the way here.
+        stream.earliest = if stream.first { 0 } else { now.max(0) };
+        stream.first = true;
+    }
+
+    /// Takes over the caps of the segment that the last frame came from, when it is another than before.
+    fn follow_caps(&self, stream: &mut Stream) -> Result<(), gst::FlowError> {
+        let generation = stream.reader.generation();
+        if stream.generation == Some(generation) {
+            return Ok(());
+        }
+        if let Some(reason) = stream.reader.observer_reason().filter(|_| !stream.observer_told) {
+            stream.observer_told = true;
+            gst::element_imp_info!(
+                self,
+                gst::ResourceError::Settings,
+                ("channel {}: {reason}", stream.channel)
+            );
+        }
+        let caps = caps::parse(stream.reader.caps()).map_err(|what| {
+            gst::element_imp_error!(
+                self,
+                gst::StreamError::Format,
+                ("channel {}: its segment is not usable: {what}", stream.channel)
+            );
+            gst::FlowError::Error
+        })?;
+        stream.info = caps::raw_video(&caps);
+        stream.generation = Some(generation);
+        let is_news = lock(&self.caps).as_ref() != Some(&caps);
+        if !is_news {
+            return Ok(());
+        }
+        gst::info!(CAT, imp = self, "caps are {caps}");
+        lock(&self.snapshot).frame_duration = stream.info.as_ref().and_then(frame_duration);
+        *lock(&self.caps) = Some(caps.clone());
+        // The base class pushes the caps and asks downstream anew what it can take.
+        if !self.obj().negotiate() {
+            if self.obj().src_pad().pad_flags().contains(gst::PadFlags::FLUSHING) {
+                return Err(gst::FlowError::Flushing);
+            }
+            gst::element_imp_error!(
+                self,
+                gst::CoreError::Negotiation,
+                (
+                    "downstream does not take what channel {} carries; put videoconvert after this element (or the decoder \
+                     it needs)",
+                    stream.channel
+                ),
+                ["{caps}"]
+            );
+            return Err(gst::FlowError::NotNegotiated);
+        }
+        Ok(())
+    }
+
+    /// Makes a buffer of a frame; `None` when it has no place in this pipeline.
+    fn wrap(
+        &self,
+        stream: &mut Stream,
+        frame: Frame,
+        copied: Option<gst::Buffer>,
+    ) -> Result<Option<gst::Buffer>, gst::FlowError> {
+        let descriptor = frame.descriptor;
+        let obj = self.obj();
+        let origin = time::origin(obj.upcast_ref(), &mut stream.clock_offset);
+        let mut pts = time::to_running(descriptor.pts, origin);
+        let mut dts = time::to_running(descriptor.dts, origin);
+        let first = stream.first;
+        if pts.or(dts).is_some_and(|time| time < stream.earliest) {
+            if !first {
+                gst::trace!(
+                    CAT,
+                    imp = self,
+                    "frame {} is from before this pipeline's time",
+                    frame.number
+                );
+                return Ok(None);
+            }
+            pts = pts.map(|_| stream.earliest);
+            dts = dts.map(|_| stream.earliest);
+        }
+        let mut buffer = match frame.data {
+            FrameData::InPlace(pinned) => {
+                let mut buffer = gst::Buffer::new();
+                if let Some(buffer) = buffer.get_mut() {
+                    buffer.append_memory(gst::Memory::from_slice(pinned));
+                }
+                buffer
+            }
+            FrameData::Copied => copied.ok_or(gst::FlowError::Error)?,
+        };
+        if let Some(info) = &stream.info {
+            let planes = Planes::of_descriptor(&descriptor, info);
+            if !planes.fit(info, buffer.size()) {
+                gst::warning!(
+                    CAT,
+                    imp = self,
+                    "frame {} is not of the size its caps say: {descriptor:?}",
+                    frame.number
+                );
+                return Ok(None);
+            }
+            if planes != Planes::default_of(info) {
+                buffer = self.with_layout(buffer, &planes, info)?;
+            }
+        }
+        let target = buffer.make_mut();
+        frame::apply(target, &descriptor);
+        // do-timestamp: the base class stamps what has no stamp.
+        if !obj.does_timestamp() {
+            let time = |time: Option<i64>| time.map(|time| gst::ClockTime::from_nseconds(time.max(0) as u64));
+            target.set_pts(time(pts));
+            target.set_dts(time(dts));
+        }
+        target.unset_flags(gst::BufferFlags::DISCONT);
+        if frame.discontinuity || frame.missed > 0 || first {
+            target.set_flags(gst::BufferFlags::DISCONT);
+        }
+        stream.first = false;
+        gst::trace!(CAT, imp = self, "frame {}: {buffer:?}", frame.number);
+        Ok(Some(buffer))
+    }
+
+    /// A buffer whose planes are not where the format's default has them: said by a VideoMeta where downstream
+    /// understands that, else copied into the default layout.
+    fn with_layout(
+        &self,
+        mut buffer: gst::Buffer,
+        planes: &Planes,
+        info: &VideoInfo,
+    ) -> Result<gst::Buffer, gst::FlowError> {
+        planes
+            .add_meta(buffer.make_mut(), info)
+            .map_err(|_| gst::FlowError::Error)?;
+        if self.downstream_takes_video_meta.load(Ordering::Relaxed) {
+            return Ok(buffer);
+        }
+        let copy = || -> Result<gst::Buffer, glib::BoolError> {
+            let mut copy = gst::Buffer::with_size(info.size())?;
+            let from = gst_video::VideoFrameRef::from_buffer_ref_readable(&buffer, info)?;
+            let mut to = gst_video::VideoFrameRef::from_buffer_ref_writable(copy.make_mut(), info)?;
+            from.copy(&mut to)?;
+            drop(to);
+            Ok(copy)
+        };
+        copy().map_err(|error| {
+            gst::element_imp_error!(self, gst::ResourceError::Read, ("a frame could not be copied: {error}"));
+            gst::FlowError::Error
+        })
+    }
+
+    /// Takes over what others may ask for, and tells them what is new.
+    fn update_snapshot(&self, stream: &Stream) {
+        let connected = stream.reader.is_connected();
+        let latency_ns = stream.reader.latency_ns();
+        let (connection_changed, latency_changed) = {
+            let mut snapshot = lock(&self.snapshot);
+            let changed = (snapshot.connected != connected, snapshot.latency_ns != latency_ns);
+            snapshot.connected = connected;
+            snapshot.latency_ns = latency_ns;
+            snapshot.retain = stream.reader.retain();
+            snapshot.stats = stream.reader.stats();
+            changed
+        };
+        if connection_changed {
+            self.obj().notify("connected");
+        }
+        if latency_changed {
+            gst::debug!(
+                CAT,
+                imp = self,
+                "frames leave the writer {latency_ns} ns after their time"
+            );
+            self.post_message(gst::message::Latency::builder().src(&*self.obj()).build());
+        }
+    }
+
+    fn stats(&self) -> gst::Structure {
+        let stats = lock(&self.snapshot).stats;
+        gst::Structure::builder("rsshm-src-stats")
+            .field("frames-received", stats.received)
+            .field("frames-in-place", stats.in_place)
+            .field("frames-copied", stats.copied)
+            .field("frames-missed", stats.missed)
+            .field("writer-pid", stats.writer_pid)
+            .field("reconnects", stats.reconnects)
+            .build()
+    }
+}
+
+fn frame_duration(info: &VideoInfo) -> Option<gst::ClockTime> {
+    let (numerator, denominator) = (
+        u64::try_from(info.fps().numer()).ok()?,
+        u64::try_from(info.fps().denom()).ok()?,
+    );
+    gst::ClockTime::SECOND.mul_div_floor(denominator, numerator)
+}
+
+fn present_channels() -> String {
+    match rsshm_channel::channels() {
+        names if names.is_empty() => "there is no channel at all".to_owned(),
+        names => format!("present: {}", names.join(", ")),
+    }
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for RsShmSrc {
+    const NAME: &'static str = "GstRsShmSrc";
+    type Type = super::RsShmSrc;
+    type ParentType = gst_base::PushSrc;
+    type Interfaces = (gst::URIHandler,);
+}
+
+impl ObjectImpl for RsShmSrc {
+    fn properties() -> &'static [glib::ParamSpec] {
+        &PROPERTIES
+    }
+
+    fn constructed(&self) {
+        self.parent_constructed();
+        let obj = self.obj();
+        obj.set_live(true);
+        obj.set_format(gst::Format::Time);
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        let mut settings = lock(&self.settings);
+        // The types are those of the properties' own specifications.
+        match pspec.name() {
+            "channel" => settings.channel = value.get().unwrap_or_default(),
+            "max-buffers" => settings.limits.max_behind = value.get().unwrap_or_default(),
+            "max-held-buffers" => settings.limits.max_held = value.get().unwrap_or_default(),
+            "on-disconnect" => settings.on_disconnect = value.get().unwrap_or_default(),
+            "forward-eos" => settings.forward_eos = value.get().unwrap_or_default(),
+            "connection-timeout" => {
+                let seconds: u32 = value.get().unwrap_or_default();
+                settings.connection_timeout = Duration::from_secs(seconds.into());
+            }
+            "read-only" => settings.reader.read_only = value.get().unwrap_or_default(),
+            _ => {}
+        }
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        let settings = lock(&self.settings).clone();
+        match pspec.name() {
+            "channel" => settings.channel.to_value(),
+            "max-buffers" => settings.limits.max_behind.to_value(),
+            "max-held-buffers" => settings.limits.max_held.to_value(),
+            "on-disconnect" => settings.on_disconnect.to_value(),
+            "forward-eos" => settings.forward_eos.to_value(),
+            "connection-timeout" => (settings.connection_timeout.as_secs() as u32).to_value(),
+            "read-only" => settings.reader.read_only.to_value(),
+            "connected" => lock(&self.snapshot).connected.to_value(),
+            "channel-stats" => self.stats().to_value(),
+            _ => pspec.default_value().clone(),
+        }
+    }
+}
+
+impl GstObjectImpl for RsShmSrc {}
+
+impl ElementImpl for RsShmSrc {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "Shared memory channel source",
+                "Source/Video",
+                "Reads the frames that another program shares through POSIX shared memory",
+                "The rsshm developers",
+            )
+        });
+        Some(&METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            gst::PadTemplate::new(
+                "src",
+                gst::PadDirection::Src,
+                gst::PadPresence::Always,
+                &gst::Caps::new_any(),
+            )
+            .into_iter()
+            .collect()
+        });
+        &TEMPLATES
+    }
+
+    fn change_state(&self, transition: gst::StateChange) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        match transition {
+            gst::StateChange::NullToReady => {
+                let channel = lock(&self.settings).channel.clone();
+                if let Err(message) = uri::channel_name(channel.as_deref(), &self.obj().name()) {
+                    self.post_error_message(message);
+                    return Err(gst::StateChangeError);
+                }
+            }
+            // Release: pairs with the streaming thread's swap.
+            gst::StateChange::PausedToPlaying => self.resumed.store(true, Ordering::Release),
+            _ => {}
+        }
+        self.parent_change_state(transition)
+    }
+}
+
+impl BaseSrcImpl for RsShmSrc {
+    fn start(&self) -> Result<(), gst::ErrorMessage> {
+        let settings = lock(&self.settings).clone();
+        let name = uri::channel_name(settings.channel.as_deref(), &self.obj().name())?;
+        let channel = name.to_string();
+        let reader = Reader::new(name, settings.reader);
+        *lock(&self.interrupt) = Some(reader.interrupter());
+        *lock(&self.snapshot) = Snapshot::default();
+        *lock(&self.caps) = None;
+        *lock(&self.stream) = Some(Stream {
+            reader,
+            channel,
+            generation: None,
+            info: None,
+            clock_offset: time::ClockOffset::default(),
+            waiting: Waiting::start(),
+            earliest: 0,
+            first: true,
+            observer_told: false,
+        });
+        Ok(())
+    }
+
+    fn stop(&self) -> Result<(), gst::ErrorMessage> {
+        *lock(&self.interrupt) = None;
+        let stream = lock(&self.stream).take();
+        drop(stream);
+        let was_connected = std::mem::take(&mut lock(&self.snapshot).connected);
+        if was_connected {
+            self.obj().notify("connected");
+        }
+        Ok(())
+    }
+
+    fn unlock(&self) -> Result<(), gst::ErrorMessage> {
+        let interrupt = lock(&self.interrupt).clone();
+        if let Some(interrupt) = interrupt {
+            interrupt.interrupt();
+        }
+        Ok(())
+    }
+
+    fn unlock_stop(&self) -> Result<(), gst::ErrorMessage> {
+        let interrupt = lock(&self.interrupt).clone();
+        if let Some(interrupt) = interrupt {
+            interrupt.resume();
+        }
+        Ok(())
+    }
+
+    fn is_seekable(&self) -> bool {
+        false
+    }
+
+    /// Before the first frame there are no caps to negotiate: that is no error, create() waits for them.
+    fn negotiate(&self) -> Result<(), gst::LoggableError> {
+        let caps = lock(&self.caps).clone();
+        let Some(caps) = caps else {
+            return Ok(());
+        };
+        self.obj()
+            .set_caps(&caps)
+            .map_err(|_| gst::loggable_error!(CAT, "downstream does not take {caps}"))
+    }
+
+    fn decide_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
+        let takes_meta = query.find_allocation_meta::<gst_video::VideoMeta>().is_some();
+        self.downstream_takes_video_meta.store(takes_meta, Ordering::Relaxed);
+        // Frames are in shared memory already: a pool of downstream's would be activated for nothing.
+        while query.allocation_pools().len() > 0 {
+            query.remove_nth_allocation_pool(0);
+        }
+        Ok(())
+    }
+
+    fn query(&self, query: &mut gst::QueryRef) -> bool {
+        if let gst::QueryViewMut::Latency(latency) = query.view_mut() {
+            let snapshot = *lock(&self.snapshot);
+            let min = gst::ClockTime::from_nseconds(snapshot.latency_ns);
+            // So much later a frame can still be had from the channel.
+            let max = snapshot
+                .frame_duration
+                .map(|duration| min + duration * u64::from(snapshot.retain));
+            latency.set(true, min, max);
+            return true;
+        }
+        BaseSrcImplExt::parent_query(self, query)
+    }
+}
+
+impl PushSrcImpl for RsShmSrc {
+    fn create(&self, _buffer: Option<&mut gst::BufferRef>) -> Result<CreateSuccess, gst::FlowError> {
+        let Some(mut stream) = lock(&self.stream).take() else {
+            return Err(gst::FlowError::Flushing);
+        };
+        let buffer = self.next_buffer(&mut stream);
+        *lock(&self.stream) = Some(stream);
+        buffer.map(CreateSuccess::NewBuffer)
+    }
+}
+
+impl URIHandlerImpl for RsShmSrc {
+    const URI_TYPE: gst::URIType = gst::URIType::Src;
+
+    fn protocols() -> &'static [&'static str] {
+        uri::PROTOCOLS
+    }
+
+    fn uri(&self) -> Option<String> {
+        lock(&self.settings).channel.as_deref().map(uri::from_name)
+    }
+
+    fn set_uri(&self, uri: &str) -> Result<(), glib::Error> {
+        let name = uri::to_name(uri)?;
+        self.obj().set_property("channel", name);
+        Ok(())
+    }
+}

@@ -1,0 +1,70 @@
+//! Time stamps that mean the same in every pipeline of the machine: CLOCK_MONOTONIC nanoseconds.
+
+use gst::prelude::*;
+use rsshm_channel::{NONE, monotonic_ns};
+
+/// Turns a pipeline's clock into CLOCK_MONOTONIC.
+///
+/// Most pipelines run on that clock already, and the offset is exactly 0. For others it is measured with each frame and
+/// smoothed, as two clocks cannot be read at the same instant.
+#[derive(Debug, Default)]
+pub(crate) struct ClockOffset {
+    smoothed: Option<(gst::Clock, f64)>,
+}
+
+/// How much of a new measurement is believed.
+const SMOOTHING: f64 = 1.0 / 64.0;
+
+impl ClockOffset {
+    /// What is to be added to `clock`'s time, in nanoseconds.
+    pub(crate) fn to_monotonic(&mut self, clock: &gst::Clock) -> i64 {
+        if is_monotonic(clock) {
+            return 0;
+        }
+        let before = monotonic_ns();
+        let time = clock.time().nseconds();
+        let after = monotonic_ns();
+        let measured = ((before + after) / 2) as f64 - time as f64;
+        let smoothed = match &self.smoothed {
+            Some((known, smoothed)) if known == clock => smoothed + (measured - smoothed) * SMOOTHING,
+            _ => measured,
+        };
+        self.smoothed = Some((clock.clone(), smoothed));
+        smoothed as i64
+    }
+}
+
+/// Whether `clock` is the system's monotonic clock itself, neither of a derived kind nor slaved to another.
+fn is_monotonic(clock: &gst::Clock) -> bool {
+    clock.type_() == gst::SystemClock::static_type()
+        && clock.property::<gst::ClockType>("clock-type") == gst::ClockType::Monotonic
+        && {
+            let (internal, external, numerator, denominator) = clock.calibration();
+            internal == external && numerator == denominator
+        }
+}
+
+/// An element's place in time: where its running time 0 lies in CLOCK_MONOTONIC, in nanoseconds.
+pub(crate) fn origin(element: &gst::Element, offset: &mut ClockOffset) -> i64 {
+    let base_time = element.base_time().map_or(0, |time| time.nseconds() as i64);
+    base_time + element.clock().map_or(0, |clock| offset.to_monotonic(&clock))
+}
+
+/// A time stamp of a stream as CLOCK_MONOTONIC, or [`NONE`].
+pub(crate) fn to_absolute(
+    time: Option<gst::ClockTime>,
+    segment: &gst::FormattedSegment<gst::ClockTime>,
+    origin: i64,
+) -> u64 {
+    let running = match time.and_then(|time| segment.to_running_time_full(time)) {
+        None => return NONE,
+        Some(gst::Signed::Positive(time)) => time.nseconds() as i64,
+        Some(gst::Signed::Negative(time)) => -(time.nseconds() as i64),
+    };
+    origin.saturating_add(running).max(0) as u64
+}
+
+/// A CLOCK_MONOTONIC time as running time, which is negative for what was before the pipeline began.
+pub(crate) fn to_running(absolute: u64, origin: i64) -> Option<i64> {
+    (absolute != NONE).then(|| i64::try_from(absolute).unwrap_or(i64::MAX).saturating_sub(origin))
+}
