@@ -1,0 +1,64 @@
+# The two commands of the README are `make demo` and `make test`; both install what they need (Debian, Ubuntu).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := build
+
+CARGO ?= $(or $(shell command -v cargo),$(HOME)/.cargo/bin/cargo)
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+BUILD_PACKAGES := gcc libc6-dev pkgconf libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
+RUN_PACKAGES := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-x
+DEMO_PACKAGES := gstreamer1.0-plugins-bad
+TEST_PACKAGES := gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly strace util-linux procps
+
+# Installs those of the packages named after it that are missing.
+define install_missing
+	missing=()
+	for package in $(1); do
+		dpkg-query -W -f '$${Status}' "$$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$$package")
+	done
+	if [ "$${#missing[@]}" -gt 0 ]; then
+		echo "Installing $${missing[*]}"
+		$(SUDO) apt-get update -qq
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null
+	fi
+	command -v "$(CARGO)" >/dev/null || { echo "Rust is missing: install it with rustup, or the packages cargo and rustc (1.92 or later)" >&2; exit 1; }
+endef
+
+.PHONY: build
+build: ## builds the plugin: target/release/libgstrsshm.so
+	$(call install_missing,$(BUILD_PACKAGES))
+	$(CARGO) build --release --locked
+
+.PHONY: demo
+demo: ## one program shows what another one captures; Ctrl-C ends it
+	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(DEMO_PACKAGES))
+	$(CARGO) build --release --locked
+	exec pipelines/demo.sh target/release
+
+.PHONY: test
+test: ## all checks and tests
+	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES))
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTFLAGS="--cfg rsshm_loom" $(CARGO) test --package rsshm-channel --test loom_pins --release --locked --target-dir target/loom
+	$(CARGO) test --workspace --doc --locked
+	if $(CARGO) nextest --version >/dev/null 2>&1; then
+		$(CARGO) nextest run --workspace --locked
+	else
+		$(CARGO) test --workspace --locked --all-targets -- --test-threads=2
+	fi
+
+.PHONY: install
+install: build ## puts the plugin where GStreamer looks for it
+	$(SUDO) install -D -m 644 target/release/libgstrsshm.so "$(DESTDIR)$$(pkg-config --variable=pluginsdir gstreamer-1.0)/libgstrsshm.so"
+
+.PHONY: uninstall
+uninstall: ## removes it
+	$(SUDO) rm -f "$(DESTDIR)$$(pkg-config --variable=pluginsdir gstreamer-1.0)/libgstrsshm.so"
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
