@@ -251,7 +251,7 @@ pub struct SlotHead {
 const _: () = {
     assert!(size_of::<Fixed>() == 256 && size_of::<Live>() == 128);
     assert!(size_of::<Seat>() == 64 && size_of::<SlotHead>() == 256);
-    assert!(size_of::<FrameDescriptor>() % 8 == 0);
+    assert!(size_of::<FrameDescriptor>().is_multiple_of(8));
 };
 
 const LIVE_OFFSET: u64 = 256;

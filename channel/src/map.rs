@@ -66,9 +66,12 @@ impl Mapping {
     /// The value of type `T` at `offset`, `None` when it is not aligned or not all inside.
     pub(crate) fn at<T: Shared>(&self, offset: u64) -> Option<&T> {
         let pointer = self.range(offset, size_of::<T>() as u64)?.cast::<T>();
-        // SAFETY: inside the mapping (checked by `range`), which lives as long as `self`; aligned (checked here); the
+        if !pointer.is_aligned() {
+            return None;
+        }
+        // SAFETY: inside the mapping (checked by `range`), which lives as long as `self`; aligned (checked above); the
         // trait promises that any bytes are a `T` and that others may change them.
-        pointer.is_aligned().then(|| unsafe { pointer.as_ref() })
+        Some(unsafe { pointer.as_ref() })
     }
 
     /// Where `length` bytes from `offset` on lie, `None` when they are not all inside.

@@ -89,6 +89,7 @@ pub struct Frame {
 
 /// What came of waiting for a frame.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // nearly always a frame, and never kept: a box would be an allocation for each
 pub enum Next {
     /// A frame. Its format is [`Reader::caps`].
     Frame(Frame),

@@ -1,74 +1,17 @@
 //! A writer and readers in one process: what the protocol promises, without GStreamer.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+mod common;
 
-use rsshm_channel::{
-    ChannelName, Error, Format, Frame, FrameData, FrameDescriptor, Next, ReadLimits, Reader, ReaderOptions, Writer,
-    WriterOptions,
-};
+use std::time::{Duration, Instant};
 
-const SIZE: usize = 640 * 360;
-const CAPS: &str = "video/x-raw,format=GRAY8,width=640,height=360,framerate=30/1";
-
-fn name() -> ChannelName {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    ChannelName::new(format!("rsshm-test-{}-{count}", std::process::id())).unwrap()
-}
-
-fn writer(name: &ChannelName, options: WriterOptions) -> Arc<Writer> {
-    let writer = Writer::open(name.clone(), options).unwrap();
-    writer.set_format(Format::fixed_size(CAPS, SIZE));
-    Arc::new(writer)
-}
-
-fn publish(writer: &Writer, value: u8) -> bool {
-    let Some(mut slot) = writer.claim(SIZE).unwrap() else {
-        return false;
-    };
-    slot.as_mut().fill(value);
-    let descriptor = FrameDescriptor {
-        size: SIZE as u64,
-        offset: value.into(),
-        ..Default::default()
-    };
-    writer.publish(&slot, descriptor).unwrap();
-    true
-}
-
-#[track_caller]
-fn next(reader: &mut Reader, copy: &mut Vec<u8>) -> Frame {
-    match reader
-        .next(copy, ReadLimits::default(), Some(Duration::from_secs(5)))
-        .unwrap()
-    {
-        Next::Frame(frame) => frame,
-        other => panic!("{other:?}"),
-    }
-}
-
-#[track_caller]
-fn check(frame: &Frame, copy: &[u8], value: u8) {
-    assert_eq!(frame.descriptor.offset, value.into());
-    let bytes = match &frame.data {
-        FrameData::InPlace(pinned) => pinned.as_ref(),
-        FrameData::Copied => copy,
-    };
-    assert_eq!(bytes.len(), SIZE);
-    assert!(bytes.iter().all(|byte| *byte == value));
-}
+use common::{Channel, Service, check, is_in_place, next, poll, publish, wait_until};
+use rsshm_channel::{Error, Next, ReadLimits, Writer, WriterOptions};
 
 #[test]
 fn frames_arrive_in_order_and_nothing_is_left() {
-    let name = name();
-    let writer = writer(&name, WriterOptions::default());
-    let mut reader = Reader::new(name.clone(), ReaderOptions::default());
+    let channel = Channel::new();
+    let writer = channel.writer(WriterOptions::default());
+    let mut reader = channel.reader();
     let mut copy = Vec::new();
     publish(&writer, 1);
     check(&next(&mut reader, &mut copy), &copy, 1);
@@ -77,7 +20,7 @@ fn frames_arrive_in_order_and_nothing_is_left() {
         writer.service().unwrap();
         let frame = next(&mut reader, &mut copy);
         check(&frame, &copy, value);
-        assert_eq!((frame.number, frame.missed), (value.into(), 0));
+        assert_eq!((frame.number, frame.missed), (value, 0));
     }
     assert!(reader.stats().in_place >= 199, "{:?}", reader.stats());
     writer.end_of_stream();
@@ -90,32 +33,140 @@ fn frames_arrive_in_order_and_nothing_is_left() {
         reader.next(&mut copy, ReadLimits::default(), None).unwrap(),
         Next::Lost
     ));
-    for file in [format!("/dev/shm/{name}"), format!("/dev/shm/sem.{name}")] {
-        assert!(!std::path::Path::new(&file).exists(), "{file} is left");
-    }
+    channel.assert_nothing_left();
 }
 
 #[test]
 fn a_second_writer_is_refused_with_the_pid() {
-    let name = name();
-    let first = writer(&name, WriterOptions::default());
+    let channel = Channel::new();
+    let first = channel.writer(WriterOptions::default());
     publish(&first, 1);
-    let second = Writer::open(name, WriterOptions::default());
+    let began = Instant::now();
+    let second = Writer::open(channel.0.clone(), WriterOptions::default());
     assert!(
         matches!(second, Err(Error::Busy { pid: Some(pid), .. }) if pid == std::process::id()),
         "{second:?}"
     );
+    assert!(began.elapsed() >= Duration::from_secs(2), "a killed one needs a moment to die");
+    assert!(publish(&first, 2), "the first goes on");
 }
 
 #[test]
 fn observers_copy_and_take_no_seat() {
-    let name = name();
-    let writer = writer(&name, WriterOptions::default());
+    let channel = Channel::new();
+    let writer = channel.writer(WriterOptions::default());
     publish(&writer, 7);
-    let mut reader = Reader::new(name, ReaderOptions { read_only: true });
+    let mut reader = channel.observer();
     let mut copy = Vec::new();
     let frame = next(&mut reader, &mut copy);
     check(&frame, &copy, 7);
-    assert!(matches!(frame.data, FrameData::Copied));
+    assert!(!is_in_place(&frame));
+    assert!(reader.is_observer() && reader.observer_reason().is_none());
     assert_eq!(writer.service().unwrap().count, 0);
+}
+
+#[test]
+fn readers_are_announced_when_they_come_and_go() {
+    let channel = Channel::new();
+    let writer = channel.writer(WriterOptions::default());
+    publish(&writer, 1);
+    let service = Service::of(&writer);
+    let mut copy = Vec::new();
+    let (mut one, mut two) = (channel.reader(), channel.reader());
+    next(&mut one, &mut copy);
+    next(&mut two, &mut copy);
+    wait_until("both are there", Duration::from_secs(1), || service.seen().count == 2);
+    let frame = {
+        publish(&writer, 2);
+        next(&mut one, &mut copy)
+    };
+    drop(one);
+    wait_until("one is gone", Duration::from_secs(1), || service.seen().count == 1);
+    assert_eq!(service.seen().connected, [0, 1]);
+    assert_eq!(service.seen().disconnected, [0]);
+    check(&frame, &copy, 2);
+    for value in 3..200 {
+        assert!(publish(&writer, value));
+    }
+    check(&frame, &copy, 2); // still held, though its reader is gone
+}
+
+#[test]
+fn a_late_joiner_gets_the_newest_at_once_and_a_slow_one_skips_what_it_may_not_lag() {
+    let channel = Channel::new();
+    let writer = channel.writer(common::slots(12));
+    let mut copy = Vec::new();
+    for value in 1..=5 {
+        publish(&writer, value);
+    }
+    let mut reader = channel.reader();
+    let frame = next(&mut reader, &mut copy);
+    assert_eq!((frame.number, frame.missed, frame.discontinuity), (5, 0, true));
+    for value in 6..=9 {
+        publish(&writer, value);
+    }
+    let newest = ReadLimits {
+        max_behind: 1,
+        ..ReadLimits::default()
+    };
+    let frame = common::next_within(&mut reader, &mut copy, newest);
+    assert_eq!((frame.number, frame.missed, frame.discontinuity), (9, 3, false));
+    for value in 10..=12 {
+        publish(&writer, value);
+    }
+    let two = ReadLimits {
+        max_behind: 2,
+        ..ReadLimits::default()
+    };
+    let frame = common::next_within(&mut reader, &mut copy, two);
+    assert_eq!((frame.number, frame.missed), (11, 1));
+    reader.seek_newest();
+    let frame = next(&mut reader, &mut copy);
+    assert_eq!((frame.number, frame.missed, frame.discontinuity), (12, 0, true));
+    reader.seek_newest(); // there is nothing newer: the next one is it
+    assert!(matches!(poll(&mut reader, &mut copy), Next::TimedOut));
+}
+
+/// `ending`: what a stream's end is to readers that are there, late, or behind.
+#[test]
+fn an_end_of_stream_comes_after_its_last_frame() {
+    let channel = Channel::new();
+    let writer = channel.writer(common::slots(12));
+    let mut copy = Vec::new();
+    let mut behind = channel.reader();
+    publish(&writer, 1);
+    check(&next(&mut behind, &mut copy), &copy, 1);
+    publish(&writer, 2);
+    publish(&writer, 3);
+    writer.end_of_stream();
+    let mut late = channel.reader();
+    check(&next(&mut late, &mut copy), &copy, 3);
+    assert!(
+        matches!(poll(&mut late, &mut copy), Next::TimedOut),
+        "it came after the end and waits"
+    );
+    check(&next(&mut behind, &mut copy), &copy, 2);
+    check(&next(&mut behind, &mut copy), &copy, 3);
+    assert!(matches!(poll(&mut behind, &mut copy), Next::EndOfStream));
+    assert!(matches!(poll(&mut behind, &mut copy), Next::TimedOut));
+    publish(&writer, 4); // another stream follows
+    check(&next(&mut behind, &mut copy), &copy, 4);
+    check(&next(&mut late, &mut copy), &copy, 4);
+    writer.end_of_stream();
+    assert!(matches!(poll(&mut late, &mut copy), Next::EndOfStream));
+}
+
+#[test]
+fn latency_reaches_a_sleeping_reader() {
+    let channel = Channel::new();
+    let writer = channel.writer(WriterOptions::default());
+    let mut copy = Vec::new();
+    writer.set_latency_ns(5);
+    publish(&writer, 1);
+    let mut reader = channel.reader();
+    next(&mut reader, &mut copy);
+    assert_eq!(reader.latency_ns(), 5);
+    writer.set_latency_ns(7);
+    assert!(matches!(poll(&mut reader, &mut copy), Next::TimedOut));
+    assert_eq!(reader.latency_ns(), 7);
 }

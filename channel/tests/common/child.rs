@@ -1,0 +1,129 @@
+//! Other processes: this very test binary, run again for one of its functions.
+//!
+//! A test binary that uses it has one test called `child`, which calls [`play`]; run by itself it does nothing.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::{Command, Stdio},
+    sync::mpsc,
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+const ROLE: &str = "RSSHM_TEST_ROLE";
+const ARGUMENT: &str = "RSSHM_TEST_ARGUMENT";
+
+/// A process in one of the roles of its test binary. It is killed at the end.
+pub struct Child {
+    process: std::process::Child,
+    stdin: std::process::ChildStdin,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Child {
+    pub fn start(role: &str, argument: &str) -> Self {
+        Self::start_with(role, argument, &[])
+    }
+
+    /// `wrapper`: a command that runs the rest of its command line.
+    pub fn start_with(role: &str, argument: &str, wrapper: &[&str]) -> Self {
+        let binary = std::env::current_exe().unwrap();
+        let mut command = match wrapper {
+            [] => Command::new(binary),
+            [program, arguments @ ..] => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(binary);
+                command
+            }
+        };
+        let mut process = command
+            .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+            .env(ROLE, role)
+            .env(ARGUMENT, argument)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdin = process.stdin.take().unwrap();
+        let stdout = BufReader::new(process.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                // What the test harness prints is in the way, also on the same line.
+                if let Some((_, said)) = line.split_once("@@")
+                    && sender.send(said.to_owned()).is_err()
+                {
+                    break;
+                }
+            }
+        });
+        Self { process, stdin, lines }
+    }
+
+    /// What the child says next, within ten seconds.
+    #[track_caller]
+    pub fn hear(&self) -> String {
+        self.lines
+            .recv_timeout(Duration::from_secs(10))
+            .expect("the child says nothing")
+    }
+
+    #[track_caller]
+    pub fn expect(&self, said: &str) {
+        assert_eq!(self.hear(), said);
+    }
+
+    /// Lets the child go on from [`listen`].
+    pub fn tell(&mut self, line: &str) {
+        writeln!(self.stdin, "{line}").unwrap();
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.process.id() as i32)
+    }
+
+    /// Kills it and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// In the child: says a line to the test.
+pub fn say(line: impl std::fmt::Display) {
+    println!("@@{line}");
+}
+
+/// In the child: waits for a line of the test.
+pub fn listen() -> String {
+    let mut line = String::new();
+    // At the end of the test nobody is there any more.
+    if std::io::stdin().read_line(&mut line).unwrap_or(0) == 0 {
+        std::process::exit(0);
+    }
+    line.trim_end().to_owned()
+}
+
+/// The body of the test `child`: plays the role that this process was started for, if it was.
+pub fn play(roles: &[(&str, fn(&str))]) {
+    let Ok(role) = std::env::var(ROLE) else {
+        return;
+    };
+    let argument = std::env::var(ARGUMENT).unwrap();
+    let (_, play) = roles.iter().find(|(name, _)| *name == role).expect("no such role");
+    play(&argument);
+}

@@ -1,0 +1,242 @@
+//! What the tests of the channel share.
+#![allow(dead_code)] // each test binary uses a part of it
+
+pub mod child;
+pub mod peer;
+
+use std::{
+    ops::Deref,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use rsshm_channel::{
+    ChannelName, Clients, Format, Frame, FrameData, FrameDescriptor, Next, ReadLimits, Reader, ReaderOptions, Writer,
+    WriterOptions,
+};
+
+/// Bytes of a frame.
+pub const SIZE: usize = 64 * 256;
+pub const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=256,framerate=30/1";
+
+/// A name of a test's own, whose files are removed at its end, also where it fails.
+#[derive(Debug)]
+pub struct Channel(pub ChannelName);
+
+impl Channel {
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self(ChannelName::new(format!("rsshm-test-{}-{count}", std::process::id())).unwrap())
+    }
+
+    pub fn segment(&self) -> PathBuf {
+        format!("/dev/shm/{}", self.0).into()
+    }
+
+    pub fn semaphore(&self) -> PathBuf {
+        format!("/dev/shm/sem.{}", self.0).into()
+    }
+
+    pub fn remove_files(&self) {
+        let _ = std::fs::remove_file(self.segment());
+        let _ = std::fs::remove_file(self.semaphore());
+    }
+
+    #[track_caller]
+    pub fn assert_nothing_left(&self) {
+        for file in [self.segment(), self.semaphore()] {
+            assert!(!file.exists(), "{} is left", file.display());
+        }
+    }
+
+    pub fn reader(&self) -> Reader {
+        Reader::new(self.0.clone(), ReaderOptions::default())
+    }
+
+    pub fn observer(&self) -> Reader {
+        Reader::new(self.0.clone(), ReaderOptions { read_only: true })
+    }
+
+    pub fn writer(&self, options: WriterOptions) -> Arc<Writer> {
+        let writer = Writer::open(self.0.clone(), options).unwrap();
+        writer.set_format(Format::fixed_size(CAPS, SIZE));
+        Arc::new(writer)
+    }
+}
+
+impl Deref for Channel {
+    type Target = ChannelName;
+
+    fn deref(&self) -> &ChannelName {
+        &self.0
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.remove_files();
+    }
+}
+
+pub fn slots(max_slots: u32) -> WriterOptions {
+    WriterOptions {
+        max_slots,
+        ..WriterOptions::default()
+    }
+}
+
+pub fn lossless(max_slots: u32) -> WriterOptions {
+    WriterOptions {
+        max_slots,
+        lossless: true,
+        ..WriterOptions::default()
+    }
+}
+
+/// Publishes a frame whose bytes are all `value`'s lowest and whose offset is `value`; `false` when there was no slot.
+#[track_caller]
+pub fn publish(writer: &Writer, value: u64) -> bool {
+    publish_sized(writer, value, SIZE)
+}
+
+#[track_caller]
+pub fn publish_sized(writer: &Writer, value: u64, size: usize) -> bool {
+    let Some(mut slot) = writer.claim(size).unwrap() else {
+        return false;
+    };
+    slot.as_mut().fill(value as u8);
+    let descriptor = FrameDescriptor {
+        size: size as u64,
+        offset: value,
+        ..FrameDescriptor::default()
+    };
+    writer.publish(&slot, descriptor).unwrap();
+    true
+}
+
+/// The next frame, which must come within five seconds.
+#[track_caller]
+pub fn next(reader: &mut Reader, copy: &mut Vec<u8>) -> Frame {
+    next_within(reader, copy, ReadLimits::default())
+}
+
+#[track_caller]
+pub fn next_within(reader: &mut Reader, copy: &mut Vec<u8>, limits: ReadLimits) -> Frame {
+    match reader.next(copy, limits, Some(Duration::from_secs(5))).unwrap() {
+        Next::Frame(frame) => frame,
+        other => panic!("{other:?} and no frame"),
+    }
+}
+
+/// What a poll says, with no patience.
+pub fn poll(reader: &mut Reader, copy: &mut Vec<u8>) -> Next {
+    reader
+        .next(copy, ReadLimits::default(), Some(Duration::from_millis(1)))
+        .unwrap()
+}
+
+pub fn bytes<'a>(frame: &'a Frame, copy: &'a [u8]) -> &'a [u8] {
+    match &frame.data {
+        FrameData::InPlace(pinned) => pinned.as_ref(),
+        FrameData::Copied => copy,
+    }
+}
+
+pub fn is_in_place(frame: &Frame) -> bool {
+    matches!(frame.data, FrameData::InPlace(_))
+}
+
+/// Checks that a frame is the one published with `value`, all of it.
+#[track_caller]
+pub fn check(frame: &Frame, copy: &[u8], value: u64) {
+    assert_eq!(frame.descriptor.offset, value);
+    check_bytes(frame, copy);
+}
+
+/// Checks that a frame's bytes are those of its descriptor.
+#[track_caller]
+pub fn check_bytes(frame: &Frame, copy: &[u8]) {
+    let bytes = bytes(frame, copy);
+    assert_eq!(bytes.len() as u64, frame.descriptor.size);
+    let value = frame.descriptor.offset as u8;
+    assert!(
+        is_filled(bytes, value),
+        "frame {} is torn: {value} and {:?}",
+        frame.number,
+        bytes.iter().find(|byte| **byte != value)
+    );
+}
+
+pub fn is_filled(bytes: &[u8], value: u8) -> bool {
+    // A comparison of memory is far faster than a loop in a build without optimisation.
+    bytes == vec![value; bytes.len()]
+}
+
+/// Waits until `ready`, and fails when it is not within `limit`. Yields how long it took.
+#[track_caller]
+pub fn wait_until(what: &str, limit: Duration, mut ready: impl FnMut() -> bool) -> Duration {
+    let began = Instant::now();
+    while !ready() {
+        assert!(began.elapsed() < limit, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    began.elapsed()
+}
+
+/// A thread that looks after a writer as rsshmsink's monitor does.
+pub struct Service {
+    writer: Arc<Writer>,
+    stop: Arc<AtomicBool>,
+    seen: Arc<Mutex<Clients>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Service {
+    pub fn of(writer: &Arc<Writer>) -> Self {
+        let (writer, stop) = (Arc::clone(writer), Arc::new(AtomicBool::new(false)));
+        let seen = Arc::<Mutex<Clients>>::default();
+        let thread = std::thread::spawn({
+            let (writer, stop, seen) = (Arc::clone(&writer), Arc::clone(&stop), Arc::clone(&seen));
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    writer.wait_for_service(Duration::from_millis(250));
+                    let clients = writer.service().unwrap();
+                    let mut seen = seen.lock().unwrap();
+                    seen.count = clients.count;
+                    seen.connected.extend(clients.connected);
+                    seen.disconnected.extend(clients.disconnected);
+                    seen.evicted.extend(clients.evicted);
+                    seen.restored |= clients.restored;
+                }
+            }
+        });
+        Self {
+            writer,
+            stop,
+            seen,
+            thread: Some(thread),
+        }
+    }
+
+    /// All that happened since the start, and how many readers there are now.
+    pub fn seen(&self) -> Clients {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.writer.wake_monitor();
+        let result = self.thread.take().map(JoinHandle::join);
+        if !std::thread::panicking() {
+            assert!(matches!(result, Some(Ok(()))), "the service failed");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! A peer that keeps to no rule: it has the segment mapped for writing, and the lock of a seat.
+
+use std::{
+    fs::{File, OpenOptions},
+    num::NonZeroUsize,
+    os::unix::fs::FileExt,
+    ptr::NonNull,
+    sync::atomic::Ordering,
+};
+
+use bytemuck::Zeroable;
+use nix::{
+    fcntl::{FcntlArg, fcntl},
+    libc,
+    sys::mman::{MapFlags, ProtFlags, mmap, munmap},
+};
+use rsshm_channel::layout::{DESCRIPTOR_STRIDE, FIRST_SEAT_BYTE, Fixed, Live, Seat, SlotHead, seat_state};
+
+use super::Channel;
+
+pub struct Peer {
+    pub fixed: Fixed,
+    start: NonNull<u8>,
+    length: NonZeroUsize,
+    /// Carries the locks.
+    control: File,
+}
+
+// The mapping is only looked at through atomics.
+unsafe impl Send for Peer {}
+
+impl Peer {
+    pub fn open(channel: &Channel) -> Self {
+        let open = |path| OpenOptions::new().read(true).write(true).open(path).unwrap();
+        let file = open(channel.segment());
+        let mut fixed = Fixed::zeroed();
+        file.read_exact_at(bytemuck::bytes_of_mut(&mut fixed), 0).unwrap();
+        let length = NonZeroUsize::new(fixed.slots_offset as usize).unwrap();
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let start = unsafe { mmap(None, length, protection, MapFlags::MAP_SHARED, &file, 0) }.unwrap();
+        Self {
+            fixed,
+            start: start.cast(),
+            length,
+            control: open(channel.semaphore()),
+        }
+    }
+
+    fn at<T>(&self, offset: u64) -> &T {
+        unsafe { self.start.add(offset as usize).cast().as_ref() }
+    }
+
+    pub fn live(&self) -> &Live {
+        self.at(self.fixed.live_offset)
+    }
+
+    pub fn seat(&self, seat: usize) -> &Seat {
+        self.at(self.fixed.seats_offset + (seat * size_of::<Seat>()) as u64)
+    }
+
+    pub fn slot(&self, slot: usize) -> &SlotHead {
+        self.at(self.fixed.descriptors_offset + (slot * DESCRIPTOR_STRIDE) as u64)
+    }
+
+    /// The numbers of the frames that can be read now.
+    pub fn numbers(&self) -> Vec<u64> {
+        let mut numbers: Vec<u64> = (0..self.fixed.slot_count as usize)
+            .map(|slot| self.slot(slot).number.load(Ordering::Acquire))
+            .filter(|number| *number != 0)
+            .collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    /// Takes the lock of the first free seat.
+    pub fn take_seat(&self) -> usize {
+        (0..64)
+            .find(|seat| lock(&self.control, libc::F_WRLCK, FIRST_SEAT_BYTE + *seat as i64, 1))
+            .expect("no seat is free")
+    }
+
+    /// Takes a seat as [`take_seat`](Self::take_seat) and says in it what an honest reader says.
+    pub fn sit_down(&self) -> usize {
+        let seat = self.take_seat();
+        let shared = self.seat(seat);
+        shared.ticket.fetch_add(1, Ordering::SeqCst);
+        shared.pins.store(0, Ordering::SeqCst);
+        shared.position.store(self.live().head.load(Ordering::SeqCst), Ordering::SeqCst);
+        shared.state.store(seat_state::ATTACHED, Ordering::SeqCst);
+        seat
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = unsafe { munmap(self.start.cast(), self.length.get()) };
+    }
+}
+
+/// Puts a lock of `file`'s description on bytes; `false` when somebody else's is in the way.
+pub fn lock(file: &File, kind: i32, byte: i64, length: i64) -> bool {
+    let lock = libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: byte,
+        l_len: length,
+        l_pid: 0,
+    };
+    fcntl(file, FcntlArg::F_OFD_SETLK(&lock)).is_ok()
+}

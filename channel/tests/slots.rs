@@ -1,0 +1,182 @@
+//! Which slots frames get: how long they stay, and what may not be taken.
+
+mod common;
+
+use common::{Channel, Service, check, next, peer::Peer, publish, publish_sized, slots};
+use rsshm_channel::{Error, Format, FrameDescriptor, Observer, WriterOptions};
+
+/// A frame published last but `retain` is there, whatever the writer has claimed meanwhile.
+#[test]
+fn a_frame_stays_for_retain_more_publishes() {
+    for (max_slots, retain) in [(3, 2), (4, 2), (11, 2), (12, 4), (64, 4)] {
+        let channel = Channel::new();
+        let writer = channel.writer(slots(max_slots));
+        let mut reader = channel.reader();
+        let mut copy = Vec::new();
+        assert!(publish(&writer, 1));
+        check(&next(&mut reader, &mut copy), &copy, 1);
+        assert_eq!(reader.retain(), retain);
+        for round in 0..10 {
+            let base = 2 + round * (u64::from(retain) + 1);
+            for value in base..=base + u64::from(retain) {
+                assert!(publish(&writer, value), "no slot for {value} of {max_slots}");
+            }
+            // The frame after the one read last has had `retain` publishes after it.
+            for value in base..=base + u64::from(retain) {
+                let frame = next(&mut reader, &mut copy);
+                assert_eq!(frame.missed, 0, "before {value} with {max_slots} slots");
+                check(&frame, &copy, value);
+            }
+        }
+        // No more is kept than that.
+        assert_eq!(writer.stats().slots, (retain + 1).max(3));
+    }
+}
+
+#[test]
+fn claims_never_take_what_is_kept_for_readers() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(4));
+    for value in 1..=20 {
+        assert!(publish(&writer, value));
+    }
+    let mut claimed = Vec::new();
+    while let Some(slot) = writer.claim(common::SIZE).unwrap() {
+        claimed.push(slot);
+        assert!(claimed.len() < 4);
+    }
+    let peer = Peer::open(&channel);
+    assert_eq!(peer.numbers(), [19, 20], "the two newest");
+    let observer = Observer::open(&channel).unwrap().unwrap();
+    let mut copy = Vec::new();
+    assert_eq!(observer.newest(&mut copy).unwrap().0, 20);
+    assert!(common::is_filled(&copy, 20));
+    assert!(!publish(&writer, 21), "there is no slot for it");
+    claimed.pop();
+    assert!(publish(&writer, 21));
+}
+
+#[test]
+fn slots_are_backed_when_they_are_needed() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(6));
+    let file_size = || std::fs::metadata(channel.segment()).unwrap().len();
+    assert!(publish(&writer, 1));
+    assert_eq!(writer.stats().slots, 3);
+    assert_eq!(writer.stats().bytes, file_size());
+    let mut claimed = Vec::new();
+    for expected in [3, 3, 4, 5, 6] {
+        claimed.push(writer.claim(common::SIZE).unwrap().expect("room to grow"));
+        assert_eq!(writer.stats().slots, expected);
+        assert_eq!(writer.stats().bytes, file_size());
+    }
+    assert!(writer.claim(common::SIZE).unwrap().is_none());
+    assert_eq!(writer.stats().slots_in_use, 6);
+    drop(claimed);
+    assert_eq!(writer.stats().slots_in_use, 1);
+    // Every byte of the file has memory behind it: nobody can fill a hole, or die of one.
+    let meta = std::fs::metadata(channel.segment()).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::blocks(&meta) * 512, meta.len());
+}
+
+#[test]
+fn upstream_gets_half_of_the_slots() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(8));
+    let mut out = Vec::new();
+    while let Some(slot) = writer.claim_for_upstream(common::SIZE).unwrap() {
+        out.push(slot);
+    }
+    assert_eq!(out.len(), 4);
+    for value in 1..=50 {
+        assert!(publish(&writer, value), "the other half is for frames that are copied");
+    }
+    out.pop();
+    assert!(writer.claim_for_upstream(common::SIZE).unwrap().is_some());
+}
+
+#[test]
+fn memory_is_published_once_and_not_taken_while_it_is_in_hand() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(8));
+    let mut slot = writer.claim(common::SIZE).unwrap().unwrap();
+    slot.as_mut().fill(77);
+    let descriptor = FrameDescriptor {
+        size: common::SIZE as u64,
+        offset: 77,
+        ..FrameDescriptor::default()
+    };
+    let too_large = FrameDescriptor {
+        data_offset: 1,
+        ..descriptor
+    };
+    assert!(matches!(writer.publish(&slot, too_large), Err(Error::TooLarge { .. })));
+    writer.publish(&slot, descriptor).unwrap();
+    let again = writer.publish(&slot, descriptor);
+    assert!(matches!(again, Err(Error::NotPublishable { .. })), "{again:?}");
+    let in_place = writer.publish_in_place(slot.as_mut(), descriptor);
+    assert!(matches!(in_place, Err(Error::NotPublishable { .. })), "{in_place:?}");
+    for value in 1..=50 {
+        assert!(publish(&writer, value % 70));
+    }
+    assert!(common::is_filled(slot.as_mut(), 77), "it was taken under its holder");
+    assert!(writer.is_own_memory(slot.as_mut()));
+    assert!(!writer.is_own_memory(&[0; 16]));
+    let foreign = writer.publish_in_place(&[0; 16], FrameDescriptor::default());
+    assert!(matches!(foreign, Err(Error::NotPublishable { .. })));
+    // Of an older segment.
+    let mut old = writer.claim(common::SIZE).unwrap().unwrap();
+    assert!(publish_sized(&writer, 1, 10 * common::SIZE));
+    let late = writer.publish(&old, descriptor);
+    assert!(matches!(late, Err(Error::NotPublishable { .. })), "{late:?}");
+    old.as_mut().fill(1); // its memory is still there
+}
+
+#[test]
+fn a_part_of_a_slot_is_published_in_place() {
+    let channel = Channel::new();
+    let writer = channel.writer(WriterOptions::default());
+    let mut slot = writer.claim(common::SIZE).unwrap().unwrap();
+    slot.as_mut().fill(1);
+    slot.as_mut()[100..300].fill(9);
+    let descriptor = FrameDescriptor {
+        offset: 9,
+        ..FrameDescriptor::default()
+    };
+    writer.publish_in_place(&slot.as_mut()[100..300], descriptor).unwrap();
+    let mut copy = Vec::new();
+    for mut reader in [channel.reader(), channel.observer()] {
+        let frame = next(&mut reader, &mut copy);
+        assert_eq!((frame.descriptor.size, frame.descriptor.data_offset), (200, 100));
+        check(&frame, &copy, 9);
+    }
+}
+
+#[test]
+fn frames_of_no_bytes_are_frames() {
+    let channel = Channel::new();
+    let writer = channel.writer(WriterOptions::default());
+    writer.set_format(Format::fixed_size("application/x-nothing", 0));
+    let _service = Service::of(&writer);
+    let (mut reader, mut copy) = (channel.reader(), vec![1; 5]);
+    for value in 1..=10 {
+        assert!(publish_sized(&writer, value, 0));
+        check(&next(&mut reader, &mut copy), &copy, value);
+    }
+}
+
+#[test]
+fn a_format_comes_first() {
+    let channel = Channel::new();
+    let writer = rsshm_channel::Writer::open(channel.0.clone(), WriterOptions::default()).unwrap();
+    assert!(matches!(writer.claim(1), Err(Error::Option { .. })));
+    writer.set_format(Format::fixed_size("x".repeat(65 * 1024), 1));
+    assert!(matches!(writer.claim(1), Err(Error::TooLarge { .. })));
+    writer.set_format(Format::fixed_size("x".repeat(64 * 1024), 1));
+    assert!(publish(&writer, 1));
+    let too_large = writer.claim(usize::MAX);
+    assert!(matches!(too_large, Err(Error::TooLarge { .. })), "{too_large:?}");
+    let mut reader = channel.reader();
+    next(&mut reader, &mut Vec::new());
+    assert_eq!(reader.caps().len(), 64 * 1024);
+}
