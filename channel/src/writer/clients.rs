@@ -9,6 +9,7 @@ use super::{Current, State, Writer};
 use crate::{
     Error,
     layout::{EVICTED, MAX_GRANT, SEATS, seat_state},
+    wait::Word,
 };
 
 /// How long a reader may hold what it was granted before the grant was lowered and it could know of that.
@@ -115,6 +116,10 @@ impl Writer {
         // Before the news of who came and went is taken, which an error here would lose.
         let restored = check_names && self.restore_names()?;
         let mut state = self.lock();
+        if let Some(current) = &state.current {
+            // Acquire: who came before the count was read is found; who comes after changes it.
+            state.served = current.segment.segment.word(Word::Writer).load(Ordering::Acquire);
+        }
         let mut clients = state.update_clients();
         state.update_grants(&mut clients);
         state.tidy_retired(self.options.lossless);

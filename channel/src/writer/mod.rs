@@ -132,6 +132,8 @@ struct State {
     latency_ns: u64,
     seats: [SeatRecord; SEATS],
     names_checked: Instant,
+    /// The count of the current segment's writer's word that the service has last seen to.
+    served: u32,
     stats: WriterStats,
 }
 
@@ -469,15 +471,17 @@ impl Writer {
 
     /// Sleeps until a reader comes or goes, or the time is over, or somebody calls [`wake_monitor`](Self::wake_monitor).
     pub fn wait_for_service(&self, timeout: Duration) {
-        // The count is read under the lock under which a segment is superseded, which changes it.
-        let current = self.lock().current.as_ref().map(|current| {
-            let segment = Arc::clone(&current.segment.segment);
-            let seen = segment.word(Word::Writer).load(Ordering::Acquire);
-            (segment, seen)
-        });
-        match current {
+        let state = self.lock();
+        let served = state.served;
+        let segment = state
+            .current
+            .as_ref()
+            .map(|current| Arc::clone(&current.segment.segment));
+        drop(state);
+        match segment {
             None => self.monitor.sleep(timeout),
-            Some((segment, seen)) => self.monitor.wait(&segment, Word::Writer, seen, timeout),
+            // Who came since the last service is not slept over; a segment that was superseded since counts too.
+            Some(segment) => self.monitor.wait(&segment, Word::Writer, served, timeout),
         }
     }
 

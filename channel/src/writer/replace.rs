@@ -164,6 +164,7 @@ impl Writer {
         })?;
         state.retire();
         state.placed = Some(segment.identity);
+        state.served = 0;
         state.current = Some(Current {
             segment: Arc::new(WriterSegment::new(segment, Arc::clone(control))),
             slots: SlotTable::new(FIRST_SLOTS),
@@ -333,6 +334,7 @@ fn take_channel(name: &ChannelName, options: WriterOptions) -> Result<State, Err
             latency_ns: 0,
             seats: [SeatRecord::default(); SEATS],
             names_checked: Instant::now(),
+            served: 0,
             stats: WriterStats::default(),
         }),
         Err(error) => {

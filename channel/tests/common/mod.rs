@@ -134,6 +134,20 @@ pub fn next_within(reader: &mut Reader, copy: &mut Vec<u8>, limits: ReadLimits) 
     }
 }
 
+/// Publishes frames until the reader gets one in place: until the writer has seen it and granted it slots.
+#[track_caller]
+pub fn next_in_place(writer: &Writer, reader: &mut Reader, copy: &mut Vec<u8>) -> Frame {
+    for _ in 0..1000 {
+        assert!(publish(writer, 201));
+        let frame = next(reader, copy);
+        if is_in_place(&frame) {
+            return frame;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    panic!("nothing is granted");
+}
+
 /// What a poll says, with no patience.
 pub fn poll(reader: &mut Reader, copy: &mut Vec<u8>) -> Next {
     reader

@@ -5,7 +5,7 @@ use std::{
     num::NonZeroUsize,
     os::unix::fs::FileExt,
     ptr::NonNull,
-    sync::atomic::Ordering,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use bytemuck::Zeroable;
@@ -58,6 +58,11 @@ impl Peer {
         self.at(self.fixed.seats_offset + (seat * size_of::<Seat>()) as u64)
     }
 
+    pub fn grant(&self, seat: usize) -> u64 {
+        let grant = self.at::<AtomicU64>(self.fixed.grants_offset + seat as u64 * 8);
+        grant.load(Ordering::Acquire)
+    }
+
     pub fn slot(&self, slot: usize) -> &SlotHead {
         self.at(self.fixed.descriptors_offset + (slot * DESCRIPTOR_STRIDE) as u64)
     }
@@ -85,7 +90,9 @@ impl Peer {
         let shared = self.seat(seat);
         shared.ticket.fetch_add(1, Ordering::SeqCst);
         shared.pins.store(0, Ordering::SeqCst);
-        shared.position.store(self.live().head.load(Ordering::SeqCst), Ordering::SeqCst);
+        shared
+            .position
+            .store(self.live().head.load(Ordering::SeqCst), Ordering::SeqCst);
         shared.state.store(seat_state::ATTACHED, Ordering::SeqCst);
         seat
     }

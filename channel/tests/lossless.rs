@@ -1,0 +1,204 @@
+//! A lossless writer: its slowest living reader misses nothing.
+
+mod common;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use common::{
+    Channel, Service, check,
+    child::{self, Child, listen, say},
+    lossless, next, publish,
+};
+use rsshm_channel::{ChannelName, Format, FrameDescriptor, Next, ReadLimits, Reader, ReaderOptions, Writer};
+
+const FRAMES: u64 = 500;
+
+#[test]
+fn child() {
+    child::play(&[("reads for a while", reads_for_a_while)]);
+}
+
+fn reads_for_a_while(channel: &str) {
+    let mut reader = Reader::new(ChannelName::new(channel).unwrap(), ReaderOptions::default());
+    let held = [(); 3].map(|()| next(&mut reader, &mut Vec::new()));
+    say("reads");
+    listen();
+    drop(held);
+}
+
+/// As rsshmsink does it: first all readers are in the segment that the frame goes to, then it has a slot.
+fn publish_lossless(writer: &Writer, value: u64, size: usize) {
+    let mut slot = writer.claim(size).unwrap().expect("it waits for one");
+    assert!(writer.wait_for_followers());
+    slot.as_mut().fill(value as u8);
+    let descriptor = FrameDescriptor {
+        size: size as u64,
+        offset: value,
+        ..FrameDescriptor::default()
+    };
+    writer.publish(&slot, descriptor).unwrap();
+}
+
+/// 500 frames, three formats, a slow reader, a fast one, and one that is killed: none is missed.
+#[test]
+fn nothing_is_missed() {
+    for max_slots in [3, 6, 24] {
+        let channel = Arc::new(Channel::new());
+        let writer = channel.writer(lossless(max_slots));
+        assert!(publish(&writer, 1));
+        let service = Service::of(&writer);
+        let mut victim = Some(Child::start("reads for a while", channel.as_str()));
+        let started = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let readers = [Duration::from_micros(700), Duration::ZERO].map(|pause| {
+                let mut reader = channel.reader();
+                let mut copy = Vec::new();
+                let first = next(&mut reader, &mut copy);
+                check(&first, &copy, 1);
+                assert!(writer.wait_for_reader(common::SIZE).unwrap());
+                let started = &started;
+                scope.spawn(move || {
+                    while !started.load(Ordering::Relaxed) {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    for value in 2..=FRAMES {
+                        let frame = next(&mut reader, &mut copy);
+                        check(&frame, &copy, value);
+                        assert_eq!((frame.number, frame.missed), (value, 0));
+                        std::thread::sleep(pause);
+                    }
+                    assert_eq!(reader.stats().missed, 0);
+                    reader.stats().reconnects
+                })
+            });
+            common::wait_until("all are there", Duration::from_secs(5), || service.seen().count == 3);
+            started.store(true, Ordering::Relaxed);
+            for value in 2..=FRAMES {
+                let size = match value {
+                    200 => {
+                        writer.set_format(Format::fixed_size("larger", 3 * common::SIZE));
+                        3 * common::SIZE
+                    }
+                    350 => {
+                        writer.set_format(Format::fixed_size("smaller", 100));
+                        100
+                    }
+                    200..350 => 3 * common::SIZE,
+                    350.. => 100,
+                    _ => common::SIZE,
+                };
+                if value == 5
+                    && let Some(mut victim) = victim.take()
+                {
+                    // It takes three and no more: without its death the writer would wait for ever.
+                    victim.expect("reads");
+                    scope.spawn(move || {
+                        std::thread::sleep(Duration::from_millis(100));
+                        victim.kill();
+                    });
+                }
+                publish_lossless(&writer, value, size);
+            }
+            for reader in readers {
+                assert_eq!(reader.join().unwrap(), 2);
+            }
+        });
+        assert_eq!(writer.stats().published, FRAMES);
+    }
+}
+
+/// Nothing is published past a reader that takes nothing; its death, or its leaving, ends the wait at once.
+#[test]
+fn the_writer_waits_for_the_living_only() {
+    let channel = Channel::new();
+    let writer = channel.writer(lossless(4));
+    assert!(publish(&writer, 1));
+    let _service = Service::of(&writer);
+    let mut reader = channel.reader();
+    next(&mut reader, &mut Vec::new());
+    let published = std::thread::scope(|scope| {
+        let publishing = scope.spawn(|| {
+            for value in 2..100 {
+                assert!(publish(&writer, value));
+            }
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        let published = writer.stats().published;
+        drop(reader);
+        let left = Instant::now();
+        publishing.join().unwrap();
+        assert!(left.elapsed() < Duration::from_millis(500));
+        published
+    });
+    assert!((3..=5).contains(&published), "{published} of 4 slots");
+}
+
+/// Also one that is interrupted: it goes on when it is let.
+#[test]
+fn a_wait_ends_when_it_is_interrupted() {
+    let channel = Channel::new();
+    let writer = channel.writer(lossless(3));
+    assert!(publish(&writer, 1));
+    let mut reader = channel.reader();
+    let mut copy = Vec::new();
+    next(&mut reader, &mut copy);
+    let mut value = 1;
+    for _ in 0..20 {
+        std::thread::scope(|scope| {
+            let interrupter = scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(15));
+                let called = Instant::now();
+                writer.interrupt();
+                called
+            });
+            while publish(&writer, value + 1) {
+                value += 1;
+            }
+            let called = interrupter.join().unwrap();
+            assert!(called.elapsed() < Duration::from_millis(100), "{:?}", called.elapsed());
+            assert!(!writer.wait_for_slot());
+        });
+        writer.resume();
+        while let Next::Frame(frame) = common::poll(&mut reader, &mut copy) {
+            check(&frame, &copy, frame.number);
+            assert_eq!(frame.missed, 0);
+        }
+    }
+    assert!(value > 20, "{value}");
+}
+
+/// The first reader ends the wait for a connection, as an interruption does.
+#[test]
+fn the_wait_for_a_reader_ends_with_the_first() {
+    let channel = Channel::new();
+    let writer = channel.writer(lossless(4));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let connected = writer.wait_for_reader(common::SIZE).unwrap();
+            (connected, Instant::now())
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!waiting.is_finished());
+        let mut reader = channel.reader();
+        let came = Instant::now();
+        let timeout = Some(Duration::from_millis(100));
+        let nothing = reader.next(&mut Vec::new(), ReadLimits::default(), timeout).unwrap();
+        assert!(matches!(nothing, Next::TimedOut), "{nothing:?}");
+        let (connected, at) = waiting.join().unwrap();
+        assert!(connected && at.duration_since(came) < Duration::from_millis(150));
+    });
+    // The reader is gone again.
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| writer.wait_for_reader(common::SIZE).unwrap());
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!waiting.is_finished());
+        writer.interrupt();
+        assert!(!waiting.join().unwrap());
+    });
+}
