@@ -17,7 +17,7 @@ use crate::{
     layout::{self, EVICTED, FIRST_SEAT_BYTE, FrameDescriptor, SEATS, seat_state, state},
     pins::PinCounts,
     segment::{self, Access, Segment},
-    semaphore::ControlFile,
+    semaphore::{ControlFile, Taken},
     sys::{self, KeptLock},
     wait::Word,
 };
@@ -40,6 +40,8 @@ pub(crate) struct Attachment {
     pub(crate) segment: Arc<Segment>,
     /// Number of the newest frame when it was opened.
     pub(crate) head_then: u64,
+    /// How many times the stream had ended by then.
+    pub(crate) eos_then: u32,
     /// `None`: an observer.
     seated: Option<Seated>,
 }
@@ -106,14 +108,18 @@ impl Attachment {
                 if !is_current(&segment) || control.identity() != segment.lock_identity() {
                     return Ok(None);
                 }
-                let seat = match former_seat.filter(|seat| seat.locks == control.identity()) {
-                    Some(seat) => Some(Arc::clone(seat)),
-                    None => HeldSeat::take(&control)?,
-                };
-                return Ok(Some(match seat {
-                    Some(seat) => (Self::enter(segment, seat), None),
-                    None => (Self::observe(segment), Some(Observing::NoSeat)),
-                }));
+                if let Some(seat) = former_seat.filter(|seat| seat.locks == control.identity()) {
+                    return Ok(Some((Self::enter(segment, Arc::clone(seat)), None)));
+                }
+                let seats = (0..SEATS as i64).map(|seat| FIRST_SEAT_BYTE + seat);
+                return Ok(match control.take_first(seats)? {
+                    Taken::Lock(byte, lock) => {
+                        let seat = HeldSeat::new(byte, control.identity(), lock);
+                        Some((Self::enter(segment, Arc::new(seat)), None))
+                    }
+                    Taken::ByOthers => Some((Self::observe(segment), Some(Observing::NoSeat))),
+                    Taken::NameChanged => None,
+                });
             }
         }
         let segment = Segment::open(name, file, &stat, Access::Observe)?;
@@ -121,8 +127,11 @@ impl Attachment {
     }
 
     fn observe(segment: Segment) -> Self {
+        // In this order: an end that is not in the count has no frame after it in the head.
+        let eos_then = segment.control.live().eos_count.load(Ordering::Acquire);
         Self {
             head_then: segment.control.live().head.load(Ordering::Acquire),
+            eos_then,
             segment: Arc::new(segment),
             seated: None,
         }
@@ -130,6 +139,8 @@ impl Attachment {
 
     /// Sits down: from here on the writer counts this reader, and its pins.
     fn enter(segment: Segment, seat: Arc<HeldSeat>) -> Self {
+        // In this order: as in `observe`.
+        let eos_then = segment.control.live().eos_count.load(Ordering::Acquire);
         let head = segment.control.live().head.load(Ordering::Acquire);
         let shared = segment.control.seat(seat.index);
         // The ticket is another than that of any former owner in this segment, so that what the writer knows of those is
@@ -152,6 +163,7 @@ impl Attachment {
         segment.ring_bell(Word::Writer);
         Self {
             head_then: head,
+            eos_then,
             segment: Arc::new(segment),
             seated: Some(Seated {
                 seat,
@@ -276,7 +288,7 @@ impl Attachment {
 
     /// Says that this reader takes no more frames here: `seat_state::MOVED` or `seat_state::LEFT`. Pins stay.
     pub(crate) fn leave(&self, how: u32) {
-        if let Some(seated) = &self.seated {
+        if let Some(seated) = self.seated.as_ref().filter(|_| !self.segment.is_of_parent()) {
             // Release: what was taken here before is over.
             self.segment
                 .control
@@ -311,18 +323,15 @@ impl Seated {
 }
 
 impl HeldSeat {
-    fn take(control: &ControlFile) -> Result<Option<Arc<Self>>, Error> {
-        let bytes = (0..SEATS as i64).map(|seat| FIRST_SEAT_BYTE + seat);
-        Ok(control.take_first(bytes)?.map(|(byte, lock)| {
-            Arc::new(Self {
-                index: (byte - FIRST_SEAT_BYTE) as usize,
-                locks: control.identity(),
-                // Some number that the owner before is unlikely to have had: in a new segment the writer tells them
-                // apart by it alone.
-                ticket: AtomicU32::new((sys::monotonic_ns() >> 10) as u32 | 1),
-                _lock: lock,
-            })
-        }))
+    fn new(byte: i64, locks: Identity, lock: KeptLock) -> Self {
+        Self {
+            index: (byte - FIRST_SEAT_BYTE) as usize,
+            locks,
+            // Some number that the owner before is unlikely to have had: in a new segment the writer tells them apart by
+            // it alone.
+            ticket: AtomicU32::new((sys::monotonic_ns() >> 10) as u32 | 1),
+            _lock: lock,
+        }
     }
 }
 
@@ -361,7 +370,12 @@ impl AsRef<[u8]> for PinnedFrame {
 
 impl Drop for PinnedFrame {
     fn drop(&mut self) {
-        if let Some(seated) = &self.attachment.seated {
+        let attachment = &self.attachment;
+        if let Some(seated) = attachment
+            .seated
+            .as_ref()
+            .filter(|_| !attachment.segment.is_of_parent())
+        {
             let shared = self.attachment.segment.control.seat(seated.seat.index);
             seated.counts().unpin(&shared.pins, self.slot);
             self.attachment.tell_writer();

@@ -100,6 +100,14 @@ pub enum Error {
         /// The channel.
         channel: String,
     },
+    /// There was no memory to copy a frame to.
+    #[error("channel {channel}: no memory to copy a frame of {size} bytes to")]
+    NoRoom {
+        /// The channel.
+        channel: String,
+        /// Bytes of the frame.
+        size: usize,
+    },
     /// The writer was closed.
     #[error("channel {channel} is closed")]
     Closed {

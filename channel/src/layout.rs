@@ -11,7 +11,7 @@
 //!          slots      the frames, each beginning on a page
 //! ```
 //!
-//! All numbers are in the machine's own byte order; the magic of the other order does not match.
+//! All numbers are in the machine's own byte order; a version of the other order is not one that this program knows.
 
 use core::sync::atomic::{AtomicU32, AtomicU64};
 

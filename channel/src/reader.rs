@@ -62,6 +62,22 @@ impl CopyTarget for Vec<u8> {
     }
 }
 
+/// A target of which one wants to know whether it had no room.
+struct Watched<'a> {
+    target: &'a mut dyn CopyTarget,
+    failed: Option<usize>,
+}
+
+impl CopyTarget for Watched<'_> {
+    fn prepare(&mut self, size: usize) -> Option<&mut [u8]> {
+        let room = self.target.prepare(size).filter(|room| room.len() == size);
+        if room.is_none() {
+            self.failed = Some(size);
+        }
+        room
+    }
+}
+
 /// A frame's bytes.
 #[derive(Debug)]
 pub enum FrameData {
@@ -139,6 +155,8 @@ pub struct Reader {
     position: u64,
     /// The next frame is the newest, whatever the position says.
     want_newest: bool,
+    /// No frame of this stream has been given yet.
+    newly_attached: bool,
     discontinuity: bool,
     eos_seen: u32,
     latency_ns: u64,
@@ -189,6 +207,7 @@ impl Reader {
             observing: None,
             position: 0,
             want_newest: false,
+            newly_attached: true,
             discontinuity: true,
             eos_seen: 0,
             latency_ns: 0,
@@ -297,6 +316,8 @@ impl Reader {
             // whose state says that it is over has no frame after the head that is read next.
             let seen = live.published.load(Ordering::Acquire);
             let state = live.state.load(Ordering::Acquire);
+            // An end of the stream that is not counted yet has no frame after it in this head.
+            let eos = live.eos_count.load(Ordering::Acquire);
             let head = live.head.load(Ordering::Acquire);
             self.latency_ns = live.latency_ns.load(Ordering::Relaxed);
             if attachment.is_evicted() {
@@ -304,14 +325,15 @@ impl Reader {
                 self.seat = None;
                 return Ok(Next::Evicted);
             }
-            if let Some(frame) = self.take(&attachment, head, target, limits) {
-                return Ok(Next::Frame(frame));
+            // What comes after an end is not given before it.
+            let end = (eos != self.eos_seen).then(|| live.eos_number.load(Ordering::Acquire));
+            if end.is_none_or(|end| self.position < end) {
+                let newest = end.map_or(head, |end| end.min(head));
+                if let Some(frame) = self.take(&attachment, newest, target, limits)? {
+                    return Ok(Next::Frame(frame));
+                }
             }
-            if live.head.load(Ordering::Acquire) != head {
-                continue;
-            }
-            let eos = live.eos_count.load(Ordering::Acquire);
-            if eos != self.eos_seen && self.position >= live.eos_number.load(Ordering::Acquire) {
+            if end.is_some() {
                 self.eos_seen = eos;
                 return Ok(Next::EndOfStream);
             }
@@ -330,6 +352,7 @@ impl Reader {
                 if !attachment.segment.has_writer()
                     && live.state.load(Ordering::Acquire) & (state::SUPERSEDED | state::CLOSED) == 0
                     && live.head.load(Ordering::Acquire) == head
+                    && live.eos_count.load(Ordering::Acquire) == eos
                 {
                     self.go_away(&attachment, seat_state::LEFT);
                     return Ok(Next::Lost);
@@ -358,9 +381,9 @@ impl Reader {
         head: u64,
         target: &mut dyn CopyTarget,
         limits: ReadLimits,
-    ) -> Option<Frame> {
+    ) -> Result<Option<Frame>, Error> {
         if head == 0 {
-            return None;
+            return Ok(None);
         }
         // A position beyond the head can only come of a damaged head: it is given up.
         if self.position > head {
@@ -368,7 +391,7 @@ impl Reader {
             self.position = head - 1;
         }
         if self.position == head {
-            return None;
+            return Ok(None);
         }
         let first = if self.want_newest || limits.max_behind == 1 {
             head
@@ -383,14 +406,16 @@ impl Reader {
             let Some(place) = attachment.find(number) else {
                 continue;
             };
-            let Some((descriptor, data)) = self.get(attachment, place, target, limits) else {
+            let Some((descriptor, data)) = self.get(attachment, place, target, limits)? else {
                 continue;
             };
-            let missed = if self.want_newest {
+            // What was there before this reader came, or was told to look at the newest, is not missed.
+            let missed = if self.want_newest || self.newly_attached {
                 0
             } else {
                 number - self.position - 1
             };
+            self.newly_attached = false;
             self.position = number;
             attachment.set_position(number);
             self.stats.received += 1;
@@ -399,15 +424,20 @@ impl Reader {
                 FrameData::InPlace(_) => self.stats.in_place += 1,
                 FrameData::Copied => self.stats.copied += 1,
             }
-            return Some(Frame {
+            return Ok(Some(Frame {
                 number,
                 descriptor,
                 data,
                 missed,
                 discontinuity: std::mem::take(&mut self.discontinuity) | std::mem::take(&mut self.want_newest),
-            });
+            }));
         }
-        None
+        // All were overwritten meanwhile, or are damaged: a frame that is announced is never readable only later.
+        self.stats.missed += head - self.position;
+        self.discontinuity = true;
+        self.position = head;
+        attachment.set_position(head);
+        Ok(None)
     }
 
     /// Gets one frame: in place where this reader may hold one more, under a pin and copied where it may not, and
@@ -418,23 +448,35 @@ impl Reader {
         place: Place,
         target: &mut dyn CopyTarget,
         limits: ReadLimits,
-    ) -> Option<(FrameDescriptor, FrameData)> {
+    ) -> Result<Option<(FrameDescriptor, FrameData)>, Error> {
         let allowance = attachment.allowance();
         let held = attachment.held();
         // The last pin of the allowance is for copying.
-        if held >= allowance {
-            return attachment
-                .copy_unpinned(place, target)
-                .map(|descriptor| (descriptor, FrameData::Copied));
+        let pinned = (held < allowance).then(|| attachment.pin(place));
+        // Lowered meanwhile: then the pin was not this reader's to take, and is given back.
+        let pinned = pinned.filter(|_| attachment.held() <= attachment.allowance());
+        let mut target = Watched { target, failed: None };
+        let got = match pinned {
+            Some(None) => None,
+            Some(Some((frame, descriptor))) if held < limits.max_held.min(allowance - 1) => {
+                Some((descriptor, FrameData::InPlace(frame)))
+            }
+            Some(Some((frame, descriptor))) => target.prepare(frame.as_ref().len()).map(|room| {
+                room.copy_from_slice(frame.as_ref());
+                (descriptor, FrameData::Copied)
+            }),
+            None => attachment
+                .copy_unpinned(place, &mut target)
+                .map(|descriptor| (descriptor, FrameData::Copied)),
+        };
+        match target.failed {
+            // Not the frame's fault: it would be missed without a word.
+            Some(size) => Err(Error::NoRoom {
+                channel: self.name.to_string(),
+                size,
+            }),
+            None => Ok(got),
         }
-        let (frame, descriptor) = attachment.pin(place)?;
-        if held < limits.max_held.min(allowance - 1) {
-            return Some((descriptor, FrameData::InPlace(frame)));
-        }
-        let bytes = frame.as_ref();
-        let room = target.prepare(bytes.len()).filter(|room| room.len() == bytes.len())?;
-        room.copy_from_slice(bytes);
-        Some((descriptor, FrameData::Copied))
     }
 
     /// Attaches to the segment that is under the name now, if there is one.
@@ -455,7 +497,8 @@ impl Reader {
             let before_newest = attachment.head_then.saturating_sub(1);
             self.position = before_newest.max(segment.fixed.first_number.saturating_sub(1));
             self.want_newest = false;
-            self.eos_seen = live.eos_count.load(Ordering::Acquire);
+            self.eos_seen = attachment.eos_then;
+            self.newly_attached = true;
         } else {
             // Only what ended in this segment is news; the count begins at 0 in each.
             self.eos_seen = 0;

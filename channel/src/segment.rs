@@ -41,6 +41,8 @@ pub(crate) struct Segment {
     slots: Option<Mapping>,
     /// Slots that the file was seen to reach to; it only grows.
     backed: AtomicU32,
+    /// In which process of a chain of forks it was opened.
+    forks: u32,
 }
 
 /// Opens the file of the channel's segment and says what it is. `None` when there is none.
@@ -106,6 +108,7 @@ impl Segment {
             control,
             slots,
             backed: AtomicU32::new(0),
+            forks: sys::forks(),
         }))
     }
 
@@ -187,6 +190,12 @@ impl Segment {
         let offset = self.fixed.slots_offset + slot as u64 * self.fixed.slot_size;
         let keep = nix::fcntl::FallocateFlags::FALLOC_FL_KEEP_SIZE | nix::fcntl::FallocateFlags::FALLOC_FL_PUNCH_HOLE;
         let _ = nix::fcntl::fallocate(&self.file, keep, offset as i64, self.fixed.slot_size as i64);
+    }
+
+    /// Whether this is a forked child's copy: the seat, the pins and the name are its parent's, and nothing of them may be
+    /// given back here.
+    pub(crate) fn is_of_parent(&self) -> bool {
+        self.forks != sys::forks()
     }
 
     /// Whether the writer that made the segment still lives and still means it.

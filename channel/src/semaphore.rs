@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::{libc, unistd::ftruncate};
+use nix::libc;
 
 use crate::{
     ChannelName, Error,
@@ -42,6 +42,17 @@ pub(crate) struct ControlFile {
     /// Beside the turn, as it is asked for by threads that must not wait for whoever has that.
     timeouts: AtomicU64,
     _mapping: Mapping,
+}
+
+/// What came of trying to take a lock.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// The byte, and what keeps its lock.
+    Lock(i64, KeptLock),
+    /// Somebody has each of them.
+    ByOthers,
+    /// The name is another file's by now.
+    NameChanged,
 }
 
 /// What is known of a semaphore that was not to be had.
@@ -83,7 +94,7 @@ impl ControlFile {
         sys::try_lock(&locked, WRITER_BYTE).map_err(failed)?;
         let kept = KeptLock::keep(locked).map_err(failed)?;
         let control = Self::new(name, path.clone(), aside.open_again().map_err(failed_io)?)?;
-        control.semaphore.initialise(1).map_err(failed)?;
+        control.initialise()?;
         aside.set_mode(control_mode(perms)).map_err(failed)?;
         match aside.place(&path, false) {
             Ok(()) => Ok(Some((control, kept))),
@@ -92,18 +103,27 @@ impl ControlFile {
         }
     }
 
-    /// Makes the file as large as a semaphore again: of a file that its owner's writer finds damaged.
-    pub(crate) fn repair(name: &ChannelName) -> Result<(), Error> {
+    /// Makes the file as large as a semaphore again: of a file that its owner's writer finds cut short. `true` when it
+    /// was; then [`initialise`](Self::initialise) has to follow, once the writer's byte is locked.
+    pub(crate) fn repair(name: &ChannelName) -> Result<bool, Error> {
         let path = name.semaphore_path();
         let Ok(Some(file)) = files::open(&path, true) else {
-            return Ok(());
+            return Ok(false);
         };
         let stat = files::require_own(name.as_str(), &path, &file)?;
-        if (stat.st_size as u64) < SIZE {
-            ftruncate(&file, SIZE as i64)
+        let damaged = (stat.st_size as u64) < SIZE;
+        if damaged {
+            sys::back_with_memory(&file, 0, SIZE)
                 .map_err(|errno| Error::system(name.as_str(), format!("repair {path}"), errno))?;
         }
-        Ok(())
+        Ok(damaged)
+    }
+
+    /// Makes it a semaphore of the value 1, whatever its bytes are.
+    pub(crate) fn initialise(&self) -> Result<(), Error> {
+        self.semaphore
+            .initialise(1)
+            .map_err(|errno| Error::system(&self.channel, format!("sem_init {}", self.path), errno))
     }
 
     fn new(name: &ChannelName, path: String, file: OwnedFd) -> Result<Self, Error> {
@@ -154,24 +174,25 @@ impl ControlFile {
         .map_err(|errno| Error::system(&self.channel, format!("chmod {}", self.path), errno))
     }
 
-    /// Takes the lock of the first of `bytes` that is free; `None` when somebody has each of them, or when the name is
-    /// another file's by now.
-    pub(crate) fn take_first(&self, bytes: impl IntoIterator<Item = i64>) -> Result<Option<(i64, KeptLock)>, Error> {
+    /// Takes the lock of the first of `bytes` that is free.
+    pub(crate) fn take_first(&self, bytes: impl IntoIterator<Item = i64>) -> Result<Taken, Error> {
         let failed = |errno| Error::system(&self.channel, format!("lock {}", self.path), errno);
         let again = files::open(&self.path, true)
             .map_err(|error| files::open_error(&self.channel, &self.path, "use", &error))?;
         let Some(again) = again else {
-            return Ok(None);
+            return Ok(Taken::NameChanged);
         };
         if files::identity(&again).map_err(failed)? != self.identity {
-            return Ok(None);
+            return Ok(Taken::NameChanged);
         }
         for byte in bytes {
             if sys::try_lock(&again, byte).map_err(failed)? {
-                return KeptLock::keep(again).map(|kept| Some((byte, kept))).map_err(failed);
+                return KeptLock::keep(again)
+                    .map(|kept| Taken::Lock(byte, kept))
+                    .map_err(failed);
             }
         }
-        Ok(None)
+        Ok(Taken::ByOthers)
     }
 
     /// Whether somebody holds `byte`. When the kernel does not say, somebody does: nothing is taken away on a guess.
@@ -193,9 +214,12 @@ impl ControlFile {
                     }
                     got_it
                 }
+                // Another short holder may have it just now: it is waited for once more before it is put back.
                 Some(since) if since.elapsed() > STUCK => {
-                    self.semaphore.post();
-                    self.semaphore.try_wait()
+                    self.semaphore.wait(PATIENCE) || {
+                        self.semaphore.post();
+                        self.semaphore.try_wait()
+                    }
                 }
                 Some(_) => false,
             };

@@ -1,6 +1,6 @@
 //! System calls that nix does not wrap, and those whose safety needs an argument.
 
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicU32, Ordering};
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
@@ -19,6 +19,22 @@ use nix::{
 /// CLOCK_MONOTONIC in nanoseconds: the time that all programs of a machine share.
 pub fn monotonic_ns() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+}
+
+/// How many forks lie between this process and the one that first asked. What a child finds in its copy of the memory, a
+/// seat or a channel, is still its parent's; values remember this count and do nothing when they find another.
+pub(crate) fn forks() -> u32 {
+    static FORKS: AtomicU32 = AtomicU32::new(0);
+    static WATCH: std::sync::Once = std::sync::Once::new();
+    extern "C" fn in_child() {
+        // Relaxed: a child begins with one thread.
+        FORKS.fetch_add(1, Ordering::Relaxed);
+    }
+    WATCH.call_once(|| {
+        // SAFETY: the handler does one atomic addition, which is allowed after a fork.
+        unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+    });
+    FORKS.load(Ordering::Relaxed)
 }
 
 /// Sleeps while `word` is `expected`, at most for `timeout`; returns early for no reason now and then.

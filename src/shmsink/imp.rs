@@ -459,6 +459,16 @@ impl BaseSinkImpl for RsShmSink {
         gst::meta::CustomMeta::register(NO_SLOT_META, &[]);
         let opening = |error: &Error| error::message(error, gst::ResourceError::OpenWrite);
         let writer = Writer::open(name, settings.writer).map_err(|error| opening(&error))?;
+        if let Some(what) = writer.replaced_damaged() {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Failed,
+                (
+                    "channel {}: the segment that was left there is not usable and was replaced: {what}",
+                    writer.name()
+                )
+            );
+        }
         let writer = Arc::new(writer);
         for count in [
             &self.counts.in_place,

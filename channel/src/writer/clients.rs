@@ -7,7 +7,7 @@ use std::{
 
 use super::{Current, State, Writer};
 use crate::{
-    Error,
+    Error, files,
     layout::{EVICTED, MAX_GRANT, SEATS, seat_state},
     wait::Word,
 };
@@ -111,6 +111,9 @@ impl Writer {
                 current.retry_growth();
             }
         }
+        if let Some(current) = &mut state.current {
+            current.slots.spare = files::space(control.file()).0;
+        }
         drop(state);
         control.mend();
         // Before the news of who came and went is taken, which an error here would lose.
@@ -158,10 +161,9 @@ impl State {
     fn reader_in(&self, seat: usize) -> Option<u32> {
         let current = &self.current.as_ref()?.segment;
         let shared = current.segment.control.seat(seat);
-        let (ticket, state) = (
-            shared.ticket.load(Ordering::Acquire),
-            shared.state.load(Ordering::Acquire),
-        );
+        // The state first: the ticket is then at least that of the owner whose state it is.
+        let state = shared.state.load(Ordering::Acquire);
+        let ticket = shared.ticket.load(Ordering::Acquire);
         match state {
             seat_state::ATTACHED => current.is_alive(seat).then_some(ticket),
             // Not here yet: perhaps on its way from a former segment.
@@ -191,8 +193,7 @@ impl State {
             let counts = current.slots.ignored[seat] != Some(ticket);
             (ticket, if counts { bits.count_ones() } else { 0 })
         });
-        let retain = current.segment.segment.fixed.retain;
-        let to_share = current.capacity().saturating_sub(retain + 2);
+        let to_share = current.capacity().saturating_sub(current.retain() + 2);
         let taken = |share: u32| {
             let of_seat = |seat: usize| match self.seats[seat].ticket {
                 Some(ticket) if current.slots.ignored[seat] == Some(ticket) => 0,
@@ -232,8 +233,10 @@ impl State {
             }
         }
         let current = self.current.is_some();
+        let deserted: Vec<bool> = self.retired.iter().map(|retired| self.is_deserted(retired)).collect();
+        let mut deserted = deserted.into_iter();
         self.retired
-            .retain(|retired| !(current && retired.is_empty() && retired.is_deserted()));
+            .retain(|retired| !(deserted.next() == Some(true) && current && retired.is_empty()));
         let too_many = self.retired.len().saturating_sub(MAX_RETIRED);
         self.retired.drain(..too_many);
     }

@@ -24,7 +24,7 @@ use crate::{
     layout::{FIRST_SEAT_BYTE, MAX_SLOTS, SEATS, seat_state, state},
     segment::Segment,
     semaphore::ControlFile,
-    sys::KeptLock,
+    sys::{self, KeptLock},
     wait::{Waiter, Word},
 };
 pub use clients::Clients;
@@ -102,11 +102,16 @@ pub struct WriterStats {
     pub segments: u64,
 }
 
-/// Writes a channel; see the crate's documentation for an example. All methods may be called from any thread.
+/// Writes a channel; see the crate's documentation for an example. All methods may be called from any thread, but one
+/// thread at a time waits: the one that publishes, and beside it the one that calls [`service`](Writer::service).
 #[derive(Debug)]
 pub struct Writer {
     name: ChannelName,
     options: WriterOptions,
+    /// In which process of a chain of forks it was made.
+    forks: u32,
+    /// What a damaged segment was found to have that this writer has replaced.
+    replaced_damaged: Option<String>,
     /// The thread that publishes.
     waiter: Waiter,
     /// The thread that calls [`service`](Writer::service).
@@ -132,6 +137,8 @@ struct State {
     latency_ns: u64,
     seats: [SeatRecord; SEATS],
     names_checked: Instant,
+    /// Since when one of the names is another's.
+    names_foreign_since: Option<Instant>,
     /// The count of the current segment's writer's word that the service has last seen to.
     served: u32,
     stats: WriterStats,
@@ -161,6 +168,8 @@ struct WriterSegment {
     control: Arc<ControlFile>,
     /// Slots that memory of this process still refers to: being drawn, or published and still in upstream's hands.
     in_hand: [AtomicBool; MAX_SLOTS],
+    /// Of these, those that have been published.
+    published: [AtomicBool; MAX_SLOTS],
 }
 
 /// A slot to draw into, claimed for the caller alone. Publishing does not use it up: its memory is the writer's for as
@@ -176,15 +185,28 @@ impl AsMut<[u8]> for Slot {
     fn as_mut(&mut self) -> &mut [u8] {
         match self.owner.segment.slots() {
             // SAFETY: the slot is backed since before it was claimed, and claimed by this value alone: `in_hand` stays
-            // set until it is dropped. Readers of other processes find the number 0 and do not use what they see.
-            Some(slots) => unsafe { slots.slice_mut(self.owner.segment.slot_offset(self.index), self.size) },
-            None => &mut [],
+            // set until it is dropped. It is not published. Readers of other processes find the number 0 and do not use what they see.
+            Some(slots) if !self.is_published() => unsafe {
+                slots.slice_mut(self.owner.segment.slot_offset(self.index), self.size)
+            },
+            _ => &mut [],
         }
+    }
+}
+
+impl Slot {
+    /// Whether readers may have the frame: then nobody draws into it any more, and [`as_mut`](Self::as_mut) is empty.
+    pub fn is_published(&self) -> bool {
+        self.owner.published[self.index].load(Ordering::Acquire)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        if self.owner.segment.is_of_parent() {
+            return;
+        }
+        self.owner.published[self.index].store(false, Ordering::Relaxed);
         // Release: pairs with the acquire load in `SlotTable`; whatever was drawn here is drawn.
         self.owner.in_hand[self.index].store(false, Ordering::Release);
         // As `Attachment::tell_writer`: a writer that waits for a slot may be waiting for this one.
@@ -203,6 +225,12 @@ impl Writer {
     /// Whether the present format is `caps`.
     pub fn has_caps(&self, caps: &str) -> bool {
         self.lock().format.as_ref().is_some_and(|format| format.caps == caps)
+    }
+
+    /// What was wrong with a segment of this user that lay under the name and has been replaced; `None` where there was
+    /// nothing, or nothing wrong.
+    pub fn replaced_damaged(&self) -> Option<&str> {
+        self.replaced_damaged.as_deref()
     }
 
     /// Whether the writer waits for its readers.
@@ -237,7 +265,7 @@ impl Writer {
     /// Those of making a segment, where this needs a new one: [`Error::NoSpace`], [`Error::Busy`], [`Error::TooLarge`].
     pub fn claim_for_upstream(&self, size: usize) -> Result<Option<Slot>, Error> {
         self.ensure_segment(size)?;
-        Ok(self.lock().claim(self.options.lossless, size, true))
+        Ok(self.take_slot(size, true))
     }
 
     /// Claims a slot for a frame of `size` bytes. A lossless writer waits for its readers; `Ok(None)` when it was
@@ -248,7 +276,10 @@ impl Writer {
     pub fn claim(&self, size: usize) -> Result<Option<Slot>, Error> {
         loop {
             self.ensure_segment(size)?;
-            let slot = self.lock().claim(self.options.lossless, size, false);
+            if !self.wait_for_followers() {
+                return Ok(None);
+            }
+            let slot = self.take_slot(size, false);
             // Whatever was free when the wait ended, a reader or another thread may have been faster.
             if slot.is_some() || !self.options.lossless || !self.wait_for_slot() {
                 return Ok(slot);
@@ -331,6 +362,7 @@ impl Writer {
         *head += 1;
         stats.published += 1;
         current.slots.numbers[index] = *head;
+        owner.published[index].store(true, Ordering::Release);
         let segment = &owner.segment;
         segment.write_descriptor(index, descriptor);
         // Release: pairs with the acquire load of whoever finds the number; pixels and descriptor are there with it.
@@ -500,15 +532,21 @@ impl State {
         (0..SEATS).any(|seat| current.segment.has_reader_in(seat))
     }
 
-    /// Whether nobody alive is left in a retired segment with frames to take.
-    fn followers_arrived(&mut self) -> bool {
-        self.retired.iter().all(Retired::is_deserted)
+    /// Whether nobody alive takes frames in a superseded segment any more. Who has been in its seat in the current one has
+    /// either come from there, or is another who has the seat of a dead one now.
+    fn is_deserted(&self, retired: &Retired) -> bool {
+        !(0..SEATS).any(|seat| {
+            let has_followed = self.current.as_ref().is_some_and(|current| {
+                let shared = current.segment.segment.control.seat(seat);
+                shared.state.load(Ordering::Acquire) != seat_state::NEW
+            });
+            !has_followed && retired.segment.has_reader_in(seat)
+        })
     }
-}
 
-impl Retired {
-    fn is_deserted(&self) -> bool {
-        !(0..SEATS).any(|seat| self.segment.has_reader_in(seat))
+    /// Whether the readers of the former segments have come to the current one, or are gone.
+    fn followers_arrived(&mut self) -> bool {
+        self.retired.iter().all(|retired| self.is_deserted(retired))
     }
 }
 
@@ -518,6 +556,7 @@ impl WriterSegment {
             segment: Arc::new(segment),
             control,
             in_hand: core::array::from_fn(|_| false.into()),
+            published: core::array::from_fn(|_| false.into()),
         }
     }
 
@@ -542,6 +581,10 @@ impl Writer {
     /// Ends the channel: readers are told, the names are removed and the locks given back. Memory that was claimed
     /// stays valid. Nothing can be claimed or published after it.
     pub fn close(&self) {
+        // A forked child has a copy of this value, and the channel is still its parent's.
+        if self.forks != sys::forks() {
+            return;
+        }
         // No segment is in the making from here on.
         let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
         let control = Arc::clone(&self.lock().control);

@@ -16,7 +16,7 @@ use crate::{
     files::{self, Aside, Identity},
     layout::{Fixed, MAX_CAPS, MAX_SLOTS, SEATS, WRITER_BYTE, flags, state},
     segment::{self, Access, Segment},
-    semaphore::ControlFile,
+    semaphore::{ControlFile, Taken},
     sys::{self, KeptLock},
     wait::{Waiter, Word},
 };
@@ -50,10 +50,12 @@ impl Writer {
                     std::thread::sleep(Duration::from_millis(20));
                 }
                 Err(error) => return Err(error),
-                Ok(taken) => {
+                Ok((taken, replaced_damaged)) => {
                     return Ok(Self {
                         name,
                         options,
+                        forks: sys::forks(),
+                        replaced_damaged,
                         waiter: Waiter::default(),
                         monitor: Waiter::default(),
                         replacing: Mutex::default(),
@@ -167,7 +169,10 @@ impl Writer {
         state.served = 0;
         state.current = Some(Current {
             segment: Arc::new(WriterSegment::new(segment, Arc::clone(control))),
-            slots: SlotTable::new(FIRST_SLOTS),
+            slots: SlotTable {
+                spare: files::space(control.file()).0,
+                ..SlotTable::new(FIRST_SLOTS)
+            },
             _alive: alive,
         });
         state.stats.segments += 1;
@@ -199,17 +204,27 @@ impl Writer {
         drop(state);
         let segment = owner.as_ref().map(|owner| &owner.segment);
         let busy = || busy(&self.name);
+        // A second writer that starts when the control file is lost makes one, finds this writer alive, and removes it.
+        let foreign = |state: &mut State| {
+            let since = *state.names_foreign_since.get_or_insert_with(Instant::now);
+            if since.elapsed() > BUSY_PATIENCE {
+                Err(busy())
+            } else {
+                Ok(false)
+            }
+        };
         let control_lost = match files::identity_of(control.path()) {
             None => true,
             Some(identity) if identity == control.identity() => false,
-            Some(_) => return Err(busy()),
+            Some(_) => return foreign(&mut self.lock()),
         };
         let segment_lost = match (segment, files::identity_of(&self.name.segment_path())) {
             (None, _) => false,
             (Some(_), None) => true,
             (Some(segment), Some(identity)) if identity == segment.identity => false,
-            (Some(_), Some(_)) => return Err(busy()),
+            (Some(_), Some(_)) => return foreign(&mut self.lock()),
         };
+        self.lock().names_foreign_since = None;
         // As it is when the control file was made again and the segment could not be.
         let locks_differ = owner
             .as_ref()
@@ -218,7 +233,9 @@ impl Writer {
             return Ok(false);
         }
         if control_lost {
-            let (control, lock) = ControlFile::create(&self.name, self.options.perms)?.ok_or_else(busy)?;
+            let Some((control, lock)) = ControlFile::create(&self.name, self.options.perms)? else {
+                return foreign(&mut self.lock());
+            };
             let mut state = self.lock();
             let timeouts = state.control.timeouts();
             state.stats.semaphore_timeouts += timeouts;
@@ -318,25 +335,29 @@ fn busy(name: &ChannelName) -> Error {
 }
 
 /// Gets the writer's lock, and takes over what a dead writer left. Leaves nothing behind when it fails.
-fn take_channel(name: &ChannelName, options: WriterOptions) -> Result<State, Error> {
+fn take_channel(name: &ChannelName, options: WriterOptions) -> Result<(State, Option<String>), Error> {
     let (control, lock, made_here) = open_control(name, options)?;
     let control = Arc::new(control);
     match take_over(name, &control, made_here) {
-        Ok((head, retired)) => Ok(State {
-            control,
-            writer_lock: Some(lock),
-            format: None,
-            wanted_size: 0,
-            current: None,
-            placed: None,
-            retired: retired.into_iter().collect(),
-            head,
-            latency_ns: 0,
-            seats: [SeatRecord::default(); SEATS],
-            names_checked: Instant::now(),
-            served: 0,
-            stats: WriterStats::default(),
-        }),
+        Ok(Left { head, retired, damaged }) => {
+            let state = State {
+                control,
+                writer_lock: Some(lock),
+                format: None,
+                wanted_size: 0,
+                current: None,
+                placed: None,
+                retired: retired.into_iter().collect(),
+                head,
+                latency_ns: 0,
+                seats: [SeatRecord::default(); SEATS],
+                names_checked: Instant::now(),
+                names_foreign_since: None,
+                served: 0,
+                stats: WriterStats::default(),
+            };
+            Ok((state, damaged))
+        }
         Err(error) => {
             if made_here {
                 files::remove_if(control.path(), control.identity());
@@ -361,38 +382,53 @@ fn open_control(name: &ChannelName, options: WriterOptions) -> Result<(ControlFi
         }
         Err(error) => return Err(files::open_error(name.as_str(), &path, "write", &error)),
     }
-    ControlFile::repair(name)?;
+    let repaired = ControlFile::repair(name)?;
     let control = ControlFile::open(name)?.ok_or_else(|| busy(name))?;
-    let (_, lock) = control.take_first([WRITER_BYTE])?.ok_or_else(|| busy(name))?;
+    let Taken::Lock(_, lock) = control.take_first([WRITER_BYTE])? else {
+        return Err(busy(name));
+    };
     // Between opening and locking, the former writer may have removed the name.
     if files::identity_of(&path) != Some(control.identity()) {
         return Err(busy(name));
+    }
+    if repaired {
+        control.initialise()?;
     }
     control.set_perms(options.perms)?;
     Ok((control, lock, false))
 }
 
+/// What a dead writer left.
+#[derive(Default)]
+struct Left {
+    /// Number of its newest frame.
+    head: u64,
+    /// Its segment, in which readers may still be.
+    retired: Option<Retired>,
+    /// What was wrong with it, where it was of no use.
+    damaged: Option<String>,
+}
+
 /// Takes what lies under the channel's name away: the segment of a dead writer of this user. Its readers are told to look
-/// for the next one. Yields the number of its newest frame, and the segment, in which readers may still be.
-fn take_over(
-    name: &ChannelName,
-    control: &Arc<ControlFile>,
-    control_is_new: bool,
-) -> Result<(u64, Option<Retired>), Error> {
+/// for the next one.
+fn take_over(name: &ChannelName, control: &Arc<ControlFile>, control_is_new: bool) -> Result<Left, Error> {
     let path = name.segment_path();
     let opened =
         segment::open_file(name, true).map_err(|error| files::open_error(name.as_str(), &path, "write", &error))?;
     let Some((file, stat)) = opened else {
-        return Ok((0, None));
+        return Ok(Left::default());
     };
     files::require_own(name.as_str(), &path, &file)?;
     let identity = Identity::from(&stat);
     let segment = match Segment::open(name, file, &stat, Access::Write) {
         Ok(segment) => segment,
         // A damaged segment of ours is replaced if it was one: a control file was beside it.
-        Err(Error::Damaged { .. }) if !control_is_new => {
+        Err(Error::Damaged { what, .. }) if !control_is_new => {
             files::remove_if(&path, identity);
-            return Ok((0, None));
+            return Ok(Left {
+                damaged: Some(what),
+                ..Left::default()
+            });
         }
         Err(Error::Damaged { what, .. }) => {
             return Err(Error::Damaged {
@@ -406,13 +442,20 @@ fn take_over(
         // Dying, or alive and about to make its lost control file again.
         return Err(busy(name));
     }
+    let held = control.acquire();
     let head = segment.control.live().head.load(Ordering::Acquire);
     supersede(&segment);
     files::remove_if(&path, identity);
+    drop(held);
     let same_locks = segment.lock_identity() == control.identity();
     let retired = same_locks.then(|| Retired::of_dead_writer(segment, control));
     // A damaged head must not bring the numbers near their end.
-    Ok((if head < 1 << 48 { head } else { 0 }, retired))
+    let head = if head < 1 << 48 { head } else { 0 };
+    Ok(Left {
+        head,
+        retired,
+        damaged: None,
+    })
 }
 
 impl Retired {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{Current, Retired, Slot, State, WriterSegment};
+use super::{Current, Retired, Slot, State, Writer, WriterSegment};
 use crate::{
     layout::{MAX_SLOTS, SEATS, seat_state},
     pins::take_for_writing,
@@ -19,6 +19,10 @@ pub(super) struct SlotTable {
     pub(super) given_back: u64,
     /// The system had no memory for one more.
     pub(super) full: bool,
+    /// One more is being backed, outside the state's lock.
+    pub(super) growing: bool,
+    /// Bytes that the system had for more slots when it was last asked.
+    pub(super) spare: u64,
     /// For each seat the ticket of an owner whose pins do not count: it is dead, or was evicted.
     pub(super) ignored: [Option<u32>; SEATS],
 }
@@ -30,6 +34,8 @@ impl SlotTable {
             backed,
             given_back: 0,
             full: false,
+            growing: false,
+            spare: u64::MAX,
             ignored: [None; SEATS],
         }
     }
@@ -51,6 +57,9 @@ impl SlotTable {
 
     /// Takes `slot` for writing unless it is pinned.
     fn take(&mut self, owner: &WriterSegment, slot: usize) -> bool {
+        if self.pinned(owner) >> slot & 1 == 1 {
+            return false;
+        }
         let number = &owner.segment.slot_head(slot).number;
         self.numbers[slot] = 0;
         take_for_writing(number, || self.pinned(owner) >> slot & 1 == 1)
@@ -98,10 +107,10 @@ impl SlotTable {
 }
 
 impl Current {
-    /// The youngest frame that may give its slot up: older than what is kept for latecomers and, in lossless mode, taken
-    /// by all. Never the newest.
-    fn newest_to_take(&self, head: u64, lossless: bool) -> u64 {
-        let kept = head.saturating_sub(u64::from(self.segment.segment.fixed.retain).max(1));
+    /// The youngest frame that may give its slot up: older than the `retain` that are kept for latecomers and, in lossless
+    /// mode, taken by all. Never the newest.
+    fn newest_to_take(&self, head: u64, lossless: bool, retain: u32) -> u64 {
+        let kept = head.saturating_sub(u64::from(retain.max(1)));
         if lossless {
             kept.min(self.slots.taken_by_all(&self.segment))
         } else {
@@ -109,57 +118,113 @@ impl Current {
         }
     }
 
+    pub(super) fn retain(&self) -> u32 {
+        self.segment.segment.fixed.retain
+    }
+
     fn can_grow(&self) -> bool {
         !self.slots.full && self.slots.backed < self.segment.segment.fixed.slot_count
     }
 
-    /// Slots there are or may be.
+    /// Slots there are or may be, as far as the system's memory goes.
     pub(super) fn capacity(&self) -> u32 {
-        if self.can_grow() {
-            self.segment.segment.fixed.slot_count
-        } else {
-            self.slots.backed
+        let fixed = &self.segment.segment.fixed;
+        if !self.can_grow() {
+            return self.slots.backed;
         }
+        let more = u32::try_from(self.slots.spare / fixed.slot_size).unwrap_or(u32::MAX);
+        self.slots.backed.saturating_add(more).min(fixed.slot_count)
+    }
+
+    /// Slots that memory of this process refers to: drawn into, or published and kept by upstream.
+    fn in_hand(&self) -> u32 {
+        (0..self.slots.backed as usize)
+            .filter(|slot| self.segment.is_in_hand(*slot))
+            .count() as u32
+    }
+}
+
+/// What a look for a slot found.
+enum Found {
+    Slot(Slot),
+    /// None, but this one can be backed: it is the caller's, who does that without the state's lock.
+    ToGrow(Arc<WriterSegment>, usize),
+    Nothing,
+}
+
+impl Writer {
+    /// Finds a slot for a frame of `size` bytes and takes it; never waits for a reader.
+    pub(super) fn take_slot(&self, size: usize, for_upstream: bool) -> Option<Slot> {
+        let size = size as u64;
+        let lossless = self.options.lossless;
+        let found = self.lock().find_slot(lossless, size, for_upstream);
+        let (owner, index) = match found {
+            Found::Slot(slot) => return Some(slot),
+            Found::Nothing => return None,
+            Found::ToGrow(owner, index) => (owner, index),
+        };
+        // Takes milliseconds for a large frame: the system clears the memory.
+        let backed = owner.segment.back_slot(index).is_ok();
+        let mut state = self.lock();
+        let head = state.head;
+        let current = state
+            .current
+            .as_mut()
+            .filter(|current| Arc::ptr_eq(&current.segment, &owner))?;
+        current.slots.growing = false;
+        if backed {
+            current.slots.backed += 1;
+            return current.slots.take(&owner, index).then(|| current.hand_out(index, size));
+        }
+        // The end of growth, until the service has tried again. What there is has to do: fewer frames are kept for
+        // latecomers, and at the worst the newest alone.
+        current.slots.full = true;
+        current
+            .take_scarce(head, lossless)
+            .map(|index| current.hand_out(index, size))
     }
 }
 
 impl State {
-    /// Finds a slot for a frame of `size` bytes and takes it.
-    pub(super) fn claim(&mut self, lossless: bool, size: usize, for_upstream: bool) -> Option<Slot> {
+    fn find_slot(&mut self, lossless: bool, size: u64, for_upstream: bool) -> Found {
         let head = self.head;
-        let current = self.current.as_mut()?;
-        let size = size as u64;
-        if size > current.segment.segment.fixed.slot_size {
-            return None;
-        }
+        let Some(current) = self
+            .current
+            .as_mut()
+            .filter(|current| size <= current.segment.segment.fixed.slot_size)
+        else {
+            return Found::Nothing;
+        };
         if for_upstream {
-            let out = (0..current.slots.backed as usize)
-                .filter(|slot| current.slots.numbers[*slot] == 0 && current.segment.is_in_hand(*slot))
-                .count();
-            if out * 2 >= current.capacity() as usize {
-                return None;
+            // At most half, so that there is one for a copy too. Also what upstream keeps after it was published, as a
+            // decoder does, is not to be had.
+            let out = current.in_hand();
+            if out > 0 && (out + 1) * 2 > current.capacity() {
+                return Found::Nothing;
             }
         }
-        let index = current
-            .take_oldest(head, lossless)
-            .or_else(|| {
-                current
-                    .slots
-                    .ignore_the_dead(&current.segment)
-                    .then(|| current.take_oldest(head, lossless))
-                    .flatten()
-            })
-            .or_else(|| current.grow())?;
-        // Relaxed: only this process looks at it, under the state's lock when it takes slots.
-        current.segment.in_hand[index].store(true, Ordering::Relaxed);
-        Some(Slot {
-            owner: Arc::clone(&current.segment),
-            index,
-            size,
-        })
+        let retain = current.retain();
+        let index = current.take_oldest(head, lossless, retain).or_else(|| {
+            let found = current.slots.ignore_the_dead(&current.segment);
+            found.then(|| current.take_oldest(head, lossless, retain)).flatten()
+        });
+        if let Some(index) = index {
+            return Found::Slot(current.hand_out(index, size));
+        }
+        if current.slots.growing {
+            return Found::Nothing;
+        }
+        if current.can_grow() {
+            current.slots.growing = true;
+            return Found::ToGrow(Arc::clone(&current.segment), current.slots.backed as usize);
+        }
+        match current.take_scarce(head, lossless) {
+            Some(index) => Found::Slot(current.hand_out(index, size)),
+            None => Found::Nothing,
+        }
     }
 
-    /// Whether [`claim`](Self::claim) in lossless mode would find a slot.
+    /// Whether [`Writer::take_slot`] in lossless mode would find a slot.
     pub(super) fn has_claimable(&mut self) -> bool {
         let head = self.head;
         let Some(current) = self.current.as_mut() else {
@@ -167,7 +232,7 @@ impl State {
         };
         let finds = |current: &Current| {
             let free = !current.slots.pinned(&current.segment);
-            let newest = current.newest_to_take(head, true);
+            let newest = current.newest_to_take(head, true, if current.can_grow() { current.retain() } else { 1 });
             current.can_grow() || current.slots.oldest(&current.segment, free, newest).is_some()
         };
         finds(current) || (current.slots.ignore_the_dead(&current.segment) && finds(current))
@@ -175,8 +240,8 @@ impl State {
 }
 
 impl Current {
-    fn take_oldest(&mut self, head: u64, lossless: bool) -> Option<usize> {
-        let newest = self.newest_to_take(head, lossless);
+    fn take_oldest(&mut self, head: u64, lossless: bool, retain: u32) -> Option<usize> {
+        let newest = self.newest_to_take(head, lossless, retain);
         let mut allowed = !self.slots.pinned(&self.segment);
         while let Some(slot) = self.slots.oldest(&self.segment, allowed, newest) {
             if self.slots.take(&self.segment, slot) {
@@ -187,25 +252,28 @@ impl Current {
         None
     }
 
-    /// Backs one more slot.
-    fn grow(&mut self) -> Option<usize> {
-        if !self.can_grow() {
-            return None;
+    /// As [`take_oldest`](Self::take_oldest), where no more slots are to be had and what is pinned leaves none beyond
+    /// those that are kept for latecomers.
+    fn take_scarce(&mut self, head: u64, lossless: bool) -> Option<usize> {
+        self.take_oldest(head, lossless, 1)
+    }
+
+    /// Makes a taken slot the caller's.
+    fn hand_out(&mut self, index: usize, size: u64) -> Slot {
+        // Relaxed: looked at under the state's lock when slots are taken.
+        self.segment.in_hand[index].store(true, Ordering::Relaxed);
+        Slot {
+            owner: Arc::clone(&self.segment),
+            index,
+            size,
         }
-        let slot = self.slots.backed as usize;
-        if self.segment.segment.back_slot(slot).is_err() {
-            // The end of growth, until the service has tried again.
-            self.slots.full = true;
-            return None;
-        }
-        self.slots.backed += 1;
-        self.slots.take(&self.segment, slot).then_some(slot)
     }
 
     /// Tries whether the system has memory again, by backing a slot. What readers are granted must not grow before.
     pub(super) fn retry_growth(&mut self) {
         let slot = self.slots.backed;
         if self.slots.full
+            && !self.slots.growing
             && slot < self.segment.segment.fixed.slot_count
             && self.segment.segment.back_slot(slot as usize).is_ok()
         {
