@@ -47,7 +47,10 @@ fn a_second_writer_is_refused_with_the_pid() {
         matches!(second, Err(Error::Busy { pid: Some(pid), .. }) if pid == std::process::id()),
         "{second:?}"
     );
-    assert!(began.elapsed() >= Duration::from_secs(2), "a killed one needs a moment to die");
+    assert!(
+        began.elapsed() >= Duration::from_secs(2),
+        "a killed one needs a moment to die"
+    );
     assert!(publish(&first, 2), "the first goes on");
 }
 

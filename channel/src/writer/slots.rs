@@ -101,7 +101,9 @@ impl Current {
     /// The youngest frame that may give its slot up: older than what is kept for latecomers and, in lossless mode, taken
     /// by all. Never the newest.
     fn newest_to_take(&self, head: u64, lossless: bool) -> u64 {
-        let kept = head.saturating_sub(u64::from(self.segment.segment.fixed.retain).max(1));
+        // Where the system has no memory for more slots, fewer frames are kept rather than none published.
+        let retain = self.segment.segment.fixed.retain.min(self.capacity() - 1).max(1);
+        let kept = head.saturating_sub(retain.into());
         if lossless {
             kept.min(self.slots.taken_by_all(&self.segment))
         } else {
@@ -149,7 +151,14 @@ impl State {
                     .then(|| current.take_oldest(head, lossless))
                     .flatten()
             })
-            .or_else(|| current.grow())?;
+            .or_else(|| current.grow())
+            .or_else(|| {
+                current
+                    .slots
+                    .full
+                    .then(|| current.take_oldest(head, lossless))
+                    .flatten()
+            })?;
         // Relaxed: only this process looks at it, under the state's lock when it takes slots.
         current.segment.in_hand[index].store(true, Ordering::Relaxed);
         Some(Slot {
