@@ -101,6 +101,10 @@ fn memory_is_published_once_and_not_taken_while_it_is_in_hand() {
     let writer = channel.writer(slots(8));
     let mut slot = writer.claim(common::SIZE).unwrap().unwrap();
     slot.as_mut().fill(77);
+    // As a GstMemory does, which keeps the address of what it wraps.
+    let (start, size) = (slot.as_mut().as_ptr(), slot.as_mut().len());
+    // SAFETY: the slot's memory, which stays mapped and unchanged while `slot` lives.
+    let memory = unsafe { std::slice::from_raw_parts(start, size) };
     let descriptor = FrameDescriptor {
         size: common::SIZE as u64,
         offset: 77,
@@ -114,13 +118,17 @@ fn memory_is_published_once_and_not_taken_while_it_is_in_hand() {
     writer.publish(&slot, descriptor).unwrap();
     let again = writer.publish(&slot, descriptor);
     assert!(matches!(again, Err(Error::NotPublishable { .. })), "{again:?}");
-    let in_place = writer.publish_in_place(slot.as_mut(), descriptor);
+    let in_place = writer.publish_in_place(memory, descriptor);
     assert!(matches!(in_place, Err(Error::NotPublishable { .. })), "{in_place:?}");
+    assert!(
+        slot.is_published() && slot.as_mut().is_empty(),
+        "nobody draws into a published frame"
+    );
     for value in 1..=50 {
         assert!(publish(&writer, value % 70));
     }
-    assert!(common::is_filled(slot.as_mut(), 77), "it was taken under its holder");
-    assert!(writer.is_own_memory(slot.as_mut()));
+    assert!(common::is_filled(memory, 77), "it was taken under its holder");
+    assert!(writer.is_own_memory(memory));
     assert!(!writer.is_own_memory(&[0; 16]));
     let foreign = writer.publish_in_place(&[0; 16], FrameDescriptor::default());
     assert!(matches!(foreign, Err(Error::NotPublishable { .. })));

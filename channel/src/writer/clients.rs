@@ -232,13 +232,16 @@ impl State {
                 retired.give_back(lossless);
             }
         }
-        let current = self.current.is_some();
-        let deserted: Vec<bool> = self.retired.iter().map(|retired| self.is_deserted(retired)).collect();
-        let mut deserted = deserted.into_iter();
-        self.retired
-            .retain(|retired| !(deserted.next() == Some(true) && current && retired.is_empty()));
-        let too_many = self.retired.len().saturating_sub(MAX_RETIRED);
-        self.retired.drain(..too_many);
+        self.forget_retired();
+    }
+
+    /// Lets go of superseded segments that nobody has anything of any more.
+    pub(super) fn forget_retired(&mut self) {
+        let mut retired = std::mem::take(&mut self.retired);
+        retired.retain(|retired| !(retired.is_empty() && self.is_deserted(retired)));
+        let too_many = retired.len().saturating_sub(MAX_RETIRED);
+        retired.drain(..too_many);
+        self.retired = retired;
     }
 }
 

@@ -124,6 +124,7 @@ impl Writer {
             for retired in &mut state.retired {
                 retired.give_back(self.options.lossless);
             }
+            state.forget_retired();
             drop(state);
             made = Segment::create(fixed, &format.caps, FIRST_SLOTS, self.options.perms);
         }
@@ -222,7 +223,7 @@ impl Writer {
             (None, _) => false,
             (Some(_), None) => true,
             (Some(segment), Some(identity)) if identity == segment.identity => false,
-            (Some(_), Some(_)) => return foreign(&mut self.lock()),
+            (Some(_), Some(_)) => return Err(busy()),
         };
         self.lock().names_foreign_since = None;
         // As it is when the control file was made again and the segment could not be.

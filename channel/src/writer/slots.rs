@@ -8,6 +8,9 @@ use crate::{
     pins::take_for_writing,
 };
 
+/// How many times slots are tried again that readers refused in the last moment.
+const REFUSED_ROUNDS: u32 = 4;
+
 /// What the writer knows of its slots.
 #[derive(Debug)]
 pub(super) struct SlotTable {
@@ -176,8 +179,7 @@ impl Writer {
             current.slots.backed += 1;
             return current.slots.take(&owner, index).then(|| current.hand_out(index, size));
         }
-        // The end of growth, until the service has tried again. What there is has to do: fewer frames are kept for
-        // latecomers, and at the worst the newest alone.
+        // The end of growth, until the service has tried again. What there is has to do.
         current.slots.full = true;
         current
             .take_scarce(head, lossless)
@@ -218,10 +220,12 @@ impl State {
             current.slots.growing = true;
             return Found::ToGrow(Arc::clone(&current.segment), current.slots.backed as usize);
         }
-        match current.take_scarce(head, lossless) {
-            Some(index) => Found::Slot(current.hand_out(index, size)),
-            None => Found::Nothing,
+        if current.slots.full
+            && let Some(index) = current.take_scarce(head, lossless)
+        {
+            return Found::Slot(current.hand_out(index, size));
         }
+        Found::Nothing
     }
 
     /// Whether [`Writer::take_slot`] in lossless mode would find a slot.
@@ -232,7 +236,8 @@ impl State {
         };
         let finds = |current: &Current| {
             let free = !current.slots.pinned(&current.segment);
-            let newest = current.newest_to_take(head, true, if current.can_grow() { current.retain() } else { 1 });
+            let retain = if current.slots.full { 1 } else { current.retain() };
+            let newest = current.newest_to_take(head, true, retain);
             current.can_grow() || current.slots.oldest(&current.segment, free, newest).is_some()
         };
         finds(current) || (current.slots.ignore_the_dead(&current.segment) && finds(current))
@@ -242,18 +247,28 @@ impl State {
 impl Current {
     fn take_oldest(&mut self, head: u64, lossless: bool, retain: u32) -> Option<usize> {
         let newest = self.newest_to_take(head, lossless, retain);
-        let mut allowed = !self.slots.pinned(&self.segment);
-        while let Some(slot) = self.slots.oldest(&self.segment, allowed, newest) {
-            if self.slots.take(&self.segment, slot) {
-                return Some(slot);
+        // Readers that lag as far as can be try for the very slots that are taken here, and each try refuses a slot for an
+        // instant. The numbers are 0 by then, so that it is over in the next round.
+        for _ in 0..REFUSED_ROUNDS {
+            let mut allowed = !self.slots.pinned(&self.segment);
+            let mut refused = false;
+            while let Some(slot) = self.slots.oldest(&self.segment, allowed, newest) {
+                if self.slots.take(&self.segment, slot) {
+                    return Some(slot);
+                }
+                refused = true;
+                allowed &= !(1 << slot);
             }
-            allowed &= !(1 << slot);
+            if !refused {
+                break;
+            }
+            core::hint::spin_loop();
         }
         None
     }
 
-    /// As [`take_oldest`](Self::take_oldest), where no more slots are to be had and what is pinned leaves none beyond
-    /// those that are kept for latecomers.
+    /// As [`take_oldest`](Self::take_oldest), where the system has no memory for more slots: fewer frames are kept for
+    /// latecomers rather than none published, at the worst the newest alone.
     fn take_scarce(&mut self, head: u64, lossless: bool) -> Option<usize> {
         self.take_oldest(head, lossless, 1)
     }

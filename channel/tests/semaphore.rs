@@ -1,0 +1,216 @@
+//! The semaphore is a courtesy: nothing that is done to it stops the channel, and it is put right again.
+
+mod common;
+
+use std::{
+    ffi::CString,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use common::{Channel, Service, peer::Peer, publish, slots, wait_until};
+use nix::libc;
+
+/// The named semaphore, as any program opens it.
+struct Semaphore(*mut libc::sem_t);
+
+unsafe impl Send for Semaphore {}
+unsafe impl Sync for Semaphore {}
+
+impl Semaphore {
+    fn open(channel: &Channel) -> Self {
+        let name = CString::new(format!("/{}", channel.as_str())).unwrap();
+        let semaphore = unsafe { libc::sem_open(name.as_ptr(), 0) };
+        assert!(
+            !std::ptr::eq(semaphore, libc::SEM_FAILED),
+            "{:?}",
+            nix::errno::Errno::last()
+        );
+        Self(semaphore)
+    }
+
+    fn wait(&self) {
+        while unsafe { libc::sem_wait(self.0) } != 0 {}
+    }
+
+    fn try_wait(&self) -> bool {
+        unsafe { libc::sem_trywait(self.0) == 0 }
+    }
+
+    fn post(&self) {
+        assert_eq!(unsafe { libc::sem_post(self.0) }, 0);
+    }
+
+    fn value(&self) -> i32 {
+        let mut value = -1;
+        assert_eq!(unsafe { libc::sem_getvalue(self.0, &raw mut value) }, 0);
+        value
+    }
+}
+
+impl Drop for Semaphore {
+    fn drop(&mut self) {
+        unsafe { libc::sem_close(self.0) };
+    }
+}
+
+/// Somebody takes it and never gives it back: one wait of 2 ms an episode, and after a second all is well.
+#[test]
+fn one_that_is_held_for_ever_costs_one_delay_and_heals() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(4));
+    assert!(publish(&writer, 1));
+    let semaphore = Semaphore::open(&channel);
+    assert_eq!((semaphore.value(), writer.stats().semaphore_timeouts), (1, 0));
+    for episode in 1..=2 {
+        semaphore.wait();
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(800) {
+            assert!(publish(&writer, 2));
+            assert_eq!(writer.stats().semaphore_timeouts, episode);
+            assert_eq!(semaphore.value(), 0);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(250));
+        assert!(publish(&writer, 3));
+        assert_eq!(semaphore.value(), 1);
+        // The holder comes back after all: two could be inside at once, until the next publish.
+        semaphore.post();
+        assert!(publish(&writer, 4));
+        assert_eq!((semaphore.value(), writer.stats().semaphore_timeouts), (1, episode));
+    }
+}
+
+/// It heals too when nothing is published any more.
+#[test]
+fn one_that_is_held_for_ever_heals_in_a_pause() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(4));
+    assert!(publish(&writer, 1));
+    let _service = Service::of(&writer);
+    let semaphore = Semaphore::open(&channel);
+    semaphore.wait();
+    assert!(publish(&writer, 2));
+    wait_until("healed", Duration::from_secs(3), || semaphore.value() == 1);
+    assert_eq!(writer.stats().semaphore_timeouts, 1);
+}
+
+#[test]
+fn one_that_is_posted_too_often_has_the_value_1_after_a_publish() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(4));
+    assert!(publish(&writer, 1));
+    let semaphore = Semaphore::open(&channel);
+    for _ in 0..10 {
+        semaphore.post();
+    }
+    assert!(publish(&writer, 2));
+    assert_eq!(semaphore.value(), 1);
+    assert_eq!(writer.stats().semaphore_timeouts, 0);
+}
+
+#[test]
+fn one_that_is_unlinked_comes_back() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(4));
+    assert!(publish(&writer, 1));
+    let name = CString::new(format!("/{}", channel.as_str())).unwrap();
+    assert_eq!(unsafe { libc::sem_unlink(name.as_ptr()) }, 0);
+    let _service = Service::of(&writer);
+    assert!(publish(&writer, 2));
+    wait_until("restored", Duration::from_secs(2), || channel.semaphore().exists());
+    assert!(publish(&writer, 3));
+    let semaphore = Semaphore::open(&channel);
+    wait_until("in use", Duration::from_secs(1), || semaphore.value() == 1);
+}
+
+/// Whoever holds it sees the channel at rest, though the writer runs as fast as it can.
+#[test]
+fn under_it_the_channel_is_at_rest() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(8));
+    assert!(publish(&writer, 1));
+    let (semaphore, peer) = (Semaphore::open(&channel), Peer::open(&channel));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut value = 1;
+            while !stop.load(Ordering::Relaxed) {
+                value += 1;
+                assert!(publish(&writer, value));
+            }
+        });
+        let (mut looks, mut changed) = (0, 0);
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(500) {
+            if !semaphore.try_wait() {
+                std::hint::spin_loop();
+                continue;
+            }
+            let waited_before = writer.stats().semaphore_timeouts;
+            let head = peer.live().head.load(Ordering::SeqCst);
+            std::thread::yield_now();
+            let still = peer.numbers().last() == Some(&head) && peer.live().head.load(Ordering::SeqCst) == head;
+            semaphore.post();
+            // A holder that was put off its processor for 2 ms is gone around.
+            changed += u32::from(!still && writer.stats().semaphore_timeouts == waited_before);
+            looks += 1;
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(looks > 20, "{looks}");
+        // One look may fall between the writer's giving up and its counting of that, seen from here.
+        assert!(changed <= 1, "{changed} of {looks} looks");
+    });
+}
+
+/// Counts can be asked for at any time, by any thread, also while the semaphore is not to be had.
+#[test]
+fn asking_for_counts_never_stops_the_writer() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(8));
+    assert!(publish(&writer, 1));
+    let _service = Service::of(&writer);
+    let semaphore = Semaphore::open(&channel);
+    let (done, sender) = {
+        let (sender, done) = std::sync::mpsc::channel();
+        (done, sender)
+    };
+    let stop = std::sync::Arc::new(AtomicBool::new(false));
+    for _ in 0..2 {
+        let (writer, stop) = (std::sync::Arc::clone(&writer), std::sync::Arc::clone(&stop));
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                writer.stats();
+            }
+        });
+    }
+    std::thread::spawn({
+        let writer = std::sync::Arc::clone(&writer);
+        move || {
+            for value in 0..3000 {
+                assert!(publish(&writer, value));
+            }
+            let _ = sender.send(());
+        }
+    });
+    let began = Instant::now();
+    let ended = loop {
+        if semaphore.try_wait() {
+            std::thread::sleep(Duration::from_micros(100));
+            semaphore.post();
+        }
+        if done.try_recv().is_ok() {
+            break true;
+        }
+        if began.elapsed() > Duration::from_secs(20) {
+            break false;
+        }
+    };
+    stop.store(true, Ordering::Relaxed);
+    if !ended {
+        // Threads that wait for each other can not be joined.
+        eprintln!("the writer has stopped for ever");
+        std::process::exit(1);
+    }
+}

@@ -1,0 +1,290 @@
+//! A full /dev/shm is an error that says so, and no signal.
+//!
+//! Each test runs in a process with a mount namespace and a small /dev/shm of its own; where that is not allowed there
+//! is nothing to test.
+
+mod common;
+
+use std::{process::Command, time::Duration};
+
+use common::{
+    Channel, Service,
+    child::{self, Child, say},
+    next, publish, publish_sized, slots, wait_until,
+};
+use nix::unistd::Uid;
+use rsshm_channel::{Error, Format, ReadLimits, Writer, WriterOptions};
+
+const KIB: usize = 1024;
+
+#[test]
+fn child() {
+    child::play(&[
+        ("too small", too_small),
+        ("not even a semaphore", not_even_a_semaphore),
+        ("no growth", no_growth),
+        ("recovers", recovers),
+        ("gives back", gives_back),
+        ("gives up", gives_up),
+        ("fits 32 MiB", fits_32_mib),
+    ]);
+}
+
+/// Runs a role with `size` bytes of shared memory. It ends with "done".
+fn run(role: &str, size: usize) {
+    let wrapper: &[&str] = if Uid::effective().is_root() {
+        &["unshare", "--mount", "--propagation", "private"]
+    } else {
+        &["unshare", "--map-root-user", "--mount"]
+    };
+    let allowed = Command::new(wrapper[0]).args(&wrapper[1..]).arg("true").status();
+    if !allowed.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no mount namespace to be had");
+        return;
+    }
+    Child::start_with(role, &size.to_string(), wrapper).expect("done");
+}
+
+fn mount(size: &str) {
+    let options = format!("size={size}");
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", &options, "tmpfs", "/dev/shm"])
+        .status();
+    assert!(mounted.unwrap().success());
+}
+
+fn names() -> Vec<String> {
+    let entries = std::fs::read_dir("/dev/shm").unwrap();
+    entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+fn fill(path: &str) {
+    // As much as there is, and then less and less.
+    let mut bytes = Vec::new();
+    for step in [64 * KIB, 4 * KIB] {
+        while {
+            bytes.resize(bytes.len() + step, 1);
+            std::fs::write(path, &bytes).is_ok()
+        } {}
+        bytes.truncate(bytes.len() - step);
+        std::fs::write(path, &bytes).unwrap();
+    }
+}
+
+#[test]
+fn a_segment_that_does_not_fit_is_an_error_that_names_the_bytes() {
+    run("too small", 1024 * KIB);
+}
+
+fn too_small(size: &str) {
+    mount(size);
+    let channel = Channel::new();
+    let writer = Writer::open(channel.0.clone(), WriterOptions::default()).unwrap();
+    writer.set_format(Format::fixed_size("large", 500 * KIB));
+    for _ in 0..3 {
+        match writer.claim(500 * KIB) {
+            Err(
+                error @ Error::NoSpace {
+                    wanted,
+                    slots: 3,
+                    free,
+                    total,
+                    ..
+                },
+            ) => {
+                assert!(wanted > 1500 * KIB as u64 && free < total && total == 1024 * KIB as u64);
+                let said = error.to_string();
+                for number in [wanted, free, total] {
+                    assert!(said.contains(&number.to_string()), "{said}");
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(names(), [format!("sem.{}", channel.as_str())]);
+    }
+    // Smaller ones do fit.
+    writer.set_format(Format::fixed_size("small", 50 * KIB));
+    assert!(publish_sized(&writer, 1, 50 * KIB));
+    drop(writer);
+    assert!(names().is_empty());
+    say("done");
+}
+
+#[test]
+fn no_room_for_anything_is_an_error_too() {
+    run("not even a semaphore", 256 * KIB);
+}
+
+fn not_even_a_semaphore(size: &str) {
+    mount(size);
+    fill("/dev/shm/filler");
+    let channel = Channel::new();
+    let refused = Writer::open(channel.0.clone(), WriterOptions::default());
+    assert!(refused.is_err(), "{refused:?}");
+    assert_eq!(names(), ["filler"]);
+    say("done");
+}
+
+#[test]
+fn growth_that_fails_is_lived_with_and_tried_again() {
+    run("no growth", 1024 * KIB);
+}
+
+fn no_growth(size: &str) {
+    mount(size);
+    let channel = Channel::new();
+    let writer = channel.writer(slots(64));
+    assert!(publish(&writer, 1));
+    fill("/dev/shm/filler");
+    let service = Service::of(&writer);
+    let mut claimed = Vec::new();
+    while let Some(slot) = writer.claim(common::SIZE).unwrap() {
+        claimed.push(slot);
+    }
+    assert_eq!((writer.stats().slots, claimed.len()), (3, 2));
+    claimed.clear();
+    let (mut reader, mut copy) = (channel.reader(), Vec::new());
+    for value in 2..100 {
+        assert!(publish(&writer, value), "a slot for {value}");
+        let frame = next(&mut reader, &mut copy);
+        common::check(&frame, &copy, value);
+    }
+    std::fs::remove_file("/dev/shm/filler").unwrap();
+    wait_until("it grows again", Duration::from_secs(3), || writer.stats().slots > 3);
+    while let Some(slot) = writer.claim(common::SIZE).unwrap() {
+        claimed.push(slot);
+    }
+    assert_eq!(writer.stats().slots, writer_slots(&channel));
+    drop(service);
+    say("done");
+}
+
+fn writer_slots(channel: &Channel) -> u32 {
+    let observer = rsshm_channel::Observer::open(channel).unwrap().unwrap();
+    let bytes = std::fs::metadata(channel.segment()).unwrap().len() - observer.fixed().slots_offset;
+    (bytes / observer.fixed().slot_size) as u32
+}
+
+#[test]
+fn a_writer_that_had_no_room_goes_on_when_there_is() {
+    run("recovers", 1024 * KIB);
+}
+
+fn recovers(size: &str) {
+    mount(size);
+    let channel = Channel::new();
+    let writer = channel.writer(slots(4));
+    assert!(publish(&writer, 1));
+    let service = Service::of(&writer);
+    let (mut reader, mut copy) = (channel.reader(), Vec::new());
+    common::check(&next(&mut reader, &mut copy), &copy, 1);
+    fill("/dev/shm/filler");
+    writer.set_format(Format::fixed_size("large", 100 * KIB));
+    for _ in 0..2 {
+        let refused = writer.claim(100 * KIB);
+        assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
+    }
+    std::fs::remove_file("/dev/shm/filler").unwrap();
+    assert!(publish_sized(&writer, 2, 100 * KIB));
+    // The same reader, whether it noticed the gap or not.
+    loop {
+        match reader
+            .next(&mut copy, ReadLimits::default(), Some(Duration::from_secs(5)))
+            .unwrap()
+        {
+            rsshm_channel::Next::Frame(frame) => {
+                common::check(&frame, &copy, 2);
+                assert_eq!(frame.number, 2);
+                break;
+            }
+            rsshm_channel::Next::Lost => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    // And one that could not start again leaves nothing either.
+    fill("/dev/shm/filler");
+    writer.set_format(Format::fixed_size("larger", 200 * KIB));
+    assert!(writer.claim(200 * KIB).is_err());
+    drop((service, writer));
+    assert_eq!(names(), ["filler"]);
+    say("done");
+}
+
+#[test]
+fn an_old_segment_gives_its_memory_to_the_new_one() {
+    run("gives back", 1024 * KIB);
+}
+
+/// Two segments have no room beside each other; a frame that is held stays.
+fn gives_back(size: &str) {
+    mount(size);
+    let channel = Channel::new();
+    let writer = channel.writer(slots(4));
+    writer.set_format(Format::fixed_size("one", 150 * KIB));
+    assert!(publish_sized(&writer, 1, 150 * KIB));
+    let service = Service::of(&writer);
+    let (mut reader, mut copy) = (channel.reader(), Vec::new());
+    common::check(&next(&mut reader, &mut copy), &copy, 1);
+    for (value, caps) in (2..20).zip(["two", "three"].into_iter().cycle()) {
+        writer.set_format(Format::fixed_size(caps, 150 * KIB));
+        assert!(publish_sized(&writer, value, 150 * KIB));
+        let frame = next(&mut reader, &mut copy);
+        common::check(&frame, &copy, value);
+        assert_eq!(reader.caps(), caps);
+    }
+    assert_eq!(writer.stats().segments, 19);
+    drop(service);
+    say("done");
+}
+
+#[test]
+fn a_held_frame_survives_a_full_memory() {
+    run("gives up", 1024 * KIB);
+}
+
+/// What is held is not given back, even where that makes the next segment impossible.
+fn gives_up(size: &str) {
+    mount(size);
+    let channel = Channel::new();
+    // Six slots: two for the reader beside those that are kept.
+    let writer = channel.writer(slots(7));
+    let service = Service::of(&writer);
+    let (mut reader, mut copy) = (channel.reader(), Vec::new());
+    let held = common::next_in_place(&writer, &mut reader, &mut copy);
+    fill("/dev/shm/filler");
+    writer.set_format(Format::fixed_size("large", 400 * KIB));
+    assert!(matches!(writer.claim(400 * KIB), Err(Error::NoSpace { .. })));
+    std::thread::sleep(Duration::from_millis(1300));
+    common::check_bytes(&held, &[]);
+    drop(service);
+    say("done");
+}
+
+#[test]
+fn a_1080p_channel_with_two_readers_fits_32_mib() {
+    run("fits 32 MiB", 32 * 1024 * KIB);
+}
+
+fn fits_32_mib(size: &str) {
+    mount(size);
+    let frame_size = 1920 * 1080 * 3 / 2;
+    let channel = Channel::new();
+    let writer = channel.writer(WriterOptions::default());
+    writer.set_format(Format::fixed_size("video/x-raw,format=NV12", frame_size));
+    assert!(publish_sized(&writer, 1, frame_size));
+    let _service = Service::of(&writer);
+    let mut readers = [channel.reader(), channel.reader()];
+    let mut copy = Vec::new();
+    for value in 2..30 {
+        for reader in &mut readers {
+            let frame = next(reader, &mut copy);
+            common::check(&frame, &copy, value - 1);
+        }
+        assert!(publish_sized(&writer, value, frame_size));
+    }
+    let stats = writer.stats();
+    assert!(stats.bytes <= 16 << 20, "half of what was free: {stats:?}");
+    say("done");
+}
