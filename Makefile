@@ -28,15 +28,16 @@ define install_missing
 endef
 
 .PHONY: build
-build: ## builds the plugin: target/release/libgstrsshm.so
-	$(call install_missing,$(BUILD_PACKAGES))
+build: ## builds the plugin: target/plugin/libgstrsshm.so
+	@$(call install_missing,$(BUILD_PACKAGES))
 	$(CARGO) build --release --locked
+	# Into a folder of its own: GStreamer searches all below GST_PLUGIN_PATH, and target/release is full of libraries.
+	install -D -m 644 target/release/libgstrsshm.so target/plugin/libgstrsshm.so
 
 .PHONY: demo
-demo: ## one program shows what another one captures; Ctrl-C ends it
-	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(DEMO_PACKAGES))
-	$(CARGO) build --release --locked
-	exec pipelines/demo.sh target/release
+demo: build ## one program shows what another one captures; Ctrl-C ends it
+	@$(call install_missing,$(RUN_PACKAGES) $(DEMO_PACKAGES))
+	GST_PLUGIN_PATH="$$PWD/target/plugin$${GST_PLUGIN_PATH:+:$$GST_PLUGIN_PATH}" exec pipelines/demo.sh
 
 .PHONY: test
 test: ## all checks and tests
@@ -53,7 +54,7 @@ test: ## all checks and tests
 
 .PHONY: install
 install: build ## puts the plugin where GStreamer looks for it
-	$(SUDO) install -D -m 644 target/release/libgstrsshm.so "$(DESTDIR)$$(pkg-config --variable=pluginsdir gstreamer-1.0)/libgstrsshm.so"
+	$(SUDO) install -D -m 644 target/plugin/libgstrsshm.so "$(DESTDIR)$$(pkg-config --variable=pluginsdir gstreamer-1.0)/libgstrsshm.so"
 
 .PHONY: uninstall
 uninstall: ## removes it

@@ -1,5 +1,5 @@
 #!/bin/bash
-# demo.sh [PLUGIN-FOLDER]
+# demo.sh
 #
 # One camera, two programs: a writer publishes the camera (a test picture where there is none) on the channel cam0, a
 # reader shows it in a window. Without a display the reader saves a few pictures. A third program prints live figures.
@@ -10,12 +10,6 @@
 set -euo pipefail
 case "${1:-}" in -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;; esac
 
-if [ -n "${1:-}" ]; then
-	# A folder of its own: GStreamer searches the whole tree below a plugin folder.
-	plugins=$(mktemp -d)
-	ln -s "$(realpath "$1")/libgstrsshm.so" "$plugins/"
-	export GST_PLUGIN_PATH="$plugins${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}"
-fi
 channel=${DEMO_CHANNEL:-cam0}
 pictures=${DEMO_PICTURES:-demo-pictures}
 display=${DISPLAY:-}${WAYLAND_DISPLAY:-}
@@ -28,7 +22,6 @@ finish() {
 	trap - EXIT INT TERM
 	for pid in "${processes[@]}"; do kill -INT "$pid" 2>/dev/null || true; done
 	for pid in "${processes[@]}"; do wait "$pid" 2>/dev/null || true; done
-	[ -z "${plugins:-}" ] || rm -rf "$plugins"
 	left=$(find /dev/shm -maxdepth 1 \( -name "$channel" -o -name "sem.$channel" \) | wc -l)
 	echo "Stopped. Files of the channel left in /dev/shm: $left"
 }
