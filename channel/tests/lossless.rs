@@ -21,7 +21,7 @@ const FRAMES: u64 = 500;
 
 #[test]
 fn child() {
-    child::play(&[("reads for a while", reads_for_a_while)]);
+    child::play(&[("reads for a while", reads_for_a_while), ("takes one", takes_one)]);
 }
 
 fn reads_for_a_while(channel: &str) {
@@ -201,4 +201,60 @@ fn the_wait_for_a_reader_ends_with_the_first() {
         writer.interrupt();
         assert!(!waiting.join().unwrap());
     });
+}
+
+/// The seat of a reader that died in a superseded segment may be another's by now, who is in the new one: nobody waits
+/// for it in the old.
+#[test]
+fn a_new_owner_of_a_dead_followers_seat_is_not_waited_for() {
+    let channel = Channel::new();
+    let writer = channel.writer(lossless(12));
+    let service = Service::of(&writer);
+    assert!(publish(&writer, 1));
+    let mut follower = channel.reader();
+    let mut copy = Vec::new();
+    check(&next(&mut follower, &mut copy), &copy, 1);
+    // In the first segment, and stays there: its process stops.
+    let mut victim = Child::start("takes one", channel.as_str());
+    victim.expect("took one");
+    victim.signal(nix::sys::signal::Signal::SIGSTOP);
+    writer.set_format(Format::fixed_size("another", common::SIZE));
+    let mut slot = writer.claim_for_upstream(common::SIZE).unwrap().unwrap();
+    slot.as_mut().fill(2);
+    victim.kill();
+    drop(follower);
+    // Two newcomers: one of them sits where the dead one sat.
+    let mut newcomers = [channel.reader(), channel.reader()];
+    for newcomer in &mut newcomers {
+        let limits = ReadLimits::default();
+        let nothing = newcomer.next(&mut copy, limits, Some(Duration::from_millis(50)));
+        assert!(matches!(nothing, Ok(Next::TimedOut)), "{nothing:?}");
+    }
+    common::wait_until("both are counted", Duration::from_secs(1), || service.seen().count == 2);
+    let watch = Arc::clone(&writer);
+    let watchdog = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(3));
+        watch.interrupt();
+    });
+    assert!(writer.wait_for_followers(), "it waits for who is gone");
+    writer
+        .publish(
+            &slot,
+            FrameDescriptor {
+                size: common::SIZE as u64,
+                ..Default::default()
+            },
+        )
+        .unwrap();
+    for newcomer in &mut newcomers {
+        assert_eq!(next(newcomer, &mut copy).number, 2);
+    }
+    drop(watchdog);
+}
+
+fn takes_one(channel: &str) {
+    let mut reader = Reader::new(ChannelName::new(channel).unwrap(), ReaderOptions::default());
+    let _frame = next(&mut reader, &mut Vec::new());
+    say("took one");
+    listen();
 }
