@@ -116,6 +116,53 @@ impl RsShmSink {
         self.num_clients.swap(count, Ordering::Relaxed) != count
     }
 
+    /// Opens the channel.
+    fn open(&self) -> Result<(), gst::ErrorMessage> {
+        let settings = lock(&self.settings).clone();
+        let name = uri::channel_name(settings.channel.as_deref(), &self.obj().name())?;
+        gst::meta::CustomMeta::register(NO_SLOT_META, &[]);
+        let opening = |error: &Error| error::message(error, gst::ResourceError::OpenWrite);
+        let writer = Writer::open(name, settings.writer).map_err(|error| opening(&error))?;
+        if let Some(what) = writer.replaced_damaged() {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Failed,
+                (
+                    "channel {}: the segment that was left there is not usable and was replaced: {what}",
+                    writer.name()
+                )
+            );
+        }
+        let writer = Arc::new(writer);
+        for count in [
+            &self.counts.in_place,
+            &self.counts.foreign,
+            &self.counts.repeated,
+            &self.counts.no_slot,
+            &self.counts.dropped,
+        ] {
+            count.store(0, Ordering::Relaxed);
+        }
+        *lock(&self.stream) = Stream::default();
+        let monitor = Monitor::start(&self.obj(), &writer)
+            .map_err(|error| gst::error_msg!(gst::ResourceError::Failed, ("no thread for the channel: {error}")))?;
+        gst::info!(CAT, imp = self, "channel {} is open", writer.name());
+        *lock(&self.session) = Some(Session { writer, monitor });
+        Ok(())
+    }
+
+    /// Ends the channel.
+    fn close(&self) {
+        let session = lock(&self.session).take();
+        if let Some(Session { writer, monitor }) = session {
+            monitor.stop();
+            writer.close();
+        }
+        if self.set_num_clients(0) {
+            self.obj().notify("num-clients");
+        }
+    }
+
     /// Decides how frames are paced, and tells readers when to expect them.
     ///
     /// A live upstream's frames leave at once: the base class would hold each until its latency is over, and with it the
@@ -442,6 +489,22 @@ impl ElementImpl for RsShmSink {
         &TEMPLATES
     }
 
+    // Not in the base class's start(), which adds an error of its own, that says nothing, to ours.
+    fn change_state(&self, transition: gst::StateChange) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        if transition == gst::StateChange::NullToReady {
+            self.open().map_err(|message| {
+                self.post_error_message(message);
+                gst::StateChangeError
+            })?;
+        }
+        let changed = self.parent_change_state(transition);
+        let ends = transition == gst::StateChange::ReadyToNull;
+        if ends || (transition == gst::StateChange::NullToReady && changed.is_err()) {
+            self.close();
+        }
+        changed
+    }
+
     fn send_event(&self, event: gst::Event) -> bool {
         let is_latency = event.type_() == gst::EventType::Latency;
         let sent = self.parent_send_event(event);
@@ -453,52 +516,6 @@ impl ElementImpl for RsShmSink {
 }
 
 impl BaseSinkImpl for RsShmSink {
-    fn start(&self) -> Result<(), gst::ErrorMessage> {
-        let settings = lock(&self.settings).clone();
-        let name = uri::channel_name(settings.channel.as_deref(), &self.obj().name())?;
-        gst::meta::CustomMeta::register(NO_SLOT_META, &[]);
-        let opening = |error: &Error| error::message(error, gst::ResourceError::OpenWrite);
-        let writer = Writer::open(name, settings.writer).map_err(|error| opening(&error))?;
-        if let Some(what) = writer.replaced_damaged() {
-            gst::element_imp_warning!(
-                self,
-                gst::ResourceError::Failed,
-                (
-                    "channel {}: the segment that was left there is not usable and was replaced: {what}",
-                    writer.name()
-                )
-            );
-        }
-        let writer = Arc::new(writer);
-        for count in [
-            &self.counts.in_place,
-            &self.counts.foreign,
-            &self.counts.repeated,
-            &self.counts.no_slot,
-            &self.counts.dropped,
-        ] {
-            count.store(0, Ordering::Relaxed);
-        }
-        *lock(&self.stream) = Stream::default();
-        let monitor = Monitor::start(&self.obj(), &writer)
-            .map_err(|error| gst::error_msg!(gst::ResourceError::Failed, ("no thread for the channel: {error}")))?;
-        gst::info!(CAT, imp = self, "channel {} is open", writer.name());
-        *lock(&self.session) = Some(Session { writer, monitor });
-        Ok(())
-    }
-
-    fn stop(&self) -> Result<(), gst::ErrorMessage> {
-        let session = lock(&self.session).take();
-        if let Some(Session { writer, monitor }) = session {
-            monitor.stop();
-            writer.close();
-        }
-        if self.set_num_clients(0) {
-            self.obj().notify("num-clients");
-        }
-        Ok(())
-    }
-
     fn unlock(&self) -> Result<(), gst::ErrorMessage> {
         if let Some(writer) = self.writer() {
             writer.interrupt();
@@ -586,7 +603,7 @@ impl BaseSinkImpl for RsShmSink {
             gst::EventView::Eos(_) => {
                 // The base class waits here until the last frame's time is over, then tells the application.
                 let handled = self.parent_event(event);
-                if let Some(writer) = self.writer() {
+                if handled && let Some(writer) = self.writer() {
                     writer.end_of_stream();
                 }
                 handled

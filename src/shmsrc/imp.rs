@@ -209,13 +209,17 @@ impl RsShmSrc {
         }
         if !stream.waiting.hinted && waited >= HINT_AFTER {
             stream.waiting.hinted = true;
-            gst::element_imp_info!(
-                self,
+            self.tell(
                 gst::ResourceError::NotFound,
-                ("waiting for channel {}; {}", stream.channel, present_channels())
+                &format!("waiting for channel {}; {}", stream.channel, present_channels()),
             );
         }
         Ok(())
+    }
+
+    /// Posts an INFO message, with the text also where gst-launch-1.0 prints it from.
+    fn tell(&self, kind: gst::ResourceError, text: &str) {
+        gst::element_imp_info!(self, kind, ("{text}"), ["{text}"]);
     }
 
     fn lost(&self, stream: &Stream, on_disconnect: OnDisconnect) -> Result<(), gst::FlowError> {
@@ -252,10 +256,9 @@ impl RsShmSrc {
         }
         if let Some(reason) = stream.reader.observer_reason().filter(|_| !stream.observer_told) {
             stream.observer_told = true;
-            gst::element_imp_info!(
-                self,
+            self.tell(
                 gst::ResourceError::Settings,
-                ("channel {}: {reason}", stream.channel)
+                &format!("channel {}: {reason}", stream.channel),
             );
         }
         let caps = caps::parse(stream.reader.caps()).map_err(|what| {
