@@ -1,4 +1,5 @@
 //! Readers that are processes of their own: killed, stopped, forked.
+#![allow(clippy::undocumented_unsafe_blocks)] // plain calls of the C library, in a test
 
 mod common;
 
