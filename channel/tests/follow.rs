@@ -5,19 +5,25 @@ mod common;
 
 use std::{
     path::Path,
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
 use common::{
     Channel, Service, check,
     child::{self, Child, listen, say},
-    next, poll, publish, publish_sized, slots, wait_until,
+    next,
+    peer::Peer,
+    poll, publish, publish_sized, slots, wait_until,
 };
 use nix::{
     sys::signal::{Signal, kill},
     unistd::{ForkResult, Pid, fork},
 };
-use rsshm_channel::{ChannelName, Format, Next, ReadLimits, Writer, WriterOptions};
+use rsshm_channel::{
+    ChannelName, Format, Next, ReadLimits, Writer, WriterOptions,
+    layout::{seat_state, state},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -194,6 +200,35 @@ fn a_forked_child_does_not_keep_a_dead_writers_channel() {
     kill(grandchild, Signal::SIGKILL).unwrap();
     assert!(lives && next.is_ok(), "{next:?}");
     assert!(began.elapsed() < 2 * SECOND);
+}
+
+/// A reader that has found nothing to follow yet is still in the old segment: a lossless writer waits for it, and it is
+/// not counted out and in again.
+#[test]
+fn a_reader_leaves_the_old_segment_for_the_new_one_only() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(12));
+    assert!(publish(&writer, 1));
+    let (mut reader, mut copy) = (channel.reader(), Vec::new());
+    next(&mut reader, &mut copy);
+    let old = Peer::open(&channel);
+    let state = || old.seat(0).state.load(Ordering::SeqCst);
+    old.live().state.store(state::SUPERSEDED, Ordering::SeqCst);
+    assert!(matches!(poll(&mut reader, &mut copy), Next::TimedOut));
+    assert_eq!(state(), seat_state::ATTACHED);
+    writer.set_format(Format::fixed_size("new", common::SIZE));
+    assert!(publish(&writer, 2));
+    check(&next(&mut reader, &mut copy), &copy, 2);
+    assert_eq!(state(), seat_state::MOVED);
+    assert_eq!(
+        Peer::open(&channel).seat(0).state.load(Ordering::SeqCst),
+        seat_state::ATTACHED
+    );
+    drop(reader);
+    assert_eq!(
+        Peer::open(&channel).seat(0).state.load(Ordering::SeqCst),
+        seat_state::LEFT
+    );
 }
 
 /// A stopped writer is not a dead one.
