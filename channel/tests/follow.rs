@@ -1,22 +1,29 @@
 //! Readers follow a channel through new formats, other writers, deaths and lost files.
+#![allow(clippy::undocumented_unsafe_blocks)] // plain calls of the C library, in a test
 
 mod common;
 
 use std::{
     path::Path,
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
 use common::{
     Channel, Service, check,
     child::{self, Child, listen, say},
-    next, poll, publish, publish_sized, slots, wait_until,
+    next,
+    peer::Peer,
+    poll, publish, publish_sized, slots, wait_until,
 };
 use nix::{
     sys::signal::{Signal, kill},
     unistd::{ForkResult, Pid, fork},
 };
-use rsshm_channel::{ChannelName, Format, Next, ReadLimits, Writer, WriterOptions};
+use rsshm_channel::{
+    ChannelName, Format, Next, ReadLimits, Writer, WriterOptions,
+    layout::{seat_state, state},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -195,6 +202,35 @@ fn a_forked_child_does_not_keep_a_dead_writers_channel() {
     assert!(began.elapsed() < 2 * SECOND);
 }
 
+/// A reader that has found nothing to follow yet is still in the old segment: a lossless writer waits for it, and it is
+/// not counted out and in again.
+#[test]
+fn a_reader_leaves_the_old_segment_for_the_new_one_only() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(12));
+    assert!(publish(&writer, 1));
+    let (mut reader, mut copy) = (channel.reader(), Vec::new());
+    next(&mut reader, &mut copy);
+    let old = Peer::open(&channel);
+    let state = || old.seat(0).state.load(Ordering::SeqCst);
+    old.live().state.store(state::SUPERSEDED, Ordering::SeqCst);
+    assert!(matches!(poll(&mut reader, &mut copy), Next::TimedOut));
+    assert_eq!(state(), seat_state::ATTACHED);
+    writer.set_format(Format::fixed_size("new", common::SIZE));
+    assert!(publish(&writer, 2));
+    check(&next(&mut reader, &mut copy), &copy, 2);
+    assert_eq!(state(), seat_state::MOVED);
+    assert_eq!(
+        Peer::open(&channel).seat(0).state.load(Ordering::SeqCst),
+        seat_state::ATTACHED
+    );
+    drop(reader);
+    assert_eq!(
+        Peer::open(&channel).seat(0).state.load(Ordering::SeqCst),
+        seat_state::LEFT
+    );
+}
+
 /// A stopped writer is not a dead one.
 #[test]
 fn a_stopped_writer_keeps_its_channel() {
@@ -224,6 +260,13 @@ fn deleted_files_come_back() {
         let writer = channel.writer(slots(12));
         let service = Service::of(&writer);
         let (mut old, mut copy) = (channel.reader(), Vec::new());
+        {
+            // One more in the first seat, so that the other has another one than in the new files.
+            assert!(publish(&writer, 1));
+            let mut first = channel.reader();
+            next(&mut first, &mut copy);
+            next(&mut old, &mut copy);
+        }
         let held = common::next_in_place(&writer, &mut old, &mut copy);
         let mut value = held.number;
         for (remove, file) in [(segment, channel.segment()), (semaphore, channel.semaphore())] {
@@ -254,6 +297,7 @@ fn deleted_files_come_back() {
         check(&next(&mut new, &mut copy), &copy, value);
         assert!(!new.is_observer() && !old.is_observer());
         wait_until("both are counted", SECOND, || service.seen().count == 2);
+        common::check_bytes(&held, &[]);
         drop((service, writer));
         channel.assert_nothing_left();
     }
@@ -280,7 +324,8 @@ fn a_stolen_name_is_not_taken_back() {
 /// What a dead writer left is replaced, however damaged; what was never a channel is not touched.
 #[test]
 fn damaged_segments_are_replaced_if_they_were_ours() {
-    let damage: [(&str, fn(&mut [u8])); 5] = [
+    type Damage = fn(&mut [u8]);
+    let damage: [(&str, Damage); 5] = [
         ("magic", |bytes| bytes[0] ^= 1),
         ("version", |bytes| bytes[8] ^= 1),
         ("empty", |bytes| bytes.fill(0)),

@@ -80,19 +80,12 @@ fn nothing_is_missed() {
             common::wait_until("all are there", Duration::from_secs(5), || service.seen().count == 3);
             started.store(true, Ordering::Relaxed);
             for value in 2..=FRAMES {
-                let size = match value {
-                    200 => {
-                        writer.set_format(Format::fixed_size("larger", 3 * common::SIZE));
-                        3 * common::SIZE
-                    }
-                    350 => {
-                        writer.set_format(Format::fixed_size("smaller", 100));
-                        100
-                    }
-                    200..350 => 3 * common::SIZE,
-                    350.. => 100,
-                    _ => common::SIZE,
+                let (caps, size) = match value {
+                    ..200 => (common::CAPS, common::SIZE),
+                    200..350 => ("larger", 3 * common::SIZE),
+                    350.. => ("smaller", 100),
                 };
+                writer.set_format(Format::fixed_size(caps, size));
                 if value == 5
                     && let Some(mut victim) = victim.take()
                 {

@@ -1,4 +1,5 @@
 //! Readers that are processes of their own: killed, stopped, forked.
+#![allow(clippy::undocumented_unsafe_blocks)] // plain calls of the C library, in a test
 
 mod common;
 
@@ -182,6 +183,26 @@ fn seats_change_hands_at_full_speed() {
     let seen = service.seen();
     assert_eq!(seen.connected.len(), seen.disconnected.len());
     assert_eq!(seen.evicted, []);
+}
+
+/// One reader dies and another sits down in its seat, in a new segment, before the writer has looked: it is told of both.
+#[test]
+fn a_seat_that_changes_hands_with_the_segment_is_noticed() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(8));
+    assert!(publish(&writer, 1));
+    let mut first = {
+        let _service = Service::of(&writer);
+        start_holder(&channel, &writer)
+    };
+    assert_eq!(writer.service().unwrap().count, 1);
+    first.kill();
+    writer.set_format(rsshm_channel::Format::fixed_size("new", common::SIZE));
+    assert!(publish(&writer, 2));
+    let mut second = channel.reader();
+    next(&mut second, &mut Vec::new());
+    let seen = writer.service().unwrap();
+    assert_eq!((seen.connected, seen.disconnected, seen.count), (vec![0], vec![0], 1));
 }
 
 /// All 64 seats are taken: the next reader observes, and gets a seat of its own when it asks again.

@@ -1,4 +1,5 @@
 //! The semaphore is a courtesy: nothing that is done to it stops the channel, and it is put right again.
+#![allow(clippy::undocumented_unsafe_blocks)] // plain calls of the C library, in a test
 
 mod common;
 

@@ -118,8 +118,11 @@ pub fn listen() -> String {
     line.trim_end().to_owned()
 }
 
+/// What a process does, with an argument.
+pub type Role = fn(&str);
+
 /// The body of the test `child`: plays the role that this process was started for, if it was.
-pub fn play(roles: &[(&str, fn(&str))]) {
+pub fn play(roles: &[(&str, Role)]) {
     let Ok(role) = std::env::var(ROLE) else {
         return;
     };

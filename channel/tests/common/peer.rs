@@ -1,4 +1,5 @@
 //! A peer that keeps to no rule: it has the segment mapped for writing, and the lock of a seat.
+#![allow(clippy::undocumented_unsafe_blocks)] // plain calls of the C library, in a test
 
 use std::{
     fs::{File, OpenOptions},
