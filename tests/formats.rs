@@ -49,7 +49,8 @@ fn jpeg() {
 fn audio() {
     same_on_both_sides("audiotestsrc num-buffers=200 wave=white-noise", 200);
     // Blocks of different lengths.
-    let odd = "audiotestsrc num-buffers=100 wave=white-noise samplesperbuffer=997 ! audio/x-raw,rate=44100,format=S16LE";
+    let odd =
+        "audiotestsrc num-buffers=100 wave=white-noise samplesperbuffer=997 ! audio/x-raw,rate=44100,format=S16LE";
     same_on_both_sides(&format!("{odd} ! audiobuffersplit output-buffer-duration=1/77"), 175);
 }
 

@@ -14,7 +14,7 @@
  * Since: plugins-rs-0.1
  */
 use std::sync::{
-    Arc, LazyLock, Mutex, MutexGuard, PoisonError,
+    Arc, LazyLock, Mutex, MutexGuard, Once, PoisonError,
     atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
@@ -25,7 +25,7 @@ use rsshm_channel::{Error, Format, FrameDescriptor, Writer};
 
 use super::{
     monitor::Monitor,
-    pool::{NO_SLOT_META, Pool},
+    pool::{Accepted, NO_SLOT_META, Pool},
     properties::{PROPERTIES, SIGNALS, Settings},
 };
 use crate::{caps, error, frame, frame::Planes, memory, time, uri};
@@ -82,6 +82,7 @@ pub struct RsShmSink {
     settings: Mutex<Settings>,
     session: Mutex<Option<Session>>,
     stream: Mutex<Stream>,
+    accepted: Arc<Accepted>,
     upstream_is_live: AtomicBool,
     num_clients: AtomicU32,
     counts: Counts,
@@ -456,7 +457,9 @@ impl BaseSinkImpl for RsShmSink {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         let settings = lock(&self.settings).clone();
         let name = uri::channel_name(settings.channel.as_deref(), &self.obj().name())?;
-        gst::meta::CustomMeta::register(NO_SLOT_META, &[]);
+        // A second time is a critical warning of GLib's.
+        static NO_SLOT_META_REGISTERED: Once = Once::new();
+        NO_SLOT_META_REGISTERED.call_once(|| gst::meta::CustomMeta::register(NO_SLOT_META, &[]));
         let opening = |error: &Error| error::message(error, gst::ResourceError::OpenWrite);
         let writer = Writer::open(name, settings.writer).map_err(|error| opening(&error))?;
         let writer = Arc::new(writer);
@@ -470,6 +473,7 @@ impl BaseSinkImpl for RsShmSink {
             count.store(0, Ordering::Relaxed);
         }
         *lock(&self.stream) = Stream::default();
+        self.accepted.set(None);
         let monitor = Monitor::start(&self.obj(), &writer)
             .map_err(|error| gst::error_msg!(gst::ResourceError::Failed, ("no thread for the channel: {error}")))?;
         gst::info!(CAT, imp = self, "channel {} is open", writer.name());
@@ -525,6 +529,7 @@ impl BaseSinkImpl for RsShmSink {
             .writer()
             .ok_or_else(|| gst::loggable_error!(CAT, "the element is not started"))?;
         writer.set_format(format);
+        self.accepted.set(info.clone());
         lock(&self.stream).info = info;
         gst::debug!(CAT, imp = self, "caps are {caps}");
         self.update_latency();
@@ -556,7 +561,8 @@ impl BaseSinkImpl for RsShmSink {
             return Ok(());
         };
         if need_pool {
-            let pool = Pool::new(&writer, &caps, size).map_err(|error| gst::loggable_error!(CAT, "{error}"))?;
+            let pool = Pool::new(&writer, &self.accepted, &caps, size)
+                .map_err(|error| gst::loggable_error!(CAT, "{error}"))?;
             query.add_allocation_pool(Some(&pool), size, MIN_BUFFERS, 0);
         }
         Ok(())

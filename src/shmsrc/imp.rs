@@ -417,6 +417,19 @@ impl RsShmSrc {
         }
     }
 
+    /// Keeps the base class, which negotiates before there are caps, from asking downstream for memory for no caps:
+    /// there are elements that do not survive it.
+    fn ask_no_allocation_without_caps(&self) {
+        let probe = |_: &gst::Pad, info: &mut gst::PadProbeInfo| match info.query().map(|query| query.view()) {
+            Some(gst::QueryView::Allocation(query)) if query.get().0.is_none() => gst::PadProbeReturn::Drop,
+            Some(gst::QueryView::Allocation(_)) => gst::PadProbeReturn::Remove,
+            _ => gst::PadProbeReturn::Ok,
+        };
+        self.obj()
+            .src_pad()
+            .add_probe(gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PUSH, probe);
+    }
+
     fn stats(&self) -> gst::Structure {
         let stats = lock(&self.snapshot).stats;
         gst::Structure::builder("rsshm-src-stats")
@@ -555,6 +568,7 @@ impl BaseSrcImpl for RsShmSrc {
         *lock(&self.interrupt) = Some(reader.interrupter());
         *lock(&self.snapshot) = Snapshot::default();
         *lock(&self.caps) = None;
+        self.ask_no_allocation_without_caps();
         *lock(&self.stream) = Some(Stream {
             reader,
             channel,
