@@ -132,6 +132,7 @@ struct Feed {
     reader: Tap,
     info: VideoInfo,
     pushed: usize,
+    _channel: Channel,
 }
 
 impl Feed {
@@ -148,6 +149,7 @@ impl Feed {
             reader,
             info: info.clone(),
             pushed: 0,
+            _channel: channel,
         }
     }
 
