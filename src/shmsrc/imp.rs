@@ -45,6 +45,10 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 /// After so long without a writer, a message says which channels there are.
 const HINT_AFTER: Duration = Duration::from_secs(3);
 
+/// For so long, in nanoseconds, frames come that were captured before this pipeline's time. Whose frames are older than
+/// that is simply late (too slow for its frame rate, say), and is shown as such.
+const LATE_AT_FIRST: i64 = 1_000_000_000;
+
 /// What the streaming thread works with. It is taken out of its mutex for the length of a call, so that nothing is
 /// locked while that waits, notifies or negotiates.
 struct Stream {
@@ -59,6 +63,8 @@ struct Stream {
     earliest: i64,
     /// The next frame is shown even if it is older than that.
     first: bool,
+    /// The writer's stream ended and none followed: that it goes away then is not a loss.
+    ended: bool,
     observer_told: bool,
 }
 
@@ -145,7 +151,11 @@ impl RsShmSrc {
                     gst::info!(CAT, imp = self, "the writer's stream ended");
                     return Err(gst::FlowError::Eos);
                 }
-                Ok(Next::EndOfStream) => gst::info!(CAT, imp = self, "the writer's stream ended, waiting for another"),
+                Ok(Next::EndOfStream) => {
+                    stream.ended = true;
+                    gst::info!(CAT, imp = self, "the writer's stream ended, waiting for another");
+                }
+                Ok(Next::Lost) if stream.ended => stream.waiting = Waiting::start(),
                 Ok(Next::Lost) => {
                     stream.waiting = Waiting::start();
                     self.lost(stream, settings.on_disconnect)?;
@@ -161,6 +171,7 @@ impl RsShmSrc {
                     );
                 }
                 Ok(Next::Frame(frame)) => {
+                    stream.ended = false;
                     self.follow_caps(stream)?;
                     let copied = copy.0.map(gst::buffer::MappedBuffer::into_buffer);
                     if let Some(buffer) = self.wrap(stream, frame, copied)? {
@@ -309,7 +320,8 @@ impl RsShmSrc {
         let mut dts = time::to_running(descriptor.dts, origin);
         let first = stream.first;
         if pts.or(dts).is_some_and(|time| time < stream.earliest) {
-            if !first {
+            let now = time::to_running(rsshm_channel::monotonic_ns(), origin).unwrap_or(i64::MAX);
+            if !first && now.saturating_sub(stream.earliest) < LATE_AT_FIRST {
                 gst::trace!(
                     CAT,
                     imp = self,
@@ -578,6 +590,7 @@ impl BaseSrcImpl for RsShmSrc {
             waiting: Waiting::start(),
             earliest: 0,
             first: true,
+            ended: false,
             observer_told: false,
         });
         Ok(())
