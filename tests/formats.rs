@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Channel, Process, launch};
+use common::{Channel, Process, Tap, launch};
 
 /// Hashes that `checksumsink` printed, one a frame.
 fn hashes(output: &str) -> Vec<String> {
@@ -37,4 +37,49 @@ fn raw_video() {
             );
         }
     }
+}
+
+#[test]
+fn jpeg() {
+    let producer = "videotestsrc num-buffers=120 pattern=snow ! video/x-raw,width=640,height=360 ! jpegenc";
+    same_on_both_sides(producer, 120);
+}
+
+#[test]
+fn audio() {
+    same_on_both_sides("audiotestsrc num-buffers=200 wave=white-noise", 200);
+    // Blocks of different lengths.
+    let odd =
+        "audiotestsrc num-buffers=100 wave=white-noise samplesperbuffer=997 ! audio/x-raw,rate=44100,format=S16LE";
+    same_on_both_sides(&format!("{odd} ! audiobuffersplit output-buffer-duration=1/77"), 175);
+}
+
+/// Black first, then noise: key frames of a few hundred bytes, then some that outgrow every slot there is.
+const GROWING_H264: &str = "concat name=c \
+    ! x264enc tune=zerolatency speed-preset=ultrafast quantizer=4 pass=quant key-int-max=15 \
+    ! h264parse ! video/x-h264,stream-format=byte-stream,alignment=au";
+const BLACK: &str = "videotestsrc num-buffers=40 pattern=black ! video/x-raw,format=I420,width=640,height=360 ! c.";
+const NOISE: &str = "videotestsrc num-buffers=40 pattern=snow ! video/x-raw,format=I420,width=640,height=360 ! c.";
+
+#[test]
+fn h264() {
+    same_on_both_sides(&format!("{BLACK} {NOISE} {GROWING_H264}"), 80);
+}
+
+#[test]
+fn frames_that_outgrow_the_slots_get_new_ones_in_mid_stream() {
+    let channel = Channel::new();
+    let reader = Tap::playing(&format!("rsshmsrc channel={channel} ! fakesink sync=false"));
+    let mut writer = launch(&format!(
+        "{BLACK} {NOISE} {GROWING_H264} ! rsshmsink name={channel} lossless=true wait-for-connection=true sync=false"
+    ));
+    reader.pipeline.wait_eos();
+    writer.wait_ok();
+    let frames = reader.all();
+    assert_eq!(frames.len(), 80);
+    let largest = |frames: &[common::Seen]| frames.iter().map(|frame| frame.bytes.len()).max().unwrap();
+    assert!(largest(&frames[..40]) < 64 * 1024 && largest(&frames[40..]) > 64 * 1024);
+    assert!(reader.pipeline.stat("rsshmsrc", "reconnects") > 0);
+    assert!(frames.iter().all(|frame| frame.caps == frames[0].caps));
+    channel.assert_gone();
 }

@@ -14,7 +14,7 @@
  * Since: plugins-rs-0.1
  */
 use std::sync::{
-    Arc, LazyLock, Mutex, MutexGuard, PoisonError,
+    Arc, LazyLock, Mutex, MutexGuard, Once, PoisonError,
     atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
@@ -25,7 +25,7 @@ use rsshm_channel::{Error, Format, FrameDescriptor, Writer};
 
 use super::{
     monitor::Monitor,
-    pool::{NO_SLOT_META, Pool},
+    pool::{Accepted, NO_SLOT_META, Pool},
     properties::{PROPERTIES, SIGNALS, Settings},
 };
 use crate::{caps, error, frame, frame::Planes, memory, time, uri};
@@ -41,6 +41,9 @@ pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 /// Buffers that the pool announces it needs at least.
 const MIN_BUFFERS: u32 = 2;
 
+/// A wait for a connection that is shorter is none.
+const HELD_UP: gst::ClockTime = gst::ClockTime::from_mseconds(5);
+
 /// The channel, from NULL->READY to READY->NULL.
 struct Session {
     writer: Arc<Writer>,
@@ -53,6 +56,8 @@ struct Stream {
     /// `None` for all that is not raw video.
     info: Option<VideoInfo>,
     clock_offset: time::ClockOffset,
+    /// By how many nanoseconds the frames are later than their time stamps say, as nobody was there to take them.
+    held_up: i64,
 }
 
 impl Default for Stream {
@@ -61,6 +66,7 @@ impl Default for Stream {
             segment: gst::FormattedSegment::new(),
             info: None,
             clock_offset: time::ClockOffset::default(),
+            held_up: 0,
         }
     }
 }
@@ -82,6 +88,7 @@ pub struct RsShmSink {
     settings: Mutex<Settings>,
     session: Mutex<Option<Session>>,
     stream: Mutex<Stream>,
+    accepted: Arc<Accepted>,
     upstream_is_live: AtomicBool,
     num_clients: AtomicU32,
     counts: Counts,
@@ -120,7 +127,9 @@ impl RsShmSink {
     fn open(&self) -> Result<(), gst::ErrorMessage> {
         let settings = lock(&self.settings).clone();
         let name = uri::channel_name(settings.channel.as_deref(), &self.obj().name())?;
-        gst::meta::CustomMeta::register(NO_SLOT_META, &[]);
+        // A second time is a critical warning of GLib's.
+        static NO_SLOT_META_REGISTERED: Once = Once::new();
+        NO_SLOT_META_REGISTERED.call_once(|| gst::meta::CustomMeta::register(NO_SLOT_META, &[]));
         let opening = |error: &Error| error::message(error, gst::ResourceError::OpenWrite);
         let writer = Writer::open(name, settings.writer).map_err(|error| opening(&error))?;
         if let Some(what) = writer.replaced_damaged() {
@@ -144,6 +153,8 @@ impl RsShmSink {
             count.store(0, Ordering::Relaxed);
         }
         *lock(&self.stream) = Stream::default();
+        self.pace(0);
+        self.accepted.set(None);
         let monitor = Monitor::start(&self.obj(), &writer)
             .map_err(|error| gst::error_msg!(gst::ResourceError::Failed, ("no thread for the channel: {error}")))?;
         gst::info!(CAT, imp = self, "channel {} is open", writer.name());
@@ -177,12 +188,12 @@ impl RsShmSink {
             (false, gst::ClockTime::ZERO)
         };
         self.upstream_is_live.store(live, Ordering::Relaxed);
-        let sync = lock(&self.settings).sync;
+        let Settings { sync, ts_offset, .. } = *lock(&self.settings);
         obj.set_sync(sync && !live);
         let latency = if live {
             (min + obj.processing_deadline()).nseconds()
         } else if sync {
-            let latency = obj.latency().nseconds() as i64 + obj.ts_offset() - obj.render_delay().nseconds() as i64;
+            let latency = obj.latency().nseconds() as i64 + ts_offset - obj.render_delay().nseconds() as i64;
             latency.max(0) as u64
         } else {
             0
@@ -204,6 +215,61 @@ impl RsShmSink {
         gst::FlowError::Error
     }
 
+    /// Waits until somebody is there, where that is wanted; `false` when interrupted. `began` is the running time at which
+    /// this buffer came.
+    fn wait_for_connection(
+        &self,
+        writer: &Writer,
+        buffer: &gst::Buffer,
+        info: Option<&VideoInfo>,
+        began: Option<gst::ClockTime>,
+    ) -> Result<bool, gst::FlowError> {
+        let wanted = lock(&self.settings).wait_for_connection;
+        if !wanted || self.num_clients.load(Ordering::Relaxed) > 0 {
+            return Ok(true);
+        }
+        let size = info.map_or_else(|| buffer.size(), |info| info.size().max(buffer.size()));
+        if !writer.wait_for_reader(size).map_err(|error| self.fail(&error))? {
+            return Ok(false);
+        }
+        let now = self.obj().current_running_time();
+        if let (Some(began), Some(now)) = (began, now)
+            && now.saturating_sub(began) >= HELD_UP
+            && !self.upstream_is_live.load(Ordering::Relaxed)
+        {
+            self.catch_up(buffer, now);
+        }
+        Ok(true)
+    }
+
+    /// Makes this frame's time `now`, and all later ones later by as much: a file that waited for its first reader plays
+    /// from there. Else everything up to now would be late, and would have no place in the reader's pipeline.
+    fn catch_up(&self, buffer: &gst::BufferRef, now: gst::ClockTime) {
+        let held_up = {
+            let mut stream = lock(&self.stream);
+            let due = buffer.pts().and_then(|pts| stream.segment.to_running_time(pts));
+            let Some(due) = due else {
+                return;
+            };
+            stream.held_up = (now.nseconds() as i64 - due.nseconds() as i64).max(stream.held_up);
+            stream.held_up
+        };
+        gst::debug!(CAT, imp = self, "frames are {held_up} ns later from here on");
+        self.pace(held_up);
+    }
+
+    /// Lets the base class wait for frames that are held up by so many nanoseconds.
+    fn pace(&self, held_up: i64) {
+        let ts_offset = lock(&self.settings).ts_offset;
+        self.obj().set_ts_offset(ts_offset.saturating_add(held_up));
+    }
+
+    fn describe(&self, buffer: &gst::BufferRef) -> FrameDescriptor {
+        let mut stream = lock(&self.stream);
+        let origin = time::origin(self.obj().upcast_ref(), &mut stream.clock_offset);
+        frame::describe(buffer, &stream.segment, origin + stream.held_up)
+    }
+
     /// Brings one buffer into the channel, or says why that has to wait.
     fn publish(
         &self,
@@ -212,14 +278,6 @@ impl RsShmSink {
         descriptor: FrameDescriptor,
         info: Option<&VideoInfo>,
     ) -> Result<Outcome, gst::FlowError> {
-        let size = info.map_or_else(|| buffer.size(), |info| info.size().max(buffer.size()));
-        let wait_for_connection = lock(&self.settings).wait_for_connection;
-        if wait_for_connection
-            && self.num_clients.load(Ordering::Relaxed) == 0
-            && !writer.wait_for_reader(size).map_err(|error| self.fail(&error))?
-        {
-            return Ok(Outcome::Interrupted);
-        }
         if !writer.wait_for_followers() {
             return Ok(Outcome::Interrupted);
         }
@@ -434,10 +492,13 @@ impl ObjectImpl for RsShmSink {
                 "lossless" => settings.writer.lossless = value.get().unwrap_or_default(),
                 "wait-for-connection" => settings.wait_for_connection = value.get().unwrap_or_default(),
                 "sync" => settings.sync = value.get().unwrap_or_default(),
+                "ts-offset" => settings.ts_offset = value.get().unwrap_or_default(),
                 _ => {}
             }
         }
-        if name == "sync" {
+        if name == "sync" || name == "ts-offset" {
+            let held_up = lock(&self.stream).held_up;
+            self.pace(held_up);
             self.update_latency();
         } else if name != "wait-for-connection" && lock(&self.session).is_some() {
             gst::warning!(CAT, imp = self, "{name} takes effect at the next start");
@@ -453,6 +514,7 @@ impl ObjectImpl for RsShmSink {
             "lossless" => settings.writer.lossless.to_value(),
             "wait-for-connection" => settings.wait_for_connection.to_value(),
             "sync" => settings.sync.to_value(),
+            "ts-offset" => settings.ts_offset.to_value(),
             "num-clients" => self.num_clients.load(Ordering::Relaxed).to_value(),
             "channel-stats" => self.stats().to_value(),
             _ => pspec.default_value().clone(),
@@ -552,6 +614,7 @@ impl BaseSinkImpl for RsShmSink {
             .writer()
             .ok_or_else(|| gst::loggable_error!(CAT, "the element is not started"))?;
         writer.set_format(format);
+        self.accepted.set(info.clone());
         lock(&self.stream).info = info;
         gst::debug!(CAT, imp = self, "caps are {caps}");
         self.update_latency();
@@ -583,7 +646,8 @@ impl BaseSinkImpl for RsShmSink {
             return Ok(());
         };
         if need_pool {
-            let pool = Pool::new(&writer, &caps, size).map_err(|error| gst::loggable_error!(CAT, "{error}"))?;
+            let pool = Pool::new(&writer, &self.accepted, &caps, size)
+                .map_err(|error| gst::loggable_error!(CAT, "{error}"))?;
             query.add_allocation_pool(Some(&pool), size, MIN_BUFFERS, 0);
         }
         Ok(())
@@ -600,6 +664,14 @@ impl BaseSinkImpl for RsShmSink {
                     .unwrap_or_default();
                 self.parent_event(event)
             }
+            gst::EventView::FlushStop(flush) => {
+                // Running time begins anew.
+                if flush.resets_time() {
+                    lock(&self.stream).held_up = 0;
+                    self.pace(0);
+                }
+                self.parent_event(event)
+            }
             gst::EventView::Eos(_) => {
                 // The base class waits here until the last frame's time is over, then tells the application.
                 let handled = self.parent_event(event);
@@ -614,13 +686,16 @@ impl BaseSinkImpl for RsShmSink {
 
     fn render(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let writer = self.writer().ok_or(gst::FlowError::Flushing)?;
-        let (descriptor, info) = {
-            let mut stream = lock(&self.stream);
-            let origin = time::origin(self.obj().upcast_ref(), &mut stream.clock_offset);
-            (frame::describe(buffer, &stream.segment, origin), stream.info.clone())
-        };
+        let info = lock(&self.stream).info.clone();
+        let began = self.obj().current_running_time();
         loop {
-            match self.publish(&writer, buffer, descriptor, info.as_ref())? {
+            let outcome = if self.wait_for_connection(&writer, buffer, info.as_ref(), began)? {
+                let descriptor = self.describe(buffer);
+                self.publish(&writer, buffer, descriptor, info.as_ref())?
+            } else {
+                Outcome::Interrupted
+            };
+            match outcome {
                 Outcome::Published | Outcome::Dropped => return Ok(gst::FlowSuccess::Ok),
                 // Going to PAUSED: the frame waits there. Flushing: this returns so.
                 Outcome::Interrupted => self.obj().wait_preroll()?,

@@ -20,8 +20,8 @@ pub(super) const NO_SLOT_META: &str = "RsShmNoSlotMeta";
 /// What the configuration asks for.
 #[derive(Clone, Debug)]
 struct Config {
-    /// As the writer has them, for comparison.
-    caps: String,
+    /// What is drawn, without padding; `None` for all that is not raw video.
+    picture: Option<gst_video::VideoInfo>,
     size: usize,
     /// With padding and strides as asked for; set where buffers are to have a VideoMeta.
     layout: Option<gst_video::VideoInfo>,
@@ -35,9 +35,38 @@ impl Config {
     }
 }
 
+/// What the sink has been told that it gets, for all of its pools.
+///
+/// A pool's own caps may be others: those that come next, or those before an element that passes buffers on with a
+/// caps change (videorate). Slots are for pictures that the channel's format describes.
+#[derive(Debug, Default)]
+pub(super) struct Accepted(Mutex<Option<gst_video::VideoInfo>>);
+
+impl Accepted {
+    pub(super) fn set(&self, info: Option<gst_video::VideoInfo>) {
+        *lock(&self.0) = info;
+    }
+
+    fn has_picture(&self, info: &gst_video::VideoInfo) -> bool {
+        let picture = |info: &gst_video::VideoInfo| {
+            (
+                info.format(),
+                info.width(),
+                info.height(),
+                info.size(),
+                info.interlace_mode(),
+            )
+        };
+        lock(&self.0)
+            .as_ref()
+            .is_some_and(|accepted| picture(accepted) == picture(info))
+    }
+}
+
 #[derive(Default)]
 pub struct RsShmPool {
     writer: Mutex<Weak<Writer>>,
+    accepted: Mutex<Arc<Accepted>>,
     config: Mutex<Option<Arc<Config>>>,
     active: AtomicBool,
 }
@@ -48,8 +77,14 @@ glib::wrapper! {
 
 impl Pool {
     /// A pool in front of `writer`, for buffers of `caps`.
-    pub(super) fn new(writer: &Arc<Writer>, caps: &gst::Caps, size: u32) -> Result<Self, glib::BoolError> {
+    pub(super) fn new(
+        writer: &Arc<Writer>,
+        accepted: &Arc<Accepted>,
+        caps: &gst::Caps,
+        size: u32,
+    ) -> Result<Self, glib::BoolError> {
         let pool = glib::Object::new::<Self>();
+        *lock(&pool.imp().accepted) = Arc::clone(accepted);
         *lock(&pool.imp().writer) = Arc::downgrade(writer);
         let mut config = pool.config();
         config.set_params(Some(caps), size, 0, 0);
@@ -87,7 +122,8 @@ impl BufferPoolImpl for RsShmPool {
         let mut size = size as usize;
         let wants_meta = config.has_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
         let mut layout = None;
-        if let Some(mut info) = caps::raw_video(&caps) {
+        let picture = caps::raw_video(&caps);
+        if let Some(mut info) = picture.clone() {
             if wants_meta
                 && config.has_option(gst_video::BUFFER_POOL_OPTION_VIDEO_ALIGNMENT)
                 && let Some(mut alignment) = config.video_alignment()
@@ -108,7 +144,7 @@ impl BufferPoolImpl for RsShmPool {
         };
         config.set_params(Some(&caps), announced, min, 0);
         let config_of_slots = Config {
-            caps: caps.to_string(),
+            picture,
             size,
             layout,
             params,
@@ -173,9 +209,10 @@ impl RsShmPool {
     /// Memory for one buffer, and whether it is a slot.
     fn memory(&self, config: &Config) -> Result<(gst::Memory, bool), gst::FlowError> {
         let writer = lock(&self.writer).upgrade();
+        let accepted = Arc::clone(&lock(&self.accepted));
         // An error to make the segment comes up again, and is told, when the sink gets the frame.
         let slot = writer
-            .filter(|writer| writer.has_caps(&config.caps))
+            .filter(|_| config.picture.as_ref().is_some_and(|info| accepted.has_picture(info)))
             .and_then(|writer| writer.claim_for_upstream(config.memory_size()).ok().flatten());
         let Some(slot) = slot else {
             let memory = gst::Allocator::find(None)

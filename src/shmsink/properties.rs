@@ -12,6 +12,7 @@ pub(super) struct Settings {
     pub(super) writer: WriterOptions,
     pub(super) wait_for_connection: bool,
     pub(super) sync: bool,
+    pub(super) ts_offset: i64,
 }
 
 impl Default for Settings {
@@ -21,6 +22,7 @@ impl Default for Settings {
             writer: WriterOptions::default(),
             wait_for_connection: false,
             sync: true,
+            ts_offset: 0,
         }
     }
 }
@@ -63,6 +65,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .mutable_playing()
             .build(),
         glib::ParamSpecOverride::for_class::<gst_base::BaseSink>("sync"),
+        glib::ParamSpecOverride::for_class::<gst_base::BaseSink>("ts-offset"),
         glib::ParamSpecUInt::builder("num-clients")
             .nick("Number of clients")
             .blurb("Readers that are attached and alive; observers do not count")

@@ -45,6 +45,10 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 /// After so long without a writer, a message says which channels there are.
 const HINT_AFTER: Duration = Duration::from_secs(3);
 
+/// For so long, in nanoseconds, frames come that were captured before this pipeline's time. Whose frames are older than
+/// that is simply late (too slow for its frame rate, say), and is shown as such.
+const LATE_AT_FIRST: i64 = 1_000_000_000;
+
 /// What the streaming thread works with. It is taken out of its mutex for the length of a call, so that nothing is
 /// locked while that waits, notifies or negotiates.
 struct Stream {
@@ -59,6 +63,8 @@ struct Stream {
     earliest: i64,
     /// The next frame is shown even if it is older than that.
     first: bool,
+    /// The writer's stream ended and none followed: that it goes away then is not a loss.
+    ended: bool,
     observer_told: bool,
 }
 
@@ -145,7 +151,11 @@ impl RsShmSrc {
                     gst::info!(CAT, imp = self, "the writer's stream ended");
                     return Err(gst::FlowError::Eos);
                 }
-                Ok(Next::EndOfStream) => gst::info!(CAT, imp = self, "the writer's stream ended, waiting for another"),
+                Ok(Next::EndOfStream) => {
+                    stream.ended = true;
+                    gst::info!(CAT, imp = self, "the writer's stream ended, waiting for another");
+                }
+                Ok(Next::Lost) if stream.ended => stream.waiting = Waiting::start(),
                 Ok(Next::Lost) => {
                     stream.waiting = Waiting::start();
                     self.lost(stream, settings.on_disconnect)?;
@@ -161,6 +171,7 @@ impl RsShmSrc {
                     );
                 }
                 Ok(Next::Frame(frame)) => {
+                    stream.ended = false;
                     self.follow_caps(stream)?;
                     let copied = copy.0.map(gst::buffer::MappedBuffer::into_buffer);
                     if let Some(buffer) = self.wrap(stream, frame, copied)? {
@@ -312,7 +323,8 @@ impl RsShmSrc {
         let mut dts = time::to_running(descriptor.dts, origin);
         let first = stream.first;
         if pts.or(dts).is_some_and(|time| time < stream.earliest) {
-            if !first {
+            let now = time::to_running(rsshm_channel::monotonic_ns(), origin).unwrap_or(i64::MAX);
+            if !first && now.saturating_sub(stream.earliest) < LATE_AT_FIRST {
                 gst::trace!(
                     CAT,
                     imp = self,
@@ -418,6 +430,19 @@ impl RsShmSrc {
             );
             self.post_message(gst::message::Latency::builder().src(&*self.obj()).build());
         }
+    }
+
+    /// Keeps the base class, which negotiates before there are caps, from asking downstream for memory for no caps:
+    /// there are elements that do not survive it.
+    fn ask_no_allocation_without_caps(&self) {
+        let probe = |_: &gst::Pad, info: &mut gst::PadProbeInfo| match info.query().map(|query| query.view()) {
+            Some(gst::QueryView::Allocation(query)) if query.get().0.is_none() => gst::PadProbeReturn::Drop,
+            Some(gst::QueryView::Allocation(_)) => gst::PadProbeReturn::Remove,
+            _ => gst::PadProbeReturn::Ok,
+        };
+        self.obj()
+            .src_pad()
+            .add_probe(gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PUSH, probe);
     }
 
     fn stats(&self) -> gst::Structure {
@@ -558,6 +583,7 @@ impl BaseSrcImpl for RsShmSrc {
         *lock(&self.interrupt) = Some(reader.interrupter());
         *lock(&self.snapshot) = Snapshot::default();
         *lock(&self.caps) = None;
+        self.ask_no_allocation_without_caps();
         *lock(&self.stream) = Some(Stream {
             reader,
             channel,
@@ -567,6 +593,7 @@ impl BaseSrcImpl for RsShmSrc {
             waiting: Waiting::start(),
             earliest: 0,
             first: true,
+            ended: false,
             observer_told: false,
         });
         Ok(())

@@ -9,7 +9,7 @@ use std::{
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
-        Once,
+        Arc, Mutex, Once,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -26,6 +26,7 @@ pub fn init() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         gst::init().unwrap();
+        gst::glib::log_set_always_fatal(gst::glib::LogLevels::LEVEL_CRITICAL | gst::glib::LogLevels::LEVEL_WARNING);
         gstrsshm::plugin_register_static().unwrap();
     });
 }
@@ -87,7 +88,7 @@ pub fn plugin() -> PathBuf {
 pub fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     command
-        .env("GST_REGISTRY", std::env::temp_dir().join("rsshm-test-registry.bin"))
+        .env("GST_REGISTRY", plugin_folder().join("registry.bin"))
         .env("GST_REGISTRY_FORK", "no")
         .env("GST_PLUGIN_PATH", plugin_folder())
         .env("G_DEBUG", "fatal_warnings");
@@ -97,7 +98,8 @@ pub fn command(program: &str) -> Command {
 /// A folder with the plugin alone: GStreamer searches GST_PLUGIN_PATH deeply, and beside the tests there are others.
 fn plugin_folder() -> PathBuf {
     static ONCE: Once = Once::new();
-    let folder = std::env::temp_dir().join(format!("rsshm-test-plugin-{}", nix::unistd::getuid()));
+    // Beside the plugin and not in /tmp: another checkout's tests may run at the same time.
+    let folder = plugin().parent().unwrap().with_file_name("rsshm-test-plugin");
     ONCE.call_once(|| {
         std::fs::create_dir_all(&folder).unwrap();
         let link = folder.join("libgstrsshm.so");
@@ -333,4 +335,96 @@ impl Drop for Pipeline {
     fn drop(&mut self) {
         let _ = self.0.set_state(gst::State::Null);
     }
+}
+
+/// One buffer that came out of an element.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub caps: gst::Caps,
+    pub pts: Option<gst::ClockTime>,
+    /// Running time of the pipeline when it came.
+    pub at: gst::ClockTime,
+    pub flags: gst::BufferFlags,
+    /// Its place in the stream, as the producer counts.
+    pub offset: u64,
+    pub bytes: Vec<u8>,
+}
+
+impl Seen {
+    pub fn is_discont(&self) -> bool {
+        self.flags.contains(gst::BufferFlags::DISCONT)
+    }
+
+    pub fn width(&self) -> i32 {
+        self.caps.structure(0).unwrap().get("width").unwrap()
+    }
+
+    pub fn format(&self) -> String {
+        self.caps.structure(0).unwrap().get("format").unwrap()
+    }
+}
+
+/// A pipeline inside the test that notes what leaves its rsshmsrc.
+pub struct Tap {
+    pub pipeline: Pipeline,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Tap {
+    /// Begins to play at once.
+    #[track_caller]
+    pub fn playing(description: &str) -> Self {
+        let tap = Self::new(description);
+        tap.pipeline.0.set_state(gst::State::Playing).unwrap();
+        tap
+    }
+
+    #[track_caller]
+    pub fn new(description: &str) -> Self {
+        let pipeline = Pipeline::new(description);
+        let source = pipeline.by_factory("rsshmsrc");
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let to = Arc::clone(&seen);
+        let pad = source.static_pad("src").unwrap();
+        pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+            let buffer = info.buffer().unwrap();
+            let element = pad.parent_element().unwrap();
+            to.lock().unwrap().push(Seen {
+                caps: pad.current_caps().unwrap(),
+                pts: buffer.pts(),
+                at: element.current_running_time().unwrap(),
+                flags: buffer.flags(),
+                offset: buffer.offset(),
+                bytes: buffer.map_readable().unwrap().to_vec(),
+            });
+            gst::PadProbeReturn::Ok
+        });
+        Self { pipeline, seen }
+    }
+
+    pub fn count(&self) -> usize {
+        self.seen.lock().unwrap().len()
+    }
+
+    pub fn all(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    pub fn last(&self) -> Option<Seen> {
+        self.seen.lock().unwrap().last().cloned()
+    }
+
+    /// Waits until `more` buffers have come from now on.
+    #[track_caller]
+    pub fn wait_for_more(&self, more: usize) {
+        let until = self.count() + more;
+        eventually(&format!("{more} more buffers"), || self.count() >= until);
+    }
+}
+
+/// What a stopwatch says of `action`.
+pub fn timed<T>(action: impl FnOnce() -> T) -> (Duration, T) {
+    let started = Instant::now();
+    let value = action();
+    (started.elapsed(), value)
 }

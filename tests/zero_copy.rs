@@ -1,0 +1,459 @@
+//! Which frames are copied, and that all are exact whether they are or not.
+
+mod common;
+
+use common::{Channel, Pipeline, Seen, Tap, eventually};
+use gst::prelude::*;
+use gst_video::{VideoFormat, VideoInfo, prelude::*};
+
+const LOSSLESS: &str = "lossless=true wait-for-connection=true sync=false";
+
+/// How many frames were published, in place, and copied as foreign and as repeated.
+fn counts(writer: &Pipeline) -> (u64, u64, u64, u64) {
+    let stat = |field| writer.stat("rsshmsink", field);
+    assert_eq!(stat("frames-dropped"), 0);
+    assert_eq!(
+        stat("frames-copied"),
+        stat("copied-foreign") + stat("copied-repeated") + stat("copied-no-slot")
+    );
+    (
+        stat("frames-published"),
+        stat("frames-in-place"),
+        stat("copied-foreign"),
+        stat("copied-repeated"),
+    )
+}
+
+/// Runs `producer` into a channel with one reader, to the end.
+#[track_caller]
+fn run(producer: &str) -> ((u64, u64, u64, u64), Vec<Seen>, String) {
+    let channel = Channel::new();
+    let reader = Tap::playing(&format!("rsshmsrc channel={channel} ! fakesink sync=false"));
+    let writer = Pipeline::playing(&format!("{producer} ! rsshmsink channel={channel} {LOSSLESS}"));
+    writer.wait_eos();
+    let sink_pad = writer.by_factory("rsshmsink").static_pad("sink").unwrap();
+    let caps = sink_pad.current_caps().unwrap();
+    let format = caps.structure(0).unwrap().get::<String>("format").unwrap();
+    let counts = counts(&writer);
+    reader.pipeline.wait_eos();
+    let stat = |field| reader.pipeline.stat("rsshmsrc", field);
+    assert_eq!(stat("frames-received"), counts.0);
+    assert_eq!((stat("frames-in-place"), stat("frames-copied")), (counts.0, 0));
+    assert_eq!(stat("frames-missed"), 0);
+    (counts, reader.all(), format)
+}
+
+/// What `producer` makes, without a channel.
+fn expected(producer: &str) -> Vec<Vec<u8>> {
+    let pipeline = Pipeline::new(&format!(
+        "{producer} ! fakesink name=sink signal-handoffs=true sync=false"
+    ));
+    let (send, receive) = std::sync::mpsc::channel();
+    pipeline.element("sink").connect("handoff", false, move |values| {
+        let buffer = values[1].get::<gst::Buffer>().unwrap();
+        send.send(buffer.map_readable().unwrap().to_vec()).unwrap();
+        None
+    });
+    pipeline.0.set_state(gst::State::Playing).unwrap();
+    pipeline.wait_eos();
+    receive.try_iter().collect()
+}
+
+#[track_caller]
+fn assert_exact(producer: &str, seen: &[Seen]) {
+    let expected = expected(producer);
+    assert_eq!(expected.len(), seen.len());
+    for (number, (expected, seen)) in expected.iter().zip(seen).enumerate() {
+        assert!(*expected == seen.bytes, "frame {number} differs");
+    }
+}
+
+const SMALL: &str = "width=160,height=120,framerate=30/1";
+
+#[test]
+fn a_source_draws_into_shared_memory() {
+    let producer = format!("videotestsrc num-buffers=90 ! video/x-raw,format=I420,{SMALL}");
+    let (counts, seen, _) = run(&producer);
+    assert_eq!(counts, (90, 90, 0, 0));
+    assert_exact(&producer, &seen);
+}
+
+#[test]
+fn a_converter_draws_into_shared_memory() {
+    let producer = format!(
+        "videotestsrc num-buffers=90 ! video/x-raw,format=BGRx,{SMALL} ! videoconvert ! video/x-raw,format=NV12"
+    );
+    let (counts, seen, _) = run(&producer);
+    assert_eq!(counts, (90, 90, 0, 0));
+    assert_exact(&producer, &seen);
+}
+
+#[test]
+fn left_to_themselves_elements_agree_on_i420() {
+    for producer in [
+        "videotestsrc num-buffers=3",
+        "videotestsrc num-buffers=3 ! videoconvert",
+        "videotestsrc num-buffers=3 ! videoconvert ! videoscale ! videorate",
+    ] {
+        let (_, _, format) = run(producer);
+        assert_eq!(format, "I420", "{producer}");
+    }
+}
+
+#[test]
+fn what_another_element_made_is_copied() {
+    // A tee passes no pool on.
+    let producer = format!("videotestsrc num-buffers=60 ! video/x-raw,format=I420,{SMALL} ! tee");
+    let (counts, seen, _) = run(&producer);
+    assert_eq!(counts, (60, 0, 60, 0));
+    assert_exact(&producer, &seen);
+}
+
+#[test]
+fn repeats_are_copied() {
+    let producer = "videotestsrc num-buffers=10 ! video/x-raw,format=I420,width=160,height=120,framerate=10/1 \
+                    ! videorate ! video/x-raw,framerate=30/1";
+    let ((published, in_place, foreign, repeated), seen, _) = run(producer);
+    assert_eq!((in_place, foreign), (10, 0));
+    assert_eq!(published, in_place + repeated);
+    assert!(repeated >= 16, "{repeated}");
+    assert_exact(producer, &seen);
+
+    let producer = format!("videotestsrc num-buffers=1 ! video/x-raw,format=I420,{SMALL} ! imagefreeze num-buffers=20");
+    let ((published, in_place, ..), seen, _) = run(&producer);
+    // It asks for memory before the sink knows what comes, so that is no slot.
+    assert_eq!((published, in_place), (20, 0));
+    assert_exact(&producer, &seen);
+}
+
+/// A writer that the test feeds buffer by buffer, and its reader.
+struct Feed {
+    writer: Pipeline,
+    reader: Tap,
+    info: VideoInfo,
+    pushed: usize,
+    _channel: Channel,
+}
+
+impl Feed {
+    fn new(info: &VideoInfo, downstream: &str) -> Self {
+        let channel = Channel::new();
+        let reader = Tap::playing(&format!("rsshmsrc channel={channel} ! {downstream}"));
+        let writer = Pipeline::new(&format!(
+            "appsrc name=source format=time ! rsshmsink channel={channel} {LOSSLESS}"
+        ));
+        writer.element("source").set_property("caps", info.to_caps().unwrap());
+        writer.0.set_state(gst::State::Playing).unwrap();
+        Self {
+            writer,
+            reader,
+            info: info.clone(),
+            pushed: 0,
+            _channel: channel,
+        }
+    }
+
+    /// Sends a buffer and returns what arrives.
+    #[track_caller]
+    fn push(&mut self, buffer: gst::Buffer) -> Seen {
+        let result: gst::FlowReturn = self.writer.element("source").emit_by_name("push-buffer", &[&buffer]);
+        assert_eq!(result, gst::FlowReturn::Ok);
+        drop(buffer);
+        self.pushed += 1;
+        eventually("the buffer arrives", || self.reader.count() == self.pushed);
+        self.reader.last().unwrap()
+    }
+
+    /// The pool that the sink offers, with padding all around where it is asked for.
+    fn pool(&self, alignment: Option<&gst_video::VideoAlignment>) -> gst::BufferPool {
+        let caps = self.info.to_caps().unwrap();
+        let mut query = gst::query::Allocation::new(Some(&caps), true);
+        // As a user of it does: once the element is started.
+        let pad = self.writer.by_factory("rsshmsink").static_pad("sink").unwrap();
+        eventually("the sink has caps", || pad.current_caps().is_some());
+        assert!(pad.query(&mut query));
+        assert!(query.find_allocation_meta::<gst_video::VideoMeta>().is_some());
+        let (pool, size, min, max) = query.allocation_pools().next().unwrap();
+        let pool = pool.clone().unwrap();
+        assert_eq!((min, max), (2, 0));
+        let mut config = pool.config();
+        config.set_params(Some(&caps), size, min, max);
+        if let Some(alignment) = alignment {
+            config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META.as_str());
+            config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_ALIGNMENT.as_str());
+            config.set_video_alignment(alignment);
+        }
+        pool.set_config(config).unwrap();
+        pool.set_active(true).unwrap();
+        pool
+    }
+
+    fn counts(&self) -> (u64, u64, u64, u64) {
+        counts(&self.writer)
+    }
+}
+
+fn info(format: VideoFormat) -> VideoInfo {
+    common::init();
+    VideoInfo::builder(format, 62, 34)
+        .fps(gst::Fraction::new(30, 1))
+        .build()
+        .unwrap()
+}
+
+/// The byte that belongs at a place; another in each frame, plane, row and column.
+fn value(frame: u8, plane: usize, row: usize, column: usize) -> u8 {
+    (plane * 83 + row * 7 + column) as u8 ^ frame
+}
+
+/// A row's bytes and the rows of each plane of the formats used here.
+fn plane_size(info: &VideoInfo, plane: usize) -> (usize, usize) {
+    let component = plane as u8;
+    let columns = info.comp_width(component) as usize * info.comp_pstride(component) as usize;
+    (columns, info.comp_height(component) as usize)
+}
+
+/// Draws frame number `frame` in any layout.
+fn draw(bytes: &mut [u8], info: &VideoInfo, offset: &[usize], stride: &[i32], frame: u8) {
+    for plane in 0..info.n_planes() as usize {
+        let (columns, rows) = plane_size(info, plane);
+        for row in 0..rows {
+            let start = offset[plane] + row * stride[plane] as usize;
+            for (column, byte) in bytes[start..start + columns].iter_mut().enumerate() {
+                *byte = value(frame, plane, row, column);
+            }
+        }
+    }
+}
+
+#[track_caller]
+fn check(bytes: &[u8], info: &VideoInfo, offset: &[usize], stride: &[i32], frame: u8) {
+    for plane in 0..info.n_planes() as usize {
+        let (columns, rows) = plane_size(info, plane);
+        for row in 0..rows {
+            let start = offset[plane] + row * stride[plane] as usize;
+            for (column, byte) in bytes[start..start + columns].iter().enumerate() {
+                assert_eq!(
+                    *byte,
+                    value(frame, plane, row, column),
+                    "frame {frame} plane {plane} row {row} column {column}"
+                );
+            }
+        }
+    }
+}
+
+#[track_caller]
+fn check_packed(seen: &Seen, info: &VideoInfo, frame: u8) {
+    assert_eq!(seen.bytes.len(), info.size());
+    check(&seen.bytes, info, info.offset(), info.stride(), frame);
+}
+
+fn packed(info: &VideoInfo, frame: u8) -> Vec<u8> {
+    let mut bytes = vec![0xee; info.size()];
+    draw(&mut bytes, info, info.offset(), info.stride(), frame);
+    bytes
+}
+
+#[test]
+fn foreign_memory_with_padded_strides_arrives_packed() {
+    for format in [VideoFormat::I420, VideoFormat::Nv12, VideoFormat::Bgrx] {
+        let info = info(format);
+        let mut feed = Feed::new(&info, "fakesink sync=false");
+        // Rows and planes further apart than they would be, and a gap before the first.
+        let stride: Vec<i32> = info.stride().iter().map(|stride| stride + 52).collect();
+        let offset: Vec<usize> = info.offset().iter().map(|offset| offset * 4 + 40 + 128 * 34).collect();
+        let mut bytes = vec![0xee; info.size() * 6 + 128 * 34];
+        for frame in 1..6 {
+            draw(&mut bytes, &info, &offset, &stride, frame);
+            let mut buffer = gst::Buffer::from_slice(bytes.clone());
+            gst_video::VideoMeta::add_full(
+                buffer.get_mut().unwrap(),
+                gst_video::VideoFrameFlags::empty(),
+                format,
+                info.width(),
+                info.height(),
+                &offset,
+                &stride,
+            )
+            .unwrap();
+            check_packed(&feed.push(buffer), &info, frame);
+        }
+        assert_eq!(feed.counts(), (5, 0, 5, 0));
+    }
+}
+
+#[test]
+fn a_buffer_of_several_memories_is_put_together() {
+    let info = info(VideoFormat::I420);
+    let mut feed = Feed::new(&info, "fakesink sync=false");
+    for frame in 1..6 {
+        let bytes = packed(&info, frame);
+        let mut buffer = gst::Buffer::new();
+        let ends = info.offset()[1..].iter().copied().chain([info.size()]);
+        for (start, end) in info.offset().iter().copied().zip(ends) {
+            let memory = gst::Memory::from_slice(bytes[start..end].to_vec());
+            buffer.get_mut().unwrap().append_memory(memory);
+        }
+        check_packed(&feed.push(buffer), &info, frame);
+    }
+    assert_eq!(feed.counts(), (5, 0, 5, 0));
+}
+
+#[test]
+fn a_part_of_a_larger_memory_is_taken_alone() {
+    let info = info(VideoFormat::Nv12);
+    let mut feed = Feed::new(&info, "fakesink sync=false");
+    for frame in 1..6 {
+        let mut bytes = vec![0xee; 333];
+        bytes.extend(packed(&info, frame));
+        bytes.extend([0xee; 77]);
+        let whole = gst::Buffer::from_slice(bytes);
+        let part = whole
+            .copy_region(gst::BufferCopyFlags::MEMORY, 333..333 + info.size())
+            .unwrap();
+        check_packed(&feed.push(part), &info, frame);
+    }
+    assert_eq!(feed.counts(), (5, 0, 5, 0));
+}
+
+/// A buffer of `pool` with frame number `frame` in the layout that it has.
+fn drawn(pool: &gst::BufferPool, info: &VideoInfo, frame: u8) -> gst::Buffer {
+    let mut buffer = pool.acquire_buffer(None).unwrap();
+    let (offset, stride) = buffer.meta::<gst_video::VideoMeta>().map_or_else(
+        || (info.offset().to_vec(), info.stride().to_vec()),
+        |meta| (meta.offset().to_vec(), meta.stride().to_vec()),
+    );
+    let target = buffer.get_mut().unwrap();
+    draw(
+        target.map_writable().unwrap().as_mut_slice(),
+        info,
+        &offset,
+        &stride,
+        frame,
+    );
+    buffer
+}
+
+/// A feed whose sink has its caps, as it is when upstream asks for a pool.
+fn begun(info: &VideoInfo, downstream: &str) -> Feed {
+    let mut feed = Feed::new(info, downstream);
+    check_packed(&feed.push(gst::Buffer::from_slice(packed(info, 0))), info, 0);
+    feed
+}
+
+fn padding() -> gst_video::VideoAlignment {
+    gst_video::VideoAlignment::new(8, 6, 16, 4, &[31; 4])
+}
+
+#[test]
+fn padding_that_upstream_asks_for_is_kept_in_place() {
+    for format in [VideoFormat::I420, VideoFormat::Bgrx] {
+        let info = info(format);
+        let mut feed = begun(&info, "fakevideosink sync=false");
+        let pool = feed.pool(Some(&padding()));
+        let layouts = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let to = layouts.clone();
+        let source = feed.reader.pipeline.by_factory("rsshmsrc");
+        source
+            .static_pad("src")
+            .unwrap()
+            .add_probe(gst::PadProbeType::BUFFER, move |_, probe| {
+                let meta = probe.buffer().unwrap().meta::<gst_video::VideoMeta>();
+                let layout = meta.map(|meta| (meta.offset().to_vec(), meta.stride().to_vec()));
+                to.lock().unwrap().push(layout);
+                gst::PadProbeReturn::Ok
+            });
+        for frame in 1..9 {
+            let seen = feed.push(drawn(&pool, &info, frame));
+            let layout = layouts.lock().unwrap().pop().unwrap();
+            let (offset, stride) = layout.expect("a VideoMeta says where the planes are");
+            assert_ne!(offset[0], info.offset()[0]);
+            assert_ne!(stride, info.stride());
+            check(&seen.bytes, &info, &offset, &stride, frame);
+        }
+        // The first, which was the test's own, was copied.
+        assert_eq!(feed.counts(), (9, 8, 1, 0));
+    }
+}
+
+#[test]
+fn padding_is_removed_for_who_does_not_know_it() {
+    let info = info(VideoFormat::I420);
+    let mut feed = begun(&info, "fakesink sync=false");
+    let pool = feed.pool(Some(&padding()));
+    for frame in 1..9 {
+        check_packed(&feed.push(drawn(&pool, &info, frame)), &info, frame);
+    }
+    assert_eq!(feed.counts(), (9, 8, 1, 0));
+}
+
+#[test]
+fn a_part_of_a_slot_is_published_in_place() {
+    let info = info(VideoFormat::Nv12);
+    let mut feed = begun(&info, "fakesink sync=false");
+    let pool = feed.pool(None);
+    let mut config = gst::BufferPool::config(&pool);
+    pool.set_active(false).unwrap();
+    config.set_params(Some(&info.to_caps().unwrap()), info.size() as u32 + 512, 2, 0);
+    pool.set_config(config).unwrap();
+    pool.set_active(true).unwrap();
+    for frame in 1..9 {
+        let mut whole = pool.acquire_buffer(None).unwrap();
+        {
+            let mut map = whole.get_mut().unwrap().map_writable().unwrap();
+            draw(&mut map[256..], &info, info.offset(), info.stride(), frame);
+        }
+        let part = whole
+            .copy_region(gst::BufferCopyFlags::MEMORY, 256..256 + info.size())
+            .unwrap();
+        drop(whole);
+        check_packed(&feed.push(part), &info, frame);
+    }
+    assert_eq!(feed.counts(), (9, 8, 1, 0));
+}
+
+/// Redraws a buffer after it was published, while a reader holds the frame.
+#[track_caller]
+fn redraw(feed: &mut Feed, first: gst::Buffer) {
+    let info = feed.info.clone();
+    // Held here as a display would.
+    let held = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let to = held.clone();
+    let source = feed.reader.pipeline.by_factory("rsshmsrc");
+    source
+        .static_pad("src")
+        .unwrap()
+        .add_probe(gst::PadProbeType::BUFFER, move |_, probe| {
+            to.lock().unwrap().push(probe.buffer().unwrap().to_owned());
+            gst::PadProbeReturn::Ok
+        });
+    let mut buffer = first;
+    for frame in 1..4 {
+        if frame > 1 {
+            let target = buffer.make_mut();
+            let mut map = target.map_writable().unwrap();
+            draw(&mut map, &info, info.offset(), info.stride(), frame);
+        }
+        check_packed(&feed.push(buffer.clone()), &info, frame);
+    }
+    for (held, frame) in held.lock().unwrap().iter().zip(1..) {
+        let map = held.map_readable().unwrap();
+        check(&map, &info, info.offset(), info.stride(), frame);
+    }
+}
+
+#[test]
+fn a_published_frame_is_not_redrawn_under_its_readers() {
+    let info = info(VideoFormat::I420);
+    let mut feed = begun(&info, "fakesink sync=false");
+    let pool = feed.pool(None);
+    let first = drawn(&pool, &info, 1);
+    redraw(&mut feed, first);
+    let (published, in_place, ..) = feed.counts();
+    assert_eq!((published, in_place), (4, 1));
+
+    let mut feed = Feed::new(&info, "fakesink sync=false");
+    redraw(&mut feed, gst::Buffer::from_mut_slice(packed(&info, 1)));
+    assert_eq!(feed.counts(), (3, 0, 3, 0));
+}
