@@ -45,7 +45,9 @@ fn a_stopped_and_a_killed_reader_hurt_nobody() {
     });
     readers[0].signal(Signal::SIGSTOP);
     readers[1].kill();
-    within(Duration::from_secs(2), "seven are counted", || num_clients(&writer) == 7);
+    within(Duration::from_secs(2), "seven are counted", || {
+        num_clients(&writer) == 7
+    });
     writer.wait_eos();
     // At 12 frames a second these are 8.3 seconds.
     assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());

@@ -111,7 +111,9 @@ impl Summary {
         let line = output.lines().find_map(|line| line.strip_prefix("SUMMARY "));
         let line = line.unwrap_or_else(|| panic!("no summary in:\n{output}"));
         let value = |name: &str| {
-            let field = line.split(' ').find_map(|field| field.strip_prefix(&format!("{name}=")));
+            let field = line
+                .split(' ')
+                .find_map(|field| field.strip_prefix(&format!("{name}=")));
             field.unwrap().parse().unwrap()
         };
         let [received, missed, torn, backwards, first, last, in_place, copied] = FIELDS.map(value);
@@ -150,7 +152,10 @@ pub fn entry_command(entry: &str) -> Command {
     command
         .args(["--ignored", "--exact", "--nocapture", entry])
         // The plugin is a part of this program: no other is to be found.
-        .env("GST_REGISTRY", std::env::temp_dir().join("rsshm-test-registry-static.bin"))
+        .env(
+            "GST_REGISTRY",
+            std::env::temp_dir().join("rsshm-test-registry-static.bin"),
+        )
         .env("GST_REGISTRY_FORK", "no")
         .env("G_DEBUG", "fatal_warnings");
     command
@@ -180,6 +185,17 @@ pub fn summary(process: &mut Process) -> Summary {
 /// Whether a reader's process has got a frame.
 pub fn has_frames(process: &Process) -> bool {
     process.output().contains("FIRST FRAME")
+}
+
+/// The name of an error's kind.
+pub fn kind(error: &gst::glib::Error) -> String {
+    let resource = error
+        .kind::<gst::ResourceError>()
+        .map(|kind| format!("ResourceError::{kind:?}"));
+    let stream = error
+        .kind::<gst::StreamError>()
+        .map(|kind| format!("StreamError::{kind:?}"));
+    resource.or(stream).unwrap_or_else(|| format!("{error:?}"))
 }
 
 #[derive(Default)]
@@ -240,13 +256,13 @@ fn reader_process() {
     // Nobody waits so long for it, but nobody has to kill it either.
     let until = Instant::now() + Duration::from_secs(100);
     let types = [gst::MessageType::Eos, gst::MessageType::Error];
-    let message = pipeline
-        .0
-        .bus()
-        .unwrap()
-        .timed_pop_filtered(gst::ClockTime::from_nseconds((until - Instant::now()).as_nanos() as u64), &types);
+    let message = pipeline.0.bus().unwrap().timed_pop_filtered(
+        gst::ClockTime::from_nseconds((until - Instant::now()).as_nanos() as u64),
+        &types,
+    );
     if let Some(gst::MessageView::Error(error)) = message.as_ref().map(|message| message.view()) {
-        panic!("{} ({:?})", error.error(), error.debug());
+        let error = error.error();
+        panic!("{}: {error}", kind(&error));
     }
     let mut checker = std::mem::take(&mut *checker.lock().unwrap());
     while !checker.held.is_empty() {
