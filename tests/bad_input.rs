@@ -375,9 +375,12 @@ impl Drop for Obstacle {
     }
 }
 
+/// Makes something under a path.
+type Make = fn(&Path);
+
 #[test]
 fn what_is_no_plain_file_is_refused_and_left_alone() {
-    let make: [(&str, fn(&Path)); 3] = [
+    let kinds: [(&str, Make); 3] = [
         ("folder", |path| std::fs::create_dir(path).unwrap()),
         ("symbolic link", |path| {
             std::os::unix::fs::symlink("/dev/null", path).unwrap();
@@ -386,7 +389,7 @@ fn what_is_no_plain_file_is_refused_and_left_alone() {
             nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         }),
     ];
-    for (what, make) in make {
+    for (what, make) in kinds {
         for which in [0, 1] {
             let channel = Channel::new();
             let path = channel.files()[which].clone();
