@@ -450,11 +450,15 @@ fn copy_frame(from: &gst::BufferRef, to: &mut gst::Buffer, info: Option<&VideoIn
         }
     }
     let mut map = to.map_writable().map_err(|_| "the slot cannot be mapped")?;
-    // Memory by memory: a buffer of several is not merged first.
-    match from.copy_to_slice(0, map.as_mut_slice()) {
-        Err(copied) if copied != from.size().min(map.size()) => Err("it cannot be mapped for reading".to_owned()),
-        _ => Ok(()),
+    // Memory by memory: a buffer of several is not merged first. And each mapped here: gst_buffer_extract does not check.
+    let mut rest = map.as_mut_slice();
+    for memory in from.iter_memories() {
+        let from = memory.map_readable().map_err(|_| "it cannot be mapped for reading")?;
+        let (part, behind) = rest.split_at_mut(from.size().min(rest.len()));
+        part.copy_from_slice(&from[..part.len()]);
+        rest = behind;
     }
+    Ok(())
 }
 
 #[glib::object_subclass]
@@ -627,6 +631,8 @@ impl BaseSinkImpl for RsShmSink {
             let refusal = caps::refusal(accept.caps());
             if let Some(refusal) = &refusal {
                 gst::warning!(CAT, imp = self, "{refusal}");
+                // Said here, as the caps do not come to set_caps() then, and all that upstream says is "not negotiated".
+                gst::element_imp_warning!(self, gst::StreamError::Format, ("{refusal}"));
             }
             accept.set_result(refusal.is_none());
             return true;

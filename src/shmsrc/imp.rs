@@ -49,6 +49,9 @@ const HINT_AFTER: Duration = Duration::from_secs(3);
 /// that is simply late (too slow for its frame rate, say), and is shown as such.
 const LATE_AT_FIRST: i64 = 1_000_000_000;
 
+/// A greater latency than this is not believed: another program wrote it, and sinks would wait for so long.
+const MAX_LATENCY_NS: u64 = 60_000_000_000;
+
 /// What the streaming thread works with. It is taken out of its mutex for the length of a call, so that nothing is
 /// locked while that waits, notifies or negotiates.
 struct Stream {
@@ -409,7 +412,7 @@ impl RsShmSrc {
     /// Takes over what others may ask for, and tells them what is new.
     fn update_snapshot(&self, stream: &Stream) {
         let connected = stream.reader.is_connected();
-        let latency_ns = stream.reader.latency_ns();
+        let latency_ns = stream.reader.latency_ns().min(MAX_LATENCY_NS);
         let (connection_changed, latency_changed) = {
             let mut snapshot = lock(&self.snapshot);
             let changed = (snapshot.connected != connected, snapshot.latency_ns != latency_ns);
@@ -658,7 +661,8 @@ impl BaseSrcImpl for RsShmSrc {
             // So much later a frame can still be had from the channel.
             let max = snapshot
                 .frame_duration
-                .map(|duration| min + duration * u64::from(snapshot.retain));
+                .and_then(|duration| duration.checked_mul(snapshot.retain.into()))
+                .and_then(|reach| min.checked_add(reach));
             latency.set(true, min, max);
             return true;
         }

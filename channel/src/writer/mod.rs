@@ -222,11 +222,6 @@ impl Writer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the present format is `caps`.
-    pub fn has_caps(&self, caps: &str) -> bool {
-        self.lock().format.as_ref().is_some_and(|format| format.caps == caps)
-    }
-
     /// What was wrong with a segment of this user that lay under the name and has been replaced; `None` where there was
     /// nothing, or nothing wrong.
     pub fn replaced_damaged(&self) -> Option<&str> {
