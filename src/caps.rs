@@ -187,7 +187,6 @@ mod tests {
         gst::init().unwrap();
         for text in [
             "",
-            "x",
             "video/x-raw,width=[1,2]",
             "ANY",
             "EMPTY",

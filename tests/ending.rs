@@ -238,7 +238,7 @@ fn a_source_without_frames_stops_promptly() {
     stops_promptly(
         || {
             let reader = Tap::playing(&format!("rsshmsrc channel={channel} ! fakesink sync=false"));
-            reader.wait_for_more(1);
+            eventually("the newest frame", || reader.count() > 0);
             reader.pipeline
         },
         |_| std::thread::sleep(Duration::from_millis(100)),
