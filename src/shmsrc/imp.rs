@@ -575,6 +575,11 @@ impl ElementImpl for RsShmSrc {
         }
         self.parent_change_state(transition)
     }
+
+    /// The base class flushes for a seek that is sent to the element itself, and only then finds that it cannot.
+    fn send_event(&self, event: gst::Event) -> bool {
+        event.type_() != gst::EventType::Seek && self.parent_send_event(event)
+    }
 }
 
 impl BaseSrcImpl for RsShmSrc {
