@@ -630,8 +630,8 @@ impl BaseSinkImpl for RsShmSink {
             // The base class would compare with the answer to an unfiltered CAPS query, which is a wish list.
             let refusal = caps::refusal(accept.caps());
             if let Some(refusal) = &refusal {
+                // Caps that are refused here never get to set_caps(): this is the place to say why.
                 gst::warning!(CAT, imp = self, "{refusal}");
-                // Said here, as the caps do not come to set_caps() then, and all that upstream says is "not negotiated".
                 gst::element_imp_warning!(self, gst::StreamError::Format, ("{refusal}"));
             }
             accept.set_result(refusal.is_none());

@@ -66,6 +66,8 @@ struct Stream {
     earliest: i64,
     /// The next frame is shown even if it is older than that.
     first: bool,
+    /// Running time of the last frame.
+    last: i64,
     /// The writer's stream ended and none followed: that it goes away then is not a loss.
     ended: bool,
     observer_told: bool,
@@ -258,7 +260,10 @@ impl RsShmSrc {
         let origin = time::origin(self.obj().upcast_ref(), &mut stream.clock_offset);
         let now = time::to_running(rsshm_channel::monotonic_ns(), origin).unwrap_or(0);
         // The first time, the clock and the base time are the same but for the way here.
-        stream.earliest = if stream.first { 0 } else { now.max(0) };
+        // A frame may have come while the pipeline was pausing, and time has not got there yet. Of a writer whose frames are
+        // from the far future, that is not waited for.
+        let last = stream.last.min(now.saturating_add(LATE_AT_FIRST));
+        stream.earliest = if stream.first { 0 } else { now.max(last) };
         stream.first = true;
     }
 
@@ -377,6 +382,7 @@ impl RsShmSrc {
             target.set_flags(gst::BufferFlags::DISCONT);
         }
         stream.first = false;
+        stream.last = pts.or(dts).unwrap_or(0).max(stream.last);
         gst::trace!(CAT, imp = self, "frame {}: {buffer:?}", frame.number);
         Ok(Some(buffer))
     }
@@ -575,6 +581,11 @@ impl ElementImpl for RsShmSrc {
         }
         self.parent_change_state(transition)
     }
+
+    /// The base class flushes for a seek that is sent to the element itself, and only then finds that it cannot.
+    fn send_event(&self, event: gst::Event) -> bool {
+        event.type_() != gst::EventType::Seek && self.parent_send_event(event)
+    }
 }
 
 impl BaseSrcImpl for RsShmSrc {
@@ -596,6 +607,7 @@ impl BaseSrcImpl for RsShmSrc {
             waiting: Waiting::start(),
             earliest: 0,
             first: true,
+            last: 0,
             ended: false,
             observer_told: false,
         });
