@@ -79,9 +79,9 @@ fn the_count_of_readers_is_right_while_no_frames_flow() {
 }
 
 /// What never lets go of a frame, and would take 200.
-fn hoarder(channel: &Channel) -> Process {
+fn hoarder(channel: &Channel, options: &str) -> Process {
     launch(&format!(
-        "rsshmsrc name={channel} ! queue max-size-buffers=200 max-size-bytes=0 max-size-time=0 \
+        "rsshmsrc name={channel} {options} ! queue max-size-buffers=200 max-size-bytes=0 max-size-time=0 \
          ! fakesink sync=true ts-offset=3600000000000"
     ))
 }
@@ -91,7 +91,8 @@ fn a_queue_that_never_drains_does_not_starve_the_writer() {
     let channel = Channel::new();
     // Few slots: fewer than the queue would like to have.
     let writer = writer(&channel, "is-live=true num-buffers=90", CAPS, "max-slots=10");
-    let _hoarder = hoarder(&channel);
+    // It would like to hold all in place, but is not granted so much.
+    let _hoarder = hoarder(&channel, "max-held-buffers=64");
     let mut others = [reader(&channel, "", 1), reader(&channel, "", 1)];
     writer.0.set_state(gst::State::Playing).unwrap();
     eventually("all are there", || num_clients(&writer) == 3);
@@ -108,7 +109,7 @@ fn a_full_queue_does_not_stop_the_writer() {
     // Far more than the queue has room for: its reader stands still in the end.
     let caps = CAPS.replace("12/1", "150/1");
     let writer = writer(&channel, "is-live=true num-buffers=600", &caps, "max-slots=10");
-    let mut hoarder = hoarder(&channel);
+    let mut hoarder = hoarder(&channel, "");
     let mut other = reader(&channel, "", 1);
     let started = Instant::now();
     writer.0.set_state(gst::State::Playing).unwrap();
