@@ -419,7 +419,8 @@ impl Reader {
             self.position = number;
             attachment.set_position(number);
             self.stats.received += 1;
-            self.stats.missed += missed;
+            // Saturating, here and below: a damaged head can make it any number, again and again.
+            self.stats.missed = self.stats.missed.saturating_add(missed);
             match data {
                 FrameData::InPlace(_) => self.stats.in_place += 1,
                 FrameData::Copied => self.stats.copied += 1,
@@ -433,7 +434,7 @@ impl Reader {
             }));
         }
         // All were overwritten meanwhile, or are damaged: a frame that is announced is never readable only later.
-        self.stats.missed += head - self.position;
+        self.stats.missed = self.stats.missed.saturating_add(head - self.position);
         self.discontinuity = true;
         self.position = head;
         attachment.set_position(head);
