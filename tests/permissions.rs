@@ -169,6 +169,21 @@ fn meddler() {
         kept.push(file);
     }
     println!("MEDDLED");
+    // The byte that a living writer holds is to be had when it dies.
+    let lock = nix::libc::flock {
+        l_type: nix::libc::F_RDLCK as nix::libc::c_short,
+        l_whence: nix::libc::SEEK_SET as nix::libc::c_short,
+        l_start: 4096,
+        l_len: 1,
+        l_pid: 0,
+    };
+    while !kept
+        .iter()
+        .all(|file| fcntl(file, FcntlArg::F_OFD_SETLK(&lock)).is_ok())
+    {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    println!("SUCCEEDED THE WRITER");
     std::thread::sleep(Duration::from_secs(60));
 }
 
@@ -212,8 +227,16 @@ fn locks_of_who_may_read_do_not_survive_the_writer() {
         "videotestsrc is-live=true ! video/x-raw,framerate=12/1 ! rsshmsink name={channel} perms=0644"
     ));
     eventually("it is there", || channel.exists());
-    let _meddler = for_all.meddler(&channel);
+    let meddler = for_all.meddler(&channel);
+    let reader = Pipeline::playing(&format!(
+        "rsshmsrc name=reader channel={channel} on-disconnect=eos ! fakesink"
+    ));
+    eventually("it reads", || reader.element("reader").property("connected"));
     first.kill();
+    eventually("the meddler has what it can have", || {
+        meddler.output().contains("SUCCEEDED THE WRITER")
+    });
+    reader.wait_eos();
     let second = writer(&channel, "is-live=true num-buffers=10", CAPS, "perms=0644");
     second.0.set_state(gst::State::Playing).unwrap();
     second.wait_eos();

@@ -104,6 +104,8 @@ pub(crate) fn is_locked(file: &OwnedFd, byte: i64) -> nix::Result<bool> {
 pub(crate) struct KeptLock {
     page: NonNull<libc::c_void>,
     length: usize,
+    /// In which process of a chain of forks it was mapped.
+    forks: u32,
 }
 
 // SAFETY: the page is never read or written, only unmapped once, by whichever thread drops the owner.
@@ -120,6 +122,7 @@ impl KeptLock {
         let kept = Self {
             page,
             length: length.get(),
+            forks: forks(),
         };
         // SAFETY: the page was mapped just now and belongs to `kept` alone.
         unsafe { madvise(kept.page, kept.length, MmapAdvise::MADV_DONTFORK)? };
@@ -129,7 +132,11 @@ impl KeptLock {
 
 impl Drop for KeptLock {
     fn drop(&mut self) {
-        // SAFETY: mapped in `keep`, unmapped only here, and nobody has its address.
+        // A forked child has not got the mapping; whatever lies at its address there is somebody else's.
+        if self.forks != forks() {
+            return;
+        }
+        // SAFETY: mapped in `keep` by this process, unmapped only here, and nobody has its address.
         let _ = unsafe { munmap(self.page, self.length) };
     }
 }
@@ -230,6 +237,48 @@ pub(crate) mod semaphore {
             // SAFETY: the address is valid (see `new`), and `value` is a local.
             unsafe { libc::sem_getvalue(self.0, &raw mut value) };
             value
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use nix::{
+        sys::{
+            mman::mmap_anonymous,
+            wait::{WaitStatus, waitpid},
+        },
+        unistd::{ForkResult, fork},
+    };
+
+    use super::*;
+
+    /// What a forked child has mapped where its parent's lock lies stays mapped when the child drops its copy of the lock.
+    #[test]
+    fn a_forked_child_unmaps_nothing_of_its_own() {
+        let kept = KeptLock::keep(std::fs::File::open("/proc/self/exe").unwrap().into()).unwrap();
+        // SAFETY: the child does system calls only.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                let address = NonZeroUsize::new(kept.page.addr().get());
+                let length = NonZeroUsize::MIN;
+                let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+                let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_FIXED_NOREPLACE;
+                // SAFETY: a new mapping where there is none, or a failure.
+                let page = unsafe { mmap_anonymous(address, length, protection, flags) };
+                let page = page.expect("the parent's mapping is not here");
+                drop(kept);
+                // SAFETY: the page was mapped just now, if it has not been unmapped by mistake.
+                unsafe {
+                    page.cast::<u8>().write_volatile(1);
+                    libc::_exit(0)
+                }
+            }
+            ForkResult::Parent { child } => {
+                assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
+            }
         }
     }
 }

@@ -5,12 +5,12 @@ mod common;
 use std::{
     fs::OpenOptions,
     os::unix::fs::FileExt,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use bytemuck::Zeroable;
-use common::{Channel, SIZE, publish, slots};
+use common::{Channel, SIZE, peer::Peer, publish, slots};
 use proptest::prelude::*;
 use rsshm_channel::{
     FrameDescriptor, Next, Observer, ReadLimits, Writer,
@@ -291,4 +291,25 @@ fn a_huge_frame_is_not_believed() {
         }
         victim.look();
     }
+}
+
+/// A head that jumps about: numbers that no frame has, and counts that no frame explains.
+#[test]
+fn a_head_that_jumps_about_is_no_danger() {
+    let victim = Victim::new();
+    let (mut reader, mut copy) = (victim.channel.reader(), Vec::new());
+    common::next(&mut reader, &mut copy);
+    let peer = Peer::open(&victim.channel);
+    for head in [u64::MAX, 1, u64::MAX, 2, 1 << 63, 0, u64::MAX, 3] {
+        peer.live().head.store(head, Ordering::SeqCst);
+        for max_behind in [0, 1, 5] {
+            let limits = ReadLimits {
+                max_behind,
+                ..ReadLimits::default()
+            };
+            let _ = reader.next(&mut copy, limits, Some(Duration::from_millis(1))).unwrap();
+        }
+    }
+    assert!(publish(&victim.writer, 4));
+    common::check(&common::next(&mut reader, &mut copy), &copy, 4);
 }
