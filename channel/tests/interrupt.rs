@@ -109,6 +109,7 @@ fn a_word_that_lies_does_not_make_a_reader_spin() {
                 std::thread::yield_now();
             }
         });
+        let stopping = common::StopAtEnd(stop);
         let cpu_time = || {
             let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
             Duration::from(now)
@@ -118,7 +119,7 @@ fn a_word_that_lies_does_not_make_a_reader_spin() {
         let used = cpu_time() - before;
         assert!(publish(&writer, 2));
         let frame = reader.next(&mut copy, ReadLimits::default(), Some(Duration::from_secs(5)));
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        drop(stopping);
         assert!(matches!(nothing, Ok(Next::TimedOut)), "{nothing:?}");
         assert!(matches!(frame, Ok(Next::Frame(_))), "{frame:?}");
         assert!(used < Duration::from_millis(150), "{used:?} of CPU in half a second");
