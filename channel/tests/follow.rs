@@ -282,7 +282,7 @@ fn deleted_files_come_back() {
                 std::fs::remove_file(file).unwrap();
             }
         }
-        wait_until("restored", 2 * SECOND, || {
+        wait_until("restored", 4 * SECOND, || {
             value += 1;
             assert!(publish(&writer, value));
             let frame = next(&mut old, &mut copy);

