@@ -4,6 +4,7 @@
 mod common;
 
 use std::{
+    os::unix::fs::MetadataExt,
     path::Path,
     sync::atomic::Ordering,
     time::{Duration, Instant},
@@ -119,6 +120,12 @@ fn held_frames_outlive_their_segment() {
     let _service = Service::of(&writer);
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     let held = common::next_in_place(&writer, &mut reader, &mut copy);
+    let (old, control) = (
+        std::fs::File::open(channel.segment()).unwrap(),
+        Peer::open(&channel).fixed.slots_offset,
+    );
+    let in_slots = || old.metadata().unwrap().blocks() * 512 - control;
+    assert!(in_slots() >= 3 * common::SIZE as u64);
     assert!(publish_sized(&writer, 2, 2 * common::SIZE));
     check(&next(&mut reader, &mut copy), &copy, 2);
     // Time for the service to give the rest of the old segment back.
@@ -128,6 +135,7 @@ fn held_frames_outlive_their_segment() {
         std::thread::sleep(Duration::from_millis(20));
     }
     common::check_bytes(&held, &copy);
+    assert_eq!(in_slots(), common::SIZE as u64, "only what is held is kept");
 }
 
 /// The writer is killed and another takes over: the same reader goes on, and the numbers run on.
@@ -274,7 +282,7 @@ fn deleted_files_come_back() {
                 std::fs::remove_file(file).unwrap();
             }
         }
-        wait_until("restored", 2 * SECOND, || {
+        wait_until("restored", 4 * SECOND, || {
             value += 1;
             assert!(publish(&writer, value));
             let frame = next(&mut old, &mut copy);

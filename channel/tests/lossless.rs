@@ -126,10 +126,36 @@ fn the_writer_waits_for_the_living_only() {
         drop(reader);
         let left = Instant::now();
         publishing.join().unwrap();
-        assert!(left.elapsed() < Duration::from_millis(500));
+        assert!(left.elapsed() < Duration::from_secs(2));
         published
     });
     assert!((3..=5).contains(&published), "{published} of 4 slots");
+}
+
+/// Whoever waits is woken, and does not find out by looking now and then (each 10 ms).
+#[test]
+fn a_waiting_writer_is_woken_by_its_reader() {
+    const FRAMES: u64 = 300;
+    let round = || {
+        let channel = Channel::new();
+        let writer = channel.writer(lossless(3));
+        assert!(publish(&writer, 1));
+        let (mut reader, mut copy) = (channel.reader(), Vec::new());
+        next(&mut reader, &mut copy);
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            scope.spawn(|| (2..=FRAMES).for_each(|value| assert!(publish(&writer, value))));
+            for value in 2..=FRAMES {
+                check(&next(&mut reader, &mut copy), &copy, value);
+                // Slower than the writer, which so has to wait for one frame in three at least.
+                std::thread::sleep(Duration::from_micros(300));
+            }
+        });
+        began.elapsed()
+    };
+    // The fastest of a few, as other programs run too.
+    let fastest = (0..8).map(|_| round()).find(|took| *took < Duration::from_millis(600));
+    assert!(fastest.is_some(), "as if nobody was woken");
 }
 
 /// Also one that is interrupted: it goes on when it is let.
@@ -154,7 +180,7 @@ fn a_wait_ends_when_it_is_interrupted() {
                 value += 1;
             }
             let called = interrupter.join().unwrap();
-            assert!(called.elapsed() < Duration::from_millis(100), "{:?}", called.elapsed());
+            assert!(called.elapsed() < Duration::from_secs(1), "{:?}", called.elapsed());
             assert!(!writer.wait_for_slot());
         });
         writer.resume();
@@ -184,7 +210,7 @@ fn the_wait_for_a_reader_ends_with_the_first() {
         let nothing = reader.next(&mut Vec::new(), ReadLimits::default(), timeout).unwrap();
         assert!(matches!(nothing, Next::TimedOut), "{nothing:?}");
         let (connected, at) = waiting.join().unwrap();
-        assert!(connected && at.duration_since(came) < Duration::from_millis(150));
+        assert!(connected && at.duration_since(came) < Duration::from_secs(1));
     });
     // The reader is gone again.
     std::thread::scope(|scope| {

@@ -64,10 +64,10 @@ fn observers_are_woken() {
             let published = Instant::now();
             assert!(publish(&writer, value));
             let took = waiting.join().unwrap().saturating_duration_since(published);
-            fast += u32::from(took < Duration::from_millis(50));
+            fast += u32::from(took < Duration::from_millis(100));
         });
     }
-    assert!(fast >= 15, "{fast} of 20 at once");
+    assert!(fast >= 12, "{fast} of 20 at once");
 }
 
 /// What an observer accepts is one whole frame, though the writer redraws its slots as fast as it can.
@@ -85,6 +85,7 @@ fn observers_see_whole_frames_only() {
                 assert!(publish(&writer, value));
             }
         });
+        let stopping = common::StopAtEnd(&stop);
         let end = Instant::now() + Duration::from_millis(700);
         let (mut frames, mut last) = (0, 0);
         let mut observer = channel.observer();
@@ -104,7 +105,7 @@ fn observers_see_whole_frames_only() {
                 assert!(common::is_filled(&copy, number as u8));
             }
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         assert!(frames > 20, "{frames}");
     });
 }
@@ -132,13 +133,14 @@ fn attached_readers_see_whole_frames_only() {
                 reader.stats().received
             })
         });
+        let stopping = common::StopAtEnd(&stop);
         let end = Instant::now() + Duration::from_millis(700);
         let mut value = 1;
         while Instant::now() < end {
             value += 1;
             assert!(publish(&writer, value));
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         // Whoever has looked for the stop and waits now.
         while readers.iter().any(|reader| !reader.is_finished()) {
             value += 1;

@@ -69,7 +69,8 @@ fn one_that_is_held_for_ever_costs_one_delay_and_heals() {
         while began.elapsed() < Duration::from_millis(800) {
             assert!(publish(&writer, 2));
             assert_eq!(writer.stats().semaphore_timeouts, episode);
-            assert_eq!(semaphore.value(), 0);
+            // Unless this thread was kept waiting until it was healed.
+            assert!(semaphore.value() == 0 || began.elapsed() > Duration::from_millis(950));
             std::thread::sleep(Duration::from_millis(1));
         }
         std::thread::sleep(Duration::from_millis(250));
@@ -139,29 +140,35 @@ fn under_it_the_channel_is_at_rest() {
             while !stop.load(Ordering::Relaxed) {
                 value += 1;
                 assert!(publish(&writer, value));
+                std::thread::yield_now();
             }
         });
-        let (mut looks, mut changed) = (0, 0);
+        let stopping = common::StopAtEnd(&stop);
+        let head = || peer.live().head.load(Ordering::SeqCst);
+        let (mut looks, mut gone_around) = (0, 0);
         let began = Instant::now();
-        while began.elapsed() < Duration::from_millis(500) {
+        while looks < 200 && began.elapsed() < Duration::from_secs(10) {
+            // The writer has seen it free since the last look: an episode in which it waits no more is over.
+            let before = head();
+            while head() < before + 3 {
+                std::thread::yield_now();
+            }
             if !semaphore.try_wait() {
-                std::hint::spin_loop();
                 continue;
             }
-            let waited_before = writer.stats().semaphore_timeouts;
-            let head = peer.live().head.load(Ordering::SeqCst);
+            let timeouts = writer.stats().semaphore_timeouts;
+            let newest = head();
             std::thread::yield_now();
-            let still = peer.numbers().last() == Some(&head) && peer.live().head.load(Ordering::SeqCst) == head;
+            let at_rest = peer.numbers().last() == Some(&newest) && head() == newest;
+            // A holder that is put off its processor for more than 2 ms is gone around, and that is counted.
+            let counted = writer.stats().semaphore_timeouts != timeouts;
             semaphore.post();
-            // A holder that was put off its processor for 2 ms is gone around.
-            changed += u32::from(!still && writer.stats().semaphore_timeouts == waited_before);
+            assert!(at_rest || counted, "the writer does not wait for the holder");
+            gone_around += u32::from(!at_rest);
             looks += 1;
-            std::thread::sleep(Duration::from_micros(50));
         }
-        stop.store(true, Ordering::Relaxed);
-        assert!(looks > 20, "{looks}");
-        // One look may fall between the writer's giving up and its counting of that, seen from here.
-        assert!(changed <= 1, "{changed} of {looks} looks");
+        drop(stopping);
+        assert!(looks > gone_around, "{looks} looks, {gone_around} of them gone around");
     });
 }
 

@@ -203,6 +203,15 @@ pub fn wait_until(what: &str, limit: Duration, mut ready: impl FnMut() -> bool) 
     began.elapsed()
 }
 
+/// Tells the threads of a scope to stop, also where the test fails: it would wait for them for ever.
+pub struct StopAtEnd<'a>(pub &'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A thread that looks after a writer as rsshmsink's monitor does.
 pub struct Service {
     writer: Arc<Writer>,
