@@ -189,7 +189,7 @@ mod tests {
         gst::init().unwrap();
         for text in [
             "",
-            "x",
+            "video/x-raw,width=",
             "video/x-raw,width=[1,2]",
             "ANY",
             "EMPTY",
