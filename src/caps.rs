@@ -189,6 +189,7 @@ mod tests {
         gst::init().unwrap();
         for text in [
             "",
+            "video/x-raw,width=",
             "video/x-raw,width=[1,2]",
             "ANY",
             "EMPTY",
