@@ -192,6 +192,33 @@ fn memory_that_cannot_be_mapped() {
     }
 }
 
+#[test]
+fn an_empty_buffer_is_a_frame_like_others() {
+    let channel = Channel::new();
+    let caps = "image/jpeg,width=320,height=240,framerate=30/1";
+    let reader = Pipeline::playing(&format!("rsshmsrc name={channel} ! fakesink name=check sync=false"));
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let pad = reader.element("check").static_pad("sink").unwrap();
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        sender.send(info.buffer().unwrap().size()).unwrap();
+        gst::PadProbeReturn::Ok
+    });
+    let writer = sink_of(&channel, caps, "lossless=true wait-for-connection=true");
+    writer.0.set_state(gst::State::Playing).unwrap();
+    let sizes = [100, 0, 200];
+    for size in sizes {
+        assert_eq!(
+            push(&writer, &gst::Buffer::with_size(size).unwrap()),
+            gst::FlowReturn::Ok
+        );
+    }
+    // One without any memory, too.
+    assert_eq!(push(&writer, &gst::Buffer::new()), gst::FlowReturn::Ok);
+    for size in sizes.into_iter().chain([0]) {
+        assert_eq!(receiver.recv_timeout(common::PATIENCE), Ok(size));
+    }
+}
+
 /// Memory of a kind that nobody can look into.
 mod unmappable {
     use std::{mem, ptr};

@@ -19,7 +19,7 @@ use gst::prelude::*;
 use nix::fcntl::{FcntlArg, fcntl};
 use numbered::{has_frames, reader, summary, writer};
 
-const CAPS: &str = "format=GRAY8,width=320,height=240,framerate=12/1";
+const CAPS: &str = "format=GRAY8,width=320,height=240,framerate=10/1";
 /// "nobody".
 const OTHER_USER: u32 = 65534;
 
@@ -116,7 +116,7 @@ fn read_permission_lets_observe() {
     root_or_skip!();
     let channel = Channel::new();
     let for_all = ForAll::new(&channel);
-    let writer = writer(&channel, "is-live=true num-buffers=60", CAPS, "perms=0644");
+    let writer = writer(&channel, "is-live=true num-buffers=50", CAPS, "perms=0644");
     let mut own = reader(&channel, "", 2);
     let mut others = [for_all.reader(&channel, ""), for_all.reader(&channel, "read-only=true")];
     writer.0.set_state(gst::State::Playing).unwrap();
@@ -128,7 +128,7 @@ fn read_permission_lets_observe() {
     for other in &mut others {
         let found = summary(other);
         found.assert_exact();
-        assert!(found.missed == 0 && found.last == 59, "{found:?}");
+        assert!(found.missed == 0 && found.last == 49, "{found:?}");
         assert!(found.in_place == 0 && found.copied == found.received, "{found:?}");
     }
 }
@@ -192,7 +192,7 @@ fn who_may_read_can_neither_write_nor_block_nor_fake_a_seat() {
     root_or_skip!();
     let channel = Channel::new();
     let for_all = ForAll::new(&channel);
-    let writer = writer(&channel, "is-live=true num-buffers=60", CAPS, "perms=0644");
+    let writer = writer(&channel, "is-live=true num-buffers=50", CAPS, "perms=0644");
     writer.0.set_state(gst::State::Playing).unwrap();
     eventually("it is there", || channel.exists());
     let meddler = for_all.meddler(&channel);
@@ -224,7 +224,7 @@ fn locks_of_who_may_read_do_not_survive_the_writer() {
     let channel = Channel::new();
     let for_all = ForAll::new(&channel);
     let mut first = common::launch(&format!(
-        "videotestsrc is-live=true ! video/x-raw,framerate=12/1 ! rsshmsink name={channel} perms=0644"
+        "videotestsrc is-live=true ! video/x-raw,framerate=10/1 ! rsshmsink name={channel} perms=0644"
     ));
     eventually("it is there", || channel.exists());
     let meddler = for_all.meddler(&channel);
@@ -330,7 +330,7 @@ fn a_live_channel_of_another_user_is_left_alone() {
     root_or_skip!();
     let channel = Channel::new();
     let for_all = ForAll::new(&channel);
-    let owner = writer(&channel, "is-live=true num-buffers=60", CAPS, "perms=0666");
+    let owner = writer(&channel, "is-live=true num-buffers=50", CAPS, "perms=0666");
     let mut own = reader(&channel, "", 2);
     owner.0.set_state(gst::State::Playing).unwrap();
     eventually("frames flow", || has_frames(&own));
@@ -342,7 +342,7 @@ fn a_live_channel_of_another_user_is_left_alone() {
     owner.wait_eos();
     let found = summary(&mut own);
     found.assert_exact();
-    assert!(found.missed == 0 && found.last == 59, "{found:?}");
+    assert!(found.missed == 0 && found.last == 49, "{found:?}");
 }
 
 /// Tries to write a channel, and says what came of it.

@@ -350,6 +350,20 @@ impl RsShmSink {
             gst::debug!(CAT, imp = self, "readers hold all slots: frame dropped");
             return Ok(Outcome::Dropped);
         };
+        // No bytes, no address: the slot of an empty frame cannot be found by its mapping.
+        if size == 0 {
+            return match writer.publish(&slot, descriptor) {
+                Ok(()) => {
+                    self.counts.foreign.fetch_add(1, Ordering::Relaxed);
+                    Ok(Outcome::Published)
+                }
+                Err(Error::NotPublishable { .. }) => {
+                    drop(slot);
+                    self.publish_copy(writer, buffer, descriptor, info)
+                }
+                Err(error) => Err(self.fail(&error)),
+            };
+        }
         let mut copy = gst::Buffer::new();
         if let Some(copy) = copy.get_mut() {
             copy.append_memory(gst::Memory::from_mut_slice(slot));
@@ -388,7 +402,10 @@ impl RsShmSink {
                 count.fetch_add(1, Ordering::Relaxed);
                 Ok(Outcome::Published)
             }
-            Err(gst::FlowError::CustomError) => self.publish_copy(writer, buffer, descriptor, info),
+            Err(gst::FlowError::CustomError) => {
+                drop(copy);
+                self.publish_copy(writer, buffer, descriptor, info)
+            }
             Err(error) => Err(error),
         }
     }

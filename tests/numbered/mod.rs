@@ -63,7 +63,7 @@ pub fn writer(channel: impl Display, source: &str, caps: &str, options: &str) ->
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     pub received: u64,
-    /// Gaps in the frames' own numbers.
+    /// Gaps in the frames' own numbers, but for one after the first frame.
     pub missed: u64,
     /// Frames that were not whole when they came, or not any more when they were let go.
     pub torn: u64,
