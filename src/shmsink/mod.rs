@@ -4,6 +4,7 @@ mod imp;
 mod monitor;
 mod pool;
 mod properties;
+mod publish;
 
 glib::wrapper! {
     /// Publishes the frames of a pipeline to any number of other programs.

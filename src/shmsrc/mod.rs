@@ -2,6 +2,7 @@ use gst::{glib, prelude::*};
 
 mod imp;
 mod properties;
+mod stream;
 
 glib::wrapper! {
     /// Reads the frames that another program publishes.
