@@ -51,6 +51,8 @@ struct Seated {
     seat: Arc<HeldSeat>,
     ticket: u32,
     counts: Mutex<PinCounts>,
+    /// The grant at which the writer was last asked for more.
+    asked_at: AtomicU32,
 }
 
 /// Why a reader that wanted a seat has none.
@@ -169,6 +171,7 @@ impl Attachment {
                 seat,
                 ticket,
                 counts: Mutex::default(),
+                asked_at: AtomicU32::new(u32::MAX),
             }),
         }
     }
@@ -203,6 +206,16 @@ impl Attachment {
         match self.seated.as_ref().and_then(|seated| seated.grant(&self.segment)) {
             None | Some(EVICTED) => 0,
             Some(grant) => grant.min(layout::MAX_GRANT),
+        }
+    }
+
+    /// Makes the writer look how many slots this seat holds, and so grant more, once for each grant that was too small.
+    pub(crate) fn ask_for_more(&self, allowance: u32) {
+        if let Some(seated) = &self.seated
+            // Relaxed: one thread takes frames; twice would do no harm either.
+            && seated.asked_at.swap(allowance, Ordering::Relaxed) != allowance
+        {
+            self.segment.ring_bell(Word::Writer);
         }
     }
 

@@ -452,6 +452,9 @@ impl Reader {
     ) -> Result<Option<(FrameDescriptor, FrameData)>, Error> {
         let allowance = attachment.allowance();
         let held = attachment.held();
+        if held < limits.max_held && held + 1 >= allowance {
+            attachment.ask_for_more(allowance);
+        }
         // The last pin of the allowance is for copying.
         let pinned = (held < allowance).then(|| attachment.pin(place));
         // Lowered meanwhile: then the pin was not this reader's to take, and is given back.

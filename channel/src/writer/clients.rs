@@ -7,13 +7,17 @@ use std::{
 
 use super::{Current, State, Writer};
 use crate::{
-    Error, files,
+    Error,
     layout::{EVICTED, MAX_GRANT, SEATS, seat_state},
     wait::Word,
 };
 
 /// How long a reader may hold what it was granted before the grant was lowered and it could know of that.
 const GRACE: Duration = Duration::from_secs(1);
+/// What a reader is granted at first: one to copy from, one to show, and the one before, which many sinks keep.
+const FIRST_GRANT: u32 = 3;
+/// How many more slots than it holds a reader is granted.
+const GRANT_AHEAD: u32 = 2;
 /// How often the names in /dev/shm are looked at.
 const NAMES_CHECK: Duration = Duration::from_secs(1);
 /// How long a superseded segment keeps frames that nobody holds.
@@ -107,12 +111,10 @@ impl Writer {
         let check_names = state.names_checked.elapsed() > NAMES_CHECK;
         if check_names {
             state.names_checked = Instant::now();
+            // The system may have memory again.
             if let Some(current) = &mut state.current {
-                current.retry_growth();
+                current.slots.full = false;
             }
-        }
-        if let Some(current) = &mut state.current {
-            current.slots.spare = files::space(control.file()).0;
         }
         drop(state);
         control.mend();
@@ -124,6 +126,10 @@ impl Writer {
             state.served = current.segment.segment.word(Word::Writer).load(Ordering::Acquire);
         }
         let mut clients = state.update_clients();
+        let wanted = state.slots_for_readers();
+        drop(state);
+        self.back_slots(wanted);
+        let mut state = self.lock();
         state.update_grants(&mut clients);
         state.tidy_retired(self.options.lossless);
         clients.restored = restored;
@@ -176,43 +182,75 @@ impl State {
         }
     }
 
-    /// Shares the slots out: each reader may pin as many as leave two to the writer when all do.
+    /// What each seat holds, and whose that is. The pins before the ticket: as in `SlotTable::pinned`.
+    fn held(&self, current: &Current) -> [Held; SEATS] {
+        core::array::from_fn(|seat| {
+            let shared = current.segment.segment.control.seat(seat);
+            let bits = shared.pins.load(Ordering::Acquire);
+            let owner = shared.ticket.load(Ordering::Acquire);
+            let ignored = current.slots.ignored[seat];
+            let reader = self.seats[seat].ticket;
+            Held {
+                owner,
+                slots: if ignored == Some(owner) { 0 } else { bits.count_ones() },
+                reader: reader.filter(|ticket| ignored != Some(*ticket)),
+            }
+        })
+    }
+
+    /// What each reader should be granted: somewhat more than it holds, and not less than before, so that one whose queue
+    /// grows goes on in place. At most its share of what the segment can ever have, when all pin all they may.
+    fn wishes(&self, current: &Current, held: &[Held; SEATS]) -> [u32; SEATS] {
+        let for_readers = current.slots_for_readers_at_most();
+        let share = (1..=MAX_GRANT)
+            .rev()
+            .find(|share| sum_of_grants(held, &[*share; SEATS]) <= for_readers)
+            .unwrap_or(0);
+        core::array::from_fn(|seat| {
+            let ahead = (held[seat].slots + GRANT_AHEAD).max(FIRST_GRANT);
+            ahead.max(self.seats[seat].grant).min(share)
+        })
+    }
+
+    /// How many slots have to be there for all readers to have what they should be granted.
+    fn slots_for_readers(&self) -> u32 {
+        self.current.as_ref().map_or(0, |current| {
+            let held = self.held(current);
+            sum_of_grants(&held, &self.wishes(current, &held)) + current.slots_for_writer()
+        })
+    }
+
+    /// Tells each reader how many slots it may pin.
     ///
-    /// A reader that holds more than its new share, from before others came, keeps it and gets no more: the others'
-    /// shares are what is left, after that and after what is still held of those that have left. So only who takes what it
-    /// was not granted can hold too much, and what those hold is not counted.
-    pub(super) fn update_grants(&mut self, clients: &mut Clients) {
+    /// What is granted may be pinned at once, and for ever. So there is memory for it before, and for the writer's own slots
+    /// beside it: readers that keep to their grants never take the writer's last. One that holds more than its new grant,
+    /// from before others came, keeps it and gets no more. So only who takes what it was not granted can hold too much,
+    /// and what those hold is not counted.
+    fn update_grants(&mut self, clients: &mut Clients) {
+        let Some(current) = &self.current else {
+            return;
+        };
+        let held = self.held(current);
+        let mut grants = self.wishes(current, &held);
+        let there = current.slots.backed.saturating_sub(current.slots_for_writer());
+        while sum_of_grants(&held, &grants) > there {
+            let Some(largest) = grants.iter().copied().max().filter(|largest| *largest > 0) else {
+                break;
+            };
+            grants = grants.map(|grant| grant.min(largest - 1));
+        }
         let Some(current) = &mut self.current else {
             return;
         };
-        // The pins before the ticket: as in `SlotTable::pinned`.
-        let held: [(u32, u32); SEATS] = core::array::from_fn(|seat| {
-            let shared = current.segment.segment.control.seat(seat);
-            let bits = shared.pins.load(Ordering::Acquire);
-            let ticket = shared.ticket.load(Ordering::Acquire);
-            let counts = current.slots.ignored[seat] != Some(ticket);
-            (ticket, if counts { bits.count_ones() } else { 0 })
-        });
-        let to_share = current.capacity().saturating_sub(current.retain() + 2);
-        let taken = |share: u32| {
-            let of_seat = |seat: usize| match self.seats[seat].ticket {
-                Some(ticket) if current.slots.ignored[seat] == Some(ticket) => 0,
-                Some(_) => held[seat].1.max(share),
-                None => held[seat].1,
-            };
-            (0..SEATS).map(of_seat).sum::<u32>()
-        };
-        let fits = |share: u32| taken(share) <= to_share;
-        let share = (1..=MAX_GRANT).rev().find(|share| fits(*share)).unwrap_or(0);
-        for (seat, (owner, held)) in held.into_iter().enumerate() {
+        for (seat, (held, grant)) in held.into_iter().zip(grants).enumerate() {
             let record = &mut self.seats[seat];
-            let ticket = record.ticket.unwrap_or(owner);
+            let ticket = record.ticket.unwrap_or(held.owner);
             if current.slots.ignored[seat] == Some(ticket) {
                 continue;
             }
             let evicted = match record.ticket {
-                Some(_) => record.breaks_rule(share, held),
-                None => record.breaks_rule_unattached(ticket, held),
+                Some(_) => record.breaks_rule(grant, held.slots),
+                None => record.breaks_rule_unattached(ticket, held.slots),
             };
             if evicted {
                 current.slots.ignored[seat] = Some(ticket);
@@ -220,7 +258,7 @@ impl State {
                 clients.evicted.push(seat as u32);
                 current.publish_grant(seat, ticket, EVICTED);
             } else if record.ticket.is_some() {
-                current.publish_grant(seat, ticket, share);
+                current.publish_grant(seat, ticket, grant);
             }
         }
     }
@@ -245,7 +283,43 @@ impl State {
     }
 }
 
+/// What a seat holds.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    owner: u32,
+    /// Slots whose pins count.
+    slots: u32,
+    /// The owner as a reader that is granted slots; `None` for who has left, or was evicted.
+    reader: Option<u32>,
+}
+
+/// How many slots are pinned when each reader pins what it is granted, or what it holds where that is more.
+fn sum_of_grants(held: &[Held; SEATS], grants: &[u32; SEATS]) -> u32 {
+    held.iter()
+        .zip(grants)
+        .map(|(held, grant)| match held.reader {
+            Some(_) => held.slots.max(*grant),
+            None => held.slots,
+        })
+        .sum()
+}
+
 impl Current {
+    /// What the writer needs at the least: the newest frame, and one to draw into, or those that upstream has.
+    fn slots_for_writer(&self) -> u32 {
+        1 + self.in_hand().max(1)
+    }
+
+    /// What readers may pin together: all but two for the writer and the frames that are kept for latecomers. Where the
+    /// system has no memory for more slots, fewer are kept.
+    fn slots_for_readers_at_most(&self) -> u32 {
+        if self.slots.full {
+            self.slots.backed.saturating_sub(self.slots_for_writer())
+        } else {
+            self.segment.segment.fixed.slot_count.saturating_sub(self.retain() + 2)
+        }
+    }
+
     fn publish_grant(&self, seat: usize, ticket: u32, grant: u32) {
         // Release: pairs with the reader's acquire load.
         let grant = u64::from(ticket) << 32 | u64::from(grant);

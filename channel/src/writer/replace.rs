@@ -9,7 +9,7 @@ use std::{
 use nix::errno::Errno;
 
 use super::{
-    Clients, Current, Format, Retired, SeatRecord, SlotTable, State, Writer, WriterOptions, WriterSegment, WriterStats,
+    Current, Format, Retired, SeatRecord, SlotTable, State, Writer, WriterOptions, WriterSegment, WriterStats,
 };
 use crate::{
     ChannelName, Error,
@@ -170,15 +170,10 @@ impl Writer {
         state.served = 0;
         state.current = Some(Current {
             segment: Arc::new(WriterSegment::new(segment, Arc::clone(control))),
-            slots: SlotTable {
-                spare: files::space(control.file()).0,
-                ..SlotTable::new(FIRST_SLOTS)
-            },
+            slots: SlotTable::new(FIRST_SLOTS),
             _alive: alive,
         });
         state.stats.segments += 1;
-        // Readers that follow find their grants there.
-        state.update_grants(&mut Clients::default());
         drop(state);
         drop(held);
         self.monitor.nudge();

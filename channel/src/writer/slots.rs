@@ -24,8 +24,6 @@ pub(super) struct SlotTable {
     pub(super) full: bool,
     /// One more is being backed, outside the state's lock.
     pub(super) growing: bool,
-    /// Bytes that the system had for more slots when it was last asked.
-    pub(super) spare: u64,
     /// For each seat the ticket of an owner whose pins do not count: it is dead, or was evicted.
     pub(super) ignored: [Option<u32>; SEATS],
 }
@@ -38,7 +36,6 @@ impl SlotTable {
             given_back: 0,
             full: false,
             growing: false,
-            spare: u64::MAX,
             ignored: [None; SEATS],
         }
     }
@@ -129,18 +126,17 @@ impl Current {
         !self.slots.full && self.slots.backed < self.segment.segment.fixed.slot_count
     }
 
-    /// Slots there are or may be, as far as the system's memory goes.
+    /// Slots there are or may be.
     pub(super) fn capacity(&self) -> u32 {
-        let fixed = &self.segment.segment.fixed;
-        if !self.can_grow() {
-            return self.slots.backed;
+        if self.can_grow() {
+            self.segment.segment.fixed.slot_count
+        } else {
+            self.slots.backed
         }
-        let more = u32::try_from(self.slots.spare / fixed.slot_size).unwrap_or(u32::MAX);
-        self.slots.backed.saturating_add(more).min(fixed.slot_count)
     }
 
     /// Slots that memory of this process refers to: drawn into, or published and kept by upstream.
-    fn in_hand(&self) -> u32 {
+    pub(super) fn in_hand(&self) -> u32 {
         (0..self.slots.backed as usize)
             .filter(|slot| self.segment.is_in_hand(*slot))
             .count() as u32
@@ -166,24 +162,56 @@ impl Writer {
             Found::Nothing => return None,
             Found::ToGrow(owner, index) => (owner, index),
         };
-        // Takes milliseconds for a large frame: the system clears the memory.
-        let backed = owner.segment.back_slot(index).is_ok();
+        let backed = self.back_reserved(&owner, index);
         let mut state = self.lock();
         let head = state.head;
         let current = state
             .current
             .as_mut()
             .filter(|current| Arc::ptr_eq(&current.segment, &owner))?;
-        current.slots.growing = false;
         if backed {
-            current.slots.backed += 1;
             return current.slots.take(&owner, index).then(|| current.hand_out(index, size));
         }
-        // The end of growth, until the service has tried again. What there is has to do.
-        current.slots.full = true;
+        // What there is has to do.
         current
             .take_scarce(head, lossless)
             .map(|index| current.hand_out(index, size))
+    }
+
+    /// Sees to it that the current segment has memory for `count` slots, as far as there is any.
+    pub(super) fn back_slots(&self, count: u32) {
+        loop {
+            let reserved = self.lock().current.as_mut().and_then(|current| {
+                (current.slots.backed < count && !current.slots.growing)
+                    .then(|| current.reserve_growth())
+                    .flatten()
+            });
+            let Some((owner, index)) = reserved else {
+                return;
+            };
+            self.back_reserved(&owner, index);
+        }
+    }
+
+    /// Backs a slot that was reserved for the caller, without a lock held: that takes milliseconds for a large frame, as
+    /// the system clears the memory.
+    fn back_reserved(&self, owner: &Arc<WriterSegment>, index: usize) -> bool {
+        let backed = owner.segment.back_slot(index).is_ok();
+        let mut state = self.lock();
+        if let Some(current) = state
+            .current
+            .as_mut()
+            .filter(|current| Arc::ptr_eq(&current.segment, owner))
+        {
+            current.slots.growing = false;
+            if backed {
+                current.slots.backed += 1;
+            } else {
+                // The end of growth, until the service tries again.
+                current.slots.full = true;
+            }
+        }
+        backed
     }
 }
 
@@ -216,9 +244,8 @@ impl State {
         if current.slots.growing {
             return Found::Nothing;
         }
-        if current.can_grow() {
-            current.slots.growing = true;
-            return Found::ToGrow(Arc::clone(&current.segment), current.slots.backed as usize);
+        if let Some((owner, index)) = current.reserve_growth() {
+            return Found::ToGrow(owner, index);
         }
         if current.slots.full
             && let Some(index) = current.take_scarce(head, lossless)
@@ -267,6 +294,14 @@ impl Current {
         None
     }
 
+    /// The next slot to be backed, if there is one; nobody else backs one before the caller has.
+    fn reserve_growth(&mut self) -> Option<(Arc<WriterSegment>, usize)> {
+        self.can_grow().then(|| {
+            self.slots.growing = true;
+            (Arc::clone(&self.segment), self.slots.backed as usize)
+        })
+    }
+
     /// As [`take_oldest`](Self::take_oldest), where the system has no memory for more slots: fewer frames are kept for
     /// latecomers rather than none published, at the worst the newest alone.
     fn take_scarce(&mut self, head: u64, lossless: bool) -> Option<usize> {
@@ -281,19 +316,6 @@ impl Current {
             owner: Arc::clone(&self.segment),
             index,
             size,
-        }
-    }
-
-    /// Tries whether the system has memory again, by backing a slot. What readers are granted must not grow before.
-    pub(super) fn retry_growth(&mut self) {
-        let slot = self.slots.backed;
-        if self.slots.full
-            && !self.slots.growing
-            && slot < self.segment.segment.fixed.slot_count
-            && self.segment.segment.back_slot(slot as usize).is_ok()
-        {
-            self.slots.backed += 1;
-            self.slots.full = false;
         }
     }
 }
