@@ -130,7 +130,7 @@ fn a_late_joiner_gets_the_newest_at_once_and_a_slow_one_skips_what_it_may_not_la
     assert!(matches!(poll(&mut reader, &mut copy), Next::TimedOut));
 }
 
-/// `ending`: what a stream's end is to readers that are there, late, or behind.
+/// What a stream's end is to readers that are there, late, or behind.
 #[test]
 fn an_end_of_stream_comes_after_its_last_frame() {
     let channel = Channel::new();
@@ -157,6 +157,11 @@ fn an_end_of_stream_comes_after_its_last_frame() {
     check(&next(&mut late, &mut copy), &copy, 4);
     writer.end_of_stream();
     assert!(matches!(poll(&mut late, &mut copy), Next::EndOfStream));
+    // One that is behind is told of the end before what follows it.
+    assert!(publish(&writer, 5));
+    check(&next(&mut late, &mut copy), &copy, 5);
+    assert!(matches!(poll(&mut behind, &mut copy), Next::EndOfStream));
+    check(&next(&mut behind, &mut copy), &copy, 5);
 }
 
 #[test]

@@ -293,6 +293,43 @@ fn a_huge_frame_is_not_believed() {
     }
 }
 
+/// A frame that would lie outside its slot, or in a slot that the file does not reach to: nobody gets it, or makes room
+/// for it.
+#[test]
+fn a_frame_outside_its_slot_is_no_frame() {
+    let huge = 1 << 40;
+    let lies = [
+        (SIZE as u64, SIZE as u64 + 1, 0),
+        (SIZE as u64, 1, SIZE as u64),
+        (SIZE as u64, 2, u64::MAX),
+        (huge, huge, 0),
+    ];
+    for (slot_size, size, data_offset) in lies {
+        let victim = Victim::new();
+        let mut fixed = Fixed::zeroed();
+        bytemuck::bytes_of_mut(&mut fixed).copy_from_slice(&victim.good[..FIXED]);
+        fixed.slot_size = slot_size;
+        victim.spoil(0, bytemuck::bytes_of(&fixed));
+        let fields = [
+            (std::mem::offset_of!(FrameDescriptor, size), size),
+            (std::mem::offset_of!(FrameDescriptor, data_offset), data_offset),
+        ];
+        for slot in 0..5 {
+            for (field, value) in fields {
+                let at = fixed.descriptors_offset as usize + slot * DESCRIPTOR_STRIDE + size_of::<u64>() + field;
+                victim.spoil(at as u64, &value.to_ne_bytes());
+            }
+        }
+        let service = common::Service::of(&victim.writer);
+        for mut reader in [victim.channel.reader(), victim.channel.observer()] {
+            let patience = Some(Duration::from_millis(100));
+            let nothing = reader.next(&mut Vec::new(), ReadLimits::default(), patience);
+            assert!(matches!(nothing, Ok(Next::TimedOut)), "{nothing:?}");
+        }
+        drop(service);
+    }
+}
+
 /// A head that jumps about: numbers that no frame has, and counts that no frame explains.
 #[test]
 fn a_head_that_jumps_about_is_no_danger() {
