@@ -175,7 +175,6 @@ fn inside_filled() {
 }
 
 #[test]
-#[ignore = "the writer grants pins on slots whose memory is not there yet"]
 fn greedy_readers_when_somebody_has_filled_dev_shm() {
     with_shm_of("64m", "inside_filled_with_hoarders");
 }

@@ -60,16 +60,16 @@ pub enum Error {
     },
     /// The shared memory file system is full.
     #[error(
-        "channel {channel}: /dev/shm is too small: {wanted} bytes are needed for {slots} frames of {slot_size} bytes, \
-             {free} of {total} bytes are free; use smaller frames, or make it larger \
-             (mount -o remount,size=... /dev/shm, or docker run --shm-size=...)"
+        "channel {channel}: /dev/shm is too small: {wanted} bytes are needed{}, {free} of {total} bytes are free; \
+             use smaller frames, or make it larger (mount -o remount,size=... /dev/shm, or docker run --shm-size=...)",
+        if *slots == 0 { String::new() } else { format!(" for {slots} frames of {slot_size} bytes") }
     )]
     NoSpace {
         /// The channel.
         channel: String,
         /// Bytes that the smallest segment takes.
         wanted: u64,
-        /// Frames in it.
+        /// Frames in it; 0 where even the semaphore does not fit.
         slots: u32,
         /// Bytes of a frame's slot.
         slot_size: u64,

@@ -89,7 +89,20 @@ impl ControlFile {
         let failed = |errno| Error::system(channel, format!("make {path}"), errno);
         let failed_io = |error: std::io::Error| files::open_error(channel, &path, "make", &error);
         let mut aside = Aside::create().map_err(failed_io)?;
-        sys::back_with_memory(&aside.file, 0, SIZE).map_err(failed)?;
+        sys::back_with_memory(&aside.file, 0, SIZE).map_err(|errno| match errno {
+            nix::errno::Errno::ENOSPC | nix::errno::Errno::ENOMEM => {
+                let (free, total) = files::space(&aside.file);
+                Error::NoSpace {
+                    channel: channel.to_owned(),
+                    wanted: SIZE,
+                    slots: 0,
+                    slot_size: 0,
+                    free,
+                    total,
+                }
+            }
+            errno => failed(errno),
+        })?;
         let locked = aside.open_again().map_err(failed_io)?;
         sys::try_lock(&locked, WRITER_BYTE).map_err(failed)?;
         let kept = KeptLock::keep(locked).map_err(failed)?;

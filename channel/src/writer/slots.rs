@@ -265,7 +265,8 @@ impl State {
             let free = !current.slots.pinned(&current.segment);
             let retain = if current.slots.full { 1 } else { current.retain() };
             let newest = current.newest_to_take(head, true, retain);
-            current.can_grow() || current.slots.oldest(&current.segment, free, newest).is_some()
+            let grows = current.can_grow() && !current.slots.growing;
+            grows || current.slots.oldest(&current.segment, free, newest).is_some()
         };
         finds(current) || (current.slots.ignore_the_dead(&current.segment) && finds(current))
     }
