@@ -17,7 +17,7 @@ const SMOOTHING: f64 = 1.0 / 64.0;
 
 impl ClockOffset {
     /// What is to be added to `clock`'s time, in nanoseconds.
-    pub(crate) fn to_monotonic(&mut self, clock: &gst::Clock) -> i64 {
+    pub(crate) fn measure(&mut self, clock: &gst::Clock) -> i64 {
         if is_monotonic(clock) {
             return 0;
         }
@@ -47,7 +47,7 @@ fn is_monotonic(clock: &gst::Clock) -> bool {
 /// An element's place in time: where its running time 0 lies in CLOCK_MONOTONIC, in nanoseconds.
 pub(crate) fn origin(element: &gst::Element, offset: &mut ClockOffset) -> i64 {
     let base_time = element.base_time().map_or(0, |time| time.nseconds() as i64);
-    base_time + element.clock().map_or(0, |clock| offset.to_monotonic(&clock))
+    base_time + element.clock().map_or(0, |clock| offset.measure(&clock))
 }
 
 /// A time stamp of a stream as CLOCK_MONOTONIC, or [`NONE`].

@@ -124,13 +124,14 @@ impl BufferPoolImpl for RsShmPool {
         let mut layout = None;
         let picture = caps::raw_video(&caps);
         if let Some(mut info) = picture.clone() {
-            if wants_meta && config.has_option(gst_video::BUFFER_POOL_OPTION_VIDEO_ALIGNMENT) {
-                if let Some(mut alignment) = config.video_alignment() {
-                    if info.align(&mut alignment).is_err() {
-                        return false;
-                    }
-                    config.set_video_alignment(&alignment);
+            if wants_meta
+                && config.has_option(gst_video::BUFFER_POOL_OPTION_VIDEO_ALIGNMENT)
+                && let Some(mut alignment) = config.video_alignment()
+            {
+                if info.align(&mut alignment).is_err() {
+                    return false;
                 }
+                config.set_video_alignment(&alignment);
             }
             size = size.max(info.size());
             layout = wants_meta.then_some(info);
