@@ -184,7 +184,7 @@ fn shows_frames_in_time(writer_description: &str, writer_first: bool) {
         std::thread::sleep(Duration::from_millis(700));
     }
     let reader = Pipeline::playing(&format!(
-        "rsshmsrc channel={channel} ! fakesink name=sink sync=true max-lateness=100000000"
+        "rsshmsrc channel={channel} ! fakesink name=sink sync=true max-lateness=400000000"
     ));
     if !writer_first {
         std::thread::sleep(Duration::from_millis(700));

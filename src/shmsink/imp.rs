@@ -468,7 +468,8 @@ impl BaseSinkImpl for RsShmSink {
             gst::EventView::Eos(_) => {
                 // The base class waits here until the last frame's time is over, then tells the application.
                 let handled = self.parent_event(event);
-                if handled && let Some(writer) = self.writer() {
+                // Not when that was ended by a flush: the stream goes on elsewhere, or stops.
+                if let Some(writer) = self.writer().filter(|_| handled) {
                     writer.end_of_stream();
                 }
                 handled
