@@ -9,7 +9,15 @@ use rsshm_channel::{NONE, monotonic_ns};
 /// smoothed, as two clocks cannot be read at the same instant.
 #[derive(Debug, Default)]
 pub(crate) struct ClockOffset {
-    smoothed: Option<(gst::Clock, f64)>,
+    known: Option<KnownClock>,
+}
+
+#[derive(Debug)]
+struct KnownClock {
+    clock: gst::Clock,
+    /// It reads CLOCK_MONOTONIC, unless it is slaved to another clock.
+    reads_monotonic: bool,
+    smoothed: Option<f64>,
 }
 
 /// How much of a new measurement is believed.
@@ -18,30 +26,38 @@ const SMOOTHING: f64 = 1.0 / 64.0;
 impl ClockOffset {
     /// CLOCK_MONOTONIC minus the time of `clock`, in nanoseconds.
     pub(crate) fn monotonic_minus(&mut self, clock: &gst::Clock) -> i64 {
-        if is_monotonic(clock) {
+        let known = match self.known.take().filter(|known| known.clock == *clock) {
+            Some(known) => self.known.insert(known),
+            None => self.known.insert(KnownClock {
+                clock: clock.clone(),
+                reads_monotonic: reads_monotonic(clock),
+                smoothed: None,
+            }),
+        };
+        if known.reads_monotonic && !is_slaved(clock) {
             return 0;
         }
         let before = monotonic_ns();
         let time = clock.time().nseconds();
         let after = monotonic_ns();
         let measured = ((before + after) / 2) as f64 - time as f64;
-        let smoothed = match &self.smoothed {
-            Some((known, smoothed)) if known == clock => smoothed + (measured - smoothed) * SMOOTHING,
-            _ => measured,
-        };
-        self.smoothed = Some((clock.clone(), smoothed));
+        let smoothed = known
+            .smoothed
+            .map_or(measured, |smoothed| smoothed + (measured - smoothed) * SMOOTHING);
+        known.smoothed = Some(smoothed);
         smoothed as i64
     }
 }
 
-/// Whether `clock` is the system's monotonic clock itself, neither of a derived kind nor slaved to another.
-fn is_monotonic(clock: &gst::Clock) -> bool {
+/// Whether `clock` is the system's monotonic clock itself, not one of a derived kind.
+fn reads_monotonic(clock: &gst::Clock) -> bool {
     clock.type_() == gst::SystemClock::static_type()
         && clock.property::<gst::ClockType>("clock-type") == gst::ClockType::Monotonic
-        && {
-            let (internal, external, numerator, denominator) = clock.calibration();
-            internal == external && numerator == denominator
-        }
+}
+
+fn is_slaved(clock: &gst::Clock) -> bool {
+    let (internal, external, numerator, denominator) = clock.calibration();
+    internal != external || numerator != denominator
 }
 
 /// An element's place in time: where its running time 0 lies in CLOCK_MONOTONIC, in nanoseconds.

@@ -190,24 +190,27 @@ impl RsShmSink {
     }
 
     /// Waits until somebody is there, where that is wanted; `false` when interrupted. `began` is the running time at which
-    /// this buffer came.
+    /// this buffer's wait did, once it has.
     fn wait_for_connection(
         &self,
         writer: &Writer,
         buffer: &gst::Buffer,
         info: Option<&VideoInfo>,
-        began: Option<gst::ClockTime>,
+        began: &mut Option<gst::ClockTime>,
     ) -> Result<bool, gst::FlowError> {
         let wanted = lock(&self.settings).wait_for_connection;
         if !wanted || self.num_clients.load(Ordering::Relaxed) > 0 {
             return Ok(true);
+        }
+        if began.is_none() {
+            *began = self.obj().current_running_time();
         }
         let size = info.map_or_else(|| buffer.size(), |info| info.size().max(buffer.size()));
         if !writer.wait_for_reader(size).map_err(|error| self.fail(&error))? {
             return Ok(false);
         }
         let now = self.obj().current_running_time();
-        if let (Some(began), Some(now)) = (began, now)
+        if let (Some(began), Some(now)) = (*began, now)
             && now.saturating_sub(began) >= HELD_UP
             && !self.upstream_is_live.load(Ordering::Relaxed)
         {
@@ -481,9 +484,9 @@ impl BaseSinkImpl for RsShmSink {
     fn render(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let writer = self.writer().ok_or(gst::FlowError::Flushing)?;
         let info = lock(&self.stream).info.clone();
-        let began = self.obj().current_running_time();
+        let mut began = None;
         loop {
-            let outcome = if self.wait_for_connection(&writer, buffer, info.as_ref(), began)? {
+            let outcome = if self.wait_for_connection(&writer, buffer, info.as_ref(), &mut began)? {
                 let descriptor = self.describe(buffer);
                 self.publish(&writer, buffer, descriptor, info.as_ref())?
             } else {

@@ -57,12 +57,13 @@ impl SlotTable {
 
     /// Takes `slot` for writing unless it is pinned.
     fn take(&mut self, owner: &WriterSegment, slot: usize) -> bool {
-        if self.pinned(owner) >> slot & 1 == 1 {
-            return false;
-        }
         let number = &owner.segment.slot_head(slot).number;
-        self.numbers[slot] = 0;
-        take_for_writing(number, || self.pinned(owner) >> slot & 1 == 1)
+        let taken = take_for_writing(number, || self.pinned(owner) >> slot & 1 == 1);
+        // Refused at the first look the frame is still there; at the second it is gone.
+        if taken || number.load(Ordering::Relaxed) == 0 {
+            self.numbers[slot] = 0;
+        }
+        taken
     }
 
     /// The oldest slot of `allowed` that a frame of number `newest_to_take` or less is in; free ones first.
