@@ -25,7 +25,8 @@
 //! # }
 //! ```
 //!
-//! All `unsafe` code is in the modules `sys` (system calls) and `map` (the mapping).
+//! System calls and pointers are in the modules `sys` and `map`. What they cannot make safe by themselves, a slice of a slot
+//! that is pinned or claimed, is used in three places, each with its reason.
 
 mod atomic;
 mod pins;
