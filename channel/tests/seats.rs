@@ -72,7 +72,10 @@ fn sits_down(channel: &str) {
         let mut reader = attach(channel);
         let held = next(&mut reader, &mut Vec::new());
         let held = (held, next(&mut reader, &mut Vec::new()));
-        common::check_bytes(&held.0, &[]);
+        // A newcomer that is not granted pins yet has a copy, which is gone.
+        if common::is_in_place(&held.0) {
+            common::check_bytes(&held.0, &[]);
+        }
     }
 }
 
