@@ -164,11 +164,14 @@ impl RsShmSink {
         self.upstream_is_live.store(live, Ordering::Relaxed);
         let Settings { sync, ts_offset, .. } = *lock(&self.settings);
         obj.set_sync(sync && !live);
+        // As properties: the bindings panic where one of them is "none", which a user may set.
+        let nanoseconds = |property: &str| obj.property::<u64>(property);
         let latency = if live {
-            (min + obj.processing_deadline()).nseconds()
+            min.nseconds().saturating_add(nanoseconds("processing-deadline"))
         } else if sync {
-            let latency = obj.latency().nseconds() as i64 + ts_offset - obj.render_delay().nseconds() as i64;
-            latency.max(0) as u64
+            let latency = i128::from(obj.latency().nseconds()) + i128::from(ts_offset);
+            let latency = latency - i128::from(nanoseconds("render-delay"));
+            u64::try_from(latency.max(0)).unwrap_or(u64::MAX)
         } else {
             0
         };
