@@ -238,6 +238,11 @@ impl RsShmSink {
         self.pace(held_up);
     }
 
+    fn forget_held_up(&self) {
+        lock(&self.stream).held_up = 0;
+        self.pace(0);
+    }
+
     /// Lets the base class wait for frames that are held up by so many nanoseconds.
     fn pace(&self, held_up: i64) {
         let ts_offset = lock(&self.settings).ts_offset;
@@ -356,6 +361,10 @@ impl ElementImpl for RsShmSink {
                 gst::StateChangeError
             })?;
         }
+        if transition == gst::StateChange::ReadyToPaused {
+            // Running time begins anew.
+            self.forget_held_up();
+        }
         let changed = self.parent_change_state(transition);
         let ends = transition == gst::StateChange::ReadyToNull;
         if ends || (transition == gst::StateChange::NullToReady && changed.is_err()) {
@@ -466,8 +475,7 @@ impl BaseSinkImpl for RsShmSink {
             gst::EventView::FlushStop(flush) => {
                 // Running time begins anew.
                 if flush.resets_time() {
-                    lock(&self.stream).held_up = 0;
-                    self.pace(0);
+                    self.forget_held_up();
                 }
                 self.parent_event(event)
             }
