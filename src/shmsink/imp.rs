@@ -201,15 +201,18 @@ impl RsShmSink {
         info: Option<&VideoInfo>,
         began: &mut Option<gst::ClockTime>,
     ) -> Result<bool, gst::FlowError> {
-        let wanted = lock(&self.settings).wait_for_connection;
-        if !wanted || self.num_clients.load(Ordering::Relaxed) > 0 {
+        let wanted = || lock(&self.settings).wait_for_connection;
+        if !wanted() || self.num_clients.load(Ordering::Relaxed) > 0 {
             return Ok(true);
         }
         if began.is_none() {
             *began = self.obj().current_running_time();
         }
         let size = info.map_or_else(|| buffer.size(), |info| info.size().max(buffer.size()));
-        if !writer.wait_for_reader(size).map_err(|error| self.fail(&error))? {
+        let may_go_on = writer
+            .wait_for_reader(size, wanted)
+            .map_err(|error| self.fail(&error))?;
+        if !may_go_on {
             return Ok(false);
         }
         let now = self.obj().current_running_time();

@@ -439,13 +439,14 @@ impl Writer {
         self.waiter.resume();
     }
 
-    /// Waits until a reader is attached; `false` when interrupted. Makes the segment that it can attach to.
+    /// Waits until a reader is attached, or that is no longer `wanted`; `false` when interrupted. Makes the segment that
+    /// it can attach to.
     ///
     /// # Errors
     /// As [`claim_for_upstream`](Self::claim_for_upstream).
-    pub fn wait_for_reader(&self, size: usize) -> Result<bool, Error> {
+    pub fn wait_for_reader(&self, size: usize, wanted: impl Fn() -> bool) -> Result<bool, Error> {
         self.ensure_segment(size)?;
-        Ok(self.wait_until(|state| state.has_reader()))
+        Ok(self.wait_until(|state| state.has_reader() || !wanted()))
     }
 
     /// In lossless mode, waits until the readers of the former segment have taken all of it and follow; `false` when
