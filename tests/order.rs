@@ -317,3 +317,22 @@ fn a_frame_that_was_drawn_before_its_caps_came_is_given_with_them() {
     assert_eq!((&seen[0].caps, &seen[1].caps), (&caps(30), &caps(15)));
     assert!(seen[1].bytes.iter().all(|byte| *byte == 2));
 }
+
+#[test]
+fn a_gap_in_the_writers_stream_is_one_in_the_readers() {
+    let channel = Channel::new();
+    let reader = Tap::playing(&format!("rsshmsrc channel={channel} ! fakesink sync=false"));
+    let caps: gst::Caps = format!("video/x-raw,{GRAY}").parse().unwrap();
+    let size = gst_video::VideoInfo::from_caps(&caps).unwrap().size();
+    let writer = fed_writer(&channel, &caps);
+    for number in 0..4 {
+        let mut buffer = gst::Buffer::from_slice(vec![0_u8; size]);
+        if number == 2 {
+            buffer.get_mut().unwrap().set_flags(gst::BufferFlags::DISCONT);
+        }
+        push(&writer, &buffer, &caps);
+        eventually("it is there", || reader.count() == number + 1);
+    }
+    let discont: Vec<bool> = reader.all().iter().map(Seen::is_discont).collect();
+    assert_eq!(discont, [true, false, true, false]);
+}

@@ -342,7 +342,6 @@ impl RsShmSrc {
             target.set_pts(time(pts));
             target.set_dts(time(dts));
         }
-        target.unset_flags(gst::BufferFlags::DISCONT);
         if frame.discontinuity || frame.missed > 0 || first {
             target.set_flags(gst::BufferFlags::DISCONT);
         }
