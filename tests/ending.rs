@@ -290,6 +290,21 @@ fn a_writer_that_waits_for_a_connection_stops_promptly() {
 }
 
 #[test]
+fn a_writer_that_is_told_to_wait_no_longer_goes_on() {
+    let channel = Channel::new();
+    let writer = Pipeline::playing(&format!(
+        "videotestsrc num-buffers=5 ! {CAPS} ! rsshmsink channel={channel} wait-for-connection=true"
+    ));
+    eventually("the channel", || channel.exists());
+    stands_still(&writer);
+    writer
+        .by_factory("rsshmsink")
+        .set_property("wait-for-connection", false);
+    writer.wait_eos();
+    assert_eq!(writer.stat("rsshmsink", "frames-published"), 5);
+}
+
+#[test]
 fn a_writer_that_was_paused_while_blocked_goes_on() {
     let channel = Channel::new();
     let writer = Pipeline::playing(&format!(

@@ -259,6 +259,22 @@ fn bad_settings_are_errors_that_say_what_is_wrong() {
 }
 
 #[test]
+fn times_that_make_no_sense_end_nobody() {
+    for (live, settings) in [
+        (true, "processing-deadline=18446744073709551615"),
+        (false, "render-delay=18446744073709551614"),
+        (false, "ts-offset=-9223372036854775808 render-delay=9223372036854775807"),
+    ] {
+        let channel = Channel::new();
+        let writer = Pipeline::playing(&format!(
+            "videotestsrc is-live={live} num-buffers=5 ! {CAPS} ! rsshmsink channel={channel} {settings}"
+        ));
+        writer.by_factory("rsshmsink").set_property("sync", false);
+        writer.wait_eos();
+    }
+}
+
+#[test]
 fn a_second_writer_is_told_who_has_the_channel() {
     let channel = Channel::new();
     let mut first = launch(&format!(

@@ -275,3 +275,64 @@ fn a_writer_that_stood_still_is_the_same_writer() {
     assert_eq!(reader.pipeline.stat("rsshmsrc", "reconnects"), 0);
     writer.interrupt();
 }
+
+/// A writer that is given its frames by the test.
+fn fed_writer(channel: &Channel, caps: &gst::Caps) -> Pipeline {
+    Pipeline::playing(&format!(
+        "appsrc name=source format=time caps=\"{caps}\" ! rsshmsink channel={channel} sync=false lossless=true \
+         wait-for-connection=true"
+    ))
+}
+
+#[track_caller]
+fn push(writer: &Pipeline, buffer: &gst::Buffer, caps: &gst::Caps) {
+    let sample = gst::Sample::builder().buffer(buffer).caps(caps).build();
+    let result: gst::FlowReturn = writer.element("source").emit_by_name("push-sample", &[&sample]);
+    assert_eq!(result, gst::FlowReturn::Ok);
+}
+
+#[test]
+fn a_frame_that_was_drawn_before_its_caps_came_is_given_with_them() {
+    let channel = Channel::new();
+    let reader = Tap::playing(&format!("rsshmsrc channel={channel} ! fakesink sync=false"));
+    let caps = |rate: i32| -> gst::Caps {
+        format!("video/x-raw,format=GRAY8,width=64,height=48,framerate={rate}/1")
+            .parse()
+            .unwrap()
+    };
+    let writer = fed_writer(&channel, &caps(30));
+    push(&writer, &gst::Buffer::from_slice(vec![1_u8; 64 * 48]), &caps(30));
+    eventually("the first", || reader.count() == 1);
+    let mut query = gst::query::Allocation::new(Some(&caps(30)), true);
+    let pad = writer.by_factory("rsshmsink").static_pad("sink").unwrap();
+    assert!(pad.query(query.query_mut()));
+    let (pool, ..) = query.allocation_pools().next().unwrap();
+    let pool = pool.unwrap();
+    pool.set_active(true).unwrap();
+    let mut drawn = pool.acquire_buffer(None).unwrap();
+    drawn.get_mut().unwrap().map_writable().unwrap().fill(2);
+    push(&writer, &drawn, &caps(15));
+    eventually("the second", || reader.count() == 2);
+    let seen = reader.all();
+    assert_eq!((&seen[0].caps, &seen[1].caps), (&caps(30), &caps(15)));
+    assert!(seen[1].bytes.iter().all(|byte| *byte == 2));
+}
+
+#[test]
+fn a_gap_in_the_writers_stream_is_one_in_the_readers() {
+    let channel = Channel::new();
+    let reader = Tap::playing(&format!("rsshmsrc channel={channel} ! fakesink sync=false"));
+    let caps: gst::Caps = format!("video/x-raw,{GRAY}").parse().unwrap();
+    let size = gst_video::VideoInfo::from_caps(&caps).unwrap().size();
+    let writer = fed_writer(&channel, &caps);
+    for number in 0..4 {
+        let mut buffer = gst::Buffer::from_slice(vec![0_u8; size]);
+        if number == 2 {
+            buffer.get_mut().unwrap().set_flags(gst::BufferFlags::DISCONT);
+        }
+        push(&writer, &buffer, &caps);
+        eventually("it is there", || reader.count() == number + 1);
+    }
+    let discont: Vec<bool> = reader.all().iter().map(Seen::is_discont).collect();
+    assert_eq!(discont, [true, false, true, false]);
+}

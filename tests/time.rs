@@ -306,3 +306,24 @@ fn a_writer_that_is_slower_than_its_frame_rate_is_shown() {
     assert!(reader.all().iter().all(|frame| frame.pts == Some(gst::ClockTime::ZERO)));
     writer.interrupt();
 }
+
+#[test]
+fn a_writer_that_waited_for_its_first_reader_does_not_wait_so_long_again() {
+    let channel = Channel::new();
+    let writer = Pipeline::playing(&format!(
+        "videotestsrc ! {CAPS} ! rsshmsink channel={channel} wait-for-connection=true"
+    ));
+    eventually("the channel", || channel.exists());
+    std::thread::sleep(Duration::from_secs(4));
+    let reader = Tap::playing(&format!("rsshmsrc channel={channel} ! fakesink sync=false"));
+    reader.wait_for_more(5);
+    writer.0.set_state(gst::State::Ready).unwrap();
+    let restarted = Instant::now();
+    writer.0.set_state(gst::State::Playing).unwrap();
+    reader.wait_for_more(10);
+    assert!(
+        restarted.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        restarted.elapsed()
+    );
+}

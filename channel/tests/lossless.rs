@@ -61,7 +61,7 @@ fn nothing_is_missed() {
                 let mut copy = Vec::new();
                 let first = next(&mut reader, &mut copy);
                 check(&first, &copy, 1);
-                assert!(writer.wait_for_reader(common::SIZE).unwrap());
+                assert!(writer.wait_for_reader(common::SIZE, || true).unwrap());
                 let started = &started;
                 scope.spawn(move || {
                     while !started.load(Ordering::Relaxed) {
@@ -199,7 +199,7 @@ fn the_wait_for_a_reader_ends_with_the_first() {
     let writer = channel.writer(lossless(4));
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| {
-            let connected = writer.wait_for_reader(common::SIZE).unwrap();
+            let connected = writer.wait_for_reader(common::SIZE, || true).unwrap();
             (connected, Instant::now())
         });
         std::thread::sleep(Duration::from_millis(50));
@@ -214,7 +214,7 @@ fn the_wait_for_a_reader_ends_with_the_first() {
     });
     // The reader is gone again.
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| writer.wait_for_reader(common::SIZE).unwrap());
+        let waiting = scope.spawn(|| writer.wait_for_reader(common::SIZE, || true).unwrap());
         std::thread::sleep(Duration::from_millis(50));
         assert!(!waiting.is_finished());
         writer.interrupt();

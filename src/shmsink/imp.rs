@@ -164,11 +164,14 @@ impl RsShmSink {
         self.upstream_is_live.store(live, Ordering::Relaxed);
         let Settings { sync, ts_offset, .. } = *lock(&self.settings);
         obj.set_sync(sync && !live);
+        // As properties: the bindings panic where one of them is "none", which a user may set.
+        let nanoseconds = |property: &str| obj.property::<u64>(property);
         let latency = if live {
-            (min + obj.processing_deadline()).nseconds()
+            min.nseconds().saturating_add(nanoseconds("processing-deadline"))
         } else if sync {
-            let latency = obj.latency().nseconds() as i64 + ts_offset - obj.render_delay().nseconds() as i64;
-            latency.max(0) as u64
+            let latency = i128::from(obj.latency().nseconds()) + i128::from(ts_offset);
+            let latency = latency - i128::from(nanoseconds("render-delay"));
+            u64::try_from(latency.max(0)).unwrap_or(u64::MAX)
         } else {
             0
         };
@@ -198,15 +201,18 @@ impl RsShmSink {
         info: Option<&VideoInfo>,
         began: &mut Option<gst::ClockTime>,
     ) -> Result<bool, gst::FlowError> {
-        let wanted = lock(&self.settings).wait_for_connection;
-        if !wanted || self.num_clients.load(Ordering::Relaxed) > 0 {
+        let wanted = || lock(&self.settings).wait_for_connection;
+        if !wanted() || self.num_clients.load(Ordering::Relaxed) > 0 {
             return Ok(true);
         }
         if began.is_none() {
             *began = self.obj().current_running_time();
         }
         let size = info.map_or_else(|| buffer.size(), |info| info.size().max(buffer.size()));
-        if !writer.wait_for_reader(size).map_err(|error| self.fail(&error))? {
+        let may_go_on = writer
+            .wait_for_reader(size, wanted)
+            .map_err(|error| self.fail(&error))?;
+        if !may_go_on {
             return Ok(false);
         }
         let now = self.obj().current_running_time();
@@ -233,6 +239,11 @@ impl RsShmSink {
         };
         gst::debug!(CAT, imp = self, "frames are {held_up} ns later from here on");
         self.pace(held_up);
+    }
+
+    fn forget_held_up(&self) {
+        lock(&self.stream).held_up = 0;
+        self.pace(0);
     }
 
     /// Lets the base class wait for frames that are held up by so many nanoseconds.
@@ -353,6 +364,10 @@ impl ElementImpl for RsShmSink {
                 gst::StateChangeError
             })?;
         }
+        if transition == gst::StateChange::ReadyToPaused {
+            // Running time begins anew.
+            self.forget_held_up();
+        }
         let changed = self.parent_change_state(transition);
         let ends = transition == gst::StateChange::ReadyToNull;
         if ends || (transition == gst::StateChange::NullToReady && changed.is_err()) {
@@ -463,8 +478,7 @@ impl BaseSinkImpl for RsShmSink {
             gst::EventView::FlushStop(flush) => {
                 // Running time begins anew.
                 if flush.resets_time() {
-                    lock(&self.stream).held_up = 0;
-                    self.pace(0);
+                    self.forget_held_up();
                 }
                 self.parent_event(event)
             }

@@ -78,7 +78,10 @@ fn tell(sink: &RsShmSink, clients: &Clients) {
         gst::element_warning!(
             sink,
             gst::ResourceError::Failed,
-            ("The reader in seat {seat} held more frames than it was granted and no longer counts")
+            (
+                "channel {}: the reader in seat {seat} held more frames than it was granted and no longer counts",
+                sink.imp().channel()
+            )
         );
     }
     if clients.restored {
@@ -86,7 +89,7 @@ fn tell(sink: &RsShmSink, clients: &Clients) {
             sink,
             gst::ResourceError::Failed,
             (
-                "The files of channel {} were removed by somebody and have been made again",
+                "channel {}: its files in /dev/shm were removed by somebody and have been made again",
                 sink.imp().channel()
             )
         );

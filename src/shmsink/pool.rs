@@ -31,7 +31,8 @@ struct Config {
 impl Config {
     /// Bytes of memory behind a buffer.
     fn memory_size(&self) -> usize {
-        self.size + self.params.prefix() + self.params.padding()
+        let around = self.params.prefix().saturating_add(self.params.padding());
+        self.size.saturating_add(around)
     }
 }
 

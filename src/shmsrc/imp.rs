@@ -121,13 +121,13 @@ impl ObjectImpl for RsShmSrc {
         // The types are those of the properties' own specifications.
         match pspec.name() {
             "channel" => settings.channel = value.get().unwrap_or_default(),
-            "max-buffers" => settings.limits.max_behind = value.get().unwrap_or_default(),
-            "max-held-buffers" => settings.limits.max_held = value.get().unwrap_or_default(),
-            "on-disconnect" => settings.on_disconnect = value.get().unwrap_or_default(),
-            "forward-eos" => settings.forward_eos = value.get().unwrap_or_default(),
+            "max-buffers" => settings.stream.limits.max_behind = value.get().unwrap_or_default(),
+            "max-held-buffers" => settings.stream.limits.max_held = value.get().unwrap_or_default(),
+            "on-disconnect" => settings.stream.on_disconnect = value.get().unwrap_or_default(),
+            "forward-eos" => settings.stream.forward_eos = value.get().unwrap_or_default(),
             "connection-timeout" => {
                 let seconds: u32 = value.get().unwrap_or_default();
-                settings.connection_timeout = Duration::from_secs(seconds.into());
+                settings.stream.connection_timeout = Duration::from_secs(seconds.into());
             }
             "read-only" => settings.reader.read_only = value.get().unwrap_or_default(),
             _ => {}
@@ -138,11 +138,11 @@ impl ObjectImpl for RsShmSrc {
         let settings = lock(&self.settings).clone();
         match pspec.name() {
             "channel" => settings.channel.to_value(),
-            "max-buffers" => settings.limits.max_behind.to_value(),
-            "max-held-buffers" => settings.limits.max_held.to_value(),
-            "on-disconnect" => settings.on_disconnect.to_value(),
-            "forward-eos" => settings.forward_eos.to_value(),
-            "connection-timeout" => (settings.connection_timeout.as_secs() as u32).to_value(),
+            "max-buffers" => settings.stream.limits.max_behind.to_value(),
+            "max-held-buffers" => settings.stream.limits.max_held.to_value(),
+            "on-disconnect" => settings.stream.on_disconnect.to_value(),
+            "forward-eos" => settings.stream.forward_eos.to_value(),
+            "connection-timeout" => (settings.stream.connection_timeout.as_secs() as u32).to_value(),
             "read-only" => settings.reader.read_only.to_value(),
             "connected" => lock(&self.snapshot).connected.to_value(),
             "channel-stats" => self.stats().to_value(),

@@ -13,7 +13,7 @@ use rsshm_channel::{CopyTarget, Frame, FrameData, Next, Reader};
 use super::{
     OnDisconnect,
     imp::{CAT, RsShmSrc, lock},
-    properties::Settings,
+    properties::StreamSettings,
 };
 use crate::{caps, error, frame, frame::Planes, time};
 
@@ -100,7 +100,7 @@ impl RsShmSrc {
     /// Waits for the next buffer.
     pub(super) fn next_buffer(&self, stream: &mut Stream) -> Result<gst::Buffer, gst::FlowError> {
         loop {
-            let settings = lock(&self.settings).clone();
+            let settings = lock(&self.settings).stream;
             if self.resumed.swap(false, Ordering::AcqRel) {
                 self.resume(stream);
             }
@@ -153,7 +153,7 @@ impl RsShmSrc {
     }
 
     /// How long to wait before there is something to say.
-    fn patience(&self, stream: &Stream, settings: &Settings) -> Duration {
+    fn patience(&self, stream: &Stream, settings: &StreamSettings) -> Duration {
         const NOTHING_TO_SAY: Duration = Duration::from_secs(3600);
         if stream.reader.is_connected() {
             return NOTHING_TO_SAY;
@@ -170,7 +170,7 @@ impl RsShmSrc {
     }
 
     /// Says what a user should know who waits for a writer, and gives up when that is wanted.
-    fn check_patience(&self, stream: &mut Stream, settings: &Settings) -> Result<(), gst::FlowError> {
+    fn check_patience(&self, stream: &mut Stream, settings: &StreamSettings) -> Result<(), gst::FlowError> {
         if stream.reader.is_connected() {
             return Ok(());
         }
@@ -342,7 +342,6 @@ impl RsShmSrc {
             target.set_pts(time(pts));
             target.set_dts(time(dts));
         }
-        target.unset_flags(gst::BufferFlags::DISCONT);
         if frame.discontinuity || frame.missed > 0 || first {
             target.set_flags(gst::BufferFlags::DISCONT);
         }

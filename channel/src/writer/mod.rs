@@ -285,7 +285,8 @@ impl Writer {
     /// Publishes the frame in `slot`.
     ///
     /// # Errors
-    /// [`Error::NotPublishable`] when the slot is of a segment that was superseded meanwhile, or published already.
+    /// [`Error::NotPublishable`] when the slot is of a segment that was superseded meanwhile, or of another format, or
+    /// published already.
     pub fn publish(&self, slot: &Slot, descriptor: FrameDescriptor) -> Result<(), Error> {
         self.publish_index(&slot.owner, slot.index, &descriptor)
     }
@@ -293,7 +294,8 @@ impl Writer {
     /// Publishes the frame that lies at `bytes`, in the memory of a claimed slot.
     ///
     /// # Errors
-    /// [`Error::NotPublishable`] when it lies elsewhere, in a superseded segment, or in a slot published already.
+    /// [`Error::NotPublishable`] when it lies elsewhere, in a superseded segment or one of another format, or in a slot
+    /// published already.
     pub fn publish_in_place(&self, bytes: &[u8], mut descriptor: FrameDescriptor) -> Result<(), Error> {
         let (owner, index, offset) = self.locate(bytes).ok_or_else(|| self.not_publishable())?;
         descriptor.data_offset = offset;
@@ -344,6 +346,7 @@ impl Writer {
         let mut state = self.lock();
         let State {
             current: Some(current),
+            format,
             head,
             stats,
             ..
@@ -351,7 +354,11 @@ impl Writer {
         else {
             return Err(self.not_publishable());
         };
-        if !Arc::ptr_eq(&current.segment, owner) || current.slots.numbers[index] != 0 {
+        // Drawn for the format before, and given under the present one: its segment says the wrong thing of it.
+        let is_outdated = format
+            .as_ref()
+            .is_some_and(|format| format.caps != current.segment.segment.caps);
+        if is_outdated || !Arc::ptr_eq(&current.segment, owner) || current.slots.numbers[index] != 0 {
             return Err(self.not_publishable());
         }
         *head += 1;
@@ -439,13 +446,14 @@ impl Writer {
         self.waiter.resume();
     }
 
-    /// Waits until a reader is attached; `false` when interrupted. Makes the segment that it can attach to.
+    /// Waits until a reader is attached, or that is no longer `wanted`; `false` when interrupted. Makes the segment that
+    /// it can attach to.
     ///
     /// # Errors
     /// As [`claim_for_upstream`](Self::claim_for_upstream).
-    pub fn wait_for_reader(&self, size: usize) -> Result<bool, Error> {
+    pub fn wait_for_reader(&self, size: usize, wanted: impl Fn() -> bool) -> Result<bool, Error> {
         self.ensure_segment(size)?;
-        Ok(self.wait_until(|state| state.has_reader()))
+        Ok(self.wait_until(|state| state.has_reader() || !wanted()))
     }
 
     /// In lossless mode, waits until the readers of the former segment have taken all of it and follow; `false` when
