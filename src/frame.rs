@@ -7,15 +7,23 @@ use crate::time;
 /// Flags that say something of the buffer object, not of the frame.
 const NOT_OF_THE_FRAME: gst::BufferFlags = gst::BufferFlags::TAG_MEMORY;
 
-/// Times, counts and flags of `buffer`. Where its bytes lie is not among them.
+/// Times, counts and flags of `buffer`. Where its bytes lie is not among them. Without an `origin` it is from now: in a
+/// pipeline without a clock its time stamp says nothing to others.
 pub(crate) fn describe(
     buffer: &gst::BufferRef,
     segment: &gst::FormattedSegment<gst::ClockTime>,
-    origin: i64,
+    origin: Option<i64>,
 ) -> FrameDescriptor {
+    let (pts, dts) = match origin {
+        Some(origin) => (
+            time::to_absolute(buffer.pts(), segment, origin),
+            time::to_absolute(buffer.dts(), segment, origin),
+        ),
+        None => (rsshm_channel::monotonic_ns(), NONE),
+    };
     FrameDescriptor {
-        pts: time::to_absolute(buffer.pts(), segment, origin),
-        dts: time::to_absolute(buffer.dts(), segment, origin),
+        pts,
+        dts,
         duration: buffer.duration().map_or(NONE, |duration| duration.nseconds()),
         offset: buffer.offset(),
         offset_end: buffer.offset_end(),

@@ -60,10 +60,12 @@ fn is_slaved(clock: &gst::Clock) -> bool {
     internal != external || numerator != denominator
 }
 
-/// An element's place in time: where its running time 0 lies in CLOCK_MONOTONIC, in nanoseconds.
-pub(crate) fn origin(element: &gst::Element, offset: &mut ClockOffset) -> i64 {
+/// An element's place in time: where its running time 0 lies in CLOCK_MONOTONIC, in nanoseconds. `None` in a pipeline that
+/// has no clock, and so no place in time.
+pub(crate) fn origin(element: &gst::Element, offset: &mut ClockOffset) -> Option<i64> {
+    let clock = element.clock()?;
     let base_time = element.base_time().map_or(0, |time| time.nseconds() as i64);
-    base_time + element.clock().map_or(0, |clock| offset.monotonic_minus(&clock))
+    Some(base_time.saturating_add(offset.monotonic_minus(&clock)))
 }
 
 /// A time stamp of a stream as CLOCK_MONOTONIC, or [`NONE`].

@@ -327,3 +327,29 @@ fn a_writer_that_waited_for_its_first_reader_does_not_wait_so_long_again() {
         restarted.elapsed()
     );
 }
+
+/// Pipelines without a clock have no running time: frames of one are from when they were sent, and go to the other without
+/// a time stamp.
+#[test]
+fn pipelines_without_a_clock_share_frames_all_the_same() {
+    let channel = Channel::new();
+    let writer = Pipeline::new(&format!(
+        "videotestsrc is-live=false num-buffers=60 ! video/x-raw,width=64,height=64 \
+         ! identity sleep-time=10000 ! rsshmsink channel={channel} wait-for-connection=true"
+    ));
+    writer.0.use_clock(None::<&gst::Clock>);
+    let timed = Tap::playing(&format!("rsshmsrc channel={channel} ! fakesink sync=false"));
+    let untimed = Tap::new(&format!("rsshmsrc channel={channel} ! fakesink sync=false"));
+    untimed.pipeline.0.use_clock(None::<&gst::Clock>);
+    untimed.pipeline.0.set_state(gst::State::Playing).unwrap();
+    writer.0.set_state(gst::State::Playing).unwrap();
+    timed.pipeline.wait_eos();
+    untimed.pipeline.wait_eos();
+    let frames = timed.all();
+    assert!(frames.len() > 50, "{}", frames.len());
+    for pair in frames.windows(2) {
+        assert!(pair[0].pts.unwrap() < pair[1].pts.unwrap(), "time goes on");
+    }
+    assert!(untimed.count() > 50, "{}", untimed.count());
+    assert!(untimed.all().iter().all(|frame| frame.pts.is_none()));
+}

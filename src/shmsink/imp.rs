@@ -255,7 +255,8 @@ impl RsShmSink {
     fn describe(&self, buffer: &gst::BufferRef) -> FrameDescriptor {
         let mut stream = lock(&self.stream);
         let origin = time::origin(self.obj().upcast_ref(), &mut stream.clock_offset);
-        frame::describe(buffer, &stream.segment, origin + stream.held_up)
+        let origin = origin.map(|origin| origin.saturating_add(stream.held_up));
+        frame::describe(buffer, &stream.segment, origin)
     }
 }
 

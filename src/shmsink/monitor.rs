@@ -52,13 +52,19 @@ impl Monitor {
 }
 
 fn run(writer: &Writer, stop: &AtomicBool, sink: &glib::WeakRef<RsShmSink>) {
+    let mut told = None;
     while !stop.load(Ordering::Acquire) {
         let clients = writer.service();
         let Some(sink) = sink.upgrade() else {
             return;
         };
         match clients {
-            Ok(clients) => tell(&sink, &clients),
+            Ok(clients) => {
+                told = None;
+                tell(&sink, &clients);
+            }
+            // Said once, as it is tried again and again.
+            Err(error) if told.as_ref() == Some(&error) => {}
             Err(error) => {
                 gst::error!(CAT, obj = sink, "{error}");
                 sink.post_error_message(crate::error::message(&error, gst::ResourceError::OpenWrite));
@@ -66,6 +72,7 @@ fn run(writer: &Writer, stop: &AtomicBool, sink: &glib::WeakRef<RsShmSink>) {
                 if matches!(error, Error::Busy { .. }) {
                     return;
                 }
+                told = Some(error);
             }
         }
         drop(sink);

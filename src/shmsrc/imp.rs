@@ -14,7 +14,7 @@
  */
 use std::{
     sync::{
-        LazyLock, Mutex, MutexGuard, PoisonError,
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -61,6 +61,7 @@ pub struct RsShmSrc {
     pub(super) snapshot: Mutex<Snapshot>,
     pub(super) caps: Mutex<Option<gst::Caps>>,
     pub(super) downstream_takes_video_meta: AtomicBool,
+    has_probe: Arc<AtomicBool>,
     /// The pipeline went to PLAYING: the next frame is the newest.
     pub(super) resumed: AtomicBool,
 }
@@ -73,9 +74,17 @@ impl RsShmSrc {
     /// Keeps the base class, which negotiates before there are caps, from asking downstream for memory for no caps:
     /// there are elements that do not survive it.
     fn ask_no_allocation_without_caps(&self) {
-        let probe = |_: &gst::Pad, info: &mut gst::PadProbeInfo| match info.query().map(|query| query.view()) {
+        // A start that has seen no caps leaves it behind for the next.
+        if self.has_probe.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let has_probe = Arc::clone(&self.has_probe);
+        let probe = move |_: &gst::Pad, info: &mut gst::PadProbeInfo| match info.query().map(|query| query.view()) {
             Some(gst::QueryView::Allocation(query)) if query.get().0.is_none() => gst::PadProbeReturn::Drop,
-            Some(gst::QueryView::Allocation(_)) => gst::PadProbeReturn::Remove,
+            Some(gst::QueryView::Allocation(_)) => {
+                has_probe.store(false, Ordering::Relaxed);
+                gst::PadProbeReturn::Remove
+            }
             _ => gst::PadProbeReturn::Ok,
         };
         self.obj()

@@ -223,7 +223,8 @@ impl RsShmSrc {
     fn resume(&self, stream: &mut Stream) {
         stream.reader.seek_newest();
         let origin = time::origin(self.obj().upcast_ref(), &mut stream.clock_offset);
-        let now = time::to_running(rsshm_channel::monotonic_ns(), origin).unwrap_or(0);
+        let now = origin.and_then(|origin| time::to_running(rsshm_channel::monotonic_ns(), origin));
+        let now = now.unwrap_or(0);
         // The first time, the clock and the base time are the same but for the way here.
         // A frame may have come while the pipeline was pausing, and time has not got there yet. Of a writer whose frames are
         // from the far future, that is not waited for.
@@ -292,11 +293,12 @@ impl RsShmSrc {
         let descriptor = frame.descriptor;
         let obj = self.obj();
         let origin = time::origin(obj.upcast_ref(), &mut stream.clock_offset);
-        let mut pts = time::to_running(descriptor.pts, origin);
-        let mut dts = time::to_running(descriptor.dts, origin);
+        // Without a clock there is no running time, and buffers have no time stamps.
+        let running = |absolute| origin.and_then(|origin| time::to_running(absolute, origin));
+        let (mut pts, mut dts) = (running(descriptor.pts), running(descriptor.dts));
         let first = stream.first;
         if pts.or(dts).is_some_and(|time| time < stream.earliest) {
-            let now = time::to_running(rsshm_channel::monotonic_ns(), origin).unwrap_or(i64::MAX);
+            let now = running(rsshm_channel::monotonic_ns()).unwrap_or(i64::MAX);
             if !first && now.saturating_sub(stream.earliest) < LATE_AT_FIRST {
                 gst::trace!(
                     CAT,

@@ -392,7 +392,8 @@ impl Tap {
             to.lock().unwrap().push(Seen {
                 caps: pad.current_caps().unwrap(),
                 pts: buffer.pts(),
-                at: element.current_running_time().unwrap(),
+                // None without a clock.
+                at: element.current_running_time().unwrap_or(gst::ClockTime::ZERO),
                 flags: buffer.flags(),
                 offset: buffer.offset(),
                 bytes: buffer.map_readable().unwrap().to_vec(),
