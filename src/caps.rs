@@ -82,7 +82,7 @@ pub(crate) fn answer(filter: Option<&gst::Caps>) -> gst::Caps {
     caps
 }
 
-fn is_system_memory(features: &gst::CapsFeaturesRef) -> bool {
+pub(crate) fn is_system_memory(features: &gst::CapsFeaturesRef) -> bool {
     features.is_equal(&gst::CAPS_FEATURES_MEMORY_SYSTEM_MEMORY)
 }
 

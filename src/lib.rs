@@ -19,6 +19,7 @@ mod caps;
 mod error;
 mod frame;
 mod memory;
+mod metas;
 mod shmsink;
 mod shmsrc;
 mod time;

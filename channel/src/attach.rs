@@ -73,6 +73,13 @@ pub(crate) struct Place {
     pub(crate) slot: usize,
 }
 
+/// What goes with a frame, copied.
+#[derive(Debug)]
+pub(crate) struct Described {
+    pub(crate) descriptor: FrameDescriptor,
+    pub(crate) extra: Vec<u8>,
+}
+
 impl Attachment {
     /// Attaches to the segment that has the channel's name now. `None` while there is none with a living writer.
     pub(crate) fn open(
@@ -235,7 +242,7 @@ impl Attachment {
     }
 
     /// Pins a frame. `None` when the writer was faster, or when it is not what a frame may be.
-    pub(crate) fn pin(self: &Arc<Self>, place: Place) -> Option<(PinnedFrame, FrameDescriptor)> {
+    pub(crate) fn pin(self: &Arc<Self>, place: Place) -> Option<(PinnedFrame, Described)> {
         let seated = self.seated.as_ref()?;
         if !self.segment.is_backed(place.slot) {
             return None;
@@ -259,12 +266,13 @@ impl Attachment {
         }
         frame.offset = self.segment.slot_offset(place.slot) + descriptor.data_offset;
         frame.size = descriptor.size;
-        Some((frame, descriptor))
+        let extra = self.segment.read_extra(place.slot, descriptor.extra_size);
+        Some((frame, Described { descriptor, extra }))
     }
 
     /// Copies a frame without a pin, by pread. `None` when the writer was faster, it is not what a frame may be, or
     /// `target` has no room.
-    pub(crate) fn copy_unpinned(&self, place: Place, target: &mut dyn crate::CopyTarget) -> Option<FrameDescriptor> {
+    pub(crate) fn copy_unpinned(&self, place: Place, target: &mut dyn crate::CopyTarget) -> Option<Described> {
         let number = &self.segment.slot_head(place.slot).number;
         // Acquire: pairs with the writer's release store of the number; the frame is there.
         if number.load(Ordering::Acquire) != place.number {
@@ -280,10 +288,11 @@ impl Attachment {
         if bytes.len() != descriptor.size as usize || sys::read_exactly(&self.segment.file, bytes, offset) != Ok(true) {
             return None;
         }
+        let extra = self.segment.read_extra(place.slot, descriptor.extra_size);
         // Pairs with the fence in `take_for_writing`: had any copied byte been drawn after the number became 0, the load
         // below would see that 0, or a later number.
         fence(Ordering::Acquire);
-        (number.load(Ordering::Relaxed) == place.number).then_some(descriptor)
+        (number.load(Ordering::Relaxed) == place.number).then_some(Described { descriptor, extra })
     }
 
     /// Says that all frames up to `number` are taken or not wanted.
@@ -437,6 +446,6 @@ impl Observer {
         let place = self.attachment.find(number).filter(|_| number != 0)?;
         self.attachment
             .copy_unpinned(place, target)
-            .map(|descriptor| (number, descriptor))
+            .map(|described| (number, described.descriptor))
     }
 }

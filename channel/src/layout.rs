@@ -31,6 +31,8 @@ pub const RING: u64 = 128;
 pub const MAX_CAPS: usize = 64 * 1024;
 /// Bytes from one descriptor to the next: the fixed part, then room for what goes with a frame.
 pub const DESCRIPTOR_STRIDE: usize = 4096;
+/// Bytes that can go with a frame beside its [`FrameDescriptor`].
+pub const EXTRA_ROOM: usize = DESCRIPTOR_STRIDE - size_of::<SlotHead>();
 /// Slots begin at a multiple of this, the largest page size of the machines Linux runs on.
 pub const SLOTS_ALIGN: u64 = 64 * 1024;
 /// A slot's size is a multiple of this.
@@ -234,7 +236,7 @@ impl FrameDescriptor {
             && self.plane_offset[..self.planes as usize]
                 .iter()
                 .all(|offset| *offset <= self.size)
-            && self.extra_size as usize <= DESCRIPTOR_STRIDE - size_of::<SlotHead>()
+            && self.extra_size as usize <= EXTRA_ROOM
     }
 }
 
@@ -252,6 +254,7 @@ const _: () = {
     assert!(size_of::<Fixed>() == 256 && size_of::<Live>() == 128);
     assert!(size_of::<Seat>() == 64 && size_of::<SlotHead>() == 256);
     assert!(size_of::<FrameDescriptor>().is_multiple_of(8));
+    assert!(EXTRA_ROOM.is_multiple_of(8));
 };
 
 const LIVE_OFFSET: u64 = 256;

@@ -15,7 +15,7 @@
 //! writer.set_format(Format::fixed_size("video/x-raw,format=GRAY8,width=640,height=360,framerate=30/1", 640 * 360));
 //! if let Some(mut slot) = writer.claim(640 * 360)? {
 //!     slot.as_mut().fill(128);
-//!     writer.publish(&slot, FrameDescriptor { size: 640 * 360, ..Default::default() })?;
+//!     writer.publish(&slot, FrameDescriptor { size: 640 * 360, ..Default::default() }, &[])?;
 //! }
 //! let mut reader = Reader::new(name, Default::default());
 //! if let Next::Frame(frame) = reader.next(&mut Vec::new(), ReadLimits::default(), None)? {
@@ -64,7 +64,7 @@ pub use {
     attach::{Observer, PinnedFrame},
     error::Error,
     files::channels,
-    layout::{FrameDescriptor, NONE},
+    layout::{EXTRA_ROOM, FrameDescriptor, NONE},
     name::ChannelName,
     reader::{CopyTarget, Frame, FrameData, Next, ReadLimits, Reader, ReaderInterrupt, ReaderOptions, ReaderStats},
     sys::monotonic_ns,

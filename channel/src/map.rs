@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
 
-use crate::layout::{DESCRIPTOR_STRIDE, Fixed, Live, RING, SEATS, Seat, SlotHead};
+use crate::layout::{DESCRIPTOR_STRIDE, EXTRA_ROOM, Fixed, Live, RING, SEATS, Seat, SlotHead};
 
 /// A type made of atomics only: any bytes are a value of it, and others may change it while it is looked at.
 ///
@@ -24,6 +24,12 @@ unsafe impl Shared for Live {}
 unsafe impl Shared for Seat {}
 // SAFETY: as above.
 unsafe impl Shared for SlotHead {}
+
+// SAFETY: as the atomics it is made of.
+unsafe impl<T: Shared, const N: usize> Shared for [T; N] {}
+
+/// The room behind a [`SlotHead`], as words.
+pub(crate) type Extra = [AtomicU64; EXTRA_ROOM / 8];
 
 /// Bytes of a file, shared with everybody who maps it.
 #[derive(Debug)]
@@ -204,6 +210,17 @@ impl Control {
             self.slots
                 .add(slot % self.slot_count * DESCRIPTOR_STRIDE)
                 .cast::<SlotHead>()
+                .as_ref()
+        }
+    }
+
+    pub(crate) fn extra(&self, slot: usize) -> &Extra {
+        // SAFETY: as in `slot`; head and room together are one stride (`EXTRA_ROOM`), and the head's size is a multiple
+        // of a word's. `Extra` is `Shared`.
+        unsafe {
+            self.slots
+                .add(slot % self.slot_count * DESCRIPTOR_STRIDE + size_of::<SlotHead>())
+                .cast::<Extra>()
                 .as_ref()
         }
     }

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     ChannelName, Error, PinnedFrame,
-    attach::{Attachment, HeldSeat, Observing, Place},
+    attach::{Attachment, Described, HeldSeat, Observing, Place},
     files::Identity,
     layout::{FrameDescriptor, RING, seat_state, state},
     wait::{Waiter, Word},
@@ -94,6 +94,8 @@ pub struct Frame {
     pub number: u64,
     /// What goes with it.
     pub descriptor: FrameDescriptor,
+    /// The bytes that the writer gave it beside that, which may be anything.
+    pub extra: Vec<u8>,
     /// Its bytes.
     pub data: FrameData,
     /// Frames between the last one and this that were not to be had, or were skipped.
@@ -406,7 +408,7 @@ impl Reader {
             let Some(place) = attachment.find(number) else {
                 continue;
             };
-            let Some((descriptor, data)) = self.get(attachment, place, target, limits)? else {
+            let Some((Described { descriptor, extra }, data)) = self.get(attachment, place, target, limits)? else {
                 continue;
             };
             // What was there before this reader came, or was told to look at the newest, is not missed.
@@ -427,6 +429,7 @@ impl Reader {
             return Ok(Some(Frame {
                 number,
                 descriptor,
+                extra,
                 data,
                 missed,
                 discontinuity: std::mem::take(&mut self.discontinuity) | std::mem::take(&mut self.want_newest),
@@ -449,7 +452,7 @@ impl Reader {
         place: Place,
         target: &mut dyn CopyTarget,
         limits: ReadLimits,
-    ) -> Result<Option<(FrameDescriptor, FrameData)>, Error> {
+    ) -> Result<Option<(Described, FrameData)>, Error> {
         let allowance = attachment.allowance();
         let held = attachment.held();
         if held < limits.max_held && held + 1 >= allowance {
@@ -462,16 +465,16 @@ impl Reader {
         let mut target = Watched { target, failed: None };
         let got = match pinned {
             Some(None) => None,
-            Some(Some((frame, descriptor))) if held < limits.max_held.min(allowance - 1) => {
-                Some((descriptor, FrameData::InPlace(frame)))
+            Some(Some((frame, described))) if held < limits.max_held.min(allowance - 1) => {
+                Some((described, FrameData::InPlace(frame)))
             }
-            Some(Some((frame, descriptor))) => target.prepare(frame.as_ref().len()).map(|room| {
+            Some(Some((frame, described))) => target.prepare(frame.as_ref().len()).map(|room| {
                 room.copy_from_slice(frame.as_ref());
-                (descriptor, FrameData::Copied)
+                (described, FrameData::Copied)
             }),
             None => attachment
                 .copy_unpinned(place, &mut target)
-                .map(|descriptor| (descriptor, FrameData::Copied)),
+                .map(|described| (described, FrameData::Copied)),
         };
         match target.failed {
             // Not the frame's fault: it would be missed without a word.

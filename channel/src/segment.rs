@@ -226,6 +226,32 @@ impl Segment {
         bytemuck::must_cast(words)
     }
 
+    /// Copies the first `size` bytes of what else goes with the frame in `slot`, at most as many as there is room for.
+    /// Meaningful as [`read_descriptor`](Self::read_descriptor).
+    pub(crate) fn read_extra(&self, slot: usize, size: u32) -> Vec<u8> {
+        let size = (size as usize).min(layout::EXTRA_ROOM);
+        if size == 0 {
+            return Vec::new();
+        }
+        let mut bytes = Vec::with_capacity(size.next_multiple_of(8));
+        for word in &self.control.extra(slot)[..size.div_ceil(8)] {
+            // Relaxed: as in `read_descriptor`.
+            bytes.extend_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+        }
+        bytes.truncate(size);
+        bytes
+    }
+
+    /// Writes what else goes with the frame in `slot`, which the caller has claimed. There is room for all of it.
+    pub(crate) fn write_extra(&self, slot: usize, bytes: &[u8]) {
+        for (to, from) in self.control.extra(slot).iter().zip(bytes.chunks(8)) {
+            let mut word = [0; 8];
+            word[..from.len()].copy_from_slice(from);
+            // Relaxed: published by the release store of the number.
+            to.store(u64::from_ne_bytes(word), Ordering::Relaxed);
+        }
+    }
+
     /// Writes what goes with the frame in `slot`, which the caller has claimed.
     pub(crate) fn write_descriptor(&self, slot: usize, descriptor: &FrameDescriptor) {
         let words: [u64; layout::DESCRIPTOR_WORDS] = bytemuck::must_cast(*descriptor);

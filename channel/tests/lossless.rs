@@ -42,7 +42,7 @@ fn publish_lossless(writer: &Writer, value: u64, size: usize) {
         offset: value,
         ..FrameDescriptor::default()
     };
-    writer.publish(&slot, descriptor).unwrap();
+    writer.publish(&slot, descriptor, &[]).unwrap();
 }
 
 /// 500 frames, three formats, a slow reader, a fast one, and one that is killed: none is missed.
@@ -263,6 +263,7 @@ fn a_new_owner_of_a_dead_followers_seat_is_not_waited_for() {
                 size: common::SIZE as u64,
                 ..Default::default()
             },
+            &[],
         )
         .unwrap();
     for newcomer in &mut newcomers {

@@ -114,11 +114,14 @@ fn memory_is_published_once_and_not_taken_while_it_is_in_hand() {
         data_offset: 1,
         ..descriptor
     };
-    assert!(matches!(writer.publish(&slot, too_large), Err(Error::TooLarge { .. })));
-    writer.publish(&slot, descriptor).unwrap();
-    let again = writer.publish(&slot, descriptor);
+    assert!(matches!(
+        writer.publish(&slot, too_large, &[]),
+        Err(Error::TooLarge { .. })
+    ));
+    writer.publish(&slot, descriptor, &[]).unwrap();
+    let again = writer.publish(&slot, descriptor, &[]);
     assert!(matches!(again, Err(Error::NotPublishable { .. })), "{again:?}");
-    let in_place = writer.publish_in_place(memory, descriptor);
+    let in_place = writer.publish_in_place(memory, descriptor, &[]);
     assert!(matches!(in_place, Err(Error::NotPublishable { .. })), "{in_place:?}");
     assert!(
         slot.is_published() && slot.as_mut().is_empty(),
@@ -130,12 +133,12 @@ fn memory_is_published_once_and_not_taken_while_it_is_in_hand() {
     assert!(common::is_filled(memory, 77), "it was taken under its holder");
     assert!(writer.is_own_memory(memory));
     assert!(!writer.is_own_memory(&[0; 16]));
-    let foreign = writer.publish_in_place(&[0; 16], FrameDescriptor::default());
+    let foreign = writer.publish_in_place(&[0; 16], FrameDescriptor::default(), &[]);
     assert!(matches!(foreign, Err(Error::NotPublishable { .. })));
     // Of an older segment.
     let mut old = writer.claim(common::SIZE).unwrap().unwrap();
     assert!(publish_sized(&writer, 1, 10 * common::SIZE));
-    let late = writer.publish(&old, descriptor);
+    let late = writer.publish(&old, descriptor, &[]);
     assert!(matches!(late, Err(Error::NotPublishable { .. })), "{late:?}");
     old.as_mut().fill(1); // its memory is still there
 }
@@ -151,7 +154,9 @@ fn a_part_of_a_slot_is_published_in_place() {
         offset: 9,
         ..FrameDescriptor::default()
     };
-    writer.publish_in_place(&slot.as_mut()[100..300], descriptor).unwrap();
+    writer
+        .publish_in_place(&slot.as_mut()[100..300], descriptor, &[])
+        .unwrap();
     let mut copy = Vec::new();
     for mut reader in [channel.reader(), channel.observer()] {
         let frame = next(&mut reader, &mut copy);

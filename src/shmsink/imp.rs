@@ -25,11 +25,15 @@ use rsshm_channel::{Error, Format, FrameDescriptor, Writer};
 
 use super::{
     monitor::Monitor,
-    pool::{Accepted, NO_SLOT_META, Pool},
+    pool::{Accepted, Pool},
     properties::{PROPERTIES, SIGNALS, Settings},
-    publish::{Counts, Outcome},
+    publish::{Counts, Frame, Outcome},
 };
-use crate::{caps, error, frame, time, uri};
+use crate::{
+    caps, error, frame,
+    metas::{self, NO_SLOT_META},
+    time, uri,
+};
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -59,6 +63,8 @@ struct Stream {
     clock_offset: time::ClockOffset,
     /// By how many nanoseconds the frames are later than their time stamps say, as nobody was there to take them.
     held_up: i64,
+    /// Room for a frame's metas.
+    extra: Vec<u8>,
 }
 
 impl Default for Stream {
@@ -68,6 +74,7 @@ impl Default for Stream {
             info: None,
             clock_offset: time::ClockOffset::default(),
             held_up: 0,
+            extra: Vec::new(),
         }
     }
 }
@@ -454,6 +461,10 @@ impl BaseSinkImpl for RsShmSink {
             return Ok(());
         };
         query.add_allocation_meta::<gst_video::VideoMeta>(None);
+        // Not the crop: upstream would leave that to a reader's downstream, of which nobody here knows whether it crops.
+        query.add_allocation_meta::<gst_video::VideoRegionOfInterestMeta>(None);
+        query.add_allocation_meta::<gst::ReferenceTimestampMeta>(None);
+        query.add_allocation_meta::<gst_video::VideoTimeCodeMeta>(None);
         let (Some(writer), Ok(size)) = (self.writer(), u32::try_from(info.size())) else {
             return Ok(());
         };
@@ -498,12 +509,39 @@ impl BaseSinkImpl for RsShmSink {
 
     fn render(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let writer = self.writer().ok_or(gst::FlowError::Flushing)?;
-        let info = lock(&self.stream).info.clone();
+        let (info, mut extra) = {
+            let mut stream = lock(&self.stream);
+            (stream.info.clone(), std::mem::take(&mut stream.extra))
+        };
+        let left_out = metas::encode(buffer, info.as_ref(), &mut extra);
+        if left_out > 0 {
+            self.tell_left_out(left_out);
+        }
+        let rendered = self.render_with(&writer, buffer, &extra, info.as_ref());
+        lock(&self.stream).extra = extra;
+        rendered
+    }
+}
+
+impl RsShmSink {
+    /// Publishes a buffer and the bytes that go with it, when it can be.
+    fn render_with(
+        &self,
+        writer: &Writer,
+        buffer: &gst::Buffer,
+        extra: &[u8],
+        info: Option<&VideoInfo>,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let mut began = None;
         loop {
-            let outcome = if self.wait_for_connection(&writer, buffer, info.as_ref(), &mut began)? {
-                let descriptor = self.describe(buffer);
-                self.publish(&writer, buffer, descriptor, info.as_ref())?
+            let outcome = if self.wait_for_connection(writer, buffer, info, &mut began)? {
+                let frame = Frame {
+                    buffer,
+                    descriptor: self.describe(buffer),
+                    extra,
+                    info,
+                };
+                self.publish(writer, frame)?
             } else {
                 Outcome::Interrupted
             };
@@ -512,6 +550,21 @@ impl BaseSinkImpl for RsShmSink {
                 // Going to PAUSED: the frame waits there. Flushing: this returns so.
                 Outcome::Interrupted => self.obj().wait_preroll()?,
             };
+        }
+    }
+
+    /// Counts metas that do not travel, and says so the first time.
+    fn tell_left_out(&self, count: u64) {
+        if self.counts.metas_left_out.fetch_add(count, Ordering::Relaxed) == 0 {
+            gst::element_imp_warning!(
+                self,
+                gst::StreamError::Encode,
+                (
+                    "channel {}: some of what frames carry beside the picture is too much for the channel, or of a kind \
+                     that it does not take, and is left out; channel-stats counts it as metas-left-out",
+                    self.channel()
+                )
+            );
         }
     }
 }

@@ -12,10 +12,7 @@ use gst::{glib, prelude::*, subclass::prelude::*};
 use gst_video::prelude::*;
 use rsshm_channel::Writer;
 
-use crate::{caps, frame::Planes};
-
-/// Names the mark on a buffer that would have been a slot, had there been one.
-pub(super) const NO_SLOT_META: &str = "RsShmNoSlotMeta";
+use crate::{caps, frame::Planes, metas::NO_SLOT_META};
 
 /// What the configuration asks for.
 #[derive(Clone, Debug)]

@@ -75,7 +75,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .nick("Channel statistics")
             .blurb(
                 "frames-published, frames-in-place, frames-copied (copied-foreign, copied-repeated, copied-no-slot), \
-                 frames-dropped, slots, slots-in-use, bytes, semaphore-timeouts, readers-evicted",
+                 frames-dropped, metas-left-out, slots, slots-in-use, bytes, semaphore-timeouts, readers-evicted",
             )
             .read_only()
             .build(),

@@ -6,11 +6,8 @@ use gst::subclass::prelude::*;
 use gst_video::VideoInfo;
 use rsshm_channel::{Error, FrameDescriptor, Writer, WriterStats};
 
-use super::{
-    imp::{CAT, RsShmSink},
-    pool::NO_SLOT_META,
-};
-use crate::{frame::Planes, memory};
+use super::imp::{CAT, RsShmSink};
+use crate::{frame::Planes, memory, metas::NO_SLOT_META};
 
 /// Where the frames came from.
 #[derive(Default)]
@@ -20,6 +17,7 @@ pub(super) struct Counts {
     repeated: AtomicU64,
     no_slot: AtomicU64,
     dropped: AtomicU64,
+    pub(super) metas_left_out: AtomicU64,
 }
 
 impl Counts {
@@ -30,6 +28,7 @@ impl Counts {
             &self.repeated,
             &self.no_slot,
             &self.dropped,
+            &self.metas_left_out,
         ] {
             count.store(0, Ordering::Relaxed);
         }
@@ -47,6 +46,7 @@ impl Counts {
             .field("copied-repeated", repeated)
             .field("copied-no-slot", no_slot)
             .field("frames-dropped", count(&self.dropped))
+            .field("metas-left-out", count(&self.metas_left_out))
             .field("slots", stats.slots)
             .field("slots-in-use", stats.slots_in_use)
             .field("bytes", stats.bytes)
@@ -54,6 +54,16 @@ impl Counts {
             .field("readers-evicted", stats.evicted)
             .build()
     }
+}
+
+/// What is to be published.
+#[derive(Clone, Copy)]
+pub(super) struct Frame<'a> {
+    pub(super) buffer: &'a gst::Buffer,
+    pub(super) descriptor: FrameDescriptor,
+    /// Its metas.
+    pub(super) extra: &'a [u8],
+    pub(super) info: Option<&'a VideoInfo>,
 }
 
 /// How a frame gets into its slot.
@@ -67,20 +77,14 @@ pub(super) enum Outcome {
 
 impl RsShmSink {
     /// Brings one buffer into the channel, or says why that has to wait.
-    pub(super) fn publish(
-        &self,
-        writer: &Writer,
-        buffer: &gst::Buffer,
-        descriptor: FrameDescriptor,
-        info: Option<&VideoInfo>,
-    ) -> Result<Outcome, gst::FlowError> {
+    pub(super) fn publish(&self, writer: &Writer, frame: Frame) -> Result<Outcome, gst::FlowError> {
         if !writer.wait_for_followers() {
             return Ok(Outcome::Interrupted);
         }
-        if self.publish_in_place(writer, buffer, descriptor, info)? {
+        if self.publish_in_place(writer, frame)? {
             self.counts.in_place.fetch_add(1, Ordering::Relaxed);
         } else {
-            match self.publish_copy(writer, buffer, descriptor, info)? {
+            match self.publish_copy(writer, frame)? {
                 Outcome::Published => {}
                 other => return Ok(other),
             }
@@ -91,13 +95,13 @@ impl RsShmSink {
     }
 
     /// Publishes a buffer whose memory is a slot already; `false` when it is not, or was published before.
-    fn publish_in_place(
-        &self,
-        writer: &Writer,
-        buffer: &gst::Buffer,
-        mut descriptor: FrameDescriptor,
-        info: Option<&VideoInfo>,
-    ) -> Result<bool, gst::FlowError> {
+    fn publish_in_place(&self, writer: &Writer, frame: Frame) -> Result<bool, gst::FlowError> {
+        let Frame {
+            buffer,
+            mut descriptor,
+            extra,
+            info,
+        } = frame;
         if buffer.n_memory() != 1 {
             return Ok(false);
         }
@@ -122,7 +126,7 @@ impl RsShmSink {
         }
         // Before it is published: from then on nobody in this process may draw into it.
         memory::mark_read_only(memory);
-        match writer.publish_in_place(map.as_slice(), descriptor) {
+        match writer.publish_in_place(map.as_slice(), descriptor, extra) {
             Ok(()) => Ok(true),
             Err(Error::NotPublishable { .. }) => Ok(false),
             Err(error) => Err(self.fail(&error)),
@@ -130,13 +134,13 @@ impl RsShmSink {
     }
 
     /// Copies a buffer into a slot and publishes that.
-    fn publish_copy(
-        &self,
-        writer: &Writer,
-        buffer: &gst::Buffer,
-        descriptor: FrameDescriptor,
-        info: Option<&VideoInfo>,
-    ) -> Result<Outcome, gst::FlowError> {
+    fn publish_copy(&self, writer: &Writer, frame: Frame) -> Result<Outcome, gst::FlowError> {
+        let Frame {
+            buffer,
+            descriptor,
+            extra,
+            info,
+        } = frame;
         let size = info.map_or_else(|| buffer.size(), VideoInfo::size);
         let Some(slot) = writer.claim(size).map_err(|error| self.fail(&error))? else {
             if writer.is_lossless() {
@@ -148,14 +152,14 @@ impl RsShmSink {
         };
         // No bytes, no address: the slot of an empty frame cannot be found by its mapping.
         if size == 0 {
-            return match writer.publish(&slot, descriptor) {
+            return match writer.publish(&slot, descriptor, extra) {
                 Ok(()) => {
                     self.counts.foreign.fetch_add(1, Ordering::Relaxed);
                     Ok(Outcome::Published)
                 }
                 Err(Error::NotPublishable { .. }) => {
                     drop(slot);
-                    self.publish_copy(writer, buffer, descriptor, info)
+                    self.publish_copy(writer, frame)
                 }
                 Err(error) => Err(self.fail(&error)),
             };
@@ -186,7 +190,7 @@ impl RsShmSink {
             .map_err(|_| gst::FlowError::Error)
             .and_then(|map| {
                 writer
-                    .publish_in_place(map.as_slice(), descriptor)
+                    .publish_in_place(map.as_slice(), descriptor, extra)
                     .map_err(|error| match error {
                         // The channel's files were lost and made again between claim and publish.
                         Error::NotPublishable { .. } => gst::FlowError::CustomError,
@@ -200,7 +204,7 @@ impl RsShmSink {
             }
             Err(gst::FlowError::CustomError) => {
                 drop(copy);
-                self.publish_copy(writer, buffer, descriptor, info)
+                self.publish_copy(writer, frame)
             }
             Err(error) => Err(error),
         }

@@ -15,7 +15,7 @@ use super::{
     imp::{CAT, RsShmSrc, lock},
     properties::StreamSettings,
 };
-use crate::{caps, error, frame, frame::Planes, time};
+use crate::{caps, error, frame, frame::Planes, metas, time};
 
 /// After so long without a writer, a message says which channels there are.
 const HINT_AFTER: Duration = Duration::from_secs(3);
@@ -36,6 +36,7 @@ pub(super) struct Stream {
     generation: Option<u64>,
     info: Option<VideoInfo>,
     clock_offset: time::ClockOffset,
+    metas: metas::Decoder,
     waiting: Waiting,
     /// Frames from before this running time have no place in this pipeline.
     earliest: i64,
@@ -56,6 +57,7 @@ impl Stream {
             generation: None,
             info: None,
             clock_offset: time::ClockOffset::default(),
+            metas: metas::Decoder::default(),
             waiting: Waiting::start(),
             earliest: 0,
             first: true,
@@ -338,6 +340,15 @@ impl RsShmSrc {
         }
         let target = buffer.make_mut();
         frame::apply(target, &descriptor);
+        let refused = stream.metas.decode(&frame.extra, stream.info.as_ref(), target);
+        if refused > 0 {
+            gst::debug!(
+                CAT,
+                imp = self,
+                "frame {}: {refused} of its metas are not what they may be",
+                frame.number
+            );
+        }
         // do-timestamp: the base class stamps what has no stamp.
         if !obj.does_timestamp() {
             let time = |time: Option<i64>| time.map(|time| gst::ClockTime::from_nseconds(time.max(0) as u64));

@@ -21,7 +21,7 @@ use std::{
 use crate::{
     ChannelName, Error, FrameDescriptor,
     files::{self, Identity},
-    layout::{FIRST_SEAT_BYTE, MAX_SLOTS, SEATS, seat_state, state},
+    layout::{EXTRA_ROOM, FIRST_SEAT_BYTE, MAX_SLOTS, SEATS, seat_state, state},
     segment::Segment,
     semaphore::ControlFile,
     sys::{self, KeptLock},
@@ -282,25 +282,27 @@ impl Writer {
         }
     }
 
-    /// Publishes the frame in `slot`.
+    /// Publishes the frame in `slot`. The bytes `extra`, of which the channel knows nothing, go with it; there is room
+    /// for [`EXTRA_ROOM`] of them.
     ///
     /// # Errors
     /// [`Error::NotPublishable`] when the slot is of a segment that was superseded meanwhile, or of another format, or
-    /// published already.
-    pub fn publish(&self, slot: &Slot, descriptor: FrameDescriptor) -> Result<(), Error> {
-        self.publish_index(&slot.owner, slot.index, &descriptor)
+    /// published already. [`Error::TooLarge`] when the frame does not fit into its slot, or `extra` into its room.
+    pub fn publish(&self, slot: &Slot, descriptor: FrameDescriptor, extra: &[u8]) -> Result<(), Error> {
+        self.publish_index(&slot.owner, slot.index, descriptor, extra)
     }
 
-    /// Publishes the frame that lies at `bytes`, in the memory of a claimed slot.
+    /// Publishes the frame that lies at `bytes`, in the memory of a claimed slot, with `extra` as [`publish`](Self::publish)
+    /// does.
     ///
     /// # Errors
     /// [`Error::NotPublishable`] when it lies elsewhere, in a superseded segment or one of another format, or in a slot
-    /// published already.
-    pub fn publish_in_place(&self, bytes: &[u8], mut descriptor: FrameDescriptor) -> Result<(), Error> {
+    /// published already. [`Error::TooLarge`] when there is no room for `extra`.
+    pub fn publish_in_place(&self, bytes: &[u8], mut descriptor: FrameDescriptor, extra: &[u8]) -> Result<(), Error> {
         let (owner, index, offset) = self.locate(bytes).ok_or_else(|| self.not_publishable())?;
         descriptor.data_offset = offset;
         descriptor.size = bytes.len() as u64;
-        self.publish_index(&owner, index, &descriptor)
+        self.publish_index(&owner, index, descriptor, extra)
     }
 
     /// Whether `bytes` lie in a slot of the current segment, published or not.
@@ -330,8 +332,19 @@ impl Writer {
         &self,
         owner: &Arc<WriterSegment>,
         index: usize,
-        descriptor: &FrameDescriptor,
+        mut descriptor: FrameDescriptor,
+        extra: &[u8],
     ) -> Result<(), Error> {
+        if extra.len() > EXTRA_ROOM {
+            return Err(Error::TooLarge {
+                channel: self.name.to_string(),
+                what: format!(
+                    "{} bytes that go with a frame, for which there is room for {EXTRA_ROOM}",
+                    extra.len()
+                ),
+            });
+        }
+        descriptor.extra_size = extra.len() as u32;
         if !descriptor.fits(owner.segment.fixed.slot_size) {
             return Err(Error::TooLarge {
                 channel: self.name.to_string(),
@@ -366,7 +379,8 @@ impl Writer {
         current.slots.numbers[index] = *head;
         owner.published[index].store(true, Ordering::Release);
         let segment = &owner.segment;
-        segment.write_descriptor(index, descriptor);
+        segment.write_descriptor(index, &descriptor);
+        segment.write_extra(index, extra);
         // Release: pairs with the acquire load of whoever finds the number; pixels and descriptor are there with it.
         segment.slot_head(index).number.store(*head, Ordering::Release);
         // Release: who finds the entry finds the number.

@@ -116,7 +116,7 @@ pub fn publish_sized(writer: &Writer, value: u64, size: usize) -> bool {
         offset: value,
         ..FrameDescriptor::default()
     };
-    writer.publish(&slot, descriptor).unwrap();
+    writer.publish(&slot, descriptor, &[]).unwrap();
     true
 }
 

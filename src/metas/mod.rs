@@ -1,0 +1,384 @@
+//! What a buffer's metas say, as bytes that go with a frame, and back. docs/PROTOCOL.md has the format.
+//!
+//! GStreamer's own serialisation of metas is of version 1.24, and knows few of them. Here are those that belong to a
+//! frame and that other programs can use; where the planes lie is in the frame's descriptor.
+
+mod raw;
+mod text;
+
+use std::{collections::HashSet, ops::ControlFlow};
+
+use gst::{MetaRef, ReferenceTimestampMeta, meta::CustomMeta, prelude::*};
+use gst_video::{
+    ValidVideoTimeCode, VideoCropMeta, VideoInfo, VideoRegionOfInterestMeta, VideoTimeCodeFlags, VideoTimeCodeMeta,
+};
+use rsshm_channel::EXTRA_ROOM;
+
+use crate::caps::is_system_memory;
+
+/// Names the mark on a buffer that would have been a slot, had there been one. It is for this process only.
+pub(crate) const NO_SLOT_META: &str = "RsShmNoSlotMeta";
+
+/// Records that a frame has at most.
+const MAX_RECORDS: usize = 128;
+
+/// Names that a reader lets a writer bring along. GStreamer keeps each for as long as the program runs.
+const MAX_NAMES: usize = 4096;
+
+/// What a record is of.
+mod kind {
+    pub(super) const CROP: u16 = 1;
+    pub(super) const REGION: u16 = 2;
+    pub(super) const REFERENCE_TIMESTAMP: u16 = 3;
+    pub(super) const TIME_CODE: u16 = 4;
+    pub(super) const CUSTOM: u16 = 5;
+}
+
+/// Writes the metas of `buffer` to `to`, whatever was there before. Yields how many metas, or parameters of one, were left
+/// out, as they do not fit or are of no plain values. `info` is that of a raw video frame.
+pub(crate) fn encode(buffer: &gst::BufferRef, info: Option<&VideoInfo>, to: &mut Vec<u8>) -> u64 {
+    to.clear();
+    let (mut records, mut left_out) = (0, 0);
+    // A panic in here would end the program: C code calls it.
+    buffer.foreach_meta(|meta| {
+        let begin = to.len();
+        match encode_one(&meta, info, to) {
+            None => return ControlFlow::Continue(()),
+            Some(Written { whole: true, dropped }) if to.len() <= EXTRA_ROOM && records < MAX_RECORDS => {
+                records += 1;
+                left_out += dropped;
+                // The record's size, without its head; it fits, as the room is smaller than 64 KiB.
+                let size = (to.len() - begin - 4) as u16;
+                to[begin + 2..begin + 4].copy_from_slice(&size.to_ne_bytes());
+            }
+            Some(_) => {
+                left_out += 1;
+                to.truncate(begin);
+            }
+        }
+        ControlFlow::Continue(())
+    });
+    left_out
+}
+
+/// What became of a meta.
+struct Written {
+    whole: bool,
+    /// Parameters of it that were left out.
+    dropped: u64,
+}
+
+/// Appends the record of one meta; `None` when it is none that is carried.
+fn encode_one(meta: &MetaRef<gst::Meta>, info: Option<&VideoInfo>, to: &mut Vec<u8>) -> Option<Written> {
+    let mut dropped = 0;
+    let whole = if let Some(crop) = meta.downcast_ref::<VideoCropMeta>() {
+        begin(to, kind::CROP);
+        put_rect(to, crop.rect());
+        is_inside(crop.rect(), info).then_some(())
+    } else if let Some(region) = meta.downcast_ref::<VideoRegionOfInterestMeta>() {
+        begin(to, kind::REGION);
+        encode_region(region, to, &mut dropped)
+    } else if let Some(reference) = meta.downcast_ref::<ReferenceTimestampMeta>() {
+        begin(to, kind::REFERENCE_TIMESTAMP);
+        encode_reference(reference, to)
+    } else if let Some(time_code) = meta.downcast_ref::<VideoTimeCodeMeta>() {
+        begin(to, kind::TIME_CODE);
+        encode_time_code(time_code, to)
+    } else {
+        let custom = meta.try_as_custom_meta()?;
+        let name = meta.type_().name();
+        if name == NO_SLOT_META {
+            return None;
+        }
+        begin(to, kind::CUSTOM);
+        put_text(to, name).and_then(|()| put_structure(to, custom.structure()))
+    };
+    Some(Written {
+        whole: whole.is_some(),
+        dropped,
+    })
+}
+
+fn encode_region(region: &MetaRef<VideoRegionOfInterestMeta>, to: &mut Vec<u8>, dropped: &mut u64) -> Option<()> {
+    put_rect(to, region.rect());
+    to.extend(region.id().to_ne_bytes());
+    to.extend(region.parent_id().to_ne_bytes());
+    let name = if raw::has_type(region) { region.roi_type() } else { "" };
+    put_text(to, Some(name).filter(|name| name.len() <= text::MAX_NAME)?)?;
+    for param in region.params() {
+        // The region is worth something without it.
+        let begin = to.len();
+        if put_structure(to, param).is_none() || to.len() > EXTRA_ROOM {
+            to.truncate(begin);
+            *dropped += 1;
+        }
+    }
+    Some(())
+}
+
+fn encode_reference(meta: &MetaRef<ReferenceTimestampMeta>, to: &mut Vec<u8>) -> Option<()> {
+    to.extend(raw::timestamp(meta)?.to_ne_bytes());
+    to.extend(meta.duration().map_or(u64::MAX, |time| time.nseconds()).to_ne_bytes());
+    let reference = meta.reference();
+    let plain = reference.is_fixed() && reference.features(0).is_none_or(is_system_memory);
+    let structure = reference.structure(0).filter(|_| plain)?;
+    put_structure(to, structure)
+}
+
+fn encode_time_code(meta: &MetaRef<VideoTimeCodeMeta>, to: &mut Vec<u8>) -> Option<()> {
+    let (numerator, denominator) = raw::frame_rate(meta);
+    let code = meta.tc();
+    for number in [
+        numerator,
+        denominator,
+        code.flags().bits(),
+        code.hours(),
+        code.minutes(),
+        code.seconds(),
+        code.frames(),
+        code.field_count(),
+    ] {
+        to.extend(number.to_ne_bytes());
+    }
+    match code.latest_daily_jam() {
+        None => put_text(to, ""),
+        Some(time) => {
+            let (date, zone) = (time.format("%Y-%m-%dT%H:%M:%S").ok()?, time.format("%:z").ok()?);
+            put_text(to, &format!("{date}.{:06}{zone}", time.microsecond()))
+        }
+    }
+}
+
+fn begin(to: &mut Vec<u8>, kind: u16) {
+    to.extend(kind.to_ne_bytes());
+    to.extend([0; 2]);
+}
+
+fn put_rect(to: &mut Vec<u8>, (x, y, width, height): (u32, u32, u32, u32)) {
+    for number in [x, y, width, height] {
+        to.extend(number.to_ne_bytes());
+    }
+}
+
+/// Appends the length of a text, and the text; `None` when there is no room for it anyway.
+fn put_text(to: &mut Vec<u8>, text: &str) -> Option<()> {
+    let size = u16::try_from(text.len()).ok().filter(|_| text.len() <= EXTRA_ROOM)?;
+    to.extend(size.to_ne_bytes());
+    to.extend(text.as_bytes());
+    Some(())
+}
+
+/// Appends a structure as text; `None` when it is one that no reader would take.
+fn put_structure(to: &mut Vec<u8>, structure: &gst::StructureRef) -> Option<()> {
+    // The text says the same; but that of a buffer is large, and would be made for nothing.
+    if !structure.iter().all(|(_, value)| is_plain_type(value.type_())) {
+        return None;
+    }
+    let text = structure.to_string();
+    text::is_plain(&text, |_| true).then_some(())?;
+    put_text(to, &text)
+}
+
+fn is_plain_type(kind: gst::glib::Type) -> bool {
+    [
+        bool::static_type(),
+        i32::static_type(),
+        u32::static_type(),
+        i64::static_type(),
+        u64::static_type(),
+        f32::static_type(),
+        f64::static_type(),
+        u8::static_type(),
+        String::static_type(),
+        gst::Fraction::static_type(),
+        gst::Bitmask::static_type(),
+        gst::Array::static_type(),
+        gst::List::static_type(),
+    ]
+    .contains(&kind)
+}
+
+/// Whether the rectangle lies in the picture: who crops does not ask again.
+fn is_inside((x, y, width, height): (u32, u32, u32, u32), info: Option<&VideoInfo>) -> bool {
+    let ends_inside = |from: u32, size: u32, whole: u32| from.checked_add(size).is_some_and(|end| end <= whole);
+    info.is_none_or(|info| ends_inside(x, width, info.width()) && ends_inside(y, height, info.height()))
+}
+
+/// Reads what [`encode`] wrote, or what anybody else did.
+#[derive(Debug, Default)]
+pub(crate) struct Decoder {
+    /// The names that have come so far.
+    names: HashSet<Box<str>>,
+}
+
+impl Decoder {
+    /// Gives `buffer` the metas in `bytes`. Yields how many records were refused. What it does not know it leaves.
+    pub(crate) fn decode(&mut self, bytes: &[u8], info: Option<&VideoInfo>, buffer: &mut gst::BufferRef) -> usize {
+        let mut bytes = Bytes(bytes);
+        let mut refused = 0;
+        for _ in 0..MAX_RECORDS {
+            if bytes.0.is_empty() {
+                return refused;
+            }
+            let Some((kind, record)) = bytes.record() else {
+                // Where the next one begins is not known.
+                return refused + 1;
+            };
+            let done = match kind {
+                kind::CROP => crop(record, info, buffer),
+                kind::REGION => self.region(record, buffer),
+                kind::REFERENCE_TIMESTAMP => self.reference(record, buffer),
+                kind::TIME_CODE => time_code(record, buffer),
+                kind::CUSTOM => self.custom(record, buffer),
+                _ => Some(()),
+            };
+            refused += usize::from(done.is_none());
+        }
+        refused + usize::from(!bytes.0.is_empty())
+    }
+
+    fn region(&mut self, mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
+        let rect = record.rect()?;
+        let (id, parent) = (record.i32()?, record.i32()?);
+        let name = record.text().filter(|name| name.len() <= text::MAX_NAME)?;
+        if !admit(&mut self.names, name) {
+            return None;
+        }
+        let mut params = Vec::new();
+        while !record.0.is_empty() {
+            params.push(self.structure(record.text()?)?);
+        }
+        let mut meta = VideoRegionOfInterestMeta::add(buffer, name, rect);
+        meta.set_id(id);
+        meta.set_parent_id(parent);
+        for param in params {
+            meta.add_param(param);
+        }
+        Some(())
+    }
+
+    fn reference(&mut self, mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
+        let timestamp = gst::ClockTime::try_from(record.u64()?).ok()?;
+        let duration = gst::ClockTime::try_from(record.u64()?).ok();
+        let structure = self.structure(record.text()?)?;
+        let caps = gst::Caps::builder_full().structure(structure).build();
+        if !caps.is_fixed() {
+            return None;
+        }
+        ReferenceTimestampMeta::add(buffer, &caps, timestamp, duration);
+        Some(())
+    }
+
+    fn custom(&mut self, mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
+        let name = record.text().filter(|name| !name.is_empty() && *name != NO_SLOT_META)?;
+        let text = record.text()?;
+        // What a meta means, and what becomes of it further on, says who registers it: that is never done for a peer.
+        if !CustomMeta::is_registered(name) {
+            return Some(());
+        }
+        let structure = self.structure(text)?;
+        let mut meta = CustomMeta::add(buffer, name).ok()?;
+        let to = meta.mut_structure();
+        for (field, value) in structure.iter() {
+            to.set_value(field, value.clone());
+        }
+        Some(())
+    }
+
+    fn structure(&mut self, text: &str) -> Option<gst::Structure> {
+        if !text::is_plain(text, |name| admit(&mut self.names, name)) {
+            return None;
+        }
+        text.parse().ok()
+    }
+}
+
+/// Whether one more name may become known to this program for good.
+fn admit(names: &mut HashSet<Box<str>>, name: &str) -> bool {
+    names.contains(name) || (names.len() < MAX_NAMES && names.insert(name.into()))
+}
+
+fn crop(mut record: Bytes, info: Option<&VideoInfo>, buffer: &mut gst::BufferRef) -> Option<()> {
+    let rect = record.rect().filter(|rect| is_inside(*rect, info))?;
+    VideoCropMeta::add(buffer, rect);
+    Some(())
+}
+
+fn time_code(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
+    let mut numbers = [0; 8];
+    for number in &mut numbers {
+        *number = record.u32()?;
+    }
+    let [numerator, denominator, flags, hours, minutes, seconds, frames, fields] = numbers;
+    let numerator = i32::try_from(numerator).ok()?;
+    let denominator = i32::try_from(denominator).ok().filter(|number| *number > 0)?;
+    let daily_jam = match record.text()? {
+        "" => None,
+        text => Some(gst::glib::DateTime::from_iso8601(text, None).ok()?),
+    };
+    let code = ValidVideoTimeCode::new(
+        gst::Fraction::new(numerator, denominator),
+        daily_jam.as_ref(),
+        VideoTimeCodeFlags::from_bits_truncate(flags),
+        hours,
+        minutes,
+        seconds,
+        frames,
+        fields,
+    );
+    VideoTimeCodeMeta::add(buffer, &code.ok()?);
+    Some(())
+}
+
+/// Bytes that are still to be read.
+struct Bytes<'a>(&'a [u8]);
+
+impl<'a> Bytes<'a> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (array, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*array)
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_ne_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_ne_bytes)
+    }
+
+    fn i32(&mut self) -> Option<i32> {
+        self.array().map(i32::from_ne_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_ne_bytes)
+    }
+
+    fn rect(&mut self) -> Option<(u32, u32, u32, u32)> {
+        Some((self.u32()?, self.u32()?, self.u32()?, self.u32()?))
+    }
+
+    /// As many bytes as the next two say.
+    fn sized(&mut self) -> Option<&'a [u8]> {
+        let size = self.u16()?;
+        let (bytes, rest) = self.0.split_at_checked(size.into())?;
+        self.0 = rest;
+        Some(bytes)
+    }
+
+    /// A text that C code can have.
+    fn text(&mut self) -> Option<&'a str> {
+        self.sized()
+            .filter(|bytes| !bytes.contains(&0))
+            .and_then(|bytes| str::from_utf8(bytes).ok())
+    }
+
+    fn record(&mut self) -> Option<(u16, Bytes<'a>)> {
+        Some((self.u16()?, Bytes(self.sized()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,475 @@
+use gst_video::VideoFormat;
+use proptest::prelude::*;
+
+use super::*;
+
+const CUSTOM_META: &str = "RsShmTestMeta";
+
+fn init() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        gst::init().unwrap();
+        // Nothing that comes of a peer may make GLib or GStreamer complain.
+        gst::glib::log_set_always_fatal(gst::glib::LogLevels::LEVEL_CRITICAL | gst::glib::LogLevels::LEVEL_WARNING);
+        CustomMeta::register(CUSTOM_META, &[]);
+        CustomMeta::register(NO_SLOT_META, &[]);
+    });
+}
+
+fn info() -> VideoInfo {
+    VideoInfo::builder(VideoFormat::Gray8, 640, 480).build().unwrap()
+}
+
+/// A buffer with metas of `add`.
+fn buffer(add: impl FnOnce(&mut gst::BufferRef)) -> gst::Buffer {
+    init();
+    let mut buffer = gst::Buffer::new();
+    add(buffer.get_mut().unwrap());
+    buffer
+}
+
+fn encoded(buffer: &gst::BufferRef) -> (Vec<u8>, u64) {
+    let mut bytes = vec![7; 5000];
+    let left_out = encode(buffer, Some(&info()), &mut bytes);
+    assert!(bytes.len() <= EXTRA_ROOM, "{}", bytes.len());
+    (bytes, left_out)
+}
+
+fn decoded(bytes: &[u8]) -> (gst::Buffer, usize) {
+    let mut refused = 0;
+    let buffer = buffer(|buffer| refused = Decoder::default().decode(bytes, Some(&info()), buffer));
+    (buffer, refused)
+}
+
+/// What comes out at the other end, where nothing is left out or refused.
+#[track_caller]
+fn carried(add: impl FnOnce(&mut gst::BufferRef)) -> gst::Buffer {
+    let (bytes, left_out) = encoded(&buffer(add));
+    let (buffer, refused) = decoded(&bytes);
+    assert_eq!((left_out, refused), (0, 0));
+    buffer
+}
+
+fn count(buffer: &gst::BufferRef) -> usize {
+    let mut count = 0;
+    buffer.foreach_meta(|_| {
+        count += 1;
+        ControlFlow::Continue(())
+    });
+    count
+}
+
+fn structure(text: &str) -> gst::Structure {
+    init();
+    text.parse().unwrap()
+}
+
+/// One of each plain type, and texts that need quotes.
+fn plain_structure(name: &str) -> gst::Structure {
+    init();
+    gst::Structure::builder(name)
+        .field("bool", true)
+        .field("int", i32::MIN)
+        .field("uint", u32::MAX)
+        .field("int64", i64::MIN)
+        .field("uint64", u64::MAX)
+        .field("float", 0.1f32)
+        .field("double", 1.0f64 / 3.0)
+        .field("byte", 200u8)
+        .field("text", "a \"quoted\" \\ text; ä=(int)5, x")
+        .field("word", "person")
+        .field("empty", "")
+        .field("none", None::<String>)
+        .field("fraction", gst::Fraction::new(-30000, 1001))
+        .field("mask", gst::Bitmask::new(0xff00_0000_0000_0001))
+        .field("array", gst::Array::new([1i32, -2, 3]))
+        .field("list", gst::List::new([0.5f64, 1e300]))
+        .field("nested", gst::Array::new([gst::Array::new(["a b", "c"])]))
+        .build()
+}
+
+fn time_code(flags: VideoTimeCodeFlags, daily_jam: Option<&str>) -> ValidVideoTimeCode {
+    init();
+    let daily_jam = daily_jam.map(|text| gst::glib::DateTime::from_iso8601(text, None).unwrap());
+    let rate = gst::Fraction::new(30000, 1001);
+    ValidVideoTimeCode::new(rate, daily_jam.as_ref(), flags, 23, 59, 58, 29, 2).unwrap()
+}
+
+fn add_video_meta(buffer: &mut gst::BufferRef) {
+    let flags = gst_video::VideoFrameFlags::empty();
+    buffer.append_memory(gst::Memory::with_size(64));
+    gst_video::VideoMeta::add(buffer, flags, VideoFormat::Gray8, 8, 8).unwrap();
+}
+
+#[test]
+fn nothing_is_nothing() {
+    let mut bytes = Vec::new();
+    let buffer = buffer(|buffer| {
+        CustomMeta::add(buffer, NO_SLOT_META).unwrap();
+        add_video_meta(buffer);
+    });
+    assert_eq!(encode(&buffer, None, &mut bytes), 0);
+    assert_eq!(bytes.capacity(), 0, "nothing is allocated");
+    let (buffer, refused) = decoded(&bytes);
+    assert_eq!((count(&buffer), refused), (0, 0));
+}
+
+#[test]
+fn a_crop_is_carried() {
+    let buffer = carried(|buffer| {
+        VideoCropMeta::add(buffer, (1, 2, 639, 478));
+    });
+    assert_eq!(buffer.meta::<VideoCropMeta>().unwrap().rect(), (1, 2, 639, 478));
+}
+
+#[test]
+fn a_crop_outside_the_picture_is_not() {
+    for rect in [
+        (1, 0, 640, 480),
+        (0, 1, 640, 480),
+        (u32::MAX, 0, 1, 1),
+        (0, 2, 1, u32::MAX),
+    ] {
+        let buffer = buffer(|buffer| {
+            VideoCropMeta::add(buffer, rect);
+        });
+        assert_eq!(encoded(&buffer), (vec![], 1), "{rect:?}");
+        let mut bytes = Vec::new();
+        assert_eq!(encode(&buffer, None, &mut bytes), 0);
+        let (buffer, refused) = decoded(&bytes);
+        assert_eq!((count(&buffer), refused), (0, 1), "{rect:?}");
+    }
+}
+
+#[test]
+fn regions_are_carried_with_their_parameters() {
+    let buffer = carried(|buffer| {
+        let mut face = VideoRegionOfInterestMeta::add(buffer, "face of ä", (1, 2, 3, u32::MAX));
+        face.set_id(-5);
+        face.set_parent_id(i32::MAX);
+        face.add_param(plain_structure("detection"));
+        face.add_param(structure("roi/x264, delta-qp=(double)-3.5"));
+        VideoRegionOfInterestMeta::add(buffer, "car", (5, 6, 7, 8));
+    });
+    let regions: Vec<_> = buffer.iter_meta::<VideoRegionOfInterestMeta>().collect();
+    assert_eq!(regions.len(), 2);
+    let face = &regions[0];
+    assert_eq!((face.roi_type(), face.rect()), ("face of ä", (1, 2, 3, u32::MAX)));
+    assert_eq!((face.id(), face.parent_id()), (-5, i32::MAX));
+    let params: Vec<_> = face.params().map(gst::StructureRef::to_owned).collect();
+    assert_eq!(
+        params,
+        [
+            plain_structure("detection"),
+            structure("roi/x264, delta-qp=(double)-3.5")
+        ]
+    );
+    assert_eq!((regions[1].roi_type(), regions[1].rect()), ("car", (5, 6, 7, 8)));
+    assert_eq!(regions[1].params().count(), 0);
+}
+
+#[test]
+fn a_parameter_that_is_no_plain_value_is_left_out_alone() {
+    init();
+    for value in [
+        gst::Buffer::from_slice([1u8; 9]).to_send_value(),
+        gst::Structure::new_empty("inner").to_send_value(),
+        gst::IntRange::new(1, 5).to_send_value(),
+        gst::List::new([gst::Caps::new_any()]).to_send_value(),
+        gst::BufferFlags::DISCONT.to_send_value(),
+        [1u8, 2].to_variant().to_send_value(),
+        "x".repeat(EXTRA_ROOM).to_send_value(),
+    ] {
+        let what = format!("{value:?}");
+        let (bytes, left_out) = encoded(&buffer(|buffer| {
+            let mut region = VideoRegionOfInterestMeta::add(buffer, "face", (1, 2, 3, 4));
+            let mut odd = gst::Structure::new_empty("odd");
+            odd.set_value("value", value);
+            region.add_param(odd);
+            region.add_param(structure("good, x=(int)1"));
+        }));
+        let (buffer, refused) = decoded(&bytes);
+        assert_eq!((left_out, refused), (1, 0), "{what}");
+        let region = buffer.meta::<VideoRegionOfInterestMeta>().unwrap();
+        let names: Vec<_> = region.params().map(|param| param.name().to_string()).collect();
+        assert_eq!(names, ["good"], "{what}");
+    }
+}
+
+#[test]
+fn reference_timestamps_are_carried() {
+    let ntp = "timestamp/x-ntp, host=(string)\"time of.example\", port=(int)123";
+    let buffer = carried(|buffer| {
+        let caps = ntp.parse().unwrap();
+        ReferenceTimestampMeta::add(buffer, &caps, gst::ClockTime::from_nseconds(u64::MAX - 1), None);
+        let caps = gst::Caps::new_empty_simple("timestamp/x-unix");
+        ReferenceTimestampMeta::add(buffer, &caps, gst::ClockTime::ZERO, gst::ClockTime::SECOND);
+    });
+    let times: Vec<_> = buffer.iter_meta::<ReferenceTimestampMeta>().collect();
+    assert_eq!(times.len(), 2);
+    assert_eq!(*times[0].reference(), *ntp.parse::<gst::Caps>().unwrap());
+    assert_eq!(
+        (times[0].timestamp().nseconds(), times[0].duration()),
+        (u64::MAX - 1, None)
+    );
+    assert_eq!(*times[1].reference(), *gst::Caps::new_empty_simple("timestamp/x-unix"));
+    assert_eq!(
+        (times[1].timestamp(), times[1].duration()),
+        (gst::ClockTime::ZERO, Some(gst::ClockTime::SECOND))
+    );
+}
+
+#[test]
+fn a_reference_that_is_not_one_is_left_out() {
+    for caps in [
+        "ANY",
+        "EMPTY",
+        "timestamp/x-ntp, port=(int)[1, 5]",
+        "a/b; c/d",
+        "a/b(memory:GLMemory)",
+    ] {
+        let (bytes, left_out) = encoded(&buffer(|buffer| {
+            ReferenceTimestampMeta::add(buffer, &caps.parse().unwrap(), gst::ClockTime::ZERO, None);
+        }));
+        assert_eq!((bytes, left_out), (vec![], 1), "{caps}");
+    }
+}
+
+/// Programs in C and Python can leave out what the bindings take for given.
+#[test]
+fn incomplete_metas_do_no_harm() {
+    let (bytes, left_out) = encoded(&buffer(|buffer| {
+        // SAFETY: the buffer is writable, and C allows for a region without a type.
+        unsafe {
+            let pointer = buffer.as_mut_ptr();
+            gst_video::ffi::gst_buffer_add_video_region_of_interest_meta(pointer, std::ptr::null(), 1, 2, 3, 4);
+        }
+        let caps = gst::Caps::new_empty_simple("timestamp/x-ntp");
+        let meta = ReferenceTimestampMeta::add(buffer, &caps, gst::ClockTime::ZERO, None);
+        // SAFETY: the meta is this test's own; nobody else looks at it.
+        unsafe { (*meta.as_ptr().cast_mut()).timestamp = gst::ffi::GST_CLOCK_TIME_NONE };
+    }));
+    assert_eq!(left_out, 1);
+    let (buffer, refused) = decoded(&bytes);
+    assert_eq!((count(&buffer), refused), (1, 0));
+    let region = buffer.meta::<VideoRegionOfInterestMeta>().unwrap();
+    assert_eq!((region.roi_type(), region.rect()), ("", (1, 2, 3, 4)));
+}
+
+#[test]
+fn time_codes_are_carried() {
+    let drop_frame = VideoTimeCodeFlags::DROP_FRAME | VideoTimeCodeFlags::INTERLACED;
+    let jam = "2026-02-04T10:53:17.123456+02:00";
+    for (flags, jam) in [(drop_frame, Some(jam)), (VideoTimeCodeFlags::empty(), None)] {
+        let buffer = carried(|buffer| {
+            VideoTimeCodeMeta::add(buffer, &time_code(flags, jam));
+        });
+        let code = buffer.meta::<VideoTimeCodeMeta>().unwrap().tc();
+        assert_eq!((code.fps(), code.flags()), (gst::Fraction::new(30000, 1001), flags));
+        assert_eq!((code.hours(), code.minutes(), code.seconds()), (23, 59, 58));
+        assert_eq!((code.frames(), code.field_count()), (29, 2));
+        let expected = time_code(flags, jam).latest_daily_jam();
+        assert_eq!(code.latest_daily_jam(), expected);
+        let offset = |time: Option<gst::glib::DateTime>| time.map(|time| (time.utc_offset(), time.microsecond()));
+        assert_eq!(offset(code.latest_daily_jam()), offset(expected));
+    }
+}
+
+#[test]
+fn custom_metas_are_carried_where_they_are_known() {
+    let buffer = carried(|buffer| {
+        let mut meta = CustomMeta::add(buffer, CUSTOM_META).unwrap();
+        for (field, value) in plain_structure("x").iter() {
+            meta.mut_structure().set_value(field, value.clone());
+        }
+        CustomMeta::add(buffer, NO_SLOT_META).unwrap();
+    });
+    assert_eq!(count(&buffer), 1);
+    let meta = CustomMeta::from_buffer(&buffer, CUSTOM_META).unwrap();
+    assert_eq!(*meta.structure(), *plain_structure(CUSTOM_META));
+}
+
+#[test]
+fn a_peer_registers_nothing_and_names_no_other_kind() {
+    buffer(add_video_meta);
+    // The second is one of GStreamer's own, which are not made of a structure; the last is this process's own affair.
+    for (name, refused) in [
+        ("RsShmNobodyKnowsMe", 0),
+        ("GstVideoMeta", 1),
+        ("", 1),
+        (NO_SLOT_META, 1),
+    ] {
+        let mut bytes = Vec::new();
+        begin(&mut bytes, kind::CUSTOM);
+        put_text(&mut bytes, name).unwrap();
+        put_text(&mut bytes, "x, y=(int)1").unwrap();
+        let size = bytes.len() as u16 - 4;
+        bytes[2..4].copy_from_slice(&size.to_ne_bytes());
+        let (buffer, got) = decoded(&bytes);
+        assert_eq!((count(&buffer), got), (0, refused), "{name}");
+    }
+    assert!(!CustomMeta::is_registered("RsShmNobodyKnowsMe"));
+}
+
+#[test]
+fn what_does_not_fit_is_left_out_and_the_rest_goes() {
+    let (bytes, left_out) = encoded(&buffer(|buffer| {
+        for text in [2000, 3000, 1000] {
+            let mut meta = VideoRegionOfInterestMeta::add(buffer, "face", (0, 0, 1, 1));
+            meta.set_id(text);
+            meta.add_param(
+                gst::Structure::builder("x")
+                    .field("text", "x".repeat(text as usize))
+                    .build(),
+            );
+        }
+        VideoCropMeta::add(buffer, (0, 0, 640, 480));
+    }));
+    assert_eq!(left_out, 1);
+    let (buffer, _) = decoded(&bytes);
+    let regions: Vec<_> = buffer.iter_meta::<VideoRegionOfInterestMeta>().collect();
+    // The second is there without its parameter.
+    let found: Vec<_> = regions.iter().map(|meta| (meta.id(), meta.params().count())).collect();
+    assert_eq!(found, [(2000, 1), (3000, 0), (1000, 1)]);
+    assert!(buffer.meta::<VideoCropMeta>().is_some());
+
+    let (bytes, left_out) = encoded(&buffer_of_crops(500));
+    let (buffer, refused) = decoded(&bytes);
+    assert_eq!(
+        (count(&buffer), left_out, refused),
+        (MAX_RECORDS, 500 - MAX_RECORDS as u64, 0)
+    );
+    // No more than that are read either.
+    let (buffer, refused) = decoded(&[&bytes[..], &bytes[..]].concat());
+    assert_eq!((count(&buffer), refused), (MAX_RECORDS, 1));
+}
+
+fn buffer_of_crops(crops: u32) -> gst::Buffer {
+    buffer(|buffer| {
+        for _ in 0..crops {
+            VideoCropMeta::add(buffer, (0, 0, 1, 1));
+        }
+    })
+}
+
+#[test]
+fn a_writer_cannot_fill_a_readers_memory_with_names() {
+    let mut decoder = Decoder::default();
+    let mut refused = 0;
+    for number in 0..MAX_NAMES + 10 {
+        let (bytes, _) = encoded(&buffer(|buffer| {
+            VideoRegionOfInterestMeta::add(buffer, &format!("name {number}"), (0, 0, 1, 1));
+        }));
+        buffer(|buffer| refused += decoder.decode(&bytes, None, buffer));
+    }
+    assert_eq!(refused, 10);
+    assert_eq!(decoder.names.len(), MAX_NAMES);
+}
+
+#[test]
+fn unknown_records_are_passed_over() {
+    let (crop, _) = encoded(&buffer_of_crops(1));
+    let mut bytes = Vec::new();
+    begin(&mut bytes, 999);
+    bytes[2..4].copy_from_slice(&3u16.to_ne_bytes());
+    bytes.extend([1, 2, 3]);
+    bytes.extend(crop);
+    let (buffer, refused) = decoded(&bytes);
+    assert_eq!((count(&buffer), refused), (1, 0));
+}
+
+/// One buffer with all there is, as bytes.
+fn all() -> Vec<u8> {
+    let buffer = buffer(|buffer| {
+        VideoCropMeta::add(buffer, (0, 0, 64, 48));
+        VideoRegionOfInterestMeta::add(buffer, "face", (1, 2, 3, 4)).add_param(plain_structure("detection"));
+        let caps = "timestamp/x-ntp, host=(string)example, port=(int)123".parse().unwrap();
+        ReferenceTimestampMeta::add(buffer, &caps, gst::ClockTime::SECOND, None);
+        let jam = Some("2026-02-04T10:53:17.123456+02:00");
+        VideoTimeCodeMeta::add(buffer, &time_code(VideoTimeCodeFlags::empty(), jam));
+        let mut meta = CustomMeta::add(buffer, CUSTOM_META).unwrap();
+        meta.mut_structure().set("value", gst::Fraction::new(1, 3));
+    });
+    let (bytes, left_out) = encoded(&buffer);
+    assert_eq!(left_out, 0);
+    bytes
+}
+
+#[test]
+fn truncated_bytes_are_read_as_far_as_they_go() {
+    let bytes = all();
+    let mut last = 0;
+    for end in 0..=bytes.len() {
+        let (buffer, refused) = decoded(&bytes[..end]);
+        assert!(refused <= 1 && count(&buffer) >= last);
+        last = count(&buffer);
+    }
+    assert_eq!(last, 5);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..EXTRA_ROOM)) {
+        decoded(&bytes);
+    }
+
+    /// Records of known kinds, with anything in them.
+    #[test]
+    fn any_records_are_survived(
+        records in prop::collection::vec((0u16..7, prop::collection::vec(any::<u8>(), 0..100)), 0..20),
+    ) {
+        let mut bytes = Vec::new();
+        for (kind, payload) in records {
+            bytes.extend(kind.to_ne_bytes());
+            bytes.extend((payload.len() as u16).to_ne_bytes());
+            bytes.extend(payload);
+        }
+        decoded(&bytes);
+    }
+
+    #[test]
+    fn mutated_bytes_are_survived(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
+        let mut bytes = all();
+        for (index, byte) in changes {
+            let index = index.index(bytes.len());
+            bytes[index] = byte;
+        }
+        decoded(&bytes);
+    }
+
+    /// Texts that look like structures, which are the way to GStreamer's own parser.
+    #[test]
+    fn any_text_is_survived(
+        text in r#"[a-c/]{1,3}(, [a-c]=(\((int|uint|gint64|guint64|float|double|string|fraction|bitmask|boolean|guchar|GstCaps|structure)\))?[{<\[( ]?(-?[0-9]{1,12}(/-?[0-9]{1,11})?|0x[0-9a-f]{1,20}|[ -~]{0,12}|"[ -~]{0,12}"|min|max|NULL|nan)[}>\]) ]?){0,4};?"#,
+    ) {
+        let mut bytes = Vec::new();
+        begin(&mut bytes, kind::REFERENCE_TIMESTAMP);
+        bytes.extend([0; 16]);
+        put_text(&mut bytes, &text).unwrap();
+        let size = bytes.len() as u16 - 4;
+        bytes[2..4].copy_from_slice(&size.to_ne_bytes());
+        decoded(&bytes);
+    }
+
+    #[test]
+    fn any_region_is_carried(
+        rect in any::<(u32, u32, u32, u32)>(), ids in any::<(i32, i32)>(),
+        name in "[^\0]{1,30}", key in "[a-z][a-z0-9-]{0,20}", text in "[^\0]{0,100}", number in any::<f64>(),
+    ) {
+        let param = || gst::Structure::builder("param").field(&key, &text).field("number-", number).build();
+        let buffer = carried(|buffer| {
+            let mut region = VideoRegionOfInterestMeta::add(buffer, &name, rect);
+            region.set_id(ids.0);
+            region.set_parent_id(ids.1);
+            region.add_param(param());
+        });
+        let region = buffer.meta::<VideoRegionOfInterestMeta>().unwrap();
+        prop_assert_eq!((region.rect(), (region.id(), region.parent_id()), region.roi_type()), (rect, ids, name.as_str()));
+        let got = region.params().next().unwrap();
+        prop_assert_eq!(got.get::<String>(&key).unwrap(), text);
+        let got = got.get::<f64>("number-").unwrap();
+        prop_assert!(got == number || (got.is_nan() && number.is_nan()));
+    }
+}

@@ -1,0 +1,178 @@
+//! Structures as text, as far as another program's text may be given to GStreamer's own parser.
+//!
+//! That parser makes whatever type the text names, buffers and samples among them, goes as deep as the text does, and
+//! prints critical warnings at ranges and fractions that are none. So only plain values get there: a name, then fields of
+//! numbers, booleans, strings, fractions, bit masks, and lists and arrays of these.
+
+/// The longest name of a structure, a field or a kind of region.
+pub(super) const MAX_NAME: usize = 128;
+
+/// Lists in lists, at most.
+const MAX_DEPTH: u32 = 4;
+
+/// The types of values as GStreamer writes them.
+const TYPES: [&str; 11] = [
+    "boolean", "int", "uint", "gint64", "guint64", "float", "double", "string", "fraction", "bitmask", "guchar",
+];
+
+/// Whether `text` is a structure of plain values. `admit` is asked for each name in it.
+pub(super) fn is_plain(text: &str, mut admit: impl FnMut(&str) -> bool) -> bool {
+    let mut rest = Rest(text.as_bytes());
+    let mut next_name = |rest: &mut Rest| {
+        let name = rest.word()?;
+        (name.len() <= MAX_NAME && name.as_bytes()[..1].iter().all(u8::is_ascii_alphabetic) && admit(name))
+            .then_some(())
+    };
+    let mut structure = || {
+        next_name(&mut rest)?;
+        while rest.skip(b',') {
+            next_name(&mut rest)?;
+            rest.expect(b'=')?;
+            rest.value(None, 0)?;
+        }
+        rest.skip(b';');
+        rest.is_at_end().then_some(())
+    };
+    structure().is_some()
+}
+
+/// What is still to be looked at.
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    fn skip_spaces(&mut self) {
+        self.0 = self.0.trim_ascii_start();
+    }
+
+    fn is_at_end(&mut self) -> bool {
+        self.skip_spaces();
+        self.0.is_empty()
+    }
+
+    /// Passes over `byte` if it is next.
+    fn skip(&mut self, byte: u8) -> bool {
+        self.skip_spaces();
+        let rest = self.0.strip_prefix(&[byte]);
+        self.0 = rest.unwrap_or(self.0);
+        rest.is_some()
+    }
+
+    fn expect(&mut self, byte: u8) -> Option<()> {
+        self.skip(byte).then_some(())
+    }
+
+    /// What stands there without quotes.
+    fn word(&mut self) -> Option<&'a str> {
+        self.skip_spaces();
+        let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-_.:+".contains(byte);
+        let end = self.0.iter().position(|byte| !is_part(byte)).unwrap_or(self.0.len());
+        let (word, rest) = self.0.split_at(end);
+        self.0 = rest;
+        str::from_utf8(word).ok().filter(|word| !word.is_empty())
+    }
+
+    /// A text in quotes, of which the first is passed already.
+    fn quoted(&mut self) -> Option<()> {
+        loop {
+            let (byte, rest) = self.0.split_first()?;
+            self.0 = rest;
+            match byte {
+                b'"' => return Some(()),
+                b'\\' => self.0 = self.0.split_first()?.1,
+                b' '..=b'~' => {}
+                _ => return None,
+            }
+        }
+    }
+
+    /// A value. `outer` is the type that was said of the list it is in.
+    fn value(&mut self, outer: Option<&'a str>, depth: u32) -> Option<()> {
+        let mut kind = outer;
+        if self.skip(b'(') {
+            kind = Some(self.word().filter(|word| TYPES.contains(word))?);
+            self.expect(b')')?;
+        }
+        for (open, close) in [(b'{', b'}'), (b'<', b'>')] {
+            if !self.skip(open) {
+                continue;
+            }
+            if depth == MAX_DEPTH {
+                return None;
+            }
+            if self.skip(close) {
+                return Some(());
+            }
+            loop {
+                self.value(kind, depth + 1)?;
+                if !self.skip(b',') {
+                    return self.expect(close);
+                }
+            }
+        }
+        match kind? {
+            "string" if self.skip(b'"') => self.quoted(),
+            "fraction" => self.word().filter(|word| is_fraction(word)).map(drop),
+            _ => self.word().map(drop),
+        }
+    }
+}
+
+/// Whether it is a fraction that GStreamer has: neither its lowest number, nor a denominator of 0.
+fn is_fraction(text: &str) -> bool {
+    let number = |text: &str| text.parse::<i32>().ok().filter(|number| *number != i32::MIN);
+    let Some((numerator, denominator)) = text.split_once('/') else {
+        return false;
+    };
+    number(numerator).is_some() && number(denominator).is_some_and(|denominator| denominator != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(text: &str) -> bool {
+        is_plain(text, |_| true)
+    }
+
+    #[test]
+    fn plain_values_pass() {
+        for text in [
+            "name",
+            "roi/qp;",
+            "timestamp/x-unix, a=(int)5, b=(string)\"a \\\" \\303\\244;\", c=(fraction)-30/1;",
+            "a, b=(int){ (int)1, (int)2 }, c=(int)< 1, 2 >, d=(double)1.5e+10, e={ }",
+        ] {
+            assert!(plain(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn all_else_is_refused() {
+        for text in [
+            "",
+            ";",
+            "5name",
+            "a, b",
+            "a, b=",
+            "a, b=5",
+            "a, b=(GstBuffer)00",
+            "a, b=(structure)\"c\\;\"",
+            "a, b=(int)[ 5, 1 ]",
+            "a, b=[ (int)5, (int)1 ]",
+            "a, b=(fraction)1/0",
+            "a, b=(fraction)1/-2147483648",
+            "a, b=(fraction)5",
+            "a, b=(string)\"c",
+            "a, b=(string)\"c\\",
+            "a, b=(int){ (int)1",
+            "a, b=(int)5; c",
+            "a(memory:GLMemory), b=(int)5",
+            "a, b=(int)5\\",
+            "a, b=(int)<<<<<<1>>>>>>",
+        ] {
+            assert!(!plain(text), "{text}");
+        }
+        assert!(!plain(&"a".repeat(MAX_NAME + 1)));
+        assert!(!is_plain("a, b=(int)1", |name| name != "b"));
+    }
+}
