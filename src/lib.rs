@@ -22,6 +22,7 @@ mod memory;
 mod metas;
 mod shmsink;
 mod shmsrc;
+mod sync;
 mod time;
 mod uri;
 

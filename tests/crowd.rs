@@ -8,29 +8,13 @@ use std::time::{Duration, Instant};
 use common::{Channel, Pipeline, Process, eventually, launch, within};
 use gst::prelude::*;
 use nix::sys::signal::Signal;
-use numbered::{Summary, has_frames, reader, reader_with, summary, writer};
+use numbered::{assert_complete, assert_nothing_dropped, has_frames, reader, reader_with, summary, writer};
 
 /// So slow that readers keep up on a machine that is busy with other things: a frame stays for four more publishes.
 const CAPS: &str = "format=GRAY8,width=320,height=240,framerate=10/1";
 
 fn num_clients(writer: &Pipeline) -> u32 {
     writer.by_factory("rsshmsink").property("num-clients")
-}
-
-#[track_caller]
-fn assert_nothing_dropped(writer: &Pipeline, frames: u64) {
-    let stats = writer
-        .by_factory("rsshmsink")
-        .property::<gst::Structure>("channel-stats");
-    assert_eq!(writer.stat("rsshmsink", "frames-published"), frames, "{stats}");
-    assert_eq!(writer.stat("rsshmsink", "frames-dropped"), 0, "{stats}");
-    assert_eq!(writer.stat("rsshmsink", "readers-evicted"), 0, "{stats}");
-}
-
-#[track_caller]
-fn assert_complete(found: &Summary, last: u64) {
-    found.assert_exact();
-    assert!(found.missed == 0 && found.last == last, "{found:?}");
 }
 
 #[test]

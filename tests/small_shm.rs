@@ -7,9 +7,9 @@ mod numbered;
 
 use std::{fs::File, io::Write, process::Command};
 
-use common::{Channel, Pipeline, Process, eventually, launch};
+use common::{Channel, Process, eventually, launch};
 use gst::prelude::*;
-use numbered::{Summary, entry_command, reader, reader_with, summary, writer};
+use numbered::{assert_complete, assert_nothing_dropped, entry_command, reader, reader_with, summary, writer};
 
 /// Set for the processes that run in the namespace.
 const INSIDE: &str = "RSSHM_TEST_SMALL_SHM";
@@ -46,22 +46,6 @@ fn assert_empty() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-#[track_caller]
-fn assert_all_published(writer: &Pipeline, frames: u64) {
-    let stats = writer
-        .by_factory("rsshmsink")
-        .property::<gst::Structure>("channel-stats");
-    assert_eq!(writer.stat("rsshmsink", "frames-published"), frames, "{stats}");
-    assert_eq!(writer.stat("rsshmsink", "frames-dropped"), 0, "{stats}");
-    assert_eq!(writer.stat("rsshmsink", "readers-evicted"), 0, "{stats}");
-}
-
-#[track_caller]
-fn assert_good(found: &Summary, last: u64) {
-    found.assert_exact();
-    assert!(found.last == last && found.missed == 0, "{found:?}");
-}
-
 /// Far more frames than there is room for, in the queue of a reader that never shows one.
 fn hoarder(channel: &Channel) -> Process {
     launch(&format!(
@@ -88,8 +72,8 @@ fn inside_64m() {
     let mut other = reader(&channel, "", 0);
     writer.0.set_state(gst::State::Playing).unwrap();
     writer.wait_eos();
-    assert_all_published(&writer, 48);
-    assert_good(&summary(&mut other), 47);
+    assert_nothing_dropped(&writer, 48);
+    assert_complete(&summary(&mut other), 47);
     assert!(hoarders.iter_mut().all(Process::is_running));
     drop(writer);
     assert_empty();
@@ -114,9 +98,9 @@ fn inside_32m() {
     let mut displays = [reader_with(&display, 1), reader_with(&display, 1)];
     writer.0.set_state(gst::State::Playing).unwrap();
     writer.wait_eos();
-    assert_all_published(&writer, 40);
+    assert_nothing_dropped(&writer, 40);
     for display in &mut displays {
-        assert_good(&summary(display), 39);
+        assert_complete(&summary(display), 39);
     }
     drop(writer);
     assert_empty();
@@ -210,8 +194,8 @@ fn goes_on_when_filled(hoarders: usize) {
     assert_eq!(writer.stat("rsshmsink", "slots"), slots);
     std::fs::remove_file(filler).unwrap();
     writer.wait_eos();
-    assert_all_published(&writer, 70);
-    assert_good(&summary(&mut other), 69);
+    assert_nothing_dropped(&writer, 70);
+    assert_complete(&summary(&mut other), 69);
     assert!(hoarders.iter_mut().all(Process::is_running));
     drop(writer);
     assert_empty();

@@ -14,7 +14,7 @@
  * Since: plugins-rs-0.1
  */
 use std::sync::{
-    Arc, LazyLock, Mutex, MutexGuard, Once, PoisonError,
+    Arc, LazyLock, Mutex, Once,
     atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
@@ -32,6 +32,7 @@ use super::{
 use crate::{
     caps, error, frame,
     metas::{self, NO_SLOT_META},
+    sync::lock,
     time, uri,
 };
 
@@ -90,10 +91,6 @@ pub struct RsShmSink {
     upstream_is_live: AtomicBool,
     num_clients: AtomicU32,
     pub(super) counts: Counts,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl RsShmSink {

@@ -4,7 +4,7 @@
 //! never waits and never fails for want of slots; a released buffer is freed, and the slot goes with its memory.
 
 use std::sync::{
-    Arc, LazyLock, Mutex, PoisonError, Weak,
+    Arc, LazyLock, Mutex, Weak,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -12,7 +12,7 @@ use gst::{glib, prelude::*, subclass::prelude::*};
 use gst_video::prelude::*;
 use rsshm_channel::Writer;
 
-use crate::{caps, frame::Planes, metas::NO_SLOT_META};
+use crate::{caps, frame::Planes, metas::NO_SLOT_META, sync::lock};
 
 /// What the configuration asks for.
 #[derive(Clone, Debug)]
@@ -225,8 +225,4 @@ impl RsShmPool {
         }
         Ok((memory, true))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -14,7 +14,7 @@
  */
 use std::{
     sync::{
-        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
+        Arc, LazyLock, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -31,7 +31,7 @@ use super::{
     properties::{PROPERTIES, Settings},
     stream::Stream,
 };
-use crate::uri;
+use crate::{sync::lock, uri};
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -64,10 +64,6 @@ pub struct RsShmSrc {
     has_probe: Arc<AtomicBool>,
     /// The pipeline went to PLAYING: the next frame is the newest.
     pub(super) resumed: AtomicBool,
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl RsShmSrc {

@@ -12,10 +12,10 @@ use rsshm_channel::{CopyTarget, Frame, FrameData, Next, Reader};
 
 use super::{
     OnDisconnect,
-    imp::{CAT, RsShmSrc, lock},
+    imp::{CAT, RsShmSrc},
     properties::StreamSettings,
 };
-use crate::{caps, error, frame, frame::Planes, metas, time};
+use crate::{caps, error, frame, frame::Planes, metas, sync::lock, time};
 
 /// After so long without a writer, a message says which channels there are.
 const HINT_AFTER: Duration = Duration::from_secs(3);

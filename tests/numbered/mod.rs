@@ -275,3 +275,21 @@ fn reader_process() {
     checker.summary.copied = pipeline.stat("rsshmsrc", "frames-copied");
     checker.summary.print();
 }
+
+/// The writer had a slot for each of its `frames`, and took none from a reader.
+#[track_caller]
+pub fn assert_nothing_dropped(writer: &Pipeline, frames: u64) {
+    let stats = writer
+        .by_factory("rsshmsink")
+        .property::<gst::Structure>("channel-stats");
+    assert_eq!(writer.stat("rsshmsink", "frames-published"), frames, "{stats}");
+    assert_eq!(writer.stat("rsshmsink", "frames-dropped"), 0, "{stats}");
+    assert_eq!(writer.stat("rsshmsink", "readers-evicted"), 0, "{stats}");
+}
+
+/// A reader had every frame up to `last`, whole.
+#[track_caller]
+pub fn assert_complete(found: &Summary, last: u64) {
+    found.assert_exact();
+    assert!(found.missed == 0 && found.last == last, "{found:?}");
+}
