@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use crate::{
     ChannelName, Error,
     files::{self, Identity},
-    layout::{self, EVICTED, FIRST_SEAT_BYTE, FrameDescriptor, SEATS, seat_state, state},
+    layout::{self, EVICTED, FIRST_SEAT_BYTE, FrameDescriptor, MAIL_ROOM, SEATS, seat_state, state},
     pins::PinCounts,
     segment::{self, Access, Segment},
     semaphore::{ControlFile, Taken},
@@ -42,6 +42,8 @@ pub(crate) struct Attachment {
     pub(crate) head_then: u64,
     /// How many times the stream had ended by then.
     pub(crate) eos_then: u32,
+    /// Number of the newest event, looked at after the head.
+    pub(crate) events_then: u64,
     /// `None`: an observer.
     seated: Option<Seated>,
 }
@@ -53,6 +55,8 @@ struct Seated {
     counts: Mutex<PinCounts>,
     /// The grant at which the writer was last asked for more.
     asked_at: AtomicU32,
+    /// Number of the newest letter sent.
+    letters: Mutex<u64>,
 }
 
 /// Why a reader that wanted a seat has none.
@@ -138,9 +142,11 @@ impl Attachment {
     fn observe(segment: Segment) -> Self {
         // In this order: an end that is not in the count has no frame after it in the head.
         let eos_then = segment.control.live().eos_count.load(Ordering::Acquire);
+        let head_then = segment.control.live().head.load(Ordering::Acquire);
         Self {
-            head_then: segment.control.live().head.load(Ordering::Acquire),
+            head_then,
             eos_then,
+            events_then: segment.control.live().event_head.load(Ordering::Acquire),
             segment: Arc::new(segment),
             seated: None,
         }
@@ -151,6 +157,7 @@ impl Attachment {
         // In this order: as in `observe`.
         let eos_then = segment.control.live().eos_count.load(Ordering::Acquire);
         let head = segment.control.live().head.load(Ordering::Acquire);
+        let events_then = segment.control.live().event_head.load(Ordering::Acquire);
         let shared = segment.control.seat(seat.index);
         // The ticket is another than that of any former owner in this segment, so that what the writer knows of those is
         // not believed of this one. It is stored before the first pin, with which the writer sees it (release).
@@ -167,18 +174,23 @@ impl Attachment {
         // The newest frame is this reader's first, so a lossless writer keeps it.
         shared.position.store(head.saturating_sub(1), Ordering::Release);
         shared.pid.store(std::process::id(), Ordering::Relaxed);
-        // Release: who sees the state sees the position too.
+        // This owner has asked for nothing yet.
+        shared.key_requests.store(0, Ordering::Relaxed);
+        shared.mail_head.store(0, Ordering::Relaxed);
+        // Release: who sees the state sees the position and the counts too.
         shared.state.store(seat_state::ATTACHED, Ordering::Release);
         segment.ring_bell(Word::Writer);
         Self {
             head_then: head,
             eos_then,
+            events_then,
             segment: Arc::new(segment),
             seated: Some(Seated {
                 seat,
                 ticket,
                 counts: Mutex::default(),
                 asked_at: AtomicU32::new(u32::MAX),
+                letters: Mutex::default(),
             }),
         }
     }
@@ -239,6 +251,52 @@ impl Attachment {
         let named = entry >> 8 == number & (u64::MAX >> 8) && slot < self.segment.fixed.slot_count as usize;
         (named && self.segment.slot_head(slot).number.load(Ordering::Acquire) == number)
             .then_some(Place { number, slot })
+    }
+
+    /// Whether the frame that is at `place` cannot be decoded without those before it. A hint: it is not held.
+    pub(crate) fn is_delta(&self, place: Place) -> bool {
+        let descriptor = self.segment.read_descriptor(place.slot);
+        // As in `copy_unpinned`.
+        fence(Ordering::Acquire);
+        let number = self.segment.slot_head(place.slot).number.load(Ordering::Relaxed);
+        number == place.number && descriptor.is_delta()
+    }
+
+    /// Asks the writer for a frame that can be decoded without those before it; `false` without a seat.
+    pub(crate) fn request_key_unit(&self) -> bool {
+        let Some(seated) = self.own_seat() else {
+            return false;
+        };
+        // Relaxed: a count of its own; the bell makes the writer look.
+        let requests = &self.segment.control.seat(seated.seat.index).key_requests;
+        requests.fetch_add(1, Ordering::Relaxed);
+        self.segment.ring_bell(Word::Writer);
+        true
+    }
+
+    /// Puts a letter into the mailbox; `false` where there is none, or no room for it.
+    pub(crate) fn send_mail(&self, letter: &[u8]) -> bool {
+        let Some(seated) = self.own_seat().filter(|_| letter.len() <= MAIL_ROOM) else {
+            return false;
+        };
+        let index = seated.seat.index;
+        let mut letters = seated.letters.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(place) = self.segment.control.mail(index, *letters + 1) else {
+            return false;
+        };
+        *letters += 1;
+        place.write(*letters, letter);
+        // Release: pairs with the acquire load of the writer, which finds the letter then.
+        let head = &self.segment.control.seat(index).mail_head;
+        head.store(*letters, Ordering::Release);
+        drop(letters);
+        self.segment.ring_bell(Word::Writer);
+        true
+    }
+
+    /// The seat, unless it is that of the process that this one was forked from.
+    fn own_seat(&self) -> Option<&Seated> {
+        self.seated.as_ref().filter(|_| !self.segment.is_of_parent())
     }
 
     /// Pins a frame. `None` when the writer was faster, or when it is not what a frame may be.
@@ -310,7 +368,7 @@ impl Attachment {
 
     /// Says that this reader takes no more frames here: `seat_state::MOVED` or `seat_state::LEFT`. Pins stay.
     pub(crate) fn leave(&self, how: u32) {
-        if let Some(seated) = self.seated.as_ref().filter(|_| !self.segment.is_of_parent()) {
+        if let Some(seated) = self.own_seat() {
             // Release: what was taken here before is over.
             self.segment
                 .control
@@ -392,12 +450,7 @@ impl AsRef<[u8]> for PinnedFrame {
 
 impl Drop for PinnedFrame {
     fn drop(&mut self) {
-        let attachment = &self.attachment;
-        if let Some(seated) = attachment
-            .seated
-            .as_ref()
-            .filter(|_| !attachment.segment.is_of_parent())
-        {
+        if let Some(seated) = self.attachment.own_seat() {
             let shared = self.attachment.segment.control.seat(seated.seat.index);
             seated.counts().unpin(&shared.pins, self.slot);
             self.attachment.tell_writer();

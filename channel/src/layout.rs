@@ -7,6 +7,8 @@
 //!          grants     one word a seat, written by the writer: how many slots the seat may pin
 //!          seats      one block a seat, written by who holds the seat
 //!          ring       one word an entry: which slot a frame's number is in
+//!          events     what happens between frames: the events that last, then a ring of the newest
+//!          mail       a few records a seat, where the writer takes any: what readers tell it
 //!          slots'     descriptors, 4096 bytes each
 //!          slots      the frames, each beginning on a page
 //! ```
@@ -33,6 +35,20 @@ pub const MAX_CAPS: usize = 64 * 1024;
 pub const DESCRIPTOR_STRIDE: usize = 4096;
 /// Bytes that can go with a frame beside its [`FrameDescriptor`].
 pub const EXTRA_ROOM: usize = DESCRIPTOR_STRIDE - size_of::<SlotHead>();
+/// Places for events that last: a reader that comes later is told of the newest in each.
+pub const STICKY_EVENTS: usize = 8;
+/// Places for the newest events, used in turn.
+pub const EVENT_RING: u64 = 32;
+/// Bytes of an event's place.
+pub const EVENT_STRIDE: usize = 4096;
+/// Bytes that can go with an event beside its [`EventDescriptor`].
+pub const EVENT_ROOM: usize = EVENT_STRIDE - 8 - size_of::<EventDescriptor>();
+/// Letters that a seat's mailbox holds.
+pub const MAIL_RING: u64 = 4;
+/// Bytes of a letter's place.
+pub const MAIL_STRIDE: usize = 512;
+/// Bytes of a letter.
+pub const MAIL_ROOM: usize = MAIL_STRIDE - 16;
 /// Slots begin at a multiple of this, the largest page size of the machines Linux runs on.
 pub const SLOTS_ALIGN: u64 = 64 * 1024;
 /// A slot's size is a multiple of this.
@@ -126,8 +142,20 @@ pub struct Fixed {
     pub writer_pid: u32,
     /// Bits of [`flags`].
     pub flags: u32,
+    /// Where the events begin: [`STICKY_EVENTS`] places, then [`EVENT_RING`].
+    pub events_offset: u64,
+    /// Bytes of an event's place.
+    pub event_stride: u32,
+    /// Places of both kinds.
+    pub event_count: u32,
+    /// Where the mailboxes begin.
+    pub mail_offset: u64,
+    /// Bytes of a letter's place.
+    pub mail_stride: u32,
+    /// Places of each seat; 0 where the writer takes no letters.
+    pub mail_count: u32,
     /// Zero.
-    pub reserved: [u64; 13],
+    pub reserved: [u64; 9],
 }
 
 /// What changes for everybody. Written by the writer alone, but for the words at its end.
@@ -146,7 +174,10 @@ pub struct Live {
     pub state: AtomicU32,
     /// How many times the stream ended.
     pub eos_count: AtomicU32,
-    pad: [u32; 7],
+    pad: u32,
+    /// Number of the newest event; 0 before the first of the channel.
+    pub event_head: AtomicU64,
+    pad1: [u32; 4],
     /// Futex word of the writer: readers count it up when they come, go, or free something that it waits for.
     pub writer_word: AtomicU32,
     /// Not 0 while the writer waits for a slot.
@@ -168,7 +199,11 @@ pub struct Seat {
     pub state: AtomicU32,
     /// Process of the reader, for people who look.
     pub pid: AtomicU32,
-    pad: [u32; 9],
+    /// How many times this owner asked for a frame that can be decoded without those before it.
+    pub key_requests: AtomicU32,
+    /// Number of the owner's newest letter in the mailbox, beginning at 1.
+    pub mail_head: AtomicU64,
+    pad: [u32; 6],
 }
 
 /// The lower half of a grant when the seat's pins no longer count, since it holds more than it may.
@@ -213,6 +248,10 @@ pub struct FrameDescriptor {
     pub reserved: [u64; 16],
 }
 
+/// The bit of [`FrameDescriptor::flags`] that says that a frame cannot be decoded without those before it
+/// (GST_BUFFER_FLAG_DELTA_UNIT).
+pub const DELTA_UNIT: u32 = 1 << 13;
+
 impl Default for FrameDescriptor {
     fn default() -> Self {
         Self {
@@ -227,6 +266,11 @@ impl Default for FrameDescriptor {
 }
 
 impl FrameDescriptor {
+    /// Whether it cannot be decoded without those before it.
+    pub fn is_delta(&self) -> bool {
+        self.flags & DELTA_UNIT != 0
+    }
+
     /// Whether every place that it names lies inside a slot of `slot_size` bytes.
     pub fn fits(&self, slot_size: u64) -> bool {
         self.data_offset
@@ -250,7 +294,51 @@ pub struct SlotHead {
     pub words: [AtomicU64; DESCRIPTOR_WORDS],
 }
 
+/// What an event is, beside its bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct EventDescriptor {
+    /// Number of the frame that it comes after.
+    pub after: u64,
+    /// When it happens, in CLOCK_MONOTONIC nanoseconds, or [`NONE`].
+    pub time: u64,
+    /// How long it lasts, or [`NONE`].
+    pub duration: u64,
+    /// What it is; the channel does not know.
+    pub kind: u32,
+    /// Bytes that go with it.
+    pub size: u32,
+    /// How many times the stream had ended in this segment by then.
+    pub eos_count: u32,
+    /// Zero.
+    pub reserved0: u32,
+    /// Zero.
+    pub reserved: [u64; 2],
+}
+
+/// An event as it lies in the segment.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct EventRecord {
+    /// Number of the event, 0 while there is none to be read.
+    pub number: AtomicU64,
+    /// The [`EventDescriptor`], then the bytes.
+    pub words: [AtomicU64; EVENT_STRIDE / 8 - 1],
+}
+
+/// A letter as it lies in a seat's mailbox. Written by who holds the seat.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct MailRecord {
+    /// Number of the letter, 0 while there is none to be read.
+    pub number: AtomicU64,
+    /// Its size in bytes, then the bytes.
+    pub words: [AtomicU64; MAIL_STRIDE / 8 - 1],
+}
+
 const _: () = {
+    assert!(size_of::<EventRecord>() == EVENT_STRIDE && size_of::<MailRecord>() == MAIL_STRIDE);
+    assert!(size_of::<EventDescriptor>() == 56);
     assert!(size_of::<Fixed>() == 256 && size_of::<Live>() == 128);
     assert!(size_of::<Seat>() == 64 && size_of::<SlotHead>() == 256);
     assert!(size_of::<FrameDescriptor>().is_multiple_of(8));
@@ -265,16 +353,21 @@ fn align_up(value: u64, to: u64) -> Option<u64> {
 }
 
 impl Fixed {
-    /// The layout of a segment for a format of `caps_size` bytes and `slot_count` slots of at least `frame_size` bytes.
-    /// `None` where the numbers are out of bounds.
-    pub fn new(caps_size: usize, slot_count: u32, frame_size: u64) -> Option<Self> {
+    /// The layout of a segment for a format of `caps_size` bytes and `slot_count` slots of at least `frame_size` bytes,
+    /// with mailboxes where the writer `takes_mail`. `None` where the numbers are out of bounds.
+    pub fn new(caps_size: usize, slot_count: u32, frame_size: u64, takes_mail: bool) -> Option<Self> {
         if caps_size > MAX_CAPS || !(1..=MAX_SLOTS as u32).contains(&slot_count) {
             return None;
         }
         let grants_offset = align_up(CAPS_OFFSET + caps_size as u64, 64)?;
         let seats_offset = grants_offset + SEATS as u64 * 8;
         let ring_offset = seats_offset + (SEATS * size_of::<Seat>()) as u64;
-        let descriptors_offset = align_up(ring_offset + RING * 8, SLOT_ALIGN)?;
+        let events_offset = align_up(ring_offset + RING * 8, SLOT_ALIGN)?;
+        let events = STICKY_EVENTS as u64 + EVENT_RING;
+        let mail_offset = events_offset + events * EVENT_STRIDE as u64;
+        let mail_count = if takes_mail { MAIL_RING as u32 } else { 0 };
+        let mail_size = (SEATS * MAIL_STRIDE) as u64 * u64::from(mail_count);
+        let descriptors_offset = align_up(mail_offset + mail_size, SLOT_ALIGN)?;
         let fixed = Self {
             magic: MAGIC,
             version: VERSION,
@@ -288,6 +381,12 @@ impl Fixed {
             seat_count: SEATS as u32,
             ring_offset,
             ring_count: RING as u32,
+            events_offset,
+            event_stride: EVENT_STRIDE as u32,
+            event_count: events as u32,
+            mail_offset,
+            mail_stride: MAIL_STRIDE as u32,
+            mail_count,
             slot_count,
             descriptors_offset,
             descriptor_stride: DESCRIPTOR_STRIDE as u32,
@@ -299,6 +398,11 @@ impl Fixed {
             ..Self::zeroed()
         };
         fixed.total_size().is_some().then_some(fixed)
+    }
+
+    /// Bytes of all mailboxes.
+    pub(crate) fn mail_size(&self) -> u64 {
+        SEATS as u64 * u64::from(self.mail_count) * MAIL_STRIDE as u64
     }
 
     /// Bytes of the file with all its slots, `None` when that is no size a file or a mapping can have.
@@ -332,6 +436,13 @@ impl Fixed {
             ("seat_stride", u64::from(self.seat_stride), size_of::<Seat>() as u64),
             ("seat_count", u64::from(self.seat_count), SEATS as u64),
             ("ring_count", u64::from(self.ring_count), RING),
+            ("event_stride", u64::from(self.event_stride), EVENT_STRIDE as u64),
+            (
+                "event_count",
+                u64::from(self.event_count),
+                STICKY_EVENTS as u64 + EVENT_RING,
+            ),
+            ("mail_stride", u64::from(self.mail_stride), MAIL_STRIDE as u64),
             (
                 "descriptor_stride",
                 u64::from(self.descriptor_stride),
@@ -342,6 +453,9 @@ impl Fixed {
             if value != wanted {
                 return Err(format!("its {field} is {value}, version {VERSION} has {wanted}"));
             }
+        }
+        if ![0, MAIL_RING].contains(&u64::from(self.mail_count)) {
+            return Err(format!("its mail_count is {}, not 0 or {MAIL_RING}", self.mail_count));
         }
         if !(1..=MAX_SLOTS as u32).contains(&self.slot_count) {
             return Err(format!("its slot_count is {}, not 1 to {MAX_SLOTS}", self.slot_count));
@@ -372,6 +486,13 @@ impl Fixed {
                 64,
             ),
             ("ring_offset", self.ring_offset, RING * 8, 8),
+            (
+                "events_offset",
+                self.events_offset,
+                u64::from(self.event_count) * EVENT_STRIDE as u64,
+                64,
+            ),
+            ("mail_offset", self.mail_offset, self.mail_size(), 64),
             (
                 "descriptors_offset",
                 self.descriptors_offset,

@@ -49,6 +49,8 @@ mod name;
 #[cfg(not(rsshm_loom))]
 mod reader;
 #[cfg(not(rsshm_loom))]
+mod record;
+#[cfg(not(rsshm_loom))]
 mod segment;
 #[cfg(not(rsshm_loom))]
 mod semaphore;
@@ -64,9 +66,9 @@ pub use {
     attach::{Observer, PinnedFrame},
     error::Error,
     files::channels,
-    layout::{EXTRA_ROOM, FrameDescriptor, NONE},
+    layout::{EVENT_ROOM, EXTRA_ROOM, FrameDescriptor, MAIL_ROOM, NONE, STICKY_EVENTS},
     name::ChannelName,
-    reader::{CopyTarget, Frame, FrameData, Next, ReadLimits, Reader, ReaderInterrupt, ReaderOptions, ReaderStats},
+    reader::{CopyTarget, Event, Frame, FrameData, Next, ReadLimits, Reader, ReaderHandle, ReaderOptions, ReaderStats},
     sys::monotonic_ns,
-    writer::{Clients, Format, Slot, Writer, WriterOptions, WriterStats},
+    writer::{Clients, Format, NewEvent, Slot, Writer, WriterOptions, WriterStats},
 };

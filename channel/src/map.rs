@@ -8,7 +8,10 @@ use std::os::fd::AsFd;
 
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
 
-use crate::layout::{DESCRIPTOR_STRIDE, EXTRA_ROOM, Fixed, Live, RING, SEATS, Seat, SlotHead};
+use crate::layout::{
+    DESCRIPTOR_STRIDE, EVENT_RING, EVENT_STRIDE, EXTRA_ROOM, EventRecord, Fixed, Live, MAIL_RING, MailRecord, RING,
+    SEATS, STICKY_EVENTS, Seat, SlotHead,
+};
 
 /// A type made of atomics only: any bytes are a value of it, and others may change it while it is looked at.
 ///
@@ -24,6 +27,11 @@ unsafe impl Shared for Live {}
 unsafe impl Shared for Seat {}
 // SAFETY: as above.
 unsafe impl Shared for SlotHead {}
+
+// SAFETY: as above.
+unsafe impl Shared for EventRecord {}
+// SAFETY: as above.
+unsafe impl Shared for MailRecord {}
 
 // SAFETY: as the atomics it is made of.
 unsafe impl<T: Shared, const N: usize> Shared for [T; N] {}
@@ -147,6 +155,9 @@ pub(crate) struct Control {
     grants: NonNull<AtomicU64>,
     seats: NonNull<Seat>,
     ring: NonNull<AtomicU64>,
+    events: NonNull<EventRecord>,
+    /// `None` where the writer takes no letters.
+    mail: Option<NonNull<MailRecord>>,
     slots: NonNull<u8>,
     slot_count: usize,
 }
@@ -167,6 +178,18 @@ impl Control {
         mapping.range(fixed.seats_offset, (SEATS * size_of::<Seat>()) as u64)?;
         let ring = NonNull::from(mapping.at::<AtomicU64>(fixed.ring_offset)?);
         mapping.range(fixed.ring_offset, RING * 8)?;
+        let events = NonNull::from(mapping.at::<EventRecord>(fixed.events_offset)?);
+        mapping.range(
+            fixed.events_offset,
+            (STICKY_EVENTS as u64 + EVENT_RING) * EVENT_STRIDE as u64,
+        )?;
+        let mail = match fixed.mail_count {
+            0 => None,
+            _ => {
+                mapping.range(fixed.mail_offset, fixed.mail_size())?;
+                Some(NonNull::from(mapping.at::<MailRecord>(fixed.mail_offset)?))
+            }
+        };
         mapping.at::<SlotHead>(fixed.descriptors_offset)?;
         let slots = mapping.range(fixed.descriptors_offset, (slot_count * DESCRIPTOR_STRIDE) as u64)?;
         (slot_count > 0).then_some(Self {
@@ -175,6 +198,8 @@ impl Control {
             grants,
             seats,
             ring,
+            events,
+            mail: mail.filter(|_| u64::from(fixed.mail_count) == MAIL_RING),
             slots,
             slot_count,
         })
@@ -202,6 +227,25 @@ impl Control {
     pub(crate) fn ring(&self, number: u64) -> &AtomicU64 {
         // SAFETY: as in `grant`.
         unsafe { self.ring.add((number % RING) as usize).as_ref() }
+    }
+
+    /// The place of the newest event that lasts, of the kind that has this place.
+    pub(crate) fn sticky_event(&self, place: usize) -> &EventRecord {
+        // SAFETY: as in `grant`.
+        unsafe { self.events.add(place % STICKY_EVENTS).as_ref() }
+    }
+
+    /// The place of an event in the ring.
+    pub(crate) fn event(&self, number: u64) -> &EventRecord {
+        // SAFETY: as in `grant`.
+        unsafe { self.events.add(STICKY_EVENTS + (number % EVENT_RING) as usize).as_ref() }
+    }
+
+    /// The place of a letter in a seat's mailbox, where there are any.
+    pub(crate) fn mail(&self, seat: usize, number: u64) -> Option<&MailRecord> {
+        let place = seat % SEATS * MAIL_RING as usize + (number % MAIL_RING) as usize;
+        // SAFETY: as in `grant`; there are `MAIL_RING` places a seat, or none.
+        self.mail.map(|mail| unsafe { mail.add(place).as_ref() })
     }
 
     pub(crate) fn slot(&self, slot: usize) -> &SlotHead {

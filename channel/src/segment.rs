@@ -16,6 +16,7 @@ use crate::{
     files::{self, Aside, Identity},
     layout::{self, Fixed, FrameDescriptor, SlotHead},
     map::{Control, Mapping},
+    record,
     sys::{self, KeptLock},
 };
 
@@ -141,12 +142,13 @@ impl Segment {
     }
 
     /// Says with which number a segment that has no name yet begins. The last thing written to what never changes.
-    pub(crate) fn begin(&mut self, first_number: u64, latency_ns: u64) {
+    pub(crate) fn begin(&mut self, first_number: u64, event_head: u64, latency_ns: u64) {
         self.fixed.first_number = first_number;
         self.control.mapping().write(0, bytemuck::bytes_of(&self.fixed));
         let live = self.control.live();
         // Relaxed: the rename that gives the segment its name comes after, and whoever opens it by that name sees all.
         live.head.store(first_number - 1, Ordering::Relaxed);
+        live.event_head.store(event_head, Ordering::Relaxed);
         live.latency_ns.store(latency_ns, Ordering::Relaxed);
     }
 
@@ -229,27 +231,12 @@ impl Segment {
     /// Copies the first `size` bytes of what else goes with the frame in `slot`, at most as many as there is room for.
     /// Meaningful as [`read_descriptor`](Self::read_descriptor).
     pub(crate) fn read_extra(&self, slot: usize, size: u32) -> Vec<u8> {
-        let size = (size as usize).min(layout::EXTRA_ROOM);
-        if size == 0 {
-            return Vec::new();
-        }
-        let mut bytes = Vec::with_capacity(size.next_multiple_of(8));
-        for word in &self.control.extra(slot)[..size.div_ceil(8)] {
-            // Relaxed: as in `read_descriptor`.
-            bytes.extend_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
-        }
-        bytes.truncate(size);
-        bytes
+        record::load_bytes(self.control.extra(slot), size as usize)
     }
 
     /// Writes what else goes with the frame in `slot`, which the caller has claimed. There is room for all of it.
     pub(crate) fn write_extra(&self, slot: usize, bytes: &[u8]) {
-        for (to, from) in self.control.extra(slot).iter().zip(bytes.chunks(8)) {
-            let mut word = [0; 8];
-            word[..from.len()].copy_from_slice(from);
-            // Relaxed: published by the release store of the number.
-            to.store(u64::from_ne_bytes(word), Ordering::Relaxed);
-        }
+        record::store_bytes(self.control.extra(slot), bytes);
     }
 
     /// Writes what goes with the frame in `slot`, which the caller has claimed.

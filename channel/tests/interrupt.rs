@@ -9,7 +9,7 @@ use rsshm_channel::{Next, ReadLimits, Reader, layout::state};
 
 /// Interrupts a waiting reader many times, at all kinds of moments.
 fn interrupt_again_and_again(reader: &mut Reader) {
-    let interrupter = reader.interrupter();
+    let interrupter = reader.handle();
     let mut copy = Vec::new();
     let mut slow = Vec::new();
     for round in 0..60u64 {
@@ -79,7 +79,7 @@ fn between_two_segments() {
         .state
         .store(state::SUPERSEDED, std::sync::atomic::Ordering::SeqCst);
     let began = Instant::now();
-    let interrupter = reader.interrupter();
+    let interrupter = reader.handle();
     while began.elapsed() < Duration::from_millis(700) {
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| reader.next(&mut Vec::new(), ReadLimits::default(), None).unwrap());

@@ -68,8 +68,8 @@ fn number() -> impl Strategy<Value = u64> {
 
 /// A header that a writer would make.
 fn valid() -> impl Strategy<Value = Fixed> {
-    (0..=MAX_CAPS, 1..=MAX_SLOTS as u32, 0u64..1 << 40)
-        .prop_map(|(caps, slots, size)| Fixed::new(caps, slots, size).expect("these are possible"))
+    (0..=MAX_CAPS, 1..=MAX_SLOTS as u32, 0u64..1 << 40, any::<bool>())
+        .prop_map(|(caps, slots, size, mail)| Fixed::new(caps, slots, size, mail).expect("these are possible"))
 }
 
 /// Writes 4 or 8 bytes somewhere into a header.
@@ -138,7 +138,7 @@ proptest! {
 
     #[test]
     fn new_makes_a_layout_or_nothing(caps in 0..2 * MAX_CAPS, slots in 0u32..100, size in number()) {
-        match Fixed::new(caps, slots, size) {
+        match Fixed::new(caps, slots, size, false) {
             Some(fixed) => {
                 prop_assert_eq!(fixed.check(fixed.slots_offset), Ok(()));
                 prop_assert!(fixed.slot_size >= size && fixed.slot_count == slots);
@@ -271,7 +271,7 @@ proptest! {
 
 /// Where the control area of [`Victim`] ends.
 fn control_length() -> usize {
-    Fixed::new(common::CAPS.len(), 5, SIZE as u64)
+    Fixed::new(common::CAPS.len(), 5, SIZE as u64, true)
         .map_or(0, |fixed| fixed.descriptors_offset as usize + 5 * DESCRIPTOR_STRIDE)
 }
 

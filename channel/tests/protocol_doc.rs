@@ -89,14 +89,30 @@ fn structures_are_as_documented() {
         size_of::<Fixed>(),
         fields!(Fixed: magic version fixed_size created_ns first_number lock_device lock_inode caps_offset caps_size
             live_offset grants_offset seats_offset seat_stride seat_count ring_offset ring_count slot_count
-            descriptors_offset slots_offset slot_size descriptor_stride retain writer_pid flags reserved),
+            descriptors_offset slots_offset slot_size descriptor_stride retain writer_pid flags events_offset event_stride
+            event_count mail_offset mail_stride mail_count reserved),
     );
     check(
         "Live",
         size_of::<Live>(),
-        fields!(Live: head eos_number latency_ns published state eos_count writer_word writer_waits),
+        fields!(Live: head eos_number latency_ns published state eos_count event_head writer_word writer_waits),
     );
-    check("Seat", size_of::<Seat>(), fields!(Seat: pins position ticket state pid));
+    check(
+        "Seat",
+        size_of::<Seat>(),
+        fields!(Seat: pins position ticket state pid key_requests mail_head),
+    );
+    check(
+        "EventRecord",
+        size_of::<EventRecord>(),
+        fields!(EventRecord: number words),
+    );
+    check(
+        "EventDescriptor",
+        size_of::<EventDescriptor>(),
+        fields!(EventDescriptor: after time duration kind size eos_count reserved0 reserved),
+    );
+    check("MailRecord", size_of::<MailRecord>(), fields!(MailRecord: number words));
     check("SlotHead", size_of::<SlotHead>(), fields!(SlotHead: number words));
     check(
         "FrameDescriptor",
@@ -116,7 +132,7 @@ fn constants_are_as_documented() {
         ($($name:ident)*) => { BTreeMap::from([$((stringify!($name), $name as u64)),*]) };
     }
     let constants = constants!(VERSION SEATS RING MAX_SLOTS MAX_CAPS MAX_PLANES MAX_GRANT EVICTED DESCRIPTOR_STRIDE
-        EXTRA_ROOM SLOT_ALIGN SLOTS_ALIGN WRITER_BYTE FIRST_SEAT_BYTE);
+        EXTRA_ROOM STICKY_EVENTS EVENT_RING EVENT_STRIDE EVENT_ROOM MAIL_RING MAIL_STRIDE MAIL_ROOM DELTA_UNIT SLOT_ALIGN SLOTS_ALIGN WRITER_BYTE FIRST_SEAT_BYTE);
     assert_eq!(documented, constants, "left the document, right the code");
     assert_eq!(MAGIC.to_ne_bytes(), [0x72, 0x73, 0x73, 0x68, 0x6d, 0x0d, 0x0a, 0x1a]);
     let states = [
@@ -129,6 +145,6 @@ fn constants_are_as_documented() {
         (states, state::SUPERSEDED, state::CLOSED, flags::LOSSLESS),
         ([0, 1, 2, 3], 1, 2, 1)
     );
-    let fixed = Fixed::new(0, 1, 1).unwrap();
+    let fixed = Fixed::new(0, 1, 1, false).unwrap();
     assert_eq!((fixed.live_offset, fixed.caps_offset), (256, 4096));
 }

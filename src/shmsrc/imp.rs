@@ -25,7 +25,7 @@ use gst_base::{
     prelude::*,
     subclass::{base_src::CreateSuccess, prelude::*},
 };
-use rsshm_channel::{Reader, ReaderInterrupt, ReaderStats};
+use rsshm_channel::{Reader, ReaderHandle, ReaderStats};
 
 use super::{
     properties::{PROPERTIES, Settings},
@@ -57,7 +57,7 @@ pub(super) struct Snapshot {
 pub struct RsShmSrc {
     pub(super) settings: Mutex<Settings>,
     stream: Mutex<Option<Stream>>,
-    interrupt: Mutex<Option<ReaderInterrupt>>,
+    interrupt: Mutex<Option<ReaderHandle>>,
     pub(super) snapshot: Mutex<Snapshot>,
     pub(super) caps: Mutex<Option<gst::Caps>>,
     pub(super) downstream_takes_video_meta: AtomicBool,
@@ -213,7 +213,7 @@ impl BaseSrcImpl for RsShmSrc {
         let name = uri::channel_name(settings.channel.as_deref(), &self.obj().name())?;
         let channel = name.to_string();
         let reader = Reader::new(name, settings.reader);
-        *lock(&self.interrupt) = Some(reader.interrupter());
+        *lock(&self.interrupt) = Some(reader.handle());
         *lock(&self.snapshot) = Snapshot::default();
         *lock(&self.caps) = None;
         self.ask_no_allocation_without_caps();

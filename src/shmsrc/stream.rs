@@ -142,6 +142,7 @@ impl RsShmSrc {
                         )
                     );
                 }
+                Ok(Next::Event(_)) => {}
                 Ok(Next::Frame(frame)) => {
                     stream.ended = false;
                     self.follow_caps(stream)?;

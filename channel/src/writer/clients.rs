@@ -36,6 +36,10 @@ pub struct Clients {
     pub disconnected: Vec<u32>,
     /// Seats that were evicted.
     pub evicted: Vec<u32>,
+    /// Readers wait for a frame that can be decoded without those before it. Said once a second at the most.
+    pub key_unit_wanted: bool,
+    /// Letters of readers, which may be anything, where the writer takes them.
+    pub mail: Vec<Vec<u8>>,
     /// Somebody had removed the channel's files; they are there again.
     pub restored: bool,
 }
@@ -44,7 +48,7 @@ pub struct Clients {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SeatRecord {
     /// The owner that is counted as a reader.
-    ticket: Option<u32>,
+    pub(super) ticket: Option<u32>,
     grant: u32,
     /// What it may hold without breaking a rule: the grant, or what it held already when that was lowered.
     ceiling: u32,
@@ -126,6 +130,7 @@ impl Writer {
             state.served = current.segment.segment.word(Word::Writer).load(Ordering::Acquire);
         }
         let mut clients = state.update_clients();
+        state.hear_requests(&mut clients);
         let wanted = state.slots_for_readers();
         drop(state);
         self.back_slots(wanted);

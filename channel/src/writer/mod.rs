@@ -1,13 +1,16 @@
 //! The writer of a channel.
 //!
 //! It keeps its state in its own memory; of what others can write it reads the seats only. The files beside this one:
-//! `slots` finds a slot for the next frame, `clients` looks after the readers' seats, `replace` makes segments.
+//! `slots` finds a slot for the next frame, `events` tells what happens between frames, `clients` looks after the readers'
+//! seats, `requests` hears what they ask for, `replace` makes segments.
 //!
 //! Locks, always taken in this order: `replacing`, the semaphore's turn, `state`. None is held during a wait for a
 //! reader; `state` is never held while the semaphore is waited for.
 
 mod clients;
+mod events;
 mod replace;
+mod requests;
 mod slots;
 
 use std::{
@@ -29,6 +32,9 @@ use crate::{
 };
 pub use clients::Clients;
 use clients::SeatRecord;
+use events::LastingEvents;
+pub use events::NewEvent;
+use requests::{Heard, KeyUnits};
 use slots::SlotTable;
 
 /// How long a blocked writer sleeps before it asks the kernel whether the reader it waits for still lives.
@@ -43,6 +49,8 @@ pub struct WriterOptions {
     pub max_slots: u32,
     /// Wait for the slowest attached reader rather than let it miss a frame.
     pub lossless: bool,
+    /// Let readers send letters, which [`Clients::mail`] has.
+    pub takes_mail: bool,
 }
 
 impl Default for WriterOptions {
@@ -51,6 +59,7 @@ impl Default for WriterOptions {
             perms: 0o600,
             max_slots: 0,
             lossless: false,
+            takes_mail: false,
         }
     }
 }
@@ -134,6 +143,8 @@ struct State {
     placed: Option<Identity>,
     retired: Vec<Retired>,
     head: u64,
+    events: LastingEvents,
+    key_units: KeyUnits,
     latency_ns: u64,
     seats: [SeatRecord; SEATS],
     names_checked: Instant,
@@ -148,6 +159,8 @@ struct State {
 struct Current {
     segment: Arc<WriterSegment>,
     slots: SlotTable,
+    /// What each seat has asked for so far.
+    heard: [Heard; SEATS],
     /// Observers ask this lock, which goes with the segment's turn.
     _alive: KeptLock,
 }
@@ -361,6 +374,7 @@ impl Writer {
             current: Some(current),
             format,
             head,
+            key_units,
             stats,
             ..
         } = &mut *state
@@ -375,6 +389,9 @@ impl Writer {
             return Err(self.not_publishable());
         }
         *head += 1;
+        if !descriptor.is_delta() {
+            key_units.newest = *head;
+        }
         stats.published += 1;
         current.slots.numbers[index] = *head;
         owner.published[index].store(true, Ordering::Release);

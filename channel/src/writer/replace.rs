@@ -9,7 +9,8 @@ use std::{
 use nix::errno::Errno;
 
 use super::{
-    Current, Format, Retired, SeatRecord, SlotTable, State, Writer, WriterOptions, WriterSegment, WriterStats,
+    Current, Format, Heard, KeyUnits, LastingEvents, Retired, SeatRecord, SlotTable, State, Writer, WriterOptions,
+    WriterSegment, WriterStats,
 };
 use crate::{
     ChannelName, Error,
@@ -29,6 +30,11 @@ const FIRST_SLOTS: u32 = 3;
 const MANY_SLOTS: u32 = 12;
 const KEEP_MANY: u32 = 4;
 const KEEP_FEW: u32 = 2;
+/// Frames whose size varies are kept for more publishes, as far as so many bytes reach: who joins a compressed stream, or
+/// has missed a frame, goes on at a frame that can be decoded alone.
+const KEEP_VARIABLE_BYTES: u64 = 4 << 20;
+/// But for no more than this, so that readers have slots to hold.
+const KEEP_VARIABLE: u32 = 32;
 /// The most address space that slots take by themselves.
 const MAX_ADDRESS_SPACE: u64 = if usize::BITS == 64 { 1 << 30 } else { 1 << 28 };
 /// The least slot of frames whose size varies.
@@ -102,7 +108,8 @@ impl Writer {
 
         let (free, total) = files::space(control.file());
         let slots = self.slot_count(slot_size, free.saturating_add(former_bytes));
-        let mut fixed = Fixed::new(format.caps.len(), slots, slot_size).ok_or_else(|| Error::TooLarge {
+        let layout = Fixed::new(format.caps.len(), slots, slot_size, self.options.takes_mail);
+        let mut fixed = layout.ok_or_else(|| Error::TooLarge {
             channel: self.name.to_string(),
             what: format!(
                 "frames of {slot_size} bytes with a format of {} bytes cannot be had; a format may have {MAX_CAPS}",
@@ -112,7 +119,7 @@ impl Writer {
         fixed.created_ns = sys::monotonic_ns();
         fixed.lock_device = control.identity().device;
         fixed.lock_inode = control.identity().inode;
-        fixed.retain = if slots >= MANY_SLOTS { KEEP_MANY } else { KEEP_FEW };
+        fixed.retain = retain(slots, slot_size, format.variable);
         fixed.writer_pid = std::process::id();
         fixed.flags = if self.options.lossless { flags::LOSSLESS } else { 0 };
 
@@ -154,7 +161,8 @@ impl Writer {
         let path = self.name.segment_path();
         let held = control.acquire();
         let mut state = self.lock();
-        segment.begin(state.head + 1, state.latency_ns);
+        segment.begin(state.head + 1, state.events.head, state.latency_ns);
+        state.events.write_to(&segment);
         // The name of the own former segment is taken over in one step; any other file stands in the way.
         let replaces_own = former.is_some() && files::identity_of(&path) == former;
         aside.place(&path, replaces_own).map_err(|errno| match errno {
@@ -171,6 +179,7 @@ impl Writer {
         state.current = Some(Current {
             segment: Arc::new(WriterSegment::new(segment, Arc::clone(control))),
             slots: SlotTable::new(FIRST_SLOTS),
+            heard: [Heard::default(); SEATS],
             _alive: alive,
         });
         state.stats.segments += 1;
@@ -285,6 +294,16 @@ impl State {
     }
 }
 
+/// For how many more publishes a frame is kept, where there are `slots` slots at most.
+fn retain(slots: u32, slot_size: u64, variable: bool) -> u32 {
+    let least = if slots >= MANY_SLOTS { KEEP_MANY } else { KEEP_FEW };
+    if !variable {
+        return least;
+    }
+    let room = u32::try_from(KEEP_VARIABLE_BYTES / slot_size).unwrap_or(KEEP_VARIABLE);
+    room.min(KEEP_VARIABLE).min(slots / 2).max(least)
+}
+
 fn supersede(segment: &Segment) {
     // Release: the head that a reader finds after this is the last one.
     segment
@@ -335,7 +354,12 @@ fn take_channel(name: &ChannelName, options: WriterOptions) -> Result<(State, Op
     let (control, lock, made_here) = open_control(name, options)?;
     let control = Arc::new(control);
     match take_over(name, &control, made_here) {
-        Ok(Left { head, retired, damaged }) => {
+        Ok(Left {
+            head,
+            event_head,
+            retired,
+            damaged,
+        }) => {
             let state = State {
                 control,
                 writer_lock: Some(lock),
@@ -345,6 +369,8 @@ fn take_channel(name: &ChannelName, options: WriterOptions) -> Result<(State, Op
                 placed: None,
                 retired: retired.into_iter().collect(),
                 head,
+                events: LastingEvents::after(event_head),
+                key_units: KeyUnits::default(),
                 latency_ns: 0,
                 seats: [SeatRecord::default(); SEATS],
                 names_checked: Instant::now(),
@@ -399,6 +425,8 @@ fn open_control(name: &ChannelName, options: WriterOptions) -> Result<(ControlFi
 struct Left {
     /// Number of its newest frame.
     head: u64,
+    /// Number of its newest event.
+    event_head: u64,
     /// Its segment, in which readers may still be.
     retired: Option<Retired>,
     /// What was wrong with it, where it was of no use.
@@ -439,16 +467,18 @@ fn take_over(name: &ChannelName, control: &Arc<ControlFile>, control_is_new: boo
         return Err(busy(name));
     }
     let held = control.acquire();
-    let head = segment.control.live().head.load(Ordering::Acquire);
+    // A damaged head must not bring the numbers near their end.
+    let sane = |number: u64| if number < 1 << 48 { number } else { 0 };
+    let head = sane(segment.control.live().head.load(Ordering::Acquire));
+    let event_head = sane(segment.control.live().event_head.load(Ordering::Acquire));
     supersede(&segment);
     files::remove_if(&path, identity);
     drop(held);
     let same_locks = segment.lock_identity() == control.identity();
     let retired = same_locks.then(|| Retired::of_dead_writer(segment, control));
-    // A damaged head must not bring the numbers near their end.
-    let head = if head < 1 << 48 { head } else { 0 };
     Ok(Left {
         head,
+        event_head,
         retired,
         damaged: None,
     })

@@ -16,8 +16,8 @@ use std::{
 };
 
 use rsshm_channel::{
-    ChannelName, Clients, Format, Frame, FrameData, FrameDescriptor, Next, ReadLimits, Reader, ReaderOptions, Writer,
-    WriterOptions,
+    ChannelName, Clients, Error, Format, Frame, FrameData, FrameDescriptor, Next, ReadLimits, Reader, ReaderOptions,
+    Writer, WriterOptions,
 };
 
 /// Bytes of a frame.
@@ -107,17 +107,23 @@ pub fn publish(writer: &Writer, value: u64) -> bool {
 
 #[track_caller]
 pub fn publish_sized(writer: &Writer, value: u64, size: usize) -> bool {
-    let Some(mut slot) = writer.claim(size).unwrap() else {
-        return false;
-    };
-    slot.as_mut().fill(value as u8);
-    let descriptor = FrameDescriptor {
-        size: size as u64,
-        offset: value,
-        ..FrameDescriptor::default()
-    };
-    writer.publish(&slot, descriptor, &[]).unwrap();
-    true
+    loop {
+        let Some(mut slot) = writer.claim(size).unwrap() else {
+            return false;
+        };
+        slot.as_mut().fill(value as u8);
+        let descriptor = FrameDescriptor {
+            size: size as u64,
+            offset: value,
+            ..FrameDescriptor::default()
+        };
+        match writer.publish(&slot, descriptor, &[]) {
+            Ok(()) => return true,
+            // The service made another segment between the two.
+            Err(Error::NotPublishable { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 /// The next frame, which must come within five seconds.
@@ -236,6 +242,8 @@ impl Service {
                     seen.disconnected.extend(clients.disconnected);
                     seen.evicted.extend(clients.evicted);
                     seen.restored |= clients.restored;
+                    seen.key_unit_wanted |= clients.key_unit_wanted;
+                    seen.mail.extend(clients.mail);
                 }
             }
         });

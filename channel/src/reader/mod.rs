@@ -1,13 +1,20 @@
 //! A reader: follows a channel through its writers and their segments, and yields frames in order.
+//!
+//! The files beside this one: `frames` finds and takes frames, `events` what happens between them.
+
+mod events;
+mod frames;
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
+pub use self::events::Event;
+use self::{events::EventQueue, frames::Sync};
 use crate::{
     ChannelName, Error, PinnedFrame,
-    attach::{Attachment, Described, HeldSeat, Observing, Place},
+    attach::{Attachment, HeldSeat, Observing},
     files::Identity,
     layout::{FrameDescriptor, RING, seat_state, state},
     wait::{Waiter, Word},
@@ -38,6 +45,16 @@ pub struct ReadLimits {
     pub max_held: u32,
 }
 
+impl ReadLimits {
+    /// How many frames back from the newest are wanted.
+    fn reach(self) -> u64 {
+        match self.max_behind {
+            0 => RING,
+            behind => RING.min(behind.into()),
+        }
+    }
+}
+
 impl Default for ReadLimits {
     fn default() -> Self {
         Self {
@@ -59,22 +76,6 @@ impl CopyTarget for Vec<u8> {
         self.try_reserve(size.saturating_sub(self.len())).ok()?;
         self.resize(size, 0);
         Some(self)
-    }
-}
-
-/// A target of which one wants to know whether it had no room.
-struct Watched<'a> {
-    target: &'a mut dyn CopyTarget,
-    failed: Option<usize>,
-}
-
-impl CopyTarget for Watched<'_> {
-    fn prepare(&mut self, size: usize) -> Option<&mut [u8]> {
-        let room = self.target.prepare(size).filter(|room| room.len() == size);
-        if room.is_none() {
-            self.failed = Some(size);
-        }
-        room
     }
 }
 
@@ -111,6 +112,8 @@ pub struct Frame {
 pub enum Next {
     /// A frame. Its format is [`Reader::caps`].
     Frame(Frame),
+    /// Something that happens between the last frame given and the next.
+    Event(Event),
     /// The stream ended after the last frame given. Another may follow.
     EndOfStream,
     /// The writer is gone, without an end of the stream. Another may come.
@@ -120,7 +123,7 @@ pub enum Next {
     Evicted,
     /// The time is over.
     TimedOut,
-    /// [`ReaderInterrupt::interrupt`] was called.
+    /// [`ReaderHandle::interrupt`] was called.
     Interrupted,
 }
 
@@ -135,6 +138,8 @@ pub struct ReaderStats {
     pub copied: u64,
     /// Frames not given.
     pub missed: u64,
+    /// Events not given.
+    pub events_missed: u64,
     /// Process of the writer, 0 before the first.
     pub writer_pid: u32,
     /// How many times another writer, or another segment of the same, was followed.
@@ -146,7 +151,7 @@ pub struct ReaderStats {
 pub struct Reader {
     name: ChannelName,
     options: ReaderOptions,
-    waiter: Arc<Waiter>,
+    shared: Arc<Shared>,
     place: Whereabouts,
     /// Kept over segments.
     seat: Option<Arc<HeldSeat>>,
@@ -160,6 +165,8 @@ pub struct Reader {
     /// No frame of this stream has been given yet.
     newly_attached: bool,
     discontinuity: bool,
+    sync: Sync,
+    events: EventQueue,
     eos_seen: u32,
     latency_ns: u64,
     retain: u32,
@@ -179,19 +186,45 @@ enum Whereabouts {
     At(Arc<Attachment>),
 }
 
-/// Ends a reader's wait from another thread.
-#[derive(Clone, Debug)]
-pub struct ReaderInterrupt(Arc<Waiter>);
+/// What a reader's handles have of it.
+#[derive(Debug, Default)]
+struct Shared {
+    waiter: Waiter,
+    /// Where the reader is now.
+    attachment: Mutex<Option<Arc<Attachment>>>,
+}
 
-impl ReaderInterrupt {
+impl Shared {
+    fn attachment(&self) -> std::sync::MutexGuard<'_, Option<Arc<Attachment>>> {
+        self.attachment.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What other threads may do with a reader: end its wait, and speak to the writer.
+#[derive(Clone, Debug)]
+pub struct ReaderHandle(Arc<Shared>);
+
+impl ReaderHandle {
     /// Makes [`Reader::next`] return [`Next::Interrupted`], now and until [`resume`](Self::resume).
     pub fn interrupt(&self) {
-        self.0.interrupt();
+        self.0.waiter.interrupt();
     }
 
     /// Lets the reader wait again.
     pub fn resume(&self) {
-        self.0.resume();
+        self.0.waiter.resume();
+    }
+
+    /// Asks the writer for a frame that can be decoded without those before it. `false` when there is no writer, or this
+    /// reader may only look.
+    pub fn request_key_unit(&self) -> bool {
+        self.0.attachment().as_ref().is_some_and(|at| at.request_key_unit())
+    }
+
+    /// Sends the writer a letter, of [`MAIL_ROOM`](crate::MAIL_ROOM) bytes at most. `false` when that takes none, the letter
+    /// is too large, or this reader may only look. Of letters sent faster than the writer reads them some get lost.
+    pub fn send_mail(&self, letter: &[u8]) -> bool {
+        self.0.attachment().as_ref().is_some_and(|at| at.send_mail(letter))
     }
 }
 
@@ -201,7 +234,7 @@ impl Reader {
         Self {
             name,
             options,
-            waiter: Arc::default(),
+            shared: Arc::default(),
             place: Whereabouts::Nowhere,
             seat: None,
             caps: String::new(),
@@ -211,6 +244,8 @@ impl Reader {
             want_newest: false,
             newly_attached: true,
             discontinuity: true,
+            sync: Sync::default(),
+            events: EventQueue::default(),
             eos_seen: 0,
             latency_ns: 0,
             retain: 0,
@@ -219,9 +254,9 @@ impl Reader {
         }
     }
 
-    /// The handle that ends this reader's waits.
-    pub fn interrupter(&self) -> ReaderInterrupt {
-        ReaderInterrupt(Arc::clone(&self.waiter))
+    /// A handle for other threads.
+    pub fn handle(&self) -> ReaderHandle {
+        ReaderHandle(Arc::clone(&self.shared))
     }
 
     /// The format of the frame given last.
@@ -288,7 +323,7 @@ impl Reader {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let mut false_alarms = 0;
         loop {
-            if self.waiter.is_interrupted() {
+            if self.shared.waiter.is_interrupted() {
                 return Ok(Next::Interrupted);
             }
             let attachment = match &self.place {
@@ -309,7 +344,7 @@ impl Reader {
                     let Some(patience) = remaining(deadline, LOOK) else {
                         return Ok(Next::TimedOut);
                     };
-                    self.waiter.sleep(patience);
+                    self.shared.waiter.sleep(patience);
                     continue;
                 }
             };
@@ -321,6 +356,8 @@ impl Reader {
             // An end of the stream that is not counted yet has no frame after it in this head.
             let eos = live.eos_count.load(Ordering::Acquire);
             let head = live.head.load(Ordering::Acquire);
+            // After the head: an event from before a frame in it is in this count.
+            let event_head = live.event_head.load(Ordering::Acquire);
             self.latency_ns = live.latency_ns.load(Ordering::Relaxed);
             if attachment.is_evicted() {
                 self.go_away(&attachment, seat_state::LEFT);
@@ -329,11 +366,9 @@ impl Reader {
             }
             // What comes after an end is not given before it.
             let end = (eos != self.eos_seen).then(|| live.eos_number.load(Ordering::Acquire));
-            if end.is_none_or(|end| self.position < end) {
-                let newest = end.map_or(head, |end| end.min(head));
-                if let Some(frame) = self.take(&attachment, newest, target, limits)? {
-                    return Ok(Next::Frame(frame));
-                }
+            let newest = end.map_or(head, |end| end.min(head));
+            if let Some(next) = self.take(&attachment, newest, event_head, end.is_some(), target, limits)? {
+                return Ok(next);
             }
             if end.is_some() {
                 self.eos_seen = eos;
@@ -363,126 +398,18 @@ impl Reader {
             let Some(patience) = remaining(deadline, CHECK) else {
                 return Ok(Next::TimedOut);
             };
-            self.waiter.wait(&attachment.segment, Word::Published, seen, patience);
+            self.shared
+                .waiter
+                .wait(&attachment.segment, Word::Published, seen, patience);
             if live.published.load(Ordering::Acquire) == seen {
                 false_alarms = 0;
             } else {
                 false_alarms += 1;
                 if false_alarms > FALSE_ALARMS {
                     // Somebody counts the word up and publishes nothing: this reader does not spin for them.
-                    self.waiter.sleep(Duration::from_millis(1));
+                    self.shared.waiter.sleep(Duration::from_millis(1));
                 }
             }
-        }
-    }
-
-    /// Takes the oldest frame that is wanted and there.
-    fn take(
-        &mut self,
-        attachment: &Arc<Attachment>,
-        head: u64,
-        target: &mut dyn CopyTarget,
-        limits: ReadLimits,
-    ) -> Result<Option<Frame>, Error> {
-        if head == 0 {
-            return Ok(None);
-        }
-        // A position beyond the head can only come of a damaged head: it is given up.
-        if self.position > head {
-            self.want_newest = true;
-            self.position = head - 1;
-        }
-        if self.position == head {
-            return Ok(None);
-        }
-        let first = if self.want_newest || limits.max_behind == 1 {
-            head
-        } else {
-            let reach = match limits.max_behind {
-                0 => RING,
-                behind => RING.min(behind.into()),
-            };
-            (self.position + 1).max(head.saturating_sub(reach) + 1)
-        };
-        for number in first..=head {
-            let Some(place) = attachment.find(number) else {
-                continue;
-            };
-            let Some((Described { descriptor, extra }, data)) = self.get(attachment, place, target, limits)? else {
-                continue;
-            };
-            // What was there before this reader came, or was told to look at the newest, is not missed.
-            let missed = if self.want_newest || self.newly_attached {
-                0
-            } else {
-                number - self.position - 1
-            };
-            self.newly_attached = false;
-            self.position = number;
-            attachment.set_position(number);
-            self.stats.received += 1;
-            self.stats.missed = self.stats.missed.saturating_add(missed);
-            match data {
-                FrameData::InPlace(_) => self.stats.in_place += 1,
-                FrameData::Copied => self.stats.copied += 1,
-            }
-            return Ok(Some(Frame {
-                number,
-                descriptor,
-                extra,
-                data,
-                missed,
-                discontinuity: std::mem::take(&mut self.discontinuity) | std::mem::take(&mut self.want_newest),
-            }));
-        }
-        // All were overwritten meanwhile, or are damaged: a frame that is announced is never readable only later.
-        // Saturating: a damaged head may be any number.
-        self.stats.missed = self.stats.missed.saturating_add(head - self.position);
-        self.discontinuity = true;
-        self.position = head;
-        attachment.set_position(head);
-        Ok(None)
-    }
-
-    /// Gets one frame: in place where this reader may hold one more, under a pin and copied where it may not, and
-    /// without a pin where it may have none.
-    fn get(
-        &self,
-        attachment: &Arc<Attachment>,
-        place: Place,
-        target: &mut dyn CopyTarget,
-        limits: ReadLimits,
-    ) -> Result<Option<(Described, FrameData)>, Error> {
-        let allowance = attachment.allowance();
-        let held = attachment.held();
-        if held < limits.max_held && held + 1 >= allowance {
-            attachment.ask_for_more(allowance);
-        }
-        // The last pin of the allowance is for copying.
-        let pinned = (held < allowance).then(|| attachment.pin(place));
-        // Lowered meanwhile: then the pin was not this reader's to take, and is given back.
-        let pinned = pinned.filter(|_| attachment.held() <= attachment.allowance());
-        let mut target = Watched { target, failed: None };
-        let got = match pinned {
-            Some(None) => None,
-            Some(Some((frame, described))) if held < limits.max_held.min(allowance - 1) => {
-                Some((described, FrameData::InPlace(frame)))
-            }
-            Some(Some((frame, described))) => target.prepare(frame.as_ref().len()).map(|room| {
-                room.copy_from_slice(frame.as_ref());
-                (described, FrameData::Copied)
-            }),
-            None => attachment
-                .copy_unpinned(place, &mut target)
-                .map(|described| (described, FrameData::Copied)),
-        };
-        match target.failed {
-            // Not the frame's fault: it would be missed without a word.
-            Some(size) => Err(Error::NoRoom {
-                channel: self.name.to_string(),
-                size,
-            }),
-            None => Ok(got),
         }
     }
 
@@ -496,6 +423,9 @@ impl Reader {
         let segment = &attachment.segment;
         let live = segment.control.live();
         let follows = matches!(self.place, Whereabouts::Between(..)) && segment.fixed.first_number > self.position;
+        if !follows || !self.events.follow(&attachment) {
+            self.events = EventQueue::of_newcomer(&attachment);
+        }
         if self.segment_id.is_some_and(|former| former != segment.identity) {
             self.stats.reconnects += 1;
         }
@@ -522,18 +452,22 @@ impl Reader {
         self.checked = Instant::now();
         // Only now: a lossless writer waits for that, and finds the reader in the new segment then.
         self.leave_former(seat_state::MOVED);
-        self.place = Whereabouts::At(Arc::new(attachment));
+        let attachment = Arc::new(attachment);
+        *self.shared.attachment() = Some(Arc::clone(&attachment));
+        self.place = Whereabouts::At(attachment);
         Ok(true)
     }
 
     /// Says in the superseded segment, if there is one, that this reader takes no more frames there.
     fn leave_former(&mut self, how: u32) {
+        self.shared.attachment().take();
         if let Whereabouts::Between(_, former) = std::mem::replace(&mut self.place, Whereabouts::Nowhere) {
             former.leave(how);
         }
     }
 
     fn go_away(&mut self, attachment: &Arc<Attachment>, how: u32) {
+        self.shared.attachment().take();
         attachment.leave(how);
         self.place = Whereabouts::Nowhere;
     }
@@ -541,6 +475,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
+        self.shared.attachment().take();
         if let Whereabouts::At(attachment) | Whereabouts::Between(_, attachment) = &self.place {
             attachment.leave(seat_state::LEFT);
         }

@@ -1,0 +1,231 @@
+//! Which frame comes next, and how it is got.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{CopyTarget, Frame, FrameData, Next, ReadLimits, Reader};
+use crate::{
+    Error,
+    attach::{Attachment, Described, Place},
+    layout::RING,
+};
+
+/// A number that no frame ever gets to.
+const MAX_NUMBER: u64 = u64::MAX >> 8;
+/// How long a frame that can be decoded alone is waited for before the writer is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Where a compressed stream can be gone into.
+#[derive(Debug, Default)]
+pub(super) struct Sync {
+    /// What came last is not there to decode the next frame with.
+    lost: bool,
+    /// Frames that were given up since the last one given.
+    skipped: u64,
+    /// When the writer was asked for a frame that can be decoded alone.
+    asked: Option<Instant>,
+}
+
+/// A target of which one wants to know whether it had no room.
+struct Watched<'a> {
+    target: &'a mut dyn CopyTarget,
+    failed: Option<usize>,
+}
+
+impl CopyTarget for Watched<'_> {
+    fn prepare(&mut self, size: usize) -> Option<&mut [u8]> {
+        let room = self.target.prepare(size).filter(|room| room.len() == size);
+        if room.is_none() {
+            self.failed = Some(size);
+        }
+        room
+    }
+}
+
+impl Reader {
+    /// Takes what comes next of frames up to `newest` and events up to `event_head`: the oldest frame that is wanted and
+    /// there, and before it the events from before it. Where the stream `ends` then, no event from behind the end.
+    pub(super) fn take(
+        &mut self,
+        attachment: &Arc<Attachment>,
+        newest: u64,
+        event_head: u64,
+        ends: bool,
+        target: &mut dyn CopyTarget,
+        limits: ReadLimits,
+    ) -> Result<Option<Next>, Error> {
+        // The ring has the lower 56 bits of a number: only a damaged head has more.
+        let newest = newest.min(MAX_NUMBER);
+        // A position beyond the head can only come of a damaged head: it is given up.
+        if self.position > newest && newest != 0 && !ends {
+            self.want_newest = true;
+            self.position = newest - 1;
+        }
+        loop {
+            let events_missed = self.events.look(attachment, event_head);
+            self.stats.events_missed = self.stats.events_missed.saturating_add(events_missed);
+            let first = self.first_wanted(newest, limits);
+            let event = self.events.next_after(ends.then_some(self.eos_seen));
+            // One that came after the newest frame was looked at may be of a later frame.
+            if event.is_some_and(|after| first.map_or(after <= newest, |first| after < first)) {
+                return Ok(self.events.take().map(Next::Event));
+            }
+            let Some(first) = first else {
+                return Ok(None);
+            };
+            // Frames behind the event come after it.
+            let last = event.map_or(newest, |after| after.min(newest));
+            if let Some(frame) = self.take_between(attachment, first, last, target, limits)? {
+                return Ok(Some(Next::Frame(frame)));
+            }
+            if last == newest {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Number of the next frame that is wanted, as far as the limits say.
+    fn first_wanted(&self, newest: u64, limits: ReadLimits) -> Option<u64> {
+        if newest <= self.position {
+            return None;
+        }
+        if self.want_newest || limits.max_behind == 1 {
+            return Some(newest);
+        }
+        Some((self.position + 1).max(newest.saturating_sub(limits.reach()) + 1))
+    }
+
+    /// Takes the first frame from `first` to `last` that is there, and can be decoded with what came before it.
+    fn take_between(
+        &mut self,
+        attachment: &Arc<Attachment>,
+        first: u64,
+        last: u64,
+        target: &mut dyn CopyTarget,
+        limits: ReadLimits,
+    ) -> Result<Option<Frame>, Error> {
+        let mut number = first;
+        // Behind this one a frame that can be decoded alone is looked for: whoever comes begins with an older one than the
+        // newest if need be, but with none that it has had, or that is too old for its limits.
+        let had = if self.newly_attached { 0 } else { self.position };
+        let mut behind = had.max(last.saturating_sub(limits.reach()));
+        while number <= last {
+            let Some(place) = attachment.find(number) else {
+                number += 1;
+                continue;
+            };
+            let continues = number == self.position + 1 && !self.newly_attached && !self.want_newest && !self.sync.lost;
+            if !continues && attachment.is_delta(place) {
+                let Some(key) = newest_key(attachment, behind, last) else {
+                    self.sync.lost = true;
+                    self.ask_for_key_unit(attachment);
+                    break;
+                };
+                (number, behind) = (key, key);
+                continue;
+            }
+            let Some((Described { descriptor, extra }, data)) = self.get(attachment, place, target, limits)? else {
+                number += 1;
+                continue;
+            };
+            let skipped = self.missed_up_to(number - 1).saturating_add(self.sync.skipped);
+            self.newly_attached = false;
+            self.sync = Sync::default();
+            self.position = number;
+            attachment.set_position(number);
+            self.stats.received += 1;
+            match data {
+                FrameData::InPlace(_) => self.stats.in_place += 1,
+                FrameData::Copied => self.stats.copied += 1,
+            }
+            return Ok(Some(Frame {
+                number,
+                descriptor,
+                extra,
+                data,
+                missed: skipped,
+                discontinuity: std::mem::take(&mut self.discontinuity) | std::mem::take(&mut self.want_newest),
+            }));
+        }
+        // All were overwritten meanwhile, or are damaged, or cannot be decoded: a frame that is announced is never readable
+        // only later.
+        self.sync.skipped = self.sync.skipped.saturating_add(self.missed_up_to(last));
+        self.sync.lost = true;
+        self.discontinuity = true;
+        self.position = last;
+        attachment.set_position(last);
+        Ok(None)
+    }
+
+    /// Counts the frames behind the last one given, up to `number`, as missed. What was there before this reader came, or was
+    /// told to look at the newest, is not.
+    fn missed_up_to(&mut self, number: u64) -> u64 {
+        if self.want_newest || self.newly_attached {
+            return 0;
+        }
+        let missed = number.saturating_sub(self.position);
+        // Saturating: a damaged head may be any number.
+        self.stats.missed = self.stats.missed.saturating_add(missed);
+        missed
+    }
+
+    fn ask_for_key_unit(&mut self, attachment: &Attachment) {
+        if self.sync.asked.is_none_or(|asked| asked.elapsed() >= ASK_AGAIN) && attachment.request_key_unit() {
+            self.sync.asked = Some(Instant::now());
+        }
+    }
+
+    /// Gets one frame: in place where this reader may hold one more, under a pin and copied where it may not, and
+    /// without a pin where it may have none.
+    fn get(
+        &self,
+        attachment: &Arc<Attachment>,
+        place: Place,
+        target: &mut dyn CopyTarget,
+        limits: ReadLimits,
+    ) -> Result<Option<(Described, FrameData)>, Error> {
+        let allowance = attachment.allowance();
+        let held = attachment.held();
+        if held < limits.max_held && held + 1 >= allowance {
+            attachment.ask_for_more(allowance);
+        }
+        // The last pin of the allowance is for copying.
+        let pinned = (held < allowance).then(|| attachment.pin(place));
+        // Lowered meanwhile: then the pin was not this reader's to take, and is given back.
+        let pinned = pinned.filter(|_| attachment.held() <= attachment.allowance());
+        let mut target = Watched { target, failed: None };
+        let got = match pinned {
+            Some(None) => None,
+            Some(Some((frame, described))) if held < limits.max_held.min(allowance - 1) => {
+                Some((described, FrameData::InPlace(frame)))
+            }
+            Some(Some((frame, described))) => target.prepare(frame.as_ref().len()).map(|room| {
+                room.copy_from_slice(frame.as_ref());
+                (described, FrameData::Copied)
+            }),
+            None => attachment
+                .copy_unpinned(place, &mut target)
+                .map(|described| (described, FrameData::Copied)),
+        };
+        match target.failed {
+            // Not the frame's fault: it would be missed without a word.
+            Some(size) => Err(Error::NoRoom {
+                channel: self.name.to_string(),
+                size,
+            }),
+            None => Ok(got),
+        }
+    }
+}
+
+/// Number of the newest frame behind `behind`, up to `last`, that can be decoded without those before it.
+fn newest_key(attachment: &Attachment, behind: u64, last: u64) -> Option<u64> {
+    let oldest = (behind + 1).max(last.saturating_sub(RING - 1));
+    (oldest..=last).rev().find(|number| {
+        attachment
+            .find(*number)
+            .is_some_and(|place| !attachment.is_delta(place))
+    })
+}
