@@ -262,9 +262,9 @@ impl Attachment {
         number == place.number && descriptor.is_delta()
     }
 
-    /// Asks the writer for a frame that can be decoded without those before it; `false` without a seat.
+    /// Asks the writer for a frame that can be decoded without those before it; `false` where it does not hear that.
     pub(crate) fn request_key_unit(&self) -> bool {
-        let Some(seated) = self.own_seat() else {
+        let Some(seated) = self.heard_seat() else {
             return false;
         };
         // Relaxed: a count of its own; the bell makes the writer look.
@@ -274,9 +274,9 @@ impl Attachment {
         true
     }
 
-    /// Puts a letter into the mailbox; `false` where there is none, or no room for it.
+    /// Puts a letter into the mailbox; `false` where there is none, or no room for it, or nobody reads it any more.
     pub(crate) fn send_mail(&self, letter: &[u8]) -> bool {
-        let Some(seated) = self.own_seat().filter(|_| letter.len() <= MAIL_ROOM) else {
+        let Some(seated) = self.heard_seat().filter(|_| letter.len() <= MAIL_ROOM) else {
             return false;
         };
         let index = seated.seat.index;
@@ -292,6 +292,14 @@ impl Attachment {
         drop(letters);
         self.segment.ring_bell(Word::Writer);
         true
+    }
+
+    /// The seat, while the writer hears what its owner asks for: not in a segment that is over.
+    fn heard_seat(&self) -> Option<&Seated> {
+        // Relaxed: what is asked for in the last moment is perhaps not heard either.
+        let state = self.segment.control.live().state.load(Ordering::Relaxed);
+        self.own_seat()
+            .filter(|_| state & (state::SUPERSEDED | state::CLOSED) == 0)
     }
 
     /// The seat, unless it is that of the process that this one was forked from.

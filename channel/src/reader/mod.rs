@@ -216,13 +216,14 @@ impl ReaderHandle {
     }
 
     /// Asks the writer for a frame that can be decoded without those before it. `false` when there is no writer, or this
-    /// reader may only look.
+    /// reader may only look, or has not come to the segment yet that frames go to now.
     pub fn request_key_unit(&self) -> bool {
         self.0.attachment().as_ref().is_some_and(|at| at.request_key_unit())
     }
 
-    /// Sends the writer a letter, of [`MAIL_ROOM`](crate::MAIL_ROOM) bytes at most. `false` when that takes none, the letter
-    /// is too large, or this reader may only look. Of letters sent faster than the writer reads them some get lost.
+    /// Sends the writer a letter, of [`MAIL_ROOM`](crate::MAIL_ROOM) bytes at most. `false` as for
+    /// [`request_key_unit`](Self::request_key_unit), and when the writer takes no letters or this one is too large. Of letters
+    /// sent faster than the writer reads them the newest get there, and none of a reader that has gone meanwhile.
     pub fn send_mail(&self, letter: &[u8]) -> bool {
         self.0.attachment().as_ref().is_some_and(|at| at.send_mail(letter))
     }
