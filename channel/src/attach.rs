@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use crate::{
     ChannelName, Error,
     files::{self, Identity},
-    layout::{self, EVICTED, FIRST_SEAT_BYTE, FrameDescriptor, MAIL_ROOM, SEATS, seat_state, state},
+    layout::{self, EVICTED, FIRST_SEAT_BYTE, FrameDescriptor, MAIL_ROOM, SEATS, flags, seat_state, state},
     pins::PinCounts,
     segment::{self, Access, Segment},
     semaphore::{ControlFile, Taken},
@@ -44,6 +44,8 @@ pub(crate) struct Attachment {
     pub(crate) eos_then: u32,
     /// Number of the newest event, looked at after the head.
     pub(crate) events_then: u64,
+    /// No frame behind this one goes away before this reader has taken any, as far as that is promised: 0 where it is not.
+    pub(crate) kept_behind: u64,
     /// `None`: an observer.
     seated: Option<Seated>,
 }
@@ -147,6 +149,7 @@ impl Attachment {
             head_then,
             eos_then,
             events_then: segment.control.live().event_head.load(Ordering::Acquire),
+            kept_behind: 0,
             segment: Arc::new(segment),
             seated: None,
         }
@@ -171,8 +174,12 @@ impl Attachment {
         seat.ticket.store(ticket, Ordering::Relaxed);
         shared.ticket.store(ticket, Ordering::Release);
         shared.pins.store(0, Ordering::Release);
-        // The newest frame is this reader's first, so a lossless writer keeps it.
-        shared.position.store(head.saturating_sub(1), Ordering::Release);
+        // The newest frame is this reader's first, or of a compressed stream one before it. A lossless writer keeps what is
+        // behind this; more than it retains may be gone already.
+        let is_lossless = segment.fixed.flags & flags::LOSSLESS != 0;
+        let retain = if is_lossless { segment.fixed.retain.max(1) } else { 1 };
+        let kept_behind = head.saturating_sub(retain.into());
+        shared.position.store(kept_behind, Ordering::Release);
         shared.pid.store(std::process::id(), Ordering::Relaxed);
         // This owner has asked for nothing yet.
         shared.key_requests.store(0, Ordering::Relaxed);
@@ -184,6 +191,7 @@ impl Attachment {
             head_then: head,
             eos_then,
             events_then,
+            kept_behind: if is_lossless { kept_behind } else { 0 },
             segment: Arc::new(segment),
             seated: Some(Seated {
                 seat,

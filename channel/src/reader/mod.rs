@@ -11,7 +11,10 @@ use std::{
 };
 
 pub use self::events::Event;
-use self::{events::EventQueue, frames::Sync};
+use self::{
+    events::EventQueue,
+    frames::{Look, Sync},
+};
 use crate::{
     ChannelName, Error, PinnedFrame,
     attach::{Attachment, HeldSeat, Observing},
@@ -91,7 +94,7 @@ pub enum FrameData {
 /// A frame of the channel.
 #[derive(Debug)]
 pub struct Frame {
-    /// Its number in the channel, growing by one.
+    /// Its number in the channel, growing by one, and by more where the writer lost some.
     pub number: u64,
     /// What goes with it.
     pub descriptor: FrameDescriptor,
@@ -306,7 +309,7 @@ impl Reader {
         self.stats
     }
 
-    /// Gives the newest frame next, whatever lies between.
+    /// Gives the newest frame next, whatever lies between; of a compressed stream the newest that can be decoded alone.
     pub fn seek_newest(&mut self) {
         self.want_newest = true;
     }
@@ -367,12 +370,18 @@ impl Reader {
             }
             // What comes after an end is not given before it.
             let end = (eos != self.eos_seen).then(|| live.eos_number.load(Ordering::Acquire));
-            let newest = end.map_or(head, |end| end.min(head));
-            if let Some(next) = self.take(&attachment, newest, event_head, end.is_some(), target, limits)? {
+            let look = Look {
+                newest: end.map_or(head, |end| end.min(head)),
+                event_head,
+                ends: end.is_some(),
+                eos_count: eos,
+            };
+            if let Some(next) = self.take(&attachment, look, target, limits)? {
                 return Ok(next);
             }
             if end.is_some() {
                 self.eos_seen = eos;
+                self.sync.begins_anew();
                 return Ok(Next::EndOfStream);
             }
             if state & state::CLOSED != 0 {
@@ -390,6 +399,7 @@ impl Reader {
                 if !attachment.segment.has_writer()
                     && live.state.load(Ordering::Acquire) & (state::SUPERSEDED | state::CLOSED) == 0
                     && live.head.load(Ordering::Acquire) == head
+                    && live.event_head.load(Ordering::Acquire) == event_head
                     && live.eos_count.load(Ordering::Acquire) == eos
                 {
                     self.go_away(&attachment, seat_state::LEFT);
@@ -424,9 +434,6 @@ impl Reader {
         let segment = &attachment.segment;
         let live = segment.control.live();
         let follows = matches!(self.place, Whereabouts::Between(..)) && segment.fixed.first_number > self.position;
-        if !follows || !self.events.follow(&attachment) {
-            self.events = EventQueue::of_newcomer(&attachment);
-        }
         if self.segment_id.is_some_and(|former| former != segment.identity) {
             self.stats.reconnects += 1;
         }
@@ -441,6 +448,13 @@ impl Reader {
             // Only what ended in this segment is news; the count begins at 0 in each.
             self.eos_seen = 0;
             attachment.set_position(self.position.max(segment.fixed.first_number.saturating_sub(1)));
+            if self.caps != segment.caps || self.stats.writer_pid != segment.fixed.writer_pid {
+                self.sync.begins_anew();
+            }
+        }
+        self.sync.ask_at_once();
+        if !follows || !self.events.follow(&attachment) {
+            self.events = EventQueue::of_newcomer(&attachment);
         }
         self.discontinuity = true;
         self.segment_id = Some(segment.identity);
