@@ -16,7 +16,9 @@
 use gst::glib;
 
 mod caps;
+mod codec;
 mod error;
+mod events;
 mod frame;
 mod memory;
 mod metas;

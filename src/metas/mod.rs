@@ -4,26 +4,25 @@
 //! frame and that other programs can use; where the planes lie is in the frame's descriptor.
 
 mod raw;
-mod text;
 
-use std::{collections::HashSet, ops::ControlFlow};
+use std::ops::ControlFlow;
 
-use gst::{MetaRef, ReferenceTimestampMeta, meta::CustomMeta, prelude::*};
+use gst::{MetaRef, ReferenceTimestampMeta, meta::CustomMeta};
 use gst_video::{
     ValidVideoTimeCode, VideoCropMeta, VideoInfo, VideoRegionOfInterestMeta, VideoTimeCodeFlags, VideoTimeCodeMeta,
 };
 use rsshm_channel::EXTRA_ROOM;
 
-use crate::caps::is_system_memory;
+use crate::{
+    caps::is_system_memory,
+    codec::{Bytes, MAX_NAME, Names, put_structure, put_text},
+};
 
 /// Names the mark on a buffer that would have been a slot, had there been one. It is for this process only.
 pub(crate) const NO_SLOT_META: &str = "RsShmNoSlotMeta";
 
 /// Records that a frame has at most.
 const MAX_RECORDS: usize = 128;
-
-/// Names that a reader lets a writer bring along. GStreamer keeps each for as long as the program runs.
-const MAX_NAMES: usize = 4096;
 
 /// What a record is of.
 mod kind {
@@ -104,7 +103,7 @@ fn encode_region(region: &MetaRef<VideoRegionOfInterestMeta>, to: &mut Vec<u8>, 
     to.extend(region.id().to_ne_bytes());
     to.extend(region.parent_id().to_ne_bytes());
     let name = if raw::has_type(region) { region.roi_type() } else { "" };
-    put_text(to, Some(name).filter(|name| name.len() <= text::MAX_NAME)?)?;
+    put_text(to, Some(name).filter(|name| name.len() <= MAX_NAME)?)?;
     for param in region.params() {
         // The region is worth something without it.
         let begin = to.len();
@@ -160,44 +159,6 @@ fn put_rect(to: &mut Vec<u8>, (x, y, width, height): (u32, u32, u32, u32)) {
     }
 }
 
-/// Appends the length of a text, and the text; `None` when there is no room for it anyway.
-fn put_text(to: &mut Vec<u8>, text: &str) -> Option<()> {
-    let size = u16::try_from(text.len()).ok().filter(|_| text.len() <= EXTRA_ROOM)?;
-    to.extend(size.to_ne_bytes());
-    to.extend(text.as_bytes());
-    Some(())
-}
-
-/// Appends a structure as text; `None` when it is one that no reader would take.
-fn put_structure(to: &mut Vec<u8>, structure: &gst::StructureRef) -> Option<()> {
-    // The text says the same; but that of a buffer is large, and would be made for nothing.
-    if !structure.iter().all(|(_, value)| is_plain_type(value.type_())) {
-        return None;
-    }
-    let text = structure.to_string();
-    text::is_plain(&text, |_| true).then_some(())?;
-    put_text(to, &text)
-}
-
-fn is_plain_type(kind: gst::glib::Type) -> bool {
-    [
-        bool::static_type(),
-        i32::static_type(),
-        u32::static_type(),
-        i64::static_type(),
-        u64::static_type(),
-        f32::static_type(),
-        f64::static_type(),
-        u8::static_type(),
-        String::static_type(),
-        gst::Fraction::static_type(),
-        gst::Bitmask::static_type(),
-        gst::Array::static_type(),
-        gst::List::static_type(),
-    ]
-    .contains(&kind)
-}
-
 /// Whether the rectangle lies in the picture: who crops does not ask again.
 fn is_inside((x, y, width, height): (u32, u32, u32, u32), info: Option<&VideoInfo>) -> bool {
     let ends_inside = |from: u32, size: u32, whole: u32| from.checked_add(size).is_some_and(|end| end <= whole);
@@ -207,8 +168,7 @@ fn is_inside((x, y, width, height): (u32, u32, u32, u32), info: Option<&VideoInf
 /// Reads what [`encode`] wrote, or what anybody else did.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
-    /// The names that have come so far.
-    names: HashSet<Box<str>>,
+    names: Names,
 }
 
 impl Decoder {
@@ -240,13 +200,13 @@ impl Decoder {
     fn region(&mut self, mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
         let rect = record.rect()?;
         let (id, parent) = (record.i32()?, record.i32()?);
-        let name = record.text().filter(|name| name.len() <= text::MAX_NAME)?;
-        if !admit(&mut self.names, name) {
+        let name = record.text().filter(|name| name.len() <= MAX_NAME)?;
+        if !self.names.admit(name) {
             return None;
         }
         let mut params = Vec::new();
         while !record.0.is_empty() {
-            params.push(self.structure(record.text()?)?);
+            params.push(self.names.structure(record.text()?)?);
         }
         let mut meta = VideoRegionOfInterestMeta::add(buffer, name, rect);
         meta.set_id(id);
@@ -260,7 +220,7 @@ impl Decoder {
     fn reference(&mut self, mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
         let timestamp = gst::ClockTime::try_from(record.u64()?).ok()?;
         let duration = gst::ClockTime::try_from(record.u64()?).ok();
-        let structure = self.structure(record.text()?)?;
+        let structure = self.names.structure(record.text()?)?;
         let caps = gst::Caps::builder_full().structure(structure).build();
         if !caps.is_fixed() {
             return None;
@@ -276,7 +236,7 @@ impl Decoder {
         if !CustomMeta::is_registered(name) {
             return Some(());
         }
-        let structure = self.structure(text)?;
+        let structure = self.names.structure(text)?;
         let mut meta = CustomMeta::add(buffer, name).ok()?;
         let to = meta.mut_structure();
         for (field, value) in structure.iter() {
@@ -284,18 +244,6 @@ impl Decoder {
         }
         Some(())
     }
-
-    fn structure(&mut self, text: &str) -> Option<gst::Structure> {
-        if !text::is_plain(text, |name| admit(&mut self.names, name)) {
-            return None;
-        }
-        text.parse().ok()
-    }
-}
-
-/// Whether one more name may become known to this program for good.
-fn admit(names: &mut HashSet<Box<str>>, name: &str) -> bool {
-    names.contains(name) || (names.len() < MAX_NAMES && names.insert(name.into()))
 }
 
 fn crop(mut record: Bytes, info: Option<&VideoInfo>, buffer: &mut gst::BufferRef) -> Option<()> {
@@ -328,56 +276,6 @@ fn time_code(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
     );
     VideoTimeCodeMeta::add(buffer, &code.ok()?);
     Some(())
-}
-
-/// Bytes that are still to be read.
-struct Bytes<'a>(&'a [u8]);
-
-impl<'a> Bytes<'a> {
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (array, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*array)
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        self.array().map(u16::from_ne_bytes)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_ne_bytes)
-    }
-
-    fn i32(&mut self) -> Option<i32> {
-        self.array().map(i32::from_ne_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_ne_bytes)
-    }
-
-    fn rect(&mut self) -> Option<(u32, u32, u32, u32)> {
-        Some((self.u32()?, self.u32()?, self.u32()?, self.u32()?))
-    }
-
-    /// As many bytes as the next two say.
-    fn sized(&mut self) -> Option<&'a [u8]> {
-        let size = self.u16()?;
-        let (bytes, rest) = self.0.split_at_checked(size.into())?;
-        self.0 = rest;
-        Some(bytes)
-    }
-
-    /// A text that C code can have.
-    fn text(&mut self) -> Option<&'a str> {
-        self.sized()
-            .filter(|bytes| !bytes.contains(&0))
-            .and_then(|bytes| str::from_utf8(bytes).ok())
-    }
-
-    fn record(&mut self) -> Option<(u16, Bytes<'a>)> {
-        Some((self.u16()?, Bytes(self.sized()?)))
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 use gst_video::VideoFormat;
 use proptest::prelude::*;
 
+use gst::prelude::*;
+
 use super::*;
+use crate::codec::MAX_NAMES;
 
 const CUSTOM_META: &str = "RsShmTestMeta";
 

@@ -15,13 +15,13 @@
  */
 use std::sync::{
     Arc, LazyLock, Mutex, Once,
-    atomic::{AtomicBool, AtomicU32, Ordering},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
 use gst::{glib, prelude::*, subclass::prelude::*};
 use gst_base::{prelude::*, subclass::prelude::*};
 use gst_video::VideoInfo;
-use rsshm_channel::{Error, Format, FrameDescriptor, Writer};
+use rsshm_channel::{Error, Format, FrameDescriptor, NONE, Writer};
 
 use super::{
     monitor::Monitor,
@@ -30,7 +30,7 @@ use super::{
     publish::{Counts, Frame, Outcome},
 };
 use crate::{
-    caps, error, frame,
+    caps, error, events, frame,
     metas::{self, NO_SLOT_META},
     sync::lock,
     time, uri,
@@ -66,6 +66,9 @@ struct Stream {
     held_up: i64,
     /// Room for a frame's metas.
     extra: Vec<u8>,
+    events: events::Encoder,
+    /// The next frame does not continue those before it.
+    discont: bool,
 }
 
 impl Default for Stream {
@@ -76,6 +79,8 @@ impl Default for Stream {
             clock_offset: time::ClockOffset::default(),
             held_up: 0,
             extra: Vec::new(),
+            events: events::Encoder::default(),
+            discont: false,
         }
     }
 }
@@ -260,7 +265,54 @@ impl RsShmSink {
         let mut stream = lock(&self.stream);
         let origin = time::origin(self.obj().upcast_ref(), &mut stream.clock_offset);
         let origin = origin.map(|origin| origin.saturating_add(stream.held_up));
-        frame::describe(buffer, &stream.segment, origin)
+        let mut descriptor = frame::describe(buffer, &stream.segment, origin);
+        if stream.discont {
+            descriptor.flags |= gst::BufferFlags::DISCONT.bits();
+        }
+        descriptor
+    }
+
+    /// Tells readers of an event of the stream.
+    fn tell(&self, event: events::Carried) {
+        let (encoded, mut left_out) = match event {
+            events::Carried::No => return,
+            events::Carried::LeftOut => return self.count_left_out(&self.counts.events_left_out, 1),
+            events::Carried::Yes(encoded, left_out) => (encoded, left_out),
+        };
+        let Some(writer) = self.writer() else {
+            return;
+        };
+        if encoded.begins_stream {
+            writer.forget_events();
+        }
+        let time = {
+            let mut stream = lock(&self.stream);
+            let origin = time::origin(self.obj().upcast_ref(), &mut stream.clock_offset);
+            let origin = origin.map(|origin| origin.saturating_add(stream.held_up));
+            origin.map_or(NONE, |origin| {
+                time::to_absolute(encoded.time(), &stream.segment, origin)
+            })
+        };
+        if let Err(error) = writer.publish_event(encoded.at(time), encoded.place) {
+            gst::info!(CAT, imp = self, "{error}");
+            left_out += 1;
+        }
+        self.count_left_out(&self.counts.events_left_out, left_out);
+    }
+
+    /// Counts what does not travel, and says so the first time.
+    fn count_left_out(&self, counter: &AtomicU64, count: u64) {
+        if count > 0 && counter.fetch_add(count, Ordering::Relaxed) == 0 {
+            gst::element_imp_warning!(
+                self,
+                gst::StreamError::Encode,
+                (
+                    "channel {}: some of what goes with the frames is too much for the channel, or of a kind that it does \
+                     not take, and is left out; channel-stats counts it as metas-left-out and events-left-out",
+                    self.channel()
+                )
+            );
+        }
     }
 }
 
@@ -297,6 +349,7 @@ impl ObjectImpl for RsShmSink {
                 "perms" => settings.writer.perms = value.get().unwrap_or_default(),
                 "max-slots" => settings.writer.max_slots = value.get().unwrap_or_default(),
                 "lossless" => settings.writer.lossless = value.get().unwrap_or_default(),
+                "navigation" => settings.writer.takes_mail = value.get().unwrap_or_default(),
                 "wait-for-connection" => settings.wait_for_connection = value.get().unwrap_or_default(),
                 "sync" => settings.sync = value.get().unwrap_or_default(),
                 "ts-offset" => settings.ts_offset = value.get().unwrap_or_default(),
@@ -319,6 +372,7 @@ impl ObjectImpl for RsShmSink {
             "perms" => settings.writer.perms.to_value(),
             "max-slots" => settings.writer.max_slots.to_value(),
             "lossless" => settings.writer.lossless.to_value(),
+            "navigation" => settings.writer.takes_mail.to_value(),
             "wait-for-connection" => settings.wait_for_connection.to_value(),
             "sync" => settings.sync.to_value(),
             "ts-offset" => settings.ts_offset.to_value(),
@@ -489,6 +543,7 @@ impl BaseSinkImpl for RsShmSink {
                 if flush.resets_time() {
                     self.forget_held_up();
                 }
+                lock(&self.stream).discont = true;
                 self.parent_event(event)
             }
             gst::EventView::Eos(_) => {
@@ -500,7 +555,15 @@ impl BaseSinkImpl for RsShmSink {
                 }
                 handled
             }
-            _ => self.parent_event(event),
+            _ => {
+                let carried = lock(&self.stream).events.encode(&event);
+                // The base class waits here until the time of a gap is over.
+                let handled = self.parent_event(event);
+                if handled {
+                    self.tell(carried);
+                }
+                handled
+            }
         }
     }
 
@@ -511,9 +574,7 @@ impl BaseSinkImpl for RsShmSink {
             (stream.info.clone(), std::mem::take(&mut stream.extra))
         };
         let left_out = metas::encode(buffer, info.as_ref(), &mut extra);
-        if left_out > 0 {
-            self.tell_left_out(left_out);
-        }
+        self.count_left_out(&self.counts.metas_left_out, left_out);
         let rendered = self.render_with(&writer, buffer, &extra, info.as_ref());
         lock(&self.stream).extra = extra;
         rendered
@@ -543,25 +604,14 @@ impl RsShmSink {
                 Outcome::Interrupted
             };
             match outcome {
-                Outcome::Published | Outcome::Dropped => return Ok(gst::FlowSuccess::Ok),
+                Outcome::Published => {
+                    lock(&self.stream).discont = false;
+                    return Ok(gst::FlowSuccess::Ok);
+                }
+                Outcome::Dropped => return Ok(gst::FlowSuccess::Ok),
                 // Going to PAUSED: the frame waits there. Flushing: this returns so.
                 Outcome::Interrupted => self.obj().wait_preroll()?,
             };
-        }
-    }
-
-    /// Counts metas that do not travel, and says so the first time.
-    fn tell_left_out(&self, count: u64) {
-        if self.counts.metas_left_out.fetch_add(count, Ordering::Relaxed) == 0 {
-            gst::element_imp_warning!(
-                self,
-                gst::StreamError::Encode,
-                (
-                    "channel {}: some of what frames carry beside the picture is too much for the channel, or of a kind \
-                     that it does not take, and is left out; channel-stats counts it as metas-left-out",
-                    self.channel()
-                )
-            );
         }
     }
 }

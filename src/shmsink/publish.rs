@@ -18,6 +18,7 @@ pub(super) struct Counts {
     no_slot: AtomicU64,
     dropped: AtomicU64,
     pub(super) metas_left_out: AtomicU64,
+    pub(super) events_left_out: AtomicU64,
 }
 
 impl Counts {
@@ -29,6 +30,7 @@ impl Counts {
             &self.no_slot,
             &self.dropped,
             &self.metas_left_out,
+            &self.events_left_out,
         ] {
             count.store(0, Ordering::Relaxed);
         }
@@ -47,6 +49,7 @@ impl Counts {
             .field("copied-no-slot", no_slot)
             .field("frames-dropped", count(&self.dropped))
             .field("metas-left-out", count(&self.metas_left_out))
+            .field("events-left-out", count(&self.events_left_out))
             .field("slots", stats.slots)
             .field("slots-in-use", stats.slots_in_use)
             .field("bytes", stats.bytes)

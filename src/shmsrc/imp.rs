@@ -57,7 +57,8 @@ pub(super) struct Snapshot {
 pub struct RsShmSrc {
     pub(super) settings: Mutex<Settings>,
     stream: Mutex<Option<Stream>>,
-    interrupt: Mutex<Option<ReaderHandle>>,
+    /// For other threads than the streaming one.
+    pub(super) handle: Mutex<Option<ReaderHandle>>,
     pub(super) snapshot: Mutex<Snapshot>,
     pub(super) caps: Mutex<Option<gst::Caps>>,
     pub(super) downstream_takes_video_meta: AtomicBool,
@@ -96,6 +97,7 @@ impl RsShmSrc {
             .field("frames-copied", stats.copied)
             .field("frames-missed", stats.missed)
             .field("writer-pid", stats.writer_pid)
+            .field("events-missed", stats.events_missed)
             .field("reconnects", stats.reconnects)
             .build()
     }
@@ -203,7 +205,10 @@ impl ElementImpl for RsShmSrc {
 
     /// The base class flushes for a seek that is sent to the element itself, and only then finds that it cannot.
     fn send_event(&self, event: gst::Event) -> bool {
-        event.type_() != gst::EventType::Seek && self.parent_send_event(event)
+        match self.send_upstream(&event) {
+            Some(sent) => sent,
+            None => event.type_() != gst::EventType::Seek && self.parent_send_event(event),
+        }
     }
 }
 
@@ -213,7 +218,7 @@ impl BaseSrcImpl for RsShmSrc {
         let name = uri::channel_name(settings.channel.as_deref(), &self.obj().name())?;
         let channel = name.to_string();
         let reader = Reader::new(name, settings.reader);
-        *lock(&self.interrupt) = Some(reader.handle());
+        *lock(&self.handle) = Some(reader.handle());
         *lock(&self.snapshot) = Snapshot::default();
         *lock(&self.caps) = None;
         self.ask_no_allocation_without_caps();
@@ -222,7 +227,7 @@ impl BaseSrcImpl for RsShmSrc {
     }
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
-        *lock(&self.interrupt) = None;
+        *lock(&self.handle) = None;
         let stream = lock(&self.stream).take();
         drop(stream);
         let was_connected = std::mem::take(&mut lock(&self.snapshot).connected);
@@ -233,19 +238,26 @@ impl BaseSrcImpl for RsShmSrc {
     }
 
     fn unlock(&self) -> Result<(), gst::ErrorMessage> {
-        let interrupt = lock(&self.interrupt).clone();
-        if let Some(interrupt) = interrupt {
-            interrupt.interrupt();
+        let handle = lock(&self.handle).clone();
+        if let Some(handle) = handle {
+            handle.interrupt();
         }
         Ok(())
     }
 
     fn unlock_stop(&self) -> Result<(), gst::ErrorMessage> {
-        let interrupt = lock(&self.interrupt).clone();
-        if let Some(interrupt) = interrupt {
-            interrupt.resume();
+        let handle = lock(&self.handle).clone();
+        if let Some(handle) = handle {
+            handle.resume();
         }
         Ok(())
+    }
+
+    fn event(&self, event: &gst::Event) -> bool {
+        match self.send_upstream(event) {
+            Some(sent) => sent,
+            None => BaseSrcImplExt::parent_event(self, event),
+        }
     }
 
     fn is_seekable(&self) -> bool {

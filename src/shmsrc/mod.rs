@@ -1,5 +1,6 @@
 use gst::{glib, prelude::*};
 
+mod events;
 mod imp;
 mod properties;
 mod stream;

@@ -15,7 +15,7 @@ use super::{
     imp::{CAT, RsShmSrc},
     properties::StreamSettings,
 };
-use crate::{caps, error, frame, frame::Planes, metas, sync::lock, time};
+use crate::{caps, error, events, frame, frame::Planes, metas, sync::lock, time};
 
 /// After so long without a writer, a message says which channels there are.
 const HINT_AFTER: Duration = Duration::from_secs(3);
@@ -30,16 +30,19 @@ const MAX_LATENCY_NS: u64 = 60_000_000_000;
 /// What the streaming thread works with. It is taken out of its mutex for the length of a call, so that nothing is
 /// locked while that waits, notifies or negotiates.
 pub(super) struct Stream {
-    reader: Reader,
+    pub(super) reader: Reader,
     channel: String,
     /// The reader's generation that `info` is of.
     generation: Option<u64>,
     info: Option<VideoInfo>,
-    clock_offset: time::ClockOffset,
+    pub(super) clock_offset: time::ClockOffset,
     metas: metas::Decoder,
+    pub(super) events: events::Decoder,
+    /// A new segment goes out before the next buffer.
+    pub(super) segment_due: bool,
     waiting: Waiting,
     /// Frames from before this running time have no place in this pipeline.
-    earliest: i64,
+    pub(super) earliest: i64,
     /// The next frame is shown even if it is older than that.
     first: bool,
     /// Running time of the last frame.
@@ -58,6 +61,8 @@ impl Stream {
             info: None,
             clock_offset: time::ClockOffset::default(),
             metas: metas::Decoder::default(),
+            events: events::Decoder::default(),
+            segment_due: false,
             waiting: Waiting::start(),
             earliest: 0,
             first: true,
@@ -142,12 +147,17 @@ impl RsShmSrc {
                         )
                     );
                 }
-                Ok(Next::Event(_)) => {}
+                Ok(Next::Event(event)) => self.pass_on(stream, &event),
                 Ok(Next::Frame(frame)) => {
                     stream.ended = false;
                     self.follow_caps(stream)?;
                     let copied = copy.0.map(gst::buffer::MappedBuffer::into_buffer);
+                    let missed = frame.missed;
                     if let Some(buffer) = self.wrap(stream, frame, copied)? {
+                        if missed > 0 {
+                            self.post_qos(stream, &buffer);
+                        }
+                        stream.segment_due = false;
                         return Ok(buffer);
                     }
                 }

@@ -5,7 +5,7 @@
 //! numbers, booleans, strings, fractions, bit masks, and lists and arrays of these.
 
 /// The longest name of a structure, a field or a kind of region.
-pub(super) const MAX_NAME: usize = 128;
+pub(crate) const MAX_NAME: usize = 128;
 
 /// Lists in lists, at most.
 const MAX_DEPTH: u32 = 4;
@@ -16,7 +16,7 @@ const TYPES: [&str; 11] = [
 ];
 
 /// Whether `text` is a structure of plain values. `admit` is asked for each name in it.
-pub(super) fn is_plain(text: &str, mut admit: impl FnMut(&str) -> bool) -> bool {
+pub(crate) fn is_plain(text: &str, mut admit: impl FnMut(&str) -> bool) -> bool {
     let mut rest = Rest(text.as_bytes());
     let mut next_name = |rest: &mut Rest| {
         let name = rest.word()?;
