@@ -51,6 +51,12 @@ static ANSWER: LazyLock<gst::Caps> = LazyLock::new(|| {
     for name in OTHERS {
         caps.merge_structure(gst::Structure::new_empty(name));
     }
+    // Last, so that nobody sends single fields who can send whole frames.
+    let fields = gst_video::VideoCapsBuilder::new()
+        .features([gst_video::CAPS_FEATURE_FORMAT_INTERLACED])
+        .format_list(VideoFormat::iter_raw())
+        .field("interlace-mode", "alternate");
+    caps.merge(fields.build());
     // It lives as long as the program: no news for who looks for leaks.
     caps.make_mut().mark_may_be_leaked();
     caps
@@ -74,7 +80,9 @@ pub(crate) fn answer(filter: Option<&gst::Caps>) -> gst::Caps {
             } else {
                 features.to_owned()
             };
-            is_system_memory(&features).then(|| (structure.to_owned(), features))
+            not_carried(&features)
+                .is_none()
+                .then(|| (structure.to_owned(), features))
         })
         .collect();
     let mut caps = ANSWER.intersect_with_mode(&filter, gst::CapsIntersectMode::First);
@@ -82,8 +90,12 @@ pub(crate) fn answer(filter: Option<&gst::Caps>) -> gst::Caps {
     caps
 }
 
-pub(crate) fn is_system_memory(features: &gst::CapsFeaturesRef) -> bool {
-    features.is_equal(&gst::CAPS_FEATURES_MEMORY_SYSTEM_MEMORY)
+/// The first of the features that cannot be carried. What lies in system memory can, whole frames and single fields.
+fn not_carried(features: &gst::CapsFeaturesRef) -> Option<&str> {
+    features
+        .iter()
+        .map(|feature| feature.as_str())
+        .find(|feature| !["memory:SystemMemory", "format:Interlaced"].contains(feature))
 }
 
 /// Why caps cannot be carried, as a sentence that says what to do; `None` when they can.
@@ -91,22 +103,50 @@ pub(crate) fn refusal(caps: &gst::CapsRef) -> Option<String> {
     if !caps.is_fixed() {
         return Some(format!("caps are not fixed: {caps}"));
     }
-    let features = caps.features(0).filter(|features| !is_system_memory(features))?;
-    let name = features.to_string();
-    let remedy = if name.contains("GLMemory") {
-        "put gldownload before this element"
-    } else if name.contains("CUDAMemory") {
-        "put cudadownload before this element"
-    } else if name.contains("VAMemory") || name.contains("VASurface") {
-        "put vapostproc before this element"
-    } else if name.contains("DMABuf") {
-        "put vapostproc, glupload ! gldownload, or \"video/x-raw\" as a caps filter before this element"
-    } else if name.contains("D3D") || name.contains("NVMM") || name.contains("memory:") {
-        "put the element that downloads it to system memory before this element"
-    } else {
-        "put an element that resolves it before this element"
+    let separated = |structure: &gst::StructureRef| {
+        structure.name() == "video/x-raw" && structure.get("multiview-mode") == Ok("separated")
     };
-    Some(format!("only system memory is shared, not {name}: {remedy}"))
+    if caps.structure(0).is_some_and(separated) {
+        return Some(
+            "views in memories of their own (multiview-mode=separated) are not shared: put \
+             glviewconvert output-mode-override=side-by-side ! gldownload before this element"
+                .to_owned(),
+        );
+    }
+    caps.features(0).and_then(not_carried).map(refusal_of)
+}
+
+/// The sentence for a feature that is not carried.
+fn refusal_of(feature: &str) -> String {
+    let remedy = match feature {
+        "memory:GLMemory" => "put gldownload before this element",
+        "memory:CUDAMemory" => "put cudadownload before this element",
+        "memory:VAMemory" | "memory:VASurface" => "put vapostproc before this element",
+        "memory:DMABuf" => {
+            "put vapostproc, glupload ! gldownload, or \"video/x-raw\" as a caps filter before this element"
+        }
+        "meta:GstVideoOverlayComposition" => {
+            return format!(
+                "overlays are shared only where they are drawn into the picture: take {feature} out of the caps filter \
+                 before this element, and the element that makes them draws them, or put \
+                 glupload ! gloverlaycompositor ! gldownload there"
+            );
+        }
+        _ if feature.starts_with("memory:") => "put the element that downloads it to system memory before this element",
+        _ if feature.starts_with("meta:") => {
+            return format!(
+                "what {feature} stands for is not shared: put the element that makes use of it, or a caps filter without \
+                 it, before this element"
+            );
+        }
+        _ => {
+            return format!(
+                "the caps feature {feature} is not known here: put the element that resolves it, or a caps filter \
+                 without it, before this element"
+            );
+        }
+    };
+    format!("only system memory is shared, not {feature}: {remedy}")
 }
 
 /// Why an upstream that offers `filter` alone cannot be served; `None` when it can.
@@ -114,9 +154,7 @@ pub(crate) fn refusal_of_offer(filter: &gst::CapsRef) -> Option<String> {
     if filter.is_any() || filter.is_empty() || !answer(Some(&filter.to_owned())).is_empty() {
         return None;
     }
-    let features = filter.features(0)?.to_owned();
-    let offer = gst::Caps::builder("video/x-raw").features(features.iter()).build();
-    refusal(&offer)
+    filter.features(0).and_then(not_carried).map(refusal_of)
 }
 
 /// The caps that a segment's text names, which may be anything.

@@ -13,10 +13,7 @@ use gst_video::{
 };
 use rsshm_channel::EXTRA_ROOM;
 
-use crate::{
-    caps::is_system_memory,
-    codec::{Bytes, MAX_NAME, Names, put_structure, put_text},
-};
+use crate::codec::{Bytes, MAX_NAME, Names, put_structure, put_text};
 
 /// Names the mark on a buffer that would have been a slot, had there been one. It is for this process only.
 pub(crate) const NO_SLOT_META: &str = "RsShmNoSlotMeta";
@@ -119,7 +116,9 @@ fn encode_reference(meta: &MetaRef<ReferenceTimestampMeta>, to: &mut Vec<u8>) ->
     to.extend(raw::timestamp(meta)?.to_ne_bytes());
     to.extend(meta.duration().map_or(u64::MAX, |time| time.nseconds()).to_ne_bytes());
     let reference = meta.reference();
-    let plain = reference.is_fixed() && reference.features(0).is_none_or(is_system_memory);
+    let without_features =
+        |features: &gst::CapsFeaturesRef| features.is_equal(&gst::CAPS_FEATURES_MEMORY_SYSTEM_MEMORY);
+    let plain = reference.is_fixed() && reference.features(0).is_none_or(without_features);
     let structure = reference.structure(0).filter(|_| plain)?;
     put_structure(to, structure)
 }

@@ -56,6 +56,19 @@ struct Session {
     monitor: Monitor,
 }
 
+/// What upstream has learned of caps since the start.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Answer {
+    #[default]
+    None,
+    /// Why those that it asked about cannot be carried.
+    Refusal,
+    /// Some that it may send.
+    Offer,
+    /// Why those that it sent cannot be carried.
+    Error,
+}
+
 /// What the stream is now.
 struct Stream {
     segment: gst::FormattedSegment<gst::ClockTime>,
@@ -94,6 +107,7 @@ pub struct RsShmSink {
     stream: Mutex<Stream>,
     accepted: Arc<Accepted>,
     upstream_is_live: AtomicBool,
+    answer: Mutex<Answer>,
     num_clients: AtomicU32,
     pub(super) counts: Counts,
 }
@@ -191,6 +205,46 @@ impl RsShmSink {
         );
         if let Some(writer) = self.writer() {
             writer.set_latency_ns(latency);
+        }
+    }
+
+    /// Takes note of what upstream is told about caps that it asks about.
+    ///
+    /// Where it may send nothing of them, it says why, but only while upstream has no other answer: later it only tries
+    /// what is possible, and what it does send is looked at when it comes.
+    fn note_answer(&self, refusal: Option<&str>) {
+        let Some(refusal) = refusal else {
+            *lock(&self.answer) = Answer::Offer;
+            return;
+        };
+        gst::info!(CAT, imp = self, "{refusal}");
+        let before = {
+            let mut answer = lock(&self.answer);
+            let before = *answer;
+            if before == Answer::None {
+                *answer = Answer::Refusal;
+            }
+            before
+        };
+        if before == Answer::None {
+            gst::element_imp_warning!(self, gst::StreamError::Format, ("{refusal}"));
+        }
+    }
+
+    /// Says why caps that upstream sends cannot be carried. They are looked at here because they do not get further: the pad
+    /// asks whether they are accepted, as anybody may, and upstream is told no more than that they are not.
+    fn check_sent_caps(&self, event: &gst::EventRef) {
+        let gst::EventView::Caps(caps) = event.view() else {
+            return;
+        };
+        let Some(refusal) = caps::refusal(caps.caps()) else {
+            return;
+        };
+        gst::error!(CAT, imp = self, "{refusal}");
+        // It may be sent again with the next buffer.
+        let before = std::mem::replace(&mut *lock(&self.answer), Answer::Error);
+        if before != Answer::Error {
+            gst::element_imp_error!(self, gst::CoreError::Negotiation, ("{refusal}"), ["{}", caps.caps()]);
         }
     }
 
@@ -337,6 +391,16 @@ impl ObjectImpl for RsShmSink {
         self.parent_constructed();
         // The last sample would keep a slot for as long as the stream stands still.
         self.obj().set_enable_last_sample(false);
+        let weak = self.downgrade();
+        let probe = move |_: &gst::Pad, info: &mut gst::PadProbeInfo| {
+            if let (Some(event), Some(sink)) = (info.event(), weak.upgrade()) {
+                sink.check_sent_caps(event);
+            }
+            gst::PadProbeReturn::Ok
+        };
+        self.obj()
+            .sink_pad()
+            .add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, probe);
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
@@ -426,6 +490,7 @@ impl ElementImpl for RsShmSink {
         if transition == gst::StateChange::ReadyToPaused {
             // Running time begins anew.
             self.forget_held_up();
+            *lock(&self.answer) = Answer::None;
         }
         let changed = self.parent_change_state(transition);
         let ends = transition == gst::StateChange::ReadyToNull;
@@ -461,18 +526,12 @@ impl BaseSinkImpl for RsShmSink {
     }
 
     fn caps(&self, filter: Option<&gst::Caps>) -> Option<gst::Caps> {
-        if let Some(refusal) = filter.and_then(|filter| caps::refusal_of_offer(filter)) {
-            gst::warning!(CAT, imp = self, "{refusal}");
-            gst::element_imp_warning!(self, gst::StreamError::Format, ("{refusal}"));
-        }
+        let refusal = filter.and_then(|filter| caps::refusal_of_offer(filter));
+        self.note_answer(refusal.as_deref());
         Some(caps::answer(filter))
     }
 
     fn set_caps(&self, caps: &gst::Caps) -> Result<(), gst::LoggableError> {
-        if let Some(refusal) = caps::refusal(caps) {
-            gst::element_imp_error!(self, gst::CoreError::Negotiation, ("{refusal}"), ["{caps}"]);
-            return Err(gst::loggable_error!(CAT, "{refusal}"));
-        }
         let info = caps::raw_video(caps);
         let format = match &info {
             Some(info) => Format::fixed_size(caps.to_string(), info.size()),
@@ -493,11 +552,7 @@ impl BaseSinkImpl for RsShmSink {
         if let gst::QueryViewMut::AcceptCaps(accept) = query.view_mut() {
             // The base class would compare with the answer to an unfiltered CAPS query, which is a wish list.
             let refusal = caps::refusal(accept.caps());
-            if let Some(refusal) = &refusal {
-                // Caps that are refused here never get to set_caps(): this is the place to say why.
-                gst::warning!(CAT, imp = self, "{refusal}");
-                gst::element_imp_warning!(self, gst::StreamError::Format, ("{refusal}"));
-            }
+            self.note_answer(refusal.as_deref());
             accept.set_result(refusal.is_none());
             return true;
         }
