@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gst::{glib, prelude::*, subclass::prelude::*};
+use gst::{prelude::*, subclass::prelude::*};
 use gst_base::prelude::*;
 use gst_video::VideoInfo;
 use rsshm_channel::{CopyTarget, Frame, FrameData, Next, Reader};
@@ -15,7 +15,7 @@ use super::{
     imp::{CAT, RsShmSrc},
     properties::StreamSettings,
 };
-use crate::{caps, error, events, frame, frame::Planes, metas, sync::lock, time};
+use crate::{caps, error, events, frame, metas, planes::Planes, sync::lock, time};
 
 /// After so long without a writer, a message says which channels there are.
 const HINT_AFTER: Duration = Duration::from_secs(3);
@@ -383,18 +383,17 @@ impl RsShmSrc {
         planes: &Planes,
         info: &VideoInfo,
     ) -> Result<gst::Buffer, gst::FlowError> {
-        planes
-            .add_meta(buffer.make_mut(), info)
-            .map_err(|_| gst::FlowError::Error)?;
-        if self.downstream_takes_video_meta.load(Ordering::Relaxed) {
+        if self.downstream_takes_video_meta.load(Ordering::Relaxed) && planes.fit_whole_strides(info, buffer.size()) {
+            planes
+                .add_meta(buffer.make_mut(), info)
+                .map_err(|_| gst::FlowError::Error)?;
             return Ok(buffer);
         }
-        let copy = || -> Result<gst::Buffer, glib::BoolError> {
-            let mut copy = gst::Buffer::with_size(info.size())?;
-            let from = gst_video::VideoFrameRef::from_buffer_ref_readable(&buffer, info)?;
-            let mut to = gst_video::VideoFrameRef::from_buffer_ref_writable(copy.make_mut(), info)?;
-            from.copy(&mut to)?;
-            drop(to);
+        let copy = || -> Result<gst::Buffer, String> {
+            let mut copy = gst::Buffer::with_size(info.size()).map_err(|error| error.to_string())?;
+            let mut map = copy.make_mut().map_writable().map_err(|error| error.to_string())?;
+            planes.copy_packed(&buffer, info, &mut map)?;
+            drop(map);
             Ok(copy)
         };
         copy().map_err(|error| {
@@ -435,7 +434,13 @@ fn frame_duration(info: &VideoInfo) -> Option<gst::ClockTime> {
         u64::try_from(info.fps().numer()).ok()?,
         u64::try_from(info.fps().denom()).ok()?,
     );
-    gst::ClockTime::SECOND.mul_div_floor(denominator, numerator)
+    // Where each buffer is a field, the rate is that of two of them.
+    let buffers = if info.interlace_mode() == gst_video::VideoInterlaceMode::Alternate {
+        2
+    } else {
+        1
+    };
+    gst::ClockTime::SECOND.mul_div_floor(denominator, numerator.checked_mul(buffers)?)
 }
 
 fn present_channels() -> String {
