@@ -45,6 +45,8 @@ pub(super) struct Stream {
     pub(super) earliest: i64,
     /// The next frame is shown even if it is older than that.
     first: bool,
+    /// The next frame does not follow the one that was passed on last.
+    discont: bool,
     /// Running time of the last frame.
     last: i64,
     /// The writer's stream ended and none followed: that it goes away then is not a loss.
@@ -66,6 +68,7 @@ impl Stream {
             waiting: Waiting::start(),
             earliest: 0,
             first: true,
+            discont: false,
             last: 0,
             ended: false,
             observer_told: false,
@@ -151,6 +154,7 @@ impl RsShmSrc {
                 Ok(Next::Frame(frame)) => {
                     stream.ended = false;
                     self.follow_caps(stream)?;
+                    stream.discont |= frame.discontinuity || frame.missed > 0;
                     let copied = copy.0.map(gst::buffer::MappedBuffer::into_buffer);
                     let missed = frame.missed;
                     if let Some(buffer) = self.wrap(stream, frame, copied)? {
@@ -281,16 +285,6 @@ impl RsShmSrc {
             if self.obj().src_pad().pad_flags().contains(gst::PadFlags::FLUSHING) {
                 return Err(gst::FlowError::Flushing);
             }
-            gst::element_imp_error!(
-                self,
-                gst::CoreError::Negotiation,
-                (
-                    "downstream does not take what channel {} carries; put videoconvert after this element (or the decoder \
-                     it needs)",
-                    stream.channel
-                ),
-                ["{caps}"]
-            );
             return Err(gst::FlowError::NotNegotiated);
         }
         Ok(())
@@ -366,7 +360,7 @@ impl RsShmSrc {
             target.set_pts(time(pts));
             target.set_dts(time(dts));
         }
-        if frame.discontinuity || frame.missed > 0 || first {
+        if std::mem::take(&mut stream.discont) || first {
             target.set_flags(gst::BufferFlags::DISCONT);
         }
         stream.first = false;
