@@ -71,6 +71,19 @@ fn h264() {
 }
 
 #[test]
+fn raw_and_encoded_video_and_audio_in_turn() {
+    let raw = "video/x-raw,format=I420,width=320,height=240";
+    let video = format!("videotestsrc num-buffers=30 pattern=snow ! {raw}");
+    same_on_both_sides(
+        &format!(
+            "concat name=c {video} ! c. {video} ! jpegenc ! c. {video} ! videoconvert ! video/x-raw,format=NV12 ! c. \
+             audiotestsrc num-buffers=30 ! c. {video} ! x264enc tune=zerolatency ! c. {video} ! c. c."
+        ),
+        180,
+    );
+}
+
+#[test]
 fn frames_that_outgrow_the_slots_get_new_ones_in_mid_stream() {
     let channel = Channel::new();
     let reader = Tap::playing(&format!("rsshmsrc channel={channel} ! fakesink sync=false"));
