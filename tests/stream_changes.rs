@@ -137,7 +137,7 @@ fn fifty_changes_in_a_row_lose_nothing() {
     assert_eq!(seen.iter().map(number).collect::<Vec<_>>(), Vec::from_iter(0..100));
     for frame in &seen {
         assert_eq!(frame.caps, sent[&number(frame)]);
-        assert!(!frame.is_discont() || number(frame) % 2 == 0);
+        assert!(!frame.is_discont() || number(frame).is_multiple_of(2));
     }
     // The first of each was drawn before the sink knew its caps.
     assert!(writer.stat("rsshmsink", "frames-in-place") >= 45);

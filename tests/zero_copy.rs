@@ -3,7 +3,7 @@
 mod common;
 mod feed;
 
-use common::{Channel, Pipeline, Seen, Tap};
+use common::{Channel, Pipeline, Seen, Tap, layout};
 use feed::{Feed, LOSSLESS, begun, check, check_packed, check_seen, counts, draw, drawn, packed, padded, padding};
 use gst::prelude::*;
 use gst_video::{VideoFormat, VideoInfo};
@@ -186,10 +186,12 @@ fn padding_that_upstream_asks_for_is_kept_in_place() {
         let mut feed = begun(&info, "fakevideosink sync=false");
         let pool = feed.pool(Some(&padding()));
         for frame in 1..9 {
-            let seen = feed.push(drawn(&pool, &info, frame));
-            let (offset, stride) = seen.layout.as_ref().expect("a VideoMeta says where the planes are");
+            let buffer = drawn(&pool, &info, frame);
+            let (offset, stride) = layout(&buffer).expect("a VideoMeta says where the planes are");
             assert_ne!(offset[0], info.offset()[0]);
             assert_ne!(stride, info.stride());
+            let seen = feed.push(buffer);
+            assert_eq!(seen.layout, Some((offset, stride)));
             check_seen(&seen, &info, frame);
         }
         // The first, which was the test's own, was copied.

@@ -344,6 +344,10 @@ pub type Layout = (Vec<usize>, Vec<i32>);
 /// What a buffer's VideoMeta says, if there is one.
 pub fn layout(buffer: &gst::BufferRef) -> Option<Layout> {
     let meta = buffer.meta::<gst_video::VideoMeta>()?;
+    assert_eq!(
+        (meta.offset().len(), meta.stride().len()),
+        (meta.n_planes() as usize, meta.n_planes() as usize)
+    );
     Some((meta.offset().to_vec(), meta.stride().to_vec()))
 }
 
