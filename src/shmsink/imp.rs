@@ -25,6 +25,7 @@ use rsshm_channel::{Error, Format, FrameDescriptor, NONE, Writer};
 
 use super::{
     monitor::Monitor,
+    negotiation::Answer,
     pool::{Accepted, Pool},
     properties::{PROPERTIES, SIGNALS, Settings},
     publish::{Counts, Frame, Outcome},
@@ -54,19 +55,6 @@ const HELD_UP: gst::ClockTime = gst::ClockTime::from_mseconds(5);
 struct Session {
     writer: Arc<Writer>,
     monitor: Monitor,
-}
-
-/// What upstream has learned of caps since the start.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Answer {
-    #[default]
-    None,
-    /// Why those that it asked about cannot be carried.
-    Refusal,
-    /// Some that it may send.
-    Offer,
-    /// Why those that it sent cannot be carried.
-    Error,
 }
 
 /// What the stream is now.
@@ -107,7 +95,7 @@ pub struct RsShmSink {
     stream: Mutex<Stream>,
     accepted: Arc<Accepted>,
     upstream_is_live: AtomicBool,
-    answer: Mutex<Answer>,
+    pub(super) answer: Mutex<Answer>,
     num_clients: AtomicU32,
     pub(super) counts: Counts,
 }
@@ -205,46 +193,6 @@ impl RsShmSink {
         );
         if let Some(writer) = self.writer() {
             writer.set_latency_ns(latency);
-        }
-    }
-
-    /// Takes note of what upstream is told about caps that it asks about.
-    ///
-    /// Where it may send nothing of them, it says why, but only while upstream has no other answer: later it only tries
-    /// what is possible, and what it does send is looked at when it comes.
-    fn note_answer(&self, refusal: Option<&str>) {
-        let Some(refusal) = refusal else {
-            *lock(&self.answer) = Answer::Offer;
-            return;
-        };
-        gst::info!(CAT, imp = self, "{refusal}");
-        let before = {
-            let mut answer = lock(&self.answer);
-            let before = *answer;
-            if before == Answer::None {
-                *answer = Answer::Refusal;
-            }
-            before
-        };
-        if before == Answer::None {
-            gst::element_imp_warning!(self, gst::StreamError::Format, ("{refusal}"));
-        }
-    }
-
-    /// Says why caps that upstream sends cannot be carried. They are looked at here because they do not get further: the pad
-    /// asks whether they are accepted, as anybody may, and upstream is told no more than that they are not.
-    fn check_sent_caps(&self, event: &gst::EventRef) {
-        let gst::EventView::Caps(caps) = event.view() else {
-            return;
-        };
-        let Some(refusal) = caps::refusal(caps.caps()) else {
-            return;
-        };
-        gst::error!(CAT, imp = self, "{refusal}");
-        // It may be sent again with the next buffer.
-        let before = std::mem::replace(&mut *lock(&self.answer), Answer::Error);
-        if before != Answer::Error {
-            gst::element_imp_error!(self, gst::CoreError::Negotiation, ("{refusal}"), ["{}", caps.caps()]);
         }
     }
 
