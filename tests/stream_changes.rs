@@ -179,3 +179,18 @@ fn a_downstream_that_does_not_take_the_new_caps_is_said_to() {
     assert!(text.contains(&channel.0) && text.contains("videoconvert"), "{text}");
     assert_eq!(reader.count(), 4);
 }
+
+#[test]
+fn new_caps_that_cannot_be_carried_are_refused_with_what_to_do() {
+    let channel = Channel::new();
+    let reader = Tap::playing(&format!("rsshmsrc channel={channel} ! fakesink sync=false"));
+    let writer = writer(&channel);
+    push(&writer, &raw("GRAY8", 64, 30, ""), 0);
+    eventually("what can be carried", || reader.count() == 1);
+    let caps = "video/x-raw(memory:GLMemory),format=RGBA,width=16,height=16,framerate=30/1";
+    push(&writer, &caps.parse().unwrap(), 1);
+    let error = writer.wait_error();
+    assert!(error.matches(gst::CoreError::Negotiation), "{error:?}");
+    assert!(error.message().contains("gldownload"), "{error}");
+    assert_eq!(reader.count(), 1);
+}
