@@ -22,6 +22,7 @@ mod events;
 mod frame;
 mod memory;
 mod metas;
+mod planes;
 mod shmsink;
 mod shmsrc;
 mod sync;

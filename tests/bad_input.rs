@@ -116,7 +116,7 @@ fn memory_that_is_not_the_systems_is_refused_by_name() {
     // Before upstream's error, which says no more than that there was no agreement.
     let message = pipeline.message(&[gst::MessageType::Warning, gst::MessageType::Error]);
     let text = match message.view() {
-        gst::MessageView::Warning(warning) => warning.error().message().to_owned(),
+        gst::MessageView::Error(error) => error.error().message().to_owned(),
         other => panic!("{other:?}"),
     };
     assert!(

@@ -25,6 +25,7 @@ use rsshm_channel::{Error, Format, FrameDescriptor, NONE, Writer};
 
 use super::{
     monitor::Monitor,
+    negotiation::Answer,
     pool::{Accepted, Pool},
     properties::{PROPERTIES, SIGNALS, Settings},
     publish::{Counts, Frame, Outcome},
@@ -94,6 +95,7 @@ pub struct RsShmSink {
     stream: Mutex<Stream>,
     accepted: Arc<Accepted>,
     upstream_is_live: AtomicBool,
+    pub(super) answer: Mutex<Answer>,
     num_clients: AtomicU32,
     pub(super) counts: Counts,
 }
@@ -337,6 +339,16 @@ impl ObjectImpl for RsShmSink {
         self.parent_constructed();
         // The last sample would keep a slot for as long as the stream stands still.
         self.obj().set_enable_last_sample(false);
+        let weak = self.downgrade();
+        let probe = move |_: &gst::Pad, info: &mut gst::PadProbeInfo| {
+            if let (Some(event), Some(sink)) = (info.event(), weak.upgrade()) {
+                sink.check_sent_caps(event);
+            }
+            gst::PadProbeReturn::Ok
+        };
+        self.obj()
+            .sink_pad()
+            .add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, probe);
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
@@ -426,6 +438,7 @@ impl ElementImpl for RsShmSink {
         if transition == gst::StateChange::ReadyToPaused {
             // Running time begins anew.
             self.forget_held_up();
+            *lock(&self.answer) = Answer::None;
         }
         let changed = self.parent_change_state(transition);
         let ends = transition == gst::StateChange::ReadyToNull;
@@ -461,18 +474,12 @@ impl BaseSinkImpl for RsShmSink {
     }
 
     fn caps(&self, filter: Option<&gst::Caps>) -> Option<gst::Caps> {
-        if let Some(refusal) = filter.and_then(|filter| caps::refusal_of_offer(filter)) {
-            gst::warning!(CAT, imp = self, "{refusal}");
-            gst::element_imp_warning!(self, gst::StreamError::Format, ("{refusal}"));
-        }
+        let refusal = filter.and_then(|filter| caps::refusal_of_offer(filter));
+        self.note_answer(refusal.as_deref());
         Some(caps::answer(filter))
     }
 
     fn set_caps(&self, caps: &gst::Caps) -> Result<(), gst::LoggableError> {
-        if let Some(refusal) = caps::refusal(caps) {
-            gst::element_imp_error!(self, gst::CoreError::Negotiation, ("{refusal}"), ["{caps}"]);
-            return Err(gst::loggable_error!(CAT, "{refusal}"));
-        }
         let info = caps::raw_video(caps);
         let format = match &info {
             Some(info) => Format::fixed_size(caps.to_string(), info.size()),
@@ -493,11 +500,7 @@ impl BaseSinkImpl for RsShmSink {
         if let gst::QueryViewMut::AcceptCaps(accept) = query.view_mut() {
             // The base class would compare with the answer to an unfiltered CAPS query, which is a wish list.
             let refusal = caps::refusal(accept.caps());
-            if let Some(refusal) = &refusal {
-                // Caps that are refused here never get to set_caps(): this is the place to say why.
-                gst::warning!(CAT, imp = self, "{refusal}");
-                gst::element_imp_warning!(self, gst::StreamError::Format, ("{refusal}"));
-            }
+            self.note_answer(refusal.as_deref());
             accept.set_result(refusal.is_none());
             return true;
         }

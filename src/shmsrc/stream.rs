@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gst::{glib, prelude::*, subclass::prelude::*};
+use gst::{prelude::*, subclass::prelude::*};
 use gst_base::prelude::*;
 use gst_video::VideoInfo;
 use rsshm_channel::{CopyTarget, Frame, FrameData, Next, Reader};
@@ -15,7 +15,7 @@ use super::{
     imp::{CAT, RsShmSrc},
     properties::StreamSettings,
 };
-use crate::{caps, error, events, frame, frame::Planes, metas, sync::lock, time};
+use crate::{caps, error, events, frame, metas, planes::Planes, sync::lock, time};
 
 /// After so long without a writer, a message says which channels there are.
 const HINT_AFTER: Duration = Duration::from_secs(3);
@@ -45,6 +45,8 @@ pub(super) struct Stream {
     pub(super) earliest: i64,
     /// The next frame is shown even if it is older than that.
     first: bool,
+    /// The next frame does not follow the one that was passed on last.
+    discont: bool,
     /// Running time of the last frame.
     last: i64,
     /// The writer's stream ended and none followed: that it goes away then is not a loss.
@@ -66,6 +68,7 @@ impl Stream {
             waiting: Waiting::start(),
             earliest: 0,
             first: true,
+            discont: false,
             last: 0,
             ended: false,
             observer_told: false,
@@ -151,6 +154,7 @@ impl RsShmSrc {
                 Ok(Next::Frame(frame)) => {
                     stream.ended = false;
                     self.follow_caps(stream)?;
+                    stream.discont |= frame.discontinuity || frame.missed > 0;
                     let copied = copy.0.map(gst::buffer::MappedBuffer::into_buffer);
                     let missed = frame.missed;
                     if let Some(buffer) = self.wrap(stream, frame, copied)? {
@@ -281,16 +285,6 @@ impl RsShmSrc {
             if self.obj().src_pad().pad_flags().contains(gst::PadFlags::FLUSHING) {
                 return Err(gst::FlowError::Flushing);
             }
-            gst::element_imp_error!(
-                self,
-                gst::CoreError::Negotiation,
-                (
-                    "downstream does not take what channel {} carries; put videoconvert after this element (or the decoder \
-                     it needs)",
-                    stream.channel
-                ),
-                ["{caps}"]
-            );
             return Err(gst::FlowError::NotNegotiated);
         }
         Ok(())
@@ -366,7 +360,7 @@ impl RsShmSrc {
             target.set_pts(time(pts));
             target.set_dts(time(dts));
         }
-        if frame.discontinuity || frame.missed > 0 || first {
+        if std::mem::take(&mut stream.discont) || first {
             target.set_flags(gst::BufferFlags::DISCONT);
         }
         stream.first = false;
@@ -383,18 +377,17 @@ impl RsShmSrc {
         planes: &Planes,
         info: &VideoInfo,
     ) -> Result<gst::Buffer, gst::FlowError> {
-        planes
-            .add_meta(buffer.make_mut(), info)
-            .map_err(|_| gst::FlowError::Error)?;
-        if self.downstream_takes_video_meta.load(Ordering::Relaxed) {
+        if self.downstream_takes_video_meta.load(Ordering::Relaxed) && planes.fit_whole_strides(info, buffer.size()) {
+            planes
+                .add_meta(buffer.make_mut(), info)
+                .map_err(|_| gst::FlowError::Error)?;
             return Ok(buffer);
         }
-        let copy = || -> Result<gst::Buffer, glib::BoolError> {
-            let mut copy = gst::Buffer::with_size(info.size())?;
-            let from = gst_video::VideoFrameRef::from_buffer_ref_readable(&buffer, info)?;
-            let mut to = gst_video::VideoFrameRef::from_buffer_ref_writable(copy.make_mut(), info)?;
-            from.copy(&mut to)?;
-            drop(to);
+        let copy = || -> Result<gst::Buffer, String> {
+            let mut copy = gst::Buffer::with_size(info.size()).map_err(|error| error.to_string())?;
+            let mut map = copy.make_mut().map_writable().map_err(|error| error.to_string())?;
+            planes.copy_packed(&buffer, info, &mut map)?;
+            drop(map);
             Ok(copy)
         };
         copy().map_err(|error| {
@@ -435,7 +428,13 @@ fn frame_duration(info: &VideoInfo) -> Option<gst::ClockTime> {
         u64::try_from(info.fps().numer()).ok()?,
         u64::try_from(info.fps().denom()).ok()?,
     );
-    gst::ClockTime::SECOND.mul_div_floor(denominator, numerator)
+    // Where each buffer is a field, the rate is that of two of them.
+    let buffers = if info.interlace_mode() == gst_video::VideoInterlaceMode::Alternate {
+        2
+    } else {
+        1
+    };
+    gst::ClockTime::SECOND.mul_div_floor(denominator, numerator.checked_mul(buffers)?)
 }
 
 fn present_channels() -> String {

@@ -16,6 +16,7 @@ use std::{
 };
 
 use gst::prelude::*;
+use gst_video::prelude::*;
 use nix::{sys::signal::Signal, unistd::Pid};
 
 /// How long anything may take that is expected to happen.
@@ -337,6 +338,19 @@ impl Drop for Pipeline {
     }
 }
 
+/// Where planes begin, and from row to row.
+pub type Layout = (Vec<usize>, Vec<i32>);
+
+/// What a buffer's VideoMeta says, if there is one.
+pub fn layout(buffer: &gst::BufferRef) -> Option<Layout> {
+    let meta = buffer.meta::<gst_video::VideoMeta>()?;
+    assert_eq!(
+        (meta.offset().len(), meta.stride().len()),
+        (meta.n_planes() as usize, meta.n_planes() as usize)
+    );
+    Some((meta.offset().to_vec(), meta.stride().to_vec()))
+}
+
 /// One buffer that came out of an element.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -345,6 +359,9 @@ pub struct Seen {
     /// Running time of the pipeline when it came.
     pub at: gst::ClockTime,
     pub flags: gst::BufferFlags,
+    /// What it is a field or a view of.
+    pub video_flags: gst_video::VideoBufferFlags,
+    pub layout: Option<Layout>,
     /// Its place in the stream, as the producer counts.
     pub offset: u64,
     pub bytes: Vec<u8>,
@@ -395,6 +412,8 @@ impl Tap {
                 // None without a clock.
                 at: element.current_running_time().unwrap_or(gst::ClockTime::ZERO),
                 flags: buffer.flags(),
+                video_flags: buffer.video_flags(),
+                layout: layout(buffer),
                 offset: buffer.offset(),
                 bytes: buffer.map_readable().unwrap().to_vec(),
             });
