@@ -356,6 +356,7 @@ pub fn layout(buffer: &gst::BufferRef) -> Option<Layout> {
 pub struct Seen {
     pub caps: gst::Caps,
     pub pts: Option<gst::ClockTime>,
+    pub duration: Option<gst::ClockTime>,
     /// Running time of the pipeline when it came.
     pub at: gst::ClockTime,
     pub flags: gst::BufferFlags,
@@ -409,6 +410,7 @@ impl Tap {
             to.lock().unwrap().push(Seen {
                 caps: pad.current_caps().unwrap(),
                 pts: buffer.pts(),
+                duration: buffer.duration(),
                 // None without a clock.
                 at: element.current_running_time().unwrap_or(gst::ClockTime::ZERO),
                 flags: buffer.flags(),
