@@ -128,14 +128,6 @@ fn a_pause_does_not_shift_time() {
     writer.interrupt();
 }
 
-/// Live, minimum and maximum as a source answers them.
-fn latency(pipeline: &Pipeline, factory: &str) -> (bool, gst::ClockTime, Option<gst::ClockTime>) {
-    let mut query = gst::query::Latency::new();
-    let element = pipeline.by_factory(factory);
-    assert!(element.static_pad("src").unwrap().query(&mut query));
-    query.result()
-}
-
 #[test]
 fn a_live_writers_latency_is_answered() {
     let channel = Channel::new();
@@ -144,12 +136,12 @@ fn a_live_writers_latency_is_answered() {
     ));
     let reader = Tap::playing(&format!("rsshmsrc channel={channel} ! fakesink"));
     reader.wait_for_more(3);
-    let upstream = latency(&writer, "videotestsrc");
+    let upstream = writer.latency("videotestsrc");
     let expected = upstream.1 + 7 * gst::ClockTime::MSECOND;
     eventually("the reader's latency", || {
-        latency(&reader.pipeline, "rsshmsrc").1 == expected
+        reader.pipeline.latency("rsshmsrc").1 == expected
     });
-    let (live, min, max) = latency(&reader.pipeline, "rsshmsrc");
+    let (live, min, max) = reader.pipeline.latency("rsshmsrc");
     assert!(live);
     assert!(max.unwrap() >= min + 60 * gst::ClockTime::MSECOND, "{max:?}");
     // The reader's own pipeline is configured with it.
@@ -172,9 +164,9 @@ fn a_paced_writers_latency_is_answered() {
     reader.wait_for_more(3);
     let expected = 230 * gst::ClockTime::MSECOND;
     eventually("the reader's latency", || {
-        latency(&reader.pipeline, "rsshmsrc").1 == expected
+        reader.pipeline.latency("rsshmsrc").1 == expected
     });
-    assert!(latency(&reader.pipeline, "rsshmsrc").0);
+    assert!(reader.pipeline.latency("rsshmsrc").0);
     // And it is true.
     let frames = frames_after_the_first(&reader);
     let age = typical_age(&frames[frames.len() - 20..]);
@@ -200,7 +192,7 @@ fn a_change_of_latency_is_told() {
     {}
     writer.0.set_latency(100 * gst::ClockTime::MSECOND);
     reader.pipeline.message(&[gst::MessageType::Latency]);
-    assert_eq!(latency(&reader.pipeline, "rsshmsrc").1, 100 * gst::ClockTime::MSECOND);
+    assert_eq!(reader.pipeline.latency("rsshmsrc").1, 100 * gst::ClockTime::MSECOND);
 }
 
 #[test]
@@ -220,7 +212,7 @@ fn do_timestamp_stamps_on_arrival() {
         "{:?}",
         typical_age(&frames)
     );
-    assert_eq!(latency(&reader.pipeline, "rsshmsrc").1, gst::ClockTime::ZERO);
+    assert_eq!(reader.pipeline.latency("rsshmsrc").1, gst::ClockTime::ZERO);
 }
 
 #[test]

@@ -302,6 +302,13 @@ impl Pipeline {
             .unwrap_or_else(|error| panic!("{field}: {error} in {stats}"))
     }
 
+    /// Live, minimum and maximum as a source answers them.
+    pub fn latency(&self, factory: &str) -> (bool, gst::ClockTime, Option<gst::ClockTime>) {
+        let mut query = gst::query::Latency::new();
+        assert!(self.by_factory(factory).static_pad("src").unwrap().query(&mut query));
+        query.result()
+    }
+
     /// Waits for EOS; an error is the test's end.
     #[track_caller]
     pub fn wait_eos(&self) {
