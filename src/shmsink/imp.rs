@@ -90,7 +90,8 @@ impl Default for Stream {
 impl Stream {
     /// Where the running time 0 of what has these times lies in CLOCK_MONOTONIC, for readers.
     fn origin(&mut self, element: &gst::Element, times: &Times) -> Option<i64> {
-        let origin = time::origin_at(element, &mut self.clock_offset, times.pts.or(times.dts));
+        // In the order in which they come.
+        let origin = time::origin_at(element, &mut self.clock_offset, times.dts.or(times.pts));
         origin.map(|origin| origin.saturating_add(self.held_up))
     }
 }

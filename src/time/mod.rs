@@ -55,14 +55,14 @@ impl ClockOffset {
 
     /// Measures the offset once more; `None` where there is nothing to measure.
     fn measure(&mut self, clock: &gst::Clock) -> Option<&mut Measured> {
-        let known = match self.known.take().filter(|known| known.clock == *clock) {
-            Some(known) => self.known.insert(known),
-            None => self.known.insert(KnownClock {
+        if self.known.as_ref().is_none_or(|known| known.clock != *clock) {
+            self.known = Some(KnownClock {
                 clock: clock.clone(),
                 reads_monotonic: reads_monotonic(clock),
                 measured: None,
-            }),
-        };
+            });
+        }
+        let known = self.known.as_mut()?;
         if known.reads_monotonic && !is_slaved(clock) {
             known.measured = None;
             return None;

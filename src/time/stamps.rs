@@ -9,6 +9,8 @@ use super::filter::Step;
 #[derive(Debug, Default)]
 pub(super) struct Stamps {
     step: Option<Step>,
+    last_stamp: Option<i64>,
+    /// Its monotonic time, and by how much that is after the one before.
     last: Option<i64>,
     interval: i64,
 }
@@ -25,9 +27,13 @@ impl Stamps {
 
     /// The offset that makes the time `stamp` of the clock a monotonic one; `offset` is what it is now.
     pub(super) fn offset(&mut self, stamp: i64, offset: i64, now: i64) -> i64 {
+        let is_next = self.last_stamp.replace(stamp) != Some(stamp);
         let Some(step) = self.step else {
             let time = stamp.saturating_add(offset);
-            self.interval = self.last.map_or(0, |last| time.saturating_sub(last));
+            // A frame that could not be sent at once comes again.
+            if is_next {
+                self.interval = self.last.map_or(0, |last| time.saturating_sub(last));
+            }
             self.last = Some(time);
             return offset;
         };
