@@ -367,6 +367,7 @@ impl RsShmSrc {
         let running = |absolute| time::to_running(absolute, origin);
         let (pts, dts) = (running(descriptor.pts), running(descriptor.dts));
         let in_order = if stream.has_deltas { dts } else { pts };
+        let shift_before = stream.timeline.shift();
         let shift = match in_order.or(pts).or(dts) {
             None => 0,
             Some(running) => stream.timeline.place(&Arrival {
@@ -379,6 +380,13 @@ impl RsShmSrc {
                 may_be_skipped: !stream.has_deltas,
             })?,
         };
+        if shift != shift_before {
+            gst::debug!(
+                CAT,
+                imp = self,
+                "from here on frames are {shift} ns later than their time"
+            );
+        }
         let stamp = |running: Option<i64>| {
             running.map(|running| gst::ClockTime::from_nseconds(running.saturating_add(shift).max(0) as u64))
         };

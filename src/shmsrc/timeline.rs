@@ -83,6 +83,11 @@ impl Timeline {
         Some(self.shift)
     }
 
+    /// By how much the last frame was put later than its own time.
+    pub(super) fn shift(&self) -> i64 {
+        self.shift
+    }
+
     /// Where something between frames has its place, unless that is over.
     pub(super) fn place_of_gap(&self, running: i64) -> Option<i64> {
         let place = running.saturating_add(self.shift);

@@ -5,11 +5,21 @@ mod stamps;
 #[cfg(test)]
 mod tests;
 
+use std::sync::LazyLock;
+
 use gst::prelude::*;
 use rsshm_channel::{NONE, monotonic_ns};
 
 use filter::OffsetFilter;
 use stamps::Stamps;
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "rsshmtime",
+        gst::DebugColorFlags::empty(),
+        Some("Clocks of pipelines with a shared memory channel"),
+    )
+});
 
 /// A measurement that took longer, in nanoseconds, is tried again, so many times: something else ran in between.
 const WIDE: i64 = 10_000;
@@ -74,8 +84,16 @@ impl ClockOffset {
             before.saturating_sub(time),
             after.saturating_sub(time),
         ) {
+            let by = step.offset_before.saturating_sub(measured.filter.offset());
+            gst::info!(CAT, obj = clock, "it was stepped by {by} ns");
             measured.stamps.stepped(step);
         }
+        gst::trace!(
+            CAT,
+            obj = clock,
+            "CLOCK_MONOTONIC is {} ns later",
+            measured.filter.offset()
+        );
         Some(measured)
     }
 }
