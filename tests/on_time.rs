@@ -366,16 +366,12 @@ fn no_frame_comes_too_late() {
         writers.push(launch(&format!(
             "{film} ! rsshmsink name={film_channel} {live} ! {DELAY} ! {live_sink}"
         )));
-        (film_channel, format!("film beside a live source, {what}"))
+        (film_channel, format!("film beside a live source, {what}"), live_channel)
     });
     std::thread::sleep(APART);
     let watch = Watch::start();
-    displays.extend(
-        early
-            .iter()
-            .chain(&beside)
-            .map(|(channel, what)| Display::of(channel, what)),
-    );
+    displays.extend(early.iter().map(|(channel, what)| Display::of(channel, what)));
+    displays.extend(beside.iter().map(|(channel, what, _)| Display::of(channel, what)));
     writers.extend(
         late.iter()
             .map(|(channel, source)| launch(&format!("{source} ! rsshmsink name={channel}"))),
@@ -391,4 +387,6 @@ fn no_frame_comes_too_late() {
         "{excused} frames excused, but: {}",
         complaints.join("\n")
     );
+    // Before the channels, which they would make anew.
+    drop(writers);
 }
