@@ -3,29 +3,25 @@
 use gst_video::{VideoBufferFlags, prelude::*};
 use rsshm_channel::{FrameDescriptor, NONE};
 
-use crate::time;
+use crate::time::{self, Times};
 
 /// Flags that say something of the buffer object, not of the frame.
 const NOT_OF_THE_FRAME: gst::BufferFlags = gst::BufferFlags::TAG_MEMORY;
 
 /// Times, counts and flags of `buffer`. Where its bytes lie is not among them. Without an `origin` it is from now: in a
 /// pipeline without a clock its time stamp says nothing to others.
-pub(crate) fn describe(
-    buffer: &gst::BufferRef,
-    segment: &gst::FormattedSegment<gst::ClockTime>,
-    origin: Option<i64>,
-) -> FrameDescriptor {
+pub(crate) fn describe(buffer: &gst::BufferRef, times: Times, origin: Option<i64>) -> FrameDescriptor {
     let (pts, dts) = match origin {
         Some(origin) => (
-            time::to_absolute(buffer.pts(), segment, origin),
-            time::to_absolute(buffer.dts(), segment, origin),
+            time::to_absolute(times.pts, origin),
+            time::to_absolute(times.dts, origin),
         ),
         None => (rsshm_channel::monotonic_ns(), NONE),
     };
     FrameDescriptor {
         pts,
         dts,
-        duration: buffer.duration().map_or(NONE, |duration| duration.nseconds()),
+        duration: times.duration.unwrap_or(NONE),
         offset: buffer.offset(),
         offset_end: buffer.offset_end(),
         // Fields and views have flags of their own, which the first set leaves out.

@@ -34,7 +34,8 @@ use crate::{
     caps, error, events, frame,
     metas::{self, NO_SLOT_META},
     sync::lock,
-    time, uri,
+    time::{self, Times},
+    uri,
 };
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -83,6 +84,15 @@ impl Default for Stream {
             events: events::Encoder::default(),
             discont: false,
         }
+    }
+}
+
+impl Stream {
+    /// Where the running time 0 of what has these times lies in CLOCK_MONOTONIC, for readers.
+    fn origin(&mut self, element: &gst::Element, times: &Times) -> Option<i64> {
+        // In the order in which they come.
+        let origin = time::origin_at(element, &mut self.clock_offset, times.dts.or(times.pts));
+        origin.map(|origin| origin.saturating_add(self.held_up))
     }
 }
 
@@ -241,11 +251,10 @@ impl RsShmSink {
     fn catch_up(&self, buffer: &gst::BufferRef, now: gst::ClockTime) {
         let held_up = {
             let mut stream = lock(&self.stream);
-            let due = buffer.pts().and_then(|pts| stream.segment.to_running_time(pts));
-            let Some(due) = due else {
+            let Some(due) = Times::of_buffer(buffer, &stream.segment).pts else {
                 return;
             };
-            stream.held_up = (now.nseconds() as i64 - due.nseconds() as i64).max(stream.held_up);
+            stream.held_up = (now.nseconds() as i64).saturating_sub(due).max(stream.held_up);
             stream.held_up
         };
         gst::debug!(CAT, imp = self, "frames are {held_up} ns later from here on");
@@ -265,9 +274,9 @@ impl RsShmSink {
 
     fn describe(&self, buffer: &gst::BufferRef) -> FrameDescriptor {
         let mut stream = lock(&self.stream);
-        let origin = time::origin(self.obj().upcast_ref(), &mut stream.clock_offset);
-        let origin = origin.map(|origin| origin.saturating_add(stream.held_up));
-        let mut descriptor = frame::describe(buffer, &stream.segment, origin);
+        let times = Times::of_buffer(buffer, &stream.segment);
+        let origin = stream.origin(self.obj().upcast_ref(), &times);
+        let mut descriptor = frame::describe(buffer, times, origin);
         if stream.discont {
             descriptor.flags |= gst::BufferFlags::DISCONT.bits();
         }
@@ -287,15 +296,16 @@ impl RsShmSink {
         if encoded.begins_stream {
             writer.forget_events();
         }
-        let time = {
+        let (time, duration) = {
             let mut stream = lock(&self.stream);
-            let origin = time::origin(self.obj().upcast_ref(), &mut stream.clock_offset);
-            let origin = origin.map(|origin| origin.saturating_add(stream.held_up));
-            origin.map_or(NONE, |origin| {
-                time::to_absolute(encoded.time(), &stream.segment, origin)
-            })
+            let times = encoded.times(&stream.segment);
+            let origin = stream.origin(self.obj().upcast_ref(), &times);
+            (
+                origin.map_or(NONE, |origin| time::to_absolute(times.pts, origin)),
+                times.duration.unwrap_or(NONE),
+            )
         };
-        if let Err(error) = writer.publish_event(encoded.at(time), encoded.place) {
+        if let Err(error) = writer.publish_event(encoded.at(time, duration), encoded.place) {
             gst::info!(CAT, imp = self, "{error}");
             left_out += 1;
         }

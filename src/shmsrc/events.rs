@@ -26,7 +26,8 @@ impl RsShmSrc {
                 let origin = time::origin(self.obj().upcast_ref(), &mut stream.clock_offset);
                 let start = origin.and_then(|origin| time::to_running(time, origin));
                 // One from before this pipeline's time, or before its first frame, is over.
-                let Some(start) = start.filter(|start| *start >= stream.earliest && self.has_segment(stream)) else {
+                let start = start.and_then(|start| stream.timeline.place_of_gap(start));
+                let Some(start) = start.filter(|_| self.has_segment(stream)) else {
                     return;
                 };
                 let start = gst::ClockTime::from_nseconds(start.max(0) as u64);

@@ -319,7 +319,13 @@ impl BaseSrcImpl for RsShmSrc {
     fn query(&self, query: &mut gst::QueryRef) -> bool {
         if let gst::QueryViewMut::Latency(latency) = query.view_mut() {
             let snapshot = *lock(&self.snapshot);
-            let min = gst::ClockTime::from_nseconds(snapshot.latency_ns);
+            // Frames that are stamped on arrival come at their time.
+            let latency_ns = if self.obj().does_timestamp() {
+                0
+            } else {
+                snapshot.latency_ns
+            };
+            let min = gst::ClockTime::from_nseconds(latency_ns);
             // So much later a frame can still be had from the channel.
             let max = snapshot
                 .frame_duration

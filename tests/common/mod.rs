@@ -302,6 +302,13 @@ impl Pipeline {
             .unwrap_or_else(|error| panic!("{field}: {error} in {stats}"))
     }
 
+    /// Live, minimum and maximum as a source answers them.
+    pub fn latency(&self, factory: &str) -> (bool, gst::ClockTime, Option<gst::ClockTime>) {
+        let mut query = gst::query::Latency::new();
+        assert!(self.by_factory(factory).static_pad("src").unwrap().query(&mut query));
+        query.result()
+    }
+
     /// Waits for EOS; an error is the test's end.
     #[track_caller]
     pub fn wait_eos(&self) {
@@ -356,6 +363,7 @@ pub fn layout(buffer: &gst::BufferRef) -> Option<Layout> {
 pub struct Seen {
     pub caps: gst::Caps,
     pub pts: Option<gst::ClockTime>,
+    pub duration: Option<gst::ClockTime>,
     /// Running time of the pipeline when it came.
     pub at: gst::ClockTime,
     pub flags: gst::BufferFlags,
@@ -409,6 +417,7 @@ impl Tap {
             to.lock().unwrap().push(Seen {
                 caps: pad.current_caps().unwrap(),
                 pts: buffer.pts(),
+                duration: buffer.duration(),
                 // None without a clock.
                 at: element.current_running_time().unwrap_or(gst::ClockTime::ZERO),
                 flags: buffer.flags(),
