@@ -53,6 +53,8 @@ mod record;
 #[cfg(not(rsshm_loom))]
 mod segment;
 #[cfg(not(rsshm_loom))]
+mod sem;
+#[cfg(not(rsshm_loom))]
 mod semaphore;
 #[cfg(not(rsshm_loom))]
 mod sys;
@@ -69,6 +71,7 @@ pub use {
     layout::{EVENT_ROOM, EXTRA_ROOM, FrameDescriptor, MAIL_ROOM, NONE, STICKY_EVENTS},
     name::ChannelName,
     reader::{CopyTarget, Event, Frame, FrameData, Next, ReadLimits, Reader, ReaderHandle, ReaderOptions, ReaderStats},
+    semaphore::SemaphoreTrouble,
     sys::monotonic_ns,
     writer::{Clients, Format, NewEvent, Slot, Writer, WriterOptions, WriterStats},
 };
