@@ -152,6 +152,16 @@ impl Segment {
         live.latency_ns.store(latency_ns, Ordering::Relaxed);
     }
 
+    /// Whether what never changes is no longer what it was when this peer looked.
+    pub(crate) fn is_spoilt(&self) -> bool {
+        let mut fixed = Fixed::zeroed();
+        let mut caps = vec![0; self.caps.len()];
+        // A file that cannot be read, or is shorter, says so to whoever comes.
+        sys::read_exactly(&self.file, bytemuck::bytes_of_mut(&mut fixed), 0) == Ok(true)
+            && sys::read_exactly(&self.file, &mut caps, self.fixed.caps_offset) == Ok(true)
+            && (fixed != self.fixed || caps != self.caps.as_bytes())
+    }
+
     /// The file that carries the locks of this segment's channel.
     pub(crate) fn lock_identity(&self) -> Identity {
         Identity {
