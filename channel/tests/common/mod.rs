@@ -242,6 +242,8 @@ impl Service {
                     seen.disconnected.extend(clients.disconnected);
                     seen.evicted.extend(clients.evicted);
                     seen.restored |= clients.restored;
+                    seen.spoilt |= clients.spoilt;
+                    seen.semaphore.extend(clients.semaphore);
                     seen.key_unit_wanted |= clients.key_unit_wanted;
                     seen.mail.extend(clients.mail);
                 }
