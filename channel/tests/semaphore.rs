@@ -193,10 +193,10 @@ fn its_bytes_are_damaged_and_frames_go_on() {
         ("all", 0, &[0xff; 32]),
         ("all, taken", 0, &[0, 0, 0, 0, 1, 0, 0, 0, 1, 2, 3, 4]),
     ];
-    for (case, at, bytes) in cases {
+    all_at_once(&cases, |(case, at, bytes)| {
         let episode = stream_while(case, |channel, _| {
             let file = OpenOptions::new().write(true).open(channel.semaphore()).unwrap();
-            file.write_all_at(bytes, at).unwrap();
+            file.write_all_at(bytes, *at).unwrap();
         });
         assert!(episode.timeouts <= 1);
         assert!(
@@ -204,7 +204,7 @@ fn its_bytes_are_damaged_and_frames_go_on() {
             "{:?}",
             episode.told
         );
-    }
+    });
 }
 
 #[test]
