@@ -69,9 +69,13 @@ pub(crate) fn futex_wake(word: &AtomicU32, most: i32) {
     }
 }
 
-/// Wakes all who sleep on `word`, in any process.
+/// The most sleepers that one ring wakes: all readers, and as many observers. Whoever may read a segment can put any number
+/// of sleepers there, which the writer would have to wake at each frame. Who is not woken finds out by itself.
+const WAKE_AT_MOST: i32 = 128;
+
+/// Wakes those who sleep on `word`, in any process.
 pub(crate) fn futex_wake_all(word: &AtomicU32) {
-    futex_wake(word, i32::MAX);
+    futex_wake(word, WAKE_AT_MOST);
 }
 
 fn byte_lock(kind: i32, byte: i64) -> libc::flock {

@@ -11,20 +11,18 @@ use std::{
 };
 
 use common::{
-    Channel, check,
+    Channel, NOBODY, become_user, check,
     child::{self, Child, listen, say},
-    is_in_place, next, peer, poll, publish, slots,
+    is_in_place, is_root, next, peer, poll, publish, slots,
 };
 use nix::{
     libc,
     sys::stat::{Mode, umask},
-    unistd::{Gid, Uid, setgid, setgroups, setuid},
 };
 use rsshm_channel::{
     ChannelName, Error, Format, Next, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions, layout::FIRST_SEAT_BYTE,
 };
 
-const NOBODY: u32 = 65534;
 const OTHER: u32 = 65533;
 const GROUP: u32 = 65500;
 
@@ -38,20 +36,6 @@ fn child() {
         ("writes as nobody for all", |channel| writes_as(channel, 0o666)),
         ("writes as nobody and fails", fails_as_nobody),
     ]);
-}
-
-fn become_user(user: u32, group: u32) {
-    setgroups(&[]).unwrap();
-    setgid(Gid::from_raw(group)).unwrap();
-    setuid(Uid::from_raw(user)).unwrap();
-}
-
-fn is_root() -> bool {
-    let root = Uid::effective().is_root();
-    if !root {
-        eprintln!("skipped: it takes root to become another user");
-    }
-    root
 }
 
 fn with_perms(perms: u32) -> WriterOptions {

@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 use rsshm_channel::{
     ChannelName, Clients, Error, Format, Frame, FrameData, FrameDescriptor, Next, ReadLimits, Reader, ReaderOptions,
     Writer, WriterOptions,
@@ -124,6 +125,39 @@ pub fn publish_sized(writer: &Writer, value: u64, size: usize) -> bool {
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+/// A user that has nothing, "nobody".
+pub const NOBODY: u32 = 65534;
+
+/// Makes this process another user's.
+pub fn become_user(user: u32, group: u32) {
+    setgroups(&[]).unwrap();
+    setgid(Gid::from_raw(group)).unwrap();
+    setuid(Uid::from_raw(user)).unwrap();
+}
+
+pub fn is_root() -> bool {
+    let root = Uid::effective().is_root();
+    if !root {
+        eprintln!("skipped: it takes root to become another user");
+    }
+    root
+}
+
+/// Processor time that this process has had.
+pub fn cpu_time() -> Duration {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID)
+        .unwrap()
+        .into()
+}
+
+/// For how long a test does what can be done for any time: `RSSHM_TEST_SECONDS`, or the time that is short.
+pub fn seconds(short: f64) -> Duration {
+    let asked = std::env::var("RSSHM_TEST_SECONDS")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    Duration::from_secs_f64(asked.unwrap_or(short))
 }
 
 /// The next frame, which must come within five seconds.
