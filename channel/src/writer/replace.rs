@@ -267,7 +267,8 @@ impl Writer {
         };
         // Relaxed: this process alone writes it in an honest channel.
         let over = segment.control.live().state.load(Ordering::Relaxed) != 0;
-        if !over && !(thoroughly && segment.is_spoilt()) {
+        let spoilt = over || (thoroughly && segment.is_spoilt());
+        if !spoilt {
             return Ok(false);
         }
         let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
