@@ -383,10 +383,11 @@ fn scribble(channel: &Channel, time: Duration, sparing: bool, seed: u64) -> u64 
             std::thread::sleep(Duration::from_millis(1));
             continue;
         };
-        if !sparing && random.below(4) == 0 {
-            if let Ok(file) = OpenOptions::new().write(true).open(channel.semaphore()) {
-                let _ = file.write_all_at(&random.next().to_ne_bytes(), random.below(4) * 8);
-            }
+        if !sparing
+            && random.below(4) == 0
+            && let Ok(file) = OpenOptions::new().write(true).open(channel.semaphore())
+        {
+            let _ = file.write_all_at(&random.next().to_ne_bytes(), random.below(4) * 8);
         }
         let parts = parts(&peer.fixed);
         for _ in 0..2000 {

@@ -16,7 +16,7 @@ use crate::{
     ChannelName, Error,
     files::{self, Aside, Identity},
     layout::{Fixed, MAX_CAPS, MAX_SLOTS, SEATS, WRITER_BYTE, flags, state},
-    segment::{self, Access, Segment},
+    segment::{self, Access, NotMade, Segment},
     semaphore::{ControlFile, SemaphoreTrouble, Taken, Troubles},
     sys::{self, KeptLock},
     wait::{Pace, Waiter, Word},
@@ -124,7 +124,7 @@ impl Writer {
         fixed.flags = if self.options.lossless { flags::LOSSLESS } else { 0 };
 
         let mut made = Segment::create(fixed, &format.caps, FIRST_SLOTS, self.options.perms);
-        if matches!(made, Err(Errno::ENOSPC | Errno::ENOMEM)) {
+        if matches!(made, Err(NotMade::NoMemory)) {
             // What nobody holds of the old segments is given back, and that is often enough.
             let mut state = self.lock();
             state.retire();
@@ -135,8 +135,8 @@ impl Writer {
             drop(state);
             made = Segment::create(fixed, &format.caps, FIRST_SLOTS, self.options.perms);
         }
-        let (segment, aside, alive) = made.map_err(|errno| match errno {
-            Errno::ENOSPC | Errno::ENOMEM => Error::NoSpace {
+        let (segment, aside, alive) = made.map_err(|why| match why {
+            NotMade::NoMemory => Error::NoSpace {
                 channel: self.name.to_string(),
                 wanted: fixed.slots_offset + u64::from(FIRST_SLOTS) * fixed.slot_size,
                 slots: FIRST_SLOTS,
@@ -144,7 +144,7 @@ impl Writer {
                 free,
                 total,
             },
-            errno => Error::system(self.name.as_str(), "make a segment", errno),
+            NotMade::Failed(what, errno) => Error::system(self.name.as_str(), what, errno),
         })?;
         self.install(segment, aside, alive, former, &control)
     }
