@@ -193,7 +193,7 @@ fn reads(channel: &str, read_only: bool, max_held: u32) {
         match reader.next(&mut copy, limits, Some(Duration::from_millis(50))) {
             Ok(Next::Frame(frame)) => {
                 report.frames += 1;
-                report.missed += frame.missed;
+                report.missed = report.missed.saturating_add(frame.missed);
                 let bytes = common::bytes(&frame, &copy);
                 assert!(bytes.len() as u64 == frame.descriptor.size && bytes.len() <= common::SIZE);
                 // All of it can be read, now and later.
