@@ -361,7 +361,7 @@ fn is_filled_up(size: &str) {
     std::fs::remove_file("/dev/shm/filler").unwrap();
     writer.set_format(format);
     stream(60..90);
-    std::thread::sleep(Duration::from_millis(100));
+    std::thread::sleep(Duration::from_millis(500));
     for reader in &mut readers {
         reader.tell("stop");
         let said = reader.hear();
