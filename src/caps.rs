@@ -4,6 +4,8 @@ use std::sync::LazyLock;
 
 use gst_video::VideoFormat;
 
+use crate::codec;
+
 /// What screens and encoders take without a conversion comes first.
 const PREFERRED: [VideoFormat; 12] = [
     VideoFormat::I420,
@@ -121,9 +123,11 @@ pub(crate) fn refusal_of_offer(filter: &gst::CapsRef) -> Option<String> {
 
 /// The caps that a segment's text names, which may be anything.
 pub(crate) fn parse(text: &str) -> Result<gst::Caps, String> {
-    let caps = text
-        .parse::<gst::Caps>()
-        .map_err(|_| format!("its caps cannot be read: {text:.200}"))?;
+    // GStreamer complains aloud of some texts, and makes whatever type a text names.
+    let caps = Some(text)
+        .filter(|text| codec::is_plain_caps(text))
+        .and_then(|text| text.parse::<gst::Caps>().ok())
+        .ok_or_else(|| format!("its caps cannot be read: {text:.200}"))?;
     if caps.size() != 1 || !caps.is_fixed() {
         return Err(format!("its caps are not fixed: {text:.200}"));
     }

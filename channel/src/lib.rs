@@ -40,6 +40,9 @@ mod attach;
 mod error;
 #[cfg(not(rsshm_loom))]
 mod files;
+#[cfg(all(feature = "fuzzing", not(rsshm_loom)))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(not(rsshm_loom))]
 pub mod layout;
 #[cfg(not(rsshm_loom))]

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use gst::prelude::*;
 
-pub(crate) use text::MAX_NAME;
+pub(crate) use text::{MAX_NAME, is_plain_caps};
 
 /// Names that a reader lets a writer bring along. GStreamer keeps each for as long as the program runs.
 pub(crate) const MAX_NAMES: usize = 4096;

@@ -15,9 +15,21 @@ const TYPES: [&str; 11] = [
     "boolean", "int", "uint", "gint64", "guint64", "float", "double", "string", "fraction", "bitmask", "guchar",
 ];
 
+/// What caps have beside these: the header of a compressed stream, and what decoders say of 3D video.
+const TYPES_OF_CAPS: [&str; 2] = ["buffer", "GstVideoMultiviewFlagsSet"];
+
 /// Whether `text` is a structure of plain values. `admit` is asked for each name in it.
-pub(crate) fn is_plain(text: &str, mut admit: impl FnMut(&str) -> bool) -> bool {
-    let mut rest = Rest(text.as_bytes());
+pub(crate) fn is_plain(text: &str, admit: impl FnMut(&str) -> bool) -> bool {
+    is_structure(text, false, admit)
+}
+
+/// Whether `text` is that of caps of one structure, with plain values and what else fixed caps have.
+pub(crate) fn is_plain_caps(text: &str) -> bool {
+    is_structure(text, true, |_| true)
+}
+
+fn is_structure(text: &str, of_caps: bool, mut admit: impl FnMut(&str) -> bool) -> bool {
+    let mut rest = Rest(text.as_bytes(), of_caps);
     let mut next_name = |rest: &mut Rest| {
         let name = rest.word()?;
         (name.len() <= MAX_NAME && name.as_bytes()[..1].iter().all(u8::is_ascii_alphabetic) && admit(name))
@@ -25,6 +37,13 @@ pub(crate) fn is_plain(text: &str, mut admit: impl FnMut(&str) -> bool) -> bool 
     };
     let mut structure = || {
         next_name(&mut rest)?;
+        if of_caps && rest.skip(b'(') {
+            rest.feature()?;
+            while rest.skip(b',') {
+                rest.feature()?;
+            }
+            rest.expect(b')')?;
+        }
         while rest.skip(b',') {
             next_name(&mut rest)?;
             rest.expect(b'=')?;
@@ -36,8 +55,8 @@ pub(crate) fn is_plain(text: &str, mut admit: impl FnMut(&str) -> bool) -> bool 
     structure().is_some()
 }
 
-/// What is still to be looked at.
-struct Rest<'a>(&'a [u8]);
+/// What is still to be looked at, and whether it is of caps.
+struct Rest<'a>(&'a [u8], bool);
 
 impl<'a> Rest<'a> {
     fn skip_spaces(&mut self) {
@@ -71,6 +90,14 @@ impl<'a> Rest<'a> {
         str::from_utf8(word).ok().filter(|word| !word.is_empty())
     }
 
+    /// What memory is, or has: `memory:GLMemory`.
+    fn feature(&mut self) -> Option<()> {
+        let (kind, name) = self.word()?.split_once(':')?;
+        let is_kind = !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_alphabetic());
+        let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        (is_kind && is_name).then_some(())
+    }
+
     /// A text in quotes, of which the first is passed already.
     fn quoted(&mut self) -> Option<()> {
         loop {
@@ -89,7 +116,9 @@ impl<'a> Rest<'a> {
     fn value(&mut self, outer: Option<&'a str>, depth: u32) -> Option<()> {
         let mut kind = outer;
         if self.skip(b'(') {
-            kind = Some(self.word().filter(|word| TYPES.contains(word))?);
+            let of_caps = self.1;
+            let is_known = |word: &&str| TYPES.contains(word) || (of_caps && TYPES_OF_CAPS.contains(word));
+            kind = Some(self.word().filter(is_known)?);
             self.expect(b')')?;
         }
         for (open, close) in [(b'{', b'}'), (b'<', b'>')] {
@@ -109,12 +138,31 @@ impl<'a> Rest<'a> {
                 }
             }
         }
-        match kind? {
-            "string" if self.skip(b'"') => self.quoted(),
+        let kind = match kind {
+            Some(kind) => kind,
+            // As a person writes caps: GStreamer guesses.
+            None if self.1 => "",
+            None => return None,
+        };
+        match kind {
+            "string" | "" if self.skip(b'"') => self.quoted(),
+            "buffer" => self.word().filter(|word| is_hexadecimal(word)).map(drop),
+            "" => self
+                .word()
+                .filter(|word| !has_form_of_fraction(word) || is_fraction(word))
+                .map(drop),
             "fraction" => self.word().filter(|word| is_fraction(word)).map(drop),
             _ => self.word().map(drop),
         }
     }
+}
+
+fn has_form_of_fraction(text: &str) -> bool {
+    text.contains('/') && text.bytes().all(|byte| byte.is_ascii_digit() || b"+-/".contains(&byte))
+}
+
+fn is_hexadecimal(text: &str) -> bool {
+    text.len().is_multiple_of(2) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Whether it is a fraction that GStreamer has: neither its lowest number, nor a denominator of 0.
@@ -143,6 +191,29 @@ mod tests {
             "a, b=(int){ (int)1, (int)2 }, c=(int)< 1, 2 >, d=(double)1.5e+10, e={ }",
         ] {
             assert!(plain(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn caps_have_headers_and_features_too() {
+        for text in [
+            "video/x-raw(memory:GLMemory, meta:Thing), format=(string)RGBA",
+            "video/x-h264, codec_data=(buffer)0164ff, streamheader=(buffer)< 0102, 03 >, width=(int)64",
+            "video/x-raw, width=640, format=NV12, framerate=30/1, name=\"a b\"",
+            "video/x-raw, multiview-flags=(GstVideoMultiviewFlagsSet)0:ffffffff:/right-view-first/half-aspect",
+        ] {
+            assert!(is_plain_caps(text) && !plain(text), "{text}");
+        }
+        for text in [
+            "video/x-h264, codec_data=(buffer)016",
+            "video/x-h264, codec_data=(buffer)0xff",
+            "video/x-h264, codec_data=(sample)00",
+            "video/x-raw(memory:GLMemory",
+            "video/x-raw; image/jpeg",
+            "video/x-raw(stream)",
+            "video/x-raw, framerate=1/0",
+        ] {
+            assert!(!is_plain_caps(text), "{text}");
         }
     }
 

@@ -494,6 +494,19 @@ impl Reader {
     }
 }
 
+#[cfg(feature = "fuzzing")]
+impl Reader {
+    /// A reader that has come to a segment already.
+    pub(crate) fn for_fuzzing(name: ChannelName, attachment: Attachment) -> Self {
+        let mut reader = Self::new(name, ReaderOptions::default());
+        reader.events = EventQueue::of_newcomer(&attachment);
+        reader.position = attachment.head_then.saturating_sub(1);
+        reader.eos_seen = attachment.eos_then;
+        reader.place = Whereabouts::At(Arc::new(attachment));
+        reader
+    }
+}
+
 impl Drop for Reader {
     fn drop(&mut self) {
         self.shared.attachment().take();
