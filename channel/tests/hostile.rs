@@ -90,9 +90,7 @@ struct Orders {
 
 impl Orders {
     fn new() -> Self {
-        let (sender, asked) = std::sync::mpsc::channel();
-        std::thread::spawn(move || while sender.send(listen()).is_ok() {});
-        Self { asked }
+        Self { asked: child::lines() }
     }
 
     /// `false` when it is time to stop.

@@ -12,7 +12,6 @@ use common::{
     child::{self, Child, listen, say},
     next, publish, publish_sized, slots, wait_until,
 };
-use nix::unistd::Uid;
 use rsshm_channel::{ChannelName, Error, Format, Next, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions};
 
 const KIB: usize = 1024;
@@ -36,17 +35,9 @@ fn child() {
 
 /// Runs a role with `size` bytes of shared memory. It ends with "done".
 fn run(role: &str, size: usize) {
-    let wrapper: &[&str] = if Uid::effective().is_root() {
-        &["unshare", "--mount", "--propagation", "private"]
-    } else {
-        &["unshare", "--map-root-user", "--mount"]
-    };
-    let allowed = Command::new(wrapper[0]).args(&wrapper[1..]).arg("true").status();
-    if !allowed.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: no mount namespace to be had");
-        return;
+    if let Some(wrapper) = child::unshared(&["--mount", "--propagation", "private"]) {
+        Child::start_with(role, &size.to_string(), &wrapper).expect("done");
     }
-    Child::start_with(role, &size.to_string(), wrapper).expect("done");
 }
 
 fn mount(size: &str) {
