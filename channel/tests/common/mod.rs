@@ -152,6 +152,46 @@ pub fn cpu_time() -> Duration {
         .into()
 }
 
+/// What a process has of the system: it grows where something is never given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holdings {
+    pub files: usize,
+    pub mappings: usize,
+    pub memory_kib: u64,
+}
+
+impl Holdings {
+    pub fn now() -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let memory = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        Self {
+            files: std::fs::read_dir("/proc/self/fd").unwrap().count(),
+            mappings: std::fs::read_to_string("/proc/self/maps").unwrap().lines().count(),
+            memory_kib: memory.trim().trim_end_matches(" kB").parse().unwrap(),
+        }
+    }
+
+    /// No file is open that was not before. A few mappings and some memory are the allocator's.
+    #[track_caller]
+    pub fn assert_not_above(&self, before: &Self) {
+        assert!(
+            self.files <= before.files
+                && self.mappings <= before.mappings + 8
+                && self.memory_kib <= before.memory_kib + 4096,
+            "{before:?} have become {self:?}"
+        );
+    }
+}
+
+/// How often a test does what takes long: more often where `RSSHM_TEST_SECONDS` is set.
+pub fn times(short: u32, long: u32) -> u32 {
+    if std::env::var_os("RSSHM_TEST_SECONDS").is_some() {
+        long
+    } else {
+        short
+    }
+}
+
 /// For how long a test does what can be done for any time: `RSSHM_TEST_SECONDS`, or the time that is short.
 pub fn seconds(short: f64) -> Duration {
     let asked = std::env::var("RSSHM_TEST_SECONDS")
