@@ -197,6 +197,17 @@ impl Writer {
         slots.clamp(FIRST_SLOTS.into(), MAX_SLOTS as u64) as u32
     }
 
+    /// What is to be said of a segment under the name that is not this writer's.
+    fn taken_by_others(&self) -> Error {
+        let path = self.name.segment_path();
+        let checked = match files::open(&path, false) {
+            Ok(Some(file)) => files::require_own(self.name.as_str(), &path, &file).map(drop),
+            Ok(None) => Ok(()),
+            Err(error) => Err(files::open_error(self.name.as_str(), &path, "read", &error)),
+        };
+        checked.err().unwrap_or_else(|| busy(&self.name))
+    }
+
     /// Makes the channel's files again if somebody removed them.
     pub(super) fn restore_names(&self) -> Result<bool, Error> {
         let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -224,7 +235,7 @@ impl Writer {
             (None, _) => false,
             (Some(_), None) => true,
             (Some(segment), Some(identity)) if identity == segment.identity => false,
-            (Some(_), Some(_)) => return Err(busy()),
+            (Some(_), Some(_)) => return Err(self.taken_by_others()),
         };
         // As it is when the control file was made again and the segment could not be.
         let locks_differ = owner
