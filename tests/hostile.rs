@@ -75,7 +75,7 @@ fn scribble(channel: &Channel, time: Duration, sparing: bool) {
                 let _ = segment.write_all_at(&random.value().to_ne_bytes(), at);
             }
         }
-        if !sparing && random.next() % 64 == 0 {
+        if !sparing && random.next().is_multiple_of(64) {
             let at = random.next() % 32 * 8;
             let _ = segment.write_all_at(&random.value().to_ne_bytes(), at);
             if let Some(semaphore) = open(channel, 1) {

@@ -373,6 +373,9 @@ fn parts(fixed: &Fixed) -> [(u64, u64); 9] {
 /// for another segment, so that the rest is hit more.
 fn scribble(channel: &Channel, time: Duration, sparing: bool, seed: u64) -> u64 {
     let mut random = Random(seed);
+    // It has a seat, so what it pins there counts until it is evicted.
+    let own = Peer::open(channel);
+    own.sit_down();
     let until = Instant::now() + time;
     let mut writes = 0;
     while Instant::now() < until {

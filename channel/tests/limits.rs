@@ -15,6 +15,9 @@ use rsshm_channel::{ChannelName, Error, Format, Next, ReadLimits, Reader, Reader
 
 const MIB: usize = 1 << 20;
 
+/// Does something while there is none of what a process needs; tells it what an error has to say.
+type Within = fn(&mut dyn FnMut(&str));
+
 #[test]
 fn child() {
     child::play(&[
@@ -68,7 +71,7 @@ fn assert_says<T: std::fmt::Debug>(result: Result<T, Error>, what: &str) {
 }
 
 /// A writer of 4 MiB whose next segment has 64, and which cannot be made.
-fn writes_within(channel: &str, within: fn(&mut dyn FnMut(&str))) {
+fn writes_within(channel: &str, within: Within) {
     let name = ChannelName::new(channel).unwrap();
     let writer = std::sync::Arc::new(Writer::open(name, slots(64)).unwrap());
     writer.set_format(Format::fixed_size("small", 64 << 10));
@@ -102,7 +105,7 @@ fn writes_within(channel: &str, within: fn(&mut dyn FnMut(&str))) {
 }
 
 /// A reader that cannot attach, then can.
-fn reads_within(channel: &str, within: fn(&mut dyn FnMut(&str))) {
+fn reads_within(channel: &str, within: Within) {
     let mut reader = Reader::new(ChannelName::new(channel).unwrap(), ReaderOptions::default());
     let mut copy = Vec::new();
     within(&mut |what| {
