@@ -43,7 +43,7 @@ demo: build ## one program shows what another one captures; Ctrl-C ends it
 test: ## all checks and tests
 	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES))
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features fuzzing --locked -- -D warnings
 	RUSTFLAGS="--cfg rsshm_loom" $(CARGO) test --package rsshm-channel --test loom_pins --release --locked --target-dir target/loom
 	$(CARGO) test --workspace --doc --locked
 	if $(CARGO) nextest --version >/dev/null 2>&1; then

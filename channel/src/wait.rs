@@ -95,12 +95,18 @@ impl Waiter {
         *self.lock() = Some((Arc::clone(segment), word));
         // After the line above: an interrupter sets the flag first and looks for the sleeper then, under the same lock.
         if !self.is_interrupted() {
-            self.sleep_on(segment.word(word), seen, timeout);
+            match word {
+                Word::Published => self.sleep_warily(segment.word(word), seen, timeout),
+                Word::Writer => {
+                    sys::futex_wait(segment.word(word), seen, timeout);
+                }
+            }
         }
         self.lock().take();
     }
 
-    fn sleep_on(&self, word: &AtomicU32, seen: u32, timeout: Duration) {
+    /// Sleeps, and not for long where wakes have been stolen.
+    fn sleep_warily(&self, word: &AtomicU32, seen: u32, timeout: Duration) {
         // Relaxed, here and below: a time of this thread's own.
         let robbed_at = self.robbed_at.load(Ordering::Relaxed);
         let wary = robbed_at != 0 && sys::monotonic_ns().saturating_sub(robbed_at) < WARY.as_nanos() as u64;
