@@ -20,6 +20,9 @@ mod codec;
 mod error;
 mod events;
 mod frame;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod memory;
 mod metas;
 mod planes;

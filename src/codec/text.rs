@@ -305,4 +305,27 @@ mod tests {
         assert!(!plain(&"a".repeat(MAX_NAME + 1)));
         assert!(!is_plain("a, b=(int)1", |name| name != "b"));
     }
+
+    #[test]
+    fn caps_have_headers_and_features_too() {
+        for text in [
+            "video/x-raw(memory:GLMemory, meta:Thing), format=(string)RGBA",
+            "video/x-h264, codec_data=(buffer)0164ff, streamheader=(buffer)< 0102, 03 >, width=(int)64",
+            "video/x-raw, width=640, format=NV12, framerate=30/1, name=\"a b\"",
+            "video/x-raw, multiview-flags=(GstVideoMultiviewFlagsSet)0:ffffffff:/right-view-first/half-aspect",
+        ] {
+            assert!(is_plain_caps(text) && !plain(text), "{text}");
+        }
+        for text in [
+            "video/x-h264, codec_data=(buffer)016",
+            "video/x-h264, codec_data=(buffer)0xff",
+            "video/x-h264, codec_data=(sample)00",
+            "video/x-raw(memory:GLMemory",
+            "video/x-raw; image/jpeg",
+            "video/x-raw(stream)",
+            "video/x-raw, framerate=1/0",
+        ] {
+            assert!(!is_plain_caps(text), "{text}");
+        }
+    }
 }

@@ -107,7 +107,8 @@ impl RsShmSrc {
         let now = obj.current_running_time().unwrap_or(running);
         let jitter = now.nseconds() as i64 - running.nseconds() as i64;
         let stats = stream.reader.stats();
-        let frames = |count: u64| Some(gst::format::Buffers::from_u64(count));
+        // The highest number is none to GStreamer.
+        let frames = |count: u64| gst::format::Buffers::try_from(count).ok();
         let message = gst::message::Qos::builder(true)
             .src(&*obj)
             .running_time(running)
