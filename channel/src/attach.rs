@@ -16,6 +16,7 @@ use crate::{
     files::{self, Identity},
     layout::{self, EVICTED, FIRST_SEAT_BYTE, FrameDescriptor, MAIL_ROOM, SEATS, seat_state, state},
     pins::PinCounts,
+    points::{At, point},
     segment::{self, Access, Segment},
     semaphore::{ControlFile, Taken},
     sys::{self, KeptLock},
@@ -124,9 +125,11 @@ impl Attachment {
                 if let Some(seat) = former_seat.filter(|seat| seat.locks == control.identity()) {
                     return Ok(Some((Self::enter(segment, Arc::clone(seat)), None)));
                 }
+                point(At::SegmentOpened);
                 let seats = (0..SEATS as i64).map(|seat| FIRST_SEAT_BYTE + seat);
                 return Ok(match control.take_first(seats)? {
                     Taken::Lock(byte, lock) => {
+                        point(At::SeatLocked);
                         let seat = HeldSeat::new(byte, control.identity(), lock);
                         Some((Self::enter(segment, Arc::new(seat)), None))
                     }
@@ -164,21 +167,25 @@ impl Attachment {
         let former = shared.ticket.load(Ordering::Relaxed);
         // Before the ticket, with which the writer sees it: what else a dead owner left is not this one's.
         shared.state.store(seat_state::NEW, Ordering::Relaxed);
+        point(At::SeatCleared);
         let ticket = match seat.ticket.load(Ordering::Relaxed) {
             own if own > former => own,
             _ => former.wrapping_add(1),
         };
         seat.ticket.store(ticket, Ordering::Relaxed);
         shared.ticket.store(ticket, Ordering::Release);
+        point(At::TicketStored);
         shared.pins.store(0, Ordering::Release);
         // The newest frame is this reader's first, so a lossless writer keeps it.
         shared.position.store(head.saturating_sub(1), Ordering::Release);
         shared.pid.store(std::process::id(), Ordering::Relaxed);
+        point(At::PositionStored);
         // This owner has asked for nothing yet.
         shared.key_requests.store(0, Ordering::Relaxed);
         shared.mail_head.store(0, Ordering::Relaxed);
         // Release: who sees the state sees the position and the counts too.
         shared.state.store(seat_state::ATTACHED, Ordering::Release);
+        point(At::Seated);
         segment.ring_bell(Word::Writer);
         Self {
             head_then: head,
@@ -343,10 +350,12 @@ impl Attachment {
         }
         let offset = self.segment.fixed.slots_offset + self.segment.slot_offset(place.slot) + descriptor.data_offset;
         let bytes = target.prepare(descriptor.size as usize)?;
+        point(At::CopyUnpinned);
         if bytes.len() != descriptor.size as usize || sys::read_exactly(&self.segment.file, bytes, offset) != Ok(true) {
             return None;
         }
         let extra = self.segment.read_extra(place.slot, descriptor.extra_size);
+        point(At::CopyUnchecked);
         // Pairs with the fence in `take_for_writing`: had any copied byte been drawn after the number became 0, the load
         // below would see that 0, or a later number.
         fence(Ordering::Acquire);
@@ -369,6 +378,7 @@ impl Attachment {
     /// Says that this reader takes no more frames here: `seat_state::MOVED` or `seat_state::LEFT`. Pins stay.
     pub(crate) fn leave(&self, how: u32) {
         if let Some(seated) = self.own_seat() {
+            point(At::LeaveDue);
             // Release: what was taken here before is over.
             self.segment
                 .control
@@ -453,6 +463,7 @@ impl Drop for PinnedFrame {
         if let Some(seated) = self.attachment.own_seat() {
             let shared = self.attachment.segment.control.seat(seated.seat.index);
             seated.counts().unpin(&shared.pins, self.slot);
+            point(At::Unpinned);
             self.attachment.tell_writer();
         }
     }

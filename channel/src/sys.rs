@@ -169,6 +169,13 @@ pub(crate) fn back_with_memory(file: &OwnedFd, offset: u64, length: u64) -> nix:
     }
 }
 
+/// Sends a signal to this very thread, before it goes on; SIGKILL and SIGSTOP take the process with it.
+#[cfg(debug_assertions)]
+pub(crate) fn raise(signal: libc::c_int) {
+    // SAFETY: the call takes a number only.
+    unsafe { libc::raise(signal) };
+}
+
 /// The calls on a semaphore in shared memory. glibc's `sem_t` is what `sem_open` of any program maps too.
 pub(crate) mod semaphore {
     use super::{Duration, Errno, io, libc, monotonic_ns};

@@ -10,6 +10,7 @@ use crate::{
     Error,
     attach::{Attachment, Described, Place},
     layout::RING,
+    points::{At, point},
 };
 
 /// A number that no frame ever gets to.
@@ -134,6 +135,7 @@ impl Reader {
             self.newly_attached = false;
             self.sync = Sync::default();
             self.position = number;
+            point(At::PositionDue);
             attachment.set_position(number);
             self.stats.received += 1;
             match data {
@@ -202,7 +204,7 @@ impl Reader {
                 Some((described, FrameData::InPlace(frame)))
             }
             Some(Some((frame, described))) => target.prepare(frame.as_ref().len()).map(|room| {
-                room.copy_from_slice(frame.as_ref());
+                copy_in_halves(frame.as_ref(), room);
                 (described, FrameData::Copied)
             }),
             None => attachment
@@ -218,6 +220,14 @@ impl Reader {
             None => Ok(got),
         }
     }
+}
+
+/// Copies a frame that is pinned; in halves, so that a test can stop it in the middle.
+fn copy_in_halves(from: &[u8], to: &mut [u8]) {
+    let half = from.len() / 2;
+    to[..half].copy_from_slice(&from[..half]);
+    point(At::CopyHalf);
+    to[half..].copy_from_slice(&from[half..]);
 }
 
 /// Number of the newest frame behind `behind`, up to `last`, that can be decoded without those before it.

@@ -17,6 +17,7 @@ use crate::{
     attach::{Attachment, HeldSeat, Observing},
     files::Identity,
     layout::{FrameDescriptor, RING, seat_state, state},
+    points::{At, point},
     wait::{Waiter, Word},
 };
 
@@ -450,6 +451,7 @@ impl Reader {
         self.seat = attachment.seat().cloned();
         self.stats.writer_pid = segment.fixed.writer_pid;
         self.checked = Instant::now();
+        point(At::MoveDue);
         // Only now: a lossless writer waits for that, and finds the reader in the new segment then.
         self.leave_former(seat_state::MOVED);
         let attachment = Arc::new(attachment);

@@ -25,6 +25,7 @@ use crate::{
     ChannelName, Error, FrameDescriptor,
     files::{self, Identity},
     layout::{EXTRA_ROOM, FIRST_SEAT_BYTE, MAX_SLOTS, SEATS, seat_state, state},
+    points::{At, point},
     segment::Segment,
     semaphore::ControlFile,
     sys::{self, KeptLock},
@@ -369,6 +370,7 @@ impl Writer {
         }
         let control = Arc::clone(&self.lock().control);
         let held = control.acquire();
+        point(At::PublishHolding);
         let mut state = self.lock();
         let State {
             current: Some(current),
@@ -398,17 +400,22 @@ impl Writer {
         let segment = &owner.segment;
         segment.write_descriptor(index, &descriptor);
         segment.write_extra(index, extra);
+        point(At::DescriptorWritten);
         // Release: pairs with the acquire load of whoever finds the number; pixels and descriptor are there with it.
         segment.slot_head(index).number.store(*head, Ordering::Release);
+        point(At::NumberStored);
         // Release: who finds the entry finds the number.
         segment
             .control
             .ring(*head)
             .store(*head << 8 | index as u64, Ordering::Release);
+        point(At::RingStored);
         // Release: who sees the head finds the entry.
         segment.control.live().head.store(*head, Ordering::Release);
+        point(At::HeadStored);
         drop(state);
         drop(held);
+        point(At::BellDue);
         segment.ring_bell(Word::Published);
         Ok(())
     }
@@ -424,6 +431,7 @@ impl Writer {
         let segment = Arc::clone(&current.segment.segment);
         let live = segment.control.live();
         live.eos_number.store(state.head, Ordering::Release);
+        point(At::EndHalf);
         // Release: who sees the count sees the number that belongs to it.
         live.eos_count.fetch_add(1, Ordering::Release);
         drop(state);
@@ -627,12 +635,14 @@ impl Writer {
         if let Some(placed) = state.placed.take() {
             files::remove_if(&self.name.segment_path(), placed);
         }
+        point(At::CloseUnnamed);
         if let Some(current) = state.current.take() {
             let segment = &current.segment.segment;
             // Release: what was published before is all there is.
             segment.control.live().state.fetch_or(state::CLOSED, Ordering::Release);
             segment.ring_bell(Word::Published);
         }
+        point(At::CloseSaid);
         if state.writer_lock.is_some() {
             files::remove_if(control.path(), control.identity());
         }

@@ -16,6 +16,7 @@ use crate::{
     ChannelName, Error,
     files::{self, Aside, Identity},
     layout::{Fixed, MAX_CAPS, MAX_SLOTS, SEATS, WRITER_BYTE, flags, state},
+    points::{At, point},
     segment::{self, Access, Segment},
     semaphore::{ControlFile, Taken},
     sys::{self, KeptLock},
@@ -158,11 +159,14 @@ impl Writer {
         former: Option<Identity>,
         control: &Arc<ControlFile>,
     ) -> Result<(), Error> {
+        point(At::SegmentMade);
         let path = self.name.segment_path();
         let held = control.acquire();
+        point(At::ReplaceHolding);
         let mut state = self.lock();
         segment.begin(state.head + 1, state.events.head, state.latency_ns);
         state.events.write_to(&segment);
+        point(At::SegmentWritten);
         // The name of the own former segment is taken over in one step; any other file stands in the way.
         let replaces_own = former.is_some() && files::identity_of(&path) == former;
         aside.place(&path, replaces_own).map_err(|errno| match errno {
@@ -173,6 +177,7 @@ impl Writer {
             },
             errno => Error::system(self.name.as_str(), format!("rename to {path}"), errno),
         })?;
+        point(At::SegmentNamed);
         state.retire();
         state.placed = Some(segment.identity);
         state.served = 0;
@@ -183,6 +188,7 @@ impl Writer {
             _alive: alive,
         });
         state.stats.segments += 1;
+        point(At::SegmentCurrent);
         drop(state);
         drop(held);
         self.monitor.nudge();
@@ -311,6 +317,7 @@ fn supersede(segment: &Segment) {
         .live()
         .state
         .fetch_or(state::SUPERSEDED, Ordering::Release);
+    point(At::Superseded);
     segment.ring_bell(Word::Published);
     // The writer's own monitor sleeps on this one, and has another to sleep on now.
     segment.ring_bell(Word::Writer);
@@ -353,6 +360,7 @@ fn busy(name: &ChannelName) -> Error {
 fn take_channel(name: &ChannelName, options: WriterOptions) -> Result<(State, Option<String>), Error> {
     let (control, lock, made_here) = open_control(name, options)?;
     let control = Arc::new(control);
+    point(At::ChannelLocked);
     match take_over(name, &control, made_here) {
         Ok(Left {
             head,
@@ -467,11 +475,13 @@ fn take_over(name: &ChannelName, control: &Arc<ControlFile>, control_is_new: boo
         return Err(busy(name));
     }
     let held = control.acquire();
+    point(At::LeftOpened);
     // A damaged head must not bring the numbers near their end.
     let sane = |number: u64| if number < 1 << 48 { number } else { 0 };
     let head = sane(segment.control.live().head.load(Ordering::Acquire));
     let event_head = sane(segment.control.live().event_head.load(Ordering::Acquire));
     supersede(&segment);
+    point(At::LeftTaken);
     files::remove_if(&path, identity);
     drop(held);
     let same_locks = segment.lock_identity() == control.identity();
