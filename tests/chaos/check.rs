@@ -162,11 +162,10 @@ impl Checker {
                     let text = format!("an event comes late: {tag:?} after frame {last:?}");
                     context.found(&context.cell.order, &text);
                 }
-                self.after = Some(Tag {
-                    // So that its own frame is before it.
-                    serial: tag.serial,
-                    ..tag
-                });
+                // A newcomer is told at once of all that lasts, also of what was told after its first frame.
+                if self.last.is_some() && !self.interrupted {
+                    self.after = Some(tag);
+                }
             }
             other => context.found(&context.cell.torn, &format!("an event is torn: {other:?}")),
         }

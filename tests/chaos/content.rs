@@ -27,6 +27,8 @@ pub const FRAME: u32 = 1;
 pub const COUNTED_FRAME: u32 = 2;
 pub const EVENT: u32 = 3;
 pub const LETTER: u32 = 4;
+/// The kind that the channel is told for an event.
+pub const OWN_EVENT: u32 = 7777;
 
 impl Tag {
     /// What orders frames.

@@ -11,7 +11,7 @@ use rsshm_channel::{ChannelName, Frame, FrameData, MAIL_ROOM, Next, PinnedFrame,
 use crate::{
     board::wish,
     check::{Arrived, Checker},
-    content::{HEAD, LETTER, Tag},
+    content::{HEAD, LETTER, OWN_EVENT, Tag},
     role::{Context, Orders, Role},
 };
 
@@ -102,7 +102,9 @@ pub fn play(orders: Orders) {
                 }
                 stay = stay.saturating_sub(1);
             }
-            Ok(Next::Event(event)) => checker.event(&context, &event.bytes),
+            // rsshmsink tells of other things.
+            Ok(Next::Event(event)) if event.kind == OWN_EVENT => checker.event(&context, &event.bytes),
+            Ok(Next::Event(_)) => {}
             Ok(Next::EndOfStream) => drop(context.cell.ends.fetch_add(1, Relaxed)),
             Ok(Next::Lost) => {
                 context.cell.lost.fetch_add(1, Relaxed);

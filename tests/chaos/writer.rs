@@ -15,7 +15,7 @@ use rsshm_channel::{
 
 use crate::{
     board::writer_wish,
-    content::{COUNTED_FRAME, EVENT, HEAD, LETTER, Tag},
+    content::{COUNTED_FRAME, EVENT, HEAD, LETTER, OWN_EVENT, Tag},
     random::Random,
     role::{Context, Orders, awake_since},
 };
@@ -174,7 +174,7 @@ impl Play {
         };
         let bytes = tag.bytes(self.random.within(HEAD as u64..EVENT_ROOM as u64 + 1) as usize);
         let event = NewEvent {
-            kind: 77,
+            kind: OWN_EVENT,
             bytes: &bytes,
             ..NewEvent::default()
         };

@@ -47,20 +47,21 @@ impl CopyTarget for Watched<'_> {
 
 impl Reader {
     /// Takes what comes next of frames up to `newest` and events up to `event_head`: the oldest frame that is wanted and
-    /// there, and before it the events from before it. Where the stream `ends` then, no event from behind the end.
+    /// there, and before it the events from before it. Where the stream ends then, and has ended `ends` times, no event from
+    /// behind that end.
     pub(super) fn take(
         &mut self,
         attachment: &Arc<Attachment>,
         newest: u64,
         event_head: u64,
-        ends: bool,
+        ends: Option<u32>,
         target: &mut dyn CopyTarget,
         limits: ReadLimits,
     ) -> Result<Option<Next>, Error> {
         // The ring has the lower 56 bits of a number: only a damaged head has more.
         let newest = newest.min(MAX_NUMBER);
         // A position beyond the head can only come of a damaged head: it is given up.
-        if self.position > newest && newest != 0 && !ends {
+        if self.position > newest && newest != 0 && ends.is_none() {
             self.want_newest = true;
             self.position = newest - 1;
         }
@@ -68,7 +69,7 @@ impl Reader {
             let events_missed = self.events.look(attachment, event_head);
             self.stats.events_missed = self.stats.events_missed.saturating_add(events_missed);
             let first = self.first_wanted(newest, limits);
-            let event = self.events.next_after(ends.then_some(self.eos_seen));
+            let event = self.events.next_after(ends.map(|ends| (self.eos_seen, ends)));
             // One that came after the newest frame was looked at may be of a later frame.
             if event.is_some_and(|after| first.map_or(after <= newest, |first| after < first)) {
                 return Ok(self.events.take().map(Next::Event));

@@ -16,7 +16,7 @@ use crate::{
     ChannelName, Error, PinnedFrame,
     attach::{Attachment, HeldSeat, Observing},
     files::Identity,
-    layout::{FrameDescriptor, RING, seat_state, state},
+    layout::{FrameDescriptor, Live, RING, seat_state, state},
     points::{At, point},
     wait::{Waiter, Word},
 };
@@ -355,7 +355,7 @@ impl Reader {
             let seen = live.published.load(Ordering::Acquire);
             let state = live.state.load(Ordering::Acquire);
             // An end of the stream that is not counted yet has no frame after it in this head.
-            let eos = live.eos_count.load(Ordering::Acquire);
+            let (eos, end) = newest_end(live, self.eos_seen);
             let head = live.head.load(Ordering::Acquire);
             // After the head: an event from before a frame in it is in this count.
             let event_head = live.event_head.load(Ordering::Acquire);
@@ -366,9 +366,8 @@ impl Reader {
                 return Ok(Next::Evicted);
             }
             // What comes after an end is not given before it.
-            let end = (eos != self.eos_seen).then(|| live.eos_number.load(Ordering::Acquire));
             let newest = end.map_or(head, |end| end.min(head));
-            if let Some(next) = self.take(&attachment, newest, event_head, end.is_some(), target, limits)? {
+            if let Some(next) = self.take(&attachment, newest, event_head, end.map(|_| eos), target, limits)? {
                 return Ok(next);
             }
             if end.is_some() {
@@ -482,6 +481,26 @@ impl Drop for Reader {
             attachment.leave(seat_state::LEFT);
         }
     }
+}
+
+/// How many times the stream has ended, and where there is an end that the reader has not `seen`, the number of the last
+/// frame before the newest.
+fn newest_end(live: &Live, seen: u32) -> (u32, Option<u64>) {
+    let mut count = live.eos_count.load(Ordering::Acquire);
+    let mut number = None;
+    // The number is stored before the count, so that it may be that of one more end. Bounded: it may be counted up for ever.
+    for _ in 0..8 {
+        if count == seen {
+            return (count, None);
+        }
+        number = Some(live.eos_number.load(Ordering::Acquire));
+        let again = live.eos_count.load(Ordering::Acquire);
+        if again == count {
+            break;
+        }
+        count = again;
+    }
+    (count, number)
 }
 
 /// How long to wait now, `None` when the deadline has passed.

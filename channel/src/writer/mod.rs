@@ -139,8 +139,8 @@ struct State {
     /// What upstream wants of a slot, beyond the format's frame size.
     wanted_size: u64,
     current: Option<Current>,
-    /// The file that has the channel's name by this writer's doing. Also while no segment is current, as the next
-    /// could not be made.
+    /// The file that has the channel's name by this writer's doing, or was taken over from a dead one. Also while no segment
+    /// is current, as the next could not be made.
     placed: Option<Identity>,
     retired: Vec<Retired>,
     head: u64,

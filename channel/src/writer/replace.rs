@@ -346,7 +346,9 @@ fn check_options(name: &ChannelName, options: WriterOptions) -> Result<(), Error
 fn pid_in_segment(name: &ChannelName) -> Option<u32> {
     let (file, stat) = segment::open_file(name, false).ok().flatten()?;
     let segment = Segment::open(name, file, &stat, Access::Observe).ok()?;
-    Some(segment.fixed.writer_pid)
+    // A superseded one is what was taken over from a writer that is dead.
+    let state = segment.control.live().state.load(Ordering::Acquire);
+    (state & state::SUPERSEDED == 0).then_some(segment.fixed.writer_pid)
 }
 
 fn busy(name: &ChannelName) -> Error {
@@ -365,6 +367,7 @@ fn take_channel(name: &ChannelName, options: WriterOptions) -> Result<(State, Op
         Ok(Left {
             head,
             event_head,
+            placed,
             retired,
             damaged,
         }) => {
@@ -374,7 +377,7 @@ fn take_channel(name: &ChannelName, options: WriterOptions) -> Result<(State, Op
                 format: None,
                 wanted_size: 0,
                 current: None,
-                placed: None,
+                placed,
                 retired: retired.into_iter().collect(),
                 head,
                 events: LastingEvents::after(event_head),
@@ -435,13 +438,16 @@ struct Left {
     head: u64,
     /// Number of its newest event.
     event_head: u64,
-    /// Its segment, in which readers may still be.
+    /// Its segment still has the name. It keeps that until this writer's first one takes it, so that who starts if this one
+    /// dies before finds the numbers.
+    placed: Option<Identity>,
+    /// The same, as readers may still be in it.
     retired: Option<Retired>,
     /// What was wrong with it, where it was of no use.
     damaged: Option<String>,
 }
 
-/// Takes what lies under the channel's name away: the segment of a dead writer of this user. Its readers are told to look
+/// Takes over what lies under the channel's name: the segment of a dead writer of this user. Its readers are told to look
 /// for the next one.
 fn take_over(name: &ChannelName, control: &Arc<ControlFile>, control_is_new: bool) -> Result<Left, Error> {
     let path = name.segment_path();
@@ -482,13 +488,13 @@ fn take_over(name: &ChannelName, control: &Arc<ControlFile>, control_is_new: boo
     let event_head = sane(segment.control.live().event_head.load(Ordering::Acquire));
     supersede(&segment);
     point(At::LeftTaken);
-    files::remove_if(&path, identity);
     drop(held);
     let same_locks = segment.lock_identity() == control.identity();
     let retired = same_locks.then(|| Retired::of_dead_writer(segment, control));
     Ok(Left {
         head,
         event_head,
+        placed: Some(identity),
         retired,
         damaged: None,
     })

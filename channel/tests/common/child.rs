@@ -4,9 +4,10 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
+    os::unix::process::ExitStatusExt,
     process::{Command, Stdio},
     sync::mpsc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -88,6 +89,20 @@ impl Child {
 
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.process.id() as i32)
+    }
+
+    /// Waits until it has been killed by itself, as it was started to be.
+    #[track_caller]
+    pub fn dies(&mut self) {
+        let began = Instant::now();
+        let status = loop {
+            match self.process.try_wait().unwrap() {
+                Some(status) => break status,
+                None => assert!(began.elapsed() < Duration::from_secs(10), "the child does not die"),
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "{status}");
     }
 
     /// Kills it and waits until it is gone.
