@@ -4,8 +4,9 @@
 //! an instant is one relaxed load, unless the process was started with the environment variable
 //! `RSSHM_POINTS=SEED,KILLS,STOPS,FILE[,INSTANT[,PASS]]`: then each pass of an instant is counted in `FILE`, and draws a
 //! number from a generator that begins at `SEED`. Of a million passes so many as `KILLS` says end in SIGKILL, and `STOPS`
-//! in SIGSTOP, sent to itself exactly there; of instants that are passed seldom a hundred times as many. With `INSTANT` only
-//! that one, with `PASS` only from that pass on. `tests/chaos` uses the first form, `channel/tests/instants.rs` the second.
+//! in SIGSTOP, sent to itself exactly there; of instants that are passed seldom a hundred times as many, and eight times as
+//! many until it has happened once. With `INSTANT` only one pass of that one draws, the first or the one of number `PASS`.
+//! `tests/chaos` uses the first form, `channel/tests/instants.rs` the second.
 //!
 //! `FILE` may be shared by any number of processes, and read by the test meanwhile: words of 64 bits. The first one is
 //! written by the test: while it is not 0, passes are only counted. From byte 64 on come 64 bytes for each instant: its name,
@@ -155,6 +156,8 @@ mod armed {
     const MILLION: u64 = 1_000_000;
     /// How much more readily a process ends at an instant that it passes seldom.
     const SELDOM: u64 = 100;
+    /// And where that has not happened yet.
+    const NOT_YET: u64 = 8;
 
     /// Bytes before the first instant's, and of each instant.
     const STRIDE: u64 = 64;
@@ -170,7 +173,7 @@ mod armed {
         kills: u64,
         stops: u64,
         only: Option<String>,
-        from: u64,
+        pass: u64,
     }
 
     /// What is counted of an instant.
@@ -218,7 +221,7 @@ mod armed {
             if only.as_ref().is_some_and(|only| !At::NAMES.contains(&only.as_str())) {
                 return None;
             }
-            let from = fields.next().map_or(Some(1), |from| from.parse().ok())?;
+            let pass = fields.next().map_or(Some(1), |pass| pass.parse().ok())?;
             sys::back_with_memory(&file.try_clone().ok()?.into(), 0, SIZE).ok()?;
             let counts = Mapping::new(&file, 0, SIZE, true).ok()?;
             for (index, name) in (1..).zip(At::NAMES) {
@@ -230,37 +233,41 @@ mod armed {
                 kills,
                 stops,
                 only,
-                from,
+                pass,
             })
         }
 
-        /// Counts, and yields the count before.
-        fn count(&self, at: At, what: Count) -> u64 {
+        /// Counts up by `more`, and yields the count before.
+        fn count(&self, at: At, what: Count, more: u64) -> u64 {
             let offset = STRIDE * (1 + at as u64) + NAME_ROOM + 8 * what as u64;
             let word = self.counts.at::<AtomicU64>(offset);
             // Relaxed: nothing goes with the counts.
-            word.map_or(0, |word| word.fetch_add(1, Ordering::Relaxed))
+            word.map_or(0, |word| word.fetch_add(more, Ordering::Relaxed))
         }
 
         fn pass(&self, at: At) {
-            let passes = self.count(at, Count::Passes) + 1;
+            let passes = self.count(at, Count::Passes, 1) + 1;
             let paused = self.counts.at::<AtomicU64>(0);
             if paused.is_none_or(|paused| paused.load(Ordering::Relaxed) != 0) {
                 return;
             }
             if let Some(only) = &self.only
-                && (*only != At::NAMES[at as usize] || passes < self.from)
+                && (*only != At::NAMES[at as usize] || passes != self.pass)
             {
                 return;
             }
             let readily = if (at as usize) < At::OFTEN { 1 } else { SELDOM };
+            let rate = |rate: u64, what: Count| match self.count(at, what, 0) {
+                0 => rate * readily * NOT_YET,
+                _ => rate * readily,
+            };
             let draw = self.draw() % MILLION;
-            let (kills, stops) = (self.kills * readily, self.stops * readily);
+            let (kills, stops) = (rate(self.kills, Count::Kills), rate(self.stops, Count::Stops));
             if draw < kills {
-                self.count(at, Count::Kills);
+                self.count(at, Count::Kills, 1);
                 sys::raise(libc::SIGKILL);
             } else if draw < kills + stops {
-                self.count(at, Count::Stops);
+                self.count(at, Count::Stops, 1);
                 sys::raise(libc::SIGSTOP);
             }
         }

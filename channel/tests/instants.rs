@@ -4,17 +4,19 @@
 mod common;
 
 use common::{
-    Channel, check,
+    Channel, Service, check,
     child::{self, Child, listen, say},
-    next, publish, slots,
+    lossless, next, next_in_place, publish, slots,
 };
-use rsshm_channel::{ChannelName, Format, Writer};
+use nix::sys::signal::Signal;
+use rsshm_channel::{ChannelName, Format, Reader, ReaderOptions, Writer};
 
 const KILL: &str = "1000000,0";
+const STOP: &str = "0,1000000";
 
 #[test]
 fn child() {
-    child::play(&[("writes", writes)]);
+    child::play(&[("writes", writes), ("reads four", reads_four)]);
 }
 
 /// A process that kills or stops itself when it first passes an instant.
@@ -48,6 +50,15 @@ fn writes(channel: &str) {
     listen();
 }
 
+/// Says which frames it gets, and how many it has missed.
+fn reads_four(channel: &str) {
+    let mut reader = Reader::new(ChannelName::new(channel).unwrap(), ReaderOptions::default());
+    for _ in 0..4 {
+        let frame = next(&mut reader, &mut Vec::new());
+        say(format!("{} {}", frame.number, frame.missed));
+    }
+}
+
 /// A writer that dies when it has taken the channel over and has no frame yet: the next one finds the numbers all the same.
 #[test]
 fn numbers_go_on_where_a_writer_died_before_its_first_frame() {
@@ -71,5 +82,52 @@ fn numbers_go_on_where_a_writer_died_before_its_first_frame() {
         let frame = next(&mut reader, &mut copy);
         check(&frame, &copy, 77);
         assert_eq!(frame.number, 6, "{instant}");
+    }
+}
+
+/// A reader stops while it sits down, and goes on when the frame that was the newest is held by another, and those behind it
+/// are gone. Its first frame is the newest then, and it misses none of those that follow.
+#[test]
+fn who_took_long_to_sit_down_misses_nothing_of_a_lossless_channel() {
+    let channel = Channel::new();
+    let writer = channel.writer(lossless(8));
+    let _service = Service::of(&writer);
+    let (mut other, mut copy) = (channel.reader(), Vec::new());
+    let held = next_in_place(&writer, &mut other, &mut copy);
+    let late = AtInstant::start("reads four", &channel, STOP, "PositionStored");
+    late.child.stops();
+    for _ in 0..30 {
+        assert!(publish(&writer, 1));
+        drop(next(&mut other, &mut copy));
+    }
+    // The other one goes: it would have to take all that follows.
+    drop(other);
+    late.child.signal(Signal::SIGCONT);
+    late.child.expect(&format!("{} 0", held.number + 30));
+    for more in 31..34 {
+        assert!(publish(&writer, 1));
+        late.child.expect(&format!("{} 0", held.number + more));
+    }
+}
+
+/// A reader stops before it sits down in a segment that is superseded meanwhile. It does not begin there.
+#[test]
+fn who_sits_down_in_a_superseded_segment_misses_nothing_of_a_lossless_channel() {
+    for instant in ["SegmentOpened", "SeatLocked", "PositionStored"] {
+        let channel = Channel::new();
+        let writer = channel.writer(lossless(8));
+        assert!(publish(&writer, 1));
+        let late = AtInstant::start("reads four", &channel, STOP, instant);
+        late.child.stops();
+        writer.set_format(Format::fixed_size("video/x-raw,another=1", common::SIZE));
+        for _ in 2..=30 {
+            assert!(publish(&writer, 1));
+        }
+        late.child.signal(Signal::SIGCONT);
+        late.child.expect("30 0");
+        for number in 31..34 {
+            assert!(publish(&writer, 1));
+            late.child.expect(&format!("{number} 0"));
+        }
     }
 }

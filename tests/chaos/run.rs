@@ -237,7 +237,8 @@ impl Run {
             }
             let as_pipeline = !self.only_writers && self.random.permille(250);
             self.places[index].role = if as_pipeline { Role::Sink } else { Role::Writer };
-            is_immune = self.random.permille(150);
+            // In a long run some live long enough to be looked at.
+            is_immune = self.plan.time >= Duration::from_secs(40) && self.random.permille(150);
         }
         let role = self.places[index].role;
         let orders = Orders {
@@ -251,9 +252,9 @@ impl Run {
             epoch: self.epoch,
         };
         let (kills, stops) = match (is_immune, is_writer) {
-            (true, _) => (0, 150),
-            (false, true) => (120, 80),
-            (false, false) => (120, 120),
+            (true, _) => (0, 250),
+            (false, true) => (150, 100),
+            (false, false) => (250, 200),
         };
         let points = format!(
             "{},{kills},{stops},{}",

@@ -29,10 +29,10 @@ pub fn options(random: &mut Random, lossless: bool) -> WriterOptions {
     let perms = [0o600, 0o660, 0o666, 0o644, 0o640];
     WriterOptions {
         perms: perms[random.within(0..perms.len() as u64) as usize],
-        max_slots: if random.permille(200) {
-            0
-        } else {
-            random.within(3..28) as u32
+        max_slots: match random.within(0..10) {
+            0 | 1 => 0,
+            2 | 3 => random.within(3..14) as u32,
+            _ => random.within(20..65) as u32,
         },
         lossless,
         takes_mail: random.permille(700),
@@ -161,9 +161,9 @@ impl Play {
         {
             self.kept.push_back(slot);
         }
-        // At about 150 frames a second, with some as fast as it can.
+        // At about 250 frames a second, with some as fast as it can.
         if !self.random.permille(100) {
-            std::thread::sleep(self.random.millis(1..12));
+            std::thread::sleep(self.random.millis(1..7));
         }
     }
 
@@ -207,6 +207,10 @@ impl Play {
             Ok(Some(slot)) => slot,
             Ok(None) => {
                 cell.no_slot.fetch_add(1, Relaxed);
+                self.context.found(
+                    &cell.others,
+                    &format!("XXX no slot {:?} {:?}", self.writer.stats(), self.kept.len()),
+                );
                 return None;
             }
             Err(error) => {

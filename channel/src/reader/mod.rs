@@ -415,7 +415,8 @@ impl Reader {
 
     /// Attaches to the segment that is under the name now, if there is one.
     fn attach(&mut self) -> Result<bool, Error> {
-        let opened = Attachment::open(&self.name, self.options.read_only, self.seat.as_ref())?;
+        let position = matches!(self.place, Whereabouts::Between(..)).then_some(self.position);
+        let opened = Attachment::open(&self.name, self.options.read_only, self.seat.as_ref(), position)?;
         let Some((attachment, observing)) = opened else {
             return Ok(false);
         };
@@ -439,7 +440,6 @@ impl Reader {
         } else {
             // Only what ended in this segment is news; the count begins at 0 in each.
             self.eos_seen = 0;
-            attachment.set_position(self.position.max(segment.fixed.first_number.saturating_sub(1)));
         }
         self.discontinuity = true;
         self.segment_id = Some(segment.identity);

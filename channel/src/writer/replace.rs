@@ -2,7 +2,10 @@
 //! lost names are all this one thing.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{Ordering, fence},
+    },
     time::{Duration, Instant},
 };
 
@@ -317,6 +320,8 @@ fn supersede(segment: &Segment) {
         .live()
         .state
         .fetch_or(state::SUPERSEDED, Ordering::Release);
+    // Pairs with the fence of a reader that has sat down and looks at the state then.
+    fence(Ordering::SeqCst);
     point(At::Superseded);
     segment.ring_bell(Word::Published);
     // The writer's own monitor sleeps on this one, and has another to sleep on now.

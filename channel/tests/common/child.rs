@@ -11,7 +11,10 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        signal::{Signal, kill},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
     unistd::Pid,
 };
 
@@ -89,6 +92,17 @@ impl Child {
 
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.process.id() as i32)
+    }
+
+    /// Waits until it has been stopped by itself, as it was started to be.
+    #[track_caller]
+    pub fn stops(&self) {
+        let began = Instant::now();
+        let flags = Some(WaitPidFlag::WUNTRACED | WaitPidFlag::WNOHANG);
+        while !matches!(waitpid(self.pid(), flags), Ok(WaitStatus::Stopped(..))) {
+            assert!(began.elapsed() < Duration::from_secs(10), "the child does not stop");
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Waits until it has been killed by itself, as it was started to be.
