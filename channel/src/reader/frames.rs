@@ -10,6 +10,7 @@ use crate::{
     Error,
     attach::{Attachment, Described, Place},
     layout::RING,
+    points::{At, point},
 };
 
 /// A number that no frame ever gets to.
@@ -48,20 +49,21 @@ impl CopyTarget for Watched<'_> {
 
 impl Reader {
     /// Takes what comes next of frames up to `newest` and events up to `event_head`: the oldest frame that is wanted and
-    /// there, and before it the events from before it. Where the stream `ends` then, no event from behind the end.
+    /// there, and before it the events from before it. Where the stream ends then, and has ended `ends` times, no event from
+    /// behind that end.
     pub(super) fn take(
         &mut self,
         attachment: &Arc<Attachment>,
         newest: u64,
         event_head: u64,
-        ends: bool,
+        ends: Option<u32>,
         target: &mut dyn CopyTarget,
         limits: ReadLimits,
     ) -> Result<Option<Next>, Error> {
         // The ring has the lower 56 bits of a number: only a damaged head has more.
         let newest = newest.min(MAX_NUMBER);
         // A position beyond the head can only come of a damaged head: it is given up.
-        if self.position > newest && newest != 0 && !ends {
+        if self.position > newest && newest != 0 && ends.is_none() {
             self.want_newest = true;
             self.position = newest - 1;
         }
@@ -69,7 +71,7 @@ impl Reader {
             let events_missed = self.events.look(attachment, event_head);
             self.stats.events_missed = self.stats.events_missed.saturating_add(events_missed);
             let first = self.first_wanted(newest, limits);
-            let event = self.events.next_after(ends.then_some(self.eos_seen));
+            let event = self.events.next_after(ends.map(|ends| (self.eos_seen, ends)));
             // One that came after the newest frame was looked at may be of a later frame.
             if event.is_some_and(|after| first.map_or(after <= newest, |first| after < first)) {
                 return Ok(self.events.take().map(Next::Event));
@@ -136,6 +138,7 @@ impl Reader {
             self.newly_attached = false;
             self.sync = Sync::default();
             self.position = number;
+            point(At::PositionDue);
             attachment.set_position(number);
             self.stats.received += 1;
             match data {
@@ -205,7 +208,7 @@ impl Reader {
                 Some((described, FrameData::InPlace(frame)))
             }
             Some(Some((frame, described))) => target.prepare(frame.as_ref().len()).map(|room| {
-                room.copy_from_slice(frame.as_ref());
+                copy_in_halves(frame.as_ref(), room);
                 (described, FrameData::Copied)
             }),
             None => attachment
@@ -221,6 +224,14 @@ impl Reader {
             None => Ok(got),
         }
     }
+}
+
+/// Copies a frame that is pinned; in halves, so that a test can stop it in the middle.
+fn copy_in_halves(from: &[u8], to: &mut [u8]) {
+    let half = from.len() / 2;
+    to[..half].copy_from_slice(&from[..half]);
+    point(At::CopyHalf);
+    to[half..].copy_from_slice(&from[half..]);
 }
 
 /// Number of the newest frame behind `behind`, up to `last`, that can be decoded without those before it.

@@ -16,7 +16,8 @@ use crate::{
     ChannelName, Error, PinnedFrame,
     attach::{Attachment, HeldSeat, Observing},
     files::Identity,
-    layout::{FrameDescriptor, RING, seat_state, state},
+    layout::{FrameDescriptor, Live, RING, seat_state, state},
+    points::{At, point},
     wait::{Pace, Waiter, Word},
 };
 
@@ -366,7 +367,7 @@ impl Reader {
             let seen = live.published.load(Ordering::Acquire);
             let state = live.state.load(Ordering::Acquire);
             // An end of the stream that is not counted yet has no frame after it in this head.
-            let eos = live.eos_count.load(Ordering::Acquire);
+            let (eos, end) = newest_end(live, self.eos_seen);
             let head = live.head.load(Ordering::Acquire);
             // After the head: an event from before a frame in it is in this count.
             let event_head = live.event_head.load(Ordering::Acquire);
@@ -381,9 +382,8 @@ impl Reader {
                 return Ok(Next::Evicted);
             }
             // What comes after an end is not given before it.
-            let end = (eos != self.eos_seen).then(|| live.eos_number.load(Ordering::Acquire));
             let newest = end.map_or(head, |end| end.min(head));
-            if let Some(next) = self.take(&attachment, newest, event_head, end.is_some(), target, limits)? {
+            if let Some(next) = self.take(&attachment, newest, event_head, end.map(|_| eos), target, limits)? {
                 match next {
                     Next::Frame(_) => self.pace.reset(),
                     _ => self.slow_down(),
@@ -436,7 +436,8 @@ impl Reader {
 
     /// Attaches to the segment that is under the name now, if there is one.
     fn attach(&mut self) -> Result<bool, Error> {
-        let opened = Attachment::open(&self.name, self.options.read_only, self.seat.as_ref())?;
+        let position = matches!(self.place, Whereabouts::Between(..)).then_some(self.position);
+        let opened = Attachment::open(&self.name, self.options.read_only, self.seat.as_ref(), position)?;
         let Some((attachment, observing)) = opened else {
             return Ok(false);
         };
@@ -460,7 +461,6 @@ impl Reader {
         } else {
             // Only what ended in this segment is news; the count begins at 0 in each.
             self.eos_seen = 0;
-            attachment.set_position(self.position.max(segment.fixed.first_number.saturating_sub(1)));
         }
         self.discontinuity = true;
         self.segment_id = Some(segment.identity);
@@ -471,6 +471,7 @@ impl Reader {
         self.seat = attachment.seat().cloned();
         self.stats.writer_pid = segment.fixed.writer_pid;
         self.checked = Instant::now();
+        point(At::MoveDue);
         // Only now: a lossless writer waits for that, and finds the reader in the new segment then.
         self.leave_former(seat_state::MOVED);
         let attachment = Arc::new(attachment);
@@ -514,6 +515,26 @@ impl Drop for Reader {
             attachment.leave(seat_state::LEFT);
         }
     }
+}
+
+/// How many times the stream has ended, and where there is an end that the reader has not `seen`, the number of the last
+/// frame before the newest.
+fn newest_end(live: &Live, seen: u32) -> (u32, Option<u64>) {
+    let mut count = live.eos_count.load(Ordering::Acquire);
+    let mut number = None;
+    // The number is stored before the count, so that it may be that of one more end. Bounded: it may be counted up for ever.
+    for _ in 0..8 {
+        if count == seen {
+            return (count, None);
+        }
+        number = Some(live.eos_number.load(Ordering::Acquire));
+        let again = live.eos_count.load(Ordering::Acquire);
+        if again == count {
+            break;
+        }
+        count = again;
+    }
+    (count, number)
 }
 
 /// How long to wait now, `None` when the deadline has passed.

@@ -25,6 +25,7 @@ use crate::{
     ChannelName, Error, FrameDescriptor,
     files::{self, Identity},
     layout::{EXTRA_ROOM, FIRST_SEAT_BYTE, MAX_SLOTS, SEATS, seat_state, state},
+    points::{At, point},
     segment::Segment,
     semaphore::{ControlFile, Troubles},
     sys::{self, KeptLock},
@@ -144,8 +145,8 @@ struct State {
     /// What upstream wants of a slot, beyond the format's frame size.
     wanted_size: u64,
     current: Option<Current>,
-    /// The file that has the channel's name by this writer's doing. Also while no segment is current, as the next
-    /// could not be made.
+    /// The file that has the channel's name by this writer's doing, or was taken over from a dead one. Also while no segment
+    /// is current, as the next could not be made.
     placed: Option<Identity>,
     retired: Vec<Retired>,
     head: u64,
@@ -379,6 +380,7 @@ impl Writer {
         }
         let control = Arc::clone(&self.lock().control);
         let held = control.acquire();
+        point(At::PublishHolding);
         let mut state = self.lock();
         let State {
             current: Some(current),
@@ -408,17 +410,22 @@ impl Writer {
         let segment = &owner.segment;
         segment.write_descriptor(index, &descriptor);
         segment.write_extra(index, extra);
+        point(At::DescriptorWritten);
         // Release: pairs with the acquire load of whoever finds the number; pixels and descriptor are there with it.
         segment.slot_head(index).number.store(*head, Ordering::Release);
+        point(At::NumberStored);
         // Release: who finds the entry finds the number.
         segment
             .control
             .ring(*head)
             .store(*head << 8 | index as u64, Ordering::Release);
+        point(At::RingStored);
         // Release: who sees the head finds the entry.
         segment.control.live().head.store(*head, Ordering::Release);
+        point(At::HeadStored);
         drop(state);
         drop(held);
+        point(At::BellDue);
         segment.ring_bell(Word::Published);
         Ok(())
     }
@@ -434,6 +441,7 @@ impl Writer {
         let segment = Arc::clone(&current.segment.segment);
         let live = segment.control.live();
         live.eos_number.store(state.head, Ordering::Release);
+        point(At::EndHalf);
         // Release: who sees the count sees the number that belongs to it.
         live.eos_count.fetch_add(1, Ordering::Release);
         drop(state);
@@ -646,12 +654,14 @@ impl Writer {
         if let Some(placed) = state.placed.take() {
             files::remove_if(&self.name.segment_path(), placed);
         }
+        point(At::CloseUnnamed);
         if let Some(current) = state.current.take() {
             let segment = &current.segment.segment;
             // Release: what was published before is all there is.
             segment.control.live().state.fetch_or(state::CLOSED, Ordering::Release);
             segment.ring_bell(Word::Published);
         }
+        point(At::CloseSaid);
         if state.writer_lock.is_some() {
             files::remove_if(control.path(), control.identity());
         }
