@@ -226,6 +226,11 @@ def parse(text: str) -> Caps:
     return Caps(text, media, fields, layout)
 
 
+def quote(text: str) -> str:
+    """A text as a value in caps."""
+    return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
+
+
 Rate = Union[int, float, str, Fraction, None]
 
 
@@ -266,6 +271,21 @@ def layout_for_array(format: str, shape: Sequence[int], dtype: Any, align: int =
     if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] != channels):
         raise FormatError(f"an array of shape {shape} is no {format}, which has (height, width{', ' + str(channels) if channels > 1 else ''})")
     return layout_of(format, shape[1], shape[0], align)
+
+
+def infer_layout(format: str, picture: Any, dtype: Any, align: int) -> Layout:
+    """The layout of pictures like this one."""
+    if isinstance(picture, (list, tuple)) and picture:
+        picture = picture[0]
+        shape = numpy.shape(picture)
+    else:
+        shape = numpy.shape(picture)
+        parts = _FORMATS.get(format, ())
+        if len(shape) == 2 and len(parts) > 1 and all(part.down == 2 for part in parts[1:]):
+            if shape[0] % 3:
+                raise FormatError(f"an array of {shape[0]} rows is no {format}, which has height * 3/2")
+            shape = (shape[0] * 2 // 3, shape[1])
+    return layout_for_array(format, shape, numpy.asarray(picture).dtype if dtype is None else dtype, align)
 
 
 def as_planes(layout: Layout, picture: Any) -> List[numpy.ndarray[Any, Any]]:
