@@ -89,9 +89,7 @@ impl RsShmSrc {
                 Some(handle().is_some_and(|handle| handle.request_key_unit()))
             }
             gst::EventView::Navigation(navigation) => {
-                let letter = navigation
-                    .structure()
-                    .and_then(navigation_letter);
+                let letter = navigation.structure().and_then(navigation_letter);
                 Some(letter.is_some_and(|letter| handle().is_some_and(|handle| handle.send_mail(&letter))))
             }
             _ => None,
