@@ -13,7 +13,7 @@ from . import _files, _libc, caps, layout
 from ._attach import Attachment, HeldSeat
 from ._files import Identity, Name
 from ._libc import acquire
-from .errors import BadOption, Closed, EndOfStream, Timeout
+from .errors import BadOption, Closed, EndOfStream, Error, Timeout
 from .frame import Frame
 
 LOOK = 0.02
@@ -120,6 +120,12 @@ class Reader:
         return self._at is not None
 
     @property
+    def latency_ns(self) -> int:
+        """When frames leave the writer: nanoseconds after their time stamp."""
+        at = self._at
+        return 0 if at is None else int(at.segment.words[at.segment.latency_ns])
+
+    @property
     def observing(self) -> Optional[str]:
         """Why this reader has no seat, so that each frame is copied; None when it has one."""
         return self._observing
@@ -134,7 +140,7 @@ class Reader:
         self._check_timeout(patience)
         self._check_open()
         if not self._reading.acquire(blocking=False):
-            raise Closed(f"channel {self._name}: another thread reads with this reader")
+            raise Error(f"channel {self._name}: another thread reads with this reader; make one for each")
         try:
             return self._next(None if patience is None else time.monotonic() + float(patience))  # type: ignore[arg-type]
         finally:
