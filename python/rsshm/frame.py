@@ -59,7 +59,10 @@ class Frame:
         self.flags: int = descriptor.flags
         """GstBufferFlags."""
         self._descriptor = descriptor
-        self._exporter: Optional[memoryview] = memoryview(exporter).toreadonly()
+        # By `frombuffer`, which keeps the view that cannot be written to: `numpy.ndarray` looks behind it, and would let a
+        # program make its array writable.
+        view = memoryview(exporter).toreadonly()
+        self._exporter: Optional[Array] = numpy.frombuffer(view, numpy.uint8) if len(view) else numpy.empty(0, numpy.uint8)
         self._layout: Optional[Layout] = None
 
     def __repr__(self) -> str:
@@ -81,7 +84,7 @@ class Frame:
         """Whether it can be decoded without those before it, as all frames of raw video and JPEG can."""
         return self.flags & layout.DELTA_UNIT == 0
 
-    def _buffer(self) -> memoryview:
+    def _buffer(self) -> Array:
         if self._exporter is None:
             raise Released(f"frame {self.seq} was given back")
         return self._exporter
@@ -89,7 +92,7 @@ class Frame:
     @property
     def data(self) -> Array:
         """The frame's bytes, whatever the format is."""
-        return numpy.frombuffer(self._buffer(), numpy.uint8) if self._descriptor.size else numpy.empty(0, numpy.uint8)
+        return self._buffer().view()
 
     @property
     def layout(self) -> Layout:
