@@ -39,20 +39,21 @@ class _Record:
         if ticket is not None:
             return _Record(ticket)
         # A reader that left keeps the frames that it passed on.
-        return _Record(None, self.ceiling if self.lowered_at is None else MAX_GRANT)
+        return _Record(None, self.ceiling)
 
     def breaks_rule(self, share: int, held: int) -> bool:
         """Whether an owner that is granted ``share`` and holds ``held`` slots has broken the rule."""
         if share < self.grant:
             self.lowered_at = time.monotonic()
         self.grant = share
-        if self.lowered_at is None:
-            self.ceiling = max(share, min(self.ceiling, held))
+        if self.lowered_at is not None and time.monotonic() - self.lowered_at < GRACE:
+            # It may not know yet, and take what it was granted before: that much, as its own holding may be why it was
+            # lowered.
+            self.ceiling = max(share, self.ceiling)
         else:
-            # It may not know yet. What it holds when the time is over was granted once.
-            self.ceiling = min(max(held, share), MAX_GRANT)
-            if time.monotonic() - self.lowered_at >= GRACE:
-                self.lowered_at = None
+            # What it holds when the time is over was granted once.
+            self.ceiling = max(share, min(self.ceiling, held))
+            self.lowered_at = None
         return held > self.ceiling
 
     def breaks_rule_unattached(self, ticket: int, held: int) -> bool:
