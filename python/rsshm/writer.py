@@ -265,7 +265,10 @@ class Writer:
             for target, plane in zip(slot.planes, planes):
                 target[...] = plane
         else:
-            data = numpy.frombuffer(picture, numpy.uint8)
+            try:
+                data = numpy.frombuffer(picture, numpy.uint8)
+            except (TypeError, ValueError, BufferError) as error:
+                raise FormatError(f"channel {self.name}: a frame is bytes here, and this is none: {error}") from None
             slot = self.buffer(data.size)
             slot.data[:] = data
         slot.pts_ns, slot.duration_ns, slot.flags = pts_ns, duration_ns, flags

@@ -153,7 +153,7 @@ def test_who_holds_the_semaphore_holds_nobody_up(kind: str, how: signal.Signals,
         began = time.monotonic()
         frames = [reader.read() for _ in range(25)]
         assert time.monotonic() - began < 5
-        assert frames[-1].seq - frames[0].seq == 24
+        assert frames[-1].seq >= frames[0].seq + 24
         # It is put right after a second.
         semaphore = posix_ipc.Semaphore("/" + channel.name)
         eventually("the semaphore is free again", lambda: semaphore.value == 1, 5)
