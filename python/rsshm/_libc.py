@@ -206,7 +206,7 @@ class Mapping:
         """The bytes from ``offset`` on, as a ctypes array; one may hang attributes on it that live as long."""
         if offset < 0 or length < 0 or offset + length > self.length:
             raise ValueError("outside the mapping")
-        array = (ctypes.c_uint8 * length).from_address(self.address + offset)
+        array: Any = (ctypes.c_uint8 * length).from_address(self.address + offset)
         array.mapping = self
         return array
 

@@ -72,7 +72,7 @@ class Segment:
         self.eos_count = (live + Live.eos_count.offset) // 4
         self.writer_word = (live + Live.writer_word.offset) // 4
         self.writer_waits = (live + Live.writer_waits.offset) // 4
-        self._grants = fixed.grants_offset // 8
+        self._grants: int = fixed.grants_offset // 8
         self._seats: int = fixed.seats_offset
         self._ring = fixed.ring_offset // 8
         self._descriptors: int = fixed.descriptors_offset

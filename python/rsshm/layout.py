@@ -88,7 +88,7 @@ class Fixed(ctypes.Structure):
 
     def total_size(self) -> int:
         """Bytes of the file with all its slots."""
-        return self.slots_offset + self.slot_count * self.slot_size
+        return int(self.slots_offset + self.slot_count * self.slot_size)
 
     def problem(self, file_size: int) -> Optional[str]:
         """What is wrong with numbers that somebody else wrote, of a file of ``file_size`` bytes; None if nothing is."""

@@ -70,7 +70,7 @@ class StructChannel(Generic[S]):
                     f"channel {self.name} has frames of {frame.data.size} bytes ({frame.caps}), "
                     f"{self.structure.__name__} has {self._size}"
                 )
-            return self.structure.from_buffer_copy(frame.data)
+            return self.structure.from_buffer_copy(frame.data.tobytes())
 
     @property
     def name(self) -> str:
