@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from types import TracebackType
 from typing import Iterator, Optional, Tuple, Type, Union
 
@@ -236,6 +237,12 @@ class Reader:
             head: int = segment.words[segment.head]
             acquire()
             if at.is_evicted():
+                warnings.warn(
+                    f"channel {self._name}: the writer found this reader holding more than it was granted; frames that it "
+                    "still has may change. It attaches again",
+                    RuntimeWarning,
+                    stacklevel=4,
+                )
                 self._go_away(at)
                 self._seat = None
                 continue

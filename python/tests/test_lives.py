@@ -144,6 +144,30 @@ def test_a_writer_does_not_wait_for_a_reader_that_is(
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("reader", ["python", "rust"])
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_reader_that_is_killed_or_stopped_holds_no_other_up(
+    kind: str, reader: str, how: signal.Signals, channel: Channel, start: Start
+) -> None:
+    command, env = WRITERS[kind](channel.name)
+    start(command, env=env)
+    with rsshm.Reader(channel.name, timeout=5) as witness:
+        witness.read()
+        # The Rust one is soon stuck in a full pipe, with a frame in its hand.
+        victim = start(python("hold", channel.name, 1) if reader == "python" else peer("read", channel.name))
+        at = witness._at
+        assert at is not None and at.seat is not None
+        segment = at.segment
+        pins = [segment.seat_word(seat, rsshm.Seat.pins) for seat in range(64) if seat != at.seat.index]
+        read_until(witness, "it holds a frame", lambda _: any(segment.words[word] for word in pins))
+        victim.signal(how)
+        began = time.monotonic()
+        frames = [witness.read().seq for _ in range(40)]
+        assert time.monotonic() - began < 5
+        assert frames == sorted(set(frames))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 @pytest.mark.parametrize("kind", WRITERS)
 def test_who_holds_the_semaphore_holds_nobody_up(kind: str, how: signal.Signals, channel: Channel, start: Start) -> None:
     import posix_ipc
@@ -361,7 +385,8 @@ def test_a_reader_that_takes_more_than_it_was_granted_is_evicted_by_a_python_wri
                 assert writer.write(grey(value)) is not None
             assert writer._channel.evicted == 1
             # It attaches again by itself, with another seat or ticket.
-            frame = greedy.read()
+            with pytest.warns(RuntimeWarning, match="more than it was granted"):
+                frame = greedy.read()
             assert (frame.array == 99).all()
 
 
@@ -386,3 +411,55 @@ def test_a_rust_writer_of_any_frames_is_read(channel: Channel, start: Start) -> 
         assert [frame.data.tobytes() for frame in reader] == frames
         assert reader.caps.media == "application/x-thing" and reader.caps.fields["version"] == "3"
         feeding.join()
+
+
+def test_a_python_writers_new_formats_reach_gstreamer(channel: Channel, start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "read"
+    reader = start(gst(f"rsshmsrc name={channel.name} ! filesink location={file}"), env=gst_environment())
+    wanted = b""
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8", lossless=True) as writer:
+        assert writer.wait_for_reader(20)
+        for value, (shape, format) in enumerate([((48, 64), "GRAY8"), ((24, 32, 3), "BGR"), ((96, 128), "GRAY8")]):
+            writer.set_format(shape, format=format)
+            for _ in range(5):
+                writer.write(grey(value, shape))
+                wanted += grey(value, shape).tobytes()
+    reader.wait_ok()
+    assert file.read_bytes() == wanted
+
+
+def test_time_stamps_are_those_of_this_machine(channel: Channel, start: Start) -> None:
+    command, env = WRITERS["rsshmsink"](channel.name)
+    start(command, env=env)
+    with rsshm.Reader(channel.name, timeout=20, latest=True) as reader:
+        ages = []
+        for _ in range(20):
+            frame = reader.read()
+            assert frame.pts_ns is not None and frame.duration_ns == 20_000_000
+            ages.append(time.monotonic_ns() - frame.pts_ns)
+    assert -5e6 < min(ages) < 100e6
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small /dev/shm")
+@pytest.mark.parametrize("size, said", [("64k", "NoSpace"), ("1m", "NoSpace"), ("3m", "lives")])
+def test_a_full_dev_shm_is_an_error_or_is_lived_with(size: str, said: str, channel: Channel, start: Start) -> None:
+    """Three frames of 300 KB are what it takes; more are used where there is room."""
+    path = str(Path(__file__).resolve().parents[1])
+    writing = (
+        f"import sys; sys.path.insert(0, {path!r}); import rsshm, numpy, os\n"
+        "picture = numpy.zeros((480, 640), 'u1')\n"
+        "try:\n"
+        "    with rsshm.Writer('cam0', format='GRAY8', max_slots=64) as writer, rsshm.Reader('cam0', timeout=5) as reader:\n"
+        "        frames = []\n"
+        "        for _ in range(100):\n"
+        "            writer.write(picture)\n"
+        "            frames.append(reader.read())\n"
+        "        print('lives', writer.dropped)\n"
+        "except rsshm.NoSpace as error:\n"
+        "    assert 'bytes are needed' in str(error) and 'shm-size' in str(error)\n"
+        "    print('NoSpace')\n"
+        "print(os.listdir('/dev/shm'))"
+    )
+    mounted = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$0" -c "$1"'
+    out = start(["unshare", "-m", "sh", "-c", mounted, sys.executable, writing]).wait_ok().decode()
+    assert out.splitlines() == [f"{said} 0" if said == "lives" else said, "[]"], out

@@ -430,9 +430,10 @@ impl RsShmSrc {
     }
 }
 
+/// How long a frame lasts; `None` where the rate varies, which is said as 0/1.
 fn frame_duration(info: &VideoInfo) -> Option<gst::ClockTime> {
     let (numerator, denominator) = (
-        u64::try_from(info.fps().numer()).ok()?,
+        u64::try_from(info.fps().numer()).ok().filter(|rate| *rate != 0)?,
         u64::try_from(info.fps().denom()).ok()?,
     );
     gst::ClockTime::SECOND.mul_div_floor(denominator, numerator)
