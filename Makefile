@@ -46,7 +46,7 @@ demo: build ## one program shows what another one captures; Ctrl-C ends it
 test: ## all checks and tests
 	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES) $(PYTHON_PACKAGES))
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features fuzzing --locked -- -D warnings
 	RUSTFLAGS="--cfg rsshm_loom" $(CARGO) test --package rsshm-channel --test loom_pins --release --locked --target-dir target/loom
 	$(CARGO) test --workspace --doc --locked
 	if $(CARGO) nextest --version >/dev/null 2>&1; then
@@ -68,6 +68,32 @@ test-python: ## the Python package's alone
 	cd python
 	"$(PYTHON)" -m mypy
 	"$(PYTHON)" -m pytest
+
+# How long the two that follow take, about, for each thing that they try.
+SECONDS := 60
+
+.PHONY: reliability
+reliability: ## what docs/RELIABILITY.md promises, tried for longer, in release: make reliability SECONDS=60
+	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES))
+	export RSSHM_TEST_SECONDS="$$(( ($(SECONDS) + 9) / 10 ))" RSSHM_SOAK_SECONDS=$(SECONDS)
+	$(CARGO) test --release --locked --package rsshm-channel --test semaphore --test hostile --test perms --test space \
+		--test limits --test many --test containers -- --nocapture --test-threads=1
+	$(CARGO) test --release --locked --test hostile -- --nocapture --test-threads=1
+
+.PHONY: fuzz
+fuzz: ## fuzzes what reads the bytes of others: make fuzz SECONDS=60
+	@$(call install_missing,$(BUILD_PACKAGES) g++)
+	cd fuzz
+	for target in segment frames seats metas events caps; do
+		if $(CARGO) +nightly fuzz --version >/dev/null 2>&1; then
+			mkdir -p "corpus/$$target"
+			$(CARGO) +nightly fuzz run "$$target" "corpus/$$target" "seeds/$$target" -- -max_total_time=$(SECONDS) -print_final_stats=1
+		else
+			$(CARGO) run --quiet --release --locked --package rsshm-fuzz-loops -- "$$target" $(SECONDS)
+		fi
+	done
+	# A fuzzer ends without giving back what it has.
+	rm -f /dev/shm/rsshm-fuzz-* /dev/shm/sem.rsshm-fuzz-*
 
 .PHONY: install
 install: build ## puts the plugin where GStreamer looks for it

@@ -20,8 +20,12 @@ mod codec;
 mod error;
 mod events;
 mod frame;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod memory;
 mod metas;
+mod planes;
 mod shmsink;
 mod shmsrc;
 mod sync;

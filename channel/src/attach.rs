@@ -415,6 +415,23 @@ impl HeldSeat {
     }
 }
 
+#[cfg(feature = "fuzzing")]
+impl Attachment {
+    /// A reader in a segment without a name, in the first seat of a control file without one, or observing.
+    pub(crate) fn for_fuzzing(segment: Segment, seated: bool) -> Option<Self> {
+        if !seated {
+            return Some(Self::observe(segment));
+        }
+        let lock = KeptLock::keep(segment.file.try_clone().ok()?).ok()?;
+        let seat = HeldSeat::new(FIRST_SEAT_BYTE, segment.identity, lock);
+        Some(Self::enter(segment, Arc::new(seat)))
+    }
+
+    pub(crate) fn ticket_for_fuzzing(&self) -> u32 {
+        self.seated.as_ref().map_or(0, |seated| seated.ticket)
+    }
+}
+
 fn is_denied(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error().map(Errno::from_raw),

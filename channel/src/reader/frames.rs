@@ -14,6 +14,8 @@ use crate::{
 
 /// A number that no frame ever gets to.
 const MAX_NUMBER: u64 = u64::MAX >> 8;
+/// More frames than anybody misses at once: a year of a thousand a second.
+const MOST_MISSED: u64 = 1 << 35;
 /// How long a frame that can be decoded alone is waited for before the writer is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -166,7 +168,8 @@ impl Reader {
             return 0;
         }
         let missed = number.saturating_sub(self.position);
-        // Saturating: a damaged head may be any number.
+        // A damaged head may be any number: what is no count of frames is not counted.
+        let missed = if missed > MOST_MISSED { 0 } else { missed };
         self.stats.missed = self.stats.missed.saturating_add(missed);
         missed
     }

@@ -17,7 +17,7 @@ use crate::{
     attach::{Attachment, HeldSeat, Observing},
     files::Identity,
     layout::{FrameDescriptor, RING, seat_state, state},
-    wait::{Waiter, Word},
+    wait::{Pace, Waiter, Word},
 };
 
 /// How often the name is looked at while there is no segment under it.
@@ -26,8 +26,11 @@ const LOOK: Duration = Duration::from_millis(20);
 const CHECK: Duration = Duration::from_millis(250);
 /// How long a channel may be without a segment, between two generations of it, before it counts as gone.
 const BETWEEN_SEGMENTS: Duration = Duration::from_secs(1);
-/// Wakes without news after which the word is not believed any more.
-const FALSE_ALARMS: u32 = 8;
+/// How often a reader looks and finds no frame before it is no longer woken at will: once each [`LOOK_AGAIN`] then.
+const FALSE_ALARMS: u32 = 16;
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// Who is evicted twice within this time has done no wrong, and waits before it comes back.
+const EVICTED_AGAIN: Duration = Duration::from_secs(1);
 
 /// How to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -172,6 +175,11 @@ pub struct Reader {
     retain: u32,
     /// When the kernel was last asked whether the writer lives.
     checked: Instant,
+    /// Looks without a frame.
+    pace: Pace,
+    evicted: Option<Instant>,
+    /// When a reader that is evicted again and again may come back.
+    not_before: Option<Instant>,
     stats: ReaderStats,
 }
 
@@ -250,6 +258,9 @@ impl Reader {
             latency_ns: 0,
             retain: 0,
             checked: Instant::now(),
+            pace: Pace::new(FALSE_ALARMS, LOOK_AGAIN),
+            evicted: None,
+            not_before: None,
             stats: ReaderStats::default(),
         }
     }
@@ -321,7 +332,6 @@ impl Reader {
         timeout: Option<Duration>,
     ) -> Result<Next, Error> {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
-        let mut false_alarms = 0;
         loop {
             if self.shared.waiter.is_interrupted() {
                 return Ok(Next::Interrupted);
@@ -329,12 +339,14 @@ impl Reader {
             let attachment = match &self.place {
                 Whereabouts::At(attachment) => Arc::clone(attachment),
                 Whereabouts::Nowhere | Whereabouts::Between(..) => {
-                    match self.attach() {
-                        Ok(true) => continue,
-                        Ok(false) => {}
-                        Err(error) => {
-                            self.leave_former(seat_state::LEFT);
-                            return Err(error);
+                    if self.not_before.is_none_or(|at| at <= Instant::now()) {
+                        match self.attach() {
+                            Ok(true) => continue,
+                            Ok(false) => {}
+                            Err(error) => {
+                                self.leave_former(seat_state::LEFT);
+                                return Err(error);
+                            }
                         }
                     }
                     if matches!(self.place, Whereabouts::Between(since, _) if since.elapsed() > BETWEEN_SEGMENTS) {
@@ -362,16 +374,25 @@ impl Reader {
             if attachment.is_evicted() {
                 self.go_away(&attachment, seat_state::LEFT);
                 self.seat = None;
+                let again = self.evicted.replace(Instant::now());
+                self.not_before = again
+                    .filter(|at| at.elapsed() < EVICTED_AGAIN)
+                    .map(|at| at + EVICTED_AGAIN);
                 return Ok(Next::Evicted);
             }
             // What comes after an end is not given before it.
             let end = (eos != self.eos_seen).then(|| live.eos_number.load(Ordering::Acquire));
             let newest = end.map_or(head, |end| end.min(head));
             if let Some(next) = self.take(&attachment, newest, event_head, end.is_some(), target, limits)? {
+                match next {
+                    Next::Frame(_) => self.pace.reset(),
+                    _ => self.slow_down(),
+                }
                 return Ok(next);
             }
             if end.is_some() {
                 self.eos_seen = eos;
+                self.slow_down();
                 return Ok(Next::EndOfStream);
             }
             if state & state::CLOSED != 0 {
@@ -401,15 +422,15 @@ impl Reader {
             self.shared
                 .waiter
                 .wait(&attachment.segment, Word::Published, seen, patience);
-            if live.published.load(Ordering::Acquire) == seen {
-                false_alarms = 0;
-            } else {
-                false_alarms += 1;
-                if false_alarms > FALSE_ALARMS {
-                    // Somebody counts the word up and publishes nothing: this reader does not spin for them.
-                    self.shared.waiter.sleep(Duration::from_millis(1));
-                }
-            }
+            self.slow_down();
+        }
+    }
+
+    /// Counts a look that found no frame, and waits where there were too many: whoever counts the word up, or wakes who
+    /// sleeps on it, and publishes nothing, does not keep this reader busy.
+    fn slow_down(&mut self) {
+        if let Some(rest) = self.pace.turn() {
+            self.shared.waiter.sleep(rest);
         }
     }
 
@@ -470,6 +491,19 @@ impl Reader {
         self.shared.attachment().take();
         attachment.leave(how);
         self.place = Whereabouts::Nowhere;
+    }
+}
+
+#[cfg(feature = "fuzzing")]
+impl Reader {
+    /// A reader that has come to a segment already.
+    pub(crate) fn for_fuzzing(name: ChannelName, attachment: Attachment) -> Self {
+        let mut reader = Self::new(name, ReaderOptions::default());
+        reader.events = EventQueue::of_newcomer(&attachment);
+        reader.position = attachment.head_then.saturating_sub(1);
+        reader.eos_seen = attachment.eos_then;
+        reader.place = Whereabouts::At(Arc::new(attachment));
+        reader
     }
 }
 

@@ -9,6 +9,7 @@ use super::{Current, State, Writer};
 use crate::{
     Error,
     layout::{EVICTED, MAX_GRANT, SEATS, seat_state},
+    semaphore::SemaphoreTrouble,
     wait::Word,
 };
 
@@ -42,6 +43,10 @@ pub struct Clients {
     pub mail: Vec<Vec<u8>>,
     /// Somebody had removed the channel's files; they are there again.
     pub restored: bool,
+    /// Somebody else had written into what this writer alone writes; there is a new segment.
+    pub spoilt: bool,
+    /// What was done to the semaphore. Each kind is said once.
+    pub semaphore: Vec<SemaphoreTrouble>,
 }
 
 /// What the writer knows of the owner of a seat.
@@ -119,7 +124,9 @@ impl Writer {
         control.mend();
         // Before the news of who came and went is taken, which an error here would lose.
         let restored = check_names && self.restore_names()?;
+        let spoilt = self.replace_spoilt(check_names)?;
         let mut state = self.lock();
+        state.mend_heads();
         if let Some(current) = &state.current {
             // Acquire: who came before the count was read is found; who comes after changes it.
             state.served = current.segment.segment.word(Word::Writer).load(Ordering::Acquire);
@@ -133,6 +140,8 @@ impl Writer {
         state.update_grants(&mut clients);
         state.tidy_retired(self.options.lossless);
         clients.restored = restored;
+        clients.spoilt = spoilt;
+        clients.semaphore = state.troubles.news_of(&state.control.troubles);
         Ok(clients)
     }
 }

@@ -26,9 +26,9 @@ use crate::{
     files::{self, Identity},
     layout::{EXTRA_ROOM, FIRST_SEAT_BYTE, MAX_SLOTS, SEATS, seat_state, state},
     segment::Segment,
-    semaphore::ControlFile,
+    semaphore::{ControlFile, Troubles},
     sys::{self, KeptLock},
-    wait::{Waiter, Word},
+    wait::{Pace, Waiter, Word},
 };
 pub use clients::Clients;
 use clients::SeatRecord;
@@ -39,6 +39,12 @@ use slots::SlotTable;
 
 /// How long a blocked writer sleeps before it asks the kernel whether the reader it waits for still lives.
 const BLOCKED_CHECK: Duration = Duration::from_millis(10);
+/// How often such a writer looks at once when it is woken and woken again; then once in so long.
+const BLOCKED_WAKES: u32 = 256;
+const BLOCKED_LOOK: Duration = Duration::from_millis(1);
+/// The same of the service.
+const SERVICE_WAKES: u32 = 16;
+const SERVICE_LOOK: Duration = Duration::from_millis(5);
 
 /// How to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +158,10 @@ struct State {
     names_foreign_since: Option<Instant>,
     /// The count of the current segment's writer's word that the service has last seen to.
     served: u32,
+    /// Services, which others ask for.
+    pace: Pace,
+    /// What the service has told of the semaphore.
+    troubles: Troubles,
     stats: WriterStats,
 }
 
@@ -505,6 +515,7 @@ impl Writer {
         if ready(&mut state) {
             return true;
         }
+        let mut pace = Pace::new(BLOCKED_WAKES, BLOCKED_LOOK);
         loop {
             let Some(segment) = state
                 .current
@@ -531,19 +542,27 @@ impl Writer {
             if self.waiter.is_interrupted() {
                 return false;
             }
+            if let Some(rest) = pace.turn() {
+                self.waiter.sleep(rest);
+            }
             state = self.lock();
         }
     }
 
     /// Sleeps until a reader comes or goes, or the time is over, or somebody calls [`wake_monitor`](Self::wake_monitor).
     pub fn wait_for_service(&self, timeout: Duration) {
-        let state = self.lock();
+        let mut state = self.lock();
+        let rest = state.pace.turn();
         let served = state.served;
         let segment = state
             .current
             .as_ref()
             .map(|current| Arc::clone(&current.segment.segment));
         drop(state);
+        // A peer that only rings does not keep this thread busy.
+        if let Some(rest) = rest {
+            self.monitor.sleep(rest);
+        }
         match segment {
             None => self.monitor.sleep(timeout),
             // Who came since the last service is not slept over; a segment that was superseded since counts too.

@@ -9,17 +9,17 @@ use std::{
 use nix::errno::Errno;
 
 use super::{
-    Current, Format, Heard, KeyUnits, LastingEvents, Retired, SeatRecord, SlotTable, State, Writer, WriterOptions,
-    WriterSegment, WriterStats,
+    Current, Format, Heard, KeyUnits, LastingEvents, Retired, SERVICE_LOOK, SERVICE_WAKES, SeatRecord, SlotTable,
+    State, Writer, WriterOptions, WriterSegment, WriterStats,
 };
 use crate::{
     ChannelName, Error,
     files::{self, Aside, Identity},
     layout::{Fixed, MAX_CAPS, MAX_SLOTS, SEATS, WRITER_BYTE, flags, state},
-    segment::{self, Access, Segment},
-    semaphore::{ControlFile, Taken},
+    segment::{self, Access, NotMade, Segment},
+    semaphore::{ControlFile, SemaphoreTrouble, Taken, Troubles},
     sys::{self, KeptLock},
-    wait::{Waiter, Word},
+    wait::{Pace, Waiter, Word},
 };
 
 /// How long a second start retries: a process that was killed needs a moment to die.
@@ -124,7 +124,7 @@ impl Writer {
         fixed.flags = if self.options.lossless { flags::LOSSLESS } else { 0 };
 
         let mut made = Segment::create(fixed, &format.caps, FIRST_SLOTS, self.options.perms);
-        if matches!(made, Err(Errno::ENOSPC | Errno::ENOMEM)) {
+        if matches!(made, Err(NotMade::NoMemory)) {
             // What nobody holds of the old segments is given back, and that is often enough.
             let mut state = self.lock();
             state.retire();
@@ -135,8 +135,8 @@ impl Writer {
             drop(state);
             made = Segment::create(fixed, &format.caps, FIRST_SLOTS, self.options.perms);
         }
-        let (segment, aside, alive) = made.map_err(|errno| match errno {
-            Errno::ENOSPC | Errno::ENOMEM => Error::NoSpace {
+        let (segment, aside, alive) = made.map_err(|why| match why {
+            NotMade::NoMemory => Error::NoSpace {
                 channel: self.name.to_string(),
                 wanted: fixed.slots_offset + u64::from(FIRST_SLOTS) * fixed.slot_size,
                 slots: FIRST_SLOTS,
@@ -144,7 +144,7 @@ impl Writer {
                 free,
                 total,
             },
-            errno => Error::system(self.name.as_str(), "make a segment", errno),
+            NotMade::Failed(what, errno) => Error::system(self.name.as_str(), what, errno),
         })?;
         self.install(segment, aside, alive, former, &control)
     }
@@ -197,6 +197,17 @@ impl Writer {
         slots.clamp(FIRST_SLOTS.into(), MAX_SLOTS as u64) as u32
     }
 
+    /// What is to be said of a segment under the name that is not this writer's.
+    fn taken_by_others(&self) -> Error {
+        let path = self.name.segment_path();
+        let checked = match files::open(&path, false) {
+            Ok(Some(file)) => files::require_own(self.name.as_str(), &path, &file).map(drop),
+            Ok(None) => Ok(()),
+            Err(error) => Err(files::open_error(self.name.as_str(), &path, "read", &error)),
+        };
+        checked.err().unwrap_or_else(|| busy(&self.name))
+    }
+
     /// Makes the channel's files again if somebody removed them.
     pub(super) fn restore_names(&self) -> Result<bool, Error> {
         let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -218,18 +229,14 @@ impl Writer {
                 Ok(false)
             }
         };
-        let control_lost = match files::identity_of(control.path()) {
-            None => true,
-            Some(identity) if identity == control.identity() => false,
-            Some(_) => return foreign(&mut self.lock()),
-        };
+        let control_found = files::identity_of(control.path());
+        let control_lost = control_found != Some(control.identity());
         let segment_lost = match (segment, files::identity_of(&self.name.segment_path())) {
             (None, _) => false,
             (Some(_), None) => true,
             (Some(segment), Some(identity)) if identity == segment.identity => false,
-            (Some(_), Some(_)) => return Err(busy()),
+            (Some(_), Some(_)) => return Err(self.taken_by_others()),
         };
-        self.lock().names_foreign_since = None;
         // As it is when the control file was made again and the segment could not be.
         let locks_differ = owner
             .as_ref()
@@ -238,15 +245,22 @@ impl Writer {
             return Ok(false);
         }
         if control_lost {
-            let Some((control, lock)) = ControlFile::create(&self.name, self.options.perms)? else {
-                return foreign(&mut self.lock());
+            // A new one, or what another program has put there and no writer holds.
+            let (control, lock) = match open_control(&self.name, self.options) {
+                Ok((control, lock, _)) => (control, lock),
+                Err(Error::Busy { .. }) => return foreign(&mut self.lock()),
+                Err(error) => return Err(error),
             };
             let mut state = self.lock();
             let timeouts = state.control.timeouts();
             state.stats.semaphore_timeouts += timeouts;
+            if control_found.is_some() {
+                control.troubles.add(SemaphoreTrouble::Replaced);
+            }
             state.control = Arc::new(control);
             state.writer_lock = Some(lock);
         }
+        self.lock().names_foreign_since = None;
         match segment {
             Some(segment) => self.replace(segment.fixed.slot_size).map(|()| true),
             None => Ok(true),
@@ -254,7 +268,47 @@ impl Writer {
     }
 }
 
+impl Writer {
+    /// Makes another segment where somebody has written into what never changes in one, or has marked it as over: readers
+    /// could not come any more, or would go. Yields whether that was so. What never changes is looked at only when `thoroughly`.
+    pub(super) fn replace_spoilt(&self, thoroughly: bool) -> Result<bool, Error> {
+        let current = |state: &State| Some(Arc::clone(&state.current.as_ref()?.segment.segment));
+        let Some(segment) = current(&self.lock()) else {
+            return Ok(false);
+        };
+        // Relaxed: this process alone writes it in an honest channel.
+        let over = segment.control.live().state.load(Ordering::Relaxed) != 0;
+        let spoilt = over || (thoroughly && segment.is_spoilt());
+        if !spoilt {
+            return Ok(false);
+        }
+        let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        if !current(&self.lock()).is_some_and(|now| Arc::ptr_eq(&now, &segment)) {
+            return Ok(false);
+        }
+        self.replace(segment.fixed.slot_size).map(|()| true)
+    }
+}
+
 impl State {
+    /// Writes the numbers of the newest again where somebody else has: newcomers look at them.
+    pub(super) fn mend_heads(&self) {
+        let Some(current) = &self.current else {
+            return;
+        };
+        let live = current.segment.segment.control.live();
+        for (word, value) in [
+            (&live.head, self.head),
+            (&live.event_head, self.events.head),
+            (&live.latency_ns, self.latency_ns),
+        ] {
+            // Relaxed: written by this process alone, under the lock that is held here.
+            if word.load(Ordering::Relaxed) != value {
+                word.store(value, Ordering::Release);
+            }
+        }
+    }
+
     fn fits(&self, size: u64) -> bool {
         let (Some(current), Some(format)) = (&self.current, &self.format) else {
             return false;
@@ -376,6 +430,8 @@ fn take_channel(name: &ChannelName, options: WriterOptions) -> Result<(State, Op
                 names_checked: Instant::now(),
                 names_foreign_since: None,
                 served: 0,
+                pace: Pace::new(SERVICE_WAKES, SERVICE_LOOK),
+                troubles: Troubles::default(),
                 stats: WriterStats::default(),
             };
             Ok((state, damaged))

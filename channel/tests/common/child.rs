@@ -11,7 +11,7 @@ use std::{
 
 use nix::{
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{Pid, Uid},
 };
 
 const ROLE: &str = "RSSHM_TEST_ROLE";
@@ -97,6 +97,21 @@ impl Child {
     }
 }
 
+/// The command that runs the rest of its command line in namespaces of its own; `None` where that is not allowed, and said.
+pub fn unshared(namespaces: &[&'static str]) -> Option<Vec<&'static str>> {
+    let mut wrapper = vec!["unshare"];
+    if !Uid::effective().is_root() {
+        wrapper.push("--map-root-user");
+    }
+    wrapper.extend(namespaces);
+    let allowed = Command::new(wrapper[0]).args(&wrapper[1..]).arg("true").status();
+    let allowed = allowed.is_ok_and(|status| status.success());
+    if !allowed {
+        eprintln!("skipped: no namespaces to be had");
+    }
+    allowed.then_some(wrapper)
+}
+
 impl Drop for Child {
     fn drop(&mut self) {
         self.kill();
@@ -116,6 +131,13 @@ pub fn listen() -> String {
         std::process::exit(0);
     }
     line.trim_end().to_owned()
+}
+
+/// In the child: the lines of the test, for who does something else meanwhile.
+pub fn lines() -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || while sender.send(listen()).is_ok() {});
+    lines
 }
 
 /// What a process does, with an argument.
