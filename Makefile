@@ -12,6 +12,9 @@ BUILD_PACKAGES := gcc libc6-dev pkgconf libgstreamer1.0-dev libgstreamer-plugins
 RUN_PACKAGES := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-x
 DEMO_PACKAGES := gstreamer1.0-plugins-bad
 TEST_PACKAGES := gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly strace util-linux procps
+# Debian's own Python, whose OpenCV knows GStreamer; what Debian has not comes from pip into target/.
+PYTHON_PACKAGES := python3 python3-venv python3-numpy python3-opencv
+PYTHON := $(CURDIR)/target/python/bin/python
 
 # Installs those of the packages named after it that are missing.
 define install_missing
@@ -41,7 +44,7 @@ demo: build ## one program shows what another one captures; Ctrl-C ends it
 
 .PHONY: test
 test: ## all checks and tests
-	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES))
+	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES) $(PYTHON_PACKAGES))
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --features fuzzing --locked -- -D warnings
 	RUSTFLAGS="--cfg rsshm_loom" $(CARGO) test --package rsshm-channel --test loom_pins --release --locked --target-dir target/loom
@@ -51,6 +54,20 @@ test: ## all checks and tests
 	else
 		$(CARGO) test --workspace --locked --all-targets -- --test-threads=2
 	fi
+	$(MAKE) test-python
+
+.PHONY: test-python
+test-python: ## the Python package's alone
+	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES) $(PYTHON_PACKAGES))
+	# The peers on the other side: the plugin, and the Rust examples.
+	$(CARGO) build --workspace --lib --examples --locked
+	if ! "$(PYTHON)" -c 'import pytest, posix_ipc, mypy' 2>/dev/null; then
+		/usr/bin/python3 -m venv --clear --system-site-packages target/python
+		"$(PYTHON)" -m pip install --quiet --disable-pip-version-check pytest posix_ipc mypy
+	fi
+	cd python
+	"$(PYTHON)" -m mypy
+	"$(PYTHON)" -m pytest
 
 # How long the two that follow take, about, for each thing that they try.
 SECONDS := 60

@@ -452,9 +452,10 @@ fn latency_ns(reader: &Reader) -> u64 {
     reader.latency_ns().min(MAX_LATENCY_NS)
 }
 
+/// How long a frame lasts; `None` where the rate varies, which is said as 0/1.
 fn frame_duration(info: &VideoInfo) -> Option<gst::ClockTime> {
     let (numerator, denominator) = (
-        u64::try_from(info.fps().numer()).ok()?,
+        u64::try_from(info.fps().numer()).ok().filter(|rate| *rate != 0)?,
         u64::try_from(info.fps().denom()).ok()?,
     );
     // Where each buffer is a field, the rate is that of two of them.

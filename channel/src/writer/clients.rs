@@ -69,11 +69,7 @@ impl SeatRecord {
         Self {
             ticket,
             // A reader that left keeps the frames that it passed on.
-            ceiling: match (ticket, self.lowered_at) {
-                (Some(_), _) => 0,
-                (None, None) => self.ceiling,
-                (None, Some(_)) => MAX_GRANT,
-            },
+            ceiling: if ticket.is_some() { 0 } else { self.ceiling },
             ..Self::default()
         }
     }
@@ -85,14 +81,13 @@ impl SeatRecord {
         }
         self.grant = share;
         match self.lowered_at {
-            // It may not know yet. What it holds when the time is over was granted once.
-            Some(at) => {
-                self.ceiling = held.clamp(share, MAX_GRANT);
-                if at.elapsed() >= GRACE {
-                    self.lowered_at = None;
-                }
+            // It may not know yet, and take what it was granted before: that much, as its own holding may be why it was lowered.
+            Some(at) if at.elapsed() < GRACE => self.ceiling = share.max(self.ceiling),
+            // What it holds when the time is over was granted once.
+            _ => {
+                self.ceiling = share.max(self.ceiling.min(held));
+                self.lowered_at = None;
             }
-            None => self.ceiling = share.max(self.ceiling.min(held)),
         }
         held > self.ceiling
     }
