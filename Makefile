@@ -49,12 +49,12 @@ test: ## all checks and tests
 	$(CARGO) clippy --workspace --all-targets --features fuzzing --locked -- -D warnings
 	RUSTFLAGS="--cfg rsshm_loom" $(CARGO) test --package rsshm-channel --test loom_pins --release --locked --target-dir target/loom
 	$(CARGO) test --workspace --doc --locked
+	$(MAKE) --no-print-directory test-python
 	if $(CARGO) nextest --version >/dev/null 2>&1; then
 		$(CARGO) nextest run --workspace --locked
 	else
 		$(CARGO) test --workspace --locked --all-targets -- --test-threads=2
 	fi
-	$(MAKE) test-python
 
 .PHONY: test-python
 test-python: ## the Python package's alone
