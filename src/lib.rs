@@ -16,10 +16,16 @@
 use gst::glib;
 
 mod caps;
+mod codec;
 mod error;
+mod events;
 mod frame;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod memory;
 mod metas;
+mod planes;
 mod shmsink;
 mod shmsrc;
 mod sync;

@@ -4,26 +4,23 @@
 //! frame and that other programs can use; where the planes lie is in the frame's descriptor.
 
 mod raw;
-mod text;
 
-use std::{collections::HashSet, ops::ControlFlow};
+use std::ops::ControlFlow;
 
-use gst::{MetaRef, ReferenceTimestampMeta, meta::CustomMeta, prelude::*};
+use gst::{MetaRef, ReferenceTimestampMeta, glib::translate::IntoGlib, meta::CustomMeta};
 use gst_video::{
-    ValidVideoTimeCode, VideoCropMeta, VideoInfo, VideoRegionOfInterestMeta, VideoTimeCodeFlags, VideoTimeCodeMeta,
+    ValidVideoTimeCode, VideoAFDMeta, VideoAFDSpec, VideoAFDValue, VideoBarMeta, VideoCaptionMeta, VideoCaptionType,
+    VideoCropMeta, VideoInfo, VideoRegionOfInterestMeta, VideoTimeCodeFlags, VideoTimeCodeMeta,
 };
 use rsshm_channel::EXTRA_ROOM;
 
-use crate::caps::is_system_memory;
+use crate::codec::{Bytes, MAX_NAME, Names, put_structure, put_text};
 
 /// Names the mark on a buffer that would have been a slot, had there been one. It is for this process only.
 pub(crate) const NO_SLOT_META: &str = "RsShmNoSlotMeta";
 
 /// Records that a frame has at most.
 const MAX_RECORDS: usize = 128;
-
-/// Names that a reader lets a writer bring along. GStreamer keeps each for as long as the program runs.
-const MAX_NAMES: usize = 4096;
 
 /// What a record is of.
 mod kind {
@@ -32,6 +29,9 @@ mod kind {
     pub(super) const REFERENCE_TIMESTAMP: u16 = 3;
     pub(super) const TIME_CODE: u16 = 4;
     pub(super) const CUSTOM: u16 = 5;
+    pub(super) const CAPTION: u16 = 6;
+    pub(super) const ACTIVE_FORMAT: u16 = 7;
+    pub(super) const BARS: u16 = 8;
 }
 
 /// Writes the metas of `buffer` to `to`, whatever was there before. Yields how many metas, or parameters of one, were left
@@ -84,6 +84,24 @@ fn encode_one(meta: &MetaRef<gst::Meta>, info: Option<&VideoInfo>, to: &mut Vec<
     } else if let Some(time_code) = meta.downcast_ref::<VideoTimeCodeMeta>() {
         begin(to, kind::TIME_CODE);
         encode_time_code(time_code, to)
+    } else if let Some(caption) = meta.downcast_ref::<VideoCaptionMeta>() {
+        begin(to, kind::CAPTION);
+        put_numbers(to, &[caption.caption_type().into_glib() as u32]);
+        to.extend(caption.data());
+        Some(())
+    } else if let Some(format) = meta.downcast_ref::<VideoAFDMeta>() {
+        begin(to, kind::ACTIVE_FORMAT);
+        let (spec, value) = (format.spec().into_glib() as u32, format.afd().into_glib() as u32);
+        put_numbers(to, &[format.field().into(), spec, value]);
+        Some(())
+    } else if let Some(bars) = meta.downcast_ref::<VideoBarMeta>() {
+        begin(to, kind::BARS);
+        let is_letterbox = bars.is_letterbox().into();
+        put_numbers(
+            to,
+            &[bars.field().into(), is_letterbox, bars.bar_data1(), bars.bar_data2()],
+        );
+        Some(())
     } else {
         let custom = meta.try_as_custom_meta()?;
         let name = meta.type_().name();
@@ -104,7 +122,7 @@ fn encode_region(region: &MetaRef<VideoRegionOfInterestMeta>, to: &mut Vec<u8>, 
     to.extend(region.id().to_ne_bytes());
     to.extend(region.parent_id().to_ne_bytes());
     let name = if raw::has_type(region) { region.roi_type() } else { "" };
-    put_text(to, Some(name).filter(|name| name.len() <= text::MAX_NAME)?)?;
+    put_text(to, Some(name).filter(|name| name.len() <= MAX_NAME)?)?;
     for param in region.params() {
         // The region is worth something without it.
         let begin = to.len();
@@ -120,7 +138,9 @@ fn encode_reference(meta: &MetaRef<ReferenceTimestampMeta>, to: &mut Vec<u8>) ->
     to.extend(raw::timestamp(meta)?.to_ne_bytes());
     to.extend(meta.duration().map_or(u64::MAX, |time| time.nseconds()).to_ne_bytes());
     let reference = meta.reference();
-    let plain = reference.is_fixed() && reference.features(0).is_none_or(is_system_memory);
+    let without_features =
+        |features: &gst::CapsFeaturesRef| features.is_equal(&gst::CAPS_FEATURES_MEMORY_SYSTEM_MEMORY);
+    let plain = reference.is_fixed() && reference.features(0).is_none_or(without_features);
     let structure = reference.structure(0).filter(|_| plain)?;
     put_structure(to, structure)
 }
@@ -128,7 +148,7 @@ fn encode_reference(meta: &MetaRef<ReferenceTimestampMeta>, to: &mut Vec<u8>) ->
 fn encode_time_code(meta: &MetaRef<VideoTimeCodeMeta>, to: &mut Vec<u8>) -> Option<()> {
     let (numerator, denominator) = raw::frame_rate(meta);
     let code = meta.tc();
-    for number in [
+    let numbers = [
         numerator,
         denominator,
         code.flags().bits(),
@@ -137,9 +157,8 @@ fn encode_time_code(meta: &MetaRef<VideoTimeCodeMeta>, to: &mut Vec<u8>) -> Opti
         code.seconds(),
         code.frames(),
         code.field_count(),
-    ] {
-        to.extend(number.to_ne_bytes());
-    }
+    ];
+    put_numbers(to, &numbers);
     match code.latest_daily_jam() {
         None => put_text(to, ""),
         Some(time) => {
@@ -155,60 +174,25 @@ fn begin(to: &mut Vec<u8>, kind: u16) {
 }
 
 fn put_rect(to: &mut Vec<u8>, (x, y, width, height): (u32, u32, u32, u32)) {
-    for number in [x, y, width, height] {
+    put_numbers(to, &[x, y, width, height]);
+}
+
+fn put_numbers(to: &mut Vec<u8>, numbers: &[u32]) {
+    for number in numbers {
         to.extend(number.to_ne_bytes());
     }
 }
 
-/// Appends the length of a text, and the text; `None` when there is no room for it anyway.
-fn put_text(to: &mut Vec<u8>, text: &str) -> Option<()> {
-    let size = u16::try_from(text.len()).ok().filter(|_| text.len() <= EXTRA_ROOM)?;
-    to.extend(size.to_ne_bytes());
-    to.extend(text.as_bytes());
-    Some(())
-}
-
-/// Appends a structure as text; `None` when it is one that no reader would take.
-fn put_structure(to: &mut Vec<u8>, structure: &gst::StructureRef) -> Option<()> {
-    // The text says the same; but that of a buffer is large, and would be made for nothing.
-    if !structure.iter().all(|(_, value)| is_plain_type(value.type_())) {
-        return None;
-    }
-    let text = structure.to_string();
-    text::is_plain(&text, |_| true).then_some(())?;
-    put_text(to, &text)
-}
-
-fn is_plain_type(kind: gst::glib::Type) -> bool {
-    [
-        bool::static_type(),
-        i32::static_type(),
-        u32::static_type(),
-        i64::static_type(),
-        u64::static_type(),
-        f32::static_type(),
-        f64::static_type(),
-        u8::static_type(),
-        String::static_type(),
-        gst::Fraction::static_type(),
-        gst::Bitmask::static_type(),
-        gst::Array::static_type(),
-        gst::List::static_type(),
-    ]
-    .contains(&kind)
-}
-
-/// Whether the rectangle lies in the picture: who crops does not ask again.
+/// Whether the rectangle lies in the picture, or in the field that a buffer is: who crops does not ask again.
 fn is_inside((x, y, width, height): (u32, u32, u32, u32), info: Option<&VideoInfo>) -> bool {
     let ends_inside = |from: u32, size: u32, whole: u32| from.checked_add(size).is_some_and(|end| end <= whole);
-    info.is_none_or(|info| ends_inside(x, width, info.width()) && ends_inside(y, height, info.height()))
+    info.is_none_or(|info| ends_inside(x, width, info.width()) && ends_inside(y, height, info.field_height()))
 }
 
 /// Reads what [`encode`] wrote, or what anybody else did.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
-    /// The names that have come so far.
-    names: HashSet<Box<str>>,
+    names: Names,
 }
 
 impl Decoder {
@@ -230,6 +214,9 @@ impl Decoder {
                 kind::REFERENCE_TIMESTAMP => self.reference(record, buffer),
                 kind::TIME_CODE => time_code(record, buffer),
                 kind::CUSTOM => self.custom(record, buffer),
+                kind::CAPTION => caption(record, buffer),
+                kind::ACTIVE_FORMAT => active_format(record, buffer),
+                kind::BARS => bars(record, buffer),
                 _ => Some(()),
             };
             refused += usize::from(done.is_none());
@@ -240,13 +227,13 @@ impl Decoder {
     fn region(&mut self, mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
         let rect = record.rect()?;
         let (id, parent) = (record.i32()?, record.i32()?);
-        let name = record.text().filter(|name| name.len() <= text::MAX_NAME)?;
-        if !admit(&mut self.names, name) {
+        let name = record.text().filter(|name| name.len() <= MAX_NAME)?;
+        if !self.names.admit(name) {
             return None;
         }
         let mut params = Vec::new();
         while !record.0.is_empty() {
-            params.push(self.structure(record.text()?)?);
+            params.push(self.names.structure(record.text()?)?);
         }
         let mut meta = VideoRegionOfInterestMeta::add(buffer, name, rect);
         meta.set_id(id);
@@ -260,7 +247,7 @@ impl Decoder {
     fn reference(&mut self, mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
         let timestamp = gst::ClockTime::try_from(record.u64()?).ok()?;
         let duration = gst::ClockTime::try_from(record.u64()?).ok();
-        let structure = self.structure(record.text()?)?;
+        let structure = self.names.structure(record.text()?)?;
         let caps = gst::Caps::builder_full().structure(structure).build();
         if !caps.is_fixed() {
             return None;
@@ -276,7 +263,7 @@ impl Decoder {
         if !CustomMeta::is_registered(name) {
             return Some(());
         }
-        let structure = self.structure(text)?;
+        let structure = self.names.structure(text)?;
         let mut meta = CustomMeta::add(buffer, name).ok()?;
         let to = meta.mut_structure();
         for (field, value) in structure.iter() {
@@ -284,18 +271,6 @@ impl Decoder {
         }
         Some(())
     }
-
-    fn structure(&mut self, text: &str) -> Option<gst::Structure> {
-        if !text::is_plain(text, |name| admit(&mut self.names, name)) {
-            return None;
-        }
-        text.parse().ok()
-    }
-}
-
-/// Whether one more name may become known to this program for good.
-fn admit(names: &mut HashSet<Box<str>>, name: &str) -> bool {
-    names.contains(name) || (names.len() < MAX_NAMES && names.insert(name.into()))
 }
 
 fn crop(mut record: Bytes, info: Option<&VideoInfo>, buffer: &mut gst::BufferRef) -> Option<()> {
@@ -305,11 +280,7 @@ fn crop(mut record: Bytes, info: Option<&VideoInfo>, buffer: &mut gst::BufferRef
 }
 
 fn time_code(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
-    let mut numbers = [0; 8];
-    for number in &mut numbers {
-        *number = record.u32()?;
-    }
-    let [numerator, denominator, flags, hours, minutes, seconds, frames, fields] = numbers;
+    let [numerator, denominator, flags, hours, minutes, seconds, frames, fields] = record.numbers()?;
     let numerator = i32::try_from(numerator).ok()?;
     let denominator = i32::try_from(denominator).ok().filter(|number| *number > 0)?;
     let daily_jam = match record.text()? {
@@ -330,54 +301,30 @@ fn time_code(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
     Some(())
 }
 
-/// Bytes that are still to be read.
-struct Bytes<'a>(&'a [u8]);
+fn caption(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
+    let kind = raw::known(record.u32()?).filter(|kind| *kind != VideoCaptionType::Unknown)?;
+    let data = Some(record.0).filter(|data| !data.is_empty())?;
+    VideoCaptionMeta::add(buffer, kind, data);
+    Some(())
+}
 
-impl<'a> Bytes<'a> {
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (array, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*array)
+fn active_format(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
+    let [field, spec, value] = record.numbers()?;
+    let (spec, value): (VideoAFDSpec, VideoAFDValue) = (raw::known(spec)?, raw::known(value)?);
+    // GStreamer has none of this, which the bindings do not expect.
+    if field > 1 || (spec, value) == (VideoAFDSpec::DvbEtsi, VideoAFDValue::Unavailable) {
+        return None;
     }
+    VideoAFDMeta::add(buffer, field as u8, spec, value);
+    Some(())
+}
 
-    fn u16(&mut self) -> Option<u16> {
-        self.array().map(u16::from_ne_bytes)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_ne_bytes)
-    }
-
-    fn i32(&mut self) -> Option<i32> {
-        self.array().map(i32::from_ne_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_ne_bytes)
-    }
-
-    fn rect(&mut self) -> Option<(u32, u32, u32, u32)> {
-        Some((self.u32()?, self.u32()?, self.u32()?, self.u32()?))
-    }
-
-    /// As many bytes as the next two say.
-    fn sized(&mut self) -> Option<&'a [u8]> {
-        let size = self.u16()?;
-        let (bytes, rest) = self.0.split_at_checked(size.into())?;
-        self.0 = rest;
-        Some(bytes)
-    }
-
-    /// A text that C code can have.
-    fn text(&mut self) -> Option<&'a str> {
-        self.sized()
-            .filter(|bytes| !bytes.contains(&0))
-            .and_then(|bytes| str::from_utf8(bytes).ok())
-    }
-
-    fn record(&mut self) -> Option<(u16, Bytes<'a>)> {
-        Some((self.u16()?, Bytes(self.sized()?)))
-    }
+fn bars(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
+    let [field, is_letterbox, first, second] = record.numbers()?;
+    // As above.
+    let field = u8::try_from(field).ok().filter(|field| *field <= 1)?;
+    VideoBarMeta::add(buffer, field, is_letterbox != 0, first, second);
+    Some(())
 }
 
 #[cfg(test)]

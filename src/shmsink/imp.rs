@@ -15,25 +15,27 @@
  */
 use std::sync::{
     Arc, LazyLock, Mutex, Once,
-    atomic::{AtomicBool, AtomicU32, Ordering},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
 use gst::{glib, prelude::*, subclass::prelude::*};
 use gst_base::{prelude::*, subclass::prelude::*};
 use gst_video::VideoInfo;
-use rsshm_channel::{Error, Format, FrameDescriptor, Writer};
+use rsshm_channel::{Error, Format, FrameDescriptor, NONE, Writer};
 
 use super::{
     monitor::Monitor,
+    negotiation::Answer,
     pool::{Accepted, Pool},
     properties::{PROPERTIES, SIGNALS, Settings},
     publish::{Counts, Frame, Outcome},
 };
 use crate::{
-    caps, error, frame,
+    caps, error, events, frame,
     metas::{self, NO_SLOT_META},
     sync::lock,
-    time, uri,
+    time::{self, Times},
+    uri,
 };
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -66,6 +68,9 @@ struct Stream {
     held_up: i64,
     /// Room for a frame's metas.
     extra: Vec<u8>,
+    events: events::Encoder,
+    /// The next frame does not continue those before it.
+    discont: bool,
 }
 
 impl Default for Stream {
@@ -76,7 +81,18 @@ impl Default for Stream {
             clock_offset: time::ClockOffset::default(),
             held_up: 0,
             extra: Vec::new(),
+            events: events::Encoder::default(),
+            discont: false,
         }
+    }
+}
+
+impl Stream {
+    /// Where the running time 0 of what has these times lies in CLOCK_MONOTONIC, for readers.
+    fn origin(&mut self, element: &gst::Element, times: &Times) -> Option<i64> {
+        // In the order in which they come.
+        let origin = time::origin_at(element, &mut self.clock_offset, times.dts.or(times.pts));
+        origin.map(|origin| origin.saturating_add(self.held_up))
     }
 }
 
@@ -89,6 +105,7 @@ pub struct RsShmSink {
     stream: Mutex<Stream>,
     accepted: Arc<Accepted>,
     upstream_is_live: AtomicBool,
+    pub(super) answer: Mutex<Answer>,
     num_clients: AtomicU32,
     pub(super) counts: Counts,
 }
@@ -234,11 +251,10 @@ impl RsShmSink {
     fn catch_up(&self, buffer: &gst::BufferRef, now: gst::ClockTime) {
         let held_up = {
             let mut stream = lock(&self.stream);
-            let due = buffer.pts().and_then(|pts| stream.segment.to_running_time(pts));
-            let Some(due) = due else {
+            let Some(due) = Times::of_buffer(buffer, &stream.segment).pts else {
                 return;
             };
-            stream.held_up = (now.nseconds() as i64 - due.nseconds() as i64).max(stream.held_up);
+            stream.held_up = (now.nseconds() as i64).saturating_sub(due).max(stream.held_up);
             stream.held_up
         };
         gst::debug!(CAT, imp = self, "frames are {held_up} ns later from here on");
@@ -258,9 +274,57 @@ impl RsShmSink {
 
     fn describe(&self, buffer: &gst::BufferRef) -> FrameDescriptor {
         let mut stream = lock(&self.stream);
-        let origin = time::origin(self.obj().upcast_ref(), &mut stream.clock_offset);
-        let origin = origin.map(|origin| origin.saturating_add(stream.held_up));
-        frame::describe(buffer, &stream.segment, origin)
+        let times = Times::of_buffer(buffer, &stream.segment);
+        let origin = stream.origin(self.obj().upcast_ref(), &times);
+        let mut descriptor = frame::describe(buffer, times, origin);
+        if stream.discont {
+            descriptor.flags |= gst::BufferFlags::DISCONT.bits();
+        }
+        descriptor
+    }
+
+    /// Tells readers of an event of the stream.
+    fn tell(&self, event: events::Carried) {
+        let (encoded, mut left_out) = match event {
+            events::Carried::No => return,
+            events::Carried::LeftOut => return self.count_left_out(&self.counts.events_left_out, 1),
+            events::Carried::Yes(encoded, left_out) => (encoded, left_out),
+        };
+        let Some(writer) = self.writer() else {
+            return;
+        };
+        if encoded.begins_stream {
+            writer.forget_events();
+        }
+        let (time, duration) = {
+            let mut stream = lock(&self.stream);
+            let times = encoded.times(&stream.segment);
+            let origin = stream.origin(self.obj().upcast_ref(), &times);
+            (
+                origin.map_or(NONE, |origin| time::to_absolute(times.pts, origin)),
+                times.duration.unwrap_or(NONE),
+            )
+        };
+        if let Err(error) = writer.publish_event(encoded.at(time, duration), encoded.place) {
+            gst::info!(CAT, imp = self, "{error}");
+            left_out += 1;
+        }
+        self.count_left_out(&self.counts.events_left_out, left_out);
+    }
+
+    /// Counts what does not travel, and says so the first time.
+    fn count_left_out(&self, counter: &AtomicU64, count: u64) {
+        if count > 0 && counter.fetch_add(count, Ordering::Relaxed) == 0 {
+            gst::element_imp_warning!(
+                self,
+                gst::StreamError::Encode,
+                (
+                    "channel {}: some of what goes with the frames is too much for the channel, or of a kind that it does \
+                     not take, and is left out; channel-stats counts it as metas-left-out and events-left-out",
+                    self.channel()
+                )
+            );
+        }
     }
 }
 
@@ -285,6 +349,16 @@ impl ObjectImpl for RsShmSink {
         self.parent_constructed();
         // The last sample would keep a slot for as long as the stream stands still.
         self.obj().set_enable_last_sample(false);
+        let weak = self.downgrade();
+        let probe = move |_: &gst::Pad, info: &mut gst::PadProbeInfo| {
+            if let (Some(event), Some(sink)) = (info.event(), weak.upgrade()) {
+                sink.check_sent_caps(event);
+            }
+            gst::PadProbeReturn::Ok
+        };
+        self.obj()
+            .sink_pad()
+            .add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, probe);
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
@@ -297,6 +371,7 @@ impl ObjectImpl for RsShmSink {
                 "perms" => settings.writer.perms = value.get().unwrap_or_default(),
                 "max-slots" => settings.writer.max_slots = value.get().unwrap_or_default(),
                 "lossless" => settings.writer.lossless = value.get().unwrap_or_default(),
+                "navigation" => settings.writer.takes_mail = value.get().unwrap_or_default(),
                 "wait-for-connection" => settings.wait_for_connection = value.get().unwrap_or_default(),
                 "sync" => settings.sync = value.get().unwrap_or_default(),
                 "ts-offset" => settings.ts_offset = value.get().unwrap_or_default(),
@@ -319,6 +394,7 @@ impl ObjectImpl for RsShmSink {
             "perms" => settings.writer.perms.to_value(),
             "max-slots" => settings.writer.max_slots.to_value(),
             "lossless" => settings.writer.lossless.to_value(),
+            "navigation" => settings.writer.takes_mail.to_value(),
             "wait-for-connection" => settings.wait_for_connection.to_value(),
             "sync" => settings.sync.to_value(),
             "ts-offset" => settings.ts_offset.to_value(),
@@ -372,6 +448,7 @@ impl ElementImpl for RsShmSink {
         if transition == gst::StateChange::ReadyToPaused {
             // Running time begins anew.
             self.forget_held_up();
+            *lock(&self.answer) = Answer::None;
         }
         let changed = self.parent_change_state(transition);
         let ends = transition == gst::StateChange::ReadyToNull;
@@ -407,18 +484,12 @@ impl BaseSinkImpl for RsShmSink {
     }
 
     fn caps(&self, filter: Option<&gst::Caps>) -> Option<gst::Caps> {
-        if let Some(refusal) = filter.and_then(|filter| caps::refusal_of_offer(filter)) {
-            gst::warning!(CAT, imp = self, "{refusal}");
-            gst::element_imp_warning!(self, gst::StreamError::Format, ("{refusal}"));
-        }
+        let refusal = filter.and_then(|filter| caps::refusal_of_offer(filter));
+        self.note_answer(refusal.as_deref());
         Some(caps::answer(filter))
     }
 
     fn set_caps(&self, caps: &gst::Caps) -> Result<(), gst::LoggableError> {
-        if let Some(refusal) = caps::refusal(caps) {
-            gst::element_imp_error!(self, gst::CoreError::Negotiation, ("{refusal}"), ["{caps}"]);
-            return Err(gst::loggable_error!(CAT, "{refusal}"));
-        }
         let info = caps::raw_video(caps);
         let format = match &info {
             Some(info) => Format::fixed_size(caps.to_string(), info.size()),
@@ -439,11 +510,7 @@ impl BaseSinkImpl for RsShmSink {
         if let gst::QueryViewMut::AcceptCaps(accept) = query.view_mut() {
             // The base class would compare with the answer to an unfiltered CAPS query, which is a wish list.
             let refusal = caps::refusal(accept.caps());
-            if let Some(refusal) = &refusal {
-                // Caps that are refused here never get to set_caps(): this is the place to say why.
-                gst::warning!(CAT, imp = self, "{refusal}");
-                gst::element_imp_warning!(self, gst::StreamError::Format, ("{refusal}"));
-            }
+            self.note_answer(refusal.as_deref());
             accept.set_result(refusal.is_none());
             return true;
         }
@@ -489,6 +556,7 @@ impl BaseSinkImpl for RsShmSink {
                 if flush.resets_time() {
                     self.forget_held_up();
                 }
+                lock(&self.stream).discont = true;
                 self.parent_event(event)
             }
             gst::EventView::Eos(_) => {
@@ -500,7 +568,15 @@ impl BaseSinkImpl for RsShmSink {
                 }
                 handled
             }
-            _ => self.parent_event(event),
+            _ => {
+                let carried = lock(&self.stream).events.encode(&event);
+                // The base class waits here until the time of a gap is over.
+                let handled = self.parent_event(event);
+                if handled {
+                    self.tell(carried);
+                }
+                handled
+            }
         }
     }
 
@@ -511,9 +587,7 @@ impl BaseSinkImpl for RsShmSink {
             (stream.info.clone(), std::mem::take(&mut stream.extra))
         };
         let left_out = metas::encode(buffer, info.as_ref(), &mut extra);
-        if left_out > 0 {
-            self.tell_left_out(left_out);
-        }
+        self.count_left_out(&self.counts.metas_left_out, left_out);
         let rendered = self.render_with(&writer, buffer, &extra, info.as_ref());
         lock(&self.stream).extra = extra;
         rendered
@@ -543,25 +617,14 @@ impl RsShmSink {
                 Outcome::Interrupted
             };
             match outcome {
-                Outcome::Published | Outcome::Dropped => return Ok(gst::FlowSuccess::Ok),
+                Outcome::Published => {
+                    lock(&self.stream).discont = false;
+                    return Ok(gst::FlowSuccess::Ok);
+                }
+                Outcome::Dropped => return Ok(gst::FlowSuccess::Ok),
                 // Going to PAUSED: the frame waits there. Flushing: this returns so.
                 Outcome::Interrupted => self.obj().wait_preroll()?,
             };
-        }
-    }
-
-    /// Counts metas that do not travel, and says so the first time.
-    fn tell_left_out(&self, count: u64) {
-        if self.counts.metas_left_out.fetch_add(count, Ordering::Relaxed) == 0 {
-            gst::element_imp_warning!(
-                self,
-                gst::StreamError::Encode,
-                (
-                    "channel {}: some of what frames carry beside the picture is too much for the channel, or of a kind \
-                     that it does not take, and is left out; channel-stats counts it as metas-left-out",
-                    self.channel()
-                )
-            );
         }
     }
 }

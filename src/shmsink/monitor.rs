@@ -10,9 +10,11 @@ use std::{
 };
 
 use gst::{glib, prelude::*, subclass::prelude::*};
+use gst_base::prelude::*;
 use rsshm_channel::{Clients, Error, Writer};
 
 use super::{RsShmSink, imp::CAT};
+use crate::{codec::Names, events};
 
 /// The longest time between two looks at who is alive.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -53,6 +55,7 @@ impl Monitor {
 
 fn run(writer: &Writer, stop: &AtomicBool, sink: &glib::WeakRef<RsShmSink>) {
     let mut told = None;
+    let mut names = Names::default();
     while !stop.load(Ordering::Acquire) {
         let clients = writer.service();
         let Some(sink) = sink.upgrade() else {
@@ -62,6 +65,7 @@ fn run(writer: &Writer, stop: &AtomicBool, sink: &glib::WeakRef<RsShmSink>) {
             Ok(clients) => {
                 told = None;
                 tell(&sink, &clients);
+                pass_on(&sink, &clients, &mut names);
             }
             // Said once, as it is tried again and again.
             Err(error) if told.as_ref() == Some(&error) => {}
@@ -81,25 +85,23 @@ fn run(writer: &Writer, stop: &AtomicBool, sink: &glib::WeakRef<RsShmSink>) {
 }
 
 fn tell(sink: &RsShmSink, clients: &Clients) {
+    let warn = |what: &str| {
+        let channel = sink.imp().channel();
+        gst::element_warning!(sink, gst::ResourceError::Failed, ("channel {channel}: {what}"));
+    };
     for seat in &clients.evicted {
-        gst::element_warning!(
-            sink,
-            gst::ResourceError::Failed,
-            (
-                "channel {}: the reader in seat {seat} held more frames than it was granted and no longer counts",
-                sink.imp().channel()
-            )
-        );
+        warn(&format!(
+            "the reader in seat {seat} held more frames than it was granted and no longer counts"
+        ));
     }
     if clients.restored {
-        gst::element_warning!(
-            sink,
-            gst::ResourceError::Failed,
-            (
-                "channel {}: its files in /dev/shm were removed by somebody and have been made again",
-                sink.imp().channel()
-            )
-        );
+        warn("its files in /dev/shm were removed by somebody and have been made again");
+    }
+    if clients.spoilt {
+        warn("its segment was written into by another program; a new one was made");
+    }
+    for trouble in &clients.semaphore {
+        warn(&trouble.to_string());
     }
     if sink.imp().set_num_clients(clients.count) {
         sink.notify("num-clients");
@@ -109,5 +111,22 @@ fn tell(sink: &RsShmSink, clients: &Clients) {
     }
     for seat in &clients.connected {
         sink.emit_by_name::<()>("client-connected", &[seat]);
+    }
+}
+
+/// Sends upstream what readers ask for. Nothing else of theirs gets there: no reader may disturb the writer.
+fn pass_on(sink: &RsShmSink, clients: &Clients, names: &mut Names) {
+    let pad = sink.sink_pad();
+    if clients.key_unit_wanted {
+        gst::debug!(CAT, obj = sink, "a reader waits for a key unit");
+        let event = gst_video::UpstreamForceKeyUnitEvent::builder()
+            .all_headers(true)
+            .build();
+        pad.push_event(event);
+    }
+    for letter in &clients.mail {
+        if let Some(event) = events::navigation_event(letter, names) {
+            pad.push_event(event);
+        }
     }
 }

@@ -58,6 +58,12 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .default_value(default.writer.lossless)
             .mutable_ready()
             .build(),
+        glib::ParamSpecBoolean::builder("navigation")
+            .nick("Navigation")
+            .blurb("Send upstream what users do with mouse and keys in the windows of readers")
+            .default_value(default.writer.takes_mail)
+            .mutable_ready()
+            .build(),
         glib::ParamSpecBoolean::builder("wait-for-connection")
             .nick("Wait for a connection")
             .blurb("Block the stream until a reader is attached")
@@ -75,7 +81,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .nick("Channel statistics")
             .blurb(
                 "frames-published, frames-in-place, frames-copied (copied-foreign, copied-repeated, copied-no-slot), \
-                 frames-dropped, metas-left-out, slots, slots-in-use, bytes, semaphore-timeouts, readers-evicted",
+                 frames-dropped, metas-left-out, events-left-out, slots, slots-in-use, bytes, semaphore-timeouts, readers-evicted",
             )
             .read_only()
             .build(),

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use gst::{glib, prelude::*, subclass::prelude::*};
+use gst::{glib, glib::translate::IntoGlib, prelude::*, subclass::prelude::*};
 use gst_base::{
     prelude::*,
     subclass::{base_src::CreateSuccess, prelude::*},
@@ -57,7 +57,8 @@ pub(super) struct Snapshot {
 pub struct RsShmSrc {
     pub(super) settings: Mutex<Settings>,
     stream: Mutex<Option<Stream>>,
-    interrupt: Mutex<Option<ReaderHandle>>,
+    /// For other threads than the streaming one.
+    pub(super) handle: Mutex<Option<ReaderHandle>>,
     pub(super) snapshot: Mutex<Snapshot>,
     pub(super) caps: Mutex<Option<gst::Caps>>,
     pub(super) downstream_takes_video_meta: AtomicBool,
@@ -88,6 +89,31 @@ impl RsShmSrc {
             .add_probe(gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PUSH, probe);
     }
 
+    /// What to say instead of an error which only says that something was not negotiated.
+    fn downstream_refuses(&self, message: &gst::MessageRef) -> Option<gst::Message> {
+        let gst::MessageView::Error(error) = message.view() else {
+            return None;
+        };
+        let flow = error.details()?.get::<i32>("flow-return").ok()?;
+        if flow != gst::FlowReturn::NotNegotiated.into_glib() {
+            return None;
+        }
+        let obj = self.obj();
+        let channel = lock(&self.settings).channel.clone();
+        let text = format!(
+            "downstream does not take what channel {} carries; put videoconvert after this element (or the decoder it needs)",
+            channel.as_deref().unwrap_or(&obj.name())
+        );
+        let caps = lock(&self.caps).clone();
+        gst::error!(CAT, imp = self, "{text}: {caps:?}");
+        let error = gst::message::Error::builder(gst::CoreError::Negotiation, &text).src(&*obj);
+        Some(
+            error
+                .debug_if_some(caps.map(|caps| caps.to_string()).as_deref())
+                .build(),
+        )
+    }
+
     fn stats(&self) -> gst::Structure {
         let stats = lock(&self.snapshot).stats;
         gst::Structure::builder("rsshm-src-stats")
@@ -96,6 +122,7 @@ impl RsShmSrc {
             .field("frames-copied", stats.copied)
             .field("frames-missed", stats.missed)
             .field("writer-pid", stats.writer_pid)
+            .field("events-missed", stats.events_missed)
             .field("reconnects", stats.reconnects)
             .build()
     }
@@ -201,9 +228,18 @@ impl ElementImpl for RsShmSrc {
         self.parent_change_state(transition)
     }
 
+    /// What the base class says where downstream does not take the caps helps nobody. It cannot be said before: pushed caps
+    /// count as taken, until the buffer that follows them is not.
+    fn post_message(&self, message: gst::Message) -> bool {
+        self.parent_post_message(self.downstream_refuses(&message).unwrap_or(message))
+    }
+
     /// The base class flushes for a seek that is sent to the element itself, and only then finds that it cannot.
     fn send_event(&self, event: gst::Event) -> bool {
-        event.type_() != gst::EventType::Seek && self.parent_send_event(event)
+        match self.send_upstream(&event) {
+            Some(sent) => sent,
+            None => event.type_() != gst::EventType::Seek && self.parent_send_event(event),
+        }
     }
 }
 
@@ -213,7 +249,7 @@ impl BaseSrcImpl for RsShmSrc {
         let name = uri::channel_name(settings.channel.as_deref(), &self.obj().name())?;
         let channel = name.to_string();
         let reader = Reader::new(name, settings.reader);
-        *lock(&self.interrupt) = Some(reader.handle());
+        *lock(&self.handle) = Some(reader.handle());
         *lock(&self.snapshot) = Snapshot::default();
         *lock(&self.caps) = None;
         self.ask_no_allocation_without_caps();
@@ -222,7 +258,7 @@ impl BaseSrcImpl for RsShmSrc {
     }
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
-        *lock(&self.interrupt) = None;
+        *lock(&self.handle) = None;
         let stream = lock(&self.stream).take();
         drop(stream);
         let was_connected = std::mem::take(&mut lock(&self.snapshot).connected);
@@ -233,19 +269,26 @@ impl BaseSrcImpl for RsShmSrc {
     }
 
     fn unlock(&self) -> Result<(), gst::ErrorMessage> {
-        let interrupt = lock(&self.interrupt).clone();
-        if let Some(interrupt) = interrupt {
-            interrupt.interrupt();
+        let handle = lock(&self.handle).clone();
+        if let Some(handle) = handle {
+            handle.interrupt();
         }
         Ok(())
     }
 
     fn unlock_stop(&self) -> Result<(), gst::ErrorMessage> {
-        let interrupt = lock(&self.interrupt).clone();
-        if let Some(interrupt) = interrupt {
-            interrupt.resume();
+        let handle = lock(&self.handle).clone();
+        if let Some(handle) = handle {
+            handle.resume();
         }
         Ok(())
+    }
+
+    fn event(&self, event: &gst::Event) -> bool {
+        match self.send_upstream(event) {
+            Some(sent) => sent,
+            None => BaseSrcImplExt::parent_event(self, event),
+        }
     }
 
     fn is_seekable(&self) -> bool {
@@ -276,7 +319,13 @@ impl BaseSrcImpl for RsShmSrc {
     fn query(&self, query: &mut gst::QueryRef) -> bool {
         if let gst::QueryViewMut::Latency(latency) = query.view_mut() {
             let snapshot = *lock(&self.snapshot);
-            let min = gst::ClockTime::from_nseconds(snapshot.latency_ns);
+            // Frames that are stamped on arrival come at their time.
+            let latency_ns = if self.obj().does_timestamp() {
+                0
+            } else {
+                snapshot.latency_ns
+            };
+            let min = gst::ClockTime::from_nseconds(latency_ns);
             // So much later a frame can still be had from the channel.
             let max = snapshot
                 .frame_duration

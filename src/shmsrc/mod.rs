@@ -1,8 +1,10 @@
 use gst::{glib, prelude::*};
 
+mod events;
 mod imp;
 mod properties;
 mod stream;
+mod timeline;
 
 glib::wrapper! {
     /// Reads the frames that another program publishes.

@@ -86,7 +86,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .build(),
         glib::ParamSpecBoxed::builder::<gst::Structure>("channel-stats")
             .nick("Channel statistics")
-            .blurb("frames-received, frames-in-place, frames-copied, frames-missed, writer-pid, reconnects")
+            .blurb("frames-received, frames-in-place, frames-copied, frames-missed, events-missed, writer-pid, reconnects")
             .read_only()
             .build(),
     ]

@@ -10,10 +10,13 @@ use crate::{
     Error,
     attach::{Attachment, Described, Place},
     layout::RING,
+    points::{At, point},
 };
 
 /// A number that no frame ever gets to.
 const MAX_NUMBER: u64 = u64::MAX >> 8;
+/// More frames than anybody misses at once: a year of a thousand a second.
+const MOST_MISSED: u64 = 1 << 35;
 /// How long a frame that can be decoded alone is waited for before the writer is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -178,6 +181,7 @@ impl Reader {
             self.newly_attached = false;
             self.sync = Sync::default();
             self.position = number;
+            point(At::PositionDue);
             attachment.set_position(number);
             self.stats.received += 1;
             match data {
@@ -210,7 +214,8 @@ impl Reader {
             return 0;
         }
         let missed = number.saturating_sub(self.position);
-        // Saturating: a damaged head may be any number.
+        // A damaged head may be any number: what is no count of frames is not counted.
+        let missed = if missed > MOST_MISSED { 0 } else { missed };
         self.stats.missed = self.stats.missed.saturating_add(missed);
         missed
     }
@@ -246,7 +251,7 @@ impl Reader {
                 Some((described, FrameData::InPlace(frame)))
             }
             Some(Some((frame, described))) => target.prepare(frame.as_ref().len()).map(|room| {
-                room.copy_from_slice(frame.as_ref());
+                copy_in_halves(frame.as_ref(), room);
                 (described, FrameData::Copied)
             }),
             None => attachment
@@ -262,6 +267,14 @@ impl Reader {
             None => Ok(got),
         }
     }
+}
+
+/// Copies a frame that is pinned; in halves, so that a test can stop it in the middle.
+fn copy_in_halves(from: &[u8], to: &mut [u8]) {
+    let half = from.len() / 2;
+    to[..half].copy_from_slice(&from[..half]);
+    point(At::CopyHalf);
+    to[half..].copy_from_slice(&from[half..]);
 }
 
 /// Number of the newest frame behind `behind`, up to `last`, that can be decoded without those before it, if all frames

@@ -1,0 +1,132 @@
+//! Bytes and texts that programs exchange beside the pictures: how they are written, and read from whoever wrote them.
+
+mod text;
+
+use std::collections::HashSet;
+
+use gst::prelude::*;
+
+pub(crate) use text::{MAX_NAME, is_plain_caps};
+
+/// Names that a reader lets a writer bring along. GStreamer keeps each for as long as the program runs.
+pub(crate) const MAX_NAMES: usize = 4096;
+
+/// Appends the length of a text, and the text; `None` when there is no room for it anyway.
+pub(crate) fn put_text(to: &mut Vec<u8>, text: &str) -> Option<()> {
+    let size = u16::try_from(text.len()).ok()?;
+    to.extend(size.to_ne_bytes());
+    to.extend(text.as_bytes());
+    Some(())
+}
+
+/// Appends a structure as text; `None` when it is one that no reader would take.
+pub(crate) fn put_structure(to: &mut Vec<u8>, structure: &gst::StructureRef) -> Option<()> {
+    // The text says the same; but that of a buffer is large, and would be made for nothing.
+    if !structure.iter().all(|(_, value)| is_plain_type(value.type_())) {
+        return None;
+    }
+    let text = structure.to_string();
+    text::is_plain(&text, |_| true).then_some(())?;
+    put_text(to, &text)
+}
+
+pub(crate) fn is_plain_type(kind: gst::glib::Type) -> bool {
+    [
+        bool::static_type(),
+        i32::static_type(),
+        u32::static_type(),
+        i64::static_type(),
+        u64::static_type(),
+        f32::static_type(),
+        f64::static_type(),
+        u8::static_type(),
+        String::static_type(),
+        gst::Fraction::static_type(),
+        gst::Bitmask::static_type(),
+        gst::Array::static_type(),
+        gst::List::static_type(),
+    ]
+    .contains(&kind)
+}
+
+/// The names that another program has brought along so far.
+#[derive(Debug, Default)]
+pub(crate) struct Names(HashSet<Box<str>>);
+
+impl Names {
+    /// Whether one more name may become known to this program for good.
+    pub(crate) fn admit(&mut self, name: &str) -> bool {
+        self.0.contains(name) || (self.0.len() < MAX_NAMES && self.0.insert(name.into()))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The structure that a text says, if it is one of plain values.
+    pub(crate) fn structure(&mut self, text: &str) -> Option<gst::Structure> {
+        if !text::is_plain(text, |name| self.admit(name)) {
+            return None;
+        }
+        text.parse().ok()
+    }
+}
+
+/// Bytes that are still to be read.
+pub(crate) struct Bytes<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Bytes<'a> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (array, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*array)
+    }
+
+    pub(crate) fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_ne_bytes)
+    }
+
+    pub(crate) fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_ne_bytes)
+    }
+
+    pub(crate) fn i32(&mut self) -> Option<i32> {
+        self.array().map(i32::from_ne_bytes)
+    }
+
+    pub(crate) fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_ne_bytes)
+    }
+
+    pub(crate) fn numbers<const N: usize>(&mut self) -> Option<[u32; N]> {
+        let mut numbers = [0; N];
+        for number in &mut numbers {
+            *number = self.u32()?;
+        }
+        Some(numbers)
+    }
+
+    pub(crate) fn rect(&mut self) -> Option<(u32, u32, u32, u32)> {
+        self.numbers().map(|[x, y, width, height]| (x, y, width, height))
+    }
+
+    /// As many bytes as the next two say.
+    pub(crate) fn sized(&mut self) -> Option<&'a [u8]> {
+        let size = self.u16()?;
+        let (bytes, rest) = self.0.split_at_checked(size.into())?;
+        self.0 = rest;
+        Some(bytes)
+    }
+
+    /// A text that C code can have.
+    pub(crate) fn text(&mut self) -> Option<&'a str> {
+        self.sized()
+            .filter(|bytes| !bytes.contains(&0))
+            .and_then(|bytes| str::from_utf8(bytes).ok())
+    }
+
+    pub(crate) fn record(&mut self) -> Option<(u16, Bytes<'a>)> {
+        Some((self.u16()?, Bytes(self.sized()?)))
+    }
+}
