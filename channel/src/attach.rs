@@ -474,7 +474,8 @@ impl Attachment {
         }
         let lock = KeptLock::keep(segment.file.try_clone().ok()?).ok()?;
         let seat = HeldSeat::new(FIRST_SEAT_BYTE, segment.identity, lock);
-        Some(Self::enter(segment, Arc::new(seat)))
+        // It follows from before the first frame: nobody who writes it need be there.
+        Self::enter(segment, Arc::new(seat), Some(0))
     }
 
     pub(crate) fn ticket_for_fuzzing(&self) -> u32 {
