@@ -33,6 +33,36 @@ fn a_frame_stays_for_retain_more_publishes() {
     }
 }
 
+/// Memory for a large slot takes the system milliseconds. Frames go on meanwhile, in the slots that are there.
+#[test]
+fn no_frame_is_lost_while_another_thread_gets_memory() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(12));
+    let size = 8 << 20;
+    writer.set_format(Format::fixed_size("large", size));
+    let publish_empty = |value| {
+        let slot = writer
+            .claim(size)
+            .unwrap()
+            .unwrap_or_else(|| panic!("no slot for {value}"));
+        writer.publish(&slot, FrameDescriptor::default(), &[]).unwrap();
+    };
+    (1..=3).for_each(publish_empty);
+    // Somebody comes, for whom there have to be more slots.
+    let peer = Peer::open(&channel);
+    peer.sit_down();
+    std::thread::scope(|scope| {
+        let service = scope.spawn(|| writer.service().unwrap());
+        std::thread::sleep(std::time::Duration::from_micros(500));
+        for value in 4.. {
+            publish_empty(value);
+            if service.is_finished() {
+                break;
+            }
+        }
+    });
+}
+
 #[test]
 fn claims_never_take_what_is_kept_for_readers() {
     let channel = Channel::new();

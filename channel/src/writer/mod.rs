@@ -150,6 +150,8 @@ struct State {
     placed: Option<Identity>,
     retired: Vec<Retired>,
     head: u64,
+    /// Frames since then that were lost before they were published.
+    passed_over: u64,
     events: LastingEvents,
     key_units: KeyUnits,
     latency_ns: u64,
@@ -288,7 +290,8 @@ impl Writer {
     }
 
     /// Claims a slot for a frame of `size` bytes. A lossless writer waits for its readers; `Ok(None)` when it was
-    /// interrupted. Else `Ok(None)` when the readers hold every slot that could be taken.
+    /// interrupted. Else `Ok(None)` when the readers hold every slot that could be taken: a frame that is lost by that is to be
+    /// [passed over](Self::pass_over).
     ///
     /// # Errors
     /// As [`claim_for_upstream`](Self::claim_for_upstream).
@@ -386,6 +389,7 @@ impl Writer {
             current: Some(current),
             format,
             head,
+            passed_over,
             key_units,
             stats,
             ..
@@ -400,7 +404,7 @@ impl Writer {
         if is_outdated || !Arc::ptr_eq(&current.segment, owner) || current.slots.numbers[index] != 0 {
             return Err(self.not_publishable());
         }
-        *head += 1;
+        *head += 1 + std::mem::take(passed_over);
         if !descriptor.is_delta() {
             key_units.newest = *head;
         }
@@ -428,6 +432,12 @@ impl Writer {
         point(At::BellDue);
         segment.ring_bell(Word::Published);
         Ok(())
+    }
+
+    /// Says that a frame was lost, as there was no slot for it: the next one published has a number more, so that readers know
+    /// that one is missing between.
+    pub fn pass_over(&self) {
+        self.lock().passed_over += 1;
     }
 
     /// Says that the stream ended after the last frame published. Another may follow.

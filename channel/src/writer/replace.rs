@@ -439,6 +439,7 @@ fn take_channel(name: &ChannelName, options: WriterOptions) -> Result<(State, Op
                 placed,
                 retired: retired.into_iter().collect(),
                 head,
+                passed_over: 0,
                 events: LastingEvents::after(event_head),
                 key_units: KeyUnits::default(),
                 latency_ns: 0,

@@ -245,13 +245,13 @@ impl State {
         if let Some(index) = index {
             return Found::Slot(current.hand_out(index, size));
         }
-        if current.slots.growing {
-            return Found::Nothing;
-        }
-        if let Some((owner, index)) = current.reserve_growth() {
+        if !current.slots.growing
+            && let Some((owner, index)) = current.reserve_growth()
+        {
             return Found::ToGrow(owner, index);
         }
-        if current.slots.full
+        // There is no memory for one more, or another thread is about to get it.
+        if (current.slots.full || current.slots.growing)
             && let Some(index) = current.take_scarce(head, lossless)
         {
             return Found::Slot(current.hand_out(index, size));
