@@ -144,6 +144,38 @@ fn tags_that_change_come_between_the_right_frames() {
 }
 
 #[test]
+fn what_is_left_out_is_counted_and_said_once() {
+    let channel = Channel::new();
+    let writer = Producer::playing(&channel, "");
+    let reader = Log::of(&channel);
+    writer.push_until_seen(0, &reader);
+    for _ in 0..3 {
+        let mut tags = gst::TagList::new();
+        let list = tags.make_mut();
+        let image = gst::Sample::builder()
+            .buffer(&gst::Buffer::from_slice([1u8; 10]))
+            .build();
+        list.add::<tags::Image>(&image, TagMergeMode::Append);
+        list.add::<tags::Title>(&"film", TagMergeMode::Append);
+        writer.send(event::Tag::new(tags));
+    }
+    let inner = gst::Structure::new_empty("inner");
+    let large = gst::Structure::builder("app").field("text", "x".repeat(5000)).build();
+    writer.send(event::CustomDownstream::new(large));
+    writer.send(event::CustomDownstream::new(
+        gst::Structure::builder("app").field("inner", inner).build(),
+    ));
+    writer.push(1);
+    eventually("the frame behind them", || reader.frames().contains(&1));
+    assert_eq!(titles(&reader), ["film", "film", "film"]);
+    assert_eq!(writer.pipeline.stat("rsshmsink", "events-left-out"), 5);
+    assert_eq!(writer.pipeline.stat("rsshmsink", "metas-left-out"), 0);
+    let bus = writer.pipeline.0.bus().unwrap();
+    let warnings = std::iter::from_fn(|| bus.pop_filtered(&[gst::MessageType::Warning])).count();
+    assert_eq!(warnings, 1);
+}
+
+#[test]
 fn channels_of_one_stream_are_one_stream_in_the_reader() {
     let channels = [Channel::new(), Channel::new()];
     let other = Channel::new();

@@ -86,7 +86,9 @@ impl Reader {
     /// What passed the element so far.
     fn passed(&self, element: &str) -> Vec<Encoded> {
         let output = self.0.output();
-        let lines = output.lines().filter(|line| line.contains(&format!(":{element}: last-message = chain")));
+        let lines = output
+            .lines()
+            .filter(|line| line.contains(&format!(":{element}: last-message = chain")));
         lines.filter_map(parse).collect()
     }
 
@@ -102,13 +104,23 @@ impl Reader {
     #[track_caller]
     fn assert_clean(&self) {
         let output = self.0.output();
-        let is_complaint = |line: &&str| ["WARN", "ERROR", "CRITICAL", "FIXME"].iter().any(|word| line.contains(word));
+        let is_complaint = |line: &&str| {
+            ["WARN", "ERROR", "CRITICAL", "FIXME"]
+                .iter()
+                .any(|word| line.contains(word))
+        };
         // theoraenc says its headers again with a key unit that it was asked for, and theoradec says that it knows them.
-        let complaints: Vec<_> = output.lines().filter(is_complaint).filter(|line| !line.contains("Ignoring header")).collect();
+        let complaints: Vec<_> = output
+            .lines()
+            .filter(is_complaint)
+            .filter(|line| !line.contains("Ignoring header"))
+            .collect();
         assert!(complaints.is_empty(), "{complaints:#?}");
         let frames = self.frames();
         assert!(frames[0].is_discont());
-        let wrong = frames.iter().position(|frame| frame.is_discont() && frame.needs_others());
+        let wrong = frames
+            .iter()
+            .position(|frame| frame.is_discont() && frame.needs_others());
         assert_eq!(wrong, None, "{:?}", wrong.map(|wrong| frames[wrong]));
     }
 }
@@ -137,18 +149,27 @@ fn comes_late_and_misses_frames(codec: &Codec) {
     // The key unit that it begins with is gone by then.
     std::thread::sleep(Duration::from_millis(1600));
     let mut reader = codec.reader(&channel, "", "");
-    within(Duration::from_secs(5), "a picture, before the next key unit by itself", || reader.pictures() > 10);
+    within(
+        Duration::from_secs(5),
+        "a picture, before the next key unit by itself",
+        || reader.pictures() > 10,
+    );
     reader.0.signal(nix::sys::signal::Signal::SIGSTOP);
     std::thread::sleep(Duration::from_millis(1800));
     let before = reader.pictures();
     reader.0.signal(nix::sys::signal::Signal::SIGCONT);
-    within(Duration::from_secs(5), "pictures again", || reader.pictures() > before + 10);
+    within(Duration::from_secs(5), "pictures again", || {
+        reader.pictures() > before + 10
+    });
     reader.0.interrupt();
     reader.assert_clean();
     let frames = reader.frames();
     let first = frames.iter().find_map(|frame| frame.pts).unwrap();
     assert!(first < 1.5, "its first frame is at {first} s");
-    assert!(frames[1..].iter().any(|frame| frame.is_discont()), "it has missed nothing");
+    assert!(
+        frames[1..].iter().any(|frame| frame.is_discont()),
+        "it has missed nothing"
+    );
     writer.interrupt();
 }
 
@@ -180,7 +201,9 @@ fn another_writer_takes_over() {
         let mut writer = codec.writer(&channel);
         let reader = reader.get_or_insert_with(|| codec.reader(&channel, "", ""));
         let before = reader.pictures();
-        within(Duration::from_secs(8), "its pictures", || reader.pictures() > before + 10);
+        within(Duration::from_secs(8), "its pictures", || {
+            reader.pictures() > before + 10
+        });
         writer.kill();
     }
     let mut reader = reader.unwrap();
@@ -196,7 +219,10 @@ fn a_slow_reader_of_the_newest_frames_alone() {
     within(Duration::from_secs(8), "pictures", || reader.pictures() >= 4);
     reader.0.interrupt();
     reader.assert_clean();
-    assert!(reader.frames()[1..].iter().any(|frame| frame.is_discont()), "it has missed nothing");
+    assert!(
+        reader.frames()[1..].iter().any(|frame| frame.is_discont()),
+        "it has missed nothing"
+    );
     writer.interrupt();
 }
 
@@ -231,8 +257,16 @@ fn of_frames_from_before_the_start_that_need_each_other_none_is_left_out() {
     assert_eq!(numbers, (0..=21).collect::<Vec<u64>>());
     assert!(stamps.is_sorted_by_key(|(_, pts)| *pts), "{stamps:?}");
     let of = |number: usize| stamps[number].1;
-    assert!(of(20) < 100 * gst::ClockTime::MSECOND, "the newest is shown at once: {}", of(20));
-    assert!(of(21).absdiff(sent) < 20 * gst::ClockTime::MSECOND, "then time is true: {}", of(21));
+    assert!(
+        of(20) < 100 * gst::ClockTime::MSECOND,
+        "the newest is shown at once: {}",
+        of(20)
+    );
+    assert!(
+        of(21).absdiff(sent) < 20 * gst::ClockTime::MSECOND,
+        "then time is true: {}",
+        of(21)
+    );
 }
 
 #[test]
@@ -248,6 +282,26 @@ fn of_frames_from_before_the_start_that_need_no_other_the_newest_is_shown() {
     writer.push(2);
     eventually("the next", || reader.frames().contains(&2));
     assert_eq!(reader.frames(), [0, 2]);
+}
+
+#[test]
+fn other_caps_are_of_frames_that_need_no_other_until_one_does() {
+    let channel = Channel::new();
+    let writer = Producer::of_caps(CODED, &channel, "");
+    let reader = Log::of(&channel);
+    writer.push_until_seen(0, &reader);
+    writer.push_with(1, BufferFlags::DELTA_UNIT);
+    eventually("it", || reader.frames().contains(&1));
+    writer.set_caps("image/jpeg");
+    writer.push_until_seen(2, &reader);
+    let before = writer.pipeline.0.current_running_time();
+    reader.pipeline.0.set_state(gst::State::Paused).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    reader.pipeline.0.set_state(gst::State::Playing).unwrap();
+    writer.push_until_seen(3, &reader);
+    writer.push_at(4, BufferFlags::empty(), before);
+    writer.push_until_seen(5, &reader);
+    assert!(!reader.frames().contains(&4), "{:?}", reader.frames());
 }
 
 #[test]
@@ -284,5 +338,9 @@ fn a_reader_that_plays_again_after_a_pause_goes_on_at_a_key_unit_that_it_asks_fo
     push_deltas(1001..1005);
     eventually("it goes on", || reader.frames().contains(&1004));
     let numbers: Vec<_> = reader.frames().into_iter().filter(|number| *number > 1).collect();
-    assert_eq!(numbers, (1000..1005).collect::<Vec<u64>>(), "one may have been on its way before the pause");
+    assert_eq!(
+        numbers,
+        (1000..1005).collect::<Vec<u64>>(),
+        "one may have been on its way before the pause"
+    );
 }

@@ -3,7 +3,7 @@ use gst_video::{NavigationEvent, UpstreamForceKeyUnitEvent};
 use proptest::prelude::*;
 
 use super::*;
-use crate::codec::MAX_NAMES;
+use crate::codec::{MAX_NAMES, samples::plain_structure};
 
 fn init() {
     static ONCE: std::sync::Once = std::sync::Once::new();
@@ -88,26 +88,6 @@ fn image() -> gst::Sample {
     let buffer = gst::Buffer::from_slice([1u8; 100]);
     let caps = gst::Caps::new_empty_simple("image/jpeg");
     gst::Sample::builder().buffer(&buffer).caps(&caps).build()
-}
-
-/// One of each plain type, and texts that need quotes.
-fn plain_structure(name: &str) -> gst::Structure {
-    init();
-    gst::Structure::builder(name)
-        .field("bool", true)
-        .field("int", i32::MIN)
-        .field("uint", u32::MAX)
-        .field("int64", i64::MIN)
-        .field("uint64", u64::MAX)
-        .field("double", 1.0f64 / 3.0)
-        .field("byte", 200u8)
-        .field("text", "a \"quoted\" \\ text; ä=(int)5, x")
-        .field("none", None::<String>)
-        .field("fraction", gst::Fraction::new(-30000, 1001))
-        .field("mask", gst::Bitmask::new(0xff00_0000_0000_0001))
-        .field("array", gst::Array::new([1i32, -2, 3]))
-        .field("list", gst::List::new([0.5f64, 1e300]))
-        .build()
 }
 
 #[test]
@@ -375,7 +355,6 @@ fn lasting_events_of_an_application_have_a_place_each_until_there_is_none_left()
         ["d", "e", "f", "g", "e", "f"].map(&mut place),
         [Some(6), Some(7), None, None, Some(7), None]
     );
-    assert!(STICKY_EVENTS == 8);
     // Nothing of a former stream lasts.
     carried_by(&mut encoder, &event::StreamStart::new("next"));
     assert_eq!(carried_by(&mut encoder, &lasting("f")).0.place, Some(3));
