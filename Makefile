@@ -11,7 +11,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BUILD_PACKAGES := gcc libc6-dev pkgconf libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
 RUN_PACKAGES := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-x
 DEMO_PACKAGES := gstreamer1.0-plugins-bad
-TEST_PACKAGES := gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly strace util-linux procps
+TEST_PACKAGES := gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav strace util-linux procps
 # Debian's own Python, whose OpenCV knows GStreamer; what Debian has not comes from pip into target/.
 PYTHON_PACKAGES := python3 python3-venv python3-numpy python3-opencv
 PYTHON := $(CURDIR)/target/python/bin/python
