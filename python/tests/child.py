@@ -128,7 +128,7 @@ def fork(name: str) -> None:
         except rsshm.Closed:
             reader.close()
             say(f"child {os.getpid()}")
-        time.sleep(20)
+        time.sleep(60)
         os._exit(0)
     listen()
 
