@@ -137,8 +137,13 @@ class Frame:
         OpenCV (cv2) for what is not BGR; decodes JPEG and PNG too."""
         if self.caps.format == "BGR" and self.caps.layout is not None:
             return self.array
+        if self.caps.media not in _ENCODED:
+            # What it is not is said before what is missing.
+            _ = self.layout
         return _to_bgr(self)
 
+
+_ENCODED = ("image/jpeg", "image/png")
 
 # The names of OpenCV's conversions to BGR.
 _CONVERSIONS: Dict[str, str] = {
@@ -156,7 +161,7 @@ def _to_bgr(frame: Frame) -> Array:
             f"OpenCV turns {frame.caps.format or frame.caps.media} into BGR, and the module cv2 is not there: "
             "apt install python3-opencv, or pip install opencv-python"
         ) from None
-    if frame.caps.media in ("image/jpeg", "image/png"):
+    if frame.caps.media in _ENCODED:
         picture = cv2.imdecode(frame.data, cv2.IMREAD_COLOR)
         if picture is None:
             raise FormatError(f"frame {frame.seq} is no picture that OpenCV can decode")
