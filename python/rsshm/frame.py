@@ -104,12 +104,12 @@ class Frame:
             raise FormatError(f"these frames are no picture of a known raw format, there is only their data: {self.caps}")
         descriptor = self._descriptor
         count: int = descriptor.planes
-        if count == 0:
-            offsets, strides = [plane.offset for plane in default.planes], [plane.stride for plane in default.planes]
-        else:
-            offsets, strides = descriptor.plane_offset[:count], descriptor.plane_stride[:count]
-        self._layout = default.with_planes(offsets, strides, descriptor.size)
-        return self._layout
+        if count != 0:
+            default = default.with_planes(descriptor.plane_offset[:count], descriptor.plane_stride[:count], descriptor.size)
+        elif descriptor.size < default.size:
+            raise FormatError(f"frame {self.seq} of {descriptor.size} bytes is no picture of {default.size}: {self.caps}")
+        self._layout = default
+        return default
 
     @property
     def planes(self) -> Tuple[Array, ...]:
