@@ -18,6 +18,9 @@ const TYPES: [&str; 11] = [
 /// What caps have beside these: the header of a compressed stream, and what decoders say of 3D video.
 const TYPES_OF_CAPS: [&str; 2] = ["buffer", "GstVideoMultiviewFlagsSet"];
 
+/// How the names of GStreamer 0.10's raw formats began.
+const OLD_NAMES: [&str; 2] = ["video/x-raw-", "audio/x-raw-"];
+
 /// Whether `text` is a structure of plain values. `admit` is asked for each name in it.
 pub(crate) fn is_plain(text: &str, admit: impl FnMut(&str) -> bool) -> bool {
     is_structure(text, false, admit)
@@ -29,6 +32,11 @@ pub(crate) fn is_plain_caps(text: &str) -> bool {
 }
 
 fn is_structure(text: &str, of_caps: bool, mut admit: impl FnMut(&str) -> bool) -> bool {
+    // Names of another age, of which GStreamer warns aloud.
+    let name = text.trim_ascii_start();
+    if OLD_NAMES.iter().any(|old| name.starts_with(old)) {
+        return false;
+    }
     let mut rest = Rest(text.as_bytes(), of_caps);
     let mut next_name = |rest: &mut Rest| {
         let name = rest.word()?;
@@ -240,6 +248,8 @@ mod tests {
             "a(memory:GLMemory), b=(int)5",
             "a, b=(int)5\\",
             "a, b=(int)<<<<<<1>>>>>>",
+            "video/x-raw-rgb",
+            " audio/x-raw-int, b=(int)1",
         ] {
             assert!(!plain(text), "{text}");
         }
