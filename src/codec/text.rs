@@ -102,22 +102,37 @@ impl<'a> Rest<'a> {
     fn feature(&mut self) -> Option<()> {
         let (kind, name) = self.word()?.split_once(':')?;
         let is_kind = !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_alphabetic());
-        let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let is_name = name.starts_with(|first: char| first.is_ascii_alphabetic())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
         (is_kind && is_name).then_some(())
     }
 
     /// A text in quotes, of which the first is passed already.
     fn quoted(&mut self) -> Option<()> {
+        let mut text = Vec::new();
         loop {
             let (byte, rest) = self.0.split_first()?;
             self.0 = rest;
             match byte {
-                b'"' => return Some(()),
-                b'\\' => self.0 = self.0.split_first()?.1,
-                b' '..=b'~' => {}
+                b'"' => return str::from_utf8(&text).is_ok().then_some(()),
+                b'\\' => text.push(self.escaped()?),
+                b' '..=b'~' => text.push(*byte),
                 _ => return None,
             }
         }
+    }
+
+    /// What a backslash stands before: three octal digits, or any other character.
+    fn escaped(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        if !(b'0'..=b'3').contains(first) {
+            self.0 = rest;
+            return Some(*first);
+        }
+        let (digits, rest) = self.0.split_first_chunk::<3>()?;
+        self.0 = rest;
+        let byte = u8::from_str_radix(str::from_utf8(digits).ok()?, 8).ok()?;
+        (byte != 0).then_some(byte)
     }
 
     /// A value. `outer` is the type that was said of the list it is in.
@@ -154,13 +169,7 @@ impl<'a> Rest<'a> {
         };
         match kind {
             "string" | "" if self.skip(b'"') => self.quoted(),
-            "buffer" => self.word().filter(|word| is_hexadecimal(word)).map(drop),
-            "" => self
-                .word()
-                .filter(|word| !has_form_of_fraction(word) || is_fraction(word))
-                .map(drop),
-            "fraction" => self.word().filter(|word| is_fraction(word)).map(drop),
-            _ => self.word().map(drop),
+            _ => self.word().filter(|word| is_value(kind, word)).map(drop),
         }
     }
 }
@@ -171,6 +180,36 @@ fn has_form_of_fraction(text: &str) -> bool {
 
 fn is_hexadecimal(text: &str) -> bool {
     text.len().is_multiple_of(2) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Whether GStreamer takes `text` for a value of the type. It loses the memory of a list in which it does not.
+fn is_value(kind: &str, text: &str) -> bool {
+    match kind {
+        "int" => is_integer::<i32>(text),
+        "uint" => is_integer::<u32>(text),
+        "gint64" => is_integer::<i64>(text),
+        "guint64" => is_integer::<u64>(text),
+        "guchar" => is_integer::<u8>(text),
+        "boolean" => matches!(text, "true" | "false"),
+        "double" => text.parse::<f64>().is_ok(),
+        "float" => text
+            .parse::<f64>()
+            .is_ok_and(|number| number.is_nan() || number.abs() <= f32::MAX.into()),
+        "bitmask" => text
+            .strip_prefix("0x")
+            .is_some_and(|digits| !digits.starts_with('+') && u64::from_str_radix(digits, 16).is_ok()),
+        "buffer" => is_hexadecimal(text),
+        "fraction" => is_fraction(text),
+        // Without a type: what is no number is a string.
+        "" => !has_form_of_fraction(text) || is_fraction(text),
+        _ => true,
+    }
+}
+
+/// Whether it is a number in decimal: one that begins with 0 would be taken for another.
+fn is_integer<T: std::str::FromStr>(text: &str) -> bool {
+    let digits = text.trim_start_matches('-');
+    text.parse::<T>().is_ok() && (digits == "0" || !digits.starts_with('0')) && !text.starts_with('+')
 }
 
 /// Whether it is a fraction that GStreamer has: neither its lowest number, nor a denominator of 0.
@@ -197,6 +236,8 @@ mod tests {
             "roi/qp;",
             "timestamp/x-unix, a=(int)5, b=(string)\"a \\\" \\303\\244;\", c=(fraction)-30/1;",
             "a, b=(int){ (int)1, (int)2 }, c=(int)< 1, 2 >, d=(double)1.5e+10, e={ }",
+            "a, b=(int)-2147483648, c=(guint64)18446744073709551615, d=(bitmask)0xffffffffffffffff, e=(float)-0.5",
+            "a, b=(boolean){ true, false }, c=(double)inf, d=(guchar)255, e=(gint64)0, f=(string)\"\\\"\\\\\\011\"",
         ] {
             assert!(plain(text), "{text}");
         }
@@ -219,6 +260,7 @@ mod tests {
             "video/x-raw(memory:GLMemory",
             "video/x-raw; image/jpeg",
             "video/x-raw(stream)",
+            "video/x-raw(memory:0)",
             "video/x-raw, framerate=1/0",
         ] {
             assert!(!is_plain_caps(text), "{text}");
@@ -245,6 +287,17 @@ mod tests {
             "a, b=(string)\"c\\",
             "a, b=(int){ (int)1",
             "a, b=(int)5; c",
+            "a, b=(int){ 1, .2 }",
+            "a, b=(int)05",
+            "a, b=(int)2147483648",
+            "a, b=(guchar)256",
+            "a, b=(boolean)maybe",
+            "a, b=(double)one",
+            "a, b=(float)1e60",
+            "a, b=(bitmask)0xg",
+            "a, b=(string)\"\\377\"",
+            "a, b=(string)\"\\000\"",
+            "a, b=(string)\"\\39\"",
             "a(memory:GLMemory), b=(int)5",
             "a, b=(int)5\\",
             "a, b=(int)<<<<<<1>>>>>>",
