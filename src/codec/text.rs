@@ -45,12 +45,8 @@ fn is_structure(text: &str, of_caps: bool, mut admit: impl FnMut(&str) -> bool) 
     };
     let mut structure = || {
         next_name(&mut rest)?;
-        if of_caps && rest.skip(b'(') {
-            rest.feature()?;
-            while rest.skip(b',') {
-                rest.feature()?;
-            }
-            rest.expect(b')')?;
+        if of_caps {
+            rest.features()?;
         }
         while rest.skip(b',') {
             next_name(&mut rest)?;
@@ -94,13 +90,17 @@ impl<'a> Rest<'a> {
         str::from_utf8(word).ok().filter(|word| !word.is_empty())
     }
 
-    /// What memory is, or has: `memory:GLMemory`.
-    fn feature(&mut self) -> Option<()> {
-        let (kind, name) = self.word()?.split_once(':')?;
-        let is_kind = !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_alphabetic());
-        let is_name = name.starts_with(|first: char| first.is_ascii_alphabetic())
-            && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        (is_kind && is_name).then_some(())
+    /// What the memory is, and has, if that is said: `(memory:GLMemory, meta:GstVideoMeta)`.
+    fn features(&mut self) -> Option<()> {
+        let Some(rest) = self.0.strip_prefix(b"(") else {
+            return Some(());
+        };
+        let (features, rest) = rest.split_at(rest.iter().position(|byte| *byte == b')')?);
+        self.0 = &rest[1..];
+        let mut features = str::from_utf8(features).ok()?.split(',');
+        features
+            .all(|feature| is_feature(feature.strip_prefix(' ').unwrap_or(feature)))
+            .then_some(())
     }
 
     /// A text in quotes, of which the first is passed already.
@@ -168,6 +168,15 @@ impl<'a> Rest<'a> {
             _ => self.word().filter(|word| is_value(kind, word)).map(drop),
         }
     }
+}
+
+fn is_feature(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(kind, name)| {
+        !kind.is_empty()
+            && kind.bytes().all(|byte| byte.is_ascii_alphabetic())
+            && name.starts_with(|first: char| first.is_ascii_alphabetic())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    })
 }
 
 fn has_form_of_fraction(text: &str) -> bool {
@@ -257,6 +266,7 @@ mod tests {
             "video/x-raw; image/jpeg",
             "video/x-raw(stream)",
             "video/x-raw(memory:0)",
+            "video/x-raw(memory:GLMemory )",
             "video/x-raw, framerate=1/0",
         ] {
             assert!(!is_plain_caps(text), "{text}");
