@@ -164,7 +164,7 @@ impl<'a> Rest<'a> {
             None => return None,
         };
         match kind {
-            "string" | "" if self.skip(b'"') => self.quoted(),
+            "string" if self.skip(b'"') => self.quoted(),
             _ => self.word().filter(|word| is_value(kind, word)).map(drop),
         }
     }
@@ -253,7 +253,7 @@ mod tests {
         for text in [
             "video/x-raw(memory:GLMemory, meta:Thing), format=(string)RGBA",
             "video/x-h264, codec_data=(buffer)0164ff, streamheader=(buffer)< 0102, 03 >, width=(int)64",
-            "video/x-raw, width=640, format=NV12, framerate=30/1, name=\"a b\"",
+            "video/x-raw, width=640, format=NV12, framerate=30/1",
             "video/x-raw, multiview-flags=(GstVideoMultiviewFlagsSet)0:ffffffff:/right-view-first/half-aspect",
         ] {
             assert!(is_plain_caps(text) && !plain(text), "{text}");
@@ -264,6 +264,7 @@ mod tests {
             "video/x-h264, codec_data=(sample)00",
             "video/x-raw(memory:GLMemory",
             "video/x-raw; image/jpeg",
+            "video/x-raw, width=\"5\"",
             "video/x-raw(stream)",
             "video/x-raw(memory:0)",
             "video/x-raw(memory:GLMemory )",
