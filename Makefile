@@ -84,6 +84,7 @@ reliability: ## what docs/RELIABILITY.md promises, tried for longer, in release:
 fuzz: ## fuzzes what reads the bytes of others: make fuzz SECONDS=60
 	@$(call install_missing,$(BUILD_PACKAGES) g++)
 	cd fuzz
+	export LSAN_OPTIONS="suppressions=$$PWD/lsan.supp" ASAN_OPTIONS=fast_unwind_on_malloc=0
 	for target in segment frames seats metas events caps; do
 		if $(CARGO) +nightly fuzz --version >/dev/null 2>&1; then
 			mkdir -p "corpus/$$target"
