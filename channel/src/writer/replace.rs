@@ -383,6 +383,7 @@ fn take_channel(name: &ChannelName, options: WriterOptions) -> Result<(State, Op
                 wanted_size: 0,
                 current: None,
                 placed,
+                took_over: placed.map(|_| Instant::now()),
                 retired: retired.into_iter().collect(),
                 head,
                 events: LastingEvents::after(event_head),
