@@ -52,6 +52,11 @@ test: ## all checks and tests
 		$(CARGO) test --workspace --locked --all-targets -- --test-threads=2
 	fi
 
+.PHONY: chaos
+chaos: ## kills and stops programs at all instants for SECONDS=600, with SEED=..., and checks what the others get
+	@$(call install_missing,$(BUILD_PACKAGES))
+	RSSHM_CHAOS_SECONDS=$(or $(SECONDS),600) RSSHM_CHAOS_SEED=$(SEED) $(CARGO) test --locked --test chaos -- --ignored --exact --nocapture a_long_run
+
 .PHONY: install
 install: build ## puts the plugin where GStreamer looks for it
 	$(SUDO) install -D -m 644 target/plugin/libgstrsshm.so "$(DESTDIR)$$(pkg-config --variable=pluginsdir gstreamer-1.0)/libgstrsshm.so"

@@ -79,9 +79,6 @@ fn programs_that_die_and_stop_at_any_instant_take_no_other_down() {
         time: Duration::from_secs(seconds),
         lossless,
     };
-    if number("ONLY").is_some() {
-        return expect_nothing([plan(30, true)]);
-    }
     expect_nothing([plan(18, false), plan(14, true)]);
 }
 

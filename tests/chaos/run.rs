@@ -240,7 +240,7 @@ impl Run {
             let as_pipeline = !self.only_writers && self.random.permille(250);
             self.places[index].role = if as_pipeline { Role::Sink } else { Role::Writer };
             // In a long run some live long enough to be looked at.
-            is_immune = self.plan.time >= Duration::from_secs(40) && self.random.permille(150);
+            is_immune = self.plan.time >= Duration::from_secs(40) && self.random.permille(40);
         }
         let role = self.places[index].role;
         let orders = Orders {
@@ -437,7 +437,7 @@ impl Run {
             let (mean_kill, mean_stop) = match (role.is_writer(), process.is_immune) {
                 (true, false) => (Duration::from_millis(2500), Duration::from_millis(2000)),
                 // It has lived long enough to be looked at.
-                (true, true) => (Duration::from_secs(15), Duration::from_millis(2000)),
+                (true, true) => (Duration::from_secs(10), Duration::from_millis(2000)),
                 (false, false) => (Duration::from_secs(5), Duration::from_millis(2500)),
                 (false, true) => (Duration::MAX, Duration::from_millis(2500)),
             };

@@ -230,6 +230,7 @@ impl Play {
         };
         // What upstream drew into may have been claimed while readers were still on their way, as in rsshmsink.
         self.writer.wait_for_followers();
+        self.context.publishes(tag.serial);
         let published = self.writer.publish(&slot, descriptor, &extra);
         if !self.context.orders.lossless {
             let publish_took = awake_since(began);
