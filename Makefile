@@ -69,7 +69,7 @@ test-python: ## the Python package's alone
 	"$(PYTHON)" -m mypy
 	"$(PYTHON)" -m pytest
 
-# How long the two that follow take, about, for each thing that they try.
+# How long the three that follow take, about, for each thing that they try.
 SECONDS := 60
 
 .PHONY: reliability
@@ -95,6 +95,11 @@ fuzz: ## fuzzes what reads the bytes of others: make fuzz SECONDS=60
 	done
 	# A fuzzer ends without giving back what it has.
 	rm -f /dev/shm/rsshm-fuzz-* /dev/shm/sem.rsshm-fuzz-*
+
+.PHONY: chaos
+chaos: ## kills and stops programs at all instants and checks what the others get: make chaos SECONDS=600 SEED=1
+	@$(call install_missing,$(BUILD_PACKAGES))
+	RSSHM_CHAOS_SECONDS=$(SECONDS) RSSHM_CHAOS_SEED=$(SEED) $(CARGO) test --locked --test chaos -- --ignored --exact --nocapture a_long_run
 
 .PHONY: install
 install: build ## puts the plugin where GStreamer looks for it
