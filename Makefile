@@ -11,6 +11,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BUILD_PACKAGES := gcc libc6-dev pkgconf libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
 RUN_PACKAGES := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-x
 DEMO_PACKAGES := gstreamer1.0-plugins-bad
+CAMERA_PACKAGES := make xz-utils
 TEST_PACKAGES := gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly strace util-linux procps
 
 # Installs those of the packages named after it that are missing.
@@ -51,6 +52,18 @@ test: ## all checks and tests
 	else
 		$(CARGO) test --workspace --locked --all-targets -- --test-threads=2
 	fi
+	$(MAKE) --no-print-directory test-camera
+
+.PHONY: test-camera
+test-camera: ## the tests with a real camera device, in a small virtual machine
+	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(CAMERA_PACKAGES))
+	status=0
+	tests/camera/prepare || status=$$?
+	if [ "$$status" = 77 ]; then exit 0; fi
+	[ "$$status" = 0 ]
+	# No backtraces: emulated, they take longer than the tests.
+	RUST_BACKTRACE=0 CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$$PWD/tests/camera/vm $$PWD/tests/camera/each" \
+		$(CARGO) test --locked --test camera -- $(CAMERA_TESTS)
 
 .PHONY: install
 install: build ## puts the plugin where GStreamer looks for it

@@ -69,6 +69,8 @@ struct Stream {
     events: events::Encoder,
     /// The next frame does not continue those before it.
     discont: bool,
+    /// A frame came that can be decoded alone.
+    has_key_units: bool,
 }
 
 impl Default for Stream {
@@ -81,6 +83,7 @@ impl Default for Stream {
             extra: Vec::new(),
             events: events::Encoder::default(),
             discont: false,
+            has_key_units: false,
         }
     }
 }
@@ -266,6 +269,12 @@ impl RsShmSink {
         let origin = time::origin(self.obj().upcast_ref(), &mut stream.clock_offset);
         let origin = origin.map(|origin| origin.saturating_add(stream.held_up));
         let mut descriptor = frame::describe(buffer, &stream.segment, origin);
+        // v4l2src says of all that is neither raw video nor JPEG that it cannot be decoded alone, Bayer pictures among it.
+        // A reader would wait for ever for one that can: until there has been one, nothing is said.
+        stream.has_key_units |= !descriptor.is_delta();
+        if !stream.has_key_units {
+            descriptor.flags &= !gst::BufferFlags::DELTA_UNIT.bits();
+        }
         if stream.discont {
             descriptor.flags |= gst::BufferFlags::DISCONT.bits();
         }
@@ -483,7 +492,11 @@ impl BaseSinkImpl for RsShmSink {
             .ok_or_else(|| gst::loggable_error!(CAT, "the element is not started"))?;
         writer.set_format(format);
         self.accepted.set(info.clone());
-        lock(&self.stream).info = info;
+        {
+            let mut stream = lock(&self.stream);
+            stream.info = info;
+            stream.has_key_units = false;
+        }
         gst::debug!(CAT, imp = self, "caps are {caps}");
         self.update_latency();
         Ok(())
