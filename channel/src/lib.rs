@@ -59,6 +59,8 @@ mod sys;
 #[cfg(not(rsshm_loom))]
 mod wait;
 #[cfg(not(rsshm_loom))]
+mod watch;
+#[cfg(not(rsshm_loom))]
 mod writer;
 
 #[cfg(not(rsshm_loom))]
@@ -70,5 +72,6 @@ pub use {
     name::ChannelName,
     reader::{CopyTarget, Event, Frame, FrameData, Next, ReadLimits, Reader, ReaderHandle, ReaderOptions, ReaderStats},
     sys::monotonic_ns,
+    watch::{Watch, WatchStop},
     writer::{Clients, Format, NewEvent, Slot, Writer, WriterOptions, WriterStats},
 };
