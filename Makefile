@@ -11,8 +11,8 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BUILD_PACKAGES := gcc libc6-dev pkgconf libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
 RUN_PACKAGES := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-x
 DEMO_PACKAGES := gstreamer1.0-plugins-bad
-CAMERA_PACKAGES := make xz-utils
-TEST_PACKAGES := gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly strace util-linux procps
+CAMERA_PACKAGES := xz-utils xvfb xdotool
+TEST_PACKAGES := gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-plugins-base-apps xvfb xdotool strace util-linux procps
 
 # Installs those of the packages named after it that are missing.
 define install_missing
