@@ -11,8 +11,13 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BUILD_PACKAGES := gcc libc6-dev pkgconf libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
 RUN_PACKAGES := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-x
 DEMO_PACKAGES := gstreamer1.0-plugins-bad
-CAMERA_PACKAGES := xz-utils xvfb xdotool
-TEST_PACKAGES := gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-plugins-base-apps xvfb xdotool strace util-linux procps
+# What the tests of the screen need, and those of the camera.
+SCREEN_PACKAGES := xvfb xdotool
+CAMERA_PACKAGES := xz-utils $(SCREEN_PACKAGES)
+TEST_PACKAGES := gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-plugins-base-apps $(SCREEN_PACKAGES) strace util-linux procps
+# Debian's own Python, whose OpenCV knows GStreamer; what Debian has not comes from pip into target/.
+PYTHON_PACKAGES := python3 python3-venv python3-numpy python3-opencv
+PYTHON := $(CURDIR)/target/python/bin/python
 
 # Installs those of the packages named after it that are missing.
 define install_missing
@@ -42,17 +47,18 @@ demo: build ## one program shows what another one captures; Ctrl-C ends it
 
 .PHONY: test
 test: ## all checks and tests
-	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES))
+	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES) $(PYTHON_PACKAGES))
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features fuzzing --locked -- -D warnings
 	RUSTFLAGS="--cfg rsshm_loom" $(CARGO) test --package rsshm-channel --test loom_pins --release --locked --target-dir target/loom
 	$(CARGO) test --workspace --doc --locked
+	$(MAKE) --no-print-directory test-python
+	$(MAKE) --no-print-directory test-camera
 	if $(CARGO) nextest --version >/dev/null 2>&1; then
 		$(CARGO) nextest run --workspace --locked
 	else
 		$(CARGO) test --workspace --locked --all-targets -- --test-threads=2
 	fi
-	$(MAKE) --no-print-directory test-camera
 
 .PHONY: test-camera
 test-camera: ## the tests with a real camera device, in a small virtual machine
@@ -64,6 +70,45 @@ test-camera: ## the tests with a real camera device, in a small virtual machine
 	# No backtraces: emulated, they take longer than the tests.
 	RUST_BACKTRACE=0 CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$$PWD/tests/camera/vm $$PWD/tests/camera/each" \
 		$(CARGO) test --locked --test camera -- $(CAMERA_TESTS)
+
+.PHONY: test-python
+test-python: ## the Python package's alone
+	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES) $(PYTHON_PACKAGES))
+	# The peers on the other side: the plugin, and the Rust examples.
+	$(CARGO) build --workspace --lib --examples --locked
+	if ! "$(PYTHON)" -c 'import pytest, posix_ipc, mypy' 2>/dev/null; then
+		/usr/bin/python3 -m venv --clear --system-site-packages target/python
+		"$(PYTHON)" -m pip install --quiet --disable-pip-version-check pytest posix_ipc mypy
+	fi
+	cd python
+	"$(PYTHON)" -m mypy
+	"$(PYTHON)" -m pytest
+
+# How long the two that follow take, about, for each thing that they try.
+SECONDS := 60
+
+.PHONY: reliability
+reliability: ## what docs/RELIABILITY.md promises, tried for longer, in release: make reliability SECONDS=60
+	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES))
+	export RSSHM_TEST_SECONDS="$$(( ($(SECONDS) + 9) / 10 ))" RSSHM_SOAK_SECONDS=$(SECONDS)
+	$(CARGO) test --release --locked --package rsshm-channel --test semaphore --test hostile --test perms --test space \
+		--test limits --test many --test containers -- --nocapture --test-threads=1
+	$(CARGO) test --release --locked --test hostile -- --nocapture --test-threads=1
+
+.PHONY: fuzz
+fuzz: ## fuzzes what reads the bytes of others: make fuzz SECONDS=60
+	@$(call install_missing,$(BUILD_PACKAGES) g++)
+	cd fuzz
+	for target in segment frames seats metas events caps; do
+		if $(CARGO) +nightly fuzz --version >/dev/null 2>&1; then
+			mkdir -p "corpus/$$target"
+			$(CARGO) +nightly fuzz run "$$target" "corpus/$$target" "seeds/$$target" -- -max_total_time=$(SECONDS) -print_final_stats=1
+		else
+			$(CARGO) run --quiet --release --locked --package rsshm-fuzz-loops -- "$$target" $(SECONDS)
+		fi
+	done
+	# A fuzzer ends without giving back what it has.
+	rm -f /dev/shm/rsshm-fuzz-* /dev/shm/sem.rsshm-fuzz-*
 
 .PHONY: install
 install: build ## puts the plugin where GStreamer looks for it

@@ -4,6 +4,8 @@ use std::sync::LazyLock;
 
 use gst_video::VideoFormat;
 
+use crate::codec::is_plain_caps;
+
 /// What screens and encoders take without a conversion comes first.
 const PREFERRED: [VideoFormat; 12] = [
     VideoFormat::I420,
@@ -51,6 +53,12 @@ static ANSWER: LazyLock<gst::Caps> = LazyLock::new(|| {
     for name in OTHERS {
         caps.merge_structure(gst::Structure::new_empty(name));
     }
+    // Last, so that nobody sends single fields who can send whole frames.
+    let fields = gst_video::VideoCapsBuilder::new()
+        .features([gst_video::CAPS_FEATURE_FORMAT_INTERLACED])
+        .format_list(VideoFormat::iter_raw())
+        .field("interlace-mode", "alternate");
+    caps.merge(fields.build());
     // It lives as long as the program: no news for who looks for leaks.
     caps.make_mut().mark_may_be_leaked();
     caps
@@ -74,7 +82,9 @@ pub(crate) fn answer(filter: Option<&gst::Caps>) -> gst::Caps {
             } else {
                 features.to_owned()
             };
-            is_system_memory(&features).then(|| (structure.to_owned(), features))
+            not_carried(&features)
+                .is_none()
+                .then(|| (structure.to_owned(), features))
         })
         .collect();
     let mut caps = ANSWER.intersect_with_mode(&filter, gst::CapsIntersectMode::First);
@@ -82,8 +92,12 @@ pub(crate) fn answer(filter: Option<&gst::Caps>) -> gst::Caps {
     caps
 }
 
-pub(crate) fn is_system_memory(features: &gst::CapsFeaturesRef) -> bool {
-    features.is_equal(&gst::CAPS_FEATURES_MEMORY_SYSTEM_MEMORY)
+/// The first of the features that cannot be carried. What lies in system memory can, whole frames and single fields.
+fn not_carried(features: &gst::CapsFeaturesRef) -> Option<&str> {
+    features
+        .iter()
+        .map(|feature| feature.as_str())
+        .find(|feature| !["memory:SystemMemory", "format:Interlaced"].contains(feature))
 }
 
 /// Why caps cannot be carried, as a sentence that says what to do; `None` when they can.
@@ -91,22 +105,58 @@ pub(crate) fn refusal(caps: &gst::CapsRef) -> Option<String> {
     if !caps.is_fixed() {
         return Some(format!("caps are not fixed: {caps}"));
     }
-    let features = caps.features(0).filter(|features| !is_system_memory(features))?;
-    let name = features.to_string();
-    let remedy = if name.contains("GLMemory") {
-        "put gldownload before this element"
-    } else if name.contains("CUDAMemory") {
-        "put cudadownload before this element"
-    } else if name.contains("VAMemory") || name.contains("VASurface") {
-        "put vapostproc before this element"
-    } else if name.contains("DMABuf") {
-        "put vapostproc, glupload ! gldownload, or \"video/x-raw\" as a caps filter before this element"
-    } else if name.contains("D3D") || name.contains("NVMM") || name.contains("memory:") {
-        "put the element that downloads it to system memory before this element"
-    } else {
-        "put an element that resolves it before this element"
+    let separated = |structure: &gst::StructureRef| {
+        structure.name() == "video/x-raw" && structure.get("multiview-mode") == Ok("separated")
     };
-    Some(format!("only system memory is shared, not {name}: {remedy}"))
+    if caps.structure(0).is_some_and(separated) {
+        return Some(
+            "views in memories of their own (multiview-mode=separated) are not shared: put \
+             glviewconvert output-mode-override=side-by-side ! gldownload before this element"
+                .to_owned(),
+        );
+    }
+    if let Some(refusal) = caps.features(0).and_then(not_carried).map(refusal_of) {
+        return Some(refusal);
+    }
+    (!is_plain_caps(&caps.to_string())).then(|| {
+        format!(
+            "caps of structures and other values that are not plain are not shared: put a capssetter with plain caps \
+             before this element: {caps}"
+        )
+    })
+}
+
+/// The sentence for a feature that is not carried.
+fn refusal_of(feature: &str) -> String {
+    let remedy = match feature {
+        "memory:GLMemory" => "put gldownload before this element",
+        "memory:CUDAMemory" => "put cudadownload before this element",
+        "memory:VAMemory" | "memory:VASurface" => "put vapostproc before this element",
+        "memory:DMABuf" => {
+            "put vapostproc, glupload ! gldownload, or \"video/x-raw\" as a caps filter before this element"
+        }
+        "meta:GstVideoOverlayComposition" => {
+            return format!(
+                "overlays are shared only where they are drawn into the picture: take {feature} out of the caps filter \
+                 before this element, and the element that makes them draws them, or put \
+                 glupload ! gloverlaycompositor ! gldownload there"
+            );
+        }
+        _ if feature.starts_with("memory:") => "put the element that downloads it to system memory before this element",
+        _ if feature.starts_with("meta:") => {
+            return format!(
+                "what {feature} stands for is not shared: put the element that makes use of it, or a caps filter without \
+                 it, before this element"
+            );
+        }
+        _ => {
+            return format!(
+                "the caps feature {feature} is not known here: put the element that resolves it, or a caps filter \
+                 without it, before this element"
+            );
+        }
+    };
+    format!("only system memory is shared, not {feature}: {remedy}")
 }
 
 /// Why an upstream that offers `filter` alone cannot be served; `None` when it can.
@@ -114,16 +164,16 @@ pub(crate) fn refusal_of_offer(filter: &gst::CapsRef) -> Option<String> {
     if filter.is_any() || filter.is_empty() || !answer(Some(&filter.to_owned())).is_empty() {
         return None;
     }
-    let features = filter.features(0)?.to_owned();
-    let offer = gst::Caps::builder("video/x-raw").features(features.iter()).build();
-    refusal(&offer)
+    filter.features(0).and_then(not_carried).map(refusal_of)
 }
 
 /// The caps that a segment's text names, which may be anything.
 pub(crate) fn parse(text: &str) -> Result<gst::Caps, String> {
-    let caps = text
-        .parse::<gst::Caps>()
-        .map_err(|_| format!("its caps cannot be read: {text:.200}"))?;
+    // GStreamer's parser goes as deep as a text does, and makes whatever type it names.
+    let caps = Some(text)
+        .filter(|text| is_plain_caps(text))
+        .and_then(|text| text.parse::<gst::Caps>().ok())
+        .ok_or_else(|| format!("its caps cannot be read: {text:.200}"))?;
     if caps.size() != 1 || !caps.is_fixed() {
         return Err(format!("its caps are not fixed: {text:.200}"));
     }
@@ -143,6 +193,8 @@ pub(crate) fn raw_video(caps: &gst::CapsRef) -> Option<gst_video::VideoInfo> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn caps(text: &str) -> gst::Caps {
@@ -185,6 +237,32 @@ mod tests {
     }
 
     #[test]
+    fn what_the_writer_takes_the_reader_takes() {
+        gst::init().unwrap();
+        let buffer = gst::Buffer::from_slice([1_u8, 0x64]);
+        let info = gst_video::VideoInfo::builder(VideoFormat::Nv12, 64, 48)
+            .build()
+            .unwrap();
+        for caps in [
+            gst::Caps::builder("video/x-h264").field("codec_data", &buffer).build(),
+            gst::Caps::builder("audio/x-flac")
+                .field("streamheader", gst::Array::new([&buffer, &buffer]))
+                .field("channel-mask", gst::Bitmask::new(3))
+                .field("text", "a \"b\" c=(int)5; ä")
+                .field("float", 0.5_f32)
+                .build(),
+            info.to_caps().unwrap(),
+        ] {
+            assert_eq!(refusal(&caps), None);
+            assert_eq!(parse(&caps.to_string()).as_ref(), Ok(&caps));
+        }
+        let inner = gst::Structure::new_empty("inner");
+        let caps = gst::Caps::builder("a/b").field("c", inner).build();
+        assert!(refusal(&caps).unwrap().contains("plain"));
+        assert!(parse(&caps.to_string()).is_err());
+    }
+
+    #[test]
     fn text_of_a_segment_is_not_believed() {
         gst::init().unwrap();
         for text in [
@@ -195,10 +273,63 @@ mod tests {
             "EMPTY",
             "a/b;c/d",
             "video/x-raw(memory:GLMemory)",
+            "video/x-raw(meta:GstVideoOverlayComposition)",
+            "video/x-raw(format:Unheard)",
+            "video/x-raw,multiview-mode=separated",
             "\u{0}",
+            &format!("a/b, c={}1{}", "<".repeat(30_000), ">".repeat(30_000)),
         ] {
-            assert!(parse(text).is_err(), "{text:?}");
+            assert!(parse(text).is_err(), "{text:.60?}");
         }
-        assert!(parse("video/x-raw,format=NV12,width=2,height=2,framerate=30/1").is_ok());
+        for text in [
+            "video/x-raw,format=NV12,width=2,height=2,framerate=30/1",
+            "video/x-raw(memory:SystemMemory),format=NV12",
+            "video/x-raw(format:Interlaced),format=NV12,interlace-mode=alternate",
+        ] {
+            assert!(parse(text).is_ok(), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Texts that look like caps, which are the way to GStreamer's own parser: that is not to complain of any.
+        #[test]
+        fn any_text_is_survived(
+            text in r#"[a-c/]{1,3}(\([a-c:]{1,5}(, ?[a-c:]{1,5})?\))?(, ?[a-c]=(\((int|i|uint|gint64|float|double|d|string|s|fraction|bitmask|boolean|guchar|buffer|GstFlagSet|GstCaps|GstVideoMultiviewFlagsSet)\))?[{<\[( ]?(-?[0-9]{1,12}([:/]-?[0-9a-f]{1,11}){0,2}|0x[0-9a-f]{1,20}|[ -~]{0,12}|"[ -~]{0,12}"|min|max|NULL|nan)[}>\]) ]?){0,4};?"#,
+        ) {
+            gst::init().unwrap();
+            gst::glib::log_set_always_fatal(gst::glib::LogLevels::LEVEL_CRITICAL | gst::glib::LogLevels::LEVEL_WARNING);
+            let _ = parse(&text);
+        }
+
+        #[test]
+        fn any_raw_video_is_survived(
+            features in prop::sample::select(vec!["", "(format:Interlaced)"]),
+            format in prop::sample::select(vec!["I420", "RGB8P", "NV12_4L4", "v210", "ENCODED", "DMA_DRM", "x"]),
+            size in (size(), size()), fraction in (any::<i32>(), any::<i32>()), views in any::<i32>(),
+            mode in prop::sample::select(vec!["progressive", "alternate", "fields", "x", ""]),
+            view in prop::sample::select(vec!["mono", "frame-by-frame", "multiview-frame-by-frame"]),
+            colorimetry in prop::sample::select(vec!["bt709", "1:1:1:1", "9:9:999:-1", "x"]), bytes in 0_usize..5000,
+        ) {
+            gst::init().unwrap();
+            gst::glib::log_set_always_fatal(gst::glib::LogLevels::LEVEL_CRITICAL | gst::glib::LogLevels::LEVEL_WARNING);
+            let ((width, height), (numerator, denominator)) = (size, fraction);
+            let text = format!(
+                "video/x-raw{features}, format={format}, width=(int){width}, height=(int){height}, views=(int){views}, \
+                 framerate=(fraction){numerator}/{denominator}, pixel-aspect-ratio=(fraction){denominator}/{numerator}, \
+                 interlace-mode=(string)\"{mode}\", multiview-mode={view}, colorimetry={colorimetry}, chroma-site={mode}"
+            );
+            if let Ok(caps) = parse(&text)
+                && let Some(info) = raw_video(&caps)
+            {
+                let planes = crate::planes::Planes::default_of(&info);
+                prop_assert!(!planes.fit(&info, bytes) || info.size() <= bytes);
+            }
+        }
+    }
+
+    fn size() -> impl Strategy<Value = i32> {
+        prop_oneof![0..100, any::<i32>()]
     }
 }

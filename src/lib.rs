@@ -21,8 +21,12 @@ mod devices;
 mod error;
 mod events;
 mod frame;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod memory;
 mod metas;
+mod planes;
 mod shmsink;
 mod shmsrc;
 mod sync;

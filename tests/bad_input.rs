@@ -116,7 +116,7 @@ fn memory_that_is_not_the_systems_is_refused_by_name() {
     // Before upstream's error, which says no more than that there was no agreement.
     let message = pipeline.message(&[gst::MessageType::Warning, gst::MessageType::Error]);
     let text = match message.view() {
-        gst::MessageView::Warning(warning) => warning.error().message().to_owned(),
+        gst::MessageView::Error(error) => error.error().message().to_owned(),
         other => panic!("{other:?}"),
     };
     assert!(
@@ -438,66 +438,4 @@ fn what_is_no_plain_file_is_refused_and_left_alone() {
             drop(obstacle);
         }
     }
-}
-
-#[test]
-fn a_peer_that_writes_nonsense_ends_nobody() {
-    let channel = Channel::new();
-    let mut writer = launch(&format!(
-        "videotestsrc is-live=true ! video/x-raw,format=GRAY8,width=64,height=64,framerate=200/1 \
-         ! rsshmsink name={channel} max-slots=8"
-    ));
-    let pipeline =
-        format!("rsshmsrc name={channel} forward-eos=false ! queue max-size-buffers=3 ! fakesink sync=false");
-    let mut readers = [
-        launch(&pipeline),
-        launch(&pipeline.replace("! queue", "read-only=true ! queue")),
-    ];
-    eventually("it is there", || channel.exists());
-    std::thread::sleep(Duration::from_millis(500));
-    let segment = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&channel.files()[0])
-        .unwrap();
-    let field = |offset| {
-        let mut word = [0; 8];
-        segment.read_exact_at(&mut word, offset).unwrap();
-        u64::from_ne_bytes(word)
-    };
-    let (grants_offset, slots_offset) = (field(72), field(120));
-    // All that changes while peers look at it: what follows the fixed part, and what follows the caps. A xorshift is
-    // random enough.
-    let mut random = 0x9e37_79b9_7f4a_7c15u64;
-    let mut next = move || {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        random
-    };
-    let until = Instant::now() + Duration::from_secs(4);
-    while Instant::now() < until {
-        let offset = if next() % 8 == 0 {
-            256 + next() % 16 * 8
-        } else {
-            grants_offset + next() % (slots_offset - grants_offset) / 8 * 8
-        };
-        let value = match next() % 4 {
-            0 => 0,
-            1 => u64::MAX,
-            2 => next() % 256,
-            _ => next(),
-        };
-        segment.write_all_at(&value.to_ne_bytes(), offset).unwrap();
-        if next() % 64 == 0 {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-    assert!(writer.is_running(), "{}", writer.output());
-    for reader in &mut readers {
-        assert!(reader.is_running(), "{}", reader.output());
-        reader.interrupt();
-    }
-    writer.interrupt();
-    channel.assert_gone();
 }

@@ -273,3 +273,30 @@ fn frames_that_outgrow_the_slot_make_a_new_segment() {
     drop(writer);
     channel.assert_gone();
 }
+
+/// What is done to the semaphore is told on the bus, each kind once, and counted each time.
+#[test]
+fn trouble_with_the_semaphore_is_told_once() {
+    let channel = Channel::new();
+    let writer = writer(&channel, "is-live=true", &CAPS.replace("10/1", "50/1"), "");
+    writer.0.set_state(gst::State::Playing).unwrap();
+    eventually("it is there", || channel.exists());
+    let semaphore = std::fs::File::options().write(true).open(&channel.files()[1]).unwrap();
+    for episode in 1..=2 {
+        // Taken, by nobody.
+        std::os::unix::fs::FileExt::write_all_at(&semaphore, &[0; 4], 0).unwrap();
+        eventually("it is counted", || {
+            writer.stat("rsshmsink", "semaphore-timeouts") == episode
+        });
+        std::thread::sleep(Duration::from_millis(1300));
+    }
+    let bus = writer.0.bus().unwrap();
+    let warnings: Vec<String> = std::iter::from_fn(|| bus.pop_filtered(&[gst::MessageType::Warning]))
+        .filter_map(|message| match message.view() {
+            gst::MessageView::Warning(warning) => Some(warning.error().message().to_owned()),
+            _ => None,
+        })
+        .collect();
+    assert!(warnings.len() == 1 && warnings[0].contains("semaphore"), "{warnings:?}");
+    assert!(warnings[0].contains(&channel.0), "{warnings:?}");
+}

@@ -1,18 +1,24 @@
 //! What goes with a frame beside its picture: regions of interest, crops, time codes and reference timestamps.
 
 mod common;
+mod numbered;
 
 use std::{
     sync::{Arc, Mutex, Once},
     time::Duration,
 };
 
-use common::{Channel, Pipeline, eventually, init};
+use common::{Channel, Pipeline, Process, eventually, init};
 use gst::{ReferenceTimestampMeta, meta::CustomMeta, prelude::*};
-use gst_video::{ValidVideoTimeCode, VideoCropMeta, VideoRegionOfInterestMeta, VideoTimeCodeFlags, VideoTimeCodeMeta};
+use gst_video::{
+    ValidVideoTimeCode, VideoAFDMeta, VideoAFDSpec, VideoAFDValue, VideoBarMeta, VideoCaptionMeta, VideoCaptionType,
+    VideoCropMeta, VideoRegionOfInterestMeta, VideoTimeCodeFlags, VideoTimeCodeMeta,
+};
 
 const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=48,framerate=50/1";
 const CUSTOM: &str = "RsShmTravelMeta";
+/// "Resume caption loading".
+const CAPTION: [u8; 2] = [0x94, 0x20];
 
 fn register() {
     init();
@@ -26,6 +32,10 @@ fn detection() -> gst::Structure {
         .field("label", "a \"person\", däne")
         .field("keypoints", gst::Array::new([1i32, 2, 3]))
         .build()
+}
+
+fn encoder_hint() -> gst::Structure {
+    gst::Structure::builder("roi/x264").field("delta-qp", -3.5f64).build()
 }
 
 fn ntp() -> gst::Caps {
@@ -48,6 +58,7 @@ fn add_metas(buffer: &mut gst::BufferRef) {
     region.set_id(11);
     region.set_parent_id(-12);
     region.add_param(detection());
+    region.add_param(encoder_hint());
     VideoRegionOfInterestMeta::add(buffer, "car", (9, 10, 11, 12));
     ReferenceTimestampMeta::add(buffer, &ntp(), gst::ClockTime::from_nseconds(123_456_789), None);
     let unix = gst::Caps::new_empty_simple("timestamp/x-unix");
@@ -55,6 +66,9 @@ fn add_metas(buffer: &mut gst::BufferRef) {
     VideoTimeCodeMeta::add(buffer, &time_code());
     let mut custom = CustomMeta::add(buffer, CUSTOM).unwrap();
     custom.mut_structure().set("exposure", gst::Fraction::new(1, 250));
+    VideoCaptionMeta::add(buffer, VideoCaptionType::Cea608Raw, &CAPTION);
+    VideoAFDMeta::add(buffer, 1, VideoAFDSpec::AtscA53, VideoAFDValue::_169Letter169Full);
+    VideoBarMeta::add(buffer, 0, true, 7, 9);
 }
 
 #[track_caller]
@@ -66,7 +80,7 @@ fn check_metas(buffer: &gst::BufferRef) {
     assert_eq!((region.roi_type(), region.rect()), ("person", (5, 6, 7, 8)));
     assert_eq!((region.id(), region.parent_id()), (11, -12));
     let params: Vec<_> = region.params().map(gst::StructureRef::to_owned).collect();
-    assert_eq!(params, [detection()]);
+    assert_eq!(params, [detection(), encoder_hint()]);
     assert_eq!((regions[1].roi_type(), regions[1].rect()), ("car", (9, 10, 11, 12)));
     let times: Vec<_> = buffer
         .iter_meta::<ReferenceTimestampMeta>()
@@ -86,13 +100,24 @@ fn check_metas(buffer: &gst::BufferRef) {
     let custom = CustomMeta::from_buffer(buffer, CUSTOM).unwrap();
     let exposure = custom.structure().get::<gst::Fraction>("exposure").unwrap();
     assert_eq!(exposure, gst::Fraction::new(1, 250));
+    let caption = buffer.meta::<VideoCaptionMeta>().unwrap();
+    assert_eq!(
+        (caption.caption_type(), caption.data()),
+        (VideoCaptionType::Cea608Raw, &CAPTION[..])
+    );
+    let format = buffer.meta::<VideoAFDMeta>().unwrap();
+    let expected = (1, VideoAFDSpec::AtscA53, VideoAFDValue::_169Letter169Full);
+    assert_eq!((format.field(), format.spec(), format.afd()), expected);
+    let bars = buffer.meta::<VideoBarMeta>().unwrap();
+    assert_eq!((bars.field(), bars.is_letterbox()), (0, true));
+    assert_eq!((bars.bar_data1(), bars.bar_data2()), (7, 9));
 }
 
 /// A reader of the channel, and the buffers that leave it.
 struct Reader(Pipeline, Arc<Mutex<Vec<gst::Buffer>>>);
 
 impl Reader {
-    fn playing(channel: &Channel, options: &str) -> Self {
+    fn playing(channel: impl std::fmt::Display, options: &str) -> Self {
         let pipeline = Pipeline::new(&format!("rsshmsrc channel={channel} {options} ! fakesink sync=false"));
         let seen = Arc::new(Mutex::new(Vec::new()));
         let to = Arc::clone(&seen);
@@ -158,6 +183,32 @@ fn metas_reach_readers_in_place_and_observers() {
     assert!(readers[0].0.stat("rsshmsrc", "frames-in-place") > 0);
     assert_eq!(readers[1].0.stat("rsshmsrc", "frames-in-place"), 0);
     assert_eq!(writer.stat("rsshmsink", "metas-left-out"), 0);
+}
+
+#[test]
+fn metas_reach_another_process() {
+    register();
+    let channel = Channel::new();
+    let mut command = numbered::entry_command("reader_of_metas");
+    command.env("RSSHM_TEST_CHANNEL", &channel.0);
+    let mut reader = Process::start(command);
+    let writer = appsrc(&channel);
+    push_until(&writer, add_metas, || !reader.is_running());
+    assert!(reader.wait_ok().contains("ALL METAS"));
+    assert_eq!(writer.stat("rsshmsink", "metas-left-out"), 0);
+}
+
+#[test]
+#[ignore = "a process that other tests start"]
+fn reader_of_metas() {
+    let Ok(channel) = std::env::var("RSSHM_TEST_CHANNEL") else {
+        return;
+    };
+    register();
+    let reader = Reader::playing(channel, "");
+    eventually("ten frames", || reader.count() >= 10);
+    reader.check_all();
+    println!("ALL METAS");
 }
 
 #[test]

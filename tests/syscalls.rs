@@ -109,14 +109,19 @@ fn assert_lean(side: &str, growth: &Calls, call: &str, least: f64) {
     assert!(rest < 0.5, "{side}: {growth:.3?}");
 }
 
+fn can_trace() -> bool {
+    let traced = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
+    let can = traced.as_ref().is_ok_and(std::process::ExitStatus::success);
+    if !can {
+        println!("skipped: strace does not work here: {traced:?}");
+    }
+    can
+}
+
 #[test]
 fn one_wake_and_one_wait_a_frame() {
-    match Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status() {
-        Ok(status) if status.success() => {}
-        other => {
-            println!("skipped: strace does not work here: {other:?}");
-            return;
-        }
+    if !can_trace() {
+        return;
     }
     // So that no run differs from the others by having to write GStreamer's registry.
     let mut warm_up = command("gst-launch-1.0");
@@ -126,4 +131,41 @@ fn one_wake_and_one_wait_a_frame() {
     assert_lean("writer", &growth(&writer_of_few, &writer_of_many), "FUTEX_WAKE", 0.95);
     // A reader that comes late on a busy machine finds two frames and waits once.
     assert_lean("reader", &growth(&reader_of_few, &reader_of_many), "FUTEX_WAIT", 0.2);
+}
+
+/// No wait on a word that processes share goes by the wall clock, which somebody may set: neither those for frames and
+/// readers, nor that for a semaphore which somebody has taken.
+#[test]
+fn no_wait_goes_by_the_wall_clock() {
+    if !can_trace() {
+        return;
+    }
+    let channel = Channel::new();
+    let logs = ["writer", "reader"].map(|side| std::env::temp_dir().join(format!("{channel}-{side}-clock.strace")));
+    let mut reader = traced(&format!("rsshmsrc name={channel} ! fakesink sync=false"), &logs[1]);
+    let mut writer = traced(
+        &format!(
+            "videotestsrc is-live=true num-buffers=60 pattern=black \
+             ! video/x-raw,format=GRAY8,width=320,height=240,framerate=60/1 ! rsshmsink name={channel} lossless=true"
+        ),
+        &logs[0],
+    );
+    common::eventually("it is there", || channel.exists());
+    let semaphore = std::fs::File::options().write(true).open(&channel.files()[1]).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&semaphore, &[0; 4], 0).unwrap();
+    writer.wait_ok();
+    reader.wait_ok();
+    for log in &logs {
+        let text = std::fs::read_to_string(log).unwrap();
+        std::fs::remove_file(log).unwrap();
+        let waits: Vec<&str> = text
+            .lines()
+            .filter(|line| line.contains("FUTEX_WAIT") && !line.contains("PRIVATE"))
+            .collect();
+        println!("{} waits on shared words in {}", waits.len(), log.display());
+        assert!(waits.len() > 5, "{waits:?}");
+        for wait in waits {
+            assert!(!wait.contains("FUTEX_CLOCK_REALTIME"), "{wait}");
+        }
+    }
 }

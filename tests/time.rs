@@ -107,28 +107,25 @@ fn a_pause_does_not_shift_time() {
     ));
     let reader = Tap::playing(&format!("rsshmsrc channel={channel} ! fakesink sync=false"));
     reader.wait_for_more(10);
-    reader.pipeline.0.set_state(gst::State::Paused).unwrap();
-    std::thread::sleep(Duration::from_millis(1000));
-    let before = reader.count();
-    reader.pipeline.0.set_state(gst::State::Playing).unwrap();
-    reader.wait_for_more(20);
-    let frames = reader.all()[before + 1..].to_vec();
-    assert!(
-        typical_age(&frames) < Duration::from_millis(60),
-        "{:?}",
-        typical_age(&frames)
-    );
+    for pause in [1000, 20, 300] {
+        reader.pipeline.0.set_state(gst::State::Paused).unwrap();
+        std::thread::sleep(Duration::from_millis(pause));
+        let before = reader.all();
+        reader.pipeline.0.set_state(gst::State::Playing).unwrap();
+        reader.wait_for_more(20);
+        let frames = reader.all()[before.len()..].to_vec();
+        assert!(
+            typical_age(&frames[1..]) < Duration::from_millis(60),
+            "{:?}",
+            typical_age(&frames)
+        );
+        // It goes on with the newest frame, not with those that it slept through. One may have come while it paused.
+        let skipped = frames[1].offset - before.last().unwrap().offset;
+        assert!(skipped >= pause * 30 / 1000, "{skipped}");
+    }
     let times: Vec<_> = reader.all().iter().map(|frame| frame.pts.unwrap()).collect();
-    assert!(times.is_sorted(), "{times:?}");
+    assert!(times.is_sorted_by(|one, next| one < next), "{times:?}");
     writer.interrupt();
-}
-
-/// Live, minimum and maximum as a source answers them.
-fn latency(pipeline: &Pipeline, factory: &str) -> (bool, gst::ClockTime, Option<gst::ClockTime>) {
-    let mut query = gst::query::Latency::new();
-    let element = pipeline.by_factory(factory);
-    assert!(element.static_pad("src").unwrap().query(&mut query));
-    query.result()
 }
 
 #[test]
@@ -139,12 +136,12 @@ fn a_live_writers_latency_is_answered() {
     ));
     let reader = Tap::playing(&format!("rsshmsrc channel={channel} ! fakesink"));
     reader.wait_for_more(3);
-    let upstream = latency(&writer, "videotestsrc");
+    let upstream = writer.latency("videotestsrc");
     let expected = upstream.1 + 7 * gst::ClockTime::MSECOND;
     eventually("the reader's latency", || {
-        latency(&reader.pipeline, "rsshmsrc").1 == expected
+        reader.pipeline.latency("rsshmsrc").1 == expected
     });
-    let (live, min, max) = latency(&reader.pipeline, "rsshmsrc");
+    let (live, min, max) = reader.pipeline.latency("rsshmsrc");
     assert!(live);
     assert!(max.unwrap() >= min + 60 * gst::ClockTime::MSECOND, "{max:?}");
     // The reader's own pipeline is configured with it.
@@ -167,9 +164,9 @@ fn a_paced_writers_latency_is_answered() {
     reader.wait_for_more(3);
     let expected = 230 * gst::ClockTime::MSECOND;
     eventually("the reader's latency", || {
-        latency(&reader.pipeline, "rsshmsrc").1 == expected
+        reader.pipeline.latency("rsshmsrc").1 == expected
     });
-    assert!(latency(&reader.pipeline, "rsshmsrc").0);
+    assert!(reader.pipeline.latency("rsshmsrc").0);
     // And it is true.
     let frames = frames_after_the_first(&reader);
     let age = typical_age(&frames[frames.len() - 20..]);
@@ -195,7 +192,27 @@ fn a_change_of_latency_is_told() {
     {}
     writer.0.set_latency(100 * gst::ClockTime::MSECOND);
     reader.pipeline.message(&[gst::MessageType::Latency]);
-    assert_eq!(latency(&reader.pipeline, "rsshmsrc").1, 100 * gst::ClockTime::MSECOND);
+    assert_eq!(reader.pipeline.latency("rsshmsrc").1, 100 * gst::ClockTime::MSECOND);
+}
+
+#[test]
+fn do_timestamp_stamps_on_arrival() {
+    let channel = Channel::new();
+    let writer = Pipeline::new(&format!(
+        "videotestsrc ! {CAPS} ! rsshmsink channel={channel} ts-offset=300000000"
+    ));
+    writer.0.set_state(gst::State::Playing).unwrap();
+    let reader = Tap::playing(&format!(
+        "rsshmsrc channel={channel} do-timestamp=true ! fakesink sync=false"
+    ));
+    // Frames that are 300 ms old.
+    let frames = frames_after_the_first(&reader);
+    assert!(
+        typical_age(&frames) < Duration::from_millis(20),
+        "{:?}",
+        typical_age(&frames)
+    );
+    assert_eq!(reader.pipeline.latency("rsshmsrc").1, gst::ClockTime::ZERO);
 }
 
 #[test]
@@ -303,7 +320,20 @@ fn a_writer_that_is_slower_than_its_frame_rate_is_shown() {
     // All its frames are, and stay, from before the reader's time.
     let reader = Tap::playing(&format!("rsshmsrc channel={channel} ! fakesink sync=false"));
     reader.wait_for_more(20);
-    assert!(reader.all().iter().all(|frame| frame.pts == Some(gst::ClockTime::ZERO)));
+    let frames = reader.all();
+    assert_eq!(frames[0].pts, Some(gst::ClockTime::ZERO));
+    for pair in frames.windows(2) {
+        let step = pair[1]
+            .pts
+            .unwrap()
+            .checked_sub(pair[0].pts.unwrap())
+            .expect("time goes on");
+        let captured = (pair[1].offset - pair[0].offset) * gst::ClockTime::MSECOND;
+        assert!(
+            step.absdiff(captured) < gst::ClockTime::USECOND,
+            "{step} for {captured}"
+        );
+    }
     writer.interrupt();
 }
 

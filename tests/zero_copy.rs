@@ -1,32 +1,12 @@
 //! Which frames are copied, and that all are exact whether they are or not.
 
 mod common;
+mod feed;
 
-use common::{Channel, Pipeline, Seen, Tap, eventually};
+use common::{Channel, Pipeline, Seen, Tap, layout};
+use feed::{Feed, LOSSLESS, begun, check, check_packed, check_seen, counts, draw, drawn, packed, padded, padding};
 use gst::prelude::*;
-use gst_video::{VideoFormat, VideoInfo, prelude::*};
-
-const LOSSLESS: &str = "lossless=true wait-for-connection=true sync=false";
-
-/// How many frames were published, in place, and copied as foreign and as repeated.
-fn counts(writer: &Pipeline) -> (u64, u64, u64, u64) {
-    let stat = |field| writer.stat("rsshmsink", field);
-    assert_eq!(stat("frames-dropped"), 0);
-    // A reader may have the last frame before the writer has counted it.
-    eventually("all frames are counted", || {
-        stat("frames-in-place") + stat("frames-copied") == stat("frames-published")
-    });
-    assert_eq!(
-        stat("frames-copied"),
-        stat("copied-foreign") + stat("copied-repeated") + stat("copied-no-slot")
-    );
-    (
-        stat("frames-published"),
-        stat("frames-in-place"),
-        stat("copied-foreign"),
-        stat("copied-repeated"),
-    )
-}
+use gst_video::{VideoFormat, VideoInfo};
 
 /// Runs `producer` into a channel with one reader, to the end.
 #[track_caller]
@@ -145,73 +125,6 @@ fn repeats_are_copied() {
     assert_exact(&producer, &seen);
 }
 
-/// A writer that the test feeds buffer by buffer, and its reader.
-struct Feed {
-    writer: Pipeline,
-    reader: Tap,
-    info: VideoInfo,
-    pushed: usize,
-    _channel: Channel,
-}
-
-impl Feed {
-    fn new(info: &VideoInfo, downstream: &str) -> Self {
-        let channel = Channel::new();
-        let reader = Tap::playing(&format!("rsshmsrc channel={channel} ! {downstream}"));
-        let writer = Pipeline::new(&format!(
-            "appsrc name=source format=time ! rsshmsink channel={channel} {LOSSLESS}"
-        ));
-        writer.element("source").set_property("caps", info.to_caps().unwrap());
-        writer.0.set_state(gst::State::Playing).unwrap();
-        Self {
-            writer,
-            reader,
-            info: info.clone(),
-            pushed: 0,
-            _channel: channel,
-        }
-    }
-
-    /// Sends a buffer and returns what arrives.
-    #[track_caller]
-    fn push(&mut self, buffer: gst::Buffer) -> Seen {
-        let result: gst::FlowReturn = self.writer.element("source").emit_by_name("push-buffer", &[&buffer]);
-        assert_eq!(result, gst::FlowReturn::Ok);
-        drop(buffer);
-        self.pushed += 1;
-        eventually("the buffer arrives", || self.reader.count() == self.pushed);
-        self.reader.last().unwrap()
-    }
-
-    /// The pool that the sink offers, with padding all around where it is asked for.
-    fn pool(&self, alignment: Option<&gst_video::VideoAlignment>) -> gst::BufferPool {
-        let caps = self.info.to_caps().unwrap();
-        let mut query = gst::query::Allocation::new(Some(&caps), true);
-        // As a user of it does: once the element is started.
-        let pad = self.writer.by_factory("rsshmsink").static_pad("sink").unwrap();
-        eventually("the sink has caps", || pad.current_caps().is_some());
-        assert!(pad.query(&mut query));
-        assert!(query.find_allocation_meta::<gst_video::VideoMeta>().is_some());
-        let (pool, size, min, max) = query.allocation_pools().next().unwrap();
-        let pool = pool.clone().unwrap();
-        assert_eq!((min, max), (2, 0));
-        let mut config = pool.config();
-        config.set_params(Some(&caps), size, min, max);
-        if let Some(alignment) = alignment {
-            config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META.as_str());
-            config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_ALIGNMENT.as_str());
-            config.set_video_alignment(alignment);
-        }
-        pool.set_config(config).unwrap();
-        pool.set_active(true).unwrap();
-        pool
-    }
-
-    fn counts(&self) -> (u64, u64, u64, u64) {
-        counts(&self.writer)
-    }
-}
-
 fn info(format: VideoFormat) -> VideoInfo {
     common::init();
     VideoInfo::builder(format, 62, 34)
@@ -220,83 +133,13 @@ fn info(format: VideoFormat) -> VideoInfo {
         .unwrap()
 }
 
-/// The byte that belongs at a place; another in each frame, plane, row and column.
-fn value(frame: u8, plane: usize, row: usize, column: usize) -> u8 {
-    (plane * 83 + row * 7 + column) as u8 ^ frame
-}
-
-/// A row's bytes and the rows of each plane of the formats used here.
-fn plane_size(info: &VideoInfo, plane: usize) -> (usize, usize) {
-    let component = plane as u8;
-    let columns = info.comp_width(component) as usize * info.comp_pstride(component) as usize;
-    (columns, info.comp_height(component) as usize)
-}
-
-/// Draws frame number `frame` in any layout.
-fn draw(bytes: &mut [u8], info: &VideoInfo, offset: &[usize], stride: &[i32], frame: u8) {
-    for plane in 0..info.n_planes() as usize {
-        let (columns, rows) = plane_size(info, plane);
-        for row in 0..rows {
-            let start = offset[plane] + row * stride[plane] as usize;
-            for (column, byte) in bytes[start..start + columns].iter_mut().enumerate() {
-                *byte = value(frame, plane, row, column);
-            }
-        }
-    }
-}
-
-#[track_caller]
-fn check(bytes: &[u8], info: &VideoInfo, offset: &[usize], stride: &[i32], frame: u8) {
-    for plane in 0..info.n_planes() as usize {
-        let (columns, rows) = plane_size(info, plane);
-        for row in 0..rows {
-            let start = offset[plane] + row * stride[plane] as usize;
-            for (column, byte) in bytes[start..start + columns].iter().enumerate() {
-                assert_eq!(
-                    *byte,
-                    value(frame, plane, row, column),
-                    "frame {frame} plane {plane} row {row} column {column}"
-                );
-            }
-        }
-    }
-}
-
-#[track_caller]
-fn check_packed(seen: &Seen, info: &VideoInfo, frame: u8) {
-    assert_eq!(seen.bytes.len(), info.size());
-    check(&seen.bytes, info, info.offset(), info.stride(), frame);
-}
-
-fn packed(info: &VideoInfo, frame: u8) -> Vec<u8> {
-    let mut bytes = vec![0xee; info.size()];
-    draw(&mut bytes, info, info.offset(), info.stride(), frame);
-    bytes
-}
-
 #[test]
 fn foreign_memory_with_padded_strides_arrives_packed() {
     for format in [VideoFormat::I420, VideoFormat::Nv12, VideoFormat::Bgrx] {
         let info = info(format);
         let mut feed = Feed::new(&info, "fakesink sync=false");
-        // Rows and planes further apart than they would be, and a gap before the first.
-        let stride: Vec<i32> = info.stride().iter().map(|stride| stride + 52).collect();
-        let offset: Vec<usize> = info.offset().iter().map(|offset| offset * 4 + 40 + 128 * 34).collect();
-        let mut bytes = vec![0xee; info.size() * 6 + 128 * 34];
         for frame in 1..6 {
-            draw(&mut bytes, &info, &offset, &stride, frame);
-            let mut buffer = gst::Buffer::from_slice(bytes.clone());
-            gst_video::VideoMeta::add_full(
-                buffer.get_mut().unwrap(),
-                gst_video::VideoFrameFlags::empty(),
-                format,
-                info.width(),
-                info.height(),
-                &offset,
-                &stride,
-            )
-            .unwrap();
-            check_packed(&feed.push(buffer), &info, frame);
+            check_packed(&feed.push(padded(&info, frame)), &info, frame);
         }
         assert_eq!(feed.counts(), (5, 0, 5, 0));
     }
@@ -336,60 +179,20 @@ fn a_part_of_a_larger_memory_is_taken_alone() {
     assert_eq!(feed.counts(), (5, 0, 5, 0));
 }
 
-/// A buffer of `pool` with frame number `frame` in the layout that it has.
-fn drawn(pool: &gst::BufferPool, info: &VideoInfo, frame: u8) -> gst::Buffer {
-    let mut buffer = pool.acquire_buffer(None).unwrap();
-    let (offset, stride) = buffer.meta::<gst_video::VideoMeta>().map_or_else(
-        || (info.offset().to_vec(), info.stride().to_vec()),
-        |meta| (meta.offset().to_vec(), meta.stride().to_vec()),
-    );
-    let target = buffer.get_mut().unwrap();
-    draw(
-        target.map_writable().unwrap().as_mut_slice(),
-        info,
-        &offset,
-        &stride,
-        frame,
-    );
-    buffer
-}
-
-/// A feed whose sink has its caps, as it is when upstream asks for a pool.
-fn begun(info: &VideoInfo, downstream: &str) -> Feed {
-    let mut feed = Feed::new(info, downstream);
-    check_packed(&feed.push(gst::Buffer::from_slice(packed(info, 0))), info, 0);
-    feed
-}
-
-fn padding() -> gst_video::VideoAlignment {
-    gst_video::VideoAlignment::new(8, 6, 16, 4, &[31; 4])
-}
-
 #[test]
 fn padding_that_upstream_asks_for_is_kept_in_place() {
     for format in [VideoFormat::I420, VideoFormat::Bgrx] {
         let info = info(format);
         let mut feed = begun(&info, "fakevideosink sync=false");
         let pool = feed.pool(Some(&padding()));
-        let layouts = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
-        let to = layouts.clone();
-        let source = feed.reader.pipeline.by_factory("rsshmsrc");
-        source
-            .static_pad("src")
-            .unwrap()
-            .add_probe(gst::PadProbeType::BUFFER, move |_, probe| {
-                let meta = probe.buffer().unwrap().meta::<gst_video::VideoMeta>();
-                let layout = meta.map(|meta| (meta.offset().to_vec(), meta.stride().to_vec()));
-                to.lock().unwrap().push(layout);
-                gst::PadProbeReturn::Ok
-            });
         for frame in 1..9 {
-            let seen = feed.push(drawn(&pool, &info, frame));
-            let layout = layouts.lock().unwrap().pop().unwrap();
-            let (offset, stride) = layout.expect("a VideoMeta says where the planes are");
+            let buffer = drawn(&pool, &info, frame);
+            let (offset, stride) = layout(&buffer).expect("a VideoMeta says where the planes are");
             assert_ne!(offset[0], info.offset()[0]);
             assert_ne!(stride, info.stride());
-            check(&seen.bytes, &info, &offset, &stride, frame);
+            let seen = feed.push(buffer);
+            assert_eq!(seen.layout, Some((offset, stride)));
+            check_seen(&seen, &info, frame);
         }
         // The first, which was the test's own, was copied.
         assert_eq!(feed.counts(), (9, 8, 1, 0));
@@ -403,6 +206,32 @@ fn padding_is_removed_for_who_does_not_know_it() {
     let pool = feed.pool(Some(&padding()));
     for frame in 1..9 {
         check_packed(&feed.push(drawn(&pool, &info, frame)), &info, frame);
+    }
+    assert_eq!(feed.counts(), (9, 8, 1, 0));
+}
+
+/// Elements copy planes as so many whole strides: what is behind the last row must be there, too.
+#[test]
+fn padding_that_the_last_row_lacks_is_removed_for_everybody() {
+    let info = info(VideoFormat::I420);
+    let mut feed = begun(&info, "fakevideosink sync=false");
+    let pool = feed.pool(None);
+    // One byte later than usual, and a row of V has one byte of padding.
+    let offset: Vec<usize> = info.offset().iter().map(|offset| offset + 1).collect();
+    for frame in 1..9 {
+        let mut buffer = pool.acquire_buffer(None).unwrap();
+        let target = buffer.get_mut().unwrap();
+        draw(
+            &mut target.map_writable().unwrap(),
+            &info,
+            &offset,
+            info.stride(),
+            frame,
+        );
+        let flags = gst_video::VideoFrameFlags::empty();
+        let (format, width, height) = (info.format(), info.width(), info.height());
+        gst_video::VideoMeta::add_full(target, flags, format, width, height, &offset, info.stride()).unwrap();
+        check_packed(&feed.push(buffer), &info, frame);
     }
     assert_eq!(feed.counts(), (9, 8, 1, 0));
 }

@@ -16,6 +16,7 @@ use crate::{
     files::{self, Identity},
     layout::{self, EVICTED, FIRST_SEAT_BYTE, FrameDescriptor, MAIL_ROOM, SEATS, seat_state, state},
     pins::PinCounts,
+    points::{At, point},
     segment::{self, Access, Segment},
     semaphore::{ControlFile, Taken},
     sys::{self, KeptLock},
@@ -85,11 +86,13 @@ pub(crate) struct Described {
 }
 
 impl Attachment {
-    /// Attaches to the segment that has the channel's name now. `None` while there is none with a living writer.
+    /// Attaches to the segment that has the channel's name now. `None` while there is none with a living writer. `follows`:
+    /// up to which number this reader has taken the frames of a former segment.
     pub(crate) fn open(
         name: &ChannelName,
         read_only: bool,
         former_seat: Option<&Arc<HeldSeat>>,
+        follows: Option<u64>,
     ) -> Result<Option<(Self, Option<Observing>)>, Error> {
         let path = name.segment_path();
         let denied = |error: &io::Error| files::open_error(name.as_str(), &path, "read", error);
@@ -122,13 +125,15 @@ impl Attachment {
                     return Ok(None);
                 }
                 if let Some(seat) = former_seat.filter(|seat| seat.locks == control.identity()) {
-                    return Ok(Some((Self::enter(segment, Arc::clone(seat)), None)));
+                    return Ok(Self::enter(segment, Arc::clone(seat), follows).map(|it| (it, None)));
                 }
+                point(At::SegmentOpened);
                 let seats = (0..SEATS as i64).map(|seat| FIRST_SEAT_BYTE + seat);
                 return Ok(match control.take_first(seats)? {
                     Taken::Lock(byte, lock) => {
+                        point(At::SeatLocked);
                         let seat = HeldSeat::new(byte, control.identity(), lock);
-                        Some((Self::enter(segment, Arc::new(seat)), None))
+                        Self::enter(segment, Arc::new(seat), follows).map(|it| (it, None))
                     }
                     Taken::ByOthers => Some((Self::observe(segment), Some(Observing::NoSeat))),
                     Taken::NameChanged => None,
@@ -140,59 +145,86 @@ impl Attachment {
     }
 
     fn observe(segment: Segment) -> Self {
+        Self::found(segment, None)
+    }
+
+    /// What there is on arrival.
+    fn found(segment: Segment, seated: Option<Seated>) -> Self {
+        let live = segment.control.live();
         // In this order: an end that is not in the count has no frame after it in the head.
-        let eos_then = segment.control.live().eos_count.load(Ordering::Acquire);
-        let head_then = segment.control.live().head.load(Ordering::Acquire);
+        let eos_then = live.eos_count.load(Ordering::Acquire);
+        let head_then = live.head.load(Ordering::Acquire);
         Self {
             head_then,
             eos_then,
-            events_then: segment.control.live().event_head.load(Ordering::Acquire),
+            events_then: live.event_head.load(Ordering::Acquire),
             segment: Arc::new(segment),
-            seated: None,
+            seated,
         }
     }
 
-    /// Sits down: from here on the writer counts this reader, and its pins.
-    fn enter(segment: Segment, seat: Arc<HeldSeat>) -> Self {
-        // In this order: as in `observe`.
-        let eos_then = segment.control.live().eos_count.load(Ordering::Acquire);
-        let head = segment.control.live().head.load(Ordering::Acquire);
-        let events_then = segment.control.live().event_head.load(Ordering::Acquire);
+    /// Sits down: from here on the writer counts this reader, and its pins. `None` when the segment was superseded
+    /// meanwhile, unless this reader follows, and takes what is here before it goes on.
+    fn enter(segment: Segment, seat: Arc<HeldSeat>, follows: Option<u64>) -> Option<Self> {
+        let before_first = segment.fixed.first_number.saturating_sub(1);
+        let follows = follows.filter(|position| *position <= before_first);
         let shared = segment.control.seat(seat.index);
         // The ticket is another than that of any former owner in this segment, so that what the writer knows of those is
         // not believed of this one. It is stored before the first pin, with which the writer sees it (release).
         let former = shared.ticket.load(Ordering::Relaxed);
         // Before the ticket, with which the writer sees it: what else a dead owner left is not this one's.
         shared.state.store(seat_state::NEW, Ordering::Relaxed);
+        point(At::SeatCleared);
         let ticket = match seat.ticket.load(Ordering::Relaxed) {
             own if own > former => own,
             _ => former.wrapping_add(1),
         };
         seat.ticket.store(ticket, Ordering::Relaxed);
         shared.ticket.store(ticket, Ordering::Release);
+        point(At::TicketStored);
         shared.pins.store(0, Ordering::Release);
-        // The newest frame is this reader's first, so a lossless writer keeps it.
-        shared.position.store(head.saturating_sub(1), Ordering::Release);
+        // A newcomer's first frame is the newest. It looks once more when it sits; until then a lossless writer keeps what
+        // comes after this one.
+        let before_newest = |head: u64| head.saturating_sub(1);
+        let head = segment.control.live().head.load(Ordering::Acquire);
+        let position = follows.map_or(before_newest(head), |_| before_first);
+        shared.position.store(position, Ordering::Release);
         shared.pid.store(std::process::id(), Ordering::Relaxed);
+        point(At::PositionStored);
         // This owner has asked for nothing yet.
         shared.key_requests.store(0, Ordering::Relaxed);
         shared.mail_head.store(0, Ordering::Relaxed);
         // Release: who sees the state sees the position and the counts too.
         shared.state.store(seat_state::ATTACHED, Ordering::Release);
+        point(At::Seated);
+        // Pairs with the fence in `supersede`: either a lossless writer sees that somebody is here, and waits before it
+        // publishes into the next segment, or it is seen below that there is one.
+        fence(Ordering::SeqCst);
         segment.ring_bell(Word::Writer);
-        Self {
-            head_then: head,
-            eos_then,
-            events_then,
-            segment: Arc::new(segment),
-            seated: Some(Seated {
+        let index = seat.index;
+        let entered = Self::found(
+            segment,
+            Some(Seated {
                 seat,
                 ticket,
                 counts: Mutex::default(),
                 asked_at: AtomicU32::new(u32::MAX),
                 letters: Mutex::default(),
             }),
+        );
+        if follows.is_some() {
+            return Some(entered);
         }
+        if !is_current(&entered.segment) {
+            entered.leave(seat_state::LEFT);
+            return None;
+        }
+        // The frame that was the newest before it sat may be held by another reader, and those behind it gone.
+        let shared = entered.segment.control.seat(index);
+        shared
+            .position
+            .store(before_newest(entered.head_then), Ordering::Release);
+        Some(entered)
     }
 
     /// The seat, to be taken along into the next segment.
@@ -343,10 +375,12 @@ impl Attachment {
         }
         let offset = self.segment.fixed.slots_offset + self.segment.slot_offset(place.slot) + descriptor.data_offset;
         let bytes = target.prepare(descriptor.size as usize)?;
+        point(At::CopyUnpinned);
         if bytes.len() != descriptor.size as usize || sys::read_exactly(&self.segment.file, bytes, offset) != Ok(true) {
             return None;
         }
         let extra = self.segment.read_extra(place.slot, descriptor.extra_size);
+        point(At::CopyUnchecked);
         // Pairs with the fence in `take_for_writing`: had any copied byte been drawn after the number became 0, the load
         // below would see that 0, or a later number.
         fence(Ordering::Acquire);
@@ -369,6 +403,7 @@ impl Attachment {
     /// Says that this reader takes no more frames here: `seat_state::MOVED` or `seat_state::LEFT`. Pins stay.
     pub(crate) fn leave(&self, how: u32) {
         if let Some(seated) = self.own_seat() {
+            point(At::LeaveDue);
             // Release: what was taken here before is over.
             self.segment
                 .control
@@ -415,6 +450,23 @@ impl HeldSeat {
     }
 }
 
+#[cfg(feature = "fuzzing")]
+impl Attachment {
+    /// A reader in a segment without a name, in the first seat of a control file without one, or observing.
+    pub(crate) fn for_fuzzing(segment: Segment, seated: bool) -> Option<Self> {
+        if !seated {
+            return Some(Self::observe(segment));
+        }
+        let lock = KeptLock::keep(segment.file.try_clone().ok()?).ok()?;
+        let seat = HeldSeat::new(FIRST_SEAT_BYTE, segment.identity, lock);
+        Some(Self::enter(segment, Arc::new(seat)))
+    }
+
+    pub(crate) fn ticket_for_fuzzing(&self) -> u32 {
+        self.seated.as_ref().map_or(0, |seated| seated.ticket)
+    }
+}
+
 fn is_denied(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error().map(Errno::from_raw),
@@ -453,6 +505,7 @@ impl Drop for PinnedFrame {
         if let Some(seated) = self.attachment.own_seat() {
             let shared = self.attachment.segment.control.seat(seated.seat.index);
             seated.counts().unpin(&shared.pins, self.slot);
+            point(At::Unpinned);
             self.attachment.tell_writer();
         }
     }
@@ -470,7 +523,7 @@ impl Observer {
     /// # Errors
     /// [`Error::Denied`], [`Error::Damaged`], [`Error::System`].
     pub fn open(name: &ChannelName) -> Result<Option<Self>, Error> {
-        Ok(Attachment::open(name, true, None)?.map(|(attachment, _)| Self { attachment }))
+        Ok(Attachment::open(name, true, None, None)?.map(|(attachment, _)| Self { attachment }))
     }
 
     /// The format of the frames.

@@ -2,13 +2,13 @@
 
 use std::{
     fs::{File, OpenOptions},
+    hash::{BuildHasher, Hasher, RandomState},
     io::{self, Read},
     os::{
         fd::{AsFd, OwnedFd},
         unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
     },
     path::Path,
-    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, SystemTime},
 };
 
@@ -20,7 +20,12 @@ use nix::{
     unistd::{Gid, getegid, geteuid, getgroups, unlink},
 };
 
-use crate::{Error, layout, name::SHM_DIR, sys};
+use crate::{
+    Error, layout,
+    name::SHM_DIR,
+    points::{At, point},
+    sys,
+};
 
 /// How the files of segments in the making are called, which nobody looks for.
 pub(crate) const ASIDE_PREFIX: &str = ".rsshm-";
@@ -144,13 +149,11 @@ pub(crate) struct Aside {
 impl Aside {
     /// Makes a file that only this user can open yet.
     pub(crate) fn create() -> io::Result<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         let pid = std::process::id();
-        // A few tries, as another pid namespace may share this /dev/shm.
-        for _ in 0..100 {
-            // Relaxed: only the number itself matters.
-            let count = COUNT.fetch_add(1, Ordering::Relaxed);
-            let path = format!("{SHM_DIR}/{ASIDE_PREFIX}{pid}-{count}");
+        // A few tries, though nobody can guess the name to put something in the way.
+        for _ in 0..10 {
+            let random = RandomState::new().build_hasher().finish();
+            let path = format!("{SHM_DIR}/{ASIDE_PREFIX}{pid}-{random:016x}");
             let created = OpenOptions::new()
                 .read(true)
                 .write(true)
@@ -162,6 +165,7 @@ impl Aside {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
                 Ok(file) => {
+                    point(At::AsideMade);
                     return Ok(Self {
                         path,
                         file: file.into(),

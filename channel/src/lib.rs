@@ -30,6 +30,7 @@
 
 mod atomic;
 mod pins;
+mod points;
 
 #[cfg(rsshm_loom)]
 pub use pins::{PinCounts, take_for_writing};
@@ -40,6 +41,9 @@ mod attach;
 mod error;
 #[cfg(not(rsshm_loom))]
 mod files;
+#[cfg(all(feature = "fuzzing", not(rsshm_loom)))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(not(rsshm_loom))]
 pub mod layout;
 #[cfg(not(rsshm_loom))]
@@ -52,6 +56,8 @@ mod reader;
 mod record;
 #[cfg(not(rsshm_loom))]
 mod segment;
+#[cfg(not(rsshm_loom))]
+mod sem;
 #[cfg(not(rsshm_loom))]
 mod semaphore;
 #[cfg(not(rsshm_loom))]
@@ -71,6 +77,7 @@ pub use {
     layout::{EVENT_ROOM, EXTRA_ROOM, FrameDescriptor, MAIL_ROOM, NONE, STICKY_EVENTS},
     name::ChannelName,
     reader::{CopyTarget, Event, Frame, FrameData, Next, ReadLimits, Reader, ReaderHandle, ReaderOptions, ReaderStats},
+    semaphore::SemaphoreTrouble,
     sys::monotonic_ns,
     watch::{Watch, WatchStop},
     writer::{Clients, Format, NewEvent, Slot, Writer, WriterOptions, WriterStats},

@@ -3,7 +3,11 @@
 //! Other processes change these bytes at any time, so the module hands out atomics and raw pointers, and references to
 //! plain bytes never.
 
-use core::{num::NonZeroUsize, ptr::NonNull, sync::atomic::AtomicU64};
+use core::{
+    num::NonZeroUsize,
+    ptr::NonNull,
+    sync::atomic::{AtomicU32, AtomicU64},
+};
 use std::os::fd::AsFd;
 
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
@@ -21,6 +25,8 @@ pub(crate) unsafe trait Shared {}
 
 // SAFETY: atomic integers accept every byte pattern.
 unsafe impl Shared for AtomicU64 {}
+// SAFETY: as above.
+unsafe impl Shared for AtomicU32 {}
 // SAFETY: `repr(C)`, atomics and private padding words that no code reads.
 unsafe impl Shared for Live {}
 // SAFETY: as above.

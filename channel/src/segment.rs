@@ -31,6 +31,26 @@ pub(crate) enum Access {
     Write,
 }
 
+/// Why a segment cannot be made.
+#[derive(Debug)]
+pub(crate) enum NotMade {
+    /// The file system has no memory for it.
+    NoMemory,
+    /// A call failed, which is said with what it was for.
+    Failed(String, Errno),
+}
+
+/// More bytes than a process can have addresses for: a segment that says so is damaged, and no limit is in the way.
+const MORE_THAN_ADDRESSES: u64 = 1 << 47;
+
+/// What a failed mapping of a whole segment is called, as a limit of the process may be the reason.
+fn mapping_of(fixed: &Fixed, path: &str) -> String {
+    format!(
+        "mapping {} slots of {} bytes of {path} into this program's address space (see ulimit -v)",
+        fixed.slot_count, fixed.slot_size
+    )
+}
+
 /// One generation of a channel: its format and sizes never change.
 #[derive(Debug)]
 pub(crate) struct Segment {
@@ -81,6 +101,9 @@ impl Segment {
         let identity = Identity::from(stat);
         Self::map(fixed, caps, identity, file, access)
             .map_err(|errno| match errno {
+                Errno::ENOMEM if fixed.total_size().is_some_and(|size| size < MORE_THAN_ADDRESSES) => {
+                    Error::system(name.as_str(), mapping_of(&fixed, &name.segment_path()), errno)
+                }
                 Errno::ENOMEM | Errno::EOVERFLOW | Errno::EINVAL => damaged(format!(
                     "its {} slots of {} bytes cannot be mapped: {errno}",
                     fixed.slot_count, fixed.slot_size
@@ -118,23 +141,35 @@ impl Segment {
     /// lock on its writer's byte is what observers ask, who cannot open the control file.
     ///
     /// # Errors
-    /// ENOSPC when there is no memory for it; nothing is left behind.
-    pub(crate) fn create(fixed: Fixed, caps: &str, slots: u32, perms: u32) -> nix::Result<(Self, Aside, KeptLock)> {
-        let io = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(nix::libc::EIO));
-        let aside = Aside::create().map_err(io)?;
-        let lock = aside.open_again().map_err(io)?;
-        sys::try_lock(&lock, layout::WRITER_BYTE)?;
-        let alive = KeptLock::keep(lock)?;
+    /// [`NotMade`]; nothing is left behind.
+    pub(crate) fn create(fixed: Fixed, caps: &str, slots: u32, perms: u32) -> Result<(Self, Aside, KeptLock), NotMade> {
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            move |errno| NotMade::Failed(what, errno)
+        };
+        let opening = |error: std::io::Error| match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ENOSPC) => NotMade::NoMemory,
+            errno => NotMade::Failed("making a file in /dev/shm".to_owned(), errno.unwrap_or(Errno::EIO)),
+        };
+        let aside = Aside::create().map_err(opening)?;
+        let lock = aside.open_again().map_err(opening)?;
+        sys::try_lock(&lock, layout::WRITER_BYTE).map_err(failed("locking a new segment"))?;
+        let alive = KeptLock::keep(lock).map_err(failed("mapping a new segment"))?;
         let size = fixed.slots_offset + u64::from(slots) * fixed.slot_size;
-        sys::back_with_memory(&aside.file, 0, size)?;
-        aside.set_mode(perms)?;
-        let file = aside.open_again().map_err(io)?;
-        let identity = files::identity(&file)?;
-        let segment = Self::map(fixed, caps.to_owned(), identity, file, Access::Write)?.ok_or(Errno::EINVAL)?;
+        sys::back_with_memory(&aside.file, 0, size).map_err(|errno| match errno {
+            Errno::ENOSPC | Errno::ENOMEM => NotMade::NoMemory,
+            errno => NotMade::Failed("making room for a segment".to_owned(), errno),
+        })?;
+        aside.set_mode(perms).map_err(failed("setting a new segment's mode"))?;
+        let file = aside.open_again().map_err(opening)?;
+        let identity = files::identity(&file).map_err(failed("fstat of a new segment"))?;
+        let segment = Self::map(fixed, caps.to_owned(), identity, file, Access::Write)
+            .and_then(|segment| segment.ok_or(Errno::EINVAL))
+            .map_err(|errno| NotMade::Failed(mapping_of(&fixed, "a new segment"), errno))?;
         let mapping = segment.control.mapping();
         // Nobody can find the file yet, so plain bytes are right.
         if !mapping.write(fixed.caps_offset, caps.as_bytes()) {
-            return Err(Errno::EINVAL);
+            return Err(failed("writing the format")(Errno::EINVAL));
         }
         // Relaxed: only this process writes the count, and only hints at it.
         segment.backed.store(slots, Ordering::Relaxed);
@@ -150,6 +185,16 @@ impl Segment {
         live.head.store(first_number - 1, Ordering::Relaxed);
         live.event_head.store(event_head, Ordering::Relaxed);
         live.latency_ns.store(latency_ns, Ordering::Relaxed);
+    }
+
+    /// Whether what never changes is no longer what it was when this peer looked.
+    pub(crate) fn is_spoilt(&self) -> bool {
+        let mut fixed = Fixed::zeroed();
+        let mut caps = vec![0; self.caps.len()];
+        // A file that cannot be read, or is shorter, says so to whoever comes.
+        sys::read_exactly(&self.file, bytemuck::bytes_of_mut(&mut fixed), 0) == Ok(true)
+            && sys::read_exactly(&self.file, &mut caps, self.fixed.caps_offset) == Ok(true)
+            && (fixed != self.fixed || caps != self.caps.as_bytes())
     }
 
     /// The file that carries the locks of this segment's channel.

@@ -8,19 +8,19 @@ use std::{
     os::fd::OwnedFd,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
-
-use nix::libc;
 
 use crate::{
     ChannelName, Error,
     files::{self, Aside, Identity},
     layout::WRITER_BYTE,
     map::Mapping,
-    sys::{self, KeptLock, semaphore::RawSemaphore},
+    points::{At, point},
+    sem::{Found, SIZE, Semaphore},
+    sys::{self, KeptLock},
 };
 
 /// How long a publish waits for a semaphore that somebody else holds.
@@ -28,7 +28,62 @@ const PATIENCE: Duration = Duration::from_millis(2);
 /// How long a semaphore may stay taken before it is put back to 1.
 const STUCK: Duration = Duration::from_secs(1);
 
-const SIZE: u64 = size_of::<libc::sem_t>() as u64;
+/// What another program has done to the channel's semaphore. The exchange of frames goes on, and it is put right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SemaphoreTrouble {
+    /// It was held for longer than the writer waits.
+    Held,
+    /// It was posted by who had not waited for it.
+    Posted,
+    /// Its bytes were no semaphore's.
+    Damaged,
+    /// A new one was put under its name.
+    Replaced,
+}
+
+impl SemaphoreTrouble {
+    const ALL: [Self; 4] = [Self::Held, Self::Posted, Self::Damaged, Self::Replaced];
+
+    fn bit(self) -> u32 {
+        1 << self as u32
+    }
+}
+
+impl std::fmt::Display for SemaphoreTrouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Held => {
+                "a program held its semaphore for more than 2 ms; frames go on without it, and it is put right after a second"
+            }
+            Self::Posted => "a program posted its semaphore without having waited for it; it was put right",
+            Self::Damaged => "a program damaged its semaphore; it was put right",
+            Self::Replaced => "a program had put a semaphore of its own under the name; that one is used from here on",
+        })
+    }
+}
+
+/// Kinds of trouble, each once.
+#[derive(Debug, Default)]
+pub(crate) struct Troubles(AtomicU32);
+
+impl Troubles {
+    pub(crate) fn add(&self, trouble: SemaphoreTrouble) {
+        // Relaxed, here and below: only the bits matter.
+        if self.0.load(Ordering::Relaxed) & trouble.bit() == 0 {
+            self.0.fetch_or(trouble.bit(), Ordering::Relaxed);
+        }
+    }
+
+    /// Takes over those of `others`; yields which are new here.
+    pub(crate) fn news_of(&self, others: &Self) -> Vec<SemaphoreTrouble> {
+        let others = others.0.load(Ordering::Relaxed);
+        let news = others & !self.0.fetch_or(others, Ordering::Relaxed);
+        let mut all = SemaphoreTrouble::ALL.to_vec();
+        all.retain(|trouble| news & trouble.bit() != 0);
+        all
+    }
+}
 
 /// The file `/dev/shm/sem.NAME`: the semaphore, and the bytes that carry the locks.
 #[derive(Debug)]
@@ -37,11 +92,12 @@ pub(crate) struct ControlFile {
     path: String,
     file: OwnedFd,
     identity: Identity,
-    semaphore: RawSemaphore,
+    semaphore: Semaphore,
     turn: Mutex<Turn>,
     /// Beside the turn, as it is asked for by threads that must not wait for whoever has that.
     timeouts: AtomicU64,
-    _mapping: Mapping,
+    /// As above.
+    pub(crate) troubles: Troubles,
 }
 
 /// What came of trying to take a lock.
@@ -109,8 +165,12 @@ impl ControlFile {
         let control = Self::new(name, path.clone(), aside.open_again().map_err(failed_io)?)?;
         control.initialise()?;
         aside.set_mode(control_mode(perms)).map_err(failed)?;
+        point(At::ControlMade);
         match aside.place(&path, false) {
-            Ok(()) => Ok(Some((control, kept))),
+            Ok(()) => {
+                point(At::ControlNamed);
+                Ok(Some((control, kept)))
+            }
             Err(nix::errno::Errno::EEXIST) => Ok(None),
             Err(errno) => Err(failed(errno)),
         }
@@ -135,7 +195,7 @@ impl ControlFile {
     /// Makes it a semaphore of the value 1, whatever its bytes are.
     pub(crate) fn initialise(&self) -> Result<(), Error> {
         self.semaphore
-            .initialise(1)
+            .initialise()
             .map_err(|errno| Error::system(&self.channel, format!("sem_init {}", self.path), errno))
     }
 
@@ -149,11 +209,7 @@ impl ControlFile {
             });
         }
         let mapping = Mapping::new(&file, 0, SIZE, true).map_err(|errno| failed("mmap", errno))?;
-        let address = mapping
-            .range(0, SIZE)
-            .ok_or_else(|| failed("mmap", nix::errno::Errno::EINVAL))?;
-        // SAFETY: a page-aligned address, mapped for reading and writing, kept beside the semaphore in this structure.
-        let semaphore = unsafe { RawSemaphore::new(address.as_ptr().cast()) };
+        let semaphore = Semaphore::new(mapping).ok_or_else(|| failed("mmap", nix::errno::Errno::EINVAL))?;
         Ok(Self {
             channel: name.to_string(),
             identity: Identity::from(&stat),
@@ -162,7 +218,7 @@ impl ControlFile {
             semaphore,
             turn: Mutex::default(),
             timeouts: AtomicU64::new(0),
-            _mapping: mapping,
+            troubles: Troubles::default(),
         })
     }
 
@@ -216,6 +272,7 @@ impl ControlFile {
     /// Takes the semaphore if it is to be had within [`PATIENCE`], and goes on without it if not; see [`Held`].
     pub(crate) fn acquire(&self) -> Held<'_> {
         let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.mend_kind();
         let taken = self.semaphore.try_wait()
             || match turn.taken_since {
                 None => {
@@ -223,6 +280,7 @@ impl ControlFile {
                     if !got_it {
                         // Relaxed: only the count matters.
                         self.timeouts.fetch_add(1, Ordering::Relaxed);
+                        self.troubles.add(SemaphoreTrouble::Held);
                         turn.taken_since = Some(Instant::now());
                     }
                     got_it
@@ -230,7 +288,7 @@ impl ControlFile {
                 // Another short holder may have it just now: it is waited for once more before it is put back.
                 Some(since) if since.elapsed() > STUCK => {
                     self.semaphore.wait(PATIENCE) || {
-                        self.semaphore.post();
+                        self.give_back();
                         self.semaphore.try_wait()
                     }
                 }
@@ -246,8 +304,24 @@ impl ControlFile {
         }
     }
 
-    /// Puts a semaphore back that has been taken for too long; for when nothing is published that would.
+    fn mend_kind(&self) {
+        if self.semaphore.mend_kind() {
+            self.troubles.add(SemaphoreTrouble::Damaged);
+        }
+    }
+
+    /// Brings the semaphore to exactly 1.
+    fn give_back(&self) {
+        match self.semaphore.give_back() {
+            Found::Held => {}
+            Found::Posted => self.troubles.add(SemaphoreTrouble::Posted),
+            Found::Nonsense => self.troubles.add(SemaphoreTrouble::Damaged),
+        }
+    }
+
+    /// Puts a semaphore back that has been taken for too long, or damaged; for when nothing is published that would.
     pub(crate) fn mend(&self) {
+        self.mend_kind();
         let since = self.turn.lock().unwrap_or_else(PoisonError::into_inner).taken_since;
         if since.is_some_and(|since| since.elapsed() > STUCK) {
             drop(self.acquire());
@@ -269,16 +343,8 @@ pub(crate) struct Held<'a> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        if !self.taken {
-            return;
-        }
-        let semaphore = self.control.semaphore;
-        semaphore.post();
-        // Somebody who posts without having waited would let two in at once. Bounded: a value may be as damaged as it likes.
-        for _ in 0..64 {
-            if semaphore.value() <= 1 || !semaphore.try_wait() {
-                break;
-            }
+        if self.taken {
+            self.control.give_back();
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::{
-    io,
     os::fd::{AsFd, OwnedFd},
     ptr::NonNull,
     time::Duration,
@@ -37,17 +36,18 @@ pub(crate) fn forks() -> u32 {
     FORKS.load(Ordering::Relaxed)
 }
 
-/// Sleeps while `word` is `expected`, at most for `timeout`; returns early for no reason now and then.
+/// Sleeps while `word` is `expected`, at most for `timeout`; returns early for no reason now and then. `true` when it slept
+/// until then and nobody woke it.
 ///
-/// The word may lie in a read-only mapping (futex(2)).
-pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, timeout: Duration) {
+/// The word may lie in a read-only mapping (futex(2)). The time is one that nobody sets.
+pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, timeout: Duration) -> bool {
     let timeout = libc::timespec {
         tv_sec: timeout.as_secs() as libc::time_t,
         tv_nsec: timeout.subsec_nanos().into(),
     };
     // SAFETY: `word` is a valid, aligned 32-bit word for the length of the call, `timeout` outlives it, and the kernel
     // writes neither. Any failure (EAGAIN, EINTR, ETIMEDOUT) means "look again", which every caller does.
-    unsafe {
+    let result = unsafe {
         libc::syscall(
             libc::SYS_futex,
             word.as_ptr(),
@@ -56,16 +56,26 @@ pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, timeout: Duration) {
             &raw const timeout,
             core::ptr::null::<u32>(),
             0u32,
-        );
+        )
+    };
+    result != 0 && Errno::last() == Errno::ETIMEDOUT
+}
+
+/// Wakes as many as `most` who sleep on `word`, in any process.
+pub(crate) fn futex_wake(word: &AtomicU32, most: i32) {
+    // SAFETY: `word` is a valid, aligned 32-bit word; FUTEX_WAKE only takes its address.
+    unsafe {
+        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, most);
     }
 }
 
-/// Wakes all who sleep on `word`, in any process.
+/// The most sleepers that one ring wakes: all readers, and as many observers. Whoever may read a segment can put any number
+/// of sleepers there, which the writer would have to wake at each frame. Who is not woken finds out by itself.
+const WAKE_AT_MOST: i32 = 128;
+
+/// Wakes those who sleep on `word`, in any process.
 pub(crate) fn futex_wake_all(word: &AtomicU32) {
-    // SAFETY: `word` is a valid, aligned 32-bit word; FUTEX_WAKE only takes its address.
-    unsafe {
-        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX);
-    }
+    futex_wake(word, WAKE_AT_MOST);
 }
 
 fn byte_lock(kind: i32, byte: i64) -> libc::flock {
@@ -169,9 +179,19 @@ pub(crate) fn back_with_memory(file: &OwnedFd, offset: u64, length: u64) -> nix:
     }
 }
 
-/// The calls on a semaphore in shared memory. glibc's `sem_t` is what `sem_open` of any program maps too.
+/// Sends a signal to this very thread, before it goes on; SIGKILL and SIGSTOP take the process with it.
+#[cfg(debug_assertions)]
+pub(crate) fn raise(signal: libc::c_int) {
+    // SAFETY: the call takes a number only.
+    unsafe { libc::raise(signal) };
+}
+
+/// The calls on a semaphore in shared memory, whose `sem_t` is what `sem_open` of any program maps too.
+#[cfg(not(all(target_env = "gnu", target_pointer_width = "64")))]
 pub(crate) mod semaphore {
-    use super::{Duration, Errno, io, libc, monotonic_ns};
+    use std::io;
+
+    use super::{Duration, Errno, libc, monotonic_ns};
 
     unsafe extern "C" {
         /// glibc 2.30 and later; as `sem_timedwait`, by a clock that nobody sets back.

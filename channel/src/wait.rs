@@ -3,9 +3,9 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{segment::Segment, sys};
@@ -35,6 +35,43 @@ impl Segment {
     }
 }
 
+/// For so long after a missing wake no sleep is longer than [`SHORT`]: whoever may read a segment can put its sleepers to
+/// sleep on a word of his own (FUTEX_REQUEUE).
+const WARY: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_millis(4);
+
+/// How fast a loop may turn that others can wake: so many turns at once, then one each so often.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    burst: u32,
+    each: Duration,
+    /// When the turns so far would be over, one each so often.
+    until: Option<Instant>,
+}
+
+impl Pace {
+    pub(crate) const fn new(burst: u32, each: Duration) -> Self {
+        Self {
+            burst,
+            each,
+            until: None,
+        }
+    }
+
+    /// Counts a turn. Yields how long to sleep first, where there have been too many lately: somebody wakes without news.
+    pub(crate) fn turn(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        let until = self.until.map_or(now, |until| until.max(now)) + self.each;
+        self.until = Some(until);
+        (until - now > self.each * self.burst).then_some(self.each)
+    }
+
+    /// There was news: the turns so far do not count.
+    pub(crate) fn reset(&mut self) {
+        self.until = None;
+    }
+}
+
 /// One thread's waits, and how another thread ends them.
 #[derive(Debug, Default)]
 pub(crate) struct Waiter {
@@ -43,6 +80,8 @@ pub(crate) struct Waiter {
     sleeping_on: Mutex<Option<(Arc<Segment>, Word)>>,
     /// What it sleeps on while there is no segment.
     alone: AtomicU32,
+    /// When a wake was last found missing, in CLOCK_MONOTONIC nanoseconds.
+    robbed_at: AtomicU64,
 }
 
 impl Waiter {
@@ -56,9 +95,26 @@ impl Waiter {
         *self.lock() = Some((Arc::clone(segment), word));
         // After the line above: an interrupter sets the flag first and looks for the sleeper then, under the same lock.
         if !self.is_interrupted() {
-            sys::futex_wait(segment.word(word), seen, timeout);
+            match word {
+                Word::Published => self.sleep_warily(segment.word(word), seen, timeout),
+                Word::Writer => {
+                    sys::futex_wait(segment.word(word), seen, timeout);
+                }
+            }
         }
         self.lock().take();
+    }
+
+    /// Sleeps, and not for long where wakes have been stolen.
+    fn sleep_warily(&self, word: &AtomicU32, seen: u32, timeout: Duration) {
+        // Relaxed, here and below: a time of this thread's own.
+        let robbed_at = self.robbed_at.load(Ordering::Relaxed);
+        let wary = robbed_at != 0 && sys::monotonic_ns().saturating_sub(robbed_at) < WARY.as_nanos() as u64;
+        let timeout = if wary { timeout.min(SHORT) } else { timeout };
+        let nobody_woke = sys::futex_wait(word, seen, timeout);
+        if nobody_woke && word.load(Ordering::Relaxed) != seen {
+            self.robbed_at.store(sys::monotonic_ns(), Ordering::Relaxed);
+        }
     }
 
     /// Sleeps until somebody interrupts or the time is over; or for less.

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Channel, Service, check_bytes, is_in_place, next, peer::Peer, publish, slots, wait_until};
+use common::{Channel, Service, check_bytes, is_in_place, next, next_in_place, peer::Peer, publish, slots, wait_until};
 use rsshm_channel::{Next, ReadLimits, layout::seat_state};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -113,6 +113,23 @@ fn who_pins_everything_is_evicted_and_told_and_comes_back() {
         is_in_place(&next(&mut reader, &mut copy))
     });
     assert_eq!((writer.stats().evicted, service.seen().count), (1, 1));
+}
+
+/// No more than anybody may ever be granted, but all there is: that its grant falls for it is no excuse.
+#[test]
+fn who_pins_all_of_a_few_slots_is_evicted() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(8));
+    assert!(publish(&writer, 1));
+    let service = Service::of(&writer);
+    let (mut reader, mut copy) = (channel.reader(), Vec::new());
+    next_in_place(&writer, &mut reader, &mut copy);
+    let peer = Peer::open(&channel);
+    peer.seat(0).pins.store(0xff, Ordering::SeqCst);
+    wait_until("evicted", 2 * SECOND, || service.seen().evicted == [0]);
+    for value in 2..100 {
+        assert!(publish(&writer, value), "its pins still count");
+    }
 }
 
 /// A process that writes what it likes into its seat takes nothing away from its siblings, whatever state it claims.

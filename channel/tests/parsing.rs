@@ -349,4 +349,6 @@ fn a_head_that_jumps_about_is_no_danger() {
     }
     assert!(publish(&victim.writer, 4));
     common::check(&common::next(&mut reader, &mut copy), &copy, 4);
+    let missed = reader.stats().missed;
+    assert!(missed < 1 << 40, "{missed} is no count of frames");
 }

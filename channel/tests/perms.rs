@@ -11,20 +11,18 @@ use std::{
 };
 
 use common::{
-    Channel, check,
+    Channel, NOBODY, become_user, check,
     child::{self, Child, listen, say},
-    is_in_place, next, peer, poll, publish, slots,
+    is_in_place, is_root, next, peer, poll, publish, slots,
 };
 use nix::{
     libc,
     sys::stat::{Mode, umask},
-    unistd::{Gid, Uid, setgid, setgroups, setuid},
 };
 use rsshm_channel::{
     ChannelName, Error, Format, Next, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions, layout::FIRST_SEAT_BYTE,
 };
 
-const NOBODY: u32 = 65534;
 const OTHER: u32 = 65533;
 const GROUP: u32 = 65500;
 
@@ -37,21 +35,8 @@ fn child() {
         ("writes as nobody for the group", |channel| writes_as(channel, 0o660)),
         ("writes as nobody for all", |channel| writes_as(channel, 0o666)),
         ("writes as nobody and fails", fails_as_nobody),
+        ("plants files", plants_files),
     ]);
-}
-
-fn become_user(user: u32, group: u32) {
-    setgroups(&[]).unwrap();
-    setgid(Gid::from_raw(group)).unwrap();
-    setuid(Uid::from_raw(user)).unwrap();
-}
-
-fn is_root() -> bool {
-    let root = Uid::effective().is_root();
-    if !root {
-        eprintln!("skipped: it takes root to become another user");
-    }
-    root
 }
 
 fn with_perms(perms: u32) -> WriterOptions {
@@ -289,5 +274,50 @@ fn files_of_others_are_not_touched() {
             assert_eq!(std::fs::read(file(&channel)).unwrap(), b"mine");
             assert_eq!(files.iter().filter(|path| path.exists()).count(), 1);
         }
+    }
+}
+
+/// Puts files of another user's under the names, as soon as they are free.
+fn plants_files(channel: &str) {
+    become_user(NOBODY, NOBODY);
+    for prefix in ["", "sem."] {
+        let path = format!("/dev/shm/{prefix}{channel}");
+        std::fs::write(&path, b"mine, for good").unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).unwrap();
+    }
+    say("planted");
+    listen();
+}
+
+/// Somebody removes the channel's files, and another user is faster than the writer with new ones: the writer says so, leaves
+/// them alone, and goes on for who is there.
+#[test]
+fn names_that_another_user_takes_in_mid_stream_are_left_to_him() {
+    if !is_root() {
+        return;
+    }
+    let channel = Channel::new();
+    let writer = channel.writer(with_perms(0o644));
+    assert!(publish(&writer, 1));
+    let (mut reader, mut copy) = (channel.reader(), Vec::new());
+    check(&next(&mut reader, &mut copy), &copy, 1);
+    channel.remove_files();
+    let planter = Child::start("plants files", channel.as_str());
+    planter.expect("planted");
+    // Names are looked at once a second.
+    std::thread::sleep(Duration::from_millis(1100));
+    let refused = writer.service();
+    let Err(error @ Error::Foreign { .. }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(error.to_string().contains("belongs to user 65534"), "{error}");
+    for value in 2..10 {
+        assert!(publish(&writer, value));
+        check(&next(&mut reader, &mut copy), &copy, value);
+    }
+    drop(writer);
+    for file in [channel.segment(), channel.semaphore()] {
+        assert_eq!(std::fs::read(&file).unwrap(), b"mine, for good");
+        assert_eq!(std::fs::metadata(file).unwrap().uid(), NOBODY);
     }
 }

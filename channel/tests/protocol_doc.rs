@@ -1,25 +1,12 @@
 //! docs/PROTOCOL.md says where everything lies; this holds its tables to the structures themselves.
 
-use core::mem::offset_of;
 use std::{collections::BTreeMap, fs, path::Path};
 
-use rsshm_channel::{FrameDescriptor, layout::*};
+use fields::Fields;
+use rsshm_channel::layout::*;
 
-/// A field's name, its offset and its size.
-type Fields = BTreeMap<&'static str, (usize, usize)>;
-
-fn size_behind<T, F>(_: impl Fn(&T) -> &F) -> usize {
-    size_of::<F>()
-}
-
-macro_rules! fields {
-    ($type:ty: $($field:ident)*) => {
-        Fields::from([$((stringify!($field), (
-            offset_of!($type, $field),
-            size_behind(|value: &$type| &value.$field),
-        ))),*])
-    };
-}
+#[path = "common/fields.rs"]
+mod fields;
 
 fn document() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/PROTOCOL.md");
@@ -84,42 +71,9 @@ fn size_of_kind(kind: &str) -> usize {
 
 #[test]
 fn structures_are_as_documented() {
-    check(
-        "Fixed",
-        size_of::<Fixed>(),
-        fields!(Fixed: magic version fixed_size created_ns first_number lock_device lock_inode caps_offset caps_size
-            live_offset grants_offset seats_offset seat_stride seat_count ring_offset ring_count slot_count
-            descriptors_offset slots_offset slot_size descriptor_stride retain writer_pid flags events_offset event_stride
-            event_count mail_offset mail_stride mail_count reserved),
-    );
-    check(
-        "Live",
-        size_of::<Live>(),
-        fields!(Live: head eos_number latency_ns published state eos_count event_head writer_word writer_waits),
-    );
-    check(
-        "Seat",
-        size_of::<Seat>(),
-        fields!(Seat: pins position ticket state pid key_requests mail_head),
-    );
-    check(
-        "EventRecord",
-        size_of::<EventRecord>(),
-        fields!(EventRecord: number words),
-    );
-    check(
-        "EventDescriptor",
-        size_of::<EventDescriptor>(),
-        fields!(EventDescriptor: after time duration kind size eos_count reserved0 reserved),
-    );
-    check("MailRecord", size_of::<MailRecord>(), fields!(MailRecord: number words));
-    check("SlotHead", size_of::<SlotHead>(), fields!(SlotHead: number words));
-    check(
-        "FrameDescriptor",
-        size_of::<FrameDescriptor>(),
-        fields!(FrameDescriptor: pts dts duration offset offset_end data_offset size flags planes plane_offset
-            plane_stride extra_size reserved0 reserved),
-    );
+    for (structure, size, fields) in fields::structures() {
+        check(structure, size, fields);
+    }
 }
 
 #[test]
@@ -128,12 +82,7 @@ fn constants_are_as_documented() {
     let documented: BTreeMap<&str, u64> = rows(section(&document, "Constants"))
         .map(|row| (row[0].trim_matches('`'), row[1].parse().unwrap()))
         .collect();
-    macro_rules! constants {
-        ($($name:ident)*) => { BTreeMap::from([$((stringify!($name), $name as u64)),*]) };
-    }
-    let constants = constants!(VERSION SEATS RING MAX_SLOTS MAX_CAPS MAX_PLANES MAX_GRANT EVICTED DESCRIPTOR_STRIDE
-        EXTRA_ROOM STICKY_EVENTS EVENT_RING EVENT_STRIDE EVENT_ROOM MAIL_RING MAIL_STRIDE MAIL_ROOM DELTA_UNIT SLOT_ALIGN SLOTS_ALIGN WRITER_BYTE FIRST_SEAT_BYTE);
-    assert_eq!(documented, constants, "left the document, right the code");
+    assert_eq!(documented, fields::constants(), "left the document, right the code");
     assert_eq!(MAGIC.to_ne_bytes(), [0x72, 0x73, 0x73, 0x68, 0x6d, 0x0d, 0x0a, 0x1a]);
     let states = [
         seat_state::NEW,

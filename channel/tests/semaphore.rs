@@ -5,12 +5,21 @@ mod common;
 
 use std::{
     ffi::CString,
+    fs::OpenOptions,
+    os::unix::fs::FileExt,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
-use common::{Channel, Service, peer::Peer, publish, slots, wait_until};
-use nix::libc;
+use common::{
+    Channel, Service,
+    child::{self, Child, listen, say},
+    next,
+    peer::Peer,
+    publish, slots, wait_until,
+};
+use nix::{libc, sys::signal::Signal};
+use rsshm_channel::{SemaphoreTrouble, Writer};
 
 /// The named semaphore, as any program opens it.
 struct Semaphore(*mut libc::sem_t);
@@ -20,7 +29,11 @@ unsafe impl Sync for Semaphore {}
 
 impl Semaphore {
     fn open(channel: &Channel) -> Self {
-        let name = CString::new(format!("/{}", channel.as_str())).unwrap();
+        Self::open_by_name(channel.as_str())
+    }
+
+    fn open_by_name(channel: &str) -> Self {
+        let name = CString::new(format!("/{channel}")).unwrap();
         let semaphore = unsafe { libc::sem_open(name.as_ptr(), 0) };
         assert!(
             !std::ptr::eq(semaphore, libc::SEM_FAILED),
@@ -53,6 +66,198 @@ impl Drop for Semaphore {
     fn drop(&mut self) {
         unsafe { libc::sem_close(self.0) };
     }
+}
+
+#[test]
+fn child() {
+    child::play(&[("holds the semaphore", holds)]);
+}
+
+fn holds(channel: &str) {
+    Semaphore::open_by_name(channel).wait();
+    say("has it");
+    listen();
+}
+
+/// What an episode with the semaphore did to the exchange of frames.
+struct Episode {
+    longest_publish: Duration,
+    timeouts: u64,
+    told: Vec<SemaphoreTrouble>,
+}
+
+/// Publishes 200 frames a second for two seconds while `harm` is done; a reader takes them all. In the end the
+/// semaphore is as it should be.
+#[track_caller]
+fn stream_while(case: &str, harm: impl FnOnce(&Channel, &Writer)) -> Episode {
+    const FRAMES: u64 = 400;
+    const EACH: Duration = Duration::from_millis(5);
+    let channel = Channel::new();
+    // So many that a reader on a busy machine misses none.
+    let writer = channel.writer(slots(64));
+    assert!(publish(&writer, 0));
+    let service = Service::of(&writer);
+    let mut reader = channel.reader();
+    let mut copy = Vec::new();
+    common::check(&next(&mut reader, &mut copy), &copy, 0);
+    let mut longest_publish = Duration::ZERO;
+    let mut harm = Some(harm);
+    let began = Instant::now();
+    for value in 1..=FRAMES {
+        if value == 20
+            && let Some(harm) = harm.take()
+        {
+            harm(&channel, &writer);
+        }
+        let due = EACH * value as u32;
+        std::thread::sleep(due.saturating_sub(began.elapsed()));
+        let before = Instant::now();
+        assert!(publish(&writer, value), "no slot for {value}");
+        longest_publish = longest_publish.max(before.elapsed());
+        let frame = next(&mut reader, &mut copy);
+        common::check(&frame, &copy, value);
+        assert_eq!(frame.missed, 0);
+    }
+    let took = began.elapsed();
+    let timeouts = writer.stats().semaphore_timeouts;
+    let told = service.seen().semaphore;
+    println!(
+        "{case}: {FRAMES} frames in {took:.3?}, longest publish {longest_publish:.3?}, {timeouts} time-outs, told {told:?}"
+    );
+    assert!(
+        took < EACH * FRAMES as u32 + Duration::from_millis(500),
+        "not at full rate"
+    );
+    assert_eq!(Semaphore::open(&channel).value(), 1);
+    // Two milliseconds, and what a busy machine adds.
+    assert!(longest_publish < Duration::from_millis(60), "{longest_publish:?}");
+    Episode {
+        longest_publish,
+        timeouts,
+        told,
+    }
+}
+
+#[track_caller]
+fn assert_one_wait(episode: &Episode) {
+    assert_eq!(episode.timeouts, 1);
+    assert!(episode.longest_publish >= Duration::from_millis(2));
+    assert_eq!(episode.told, [SemaphoreTrouble::Held]);
+}
+
+#[test]
+fn its_holder_is_killed_and_frames_go_on() {
+    let episode = stream_while("holder killed", |channel, _| {
+        let mut holder = Child::start("holds the semaphore", channel.as_str());
+        holder.expect("has it");
+        holder.kill();
+    });
+    assert_one_wait(&episode);
+}
+
+#[test]
+fn its_holder_is_stopped_and_frames_go_on() {
+    let mut kept = None;
+    let episode = stream_while("holder stopped", |channel, _| {
+        let holder = Child::start("holds the semaphore", channel.as_str());
+        holder.expect("has it");
+        holder.signal(Signal::SIGSTOP);
+        kept = Some(holder);
+    });
+    assert_one_wait(&episode);
+}
+
+#[test]
+fn it_is_taken_and_never_given_back_and_frames_go_on() {
+    let episode = stream_while("taken", |channel, _| Semaphore::open(channel).wait());
+    assert_one_wait(&episode);
+}
+
+#[test]
+fn it_is_posted_ten_times_and_frames_go_on() {
+    let episode = stream_while("posted ten times", |channel, _| {
+        let semaphore = Semaphore::open(channel);
+        (0..10).for_each(|_| semaphore.post());
+    });
+    assert_eq!(episode.timeouts, 0);
+    assert_eq!(episode.told, [SemaphoreTrouble::Posted]);
+}
+
+#[test]
+fn its_bytes_are_damaged_and_frames_go_on() {
+    // The value, the sleepers, the kind of futex, which ends whoever uses the library's functions, and all.
+    let cases: [(&str, u64, &[u8]); 5] = [
+        ("value", 0, &[0xff; 4]),
+        ("value 0 and sleepers", 0, &[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]),
+        ("kind", 8, &[1, 0xbe, 0xad, 0xde]),
+        ("all", 0, &[0xff; 32]),
+        ("all, taken", 0, &[0, 0, 0, 0, 1, 0, 0, 0, 1, 2, 3, 4]),
+    ];
+    all_at_once(&cases, |(case, at, bytes)| {
+        let episode = stream_while(case, |channel, _| {
+            let file = OpenOptions::new().write(true).open(channel.semaphore()).unwrap();
+            file.write_all_at(bytes, *at).unwrap();
+        });
+        assert!(episode.timeouts <= 1);
+        assert!(
+            !episode.told.is_empty() && episode.told.len() <= 2,
+            "{:?}",
+            episode.told
+        );
+    });
+}
+
+#[test]
+fn its_name_is_removed_and_frames_go_on() {
+    let episode = stream_while("name removed", |channel, _| {
+        std::fs::remove_file(channel.semaphore()).unwrap();
+    });
+    assert_eq!(episode.timeouts, 0);
+}
+
+/// Another program makes it anew, as one does that thinks the semaphore is its own.
+#[test]
+fn it_is_made_anew_by_another_program_and_frames_go_on() {
+    all_at_once(&[0, 1, 7], |value| {
+        let episode = stream_while(&format!("made anew with {value}"), |channel, _| {
+            let name = CString::new(format!("/{}", channel.as_str())).unwrap();
+            assert_eq!(unsafe { libc::sem_unlink(name.as_ptr()) }, 0);
+            let flags = libc::O_CREAT | libc::O_EXCL;
+            let semaphore = unsafe { libc::sem_open(name.as_ptr(), flags, 0o600, value) };
+            assert!(!std::ptr::eq(semaphore, libc::SEM_FAILED));
+            unsafe { libc::sem_close(semaphore) };
+        });
+        assert!(episode.timeouts <= 1);
+        assert!(episode.told.contains(&SemaphoreTrouble::Replaced), "{:?}", episode.told);
+    });
+}
+
+/// Each case has a channel of its own, and mostly sleeps.
+fn all_at_once<T: Sync>(cases: &[T], body: impl Fn(&T) + Sync) {
+    std::thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(|| body(case));
+        }
+    });
+}
+
+/// What is done again and again is counted each time, and told once.
+#[test]
+fn each_kind_of_trouble_is_told_once() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(4));
+    assert!(publish(&writer, 1));
+    let semaphore = Semaphore::open(&channel);
+    let mut told = Vec::new();
+    for episode in 1..=5 {
+        semaphore.wait();
+        assert!(publish(&writer, episode));
+        semaphore.post();
+        assert!(publish(&writer, episode));
+        told.extend(writer.service().unwrap().semaphore);
+    }
+    assert_eq!(writer.stats().semaphore_timeouts, 5);
+    assert_eq!(told, [SemaphoreTrouble::Held]);
 }
 
 /// Somebody takes it and never gives it back: one wait of 2 ms an episode, and after a second all is well.

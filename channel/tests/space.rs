@@ -5,15 +5,14 @@
 
 mod common;
 
-use std::{process::Command, time::Duration};
+use std::{fs::File, io::Write, process::Command, time::Duration};
 
 use common::{
     Channel, Service,
-    child::{self, Child, say},
+    child::{self, Child, listen, say},
     next, publish, publish_sized, slots, wait_until,
 };
-use nix::unistd::Uid;
-use rsshm_channel::{Error, Format, ReadLimits, Writer, WriterOptions};
+use rsshm_channel::{ChannelName, Error, Format, Next, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions};
 
 const KIB: usize = 1024;
 
@@ -27,22 +26,18 @@ fn child() {
         ("gives back", gives_back),
         ("gives up", gives_up),
         ("fits 32 MiB", fits_32_mib),
+        ("is filled up", is_filled_up),
+        ("reads in place", |channel| reads(channel, false, 3)),
+        ("reads copies", |channel| reads(channel, false, 0)),
+        ("observes", |channel| reads(channel, true, 0)),
     ]);
 }
 
 /// Runs a role with `size` bytes of shared memory. It ends with "done".
 fn run(role: &str, size: usize) {
-    let wrapper: &[&str] = if Uid::effective().is_root() {
-        &["unshare", "--mount", "--propagation", "private"]
-    } else {
-        &["unshare", "--map-root-user", "--mount"]
-    };
-    let allowed = Command::new(wrapper[0]).args(&wrapper[1..]).arg("true").status();
-    if !allowed.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: no mount namespace to be had");
-        return;
+    if let Some(wrapper) = child::unshared(&["--mount", "--propagation", "private"]) {
+        Child::start_with(role, &size.to_string(), &wrapper).expect("done");
     }
-    Child::start_with(role, &size.to_string(), wrapper).expect("done");
 }
 
 fn mount(size: &str) {
@@ -60,17 +55,10 @@ fn names() -> Vec<String> {
         .collect()
 }
 
+/// Takes all memory that is left.
 fn fill(path: &str) {
-    // As much as there is, and then less and less.
-    let mut bytes = Vec::new();
-    for step in [64 * KIB, 4 * KIB] {
-        while {
-            bytes.resize(bytes.len() + step, 1);
-            std::fs::write(path, &bytes).is_ok()
-        } {}
-        bytes.truncate(bytes.len() - step);
-        std::fs::write(path, &bytes).unwrap();
-    }
+    let mut file = File::create(path).unwrap();
+    while file.write_all(&[1; 4096]).is_ok() {}
 }
 
 #[test]
@@ -286,5 +274,95 @@ fn fits_32_mib(size: &str) {
     }
     let stats = writer.stats();
     assert!(stats.bytes <= 16 << 20, "half of what was free: {stats:?}");
+    say("done");
+}
+
+#[test]
+fn somebody_fills_a_memory_of_8_16_and_64_mib_in_mid_stream() {
+    for mib in [8, 16, 64] {
+        run("is filled up", mib * 1024 * KIB);
+    }
+}
+
+/// Reads and checks all there is, and keeps some; says how many there were when it is told to stop.
+fn reads(channel: &str, read_only: bool, hold: usize) {
+    let mut reader = Reader::new(ChannelName::new(channel).unwrap(), ReaderOptions { read_only });
+    let (mut copy, mut held, mut frames, mut last) = (Vec::new(), Vec::new(), 0, 0);
+    let limits = ReadLimits {
+        max_held: hold as u32,
+        ..ReadLimits::default()
+    };
+    say("reads");
+    let stop = std::thread::spawn(listen);
+    while !stop.is_finished() {
+        match reader.next(&mut copy, limits, Some(Duration::from_millis(20))).unwrap() {
+            Next::Frame(frame) => {
+                common::check_bytes(&frame, &copy);
+                (frames, last) = (frames + 1, frame.descriptor.offset);
+                held.push(frame);
+                if held.len() > hold {
+                    let oldest = held.remove(0);
+                    if common::is_in_place(&oldest) {
+                        common::check_bytes(&oldest, &copy);
+                    }
+                }
+            }
+            Next::TimedOut | Next::Lost => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    say(format!("{frames} {last}"));
+}
+
+fn is_filled_up(size: &str) {
+    mount(size);
+    let size: usize = size.parse().unwrap();
+    // So that a segment with its three slots takes half of it.
+    let frame_size = size / 6 / 4096 * 4096;
+    let channel = Channel::new();
+    let writer = channel.writer(WriterOptions::default());
+    let format = Format::fixed_size("a sixth", frame_size);
+    writer.set_format(format.clone());
+    assert!(publish_sized(&writer, 1, frame_size));
+    let service = Service::of(&writer);
+    let mut readers = ["reads in place", "reads copies", "observes"].map(|role| {
+        let reader = Child::start(role, channel.as_str());
+        reader.expect("reads");
+        reader
+    });
+    let stream = |values: std::ops::Range<u64>| {
+        for value in values {
+            assert!(publish_sized(&writer, value, frame_size), "a slot for {value}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    stream(2..20);
+    fill("/dev/shm/filler");
+    stream(20..60);
+    let slots = writer.stats().slots;
+    // What cannot be had is an error with numbers, and again.
+    writer.set_format(Format::fixed_size("half", size / 2));
+    for _ in 0..2 {
+        let refused = writer.claim(size / 2).expect_err("there is no room");
+        assert!(matches!(refused, Error::NoSpace { .. }), "{refused}");
+        let total = format!("of {size} bytes are free");
+        assert!(refused.to_string().contains(&total), "{refused}");
+        println!("{size} bytes, {slots} slots: {refused}");
+    }
+    std::fs::remove_file("/dev/shm/filler").unwrap();
+    writer.set_format(format);
+    stream(60..90);
+    std::thread::sleep(Duration::from_millis(500));
+    for reader in &mut readers {
+        reader.tell("stop");
+        let said = reader.hear();
+        println!("{size} bytes: {said}");
+        let (frames, last) = said.split_once(' ').unwrap();
+        // Some are missed: of three slots there is one to wait in.
+        assert!(frames.parse::<u64>().unwrap() > 5 && last == "89", "{said}");
+    }
+    drop(service);
+    drop(writer);
+    assert!(names().is_empty(), "{:?}", names());
     say("done");
 }

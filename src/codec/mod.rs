@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use gst::prelude::*;
 
-pub(crate) use text::MAX_NAME;
+pub(crate) use text::{MAX_NAME, is_plain_caps};
 
 /// Names that a reader lets a writer bring along. GStreamer keeps each for as long as the program runs.
 pub(crate) const MAX_NAMES: usize = 4096;
@@ -99,8 +99,16 @@ impl<'a> Bytes<'a> {
         self.array().map(u64::from_ne_bytes)
     }
 
+    pub(crate) fn numbers<const N: usize>(&mut self) -> Option<[u32; N]> {
+        let mut numbers = [0; N];
+        for number in &mut numbers {
+            *number = self.u32()?;
+        }
+        Some(numbers)
+    }
+
     pub(crate) fn rect(&mut self) -> Option<(u32, u32, u32, u32)> {
-        Some((self.u32()?, self.u32()?, self.u32()?, self.u32()?))
+        self.numbers().map(|[x, y, width, height]| (x, y, width, height))
     }
 
     /// As many bytes as the next two say.

@@ -12,6 +12,7 @@ use rsshm_channel::{MAIL_ROOM, NONE, NewEvent, STICKY_EVENTS};
 use crate::{
     codec::{Bytes, Names, is_plain_type, put_structure, put_text},
     sync::lock,
+    time::Times,
 };
 
 /// What an event is.
@@ -62,17 +63,17 @@ impl Encoded {
         }
     }
 
-    /// The time of the stream at which it happens.
-    pub(crate) fn time(&self) -> Option<gst::ClockTime> {
-        self.time
+    /// When it happens in the stream, and for how long.
+    pub(crate) fn times(&self, segment: &gst::FormattedSegment<gst::ClockTime>) -> Times {
+        Times::of_span(self.time, self.duration, segment)
     }
 
-    /// What the channel is told, with the time as all programs understand it.
-    pub(crate) fn at(&self, time: u64) -> NewEvent<'_> {
+    /// What the channel is told, with the times as all programs understand them.
+    pub(crate) fn at(&self, time: u64, duration: u64) -> NewEvent<'_> {
         NewEvent {
             kind: self.kind,
             time,
-            duration: self.duration.map_or(NONE, |duration| duration.nseconds()),
+            duration,
             bytes: &self.bytes,
         }
     }

@@ -7,16 +7,14 @@ mod raw;
 
 use std::ops::ControlFlow;
 
-use gst::{MetaRef, ReferenceTimestampMeta, meta::CustomMeta};
+use gst::{MetaRef, ReferenceTimestampMeta, glib::translate::IntoGlib, meta::CustomMeta};
 use gst_video::{
-    ValidVideoTimeCode, VideoCropMeta, VideoInfo, VideoRegionOfInterestMeta, VideoTimeCodeFlags, VideoTimeCodeMeta,
+    ValidVideoTimeCode, VideoAFDMeta, VideoAFDSpec, VideoAFDValue, VideoBarMeta, VideoCaptionMeta, VideoCaptionType,
+    VideoCropMeta, VideoInfo, VideoRegionOfInterestMeta, VideoTimeCodeFlags, VideoTimeCodeMeta,
 };
 use rsshm_channel::EXTRA_ROOM;
 
-use crate::{
-    caps::is_system_memory,
-    codec::{Bytes, MAX_NAME, Names, put_structure, put_text},
-};
+use crate::codec::{Bytes, MAX_NAME, Names, put_structure, put_text};
 
 /// Names the mark on a buffer that would have been a slot, had there been one. It is for this process only.
 pub(crate) const NO_SLOT_META: &str = "RsShmNoSlotMeta";
@@ -31,6 +29,9 @@ mod kind {
     pub(super) const REFERENCE_TIMESTAMP: u16 = 3;
     pub(super) const TIME_CODE: u16 = 4;
     pub(super) const CUSTOM: u16 = 5;
+    pub(super) const CAPTION: u16 = 6;
+    pub(super) const ACTIVE_FORMAT: u16 = 7;
+    pub(super) const BARS: u16 = 8;
 }
 
 /// Writes the metas of `buffer` to `to`, whatever was there before. Yields how many metas, or parameters of one, were left
@@ -83,6 +84,24 @@ fn encode_one(meta: &MetaRef<gst::Meta>, info: Option<&VideoInfo>, to: &mut Vec<
     } else if let Some(time_code) = meta.downcast_ref::<VideoTimeCodeMeta>() {
         begin(to, kind::TIME_CODE);
         encode_time_code(time_code, to)
+    } else if let Some(caption) = meta.downcast_ref::<VideoCaptionMeta>() {
+        begin(to, kind::CAPTION);
+        put_numbers(to, &[caption.caption_type().into_glib() as u32]);
+        to.extend(caption.data());
+        Some(())
+    } else if let Some(format) = meta.downcast_ref::<VideoAFDMeta>() {
+        begin(to, kind::ACTIVE_FORMAT);
+        let (spec, value) = (format.spec().into_glib() as u32, format.afd().into_glib() as u32);
+        put_numbers(to, &[format.field().into(), spec, value]);
+        Some(())
+    } else if let Some(bars) = meta.downcast_ref::<VideoBarMeta>() {
+        begin(to, kind::BARS);
+        let is_letterbox = bars.is_letterbox().into();
+        put_numbers(
+            to,
+            &[bars.field().into(), is_letterbox, bars.bar_data1(), bars.bar_data2()],
+        );
+        Some(())
     } else {
         let custom = meta.try_as_custom_meta()?;
         let name = meta.type_().name();
@@ -119,7 +138,9 @@ fn encode_reference(meta: &MetaRef<ReferenceTimestampMeta>, to: &mut Vec<u8>) ->
     to.extend(raw::timestamp(meta)?.to_ne_bytes());
     to.extend(meta.duration().map_or(u64::MAX, |time| time.nseconds()).to_ne_bytes());
     let reference = meta.reference();
-    let plain = reference.is_fixed() && reference.features(0).is_none_or(is_system_memory);
+    let without_features =
+        |features: &gst::CapsFeaturesRef| features.is_equal(&gst::CAPS_FEATURES_MEMORY_SYSTEM_MEMORY);
+    let plain = reference.is_fixed() && reference.features(0).is_none_or(without_features);
     let structure = reference.structure(0).filter(|_| plain)?;
     put_structure(to, structure)
 }
@@ -127,7 +148,7 @@ fn encode_reference(meta: &MetaRef<ReferenceTimestampMeta>, to: &mut Vec<u8>) ->
 fn encode_time_code(meta: &MetaRef<VideoTimeCodeMeta>, to: &mut Vec<u8>) -> Option<()> {
     let (numerator, denominator) = raw::frame_rate(meta);
     let code = meta.tc();
-    for number in [
+    let numbers = [
         numerator,
         denominator,
         code.flags().bits(),
@@ -136,9 +157,8 @@ fn encode_time_code(meta: &MetaRef<VideoTimeCodeMeta>, to: &mut Vec<u8>) -> Opti
         code.seconds(),
         code.frames(),
         code.field_count(),
-    ] {
-        to.extend(number.to_ne_bytes());
-    }
+    ];
+    put_numbers(to, &numbers);
     match code.latest_daily_jam() {
         None => put_text(to, ""),
         Some(time) => {
@@ -154,15 +174,19 @@ fn begin(to: &mut Vec<u8>, kind: u16) {
 }
 
 fn put_rect(to: &mut Vec<u8>, (x, y, width, height): (u32, u32, u32, u32)) {
-    for number in [x, y, width, height] {
+    put_numbers(to, &[x, y, width, height]);
+}
+
+fn put_numbers(to: &mut Vec<u8>, numbers: &[u32]) {
+    for number in numbers {
         to.extend(number.to_ne_bytes());
     }
 }
 
-/// Whether the rectangle lies in the picture: who crops does not ask again.
+/// Whether the rectangle lies in the picture, or in the field that a buffer is: who crops does not ask again.
 fn is_inside((x, y, width, height): (u32, u32, u32, u32), info: Option<&VideoInfo>) -> bool {
     let ends_inside = |from: u32, size: u32, whole: u32| from.checked_add(size).is_some_and(|end| end <= whole);
-    info.is_none_or(|info| ends_inside(x, width, info.width()) && ends_inside(y, height, info.height()))
+    info.is_none_or(|info| ends_inside(x, width, info.width()) && ends_inside(y, height, info.field_height()))
 }
 
 /// Reads what [`encode`] wrote, or what anybody else did.
@@ -190,6 +214,9 @@ impl Decoder {
                 kind::REFERENCE_TIMESTAMP => self.reference(record, buffer),
                 kind::TIME_CODE => time_code(record, buffer),
                 kind::CUSTOM => self.custom(record, buffer),
+                kind::CAPTION => caption(record, buffer),
+                kind::ACTIVE_FORMAT => active_format(record, buffer),
+                kind::BARS => bars(record, buffer),
                 _ => Some(()),
             };
             refused += usize::from(done.is_none());
@@ -253,11 +280,7 @@ fn crop(mut record: Bytes, info: Option<&VideoInfo>, buffer: &mut gst::BufferRef
 }
 
 fn time_code(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
-    let mut numbers = [0; 8];
-    for number in &mut numbers {
-        *number = record.u32()?;
-    }
-    let [numerator, denominator, flags, hours, minutes, seconds, frames, fields] = numbers;
+    let [numerator, denominator, flags, hours, minutes, seconds, frames, fields] = record.numbers()?;
     let numerator = i32::try_from(numerator).ok()?;
     let denominator = i32::try_from(denominator).ok().filter(|number| *number > 0)?;
     let daily_jam = match record.text()? {
@@ -275,6 +298,32 @@ fn time_code(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
         fields,
     );
     VideoTimeCodeMeta::add(buffer, &code.ok()?);
+    Some(())
+}
+
+fn caption(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
+    let kind = raw::known(record.u32()?).filter(|kind| *kind != VideoCaptionType::Unknown)?;
+    let data = Some(record.0).filter(|data| !data.is_empty())?;
+    VideoCaptionMeta::add(buffer, kind, data);
+    Some(())
+}
+
+fn active_format(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
+    let [field, spec, value] = record.numbers()?;
+    let (spec, value): (VideoAFDSpec, VideoAFDValue) = (raw::known(spec)?, raw::known(value)?);
+    // GStreamer has none of this, which the bindings do not expect.
+    if field > 1 || (spec, value) == (VideoAFDSpec::DvbEtsi, VideoAFDValue::Unavailable) {
+        return None;
+    }
+    VideoAFDMeta::add(buffer, field as u8, spec, value);
+    Some(())
+}
+
+fn bars(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
+    let [field, is_letterbox, first, second] = record.numbers()?;
+    // As above.
+    let field = u8::try_from(field).ok().filter(|field| *field <= 1)?;
+    VideoBarMeta::add(buffer, field, is_letterbox != 0, first, second);
     Some(())
 }
 

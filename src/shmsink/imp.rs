@@ -25,6 +25,7 @@ use rsshm_channel::{Error, Format, FrameDescriptor, NONE, Writer};
 
 use super::{
     monitor::Monitor,
+    negotiation::Answer,
     pool::{Accepted, Pool},
     properties::{PROPERTIES, SIGNALS, Settings},
     publish::{Counts, Frame, Outcome},
@@ -33,7 +34,8 @@ use crate::{
     caps, error, events, frame,
     metas::{self, NO_SLOT_META},
     sync::lock,
-    time, uri,
+    time::{self, Times},
+    uri,
 };
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -88,6 +90,15 @@ impl Default for Stream {
     }
 }
 
+impl Stream {
+    /// Where the running time 0 of what has these times lies in CLOCK_MONOTONIC, for readers.
+    fn origin(&mut self, element: &gst::Element, times: &Times) -> Option<i64> {
+        // In the order in which they come.
+        let origin = time::origin_at(element, &mut self.clock_offset, times.dts.or(times.pts));
+        origin.map(|origin| origin.saturating_add(self.held_up))
+    }
+}
+
 // Locks: each is held for a few lines, none while another is taken, and none during a call into the base class, a post,
 // a notification or a wait.
 #[derive(Default)]
@@ -97,6 +108,7 @@ pub struct RsShmSink {
     stream: Mutex<Stream>,
     accepted: Arc<Accepted>,
     upstream_is_live: AtomicBool,
+    pub(super) answer: Mutex<Answer>,
     num_clients: AtomicU32,
     pub(super) counts: Counts,
 }
@@ -242,11 +254,10 @@ impl RsShmSink {
     fn catch_up(&self, buffer: &gst::BufferRef, now: gst::ClockTime) {
         let held_up = {
             let mut stream = lock(&self.stream);
-            let due = buffer.pts().and_then(|pts| stream.segment.to_running_time(pts));
-            let Some(due) = due else {
+            let Some(due) = Times::of_buffer(buffer, &stream.segment).pts else {
                 return;
             };
-            stream.held_up = (now.nseconds() as i64 - due.nseconds() as i64).max(stream.held_up);
+            stream.held_up = (now.nseconds() as i64).saturating_sub(due).max(stream.held_up);
             stream.held_up
         };
         gst::debug!(CAT, imp = self, "frames are {held_up} ns later from here on");
@@ -266,9 +277,9 @@ impl RsShmSink {
 
     fn describe(&self, buffer: &gst::BufferRef) -> FrameDescriptor {
         let mut stream = lock(&self.stream);
-        let origin = time::origin(self.obj().upcast_ref(), &mut stream.clock_offset);
-        let origin = origin.map(|origin| origin.saturating_add(stream.held_up));
-        let mut descriptor = frame::describe(buffer, &stream.segment, origin);
+        let times = Times::of_buffer(buffer, &stream.segment);
+        let origin = stream.origin(self.obj().upcast_ref(), &times);
+        let mut descriptor = frame::describe(buffer, times, origin);
         // v4l2src says of all that is neither raw video nor JPEG that it cannot be decoded alone, Bayer pictures among it.
         // A reader would wait for ever for one that can: until there has been one, nothing is said.
         stream.has_key_units |= !descriptor.is_delta();
@@ -294,15 +305,16 @@ impl RsShmSink {
         if encoded.begins_stream {
             writer.forget_events();
         }
-        let time = {
+        let (time, duration) = {
             let mut stream = lock(&self.stream);
-            let origin = time::origin(self.obj().upcast_ref(), &mut stream.clock_offset);
-            let origin = origin.map(|origin| origin.saturating_add(stream.held_up));
-            origin.map_or(NONE, |origin| {
-                time::to_absolute(encoded.time(), &stream.segment, origin)
-            })
+            let times = encoded.times(&stream.segment);
+            let origin = stream.origin(self.obj().upcast_ref(), &times);
+            (
+                origin.map_or(NONE, |origin| time::to_absolute(times.pts, origin)),
+                times.duration.unwrap_or(NONE),
+            )
         };
-        if let Err(error) = writer.publish_event(encoded.at(time), encoded.place) {
+        if let Err(error) = writer.publish_event(encoded.at(time, duration), encoded.place) {
             gst::info!(CAT, imp = self, "{error}");
             left_out += 1;
         }
@@ -346,6 +358,16 @@ impl ObjectImpl for RsShmSink {
         self.parent_constructed();
         // The last sample would keep a slot for as long as the stream stands still.
         self.obj().set_enable_last_sample(false);
+        let weak = self.downgrade();
+        let probe = move |_: &gst::Pad, info: &mut gst::PadProbeInfo| {
+            if let (Some(event), Some(sink)) = (info.event(), weak.upgrade()) {
+                sink.check_sent_caps(event);
+            }
+            gst::PadProbeReturn::Ok
+        };
+        self.obj()
+            .sink_pad()
+            .add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, probe);
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
@@ -435,6 +457,7 @@ impl ElementImpl for RsShmSink {
         if transition == gst::StateChange::ReadyToPaused {
             // Running time begins anew.
             self.forget_held_up();
+            *lock(&self.answer) = Answer::None;
         }
         let changed = self.parent_change_state(transition);
         let ends = transition == gst::StateChange::ReadyToNull;
@@ -470,18 +493,12 @@ impl BaseSinkImpl for RsShmSink {
     }
 
     fn caps(&self, filter: Option<&gst::Caps>) -> Option<gst::Caps> {
-        if let Some(refusal) = filter.and_then(|filter| caps::refusal_of_offer(filter)) {
-            gst::warning!(CAT, imp = self, "{refusal}");
-            gst::element_imp_warning!(self, gst::StreamError::Format, ("{refusal}"));
-        }
+        let refusal = filter.and_then(|filter| caps::refusal_of_offer(filter));
+        self.note_answer(refusal.as_deref());
         Some(caps::answer(filter))
     }
 
     fn set_caps(&self, caps: &gst::Caps) -> Result<(), gst::LoggableError> {
-        if let Some(refusal) = caps::refusal(caps) {
-            gst::element_imp_error!(self, gst::CoreError::Negotiation, ("{refusal}"), ["{caps}"]);
-            return Err(gst::loggable_error!(CAT, "{refusal}"));
-        }
         let info = caps::raw_video(caps);
         let format = match &info {
             Some(info) => Format::fixed_size(caps.to_string(), info.size()),
@@ -506,11 +523,7 @@ impl BaseSinkImpl for RsShmSink {
         if let gst::QueryViewMut::AcceptCaps(accept) = query.view_mut() {
             // The base class would compare with the answer to an unfiltered CAPS query, which is a wish list.
             let refusal = caps::refusal(accept.caps());
-            if let Some(refusal) = &refusal {
-                // Caps that are refused here never get to set_caps(): this is the place to say why.
-                gst::warning!(CAT, imp = self, "{refusal}");
-                gst::element_imp_warning!(self, gst::StreamError::Format, ("{refusal}"));
-            }
+            self.note_answer(refusal.as_deref());
             accept.set_result(refusal.is_none());
             return true;
         }

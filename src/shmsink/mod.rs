@@ -2,6 +2,7 @@ use gst::{glib, prelude::*};
 
 mod imp;
 mod monitor;
+mod negotiation;
 mod pool;
 mod properties;
 mod publish;

@@ -85,25 +85,23 @@ fn run(writer: &Writer, stop: &AtomicBool, sink: &glib::WeakRef<RsShmSink>) {
 }
 
 fn tell(sink: &RsShmSink, clients: &Clients) {
+    let warn = |what: &str| {
+        let channel = sink.imp().channel();
+        gst::element_warning!(sink, gst::ResourceError::Failed, ("channel {channel}: {what}"));
+    };
     for seat in &clients.evicted {
-        gst::element_warning!(
-            sink,
-            gst::ResourceError::Failed,
-            (
-                "channel {}: the reader in seat {seat} held more frames than it was granted and no longer counts",
-                sink.imp().channel()
-            )
-        );
+        warn(&format!(
+            "the reader in seat {seat} held more frames than it was granted and no longer counts"
+        ));
     }
     if clients.restored {
-        gst::element_warning!(
-            sink,
-            gst::ResourceError::Failed,
-            (
-                "channel {}: its files in /dev/shm were removed by somebody and have been made again",
-                sink.imp().channel()
-            )
-        );
+        warn("its files in /dev/shm were removed by somebody and have been made again");
+    }
+    if clients.spoilt {
+        warn("its segment was written into by another program; a new one was made");
+    }
+    for trouble in &clients.semaphore {
+        warn(&trouble.to_string());
     }
     if sink.imp().set_num_clients(clients.count) {
         sink.notify("num-clients");

@@ -12,7 +12,7 @@ use gst::{glib, prelude::*, subclass::prelude::*};
 use gst_video::prelude::*;
 use rsshm_channel::Writer;
 
-use crate::{caps, frame::Planes, metas::NO_SLOT_META, sync::lock};
+use crate::{caps, metas::NO_SLOT_META, planes::Planes, sync::lock};
 
 /// What the configuration asks for.
 #[derive(Clone, Debug)]
@@ -130,6 +130,8 @@ impl BufferPoolImpl for RsShmPool {
                     return false;
                 }
                 config.set_video_alignment(&alignment);
+                // Of fields, `align` makes room for half of the rows only that it leaves free at the top.
+                size = size.max(Planes::default_of(&info).size_of(&info).unwrap_or(0));
             }
             size = size.max(info.size());
             layout = wants_meta.then_some(info);

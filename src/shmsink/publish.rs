@@ -7,7 +7,7 @@ use gst_video::VideoInfo;
 use rsshm_channel::{Error, FrameDescriptor, Writer, WriterStats};
 
 use super::imp::{CAT, RsShmSink};
-use crate::{frame::Planes, memory, metas::NO_SLOT_META};
+use crate::{memory, metas::NO_SLOT_META, planes::Planes};
 
 /// Where the frames came from.
 #[derive(Default)]
@@ -227,6 +227,7 @@ fn is_published_memory(writer: &Writer, buffer: &gst::BufferRef) -> bool {
 /// The one copy: rows where the layouts differ, everything at once where they do not.
 fn copy_frame(from: &gst::BufferRef, to: &mut gst::Buffer, info: Option<&VideoInfo>) -> Result<(), String> {
     let to = to.get_mut().ok_or("the slot is in use")?;
+    let mut map = to.map_writable().map_err(|_| "the slot cannot be mapped")?;
     if let Some(info) = info {
         let planes = Planes::of_buffer(from, info);
         if !planes.fit(info, from.size()) {
@@ -238,14 +239,9 @@ fn copy_frame(from: &gst::BufferRef, to: &mut gst::Buffer, info: Option<&VideoIn
             ));
         }
         if planes != Planes::default_of(info) {
-            let from = gst_video::VideoFrameRef::from_buffer_ref_readable(from, info)
-                .map_err(|_| "it cannot be mapped for reading")?;
-            let mut to = gst_video::VideoFrameRef::from_buffer_ref_writable(to, info)
-                .map_err(|_| "the slot cannot be mapped")?;
-            return from.copy(&mut to).map_err(|error| error.to_string());
+            return planes.copy_packed(from, info, &mut map);
         }
     }
-    let mut map = to.map_writable().map_err(|_| "the slot cannot be mapped")?;
     // Memory by memory: a buffer of several is not merged first. And each mapped here: gst_buffer_extract does not check.
     let mut rest = map.as_mut_slice();
     for memory in from.iter_memories() {

@@ -26,7 +26,8 @@ impl RsShmSrc {
                 let origin = time::origin(self.obj().upcast_ref(), &mut stream.clock_offset);
                 let start = origin.and_then(|origin| time::to_running(time, origin));
                 // One from before this pipeline's time, or before its first frame, is over.
-                let Some(start) = start.filter(|start| *start >= stream.earliest && self.has_segment(stream)) else {
+                let start = start.and_then(|start| stream.timeline.place_of_gap(start));
+                let Some(start) = start.filter(|_| self.has_segment(stream)) else {
                     return;
                 };
                 let start = gst::ClockTime::from_nseconds(start.max(0) as u64);
@@ -89,9 +90,7 @@ impl RsShmSrc {
                 Some(handle().is_some_and(|handle| handle.request_key_unit()))
             }
             gst::EventView::Navigation(navigation) => {
-                let letter = navigation
-                    .structure()
-                    .and_then(navigation_letter);
+                let letter = navigation.structure().and_then(navigation_letter);
                 Some(letter.is_some_and(|letter| handle().is_some_and(|handle| handle.send_mail(&letter))))
             }
             _ => None,
@@ -108,7 +107,8 @@ impl RsShmSrc {
         let now = obj.current_running_time().unwrap_or(running);
         let jitter = now.nseconds() as i64 - running.nseconds() as i64;
         let stats = stream.reader.stats();
-        let frames = |count: u64| Some(gst::format::Buffers::from_u64(count));
+        // The highest number is none to GStreamer.
+        let frames = |count: u64| gst::format::Buffers::try_from(count).ok();
         let message = gst::message::Qos::builder(true)
             .src(&*obj)
             .running_time(running)

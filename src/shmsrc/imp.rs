@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use gst::{glib, prelude::*, subclass::prelude::*};
+use gst::{glib, glib::translate::IntoGlib, prelude::*, subclass::prelude::*};
 use gst_base::{
     prelude::*,
     subclass::{base_src::CreateSuccess, prelude::*},
@@ -87,6 +87,31 @@ impl RsShmSrc {
         self.obj()
             .src_pad()
             .add_probe(gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PUSH, probe);
+    }
+
+    /// What to say instead of an error which only says that something was not negotiated.
+    fn downstream_refuses(&self, message: &gst::MessageRef) -> Option<gst::Message> {
+        let gst::MessageView::Error(error) = message.view() else {
+            return None;
+        };
+        let flow = error.details()?.get::<i32>("flow-return").ok()?;
+        if flow != gst::FlowReturn::NotNegotiated.into_glib() {
+            return None;
+        }
+        let obj = self.obj();
+        let channel = lock(&self.settings).channel.clone();
+        let text = format!(
+            "downstream does not take what channel {} carries; put videoconvert after this element (or the decoder it needs)",
+            channel.as_deref().unwrap_or(&obj.name())
+        );
+        let caps = lock(&self.caps).clone();
+        gst::error!(CAT, imp = self, "{text}: {caps:?}");
+        let error = gst::message::Error::builder(gst::CoreError::Negotiation, &text).src(&*obj);
+        Some(
+            error
+                .debug_if_some(caps.map(|caps| caps.to_string()).as_deref())
+                .build(),
+        )
     }
 
     fn stats(&self) -> gst::Structure {
@@ -203,6 +228,12 @@ impl ElementImpl for RsShmSrc {
         self.parent_change_state(transition)
     }
 
+    /// What the base class says where downstream does not take the caps helps nobody. It cannot be said before: pushed caps
+    /// count as taken, until the buffer that follows them is not.
+    fn post_message(&self, message: gst::Message) -> bool {
+        self.parent_post_message(self.downstream_refuses(&message).unwrap_or(message))
+    }
+
     /// The base class flushes for a seek that is sent to the element itself, and only then finds that it cannot.
     fn send_event(&self, event: gst::Event) -> bool {
         match self.send_upstream(&event) {
@@ -288,7 +319,13 @@ impl BaseSrcImpl for RsShmSrc {
     fn query(&self, query: &mut gst::QueryRef) -> bool {
         if let gst::QueryViewMut::Latency(latency) = query.view_mut() {
             let snapshot = *lock(&self.snapshot);
-            let min = gst::ClockTime::from_nseconds(snapshot.latency_ns);
+            // Frames that are stamped on arrival come at their time.
+            let latency_ns = if self.obj().does_timestamp() {
+                0
+            } else {
+                snapshot.latency_ns
+            };
+            let min = gst::ClockTime::from_nseconds(latency_ns);
             // So much later a frame can still be had from the channel.
             let max = snapshot
                 .frame_duration

@@ -4,6 +4,7 @@ mod events;
 mod imp;
 mod properties;
 mod stream;
+mod timeline;
 
 glib::wrapper! {
     /// Reads the frames that another program publishes.

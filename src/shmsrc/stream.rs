@@ -5,24 +5,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gst::{glib, prelude::*, subclass::prelude::*};
+use gst::{prelude::*, subclass::prelude::*};
 use gst_base::prelude::*;
 use gst_video::VideoInfo;
-use rsshm_channel::{CopyTarget, Frame, FrameData, Next, Reader};
+use rsshm_channel::{CopyTarget, Frame, FrameData, FrameDescriptor, Next, Reader};
 
 use super::{
     OnDisconnect,
     imp::{CAT, RsShmSrc},
     properties::StreamSettings,
+    timeline::{Arrival, Timeline},
 };
-use crate::{caps, error, events, frame, frame::Planes, metas, sync::lock, time};
+use crate::{caps, error, events, frame, metas, planes::Planes, sync::lock, time};
 
 /// After so long without a writer, a message says which channels there are.
 const HINT_AFTER: Duration = Duration::from_secs(3);
-
-/// For so long, in nanoseconds, frames come that were captured before this pipeline's time. Whose frames are older than
-/// that is simply late (too slow for its frame rate, say), and is shown as such.
-const LATE_AT_FIRST: i64 = 1_000_000_000;
 
 /// A greater latency than this is not believed: another program wrote it, and sinks would wait for so long.
 const MAX_LATENCY_NS: u64 = 60_000_000_000;
@@ -41,12 +38,13 @@ pub(super) struct Stream {
     /// A new segment goes out before the next buffer.
     pub(super) segment_due: bool,
     waiting: Waiting,
-    /// Frames from before this running time have no place in this pipeline.
-    pub(super) earliest: i64,
-    /// The next frame is shown even if it is older than that.
+    pub(super) timeline: Timeline,
+    /// The next frame is the first since the pipeline went to PLAYING.
     first: bool,
-    /// Running time of the last frame.
-    last: i64,
+    /// The next frame does not follow the one that was passed on last.
+    discont: bool,
+    /// There are frames that need others to be decoded.
+    has_deltas: bool,
     /// The writer's stream ended and none followed: that it goes away then is not a loss.
     ended: bool,
     observer_told: bool,
@@ -64,14 +62,18 @@ impl Stream {
             events: events::Decoder::default(),
             segment_due: false,
             waiting: Waiting::start(),
-            earliest: 0,
+            timeline: Timeline::default(),
             first: true,
-            last: 0,
+            discont: false,
+            has_deltas: false,
             ended: false,
             observer_told: false,
         }
     }
 }
+
+/// PTS and DTS.
+type Stamps = (Option<gst::ClockTime>, Option<gst::ClockTime>);
 
 /// How long there has been no writer.
 struct Waiting {
@@ -151,6 +153,7 @@ impl RsShmSrc {
                 Ok(Next::Frame(frame)) => {
                     stream.ended = false;
                     self.follow_caps(stream)?;
+                    stream.discont |= frame.discontinuity || frame.missed > 0;
                     let copied = copy.0.map(gst::buffer::MappedBuffer::into_buffer);
                     let missed = frame.missed;
                     if let Some(buffer) = self.wrap(stream, frame, copied)? {
@@ -237,12 +240,7 @@ impl RsShmSrc {
         stream.reader.seek_newest();
         let origin = time::origin(self.obj().upcast_ref(), &mut stream.clock_offset);
         let now = origin.and_then(|origin| time::to_running(rsshm_channel::monotonic_ns(), origin));
-        let now = now.unwrap_or(0);
-        // The first time, the clock and the base time are the same but for the way here.
-        // A frame may have come while the pipeline was pausing, and time has not got there yet. Of a writer whose frames are
-        // from the far future, that is not waited for.
-        let last = stream.last.min(now.saturating_add(LATE_AT_FIRST));
-        stream.earliest = if stream.first { 0 } else { now.max(last) };
+        stream.timeline.resume(now.unwrap_or(0));
         stream.first = true;
     }
 
@@ -282,16 +280,6 @@ impl RsShmSrc {
             if self.obj().src_pad().pad_flags().contains(gst::PadFlags::FLUSHING) {
                 return Err(gst::FlowError::Flushing);
             }
-            gst::element_imp_error!(
-                self,
-                gst::CoreError::Negotiation,
-                (
-                    "downstream does not take what channel {} carries; put videoconvert after this element (or the decoder \
-                     it needs)",
-                    stream.channel
-                ),
-                ["{caps}"]
-            );
             return Err(gst::FlowError::NotNegotiated);
         }
         Ok(())
@@ -305,15 +293,10 @@ impl RsShmSrc {
         copied: Option<gst::Buffer>,
     ) -> Result<Option<gst::Buffer>, gst::FlowError> {
         let descriptor = frame.descriptor;
-        let obj = self.obj();
-        let origin = time::origin(obj.upcast_ref(), &mut stream.clock_offset);
-        // Without a clock there is no running time, and buffers have no time stamps.
-        let running = |absolute| origin.and_then(|origin| time::to_running(absolute, origin));
-        let (mut pts, mut dts) = (running(descriptor.pts), running(descriptor.dts));
-        let first = stream.first;
-        if pts.or(dts).is_some_and(|time| time < stream.earliest) {
-            let now = running(rsshm_channel::monotonic_ns()).unwrap_or(i64::MAX);
-            if !first && now.saturating_sub(stream.earliest) < LATE_AT_FIRST {
+        let (pts, dts) = match self.times(stream, &descriptor) {
+            Some(times) => times,
+            None => {
+                stream.discont = true;
                 gst::trace!(
                     CAT,
                     imp = self,
@@ -322,9 +305,7 @@ impl RsShmSrc {
                 );
                 return Ok(None);
             }
-            pts = pts.map(|_| stream.earliest);
-            dts = dts.map(|_| stream.earliest);
-        }
+        };
         let mut buffer = match frame.data {
             FrameData::InPlace(pinned) => {
                 let mut buffer = gst::Buffer::new();
@@ -361,19 +342,56 @@ impl RsShmSrc {
                 frame.number
             );
         }
-        // do-timestamp: the base class stamps what has no stamp.
-        if !obj.does_timestamp() {
-            let time = |time: Option<i64>| time.map(|time| gst::ClockTime::from_nseconds(time.max(0) as u64));
-            target.set_pts(time(pts));
-            target.set_dts(time(dts));
-        }
-        if frame.discontinuity || frame.missed > 0 || first {
+        target.set_pts(pts);
+        target.set_dts(dts);
+        if std::mem::take(&mut stream.discont) || stream.first {
             target.set_flags(gst::BufferFlags::DISCONT);
         }
         stream.first = false;
-        stream.last = pts.or(dts).unwrap_or(0).max(stream.last);
         gst::trace!(CAT, imp = self, "frame {}: {buffer:?}", frame.number);
         Ok(Some(buffer))
+    }
+
+    /// A frame's PTS and DTS in this pipeline; `None` when it has no place there.
+    fn times(&self, stream: &mut Stream, descriptor: &FrameDescriptor) -> Option<Stamps> {
+        // do-timestamp: the base class stamps what has no stamp.
+        if self.obj().does_timestamp() {
+            return Some((None, None));
+        }
+        // Without a clock there is no running time, and buffers have no time stamps.
+        let Some(origin) = time::origin(self.obj().upcast_ref(), &mut stream.clock_offset) else {
+            return Some((None, None));
+        };
+        let flags = gst::BufferFlags::from_bits_truncate(descriptor.flags);
+        stream.has_deltas =
+            stream.info.is_none() && (stream.has_deltas || flags.contains(gst::BufferFlags::DELTA_UNIT));
+        let running = |absolute| time::to_running(absolute, origin);
+        let (pts, dts) = (running(descriptor.pts), running(descriptor.dts));
+        let in_order = if stream.has_deltas { dts } else { pts };
+        let shift_before = stream.timeline.shift();
+        let shift = match in_order.or(pts).or(dts) {
+            None => 0,
+            Some(running) => stream.timeline.place(&Arrival {
+                time: origin.saturating_add(running),
+                running,
+                now: (rsshm_channel::monotonic_ns() as i64).saturating_sub(origin),
+                first: stream.first,
+                latency: latency_ns(&stream.reader) as i64,
+                in_order: in_order.is_some(),
+                may_be_skipped: !stream.has_deltas,
+            })?,
+        };
+        if shift != shift_before {
+            gst::debug!(
+                CAT,
+                imp = self,
+                "from here on frames are {shift} ns later than their time"
+            );
+        }
+        let stamp = |running: Option<i64>| {
+            running.map(|running| gst::ClockTime::from_nseconds(running.saturating_add(shift).max(0) as u64))
+        };
+        Some((stamp(pts), stamp(dts)))
     }
 
     /// A buffer whose planes are not where the format's default has them: said by a VideoMeta where downstream
@@ -384,18 +402,17 @@ impl RsShmSrc {
         planes: &Planes,
         info: &VideoInfo,
     ) -> Result<gst::Buffer, gst::FlowError> {
-        planes
-            .add_meta(buffer.make_mut(), info)
-            .map_err(|_| gst::FlowError::Error)?;
-        if self.downstream_takes_video_meta.load(Ordering::Relaxed) {
+        if self.downstream_takes_video_meta.load(Ordering::Relaxed) && planes.fit_whole_strides(info, buffer.size()) {
+            planes
+                .add_meta(buffer.make_mut(), info)
+                .map_err(|_| gst::FlowError::Error)?;
             return Ok(buffer);
         }
-        let copy = || -> Result<gst::Buffer, glib::BoolError> {
-            let mut copy = gst::Buffer::with_size(info.size())?;
-            let from = gst_video::VideoFrameRef::from_buffer_ref_readable(&buffer, info)?;
-            let mut to = gst_video::VideoFrameRef::from_buffer_ref_writable(copy.make_mut(), info)?;
-            from.copy(&mut to)?;
-            drop(to);
+        let copy = || -> Result<gst::Buffer, String> {
+            let mut copy = gst::Buffer::with_size(info.size()).map_err(|error| error.to_string())?;
+            let mut map = copy.make_mut().map_writable().map_err(|error| error.to_string())?;
+            planes.copy_packed(&buffer, info, &mut map)?;
+            drop(map);
             Ok(copy)
         };
         copy().map_err(|error| {
@@ -407,7 +424,7 @@ impl RsShmSrc {
     /// Takes over what others may ask for, and tells them what is new.
     fn update_snapshot(&self, stream: &Stream) {
         let connected = stream.reader.is_connected();
-        let latency_ns = stream.reader.latency_ns().min(MAX_LATENCY_NS);
+        let latency_ns = latency_ns(&stream.reader);
         let (connection_changed, latency_changed) = {
             let mut snapshot = lock(&self.snapshot);
             let changed = (snapshot.connected != connected, snapshot.latency_ns != latency_ns);
@@ -431,12 +448,24 @@ impl RsShmSrc {
     }
 }
 
+/// So much later than their time stamps frames leave the writer.
+fn latency_ns(reader: &Reader) -> u64 {
+    reader.latency_ns().min(MAX_LATENCY_NS)
+}
+
+/// How long a frame lasts; `None` where the rate varies, which is said as 0/1.
 fn frame_duration(info: &VideoInfo) -> Option<gst::ClockTime> {
     let (numerator, denominator) = (
-        u64::try_from(info.fps().numer()).ok()?,
+        u64::try_from(info.fps().numer()).ok().filter(|rate| *rate != 0)?,
         u64::try_from(info.fps().denom()).ok()?,
     );
-    gst::ClockTime::SECOND.mul_div_floor(denominator, numerator)
+    // Where each buffer is a field, the rate is that of two of them.
+    let buffers = if info.interlace_mode() == gst_video::VideoInterlaceMode::Alternate {
+        2
+    } else {
+        1
+    };
+    gst::ClockTime::SECOND.mul_div_floor(denominator, numerator.checked_mul(buffers)?)
 }
 
 fn present_channels() -> String {

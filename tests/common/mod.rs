@@ -16,6 +16,7 @@ use std::{
 };
 
 use gst::prelude::*;
+use gst_video::prelude::*;
 use nix::{sys::signal::Signal, unistd::Pid};
 
 /// How long anything may take that is expected to happen.
@@ -301,6 +302,13 @@ impl Pipeline {
             .unwrap_or_else(|error| panic!("{field}: {error} in {stats}"))
     }
 
+    /// Live, minimum and maximum as a source answers them.
+    pub fn latency(&self, factory: &str) -> (bool, gst::ClockTime, Option<gst::ClockTime>) {
+        let mut query = gst::query::Latency::new();
+        assert!(self.by_factory(factory).static_pad("src").unwrap().query(&mut query));
+        query.result()
+    }
+
     /// Waits for EOS; an error is the test's end.
     #[track_caller]
     pub fn wait_eos(&self) {
@@ -337,14 +345,31 @@ impl Drop for Pipeline {
     }
 }
 
+/// Where planes begin, and from row to row.
+pub type Layout = (Vec<usize>, Vec<i32>);
+
+/// What a buffer's VideoMeta says, if there is one.
+pub fn layout(buffer: &gst::BufferRef) -> Option<Layout> {
+    let meta = buffer.meta::<gst_video::VideoMeta>()?;
+    assert_eq!(
+        (meta.offset().len(), meta.stride().len()),
+        (meta.n_planes() as usize, meta.n_planes() as usize)
+    );
+    Some((meta.offset().to_vec(), meta.stride().to_vec()))
+}
+
 /// One buffer that came out of an element.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub caps: gst::Caps,
     pub pts: Option<gst::ClockTime>,
+    pub duration: Option<gst::ClockTime>,
     /// Running time of the pipeline when it came.
     pub at: gst::ClockTime,
     pub flags: gst::BufferFlags,
+    /// What it is a field or a view of.
+    pub video_flags: gst_video::VideoBufferFlags,
+    pub layout: Option<Layout>,
     /// Its place in the stream, as the producer counts.
     pub offset: u64,
     pub bytes: Vec<u8>,
@@ -392,9 +417,12 @@ impl Tap {
             to.lock().unwrap().push(Seen {
                 caps: pad.current_caps().unwrap(),
                 pts: buffer.pts(),
+                duration: buffer.duration(),
                 // None without a clock.
                 at: element.current_running_time().unwrap_or(gst::ClockTime::ZERO),
                 flags: buffer.flags(),
+                video_flags: buffer.video_flags(),
+                layout: layout(buffer),
                 offset: buffer.offset(),
                 bytes: buffer.map_readable().unwrap().to_vec(),
             });

@@ -89,12 +89,14 @@ impl EventQueue {
         missed
     }
 
-    /// Number of the frame after which the next event comes, if there is one and the stream has ended as often as `ends`
-    /// says (`None`: however often).
-    pub(super) fn next_after(&self, ends: Option<u32>) -> Option<u64> {
+    /// Number of the frame after which the next event comes, if there is one. With `ends`, how many ends of the stream the
+    /// reader has seen and how many there are, only if it comes before the last of them.
+    pub(super) fn next_after(&self, ends: Option<(u32, u32)>) -> Option<u64> {
         self.waiting
             .front()
-            .filter(|event| ends.is_none_or(|ends| event.descriptor.eos_count == ends))
+            .filter(|event| {
+                ends.is_none_or(|(seen, now)| event.descriptor.eos_count.wrapping_sub(seen) < now.wrapping_sub(seen))
+            })
             .map(|event| event.descriptor.after)
     }
 

@@ -10,10 +10,13 @@ use crate::{
     Error,
     attach::{Attachment, Described, Place},
     layout::RING,
+    points::{At, point},
 };
 
 /// A number that no frame ever gets to.
 const MAX_NUMBER: u64 = u64::MAX >> 8;
+/// More frames than anybody misses at once: a year of a thousand a second.
+const MOST_MISSED: u64 = 1 << 35;
 /// How long a frame that can be decoded alone is waited for before the writer is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -46,20 +49,21 @@ impl CopyTarget for Watched<'_> {
 
 impl Reader {
     /// Takes what comes next of frames up to `newest` and events up to `event_head`: the oldest frame that is wanted and
-    /// there, and before it the events from before it. Where the stream `ends` then, no event from behind the end.
+    /// there, and before it the events from before it. Where the stream ends then, and has ended `ends` times, no event from
+    /// behind that end.
     pub(super) fn take(
         &mut self,
         attachment: &Arc<Attachment>,
         newest: u64,
         event_head: u64,
-        ends: bool,
+        ends: Option<u32>,
         target: &mut dyn CopyTarget,
         limits: ReadLimits,
     ) -> Result<Option<Next>, Error> {
         // The ring has the lower 56 bits of a number: only a damaged head has more.
         let newest = newest.min(MAX_NUMBER);
         // A position beyond the head can only come of a damaged head: it is given up.
-        if self.position > newest && newest != 0 && !ends {
+        if self.position > newest && newest != 0 && ends.is_none() {
             self.want_newest = true;
             self.position = newest - 1;
         }
@@ -67,7 +71,7 @@ impl Reader {
             let events_missed = self.events.look(attachment, event_head);
             self.stats.events_missed = self.stats.events_missed.saturating_add(events_missed);
             let first = self.first_wanted(newest, limits);
-            let event = self.events.next_after(ends.then_some(self.eos_seen));
+            let event = self.events.next_after(ends.map(|ends| (self.eos_seen, ends)));
             // One that came after the newest frame was looked at may be of a later frame.
             if event.is_some_and(|after| first.map_or(after <= newest, |first| after < first)) {
                 return Ok(self.events.take().map(Next::Event));
@@ -134,6 +138,7 @@ impl Reader {
             self.newly_attached = false;
             self.sync = Sync::default();
             self.position = number;
+            point(At::PositionDue);
             attachment.set_position(number);
             self.stats.received += 1;
             match data {
@@ -166,7 +171,8 @@ impl Reader {
             return 0;
         }
         let missed = number.saturating_sub(self.position);
-        // Saturating: a damaged head may be any number.
+        // A damaged head may be any number: what is no count of frames is not counted.
+        let missed = if missed > MOST_MISSED { 0 } else { missed };
         self.stats.missed = self.stats.missed.saturating_add(missed);
         missed
     }
@@ -202,7 +208,7 @@ impl Reader {
                 Some((described, FrameData::InPlace(frame)))
             }
             Some(Some((frame, described))) => target.prepare(frame.as_ref().len()).map(|room| {
-                room.copy_from_slice(frame.as_ref());
+                copy_in_halves(frame.as_ref(), room);
                 (described, FrameData::Copied)
             }),
             None => attachment
@@ -218,6 +224,14 @@ impl Reader {
             None => Ok(got),
         }
     }
+}
+
+/// Copies a frame that is pinned; in halves, so that a test can stop it in the middle.
+fn copy_in_halves(from: &[u8], to: &mut [u8]) {
+    let half = from.len() / 2;
+    to[..half].copy_from_slice(&from[..half]);
+    point(At::CopyHalf);
+    to[half..].copy_from_slice(&from[half..]);
 }
 
 /// Number of the newest frame behind `behind`, up to `last`, that can be decoded without those before it.

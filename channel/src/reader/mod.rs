@@ -16,8 +16,9 @@ use crate::{
     ChannelName, Error, PinnedFrame,
     attach::{Attachment, HeldSeat, Observing},
     files::Identity,
-    layout::{FrameDescriptor, RING, seat_state, state},
-    wait::{Waiter, Word},
+    layout::{FrameDescriptor, Live, RING, seat_state, state},
+    points::{At, point},
+    wait::{Pace, Waiter, Word},
 };
 
 /// How often the name is looked at while there is no segment under it.
@@ -26,8 +27,11 @@ const LOOK: Duration = Duration::from_millis(20);
 const CHECK: Duration = Duration::from_millis(250);
 /// How long a channel may be without a segment, between two generations of it, before it counts as gone.
 const BETWEEN_SEGMENTS: Duration = Duration::from_secs(1);
-/// Wakes without news after which the word is not believed any more.
-const FALSE_ALARMS: u32 = 8;
+/// How often a reader looks and finds no frame before it is no longer woken at will: once each [`LOOK_AGAIN`] then.
+const FALSE_ALARMS: u32 = 16;
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// Who is evicted twice within this time has done no wrong, and waits before it comes back.
+const EVICTED_AGAIN: Duration = Duration::from_secs(1);
 
 /// How to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -172,6 +176,11 @@ pub struct Reader {
     retain: u32,
     /// When the kernel was last asked whether the writer lives.
     checked: Instant,
+    /// Looks without a frame.
+    pace: Pace,
+    evicted: Option<Instant>,
+    /// When a reader that is evicted again and again may come back.
+    not_before: Option<Instant>,
     stats: ReaderStats,
 }
 
@@ -250,6 +259,9 @@ impl Reader {
             latency_ns: 0,
             retain: 0,
             checked: Instant::now(),
+            pace: Pace::new(FALSE_ALARMS, LOOK_AGAIN),
+            evicted: None,
+            not_before: None,
             stats: ReaderStats::default(),
         }
     }
@@ -321,7 +333,6 @@ impl Reader {
         timeout: Option<Duration>,
     ) -> Result<Next, Error> {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
-        let mut false_alarms = 0;
         loop {
             if self.shared.waiter.is_interrupted() {
                 return Ok(Next::Interrupted);
@@ -329,12 +340,14 @@ impl Reader {
             let attachment = match &self.place {
                 Whereabouts::At(attachment) => Arc::clone(attachment),
                 Whereabouts::Nowhere | Whereabouts::Between(..) => {
-                    match self.attach() {
-                        Ok(true) => continue,
-                        Ok(false) => {}
-                        Err(error) => {
-                            self.leave_former(seat_state::LEFT);
-                            return Err(error);
+                    if self.not_before.is_none_or(|at| at <= Instant::now()) {
+                        match self.attach() {
+                            Ok(true) => continue,
+                            Ok(false) => {}
+                            Err(error) => {
+                                self.leave_former(seat_state::LEFT);
+                                return Err(error);
+                            }
                         }
                     }
                     if matches!(self.place, Whereabouts::Between(since, _) if since.elapsed() > BETWEEN_SEGMENTS) {
@@ -354,7 +367,7 @@ impl Reader {
             let seen = live.published.load(Ordering::Acquire);
             let state = live.state.load(Ordering::Acquire);
             // An end of the stream that is not counted yet has no frame after it in this head.
-            let eos = live.eos_count.load(Ordering::Acquire);
+            let (eos, end) = newest_end(live, self.eos_seen);
             let head = live.head.load(Ordering::Acquire);
             // After the head: an event from before a frame in it is in this count.
             let event_head = live.event_head.load(Ordering::Acquire);
@@ -362,16 +375,24 @@ impl Reader {
             if attachment.is_evicted() {
                 self.go_away(&attachment, seat_state::LEFT);
                 self.seat = None;
+                let again = self.evicted.replace(Instant::now());
+                self.not_before = again
+                    .filter(|at| at.elapsed() < EVICTED_AGAIN)
+                    .map(|at| at + EVICTED_AGAIN);
                 return Ok(Next::Evicted);
             }
             // What comes after an end is not given before it.
-            let end = (eos != self.eos_seen).then(|| live.eos_number.load(Ordering::Acquire));
             let newest = end.map_or(head, |end| end.min(head));
-            if let Some(next) = self.take(&attachment, newest, event_head, end.is_some(), target, limits)? {
+            if let Some(next) = self.take(&attachment, newest, event_head, end.map(|_| eos), target, limits)? {
+                match next {
+                    Next::Frame(_) => self.pace.reset(),
+                    _ => self.slow_down(),
+                }
                 return Ok(next);
             }
             if end.is_some() {
                 self.eos_seen = eos;
+                self.slow_down();
                 return Ok(Next::EndOfStream);
             }
             if state & state::CLOSED != 0 {
@@ -401,21 +422,22 @@ impl Reader {
             self.shared
                 .waiter
                 .wait(&attachment.segment, Word::Published, seen, patience);
-            if live.published.load(Ordering::Acquire) == seen {
-                false_alarms = 0;
-            } else {
-                false_alarms += 1;
-                if false_alarms > FALSE_ALARMS {
-                    // Somebody counts the word up and publishes nothing: this reader does not spin for them.
-                    self.shared.waiter.sleep(Duration::from_millis(1));
-                }
-            }
+            self.slow_down();
+        }
+    }
+
+    /// Counts a look that found no frame, and waits where there were too many: whoever counts the word up, or wakes who
+    /// sleeps on it, and publishes nothing, does not keep this reader busy.
+    fn slow_down(&mut self) {
+        if let Some(rest) = self.pace.turn() {
+            self.shared.waiter.sleep(rest);
         }
     }
 
     /// Attaches to the segment that is under the name now, if there is one.
     fn attach(&mut self) -> Result<bool, Error> {
-        let opened = Attachment::open(&self.name, self.options.read_only, self.seat.as_ref())?;
+        let position = matches!(self.place, Whereabouts::Between(..)).then_some(self.position);
+        let opened = Attachment::open(&self.name, self.options.read_only, self.seat.as_ref(), position)?;
         let Some((attachment, observing)) = opened else {
             return Ok(false);
         };
@@ -439,7 +461,6 @@ impl Reader {
         } else {
             // Only what ended in this segment is news; the count begins at 0 in each.
             self.eos_seen = 0;
-            attachment.set_position(self.position.max(segment.fixed.first_number.saturating_sub(1)));
         }
         self.discontinuity = true;
         self.segment_id = Some(segment.identity);
@@ -450,6 +471,7 @@ impl Reader {
         self.seat = attachment.seat().cloned();
         self.stats.writer_pid = segment.fixed.writer_pid;
         self.checked = Instant::now();
+        point(At::MoveDue);
         // Only now: a lossless writer waits for that, and finds the reader in the new segment then.
         self.leave_former(seat_state::MOVED);
         let attachment = Arc::new(attachment);
@@ -473,6 +495,19 @@ impl Reader {
     }
 }
 
+#[cfg(feature = "fuzzing")]
+impl Reader {
+    /// A reader that has come to a segment already.
+    pub(crate) fn for_fuzzing(name: ChannelName, attachment: Attachment) -> Self {
+        let mut reader = Self::new(name, ReaderOptions::default());
+        reader.events = EventQueue::of_newcomer(&attachment);
+        reader.position = attachment.head_then.saturating_sub(1);
+        reader.eos_seen = attachment.eos_then;
+        reader.place = Whereabouts::At(Arc::new(attachment));
+        reader
+    }
+}
+
 impl Drop for Reader {
     fn drop(&mut self) {
         self.shared.attachment().take();
@@ -480,6 +515,26 @@ impl Drop for Reader {
             attachment.leave(seat_state::LEFT);
         }
     }
+}
+
+/// How many times the stream has ended, and where there is an end that the reader has not `seen`, the number of the last
+/// frame before the newest.
+fn newest_end(live: &Live, seen: u32) -> (u32, Option<u64>) {
+    let mut count = live.eos_count.load(Ordering::Acquire);
+    let mut number = None;
+    // The number is stored before the count, so that it may be that of one more end. Bounded: it may be counted up for ever.
+    for _ in 0..8 {
+        if count == seen {
+            return (count, None);
+        }
+        number = Some(live.eos_number.load(Ordering::Acquire));
+        let again = live.eos_count.load(Ordering::Acquire);
+        if again == count {
+            break;
+        }
+        count = again;
+    }
+    (count, number)
 }
 
 /// How long to wait now, `None` when the deadline has passed.

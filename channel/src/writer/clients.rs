@@ -9,6 +9,8 @@ use super::{Current, State, Writer};
 use crate::{
     Error,
     layout::{EVICTED, MAX_GRANT, SEATS, seat_state},
+    points::{At, point},
+    semaphore::SemaphoreTrouble,
     wait::Word,
 };
 
@@ -42,6 +44,10 @@ pub struct Clients {
     pub mail: Vec<Vec<u8>>,
     /// Somebody had removed the channel's files; they are there again.
     pub restored: bool,
+    /// Somebody else had written into what this writer alone writes; there is a new segment.
+    pub spoilt: bool,
+    /// What was done to the semaphore. Each kind is said once.
+    pub semaphore: Vec<SemaphoreTrouble>,
 }
 
 /// What the writer knows of the owner of a seat.
@@ -63,11 +69,7 @@ impl SeatRecord {
         Self {
             ticket,
             // A reader that left keeps the frames that it passed on.
-            ceiling: match (ticket, self.lowered_at) {
-                (Some(_), _) => 0,
-                (None, None) => self.ceiling,
-                (None, Some(_)) => MAX_GRANT,
-            },
+            ceiling: if ticket.is_some() { 0 } else { self.ceiling },
             ..Self::default()
         }
     }
@@ -79,14 +81,13 @@ impl SeatRecord {
         }
         self.grant = share;
         match self.lowered_at {
-            // It may not know yet. What it holds when the time is over was granted once.
-            Some(at) => {
-                self.ceiling = held.clamp(share, MAX_GRANT);
-                if at.elapsed() >= GRACE {
-                    self.lowered_at = None;
-                }
+            // It may not know yet, and take what it was granted before: that much, as its own holding may be why it was lowered.
+            Some(at) if at.elapsed() < GRACE => self.ceiling = share.max(self.ceiling),
+            // What it holds when the time is over was granted once.
+            _ => {
+                self.ceiling = share.max(self.ceiling.min(held));
+                self.lowered_at = None;
             }
-            None => self.ceiling = share.max(self.ceiling.min(held)),
         }
         held > self.ceiling
     }
@@ -124,7 +125,9 @@ impl Writer {
         control.mend();
         // Before the news of who came and went is taken, which an error here would lose.
         let restored = check_names && self.restore_names()?;
+        let spoilt = self.replace_spoilt(check_names)?;
         let mut state = self.lock();
+        state.mend_heads();
         if let Some(current) = &state.current {
             // Acquire: who came before the count was read is found; who comes after changes it.
             state.served = current.segment.segment.word(Word::Writer).load(Ordering::Acquire);
@@ -138,6 +141,8 @@ impl Writer {
         state.update_grants(&mut clients);
         state.tidy_retired(self.options.lossless);
         clients.restored = restored;
+        clients.spoilt = spoilt;
+        clients.semaphore = state.troubles.news_of(&state.control.troubles);
         Ok(clients)
     }
 }
@@ -326,8 +331,19 @@ impl Current {
     }
 
     fn publish_grant(&self, seat: usize, ticket: u32, grant: u32) {
-        // Release: pairs with the reader's acquire load.
         let grant = u64::from(ticket) << 32 | u64::from(grant);
-        self.segment.segment.control.grant(seat).store(grant, Ordering::Release);
+        let shared = self.segment.segment.control.grant(seat);
+        // Relaxed: nobody else writes it.
+        let before = shared.load(Ordering::Relaxed);
+        if grant != before {
+            let same_owner = grant >> 32 == before >> 32;
+            point(if same_owner && grant < before {
+                At::GrantLowered
+            } else {
+                At::GrantDue
+            });
+        }
+        // Release: pairs with the reader's acquire load.
+        shared.store(grant, Ordering::Release);
     }
 }

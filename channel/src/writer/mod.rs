@@ -25,10 +25,11 @@ use crate::{
     ChannelName, Error, FrameDescriptor,
     files::{self, Identity},
     layout::{EXTRA_ROOM, FIRST_SEAT_BYTE, MAX_SLOTS, SEATS, seat_state, state},
+    points::{At, point},
     segment::Segment,
-    semaphore::ControlFile,
+    semaphore::{ControlFile, Troubles},
     sys::{self, KeptLock},
-    wait::{Waiter, Word},
+    wait::{Pace, Waiter, Word},
 };
 pub use clients::Clients;
 use clients::SeatRecord;
@@ -39,6 +40,12 @@ use slots::SlotTable;
 
 /// How long a blocked writer sleeps before it asks the kernel whether the reader it waits for still lives.
 const BLOCKED_CHECK: Duration = Duration::from_millis(10);
+/// How often such a writer looks at once when it is woken and woken again; then once in so long.
+const BLOCKED_WAKES: u32 = 256;
+const BLOCKED_LOOK: Duration = Duration::from_millis(1);
+/// The same of the service.
+const SERVICE_WAKES: u32 = 16;
+const SERVICE_LOOK: Duration = Duration::from_millis(5);
 
 /// How to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,8 +145,8 @@ struct State {
     /// What upstream wants of a slot, beyond the format's frame size.
     wanted_size: u64,
     current: Option<Current>,
-    /// The file that has the channel's name by this writer's doing. Also while no segment is current, as the next
-    /// could not be made.
+    /// The file that has the channel's name by this writer's doing, or was taken over from a dead one. Also while no segment
+    /// is current, as the next could not be made.
     placed: Option<Identity>,
     retired: Vec<Retired>,
     head: u64,
@@ -152,6 +159,10 @@ struct State {
     names_foreign_since: Option<Instant>,
     /// The count of the current segment's writer's word that the service has last seen to.
     served: u32,
+    /// Services, which others ask for.
+    pace: Pace,
+    /// What the service has told of the semaphore.
+    troubles: Troubles,
     stats: WriterStats,
 }
 
@@ -369,6 +380,7 @@ impl Writer {
         }
         let control = Arc::clone(&self.lock().control);
         let held = control.acquire();
+        point(At::PublishHolding);
         let mut state = self.lock();
         let State {
             current: Some(current),
@@ -398,17 +410,22 @@ impl Writer {
         let segment = &owner.segment;
         segment.write_descriptor(index, &descriptor);
         segment.write_extra(index, extra);
+        point(At::DescriptorWritten);
         // Release: pairs with the acquire load of whoever finds the number; pixels and descriptor are there with it.
         segment.slot_head(index).number.store(*head, Ordering::Release);
+        point(At::NumberStored);
         // Release: who finds the entry finds the number.
         segment
             .control
             .ring(*head)
             .store(*head << 8 | index as u64, Ordering::Release);
+        point(At::RingStored);
         // Release: who sees the head finds the entry.
         segment.control.live().head.store(*head, Ordering::Release);
+        point(At::HeadStored);
         drop(state);
         drop(held);
+        point(At::BellDue);
         segment.ring_bell(Word::Published);
         Ok(())
     }
@@ -424,6 +441,7 @@ impl Writer {
         let segment = Arc::clone(&current.segment.segment);
         let live = segment.control.live();
         live.eos_number.store(state.head, Ordering::Release);
+        point(At::EndHalf);
         // Release: who sees the count sees the number that belongs to it.
         live.eos_count.fetch_add(1, Ordering::Release);
         drop(state);
@@ -505,6 +523,7 @@ impl Writer {
         if ready(&mut state) {
             return true;
         }
+        let mut pace = Pace::new(BLOCKED_WAKES, BLOCKED_LOOK);
         loop {
             let Some(segment) = state
                 .current
@@ -531,19 +550,27 @@ impl Writer {
             if self.waiter.is_interrupted() {
                 return false;
             }
+            if let Some(rest) = pace.turn() {
+                self.waiter.sleep(rest);
+            }
             state = self.lock();
         }
     }
 
     /// Sleeps until a reader comes or goes, or the time is over, or somebody calls [`wake_monitor`](Self::wake_monitor).
     pub fn wait_for_service(&self, timeout: Duration) {
-        let state = self.lock();
+        let mut state = self.lock();
+        let rest = state.pace.turn();
         let served = state.served;
         let segment = state
             .current
             .as_ref()
             .map(|current| Arc::clone(&current.segment.segment));
         drop(state);
+        // A peer that only rings does not keep this thread busy.
+        if let Some(rest) = rest {
+            self.monitor.sleep(rest);
+        }
         match segment {
             None => self.monitor.sleep(timeout),
             // Who came since the last service is not slept over; a segment that was superseded since counts too.
@@ -627,12 +654,14 @@ impl Writer {
         if let Some(placed) = state.placed.take() {
             files::remove_if(&self.name.segment_path(), placed);
         }
+        point(At::CloseUnnamed);
         if let Some(current) = state.current.take() {
             let segment = &current.segment.segment;
             // Release: what was published before is all there is.
             segment.control.live().state.fetch_or(state::CLOSED, Ordering::Release);
             segment.ring_bell(Word::Published);
         }
+        point(At::CloseSaid);
         if state.writer_lock.is_some() {
             files::remove_if(control.path(), control.identity());
         }

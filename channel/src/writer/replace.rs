@@ -2,24 +2,28 @@
 //! lost names are all this one thing.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{Ordering, fence},
+    },
     time::{Duration, Instant},
 };
 
 use nix::errno::Errno;
 
 use super::{
-    Current, Format, Heard, KeyUnits, LastingEvents, Retired, SeatRecord, SlotTable, State, Writer, WriterOptions,
-    WriterSegment, WriterStats,
+    Current, Format, Heard, KeyUnits, LastingEvents, Retired, SERVICE_LOOK, SERVICE_WAKES, SeatRecord, SlotTable,
+    State, Writer, WriterOptions, WriterSegment, WriterStats,
 };
 use crate::{
     ChannelName, Error,
     files::{self, Aside, Identity},
     layout::{Fixed, MAX_CAPS, MAX_SLOTS, SEATS, WRITER_BYTE, flags, state},
-    segment::{self, Access, Segment},
-    semaphore::{ControlFile, Taken},
+    points::{At, point},
+    segment::{self, Access, NotMade, Segment},
+    semaphore::{ControlFile, SemaphoreTrouble, Taken, Troubles},
     sys::{self, KeptLock},
-    wait::{Waiter, Word},
+    wait::{Pace, Waiter, Word},
 };
 
 /// How long a second start retries: a process that was killed needs a moment to die.
@@ -124,7 +128,7 @@ impl Writer {
         fixed.flags = if self.options.lossless { flags::LOSSLESS } else { 0 };
 
         let mut made = Segment::create(fixed, &format.caps, FIRST_SLOTS, self.options.perms);
-        if matches!(made, Err(Errno::ENOSPC | Errno::ENOMEM)) {
+        if matches!(made, Err(NotMade::NoMemory)) {
             // What nobody holds of the old segments is given back, and that is often enough.
             let mut state = self.lock();
             state.retire();
@@ -135,8 +139,8 @@ impl Writer {
             drop(state);
             made = Segment::create(fixed, &format.caps, FIRST_SLOTS, self.options.perms);
         }
-        let (segment, aside, alive) = made.map_err(|errno| match errno {
-            Errno::ENOSPC | Errno::ENOMEM => Error::NoSpace {
+        let (segment, aside, alive) = made.map_err(|why| match why {
+            NotMade::NoMemory => Error::NoSpace {
                 channel: self.name.to_string(),
                 wanted: fixed.slots_offset + u64::from(FIRST_SLOTS) * fixed.slot_size,
                 slots: FIRST_SLOTS,
@@ -144,7 +148,7 @@ impl Writer {
                 free,
                 total,
             },
-            errno => Error::system(self.name.as_str(), "make a segment", errno),
+            NotMade::Failed(what, errno) => Error::system(self.name.as_str(), what, errno),
         })?;
         self.install(segment, aside, alive, former, &control)
     }
@@ -158,11 +162,14 @@ impl Writer {
         former: Option<Identity>,
         control: &Arc<ControlFile>,
     ) -> Result<(), Error> {
+        point(At::SegmentMade);
         let path = self.name.segment_path();
         let held = control.acquire();
+        point(At::ReplaceHolding);
         let mut state = self.lock();
         segment.begin(state.head + 1, state.events.head, state.latency_ns);
         state.events.write_to(&segment);
+        point(At::SegmentWritten);
         // The name of the own former segment is taken over in one step; any other file stands in the way.
         let replaces_own = former.is_some() && files::identity_of(&path) == former;
         aside.place(&path, replaces_own).map_err(|errno| match errno {
@@ -173,6 +180,7 @@ impl Writer {
             },
             errno => Error::system(self.name.as_str(), format!("rename to {path}"), errno),
         })?;
+        point(At::SegmentNamed);
         state.retire();
         state.placed = Some(segment.identity);
         state.served = 0;
@@ -183,6 +191,7 @@ impl Writer {
             _alive: alive,
         });
         state.stats.segments += 1;
+        point(At::SegmentCurrent);
         drop(state);
         drop(held);
         self.monitor.nudge();
@@ -195,6 +204,17 @@ impl Writer {
         }
         let slots = (free / 2).min(MAX_ADDRESS_SPACE) / slot_size;
         slots.clamp(FIRST_SLOTS.into(), MAX_SLOTS as u64) as u32
+    }
+
+    /// What is to be said of a segment under the name that is not this writer's.
+    fn taken_by_others(&self) -> Error {
+        let path = self.name.segment_path();
+        let checked = match files::open(&path, false) {
+            Ok(Some(file)) => files::require_own(self.name.as_str(), &path, &file).map(drop),
+            Ok(None) => Ok(()),
+            Err(error) => Err(files::open_error(self.name.as_str(), &path, "read", &error)),
+        };
+        checked.err().unwrap_or_else(|| busy(&self.name))
     }
 
     /// Makes the channel's files again if somebody removed them.
@@ -218,18 +238,14 @@ impl Writer {
                 Ok(false)
             }
         };
-        let control_lost = match files::identity_of(control.path()) {
-            None => true,
-            Some(identity) if identity == control.identity() => false,
-            Some(_) => return foreign(&mut self.lock()),
-        };
+        let control_found = files::identity_of(control.path());
+        let control_lost = control_found != Some(control.identity());
         let segment_lost = match (segment, files::identity_of(&self.name.segment_path())) {
             (None, _) => false,
             (Some(_), None) => true,
             (Some(segment), Some(identity)) if identity == segment.identity => false,
-            (Some(_), Some(_)) => return Err(busy()),
+            (Some(_), Some(_)) => return Err(self.taken_by_others()),
         };
-        self.lock().names_foreign_since = None;
         // As it is when the control file was made again and the segment could not be.
         let locks_differ = owner
             .as_ref()
@@ -238,15 +254,22 @@ impl Writer {
             return Ok(false);
         }
         if control_lost {
-            let Some((control, lock)) = ControlFile::create(&self.name, self.options.perms)? else {
-                return foreign(&mut self.lock());
+            // A new one, or what another program has put there and no writer holds.
+            let (control, lock) = match open_control(&self.name, self.options) {
+                Ok((control, lock, _)) => (control, lock),
+                Err(Error::Busy { .. }) => return foreign(&mut self.lock()),
+                Err(error) => return Err(error),
             };
             let mut state = self.lock();
             let timeouts = state.control.timeouts();
             state.stats.semaphore_timeouts += timeouts;
+            if control_found.is_some() {
+                control.troubles.add(SemaphoreTrouble::Replaced);
+            }
             state.control = Arc::new(control);
             state.writer_lock = Some(lock);
         }
+        self.lock().names_foreign_since = None;
         match segment {
             Some(segment) => self.replace(segment.fixed.slot_size).map(|()| true),
             None => Ok(true),
@@ -254,7 +277,47 @@ impl Writer {
     }
 }
 
+impl Writer {
+    /// Makes another segment where somebody has written into what never changes in one, or has marked it as over: readers
+    /// could not come any more, or would go. Yields whether that was so. What never changes is looked at only when `thoroughly`.
+    pub(super) fn replace_spoilt(&self, thoroughly: bool) -> Result<bool, Error> {
+        let current = |state: &State| Some(Arc::clone(&state.current.as_ref()?.segment.segment));
+        let Some(segment) = current(&self.lock()) else {
+            return Ok(false);
+        };
+        // Relaxed: this process alone writes it in an honest channel.
+        let over = segment.control.live().state.load(Ordering::Relaxed) != 0;
+        let spoilt = over || (thoroughly && segment.is_spoilt());
+        if !spoilt {
+            return Ok(false);
+        }
+        let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        if !current(&self.lock()).is_some_and(|now| Arc::ptr_eq(&now, &segment)) {
+            return Ok(false);
+        }
+        self.replace(segment.fixed.slot_size).map(|()| true)
+    }
+}
+
 impl State {
+    /// Writes the numbers of the newest again where somebody else has: newcomers look at them.
+    pub(super) fn mend_heads(&self) {
+        let Some(current) = &self.current else {
+            return;
+        };
+        let live = current.segment.segment.control.live();
+        for (word, value) in [
+            (&live.head, self.head),
+            (&live.event_head, self.events.head),
+            (&live.latency_ns, self.latency_ns),
+        ] {
+            // Relaxed: written by this process alone, under the lock that is held here.
+            if word.load(Ordering::Relaxed) != value {
+                word.store(value, Ordering::Release);
+            }
+        }
+    }
+
     fn fits(&self, size: u64) -> bool {
         let (Some(current), Some(format)) = (&self.current, &self.format) else {
             return false;
@@ -311,6 +374,9 @@ fn supersede(segment: &Segment) {
         .live()
         .state
         .fetch_or(state::SUPERSEDED, Ordering::Release);
+    // Pairs with the fence of a reader that has sat down and looks at the state then.
+    fence(Ordering::SeqCst);
+    point(At::Superseded);
     segment.ring_bell(Word::Published);
     // The writer's own monitor sleeps on this one, and has another to sleep on now.
     segment.ring_bell(Word::Writer);
@@ -339,7 +405,9 @@ fn check_options(name: &ChannelName, options: WriterOptions) -> Result<(), Error
 fn pid_in_segment(name: &ChannelName) -> Option<u32> {
     let (file, stat) = segment::open_file(name, false).ok().flatten()?;
     let segment = Segment::open(name, file, &stat, Access::Observe).ok()?;
-    Some(segment.fixed.writer_pid)
+    // A superseded one is what was taken over from a writer that is dead.
+    let state = segment.control.live().state.load(Ordering::Acquire);
+    (state & state::SUPERSEDED == 0).then_some(segment.fixed.writer_pid)
 }
 
 fn busy(name: &ChannelName) -> Error {
@@ -353,10 +421,12 @@ fn busy(name: &ChannelName) -> Error {
 fn take_channel(name: &ChannelName, options: WriterOptions) -> Result<(State, Option<String>), Error> {
     let (control, lock, made_here) = open_control(name, options)?;
     let control = Arc::new(control);
+    point(At::ChannelLocked);
     match take_over(name, &control, made_here) {
         Ok(Left {
             head,
             event_head,
+            placed,
             retired,
             damaged,
         }) => {
@@ -366,7 +436,7 @@ fn take_channel(name: &ChannelName, options: WriterOptions) -> Result<(State, Op
                 format: None,
                 wanted_size: 0,
                 current: None,
-                placed: None,
+                placed,
                 retired: retired.into_iter().collect(),
                 head,
                 events: LastingEvents::after(event_head),
@@ -376,6 +446,8 @@ fn take_channel(name: &ChannelName, options: WriterOptions) -> Result<(State, Op
                 names_checked: Instant::now(),
                 names_foreign_since: None,
                 served: 0,
+                pace: Pace::new(SERVICE_WAKES, SERVICE_LOOK),
+                troubles: Troubles::default(),
                 stats: WriterStats::default(),
             };
             Ok((state, damaged))
@@ -427,13 +499,16 @@ struct Left {
     head: u64,
     /// Number of its newest event.
     event_head: u64,
-    /// Its segment, in which readers may still be.
+    /// Its segment still has the name. It keeps that until this writer's first one takes it, so that who starts if this one
+    /// dies before finds the numbers.
+    placed: Option<Identity>,
+    /// The same, as readers may still be in it.
     retired: Option<Retired>,
     /// What was wrong with it, where it was of no use.
     damaged: Option<String>,
 }
 
-/// Takes what lies under the channel's name away: the segment of a dead writer of this user. Its readers are told to look
+/// Takes over what lies under the channel's name: the segment of a dead writer of this user. Its readers are told to look
 /// for the next one.
 fn take_over(name: &ChannelName, control: &Arc<ControlFile>, control_is_new: bool) -> Result<Left, Error> {
     let path = name.segment_path();
@@ -467,18 +542,20 @@ fn take_over(name: &ChannelName, control: &Arc<ControlFile>, control_is_new: boo
         return Err(busy(name));
     }
     let held = control.acquire();
+    point(At::LeftOpened);
     // A damaged head must not bring the numbers near their end.
     let sane = |number: u64| if number < 1 << 48 { number } else { 0 };
     let head = sane(segment.control.live().head.load(Ordering::Acquire));
     let event_head = sane(segment.control.live().event_head.load(Ordering::Acquire));
     supersede(&segment);
-    files::remove_if(&path, identity);
+    point(At::LeftTaken);
     drop(held);
     let same_locks = segment.lock_identity() == control.identity();
     let retired = same_locks.then(|| Retired::of_dead_writer(segment, control));
     Ok(Left {
         head,
         event_head,
+        placed: Some(identity),
         retired,
         damaged: None,
     })

@@ -6,6 +6,7 @@ use super::{Current, Retired, Slot, State, Writer, WriterSegment};
 use crate::{
     layout::{MAX_SLOTS, SEATS, seat_state},
     pins::take_for_writing,
+    points::{At, point},
 };
 
 /// How many times slots are tried again that readers refused in the last moment.
@@ -197,7 +198,9 @@ impl Writer {
     /// Backs a slot that was reserved for the caller, without a lock held: that takes milliseconds for a large frame, as
     /// the system clears the memory.
     fn back_reserved(&self, owner: &Arc<WriterSegment>, index: usize) -> bool {
+        point(At::GrowthDue);
         let backed = owner.segment.back_slot(index).is_ok();
+        point(At::Grown);
         let mut state = self.lock();
         if let Some(current) = state
             .current
@@ -314,6 +317,7 @@ impl Current {
     fn hand_out(&mut self, index: usize, size: u64) -> Slot {
         // Relaxed: looked at under the state's lock when slots are taken.
         self.segment.in_hand[index].store(true, Ordering::Relaxed);
+        point(At::SlotClaimed);
         Slot {
             owner: Arc::clone(&self.segment),
             index,
@@ -337,6 +341,7 @@ impl Retired {
             .oldest(&self.segment, allowed & !self.slots.given_back, newest)
         {
             if self.slots.take(&self.segment, slot) {
+                point(At::PunchDue);
                 self.segment.segment.punch_slot(slot);
                 self.slots.given_back |= 1 << slot;
             }

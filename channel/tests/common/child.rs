@@ -4,14 +4,18 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
+    os::unix::process::ExitStatusExt,
     process::{Command, Stdio},
     sync::mpsc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
+    sys::{
+        signal::{Signal, kill},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::{Pid, Uid},
 };
 
 const ROLE: &str = "RSSHM_TEST_ROLE";
@@ -90,11 +94,51 @@ impl Child {
         Pid::from_raw(self.process.id() as i32)
     }
 
+    /// Waits until it has been stopped by itself, as it was started to be.
+    #[track_caller]
+    pub fn stops(&self) {
+        let began = Instant::now();
+        let flags = Some(WaitPidFlag::WUNTRACED | WaitPidFlag::WNOHANG);
+        while !matches!(waitpid(self.pid(), flags), Ok(WaitStatus::Stopped(..))) {
+            assert!(began.elapsed() < Duration::from_secs(10), "the child does not stop");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits until it has been killed by itself, as it was started to be.
+    #[track_caller]
+    pub fn dies(&mut self) {
+        let began = Instant::now();
+        let status = loop {
+            match self.process.try_wait().unwrap() {
+                Some(status) => break status,
+                None => assert!(began.elapsed() < Duration::from_secs(10), "the child does not die"),
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "{status}");
+    }
+
     /// Kills it and waits until it is gone.
     pub fn kill(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// The command that runs the rest of its command line in namespaces of its own; `None` where that is not allowed, and said.
+pub fn unshared(namespaces: &[&'static str]) -> Option<Vec<&'static str>> {
+    let mut wrapper = vec!["unshare"];
+    if !Uid::effective().is_root() {
+        wrapper.push("--map-root-user");
+    }
+    wrapper.extend(namespaces);
+    let allowed = Command::new(wrapper[0]).args(&wrapper[1..]).arg("true").status();
+    let allowed = allowed.is_ok_and(|status| status.success());
+    if !allowed {
+        eprintln!("skipped: no namespaces to be had");
+    }
+    allowed.then_some(wrapper)
 }
 
 impl Drop for Child {
@@ -116,6 +160,13 @@ pub fn listen() -> String {
         std::process::exit(0);
     }
     line.trim_end().to_owned()
+}
+
+/// In the child: the lines of the test, for who does something else meanwhile.
+pub fn lines() -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || while sender.send(listen()).is_ok() {});
+    lines
 }
 
 /// What a process does, with an argument.

@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 use rsshm_channel::{
     ChannelName, Clients, Error, Format, Frame, FrameData, FrameDescriptor, Next, ReadLimits, Reader, ReaderOptions,
     Writer, WriterOptions,
@@ -124,6 +125,79 @@ pub fn publish_sized(writer: &Writer, value: u64, size: usize) -> bool {
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+/// A user that has nothing, "nobody".
+pub const NOBODY: u32 = 65534;
+
+/// Makes this process another user's.
+pub fn become_user(user: u32, group: u32) {
+    setgroups(&[]).unwrap();
+    setgid(Gid::from_raw(group)).unwrap();
+    setuid(Uid::from_raw(user)).unwrap();
+}
+
+pub fn is_root() -> bool {
+    let root = Uid::effective().is_root();
+    if !root {
+        eprintln!("skipped: it takes root to become another user");
+    }
+    root
+}
+
+/// Processor time that this process has had.
+pub fn cpu_time() -> Duration {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID)
+        .unwrap()
+        .into()
+}
+
+/// What a process has of the system: it grows where something is never given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holdings {
+    pub files: usize,
+    pub mappings: usize,
+    pub memory_kib: u64,
+}
+
+impl Holdings {
+    pub fn now() -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let memory = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        Self {
+            files: std::fs::read_dir("/proc/self/fd").unwrap().count(),
+            mappings: std::fs::read_to_string("/proc/self/maps").unwrap().lines().count(),
+            memory_kib: memory.trim().trim_end_matches(" kB").parse().unwrap(),
+        }
+    }
+
+    /// No file is open that was not before. A few mappings and some memory are the allocator's.
+    #[track_caller]
+    pub fn assert_not_above(&self, before: &Self) {
+        assert!(
+            self.files <= before.files
+                && self.mappings <= before.mappings + 8
+                && self.memory_kib <= before.memory_kib + 4096,
+            "{before:?} have become {self:?}"
+        );
+    }
+}
+
+/// How often a test does what takes long: more often where `RSSHM_TEST_SECONDS` is set.
+pub fn times(short: u32, long: u32) -> u32 {
+    if std::env::var_os("RSSHM_TEST_SECONDS").is_some() {
+        long
+    } else {
+        short
+    }
+}
+
+/// For how long a test does what can be done for any time: `RSSHM_TEST_SECONDS`, or the time that is short.
+pub fn seconds(short: f64) -> Duration {
+    let asked = std::env::var("RSSHM_TEST_SECONDS")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    Duration::from_secs_f64(asked.unwrap_or(short))
 }
 
 /// The next frame, which must come within five seconds.
@@ -242,6 +316,8 @@ impl Service {
                     seen.disconnected.extend(clients.disconnected);
                     seen.evicted.extend(clients.evicted);
                     seen.restored |= clients.restored;
+                    seen.spoilt |= clients.spoilt;
+                    seen.semaphore.extend(clients.semaphore);
                     seen.key_unit_wanted |= clients.key_unit_wanted;
                     seen.mail.extend(clients.mail);
                 }

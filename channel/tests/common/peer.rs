@@ -6,7 +6,7 @@ use std::{
     num::NonZeroUsize,
     os::unix::fs::FileExt,
     ptr::NonNull,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 use bytemuck::Zeroable;
@@ -29,25 +29,33 @@ pub struct Peer {
 
 // The mapping is only looked at through atomics.
 unsafe impl Send for Peer {}
+unsafe impl Sync for Peer {}
 
 impl Peer {
     pub fn open(channel: &Channel) -> Self {
-        let open = |path| OpenOptions::new().read(true).write(true).open(path).unwrap();
-        let file = open(channel.segment());
+        Self::try_open(channel).expect("there is a channel, whole")
+    }
+
+    /// `None` when the channel is not there, or its header is damaged.
+    pub fn try_open(channel: &Channel) -> Option<Self> {
+        let open = |path| OpenOptions::new().read(true).write(true).open(path).ok();
+        let file = open(channel.segment())?;
         let mut fixed = Fixed::zeroed();
-        file.read_exact_at(bytemuck::bytes_of_mut(&mut fixed), 0).unwrap();
+        file.read_exact_at(bytemuck::bytes_of_mut(&mut fixed), 0).ok()?;
+        fixed.check(file.metadata().ok()?.len()).ok()?;
         let length = NonZeroUsize::new(fixed.slots_offset as usize).unwrap();
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         let start = unsafe { mmap(None, length, protection, MapFlags::MAP_SHARED, &file, 0) }.unwrap();
-        Self {
+        Some(Self {
             fixed,
             start: start.cast(),
             length,
-            control: open(channel.semaphore()),
-        }
+            control: open(channel.semaphore())?,
+        })
     }
 
-    fn at<T>(&self, offset: u64) -> &T {
+    /// Any part of the control area; the caller sees to it that it lies inside.
+    pub fn at<T>(&self, offset: u64) -> &T {
         unsafe { self.start.add(offset as usize).cast().as_ref() }
     }
 
@@ -103,6 +111,11 @@ impl Drop for Peer {
     fn drop(&mut self) {
         let _ = unsafe { munmap(self.start.cast(), self.length.get()) };
     }
+}
+
+/// Wakes all who sleep on a word.
+pub fn wake(word: &AtomicU32) {
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
 }
 
 /// Puts a lock of `file`'s description on bytes; `false` when somebody else's is in the way.

@@ -1,0 +1,29 @@
+//! Prints the layout of a segment as JSON, for peers in other languages: a test of theirs can hold their own to it.
+
+#[path = "../tests/common/fields.rs"]
+mod fields;
+
+fn main() {
+    let structures: Vec<String> = fields::structures()
+        .into_iter()
+        .map(|(name, size, fields)| {
+            let fields: Vec<String> = fields
+                .into_iter()
+                .map(|(field, (offset, size))| format!("\"{field}\": [{offset}, {size}]"))
+                .collect();
+            format!(
+                "    \"{name}\": {{\"size\": {size}, \"fields\": {{{}}}}}",
+                fields.join(", ")
+            )
+        })
+        .collect();
+    let constants: Vec<String> = fields::constants()
+        .into_iter()
+        .map(|(name, value)| format!("\"{name}\": {value}"))
+        .collect();
+    println!(
+        "{{\n  \"structures\": {{\n{}\n  }},\n  \"constants\": {{{}}}\n}}",
+        structures.join(",\n"),
+        constants.join(", ")
+    );
+}

@@ -1,0 +1,247 @@
+//! What a fuzzer calls, with bytes that anybody may have written. No part of the crate's face: only with the feature
+//! `fuzzing`, for the programs in `fuzz/`.
+
+use std::{
+    fs::{File, OpenOptions},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::{FileExt, OpenOptionsExt},
+    },
+    sync::{LazyLock, Mutex, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+use nix::{fcntl::OFlag, sys::stat::fstat};
+
+use crate::{
+    ChannelName, Format, FrameData, FrameDescriptor, NewEvent, ReadLimits, Reader, ReaderOptions, Writer,
+    WriterOptions,
+    attach::Attachment,
+    layout::{Fixed, SEATS},
+    name::SHM_DIR,
+    segment::{Access, Segment},
+    sys,
+};
+
+const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=64";
+const FRAME: usize = 64 * 64;
+const SLOTS: u32 = 4;
+
+/// A file in shared memory that has no name.
+fn file() -> Option<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(OFlag::O_TMPFILE.bits())
+        .open(SHM_DIR)
+        .ok()
+}
+
+fn name() -> Option<ChannelName> {
+    ChannelName::new(format!("rsshm-fuzz-{}", std::process::id())).ok()
+}
+
+/// Changes that `data` says: six bytes each, of which two say where between `from` and `to`, and the rest with what; the word
+/// there is replaced, or its lowest byte, or it is moved by a little.
+fn changes(data: &[u8], from: u64, to: u64) -> impl Iterator<Item = (u64, [u8; 8])> {
+    let words = (to - from) / 8;
+    data.chunks_exact(6).map(move |change| {
+        let at = u64::from(u16::from_le_bytes([change[0], change[1]])) % words;
+        let value = u32::from_le_bytes([change[2], change[3], change[4], change[5]]);
+        let value = match value >> 29 {
+            0 => u64::from(value),
+            1 => u64::MAX - u64::from(value & 0xffff),
+            2 => u64::from(value) << 32,
+            3 => 1 << (value & 63),
+            4 => u64::from(value & 0xff) << 32 | u64::from(value >> 8 & 0xff),
+            5 => u64::from(value & 0xffff) << 8,
+            6 => u64::from(value & 0xffff) * 4096,
+            _ => u64::from(value) << 32 | u64::from(value),
+        };
+        (from + at * 8, value.to_ne_bytes())
+    })
+}
+
+/// Opens a file as a segment in all ways there are. The first byte says whether the rest is the file, or what is changed in
+/// a good one.
+pub fn segment(data: &[u8]) {
+    let (Some(name), Some(file), Some((kind, data))) = (name(), file(), data.split_first()) else {
+        return;
+    };
+    if kind % 2 == 0 {
+        let _ = file.write_all_at(data, 0);
+    } else {
+        let Some(fixed) = Fixed::new(CAPS.len(), SLOTS, FRAME as u64, true) else {
+            return;
+        };
+        let _ = file.set_len(fixed.total_size().unwrap_or(0));
+        let _ = file.write_all_at(bytemuck::bytes_of(&fixed), 0);
+        let _ = file.write_all_at(CAPS.as_bytes(), fixed.caps_offset);
+        for (at, value) in changes(data, 0, 256) {
+            let _ = file.write_all_at(&value[..if kind % 4 == 1 { 8 } else { 4 }], at);
+        }
+    }
+    for access in [Access::Observe, Access::Attach, Access::Write] {
+        let (Ok(file), Ok(stat)) = (file.as_fd().try_clone_to_owned(), fstat(&file)) else {
+            return;
+        };
+        let Ok(segment) = Segment::open(&name, file, &stat, access) else {
+            continue;
+        };
+        // What is in the mapping may be looked at, all of it.
+        for index in [0, 1, SEATS - 1] {
+            segment.control.seat(index).pins.load(Ordering::Relaxed);
+            segment.control.grant(index).load(Ordering::Relaxed);
+            segment.control.mail(index, u64::MAX).map(|mail| mail.read(1));
+        }
+        for number in [0, 1, 127, u64::MAX] {
+            segment.control.ring(number).load(Ordering::Relaxed);
+            segment.control.event(number).read();
+        }
+        for slot in [0, segment.fixed.slot_count as usize - 1] {
+            segment.read_descriptor(slot);
+            segment.read_extra(slot, u32::MAX);
+            if segment.is_backed(slot)
+                && let Some(last) = segment
+                    .slots()
+                    .and_then(|slots| slots.range(segment.slot_offset(slot) + segment.fixed.slot_size - 1, 1))
+            {
+                // SAFETY: the file reaches to the slot's end (`is_backed`), nobody else has it, and the range is inside.
+                unsafe { last.read_volatile() };
+            }
+        }
+    }
+}
+
+/// A segment with a few frames and events, in a file of its own.
+fn good_segment() -> Option<(OwnedFd, Fixed)> {
+    let file = file()?;
+    let mut fixed = Fixed::new(CAPS.len(), SLOTS, FRAME as u64, true)?;
+    fixed.first_number = 1;
+    file.set_len(fixed.total_size()?).ok()?;
+    file.write_all_at(bytemuck::bytes_of(&fixed), 0).ok()?;
+    file.write_all_at(CAPS.as_bytes(), fixed.caps_offset).ok()?;
+    let stat = fstat(&file).ok()?;
+    let segment = Segment::open(&name()?, file.as_fd().try_clone_to_owned().ok()?, &stat, Access::Write).ok()?;
+    for slot in 0..3 {
+        let number = slot as u64 + 1;
+        let descriptor = FrameDescriptor {
+            size: FRAME as u64,
+            extra_size: 16,
+            ..FrameDescriptor::default()
+        };
+        segment.write_descriptor(slot, &descriptor);
+        segment.slot_head(slot).number.store(number, Ordering::Relaxed);
+        segment
+            .control
+            .ring(number)
+            .store(number << 8 | slot as u64, Ordering::Relaxed);
+    }
+    segment.control.live().head.store(3, Ordering::Relaxed);
+    Some((file.into(), fixed))
+}
+
+/// Takes frames and events out of a segment of which everything but the header may have been changed, as a reader with a
+/// seat and as an observer. The first byte says who, and with which limits; the rest what is changed, before and between.
+pub fn frames(data: &[u8]) {
+    let (Some((file, fixed)), Some((kind, data))) = (good_segment(), data.split_first()) else {
+        return;
+    };
+    let (Some(name), Ok(stat)) = (name(), fstat(&file)) else {
+        return;
+    };
+    let seated = kind % 2 == 1;
+    let access = if seated { Access::Attach } else { Access::Observe };
+    let Ok(segment) = file
+        .try_clone()
+        .map_err(drop)
+        .and_then(|file| Segment::open(&name, file, &stat, access).map_err(drop))
+    else {
+        return;
+    };
+    let file = File::from(file);
+    let Some(attachment) = Attachment::for_fuzzing(segment, seated) else {
+        return;
+    };
+    // What a seat is granted is said before, as the ticket is not to be guessed.
+    let ticket = attachment.ticket_for_fuzzing();
+    let _ = file.write_all_at(&(u64::from(ticket) << 32 | 4).to_ne_bytes(), fixed.grants_offset);
+    let mut reader = Reader::for_fuzzing(name, attachment);
+    let limits = ReadLimits {
+        max_behind: u32::from(kind >> 1 & 3),
+        max_held: u32::from(kind >> 3 & 3),
+    };
+    let (mut copy, mut held) = (Vec::new(), Vec::new());
+    let mut parts = data.chunks(data.len().div_ceil(4).max(6));
+    for _ in 0..8 {
+        for (at, value) in changes(parts.next().unwrap_or_default(), 256, fixed.slots_offset) {
+            let _ = file.write_all_at(&value, at);
+        }
+        let next = reader.next(&mut copy, limits, Some(Duration::ZERO));
+        if let Ok(crate::Next::Frame(frame)) = next {
+            if let FrameData::InPlace(pinned) = &frame.data {
+                assert!(pinned.as_ref().len() as u64 == frame.descriptor.size && pinned.as_ref().len() <= FRAME);
+                std::hint::black_box(pinned.as_ref().iter().fold(0, |all, byte| all ^ byte));
+            }
+            held.push(frame);
+        }
+    }
+}
+
+/// A writer whose segment is changed in everything but the header: it publishes, and looks after its readers. The same
+/// writer from one call to the next, as what it knows is its own.
+pub fn seats(data: &[u8]) {
+    static WRITER: LazyLock<Option<(Mutex<()>, Writer)>> = LazyLock::new(|| {
+        let options = WriterOptions {
+            max_slots: 8,
+            takes_mail: true,
+            ..WriterOptions::default()
+        };
+        let writer = Writer::open(name()?, options).ok()?;
+        writer.set_format(Format::fixed_size(CAPS, FRAME));
+        Some((Mutex::new(()), writer))
+    });
+    let Some((one_at_a_time, writer)) = &*WRITER else {
+        return;
+    };
+    let _one = one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
+    let publish = || {
+        let slot = writer.claim(FRAME).ok().flatten();
+        let descriptor = FrameDescriptor {
+            size: FRAME as u64,
+            ..FrameDescriptor::default()
+        };
+        slot.is_some_and(|slot| writer.publish(&slot, descriptor, &[]).is_ok())
+    };
+    if writer.stats().published == 0 {
+        publish();
+        // Somebody is there, so that what the seat says is believed.
+        static SEAT: Mutex<Option<Reader>> = Mutex::new(None);
+        let mut seat = SEAT.lock().unwrap_or_else(PoisonError::into_inner);
+        let reader = seat.get_or_insert_with(|| Reader::new(writer.name().clone(), ReaderOptions::default()));
+        let _ = reader.next(&mut Vec::new(), ReadLimits::default(), Some(Duration::from_millis(50)));
+    }
+    let Ok(file) = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(writer.name().segment_path())
+    else {
+        return;
+    };
+    let mut fixed = <Fixed as bytemuck::Zeroable>::zeroed();
+    if sys::read_exactly(&file, bytemuck::bytes_of_mut(&mut fixed), 0) != Ok(true) {
+        return;
+    }
+    for part in data.chunks(data.len().div_ceil(2).max(6)) {
+        for (at, value) in changes(part, 256, fixed.slots_offset) {
+            // Not that it is over: a new one would be made each time.
+            if at != fixed.live_offset + 24 {
+                let _ = file.write_all_at(&value, at);
+            }
+        }
+        let _ = writer.service();
+        publish();
+        let _ = writer.publish_event(NewEvent::default(), Some(data.len() % 8));
+        writer.stats();
+    }
+}

@@ -1,0 +1,254 @@
+#!/usr/bin/env python3
+"""How long a 1080p BGR picture takes from one Python process to another, and what it costs; beside it the usual ways.
+
+    bench.py [--frames 600] [--fps 60] [--only rsshm]
+
+Latency: from the moment the writer has its picture until the reader has it as an array, at a steady rate. CPU: of the reader's
+process, a frame. Rate: as fast as both can, the reader taking each picture that it can get. The figures are those of this
+machine at this time; only those of one run are to be compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import resource
+import statistics
+import sys
+import time
+from multiprocessing import shared_memory
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Tuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy  # noqa: E402
+
+import rsshm  # noqa: E402
+
+SHAPE = (1080, 1920, 3)
+SIZE = 1080 * 1920 * 3
+NAME = f"rsshm-bench-{os.getpid()}"
+Pictures = Iterator[Tuple[int, Any]]
+"""When the writer had the picture, and the picture."""
+
+
+class Shared:
+    """What the two processes of a way need of each other, made before they begin."""
+
+    def __init__(self, context: Any) -> None:
+        self.name = NAME
+        self.lock = context.Lock()
+        self.news = context.Semaphore(0)
+        self.queue = context.Queue(4)
+        self.ended = context.Event()
+        self.ready = context.Event()
+        self.taken = context.Semaphore(0)
+
+
+def paced(count: int, fps: float) -> Iterator[int]:
+    """Numbers, at a rate; 0: at once."""
+    due = time.monotonic()
+    for number in range(count):
+        if fps:
+            due += 1 / fps
+            time.sleep(max(0, due - time.monotonic()))
+        yield number
+
+
+# Each way: what the writer does, and the pictures that the reader gets. The first eight bytes of a picture are its time.
+
+
+def in_place_writer(shared: Shared, count: int, fps: float) -> None:
+    with rsshm.Writer(shared.name, SHAPE, fps=fps or None) as writer:
+        writer.wait_for_reader(20)
+        for _ in paced(count, fps):
+            # The picture is drawn where it lies; drawing it is no part of the measurement.
+            with writer.buffer() as slot:
+                slot.data[:8] = numpy.frombuffer(time.monotonic_ns().to_bytes(8, "little"), numpy.uint8)
+
+
+def copy_writer(shared: Shared, count: int, fps: float) -> None:
+    picture = numpy.zeros(SHAPE, numpy.uint8)
+    stamp = picture.reshape(-1)[:8].view(numpy.uint64)
+    with rsshm.Writer(shared.name, SHAPE, fps=fps or None) as writer:
+        writer.wait_for_reader(20)
+        for _ in paced(count, fps):
+            stamp[0] = time.monotonic_ns()
+            writer.write(picture)
+
+
+def rsshm_reader(shared: Shared) -> Pictures:
+    with rsshm.Reader(shared.name, timeout=20) as reader:
+        shared.ready.set()
+        for frame in reader:
+            array = frame.array
+            yield int(array.reshape(-1)[:8].view(numpy.uint64)[0]), array
+
+
+def lock_writer(shared: Shared, count: int, fps: float) -> None:
+    memory = shared_memory.SharedMemory(shared.name, create=True, size=SIZE)
+    target = numpy.ndarray(SHAPE, numpy.uint8, memory.buf)
+    picture = numpy.zeros(SHAPE, numpy.uint8)
+    stamp = picture.reshape(-1)[:8].view(numpy.uint64)
+    shared.ready.set()
+    shared.taken.acquire()
+    for _ in paced(count, fps):
+        stamp[0] = time.monotonic_ns()
+        with shared.lock:
+            target[...] = picture
+        shared.news.release()
+    shared.ended.set()
+    shared.taken.acquire()
+    del target
+    memory.close()
+    memory.unlink()
+
+
+def lock_reader(shared: Shared) -> Pictures:
+    shared.ready.wait()
+    memory = shared_memory.SharedMemory(shared.name)
+    source = numpy.ndarray(SHAPE, numpy.uint8, memory.buf)
+    shared.taken.release()
+    last = 0
+    while not shared.ended.is_set():
+        if not shared.news.acquire(timeout=0.2):
+            continue
+        with shared.lock:
+            picture = source.copy()
+        stamp = int(picture.reshape(-1)[:8].view(numpy.uint64)[0])
+        if stamp != last:
+            last = stamp
+            yield stamp, picture
+    del source
+    memory.close()
+    shared.taken.release()
+
+
+def original_writer(shared: Shared, count: int, fps: float) -> None:
+    import mmap
+
+    import posix_ipc
+
+    semaphore = posix_ipc.Semaphore("/" + shared.name, posix_ipc.O_CREX, initial_value=1)
+    memory = posix_ipc.SharedMemory("/" + shared.name, posix_ipc.O_CREX, size=SIZE)
+    target = numpy.frombuffer(mmap.mmap(memory.fd, SIZE), numpy.uint8).reshape(SHAPE)
+    picture = numpy.zeros(SHAPE, numpy.uint8)
+    stamp = picture.reshape(-1)[:8].view(numpy.uint64)
+    shared.ready.set()
+    shared.taken.acquire()
+    for _ in paced(count, fps):
+        stamp[0] = time.monotonic_ns()
+        semaphore.acquire()
+        target[...] = picture
+        semaphore.release()
+    shared.ended.set()
+    semaphore.unlink()
+    memory.unlink()
+
+
+def original_reader(shared: Shared) -> Pictures:
+    import mmap
+
+    import posix_ipc
+
+    shared.ready.wait()
+    semaphore = posix_ipc.Semaphore("/" + shared.name)
+    memory = posix_ipc.SharedMemory("/" + shared.name)
+    source = numpy.frombuffer(mmap.mmap(memory.fd, SIZE), numpy.uint8).reshape(SHAPE)
+    shared.taken.release()
+    last = 0
+    while not shared.ended.is_set():
+        # Nobody says that there is something new: it looks every millisecond.
+        semaphore.acquire()
+        stamp = int(source.reshape(-1)[:8].view(numpy.uint64)[0])
+        picture = source.copy() if stamp != last else None
+        semaphore.release()
+        if picture is None:
+            time.sleep(0.001)
+            continue
+        last = stamp
+        yield stamp, picture
+
+
+def queue_writer(shared: Shared, count: int, fps: float) -> None:
+    picture = numpy.zeros(SHAPE, numpy.uint8)
+    shared.taken.acquire()
+    for _ in paced(count, fps):
+        shared.queue.put((time.monotonic_ns(), picture))
+    shared.queue.put(None)
+
+
+def queue_reader(shared: Shared) -> Pictures:
+    shared.taken.release()
+    while True:
+        item = shared.queue.get()
+        if item is None:
+            return
+        yield item
+
+
+WAYS: Dict[str, Tuple[str, Callable[..., None], Callable[..., Pictures]]] = {
+    "rsshm": ("rsshm, in place on both sides", in_place_writer, rsshm_reader),
+    "write": ("rsshm, write() copies once", copy_writer, rsshm_reader),
+    "lock": ("multiprocessing.shared_memory, Lock, a copy each side", lock_writer, lock_reader),
+    "original": ("one buffer, posix_ipc semaphore, a copy each side", original_writer, original_reader),
+    "queue": ("multiprocessing.Queue (pickle)", queue_writer, queue_reader),
+}
+
+
+def cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def read(way: str, shared: Shared, results: Any) -> None:
+    latencies: List[int] = []
+    began, used, first = 0.0, 0.0, True
+    for stamp, picture in WAYS[way][2](shared):
+        latencies.append(time.monotonic_ns() - stamp)
+        assert picture.shape == SHAPE
+        if first:
+            began, used, first = time.monotonic(), cpu(), False
+        last, spent = time.monotonic(), cpu()
+    count = max(len(latencies) - 1, 1)
+    # The first ones meet cold caches and new memory.
+    results.put((latencies[len(latencies) // 10 :], count / (last - began), (spent - used) / count, len(latencies)))
+
+
+def run(way: str, count: int, fps: float) -> Tuple[List[int], float, float, int]:
+    context = multiprocessing.get_context("spawn")
+    shared, results = Shared(context), context.Queue()
+    reader = context.Process(target=read, args=(way, shared, results))
+    reader.start()
+    writer = context.Process(target=WAYS[way][1], args=(shared, count, fps))
+    writer.start()
+    found: Tuple[List[int], float, float, int] = results.get(timeout=300)
+    for process in (writer, reader):
+        process.join(20)
+        process.kill()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="1080p BGR from one Python process to another.")
+    parser.add_argument("--frames", type=int, default=600, help="of each way at the steady rate (600)")
+    parser.add_argument("--fast", type=int, default=2000, help="of each way at full speed (2000)")
+    parser.add_argument("--fps", type=float, default=60, help="the steady rate (60)")
+    parser.add_argument("--only", choices=WAYS, nargs="+", default=list(WAYS), help="these ways")
+    options = parser.parse_args()
+    print(f"1080p BGR, {SIZE / 1e6:.1f} MB a frame; load average {os.getloadavg()[0]:.1f}")
+    print(f"{'':54}{f'latency at {options.fps:g} fps':>22}{'CPU a frame':>14}{'full speed':>14}")
+    print(f"{'':54}{'median':>11}{'99 %':>11}{'reader':>14}{'reader gets':>14}")
+    for way in options.only:
+        latencies, _, used, _ = run(way, options.frames, options.fps)
+        latencies.sort()
+        _, rate, _, _ = run(way, options.fast if way != "queue" else options.fast // 10, 0)
+        median = statistics.median(latencies) / 1e3
+        slow = latencies[int(len(latencies) * 0.99)] / 1e3
+        print(f"{WAYS[way][0]:54}{median:8.0f} us{slow:8.0f} us{used * 1e6:11.0f} us{rate:10.0f} fps", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""rsshm in Python: the frames of a camera in POSIX shared memory, as NumPy arrays, without a copy.
+
+A channel has one :class:`Writer` and any number of :class:`Reader`, in unrelated programs; the other side may be the GStreamer
+elements rsshmsink and rsshmsrc, or a program in Rust. See README.md beside this package, and docs/PROTOCOL.md.
+"""
+
+from . import layout
+from ._files import channels
+from .caps import FORMATS, Caps, Layout, Plane
+from .errors import (
+    BadName,
+    BadOption,
+    Busy,
+    Closed,
+    Damaged,
+    Denied,
+    EndOfStream,
+    Error,
+    Foreign,
+    FormatError,
+    MissingOpenCV,
+    NoSpace,
+    Released,
+    SystemCall,
+    Timeout,
+)
+from .frame import Frame
+from .layout import Fixed, FrameDescriptor, Live, Seat
+from .reader import Observer, Reader
+from .structs import StructChannel, struct_channel
+from .writer import Slot, Writer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BadName",
+    "BadOption",
+    "Busy",
+    "Caps",
+    "Closed",
+    "Damaged",
+    "Denied",
+    "EndOfStream",
+    "Error",
+    "FORMATS",
+    "Fixed",
+    "Foreign",
+    "FormatError",
+    "Frame",
+    "FrameDescriptor",
+    "Layout",
+    "Live",
+    "MissingOpenCV",
+    "NoSpace",
+    "Observer",
+    "Plane",
+    "Reader",
+    "Released",
+    "Seat",
+    "Slot",
+    "StructChannel",
+    "SystemCall",
+    "Timeout",
+    "Writer",
+    "channels",
+    "layout",
+    "struct_channel",
+]

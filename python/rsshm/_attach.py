@@ -1,0 +1,262 @@
+"""A reader's hold on one segment: with a seat, which lets it pin frames, or as an observer, which only looks."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, Optional, Tuple
+
+import numpy
+
+from . import _control, _files, _libc, layout
+from ._control import ControlFile
+from ._files import Identity, Name
+from ._libc import KeptLock, acquire, full_fence, monotonic_ns, release
+from ._pins import Pins
+from ._segment import Access, Segment, open_file
+from .errors import Denied
+from .layout import FrameDescriptor, Seat
+
+GRANT_PATIENCE = 0.02
+"""How long a newcomer waits for the writer to grant it pins before it begins with copies."""
+
+WANTED = "it asked for no seat"
+PERMISSIONS = "the channel's permissions let this user read only, so each frame is copied"
+NO_SEAT = "all 64 seats of the channel are taken, so each frame is copied"
+
+
+class HeldSeat:
+    """A seat of the channel: the lock on its byte. It outlives segments, and the reader, while frames are in use."""
+
+    def __init__(self, byte: int, locks: Identity, lock: KeptLock) -> None:
+        self.index = byte - layout.FIRST_SEAT_BYTE
+        self.locks = locks
+        # Some number that the owner before is unlikely to have had: in a new segment the writer tells them apart by it
+        # alone.
+        self.ticket = (monotonic_ns() >> 10) & 0xFFFF_FFFF | 1
+        self._lock = lock
+
+
+class Pin:
+    """One pin of a slot; given back when nothing refers to it any more."""
+
+    __slots__ = ("_attachment", "_slot", "__weakref__")
+
+    def __init__(self, attachment: Attachment, slot: int) -> None:
+        self._attachment = attachment
+        self._slot = slot
+
+    def __del__(self) -> None:
+        self._attachment.unpin(self._slot)
+
+
+class Attachment:
+    """A reader in one segment."""
+
+    def __init__(self, segment: Segment, seat: Optional[HeldSeat]) -> None:
+        """With a seat it sits down: from here on the writer counts this reader, and its pins."""
+        self.segment = segment
+        self.seat = seat
+        halves, words = segment.halves, segment.words
+        # In this order: an end that is not in the count has no frame after it in the head.
+        self.eos_then: int = halves[segment.eos_count]
+        acquire()
+        self.head_then: int = words[segment.head]
+        acquire()
+        self._asked_at = -1
+        """The grant at which the writer was last asked for more."""
+        if seat is None:
+            return
+        index = seat.index
+        ticket = segment.seat_half(index, Seat.ticket)
+        state = segment.seat_half(index, Seat.state)
+        self._position = segment.seat_word(index, Seat.position)
+        # Before the ticket, with which the writer sees it: what else a dead owner left is not this one's.
+        halves[state] = layout.SEAT_NEW
+        former: int = halves[ticket]
+        if seat.ticket <= former:
+            seat.ticket = (former + 1) & 0xFFFF_FFFF
+        self._ticket = seat.ticket
+        # Before the first pin: what the writer knows of the pins of former owners is not believed of this one.
+        release()
+        halves[ticket] = seat.ticket
+        release()
+        words[segment.seat_word(index, Seat.pins)] = 0
+        halves[segment.seat_half(index, Seat.key_requests)] = 0
+        words[segment.seat_word(index, Seat.mail_head)] = 0
+        # The newest frame is this reader's first, so a lossless writer keeps it.
+        words[self._position] = max(self.head_then - 1, 0)
+        halves[segment.seat_half(index, Seat.pid)] = os.getpid()
+        release()
+        halves[state] = layout.SEAT_ATTACHED
+        self._pins = Pins(segment, segment.seat_word(index, Seat.pins))
+        segment.ring_bell(segment.writer_word)
+
+    @classmethod
+    def open(
+        cls, name: Name, read_only: bool, former_seat: Optional[HeldSeat]
+    ) -> Optional[Tuple[Attachment, Optional[str]]]:
+        """Attaches to the segment that has the channel's name now, and says why without a seat where it has none. None
+        while there is no segment with a living writer."""
+        observing = WANTED if read_only else None
+        try:
+            opened = open_file(name, not read_only)
+        except OSError as error:
+            if read_only or not _files.is_denied(error):
+                raise _files.open_error(name.text, name.segment_path, "read", error) from error
+            observing = PERMISSIONS
+            try:
+                opened = open_file(name, False)
+            except OSError as second:
+                raise _files.open_error(name.text, name.segment_path, "read", second) from second
+        if opened is None:
+            return None
+        fd, found = opened
+        control = None
+        if observing is None and not _files.is_trusted(found):
+            observing = PERMISSIONS
+        if observing is None:
+            try:
+                control = ControlFile.open(name)
+            except Denied:
+                observing = PERMISSIONS
+            except BaseException:
+                os.close(fd)
+                raise
+            if observing is None and control is None:
+                os.close(fd)
+                return None
+        if control is None:
+            segment = Segment.open(name, fd, found, Access.OBSERVE)
+            return (cls(segment, None), observing) if segment.is_current() else None
+        segment = Segment.open(name, fd, found, Access.ATTACH)
+        if not segment.is_current() or control.identity != segment.lock_identity:
+            return None
+        if former_seat is not None and former_seat.locks == control.identity:
+            return cls(segment, former_seat), None
+        seats = range(layout.FIRST_SEAT_BYTE, layout.FIRST_SEAT_BYTE + layout.SEATS)
+        byte, lock, why = control.take_first(seats)
+        if byte is not None and lock is not None:
+            return cls(segment, HeldSeat(byte, control.identity, lock)), None
+        return None if why == _control.NAME_CHANGED else (cls(segment, None), NO_SEAT)
+
+    def _grant(self) -> Optional[int]:
+        """What the writer grants this owner of the seat; None when it has not answered yet."""
+        if self.seat is None:
+            return None
+        grant: int = self.segment.words[self.segment.grant(self.seat.index)]
+        return grant & 0xFFFF_FFFF if grant >> 32 == self._ticket else None
+
+    def wait_for_grant(self) -> None:
+        """Waits a moment until the writer has answered a newcomer, so that its first frame need not be copied."""
+        until = time.monotonic() + GRANT_PATIENCE
+        while self.seat is not None and self._grant() is None and time.monotonic() < until:
+            time.sleep(0.0001)
+
+    def is_evicted(self) -> bool:
+        """Whether the writer found this seat holding more than it was granted; its pins no longer count."""
+        return self._grant() == layout.EVICTED
+
+    def allowance(self) -> int:
+        """How many slots this seat may pin now."""
+        grant = self._grant()
+        return 0 if grant is None or grant == layout.EVICTED else min(grant, layout.MAX_GRANT)
+
+    def held(self) -> int:
+        """How many slots this seat pins now."""
+        return 0 if self.seat is None else self._pins.held()
+
+    def ask_for_more(self, allowance: int) -> None:
+        """Makes the writer look how many slots this seat holds, and so grant more, once for each grant too small."""
+        if self.seat is not None and self._asked_at != allowance:
+            self._asked_at = allowance
+            self.segment.ring_bell(self.segment.writer_word)
+
+    def find(self, number: int) -> Optional[int]:
+        """The slot of the frame, as far as the ring and the slot say."""
+        segment = self.segment
+        entry: int = segment.words[segment.ring(number)]
+        acquire()
+        slot = entry & 0xFF
+        if entry >> 8 != number & ((1 << 56) - 1) or slot >= segment.slot_count:
+            return None
+        return slot if segment.words[segment.number(slot)] == number else None
+
+    def is_delta(self, slot: int, number: int) -> bool:
+        """Whether the frame cannot be decoded without those before it. A hint: it is not held."""
+        descriptor = self.segment.read_descriptor(slot)
+        acquire()
+        same = self.segment.words[self.segment.number(slot)] == number
+        return bool(same and descriptor.flags & layout.DELTA_UNIT)
+
+    def request_key_unit(self) -> bool:
+        """Asks the writer for a frame that can be decoded without those before it; False without a seat."""
+        if self.seat is None or self.segment.is_of_parent():
+            return False
+        index = self.segment.seat_half(self.seat.index, Seat.key_requests)
+        self.segment.halves[index] = (self.segment.halves[index] + 1) & 0xFFFF_FFFF
+        self.segment.ring_bell(self.segment.writer_word)
+        return True
+
+    def pin(self, slot: int, number: int) -> Optional[Tuple[FrameDescriptor, Any]]:
+        """Pins a frame: what goes with it, and its bytes as a ctypes array that keeps the pin. None when the writer was
+        faster, or when it is not what a frame may be."""
+        segment = self.segment
+        if segment.slots is None or not segment.is_backed(slot):
+            return None
+        if not self._pins.pin(slot, number):
+            self._tell_writer()
+            return None
+        # Owns the pin from here on, also where the descriptor turns out to be nonsense.
+        pin = Pin(self, slot)
+        descriptor = segment.read_descriptor(slot)
+        if not descriptor.fits(segment.slot_size):
+            return None
+        exporter = segment.slots.exporter(segment.slot_offset(slot) + descriptor.data_offset, descriptor.size)
+        exporter.pin = pin
+        return descriptor, exporter
+
+    def unpin(self, slot: int) -> None:
+        """Gives a pin back."""
+        if not self.segment.is_of_parent():
+            self._pins.give_back(slot)
+            self._tell_writer()
+
+    def copy_unpinned(self, slot: int, number: int) -> Optional[Tuple[FrameDescriptor, Any]]:
+        """Copies a frame without a pin, by pread. None when the writer was faster, or it is not what a frame may be."""
+        segment = self.segment
+        index = segment.number(slot)
+        if segment.words[index] != number:
+            return None
+        acquire()
+        descriptor = segment.read_descriptor(slot)
+        # Also that the slot is there at all, before room is made for what it is said to hold.
+        if not descriptor.fits(segment.slot_size) or not segment.is_backed(slot):
+            return None
+        copy = numpy.empty(descriptor.size, numpy.uint8)
+        at = segment.slots_offset + segment.slot_offset(slot) + descriptor.data_offset
+        if descriptor.size and not _libc.read_exactly(segment.fd, copy, at):
+            return None
+        # Had any copied byte been drawn after the number became 0, the load below would see that 0, or a later number.
+        acquire()
+        return (descriptor, copy) if segment.words[index] == number else None
+
+    def set_position(self, number: int) -> None:
+        """Says that all frames up to the number are taken or not wanted."""
+        if self.seat is not None:
+            release()
+            self.segment.words[self._position] = number
+            self._tell_writer()
+
+    def leave(self, how: int) -> None:
+        """Says that this reader takes no more frames here: moved or left. Pins stay."""
+        if self.seat is not None and not self.segment.is_of_parent():
+            release()
+            self.segment.halves[self.segment.seat_half(self.seat.index, Seat.state)] = how
+            self.segment.ring_bell(self.segment.writer_word)
+
+    def _tell_writer(self) -> None:
+        # Pairs with the fence of a writer that says it waits and then looks: one of the two sees the other.
+        full_fence()
+        if self.segment.halves[self.segment.writer_waits] != 0:
+            self.segment.ring_bell(self.segment.writer_word)

@@ -1,0 +1,546 @@
+"""The writer's side of a channel, without pictures: slots, segments, readers, names.
+
+It keeps its state in its own memory; of what others can write it reads the seats only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from typing import Any, Callable, List, NamedTuple, Optional, Tuple
+
+from . import _files, _libc, layout
+from ._clients import Clients
+from ._control import ControlFile
+from ._files import Identity, Name
+from ._libc import KeptLock, full_fence, monotonic_ns, release
+from ._segment import Segment
+from ._slots import Claim, WriterSegment
+from ._takeover import BUSY_PATIENCE, busy, take_channel
+from .errors import BadOption, Closed, Error, Foreign
+from .layout import FrameDescriptor, Seat
+
+FIRST_SLOTS = 3
+"""Slots that a segment starts with, or is not made."""
+MANY_SLOTS, KEEP_MANY, KEEP_FEW = 12, 4, 2
+"""From so many slots on, frames are kept for four more publishes, else for two."""
+KEEP_VARIABLE_BYTES, KEEP_VARIABLE = 4 << 20, 32
+"""Frames whose size varies are kept for more, as far as so many bytes reach: who joins a compressed stream goes on at a
+frame that can be decoded alone. But for no more than 32, so that readers have slots to hold."""
+MAX_ADDRESS_SPACE = 1 << 30
+"""The most address space that slots take by themselves."""
+MIN_VARIABLE_SLOT = 64 * 1024
+"""The least slot of frames whose size varies."""
+BLOCKED_CHECK = 0.01
+"""How long a blocked writer sleeps before it asks the kernel whether the reader it waits for still lives."""
+NAMES_CHECK = 1.0
+"""How often the names in /dev/shm are looked at."""
+KEEP_RETIRED = 1.0
+"""How long a superseded segment keeps frames that nobody holds."""
+MAX_RETIRED = 8
+"""More superseded segments than this are let go of, whoever still reads them."""
+SERVICE = 0.25
+"""How often the readers are looked after, if nobody rings."""
+SERVICE_PAUSE = 0.002
+"""The least time between two looks, whoever rings."""
+
+
+class Format(NamedTuple):
+    """What the frames are."""
+
+    caps: str
+    frame_size: int
+    """Bytes of each; 0 where they differ, as those of a compressed stream do: slots are made with room to spare."""
+
+
+class Channel:
+    """A channel that this process writes."""
+
+    def __init__(self, name: str, perms: int, max_slots: int, lossless: bool) -> None:
+        self.name = Name(name)
+        if max_slots != 0 and not FIRST_SLOTS <= max_slots <= layout.MAX_SLOTS:
+            raise BadOption(f"channel {name}: max_slots is {max_slots}, it may be 0 (automatic) or 3 to 64")
+        if not 0o600 <= perms <= 0o777 or perms & 0o600 != 0o600:
+            raise BadOption(
+                f"channel {name}: perms is {perms:#o}, it may be 0o600 to 0o777 and must let the owner read and write"
+            )
+        self.perms = perms
+        self.lossless = lossless
+        self.published = 0
+        self.segments = 0
+        self.key_frame_wanted = False
+        self._max_slots = max_slots
+        self._forks = _libc.forks()
+        # Entered again by finalisers, which run anywhere.
+        self._lock = threading.RLock()
+        taken = take_channel(self.name, perms)
+        self._control = taken.control
+        self._writer_lock: Optional[KeptLock] = taken.lock
+        """None once the channel is closed."""
+        self._head = taken.head
+        self._event_head = taken.event_head
+        self._retired: List[WriterSegment] = [] if taken.retired is None else [taken.retired]
+        self._current: Optional[WriterSegment] = None
+        self._format: Optional[Format] = None
+        self._placed: Optional[Identity] = None
+        """The file that has the channel's name by this writer's doing."""
+        self._latency_ns = 0
+        self._names_checked = time.monotonic()
+        self._names_foreign_since: Optional[float] = None
+        self._clients = Clients()
+        self._served = 0
+        self._failure: Optional[Error] = None
+        """What went wrong where nobody could be told."""
+        self._wake = threading.Event()
+        self._monitor = threading.Thread(target=self._look_after, name=f"rsshm {name}", daemon=True)
+        self._monitor.start()
+
+    # The monitor.
+
+    def _look_after(self) -> None:
+        """Looks after the readers and the names, also when no frames flow."""
+        while self._writer_lock is not None:
+            current = self._current
+            if current is None:
+                self._wake.wait(SERVICE)
+                self._wake.clear()
+            else:
+                current.segment.wait(current.segment.writer_word, self._served, SERVICE)
+            try:
+                self._service()
+            except Error as error:
+                self._failure = error
+            except OSError as error:
+                self._failure = _files.system(self.name.text, "look after the channel", error)
+            # Of a whole superseded segment, too, nothing is kept during the wait.
+            del current
+            time.sleep(SERVICE_PAUSE)
+
+    def _service(self) -> None:
+        with self._lock:
+            if self._writer_lock is None:
+                return
+            check_names = time.monotonic() - self._names_checked > NAMES_CHECK
+            if check_names:
+                self._names_checked = time.monotonic()
+                if self._current is not None:
+                    # The system may have memory again.
+                    self._current.full = False
+            self._control.mend()
+            if check_names:
+                self._restore_names()
+            current = self._current
+            if current is not None:
+                # Who came before the count was read is found; who comes after changes it.
+                self._served = current.segment.halves[current.segment.writer_word]
+                full_fence()
+            self._clients.update(current, self._retired)
+            if current is not None:
+                self.key_frame_wanted |= self._clients.hear_requests(current, self._head)
+            wanted = 0 if current is None else self._clients.slots_wanted(current)
+        if current is not None:
+            self._back_slots(current, wanted)
+        with self._lock:
+            if current is not None and current is self._current:
+                release()
+                self._clients.update_grants(current)
+            for retired in self._retired:
+                if time.monotonic() - retired.retired_at > KEEP_RETIRED and not retired.is_empty():
+                    retired.give_back()
+            self._forget_retired()
+
+    def _forget_retired(self) -> None:
+        """Lets go of superseded segments that nobody has anything of any more."""
+        kept = [retired for retired in self._retired if not (retired.is_empty() and self._is_deserted(retired))]
+        self._retired = kept[-MAX_RETIRED:]
+
+    def _is_deserted(self, retired: WriterSegment) -> bool:
+        """Whether nobody alive takes frames in a superseded segment any more. Who has been in its seat in the current one
+        has either come from there, or is another who has the seat of a dead one now."""
+        for seat in range(layout.SEATS):
+            followed = self._current is not None and self._current.half(seat, Seat.state) != layout.SEAT_NEW
+            if not followed and retired.has_reader_in(seat):
+                return False
+        return True
+
+    # What a writer does.
+
+    def _check_open(self) -> None:
+        if self._forks != _libc.forks():
+            raise Closed(f"channel {self.name}: this writer is that of the parent process")
+        if self._writer_lock is None:
+            raise Closed(f"channel {self.name}: this writer is closed")
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def set_format(self, format: Format) -> None:
+        """Says what the frames are from now on. The segment for it is made when the first slot is claimed."""
+        with self._lock:
+            self._format = format
+
+    def claim(self, size: int) -> Optional[Claim]:
+        """Claims a slot for a frame of ``size`` bytes. A lossless writer waits for its readers; else None when the readers
+        hold every slot that could be taken."""
+        while True:
+            self._check_open()
+            self._ensure_segment(size)
+            if self.lossless:
+                self._wait_until(lambda: all(self._is_deserted(retired) for retired in self._retired))
+            claim = self._take_slot(size)
+            # Whatever was free when the wait ended, a reader may have been faster.
+            if claim is not None or not self.lossless:
+                return claim
+            self._wait_until(lambda: self._current is None or self._current.has_claimable(self._head))
+
+    def _take_slot(self, size: int) -> Optional[Claim]:
+        with self._lock:
+            current = self._current
+            if current is None or size > current.segment.slot_size:
+                return None
+            slot = current.find(self._head)
+            if slot is not None:
+                return current.claim(slot)
+            if current.growing:
+                return None
+        grown = self._grow(current)
+        with self._lock:
+            if current is not self._current:
+                return None
+            if grown is not None:
+                return current.claim(grown) if current.take(grown) else None
+            if not current.full:
+                return None
+            # What there is has to do.
+            slot = current.find_scarce(self._head)
+            return None if slot is None else current.claim(slot)
+
+    def _grow(self, current: WriterSegment) -> Optional[int]:
+        """Backs one more slot, without the lock: that takes milliseconds for a large frame, as the system clears the
+        memory."""
+        with self._lock:
+            if current.growing or not current.can_grow():
+                return None
+            current.growing = True
+            index = current.backed
+        backed = False
+        try:
+            backed = current.segment.back_slot(index)
+        finally:
+            with self._lock:
+                current.growing = False
+                if backed:
+                    current.backed += 1
+                else:
+                    # The end of growth, until the service tries again.
+                    current.full = True
+        return index if backed else None
+
+    def _back_slots(self, current: WriterSegment, wanted: int) -> None:
+        while current is self._current and current.backed < wanted and self._grow(current) is not None:
+            pass
+
+    def array_of(self, claim: Claim, size: int) -> Tuple[WriterSegment, Any]:
+        """The claimed slot's segment, and the slot as a ctypes array that keeps the claim."""
+        owner = claim._owner
+        assert owner.segment.slots is not None
+        exporter = owner.segment.slots.exporter(owner.segment.slot_offset(claim.index), size)
+        exporter.claim = claim
+        return owner, exporter
+
+    def publish(self, owner: WriterSegment, index: int, descriptor: FrameDescriptor) -> Optional[int]:
+        """Publishes the frame in a claimed slot: its number. None when the slot is of a segment that was superseded
+        meanwhile, or of another format, or published already."""
+        self._check_open()
+        segment = owner.segment
+        words = segment.words
+        if not descriptor.fits(segment.slot_size):
+            raise BadOption(f"channel {self.name}: a frame of {descriptor.size} bytes does not fit into its slot")
+        with self._lock:
+            taken = self._control.acquire()
+            try:
+                if owner is not self._current or self._format is None or self._format.caps != segment.caps:
+                    return None
+                if owner.numbers[index] != 0:
+                    return None
+                self._head += 1
+                number = self._head
+                if not descriptor.flags & layout.DELTA_UNIT:
+                    self._clients.newest_key = number
+                self.published += 1
+                owner.numbers[index] = number
+                segment.write_descriptor(index, descriptor)
+                # Each store makes valid what the next one points to.
+                release()
+                words[segment.number(index)] = number
+                release()
+                words[segment.ring(number)] = (number & (1 << 56) - 1) << 8 | index
+                release()
+                words[segment.head] = number
+            finally:
+                self._control.give_back(taken)
+            # Under the lock, as the word is counted up without an atomic addition.
+            segment.ring_bell(segment.published)
+        return number
+
+    def end_of_stream(self) -> None:
+        """Says that the stream ended after the last frame published. Another may follow."""
+        self._check_open()
+        with self._lock:
+            if self._current is None:
+                return
+            segment = self._current.segment
+            taken = self._control.acquire()
+            try:
+                segment.words[segment.eos_number] = self._head
+                release()
+                segment.halves[segment.eos_count] = (segment.halves[segment.eos_count] + 1) & 0xFFFF_FFFF
+            finally:
+                self._control.give_back(taken)
+            segment.ring_bell(segment.published)
+
+    @property
+    def latency_ns(self) -> int:
+        """When frames leave: nanoseconds after their time stamp."""
+        return self._latency_ns
+
+    @latency_ns.setter
+    def latency_ns(self, latency_ns: int) -> None:
+        with self._lock:
+            if latency_ns != self._latency_ns:
+                self._latency_ns = latency_ns
+                if self._current is not None:
+                    segment = self._current.segment
+                    segment.words[segment.latency_ns] = latency_ns
+                    segment.ring_bell(segment.published)
+
+    @property
+    def readers(self) -> int:
+        """Readers attached and alive."""
+        with self._lock:
+            self._clients.update(self._current, self._retired)
+            return self._clients.count
+
+    @property
+    def evicted(self) -> int:
+        """Readers whose pins no longer count, as they held more than they were granted."""
+        return self._clients.evicted
+
+    @property
+    def semaphore_timeouts(self) -> int:
+        """How often a publish went around the semaphore, as its holder took too long."""
+        return self._control.timeouts
+
+    def wait_for_reader(self, size: int, timeout: Optional[float]) -> bool:
+        """Waits until a reader is attached; makes the segment that it can attach to."""
+        self._check_open()
+        self._ensure_segment(size)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        return self._wait_until(self._has_reader, deadline)
+
+    def _has_reader(self) -> bool:
+        current = self._current
+        return current is not None and any(current.has_reader_in(seat) for seat in range(layout.SEATS))
+
+    def _wait_until(self, ready: Callable[[], bool], deadline: Optional[float] = None) -> bool:
+        """Waits until ``ready``, which is asked at least every 10 ms under the lock; False when the time is over."""
+        while True:
+            self._check_open()
+            with self._lock:
+                if ready() or self._current is None:
+                    return True
+                segment = self._current.segment
+            seen: int = segment.halves[segment.writer_word]
+            _libc.acquire()
+            segment.halves[segment.writer_waits] = 1
+            # Pairs with the fence of a reader that gives something back and then looks here.
+            full_fence()
+            try:
+                with self._lock:
+                    is_ready = ready()
+                if not is_ready:
+                    segment.wait(segment.writer_word, seen, BLOCKED_CHECK)
+            finally:
+                segment.halves[segment.writer_waits] = 0
+            if is_ready:
+                return True
+            if deadline is not None and time.monotonic() > deadline:
+                return False
+
+    def close(self) -> None:
+        """Ends the channel: readers are told, the names are removed and the locks given back. Arrays of claimed slots stay
+        good."""
+        # A forked child has a copy of this object, and the channel is still its parent's.
+        if self._forks != _libc.forks():
+            return
+        with self._lock:
+            lock, self._writer_lock = self._writer_lock, None
+            if lock is None:
+                return
+            taken = self._control.acquire()
+            try:
+                if self._placed is not None:
+                    _files.remove_if(self.name.segment_path, self._placed)
+                current, self._current = self._current, None
+                if current is not None:
+                    segment = current.segment
+                    release()
+                    segment.halves[segment.state] = segment.halves[segment.state] | layout.CLOSED
+                    segment.ring_bell(segment.published)
+                    # The monitor sleeps here.
+                    segment.ring_bell(segment.writer_word)
+                _files.remove_if(self._control.path, self._control.identity)
+                self._retired.clear()
+            finally:
+                self._control.give_back(taken)
+            # After the names: who waits for the locks finds them free.
+            if current is not None and current.alive is not None:
+                current.alive.drop()
+            lock.drop()
+        self._wake.set()
+        if threading.current_thread() is not self._monitor:
+            self._monitor.join(1.0)
+
+    # Segments.
+
+    def _ensure_segment(self, size: int) -> None:
+        """Sees to it that there is a segment of the present format with slots for ``size`` bytes."""
+        with self._lock:
+            if self._format is None:
+                raise BadOption(f"channel {self.name}: no format was set before the first frame")
+            current = self._current
+            fits = (
+                current is not None
+                and current.segment.caps == self._format.caps
+                and max(size, self._format.frame_size) <= current.segment.slot_size
+            )
+            if not fits:
+                self._replace(size)
+
+    def _slot_size(self, format: Format, size: int) -> int:
+        least = max(size, format.frame_size, 1)
+        if format.frame_size:
+            return least
+        former = MIN_VARIABLE_SLOT
+        if self._current is not None and self._current.segment.caps == format.caps:
+            former = self._current.segment.slot_size
+        return former if least <= former else least * 2
+
+    def _replace(self, size: int) -> None:
+        """Makes a segment and puts it under the name."""
+        self._check_open()
+        format = self._format
+        assert format is not None
+        slot_size = self._slot_size(format, size)
+        free, _ = _files.space(self._control.fd)
+        if self._current is not None:
+            free += self._current.backed * self._current.segment.slot_size
+        slots = self._max_slots
+        if slots == 0:
+            slots = min(max(min(free // 2, MAX_ADDRESS_SPACE) // slot_size, FIRST_SLOTS), layout.MAX_SLOTS)
+        encoded_size = len(format.caps.encode())
+        fixed = layout.new_fixed(encoded_size, slots, slot_size)
+        if fixed is None:
+            raise BadOption(
+                f"channel {self.name}: frames of {slot_size} bytes with a format of {encoded_size} bytes cannot be had; a "
+                f"format may have {layout.MAX_CAPS}"
+            )
+        fixed.created_ns = monotonic_ns()
+        fixed.lock_device, fixed.lock_inode = self._control.identity
+        fixed.retain = _retain(slots, fixed.slot_size, format.frame_size == 0)
+        fixed.writer_pid = os.getpid()
+        fixed.flags = layout.LOSSLESS if self.lossless else 0
+        try:
+            made = Segment.create(fixed, format.caps, FIRST_SLOTS, self.perms)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.ENOMEM):
+                raise _files.system(self.name.text, "make a segment", error) from error
+            # What nobody holds of the old segments is given back, and that is often enough.
+            self._retire()
+            for retired in self._retired:
+                retired.give_back()
+            self._forget_retired()
+            try:
+                made = Segment.create(fixed, format.caps, FIRST_SLOTS, self.perms)
+            except OSError as second:
+                if second.errno not in (errno.ENOSPC, errno.ENOMEM):
+                    raise _files.system(self.name.text, "make a segment", second) from second
+                wanted = fixed.slots_offset + FIRST_SLOTS * fixed.slot_size
+                frames = f" for {FIRST_SLOTS} frames of {fixed.slot_size} bytes"
+                raise _files.no_space(self.name.text, wanted, frames, self._control.fd) from second
+        self._install(*made)
+
+    def _install(self, segment: Segment, aside: _files.Aside, alive: KeptLock) -> None:
+        """Gives the new segment the name, and tells the readers of the old one."""
+        path = self.name.segment_path
+        with aside:
+            taken = self._control.acquire()
+            try:
+                segment.begin(self._head + 1, self._event_head, self._latency_ns)
+                # The name of the own former segment is taken over in one step; any other file stands in the way.
+                replaces_own = self._placed is not None and _files.identity_of(path) == self._placed
+                try:
+                    aside.place(path, replaces_own)
+                except FileExistsError:
+                    raise Foreign(f"channel {self.name}: {path} was put there by another program") from None
+                except OSError as error:
+                    raise _files.system(self.name.text, f"rename to {path}", error) from error
+                self._retire()
+                self._placed = segment.identity
+                self._served = 0
+                self._current = WriterSegment(segment, self._control, FIRST_SLOTS, self.lossless, alive)
+                self.segments += 1
+            finally:
+                self._control.give_back(taken)
+        self._wake.set()
+
+    def _retire(self) -> None:
+        """Marks the current segment as superseded."""
+        current, self._current = self._current, None
+        if current is not None:
+            current.supersede()
+            current.alive = None
+            self._retired.append(current)
+
+    def _restore_names(self) -> None:
+        """Makes the channel's files again if somebody removed them."""
+        found = _files.identity_of(self._control.path)
+        control_lost = found is None
+        # A second writer that starts when the control file is lost makes one, finds this writer alive, and removes it.
+        if not control_lost and found != self._control.identity:
+            return self._names_are_foreign()
+        current = self._current
+        segment_lost = False
+        if current is not None:
+            found = _files.identity_of(self.name.segment_path)
+            segment_lost = found is None
+            if not segment_lost and found != current.segment.identity:
+                raise busy(self.name)
+        self._names_foreign_since = None
+        if control_lost:
+            made = ControlFile.create(self.name, self.perms)
+            if made is None:
+                return self._names_are_foreign()
+            made[0].timeouts = self._control.timeouts
+            self._control, self._writer_lock = made
+        # Also when the control file was made again before, and the segment could not be.
+        if current is not None and (segment_lost or current.control.identity != self._control.identity):
+            self._replace(current.segment.slot_size)
+
+    def _names_are_foreign(self) -> None:
+        if self._names_foreign_since is None:
+            self._names_foreign_since = time.monotonic()
+        if time.monotonic() - self._names_foreign_since > BUSY_PATIENCE:
+            raise busy(self.name)
+
+
+def _retain(slots: int, slot_size: int, variable: bool) -> int:
+    """For how many more publishes a frame is kept, where there are ``slots`` slots at most."""
+    least = KEEP_MANY if slots >= MANY_SLOTS else KEEP_FEW
+    if not variable:
+        return least
+    return max(min(KEEP_VARIABLE_BYTES // slot_size, KEEP_VARIABLE, slots // 2), least)
+
+

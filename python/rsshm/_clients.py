@@ -1,0 +1,208 @@
+"""Who reads: the seats, what each may pin, and who has to go."""
+
+from __future__ import annotations
+
+import time
+from typing import List, NamedTuple, Optional
+
+from . import layout
+from ._slots import WriterSegment
+from .layout import EVICTED, MAX_GRANT, SEATS, Seat
+
+GRACE = 1.0
+"""How long a reader may hold what it was granted before the grant was lowered and it could know of that."""
+FIRST_GRANT = 3
+"""What a reader is granted at first: one to copy from, one to show, and the one before, which many programs keep."""
+GRANT_AHEAD = 2
+"""How many more slots than it holds a reader is granted."""
+KEY_FRAME_INTERVAL = 1.0
+"""A wish for a frame that can be decoded alone is told once in so long: each costs an encoder bits."""
+
+
+class _Record:
+    """What the writer knows of the owner of a seat."""
+
+    def __init__(self, ticket: Optional[int] = None, ceiling: int = 0) -> None:
+        self.ticket = ticket
+        """The owner that is counted as a reader."""
+        self.grant = 0
+        self.ceiling = ceiling
+        """What it may hold without breaking a rule: the grant, or what it held already when that was lowered."""
+        self.lowered_at: Optional[float] = None
+        self._suspect: Optional[int] = None
+        """An owner that is not counted as a reader and was seen to hold more than it may."""
+        self.heard = 0
+        """How many times it had asked for a frame that can be decoded alone."""
+
+    def followed_by(self, ticket: Optional[int]) -> _Record:
+        """What is known once the owner is counted as a reader, or no longer."""
+        if ticket is not None:
+            return _Record(ticket)
+        # A reader that left keeps the frames that it passed on.
+        return _Record(None, self.ceiling)
+
+    def breaks_rule(self, share: int, held: int) -> bool:
+        """Whether an owner that is granted ``share`` and holds ``held`` slots has broken the rule."""
+        if share < self.grant:
+            self.lowered_at = time.monotonic()
+        self.grant = share
+        if self.lowered_at is not None and time.monotonic() - self.lowered_at < GRACE:
+            # It may not know yet, and take what it was granted before: that much, as its own holding may be why it was
+            # lowered.
+            self.ceiling = max(share, self.ceiling)
+        else:
+            # What it holds when the time is over was granted once.
+            self.ceiling = max(share, min(self.ceiling, held))
+            self.lowered_at = None
+        return held > self.ceiling
+
+    def breaks_rule_unattached(self, ticket: int, held: int) -> bool:
+        """The same of an owner that has left, or says so. It gets no more than it had. Found twice, as the pins may be
+        those of a dead owner, whose successor clears them in a moment."""
+        too_many = held > self.ceiling
+        self.ceiling = min(self.ceiling, held)
+        again = self._suspect == ticket
+        self._suspect = ticket if too_many else None
+        return too_many and again
+
+
+class _Held(NamedTuple):
+    """What a seat holds."""
+
+    owner: int
+    slots: int
+    """Slots whose pins count."""
+    is_reader: bool
+    """Whether the owner is granted slots; not who has left, or was evicted."""
+
+
+class Clients:
+    """The readers of a channel. All under the channel's lock."""
+
+    def __init__(self) -> None:
+        self._records = [_Record() for _ in range(SEATS)]
+        self.count = 0
+        """Readers that are attached and alive."""
+        self.evicted = 0
+        self.newest_key = 0
+        """Number of the newest frame that can be decoded alone."""
+        self._key_wanted_since: Optional[int] = None
+        self._key_told: Optional[float] = None
+
+    def update(self, current: Optional[WriterSegment], retired: List[WriterSegment]) -> None:
+        """Compares who is there with who was."""
+        count = 0
+        for seat, record in enumerate(self._records):
+            now = None if current is None else _reader_in(seat, current, retired)
+            if now != record.ticket:
+                self._records[seat] = record.followed_by(now)
+            count += now is not None
+        self.count = count
+        if current is not None:
+            current.ignore_the_dead()
+
+    def _held(self, current: WriterSegment) -> List[_Held]:
+        held = []
+        for seat, record in enumerate(self._records):
+            # The pins before the ticket: as in `WriterSegment.pinned`.
+            bits = current.pins_of(seat)
+            owner = current.half(seat, Seat.ticket)
+            ignored = current.ignored[seat]
+            slots = 0 if ignored == owner else bin(bits).count("1")
+            held.append(_Held(owner, slots, record.ticket is not None and record.ticket != ignored))
+        return held
+
+    def _wishes(self, current: WriterSegment, held: List[_Held]) -> List[int]:
+        """What each reader should be granted: somewhat more than it holds, and not less than before. At most its share of
+        what the segment can ever have, when all pin all they may."""
+        if current.full:
+            room = current.backed - _for_writer(current)
+        else:
+            room = current.segment.slot_count - (current.retain + 2)
+        share = next((share for share in range(MAX_GRANT, 0, -1) if _sum(held, [share] * SEATS) <= room), 0)
+        return [
+            min(max(seat.slots + GRANT_AHEAD, FIRST_GRANT, record.grant), share)
+            for seat, record in zip(held, self._records)
+        ]
+
+    def slots_wanted(self, current: WriterSegment) -> int:
+        """How many slots have to be there for all readers to have what they should be granted."""
+        held = self._held(current)
+        return _sum(held, self._wishes(current, held)) + _for_writer(current)
+
+    def update_grants(self, current: WriterSegment) -> None:
+        """Tells each reader how many slots it may pin.
+
+        What is granted may be pinned at once, and for ever. So there is memory for it before, and for the writer's own
+        slots beside it. Only who takes what it was not granted can hold too much, and what those hold is not counted.
+        """
+        held = self._held(current)
+        grants = self._wishes(current, held)
+        there = current.backed - _for_writer(current)
+        while _sum(held, grants) > there and max(grants) > 0:
+            lower = max(grants) - 1
+            grants = [min(grant, lower) for grant in grants]
+        words = current.segment.words
+        for seat, (record, has, grant) in enumerate(zip(self._records, held, grants)):
+            ticket = has.owner if record.ticket is None else record.ticket
+            if current.ignored[seat] == ticket:
+                continue
+            if record.ticket is None:
+                evicted = record.breaks_rule_unattached(ticket, has.slots)
+            else:
+                evicted = record.breaks_rule(grant, has.slots)
+            if evicted:
+                current.ignored[seat] = ticket
+                self.evicted += 1
+                grant = EVICTED
+            if evicted or record.ticket is not None:
+                words[current.segment.grant(seat)] = ticket << 32 | grant
+
+    def hear_requests(self, current: WriterSegment, head: int) -> bool:
+        """Whether the readers want a frame that can be decoded alone, to be told now."""
+        for seat, record in enumerate(self._records):
+            if record.ticket is None or current.half(seat, Seat.state) != layout.SEAT_ATTACHED:
+                continue
+            if current.half(seat, Seat.ticket) != record.ticket:
+                continue
+            asked = current.half(seat, Seat.key_requests)
+            if asked != record.heard:
+                # It counts from 0 in each segment.
+                record.heard = asked
+                if asked and self._key_wanted_since is None:
+                    self._key_wanted_since = head
+        if self._key_wanted_since is None:
+            return False
+        if self.newest_key > self._key_wanted_since:
+            self._key_wanted_since = None
+            return False
+        if self._key_told is not None and time.monotonic() - self._key_told < KEY_FRAME_INTERVAL:
+            return False
+        self._key_wanted_since = None
+        self._key_told = time.monotonic()
+        return True
+
+
+def _reader_in(seat: int, current: WriterSegment, retired: List[WriterSegment]) -> Optional[int]:
+    """The ticket of the living reader in the seat, if there is one that takes frames."""
+    # The state first: the ticket is then at least that of the owner whose state it is.
+    state = current.half(seat, Seat.state)
+    ticket = current.half(seat, Seat.ticket)
+    if state == layout.SEAT_ATTACHED:
+        return ticket if current.is_alive(seat) else None
+    if state == layout.SEAT_NEW:
+        # Not here yet: perhaps on its way from a former segment.
+        for former in reversed(retired):
+            if former.control.identity == current.control.identity and former.has_reader_in(seat):
+                return former.half(seat, Seat.ticket)
+    return None
+
+
+def _sum(held: List[_Held], grants: List[int]) -> int:
+    """How many slots are pinned when each reader pins what it is granted, or what it holds where that is more."""
+    return sum(max(seat.slots, grant) if seat.is_reader else seat.slots for seat, grant in zip(held, grants))
+
+
+def _for_writer(current: WriterSegment) -> int:
+    """What the writer needs at the least: the newest frame, and one to draw into, or those that are in hand."""
+    return 1 + max(current.count_in_hand(), 1)

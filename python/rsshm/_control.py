@@ -1,0 +1,173 @@
+"""The control file of a channel: its named semaphore, and the bytes that carry the locks.
+
+The semaphore is a courtesy for peers that look at the channel under it; POSIX semaphores have no owner and no recovery, so
+nothing waits for it for long, and a value that makes no sense is mended. The locks are what decides.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from typing import Iterable, Optional, Tuple
+
+from . import _files, _libc, layout
+from ._files import Aside, Identity, Name
+from ._libc import KeptLock, Mapping
+from .errors import Damaged
+
+PATIENCE = 0.002
+"""How long a publish waits for a semaphore that somebody else holds."""
+STUCK = 1.0
+"""How long a semaphore may stay taken before it is put back to 1."""
+
+BY_OTHERS = "by others"
+NAME_CHANGED = "name changed"
+
+
+def control_mode(perms: int) -> int:
+    """Who may attach may lock: the mode of the channel without the classes that may only read."""
+    return sum(bits for bits in (0o600, 0o060, 0o006) if perms & bits == bits)
+
+
+class ControlFile:
+    """The file ``/dev/shm/sem.NAME``, open."""
+
+    def __init__(self, name: Name, fd: int) -> None:
+        """Takes over the descriptor."""
+        self.fd = fd
+        self.channel = name.text
+        self.path = name.control_path
+        self.timeouts = 0
+        """How often a holder took longer than the patience."""
+        self._taken_since: Optional[float] = None
+        size = os.fstat(fd).st_size
+        if size < _libc.SEM_SIZE:
+            raise Damaged(f"channel {name}: {self.path} has {size} bytes, a semaphore has {_libc.SEM_SIZE}")
+        self.identity: Identity = _files.identity(fd)
+        self._mapping = Mapping(fd, 0, _libc.SEM_SIZE, True)
+        self._semaphore = self._mapping.address
+
+    @classmethod
+    def open(cls, name: Name) -> Optional[ControlFile]:
+        """Opens what is there; None when there is nothing."""
+        try:
+            fd = _files.open_existing(name.control_path, True)
+        except OSError as error:
+            raise _files.open_error(name.text, name.control_path, "use", error) from error
+        return None if fd is None else cls(name, fd)
+
+    @classmethod
+    def create(cls, name: Name, perms: int) -> Optional[Tuple[ControlFile, KeptLock]]:
+        """Makes a new one with the value 1; None when another got there first. The writer's byte is locked before anybody
+        can find the file."""
+        try:
+            with Aside() as aside:
+                os.posix_fallocate(aside.fd, 0, _libc.SEM_SIZE)
+                locked = aside.open_again()
+                _libc.try_lock(locked, layout.WRITER_BYTE)
+                lock = KeptLock(locked)
+                control = cls(name, aside.open_again())
+                control.initialise()
+                os.fchmod(aside.fd, control_mode(perms))
+                aside.place(control.path, False)
+                return control, lock
+        except FileExistsError:
+            return None
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.ENOMEM):
+                raise _no_space(name) from error
+            raise _files.open_error(name.text, name.control_path, "make", error) from error
+
+    def initialise(self) -> None:
+        """Makes it a semaphore of the value 1, whatever its bytes are."""
+        _libc.sem_init(self._semaphore, 1)
+
+    def take_first(self, bytes_: Iterable[int]) -> Tuple[Optional[int], Optional[KeptLock], str]:
+        """Takes the lock of the first of the bytes that is free: the byte and what keeps its lock, or why there is none."""
+        try:
+            fd = _files.open_existing(self.path, True)
+        except OSError as error:
+            raise _files.open_error(self.channel, self.path, "use", error) from error
+        if fd is None:
+            return None, None, NAME_CHANGED
+        try:
+            if _files.identity(fd) != self.identity:
+                return None, None, NAME_CHANGED
+            for byte in bytes_:
+                if _libc.try_lock(fd, byte):
+                    kept, fd = KeptLock(fd), -1
+                    return byte, kept, ""
+            return None, None, BY_OTHERS
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    def is_locked(self, byte: int) -> bool:
+        """Whether somebody holds the byte."""
+        return _libc.is_locked(self.fd, byte)
+
+    def acquire(self) -> bool:
+        """Takes the semaphore if it is to be had soon; False: one goes on without it. The caller has a lock of its own
+        around this and :meth:`give_back`."""
+        taken = _libc.sem_trywait(self._semaphore)
+        if not taken:
+            if self._taken_since is None:
+                taken = _libc.sem_wait(self._semaphore, PATIENCE)
+                if not taken:
+                    self.timeouts += 1
+                    self._taken_since = time.monotonic()
+            elif time.monotonic() - self._taken_since > STUCK:
+                # Another short holder may have it just now: it is waited for once more before it is put back.
+                taken = _libc.sem_wait(self._semaphore, PATIENCE)
+                if not taken:
+                    _libc.sem_post(self._semaphore)
+                    taken = _libc.sem_trywait(self._semaphore)
+        if taken:
+            self._taken_since = None
+        return taken
+
+    def give_back(self, taken: bool) -> None:
+        """Gives back what :meth:`acquire` took, with the value 1."""
+        if not taken:
+            return
+        _libc.sem_post(self._semaphore)
+        # Somebody who posts without having waited would let two in at once. Bounded: a value may be as damaged as it likes.
+        for _ in range(64):
+            if _libc.sem_value(self._semaphore) <= 1 or not _libc.sem_trywait(self._semaphore):
+                break
+
+    def mend(self) -> None:
+        """Puts a semaphore back that has been taken for too long; for when nothing is published that would."""
+        if self._taken_since is not None and time.monotonic() - self._taken_since > STUCK:
+            self.give_back(self.acquire())
+
+    def __del__(self) -> None:
+        if getattr(self, "fd", -1) >= 0:
+            os.close(self.fd)
+
+
+def _no_space(name: Name) -> Exception:
+    fd = os.open(_files.SHM_DIR, os.O_RDONLY)
+    try:
+        return _files.no_space(name.text, _libc.SEM_SIZE, "", fd)
+    finally:
+        os.close(fd)
+
+
+def repair(name: Name) -> bool:
+    """Makes the file as large as a semaphore again, where its owner's writer finds it cut short; True when it was."""
+    try:
+        fd = _files.open_existing(name.control_path, True)
+    except OSError:
+        return False
+    if fd is None:
+        return False
+    try:
+        _files.require_own(name.text, name.control_path, fd)
+        damaged = os.fstat(fd).st_size < _libc.SEM_SIZE
+        if damaged:
+            os.posix_fallocate(fd, 0, _libc.SEM_SIZE)
+        return damaged
+    finally:
+        os.close(fd)

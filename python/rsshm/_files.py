@@ -1,0 +1,249 @@
+"""The two files of a channel in /dev/shm, and how a new one is made aside and put under its name."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import stat
+import time
+from typing import List, Optional, Tuple
+
+from . import _libc, layout
+from .errors import BadName, Denied, Error, Foreign, NoSpace, SystemCall
+
+SHM_DIR = "/dev/shm"
+ASIDE_PREFIX = ".rsshm-"
+"""How the files of segments in the making are called, which nobody looks for."""
+
+Identity = Tuple[int, int]
+"""Device and inode: which file it is, whatever it is called."""
+
+
+class Name:
+    """A channel's name, checked."""
+
+    def __init__(self, name: str) -> None:
+        encoded = os.fsencode(name)
+        reason = None
+        if not encoded:
+            reason = "it is empty"
+        elif len(encoded) > 250:
+            reason = "it is longer than 250 bytes"
+        elif b"/" in encoded:
+            reason = "it contains a slash"
+        elif b"\0" in encoded:
+            reason = "it contains a NUL"
+        elif encoded.startswith(b"sem."):
+            reason = 'it begins with "sem.", which is how the files of semaphores are called'
+        elif name.startswith(ASIDE_PREFIX):
+            reason = f'it begins with "{ASIDE_PREFIX}", which is how segments in the making are called'
+        elif name in (".", ".."):
+            reason = "it is the name of a folder"
+        if reason:
+            raise BadName(f"{name!r} cannot be the name of a channel: {reason}")
+        self.text = name
+        self.segment_path = f"{SHM_DIR}/{name}"
+        self.control_path = f"{SHM_DIR}/sem.{name}"
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def identity(fd: int) -> Identity:
+    """Which file it is."""
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
+
+
+def identity_of(path: str) -> Optional[Identity]:
+    """The file that has the name now."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def open_existing(path: str, writable: bool) -> Optional[int]:
+    """Opens a file that is there, None if none is. Never creates, never follows a link, never hangs on a pipe."""
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_RDWR if writable else os.O_RDONLY)
+    try:
+        return os.open(path, flags)
+    except FileNotFoundError:
+        return None
+
+
+def is_denied(error: OSError) -> bool:
+    """Whether the permissions are the reason."""
+    return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def open_error(channel: str, path: str, action: str, error: OSError) -> Error:
+    """A failed open, as what a user can act on."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        found = None
+    if found is not None and error.errno in (errno.EACCES, errno.EPERM):
+        return Denied(
+            f"channel {channel}: no permission to {action} {path} (its mode is {found.st_mode & 0o7777:04o}, its owner "
+            f"user {found.st_uid}); the writer's perms set the mode: 0644 lets others read, 0660 lets its group attach fully"
+        )
+    if found is not None and not stat.S_ISREG(found.st_mode):
+        return Foreign(f"channel {channel}: {path} {_describe(found.st_mode)}; choose another name, or have it removed")
+    return system(channel, f"open {path}", error)
+
+
+def system(channel: str, call: str, error: OSError) -> SystemCall:
+    """A failed call that has no better name."""
+    return SystemCall(error.errno, f"channel {channel}: {call} failed: {os.strerror(error.errno or 0)}")
+
+
+def _describe(mode: int) -> str:
+    if stat.S_ISLNK(mode):
+        return "is a symbolic link"
+    if stat.S_ISDIR(mode):
+        return "is a folder"
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+        return "is a pipe or a socket"
+    return "is not a plain file"
+
+
+def require_own(channel: str, path: str, fd: int) -> None:
+    """Says no to a file that a writer must not touch: one of another user, or one that is no plain file."""
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
+        what = "is not a plain file"
+    elif found.st_uid != os.geteuid():
+        what = f"belongs to user {found.st_uid}, not to user {os.geteuid()}"
+    else:
+        return
+    raise Foreign(f"channel {channel}: {path} {what}; choose another name, or have it removed by its owner")
+
+
+def is_trusted(found: os.stat_result) -> bool:
+    """Whether a reader may attach to a file: its writer is this user or root, or of a group that this user is in and that
+    may write it. Write permission is trust."""
+    return stat.S_ISREG(found.st_mode) and (
+        found.st_uid in (os.geteuid(), 0)
+        or bool(found.st_mode & 0o020 and (found.st_gid == os.getegid() or found.st_gid in os.getgroups()))
+    )
+
+
+def space(fd: int) -> Tuple[int, int]:
+    """Bytes free for this user, and all bytes, of the file system that the file lies in."""
+    found = os.fstatvfs(fd)
+    return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
+
+def no_space(channel: str, wanted: int, frames: str, fd: int) -> NoSpace:
+    """The error of a full /dev/shm."""
+    free, total = space(fd)
+    return NoSpace(
+        errno.ENOSPC,
+        f"channel {channel}: /dev/shm is too small: {wanted} bytes are needed{frames}, {free} of {total} bytes are free; use "
+        "smaller frames, or make it larger (mount -o remount,size=... /dev/shm, or docker run --shm-size=...)",
+    )
+
+
+class Aside:
+    """A file in the making: it has a name that nobody looks for, and loses it if it does not get a better one."""
+
+    _count = itertools.count()
+
+    def __init__(self) -> None:
+        # A few tries, as another pid namespace may share this /dev/shm.
+        for _ in range(100):
+            self.path = f"{SHM_DIR}/{ASIDE_PREFIX}{os.getpid()}-py{next(self._count)}"
+            try:
+                self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                return
+            except FileExistsError:
+                pass
+        raise FileExistsError(errno.EEXIST, "no free name for a new file")
+
+    def open_again(self) -> int:
+        """Another open file description of the same file."""
+        return os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    def place(self, path: str, replace: bool) -> None:
+        """Gives the file the name ``path``: in place of what has it now, or only if nothing has."""
+        if replace:
+            os.rename(self.path, path)
+            self.path = ""
+        else:
+            # As renameat2 with RENAME_NOREPLACE does, which Python has not: it fails where the name is taken.
+            os.link(self.path, path)
+        self.close()
+
+    def close(self) -> None:
+        """Ends it; without a better name the file is gone."""
+        if self.path:
+            os.unlink(self.path)
+            self.path = ""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __enter__(self) -> Aside:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def sweep_asides() -> None:
+    """Removes what died while it was being made: files of this user that nobody holds a lock on, ten seconds old."""
+    try:
+        names = os.listdir(SHM_DIR)
+    except OSError:
+        return
+    for path in (f"{SHM_DIR}/{name}" for name in names if name.startswith(ASIDE_PREFIX)):
+        try:
+            fd = open_existing(path, True)
+        except OSError:
+            continue
+        if fd is None:
+            continue
+        found = os.fstat(fd)
+        ours = found.st_uid == os.geteuid() and time.time() - found.st_mtime > 10
+        # A file that has got its name, but not lost this one yet, has lost a link only.
+        if ours and not _libc.is_locked(fd, layout.WRITER_BYTE):
+            remove_if(path, (found.st_dev, found.st_ino))
+        os.close(fd)
+
+
+def channels() -> List[str]:
+    """The names of the channels that are there: of all files in /dev/shm that this user may read and that begin as a
+    segment does."""
+    try:
+        names = os.listdir(SHM_DIR)
+    except OSError:
+        return []
+    return sorted(name for name in names if _begins_as_segment(name))
+
+
+def _begins_as_segment(name: str) -> bool:
+    try:
+        fd = open_existing(Name(name).segment_path, False)
+    except (Error, OSError):
+        return False
+    if fd is None:
+        return False
+    try:
+        return os.pread(fd, 8, 0) == bytes(layout.Fixed(magic=layout.MAGIC))[:8]
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def remove_if(path: str, wanted: Identity) -> None:
+    """Removes the name if it still is that of the file. Only the holder of the channel's writer byte calls this, so nobody
+    else changes the name between look and removal."""
+    if identity_of(path) == wanted:
+        try:
+            os.unlink(path)
+        except OSError:
+            pass

@@ -1,0 +1,297 @@
+"""What Python's own modules do not offer of the C library: a full fence, futexes, semaphores, mappings, locks.
+
+Calls that may sleep go through ``CDLL``, which lets other threads run meanwhile; those that return at once through
+``PyDLL``, which does not, as getting the interpreter back can take far longer than the call itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import platform
+import struct
+import sys
+import time
+from ctypes import c_int, c_long, c_size_t, c_uint32, c_uint64, c_void_p
+from typing import Any, Callable
+
+if not sys.platform.startswith("linux") or sys.maxsize < 1 << 32:
+    raise ImportError("rsshm needs a 64-bit Linux")
+
+libc = ctypes.CDLL(None, use_errno=True)
+_quick = ctypes.PyDLL(None, use_errno=True)
+
+
+class timespec(ctypes.Structure):
+    """As of time.h."""
+
+    _fields_ = [("tv_sec", c_long), ("tv_nsec", c_long)]
+
+
+def function(library: Any, name: str, *arguments: Any, result: Any = c_int) -> Any:
+    """The function of the library, with its types."""
+    found = library[name]
+    found.argtypes = arguments
+    found.restype = result
+    return found
+
+
+monotonic_ns = time.monotonic_ns
+
+# -- forks ---------------------------------------------------------------------------------------------------------------
+
+_forks = 0
+
+
+def forks() -> int:
+    """How many forks lie between this process and the one that imported the package.
+
+    What a child finds in its copy of the memory, a seat or a channel, is still its parent's: values remember this count
+    and do nothing when they find another.
+    """
+    return _forks
+
+
+def _in_child() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_in_child)
+
+# -- order of loads and stores -------------------------------------------------------------------------------------------
+
+_sem_init = function(_quick, "sem_init", c_void_p, c_int, ctypes.c_uint)
+_sem_post = function(_quick, "sem_post", c_void_p)
+_sem_trywait = function(_quick, "sem_trywait", c_void_p)
+_sem_getvalue = function(_quick, "sem_getvalue", c_void_p, ctypes.POINTER(c_int))
+
+_fence_word = (c_uint64 * 8)()
+_fence_address = ctypes.addressof(_fence_word)
+_sem_init(_fence_address, 0, 0)
+
+
+def full_fence() -> None:
+    """Two locked operations on one word of this process's own: nothing before is seen after what follows, or the other
+    way round."""
+    _sem_post(_fence_address)
+    _sem_trywait(_fence_address)
+
+
+def _nothing() -> None:
+    pass
+
+
+# x86-64 does not reorder loads with loads, or stores with stores. Elsewhere a fence is needed after the load that finds
+# something ("acquire") and before the store that announces something ("release").
+acquire: Callable[[], None] = _nothing if platform.machine() == "x86_64" else full_fence
+release: Callable[[], None] = acquire
+
+# -- futexes -------------------------------------------------------------------------------------------------------------
+
+_SYS_FUTEX = {
+    "x86_64": 202, "aarch64": 98, "riscv64": 98, "loongarch64": 98, "ppc64le": 221, "ppc64": 221, "s390x": 238,
+}.get(platform.machine())  # fmt: skip
+_FUTEX_WAIT, _FUTEX_WAKE = 0, 1
+
+_futex_wait = libc["syscall"]
+_futex_wait.argtypes = [c_long, c_void_p, c_int, c_uint32, ctypes.POINTER(timespec), c_void_p, c_uint32]
+_futex_wait.restype = c_long
+_futex_wake = _quick["syscall"]
+_futex_wake.argtypes = [c_long, c_void_p, c_int, c_int]
+_futex_wake.restype = c_long
+
+
+def futex_wait(address: int, expected: int, seconds: float) -> None:
+    """Sleeps while the word is ``expected``, at most so long; returns early for no reason now and then."""
+    if _SYS_FUTEX is None:
+        time.sleep(min(seconds, 0.001))
+        return
+    whole = int(seconds)
+    timeout = timespec(whole, int((seconds - whole) * 1e9))
+    _futex_wait(_SYS_FUTEX, address, _FUTEX_WAIT, expected, timeout, None, 0)
+
+
+def futex_wake_all(address: int) -> None:
+    """Wakes all who sleep on the word, in any process."""
+    if _SYS_FUTEX is not None:
+        _futex_wake(_SYS_FUTEX, address, _FUTEX_WAKE, 0x7FFF_FFFF)
+
+
+# -- semaphores ----------------------------------------------------------------------------------------------------------
+
+SEM_SIZE = 32
+"""Bytes of a ``sem_t`` on 64-bit Linux, of glibc and musl."""
+_EINTR = 4
+_CLOCK_MONOTONIC = 1
+
+try:
+    _sem_clockwait = function(libc, "sem_clockwait", c_void_p, c_int, ctypes.POINTER(timespec))
+except AttributeError:  # a glibc before 2.30, or another library
+    _sem_clockwait = None
+_sem_timedwait = function(libc, "sem_timedwait", c_void_p, ctypes.POINTER(timespec))
+
+
+def sem_init(address: int, value: int) -> None:
+    """Makes it a new semaphore, shared between processes. Only before anybody else can know it."""
+    _sem_init(address, 1, value)
+
+
+def sem_trywait(address: int) -> bool:
+    """Takes it if that needs no wait."""
+    return bool(_sem_trywait(address) == 0)
+
+
+def sem_wait(address: int, seconds: float) -> bool:
+    """Takes it if that is possible in time, by a clock that nobody sets back where the library has it."""
+    clock = time.CLOCK_REALTIME if _sem_clockwait is None else time.CLOCK_MONOTONIC
+    until = time.clock_gettime_ns(clock) + int(seconds * 1e9)
+    deadline = timespec(until // 10**9, until % 10**9)
+    while True:
+        if _sem_clockwait is None:
+            result = _sem_timedwait(address, deadline)
+        else:
+            result = _sem_clockwait(address, _CLOCK_MONOTONIC, deadline)
+        if result == 0:
+            return True
+        if ctypes.get_errno() != _EINTR:
+            return False
+
+
+def sem_post(address: int) -> None:
+    """Gives it back."""
+    _sem_post(address)
+
+
+def sem_value(address: int) -> int:
+    """Its value."""
+    value = c_int()
+    _sem_getvalue(address, value)
+    return value.value
+
+
+# -- mappings ------------------------------------------------------------------------------------------------------------
+
+PROT_NONE, PROT_READ, PROT_WRITE = 0, 1, 2
+_MAP_SHARED = 1
+_MADV_DONTFORK, _MADV_DONTDUMP = 10, 16
+_MAP_FAILED = c_void_p(-1).value
+
+_mmap = function(libc, "mmap", c_void_p, c_size_t, c_int, c_int, c_int, ctypes.c_int64, result=c_void_p)
+_munmap = function(libc, "munmap", c_void_p, c_size_t)
+_madvise = function(libc, "madvise", c_void_p, c_size_t, c_int)
+
+
+def _map(fd: int, offset: int, length: int, protection: int) -> int:
+    address = _mmap(None, length, protection, _MAP_SHARED, fd, offset)
+    if address is None or address == _MAP_FAILED:
+        errno = ctypes.get_errno()
+        raise OSError(errno, f"mmap: {os.strerror(errno)}")
+    return int(address)
+
+
+class Mapping:
+    """Bytes of a file, shared with everybody who maps it.
+
+    Not of the module ``mmap``: that refuses to map beyond the end of a file that will grow, and keeps a duplicate of the
+    descriptor. Everything made of :meth:`exporter` keeps the mapping, so that no array can outlive its memory.
+    """
+
+    def __init__(self, fd: int, offset: int, length: int, writable: bool) -> None:
+        self.length = length
+        self.address = _map(fd, offset, length, PROT_READ | (PROT_WRITE if writable else 0))
+
+    def exporter(self, offset: int, length: int) -> Any:
+        """The bytes from ``offset`` on, as a ctypes array; one may hang attributes on it that live as long."""
+        if offset < 0 or length < 0 or offset + length > self.length:
+            raise ValueError("outside the mapping")
+        array: Any = (ctypes.c_uint8 * length).from_address(self.address + offset)
+        array.mapping = self
+        return array
+
+    def leave_out_of_dumps(self) -> None:
+        """Pictures are large and tell little."""
+        _madvise(self.address, self.length, _MADV_DONTDUMP)
+
+    def __del__(self, munmap: Any = _munmap) -> None:
+        address = getattr(self, "address", None)
+        if address is not None:
+            munmap(address, self.length)
+
+
+# -- locks ---------------------------------------------------------------------------------------------------------------
+
+_FLOCK = struct.Struct("hhqqi4x")
+_F_OFD_GETLK, _F_OFD_SETLK = 36, 37
+
+
+def try_lock(fd: int, byte: int) -> bool:
+    """Puts a write lock of the open file description on the byte; False when another description has one."""
+    try:
+        fcntl.fcntl(fd, _F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
+        return True
+    except (BlockingIOError, PermissionError):
+        return False
+
+
+def is_locked(fd: int, byte: int) -> bool:
+    """Whether another description has a write lock on the byte. When the kernel does not say, somebody has: nothing is
+    taken away on a guess. (Read locks do not answer: whoever may read the file can take those.)"""
+    try:
+        answer = fcntl.fcntl(fd, _F_OFD_GETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
+    except OSError:
+        return True
+    return bool(_FLOCK.unpack(answer)[0] == fcntl.F_WRLCK)
+
+
+class KeptLock:
+    """Keeps the locks of an open file description for as long as it lives, and no longer than this process.
+
+    The description is kept by a mapping that a forked child does not inherit, and by no file descriptor.
+    """
+
+    def __init__(self, fd: int) -> None:
+        """Takes over the descriptor, whose description carries the locks."""
+        self._forks = forks()
+        try:
+            self._page = _map(fd, 0, 1, PROT_NONE)
+            if _madvise(self._page, 1, _MADV_DONTFORK) != 0:
+                raise OSError(ctypes.get_errno(), "madvise: a child would keep the lock")
+        finally:
+            os.close(fd)
+
+    def drop(self) -> None:
+        """Gives the locks back now."""
+        page, self._page = self._page, 0
+        # A forked child has not got the mapping; whatever lies at its address there is somebody else's.
+        if page and self._forks == forks():
+            _munmap(page, 1)
+
+    def __del__(self, munmap: Any = _munmap, forks: Callable[[], int] = forks) -> None:
+        page = getattr(self, "_page", 0)
+        if page and self._forks == forks():
+            munmap(page, 1)
+
+
+# -- files ---------------------------------------------------------------------------------------------------------------
+
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
+_fallocate = function(libc, "fallocate", c_int, c_int, ctypes.c_int64, ctypes.c_int64)
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """Gives the memory of a part of the file back to the system."""
+    _fallocate(fd, _KEEP_SIZE | _PUNCH_HOLE, offset, length)
+
+
+def read_exactly(fd: int, target: Any, offset: int) -> bool:
+    """Fills ``target`` from the file; False when that ends before. It cannot be a SIGBUS, as a look at a mapping can."""
+    view = memoryview(target).cast("B")
+    done = 0
+    while done < len(view):
+        count = os.preadv(fd, [view[done:]], offset + done)
+        if count == 0:
+            return False
+        done += count
+    return True

@@ -1,0 +1,236 @@
+"""A segment, opened or made: the checked header, the mappings, and the file."""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import errno
+import os
+from typing import Any, Optional, Tuple
+
+from . import _files, _libc, layout
+from ._files import Aside, Identity, Name
+from ._libc import KeptLock, Mapping, acquire, release
+from .errors import Damaged
+from .layout import Fixed, FrameDescriptor, Live, Seat, SlotHead
+
+SEAT_SIZE = ctypes.sizeof(Seat)
+_DESCRIPTOR_SIZE = ctypes.sizeof(FrameDescriptor)
+_DESCRIPTOR_AT = SlotHead.words.offset
+
+
+class Access(enum.Enum):
+    """What a peer wants to do with a segment."""
+
+    OBSERVE = 1
+    ATTACH = 2
+    WRITE = 3
+
+
+def open_file(name: Name, writable: bool) -> Optional[Tuple[int, os.stat_result]]:
+    """Opens the file of the channel's segment and says what it is. None when there is none."""
+    fd = _files.open_existing(name.segment_path, writable)
+    return None if fd is None else (fd, os.fstat(fd))
+
+
+class Segment:
+    """One generation of a channel: its format and sizes never change.
+
+    The words of the control area are reached through ``words`` (64 bits) and ``halves`` (32 bits): an item of such a view is
+    loaded and stored by one instruction. The places of those in ``Live`` have names.
+    """
+
+    def __init__(self, fixed: Fixed, caps: str, identity: Identity, fd: int, access: Access) -> None:
+        """Takes over the descriptor, unless it fails."""
+        self.fixed = fixed
+        self.caps = caps
+        self.identity = identity
+        self.lock_identity: Identity = (fixed.lock_device, fixed.lock_inode)
+        self.slot_count: int = fixed.slot_count
+        self.slot_size: int = fixed.slot_size
+        self.slots_offset: int = fixed.slots_offset
+        self._forks = _libc.forks()
+        self._backed = 0
+        """Slots that the file was seen to reach to; it only grows."""
+        self._control = Mapping(fd, 0, self.slots_offset, access is not Access.OBSERVE)
+        self.slots: Optional[Mapping] = None
+        if access is not Access.OBSERVE:
+            self.slots = Mapping(fd, self.slots_offset, self.slot_count * self.slot_size, access is Access.WRITE)
+            self.slots.leave_out_of_dumps()
+        self.bytes = memoryview(self._control.exporter(0, self.slots_offset)).cast("B")
+        if access is Access.OBSERVE:
+            self.bytes = self.bytes.toreadonly()
+        self.words = self.bytes.cast("Q")
+        self.halves = self.bytes.cast("I")
+        live: int = fixed.live_offset
+        self.head = (live + Live.head.offset) // 8
+        self.eos_number = (live + Live.eos_number.offset) // 8
+        self.latency_ns = (live + Live.latency_ns.offset) // 8
+        self.event_head = (live + Live.event_head.offset) // 8
+        self.published = (live + Live.published.offset) // 4
+        self.state = (live + Live.state.offset) // 4
+        self.eos_count = (live + Live.eos_count.offset) // 4
+        self.writer_word = (live + Live.writer_word.offset) // 4
+        self.writer_waits = (live + Live.writer_waits.offset) // 4
+        self._grants: int = fixed.grants_offset // 8
+        self._seats: int = fixed.seats_offset
+        self._ring = fixed.ring_offset // 8
+        self._descriptors: int = fixed.descriptors_offset
+        self.fd = fd
+
+    @classmethod
+    def open(cls, name: Name, fd: int, found: os.stat_result, access: Access) -> Segment:
+        """Maps and checks the segment in the file; takes over the descriptor."""
+        try:
+            fixed = Fixed()
+            # By pread, which a file that shrinks meanwhile cannot turn into a signal.
+            if not _libc.read_exactly(fd, fixed, 0):
+                raise Damaged(f"channel {name}: its segment is not usable: it has only {found.st_size} bytes")
+            problem = fixed.problem(found.st_size)
+            if problem:
+                raise Damaged(f"channel {name}: its segment is not usable: {problem}")
+            caps = bytearray(fixed.caps_size)
+            if not _libc.read_exactly(fd, caps, fixed.caps_offset):
+                raise Damaged(f"channel {name}: its segment is not usable: it has only {found.st_size} bytes")
+            try:
+                text = caps.decode()
+            except UnicodeDecodeError:
+                raise Damaged(f"channel {name}: its segment is not usable: its format is not UTF-8 text") from None
+            try:
+                return cls(fixed, text, (found.st_dev, found.st_ino), fd, access)
+            except OSError as error:
+                what = f"its {fixed.slot_count} slots of {fixed.slot_size} bytes cannot be mapped: {error}"
+                raise Damaged(f"channel {name}: its segment is not usable: {what}") from error
+        except BaseException:
+            os.close(fd)
+            raise
+
+    @classmethod
+    def create(cls, fixed: Fixed, caps: str, slots: int, perms: int) -> Tuple[Segment, Aside, KeptLock]:
+        """Makes a segment aside with some of its slots backed by memory. It has no name yet, its header is written by
+        :meth:`begin`, and it has a writer already: the lock on its byte is what observers ask."""
+        aside = Aside()
+        try:
+            locked = aside.open_again()
+            _libc.try_lock(locked, layout.WRITER_BYTE)
+            alive = KeptLock(locked)
+            os.posix_fallocate(aside.fd, 0, fixed.slots_offset + slots * fixed.slot_size)
+            os.fchmod(aside.fd, perms)
+            fd = aside.open_again()
+            try:
+                segment = cls(fixed, caps, _files.identity(fd), fd, Access.WRITE)
+            except BaseException:
+                os.close(fd)
+                raise
+            encoded = caps.encode()
+            segment.bytes[fixed.caps_offset : fixed.caps_offset + len(encoded)] = encoded
+            segment._backed = slots
+            return segment, aside, alive
+        except BaseException:
+            aside.close()
+            raise
+
+    def begin(self, first_number: int, event_head: int, latency_ns: int) -> None:
+        """Says with which number a segment that has no name yet begins. The last thing written to what never changes."""
+        self.fixed.first_number = first_number
+        self.bytes[: ctypes.sizeof(Fixed)] = bytes(self.fixed)
+        self.words[self.head] = first_number - 1
+        self.words[self.event_head] = event_head
+        self.words[self.latency_ns] = latency_ns
+
+    # Places of words.
+
+    def grant(self, seat: int) -> int:
+        """Of the seat's grant, in ``words``."""
+        return self._grants + seat
+
+    def seat_word(self, seat: int, field: Any) -> int:
+        """Of a field of the seat of 64 bits, in ``words``."""
+        return int(self._seats + seat * SEAT_SIZE + field.offset) // 8
+
+    def seat_half(self, seat: int, field: Any) -> int:
+        """Of a field of the seat of 32 bits, in ``halves``."""
+        return int(self._seats + seat * SEAT_SIZE + field.offset) // 4
+
+    def ring(self, number: int) -> int:
+        """Of the entry of a frame, in ``words``."""
+        return int(self._ring + number % layout.RING)
+
+    def number(self, slot: int) -> int:
+        """Of the number of the frame in the slot, in ``words``."""
+        return (self._descriptors + slot * layout.DESCRIPTOR_STRIDE) // 8
+
+    def slot_offset(self, slot: int) -> int:
+        """Where a slot begins in ``slots``."""
+        return slot * self.slot_size
+
+    # What others ask of it.
+
+    def is_backed(self, slot: int) -> bool:
+        """Whether the file reaches to the end of the slot. Shared memory is not asked, as a slot that is named but not
+        backed kills who touches it; the file is, once for each slot not seen before."""
+        if slot < self._backed:
+            return True
+        if slot >= self.slot_count:
+            return False
+        backed = (os.fstat(self.fd).st_size - self.slots_offset) // self.slot_size
+        self._backed = max(self._backed, min(backed, self.slot_count))
+        return slot < backed
+
+    def back_slot(self, slot: int) -> bool:
+        """Puts memory behind one more slot; False when there is none. The writer's alone."""
+        try:
+            os.posix_fallocate(self.fd, self.slots_offset + self.slot_offset(slot), self.slot_size)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG, errno.EDQUOT):
+                return False
+            raise
+        self._backed = max(self._backed, slot + 1)
+        return True
+
+    def punch_slot(self, slot: int) -> None:
+        """Gives the memory of a slot back, after it was taken for writing. The writer's alone."""
+        _libc.punch_hole(self.fd, self.slots_offset + self.slot_offset(slot), self.slot_size)
+
+    def is_of_parent(self) -> bool:
+        """Whether this is a forked child's copy: the seat, the pins and the name are its parent's."""
+        return self._forks != _libc.forks()
+
+    def has_writer(self) -> bool:
+        """Whether the writer that made the segment still lives."""
+        return _libc.is_locked(self.fd, layout.WRITER_BYTE)
+
+    def is_current(self) -> bool:
+        """Whether frames can still come here."""
+        state = self.halves[self.state]
+        return state & (layout.SUPERSEDED | layout.CLOSED) == 0 and self.has_writer()
+
+    def address_of_half(self, index: int) -> int:
+        """The address of a word of 32 bits, for a futex."""
+        return self._control.address + index * 4
+
+    def ring_bell(self, index: int) -> None:
+        """Tells everybody who waits for the word that something happened."""
+        release()
+        self.halves[index] = (self.halves[index] + 1) & 0xFFFF_FFFF
+        _libc.futex_wake_all(self._control.address + index * 4)
+
+    def wait(self, index: int, seen: int, seconds: float) -> None:
+        """Sleeps until the word is no longer ``seen``, or the time is over; or for less."""
+        _libc.futex_wait(self._control.address + index * 4, seen, seconds)
+        acquire()
+
+    def read_descriptor(self, slot: int) -> FrameDescriptor:
+        """Copies what goes with the frame in the slot. Meaningful only while the slot is pinned, or if its number is the
+        same before and after."""
+        at = self._descriptors + slot * layout.DESCRIPTOR_STRIDE + _DESCRIPTOR_AT
+        return FrameDescriptor.from_buffer_copy(self.bytes, at)
+
+    def write_descriptor(self, slot: int, descriptor: FrameDescriptor) -> None:
+        """Writes what goes with the frame in the slot, which the caller has claimed."""
+        at = self._descriptors + slot * layout.DESCRIPTOR_STRIDE + _DESCRIPTOR_AT
+        self.bytes[at : at + _DESCRIPTOR_SIZE] = bytes(descriptor)
+
+    def __del__(self) -> None:
+        if getattr(self, "fd", -1) >= 0:
+            os.close(self.fd)

@@ -1,0 +1,234 @@
+"""A segment as its writer has it, and which slot the next frame gets."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, List, Optional
+
+from . import layout
+from ._control import ControlFile
+from ._libc import KeptLock, acquire, full_fence
+from ._pins import take_for_writing
+from ._segment import SEAT_SIZE, Segment
+from .layout import MAX_SLOTS, SEATS, Seat
+
+REFUSED_ROUNDS = 4
+"""How many times slots are tried again that readers refused in the last moment."""
+
+
+class Claim:
+    """A slot to draw into, claimed for one frame; not taken for another before this is gone."""
+
+    __slots__ = ("_owner", "index", "__weakref__")
+
+    def __init__(self, owner: WriterSegment, index: int) -> None:
+        self._owner = owner
+        self.index = index
+
+    def __del__(self) -> None:
+        self._owner.let_go(self.index)
+
+
+class WriterSegment:
+    """A segment with what its writer knows of the slots and seats. All but :meth:`let_go` under the channel's lock."""
+
+    def __init__(
+        self, segment: Segment, control: ControlFile, backed: int, lossless: bool, alive: Optional[KeptLock]
+    ) -> None:
+        self.segment = segment
+        self.control = control
+        """The file that carries the locks of this segment's seats. Another than the channel's once that was lost."""
+        self.alive = alive
+        """Observers ask this lock, which goes with the segment's turn."""
+        self.lossless = lossless
+        self.retain: int = segment.fixed.retain
+        self.numbers = [0] * MAX_SLOTS
+        """Number of the frame in each; 0 = free, or being drawn."""
+        self.backed = backed
+        """Slots with memory behind them."""
+        self.full = False
+        """The system had no memory for one more."""
+        self.growing = False
+        """One more is being backed, outside the lock."""
+        self.ignored: List[Optional[int]] = [None] * SEATS
+        """For each seat the ticket of an owner whose pins do not count: it is dead, or was evicted."""
+        self.in_hand = [False] * MAX_SLOTS
+        """Slots that arrays of this process still refer to."""
+        self.retired_at = 0.0
+        self._given_back = 0
+        """Bits of slots whose memory went back to the system."""
+        first = segment.seat_word(0, Seat.pins)
+        self._pin_words = segment.words[first : first + SEATS * SEAT_SIZE // 8 : SEAT_SIZE // 8]
+
+    def half(self, seat: int, field: Any) -> int:
+        """A field of 32 bits of a seat."""
+        value: int = self.segment.halves[self.segment.seat_half(seat, field)]
+        acquire()
+        return value
+
+    def pins_of(self, seat: int) -> int:
+        """A seat's pin word."""
+        bits: int = self._pin_words[seat]
+        acquire()
+        return bits
+
+    def is_alive(self, seat: int) -> bool:
+        """Whether somebody holds the lock of the seat."""
+        return self.control.is_locked(layout.FIRST_SEAT_BYTE + seat)
+
+    def has_reader_in(self, seat: int) -> bool:
+        """Whether a living reader takes frames here."""
+        return self.half(seat, Seat.state) == layout.SEAT_ATTACHED and self.is_alive(seat)
+
+    def let_go(self, index: int) -> None:
+        """No array refers to the slot any more."""
+        if self.segment.is_of_parent():
+            return
+        self.in_hand[index] = False
+        # A writer that waits for a slot may be waiting for this one.
+        full_fence()
+        if self.segment.halves[self.segment.writer_waits]:
+            self.segment.ring_bell(self.segment.writer_word)
+
+    def pinned(self) -> int:
+        """The slots that somebody's pin counts for."""
+        pinned = 0
+        for seat, bits in enumerate(self._pin_words.tolist()):
+            if bits:
+                # After the pins: the ticket is not older than that of who set them.
+                acquire()
+                if self.ignored[seat] is None or self.ignored[seat] != self.half(seat, Seat.ticket):
+                    pinned |= bits
+        acquire()
+        return pinned
+
+    def take(self, slot: int) -> bool:
+        """Takes a slot for writing unless it is pinned."""
+        taken = take_for_writing(self.segment, slot, lambda: bool(self.pinned() >> slot & 1))
+        # Refused at the first look the frame is still there; at the second it is gone.
+        if taken or self.segment.words[self.segment.number(slot)] == 0:
+            self.numbers[slot] = 0
+        return taken
+
+    def oldest(self, allowed: int, newest: int) -> Optional[int]:
+        """The oldest slot of ``allowed`` with a frame of the number ``newest`` or less; free ones first."""
+        slots = [
+            slot
+            for slot in range(self.backed)
+            if allowed >> slot & 1 and self.numbers[slot] <= newest and not self.in_hand[slot]
+        ]
+        return min(slots, key=self.numbers.__getitem__, default=None)
+
+    def ignore_the_dead(self) -> bool:
+        """Looks which of the seats that stand in the way belong to nobody any more. The lock is asked after the pins were
+        read: a later owner's pins came after that, found the number 0, and are not valid."""
+        found = False
+        for seat in range(SEATS):
+            if self.pins_of(seat) or self.half(seat, Seat.state) == layout.SEAT_ATTACHED:
+                ticket = self.half(seat, Seat.ticket)
+                if self.ignored[seat] != ticket and not self.is_alive(seat):
+                    self.ignored[seat] = ticket
+                    found = True
+        return found
+
+    def taken_by_all(self) -> int:
+        """The number up to which every reader that counts has taken all frames."""
+        least = layout.NONE
+        for seat in range(SEATS):
+            if self.half(seat, Seat.state) == layout.SEAT_ATTACHED:
+                if self.ignored[seat] is None or self.ignored[seat] != self.half(seat, Seat.ticket):
+                    position: int = self.segment.words[self.segment.seat_word(seat, Seat.position)]
+                    acquire()
+                    least = min(least, position)
+        return least
+
+    def _newest_to_take(self, head: int, retain: int) -> int:
+        """The youngest frame that may give its slot up: older than those kept for latecomers and, in lossless mode, taken
+        by all. Never the newest."""
+        kept = max(head - max(retain, 1), 0)
+        return min(kept, self.taken_by_all()) if self.lossless else kept
+
+    def can_grow(self) -> bool:
+        """Whether one more slot may be had."""
+        return not self.full and self.backed < self.segment.slot_count
+
+    def count_in_hand(self) -> int:
+        """Slots that arrays of this process refer to."""
+        return sum(self.in_hand[: self.backed])
+
+    def _take_oldest(self, head: int, retain: int) -> Optional[int]:
+        newest = self._newest_to_take(head, retain)
+        # Readers that lag as far as can be try for the very slots that are taken here, and each try refuses a slot for an
+        # instant. The numbers are 0 by then, so that it is over in the next round.
+        for _ in range(REFUSED_ROUNDS):
+            allowed = ~self.pinned()
+            refused = False
+            while True:
+                slot = self.oldest(allowed, newest)
+                if slot is None:
+                    break
+                if self.take(slot):
+                    return slot
+                refused = True
+                allowed &= ~(1 << slot)
+            if not refused:
+                break
+        return None
+
+    def find(self, head: int) -> Optional[int]:
+        """Takes a slot for the next frame from those that have memory."""
+        slot = self._take_oldest(head, self.retain)
+        if slot is None and self.ignore_the_dead():
+            slot = self._take_oldest(head, self.retain)
+        return slot
+
+    def find_scarce(self, head: int) -> Optional[int]:
+        """As :meth:`find`, where the system has no memory for more slots: fewer frames are kept for latecomers rather than
+        none published, at the worst the newest alone."""
+        return self._take_oldest(head, 1)
+
+    def has_claimable(self, head: int) -> bool:
+        """Whether there would be a slot."""
+        retain = 1 if self.full else self.retain
+        for _ in range(2):
+            if self.can_grow() and not self.growing:
+                return True
+            if self.oldest(~self.pinned(), self._newest_to_take(head, retain)) is not None:
+                return True
+            if not self.ignore_the_dead():
+                break
+        return False
+
+    def claim(self, index: int) -> Claim:
+        """Makes a taken slot the caller's."""
+        self.in_hand[index] = True
+        return Claim(self, index)
+
+    def give_back(self) -> None:
+        """Gives the memory of all slots back that nobody holds, of a superseded segment. In lossless mode, of frames that
+        all have taken."""
+        self.ignore_the_dead()
+        newest = self.taken_by_all() if self.lossless else layout.NONE
+        allowed = ~self.pinned()
+        while True:
+            slot = self.oldest(allowed & ~self._given_back, newest)
+            if slot is None:
+                return
+            if self.take(slot):
+                self.segment.punch_slot(slot)
+                self._given_back |= 1 << slot
+            allowed &= ~(1 << slot)
+
+    def is_empty(self) -> bool:
+        """Whether no slot has memory any more."""
+        return all(self._given_back >> slot & 1 for slot in range(self.backed))
+
+    def supersede(self) -> None:
+        """Tells the readers to look for the next segment."""
+        self.retired_at = time.monotonic()
+        halves, segment = self.segment.halves, self.segment
+        full_fence()
+        halves[segment.state] = halves[segment.state] | layout.SUPERSEDED
+        segment.ring_bell(segment.published)
+        # The writer's own monitor sleeps on this one, and has another to sleep on now.
+        segment.ring_bell(segment.writer_word)

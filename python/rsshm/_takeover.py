@@ -1,0 +1,144 @@
+"""How a writer gets a channel: the writer's lock, and what a dead writer left."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import NamedTuple, Optional, Tuple
+
+from . import _control, _files, layout
+from ._control import ControlFile
+from ._files import Name
+from ._libc import KeptLock
+from ._segment import Access, Segment, open_file
+from ._slots import WriterSegment
+from .errors import Busy, Damaged, Error
+
+BUSY_PATIENCE = 2.0
+"""How long a second start retries: a process that was killed needs a moment to die."""
+
+
+class Taken(NamedTuple):
+    """A channel that is this writer's."""
+
+    control: ControlFile
+    lock: KeptLock
+    head: int
+    """Number of the newest frame there was."""
+    event_head: int
+    retired: Optional[WriterSegment]
+    """The segment of the dead writer, in which readers may still be."""
+
+
+def busy(name: Name) -> Busy:
+    """The error of a channel that another writer has."""
+    who = "its process is not known"
+    try:
+        opened = open_file(name, False)
+        if opened is not None:
+            who = f"process {Segment.open(name, *opened, Access.OBSERVE).fixed.writer_pid}"
+    except (Error, OSError):
+        pass
+    return Busy(f"channel {name} already has a writer ({who}); stop it, or choose another name")
+
+
+def take_channel(name: Name, perms: int) -> Taken:
+    """Becomes the channel's writer. Leaves nothing behind when it fails."""
+    _files.sweep_asides()
+    started = time.monotonic()
+    while True:
+        try:
+            return _take(name, perms)
+        except Busy:
+            if time.monotonic() - started > BUSY_PATIENCE:
+                raise
+        time.sleep(0.02)
+
+
+def _take(name: Name, perms: int) -> Taken:
+    control, lock, made_here = _open_control(name, perms)
+    try:
+        head, event_head, retired = _take_over(name, control, made_here)
+    except BaseException:
+        if made_here:
+            _files.remove_if(control.path, control.identity)
+        lock.drop()
+        raise
+    return Taken(control, lock, head, event_head, retired)
+
+
+def _open_control(name: Name, perms: int) -> Tuple[ControlFile, KeptLock, bool]:
+    """Gets the control file with the writer's lock. The last value says whether the file was made here."""
+    path = name.control_path
+    try:
+        fd = _files.open_existing(path, True)
+    except OSError as error:
+        raise _files.open_error(name.text, path, "write", error) from error
+    if fd is None:
+        made = ControlFile.create(name, perms)
+        if made is None:
+            raise busy(name)
+        return made[0], made[1], True
+    try:
+        _files.require_own(name.text, path, fd)
+    finally:
+        os.close(fd)
+    repaired = _control.repair(name)
+    control = ControlFile.open(name)
+    if control is None:
+        raise busy(name)
+    _, lock, _ = control.take_first([layout.WRITER_BYTE])
+    # Between opening and locking, the former writer may have removed the name.
+    if lock is None or _files.identity_of(path) != control.identity:
+        raise busy(name)
+    if repaired:
+        control.initialise()
+    os.fchmod(control.fd, _control.control_mode(perms))
+    return control, lock, False
+
+
+def _take_over(name: Name, control: ControlFile, control_is_new: bool) -> Tuple[int, int, Optional[WriterSegment]]:
+    """Takes what lies under the channel's name away: the segment of a dead writer of this user. Its readers are told to
+    look for the next one."""
+    path = name.segment_path
+    try:
+        opened = open_file(name, True)
+    except OSError as error:
+        raise _files.open_error(name.text, path, "write", error) from error
+    if opened is None:
+        return 0, 0, None
+    fd, found = opened
+    try:
+        _files.require_own(name.text, path, fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    try:
+        segment = Segment.open(name, fd, found, Access.WRITE)
+    except Damaged as error:
+        # A damaged segment of ours is replaced if it was one: a control file was beside it.
+        if control_is_new:
+            raise Damaged(f"{error}; {path} is in the way: remove it, or choose another name") from None
+        _files.remove_if(path, (found.st_dev, found.st_ino))
+        return 0, 0, None
+    if segment.has_writer():
+        # Dying, or alive and about to make its lost control file again.
+        raise busy(name)
+    backed = next((slot for slot in range(segment.slot_count) if not segment.is_backed(slot)), segment.slot_count)
+    retired = WriterSegment(segment, control, backed, False, None)
+    for slot in range(segment.slot_count):
+        retired.numbers[slot] = segment.words[segment.number(slot)]
+    taken = control.acquire()
+    try:
+        head, event_head = (_sane(segment.words[at]) for at in (segment.head, segment.event_head))
+        retired.supersede()
+        _files.remove_if(path, segment.identity)
+    finally:
+        control.give_back(taken)
+    same_locks = segment.lock_identity == control.identity
+    return head, event_head, retired if same_locks else None
+
+
+def _sane(number: int) -> int:
+    """A damaged head must not bring the numbers near their end."""
+    return number if number < 1 << 48 else 0

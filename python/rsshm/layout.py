@@ -1,0 +1,286 @@
+"""The segment, field by field, as ctypes structures; docs/PROTOCOL.md describes it in words.
+
+A test holds every offset and size here to those of the crate rsshm-channel. The structures are public, for programs that
+want to look at a channel by hand: ``Fixed.from_buffer_copy(os.pread(fd, 256, 0))`` is the header of an open segment.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from ctypes import c_int32, c_uint32, c_uint64
+from typing import Optional
+
+MAGIC = int.from_bytes(b"rsshm\r\n\x1a", sys.byteorder)
+VERSION = 1
+SEATS = 64
+RING = 128
+MAX_SLOTS = 64
+MAX_CAPS = 65536
+MAX_PLANES = 4
+MAX_GRANT = 8
+EVICTED = 0xFFFF_FFFF
+DESCRIPTOR_STRIDE = 4096
+STICKY_EVENTS = 8
+EVENT_RING = 32
+EVENT_STRIDE = 4096
+MAIL_RING = 4
+MAIL_STRIDE = 512
+DELTA_UNIT = 8192
+SLOT_ALIGN = 4096
+SLOTS_ALIGN = 65536
+WRITER_BYTE = 4096
+FIRST_SEAT_BYTE = 4097
+
+NONE = 0xFFFF_FFFF_FFFF_FFFF
+"""No value, in times and counts."""
+
+SUPERSEDED = 1
+"""A bit of ``Live.state``: a newer segment has taken the name, or is about to."""
+CLOSED = 2
+"""A bit of ``Live.state``: the writer stopped in good order."""
+LOSSLESS = 1
+"""A bit of ``Fixed.flags``: the writer waits for its slowest seated reader."""
+
+SEAT_NEW, SEAT_ATTACHED, SEAT_MOVED, SEAT_LEFT = range(4)
+"""Values of ``Seat.state``."""
+
+LIVE_OFFSET = 256
+CAPS_OFFSET = 4096
+
+
+class Fixed(ctypes.Structure):
+    """The header: what never changes once the segment has its name."""
+
+    _fields_ = [
+        ("magic", c_uint64),
+        ("version", c_uint32),
+        ("fixed_size", c_uint32),
+        ("created_ns", c_uint64),
+        ("first_number", c_uint64),
+        ("lock_device", c_uint64),
+        ("lock_inode", c_uint64),
+        ("caps_offset", c_uint64),
+        ("caps_size", c_uint64),
+        ("live_offset", c_uint64),
+        ("grants_offset", c_uint64),
+        ("seats_offset", c_uint64),
+        ("seat_stride", c_uint32),
+        ("seat_count", c_uint32),
+        ("ring_offset", c_uint64),
+        ("ring_count", c_uint32),
+        ("slot_count", c_uint32),
+        ("descriptors_offset", c_uint64),
+        ("slots_offset", c_uint64),
+        ("slot_size", c_uint64),
+        ("descriptor_stride", c_uint32),
+        ("retain", c_uint32),
+        ("writer_pid", c_uint32),
+        ("flags", c_uint32),
+        ("events_offset", c_uint64),
+        ("event_stride", c_uint32),
+        ("event_count", c_uint32),
+        ("mail_offset", c_uint64),
+        ("mail_stride", c_uint32),
+        ("mail_count", c_uint32),
+        ("reserved", c_uint64 * 9),
+    ]
+
+    def total_size(self) -> int:
+        """Bytes of the file with all its slots."""
+        return int(self.slots_offset + self.slot_count * self.slot_size)
+
+    def problem(self, file_size: int) -> Optional[str]:
+        """What is wrong with numbers that somebody else wrote, of a file of ``file_size`` bytes; None if nothing is."""
+        if self.magic != MAGIC:
+            return f"it begins with {self.magic:#018x}, which is not a segment of rsshm"
+        if self.version != VERSION:
+            return f"its version is {self.version}, this package knows version {VERSION}"
+        exactly = {
+            "fixed_size": ctypes.sizeof(Fixed),
+            "seat_stride": ctypes.sizeof(Seat),
+            "seat_count": SEATS,
+            "ring_count": RING,
+            "event_stride": EVENT_STRIDE,
+            "event_count": STICKY_EVENTS + EVENT_RING,
+            "mail_stride": MAIL_STRIDE,
+            "descriptor_stride": DESCRIPTOR_STRIDE,
+        }
+        for field, wanted in exactly.items():
+            if getattr(self, field) != wanted:
+                return f"its {field} is {getattr(self, field)}, version {VERSION} has {wanted}"
+        if self.mail_count not in (0, MAIL_RING):
+            return f"its mail_count is {self.mail_count}, not 0 or {MAIL_RING}"
+        if not 1 <= self.slot_count <= MAX_SLOTS:
+            return f"its slot_count is {self.slot_count}, not 1 to {MAX_SLOTS}"
+        # A mapping has at most half of the addresses there are.
+        if self.slot_size == 0 or self.slot_size % SLOT_ALIGN or self.total_size() > (1 << 63) - 1:
+            return f"its slot_size is {self.slot_size}"
+        if self.caps_size > MAX_CAPS:
+            return f"its caps_size is {self.caps_size}, at most {MAX_CAPS} is allowed"
+        if self.slots_offset % SLOTS_ALIGN or self.slots_offset > file_size:
+            return f"its slots_offset is {self.slots_offset} in a file of {file_size} bytes"
+        inside = {
+            "live_offset": (ctypes.sizeof(Live), 64),
+            "caps_offset": (self.caps_size, 1),
+            "grants_offset": (SEATS * 8, 8),
+            "seats_offset": (SEATS * ctypes.sizeof(Seat), 64),
+            "ring_offset": (RING * 8, 8),
+            "events_offset": (self.event_count * EVENT_STRIDE, 64),
+            "mail_offset": (SEATS * self.mail_count * MAIL_STRIDE, 64),
+            "descriptors_offset": (self.slot_count * DESCRIPTOR_STRIDE, 64),
+        }
+        for field, (size, align) in inside.items():
+            offset = getattr(self, field)
+            if offset < ctypes.sizeof(Fixed) or offset % align or offset + size > self.slots_offset:
+                return f"its {field} is {offset}"
+        return None
+
+
+class Live(ctypes.Structure):
+    """What the writer tells everybody, and the word that wakes it."""
+
+    _fields_ = [
+        ("head", c_uint64),
+        ("eos_number", c_uint64),
+        ("latency_ns", c_uint64),
+        ("published", c_uint32),
+        ("state", c_uint32),
+        ("eos_count", c_uint32),
+        ("_pad0", c_uint32),
+        ("event_head", c_uint64),
+        ("_pad1", c_uint32 * 4),
+        ("writer_word", c_uint32),
+        ("writer_waits", c_uint32),
+        ("_pad2", c_uint32 * 14),
+    ]
+
+
+class Seat(ctypes.Structure):
+    """A reader's seat in one segment. Written only by who holds the lock of the seat."""
+
+    _fields_ = [
+        ("pins", c_uint64),
+        ("position", c_uint64),
+        ("ticket", c_uint32),
+        ("state", c_uint32),
+        ("pid", c_uint32),
+        ("key_requests", c_uint32),
+        ("mail_head", c_uint64),
+        ("_pad0", c_uint32 * 6),
+    ]
+
+
+class FrameDescriptor(ctypes.Structure):
+    """What goes with a frame."""
+
+    _fields_ = [
+        ("pts", c_uint64),
+        ("dts", c_uint64),
+        ("duration", c_uint64),
+        ("offset", c_uint64),
+        ("offset_end", c_uint64),
+        ("data_offset", c_uint64),
+        ("size", c_uint64),
+        ("flags", c_uint32),
+        ("planes", c_uint32),
+        ("plane_offset", c_uint64 * MAX_PLANES),
+        ("plane_stride", c_int32 * MAX_PLANES),
+        ("extra_size", c_uint32),
+        ("reserved0", c_uint32),
+        ("reserved", c_uint64 * 16),
+    ]
+
+    def fits(self, slot_size: int) -> bool:
+        """Whether every place that it names lies inside a slot of ``slot_size`` bytes."""
+        size: int = self.size
+        planes: int = self.planes
+        return (
+            self.data_offset + size <= slot_size
+            and planes <= MAX_PLANES
+            and (planes == 0 or all(offset <= size for offset in self.plane_offset[:planes]))
+            and self.extra_size <= EXTRA_ROOM
+        )
+
+
+class SlotHead(ctypes.Structure):
+    """The beginning of a slot's descriptor: the frame's number, then a ``FrameDescriptor``."""
+
+    _fields_ = [("number", c_uint64), ("words", c_uint64 * (ctypes.sizeof(FrameDescriptor) // 8))]
+
+
+class EventDescriptor(ctypes.Structure):
+    """What an event is, beside its bytes."""
+
+    _fields_ = [
+        ("after", c_uint64),
+        ("time", c_uint64),
+        ("duration", c_uint64),
+        ("kind", c_uint32),
+        ("size", c_uint32),
+        ("eos_count", c_uint32),
+        ("reserved0", c_uint32),
+        ("reserved", c_uint64 * 2),
+    ]
+
+
+class EventRecord(ctypes.Structure):
+    """An event as it lies in the segment: its number, then an ``EventDescriptor`` and its bytes."""
+
+    _fields_ = [("number", c_uint64), ("words", c_uint64 * (EVENT_STRIDE // 8 - 1))]
+
+
+class MailRecord(ctypes.Structure):
+    """A letter as it lies in a seat's mailbox: its number, its size in bytes, its bytes."""
+
+    _fields_ = [("number", c_uint64), ("words", c_uint64 * (MAIL_STRIDE // 8 - 1))]
+
+
+EXTRA_ROOM = DESCRIPTOR_STRIDE - ctypes.sizeof(SlotHead)
+EVENT_ROOM = EVENT_STRIDE - 8 - ctypes.sizeof(EventDescriptor)
+MAIL_ROOM = MAIL_STRIDE - 16
+
+
+def _align_up(value: int, to: int) -> int:
+    return (value + to - 1) // to * to
+
+
+def new_fixed(caps_size: int, slot_count: int, frame_size: int) -> Optional[Fixed]:
+    """The layout of a segment without mailboxes; None where the numbers are out of bounds."""
+    if caps_size > MAX_CAPS or not 1 <= slot_count <= MAX_SLOTS:
+        return None
+    grants = _align_up(CAPS_OFFSET + caps_size, 64)
+    seats = grants + SEATS * 8
+    ring = seats + SEATS * ctypes.sizeof(Seat)
+    events = _align_up(ring + RING * 8, SLOT_ALIGN)
+    mail = events + (STICKY_EVENTS + EVENT_RING) * EVENT_STRIDE
+    descriptors = _align_up(mail, SLOT_ALIGN)
+    slots = _align_up(descriptors + slot_count * DESCRIPTOR_STRIDE, SLOTS_ALIGN)
+    slot_size = _align_up(max(frame_size, 1), SLOT_ALIGN)
+    if slots + slot_count * slot_size > (1 << 63) - 1:
+        return None
+    return Fixed(
+        magic=MAGIC,
+        version=VERSION,
+        fixed_size=ctypes.sizeof(Fixed),
+        caps_offset=CAPS_OFFSET,
+        caps_size=caps_size,
+        live_offset=LIVE_OFFSET,
+        grants_offset=grants,
+        seats_offset=seats,
+        seat_stride=ctypes.sizeof(Seat),
+        seat_count=SEATS,
+        ring_offset=ring,
+        ring_count=RING,
+        events_offset=events,
+        event_stride=EVENT_STRIDE,
+        event_count=STICKY_EVENTS + EVENT_RING,
+        mail_offset=mail,
+        mail_stride=MAIL_STRIDE,
+        mail_count=0,
+        slot_count=slot_count,
+        descriptors_offset=descriptors,
+        descriptor_stride=DESCRIPTOR_STRIDE,
+        slots_offset=slots,
+        slot_size=slot_size,
+    )

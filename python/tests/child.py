@@ -1,0 +1,138 @@
+"""Processes that the tests start: ``child.py ROLE ARGUMENT...``."""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy  # noqa: E402
+
+import rsshm  # noqa: E402
+from rsshm.caps import layout_of  # noqa: E402
+
+
+def say(line: object) -> None:
+    print(line, flush=True)
+
+
+def listen() -> None:
+    """Waits for a line of the test, and ends with it."""
+    if not sys.stdin.readline():
+        sys.exit(0)
+
+
+def write(name: str, format: str, width: str, height: str, align: str) -> None:
+    """Writes the frames that come on the standard input, unpadded, each behind its size; waits for a reader first."""
+    tight = layout_of(format, int(width), int(height), 1)
+    with rsshm.Writer(
+        name, (int(height), int(width)), format=format, fps=30, lossless=True, stride_align=int(align)
+    ) as writer:
+        assert writer.wait_for_reader(20)
+        while True:
+            size = sys.stdin.buffer.read(4)
+            if not size:
+                break
+            data = sys.stdin.buffer.read(struct.unpack("=I", size)[0])
+            with writer.buffer() as slot:
+                for target, plane in zip(slot.planes, tight.planes):
+                    target[...] = plane.array(data)
+
+
+def read(name: str) -> None:
+    """Prints the frames, unpadded, each behind its size, up to the end of the stream."""
+    with rsshm.Reader(name, timeout=20) as reader:
+        for frame in reader:
+            data = b"".join(numpy.ascontiguousarray(plane).tobytes() for plane in frame.planes)
+            sys.stdout.buffer.write(struct.pack("=I", len(data)) + data)
+    sys.stdout.buffer.flush()
+
+
+def flood(name: str, size: str, seconds: str) -> None:
+    """Frames of equal bytes as fast as can be, drawn in place."""
+    until = time.monotonic() + float(seconds)
+    count = 0
+    with rsshm.Writer(name, (1, int(size)), format="GRAY8") as writer:
+        while time.monotonic() < until:
+            with writer.buffer() as slot:
+                count += 1
+                slot.array.fill(count & 0xFF)
+    say(f"published={writer.published}")
+
+
+def steady(name: str, fps: str = "50") -> None:
+    """A writer that goes on until it is ended."""
+    with rsshm.Writer(name, (48, 64), format="GRAY8", fps=float(fps)) as writer:
+        say("ready")
+        count = 0
+        while True:
+            count += 1
+            with writer.buffer() as slot:
+                slot.array.fill(count & 0xFF)
+            time.sleep(1 / float(fps))
+
+
+def hold(name: str, count: str) -> None:
+    """A reader that holds frames, and says so; then it reads on when it is told to."""
+    reader = rsshm.Reader(name, timeout=20)
+    held: Any = []
+    while len(held) < int(count):
+        frame = reader.read()
+        if frame.in_place:
+            held.append(frame.array)
+    say("holds")
+    listen()
+    say("torn" if any(array.min() != array.max() for array in held) else "whole")
+    held.clear()
+    for frame in reader:
+        if frame.array.min() != frame.array.max():
+            say("torn")
+            return
+    say("ended")
+
+
+def count(name: str) -> None:
+    """A reader that says each number, at once."""
+    for frame in rsshm.Reader(name, timeout=20):
+        say(f"{frame.seq} {frame.array[0, 0]} {frame.missed}")
+
+
+def semaphore(name: str) -> None:
+    """Takes the channel's semaphore as the classic reader does, and never gives it back."""
+    import posix_ipc
+
+    posix_ipc.Semaphore("/" + name).acquire(5)
+    say("holds")
+    listen()
+    posix_ipc.Semaphore("/" + name).release()
+    say("released")
+    listen()
+
+
+def fork(name: str) -> None:
+    """A reader whose forked child outlives it, with all that it inherited."""
+    reader = rsshm.Reader(name, timeout=20)
+    frame = reader.read()
+    while not frame.in_place:
+        frame = reader.read()
+    child = os.fork()
+    if child == 0:
+        del frame
+        try:
+            reader.read()
+        except rsshm.Closed:
+            reader.close()
+            say(f"child {os.getpid()}")
+        time.sleep(20)
+        os._exit(0)
+    listen()
+
+
+if __name__ == "__main__":
+    roles = {role.__name__: role for role in (write, read, flood, steady, hold, count, semaphore, fork)}
+    roles[sys.argv[1]](*sys.argv[2:])

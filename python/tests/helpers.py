@@ -1,0 +1,207 @@
+"""What the tests share: channels of their own, other processes, frames that can be checked as a whole."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
+
+import numpy
+
+from rsshm.caps import Layout
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGET = ROOT / "target" / "debug"
+PATIENCE = 20.0
+"""Seconds that anything may take that is expected to happen."""
+
+
+class Channel:
+    """A name of a test's own, whose files are removed at its end, also where it fails."""
+
+    _count = itertools.count()
+
+    def __init__(self) -> None:
+        self.name = f"rsshm-pytest-{os.getpid()}-{next(self._count)}"
+        self.segment = Path("/dev/shm") / self.name
+        self.control = Path("/dev/shm") / f"sem.{self.name}"
+
+    def exists(self) -> bool:
+        return self.segment.exists() and self.control.exists()
+
+    def assert_gone(self) -> None:
+        for path in (self.segment, self.control):
+            assert not path.exists(), f"{path} is left"
+
+    def remove(self) -> None:
+        for path in (self.segment, self.control):
+            path.unlink(missing_ok=True)
+
+
+def eventually(what: str, ready: Callable[[], Any], limit: float = PATIENCE) -> float:
+    """Waits until ``ready``; how long it took."""
+    began = time.monotonic()
+    while not ready():
+        assert time.monotonic() - began < limit, f"not within {limit} s: {what}"
+        time.sleep(0.002)
+    return time.monotonic() - began
+
+
+class Process:
+    """Another program; killed at the end of the test."""
+
+    def __init__(self, command: Sequence[str], env: Optional[Dict[str, str]] = None) -> None:
+        self.command = list(command)
+        self.errors = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(
+            self.command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            env={**os.environ, **(env or {})},
+        )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def hear(self) -> str:
+        """The next line that it prints."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().decode()
+        assert line, f"{self.command} says nothing:\n{self.said_wrong()}"
+        return line.strip()
+
+    def expect(self, line: str) -> None:
+        heard = self.hear()
+        assert heard == line, f"{heard!r}\n{self.said_wrong()}"
+
+    def tell(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def said_wrong(self) -> str:
+        self.errors.seek(0)
+        return self.errors.read().decode(errors="replace")
+
+    def wait_ok(self, given: bytes = b"") -> bytes:
+        """Gives it all it reads, and waits until it ends well: what it printed."""
+        try:
+            out, _ = self.process.communicate(given, timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"{self.command} does not end:\n{self.said_wrong()}") from None
+        assert self.process.returncode == 0, f"{self.command}: {self.process.returncode}\n{self.said_wrong()}"
+        return out
+
+    def close(self) -> None:
+        # A stopped process takes a SIGKILL too.
+        self.kill()
+        for stream in (self.process.stdin, self.process.stdout, self.errors):
+            if stream is not None:
+                try:
+                    stream.close()
+                except BrokenPipeError:
+                    pass
+
+
+def python(role: str, *arguments: object) -> List[str]:
+    """The command of a process that plays a role of child.py."""
+    return [sys.executable, str(Path(__file__).with_name("child.py")), role, *map(str, arguments)]
+
+
+def peer(*arguments: object) -> List[str]:
+    """The command of the Rust peer."""
+    return [str(TARGET / "examples" / "peer"), *map(str, arguments)]
+
+
+def gst(*pipeline: object) -> List[str]:
+    """The command of a pipeline."""
+    return ["gst-launch-1.0", "-q", *(word for part in pipeline for word in str(part).split())]
+
+
+def gst_environment() -> Dict[str, str]:
+    """GStreamer with the plugin just built, alone in a folder, and nothing else out of the ordinary."""
+    folder = ROOT / "target" / "python-plugin"
+    folder.mkdir(parents=True, exist_ok=True)
+    link = folder / "libgstrsshm.so"
+    plugin = TARGET / "libgstrsshm.so"
+    assert plugin.exists(), f"{plugin} is not there: cargo build --lib"
+    if not link.is_symlink():
+        link.symlink_to(plugin)
+    return {
+        "GST_PLUGIN_PATH": str(folder),
+        "GST_REGISTRY": str(folder / "registry.bin"),
+        "G_DEBUG": "fatal_warnings",
+    }
+
+
+def pictures(layout: Layout, count: int, seed: int = 1) -> List[List[Any]]:
+    """Pictures of noise: a list of planes each."""
+    random = numpy.random.default_rng(seed)
+    return [
+        [
+            random.integers(0, 1 << 8 * numpy.dtype(plane.dtype).itemsize, plane.shape).astype(plane.dtype)
+            for plane in layout.planes
+        ]
+        for _ in range(count)
+    ]
+
+
+def tight(planes: Iterable[Any]) -> bytes:
+    """A picture's pixels, without padding."""
+    return b"".join(numpy.ascontiguousarray(plane).tobytes() for plane in planes)
+
+
+def padded(layout: Layout, planes: Iterable[Any]) -> bytes:
+    """A picture's bytes in the layout."""
+    data = bytearray(layout.size)
+    for place, plane in zip(layout.planes, planes):
+        place.array(data)[...] = plane
+    return bytes(data)
+
+
+def unpadded(layout: Layout, data: bytes) -> bytes:
+    """The pixels of a frame's bytes."""
+    return tight(plane.array(data) for plane in layout.planes)
+
+
+def records(frames: Iterable[bytes]) -> bytes:
+    """Frames as the peers' processes take and give them: each behind its size."""
+    return b"".join(struct.pack("=I", len(frame)) + frame for frame in frames)
+
+
+def frames_of(data: bytes) -> List[bytes]:
+    """The frames of :func:`records`."""
+    frames = []
+    at = 0
+    while at < len(data):
+        (size,) = struct.unpack_from("=I", data, at)
+        frames.append(data[at + 4 : at + 4 + size])
+        at += 4 + size
+    return frames
+
+
+def grey(value: int, shape: Sequence[int] = (48, 64)) -> Any:
+    return numpy.full(shape, value & 0xFF, numpy.uint8)
+
+
+def is_even(array: Any) -> bool:
+    """Whether all samples are the same, as they are in frames of the torn-frame tests."""
+    return bool(array.min() == array.max())
+
+

@@ -1,0 +1,279 @@
+"""What makes no sense is an error of the package's own that says why, and never the end of the interpreter."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from typing import Any, Dict, Tuple
+
+import numpy
+import pytest
+from helpers import Channel, grey
+
+import rsshm
+from rsshm import layout
+
+
+@pytest.mark.parametrize("name", ["", "x" * 251, "a/b", "a\0b", "sem.cam0", ".", "..", ".rsshm-1-0"])
+def test_names_that_cannot_be(name: str) -> None:
+    for make in (rsshm.Reader, rsshm.Observer, lambda name: rsshm.Writer(name, (4, 4))):
+        with pytest.raises(rsshm.BadName, match="cannot be the name of a channel"):
+            make(name)
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"perms": 0o060}, "perms"),
+        ({"perms": 0o1600}, "perms"),
+        ({"max_slots": 2}, "max_slots"),
+        ({"max_slots": 65}, "max_slots"),
+        ({"stride_align": 3}, "stride_align"),
+        ({"fps": "fast"}, "fps"),
+        ({"fps": -1}, "fps"),
+        ({"fps": float("nan")}, "fps"),
+        ({"format": "BGR9"}, "the format BGR9 is not one of"),
+        ({"dtype": "float32"}, "float32"),
+        ({"shape": (4,)}, "shape"),
+        ({"shape": (4, 4, 4)}, "shape"),
+        ({"shape": (0, 4)}, "picture of 4x0"),
+        ({"shape": (4, 4), "format": "GRAY16_LE", "dtype": numpy.uint8}, "uint16"),
+        ({"shape": None, "caps": ""}, "caps"),
+        ({"shape": None, "caps": "a\0b"}, "caps"),
+        ({"shape": None, "caps": "a/b", "frame_size": -1}, "bytes"),
+    ],
+)
+def test_options_that_do_not_work(options: Dict[str, Any], said: str, channel: Channel) -> None:
+    with pytest.raises((rsshm.BadOption, rsshm.FormatError), match=said):
+        rsshm.Writer(channel.name, **{"shape": (4, 4), **options})
+    channel.assert_gone()
+
+
+@pytest.mark.parametrize("timeout", [-1, "soon", float("nan")])
+def test_timeouts_that_are_none(timeout: Any, channel: Channel) -> None:
+    with pytest.raises(rsshm.BadOption, match="timeout"):
+        rsshm.Reader(channel.name, timeout)
+    with pytest.raises(rsshm.BadOption, match="timeout"):
+        rsshm.Reader(channel.name).read(timeout)
+
+
+def test_a_channel_that_is_not_there_is_named(channel: Channel) -> None:
+    began = time.monotonic()
+    with pytest.raises(rsshm.Timeout, match=f"channel {channel.name}: no writer"):
+        rsshm.Reader(channel.name, timeout=0.1).read()
+    assert 0.1 <= time.monotonic() - began < 2
+    with pytest.raises(TimeoutError):
+        rsshm.Observer(channel.name).read(0)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        numpy.zeros((48, 65, 3), numpy.uint8),
+        numpy.zeros((48, 64), numpy.uint8),
+        numpy.zeros((48, 64, 4), numpy.uint8),
+        numpy.zeros((48, 64, 3), numpy.float32),
+        [[1, 2], [3, 4]],
+        None,
+        b"bytes",
+    ],
+)
+def test_a_picture_that_does_not_match_the_channel(picture: Any, channel: Channel) -> None:
+    with rsshm.Writer(channel.name, (48, 64, 3)) as writer:
+        with pytest.raises(rsshm.FormatError, match="does not match the channel"):
+            writer.write(picture)
+        assert writer.published == 0
+        assert writer.write(numpy.zeros((48, 64, 3), numpy.uint8)) == 1
+
+
+def test_planes_that_do_not_match_the_channel(channel: Channel) -> None:
+    with rsshm.Writer(channel.name, (48, 64), format="NV12") as writer:
+        luma, chroma = numpy.zeros((48, 64), numpy.uint8), numpy.zeros((24, 32, 2), numpy.uint8)
+        for planes in ([luma], [luma, luma], [chroma, luma], luma):
+            with pytest.raises(rsshm.FormatError, match="match the channel|planes are no NV12"):
+                writer.write(planes)
+        assert writer.write([luma, chroma]) == 1
+        with writer.buffer() as slot:
+            with pytest.raises(rsshm.FormatError, match="slot.planes"):
+                slot.array
+            slot.discard()
+    with rsshm.Writer(channel.name, (35, 51), format="I420") as writer:
+        with pytest.raises(rsshm.FormatError, match="a list of planes"):
+            writer.write(luma)
+
+
+def test_frames_before_their_shape_is_known(channel: Channel) -> None:
+    with rsshm.Writer(channel.name) as writer:
+        with pytest.raises(rsshm.FormatError, match="shape is not known"):
+            writer.buffer()
+        with pytest.raises(rsshm.FormatError, match="shape is not known"):
+            writer.wait_for_reader(0)
+        writer.write(numpy.zeros((8, 8, 3), numpy.uint8))
+        writer.buffer().publish()
+
+
+def test_bytes_that_do_not_match_the_channel(channel: Channel) -> None:
+    with rsshm.Writer(channel.name, caps="a/b", frame_size=10) as writer:
+        with pytest.raises(rsshm.FormatError, match="9 bytes"):
+            writer.write(bytes(9))
+        with pytest.raises(rsshm.FormatError):
+            writer.write(b"")
+        with pytest.raises(rsshm.FormatError):
+            writer.write(object())
+        assert writer.write(bytes(10)) == 1
+
+
+def test_a_format_that_this_package_does_not_know_has_its_bytes(channel: Channel) -> None:
+    caps = "video/x-raw, format=(string)v210, width=(int)64, height=(int)48, framerate=(fraction)30/1"
+    with rsshm.Writer(channel.name, caps=caps) as writer, rsshm.Reader(channel.name, timeout=5) as reader:
+        writer.write(bytes(100))
+        frame = reader.read()
+        assert frame.data.size == 100
+        for what in (lambda: frame.array, lambda: frame.planes, frame.to_bgr):
+            with pytest.raises(rsshm.FormatError, match="v210"):
+                what()
+
+
+def test_what_is_closed_says_so(channel: Channel) -> None:
+    writer = rsshm.Writer(channel.name, (48, 64), format="GRAY8")
+    reader = rsshm.Reader(channel.name, timeout=5)
+    writer.write(grey(1))
+    slot = writer.buffer()
+    frame = reader.read()
+    for _ in range(2):
+        reader.close()
+        writer.close()
+    for call in (reader.read, lambda: next(iter(reader)), reader.__enter__):
+        with pytest.raises(rsshm.Closed, match="closed"):
+            call()
+    for call in (lambda: writer.write(grey(1)), writer.buffer, writer.end_stream, slot.publish):
+        with pytest.raises(rsshm.Closed, match="closed"):
+            call()
+    assert (frame.array == 1).all() and repr(reader) and repr(writer) and repr(frame)
+    channel.assert_gone()
+
+
+def test_a_channel_of_a_folder_or_a_link_is_somebody_elses(channel: Channel) -> None:
+    channel.segment.symlink_to("/dev/null")
+    with pytest.raises(rsshm.Error, match="is a symbolic link"):
+        rsshm.Reader(channel.name).read(0)
+    with pytest.raises(rsshm.Error, match="is a symbolic link"):
+        rsshm.Writer(channel.name, (4, 4))
+    channel.segment.unlink()
+    channel.control.mkdir()
+    try:
+        with pytest.raises(rsshm.Foreign, match="is a folder"):
+            rsshm.Writer(channel.name, (4, 4))
+    finally:
+        channel.control.rmdir()
+
+
+def test_somebody_elses_object_is_left_alone(channel: Channel) -> None:
+    channel.segment.write_bytes(b"something else" * 1000)
+    with pytest.raises(rsshm.Damaged, match="not a segment of rsshm"):
+        rsshm.Observer(channel.name).read(1)
+    # There is nothing that a reader could take a seat of.
+    with pytest.raises(rsshm.Timeout):
+        rsshm.Reader(channel.name).read(0.1)
+    with pytest.raises(rsshm.Damaged, match="is in the way"):
+        writer = rsshm.Writer(channel.name, (4, 4))
+        writer.write(numpy.zeros((4, 4, 3), numpy.uint8))
+    assert channel.segment.read_bytes().startswith(b"something else")
+    assert not channel.control.exists()
+
+
+def dead_channel(channel: Channel) -> Tuple[bytes, rsshm.Fixed]:
+    """What a writer that was killed leaves."""
+    child = os.fork()
+    if child == 0:
+        writer = rsshm.Writer(channel.name, (48, 64), format="GRAY8")
+        writer.write(grey(1))
+        os.kill(os.getpid(), 9)
+    os.waitpid(child, 0)
+    data = channel.segment.read_bytes()
+    return data, rsshm.Fixed.from_buffer_copy(data)
+
+
+@pytest.mark.parametrize("field", [name for name, *_ in rsshm.Fixed._fields_ if name != "reserved"])
+def test_a_header_that_makes_no_sense_is_refused_or_harmless(field: str, channel: Channel) -> None:
+    data, fixed = dead_channel(channel)
+    place = getattr(rsshm.Fixed, field)
+    for value in (0, 1, 7, 255, 4096, 1 << 31, (1 << 32) - 1, 1 << 62, (1 << 64) - 1):
+        value &= (1 << 8 * place.size) - 1
+        changed = bytearray(data)
+        changed[place.offset : place.offset + place.size] = value.to_bytes(place.size, "little")
+        problem = rsshm.Fixed.from_buffer_copy(changed).problem(len(changed))
+        # What lies before the slots may be said to be the culprit of those.
+        assert problem is None or field in problem or field in ("magic", "slots_offset"), problem
+        with channel.segment.open("r+b") as file:
+            file.write(changed)
+        with pytest.raises((rsshm.Timeout, rsshm.Damaged)):
+            rsshm.Observer(channel.name).read(0)
+    # Whatever it is, the next writer of this user replaces it.
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer:
+        writer.write(grey(2))
+        with rsshm.Reader(channel.name, timeout=5) as reader:
+            assert (reader.read().array == 2).all()
+
+
+def test_no_value_in_shared_memory_ends_a_reader_or_a_writer(channel: Channel) -> None:
+    """Everything that changes in the control area, and all descriptors, any value at any time."""
+    numbers = random.Random(11)
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8", max_slots=8) as writer:
+        writer.write(grey(0))
+        reader = rsshm.Reader(channel.name, timeout=0.01)
+        observer = rsshm.Observer(channel.name, timeout=0.01)
+        segment = writer._channel._current.segment
+        fixed = segment.fixed
+        places = [
+            *range(fixed.live_offset, fixed.live_offset + 40, 4),
+            *range(fixed.grants_offset, fixed.grants_offset + 512, 8),
+            *range(fixed.seats_offset, fixed.seats_offset + 128, 4),
+            *range(fixed.ring_offset, fixed.ring_offset + 64, 4),
+            *(
+                fixed.descriptors_offset + slot * layout.DESCRIPTOR_STRIDE + offset
+                for slot in range(8)
+                for offset in range(0, 132, 4)
+            ),
+        ]
+        values = [0, 1, 2, 3, 63, 64, 255, 8192, 1 << 20, (1 << 31) - 1, 1 << 31, (1 << 32) - 1]
+        frames = 0
+        until = time.monotonic() + 1.5
+        while time.monotonic() < until:
+            for _ in range(numbers.randrange(4)):
+                segment.halves[numbers.choice(places) // 4] = numbers.choice(values)
+            try:
+                writer.write(grey(frames))
+                frame = (reader if numbers.random() < 0.7 else observer).read()
+                frames += 1
+                assert frame.data.sum() >= 0
+                frame.array.sum()
+            except rsshm.Error:
+                pass
+        assert frames > 10
+        reader.close()
+        observer.close()
+
+
+def test_a_file_that_shrinks_does_not_end_an_observer(channel: Channel) -> None:
+    """Its frames are copied by pread. (The control area is mapped: see docs/PROTOCOL.md.)"""
+    with rsshm.Writer(channel.name, (480, 640), format="GRAY8") as writer:
+        writer.write(grey(1, (480, 640)))
+        with rsshm.Observer(channel.name) as observer:
+            os.truncate(channel.segment, writer._channel._current.segment.slots_offset)
+            with pytest.raises(rsshm.Timeout):
+                observer.read(0.05)
+
+
+def test_caps_are_any_text() -> None:
+    numbers = random.Random(5)
+    pieces = ["video/x-raw", ",", "format", "=", "(string)", "BGR", '"', "\\", "width=(int)3", "{", "}", "[1,2]", ";", " ", "\n", "(memory:GLMemory)", "é"]
+    for _ in range(3000):
+        rsshm.caps.parse("".join(numbers.choice(pieces) for _ in range(numbers.randrange(20))))
+    began = time.monotonic()
+    for text in (" " * 65536, "," * 65536, "a=" * 32768, '"' * 65536, "a/b" + ", x=" * 16384, "\\" * 65536, "a" * 65536):
+        rsshm.caps.parse(text)
+    assert time.monotonic() - began < 5
+    assert rsshm.caps.parse("video/x-raw(memory:GLMemory),format=BGR,width=4,height=4").layout is None
+    assert rsshm.caps.parse("video/x-raw,format=BGR,width=4000000000,height=4").layout is None

@@ -1,0 +1,309 @@
+"""What a frame is: arrays of its planes, in place, for as long as one of them is there."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from typing import Any
+
+import numpy
+import pytest
+from helpers import Channel, eventually, grey, pictures, tight
+
+import rsshm
+from rsshm.caps import layout_of
+
+cv2 = pytest.importorskip("cv2")
+
+
+def in_place(writer: rsshm.Writer, reader: rsshm.Reader, value: int = 7) -> rsshm.Frame:
+    """A frame in place: as soon as the writer has granted it."""
+    for _ in range(1000):
+        writer.write(grey(value))
+        frame = reader.read(5)
+        if frame.in_place:
+            return frame
+        time.sleep(0.002)
+    raise AssertionError("nothing is granted")
+
+
+@pytest.mark.parametrize("align", [4, 64])
+@pytest.mark.parametrize("size", [(48, 64), (35, 51)])
+@pytest.mark.parametrize("format", rsshm.FORMATS)
+def test_planes_arrive_as_they_were(format: str, size: Any, align: int, channel: Channel) -> None:
+    layout = layout_of(format, size[1], size[0], align)
+    (planes,) = pictures(layout, 1)
+    with rsshm.Writer(channel.name, size, format=format, stride_align=align) as writer:
+        with rsshm.Reader(channel.name, timeout=5) as reader:
+            writer.write(planes if len(planes) > 1 else planes[0])
+            frame = reader.read()
+            assert frame.layout == layout
+            assert [plane.shape for plane in frame.planes] == [plane.shape for plane in planes]
+            assert tight(frame.planes) == tight(planes)
+
+
+@pytest.mark.parametrize("format", ["NV12", "I420", "P010_10LE"])
+def test_planes_in_one_array_are_as_opencv_takes_them(format: str, channel: Channel) -> None:
+    layout = layout_of(format, 64, 48)
+    stacked = numpy.random.default_rng(3).integers(0, 255, (72, 64)).astype(layout.dtype)
+    with rsshm.Writer(channel.name, format=format) as writer, rsshm.Reader(channel.name, timeout=5) as reader:
+        writer.write(stacked)
+        frame = reader.read()
+        assert (frame.caps.width, frame.caps.height) == (64, 48)
+        assert (frame.array == stacked).all()
+        assert frame.array.base is not None
+
+
+@pytest.mark.parametrize(
+    "format", ["RGB", "BGRx", "RGBA", "ARGB", "xBGR", "GRAY8", "GRAY16_LE", "YUY2", "UYVY", "NV12", "NV21", "I420", "YV12", "P010_10LE"]
+)
+def test_every_format_is_the_same_picture_in_bgr(format: str, channel: Channel) -> None:
+    """Of GStreamer's own: a picture of equal colour, converted by nobody but this package."""
+    blue, green, red = 40, 120, 200
+    luma, u, v = 132, 81, 169  # the same in BT.601, limited range
+    pixel = {
+        "RGB": (red, green, blue), "BGRx": (blue, green, red, 0), "RGBA": (red, green, blue, 255),
+        "ARGB": (255, red, green, blue), "xBGR": (0, blue, green, red),
+    }  # fmt: skip
+    layout = layout_of(format, 64, 48, 32)
+    planes = [numpy.zeros(plane.shape, plane.dtype) for plane in layout.planes]
+    if format in pixel:
+        planes[0][:] = pixel[format]
+    elif format.startswith("GRAY"):
+        planes[0][:] = luma if format == "GRAY8" else luma << 8
+    elif format == "YUY2":
+        planes[0][:, 0::2], planes[0][:, 1::2] = (luma, u), (luma, v)
+    elif format == "UYVY":
+        planes[0][:, 0::2], planes[0][:, 1::2] = (u, luma), (v, luma)
+    else:
+        shift = 8 if format == "P010_10LE" else 0
+        planes[0][:] = luma << shift
+        if len(planes) == 2:
+            planes[1][:] = numpy.array((v, u) if format == "NV21" else (u, v)) << shift
+        else:
+            planes[1][:], planes[2][:] = (v, u) if format == "YV12" else (u, v)
+    with rsshm.Writer(channel.name, (48, 64), format=format, stride_align=32) as writer:
+        with rsshm.Reader(channel.name, timeout=5) as reader:
+            writer.write(planes if len(planes) > 1 else planes[0])
+            picture = reader.read().to_bgr()
+    wanted = (luma,) * 3 if format.startswith("GRAY") else (blue, green, red)
+    assert picture.shape == (48, 64, 3) and picture.dtype == numpy.uint8
+    assert abs(picture.astype(int) - wanted).max() <= 4, picture[0, 0]
+
+
+def test_a_jpeg_is_decoded(channel: Channel) -> None:
+    _, jpeg = cv2.imencode(".jpg", numpy.full((48, 64, 3), 99, numpy.uint8))
+    caps = "image/jpeg,width=64,height=48,framerate=0/1"
+    with rsshm.Writer(channel.name, caps=caps) as writer, rsshm.Reader(channel.name, timeout=5) as reader:
+        writer.write(jpeg.tobytes())
+        frame = reader.read()
+        assert frame.data.tobytes() == jpeg.tobytes() == frame.array.tobytes()
+        assert abs(frame.to_bgr().astype(int) - 99).max() <= 2
+        with pytest.raises(rsshm.FormatError, match="no picture of a known raw format"):
+            frame.planes
+        writer.write(b"no jpeg")
+        with pytest.raises(rsshm.FormatError, match="can decode"):
+            reader.read().to_bgr()
+
+
+def test_a_frame_stays_as_it_is_while_one_of_its_arrays_is_there(channel: Channel) -> None:
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8", max_slots=12) as writer:
+        reader = rsshm.Reader(channel.name, timeout=5)
+        with in_place(writer, reader, 7) as frame:
+            part = frame.array[::2, 3:9]
+        # Neither the frame nor the reader is there any more, but a part of an array.
+        del frame
+        reader.close()
+        del reader
+        gc.collect()
+        for value in range(100):
+            assert writer.write(grey(value)) is not None
+        assert (part == 7).all()
+
+
+def test_a_slot_is_free_when_its_last_array_is_gone(channel: Channel) -> None:
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer:
+        with rsshm.Reader(channel.name, timeout=5) as reader:
+            array = in_place(writer, reader).array
+            at = reader._at
+            assert at is not None and at.held() == 1
+            del array
+            assert at.held() == 0
+
+
+def test_arrays_of_a_frame_cannot_be_written_to(channel: Channel) -> None:
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer:
+        with rsshm.Reader(channel.name, timeout=5) as reader:
+            array = in_place(writer, reader).array
+            with pytest.raises(ValueError, match="read-only"):
+                array[0] = 1
+            with pytest.raises(ValueError):
+                array.setflags(write=True)
+
+
+def test_a_frame_that_was_given_back_has_no_arrays(channel: Channel) -> None:
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer:
+        with rsshm.Reader(channel.name, timeout=5) as reader:
+            writer.write(grey(1))
+            with reader.read() as frame:
+                pass
+            for what in ("array", "planes", "data"):
+                with pytest.raises(rsshm.Released, match="frame 1"):
+                    getattr(frame, what)
+
+
+def test_who_keeps_many_frames_gets_copies_and_starves_nobody(channel: Channel) -> None:
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8", max_slots=8) as writer:
+        with rsshm.Reader(channel.name, timeout=5) as reader:
+            frames = []
+            for value in range(30):
+                assert writer.write(grey(value)) is not None
+                frames.append(reader.read())
+                time.sleep(0.003)
+            assert not all(frame.in_place for frame in frames) and any(frame.in_place for frame in frames)
+            assert [int(frame.array.max()) for frame in frames] == list(range(30))
+            assert all(frame.array.min() == frame.array.max() for frame in frames)
+            assert writer._channel.evicted == 0
+
+
+def test_what_was_published_cannot_be_drawn_into(channel: Channel) -> None:
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer:
+        with writer.buffer() as slot:
+            array = slot.array
+            array[:] = 5
+        assert slot.seq == 1
+        with pytest.raises(ValueError, match="read-only"):
+            array[:] = 6
+        with pytest.raises(rsshm.Released):
+            slot.array
+        # Its slot is not drawn into again while the array is there.
+        for value in range(50):
+            writer.write(grey(value))
+        assert (array == 5).all()
+
+
+def test_an_error_while_drawing_publishes_nothing(channel: Channel) -> None:
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer:
+        with pytest.raises(ZeroDivisionError):
+            with writer.buffer():
+                1 / 0
+        assert writer.published == 0
+        assert writer.write(grey(1)) == 1
+
+
+def test_the_latest_frame_skips_those_between(channel: Channel) -> None:
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer:
+        with rsshm.Reader(channel.name, timeout=5, latest=True) as reader:
+            writer.write(grey(0))
+            assert reader.read().seq == 1
+            for value in range(1, 5):
+                writer.write(grey(value))
+            frame = reader.read()
+            assert (frame.seq, frame.missed, int(frame.array[0, 0])) == (5, 3, 4)
+            with pytest.raises(rsshm.Timeout):
+                reader.read(0.01)
+
+
+def test_the_end_of_the_stream_comes_after_its_last_frame(channel: Channel) -> None:
+    writer = rsshm.Writer(channel.name, (48, 64), format="GRAY8", lossless=True)
+    reader = rsshm.Reader(channel.name, timeout=5)
+    with writer:
+        writer.write(grey(0))
+        assert reader.read().seq == 1
+        for value in (1, 2):
+            writer.write(grey(value))
+    channel.assert_gone()
+    assert [frame.seq for frame in reader] == [2, 3]
+    # Another stream.
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer:
+        writer.write(grey(9))
+        frame = reader.read()
+        assert frame.discontinuity and int(frame.array[0, 0]) == 9
+
+
+def test_another_format_is_followed(channel: Channel) -> None:
+    with rsshm.Writer(channel.name, format="GRAY8", fps=25, lossless=True) as writer:
+        with rsshm.Reader(channel.name, timeout=5) as reader:
+            writer.write(grey(1, (40, 50)))
+            assert reader.read().array.shape == (40, 50)
+            writer.set_format((20, 30, 3), fps=50)
+            done = threading.Thread(target=lambda: writer.write(numpy.full((20, 30, 3), 2, numpy.uint8)))
+            # A lossless writer waits until its readers have come along.
+            done.start()
+            frame = reader.read()
+            done.join(5)
+            assert (frame.array.shape, frame.caps.format, frame.caps.fps) == ((20, 30, 3), "BGR", 50)
+            assert (frame.seq, frame.missed, frame.discontinuity) == (2, 0, True)
+
+
+def test_an_encoded_stream_begins_and_goes_on_at_key_frames(channel: Channel) -> None:
+    delta = rsshm.layout.DELTA_UNIT
+    with rsshm.Writer(channel.name, caps="video/x-h264,stream-format=byte-stream,alignment=au") as writer:
+        for flags in (0, delta, 0, delta, delta):
+            writer.write(b"frame", flags=flags)
+        with rsshm.Reader(channel.name, timeout=5) as reader:
+            frame = reader.read()
+            assert frame.seq == 3 and frame.is_key
+            assert [reader.read().seq for _ in range(2)] == [4, 5]
+            # More than the channel keeps: it has missed some, and waits for the next key frame, which it asks for.
+            for _ in range(200):
+                writer.write(b"frame", flags=delta)
+            with pytest.raises(rsshm.Timeout):
+                reader.read(0.05)
+            eventually("the wish for a key frame", writer.key_frame_wanted)
+            writer.write(b"key")
+            frame = reader.read()
+            assert frame.is_key and frame.data.tobytes() == b"key"
+            assert frame.missed == frame.seq - 6
+
+
+def test_frames_of_any_size_find_a_slot(channel: Channel) -> None:
+    with rsshm.Writer(channel.name, caps="image/png", lossless=True) as writer:
+        with rsshm.Reader(channel.name, timeout=5) as reader:
+            for size in (10, 100_000, 1, 1_000_000, 50):
+                done = threading.Thread(target=lambda: writer.write(bytes([size & 0xFF]) * size))
+                done.start()
+                data = reader.read().data
+                done.join(5)
+                assert data.size == size and (data == size & 0xFF).all()
+
+
+def test_other_threads_run_while_a_reader_waits(channel: Channel) -> None:
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer:
+        reader = rsshm.Reader(channel.name)
+        writer.write(grey(1))
+        reader.read()
+        waiting = threading.Thread(target=lambda: reader.read(1) if reader else None, daemon=True)
+        waiting.start()
+        began = time.monotonic()
+        rounds = 0
+        while time.monotonic() - began < 0.2:
+            rounds += 1
+        assert rounds > 10_000
+        writer.write(grey(2))
+        waiting.join(5)
+        assert not waiting.is_alive()
+
+
+def test_closing_ends_the_wait_of_another_thread(channel: Channel) -> None:
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer:
+        reader = rsshm.Reader(channel.name)
+        writer.write(grey(1))
+        reader.read()
+        ended = []
+
+        def wait() -> None:
+            try:
+                reader.read()
+            except rsshm.Closed as error:
+                ended.append(error)
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        eventually("the reader is counted", lambda: writer.readers == 1)
+        time.sleep(0.05)
+        reader.close()
+        waiting.join(5)
+        assert ended
+        eventually("the reader has left", lambda: writer.readers == 0)

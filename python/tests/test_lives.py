@@ -1,0 +1,465 @@
+"""Programs that start, stop, are killed and stopped, on either side."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from multiprocessing import shared_memory
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+from helpers import Channel, Process, eventually, grey, gst, gst_environment, peer, python, records
+
+import rsshm
+
+Start = Callable[..., Process]
+GREY = "video/x-raw,format=GRAY8,width=64,height=48,framerate=30/1"
+WRITERS = {
+    "python": lambda name: (python("steady", name), None),
+    "rsshmsink": lambda name: (
+        gst(f"videotestsrc is-live=true ! video/x-raw,format=GRAY8,width=64,height=48,framerate=50/1 ! rsshmsink name={name}"),
+        gst_environment(),
+    ),
+}
+
+
+def read_until(reader: rsshm.Reader, what: str, ready: Callable[[rsshm.Frame], Any]) -> rsshm.Frame:
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        frame = reader.read(20)
+        if ready(frame):
+            return frame
+    raise AssertionError(f"not in time: {what}")
+
+
+def test_a_reader_may_come_first(channel: Channel, start: Start) -> None:
+    with rsshm.Reader(channel.name) as reader:
+        with pytest.raises(rsshm.Timeout, match=channel.name):
+            reader.read(0.05)
+        start(python("steady", channel.name))
+        assert reader.read(20).array.shape == (48, 64)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_killed_writer_is_followed_by_the_next(kind: str, channel: Channel, start: Start) -> None:
+    command, env = WRITERS[kind](channel.name)
+    writer = start(command, env=env)
+    with rsshm.Reader(channel.name, timeout=20) as reader:
+        held = read_until(reader, "in place", lambda frame: frame.in_place).array
+        before = held.copy()
+        writer.kill()
+        # Its channel is left, and taken over: by a writer of another kind, with another format.
+        assert channel.exists()
+        with rsshm.Writer(channel.name, (20, 30, 3)) as second:
+            assert reader.reconnects == 0
+
+            def write() -> None:
+                for _ in range(40):
+                    second.write(grey(3, (20, 30, 3)))
+                    time.sleep(0.02)
+
+            writing = threading.Thread(target=write)
+            writing.start()
+            frame = read_until(reader, "the new writer", lambda frame: frame.caps.format == "BGR")
+            writing.join()
+        assert (frame.array == 3).all() and frame.discontinuity and reader.reconnects == 1
+        # What the dead writer drew stays, too.
+        assert (held == before).all()
+    channel.assert_gone()
+
+
+def test_a_dead_python_writer_is_followed_by_rsshmsink(channel: Channel, start: Start) -> None:
+    writer = start(python("steady", channel.name))
+    with rsshm.Reader(channel.name, timeout=20) as reader:
+        number = reader.read().seq
+        writer.kill()
+        command, env = WRITERS["rsshmsink"](channel.name)
+        second = start(command, env=env)
+        frame = read_until(reader, "the new writer", lambda _: reader.reconnects == 1)
+        # Numbers run on.
+        assert frame.seq > number
+        second.signal(signal.SIGINT)
+        second.wait_ok()
+    channel.assert_gone()
+
+
+def test_a_second_writer_is_told_who_has_the_channel(channel: Channel, start: Start) -> None:
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer:
+        writer.write(grey(1))
+        began = time.monotonic()
+        with pytest.raises(rsshm.Busy, match=f"process {os.getpid()}"):
+            rsshm.Writer(channel.name, (48, 64))
+        assert 1.5 < time.monotonic() - began < 10
+        assert writer.write(grey(2)) == 2
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_writer_does_not_wait_for_a_reader_that_is(
+    how: signal.Signals, lossless: bool, channel: Channel, start: Start
+) -> None:
+    """Killed or stopped; only a lossless writer waits for one that is stopped, as that may go on."""
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8", lossless=lossless, max_slots=8) as writer:
+        reader = start(python("hold", channel.name, 2))
+        stop = threading.Event()
+
+        def feed() -> None:
+            while not stop.is_set():
+                writer.write(grey(writer.published))
+                time.sleep(0.005)
+
+        feeding = threading.Thread(target=feed)
+        feeding.start()
+        try:
+            reader.expect("holds")
+            if how == signal.SIGKILL:
+                reader.kill()
+            else:
+                reader.signal(how)
+            before = writer.published
+            if lossless and how == signal.SIGSTOP:
+                time.sleep(0.3)
+                stalled = writer.published
+                time.sleep(0.2)
+                assert writer.published == stalled < before + 8
+            else:
+                eventually("the writer goes on", lambda: writer.published > before + 40)
+            if how == signal.SIGKILL:
+                eventually("nobody reads", lambda: writer.readers == 0)
+            else:
+                # What it holds is as it was.
+                reader.signal(signal.SIGCONT)
+                reader.tell("go on")
+                reader.expect("whole")
+                eventually("the writer goes on", lambda: writer.published > before + 40)
+            assert writer.dropped == 0
+        finally:
+            stop.set()
+            reader.kill()
+            feeding.join()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("reader", ["python", "rust"])
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_reader_that_is_killed_or_stopped_holds_no_other_up(
+    kind: str, reader: str, how: signal.Signals, channel: Channel, start: Start
+) -> None:
+    command, env = WRITERS[kind](channel.name)
+    start(command, env=env)
+    with rsshm.Reader(channel.name, timeout=5) as witness:
+        witness.read()
+        # The Rust one is soon stuck in a full pipe, with a frame in its hand.
+        victim = start(python("hold", channel.name, 1) if reader == "python" else peer("read", channel.name))
+        at = witness._at
+        assert at is not None and at.seat is not None
+        segment = at.segment
+        pins = [segment.seat_word(seat, rsshm.Seat.pins) for seat in range(64) if seat != at.seat.index]
+        read_until(witness, "it holds a frame", lambda _: any(segment.words[word] for word in pins))
+        victim.signal(how)
+        began = time.monotonic()
+        frames = [witness.read().seq for _ in range(40)]
+        assert time.monotonic() - began < 5
+        assert frames == sorted(set(frames))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("kind", WRITERS)
+def test_who_holds_the_semaphore_holds_nobody_up(kind: str, how: signal.Signals, channel: Channel, start: Start) -> None:
+    import posix_ipc
+
+    command, env = WRITERS[kind](channel.name)
+    start(command, env=env)
+    with rsshm.Reader(channel.name, timeout=5) as reader:
+        reader.read()
+        holder = start(python("semaphore", channel.name))
+        holder.expect("holds")
+        if how == signal.SIGKILL:
+            holder.kill()
+        else:
+            holder.signal(how)
+        began = time.monotonic()
+        frames = [reader.read() for _ in range(25)]
+        assert time.monotonic() - began < 5
+        assert frames[-1].seq >= frames[0].seq + 24
+        # It is put right after a second.
+        semaphore = posix_ipc.Semaphore("/" + channel.name)
+        eventually("the semaphore is free again", lambda: semaphore.value == 1, 5)
+        if how == signal.SIGSTOP:
+            # It gives back what is not its own any more: the value is brought to 1 all the same.
+            holder.signal(signal.SIGCONT)
+            holder.tell("go on")
+            holder.expect("released")
+            reader.read()
+            eventually("the semaphore is 1", lambda: semaphore.value == 1, 5)
+        semaphore.close()
+
+
+def test_a_stopped_writer_is_waited_for(channel: Channel, start: Start) -> None:
+    writer = start(python("steady", channel.name))
+    with rsshm.Reader(channel.name, timeout=20) as reader:
+        reader.read()
+        writer.signal(signal.SIGSTOP)
+        with pytest.raises(rsshm.Timeout, match="no frame"):
+            while True:
+                reader.read(0.6)
+        assert reader.connected
+        writer.signal(signal.SIGCONT)
+        reader.read()
+        assert reader.reconnects == 0
+
+
+def test_a_forked_child_owns_nothing(channel: Channel, start: Start) -> None:
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8", max_slots=8) as writer:
+        reader = start(python("fork", channel.name))
+        stop = threading.Event()
+
+        def write() -> None:
+            while not stop.is_set():
+                writer.write(grey(1))
+                time.sleep(0.005)
+
+        writing = threading.Thread(target=write)
+        writing.start()
+        try:
+            child = int(reader.hear().removeprefix("child "))
+            pinned = writer._channel._current.pinned
+            # The child has let go of all that it inherited, and its parent is a reader still, that holds a frame.
+            time.sleep(0.1)
+            assert writer.readers == 1 and pinned() != 0
+            reader.kill()
+            eventually("the parent is dead", lambda: writer.readers == 0 and pinned() == 0)
+            os.kill(child, signal.SIGKILL)
+        finally:
+            stop.set()
+            writing.join()
+
+
+def test_a_writer_of_the_parent_is_not_the_childs(channel: Channel) -> None:
+    writer = rsshm.Writer(channel.name, (48, 64), format="GRAY8")
+    writer.write(grey(1))
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            writer.write(grey(2))
+        except rsshm.Closed:
+            writer.close()
+            code = 0
+        os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert channel.exists() and writer.write(grey(3)) == 2
+    writer.close()
+    channel.assert_gone()
+
+
+def test_the_end_of_a_readers_process_leaves_the_channel(channel: Channel, start: Start) -> None:
+    """As it is with this package, and as it is with multiprocessing.shared_memory, whose resource tracker removes what a
+    process has attached to."""
+    shared = shared_memory.SharedMemory(create=True, size=4096)
+    try:
+        with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer:
+            writer.write(grey(1))
+            path = str(Path(__file__).resolve().parents[1])
+            reading = f"import sys; sys.path.insert(0, {path!r}); import rsshm; rsshm.Reader({channel.name!r}).read(20)"
+            start([sys.executable, "-c", reading]).wait_ok()
+            attaching = f"from multiprocessing import shared_memory as s; s.SharedMemory({shared.name!r})"
+            start([sys.executable, "-c", attaching]).wait_ok()
+            if sys.version_info < (3, 13):
+                eventually("the other kind is gone", lambda: not Path("/dev/shm", shared.name).exists())
+            assert channel.exists()
+            assert writer.write(grey(2)) == 2
+    finally:
+        shared.close()
+        try:
+            shared.unlink()
+        except FileNotFoundError:
+            pass
+
+
+@pytest.mark.parametrize("which", ["segment", "control", "both"])
+def test_files_that_somebody_removed_are_made_again(which: str, channel: Channel) -> None:
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer:
+        with rsshm.Reader(channel.name, timeout=5) as reader:
+            writer.write(grey(1))
+            reader.read()
+            for path in (channel.segment, channel.control):
+                if which in ("both", {channel.segment: "segment", channel.control: "control"}[path]):
+                    path.unlink()
+            eventually("the files are there again", channel.exists, 5)
+            eventually("the reader is in the new segment", lambda: writer.write(grey(2)) and follow(reader), 5)
+            assert reader.reconnects == 1
+            # Who comes now finds the channel too.
+            with rsshm.Reader(channel.name, timeout=5) as second:
+                writer.write(grey(3))
+                assert second.read().array[0, 0] in (2, 3)
+    channel.assert_gone()
+
+
+def follow(reader: rsshm.Reader) -> bool:
+    try:
+        reader.read(0.02)
+    except rsshm.Timeout:
+        pass
+    return reader.reconnects == 1
+
+
+def test_a_program_that_ends_without_a_word_leaves_nothing(channel: Channel, start: Start) -> None:
+    path = str(Path(__file__).resolve().parents[1])
+    writing = (
+        f"import sys; sys.path.insert(0, {path!r}); import rsshm, numpy\n"
+        f"writer = rsshm.Writer({channel.name!r}); writer.write(numpy.zeros((48, 64, 3), 'u1'))\n"
+        f"reader = rsshm.Reader({channel.name!r}); frame = reader.read(); array = frame.array"
+    )
+    start([sys.executable, "-c", writing]).wait_ok()
+    channel.assert_gone()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be another user")
+def test_another_user_may_look_and_not_touch(channel: Channel, start: Start) -> None:
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8", perms=0o644) as writer:
+        writer.write(grey(1))
+        nobody = 65534
+        os.seteuid(nobody)
+        try:
+            with pytest.raises(rsshm.Denied, match="0644|0600"):
+                rsshm.Writer(channel.name, (48, 64))
+            with rsshm.Reader(channel.name, timeout=5) as reader:
+                frame = reader.read()
+                assert (frame.array == 1).all() and not frame.in_place
+                assert reader.observing is not None and "permissions" in reader.observing
+        finally:
+            os.seteuid(0)
+        assert writer.readers == 0
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer:
+        writer.write(grey(1))
+        os.seteuid(nobody)
+        try:
+            with pytest.raises(rsshm.Denied, match="its mode is 0600"):
+                rsshm.Reader(channel.name).read(1)
+        finally:
+            os.seteuid(0)
+
+
+def test_an_observer_writes_nothing_and_is_not_counted(channel: Channel) -> None:
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8", lossless=True) as writer:
+        writer.write(grey(1))
+        with rsshm.Observer(channel.name, timeout=5) as observer:
+            before = channel.segment.read_bytes()[: 1 << 16]
+            frame = observer.read()
+            assert channel.segment.read_bytes()[: 1 << 16] == before
+            assert (frame.array == 1).all() and not frame.in_place and not frame.array.flags.writeable
+            assert writer.readers == 0
+            for value in range(50):
+                writer.write(grey(value))
+            assert observer.read().array.max() == observer.read().array.max() - 1
+
+
+def test_sixty_four_readers_and_one_more(channel: Channel) -> None:
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer:
+        writer.write(grey(1))
+        readers = [rsshm.Reader(channel.name, timeout=5) for _ in range(65)]
+        assert all((reader.read().array == 1).all() for reader in readers)
+        assert writer.readers == 64
+        assert readers[64].observing is not None and "64 seats" in readers[64].observing
+        for reader in readers:
+            reader.close()
+        assert writer.readers == 0
+
+
+def test_a_reader_that_takes_more_than_it_was_granted_is_evicted_by_a_python_writer(channel: Channel) -> None:
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8", max_slots=8) as writer:
+        with rsshm.Reader(channel.name, timeout=5) as greedy:
+            writer.write(grey(0))
+            greedy.read()
+            at = greedy._at
+            assert at is not None and at.seat is not None
+            word = at.segment.seat_word(at.seat.index, rsshm.Seat.pins)
+            at.segment.words[word] = 0xFF
+            eventually("it is evicted", at.is_evicted, 5)
+            for value in range(100):
+                assert writer.write(grey(value)) is not None
+            assert writer._channel.evicted == 1
+            # It attaches again by itself, with another seat or ticket.
+            with pytest.warns(RuntimeWarning, match="more than it was granted"):
+                frame = greedy.read()
+            assert (frame.array == 99).all()
+
+
+def test_letters_and_events_between_frames_are_passed_over(channel: Channel, start: Start) -> None:
+    """rsshmsink tells of streams and tags; a reader that knows no events takes the frames."""
+    command = gst(
+        "videotestsrc num-buffers=20 ! taginject tags=title=film ! video/x-raw,format=GRAY8,width=64,height=48",
+        f"! rsshmsink name={channel.name} lossless=true wait-for-connection=true sync=false",
+    )
+    with rsshm.Reader(channel.name, timeout=20) as reader:
+        start(command, env=gst_environment())
+        assert len(list(reader)) == 20
+        assert reader.missed == 0
+
+
+def test_a_rust_writer_of_any_frames_is_read(channel: Channel, start: Start) -> None:
+    frames = [bytes([value]) * (value + 1) * 50_000 for value in range(8)]
+    writer = start(peer("write", channel.name, "application/x-thing,version=(int)3", "lossless", "variable"))
+    with rsshm.Reader(channel.name, timeout=20) as reader:
+        feeding = threading.Thread(target=lambda: writer.wait_ok(records(frames)))
+        feeding.start()
+        assert [frame.data.tobytes() for frame in reader] == frames
+        assert reader.caps.media == "application/x-thing" and reader.caps.fields["version"] == "3"
+        feeding.join()
+
+
+def test_a_python_writers_new_formats_reach_gstreamer(channel: Channel, start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "read"
+    reader = start(gst(f"rsshmsrc name={channel.name} ! filesink location={file}"), env=gst_environment())
+    wanted = b""
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8", lossless=True) as writer:
+        assert writer.wait_for_reader(20)
+        for value, (shape, format) in enumerate([((48, 64), "GRAY8"), ((24, 32, 3), "BGR"), ((96, 128), "GRAY8")]):
+            writer.set_format(shape, format=format)
+            for _ in range(5):
+                writer.write(grey(value, shape))
+                wanted += grey(value, shape).tobytes()
+    reader.wait_ok()
+    assert file.read_bytes() == wanted
+
+
+def test_time_stamps_are_those_of_this_machine(channel: Channel, start: Start) -> None:
+    command, env = WRITERS["rsshmsink"](channel.name)
+    start(command, env=env)
+    with rsshm.Reader(channel.name, timeout=20, latest=True) as reader:
+        ages = []
+        for _ in range(20):
+            frame = reader.read()
+            assert frame.pts_ns is not None and frame.duration_ns == 20_000_000
+            ages.append(time.monotonic_ns() - frame.pts_ns)
+    assert -5e6 < min(ages) < 100e6
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small /dev/shm")
+@pytest.mark.parametrize("size, said", [("64k", "NoSpace"), ("1m", "NoSpace"), ("3m", "lives")])
+def test_a_full_dev_shm_is_an_error_or_is_lived_with(size: str, said: str, channel: Channel, start: Start) -> None:
+    """Three frames of 300 KB are what it takes; more are used where there is room."""
+    path = str(Path(__file__).resolve().parents[1])
+    writing = (
+        f"import sys; sys.path.insert(0, {path!r}); import rsshm, numpy, os\n"
+        "picture = numpy.zeros((480, 640), 'u1')\n"
+        "try:\n"
+        "    with rsshm.Writer('cam0', format='GRAY8', max_slots=64) as writer, rsshm.Reader('cam0', timeout=5) as reader:\n"
+        "        frames = []\n"
+        "        for _ in range(100):\n"
+        "            writer.write(picture)\n"
+        "            frames.append(reader.read())\n"
+        "        print('lives', writer.dropped)\n"
+        "except rsshm.NoSpace as error:\n"
+        "    assert 'bytes are needed' in str(error) and 'shm-size' in str(error)\n"
+        "    print('NoSpace')\n"
+        "print(os.listdir('/dev/shm'))"
+    )
+    mounted = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$0" -c "$1"'
+    out = start(["unshare", "-m", "sh", "-c", mounted, sys.executable, writing]).wait_ok().decode()
+    assert out.splitlines() == [f"{said} 0" if said == "lives" else said, "[]"], out

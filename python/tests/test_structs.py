@@ -1,0 +1,109 @@
+"""A ctypes structure by name, between Python and Python, and between Python and Rust."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import threading
+import time
+from typing import Callable
+
+import pytest
+from helpers import Channel, Process, eventually, frames_of, peer, records
+
+import rsshm
+
+Start = Callable[..., Process]
+
+
+class Pose(ctypes.Structure):
+    _fields_ = [("x", ctypes.c_double), ("y", ctypes.c_double), ("count", ctypes.c_uint32), ("words", ctypes.c_uint32 * 500)]
+
+
+def pose(value: int) -> Pose:
+    return Pose(value, value, value, (ctypes.c_uint32 * 500)(*[value] * 500))
+
+
+def is_whole(value: Pose) -> bool:
+    return value.x == value.y == value.count and set(value.words) == {value.count}
+
+
+def test_the_newest_value_is_read_as_often_as_one_likes(channel: Channel) -> None:
+    with rsshm.struct_channel(channel.name, Pose) as writer, rsshm.struct_channel(channel.name, Pose) as reader:
+        with pytest.raises(rsshm.Timeout):
+            reader.read(0.01)
+        for value in (1, 2, 3):
+            writer.write(pose(value))
+        assert [reader.read(5).count for _ in range(3)] == [3, 3, 3]
+        with pytest.raises(rsshm.Timeout):
+            reader.wait(0.01)
+        writer.write(pose(4))
+        assert reader.wait(5).count == 4 and reader.read().count == 4
+        # What was read is the reader's own.
+        reader.read().count = 9
+        assert reader.read().count == 4
+    channel.assert_gone()
+
+
+def test_nobody_sees_half_of_a_change(channel: Channel) -> None:
+    stop = threading.Event()
+    with rsshm.struct_channel(channel.name, Pose) as writer, rsshm.struct_channel(channel.name, Pose) as reader:
+        values = [pose(value) for value in range(256)]
+
+        def write() -> None:
+            while not stop.is_set():
+                for value in values:
+                    writer.write(value)
+
+        writing = threading.Thread(target=write)
+        writing.start()
+        try:
+            until = time.monotonic() + 0.5
+            seen = set()
+            while time.monotonic() < until:
+                value = reader.wait(5)
+                assert is_whole(value)
+                seen.add(value.count)
+        finally:
+            stop.set()
+            writing.join()
+        assert len(seen) > 20
+
+
+def test_rust_reads_what_python_writes(channel: Channel, start: Start) -> None:
+    reader = start(peer("read", channel.name))
+    with rsshm.struct_channel(channel.name, Pose) as poses:
+        poses.write(pose(1))
+        assert poses._writer is not None
+        eventually("a reader", lambda: poses._writer and poses._writer.readers)
+        poses.write(pose(2))
+        poses._writer.end_stream()
+        assert frames_of(reader.wait_ok())[-1] == bytes(pose(2))
+
+
+def test_python_reads_what_rust_writes(channel: Channel, start: Start) -> None:
+    writer = start(peer("write", channel.name, "application/x-rsshm-struct", "lossless"))
+    with rsshm.struct_channel(channel.name, Pose) as poses:
+        given = records(bytes(pose(value)) for value in range(5))
+        feeding = threading.Thread(target=lambda: writer.wait_ok(given))
+        feeding.start()
+        value = poses.read(20)
+        while value.count < 4:
+            value = poses.wait(20)
+        assert is_whole(value)
+        feeding.join()
+
+
+def test_another_structure_is_refused(channel: Channel) -> None:
+    class Other(ctypes.Structure):
+        _fields_ = [("x", ctypes.c_double)]
+
+    with rsshm.struct_channel(channel.name, Pose) as writer:
+        writer.write(pose(1))
+        with rsshm.struct_channel(channel.name, Other) as reader:
+            with pytest.raises(rsshm.FormatError, match=f"Other has {struct.calcsize('d')}"):
+                reader.read(5)
+        with pytest.raises(rsshm.FormatError, match="not Pose"):
+            writer.write(Other(1))
+    with pytest.raises(rsshm.BadOption, match="no ctypes structure"):
+        rsshm.struct_channel(channel.name, int)  # type: ignore[type-var]

@@ -1,0 +1,355 @@
+//! Where the planes and rows of a raw video frame lie in its bytes.
+
+use gst_video::VideoInfo;
+use rsshm_channel::FrameDescriptor;
+
+/// Where the planes of a video frame lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Planes {
+    pub(crate) count: usize,
+    pub(crate) offset: [usize; gst_video::VIDEO_MAX_PLANES],
+    pub(crate) stride: [i32; gst_video::VIDEO_MAX_PLANES],
+}
+
+impl Planes {
+    /// The layout that the format has when nothing else is said.
+    pub(crate) fn default_of(info: &VideoInfo) -> Self {
+        Self::new(info.offset(), info.stride())
+    }
+
+    /// The layout that a buffer says it has, or the default one.
+    pub(crate) fn of_buffer(buffer: &gst::BufferRef, info: &VideoInfo) -> Self {
+        buffer.meta::<gst_video::VideoMeta>().map_or_else(
+            || Self::default_of(info),
+            |meta| Self::new(meta.offset(), meta.stride()),
+        )
+    }
+
+    /// The layout that a frame of the channel says it has.
+    pub(crate) fn of_descriptor(descriptor: &FrameDescriptor, info: &VideoInfo) -> Self {
+        if descriptor.planes == 0 {
+            return Self::default_of(info);
+        }
+        let count = (descriptor.planes as usize).min(gst_video::VIDEO_MAX_PLANES);
+        let offset = descriptor
+            .plane_offset
+            .map(|offset| usize::try_from(offset).unwrap_or(usize::MAX));
+        Self::new(&offset[..count], &descriptor.plane_stride[..count])
+    }
+
+    fn new(offset: &[usize], stride: &[i32]) -> Self {
+        let mut planes = Self {
+            count: offset.len().min(stride.len()).min(gst_video::VIDEO_MAX_PLANES),
+            offset: [0; gst_video::VIDEO_MAX_PLANES],
+            stride: [0; gst_video::VIDEO_MAX_PLANES],
+        };
+        planes.offset[..planes.count].copy_from_slice(&offset[..planes.count]);
+        planes.stride[..planes.count].copy_from_slice(&stride[..planes.count]);
+        planes
+    }
+
+    pub(crate) fn write_to(&self, descriptor: &mut FrameDescriptor) {
+        descriptor.planes = self.count as u32;
+        descriptor.plane_offset = self.offset.map(|offset| offset as u64);
+        descriptor.plane_stride = self.stride;
+    }
+
+    /// Whether every row of every plane lies inside `size` bytes. GStreamer checks nothing of what a VideoMeta says.
+    pub(crate) fn fit(&self, info: &VideoInfo, size: usize) -> bool {
+        if *self == Self::default_of(info) {
+            return size >= info.size();
+        }
+        self.rows(info).is_some_and(|rows| rows.end() <= size)
+    }
+
+    /// Whether there is padding behind the last row of every plane too, inside `size` bytes. GStreamer's elements copy
+    /// planes as so many whole strides.
+    pub(crate) fn fit_whole_strides(&self, info: &VideoInfo, size: usize) -> bool {
+        self.size_of(info).is_some_and(|bytes| bytes <= size)
+    }
+
+    /// The bytes of a frame of this layout, with its padding; `None` where it is none for such frames.
+    pub(crate) fn size_of(&self, info: &VideoInfo) -> Option<usize> {
+        self.rows(info).map(|rows| rows.end_of_strides())
+    }
+
+    fn rows(&self, info: &VideoInfo) -> Option<Rows> {
+        // In tiled formats a stride is not one: only the default layout is taken there.
+        if self.count != info.n_planes() as usize || info.format_info().is_tiled() {
+            return None;
+        }
+        let mut rows = Rows::default();
+        for plane in 0..self.count {
+            rows.of_plane[plane] = PlaneRows::new(info, plane, self.offset[plane], self.stride[plane])?;
+        }
+        Some(rows)
+    }
+
+    /// Copies the rows of `from`, which has this layout, to the places that the format's default has for them.
+    pub(crate) fn copy_packed(&self, from: &gst::BufferRef, info: &VideoInfo, to: &mut [u8]) -> Result<(), String> {
+        let no_layout = || format!("its layout {self:?} is none of {}", info.format());
+        let rows = self.rows(info).ok_or_else(no_layout)?;
+        let packed = Self::default_of(info).rows(info).ok_or_else(no_layout)?;
+        for (rows, packed) in rows.of_plane.iter().zip(&packed.of_plane).take(self.count) {
+            // The memories that the plane lies in alone: the others are not to be merged.
+            let (memories, skip) = from
+                .find_memory(rows.offset..rows.end())
+                .ok_or_else(|| format!("its {} bytes are too few for its layout {self:?}", from.size()))?;
+            let map = from
+                .map_range_readable(memories)
+                .map_err(|_| "it cannot be mapped for reading")?;
+            let to = to
+                .get_mut(packed.offset..packed.end())
+                .ok_or("there is no room for it")?;
+            let from = map.get(skip..).ok_or("it cannot be mapped as a whole")?;
+            rows.copy(from, packed, to);
+        }
+        Ok(())
+    }
+
+    /// Gives `buffer` a VideoMeta that says so.
+    pub(crate) fn add_meta(&self, buffer: &mut gst::BufferRef, info: &VideoInfo) -> Result<(), gst::glib::BoolError> {
+        gst_video::VideoMeta::add_full(
+            buffer,
+            gst_video::VideoFrameFlags::empty(),
+            info.format(),
+            info.width(),
+            info.height(),
+            &self.offset[..self.count],
+            &self.stride[..self.count],
+        )
+        .map(drop)
+    }
+}
+
+/// The rows of each plane.
+#[derive(Default)]
+struct Rows {
+    of_plane: [PlaneRows; gst_video::VIDEO_MAX_PLANES],
+}
+
+impl Rows {
+    fn end(&self) -> usize {
+        self.of_plane.iter().map(PlaneRows::end).max().unwrap_or(0)
+    }
+
+    fn end_of_strides(&self) -> usize {
+        self.of_plane.iter().map(PlaneRows::end_of_strides).max().unwrap_or(0)
+    }
+}
+
+/// The rows of one plane. Where they end can be reckoned without overflow.
+#[derive(Clone, Copy, Default)]
+struct PlaneRows {
+    offset: usize,
+    stride: usize,
+    count: usize,
+    /// Bytes of a row that hold pixels.
+    bytes: usize,
+}
+
+impl PlaneRows {
+    /// `None` where the rows overlap, or end nowhere.
+    fn new(info: &VideoInfo, plane: usize, offset: usize, stride: i32) -> Option<Self> {
+        let has_palette = info.format_info().has_palette() && plane == 1;
+        let rows = Self {
+            offset,
+            stride: usize::try_from(stride).ok()?,
+            count: if has_palette { 1 } else { row_count(info, plane)? },
+            bytes: if has_palette { 256 * 4 } else { row_bytes(info, plane)? },
+        };
+        rows.stride
+            .max(rows.bytes)
+            .checked_mul(rows.count)
+            .and_then(|bytes| bytes.checked_add(offset))?;
+        (rows.count <= 1 || rows.stride >= rows.bytes).then_some(rows)
+    }
+
+    fn end(&self) -> usize {
+        self.offset + self.stride * self.count.saturating_sub(1) + self.bytes
+    }
+
+    fn end_of_strides(&self) -> usize {
+        self.offset + self.stride.max(self.bytes) * self.count
+    }
+
+    /// Copies from the first byte of these rows to the first one of others.
+    fn copy(&self, from: &[u8], packed: &Self, to: &mut [u8]) {
+        if self.stride == packed.stride {
+            // With what lies between the rows, which is faster.
+            let bytes = from.len().min(to.len());
+            to[..bytes].copy_from_slice(&from[..bytes]);
+            return;
+        }
+        // A stride of 0 is that of a single row.
+        let rows = from.chunks(self.stride.max(self.bytes).max(1));
+        let packed_rows = to.chunks_mut(packed.stride.max(self.bytes).max(1));
+        for (from, to) in rows.zip(packed_rows).take(self.count) {
+            let bytes = self.bytes.min(from.len()).min(to.len());
+            to[..bytes].copy_from_slice(&from[..bytes]);
+        }
+    }
+}
+
+/// The components that lie in `plane`.
+fn components_of_plane(info: &VideoInfo, plane: usize) -> impl Iterator<Item = u8> + '_ {
+    (0..info.n_components() as u8).filter(move |component| info.comp_plane(*component) as usize == plane)
+}
+
+fn row_count(info: &VideoInfo, plane: usize) -> Option<usize> {
+    let component = components_of_plane(info, plane).next()?;
+    // Of a field where each buffer is one, which `comp_height` does not know.
+    Some(info.format_info().scale_height(component, info.field_height()) as usize)
+}
+
+/// Bytes of a row that hold pixels.
+fn row_bytes(info: &VideoInfo, plane: usize) -> Option<usize> {
+    let first = components_of_plane(info, plane).next()?;
+    let default_stride = usize::try_from(info.stride()[plane]).ok()?;
+    // Formats whose pixels are packed in groups have a pixel stride of 0: there only the default stride is known to do.
+    let Ok(pixel @ 1..) = usize::try_from(info.comp_pstride(first)) else {
+        return Some(default_stride);
+    };
+    // The last pixel of a row may be of a group too, of which all is needed (YUY2 of an odd width).
+    let end_of_last = |component: u8| {
+        let format = info.format_info();
+        let bits = format.shift()[component as usize] + format.depth()[component as usize];
+        let pixels_before = info.comp_width(component).saturating_sub(1) as usize;
+        info.comp_poffset(component) as usize
+            + pixels_before * info.comp_pstride(component).max(0) as usize
+            + bits.div_ceil(8) as usize
+    };
+    let whole_pixels = pixel * info.comp_width(first) as usize;
+    let bytes = components_of_plane(info, plane).map(end_of_last).max()?;
+    Some(bytes.max(whole_pixels).min(default_stride))
+}
+
+#[cfg(test)]
+mod tests {
+    use gst_video::{VideoFormat, VideoInterlaceMode};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn info(format: VideoFormat, width: u32, height: u32, mode: VideoInterlaceMode) -> VideoInfo {
+        gst::init().unwrap();
+        VideoInfo::builder(format, width, height)
+            .interlace_mode(mode)
+            .build()
+            .unwrap()
+    }
+
+    /// Where each byte of each pixel is, in any layout.
+    fn pixel_bytes(info: &VideoInfo, planes: &Planes) -> Vec<usize> {
+        let format = info.format_info();
+        let mut bytes = Vec::new();
+        for component in 0..info.n_components() as u8 {
+            let plane = info.comp_plane(component) as usize;
+            if format.has_palette() && plane == 1 {
+                bytes.extend(planes.offset[1]..planes.offset[1] + 1024);
+                continue;
+            }
+            let size = (format.depth()[component as usize] + format.shift()[component as usize]).div_ceil(8) as usize;
+            let rows = format.scale_height(component, info.field_height()) as usize;
+            // Of formats without a pixel stride all that a row has.
+            let (step, columns, size) = match info.comp_pstride(component) {
+                1.. => (
+                    info.comp_pstride(component) as usize,
+                    info.comp_width(component) as usize,
+                    size,
+                ),
+                _ => (
+                    0,
+                    1,
+                    info.stride()[plane] as usize - info.comp_poffset(component) as usize,
+                ),
+            };
+            for row in 0..rows {
+                let start = planes.offset[plane] + row * planes.stride[plane] as usize;
+                let first = start + info.comp_poffset(component) as usize;
+                bytes.extend((0..columns).flat_map(|column| first + column * step..first + column * step + size));
+            }
+        }
+        bytes
+    }
+
+    /// A layout with room between the rows and the planes, and a buffer of it that is filled with noise. It ends with the
+    /// last byte of the last row.
+    fn spread(info: &VideoInfo, more: i32) -> (Planes, gst::Buffer) {
+        let mut planes = Planes::default_of(info);
+        for plane in 0..planes.count {
+            planes.offset[plane] = planes.offset[plane] * 3 + 777;
+            planes.stride[plane] += more;
+        }
+        let size = planes.rows(info).unwrap().end();
+        let noise = |place: usize| ((place * 2_654_435_761) >> 13) as u8;
+        (
+            planes,
+            gst::Buffer::from_slice((0..size).map(noise).collect::<Vec<u8>>()),
+        )
+    }
+
+    #[test]
+    fn every_format_is_copied_from_every_layout() {
+        gst::init().unwrap();
+        let mut count = 0;
+        for format in VideoFormat::iter_raw() {
+            for (width, height) in [(62, 34), (61, 33), (1, 1)] {
+                for mode in [VideoInterlaceMode::Progressive, VideoInterlaceMode::Alternate] {
+                    let info = info(format, width, height, mode);
+                    if info.format_info().is_tiled() {
+                        continue;
+                    }
+                    for more in [0, 13] {
+                        let (planes, from) = spread(&info, more);
+                        assert!(planes.fit(&info, from.size()) && !planes.fit(&info, from.size() - 1));
+                        let mut to = vec![0; info.size()];
+                        planes.copy_packed(&from, &info, &mut to).unwrap();
+                        let from = from.map_readable().unwrap();
+                        let there = pixel_bytes(&info, &planes).into_iter();
+                        let here = pixel_bytes(&info, &Planes::default_of(&info)).into_iter();
+                        assert!(there.zip(here).all(|(there, here)| from[there] == to[here]), "{info:?}");
+                        count += 1;
+                    }
+                }
+            }
+        }
+        assert!(count > 500, "{count}");
+    }
+
+    #[test]
+    fn a_layout_that_ends_with_its_last_row_has_no_whole_strides() {
+        let info = info(VideoFormat::I420, 61, 33, VideoInterlaceMode::Progressive);
+        let (planes, buffer) = spread(&info, 0);
+        assert!(planes.fit(&info, buffer.size()) && !planes.fit_whole_strides(&info, buffer.size()));
+        assert!(planes.fit_whole_strides(&info, planes.size_of(&info).unwrap()));
+    }
+
+    fn any_planes() -> impl Strategy<Value = Planes> {
+        let number = prop_oneof![0_usize..5000, any::<usize>()];
+        let stride = prop_oneof![0..200, any::<i32>()];
+        (
+            0..=4_usize,
+            prop::array::uniform4(number),
+            prop::array::uniform4(stride),
+        )
+            .prop_map(|(count, offset, stride)| Planes::new(&offset[..count], &stride[..count]))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_fits_is_copied_and_nothing_else(
+            planes in any_planes(), size in 0_usize..12_000,
+            format in prop::sample::select(vec![VideoFormat::Gray8, VideoFormat::I420, VideoFormat::Rgb8p, VideoFormat::V210]),
+        ) {
+            let info = info(format, 31, 17, VideoInterlaceMode::Progressive);
+            let buffer = gst::Buffer::from_slice(vec![7_u8; size]);
+            let mut to = vec![0; info.size()];
+            let copied = planes.copy_packed(&buffer, &info, &mut to).is_ok();
+            prop_assert!(!planes.fit(&info, size) || copied || planes == Planes::default_of(&info));
+            prop_assert!(copied || !planes.fit_whole_strides(&info, size));
+        }
+    }
+}

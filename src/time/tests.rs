@@ -1,0 +1,269 @@
+//! Clocks on simulated time.
+
+use std::ops::RangeInclusive;
+
+use super::{filter::OffsetFilter, stamps::Stamps};
+
+const US: i64 = 1_000;
+const MS: i64 = 1_000 * US;
+const SECOND: i64 = 1_000 * MS;
+
+/// Frames a second that are tried: a slide show to a sensor.
+const RATES: [i64; 4] = [1, 30, 240, 5000];
+
+/// A clock that is fast or slow by `ppm`, is stepped, and is read inexactly.
+struct Clock {
+    ppm: f64,
+    /// From these monotonic times on it is so much later.
+    steps: Vec<(i64, i64)>,
+    /// What a reading deviates at most.
+    noise: i64,
+    random: Random,
+    /// No GstClock goes backwards: stepped back, it stands still until its time has come again.
+    latest: i64,
+}
+
+impl Clock {
+    /// The realtime clock is so far off that a float does not hold it.
+    const OFFSET: i64 = 1_800_000_000 * SECOND;
+
+    fn new(ppm: f64, noise: i64) -> Self {
+        Self {
+            ppm,
+            steps: Vec::new(),
+            noise,
+            random: Random(42),
+            latest: 0,
+        }
+    }
+
+    fn stepped(mut self, from: i64, by: i64) -> Self {
+        self.steps.push((from, by));
+        self
+    }
+
+    fn time(&mut self, monotonic: i64) -> i64 {
+        let drift = (monotonic as f64 * self.ppm / 1e6).round() as i64;
+        let steps = self.steps.iter().filter(|(from, _)| *from <= monotonic);
+        let steps: i64 = steps.map(|(_, by)| by).sum();
+        self.latest = self.latest.max(Self::OFFSET + monotonic + drift + steps);
+        self.latest
+    }
+
+    /// Measures the offset as it is done with a real one, whose reading takes 300 ns.
+    fn measure(&mut self, monotonic: i64) -> (i64, i64, i64) {
+        let time = self.time(monotonic) + self.random.within(-self.noise..=self.noise);
+        (monotonic, monotonic - 150 - time, monotonic + 150 - time)
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn within(&mut self, range: RangeInclusive<i64>) -> i64 {
+        // Of Knuth's MMIX.
+        self.0 = self
+            .0
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        let span = (range.end() - range.start() + 1) as u64;
+        range.start() + ((self.0 >> 33) % span) as i64
+    }
+}
+
+/// How far the offset is off at each of the times, and how many steps were seen.
+fn follow(clock: &mut Clock, times: impl Iterator<Item = i64>) -> (Vec<i64>, usize) {
+    let mut filter = OffsetFilter::default();
+    let mut steps = 0;
+    let errors = times
+        .map(|now| {
+            let (at, low, high) = clock.measure(now);
+            steps += usize::from(filter.measured(at, low, high).is_some());
+            filter.offset() - (now - clock.time(now))
+        })
+        .collect();
+    (errors, steps)
+}
+
+/// Times of so many frames a second.
+fn frames(rate: i64, count: i64) -> impl Iterator<Item = i64> {
+    (1..=count).map(move |n| n * SECOND / rate)
+}
+
+fn worst(errors: &[i64]) -> i64 {
+    errors.iter().map(|error| error.abs()).max().unwrap()
+}
+
+/// What is added to the steps from one frame to the next.
+fn jitter(errors: &[i64]) -> i64 {
+    errors.windows(2).map(|pair| (pair[1] - pair[0]).abs()).max().unwrap()
+}
+
+#[test]
+fn drift_is_followed_without_lag_at_every_rate() {
+    for rate in RATES {
+        for ppm in [200.0, -200.0] {
+            let (errors, steps) = follow(&mut Clock::new(ppm, 0), frames(rate, rate.max(10) * 10));
+            assert_eq!(steps, 0, "{rate} a second");
+            assert!(worst(&errors) < 150 * US, "{rate} a second: {}", worst(&errors));
+            assert!(jitter(&errors) < 100 * US, "{rate} a second: {}", jitter(&errors));
+            // Once the rate is known, which takes a few measurements.
+            let later = &errors[errors.len() / 2..];
+            assert!(worst(later) < US, "{rate} a second: {}", worst(later));
+        }
+    }
+}
+
+#[test]
+fn what_a_reading_is_off_is_not_added() {
+    for rate in [30, 240, 5000] {
+        let (errors, steps) = follow(&mut Clock::new(50.0, 20 * US), frames(rate, 10_000));
+        assert_eq!(steps, 0);
+        assert!(jitter(&errors) < 20 * US, "{rate} a second: {}", jitter(&errors));
+    }
+}
+
+#[test]
+fn a_jittery_clock_is_smoothed() {
+    for rate in RATES {
+        let (errors, steps) = follow(&mut Clock::new(50.0, 3 * MS), frames(rate, rate.max(10) * 20));
+        assert_eq!(steps, 0, "{rate} a second");
+        // From the first measurement on.
+        assert!(worst(&errors) < 3 * MS, "{rate} a second: {}", worst(&errors));
+        assert!(jitter(&errors) < 1500 * US, "{rate} a second: {}", jitter(&errors));
+        let later = &errors[errors.len() / 2..];
+        assert!(worst(later) < 1000 * US, "{rate} a second: {}", worst(later));
+        assert!(jitter(later) < 250 * US, "{rate} a second: {}", jitter(later));
+    }
+}
+
+#[test]
+fn a_step_is_followed_at_once() {
+    for rate in RATES {
+        for by in [2 * MS, -40 * MS, 40 * MS, -3600 * SECOND, 3600 * SECOND] {
+            let times: Vec<_> = frames(rate, rate.max(10) * 12).collect();
+            let at = times[times.len() * 3 / 4];
+            let (errors, _) = follow(&mut Clock::new(200.0, 0).stepped(at, by), times.into_iter());
+            // A clock that was stepped back stands still for so long: each frame then is a step.
+            assert!(worst(&errors) < MS, "{rate} a second, {by}: {}", worst(&errors));
+        }
+    }
+}
+
+#[test]
+fn a_jittery_clock_is_stepped_too() {
+    let times: Vec<_> = frames(30, 1800).collect();
+    let clock = Clock::new(50.0, 3 * MS).stepped(times[900], 100 * MS);
+    let (errors, steps) = follow(&mut { clock }, times.into_iter());
+    assert_eq!(steps, 1);
+    assert!(worst(&errors) < 5 * MS, "{}", worst(&errors));
+}
+
+#[test]
+fn a_clock_that_becomes_jittery_is_smoothed_soon() {
+    let mut random = Random(3);
+    let mut uniform = |_| random.within(-3 * MS..=3 * MS);
+    let mut to_and_fro = |n: usize| if n.is_multiple_of(2) { 4 * MS } else { -4 * MS };
+    let jitters: [&mut dyn FnMut(usize) -> i64; 2] = [&mut uniform, &mut to_and_fro];
+    for jitter in jitters {
+        let mut filter = OffsetFilter::default();
+        let mut clock = Clock::new(50.0, 0);
+        let mut steps = Vec::new();
+        for (n, now) in frames(30, 1800).enumerate() {
+            let (at, low, high) = clock.measure(now);
+            let off = if n < 300 { 0 } else { jitter(n) };
+            if filter.measured(at, low + off, high + off).is_some() {
+                steps.push(n);
+            }
+        }
+        assert!(steps.len() < 12 && steps.iter().all(|n| *n < 330), "{steps:?}");
+    }
+}
+
+#[test]
+fn a_measurement_that_took_long_is_no_error() {
+    let mut clock = Clock::new(200.0, 0);
+    let mut filter = OffsetFilter::default();
+    for (n, now) in frames(30, 3000).enumerate() {
+        // Something else ran, before the clock was read or after it.
+        let (mut before, mut after) = (now - 150, now + 150);
+        match n % 20 {
+            7 => before -= 20 * MS,
+            13 => after += 20 * MS,
+            _ => {}
+        }
+        let time = clock.time(now);
+        let step = filter.measured((before + after) / 2, before - time, after - time);
+        assert_eq!(step, None);
+        let error = filter.offset() - (now - time);
+        assert!(n < 100 || error.abs() < 10 * US, "frame {n}: {error}");
+    }
+}
+
+#[test]
+fn a_pause_is_survived() {
+    let times = frames(30, 300).chain(frames(30, 300).map(|time| time + 3600 * SECOND));
+    let (errors, _) = follow(&mut Clock::new(200.0, 0), times);
+    assert!(worst(&errors) < MS, "{}", worst(&errors));
+}
+
+/// How far the times are off that frames get which are captured at `captured`, stamped by the clock then, and sent later.
+fn stamp(clock: &mut Clock, captured: impl Iterator<Item = i64>, mut later: impl FnMut() -> i64) -> Vec<i64> {
+    let mut filter = OffsetFilter::default();
+    let mut stamps = Stamps::default();
+    // Stamps and measurements take place in the order of time.
+    let mut events: Vec<(i64, Option<i64>)> = captured
+        .flat_map(|captured| [(captured, None), (captured + later(), Some(captured))])
+        .collect();
+    events.sort_unstable();
+    let mut stamped = std::collections::VecDeque::new();
+    let mut errors = Vec::new();
+    for (now, captured) in events {
+        let Some(captured) = captured else {
+            stamped.push_back(clock.time(now));
+            continue;
+        };
+        let (at, low, high) = clock.measure(now);
+        if let Some(step) = filter.measured(at, low, high) {
+            stamps.stepped(step);
+        }
+        let stamp = stamped.pop_front().unwrap();
+        errors.push(stamp + stamps.offset(stamp, filter.offset(), now) - captured);
+    }
+    errors
+}
+
+#[test]
+fn frames_have_the_time_of_their_capture_over_drift_and_steps() {
+    // Wherever between two frames the step is.
+    for part in 0..33 {
+        for (latency, by) in [
+            (5, 50),
+            (20, 50),
+            (20, -10),
+            (20, 10),
+            (200, 50),
+            (200, -50),
+            (200, 3_600_000),
+        ] {
+            let step = 20 * SECOND + part * MS;
+            let mut clock = Clock::new(200.0, 0).stepped(step, by * MS);
+            let mut random = Random(7);
+            let later = || latency * MS - random.within(0..=4 * MS);
+            let errors = stamp(&mut clock, frames(30, 1800), later);
+            // Stamps of a clock that stands still say nothing.
+            let still = |n: i64| by < 0 && (step..step - by * MS).contains(&(n * SECOND / 30));
+            let told: Vec<_> = (1..)
+                .zip(errors)
+                .filter(|(n, _)| !still(*n))
+                .map(|(_, error)| error)
+                .collect();
+            assert!(worst(&told) < MS, "{latency} ms, {by} ms at {part}: {}", worst(&told));
+            assert!(
+                jitter(&told) < 100 * US,
+                "{latency} ms, {by} ms at {part}: {}",
+                jitter(&told)
+            );
+        }
+    }
+}
