@@ -278,8 +278,9 @@ impl RsShmSrc {
         stream.has_deltas = false;
         lock(&self.snapshot).frame_duration = stream.info.as_ref().and_then(frame_duration);
         *lock(&self.caps) = Some(caps.clone());
-        // The base class pushes the caps and asks downstream anew what it can take.
-        if !self.obj().negotiate() {
+        // The base class pushes the caps and asks downstream anew what it can take. It does not hear of a refusal: that
+        // comes with the next buffer, as an error that says nothing.
+        if !self.obj().src_pad().peer_query_accept_caps(&caps) || !self.obj().negotiate() {
             if self.obj().src_pad().pad_flags().contains(gst::PadFlags::FLUSHING) {
                 return Err(gst::FlowError::Flushing);
             }
