@@ -14,8 +14,9 @@ use nix::errno::Errno;
 use crate::{
     ChannelName, Error,
     files::{self, Identity},
-    layout::{self, EVICTED, FIRST_SEAT_BYTE, FrameDescriptor, MAIL_ROOM, SEATS, seat_state, state},
+    layout::{self, EVICTED, FIRST_SEAT_BYTE, FrameDescriptor, MAIL_ROOM, SEATS, flags, seat_state, state},
     pins::PinCounts,
+    points::{At, point},
     segment::{self, Access, Segment},
     semaphore::{ControlFile, Taken},
     sys::{self, KeptLock},
@@ -44,6 +45,8 @@ pub(crate) struct Attachment {
     pub(crate) eos_then: u32,
     /// Number of the newest event, looked at after the head.
     pub(crate) events_then: u64,
+    /// No frame behind this one goes away before this reader has taken any, as far as that is promised: 0 where it is not.
+    pub(crate) kept_behind: u64,
     /// `None`: an observer.
     seated: Option<Seated>,
 }
@@ -85,11 +88,13 @@ pub(crate) struct Described {
 }
 
 impl Attachment {
-    /// Attaches to the segment that has the channel's name now. `None` while there is none with a living writer.
+    /// Attaches to the segment that has the channel's name now. `None` while there is none with a living writer. `follows`:
+    /// up to which number this reader has taken the frames of a former segment.
     pub(crate) fn open(
         name: &ChannelName,
         read_only: bool,
         former_seat: Option<&Arc<HeldSeat>>,
+        follows: Option<u64>,
     ) -> Result<Option<(Self, Option<Observing>)>, Error> {
         let path = name.segment_path();
         let denied = |error: &io::Error| files::open_error(name.as_str(), &path, "read", error);
@@ -122,13 +127,15 @@ impl Attachment {
                     return Ok(None);
                 }
                 if let Some(seat) = former_seat.filter(|seat| seat.locks == control.identity()) {
-                    return Ok(Some((Self::enter(segment, Arc::clone(seat)), None)));
+                    return Ok(Self::enter(segment, Arc::clone(seat), follows).map(|it| (it, None)));
                 }
+                point(At::SegmentOpened);
                 let seats = (0..SEATS as i64).map(|seat| FIRST_SEAT_BYTE + seat);
                 return Ok(match control.take_first(seats)? {
                     Taken::Lock(byte, lock) => {
+                        point(At::SeatLocked);
                         let seat = HeldSeat::new(byte, control.identity(), lock);
-                        Some((Self::enter(segment, Arc::new(seat)), None))
+                        Self::enter(segment, Arc::new(seat), follows).map(|it| (it, None))
                     }
                     Taken::ByOthers => Some((Self::observe(segment), Some(Observing::NoSeat))),
                     Taken::NameChanged => None,
@@ -140,59 +147,91 @@ impl Attachment {
     }
 
     fn observe(segment: Segment) -> Self {
+        Self::found(segment, None)
+    }
+
+    /// What there is on arrival.
+    fn found(segment: Segment, seated: Option<Seated>) -> Self {
+        let live = segment.control.live();
         // In this order: an end that is not in the count has no frame after it in the head.
-        let eos_then = segment.control.live().eos_count.load(Ordering::Acquire);
-        let head_then = segment.control.live().head.load(Ordering::Acquire);
+        let eos_then = live.eos_count.load(Ordering::Acquire);
+        let head_then = live.head.load(Ordering::Acquire);
         Self {
             head_then,
             eos_then,
-            events_then: segment.control.live().event_head.load(Ordering::Acquire),
+            events_then: live.event_head.load(Ordering::Acquire),
+            kept_behind: 0,
             segment: Arc::new(segment),
-            seated: None,
+            seated,
         }
     }
 
-    /// Sits down: from here on the writer counts this reader, and its pins.
-    fn enter(segment: Segment, seat: Arc<HeldSeat>) -> Self {
-        // In this order: as in `observe`.
-        let eos_then = segment.control.live().eos_count.load(Ordering::Acquire);
-        let head = segment.control.live().head.load(Ordering::Acquire);
-        let events_then = segment.control.live().event_head.load(Ordering::Acquire);
+    /// Sits down: from here on the writer counts this reader, and its pins. `None` when the segment was superseded
+    /// meanwhile, unless this reader follows, and takes what is here before it goes on.
+    fn enter(segment: Segment, seat: Arc<HeldSeat>, follows: Option<u64>) -> Option<Self> {
+        let before_first = segment.fixed.first_number.saturating_sub(1);
+        let follows = follows.filter(|position| *position <= before_first);
         let shared = segment.control.seat(seat.index);
         // The ticket is another than that of any former owner in this segment, so that what the writer knows of those is
         // not believed of this one. It is stored before the first pin, with which the writer sees it (release).
         let former = shared.ticket.load(Ordering::Relaxed);
         // Before the ticket, with which the writer sees it: what else a dead owner left is not this one's.
         shared.state.store(seat_state::NEW, Ordering::Relaxed);
+        point(At::SeatCleared);
         let ticket = match seat.ticket.load(Ordering::Relaxed) {
             own if own > former => own,
             _ => former.wrapping_add(1),
         };
         seat.ticket.store(ticket, Ordering::Relaxed);
         shared.ticket.store(ticket, Ordering::Release);
+        point(At::TicketStored);
         shared.pins.store(0, Ordering::Release);
-        // The newest frame is this reader's first, so a lossless writer keeps it.
-        shared.position.store(head.saturating_sub(1), Ordering::Release);
+        // A newcomer's first frame is the newest, or of a compressed stream one before it. It looks once more when it sits;
+        // until then a lossless writer keeps what comes after this one. More than it retains may be gone already.
+        let is_lossless = segment.fixed.flags & flags::LOSSLESS != 0;
+        let retain = if is_lossless { segment.fixed.retain.max(1) } else { 1 };
+        let before_newest = |head: u64| head.saturating_sub(retain.into());
+        let head = segment.control.live().head.load(Ordering::Acquire);
+        let position = follows.map_or(before_newest(head), |_| before_first);
+        shared.position.store(position, Ordering::Release);
         shared.pid.store(std::process::id(), Ordering::Relaxed);
+        point(At::PositionStored);
         // This owner has asked for nothing yet.
         shared.key_requests.store(0, Ordering::Relaxed);
         shared.mail_head.store(0, Ordering::Relaxed);
         // Release: who sees the state sees the position and the counts too.
         shared.state.store(seat_state::ATTACHED, Ordering::Release);
+        point(At::Seated);
+        // Pairs with the fence in `supersede`: either a lossless writer sees that somebody is here, and waits before it
+        // publishes into the next segment, or it is seen below that there is one.
+        fence(Ordering::SeqCst);
         segment.ring_bell(Word::Writer);
-        Self {
-            head_then: head,
-            eos_then,
-            events_then,
-            segment: Arc::new(segment),
-            seated: Some(Seated {
+        let index = seat.index;
+        let mut entered = Self::found(
+            segment,
+            Some(Seated {
                 seat,
                 ticket,
                 counts: Mutex::default(),
                 asked_at: AtomicU32::new(u32::MAX),
                 letters: Mutex::default(),
             }),
+        );
+        if follows.is_some() {
+            return Some(entered);
         }
+        if !is_current(&entered.segment) {
+            entered.leave(seat_state::LEFT);
+            return None;
+        }
+        // The frame that was the newest before it sat may be held by another reader, and those behind it gone.
+        let kept_behind = before_newest(entered.head_then);
+        let shared = entered.segment.control.seat(index);
+        shared.position.store(kept_behind, Ordering::Release);
+        if is_lossless {
+            entered.kept_behind = kept_behind;
+        }
+        Some(entered)
     }
 
     /// The seat, to be taken along into the next segment.
@@ -262,9 +301,9 @@ impl Attachment {
         number == place.number && descriptor.is_delta()
     }
 
-    /// Asks the writer for a frame that can be decoded without those before it; `false` without a seat.
+    /// Asks the writer for a frame that can be decoded without those before it; `false` where it does not hear that.
     pub(crate) fn request_key_unit(&self) -> bool {
-        let Some(seated) = self.own_seat() else {
+        let Some(seated) = self.heard_seat() else {
             return false;
         };
         // Relaxed: a count of its own; the bell makes the writer look.
@@ -274,9 +313,9 @@ impl Attachment {
         true
     }
 
-    /// Puts a letter into the mailbox; `false` where there is none, or no room for it.
+    /// Puts a letter into the mailbox; `false` where there is none, or no room for it, or nobody reads it any more.
     pub(crate) fn send_mail(&self, letter: &[u8]) -> bool {
-        let Some(seated) = self.own_seat().filter(|_| letter.len() <= MAIL_ROOM) else {
+        let Some(seated) = self.heard_seat().filter(|_| letter.len() <= MAIL_ROOM) else {
             return false;
         };
         let index = seated.seat.index;
@@ -292,6 +331,14 @@ impl Attachment {
         drop(letters);
         self.segment.ring_bell(Word::Writer);
         true
+    }
+
+    /// The seat, while the writer hears what its owner asks for: not in a segment that is over.
+    fn heard_seat(&self) -> Option<&Seated> {
+        // Relaxed: what is asked for in the last moment is perhaps not heard either.
+        let state = self.segment.control.live().state.load(Ordering::Relaxed);
+        self.own_seat()
+            .filter(|_| state & (state::SUPERSEDED | state::CLOSED) == 0)
     }
 
     /// The seat, unless it is that of the process that this one was forked from.
@@ -343,10 +390,12 @@ impl Attachment {
         }
         let offset = self.segment.fixed.slots_offset + self.segment.slot_offset(place.slot) + descriptor.data_offset;
         let bytes = target.prepare(descriptor.size as usize)?;
+        point(At::CopyUnpinned);
         if bytes.len() != descriptor.size as usize || sys::read_exactly(&self.segment.file, bytes, offset) != Ok(true) {
             return None;
         }
         let extra = self.segment.read_extra(place.slot, descriptor.extra_size);
+        point(At::CopyUnchecked);
         // Pairs with the fence in `take_for_writing`: had any copied byte been drawn after the number became 0, the load
         // below would see that 0, or a later number.
         fence(Ordering::Acquire);
@@ -369,6 +418,7 @@ impl Attachment {
     /// Says that this reader takes no more frames here: `seat_state::MOVED` or `seat_state::LEFT`. Pins stay.
     pub(crate) fn leave(&self, how: u32) {
         if let Some(seated) = self.own_seat() {
+            point(At::LeaveDue);
             // Release: what was taken here before is over.
             self.segment
                 .control
@@ -424,7 +474,8 @@ impl Attachment {
         }
         let lock = KeptLock::keep(segment.file.try_clone().ok()?).ok()?;
         let seat = HeldSeat::new(FIRST_SEAT_BYTE, segment.identity, lock);
-        Some(Self::enter(segment, Arc::new(seat)))
+        // It follows from before the first frame: nobody who writes it need be there.
+        Self::enter(segment, Arc::new(seat), Some(0))
     }
 
     pub(crate) fn ticket_for_fuzzing(&self) -> u32 {
@@ -470,6 +521,7 @@ impl Drop for PinnedFrame {
         if let Some(seated) = self.attachment.own_seat() {
             let shared = self.attachment.segment.control.seat(seated.seat.index);
             seated.counts().unpin(&shared.pins, self.slot);
+            point(At::Unpinned);
             self.attachment.tell_writer();
         }
     }
@@ -487,7 +539,7 @@ impl Observer {
     /// # Errors
     /// [`Error::Denied`], [`Error::Damaged`], [`Error::System`].
     pub fn open(name: &ChannelName) -> Result<Option<Self>, Error> {
-        Ok(Attachment::open(name, true, None)?.map(|(attachment, _)| Self { attachment }))
+        Ok(Attachment::open(name, true, None, None)?.map(|(attachment, _)| Self { attachment }))
     }
 
     /// The format of the frames.

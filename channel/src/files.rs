@@ -20,7 +20,12 @@ use nix::{
     unistd::{Gid, getegid, geteuid, getgroups, unlink},
 };
 
-use crate::{Error, layout, name::SHM_DIR, sys};
+use crate::{
+    Error, layout,
+    name::SHM_DIR,
+    points::{At, point},
+    sys,
+};
 
 /// How the files of segments in the making are called, which nobody looks for.
 pub(crate) const ASIDE_PREFIX: &str = ".rsshm-";
@@ -160,6 +165,7 @@ impl Aside {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
                 Ok(file) => {
+                    point(At::AsideMade);
                     return Ok(Self {
                         path,
                         file: file.into(),

@@ -30,6 +30,7 @@
 
 mod atomic;
 mod pins;
+mod points;
 
 #[cfg(rsshm_loom)]
 pub use pins::{PinCounts, take_for_writing};

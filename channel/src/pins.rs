@@ -3,7 +3,10 @@
 //! The reader sets its bit, then looks at the slot's number; the writer sets the number to 0, then looks at the bits. A
 //! full fence between the two steps on both sides means that at least one of them sees the other, whatever the timing.
 
-use crate::atomic::{AtomicU64, Ordering, fence};
+use crate::{
+    atomic::{AtomicU64, Ordering, fence},
+    points::{At, point},
+};
 
 /// The most slots a segment can have: one bit of a pin word each.
 pub const MAX_SLOTS: usize = 64;
@@ -45,12 +48,14 @@ impl PinCounts {
             // stored before it is seen with it.
             word.store(self.bits, Ordering::Release);
         }
+        point(At::PinSet);
         // Pairs with the fence in `take_for_writing`: either the writer's second look sees the bit, or the load below
         // sees the 0.
         fence(Ordering::SeqCst);
         // Acquire: pairs with the release store of the number in `publish`, so that the pixels are there.
         if number.load(Ordering::Acquire) == wanted {
             self.counts[slot] += 1;
+            point(At::Pinned);
             return true;
         }
         if !held_already {
@@ -68,6 +73,7 @@ impl PinCounts {
         self.counts[slot] -= 1;
         if self.counts[slot] == 0 {
             self.bits &= !(1 << slot);
+            point(At::UnpinDue);
             // Release: pairs with the acquire load of the writer that finds the bit clear and then draws, so that this
             // reader's last look at the pixels is over by then.
             word.store(self.bits, Ordering::Release);
@@ -87,6 +93,7 @@ pub fn take_for_writing(number: &AtomicU64, mut pinned: impl FnMut() -> bool) ->
     // Relaxed: ordered before everything that follows by the fence. An observer that copies without a pin sees the 0,
     // or else none of the pixels drawn after it (its acquire fence stands between its copy and its second look).
     number.store(0, Ordering::Relaxed);
+    point(At::NumberZeroed);
     // Pairs with the fence in `PinCounts::pin`.
     fence(Ordering::SeqCst);
     !pinned()

@@ -5,7 +5,10 @@
 
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
-use crate::layout::{EventDescriptor, EventRecord, MailRecord};
+use crate::{
+    layout::{EventDescriptor, EventRecord, MailRecord},
+    points::{At, point},
+};
 
 /// Words of an event's record that its descriptor takes.
 const EVENT_HEAD: usize = size_of::<EventDescriptor>() / 8;
@@ -61,6 +64,7 @@ impl EventRecord {
         let (head, room) = self.words.split_at(EVENT_HEAD);
         write(&self.number, number, || {
             store_bytes(head, bytemuck::bytes_of(&descriptor));
+            point(At::RecordHalf);
             store_bytes(room, bytes);
         });
     }
@@ -90,6 +94,7 @@ impl MailRecord {
         let (size, room) = (&self.words[0], &self.words[1..]);
         write(&self.number, number, || {
             size.store(bytes.len() as u64, Ordering::Relaxed);
+            point(At::RecordHalf);
             store_bytes(room, bytes);
         });
     }

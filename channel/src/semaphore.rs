@@ -18,6 +18,7 @@ use crate::{
     files::{self, Aside, Identity},
     layout::WRITER_BYTE,
     map::Mapping,
+    points::{At, point},
     sem::{Found, SIZE, Semaphore},
     sys::{self, KeptLock},
 };
@@ -164,8 +165,12 @@ impl ControlFile {
         let control = Self::new(name, path.clone(), aside.open_again().map_err(failed_io)?)?;
         control.initialise()?;
         aside.set_mode(control_mode(perms)).map_err(failed)?;
+        point(At::ControlMade);
         match aside.place(&path, false) {
-            Ok(()) => Ok(Some((control, kept))),
+            Ok(()) => {
+                point(At::ControlNamed);
+                Ok(Some((control, kept)))
+            }
             Err(nix::errno::Errno::EEXIST) => Ok(None),
             Err(errno) => Err(failed(errno)),
         }

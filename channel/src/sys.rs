@@ -179,6 +179,13 @@ pub(crate) fn back_with_memory(file: &OwnedFd, offset: u64, length: u64) -> nix:
     }
 }
 
+/// Sends a signal to this very thread, before it goes on; SIGKILL and SIGSTOP take the process with it.
+#[cfg(debug_assertions)]
+pub(crate) fn raise(signal: libc::c_int) {
+    // SAFETY: the call takes a number only.
+    unsafe { libc::raise(signal) };
+}
+
 /// The calls on a semaphore in shared memory, whose `sem_t` is what `sem_open` of any program maps too.
 #[cfg(not(all(target_env = "gnu", target_pointer_width = "64")))]
 pub(crate) mod semaphore {

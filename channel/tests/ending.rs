@@ -9,7 +9,7 @@ use nix::{
     sys::wait::waitpid,
     unistd::{ForkResult, fork},
 };
-use rsshm_channel::{Next, ReadLimits, Reader};
+use rsshm_channel::{NewEvent, Next, ReadLimits, Reader};
 
 fn next(reader: &mut Reader) -> Next {
     let patience = Some(Duration::from_millis(500));
@@ -53,6 +53,34 @@ fn who_joins_an_ended_stream_waits_for_the_next() {
     expect_frame(&mut reader, 2);
     writer.end_of_stream();
     assert!(matches!(next(&mut reader), Next::EndOfStream));
+}
+
+/// A reader that was away while the stream ended twice gets one end, and events still come before the frames behind them.
+#[test]
+fn events_between_two_ends_come_in_order() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(12));
+    let mut reader = channel.reader();
+    let tell = |kind| {
+        let event = NewEvent {
+            kind,
+            ..NewEvent::default()
+        };
+        writer.publish_event(event, None).unwrap();
+    };
+    assert!(publish(&writer, 1));
+    expect_frame(&mut reader, 1);
+    writer.end_of_stream();
+    tell(7);
+    assert!(publish(&writer, 2));
+    writer.end_of_stream();
+    tell(8);
+    let event = next(&mut reader);
+    assert!(matches!(&event, Next::Event(event) if event.kind == 7), "{event:?}");
+    expect_frame(&mut reader, 2);
+    assert!(matches!(next(&mut reader), Next::EndOfStream));
+    let event = next(&mut reader);
+    assert!(matches!(&event, Next::Event(event) if event.kind == 8), "{event:?}");
 }
 
 /// A child has copies of everything; what its copies stand for is the parent's.

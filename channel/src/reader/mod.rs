@@ -11,12 +11,16 @@ use std::{
 };
 
 pub use self::events::Event;
-use self::{events::EventQueue, frames::Sync};
+use self::{
+    events::EventQueue,
+    frames::{Look, Sync},
+};
 use crate::{
     ChannelName, Error, PinnedFrame,
     attach::{Attachment, HeldSeat, Observing},
     files::Identity,
-    layout::{FrameDescriptor, RING, seat_state, state},
+    layout::{FrameDescriptor, Live, RING, seat_state, state},
+    points::{At, point},
     wait::{Pace, Waiter, Word},
 };
 
@@ -94,7 +98,7 @@ pub enum FrameData {
 /// A frame of the channel.
 #[derive(Debug)]
 pub struct Frame {
-    /// Its number in the channel, growing by one.
+    /// Its number in the channel, growing by one, and by more where the writer lost some.
     pub number: u64,
     /// What goes with it.
     pub descriptor: FrameDescriptor,
@@ -224,13 +228,14 @@ impl ReaderHandle {
     }
 
     /// Asks the writer for a frame that can be decoded without those before it. `false` when there is no writer, or this
-    /// reader may only look.
+    /// reader may only look, or has not come to the segment yet that frames go to now.
     pub fn request_key_unit(&self) -> bool {
         self.0.attachment().as_ref().is_some_and(|at| at.request_key_unit())
     }
 
-    /// Sends the writer a letter, of [`MAIL_ROOM`](crate::MAIL_ROOM) bytes at most. `false` when that takes none, the letter
-    /// is too large, or this reader may only look. Of letters sent faster than the writer reads them some get lost.
+    /// Sends the writer a letter, of [`MAIL_ROOM`](crate::MAIL_ROOM) bytes at most. `false` as for
+    /// [`request_key_unit`](Self::request_key_unit), and when the writer takes no letters or this one is too large. Of letters
+    /// sent faster than the writer reads them the newest get there, and none of a reader that has gone meanwhile.
     pub fn send_mail(&self, letter: &[u8]) -> bool {
         self.0.attachment().as_ref().is_some_and(|at| at.send_mail(letter))
     }
@@ -316,7 +321,7 @@ impl Reader {
         self.stats
     }
 
-    /// Gives the newest frame next, whatever lies between.
+    /// Gives the newest frame next, whatever lies between; of a compressed stream the newest that can be decoded alone.
     pub fn seek_newest(&mut self) {
         self.want_newest = true;
     }
@@ -366,7 +371,7 @@ impl Reader {
             let seen = live.published.load(Ordering::Acquire);
             let state = live.state.load(Ordering::Acquire);
             // An end of the stream that is not counted yet has no frame after it in this head.
-            let eos = live.eos_count.load(Ordering::Acquire);
+            let (eos, end) = newest_end(live, self.eos_seen);
             let head = live.head.load(Ordering::Acquire);
             // After the head: an event from before a frame in it is in this count.
             let event_head = live.event_head.load(Ordering::Acquire);
@@ -381,9 +386,13 @@ impl Reader {
                 return Ok(Next::Evicted);
             }
             // What comes after an end is not given before it.
-            let end = (eos != self.eos_seen).then(|| live.eos_number.load(Ordering::Acquire));
-            let newest = end.map_or(head, |end| end.min(head));
-            if let Some(next) = self.take(&attachment, newest, event_head, end.is_some(), target, limits)? {
+            let look = Look {
+                newest: end.map_or(head, |end| end.min(head)),
+                event_head,
+                ends: end.is_some(),
+                eos_count: eos,
+            };
+            if let Some(next) = self.take(&attachment, look, target, limits)? {
                 match next {
                     Next::Frame(_) => self.pace.reset(),
                     _ => self.slow_down(),
@@ -392,6 +401,7 @@ impl Reader {
             }
             if end.is_some() {
                 self.eos_seen = eos;
+                self.sync.begins_anew();
                 self.slow_down();
                 return Ok(Next::EndOfStream);
             }
@@ -410,6 +420,7 @@ impl Reader {
                 if !attachment.segment.has_writer()
                     && live.state.load(Ordering::Acquire) & (state::SUPERSEDED | state::CLOSED) == 0
                     && live.head.load(Ordering::Acquire) == head
+                    && live.event_head.load(Ordering::Acquire) == event_head
                     && live.eos_count.load(Ordering::Acquire) == eos
                 {
                     self.go_away(&attachment, seat_state::LEFT);
@@ -436,7 +447,8 @@ impl Reader {
 
     /// Attaches to the segment that is under the name now, if there is one.
     fn attach(&mut self) -> Result<bool, Error> {
-        let opened = Attachment::open(&self.name, self.options.read_only, self.seat.as_ref())?;
+        let position = matches!(self.place, Whereabouts::Between(..)).then_some(self.position);
+        let opened = Attachment::open(&self.name, self.options.read_only, self.seat.as_ref(), position)?;
         let Some((attachment, observing)) = opened else {
             return Ok(false);
         };
@@ -444,9 +456,6 @@ impl Reader {
         let segment = &attachment.segment;
         let live = segment.control.live();
         let follows = matches!(self.place, Whereabouts::Between(..)) && segment.fixed.first_number > self.position;
-        if !follows || !self.events.follow(&attachment) {
-            self.events = EventQueue::of_newcomer(&attachment);
-        }
         if self.segment_id.is_some_and(|former| former != segment.identity) {
             self.stats.reconnects += 1;
         }
@@ -460,7 +469,13 @@ impl Reader {
         } else {
             // Only what ended in this segment is news; the count begins at 0 in each.
             self.eos_seen = 0;
-            attachment.set_position(self.position.max(segment.fixed.first_number.saturating_sub(1)));
+            if self.caps != segment.caps || self.stats.writer_pid != segment.fixed.writer_pid {
+                self.sync.begins_anew();
+            }
+        }
+        self.sync.ask_at_once();
+        if !follows || !self.events.follow(&attachment) {
+            self.events = EventQueue::of_newcomer(&attachment);
         }
         self.discontinuity = true;
         self.segment_id = Some(segment.identity);
@@ -471,6 +486,7 @@ impl Reader {
         self.seat = attachment.seat().cloned();
         self.stats.writer_pid = segment.fixed.writer_pid;
         self.checked = Instant::now();
+        point(At::MoveDue);
         // Only now: a lossless writer waits for that, and finds the reader in the new segment then.
         self.leave_former(seat_state::MOVED);
         let attachment = Arc::new(attachment);
@@ -514,6 +530,26 @@ impl Drop for Reader {
             attachment.leave(seat_state::LEFT);
         }
     }
+}
+
+/// How many times the stream has ended, and where there is an end that the reader has not `seen`, the number of the last
+/// frame before the newest.
+fn newest_end(live: &Live, seen: u32) -> (u32, Option<u64>) {
+    let mut count = live.eos_count.load(Ordering::Acquire);
+    let mut number = None;
+    // The number is stored before the count, so that it may be that of one more end. Bounded: it may be counted up for ever.
+    for _ in 0..8 {
+        if count == seen {
+            return (count, None);
+        }
+        number = Some(live.eos_number.load(Ordering::Acquire));
+        let again = live.eos_count.load(Ordering::Acquire);
+        if again == count {
+            break;
+        }
+        count = again;
+    }
+    (count, number)
 }
 
 /// How long to wait now, `None` when the deadline has passed.

@@ -9,6 +9,7 @@ use super::{Current, State, Writer};
 use crate::{
     Error,
     layout::{EVICTED, MAX_GRANT, SEATS, seat_state},
+    points::{At, point},
     semaphore::SemaphoreTrouble,
     wait::Word,
 };
@@ -330,8 +331,19 @@ impl Current {
     }
 
     fn publish_grant(&self, seat: usize, ticket: u32, grant: u32) {
-        // Release: pairs with the reader's acquire load.
         let grant = u64::from(ticket) << 32 | u64::from(grant);
-        self.segment.segment.control.grant(seat).store(grant, Ordering::Release);
+        let shared = self.segment.segment.control.grant(seat);
+        // Relaxed: nobody else writes it.
+        let before = shared.load(Ordering::Relaxed);
+        if grant != before {
+            let same_owner = grant >> 32 == before >> 32;
+            point(if same_owner && grant < before {
+                At::GrantLowered
+            } else {
+                At::GrantDue
+            });
+        }
+        // Release: pairs with the reader's acquire load.
+        shared.store(grant, Ordering::Release);
     }
 }

@@ -8,6 +8,7 @@ use super::Writer;
 use crate::{
     Error,
     layout::{EVENT_ROOM, EventDescriptor, NONE, STICKY_EVENTS},
+    points::{At, point},
     segment::Segment,
     wait::Word,
 };
@@ -107,6 +108,7 @@ impl Writer {
         }
         let control = Arc::clone(&self.lock().control);
         let held = control.acquire();
+        point(At::EventHolding);
         let mut state = self.lock();
         let segment = state
             .current
@@ -143,6 +145,7 @@ impl Writer {
             segment.control.sticky_event(place).write(number, descriptor, bytes);
         }
         segment.control.event(number).write(number, descriptor, bytes);
+        point(At::EventWritten);
         // Release: who sees the head finds the event. A frame's head, stored later, is seen with it.
         segment.control.live().event_head.store(number, Ordering::Release);
         drop(state);

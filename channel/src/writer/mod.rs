@@ -25,6 +25,7 @@ use crate::{
     ChannelName, Error, FrameDescriptor,
     files::{self, Identity},
     layout::{EXTRA_ROOM, FIRST_SEAT_BYTE, MAX_SLOTS, SEATS, seat_state, state},
+    points::{At, point},
     segment::Segment,
     semaphore::{ControlFile, Troubles},
     sys::{self, KeptLock},
@@ -45,6 +46,10 @@ const BLOCKED_LOOK: Duration = Duration::from_millis(1);
 /// The same of the service.
 const SERVICE_WAKES: u32 = 16;
 const SERVICE_LOOK: Duration = Duration::from_millis(5);
+
+/// How long a lossless writer that took over from a dead one waits for readers that are still in older segments. Those find
+/// the new one within some 20 ms, but who is not in any has a seat too, while it uses frames of old ones.
+const STRANGERS: Duration = Duration::from_secs(1);
 
 /// How to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,11 +149,16 @@ struct State {
     /// What upstream wants of a slot, beyond the format's frame size.
     wanted_size: u64,
     current: Option<Current>,
-    /// The file that has the channel's name by this writer's doing. Also while no segment is current, as the next
-    /// could not be made.
+    /// The file that has the channel's name by this writer's doing, or was taken over from a dead one. Also while no segment
+    /// is current, as the next could not be made.
     placed: Option<Identity>,
     retired: Vec<Retired>,
+    /// A dead writer's channel was taken over then, and readers that it had not brought over to its last segment yet may be on
+    /// their way from older ones.
+    took_over: Option<Instant>,
     head: u64,
+    /// Frames since then that were lost before they were published.
+    passed_over: u64,
     events: LastingEvents,
     key_units: KeyUnits,
     latency_ns: u64,
@@ -191,6 +201,8 @@ struct WriterSegment {
     control: Arc<ControlFile>,
     /// Slots that memory of this process still refers to: being drawn, or published and still in upstream's hands.
     in_hand: [AtomicBool; MAX_SLOTS],
+    /// Of these, those that were not claimed for upstream to draw into.
+    copied_into: [AtomicBool; MAX_SLOTS],
     /// Of these, those that have been published.
     published: [AtomicBool; MAX_SLOTS],
 }
@@ -287,7 +299,8 @@ impl Writer {
     }
 
     /// Claims a slot for a frame of `size` bytes. A lossless writer waits for its readers; `Ok(None)` when it was
-    /// interrupted. Else `Ok(None)` when the readers hold every slot that could be taken.
+    /// interrupted. Else `Ok(None)` when the readers hold every slot that could be taken: a frame that is lost by that is to be
+    /// [passed over](Self::pass_over).
     ///
     /// # Errors
     /// As [`claim_for_upstream`](Self::claim_for_upstream).
@@ -379,11 +392,13 @@ impl Writer {
         }
         let control = Arc::clone(&self.lock().control);
         let held = control.acquire();
+        point(At::PublishHolding);
         let mut state = self.lock();
         let State {
             current: Some(current),
             format,
             head,
+            passed_over,
             key_units,
             stats,
             ..
@@ -398,7 +413,7 @@ impl Writer {
         if is_outdated || !Arc::ptr_eq(&current.segment, owner) || current.slots.numbers[index] != 0 {
             return Err(self.not_publishable());
         }
-        *head += 1;
+        *head += 1 + std::mem::take(passed_over);
         if !descriptor.is_delta() {
             key_units.newest = *head;
         }
@@ -408,19 +423,30 @@ impl Writer {
         let segment = &owner.segment;
         segment.write_descriptor(index, &descriptor);
         segment.write_extra(index, extra);
+        point(At::DescriptorWritten);
         // Release: pairs with the acquire load of whoever finds the number; pixels and descriptor are there with it.
         segment.slot_head(index).number.store(*head, Ordering::Release);
+        point(At::NumberStored);
         // Release: who finds the entry finds the number.
         segment
             .control
             .ring(*head)
             .store(*head << 8 | index as u64, Ordering::Release);
+        point(At::RingStored);
         // Release: who sees the head finds the entry.
         segment.control.live().head.store(*head, Ordering::Release);
+        point(At::HeadStored);
         drop(state);
         drop(held);
+        point(At::BellDue);
         segment.ring_bell(Word::Published);
         Ok(())
+    }
+
+    /// Says that a frame was lost, as there was no slot for it: the next one published has a number more, so that readers know
+    /// that one is missing between.
+    pub fn pass_over(&self) {
+        self.lock().passed_over += 1;
     }
 
     /// Says that the stream ended after the last frame published. Another may follow.
@@ -434,6 +460,7 @@ impl Writer {
         let segment = Arc::clone(&current.segment.segment);
         let live = segment.control.live();
         live.eos_number.store(state.head, Ordering::Release);
+        point(At::EndHalf);
         // Release: who sees the count sees the number that belongs to it.
         live.eos_count.fetch_add(1, Ordering::Release);
         drop(state);
@@ -599,7 +626,26 @@ impl State {
 
     /// Whether the readers of the former segments have come to the current one, or are gone.
     fn followers_arrived(&mut self) -> bool {
+        if self.took_over.is_some_and(|at| at.elapsed() < STRANGERS) && self.expects_strangers() {
+            return false;
+        }
+        self.took_over = None;
         self.retired.iter().all(|retired| self.is_deserted(retired))
+    }
+
+    /// Whether somebody has a seat and has not been in it in any segment that this writer knows.
+    fn expects_strangers(&self) -> bool {
+        let Some(current) = &self.current else {
+            return false;
+        };
+        let known = || std::iter::once(&current.segment).chain(self.retired.iter().map(|retired| &retired.segment));
+        (0..SEATS).any(|seat| {
+            // Acquire: pairs with the release store of who sits down.
+            let is_new = |owner: &Arc<WriterSegment>| {
+                owner.segment.control.seat(seat).state.load(Ordering::Acquire) == seat_state::NEW
+            };
+            known().all(is_new) && current.segment.is_alive(seat)
+        })
     }
 }
 
@@ -609,6 +655,7 @@ impl WriterSegment {
             segment: Arc::new(segment),
             control,
             in_hand: core::array::from_fn(|_| false.into()),
+            copied_into: core::array::from_fn(|_| false.into()),
             published: core::array::from_fn(|_| false.into()),
         }
     }
@@ -628,6 +675,12 @@ impl WriterSegment {
         // Acquire: pairs with the release store in `Slot::drop`.
         self.in_hand[slot].load(Ordering::Acquire)
     }
+
+    /// Whether that is for a copy.
+    fn is_copied_into(&self, slot: usize) -> bool {
+        // Relaxed: written and read under the state's lock.
+        self.is_in_hand(slot) && self.copied_into[slot].load(Ordering::Relaxed)
+    }
 }
 
 impl Writer {
@@ -646,12 +699,14 @@ impl Writer {
         if let Some(placed) = state.placed.take() {
             files::remove_if(&self.name.segment_path(), placed);
         }
+        point(At::CloseUnnamed);
         if let Some(current) = state.current.take() {
             let segment = &current.segment.segment;
             // Release: what was published before is all there is.
             segment.control.live().state.fetch_or(state::CLOSED, Ordering::Release);
             segment.ring_bell(Word::Published);
         }
+        point(At::CloseSaid);
         if state.writer_lock.is_some() {
             files::remove_if(control.path(), control.identity());
         }

@@ -2,7 +2,10 @@
 //! lost names are all this one thing.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{Ordering, fence},
+    },
     time::{Duration, Instant},
 };
 
@@ -16,6 +19,7 @@ use crate::{
     ChannelName, Error,
     files::{self, Aside, Identity},
     layout::{Fixed, MAX_CAPS, MAX_SLOTS, SEATS, WRITER_BYTE, flags, state},
+    points::{At, point},
     segment::{self, Access, NotMade, Segment},
     semaphore::{ControlFile, SemaphoreTrouble, Taken, Troubles},
     sys::{self, KeptLock},
@@ -158,11 +162,14 @@ impl Writer {
         former: Option<Identity>,
         control: &Arc<ControlFile>,
     ) -> Result<(), Error> {
+        point(At::SegmentMade);
         let path = self.name.segment_path();
         let held = control.acquire();
+        point(At::ReplaceHolding);
         let mut state = self.lock();
         segment.begin(state.head + 1, state.events.head, state.latency_ns);
         state.events.write_to(&segment);
+        point(At::SegmentWritten);
         // The name of the own former segment is taken over in one step; any other file stands in the way.
         let replaces_own = former.is_some() && files::identity_of(&path) == former;
         aside.place(&path, replaces_own).map_err(|errno| match errno {
@@ -173,6 +180,7 @@ impl Writer {
             },
             errno => Error::system(self.name.as_str(), format!("rename to {path}"), errno),
         })?;
+        point(At::SegmentNamed);
         state.retire();
         state.placed = Some(segment.identity);
         state.served = 0;
@@ -183,6 +191,7 @@ impl Writer {
             _alive: alive,
         });
         state.stats.segments += 1;
+        point(At::SegmentCurrent);
         drop(state);
         drop(held);
         self.monitor.nudge();
@@ -365,6 +374,9 @@ fn supersede(segment: &Segment) {
         .live()
         .state
         .fetch_or(state::SUPERSEDED, Ordering::Release);
+    // Pairs with the fence of a reader that has sat down and looks at the state then.
+    fence(Ordering::SeqCst);
+    point(At::Superseded);
     segment.ring_bell(Word::Published);
     // The writer's own monitor sleeps on this one, and has another to sleep on now.
     segment.ring_bell(Word::Writer);
@@ -393,7 +405,9 @@ fn check_options(name: &ChannelName, options: WriterOptions) -> Result<(), Error
 fn pid_in_segment(name: &ChannelName) -> Option<u32> {
     let (file, stat) = segment::open_file(name, false).ok().flatten()?;
     let segment = Segment::open(name, file, &stat, Access::Observe).ok()?;
-    Some(segment.fixed.writer_pid)
+    // A superseded one is what was taken over from a writer that is dead.
+    let state = segment.control.live().state.load(Ordering::Acquire);
+    (state & state::SUPERSEDED == 0).then_some(segment.fixed.writer_pid)
 }
 
 fn busy(name: &ChannelName) -> Error {
@@ -407,10 +421,12 @@ fn busy(name: &ChannelName) -> Error {
 fn take_channel(name: &ChannelName, options: WriterOptions) -> Result<(State, Option<String>), Error> {
     let (control, lock, made_here) = open_control(name, options)?;
     let control = Arc::new(control);
+    point(At::ChannelLocked);
     match take_over(name, &control, made_here) {
         Ok(Left {
             head,
             event_head,
+            placed,
             retired,
             damaged,
         }) => {
@@ -420,9 +436,11 @@ fn take_channel(name: &ChannelName, options: WriterOptions) -> Result<(State, Op
                 format: None,
                 wanted_size: 0,
                 current: None,
-                placed: None,
+                placed,
+                took_over: placed.map(|_| Instant::now()),
                 retired: retired.into_iter().collect(),
                 head,
+                passed_over: 0,
                 events: LastingEvents::after(event_head),
                 key_units: KeyUnits::default(),
                 latency_ns: 0,
@@ -483,13 +501,16 @@ struct Left {
     head: u64,
     /// Number of its newest event.
     event_head: u64,
-    /// Its segment, in which readers may still be.
+    /// Its segment still has the name. It keeps that until this writer's first one takes it, so that who starts if this one
+    /// dies before finds the numbers.
+    placed: Option<Identity>,
+    /// The same, as readers may still be in it.
     retired: Option<Retired>,
     /// What was wrong with it, where it was of no use.
     damaged: Option<String>,
 }
 
-/// Takes what lies under the channel's name away: the segment of a dead writer of this user. Its readers are told to look
+/// Takes over what lies under the channel's name: the segment of a dead writer of this user. Its readers are told to look
 /// for the next one.
 fn take_over(name: &ChannelName, control: &Arc<ControlFile>, control_is_new: bool) -> Result<Left, Error> {
     let path = name.segment_path();
@@ -523,18 +544,20 @@ fn take_over(name: &ChannelName, control: &Arc<ControlFile>, control_is_new: boo
         return Err(busy(name));
     }
     let held = control.acquire();
+    point(At::LeftOpened);
     // A damaged head must not bring the numbers near their end.
     let sane = |number: u64| if number < 1 << 48 { number } else { 0 };
     let head = sane(segment.control.live().head.load(Ordering::Acquire));
     let event_head = sane(segment.control.live().event_head.load(Ordering::Acquire));
     supersede(&segment);
-    files::remove_if(&path, identity);
+    point(At::LeftTaken);
     drop(held);
     let same_locks = segment.lock_identity() == control.identity();
     let retired = same_locks.then(|| Retired::of_dead_writer(segment, control));
     Ok(Left {
         head,
         event_head,
+        placed: Some(identity),
         retired,
         damaged: None,
     })

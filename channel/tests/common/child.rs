@@ -4,13 +4,17 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
+    os::unix::process::ExitStatusExt,
     process::{Command, Stdio},
     sync::mpsc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        signal::{Signal, kill},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
     unistd::{Pid, Uid},
 };
 
@@ -88,6 +92,31 @@ impl Child {
 
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.process.id() as i32)
+    }
+
+    /// Waits until it has been stopped by itself, as it was started to be.
+    #[track_caller]
+    pub fn stops(&self) {
+        let began = Instant::now();
+        let flags = Some(WaitPidFlag::WUNTRACED | WaitPidFlag::WNOHANG);
+        while !matches!(waitpid(self.pid(), flags), Ok(WaitStatus::Stopped(..))) {
+            assert!(began.elapsed() < Duration::from_secs(10), "the child does not stop");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits until it has been killed by itself, as it was started to be.
+    #[track_caller]
+    pub fn dies(&mut self) {
+        let began = Instant::now();
+        let status = loop {
+            match self.process.try_wait().unwrap() {
+                Some(status) => break status,
+                None => assert!(began.elapsed() < Duration::from_secs(10), "the child does not die"),
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "{status}");
     }
 
     /// Kills it and waits until it is gone.

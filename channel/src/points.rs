@@ -1,0 +1,284 @@
+//! Named instants of the protocol at which a test can have the process that passes them killed or stopped.
+//!
+//! There is nothing of it in a build without `debug_assertions`, so not in the plugin that users install. In a debug build
+//! an instant is one relaxed load, unless the process was started with the environment variable
+//! `RSSHM_POINTS=SEED,KILLS,STOPS,FILE[,INSTANT[,PASS]]`: then each pass of an instant is counted in `FILE`, and draws a
+//! number from a generator that begins at `SEED`. Of a million passes so many as `KILLS` says end in SIGKILL, and `STOPS`
+//! in SIGSTOP, sent to itself exactly there; of instants that are passed seldom a hundred times as many, and eight times as
+//! many until it has happened once. With `INSTANT` only one pass of that one draws, the first or the one of number `PASS`.
+//! `tests/chaos` uses the first form, `channel/tests/instants.rs` the second.
+//!
+//! `FILE` may be shared by any number of processes, and read by the test meanwhile: words of 64 bits. The first one is
+//! written by the test: while it is not 0, passes are only counted. From byte 64 on come 64 bytes for each instant: its name,
+//! filled up to 32 bytes with zeros, then how often it was passed, and how many passes ended in SIGKILL and in SIGSTOP.
+
+/// Makes [`At`] with the names of its values.
+macro_rules! instants {
+    (often { $($(#[$often_doc:meta])* $often:ident,)* } seldom { $($(#[$seldom_doc:meta])* $seldom:ident,)* }) => {
+        /// An instant. First those that are passed with each frame.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[cfg_attr(rsshm_loom, allow(dead_code))]
+        pub(crate) enum At {
+            $($(#[$often_doc])* $often,)*
+            $($(#[$seldom_doc])* $seldom,)*
+        }
+
+        #[cfg(all(debug_assertions, not(rsshm_loom)))]
+        impl At {
+            const OFTEN: usize = [$(stringify!($often)),*].len();
+            const NAMES: [&str; [$(stringify!($often),)* $(stringify!($seldom)),*].len()] =
+                [$(stringify!($often),)* $(stringify!($seldom)),*];
+        }
+    };
+}
+
+instants! {
+    often {
+        /// Writer: a slot's number is 0, the pins have not been looked at again.
+        NumberZeroed,
+        /// Writer: a slot is claimed, nothing is drawn.
+        SlotClaimed,
+        /// Writer: the semaphore is held for a publish.
+        PublishHolding,
+        /// Writer: the descriptor is written, the number is not stored.
+        DescriptorWritten,
+        /// Writer: the number is stored, the ring's entry is not.
+        NumberStored,
+        /// Writer: the ring's entry is stored, the head is not.
+        RingStored,
+        /// Writer: the head is stored, the semaphore still held.
+        HeadStored,
+        /// Writer: all is published, the bell is not rung.
+        BellDue,
+        /// Reader: the pin's bit is set, the number not looked at.
+        PinSet,
+        /// Reader: the number was the one that is wanted.
+        Pinned,
+        /// Reader: the bit is about to be cleared.
+        UnpinDue,
+        /// Reader: the bit is cleared, a waiting writer not told.
+        Unpinned,
+        /// Reader: between the two halves of a copy under a pin.
+        CopyHalf,
+        /// Reader: a copy without a pin is about to begin.
+        CopyUnpinned,
+        /// Reader: it is made, the number has not been looked at again.
+        CopyUnchecked,
+        /// Reader: a frame is taken, the position is not stored.
+        PositionDue,
+    }
+    seldom {
+        /// Both: a record, an event or a letter, is half written.
+        RecordHalf,
+        /// Writer: the semaphore is held for an event.
+        EventHolding,
+        /// Writer: the event is written, its count not stored.
+        EventWritten,
+        /// Writer: the number of the last frame before an end of the stream is stored, the end not counted.
+        EndHalf,
+        /// Writer: a file is made aside and has no lock.
+        AsideMade,
+        /// Writer: a control file is made, and locked, and has no name.
+        ControlMade,
+        /// Writer: it has its name.
+        ControlNamed,
+        /// Writer: it has the channel's lock and has not looked for what a dead writer left.
+        ChannelLocked,
+        /// Writer: what a dead writer left is open, and not yet superseded.
+        LeftOpened,
+        /// Writer: what a dead writer left is superseded.
+        LeftTaken,
+        /// Writer: a segment is made, and is empty.
+        SegmentMade,
+        /// Writer: the semaphore is held for a new segment.
+        ReplaceHolding,
+        /// Writer: a segment is complete, and has no name.
+        SegmentWritten,
+        /// Writer: it has the name, and the one before is not superseded.
+        SegmentNamed,
+        /// Writer: a segment is superseded, and nobody told.
+        Superseded,
+        /// Writer: all is done for a new segment, the semaphore still held.
+        SegmentCurrent,
+        /// Writer: a slot is about to be backed.
+        GrowthDue,
+        /// Writer: it has memory, and nobody knows.
+        Grown,
+        /// Writer: a slot of a superseded segment is taken, its memory not given back.
+        PunchDue,
+        /// Writer: a grant is about to be lowered.
+        GrantLowered,
+        /// Writer: another grant is about to be published.
+        GrantDue,
+        /// Writer: it stops, and the segment has lost its name.
+        CloseUnnamed,
+        /// Writer: it stops, and the segment says so.
+        CloseSaid,
+        /// Reader: a segment is open, a seat not taken.
+        SegmentOpened,
+        /// Reader: a seat is locked, what the last owner left in it untouched.
+        SeatLocked,
+        /// Reader: what the last owner said of itself is gone.
+        SeatCleared,
+        /// Reader: its ticket is stored.
+        TicketStored,
+        /// Reader: its position is stored.
+        PositionStored,
+        /// Reader: it sits, the bell is not rung.
+        Seated,
+        /// Reader: it sits in the segment that follows, and has not said so in the former.
+        MoveDue,
+        /// Reader: it is about to say that it leaves.
+        LeaveDue,
+    }
+}
+
+/// The process is at an instant.
+#[inline(always)]
+pub(crate) fn point(at: At) {
+    #[cfg(all(debug_assertions, not(rsshm_loom)))]
+    armed::pass(at);
+    #[cfg(not(all(debug_assertions, not(rsshm_loom))))]
+    let _ = at;
+}
+
+#[cfg(all(debug_assertions, not(rsshm_loom)))]
+mod armed {
+    use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    use std::{fs::OpenOptions, sync::OnceLock};
+
+    use nix::libc;
+
+    use super::At;
+    use crate::{map::Mapping, sys};
+
+    const VARIABLE: &str = "RSSHM_POINTS";
+    const MILLION: u64 = 1_000_000;
+    /// How much more readily a process ends at an instant that it passes seldom.
+    const SELDOM: u64 = 100;
+    /// And where that has not happened yet.
+    const NOT_YET: u64 = 8;
+
+    /// Bytes before the first instant's, and of each instant.
+    const STRIDE: u64 = 64;
+    const NAME_ROOM: u64 = 32;
+    const SIZE: u64 = STRIDE * (1 + At::NAMES.len() as u64);
+
+    static OFF: AtomicBool = AtomicBool::new(false);
+    static POINTS: OnceLock<Option<Points>> = OnceLock::new();
+
+    struct Points {
+        counts: Mapping,
+        drawn: AtomicU64,
+        kills: u64,
+        stops: u64,
+        only: Option<String>,
+        pass: u64,
+    }
+
+    /// What is counted of an instant.
+    #[derive(Clone, Copy)]
+    enum Count {
+        Passes,
+        Kills,
+        Stops,
+    }
+
+    #[inline]
+    pub(super) fn pass(at: At) {
+        // Relaxed: what was once off stays so; who does not know yet looks again.
+        if OFF.load(Ordering::Relaxed) {
+            return;
+        }
+        match POINTS.get_or_init(Points::from_environment) {
+            Some(points) => points.pass(at),
+            None => OFF.store(true, Ordering::Relaxed),
+        }
+    }
+
+    impl Points {
+        fn from_environment() -> Option<Self> {
+            let text = std::env::var(VARIABLE).ok()?;
+            let points = Self::parse(&text);
+            if points.is_none() {
+                eprintln!("{VARIABLE}={text} is of no use");
+            }
+            points
+        }
+
+        fn parse(text: &str) -> Option<Self> {
+            let mut fields = text.split(',');
+            let mut number = || fields.next()?.parse::<u64>().ok();
+            let (seed, kills, stops) = (number()?, number()?, number()?);
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(fields.next()?)
+                .ok()?;
+            let only = fields.next().map(str::to_owned);
+            if only.as_ref().is_some_and(|only| !At::NAMES.contains(&only.as_str())) {
+                return None;
+            }
+            let pass = fields.next().map_or(Some(1), |pass| pass.parse().ok())?;
+            sys::back_with_memory(&file.try_clone().ok()?.into(), 0, SIZE).ok()?;
+            let counts = Mapping::new(&file, 0, SIZE, true).ok()?;
+            for (index, name) in (1..).zip(At::NAMES) {
+                counts.write(STRIDE * index, &name.as_bytes()[..name.len().min(NAME_ROOM as usize)]);
+            }
+            Some(Self {
+                counts,
+                drawn: AtomicU64::new(seed),
+                kills,
+                stops,
+                only,
+                pass,
+            })
+        }
+
+        /// Counts up by `more`, and yields the count before.
+        fn count(&self, at: At, what: Count, more: u64) -> u64 {
+            let offset = STRIDE * (1 + at as u64) + NAME_ROOM + 8 * what as u64;
+            let word = self.counts.at::<AtomicU64>(offset);
+            // Relaxed: nothing goes with the counts.
+            word.map_or(0, |word| word.fetch_add(more, Ordering::Relaxed))
+        }
+
+        fn pass(&self, at: At) {
+            let passes = self.count(at, Count::Passes, 1) + 1;
+            let paused = self.counts.at::<AtomicU64>(0);
+            if paused.is_none_or(|paused| paused.load(Ordering::Relaxed) != 0) {
+                return;
+            }
+            if let Some(only) = &self.only
+                && (*only != At::NAMES[at as usize] || passes != self.pass)
+            {
+                return;
+            }
+            let readily = if (at as usize) < At::OFTEN { 1 } else { SELDOM };
+            let rate = |rate: u64, what: Count| match self.count(at, what, 0) {
+                0 => rate * readily * NOT_YET,
+                _ => rate * readily,
+            };
+            let draw = self.draw() % MILLION;
+            let (kills, stops) = (rate(self.kills, Count::Kills), rate(self.stops, Count::Stops));
+            if draw < kills {
+                self.count(at, Count::Kills, 1);
+                sys::raise(libc::SIGKILL);
+            } else if draw < kills + stops {
+                self.count(at, Count::Stops, 1);
+                sys::raise(libc::SIGSTOP);
+            }
+        }
+
+        /// The next number of the generator (splitmix64), of which all threads draw.
+        fn draw(&self) -> u64 {
+            const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+            let mut number = self.drawn.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+            number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            number ^ number >> 31
+        }
+    }
+}
