@@ -22,8 +22,9 @@ const PREFERRED: [VideoFormat; 12] = [
     VideoFormat::P01010le,
 ];
 
-/// What cameras deliver beside raw video, for an upstream that has no preference of its own.
-const OTHERS: [&str; 14] = [
+/// What cameras, encoders and muxers deliver beside raw video, for an upstream that has no preference of its own. Elements
+/// are linked only where this has what one of them delivers.
+const OTHERS: [&str; 36] = [
     "image/jpeg",
     "video/x-h264",
     "video/x-h265",
@@ -38,6 +39,28 @@ const OTHERS: [&str; 14] = [
     "audio/mpeg",
     "audio/x-opus",
     "application/x-rtp",
+    "video/x-theora",
+    "video/x-h263",
+    "video/x-dirac",
+    "video/x-dv",
+    "video/x-prores",
+    "video/x-flv",
+    "video/x-matroska",
+    "video/webm",
+    "video/quicktime",
+    "image/x-jpc",
+    "image/x-j2c",
+    "image/jp2",
+    "image/webp",
+    "audio/x-vorbis",
+    "audio/x-flac",
+    "audio/x-speex",
+    "audio/x-alaw",
+    "audio/x-mulaw",
+    "audio/x-ac3",
+    "application/ogg",
+    "text/x-raw",
+    "meta/x-klv",
 ];
 
 /// The sink's answer to an upstream that does not say what it has.

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use crate::{
     ChannelName, Error,
     files::{self, Identity},
-    layout::{self, EVICTED, FIRST_SEAT_BYTE, FrameDescriptor, MAIL_ROOM, SEATS, seat_state, state},
+    layout::{self, EVICTED, FIRST_SEAT_BYTE, FrameDescriptor, MAIL_ROOM, SEATS, flags, seat_state, state},
     pins::PinCounts,
     points::{At, point},
     segment::{self, Access, Segment},
@@ -45,6 +45,8 @@ pub(crate) struct Attachment {
     pub(crate) eos_then: u32,
     /// Number of the newest event, looked at after the head.
     pub(crate) events_then: u64,
+    /// No frame behind this one goes away before this reader has taken any, as far as that is promised: 0 where it is not.
+    pub(crate) kept_behind: u64,
     /// `None`: an observer.
     seated: Option<Seated>,
 }
@@ -158,6 +160,7 @@ impl Attachment {
             head_then,
             eos_then,
             events_then: live.event_head.load(Ordering::Acquire),
+            kept_behind: 0,
             segment: Arc::new(segment),
             seated,
         }
@@ -183,9 +186,11 @@ impl Attachment {
         shared.ticket.store(ticket, Ordering::Release);
         point(At::TicketStored);
         shared.pins.store(0, Ordering::Release);
-        // A newcomer's first frame is the newest. It looks once more when it sits; until then a lossless writer keeps what
-        // comes after this one.
-        let before_newest = |head: u64| head.saturating_sub(1);
+        // A newcomer's first frame is the newest, or of a compressed stream one before it. It looks once more when it sits;
+        // until then a lossless writer keeps what comes after this one. More than it retains may be gone already.
+        let is_lossless = segment.fixed.flags & flags::LOSSLESS != 0;
+        let retain = if is_lossless { segment.fixed.retain.max(1) } else { 1 };
+        let before_newest = |head: u64| head.saturating_sub(retain.into());
         let head = segment.control.live().head.load(Ordering::Acquire);
         let position = follows.map_or(before_newest(head), |_| before_first);
         shared.position.store(position, Ordering::Release);
@@ -202,7 +207,7 @@ impl Attachment {
         fence(Ordering::SeqCst);
         segment.ring_bell(Word::Writer);
         let index = seat.index;
-        let entered = Self::found(
+        let mut entered = Self::found(
             segment,
             Some(Seated {
                 seat,
@@ -220,10 +225,12 @@ impl Attachment {
             return None;
         }
         // The frame that was the newest before it sat may be held by another reader, and those behind it gone.
+        let kept_behind = before_newest(entered.head_then);
         let shared = entered.segment.control.seat(index);
-        shared
-            .position
-            .store(before_newest(entered.head_then), Ordering::Release);
+        shared.position.store(kept_behind, Ordering::Release);
+        if is_lossless {
+            entered.kept_behind = kept_behind;
+        }
         Some(entered)
     }
 
@@ -294,9 +301,9 @@ impl Attachment {
         number == place.number && descriptor.is_delta()
     }
 
-    /// Asks the writer for a frame that can be decoded without those before it; `false` without a seat.
+    /// Asks the writer for a frame that can be decoded without those before it; `false` where it does not hear that.
     pub(crate) fn request_key_unit(&self) -> bool {
-        let Some(seated) = self.own_seat() else {
+        let Some(seated) = self.heard_seat() else {
             return false;
         };
         // Relaxed: a count of its own; the bell makes the writer look.
@@ -306,9 +313,9 @@ impl Attachment {
         true
     }
 
-    /// Puts a letter into the mailbox; `false` where there is none, or no room for it.
+    /// Puts a letter into the mailbox; `false` where there is none, or no room for it, or nobody reads it any more.
     pub(crate) fn send_mail(&self, letter: &[u8]) -> bool {
-        let Some(seated) = self.own_seat().filter(|_| letter.len() <= MAIL_ROOM) else {
+        let Some(seated) = self.heard_seat().filter(|_| letter.len() <= MAIL_ROOM) else {
             return false;
         };
         let index = seated.seat.index;
@@ -324,6 +331,14 @@ impl Attachment {
         drop(letters);
         self.segment.ring_bell(Word::Writer);
         true
+    }
+
+    /// The seat, while the writer hears what its owner asks for: not in a segment that is over.
+    fn heard_seat(&self) -> Option<&Seated> {
+        // Relaxed: what is asked for in the last moment is perhaps not heard either.
+        let state = self.segment.control.live().state.load(Ordering::Relaxed);
+        self.own_seat()
+            .filter(|_| state & (state::SUPERSEDED | state::CLOSED) == 0)
     }
 
     /// The seat, unless it is that of the process that this one was forked from.
@@ -459,7 +474,8 @@ impl Attachment {
         }
         let lock = KeptLock::keep(segment.file.try_clone().ok()?).ok()?;
         let seat = HeldSeat::new(FIRST_SEAT_BYTE, segment.identity, lock);
-        Some(Self::enter(segment, Arc::new(seat)))
+        // It follows from before the first frame: nobody who writes it need be there.
+        Self::enter(segment, Arc::new(seat), Some(0))
     }
 
     pub(crate) fn ticket_for_fuzzing(&self) -> u32 {

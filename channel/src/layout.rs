@@ -148,7 +148,7 @@ pub struct Fixed {
     pub event_stride: u32,
     /// Places of both kinds.
     pub event_count: u32,
-    /// Where the mailboxes begin.
+    /// Where the mailboxes begin, if there are any.
     pub mail_offset: u64,
     /// Bytes of a letter's place.
     pub mail_stride: u32,
@@ -492,7 +492,6 @@ impl Fixed {
                 u64::from(self.event_count) * EVENT_STRIDE as u64,
                 64,
             ),
-            ("mail_offset", self.mail_offset, self.mail_size(), 64),
             (
                 "descriptors_offset",
                 self.descriptors_offset,
@@ -500,7 +499,8 @@ impl Fixed {
                 64,
             ),
         ];
-        for (field, offset, size, align) in inside {
+        let mail = (self.mail_count > 0).then(|| ("mail_offset", self.mail_offset, self.mail_size(), 64));
+        for (field, offset, size, align) in inside.into_iter().chain(mail) {
             let ends_inside = offset.checked_add(size).is_some_and(|end| end <= self.slots_offset);
             if !ends_inside || offset % align != 0 || offset < size_of::<Self>() as u64 {
                 return Err(format!("its {field} is {offset}"));

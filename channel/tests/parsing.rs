@@ -10,12 +10,13 @@ use std::{
 };
 
 use bytemuck::Zeroable;
-use common::{Channel, SIZE, peer::Peer, publish, slots};
+use common::{Channel, SIZE, peer::Peer, publish, slots, tell};
 use proptest::prelude::*;
 use rsshm_channel::{
-    FrameDescriptor, Next, Observer, ReadLimits, Writer,
+    EVENT_ROOM, Format, FrameDescriptor, MAIL_ROOM, Next, Observer, ReadLimits, STICKY_EVENTS, Writer, WriterOptions,
     layout::{
-        DESCRIPTOR_STRIDE, Fixed, Live, MAX_CAPS, MAX_SLOTS, RING, SEATS, SLOT_ALIGN, SLOTS_ALIGN, Seat, SlotHead,
+        DESCRIPTOR_STRIDE, EVENT_RING, EVENT_STRIDE, EventDescriptor, EventRecord, Fixed, Live, MAIL_RING, MAIL_STRIDE,
+        MAX_CAPS, MAX_SLOTS, MailRecord, RING, SEATS, SLOT_ALIGN, SLOTS_ALIGN, Seat, SlotHead,
     },
 };
 
@@ -41,6 +42,21 @@ fn assert_usable(fixed: &Fixed, file_size: u64) {
         align_of::<Seat>() as u64,
     );
     inside(fixed.ring_offset, 8 * RING, 8);
+    let events = STICKY_EVENTS as u64 + EVENT_RING;
+    assert_eq!(u64::from(fixed.event_count), events);
+    inside(
+        fixed.events_offset,
+        events * size_of::<EventRecord>() as u64,
+        align_of::<EventRecord>() as u64,
+    );
+    assert!([0, MAIL_RING].contains(&u64::from(fixed.mail_count)));
+    if fixed.mail_count > 0 {
+        inside(
+            fixed.mail_offset,
+            SEATS as u64 * MAIL_RING * size_of::<MailRecord>() as u64,
+            align_of::<MailRecord>() as u64,
+        );
+    }
     inside(
         fixed.descriptors_offset,
         slot_count * DESCRIPTOR_STRIDE as u64,
@@ -93,17 +109,22 @@ proptest! {
     #[test]
     fn any_layout_is_refused_or_usable(
         fixed in valid(),
-        offsets in prop::array::uniform6(prop_oneof![3 => (0u64..100).prop_map(|page| page * 64), 1 => number()]),
+        offsets in prop::array::uniform8(prop_oneof![3 => (0u64..100).prop_map(|page| page * 64), 1 => number()]),
         (slots_offset, slot_size) in ((0u64..100).prop_map(|page| page * SLOTS_ALIGN), number()),
         (slot_count, caps_size, file_size) in (0u32..70, 0..2 * MAX_CAPS as u64, number()),
+        mail_count in 0u32..6,
     ) {
-        let [live_offset, caps_offset, grants_offset, seats_offset, ring_offset, descriptors_offset] = offsets;
+        let [live_offset, caps_offset, grants_offset, seats_offset, ring_offset, events_offset, mail_offset, descriptors_offset]
+            = offsets;
         let fixed = Fixed {
             live_offset,
             caps_offset,
             grants_offset,
             seats_offset,
             ring_offset,
+            events_offset,
+            mail_offset,
+            mail_count,
             descriptors_offset,
             slots_offset,
             slot_size,
@@ -137,11 +158,17 @@ proptest! {
     }
 
     #[test]
-    fn new_makes_a_layout_or_nothing(caps in 0..2 * MAX_CAPS, slots in 0u32..100, size in number()) {
-        match Fixed::new(caps, slots, size, false) {
+    fn new_makes_a_layout_or_nothing(
+        caps in 0..2 * MAX_CAPS,
+        slots in 0u32..100,
+        size in number(),
+        mail in any::<bool>(),
+    ) {
+        match Fixed::new(caps, slots, size, mail) {
             Some(fixed) => {
                 prop_assert_eq!(fixed.check(fixed.slots_offset), Ok(()));
                 prop_assert!(fixed.slot_size >= size && fixed.slot_count == slots);
+                prop_assert_eq!(fixed.mail_count > 0, mail);
             }
             None => prop_assert!(caps > MAX_CAPS || slots == 0 || slots > 64 || size > (isize::MAX / 65) as u64),
         }
@@ -182,9 +209,14 @@ struct Victim {
 impl Victim {
     fn new() -> Self {
         let channel = Channel::new();
-        let writer = channel.writer(slots(5));
+        let writer = channel.writer(WriterOptions {
+            takes_mail: true,
+            ..slots(5)
+        });
         for value in 1..=3 {
             assert!(publish(&writer, value));
+            tell(&writer, "lasts", Some(value as usize));
+            tell(&writer, "passes", None);
         }
         let good = std::fs::read(channel.segment()).unwrap();
         Self { channel, writer, good }
@@ -201,30 +233,43 @@ impl Victim {
         let began = Instant::now();
         let mut copy = Vec::new();
         for mut reader in [self.channel.reader(), self.channel.observer()] {
-            for _ in 0..3 {
+            for _ in 0..6 {
                 let patience = Some(Duration::from_millis(1));
-                if let Ok(Next::Frame(frame)) = reader.next(&mut copy, ReadLimits::default(), patience) {
-                    assert!(common::bytes(&frame, &copy).len() as u64 == frame.descriptor.size);
-                    assert!(frame.descriptor.size <= SIZE as u64 || !common::is_in_place(&frame));
+                match reader.next(&mut copy, ReadLimits::default(), patience) {
+                    Ok(Next::Frame(frame)) => {
+                        assert!(common::bytes(&frame, &copy).len() as u64 == frame.descriptor.size);
+                        assert!(frame.descriptor.size <= SIZE as u64 || !common::is_in_place(&frame));
+                    }
+                    Ok(Next::Event(event)) => assert!(event.bytes.len() <= EVENT_ROOM),
+                    _ => {}
                 }
                 let _ = (reader.latency_ns(), reader.is_connected());
             }
+            let handle = reader.handle();
+            let _ = (handle.send_mail(b"letter"), handle.request_key_unit());
         }
         if let Ok(Some(observer)) = Observer::open(&self.channel) {
             let _ = (observer.newest(&mut copy), observer.is_current(), observer.head());
         }
         let _ = self.writer.service();
+        tell(&self.writer, "event", Some(0));
         let _ = publish(&self.writer, 9);
         assert!(began.elapsed() < Duration::from_secs(5));
     }
 }
 
-/// Offsets in the control area: its beginning, where a lie is most telling, and all of it.
-fn place(length: usize) -> impl Strategy<Value = usize> {
+/// Offsets in the control area: where a lie is most telling, and all of it.
+fn place(fixed: Fixed) -> impl Strategy<Value = usize> {
+    let length = fixed.descriptors_offset as usize + 5 * DESCRIPTOR_STRIDE;
     prop_oneof![
         (0..FIXED / 4).prop_map(|word| word * 4),
         (0..96usize).prop_map(|word| FIXED + word * 4),
         (0..length / 8).prop_map(|word| word * 8),
+        (0..2usize, 0..16usize).prop_map(move |(seat, word)| fixed.seats_offset as usize + seat * 64 + word * 4),
+        (0..20usize, 0..9usize)
+            .prop_map(move |(event, word)| fixed.events_offset as usize + event * EVENT_STRIDE + word * 8),
+        (0..8usize, 0..3usize)
+            .prop_map(move |(letter, word)| fixed.mail_offset as usize + letter * MAIL_STRIDE + word * 8),
         (0..4usize, 0..64usize).prop_map(move |(slot, word)| length - (5 - slot) * DESCRIPTOR_STRIDE + word * 8),
     ]
 }
@@ -232,9 +277,9 @@ fn place(length: usize) -> impl Strategy<Value = usize> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// The header, the live words, seats, ring and descriptors of a living channel say something else.
+    /// The header, the live words, seats, ring, events, letters and descriptors of a living channel say something else.
     #[test]
-    fn spoilt_segments_are_no_danger(changes in prop::collection::vec((place(control_length()), number(), any::<bool>()), 1..6)) {
+    fn spoilt_segments_are_no_danger(changes in prop::collection::vec((place(layout()), number(), any::<bool>()), 1..6)) {
         let victim = Victim::new();
         for (at, value, wide) in changes {
             let bytes = value.to_ne_bytes();
@@ -269,10 +314,133 @@ proptest! {
     }
 }
 
-/// Where the control area of [`Victim`] ends.
-fn control_length() -> usize {
-    Fixed::new(common::CAPS.len(), 5, SIZE as u64, true)
-        .map_or(0, |fixed| fixed.descriptors_offset as usize + 5 * DESCRIPTOR_STRIDE)
+/// How the segment of [`Victim`] is laid out.
+fn layout() -> Fixed {
+    Fixed::new(common::CAPS.len(), 5, SIZE as u64, true).expect("this is possible")
+}
+
+/// Numbers of events about a head of 6, which [`Victim`] has, and others.
+fn event_number() -> impl Strategy<Value = u64> {
+    prop_oneof![3 => 0u64..8, 3 => 0u64..80, 1 => number()]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Events that a writer never told, to readers that were there and to others: they get nonsense at the worst, and frames
+    /// all the same.
+    #[test]
+    fn spoilt_events_keep_no_frame_back(
+        heads in prop::collection::vec(event_number(), 1..4),
+        records in prop::collection::vec((0..48usize, event_number(), event_number(), number(), 0u32..3), 1..20),
+        max_behind in 0u32..4,
+    ) {
+        let victim = Victim::new();
+        let mut readers = [victim.channel.reader(), victim.channel.observer()];
+        for reader in &mut readers {
+            common::all(reader, ReadLimits::default());
+        }
+        let peer = Peer::open(&victim.channel);
+        for (place, number, after, sizes, eos_count) in records {
+            // The places for what lasts more often than the others.
+            let place = if place < 40 { place } else { place - 40 };
+            let descriptor = EventDescriptor {
+                after,
+                size: sizes as u32,
+                eos_count,
+                ..EventDescriptor::zeroed()
+            };
+            let at = peer.fixed.events_offset + (place * EVENT_STRIDE) as u64;
+            victim.spoil(at, &number.to_ne_bytes());
+            victim.spoil(at + 8, bytemuck::bytes_of(&descriptor));
+        }
+        let mut all = Vec::from(readers);
+        all.extend([victim.channel.reader(), victim.channel.observer()]);
+        let mut copy = Vec::new();
+        for head in heads {
+            peer.live().event_head.store(head, Ordering::SeqCst);
+            prop_assert!(publish(&victim.writer, 4));
+            for reader in &mut all {
+                let limits = common::behind(max_behind);
+                let events = (0..100).take_while(|_| {
+                    match reader.next(&mut copy, limits, Some(Duration::ZERO)).unwrap() {
+                        Next::Event(event) => {
+                            assert!(event.bytes.len() <= EVENT_ROOM);
+                            true
+                        }
+                        Next::Frame(frame) => {
+                            common::check(&frame, &copy, 4);
+                            false
+                        }
+                        other => panic!("{other:?}"),
+                    }
+                });
+                prop_assert!(events.count() < 100, "it gets a frame");
+            }
+        }
+    }
+
+    /// Letters that nobody wrote, as far as their count says: never more than there is room for, and none but the seat's own
+    /// get lost by it.
+    #[test]
+    fn spoilt_letters_are_no_danger(
+        heads in prop::collection::vec(event_number(), 1..6),
+        records in prop::collection::vec((0..MAIL_RING, event_number(), number()), 0..8),
+    ) {
+        let victim = Victim::new();
+        let mut readers = [victim.channel.reader(), victim.channel.reader()];
+        for reader in &mut readers {
+            common::all(reader, ReadLimits::default());
+        }
+        let peer = Peer::open(&victim.channel);
+        for (place, number, size) in records {
+            let at = peer.fixed.mail_offset + place * MAIL_STRIDE as u64;
+            victim.spoil(at, &number.to_ne_bytes());
+            victim.spoil(at + 8, &size.to_ne_bytes());
+        }
+        for head in heads {
+            peer.seat(0).mail_head.store(head, Ordering::SeqCst);
+            prop_assert!(readers[1].handle().send_mail(b"honest"));
+            let mut mail = victim.writer.service().unwrap().mail;
+            prop_assert_eq!(mail.pop(), Some(b"honest".to_vec()));
+            prop_assert!(mail.len() as u64 <= MAIL_RING && mail.iter().all(|letter| letter.len() <= MAIL_ROOM));
+        }
+    }
+}
+
+/// All places for what lasts say that they hold the one event that is no longer in the ring.
+#[test]
+fn lasting_events_of_the_same_number_are_one_event() {
+    let victim = Victim::new();
+    let mut reader = victim.channel.reader();
+    common::all(&mut reader, ReadLimits::default());
+    let peer = Peer::open(&victim.channel);
+    let heard = peer.live().event_head.load(Ordering::SeqCst);
+    for _ in 0..=EVENT_RING {
+        tell(&victim.writer, "passes", None);
+    }
+    for place in 0..STICKY_EVENTS {
+        let at = peer.fixed.events_offset + (place * EVENT_STRIDE) as u64;
+        victim.spoil(at, &(heard + 1).to_ne_bytes());
+    }
+    assert_eq!(
+        common::all(&mut reader, ReadLimits::default()).len() as u64,
+        EVENT_RING + 1
+    );
+    assert_eq!(reader.stats().events_missed, 0);
+}
+
+/// A writer that takes no letters need not say where they would be.
+#[test]
+fn without_mailboxes_there_is_no_place_for_them() {
+    let mut fixed = Fixed::new(10, 5, SIZE as u64, false).expect("this is possible");
+    for mail_offset in [0, 1, u64::MAX] {
+        fixed.mail_offset = mail_offset;
+        assert_eq!(fixed.check(fixed.slots_offset), Ok(()));
+        fixed.mail_count = MAIL_RING as u32;
+        assert!(fixed.check(fixed.slots_offset).is_err());
+        fixed.mail_count = 0;
+    }
 }
 
 /// A slot said to be huge: no room is made for what cannot be there.
@@ -323,7 +491,9 @@ fn a_frame_outside_its_slot_is_no_frame() {
         let service = common::Service::of(&victim.writer);
         for mut reader in [victim.channel.reader(), victim.channel.observer()] {
             let patience = Some(Duration::from_millis(100));
-            let nothing = reader.next(&mut Vec::new(), ReadLimits::default(), patience);
+            let mut next = || reader.next(&mut Vec::new(), ReadLimits::default(), patience);
+            let nothing = std::iter::repeat_with(&mut next).find(|next| !matches!(next, Ok(Next::Event(_))));
+            let nothing = nothing.expect("it goes on for ever");
             assert!(matches!(nothing, Ok(Next::TimedOut)), "{nothing:?}");
         }
         drop(service);
@@ -335,7 +505,7 @@ fn a_frame_outside_its_slot_is_no_frame() {
 fn a_head_that_jumps_about_is_no_danger() {
     let victim = Victim::new();
     let (mut reader, mut copy) = (victim.channel.reader(), Vec::new());
-    common::next(&mut reader, &mut copy);
+    common::all(&mut reader, ReadLimits::default());
     let peer = Peer::open(&victim.channel);
     for head in [u64::MAX, 1, u64::MAX, 2, 1 << 63, 0, u64::MAX, 3] {
         peer.live().head.store(head, Ordering::SeqCst);
@@ -351,4 +521,29 @@ fn a_head_that_jumps_about_is_no_danger() {
     common::check(&common::next(&mut reader, &mut copy), &copy, 4);
     let missed = reader.stats().missed;
     assert!(missed < 1 << 40, "{missed} is no count of frames");
+}
+
+/// What a newcomer found at first is not what it goes by for ever.
+#[test]
+fn who_comes_while_the_head_makes_no_sense_gets_frames_when_it_does() {
+    for lossless in [false, true] {
+        for format in [Format::fixed_size("raw", SIZE), Format::variable_size("compressed")] {
+            let channel = Channel::new();
+            let writer = channel.writer(WriterOptions { lossless, ..slots(6) });
+            writer.set_format(format);
+            assert!(common::publish_unit(&writer, 1, false));
+            let peer = Peer::open(&channel);
+            for (value, head) in [(2, u64::MAX), (3, 1 << 60), (4, u64::MAX - 1)] {
+                peer.live().head.store(head, Ordering::SeqCst);
+                let mut readers = [channel.reader(), channel.observer()];
+                for reader in &mut readers {
+                    assert!(common::all(reader, ReadLimits::default()).is_empty());
+                }
+                assert!(common::publish_unit(&writer, value, false));
+                for reader in &mut readers {
+                    assert_eq!(common::all(reader, ReadLimits::default()), [value.to_string()]);
+                }
+            }
+        }
+    }
 }

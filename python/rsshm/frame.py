@@ -104,12 +104,12 @@ class Frame:
             raise FormatError(f"these frames are no picture of a known raw format, there is only their data: {self.caps}")
         descriptor = self._descriptor
         count: int = descriptor.planes
-        if count == 0:
-            offsets, strides = [plane.offset for plane in default.planes], [plane.stride for plane in default.planes]
-        else:
-            offsets, strides = descriptor.plane_offset[:count], descriptor.plane_stride[:count]
-        self._layout = default.with_planes(offsets, strides, descriptor.size)
-        return self._layout
+        if count != 0:
+            default = default.with_planes(descriptor.plane_offset[:count], descriptor.plane_stride[:count], descriptor.size)
+        elif descriptor.size < default.size:
+            raise FormatError(f"frame {self.seq} of {descriptor.size} bytes is no picture of {default.size}: {self.caps}")
+        self._layout = default
+        return default
 
     @property
     def planes(self) -> Tuple[Array, ...]:
@@ -137,8 +137,13 @@ class Frame:
         OpenCV (cv2) for what is not BGR; decodes JPEG and PNG too."""
         if self.caps.format == "BGR" and self.caps.layout is not None:
             return self.array
+        if self.caps.media not in _ENCODED:
+            # What it is not is said before what is missing.
+            _ = self.layout
         return _to_bgr(self)
 
+
+_ENCODED = ("image/jpeg", "image/png")
 
 # The names of OpenCV's conversions to BGR.
 _CONVERSIONS: Dict[str, str] = {
@@ -156,7 +161,7 @@ def _to_bgr(frame: Frame) -> Array:
             f"OpenCV turns {frame.caps.format or frame.caps.media} into BGR, and the module cv2 is not there: "
             "apt install python3-opencv, or pip install opencv-python"
         ) from None
-    if frame.caps.media in ("image/jpeg", "image/png"):
+    if frame.caps.media in _ENCODED:
         picture = cv2.imdecode(frame.data, cv2.IMREAD_COLOR)
         if picture is None:
             raise FormatError(f"frame {frame.seq} is no picture that OpenCV can decode")

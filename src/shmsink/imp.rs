@@ -296,7 +296,7 @@ impl RsShmSink {
     fn tell(&self, event: events::Carried) {
         let (encoded, mut left_out) = match event {
             events::Carried::No => return,
-            events::Carried::LeftOut => return self.count_left_out(&self.counts.events_left_out, 1),
+            events::Carried::LeftOut(count) => return self.count_left_out(&self.counts.events_left_out, count),
             events::Carried::Yes(encoded, left_out) => (encoded, left_out),
         };
         let Some(writer) = self.writer() else {

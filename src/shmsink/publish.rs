@@ -149,6 +149,7 @@ impl RsShmSink {
             if writer.is_lossless() {
                 return Ok(Outcome::Interrupted);
             }
+            writer.pass_over();
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
             gst::debug!(CAT, imp = self, "readers hold all slots: frame dropped");
             return Ok(Outcome::Dropped);

@@ -1,6 +1,6 @@
 //! What happens between frames, in the order in which it does.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::RangeInclusive};
 
 use crate::{
     attach::Attachment,
@@ -41,12 +41,10 @@ impl EventQueue {
     /// The events for a reader that has just come: what lasts, and all that comes from now on.
     pub(super) fn of_newcomer(attachment: &Attachment) -> Self {
         let position = attachment.events_then;
-        let mut waiting: Vec<_> = lasting(attachment).filter(|event| event.number <= position).collect();
-        waiting.sort_unstable_by_key(|event| event.number);
+        let mut waiting = lasting_among(attachment, 0..=position);
         for event in &mut waiting {
             // They were there before the first frame that it gets.
             event.descriptor.after = 0;
-            event.descriptor.eos_count = attachment.eos_then;
         }
         Self {
             position,
@@ -72,9 +70,7 @@ impl EventQueue {
         let oldest = head.saturating_sub(EVENT_RING - 1).max(1);
         if self.position + 1 < oldest {
             // Of those that were written over there is what lasts.
-            let is_between = |event: &Waiting| event.number > self.position && event.number < oldest;
-            let mut lasting: Vec<_> = lasting(attachment).filter(is_between).collect();
-            lasting.sort_unstable_by_key(|event| event.number);
+            let lasting = lasting_among(attachment, self.position + 1..=oldest - 1);
             missed = oldest - 1 - self.position - lasting.len() as u64;
             self.position = oldest - 1;
             self.waiting.extend(lasting);
@@ -89,14 +85,14 @@ impl EventQueue {
         missed
     }
 
-    /// Number of the frame after which the next event comes, if there is one. With `ends`, how many ends of the stream the
-    /// reader has seen and how many there are, only if it comes before the last of them.
-    pub(super) fn next_after(&self, ends: Option<(u32, u32)>) -> Option<u64> {
+    /// Number of the frame after which the next event comes, if there is one, and the stream had ended `ends` times at the
+    /// most when it was told.
+    pub(super) fn next_after(&self, ends: u32) -> Option<u64> {
+        // The count may pass its largest value.
+        let is_before = |event: &&Waiting| ends.wrapping_sub(event.descriptor.eos_count) <= u32::MAX / 2;
         self.waiting
             .front()
-            .filter(|event| {
-                ends.is_none_or(|(seen, now)| event.descriptor.eos_count.wrapping_sub(seen) < now.wrapping_sub(seen))
-            })
+            .filter(is_before)
             .map(|event| event.descriptor.after)
     }
 
@@ -118,6 +114,17 @@ fn at(attachment: &Attachment, number: u64) -> Option<Waiting> {
         .map(waiting)
         .filter(|event| event.number == number)
         .or_else(|| lasting(attachment).find(|event| event.number == number))
+}
+
+/// What lasts of the events with these numbers, in order.
+fn lasting_among(attachment: &Attachment, numbers: RangeInclusive<u64>) -> Vec<Waiting> {
+    let mut found: Vec<_> = lasting(attachment)
+        .filter(|event| numbers.contains(&event.number))
+        .collect();
+    found.sort_unstable_by_key(|event| event.number);
+    // Only damage gives two the same number.
+    found.dedup_by_key(|event| event.number);
+    found
 }
 
 fn lasting(attachment: &Attachment) -> impl Iterator<Item = Waiting> {

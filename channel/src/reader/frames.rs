@@ -27,8 +27,44 @@ pub(super) struct Sync {
     lost: bool,
     /// Frames that were given up since the last one given.
     skipped: u64,
+    /// Some of these were there, and could not be decoded.
+    undecodable: bool,
     /// When the writer was asked for a frame that can be decoded alone.
     asked: Option<Instant>,
+}
+
+impl Sync {
+    /// What comes next is another stream, though the numbers run on.
+    pub(super) fn begins_anew(&mut self) {
+        self.lost = true;
+    }
+
+    /// Whoever was asked before, or where, may never hear of it.
+    pub(super) fn ask_at_once(&mut self) {
+        self.asked = None;
+    }
+}
+
+/// What a reader found when it looked into the segment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    /// Number of the newest frame that may be given.
+    pub(super) newest: u64,
+    /// Number of the newest event.
+    pub(super) event_head: u64,
+    /// The stream ends behind the newest frame.
+    pub(super) ends: bool,
+    /// How many times it has ended, with that end.
+    pub(super) eos_count: u32,
+}
+
+/// Which frames are wanted.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    /// The first.
+    first: u64,
+    /// Where that cannot be decoded, one behind this may come in its place.
+    behind: u64,
 }
 
 /// A target of which one wants to know whether it had no room.
@@ -48,73 +84,81 @@ impl CopyTarget for Watched<'_> {
 }
 
 impl Reader {
-    /// Takes what comes next of frames up to `newest` and events up to `event_head`: the oldest frame that is wanted and
-    /// there, and before it the events from before it. Where the stream ends then, and has ended `ends` times, no event from
-    /// behind that end.
+    /// Takes what comes next: the oldest frame that is wanted and there, and before it the events from before it. No event
+    /// from behind an end of the stream that has not been told.
     pub(super) fn take(
         &mut self,
         attachment: &Arc<Attachment>,
-        newest: u64,
-        event_head: u64,
-        ends: Option<u32>,
+        look: Look,
         target: &mut dyn CopyTarget,
         limits: ReadLimits,
     ) -> Result<Option<Next>, Error> {
         // The ring has the lower 56 bits of a number: only a damaged head has more.
-        let newest = newest.min(MAX_NUMBER);
+        let newest = look.newest.min(MAX_NUMBER);
         // A position beyond the head can only come of a damaged head: it is given up.
-        if self.position > newest && newest != 0 && ends.is_none() {
+        if self.position > newest && newest != 0 && !look.ends {
             self.want_newest = true;
             self.position = newest - 1;
         }
+        let eos_count = look.eos_count.wrapping_sub(look.ends.into());
         loop {
-            let events_missed = self.events.look(attachment, event_head);
+            let events_missed = self.events.look(attachment, look.event_head);
             self.stats.events_missed = self.stats.events_missed.saturating_add(events_missed);
-            let first = self.first_wanted(newest, limits);
-            let event = self.events.next_after(ends.map(|ends| (self.eos_seen, ends)));
+            let wanted = self.wanted(attachment, newest, limits);
+            let event = self.events.next_after(eos_count);
             // One that came after the newest frame was looked at may be of a later frame.
-            if event.is_some_and(|after| first.map_or(after <= newest, |first| after < first)) {
+            if event.is_some_and(|after| wanted.map_or(after <= newest, |wanted| after < wanted.first)) {
                 return Ok(self.events.take().map(Next::Event));
             }
-            let Some(first) = first else {
+            let Some(wanted) = wanted else {
+                if std::mem::take(&mut self.sync.undecodable) {
+                    self.ask_for_key_unit(attachment);
+                }
                 return Ok(None);
             };
             // Frames behind the event come after it.
             let last = event.map_or(newest, |after| after.min(newest));
-            if let Some(frame) = self.take_between(attachment, first, last, target, limits)? {
+            // Without a frame this is over at the next turn, or the one after the next event.
+            if let Some(frame) = self.take_up_to(attachment, wanted, last, target, limits)? {
                 return Ok(Some(Next::Frame(frame)));
-            }
-            if last == newest {
-                return Ok(None);
             }
         }
     }
 
-    /// Number of the next frame that is wanted, as far as the limits say.
-    fn first_wanted(&self, newest: u64, limits: ReadLimits) -> Option<u64> {
+    /// Which of the frames up to `newest` are wanted, as far as the limits say. `None`: none is left.
+    fn wanted(&self, attachment: &Attachment, newest: u64, limits: ReadLimits) -> Option<Wanted> {
         if newest <= self.position {
             return None;
         }
-        if self.want_newest || limits.max_behind == 1 {
-            return Some(newest);
-        }
-        Some((self.position + 1).max(newest.saturating_sub(limits.reach()) + 1))
+        // Whoever comes begins with an older frame than the newest if need be, but not with one that is gone before it has
+        // taken the next.
+        let had = if self.newly_attached {
+            attachment.kept_behind
+        } else {
+            self.position
+        };
+        let behind = had.max(newest.saturating_sub(limits.reach()));
+        let first = if self.want_newest {
+            newest_key(attachment, behind, newest).unwrap_or(newest)
+        } else {
+            self.position.max(behind) + 1
+        };
+        Some(Wanted { first, behind })
     }
 
-    /// Takes the first frame from `first` to `last` that is there, and can be decoded with what came before it.
-    fn take_between(
+    /// Takes the first wanted frame up to `last` that is there, and can be decoded with what came before it.
+    fn take_up_to(
         &mut self,
         attachment: &Arc<Attachment>,
-        first: u64,
+        wanted: Wanted,
         last: u64,
         target: &mut dyn CopyTarget,
         limits: ReadLimits,
     ) -> Result<Option<Frame>, Error> {
-        let mut number = first;
-        // Behind this one a frame that can be decoded alone is looked for: whoever comes begins with an older one than the
-        // newest if need be, but with none that it has had, or that is too old for its limits.
-        let had = if self.newly_attached { 0 } else { self.position };
-        let mut behind = had.max(last.saturating_sub(limits.reach()));
+        let Wanted {
+            first: mut number,
+            mut behind,
+        } = wanted;
         while number <= last {
             let Some(place) = attachment.find(number) else {
                 number += 1;
@@ -123,8 +167,7 @@ impl Reader {
             let continues = number == self.position + 1 && !self.newly_attached && !self.want_newest && !self.sync.lost;
             if !continues && attachment.is_delta(place) {
                 let Some(key) = newest_key(attachment, behind, last) else {
-                    self.sync.lost = true;
-                    self.ask_for_key_unit(attachment);
+                    self.sync.undecodable = true;
                     break;
                 };
                 (number, behind) = (key, key);
@@ -234,12 +277,15 @@ fn copy_in_halves(from: &[u8], to: &mut [u8]) {
     to[half..].copy_from_slice(&from[half..]);
 }
 
-/// Number of the newest frame behind `behind`, up to `last`, that can be decoded without those before it.
+/// Number of the newest frame behind `behind`, up to `last`, that can be decoded without those before it, if all frames
+/// from it on are there.
 fn newest_key(attachment: &Attachment, behind: u64, last: u64) -> Option<u64> {
     let oldest = (behind + 1).max(last.saturating_sub(RING - 1));
-    (oldest..=last).rev().find(|number| {
-        attachment
-            .find(*number)
-            .is_some_and(|place| !attachment.is_delta(place))
-    })
+    for number in (oldest..=last).rev() {
+        let place = attachment.find(number)?;
+        if !attachment.is_delta(place) {
+            return Some(number);
+        }
+    }
+    None
 }

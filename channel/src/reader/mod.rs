@@ -11,7 +11,10 @@ use std::{
 };
 
 pub use self::events::Event;
-use self::{events::EventQueue, frames::Sync};
+use self::{
+    events::EventQueue,
+    frames::{Look, Sync},
+};
 use crate::{
     ChannelName, Error, PinnedFrame,
     attach::{Attachment, HeldSeat, Observing},
@@ -95,7 +98,7 @@ pub enum FrameData {
 /// A frame of the channel.
 #[derive(Debug)]
 pub struct Frame {
-    /// Its number in the channel, growing by one.
+    /// Its number in the channel, growing by one, and by more where the writer lost some.
     pub number: u64,
     /// What goes with it.
     pub descriptor: FrameDescriptor,
@@ -225,13 +228,14 @@ impl ReaderHandle {
     }
 
     /// Asks the writer for a frame that can be decoded without those before it. `false` when there is no writer, or this
-    /// reader may only look.
+    /// reader may only look, or has not come to the segment yet that frames go to now.
     pub fn request_key_unit(&self) -> bool {
         self.0.attachment().as_ref().is_some_and(|at| at.request_key_unit())
     }
 
-    /// Sends the writer a letter, of [`MAIL_ROOM`](crate::MAIL_ROOM) bytes at most. `false` when that takes none, the letter
-    /// is too large, or this reader may only look. Of letters sent faster than the writer reads them some get lost.
+    /// Sends the writer a letter, of [`MAIL_ROOM`](crate::MAIL_ROOM) bytes at most. `false` as for
+    /// [`request_key_unit`](Self::request_key_unit), and when the writer takes no letters or this one is too large. Of letters
+    /// sent faster than the writer reads them the newest get there, and none of a reader that has gone meanwhile.
     pub fn send_mail(&self, letter: &[u8]) -> bool {
         self.0.attachment().as_ref().is_some_and(|at| at.send_mail(letter))
     }
@@ -317,7 +321,7 @@ impl Reader {
         self.stats
     }
 
-    /// Gives the newest frame next, whatever lies between.
+    /// Gives the newest frame next, whatever lies between; of a compressed stream the newest that can be decoded alone.
     pub fn seek_newest(&mut self) {
         self.want_newest = true;
     }
@@ -382,8 +386,13 @@ impl Reader {
                 return Ok(Next::Evicted);
             }
             // What comes after an end is not given before it.
-            let newest = end.map_or(head, |end| end.min(head));
-            if let Some(next) = self.take(&attachment, newest, event_head, end.map(|_| eos), target, limits)? {
+            let look = Look {
+                newest: end.map_or(head, |end| end.min(head)),
+                event_head,
+                ends: end.is_some(),
+                eos_count: eos,
+            };
+            if let Some(next) = self.take(&attachment, look, target, limits)? {
                 match next {
                     Next::Frame(_) => self.pace.reset(),
                     _ => self.slow_down(),
@@ -392,6 +401,7 @@ impl Reader {
             }
             if end.is_some() {
                 self.eos_seen = eos;
+                self.sync.begins_anew();
                 self.slow_down();
                 return Ok(Next::EndOfStream);
             }
@@ -410,6 +420,7 @@ impl Reader {
                 if !attachment.segment.has_writer()
                     && live.state.load(Ordering::Acquire) & (state::SUPERSEDED | state::CLOSED) == 0
                     && live.head.load(Ordering::Acquire) == head
+                    && live.event_head.load(Ordering::Acquire) == event_head
                     && live.eos_count.load(Ordering::Acquire) == eos
                 {
                     self.go_away(&attachment, seat_state::LEFT);
@@ -445,9 +456,6 @@ impl Reader {
         let segment = &attachment.segment;
         let live = segment.control.live();
         let follows = matches!(self.place, Whereabouts::Between(..)) && segment.fixed.first_number > self.position;
-        if !follows || !self.events.follow(&attachment) {
-            self.events = EventQueue::of_newcomer(&attachment);
-        }
         if self.segment_id.is_some_and(|former| former != segment.identity) {
             self.stats.reconnects += 1;
         }
@@ -461,6 +469,13 @@ impl Reader {
         } else {
             // Only what ended in this segment is news; the count begins at 0 in each.
             self.eos_seen = 0;
+            if self.caps != segment.caps || self.stats.writer_pid != segment.fixed.writer_pid {
+                self.sync.begins_anew();
+            }
+        }
+        self.sync.ask_at_once();
+        if !follows || !self.events.follow(&attachment) {
+            self.events = EventQueue::of_newcomer(&attachment);
         }
         self.discontinuity = true;
         self.segment_id = Some(segment.identity);

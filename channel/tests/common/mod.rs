@@ -17,8 +17,8 @@ use std::{
 
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 use rsshm_channel::{
-    ChannelName, Clients, Error, Format, Frame, FrameData, FrameDescriptor, Next, ReadLimits, Reader, ReaderOptions,
-    Writer, WriterOptions,
+    ChannelName, Clients, Error, Format, Frame, FrameData, FrameDescriptor, NewEvent, Next, ReadLimits, Reader,
+    ReaderOptions, Writer, WriterOptions, layout::DELTA_UNIT,
 };
 
 /// Bytes of a frame.
@@ -108,22 +108,85 @@ pub fn publish(writer: &Writer, value: u64) -> bool {
 
 #[track_caller]
 pub fn publish_sized(writer: &Writer, value: u64, size: usize) -> bool {
-    loop {
-        let Some(mut slot) = writer.claim(size).unwrap() else {
-            return false;
-        };
-        slot.as_mut().fill(value as u8);
-        let descriptor = FrameDescriptor {
+    publish_described(
+        writer,
+        FrameDescriptor {
             size: size as u64,
             offset: value,
             ..FrameDescriptor::default()
+        },
+    )
+}
+
+/// Bytes of a frame of a compressed stream: most are small.
+pub const UNIT: usize = 256;
+
+/// Publishes a frame of a compressed stream: one that can be decoded alone, or a delta to those before it.
+#[track_caller]
+pub fn publish_unit(writer: &Writer, value: u64, is_delta: bool) -> bool {
+    publish_described(
+        writer,
+        FrameDescriptor {
+            size: UNIT as u64,
+            offset: value,
+            flags: if is_delta { DELTA_UNIT } else { 0 },
+            ..FrameDescriptor::default()
+        },
+    )
+}
+
+/// Publishes a frame whose bytes are all the lowest of its offset.
+#[track_caller]
+pub fn publish_described(writer: &Writer, descriptor: FrameDescriptor) -> bool {
+    loop {
+        let Some(mut slot) = writer.claim(descriptor.size as usize).unwrap() else {
+            return false;
         };
+        slot.as_mut().fill(descriptor.offset as u8);
         match writer.publish(&slot, descriptor, &[]) {
             Ok(()) => return true,
             // The service made another segment between the two.
             Err(Error::NotPublishable { .. }) => {}
             Err(error) => panic!("{error}"),
         }
+    }
+}
+
+/// Tells readers of an event with a text, which lasts in the place given.
+#[track_caller]
+pub fn tell(writer: &Writer, text: &str, lasts: Option<usize>) {
+    let event = NewEvent {
+        kind: 7,
+        bytes: text.as_bytes(),
+        ..NewEvent::default()
+    };
+    writer.publish_event(event, lasts).unwrap();
+}
+
+/// All that comes without waiting: frames by their offsets, events by their texts.
+#[track_caller]
+pub fn all(reader: &mut Reader, limits: ReadLimits) -> Vec<String> {
+    let mut copy = Vec::new();
+    let mut all = Vec::new();
+    loop {
+        all.push(match reader.next(&mut copy, limits, Some(Duration::ZERO)).unwrap() {
+            Next::Frame(frame) => {
+                check_bytes(&frame, &copy);
+                frame.descriptor.offset.to_string()
+            }
+            Next::Event(event) => String::from_utf8(event.bytes).unwrap(),
+            Next::EndOfStream => "end".to_owned(),
+            Next::TimedOut => return all,
+            other => panic!("{other:?}"),
+        });
+    }
+}
+
+/// Limits under which at most so many frames wait.
+pub fn behind(max_behind: u32) -> ReadLimits {
+    ReadLimits {
+        max_behind,
+        ..ReadLimits::default()
     }
 }
 
