@@ -206,6 +206,19 @@ pub(crate) fn parse(text: &str) -> Result<gst::Caps, String> {
     }
 }
 
+/// Raw video's caps that say nothing of the shape of pixels, saying what that means: they are square.
+pub(crate) fn with_square_pixels(caps: &gst::Caps) -> Option<gst::Caps> {
+    const FIELD: &str = "pixel-aspect-ratio";
+    let structure = caps.structure(0)?;
+    if structure.name() != "video/x-raw" || structure.has_field(FIELD) {
+        return None;
+    }
+    let mut caps = caps.clone();
+    caps.make_mut()
+        .set_value(FIELD, gst::Fraction::new(1, 1).to_send_value());
+    Some(caps)
+}
+
 /// The video format of caps in system memory, `None` for all that is not raw video.
 pub(crate) fn raw_video(caps: &gst::CapsRef) -> Option<gst_video::VideoInfo> {
     let structure = caps.structure(0)?;

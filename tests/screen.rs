@@ -42,6 +42,17 @@ fn what_a_screen_can_show_it_shows() {
 }
 
 #[test]
+fn what_says_nothing_of_its_pixels_is_shown_all_the_same() {
+    let (screen, channel) = (Screen::start(640, 480), Channel::new());
+    let caps = "video/x-raw,format=BGRx,width=320,height=240,framerate=30/1";
+    let _writer = Pipeline::playing(&format!(
+        "videotestsrc is-live=true ! {caps} ! capssetter replace=true caps={caps} ! rsshmsink name={channel}"
+    ));
+    let mut reader = screen.gst_launch(&format!("rsshmsrc name={channel} ! ximagesink"));
+    wait_for_bars(&screen, &mut reader, (0, 0, 320, 240));
+}
+
+#[test]
 fn what_it_cannot_is_converted() {
     let (screen, channel) = (Screen::start(640, 480), Channel::new());
     let _writer = writer(&channel, "I420");

@@ -270,6 +270,7 @@ impl RsShmSrc {
         })?;
         stream.info = caps::raw_video(&caps);
         stream.generation = Some(generation);
+        let caps = self.completed(caps);
         let is_news = lock(&self.caps).as_ref() != Some(&caps);
         if !is_news {
             return Ok(());
@@ -278,15 +279,24 @@ impl RsShmSrc {
         stream.has_deltas = false;
         lock(&self.snapshot).frame_duration = stream.info.as_ref().and_then(frame_duration);
         *lock(&self.caps) = Some(caps.clone());
-        // The base class pushes the caps and asks downstream anew what it can take. It does not hear of a refusal: that
-        // comes with the next buffer, as an error that says nothing.
-        if !self.obj().src_pad().peer_query_accept_caps(&caps) || !self.obj().negotiate() {
+        // The base class pushes the caps and asks downstream anew what it can take.
+        if !self.obj().negotiate() {
             if self.obj().src_pad().pad_flags().contains(gst::PadFlags::FLUSHING) {
                 return Err(gst::FlowError::Flushing);
             }
             return Err(gst::FlowError::NotNegotiated);
         }
         Ok(())
+    }
+
+    /// `caps` as downstream takes them. Sinks that know the shape of the screen's pixels want to be told the picture's, and
+    /// cameras often say nothing of it.
+    fn completed(&self, caps: gst::Caps) -> gst::Caps {
+        let takes = |caps: &gst::Caps| self.obj().src_pad().peer_query_accept_caps(caps);
+        if takes(&caps) {
+            return caps;
+        }
+        caps::with_square_pixels(&caps).filter(takes).unwrap_or(caps)
     }
 
     /// Makes a buffer of a frame; `None` when it has no place in this pipeline.

@@ -103,7 +103,7 @@ impl Capture {
 }
 
 /// The eight bars of vivid's picture, as R, G and B; the first seven of them are those of videotestsrc's `smpte75`.
-const BARS: [[u8; 3]; 8] = [
+pub const BARS: [[u8; 3]; 8] = [
     [191, 191, 191],
     [191, 191, 0],
     [0, 191, 191],

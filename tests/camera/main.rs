@@ -6,7 +6,10 @@ mod capture;
 #[path = "../common/mod.rs"]
 mod common;
 mod device;
+#[path = "../display/mod.rs"]
+mod display;
 mod faults;
 mod formats;
+mod screen;
 mod time;
 mod userptr;
