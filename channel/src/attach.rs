@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use crate::{
     ChannelName, Error,
     files::{self, Identity},
-    layout::{self, EVICTED, FIRST_SEAT_BYTE, FrameDescriptor, Live, MAIL_ROOM, SEATS, flags, seat_state, state},
+    layout::{self, EVICTED, FIRST_SEAT_BYTE, FrameDescriptor, MAIL_ROOM, SEATS, flags, seat_state, state},
     pins::PinCounts,
     points::{At, point},
     segment::{self, Access, Segment},
@@ -150,21 +150,16 @@ impl Attachment {
         Self::found(segment, None)
     }
 
-    /// How often the stream has ended, and the numbers of the newest frame and the newest event.
-    fn newest(live: &Live) -> (u32, u64, u64) {
-        // In this order: an end that is not in the count has no frame after it in the head.
-        let eos_count = live.eos_count.load(Ordering::Acquire);
-        let head = live.head.load(Ordering::Acquire);
-        (eos_count, head, live.event_head.load(Ordering::Acquire))
-    }
-
     /// What there is on arrival.
     fn found(segment: Segment, seated: Option<Seated>) -> Self {
-        let (eos_then, head_then, events_then) = Self::newest(segment.control.live());
+        let live = segment.control.live();
+        // In this order: an end that is not in the count has no frame after it in the head.
+        let eos_then = live.eos_count.load(Ordering::Acquire);
+        let head_then = live.head.load(Ordering::Acquire);
         Self {
             head_then,
             eos_then,
-            events_then,
+            events_then: live.event_head.load(Ordering::Acquire),
             kept_behind: 0,
             segment: Arc::new(segment),
             seated,
@@ -204,14 +199,12 @@ impl Attachment {
         // This owner has asked for nothing yet.
         shared.key_requests.store(0, Ordering::Relaxed);
         shared.mail_head.store(0, Ordering::Relaxed);
-        let (eos_before, head_before, events_before) = Self::newest(segment.control.live());
         // Release: who sees the state sees the position and the counts too.
-        shared.state.store(seat_state::ATTACHED, Ordering::Release);
-        point(At::Seated);
+        shared.state.store(seat_state::SITTING, Ordering::Release);
+        point(At::Sitting);
         // Pairs with the fence in `supersede`: either a lossless writer sees that somebody is here, and waits before it
         // publishes into the next segment, or it is seen below that there is one.
         fence(Ordering::SeqCst);
-        segment.ring_bell(Word::Writer);
         let index = seat.index;
         let mut entered = Self::found(
             segment,
@@ -223,26 +216,25 @@ impl Attachment {
                 letters: Mutex::default(),
             }),
         );
-        if follows.is_some() {
-            return Some(entered);
+        if follows.is_none() {
+            if !is_current(&entered.segment) {
+                entered.leave(seat_state::LEFT);
+                return None;
+            }
+            // The frame that was the newest before it sat may be held by another reader, and those behind it gone.
+            let kept_behind = before_newest(entered.head_then);
+            let shared = entered.segment.control.seat(index);
+            shared.position.store(kept_behind, Ordering::Release);
+            if is_lossless {
+                entered.kept_behind = kept_behind;
+            }
         }
-        if !is_current(&entered.segment) {
-            entered.leave(seat_state::LEFT);
-            return None;
-        }
-        // A writer that waited for a reader goes on as soon as it sits, and may have ended by now. All since then is for this
-        // reader, as far back as no frame is gone.
-        (entered.eos_then, entered.events_then) = (eos_before, events_before);
-        while entered.head_then > head_before.max(1) && entered.find(entered.head_then - 1).is_some() {
-            entered.head_then -= 1;
-        }
-        // The frame that was the newest before it sat may be held by another reader, and those behind it gone.
-        let kept_behind = before_newest(entered.head_then);
-        let shared = entered.segment.control.seat(index);
-        shared.position.store(kept_behind, Ordering::Release);
-        if is_lossless {
-            entered.kept_behind = kept_behind;
-        }
+        // Only now a writer that waits for a reader goes on: with what comes from here on, which this one takes. Release: who
+        // sees the state sees the position too.
+        let state = &entered.segment.control.seat(index).state;
+        state.store(seat_state::ATTACHED, Ordering::Release);
+        point(At::Seated);
+        entered.segment.ring_bell(Word::Writer);
         Some(entered)
     }
 
