@@ -122,7 +122,7 @@ class Frame:
         count: int = descriptor.planes
         if count != 0:
             default = default.with_planes(descriptor.plane_offset[:count], descriptor.plane_stride[:count], descriptor.size)
-        elif descriptor.size < default.size:
+        elif descriptor.size < default.least_size:
             raise FormatError(f"frame {self.seq} of {descriptor.size} bytes is no picture of {default.size}: {self.caps}")
         self._layout = default
         return default

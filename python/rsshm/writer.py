@@ -301,7 +301,10 @@ class Writer:
             number = self._channel.publish(slot._owner, slot._index, descriptor)
         if number is None and slot._layout == self._layout:
             number = self._publish_copy(slot, descriptor)
-        self.dropped += number is None
+        if number is None:
+            self.dropped += 1
+            # So that readers know that one is missing.
+            self._channel.pass_over()
         return number
 
     def _publish_copy(self, slot: Slot, descriptor: FrameDescriptor) -> Optional[int]:
