@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use crate::{
     ChannelName, Error,
     files::{self, Identity},
-    layout::{self, EVICTED, FIRST_SEAT_BYTE, FrameDescriptor, MAIL_ROOM, SEATS, flags, seat_state, state},
+    layout::{self, EVICTED, FIRST_SEAT_BYTE, FrameDescriptor, MAIL_ROOM, RING, SEATS, flags, seat_state, state},
     pins::PinCounts,
     points::{At, point},
     segment::{self, Access, Segment},
@@ -78,6 +78,26 @@ pub(crate) enum Observing {
 pub(crate) struct Place {
     pub(crate) number: u64,
     pub(crate) slot: usize,
+}
+
+/// What a reader finds when it comes.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    eos_count: u32,
+    head: u64,
+    event_head: u64,
+}
+
+impl Found {
+    fn in_segment(segment: &Segment) -> Self {
+        let live = segment.control.live();
+        // In this order: an end that is not in the count has no frame after it in the head.
+        Self {
+            eos_count: live.eos_count.load(Ordering::Acquire),
+            head: live.head.load(Ordering::Acquire),
+            event_head: live.event_head.load(Ordering::Acquire),
+        }
+    }
 }
 
 /// What goes with a frame, copied.
@@ -147,19 +167,15 @@ impl Attachment {
     }
 
     fn observe(segment: Segment) -> Self {
-        Self::found(segment, None)
+        let found = Found::in_segment(&segment);
+        Self::new(segment, found, None)
     }
 
-    /// What there is on arrival.
-    fn found(segment: Segment, seated: Option<Seated>) -> Self {
-        let live = segment.control.live();
-        // In this order: an end that is not in the count has no frame after it in the head.
-        let eos_then = live.eos_count.load(Ordering::Acquire);
-        let head_then = live.head.load(Ordering::Acquire);
+    fn new(segment: Segment, found: Found, seated: Option<Seated>) -> Self {
         Self {
-            head_then,
-            eos_then,
-            events_then: live.event_head.load(Ordering::Acquire),
+            head_then: found.head,
+            eos_then: found.eos_count,
+            events_then: found.event_head,
             kept_behind: 0,
             segment: Arc::new(segment),
             seated,
@@ -186,13 +202,13 @@ impl Attachment {
         shared.ticket.store(ticket, Ordering::Release);
         point(At::TicketStored);
         shared.pins.store(0, Ordering::Release);
-        // A newcomer's first frame is the newest, or of a compressed stream one before it. It looks once more when it sits;
-        // until then a lossless writer keeps what comes after this one. More than it retains may be gone already.
+        // A newcomer's first frame is the newest, or of a compressed stream one before it. From when it sits a lossless writer
+        // keeps what comes after this one; more than it retains may be gone already.
         let is_lossless = segment.fixed.flags & flags::LOSSLESS != 0;
         let retain = if is_lossless { segment.fixed.retain.max(1) } else { 1 };
-        let before_newest = |head: u64| head.saturating_sub(retain.into());
-        let head = segment.control.live().head.load(Ordering::Acquire);
-        let position = follows.map_or(before_newest(head), |_| before_first);
+        let before_newest = |found: Found| found.head.saturating_sub(retain.into());
+        let found = Found::in_segment(&segment);
+        let position = follows.map_or(before_newest(found), |_| before_first);
         shared.position.store(position, Ordering::Release);
         shared.pid.store(std::process::id(), Ordering::Relaxed);
         point(At::PositionStored);
@@ -206,32 +222,42 @@ impl Attachment {
         // publishes into the next segment, or it is seen below that there is one.
         fence(Ordering::SeqCst);
         segment.ring_bell(Word::Writer);
+        let found_later = Found::in_segment(&segment);
         let index = seat.index;
-        let mut entered = Self::found(
-            segment,
-            Some(Seated {
-                seat,
-                ticket,
-                counts: Mutex::default(),
-                asked_at: AtomicU32::new(u32::MAX),
-                letters: Mutex::default(),
-            }),
-        );
+        let seated = Seated {
+            seat,
+            ticket,
+            counts: Mutex::default(),
+            asked_at: AtomicU32::new(u32::MAX),
+            letters: Mutex::default(),
+        };
+        let mut entered = Self::new(segment, found, Some(seated));
         if follows.is_some() {
             return Some(entered);
         }
-        if !is_current(&entered.segment) {
+        // Of a writer that has ended meanwhile there is what it published when somebody sat.
+        if entered.segment.control.live().state.load(Ordering::Acquire) & state::SUPERSEDED != 0 {
             entered.leave(seat_state::LEFT);
             return None;
         }
-        // The frame that was the newest before it sat may be held by another reader, and those behind it gone.
-        let kept_behind = before_newest(entered.head_then);
-        let shared = entered.segment.control.seat(index);
-        shared.position.store(kept_behind, Ordering::Release);
+        // A writer that waited for somebody to come has published its first frames by now, and perhaps its last. But where it
+        // took long to sit down, the frame that was the newest before may be held by another reader, and those behind it gone.
+        if !entered.has_all(found.head.max(before_first.saturating_add(1)), found_later.head) {
+            entered.head_then = found_later.head;
+            entered.eos_then = found_later.eos_count;
+            entered.events_then = found_later.event_head;
+            let shared = entered.segment.control.seat(index);
+            shared.position.store(before_newest(found_later), Ordering::Release);
+        }
         if is_lossless {
-            entered.kept_behind = kept_behind;
+            entered.kept_behind = entered.head_then.saturating_sub(retain.into());
         }
         Some(entered)
+    }
+
+    /// Whether all frames from `first` to `last` are there.
+    fn has_all(&self, first: u64, last: u64) -> bool {
+        last.saturating_sub(first) < RING && (first..=last).all(|number| self.find(number).is_some())
     }
 
     /// The seat, to be taken along into the next segment.

@@ -6,17 +6,17 @@ mod common;
 use common::{
     Channel, Service, check,
     child::{self, Child, listen, say},
-    lossless, next, next_in_place, publish, slots,
+    lossless, next, next_in_place, publish, slots, tell,
 };
 use nix::sys::signal::Signal;
-use rsshm_channel::{ChannelName, Format, Reader, ReaderOptions, Writer};
+use rsshm_channel::{ChannelName, Format, Next, ReadLimits, Reader, ReaderOptions, Writer};
 
 const KILL: &str = "1000000,0";
 const STOP: &str = "0,1000000";
 
 #[test]
 fn child() {
-    child::play(&[("writes", writes), ("reads four", reads_four)]);
+    child::play(&[("writes", writes), ("reads four", reads_four), ("reads all", reads_all)]);
 }
 
 /// A process that kills or stops itself when it first passes an instant.
@@ -56,6 +56,22 @@ fn reads_four(channel: &str) {
     for _ in 0..4 {
         let frame = next(&mut reader, &mut Vec::new());
         say(format!("{} {}", frame.number, frame.missed));
+    }
+}
+
+/// Says what it gets, until the writer is gone.
+fn reads_all(channel: &str) {
+    let mut reader = Reader::new(ChannelName::new(channel).unwrap(), ReaderOptions::default());
+    loop {
+        say(
+            match reader.next(&mut Vec::new(), ReadLimits::default(), None).unwrap() {
+                Next::Frame(frame) => frame.number.to_string(),
+                Next::Event(event) => String::from_utf8(event.bytes).unwrap(),
+                Next::EndOfStream => "end".to_owned(),
+                Next::Lost => return say("lost"),
+                other => panic!("{other:?}"),
+            },
+        );
     }
 }
 
@@ -128,6 +144,40 @@ fn who_sits_down_in_a_superseded_segment_misses_nothing_of_a_lossless_channel() 
         for number in 31..34 {
             assert!(publish(&writer, 1));
             late.child.expect(&format!("{number} 0"));
+        }
+    }
+}
+
+/// A writer that waits for somebody to come goes on when a reader sits, and is over perhaps before that has looked at what
+/// there is. The reader has all of it.
+#[test]
+fn who_was_waited_for_has_the_stream_from_the_beginning() {
+    for closes in [false, true] {
+        for options in [lossless(8), slots(8)] {
+            let channel = Channel::new();
+            let writer = channel.writer(options);
+            drop(writer.claim(common::SIZE).unwrap());
+            tell(&writer, "lasts", Some(0));
+            tell(&writer, "passed", None);
+            let late = AtInstant::start("reads all", &channel, STOP, "Seated");
+            assert!(writer.wait_for_reader(common::SIZE, || true).unwrap());
+            late.child.stops();
+            tell(&writer, "begins", None);
+            assert!(publish(&writer, 1));
+            tell(&writer, "goes on", None);
+            assert!(publish(&writer, 2));
+            assert!(publish(&writer, 3));
+            writer.end_of_stream();
+            if closes {
+                writer.close();
+            }
+            late.child.signal(Signal::SIGCONT);
+            for said in ["lasts", "begins", "1", "goes on", "2", "3", "end"] {
+                late.child.expect(said);
+            }
+            if closes {
+                late.child.expect("lost");
+            }
         }
     }
 }
