@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use gst::prelude::*;
 use gst_video::VideoFormat;
 
 use crate::codec::is_plain_caps;
@@ -22,8 +23,9 @@ const PREFERRED: [VideoFormat; 12] = [
     VideoFormat::P01010le,
 ];
 
-/// What cameras deliver beside raw video, for an upstream that has no preference of its own.
-const OTHERS: [&str; 14] = [
+/// What cameras, encoders and muxers deliver beside raw video, for an upstream that has no preference of its own. Elements
+/// are linked only where this has what one of them delivers.
+const OTHERS: [&str; 36] = [
     "image/jpeg",
     "video/x-h264",
     "video/x-h265",
@@ -38,6 +40,28 @@ const OTHERS: [&str; 14] = [
     "audio/mpeg",
     "audio/x-opus",
     "application/x-rtp",
+    "video/x-theora",
+    "video/x-h263",
+    "video/x-dirac",
+    "video/x-dv",
+    "video/x-prores",
+    "video/x-flv",
+    "video/x-matroska",
+    "video/webm",
+    "video/quicktime",
+    "image/x-jpc",
+    "image/x-j2c",
+    "image/jp2",
+    "image/webp",
+    "audio/x-vorbis",
+    "audio/x-flac",
+    "audio/x-speex",
+    "audio/x-alaw",
+    "audio/x-mulaw",
+    "audio/x-ac3",
+    "application/ogg",
+    "text/x-raw",
+    "meta/x-klv",
 ];
 
 /// The sink's answer to an upstream that does not say what it has.
@@ -181,6 +205,19 @@ pub(crate) fn parse(text: &str) -> Result<gst::Caps, String> {
         Some(refusal) => Err(refusal),
         None => Ok(caps),
     }
+}
+
+/// Raw video's caps that say nothing of the shape of pixels, saying what that means: they are square.
+pub(crate) fn with_square_pixels(caps: &gst::Caps) -> Option<gst::Caps> {
+    const FIELD: &str = "pixel-aspect-ratio";
+    let structure = caps.structure(0)?;
+    if structure.name() != "video/x-raw" || structure.has_field(FIELD) {
+        return None;
+    }
+    let mut caps = caps.clone();
+    caps.make_mut()
+        .set_value(FIELD, gst::Fraction::new(1, 1).to_send_value());
+    Some(caps)
 }
 
 /// The video format of caps in system memory, `None` for all that is not raw video.

@@ -183,6 +183,7 @@ fn properties_have_their_defaults() {
             ("perms", "384", true), // 0600
             ("max-slots", "0", true),
             ("lossless", "FALSE", true),
+            ("navigation", "FALSE", true),
             ("wait-for-connection", "FALSE", true),
             ("sync", "TRUE", true),
             ("num-clients", "0", false),
@@ -197,6 +198,8 @@ fn properties_have_their_defaults() {
         "copied-repeated",
         "copied-no-slot",
         "frames-dropped",
+        "metas-left-out",
+        "events-left-out",
         "slots",
         "slots-in-use",
         "bytes",
@@ -225,6 +228,7 @@ fn properties_have_their_defaults() {
         "frames-in-place",
         "frames-copied",
         "frames-missed",
+        "events-missed",
         "writer-pid",
         "reconnects",
     ] {

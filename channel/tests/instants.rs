@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{
     Channel, Service, check,
     child::{self, Child, listen, say},
@@ -16,10 +18,15 @@ const STOP: &str = "0,1000000";
 
 #[test]
 fn child() {
-    child::play(&[("writes", writes), ("reads four", reads_four), ("reads all", reads_all)]);
+    child::play(&[
+        ("writes", writes),
+        ("writes two formats", writes_two_formats),
+        ("reads four", reads_four),
+        ("reads all", reads_all),
+    ]);
 }
 
-/// A process that kills or stops itself when it first passes an instant.
+/// A process that kills or stops itself at an instant, when it first passes that.
 struct AtInstant {
     child: Child,
     counts: String,
@@ -27,8 +34,12 @@ struct AtInstant {
 
 impl AtInstant {
     fn start(role: &str, channel: &Channel, rates: &str, instant: &str) -> Self {
+        Self::start_at_pass(role, channel, rates, instant, 1)
+    }
+
+    fn start_at_pass(role: &str, channel: &Channel, rates: &str, instant: &str, pass: u64) -> Self {
         let counts = format!("{}/{}-{instant}", env!("CARGO_TARGET_TMPDIR"), channel.as_str());
-        let points = format!("RSSHM_POINTS=1,{rates},{counts},{instant}");
+        let points = format!("RSSHM_POINTS=1,{rates},{counts},{instant},{pass}");
         let child = Child::start_with(role, channel.as_str(), &["env", &points]);
         Self { child, counts }
     }
@@ -48,6 +59,18 @@ fn writes(channel: &str) {
     }
     say("published");
     listen();
+}
+
+fn writes_two_formats(channel: &str) {
+    let writer = Writer::open(ChannelName::new(channel).unwrap(), lossless(6)).unwrap();
+    writer.set_format(Format::fixed_size(common::CAPS, common::SIZE));
+    for value in 1..=3 {
+        assert!(publish(&writer, value));
+    }
+    say("published");
+    listen();
+    writer.set_format(Format::fixed_size("video/x-raw,another=1", common::SIZE));
+    publish(&writer, 4);
 }
 
 /// Says which frames it gets, and how many it has missed.
@@ -180,4 +203,30 @@ fn who_was_waited_for_has_the_stream_from_the_beginning() {
             }
         }
     }
+}
+
+/// A writer has just made another segment and dies, when its reader has not come there. The next writer does not know of
+/// the segment that the reader is in, and waits for it all the same.
+#[test]
+fn who_is_on_its_way_from_an_older_segment_misses_nothing_of_the_next_writer() {
+    let channel = Channel::new();
+    let (mut reader, mut copy) = (channel.reader(), Vec::new());
+    let mut first = AtInstant::start_at_pass("writes two formats", &channel, KILL, "SegmentCurrent", 2);
+    let number = next(&mut reader, &mut copy).number;
+    first.child.expect("published");
+    first.child.tell("go on");
+    first.child.dies();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let writer = channel.writer(lossless(6));
+            for value in 10..40 {
+                assert!(publish(&writer, value));
+            }
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        for number in number + 1..=33 {
+            let frame = next(&mut reader, &mut copy);
+            assert_eq!((frame.number, frame.missed), (number, 0));
+        }
+    });
 }

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::{sync::mpsc, time::Duration};
+
 use common::{Channel, Service, check, next, peer::Peer, publish, publish_sized, slots};
 use rsshm_channel::{Error, Format, FrameDescriptor, Observer, WriterOptions};
 
@@ -222,4 +224,44 @@ fn a_format_comes_first() {
     let mut reader = channel.reader();
     next(&mut reader, &mut Vec::new());
     assert_eq!(reader.caps().len(), 64 * 1024);
+}
+
+/// Upstream keeps all that it may draw into, also when it has been published, and goes on only when its next frame is.
+#[test]
+fn what_upstream_keeps_does_not_stop_the_frames_that_are_copied() {
+    for (max_slots, lossless) in [3, 4, 5, 12]
+        .into_iter()
+        .flat_map(|slots| [(slots, false), (slots, true)])
+    {
+        let channel = Channel::new();
+        let writer = channel.writer(WriterOptions {
+            max_slots,
+            lossless,
+            ..WriterOptions::default()
+        });
+        let mut kept = Vec::new();
+        while let Some(slot) = writer.claim_for_upstream(common::SIZE).unwrap() {
+            let descriptor = FrameDescriptor {
+                size: common::SIZE as u64,
+                ..FrameDescriptor::default()
+            };
+            writer.publish(&slot, descriptor, &[]).unwrap();
+            kept.push(slot);
+        }
+        assert!(!kept.is_empty());
+        std::thread::scope(|scope| {
+            let (done, ended) = mpsc::channel::<()>();
+            let writer = &writer;
+            // A writer that waits for its own upstream would do so for ever.
+            scope.spawn(move || {
+                if ended.recv_timeout(Duration::from_secs(5)) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    writer.interrupt();
+                }
+            });
+            for value in 1..=20 {
+                assert!(publish(writer, value), "no slot of {max_slots}, lossless {lossless}");
+            }
+            drop(done);
+        });
+    }
 }

@@ -164,7 +164,7 @@ class Attachment:
 
     def held(self) -> int:
         """How many slots this seat pins now."""
-        return 0 if self.seat is None else self._pins.held()
+        return 0 if self.seat is None else self._pins.held
 
     def ask_for_more(self, allowance: int) -> None:
         """Makes the writer look how many slots this seat holds, and so grant more, once for each grant too small."""

@@ -251,13 +251,11 @@ class Channel:
         return owner, exporter
 
     def publish(self, owner: WriterSegment, index: int, descriptor: FrameDescriptor) -> Optional[int]:
-        """Publishes the frame in a claimed slot: its number. None when the slot is of a segment that was superseded
+        """Publishes the frame in a claimed slot, of which the descriptor says no more than was claimed: its number. None when the slot is of a segment that was superseded
         meanwhile, or of another format, or published already."""
         self._check_open()
         segment = owner.segment
         words = segment.words
-        if not descriptor.fits(segment.slot_size):
-            raise BadOption(f"channel {self.name}: a frame of {descriptor.size} bytes does not fit into its slot")
         with self._lock:
             taken = self._control.acquire()
             try:

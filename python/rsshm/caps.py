@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy
@@ -56,10 +57,20 @@ class Plane:
     shape: Tuple[int, ...]
     dtype: str
 
-    @property
+    @cached_property
+    def sample(self) -> numpy.dtype[Any]:
+        """What a sample is."""
+        return numpy.dtype(self.dtype)
+
+    @cached_property
     def row_bytes(self) -> int:
         """Bytes of a row that hold pixels."""
-        return math.prod(self.shape[1:]) * numpy.dtype(self.dtype).itemsize
+        return math.prod(self.shape[1:]) * self.sample.itemsize
+
+    @cached_property
+    def strides(self) -> Tuple[int, ...]:
+        """Bytes from one row, pixel and sample to the next."""
+        return (self.stride, self.row_bytes // self.shape[1], self.sample.itemsize)[: len(self.shape)]
 
     @property
     def end(self) -> int:
@@ -68,9 +79,7 @@ class Plane:
 
     def array(self, buffer: Any) -> numpy.ndarray[Any, Any]:
         """The plane in a frame's bytes, without a copy."""
-        dtype = numpy.dtype(self.dtype)
-        strides = (self.stride, self.row_bytes // self.shape[1], dtype.itemsize)[: len(self.shape)]
-        return numpy.ndarray(self.shape, dtype, buffer, self.offset, strides)
+        return numpy.ndarray(self.shape, self.sample, buffer, self.offset, self.strides)
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ class Layout:
     @property
     def dtype(self) -> numpy.dtype[Any]:
         """What a sample is."""
-        return numpy.dtype(self.planes[0].dtype)
+        return self.planes[0].sample
 
     @property
     def is_stackable(self) -> bool:

@@ -26,8 +26,7 @@ class Frame:
     """
 
     __slots__ = (
-        "caps", "seq", "missed", "discontinuity", "in_place", "pts_ns", "dts_ns", "duration_ns", "offset", "flags",
-        "_descriptor", "_exporter", "_layout", "__weakref__",
+        "caps", "seq", "missed", "discontinuity", "in_place", "_descriptor", "_exporter", "_layout", "__weakref__",
     )  # fmt: skip
 
     def __init__(
@@ -50,14 +49,6 @@ class Frame:
         """The first frame, or the first of another writer or format."""
         self.in_place: bool = in_place
         """Whether the bytes lie in shared memory; else they are a copy."""
-        self.pts_ns: Optional[int] = _time(descriptor.pts)
-        """When the picture was taken, in nanoseconds of CLOCK_MONOTONIC (``time.monotonic_ns()``)."""
-        self.dts_ns: Optional[int] = _time(descriptor.dts)
-        self.duration_ns: Optional[int] = _time(descriptor.duration)
-        self.offset: Optional[int] = _time(descriptor.offset)
-        """The producer's own count."""
-        self.flags: int = descriptor.flags
-        """GstBufferFlags."""
         self._descriptor = descriptor
         # By `frombuffer`, which keeps the view that cannot be written to: `numpy.ndarray` looks behind it, and would let a
         # program make its array writable.
@@ -78,6 +69,31 @@ class Frame:
     def release(self) -> None:
         """Lets go of the frame. An array that was taken from it stays good; the frame itself has none any more."""
         self._exporter = None
+
+    @property
+    def pts_ns(self) -> Optional[int]:
+        """When the picture was taken, in nanoseconds of CLOCK_MONOTONIC (``time.monotonic_ns()``)."""
+        return _time(self._descriptor.pts)
+
+    @property
+    def dts_ns(self) -> Optional[int]:
+        """When it is to be decoded."""
+        return _time(self._descriptor.dts)
+
+    @property
+    def duration_ns(self) -> Optional[int]:
+        """How long it lasts."""
+        return _time(self._descriptor.duration)
+
+    @property
+    def offset(self) -> Optional[int]:
+        """The producer's own count."""
+        return _time(self._descriptor.offset)
+
+    @property
+    def flags(self) -> int:
+        """GstBufferFlags."""
+        return int(self._descriptor.flags)
 
     @property
     def is_key(self) -> bool:
@@ -104,12 +120,12 @@ class Frame:
             raise FormatError(f"these frames are no picture of a known raw format, there is only their data: {self.caps}")
         descriptor = self._descriptor
         count: int = descriptor.planes
-        if count == 0:
-            offsets, strides = [plane.offset for plane in default.planes], [plane.stride for plane in default.planes]
-        else:
-            offsets, strides = descriptor.plane_offset[:count], descriptor.plane_stride[:count]
-        self._layout = default.with_planes(offsets, strides, descriptor.size)
-        return self._layout
+        if count != 0:
+            default = default.with_planes(descriptor.plane_offset[:count], descriptor.plane_stride[:count], descriptor.size)
+        elif descriptor.size < default.size:
+            raise FormatError(f"frame {self.seq} of {descriptor.size} bytes is no picture of {default.size}: {self.caps}")
+        self._layout = default
+        return default
 
     @property
     def planes(self) -> Tuple[Array, ...]:
@@ -137,8 +153,13 @@ class Frame:
         OpenCV (cv2) for what is not BGR; decodes JPEG and PNG too."""
         if self.caps.format == "BGR" and self.caps.layout is not None:
             return self.array
+        if self.caps.media not in _ENCODED:
+            # What it is not is said before what is missing.
+            _ = self.layout
         return _to_bgr(self)
 
+
+_ENCODED = ("image/jpeg", "image/png")
 
 # The names of OpenCV's conversions to BGR.
 _CONVERSIONS: Dict[str, str] = {
@@ -156,7 +177,7 @@ def _to_bgr(frame: Frame) -> Array:
             f"OpenCV turns {frame.caps.format or frame.caps.media} into BGR, and the module cv2 is not there: "
             "apt install python3-opencv, or pip install opencv-python"
         ) from None
-    if frame.caps.media in ("image/jpeg", "image/png"):
+    if frame.caps.media in _ENCODED:
         picture = cv2.imdecode(frame.data, cv2.IMREAD_COLOR)
         if picture is None:
             raise FormatError(f"frame {frame.seq} is no picture that OpenCV can decode")

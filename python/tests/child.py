@@ -65,7 +65,7 @@ def flood(name: str, size: str, seconds: str) -> None:
     say(f"published={writer.published}")
 
 
-def steady(name: str, fps: str = "50") -> None:
+def steady(name: str, fps: str = "100") -> None:
     """A writer that goes on until it is ended."""
     with rsshm.Writer(name, (48, 64), format="GRAY8", fps=float(fps)) as writer:
         say("ready")
@@ -128,7 +128,7 @@ def fork(name: str) -> None:
         except rsshm.Closed:
             reader.close()
             say(f"child {os.getpid()}")
-        time.sleep(20)
+        time.sleep(60)
         os._exit(0)
     listen()
 

@@ -217,6 +217,7 @@ def test_a_header_that_makes_no_sense_is_refused_or_harmless(field: str, channel
             assert (reader.read().array == 2).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*more than it was granted")
 def test_no_value_in_shared_memory_ends_a_reader_or_a_writer(channel: Channel) -> None:
     """Everything that changes in the control area, and all descriptors, any value at any time."""
     numbers = random.Random(11)
@@ -239,7 +240,7 @@ def test_no_value_in_shared_memory_ends_a_reader_or_a_writer(channel: Channel) -
         ]
         values = [0, 1, 2, 3, 63, 64, 255, 8192, 1 << 20, (1 << 31) - 1, 1 << 31, (1 << 32) - 1]
         frames = 0
-        until = time.monotonic() + 1.5
+        until = time.monotonic() + 1
         while time.monotonic() < until:
             for _ in range(numbers.randrange(4)):
                 segment.halves[numbers.choice(places) // 4] = numbers.choice(values)

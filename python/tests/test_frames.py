@@ -222,6 +222,29 @@ def test_the_end_of_the_stream_comes_after_its_last_frame(channel: Channel) -> N
         assert frame.discontinuity and int(frame.array[0, 0]) == 9
 
 
+def test_an_end_comes_before_what_comes_after_it(channel: Channel) -> None:
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer:
+        with rsshm.Reader(channel.name, timeout=5) as reader:
+            writer.write(grey(0))
+            assert reader.read().seq == 1
+            writer.write(grey(1))
+            writer.end_stream()
+            writer.write(grey(2))
+            assert [frame.seq for frame in reader] == [2]
+            assert reader.read().seq == 3
+
+
+def test_a_writer_that_stops_in_good_order_is_known_to_be_gone_at_once(channel: Channel) -> None:
+    writer = rsshm.Writer(channel.name, (48, 64), format="GRAY8")
+    with rsshm.Reader(channel.name, timeout=5) as reader:
+        writer.write(grey(0))
+        reader.read()
+        writer.close()
+        with pytest.raises(rsshm.Timeout, match="no writer"):
+            reader.read(0)
+        assert not reader.connected
+
+
 def test_another_format_is_followed(channel: Channel) -> None:
     with rsshm.Writer(channel.name, format="GRAY8", fps=25, lossless=True) as writer:
         with rsshm.Reader(channel.name, timeout=5) as reader:

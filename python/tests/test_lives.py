@@ -21,7 +21,7 @@ GREY = "video/x-raw,format=GRAY8,width=64,height=48,framerate=30/1"
 WRITERS = {
     "python": lambda name: (python("steady", name), None),
     "rsshmsink": lambda name: (
-        gst(f"videotestsrc is-live=true ! video/x-raw,format=GRAY8,width=64,height=48,framerate=50/1 ! rsshmsink name={name}"),
+        gst(f"videotestsrc is-live=true ! video/x-raw,format=GRAY8,width=64,height=48,framerate=100/1 ! rsshmsink name={name}"),
         gst_environment(),
     ),
 }
@@ -194,8 +194,8 @@ def test_who_holds_the_semaphore_holds_nobody_up(kind: str, how: signal.Signals,
             holder.signal(signal.SIGCONT)
             holder.tell("go on")
             holder.expect("released")
-            reader.read()
-            eventually("the semaphore is 1", lambda: semaphore.value == 1, 5)
+            time.sleep(0.1)
+            assert max(semaphore.value for _ in range(10_000)) == 1
         semaphore.close()
 
 
@@ -232,7 +232,7 @@ def test_a_forked_child_owns_nothing(channel: Channel, start: Start) -> None:
             time.sleep(0.1)
             assert writer.readers == 1 and pinned() != 0
             reader.kill()
-            eventually("the parent is dead", lambda: writer.readers == 0 and pinned() == 0)
+            eventually("the parent is dead", lambda: writer.readers == 0 and pinned() == 0, 5)
             os.kill(child, signal.SIGKILL)
         finally:
             stop.set()
@@ -435,7 +435,7 @@ def test_time_stamps_are_those_of_this_machine(channel: Channel, start: Start) -
         ages = []
         for _ in range(20):
             frame = reader.read()
-            assert frame.pts_ns is not None and frame.duration_ns == 20_000_000
+            assert frame.pts_ns is not None and frame.duration_ns == 10_000_000
             ages.append(time.monotonic_ns() - frame.pts_ns)
     assert -5e6 < min(ages) < 100e6
 
@@ -452,9 +452,10 @@ def test_a_full_dev_shm_is_an_error_or_is_lived_with(size: str, said: str, chann
         "    with rsshm.Writer('cam0', format='GRAY8', max_slots=64) as writer, rsshm.Reader('cam0', timeout=5) as reader:\n"
         "        frames = []\n"
         "        for _ in range(100):\n"
-        "            writer.write(picture)\n"
-        "            frames.append(reader.read())\n"
-        "        print('lives', writer.dropped)\n"
+        "            if writer.write(picture):\n"
+        "                frames.append(reader.read())\n"
+        "        assert writer.dropped < 10, writer.dropped\n"
+        "        print('lives')\n"
         "except rsshm.NoSpace as error:\n"
         "    assert 'bytes are needed' in str(error) and 'shm-size' in str(error)\n"
         "    print('NoSpace')\n"
@@ -462,4 +463,4 @@ def test_a_full_dev_shm_is_an_error_or_is_lived_with(size: str, said: str, chann
     )
     mounted = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$0" -c "$1"'
     out = start(["unshare", "-m", "sh", "-c", mounted, sys.executable, writing]).wait_ok().decode()
-    assert out.splitlines() == [f"{said} 0" if said == "lives" else said, "[]"], out
+    assert out.splitlines() == [said, "[]"], out

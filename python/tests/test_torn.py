@@ -17,7 +17,7 @@ from helpers import Channel, Process, peer, python
 import rsshm
 
 Start = Callable[..., Process]
-SECONDS = float(os.environ.get("RSSHM_TORN_SECONDS", "1.5"))
+SECONDS = float(os.environ.get("RSSHM_TORN_SECONDS", "1"))
 SIZE = 640 * 480 * 3
 
 

@@ -1,5 +1,7 @@
 //! Bytes and texts that programs exchange beside the pictures: how they are written, and read from whoever wrote them.
 
+#[cfg(test)]
+pub(crate) mod samples;
 mod text;
 
 use std::collections::HashSet;

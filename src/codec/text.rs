@@ -2,8 +2,7 @@
 //!
 //! That parser makes whatever type the text names, buffers and samples among them, goes as deep as the text does, and
 //! prints critical warnings at ranges and fractions that are none. So only plain values get there: a name, then fields of
-//! numbers, booleans, strings, fractions, bit masks, and lists and arrays of these. In caps there are buffers and flags too,
-//! as in `codec_data` and `multiview-flags`, and values whose type is left for the parser to find.
+//! numbers, booleans, strings, fractions, bit masks, and lists and arrays of these.
 
 /// The longest name of a structure, a field or a kind of region.
 pub(crate) const MAX_NAME: usize = 128;
@@ -11,64 +10,34 @@ pub(crate) const MAX_NAME: usize = 128;
 /// Lists in lists, at most.
 const MAX_DEPTH: u32 = 4;
 
-/// What may be in a text.
-struct Rules {
-    /// The types of values.
-    types: &'static [&'static str],
-    /// Caps features, and values without a type.
-    of_caps: bool,
-}
+/// The types of values as GStreamer writes them.
+const TYPES: [&str; 11] = [
+    "boolean", "int", "uint", "gint64", "guint64", "float", "double", "string", "fraction", "bitmask", "guchar",
+];
 
-/// As GStreamer writes them.
-const PLAIN: Rules = Rules {
-    types: &[
-        "boolean", "int", "uint", "gint64", "guint64", "float", "double", "string", "fraction", "bitmask", "guchar",
-    ],
-    of_caps: false,
-};
+/// What caps have beside these: the header of a compressed stream, and what decoders say of 3D video.
+const TYPES_OF_CAPS: [&str; 2] = ["buffer", "GstVideoMultiviewFlagsSet"];
 
-/// As GStreamer and people write them.
-const CAPS: Rules = Rules {
-    types: &[
-        "boolean",
-        "bool",
-        "b",
-        "int",
-        "i",
-        "uint",
-        "u",
-        "gint64",
-        "guint64",
-        "float",
-        "f",
-        "double",
-        "d",
-        "string",
-        "str",
-        "s",
-        "fraction",
-        "bitmask",
-        "guchar",
-        "buffer",
-        "GstBuffer",
-        "GstFlagSet",
-        "GstVideoMultiviewFlagsSet",
-    ],
-    of_caps: true,
-};
+/// How the names of GStreamer 0.10's raw formats began.
+const OLD_NAMES: [&str; 2] = ["video/x-raw-", "audio/x-raw-"];
 
 /// Whether `text` is a structure of plain values. `admit` is asked for each name in it.
 pub(crate) fn is_plain(text: &str, admit: impl FnMut(&str) -> bool) -> bool {
-    follows(text, &PLAIN, admit)
+    is_structure(text, false, admit)
 }
 
-/// Whether `text` is caps of one structure, of values that GStreamer's parser may be given.
+/// Whether `text` is that of caps of one structure, with plain values and what else fixed caps have.
 pub(crate) fn is_plain_caps(text: &str) -> bool {
-    follows(text, &CAPS, |_| true)
+    is_structure(text, true, |_| true)
 }
 
-fn follows(text: &str, rules: &'static Rules, mut admit: impl FnMut(&str) -> bool) -> bool {
-    let mut rest = Rest(text.as_bytes(), rules);
+fn is_structure(text: &str, of_caps: bool, mut admit: impl FnMut(&str) -> bool) -> bool {
+    // Names of another age, of which GStreamer warns aloud.
+    let name = text.trim_ascii_start();
+    if OLD_NAMES.iter().any(|old| name.starts_with(old)) {
+        return false;
+    }
+    let mut rest = Rest(text.as_bytes(), of_caps);
     let mut next_name = |rest: &mut Rest| {
         let name = rest.word()?;
         (name.len() <= MAX_NAME && name.as_bytes()[..1].iter().all(u8::is_ascii_alphabetic) && admit(name))
@@ -76,12 +45,8 @@ fn follows(text: &str, rules: &'static Rules, mut admit: impl FnMut(&str) -> boo
     };
     let mut structure = || {
         next_name(&mut rest)?;
-        if rules.of_caps && rest.skip(b'(') {
-            rest.word().filter(|word| is_feature(word))?;
-            while rest.skip(b',') {
-                rest.word().filter(|word| is_feature(word))?;
-            }
-            rest.expect(b')')?;
+        if of_caps {
+            rest.features()?;
         }
         while rest.skip(b',') {
             next_name(&mut rest)?;
@@ -89,22 +54,18 @@ fn follows(text: &str, rules: &'static Rules, mut admit: impl FnMut(&str) -> boo
             rest.value(None, 0)?;
         }
         rest.skip(b';');
-        rest.is_at_end().then_some(())
+        // GStreamer warns aloud of spaces behind it.
+        rest.0.is_empty().then_some(())
     };
     structure().is_some()
 }
 
-/// What is still to be looked at.
-struct Rest<'a>(&'a [u8], &'static Rules);
+/// What is still to be looked at, and whether it is of caps.
+struct Rest<'a>(&'a [u8], bool);
 
 impl<'a> Rest<'a> {
     fn skip_spaces(&mut self) {
         self.0 = self.0.trim_ascii_start();
-    }
-
-    fn is_at_end(&mut self) -> bool {
-        self.skip_spaces();
-        self.0.is_empty()
     }
 
     /// Passes over `byte` if it is next.
@@ -129,25 +90,54 @@ impl<'a> Rest<'a> {
         str::from_utf8(word).ok().filter(|word| !word.is_empty())
     }
 
+    /// What the memory is, and has, if that is said: `(memory:GLMemory, meta:GstVideoMeta)`.
+    fn features(&mut self) -> Option<()> {
+        let Some(rest) = self.0.strip_prefix(b"(") else {
+            return Some(());
+        };
+        let (features, rest) = rest.split_at(rest.iter().position(|byte| *byte == b')')?);
+        self.0 = &rest[1..];
+        let mut features = str::from_utf8(features).ok()?.split(',');
+        features
+            .all(|feature| is_feature(feature.strip_prefix(' ').unwrap_or(feature)))
+            .then_some(())
+    }
+
     /// A text in quotes, of which the first is passed already.
     fn quoted(&mut self) -> Option<()> {
+        let mut text = Vec::new();
         loop {
             let (byte, rest) = self.0.split_first()?;
             self.0 = rest;
             match byte {
-                b'"' => return Some(()),
-                b'\\' => self.0 = self.0.split_first()?.1,
-                b' '..=b'~' => {}
+                b'"' => return str::from_utf8(&text).is_ok().then_some(()),
+                b'\\' => text.push(self.escaped()?),
+                b' '..=b'~' => text.push(*byte),
                 _ => return None,
             }
         }
+    }
+
+    /// What a backslash stands before: three octal digits, or any other character.
+    fn escaped(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        if !(b'0'..=b'3').contains(first) {
+            self.0 = rest;
+            return Some(*first);
+        }
+        let (digits, rest) = self.0.split_first_chunk::<3>()?;
+        self.0 = rest;
+        let byte = u8::from_str_radix(str::from_utf8(digits).ok()?, 8).ok()?;
+        (byte != 0).then_some(byte)
     }
 
     /// A value. `outer` is the type that was said of the list it is in.
     fn value(&mut self, outer: Option<&'a str>, depth: u32) -> Option<()> {
         let mut kind = outer;
         if self.skip(b'(') {
-            kind = Some(self.word().filter(|word| self.1.types.contains(word))?);
+            let of_caps = self.1;
+            let is_known = |word: &&str| TYPES.contains(word) || (of_caps && TYPES_OF_CAPS.contains(word));
+            kind = Some(self.word().filter(is_known)?);
             self.expect(b')')?;
         }
         for (open, close) in [(b'{', b'}'), (b'<', b'>')] {
@@ -167,40 +157,64 @@ impl<'a> Rest<'a> {
                 }
             }
         }
+        let kind = match kind {
+            Some(kind) => kind,
+            // As a person writes caps: GStreamer guesses.
+            None if self.1 => "",
+            None => return None,
+        };
         match kind {
-            Some("string" | "str" | "s") if self.skip(b'"') => self.quoted(),
-            Some("fraction") => self.word().filter(|word| is_fraction(word)).map(drop),
-            Some("buffer" | "GstBuffer") => self.word().filter(|word| is_hexadecimal(word)).map(drop),
-            Some(_) => self.word().map(drop),
-            None if self.1.of_caps => self.untyped(),
-            None => None,
+            "string" if self.skip(b'"') => self.quoted(),
+            _ => self.word().filter(|word| is_value(kind, word)).map(drop),
         }
-    }
-
-    /// A value whose type is left open: the parser tries numbers and fractions first, of quoted texts too.
-    fn untyped(&mut self) -> Option<()> {
-        if self.skip(b'"') {
-            self.0.first().filter(|byte| byte.is_ascii_alphabetic())?;
-            return self.quoted();
-        }
-        let word = self.word()?;
-        (!word.contains('/') || word.as_bytes()[0].is_ascii_alphabetic() || is_fraction(word)).then_some(())
     }
 }
 
-/// Whether it is bytes as GStreamer writes them.
+fn is_feature(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(kind, name)| {
+        !kind.is_empty()
+            && kind.bytes().all(|byte| byte.is_ascii_alphabetic())
+            && name.starts_with(|first: char| first.is_ascii_alphabetic())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    })
+}
+
+fn has_form_of_fraction(text: &str) -> bool {
+    text.contains('/') && text.bytes().all(|byte| byte.is_ascii_digit() || b"+-/".contains(&byte))
+}
+
 fn is_hexadecimal(text: &str) -> bool {
     text.len().is_multiple_of(2) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Whether it is the name of a caps feature, as GStreamer has them.
-fn is_feature(text: &str) -> bool {
-    let Some((namespace, name)) = text.split_once(':') else {
-        return false;
-    };
-    namespace.bytes().all(|byte| byte.is_ascii_alphabetic())
-        && name.starts_with(|first: char| first.is_ascii_alphabetic())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
+/// Whether GStreamer takes `text` for a value of the type. It loses the memory of a list in which it does not.
+fn is_value(kind: &str, text: &str) -> bool {
+    match kind {
+        "int" => is_integer::<i32>(text),
+        "uint" => is_integer::<u32>(text),
+        "gint64" => is_integer::<i64>(text),
+        "guint64" => is_integer::<u64>(text),
+        "guchar" => is_integer::<u8>(text),
+        "boolean" => matches!(text, "true" | "false"),
+        "double" => text.parse::<f64>().is_ok(),
+        "float" => text
+            .parse::<f64>()
+            .is_ok_and(|number| number.is_nan() || number.abs() <= f32::MAX.into()),
+        "bitmask" => text
+            .strip_prefix("0x")
+            .is_some_and(|digits| !digits.starts_with('+') && u64::from_str_radix(digits, 16).is_ok()),
+        "buffer" => is_hexadecimal(text),
+        "fraction" => is_fraction(text),
+        // Without a type: what is no number is a string.
+        "" => !has_form_of_fraction(text) || is_fraction(text),
+        _ => true,
+    }
+}
+
+/// Whether it is a number in decimal: one that begins with 0 would be taken for another.
+fn is_integer<T: std::str::FromStr>(text: &str) -> bool {
+    let digits = text.trim_start_matches('-');
+    text.parse::<T>().is_ok() && (digits == "0" || !digits.starts_with('0')) && !text.starts_with('+')
 }
 
 /// Whether it is a fraction that GStreamer has: neither its lowest number, nor a denominator of 0.
@@ -227,8 +241,36 @@ mod tests {
             "roi/qp;",
             "timestamp/x-unix, a=(int)5, b=(string)\"a \\\" \\303\\244;\", c=(fraction)-30/1;",
             "a, b=(int){ (int)1, (int)2 }, c=(int)< 1, 2 >, d=(double)1.5e+10, e={ }",
+            "a, b=(int)-2147483648, c=(guint64)18446744073709551615, d=(bitmask)0xffffffffffffffff, e=(float)-0.5",
+            "a, b=(boolean){ true, false }, c=(double)inf, d=(guchar)255, e=(gint64)0, f=(string)\"\\\"\\\\\\011\"",
         ] {
             assert!(plain(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn caps_have_headers_and_features_too() {
+        for text in [
+            "video/x-raw(memory:GLMemory, meta:Thing), format=(string)RGBA",
+            "video/x-h264, codec_data=(buffer)0164ff, streamheader=(buffer)< 0102, 03 >, width=(int)64",
+            "video/x-raw, width=640, format=NV12, framerate=30/1",
+            "video/x-raw, multiview-flags=(GstVideoMultiviewFlagsSet)0:ffffffff:/right-view-first/half-aspect",
+        ] {
+            assert!(is_plain_caps(text) && !plain(text), "{text}");
+        }
+        for text in [
+            "video/x-h264, codec_data=(buffer)016",
+            "video/x-h264, codec_data=(buffer)0xff",
+            "video/x-h264, codec_data=(sample)00",
+            "video/x-raw(memory:GLMemory",
+            "video/x-raw; image/jpeg",
+            "video/x-raw, width=\"5\"",
+            "video/x-raw(stream)",
+            "video/x-raw(memory:0)",
+            "video/x-raw(memory:GLMemory )",
+            "video/x-raw, framerate=1/0",
+        ] {
+            assert!(!is_plain_caps(text), "{text}");
         }
     }
 
@@ -237,7 +279,7 @@ mod tests {
         for text in [
             "video/x-raw",
             "video/x-raw, format=(string)NV12, width=(int)640, framerate=(fraction)30/1",
-            "video/x-raw,format=NV12,width=640,framerate=30/1,interlaced=false, text = \"a b\"",
+            "video/x-raw,format=NV12,width=640,framerate=30/1,interlaced=false, text = (string)\"a b\"",
             "video/x-raw(memory:SystemMemory, format:Interlaced), interlace-mode=(string)alternate;",
             "video/x-h264, codec_data=(buffer)0164001fffe1001967, profile=high, level=(string)3.1",
             "audio/x-flac, streamheader=(buffer)< 7f464c4143, 84000028 >, channel-mask=(bitmask)0x0000000000000003",
@@ -296,36 +338,27 @@ mod tests {
             "a, b=(string)\"c\\",
             "a, b=(int){ (int)1",
             "a, b=(int)5; c",
+            "a, b=(int){ 1, .2 }",
+            "a, b=(int)05",
+            "a, b=(int)2147483648",
+            "a, b=(guchar)256",
+            "a, b=(boolean)maybe",
+            "a, b=(double)one",
+            "a, b=(float)1e60",
+            "a, b=(bitmask)0xg",
+            "a, b=(string)\"\\377\"",
+            "a, b=(string)\"\\000\"",
+            "a, b=(string)\"\\39\"",
             "a(memory:GLMemory), b=(int)5",
             "a, b=(int)5\\",
             "a, b=(int)<<<<<<1>>>>>>",
+            "a; ",
+            "video/x-raw-rgb",
+            " audio/x-raw-int, b=(int)1",
         ] {
             assert!(!plain(text), "{text}");
         }
         assert!(!plain(&"a".repeat(MAX_NAME + 1)));
         assert!(!is_plain("a, b=(int)1", |name| name != "b"));
-    }
-
-    #[test]
-    fn caps_have_headers_and_features_too() {
-        for text in [
-            "video/x-raw(memory:GLMemory, meta:Thing), format=(string)RGBA",
-            "video/x-h264, codec_data=(buffer)0164ff, streamheader=(buffer)< 0102, 03 >, width=(int)64",
-            "video/x-raw, width=640, format=NV12, framerate=30/1, name=\"a b\"",
-            "video/x-raw, multiview-flags=(GstVideoMultiviewFlagsSet)0:ffffffff:/right-view-first/half-aspect",
-        ] {
-            assert!(is_plain_caps(text) && !plain(text), "{text}");
-        }
-        for text in [
-            "video/x-h264, codec_data=(buffer)016",
-            "video/x-h264, codec_data=(buffer)0xff",
-            "video/x-h264, codec_data=(sample)00",
-            "video/x-raw(memory:GLMemory",
-            "video/x-raw; image/jpeg",
-            "video/x-raw(stream)",
-            "video/x-raw, framerate=1/0",
-        ] {
-            assert!(!is_plain_caps(text), "{text}");
-        }
     }
 }

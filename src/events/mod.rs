@@ -7,7 +7,8 @@ use std::{
 };
 
 use gst::{glib, prelude::*};
-use rsshm_channel::{MAIL_ROOM, NONE, NewEvent, STICKY_EVENTS};
+use gst_video::NavigationModifierType;
+use rsshm_channel::{EVENT_ROOM, MAIL_ROOM, NONE, NewEvent, STICKY_EVENTS};
 
 use crate::{
     codec::{Bytes, Names, is_plain_type, put_structure, put_text},
@@ -34,6 +35,9 @@ mod place {
 
 /// The name of all navigation events.
 const NAVIGATION: &str = "application/x-gst-navigation";
+
+/// The field of a navigation event that is no plain value.
+const MODIFIERS: &str = "state";
 
 /// A custom event that is about times of the writer's own pipeline.
 const FORCE_KEY_UNIT: &str = "GstForceKeyUnit";
@@ -84,8 +88,8 @@ impl Encoded {
 pub(crate) enum Carried {
     /// It is none that is carried.
     No,
-    /// It would be, but it says something that no reader would take.
-    LeftOut,
+    /// It would be, but it says so many things that no reader would take, and nothing else.
+    LeftOut(u64),
     /// It is, but for so many of the tags in it.
     Yes(Encoded, u64),
 }
@@ -140,7 +144,7 @@ impl Encoder {
         encoded.bytes.extend(event.stream_flags().bits().to_ne_bytes());
         match put_text(&mut encoded.bytes, event.stream_id()) {
             Some(()) => Carried::Yes(encoded, 0),
-            None => Carried::LeftOut,
+            None => Carried::LeftOut(1),
         }
     }
 
@@ -154,26 +158,39 @@ impl Encoder {
             }),
             ..Encoded::new(kind::TAGS)
         };
-        let mut left_out = 0;
-        let mut structure = gst::Structure::new_empty("taglist");
+        encoded.bytes.extend(u32::from(is_global).to_ne_bytes());
+        let (mut taken, mut left_out) = (gst::Structure::new_empty("taglist"), 0);
+        let mut room = EVENT_ROOM - encoded.bytes.len() - size_of_text(&taken).unwrap_or(0);
         for (name, values) in tags.iter_generic() {
+            let mut tag = gst::Structure::new_empty("taglist");
             let values: Vec<_> = values.filter_map(plain_tag).collect();
             match values.len() {
-                0 => left_out += 1,
-                1 => values.into_iter().for_each(|value| structure.set_value(name, value)),
-                _ => structure.set(name, gst::List::new(values)),
+                0 => {}
+                1 => values.into_iter().for_each(|value| tag.set_value(name, value)),
+                _ => tag.set(name, gst::List::new(values)),
+            }
+            // One that is too large, a song's text say, keeps no other from its way.
+            let size = size_of_text(&tag).unwrap_or(room + 1);
+            match tag.value(name) {
+                Ok(value) if size <= room => {
+                    taken.set_value(name, value.clone());
+                    room -= size;
+                }
+                _ => left_out += 1,
             }
         }
-        encoded.bytes.extend(u32::from(is_global).to_ne_bytes());
-        match put_structure(&mut encoded.bytes, &structure) {
+        if left_out > 0 && taken.n_fields() == 0 {
+            return Carried::LeftOut(left_out);
+        }
+        match put_structure(&mut encoded.bytes, &taken) {
             Some(()) => Carried::Yes(encoded, left_out),
-            None => Carried::LeftOut,
+            None => Carried::LeftOut(left_out + taken.n_fields() as u64),
         }
     }
 
     fn custom(event: &gst::EventRef, kind: u32, place: Option<usize>) -> Carried {
         let Some(structure) = event.structure() else {
-            return Carried::LeftOut;
+            return Carried::LeftOut(1);
         };
         if structure.name() == FORCE_KEY_UNIT {
             return Carried::No;
@@ -184,7 +201,7 @@ impl Encoder {
         };
         match put_structure(&mut encoded.bytes, structure) {
             Some(()) => Carried::Yes(encoded, 0),
-            None => Carried::LeftOut,
+            None => Carried::LeftOut(1),
         }
     }
 
@@ -198,6 +215,12 @@ impl Encoder {
         }
         Some(place)
     }
+}
+
+/// How many bytes a structure takes; `None` when no reader would take it.
+fn size_of_text(structure: &gst::StructureRef) -> Option<usize> {
+    let mut bytes = Vec::new();
+    put_structure(&mut bytes, structure).map(|()| bytes.len())
 }
 
 /// A tag's value as one that a text can say.
@@ -329,8 +352,12 @@ fn tag_value(value: &glib::SendValue, kind: glib::Type) -> Option<glib::SendValu
 /// A navigation event as a letter to the writer; `None` when it is too long. Fields that a text cannot say are left out.
 pub(crate) fn navigation_letter(structure: &gst::StructureRef) -> Option<Vec<u8>> {
     let mut plain = gst::Structure::new_empty(structure.name());
-    for (name, value) in structure.iter().filter(|(_, value)| is_plain_type(value.type_())) {
-        plain.set_value(name, value.clone());
+    for (name, value) in structure.iter() {
+        if let Ok(modifiers) = value.get::<NavigationModifierType>() {
+            plain.set(name, modifiers.bits());
+        } else if is_plain_type(value.type_()) {
+            plain.set_value(name, value.clone());
+        }
     }
     let mut letter = Vec::new();
     put_structure(&mut letter, &plain)?;
@@ -339,8 +366,15 @@ pub(crate) fn navigation_letter(structure: &gst::StructureRef) -> Option<Vec<u8>
 
 /// The navigation event that a reader's letter says, whoever wrote it.
 pub(crate) fn navigation_event(letter: &[u8], names: &mut Names) -> Option<gst::Event> {
-    let structure = names.structure(Bytes(letter).text()?)?;
-    (structure.name() == NAVIGATION).then(|| gst::event::Navigation::new(structure))
+    let mut structure = names.structure(Bytes(letter).text()?)?;
+    if structure.name() != NAVIGATION {
+        return None;
+    }
+    // Which keys and buttons are held meanwhile: flags, of which the letter has the number.
+    if let Ok(bits) = structure.get::<u32>(MODIFIERS) {
+        structure.set(MODIFIERS, NavigationModifierType::from_bits_truncate(bits));
+    }
+    Some(gst::event::Navigation::new(structure))
 }
 
 #[cfg(test)]

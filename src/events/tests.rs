@@ -1,1 +1,597 @@
+use gst::{TagMergeMode, event, tags};
+use gst_video::{NavigationEvent, UpstreamForceKeyUnitEvent};
+use proptest::prelude::*;
 
+use super::*;
+use crate::codec::{MAX_NAMES, samples::plain_structure};
+
+fn init() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        gst::init().unwrap();
+        // Nothing that comes of a peer may make GLib or GStreamer complain.
+        gst::glib::log_set_always_fatal(gst::glib::LogLevels::LEVEL_CRITICAL | gst::glib::LogLevels::LEVEL_WARNING);
+        tags::register::<Exposure>();
+    });
+}
+
+/// A tag of an application's own.
+enum Exposure {}
+
+impl tags::Tag<'_> for Exposure {
+    type TagType = gst::Fraction;
+    const TAG_NAME: &'static glib::GStr = glib::gstr!("x-rsshm-exposure");
+}
+
+impl tags::CustomTag<'_> for Exposure {
+    const FLAG: gst::TagFlag = gst::TagFlag::Meta;
+    const NICK: &'static glib::GStr = glib::gstr!("exposure");
+    const DESCRIPTION: &'static glib::GStr = glib::gstr!("exposure time in seconds");
+}
+
+/// What a reader hears of an event.
+fn heard(encoded: &Encoded) -> rsshm_channel::Event {
+    let NewEvent {
+        kind,
+        time,
+        duration,
+        bytes,
+    } = encoded.at(5_000_001_000, encoded.duration.map_or(NONE, gst::ClockTime::nseconds));
+    assert!(bytes.len() <= EVENT_ROOM, "{}", bytes.len());
+    rsshm_channel::Event {
+        kind,
+        time,
+        duration,
+        bytes: bytes.to_vec(),
+    }
+}
+
+/// An event as it comes out at the other end, and how much was left out.
+#[track_caller]
+fn carried_by(encoder: &mut Encoder, event: &gst::Event) -> (Encoded, Decoded, u64) {
+    match encoder.encode(event) {
+        Carried::Yes(encoded, left_out) => {
+            let decoded = Decoder::default().decode(&heard(&encoded));
+            let decoded = decoded.unwrap_or_else(|| panic!("{event:?} is refused: {encoded:?}"));
+            (encoded, decoded, left_out)
+        }
+        other => panic!("{event:?}: {other:?}"),
+    }
+}
+
+/// The event as it comes out, where nothing is left out.
+#[track_caller]
+fn carried(event: &gst::Event) -> gst::Event {
+    init();
+    match carried_by(&mut Encoder::default(), event) {
+        (_, Decoded::StreamStart(event) | Decoded::Event(event), 0) => event,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn tags_of(event: &gst::EventRef) -> gst::TagList {
+    match event.view() {
+        gst::EventView::Tag(tags) => tags.tag_owned(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn tag_event(fill: impl FnOnce(&mut gst::TagListRef)) -> gst::Event {
+    init();
+    let mut tags = gst::TagList::new();
+    fill(tags.make_mut());
+    event::Tag::new(tags)
+}
+
+fn image() -> gst::Sample {
+    let buffer = gst::Buffer::from_slice([1u8; 100]);
+    let caps = gst::Caps::new_empty_simple("image/jpeg");
+    gst::Sample::builder().buffer(&buffer).caps(&caps).build()
+}
+
+#[test]
+fn a_stream_keeps_its_id_and_flags() {
+    init();
+    let flags = gst::StreamFlags::SPARSE | gst::StreamFlags::SELECT;
+    let id = "a\"b/ä; src:0";
+    let start = event::StreamStart::builder(id)
+        .flags(flags)
+        .group_id(gst::GroupId::next())
+        .build();
+    let (encoded, ..) = carried_by(&mut Encoder::default(), &start);
+    assert_eq!((encoded.place, encoded.begins_stream), (Some(0), true));
+    let start = carried(&start);
+    let gst::EventView::StreamStart(start) = start.view() else {
+        panic!("{start:?}");
+    };
+    assert_eq!((start.stream_id(), start.stream_flags()), (id, flags));
+    assert!(start.group_id().is_some());
+}
+
+fn group_of(event: &gst::EventRef) -> Option<gst::GroupId> {
+    match event.view() {
+        gst::EventView::StreamStart(start) => start.group_id(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Two channels of a program carry the picture and the sound of one film.
+#[test]
+fn streams_that_belong_together_in_the_writer_do_so_in_the_reader() {
+    init();
+    let (one, other) = (gst::GroupId::next(), gst::GroupId::next());
+    let start = |id: &str, group| event::StreamStart::builder(id).group_id(group).build();
+    let groups =
+        [start("picture", one), start("sound", one), start("else", other)].map(|event| group_of(&carried(&event)));
+    assert_eq!(groups[0], groups[1]);
+    assert_ne!(groups[0], groups[2]);
+    let (encoded, ..) = carried_by(&mut Encoder::default(), &start("picture", one));
+    let mut elsewhere = heard(&encoded);
+    elsewhere.bytes[0] ^= 1;
+    match Decoder::default().decode(&elsewhere) {
+        Some(Decoded::StreamStart(event)) => assert_ne!(group_of(&event), groups[0], "of another process"),
+        other => panic!("{other:?}"),
+    }
+    let alone = event::StreamStart::new("alone");
+    assert_eq!(group_of(&carried(&alone)), None);
+}
+
+#[test]
+fn tags_of_every_kind_are_carried() {
+    let event = tag_event(|tags| {
+        let mode = TagMergeMode::Append;
+        tags.add::<tags::Title>(&"a \"title\", ä=(int)5; \\", mode);
+        tags.add::<tags::Artist>(&"one", mode);
+        tags.add::<tags::Artist>(&"two, three", mode);
+        tags.add::<tags::Artist>(&"four", mode);
+        tags.add::<tags::TrackNumber>(&7, mode);
+        tags.add::<tags::Bitrate>(&u32::MAX, mode);
+        tags.add::<tags::Duration>(&gst::ClockTime::from_nseconds(u64::MAX - 1), mode);
+        tags.add::<tags::BeatsPerMinute>(&(1.0 / 3.0), mode);
+        tags.add::<tags::GeoLocationLatitude>(&-89.123_456_789, mode);
+        tags.add::<tags::Date>(
+            &glib::Date::from_dmy(29, glib::DateMonth::February, 2024).unwrap(),
+            mode,
+        );
+        let time = gst::DateTime::from_iso8601_string("2026-02-04T10:53:17.123456+0200").unwrap();
+        tags.add::<tags::DateTime>(&time, mode);
+        tags.add::<Exposure>(&gst::Fraction::new(1, 250), mode);
+    });
+    let (sent, received) = (tags_of(&event), tags_of(&carried(&event)));
+    assert_eq!(received.n_tags(), 10);
+    assert_eq!(received, sent, "{received:?}");
+    let artists: Vec<_> = received
+        .iter_tag::<tags::Artist>()
+        .map(|artist| artist.get().to_owned())
+        .collect();
+    assert_eq!(artists, ["one", "two, three", "four"]);
+    assert_eq!(received.scope(), gst::TagScope::Stream);
+}
+
+#[test]
+fn a_date_of_which_only_a_part_is_known_stays_so() {
+    init();
+    for text in ["2026", "2026-02", "2026-02-04", "2026-02-04T10:53Z"] {
+        let time = gst::DateTime::from_iso8601_string(text).unwrap();
+        let event = tag_event(|tags| tags.add::<tags::DateTime>(&time, TagMergeMode::Append));
+        let received = tags_of(&carried(&event));
+        let received = received.get::<tags::DateTime>().unwrap().get();
+        assert_eq!(received.to_iso8601_string().unwrap(), text);
+    }
+}
+
+#[test]
+fn tags_of_the_whole_medium_have_a_place_of_their_own() {
+    let event = |scope| {
+        tag_event(|tags| {
+            tags.add::<tags::Title>(&"title", TagMergeMode::Append);
+            tags.set_scope(scope);
+        })
+    };
+    for (scope, place) in [(gst::TagScope::Stream, 1), (gst::TagScope::Global, 2)] {
+        let event = event(scope);
+        let (encoded, ..) = carried_by(&mut Encoder::default(), &event);
+        assert_eq!(encoded.place, Some(place));
+        assert_eq!(tags_of(&carried(&event)).scope(), scope);
+    }
+}
+
+#[test]
+fn a_tag_that_is_no_plain_value_or_too_large_is_left_out_alone() {
+    let event = tag_event(|tags| {
+        let mode = TagMergeMode::Append;
+        tags.add::<tags::Image>(&image(), mode);
+        tags.add::<tags::Lyrics>(&"la ".repeat(EVENT_ROOM / 3).as_str(), mode);
+        tags.add::<tags::Comment>(&"x".repeat(EVENT_ROOM / 2).as_str(), mode);
+        tags.add::<tags::Description>(&"y".repeat(EVENT_ROOM / 2).as_str(), mode);
+        tags.add::<tags::Title>(&"title", mode);
+    });
+    let (_, decoded, left_out) = carried_by(&mut Encoder::default(), &event);
+    let Decoded::Event(event) = decoded else {
+        panic!("{decoded:?}");
+    };
+    let received = tags_of(&event);
+    assert_eq!((left_out, received.n_tags()), (3, 2), "{received:?}");
+    assert_eq!(received.get::<tags::Title>().unwrap().get(), "title");
+    assert!(received.get::<tags::Comment>().is_some());
+}
+
+#[test]
+fn where_nothing_is_left_of_tags_there_is_no_event() {
+    let event = tag_event(|tags| {
+        tags.add::<tags::Image>(&image(), TagMergeMode::Append);
+        tags.add::<tags::PreviewImage>(&image(), TagMergeMode::Append);
+    });
+    let carried = Encoder::default().encode(&event);
+    assert!(matches!(carried, Carried::LeftOut(2)), "{carried:?}");
+    // One that says that there are none is one.
+    carried_by(&mut Encoder::default(), &tag_event(|_| {}));
+}
+
+fn decoded_tags(text: &str) -> Option<gst::TagList> {
+    init();
+    let mut bytes = 0u32.to_ne_bytes().to_vec();
+    put_text(&mut bytes, text).unwrap();
+    let event = rsshm_channel::Event {
+        kind: kind::TAGS,
+        time: NONE,
+        duration: NONE,
+        bytes,
+    };
+    match Decoder::default().decode(&event) {
+        None => None,
+        Some(Decoded::Event(event)) => Some(tags_of(&event)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn tags_that_are_unknown_here_or_of_another_kind_are_left() {
+    let text = "taglist, title=(string)good, rsshm-nobody-knows=(int)5, artist=(int)5, bitrate=(string)much, \
+                date=(string)2026, datetime=(string)yesterday, duration=(int){ 1, 2 }, genre={ (string)a, (string)b }, \
+                comment=(string)NULL, image=(string)x, track-number=(uint)3;";
+    let tags = decoded_tags(text).unwrap();
+    let names: Vec<_> = tags.iter_generic().map(|(name, _)| name.to_string()).collect();
+    assert_eq!(tags.get::<tags::Title>().unwrap().get(), "good");
+    assert_eq!(tags.get::<tags::TrackNumber>().unwrap().get(), 3);
+    assert_eq!(tags.iter_tag::<tags::Genre>().count(), 2);
+    assert_eq!(tags.n_tags(), 3, "{names:?}");
+    assert!(decoded_tags("taglist, title=(string)good, x=(buffer)00").is_none());
+}
+
+#[test]
+fn gaps_are_carried_with_their_flags() {
+    init();
+    for (duration, flags) in [
+        (Some(gst::ClockTime::SECOND), gst::GapFlags::DATA),
+        (None, gst::GapFlags::empty()),
+    ] {
+        let gap = event::Gap::builder(5 * gst::ClockTime::SECOND)
+            .duration(duration)
+            .gap_flags(flags)
+            .build();
+        let (encoded, decoded, left_out) = carried_by(&mut Encoder::default(), &gap);
+        assert_eq!((encoded.place, left_out), (None, 0));
+        let Decoded::Gap {
+            time,
+            duration: got,
+            flags: got_flags,
+        } = decoded
+        else {
+            panic!("{decoded:?}");
+        };
+        assert_eq!((time, got, got_flags), (5_000_001_000, duration, flags));
+    }
+}
+
+#[test]
+fn a_gap_without_a_time_is_none() {
+    let event = rsshm_channel::Event {
+        kind: kind::GAP,
+        time: NONE,
+        duration: 5,
+        bytes: vec![],
+    };
+    assert!(Decoder::default().decode(&event).is_none());
+}
+
+#[test]
+fn events_of_an_application_are_carried() {
+    let structure = plain_structure("app/event-1");
+    for event in [
+        event::CustomDownstream::new(structure.clone()),
+        event::CustomBoth::new(structure.clone()),
+        event::CustomDownstreamSticky::new(structure.clone()),
+    ] {
+        let lasts = event.is_sticky();
+        let (encoded, ..) = carried_by(&mut Encoder::default(), &event);
+        assert_eq!(encoded.place.is_some(), lasts);
+        let received = carried(&event);
+        assert_eq!(received.structure(), Some(structure.as_ref()));
+        let expected = if lasts {
+            gst::EventType::CustomDownstreamSticky
+        } else {
+            gst::EventType::CustomDownstream
+        };
+        assert_eq!(received.type_(), expected);
+    }
+}
+
+#[test]
+fn an_event_of_an_application_that_is_no_plain_text_or_too_large_is_left_out() {
+    init();
+    let large = gst::Structure::builder("app").field("text", "x".repeat(70_000)).build();
+    for structure in [
+        gst::Structure::builder("app")
+            .field("inner", plain_structure("x"))
+            .build(),
+        gst::Structure::builder("app")
+            .field("buffer", gst::Buffer::new())
+            .build(),
+        gst::Structure::builder("app")
+            .field("range", gst::IntRange::new(1, 2))
+            .build(),
+        large,
+    ] {
+        for event in [
+            event::CustomDownstream::new(structure.clone()),
+            event::CustomDownstreamSticky::new(structure.clone()),
+        ] {
+            let carried = Encoder::default().encode(&event);
+            assert!(matches!(carried, Carried::LeftOut(1)), "{carried:?}");
+        }
+    }
+}
+
+#[test]
+fn lasting_events_of_an_application_have_a_place_each_until_there_is_none_left() {
+    init();
+    let mut encoder = Encoder::default();
+    let lasting = |name: &str| event::CustomDownstreamSticky::new(gst::Structure::new_empty(name));
+    let mut place = |name: &str| carried_by(&mut encoder, &lasting(name)).0.place;
+    assert_eq!(["a", "b", "a", "c", "b"].map(&mut place), [3, 4, 3, 5, 4].map(Some));
+    assert_eq!(
+        ["d", "e", "f", "g", "e", "f"].map(&mut place),
+        [Some(6), Some(7), None, None, Some(7), None]
+    );
+    // Nothing of a former stream lasts.
+    carried_by(&mut encoder, &event::StreamStart::new("next"));
+    assert_eq!(carried_by(&mut encoder, &lasting("f")).0.place, Some(3));
+}
+
+#[test]
+fn all_else_stays_in_the_writer() {
+    init();
+    let caps = gst::Caps::new_empty_simple("video/x-raw");
+    let structure = gst::Structure::new_empty("app");
+    for event in [
+        event::Caps::new(&caps),
+        event::Segment::new(gst::FormattedSegment::<gst::ClockTime>::new().as_ref()),
+        event::Eos::new(),
+        event::FlushStart::new(),
+        event::FlushStop::new(true),
+        event::CustomDownstreamOob::new(structure.clone()),
+        event::CustomBothOob::new(structure),
+        event::StreamGroupDone::new(gst::GroupId::next()),
+        // It is about times of the writer's own pipeline.
+        gst_video::DownstreamForceKeyUnitEvent::builder().build(),
+        UpstreamForceKeyUnitEvent::builder().build(),
+    ] {
+        let carried = Encoder::default().encode(&event);
+        assert!(matches!(carried, Carried::No), "{event:?}: {carried:?}");
+    }
+}
+
+#[test]
+fn a_writer_cannot_fill_a_readers_memory_with_names_of_events() {
+    init();
+    let mut decoder = Decoder::default();
+    let mut refused = 0;
+    for number in 0..MAX_NAMES + 10 {
+        let event = event::CustomDownstream::new(gst::Structure::new_empty(format!("name-{number}")));
+        let Carried::Yes(encoded, 0) = Encoder::default().encode(&event) else {
+            panic!("{event:?}");
+        };
+        refused += u32::from(decoder.decode(&heard(&encoded)).is_none());
+    }
+    assert_eq!(refused, 10);
+}
+
+fn letter_of(event: &NavigationEvent) -> Option<Vec<u8>> {
+    navigation_letter(&event.structure())
+}
+
+#[test]
+fn what_a_user_does_in_a_window_arrives_as_it_is() {
+    init();
+    let modifier_state = NavigationModifierType::SHIFT_MASK | NavigationModifierType::BUTTON1_MASK;
+    let (x, y) = (12.25, -1.0 / 3.0);
+    for event in [
+        NavigationEvent::KeyPress {
+            key: "dead_acute \"ä\"".to_owned(),
+            modifier_state,
+        },
+        NavigationEvent::KeyRelease {
+            key: "Return".to_owned(),
+            modifier_state: NavigationModifierType::empty(),
+        },
+        NavigationEvent::MouseMove { x, y, modifier_state },
+        NavigationEvent::MouseButtonPress {
+            button: 3,
+            x,
+            y,
+            modifier_state,
+        },
+        NavigationEvent::MouseScroll {
+            x,
+            y,
+            delta_x: 0.0,
+            delta_y: -15.0,
+            modifier_state,
+        },
+        NavigationEvent::TouchDown {
+            identifier: 7,
+            x,
+            y,
+            pressure: 0.5,
+            modifier_state,
+        },
+    ] {
+        let letter = letter_of(&event).unwrap();
+        let received = navigation_event(&letter, &mut Names::default()).unwrap();
+        assert_eq!(NavigationEvent::parse(&received).unwrap(), event);
+    }
+    // As GStreamer's own C makes it; the bindings take the code for an enum.
+    let command = gst::Structure::builder(NAVIGATION)
+        .field("event", "command")
+        .field("command-code", 3u32)
+        .build();
+    let received = navigation_event(&navigation_letter(&command).unwrap(), &mut Names::default()).unwrap();
+    assert_eq!(received.structure(), Some(command.as_ref()));
+}
+
+#[test]
+fn only_what_a_user_does_is_taken_of_a_letter() {
+    init();
+    for text in [
+        "app, event=(string)key-press",
+        "GstForceKeyUnit",
+        "",
+        "application/x-gst-navigation, x=(buffer)00",
+    ] {
+        let mut letter = Vec::new();
+        put_text(&mut letter, text).unwrap();
+        assert!(navigation_event(&letter, &mut Names::default()).is_none(), "{text}");
+    }
+}
+
+#[test]
+fn a_letter_leaves_out_what_is_no_plain_value_and_is_never_too_long() {
+    init();
+    let mut structure = NavigationEvent::new_key_press("a").structure();
+    structure.set("inner", gst::Structure::new_empty("x"));
+    let received = navigation_event(&navigation_letter(&structure).unwrap(), &mut Names::default()).unwrap();
+    let received = received.structure().unwrap();
+    assert_eq!(received.get::<String>("key").unwrap(), "a");
+    assert!(!received.has_field("inner"));
+    assert!(letter_of(&NavigationEvent::new_key_press(&"x".repeat(MAIL_ROOM))).is_none());
+}
+
+/// Decodes bytes as an event of the kind.
+fn decode(kind: u32, bytes: &[u8]) -> Option<Decoded> {
+    init();
+    let event = rsshm_channel::Event {
+        kind,
+        time: 5,
+        duration: u64::MAX - 1,
+        bytes: bytes.to_vec(),
+    };
+    let decoded = Decoder::default().decode(&event);
+    // Whoever prints it looks into all of it.
+    if let Some(Decoded::StreamStart(event) | Decoded::Event(event)) = &decoded {
+        let _ = format!("{:?} {event:?}", event.structure().map(ToString::to_string));
+    }
+    decoded
+}
+
+/// One of each kind, as bytes.
+fn samples() -> Vec<(u32, Vec<u8>)> {
+    init();
+    let start = event::StreamStart::builder("stream")
+        .group_id(gst::GroupId::next())
+        .build();
+    let tags = tag_event(|tags| {
+        let mode = TagMergeMode::Append;
+        tags.add::<tags::Title>(&"title", mode);
+        tags.add::<tags::Date>(&glib::Date::from_julian(739_000).unwrap(), mode);
+        tags.add::<tags::DateTime>(&gst::DateTime::from_y(2026).unwrap(), mode);
+        tags.add::<tags::Genre>(&"a", mode);
+        tags.add::<tags::Genre>(&"b", mode);
+    });
+    let gap = event::Gap::builder(gst::ClockTime::SECOND).build();
+    let structure = plain_structure("app");
+    let lasting = event::CustomDownstreamSticky::new(structure.clone());
+    [start, tags, gap, event::CustomDownstream::new(structure), lasting]
+        .iter()
+        .map(|event| {
+            let (encoded, ..) = carried_by(&mut Encoder::default(), event);
+            (encoded.kind, encoded.bytes)
+        })
+        .collect()
+}
+
+#[test]
+fn truncated_events_are_refused_or_whole() {
+    for (kind, bytes) in samples() {
+        assert!(decode(kind, &bytes).is_some());
+        for end in 0..bytes.len() {
+            let decoded = decode(kind, &bytes[..end]);
+            assert!(decoded.is_none() || kind == kind::GAP, "{kind}: {decoded:?}");
+        }
+    }
+}
+
+#[test]
+fn a_kind_that_is_not_known_is_passed_over() {
+    for kind in [0, 6, 1000, u32::MAX] {
+        assert!(decode(kind, &samples()[3].1).is_none());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_bytes_are_survived(kind in 0u32..7, bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        decode(kind, &bytes);
+        navigation_event(&bytes, &mut Names::default());
+    }
+
+    #[test]
+    fn mutated_events_are_survived(
+        (kind, bytes) in prop::sample::select(samples()), changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+    ) {
+        let mut bytes = bytes;
+        for (index, byte) in changes {
+            let index = index.index(bytes.len());
+            bytes[index] = byte;
+        }
+        decode(kind, &bytes);
+    }
+
+    /// Texts that look like tags and events, which are the way to GStreamer's own parsers.
+    #[test]
+    fn any_text_is_survived(
+        kind in 2u32..6,
+        text in r#"(taglist|application/x-gst-navigation|[a-c]{1,3})(, (title|date|datetime|duration|genre|image|state|event|key|pointer_x)=(\((int|uint|gint64|guint64|double|string|fraction|bitmask|boolean|guchar)\))?[{<\[( ]?(-?[0-9]{1,12}(/-?[0-9]{1,11})?|[0-9]{1,6}-[0-9]{1,3}-[0-9]{1,3}T?[0-9:+Z.-]{0,20}|[ -~]{0,12}|"[ -~]{0,12}"|"\\[0-7]{3}"|min|max|NULL|nan|""|mouse-move)[}>\]) ]?){0,5};?"#,
+    ) {
+        init();
+        let mut bytes = if kind == kind::TAGS { vec![0; 4] } else { vec![] };
+        put_text(&mut bytes, &text).unwrap();
+        decode(kind, &bytes);
+        let mut letter = vec![];
+        put_text(&mut letter, &text).unwrap();
+        if let Some(event) = navigation_event(&letter, &mut Names::default()) {
+            let _ = NavigationEvent::parse(&event);
+        }
+    }
+
+    #[test]
+    fn any_tag_is_carried(title in "[^\0]{1,100}", number in any::<u32>(), tempo in any::<f64>(), julian in 1u32..10_000_000) {
+        let event = tag_event(|tags| {
+            let mode = TagMergeMode::Append;
+            tags.add::<tags::Title>(&title.as_str(), mode);
+            tags.add::<tags::TrackNumber>(&number, mode);
+            tags.add::<tags::BeatsPerMinute>(&tempo, mode);
+            tags.add::<tags::Date>(&glib::Date::from_julian(julian).unwrap(), mode);
+        });
+        let received = tags_of(&carried(&event));
+        let got = received.get::<tags::Title>().unwrap();
+        prop_assert_eq!(got.get(), title);
+        prop_assert_eq!(received.get::<tags::TrackNumber>().unwrap().get(), number);
+        let got = received.get::<tags::BeatsPerMinute>().unwrap().get();
+        prop_assert!(got == tempo || (got.is_nan() && tempo.is_nan()));
+        prop_assert_eq!(received.get::<tags::Date>().unwrap().get().julian(), julian);
+    }
+}

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use gst::prelude::*;
 
 use super::*;
-use crate::codec::MAX_NAMES;
+use crate::codec::{MAX_NAMES, samples::plain_structure};
 
 const CUSTOM_META: &str = "RsShmTestMeta";
 
@@ -65,30 +65,6 @@ fn count(buffer: &gst::BufferRef) -> usize {
 fn structure(text: &str) -> gst::Structure {
     init();
     text.parse().unwrap()
-}
-
-/// One of each plain type, and texts that need quotes.
-fn plain_structure(name: &str) -> gst::Structure {
-    init();
-    gst::Structure::builder(name)
-        .field("bool", true)
-        .field("int", i32::MIN)
-        .field("uint", u32::MAX)
-        .field("int64", i64::MIN)
-        .field("uint64", u64::MAX)
-        .field("float", 0.1f32)
-        .field("double", 1.0f64 / 3.0)
-        .field("byte", 200u8)
-        .field("text", "a \"quoted\" \\ text; ä=(int)5, x")
-        .field("word", "person")
-        .field("empty", "")
-        .field("none", None::<String>)
-        .field("fraction", gst::Fraction::new(-30000, 1001))
-        .field("mask", gst::Bitmask::new(0xff00_0000_0000_0001))
-        .field("array", gst::Array::new([1i32, -2, 3]))
-        .field("list", gst::List::new([0.5f64, 1e300]))
-        .field("nested", gst::Array::new([gst::Array::new(["a b", "c"])]))
-        .build()
 }
 
 fn time_code(flags: VideoTimeCodeFlags, daily_jam: Option<&str>) -> ValidVideoTimeCode {

@@ -15,6 +15,17 @@ use crate::{
     time,
 };
 
+/// More events wait for no first frame.
+const MAX_WAITING: usize = 1024;
+
+/// Events from before a stream's first buffer.
+#[derive(Default)]
+pub(super) struct WaitingEvents {
+    count: usize,
+    /// Those that the base class does not take.
+    sticky: Vec<gst::Event>,
+}
+
 impl RsShmSrc {
     /// Passes on what happened between two frames.
     pub(super) fn pass_on(&self, stream: &mut Stream, event: &Event) {
@@ -41,16 +52,19 @@ impl RsShmSrc {
     }
 
     /// Begins another stream, unless it is the one that is there already.
-    fn start_stream(&self, stream: &mut Stream, event: gst::Event) {
+    fn start_stream(&self, stream: &mut Stream, mut event: gst::Event) {
         let pad = self.obj().src_pad().clone();
-        let is_same = match (event.view(), pad.sticky_event::<gst::event::StreamStart>(0)) {
-            (gst::EventView::StreamStart(new), Some(now)) => {
-                now.stream_id() == new.stream_id() && now.group_id() == new.group_id()
+        let has_begun = self.has_segment(stream) || stream.segment_due;
+        let now = pad.sticky_event::<gst::event::StreamStart>(0);
+        if let (gst::EventViewMut::StreamStart(new), Some(now)) = (event.make_mut().view_mut(), now) {
+            // Who plays one group of streams after the other takes the times of the second to count from the first's end. Here
+            // they go on: once data has flowed, all that comes is of one group.
+            if let Some(group) = now.group_id().filter(|_| has_begun || new.group_id().is_none()) {
+                new.set_group_id(group);
             }
-            _ => false,
-        };
-        if is_same {
-            return;
+            if now.stream_id() == new.stream_id() && now.group_id() == new.group_id() {
+                return;
+            }
         }
         gst::debug!(CAT, imp = self, "another stream begins: {event:?}");
         pad.push_event(event);
@@ -69,16 +83,32 @@ impl RsShmSrc {
     }
 
     /// Sends an event downstream, at once where the stream has begun, else before its first buffer.
-    fn push_event(&self, stream: &Stream, event: gst::Event) {
+    fn push_event(&self, stream: &mut Stream, event: gst::Event) {
         gst::debug!(CAT, imp = self, "{event:?}");
-        let pad = self.obj().src_pad().clone();
         if self.has_segment(stream) {
-            pad.push_event(event);
-        } else if event.type_() == gst::EventType::CustomDownstreamSticky {
-            // The base class takes no such event.
-            let _ = pad.store_sticky_event(&event);
+            self.obj().src_pad().push_event(event);
+            return;
+        }
+        let waiting = &mut stream.waiting_events;
+        if waiting.count == MAX_WAITING {
+            gst::debug!(CAT, imp = self, "too many events wait for a first frame: left out");
+            return;
+        }
+        waiting.count += 1;
+        if event.type_() == gst::EventType::CustomDownstreamSticky {
+            waiting.sticky.push(event);
         } else {
             self.parent_send_event(event);
+        }
+    }
+
+    /// Sees to it that all that waited for the stream's first buffer comes before it, which the base class has next.
+    pub(super) fn begin_data(&self, stream: &mut Stream) {
+        stream.segment_due = false;
+        // The base class takes none of these. Stored, they go out with what comes behind the segment; but not while downstream
+        // is still to be asked for memory, or they would go out with the question.
+        for event in std::mem::take(&mut stream.waiting_events).sticky {
+            let _ = self.obj().src_pad().store_sticky_event(&event);
         }
     }
 
@@ -99,12 +129,14 @@ impl RsShmSrc {
 
     /// Says that frames were skipped before the one with the time `running`.
     pub(super) fn post_qos(&self, stream: &Stream, buffer: &gst::BufferRef) {
-        let Some(running) = buffer.pts() else {
+        let obj = self.obj();
+        let now = obj.current_running_time();
+        // do-timestamp: it is of now.
+        let Some(running) = buffer.pts().or(now) else {
             return;
         };
-        let obj = self.obj();
         // How much later than its time the frame is here.
-        let now = obj.current_running_time().unwrap_or(running);
+        let now = now.unwrap_or(running);
         let jitter = now.nseconds() as i64 - running.nseconds() as i64;
         let stats = stream.reader.stats();
         // The highest number is none to GStreamer.
@@ -114,6 +146,7 @@ impl RsShmSrc {
             .running_time(running)
             .stream_time(running)
             .timestamp(running)
+            .duration(buffer.duration())
             .values(jitter, 1.0, 1_000_000)
             .stats(frames(stats.received), frames(stats.missed))
             .build();

@@ -12,6 +12,7 @@ use rsshm_channel::{CopyTarget, Frame, FrameData, FrameDescriptor, Next, Reader}
 
 use super::{
     OnDisconnect,
+    events::WaitingEvents,
     imp::{CAT, RsShmSrc},
     properties::StreamSettings,
     timeline::{Arrival, Timeline},
@@ -37,6 +38,7 @@ pub(super) struct Stream {
     pub(super) events: events::Decoder,
     /// A new segment goes out before the next buffer.
     pub(super) segment_due: bool,
+    pub(super) waiting_events: WaitingEvents,
     waiting: Waiting,
     pub(super) timeline: Timeline,
     /// The next frame is the first since the pipeline went to PLAYING.
@@ -61,6 +63,7 @@ impl Stream {
             metas: metas::Decoder::default(),
             events: events::Decoder::default(),
             segment_due: false,
+            waiting_events: WaitingEvents::default(),
             waiting: Waiting::start(),
             timeline: Timeline::default(),
             first: true,
@@ -160,7 +163,7 @@ impl RsShmSrc {
                         if missed > 0 {
                             self.post_qos(stream, &buffer);
                         }
-                        stream.segment_due = false;
+                        self.begin_data(stream);
                         return Ok(buffer);
                     }
                 }
@@ -267,11 +270,13 @@ impl RsShmSrc {
         })?;
         stream.info = caps::raw_video(&caps);
         stream.generation = Some(generation);
+        let caps = self.completed(caps);
         let is_news = lock(&self.caps).as_ref() != Some(&caps);
         if !is_news {
             return Ok(());
         }
         gst::info!(CAT, imp = self, "caps are {caps}");
+        stream.has_deltas = false;
         lock(&self.snapshot).frame_duration = stream.info.as_ref().and_then(frame_duration);
         *lock(&self.caps) = Some(caps.clone());
         // The base class pushes the caps and asks downstream anew what it can take.
@@ -282,6 +287,16 @@ impl RsShmSrc {
             return Err(gst::FlowError::NotNegotiated);
         }
         Ok(())
+    }
+
+    /// `caps` as downstream takes them. Sinks that know the shape of the screen's pixels want to be told the picture's, and
+    /// cameras often say nothing of it.
+    fn completed(&self, caps: gst::Caps) -> gst::Caps {
+        let takes = |caps: &gst::Caps| self.obj().src_pad().peer_query_accept_caps(caps);
+        if takes(&caps) {
+            return caps;
+        }
+        caps::with_square_pixels(&caps).filter(takes).unwrap_or(caps)
     }
 
     /// Makes a buffer of a frame; `None` when it has no place in this pipeline.

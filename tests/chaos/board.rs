@@ -104,6 +104,11 @@ impl Board {
         self.killed_at[incarnation as usize % INCARNATIONS].store(at, Relaxed);
     }
 
+    /// The writer `incarnation` was stopped before its first frame, so that the time since the last death says nothing.
+    pub fn forget_death_before(&self, incarnation: u32) {
+        self.killed_at[(incarnation.wrapping_sub(1)) as usize % INCARNATIONS].store(0, Relaxed);
+    }
+
     /// When the writer before `incarnation` died.
     pub fn death_before(&self, incarnation: u32) -> Option<u64> {
         let at = self.killed_at[(incarnation.wrapping_sub(1)) as usize % INCARNATIONS].load(Relaxed);

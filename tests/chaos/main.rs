@@ -10,6 +10,7 @@ mod check;
 #[path = "../common/mod.rs"]
 mod common;
 mod content;
+mod dump;
 #[path = "../numbered/mod.rs"]
 mod numbered;
 mod pipeline;

@@ -74,6 +74,7 @@ pub fn write(orders: Orders) {
             let target = buffer.make_mut();
             target.set_offset(tag.serial);
             tag.fill(&mut target.map_writable().unwrap());
+            in_probe.publishes(tag.serial);
             in_probe.cell.published.fetch_add(1, Relaxed);
             in_probe.cell.last_at.store(monotonic_ns(), Relaxed);
             gst::PadProbeReturn::Ok

@@ -157,6 +157,13 @@ impl Context {
         }
     }
 
+    /// In a writer, before it publishes the frame `serial`.
+    pub fn publishes(&self, serial: u64) {
+        if serial == 1 && was_stopped_since(0) {
+            self.board.forget_death_before(self.orders.incarnation);
+        }
+    }
+
     /// Notes something that must not be.
     pub fn found(&self, what: &AtomicU64, text: &str) {
         what.fetch_add(1, Relaxed);

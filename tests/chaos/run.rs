@@ -21,6 +21,7 @@ use rsshm_channel::{ChannelName, Writer, WriterOptions, monotonic_ns};
 
 use crate::{
     board::{Board, Findings, wish, writer_wish},
+    dump::dump,
     numbered::entry_command,
     random::Random,
     report::{Points, Report},
@@ -203,6 +204,7 @@ impl Run {
                 self.strike(step);
             }
             if !self.findings.all().is_empty() {
+                self.dump("found");
                 // What happened then is seen best with what led to it.
                 break;
             }
@@ -238,7 +240,7 @@ impl Run {
             let as_pipeline = !self.only_writers && self.random.permille(250);
             self.places[index].role = if as_pipeline { Role::Sink } else { Role::Writer };
             // In a long run some live long enough to be looked at.
-            is_immune = self.plan.time >= Duration::from_secs(40) && self.random.permille(150);
+            is_immune = self.plan.time >= Duration::from_secs(40) && self.random.permille(40);
         }
         let role = self.places[index].role;
         let orders = Orders {
@@ -252,6 +254,8 @@ impl Run {
             epoch: self.epoch,
         };
         let (kills, stops) = match (is_immune, is_writer) {
+            (true, false) if self.plan.lossless => (0, 50),
+            (false, false) if self.plan.lossless => (250, 50),
             (true, _) => (0, 250),
             (false, true) => (150, 100),
             (false, false) => (250, 200),
@@ -264,6 +268,8 @@ impl Run {
         let place = &mut self.places[index];
         let output = File::options().append(true).create(true).open(&place.output).unwrap();
         let (variable, value) = orders.variable();
+        // Waited for by its number, as `Child` knows nothing of stops.
+        #[allow(clippy::zombie_processes)]
         let child = entry_command("child")
             .env(variable, value)
             .env("RSSHM_POINTS", points)
@@ -380,6 +386,7 @@ impl Run {
         } else if now - self.published_at > STUCK {
             self.published_at = now;
             self.findings.add("the writer publishes nothing, and nobody is stopped");
+            self.dump("stuck");
         }
         let is_publishing = writer_is_settled && published > 0 && {
             let last = self.board.cells[0].last_at.load(Relaxed);
@@ -411,8 +418,18 @@ impl Run {
         }
     }
 
+    /// Writes down what the channel looks like.
+    fn dump(&self, name: &str) {
+        if let Some(writer) = &self.places[0].process {
+            let text = dump(&self.channel, writer.pid);
+            let _ = std::fs::write(self.folder.join(format!("{name}-{}", writer.pid)), text);
+        }
+    }
+
     /// Kills and stops from outside.
     fn strike(&mut self, step: Duration) {
+        // A lossless writer stands still while one of its readers is stopped.
+        let seldom = if self.plan.lossless { 4 } else { 1 };
         for index in 0..self.places.len() {
             let place = &mut self.places[index];
             let role = place.role;
@@ -422,7 +439,7 @@ impl Run {
             let (mean_kill, mean_stop) = match (role.is_writer(), process.is_immune) {
                 (true, false) => (Duration::from_millis(2500), Duration::from_millis(2000)),
                 // It has lived long enough to be looked at.
-                (true, true) => (Duration::from_secs(15), Duration::from_millis(2000)),
+                (true, true) => (Duration::from_secs(10), Duration::from_millis(2000)),
                 (false, false) => (Duration::from_secs(5), Duration::from_millis(2500)),
                 (false, true) => (Duration::MAX, Duration::from_millis(2500)),
             };
@@ -437,7 +454,7 @@ impl Run {
                     continue;
                 }
                 Signal::SIGKILL
-            } else if self.random.happens(step, mean_stop) {
+            } else if self.random.happens(step, mean_stop * seldom) {
                 Signal::SIGSTOP
             } else {
                 continue;

@@ -155,12 +155,7 @@ impl Play {
         if self.random.permille(300) {
             self.kept.clear();
         }
-        if let Some(slot) = self.publish()
-            && self.random.permille(200)
-            && self.kept.len() < 2
-        {
-            self.kept.push_back(slot);
-        }
+        self.publish();
         // At about 250 frames a second, with some as fast as it can.
         if !self.random.permille(100) {
             std::thread::sleep(self.random.millis(1..7));
@@ -188,19 +183,17 @@ impl Play {
         }
     }
 
-    /// Publishes a frame, and yields what it was in.
-    fn publish(&mut self) -> Option<Slot> {
+    fn publish(&mut self) {
         let cell = self.context.cell;
         let began = monotonic_ns();
-        let for_upstream = self.random.permille(300);
-        let claimed = if for_upstream {
-            self.writer.claim_for_upstream(self.size)
-        } else {
-            Ok(None)
+        let drawn = match self.random.permille(300) {
+            true => self.writer.claim_for_upstream(self.size),
+            false => Ok(None),
         };
-        let claimed = match claimed {
+        let is_drawn = matches!(drawn, Ok(Some(_)));
+        let claimed = match drawn {
             Ok(None) => self.writer.claim(self.size),
-            claimed => claimed,
+            drawn => drawn,
         };
         let claim_took = awake_since(began);
         let mut slot = match claimed {
@@ -211,11 +204,11 @@ impl Play {
                     &cell.others,
                     &format!("XXX no slot {:?} {:?}", self.writer.stats(), self.kept.len()),
                 );
-                return None;
+                return;
             }
             Err(error) => {
                 self.context.found(&cell.others, &format!("claim: {error}"));
-                return None;
+                return;
             }
         };
         let tag = Tag {
@@ -235,6 +228,9 @@ impl Play {
             offset: tag.serial,
             ..FrameDescriptor::default()
         };
+        // What upstream drew into may have been claimed while readers were still on their way, as in rsshmsink.
+        self.writer.wait_for_followers();
+        self.context.publishes(tag.serial);
         let published = self.writer.publish(&slot, descriptor, &extra);
         if !self.context.orders.lossless {
             let publish_took = awake_since(began);
@@ -245,12 +241,11 @@ impl Play {
                 self.tag.serial += 1;
                 cell.published.fetch_add(1, Relaxed);
                 cell.last_at.store(monotonic_ns(), Relaxed);
-                Some(slot)
+                if is_drawn && self.random.permille(500) {
+                    self.kept.push_back(slot);
+                }
             }
-            Err(error) => {
-                self.context.found(&cell.others, &format!("publish: {error}"));
-                None
-            }
+            Err(error) => self.context.found(&cell.others, &format!("publish: {error}")),
         }
     }
 

@@ -47,6 +47,10 @@ const BLOCKED_LOOK: Duration = Duration::from_millis(1);
 const SERVICE_WAKES: u32 = 16;
 const SERVICE_LOOK: Duration = Duration::from_millis(5);
 
+/// How long a lossless writer that took over from a dead one waits for readers that are still in older segments. Those find
+/// the new one within some 20 ms, but who is not in any has a seat too, while it uses frames of old ones.
+const STRANGERS: Duration = Duration::from_secs(1);
+
 /// How to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriterOptions {
@@ -149,6 +153,9 @@ struct State {
     /// is current, as the next could not be made.
     placed: Option<Identity>,
     retired: Vec<Retired>,
+    /// A dead writer's channel was taken over then, and readers that it had not brought over to its last segment yet may be on
+    /// their way from older ones.
+    took_over: Option<Instant>,
     head: u64,
     /// Frames since then that were lost before they were published.
     passed_over: u64,
@@ -194,6 +201,8 @@ struct WriterSegment {
     control: Arc<ControlFile>,
     /// Slots that memory of this process still refers to: being drawn, or published and still in upstream's hands.
     in_hand: [AtomicBool; MAX_SLOTS],
+    /// Of these, those that were not claimed for upstream to draw into.
+    copied_into: [AtomicBool; MAX_SLOTS],
     /// Of these, those that have been published.
     published: [AtomicBool; MAX_SLOTS],
 }
@@ -617,7 +626,26 @@ impl State {
 
     /// Whether the readers of the former segments have come to the current one, or are gone.
     fn followers_arrived(&mut self) -> bool {
+        if self.took_over.is_some_and(|at| at.elapsed() < STRANGERS) && self.expects_strangers() {
+            return false;
+        }
+        self.took_over = None;
         self.retired.iter().all(|retired| self.is_deserted(retired))
+    }
+
+    /// Whether somebody has a seat and has not been in it in any segment that this writer knows.
+    fn expects_strangers(&self) -> bool {
+        let Some(current) = &self.current else {
+            return false;
+        };
+        let known = || std::iter::once(&current.segment).chain(self.retired.iter().map(|retired| &retired.segment));
+        (0..SEATS).any(|seat| {
+            // Acquire: pairs with the release store of who sits down.
+            let is_new = |owner: &Arc<WriterSegment>| {
+                owner.segment.control.seat(seat).state.load(Ordering::Acquire) == seat_state::NEW
+            };
+            known().all(is_new) && current.segment.is_alive(seat)
+        })
     }
 }
 
@@ -627,6 +655,7 @@ impl WriterSegment {
             segment: Arc::new(segment),
             control,
             in_hand: core::array::from_fn(|_| false.into()),
+            copied_into: core::array::from_fn(|_| false.into()),
             published: core::array::from_fn(|_| false.into()),
         }
     }
@@ -645,6 +674,12 @@ impl WriterSegment {
     fn is_in_hand(&self, slot: usize) -> bool {
         // Acquire: pairs with the release store in `Slot::drop`.
         self.in_hand[slot].load(Ordering::Acquire)
+    }
+
+    /// Whether that is for a copy.
+    fn is_copied_into(&self, slot: usize) -> bool {
+        // Relaxed: written and read under the state's lock.
+        self.is_in_hand(slot) && self.copied_into[slot].load(Ordering::Relaxed)
     }
 }
 

@@ -437,6 +437,7 @@ fn take_channel(name: &ChannelName, options: WriterOptions) -> Result<(State, Op
                 wanted_size: 0,
                 current: None,
                 placed,
+                took_over: placed.map(|_| Instant::now()),
                 retired: retired.into_iter().collect(),
                 head,
                 passed_over: 0,

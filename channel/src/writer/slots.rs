@@ -172,12 +172,15 @@ impl Writer {
             .as_mut()
             .filter(|current| Arc::ptr_eq(&current.segment, &owner))?;
         if backed {
-            return current.slots.take(&owner, index).then(|| current.hand_out(index, size));
+            return current
+                .slots
+                .take(&owner, index)
+                .then(|| current.hand_out(index, size, for_upstream));
         }
         // What there is has to do.
         current
             .take_scarce(head, lossless)
-            .map(|index| current.hand_out(index, size))
+            .map(|index| current.hand_out(index, size, for_upstream))
     }
 
     /// Sees to it that the current segment has memory for `count` slots, as far as there is any.
@@ -243,18 +246,18 @@ impl State {
             found.then(|| current.take_oldest(head, lossless, retain)).flatten()
         });
         if let Some(index) = index {
-            return Found::Slot(current.hand_out(index, size));
+            return Found::Slot(current.hand_out(index, size, for_upstream));
         }
         if !current.slots.growing
             && let Some((owner, index)) = current.reserve_growth()
         {
             return Found::ToGrow(owner, index);
         }
-        // There is no memory for one more, or another thread is about to get it.
-        if (current.slots.full || current.slots.growing)
+        // There can be no more, or another thread is about to get one.
+        if (current.slots.growing || current.is_scarce(for_upstream))
             && let Some(index) = current.take_scarce(head, lossless)
         {
-            return Found::Slot(current.hand_out(index, size));
+            return Found::Slot(current.hand_out(index, size, for_upstream));
         }
         Found::Nothing
     }
@@ -267,7 +270,7 @@ impl State {
         };
         let finds = |current: &Current| {
             let free = !current.slots.pinned(&current.segment);
-            let retain = if current.slots.full { 1 } else { current.retain() };
+            let retain = if current.is_scarce(false) { 1 } else { current.retain() };
             let newest = current.newest_to_take(head, true, retain);
             let grows = current.can_grow() && !current.slots.growing;
             grows || current.slots.oldest(&current.segment, free, newest).is_some()
@@ -307,15 +310,23 @@ impl Current {
         })
     }
 
-    /// As [`take_oldest`](Self::take_oldest), where the system has no memory for more slots: fewer frames are kept for
-    /// latecomers rather than none published, at the worst the newest alone.
+    /// Whether fewer frames may be kept for latecomers: there can be no more slots. Where that is not for want of memory, only
+    /// for one frame at a time, and one that is copied: upstream may wait for its publish before it gives its own slots back.
+    fn is_scarce(&self, for_upstream: bool) -> bool {
+        let copies = || (0..self.slots.backed as usize).any(|slot| self.segment.is_copied_into(slot));
+        self.slots.full || !for_upstream && !self.can_grow() && !copies()
+    }
+
+    /// As [`take_oldest`](Self::take_oldest), where slots are scarce: fewer frames are kept for latecomers rather than none
+    /// published, at the worst the newest alone.
     fn take_scarce(&mut self, head: u64, lossless: bool) -> Option<usize> {
         self.take_oldest(head, lossless, 1)
     }
 
     /// Makes a taken slot the caller's.
-    fn hand_out(&mut self, index: usize, size: u64) -> Slot {
+    fn hand_out(&mut self, index: usize, size: u64, for_upstream: bool) -> Slot {
         // Relaxed: looked at under the state's lock when slots are taken.
+        self.segment.copied_into[index].store(!for_upstream, Ordering::Relaxed);
         self.segment.in_hand[index].store(true, Ordering::Relaxed);
         point(At::SlotClaimed);
         Slot {
