@@ -11,7 +11,7 @@ use common::{
     lossless, next, next_in_place, publish, slots,
 };
 use nix::sys::signal::Signal;
-use rsshm_channel::{ChannelName, Format, Reader, ReaderOptions, Writer};
+use rsshm_channel::{ChannelName, Format, NewEvent, Next, ReadLimits, Reader, ReaderOptions, Writer};
 
 const KILL: &str = "1000000,0";
 const STOP: &str = "0,1000000";
@@ -22,6 +22,7 @@ fn child() {
         ("writes", writes),
         ("writes two formats", writes_two_formats),
         ("reads four", reads_four),
+        ("reads to the end", reads_to_the_end),
     ]);
 }
 
@@ -81,6 +82,19 @@ fn reads_four(channel: &str) {
     }
 }
 
+/// Says which frames and events it gets up to the end.
+fn reads_to_the_end(channel: &str) {
+    let mut reader = Reader::new(ChannelName::new(channel).unwrap(), ReaderOptions::default());
+    loop {
+        match reader.next(&mut Vec::new(), ReadLimits::default(), None).unwrap() {
+            Next::Frame(frame) => say(format!("{} {}", frame.number, frame.missed)),
+            Next::Event(event) => say(format!("event {}", event.kind)),
+            Next::EndOfStream => return say("end"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 /// A writer that dies when it has taken the channel over and has no frame yet: the next one finds the numbers all the same.
 #[test]
 fn numbers_go_on_where_a_writer_died_before_its_first_frame() {
@@ -129,6 +143,31 @@ fn who_took_long_to_sit_down_misses_nothing_of_a_lossless_channel() {
     for more in 31..34 {
         assert!(publish(&writer, 1));
         late.child.expect(&format!("{} 0", held.number + more));
+    }
+}
+
+/// A reader stops when it sits, and the writer, which waited for one, goes on.
+#[test]
+fn who_sits_before_the_first_frame_begins_with_it() {
+    for options in [lossless(8), slots(8)] {
+        let channel = Channel::new();
+        let writer = channel.writer(options);
+        // The segment is there, and no frame in it.
+        drop(writer.claim(common::SIZE).unwrap());
+        let first = AtInstant::start("reads to the end", &channel, STOP, "Seated");
+        first.child.stops();
+        let event = NewEvent {
+            kind: 7,
+            ..NewEvent::default()
+        };
+        assert!(publish(&writer, 1));
+        writer.publish_event(event, None).unwrap();
+        assert!(publish(&writer, 1) && publish(&writer, 1));
+        writer.end_of_stream();
+        first.child.signal(Signal::SIGCONT);
+        for what in ["1 0", "event 7", "2 0", "3 0", "end"] {
+            first.child.expect(what);
+        }
     }
 }
 

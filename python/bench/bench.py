@@ -30,8 +30,8 @@ import rsshm  # noqa: E402
 SHAPE = (1080, 1920, 3)
 SIZE = 1080 * 1920 * 3
 NAME = f"rsshm-bench-{os.getpid()}"
-Pictures = Iterator[Tuple[int, Any]]
-"""When the writer had the picture, and the picture."""
+Pictures = Iterator[Tuple[int, int, Any]]
+"""When the writer had the picture, when the reader had it, and the picture."""
 
 
 class Shared:
@@ -57,6 +57,11 @@ def paced(count: int, fps: float) -> Iterator[int]:
         yield number
 
 
+def stamp_of(picture: Any) -> int:
+    """The time in a picture's first bytes."""
+    return int(picture.reshape(-1)[:8].view(numpy.uint64)[0])
+
+
 # Each way: what the writer does, and the pictures that the reader gets. The first eight bytes of a picture are its time.
 
 
@@ -66,7 +71,8 @@ def in_place_writer(shared: Shared, count: int, fps: float) -> None:
         for _ in paced(count, fps):
             # The picture is drawn where it lies; drawing it is no part of the measurement.
             with writer.buffer() as slot:
-                slot.data[:8] = numpy.frombuffer(time.monotonic_ns().to_bytes(8, "little"), numpy.uint8)
+                stamp = slot.data[:8].view(numpy.uint64)
+                stamp[0] = time.monotonic_ns()
 
 
 def copy_writer(shared: Shared, count: int, fps: float) -> None:
@@ -84,7 +90,8 @@ def rsshm_reader(shared: Shared) -> Pictures:
         shared.ready.set()
         for frame in reader:
             array = frame.array
-            yield int(array.reshape(-1)[:8].view(numpy.uint64)[0]), array
+            arrived = time.monotonic_ns()
+            yield stamp_of(array), arrived, array
 
 
 def lock_writer(shared: Shared, count: int, fps: float) -> None:
@@ -117,10 +124,11 @@ def lock_reader(shared: Shared) -> Pictures:
             continue
         with shared.lock:
             picture = source.copy()
-        stamp = int(picture.reshape(-1)[:8].view(numpy.uint64)[0])
+        arrived = time.monotonic_ns()
+        stamp = stamp_of(picture)
         if stamp != last:
             last = stamp
-            yield stamp, picture
+            yield stamp, arrived, picture
     del source
     memory.close()
     shared.taken.release()
@@ -162,14 +170,15 @@ def original_reader(shared: Shared) -> Pictures:
     while not shared.ended.is_set():
         # Nobody says that there is something new: it looks every millisecond.
         semaphore.acquire()
-        stamp = int(source.reshape(-1)[:8].view(numpy.uint64)[0])
+        stamp = stamp_of(source)
         picture = source.copy() if stamp != last else None
+        arrived = time.monotonic_ns()
         semaphore.release()
         if picture is None:
             time.sleep(0.001)
             continue
         last = stamp
-        yield stamp, picture
+        yield stamp, arrived, picture
 
 
 def queue_writer(shared: Shared, count: int, fps: float) -> None:
@@ -186,7 +195,8 @@ def queue_reader(shared: Shared) -> Pictures:
         item = shared.queue.get()
         if item is None:
             return
-        yield item
+        arrived = time.monotonic_ns()
+        yield item[0], arrived, item[1]
 
 
 WAYS: Dict[str, Tuple[str, Callable[..., None], Callable[..., Pictures]]] = {
@@ -206,8 +216,8 @@ def cpu() -> float:
 def read(way: str, shared: Shared, results: Any) -> None:
     latencies: List[int] = []
     began, used, first = 0.0, 0.0, True
-    for stamp, picture in WAYS[way][2](shared):
-        latencies.append(time.monotonic_ns() - stamp)
+    for stamp, arrived, picture in WAYS[way][2](shared):
+        latencies.append(arrived - stamp)
         assert picture.shape == SHAPE
         if first:
             began, used, first = time.monotonic(), cpu(), False

@@ -53,20 +53,31 @@ class Pin:
 class Attachment:
     """A reader in one segment."""
 
-    def __init__(self, segment: Segment, seat: Optional[HeldSeat]) -> None:
-        """With a seat it sits down: from here on the writer counts this reader, and its pins."""
+    def __init__(self, segment: Segment) -> None:
         self.segment = segment
-        self.seat = seat
-        halves, words = segment.halves, segment.words
-        # In this order: an end that is not in the count has no frame after it in the head.
-        self.eos_then: int = halves[segment.eos_count]
-        acquire()
-        self.head_then: int = words[segment.head]
-        acquire()
+        self.seat: Optional[HeldSeat] = None
+        self.kept_behind = 0
+        """No frame behind this one goes away before this reader has taken any, as far as that is promised."""
         self._asked_at = -1
         """The grant at which the writer was last asked for more."""
-        if seat is None:
-            return
+        self._look()
+
+    def _look(self) -> None:
+        """What there is on arrival. In this order: an end that is not in the count has no frame after it in the head."""
+        self.eos_then: int = self.segment.halves[self.segment.eos_count]
+        acquire()
+        self.head_then: int = self.segment.words[self.segment.head]
+        acquire()
+
+    def _enter(self, seat: HeldSeat, follows: Optional[int]) -> bool:
+        """Sits down: from here on the writer counts this reader, and its pins. False when the segment was superseded
+        meanwhile, unless this reader follows, and takes what is here before it goes on."""
+        segment = self.segment
+        halves, words = segment.halves, segment.words
+        self.seat = seat
+        before_first = max(segment.fixed.first_number - 1, 0)
+        if follows is not None and follows > before_first:
+            follows = None
         index = seat.index
         ticket = segment.seat_half(index, Seat.ticket)
         state = segment.seat_half(index, Seat.state)
@@ -84,20 +95,52 @@ class Attachment:
         words[segment.seat_word(index, Seat.pins)] = 0
         halves[segment.seat_half(index, Seat.key_requests)] = 0
         words[segment.seat_word(index, Seat.mail_head)] = 0
-        # The newest frame is this reader's first, so a lossless writer keeps it.
-        words[self._position] = max(self.head_then - 1, 0)
+        # A newcomer's first frame is the newest, or of a compressed stream one before it. A lossless writer keeps what comes
+        # after this one as soon as somebody sits here; until then more than it retains may go away.
+        is_lossless = bool(segment.fixed.flags & layout.LOSSLESS)
+        retain = max(segment.fixed.retain, 1) if is_lossless else 1
+        self._look()
+        words[self._position] = max(self.head_then - retain, 0) if follows is None else before_first
         halves[segment.seat_half(index, Seat.pid)] = os.getpid()
         release()
         halves[state] = layout.SEAT_ATTACHED
         self._pins = Pins(segment, segment.seat_word(index, Seat.pins))
+        # Either a lossless writer sees that somebody is here, and waits before it publishes into the next segment, or it is
+        # seen below that there is one.
+        full_fence()
         segment.ring_bell(segment.writer_word)
+        if follows is not None:
+            self._look()
+            return True
+        # A writer that has closed knew of this reader before, and what it wrote for it is here.
+        if halves[segment.state] & layout.SUPERSEDED:
+            self.leave(layout.SEAT_LEFT)
+            return False
+        if is_lossless:
+            # What was published since it sat, it gets: the writer may have waited for nobody else. The frame that was the
+            # newest before may be held by another reader, and those behind it gone.
+            self.kept_behind = max(self.head_then - retain, 0)
+            self.head_then = self._first_of_all_up_to(words[segment.head])
+        else:
+            self._look()
+            release()
+            words[self._position] = max(self.head_then - 1, 0)
+        return True
+
+    def _first_of_all_up_to(self, newest: int) -> int:
+        """The oldest frame that is not older than the newest one was, and that all behind are there."""
+        first = newest
+        while first > max(self.head_then, 1, newest - layout.RING) and self.find(first - 1) is not None:
+            first -= 1
+        return first
 
     @classmethod
     def open(
-        cls, name: Name, read_only: bool, former_seat: Optional[HeldSeat]
+        cls, name: Name, read_only: bool, former_seat: Optional[HeldSeat], follows: Optional[int]
     ) -> Optional[Tuple[Attachment, Optional[str]]]:
         """Attaches to the segment that has the channel's name now, and says why without a seat where it has none. None
-        while there is no segment with a living writer."""
+        while there is no segment with a living writer. ``follows``: up to which number this reader has taken the frames of a
+        former segment."""
         observing = WANTED if read_only else None
         try:
             opened = open_file(name, not read_only)
@@ -128,17 +171,18 @@ class Attachment:
                 return None
         if control is None:
             segment = Segment.open(name, fd, found, Access.OBSERVE)
-            return (cls(segment, None), observing) if segment.is_current() else None
+            return (cls(segment), observing) if segment.is_current() else None
         segment = Segment.open(name, fd, found, Access.ATTACH)
         if not segment.is_current() or control.identity != segment.lock_identity:
             return None
+        at = cls(segment)
         if former_seat is not None and former_seat.locks == control.identity:
-            return cls(segment, former_seat), None
+            return (at, None) if at._enter(former_seat, follows) else None
         seats = range(layout.FIRST_SEAT_BYTE, layout.FIRST_SEAT_BYTE + layout.SEATS)
         byte, lock, why = control.take_first(seats)
         if byte is not None and lock is not None:
-            return cls(segment, HeldSeat(byte, control.identity, lock)), None
-        return None if why == _control.NAME_CHANGED else (cls(segment, None), NO_SEAT)
+            return (at, None) if at._enter(HeldSeat(byte, control.identity, lock), follows) else None
+        return None if why == _control.NAME_CHANGED else (at, NO_SEAT)
 
     def _grant(self) -> Optional[int]:
         """What the writer grants this owner of the seat; None when it has not answered yet."""
@@ -164,7 +208,7 @@ class Attachment:
 
     def held(self) -> int:
         """How many slots this seat pins now."""
-        return 0 if self.seat is None else self._pins.held()
+        return 0 if self.seat is None else self._pins.held
 
     def ask_for_more(self, allowance: int) -> None:
         """Makes the writer look how many slots this seat holds, and so grant more, once for each grant too small."""
@@ -190,8 +234,9 @@ class Attachment:
         return bool(same and descriptor.flags & layout.DELTA_UNIT)
 
     def request_key_unit(self) -> bool:
-        """Asks the writer for a frame that can be decoded without those before it; False without a seat."""
-        if self.seat is None or self.segment.is_of_parent():
+        """Asks the writer for a frame that can be decoded without those before it; False where it does not hear that: without
+        a seat, or in a segment that is over."""
+        if self.seat is None or self.segment.is_of_parent() or self.segment.halves[self.segment.state] != 0:
             return False
         index = self.segment.seat_half(self.seat.index, Seat.key_requests)
         self.segment.halves[index] = (self.segment.halves[index] + 1) & 0xFFFF_FFFF

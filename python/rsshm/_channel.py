@@ -13,13 +13,13 @@ from typing import Any, Callable, List, NamedTuple, Optional, Tuple
 
 from . import _files, _libc, layout
 from ._clients import Clients
-from ._control import ControlFile
 from ._files import Identity, Name
 from ._libc import KeptLock, full_fence, monotonic_ns, release
 from ._segment import Segment
 from ._slots import Claim, WriterSegment
-from ._takeover import BUSY_PATIENCE, busy, take_channel
-from .errors import BadOption, Closed, Error, Foreign
+from ._pace import Pace
+from ._takeover import BUSY_PATIENCE, busy, open_control, take_channel
+from .errors import BadOption, Busy, Closed, Error, Foreign
 from .layout import FrameDescriptor, Seat
 
 FIRST_SLOTS = 3
@@ -43,8 +43,12 @@ MAX_RETIRED = 8
 """More superseded segments than this are let go of, whoever still reads them."""
 SERVICE = 0.25
 """How often the readers are looked after, if nobody rings."""
-SERVICE_PAUSE = 0.002
-"""The least time between two looks, whoever rings."""
+SERVICE_WAKES, SERVICE_LOOK = 16, 0.005
+"""How often the readers are looked after at once when somebody rings and rings again; then once in so long."""
+BLOCKED_WAKES, BLOCKED_LOOK = 256, 0.001
+"""The same of a writer that waits for its readers."""
+STRANGERS = 1.0
+"""How long a lossless writer that took over from a dead one waits for readers that are still in older segments."""
 
 
 class Format(NamedTuple):
@@ -84,8 +88,14 @@ class Channel:
         self._retired: List[WriterSegment] = [] if taken.retired is None else [taken.retired]
         self._current: Optional[WriterSegment] = None
         self._format: Optional[Format] = None
-        self._placed: Optional[Identity] = None
-        """The file that has the channel's name by this writer's doing."""
+        self._placed = taken.placed
+        """The file that has the channel's name by this writer's doing, or was taken over from a dead one."""
+        self._took_over: Optional[float] = None if taken.placed is None else time.monotonic()
+        """A dead writer's channel was taken over then, and readers that it had not brought over to its last segment yet may
+        be on their way from older ones."""
+        self._passed_over = 0
+        """Frames since the last one that were lost before they were published."""
+        self._pace = Pace(SERVICE_WAKES, SERVICE_LOOK)
         self._latency_ns = 0
         self._names_checked = time.monotonic()
         self._names_foreign_since: Optional[float] = None
@@ -114,9 +124,11 @@ class Channel:
                 self._failure = error
             except OSError as error:
                 self._failure = _files.system(self.name.text, "look after the channel", error)
-            # Of a whole superseded segment, too, nothing is kept during the wait.
+            # Of a superseded segment nothing is kept during the wait.
             del current
-            time.sleep(SERVICE_PAUSE)
+            rest = self._pace.turn()
+            if rest is not None:
+                time.sleep(rest)
 
     def _service(self) -> None:
         with self._lock:
@@ -131,8 +143,10 @@ class Channel:
             self._control.mend()
             if check_names:
                 self._restore_names()
+            self._replace_spoilt(check_names)
             current = self._current
             if current is not None:
+                self._mend_heads(current)
                 # Who came before the count was read is found; who comes after changes it.
                 self._served = current.segment.halves[current.segment.writer_word]
                 full_fence()
@@ -188,7 +202,7 @@ class Channel:
             self._check_open()
             self._ensure_segment(size)
             if self.lossless:
-                self._wait_until(lambda: all(self._is_deserted(retired) for retired in self._retired))
+                self._wait_until(self._followers_arrived)
             claim = self._take_slot(size)
             # Whatever was free when the wait ended, a reader may have been faster.
             if claim is not None or not self.lossless:
@@ -203,15 +217,14 @@ class Channel:
             slot = current.find(self._head)
             if slot is not None:
                 return current.claim(slot)
-            if current.growing:
-                return None
         grown = self._grow(current)
         with self._lock:
             if current is not self._current:
                 return None
             if grown is not None:
                 return current.claim(grown) if current.take(grown) else None
-            if not current.full:
+            # There can be no more, or the other thread is about to get one.
+            if not current.growing and not current.is_scarce():
                 return None
             # What there is has to do.
             slot = current.find_scarce(self._head)
@@ -263,7 +276,8 @@ class Channel:
                     return None
                 if owner.numbers[index] != 0:
                     return None
-                self._head += 1
+                self._head += 1 + self._passed_over
+                self._passed_over = 0
                 number = self._head
                 if not descriptor.flags & layout.DELTA_UNIT:
                     self._clients.newest_key = number
@@ -282,6 +296,12 @@ class Channel:
             # Under the lock, as the word is counted up without an atomic addition.
             segment.ring_bell(segment.published)
         return number
+
+    def pass_over(self) -> None:
+        """Says that a frame was lost, as there was no slot for it: the next one published has a number more, so that readers
+        know that one is missing between."""
+        with self._lock:
+            self._passed_over += 1
 
     def end_of_stream(self) -> None:
         """Says that the stream ended after the last frame published. Another may follow."""
@@ -342,8 +362,27 @@ class Channel:
         current = self._current
         return current is not None and any(current.has_reader_in(seat) for seat in range(layout.SEATS))
 
+    def _followers_arrived(self) -> bool:
+        """Whether the readers of the former segments have come to the current one, or are gone."""
+        if self._took_over is not None and time.monotonic() - self._took_over < STRANGERS and self._expects_strangers():
+            return False
+        self._took_over = None
+        return all(self._is_deserted(retired) for retired in self._retired)
+
+    def _expects_strangers(self) -> bool:
+        """Whether somebody has a seat and has not been in it in any segment that this writer knows."""
+        current = self._current
+        if current is None:
+            return False
+        known = [current, *self._retired]
+        return any(
+            all(segment.half(seat, Seat.state) == layout.SEAT_NEW for segment in known) and current.is_alive(seat)
+            for seat in range(layout.SEATS)
+        )
+
     def _wait_until(self, ready: Callable[[], bool], deadline: Optional[float] = None) -> bool:
         """Waits until ``ready``, which is asked at least every 10 ms under the lock; False when the time is over."""
+        pace = Pace(BLOCKED_WAKES, BLOCKED_LOOK)
         while True:
             self._check_open()
             with self._lock:
@@ -366,6 +405,9 @@ class Channel:
                 return True
             if deadline is not None and time.monotonic() > deadline:
                 return False
+            rest = pace.turn()
+            if rest is not None:
+                time.sleep(rest)
 
     def close(self) -> None:
         """Ends the channel: readers are told, the names are removed and the locks given back. Arrays of claimed slots stay
@@ -505,27 +547,64 @@ class Channel:
     def _restore_names(self) -> None:
         """Makes the channel's files again if somebody removed them."""
         found = _files.identity_of(self._control.path)
-        control_lost = found is None
-        # A second writer that starts when the control file is lost makes one, finds this writer alive, and removes it.
-        if not control_lost and found != self._control.identity:
-            return self._names_are_foreign()
+        control_lost = found != self._control.identity
         current = self._current
         segment_lost = False
         if current is not None:
             found = _files.identity_of(self.name.segment_path)
             segment_lost = found is None
             if not segment_lost and found != current.segment.identity:
-                raise busy(self.name)
-        self._names_foreign_since = None
+                raise self._taken_by_others()
         if control_lost:
-            made = ControlFile.create(self.name, self.perms)
-            if made is None:
+            # A new one, or what another program has put there and no writer holds.
+            try:
+                control, lock, _ = open_control(self.name, self.perms)
+            except Busy:
+                # A second writer that starts when the control file is lost makes one, finds this writer alive, and removes it.
                 return self._names_are_foreign()
-            made[0].timeouts = self._control.timeouts
-            self._control, self._writer_lock = made
+            control.timeouts = self._control.timeouts
+            self._control, self._writer_lock = control, lock
+        self._names_foreign_since = None
         # Also when the control file was made again before, and the segment could not be.
         if current is not None and (segment_lost or current.control.identity != self._control.identity):
             self._replace(current.segment.slot_size)
+
+    def _taken_by_others(self) -> Error:
+        """What is to be said of a segment under the name that is not this writer's."""
+        path = self.name.segment_path
+        try:
+            fd = _files.open_existing(path, False)
+            if fd is not None:
+                try:
+                    _files.require_own(self.name.text, path, fd)
+                finally:
+                    os.close(fd)
+        except OSError as error:
+            return _files.open_error(self.name.text, path, "read", error)
+        except Error as error:
+            return error
+        return busy(self.name)
+
+    def _replace_spoilt(self, thoroughly: bool) -> None:
+        """Makes another segment where somebody has written into what never changes in one, or has marked it as over: readers
+        could not come any more, or would go."""
+        current = self._current
+        if current is not None:
+            over = current.segment.halves[current.segment.state] != 0
+            if over or (thoroughly and current.segment.is_spoilt()):
+                self._replace(current.segment.slot_size)
+
+    def _mend_heads(self, current: WriterSegment) -> None:
+        """Writes the numbers of the newest again where somebody else has: newcomers look at them."""
+        segment = current.segment
+        for index, value in (
+            (segment.head, self._head),
+            (segment.event_head, self._event_head),
+            (segment.latency_ns, self._latency_ns),
+        ):
+            if segment.words[index] != value:
+                release()
+                segment.words[index] = value
 
     def _names_are_foreign(self) -> None:
         if self._names_foreign_since is None:

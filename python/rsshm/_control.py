@@ -110,6 +110,7 @@ class ControlFile:
     def acquire(self) -> bool:
         """Takes the semaphore if it is to be had soon; False: one goes on without it. The caller has a lock of its own
         around this and :meth:`give_back`."""
+        _libc.sem_mend_kind(self._semaphore)
         taken = _libc.sem_trywait(self._semaphore)
         if not taken:
             if self._taken_since is None:
@@ -121,7 +122,7 @@ class ControlFile:
                 # Another short holder may have it just now: it is waited for once more before it is put back.
                 taken = _libc.sem_wait(self._semaphore, PATIENCE)
                 if not taken:
-                    _libc.sem_post(self._semaphore)
+                    _libc.sem_give_back(self._semaphore)
                     taken = _libc.sem_trywait(self._semaphore)
         if taken:
             self._taken_since = None
@@ -129,16 +130,12 @@ class ControlFile:
 
     def give_back(self, taken: bool) -> None:
         """Gives back what :meth:`acquire` took, with the value 1."""
-        if not taken:
-            return
-        _libc.sem_post(self._semaphore)
-        # Somebody who posts without having waited would let two in at once. Bounded: a value may be as damaged as it likes.
-        for _ in range(64):
-            if _libc.sem_value(self._semaphore) <= 1 or not _libc.sem_trywait(self._semaphore):
-                break
+        if taken:
+            _libc.sem_give_back(self._semaphore)
 
     def mend(self) -> None:
-        """Puts a semaphore back that has been taken for too long; for when nothing is published that would."""
+        """Puts a semaphore back that has been taken for too long, or damaged; for when nothing is published that would."""
+        _libc.sem_mend_kind(self._semaphore)
         if self._taken_since is not None and time.monotonic() - self._taken_since > STUCK:
             self.give_back(self.acquire())
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import os
+import secrets
 import stat
 import time
 from typing import List, Optional, Tuple
@@ -150,12 +150,10 @@ def no_space(channel: str, wanted: int, frames: str, fd: int) -> NoSpace:
 class Aside:
     """A file in the making: it has a name that nobody looks for, and loses it if it does not get a better one."""
 
-    _count = itertools.count()
-
     def __init__(self) -> None:
-        # A few tries, as another pid namespace may share this /dev/shm.
-        for _ in range(100):
-            self.path = f"{SHM_DIR}/{ASIDE_PREFIX}{os.getpid()}-py{next(self._count)}"
+        # A few tries, though nobody can guess the name to put something in the way.
+        for _ in range(10):
+            self.path = f"{SHM_DIR}/{ASIDE_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
             try:
                 self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
                 return

@@ -7,6 +7,7 @@ Calls that may sleep go through ``CDLL``, which lets other threads run meanwhile
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import platform
@@ -103,34 +104,48 @@ _futex_wake.argtypes = [c_long, c_void_p, c_int, c_int]
 _futex_wake.restype = c_long
 
 
-def futex_wait(address: int, expected: int, seconds: float) -> None:
-    """Sleeps while the word is ``expected``, at most so long; returns early for no reason now and then."""
+WAKE_AT_MOST = 128
+"""The most sleepers that one ring wakes: all readers, and as many observers. Whoever may read a segment can put any number of
+sleepers there, which the writer would have to wake at each frame. Who is not woken finds out by itself."""
+
+
+def futex_wait(address: int, expected: int, seconds: float) -> bool:
+    """Sleeps while the word is ``expected``, at most so long; returns early for no reason now and then. True when it slept
+    until then and nobody woke it."""
     if _SYS_FUTEX is None:
         time.sleep(min(seconds, 0.001))
-        return
+        return False
     whole = int(seconds)
     timeout = timespec(whole, int((seconds - whole) * 1e9))
-    _futex_wait(_SYS_FUTEX, address, _FUTEX_WAIT, expected, timeout, None, 0)
+    result = _futex_wait(_SYS_FUTEX, address, _FUTEX_WAIT, expected, timeout, None, 0)
+    return bool(result != 0 and ctypes.get_errno() == errno.ETIMEDOUT)
 
 
 def futex_wake_all(address: int) -> None:
-    """Wakes all who sleep on the word, in any process."""
+    """Wakes those who sleep on the word, in any process."""
     if _SYS_FUTEX is not None:
-        _futex_wake(_SYS_FUTEX, address, _FUTEX_WAKE, 0x7FFF_FFFF)
+        _futex_wake(_SYS_FUTEX, address, _FUTEX_WAKE, WAKE_AT_MOST)
 
 
 # -- semaphores ----------------------------------------------------------------------------------------------------------
 
 SEM_SIZE = 32
 """Bytes of a ``sem_t`` on 64-bit Linux, of glibc and musl."""
-_EINTR = 4
-_CLOCK_MONOTONIC = 1
-
+_SEM_POLL = 0.0001
+"""How often a semaphore that somebody else has is looked at."""
 try:
-    _sem_clockwait = function(libc, "sem_clockwait", c_void_p, c_int, ctypes.POINTER(timespec))
-except AttributeError:  # a glibc before 2.30, or another library
-    _sem_clockwait = None
-_sem_timedwait = function(libc, "sem_timedwait", c_void_p, ctypes.POINTER(timespec))
+    _IS_GLIBC = bool(os.confstr("CS_GNU_LIBC_VERSION"))
+except (ValueError, OSError):
+    _IS_GLIBC = False
+_SEM_KIND_AT, _SEM_SHARED = 8, 128
+
+
+def sem_mend_kind(address: int) -> None:
+    """Puts the futex kind of a semaphore in shared memory right: where it makes no sense, glibc's functions end the process."""
+    if _IS_GLIBC:
+        kind = c_uint32.from_address(address + _SEM_KIND_AT)
+        if kind.value != _SEM_SHARED:
+            kind.value = _SEM_SHARED
 
 
 def sem_init(address: int, value: int) -> None:
@@ -144,31 +159,31 @@ def sem_trywait(address: int) -> bool:
 
 
 def sem_wait(address: int, seconds: float) -> bool:
-    """Takes it if that is possible in time, by a clock that nobody sets back where the library has it."""
-    clock = time.CLOCK_REALTIME if _sem_clockwait is None else time.CLOCK_MONOTONIC
-    until = time.clock_gettime_ns(clock) + int(seconds * 1e9)
-    deadline = timespec(until // 10**9, until % 10**9)
-    while True:
-        if _sem_clockwait is None:
-            result = _sem_timedwait(address, deadline)
-        else:
-            result = _sem_clockwait(address, _CLOCK_MONOTONIC, deadline)
-        if result == 0:
-            return True
-        if ctypes.get_errno() != _EINTR:
+    """Takes it if that is possible in time. It looks again and again: who sleeps there hangs on what others write beside
+    it."""
+    until = time.monotonic() + seconds
+    while not sem_trywait(address):
+        if time.monotonic() > until:
             return False
+        time.sleep(_SEM_POLL)
+    return True
 
 
-def sem_post(address: int) -> None:
-    """Gives it back."""
+def sem_give_back(address: int) -> None:
+    """Gives it back, with the value 1 whatever it was."""
+    sem_mend_kind(address)
     _sem_post(address)
-
-
-def sem_value(address: int) -> int:
-    """Its value."""
     value = c_int()
-    _sem_getvalue(address, value)
-    return value.value
+    # Somebody who posts without having waited would let two in at once. Bounded: it may be as damaged as it likes.
+    for _ in range(64):
+        _sem_getvalue(address, value)
+        if value.value == 1 or (value.value > 1 and not sem_trywait(address)):
+            return
+        if value.value < 1:
+            break
+    # The value lies in the lower half of the first word, of which the sleepers have the upper.
+    if value.value != 1 and _IS_GLIBC and sys.byteorder == "little":
+        c_uint32.from_address(address).value = 1
 
 
 # -- mappings ------------------------------------------------------------------------------------------------------------

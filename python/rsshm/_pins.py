@@ -26,12 +26,10 @@ class Pins:
         self._word = word
         self._counts = [0] * layout.MAX_SLOTS
         self._bits = 0
+        self.held = 0
+        """How many different slots are held."""
         self._lock = threading.Lock()
         self._given_back: Deque[int] = deque()
-
-    def held(self) -> int:
-        """How many different slots are held."""
-        return bin(self._bits).count("1")
 
     def pin(self, slot: int, wanted: int) -> bool:
         """Pins the slot if it still holds the frame ``wanted``, which is not 0. On True the frame's bytes stay as they are
@@ -50,6 +48,7 @@ class Pins:
                 if words[self._segment.number(slot)] == wanted:
                     acquire()
                     self._counts[slot] += 1
+                    self.held += not held_already
                     return True
                 if not held_already:
                     self._bits &= ~(1 << slot)
@@ -76,6 +75,7 @@ class Pins:
     def _unpin(self, slot: int) -> None:
         self._counts[slot] -= 1
         if self._counts[slot] == 0:
+            self.held -= 1
             self._bits &= ~(1 << slot)
             # So that this reader's last look at the pixels is over by then.
             release()

@@ -215,10 +215,22 @@ class Segment:
         self.halves[index] = (self.halves[index] + 1) & 0xFFFF_FFFF
         _libc.futex_wake_all(self._control.address + index * 4)
 
-    def wait(self, index: int, seen: int, seconds: float) -> None:
-        """Sleeps until the word is no longer ``seen``, or the time is over; or for less."""
-        _libc.futex_wait(self._control.address + index * 4, seen, seconds)
+    def wait(self, index: int, seen: int, seconds: float) -> bool:
+        """Sleeps until the word is no longer ``seen``, or the time is over; or for less. True when nobody woke it, though
+        the word has changed."""
+        nobody_woke = _libc.futex_wait(self._control.address + index * 4, seen, seconds)
         acquire()
+        return nobody_woke and self.halves[index] != seen
+
+    def is_spoilt(self) -> bool:
+        """Whether what never changes is no longer what it was when it was written."""
+        fixed, caps = Fixed(), bytearray(self.fixed.caps_size)
+        # A file that cannot be read, or is shorter, says so to whoever comes.
+        try:
+            there = _libc.read_exactly(self.fd, fixed, 0) and _libc.read_exactly(self.fd, caps, self.fixed.caps_offset)
+        except OSError:
+            return False
+        return there and (bytes(fixed) != bytes(self.fixed) or caps != self.caps.encode())
 
     def read_descriptor(self, slot: int) -> FrameDescriptor:
         """Copies what goes with the frame in the slot. Meaningful only while the slot is pinned, or if its number is the

@@ -7,7 +7,7 @@ from typing import Any, List, Optional
 
 from . import layout
 from ._control import ControlFile
-from ._libc import KeptLock, acquire, full_fence
+from ._libc import KeptLock, acquire, full_fence, release
 from ._pins import take_for_writing
 from ._segment import SEAT_SIZE, Segment
 from .layout import MAX_SLOTS, SEATS, Seat
@@ -182,14 +182,19 @@ class WriterSegment:
             slot = self._take_oldest(head, self.retain)
         return slot
 
+    def is_scarce(self) -> bool:
+        """Whether fewer frames may be kept for latecomers: there can be no more slots, and where that is not for want of
+        memory, no other frame is in hand."""
+        return self.full or (not self.can_grow() and not any(self.in_hand))
+
     def find_scarce(self, head: int) -> Optional[int]:
-        """As :meth:`find`, where the system has no memory for more slots: fewer frames are kept for latecomers rather than
-        none published, at the worst the newest alone."""
+        """As :meth:`find`, where slots are scarce: fewer frames are kept for latecomers rather than none published, at the
+        worst the newest alone."""
         return self._take_oldest(head, 1)
 
     def has_claimable(self, head: int) -> bool:
         """Whether there would be a slot."""
-        retain = 1 if self.full else self.retain
+        retain = 1 if self.is_scarce() else self.retain
         for _ in range(2):
             if self.can_grow() and not self.growing:
                 return True
@@ -227,8 +232,10 @@ class WriterSegment:
         """Tells the readers to look for the next segment."""
         self.retired_at = time.monotonic()
         halves, segment = self.segment.halves, self.segment
-        full_fence()
+        release()
         halves[segment.state] = halves[segment.state] | layout.SUPERSEDED
+        # Pairs with the fence of a reader that has sat down and looks at the state then.
+        full_fence()
         segment.ring_bell(segment.published)
         # The writer's own monitor sleeps on this one, and has another to sleep on now.
         segment.ring_bell(segment.writer_word)

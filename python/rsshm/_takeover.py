@@ -8,7 +8,7 @@ from typing import NamedTuple, Optional, Tuple
 
 from . import _control, _files, layout
 from ._control import ControlFile
-from ._files import Name
+from ._files import Identity, Name
 from ._libc import KeptLock
 from ._segment import Access, Segment, open_file
 from ._slots import WriterSegment
@@ -26,8 +26,11 @@ class Taken(NamedTuple):
     head: int
     """Number of the newest frame there was."""
     event_head: int
+    placed: Optional[Identity]
+    """The dead writer's segment still has the name. It keeps that until this writer's first one takes it, so that who starts
+    if this one dies before finds the numbers."""
     retired: Optional[WriterSegment]
-    """The segment of the dead writer, in which readers may still be."""
+    """The same, as readers may still be in it."""
 
 
 def busy(name: Name) -> Busy:
@@ -36,7 +39,10 @@ def busy(name: Name) -> Busy:
     try:
         opened = open_file(name, False)
         if opened is not None:
-            who = f"process {Segment.open(name, *opened, Access.OBSERVE).fixed.writer_pid}"
+            segment = Segment.open(name, *opened, Access.OBSERVE)
+            # A superseded one is what was taken over from a writer that is dead.
+            if not segment.halves[segment.state] & layout.SUPERSEDED:
+                who = f"process {segment.fixed.writer_pid}"
     except (Error, OSError):
         pass
     return Busy(f"channel {name} already has a writer ({who}); stop it, or choose another name")
@@ -56,18 +62,18 @@ def take_channel(name: Name, perms: int) -> Taken:
 
 
 def _take(name: Name, perms: int) -> Taken:
-    control, lock, made_here = _open_control(name, perms)
+    control, lock, made_here = open_control(name, perms)
     try:
-        head, event_head, retired = _take_over(name, control, made_here)
+        head, event_head, placed, retired = _take_over(name, control, made_here)
     except BaseException:
         if made_here:
             _files.remove_if(control.path, control.identity)
         lock.drop()
         raise
-    return Taken(control, lock, head, event_head, retired)
+    return Taken(control, lock, head, event_head, placed, retired)
 
 
-def _open_control(name: Name, perms: int) -> Tuple[ControlFile, KeptLock, bool]:
+def open_control(name: Name, perms: int) -> Tuple[ControlFile, KeptLock, bool]:
     """Gets the control file with the writer's lock. The last value says whether the file was made here."""
     path = name.control_path
     try:
@@ -97,8 +103,10 @@ def _open_control(name: Name, perms: int) -> Tuple[ControlFile, KeptLock, bool]:
     return control, lock, False
 
 
-def _take_over(name: Name, control: ControlFile, control_is_new: bool) -> Tuple[int, int, Optional[WriterSegment]]:
-    """Takes what lies under the channel's name away: the segment of a dead writer of this user. Its readers are told to
+def _take_over(
+    name: Name, control: ControlFile, control_is_new: bool
+) -> Tuple[int, int, Optional[Identity], Optional[WriterSegment]]:
+    """Takes over what lies under the channel's name: the segment of a dead writer of this user. Its readers are told to
     look for the next one."""
     path = name.segment_path
     try:
@@ -106,7 +114,7 @@ def _take_over(name: Name, control: ControlFile, control_is_new: bool) -> Tuple[
     except OSError as error:
         raise _files.open_error(name.text, path, "write", error) from error
     if opened is None:
-        return 0, 0, None
+        return 0, 0, None, None
     fd, found = opened
     try:
         _files.require_own(name.text, path, fd)
@@ -120,7 +128,7 @@ def _take_over(name: Name, control: ControlFile, control_is_new: bool) -> Tuple[
         if control_is_new:
             raise Damaged(f"{error}; {path} is in the way: remove it, or choose another name") from None
         _files.remove_if(path, (found.st_dev, found.st_ino))
-        return 0, 0, None
+        return 0, 0, None, None
     if segment.has_writer():
         # Dying, or alive and about to make its lost control file again.
         raise busy(name)
@@ -132,11 +140,10 @@ def _take_over(name: Name, control: ControlFile, control_is_new: bool) -> Tuple[
     try:
         head, event_head = (_sane(segment.words[at]) for at in (segment.head, segment.event_head))
         retired.supersede()
-        _files.remove_if(path, segment.identity)
     finally:
         control.give_back(taken)
     same_locks = segment.lock_identity == control.identity
-    return head, event_head, retired if same_locks else None
+    return head, event_head, segment.identity, retired if same_locks else None
 
 
 def _sane(number: int) -> int:

@@ -93,6 +93,11 @@ class Layout:
     size: int
     """Bytes of a frame."""
 
+    @cached_property
+    def least_size(self) -> int:
+        """Bytes of a frame whose last row lacks its padding."""
+        return max(plane.end for plane in self.planes)
+
     @property
     def dtype(self) -> numpy.dtype[Any]:
         """What a sample is."""
@@ -229,7 +234,9 @@ def parse(text: str) -> Caps:
     width, height = _int(fields.get("width")), _int(fields.get("height"))
     if media == "video/x-raw" and memory in (None, "(memory:SystemMemory)") and width and height:
         try:
-            layout = layout_of(fields.get("format", ""), width, height)
+            # Where frames are single fields, each has half the rows.
+            rows = -(-height // 2) if fields.get("interlace-mode") == "alternate" else height
+            layout = layout_of(fields.get("format", ""), width, rows)
         except FormatError:
             pass
     return Caps(text, media, fields, layout)

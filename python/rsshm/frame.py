@@ -26,8 +26,7 @@ class Frame:
     """
 
     __slots__ = (
-        "caps", "seq", "missed", "discontinuity", "in_place", "pts_ns", "dts_ns", "duration_ns", "offset", "flags",
-        "_descriptor", "_exporter", "_layout", "__weakref__",
+        "caps", "seq", "missed", "discontinuity", "in_place", "_descriptor", "_exporter", "_layout", "__weakref__",
     )  # fmt: skip
 
     def __init__(
@@ -50,14 +49,6 @@ class Frame:
         """The first frame, or the first of another writer or format."""
         self.in_place: bool = in_place
         """Whether the bytes lie in shared memory; else they are a copy."""
-        self.pts_ns: Optional[int] = _time(descriptor.pts)
-        """When the picture was taken, in nanoseconds of CLOCK_MONOTONIC (``time.monotonic_ns()``)."""
-        self.dts_ns: Optional[int] = _time(descriptor.dts)
-        self.duration_ns: Optional[int] = _time(descriptor.duration)
-        self.offset: Optional[int] = _time(descriptor.offset)
-        """The producer's own count."""
-        self.flags: int = descriptor.flags
-        """GstBufferFlags."""
         self._descriptor = descriptor
         # By `frombuffer`, which keeps the view that cannot be written to: `numpy.ndarray` looks behind it, and would let a
         # program make its array writable.
@@ -78,6 +69,31 @@ class Frame:
     def release(self) -> None:
         """Lets go of the frame. An array that was taken from it stays good; the frame itself has none any more."""
         self._exporter = None
+
+    @property
+    def pts_ns(self) -> Optional[int]:
+        """When the picture was taken, in nanoseconds of CLOCK_MONOTONIC (``time.monotonic_ns()``)."""
+        return _time(self._descriptor.pts)
+
+    @property
+    def dts_ns(self) -> Optional[int]:
+        """When it is to be decoded."""
+        return _time(self._descriptor.dts)
+
+    @property
+    def duration_ns(self) -> Optional[int]:
+        """How long it lasts."""
+        return _time(self._descriptor.duration)
+
+    @property
+    def offset(self) -> Optional[int]:
+        """The producer's own count."""
+        return _time(self._descriptor.offset)
+
+    @property
+    def flags(self) -> int:
+        """GstBufferFlags."""
+        return int(self._descriptor.flags)
 
     @property
     def is_key(self) -> bool:
@@ -106,7 +122,7 @@ class Frame:
         count: int = descriptor.planes
         if count != 0:
             default = default.with_planes(descriptor.plane_offset[:count], descriptor.plane_stride[:count], descriptor.size)
-        elif descriptor.size < default.size:
+        elif descriptor.size < default.least_size:
             raise FormatError(f"frame {self.seq} of {descriptor.size} bytes is no picture of {default.size}: {self.caps}")
         self._layout = default
         return default

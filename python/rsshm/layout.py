@@ -127,9 +127,10 @@ class Fixed(ctypes.Structure):
             "seats_offset": (SEATS * ctypes.sizeof(Seat), 64),
             "ring_offset": (RING * 8, 8),
             "events_offset": (self.event_count * EVENT_STRIDE, 64),
-            "mail_offset": (SEATS * self.mail_count * MAIL_STRIDE, 64),
             "descriptors_offset": (self.slot_count * DESCRIPTOR_STRIDE, 64),
         }
+        if self.mail_count:
+            inside["mail_offset"] = (SEATS * self.mail_count * MAIL_STRIDE, 64)
         for field, (size, align) in inside.items():
             offset = getattr(self, field)
             if offset < ctypes.sizeof(Fixed) or offset % align or offset + size > self.slots_offset:

@@ -14,6 +14,7 @@ from . import _files, _libc, caps, layout
 from ._attach import Attachment, HeldSeat
 from ._files import Identity, Name
 from ._libc import acquire
+from ._pace import Pace
 from .errors import BadOption, Closed, EndOfStream, Error, Timeout
 from .frame import Frame
 
@@ -23,8 +24,14 @@ CHECK = 0.25
 """The longest sleep on a segment; after it the kernel is asked whether the writer lives."""
 BETWEEN_SEGMENTS = 1.0
 """How long a channel may be without a segment, between two of them, before it counts as gone."""
-FALSE_ALARMS = 8
-"""Wakes without news after which the word is not believed any more."""
+FALSE_ALARMS, LOOK_AGAIN = 16, 0.001
+"""Looks without a frame after which the reader looks once in so long: whoever only rings, or wakes, does not keep it busy."""
+WARY, SHORT = 60.0, 0.004
+"""For so long after a missing wake no sleep is longer: whoever may read a segment can put its sleepers on a word of his own."""
+EVICTED_AGAIN = 1.0
+"""Who is evicted twice within this time has done no wrong, and waits before it comes back."""
+MOST_MISSED = 1 << 35
+"""More frames than anybody misses at once; a damaged head may be any number."""
 ASK_AGAIN = 1.0
 """How long a frame that can be decoded alone is waited for before the writer is asked again."""
 MAX_NUMBER = (1 << 56) - 1
@@ -94,6 +101,15 @@ class Reader:
         self._eos_seen = 0
         self._checked = 0.0
         self._observing: Optional[str] = None
+        self._undecodable = False
+        """Some of the frames given up were there, and could not be decoded."""
+        self._writer_pid = 0
+        self._pace = Pace(FALSE_ALARMS, LOOK_AGAIN)
+        self._robbed_at: Optional[float] = None
+        """When a wake was last found missing."""
+        self._evicted_at: Optional[float] = None
+        self._not_before = 0.0
+        """When a reader that is evicted again and again may come back."""
         self.received = 0
         """Frames given."""
         self.copied = 0
@@ -212,13 +228,12 @@ class Reader:
     # Following the channel.
 
     def _next(self, deadline: Optional[float]) -> Frame:
-        false_alarms = 0
         while True:
             if self._closed:
                 raise Closed(f"channel {self._name}: this reader was closed")
             at = self._at
             if at is None:
-                if self._attach():
+                if time.monotonic() >= self._not_before and self._attach():
                     continue
                 if self._former is not None and time.monotonic() - self._former_since > BETWEEN_SEGMENTS:
                     self._leave_former(layout.SEAT_LEFT)
@@ -232,10 +247,10 @@ class Reader:
             acquire()
             state: int = halves[segment.state]
             acquire()
-            eos: int = halves[segment.eos_count]
-            acquire()
+            eos, end = self._newest_end(at)
             head: int = segment.words[segment.head]
             acquire()
+            events: int = segment.words[segment.event_head]
             if at.is_evicted():
                 warnings.warn(
                     f"channel {self._name}: the writer found this reader holding more than it was granted; frames that it "
@@ -245,20 +260,29 @@ class Reader:
                 )
                 self._go_away(at)
                 self._seat = None
+                again, self._evicted_at = self._evicted_at, time.monotonic()
+                if again is not None and self._evicted_at - again < EVICTED_AGAIN:
+                    self._not_before = again + EVICTED_AGAIN
                 continue
-            ends = eos != self._eos_seen
-            newest = min(head, segment.words[segment.eos_number]) if ends else head
-            # A position beyond the head can only come of a damaged head: it is given up.
-            newest = min(newest, MAX_NUMBER)
-            if self._position > newest and newest != 0 and not ends:
+            # What comes after an end is not given before it. A position beyond the head can only come of a damaged head: it
+            # is given up.
+            newest = min(head if end is None else min(head, end), MAX_NUMBER)
+            if self._position > newest and newest != 0 and end is None:
                 self._want_newest = True
                 self._position = newest - 1
             if newest > self._position:
                 frame = self._take(at, newest)
                 if frame is not None:
+                    self._pace.reset()
                     return frame
-            if ends:
+                if self._undecodable:
+                    self._undecodable = False
+                    self._ask_for_key_unit(at)
+            if end is not None:
                 self._eos_seen = eos
+                # What comes behind it is another stream, though the numbers run on.
+                self._lost = True
+                self._slow_down()
                 raise EndOfStream(f"channel {self._name}: the stream ended")
             if state & layout.CLOSED:
                 self._go_away(at)
@@ -275,18 +299,39 @@ class Reader:
                     not segment.has_writer()
                     and not halves[segment.state] & (layout.SUPERSEDED | layout.CLOSED)
                     and segment.words[segment.head] == head
+                    and segment.words[segment.event_head] == events
                     and halves[segment.eos_count] == eos
                 ):
                     self._go_away(at)
                     continue
-            segment.wait(segment.published, seen, self._patience(deadline, CHECK))
-            if halves[segment.published] == seen:
-                false_alarms = 0
-            else:
-                false_alarms += 1
-                if false_alarms > FALSE_ALARMS:
-                    # Somebody counts the word up and publishes nothing: this reader does not spin for them.
-                    time.sleep(0.001)
+            wary = self._robbed_at is not None and now - self._robbed_at < WARY
+            if segment.wait(segment.published, seen, self._patience(deadline, SHORT if wary else CHECK)):
+                self._robbed_at = now
+            self._slow_down()
+
+    def _slow_down(self) -> None:
+        """Counts a look that found no frame, and waits where there were too many."""
+        rest = self._pace.turn()
+        if rest is not None:
+            time.sleep(rest)
+
+    def _newest_end(self, at: Attachment) -> Tuple[int, Optional[int]]:
+        """How many times the stream has ended, and where there is an end that was not told, the number of its last frame."""
+        segment = at.segment
+        count: int = segment.halves[segment.eos_count]
+        acquire()
+        number: Optional[int] = None
+        # The number is stored before the count, so that it may be that of one more end. Bounded: it may be counted up for ever.
+        for _ in range(8):
+            if count == self._eos_seen:
+                return count, None
+            number = segment.words[segment.eos_number]
+            acquire()
+            again: int = segment.halves[segment.eos_count]
+            if again == count:
+                break
+            count = again
+        return count, number
 
     def _patience(self, deadline: Optional[float], longest: float) -> float:
         """How long to wait now."""
@@ -303,7 +348,8 @@ class Reader:
     def _attach(self) -> bool:
         """Attaches to the segment that is under the name now, if there is one."""
         try:
-            opened = Attachment.open(self._name, self._read_only, self._seat)
+            position = None if self._former is None else self._position
+            opened = Attachment.open(self._name, self._read_only, self._seat, position)
         except BaseException:
             self._leave_former(layout.SEAT_LEFT)
             raise
@@ -318,7 +364,9 @@ class Reader:
         if follows:
             # Only what ended in this segment is news; the count begins at 0 in each.
             self._eos_seen = 0
-            at.set_position(max(self._position, first - 1))
+            if at.segment.caps != self._caps.text or at.segment.fixed.writer_pid != self._writer_pid:
+                # Another stream, whose frames cannot be decoded with those before.
+                self._lost = True
         else:
             # Another stream, or the first: the frame that was the newest on arrival comes first.
             self._position = max(at.head_then - 1, first - 1, 0)
@@ -328,6 +376,9 @@ class Reader:
         self._discontinuity = True
         if at.segment.caps != self._caps.text or self._segment_id is None:
             self._caps = caps.parse(at.segment.caps)
+        # Whoever was asked before, or where, may never hear of it.
+        self._asked = None
+        self._writer_pid = at.segment.fixed.writer_pid
         self._segment_id = at.segment.identity
         self._observing = observing
         self._seat = at.seat
@@ -358,11 +409,14 @@ class Reader:
 
     def _take(self, at: Attachment, newest: int) -> Optional[Frame]:
         """Takes the oldest frame up to ``newest`` that is wanted, there, and can be decoded with what came before it."""
+        # Whoever comes begins with an older frame than the newest if need be, but with none that it has had, that is too old
+        # for what it wants, or that is gone before it has taken the next.
         reach = 1 if self.latest else layout.RING
-        number = newest if self._want_newest else max(self._position + 1, newest - reach + 1)
-        # Behind this one a frame that can be decoded alone is looked for: whoever comes begins with an older one than the
-        # newest if need be, but with none that it has had, or that is too old for what it wants.
-        behind = max(0 if self._newly_attached else self._position, newest - reach)
+        behind = max(at.kept_behind if self._newly_attached else self._position, newest - reach)
+        if self._want_newest:
+            number = self._newest_key(at, behind, newest) or newest
+        else:
+            number = max(self._position, behind) + 1
         while number <= newest:
             slot = at.find(number)
             if slot is None:
@@ -374,7 +428,7 @@ class Reader:
             if not continues and at.is_delta(slot, number):
                 key = self._newest_key(at, behind, newest)
                 if key is None:
-                    self._ask_for_key_unit(at)
+                    self._undecodable = True
                     break
                 number = behind = key
                 continue
@@ -409,13 +463,18 @@ class Reader:
         if self._want_newest or self._newly_attached:
             return 0
         missed = max(number - self._position, 0)
+        if missed > MOST_MISSED:
+            missed = 0
         self.missed += missed
         return missed
 
     def _newest_key(self, at: Attachment, behind: int, newest: int) -> Optional[int]:
+        """Number of the newest frame behind ``behind`` that can be decoded alone, if all frames from it on are there."""
         for number in range(newest, max(behind, newest - layout.RING), -1):
             slot = at.find(number)
-            if slot is not None and not at.is_delta(slot, number):
+            if slot is None:
+                return None
+            if not at.is_delta(slot, number):
                 return number
         return None
 

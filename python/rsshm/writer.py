@@ -37,6 +37,8 @@ class Slot:
         self.seq: Optional[int] = None
         """The frame's number once it is published; None too where readers held every slot, and it was dropped."""
         self._done = False
+        # Before the frame is drawn, as all that comes after is its latency.
+        self._descriptor = writer._describe(size, layout)
         self._owner: Optional[WriterSegment] = None
         self._index = 0
         claim = writer._channel.claim(size)
@@ -278,28 +280,31 @@ class Writer:
         if self._caps is None:
             raise FormatError(f"channel {self.name}: the shape is not known before the first write; give Writer a shape")
 
-    def _publish(self, slot: Slot) -> Optional[int]:
-        descriptor = FrameDescriptor(
-            pts=monotonic_ns() if slot.pts_ns is None else slot.pts_ns,
-            dts=NONE,
-            duration=self._duration() if slot.duration_ns is None else slot.duration_ns,
-            offset=NONE,
-            offset_end=NONE,
-            size=slot._size,
-            flags=slot.flags,
-        )
-        layout = slot._layout
+    def _describe(self, size: int, layout: Optional[Layout]) -> FrameDescriptor:
+        """What goes with a frame, but for its times."""
+        descriptor = FrameDescriptor(dts=NONE, duration=self._duration(), offset=NONE, offset_end=NONE, size=size)
         if layout is not None and self._stride_align != 4:
             descriptor.planes = len(layout.planes)
             for index, plane in enumerate(layout.planes):
                 descriptor.plane_offset[index] = plane.offset
                 descriptor.plane_stride[index] = plane.stride
+        return descriptor
+
+    def _publish(self, slot: Slot) -> Optional[int]:
+        descriptor = slot._descriptor
+        descriptor.pts = monotonic_ns() if slot.pts_ns is None else slot.pts_ns
+        if slot.duration_ns is not None:
+            descriptor.duration = slot.duration_ns
+        descriptor.flags = slot.flags
         number = None
         if slot._owner is not None:
             number = self._channel.publish(slot._owner, slot._index, descriptor)
         if number is None and slot._layout == self._layout:
             number = self._publish_copy(slot, descriptor)
-        self.dropped += number is None
+        if number is None:
+            self.dropped += 1
+            # So that readers know that one is missing.
+            self._channel.pass_over()
         return number
 
     def _publish_copy(self, slot: Slot, descriptor: FrameDescriptor) -> Optional[int]:
