@@ -67,6 +67,7 @@ test-camera: ## the tests with a real camera device, in a small virtual machine
 	tests/camera/prepare || status=$$?
 	if [ "$$status" = 77 ]; then exit 0; fi
 	[ "$$status" = 0 ]
+	$(CARGO) test --locked --test camera
 	# No backtraces: emulated, they take longer than the tests.
 	RUST_BACKTRACE=0 CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$$PWD/tests/camera/vm $$PWD/tests/camera/each" \
 		$(CARGO) test --locked --test camera -- $(CAMERA_TESTS)

@@ -215,8 +215,7 @@ pub(crate) fn with_square_pixels(caps: &gst::Caps) -> Option<gst::Caps> {
         return None;
     }
     let mut caps = caps.clone();
-    caps.make_mut()
-        .set_value(FIELD, gst::Fraction::new(1, 1).to_send_value());
+    caps.make_mut().set(FIELD, gst::Fraction::new(1, 1));
     Some(caps)
 }
 

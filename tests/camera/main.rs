@@ -13,3 +13,11 @@ mod formats;
 mod screen;
 mod time;
 mod userptr;
+
+/// Here and not in the machine: emulated, a look at all plugins takes longer than a test.
+#[test]
+fn the_plugin_is_found_by_the_programs_that_the_tests_start() {
+    common::init();
+    let channel = common::Channel::new();
+    common::launch(&format!("videotestsrc num-buffers=1 ! rsshmsink name={channel}")).wait_ok();
+}

@@ -2,15 +2,16 @@
 
 use crate::{
     common::eventually,
-    device::{BARS, capture},
+    device::{BARS, CAMERA, capture, control},
     display::Screen,
 };
 
-/// `RSSHM_SCREENSHOT=FILE` keeps the picture, but in the machine.
+/// `RSSHM_SCREENSHOT=FILE` keeps the picture, in the machine: docs/screen.png came out of it through base64(1).
 #[test]
 #[ignore = "make test-camera"]
 fn windows_show_the_camera() {
     let screen = Screen::start(660, 180);
+    control(CAMERA, "osd_text_mode=1");
     let mut writer =
         capture("v4l2src ! video/x-raw,format=BGRx,width=320,height=180,framerate=30/1 ! rsshmsink name=cam0");
     let mut plain = screen.gst_launch("rsshmsrc name=cam0 ! autovideosink");

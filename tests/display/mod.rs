@@ -99,13 +99,11 @@ impl Screen {
         let (header, width, height, bits, stride, colours) =
             (number(0), number(4), number(5), number(11), number(12), number(19));
         assert_eq!(bits, 32);
-        let pixels = &file[header + 12 * colours..];
-        let rows = pixels.chunks_exact(stride).take(height);
-        Picture {
-            width,
-            height,
-            pixels: rows.flat_map(|row| &row[..4 * width]).copied().collect(),
+        let mut pixels = Vec::with_capacity(4 * width * height);
+        for row in file[header + 12 * colours..].chunks_exact(stride).take(height) {
+            pixels.extend_from_slice(&row[..4 * width]);
         }
+        Picture { width, height, pixels }
     }
 
     /// Ends the X server as when the user logs out.
@@ -194,7 +192,7 @@ impl Picture {
         let raw = path.with_extension("bgrx");
         std::fs::write(&raw, &self.pixels).unwrap();
         let pipeline = format!(
-            "filesrc location={} ! rawvideoparse format=bgrx width={} height={} ! videoconvert ! pngenc ! filesink location={}",
+            "filesrc location={} ! rawvideoparse format=bgrx width={} height={} ! videoconvert ! video/x-raw,format=RGB ! pngenc ! filesink location={}",
             raw.display(),
             self.width,
             self.height,
