@@ -304,10 +304,11 @@ class Reader:
                 ):
                     self._go_away(at)
                     continue
+            # Before the wait and not behind it, where a frame is there.
+            self._slow_down()
             wary = self._robbed_at is not None and now - self._robbed_at < WARY
             if segment.wait(segment.published, seen, self._patience(deadline, SHORT if wary else CHECK)):
                 self._robbed_at = now
-            self._slow_down()
 
     def _slow_down(self) -> None:
         """Counts a look that found no frame, and waits where there were too many."""
