@@ -11,7 +11,10 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BUILD_PACKAGES := gcc libc6-dev pkgconf libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
 RUN_PACKAGES := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-x
 DEMO_PACKAGES := gstreamer1.0-plugins-bad
-TEST_PACKAGES := gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav strace util-linux procps
+# What the tests of the screen need, and those of the camera.
+SCREEN_PACKAGES := xvfb xdotool
+CAMERA_PACKAGES := xz-utils $(SCREEN_PACKAGES)
+TEST_PACKAGES := gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-plugins-base-apps $(SCREEN_PACKAGES) strace util-linux procps
 # Debian's own Python, whose OpenCV knows GStreamer; what Debian has not comes from pip into target/.
 PYTHON_PACKAGES := python3 python3-venv python3-numpy python3-opencv
 PYTHON := $(CURDIR)/target/python/bin/python
@@ -50,11 +53,24 @@ test: ## all checks and tests
 	RUSTFLAGS="--cfg rsshm_loom" $(CARGO) test --package rsshm-channel --test loom_pins --release --locked --target-dir target/loom
 	$(CARGO) test --workspace --doc --locked
 	$(MAKE) --no-print-directory test-python
+	$(MAKE) --no-print-directory test-camera
 	if $(CARGO) nextest --version >/dev/null 2>&1; then
 		$(CARGO) nextest run --workspace --locked
 	else
 		$(CARGO) test --workspace --locked --all-targets -- --test-threads=2
 	fi
+
+.PHONY: test-camera
+test-camera: ## the tests with a real camera device, in a small virtual machine
+	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(CAMERA_PACKAGES))
+	status=0
+	tests/camera/prepare || status=$$?
+	if [ "$$status" = 77 ]; then exit 0; fi
+	[ "$$status" = 0 ]
+	$(CARGO) test --locked --test camera
+	# No backtraces: emulated, they take longer than the tests.
+	RUST_BACKTRACE=0 CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$$PWD/tests/camera/vm $$PWD/tests/camera/each" \
+		$(CARGO) test --locked --test camera -- $(CAMERA_TESTS)
 
 .PHONY: test-python
 test-python: ## the Python package's alone

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use gst::prelude::*;
 use gst_video::VideoFormat;
 
 use crate::codec::is_plain_caps;
@@ -204,6 +205,18 @@ pub(crate) fn parse(text: &str) -> Result<gst::Caps, String> {
         Some(refusal) => Err(refusal),
         None => Ok(caps),
     }
+}
+
+/// Raw video's caps that say nothing of the shape of pixels, saying what that means: they are square.
+pub(crate) fn with_square_pixels(caps: &gst::Caps) -> Option<gst::Caps> {
+    const FIELD: &str = "pixel-aspect-ratio";
+    let structure = caps.structure(0)?;
+    if structure.name() != "video/x-raw" || structure.has_field(FIELD) {
+        return None;
+    }
+    let mut caps = caps.clone();
+    caps.make_mut().set(FIELD, gst::Fraction::new(1, 1));
+    Some(caps)
 }
 
 /// The video format of caps in system memory, `None` for all that is not raw video.

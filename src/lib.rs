@@ -17,6 +17,7 @@ use gst::glib;
 
 mod caps;
 mod codec;
+mod devices;
 mod error;
 mod events;
 mod frame;
@@ -34,7 +35,8 @@ mod uri;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     shmsink::register(plugin)?;
-    shmsrc::register(plugin)
+    shmsrc::register(plugin)?;
+    devices::register(plugin)
 }
 
 gst::plugin_define!(

@@ -102,6 +102,26 @@ fn frames_that_outgrow_the_slots_get_new_ones_in_mid_stream() {
 }
 
 #[test]
+fn frames_of_which_none_can_be_decoded_alone_are_passed_on_all_the_same() {
+    // As v4l2src marks all that is neither raw video nor JPEG: Bayer pictures, and H.264 of cameras that say no more of it.
+    let channel = Channel::new();
+    let writer = Pipeline::new(&format!(
+        "videotestsrc is-live=true ! video/x-bayer,format=rggb,width=64,height=48,framerate=30/1 ! rsshmsink name={channel}"
+    ));
+    let pad = writer.element(&channel.0).static_pad("sink").unwrap();
+    pad.add_probe(gst::PadProbeType::BUFFER, |_, info| {
+        info.buffer_mut()
+            .unwrap()
+            .make_mut()
+            .set_flags(gst::BufferFlags::DELTA_UNIT);
+        gst::PadProbeReturn::Ok
+    });
+    writer.0.set_state(gst::State::Playing).unwrap();
+    let reader = Tap::playing(&format!("rsshmsrc channel={channel} ! fakesink sync=false"));
+    reader.wait_for_more(5);
+}
+
+#[test]
 fn interlaced_video_of_an_element_that_makes_it() {
     for (rate, pattern, mode, frames) in [
         (60, "1:1", "video/x-raw,interlace-mode=interleaved", 30),

@@ -200,12 +200,11 @@ impl Attachment {
         shared.key_requests.store(0, Ordering::Relaxed);
         shared.mail_head.store(0, Ordering::Relaxed);
         // Release: who sees the state sees the position and the counts too.
-        shared.state.store(seat_state::ATTACHED, Ordering::Release);
-        point(At::Seated);
+        shared.state.store(seat_state::SITTING, Ordering::Release);
+        point(At::Sitting);
         // Pairs with the fence in `supersede`: either a lossless writer sees that somebody is here, and waits before it
         // publishes into the next segment, or it is seen below that there is one.
         fence(Ordering::SeqCst);
-        segment.ring_bell(Word::Writer);
         let index = seat.index;
         let mut entered = Self::found(
             segment,
@@ -217,20 +216,25 @@ impl Attachment {
                 letters: Mutex::default(),
             }),
         );
-        if follows.is_some() {
-            return Some(entered);
+        if follows.is_none() {
+            if !is_current(&entered.segment) {
+                entered.leave(seat_state::LEFT);
+                return None;
+            }
+            // The frame that was the newest before it sat may be held by another reader, and those behind it gone.
+            let kept_behind = before_newest(entered.head_then);
+            let shared = entered.segment.control.seat(index);
+            shared.position.store(kept_behind, Ordering::Release);
+            if is_lossless {
+                entered.kept_behind = kept_behind;
+            }
         }
-        if !is_current(&entered.segment) {
-            entered.leave(seat_state::LEFT);
-            return None;
-        }
-        // The frame that was the newest before it sat may be held by another reader, and those behind it gone.
-        let kept_behind = before_newest(entered.head_then);
-        let shared = entered.segment.control.seat(index);
-        shared.position.store(kept_behind, Ordering::Release);
-        if is_lossless {
-            entered.kept_behind = kept_behind;
-        }
+        // Only now a writer that waits for a reader goes on: with what comes from here on, which this one takes. Release: who
+        // sees the state sees the position too.
+        let state = &entered.segment.control.seat(index).state;
+        state.store(seat_state::ATTACHED, Ordering::Release);
+        point(At::Seated);
+        entered.segment.ring_bell(Word::Writer);
         Some(entered)
     }
 

@@ -87,6 +87,14 @@ pub mod seat_state {
     pub const MOVED: u32 = 2;
     /// The reader is gone; frames that it passed on may still be in use.
     pub const LEFT: u32 = 3;
+    /// A reader sits down: what it is going to take is kept, but nobody goes on because of it, as it may have to look
+    /// elsewhere yet.
+    pub const SITTING: u32 = 4;
+
+    /// Whether somebody takes frames here, or is about to.
+    pub fn is_here(state: u32) -> bool {
+        matches!(state, ATTACHED | SITTING)
+    }
 }
 
 /// What never changes once the segment has its name. Readers copy it when they attach, check the copy, and never look

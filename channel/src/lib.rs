@@ -65,6 +65,8 @@ mod sys;
 #[cfg(not(rsshm_loom))]
 mod wait;
 #[cfg(not(rsshm_loom))]
+mod watch;
+#[cfg(not(rsshm_loom))]
 mod writer;
 
 #[cfg(not(rsshm_loom))]
@@ -77,5 +79,6 @@ pub use {
     reader::{CopyTarget, Event, Frame, FrameData, Next, ReadLimits, Reader, ReaderHandle, ReaderOptions, ReaderStats},
     semaphore::SemaphoreTrouble,
     sys::monotonic_ns,
+    watch::{Watch, WatchStop},
     writer::{Clients, Format, NewEvent, Slot, Writer, WriterOptions, WriterStats},
 };

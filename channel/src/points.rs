@@ -124,6 +124,8 @@ instants! {
         TicketStored,
         /// Reader: its position is stored.
         PositionStored,
+        /// Reader: it sits down, and what it is going to take is kept.
+        Sitting,
         /// Reader: it sits, the bell is not rung.
         Seated,
         /// Reader: it sits in the segment that follows, and has not said so in the former.

@@ -7,7 +7,7 @@ mod common;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -31,8 +31,15 @@ fn child() {
 }
 
 /// 64 readers with a seat each, and one that observes, all get the stream to its end.
+/// What a process holds is counted: no other test may hold anything in it meanwhile.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn sixty_four_readers_and_one_more_get_the_stream() {
+    let _alone = alone();
     const FRAMES: u64 = 60;
     let channel = Channel::new();
     let writer = channel.writer(slots(64));
@@ -90,6 +97,7 @@ fn sixty_four_readers_and_one_more_get_the_stream() {
 
 #[test]
 fn readers_come_and_go_and_nothing_grows() {
+    let _alone = alone();
     let cycles = times(500, 10_000);
     let channel = Channel::new();
     let writer = channel.writer(slots(8));
@@ -127,6 +135,7 @@ fn writes_until_killed(channel: &str) {
 /// Writers stop and start, every tenth of them killed, and the same readers go on.
 #[test]
 fn writers_start_again_and_nothing_grows() {
+    let _alone = alone();
     let restarts = times(40, 1000);
     let channel = Channel::new();
     let mut readers = [channel.reader(), channel.reader(), channel.observer()];
@@ -256,6 +265,7 @@ fn reads_on(channel: &str) {
 /// 4K at 60 frames a second, all drawn anew, with four readers that hold two frames each.
 #[test]
 fn a_stream_of_4k_with_four_readers_goes_on_and_nothing_grows() {
+    let _alone = alone();
     let asked = std::env::var("RSSHM_SOAK_SECONDS")
         .ok()
         .and_then(|text| text.parse().ok());

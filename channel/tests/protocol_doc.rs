@@ -89,10 +89,11 @@ fn constants_are_as_documented() {
         seat_state::ATTACHED,
         seat_state::MOVED,
         seat_state::LEFT,
+        seat_state::SITTING,
     ];
     assert_eq!(
         (states, state::SUPERSEDED, state::CLOSED, flags::LOSSLESS),
-        ([0, 1, 2, 3], 1, 2, 1)
+        ([0, 1, 2, 3, 4], 1, 2, 1)
     );
     let fixed = Fixed::new(0, 1, 1, false).unwrap();
     assert_eq!((fixed.live_offset, fixed.caps_offset), (256, 4096));

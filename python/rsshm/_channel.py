@@ -360,7 +360,9 @@ class Channel:
 
     def _has_reader(self) -> bool:
         current = self._current
-        return current is not None and any(current.has_reader_in(seat) for seat in range(layout.SEATS))
+        return current is not None and any(
+            current.half(seat, Seat.state) == layout.SEAT_ATTACHED and current.is_alive(seat) for seat in range(layout.SEATS)
+        )
 
     def _followers_arrived(self) -> bool:
         """Whether the readers of the former segments have come to the current one, or are gone."""

@@ -190,7 +190,7 @@ def _reader_in(seat: int, current: WriterSegment, retired: List[WriterSegment]) 
     ticket = current.half(seat, Seat.ticket)
     if state == layout.SEAT_ATTACHED:
         return ticket if current.is_alive(seat) else None
-    if state == layout.SEAT_NEW:
+    if state in (layout.SEAT_NEW, layout.SEAT_SITTING):
         # Not here yet: perhaps on its way from a former segment.
         for former in reversed(retired):
             if former.control.identity == current.control.identity and former.has_reader_in(seat):

@@ -71,6 +71,8 @@ struct Stream {
     events: events::Encoder,
     /// The next frame does not continue those before it.
     discont: bool,
+    /// A frame came that can be decoded alone.
+    has_key_units: bool,
 }
 
 impl Default for Stream {
@@ -83,6 +85,7 @@ impl Default for Stream {
             extra: Vec::new(),
             events: events::Encoder::default(),
             discont: false,
+            has_key_units: false,
         }
     }
 }
@@ -277,6 +280,12 @@ impl RsShmSink {
         let times = Times::of_buffer(buffer, &stream.segment);
         let origin = stream.origin(self.obj().upcast_ref(), &times);
         let mut descriptor = frame::describe(buffer, times, origin);
+        // v4l2src says of all that is neither raw video nor JPEG that it cannot be decoded alone, Bayer pictures among it.
+        // A reader would wait for ever for one that can: until there has been one, nothing is said.
+        stream.has_key_units |= !descriptor.is_delta();
+        if !stream.has_key_units {
+            descriptor.flags &= !gst::BufferFlags::DELTA_UNIT.bits();
+        }
         if stream.discont {
             descriptor.flags |= gst::BufferFlags::DISCONT.bits();
         }
@@ -500,7 +509,11 @@ impl BaseSinkImpl for RsShmSink {
             .ok_or_else(|| gst::loggable_error!(CAT, "the element is not started"))?;
         writer.set_format(format);
         self.accepted.set(info.clone());
-        lock(&self.stream).info = info;
+        {
+            let mut stream = lock(&self.stream);
+            stream.info = info;
+            stream.has_key_units = false;
+        }
         gst::debug!(CAT, imp = self, "caps are {caps}");
         self.update_latency();
         Ok(())

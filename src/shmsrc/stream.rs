@@ -270,6 +270,7 @@ impl RsShmSrc {
         })?;
         stream.info = caps::raw_video(&caps);
         stream.generation = Some(generation);
+        let caps = self.completed(caps);
         let is_news = lock(&self.caps).as_ref() != Some(&caps);
         if !is_news {
             return Ok(());
@@ -286,6 +287,16 @@ impl RsShmSrc {
             return Err(gst::FlowError::NotNegotiated);
         }
         Ok(())
+    }
+
+    /// `caps` as downstream takes them. Sinks that know the shape of the screen's pixels want to be told the picture's, and
+    /// cameras often say nothing of it.
+    fn completed(&self, caps: gst::Caps) -> gst::Caps {
+        let takes = |caps: &gst::Caps| self.obj().src_pad().peer_query_accept_caps(caps);
+        if takes(&caps) {
+            return caps;
+        }
+        caps::with_square_pixels(&caps).filter(takes).unwrap_or(caps)
     }
 
     /// Makes a buffer of a frame; `None` when it has no place in this pipeline.

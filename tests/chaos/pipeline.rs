@@ -108,6 +108,8 @@ fn look_at_messages(context: &Context, pipeline: &Pipeline) -> bool {
             );
             false
         }
+        // Said of programs that stop while they hold the semaphore, as they do here.
+        Some(gst::MessageView::Warning(warning)) if warning.error().message().contains("held its semaphore") => true,
         Some(gst::MessageView::Warning(warning)) => {
             context.found(
                 &context.cell.others,

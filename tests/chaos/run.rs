@@ -268,6 +268,8 @@ impl Run {
         let place = &mut self.places[index];
         let output = File::options().append(true).create(true).open(&place.output).unwrap();
         let (variable, value) = orders.variable();
+        // Waited for by its number, as `Child` knows nothing of stops.
+        #[allow(clippy::zombie_processes)]
         let child = entry_command("child")
             .env(variable, value)
             .env("RSSHM_POINTS", points)

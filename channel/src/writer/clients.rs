@@ -183,7 +183,7 @@ impl State {
         match state {
             seat_state::ATTACHED => current.is_alive(seat).then_some(ticket),
             // Not here yet: perhaps on its way from a former segment.
-            seat_state::NEW => self.retired.iter().rev().find_map(|retired| {
+            seat_state::NEW | seat_state::SITTING => self.retired.iter().rev().find_map(|retired| {
                 let former = &retired.segment;
                 (former.control.identity() == current.control.identity() && former.has_reader_in(seat))
                     .then(|| former.segment.control.seat(seat).ticket.load(Ordering::Acquire))

@@ -609,7 +609,7 @@ impl State {
         let Some(current) = &self.current else {
             return false;
         };
-        (0..SEATS).any(|seat| current.segment.has_reader_in(seat))
+        (0..SEATS).any(|seat| current.segment.state_of(seat) == seat_state::ATTACHED && current.segment.is_alive(seat))
     }
 
     /// Whether nobody alive takes frames in a superseded segment any more. Who has been in its seat in the current one has
@@ -665,10 +665,15 @@ impl WriterSegment {
         self.control.is_locked(FIRST_SEAT_BYTE + seat as i64)
     }
 
-    /// Whether a living reader takes frames here.
+    /// Whether a living reader takes frames here, or is about to.
     fn has_reader_in(&self, seat: usize) -> bool {
-        let state = &self.segment.control.seat(seat).state;
-        state.load(Ordering::Acquire) == seat_state::ATTACHED && self.is_alive(seat)
+        seat_state::is_here(self.state_of(seat)) && self.is_alive(seat)
+    }
+
+    /// What the owner of a seat says of itself.
+    fn state_of(&self, seat: usize) -> u32 {
+        // Acquire: pairs with the release store of who sits down, or leaves.
+        self.segment.control.seat(seat).state.load(Ordering::Acquire)
     }
 
     fn is_in_hand(&self, slot: usize) -> bool {

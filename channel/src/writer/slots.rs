@@ -82,8 +82,8 @@ impl SlotTable {
         let mut found = false;
         for seat in 0..SEATS {
             let shared = owner.segment.control.seat(seat);
-            let stands_in_the_way = shared.pins.load(Ordering::Acquire) != 0
-                || shared.state.load(Ordering::Acquire) == seat_state::ATTACHED;
+            let stands_in_the_way =
+                shared.pins.load(Ordering::Acquire) != 0 || seat_state::is_here(shared.state.load(Ordering::Acquire));
             let ticket = shared.ticket.load(Ordering::Acquire);
             if stands_in_the_way && self.ignored[seat] != Some(ticket) && !owner.is_alive(seat) {
                 self.ignored[seat] = Some(ticket);
@@ -99,8 +99,8 @@ impl SlotTable {
             .filter_map(|seat| {
                 let shared = owner.segment.control.seat(seat);
                 // Acquire: pairs with the reader's release store; its position is at least the one it began with.
-                let attached = shared.state.load(Ordering::Acquire) == seat_state::ATTACHED;
-                let counts = attached && self.ignored[seat] != Some(shared.ticket.load(Ordering::Acquire));
+                let is_here = seat_state::is_here(shared.state.load(Ordering::Acquire));
+                let counts = is_here && self.ignored[seat] != Some(shared.ticket.load(Ordering::Acquire));
                 counts.then(|| shared.position.load(Ordering::Acquire))
             })
             .min()
