@@ -121,8 +121,7 @@ class Clients:
             room = current.segment.slot_count - (current.retain + 2)
         share = next((share for share in range(MAX_GRANT, 0, -1) if _sum(held, [share] * SEATS) <= room), 0)
         return [
-            min(max(seat.slots + GRANT_AHEAD, FIRST_GRANT, record.grant), share)
-            for seat, record in zip(held, self._records)
+            min(max(seat.slots + GRANT_AHEAD, FIRST_GRANT, record.grant), share) for seat, record in zip(held, self._records)
         ]
 
     def slots_wanted(self, current: WriterSegment) -> int:

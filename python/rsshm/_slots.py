@@ -32,9 +32,7 @@ class Claim:
 class WriterSegment:
     """A segment with what its writer knows of the slots and seats. All but :meth:`let_go` under the channel's lock."""
 
-    def __init__(
-        self, segment: Segment, control: ControlFile, backed: int, lossless: bool, alive: Optional[KeptLock]
-    ) -> None:
+    def __init__(self, segment: Segment, control: ControlFile, backed: int, lossless: bool, alive: Optional[KeptLock]) -> None:
         self.segment = segment
         self.control = control
         """The file that carries the locks of this segment's seats. Another than the channel's once that was lost."""
