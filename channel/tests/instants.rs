@@ -146,10 +146,15 @@ fn who_took_long_to_sit_down_misses_nothing_of_a_lossless_channel() {
     }
 }
 
-/// A reader stops when it sits, and the writer, which waited for one, goes on.
+/// A reader stops when it sits, and the writer, which waited for one, goes on, and is over perhaps.
 #[test]
 fn who_sits_before_the_first_frame_begins_with_it() {
-    for options in [lossless(8), slots(8)] {
+    for (options, closes) in [
+        (lossless(8), false),
+        (slots(8), false),
+        (lossless(8), true),
+        (slots(8), true),
+    ] {
         let channel = Channel::new();
         let writer = channel.writer(options);
         // The segment is there, and no frame in it.
@@ -164,6 +169,9 @@ fn who_sits_before_the_first_frame_begins_with_it() {
         writer.publish_event(event, None).unwrap();
         assert!(publish(&writer, 1) && publish(&writer, 1));
         writer.end_of_stream();
+        if closes {
+            writer.close();
+        }
         first.child.signal(Signal::SIGCONT);
         for what in ["1 0", "event 7", "2 0", "3 0", "end"] {
             first.child.expect(what);
