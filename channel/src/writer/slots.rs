@@ -253,8 +253,7 @@ impl State {
         {
             return Found::ToGrow(owner, index);
         }
-        // There can be no more, or another thread is about to get one.
-        if (current.slots.growing || current.is_scarce(for_upstream))
+        if current.is_scarce(for_upstream)
             && let Some(index) = current.take_scarce(head, lossless)
         {
             return Found::Slot(current.hand_out(index, size, for_upstream));
