@@ -137,7 +137,7 @@ fn forking_reader() {
         return;
     };
     let reader = Pipeline::playing(&format!(
-        "rsshmsrc name=reader channel={channel} ! queue max-size-buffers=3 ! fakesink sync=true ts-offset=3600000000000"
+        "rsshmsrc name=reader channel={channel} ! queue max-size-buffers=30 ! fakesink sync=true ts-offset=3600000000000"
     ));
     eventually("it holds frames", || reader.stat("rsshmsrc", "frames-in-place") > 2);
     // SAFETY: as above.
