@@ -298,5 +298,7 @@ fn no_frame_is_dropped_while_slots_are_added_for_readers() {
             publish();
         }
     });
-    common::wait_until("all have slots", Duration::from_secs(5), || writer.stats().slots >= 5 * 3);
+    common::wait_until("all have slots", Duration::from_secs(5), || {
+        writer.stats().slots >= 5 * 3
+    });
 }
