@@ -2,7 +2,6 @@
 
 use std::sync::LazyLock;
 
-use gst::prelude::*;
 use gst_video::VideoFormat;
 
 use crate::codec::is_plain_caps;
