@@ -90,6 +90,7 @@ pub fn take_for_writing(number: &AtomicU64, mut pinned: impl FnMut() -> bool) ->
     if pinned() {
         return false;
     }
+    point(At::PinsSeen);
     // Relaxed: ordered before everything that follows by the fence. An observer that copies without a pin sees the 0,
     // or else none of the pixels drawn after it (its acquire fence stands between its copy and its second look).
     number.store(0, Ordering::Relaxed);

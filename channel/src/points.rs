@@ -34,6 +34,8 @@ macro_rules! instants {
 
 instants! {
     often {
+        /// Writer: nobody was seen to hold a slot, and its number is still there.
+        PinsSeen,
         /// Writer: a slot's number is 0, the pins have not been looked at again.
         NumberZeroed,
         /// Writer: a slot is claimed, nothing is drawn.

@@ -8,10 +8,10 @@ use std::time::Duration;
 use common::{
     Channel, Service, check,
     child::{self, Child, listen, say},
-    lossless, next, next_in_place, publish, slots,
+    lossless, next, next_in_place, publish, slots, tell,
 };
 use nix::sys::signal::Signal;
-use rsshm_channel::{ChannelName, Format, NewEvent, Next, ReadLimits, Reader, ReaderOptions, Writer};
+use rsshm_channel::{ChannelName, Format, Next, ReadLimits, Reader, ReaderOptions, Writer};
 
 const KILL: &str = "1000000,0";
 const STOP: &str = "0,1000000";
@@ -22,7 +22,7 @@ fn child() {
         ("writes", writes),
         ("writes two formats", writes_two_formats),
         ("reads four", reads_four),
-        ("reads to the end", reads_to_the_end),
+        ("reads all", reads_all),
     ]);
 }
 
@@ -82,16 +82,19 @@ fn reads_four(channel: &str) {
     }
 }
 
-/// Says which frames and events it gets up to the end.
-fn reads_to_the_end(channel: &str) {
+/// Says what it gets, until the writer is gone.
+fn reads_all(channel: &str) {
     let mut reader = Reader::new(ChannelName::new(channel).unwrap(), ReaderOptions::default());
     loop {
-        match reader.next(&mut Vec::new(), ReadLimits::default(), None).unwrap() {
-            Next::Frame(frame) => say(format!("{} {}", frame.number, frame.missed)),
-            Next::Event(event) => say(format!("event {}", event.kind)),
-            Next::EndOfStream => return say("end"),
-            other => panic!("{other:?}"),
-        }
+        say(
+            match reader.next(&mut Vec::new(), ReadLimits::default(), None).unwrap() {
+                Next::Frame(frame) => frame.number.to_string(),
+                Next::Event(event) => String::from_utf8(event.bytes).unwrap(),
+                Next::EndOfStream => "end".to_owned(),
+                Next::Lost => return say("lost"),
+                other => panic!("{other:?}"),
+            },
+        );
     }
 }
 
@@ -146,31 +149,6 @@ fn who_took_long_to_sit_down_misses_nothing_of_a_lossless_channel() {
     }
 }
 
-/// A reader stops when it sits, and the writer, which waited for one, goes on.
-#[test]
-fn who_sits_before_the_first_frame_begins_with_it() {
-    for options in [lossless(8), slots(8)] {
-        let channel = Channel::new();
-        let writer = channel.writer(options);
-        // The segment is there, and no frame in it.
-        drop(writer.claim(common::SIZE).unwrap());
-        let first = AtInstant::start("reads to the end", &channel, STOP, "Seated");
-        first.child.stops();
-        let event = NewEvent {
-            kind: 7,
-            ..NewEvent::default()
-        };
-        assert!(publish(&writer, 1));
-        writer.publish_event(event, None).unwrap();
-        assert!(publish(&writer, 1) && publish(&writer, 1));
-        writer.end_of_stream();
-        first.child.signal(Signal::SIGCONT);
-        for what in ["1 0", "event 7", "2 0", "3 0", "end"] {
-            first.child.expect(what);
-        }
-    }
-}
-
 /// A reader stops before it sits down in a segment that is superseded meanwhile. It does not begin there.
 #[test]
 fn who_sits_down_in_a_superseded_segment_misses_nothing_of_a_lossless_channel() {
@@ -189,6 +167,62 @@ fn who_sits_down_in_a_superseded_segment_misses_nothing_of_a_lossless_channel() 
         for number in 31..34 {
             assert!(publish(&writer, 1));
             late.child.expect(&format!("{number} 0"));
+        }
+    }
+}
+
+/// Who only sits down is nobody that a writer goes on for: it may have to look elsewhere yet.
+#[test]
+fn who_only_sits_down_is_no_reader_yet() {
+    for options in [lossless(8), slots(8)] {
+        let channel = Channel::new();
+        let writer = channel.writer(options);
+        drop(writer.claim(common::SIZE).unwrap());
+        let late = AtInstant::start("reads all", &channel, STOP, "Sitting");
+        late.child.stops();
+        assert_eq!(writer.service().unwrap().count, 0);
+        late.child.signal(Signal::SIGCONT);
+        assert!(writer.wait_for_reader(common::SIZE, || true).unwrap());
+        assert_eq!(writer.service().unwrap().count, 1);
+        for number in 1..4 {
+            assert!(publish(&writer, number));
+        }
+        for number in ["1", "2", "3"] {
+            late.child.expect(number);
+        }
+    }
+}
+
+/// A writer that waits for somebody to come goes on when a reader sits, and is over perhaps before that has looked at what
+/// there is. The reader has all of it.
+#[test]
+fn who_was_waited_for_has_the_stream_from_the_beginning() {
+    for closes in [false, true] {
+        for options in [lossless(8), slots(8)] {
+            let channel = Channel::new();
+            let writer = channel.writer(options);
+            drop(writer.claim(common::SIZE).unwrap());
+            tell(&writer, "lasts", Some(0));
+            tell(&writer, "passed", None);
+            let late = AtInstant::start("reads all", &channel, STOP, "Seated");
+            assert!(writer.wait_for_reader(common::SIZE, || true).unwrap());
+            late.child.stops();
+            tell(&writer, "begins", None);
+            assert!(publish(&writer, 1));
+            tell(&writer, "goes on", None);
+            assert!(publish(&writer, 2));
+            assert!(publish(&writer, 3));
+            writer.end_of_stream();
+            if closes {
+                writer.close();
+            }
+            late.child.signal(Signal::SIGCONT);
+            for said in ["lasts", "begins", "1", "goes on", "2", "3", "end"] {
+                late.child.expect(said);
+            }
+            if closes {
+                late.child.expect("lost");
+            }
         }
     }
 }

@@ -2,7 +2,10 @@
 
 mod common;
 
-use std::{sync::mpsc, time::Duration};
+use std::{
+    sync::mpsc,
+    time::{Duration, Instant},
+};
 
 use common::{Channel, Service, check, next, peer::Peer, publish, publish_sized, slots};
 use rsshm_channel::{Error, Format, FrameDescriptor, Observer, WriterOptions};
@@ -264,4 +267,36 @@ fn what_upstream_keeps_does_not_stop_the_frames_that_are_copied() {
             drop(done);
         });
     }
+}
+
+/// The service backs slots for readers that come, which takes a while; the thread that publishes gets its slots meanwhile.
+#[test]
+fn no_frame_is_dropped_while_slots_are_added_for_readers() {
+    const LARGE: usize = 8 << 20;
+    let channel = Channel::new();
+    let writer = channel.writer(slots(24));
+    let _service = Service::of(&writer);
+    let publish = || {
+        let slot = writer.claim(LARGE).unwrap().expect("a slot");
+        // Only what readers look at.
+        let descriptor = FrameDescriptor {
+            size: 8,
+            ..FrameDescriptor::default()
+        };
+        writer.publish(&slot, descriptor, &[]).unwrap();
+    };
+    publish();
+    let mut readers = [(); 5].map(|()| channel.reader());
+    std::thread::scope(|scope| {
+        for reader in &mut readers {
+            scope.spawn(|| next(reader, &mut Vec::new()));
+        }
+        let has_begun = || writer.stats().slots > 3;
+        common::wait_until("the service backs slots", Duration::from_secs(5), has_begun);
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(200) {
+            publish();
+        }
+    });
+    assert!(writer.stats().slots >= 5 * 3, "{:?}", writer.stats());
 }

@@ -66,7 +66,8 @@ def stamp_of(picture: Any) -> int:
 
 
 def in_place_writer(shared: Shared, count: int, fps: float) -> None:
-    with rsshm.Writer(shared.name, SHAPE, fps=fps or None) as writer:
+    # At full speed the writer waits for the reader: every picture arrives.
+    with rsshm.Writer(shared.name, SHAPE, fps=fps or None, lossless=fps == 0) as writer:
         writer.wait_for_reader(20)
         for _ in paced(count, fps):
             # The picture is drawn where it lies; drawing it is no part of the measurement.
@@ -78,7 +79,8 @@ def in_place_writer(shared: Shared, count: int, fps: float) -> None:
 def copy_writer(shared: Shared, count: int, fps: float) -> None:
     picture = numpy.zeros(SHAPE, numpy.uint8)
     stamp = picture.reshape(-1)[:8].view(numpy.uint64)
-    with rsshm.Writer(shared.name, SHAPE, fps=fps or None) as writer:
+    # At full speed the writer waits for the reader: every picture arrives.
+    with rsshm.Writer(shared.name, SHAPE, fps=fps or None, lossless=fps == 0) as writer:
         writer.wait_for_reader(20)
         for _ in paced(count, fps):
             stamp[0] = time.monotonic_ns()

@@ -13,14 +13,18 @@ import numpy
 import posix_ipc
 
 
+u32, u64 = ctypes.c_uint32, ctypes.c_uint64
+
+
 class Header(ctypes.Structure):
     """The first bytes of a segment, as far as this program needs them."""
 
-    _fields_ = [("magic", ctypes.c_char * 8), ("version", ctypes.c_uint32), ("fixed_size", ctypes.c_uint32),
-                ("times_and_locks", ctypes.c_uint64 * 4)] + [(name, ctypes.c_uint64) for name in
-                ("caps", "caps_size", "live", "grants", "seats")] + [("seat_sizes", ctypes.c_uint32 * 2),
-                ("ring", ctypes.c_uint64), ("ring_count", ctypes.c_uint32), ("slot_count", ctypes.c_uint32)] + [
-                (name, ctypes.c_uint64) for name in ("heads", "slots", "slot_size")] + [("stride", ctypes.c_uint32)]
+    _fields_ = [
+        ("magic", ctypes.c_char * 8), ("version", u32), ("fixed_size", u32), ("times_and_locks", u64 * 4),
+        ("caps", u64), ("caps_size", u64), ("live", u64), ("grants", u64), ("seats", u64), ("seat_sizes", u32 * 2),
+        ("ring", u64), ("ring_count", u32), ("slot_count", u32), ("heads", u64), ("slots", u64), ("slot_size", u64),
+        ("stride", u32),
+    ]  # fmt: skip
 
 
 def newest(name):
@@ -62,7 +66,11 @@ def main():
         looks += 1
         try:
             found = newest(options.channel)
-            print("no frame" if found is None else f"frame {found[0]}, {found[2].size} bytes, first {found[2][0]}, {found[1]}", flush=True)
+            if found is None:
+                print("no frame", flush=True)
+            else:
+                number, caps, frame = found
+                print(f"frame {number}, {frame.size} bytes, first {frame[0]}, {caps}", flush=True)
         except posix_ipc.ExistentialError:
             print(f"there is no channel {options.channel}", flush=True)
         except posix_ipc.BusyError:

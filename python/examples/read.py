@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """A channel in a window, with the frames a second; without a display a picture a second as PNG.
 
-    read.py                  the channel cam0
-    read.py --channel cam0-out --pictures .
+read.py                  the channel cam0
+read.py --channel cam0-out --pictures .
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """A camera, a video file or a test picture, on a channel.
 
-    write.py                       the first camera, on the channel cam0
-    write.py --camera 2 --size 1280x720
-    write.py --file film.mp4       at its own speed, again and again with --loop
-    write.py --test                a moving test picture; needs no OpenCV
+write.py                       the first camera, on the channel cam0
+write.py --camera 2 --size 1280x720
+write.py --file film.mp4       at its own speed, again and again with --loop
+write.py --test                a moving test picture; needs no OpenCV
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def arguments() -> argparse.Namespace:
     source.add_argument("--file", help="a video file, at its own speed")
     source.add_argument("--test", action="store_true", help="a moving test picture")
     parser.add_argument("--channel", default="cam0", help="the channel's name (cam0)")
-    parser.add_argument("--size", type=size, default=(640, 480), metavar="WxH", help="of a camera or the test picture (640x480)")
+    parser.add_argument(
+        "--size", type=size, default=(640, 480), metavar="WxH", help="of a camera or the test picture (640x480)"
+    )
     parser.add_argument("--fps", type=float, help="frames a second (what the camera or file has; 30)")
     parser.add_argument("--perms", type=lambda text: int(text, 8), default=0o600, help="mode of the segment (0600)")
     parser.add_argument("--loop", action="store_true", help="begin the file again at its end")

@@ -103,36 +103,26 @@ class Attachment:
         words[self._position] = max(self.head_then - retain, 0) if follows is None else before_first
         halves[segment.seat_half(index, Seat.pid)] = os.getpid()
         release()
-        halves[state] = layout.SEAT_ATTACHED
+        halves[state] = layout.SEAT_SITTING
         self._pins = Pins(segment, segment.seat_word(index, Seat.pins))
         # Either a lossless writer sees that somebody is here, and waits before it publishes into the next segment, or it is
         # seen below that there is one.
         full_fence()
+        self._look()
+        if follows is None:
+            if halves[segment.state]:
+                self.leave(layout.SEAT_LEFT)
+                return False
+            # The frame that was the newest before it sat may be held by another reader, and those behind it gone.
+            kept_behind = max(self.head_then - retain, 0)
+            words[self._position] = kept_behind
+            if is_lossless:
+                self.kept_behind = kept_behind
+        # Only now a writer that waits for a reader goes on: with what comes from here on, which this one takes.
+        release()
+        halves[state] = layout.SEAT_ATTACHED
         segment.ring_bell(segment.writer_word)
-        if follows is not None:
-            self._look()
-            return True
-        # A writer that has closed knew of this reader before, and what it wrote for it is here.
-        if halves[segment.state] & layout.SUPERSEDED:
-            self.leave(layout.SEAT_LEFT)
-            return False
-        if is_lossless:
-            # What was published since it sat, it gets: the writer may have waited for nobody else. The frame that was the
-            # newest before may be held by another reader, and those behind it gone.
-            self.kept_behind = max(self.head_then - retain, 0)
-            self.head_then = self._first_of_all_up_to(words[segment.head])
-        else:
-            self._look()
-            release()
-            words[self._position] = max(self.head_then - 1, 0)
         return True
-
-    def _first_of_all_up_to(self, newest: int) -> int:
-        """The oldest frame that is not older than the newest one was, and that all behind are there."""
-        first = newest
-        while first > max(self.head_then, 1, newest - layout.RING) and self.find(first - 1) is not None:
-            first -= 1
-        return first
 
     @classmethod
     def open(

@@ -13,7 +13,7 @@ from typing import Any, Callable, List, NamedTuple, Optional, Tuple
 
 from . import _files, _libc, layout
 from ._clients import Clients
-from ._files import Identity, Name
+from ._files import Name
 from ._libc import KeptLock, full_fence, monotonic_ns, release
 from ._segment import Segment
 from ._slots import Claim, WriterSegment
@@ -360,7 +360,9 @@ class Channel:
 
     def _has_reader(self) -> bool:
         current = self._current
-        return current is not None and any(current.has_reader_in(seat) for seat in range(layout.SEATS))
+        return current is not None and any(
+            current.half(seat, Seat.state) == layout.SEAT_ATTACHED and current.is_alive(seat) for seat in range(layout.SEATS)
+        )
 
     def _followers_arrived(self) -> bool:
         """Whether the readers of the former segments have come to the current one, or are gone."""
@@ -619,5 +621,3 @@ def _retain(slots: int, slot_size: int, variable: bool) -> int:
     if not variable:
         return least
     return max(min(KEEP_VARIABLE_BYTES // slot_size, KEEP_VARIABLE, slots // 2), least)
-
-

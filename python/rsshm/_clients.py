@@ -121,8 +121,7 @@ class Clients:
             room = current.segment.slot_count - (current.retain + 2)
         share = next((share for share in range(MAX_GRANT, 0, -1) if _sum(held, [share] * SEATS) <= room), 0)
         return [
-            min(max(seat.slots + GRANT_AHEAD, FIRST_GRANT, record.grant), share)
-            for seat, record in zip(held, self._records)
+            min(max(seat.slots + GRANT_AHEAD, FIRST_GRANT, record.grant), share) for seat, record in zip(held, self._records)
         ]
 
     def slots_wanted(self, current: WriterSegment) -> int:
@@ -190,7 +189,7 @@ def _reader_in(seat: int, current: WriterSegment, retired: List[WriterSegment]) 
     ticket = current.half(seat, Seat.ticket)
     if state == layout.SEAT_ATTACHED:
         return ticket if current.is_alive(seat) else None
-    if state == layout.SEAT_NEW:
+    if state in (layout.SEAT_NEW, layout.SEAT_SITTING):
         # Not here yet: perhaps on its way from a former segment.
         for former in reversed(retired):
             if former.control.identity == current.control.identity and former.has_reader_in(seat):

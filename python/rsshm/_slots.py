@@ -32,9 +32,7 @@ class Claim:
 class WriterSegment:
     """A segment with what its writer knows of the slots and seats. All but :meth:`let_go` under the channel's lock."""
 
-    def __init__(
-        self, segment: Segment, control: ControlFile, backed: int, lossless: bool, alive: Optional[KeptLock]
-    ) -> None:
+    def __init__(self, segment: Segment, control: ControlFile, backed: int, lossless: bool, alive: Optional[KeptLock]) -> None:
         self.segment = segment
         self.control = control
         """The file that carries the locks of this segment's seats. Another than the channel's once that was lost."""
@@ -77,8 +75,8 @@ class WriterSegment:
         return self.control.is_locked(layout.FIRST_SEAT_BYTE + seat)
 
     def has_reader_in(self, seat: int) -> bool:
-        """Whether a living reader takes frames here."""
-        return self.half(seat, Seat.state) == layout.SEAT_ATTACHED and self.is_alive(seat)
+        """Whether a living reader takes frames here, or is about to."""
+        return self.half(seat, Seat.state) in layout.SEAT_IS_HERE and self.is_alive(seat)
 
     def let_go(self, index: int) -> None:
         """No array refers to the slot any more."""
@@ -124,7 +122,7 @@ class WriterSegment:
         read: a later owner's pins came after that, found the number 0, and are not valid."""
         found = False
         for seat in range(SEATS):
-            if self.pins_of(seat) or self.half(seat, Seat.state) == layout.SEAT_ATTACHED:
+            if self.pins_of(seat) or self.half(seat, Seat.state) in layout.SEAT_IS_HERE:
                 ticket = self.half(seat, Seat.ticket)
                 if self.ignored[seat] != ticket and not self.is_alive(seat):
                     self.ignored[seat] = ticket
@@ -135,7 +133,7 @@ class WriterSegment:
         """The number up to which every reader that counts has taken all frames."""
         least = layout.NONE
         for seat in range(SEATS):
-            if self.half(seat, Seat.state) == layout.SEAT_ATTACHED:
+            if self.half(seat, Seat.state) in layout.SEAT_IS_HERE:
                 if self.ignored[seat] is None or self.ignored[seat] != self.half(seat, Seat.ticket):
                     position: int = self.segment.words[self.segment.seat_word(seat, Seat.position)]
                     acquire()

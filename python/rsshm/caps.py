@@ -119,9 +119,7 @@ class Layout:
             fits = rest[0].stride == first.stride
         else:
             # Two rows of a colour plane side by side have to be one of the picture's.
-            fits = first.stride == self.width * self.dtype.itemsize and all(
-                plane.stride * 2 == first.stride for plane in rest
-            )
+            fits = first.stride == self.width * self.dtype.itemsize and all(plane.stride * 2 == first.stride for plane in rest)
         at = first.offset
         for plane in self.planes:
             fits = fits and plane.offset == at
@@ -285,7 +283,9 @@ def layout_for_array(format: str, shape: Sequence[int], dtype: Any, align: int =
     shape = tuple(int(length) for length in shape)
     channels = parts[0].channels
     if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] != channels):
-        raise FormatError(f"an array of shape {shape} is no {format}, which has (height, width{', ' + str(channels) if channels > 1 else ''})")
+        raise FormatError(
+            f"an array of shape {shape} is no {format}, which has (height, width{', ' + str(channels) if channels > 1 else ''})"
+        )
     return layout_of(format, shape[1], shape[0], align)
 
 

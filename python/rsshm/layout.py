@@ -42,8 +42,10 @@ CLOSED = 2
 LOSSLESS = 1
 """A bit of ``Fixed.flags``: the writer waits for its slowest seated reader."""
 
-SEAT_NEW, SEAT_ATTACHED, SEAT_MOVED, SEAT_LEFT = range(4)
+SEAT_NEW, SEAT_ATTACHED, SEAT_MOVED, SEAT_LEFT, SEAT_SITTING = range(5)
 """Values of ``Seat.state``."""
+SEAT_IS_HERE = (SEAT_ATTACHED, SEAT_SITTING)
+"""Of these: somebody takes frames, or is about to."""
 
 LIVE_OFFSET = 256
 CAPS_OFFSET = 4096

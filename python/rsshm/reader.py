@@ -304,10 +304,11 @@ class Reader:
                 ):
                     self._go_away(at)
                     continue
+            # Before the wait and not behind it, where a frame is there.
+            self._slow_down()
             wary = self._robbed_at is not None and now - self._robbed_at < WARY
             if segment.wait(segment.published, seen, self._patience(deadline, SHORT if wary else CHECK)):
                 self._robbed_at = now
-            self._slow_down()
 
     def _slow_down(self) -> None:
         """Counts a look that found no frame, and waits where there were too many."""
@@ -422,9 +423,7 @@ class Reader:
             if slot is None:
                 number += 1
                 continue
-            continues = (
-                number == self._position + 1 and not self._newly_attached and not self._want_newest and not self._lost
-            )
+            continues = number == self._position + 1 and not self._newly_attached and not self._want_newest and not self._lost
             if not continues and at.is_delta(slot, number):
                 key = self._newest_key(at, behind, newest)
                 if key is None:
@@ -483,9 +482,7 @@ class Reader:
         if (self._asked is None or now - self._asked >= ASK_AGAIN) and at.request_key_unit():
             self._asked = now
 
-    def _get(
-        self, at: Attachment, slot: int, number: int
-    ) -> Optional[Tuple[layout.FrameDescriptor, object, bool]]:
+    def _get(self, at: Attachment, slot: int, number: int) -> Optional[Tuple[layout.FrameDescriptor, object, bool]]:
         """Gets one frame: in place where this reader may hold one more, under a pin and copied where it may not, and
         without a pin where it may have none."""
         allowance = at.allowance()
@@ -513,5 +510,3 @@ class Observer(Reader):
 
     def __init__(self, name: str, timeout: Optional[float] = None, latest: bool = False) -> None:
         super().__init__(name, timeout, latest, read_only=True)
-
-

@@ -42,9 +42,7 @@ class StructChannel(Generic[S]):
             raise FormatError(f"channel {self.name}: a value of type {type(value).__name__}, not {self.structure.__name__}")
         if self._writer is None:
             text = f"{MEDIA}, name=(string){caps.quote(self.structure.__name__)}, size=(int){self._size}"
-            self._writer = Writer(
-                self.name, caps=text, frame_size=self._size, perms=self._perms, max_slots=_SLOTS
-            )
+            self._writer = Writer(self.name, caps=text, frame_size=self._size, perms=self._perms, max_slots=_SLOTS)
         self._writer.write(bytes(value))
 
     def read(self, timeout: Optional[float] = None) -> S:
@@ -103,5 +101,3 @@ def struct_channel(name: str, structure: Type[S], perms: int = 0o600) -> StructC
     1.0
     """
     return StructChannel(name, structure, perms)
-
-

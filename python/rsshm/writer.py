@@ -247,7 +247,9 @@ class Writer:
         if size is None:
             size = self._frame_size
         if size <= 0 or (self._frame_size and size != self._frame_size):
-            raise FormatError(f"channel {self.name}: a frame of {size} bytes, the channel's have {self._frame_size or 'a size each'}")
+            raise FormatError(
+                f"channel {self.name}: a frame of {size} bytes, the channel's have {self._frame_size or 'a size each'}"
+            )
         return Slot(self, size, self._layout)
 
     def write(

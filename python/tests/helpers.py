@@ -203,5 +203,3 @@ def grey(value: int, shape: Sequence[int] = (48, 64)) -> Any:
 def is_even(array: Any) -> bool:
     """Whether all samples are the same, as they are in frames of the torn-frame tests."""
     return bool(array.min() == array.max())
-
-

@@ -269,7 +269,25 @@ def test_a_file_that_shrinks_does_not_end_an_observer(channel: Channel) -> None:
 
 def test_caps_are_any_text() -> None:
     numbers = random.Random(5)
-    pieces = ["video/x-raw", ",", "format", "=", "(string)", "BGR", '"', "\\", "width=(int)3", "{", "}", "[1,2]", ";", " ", "\n", "(memory:GLMemory)", "é"]
+    pieces = [
+        "video/x-raw",
+        ",",
+        "format",
+        "=",
+        "(string)",
+        "BGR",
+        '"',
+        "\\",
+        "width=(int)3",
+        "{",
+        "}",
+        "[1,2]",
+        ";",
+        " ",
+        "\n",
+        "(memory:GLMemory)",
+        "é",
+    ]
     for _ in range(3000):
         rsshm.caps.parse("".join(numbers.choice(pieces) for _ in range(numbers.randrange(20))))
     began = time.monotonic()

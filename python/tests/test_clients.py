@@ -201,7 +201,9 @@ def test_the_readers_of_the_documents_work(channel: Channel, tmp_path: Path) -> 
     classic = protocol.split("```python\n", 1)[1].split("```", 1)[0]
     with Feed(channel.name, shape=(48, 64, 3), fps=50):
         code = first.replace('"cam0"', repr(channel.name))
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=PATIENCE, env={**library(), "PATH": ""})
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, timeout=PATIENCE, env={**library(), "PATH": ""}
+        )
         assert done.returncode == 0 and done.stdout, done.stderr.decode()
         done = subprocess.run([sys.executable, "-c", classic, channel.name], capture_output=True, timeout=PATIENCE)
         assert done.returncode == 0 and b"video/x-raw" in done.stdout, done.stderr.decode()

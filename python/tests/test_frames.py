@@ -56,7 +56,8 @@ def test_planes_in_one_array_are_as_opencv_takes_them(format: str, channel: Chan
 
 
 @pytest.mark.parametrize(
-    "format", ["RGB", "BGRx", "RGBA", "ARGB", "xBGR", "GRAY8", "GRAY16_LE", "YUY2", "UYVY", "NV12", "NV21", "I420", "YV12", "P010_10LE"]
+    "format",
+    ["RGB", "BGRx", "RGBA", "ARGB", "xBGR", "GRAY8", "GRAY16_LE", "YUY2", "UYVY", "NV12", "NV21", "I420", "YV12", "P010_10LE"],
 )
 def test_every_format_is_the_same_picture_in_bgr(format: str, channel: Channel) -> None:
     """Of GStreamer's own: a picture of equal colour, converted by nobody but this package."""

@@ -21,7 +21,9 @@ GREY = "video/x-raw,format=GRAY8,width=64,height=48,framerate=30/1"
 WRITERS = {
     "python": lambda name: (python("steady", name), None),
     "rsshmsink": lambda name: (
-        gst(f"videotestsrc is-live=true ! video/x-raw,format=GRAY8,width=64,height=48,framerate=100/1 ! rsshmsink name={name}"),
+        gst(
+            f"videotestsrc is-live=true ! video/x-raw,format=GRAY8,width=64,height=48,framerate=100/1 ! rsshmsink name={name}"
+        ),
         gst_environment(),
     ),
 }

@@ -55,7 +55,9 @@ def test_no_frame_is_torn(writer: str, channel: Channel, start: Start) -> None:
     looking.join()
     published = counts(flooding.wait_ok().decode())["published"]
     other = counts(checking.wait_ok().decode())
-    print(f"\n{writer}: {published} published; {received} and {other['received']} read, {looked} observed; torn {torn}, {other['torn']}")
+    print(
+        f"\n{writer}: {published} published; {received} and {other['received']} read, {looked} observed; torn {torn}, {other['torn']}"
+    )
     assert (torn, other["torn"]) == (0, 0)
     assert min(received, other["received"], looked) > 20 * SECONDS
 

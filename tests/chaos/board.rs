@@ -45,8 +45,6 @@ pub struct Cell {
     pub in_place: AtomicU64,
     pub copied: AtomicU64,
     pub missed: AtomicU64,
-    /// Missed of a lossless channel, between two writers.
-    pub missed_between: AtomicU64,
     pub events: AtomicU64,
     pub ends: AtomicU64,
     pub lost: AtomicU64,

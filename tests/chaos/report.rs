@@ -112,7 +112,6 @@ pub struct Report {
     published: u64,
     no_slot: u64,
     letters: u64,
-    missed_between: u64,
     stall: Duration,
     recoveries: Vec<u64>,
     pub slots: u64,
@@ -141,7 +140,6 @@ impl Report {
             published: 0,
             no_slot: 0,
             letters: 0,
-            missed_between: 0,
             stall: Duration::ZERO,
             recoveries: Vec::new(),
             slots: 0,
@@ -181,7 +179,6 @@ impl Report {
         self.published += other.published;
         self.no_slot += other.no_slot;
         self.letters += other.letters;
-        self.missed_between += other.missed_between;
         self.longest_without = self.longest_without.max(other.longest_without);
         self.stall = self.stall.max(other.stall);
         self.recoveries.extend(other.recoveries);
@@ -211,7 +208,6 @@ impl Report {
             self.published += cell.published.load(Relaxed);
             self.no_slot += cell.no_slot.load(Relaxed);
             self.letters += cell.letters.load(Relaxed);
-            self.missed_between += cell.missed_between.load(Relaxed);
             self.stall = self.stall.max(Duration::from_nanos(cell.stall.load(Relaxed)));
         }
         self.recoveries = board.recoveries();
@@ -338,9 +334,6 @@ impl Report {
             self.slots,
             self.leftovers.len()
         ));
-        if self.lossless {
-            line(format_args!("missed between two writers {}", self.missed_between));
-        }
         line(format_args!(
             "longest claim and publish {:.1?}; from a writer's death to the next frame: median {median:.1?}, longest {most:.1?}, {} times",
             self.stall,
@@ -418,7 +411,7 @@ impl Report {
         let (median, most) = self.recovery();
         format!(
             "{{\"seed\":{},\"lossless\":{},\"seconds\":{},\"published\":{},\"torn\":{},\"wrong_order\":{},\"stopped_receiving\":{},\
-             \"longest_without_ms\":{},\"no_slot\":{},\"missed_between_writers\":{},\"longest_claim_and_publish_us\":{},\
+             \"longest_without_ms\":{},\"no_slot\":{},\"longest_claim_and_publish_us\":{},\
              \"recovery_median_us\":{},\"recovery_longest_us\":{},\"recoveries\":{},\"slots\":{},\"slots_lost\":{},\
              \"left_in_dev_shm\":{},\"kinds\":{{{}}},\"instants\":{{{}}},\"grown\":{{{}}},\"findings\":[{}]}}",
             self.seed,
@@ -430,7 +423,6 @@ impl Report {
             self.starved,
             self.longest_without.as_millis(),
             self.no_slot,
-            self.missed_between,
             self.stall.as_micros(),
             median.as_micros(),
             most.as_micros(),

@@ -256,9 +256,9 @@ impl Run {
         let (kills, stops) = match (is_immune, is_writer) {
             (true, false) if self.plan.lossless => (0, 50),
             (false, false) if self.plan.lossless => (250, 50),
-            (true, _) => (0, 250),
-            (false, true) => (150, 100),
-            (false, false) => (250, 200),
+            (true, _) => (0, 400),
+            (false, true) => (150, 400),
+            (false, false) => (250, 300),
         };
         let points = format!(
             "{},{kills},{stops},{}",
@@ -314,7 +314,8 @@ impl Run {
         match waitpid(process.pid, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)).unwrap() {
             WaitStatus::Stopped(..) => {
                 process.is_stopped = true;
-                let pause = self.random.millis(1..500);
+                // More often short than long.
+                let pause = Duration::from_micros(self.random.size(10..19) as u64).min(Duration::from_millis(500));
                 process.continue_at.get_or_insert(now + pause);
             }
             ended @ (WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => {

@@ -31,8 +31,9 @@ pub fn options(random: &mut Random, lossless: bool) -> WriterOptions {
         perms: perms[random.within(0..perms.len() as u64) as usize],
         max_slots: match random.within(0..10) {
             0 | 1 => 0,
-            2 | 3 => random.within(3..14) as u32,
-            _ => random.within(20..65) as u32,
+            2 => random.within(3..14) as u32,
+            3 | 4 => random.within(14..40) as u32,
+            _ => random.within(40..65) as u32,
         },
         lossless,
         takes_mail: random.permille(700),
@@ -146,8 +147,12 @@ impl Play {
         if self.random.permille(8) {
             self.new_format();
         }
-        if self.random.permille(30) {
+        if self.random.permille(60) {
             self.tell();
+        }
+        if self.random.permille(2) {
+            // More than are kept.
+            (0..50).for_each(|_| self.tell());
         }
         if self.random.permille(3) {
             self.writer.end_of_stream();
@@ -173,7 +178,7 @@ impl Play {
             bytes: &bytes,
             ..NewEvent::default()
         };
-        let lasts = self.random.permille(300).then(|| self.random.within(1..8) as usize);
+        let lasts = self.random.permille(500).then(|| self.random.within(1..8) as usize);
         if let Err(error) = self.writer.publish_event(event, lasts) {
             self.context
                 .found(&self.context.cell.others, &format!("event: {error}"));
@@ -200,10 +205,8 @@ impl Play {
             Ok(Some(slot)) => slot,
             Ok(None) => {
                 cell.no_slot.fetch_add(1, Relaxed);
-                self.context.found(
-                    &cell.others,
-                    &format!("XXX no slot {:?} {:?}", self.writer.stats(), self.kept.len()),
-                );
+                let what = format!("there is no slot for a frame: {:?}", self.writer.stats());
+                self.context.found(&cell.others, &what);
                 return;
             }
             Err(error) => {

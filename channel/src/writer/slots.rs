@@ -253,8 +253,7 @@ impl State {
         {
             return Found::ToGrow(owner, index);
         }
-        // There can be no more, or another thread is about to get one.
-        if (current.slots.growing || current.is_scarce(for_upstream))
+        if current.is_scarce(for_upstream)
             && let Some(index) = current.take_scarce(head, lossless)
         {
             return Found::Slot(current.hand_out(index, size, for_upstream));
@@ -310,11 +309,13 @@ impl Current {
         })
     }
 
-    /// Whether fewer frames may be kept for latecomers: there can be no more slots. Where that is not for want of memory, only
-    /// for one frame at a time, and one that is copied: upstream may wait for its publish before it gives its own slots back.
+    /// Whether fewer frames may be kept for latecomers: there can be no more slots now. Where that is not for want of memory,
+    /// only for one frame at a time, and one that is copied: upstream may wait for its publish before it gives its own slots
+    /// back, and the service takes its time to back those for readers.
     fn is_scarce(&self, for_upstream: bool) -> bool {
         let copies = || (0..self.slots.backed as usize).any(|slot| self.segment.is_copied_into(slot));
-        self.slots.full || !for_upstream && !self.can_grow() && !copies()
+        let grows = self.can_grow() && !self.slots.growing;
+        self.slots.full || !for_upstream && !grows && !copies()
     }
 
     /// As [`take_oldest`](Self::take_oldest), where slots are scarce: fewer frames are kept for latecomers rather than none
