@@ -14,7 +14,8 @@ DEMO_PACKAGES := gstreamer1.0-plugins-bad
 # What the tests of the screen need, and those of the camera.
 SCREEN_PACKAGES := xvfb xdotool
 CAMERA_PACKAGES := xz-utils $(SCREEN_PACKAGES)
-TEST_PACKAGES := gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-plugins-base-apps $(SCREEN_PACKAGES) strace util-linux procps
+TEST_PACKAGES := gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-plugins-base-apps $(SCREEN_PACKAGES) \
+	python3-gi gir1.2-gst-rtsp-server-1.0 iproute2 strace util-linux procps
 # Debian's own Python, whose OpenCV knows GStreamer; what Debian has not comes from pip into target/.
 PYTHON_PACKAGES := python3 python3-venv python3-numpy python3-opencv
 PYTHON := $(CURDIR)/target/python/bin/python

@@ -53,6 +53,11 @@ impl Screen {
         }
     }
 
+    /// What programs find in the variable of this name.
+    pub fn display(&self) -> &str {
+        &self.display
+    }
+
     /// `gst-launch-1.0`, which shows its windows here.
     pub fn gst_launch(&self, pipeline: &str) -> Process {
         let mut launch = command("gst-launch-1.0");

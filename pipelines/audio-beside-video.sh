@@ -1,0 +1,26 @@
+#!/bin/bash
+# audio-beside-video.sh
+#
+# Picture and sound of one program in two channels, put together again by another, in sync: it records them to talk.mkv in the folder
+# for recordings. (gst-play-1.0 recordings/talk.mkv plays it.)
+#
+#   MICROPHONE=autoaudiosrc    an element that records; without it, a test tone stands in
+. "$(dirname "$0")/common.sh"
+
+need gstreamer1.0-plugins-base videotestsrc audiotestsrc timeoverlay videoconvert audioconvert opusenc
+need gstreamer1.0-plugins-good matroskamux
+need_encoder
+all_there
+
+camera=(videotestsrc is-live=true ! "$caps,framerate=30/1" ! timeoverlay)
+if [ -e "$DEVICE" ]; then camera=(v4l2src "device=$DEVICE" ! "$caps"); fi
+read -ra microphone <<<"${MICROPHONE:-audiotestsrc is-live=true wave=ticks}"
+sound=$CHANNEL-sound
+
+mkdir -p "$OUTPUT"
+start "Camera and microphone" gst-launch-1.0 -q "${camera[@]}" ! queue ! rsshmsink "channel=$CHANNEL" \
+	"${microphone[@]}" ! audioconvert ! queue ! rsshmsink "channel=$sound"
+start "A recording of both" gst-launch-1.0 -q -e matroskamux name=both ! filesink "location=$OUTPUT/talk.mkv" \
+	rsshmsrc "channel=$CHANNEL" ! queue ! "${encoder[@]}" ! queue ! both. \
+	rsshmsrc "channel=$sound" ! queue ! audioconvert ! audioresample ! opusenc ! queue ! both.
+goes_on

@@ -1,0 +1,27 @@
+#!/usr/bin/python3
+"""rtsp-server.py PORT PATH PIPELINE: plays a pipeline to whoever asks for rtsp://HOST:PORT/PATH; over-rtsp.sh starts it."""
+
+import signal
+import sys
+
+import gi
+
+gi.require_version("Gst", "1.0")
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
+
+port, path, pipeline = sys.argv[1:]
+Gst.init(None)
+factory = GstRtspServer.RTSPMediaFactory()
+factory.set_launch(pipeline)
+# One encoder for all that watch.
+factory.set_shared(True)
+server = GstRtspServer.RTSPServer()
+server.set_service(port)
+server.get_mount_points().add_factory(path, factory)
+if not server.attach(None):
+    sys.exit(f"port {port} is not to be had")
+loop = GLib.MainLoop()
+GLib.unix_signal_add(GLib.PRIORITY_DEFAULT, signal.SIGINT, loop.quit)
+GLib.unix_signal_add(GLib.PRIORITY_DEFAULT, signal.SIGTERM, loop.quit)
+loop.run()
