@@ -226,8 +226,13 @@ impl Control {
     }
 
     pub(crate) fn seat(&self, seat: usize) -> &Seat {
-        // SAFETY: as in `grant`.
-        unsafe { self.seats.add(seat % SEATS).as_ref() }
+        &self.seats()[seat % SEATS]
+    }
+
+    /// All seats.
+    pub(crate) fn seats(&self) -> &[Seat; SEATS] {
+        // SAFETY: as in `grant`; `Seat` is `Shared`, and so is an array of them.
+        unsafe { self.seats.cast::<[Seat; SEATS]>().as_ref() }
     }
 
     pub(crate) fn ring(&self, number: u64) -> &AtomicU64 {

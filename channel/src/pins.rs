@@ -82,14 +82,10 @@ impl PinCounts {
 }
 
 /// Takes a slot for writing unless somebody holds it. `pinned` says whether a pin of the slot counts; it loads the pin
-/// words with acquire order.
+/// words with acquire order. To be called for slots that nobody was seen to hold just now.
 ///
-/// On `false` the number may have been left at 0: nothing is put back, as the slot is the oldest one anyway and is used
-/// when it is free.
-pub fn take_for_writing(number: &AtomicU64, mut pinned: impl FnMut() -> bool) -> bool {
-    if pinned() {
-        return false;
-    }
+/// On `false` the number is left at 0: nothing is put back, as the slot is the oldest one anyway and is used when it is free.
+pub fn take_for_writing(number: &AtomicU64, pinned: impl FnOnce() -> bool) -> bool {
     point(At::PinsSeen);
     // Relaxed: ordered before everything that follows by the fence. An observer that copies without a pin sees the 0,
     // or else none of the pixels drawn after it (its acquire fence stands between its copy and its second look).

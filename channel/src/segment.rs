@@ -268,8 +268,8 @@ impl Segment {
     /// before and after.
     pub(crate) fn read_descriptor(&self, slot: usize) -> FrameDescriptor {
         // Relaxed: the number, read with acquire order before (and after), is what orders these.
-        let words: [u64; layout::DESCRIPTOR_WORDS] =
-            core::array::from_fn(|word| self.slot_head(slot).words[word].load(Ordering::Relaxed));
+        let words = &self.slot_head(slot).words;
+        let words: [u64; layout::DESCRIPTOR_WORDS] = core::array::from_fn(|word| words[word].load(Ordering::Relaxed));
         bytemuck::must_cast(words)
     }
 

@@ -62,22 +62,17 @@ impl Slot {
 }
 
 /// `take_for_writing` as it must not be: without its fence.
-fn take_without_fence(number: &AtomicU64, mut pinned: impl FnMut() -> bool) -> bool {
-    if pinned() {
-        return false;
-    }
+fn take_without_fence(number: &AtomicU64, pinned: impl FnOnce() -> bool) -> bool {
     number.store(0, Ordering::Relaxed);
     !pinned()
 }
 
 /// `take_for_writing` as it must not be: the pins are looked at only before the number goes.
-fn take_without_second_look(number: &AtomicU64, mut pinned: impl FnMut() -> bool) -> bool {
-    if pinned() {
-        return false;
-    }
+fn take_without_second_look(number: &AtomicU64, pinned: impl FnOnce() -> bool) -> bool {
+    let free = !pinned();
     number.store(0, Ordering::Relaxed);
     fence(Ordering::SeqCst);
-    true
+    free
 }
 
 /// (a) A writer redraws a slot while a reader pins it, for the frame that was there and for the one that comes.

@@ -330,7 +330,9 @@ impl Current {
         }
     }
 
-    fn publish_grant(&self, seat: usize, ticket: u32, grant: u32) {
+    fn publish_grant(&mut self, seat: usize, ticket: u32, grant: u32) {
+        // Before its owner can know, and pin.
+        self.slots.granted |= 1 << seat;
         let grant = u64::from(ticket) << 32 | u64::from(grant);
         let shared = self.segment.segment.control.grant(seat);
         // Relaxed: nobody else writes it.

@@ -186,7 +186,7 @@ impl Writer {
         state.served = 0;
         state.current = Some(Current {
             segment: Arc::new(WriterSegment::new(segment, Arc::clone(control))),
-            slots: SlotTable::new(FIRST_SLOTS),
+            slots: SlotTable::new(FIRST_SLOTS, 0),
             heard: [Heard::default(); SEATS],
             _alive: alive,
         });
@@ -566,7 +566,9 @@ fn take_over(name: &ChannelName, control: &Arc<ControlFile>, control_is_new: boo
 impl Retired {
     fn of_dead_writer(segment: Segment, control: &Arc<ControlFile>) -> Self {
         let slots = segment.fixed.slot_count as usize;
-        let mut table = SlotTable::new((0..slots).take_while(|slot| segment.is_backed(*slot)).count() as u32);
+        let backed = (0..slots).take_while(|slot| segment.is_backed(*slot)).count();
+        // Whom the writer before had granted slots nobody knows.
+        let mut table = SlotTable::new(backed as u32, u64::MAX);
         for (slot, number) in table.numbers.iter_mut().enumerate().take(slots) {
             *number = segment.slot_head(slot).number.load(Ordering::Acquire);
         }

@@ -25,46 +25,49 @@ pub(super) struct SlotTable {
     pub(super) full: bool,
     /// One more is being backed, outside the state's lock.
     pub(super) growing: bool,
+    /// Bits of seats that were ever granted slots. The pins of others do not count, and are not looked at.
+    pub(super) granted: u64,
     /// For each seat the ticket of an owner whose pins do not count: it is dead, or was evicted.
     pub(super) ignored: [Option<u32>; SEATS],
 }
 
 impl SlotTable {
-    pub(super) fn new(backed: u32) -> Self {
+    pub(super) fn new(backed: u32, granted: u64) -> Self {
         Self {
             numbers: [0; MAX_SLOTS],
             backed,
             given_back: 0,
             full: false,
             growing: false,
+            granted,
             ignored: [None; SEATS],
         }
     }
 
     /// The slots that somebody's pin counts for.
     fn pinned(&self, owner: &WriterSegment) -> u64 {
-        (0..SEATS).fold(0, |all, seat| {
-            let shared = owner.segment.control.seat(seat);
+        let seats = owner.segment.control.seats();
+        let (mut all, mut granted) = (0, self.granted);
+        // With each frame, so only the seats that matter.
+        while granted != 0 {
+            let seat = granted.trailing_zeros() as usize;
+            granted &= granted - 1;
             // Acquire: pairs with the reader's release stores. A cleared bit means that its reader has done with the
             // slot; a set one, that the ticket read next is not older than its.
-            let bits = shared.pins.load(Ordering::Acquire);
-            if bits == 0 || self.ignored[seat] == Some(shared.ticket.load(Ordering::Acquire)) {
-                all
-            } else {
-                all | bits
+            let bits = seats[seat].pins.load(Ordering::Acquire);
+            if bits != 0 && self.ignored[seat] != Some(seats[seat].ticket.load(Ordering::Acquire)) {
+                all |= bits;
             }
-        })
+        }
+        all
     }
 
-    /// Takes `slot` for writing unless it is pinned.
+    /// Takes `slot`, which nobody was seen to hold, for writing unless it is pinned by now. Its frame is gone either way.
     fn take(&mut self, owner: &WriterSegment, slot: usize) -> bool {
-        let number = &owner.segment.slot_head(slot).number;
-        let taken = take_for_writing(number, || self.pinned(owner) >> slot & 1 == 1);
-        // Refused at the first look the frame is still there; at the second it is gone.
-        if taken || number.load(Ordering::Relaxed) == 0 {
-            self.numbers[slot] = 0;
-        }
-        taken
+        self.numbers[slot] = 0;
+        take_for_writing(&owner.segment.slot_head(slot).number, || {
+            self.pinned(owner) >> slot & 1 == 1
+        })
     }
 
     /// The oldest slot of `allowed` that a frame of number `newest_to_take` or less is in; free ones first.
@@ -95,16 +98,17 @@ impl SlotTable {
 
     /// The number up to which every reader that counts has taken all frames.
     fn taken_by_all(&self, owner: &WriterSegment) -> u64 {
-        (0..SEATS)
-            .filter_map(|seat| {
-                let shared = owner.segment.control.seat(seat);
-                // Acquire: pairs with the reader's release store; its position is at least the one it began with.
-                let is_here = seat_state::is_here(shared.state.load(Ordering::Acquire));
-                let counts = is_here && self.ignored[seat] != Some(shared.ticket.load(Ordering::Acquire));
-                counts.then(|| shared.position.load(Ordering::Acquire))
-            })
-            .min()
-            .unwrap_or(u64::MAX)
+        let mut taken = u64::MAX;
+        // All seats: who sits down is waited for before the writer has granted it anything.
+        for (shared, ignored) in owner.segment.control.seats().iter().zip(&self.ignored) {
+            // Acquire: pairs with the reader's release store; its position is at least the one it began with.
+            if seat_state::is_here(shared.state.load(Ordering::Acquire))
+                && *ignored != Some(shared.ticket.load(Ordering::Acquire))
+            {
+                taken = taken.min(shared.position.load(Ordering::Acquire));
+            }
+        }
+        taken
     }
 }
 

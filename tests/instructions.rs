@@ -1,0 +1,132 @@
+//! How many instructions a frame costs in this project's code, and in what it calls of GStreamer and libc. Valgrind counts
+//! them, so that it does not matter how busy the machine is.
+//!
+//! `make instructions` runs it, in a release build: what a debug build counts says nothing.
+#![cfg(not(debug_assertions))]
+
+mod common;
+
+use std::process::Command;
+
+use common::{Channel, init};
+use gst::prelude::*;
+use gst_check::Harness;
+
+/// Frames of a counted run: what happens once is of no weight then.
+const FRAMES: u64 = 2000;
+
+/// A growth beyond this is a failure, in percent.
+const GROWTH: u64 = 20;
+
+/// What is counted: a name, where the frames' memory comes from, the function that is counted with all that it calls (as
+/// valgrind finds it), and how many instructions it had when this was written.
+const COUNTED: [(&str, &str, &str, u64); 5] = [
+    (
+        "writer, a buffer of the pool",
+        IN_PLACE,
+        "*subclass::buffer_pool::buffer_pool_acquire_buffer*",
+        3945,
+    ),
+    (
+        "writer, publish in place",
+        IN_PLACE,
+        "*base_sink::base_sink_render*",
+        4596,
+    ),
+    (
+        "writer, publish with a copy",
+        FOREIGN,
+        "*base_sink::base_sink_render*",
+        10763,
+    ),
+    ("reader, a frame", IN_PLACE, "*push_src::push_src_create*", 5785),
+    ("both, a buffer is freed", IN_PLACE, "*memory_wrapped::free*", 386),
+];
+
+/// Makes the test the program that is counted, and says where the frames' memory comes from.
+const MEMORY: &str = "RSSHM_COUNTED";
+const IN_PLACE: &str = "in place";
+const FOREIGN: &str = "foreign";
+
+/// A writer and a reader take turns, in this process.
+fn pair(memory: &str) {
+    init();
+    let channel = Channel::new();
+    let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Gray8, 64, 64)
+        .fps(gst::Fraction::new(60, 1))
+        .build()
+        .unwrap();
+    let caps = info.to_caps().unwrap();
+    let element = |factory| {
+        let element = gst::ElementFactory::make(factory).property("channel", &channel.0);
+        element.build().unwrap()
+    };
+    let sink = element("rsshmsink");
+    sink.set_property("lossless", true);
+    let mut writer = Harness::with_element(&sink, Some("sink"), None);
+    let mut reader = Harness::with_element(&element("rsshmsrc"), None, Some("src"));
+    for harness in [&mut writer, &mut reader] {
+        harness.use_systemclock();
+        harness.play();
+    }
+    writer.set_src_caps(caps.clone());
+    let mut allocation = gst::query::Allocation::new(Some(&caps), true);
+    assert!(sink.static_pad("sink").unwrap().query(&mut allocation));
+    let pool = allocation.allocation_pools().next().unwrap().0.unwrap();
+    pool.set_active(true).unwrap();
+    for number in 0..FRAMES {
+        let mut buffer = match memory {
+            IN_PLACE => pool.acquire_buffer(None).unwrap(),
+            _ => gst::Buffer::with_size(info.size()).unwrap(),
+        };
+        let target = buffer.make_mut();
+        target.set_offset(number);
+        target.set_pts(gst::ClockTime::from_useconds(number));
+        writer.push(buffer).unwrap();
+        assert_eq!(reader.pull().unwrap().offset(), number);
+    }
+    let stats = sink.property::<gst::Structure>("channel-stats");
+    let field = if memory == IN_PLACE {
+        "frames-in-place"
+    } else {
+        "copied-foreign"
+    };
+    assert_eq!(stats.get::<u64>(field).unwrap(), FRAMES);
+}
+
+/// Instructions in `function`, by the frame.
+fn count(memory: &str, function: &str) -> u64 {
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(format!("--toggle-collect={function}"))
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "a_frame_costs_hardly_more_instructions_than_it_did"])
+        .env(MEMORY, memory)
+        .output()
+        .expect("valgrind has to be installed");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.success(),
+        "{said}\n{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    let collected = said.lines().find_map(|line| line.split_once("Collected : "));
+    collected.unwrap().1.trim().parse::<u64>().unwrap() / FRAMES
+}
+
+#[test]
+fn a_frame_costs_hardly_more_instructions_than_it_did() {
+    if let Ok(memory) = std::env::var(MEMORY) {
+        return pair(&memory);
+    }
+    let mut too_many = Vec::new();
+    for (name, memory, function, then) in COUNTED {
+        let now = count(memory, function);
+        println!("{name:30} {now:6} instructions, {then:6} when this was written");
+        assert!(now > 0, "valgrind finds no {function}");
+        if now * 100 > then * (100 + GROWTH) {
+            too_many.push(name);
+        }
+    }
+    assert!(too_many.is_empty(), "more than {GROWTH} % more: {too_many:?}");
+}
