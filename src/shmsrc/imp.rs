@@ -56,7 +56,8 @@ pub(super) struct Snapshot {
 #[derive(Default)]
 pub struct RsShmSrc {
     pub(super) settings: Mutex<Settings>,
-    stream: Mutex<Option<Stream>>,
+    /// In a box, as it is taken out and put back with each frame.
+    stream: Mutex<Option<Box<Stream>>>,
     /// For other threads than the streaming one.
     pub(super) handle: Mutex<Option<ReaderHandle>>,
     pub(super) snapshot: Mutex<Snapshot>,
@@ -253,7 +254,7 @@ impl BaseSrcImpl for RsShmSrc {
         *lock(&self.snapshot) = Snapshot::default();
         *lock(&self.caps) = None;
         self.ask_no_allocation_without_caps();
-        *lock(&self.stream) = Some(Stream::new(reader, channel));
+        *lock(&self.stream) = Some(Box::new(Stream::new(reader, channel)));
         Ok(())
     }
 
