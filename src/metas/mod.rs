@@ -19,6 +19,16 @@ use crate::codec::{Bytes, MAX_NAME, Names, put_structure, put_text};
 /// Names the mark on a buffer that would have been a slot, had there been one. It is for this process only.
 pub(crate) const NO_SLOT_META: &str = "RsShmNoSlotMeta";
 
+/// Whether `buffer` would have been a slot, had there been one.
+pub(crate) fn had_no_slot(buffer: &gst::BufferRef) -> bool {
+    // By its name only where there are metas at all: that is looked up in a table of all.
+    buffer.iter_meta::<gst::Meta>().any(|meta| is_no_slot(&meta))
+}
+
+fn is_no_slot(meta: &MetaRef<gst::Meta>) -> bool {
+    meta.type_().name() == NO_SLOT_META
+}
+
 /// Records that a frame has at most.
 const MAX_RECORDS: usize = 128;
 
@@ -104,12 +114,11 @@ fn encode_one(meta: &MetaRef<gst::Meta>, info: Option<&VideoInfo>, to: &mut Vec<
         Some(())
     } else {
         let custom = meta.try_as_custom_meta()?;
-        let name = meta.type_().name();
-        if name == NO_SLOT_META {
+        if is_no_slot(meta) {
             return None;
         }
         begin(to, kind::CUSTOM);
-        put_text(to, name).and_then(|()| put_structure(to, custom.structure()))
+        put_text(to, meta.type_().name()).and_then(|()| put_structure(to, custom.structure()))
     };
     Some(Written {
         whole: whole.is_some(),

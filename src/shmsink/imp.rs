@@ -62,7 +62,7 @@ struct Session {
 struct Stream {
     segment: gst::FormattedSegment<gst::ClockTime>,
     /// `None` for all that is not raw video.
-    info: Option<VideoInfo>,
+    info: Option<Arc<VideoInfo>>,
     clock_offset: time::ClockOffset,
     /// By how many nanoseconds the frames are later than their time stamps say, as nobody was there to take them.
     held_up: i64,
@@ -511,7 +511,7 @@ impl BaseSinkImpl for RsShmSink {
         self.accepted.set(info.clone());
         {
             let mut stream = lock(&self.stream);
-            stream.info = info;
+            stream.info = info.map(Arc::new);
             stream.has_key_units = false;
         }
         gst::debug!(CAT, imp = self, "caps are {caps}");
@@ -599,9 +599,9 @@ impl BaseSinkImpl for RsShmSink {
             let mut stream = lock(&self.stream);
             (stream.info.clone(), std::mem::take(&mut stream.extra))
         };
-        let left_out = metas::encode(buffer, info.as_ref(), &mut extra);
+        let left_out = metas::encode(buffer, info.as_deref(), &mut extra);
         self.count_left_out(&self.counts.metas_left_out, left_out);
-        let rendered = self.render_with(&writer, buffer, &extra, info.as_ref());
+        let rendered = self.render_with(&writer, buffer, &extra, info.as_deref());
         lock(&self.stream).extra = extra;
         rendered
     }

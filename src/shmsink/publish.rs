@@ -7,7 +7,7 @@ use gst_video::VideoInfo;
 use rsshm_channel::{Error, FrameDescriptor, Writer, WriterStats};
 
 use super::imp::{CAT, RsShmSink};
-use crate::{memory, metas::NO_SLOT_META, planes::Planes};
+use crate::{memory, metas, planes::Planes};
 
 /// Where the frames came from.
 #[derive(Default)]
@@ -140,12 +140,12 @@ impl RsShmSink {
     fn publish_copy(&self, writer: &Writer, frame: Frame) -> Result<Outcome, gst::FlowError> {
         let Frame {
             buffer,
-            descriptor,
+            mut descriptor,
             extra,
             info,
         } = frame;
         let size = info.map_or_else(|| buffer.size(), VideoInfo::size);
-        let Some(slot) = writer.claim(size).map_err(|error| self.fail(&error))? else {
+        let Some(mut slot) = writer.claim(size).map_err(|error| self.fail(&error))? else {
             if writer.is_lossless() {
                 return Ok(Outcome::Interrupted);
             }
@@ -154,25 +154,7 @@ impl RsShmSink {
             gst::debug!(CAT, imp = self, "readers hold all slots: frame dropped");
             return Ok(Outcome::Dropped);
         };
-        // No bytes, no address: the slot of an empty frame cannot be found by its mapping.
-        if size == 0 {
-            return match writer.publish(&slot, descriptor, extra) {
-                Ok(()) => {
-                    self.counts.foreign.fetch_add(1, Ordering::Relaxed);
-                    Ok(Outcome::Published)
-                }
-                Err(Error::NotPublishable { .. }) => {
-                    drop(slot);
-                    self.publish_copy(writer, frame)
-                }
-                Err(error) => Err(self.fail(&error)),
-            };
-        }
-        let mut copy = gst::Buffer::new();
-        if let Some(copy) = copy.get_mut() {
-            copy.append_memory(gst::Memory::from_mut_slice(slot));
-        }
-        copy_frame(buffer, &mut copy, info).map_err(|what| {
+        copy_frame(buffer, slot.as_mut(), info).map_err(|what| {
             gst::element_imp_error!(
                 self,
                 gst::ResourceError::Write,
@@ -181,37 +163,25 @@ impl RsShmSink {
             );
             gst::FlowError::Error
         })?;
-        let count = if gst::meta::CustomMeta::from_buffer(buffer, NO_SLOT_META).is_ok() {
+        descriptor.size = size as u64;
+        match writer.publish(&slot, descriptor, extra) {
+            Ok(()) => {}
+            // The channel's files were lost and made again between claim and publish.
+            Err(Error::NotPublishable { .. }) => {
+                drop(slot);
+                return self.publish_copy(writer, frame);
+            }
+            Err(error) => return Err(self.fail(&error)),
+        }
+        let count = if metas::had_no_slot(buffer) {
             &self.counts.no_slot
         } else if is_published_memory(writer, buffer) {
             &self.counts.repeated
         } else {
             &self.counts.foreign
         };
-        let published = copy
-            .peek_memory(0)
-            .map_readable()
-            .map_err(|_| gst::FlowError::Error)
-            .and_then(|map| {
-                writer
-                    .publish_in_place(map.as_slice(), descriptor, extra)
-                    .map_err(|error| match error {
-                        // The channel's files were lost and made again between claim and publish.
-                        Error::NotPublishable { .. } => gst::FlowError::CustomError,
-                        error => self.fail(&error),
-                    })
-            });
-        match published {
-            Ok(()) => {
-                count.fetch_add(1, Ordering::Relaxed);
-                Ok(Outcome::Published)
-            }
-            Err(gst::FlowError::CustomError) => {
-                drop(copy);
-                self.publish_copy(writer, frame)
-            }
-            Err(error) => Err(error),
-        }
+        count.fetch_add(1, Ordering::Relaxed);
+        Ok(Outcome::Published)
     }
 }
 
@@ -226,9 +196,7 @@ fn is_published_memory(writer: &Writer, buffer: &gst::BufferRef) -> bool {
 }
 
 /// The one copy: rows where the layouts differ, everything at once where they do not.
-fn copy_frame(from: &gst::BufferRef, to: &mut gst::Buffer, info: Option<&VideoInfo>) -> Result<(), String> {
-    let to = to.get_mut().ok_or("the slot is in use")?;
-    let mut map = to.map_writable().map_err(|_| "the slot cannot be mapped")?;
+fn copy_frame(from: &gst::BufferRef, to: &mut [u8], info: Option<&VideoInfo>) -> Result<(), String> {
     if let Some(info) = info {
         let planes = Planes::of_buffer(from, info);
         if !planes.fit(info, from.size()) {
@@ -240,11 +208,11 @@ fn copy_frame(from: &gst::BufferRef, to: &mut gst::Buffer, info: Option<&VideoIn
             ));
         }
         if planes != Planes::default_of(info) {
-            return planes.copy_packed(from, info, &mut map);
+            return planes.copy_packed(from, info, to);
         }
     }
     // Memory by memory: a buffer of several is not merged first. And each mapped here: gst_buffer_extract does not check.
-    let mut rest = map.as_mut_slice();
+    let mut rest = to;
     for memory in from.iter_memories() {
         let from = memory.map_readable().map_err(|_| "it cannot be mapped for reading")?;
         let (part, behind) = rest.split_at_mut(from.size().min(rest.len()));
