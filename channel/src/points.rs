@@ -4,137 +4,132 @@
 //! an instant is one relaxed load, unless the process was started with the environment variable
 //! `RSSHM_POINTS=SEED,KILLS,STOPS,FILE[,INSTANT[,PASS]]`: then each pass of an instant is counted in `FILE`, and draws a
 //! number from a generator that begins at `SEED`. Of a million passes so many as `KILLS` says end in SIGKILL, and `STOPS`
-//! in SIGSTOP, sent to itself exactly there; of instants that are passed seldom a hundred times as many, and eight times as
-//! many until it has happened once. With `INSTANT` only one pass of that one draws, the first or the one of number `PASS`.
+//! in SIGSTOP, sent to itself exactly there; of instants that are passed seldom up to a hundred times as many, and eight
+//! times as many until it has happened once. With `INSTANT` only one pass of that one draws, the first or the one of number `PASS`.
 //! `tests/chaos` uses the first form, `channel/tests/instants.rs` the second.
 //!
 //! `FILE` may be shared by any number of processes, and read by the test meanwhile: words of 64 bits. The first one is
 //! written by the test: while it is not 0, passes are only counted. From byte 64 on come 64 bytes for each instant: its name,
 //! filled up to 32 bytes with zeros, then how often it was passed, and how many passes ended in SIGKILL and in SIGSTOP.
 
-/// Makes [`At`] with the names of its values.
+/// Makes [`At`] with the names of its values, and how much more readily a process ends there than at an instant that it
+/// passes with each frame.
 macro_rules! instants {
-    (often { $($(#[$often_doc:meta])* $often:ident,)* } seldom { $($(#[$seldom_doc:meta])* $seldom:ident,)* }) => {
-        /// An instant. First those that are passed with each frame.
+    ($($(#[$doc:meta])* $name:ident $readily:literal,)*) => {
+        /// An instant.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[cfg_attr(rsshm_loom, allow(dead_code))]
         pub(crate) enum At {
-            $($(#[$often_doc])* $often,)*
-            $($(#[$seldom_doc])* $seldom,)*
+            $($(#[$doc])* $name,)*
         }
 
         #[cfg(all(debug_assertions, not(rsshm_loom)))]
         impl At {
-            const OFTEN: usize = [$(stringify!($often)),*].len();
-            const NAMES: [&str; [$(stringify!($often),)* $(stringify!($seldom)),*].len()] =
-                [$(stringify!($often),)* $(stringify!($seldom)),*];
+            const NAMES: [&str; [$($readily),*].len()] = [$(stringify!($name)),*];
+            const READILY: [u64; [$($readily),*].len()] = [$($readily),*];
         }
     };
 }
 
 instants! {
-    often {
-        /// Writer: nobody was seen to hold a slot, and its number is still there.
-        PinsSeen,
-        /// Writer: a slot's number is 0, the pins have not been looked at again.
-        NumberZeroed,
-        /// Writer: a slot is claimed, nothing is drawn.
-        SlotClaimed,
-        /// Writer: the semaphore is held for a publish.
-        PublishHolding,
-        /// Writer: the descriptor is written, the number is not stored.
-        DescriptorWritten,
-        /// Writer: the number is stored, the ring's entry is not.
-        NumberStored,
-        /// Writer: the ring's entry is stored, the head is not.
-        RingStored,
-        /// Writer: the head is stored, the semaphore still held.
-        HeadStored,
-        /// Writer: all is published, the bell is not rung.
-        BellDue,
-        /// Reader: the pin's bit is set, the number not looked at.
-        PinSet,
-        /// Reader: the number was the one that is wanted.
-        Pinned,
-        /// Reader: the bit is about to be cleared.
-        UnpinDue,
-        /// Reader: the bit is cleared, a waiting writer not told.
-        Unpinned,
-        /// Reader: between the two halves of a copy under a pin.
-        CopyHalf,
-        /// Reader: a copy without a pin is about to begin.
-        CopyUnpinned,
-        /// Reader: it is made, the number has not been looked at again.
-        CopyUnchecked,
-        /// Reader: a frame is taken, the position is not stored.
-        PositionDue,
-    }
-    seldom {
-        /// Both: a record, an event or a letter, is half written.
-        RecordHalf,
-        /// Writer: the semaphore is held for an event.
-        EventHolding,
-        /// Writer: the event is written, its count not stored.
-        EventWritten,
-        /// Writer: the number of the last frame before an end of the stream is stored, the end not counted.
-        EndHalf,
-        /// Writer: a file is made aside and has no lock.
-        AsideMade,
-        /// Writer: a control file is made, and locked, and has no name.
-        ControlMade,
-        /// Writer: it has its name.
-        ControlNamed,
-        /// Writer: it has the channel's lock and has not looked for what a dead writer left.
-        ChannelLocked,
-        /// Writer: what a dead writer left is open, and not yet superseded.
-        LeftOpened,
-        /// Writer: what a dead writer left is superseded.
-        LeftTaken,
-        /// Writer: a segment is made, and is empty.
-        SegmentMade,
-        /// Writer: the semaphore is held for a new segment.
-        ReplaceHolding,
-        /// Writer: a segment is complete, and has no name.
-        SegmentWritten,
-        /// Writer: it has the name, and the one before is not superseded.
-        SegmentNamed,
-        /// Writer: a segment is superseded, and nobody told.
-        Superseded,
-        /// Writer: all is done for a new segment, the semaphore still held.
-        SegmentCurrent,
-        /// Writer: a slot is about to be backed.
-        GrowthDue,
-        /// Writer: it has memory, and nobody knows.
-        Grown,
-        /// Writer: a slot of a superseded segment is taken, its memory not given back.
-        PunchDue,
-        /// Writer: a grant is about to be lowered.
-        GrantLowered,
-        /// Writer: another grant is about to be published.
-        GrantDue,
-        /// Writer: it stops, and the segment has lost its name.
-        CloseUnnamed,
-        /// Writer: it stops, and the segment says so.
-        CloseSaid,
-        /// Reader: a segment is open, a seat not taken.
-        SegmentOpened,
-        /// Reader: a seat is locked, what the last owner left in it untouched.
-        SeatLocked,
-        /// Reader: what the last owner said of itself is gone.
-        SeatCleared,
-        /// Reader: its ticket is stored.
-        TicketStored,
-        /// Reader: its position is stored.
-        PositionStored,
-        /// Reader: it sits down, and what it is going to take is kept.
-        Sitting,
-        /// Reader: it sits, the bell is not rung.
-        Seated,
-        /// Reader: it sits in the segment that follows, and has not said so in the former.
-        MoveDue,
-        /// Reader: it is about to say that it leaves.
-        LeaveDue,
-    }
+    /// Writer: nobody was seen to hold a slot, and its number is still there.
+    PinsSeen 30,
+    /// Writer: a slot's number is 0, the pins have not been looked at again.
+    NumberZeroed 10,
+    /// Writer: a slot is claimed, nothing is drawn.
+    SlotClaimed 1,
+    /// Writer: the semaphore is held for a publish.
+    PublishHolding 1,
+    /// Writer: the descriptor is written, the number is not stored.
+    DescriptorWritten 1,
+    /// Writer: the number is stored, the ring's entry is not.
+    NumberStored 1,
+    /// Writer: the ring's entry is stored, the head is not.
+    RingStored 1,
+    /// Writer: the head is stored, the semaphore still held.
+    HeadStored 1,
+    /// Writer: all is published, the bell is not rung.
+    BellDue 1,
+    /// Reader: the pin's bit is set, the number not looked at.
+    PinSet 1,
+    /// Reader: the number was the one that is wanted.
+    Pinned 1,
+    /// Reader: the bit is about to be cleared.
+    UnpinDue 1,
+    /// Reader: the bit is cleared, a waiting writer not told.
+    Unpinned 1,
+    /// Reader: between the two halves of a copy under a pin.
+    CopyHalf 1,
+    /// Reader: a copy without a pin is about to begin.
+    CopyUnpinned 1,
+    /// Reader: it is made, the number has not been looked at again.
+    CopyUnchecked 1,
+    /// Reader: a frame is taken, the position is not stored.
+    PositionDue 1,
+    /// Both: a record, an event or a letter, is half written.
+    RecordHalf 200,
+    /// Writer: the semaphore is held for an event.
+    EventHolding 100,
+    /// Writer: the event is written, its count not stored.
+    EventWritten 100,
+    /// Writer: the number of the last frame before an end of the stream is stored, the end not counted.
+    EndHalf 100,
+    /// Writer: a file is made aside and has no lock.
+    AsideMade 100,
+    /// Writer: a control file is made, and locked, and has no name.
+    ControlMade 100,
+    /// Writer: it has its name.
+    ControlNamed 100,
+    /// Writer: it has the channel's lock and has not looked for what a dead writer left.
+    ChannelLocked 100,
+    /// Writer: what a dead writer left is open, and not yet superseded.
+    LeftOpened 100,
+    /// Writer: what a dead writer left is superseded.
+    LeftTaken 100,
+    /// Writer: a segment is made, and is empty.
+    SegmentMade 100,
+    /// Writer: the semaphore is held for a new segment.
+    ReplaceHolding 100,
+    /// Writer: a segment is complete, and has no name.
+    SegmentWritten 100,
+    /// Writer: it has the name, and the one before is not superseded.
+    SegmentNamed 100,
+    /// Writer: a segment is superseded, and nobody told.
+    Superseded 100,
+    /// Writer: all is done for a new segment, the semaphore still held.
+    SegmentCurrent 100,
+    /// Writer: a slot is about to be backed.
+    GrowthDue 10,
+    /// Writer: it has memory, and nobody knows.
+    Grown 10,
+    /// Writer: a slot of a superseded segment is taken, its memory not given back.
+    PunchDue 10,
+    /// Writer: a grant is about to be lowered.
+    GrantLowered 100,
+    /// Writer: another grant is about to be published.
+    GrantDue 10,
+    /// Writer: it stops, and the segment has lost its name.
+    CloseUnnamed 100,
+    /// Writer: it stops, and the segment says so.
+    CloseSaid 100,
+    /// Reader: a segment is open, a seat not taken.
+    SegmentOpened 100,
+    /// Reader: a seat is locked, what the last owner left in it untouched.
+    SeatLocked 100,
+    /// Reader: what the last owner said of itself is gone.
+    SeatCleared 100,
+    /// Reader: its ticket is stored.
+    TicketStored 100,
+    /// Reader: its position is stored.
+    PositionStored 100,
+    /// Reader: it sits down, and what it is going to take is kept.
+    Sitting 100,
+    /// Reader: it sits, the bell is not rung.
+    Seated 100,
+    /// Reader: it sits in the segment that follows, and has not said so in the former.
+    MoveDue 100,
+    /// Reader: it is about to say that it leaves.
+    LeaveDue 100,
 }
 
 /// The process is at an instant.
@@ -158,9 +153,7 @@ mod armed {
 
     const VARIABLE: &str = "RSSHM_POINTS";
     const MILLION: u64 = 1_000_000;
-    /// How much more readily a process ends at an instant that it passes seldom.
-    const SELDOM: u64 = 100;
-    /// And where that has not happened yet.
+    /// How much more readily a process ends at an instant where none has ended yet.
     const NOT_YET: u64 = 8;
 
     /// Bytes before the first instant's, and of each instant.
@@ -260,7 +253,7 @@ mod armed {
             {
                 return;
             }
-            let readily = if (at as usize) < At::OFTEN { 1 } else { SELDOM };
+            let readily = At::READILY[at as usize];
             let rate = |rate: u64, what: Count| match self.count(at, what, 0) {
                 0 => rate * readily * NOT_YET,
                 _ => rate * readily,

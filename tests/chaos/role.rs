@@ -3,6 +3,7 @@
 use std::{
     path::PathBuf,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
 };
 
 use nix::sys::{
@@ -188,9 +189,13 @@ fn watch_stops() {
     unsafe { sigaction(Signal::SIGCONT, &action) }.unwrap();
 }
 
-/// How long ago something was, in nanoseconds, without what came before this process last was stopped.
-pub fn awake_since(began: u64) -> u64 {
-    monotonic_ns().saturating_sub(began.max(CONTINUED_AT.load(Relaxed)))
+/// How long it took from `began` to `ended`, in nanoseconds, without what came before this process was last stopped.
+pub fn awake_between(began: u64, ended: u64) -> u64 {
+    if ended - began > 10_000_000 {
+        // Another thread notes that this process goes on, and may not have come to it yet.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    ended.saturating_sub(began.max(CONTINUED_AT.load(Relaxed)))
 }
 
 /// Whether this process was stopped since then.

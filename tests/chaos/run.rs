@@ -128,6 +128,7 @@ impl Run {
             (Role::Copying, false),
             (Role::Observer, true),
             (Role::Slow, false),
+            (Role::Slow, false),
             (Role::Newest, false),
             (Role::Hoarder, false),
             (Role::Guest, false),
@@ -257,7 +258,7 @@ impl Run {
             (true, false) if self.plan.lossless => (0, 50),
             (false, false) if self.plan.lossless => (250, 50),
             (true, _) => (0, 400),
-            (false, true) => (150, 400),
+            (false, true) => (60, 400),
             (false, false) => (250, 300),
         };
         let points = format!(

@@ -17,7 +17,7 @@ use crate::{
     board::writer_wish,
     content::{COUNTED_FRAME, EVENT, HEAD, LETTER, OWN_EVENT, Tag},
     random::Random,
-    role::{Context, Orders, awake_since},
+    role::{Context, Orders, awake_between},
 };
 
 /// Frames are of 4 KiB to 1 MiB.
@@ -160,11 +160,14 @@ impl Play {
         if self.random.permille(300) {
             self.kept.clear();
         }
-        self.publish();
-        // At about 250 frames a second, with some as fast as it can.
-        if !self.random.permille(100) {
-            std::thread::sleep(self.random.millis(1..7));
-        }
+        // At about 250 frames a second, now and then as fast as it can.
+        let burst = if self.random.permille(50) {
+            self.random.within(2..30)
+        } else {
+            1
+        };
+        (0..burst).for_each(|_| self.publish());
+        std::thread::sleep(self.random.millis(1..7));
     }
 
     fn tell(&mut self) {
@@ -200,7 +203,7 @@ impl Play {
             Ok(None) => self.writer.claim(self.size),
             drawn => drawn,
         };
-        let claim_took = awake_since(began);
+        let claim_took = awake_between(began, monotonic_ns());
         let mut slot = match claimed {
             Ok(Some(slot)) => slot,
             Ok(None) => {
@@ -235,8 +238,9 @@ impl Play {
         self.writer.wait_for_followers();
         self.context.publishes(tag.serial);
         let published = self.writer.publish(&slot, descriptor, &extra);
+        let ended = monotonic_ns();
         if !self.context.orders.lossless {
-            let publish_took = awake_since(began);
+            let publish_took = awake_between(began, ended);
             cell.stall.fetch_max(claim_took + publish_took, Relaxed);
         }
         match published {
