@@ -40,6 +40,7 @@ pub(super) struct Stream {
     pub(super) segment_due: bool,
     pub(super) waiting_events: WaitingEvents,
     waiting: Waiting,
+    ahead: Ahead,
     pub(super) timeline: Timeline,
     /// The next frame is the first since the pipeline went to PLAYING.
     first: bool,
@@ -65,6 +66,7 @@ impl Stream {
             segment_due: false,
             waiting_events: WaitingEvents::default(),
             waiting: Waiting::start(),
+            ahead: Ahead::default(),
             timeline: Timeline::default(),
             first: true,
             discont: false,
@@ -73,6 +75,17 @@ impl Stream {
             observer_told: false,
         }
     }
+}
+
+/// What is made ready before the wait for a frame, as the way from there to downstream is to be short.
+#[derive(Default)]
+struct Ahead {
+    /// Stamps are the base class's.
+    does_timestamp: bool,
+    /// Where the running time 0 lies, where that does not change by itself.
+    origin: Option<i64>,
+    /// For a frame in place.
+    buffer: Option<gst::Buffer>,
 }
 
 /// PTS and DTS.
@@ -116,6 +129,7 @@ impl RsShmSrc {
             if self.resumed.swap(false, Ordering::AcqRel) {
                 self.resume(stream);
             }
+            self.prepare(stream);
             let mut copy = CopyBuffer::default();
             let next = stream
                 .reader
@@ -169,6 +183,15 @@ impl RsShmSrc {
                 }
             }
         }
+    }
+
+    /// Does before the wait what can be done then.
+    fn prepare(&self, stream: &mut Stream) {
+        let element = self.obj();
+        let ahead = &mut stream.ahead;
+        ahead.does_timestamp = element.does_timestamp();
+        ahead.origin = time::settled_origin(element.upcast_ref(), &mut stream.clock_offset);
+        ahead.buffer.get_or_insert_default();
     }
 
     /// How long to wait before there is something to say.
@@ -322,7 +345,7 @@ impl RsShmSrc {
         };
         let mut buffer = match frame.data {
             FrameData::InPlace(pinned) => {
-                let mut buffer = gst::Buffer::new();
+                let mut buffer = stream.ahead.buffer.take().unwrap_or_default();
                 if let Some(buffer) = buffer.get_mut() {
                     buffer.append_memory(gst::Memory::from_slice(pinned));
                 }
@@ -369,11 +392,14 @@ impl RsShmSrc {
     /// A frame's PTS and DTS in this pipeline; `None` when it has no place there.
     fn times(&self, stream: &mut Stream, descriptor: &FrameDescriptor) -> Option<Stamps> {
         // do-timestamp: the base class stamps what has no stamp.
-        if self.obj().does_timestamp() {
+        if stream.ahead.does_timestamp {
             return Some((None, None));
         }
+        // Acquire: pairs with the store when the pipeline goes to PLAYING, with another base time.
+        let settled = stream.ahead.origin.filter(|_| !self.resumed.load(Ordering::Acquire));
+        let measured = || time::origin(self.obj().upcast_ref(), &mut stream.clock_offset);
         // Without a clock there is no running time, and buffers have no time stamps.
-        let Some(origin) = time::origin(self.obj().upcast_ref(), &mut stream.clock_offset) else {
+        let Some(origin) = settled.or_else(measured) else {
             return Some((None, None));
         };
         let flags = gst::BufferFlags::from_bits_truncate(descriptor.flags);

@@ -63,17 +63,27 @@ impl ClockOffset {
         })
     }
 
+    /// Whether `clock` is CLOCK_MONOTONIC.
+    fn is_monotonic(&mut self, clock: &gst::Clock) -> bool {
+        self.known(clock).reads_monotonic && !is_slaved(clock)
+    }
+
+    fn known(&mut self, clock: &gst::Clock) -> &mut KnownClock {
+        if self.known.as_ref().is_none_or(|known| known.clock != *clock) {
+            self.known = None;
+        }
+        self.known.get_or_insert_with(|| KnownClock {
+            clock: clock.clone(),
+            reads_monotonic: reads_monotonic(clock),
+            measured: None,
+        })
+    }
+
     /// Measures the offset once more; `None` where there is nothing to measure.
     fn measure(&mut self, clock: &gst::Clock) -> Option<&mut Measured> {
-        if self.known.as_ref().is_none_or(|known| known.clock != *clock) {
-            self.known = Some(KnownClock {
-                clock: clock.clone(),
-                reads_monotonic: reads_monotonic(clock),
-                measured: None,
-            });
-        }
-        let known = self.known.as_mut()?;
-        if known.reads_monotonic && !is_slaved(clock) {
+        let is_monotonic = self.is_monotonic(clock);
+        let known = self.known(clock);
+        if is_monotonic {
             known.measured = None;
             return None;
         }
@@ -132,6 +142,13 @@ fn is_slaved(clock: &gst::Clock) -> bool {
 pub(crate) fn origin(element: &gst::Element, offset: &mut ClockOffset) -> Option<i64> {
     let clock = element.clock()?;
     Some(base_time(element).saturating_add(offset.monotonic_minus(&clock)))
+}
+
+/// The same where it does not change by itself, as the pipeline's clock is CLOCK_MONOTONIC: it can be asked before it is
+/// needed.
+pub(crate) fn settled_origin(element: &gst::Element, offset: &mut ClockOffset) -> Option<i64> {
+    let clock = element.clock()?;
+    offset.is_monotonic(&clock).then(|| base_time(element))
 }
 
 /// The same for a frame that was stamped with the running time `stamp`, maybe before the clock was stepped.

@@ -337,6 +337,7 @@ impl Reader {
         timeout: Option<Duration>,
     ) -> Result<Next, Error> {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let mut woken = false;
         loop {
             if self.shared.waiter.is_interrupted() {
                 return Ok(Next::Interrupted);
@@ -427,13 +428,17 @@ impl Reader {
                     return Ok(Next::Lost);
                 }
             }
+            // Here and not at once: a frame is not kept waiting by that.
+            if std::mem::take(&mut woken) {
+                self.slow_down();
+            }
             let Some(patience) = remaining(deadline, CHECK) else {
                 return Ok(Next::TimedOut);
             };
             self.shared
                 .waiter
                 .wait(&attachment.segment, Word::Published, seen, patience);
-            self.slow_down();
+            woken = true;
         }
     }
 
