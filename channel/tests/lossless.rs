@@ -111,6 +111,38 @@ fn nothing_is_missed() {
     }
 }
 
+/// A reader that is slower than the writer, and gives each frame back within half a millisecond, is waited for: slots that it
+/// does not need would only cost memory and cold caches. One that takes nothing is given slots first, for as long as there are any.
+#[test]
+fn slots_are_made_for_readers_that_are_held_up_not_for_those_that_are_slow() {
+    let channel = Channel::new();
+    let writer = channel.writer(lossless(64));
+    let publish = |value| {
+        publish_lossless(&writer, value, common::SIZE);
+        assert!(writer.wait_for_slot());
+    };
+    publish(1);
+    let _service = Service::of(&writer);
+    let mut reader = channel.reader();
+    let mut copy = Vec::new();
+    next(&mut reader, &mut copy);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 2..=FRAMES {
+                next(&mut reader, &mut copy);
+                std::thread::sleep(Duration::from_micros(300));
+            }
+        });
+        (2..=FRAMES).for_each(publish);
+    });
+    let slots = writer.stats().slots;
+    assert!(slots < 24, "{slots} for a reader that is merely slow");
+    let began = Instant::now();
+    (FRAMES + 1..FRAMES + 50).for_each(publish);
+    assert!(writer.stats().slots > 48);
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
 /// Nothing is published past a reader that takes nothing; its death, or its leaving, ends the wait at once.
 #[test]
 fn the_writer_waits_for_the_living_only() {

@@ -223,7 +223,7 @@ impl State {
     }
 
     /// How many slots have to be there for all readers to have what they should be granted.
-    fn slots_for_readers(&self) -> u32 {
+    pub(super) fn slots_for_readers(&self) -> u32 {
         self.current.as_ref().map_or(0, |current| {
             let held = self.held(current);
             sum_of_grants(&held, &self.wishes(current, &held)) + current.slots_for_writer()

@@ -40,6 +40,9 @@ use slots::SlotTable;
 
 /// How long a blocked writer sleeps before it asks the kernel whether the reader it waits for still lives.
 const BLOCKED_CHECK: Duration = Duration::from_millis(10);
+/// How long a lossless writer waits for its readers before it makes one more slot than they need. Readers that keep up give one
+/// back sooner, and a few slots that stay in the processor's caches are faster than many.
+const GROWTH_PATIENCE: Duration = Duration::from_millis(2);
 /// How often such a writer looks at once when it is woken and woken again; then once in so long.
 const BLOCKED_WAKES: u32 = 256;
 const BLOCKED_LOOK: Duration = Duration::from_millis(1);
@@ -533,10 +536,18 @@ impl Writer {
     /// In lossless mode, waits until the next frame can have a slot; `false` when interrupted. Called after a publish, it
     /// gives upstream memory to draw the next frame in place.
     pub fn wait_for_slot(&self) -> bool {
-        !self.options.lossless || self.wait_until(|state| state.has_claimable())
+        let mut began = None;
+        !self.options.lossless
+            || self.wait_until(|state| {
+                state.has_claimable(false) || {
+                    let began = *began.get_or_insert_with(Instant::now);
+                    began.elapsed() >= GROWTH_PATIENCE && state.has_claimable(true)
+                }
+            })
     }
 
-    /// Waits until `ready`, which is asked at least every [`BLOCKED_CHECK`]; `false` when interrupted.
+    /// Waits until `ready`, which is asked at least every [`BLOCKED_CHECK`], and every [`GROWTH_PATIENCE`] while there can be
+    /// more slots; `false` when interrupted.
     fn wait_until(&self, mut ready: impl FnMut(&mut State) -> bool) -> bool {
         let mut state = self.lock();
         if ready(&mut state) {
@@ -558,9 +569,13 @@ impl Writer {
             // Pairs with the fence in `Attachment::tell_writer`.
             fence(Ordering::SeqCst);
             let is_ready = ready(&mut state);
+            let check = match &state.current {
+                Some(current) if current.can_grow() => GROWTH_PATIENCE,
+                _ => BLOCKED_CHECK,
+            };
             drop(state);
             if !is_ready && !self.waiter.is_interrupted() {
-                self.waiter.wait(&segment, Word::Writer, seen, BLOCKED_CHECK);
+                self.waiter.wait(&segment, Word::Writer, seen, check);
             }
             live.writer_waits.store(0, Ordering::Relaxed);
             if is_ready {

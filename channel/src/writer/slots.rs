@@ -128,7 +128,7 @@ impl Current {
         self.segment.segment.fixed.retain
     }
 
-    fn can_grow(&self) -> bool {
+    pub(super) fn can_grow(&self) -> bool {
         !self.slots.full && self.slots.backed < self.segment.segment.fixed.slot_count
     }
 
@@ -265,8 +265,9 @@ impl State {
         Found::Nothing
     }
 
-    /// Whether [`Writer::take_slot`] in lossless mode would find a slot.
-    pub(super) fn has_claimable(&mut self) -> bool {
+    /// Whether [`Writer::take_slot`] in lossless mode would find a slot: one that there is, or one more that is needed, or
+    /// `wanted` anyway.
+    pub(super) fn has_claimable(&mut self, wanted: bool) -> bool {
         let head = self.head;
         let Some(current) = self.current.as_mut() else {
             return true;
@@ -275,10 +276,14 @@ impl State {
             let free = !current.slots.pinned(&current.segment);
             let retain = if current.is_scarce(false) { 1 } else { current.retain() };
             let newest = current.newest_to_take(head, true, retain);
-            let grows = current.can_grow() && !current.slots.growing;
-            grows || current.slots.oldest(&current.segment, free, newest).is_some()
+            current.slots.oldest(&current.segment, free, newest).is_some()
         };
-        finds(current) || (current.slots.ignore_the_dead(&current.segment) && finds(current))
+        if finds(current) || (current.slots.ignore_the_dead(&current.segment) && finds(current)) {
+            return true;
+        }
+        let (backed, retain) = (current.slots.backed, current.retain());
+        let grows = current.can_grow() && !current.slots.growing;
+        grows && (wanted || backed < self.slots_for_readers() + retain)
     }
 }
 
