@@ -1,7 +1,7 @@
 //! Where the planes and rows of a raw video frame lie in its bytes.
 
 use gst_video::VideoInfo;
-use rsshm_channel::FrameDescriptor;
+use rsshm_channel::{CopyFn, FrameDescriptor};
 
 /// Where the planes of a video frame lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +86,13 @@ impl Planes {
     }
 
     /// Copies the rows of `from`, which has this layout, to the places that the format's default has for them.
-    pub(crate) fn copy_packed(&self, from: &gst::BufferRef, info: &VideoInfo, to: &mut [u8]) -> Result<(), String> {
+    pub(crate) fn copy_packed(
+        &self,
+        from: &gst::BufferRef,
+        info: &VideoInfo,
+        to: &mut [u8],
+        copy: CopyFn,
+    ) -> Result<(), String> {
         let no_layout = || format!("its layout {self:?} is none of {}", info.format());
         let rows = self.rows(info).ok_or_else(no_layout)?;
         let packed = Self::default_of(info).rows(info).ok_or_else(no_layout)?;
@@ -102,7 +108,7 @@ impl Planes {
                 .get_mut(packed.offset..packed.end())
                 .ok_or("there is no room for it")?;
             let from = map.get(skip..).ok_or("it cannot be mapped as a whole")?;
-            rows.copy(from, packed, to);
+            rows.copy(from, packed, to, copy);
         }
         Ok(())
     }
@@ -174,11 +180,11 @@ impl PlaneRows {
     }
 
     /// Copies from the first byte of these rows to the first one of others.
-    fn copy(&self, from: &[u8], packed: &Self, to: &mut [u8]) {
+    fn copy(&self, from: &[u8], packed: &Self, to: &mut [u8], copy: CopyFn) {
         if self.stride == packed.stride {
             // With what lies between the rows, which is faster.
             let bytes = from.len().min(to.len());
-            to[..bytes].copy_from_slice(&from[..bytes]);
+            copy(&from[..bytes], &mut to[..bytes]);
             return;
         }
         // A stride of 0 is that of a single row.
@@ -186,7 +192,7 @@ impl PlaneRows {
         let packed_rows = to.chunks_mut(packed.stride.max(self.bytes).max(1));
         for (from, to) in rows.zip(packed_rows).take(self.count) {
             let bytes = self.bytes.min(from.len()).min(to.len());
-            to[..bytes].copy_from_slice(&from[..bytes]);
+            copy(&from[..bytes], &mut to[..bytes]);
         }
     }
 }
@@ -228,6 +234,7 @@ fn row_bytes(info: &VideoInfo, plane: usize) -> Option<usize> {
 mod tests {
     use gst_video::{VideoFormat, VideoInterlaceMode};
     use proptest::prelude::*;
+    use rsshm_channel::copy_to_slot;
 
     use super::*;
 
@@ -303,12 +310,17 @@ mod tests {
                     for more in [0, 13] {
                         let (planes, from) = spread(&info, more);
                         assert!(planes.fit(&info, from.size()) && !planes.fit(&info, from.size() - 1));
-                        let mut to = vec![0; info.size()];
-                        planes.copy_packed(&from, &info, &mut to).unwrap();
-                        let from = from.map_readable().unwrap();
-                        let there = pixel_bytes(&info, &planes).into_iter();
-                        let here = pixel_bytes(&info, &Planes::default_of(&info)).into_iter();
-                        assert!(there.zip(here).all(|(there, here)| from[there] == to[here]), "{info:?}");
+                        let bytes = from.map_readable().unwrap();
+                        for copy in [copy_to_slot(0), copy_to_slot(usize::MAX)] {
+                            let mut to = vec![0; info.size()];
+                            planes.copy_packed(&from, &info, &mut to, copy).unwrap();
+                            let there = pixel_bytes(&info, &planes).into_iter();
+                            let here = pixel_bytes(&info, &Planes::default_of(&info)).into_iter();
+                            assert!(
+                                there.zip(here).all(|(there, here)| bytes[there] == to[here]),
+                                "{info:?}"
+                            );
+                        }
                         count += 1;
                     }
                 }
@@ -347,7 +359,7 @@ mod tests {
             let info = info(format, 31, 17, VideoInterlaceMode::Progressive);
             let buffer = gst::Buffer::from_slice(vec![7_u8; size]);
             let mut to = vec![0; info.size()];
-            let copied = planes.copy_packed(&buffer, &info, &mut to).is_ok();
+            let copied = planes.copy_packed(&buffer, &info, &mut to, copy_to_slot(0)).is_ok();
             prop_assert!(!planes.fit(&info, size) || copied || planes == Planes::default_of(&info));
             prop_assert!(copied || !planes.fit_whole_strides(&info, size));
         }

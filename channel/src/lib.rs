@@ -25,7 +25,7 @@
 //! # }
 //! ```
 //!
-//! System calls and pointers are in the modules `sys` and `map`. What they cannot make safe by themselves, a slice of a slot
+//! System calls and pointers are in the modules `sys`, `map` and `copy`. What they cannot make safe by themselves, a slice of a slot
 //! that is pinned or claimed, is used in three places, each with its reason.
 
 mod atomic;
@@ -37,6 +37,8 @@ pub use pins::{PinCounts, take_for_writing};
 
 #[cfg(not(rsshm_loom))]
 mod attach;
+#[cfg(not(rsshm_loom))]
+mod copy;
 #[cfg(not(rsshm_loom))]
 mod error;
 #[cfg(not(rsshm_loom))]
@@ -72,6 +74,7 @@ mod writer;
 #[cfg(not(rsshm_loom))]
 pub use {
     attach::{Observer, PinnedFrame},
+    copy::{CopyFn, copy_to_slot},
     error::Error,
     files::channels,
     layout::{EVENT_ROOM, EXTRA_ROOM, FrameDescriptor, MAIL_ROOM, NONE, STICKY_EVENTS},

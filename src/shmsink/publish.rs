@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use gst::subclass::prelude::*;
 use gst_video::VideoInfo;
-use rsshm_channel::{Error, FrameDescriptor, Writer, WriterStats};
+use rsshm_channel::{Error, FrameDescriptor, Writer, WriterStats, copy_to_slot};
 
 use super::imp::{CAT, RsShmSink};
 use crate::{memory, metas, planes::Planes};
@@ -197,6 +197,7 @@ fn is_published_memory(writer: &Writer, buffer: &gst::BufferRef) -> bool {
 
 /// The one copy: rows where the layouts differ, everything at once where they do not.
 fn copy_frame(from: &gst::BufferRef, to: &mut [u8], info: Option<&VideoInfo>) -> Result<(), String> {
+    let copy = copy_to_slot(to.len());
     if let Some(info) = info {
         let planes = Planes::of_buffer(from, info);
         if !planes.fit(info, from.size()) {
@@ -208,7 +209,7 @@ fn copy_frame(from: &gst::BufferRef, to: &mut [u8], info: Option<&VideoInfo>) ->
             ));
         }
         if planes != Planes::default_of(info) {
-            return planes.copy_packed(from, info, to);
+            return planes.copy_packed(from, info, to, copy);
         }
     }
     // Memory by memory: a buffer of several is not merged first. And each mapped here: gst_buffer_extract does not check.
@@ -216,7 +217,7 @@ fn copy_frame(from: &gst::BufferRef, to: &mut [u8], info: Option<&VideoInfo>) ->
     for memory in from.iter_memories() {
         let from = memory.map_readable().map_err(|_| "it cannot be mapped for reading")?;
         let (part, behind) = rest.split_at_mut(from.size().min(rest.len()));
-        part.copy_from_slice(&from[..part.len()]);
+        copy(&from, part);
         rest = behind;
     }
     Ok(())

@@ -451,7 +451,7 @@ impl RsShmSrc {
         let copy = || -> Result<gst::Buffer, String> {
             let mut copy = gst::Buffer::with_size(info.size()).map_err(|error| error.to_string())?;
             let mut map = copy.make_mut().map_writable().map_err(|error| error.to_string())?;
-            planes.copy_packed(&buffer, info, &mut map)?;
+            planes.copy_packed(&buffer, info, &mut map, |from, to| to.copy_from_slice(from))?;
             drop(map);
             Ok(copy)
         };

@@ -22,7 +22,7 @@ use std::{
 };
 
 use crate::{
-    ChannelName, Error, FrameDescriptor,
+    ChannelName, Error, FrameDescriptor, copy,
     files::{self, Identity},
     layout::{EXTRA_ROOM, FIRST_SEAT_BYTE, MAX_SLOTS, SEATS, seat_state, state},
     points::{At, point},
@@ -427,6 +427,8 @@ impl Writer {
         segment.write_descriptor(index, &descriptor);
         segment.write_extra(index, extra);
         point(At::DescriptorWritten);
+        // The frame may have been copied in with stores that keep no order.
+        copy::finish();
         // Release: pairs with the acquire load of whoever finds the number; pixels and descriptor are there with it.
         segment.slot_head(index).number.store(*head, Ordering::Release);
         point(At::NumberStored);
