@@ -83,6 +83,16 @@ impl Mapping {
         let _ = unsafe { madvise(self.start.cast(), self.length, MmapAdvise::MADV_DONTDUMP) };
     }
 
+    /// Enters the pages of a range into the page table now, for writing, where else each would be a fault when it is first
+    /// touched. It is only advice: older systems than Linux 5.14 do not know it.
+    pub(crate) fn populate(&self, offset: u64, length: u64) {
+        if let Some(start) = self.range(offset, length) {
+            // SAFETY: the range is inside this mapping; no byte of it changes. Where the file does not reach so far that is an
+            // error, not a signal.
+            let _ = unsafe { madvise(start.cast(), length as usize, MmapAdvise::MADV_POPULATE_WRITE) };
+        }
+    }
+
     /// The value of type `T` at `offset`, `None` when it is not aligned or not all inside.
     pub(crate) fn at<T: Shared>(&self, offset: u64) -> Option<&T> {
         let pointer = self.range(offset, size_of::<T>() as u64)?.cast::<T>();
