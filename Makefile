@@ -55,11 +55,17 @@ test: ## all checks and tests
 	$(CARGO) test --workspace --doc --locked
 	$(MAKE) --no-print-directory test-python
 	$(MAKE) --no-print-directory test-camera
+	$(MAKE) --no-print-directory instructions
 	if $(CARGO) nextest --version >/dev/null 2>&1; then
 		$(CARGO) nextest run --workspace --locked
 	else
 		$(CARGO) test --workspace --locked --all-targets -- --test-threads=2
 	fi
+
+.PHONY: instructions
+instructions: ## counts what a frame costs in instructions, and fails when it is much more than it was
+	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) valgrind)
+	$(CARGO) test --release --locked --test instructions -- --nocapture
 
 .PHONY: test-camera
 test-camera: ## the tests with a real camera device, in a small virtual machine

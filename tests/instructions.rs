@@ -25,22 +25,22 @@ const COUNTED: [(&str, &str, &str, u64); 5] = [
         "writer, a buffer of the pool",
         IN_PLACE,
         "*subclass::buffer_pool::buffer_pool_acquire_buffer*",
-        3945,
+        2028,
     ),
     (
         "writer, publish in place",
         IN_PLACE,
         "*base_sink::base_sink_render*",
-        4596,
+        3402,
     ),
     (
         "writer, publish with a copy",
         FOREIGN,
         "*base_sink::base_sink_render*",
-        10763,
+        4911,
     ),
-    ("reader, a frame", IN_PLACE, "*push_src::push_src_create*", 5785),
-    ("both, a buffer is freed", IN_PLACE, "*memory_wrapped::free*", 386),
+    ("reader, a frame", IN_PLACE, "*push_src::push_src_create*", 5091),
+    ("both, a buffer is freed", IN_PLACE, "*memory_wrapped::free*", 385),
 ];
 
 /// Makes the test the program that is counted, and says where the frames' memory comes from.
