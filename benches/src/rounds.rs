@@ -1,0 +1,154 @@
+//! All rounds: each way once in each round, in another order in each.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::{
+    case::Case,
+    figures,
+    machine::Machine,
+    options::BenchOptions,
+    order::{Order, Place},
+    plan::{Entry, plan},
+    plots,
+    report::{Failure, Report, Skipped, VERSION},
+    run::{INTERRUPTED, INTERRUPTION, run},
+    table, traces,
+    transport::Transport,
+};
+
+pub fn run_all(options: &BenchOptions) -> Result<(), String> {
+    watch_for_signals()?;
+    gst::init().map_err(|error| error.to_string())?;
+    traces::remove_old();
+    let mut entries = plan(options);
+    let skipped = skip_missing(&mut entries)?;
+    std::fs::create_dir_all(&options.out).map_err(|error| format!("{}: {error}", options.out.display()))?;
+    let mut report = Report {
+        version: VERSION,
+        machine: Machine::this(),
+        rounds: options.rounds,
+        skipped,
+        failures: Vec::new(),
+        results: Vec::new(),
+    };
+    measure(options, &entries, &mut report)?;
+    figures::fill_in(&mut report);
+    report.save(&options.out.join("report.json"))?;
+    plots::draw(&report, &options.out)?;
+    println!("{}", table::text(&report));
+    println!("report.json and pictures are in {}", options.out.display());
+    match report.failures.len() {
+        0 => Ok(()),
+        count => Err(format!("{count} runs failed and do not count; see above")),
+    }
+}
+
+/// Ctrl-C ends the run, and that its processes.
+fn watch_for_signals() -> Result<(), String> {
+    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
+    // Before there is another thread, so that none gets them; children start with none blocked.
+    signals.thread_block().map_err(|error| error.to_string())?;
+    std::thread::spawn(move || {
+        if signals.wait().is_ok() {
+            // Partner: the load in Running::collect.
+            INTERRUPTED.store(true, Ordering::Relaxed);
+        }
+    });
+    Ok(())
+}
+
+/// Takes out the ways whose elements are not there, and says so.
+fn skip_missing(entries: &mut Vec<Entry>) -> Result<Vec<Skipped>, String> {
+    let mut skipped: Vec<Skipped> = Vec::new();
+    for entry in entries.iter_mut() {
+        entry.transports.retain(|transport| {
+            let missing = transport
+                .elements()
+                .iter()
+                .find(|element| gst::ElementFactory::find(element).is_none());
+            if let Some(missing) = missing
+                && !skipped.iter().any(|skipped| skipped.transport == *transport)
+            {
+                let reason = format!("GStreamer here has no element {missing}");
+                eprintln!("{transport} is skipped: {reason}");
+                skipped.push(Skipped {
+                    transport: *transport,
+                    reason,
+                });
+            }
+            missing.is_none()
+        });
+    }
+    entries.retain(|entry| !entry.transports.is_empty());
+    let own = |skipped: &&Skipped| matches!(skipped.transport, Transport::Rsshm | Transport::RsshmLossless);
+    match skipped.iter().find(own) {
+        Some(own) => Err(format!(
+            "{}: build the plugin and set GST_PLUGIN_PATH, as `make bench` does",
+            own.reason
+        )),
+        None if entries.is_empty() => Err("nothing is left to measure".into()),
+        None => Ok(skipped),
+    }
+}
+
+fn measure(options: &BenchOptions, entries: &[Entry], report: &mut Report) -> Result<(), String> {
+    let folder = traces::Folder::new()?;
+    let runs: usize = entries.iter().map(|entry| entry.transports.len()).sum();
+    let bar = ProgressBar::new((runs * options.rounds as usize) as u64);
+    if let Ok(style) = ProgressStyle::with_template("{pos:>3}/{len} {wide_bar} {eta:>4} left  {msg}") {
+        bar.set_style(style);
+    }
+    let mut count = 0;
+    for round in 0..options.rounds {
+        for entry in entries {
+            let mut transports = entry.transports.clone();
+            let turn = round as usize % transports.len();
+            transports.rotate_left(turn);
+            for transport in transports {
+                bar.set_message(format!("{transport}: {}", entry.case));
+                count += 1;
+                let dir = folder.0.join(count.to_string());
+                std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+                let mut order = order(options, transport, entry.case);
+                order.place.channel = traces::channel(Some(count));
+                order.place.dir = dir.display().to_string();
+                let outcome = run(&mut order, round, Duration::from_secs(options.patience));
+                let _ = std::fs::remove_dir_all(&dir);
+                match outcome {
+                    Ok(run) => report.add(transport, entry.case, run),
+                    Err(error) if error == INTERRUPTION => return Err(error),
+                    Err(reason) => {
+                        bar.suspend(|| {
+                            eprintln!("FAILED: {transport}, {}, round {}\n  {reason}", entry.case, round + 1)
+                        });
+                        report.failures.push(Failure {
+                            transport,
+                            case: entry.case,
+                            round,
+                            reason,
+                        });
+                    }
+                }
+                bar.inc(1);
+            }
+        }
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn order(options: &BenchOptions, transport: Transport, case: Case) -> Order {
+    let own = matches!(transport, Transport::Rsshm | Transport::RsshmLossless);
+    Order {
+        transport,
+        case,
+        frames: options.frames.unwrap_or(case.usual_frames()),
+        warm: options.warm.unwrap_or(case.usual_warm_up()),
+        place: Place::default(),
+        sabotage: options.sabotage.filter(|_| own),
+        parent: std::process::id() as i32,
+    }
+}
