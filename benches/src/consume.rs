@@ -28,6 +28,7 @@ pub struct Consumed {
 /// What a consumer has seen.
 pub struct Seen {
     exact: bool,
+    warm: u64,
     previous: Option<u64>,
     began: Option<Usage>,
     first_ns: u64,
@@ -45,6 +46,7 @@ impl Seen {
     pub fn new(order: &Order) -> Self {
         Self {
             exact: order.transport.is_exact(),
+            warm: order.warm,
             previous: None,
             began: None,
             first_ns: 0,
@@ -57,6 +59,9 @@ impl Seen {
     /// Takes account of a frame that has arrived.
     pub fn take(&mut self, mark: Mark, now_ns: u64) -> Result<Progress, String> {
         let number = mark.number;
+        // From here on everybody has had a frame. Who has just joined may miss one: the newest is shown at once, and the
+        // next may still have been taken before its pipeline began to play.
+        let all_there = mark.first.saturating_sub(self.warm);
         match self.previous.replace(number) {
             None if number < mark.first => return Ok(Progress::First),
             None => {
@@ -67,7 +72,7 @@ impl Seen {
             Some(previous) if number <= previous => {
                 return Err(format!("frame {number} comes after frame {previous}"));
             }
-            Some(previous) if self.exact && number > previous + 1 => {
+            Some(previous) if self.exact && number > previous + 1 && number > all_there => {
                 return Err(format!("frame {number} comes after frame {previous}: some are lost"));
             }
             Some(_) => {}
@@ -173,4 +178,81 @@ fn fail(bus: &gst::Bus, failure: &Failure, reason: String) {
     *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
     let message = gst::message::Application::builder(gst::Structure::new_empty("failed"));
     let _ = bus.post(message.build());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{case::Case, frame::NOT_YET, order::Place, transport::Transport};
+
+    const FRAMES: u64 = 3;
+    const WARM: u64 = 2;
+
+    fn seen(transport: Transport) -> Seen {
+        Seen::new(&Order {
+            transport,
+            case: Case::USUAL,
+            frames: FRAMES,
+            warm: WARM,
+            place: Place::default(),
+            sabotage: None,
+            parent: 0,
+        })
+    }
+
+    /// Takes frames that were sent at 0; those before number 10 know nothing yet, those from 12 to 14 count.
+    fn take(seen: &mut Seen, number: u64) -> Result<Progress, String> {
+        let first = if number < 10 { NOT_YET } else { 10 + WARM };
+        let mark = Mark {
+            number,
+            sent_ns: 0,
+            first,
+            end: first.saturating_add(FRAMES),
+        };
+        seen.take(mark, number * 1000)
+    }
+
+    #[test]
+    fn only_the_frames_between_count() {
+        let mut seen = seen(Transport::Shm);
+        assert!(matches!(take(&mut seen, 8), Ok(Progress::First)));
+        for number in 9..15 {
+            assert!(matches!(take(&mut seen, number), Ok(Progress::Goes)), "{number}");
+        }
+        let Ok(Progress::Complete(consumed)) = take(&mut seen, 15) else {
+            panic!("not complete");
+        };
+        assert_eq!(consumed.latencies_ns, [12_000, 13_000, 14_000]);
+        assert_eq!((consumed.missed, consumed.span_ns), (0, 2000));
+    }
+
+    #[test]
+    fn who_has_just_joined_may_miss_frames_and_later_no_more() {
+        let mut seen = seen(Transport::Shm);
+        for number in [0, 2, 9, 10] {
+            assert!(take(&mut seen, number).is_ok(), "{number}");
+        }
+        assert!(take(&mut seen, 12).err().unwrap().contains("some are lost"));
+    }
+
+    #[test]
+    fn what_may_be_missed_is_counted() {
+        let mut seen = seen(Transport::Rsshm);
+        for number in [9, 12, 14] {
+            assert!(take(&mut seen, number).is_ok(), "{number}");
+        }
+        let Ok(Progress::Complete(consumed)) = take(&mut seen, 17) else {
+            panic!("not complete");
+        };
+        assert_eq!((consumed.missed, consumed.latencies_ns.len()), (1, 2));
+    }
+
+    #[test]
+    fn no_frame_comes_twice_or_after_a_later_one() {
+        for number in [9, 8] {
+            let mut seen = seen(Transport::Rsshm);
+            assert!(take(&mut seen, 9).is_ok());
+            assert!(take(&mut seen, number).is_err());
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     case::Case,
+    produce::Counts,
     report::{Figures, Measured, Report, Run},
     statistics::{Spread, ratio},
     transport::Transport,
@@ -21,6 +22,11 @@ pub const WRITER_FAULTS: &str = "writer_page_faults";
 pub const READER_FAULTS: &str = "reader_page_faults";
 pub const WRITER_SWITCHES: &str = "writer_context_switches";
 pub const READER_SWITCHES: &str = "reader_context_switches";
+/// That rsshmsink has in the end.
+pub const SLOTS: &str = "slots";
+/// Of all frames that rsshmsink has published, and of those that readers have received.
+pub const WRITER_COPIED: &str = "writer_copied_share";
+pub const READER_COPIED: &str = "reader_copied_share";
 pub const LATENCY_TO_FUTEX: &str = "latency_to_futex";
 pub const LATENCY_TO_SHM: &str = "latency_to_shm";
 pub const BOTH_TO_SHM: &str = "both_cpu_over_fakesink_to_shm";
@@ -130,6 +136,19 @@ fn of_round(report: &Report, measured: &Measured, run: &Run) -> Vec<(&'static st
         (WRITER_FAULTS, Some(run.writer.page_faults)),
         (WRITER_SWITCHES, Some(run.writer.context_switches)),
     ];
+    let sum = |counts: &[Counts], name: &str| -> Option<f64> {
+        counts
+            .iter()
+            .map(|counts| counts.get(name).map(|count| *count as f64))
+            .sum()
+    };
+    let share = |counts: &[Counts], of: &str| to(sum(counts, "frames-copied"), sum(counts, of));
+    let writer_counts = std::slice::from_ref(&run.writer_counts);
+    figures.extend([
+        (SLOTS, sum(writer_counts, "slots")),
+        (WRITER_COPIED, share(writer_counts, "frames-published")),
+        (READER_COPIED, share(&run.reader_counts, "frames-received")),
+    ]);
     if measured.transport != Transport::Fakesink {
         let over = beside.writer_over(run);
         figures.extend([
@@ -196,6 +215,7 @@ mod tests {
             rounds: 3,
             skipped: Vec::new(),
             failures: Vec::new(),
+            repeated: Vec::new(),
             results: Vec::new(),
         };
         for (transport, case, run) in runs {

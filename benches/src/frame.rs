@@ -45,9 +45,19 @@ fn get(bytes: &[u8], place: usize) -> Option<u64> {
 
 /// Draws the picture; the mark comes last, with its time.
 pub fn draw(bytes: &mut [u8], number: u64) {
-    for place in places(bytes.len()) {
-        put(bytes, place, word(number, place));
+    draw_words(bytes.len(), number, |place, word| put(bytes, place, word));
+}
+
+/// The same by a word's place and value.
+pub fn draw_words(bytes: usize, number: u64, mut put: impl FnMut(usize, u64)) {
+    for place in places(bytes) {
+        put(place, word(number, place));
     }
+}
+
+/// Where a picture of so many bytes is not the one with this number.
+pub fn wrong_word(bytes: usize, number: u64, get: impl Fn(usize) -> Option<u64>) -> Option<usize> {
+    places(bytes).find(|place| get(*place) != Some(word(number, *place)))
 }
 
 /// Spoils what [`draw`] has drawn.
@@ -79,7 +89,7 @@ pub fn check(bytes: &[u8], size: usize) -> Result<Mark, String> {
     if at(0) != MAGIC {
         return Err("a frame has no mark".into());
     }
-    match places(bytes.len()).find(|place| get(bytes, *place) != Some(word(mark.number, *place))) {
+    match wrong_word(bytes.len(), mark.number, |place| get(bytes, place)) {
         Some(place) => Err(format!(
             "frame {} is torn or damaged: wrong at byte {place}",
             mark.number

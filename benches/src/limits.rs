@@ -1,7 +1,7 @@
-//! The limits: a bare futex between processes, and a bare copy, at the rate of the frames and with nothing around them.
+//! The limits: shared memory with a futex and nothing else, and a bare copy, at the rate of the frames.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,19 +11,21 @@ use std::{
 use crate::{
     consume::{Progress, Seen},
     frame::{self, Mark},
-    order::{Order, Sabotage},
+    order::Order,
     pace::{Pace, Step, now_ns, thread_ns},
     produce::{Counts, Produced},
-    shared, talk,
+    shared::{self, Memory},
+    talk,
     transport::Transport,
 };
 
-/// As many as the producer with GStreamer has of its own: neither side of the copy is in the processor's caches.
+/// As many as a producer with GStreamer has of its own: neither side of the copy is in the processor's caches.
 const BUFFERS: usize = 8;
 
-fn page(order: &Order) -> Result<&'static shared::Page, String> {
-    let path = Path::new(&order.place.dir).join("futex");
-    shared::map(&path).map_err(|error| format!("{}: {error}", path.display()))
+fn memory(order: &Order) -> Result<(Memory, PathBuf), String> {
+    let path = Path::new("/dev/shm").join(&order.place.channel);
+    let memory = Memory::map(&path, order.case.size.bytes());
+    Ok((memory.map_err(|error| format!("{}: {error}", path.display()))?, path))
 }
 
 /// Does `body` for each frame; it yields how long its one thing took of the processor.
@@ -81,8 +83,10 @@ fn copy(order: &Order) -> Result<(), String> {
 }
 
 fn wake(order: &Order) -> Result<(), String> {
-    let page = page(order)?;
-    each(order, |step| {
+    let (memory, path) = memory(order)?;
+    let page = memory.page;
+    let outcome = each(order, |step| {
+        memory.draw(step.number);
         // Relaxed: the word's store makes them seen.
         page.number.store(step.number, Ordering::Relaxed);
         page.first.store(step.first, Ordering::Relaxed);
@@ -93,11 +97,14 @@ fn wake(order: &Order) -> Result<(), String> {
             page.word.store(step.number as u32 + 1, Ordering::Release);
             shared::wake(&page.word);
         })
-    })
+    });
+    std::fs::remove_file(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    outcome
 }
 
 pub fn consume(order: &Order) -> Result<(), String> {
-    let page = page(order)?;
+    let (memory, _) = memory(order)?;
+    let page = memory.page;
     // It sleeps without an end, so it ends with the program's wish.
     talk::listen(|| std::process::exit(0));
     let mut seen = Seen::new(order);
@@ -121,10 +128,11 @@ pub fn consume(order: &Order) -> Result<(), String> {
         if mark.number as u32 + 1 != word {
             continue;
         }
+        // As much work as in the other consumers.
+        std::hint::black_box(memory.is_whole(mark.number));
         match seen.take(mark, now_ns)? {
             Progress::First => talk::say(talk::FIRST),
             Progress::Goes => {}
-            Progress::Complete(_) if order.sabotage == Some(Sabotage::Hang) => {}
             Progress::Complete(consumed) => {
                 talk::say_result(&consumed)?;
                 loop {

@@ -96,21 +96,21 @@ fn usual() -> Cases {
             },
             &[Fakesink, Memcpy, Rsshm, Shm, Unixfd],
         ),
+        (
+            Case {
+                rate: 240,
+                ..Case::USUAL
+            },
+            &[Fakesink, Futex, Rsshm, Shm, Unixfd],
+        ),
     ];
     for (case, _) in product(&SIZES, &MODES, &[0], &[1]) {
         cases.push((case, &UNTHROTTLED));
     }
-    for readers in [4, 16] {
-        cases.push((Case { readers, ..Case::USUAL }, &FEW));
+    for readers in [4, 16, 64] {
+        let case = Case { readers, ..Case::USUAL };
+        cases.push((case, &FEW));
     }
-    // So many programs with GStreamer take long to start.
-    cases.push((
-        Case {
-            readers: 64,
-            ..Case::USUAL
-        },
-        &[Futex, Rsshm],
-    ));
     cases
 }
 

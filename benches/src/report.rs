@@ -26,6 +26,8 @@ pub struct Report {
     pub skipped: Vec<Skipped>,
     /// Runs that do not count.
     pub failures: Vec<Failure>,
+    /// Runs of peers that failed, and went well when they were tried again.
+    pub repeated: Vec<Failure>,
     pub results: Vec<Measured>,
 }
 

@@ -13,7 +13,7 @@ use crate::{
     order::{Order, Place},
     plan::{Entry, plan},
     plots,
-    report::{Failure, Report, Skipped, VERSION},
+    report::{Failure, Report, Run, Skipped, VERSION},
     run::{INTERRUPTED, INTERRUPTION, run},
     table, traces,
     transport::Transport,
@@ -32,6 +32,7 @@ pub fn run_all(options: &BenchOptions) -> Result<(), String> {
         rounds: options.rounds,
         skipped,
         failures: Vec::new(),
+        repeated: Vec::new(),
         results: Vec::new(),
     };
     measure(options, &entries, &mut report)?;
@@ -39,6 +40,9 @@ pub fn run_all(options: &BenchOptions) -> Result<(), String> {
     report.save(&options.out.join("report.json"))?;
     plots::draw(&report, &options.out)?;
     println!("{}", table::text(&report));
+    if !report.repeated.is_empty() {
+        println!("{} runs of peers failed and were repeated", report.repeated.len());
+    }
     println!("report.json and pictures are in {}", options.out.display());
     match report.failures.len() {
         0 => Ok(()),
@@ -83,8 +87,7 @@ fn skip_missing(entries: &mut Vec<Entry>) -> Result<Vec<Skipped>, String> {
         });
     }
     entries.retain(|entry| !entry.transports.is_empty());
-    let own = |skipped: &&Skipped| matches!(skipped.transport, Transport::Rsshm | Transport::RsshmLossless);
-    match skipped.iter().find(own) {
+    match skipped.iter().find(|skipped| skipped.transport.is_own()) {
         Some(own) => Err(format!(
             "{}: build the plugin and set GST_PLUGIN_PATH, as `make bench` does",
             own.reason
@@ -109,29 +112,38 @@ fn measure(options: &BenchOptions, entries: &[Entry], report: &mut Report) -> Re
             transports.rotate_left(turn);
             for transport in transports {
                 bar.set_message(format!("{transport}: {}", entry.case));
-                count += 1;
-                let dir = folder.0.join(count.to_string());
-                std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-                let mut order = order(options, transport, entry.case);
-                order.place.channel = traces::channel(Some(count));
-                order.place.dir = dir.display().to_string();
-                let outcome = run(&mut order, round, Duration::from_secs(options.patience));
-                let _ = std::fs::remove_dir_all(&dir);
-                match outcome {
-                    Ok(run) => report.add(transport, entry.case, run),
-                    Err(error) if error == INTERRUPTION => return Err(error),
-                    Err(reason) => {
-                        bar.suspend(|| {
-                            eprintln!("FAILED: {transport}, {}, round {}\n  {reason}", entry.case, round + 1)
-                        });
-                        report.failures.push(Failure {
-                            transport,
-                            case: entry.case,
-                            round,
-                            reason,
-                        });
+                let mut failures = Vec::new();
+                let went_well = loop {
+                    count += 1;
+                    let mut order = order(options, transport, entry.case);
+                    match run_in_folder(&mut order, &folder, count, round, options.patience) {
+                        Ok(run) => {
+                            report.add(transport, entry.case, run);
+                            break true;
+                        }
+                        Err(error) if error == INTERRUPTION => return Err(error),
+                        Err(reason) => {
+                            bar.suspend(|| {
+                                eprintln!("FAILED in round {}: {transport}, {}\n  {reason}", round + 1, entry.case)
+                            });
+                            failures.push(Failure {
+                                transport,
+                                case: entry.case,
+                                round,
+                                reason,
+                            });
+                        }
                     }
+                    if failures.len() >= transport.tries() as usize {
+                        break false;
+                    }
+                };
+                if went_well {
+                    &mut report.repeated
+                } else {
+                    &mut report.failures
                 }
+                .extend(failures);
                 bar.inc(1);
             }
         }
@@ -140,15 +152,31 @@ fn measure(options: &BenchOptions, entries: &[Entry], report: &mut Report) -> Re
     Ok(())
 }
 
+/// Runs what is ordered, with a folder and a channel of its own.
+fn run_in_folder(
+    order: &mut Order,
+    folder: &traces::Folder,
+    count: u32,
+    round: u32,
+    patience: u64,
+) -> Result<Run, String> {
+    let dir = folder.0.join(count.to_string());
+    std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    order.place.channel = traces::channel(Some(count));
+    order.place.dir = dir.display().to_string();
+    let outcome = run(order, round, Duration::from_secs(patience));
+    let _ = std::fs::remove_dir_all(&dir);
+    outcome
+}
+
 fn order(options: &BenchOptions, transport: Transport, case: Case) -> Order {
-    let own = matches!(transport, Transport::Rsshm | Transport::RsshmLossless);
     Order {
         transport,
         case,
         frames: options.frames.unwrap_or(case.usual_frames()),
         warm: options.warm.unwrap_or(case.usual_warm_up()),
         place: Place::default(),
-        sabotage: options.sabotage.filter(|_| own),
+        sabotage: options.sabotage.filter(|_| transport.is_own()),
         parent: std::process::id() as i32,
     }
 }

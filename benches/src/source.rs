@@ -12,7 +12,8 @@ use crate::{
     pace::{self, Pace},
 };
 
-/// Buffers of its own, in turn, so that a frame's memory has left the processor's caches when its turn comes again.
+/// Buffers of its own, in turn, so that a frame's memory has left the processor's caches when its turn comes again. No more of
+/// them either: shmsink waits for ever where a pool keeps all of its memory.
 const OWN_BUFFERS: u32 = 8;
 
 glib::wrapper! {
@@ -102,7 +103,12 @@ mod imp {
                     query.remove_nth_allocation_pool(0);
                 }
                 let pool = gst_video::VideoBufferPool::new();
-                query.add_allocation_pool(Some(&pool), setup.order.case.size.bytes() as u32, OWN_BUFFERS, 0);
+                query.add_allocation_pool(
+                    Some(&pool),
+                    setup.order.case.size.bytes() as u32,
+                    OWN_BUFFERS,
+                    OWN_BUFFERS,
+                );
             }
             self.parent_decide_allocation(query)
         }

@@ -24,6 +24,10 @@ const FIGURES: &Columns = &[
     ("switches\nwriter/reader", |f| {
         both(f, figures::WRITER_SWITCHES, figures::READER_SWITCHES)
     }),
+    ("slots", |f| plain(f, figures::SLOTS)),
+    ("copied\nwriter/reader", |f| {
+        both(f, figures::WRITER_COPIED, figures::READER_COPIED)
+    }),
 ];
 
 const RATIOS: &Columns = &[

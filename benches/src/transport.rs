@@ -8,6 +8,9 @@ use crate::{
     order::Place,
 };
 
+/// Bytes a second.
+const TCP_LIMIT: u64 = 400_000_000;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Transport {
@@ -23,7 +26,7 @@ pub enum Transport {
     Tcp,
     /// the producer alone: what all others are compared above
     Fakesink,
-    /// a number and a futex: the fastest that a process can be told
+    /// shared memory and a futex, nothing else: the fastest that a process can be told
     Futex,
     /// one copy of the frame in one process
     Memcpy,
@@ -55,6 +58,19 @@ impl Transport {
         }
     }
 
+    /// Whether it is this project's.
+    pub fn is_own(self) -> bool {
+        matches!(self, Self::Rsshm | Self::RsshmLossless)
+    }
+
+    /// How often a run may fail. Clients of shmsink now and then lose their connection while others come.
+    pub fn tries(self) -> u32 {
+        match self {
+            Self::Shm | Self::Unixfd | Self::Tcp => 3,
+            _ => 1,
+        }
+    }
+
     /// Whether it uses no GStreamer.
     pub fn is_bare(self) -> bool {
         self.elements().is_empty()
@@ -73,10 +89,10 @@ impl Transport {
     /// Whether the case says something about it.
     pub fn suits(self, case: Case) -> bool {
         match self {
-            // Drops frames for a slow reader, which is what it promises.
-            Self::Rsshm => case.is_paced(),
-            // The one queues without a limit, the other knows no limit either.
-            Self::Tcp | Self::Futex => case.is_paced(),
+            // The one drops frames for a slow reader, which is what it promises; the other waits for nobody.
+            Self::Rsshm | Self::Futex => case.is_paced(),
+            // Its server queues without a limit what the network does not take.
+            Self::Tcp => case.is_paced() && u64::from(case.rate) * case.size.bytes() as u64 <= TCP_LIMIT,
             Self::Memcpy => case.mode == Mode::Foreign,
             Self::RsshmLossless | Self::Shm | Self::Unixfd | Self::Fakesink => true,
         }
