@@ -95,9 +95,9 @@ bench: build ## compares with other ways between two programs, 5 minutes: make b
 	GST_PLUGIN_PATH="$$PWD/target/plugin$${GST_PLUGIN_PATH:+:$$GST_PLUGIN_PATH}" exec target/release/rsshm-bench $(BENCH)
 
 .PHONY: bench-channel
-bench-channel: ## times the single steps of the protocol
+bench-channel: ## times the single steps of the protocol, without GStreamer
 	@$(call install_missing,$(BUILD_PACKAGES))
-	$(CARGO) bench --locked --package rsshm-channel $(BENCH)
+	$(CARGO) bench --locked --package rsshm-channel --bench steps -- $(BENCH)
 
 # How long the three that follow take, about, for each thing that they try.
 SECONDS := 60

@@ -37,7 +37,7 @@ pub struct BenchOptions {
     /// Programs that read [with another choice: 1]
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=64))]
     pub readers: Vec<u32>,
-    /// Everything: all sizes, modes, rates and numbers of readers (an hour)
+    /// Everything: all sizes, modes, rates and numbers of readers (half an hour)
     #[arg(long, conflicts_with_all = ["sizes", "modes", "rates", "readers"])]
     pub full: bool,
     /// How often everything is measured

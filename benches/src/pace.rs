@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{frame::NOT_YET, order::Order, talk::Told};
 
 /// While nothing is counted.
-const IDLE_PERIOD_NS: u64 = 10_000_000;
+const IDLE_PERIOD_NS: u64 = 20_000_000;
 
 fn clock_ns(clock: ClockId) -> u64 {
     // Neither clock can fail on Linux.

@@ -257,10 +257,7 @@ where
     for line in &picture.lines {
         let style = line.colour.stroke_width(2);
         let points = line.points.iter().map(|point| (point.x, point.y));
-        chart
-            .draw_series(LineSeries::new(points, style))?
-            .label(&line.name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 22, y)], style));
+        chart.draw_series(LineSeries::new(points, style))?;
         if marked {
             chart.draw_series(
                 line.points
@@ -276,12 +273,11 @@ where
             chart.draw_series(bars)?;
         }
     }
-    let (width, _) = chart.plotting_area().dim_in_pixel();
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::Coordinate(width as i32 + 12, 0))
-        .label_font((FONT, 14))
-        .draw()?;
+    for (index, line) in picture.lines.iter().enumerate() {
+        let (x, y) = ((SIZE.0 - LEGEND + 8) as i32, 60 + 20 * index as i32);
+        area.draw(&PathElement::new([(x, y), (x + 22, y)], line.colour.stroke_width(2)))?;
+        area.draw(&Text::new(line.name.as_str(), (x + 28, y - 7), (FONT, 14)))?;
+    }
     area.present()?;
     Ok(())
 }

@@ -40,11 +40,15 @@ pub fn run_all(options: &BenchOptions) -> Result<(), String> {
     report.save(&options.out.join("report.json"))?;
     plots::draw(&report, &options.out)?;
     println!("{}", table::text(&report));
+    println!("report.json and pictures are in {}", options.out.display());
     if !report.repeated.is_empty() {
         println!("{} runs of peers failed and were repeated", report.repeated.len());
     }
-    println!("report.json and pictures are in {}", options.out.display());
-    match report.failures.len() {
+    let (peers, own): (Vec<_>, Vec<_>) = report.failures.iter().partition(|failure| failure.transport.is_peer());
+    if !peers.is_empty() {
+        println!("{} runs of peers failed again and again and do not count", peers.len());
+    }
+    match own.len() {
         0 => Ok(()),
         count => Err(format!("{count} runs failed and do not count; see above")),
     }
@@ -134,7 +138,7 @@ fn measure(options: &BenchOptions, entries: &[Entry], report: &mut Report) -> Re
                             });
                         }
                     }
-                    if failures.len() >= transport.tries() as usize {
+                    if failures.len() >= transport.tries() {
                         break false;
                     }
                 };

@@ -63,12 +63,14 @@ impl Transport {
         matches!(self, Self::Rsshm | Self::RsshmLossless)
     }
 
-    /// How often a run may fail. Clients of shmsink now and then lose their connection while others come.
-    pub fn tries(self) -> u32 {
-        match self {
-            Self::Shm | Self::Unixfd | Self::Tcp => 3,
-            _ => 1,
-        }
+    /// Whether it is somebody else's: then its failures are no fault of this project's.
+    pub fn is_peer(self) -> bool {
+        matches!(self, Self::Shm | Self::Unixfd | Self::Tcp)
+    }
+
+    /// How often a run is tried. Clients of shmsink now and then lose their connection while others come.
+    pub fn tries(self) -> usize {
+        if self.is_peer() { 3 } else { 1 }
     }
 
     /// Whether it uses no GStreamer.
@@ -94,7 +96,9 @@ impl Transport {
             // Its server queues without a limit what the network does not take.
             Self::Tcp => case.is_paced() && u64::from(case.rate) * case.size.bytes() as u64 <= TCP_LIMIT,
             Self::Memcpy => case.mode == Mode::Foreign,
-            Self::RsshmLossless | Self::Shm | Self::Unixfd | Self::Fakesink => true,
+            // Before that it takes nothing but its own.
+            Self::Unixfd => case.mode == Mode::InPlace || gst::version() >= (1, 28, 0, 0),
+            Self::RsshmLossless | Self::Shm | Self::Fakesink => true,
         }
     }
 
