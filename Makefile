@@ -92,6 +92,19 @@ test-python: ## the Python package's alone
 	"$(PYTHON)" -m mypy
 	"$(PYTHON)" -m pytest
 
+.PHONY: bench
+bench: build ## compares with other ways between two programs, 5 minutes: make bench BENCH='--help'
+	@$(call install_missing,$(RUN_PACKAGES) gstreamer1.0-plugins-bad)
+	$(CARGO) build --release --locked --package rsshm-bench
+	# A registry of its own: programs that look for plugins elsewhere rewrite the user's.
+	export GST_REGISTRY="$$PWD/target/bench-registry.bin"
+	GST_PLUGIN_PATH="$$PWD/target/plugin$${GST_PLUGIN_PATH:+:$$GST_PLUGIN_PATH}" exec target/release/rsshm-bench $(BENCH)
+
+.PHONY: bench-channel
+bench-channel: ## times the single steps of the protocol, without GStreamer
+	@$(call install_missing,$(BUILD_PACKAGES))
+	$(CARGO) bench --locked --package rsshm-channel --bench steps -- $(BENCH)
+
 # How long the three that follow take, about, for each thing that they try.
 SECONDS := 60
 
