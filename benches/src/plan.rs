@@ -8,7 +8,7 @@ use crate::{
 
 const ALL: [Transport; 8] = [Fakesink, Futex, Memcpy, Rsshm, RsshmLossless, Shm, Unixfd, Tcp];
 /// Where it would take too long to try all.
-const FEW: [Transport; 3] = [Futex, Rsshm, Shm];
+const FEW: [Transport; 4] = [Fakesink, Futex, Rsshm, Shm];
 const UNTHROTTLED: [Transport; 5] = [Fakesink, Memcpy, RsshmLossless, Shm, Unixfd];
 
 pub struct Entry {
@@ -36,17 +36,8 @@ pub fn plan(options: &BenchOptions) -> Vec<Entry> {
     };
     let mut entries: Vec<Entry> = Vec::new();
     for (case, transports) in cases {
-        // Who is alone does not know how many readers there are.
-        let measured_alone = entries.iter().any(|entry| {
-            Case {
-                readers: case.readers,
-                ..entry.case
-            } == case
-        });
         let wanted = |transport: &&Transport| {
-            (options.transports.is_empty() || options.transports.contains(transport))
-                && transport.suits(case)
-                && !(transport.is_alone() && measured_alone)
+            (options.transports.is_empty() || options.transports.contains(transport)) && transport.suits(case)
         };
         let transports: Vec<_> = transports.iter().filter(wanted).copied().collect();
         if !transports.is_empty() {
@@ -151,16 +142,8 @@ mod tests {
             .iter()
             .map(|entry| (entry.case.size, entry.case.readers, entry.transports.len()))
             .collect();
-        // Who is alone is measured once.
-        assert_eq!(
-            cases,
-            [
-                (Size::Hd, 1, 2),
-                (Size::Hd, 4, 1),
-                (Size::UltraHd, 1, 2),
-                (Size::UltraHd, 4, 1)
-            ]
-        );
+        let sizes = [Size::Hd, Size::UltraHd];
+        assert_eq!(cases, sizes.map(|size| [(size, 1, 2), (size, 4, 2)]).concat());
         assert!(
             entries
                 .iter()

@@ -150,12 +150,12 @@ fn lines(report: &Report, name: &str, group: impl Fn(Case) -> Case, x: impl Fn(C
 
 fn by_readers(report: &Report) -> Vec<Picture<'static>> {
     let group = |case| Case { readers: 0, ..case };
-    let groups = lines(report, figures::WRITER_OVER, group, |case| f64::from(case.readers));
+    let groups = lines(report, figures::WRITER, group, |case| f64::from(case.readers));
     let pictures = groups.into_iter().map(|(case, lines)| Picture {
         file: format!("readers-{}.svg", case.slug().trim_end_matches("-0")),
         title: format!("What readers cost the writer: {}", named(case)),
         x_title: "readers",
-        y_title: "CPU µs a frame, over fakesink; futex: the wake alone",
+        y_title: "CPU µs a frame, all of the writer's process",
         lines,
     });
     pictures.collect()
