@@ -73,7 +73,11 @@ fn a_crowd_that_stops_one_by_one_does_not_stop_the_writer() {
             assert!(publish(&writer, value), "frame {value} had no slot");
         }
         let held: Vec<_> = stopped.iter().filter(|(_, frame)| is_in_place(frame)).collect();
-        assert!(held.len() >= 6 && held.len() + 2 <= max_slots as usize, "{}", held.len());
+        assert!(
+            held.len() >= 6 && held.len() + 2 <= max_slots as usize,
+            "{}",
+            held.len()
+        );
         held.iter().for_each(|(_, frame)| check_bytes(frame, &[]));
         let mut readers: Vec<_> = stopped.into_iter().map(|(reader, _)| reader).collect();
         for reader in &mut readers {

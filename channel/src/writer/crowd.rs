@@ -97,21 +97,11 @@ impl Current {
             let Some(slot) = self.slots.oldest(&self.segment, !(pinned | blank), newest) else {
                 return false;
             };
-            if self.slots.numbers[slot] == 0 {
-                return false;
-            }
             self.slots.take(&self.segment, slot);
         }
     }
 
-    /// Sees, after a slot was taken, that there is a reserve again.
-    pub(super) fn keep_reserve(&mut self, head: u64) {
-        if self.slots.crowd == Crowd::Sharing && !self.fill_reserve(head) {
-            self.stop_grants();
-        }
-    }
-
-    /// A slot of the reserve, when there is no other.
+    /// A slot of the reserve, when there is no other: from then on nobody pins one more.
     pub(super) fn take_reserve(&mut self) -> Option<usize> {
         if self.slots.crowd == Crowd::None {
             return None;

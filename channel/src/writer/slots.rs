@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{Current, Retired, crowd::Crowd, Slot, State, Writer, WriterSegment};
+use super::{Current, Retired, Slot, State, Writer, WriterSegment, crowd::Crowd};
 use crate::{
     layout::{MAX_SLOTS, SEATS, seat_state},
     pins::take_for_writing,
@@ -304,7 +304,6 @@ impl Current {
             let mut refused = false;
             while let Some(slot) = self.slots.oldest(&self.segment, allowed, newest) {
                 if self.slots.take(&self.segment, slot) {
-                    self.keep_reserve(head);
                     return Some(slot);
                 }
                 refused = true;
