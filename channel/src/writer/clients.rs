@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Current, State, Writer};
+use super::{Current, State, Writer, crowd::Crowd};
 use crate::{
     Error,
     layout::{EVICTED, MAX_GRANT, SEATS, seat_state},
@@ -17,7 +17,7 @@ use crate::{
 /// How long a reader may hold what it was granted before the grant was lowered and it could know of that.
 const GRACE: Duration = Duration::from_secs(1);
 /// What a reader is granted at first: one to copy from, one to show, and the one before, which many sinks keep.
-const FIRST_GRANT: u32 = 3;
+pub(super) const FIRST_GRANT: u32 = 3;
 /// How many more slots than it holds a reader is granted.
 const GRANT_AHEAD: u32 = 2;
 /// How often the names in /dev/shm are looked at.
@@ -209,13 +209,14 @@ impl State {
     }
 
     /// What each reader should be granted: somewhat more than it holds, and not less than before, so that one whose queue
-    /// grows goes on in place. At most its share of what the segment can ever have, when all pin all they may.
+    /// grows goes on in place. At most its share of what the segment can ever have, when all pin all they may; in a crowd
+    /// what each needs.
     fn wishes(&self, current: &Current, held: &[Held; SEATS]) -> [u32; SEATS] {
-        let for_readers = current.slots_for_readers_at_most();
-        let share = (1..=MAX_GRANT)
-            .rev()
-            .find(|share| sum_of_grants(held, &[*share; SEATS]) <= for_readers)
-            .unwrap_or(0);
+        let share = match current.slots.crowd {
+            Crowd::Stopped => 0,
+            Crowd::None | Crowd::Sharing if current.is_crowd(share(current, held)) => FIRST_GRANT,
+            Crowd::None | Crowd::Sharing => share(current, held),
+        };
         core::array::from_fn(|seat| {
             let ahead = (held[seat].slots + GRANT_AHEAD).max(FIRST_GRANT);
             ahead.max(self.seats[seat].grant).min(share)
@@ -233,16 +234,27 @@ impl State {
     /// Tells each reader how many slots it may pin.
     ///
     /// What is granted may be pinned at once, and for ever. So there is memory for it before, and for the writer's own slots
-    /// beside it: readers that keep to their grants never take the writer's last. One that holds more than its new grant,
+    /// beside it (of a crowd see `crowd`): readers that keep to their grants never take the writer's last. One that holds more than its new grant,
     /// from before others came, keeps it and gets no more. So only who takes what it was not granted can hold too much,
     /// and what those hold is not counted.
     fn update_grants(&mut self, clients: &mut Clients) {
+        let head = self.head;
         let Some(current) = &self.current else {
             return;
         };
         let held = self.held(current);
+        let is_crowd = current.is_crowd(share(current, &held));
+        if let Some(current) = &mut self.current {
+            current.look_after_crowd(is_crowd, head);
+        }
+        let Some(current) = &self.current else {
+            return;
+        };
         let mut grants = self.wishes(current, &held);
-        let there = current.slots.backed.saturating_sub(current.slots_for_writer());
+        let there = match current.slots.crowd {
+            Crowd::Sharing => u32::MAX,
+            Crowd::None | Crowd::Stopped => current.slots.backed.saturating_sub(current.slots_for_writer()),
+        };
         while sum_of_grants(&held, &grants) > there {
             let Some(largest) = grants.iter().copied().max().filter(|largest| *largest > 0) else {
                 break;
@@ -301,6 +313,15 @@ struct Held {
     slots: u32,
     /// The owner as a reader that is granted slots; `None` for who has left, or was evicted.
     reader: Option<u32>,
+}
+
+/// How many slots each reader can have of its own.
+fn share(current: &Current, held: &[Held; SEATS]) -> u32 {
+    let for_readers = current.slots_for_readers_at_most();
+    (1..=MAX_GRANT)
+        .rev()
+        .find(|share| sum_of_grants(held, &[*share; SEATS]) <= for_readers)
+        .unwrap_or(0)
 }
 
 /// How many slots are pinned when each reader pins what it is granted, or what it holds where that is more.

@@ -1,13 +1,14 @@
 //! The writer of a channel.
 //!
 //! It keeps its state in its own memory; of what others can write it reads the seats only. The files beside this one:
-//! `slots` finds a slot for the next frame, `events` tells what happens between frames, `clients` looks after the readers'
+//! `slots` finds a slot for the next frame, `crowd` when there are more readers than slots, `events` tells what happens between frames, `clients` looks after the readers'
 //! seats, `requests` hears what they ask for, `replace` makes segments.
 //!
 //! Locks, always taken in this order: `replacing`, the semaphore's turn, `state`. None is held during a wait for a
 //! reader; `state` is never held while the semaphore is waited for.
 
 mod clients;
+mod crowd;
 mod events;
 mod replace;
 mod requests;

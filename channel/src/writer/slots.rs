@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{Current, Retired, Slot, State, Writer, WriterSegment};
+use super::{Current, Retired, Slot, State, Writer, WriterSegment, crowd::Crowd};
 use crate::{
     layout::{MAX_SLOTS, SEATS, seat_state},
     pins::take_for_writing,
@@ -25,6 +25,8 @@ pub(super) struct SlotTable {
     pub(super) full: bool,
     /// One more is being backed, outside the state's lock.
     pub(super) growing: bool,
+    /// How many readers there are for these slots.
+    pub(super) crowd: Crowd,
     /// Bits of seats that were ever granted slots. The pins of others do not count, and are not looked at.
     pub(super) granted: u64,
     /// For each seat the ticket of an owner whose pins do not count: it is dead, or was evicted.
@@ -39,13 +41,14 @@ impl SlotTable {
             given_back: 0,
             full: false,
             growing: false,
+            crowd: Crowd::None,
             granted,
             ignored: [None; SEATS],
         }
     }
 
     /// The slots that somebody's pin counts for.
-    fn pinned(&self, owner: &WriterSegment) -> u64 {
+    pub(super) fn pinned(&self, owner: &WriterSegment) -> u64 {
         let seats = owner.segment.control.seats();
         let (mut all, mut granted) = (0, self.granted);
         // With each frame, so only the seats that matter.
@@ -63,7 +66,7 @@ impl SlotTable {
     }
 
     /// Takes `slot`, which nobody was seen to hold, for writing unless it is pinned by now. Its frame is gone either way.
-    fn take(&mut self, owner: &WriterSegment, slot: usize) -> bool {
+    pub(super) fn take(&mut self, owner: &WriterSegment, slot: usize) -> bool {
         self.numbers[slot] = 0;
         take_for_writing(&owner.segment.slot_head(slot).number, || {
             self.pinned(owner) >> slot & 1 == 1
@@ -71,7 +74,7 @@ impl SlotTable {
     }
 
     /// The oldest slot of `allowed` that a frame of number `newest_to_take` or less is in; free ones first.
-    fn oldest(&self, owner: &WriterSegment, allowed: u64, newest_to_take: u64) -> Option<usize> {
+    pub(super) fn oldest(&self, owner: &WriterSegment, allowed: u64, newest_to_take: u64) -> Option<usize> {
         (0..self.backed as usize)
             .filter(|slot| {
                 allowed >> slot & 1 == 1 && self.numbers[*slot] <= newest_to_take && !owner.is_in_hand(*slot)
@@ -262,6 +265,9 @@ impl State {
         {
             return Found::Slot(current.hand_out(index, size, for_upstream));
         }
+        if let Some(index) = current.take_reserve() {
+            return Found::Slot(current.hand_out(index, size, for_upstream));
+        }
         Found::Nothing
     }
 
@@ -293,7 +299,8 @@ impl Current {
         // Readers that lag as far as can be try for the very slots that are taken here, and each try refuses a slot for an
         // instant. The numbers are 0 by then, so that it is over in the next round.
         for _ in 0..REFUSED_ROUNDS {
-            let mut allowed = !self.slots.pinned(&self.segment);
+            let pinned = self.slots.pinned(&self.segment);
+            let mut allowed = !(pinned | self.reserve(pinned));
             let mut refused = false;
             while let Some(slot) = self.slots.oldest(&self.segment, allowed, newest) {
                 if self.slots.take(&self.segment, slot) {
