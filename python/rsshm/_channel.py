@@ -286,9 +286,9 @@ class Channel:
                 segment.write_descriptor(index, descriptor)
                 # Each store makes valid what the next one points to.
                 release()
-                words[segment.number(index)] = number
+                segment.numbers[index] = number
                 release()
-                words[segment.ring(number)] = (number & (1 << 56) - 1) << 8 | index
+                segment.ring[number % layout.RING] = (number & (1 << 56) - 1) << 8 | index
                 release()
                 words[segment.head] = number
             finally:

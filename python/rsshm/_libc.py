@@ -21,7 +21,8 @@ if not sys.platform.startswith("linux") or sys.maxsize < 1 << 32:
     raise ImportError("rsshm needs a 64-bit Linux")
 
 libc = ctypes.CDLL(None, use_errno=True)
-_quick = ctypes.PyDLL(None, use_errno=True)
+# Without errno, for which each call would have to find a place.
+_quick = ctypes.PyDLL(None)
 
 
 class timespec(ctypes.Structure):

@@ -72,10 +72,16 @@ class Segment:
         self.eos_count = (live + Live.eos_count.offset) // 4
         self.writer_word = (live + Live.writer_word.offset) // 4
         self.writer_waits = (live + Live.writer_waits.offset) // 4
-        self._grants: int = fixed.grants_offset // 8
         self._seats: int = fixed.seats_offset
-        self._ring = fixed.ring_offset // 8
         self._descriptors: int = fixed.descriptors_offset
+        self.grants = self._view(fixed.grants_offset, layout.SEATS, 8)
+        """What each seat is granted."""
+        self.ring = self._view(fixed.ring_offset, layout.RING, 8)
+        """The entries of frames, each at its number modulo :data:`~rsshm.layout.RING`."""
+        self.numbers = self._view(self._descriptors, self.slot_count, layout.DESCRIPTOR_STRIDE)
+        """The number of the frame in each slot."""
+        self.pins = self._view(self._seats + Seat.pins.offset, layout.SEATS, SEAT_SIZE)
+        """The pin word of each seat."""
         self.fd = fd
 
     @classmethod
@@ -140,9 +146,9 @@ class Segment:
 
     # Places of words.
 
-    def grant(self, seat: int) -> int:
-        """Of the seat's grant, in ``words``."""
-        return self._grants + seat
+    def _view(self, offset: int, count: int, stride: int) -> memoryview:
+        """So many words of 64 bits, each ``stride`` bytes behind the one before."""
+        return self.words[offset // 8 : (offset + count * stride) // 8 : stride // 8]
 
     def seat_word(self, seat: int, field: Any) -> int:
         """Of a field of the seat of 64 bits, in ``words``."""
@@ -151,14 +157,6 @@ class Segment:
     def seat_half(self, seat: int, field: Any) -> int:
         """Of a field of the seat of 32 bits, in ``halves``."""
         return int(self._seats + seat * SEAT_SIZE + field.offset) // 4
-
-    def ring(self, number: int) -> int:
-        """Of the entry of a frame, in ``words``."""
-        return int(self._ring + number % layout.RING)
-
-    def number(self, slot: int) -> int:
-        """Of the number of the frame in the slot, in ``words``."""
-        return (self._descriptors + slot * layout.DESCRIPTOR_STRIDE) // 8
 
     def slot_offset(self, slot: int) -> int:
         """Where a slot begins in ``slots``."""
@@ -232,11 +230,11 @@ class Segment:
             return False
         return there and (bytes(fixed) != bytes(self.fixed) or caps != self.caps.encode())
 
-    def read_descriptor(self, slot: int) -> FrameDescriptor:
-        """Copies what goes with the frame in the slot. Meaningful only while the slot is pinned, or if its number is the
-        same before and after."""
+    def read_descriptor(self, slot: int) -> bytes:
+        """Copies what goes with the frame in the slot, a ``FrameDescriptor``. Meaningful only while the slot is pinned, or if
+        its number is the same before and after."""
         at = self._descriptors + slot * layout.DESCRIPTOR_STRIDE + _DESCRIPTOR_AT
-        return FrameDescriptor.from_buffer_copy(self.bytes, at)
+        return self.bytes[at : at + _DESCRIPTOR_SIZE].tobytes()
 
     def write_descriptor(self, slot: int, descriptor: FrameDescriptor) -> None:
         """Writes what goes with the frame in the slot, which the caller has claimed."""
