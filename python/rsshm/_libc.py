@@ -138,53 +138,60 @@ try:
     _IS_GLIBC = bool(os.confstr("CS_GNU_LIBC_VERSION"))
 except (ValueError, OSError):
     _IS_GLIBC = False
-_SEM_KIND_AT, _SEM_SHARED = 8, 128
+# The value lies in the lower half of the first word, of which the sleepers have the upper.
+_SEM_VALUE, _SEM_KIND = 0, 2
+_SEM_SHARED = 128
+_VALUE_IS_KNOWN = _IS_GLIBC and sys.byteorder == "little"
 
 
-def sem_mend_kind(address: int) -> None:
-    """Puts the futex kind of a semaphore in shared memory right: where it makes no sense, glibc's functions end the process."""
-    if _IS_GLIBC:
-        kind = c_uint32.from_address(address + _SEM_KIND_AT)
-        if kind.value != _SEM_SHARED:
-            kind.value = _SEM_SHARED
+class Semaphore:
+    """A semaphore in shared memory, whose bytes others can write to."""
 
+    def __init__(self, mapping: Mapping) -> None:
+        self._address = mapping.address
+        self._halves = memoryview(mapping.exporter(0, SEM_SIZE)).cast("B").cast("I")
 
-def sem_init(address: int, value: int) -> None:
-    """Makes it a new semaphore, shared between processes. Only before anybody else can know it."""
-    _sem_init(address, 1, value)
+    def init(self, value: int) -> None:
+        """Makes it a new one, shared between processes. Only before anybody else can know it, or where it is damaged."""
+        _sem_init(self._address, 1, value)
 
+    def mend_kind(self) -> None:
+        """Puts the futex kind right: where it makes no sense, glibc's functions end the process."""
+        if _IS_GLIBC and self._halves[_SEM_KIND] != _SEM_SHARED:
+            self._halves[_SEM_KIND] = _SEM_SHARED
 
-def sem_trywait(address: int) -> bool:
-    """Takes it if that needs no wait."""
-    return bool(_sem_trywait(address) == 0)
+    def take(self) -> bool:
+        """Takes it if that needs no wait."""
+        return bool(_sem_trywait(self._address) == 0)
 
+    def take_within(self, seconds: float) -> bool:
+        """Takes it if that is possible in time. It looks again and again: who sleeps there hangs on what others write beside
+        it."""
+        until = time.monotonic() + seconds
+        while not self.take():
+            if time.monotonic() > until:
+                return False
+            time.sleep(_SEM_POLL)
+        return True
 
-def sem_wait(address: int, seconds: float) -> bool:
-    """Takes it if that is possible in time. It looks again and again: who sleeps there hangs on what others write beside
-    it."""
-    until = time.monotonic() + seconds
-    while not sem_trywait(address):
-        if time.monotonic() > until:
-            return False
-        time.sleep(_SEM_POLL)
-    return True
+    def give_back(self) -> None:
+        """Gives it back, with the value 1 whatever it was."""
+        self.mend_kind()
+        _sem_post(self._address)
+        if not _VALUE_IS_KNOWN or self._halves[_SEM_VALUE] != 1:
+            self._bring_to_one()
 
-
-def sem_give_back(address: int) -> None:
-    """Gives it back, with the value 1 whatever it was."""
-    sem_mend_kind(address)
-    _sem_post(address)
-    value = c_int()
-    # Somebody who posts without having waited would let two in at once. Bounded: it may be as damaged as it likes.
-    for _ in range(64):
-        _sem_getvalue(address, value)
-        if value.value == 1 or (value.value > 1 and not sem_trywait(address)):
-            return
-        if value.value < 1:
-            break
-    # The value lies in the lower half of the first word, of which the sleepers have the upper.
-    if value.value != 1 and _IS_GLIBC and sys.byteorder == "little":
-        c_uint32.from_address(address).value = 1
+    def _bring_to_one(self) -> None:
+        value = c_int()
+        # Somebody who posts without having waited would let two in at once. Bounded: it may be as damaged as it likes.
+        for _ in range(64):
+            _sem_getvalue(self._address, value)
+            if value.value == 1 or (value.value > 1 and not self.take()):
+                return
+            if value.value < 1:
+                break
+        if value.value != 1 and _VALUE_IS_KNOWN:
+            self._halves[_SEM_VALUE] = 1
 
 
 # -- mappings ------------------------------------------------------------------------------------------------------------

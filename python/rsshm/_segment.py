@@ -17,6 +17,7 @@ from .layout import Fixed, FrameDescriptor, Live, Seat, SlotHead
 SEAT_SIZE = ctypes.sizeof(Seat)
 _DESCRIPTOR_SIZE = ctypes.sizeof(FrameDescriptor)
 _DESCRIPTOR_AT = SlotHead.words.offset
+_PTS, _DURATION, _FLAGS = FrameDescriptor.pts.offset, FrameDescriptor.duration.offset, FrameDescriptor.flags.offset
 
 
 class Access(enum.Enum):
@@ -240,6 +241,13 @@ class Segment:
         """Writes what goes with the frame in the slot, which the caller has claimed."""
         at = self._descriptors + slot * layout.DESCRIPTOR_STRIDE + _DESCRIPTOR_AT
         self.bytes[at : at + _DESCRIPTOR_SIZE] = bytes(descriptor)
+
+    def complete_descriptor(self, slot: int, pts: int, duration: int, flags: int) -> None:
+        """Writes what may be known last into a descriptor that was written before."""
+        at = self._descriptors + slot * layout.DESCRIPTOR_STRIDE + _DESCRIPTOR_AT
+        self.words[(at + _PTS) // 8] = pts & layout.NONE
+        self.words[(at + _DURATION) // 8] = duration & layout.NONE
+        self.halves[(at + _FLAGS) // 4] = flags & 0xFFFF_FFFF
 
     def __del__(self) -> None:
         if getattr(self, "fd", -1) >= 0:
