@@ -77,6 +77,7 @@ class Attachment:
         self._ticket = 0
         self._prepared: Dict[int, Prepared] = {}
         self._to_prepare: Optional[Tuple[int, bytes]] = None
+        self._usual_shape = b""
         self.kept_behind = 0
         """No frame behind this one goes away before this reader has taken any, as far as that is promised."""
         self._asked_at = -1
@@ -215,9 +216,10 @@ class Attachment:
     def allowance(self) -> int:
         """How many slots this seat may pin now."""
         grant = self._grant()
-        if grant is None or grant == layout.EVICTED:
-            return 0
-        return grant if grant <= layout.MAX_GRANT else layout.MAX_GRANT
+        # The plain case is told apart without a look elsewhere.
+        if grant is not None and grant > layout.MAX_GRANT:
+            return 0 if grant == layout.EVICTED else layout.MAX_GRANT
+        return grant or 0
 
     def held(self) -> int:
         """How many slots this seat pins now."""
@@ -255,7 +257,24 @@ class Attachment:
         self.segment.ring_bell(self.segment.writer_word)
         return True
 
-    def pin(self, slot: int, number: int) -> Optional[Frame]:
+    def get(self, slot: int, number: int, allowance: int, max_held: int) -> Optional[Frame]:
+        """Gets one frame: in place where this reader may hold one more, and wants to, under a pin and copied where it may not,
+        and without a pin where it may have none."""
+        held = self.held()
+        if held < max_held and held + 1 >= allowance:
+            self.ask_for_more(allowance)
+        # The last pin of the allowance is for copying.
+        if held < allowance:
+            frame = self._pin(slot, number)
+            # Lowered meanwhile: then the pin was not this reader's to take, and is given back.
+            if self.held() <= self.allowance():
+                if frame is not None and held >= min(max_held, allowance - 1):
+                    frame.copy_out()
+                return frame
+            del frame
+        return self._copy_unpinned(slot, number)
+
+    def _pin(self, slot: int, number: int) -> Optional[Frame]:
         """Pins a frame, whose bytes keep the pin. None when the writer was faster, or when it is not what a frame may be."""
         segment = self.segment
         if not segment.is_backed(slot):
@@ -289,13 +308,17 @@ class Attachment:
         return Frame(self.caps, exporter, True)
 
     def prepare(self) -> None:
-        """Makes what the next frame in the slot of the last one will need. For when there is time."""
-        if self._to_prepare is not None:
-            (slot, descriptor), self._to_prepare = self._to_prepare, None
+        """Makes what the next frame in the slot of the last one will need, where frames lie alike. For when there is time."""
+        if self._to_prepare is None:
+            return
+        (slot, descriptor), self._to_prepare = self._to_prepare, None
+        shape = descriptor[_SHAPE]
+        if shape == self._usual_shape:
             pin = Pin(slot)
             frame = self._frame_in(slot, descriptor, pin)
             frame.prepare(descriptor)
-            self._prepared[slot] = Prepared(descriptor[_SHAPE], pin, frame)
+            self._prepared[slot] = Prepared(shape, pin, frame)
+        self._usual_shape = shape
 
     def unpin(self, slot: int) -> None:
         """Gives a pin back."""
@@ -303,7 +326,7 @@ class Attachment:
             self._pins.give_back(slot)
             self._tell_writer()
 
-    def copy_unpinned(self, slot: int, number: int) -> Optional[Frame]:
+    def _copy_unpinned(self, slot: int, number: int) -> Optional[Frame]:
         """Copies a frame without a pin, by pread. None when the writer was faster, or it is not what a frame may be."""
         segment = self.segment
         if segment.numbers[slot] != number:

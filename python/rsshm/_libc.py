@@ -70,15 +70,18 @@ _sem_trywait = function(_quick, "sem_trywait", c_void_p)
 _sem_getvalue = function(_quick, "sem_getvalue", c_void_p, ctypes.POINTER(c_int))
 
 _fence_word = (c_uint64 * 8)()
-_fence_address = ctypes.addressof(_fence_word)
-_sem_init(_fence_address, 0, 0)
+_sem_init(ctypes.addressof(_fence_word), 0, 0)
+# Without types, which each call would have to go through: the one argument is ready as it is.
+_fence_argument = ctypes.byref(_fence_word)
+_fence_post = _quick["sem_post"]
+_fence_trywait = _quick["sem_trywait"]
 
 
 def full_fence() -> None:
     """Two locked operations on one word of this process's own: nothing before is seen after what follows, or the other
     way round."""
-    _sem_post(_fence_address)
-    _sem_trywait(_fence_address)
+    _fence_post(_fence_argument)
+    _fence_trywait(_fence_argument)
 
 
 def _nothing() -> None:
@@ -100,9 +103,8 @@ _FUTEX_WAIT, _FUTEX_WAKE = 0, 1
 _futex_wait = libc["syscall"]
 _futex_wait.argtypes = [c_long, c_void_p, c_int, c_uint32, ctypes.POINTER(timespec), c_void_p, c_uint32]
 _futex_wait.restype = c_long
+# As for the fence, without types.
 _futex_wake = _quick["syscall"]
-_futex_wake.argtypes = [c_long, c_void_p, c_int, c_int]
-_futex_wake.restype = c_long
 
 
 WAKE_AT_MOST = 128
@@ -122,10 +124,15 @@ def futex_wait(address: int, expected: int, seconds: float) -> bool:
     return bool(result != 0 and ctypes.get_errno() == errno.ETIMEDOUT)
 
 
-def futex_wake_all(address: int) -> None:
+def futex_at(address: int) -> Any:
+    """The word there, for :func:`futex_wake_all`."""
+    return ctypes.byref(c_uint32.from_address(address))
+
+
+def futex_wake_all(word: Any) -> None:
     """Wakes those who sleep on the word, in any process."""
     if _SYS_FUTEX is not None:
-        _futex_wake(_SYS_FUTEX, address, _FUTEX_WAKE, WAKE_AT_MOST)
+        _futex_wake(_SYS_FUTEX, word, _FUTEX_WAKE, WAKE_AT_MOST)
 
 
 # -- semaphores ----------------------------------------------------------------------------------------------------------

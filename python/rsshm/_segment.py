@@ -73,6 +73,9 @@ class Segment:
         self.eos_count = (live + Live.eos_count.offset) // 4
         self.writer_word = (live + Live.writer_word.offset) // 4
         self.writer_waits = (live + Live.writer_waits.offset) // 4
+        self._bells = {
+            index: _libc.futex_at(self._control.address + index * 4) for index in (self.published, self.writer_word)
+        }
         self._seats: int = fixed.seats_offset
         self._descriptors: int = fixed.descriptors_offset
         self.grants = self._view(fixed.grants_offset, layout.SEATS, 8)
@@ -204,15 +207,15 @@ class Segment:
         state = self.halves[self.state]
         return state & (layout.SUPERSEDED | layout.CLOSED) == 0 and self.has_writer()
 
-    def address_of_half(self, index: int) -> int:
-        """The address of a word of 32 bits, for a futex."""
-        return self._control.address + index * 4
-
     def ring_bell(self, index: int) -> None:
-        """Tells everybody who waits for the word that something happened."""
+        """Tells everybody who waits for the word, ``published`` or ``writer_word``, that something happened."""
         release()
         self.halves[index] = (self.halves[index] + 1) & 0xFFFF_FFFF
-        _libc.futex_wake_all(self._control.address + index * 4)
+        _libc.futex_wake_all(self._bells[index])
+
+    def wake(self, index: int) -> None:
+        """Wakes everybody who waits for the word, though nothing happened in the channel."""
+        _libc.futex_wake_all(self._bells[index])
 
     def wait(self, index: int, seen: int, seconds: float) -> bool:
         """Sleeps until the word is no longer ``seen``, or the time is over; or for less. True when nobody woke it, though

@@ -168,12 +168,11 @@ class Frame:
         one array of height * 3/2 rows, as OpenCV takes them. What is no picture is its bytes."""
         if self._picture is None:
             self._picture = self._make_array()
-        # Whoever gives it another shape gives it to this one alone.
-        return self._picture.view()
+        return self._picture
 
     def _make_array(self) -> Array:
         if self.caps.layout is None and self.caps.media != "video/x-raw":
-            return self._buffer()
+            return self.data
         layout = self.layout
         if len(layout.planes) == 1:
             return layout.planes[0].array(self._buffer())

@@ -197,7 +197,7 @@ class Reader:
         # The reading thread sees the flag when it wakes, and leaves.
         at = self._at
         if at is not None:
-            _libc.futex_wake_all(at.segment.address_of_half(at.segment.published))
+            at.segment.wake(at.segment.published)
 
     def __enter__(self) -> Reader:
         self._check_open()
@@ -440,7 +440,7 @@ class Reader:
                     break
                 number = behind = key
                 continue
-            frame = self._get(at, slot, number, allowance)
+            frame = at.get(slot, number, allowance, self._max_held)
             if frame is None:
                 number += 1
                 continue
@@ -489,23 +489,6 @@ class Reader:
         now = time.monotonic()
         if (self._asked is None or now - self._asked >= ASK_AGAIN) and at.request_key_unit():
             self._asked = now
-
-    def _get(self, at: Attachment, slot: int, number: int, allowance: int) -> Optional[Frame]:
-        """Gets one frame: in place where this reader may hold one more, under a pin and copied where it may not, and
-        without a pin where it may have none."""
-        held = at.held()
-        if held < self._max_held and held + 1 >= allowance:
-            at.ask_for_more(allowance)
-        # The last pin of the allowance is for copying.
-        if held < allowance:
-            frame = at.pin(slot, number)
-            # Lowered meanwhile: then the pin was not this reader's to take, and is given back.
-            if at.held() <= at.allowance():
-                if frame is not None and held >= min(self._max_held, allowance - 1):
-                    frame.copy_out()
-                return frame
-            del frame
-        return at.copy_unpinned(slot, number)
 
 
 class Observer(Reader):
