@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Optional, Tuple
+from typing import Dict, NamedTuple, Optional, Tuple
 
 import numpy
 
-from . import _control, _files, _libc, layout
+from . import _control, _files, _libc, caps, layout
 from ._control import ControlFile
 from ._files import Identity, Name
 from ._libc import KeptLock, acquire, full_fence, monotonic_ns, release
 from ._pins import Pins
 from ._segment import Access, Segment, open_file
 from .errors import Denied
+from .frame import Frame
 from .layout import FrameDescriptor, Seat
 
 GRANT_PATIENCE = 0.02
@@ -38,16 +39,31 @@ class HeldSeat:
 
 
 class Pin:
-    """One pin of a slot; given back when nothing refers to it any more."""
+    """One pin of a slot; given back when nothing refers to it any more. There is none before an attachment was set."""
 
-    __slots__ = ("_attachment", "_slot", "__weakref__")
+    __slots__ = ("attachment", "_slot")
 
-    def __init__(self, attachment: Attachment, slot: int) -> None:
-        self._attachment = attachment
+    def __init__(self, slot: int) -> None:
+        self.attachment: Optional[Attachment] = None
         self._slot = slot
 
     def __del__(self) -> None:
-        self._attachment.unpin(self._slot)
+        if self.attachment is not None:
+            self.attachment.unpin(self._slot)
+
+
+class Prepared(NamedTuple):
+    """What the next frame in a slot needs if it lies there as the last one did: all that can be made beforehand, while
+    nobody waits for it."""
+
+    shape: bytes
+    """How that lay: a part of its descriptor, which was checked."""
+    pin: Pin
+    frame: Frame
+
+
+_SHAPE = slice(FrameDescriptor.data_offset.offset, FrameDescriptor.reserved0.offset)
+"""The part of a descriptor that says how a frame lies in its slot; its flags lie between."""
 
 
 class Attachment:
@@ -55,7 +71,13 @@ class Attachment:
 
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
+        self.caps = caps.parse("")
+        """The format of the frames, which the reader knows."""
         self.seat: Optional[HeldSeat] = None
+        self._ticket = 0
+        self._prepared: Dict[int, Prepared] = {}
+        self._to_prepare: Optional[Tuple[int, bytes]] = None
+        self._usual_shape = b""
         self.kept_behind = 0
         """No frame behind this one goes away before this reader has taken any, as far as that is promised."""
         self._asked_at = -1
@@ -178,7 +200,7 @@ class Attachment:
         """What the writer grants this owner of the seat; None when it has not answered yet."""
         if self.seat is None:
             return None
-        grant: int = self.segment.words[self.segment.grant(self.seat.index)]
+        grant: int = self.segment.grants[self.seat.index]
         return grant & 0xFFFF_FFFF if grant >> 32 == self._ticket else None
 
     def wait_for_grant(self) -> None:
@@ -194,7 +216,10 @@ class Attachment:
     def allowance(self) -> int:
         """How many slots this seat may pin now."""
         grant = self._grant()
-        return 0 if grant is None or grant == layout.EVICTED else min(grant, layout.MAX_GRANT)
+        # The plain case is told apart without a look elsewhere.
+        if grant is not None and grant > layout.MAX_GRANT:
+            return 0 if grant == layout.EVICTED else layout.MAX_GRANT
+        return grant or 0
 
     def held(self) -> int:
         """How many slots this seat pins now."""
@@ -209,19 +234,18 @@ class Attachment:
     def find(self, number: int) -> Optional[int]:
         """The slot of the frame, as far as the ring and the slot say."""
         segment = self.segment
-        entry: int = segment.words[segment.ring(number)]
+        entry: int = segment.ring[number % layout.RING]
         acquire()
         slot = entry & 0xFF
         if entry >> 8 != number & ((1 << 56) - 1) or slot >= segment.slot_count:
             return None
-        return slot if segment.words[segment.number(slot)] == number else None
+        return slot if segment.numbers[slot] == number else None
 
     def is_delta(self, slot: int, number: int) -> bool:
         """Whether the frame cannot be decoded without those before it. A hint: it is not held."""
-        descriptor = self.segment.read_descriptor(slot)
+        descriptor = FrameDescriptor.from_buffer_copy(self.segment.read_descriptor(slot))
         acquire()
-        same = self.segment.words[self.segment.number(slot)] == number
-        return bool(same and descriptor.flags & layout.DELTA_UNIT)
+        return bool(self.segment.numbers[slot] == number and descriptor.flags & layout.DELTA_UNIT)
 
     def request_key_unit(self) -> bool:
         """Asks the writer for a frame that can be decoded without those before it; False where it does not hear that: without
@@ -233,23 +257,68 @@ class Attachment:
         self.segment.ring_bell(self.segment.writer_word)
         return True
 
-    def pin(self, slot: int, number: int) -> Optional[Tuple[FrameDescriptor, Any]]:
-        """Pins a frame: what goes with it, and its bytes as a ctypes array that keeps the pin. None when the writer was
-        faster, or when it is not what a frame may be."""
+    def get(self, slot: int, number: int, allowance: int, max_held: int) -> Optional[Frame]:
+        """Gets one frame: in place where this reader may hold one more, and wants to, under a pin and copied where it may not,
+        and without a pin where it may have none."""
+        held = self.held()
+        if held < max_held and held + 1 >= allowance:
+            self.ask_for_more(allowance)
+        # The last pin of the allowance is for copying.
+        if held < allowance:
+            frame = self._pin(slot, number)
+            # Lowered meanwhile: then the pin was not this reader's to take, and is given back.
+            if self.held() <= self.allowance():
+                if frame is not None and held >= min(max_held, allowance - 1):
+                    frame.copy_out()
+                return frame
+            del frame
+        return self._copy_unpinned(slot, number)
+
+    def _pin(self, slot: int, number: int) -> Optional[Frame]:
+        """Pins a frame, whose bytes keep the pin. None when the writer was faster, or when it is not what a frame may be."""
         segment = self.segment
-        if segment.slots is None or not segment.is_backed(slot):
+        if not segment.is_backed(slot):
             return None
+        prepared = self._prepared.pop(slot, None)
+        pin = Pin(slot) if prepared is None else prepared.pin
         if not self._pins.pin(slot, number):
             self._tell_writer()
             return None
         # Owns the pin from here on, also where the descriptor turns out to be nonsense.
-        pin = Pin(self, slot)
+        pin.attachment = self
         descriptor = segment.read_descriptor(slot)
-        if not descriptor.fits(segment.slot_size):
+        shape = descriptor[_SHAPE]
+        if prepared is not None and prepared.shape == shape:
+            frame = prepared.frame
+        elif FrameDescriptor.from_buffer_copy(descriptor).fits(segment.slot_size):
+            frame = self._frame_in(slot, descriptor, pin)
+        else:
             return None
-        exporter = segment.slots.exporter(segment.slot_offset(slot) + descriptor.data_offset, descriptor.size)
+        frame.arrive(number, descriptor)
+        self._to_prepare = slot, descriptor
+        return frame
+
+    def _frame_in(self, slot: int, descriptor: bytes, pin: Pin) -> Frame:
+        """A frame that lies in the slot as the descriptor says, which fits."""
+        slots = self.segment.slots
+        assert slots is not None
+        place = FrameDescriptor.from_buffer_copy(descriptor)
+        exporter = slots.exporter(self.segment.slot_offset(slot) + place.data_offset, place.size)
         exporter.pin = pin
-        return descriptor, exporter
+        return Frame(self.caps, exporter, True)
+
+    def prepare(self) -> None:
+        """Makes what the next frame in the slot of the last one will need, where frames lie alike. For when there is time."""
+        if self._to_prepare is None:
+            return
+        (slot, descriptor), self._to_prepare = self._to_prepare, None
+        shape = descriptor[_SHAPE]
+        if shape == self._usual_shape:
+            pin = Pin(slot)
+            frame = self._frame_in(slot, descriptor, pin)
+            frame.prepare(descriptor)
+            self._prepared[slot] = Prepared(shape, pin, frame)
+        self._usual_shape = shape
 
     def unpin(self, slot: int) -> None:
         """Gives a pin back."""
@@ -257,14 +326,14 @@ class Attachment:
             self._pins.give_back(slot)
             self._tell_writer()
 
-    def copy_unpinned(self, slot: int, number: int) -> Optional[Tuple[FrameDescriptor, Any]]:
+    def _copy_unpinned(self, slot: int, number: int) -> Optional[Frame]:
         """Copies a frame without a pin, by pread. None when the writer was faster, or it is not what a frame may be."""
         segment = self.segment
-        index = segment.number(slot)
-        if segment.words[index] != number:
+        if segment.numbers[slot] != number:
             return None
         acquire()
-        descriptor = segment.read_descriptor(slot)
+        copied = segment.read_descriptor(slot)
+        descriptor = FrameDescriptor.from_buffer_copy(copied)
         # Also that the slot is there at all, before room is made for what it is said to hold.
         if not descriptor.fits(segment.slot_size) or not segment.is_backed(slot):
             return None
@@ -274,7 +343,11 @@ class Attachment:
             return None
         # Had any copied byte been drawn after the number became 0, the load below would see that 0, or a later number.
         acquire()
-        return (descriptor, copy) if segment.words[index] == number else None
+        if segment.numbers[slot] != number:
+            return None
+        frame = Frame(self.caps, copy, False)
+        frame.arrive(number, copied)
+        return frame
 
     def set_position(self, number: int) -> None:
         """Says that all frames up to the number are taken or not wanted."""

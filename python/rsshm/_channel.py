@@ -255,46 +255,48 @@ class Channel:
         while current is self._current and current.backed < wanted and self._grow(current) is not None:
             pass
 
-    def array_of(self, claim: Claim, size: int) -> Tuple[WriterSegment, Any]:
-        """The claimed slot's segment, and the slot as a ctypes array that keeps the claim."""
+    def begin(self, claim: Claim, descriptor: FrameDescriptor) -> Tuple[WriterSegment, Any]:
+        """The claimed slot's segment, and the slot as a ctypes array that keeps the claim. The descriptor, which says no more
+        than was claimed, is written, but for what :meth:`publish` is told."""
         owner = claim._owner
         assert owner.segment.slots is not None
-        exporter = owner.segment.slots.exporter(owner.segment.slot_offset(claim.index), size)
+        exporter = owner.segment.slots.exporter(owner.segment.slot_offset(claim.index), descriptor.size)
         exporter.claim = claim
+        owner.segment.write_descriptor(claim.index, descriptor)
         return owner, exporter
 
-    def publish(self, owner: WriterSegment, index: int, descriptor: FrameDescriptor) -> Optional[int]:
-        """Publishes the frame in a claimed slot, of which the descriptor says no more than was claimed: its number. None when the slot is of a segment that was superseded
-        meanwhile, or of another format, or published already."""
+    def publish(self, owner: WriterSegment, index: int, pts: int, duration: int, flags: int) -> Optional[int]:
+        """Publishes the frame in a claimed slot that was begun: its number. None when the slot is of a segment that was
+        superseded meanwhile, or of another format, or published already."""
         self._check_open()
         segment = owner.segment
-        words = segment.words
         with self._lock:
+            if owner is not self._current or self._format is None or self._format.caps != segment.caps:
+                return None
+            if owner.numbers[index] != 0:
+                return None
+            number = self._head + 1 + self._passed_over
+            entry = (number & (1 << 56) - 1) << 8 | index
             taken = self._control.acquire()
             try:
-                if owner is not self._current or self._format is None or self._format.caps != segment.caps:
-                    return None
-                if owner.numbers[index] != 0:
-                    return None
-                self._head += 1 + self._passed_over
+                segment.complete_descriptor(index, pts, duration, flags)
+                self._head = owner.numbers[index] = number
                 self._passed_over = 0
-                number = self._head
-                if not descriptor.flags & layout.DELTA_UNIT:
-                    self._clients.newest_key = number
-                self.published += 1
-                owner.numbers[index] = number
-                segment.write_descriptor(index, descriptor)
                 # Each store makes valid what the next one points to.
                 release()
-                words[segment.number(index)] = number
+                segment.numbers[index] = number
                 release()
-                words[segment.ring(number)] = (number & (1 << 56) - 1) << 8 | index
+                segment.ring[number % layout.RING] = entry
                 release()
-                words[segment.head] = number
+                segment.words[segment.head] = number
             finally:
                 self._control.give_back(taken)
             # Under the lock, as the word is counted up without an atomic addition.
             segment.ring_bell(segment.published)
+            # What follows can wait until the readers are awake.
+            self.published += 1
+            if not flags & layout.DELTA_UNIT:
+                self._clients.newest_key = number
         return number
 
     def pass_over(self) -> None:

@@ -141,7 +141,6 @@ class Clients:
         while _sum(held, grants) > there and max(grants) > 0:
             lower = max(grants) - 1
             grants = [min(grant, lower) for grant in grants]
-        words = current.segment.words
         for seat, (record, has, grant) in enumerate(zip(self._records, held, grants)):
             ticket = has.owner if record.ticket is None else record.ticket
             if current.ignored[seat] == ticket:
@@ -155,7 +154,7 @@ class Clients:
                 self.evicted += 1
                 grant = EVICTED
             if evicted or record.ticket is not None:
-                words[current.segment.grant(seat)] = ticket << 32 | grant
+                current.segment.grants[seat] = ticket << 32 | grant
 
     def hear_requests(self, current: WriterSegment, head: int) -> bool:
         """Whether the readers want a frame that can be decoded alone, to be told now."""

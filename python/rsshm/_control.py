@@ -13,7 +13,7 @@ from typing import Iterable, Optional, Tuple
 
 from . import _files, _libc, layout
 from ._files import Aside, Identity, Name
-from ._libc import KeptLock, Mapping
+from ._libc import KeptLock, Mapping, Semaphore
 from .errors import Damaged
 
 PATIENCE = 0.002
@@ -45,8 +45,7 @@ class ControlFile:
         if size < _libc.SEM_SIZE:
             raise Damaged(f"channel {name}: {self.path} has {size} bytes, a semaphore has {_libc.SEM_SIZE}")
         self.identity: Identity = _files.identity(fd)
-        self._mapping = Mapping(fd, 0, _libc.SEM_SIZE, True)
-        self._semaphore = self._mapping.address
+        self._semaphore = Semaphore(Mapping(fd, 0, _libc.SEM_SIZE, True))
 
     @classmethod
     def open(cls, name: Name) -> Optional[ControlFile]:
@@ -81,7 +80,7 @@ class ControlFile:
 
     def initialise(self) -> None:
         """Makes it a semaphore of the value 1, whatever its bytes are."""
-        _libc.sem_init(self._semaphore, 1)
+        self._semaphore.init(1)
 
     def take_first(self, bytes_: Iterable[int]) -> Tuple[Optional[int], Optional[KeptLock], str]:
         """Takes the lock of the first of the bytes that is free: the byte and what keeps its lock, or why there is none."""
@@ -110,20 +109,21 @@ class ControlFile:
     def acquire(self) -> bool:
         """Takes the semaphore if it is to be had soon; False: one goes on without it. The caller has a lock of its own
         around this and :meth:`give_back`."""
-        _libc.sem_mend_kind(self._semaphore)
-        taken = _libc.sem_trywait(self._semaphore)
+        semaphore = self._semaphore
+        semaphore.mend_kind()
+        taken = semaphore.take()
         if not taken:
             if self._taken_since is None:
-                taken = _libc.sem_wait(self._semaphore, PATIENCE)
+                taken = semaphore.take_within(PATIENCE)
                 if not taken:
                     self.timeouts += 1
                     self._taken_since = time.monotonic()
             elif time.monotonic() - self._taken_since > STUCK:
                 # Another short holder may have it just now: it is waited for once more before it is put back.
-                taken = _libc.sem_wait(self._semaphore, PATIENCE)
+                taken = semaphore.take_within(PATIENCE)
                 if not taken:
-                    _libc.sem_give_back(self._semaphore)
-                    taken = _libc.sem_trywait(self._semaphore)
+                    semaphore.give_back()
+                    taken = semaphore.take()
         if taken:
             self._taken_since = None
         return taken
@@ -131,11 +131,11 @@ class ControlFile:
     def give_back(self, taken: bool) -> None:
         """Gives back what :meth:`acquire` took, with the value 1."""
         if taken:
-            _libc.sem_give_back(self._semaphore)
+            self._semaphore.give_back()
 
     def mend(self) -> None:
         """Puts a semaphore back that has been taken for too long, or damaged; for when nothing is published that would."""
-        _libc.sem_mend_kind(self._semaphore)
+        self._semaphore.mend_kind()
         if self._taken_since is not None and time.monotonic() - self._taken_since > STUCK:
             self.give_back(self.acquire())
 

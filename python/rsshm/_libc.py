@@ -21,7 +21,8 @@ if not sys.platform.startswith("linux") or sys.maxsize < 1 << 32:
     raise ImportError("rsshm needs a 64-bit Linux")
 
 libc = ctypes.CDLL(None, use_errno=True)
-_quick = ctypes.PyDLL(None, use_errno=True)
+# Without errno, for which each call would have to find a place.
+_quick = ctypes.PyDLL(None)
 
 
 class timespec(ctypes.Structure):
@@ -69,15 +70,18 @@ _sem_trywait = function(_quick, "sem_trywait", c_void_p)
 _sem_getvalue = function(_quick, "sem_getvalue", c_void_p, ctypes.POINTER(c_int))
 
 _fence_word = (c_uint64 * 8)()
-_fence_address = ctypes.addressof(_fence_word)
-_sem_init(_fence_address, 0, 0)
+_sem_init(ctypes.addressof(_fence_word), 0, 0)
+# Without types, which each call would have to go through: the one argument is ready as it is.
+_fence_argument = ctypes.byref(_fence_word)
+_fence_post = _quick["sem_post"]
+_fence_trywait = _quick["sem_trywait"]
 
 
 def full_fence() -> None:
     """Two locked operations on one word of this process's own: nothing before is seen after what follows, or the other
     way round."""
-    _sem_post(_fence_address)
-    _sem_trywait(_fence_address)
+    _fence_post(_fence_argument)
+    _fence_trywait(_fence_argument)
 
 
 def _nothing() -> None:
@@ -99,9 +103,8 @@ _FUTEX_WAIT, _FUTEX_WAKE = 0, 1
 _futex_wait = libc["syscall"]
 _futex_wait.argtypes = [c_long, c_void_p, c_int, c_uint32, ctypes.POINTER(timespec), c_void_p, c_uint32]
 _futex_wait.restype = c_long
+# As for the fence, without types.
 _futex_wake = _quick["syscall"]
-_futex_wake.argtypes = [c_long, c_void_p, c_int, c_int]
-_futex_wake.restype = c_long
 
 
 WAKE_AT_MOST = 128
@@ -121,10 +124,15 @@ def futex_wait(address: int, expected: int, seconds: float) -> bool:
     return bool(result != 0 and ctypes.get_errno() == errno.ETIMEDOUT)
 
 
-def futex_wake_all(address: int) -> None:
+def futex_at(address: int) -> Any:
+    """The word there, for :func:`futex_wake_all`."""
+    return ctypes.byref(c_uint32.from_address(address))
+
+
+def futex_wake_all(word: Any) -> None:
     """Wakes those who sleep on the word, in any process."""
     if _SYS_FUTEX is not None:
-        _futex_wake(_SYS_FUTEX, address, _FUTEX_WAKE, WAKE_AT_MOST)
+        _futex_wake(_SYS_FUTEX, word, _FUTEX_WAKE, WAKE_AT_MOST)
 
 
 # -- semaphores ----------------------------------------------------------------------------------------------------------
@@ -137,53 +145,60 @@ try:
     _IS_GLIBC = bool(os.confstr("CS_GNU_LIBC_VERSION"))
 except (ValueError, OSError):
     _IS_GLIBC = False
-_SEM_KIND_AT, _SEM_SHARED = 8, 128
+# The value lies in the lower half of the first word, of which the sleepers have the upper.
+_SEM_VALUE, _SEM_KIND = 0, 2
+_SEM_SHARED = 128
+_VALUE_IS_KNOWN = _IS_GLIBC and sys.byteorder == "little"
 
 
-def sem_mend_kind(address: int) -> None:
-    """Puts the futex kind of a semaphore in shared memory right: where it makes no sense, glibc's functions end the process."""
-    if _IS_GLIBC:
-        kind = c_uint32.from_address(address + _SEM_KIND_AT)
-        if kind.value != _SEM_SHARED:
-            kind.value = _SEM_SHARED
+class Semaphore:
+    """A semaphore in shared memory, whose bytes others can write to."""
 
+    def __init__(self, mapping: Mapping) -> None:
+        self._address = mapping.address
+        self._halves = memoryview(mapping.exporter(0, SEM_SIZE)).cast("B").cast("I")
 
-def sem_init(address: int, value: int) -> None:
-    """Makes it a new semaphore, shared between processes. Only before anybody else can know it."""
-    _sem_init(address, 1, value)
+    def init(self, value: int) -> None:
+        """Makes it a new one, shared between processes. Only before anybody else can know it, or where it is damaged."""
+        _sem_init(self._address, 1, value)
 
+    def mend_kind(self) -> None:
+        """Puts the futex kind right: where it makes no sense, glibc's functions end the process."""
+        if _IS_GLIBC and self._halves[_SEM_KIND] != _SEM_SHARED:
+            self._halves[_SEM_KIND] = _SEM_SHARED
 
-def sem_trywait(address: int) -> bool:
-    """Takes it if that needs no wait."""
-    return bool(_sem_trywait(address) == 0)
+    def take(self) -> bool:
+        """Takes it if that needs no wait."""
+        return bool(_sem_trywait(self._address) == 0)
 
+    def take_within(self, seconds: float) -> bool:
+        """Takes it if that is possible in time. It looks again and again: who sleeps there hangs on what others write beside
+        it."""
+        until = time.monotonic() + seconds
+        while not self.take():
+            if time.monotonic() > until:
+                return False
+            time.sleep(_SEM_POLL)
+        return True
 
-def sem_wait(address: int, seconds: float) -> bool:
-    """Takes it if that is possible in time. It looks again and again: who sleeps there hangs on what others write beside
-    it."""
-    until = time.monotonic() + seconds
-    while not sem_trywait(address):
-        if time.monotonic() > until:
-            return False
-        time.sleep(_SEM_POLL)
-    return True
+    def give_back(self) -> None:
+        """Gives it back, with the value 1 whatever it was."""
+        self.mend_kind()
+        _sem_post(self._address)
+        if not _VALUE_IS_KNOWN or self._halves[_SEM_VALUE] != 1:
+            self._bring_to_one()
 
-
-def sem_give_back(address: int) -> None:
-    """Gives it back, with the value 1 whatever it was."""
-    sem_mend_kind(address)
-    _sem_post(address)
-    value = c_int()
-    # Somebody who posts without having waited would let two in at once. Bounded: it may be as damaged as it likes.
-    for _ in range(64):
-        _sem_getvalue(address, value)
-        if value.value == 1 or (value.value > 1 and not sem_trywait(address)):
-            return
-        if value.value < 1:
-            break
-    # The value lies in the lower half of the first word, of which the sleepers have the upper.
-    if value.value != 1 and _IS_GLIBC and sys.byteorder == "little":
-        c_uint32.from_address(address).value = 1
+    def _bring_to_one(self) -> None:
+        value = c_int()
+        # Somebody who posts without having waited would let two in at once. Bounded: it may be as damaged as it likes.
+        for _ in range(64):
+            _sem_getvalue(self._address, value)
+            if value.value == 1 or (value.value > 1 and not self.take()):
+                return
+            if value.value < 1:
+                break
+        if value.value != 1 and _VALUE_IS_KNOWN:
+            self._halves[_SEM_VALUE] = 1
 
 
 # -- mappings ------------------------------------------------------------------------------------------------------------

@@ -34,7 +34,8 @@ class Pins:
     def pin(self, slot: int, wanted: int) -> bool:
         """Pins the slot if it still holds the frame ``wanted``, which is not 0. On True the frame's bytes stay as they are
         until it is given back."""
-        words = self._segment.words
+        segment = self._segment
+        words = segment.words
         try:
             with self._lock:
                 held_already = self._counts[slot] > 0
@@ -45,7 +46,7 @@ class Pins:
                 # Pairs with the fence in `take_for_writing`: either the writer's second look sees the bit, or the load
                 # below sees the 0.
                 full_fence()
-                if words[self._segment.number(slot)] == wanted:
+                if segment.numbers[slot] == wanted:
                     acquire()
                     self._counts[slot] += 1
                     self.held += not held_already
@@ -56,7 +57,8 @@ class Pins:
                     words[self._word] = self._bits
                 return False
         finally:
-            self._settle()
+            if self._given_back:
+                self._settle()
 
     def give_back(self, slot: int) -> None:
         """Gives one pin of the slot back. Also from a finaliser, which may run anywhere, even where this very thread has
@@ -89,7 +91,7 @@ def take_for_writing(segment: Segment, slot: int, is_pinned: Callable[[], bool])
     """
     if is_pinned():
         return False
-    segment.words[segment.number(slot)] = 0
+    segment.numbers[slot] = 0
     # Pairs with the fence in `Pins.pin`.
     full_fence()
     return not is_pinned()

@@ -17,6 +17,7 @@ from .layout import Fixed, FrameDescriptor, Live, Seat, SlotHead
 SEAT_SIZE = ctypes.sizeof(Seat)
 _DESCRIPTOR_SIZE = ctypes.sizeof(FrameDescriptor)
 _DESCRIPTOR_AT = SlotHead.words.offset
+_PTS, _DURATION, _FLAGS = FrameDescriptor.pts.offset, FrameDescriptor.duration.offset, FrameDescriptor.flags.offset
 
 
 class Access(enum.Enum):
@@ -72,10 +73,19 @@ class Segment:
         self.eos_count = (live + Live.eos_count.offset) // 4
         self.writer_word = (live + Live.writer_word.offset) // 4
         self.writer_waits = (live + Live.writer_waits.offset) // 4
-        self._grants: int = fixed.grants_offset // 8
+        self._bells = {
+            index: _libc.futex_at(self._control.address + index * 4) for index in (self.published, self.writer_word)
+        }
         self._seats: int = fixed.seats_offset
-        self._ring = fixed.ring_offset // 8
         self._descriptors: int = fixed.descriptors_offset
+        self.grants = self._view(fixed.grants_offset, layout.SEATS, 8)
+        """What each seat is granted."""
+        self.ring = self._view(fixed.ring_offset, layout.RING, 8)
+        """The entries of frames, each at its number modulo :data:`~rsshm.layout.RING`."""
+        self.numbers = self._view(self._descriptors, self.slot_count, layout.DESCRIPTOR_STRIDE)
+        """The number of the frame in each slot."""
+        self.pins = self._view(self._seats + Seat.pins.offset, layout.SEATS, SEAT_SIZE)
+        """The pin word of each seat."""
         self.fd = fd
 
     @classmethod
@@ -140,9 +150,9 @@ class Segment:
 
     # Places of words.
 
-    def grant(self, seat: int) -> int:
-        """Of the seat's grant, in ``words``."""
-        return self._grants + seat
+    def _view(self, offset: int, count: int, stride: int) -> memoryview:
+        """So many words of 64 bits, each ``stride`` bytes behind the one before."""
+        return self.words[offset // 8 : (offset + count * stride) // 8 : stride // 8]
 
     def seat_word(self, seat: int, field: Any) -> int:
         """Of a field of the seat of 64 bits, in ``words``."""
@@ -151,14 +161,6 @@ class Segment:
     def seat_half(self, seat: int, field: Any) -> int:
         """Of a field of the seat of 32 bits, in ``halves``."""
         return int(self._seats + seat * SEAT_SIZE + field.offset) // 4
-
-    def ring(self, number: int) -> int:
-        """Of the entry of a frame, in ``words``."""
-        return int(self._ring + number % layout.RING)
-
-    def number(self, slot: int) -> int:
-        """Of the number of the frame in the slot, in ``words``."""
-        return (self._descriptors + slot * layout.DESCRIPTOR_STRIDE) // 8
 
     def slot_offset(self, slot: int) -> int:
         """Where a slot begins in ``slots``."""
@@ -205,15 +207,15 @@ class Segment:
         state = self.halves[self.state]
         return state & (layout.SUPERSEDED | layout.CLOSED) == 0 and self.has_writer()
 
-    def address_of_half(self, index: int) -> int:
-        """The address of a word of 32 bits, for a futex."""
-        return self._control.address + index * 4
-
     def ring_bell(self, index: int) -> None:
-        """Tells everybody who waits for the word that something happened."""
+        """Tells everybody who waits for the word, ``published`` or ``writer_word``, that something happened."""
         release()
         self.halves[index] = (self.halves[index] + 1) & 0xFFFF_FFFF
-        _libc.futex_wake_all(self._control.address + index * 4)
+        _libc.futex_wake_all(self._bells[index])
+
+    def wake(self, index: int) -> None:
+        """Wakes everybody who waits for the word, though nothing happened in the channel."""
+        _libc.futex_wake_all(self._bells[index])
 
     def wait(self, index: int, seen: int, seconds: float) -> bool:
         """Sleeps until the word is no longer ``seen``, or the time is over; or for less. True when nobody woke it, though
@@ -232,16 +234,23 @@ class Segment:
             return False
         return there and (bytes(fixed) != bytes(self.fixed) or caps != self.caps.encode())
 
-    def read_descriptor(self, slot: int) -> FrameDescriptor:
-        """Copies what goes with the frame in the slot. Meaningful only while the slot is pinned, or if its number is the
-        same before and after."""
+    def read_descriptor(self, slot: int) -> bytes:
+        """Copies what goes with the frame in the slot, a ``FrameDescriptor``. Meaningful only while the slot is pinned, or if
+        its number is the same before and after."""
         at = self._descriptors + slot * layout.DESCRIPTOR_STRIDE + _DESCRIPTOR_AT
-        return FrameDescriptor.from_buffer_copy(self.bytes, at)
+        return self.bytes[at : at + _DESCRIPTOR_SIZE].tobytes()
 
     def write_descriptor(self, slot: int, descriptor: FrameDescriptor) -> None:
         """Writes what goes with the frame in the slot, which the caller has claimed."""
         at = self._descriptors + slot * layout.DESCRIPTOR_STRIDE + _DESCRIPTOR_AT
         self.bytes[at : at + _DESCRIPTOR_SIZE] = bytes(descriptor)
+
+    def complete_descriptor(self, slot: int, pts: int, duration: int, flags: int) -> None:
+        """Writes what may be known last into a descriptor that was written before."""
+        at = self._descriptors + slot * layout.DESCRIPTOR_STRIDE + _DESCRIPTOR_AT
+        self.words[(at + _PTS) // 8] = pts & layout.NONE
+        self.words[(at + _DURATION) // 8] = duration & layout.NONE
+        self.halves[(at + _FLAGS) // 4] = flags & 0xFFFF_FFFF
 
     def __del__(self) -> None:
         if getattr(self, "fd", -1) >= 0:

@@ -9,7 +9,7 @@ from . import layout
 from ._control import ControlFile
 from ._libc import KeptLock, acquire, full_fence, release
 from ._pins import take_for_writing
-from ._segment import SEAT_SIZE, Segment
+from ._segment import Segment
 from .layout import MAX_SLOTS, SEATS, Seat
 
 REFUSED_ROUNDS = 4
@@ -55,8 +55,6 @@ class WriterSegment:
         self.retired_at = 0.0
         self._given_back = 0
         """Bits of slots whose memory went back to the system."""
-        first = segment.seat_word(0, Seat.pins)
-        self._pin_words = segment.words[first : first + SEATS * SEAT_SIZE // 8 : SEAT_SIZE // 8]
 
     def half(self, seat: int, field: Any) -> int:
         """A field of 32 bits of a seat."""
@@ -66,7 +64,7 @@ class WriterSegment:
 
     def pins_of(self, seat: int) -> int:
         """A seat's pin word."""
-        bits: int = self._pin_words[seat]
+        bits: int = self.segment.pins[seat]
         acquire()
         return bits
 
@@ -91,7 +89,7 @@ class WriterSegment:
     def pinned(self) -> int:
         """The slots that somebody's pin counts for."""
         pinned = 0
-        for seat, bits in enumerate(self._pin_words.tolist()):
+        for seat, bits in enumerate(self.segment.pins.tolist()):
             if bits:
                 # After the pins: the ticket is not older than that of who set them.
                 acquire()
@@ -104,7 +102,7 @@ class WriterSegment:
         """Takes a slot for writing unless it is pinned."""
         taken = take_for_writing(self.segment, slot, lambda: bool(self.pinned() >> slot & 1))
         # Refused at the first look the frame is still there; at the second it is gone.
-        if taken or self.segment.words[self.segment.number(slot)] == 0:
+        if taken or self.segment.numbers[slot] == 0:
             self.numbers[slot] = 0
         return taken
 

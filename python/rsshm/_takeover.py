@@ -135,7 +135,7 @@ def _take_over(
     backed = next((slot for slot in range(segment.slot_count) if not segment.is_backed(slot)), segment.slot_count)
     retired = WriterSegment(segment, control, backed, False, None)
     for slot in range(segment.slot_count):
-        retired.numbers[slot] = segment.words[segment.number(slot)]
+        retired.numbers[slot] = segment.numbers[slot]
     taken = control.acquire()
     try:
         head, event_head = (_sane(segment.words[at]) for at in (segment.head, segment.event_head))

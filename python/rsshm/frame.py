@@ -18,6 +18,14 @@ def _time(value: int) -> Optional[int]:
     return None if value == layout.NONE else value
 
 
+def _read_only(memory: Any) -> Array:
+    """The bytes, which nobody can write to through the array."""
+    # By `frombuffer`, which keeps the view that cannot be written to: `numpy.ndarray` looks behind it, and would let a
+    # program make its array writable.
+    view = memoryview(memory).toreadonly()
+    return numpy.frombuffer(view, numpy.uint8) if len(view) else numpy.empty(0, numpy.uint8)
+
+
 class Frame:
     """A frame. Its arrays cannot be written to, and stay as they are for as long as any of them is there.
 
@@ -26,35 +34,49 @@ class Frame:
     """
 
     __slots__ = (
-        "caps", "seq", "missed", "discontinuity", "in_place", "_descriptor", "_exporter", "_layout", "__weakref__",
+        "caps", "seq", "missed", "discontinuity", "in_place",
+        "_described", "_descriptor_read", "_exporter", "_layout", "_picture", "__weakref__",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        number: int,
-        caps: Caps,
-        descriptor: FrameDescriptor,
-        exporter: Any,
-        in_place: bool,
-        missed: int,
-        discontinuity: bool,
-    ) -> None:
+    def __init__(self, caps: Caps, exporter: Any, in_place: bool) -> None:
+        """Of these bytes, which may be made before they are those of a frame; :meth:`arrive` says which."""
         self.caps: Caps = caps
         """The format."""
-        self.seq: int = number
+        self.seq: int = 0
         """The frame's number in the channel, growing by one."""
-        self.missed: int = missed
+        self.missed: int = 0
         """Frames between the last one and this that were not to be had, or were skipped."""
-        self.discontinuity: bool = discontinuity
+        self.discontinuity: bool = False
         """The first frame, or the first of another writer or format."""
         self.in_place: bool = in_place
         """Whether the bytes lie in shared memory; else they are a copy."""
-        self._descriptor = descriptor
-        # By `frombuffer`, which keeps the view that cannot be written to: `numpy.ndarray` looks behind it, and would let a
-        # program make its array writable.
-        view = memoryview(exporter).toreadonly()
-        self._exporter: Optional[Array] = numpy.frombuffer(view, numpy.uint8) if len(view) else numpy.empty(0, numpy.uint8)
+        self._described = b""
+        """A ``FrameDescriptor``, as it was copied."""
+        self._descriptor_read: Optional[FrameDescriptor] = None
+        self._exporter: Optional[Array] = _read_only(exporter)
         self._layout: Optional[Layout] = None
+        self._picture: Optional[Array] = None
+
+    def arrive(self, number: int, descriptor: bytes) -> None:
+        """Makes it a frame. What was prepared goes by another descriptor of the same shape."""
+        self.seq = number
+        self._described = descriptor
+
+    def prepare(self, descriptor: bytes) -> None:
+        """Makes the array now that will be asked for, where it can be made."""
+        self._described = descriptor
+        try:
+            _ = self.array
+        except FormatError:
+            pass
+        # It goes by the time of another frame.
+        self._descriptor_read = None
+
+    def copy_out(self) -> None:
+        """Copies the bytes, and keeps those in shared memory no longer."""
+        self._exporter = _read_only(self._buffer().copy())
+        self._picture = None
+        self.in_place = False
 
     def __repr__(self) -> str:
         state = "released" if self._exporter is None else "in place" if self.in_place else "a copy"
@@ -68,7 +90,13 @@ class Frame:
 
     def release(self) -> None:
         """Lets go of the frame. An array that was taken from it stays good; the frame itself has none any more."""
-        self._exporter = None
+        self._exporter = self._picture = None
+
+    @property
+    def _descriptor(self) -> FrameDescriptor:
+        if self._descriptor_read is None:
+            self._descriptor_read = FrameDescriptor.from_buffer_copy(self._described)
+        return self._descriptor_read
 
     @property
     def pts_ns(self) -> Optional[int]:
@@ -138,6 +166,11 @@ class Frame:
     def array(self) -> Array:
         """The picture: (height, width, channels), or (height, width) where there is one. NV12, I420, P010 and the like are
         one array of height * 3/2 rows, as OpenCV takes them. What is no picture is its bytes."""
+        if self._picture is None:
+            self._picture = self._make_array()
+        return self._picture
+
+    def _make_array(self) -> Array:
         if self.caps.layout is None and self.caps.media != "video/x-raw":
             return self.data
         layout = self.layout

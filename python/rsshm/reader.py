@@ -8,13 +8,12 @@ import warnings
 from types import TracebackType
 from typing import Iterator, Optional, Tuple, Type, Union
 
-import numpy
-
 from . import _files, _libc, caps, layout
 from ._attach import Attachment, HeldSeat
 from ._files import Identity, Name
 from ._libc import acquire
 from ._pace import Pace
+from ._segment import Segment
 from .errors import BadOption, Closed, EndOfStream, Error, Timeout
 from .frame import Frame
 
@@ -105,6 +104,8 @@ class Reader:
         """Some of the frames given up were there, and could not be decoded."""
         self._writer_pid = 0
         self._pace = Pace(FALSE_ALARMS, LOOK_AGAIN)
+        self._paced = 0
+        """Frames that had been given when the looks were last counted."""
         self._robbed_at: Optional[float] = None
         """When a wake was last found missing."""
         self._evicted_at: Optional[float] = None
@@ -196,7 +197,7 @@ class Reader:
         # The reading thread sees the flag when it wakes, and leaves.
         at = self._at
         if at is not None:
-            _libc.futex_wake_all(at.segment.address_of_half(at.segment.published))
+            at.segment.wake(at.segment.published)
 
     def __enter__(self) -> Reader:
         self._check_open()
@@ -247,11 +248,17 @@ class Reader:
             acquire()
             state: int = halves[segment.state]
             acquire()
-            eos, end = self._newest_end(at)
+            eos: int = halves[segment.eos_count]
+            acquire()
+            end: Optional[int] = None
+            if eos != self._eos_seen:
+                eos, end = self._newest_end(segment, eos)
             head: int = segment.words[segment.head]
             acquire()
             events: int = segment.words[segment.event_head]
-            if at.is_evicted():
+            allowance = at.allowance()
+            # Only who may pin nothing can have been evicted.
+            if allowance == 0 and at.is_evicted():
                 warnings.warn(
                     f"channel {self._name}: the writer found this reader holding more than it was granted; frames that it "
                     "still has may change. It attaches again",
@@ -271,9 +278,8 @@ class Reader:
                 self._want_newest = True
                 self._position = newest - 1
             if newest > self._position:
-                frame = self._take(at, newest)
+                frame = self._take(at, newest, allowance)
                 if frame is not None:
-                    self._pace.reset()
                     return frame
                 if self._undecodable:
                     self._undecodable = False
@@ -305,6 +311,7 @@ class Reader:
                     self._go_away(at)
                     continue
             # Before the wait and not behind it, where a frame is there.
+            at.prepare()
             self._slow_down()
             wary = self._robbed_at is not None and now - self._robbed_at < WARY
             if segment.wait(segment.published, seen, self._patience(deadline, SHORT if wary else CHECK)):
@@ -312,15 +319,16 @@ class Reader:
 
     def _slow_down(self) -> None:
         """Counts a look that found no frame, and waits where there were too many."""
+        if self.received != self._paced:
+            self._paced = self.received
+            self._pace.reset()
         rest = self._pace.turn()
         if rest is not None:
             time.sleep(rest)
 
-    def _newest_end(self, at: Attachment) -> Tuple[int, Optional[int]]:
-        """How many times the stream has ended, and where there is an end that was not told, the number of its last frame."""
-        segment = at.segment
-        count: int = segment.halves[segment.eos_count]
-        acquire()
+    def _newest_end(self, segment: Segment, count: int) -> Tuple[int, Optional[int]]:
+        """How many times the stream has ended, which was just read, and where there is an end that was not told, the number of
+        its last frame."""
         number: Optional[int] = None
         # The number is stored before the count, so that it may be that of one more end. Bounded: it may be counted up for ever.
         for _ in range(8):
@@ -377,6 +385,7 @@ class Reader:
         self._discontinuity = True
         if at.segment.caps != self._caps.text or self._segment_id is None:
             self._caps = caps.parse(at.segment.caps)
+        at.caps = self._caps
         # Whoever was asked before, or where, may never hear of it.
         self._asked = None
         self._writer_pid = at.segment.fixed.writer_pid
@@ -408,7 +417,7 @@ class Reader:
 
     # Taking frames.
 
-    def _take(self, at: Attachment, newest: int) -> Optional[Frame]:
+    def _take(self, at: Attachment, newest: int, allowance: int) -> Optional[Frame]:
         """Takes the oldest frame up to ``newest`` that is wanted, there, and can be decoded with what came before it."""
         # Whoever comes begins with an older frame than the newest if need be, but with none that it has had, that is too old
         # for what it wants, or that is gone before it has taken the next.
@@ -431,22 +440,21 @@ class Reader:
                     break
                 number = behind = key
                 continue
-            got = self._get(at, slot, number)
-            if got is None:
+            frame = at.get(slot, number, allowance, self._max_held)
+            if frame is None:
                 number += 1
                 continue
-            descriptor, exporter, in_place = got
-            skipped = self._miss_up_to(number - 1) + self._skipped
-            self._newly_attached = self._lost = False
-            self._skipped = 0
+            if not continues or self._skipped or self._discontinuity:
+                frame.missed = self._miss_up_to(number - 1) + self._skipped
+                frame.discontinuity = self._discontinuity or self._want_newest
+                self._newly_attached = self._lost = self._discontinuity = self._want_newest = False
+                self._skipped = 0
             self._asked = None
             self._position = number
             at.set_position(number)
             self.received += 1
-            self.copied += not in_place
-            discontinuity = self._discontinuity or self._want_newest
-            self._discontinuity = self._want_newest = False
-            return Frame(number, self._caps, descriptor, exporter, in_place, skipped, discontinuity)
+            self.copied += not frame.in_place
+            return frame
         # All were overwritten meanwhile, or are damaged, or cannot be decoded: a frame that is announced is never readable
         # only later.
         self._skipped += self._miss_up_to(newest)
@@ -481,28 +489,6 @@ class Reader:
         now = time.monotonic()
         if (self._asked is None or now - self._asked >= ASK_AGAIN) and at.request_key_unit():
             self._asked = now
-
-    def _get(self, at: Attachment, slot: int, number: int) -> Optional[Tuple[layout.FrameDescriptor, object, bool]]:
-        """Gets one frame: in place where this reader may hold one more, under a pin and copied where it may not, and
-        without a pin where it may have none."""
-        allowance = at.allowance()
-        held = at.held()
-        if held < self._max_held and held + 1 >= allowance:
-            at.ask_for_more(allowance)
-        # The last pin of the allowance is for copying.
-        if held < allowance:
-            pinned = at.pin(slot, number)
-            # Lowered meanwhile: then the pin was not this reader's to take, and is given back.
-            if at.held() <= at.allowance():
-                if pinned is None:
-                    return None
-                descriptor, exporter = pinned
-                if held < min(self._max_held, allowance - 1):
-                    return descriptor, exporter, True
-                return descriptor, numpy.array(exporter, numpy.uint8, copy=True), False
-            del pinned
-        copied = at.copy_unpinned(slot, number)
-        return None if copied is None else (copied[0], copied[1], False)
 
 
 class Observer(Reader):

@@ -39,6 +39,7 @@ class Slot:
         self._done = False
         # Before the frame is drawn, as all that comes after is its latency.
         self._descriptor = writer._describe(size, layout)
+        self._duration: int = self._descriptor.duration
         self._owner: Optional[WriterSegment] = None
         self._index = 0
         claim = writer._channel.claim(size)
@@ -47,7 +48,7 @@ class Slot:
             self._exporter: Any = bytearray(size)
         else:
             self._index = claim.index
-            self._owner, self._exporter = writer._channel.array_of(claim, size)
+            self._owner, self._exporter = writer._channel.begin(claim, self._descriptor)
         self._arrays: Optional[Tuple[Array, ...]] = None
         self._data: Optional[Array] = None
 
@@ -83,10 +84,12 @@ class Slot:
         """Publishes the frame: its number, or None where readers held every slot, and it was dropped."""
         self._check_open()
         self._done = True
-        arrays = (self._arrays or ()) + (() if self._data is None else (self._data,))
-        for array in arrays:
-            array.setflags(write=False)
-        self.seq = self._writer._publish(self)
+        try:
+            self.seq = self._writer._publish(self)
+        finally:
+            # Not before: readers wait for the frame.
+            for array in (*(self._arrays or ()), *(() if self._data is None else (self._data,))):
+                array.setflags(write=False)
         self._let_go()
         return self.seq
 
@@ -293,31 +296,28 @@ class Writer:
         return descriptor
 
     def _publish(self, slot: Slot) -> Optional[int]:
-        descriptor = slot._descriptor
-        descriptor.pts = monotonic_ns() if slot.pts_ns is None else slot.pts_ns
-        if slot.duration_ns is not None:
-            descriptor.duration = slot.duration_ns
-        descriptor.flags = slot.flags
+        pts = monotonic_ns() if slot.pts_ns is None else slot.pts_ns
+        duration = slot._duration if slot.duration_ns is None else slot.duration_ns
         number = None
         if slot._owner is not None:
-            number = self._channel.publish(slot._owner, slot._index, descriptor)
+            number = self._channel.publish(slot._owner, slot._index, pts, duration, slot.flags)
         if number is None and slot._layout == self._layout:
-            number = self._publish_copy(slot, descriptor)
+            number = self._publish_copy(slot, pts, duration)
         if number is None:
             self.dropped += 1
             # So that readers know that one is missing.
             self._channel.pass_over()
         return number
 
-    def _publish_copy(self, slot: Slot, descriptor: FrameDescriptor) -> Optional[int]:
+    def _publish_copy(self, slot: Slot, pts: int, duration: int) -> Optional[int]:
         """Publishes what was drawn outside a slot, or into one of a segment that was replaced meanwhile."""
         while True:
             claim = self._channel.claim(slot._size)
             if claim is None:
                 return None
-            owner, exporter = self._channel.array_of(claim, slot._size)
+            owner, exporter = self._channel.begin(claim, slot._descriptor)
             memoryview(exporter).cast("B")[:] = memoryview(slot._exporter).cast("B")
-            number = self._channel.publish(owner, claim.index, descriptor)
+            number = self._channel.publish(owner, claim.index, pts, duration, slot.flags)
             if number is not None or owner.segment.caps != self._caps:
                 return number
 

@@ -133,6 +133,52 @@ def test_a_slot_is_free_when_its_last_array_is_gone(channel: Channel) -> None:
             assert at.held() == 0
 
 
+def wait_in_vain(reader: rsshm.Reader) -> None:
+    """While it waits a reader prepares for the next frame in the slot of the last one."""
+    with pytest.raises(rsshm.Timeout):
+        reader.read(0)
+
+
+def test_a_frame_that_was_prepared_for_keeps_its_slot_as_any_other(channel: Channel) -> None:
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8", max_slots=6) as writer:
+        with rsshm.Reader(channel.name, timeout=5) as reader:
+            in_place(writer, reader)
+            at = reader._at
+            assert at is not None
+            prepared = 0
+            for value in range(60):
+                wait_in_vain(reader)
+                writer.write(grey(value), pts_ns=value)
+                frame = reader.read()
+                assert frame.in_place and frame.pts_ns == value
+                part = frame.array[::2]
+                # Where it is not pinned the writer draws here.
+                frame.release()
+                for later in range(3):
+                    wait_in_vain(reader)
+                    prepared += bool(at._prepared)
+                    writer.write(grey(200 + later))
+                    reader.read().release()
+                assert (part == value).all() and at.held() == 1
+                with pytest.raises(ValueError):
+                    part.setflags(write=True)
+                del part, frame
+                assert at.held() == 0
+            assert prepared > 60, "it does not prepare"
+
+
+def test_a_frame_that_lies_otherwise_than_the_one_before_is_no_less_itself(channel: Channel) -> None:
+    sizes = [5000] * 30 + [7000, 5000, 5000, 3000] * 10
+    with rsshm.Writer(channel.name, caps="application/x-thing", max_slots=6) as writer:
+        with rsshm.Reader(channel.name, timeout=5) as reader:
+            for value, size in enumerate(sizes):
+                writer.write(bytes([value]) * size)
+                frame = reader.read()
+                assert frame.data.tobytes() == bytes([value]) * size
+                del frame
+                wait_in_vain(reader)
+
+
 def test_arrays_of_a_frame_cannot_be_written_to(channel: Channel) -> None:
     with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer:
         with rsshm.Reader(channel.name, timeout=5) as reader:
