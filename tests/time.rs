@@ -69,6 +69,24 @@ fn a_time_stamp_is_the_time_of_capture_in_a_pipeline_that_started_before() {
     writer.interrupt();
 }
 
+/// As when a seek elsewhere in the pipeline begins its time anew: the source is playing, and waits.
+#[test]
+fn a_base_time_that_changes_while_a_frame_is_waited_for_counts_for_that_frame() {
+    let channel = Channel::new();
+    let mut writer = launch(&format!(
+        "videotestsrc is-live=true ! video/x-raw,format=GRAY8,width=64,height=48,framerate=4/1 ! rsshmsink name={channel}"
+    ));
+    let reader = Tap::playing(&format!("rsshmsrc channel={channel} ! fakesink sync=false"));
+    reader.wait_for_more(3);
+    let source = reader.pipeline.by_factory("rsshmsrc");
+    source.set_base_time(source.base_time().unwrap() - gst::ClockTime::from_seconds(10));
+    let before = reader.count();
+    reader.wait_for_more(1);
+    let age = age(&reader.all()[before]);
+    assert!((0..1_000_000_000).contains(&age), "{age}");
+    writer.interrupt();
+}
+
 #[test]
 fn a_time_stamp_survives_another_clock() {
     let channel = Channel::new();

@@ -57,8 +57,10 @@ fn a_crowd_that_stops_one_by_one_does_not_stop_the_writer() {
         let channel = Channel::new();
         let writer = channel.writer(slots(max_slots));
         assert!(publish(&writer, 1));
-        let _service = Service::of(&writer);
+        let service = Service::of(&writer);
         let (mut readers, mut value) = settled(&channel, &writer, 60);
+        // It would end the grants before it is the last moment.
+        drop(service);
         let mut stopped: Vec<(Reader, Frame)> = Vec::new();
         let mut copy = Vec::new();
         while let Some(mut reader) = readers.pop() {
@@ -79,6 +81,7 @@ fn a_crowd_that_stops_one_by_one_does_not_stop_the_writer() {
             held.len()
         );
         held.iter().for_each(|(_, frame)| check_bytes(frame, &[]));
+        let _service = Service::of(&writer);
         let mut readers: Vec<_> = stopped.into_iter().map(|(reader, _)| reader).collect();
         for reader in &mut readers {
             reader.seek_newest();

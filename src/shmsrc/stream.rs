@@ -82,8 +82,8 @@ impl Stream {
 struct Ahead {
     /// Stamps are the base class's.
     does_timestamp: bool,
-    /// Where the running time 0 lies, where that does not change by itself.
-    origin: Option<i64>,
+    /// The pipeline runs on CLOCK_MONOTONIC.
+    is_on_monotonic: bool,
     /// For a frame in place.
     buffer: Option<gst::Buffer>,
 }
@@ -190,7 +190,7 @@ impl RsShmSrc {
         let element = self.obj();
         let ahead = &mut stream.ahead;
         ahead.does_timestamp = element.does_timestamp();
-        ahead.origin = time::settled_origin(element.upcast_ref(), &mut stream.clock_offset);
+        ahead.is_on_monotonic = time::is_on_monotonic(element.upcast_ref(), &mut stream.clock_offset);
         ahead.buffer.get_or_insert_default();
     }
 
@@ -395,11 +395,15 @@ impl RsShmSrc {
         if stream.ahead.does_timestamp {
             return Some((None, None));
         }
-        // Acquire: pairs with the store when the pipeline goes to PLAYING, with another base time.
-        let settled = stream.ahead.origin.filter(|_| !self.resumed.load(Ordering::Acquire));
-        let measured = || time::origin(self.obj().upcast_ref(), &mut stream.clock_offset);
+        let element = self.obj();
+        // Acquire: pairs with the store when the pipeline goes to PLAYING, maybe with another clock.
+        let origin = if stream.ahead.is_on_monotonic && !self.resumed.load(Ordering::Acquire) {
+            Some(time::base_time(element.upcast_ref()))
+        } else {
+            time::origin(element.upcast_ref(), &mut stream.clock_offset)
+        };
         // Without a clock there is no running time, and buffers have no time stamps.
-        let Some(origin) = settled.or_else(measured) else {
+        let Some(origin) = origin else {
             return Some((None, None));
         };
         let flags = gst::BufferFlags::from_bits_truncate(descriptor.flags);

@@ -144,11 +144,9 @@ pub(crate) fn origin(element: &gst::Element, offset: &mut ClockOffset) -> Option
     Some(base_time(element).saturating_add(offset.monotonic_minus(&clock)))
 }
 
-/// The same where it does not change by itself, as the pipeline's clock is CLOCK_MONOTONIC: it can be asked before it is
-/// needed.
-pub(crate) fn settled_origin(element: &gst::Element, offset: &mut ClockOffset) -> Option<i64> {
-    let clock = element.clock()?;
-    offset.is_monotonic(&clock).then(|| base_time(element))
+/// Whether an element's pipeline runs on CLOCK_MONOTONIC: then its origin is its [`base_time`], which may change at any time.
+pub(crate) fn is_on_monotonic(element: &gst::Element, offset: &mut ClockOffset) -> bool {
+    element.clock().is_some_and(|clock| offset.is_monotonic(&clock))
 }
 
 /// The same for a frame that was stamped with the running time `stamp`, maybe before the clock was stepped.
@@ -162,7 +160,8 @@ pub(crate) fn origin_at(element: &gst::Element, offset: &mut ClockOffset, stamp:
     Some(base_time.saturating_add(offset.monotonic_minus_at(&clock, stamp)))
 }
 
-fn base_time(element: &gst::Element) -> i64 {
+/// The time of an element's clock at its running time 0, in nanoseconds.
+pub(crate) fn base_time(element: &gst::Element) -> i64 {
     element.base_time().map_or(0, |time| time.nseconds() as i64)
 }
 

@@ -14,7 +14,7 @@ use crate::layout::{EVICTED, flags};
 /// Slots without a frame: from the end of the grants on the writer draws into them in turn, as it may not take the newest.
 const RESERVE: u32 = 2;
 /// For fewer slots than this, beside all that the writer needs, it is not worth while.
-const LEAST_ROOM: u32 = 2 * FIRST_GRANT;
+const LEAST_ROOM: u32 = 4 * FIRST_GRANT;
 
 /// How readers are granted slots that cannot each have enough of their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,9 +48,9 @@ impl Current {
         self.slots.crowd = if !is_crowd || self.can_grow() || room < LEAST_ROOM {
             Crowd::None
         } else {
-            // Once stopped only when most of it is over.
+            // Once stopped only when most of it is over; one reader that is held up is not much.
             let most = match self.slots.crowd {
-                Crowd::Stopped => room / 4,
+                Crowd::Stopped => (room / 4).max(FIRST_GRANT),
                 Crowd::None | Crowd::Sharing => room / 2,
             };
             if pinned <= most && self.fill_reserve(head) {
@@ -109,8 +109,10 @@ impl Current {
         if self.slots.crowd == Crowd::Sharing {
             self.stop_grants();
         }
-        let slot = self.reserve(self.slots.pinned(&self.segment)).trailing_zeros() as usize;
-        (slot < self.slots.backed as usize && self.slots.take(&self.segment, slot)).then_some(slot)
+        let reserve = self.reserve(self.slots.pinned(&self.segment));
+        (0..self.slots.backed as usize)
+            .filter(|slot| reserve >> slot & 1 == 1)
+            .find(|slot| self.slots.take(&self.segment, *slot))
     }
 
     /// Lets nobody pin one more.

@@ -527,13 +527,13 @@ impl Writer {
     /// As [`claim_for_upstream`](Self::claim_for_upstream).
     pub fn wait_for_reader(&self, size: usize, wanted: impl Fn() -> bool) -> Result<bool, Error> {
         self.ensure_segment(size)?;
-        Ok(self.wait_until(|state| state.has_reader() || !wanted()))
+        Ok(self.wait_until(BLOCKED_CHECK, |state| state.has_reader() || !wanted()))
     }
 
     /// In lossless mode, waits until the readers of the former segment have taken all of it and follow; `false` when
     /// interrupted. To be called before a publish.
     pub fn wait_for_followers(&self) -> bool {
-        !self.options.lossless || self.wait_until(|state| state.followers_arrived())
+        !self.options.lossless || self.wait_until(BLOCKED_CHECK, |state| state.followers_arrived())
     }
 
     /// In lossless mode, waits until the next frame can have a slot; `false` when interrupted. Called after a publish, it
@@ -541,7 +541,7 @@ impl Writer {
     pub fn wait_for_slot(&self) -> bool {
         let mut began = None;
         !self.options.lossless
-            || self.wait_until(|state| {
+            || self.wait_until(GROWTH_PATIENCE, |state| {
                 state.has_claimable(false) || {
                     let began = *began.get_or_insert_with(Instant::now);
                     began.elapsed() >= GROWTH_PATIENCE && state.has_claimable(true)
@@ -549,9 +549,9 @@ impl Writer {
             })
     }
 
-    /// Waits until `ready`, which is asked at least every [`BLOCKED_CHECK`], and every [`GROWTH_PATIENCE`] while there can be
-    /// more slots; `false` when interrupted.
-    fn wait_until(&self, mut ready: impl FnMut(&mut State) -> bool) -> bool {
+    /// Waits until `ready`, which is asked at least every [`BLOCKED_CHECK`], and every `growth` while there can be more slots;
+    /// `false` when interrupted.
+    fn wait_until(&self, growth: Duration, mut ready: impl FnMut(&mut State) -> bool) -> bool {
         let mut state = self.lock();
         if ready(&mut state) {
             return true;
@@ -573,7 +573,7 @@ impl Writer {
             fence(Ordering::SeqCst);
             let is_ready = ready(&mut state);
             let check = match &state.current {
-                Some(current) if current.can_grow() => GROWTH_PATIENCE,
+                Some(current) if current.can_grow() => growth,
                 _ => BLOCKED_CHECK,
             };
             drop(state);

@@ -178,16 +178,15 @@ impl Writer {
             .current
             .as_mut()
             .filter(|current| Arc::ptr_eq(&current.segment, &owner))?;
-        if backed {
-            return current
-                .slots
-                .take(&owner, index)
-                .then(|| current.hand_out(index, size, for_upstream));
-        }
-        // What there is has to do.
-        current
-            .take_scarce(head, lossless)
-            .map(|index| current.hand_out(index, size, for_upstream))
+        // Another thread may have had the new one since it was there.
+        let is_free = backed && current.slots.numbers[index] == 0 && !owner.is_in_hand(index);
+        let index = if is_free && current.slots.take(&owner, index) {
+            index
+        } else {
+            // What there is has to do.
+            current.take_scarce(head, lossless)?
+        };
+        Some(current.hand_out(index, size, for_upstream))
     }
 
     /// Sees to it that the current segment has memory for `count` slots, as far as there is any.
@@ -265,7 +264,8 @@ impl State {
         {
             return Found::Slot(current.hand_out(index, size, for_upstream));
         }
-        if let Some(index) = current.take_reserve() {
+        // Not for upstream, which may keep it.
+        if !for_upstream && let Some(index) = current.take_reserve() {
             return Found::Slot(current.hand_out(index, size, for_upstream));
         }
         Found::Nothing
