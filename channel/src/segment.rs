@@ -227,14 +227,13 @@ impl Segment {
     pub(crate) fn back_slot(&self, slot: usize) -> nix::Result<()> {
         let offset = self.fixed.slots_offset + slot as u64 * self.fixed.slot_size;
         sys::back_with_memory(&self.file, offset, self.fixed.slot_size)?;
-        self.populate(slot, 1);
         // Relaxed: as in `is_backed`.
         self.backed.fetch_max(slot as u32 + 1, Ordering::Relaxed);
         Ok(())
     }
 
     /// Makes the first drawing into new slots as fast as the later ones.
-    fn populate(&self, first: usize, slots: u32) {
+    pub(crate) fn populate(&self, first: usize, slots: u32) {
         if let Some(mapping) = &self.slots {
             mapping.populate(self.slot_offset(first), u64::from(slots) * self.fixed.slot_size);
         }

@@ -186,7 +186,11 @@ impl Writer {
             // What there is has to do.
             current.take_scarce(head, lossless)?
         };
-        Some(current.hand_out(index, size, for_upstream))
+        let slot = current.hand_out(index, size, for_upstream);
+        drop(state);
+        // Once it is there for all: who needs a slot meanwhile takes one that has its frame still.
+        owner.segment.populate(slot.index, 1);
+        Some(slot)
     }
 
     /// Sees to it that the current segment has memory for `count` slots, as far as there is any.
@@ -200,7 +204,9 @@ impl Writer {
             let Some((owner, index)) = reserved else {
                 return;
             };
-            self.back_reserved(&owner, index);
+            if self.back_reserved(&owner, index) {
+                owner.segment.populate(index, 1);
+            }
         }
     }
 
