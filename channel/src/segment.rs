@@ -173,7 +173,8 @@ impl Segment {
         }
         // Relaxed: only this process writes the count, and only hints at it.
         segment.backed.store(slots, Ordering::Relaxed);
-        segment.populate(0, slots);
+        // The others when they are drawn into: the first frame is not to wait for them.
+        segment.populate(0, 1);
         Ok((segment, aside, alive))
     }
 
