@@ -2,7 +2,8 @@
 //!
 //! It keeps its state in its own memory; of what others can write it reads the seats only. The files beside this one:
 //! `slots` finds a slot for the next frame, `crowd` when there are more readers than slots, `events` tells what happens between frames, `clients` looks after the readers'
-//! seats, `requests` hears what they ask for, `replace` makes segments.
+//! seats, `requests` hears what they ask for, `replace` makes segments, `waits` is
+//! all that a writer waits for.
 //!
 //! Locks, always taken in this order: `replacing`, the semaphore's turn, `state`. None is held during a wait for a
 //! reader; `state` is never held while the semaphore is waited for.
@@ -13,6 +14,7 @@ mod events;
 mod replace;
 mod requests;
 mod slots;
+mod waits;
 
 use std::{
     sync::{
@@ -39,21 +41,9 @@ pub use events::NewEvent;
 use requests::{Heard, KeyUnits};
 use slots::SlotTable;
 
-/// How long a blocked writer sleeps before it asks the kernel whether the reader it waits for still lives.
-const BLOCKED_CHECK: Duration = Duration::from_millis(10);
-/// How long a lossless writer waits for its readers before it makes one more slot than they need. Readers that keep up give one
-/// back sooner, and a few slots that stay in the processor's caches are faster than many.
-const GROWTH_PATIENCE: Duration = Duration::from_millis(2);
-/// How often such a writer looks at once when it is woken and woken again; then once in so long.
-const BLOCKED_WAKES: u32 = 256;
-const BLOCKED_LOOK: Duration = Duration::from_millis(1);
-/// The same of the service.
+/// How often a service looks at once when it is woken and woken again; then once in so long.
 const SERVICE_WAKES: u32 = 16;
 const SERVICE_LOOK: Duration = Duration::from_millis(5);
-
-/// How long a lossless writer that took over from a dead one waits for readers that are still in older segments. Those find
-/// the new one within some 20 ms, but who is not in any has a seat too, while it uses frames of old ones.
-const STRANGERS: Duration = Duration::from_secs(1);
 
 /// How to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -508,162 +498,6 @@ impl Writer {
             stats.bytes = fixed.slots_offset + u64::from(stats.slots) * fixed.slot_size;
         }
         stats
-    }
-
-    /// Makes the publishing thread's waits return at once, until [`resume`](Self::resume).
-    pub fn interrupt(&self) {
-        self.waiter.interrupt();
-    }
-
-    /// Lets the publishing thread wait again.
-    pub fn resume(&self) {
-        self.waiter.resume();
-    }
-
-    /// Waits until a reader is attached, or that is no longer `wanted`; `false` when interrupted. Makes the segment that
-    /// it can attach to.
-    ///
-    /// # Errors
-    /// As [`claim_for_upstream`](Self::claim_for_upstream).
-    pub fn wait_for_reader(&self, size: usize, wanted: impl Fn() -> bool) -> Result<bool, Error> {
-        self.ensure_segment(size)?;
-        Ok(self.wait_until(BLOCKED_CHECK, |state| state.has_reader() || !wanted()))
-    }
-
-    /// In lossless mode, waits until the readers of the former segment have taken all of it and follow; `false` when
-    /// interrupted. To be called before a publish.
-    pub fn wait_for_followers(&self) -> bool {
-        !self.options.lossless || self.wait_until(BLOCKED_CHECK, |state| state.followers_arrived())
-    }
-
-    /// In lossless mode, waits until the next frame can have a slot; `false` when interrupted. Called after a publish, it
-    /// gives upstream memory to draw the next frame in place.
-    pub fn wait_for_slot(&self) -> bool {
-        let mut began = None;
-        !self.options.lossless
-            || self.wait_until(GROWTH_PATIENCE, |state| {
-                state.has_claimable(false) || {
-                    let began = *began.get_or_insert_with(Instant::now);
-                    began.elapsed() >= GROWTH_PATIENCE && state.has_claimable(true)
-                }
-            })
-    }
-
-    /// Waits until `ready`, which is asked at least every [`BLOCKED_CHECK`], and every `growth` while there can be more slots;
-    /// `false` when interrupted.
-    fn wait_until(&self, growth: Duration, mut ready: impl FnMut(&mut State) -> bool) -> bool {
-        let mut state = self.lock();
-        if ready(&mut state) {
-            return true;
-        }
-        let mut pace = Pace::new(BLOCKED_WAKES, BLOCKED_LOOK);
-        loop {
-            let Some(segment) = state
-                .current
-                .as_ref()
-                .map(|current| Arc::clone(&current.segment.segment))
-            else {
-                return true;
-            };
-            let live = segment.control.live();
-            // Acquire: what is given back after the count was read changes it.
-            let seen = live.writer_word.load(Ordering::Acquire);
-            live.writer_waits.store(1, Ordering::Relaxed);
-            // Pairs with the fence in `Attachment::tell_writer`.
-            fence(Ordering::SeqCst);
-            let is_ready = ready(&mut state);
-            let check = match &state.current {
-                Some(current) if current.can_grow() => growth,
-                _ => BLOCKED_CHECK,
-            };
-            drop(state);
-            if !is_ready && !self.waiter.is_interrupted() {
-                self.waiter.wait(&segment, Word::Writer, seen, check);
-            }
-            live.writer_waits.store(0, Ordering::Relaxed);
-            if is_ready {
-                return true;
-            }
-            if self.waiter.is_interrupted() {
-                return false;
-            }
-            if let Some(rest) = pace.turn() {
-                self.waiter.sleep(rest);
-            }
-            state = self.lock();
-        }
-    }
-
-    /// Sleeps until a reader comes or goes, or the time is over, or somebody calls [`wake_monitor`](Self::wake_monitor).
-    pub fn wait_for_service(&self, timeout: Duration) {
-        let mut state = self.lock();
-        let rest = state.pace.turn();
-        let served = state.served;
-        let segment = state
-            .current
-            .as_ref()
-            .map(|current| Arc::clone(&current.segment.segment));
-        drop(state);
-        // A peer that only rings does not keep this thread busy.
-        if let Some(rest) = rest {
-            self.monitor.sleep(rest);
-        }
-        match segment {
-            None => self.monitor.sleep(timeout),
-            // Who came since the last service is not slept over; a segment that was superseded since counts too.
-            Some(segment) => self.monitor.wait(&segment, Word::Writer, served, timeout),
-        }
-    }
-
-    /// Ends [`wait_for_service`](Self::wait_for_service), now and for good.
-    pub fn wake_monitor(&self) {
-        self.monitor.interrupt();
-    }
-}
-
-impl State {
-    /// Whether a living reader takes frames in the current segment.
-    fn has_reader(&self) -> bool {
-        let Some(current) = &self.current else {
-            return false;
-        };
-        (0..SEATS).any(|seat| current.segment.state_of(seat) == seat_state::ATTACHED && current.segment.is_alive(seat))
-    }
-
-    /// Whether nobody alive takes frames in a superseded segment any more. Who has been in its seat in the current one has
-    /// either come from there, or is another who has the seat of a dead one now.
-    fn is_deserted(&self, retired: &Retired) -> bool {
-        !(0..SEATS).any(|seat| {
-            let has_followed = self.current.as_ref().is_some_and(|current| {
-                let shared = current.segment.segment.control.seat(seat);
-                shared.state.load(Ordering::Acquire) != seat_state::NEW
-            });
-            !has_followed && retired.segment.has_reader_in(seat)
-        })
-    }
-
-    /// Whether the readers of the former segments have come to the current one, or are gone.
-    fn followers_arrived(&mut self) -> bool {
-        if self.took_over.is_some_and(|at| at.elapsed() < STRANGERS) && self.expects_strangers() {
-            return false;
-        }
-        self.took_over = None;
-        self.retired.iter().all(|retired| self.is_deserted(retired))
-    }
-
-    /// Whether somebody has a seat and has not been in it in any segment that this writer knows.
-    fn expects_strangers(&self) -> bool {
-        let Some(current) = &self.current else {
-            return false;
-        };
-        let known = || std::iter::once(&current.segment).chain(self.retired.iter().map(|retired| &retired.segment));
-        (0..SEATS).any(|seat| {
-            // Acquire: pairs with the release store of who sits down.
-            let is_new = |owner: &Arc<WriterSegment>| {
-                owner.segment.control.seat(seat).state.load(Ordering::Acquire) == seat_state::NEW
-            };
-            known().all(is_new) && current.segment.is_alive(seat)
-        })
     }
 }
 
