@@ -16,11 +16,10 @@ use nix::{fcntl::OFlag, sys::stat::fstat};
 use crate::{
     ChannelName, Format, FrameData, FrameDescriptor, NewEvent, ReadLimits, Reader, ReaderOptions, Writer,
     WriterOptions,
-    attach::Attachment,
-    layout::{Fixed, SEATS},
-    name::SHM_DIR,
+    protocol::layout::{Fixed, SEATS},
+    reader::attachment::Attachment,
     segment::{Access, Segment},
-    sys,
+    sys::files::{self, SHM_DIR},
 };
 
 const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=64";
@@ -229,7 +228,7 @@ pub fn seats(data: &[u8]) {
         return;
     };
     let mut fixed = <Fixed as bytemuck::Zeroable>::zeroed();
-    if sys::read_exactly(&file, bytemuck::bytes_of_mut(&mut fixed), 0) != Ok(true) {
+    if files::read_exactly(&file, bytemuck::bytes_of_mut(&mut fixed), 0) != Ok(true) {
         return;
     }
     for part in data.chunks(data.len().div_ceil(2).max(6)) {

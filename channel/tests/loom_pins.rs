@@ -1,10 +1,9 @@
 //! The pin rule under every interleaving and every memory order that the language allows.
 //!
-//! `RUSTFLAGS="--cfg rsshm_loom" cargo test -p rsshm-channel --test loom_pins --release --target-dir target/loom`
+//! `cargo test --release --package rsshm-channel --test loom_pins`
 //!
 //! Next to each model stands one with a single step weakened, which must fail: a model that cannot fail proves nothing.
 //! loom treats SeqCst accesses as AcqRel (and full fences as what they are), so nothing here leans on them.
-#![cfg(rsshm_loom)]
 
 use loom::{
     cell::UnsafeCell,
@@ -14,7 +13,34 @@ use loom::{
     },
     thread,
 };
-use rsshm_channel::{PinCounts, take_for_writing};
+use pins::{PinCounts, take_for_writing};
+
+/// The product's own file, with the modules beside it replaced by those below.
+#[path = "../src/protocol/pins.rs"]
+mod pins;
+
+/// loom's atomics in place of the processor's.
+mod atomic {
+    pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
+}
+
+/// A failpoint does nothing in the model.
+mod failpoint {
+    pub(crate) enum At {
+        PinSet,
+        Pinned,
+        UnpinDue,
+        PinsSeen,
+        NumberZeroed,
+    }
+
+    pub(crate) fn point(_: At) {}
+}
+
+/// The one constant of the layout that the rule needs.
+mod layout {
+    pub(crate) const MAX_SLOTS: usize = 64;
+}
 
 /// A slot with the frame 1 in it, whose one pixel is 1, and one seat's pin word.
 struct Slot {

@@ -3,8 +3,8 @@
 use std::{collections::VecDeque, ops::RangeInclusive};
 
 use crate::{
-    attach::Attachment,
-    layout::{EVENT_RING, EventDescriptor, STICKY_EVENTS},
+    protocol::layout::{EVENT_RING, EventDescriptor, STICKY_EVENTS},
+    reader::attachment::Attachment,
 };
 
 /// Something that the writer told between two frames. What it means is between writer and readers.

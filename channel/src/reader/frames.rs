@@ -8,9 +8,11 @@ use std::{
 use super::{CopyTarget, Frame, FrameData, Next, ReadLimits, Reader};
 use crate::{
     Error,
-    attach::{Attachment, Described, Place},
-    layout::RING,
-    points::{At, point},
+    protocol::{
+        failpoint::{At, point},
+        layout::RING,
+    },
+    reader::attachment::{Attachment, Described, Place},
 };
 
 /// A number that no frame ever gets to.

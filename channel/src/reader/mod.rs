@@ -2,6 +2,7 @@
 //!
 //! The files beside this one: `frames` finds and takes frames, `events` what happens between them.
 
+pub(crate) mod attachment;
 mod events;
 mod frames;
 
@@ -10,18 +11,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::events::Event;
+pub use self::{
+    attachment::{Observer, PinnedFrame},
+    events::Event,
+};
 use self::{
     events::EventQueue,
     frames::{Look, Sync},
 };
 use crate::{
-    ChannelName, Error, PinnedFrame,
-    attach::{Attachment, HeldSeat, Observing},
-    files::Identity,
-    layout::{FrameDescriptor, Live, RING, seat_state, state},
-    points::{At, point},
-    wait::{Pace, Waiter, Word},
+    ChannelName, Error,
+    protocol::{
+        failpoint::{At, point},
+        layout::{FrameDescriptor, Live, RING, seat_state, state},
+    },
+    reader::attachment::{Attachment, HeldSeat, Observing},
+    segment::wait::{Pace, Waiter, Word},
+    sys::files::Identity,
 };
 
 /// How often the name is looked at while there is no segment under it.

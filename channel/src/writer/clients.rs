@@ -8,10 +8,11 @@ use std::{
 use super::{Current, State, Writer, crowd::Crowd};
 use crate::{
     Error,
-    layout::{EVICTED, MAX_GRANT, SEATS, seat_state},
-    points::{At, point},
-    semaphore::SemaphoreTrouble,
-    wait::Word,
+    protocol::{
+        failpoint::{At, point},
+        layout::{EVICTED, MAX_GRANT, SEATS, seat_state},
+    },
+    segment::{lock_file::SemaphoreTrouble, wait::Word},
 };
 
 /// How long a reader may hold what it was granted before the grant was lowered and it could know of that.

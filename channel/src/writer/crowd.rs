@@ -9,7 +9,7 @@
 use std::sync::atomic::{Ordering, fence};
 
 use super::{Current, clients::FIRST_GRANT};
-use crate::layout::{EVICTED, flags};
+use crate::protocol::layout::{EVICTED, flags};
 
 /// Slots without a frame: from the end of the grants on the writer draws into them in turn, as it may not take the newest.
 const RESERVE: u32 = 2;

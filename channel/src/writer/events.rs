@@ -7,10 +7,11 @@ use bytemuck::Zeroable;
 use super::Writer;
 use crate::{
     Error,
-    layout::{EVENT_ROOM, EventDescriptor, NONE, STICKY_EVENTS},
-    points::{At, point},
-    segment::Segment,
-    wait::Word,
+    protocol::{
+        failpoint::{At, point},
+        layout::{EVENT_ROOM, EventDescriptor, NONE, STICKY_EVENTS},
+    },
+    segment::{Segment, wait::Word},
 };
 
 /// Something to tell between two frames. What it means is between writer and readers.

@@ -25,14 +25,22 @@ use std::{
 };
 
 use crate::{
-    ChannelName, Error, FrameDescriptor, copy,
-    files::{self, Identity},
-    layout::{EXTRA_ROOM, FIRST_SEAT_BYTE, MAX_SLOTS, SEATS, seat_state, state},
-    points::{At, point},
-    segment::Segment,
-    semaphore::{ControlFile, Troubles},
-    sys::{self, KeptLock},
-    wait::{Pace, Waiter, Word},
+    ChannelName, Error, FrameDescriptor,
+    protocol::{
+        failpoint::{At, point},
+        layout::{EXTRA_ROOM, FIRST_SEAT_BYTE, MAX_SLOTS, SEATS, seat_state, state},
+    },
+    segment::{
+        Segment,
+        lock_file::{ControlFile, Troubles},
+        wait::{Pace, Waiter, Word},
+    },
+    sys::{
+        copy,
+        files::{self, Identity},
+        fork,
+        lock::KeptLock,
+    },
 };
 pub use clients::Clients;
 use clients::SeatRecord;
@@ -545,7 +553,7 @@ impl Writer {
     /// stays valid. Nothing can be claimed or published after it.
     pub fn close(&self) {
         // A forked child has a copy of this value, and the channel is still its parent's.
-        if self.forks != sys::forks() {
+        if self.forks != fork::forks() {
             return;
         }
         // No segment is in the making from here on.

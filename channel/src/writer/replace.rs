@@ -17,13 +17,22 @@ use super::{
 };
 use crate::{
     ChannelName, Error,
-    files::{self, Aside, Identity},
-    layout::{Fixed, MAX_CAPS, MAX_SLOTS, SEATS, WRITER_BYTE, flags, state},
-    points::{At, point},
-    segment::{self, Access, NotMade, Segment},
-    semaphore::{ControlFile, SemaphoreTrouble, Taken, Troubles},
-    sys::{self, KeptLock},
-    wait::{Pace, Waiter, Word},
+    protocol::{
+        failpoint::{At, point},
+        layout::{Fixed, MAX_CAPS, MAX_SLOTS, SEATS, WRITER_BYTE, flags, state},
+    },
+    segment::{
+        self, Access, NotMade, Segment,
+        lock_file::{ControlFile, SemaphoreTrouble, Taken, Troubles},
+        staging::{self, Aside},
+        wait::{Pace, Waiter, Word},
+    },
+    sys::{
+        clock,
+        files::{self, Identity},
+        fork,
+        lock::KeptLock,
+    },
 };
 
 /// How long a second start retries: a process that was killed needs a moment to die.
@@ -52,7 +61,7 @@ impl Writer {
     /// [`Error::Option`] for options that do not work, and others.
     pub fn open(name: ChannelName, options: WriterOptions) -> Result<Self, Error> {
         check_options(&name, options)?;
-        files::sweep_asides();
+        staging::sweep_asides();
         let started = Instant::now();
         loop {
             match take_channel(&name, options) {
@@ -64,7 +73,7 @@ impl Writer {
                     return Ok(Self {
                         name,
                         options,
-                        forks: sys::forks(),
+                        forks: fork::forks(),
                         replaced_damaged,
                         waiter: Waiter::default(),
                         monitor: Waiter::default(),
@@ -120,7 +129,7 @@ impl Writer {
                 format.caps.len()
             ),
         })?;
-        fixed.created_ns = sys::monotonic_ns();
+        fixed.created_ns = clock::monotonic_ns();
         fixed.lock_device = control.identity().device;
         fixed.lock_inode = control.identity().inode;
         fixed.retain = retain(slots, slot_size, format.variable);

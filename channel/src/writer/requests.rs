@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Clients, State};
-use crate::layout::{MAIL_RING, SEATS, seat_state};
+use crate::protocol::layout::{MAIL_RING, SEATS, seat_state};
 
 /// A wish for a frame that can be decoded alone is told once in so long: each costs an encoder bits, and all readers have
 /// the same one.

@@ -3,10 +3,10 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use super::{Current, Retired, Slot, State, Writer, WriterSegment, crowd::Crowd};
-use crate::{
+use crate::protocol::{
+    failpoint::{At, point},
     layout::{MAX_SLOTS, SEATS, seat_state},
     pins::take_for_writing,
-    points::{At, point},
 };
 
 /// How many times slots are tried again that readers refused in the last moment.

@@ -11,8 +11,8 @@ use std::{
 use super::{Retired, State, Writer, WriterSegment};
 use crate::{
     Error,
-    layout::{SEATS, seat_state},
-    wait::{Pace, Word},
+    protocol::layout::{SEATS, seat_state},
+    segment::wait::{Pace, Word},
 };
 
 /// How long a blocked writer sleeps before it asks the kernel whether the reader it waits for still lives.

@@ -15,12 +15,17 @@ use std::{
 
 use crate::{
     ChannelName, Error,
-    files::{self, Aside, Identity},
-    layout::WRITER_BYTE,
-    map::Mapping,
-    points::{At, point},
-    sem::{Found, SIZE, Semaphore},
-    sys::{self, KeptLock},
+    protocol::{
+        failpoint::{At, point},
+        layout::WRITER_BYTE,
+    },
+    segment::staging::Aside,
+    sys::{
+        files::{self, Identity},
+        lock::{self, KeptLock},
+        mapping::Mapping,
+        semaphore::{Found, SIZE, Semaphore},
+    },
 };
 
 /// How long a publish waits for a semaphore that somebody else holds.
@@ -145,7 +150,7 @@ impl ControlFile {
         let failed = |errno| Error::system(channel, format!("make {path}"), errno);
         let failed_io = |error: std::io::Error| files::open_error(channel, &path, "make", &error);
         let mut aside = Aside::create().map_err(failed_io)?;
-        sys::back_with_memory(&aside.file, 0, SIZE).map_err(|errno| match errno {
+        files::back_with_memory(&aside.file, 0, SIZE).map_err(|errno| match errno {
             nix::errno::Errno::ENOSPC | nix::errno::Errno::ENOMEM => {
                 let (free, total) = files::space(&aside.file);
                 Error::NoSpace {
@@ -160,7 +165,7 @@ impl ControlFile {
             errno => failed(errno),
         })?;
         let locked = aside.open_again().map_err(failed_io)?;
-        sys::try_lock(&locked, WRITER_BYTE).map_err(failed)?;
+        lock::try_lock(&locked, WRITER_BYTE).map_err(failed)?;
         let kept = KeptLock::keep(locked).map_err(failed)?;
         let control = Self::new(name, path.clone(), aside.open_again().map_err(failed_io)?)?;
         control.initialise()?;
@@ -186,7 +191,7 @@ impl ControlFile {
         let stat = files::require_own(name.as_str(), &path, &file)?;
         let damaged = (stat.st_size as u64) < SIZE;
         if damaged {
-            sys::back_with_memory(&file, 0, SIZE)
+            files::back_with_memory(&file, 0, SIZE)
                 .map_err(|errno| Error::system(name.as_str(), format!("repair {path}"), errno))?;
         }
         Ok(damaged)
@@ -255,7 +260,7 @@ impl ControlFile {
             return Ok(Taken::NameChanged);
         }
         for byte in bytes {
-            if sys::try_lock(&again, byte).map_err(failed)? {
+            if lock::try_lock(&again, byte).map_err(failed)? {
                 return KeptLock::keep(again)
                     .map(|kept| Taken::Lock(byte, kept))
                     .map_err(failed);
@@ -266,7 +271,7 @@ impl ControlFile {
 
     /// Whether somebody holds `byte`. When the kernel does not say, somebody does: nothing is taken away on a guess.
     pub(crate) fn is_locked(&self, byte: i64) -> bool {
-        sys::is_locked(&self.file, byte).unwrap_or(true)
+        lock::is_locked(&self.file, byte).unwrap_or(true)
     }
 
     /// Takes the semaphore if it is to be had within [`PATIENCE`], and goes on without it if not; see [`Held`].

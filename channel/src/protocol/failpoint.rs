@@ -18,12 +18,11 @@ macro_rules! instants {
     ($($(#[$doc:meta])* $name:ident $readily:literal,)*) => {
         /// An instant.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[cfg_attr(rsshm_loom, allow(dead_code))]
         pub(crate) enum At {
             $($(#[$doc])* $name,)*
         }
 
-        #[cfg(all(debug_assertions, not(rsshm_loom)))]
+        #[cfg(debug_assertions)]
         impl At {
             const NAMES: [&str; [$($readily),*].len()] = [$(stringify!($name)),*];
             const READILY: [u64; [$($readily),*].len()] = [$($readily),*];
@@ -135,13 +134,13 @@ instants! {
 /// The process is at an instant.
 #[inline(always)]
 pub(crate) fn point(at: At) {
-    #[cfg(all(debug_assertions, not(rsshm_loom)))]
+    #[cfg(debug_assertions)]
     armed::pass(at);
-    #[cfg(not(all(debug_assertions, not(rsshm_loom))))]
+    #[cfg(not(debug_assertions))]
     let _ = at;
 }
 
-#[cfg(all(debug_assertions, not(rsshm_loom)))]
+#[cfg(debug_assertions)]
 mod armed {
     use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
     use std::{fs::OpenOptions, sync::OnceLock};
@@ -149,7 +148,7 @@ mod armed {
     use nix::libc;
 
     use super::At;
-    use crate::{map::Mapping, sys};
+    use crate::sys::{files, mapping::Mapping, signal};
 
     const VARIABLE: &str = "RSSHM_POINTS";
     const MILLION: u64 = 1_000_000;
@@ -219,7 +218,7 @@ mod armed {
                 return None;
             }
             let pass = fields.next().map_or(Some(1), |pass| pass.parse().ok())?;
-            sys::back_with_memory(&file.try_clone().ok()?.into(), 0, SIZE).ok()?;
+            files::back_with_memory(&file.try_clone().ok()?.into(), 0, SIZE).ok()?;
             let counts = Mapping::new(&file, 0, SIZE, true).ok()?;
             for (index, name) in (1..).zip(At::NAMES) {
                 counts.write(STRIDE * index, &name.as_bytes()[..name.len().min(NAME_ROOM as usize)]);
@@ -262,10 +261,10 @@ mod armed {
             let (kills, stops) = (rate(self.kills, Count::Kills), rate(self.stops, Count::Stops));
             if draw < kills {
                 self.count(at, Count::Kills, 1);
-                sys::raise(libc::SIGKILL);
+                signal::raise(libc::SIGKILL);
             } else if draw < kills + stops {
                 self.count(at, Count::Stops, 1);
-                sys::raise(libc::SIGSTOP);
+                signal::raise(libc::SIGSTOP);
             }
         }
 

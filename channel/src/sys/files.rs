@@ -1,34 +1,29 @@
-//! The two files of a channel in /dev/shm, and how a new one is made aside and put under its name.
+//! Files in the directory of shared memory: opening, trust, identity, memory behind their bytes.
 
 use std::{
-    fs::{File, OpenOptions},
-    hash::{BuildHasher, Hasher, RandomState},
-    io::{self, Read},
+    fs::OpenOptions,
+    io,
     os::{
         fd::{AsFd, OwnedFd},
         unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
     },
-    path::Path,
-    time::{Duration, SystemTime},
 };
 
 use nix::{
     errno::Errno,
-    fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2},
+    fcntl::OFlag,
     libc,
-    sys::stat::{FileStat, Mode, fchmod, fstat, stat},
+    sys::stat::{FileStat, fstat, stat},
     unistd::{Gid, getegid, geteuid, getgroups, unlink},
 };
 
-use crate::{
-    Error, layout,
-    name::SHM_DIR,
-    points::{At, point},
-    sys,
-};
+use crate::Error;
+
+/// Where the system keeps POSIX shared memory objects and named semaphores (shm_overview(7), sem_overview(7)).
+pub(crate) const SHM_DIR: &str = "/dev/shm";
 
 /// How the files of segments in the making are called, which nobody looks for.
-pub(crate) const ASIDE_PREFIX: &str = ".rsshm-";
+pub(crate) const STAGING_PREFIX: &str = ".rsshm-";
 
 /// Which file it is, whatever it is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,124 +133,6 @@ pub(crate) fn space(file: &OwnedFd) -> (u64, u64) {
     })
 }
 
-/// A file in the making: it has a name that nobody looks for, and loses it if it does not get a better one.
-#[derive(Debug)]
-pub(crate) struct Aside {
-    path: String,
-    pub(crate) file: OwnedFd,
-    placed: bool,
-}
-
-impl Aside {
-    /// Makes a file that only this user can open yet.
-    pub(crate) fn create() -> io::Result<Self> {
-        let pid = std::process::id();
-        // A few tries, though nobody can guess the name to put something in the way.
-        for _ in 0..10 {
-            let random = RandomState::new().build_hasher().finish();
-            let path = format!("{SHM_DIR}/{ASIDE_PREFIX}{pid}-{random:016x}");
-            let created = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .custom_flags(OFlag::O_CLOEXEC.bits())
-                .open(&path);
-            match created {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-                Ok(file) => {
-                    point(At::AsideMade);
-                    return Ok(Self {
-                        path,
-                        file: file.into(),
-                        placed: false,
-                    });
-                }
-            }
-        }
-        Err(io::ErrorKind::AlreadyExists.into())
-    }
-
-    /// Another open file description of the same file.
-    pub(crate) fn open_again(&self) -> io::Result<OwnedFd> {
-        open(&self.path, true)?.ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-
-    /// Sets the permission bits, whatever the umask is.
-    pub(crate) fn set_mode(&self, mode: u32) -> nix::Result<()> {
-        fchmod(&self.file, Mode::from_bits_truncate(mode))
-    }
-
-    /// Gives the file the name `path`: in place of what has it now, or only if nothing has.
-    pub(crate) fn place(&mut self, path: &str, replace: bool) -> nix::Result<()> {
-        let flags = if replace {
-            RenameFlags::empty()
-        } else {
-            RenameFlags::RENAME_NOREPLACE
-        };
-        renameat2(AT_FDCWD, self.path.as_str(), AT_FDCWD, path, flags)?;
-        self.placed = true;
-        Ok(())
-    }
-}
-
-impl Drop for Aside {
-    fn drop(&mut self) {
-        if !self.placed {
-            let _ = unlink(self.path.as_str());
-        }
-    }
-}
-
-/// Removes what died while it was being made: files of this user that nobody holds a lock on, ten seconds old.
-pub(crate) fn sweep_asides() {
-    for entry in std::fs::read_dir(SHM_DIR).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let Some(path) = name
-            .to_str()
-            .filter(|name| name.starts_with(ASIDE_PREFIX))
-            .map(|name| format!("{SHM_DIR}/{name}"))
-        else {
-            continue;
-        };
-        let Ok(Some(file)) = open(&path, true) else {
-            continue;
-        };
-        let old = entry
-            .metadata()
-            .and_then(|meta| meta.modified())
-            .is_ok_and(|at| SystemTime::now().duration_since(at).unwrap_or_default() > Duration::from_secs(10));
-        let ours = fstat(&file).is_ok_and(|stat| stat.st_uid == geteuid().as_raw());
-        if ours && old && sys::is_locked(&file, layout::WRITER_BYTE) == Ok(false) {
-            let _ = unlink(path.as_str());
-        }
-    }
-}
-
-/// The names of the channels that are there, sorted: of all files in /dev/shm that this user may read and that begin as
-/// a segment does.
-pub fn channels() -> Vec<String> {
-    let mut names: Vec<String> = std::fs::read_dir(SHM_DIR)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| crate::ChannelName::new(name.as_str()).is_ok() && begins_as_segment(name))
-        .collect();
-    names.sort();
-    names
-}
-
-fn begins_as_segment(name: &str) -> bool {
-    let path = Path::new(SHM_DIR).join(name);
-    let Some(Ok(Some(file))) = path.to_str().map(|path| open(path, false)) else {
-        return false;
-    };
-    let mut magic = [0; 8];
-    File::from(file).read_exact(&mut magic).is_ok() && u64::from_ne_bytes(magic) == layout::MAGIC
-}
-
 /// Removes the name `path` if it still is that of `identity`.
 ///
 /// Only the holder of the channel's writer byte calls this, so nobody else changes the name between look and removal.
@@ -268,4 +145,32 @@ pub(crate) fn remove_if(path: &str, identity: Identity) {
 /// The identity of an open file.
 pub(crate) fn identity(file: impl AsFd) -> nix::Result<Identity> {
     fstat(file).as_ref().map(Identity::from).map_err(|errno| *errno)
+}
+
+/// Reads `target.len()` bytes of `file` at `offset`; `false` when the file ends before.
+pub(crate) fn read_exactly(file: impl AsFd, target: &mut [u8], offset: u64) -> nix::Result<bool> {
+    let mut done = 0;
+    while done < target.len() {
+        match nix::sys::uio::pread(&file, &mut target[done..], (offset + done as u64) as i64) {
+            Ok(0) => return Ok(false),
+            Ok(count) => done += count,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(true)
+}
+
+/// Makes `file` reach from `offset` to `offset + length` with memory behind every byte, or fails and leaves it be.
+pub(crate) fn back_with_memory(file: &OwnedFd, offset: u64, length: u64) -> nix::Result<()> {
+    let (offset, length) = (
+        i64::try_from(offset).map_err(|_| Errno::EFBIG)?,
+        i64::try_from(length).map_err(|_| Errno::EFBIG)?,
+    );
+    loop {
+        match nix::fcntl::posix_fallocate(file, offset, length) {
+            Err(Errno::EINTR) => {}
+            done => return done,
+        }
+    }
 }

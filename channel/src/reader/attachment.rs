@@ -13,14 +13,21 @@ use nix::errno::Errno;
 
 use crate::{
     ChannelName, Error,
-    files::{self, Identity},
-    layout::{self, EVICTED, FIRST_SEAT_BYTE, FrameDescriptor, MAIL_ROOM, SEATS, flags, seat_state, state},
-    pins::PinCounts,
-    points::{At, point},
-    segment::{self, Access, Segment},
-    semaphore::{ControlFile, Taken},
-    sys::{self, KeptLock},
-    wait::Word,
+    protocol::{
+        failpoint::{At, point},
+        layout::{self, EVICTED, FIRST_SEAT_BYTE, FrameDescriptor, MAIL_ROOM, SEATS, flags, seat_state, state},
+        pins::PinCounts,
+    },
+    segment::{
+        self, Access, Segment,
+        lock_file::{ControlFile, Taken},
+        wait::Word,
+    },
+    sys::{
+        clock,
+        files::{self, Identity},
+        lock::KeptLock,
+    },
 };
 
 /// How long a newcomer waits for the writer to grant it pins before it begins with copies.
@@ -245,12 +252,12 @@ impl Attachment {
 
     /// Waits a moment until the writer has answered a newcomer, so that its first frame need not be copied.
     pub(crate) fn wait_for_grant(&self) {
-        let until = sys::monotonic_ns() + GRANT_PATIENCE.as_nanos() as u64;
+        let until = clock::monotonic_ns() + GRANT_PATIENCE.as_nanos() as u64;
         while self
             .seated
             .as_ref()
             .is_some_and(|seated| seated.grant(&self.segment).is_none())
-            && sys::monotonic_ns() < until
+            && clock::monotonic_ns() < until
         {
             std::thread::sleep(Duration::from_micros(100));
         }
@@ -395,7 +402,8 @@ impl Attachment {
         let offset = self.segment.fixed.slots_offset + self.segment.slot_offset(place.slot) + descriptor.data_offset;
         let bytes = target.prepare(descriptor.size as usize)?;
         point(At::CopyUnpinned);
-        if bytes.len() != descriptor.size as usize || sys::read_exactly(&self.segment.file, bytes, offset) != Ok(true) {
+        if bytes.len() != descriptor.size as usize || files::read_exactly(&self.segment.file, bytes, offset) != Ok(true)
+        {
             return None;
         }
         let extra = self.segment.read_extra(place.slot, descriptor.extra_size);
@@ -463,7 +471,7 @@ impl HeldSeat {
             locks,
             // Some number that the owner before is unlikely to have had: in a new segment the writer tells them apart by
             // it alone.
-            ticket: AtomicU32::new((sys::monotonic_ns() >> 10) as u32 | 1),
+            ticket: AtomicU32::new((clock::monotonic_ns() >> 10) as u32 | 1),
             _lock: lock,
         }
     }

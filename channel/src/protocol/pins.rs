@@ -3,13 +3,12 @@
 //! The reader sets its bit, then looks at the slot's number; the writer sets the number to 0, then looks at the bits. A
 //! full fence between the two steps on both sides means that at least one of them sees the other, whatever the timing.
 
-use crate::{
+// By `super`, so that the loom model can include this file with its own atomics.
+use super::{
     atomic::{AtomicU64, Ordering, fence},
-    points::{At, point},
+    failpoint::{At, point},
+    layout::MAX_SLOTS,
 };
-
-/// The most slots a segment can have: one bit of a pin word each.
-pub const MAX_SLOTS: usize = 64;
 
 /// What one reader holds: the pin word in shared memory is the shadow of these counts.
 ///

@@ -5,9 +5,9 @@
 
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
-use crate::{
+use crate::protocol::{
+    failpoint::{At, point},
     layout::{EventDescriptor, EventRecord, MailRecord},
-    points::{At, point},
 };
 
 /// Words of an event's record that its descriptor takes.
@@ -115,7 +115,7 @@ mod tests {
     use bytemuck::Zeroable;
 
     use super::*;
-    use crate::layout::{EVENT_ROOM, EVENT_STRIDE};
+    use crate::protocol::layout::{EVENT_ROOM, EVENT_STRIDE};
 
     fn record() -> EventRecord {
         EventRecord {

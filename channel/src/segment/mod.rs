@@ -11,13 +11,25 @@ use nix::{
     sys::stat::{FileStat, fstat},
 };
 
+pub(crate) mod discovery;
+pub(crate) mod lock_file;
+pub(crate) mod staging;
+pub(crate) mod tables;
+pub(crate) mod wait;
+
 use crate::{
     ChannelName, Error,
-    files::{self, Aside, Identity},
-    layout::{self, Fixed, FrameDescriptor, SlotHead},
-    map::{Control, Mapping},
-    record,
-    sys::{self, KeptLock},
+    protocol::{
+        layout::{self, Fixed, FrameDescriptor, SlotHead},
+        record,
+    },
+    segment::{staging::Aside, tables::Control},
+    sys::{
+        files::{self, Identity},
+        fork,
+        lock::{self, KeptLock},
+        mapping::Mapping,
+    },
 };
 
 /// What a peer wants to do with a segment.
@@ -89,12 +101,12 @@ impl Segment {
         let file_size = u64::try_from(stat.st_size).unwrap_or(0);
         let mut fixed = Fixed::zeroed();
         // By pread, which a file that shrinks meanwhile cannot turn into a signal.
-        if !sys::read_exactly(&file, bytemuck::bytes_of_mut(&mut fixed), 0).map_err(|errno| failed("read", errno))? {
+        if !files::read_exactly(&file, bytemuck::bytes_of_mut(&mut fixed), 0).map_err(|errno| failed("read", errno))? {
             return Err(damaged(format!("it has only {file_size} bytes")));
         }
         fixed.check(file_size).map_err(damaged)?;
         let mut caps = vec![0; fixed.caps_size as usize];
-        if !sys::read_exactly(&file, &mut caps, fixed.caps_offset).map_err(|errno| failed("read", errno))? {
+        if !files::read_exactly(&file, &mut caps, fixed.caps_offset).map_err(|errno| failed("read", errno))? {
             return Err(damaged(format!("it has only {file_size} bytes")));
         }
         let caps = String::from_utf8(caps).map_err(|_| damaged("its format is not UTF-8 text".to_owned()))?;
@@ -132,7 +144,7 @@ impl Segment {
             control,
             slots,
             backed: AtomicU32::new(0),
-            forks: sys::forks(),
+            forks: fork::forks(),
         }))
     }
 
@@ -153,10 +165,10 @@ impl Segment {
         };
         let aside = Aside::create().map_err(opening)?;
         let lock = aside.open_again().map_err(opening)?;
-        sys::try_lock(&lock, layout::WRITER_BYTE).map_err(failed("locking a new segment"))?;
+        lock::try_lock(&lock, layout::WRITER_BYTE).map_err(failed("locking a new segment"))?;
         let alive = KeptLock::keep(lock).map_err(failed("mapping a new segment"))?;
         let size = fixed.slots_offset + u64::from(slots) * fixed.slot_size;
-        sys::back_with_memory(&aside.file, 0, size).map_err(|errno| match errno {
+        files::back_with_memory(&aside.file, 0, size).map_err(|errno| match errno {
             Errno::ENOSPC | Errno::ENOMEM => NotMade::NoMemory,
             errno => NotMade::Failed("making room for a segment".to_owned(), errno),
         })?;
@@ -194,8 +206,8 @@ impl Segment {
         let mut fixed = Fixed::zeroed();
         let mut caps = vec![0; self.caps.len()];
         // A file that cannot be read, or is shorter, says so to whoever comes.
-        sys::read_exactly(&self.file, bytemuck::bytes_of_mut(&mut fixed), 0) == Ok(true)
-            && sys::read_exactly(&self.file, &mut caps, self.fixed.caps_offset) == Ok(true)
+        files::read_exactly(&self.file, bytemuck::bytes_of_mut(&mut fixed), 0) == Ok(true)
+            && files::read_exactly(&self.file, &mut caps, self.fixed.caps_offset) == Ok(true)
             && (fixed != self.fixed || caps != self.caps.as_bytes())
     }
 
@@ -227,7 +239,7 @@ impl Segment {
     /// Puts memory behind one more slot. The writer's alone.
     pub(crate) fn back_slot(&self, slot: usize) -> nix::Result<()> {
         let offset = self.fixed.slots_offset + slot as u64 * self.fixed.slot_size;
-        sys::back_with_memory(&self.file, offset, self.fixed.slot_size)?;
+        files::back_with_memory(&self.file, offset, self.fixed.slot_size)?;
         // Relaxed: as in `is_backed`.
         self.backed.fetch_max(slot as u32 + 1, Ordering::Relaxed);
         Ok(())
@@ -251,12 +263,12 @@ impl Segment {
     /// Whether this is a forked child's copy: the seat, the pins and the name are its parent's, and nothing of them may be
     /// given back here.
     pub(crate) fn is_of_parent(&self) -> bool {
-        self.forks != sys::forks()
+        self.forks != fork::forks()
     }
 
     /// Whether the writer that made the segment still lives and still means it.
     pub(crate) fn has_writer(&self) -> bool {
-        sys::is_locked(&self.file, layout::WRITER_BYTE).unwrap_or(true)
+        lock::is_locked(&self.file, layout::WRITER_BYTE).unwrap_or(true)
     }
 
     pub(crate) fn slot_head(&self, slot: usize) -> &SlotHead {

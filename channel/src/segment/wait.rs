@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{segment::Segment, sys};
+use crate::{
+    segment::Segment,
+    sys::{clock, futex},
+};
 
 /// Which of a segment's futex words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +34,7 @@ impl Segment {
     pub(crate) fn ring_bell(&self, word: Word) {
         // Release: pairs with the acquire load that a waiter does before it looks at what it waits for.
         self.word(word).fetch_add(1, Ordering::Release);
-        sys::futex_wake_all(self.word(word));
+        futex::futex_wake_all(self.word(word));
     }
 }
 
@@ -98,7 +101,7 @@ impl Waiter {
             match word {
                 Word::Published => self.sleep_warily(segment.word(word), seen, timeout),
                 Word::Writer => {
-                    sys::futex_wait(segment.word(word), seen, timeout);
+                    futex::futex_wait(segment.word(word), seen, timeout);
                 }
             }
         }
@@ -109,11 +112,11 @@ impl Waiter {
     fn sleep_warily(&self, word: &AtomicU32, seen: u32, timeout: Duration) {
         // Relaxed, here and below: a time of this thread's own.
         let robbed_at = self.robbed_at.load(Ordering::Relaxed);
-        let wary = robbed_at != 0 && sys::monotonic_ns().saturating_sub(robbed_at) < WARY.as_nanos() as u64;
+        let wary = robbed_at != 0 && clock::monotonic_ns().saturating_sub(robbed_at) < WARY.as_nanos() as u64;
         let timeout = if wary { timeout.min(SHORT) } else { timeout };
-        let nobody_woke = sys::futex_wait(word, seen, timeout);
+        let nobody_woke = futex::futex_wait(word, seen, timeout);
         if nobody_woke && word.load(Ordering::Relaxed) != seen {
-            self.robbed_at.store(sys::monotonic_ns(), Ordering::Relaxed);
+            self.robbed_at.store(clock::monotonic_ns(), Ordering::Relaxed);
         }
     }
 
@@ -122,7 +125,7 @@ impl Waiter {
         // Acquire: the flag is looked at after the count, which the interrupter raises after the flag.
         let seen = self.alone.load(Ordering::Acquire);
         if !self.is_interrupted() {
-            sys::futex_wait(&self.alone, seen, timeout);
+            futex::futex_wait(&self.alone, seen, timeout);
         }
     }
 
@@ -130,13 +133,13 @@ impl Waiter {
     pub(crate) fn interrupt(&self) {
         self.interrupted.store(true, Ordering::Release);
         self.alone.fetch_add(1, Ordering::Release);
-        sys::futex_wake_all(&self.alone);
+        futex::futex_wake_all(&self.alone);
         // A wake between the sleeper's look at the flag and its sleep is lost, so it is repeated until the sleeper has
         // gone. Every sleep is bounded, so this is too.
         loop {
             match &*self.lock() {
                 None => return,
-                Some((segment, word)) => sys::futex_wake_all(segment.word(*word)),
+                Some((segment, word)) => futex::futex_wake_all(segment.word(*word)),
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -145,9 +148,9 @@ impl Waiter {
     /// Ends the present wait, if there is one.
     pub(crate) fn nudge(&self) {
         self.alone.fetch_add(1, Ordering::Release);
-        sys::futex_wake_all(&self.alone);
+        futex::futex_wake_all(&self.alone);
         if let Some((segment, word)) = &*self.lock() {
-            sys::futex_wake_all(segment.word(*word));
+            futex::futex_wake_all(segment.word(*word));
         }
     }
 

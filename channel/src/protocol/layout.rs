@@ -19,8 +19,10 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use bytemuck::{Pod, Zeroable};
 
-pub use crate::pins::MAX_SLOTS;
+use crate::sys::mapping::Shared;
 
+/// The most slots a segment can have: one bit of a pin word each.
+pub const MAX_SLOTS: usize = 64;
 /// The first bytes of a segment.
 pub const MAGIC: u64 = u64::from_ne_bytes(*b"rsshm\r\n\x1a");
 /// The version of this layout. A reader follows only its own.
@@ -352,6 +354,17 @@ const _: () = {
     assert!(size_of::<FrameDescriptor>().is_multiple_of(8));
     assert!(EXTRA_ROOM.is_multiple_of(8));
 };
+
+// SAFETY: `repr(C)`, atomics and private padding words that no code reads.
+unsafe impl Shared for Live {}
+// SAFETY: as above.
+unsafe impl Shared for Seat {}
+// SAFETY: as above.
+unsafe impl Shared for SlotHead {}
+// SAFETY: as above.
+unsafe impl Shared for EventRecord {}
+// SAFETY: as above.
+unsafe impl Shared for MailRecord {}
 
 const LIVE_OFFSET: u64 = 256;
 const CAPS_OFFSET: u64 = 4096;
