@@ -40,7 +40,9 @@ mod writer;
 
 pub use error::Error;
 pub use protocol::{
-    layout::{self, EVENT_ROOM, EXTRA_ROOM, FrameDescriptor, MAIL_ROOM, NONE, STICKY_EVENTS},
+    layout::{
+        self, FrameDescriptor, MAX_EVENT_SIZE, MAX_MESSAGE_SIZE, MAX_METADATA_SIZE, STICKY_EVENT_COUNT, TIME_NONE,
+    },
     name::ChannelName,
 };
 pub use reader::{
@@ -49,10 +51,10 @@ pub use reader::{
 };
 pub use segment::{
     discovery::{Watch, WatchStop, channels},
-    lock_file::SemaphoreTrouble,
+    lock_file::SemaphoreFault,
 };
 pub use sys::{
     clock::monotonic_ns,
     copy::{CopyFn, copy_to_slot},
 };
-pub use writer::{Clients, Format, NewEvent, Slot, Writer, WriterOptions, WriterStats};
+pub use writer::{Caps, NewEvent, ServiceReport, Slot, Writer, WriterOptions, WriterStats};

@@ -16,7 +16,7 @@ use nix::{
 
 use crate::{
     protocol::{
-        failpoint::{At, point},
+        failpoint::{Failpoint, failpoint},
         layout,
     },
     sys::{
@@ -27,13 +27,13 @@ use crate::{
 
 /// A file in the making: it has a name that nobody looks for, and loses it if it does not get a better one.
 #[derive(Debug)]
-pub(crate) struct Aside {
+pub(crate) struct StagingFile {
     path: String,
     pub(crate) file: OwnedFd,
-    placed: bool,
+    persisted: bool,
 }
 
-impl Aside {
+impl StagingFile {
     /// Makes a file that only this user can open yet.
     pub(crate) fn create() -> io::Result<Self> {
         let pid = std::process::id();
@@ -52,11 +52,11 @@ impl Aside {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
                 Ok(file) => {
-                    point(At::AsideMade);
+                    failpoint(Failpoint::StagingMade);
                     return Ok(Self {
                         path,
                         file: file.into(),
-                        placed: false,
+                        persisted: false,
                     });
                 }
             }
@@ -75,28 +75,28 @@ impl Aside {
     }
 
     /// Gives the file the name `path`: in place of what has it now, or only if nothing has.
-    pub(crate) fn place(&mut self, path: &str, replace: bool) -> nix::Result<()> {
+    pub(crate) fn persist(&mut self, path: &str, replace: bool) -> nix::Result<()> {
         let flags = if replace {
             RenameFlags::empty()
         } else {
             RenameFlags::RENAME_NOREPLACE
         };
         renameat2(AT_FDCWD, self.path.as_str(), AT_FDCWD, path, flags)?;
-        self.placed = true;
+        self.persisted = true;
         Ok(())
     }
 }
 
-impl Drop for Aside {
+impl Drop for StagingFile {
     fn drop(&mut self) {
-        if !self.placed {
+        if !self.persisted {
             let _ = unlink(self.path.as_str());
         }
     }
 }
 
 /// Removes what died while it was being made: files of this user that nobody holds a lock on, ten seconds old.
-pub(crate) fn sweep_asides() {
+pub(crate) fn sweep_staging_files() {
     for entry in std::fs::read_dir(SHM_DIR).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Some(path) = name

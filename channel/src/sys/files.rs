@@ -27,12 +27,12 @@ pub(crate) const STAGING_PREFIX: &str = ".rsshm-";
 
 /// Which file it is, whatever it is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub(crate) struct FileId {
     pub(crate) device: u64,
     pub(crate) inode: u64,
 }
 
-impl From<&FileStat> for Identity {
+impl From<&FileStat> for FileId {
     fn from(stat: &FileStat) -> Self {
         Self {
             device: stat.st_dev,
@@ -42,8 +42,8 @@ impl From<&FileStat> for Identity {
 }
 
 /// The file that has the name `path` now.
-pub(crate) fn identity_of(path: &str) -> Option<Identity> {
-    stat(path).ok().as_ref().map(Identity::from)
+pub(crate) fn file_id_of(path: &str) -> Option<FileId> {
+    stat(path).ok().as_ref().map(FileId::from)
 }
 
 /// Opens a file of the channel that is there. `None` when there is none. Never creates (O_CREAT of somebody else's file
@@ -133,18 +133,18 @@ pub(crate) fn space(file: &OwnedFd) -> (u64, u64) {
     })
 }
 
-/// Removes the name `path` if it still is that of `identity`.
+/// Removes the name `path` if it still is that of `file_id`.
 ///
 /// Only the holder of the channel's writer byte calls this, so nobody else changes the name between look and removal.
-pub(crate) fn remove_if(path: &str, identity: Identity) {
-    if identity_of(path) == Some(identity) {
+pub(crate) fn remove_if(path: &str, file_id: FileId) {
+    if file_id_of(path) == Some(file_id) {
         let _ = unlink(path);
     }
 }
 
 /// The identity of an open file.
-pub(crate) fn identity(file: impl AsFd) -> nix::Result<Identity> {
-    fstat(file).as_ref().map(Identity::from).map_err(|errno| *errno)
+pub(crate) fn file_id(file: impl AsFd) -> nix::Result<FileId> {
+    fstat(file).as_ref().map(FileId::from).map_err(|errno| *errno)
 }
 
 /// Reads `target.len()` bytes of `file` at `offset`; `false` when the file ends before.
@@ -162,7 +162,7 @@ pub(crate) fn read_exactly(file: impl AsFd, target: &mut [u8], offset: u64) -> n
 }
 
 /// Makes `file` reach from `offset` to `offset + length` with memory behind every byte, or fails and leaves it be.
-pub(crate) fn back_with_memory(file: &OwnedFd, offset: u64, length: u64) -> nix::Result<()> {
+pub(crate) fn commit_memory(file: &OwnedFd, offset: u64, length: u64) -> nix::Result<()> {
     let (offset, length) = (
         i64::try_from(offset).map_err(|_| Errno::EFBIG)?,
         i64::try_from(length).map_err(|_| Errno::EFBIG)?,

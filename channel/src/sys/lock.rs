@@ -44,7 +44,7 @@ pub(crate) fn is_locked(file: &OwnedFd, byte: i64) -> nix::Result<bool> {
 /// outlives its parent does not hold the parent's locks. (A child forked in the few microseconds between the opening of
 /// the file and the end of [`keep`](Self::keep), and not executing anything else, still has the descriptor.)
 #[derive(Debug)]
-pub(crate) struct KeptLock {
+pub(crate) struct OfdLock {
     page: NonNull<libc::c_void>,
     length: usize,
     /// In which process of a chain of forks it was mapped.
@@ -52,11 +52,11 @@ pub(crate) struct KeptLock {
 }
 
 // SAFETY: the page is never read or written, only unmapped once, by whichever thread drops the owner.
-unsafe impl Send for KeptLock {}
+unsafe impl Send for OfdLock {}
 // SAFETY: as above; nothing is done with the page through a shared reference.
-unsafe impl Sync for KeptLock {}
+unsafe impl Sync for OfdLock {}
 
-impl KeptLock {
+impl OfdLock {
     /// Takes over the description of `file`, which carries the locks.
     pub(crate) fn keep(file: OwnedFd) -> nix::Result<Self> {
         let length = core::num::NonZeroUsize::MIN;
@@ -73,7 +73,7 @@ impl KeptLock {
     }
 }
 
-impl Drop for KeptLock {
+impl Drop for OfdLock {
     fn drop(&mut self) {
         // A forked child has not got the mapping; whatever lies at its address there is somebody else's.
         if self.forks != forks() {
@@ -101,7 +101,7 @@ mod tests {
     /// What a forked child has mapped where its parent's lock lies stays mapped when the child drops its copy of the lock.
     #[test]
     fn a_forked_child_unmaps_nothing_of_its_own() {
-        let kept = KeptLock::keep(std::fs::File::open("/proc/self/exe").unwrap().into()).unwrap();
+        let kept = OfdLock::keep(std::fs::File::open("/proc/self/exe").unwrap().into()).unwrap();
         // SAFETY: the child does system calls only.
         match unsafe { fork() }.unwrap() {
             ForkResult::Child => {

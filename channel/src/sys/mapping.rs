@@ -65,7 +65,7 @@ impl Mapping {
 
     /// Enters the pages of a range into the page table now, for writing, where else each would be a fault when it is first
     /// touched. It is only advice: older systems than Linux 5.14 do not know it.
-    pub(crate) fn populate(&self, offset: u64, length: u64) {
+    pub(crate) fn prefault(&self, offset: u64, length: u64) {
         if let Some(start) = self.range(offset, length) {
             // SAFETY: the range is inside this mapping; no byte of it changes. Where the file does not reach so far that is an
             // error, not a signal.

@@ -10,7 +10,7 @@ pub(crate) use imp::Semaphore;
 
 /// What giving a semaphore back found there. It has the value 1 afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
+pub(crate) enum SemaphoreState {
     /// The value 0, as whoever holds it leaves it.
     Held,
     /// A larger one: somebody has posted without having waited.
@@ -27,7 +27,7 @@ mod imp {
     use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
     use std::time::{Duration, Instant};
 
-    use super::{Found, Mapping};
+    use super::{Mapping, SemaphoreState};
     use crate::sys::futex;
 
     /// How often a change is tried again that another process was faster with. One that is faster each time is no honest one.
@@ -60,7 +60,7 @@ mod imp {
 
         /// Makes it a semaphore of the value 1, whatever its bytes are.
         pub(crate) fn initialise(&self) -> nix::Result<()> {
-            self.mend_kind();
+            self.repair_kind();
             if let Some(word) = self.word() {
                 word.store(1, Ordering::Release);
             }
@@ -68,7 +68,7 @@ mod imp {
         }
 
         /// Puts the kind of futex right, for programs that use the library's functions; `true` when it was wrong.
-        pub(crate) fn mend_kind(&self) -> bool {
+        pub(crate) fn repair_kind(&self) -> bool {
             // Relaxed: it never changes in an honest channel.
             self.0.at::<AtomicU32>(KIND_AT).is_some_and(|kind| {
                 let wrong = kind.load(Ordering::Relaxed) != SHARED_KIND;
@@ -118,7 +118,7 @@ mod imp {
         }
 
         /// Brings the value to 1, and wakes one who waits for that.
-        pub(crate) fn give_back(&self) -> Found {
+        pub(crate) fn release(&self) -> SemaphoreState {
             let sleepers = |word: u64| word & !u64::from(u32::MAX);
             let before = self.update(|word| Some(sleepers(word) | 1)).unwrap_or_default();
             if sleepers(before) > 0
@@ -127,9 +127,9 @@ mod imp {
                 futex::futex_wake(futex, 1);
             }
             match before as u32 {
-                0 => Found::Held,
-                1..=MAX => Found::Posted,
-                _ => Found::Nonsense,
+                0 => SemaphoreState::Held,
+                1..=MAX => SemaphoreState::Posted,
+                _ => SemaphoreState::Nonsense,
             }
         }
     }
@@ -140,7 +140,7 @@ mod imp {
     use std::time::Duration;
 
     use super::raw::RawSemaphore;
-    use super::{Found, Mapping};
+    use super::{Mapping, SemaphoreState};
 
     #[derive(Debug)]
     pub(crate) struct Semaphore {
@@ -163,7 +163,7 @@ mod imp {
         }
 
         /// Here only the library knows what is right.
-        pub(crate) fn mend_kind(&self) -> bool {
+        pub(crate) fn repair_kind(&self) -> bool {
             false
         }
 
@@ -177,15 +177,15 @@ mod imp {
         }
 
         /// Brings the value to 1, and wakes one who waits for that.
-        pub(crate) fn give_back(&self) -> Found {
+        pub(crate) fn release(&self) -> SemaphoreState {
             self.raw.post();
-            let mut found = Found::Held;
+            let mut found = SemaphoreState::Held;
             // Bounded: a value may be as damaged as it likes.
             for _ in 0..64 {
                 if self.raw.value() <= 1 || !self.raw.try_wait() {
                     break;
                 }
-                found = Found::Posted;
+                found = SemaphoreState::Posted;
             }
             found
         }
