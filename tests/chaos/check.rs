@@ -58,7 +58,7 @@ impl Checker {
             Ok(tag) if matches!(tag.kind, FRAME | COUNTED_FRAME) => tag,
             other => {
                 let number = frame.seq;
-                context.found(&cell.torn, &format!("frame {seq:?} is torn: {other:?}"));
+                context.found(&cell.torn, &format!("frame {number:?} is torn: {other:?}"));
                 return None;
             }
         };

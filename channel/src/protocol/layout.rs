@@ -276,6 +276,62 @@ impl Default for FrameDescriptor {
 }
 
 impl FrameDescriptor {
+    /// The descriptor of a frame of `size` bytes, with no times, no flags, and the caps' default layout.
+    #[must_use]
+    pub fn new(size: u64) -> Self {
+        Self {
+            size,
+            ..Self::default()
+        }
+    }
+
+    /// Sets the presentation time, in CLOCK_MONOTONIC nanoseconds.
+    #[must_use]
+    pub fn with_pts(mut self, pts: u64) -> Self {
+        self.pts = pts;
+        self
+    }
+
+    /// Sets the decoding time, in CLOCK_MONOTONIC nanoseconds.
+    #[must_use]
+    pub fn with_dts(mut self, dts: u64) -> Self {
+        self.dts = dts;
+        self
+    }
+
+    /// Sets the duration, in nanoseconds.
+    #[must_use]
+    pub fn with_duration(mut self, duration: u64) -> Self {
+        self.duration = duration;
+        self
+    }
+
+    /// Sets the producer's own count.
+    #[must_use]
+    pub fn with_offset(mut self, offset: u64) -> Self {
+        self.offset = offset;
+        self
+    }
+
+    /// Sets the flags: GstBufferFlags, such as [`DELTA_UNIT`].
+    #[must_use]
+    pub fn with_flags(mut self, flags: u32) -> Self {
+        self.flags = flags;
+        self
+    }
+
+    /// Sets where each plane begins, counted from the frame's first byte, and its bytes from one row to the next. Planes
+    /// beyond [`MAX_PLANES`] are left out.
+    #[must_use]
+    pub fn with_planes(mut self, planes: &[(u64, i32)]) -> Self {
+        self.planes = planes.len().min(MAX_PLANES) as u32;
+        for (index, (offset, stride)) in planes.iter().take(MAX_PLANES).enumerate() {
+            self.plane_offset[index] = *offset;
+            self.plane_stride[index] = *stride;
+        }
+        self
+    }
+
     /// Whether it cannot be decoded without those before it.
     pub fn is_delta(&self) -> bool {
         self.flags & DELTA_UNIT != 0

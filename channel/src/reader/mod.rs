@@ -49,6 +49,15 @@ pub struct ReaderOptions {
     pub read_only: bool,
 }
 
+impl ReaderOptions {
+    /// Sets [`read_only`](Self::read_only).
+    #[must_use]
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+}
+
 /// What one call of [`Reader::next`] may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadLimits {
@@ -74,6 +83,22 @@ impl Default for ReadLimits {
             max_behind: 0,
             max_held: 4,
         }
+    }
+}
+
+impl ReadLimits {
+    /// Sets [`max_behind`](Self::max_behind).
+    #[must_use]
+    pub fn max_behind(mut self, max_behind: u32) -> Self {
+        self.max_behind = max_behind;
+        self
+    }
+
+    /// Sets [`max_held`](Self::max_held).
+    #[must_use]
+    pub fn max_held(mut self, max_held: u32) -> Self {
+        self.max_held = max_held;
+        self
     }
 }
 

@@ -77,6 +77,36 @@ impl Default for WriterOptions {
     }
 }
 
+impl WriterOptions {
+    /// Sets [`perms`](Self::perms).
+    #[must_use]
+    pub fn perms(mut self, perms: u32) -> Self {
+        self.perms = perms;
+        self
+    }
+
+    /// Sets [`max_slots`](Self::max_slots).
+    #[must_use]
+    pub fn max_slots(mut self, max_slots: u32) -> Self {
+        self.max_slots = max_slots;
+        self
+    }
+
+    /// Sets [`lossless`](Self::lossless).
+    #[must_use]
+    pub fn lossless(mut self, lossless: bool) -> Self {
+        self.lossless = lossless;
+        self
+    }
+
+    /// Sets [`accept_messages`](Self::accept_messages).
+    #[must_use]
+    pub fn accept_messages(mut self, accept_messages: bool) -> Self {
+        self.accept_messages = accept_messages;
+        self
+    }
+}
+
 /// What the frames are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caps {
