@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
 # audio-beside-video.sh
 #
 # Sound beside the picture. One program publishes picture and sound on two channels; another program combines them again, in sync.

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
 # camera-to-four-programs.sh
 #
 # One camera in four independent programs: a window, a recording in files of ten seconds, a detector, and a stream over the network.

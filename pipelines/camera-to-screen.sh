@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
 # camera-to-screen.sh
 #
 # The camera in a window: one program captures, another shows. To get a second window on the same camera, start the script again in

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 # common.sh
 #
 # Functions and settings that all scripts of this directory share. The settings come from the environment:
@@ -21,8 +22,8 @@ if [ -z "$RUN_SECONDS" ] && ! [ -t 0 ]; then RUN_SECONDS=10; fi
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 caps="video/x-raw,width=${SIZE%x*},height=${SIZE#*x}"
 
-# help_text SCRIPT: prints the comment at the top of a script.
-help_text() { sed -n '2,/^[^#]/s/^#\( \|$\)//p' "$1"; }
+# help_text SCRIPT: prints the comment at the top of a script, without the licence line.
+help_text() { sed -n '2,/^[^#]/{/^# SPDX-/d;s/^#\( \|$\)//p}' "$1"; }
 usage() {
 	help_text "$0" | head -n 1 | sed 's/^/usage: /' >&2
 	exit 2

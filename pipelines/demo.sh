@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
 # demo.sh
 #
 # One camera, two programs: a writer publishes the camera on a channel, and a reader shows it in a window. If there is no camera, the

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
 # file-as-camera.sh FILE
 #
 # A file as a camera: the file is played at its own speed, again and again. Programs that read the channel end with the file, unless

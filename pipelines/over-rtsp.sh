@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
 # over-rtsp.sh send | receive HOST
 #
 # From a channel on one machine to a channel on another, as H.264 over RTSP. Many other programs can receive RTSP too:

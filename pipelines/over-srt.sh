@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
 # over-srt.sh send | receive HOST
 #
 # From a channel on one machine to a channel on another, as H.264 in MPEG-TS over SRT. Lost packets are sent again. Any number of

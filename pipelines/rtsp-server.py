@@ -1,4 +1,5 @@
 #!/usr/bin/python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """rtsp-server.py PORT PATH PIPELINE: serves a pipeline at rtsp://HOST:PORT/PATH. The script over-rtsp.sh starts it."""
 
 import signal

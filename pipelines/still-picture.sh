@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
 # still-picture.sh [FILE]
 #
 # A still picture of the camera, as a PNG file (default: still.png). If the channel has no writer, the script starts the camera for

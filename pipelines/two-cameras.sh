@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
 # two-cameras.sh
 #
 # Two cameras side by side: each camera has its own channel, and a third program combines them in one picture.
