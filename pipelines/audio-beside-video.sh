@@ -1,16 +1,17 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
 # audio-beside-video.sh
 #
-# Picture and sound of one program in two channels, put together again by another, in sync: it records them to talk.mkv in the folder
-# for recordings. (gst-play-1.0 recordings/talk.mkv plays it.)
+# Sound beside the picture. One program publishes picture and sound on two channels; another program combines them again, in sync.
+# It records them to talk.mkv in the directory OUTPUT. To play the recording: gst-play-1.0 recordings/talk.mkv
 #
-#   MICROPHONE=autoaudiosrc    an element that records; without it, a test tone stands in
+#   MICROPHONE=autoaudiosrc    the element that records sound (default: a test tone)
 . "$(dirname "$0")/common.sh"
 
 need gstreamer1.0-plugins-base videotestsrc audiotestsrc timeoverlay videoconvert audioconvert opusenc
 need gstreamer1.0-plugins-good matroskamux
 need_encoder
-all_there
+check_requirements
 
 camera=(videotestsrc is-live=true ! "$caps,framerate=30/1" ! timeoverlay)
 if [ -e "$DEVICE" ]; then camera=(v4l2src "device=$DEVICE" ! "$caps"); fi
@@ -23,4 +24,4 @@ start "Camera and microphone" gst-launch-1.0 -q "${camera[@]}" ! queue ! rsshmsi
 start "A recording of both" gst-launch-1.0 -q -e matroskamux name=both ! filesink "location=$OUTPUT/talk.mkv" \
 	rsshmsrc "channel=$CHANNEL" ! queue ! "${encoder[@]}" ! queue ! both. \
 	rsshmsrc "channel=$sound" ! queue ! audioconvert ! audioresample ! opusenc ! queue ! both.
-goes_on
+wait_for_end

@@ -1,15 +1,16 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
 # camera-to-screen.sh
 #
-# The camera in a window: one program captures, another shows. Start the script a second time elsewhere for a second window on the
-# same camera.
+# The camera in a window: one program captures, another shows. To get a second window on the same camera, start the script again in
+# another terminal.
 . "$(dirname "$0")/common.sh"
 
 need gstreamer1.0-plugins-base videotestsrc timeoverlay videoconvert
 need_screen
-all_there
+check_requirements
 
-start_camera
-screen
+start_camera "$CHANNEL"
+choose_display
 start "$shown" gst-launch-1.0 -q rsshmsrc "channel=$CHANNEL" ! "${show[@]}"
-goes_on
+wait_for_end

@@ -1,12 +1,13 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 # common.sh
 #
-# What the scripts of this folder share. They take these settings from the environment:
+# Functions and settings that all scripts of this directory share. The settings come from the environment:
 #
-#   CHANNEL=cam0        the channel's name
-#   DEVICE=/dev/video0  the camera; where there is none, a test picture stands in
-#   SIZE=640x480        its size
-#   OUTPUT=recordings   folder for what they write
-#   RUN_SECONDS=10      they end after so long (default: at Ctrl-C, or after 10 s when nobody can press it)
+#   CHANNEL=cam0        name of the channel
+#   DEVICE=/dev/video0  the camera (if it does not exist: a test picture)
+#   SIZE=640x480        size of the picture
+#   OUTPUT=recordings   directory for files that the script writes
+#   RUN_SECONDS=10      seconds until the script ends (default: until Ctrl-C, or 10 if standard input is no terminal)
 #
 # shellcheck shell=bash disable=SC2034
 set -euo pipefail
@@ -21,27 +22,28 @@ if [ -z "$RUN_SECONDS" ] && ! [ -t 0 ]; then RUN_SECONDS=10; fi
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 caps="video/x-raw,width=${SIZE%x*},height=${SIZE#*x}"
 
-# The text at the head of a script.
-head_of() { sed -n '2,/^[^#]/s/^#\( \|$\)//p' "$1"; }
+# help_text SCRIPT: prints the comment at the top of a script, without the licence line.
+help_text() { sed -n '2,/^[^#]/{/^# SPDX-/d;s/^#\( \|$\)//p}' "$1"; }
 usage() {
-	head_of "$0" | head -n 1 | sed 's/^/usage: /' >&2
+	help_text "$0" | head -n 1 | sed 's/^/usage: /' >&2
 	exit 2
 }
 case "${1:-}" in
 -h | --help)
-	head_of "$0"
+	help_text "$0"
 	echo
-	head_of "${BASH_SOURCE[0]}" | sed -n '/^  /p'
+	help_text "${BASH_SOURCE[0]}" | sed -n '/^  /p'
 	exit 0
 	;;
 esac
 
-# --- what is needed
+# --- Requirements
 
 missing=()
-# --exists compares versions, and that of a plugin need not be GStreamer's.
+# exists ELEMENT: whether the element is installed. Not with gst-inspect-1.0 --exists, which also compares the version of the plugin with
+# that of GStreamer; the two may differ.
 exists() { gst-inspect-1.0 "$1" >/dev/null 2>&1; }
-# need PACKAGE ELEMENT...: notes the package if one of its elements is not there.
+# need PACKAGE ELEMENT...: records the package as missing if one of its elements is not installed.
 need() {
 	local package=$1 element
 	for element in "${@:2}"; do
@@ -51,18 +53,18 @@ need() {
 		fi
 	done
 }
-# need_program PACKAGE PROGRAM
+# need_program PACKAGE PROGRAM: records the package as missing if its program is not installed.
 need_program() {
 	if ! command -v "$2" >/dev/null; then
 		echo "missing: the program $2" >&2
 		missing+=("$1")
 	fi
 }
-# all_there: ends the script if something is missing, and says how to install it.
-all_there() {
+# check_requirements: ends the script if a package is missing, and prints the command that installs it.
+check_requirements() {
 	need_program gstreamer1.0-tools gst-launch-1.0
 	if [ "${#missing[@]}" -eq 0 ] && ! exists rsshmsink; then
-		# Built and not installed?
+		# The plugin may be built but not installed.
 		export GST_PLUGIN_PATH="$here/../target/plugin${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}"
 		if ! exists rsshmsink; then
 			echo "missing: rsshmsink and rsshmsrc; install them with: make -C '$(dirname "$here")' install" >&2
@@ -74,7 +76,7 @@ all_there() {
 		exit 1
 	fi
 }
-# first_of ELEMENT...: the first of them that is there.
+# first_of ELEMENT...: prints the first element that is installed or, if none is, the first one.
 first_of() {
 	local element
 	for element in "$@"; do
@@ -89,24 +91,26 @@ need_screen() { need gstreamer1.0-plugins-good autovideosink pngenc; }
 need_encoder() { need gstreamer1.0-plugins-ugly x264enc && need gstreamer1.0-plugins-bad h264parse; }
 need_decoder() { decoder=$(first_of avdec_h264 openh264dec) && need gstreamer1.0-libav "$decoder" && need gstreamer1.0-plugins-bad h264parse; }
 
-# --- parts of pipelines
+# --- Parts of pipelines
 
-# What a person can look at: a window, or a picture a second where there is no screen.
-screen() {
+# choose_display: sets `show`, the end of a pipeline that shows the picture, and `shown`, its description. It is a window or, without a
+# display, one picture file a second.
+choose_display() {
 	if [ -n "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ]; then
 		shown="A window"
 		show=(videoconvert ! autovideosink)
 	else
 		mkdir -p "$OUTPUT"
-		shown="A picture a second, as there is no screen (the last ten are kept)"
+		shown="One picture a second, because there is no display (the last ten are kept)"
 		show=(videoconvert ! videorate ! "video/x-raw,framerate=1/1" ! pngenc ! multifilesink "location=$OUTPUT/picture-%03d.png" max-files=10)
 	fi
 }
 encoder=(videoconvert ! x264enc tune=zerolatency speed-preset=veryfast key-int-max=30 bitrate=2000 ! "video/x-h264,profile=main" ! h264parse)
 
-# --- programs
+# --- Programs
 
 processes=()
+# finish: interrupts all programs, waits until they have ended, and counts the channel's files that are left.
 finish() {
 	trap - EXIT INT TERM
 	local pid left
@@ -122,8 +126,8 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 exec 3>&1
-# start WHAT PROGRAM [ARGUMENT...]: says what it is, prints the command that a user would type, and runs it; in a session of
-# its own, so that Ctrl-C ends it from here.
+# start DESCRIPTION PROGRAM [ARGUMENT...]: prints the description and the command as a user would type it, and runs the program. The
+# program gets its own session, so that Ctrl-C reaches only this script, which then ends the program.
 start() {
 	local word line=
 	for word in "${@:2}"; do
@@ -134,14 +138,9 @@ start() {
 	setsid "${@:2}" &
 	processes+=($!)
 }
-# stop: ends the program started last as Ctrl-C does, and waits until it has.
-stop() {
-	kill -INT "${processes[-1]}" 2>/dev/null || true
-	wait "${processes[-1]}" || true
-}
-# start_camera [CHANNEL [PATTERN]]: the writer, if the channel has none yet.
+# start_camera CHANNEL [PATTERN]: starts the writer of the channel, if it has none yet. PATTERN is the test picture.
 start_camera() {
-	local channel=${1:-$CHANNEL} pattern=${2:-smpte}
+	local channel=$1 pattern=${2:-smpte}
 	if [ -e "/dev/shm/$channel" ] \
 		&& gst-launch-1.0 -q rsshmsrc "channel=$channel" num-buffers=1 connection-timeout=1 ! fakesink sync=false >/dev/null 2>&1; then
 		echo "The channel $channel has a writer already"
@@ -150,20 +149,20 @@ start_camera() {
 	if [ -e "$DEVICE" ]; then
 		start "The camera $DEVICE" gst-launch-1.0 -q v4l2src "device=$DEVICE" ! "$caps" ! rsshmsink "name=$channel"
 	else
-		start "A test picture, as there is no $DEVICE" gst-launch-1.0 -q videotestsrc is-live=true "pattern=$pattern" ! \
+		start "A test picture, because there is no $DEVICE" gst-launch-1.0 -q videotestsrc is-live=true "pattern=$pattern" ! \
 			"$caps,framerate=30/1" ! timeoverlay ! rsshmsink "name=$channel"
 	fi
 }
 ends=$((SECONDS + ${RUN_SECONDS:-1000000000}))
 time_is_left() { [ "$SECONDS" -lt "$ends" ]; }
-# goes_on: until Ctrl-C or the time is over; fails when a program ends before.
-goes_on() {
+# wait_for_end: waits for Ctrl-C or the end of RUN_SECONDS. Fails if a program ends before that.
+wait_for_end() {
 	local pid
-	echo "Ctrl-C ends them."
+	echo "Press Ctrl-C to stop."
 	while time_is_left; do
 		for pid in "${processes[@]}"; do
 			if ! kill -0 "$pid" 2>/dev/null; then
-				echo "One of the programs ended." >&2
+				echo "One of the programs has ended; stopping the others." >&2
 				exit 1
 			fi
 		done

@@ -1,8 +1,9 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
 # file-as-camera.sh FILE
 #
-# A file stands in for a camera: at its own speed, over and over. Programs that read the channel need forward-eos=false, or end with
-# the file; between two rounds they wait for a moment. Without a gap, for as many rounds as there are names:
+# A file as a camera: the file is played at its own speed, again and again. Programs that read the channel end with the file, unless
+# they have forward-eos=false. Between two rounds there is a short gap. To play without a gap, once for each FILE:
 #
 #   gst-play-1.0 --gapless --videosink="videoconvert ! rsshmsink channel=cam0" FILE FILE FILE
 . "$(dirname "$0")/common.sh"
@@ -10,13 +11,13 @@ film=${1:-}
 
 need gstreamer1.0-plugins-base decodebin videoconvert
 need_screen
-all_there
+check_requirements
 if ! [ -r "$film" ]; then
-	echo "$0: which file? (--help says more)" >&2
+	echo "$0: FILE is missing or not readable (see --help)" >&2
 	exit 1
 fi
 
-screen
+choose_display
 start "$shown" gst-launch-1.0 -q rsshmsrc "channel=$CHANNEL" forward-eos=false ! "${show[@]}"
 while time_is_left; do
 	start "The file" gst-launch-1.0 -q filesrc "location=$film" ! decodebin ! videoconvert ! rsshmsink "channel=$CHANNEL"

@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""rtsp-server.py PORT PATH PIPELINE: plays a pipeline to whoever asks for rtsp://HOST:PORT/PATH; over-rtsp.sh starts it."""
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""rtsp-server.py PORT PATH PIPELINE: serves a pipeline at rtsp://HOST:PORT/PATH. The script over-rtsp.sh starts it."""
 
 import signal
 import sys
@@ -14,13 +15,13 @@ port, path, pipeline = sys.argv[1:]
 Gst.init(None)
 factory = GstRtspServer.RTSPMediaFactory()
 factory.set_launch(pipeline)
-# One encoder for all that watch.
+# All clients share one pipeline, and so one encoder.
 factory.set_shared(True)
 server = GstRtspServer.RTSPServer()
 server.set_service(port)
 server.get_mount_points().add_factory(path, factory)
 if not server.attach(None):
-    sys.exit(f"port {port} is not to be had")
+    sys.exit(f"cannot listen on port {port}")
 loop = GLib.MainLoop()
 GLib.unix_signal_add(GLib.PRIORITY_DEFAULT, signal.SIGINT, loop.quit)
 GLib.unix_signal_add(GLib.PRIORITY_DEFAULT, signal.SIGTERM, loop.quit)

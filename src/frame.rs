@@ -1,7 +1,7 @@
 //! A buffer as a frame of the channel, and back.
 
 use gst_video::{VideoBufferFlags, prelude::*};
-use rsshm_channel::{FrameDescriptor, NONE};
+use rsshm_channel::{FrameDescriptor, TIME_NONE};
 
 use crate::time::{self, Times};
 
@@ -16,12 +16,12 @@ pub(crate) fn describe(buffer: &gst::BufferRef, times: Times, origin: Option<i64
             time::to_absolute(times.pts, origin),
             time::to_absolute(times.dts, origin),
         ),
-        None => (rsshm_channel::monotonic_ns(), NONE),
+        None => (rsshm_channel::monotonic_ns(), TIME_NONE),
     };
     FrameDescriptor {
         pts,
         dts,
-        duration: times.duration.unwrap_or(NONE),
+        duration: times.duration.unwrap_or(TIME_NONE),
         offset: buffer.offset(),
         offset_end: buffer.offset_end(),
         // Fields and views have flags of their own, which the first set leaves out.
@@ -32,7 +32,7 @@ pub(crate) fn describe(buffer: &gst::BufferRef, times: Times, origin: Option<i64
 
 /// Gives `buffer` the counts, flags and duration of a frame; times are the caller's.
 pub(crate) fn apply(buffer: &mut gst::BufferRef, descriptor: &FrameDescriptor) {
-    if descriptor.duration != NONE {
+    if descriptor.duration != TIME_NONE {
         buffer.set_duration(gst::ClockTime::from_nseconds(descriptor.duration));
     }
     buffer.set_offset(descriptor.offset);

@@ -19,7 +19,7 @@ fn title(text: &str) -> gst::Event {
     event::Tag::new(tags)
 }
 
-fn lasting(name: &str, number: u64) -> gst::Event {
+fn sticky(name: &str, number: u64) -> gst::Event {
     event::CustomDownstreamSticky::new(gst::Structure::builder(name).field("number", number).build())
 }
 
@@ -80,7 +80,7 @@ fn an_event_that_no_frame_follows_comes_at_once() {
     let reader = Log::of(&channel);
     writer.push_until_seen(0, &reader);
     writer.send(title("now"));
-    writer.send(lasting("app/state", 7));
+    writer.send(sticky("app/state", 7));
     writer.send(custom("app", 1));
     within(Duration::from_secs(1), "the event", || {
         reader.words().last().is_some_and(|word| word == "app 1")
@@ -277,10 +277,10 @@ fn what_lasts_of_an_application_is_told_to_who_comes_late() {
     let channel = Channel::new();
     let writer = Producer::playing(&channel, "");
     let first = Log::of(&channel);
-    writer.send(lasting("app/a", 1));
+    writer.send(sticky("app/a", 1));
     writer.push_until_seen(0, &first);
-    writer.send(lasting("app/b", 2));
-    writer.send(lasting("app/a", 3));
+    writer.send(sticky("app/b", 2));
+    writer.send(sticky("app/a", 3));
     writer.send(custom("app", 4));
     writer.push(1);
     eventually("the frame behind them", || first.frames().contains(&1));
@@ -448,7 +448,7 @@ fn nothing_is_lost_or_told_twice_when_the_writer_is_another() {
         let (first, second) = (10 * round, 10 * round + 1);
         writer.send(stream_start(&format!("stream {round}")));
         writer.send(title(&format!("title {round}")));
-        writer.send(lasting("app/state", first));
+        writer.send(sticky("app/state", first));
         writer.push_until_seen(first, &reader);
         writer.send(custom("app", first));
         writer.push(second);
@@ -491,7 +491,7 @@ fn nothing_is_lost_or_told_twice_when_the_caps_change() {
     let writer = Producer::playing(&channel, "");
     let reader = Log::of(&channel);
     writer.send(title("one"));
-    writer.send(lasting("app/state", 1));
+    writer.send(sticky("app/state", 1));
     writer.push_until_seen(0, &reader);
     let (mut expected, mut number) = (vec!["app/state 1".to_owned()], 0);
     for width in [128, 64, 1280, 32] {
@@ -554,7 +554,7 @@ fn a_reader_that_stands_still_for_too_long_counts_the_events_it_has_missed() {
     });
     writer.push(1);
     eventually("it stands still", || reader.frames().contains(&1));
-    writer.send(lasting("app/state", 1000));
+    writer.send(sticky("app/state", 1000));
     // A ring of them is kept, and what lasts.
     for number in 1..=100 {
         writer.send(custom("app", number));

@@ -56,19 +56,19 @@ fn scribble(channel: &Channel, time: Duration, sparing: bool) {
             segment.read_exact_at(&mut word, offset).ok()?;
             Some(u64::from_ne_bytes(word))
         };
-        let (Some(grants), Some(slots)) = (field(72), field(120)) else {
+        let (Some(quotas), Some(slots)) = (field(72), field(120)) else {
             continue;
         };
-        if grants < slots && slots < 1 << 22 {
-            places = Some((grants, slots));
+        if quotas < slots && slots < 1 << 22 {
+            places = Some((quotas, slots));
         }
-        let Some((grants, slots)) = places else {
+        let Some((quotas, slots)) = places else {
             continue;
         };
         for _ in 0..100 {
             let at = match random.next() % 8 {
                 0 => 256 + random.next() % 16 * 8,
-                _ => grants + random.next() % (slots - grants) / 8 * 8,
+                _ => quotas + random.next() % (slots - quotas) / 8 * 8,
             };
             // Not the word that says that the segment is over: that is replaced.
             if !(sparing && at == 256 + 24) {

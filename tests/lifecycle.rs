@@ -324,12 +324,12 @@ impl Told {
         for signal in ["client-connected", "client-disconnected"] {
             let told = Arc::clone(&told);
             sink.connect(signal, false, move |values| {
-                let seats = if signal == "client-connected" {
+                let readers = if signal == "client-connected" {
                     &told.connected
                 } else {
                     &told.disconnected
                 };
-                seats.lock().unwrap().push(values[1].get().unwrap());
+                readers.lock().unwrap().push(values[1].get().unwrap());
                 None
             });
         }

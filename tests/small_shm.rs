@@ -128,8 +128,8 @@ fn inside_4m() {
         "{error}"
     );
     // Three frames and the control area; what is free of four mebibytes, but for the semaphore's page.
-    let wanted: u64 = number_before(error.message(), " bytes are needed");
-    let free: u64 = number_before(error.message(), " of 4194304 bytes are free");
+    let wanted: u64 = seq_before(error.message(), " bytes are needed");
+    let free: u64 = seq_before(error.message(), " of 4194304 bytes are free");
     let frame = 1920 * 1080 * 3 / 2;
     assert!((3 * frame..4 * frame).contains(&wanted), "{error}");
     assert!(((4 << 20) - 16384..=4 << 20).contains(&free), "{error}");
@@ -139,7 +139,7 @@ fn inside_4m() {
 
 /// The number that stands before `text` in a message.
 #[track_caller]
-fn number_before(message: &str, text: &str) -> u64 {
+fn seq_before(message: &str, text: &str) -> u64 {
     let before = message.split_once(text).unwrap_or_else(|| panic!("{message}")).0;
     let number = before.rsplit(' ').next().unwrap();
     number.parse().unwrap_or_else(|_| panic!("{message}"))

@@ -38,7 +38,7 @@ impl Asked {
         self.0.lock().unwrap().clone()
     }
 
-    fn key_units(&self) -> usize {
+    fn keyframes(&self) -> usize {
         self.all().iter().filter(|event| is_key_unit(event)).count()
     }
 
@@ -130,11 +130,11 @@ fn wishes_of_several_readers_for_a_key_unit_are_one_a_second() {
         }
         std::thread::sleep(Duration::from_millis(20));
         if seconds(0.8) {
-            at_first = asked.key_units();
+            at_first = asked.keyframes();
         }
     }
     assert_eq!(at_first, 1, "at once, and once for all");
-    let count = asked.key_units();
+    let count = asked.keyframes();
     assert!((2..=3).contains(&count), "{count}");
     for event in asked.all() {
         let event = UpstreamForceKeyUnitEvent::parse(&event).unwrap();

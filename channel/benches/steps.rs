@@ -14,7 +14,7 @@ use std::{
 
 use divan::Bencher;
 use rsshm_channel::{
-    ChannelName, Format, FrameData, FrameDescriptor, Next, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions,
+    Caps, ChannelName, FrameData, FrameDescriptor, Next, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions,
 };
 
 /// 1080p in NV12; nothing is drawn.
@@ -31,7 +31,7 @@ struct Channel {
     writer: Arc<Writer>,
     readers: Vec<Reader>,
     stop: Arc<AtomicBool>,
-    monitor: Option<JoinHandle<()>>,
+    service_waiter: Option<JoinHandle<()>>,
 }
 
 impl Channel {
@@ -40,12 +40,12 @@ impl Channel {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = ChannelName::new(format!("rsshm-bench-{}-{count}", std::process::id())).unwrap();
         let writer = Arc::new(Writer::open(name.clone(), WriterOptions::default()).unwrap());
-        writer.set_format(Format::fixed_size(
+        writer.set_caps(Caps::fixed_size(
             "video/x-raw,format=NV12,width=1920,height=1080,framerate=60/1",
             SIZE,
         ));
         let stop = Arc::new(AtomicBool::new(false));
-        let monitor = std::thread::spawn({
+        let service_waiter = std::thread::spawn({
             let (writer, stop) = (Arc::clone(&writer), Arc::clone(&stop));
             move || {
                 while !stop.load(Ordering::Relaxed) {
@@ -59,7 +59,7 @@ impl Channel {
             writer,
             readers: Vec::new(),
             stop,
-            monitor: Some(monitor),
+            service_waiter: Some(service_waiter),
         };
         channel.publish();
         channel.readers = (0..readers).map(|_| channel.attach()).collect();
@@ -99,8 +99,8 @@ impl Drop for Channel {
     fn drop(&mut self) {
         self.readers.clear();
         self.stop.store(true, Ordering::Relaxed);
-        self.writer.wake_monitor();
-        self.monitor.take().unwrap().join().unwrap();
+        self.writer.stop_service();
+        self.service_waiter.take().unwrap().join().unwrap();
     }
 }
 

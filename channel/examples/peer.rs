@@ -15,7 +15,7 @@ use std::{
 };
 
 use rsshm_channel::{
-    ChannelName, Format, FrameData, FrameDescriptor, Next, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions,
+    Caps, ChannelName, FrameData, FrameDescriptor, Next, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions,
     monotonic_ns,
 };
 
@@ -47,7 +47,7 @@ fn serviced(writer: &Writer, body: impl FnOnce() -> Outcome) -> Outcome {
         });
         let outcome = body();
         stop.store(true, Ordering::Relaxed);
-        writer.wake_monitor();
+        writer.stop_service();
         outcome
     })
 }
@@ -74,10 +74,10 @@ fn write(name: &str, caps: &str, options: &[&str]) -> Outcome {
         let mut first = true;
         while let Some(frame) = read_frame(&mut input)? {
             if std::mem::take(&mut first) {
-                writer.set_format(if options.contains(&"variable") {
-                    Format::variable_size(caps)
+                writer.set_caps(if options.contains(&"variable") {
+                    Caps::variable_size(caps)
                 } else {
-                    Format::fixed_size(caps, frame.len())
+                    Caps::fixed_size(caps, frame.len())
                 });
                 if lossless {
                     writer.wait_for_reader(frame.len(), || true)?;
@@ -133,7 +133,7 @@ fn read(name: &str, read_only: bool) -> Outcome {
 fn flood(name: &str, size: usize, seconds: f64) -> Outcome {
     let writer = Writer::open(ChannelName::new(name)?, WriterOptions::default())?;
     let caps = format!("video/x-raw,format=GRAY8,width={size},height=1,framerate=0/1");
-    writer.set_format(Format::fixed_size(caps, size));
+    writer.set_caps(Caps::fixed_size(caps, size));
     let until = Instant::now() + Duration::from_secs_f64(seconds);
     let mut count = 0_u64;
     serviced(&writer, || {

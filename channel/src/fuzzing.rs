@@ -14,13 +14,11 @@ use std::{
 use nix::{fcntl::OFlag, sys::stat::fstat};
 
 use crate::{
-    ChannelName, Format, FrameData, FrameDescriptor, NewEvent, ReadLimits, Reader, ReaderOptions, Writer,
-    WriterOptions,
-    attach::Attachment,
-    layout::{Fixed, SEATS},
-    name::SHM_DIR,
+    Caps, ChannelName, FrameData, FrameDescriptor, NewEvent, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions,
+    protocol::layout::{Header, MAX_READERS},
+    reader::attachment::Attachment,
     segment::{Access, Segment},
-    sys,
+    sys::files::{self, SHM_DIR},
 };
 
 const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=64";
@@ -71,12 +69,12 @@ pub fn segment(data: &[u8]) {
     if kind % 2 == 0 {
         let _ = file.write_all_at(data, 0);
     } else {
-        let Some(fixed) = Fixed::new(CAPS.len(), SLOTS, FRAME as u64, true) else {
+        let Some(header) = Header::new(CAPS.len(), SLOTS, FRAME as u64, true) else {
             return;
         };
-        let _ = file.set_len(fixed.total_size().unwrap_or(0));
-        let _ = file.write_all_at(bytemuck::bytes_of(&fixed), 0);
-        let _ = file.write_all_at(CAPS.as_bytes(), fixed.caps_offset);
+        let _ = file.set_len(header.total_size().unwrap_or(0));
+        let _ = file.write_all_at(bytemuck::bytes_of(&header), 0);
+        let _ = file.write_all_at(CAPS.as_bytes(), header.caps_offset);
         for (at, value) in changes(data, 0, 256) {
             let _ = file.write_all_at(&value[..if kind % 4 == 1 { 8 } else { 4 }], at);
         }
@@ -89,24 +87,27 @@ pub fn segment(data: &[u8]) {
             continue;
         };
         // What is in the mapping may be looked at, all of it.
-        for index in [0, 1, SEATS - 1] {
-            segment.control.seat(index).pins.load(Ordering::Relaxed);
-            segment.control.grant(index).load(Ordering::Relaxed);
-            segment.control.mail(index, u64::MAX).map(|mail| mail.read(1));
+        for index in [0, 1, MAX_READERS - 1] {
+            segment.tables.entry(index).pins.load(Ordering::Relaxed);
+            segment.tables.quota(index).load(Ordering::Relaxed);
+            segment
+                .tables
+                .messages(index, u64::MAX)
+                .map(|messages| messages.read(1));
         }
-        for number in [0, 1, 127, u64::MAX] {
-            segment.control.ring(number).load(Ordering::Relaxed);
-            segment.control.event(number).read();
+        for seq in [0, 1, 127, u64::MAX] {
+            segment.tables.ring(seq).load(Ordering::Relaxed);
+            segment.tables.event(seq).read();
         }
-        for slot in [0, segment.fixed.slot_count as usize - 1] {
+        for slot in [0, segment.header.slot_count as usize - 1] {
             segment.read_descriptor(slot);
-            segment.read_extra(slot, u32::MAX);
-            if segment.is_backed(slot)
+            segment.read_metadata(slot, u32::MAX);
+            if segment.is_committed(slot)
                 && let Some(last) = segment
                     .slots()
-                    .and_then(|slots| slots.range(segment.slot_offset(slot) + segment.fixed.slot_size - 1, 1))
+                    .and_then(|slots| slots.range(segment.slot_offset(slot) + segment.header.slot_size - 1, 1))
             {
-                // SAFETY: the file reaches to the slot's end (`is_backed`), nobody else has it, and the range is inside.
+                // SAFETY: the file reaches to the slot's end (`is_committed`), nobody else has it, and the range is inside.
                 unsafe { last.read_volatile() };
             }
         }
@@ -114,44 +115,44 @@ pub fn segment(data: &[u8]) {
 }
 
 /// A segment with a few frames and events, in a file of its own.
-fn good_segment() -> Option<(OwnedFd, Fixed)> {
+fn good_segment() -> Option<(OwnedFd, Header)> {
     let file = file()?;
-    let mut fixed = Fixed::new(CAPS.len(), SLOTS, FRAME as u64, true)?;
-    fixed.first_number = 1;
-    file.set_len(fixed.total_size()?).ok()?;
-    file.write_all_at(bytemuck::bytes_of(&fixed), 0).ok()?;
-    file.write_all_at(CAPS.as_bytes(), fixed.caps_offset).ok()?;
+    let mut header = Header::new(CAPS.len(), SLOTS, FRAME as u64, true)?;
+    header.first_seq = 1;
+    file.set_len(header.total_size()?).ok()?;
+    file.write_all_at(bytemuck::bytes_of(&header), 0).ok()?;
+    file.write_all_at(CAPS.as_bytes(), header.caps_offset).ok()?;
     let stat = fstat(&file).ok()?;
     let segment = Segment::open(&name()?, file.as_fd().try_clone_to_owned().ok()?, &stat, Access::Write).ok()?;
     for slot in 0..3 {
-        let number = slot as u64 + 1;
+        let seq = slot as u64 + 1;
         let descriptor = FrameDescriptor {
             size: FRAME as u64,
-            extra_size: 16,
+            metadata_size: 16,
             ..FrameDescriptor::default()
         };
         segment.write_descriptor(slot, &descriptor);
-        segment.slot_head(slot).number.store(number, Ordering::Relaxed);
+        segment.slot_head(slot).seq.store(seq, Ordering::Relaxed);
         segment
-            .control
-            .ring(number)
-            .store(number << 8 | slot as u64, Ordering::Relaxed);
+            .tables
+            .ring(seq)
+            .store(seq << 8 | slot as u64, Ordering::Relaxed);
     }
-    segment.control.live().head.store(3, Ordering::Relaxed);
-    Some((file.into(), fixed))
+    segment.tables.status().head.store(3, Ordering::Relaxed);
+    Some((file.into(), header))
 }
 
 /// Takes frames and events out of a segment of which everything but the header may have been changed, as a reader with a
 /// seat and as an observer. The first byte says who, and with which limits; the rest what is changed, before and between.
 pub fn frames(data: &[u8]) {
-    let (Some((file, fixed)), Some((kind, data))) = (good_segment(), data.split_first()) else {
+    let (Some((file, header)), Some((kind, data))) = (good_segment(), data.split_first()) else {
         return;
     };
     let (Some(name), Ok(stat)) = (name(), fstat(&file)) else {
         return;
     };
-    let seated = kind % 2 == 1;
-    let access = if seated { Access::Attach } else { Access::Observe };
+    let own_entry = kind % 2 == 1;
+    let access = if own_entry { Access::Attach } else { Access::Observe };
     let Ok(segment) = file
         .try_clone()
         .map_err(drop)
@@ -160,12 +161,12 @@ pub fn frames(data: &[u8]) {
         return;
     };
     let file = File::from(file);
-    let Some(attachment) = Attachment::for_fuzzing(segment, seated) else {
+    let Some(attachment) = Attachment::for_fuzzing(segment, own_entry) else {
         return;
     };
     // What a seat is granted is said before, as the ticket is not to be guessed.
-    let ticket = attachment.ticket_for_fuzzing();
-    let _ = file.write_all_at(&(u64::from(ticket) << 32 | 4).to_ne_bytes(), fixed.grants_offset);
+    let generation = attachment.generation_for_fuzzing();
+    let _ = file.write_all_at(&(u64::from(generation) << 32 | 4).to_ne_bytes(), header.quotas_offset);
     let mut reader = Reader::for_fuzzing(name, attachment);
     let limits = ReadLimits {
         max_behind: u32::from(kind >> 1 & 3),
@@ -174,7 +175,7 @@ pub fn frames(data: &[u8]) {
     let (mut copy, mut held) = (Vec::new(), Vec::new());
     let mut parts = data.chunks(data.len().div_ceil(4).max(6));
     for _ in 0..8 {
-        for (at, value) in changes(parts.next().unwrap_or_default(), 256, fixed.slots_offset) {
+        for (at, value) in changes(parts.next().unwrap_or_default(), 256, header.slots_offset) {
             let _ = file.write_all_at(&value, at);
         }
         let next = reader.next(&mut copy, limits, Some(Duration::ZERO));
@@ -190,15 +191,15 @@ pub fn frames(data: &[u8]) {
 
 /// A writer whose segment is changed in everything but the header: it publishes, and looks after its readers. The same
 /// writer from one call to the next, as what it knows is its own.
-pub fn seats(data: &[u8]) {
+pub fn readers(data: &[u8]) {
     static WRITER: LazyLock<Option<(Mutex<()>, Writer)>> = LazyLock::new(|| {
         let options = WriterOptions {
             max_slots: 8,
-            takes_mail: true,
+            accept_messages: true,
             ..WriterOptions::default()
         };
         let writer = Writer::open(name()?, options).ok()?;
-        writer.set_format(Format::fixed_size(CAPS, FRAME));
+        writer.set_caps(Caps::fixed_size(CAPS, FRAME));
         Some((Mutex::new(()), writer))
     });
     let Some((one_at_a_time, writer)) = &*WRITER else {
@@ -217,8 +218,8 @@ pub fn seats(data: &[u8]) {
         publish();
         // Somebody is there, so that what the seat says is believed.
         static SEAT: Mutex<Option<Reader>> = Mutex::new(None);
-        let mut seat = SEAT.lock().unwrap_or_else(PoisonError::into_inner);
-        let reader = seat.get_or_insert_with(|| Reader::new(writer.name().clone(), ReaderOptions::default()));
+        let mut entry = SEAT.lock().unwrap_or_else(PoisonError::into_inner);
+        let reader = entry.get_or_insert_with(|| Reader::new(writer.name().clone(), ReaderOptions::default()));
         let _ = reader.next(&mut Vec::new(), ReadLimits::default(), Some(Duration::from_millis(50)));
     }
     let Ok(file) = OpenOptions::new()
@@ -228,14 +229,14 @@ pub fn seats(data: &[u8]) {
     else {
         return;
     };
-    let mut fixed = <Fixed as bytemuck::Zeroable>::zeroed();
-    if sys::read_exactly(&file, bytemuck::bytes_of_mut(&mut fixed), 0) != Ok(true) {
+    let mut header = <Header as bytemuck::Zeroable>::zeroed();
+    if files::read_exactly(&file, bytemuck::bytes_of_mut(&mut header), 0) != Ok(true) {
         return;
     }
     for part in data.chunks(data.len().div_ceil(2).max(6)) {
-        for (at, value) in changes(part, 256, fixed.slots_offset) {
+        for (at, value) in changes(part, 256, header.slots_offset) {
             // Not that it is over: a new one would be made each time.
-            if at != fixed.live_offset + 24 {
+            if at != header.status_offset + 24 {
                 let _ = file.write_all_at(&value, at);
             }
         }

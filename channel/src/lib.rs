@@ -28,60 +28,33 @@
 //! System calls and pointers are in the modules `sys`, `map` and `copy`. What they cannot make safe by themselves, a slice of a slot
 //! that is pinned or claimed, is used in three places, each with its reason.
 
-mod atomic;
-mod pins;
-mod points;
-
-#[cfg(rsshm_loom)]
-pub use pins::{PinCounts, take_for_writing};
-
-#[cfg(not(rsshm_loom))]
-mod attach;
-#[cfg(not(rsshm_loom))]
-mod copy;
-#[cfg(not(rsshm_loom))]
 mod error;
-#[cfg(not(rsshm_loom))]
-mod files;
-#[cfg(all(feature = "fuzzing", not(rsshm_loom)))]
+#[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-#[cfg(not(rsshm_loom))]
-pub mod layout;
-#[cfg(not(rsshm_loom))]
-mod map;
-#[cfg(not(rsshm_loom))]
-mod name;
-#[cfg(not(rsshm_loom))]
+mod protocol;
 mod reader;
-#[cfg(not(rsshm_loom))]
-mod record;
-#[cfg(not(rsshm_loom))]
 mod segment;
-#[cfg(not(rsshm_loom))]
-mod sem;
-#[cfg(not(rsshm_loom))]
-mod semaphore;
-#[cfg(not(rsshm_loom))]
 mod sys;
-#[cfg(not(rsshm_loom))]
-mod wait;
-#[cfg(not(rsshm_loom))]
-mod watch;
-#[cfg(not(rsshm_loom))]
 mod writer;
 
-#[cfg(not(rsshm_loom))]
-pub use {
-    attach::{Observer, PinnedFrame},
-    copy::{CopyFn, copy_to_slot},
-    error::Error,
-    files::channels,
-    layout::{EVENT_ROOM, EXTRA_ROOM, FrameDescriptor, MAIL_ROOM, NONE, STICKY_EVENTS},
+pub use error::Error;
+pub use protocol::{
+    layout::{
+        self, FrameDescriptor, MAX_EVENT_SIZE, MAX_MESSAGE_SIZE, MAX_METADATA_SIZE, STICKY_EVENT_COUNT, TIME_NONE,
+    },
     name::ChannelName,
-    reader::{CopyTarget, Event, Frame, FrameData, Next, ReadLimits, Reader, ReaderHandle, ReaderOptions, ReaderStats},
-    semaphore::SemaphoreTrouble,
-    sys::monotonic_ns,
-    watch::{Watch, WatchStop},
-    writer::{Clients, Format, NewEvent, Slot, Writer, WriterOptions, WriterStats},
 };
+pub use reader::{
+    CopyTarget, Event, Frame, FrameData, Next, Observer, PinnedFrame, ReadLimits, Reader, ReaderHandle, ReaderOptions,
+    ReaderStats,
+};
+pub use segment::{
+    discovery::{Watch, WatchStop, channels},
+    lock_file::SemaphoreFault,
+};
+pub use sys::{
+    clock::monotonic_ns,
+    copy::{CopyFn, copy_to_slot},
+};
+pub use writer::{Caps, NewEvent, ServiceReport, Slot, Writer, WriterOptions, WriterStats};

@@ -10,7 +10,7 @@ use common::{
     child::{self, Child, say, unshared},
     is_in_place, publish, slots, wait_until,
 };
-use rsshm_channel::{ChannelName, Error, Format, Next, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions};
+use rsshm_channel::{Caps, ChannelName, Error, Next, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions};
 
 const CONTAINER: [&str; 6] = ["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"];
 
@@ -23,7 +23,7 @@ fn child() {
 fn writes(channel: &str) {
     let lines = child::lines();
     let writer = Arc::new(Writer::open(ChannelName::new(channel).unwrap(), slots(12)).unwrap());
-    writer.set_format(Format::fixed_size(common::CAPS, common::SIZE));
+    writer.set_caps(Caps::fixed_size(common::CAPS, common::SIZE));
     let service = Service::of(&writer);
     say(std::process::id());
     for value in 1.. {
@@ -44,7 +44,7 @@ fn reads(channel: &str) {
     let lines = child::lines();
     let mut reader = Reader::new(ChannelName::new(channel).unwrap(), ReaderOptions::default());
     let (mut copy, mut held) = (Vec::new(), None);
-    let (mut number, mut in_place, mut lost) = (0, 0, 0);
+    let (mut seq, mut in_place, mut lost) = (0, 0, 0);
     say(std::process::id());
     loop {
         match reader
@@ -53,7 +53,7 @@ fn reads(channel: &str) {
         {
             Next::Frame(frame) => {
                 check_bytes(&frame, &copy);
-                number = frame.number;
+                seq = frame.seq;
                 in_place += u32::from(is_in_place(&frame));
                 held = Some(frame);
             }
@@ -61,7 +61,7 @@ fn reads(channel: &str) {
             _ => {}
         }
         if lines.try_recv().is_ok() {
-            say(format!("{number} {in_place} {lost} {}", u8::from(held.is_some())));
+            say(format!("{seq} {in_place} {lost} {}", u8::from(held.is_some())));
         }
     }
 }
@@ -77,7 +77,7 @@ fn is_refused(channel: &str) {
 #[track_caller]
 fn ask(child: &mut Child) -> Vec<u64> {
     child.tell("report");
-    child.hear().split(' ').map(|number| number.parse().unwrap()).collect()
+    child.receive().split(' ').map(|seq| seq.parse().unwrap()).collect()
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn writer_and_readers_in_different_containers() {
 
     // A second writer is refused.
     let refused = Child::start_with("is refused", channel.as_str(), &container);
-    assert!(refused.hear().starts_with("busy"));
+    assert!(refused.receive().starts_with("busy"));
 
     // A reader is killed: gone within a second, and another one comes.
     other.kill();
@@ -123,6 +123,6 @@ fn writer_and_readers_in_different_containers() {
     }
     println!("a killed reader was gone after {took:?}");
     writer.tell("stop");
-    wait_until("it has stopped", 5 * second, || writer.hear() == "stopped");
+    wait_until("it has stopped", 5 * second, || writer.receive() == "stopped");
     channel.assert_nothing_left();
 }

@@ -17,10 +17,10 @@ fn next(reader: &mut Reader) -> Next {
 }
 
 #[track_caller]
-fn expect_frame(reader: &mut Reader, number: u64) {
+fn expect_frame(reader: &mut Reader, seq: u64) {
     match next(reader) {
-        Next::Frame(frame) => assert_eq!(frame.number, number),
-        other => panic!("{other:?} instead of frame {number}"),
+        Next::Frame(frame) => assert_eq!(frame.seq, seq),
+        other => panic!("{other:?} instead of frame {seq}"),
     }
 }
 

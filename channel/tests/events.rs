@@ -18,8 +18,8 @@ use common::{
     publish, publish_sized, publish_unit, slots, tell,
 };
 use rsshm_channel::{
-    ChannelName, EVENT_ROOM, Error, Format, NONE, NewEvent, Next, ReadLimits, Reader, STICKY_EVENTS, Writer,
-    WriterOptions, layout::EVENT_RING,
+    Caps, ChannelName, Error, MAX_EVENT_SIZE, NewEvent, Next, ReadLimits, Reader, STICKY_EVENT_COUNT, TIME_NONE,
+    Writer, WriterOptions, layout::EVENT_RING_LENGTH,
 };
 
 #[test]
@@ -30,7 +30,7 @@ fn child() {
 /// A writer that does as it is told, until it is killed.
 fn obeys(channel: &str) {
     let writer = Writer::open(ChannelName::new(channel).unwrap(), slots(12)).unwrap();
-    writer.set_format(Format::fixed_size(common::CAPS, common::SIZE));
+    writer.set_caps(Caps::fixed_size(common::CAPS, common::SIZE));
     loop {
         for order in listen().split(' ') {
             match order.split_once('=').unwrap() {
@@ -94,22 +94,22 @@ fn events_come_between_the_frames_between_which_they_were_told() {
 
 #[test]
 fn an_event_is_what_the_writer_said() {
-    let bytes: Vec<u8> = (0..EVENT_ROOM).map(|byte| (byte * 7) as u8).collect();
+    let bytes: Vec<u8> = (0..MAX_EVENT_SIZE).map(|byte| (byte * 7) as u8).collect();
     for (_channel, writer, mut reader) in each() {
-        for size in [0, 1, 7, 8, 9, EVENT_ROOM] {
-            let told = NewEvent {
+        for size in [0, 1, 7, 8, 9, MAX_EVENT_SIZE] {
+            let reported = NewEvent {
                 kind: u32::MAX - size as u32,
                 time: 5,
-                duration: NONE,
+                duration: TIME_NONE,
                 bytes: &bytes[..size],
             };
-            writer.publish_event(told, None).unwrap();
+            writer.publish_event(reported, None).unwrap();
             let next = reader.next(&mut Vec::new(), ReadLimits::default(), Some(Duration::ZERO));
             let Ok(Next::Event(event)) = next else {
                 panic!("{next:?}");
             };
-            assert_eq!((event.kind, event.time, event.duration), (told.kind, 5, NONE));
-            assert_eq!(event.bytes, told.bytes);
+            assert_eq!((event.kind, event.time, event.duration), (reported.kind, 5, TIME_NONE));
+            assert_eq!(event.bytes, reported.bytes);
         }
     }
 }
@@ -118,19 +118,19 @@ fn an_event_is_what_the_writer_said() {
 fn events_that_are_too_large_or_have_no_place_are_refused() {
     for (_channel, writer, mut reader) in each() {
         let large = NewEvent {
-            bytes: &[0; EVENT_ROOM + 1],
+            bytes: &[0; MAX_EVENT_SIZE + 1],
             ..NewEvent::default()
         };
-        for (event, lasts) in [
+        for (event, sticky) in [
             (large, None),
             (large, Some(0)),
-            (NewEvent::default(), Some(STICKY_EVENTS)),
+            (NewEvent::default(), Some(STICKY_EVENT_COUNT)),
             (NewEvent::default(), Some(usize::MAX)),
         ] {
-            let refused = writer.publish_event(event, lasts);
+            let refused = writer.publish_event(event, sticky);
             assert!(matches!(refused, Err(Error::TooLarge { .. })), "{refused:?}");
         }
-        tell(&writer, "last place", Some(STICKY_EVENTS - 1));
+        tell(&writer, "last place", Some(STICKY_EVENT_COUNT - 1));
         assert_eq!(now(&mut reader), ["last place"]);
         assert_eq!(reader.stats().events_missed, 0);
     }
@@ -152,9 +152,9 @@ fn an_event_with_no_frame_after_it_comes_at_once() {
                     Instant::now()
                 });
                 std::thread::sleep(Duration::from_millis(10));
-                let told = Instant::now();
+                let reported = Instant::now();
                 tell(&writer, &round.to_string(), None);
-                let took = waiting.join().unwrap().saturating_duration_since(told);
+                let took = waiting.join().unwrap().saturating_duration_since(reported);
                 fast += u32::from(took < Duration::from_millis(100));
             });
         }
@@ -210,7 +210,7 @@ fn what_lasts_survives_another_segment_and_is_told_to_newcomers_only() {
         tell(&writer, "lasts", Some(1));
         tell(&writer, "passes", None);
         assert!(publish(&writer, 2));
-        writer.set_format(Format::fixed_size("new", 10));
+        writer.set_caps(Caps::fixed_size("new", 10));
         // Told of before the segment that follows.
         tell(&writer, "of the next", Some(2));
         assert!(publish_sized(&writer, 3, 10));
@@ -237,7 +237,7 @@ fn what_lasts_goes_with_a_new_stream() {
     tell(&writer, "new", Some(0));
     assert_eq!(now(&mut channel.reader()), ["new", "1"]);
     // Not in the next segment either.
-    writer.set_format(Format::fixed_size("new", 10));
+    writer.set_caps(Caps::fixed_size("new", 10));
     assert!(publish_sized(&writer, 2, 10));
     assert_eq!(now(&mut channel.reader()), ["new", "2"]);
     for mut reader in there {
@@ -255,17 +255,17 @@ fn a_reader_that_is_overrun_gets_what_lasts_and_the_newest() {
         assert!(publish(&writer, 2));
         tell(&writer, "b", Some(0));
         let mut wanted = ["a", "2", "b"].map(String::from).to_vec();
-        for number in 0..100 {
-            tell(&writer, &format!("event {number}"), (number == 50).then_some(1));
+        for seq in 0..100 {
+            tell(&writer, &format!("event {seq}"), (seq == 50).then_some(1));
         }
         assert!(publish(&writer, 3));
-        let newest = (100 - EVENT_RING..100).map(|number| format!("event {number}"));
+        let newest = (100 - EVENT_RING_LENGTH..100).map(|seq| format!("event {seq}"));
         wanted.push("event 50".to_owned());
         wanted.extend(newest);
         wanted.push("3".to_owned());
         assert_eq!(now(&mut reader), wanted);
         // The 100 and those before, but for those that came.
-        assert_eq!(reader.stats().events_missed, 100 + 3 - EVENT_RING - 3);
+        assert_eq!(reader.stats().events_missed, 100 + 3 - EVENT_RING_LENGTH - 3);
     }
 }
 
@@ -275,10 +275,10 @@ fn as_many_events_as_the_ring_holds_are_all_there() {
     for (_channel, writer, mut reader) in each() {
         for round in 0..3 {
             let more = u64::from(round == 2);
-            for number in 0..EVENT_RING + more {
-                tell(&writer, &number.to_string(), None);
+            for seq in 0..EVENT_RING_LENGTH + more {
+                tell(&writer, &seq.to_string(), None);
             }
-            let wanted: Vec<_> = (more..EVENT_RING + more).map(|number| number.to_string()).collect();
+            let wanted: Vec<_> = (more..EVENT_RING_LENGTH + more).map(|seq| seq.to_string()).collect();
             assert_eq!(now(&mut reader), wanted);
             assert_eq!(reader.stats().events_missed, more);
         }
@@ -369,9 +369,9 @@ fn an_event_from_behind_an_end_never_comes_before_it() {
     tell(&writer, "b", None);
     let peer = Peer::open(&channel);
     for mut reader in readers {
-        peer.live().eos_count.store(0, Ordering::SeqCst);
+        peer.status().eos_count.store(0, Ordering::SeqCst);
         assert_eq!(now(&mut reader), [""; 0]);
-        peer.live().eos_count.store(1, Ordering::SeqCst);
+        peer.status().eos_count.store(1, Ordering::SeqCst);
         assert_eq!(now(&mut reader), ["end", "b"]);
     }
 }
@@ -388,9 +388,9 @@ fn an_event_from_behind_a_frame_never_comes_before_it() {
     tell(&writer, "b", None);
     let peer = Peer::open(&channel);
     for mut reader in readers {
-        peer.live().head.store(1, Ordering::SeqCst);
+        peer.status().head.store(1, Ordering::SeqCst);
         assert_eq!(now(&mut reader), ["a"]);
-        peer.live().head.store(2, Ordering::SeqCst);
+        peer.status().head.store(2, Ordering::SeqCst);
         assert_eq!(now(&mut reader), ["2", "b"]);
     }
 }
@@ -402,17 +402,17 @@ fn an_event_that_is_counted_is_there() {
         let heard = AtomicU32::new(0);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                for number in 1..=300 {
+                for seq in 1..=300 {
                     while now(&mut reader).is_empty() {
-                        assert_eq!(reader.stats().events_missed, 0, "before {number}");
+                        assert_eq!(reader.stats().events_missed, 0, "before {seq}");
                     }
-                    heard.store(number, Ordering::SeqCst);
+                    heard.store(seq, Ordering::SeqCst);
                 }
             });
             let began = Instant::now();
-            for number in 1..=300 {
+            for seq in 1..=300 {
                 tell(&writer, "a", None);
-                while heard.load(Ordering::SeqCst) < number && began.elapsed() < Duration::from_secs(10) {
+                while heard.load(Ordering::SeqCst) < seq && began.elapsed() < Duration::from_secs(10) {
                     std::thread::yield_now();
                 }
             }
@@ -431,9 +431,9 @@ fn events_after_a_frame_that_is_gone_come_in_their_place() {
     assert!(publish(&writer, 3));
     tell(&writer, "b", None);
     let peer = Peer::open(&channel);
-    let lose = |number: u64| {
-        let slot = (0..12).find(|slot| peer.slot(*slot).number.load(Ordering::SeqCst) == number);
-        peer.slot(slot.unwrap()).number.store(0, Ordering::SeqCst);
+    let lose = |seq: u64| {
+        let slot = (0..12).find(|slot| peer.slot(*slot).seq.load(Ordering::SeqCst) == seq);
+        peer.slot(slot.unwrap()).seq.store(0, Ordering::SeqCst);
     };
     lose(2);
     lose(3);
@@ -483,7 +483,10 @@ fn events_begin_anew_where_their_count_was_damaged() {
     let mut reader = channel.reader();
     assert_eq!(now(&mut reader), ["1"]);
     first.kill();
-    Peer::open(&channel).live().event_head.store(u64::MAX, Ordering::SeqCst);
+    Peer::open(&channel)
+        .status()
+        .event_head
+        .store(u64::MAX, Ordering::SeqCst);
     let mut second = Child::start("obeys", channel.as_str());
     obey(&mut second, "lasts=b frame=2 end=");
     // Whatever it makes of the damage, what lasts comes before the frame and that before the end.
@@ -501,11 +504,11 @@ fn a_lossless_writer_waits_for_nobody_to_hear_an_event() {
     assert!(publish(&writer, 1));
     let mut reader = channel.reader();
     assert_eq!(now(&mut reader), ["1"]);
-    for _ in 0..3 * EVENT_RING {
+    for _ in 0..3 * EVENT_RING_LENGTH {
         tell(&writer, "a", None);
     }
-    assert_eq!(now(&mut reader).len() as u64, EVENT_RING);
-    assert_eq!(reader.stats().events_missed, 2 * EVENT_RING);
+    assert_eq!(now(&mut reader).len() as u64, EVENT_RING_LENGTH);
+    assert_eq!(reader.stats().events_missed, 2 * EVENT_RING_LENGTH);
 }
 
 /// What is closed has nothing more to say, and says so.
@@ -571,22 +574,22 @@ fn the_order_holds_under_load() {
         });
         joined.wait();
         let end = Instant::now() + Duration::from_millis(700);
-        let (mut count, mut told, mut random) = (1, 0, 1u32);
+        let (mut count, mut reported, mut random) = (1, 0, 1u32);
         while Instant::now() < end {
             random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             count += 1;
             match random >> 24 {
                 0..100 => {
-                    let lasts = (random >> 8) as usize % 20;
+                    let sticky = (random >> 8) as usize % 20;
                     tell(
                         &writer,
                         &count.to_string(),
-                        Some(lasts).filter(|place| *place < STICKY_EVENTS),
+                        Some(sticky).filter(|place| *place < STICKY_EVENT_COUNT),
                     );
-                    told += 1;
+                    reported += 1;
                 }
                 100..104 => writer.end_of_stream(),
-                104..107 => writer.set_format(Format::fixed_size(format!("{count}"), common::SIZE)),
+                104..107 => writer.set_caps(Caps::fixed_size(format!("{count}"), common::SIZE)),
                 107..108 => writer.forget_events(),
                 _ => assert!(publish(&writer, count)),
             }
@@ -595,7 +598,7 @@ fn the_order_holds_under_load() {
         assert!(publish(&writer, count));
         drop(stopping);
         for reader in readers {
-            assert_eq!(reader.join().unwrap(), (count, told));
+            assert_eq!(reader.join().unwrap(), (count, reported));
         }
     });
 }

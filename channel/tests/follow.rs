@@ -22,8 +22,8 @@ use nix::{
     unistd::{ForkResult, Pid, fork},
 };
 use rsshm_channel::{
-    ChannelName, Format, Next, ReadLimits, Writer, WriterOptions,
-    layout::{seat_state, state},
+    Caps, ChannelName, Next, ReadLimits, Writer, WriterOptions,
+    layout::{reader_state, state},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -35,7 +35,7 @@ fn child() {
 
 fn open(channel: &str) -> Writer {
     let writer = Writer::open(ChannelName::new(channel).unwrap(), slots(12)).unwrap();
-    writer.set_format(Format::fixed_size(common::CAPS, common::SIZE));
+    writer.set_caps(Caps::fixed_size(common::CAPS, common::SIZE));
     writer
 }
 
@@ -75,10 +75,10 @@ fn another_format_and_larger_frames_are_followed() {
     assert!(publish(&writer, 1));
     for reader in [&mut reader, &mut observer] {
         check(&next(reader, &mut copy), &copy, 1);
-        assert_eq!((reader.caps(), reader.generation()), (common::CAPS, 0));
+        assert_eq!((reader.caps(), reader.segment_changes()), (common::CAPS, 0));
     }
     let mut value = 1;
-    for (generation, (caps, size)) in [("a", 999), ("b", 999), ("b", 50_000), ("c", 10)]
+    for (segment_changes, (caps, size)) in [("a", 999), ("b", 999), ("b", 50_000), ("c", 10)]
         .into_iter()
         .enumerate()
     {
@@ -87,7 +87,7 @@ fn another_format_and_larger_frames_are_followed() {
         let frames = [(true, common::SIZE.min(10)), (true, 10), (false, size), (false, size)];
         for (old, size) in frames {
             if !old {
-                writer.set_format(Format::fixed_size(caps, size));
+                writer.set_caps(Caps::fixed_size(caps, size));
             }
             value += 1;
             assert!(publish_sized(&writer, value, size));
@@ -99,7 +99,7 @@ fn another_format_and_larger_frames_are_followed() {
                 assert_eq!((frame.missed, frame.descriptor.size), (0, size as u64));
                 assert_eq!(frame.discontinuity, back == 1);
                 assert_eq!(reader.caps(), if old { &*former } else { caps });
-                assert_eq!(reader.generation(), generation as u64 + u64::from(!old));
+                assert_eq!(reader.segment_changes(), segment_changes as u64 + u64::from(!old));
             }
         }
     }
@@ -122,7 +122,7 @@ fn held_frames_outlive_their_segment() {
     let held = common::next_in_place(&writer, &mut reader, &mut copy);
     let (old, control) = (
         std::fs::File::open(channel.segment()).unwrap(),
-        Peer::open(&channel).fixed.slots_offset,
+        Peer::open(&channel).header.slots_offset,
     );
     let in_slots = || old.metadata().unwrap().blocks() * 512 - control;
     assert!(in_slots() >= 3 * common::SIZE as u64);
@@ -162,7 +162,7 @@ fn a_killed_writer_is_replaced_and_followed() {
         match reader.next(&mut copy, ReadLimits::default(), Some(5 * SECOND)).unwrap() {
             Next::Frame(frame) => {
                 assert_eq!(frame.discontinuity, numbers.is_empty());
-                numbers.push(frame.number);
+                numbers.push(frame.seq);
             }
             Next::Lost => {}
             other => panic!("{other:?}"),
@@ -200,7 +200,7 @@ fn a_killed_writer_is_missed_within_a_second() {
 fn a_forked_child_does_not_keep_a_dead_writers_channel() {
     let channel = Channel::new();
     let mut writer = Child::start("writes and forks", channel.as_str());
-    let grandchild = Pid::from_raw(writer.hear().parse().unwrap());
+    let grandchild = Pid::from_raw(writer.receive().parse().unwrap());
     writer.kill();
     let began = Instant::now();
     let next = Writer::open(channel.0.clone(), WriterOptions::default());
@@ -220,22 +220,22 @@ fn a_reader_leaves_the_old_segment_for_the_new_one_only() {
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     next(&mut reader, &mut copy);
     let old = Peer::open(&channel);
-    let state = || old.seat(0).state.load(Ordering::SeqCst);
-    old.live().state.store(state::SUPERSEDED, Ordering::SeqCst);
+    let state = || old.entry(0).state.load(Ordering::SeqCst);
+    old.status().state.store(state::SUPERSEDED, Ordering::SeqCst);
     assert!(matches!(poll(&mut reader, &mut copy), Next::TimedOut));
-    assert_eq!(state(), seat_state::ATTACHED);
-    writer.set_format(Format::fixed_size("new", common::SIZE));
+    assert_eq!(state(), reader_state::ATTACHED);
+    writer.set_caps(Caps::fixed_size("new", common::SIZE));
     assert!(publish(&writer, 2));
     check(&next(&mut reader, &mut copy), &copy, 2);
-    assert_eq!(state(), seat_state::MOVED);
+    assert_eq!(state(), reader_state::MOVED);
     assert_eq!(
-        Peer::open(&channel).seat(0).state.load(Ordering::SeqCst),
-        seat_state::ATTACHED
+        Peer::open(&channel).entry(0).state.load(Ordering::SeqCst),
+        reader_state::ATTACHED
     );
     drop(reader);
     assert_eq!(
-        Peer::open(&channel).seat(0).state.load(Ordering::SeqCst),
-        seat_state::LEFT
+        Peer::open(&channel).entry(0).state.load(Ordering::SeqCst),
+        reader_state::LEFT
     );
 }
 
@@ -276,7 +276,7 @@ fn deleted_files_come_back() {
             next(&mut old, &mut copy);
         }
         let held = common::next_in_place(&writer, &mut old, &mut copy);
-        let mut value = held.number;
+        let mut value = held.seq;
         for (remove, file) in [(segment, channel.segment()), (semaphore, channel.semaphore())] {
             if remove {
                 std::fs::remove_file(file).unwrap();
@@ -322,7 +322,7 @@ fn a_stolen_name_is_not_taken_back() {
     std::thread::sleep(SECOND + Duration::from_millis(50));
     let said = writer.service();
     assert!(matches!(said, Err(rsshm_channel::Error::Busy { .. })), "{said:?}");
-    writer.set_format(Format::fixed_size("other", 5));
+    writer.set_caps(Caps::fixed_size("other", 5));
     let said = writer.claim(5);
     assert!(matches!(said, Err(rsshm_channel::Error::Foreign { .. })), "{said:?}");
     drop(writer);
@@ -339,7 +339,7 @@ fn damaged_segments_are_replaced_if_they_were_ours() {
         ("empty", |bytes| bytes.fill(0)),
         ("slot_size", |bytes| {
             // A whole number of pages, and more than can be mapped.
-            let at = std::mem::offset_of!(rsshm_channel::layout::Fixed, slot_size);
+            let at = std::mem::offset_of!(rsshm_channel::layout::Header, slot_size);
             bytes[at..at + 8].copy_from_slice(&(1u64 << 55).to_ne_bytes());
         }),
         ("head", |bytes| bytes[256..264].fill(0xff)),
@@ -362,8 +362,8 @@ fn damaged_segments_are_replaced_if_they_were_ours() {
 
         // Without the other file it may be anybody's.
         if what != "head" {
-            let aside = format!("{}.aside", channel.semaphore().display());
-            std::fs::rename(channel.semaphore(), &aside).unwrap();
+            let staging = format!("{}.aside", channel.semaphore().display());
+            std::fs::rename(channel.semaphore(), &staging).unwrap();
             let refused = Writer::open(channel.0.clone(), WriterOptions::default());
             assert!(
                 matches!(refused, Err(rsshm_channel::Error::Damaged { .. })),
@@ -371,13 +371,13 @@ fn damaged_segments_are_replaced_if_they_were_ours() {
             );
             assert_eq!(std::fs::read(channel.segment()).unwrap(), bytes);
             assert!(!channel.semaphore().exists());
-            std::fs::rename(aside, channel.semaphore()).unwrap();
+            std::fs::rename(staging, channel.semaphore()).unwrap();
         }
 
         let writer = channel.writer(slots(12));
         assert!(publish(&writer, 1));
         let frame = next(&mut channel.reader(), &mut Vec::new());
-        assert!(frame.number < 1 << 48, "{what}");
+        assert!(frame.seq < 1 << 48, "{what}");
         drop(writer);
         channel.assert_nothing_left();
     }
@@ -437,7 +437,7 @@ fn a_reader_may_come_first() {
     let writer = channel.writer(slots(12));
     assert!(matches!(poll(&mut reader, &mut copy), Next::TimedOut));
     std::thread::scope(|scope| {
-        let thread = scope.spawn(|| next(&mut reader, &mut copy).number);
+        let thread = scope.spawn(|| next(&mut reader, &mut copy).seq);
         assert!(publish(&writer, 1));
         assert_eq!(thread.join().unwrap(), 1);
     });

@@ -12,7 +12,7 @@ use std::{
 };
 
 use common::{Channel, Service, check_bytes, is_in_place, next, next_in_place, peer::Peer, publish, slots, wait_until};
-use rsshm_channel::{Next, ReadLimits, layout::seat_state};
+use rsshm_channel::{Next, ReadLimits, layout::reader_state};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -27,7 +27,7 @@ fn honest_readers_hold_all_they_may_and_nobody_is_evicted() {
         let stop = AtomicBool::new(false);
         let in_place = AtomicU64::new(0);
         std::thread::scope(|scope| {
-            for number in 0..16 {
+            for seq in 0..16 {
                 let (channel, stop, in_place) = (&channel, &stop, &in_place);
                 scope.spawn(move || {
                     let limits = ReadLimits {
@@ -36,7 +36,7 @@ fn honest_readers_hold_all_they_may_and_nobody_is_evicted() {
                     };
                     let mut held = VecDeque::new();
                     // Half of them come late, and all leave and come back with another appetite.
-                    std::thread::sleep(Duration::from_millis(40 * (number % 8)));
+                    std::thread::sleep(Duration::from_millis(40 * (seq % 8)));
                     for appetite in [64, 2, 64] {
                         let mut reader = channel.reader();
                         let mut copy = Vec::new();
@@ -96,18 +96,18 @@ fn who_pins_everything_is_evicted_and_told_and_comes_back() {
     let _held = next(&mut reader, &mut copy);
     // The reader's own seat, so that it looks as if it had taken all.
     let peer = Peer::open(&channel);
-    peer.seat(0).pins.store(u64::MAX, Ordering::SeqCst);
+    peer.entry(0).pins.store(u64::MAX, Ordering::SeqCst);
     let took = wait_until("evicted", SECOND, || service.seen().evicted == [0]);
     assert!(took < SECOND);
-    let told = reader.next(&mut copy, ReadLimits::default(), Some(SECOND)).unwrap();
-    assert!(matches!(told, Next::Evicted), "{told:?}");
+    let reported = reader.next(&mut copy, ReadLimits::default(), Some(SECOND)).unwrap();
+    assert!(matches!(reported, Next::Evicted), "{reported:?}");
     for value in 2..100 {
         assert!(publish(&writer, value), "its pins still count");
     }
     let frame = next(&mut reader, &mut copy);
     check_bytes(&frame, &copy);
-    assert_eq!(frame.number, 99);
-    assert_eq!(peer.seat(1).state.load(Ordering::SeqCst), seat_state::ATTACHED);
+    assert_eq!(frame.seq, 99);
+    assert_eq!(peer.entry(1).state.load(Ordering::SeqCst), reader_state::ATTACHED);
     wait_until("it is a reader like any other again", SECOND, || {
         assert!(publish(&writer, 100));
         is_in_place(&next(&mut reader, &mut copy))
@@ -125,7 +125,7 @@ fn who_pins_all_of_a_few_slots_is_evicted() {
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     next_in_place(&writer, &mut reader, &mut copy);
     let peer = Peer::open(&channel);
-    peer.seat(0).pins.store(0xff, Ordering::SeqCst);
+    peer.entry(0).pins.store(0xff, Ordering::SeqCst);
     wait_until("evicted", 2 * SECOND, || service.seen().evicted == [0]);
     for value in 2..100 {
         assert!(publish(&writer, value), "its pins still count");
@@ -135,15 +135,15 @@ fn who_pins_all_of_a_few_slots_is_evicted() {
 /// A process that writes what it likes into its seat takes nothing away from its siblings, whatever state it claims.
 #[test]
 fn a_rogue_seat_costs_its_siblings_nothing() {
-    for state in [seat_state::ATTACHED, seat_state::LEFT, seat_state::NEW, 77] {
+    for state in [reader_state::ATTACHED, reader_state::LEFT, reader_state::NEW, 77] {
         let channel = Channel::new();
         let writer = channel.writer(slots(12));
         assert!(publish(&writer, 1));
         let service = Service::of(&writer);
         let rogue = Peer::open(&channel);
-        let seat = rogue.sit_down();
-        rogue.seat(seat).state.store(state, Ordering::SeqCst);
-        rogue.seat(seat).pins.store(u64::MAX, Ordering::SeqCst);
+        let entry = rogue.sit_down();
+        rogue.entry(entry).state.store(state, Ordering::SeqCst);
+        rogue.entry(entry).pins.store(u64::MAX, Ordering::SeqCst);
         wait_until("evicted", SECOND, || service.seen().evicted == [0]);
         let (mut reader, mut copy) = (channel.reader(), Vec::new());
         let mut in_place = 0;
@@ -188,7 +188,7 @@ fn past_what_may_be_held_frames_are_copied() {
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     next(&mut reader, &mut copy);
     wait_until("it is granted slots", SECOND, || {
-        (Peer::open(&channel).grant(0) as u32) > 1
+        (Peer::open(&channel).quota(0) as u32) > 1
     });
     assert!(publish(&writer, 1));
     let mut held = Vec::new();
@@ -227,20 +227,20 @@ fn a_frame_held_twice_stays_until_both_are_given_back() {
     let _service = Service::of(&writer);
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     let first = common::next_in_place(&writer, &mut reader, &mut copy);
-    let newest = first.number;
+    let newest = first.seq;
     // A head that goes back and comes again makes the reader give its place up and take the newest once more.
     let peer = Peer::open(&channel);
-    peer.live().head.store(newest - 1, Ordering::SeqCst);
+    peer.status().head.store(newest - 1, Ordering::SeqCst);
     let _ = common::poll(&mut reader, &mut copy);
-    peer.live().head.store(newest, Ordering::SeqCst);
+    peer.status().head.store(newest, Ordering::SeqCst);
     let again = next(&mut reader, &mut copy);
-    assert!(again.number == newest && is_in_place(&again));
-    assert_eq!(peer.seat(0).pins.load(Ordering::SeqCst).count_ones(), 1);
+    assert!(again.seq == newest && is_in_place(&again));
+    assert_eq!(peer.entry(0).pins.load(Ordering::SeqCst).count_ones(), 1);
     drop(first);
     for value in 4..100 {
         assert!(publish(&writer, value));
     }
     common::check_bytes(&again, &copy);
     drop(again);
-    assert_eq!(peer.seat(0).pins.load(Ordering::SeqCst), 0);
+    assert_eq!(peer.entry(0).pins.load(Ordering::SeqCst), 0);
 }

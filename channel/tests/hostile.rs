@@ -29,9 +29,9 @@ use common::{
 };
 use nix::libc;
 use rsshm_channel::{
-    ChannelName, Error, Format, FrameDescriptor, NewEvent, Next, ReadLimits, Reader, ReaderOptions, Writer,
+    Caps, ChannelName, Error, FrameDescriptor, NewEvent, Next, ReadLimits, Reader, ReaderOptions, Writer,
     WriterOptions,
-    layout::{Fixed, SEATS, seat_state},
+    layout::{Header, MAX_READERS, reader_state},
 };
 
 #[test]
@@ -55,7 +55,7 @@ struct Report {
     missed: u64,
     cpu: Duration,
     longest: Duration,
-    told: String,
+    reported: String,
 }
 
 impl Report {
@@ -66,19 +66,19 @@ impl Report {
             self.missed,
             self.cpu.as_micros(),
             self.longest.as_micros(),
-            self.told
+            self.reported
         ));
     }
 
     fn parse(line: &str) -> Self {
         let mut parts = line.splitn(5, ' ');
-        let mut number = || parts.next().unwrap().parse().unwrap();
+        let mut seq = || parts.next().unwrap().parse().unwrap();
         Self {
-            frames: number(),
-            missed: number(),
-            cpu: Duration::from_micros(number()),
-            longest: Duration::from_micros(number()),
-            told: parts.next().unwrap_or_default().to_owned(),
+            frames: seq(),
+            missed: seq(),
+            cpu: Duration::from_micros(seq()),
+            longest: Duration::from_micros(seq()),
+            reported: parts.next().unwrap_or_default().to_owned(),
         }
     }
 }
@@ -94,11 +94,11 @@ impl Orders {
     }
 
     /// `false` when it is time to stop.
-    fn obey(&self, report: &mut Report, told: &BTreeMap<String, u32>) -> bool {
+    fn obey(&self, report: &mut Report, reported: &BTreeMap<String, u32>) -> bool {
         match self.asked.try_recv().as_deref() {
             Ok("report") => {
                 report.cpu = cpu_time();
-                report.told = format!("{told:?}");
+                report.reported = format!("{reported:?}");
                 report.say();
                 report.longest = Duration::ZERO;
                 true
@@ -133,15 +133,15 @@ fn writes(channel: &str) {
     let options = WriterOptions {
         perms: 0o644,
         max_slots: 16,
-        takes_mail: true,
+        accept_messages: true,
         ..WriterOptions::default()
     };
     let writer = Arc::new(Writer::open(ChannelName::new(channel).unwrap(), options).unwrap());
-    writer.set_format(Format::fixed_size(common::CAPS, common::SIZE));
+    writer.set_caps(Caps::fixed_size(common::CAPS, common::SIZE));
     assert!(publish(&writer, 0));
     let service = Service::of(&writer);
     say("writes");
-    let (mut report, mut told) = (Report::default(), BTreeMap::new());
+    let (mut report, mut reported) = (Report::default(), BTreeMap::new());
     let began = Instant::now();
     for turn in 1.. {
         std::thread::sleep((Duration::from_secs(1) / RATE * turn).saturating_sub(began.elapsed()));
@@ -149,13 +149,13 @@ fn writes(channel: &str) {
             .elapsed()
             .saturating_sub(Duration::from_secs(1) / RATE * turn)
             .as_millis() as u32;
-        let latest = told.entry("late by ms".to_owned()).or_default();
+        let latest = reported.entry("late by ms".to_owned()).or_default();
         *latest = late.max(*latest);
         let before = Instant::now();
         match publish_now(&writer) {
             Ok(true) => report.frames += 1,
-            Ok(false) => *told.entry("no slot".to_owned()).or_default() += 1,
-            Err(error) => *told.entry(kind(&error)).or_default() += 1,
+            Ok(false) => *reported.entry("no slot".to_owned()).or_default() += 1,
+            Err(error) => *reported.entry(kind(&error)).or_default() += 1,
         }
         report.longest = report.longest.max(before.elapsed());
         if turn % 16 == 0 {
@@ -166,7 +166,7 @@ fn writes(channel: &str) {
             };
             writer.publish_event(event, Some(turn as usize / 16 % 8)).unwrap();
         }
-        if !orders.obey(&mut report, &told) {
+        if !orders.obey(&mut report, &reported) {
             break;
         }
     }
@@ -185,9 +185,9 @@ fn reads(channel: &str, read_only: bool, max_held: u32) {
     };
     let mut reader = new();
     let (mut copy, mut held, mut sum) = (Vec::new(), VecDeque::new(), 0u64);
-    let (mut report, mut told) = (Report::default(), BTreeMap::<String, u32>::new());
+    let (mut report, mut reported) = (Report::default(), BTreeMap::<String, u32>::new());
     say("reads");
-    while orders.obey(&mut report, &told) {
+    while orders.obey(&mut report, &reported) {
         match reader.next(&mut copy, limits, Some(Duration::from_millis(50))) {
             Ok(Next::Frame(frame)) => {
                 report.frames += 1;
@@ -212,11 +212,11 @@ fn reads(channel: &str, read_only: bool, max_held: u32) {
                 }
             }
             Ok(Next::TimedOut) => {}
-            Ok(Next::Event(_)) => *told.entry("event".to_owned()).or_default() += 1,
-            Ok(other) => *told.entry(format!("{other:?}")).or_default() += 1,
+            Ok(Next::Event(_)) => *reported.entry("event".to_owned()).or_default() += 1,
+            Ok(other) => *reported.entry(format!("{other:?}")).or_default() += 1,
             Err(error) => {
                 // A program that ends with this, and is started again.
-                *told.entry(kind(&error)).or_default() += 1;
+                *reported.entry(kind(&error)).or_default() += 1;
                 held.clear();
                 reader = new();
                 std::thread::sleep(Duration::from_millis(20));
@@ -262,7 +262,7 @@ impl Honest {
         peers
             .map(|(role, peer)| {
                 peer.tell("report");
-                (role, Report::parse(&peer.hear()))
+                (role, Report::parse(&peer.receive()))
             })
             .collect()
     }
@@ -291,7 +291,7 @@ impl Honest {
                     report.missed,
                     report.cpu.as_secs_f64() / took.as_secs_f64() * 100.0,
                     report.longest,
-                    report.told
+                    report.reported
                 );
                 (role, report)
             })
@@ -327,7 +327,7 @@ impl Honest {
         self.assert_well("after a restart");
         for (_, reader) in &mut self.readers {
             reader.tell("stop");
-            assert!(reader.hear().starts_with("stopped"));
+            assert!(reader.receive().starts_with("stopped"));
         }
         self.writer.tell("stop");
         self.writer.expect("stopped");
@@ -352,19 +352,25 @@ impl Random {
 }
 
 /// The parts of a control area, each with its size.
-fn parts(fixed: &Fixed) -> [(u64, u64); 9] {
+fn parts(header: &Header) -> [(u64, u64); 9] {
     [
         (0, 256),
-        (fixed.live_offset, 128),
-        (fixed.caps_offset, fixed.caps_size & !7),
-        (fixed.grants_offset, SEATS as u64 * 8),
-        (fixed.seats_offset, SEATS as u64 * 64),
-        (fixed.ring_offset, u64::from(fixed.ring_count) * 8),
-        (fixed.events_offset, u64::from(fixed.event_count * fixed.event_stride)),
-        (fixed.mail_offset, 64 * u64::from(fixed.mail_count * fixed.mail_stride)),
+        (header.status_offset, 128),
+        (header.caps_offset, header.caps_size & !7),
+        (header.quotas_offset, MAX_READERS as u64 * 8),
+        (header.readers_offset, MAX_READERS as u64 * 64),
+        (header.ring_offset, u64::from(header.ring_count) * 8),
         (
-            fixed.descriptors_offset,
-            u64::from(fixed.slot_count) * u64::from(fixed.descriptor_stride),
+            header.events_offset,
+            u64::from(header.event_count * header.event_stride),
+        ),
+        (
+            header.messages_offset,
+            64 * u64::from(header.message_count * header.message_stride),
+        ),
+        (
+            header.descriptors_offset,
+            u64::from(header.slot_count) * u64::from(header.descriptor_stride),
         ),
     ]
 }
@@ -390,7 +396,7 @@ fn scribble(channel: &Channel, time: Duration, sparing: bool, seed: u64) -> u64 
         {
             let _ = file.write_all_at(&random.next().to_ne_bytes(), random.below(4) * 8);
         }
-        let parts = parts(&peer.fixed);
+        let parts = parts(&peer.header);
         for _ in 0..2000 {
             let which = random.below(parts.len() as u64) as usize;
             if sparing && (which == 0 || which == 2) {
@@ -398,7 +404,7 @@ fn scribble(channel: &Channel, time: Duration, sparing: bool, seed: u64) -> u64 
             }
             let (at, size) = parts[which];
             let at = at + random.below(size / 8) * 8;
-            if sparing && at == peer.fixed.live_offset + 24 {
+            if sparing && at == peer.header.status_offset + 24 {
                 continue;
             }
             let word: &AtomicU64 = peer.at(at);
@@ -411,15 +417,15 @@ fn scribble(channel: &Channel, time: Duration, sparing: bool, seed: u64) -> u64 
                     3 => now.wrapping_add(random.below(9)).wrapping_sub(4),
                     4 => now ^ 1 << random.below(64),
                     5 => random.below(4) << 32 | random.below(4),
-                    6 => random.below(u64::from(peer.fixed.slots_offset as u32)) / 64 * 64,
+                    6 => random.below(u64::from(peer.header.slots_offset as u32)) / 64 * 64,
                     _ => random.next(),
                 },
                 Ordering::Relaxed,
             );
             writes += 1;
             if random.below(64) == 0 {
-                peer::wake(&peer.live().published);
-                peer::wake(&peer.live().writer_word);
+                peer::wake(&peer.status().published);
+                peer::wake(&peer.status().writer_word);
             }
             if random.below(50) == 0 {
                 std::thread::sleep(Duration::from_micros(random.below(200)));
@@ -454,11 +460,11 @@ fn nonsense_in_all_of_the_segment_ends_nobody() {
 fn a_segment_that_was_written_into_is_replaced() {
     type Spoil = fn(&Peer);
     let cases: [(&str, Spoil); 4] = [
-        ("superseded", |peer| peer.live().state.store(1, Ordering::SeqCst)),
-        ("closed", |peer| peer.live().state.store(2, Ordering::SeqCst)),
+        ("superseded", |peer| peer.status().state.store(1, Ordering::SeqCst)),
+        ("closed", |peer| peer.status().state.store(2, Ordering::SeqCst)),
         ("lock inode", |peer| peer.at::<AtomicU64>(40).store(1, Ordering::SeqCst)),
         ("format", |peer| {
-            peer.at::<AtomicU64>(peer.fixed.caps_offset).store(0, Ordering::SeqCst)
+            peer.at::<AtomicU64>(peer.header.caps_offset).store(0, Ordering::SeqCst)
         }),
     ];
     for (what, spoil) in cases {
@@ -494,8 +500,8 @@ fn who_only_rings_keeps_nobody_busy() {
     for (what, published) in [("writer_word rung", false), ("published rung", true)] {
         let found = honest.during(what, |channel| {
             ring(channel, seconds(1.5), |peer| match published {
-                true => &peer.live().published,
-                false => &peer.live().writer_word,
+                true => &peer.status().published,
+                false => &peer.status().writer_word,
             });
         });
         for (role, report) in &found {
@@ -520,15 +526,15 @@ fn a_waiting_lossless_writer_is_not_kept_busy() {
         move || while publish(&writer, 2) {}
     });
     wait_until("it waits", Duration::from_secs(5), || {
-        peer.live().writer_waits.load(Ordering::SeqCst) != 0
+        peer.status().writer_waits.load(Ordering::SeqCst) != 0
     });
     let before = cpu_time();
     let began = Instant::now();
     // One ring in 20 microseconds: the rest of this processor time is the writer's.
     let mut rings = 0;
     while began.elapsed() < Duration::from_secs(1) {
-        peer.live().writer_word.fetch_add(1, Ordering::Relaxed);
-        peer::wake(&peer.live().writer_word);
+        peer.status().writer_word.fetch_add(1, Ordering::Relaxed);
+        peer::wake(&peer.status().writer_word);
         rings += 1;
         std::thread::sleep(Duration::from_micros(20));
     }
@@ -555,10 +561,10 @@ fn a_reader_that_is_evicted_again_and_again_does_not_spin() {
         let stopping = common::StopAtEnd(stop);
         scope.spawn(move || {
             while !stop.load(Ordering::Relaxed) {
-                for seat in 0..4 {
-                    let ticket = u64::from(peer.seat(seat).ticket.load(Ordering::Relaxed));
-                    let grant: &AtomicU64 = peer.at(peer.fixed.grants_offset + seat as u64 * 8);
-                    grant.store(ticket << 32 | u64::from(u32::MAX), Ordering::Relaxed);
+                for entry in 0..4 {
+                    let generation = u64::from(peer.entry(entry).generation.load(Ordering::Relaxed));
+                    let quota: &AtomicU64 = peer.at(peer.header.quotas_offset + entry as u64 * 8);
+                    quota.store(generation << 32 | u64::from(u32::MAX), Ordering::Relaxed);
                 }
                 std::thread::sleep(Duration::from_micros(50));
             }
@@ -738,29 +744,29 @@ fn who_may_only_read_changes_nothing() {
     }
     let mut honest = Honest::new();
     let quiet = honest.during("quiet", |_| std::thread::sleep(seconds(1.5)));
-    let identity = |channel: &Channel| {
+    let file_id = |channel: &Channel| {
         let file = std::fs::metadata(channel.segment()).unwrap();
         (file.ino(), file.mode())
     };
-    let before = identity(&honest.channel);
+    let before = file_id(&honest.channel);
     let fill_before = fill();
     for what in ["tries", "wakes", "steals", "sleeps"] {
         let found = honest.during(what, |channel| {
             let meddler = Child::start("meddles with read permission", &format!("{} {what}", channel.as_str()));
-            let said = meddler.hear();
+            let said = meddler.receive();
             assert!(said == "goes on" || said == "did [] 0", "{said}");
             std::thread::sleep(seconds(1.5));
         });
         for (role, report) in &found {
             assert!(report.frames > u64::from(RATE), "{what}: {role}: {report:?}");
-            assert!(!report.told.contains("Evicted"), "{report:?}");
+            assert!(!report.reported.contains("Evicted"), "{report:?}");
         }
         assert!(
             found[0].1.longest < quiet[0].1.longest + Duration::from_millis(100),
             "{found:?}"
         );
     }
-    assert_eq!(identity(&honest.channel), before);
+    assert_eq!(file_id(&honest.channel), before);
     // Memory behind every byte, and no more.
     let file = std::fs::metadata(honest.channel.segment()).unwrap();
     assert_eq!(file.blocks() * 512, file.size());
@@ -776,10 +782,10 @@ fn a_faked_seat_counts_for_nothing() {
     assert!(publish(&writer, 1));
     let service = Service::of(&writer);
     let peer = Peer::open(&channel);
-    for seat in 0..SEATS {
-        peer.seat(seat).ticket.store(5, Ordering::SeqCst);
-        peer.seat(seat).state.store(seat_state::ATTACHED, Ordering::SeqCst);
-        peer.seat(seat).pins.store(u64::MAX, Ordering::SeqCst);
+    for entry in 0..MAX_READERS {
+        peer.entry(entry).generation.store(5, Ordering::SeqCst);
+        peer.entry(entry).state.store(reader_state::ATTACHED, Ordering::SeqCst);
+        peer.entry(entry).pins.store(u64::MAX, Ordering::SeqCst);
     }
     for value in 2..200 {
         assert!(publish(&writer, value), "no slot for {value}");

@@ -11,7 +11,7 @@ use common::{
     lossless, next, next_in_place, publish, slots, tell,
 };
 use nix::sys::signal::Signal;
-use rsshm_channel::{ChannelName, Format, Next, ReadLimits, Reader, ReaderOptions, Writer};
+use rsshm_channel::{Caps, ChannelName, Next, ReadLimits, Reader, ReaderOptions, Writer};
 
 const KILL: &str = "1000000,0";
 const STOP: &str = "0,1000000";
@@ -39,7 +39,7 @@ impl AtInstant {
 
     fn start_at_pass(role: &str, channel: &Channel, rates: &str, instant: &str, pass: u64) -> Self {
         let counts = format!("{}/{}-{instant}", env!("CARGO_TARGET_TMPDIR"), channel.as_str());
-        let points = format!("RSSHM_POINTS=1,{rates},{counts},{instant},{pass}");
+        let points = format!("RSSHM_FAILPOINTS=1,{rates},{counts},{instant},{pass}");
         let child = Child::start_with(role, channel.as_str(), &["env", &points]);
         Self { child, counts }
     }
@@ -53,7 +53,7 @@ impl Drop for AtInstant {
 
 fn writes(channel: &str) {
     let writer = Writer::open(ChannelName::new(channel).unwrap(), slots(6)).unwrap();
-    writer.set_format(Format::fixed_size(common::CAPS, common::SIZE));
+    writer.set_caps(Caps::fixed_size(common::CAPS, common::SIZE));
     for value in 1..=5 {
         assert!(publish(&writer, value));
     }
@@ -63,13 +63,13 @@ fn writes(channel: &str) {
 
 fn writes_two_formats(channel: &str) {
     let writer = Writer::open(ChannelName::new(channel).unwrap(), lossless(6)).unwrap();
-    writer.set_format(Format::fixed_size(common::CAPS, common::SIZE));
+    writer.set_caps(Caps::fixed_size(common::CAPS, common::SIZE));
     for value in 1..=3 {
         assert!(publish(&writer, value));
     }
     say("published");
     listen();
-    writer.set_format(Format::fixed_size("video/x-raw,another=1", common::SIZE));
+    writer.set_caps(Caps::fixed_size("video/x-raw,another=1", common::SIZE));
     publish(&writer, 4);
 }
 
@@ -78,7 +78,7 @@ fn reads_four(channel: &str) {
     let mut reader = Reader::new(ChannelName::new(channel).unwrap(), ReaderOptions::default());
     for _ in 0..4 {
         let frame = next(&mut reader, &mut Vec::new());
-        say(format!("{} {}", frame.number, frame.missed));
+        say(format!("{} {}", frame.seq, frame.missed));
     }
 }
 
@@ -88,7 +88,7 @@ fn reads_all(channel: &str) {
     loop {
         say(
             match reader.next(&mut Vec::new(), ReadLimits::default(), None).unwrap() {
-                Next::Frame(frame) => frame.number.to_string(),
+                Next::Frame(frame) => frame.seq.to_string(),
                 Next::Event(event) => String::from_utf8(event.bytes).unwrap(),
                 Next::EndOfStream => "end".to_owned(),
                 Next::Lost => return say("lost"),
@@ -103,8 +103,8 @@ fn reads_all(channel: &str) {
 fn numbers_go_on_where_a_writer_died_before_its_first_frame() {
     for instant in [
         "ChannelLocked",
-        "LeftOpened",
-        "LeftTaken",
+        "FormerOpened",
+        "FormerSuperseded",
         "SegmentMade",
         "SegmentWritten",
         "SegmentNamed",
@@ -113,14 +113,14 @@ fn numbers_go_on_where_a_writer_died_before_its_first_frame() {
         let (mut reader, mut copy) = (channel.reader(), Vec::new());
         let mut first = Child::start("writes", channel.as_str());
         first.expect("published");
-        assert_eq!(next(&mut reader, &mut copy).number, 5);
+        assert_eq!(next(&mut reader, &mut copy).seq, 5);
         first.kill();
         AtInstant::start("writes", &channel, KILL, instant).child.dies();
         let writer = channel.writer(slots(6));
         assert!(publish(&writer, 77));
         let frame = next(&mut reader, &mut copy);
         check(&frame, &copy, 77);
-        assert_eq!(frame.number, 6, "{instant}");
+        assert_eq!(frame.seq, 6, "{instant}");
     }
 }
 
@@ -133,7 +133,7 @@ fn who_took_long_to_sit_down_misses_nothing_of_a_lossless_channel() {
     let _service = Service::of(&writer);
     let (mut other, mut copy) = (channel.reader(), Vec::new());
     let held = next_in_place(&writer, &mut other, &mut copy);
-    let late = AtInstant::start("reads four", &channel, STOP, "PositionStored");
+    let late = AtInstant::start("reads four", &channel, STOP, "CursorStored");
     late.child.stops();
     for _ in 0..30 {
         assert!(publish(&writer, 1));
@@ -142,31 +142,31 @@ fn who_took_long_to_sit_down_misses_nothing_of_a_lossless_channel() {
     // The other one goes: it would have to take all that follows.
     drop(other);
     late.child.signal(Signal::SIGCONT);
-    late.child.expect(&format!("{} 0", held.number + 30));
+    late.child.expect(&format!("{} 0", held.seq + 30));
     for more in 31..34 {
         assert!(publish(&writer, 1));
-        late.child.expect(&format!("{} 0", held.number + more));
+        late.child.expect(&format!("{} 0", held.seq + more));
     }
 }
 
 /// A reader stops before it sits down in a segment that is superseded meanwhile. It does not begin there.
 #[test]
 fn who_sits_down_in_a_superseded_segment_misses_nothing_of_a_lossless_channel() {
-    for instant in ["SegmentOpened", "SeatLocked", "PositionStored"] {
+    for instant in ["SegmentOpened", "EntryLocked", "CursorStored"] {
         let channel = Channel::new();
         let writer = channel.writer(lossless(8));
         assert!(publish(&writer, 1));
         let late = AtInstant::start("reads four", &channel, STOP, instant);
         late.child.stops();
-        writer.set_format(Format::fixed_size("video/x-raw,another=1", common::SIZE));
+        writer.set_caps(Caps::fixed_size("video/x-raw,another=1", common::SIZE));
         for _ in 2..=30 {
             assert!(publish(&writer, 1));
         }
         late.child.signal(Signal::SIGCONT);
         late.child.expect("30 0");
-        for number in 31..34 {
+        for seq in 31..34 {
             assert!(publish(&writer, 1));
-            late.child.expect(&format!("{number} 0"));
+            late.child.expect(&format!("{seq} 0"));
         }
     }
 }
@@ -178,17 +178,17 @@ fn who_only_sits_down_is_no_reader_yet() {
         let channel = Channel::new();
         let writer = channel.writer(options);
         drop(writer.claim(common::SIZE).unwrap());
-        let late = AtInstant::start("reads all", &channel, STOP, "Sitting");
+        let late = AtInstant::start("reads all", &channel, STOP, "Joining");
         late.child.stops();
         assert_eq!(writer.service().unwrap().count, 0);
         late.child.signal(Signal::SIGCONT);
         assert!(writer.wait_for_reader(common::SIZE, || true).unwrap());
         assert_eq!(writer.service().unwrap().count, 1);
-        for number in 1..4 {
-            assert!(publish(&writer, number));
+        for seq in 1..4 {
+            assert!(publish(&writer, seq));
         }
-        for number in ["1", "2", "3"] {
-            late.child.expect(number);
+        for seq in ["1", "2", "3"] {
+            late.child.expect(seq);
         }
     }
 }
@@ -204,7 +204,7 @@ fn who_was_waited_for_has_the_stream_from_the_beginning() {
             drop(writer.claim(common::SIZE).unwrap());
             tell(&writer, "lasts", Some(0));
             tell(&writer, "passed", None);
-            let late = AtInstant::start("reads all", &channel, STOP, "Seated");
+            let late = AtInstant::start("reads all", &channel, STOP, "Joined");
             assert!(writer.wait_for_reader(common::SIZE, || true).unwrap());
             late.child.stops();
             tell(&writer, "begins", None);
@@ -234,7 +234,7 @@ fn who_is_on_its_way_from_an_older_segment_misses_nothing_of_the_next_writer() {
     let channel = Channel::new();
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     let mut first = AtInstant::start_at_pass("writes two formats", &channel, KILL, "SegmentCurrent", 2);
-    let number = next(&mut reader, &mut copy).number;
+    let seq = next(&mut reader, &mut copy).seq;
     first.child.expect("published");
     first.child.tell("go on");
     first.child.dies();
@@ -246,9 +246,9 @@ fn who_is_on_its_way_from_an_older_segment_misses_nothing_of_the_next_writer() {
             }
         });
         std::thread::sleep(Duration::from_millis(300));
-        for number in number + 1..=33 {
+        for seq in seq + 1..=33 {
             let frame = next(&mut reader, &mut copy);
-            assert_eq!((frame.number, frame.missed), (number, 0));
+            assert_eq!((frame.seq, frame.missed), (seq, 0));
         }
     });
 }

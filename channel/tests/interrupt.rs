@@ -75,7 +75,7 @@ fn between_two_segments() {
     common::next(&mut reader, &mut Vec::new());
     // Superseded, and nothing follows.
     let peer = Peer::open(&channel);
-    peer.live()
+    peer.status()
         .state
         .store(state::SUPERSEDED, std::sync::atomic::Ordering::SeqCst);
     let began = Instant::now();
@@ -110,7 +110,9 @@ fn a_word_that_lies_does_not_make_a_reader_spin() {
         let (stop, peer) = (&stop, peer);
         scope.spawn(move || {
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                peer.live().published.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                peer.status()
+                    .published
+                    .fetch_add(1, std::sync::atomic::Ordering::SeqCst);
                 std::thread::yield_now();
             }
         });
@@ -157,7 +159,7 @@ fn the_monitor_is_woken() {
             assert_eq!(writer.service().unwrap().count, 1);
             // A new segment is not either.
             let mut copy = Vec::new();
-            writer.set_format(rsshm_channel::Format::fixed_size("new", 9));
+            writer.set_caps(rsshm_channel::Caps::fixed_size("new", 9));
             assert!(common::publish_sized(&writer, 2, 9));
             common::next(&mut reader, &mut copy);
             writer.wait_for_service(hour);
@@ -169,7 +171,7 @@ fn the_monitor_is_woken() {
             writer.wait_for_service(hour);
         });
         std::thread::sleep(Duration::from_millis(20));
-        writer.wake_monitor();
+        writer.stop_service();
         waiting.join().unwrap();
     });
     writer.wait_for_service(hour);

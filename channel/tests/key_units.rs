@@ -19,8 +19,7 @@ use common::{
     publish, publish_described, publish_sized, publish_unit, slots, tell,
 };
 use rsshm_channel::{
-    ChannelName, CopyTarget, Format, FrameDescriptor, Next, ReadLimits, Reader, Writer, WriterOptions,
-    layout::DELTA_UNIT,
+    Caps, ChannelName, CopyTarget, FrameDescriptor, Next, ReadLimits, Reader, Writer, WriterOptions, layout::DELTA_UNIT,
 };
 
 #[test]
@@ -31,20 +30,20 @@ fn child() {
 /// A writer of a compressed stream that does as it is told, until it is killed.
 fn writes(channel: &str) {
     let writer = Writer::open(ChannelName::new(channel).unwrap(), slots(12)).unwrap();
-    writer.set_format(h264());
+    writer.set_caps(h264());
     loop {
         publish_all(&writer, &listen());
         say("done");
     }
 }
 
-fn h264() -> Format {
-    Format::variable_size("video/x-h264")
+fn h264() -> Caps {
+    Caps::variable_size("video/x-h264")
 }
 
 fn compressed(channel: &Channel, options: WriterOptions) -> Arc<Writer> {
     let writer = channel.writer(options);
-    writer.set_format(h264());
+    writer.set_caps(h264());
     writer
 }
 
@@ -89,15 +88,15 @@ fn join(channel: &Channel, wanted: &[&str]) -> [Reader; 2] {
 
 /// How many times the reader in the first seat has asked.
 fn asked(channel: &Channel) -> u32 {
-    Peer::open(channel).seat(0).key_requests.load(Ordering::SeqCst)
+    Peer::open(channel).entry(0).keyframe_requests.load(Ordering::SeqCst)
 }
 
 /// Takes a frame away.
-fn lose(channel: &Channel, number: u64) {
+fn lose(channel: &Channel, seq: u64) {
     let peer = Peer::open(channel);
-    let slot = (0..peer.fixed.slot_count as usize)
-        .map(|slot| &peer.slot(slot).number)
-        .find(|slot| slot.load(Ordering::SeqCst) == number);
+    let slot = (0..peer.header.slot_count as usize)
+        .map(|slot| &peer.slot(slot).seq)
+        .find(|slot| slot.load(Ordering::SeqCst) == seq);
     slot.expect("it is there").store(0, Ordering::SeqCst);
 }
 
@@ -123,13 +122,13 @@ fn who_joins_where_no_key_frame_is_left_asks_and_begins_at_the_next() {
     publish_deltas(&writer, 2..=20);
     let mut readers = join(&channel, &[]);
     assert_eq!(asked(&channel), 1);
-    assert!(writer.service().unwrap().key_unit_wanted);
+    assert!(writer.service().unwrap().keyframe_wanted);
     publish_all(&writer, "d21 d22");
     expect(&mut readers, &[]);
     publish_all(&writer, "k23 d24");
     for reader in &mut readers {
         let first = next(reader, &mut Vec::new());
-        assert_eq!((first.number, first.missed, first.discontinuity), (23, 0, true));
+        assert_eq!((first.seq, first.missed, first.discontinuity), (23, 0, true));
         assert_eq!(now(reader), ["24"]);
         assert_eq!((reader.stats().missed, reader.stats().received), (0, 2));
     }
@@ -145,7 +144,7 @@ fn who_missed_a_frame_goes_on_at_the_newest_key_frame_that_is_there() {
     publish_all(&writer, "k21 d22 k23 d24 d25");
     for reader in &mut readers {
         let first = next(reader, &mut Vec::new());
-        assert_eq!((first.number, first.missed), (23, 21));
+        assert_eq!((first.seq, first.missed), (23, 21));
         assert_eq!(now(reader), ["24", "25"]);
         assert_eq!(reader.stats().missed, 21);
     }
@@ -166,7 +165,7 @@ fn who_missed_a_frame_and_finds_no_key_frame_asks_and_goes_on_at_the_next() {
     publish_all(&writer, "d5 k6 d7");
     for reader in &mut readers {
         let first = next(reader, &mut Vec::new());
-        assert_eq!((first.number, first.missed, first.discontinuity), (6, 3, true));
+        assert_eq!((first.seq, first.missed, first.discontinuity), (6, 3, true));
         assert_eq!(now(reader), ["7"]);
         assert_eq!(reader.stats().missed, 3);
     }
@@ -183,7 +182,7 @@ fn a_key_frame_whose_deltas_are_gone_is_not_begun_with() {
     let held = common::next_in_place(&writer, &mut holder, &mut Vec::new());
     drop(service);
     publish_deltas(&writer, 2..=20);
-    assert!(Peer::open(&channel).numbers().contains(&held.number));
+    assert!(Peer::open(&channel).numbers().contains(&held.seq));
     for mut reader in [channel.reader(), channel.observer()] {
         assert_eq!(now(&mut reader), [""; 0]);
         publish_all(&writer, "k21 d22");
@@ -205,7 +204,7 @@ fn raw_streams_go_on_at_the_oldest_frame_there_is() {
     let there = Peer::open(&channel).numbers();
     for reader in &mut readers {
         let first = next(reader, &mut Vec::new());
-        assert_eq!((first.number, first.missed), (there[0], there[0] - 2));
+        assert_eq!((first.seq, first.missed), (there[0], there[0] - 2));
         let rest: Vec<_> = there[1..].iter().map(u64::to_string).collect();
         assert_eq!(now(reader), rest);
     }
@@ -213,7 +212,7 @@ fn raw_streams_go_on_at_the_oldest_frame_there_is() {
     for mut reader in [channel.reader(), channel.observer()] {
         assert_eq!(now(&mut reader), ["20"]);
     }
-    assert!(!writer.service().unwrap().key_unit_wanted);
+    assert!(!writer.service().unwrap().keyframe_wanted);
 }
 
 #[test]
@@ -295,8 +294,8 @@ fn events_do_not_stand_in_the_way() {
         publish_all(&writer, published[0]);
         tell(&writer, "event", None);
         publish_all(&writer, published[1]);
-        if let Some(number) = lost {
-            lose(&channel, number);
+        if let Some(seq) = lost {
+            lose(&channel, seq);
         }
         for reader in &mut readers {
             assert_eq!(all(reader, behind(max_behind)), wanted, "{published:?}");
@@ -367,9 +366,9 @@ fn a_stream_that_outgrows_its_slots_goes_on() {
     publish_all(&writer, "d3");
     for reader in &mut readers {
         assert_eq!(now(reader), ["2", "3"]);
-        assert_eq!(reader.generation(), 1);
+        assert_eq!(reader.segment_changes(), 1);
     }
-    writer.set_format(Format::variable_size("video/x-h265"));
+    writer.set_caps(Caps::variable_size("video/x-h265"));
     publish_all(&writer, "d4 d5");
     for reader in &mut readers {
         assert_eq!(now(reader), [""; 0], "nothing of another format");
@@ -396,7 +395,7 @@ fn a_frame_that_the_writer_lost_is_missing() {
     let writer = compressed(&channel, slots(12));
     publish_all(&writer, "k1 d2");
     let mut readers = join(&channel, &["1", "2"]);
-    writer.pass_over();
+    writer.record_drop();
     tell(&writer, "event", None);
     for reader in &mut readers {
         assert_eq!(now(reader), ["event"], "it needs no frame to come");
@@ -406,17 +405,17 @@ fn a_frame_that_the_writer_lost_is_missing() {
     publish_all(&writer, "k6 d7");
     for reader in &mut readers {
         let first = next(reader, &mut Vec::new());
-        assert_eq!((first.number, first.missed), (6, 3));
+        assert_eq!((first.seq, first.missed), (6, 3));
         assert_eq!(now(reader), ["7"]);
     }
     // In another segment too.
-    writer.pass_over();
-    writer.pass_over();
-    writer.set_format(Format::fixed_size("raw", 100));
+    writer.record_drop();
+    writer.record_drop();
+    writer.set_caps(Caps::fixed_size("raw", 100));
     assert!(publish_sized(&writer, 10, 100));
     for reader in &mut readers {
         let first = next(reader, &mut Vec::new());
-        assert_eq!((first.number, first.missed), (10, 2));
+        assert_eq!((first.seq, first.missed), (10, 2));
     }
 }
 
@@ -429,11 +428,11 @@ fn who_still_waits_in_another_segment_asks_there_too() {
     let mut reader = channel.reader();
     assert_eq!(now(&mut reader), [""; 0]);
     assert_eq!(asked(&channel), 1);
-    writer.set_format(Format::variable_size("video/x-h265"));
+    writer.set_caps(Caps::variable_size("video/x-h265"));
     publish_deltas(&writer, 4..=5);
     assert_eq!(now(&mut reader), [""; 0]);
     assert_eq!(asked(&channel), 1);
-    assert!(writer.service().unwrap().key_unit_wanted);
+    assert!(writer.service().unwrap().keyframe_wanted);
 }
 
 #[test]
@@ -463,13 +462,13 @@ fn wishes_are_told_once_a_second_for_all_readers_together() {
     expect(&mut readers, &["1", "2"]);
     let ask = || {
         for reader in &readers {
-            assert!(reader.handle().request_key_unit());
+            assert!(reader.handle().request_keyframe());
         }
     };
-    let is_wanted = || writer.service().unwrap().key_unit_wanted;
+    let is_wanted = || writer.service().unwrap().keyframe_wanted;
     assert!(!is_wanted());
     ask();
-    let told = Instant::now();
+    let reported = Instant::now();
     assert!(is_wanted());
     assert!(!is_wanted());
     // Too soon, but not forgotten.
@@ -477,7 +476,7 @@ fn wishes_are_told_once_a_second_for_all_readers_together() {
     assert!(!is_wanted());
     publish_all(&writer, "d3");
     common::wait_until("told", Duration::from_secs(5), is_wanted);
-    assert!(told.elapsed() >= Duration::from_secs(1));
+    assert!(reported.elapsed() >= Duration::from_secs(1));
     ask();
     assert!(!is_wanted());
 }
@@ -489,19 +488,19 @@ fn no_wish_is_told_when_a_key_frame_came_meanwhile() {
     publish_all(&writer, "k1 d2");
     let mut reader = channel.reader();
     now(&mut reader);
-    let is_wanted = || writer.service().unwrap().key_unit_wanted;
-    let told = Instant::now();
-    assert!(reader.handle().request_key_unit());
+    let is_wanted = || writer.service().unwrap().keyframe_wanted;
+    let reported = Instant::now();
+    assert!(reader.handle().request_keyframe());
     assert!(is_wanted());
-    assert!(reader.handle().request_key_unit());
+    assert!(reader.handle().request_keyframe());
     assert!(!is_wanted(), "too soon");
     publish_all(&writer, "k3 d4");
-    while told.elapsed() < Duration::from_millis(1050) {
+    while reported.elapsed() < Duration::from_millis(1050) {
         assert!(!is_wanted());
         std::thread::sleep(Duration::from_millis(50));
     }
     // A wish from after it counts.
-    assert!(reader.handle().request_key_unit());
+    assert!(reader.handle().request_keyframe());
     assert!(is_wanted());
 }
 
@@ -517,10 +516,10 @@ fn a_wish_wakes_the_writer() {
         let waiting = scope.spawn(|| {
             let began = Instant::now();
             writer.wait_for_service(Duration::from_secs(10));
-            (began.elapsed(), writer.service().unwrap().key_unit_wanted)
+            (began.elapsed(), writer.service().unwrap().keyframe_wanted)
         });
         std::thread::sleep(Duration::from_millis(30));
-        assert!(reader.handle().request_key_unit());
+        assert!(reader.handle().request_keyframe());
         let (took, wanted) = waiting.join().unwrap();
         assert!(took < Duration::from_secs(5) && wanted, "{took:?}");
     });
@@ -531,21 +530,21 @@ fn who_may_only_look_or_has_no_writer_asks_nobody() {
     let channel = Channel::new();
     let mut readers = [channel.reader(), channel.observer()];
     for reader in &readers {
-        assert!(!reader.handle().request_key_unit());
+        assert!(!reader.handle().request_keyframe());
     }
     let writer = compressed(&channel, slots(12));
     publish_all(&writer, "k1");
     expect(&mut readers, &["1"]);
-    let [seated, observer] = readers.map(|reader| (reader.handle(), reader));
-    assert!(seated.0.request_key_unit());
-    assert!(!observer.0.request_key_unit());
-    assert!(writer.service().unwrap().key_unit_wanted);
+    let [own_entry, observer] = readers.map(|reader| (reader.handle(), reader));
+    assert!(own_entry.0.request_keyframe());
+    assert!(!observer.0.request_keyframe());
+    assert!(writer.service().unwrap().keyframe_wanted);
     // Where frames no longer come, nobody listens.
-    writer.set_format(Format::variable_size("video/x-h265"));
+    writer.set_caps(Caps::variable_size("video/x-h265"));
     publish_all(&writer, "k2");
-    assert!(!seated.0.request_key_unit());
-    drop(seated.1);
-    assert!(!seated.0.request_key_unit());
+    assert!(!own_entry.0.request_keyframe());
+    drop(own_entry.1);
+    assert!(!own_entry.0.request_keyframe());
 }
 
 /// A compressed stream's frames are small: more of them are kept, so that there is a key frame.
@@ -555,14 +554,14 @@ fn small_frames_whose_size_varies_are_kept_for_longer() {
     let writer = compressed(&channel, slots(64));
     publish_all(&writer, "k1");
     publish_deltas(&writer, 2..=33);
-    assert_eq!(Peer::open(&channel).fixed.retain, 32);
+    assert_eq!(Peer::open(&channel).header.history, 32);
     for mut reader in [channel.reader(), channel.observer()] {
         let wanted: Vec<_> = (1..=33).map(|value: u64| value.to_string()).collect();
         assert_eq!(now(&mut reader), wanted);
     }
     // Half a megabyte in slots of twice that.
     assert!(publish_sized(&writer, 34, 1 << 19));
-    assert_eq!(Peer::open(&channel).fixed.retain, 4);
+    assert_eq!(Peer::open(&channel).header.history, 4);
 }
 
 /// Publishes while a frame is copied, as far as the writer finds slots.
@@ -605,17 +604,14 @@ fn who_joins_a_lossless_compressed_stream_misses_nothing_either() {
         bytes: Vec::new(),
     };
     let first = reader.next(&mut target, ReadLimits::default(), Some(Duration::ZERO));
-    assert!(
-        matches!(&first, Ok(Next::Frame(frame)) if frame.number == 9),
-        "{first:?}"
-    );
+    assert!(matches!(&first, Ok(Next::Frame(frame)) if frame.seq == 9), "{first:?}");
     let mut numbers = 9..;
     numbers.next();
     while let Next::Frame(frame) = reader
         .next(&mut target, ReadLimits::default(), Some(Duration::ZERO))
         .unwrap()
     {
-        assert_eq!(Some(frame.number), numbers.next());
+        assert_eq!(Some(frame.seq), numbers.next());
     }
     assert_eq!(reader.stats().missed, 0);
     assert!(reader.stats().received > 4, "some were published meanwhile");
@@ -629,7 +625,7 @@ fn who_joins_a_lossless_compressed_stream_begins_with_nothing_that_may_go_away()
     publish_deltas(&writer, 1..=8);
     publish_all(&writer, "k9 d10 d11 d12 d13");
     let peer = Peer::open(&channel);
-    assert!(peer.fixed.retain == 4 && peer.numbers().contains(&9));
+    assert!(peer.header.history == 4 && peer.numbers().contains(&9));
     let mut target = Interfering {
         writer: &writer,
         frames: 8,
@@ -645,7 +641,7 @@ fn who_joins_a_lossless_compressed_stream_begins_with_nothing_that_may_go_away()
     publish_all(&writer, "k14");
     let mut received = 0;
     while let Next::Frame(frame) = next() {
-        assert_eq!((frame.number, frame.missed), (14 + received, 0));
+        assert_eq!((frame.seq, frame.missed), (14 + received, 0));
         received += 1;
     }
     assert!(received > 2, "some were published meanwhile");
@@ -659,12 +655,12 @@ fn a_wish_ends_with_who_had_it() {
     publish_all(&writer, "k1 d2");
     let mut first = channel.reader();
     now(&mut first);
-    assert!(first.handle().request_key_unit());
+    assert!(first.handle().request_keyframe());
     drop(first);
     let mut second = channel.reader();
     assert_eq!(now(&mut second), ["1", "2"]);
     assert_eq!(asked(&channel), 0);
-    assert!(!writer.service().unwrap().key_unit_wanted);
+    assert!(!writer.service().unwrap().keyframe_wanted);
 }
 
 /// Frames with keys at all distances to readers of all speeds: whatever is given can be decoded with what was given before.
@@ -694,15 +690,15 @@ fn nothing_undecodable_is_given_under_load() {
                     for _ in 0..stay {
                         let frame = next_within(&mut reader, &mut copy, behind(max_behind));
                         common::check_bytes(&frame, &copy);
-                        assert_eq!(frame.number, frame.descriptor.offset);
-                        let since = last.map(|last| frame.number - last - 1);
+                        assert_eq!(frame.seq, frame.descriptor.offset);
+                        let since = last.map(|last| frame.seq - last - 1);
                         assert_eq!(frame.missed, since.unwrap_or(0));
                         assert!(
                             !frame.descriptor.is_delta() || since == Some(0),
                             "delta {} after {last:?}",
-                            frame.number
+                            frame.seq
                         );
-                        last = Some(frame.number);
+                        last = Some(frame.seq);
                         std::thread::sleep(Duration::from_micros(pause));
                         // One is held while the next is waited for, as a decoder does.
                         held = Some(frame);

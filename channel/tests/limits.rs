@@ -11,7 +11,7 @@ use common::{
     next, publish, publish_sized, slots,
 };
 use nix::libc;
-use rsshm_channel::{ChannelName, Error, Format, Next, ReadLimits, Reader, ReaderOptions, Writer};
+use rsshm_channel::{Caps, ChannelName, Error, Next, ReadLimits, Reader, ReaderOptions, Writer};
 
 const MIB: usize = 1 << 20;
 
@@ -74,7 +74,7 @@ fn assert_says<T: std::fmt::Debug>(result: Result<T, Error>, what: &str) {
 fn writes_within(channel: &str, within: Within) {
     let name = ChannelName::new(channel).unwrap();
     let writer = std::sync::Arc::new(Writer::open(name, slots(64)).unwrap());
-    writer.set_format(Format::fixed_size("small", 64 << 10));
+    writer.set_caps(Caps::fixed_size("small", 64 << 10));
     assert!(publish_sized(&writer, 1, 64 << 10));
     let service = Service::of(&writer);
     let mut reader = Reader::new(writer.name().clone(), ReaderOptions::default());
@@ -86,16 +86,16 @@ fn writes_within(channel: &str, within: Within) {
             assert!(publish_sized(&writer, value, 64 << 10));
             check(&next(&mut reader, &mut copy), &copy, value);
         }
-        writer.set_format(Format::fixed_size("large", MIB));
+        writer.set_caps(Caps::fixed_size("large", MIB));
         for _ in 0..3 {
             assert_says(writer.claim(MIB), what);
         }
         // Longer than the names are left alone.
         std::thread::sleep(Duration::from_millis(1100));
-        writer.set_format(Format::fixed_size("small", 64 << 10));
+        writer.set_caps(Caps::fixed_size("small", 64 << 10));
         assert!(publish_sized(&writer, 20, 64 << 10));
     });
-    writer.set_format(Format::fixed_size("large", MIB));
+    writer.set_caps(Caps::fixed_size("large", MIB));
     assert!(publish_sized(&writer, 21, MIB));
     check(&next(&mut reader, &mut copy), &copy, 20);
     check(&next(&mut reader, &mut copy), &copy, 21);
@@ -123,7 +123,7 @@ fn reads_within(channel: &str, within: Within) {
 #[track_caller]
 fn assert_done(child: &Child) {
     loop {
-        match child.hear() {
+        match child.receive() {
             said if said == "done" => return,
             said => println!("{said}"),
         }
@@ -144,7 +144,7 @@ fn a_reader_without_files_or_addresses_says_so_and_comes_later() {
     for role in ["reads without files", "reads without addresses"] {
         let channel = Channel::new();
         let writer = channel.writer(slots(64));
-        writer.set_format(Format::fixed_size("large", MIB));
+        writer.set_caps(Caps::fixed_size("large", MIB));
         assert!(publish_sized(&writer, 7, MIB));
         assert_done(&Child::start(role, channel.as_str()));
         assert!(publish(&writer, 8));

@@ -1,10 +1,9 @@
 //! The pin rule under every interleaving and every memory order that the language allows.
 //!
-//! `RUSTFLAGS="--cfg rsshm_loom" cargo test -p rsshm-channel --test loom_pins --release --target-dir target/loom`
+//! `cargo test --release --package rsshm-channel --test loom_pins`
 //!
 //! Next to each model stands one with a single step weakened, which must fail: a model that cannot fail proves nothing.
 //! loom treats SeqCst accesses as AcqRel (and full fences as what they are), so nothing here leans on them.
-#![cfg(rsshm_loom)]
 
 use loom::{
     cell::UnsafeCell,
@@ -14,12 +13,39 @@ use loom::{
     },
     thread,
 };
-use rsshm_channel::{PinCounts, take_for_writing};
+use pins::{PinCounts, take_for_writing};
+
+/// The product's own file, with the modules beside it replaced by those below.
+#[path = "../src/protocol/pins.rs"]
+mod pins;
+
+/// loom's atomics in place of the processor's.
+mod atomic {
+    pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
+}
+
+/// A failpoint does nothing in the model.
+mod failpoint {
+    pub(crate) enum Failpoint {
+        PinSet,
+        Pinned,
+        UnpinDue,
+        PinsSeen,
+        NumberZeroed,
+    }
+
+    pub(crate) fn failpoint(_: Failpoint) {}
+}
+
+/// The one constant of the layout that the rule needs.
+mod layout {
+    pub(crate) const MAX_SLOTS: usize = 64;
+}
 
 /// A slot with the frame 1 in it, whose one pixel is 1, and one seat's pin word.
 struct Slot {
     word: AtomicU64,
-    number: AtomicU64,
+    seq: AtomicU64,
     /// loom reports every read of it that is not ordered with a write.
     pixel: UnsafeCell<u64>,
 }
@@ -28,7 +54,7 @@ impl Slot {
     fn new() -> Self {
         Self {
             word: AtomicU64::new(0),
-            number: AtomicU64::new(1),
+            seq: AtomicU64::new(1),
             pixel: UnsafeCell::new(1),
         }
     }
@@ -38,39 +64,39 @@ impl Slot {
     }
 
     /// What `Writer::publish` does with a slot that was taken.
-    fn draw_and_publish(&self, number: u64) {
+    fn draw_and_publish(&self, seq: u64) {
         // SAFETY: what is to be proved: nobody else looks at the pixel now. loom fails the model if somebody does.
-        self.pixel.with_mut(|pixel| unsafe { *pixel = number });
-        self.number.store(number, Ordering::Release);
+        self.pixel.with_mut(|pixel| unsafe { *pixel = seq });
+        self.seq.store(seq, Ordering::Release);
     }
 
-    /// Looks at the pixel, as the holder of a pin of frame `number` may.
-    fn look(&self, number: u64) {
+    /// Looks at the pixel, as the holder of a pin of frame `seq` may.
+    fn look(&self, seq: u64) {
         // SAFETY: as in `draw_and_publish`.
-        self.pixel.with(|pixel| assert_eq!(unsafe { *pixel }, number));
+        self.pixel.with(|pixel| assert_eq!(unsafe { *pixel }, seq));
     }
 
-    /// Pins frame `number` if it is there, looks at it twice, and lets it go.
-    fn read(&self, counts: &mut PinCounts, number: u64) {
-        if counts.pin(&self.word, &self.number, 0, number) {
-            self.look(number);
+    /// Pins frame `seq` if it is there, looks at it twice, and lets it go.
+    fn read(&self, counts: &mut PinCounts, seq: u64) {
+        if counts.pin(&self.word, &self.seq, 0, seq) {
+            self.look(seq);
             thread::yield_now();
-            self.look(number);
+            self.look(seq);
             counts.unpin(&self.word, 0);
         }
     }
 }
 
 /// `take_for_writing` as it must not be: without its fence.
-fn take_without_fence(number: &AtomicU64, pinned: impl FnOnce() -> bool) -> bool {
-    number.store(0, Ordering::Relaxed);
+fn take_without_fence(seq: &AtomicU64, pinned: impl FnOnce() -> bool) -> bool {
+    seq.store(0, Ordering::Relaxed);
     !pinned()
 }
 
 /// `take_for_writing` as it must not be: the pins are looked at only before the number goes.
-fn take_without_second_look(number: &AtomicU64, pinned: impl FnOnce() -> bool) -> bool {
+fn take_without_second_look(seq: &AtomicU64, pinned: impl FnOnce() -> bool) -> bool {
     let free = !pinned();
-    number.store(0, Ordering::Relaxed);
+    seq.store(0, Ordering::Relaxed);
     fence(Ordering::SeqCst);
     free
 }
@@ -88,9 +114,9 @@ fn redraw_while_pinning(take: fn(&AtomicU64, &dyn Fn() -> bool) -> bool) {
                 assert_eq!(counts.held(), 0);
             }
         });
-        for number in 2..=3 {
-            if take(&slot.number, &|| slot.is_pinned()) {
-                slot.draw_and_publish(number);
+        for seq in 2..=3 {
+            if take(&slot.seq, &|| slot.is_pinned()) {
+                slot.draw_and_publish(seq);
             }
         }
         reader.join().unwrap();
@@ -100,25 +126,25 @@ fn redraw_while_pinning(take: fn(&AtomicU64, &dyn Fn() -> bool) -> bool) {
 
 #[test]
 fn a_pinned_frame_never_changes() {
-    redraw_while_pinning(|number, pinned| take_for_writing(number, pinned));
+    redraw_while_pinning(|seq, pinned| take_for_writing(seq, pinned));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn the_model_notices_a_missing_fence() {
-    redraw_while_pinning(|number, pinned| take_without_fence(number, pinned));
+    redraw_while_pinning(|seq, pinned| take_without_fence(seq, pinned));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn the_model_notices_a_missing_second_look() {
-    redraw_while_pinning(|number, pinned| take_without_second_look(number, pinned));
+    redraw_while_pinning(|seq, pinned| take_without_second_look(seq, pinned));
 }
 
 /// A seat whose owner, of ticket 1, died with a pin set.
-struct Seat {
+struct ReaderEntry {
     slot: Slot,
-    ticket: AtomicU32,
+    generation: AtomicU32,
     /// The kernel's lock on the seat's byte. What the kernel does is ordered, as under a mutex.
     locked: Mutex<bool>,
 }
@@ -131,27 +157,27 @@ struct WriterSide {
 
 impl WriterSide {
     /// `SlotTable::pinned`.
-    fn is_pinned(&self, seat: &Seat) -> bool {
-        let bits = seat.slot.word.load(Ordering::Acquire);
-        bits != 0 && self.ignored != Some(seat.ticket.load(Ordering::Acquire)) && bits & 1 == 1
+    fn is_pinned(&self, entry: &ReaderEntry) -> bool {
+        let bits = entry.slot.word.load(Ordering::Acquire);
+        bits != 0 && self.ignored != Some(entry.generation.load(Ordering::Acquire)) && bits & 1 == 1
     }
 
     /// `SlotTable::ignore_the_dead`.
-    fn ignore_the_dead(&mut self, seat: &Seat) {
-        let in_the_way = seat.slot.word.load(Ordering::Acquire) != 0;
-        let ticket = seat.ticket.load(Ordering::Acquire);
-        if in_the_way && !*seat.locked.lock().unwrap() {
-            self.ignored = Some(ticket);
+    fn ignore_the_dead(&mut self, entry: &ReaderEntry) {
+        let in_the_way = entry.slot.word.load(Ordering::Acquire) != 0;
+        let generation = entry.generation.load(Ordering::Acquire);
+        if in_the_way && !*entry.locked.lock().unwrap() {
+            self.ignored = Some(generation);
         }
     }
 
     /// As it must not be: the lock is asked first, so the answer is about somebody else than the ticket read after it.
-    fn ignore_the_dead_too_early(&mut self, seat: &Seat) {
-        let locked = *seat.locked.lock().unwrap();
-        let in_the_way = seat.slot.word.load(Ordering::Acquire) != 0;
-        let ticket = seat.ticket.load(Ordering::Acquire);
+    fn ignore_the_dead_too_early(&mut self, entry: &ReaderEntry) {
+        let locked = *entry.locked.lock().unwrap();
+        let in_the_way = entry.slot.word.load(Ordering::Acquire) != 0;
+        let generation = entry.generation.load(Ordering::Acquire);
         if in_the_way && !locked {
-            self.ignored = Some(ticket);
+            self.ignored = Some(generation);
         }
     }
 }
@@ -159,36 +185,36 @@ impl WriterSide {
 /// (b) A seat changes hands while the writer gives the dead owner's pins up and redraws the slot.
 ///
 /// `enter` is what the new owner does between taking the lock and its first pin.
-fn seat_changes_hands(enter: fn(&Seat), ignore: fn(&mut WriterSide, &Seat)) {
+fn seat_changes_hands(enter: fn(&ReaderEntry), ignore: fn(&mut WriterSide, &ReaderEntry)) {
     loom::model(move || {
-        let seat = Arc::new(Seat {
+        let entry = Arc::new(ReaderEntry {
             slot: Slot::new(),
-            ticket: AtomicU32::new(1),
+            generation: AtomicU32::new(1),
             locked: Mutex::new(false),
         });
-        seat.slot.word.store(1, Ordering::Relaxed);
+        entry.slot.word.store(1, Ordering::Relaxed);
         let reader = thread::spawn({
-            let seat = Arc::clone(&seat);
+            let entry = Arc::clone(&entry);
             move || {
-                *seat.locked.lock().unwrap() = true;
-                enter(&seat);
-                seat.slot.read(&mut PinCounts::default(), 1);
+                *entry.locked.lock().unwrap() = true;
+                enter(&entry);
+                entry.slot.read(&mut PinCounts::default(), 1);
             }
         });
         let mut writer = WriterSide::default();
-        ignore(&mut writer, &seat);
-        if take_for_writing(&seat.slot.number, || writer.is_pinned(&seat)) {
-            seat.slot.draw_and_publish(2);
+        ignore(&mut writer, &entry);
+        if take_for_writing(&entry.slot.seq, || writer.is_pinned(&entry)) {
+            entry.slot.draw_and_publish(2);
         }
         reader.join().unwrap();
     });
 }
 
 /// `Attachment::enter`.
-fn enter(seat: &Seat) {
-    let former = seat.ticket.load(Ordering::Relaxed);
-    seat.ticket.store(former + 1, Ordering::Release);
-    seat.slot.word.store(0, Ordering::Release);
+fn enter(entry: &ReaderEntry) {
+    let former = entry.generation.load(Ordering::Relaxed);
+    entry.generation.store(former + 1, Ordering::Release);
+    entry.slot.word.store(0, Ordering::Release);
 }
 
 #[test]
@@ -200,7 +226,7 @@ fn a_new_owner_of_a_seat_is_not_taken_for_the_dead_one() {
 #[should_panic(expected = "Causality violation")]
 fn the_model_notices_a_ticket_that_is_not_raised() {
     seat_changes_hands(
-        |seat| seat.slot.word.store(0, Ordering::Release),
+        |entry| entry.slot.word.store(0, Ordering::Release),
         WriterSide::ignore_the_dead,
     );
 }
@@ -218,14 +244,14 @@ fn a_slot_is_held_until_its_last_pin_goes() {
     loom::model(|| {
         let slot = Arc::new(Slot::new());
         let mut counts = PinCounts::default();
-        assert!(counts.pin(&slot.word, &slot.number, 0, 1));
+        assert!(counts.pin(&slot.word, &slot.seq, 0, 1));
         let reader = thread::spawn({
             let slot = Arc::clone(&slot);
             move || {
                 // The writer may have set the number to 0 by now, and left it there: then the second pin is refused.
-                let twice = counts.pin(&slot.word, &slot.number, 0, 1);
+                let twice = counts.pin(&slot.word, &slot.seq, 0, 1);
                 slot.look(1);
-                assert!(!counts.pin(&slot.word, &slot.number, 0, 9));
+                assert!(!counts.pin(&slot.word, &slot.seq, 0, 9));
                 slot.look(1);
                 assert_eq!(counts.held(), 1);
                 counts.unpin(&slot.word, 0);
@@ -238,12 +264,12 @@ fn a_slot_is_held_until_its_last_pin_goes() {
                 counts.unpin(&slot.word, 0);
             }
         });
-        if take_for_writing(&slot.number, || slot.is_pinned()) {
+        if take_for_writing(&slot.seq, || slot.is_pinned()) {
             slot.draw_and_publish(2);
         }
         reader.join().unwrap();
         assert!(!slot.is_pinned());
-        assert!(take_for_writing(&slot.number, || slot.is_pinned()));
+        assert!(take_for_writing(&slot.seq, || slot.is_pinned()));
     });
 }
 
@@ -251,24 +277,24 @@ fn a_slot_is_held_until_its_last_pin_goes() {
 /// copies for it, so they are atomics here.
 fn observe(fence_of_observer: fn()) {
     loom::model(move || {
-        let number = Arc::new(AtomicU64::new(1));
+        let seq = Arc::new(AtomicU64::new(1));
         let pixels = Arc::new([AtomicU64::new(1), AtomicU64::new(1)]);
         let observer = thread::spawn({
-            let (number, pixels) = (Arc::clone(&number), Arc::clone(&pixels));
+            let (seq, pixels) = (Arc::clone(&seq), Arc::clone(&pixels));
             move || {
-                let before = number.load(Ordering::Acquire);
+                let before = seq.load(Ordering::Acquire);
                 let copy = [0, 1].map(|at: usize| pixels[at].load(Ordering::Relaxed));
                 fence_of_observer();
-                if before != 0 && number.load(Ordering::Relaxed) == before {
+                if before != 0 && seq.load(Ordering::Relaxed) == before {
                     assert_eq!(copy, [before; 2]);
                 }
             }
         });
-        assert!(take_for_writing(&number, || false));
+        assert!(take_for_writing(&seq, || false));
         for pixel in pixels.iter() {
             pixel.store(2, Ordering::Relaxed);
         }
-        number.store(2, Ordering::Release);
+        seq.store(2, Ordering::Release);
         observer.join().unwrap();
     });
 }

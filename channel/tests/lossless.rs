@@ -15,7 +15,7 @@ use common::{
     child::{self, Child, listen, say},
     lossless, next, publish,
 };
-use rsshm_channel::{ChannelName, Format, FrameDescriptor, Next, ReadLimits, Reader, ReaderOptions, Writer};
+use rsshm_channel::{Caps, ChannelName, FrameDescriptor, Next, ReadLimits, Reader, ReaderOptions, Writer};
 
 const FRAMES: u64 = 500;
 
@@ -73,7 +73,7 @@ fn nothing_is_missed() {
                     for value in 2..=FRAMES {
                         let frame = next(&mut reader, &mut copy);
                         check(&frame, &copy, value);
-                        assert_eq!((frame.number, frame.missed), (value, 0));
+                        assert_eq!((frame.seq, frame.missed), (value, 0));
                         std::thread::sleep(pause);
                     }
                     assert_eq!(reader.stats().missed, 0);
@@ -90,7 +90,7 @@ fn nothing_is_missed() {
                     200..350 => ("larger", 3 * common::SIZE),
                     350.. => ("smaller", 100),
                 };
-                writer.set_format(Format::fixed_size(caps, size));
+                writer.set_caps(Caps::fixed_size(caps, size));
                 if value == 5
                     && let Some(mut victim) = victim.take()
                 {
@@ -222,7 +222,7 @@ fn a_wait_ends_when_it_is_interrupted() {
         });
         writer.resume();
         while let Next::Frame(frame) = common::poll(&mut reader, &mut copy) {
-            check(&frame, &copy, frame.number);
+            check(&frame, &copy, frame.seq);
             assert_eq!(frame.missed, 0);
         }
     }
@@ -274,7 +274,7 @@ fn a_new_owner_of_a_dead_followers_seat_is_not_waited_for() {
     let mut victim = Child::start("takes one", channel.as_str());
     victim.expect("took one");
     victim.signal(nix::sys::signal::Signal::SIGSTOP);
-    writer.set_format(Format::fixed_size("another", common::SIZE));
+    writer.set_caps(Caps::fixed_size("another", common::SIZE));
     let mut slot = writer.claim_for_upstream(common::SIZE).unwrap().unwrap();
     slot.as_mut().fill(2);
     victim.kill();
@@ -304,7 +304,7 @@ fn a_new_owner_of_a_dead_followers_seat_is_not_waited_for() {
         )
         .unwrap();
     for newcomer in &mut newcomers {
-        assert_eq!(next(newcomer, &mut copy).number, 2);
+        assert_eq!(next(newcomer, &mut copy).seq, 2);
     }
     drop(watchdog);
 }

@@ -19,7 +19,7 @@ use common::{
     is_in_place, next, publish, slots, times, wait_until,
 };
 use rsshm_channel::{
-    ChannelName, Format, FrameData, FrameDescriptor, Next, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions,
+    Caps, ChannelName, FrameData, FrameDescriptor, Next, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions,
 };
 
 #[test]
@@ -50,13 +50,13 @@ fn sixty_four_readers_and_one_more_get_the_stream() {
     let there = AtomicU32::new(0);
     let longest = std::thread::scope(|scope| {
         let stopping = common::StopAtEnd(&stop);
-        for number in 0..65 {
+        for seq in 0..65 {
             let (channel, stop, there) = (&channel, &stop, &there);
             let (observers, complete, missed) = (&observers, &complete, &missed);
             scope.spawn(move || {
                 // The 65th comes when all seats are taken.
                 wait_until("its turn", Duration::from_secs(10), || {
-                    number < 64 || there.load(Ordering::SeqCst) == 64
+                    seq < 64 || there.load(Ordering::SeqCst) == 64
                 });
                 let (mut reader, mut copy) = (channel.reader(), Vec::new());
                 let mut last = next(&mut reader, &mut copy).descriptor.offset;
@@ -125,7 +125,7 @@ fn readers_come_and_go_and_nothing_grows() {
 fn writes_until_killed(channel: &str) {
     let name = ChannelName::new(channel).unwrap();
     let writer = Arc::new(Writer::open(name, slots(8)).unwrap());
-    writer.set_format(Format::fixed_size(common::CAPS, common::SIZE));
+    writer.set_caps(Caps::fixed_size(common::CAPS, common::SIZE));
     let _service = Service::of(&writer);
     assert!(publish(&writer, 7));
     say("published");
@@ -272,7 +272,7 @@ fn a_stream_of_4k_with_four_readers_goes_on_and_nothing_grows() {
     let time = Duration::from_secs_f64(asked.unwrap_or(3.0));
     let channel = Channel::new();
     let writer = Arc::new(Writer::open(channel.0.clone(), WriterOptions::default()).unwrap());
-    writer.set_format(Format::fixed_size(
+    writer.set_caps(Caps::fixed_size(
         "video/x-raw,format=NV12,width=3840,height=2160,framerate=60/1",
         WIDE,
     ));
@@ -314,7 +314,7 @@ fn a_stream_of_4k_with_four_readers_goes_on_and_nothing_grows() {
     );
     for reader in &mut readers {
         reader.tell("report");
-        println!("{}", reader.hear());
+        println!("{}", reader.receive());
         reader.expect("done");
     }
     let now = Holdings::now();

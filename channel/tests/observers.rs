@@ -93,16 +93,16 @@ fn observers_see_whole_frames_only() {
         while Instant::now() < end {
             let frame = next(&mut observer, &mut copy);
             common::check_bytes(&frame, &copy);
-            assert_eq!(frame.number, frame.descriptor.offset);
-            assert!(frame.number > last);
-            last = frame.number;
+            assert_eq!(frame.seq, frame.descriptor.offset);
+            assert!(frame.seq > last);
+            last = frame.seq;
             frames += 1;
         }
         let once = Observer::open(&channel).unwrap().unwrap();
         for _ in 0..200 {
-            if let Some((number, descriptor)) = once.newest(&mut copy) {
-                assert_eq!(number, descriptor.offset);
-                assert!(common::is_filled(&copy, number as u8));
+            if let Some((seq, descriptor)) = once.newest(&mut copy) {
+                assert_eq!(seq, descriptor.offset);
+                assert!(common::is_filled(&copy, seq as u8));
             }
         }
         drop(stopping);
@@ -124,8 +124,8 @@ fn attached_readers_see_whole_frames_only() {
                 let (mut reader, mut copy, mut last) = (channel.reader(), Vec::new(), 0);
                 while !stop.load(Ordering::Relaxed) {
                     let frame = next(&mut reader, &mut copy);
-                    assert!(frame.number > last);
-                    last = frame.number;
+                    assert!(frame.seq > last);
+                    last = frame.seq;
                     common::check_bytes(&frame, &copy);
                     std::thread::yield_now();
                     common::check_bytes(&frame, &copy);
@@ -164,7 +164,7 @@ fn an_observer_that_looks_once_says_what_is_there() {
     assert!(observer.newest(&mut Vec::new()).is_none());
     assert_eq!((observer.head(), observer.caps()), (0, common::CAPS));
     assert_eq!(
-        (observer.fixed().slot_count, observer.fixed().slot_size),
+        (observer.header().slot_count, observer.header().slot_size),
         (5, common::SIZE as u64)
     );
     assert!(publish(&writer, 1));

@@ -20,7 +20,7 @@ fn frames_arrive_in_order_and_nothing_is_left() {
         writer.service().unwrap();
         let frame = next(&mut reader, &mut copy);
         check(&frame, &copy, value);
-        assert_eq!((frame.number, frame.missed), (value, 0));
+        assert_eq!((frame.seq, frame.missed), (value, 0));
     }
     assert!(reader.stats().in_place >= 199, "{:?}", reader.stats());
     writer.end_of_stream();
@@ -104,7 +104,7 @@ fn a_late_joiner_gets_the_newest_at_once_and_a_slow_one_skips_what_it_may_not_la
     }
     let mut reader = channel.reader();
     let frame = next(&mut reader, &mut copy);
-    assert_eq!((frame.number, frame.missed, frame.discontinuity), (5, 0, true));
+    assert_eq!((frame.seq, frame.missed, frame.discontinuity), (5, 0, true));
     for value in 6..=9 {
         publish(&writer, value);
     }
@@ -113,7 +113,7 @@ fn a_late_joiner_gets_the_newest_at_once_and_a_slow_one_skips_what_it_may_not_la
         ..ReadLimits::default()
     };
     let frame = common::next_within(&mut reader, &mut copy, newest);
-    assert_eq!((frame.number, frame.missed, frame.discontinuity), (9, 3, false));
+    assert_eq!((frame.seq, frame.missed, frame.discontinuity), (9, 3, false));
     for value in 10..=12 {
         publish(&writer, value);
     }
@@ -122,10 +122,10 @@ fn a_late_joiner_gets_the_newest_at_once_and_a_slow_one_skips_what_it_may_not_la
         ..ReadLimits::default()
     };
     let frame = common::next_within(&mut reader, &mut copy, two);
-    assert_eq!((frame.number, frame.missed), (11, 1));
+    assert_eq!((frame.seq, frame.missed), (11, 1));
     reader.seek_newest();
     let frame = next(&mut reader, &mut copy);
-    assert_eq!((frame.number, frame.missed, frame.discontinuity), (12, 0, true));
+    assert_eq!((frame.seq, frame.missed, frame.discontinuity), (12, 0, true));
     reader.seek_newest(); // there is nothing newer: the next one is it
     assert!(matches!(poll(&mut reader, &mut copy), Next::TimedOut));
 }

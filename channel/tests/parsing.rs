@@ -13,65 +13,71 @@ use bytemuck::Zeroable;
 use common::{Channel, SIZE, peer::Peer, publish, slots, tell};
 use proptest::prelude::*;
 use rsshm_channel::{
-    EVENT_ROOM, Format, FrameDescriptor, MAIL_ROOM, Next, Observer, ReadLimits, STICKY_EVENTS, Writer, WriterOptions,
+    Caps, FrameDescriptor, MAX_EVENT_SIZE, MAX_MESSAGE_SIZE, Next, Observer, ReadLimits, STICKY_EVENT_COUNT, Writer,
+    WriterOptions,
     layout::{
-        DESCRIPTOR_STRIDE, EVENT_RING, EVENT_STRIDE, EventDescriptor, EventRecord, Fixed, Live, MAIL_RING, MAIL_STRIDE,
-        MAX_CAPS, MAX_SLOTS, MailRecord, RING, SEATS, SLOT_ALIGN, SLOTS_ALIGN, Seat, SlotHead,
+        DESCRIPTOR_STRIDE, EVENT_RING_LENGTH, EVENT_STRIDE, EventDescriptor, EventRecord, Header, MAX_CAPS_SIZE,
+        MAX_READERS, MAX_SLOTS, MESSAGE_RING_LENGTH, MESSAGE_STRIDE, MessageRecord, RING_LENGTH, ReaderEntry,
+        SLOT_ALIGN, SLOTS_ALIGN, SlotRecord, Status,
     },
 };
 
-const FIXED: usize = size_of::<Fixed>();
+const FIXED: usize = size_of::<Header>();
 
 /// What a peer that has accepted a header relies on.
-fn assert_usable(fixed: &Fixed, file_size: u64) {
+fn assert_usable(header: &Header, file_size: u64) {
     let inside = |offset: u64, size: u64, align: u64| {
         let end = offset.checked_add(size).expect("no overflow");
         assert!(
-            offset >= FIXED as u64 && end <= fixed.slots_offset && offset.is_multiple_of(align),
-            "{fixed:?}"
+            offset >= FIXED as u64 && end <= header.slots_offset && offset.is_multiple_of(align),
+            "{header:?}"
         );
     };
-    let slot_count = u64::from(fixed.slot_count);
+    let slot_count = u64::from(header.slot_count);
     assert!((1..=MAX_SLOTS as u64).contains(&slot_count));
-    inside(fixed.live_offset, size_of::<Live>() as u64, align_of::<Live>() as u64);
-    inside(fixed.caps_offset, fixed.caps_size, 1);
-    inside(fixed.grants_offset, 8 * SEATS as u64, 8);
     inside(
-        fixed.seats_offset,
-        (SEATS * size_of::<Seat>()) as u64,
-        align_of::<Seat>() as u64,
+        header.status_offset,
+        size_of::<Status>() as u64,
+        align_of::<Status>() as u64,
     );
-    inside(fixed.ring_offset, 8 * RING, 8);
-    let events = STICKY_EVENTS as u64 + EVENT_RING;
-    assert_eq!(u64::from(fixed.event_count), events);
+    inside(header.caps_offset, header.caps_size, 1);
+    inside(header.quotas_offset, 8 * MAX_READERS as u64, 8);
     inside(
-        fixed.events_offset,
+        header.readers_offset,
+        (MAX_READERS * size_of::<ReaderEntry>()) as u64,
+        align_of::<ReaderEntry>() as u64,
+    );
+    inside(header.ring_offset, 8 * RING_LENGTH, 8);
+    let events = STICKY_EVENT_COUNT as u64 + EVENT_RING_LENGTH;
+    assert_eq!(u64::from(header.event_count), events);
+    inside(
+        header.events_offset,
         events * size_of::<EventRecord>() as u64,
         align_of::<EventRecord>() as u64,
     );
-    assert!([0, MAIL_RING].contains(&u64::from(fixed.mail_count)));
-    if fixed.mail_count > 0 {
+    assert!([0, MESSAGE_RING_LENGTH].contains(&u64::from(header.message_count)));
+    if header.message_count > 0 {
         inside(
-            fixed.mail_offset,
-            SEATS as u64 * MAIL_RING * size_of::<MailRecord>() as u64,
-            align_of::<MailRecord>() as u64,
+            header.messages_offset,
+            MAX_READERS as u64 * MESSAGE_RING_LENGTH * size_of::<MessageRecord>() as u64,
+            align_of::<MessageRecord>() as u64,
         );
     }
     inside(
-        fixed.descriptors_offset,
+        header.descriptors_offset,
         slot_count * DESCRIPTOR_STRIDE as u64,
-        align_of::<SlotHead>() as u64,
+        align_of::<SlotRecord>() as u64,
     );
-    assert!(fixed.caps_size <= MAX_CAPS as u64);
-    assert!(fixed.slots_offset <= file_size && fixed.slots_offset.is_multiple_of(SLOTS_ALIGN));
-    assert!(fixed.slot_size > 0 && fixed.slot_size.is_multiple_of(SLOT_ALIGN));
-    let total = fixed.total_size().expect("a size that a file can have");
-    assert_eq!(total - fixed.slots_offset, slot_count * fixed.slot_size);
+    assert!(header.caps_size <= MAX_CAPS_SIZE as u64);
+    assert!(header.slots_offset <= file_size && header.slots_offset.is_multiple_of(SLOTS_ALIGN));
+    assert!(header.slot_size > 0 && header.slot_size.is_multiple_of(SLOT_ALIGN));
+    let total = header.total_size().expect("a size that a file can have");
+    assert_eq!(total - header.slots_offset, slot_count * header.slot_size);
     assert!(isize::try_from(total).is_ok());
 }
 
 /// Numbers at which arithmetic goes wrong, and ordinary ones.
-fn number() -> impl Strategy<Value = u64> {
+fn seq() -> impl Strategy<Value = u64> {
     prop_oneof![
         any::<u64>(),
         0u64..512,
@@ -83,14 +89,14 @@ fn number() -> impl Strategy<Value = u64> {
 }
 
 /// A header that a writer would make.
-fn valid() -> impl Strategy<Value = Fixed> {
-    (0..=MAX_CAPS, 1..=MAX_SLOTS as u32, 0u64..1 << 40, any::<bool>())
-        .prop_map(|(caps, slots, size, mail)| Fixed::new(caps, slots, size, mail).expect("these are possible"))
+fn valid() -> impl Strategy<Value = Header> {
+    (0..=MAX_CAPS_SIZE, 1..=MAX_SLOTS as u32, 0u64..1 << 40, any::<bool>())
+        .prop_map(|(caps, slots, size, messages)| Header::new(caps, slots, size, messages).expect("these are possible"))
 }
 
 /// Writes 4 or 8 bytes somewhere into a header.
-fn change(fixed: Fixed, at: usize, wide: bool, value: u64) -> Fixed {
-    let mut bytes: [u8; FIXED] = bytemuck::must_cast(fixed);
+fn change(header: Header, at: usize, wide: bool, value: u64) -> Header {
+    let mut bytes: [u8; FIXED] = bytemuck::must_cast(header);
     let (at, length) = if wide { (at / 8 * 8, 8) } else { (at / 4 * 4, 4) };
     bytes[at..at + length].copy_from_slice(&value.to_ne_bytes()[..length]);
     bytemuck::must_cast(bytes)
@@ -100,90 +106,90 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_bytes_are_checked_without_a_panic(words in prop::array::uniform32(any::<u64>()), file_size in number()) {
-        let fixed: Fixed = bytemuck::must_cast(words);
-        prop_assert!(fixed.check(file_size).is_err(), "it would have to begin with the magic");
+    fn any_bytes_are_checked_without_a_panic(words in prop::array::uniform32(any::<u64>()), file_size in seq()) {
+        let header: Header = bytemuck::must_cast(words);
+        prop_assert!(header.check(file_size).is_err(), "it would have to begin with the magic");
     }
 
     /// What is behind the magic and the sizes that a version prescribes.
     #[test]
     fn any_layout_is_refused_or_usable(
-        fixed in valid(),
-        offsets in prop::array::uniform8(prop_oneof![3 => (0u64..100).prop_map(|page| page * 64), 1 => number()]),
-        (slots_offset, slot_size) in ((0u64..100).prop_map(|page| page * SLOTS_ALIGN), number()),
-        (slot_count, caps_size, file_size) in (0u32..70, 0..2 * MAX_CAPS as u64, number()),
-        mail_count in 0u32..6,
+        header in valid(),
+        offsets in prop::array::uniform8(prop_oneof![3 => (0u64..100).prop_map(|page| page * 64), 1 => seq()]),
+        (slots_offset, slot_size) in ((0u64..100).prop_map(|page| page * SLOTS_ALIGN), seq()),
+        (slot_count, caps_size, file_size) in (0u32..70, 0..2 * MAX_CAPS_SIZE as u64, seq()),
+        message_count in 0u32..6,
     ) {
-        let [live_offset, caps_offset, grants_offset, seats_offset, ring_offset, events_offset, mail_offset, descriptors_offset]
+        let [status_offset, caps_offset, quotas_offset, readers_offset, ring_offset, events_offset, messages_offset, descriptors_offset]
             = offsets;
-        let fixed = Fixed {
-            live_offset,
+        let header = Header {
+            status_offset,
             caps_offset,
-            grants_offset,
-            seats_offset,
+            quotas_offset,
+            readers_offset,
             ring_offset,
             events_offset,
-            mail_offset,
-            mail_count,
+            messages_offset,
+            message_count,
             descriptors_offset,
             slots_offset,
             slot_size,
             slot_count,
             caps_size,
-            ..fixed
+            ..header
         };
-        if fixed.check(file_size).is_ok() {
-            assert_usable(&fixed, file_size);
+        if header.check(file_size).is_ok() {
+            assert_usable(&header, file_size);
         }
     }
 
     #[test]
-    fn what_a_writer_makes_is_accepted(fixed in valid(), more in 0u64..1 << 30) {
-        let file_size = fixed.slots_offset + more;
-        prop_assert_eq!(fixed.check(file_size), Ok(()));
-        assert_usable(&fixed, file_size);
-        prop_assert!(fixed.check(fixed.slots_offset - 1).is_err());
+    fn what_a_writer_makes_is_accepted(header in valid(), more in 0u64..1 << 30) {
+        let file_size = header.slots_offset + more;
+        prop_assert_eq!(header.check(file_size), Ok(()));
+        assert_usable(&header, file_size);
+        prop_assert!(header.check(header.slots_offset - 1).is_err());
     }
 
     #[test]
     fn a_changed_header_is_refused_or_usable(
-        fixed in valid(),
-        changes in prop::collection::vec((0..FIXED, any::<bool>(), number()), 1..3),
-        file_size in prop_oneof![number(), Just(u64::MAX)],
+        header in valid(),
+        changes in prop::collection::vec((0..FIXED, any::<bool>(), seq()), 1..3),
+        file_size in prop_oneof![seq(), Just(u64::MAX)],
     ) {
-        let fixed = changes.iter().fold(fixed, |fixed, (at, wide, value)| change(fixed, *at, *wide, *value));
-        if fixed.check(file_size).is_ok() {
-            assert_usable(&fixed, file_size);
+        let header = changes.iter().fold(header, |header, (at, wide, value)| change(header, *at, *wide, *value));
+        if header.check(file_size).is_ok() {
+            assert_usable(&header, file_size);
         }
     }
 
     #[test]
     fn new_makes_a_layout_or_nothing(
-        caps in 0..2 * MAX_CAPS,
+        caps in 0..2 * MAX_CAPS_SIZE,
         slots in 0u32..100,
-        size in number(),
-        mail in any::<bool>(),
+        size in seq(),
+        messages in any::<bool>(),
     ) {
-        match Fixed::new(caps, slots, size, mail) {
-            Some(fixed) => {
-                prop_assert_eq!(fixed.check(fixed.slots_offset), Ok(()));
-                prop_assert!(fixed.slot_size >= size && fixed.slot_count == slots);
-                prop_assert_eq!(fixed.mail_count > 0, mail);
+        match Header::new(caps, slots, size, messages) {
+            Some(header) => {
+                prop_assert_eq!(header.check(header.slots_offset), Ok(()));
+                prop_assert!(header.slot_size >= size && header.slot_count == slots);
+                prop_assert_eq!(header.message_count > 0, messages);
             }
-            None => prop_assert!(caps > MAX_CAPS || slots == 0 || slots > 64 || size > (isize::MAX / 65) as u64),
+            None => prop_assert!(caps > MAX_CAPS_SIZE || slots == 0 || slots > 64 || size > (isize::MAX / 65) as u64),
         }
     }
 
     #[test]
     fn a_descriptor_that_fits_lies_in_its_slot(
-        (data_offset, size, extra, planes) in (number(), number(), number(), number()),
-        plane_offset in prop::array::uniform4(number()),
-        slot_size in number(),
+        (data_offset, size, metadata, planes) in (seq(), seq(), seq(), seq()),
+        plane_offset in prop::array::uniform4(seq()),
+        slot_size in seq(),
     ) {
         let descriptor = FrameDescriptor {
             data_offset,
             size,
-            extra_size: extra as u32,
+            metadata_size: metadata as u32,
             planes: planes as u32,
             plane_offset,
             ..FrameDescriptor::default()
@@ -194,7 +200,7 @@ proptest! {
             for offset in &plane_offset[..descriptor.planes as usize] {
                 prop_assert!(*offset <= size);
             }
-            prop_assert!(extra as u32 as usize + size_of::<SlotHead>() <= DESCRIPTOR_STRIDE);
+            prop_assert!(metadata as u32 as usize + size_of::<SlotRecord>() <= DESCRIPTOR_STRIDE);
         }
     }
 }
@@ -210,12 +216,12 @@ impl Victim {
     fn new() -> Self {
         let channel = Channel::new();
         let writer = channel.writer(WriterOptions {
-            takes_mail: true,
+            accept_messages: true,
             ..slots(5)
         });
         for value in 1..=3 {
             assert!(publish(&writer, value));
-            tell(&writer, "lasts", Some(value as usize));
+            tell(&writer, "sticky", Some(value as usize));
             tell(&writer, "passes", None);
         }
         let good = std::fs::read(channel.segment()).unwrap();
@@ -240,13 +246,13 @@ impl Victim {
                         assert!(common::bytes(&frame, &copy).len() as u64 == frame.descriptor.size);
                         assert!(frame.descriptor.size <= SIZE as u64 || !common::is_in_place(&frame));
                     }
-                    Ok(Next::Event(event)) => assert!(event.bytes.len() <= EVENT_ROOM),
+                    Ok(Next::Event(event)) => assert!(event.bytes.len() <= MAX_EVENT_SIZE),
                     _ => {}
                 }
                 let _ = (reader.latency_ns(), reader.is_connected());
             }
             let handle = reader.handle();
-            let _ = (handle.send_mail(b"letter"), handle.request_key_unit());
+            let _ = (handle.send_message(b"letter"), handle.request_keyframe());
         }
         if let Ok(Some(observer)) = Observer::open(&self.channel) {
             let _ = (observer.newest(&mut copy), observer.is_current(), observer.head());
@@ -259,17 +265,17 @@ impl Victim {
 }
 
 /// Offsets in the control area: where a lie is most telling, and all of it.
-fn place(fixed: Fixed) -> impl Strategy<Value = usize> {
-    let length = fixed.descriptors_offset as usize + 5 * DESCRIPTOR_STRIDE;
+fn place(header: Header) -> impl Strategy<Value = usize> {
+    let length = header.descriptors_offset as usize + 5 * DESCRIPTOR_STRIDE;
     prop_oneof![
         (0..FIXED / 4).prop_map(|word| word * 4),
         (0..96usize).prop_map(|word| FIXED + word * 4),
         (0..length / 8).prop_map(|word| word * 8),
-        (0..2usize, 0..16usize).prop_map(move |(seat, word)| fixed.seats_offset as usize + seat * 64 + word * 4),
+        (0..2usize, 0..16usize).prop_map(move |(entry, word)| header.readers_offset as usize + entry * 64 + word * 4),
         (0..20usize, 0..9usize)
-            .prop_map(move |(event, word)| fixed.events_offset as usize + event * EVENT_STRIDE + word * 8),
+            .prop_map(move |(event, word)| header.events_offset as usize + event * EVENT_STRIDE + word * 8),
         (0..8usize, 0..3usize)
-            .prop_map(move |(letter, word)| fixed.mail_offset as usize + letter * MAIL_STRIDE + word * 8),
+            .prop_map(move |(message, word)| header.messages_offset as usize + message * MESSAGE_STRIDE + word * 8),
         (0..4usize, 0..64usize).prop_map(move |(slot, word)| length - (5 - slot) * DESCRIPTOR_STRIDE + word * 8),
     ]
 }
@@ -279,7 +285,7 @@ proptest! {
 
     /// The header, the live words, seats, ring, events, letters and descriptors of a living channel say something else.
     #[test]
-    fn spoilt_segments_are_no_danger(changes in prop::collection::vec((place(layout()), number(), any::<bool>()), 1..6)) {
+    fn spoilt_segments_are_no_danger(changes in prop::collection::vec((place(layout()), seq(), any::<bool>()), 1..6)) {
         let victim = Victim::new();
         for (at, value, wide) in changes {
             let bytes = value.to_ne_bytes();
@@ -315,13 +321,13 @@ proptest! {
 }
 
 /// How the segment of [`Victim`] is laid out.
-fn layout() -> Fixed {
-    Fixed::new(common::CAPS.len(), 5, SIZE as u64, true).expect("this is possible")
+fn layout() -> Header {
+    Header::new(common::CAPS.len(), 5, SIZE as u64, true).expect("this is possible")
 }
 
 /// Numbers of events about a head of 6, which [`Victim`] has, and others.
-fn event_number() -> impl Strategy<Value = u64> {
-    prop_oneof![3 => 0u64..8, 3 => 0u64..80, 1 => number()]
+fn event_seq() -> impl Strategy<Value = u64> {
+    prop_oneof![3 => 0u64..8, 3 => 0u64..80, 1 => seq()]
 }
 
 proptest! {
@@ -331,8 +337,8 @@ proptest! {
     /// all the same.
     #[test]
     fn spoilt_events_keep_no_frame_back(
-        heads in prop::collection::vec(event_number(), 1..4),
-        records in prop::collection::vec((0..48usize, event_number(), event_number(), number(), 0u32..3), 1..20),
+        heads in prop::collection::vec(event_seq(), 1..4),
+        records in prop::collection::vec((0..48usize, event_seq(), event_seq(), seq(), 0u32..3), 1..20),
         max_behind in 0u32..4,
     ) {
         let victim = Victim::new();
@@ -341,7 +347,7 @@ proptest! {
             common::all(reader, ReadLimits::default());
         }
         let peer = Peer::open(&victim.channel);
-        for (place, number, after, sizes, eos_count) in records {
+        for (place, seq, after, sizes, eos_count) in records {
             // The places for what lasts more often than the others.
             let place = if place < 40 { place } else { place - 40 };
             let descriptor = EventDescriptor {
@@ -350,22 +356,22 @@ proptest! {
                 eos_count,
                 ..EventDescriptor::zeroed()
             };
-            let at = peer.fixed.events_offset + (place * EVENT_STRIDE) as u64;
-            victim.spoil(at, &number.to_ne_bytes());
+            let at = peer.header.events_offset + (place * EVENT_STRIDE) as u64;
+            victim.spoil(at, &seq.to_ne_bytes());
             victim.spoil(at + 8, bytemuck::bytes_of(&descriptor));
         }
         let mut all = Vec::from(readers);
         all.extend([victim.channel.reader(), victim.channel.observer()]);
         let mut copy = Vec::new();
         for head in heads {
-            peer.live().event_head.store(head, Ordering::SeqCst);
+            peer.status().event_head.store(head, Ordering::SeqCst);
             prop_assert!(publish(&victim.writer, 4));
             for reader in &mut all {
                 let limits = common::behind(max_behind);
                 let events = (0..100).take_while(|_| {
                     match reader.next(&mut copy, limits, Some(Duration::ZERO)).unwrap() {
                         Next::Event(event) => {
-                            assert!(event.bytes.len() <= EVENT_ROOM);
+                            assert!(event.bytes.len() <= MAX_EVENT_SIZE);
                             true
                         }
                         Next::Frame(frame) => {
@@ -384,8 +390,8 @@ proptest! {
     /// get lost by it.
     #[test]
     fn spoilt_letters_are_no_danger(
-        heads in prop::collection::vec(event_number(), 1..6),
-        records in prop::collection::vec((0..MAIL_RING, event_number(), number()), 0..8),
+        heads in prop::collection::vec(event_seq(), 1..6),
+        records in prop::collection::vec((0..MESSAGE_RING_LENGTH, event_seq(), seq()), 0..8),
     ) {
         let victim = Victim::new();
         let mut readers = [victim.channel.reader(), victim.channel.reader()];
@@ -393,17 +399,17 @@ proptest! {
             common::all(reader, ReadLimits::default());
         }
         let peer = Peer::open(&victim.channel);
-        for (place, number, size) in records {
-            let at = peer.fixed.mail_offset + place * MAIL_STRIDE as u64;
-            victim.spoil(at, &number.to_ne_bytes());
+        for (place, seq, size) in records {
+            let at = peer.header.messages_offset + place * MESSAGE_STRIDE as u64;
+            victim.spoil(at, &seq.to_ne_bytes());
             victim.spoil(at + 8, &size.to_ne_bytes());
         }
         for head in heads {
-            peer.seat(0).mail_head.store(head, Ordering::SeqCst);
-            prop_assert!(readers[1].handle().send_mail(b"honest"));
-            let mut mail = victim.writer.service().unwrap().mail;
-            prop_assert_eq!(mail.pop(), Some(b"honest".to_vec()));
-            prop_assert!(mail.len() as u64 <= MAIL_RING && mail.iter().all(|letter| letter.len() <= MAIL_ROOM));
+            peer.entry(0).message_head.store(head, Ordering::SeqCst);
+            prop_assert!(readers[1].handle().send_message(b"honest"));
+            let mut messages = victim.writer.service().unwrap().messages;
+            prop_assert_eq!(messages.pop(), Some(b"honest".to_vec()));
+            prop_assert!(messages.len() as u64 <= MESSAGE_RING_LENGTH && messages.iter().all(|message| message.len() <= MAX_MESSAGE_SIZE));
         }
     }
 }
@@ -415,17 +421,17 @@ fn lasting_events_of_the_same_number_are_one_event() {
     let mut reader = victim.channel.reader();
     common::all(&mut reader, ReadLimits::default());
     let peer = Peer::open(&victim.channel);
-    let heard = peer.live().event_head.load(Ordering::SeqCst);
-    for _ in 0..=EVENT_RING {
+    let heard = peer.status().event_head.load(Ordering::SeqCst);
+    for _ in 0..=EVENT_RING_LENGTH {
         tell(&victim.writer, "passes", None);
     }
-    for place in 0..STICKY_EVENTS {
-        let at = peer.fixed.events_offset + (place * EVENT_STRIDE) as u64;
+    for place in 0..STICKY_EVENT_COUNT {
+        let at = peer.header.events_offset + (place * EVENT_STRIDE) as u64;
         victim.spoil(at, &(heard + 1).to_ne_bytes());
     }
     assert_eq!(
         common::all(&mut reader, ReadLimits::default()).len() as u64,
-        EVENT_RING + 1
+        EVENT_RING_LENGTH + 1
     );
     assert_eq!(reader.stats().events_missed, 0);
 }
@@ -433,13 +439,13 @@ fn lasting_events_of_the_same_number_are_one_event() {
 /// A writer that takes no letters need not say where they would be.
 #[test]
 fn without_mailboxes_there_is_no_place_for_them() {
-    let mut fixed = Fixed::new(10, 5, SIZE as u64, false).expect("this is possible");
-    for mail_offset in [0, 1, u64::MAX] {
-        fixed.mail_offset = mail_offset;
-        assert_eq!(fixed.check(fixed.slots_offset), Ok(()));
-        fixed.mail_count = MAIL_RING as u32;
-        assert!(fixed.check(fixed.slots_offset).is_err());
-        fixed.mail_count = 0;
+    let mut header = Header::new(10, 5, SIZE as u64, false).expect("this is possible");
+    for messages_offset in [0, 1, u64::MAX] {
+        header.messages_offset = messages_offset;
+        assert_eq!(header.check(header.slots_offset), Ok(()));
+        header.message_count = MESSAGE_RING_LENGTH as u32;
+        assert!(header.check(header.slots_offset).is_err());
+        header.message_count = 0;
     }
 }
 
@@ -448,13 +454,13 @@ fn without_mailboxes_there_is_no_place_for_them() {
 fn a_huge_frame_is_not_believed() {
     for slot_size in [1u64 << 40, 1 << 46, 1 << 56] {
         let victim = Victim::new();
-        let mut fixed = Fixed::zeroed();
-        bytemuck::bytes_of_mut(&mut fixed).copy_from_slice(&victim.good[..FIXED]);
-        fixed.slot_size = slot_size;
-        victim.spoil(0, bytemuck::bytes_of(&fixed));
+        let mut header = Header::zeroed();
+        bytemuck::bytes_of_mut(&mut header).copy_from_slice(&victim.good[..FIXED]);
+        header.slot_size = slot_size;
+        victim.spoil(0, bytemuck::bytes_of(&header));
         for slot in 0..5 {
             let size_at = size_of::<u64>() + std::mem::offset_of!(FrameDescriptor, size);
-            let at = fixed.descriptors_offset + slot * DESCRIPTOR_STRIDE as u64 + size_at as u64;
+            let at = header.descriptors_offset + slot * DESCRIPTOR_STRIDE as u64 + size_at as u64;
             victim.spoil(at, &slot_size.to_ne_bytes());
         }
         victim.look();
@@ -474,17 +480,17 @@ fn a_frame_outside_its_slot_is_no_frame() {
     ];
     for (slot_size, size, data_offset) in lies {
         let victim = Victim::new();
-        let mut fixed = Fixed::zeroed();
-        bytemuck::bytes_of_mut(&mut fixed).copy_from_slice(&victim.good[..FIXED]);
-        fixed.slot_size = slot_size;
-        victim.spoil(0, bytemuck::bytes_of(&fixed));
+        let mut header = Header::zeroed();
+        bytemuck::bytes_of_mut(&mut header).copy_from_slice(&victim.good[..FIXED]);
+        header.slot_size = slot_size;
+        victim.spoil(0, bytemuck::bytes_of(&header));
         let fields = [
             (std::mem::offset_of!(FrameDescriptor, size), size),
             (std::mem::offset_of!(FrameDescriptor, data_offset), data_offset),
         ];
         for slot in 0..5 {
             for (field, value) in fields {
-                let at = fixed.descriptors_offset as usize + slot * DESCRIPTOR_STRIDE + size_of::<u64>() + field;
+                let at = header.descriptors_offset as usize + slot * DESCRIPTOR_STRIDE + size_of::<u64>() + field;
                 victim.spoil(at as u64, &value.to_ne_bytes());
             }
         }
@@ -508,7 +514,7 @@ fn a_head_that_jumps_about_is_no_danger() {
     common::all(&mut reader, ReadLimits::default());
     let peer = Peer::open(&victim.channel);
     for head in [u64::MAX, 1, u64::MAX, 2, 1 << 63, 0, u64::MAX, 3] {
-        peer.live().head.store(head, Ordering::SeqCst);
+        peer.status().head.store(head, Ordering::SeqCst);
         for max_behind in [0, 1, 5] {
             let limits = ReadLimits {
                 max_behind,
@@ -527,14 +533,14 @@ fn a_head_that_jumps_about_is_no_danger() {
 #[test]
 fn who_comes_while_the_head_makes_no_sense_gets_frames_when_it_does() {
     for lossless in [false, true] {
-        for format in [Format::fixed_size("raw", SIZE), Format::variable_size("compressed")] {
+        for format in [Caps::fixed_size("raw", SIZE), Caps::variable_size("compressed")] {
             let channel = Channel::new();
             let writer = channel.writer(WriterOptions { lossless, ..slots(6) });
-            writer.set_format(format);
+            writer.set_caps(format);
             assert!(common::publish_unit(&writer, 1, false));
             let peer = Peer::open(&channel);
             for (value, head) in [(2, u64::MAX), (3, 1 << 60), (4, u64::MAX - 1)] {
-                peer.live().head.store(head, Ordering::SeqCst);
+                peer.status().head.store(head, Ordering::SeqCst);
                 let mut readers = [channel.reader(), channel.observer()];
                 for reader in &mut readers {
                     assert!(common::all(reader, ReadLimits::default()).is_empty());

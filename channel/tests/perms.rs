@@ -20,7 +20,7 @@ use nix::{
     sys::stat::{Mode, umask},
 };
 use rsshm_channel::{
-    ChannelName, Error, Format, Next, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions, layout::FIRST_SEAT_BYTE,
+    Caps, ChannelName, Error, Next, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions, layout::FIRST_READER_BYTE,
 };
 
 const OTHER: u32 = 65533;
@@ -54,7 +54,7 @@ fn writes_under_a_umask(argument: &str) {
     let octal = |text| u32::from_str_radix(text, 8).unwrap();
     umask(Mode::from_bits_truncate(octal(mask)));
     let writer = Writer::open(ChannelName::new(channel).unwrap(), with_perms(octal(perms))).unwrap();
-    writer.set_format(Format::fixed_size(common::CAPS, common::SIZE));
+    writer.set_caps(Caps::fixed_size(common::CAPS, common::SIZE));
     assert!(publish(&writer, 1));
     say("published");
     listen();
@@ -139,7 +139,7 @@ fn reads_as(channel: &str, user: u32, group: u32) {
                 let file = File::open(path("")).ok();
                 if let Some(file) = &file {
                     peer::lock(file, libc::F_RDLCK, 0, 4096);
-                    peer::lock(file, libc::F_RDLCK, FIRST_SEAT_BYTE, 0);
+                    peer::lock(file, libc::F_RDLCK, FIRST_READER_BYTE, 0);
                 }
                 listen();
                 drop(file);
@@ -159,7 +159,7 @@ fn others_are_kept_out_by_0600_and_told_so() {
     let writer = channel.writer(with_perms(0o600));
     assert!(publish(&writer, 1));
     let reader = Child::start("reads as nobody", channel.as_str());
-    let said = reader.hear();
+    let said = reader.receive();
     assert!(
         said.starts_with("denied: ") && said.contains("perms") && said.contains("0600"),
         "{said}"
@@ -208,7 +208,7 @@ fn the_group_attaches_with_0660() {
 fn writes_as(channel: &str, perms: u32) {
     become_user(NOBODY, GROUP);
     let writer = Writer::open(ChannelName::new(channel).unwrap(), with_perms(perms)).unwrap();
-    writer.set_format(Format::fixed_size(common::CAPS, common::SIZE));
+    writer.set_caps(Caps::fixed_size(common::CAPS, common::SIZE));
     assert!(publish(&writer, 1));
     say("published");
     listen();
@@ -264,7 +264,7 @@ fn files_of_others_are_not_touched() {
 
             // Nobody meets a file of root's.
             chown(file(&channel), Some(0), None).unwrap();
-            let said = Child::start("writes as nobody and fails", channel.as_str()).hear();
+            let said = Child::start("writes as nobody and fails", channel.as_str()).receive();
             let expected = if mode == 0o600 {
                 "no permission"
             } else {

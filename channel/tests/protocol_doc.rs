@@ -85,16 +85,16 @@ fn constants_are_as_documented() {
     assert_eq!(documented, fields::constants(), "left the document, right the code");
     assert_eq!(MAGIC.to_ne_bytes(), [0x72, 0x73, 0x73, 0x68, 0x6d, 0x0d, 0x0a, 0x1a]);
     let states = [
-        seat_state::NEW,
-        seat_state::ATTACHED,
-        seat_state::MOVED,
-        seat_state::LEFT,
-        seat_state::SITTING,
+        reader_state::NEW,
+        reader_state::ATTACHED,
+        reader_state::MOVED,
+        reader_state::LEFT,
+        reader_state::JOINING,
     ];
     assert_eq!(
         (states, state::SUPERSEDED, state::CLOSED, flags::LOSSLESS),
         ([0, 1, 2, 3, 4], 1, 2, 1)
     );
-    let fixed = Fixed::new(0, 1, 1, false).unwrap();
-    assert_eq!((fixed.live_offset, fixed.caps_offset), (256, 4096));
+    let header = Header::new(0, 1, 1, false).unwrap();
+    assert_eq!((header.status_offset, header.caps_offset), (256, 4096));
 }

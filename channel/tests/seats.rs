@@ -83,7 +83,7 @@ fn sits_down(channel: &str) {
 fn start_holder(channel: &Channel, writer: &rsshm_channel::Writer) -> Child {
     let holder = Child::start("holds", channel.as_str());
     let mut value = 1;
-    while holder.hear() != "holds" {
+    while holder.receive() != "holds" {
         value += 1;
         assert!(publish(writer, value));
     }
@@ -153,7 +153,7 @@ fn a_forked_child_does_not_keep_a_dead_readers_seat() {
     assert!(publish(&writer, 1));
     let service = Service::of(&writer);
     let mut reader = Child::start("forks", channel.as_str());
-    let grandchild = Pid::from_raw(reader.hear().parse().unwrap());
+    let grandchild = Pid::from_raw(reader.receive().parse().unwrap());
     wait_until("attached", SECOND, || service.seen().count == 1);
     reader.kill();
     let lives = kill(grandchild, None).is_ok();
@@ -200,7 +200,7 @@ fn a_seat_that_changes_hands_with_the_segment_is_noticed() {
     };
     assert_eq!(writer.service().unwrap().count, 1);
     first.kill();
-    writer.set_format(rsshm_channel::Format::fixed_size("new", common::SIZE));
+    writer.set_caps(rsshm_channel::Caps::fixed_size("new", common::SIZE));
     assert!(publish(&writer, 2));
     let mut second = channel.reader();
     next(&mut second, &mut Vec::new());

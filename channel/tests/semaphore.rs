@@ -19,7 +19,7 @@ use common::{
     publish, slots, wait_until,
 };
 use nix::{libc, sys::signal::Signal};
-use rsshm_channel::{SemaphoreTrouble, Writer};
+use rsshm_channel::{SemaphoreFault, Writer};
 
 /// The named semaphore, as any program opens it.
 struct Semaphore(*mut libc::sem_t);
@@ -83,7 +83,7 @@ fn holds(channel: &str) {
 struct Episode {
     longest_publish: Duration,
     timeouts: u64,
-    told: Vec<SemaphoreTrouble>,
+    reported: Vec<SemaphoreFault>,
 }
 
 /// Publishes 200 frames a second for two seconds while `harm` is done; a reader takes them all. In the end the
@@ -120,9 +120,9 @@ fn stream_while(case: &str, harm: impl FnOnce(&Channel, &Writer)) -> Episode {
     }
     let took = began.elapsed();
     let timeouts = writer.stats().semaphore_timeouts;
-    let told = service.seen().semaphore;
+    let reported = service.seen().semaphore;
     println!(
-        "{case}: {FRAMES} frames in {took:.3?}, longest publish {longest_publish:.3?}, {timeouts} time-outs, told {told:?}"
+        "{case}: {FRAMES} frames in {took:.3?}, longest publish {longest_publish:.3?}, {timeouts} time-outs, told {reported:?}"
     );
     assert!(
         took < EACH * FRAMES as u32 + Duration::from_millis(500),
@@ -136,7 +136,7 @@ fn stream_while(case: &str, harm: impl FnOnce(&Channel, &Writer)) -> Episode {
     Episode {
         longest_publish,
         timeouts,
-        told,
+        reported,
     }
 }
 
@@ -144,7 +144,7 @@ fn stream_while(case: &str, harm: impl FnOnce(&Channel, &Writer)) -> Episode {
 fn assert_one_wait(episode: &Episode) {
     assert_eq!(episode.timeouts, 1);
     assert!(episode.longest_publish >= Duration::from_millis(2));
-    assert_eq!(episode.told, [SemaphoreTrouble::Held]);
+    assert_eq!(episode.reported, [SemaphoreFault::Held]);
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn it_is_posted_ten_times_and_frames_go_on() {
         (0..10).for_each(|_| semaphore.post());
     });
     assert_eq!(episode.timeouts, 0);
-    assert_eq!(episode.told, [SemaphoreTrouble::Posted]);
+    assert_eq!(episode.reported, [SemaphoreFault::Posted]);
 }
 
 #[test]
@@ -202,9 +202,9 @@ fn its_bytes_are_damaged_and_frames_go_on() {
         });
         assert!(episode.timeouts <= 1);
         assert!(
-            !episode.told.is_empty() && episode.told.len() <= 2,
+            !episode.reported.is_empty() && episode.reported.len() <= 2,
             "{:?}",
-            episode.told
+            episode.reported
         );
     });
 }
@@ -230,7 +230,11 @@ fn it_is_made_anew_by_another_program_and_frames_go_on() {
             unsafe { libc::sem_close(semaphore) };
         });
         assert!(episode.timeouts <= 1);
-        assert!(episode.told.contains(&SemaphoreTrouble::Replaced), "{:?}", episode.told);
+        assert!(
+            episode.reported.contains(&SemaphoreFault::Replaced),
+            "{:?}",
+            episode.reported
+        );
     });
 }
 
@@ -250,16 +254,16 @@ fn each_kind_of_trouble_is_told_once() {
     let writer = channel.writer(slots(4));
     assert!(publish(&writer, 1));
     let semaphore = Semaphore::open(&channel);
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for episode in 1..=5 {
         semaphore.wait();
         assert!(publish(&writer, episode));
         semaphore.post();
         assert!(publish(&writer, episode));
-        told.extend(writer.service().unwrap().semaphore);
+        reported.extend(writer.service().unwrap().semaphore);
     }
     assert_eq!(writer.stats().semaphore_timeouts, 5);
-    assert_eq!(told, [SemaphoreTrouble::Held]);
+    assert_eq!(reported, [SemaphoreFault::Held]);
 }
 
 /// Somebody takes it and never gives it back: one wait of 2 ms an episode, and after a second all is well.
@@ -351,7 +355,7 @@ fn under_it_the_channel_is_at_rest() {
             }
         });
         let stopping = common::StopAtEnd(&stop);
-        let head = || peer.live().head.load(Ordering::SeqCst);
+        let head = || peer.status().head.load(Ordering::SeqCst);
         let (mut looks, mut gone_around) = (0, 0);
         let began = Instant::now();
         while looks < 200 && began.elapsed() < Duration::from_secs(10) {

@@ -8,33 +8,33 @@ use std::{
 };
 
 use common::{Channel, Service, check, next, peer::Peer, publish, publish_sized, slots};
-use rsshm_channel::{Error, Format, FrameDescriptor, Observer, WriterOptions};
+use rsshm_channel::{Caps, Error, FrameDescriptor, Observer, WriterOptions};
 
-/// A frame published last but `retain` is there, whatever the writer has claimed meanwhile.
+/// A frame published last but `history` is there, whatever the writer has claimed meanwhile.
 #[test]
 fn a_frame_stays_for_retain_more_publishes() {
-    for (max_slots, retain) in [(3, 2), (4, 2), (11, 2), (12, 4), (64, 4)] {
+    for (max_slots, history) in [(3, 2), (4, 2), (11, 2), (12, 4), (64, 4)] {
         let channel = Channel::new();
         let writer = channel.writer(slots(max_slots));
         let mut reader = channel.reader();
         let mut copy = Vec::new();
         assert!(publish(&writer, 1));
         check(&next(&mut reader, &mut copy), &copy, 1);
-        assert_eq!(reader.retain(), retain);
+        assert_eq!(reader.history(), history);
         for round in 0..10 {
-            let base = 2 + round * (u64::from(retain) + 1);
-            for value in base..=base + u64::from(retain) {
+            let base = 2 + round * (u64::from(history) + 1);
+            for value in base..=base + u64::from(history) {
                 assert!(publish(&writer, value), "no slot for {value} of {max_slots}");
             }
-            // The frame after the one read last has had `retain` publishes after it.
-            for value in base..=base + u64::from(retain) {
+            // The frame after the one read last has had `history` publishes after it.
+            for value in base..=base + u64::from(history) {
                 let frame = next(&mut reader, &mut copy);
                 assert_eq!(frame.missed, 0, "before {value} with {max_slots} slots");
                 check(&frame, &copy, value);
             }
         }
         // No more is kept than that.
-        assert_eq!(writer.stats().slots, (retain + 1).max(3));
+        assert_eq!(writer.stats().slots, (history + 1).max(3));
     }
 }
 
@@ -44,7 +44,7 @@ fn no_frame_is_lost_while_another_thread_gets_memory() {
     let channel = Channel::new();
     let writer = channel.writer(slots(12));
     let size = 8 << 20;
-    writer.set_format(Format::fixed_size("large", size));
+    writer.set_caps(Caps::fixed_size("large", size));
     let publish_empty = |value| {
         let slot = writer
             .claim(size)
@@ -166,8 +166,8 @@ fn memory_is_published_once_and_not_taken_while_it_is_in_hand() {
         assert!(publish(&writer, value % 70));
     }
     assert!(common::is_filled(memory, 77), "it was taken under its holder");
-    assert!(writer.is_own_memory(memory));
-    assert!(!writer.is_own_memory(&[0; 16]));
+    assert!(writer.owns(memory));
+    assert!(!writer.owns(&[0; 16]));
     let foreign = writer.publish_in_place(&[0; 16], FrameDescriptor::default(), &[]);
     assert!(matches!(foreign, Err(Error::NotPublishable { .. })));
     // Of an older segment.
@@ -204,7 +204,7 @@ fn a_part_of_a_slot_is_published_in_place() {
 fn frames_of_no_bytes_are_frames() {
     let channel = Channel::new();
     let writer = channel.writer(WriterOptions::default());
-    writer.set_format(Format::fixed_size("application/x-nothing", 0));
+    writer.set_caps(Caps::fixed_size("application/x-nothing", 0));
     let _service = Service::of(&writer);
     let (mut reader, mut copy) = (channel.reader(), vec![1; 5]);
     for value in 1..=10 {
@@ -218,9 +218,9 @@ fn a_format_comes_first() {
     let channel = Channel::new();
     let writer = rsshm_channel::Writer::open(channel.0.clone(), WriterOptions::default()).unwrap();
     assert!(matches!(writer.claim(1), Err(Error::Option { .. })));
-    writer.set_format(Format::fixed_size("x".repeat(65 * 1024), 1));
+    writer.set_caps(Caps::fixed_size("x".repeat(65 * 1024), 1));
     assert!(matches!(writer.claim(1), Err(Error::TooLarge { .. })));
-    writer.set_format(Format::fixed_size("x".repeat(64 * 1024), 1));
+    writer.set_caps(Caps::fixed_size("x".repeat(64 * 1024), 1));
     assert!(publish(&writer, 1));
     let too_large = writer.claim(usize::MAX);
     assert!(matches!(too_large, Err(Error::TooLarge { .. })), "{too_large:?}");

@@ -12,7 +12,7 @@ use common::{
     child::{self, Child, listen, say},
     next, publish, publish_sized, slots, wait_until,
 };
-use rsshm_channel::{ChannelName, Error, Format, Next, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions};
+use rsshm_channel::{Caps, ChannelName, Error, Next, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions};
 
 const KIB: usize = 1024;
 
@@ -70,7 +70,7 @@ fn too_small(size: &str) {
     mount(size);
     let channel = Channel::new();
     let writer = Writer::open(channel.0.clone(), WriterOptions::default()).unwrap();
-    writer.set_format(Format::fixed_size("large", 500 * KIB));
+    writer.set_caps(Caps::fixed_size("large", 500 * KIB));
     for _ in 0..3 {
         match writer.claim(500 * KIB) {
             Err(
@@ -84,8 +84,8 @@ fn too_small(size: &str) {
             ) => {
                 assert!(wanted > 1500 * KIB as u64 && free < total && total == 1024 * KIB as u64);
                 let said = error.to_string();
-                for number in [wanted, free, total] {
-                    assert!(said.contains(&number.to_string()), "{said}");
+                for seq in [wanted, free, total] {
+                    assert!(said.contains(&seq.to_string()), "{said}");
                 }
             }
             other => panic!("{other:?}"),
@@ -93,7 +93,7 @@ fn too_small(size: &str) {
         assert_eq!(names(), [format!("sem.{}", channel.as_str())]);
     }
     // Smaller ones do fit.
-    writer.set_format(Format::fixed_size("small", 50 * KIB));
+    writer.set_caps(Caps::fixed_size("small", 50 * KIB));
     assert!(publish_sized(&writer, 1, 50 * KIB));
     drop(writer);
     assert!(names().is_empty());
@@ -151,8 +151,8 @@ fn no_growth(size: &str) {
 
 fn writer_slots(channel: &Channel) -> u32 {
     let observer = rsshm_channel::Observer::open(channel).unwrap().unwrap();
-    let bytes = std::fs::metadata(channel.segment()).unwrap().len() - observer.fixed().slots_offset;
-    (bytes / observer.fixed().slot_size) as u32
+    let bytes = std::fs::metadata(channel.segment()).unwrap().len() - observer.header().slots_offset;
+    (bytes / observer.header().slot_size) as u32
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn recovers(size: &str) {
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     common::check(&next(&mut reader, &mut copy), &copy, 1);
     fill("/dev/shm/filler");
-    writer.set_format(Format::fixed_size("large", 100 * KIB));
+    writer.set_caps(Caps::fixed_size("large", 100 * KIB));
     for _ in 0..2 {
         let refused = writer.claim(100 * KIB);
         assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
@@ -184,7 +184,7 @@ fn recovers(size: &str) {
         {
             rsshm_channel::Next::Frame(frame) => {
                 common::check(&frame, &copy, 2);
-                assert_eq!(frame.number, 2);
+                assert_eq!(frame.seq, 2);
                 break;
             }
             rsshm_channel::Next::Lost => {}
@@ -193,7 +193,7 @@ fn recovers(size: &str) {
     }
     // And one that could not start again leaves nothing either.
     fill("/dev/shm/filler");
-    writer.set_format(Format::fixed_size("larger", 200 * KIB));
+    writer.set_caps(Caps::fixed_size("larger", 200 * KIB));
     assert!(writer.claim(200 * KIB).is_err());
     drop((service, writer));
     assert_eq!(names(), ["filler"]);
@@ -210,13 +210,13 @@ fn gives_back(size: &str) {
     mount(size);
     let channel = Channel::new();
     let writer = channel.writer(slots(4));
-    writer.set_format(Format::fixed_size("one", 150 * KIB));
+    writer.set_caps(Caps::fixed_size("one", 150 * KIB));
     assert!(publish_sized(&writer, 1, 150 * KIB));
     let service = Service::of(&writer);
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     common::check(&next(&mut reader, &mut copy), &copy, 1);
     for (value, caps) in (2..20).zip(["two", "three"].into_iter().cycle()) {
-        writer.set_format(Format::fixed_size(caps, 150 * KIB));
+        writer.set_caps(Caps::fixed_size(caps, 150 * KIB));
         assert!(publish_sized(&writer, value, 150 * KIB));
         let frame = next(&mut reader, &mut copy);
         common::check(&frame, &copy, value);
@@ -242,7 +242,7 @@ fn gives_up(size: &str) {
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     let held = common::next_in_place(&writer, &mut reader, &mut copy);
     fill("/dev/shm/filler");
-    writer.set_format(Format::fixed_size("large", 400 * KIB));
+    writer.set_caps(Caps::fixed_size("large", 400 * KIB));
     assert!(matches!(writer.claim(400 * KIB), Err(Error::NoSpace { .. })));
     std::thread::sleep(Duration::from_millis(1300));
     common::check_bytes(&held, &[]);
@@ -260,7 +260,7 @@ fn fits_32_mib(size: &str) {
     let frame_size = 1920 * 1080 * 3 / 2;
     let channel = Channel::new();
     let writer = channel.writer(WriterOptions::default());
-    writer.set_format(Format::fixed_size("video/x-raw,format=NV12", frame_size));
+    writer.set_caps(Caps::fixed_size("video/x-raw,format=NV12", frame_size));
     assert!(publish_sized(&writer, 1, frame_size));
     let _service = Service::of(&writer);
     let mut readers = [channel.reader(), channel.reader()];
@@ -321,8 +321,8 @@ fn is_filled_up(size: &str) {
     let frame_size = size / 6 / 4096 * 4096;
     let channel = Channel::new();
     let writer = channel.writer(WriterOptions::default());
-    let format = Format::fixed_size("a sixth", frame_size);
-    writer.set_format(format.clone());
+    let format = Caps::fixed_size("a sixth", frame_size);
+    writer.set_caps(format.clone());
     assert!(publish_sized(&writer, 1, frame_size));
     let service = Service::of(&writer);
     let mut readers = ["reads in place", "reads copies", "observes"].map(|role| {
@@ -341,7 +341,7 @@ fn is_filled_up(size: &str) {
     stream(20..60);
     let slots = writer.stats().slots;
     // What cannot be had is an error with numbers, and again.
-    writer.set_format(Format::fixed_size("half", size / 2));
+    writer.set_caps(Caps::fixed_size("half", size / 2));
     for _ in 0..2 {
         let refused = writer.claim(size / 2).expect_err("there is no room");
         assert!(matches!(refused, Error::NoSpace { .. }), "{refused}");
@@ -350,12 +350,12 @@ fn is_filled_up(size: &str) {
         println!("{size} bytes, {slots} slots: {refused}");
     }
     std::fs::remove_file("/dev/shm/filler").unwrap();
-    writer.set_format(format);
+    writer.set_caps(format);
     stream(60..90);
     std::thread::sleep(Duration::from_millis(500));
     for reader in &mut readers {
         reader.tell("stop");
-        let said = reader.hear();
+        let said = reader.receive();
         println!("{size} bytes: {said}");
         let (frames, last) = said.split_once(' ').unwrap();
         // Some are missed: of three slots there is one to wait in.

@@ -20,8 +20,8 @@ class Header(ctypes.Structure):
     """The first bytes of a segment, as far as this program needs them."""
 
     _fields_ = [
-        ("magic", ctypes.c_char * 8), ("version", u32), ("fixed_size", u32), ("times_and_locks", u64 * 4),
-        ("caps", u64), ("caps_size", u64), ("live", u64), ("grants", u64), ("seats", u64), ("seat_sizes", u32 * 2),
+        ("magic", ctypes.c_char * 8), ("version", u32), ("header_size", u32), ("times_and_locks", u64 * 4),
+        ("caps", u64), ("caps_size", u64), ("status", u64), ("quotas", u64), ("readers", u64), ("reader_sizes", u32 * 2),
         ("ring", u64), ("ring_count", u32), ("slot_count", u32), ("heads", u64), ("slots", u64), ("slot_size", u64),
         ("stride", u32),
     ]  # fmt: skip
@@ -39,7 +39,7 @@ def newest(name):
         if (header.magic, header.version) != (b"rsshm\r\n\x1a", 1):
             raise ValueError(name + " is no segment that this program knows")
         word = lambda at: int.from_bytes(control[at : at + 8], "little")
-        head = word(header.live)
+        head = word(header.status)
         slot = word(header.ring + head % header.ring_count * 8) % 256
         place = header.heads + slot * header.stride
         offset, size = word(place + 48), word(place + 56)

@@ -25,7 +25,7 @@ from .errors import (
     Timeout,
 )
 from .frame import Frame
-from .layout import Fixed, FrameDescriptor, Live, Seat
+from .layout import Header, FrameDescriptor, Status, ReaderEntry
 from .reader import Observer, Reader
 from .structs import StructChannel, struct_channel
 from .writer import Slot, Writer
@@ -43,20 +43,20 @@ __all__ = [
     "EndOfStream",
     "Error",
     "FORMATS",
-    "Fixed",
+    "Header",
     "Foreign",
     "FormatError",
     "Frame",
     "FrameDescriptor",
     "Layout",
-    "Live",
+    "Status",
     "MissingOpenCV",
     "NoSpace",
     "Observer",
     "Plane",
     "Reader",
     "Released",
-    "Seat",
+    "ReaderEntry",
     "Slot",
     "StructChannel",
     "SystemCall",

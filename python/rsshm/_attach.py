@@ -16,7 +16,7 @@ from ._pins import Pins
 from ._segment import Access, Segment, open_file
 from .errors import Denied
 from .frame import Frame
-from .layout import FrameDescriptor, Seat
+from .layout import FrameDescriptor, ReaderEntry
 
 GRANT_PATIENCE = 0.02
 """How long a newcomer waits for the writer to grant it pins before it begins with copies."""
@@ -30,11 +30,11 @@ class HeldSeat:
     """A seat of the channel: the lock on its byte. It outlives segments, and the reader, while frames are in use."""
 
     def __init__(self, byte: int, locks: Identity, lock: KeptLock) -> None:
-        self.index = byte - layout.FIRST_SEAT_BYTE
+        self.index = byte - layout.FIRST_READER_BYTE
         self.locks = locks
         # Some number that the owner before is unlikely to have had: in a new segment the writer tells them apart by it
         # alone.
-        self.ticket = (monotonic_ns() >> 10) & 0xFFFF_FFFF | 1
+        self.generation = (monotonic_ns() >> 10) & 0xFFFF_FFFF | 1
         self._lock = lock
 
 
@@ -97,43 +97,43 @@ class Attachment:
         segment = self.segment
         halves, words = segment.halves, segment.words
         self.seat = seat
-        before_first = max(segment.fixed.first_number - 1, 0)
+        before_first = max(segment.header.first_seq - 1, 0)
         if follows is not None and follows > before_first:
             follows = None
         index = seat.index
-        ticket = segment.seat_half(index, Seat.ticket)
-        state = segment.seat_half(index, Seat.state)
-        self._position = segment.seat_word(index, Seat.position)
+        ticket = segment.seat_half(index, ReaderEntry.generation)
+        state = segment.seat_half(index, ReaderEntry.state)
+        self._position = segment.seat_word(index, ReaderEntry.cursor)
         # Before the ticket, with which the writer sees it: what else a dead owner left is not this one's.
-        halves[state] = layout.SEAT_NEW
+        halves[state] = layout.READER_NEW
         former: int = halves[ticket]
-        if seat.ticket <= former:
-            seat.ticket = (former + 1) & 0xFFFF_FFFF
-        self._ticket = seat.ticket
+        if seat.generation <= former:
+            seat.generation = (former + 1) & 0xFFFF_FFFF
+        self._ticket = seat.generation
         # Before the first pin: what the writer knows of the pins of former owners is not believed of this one.
         release()
-        halves[ticket] = seat.ticket
+        halves[ticket] = seat.generation
         release()
-        words[segment.seat_word(index, Seat.pins)] = 0
-        halves[segment.seat_half(index, Seat.key_requests)] = 0
-        words[segment.seat_word(index, Seat.mail_head)] = 0
+        words[segment.seat_word(index, ReaderEntry.pins)] = 0
+        halves[segment.seat_half(index, ReaderEntry.keyframe_requests)] = 0
+        words[segment.seat_word(index, ReaderEntry.message_head)] = 0
         # A newcomer's first frame is the newest, or of a compressed stream one before it. A lossless writer keeps what comes
         # after this one as soon as somebody sits here; until then more than it retains may go away.
-        is_lossless = bool(segment.fixed.flags & layout.LOSSLESS)
-        retain = max(segment.fixed.retain, 1) if is_lossless else 1
+        is_lossless = bool(segment.header.flags & layout.LOSSLESS)
+        retain = max(segment.header.history, 1) if is_lossless else 1
         self._look()
         words[self._position] = max(self.head_then - retain, 0) if follows is None else before_first
-        halves[segment.seat_half(index, Seat.pid)] = os.getpid()
+        halves[segment.seat_half(index, ReaderEntry.pid)] = os.getpid()
         release()
-        halves[state] = layout.SEAT_SITTING
-        self._pins = Pins(segment, segment.seat_word(index, Seat.pins))
+        halves[state] = layout.READER_JOINING
+        self._pins = Pins(segment, segment.seat_word(index, ReaderEntry.pins))
         # Either a lossless writer sees that somebody is here, and waits before it publishes into the next segment, or it is
         # seen below that there is one.
         full_fence()
         self._look()
         if follows is None:
             if halves[segment.state]:
-                self.leave(layout.SEAT_LEFT)
+                self.leave(layout.READER_LEFT)
                 return False
             # The frame that was the newest before it sat may be held by another reader, and those behind it gone.
             kept_behind = max(self.head_then - retain, 0)
@@ -142,7 +142,7 @@ class Attachment:
                 self.kept_behind = kept_behind
         # Only now a writer that waits for a reader goes on: with what comes from here on, which this one takes.
         release()
-        halves[state] = layout.SEAT_ATTACHED
+        halves[state] = layout.READER_ATTACHED
         segment.ring_bell(segment.writer_word)
         return True
 
@@ -190,7 +190,7 @@ class Attachment:
         at = cls(segment)
         if former_seat is not None and former_seat.locks == control.identity:
             return (at, None) if at._enter(former_seat, follows) else None
-        seats = range(layout.FIRST_SEAT_BYTE, layout.FIRST_SEAT_BYTE + layout.SEATS)
+        seats = range(layout.FIRST_READER_BYTE, layout.FIRST_READER_BYTE + layout.MAX_READERS)
         byte, lock, why = control.take_first(seats)
         if byte is not None and lock is not None:
             return (at, None) if at._enter(HeldSeat(byte, control.identity, lock), follows) else None
@@ -217,8 +217,8 @@ class Attachment:
         """How many slots this seat may pin now."""
         grant = self._grant()
         # The plain case is told apart without a look elsewhere.
-        if grant is not None and grant > layout.MAX_GRANT:
-            return 0 if grant == layout.EVICTED else layout.MAX_GRANT
+        if grant is not None and grant > layout.MAX_QUOTA:
+            return 0 if grant == layout.EVICTED else layout.MAX_QUOTA
         return grant or 0
 
     def held(self) -> int:
@@ -234,7 +234,7 @@ class Attachment:
     def find(self, number: int) -> Optional[int]:
         """The slot of the frame, as far as the ring and the slot say."""
         segment = self.segment
-        entry: int = segment.ring[number % layout.RING]
+        entry: int = segment.ring[number % layout.RING_LENGTH]
         acquire()
         slot = entry & 0xFF
         if entry >> 8 != number & ((1 << 56) - 1) or slot >= segment.slot_count:
@@ -252,7 +252,7 @@ class Attachment:
         a seat, or in a segment that is over."""
         if self.seat is None or self.segment.is_of_parent() or self.segment.halves[self.segment.state] != 0:
             return False
-        index = self.segment.seat_half(self.seat.index, Seat.key_requests)
+        index = self.segment.seat_half(self.seat.index, ReaderEntry.keyframe_requests)
         self.segment.halves[index] = (self.segment.halves[index] + 1) & 0xFFFF_FFFF
         self.segment.ring_bell(self.segment.writer_word)
         return True
@@ -360,7 +360,7 @@ class Attachment:
         """Says that this reader takes no more frames here: moved or left. Pins stay."""
         if self.seat is not None and not self.segment.is_of_parent():
             release()
-            self.segment.halves[self.segment.seat_half(self.seat.index, Seat.state)] = how
+            self.segment.halves[self.segment.seat_half(self.seat.index, ReaderEntry.state)] = how
             self.segment.ring_bell(self.segment.writer_word)
 
     def _tell_writer(self) -> None:

@@ -20,7 +20,7 @@ from ._slots import Claim, WriterSegment
 from ._pace import Pace
 from ._takeover import BUSY_PATIENCE, busy, open_control, take_channel
 from .errors import BadOption, Busy, Closed, Error, Foreign
-from .layout import FrameDescriptor, Seat
+from .layout import FrameDescriptor, ReaderEntry
 
 FIRST_SLOTS = 3
 """Slots that a segment starts with, or is not made."""
@@ -173,8 +173,8 @@ class Channel:
     def _is_deserted(self, retired: WriterSegment) -> bool:
         """Whether nobody alive takes frames in a superseded segment any more. Who has been in its seat in the current one
         has either come from there, or is another who has the seat of a dead one now."""
-        for seat in range(layout.SEATS):
-            followed = self._current is not None and self._current.half(seat, Seat.state) != layout.SEAT_NEW
+        for seat in range(layout.MAX_READERS):
+            followed = self._current is not None and self._current.half(seat, ReaderEntry.state) != layout.READER_NEW
             if not followed and retired.has_reader_in(seat):
                 return False
         return True
@@ -286,7 +286,7 @@ class Channel:
                 release()
                 segment.numbers[index] = number
                 release()
-                segment.ring[number % layout.RING] = entry
+                segment.ring[number % layout.RING_LENGTH] = entry
                 release()
                 segment.words[segment.head] = number
             finally:
@@ -314,7 +314,7 @@ class Channel:
             segment = self._current.segment
             taken = self._control.acquire()
             try:
-                segment.words[segment.eos_number] = self._head
+                segment.words[segment.eos_seq] = self._head
                 release()
                 segment.halves[segment.eos_count] = (segment.halves[segment.eos_count] + 1) & 0xFFFF_FFFF
             finally:
@@ -363,7 +363,7 @@ class Channel:
     def _has_reader(self) -> bool:
         current = self._current
         return current is not None and any(
-            current.half(seat, Seat.state) == layout.SEAT_ATTACHED and current.is_alive(seat) for seat in range(layout.SEATS)
+            current.half(seat, ReaderEntry.state) == layout.READER_ATTACHED and current.is_alive(seat) for seat in range(layout.MAX_READERS)
         )
 
     def _followers_arrived(self) -> bool:
@@ -380,8 +380,8 @@ class Channel:
             return False
         known = [current, *self._retired]
         return any(
-            all(segment.half(seat, Seat.state) == layout.SEAT_NEW for segment in known) and current.is_alive(seat)
-            for seat in range(layout.SEATS)
+            all(segment.half(seat, ReaderEntry.state) == layout.READER_NEW for segment in known) and current.is_alive(seat)
+            for seat in range(layout.MAX_READERS)
         )
 
     def _wait_until(self, ready: Callable[[], bool], deadline: Optional[float] = None) -> bool:
@@ -485,19 +485,19 @@ class Channel:
         if slots == 0:
             slots = min(max(min(free // 2, MAX_ADDRESS_SPACE) // slot_size, FIRST_SLOTS), layout.MAX_SLOTS)
         encoded_size = len(format.caps.encode())
-        fixed = layout.new_fixed(encoded_size, slots, slot_size)
-        if fixed is None:
+        header = layout.new_fixed(encoded_size, slots, slot_size)
+        if header is None:
             raise BadOption(
                 f"channel {self.name}: frames of {slot_size} bytes with a format of {encoded_size} bytes cannot be had; a "
-                f"format may have {layout.MAX_CAPS}"
+                f"format may have {layout.MAX_CAPS_SIZE}"
             )
-        fixed.created_ns = monotonic_ns()
-        fixed.lock_device, fixed.lock_inode = self._control.identity
-        fixed.retain = _retain(slots, fixed.slot_size, format.frame_size == 0)
-        fixed.writer_pid = os.getpid()
-        fixed.flags = layout.LOSSLESS if self.lossless else 0
+        header.created_ns = monotonic_ns()
+        header.lock_device, header.lock_inode = self._control.identity
+        header.history = _retain(slots, header.slot_size, format.frame_size == 0)
+        header.writer_pid = os.getpid()
+        header.flags = layout.LOSSLESS if self.lossless else 0
         try:
-            made = Segment.create(fixed, format.caps, FIRST_SLOTS, self.perms)
+            made = Segment.create(header, format.caps, FIRST_SLOTS, self.perms)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.ENOMEM):
                 raise _files.system(self.name.text, "make a segment", error) from error
@@ -507,11 +507,11 @@ class Channel:
                 retired.give_back()
             self._forget_retired()
             try:
-                made = Segment.create(fixed, format.caps, FIRST_SLOTS, self.perms)
+                made = Segment.create(header, format.caps, FIRST_SLOTS, self.perms)
             except OSError as second:
                 if second.errno not in (errno.ENOSPC, errno.ENOMEM):
                     raise _files.system(self.name.text, "make a segment", second) from second
-                wanted = fixed.slots_offset + FIRST_SLOTS * fixed.slot_size
+                wanted = header.slots_offset + FIRST_SLOTS * header.slot_size
                 frames = f" for {FIRST_SLOTS} frames of {fixed.slot_size} bytes"
                 raise _files.no_space(self.name.text, wanted, frames, self._control.fd) from second
         self._install(*made)

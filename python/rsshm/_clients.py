@@ -7,7 +7,7 @@ from typing import List, NamedTuple, Optional
 
 from . import layout
 from ._slots import WriterSegment
-from .layout import EVICTED, MAX_GRANT, SEATS, Seat
+from .layout import EVICTED, MAX_QUOTA, MAX_READERS, ReaderEntry
 
 GRACE = 1.0
 """How long a reader may hold what it was granted before the grant was lowered and it could know of that."""
@@ -23,7 +23,7 @@ class _Record:
     """What the writer knows of the owner of a seat."""
 
     def __init__(self, ticket: Optional[int] = None, ceiling: int = 0) -> None:
-        self.ticket = ticket
+        self.generation = ticket
         """The owner that is counted as a reader."""
         self.grant = 0
         self.ceiling = ceiling
@@ -80,7 +80,7 @@ class Clients:
     """The readers of a channel. All under the channel's lock."""
 
     def __init__(self) -> None:
-        self._records = [_Record() for _ in range(SEATS)]
+        self._records = [_Record() for _ in range(MAX_READERS)]
         self.count = 0
         """Readers that are attached and alive."""
         self.evicted = 0
@@ -94,7 +94,7 @@ class Clients:
         count = 0
         for seat, record in enumerate(self._records):
             now = None if current is None else _reader_in(seat, current, retired)
-            if now != record.ticket:
+            if now != record.generation:
                 self._records[seat] = record.followed_by(now)
             count += now is not None
         self.count = count
@@ -106,10 +106,10 @@ class Clients:
         for seat, record in enumerate(self._records):
             # The pins before the ticket: as in `WriterSegment.pinned`.
             bits = current.pins_of(seat)
-            owner = current.half(seat, Seat.ticket)
+            owner = current.half(seat, ReaderEntry.generation)
             ignored = current.ignored[seat]
             slots = 0 if ignored == owner else bin(bits).count("1")
-            held.append(_Held(owner, slots, record.ticket is not None and record.ticket != ignored))
+            held.append(_Held(owner, slots, record.generation is not None and record.generation != ignored))
         return held
 
     def _wishes(self, current: WriterSegment, held: List[_Held]) -> List[int]:
@@ -118,8 +118,8 @@ class Clients:
         if current.full:
             room = current.backed - _for_writer(current)
         else:
-            room = current.segment.slot_count - (current.retain + 2)
-        share = next((share for share in range(MAX_GRANT, 0, -1) if _sum(held, [share] * SEATS) <= room), 0)
+            room = current.segment.slot_count - (current.history + 2)
+        share = next((share for share in range(MAX_QUOTA, 0, -1) if _sum(held, [share] * MAX_READERS) <= room), 0)
         return [
             min(max(seat.slots + GRANT_AHEAD, FIRST_GRANT, record.grant), share) for seat, record in zip(held, self._records)
         ]
@@ -142,10 +142,10 @@ class Clients:
             lower = max(grants) - 1
             grants = [min(grant, lower) for grant in grants]
         for seat, (record, has, grant) in enumerate(zip(self._records, held, grants)):
-            ticket = has.owner if record.ticket is None else record.ticket
+            ticket = has.owner if record.generation is None else record.generation
             if current.ignored[seat] == ticket:
                 continue
-            if record.ticket is None:
+            if record.generation is None:
                 evicted = record.breaks_rule_unattached(ticket, has.slots)
             else:
                 evicted = record.breaks_rule(grant, has.slots)
@@ -153,17 +153,17 @@ class Clients:
                 current.ignored[seat] = ticket
                 self.evicted += 1
                 grant = EVICTED
-            if evicted or record.ticket is not None:
+            if evicted or record.generation is not None:
                 current.segment.grants[seat] = ticket << 32 | grant
 
     def hear_requests(self, current: WriterSegment, head: int) -> bool:
         """Whether the readers want a frame that can be decoded alone, to be told now."""
         for seat, record in enumerate(self._records):
-            if record.ticket is None or current.half(seat, Seat.state) != layout.SEAT_ATTACHED:
+            if record.generation is None or current.half(seat, ReaderEntry.state) != layout.READER_ATTACHED:
                 continue
-            if current.half(seat, Seat.ticket) != record.ticket:
+            if current.half(seat, ReaderEntry.generation) != record.generation:
                 continue
-            asked = current.half(seat, Seat.key_requests)
+            asked = current.half(seat, ReaderEntry.keyframe_requests)
             if asked != record.heard:
                 # It counts from 0 in each segment.
                 record.heard = asked
@@ -184,15 +184,15 @@ class Clients:
 def _reader_in(seat: int, current: WriterSegment, retired: List[WriterSegment]) -> Optional[int]:
     """The ticket of the living reader in the seat, if there is one that takes frames."""
     # The state first: the ticket is then at least that of the owner whose state it is.
-    state = current.half(seat, Seat.state)
-    ticket = current.half(seat, Seat.ticket)
-    if state == layout.SEAT_ATTACHED:
+    state = current.half(seat, ReaderEntry.state)
+    ticket = current.half(seat, ReaderEntry.generation)
+    if state == layout.READER_ATTACHED:
         return ticket if current.is_alive(seat) else None
-    if state in (layout.SEAT_NEW, layout.SEAT_SITTING):
+    if state in (layout.READER_NEW, layout.READER_JOINING):
         # Not here yet: perhaps on its way from a former segment.
         for former in reversed(retired):
             if former.control.identity == current.control.identity and former.has_reader_in(seat):
-                return former.half(seat, Seat.ticket)
+                return former.half(seat, ReaderEntry.generation)
     return None
 
 

@@ -230,7 +230,7 @@ def _begins_as_segment(name: str) -> bool:
     if fd is None:
         return False
     try:
-        return os.pread(fd, 8, 0) == bytes(layout.Fixed(magic=layout.MAGIC))[:8]
+        return os.pread(fd, 8, 0) == bytes(layout.Header(magic=layout.MAGIC))[:8]
     except OSError:
         return False
     finally:

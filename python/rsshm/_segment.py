@@ -12,11 +12,11 @@ from . import _files, _libc, layout
 from ._files import Aside, Identity, Name
 from ._libc import KeptLock, Mapping, acquire, release
 from .errors import Damaged
-from .layout import Fixed, FrameDescriptor, Live, Seat, SlotHead
+from .layout import Header, FrameDescriptor, Status, ReaderEntry, SlotRecord
 
-SEAT_SIZE = ctypes.sizeof(Seat)
+SEAT_SIZE = ctypes.sizeof(ReaderEntry)
 _DESCRIPTOR_SIZE = ctypes.sizeof(FrameDescriptor)
-_DESCRIPTOR_AT = SlotHead.words.offset
+_DESCRIPTOR_AT = SlotRecord.words.offset
 _PTS, _DURATION, _FLAGS = FrameDescriptor.pts.offset, FrameDescriptor.duration.offset, FrameDescriptor.flags.offset
 
 
@@ -38,18 +38,18 @@ class Segment:
     """One generation of a channel: its format and sizes never change.
 
     The words of the control area are reached through ``words`` (64 bits) and ``halves`` (32 bits): an item of such a view is
-    loaded and stored by one instruction. The places of those in ``Live`` have names.
+    loaded and stored by one instruction. The places of those in ``Status`` have names.
     """
 
-    def __init__(self, fixed: Fixed, caps: str, identity: Identity, fd: int, access: Access) -> None:
+    def __init__(self, header: Header, caps: str, identity: Identity, fd: int, access: Access) -> None:
         """Takes over the descriptor, unless it fails."""
-        self.fixed = fixed
+        self.header = header
         self.caps = caps
         self.identity = identity
-        self.lock_identity: Identity = (fixed.lock_device, fixed.lock_inode)
-        self.slot_count: int = fixed.slot_count
-        self.slot_size: int = fixed.slot_size
-        self.slots_offset: int = fixed.slots_offset
+        self.lock_identity: Identity = (header.lock_device, header.lock_inode)
+        self.slot_count: int = header.slot_count
+        self.slot_size: int = header.slot_size
+        self.slots_offset: int = header.slots_offset
         self._forks = _libc.forks()
         self._backed = 0
         """Slots that the file was seen to reach to; it only grows."""
@@ -63,28 +63,28 @@ class Segment:
             self.bytes = self.bytes.toreadonly()
         self.words = self.bytes.cast("Q")
         self.halves = self.bytes.cast("I")
-        live: int = fixed.live_offset
-        self.head = (live + Live.head.offset) // 8
-        self.eos_number = (live + Live.eos_number.offset) // 8
-        self.latency_ns = (live + Live.latency_ns.offset) // 8
-        self.event_head = (live + Live.event_head.offset) // 8
-        self.published = (live + Live.published.offset) // 4
-        self.state = (live + Live.state.offset) // 4
-        self.eos_count = (live + Live.eos_count.offset) // 4
-        self.writer_word = (live + Live.writer_word.offset) // 4
-        self.writer_waits = (live + Live.writer_waits.offset) // 4
+        status: int = header.status_offset
+        self.head = (status + Status.head.offset) // 8
+        self.eos_seq = (status + Status.eos_seq.offset) // 8
+        self.latency_ns = (status + Status.latency_ns.offset) // 8
+        self.event_head = (status + Status.event_head.offset) // 8
+        self.published = (status + Status.published.offset) // 4
+        self.state = (status + Status.state.offset) // 4
+        self.eos_count = (status + Status.eos_count.offset) // 4
+        self.writer_word = (status + Status.writer_word.offset) // 4
+        self.writer_waits = (status + Status.writer_waits.offset) // 4
         self._bells = {
             index: _libc.futex_at(self._control.address + index * 4) for index in (self.published, self.writer_word)
         }
-        self._seats: int = fixed.seats_offset
-        self._descriptors: int = fixed.descriptors_offset
-        self.grants = self._view(fixed.grants_offset, layout.SEATS, 8)
+        self._seats: int = header.readers_offset
+        self._descriptors: int = header.descriptors_offset
+        self.grants = self._view(header.quotas_offset, layout.MAX_READERS, 8)
         """What each seat is granted."""
-        self.ring = self._view(fixed.ring_offset, layout.RING, 8)
+        self.ring = self._view(header.ring_offset, layout.RING_LENGTH, 8)
         """The entries of frames, each at its number modulo :data:`~rsshm.layout.RING`."""
         self.numbers = self._view(self._descriptors, self.slot_count, layout.DESCRIPTOR_STRIDE)
         """The number of the frame in each slot."""
-        self.pins = self._view(self._seats + Seat.pins.offset, layout.SEATS, SEAT_SIZE)
+        self.pins = self._view(self._seats + ReaderEntry.pins.offset, layout.MAX_READERS, SEAT_SIZE)
         """The pin word of each seat."""
         self.fd = fd
 
@@ -92,22 +92,22 @@ class Segment:
     def open(cls, name: Name, fd: int, found: os.stat_result, access: Access) -> Segment:
         """Maps and checks the segment in the file; takes over the descriptor."""
         try:
-            fixed = Fixed()
+            header = Header()
             # By pread, which a file that shrinks meanwhile cannot turn into a signal.
-            if not _libc.read_exactly(fd, fixed, 0):
+            if not _libc.read_exactly(fd, header, 0):
                 raise Damaged(f"channel {name}: its segment is not usable: it has only {found.st_size} bytes")
-            problem = fixed.problem(found.st_size)
+            problem = header.problem(found.st_size)
             if problem:
                 raise Damaged(f"channel {name}: its segment is not usable: {problem}")
-            caps = bytearray(fixed.caps_size)
-            if not _libc.read_exactly(fd, caps, fixed.caps_offset):
+            caps = bytearray(header.caps_size)
+            if not _libc.read_exactly(fd, caps, header.caps_offset):
                 raise Damaged(f"channel {name}: its segment is not usable: it has only {found.st_size} bytes")
             try:
                 text = caps.decode()
             except UnicodeDecodeError:
                 raise Damaged(f"channel {name}: its segment is not usable: its format is not UTF-8 text") from None
             try:
-                return cls(fixed, text, (found.st_dev, found.st_ino), fd, access)
+                return cls(header, text, (found.st_dev, found.st_ino), fd, access)
             except OSError as error:
                 what = f"its {fixed.slot_count} slots of {fixed.slot_size} bytes cannot be mapped: {error}"
                 raise Damaged(f"channel {name}: its segment is not usable: {what}") from error
@@ -116,7 +116,7 @@ class Segment:
             raise
 
     @classmethod
-    def create(cls, fixed: Fixed, caps: str, slots: int, perms: int) -> Tuple[Segment, Aside, KeptLock]:
+    def create(cls, header: Header, caps: str, slots: int, perms: int) -> Tuple[Segment, Aside, KeptLock]:
         """Makes a segment aside with some of its slots backed by memory. It has no name yet, its header is written by
         :meth:`begin`, and it has a writer already: the lock on its byte is what observers ask."""
         aside = Aside()
@@ -124,27 +124,27 @@ class Segment:
             locked = aside.open_again()
             _libc.try_lock(locked, layout.WRITER_BYTE)
             alive = KeptLock(locked)
-            os.posix_fallocate(aside.fd, 0, fixed.slots_offset + slots * fixed.slot_size)
+            os.posix_fallocate(aside.fd, 0, header.slots_offset + slots * header.slot_size)
             os.fchmod(aside.fd, perms)
             fd = aside.open_again()
             try:
-                segment = cls(fixed, caps, _files.identity(fd), fd, Access.WRITE)
+                segment = cls(header, caps, _files.identity(fd), fd, Access.WRITE)
             except BaseException:
                 os.close(fd)
                 raise
             encoded = caps.encode()
-            segment.bytes[fixed.caps_offset : fixed.caps_offset + len(encoded)] = encoded
+            segment.bytes[header.caps_offset : header.caps_offset + len(encoded)] = encoded
             segment._backed = slots
             return segment, aside, alive
         except BaseException:
             aside.close()
             raise
 
-    def begin(self, first_number: int, event_head: int, latency_ns: int) -> None:
+    def begin(self, first_seq: int, event_head: int, latency_ns: int) -> None:
         """Says with which number a segment that has no name yet begins. The last thing written to what never changes."""
-        self.fixed.first_number = first_number
-        self.bytes[: ctypes.sizeof(Fixed)] = bytes(self.fixed)
-        self.words[self.head] = first_number - 1
+        self.header.first_seq = first_seq
+        self.bytes[: ctypes.sizeof(Header)] = bytes(self.header)
+        self.words[self.head] = first_seq - 1
         self.words[self.event_head] = event_head
         self.words[self.latency_ns] = latency_ns
 
@@ -226,13 +226,13 @@ class Segment:
 
     def is_spoilt(self) -> bool:
         """Whether what never changes is no longer what it was when it was written."""
-        fixed, caps = Fixed(), bytearray(self.fixed.caps_size)
+        header, caps = Header(), bytearray(self.header.caps_size)
         # A file that cannot be read, or is shorter, says so to whoever comes.
         try:
-            there = _libc.read_exactly(self.fd, fixed, 0) and _libc.read_exactly(self.fd, caps, self.fixed.caps_offset)
+            there = _libc.read_exactly(self.fd, header, 0) and _libc.read_exactly(self.fd, caps, self.header.caps_offset)
         except OSError:
             return False
-        return there and (bytes(fixed) != bytes(self.fixed) or caps != self.caps.encode())
+        return there and (bytes(header) != bytes(self.header) or caps != self.caps.encode())
 
     def read_descriptor(self, slot: int) -> bytes:
         """Copies what goes with the frame in the slot, a ``FrameDescriptor``. Meaningful only while the slot is pinned, or if
@@ -248,8 +248,8 @@ class Segment:
     def complete_descriptor(self, slot: int, pts: int, duration: int, flags: int) -> None:
         """Writes what may be known last into a descriptor that was written before."""
         at = self._descriptors + slot * layout.DESCRIPTOR_STRIDE + _DESCRIPTOR_AT
-        self.words[(at + _PTS) // 8] = pts & layout.NONE
-        self.words[(at + _DURATION) // 8] = duration & layout.NONE
+        self.words[(at + _PTS) // 8] = pts & layout.TIME_NONE
+        self.words[(at + _DURATION) // 8] = duration & layout.TIME_NONE
         self.halves[(at + _FLAGS) // 4] = flags & 0xFFFF_FFFF
 
     def __del__(self) -> None:

@@ -10,7 +10,7 @@ from ._control import ControlFile
 from ._libc import KeptLock, acquire, full_fence, release
 from ._pins import take_for_writing
 from ._segment import Segment
-from .layout import MAX_SLOTS, SEATS, Seat
+from .layout import MAX_SLOTS, MAX_READERS, ReaderEntry
 
 REFUSED_ROUNDS = 4
 """How many times slots are tried again that readers refused in the last moment."""
@@ -39,7 +39,7 @@ class WriterSegment:
         self.alive = alive
         """Observers ask this lock, which goes with the segment's turn."""
         self.lossless = lossless
-        self.retain: int = segment.fixed.retain
+        self.history: int = segment.header.history
         self.numbers = [0] * MAX_SLOTS
         """Number of the frame in each; 0 = free, or being drawn."""
         self.backed = backed
@@ -48,7 +48,7 @@ class WriterSegment:
         """The system had no memory for one more."""
         self.growing = False
         """One more is being backed, outside the lock."""
-        self.ignored: List[Optional[int]] = [None] * SEATS
+        self.ignored: List[Optional[int]] = [None] * MAX_READERS
         """For each seat the ticket of an owner whose pins do not count: it is dead, or was evicted."""
         self.in_hand = [False] * MAX_SLOTS
         """Slots that arrays of this process still refer to."""
@@ -70,11 +70,11 @@ class WriterSegment:
 
     def is_alive(self, seat: int) -> bool:
         """Whether somebody holds the lock of the seat."""
-        return self.control.is_locked(layout.FIRST_SEAT_BYTE + seat)
+        return self.control.is_locked(layout.FIRST_READER_BYTE + seat)
 
     def has_reader_in(self, seat: int) -> bool:
         """Whether a living reader takes frames here, or is about to."""
-        return self.half(seat, Seat.state) in layout.SEAT_IS_HERE and self.is_alive(seat)
+        return self.half(seat, ReaderEntry.state) in layout.READER_IS_PRESENT and self.is_alive(seat)
 
     def let_go(self, index: int) -> None:
         """No array refers to the slot any more."""
@@ -93,7 +93,7 @@ class WriterSegment:
             if bits:
                 # After the pins: the ticket is not older than that of who set them.
                 acquire()
-                if self.ignored[seat] is None or self.ignored[seat] != self.half(seat, Seat.ticket):
+                if self.ignored[seat] is None or self.ignored[seat] != self.half(seat, ReaderEntry.generation):
                     pinned |= bits
         acquire()
         return pinned
@@ -119,9 +119,9 @@ class WriterSegment:
         """Looks which of the seats that stand in the way belong to nobody any more. The lock is asked after the pins were
         read: a later owner's pins came after that, found the number 0, and are not valid."""
         found = False
-        for seat in range(SEATS):
-            if self.pins_of(seat) or self.half(seat, Seat.state) in layout.SEAT_IS_HERE:
-                ticket = self.half(seat, Seat.ticket)
+        for seat in range(MAX_READERS):
+            if self.pins_of(seat) or self.half(seat, ReaderEntry.state) in layout.READER_IS_PRESENT:
+                ticket = self.half(seat, ReaderEntry.generation)
                 if self.ignored[seat] != ticket and not self.is_alive(seat):
                     self.ignored[seat] = ticket
                     found = True
@@ -129,11 +129,11 @@ class WriterSegment:
 
     def taken_by_all(self) -> int:
         """The number up to which every reader that counts has taken all frames."""
-        least = layout.NONE
-        for seat in range(SEATS):
-            if self.half(seat, Seat.state) in layout.SEAT_IS_HERE:
-                if self.ignored[seat] is None or self.ignored[seat] != self.half(seat, Seat.ticket):
-                    position: int = self.segment.words[self.segment.seat_word(seat, Seat.position)]
+        least = layout.TIME_NONE
+        for seat in range(MAX_READERS):
+            if self.half(seat, ReaderEntry.state) in layout.READER_IS_PRESENT:
+                if self.ignored[seat] is None or self.ignored[seat] != self.half(seat, ReaderEntry.generation):
+                    position: int = self.segment.words[self.segment.seat_word(seat, ReaderEntry.cursor)]
                     acquire()
                     least = min(least, position)
         return least
@@ -173,9 +173,9 @@ class WriterSegment:
 
     def find(self, head: int) -> Optional[int]:
         """Takes a slot for the next frame from those that have memory."""
-        slot = self._take_oldest(head, self.retain)
+        slot = self._take_oldest(head, self.history)
         if slot is None and self.ignore_the_dead():
-            slot = self._take_oldest(head, self.retain)
+            slot = self._take_oldest(head, self.history)
         return slot
 
     def is_scarce(self) -> bool:
@@ -190,7 +190,7 @@ class WriterSegment:
 
     def has_claimable(self, head: int) -> bool:
         """Whether there would be a slot."""
-        retain = 1 if self.is_scarce() else self.retain
+        retain = 1 if self.is_scarce() else self.history
         for _ in range(2):
             if self.can_grow() and not self.growing:
                 return True
@@ -209,7 +209,7 @@ class WriterSegment:
         """Gives the memory of all slots back that nobody holds, of a superseded segment. In lossless mode, of frames that
         all have taken."""
         self.ignore_the_dead()
-        newest = self.taken_by_all() if self.lossless else layout.NONE
+        newest = self.taken_by_all() if self.lossless else layout.TIME_NONE
         allowed = ~self.pinned()
         while True:
             slot = self.oldest(allowed & ~self._given_back, newest)

@@ -42,7 +42,7 @@ def busy(name: Name) -> Busy:
             segment = Segment.open(name, *opened, Access.OBSERVE)
             # A superseded one is what was taken over from a writer that is dead.
             if not segment.halves[segment.state] & layout.SUPERSEDED:
-                who = f"process {segment.fixed.writer_pid}"
+                who = f"process {segment.header.writer_pid}"
     except (Error, OSError):
         pass
     return Busy(f"channel {name} already has a writer ({who}); stop it, or choose another name")

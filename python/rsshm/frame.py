@@ -15,7 +15,7 @@ Array = numpy.ndarray[Any, Any]
 
 
 def _time(value: int) -> Optional[int]:
-    return None if value == layout.NONE else value
+    return None if value == layout.TIME_NONE else value
 
 
 def _read_only(memory: Any) -> Array:

@@ -1,7 +1,7 @@
 """The segment, field by field, as ctypes structures; docs/PROTOCOL.md describes it in words.
 
 A test holds every offset and size here to those of the crate rsshm-channel. The structures are public, for programs that
-want to look at a channel by hand: ``Fixed.from_buffer_copy(os.pread(fd, 256, 0))`` is the header of an open segment.
+want to look at a channel by hand: ``Header.from_buffer_copy(os.pread(fd, 256, 0))`` is the header of an open segment.
 """
 
 from __future__ import annotations
@@ -13,62 +13,62 @@ from typing import Optional
 
 MAGIC = int.from_bytes(b"rsshm\r\n\x1a", sys.byteorder)
 VERSION = 1
-SEATS = 64
-RING = 128
+MAX_READERS = 64
+RING_LENGTH = 128
 MAX_SLOTS = 64
-MAX_CAPS = 65536
+MAX_CAPS_SIZE = 65536
 MAX_PLANES = 4
-MAX_GRANT = 8
+MAX_QUOTA = 8
 EVICTED = 0xFFFF_FFFF
 DESCRIPTOR_STRIDE = 4096
-STICKY_EVENTS = 8
-EVENT_RING = 32
+STICKY_EVENT_COUNT = 8
+EVENT_RING_LENGTH = 32
 EVENT_STRIDE = 4096
-MAIL_RING = 4
-MAIL_STRIDE = 512
+MESSAGE_RING_LENGTH = 4
+MESSAGE_STRIDE = 512
 DELTA_UNIT = 8192
 SLOT_ALIGN = 4096
 SLOTS_ALIGN = 65536
 WRITER_BYTE = 4096
-FIRST_SEAT_BYTE = 4097
+FIRST_READER_BYTE = 4097
 
-NONE = 0xFFFF_FFFF_FFFF_FFFF
+TIME_NONE = 0xFFFF_FFFF_FFFF_FFFF
 """No value, in times and counts."""
 
 SUPERSEDED = 1
-"""A bit of ``Live.state``: a newer segment has taken the name, or is about to."""
+"""A bit of ``Status.state``: a newer segment has taken the name, or is about to."""
 CLOSED = 2
-"""A bit of ``Live.state``: the writer stopped in good order."""
+"""A bit of ``Status.state``: the writer stopped in good order."""
 LOSSLESS = 1
-"""A bit of ``Fixed.flags``: the writer waits for its slowest seated reader."""
+"""A bit of ``Header.flags``: the writer waits for its slowest seated reader."""
 
-SEAT_NEW, SEAT_ATTACHED, SEAT_MOVED, SEAT_LEFT, SEAT_SITTING = range(5)
-"""Values of ``Seat.state``."""
-SEAT_IS_HERE = (SEAT_ATTACHED, SEAT_SITTING)
+READER_NEW, READER_ATTACHED, READER_MOVED, READER_LEFT, READER_JOINING = range(5)
+"""Values of ``ReaderEntry.state``."""
+READER_IS_PRESENT = (READER_ATTACHED, READER_JOINING)
 """Of these: somebody takes frames, or is about to."""
 
-LIVE_OFFSET = 256
+STATUS_OFFSET = 256
 CAPS_OFFSET = 4096
 
 
-class Fixed(ctypes.Structure):
+class Header(ctypes.Structure):
     """The header: what never changes once the segment has its name."""
 
     _fields_ = [
         ("magic", c_uint64),
         ("version", c_uint32),
-        ("fixed_size", c_uint32),
+        ("header_size", c_uint32),
         ("created_ns", c_uint64),
-        ("first_number", c_uint64),
+        ("first_seq", c_uint64),
         ("lock_device", c_uint64),
         ("lock_inode", c_uint64),
         ("caps_offset", c_uint64),
         ("caps_size", c_uint64),
-        ("live_offset", c_uint64),
-        ("grants_offset", c_uint64),
-        ("seats_offset", c_uint64),
-        ("seat_stride", c_uint32),
-        ("seat_count", c_uint32),
+        ("status_offset", c_uint64),
+        ("quotas_offset", c_uint64),
+        ("readers_offset", c_uint64),
+        ("reader_stride", c_uint32),
+        ("reader_count", c_uint32),
         ("ring_offset", c_uint64),
         ("ring_count", c_uint32),
         ("slot_count", c_uint32),
@@ -76,15 +76,15 @@ class Fixed(ctypes.Structure):
         ("slots_offset", c_uint64),
         ("slot_size", c_uint64),
         ("descriptor_stride", c_uint32),
-        ("retain", c_uint32),
+        ("history", c_uint32),
         ("writer_pid", c_uint32),
         ("flags", c_uint32),
         ("events_offset", c_uint64),
         ("event_stride", c_uint32),
         ("event_count", c_uint32),
-        ("mail_offset", c_uint64),
-        ("mail_stride", c_uint32),
-        ("mail_count", c_uint32),
+        ("messages_offset", c_uint64),
+        ("message_stride", c_uint32),
+        ("message_count", c_uint32),
         ("reserved", c_uint64 * 9),
     ]
 
@@ -99,53 +99,53 @@ class Fixed(ctypes.Structure):
         if self.version != VERSION:
             return f"its version is {self.version}, this package knows version {VERSION}"
         exactly = {
-            "fixed_size": ctypes.sizeof(Fixed),
-            "seat_stride": ctypes.sizeof(Seat),
-            "seat_count": SEATS,
-            "ring_count": RING,
+            "header_size": ctypes.sizeof(Header),
+            "reader_stride": ctypes.sizeof(ReaderEntry),
+            "reader_count": MAX_READERS,
+            "ring_count": RING_LENGTH,
             "event_stride": EVENT_STRIDE,
-            "event_count": STICKY_EVENTS + EVENT_RING,
-            "mail_stride": MAIL_STRIDE,
+            "event_count": STICKY_EVENT_COUNT + EVENT_RING_LENGTH,
+            "message_stride": MESSAGE_STRIDE,
             "descriptor_stride": DESCRIPTOR_STRIDE,
         }
         for field, wanted in exactly.items():
             if getattr(self, field) != wanted:
                 return f"its {field} is {getattr(self, field)}, version {VERSION} has {wanted}"
-        if self.mail_count not in (0, MAIL_RING):
-            return f"its mail_count is {self.mail_count}, not 0 or {MAIL_RING}"
+        if self.message_count not in (0, MESSAGE_RING_LENGTH):
+            return f"its mail_count is {self.message_count}, not 0 or {MESSAGE_RING_LENGTH}"
         if not 1 <= self.slot_count <= MAX_SLOTS:
             return f"its slot_count is {self.slot_count}, not 1 to {MAX_SLOTS}"
         # A mapping has at most half of the addresses there are.
         if self.slot_size == 0 or self.slot_size % SLOT_ALIGN or self.total_size() > (1 << 63) - 1:
             return f"its slot_size is {self.slot_size}"
-        if self.caps_size > MAX_CAPS:
-            return f"its caps_size is {self.caps_size}, at most {MAX_CAPS} is allowed"
+        if self.caps_size > MAX_CAPS_SIZE:
+            return f"its caps_size is {self.caps_size}, at most {MAX_CAPS_SIZE} is allowed"
         if self.slots_offset % SLOTS_ALIGN or self.slots_offset > file_size:
             return f"its slots_offset is {self.slots_offset} in a file of {file_size} bytes"
         inside = {
-            "live_offset": (ctypes.sizeof(Live), 64),
+            "status_offset": (ctypes.sizeof(Status), 64),
             "caps_offset": (self.caps_size, 1),
-            "grants_offset": (SEATS * 8, 8),
-            "seats_offset": (SEATS * ctypes.sizeof(Seat), 64),
-            "ring_offset": (RING * 8, 8),
+            "quotas_offset": (MAX_READERS * 8, 8),
+            "readers_offset": (MAX_READERS * ctypes.sizeof(ReaderEntry), 64),
+            "ring_offset": (RING_LENGTH * 8, 8),
             "events_offset": (self.event_count * EVENT_STRIDE, 64),
             "descriptors_offset": (self.slot_count * DESCRIPTOR_STRIDE, 64),
         }
-        if self.mail_count:
-            inside["mail_offset"] = (SEATS * self.mail_count * MAIL_STRIDE, 64)
+        if self.message_count:
+            inside["messages_offset"] = (MAX_READERS * self.message_count * MESSAGE_STRIDE, 64)
         for field, (size, align) in inside.items():
             offset = getattr(self, field)
-            if offset < ctypes.sizeof(Fixed) or offset % align or offset + size > self.slots_offset:
+            if offset < ctypes.sizeof(Header) or offset % align or offset + size > self.slots_offset:
                 return f"its {field} is {offset}"
         return None
 
 
-class Live(ctypes.Structure):
+class Status(ctypes.Structure):
     """What the writer tells everybody, and the word that wakes it."""
 
     _fields_ = [
         ("head", c_uint64),
-        ("eos_number", c_uint64),
+        ("eos_seq", c_uint64),
         ("latency_ns", c_uint64),
         ("published", c_uint32),
         ("state", c_uint32),
@@ -159,17 +159,17 @@ class Live(ctypes.Structure):
     ]
 
 
-class Seat(ctypes.Structure):
+class ReaderEntry(ctypes.Structure):
     """A reader's seat in one segment. Written only by who holds the lock of the seat."""
 
     _fields_ = [
         ("pins", c_uint64),
-        ("position", c_uint64),
-        ("ticket", c_uint32),
+        ("cursor", c_uint64),
+        ("generation", c_uint32),
         ("state", c_uint32),
         ("pid", c_uint32),
-        ("key_requests", c_uint32),
-        ("mail_head", c_uint64),
+        ("keyframe_requests", c_uint32),
+        ("message_head", c_uint64),
         ("_pad0", c_uint32 * 6),
     ]
 
@@ -189,7 +189,7 @@ class FrameDescriptor(ctypes.Structure):
         ("planes", c_uint32),
         ("plane_offset", c_uint64 * MAX_PLANES),
         ("plane_stride", c_int32 * MAX_PLANES),
-        ("extra_size", c_uint32),
+        ("metadata_size", c_uint32),
         ("reserved0", c_uint32),
         ("reserved", c_uint64 * 16),
     ]
@@ -202,14 +202,14 @@ class FrameDescriptor(ctypes.Structure):
             self.data_offset + size <= slot_size
             and planes <= MAX_PLANES
             and (planes == 0 or all(offset <= size for offset in self.plane_offset[:planes]))
-            and self.extra_size <= EXTRA_ROOM
+            and self.metadata_size <= MAX_METADATA_SIZE
         )
 
 
-class SlotHead(ctypes.Structure):
+class SlotRecord(ctypes.Structure):
     """The beginning of a slot's descriptor: the frame's number, then a ``FrameDescriptor``."""
 
-    _fields_ = [("number", c_uint64), ("words", c_uint64 * (ctypes.sizeof(FrameDescriptor) // 8))]
+    _fields_ = [("seq", c_uint64), ("words", c_uint64 * (ctypes.sizeof(FrameDescriptor) // 8))]
 
 
 class EventDescriptor(ctypes.Structure):
@@ -230,57 +230,57 @@ class EventDescriptor(ctypes.Structure):
 class EventRecord(ctypes.Structure):
     """An event as it lies in the segment: its number, then an ``EventDescriptor`` and its bytes."""
 
-    _fields_ = [("number", c_uint64), ("words", c_uint64 * (EVENT_STRIDE // 8 - 1))]
+    _fields_ = [("seq", c_uint64), ("words", c_uint64 * (EVENT_STRIDE // 8 - 1))]
 
 
-class MailRecord(ctypes.Structure):
+class MessageRecord(ctypes.Structure):
     """A letter as it lies in a seat's mailbox: its number, its size in bytes, its bytes."""
 
-    _fields_ = [("number", c_uint64), ("words", c_uint64 * (MAIL_STRIDE // 8 - 1))]
+    _fields_ = [("seq", c_uint64), ("words", c_uint64 * (MESSAGE_STRIDE // 8 - 1))]
 
 
-EXTRA_ROOM = DESCRIPTOR_STRIDE - ctypes.sizeof(SlotHead)
-EVENT_ROOM = EVENT_STRIDE - 8 - ctypes.sizeof(EventDescriptor)
-MAIL_ROOM = MAIL_STRIDE - 16
+MAX_METADATA_SIZE = DESCRIPTOR_STRIDE - ctypes.sizeof(SlotRecord)
+MAX_EVENT_SIZE = EVENT_STRIDE - 8 - ctypes.sizeof(EventDescriptor)
+MAX_MESSAGE_SIZE = MESSAGE_STRIDE - 16
 
 
 def _align_up(value: int, to: int) -> int:
     return (value + to - 1) // to * to
 
 
-def new_fixed(caps_size: int, slot_count: int, frame_size: int) -> Optional[Fixed]:
+def new_fixed(caps_size: int, slot_count: int, frame_size: int) -> Optional[Header]:
     """The layout of a segment without mailboxes; None where the numbers are out of bounds."""
-    if caps_size > MAX_CAPS or not 1 <= slot_count <= MAX_SLOTS:
+    if caps_size > MAX_CAPS_SIZE or not 1 <= slot_count <= MAX_SLOTS:
         return None
     grants = _align_up(CAPS_OFFSET + caps_size, 64)
-    seats = grants + SEATS * 8
-    ring = seats + SEATS * ctypes.sizeof(Seat)
-    events = _align_up(ring + RING * 8, SLOT_ALIGN)
-    mail = events + (STICKY_EVENTS + EVENT_RING) * EVENT_STRIDE
+    seats = grants + MAX_READERS * 8
+    ring = seats + MAX_READERS * ctypes.sizeof(ReaderEntry)
+    events = _align_up(ring + RING_LENGTH * 8, SLOT_ALIGN)
+    mail = events + (STICKY_EVENT_COUNT + EVENT_RING_LENGTH) * EVENT_STRIDE
     descriptors = _align_up(mail, SLOT_ALIGN)
     slots = _align_up(descriptors + slot_count * DESCRIPTOR_STRIDE, SLOTS_ALIGN)
     slot_size = _align_up(max(frame_size, 1), SLOT_ALIGN)
     if slots + slot_count * slot_size > (1 << 63) - 1:
         return None
-    return Fixed(
+    return Header(
         magic=MAGIC,
         version=VERSION,
-        fixed_size=ctypes.sizeof(Fixed),
+        header_size=ctypes.sizeof(Header),
         caps_offset=CAPS_OFFSET,
         caps_size=caps_size,
-        live_offset=LIVE_OFFSET,
-        grants_offset=grants,
-        seats_offset=seats,
-        seat_stride=ctypes.sizeof(Seat),
-        seat_count=SEATS,
+        status_offset=STATUS_OFFSET,
+        quotas_offset=grants,
+        readers_offset=seats,
+        reader_stride=ctypes.sizeof(ReaderEntry),
+        reader_count=MAX_READERS,
         ring_offset=ring,
-        ring_count=RING,
+        ring_count=RING_LENGTH,
         events_offset=events,
         event_stride=EVENT_STRIDE,
-        event_count=STICKY_EVENTS + EVENT_RING,
-        mail_offset=mail,
-        mail_stride=MAIL_STRIDE,
-        mail_count=0,
+        event_count=STICKY_EVENT_COUNT + EVENT_RING_LENGTH,
+        messages_offset=mail,
+        message_stride=MESSAGE_STRIDE,
+        message_count=0,
         slot_count=slot_count,
         descriptors_offset=descriptors,
         descriptor_stride=DESCRIPTOR_STRIDE,

@@ -237,7 +237,7 @@ class Reader:
                 if time.monotonic() >= self._not_before and self._attach():
                     continue
                 if self._former is not None and time.monotonic() - self._former_since > BETWEEN_SEGMENTS:
-                    self._leave_former(layout.SEAT_LEFT)
+                    self._leave_former(layout.READER_LEFT)
                 time.sleep(self._patience(deadline, LOOK))
                 continue
             segment = at.segment
@@ -334,7 +334,7 @@ class Reader:
         for _ in range(8):
             if count == self._eos_seen:
                 return count, None
-            number = segment.words[segment.eos_number]
+            number = segment.words[segment.eos_seq]
             acquire()
             again: int = segment.halves[segment.eos_count]
             if again == count:
@@ -360,20 +360,20 @@ class Reader:
             position = None if self._former is None else self._position
             opened = Attachment.open(self._name, self._read_only, self._seat, position)
         except BaseException:
-            self._leave_former(layout.SEAT_LEFT)
+            self._leave_former(layout.READER_LEFT)
             raise
         if opened is None:
             return False
         at, observing = opened
         at.wait_for_grant()
-        first: int = at.segment.fixed.first_number
+        first: int = at.segment.header.first_seq
         follows = self._former is not None and first > self._position
         if self._segment_id is not None and self._segment_id != at.segment.identity:
             self.reconnects += 1
         if follows:
             # Only what ended in this segment is news; the count begins at 0 in each.
             self._eos_seen = 0
-            if at.segment.caps != self._caps.text or at.segment.fixed.writer_pid != self._writer_pid:
+            if at.segment.caps != self._caps.text or at.segment.header.writer_pid != self._writer_pid:
                 # Another stream, whose frames cannot be decoded with those before.
                 self._lost = True
         else:
@@ -388,13 +388,13 @@ class Reader:
         at.caps = self._caps
         # Whoever was asked before, or where, may never hear of it.
         self._asked = None
-        self._writer_pid = at.segment.fixed.writer_pid
+        self._writer_pid = at.segment.header.writer_pid
         self._segment_id = at.segment.identity
         self._observing = observing
         self._seat = at.seat
         self._checked = time.monotonic()
         # Only now: a lossless writer waits for that, and finds the reader in the new segment then.
-        self._leave_former(layout.SEAT_MOVED)
+        self._leave_former(layout.READER_MOVED)
         self._at = at
         return True
 
@@ -405,13 +405,13 @@ class Reader:
 
     def _go_away(self, at: Attachment) -> None:
         self._at = None
-        at.leave(layout.SEAT_LEFT)
+        at.leave(layout.READER_LEFT)
 
     def _leave(self) -> None:
         at, self._at = self._at, None
         if at is not None:
-            at.leave(layout.SEAT_LEFT)
-        self._leave_former(layout.SEAT_LEFT)
+            at.leave(layout.READER_LEFT)
+        self._leave_former(layout.READER_LEFT)
         # The lock goes when the last frame has gone too.
         self._seat = None
 
@@ -421,7 +421,7 @@ class Reader:
         """Takes the oldest frame up to ``newest`` that is wanted, there, and can be decoded with what came before it."""
         # Whoever comes begins with an older frame than the newest if need be, but with none that it has had, that is too old
         # for what it wants, or that is gone before it has taken the next.
-        reach = 1 if self.latest else layout.RING
+        reach = 1 if self.latest else layout.RING_LENGTH
         behind = max(at.kept_behind if self._newly_attached else self._position, newest - reach)
         if self._want_newest:
             number = self._newest_key(at, behind, newest) or newest
@@ -477,7 +477,7 @@ class Reader:
 
     def _newest_key(self, at: Attachment, behind: int, newest: int) -> Optional[int]:
         """Number of the newest frame behind ``behind`` that can be decoded alone, if all frames from it on are there."""
-        for number in range(newest, max(behind, newest - layout.RING), -1):
+        for number in range(newest, max(behind, newest - layout.RING_LENGTH), -1):
             slot = at.find(number)
             if slot is None:
                 return None

@@ -15,7 +15,7 @@ from ._slots import WriterSegment
 from .caps import Layout, Rate
 from .errors import BadOption, FormatError, Released
 from .frame import Array
-from .layout import NONE, FrameDescriptor
+from .layout import TIME_NONE, FrameDescriptor
 
 
 class Slot:
@@ -287,7 +287,7 @@ class Writer:
 
     def _describe(self, size: int, layout: Optional[Layout]) -> FrameDescriptor:
         """What goes with a frame, but for its times."""
-        descriptor = FrameDescriptor(dts=NONE, duration=self._duration(), offset=NONE, offset_end=NONE, size=size)
+        descriptor = FrameDescriptor(dts=TIME_NONE, duration=self._duration(), offset=TIME_NONE, offset_end=TIME_NONE, size=size)
         if layout is not None and self._stride_align != 4:
             descriptor.planes = len(layout.planes)
             for index, plane in enumerate(layout.planes):
@@ -322,7 +322,7 @@ class Writer:
                 return number
 
     def _duration(self) -> int:
-        return NONE if self._fps == 0 else round(10**9 / self._fps)
+        return TIME_NONE if self._fps == 0 else round(10**9 / self._fps)
 
     def end_stream(self) -> None:
         """Ends the stream: readers end after the last frame. Another may follow."""

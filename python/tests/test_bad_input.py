@@ -183,7 +183,7 @@ def test_somebody_elses_object_is_left_alone(channel: Channel) -> None:
     assert not channel.control.exists()
 
 
-def dead_channel(channel: Channel) -> Tuple[bytes, rsshm.Fixed]:
+def dead_channel(channel: Channel) -> Tuple[bytes, rsshm.Header]:
     """What a writer that was killed leaves."""
     child = os.fork()
     if child == 0:
@@ -192,18 +192,18 @@ def dead_channel(channel: Channel) -> Tuple[bytes, rsshm.Fixed]:
         os.kill(os.getpid(), 9)
     os.waitpid(child, 0)
     data = channel.segment.read_bytes()
-    return data, rsshm.Fixed.from_buffer_copy(data)
+    return data, rsshm.Header.from_buffer_copy(data)
 
 
-@pytest.mark.parametrize("field", [name for name, *_ in rsshm.Fixed._fields_ if name != "reserved"])
+@pytest.mark.parametrize("field", [name for name, *_ in rsshm.Header._fields_ if name != "reserved"])
 def test_a_header_that_makes_no_sense_is_refused_or_harmless(field: str, channel: Channel) -> None:
     data, fixed = dead_channel(channel)
-    place = getattr(rsshm.Fixed, field)
+    place = getattr(rsshm.Header, field)
     for value in (0, 1, 7, 255, 4096, 1 << 31, (1 << 32) - 1, 1 << 62, (1 << 64) - 1):
         value &= (1 << 8 * place.size) - 1
         changed = bytearray(data)
         changed[place.offset : place.offset + place.size] = value.to_bytes(place.size, "little")
-        problem = rsshm.Fixed.from_buffer_copy(changed).problem(len(changed))
+        problem = rsshm.Header.from_buffer_copy(changed).problem(len(changed))
         # What lies before the slots may be said to be the culprit of those.
         assert problem is None or field in problem or field in ("magic", "slots_offset"), problem
         with channel.segment.open("r+b") as file:
@@ -226,11 +226,11 @@ def test_no_value_in_shared_memory_ends_a_reader_or_a_writer(channel: Channel) -
         reader = rsshm.Reader(channel.name, timeout=0.01)
         observer = rsshm.Observer(channel.name, timeout=0.01)
         segment = writer._channel._current.segment
-        fixed = segment.fixed
+        fixed = segment.header
         places = [
-            *range(fixed.live_offset, fixed.live_offset + 40, 4),
-            *range(fixed.grants_offset, fixed.grants_offset + 512, 8),
-            *range(fixed.seats_offset, fixed.seats_offset + 128, 4),
+            *range(fixed.status_offset, fixed.status_offset + 40, 4),
+            *range(fixed.quotas_offset, fixed.quotas_offset + 512, 8),
+            *range(fixed.readers_offset, fixed.readers_offset + 128, 4),
             *range(fixed.ring_offset, fixed.ring_offset + 64, 4),
             *(
                 fixed.descriptors_offset + slot * layout.DESCRIPTOR_STRIDE + offset

@@ -160,7 +160,7 @@ def test_a_reader_that_is_killed_or_stopped_holds_no_other_up(
         at = witness._at
         assert at is not None and at.seat is not None
         segment = at.segment
-        pins = [segment.seat_word(seat, rsshm.Seat.pins) for seat in range(64) if seat != at.seat.index]
+        pins = [segment.seat_word(seat, rsshm.ReaderEntry.pins) for seat in range(64) if seat != at.seat.index]
         read_until(witness, "it holds a frame", lambda _: any(segment.words[word] for word in pins))
         victim.signal(how)
         began = time.monotonic()
@@ -380,7 +380,7 @@ def test_a_reader_that_takes_more_than_it_was_granted_is_evicted_by_a_python_wri
             greedy.read()
             at = greedy._at
             assert at is not None and at.seat is not None
-            word = at.segment.seat_word(at.seat.index, rsshm.Seat.pins)
+            word = at.segment.seat_word(at.seat.index, rsshm.ReaderEntry.pins)
             at.segment.words[word] = 0xFF
             eventually("it is evicted", at.is_evicted, 5)
             for value in range(100):

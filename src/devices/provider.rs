@@ -50,7 +50,7 @@ impl Channel {
         let observer = Observer::open(&ChannelName::new(name).ok()?).ok()??;
         Some(Self {
             caps: caps::parse(observer.caps()).ok()?,
-            writer: observer.fixed().writer_pid,
+            writer: observer.header().writer_pid,
         })
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use gst::{glib, prelude::*};
 use gst_video::NavigationModifierType;
-use rsshm_channel::{EVENT_ROOM, MAIL_ROOM, NONE, NewEvent, STICKY_EVENTS};
+use rsshm_channel::{MAX_EVENT_SIZE, MAX_MESSAGE_SIZE, NewEvent, STICKY_EVENT_COUNT, TIME_NONE};
 
 use crate::{
     codec::{Bytes, Names, is_plain_type, put_structure, put_text},
@@ -22,7 +22,7 @@ mod kind {
     pub(super) const TAGS: u32 = 2;
     pub(super) const GAP: u32 = 3;
     pub(super) const CUSTOM: u32 = 4;
-    pub(super) const LASTING_CUSTOM: u32 = 5;
+    pub(super) const STICKY_CUSTOM: u32 = 5;
 }
 
 /// Where events that last have their places.
@@ -98,7 +98,7 @@ pub(crate) enum Carried {
 #[derive(Debug, Default)]
 pub(crate) struct Encoder {
     /// The custom events that last, in the order of their places.
-    lasting: Vec<String>,
+    sticky: Vec<String>,
 }
 
 impl Encoder {
@@ -106,7 +106,7 @@ impl Encoder {
         use gst::EventView;
         match event.view() {
             EventView::StreamStart(start) => {
-                self.lasting.clear();
+                self.sticky.clear();
                 Self::stream_start(start)
             }
             EventView::Tag(tags) => Self::tags(tags.tag()),
@@ -123,7 +123,7 @@ impl Encoder {
             EventView::CustomDownstream(_) | EventView::CustomBoth(_) => Self::custom(event, kind::CUSTOM, None),
             EventView::CustomDownstreamSticky(_) => {
                 let place = event.structure().and_then(|structure| self.place_of(structure.name()));
-                Self::custom(event, kind::LASTING_CUSTOM, place)
+                Self::custom(event, kind::STICKY_CUSTOM, place)
             }
             _ => Carried::No,
         }
@@ -160,7 +160,7 @@ impl Encoder {
         };
         encoded.bytes.extend(u32::from(is_global).to_ne_bytes());
         let (mut taken, mut left_out) = (gst::Structure::new_empty("taglist"), 0);
-        let mut room = EVENT_ROOM - encoded.bytes.len() - size_of_text(&taken).unwrap_or(0);
+        let mut room = MAX_EVENT_SIZE - encoded.bytes.len() - size_of_text(&taken).unwrap_or(0);
         for (name, values) in tags.iter_generic() {
             let mut tag = gst::Structure::new_empty("taglist");
             let values: Vec<_> = values.filter_map(plain_tag).collect();
@@ -207,11 +207,11 @@ impl Encoder {
 
     /// Where custom events of the name last; past the last place they do not.
     fn place_of(&mut self, name: &str) -> Option<usize> {
-        let known = self.lasting.iter().position(|lasting| lasting == name);
-        let index = known.unwrap_or(self.lasting.len());
-        let place = Some(place::FIRST_CUSTOM + index).filter(|place| *place < STICKY_EVENTS)?;
+        let known = self.sticky.iter().position(|sticky| sticky == name);
+        let index = known.unwrap_or(self.sticky.len());
+        let place = Some(place::FIRST_CUSTOM + index).filter(|place| *place < STICKY_EVENT_COUNT)?;
         if known.is_none() {
-            self.lasting.push(name.to_owned());
+            self.sticky.push(name.to_owned());
         }
         Some(place)
     }
@@ -298,12 +298,12 @@ impl Decoder {
                 Decoded::Event(gst::event::Tag::new(tags))
             }
             kind::GAP => Decoded::Gap {
-                time: Some(event.time).filter(|time| *time != NONE)?,
+                time: Some(event.time).filter(|time| *time != TIME_NONE)?,
                 duration: gst::ClockTime::try_from(event.duration).ok(),
                 flags: gst::GapFlags::from_bits_truncate(bytes.u32().unwrap_or(0)),
             },
             kind::CUSTOM => Decoded::Event(gst::event::CustomDownstream::new(self.names.structure(bytes.text()?)?)),
-            kind::LASTING_CUSTOM => Decoded::Event(gst::event::CustomDownstreamSticky::new(
+            kind::STICKY_CUSTOM => Decoded::Event(gst::event::CustomDownstreamSticky::new(
                 self.names.structure(bytes.text()?)?,
             )),
             _ => return None,
@@ -350,7 +350,7 @@ fn tag_value(value: &glib::SendValue, kind: glib::Type) -> Option<glib::SendValu
 }
 
 /// A navigation event as a letter to the writer; `None` when it is too long. Fields that a text cannot say are left out.
-pub(crate) fn navigation_letter(structure: &gst::StructureRef) -> Option<Vec<u8>> {
+pub(crate) fn navigation_message(structure: &gst::StructureRef) -> Option<Vec<u8>> {
     let mut plain = gst::Structure::new_empty(structure.name());
     for (name, value) in structure.iter() {
         if let Ok(modifiers) = value.get::<NavigationModifierType>() {
@@ -359,14 +359,14 @@ pub(crate) fn navigation_letter(structure: &gst::StructureRef) -> Option<Vec<u8>
             plain.set_value(name, value.clone());
         }
     }
-    let mut letter = Vec::new();
-    put_structure(&mut letter, &plain)?;
-    (letter.len() <= MAIL_ROOM).then_some(letter)
+    let mut message = Vec::new();
+    put_structure(&mut message, &plain)?;
+    (message.len() <= MAX_MESSAGE_SIZE).then_some(message)
 }
 
 /// The navigation event that a reader's letter says, whoever wrote it.
-pub(crate) fn navigation_event(letter: &[u8], names: &mut Names) -> Option<gst::Event> {
-    let mut structure = names.structure(Bytes(letter).text()?)?;
+pub(crate) fn navigation_event(message: &[u8], names: &mut Names) -> Option<gst::Event> {
+    let mut structure = names.structure(Bytes(message).text()?)?;
     if structure.name() != NAVIGATION {
         return None;
     }

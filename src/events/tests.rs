@@ -36,8 +36,11 @@ fn heard(encoded: &Encoded) -> rsshm_channel::Event {
         time,
         duration,
         bytes,
-    } = encoded.at(5_000_001_000, encoded.duration.map_or(NONE, gst::ClockTime::nseconds));
-    assert!(bytes.len() <= EVENT_ROOM, "{}", bytes.len());
+    } = encoded.at(
+        5_000_001_000,
+        encoded.duration.map_or(TIME_NONE, gst::ClockTime::nseconds),
+    );
+    assert!(bytes.len() <= MAX_EVENT_SIZE, "{}", bytes.len());
     rsshm_channel::Event {
         kind,
         time,
@@ -202,9 +205,9 @@ fn a_tag_that_is_no_plain_value_or_too_large_is_left_out_alone() {
     let event = tag_event(|tags| {
         let mode = TagMergeMode::Append;
         tags.add::<tags::Image>(&image(), mode);
-        tags.add::<tags::Lyrics>(&"la ".repeat(EVENT_ROOM / 3).as_str(), mode);
-        tags.add::<tags::Comment>(&"x".repeat(EVENT_ROOM / 2).as_str(), mode);
-        tags.add::<tags::Description>(&"y".repeat(EVENT_ROOM / 2).as_str(), mode);
+        tags.add::<tags::Lyrics>(&"la ".repeat(MAX_EVENT_SIZE / 3).as_str(), mode);
+        tags.add::<tags::Comment>(&"x".repeat(MAX_EVENT_SIZE / 2).as_str(), mode);
+        tags.add::<tags::Description>(&"y".repeat(MAX_EVENT_SIZE / 2).as_str(), mode);
         tags.add::<tags::Title>(&"title", mode);
     });
     let (_, decoded, left_out) = carried_by(&mut Encoder::default(), &event);
@@ -235,8 +238,8 @@ fn decoded_tags(text: &str) -> Option<gst::TagList> {
     put_text(&mut bytes, text).unwrap();
     let event = rsshm_channel::Event {
         kind: kind::TAGS,
-        time: NONE,
-        duration: NONE,
+        time: TIME_NONE,
+        duration: TIME_NONE,
         bytes,
     };
     match Decoder::default().decode(&event) {
@@ -289,7 +292,7 @@ fn gaps_are_carried_with_their_flags() {
 fn a_gap_without_a_time_is_none() {
     let event = rsshm_channel::Event {
         kind: kind::GAP,
-        time: NONE,
+        time: TIME_NONE,
         duration: 5,
         bytes: vec![],
     };
@@ -304,12 +307,12 @@ fn events_of_an_application_are_carried() {
         event::CustomBoth::new(structure.clone()),
         event::CustomDownstreamSticky::new(structure.clone()),
     ] {
-        let lasts = event.is_sticky();
+        let sticky = event.is_sticky();
         let (encoded, ..) = carried_by(&mut Encoder::default(), &event);
-        assert_eq!(encoded.place.is_some(), lasts);
+        assert_eq!(encoded.place.is_some(), sticky);
         let received = carried(&event);
         assert_eq!(received.structure(), Some(structure.as_ref()));
-        let expected = if lasts {
+        let expected = if sticky {
             gst::EventType::CustomDownstreamSticky
         } else {
             gst::EventType::CustomDownstream
@@ -348,8 +351,8 @@ fn an_event_of_an_application_that_is_no_plain_text_or_too_large_is_left_out() {
 fn lasting_events_of_an_application_have_a_place_each_until_there_is_none_left() {
     init();
     let mut encoder = Encoder::default();
-    let lasting = |name: &str| event::CustomDownstreamSticky::new(gst::Structure::new_empty(name));
-    let mut place = |name: &str| carried_by(&mut encoder, &lasting(name)).0.place;
+    let sticky = |name: &str| event::CustomDownstreamSticky::new(gst::Structure::new_empty(name));
+    let mut place = |name: &str| carried_by(&mut encoder, &sticky(name)).0.place;
     assert_eq!(["a", "b", "a", "c", "b"].map(&mut place), [3, 4, 3, 5, 4].map(Some));
     assert_eq!(
         ["d", "e", "f", "g", "e", "f"].map(&mut place),
@@ -357,7 +360,7 @@ fn lasting_events_of_an_application_have_a_place_each_until_there_is_none_left()
     );
     // Nothing of a former stream lasts.
     carried_by(&mut encoder, &event::StreamStart::new("next"));
-    assert_eq!(carried_by(&mut encoder, &lasting("f")).0.place, Some(3));
+    assert_eq!(carried_by(&mut encoder, &sticky("f")).0.place, Some(3));
 }
 
 #[test]
@@ -398,8 +401,8 @@ fn a_writer_cannot_fill_a_readers_memory_with_names_of_events() {
     assert_eq!(refused, 10);
 }
 
-fn letter_of(event: &NavigationEvent) -> Option<Vec<u8>> {
-    navigation_letter(&event.structure())
+fn message_of(event: &NavigationEvent) -> Option<Vec<u8>> {
+    navigation_message(&event.structure())
 }
 
 #[test]
@@ -438,8 +441,8 @@ fn what_a_user_does_in_a_window_arrives_as_it_is() {
             modifier_state,
         },
     ] {
-        let letter = letter_of(&event).unwrap();
-        let received = navigation_event(&letter, &mut Names::default()).unwrap();
+        let message = message_of(&event).unwrap();
+        let received = navigation_event(&message, &mut Names::default()).unwrap();
         assert_eq!(NavigationEvent::parse(&received).unwrap(), event);
     }
     // As GStreamer's own C makes it; the bindings take the code for an enum.
@@ -447,7 +450,7 @@ fn what_a_user_does_in_a_window_arrives_as_it_is() {
         .field("event", "command")
         .field("command-code", 3u32)
         .build();
-    let received = navigation_event(&navigation_letter(&command).unwrap(), &mut Names::default()).unwrap();
+    let received = navigation_event(&navigation_message(&command).unwrap(), &mut Names::default()).unwrap();
     assert_eq!(received.structure(), Some(command.as_ref()));
 }
 
@@ -460,9 +463,9 @@ fn only_what_a_user_does_is_taken_of_a_letter() {
         "",
         "application/x-gst-navigation, x=(buffer)00",
     ] {
-        let mut letter = Vec::new();
-        put_text(&mut letter, text).unwrap();
-        assert!(navigation_event(&letter, &mut Names::default()).is_none(), "{text}");
+        let mut message = Vec::new();
+        put_text(&mut message, text).unwrap();
+        assert!(navigation_event(&message, &mut Names::default()).is_none(), "{text}");
     }
 }
 
@@ -471,11 +474,11 @@ fn a_letter_leaves_out_what_is_no_plain_value_and_is_never_too_long() {
     init();
     let mut structure = NavigationEvent::new_key_press("a").structure();
     structure.set("inner", gst::Structure::new_empty("x"));
-    let received = navigation_event(&navigation_letter(&structure).unwrap(), &mut Names::default()).unwrap();
+    let received = navigation_event(&navigation_message(&structure).unwrap(), &mut Names::default()).unwrap();
     let received = received.structure().unwrap();
     assert_eq!(received.get::<String>("key").unwrap(), "a");
     assert!(!received.has_field("inner"));
-    assert!(letter_of(&NavigationEvent::new_key_press(&"x".repeat(MAIL_ROOM))).is_none());
+    assert!(message_of(&NavigationEvent::new_key_press(&"x".repeat(MAX_MESSAGE_SIZE))).is_none());
 }
 
 /// Decodes bytes as an event of the kind.
@@ -511,8 +514,8 @@ fn samples() -> Vec<(u32, Vec<u8>)> {
     });
     let gap = event::Gap::builder(gst::ClockTime::SECOND).build();
     let structure = plain_structure("app");
-    let lasting = event::CustomDownstreamSticky::new(structure.clone());
-    [start, tags, gap, event::CustomDownstream::new(structure), lasting]
+    let sticky = event::CustomDownstreamSticky::new(structure.clone());
+    [start, tags, gap, event::CustomDownstream::new(structure), sticky]
         .iter()
         .map(|event| {
             let (encoded, ..) = carried_by(&mut Encoder::default(), event);
@@ -570,9 +573,9 @@ proptest! {
         let mut bytes = if kind == kind::TAGS { vec![0; 4] } else { vec![] };
         put_text(&mut bytes, &text).unwrap();
         decode(kind, &bytes);
-        let mut letter = vec![];
-        put_text(&mut letter, &text).unwrap();
-        if let Some(event) = navigation_event(&letter, &mut Names::default()) {
+        let mut message = vec![];
+        put_text(&mut message, &text).unwrap();
+        if let Some(event) = navigation_event(&message, &mut Names::default()) {
             let _ = NavigationEvent::parse(&event);
         }
     }

@@ -12,7 +12,7 @@ use gst_video::{
     ValidVideoTimeCode, VideoAFDMeta, VideoAFDSpec, VideoAFDValue, VideoBarMeta, VideoCaptionMeta, VideoCaptionType,
     VideoCropMeta, VideoInfo, VideoRegionOfInterestMeta, VideoTimeCodeFlags, VideoTimeCodeMeta,
 };
-use rsshm_channel::EXTRA_ROOM;
+use rsshm_channel::MAX_METADATA_SIZE;
 
 use crate::codec::{Bytes, MAX_NAME, Names, put_structure, put_text};
 
@@ -54,7 +54,7 @@ pub(crate) fn encode(buffer: &gst::BufferRef, info: Option<&VideoInfo>, to: &mut
         let begin = to.len();
         match encode_one(&meta, info, to) {
             None => return ControlFlow::Continue(()),
-            Some(Written { whole: true, dropped }) if to.len() <= EXTRA_ROOM && records < MAX_RECORDS => {
+            Some(Written { whole: true, dropped }) if to.len() <= MAX_METADATA_SIZE && records < MAX_RECORDS => {
                 records += 1;
                 left_out += dropped;
                 // The record's size, without its head; it fits, as the room is smaller than 64 KiB.
@@ -135,7 +135,7 @@ fn encode_region(region: &MetaRef<VideoRegionOfInterestMeta>, to: &mut Vec<u8>, 
     for param in region.params() {
         // The region is worth something without it.
         let begin = to.len();
-        if put_structure(to, param).is_none() || to.len() > EXTRA_ROOM {
+        if put_structure(to, param).is_none() || to.len() > MAX_METADATA_SIZE {
             to.truncate(begin);
             *dropped += 1;
         }

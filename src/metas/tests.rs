@@ -34,7 +34,7 @@ fn buffer(add: impl FnOnce(&mut gst::BufferRef)) -> gst::Buffer {
 fn encoded(buffer: &gst::BufferRef) -> (Vec<u8>, u64) {
     let mut bytes = vec![7; 5000];
     let left_out = encode(buffer, Some(&info()), &mut bytes);
-    assert!(bytes.len() <= EXTRA_ROOM, "{}", bytes.len());
+    assert!(bytes.len() <= MAX_METADATA_SIZE, "{}", bytes.len());
     (bytes, left_out)
 }
 
@@ -157,7 +157,7 @@ fn a_parameter_that_is_no_plain_value_is_left_out_alone() {
         gst::List::new([gst::Caps::new_any()]).to_send_value(),
         gst::BufferFlags::DISCONT.to_send_value(),
         [1u8, 2].to_variant().to_send_value(),
-        "x".repeat(EXTRA_ROOM).to_send_value(),
+        "x".repeat(MAX_METADATA_SIZE).to_send_value(),
     ] {
         let what = format!("{value:?}");
         let (bytes, left_out) = encoded(&buffer(|buffer| {
@@ -471,7 +471,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..EXTRA_ROOM)) {
+    fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..MAX_METADATA_SIZE)) {
         decoded(&bytes);
     }
 

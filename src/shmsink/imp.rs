@@ -21,7 +21,7 @@ use std::sync::{
 use gst::{glib, prelude::*, subclass::prelude::*};
 use gst_base::{prelude::*, subclass::prelude::*};
 use gst_video::VideoInfo;
-use rsshm_channel::{Error, Format, FrameDescriptor, NONE, Writer};
+use rsshm_channel::{Caps, Error, FrameDescriptor, TIME_NONE, Writer};
 
 use super::{
     monitor::Monitor,
@@ -67,7 +67,7 @@ struct Stream {
     /// By how many nanoseconds the frames are later than their time stamps say, as nobody was there to take them.
     held_up: i64,
     /// Room for a frame's metas.
-    extra: Vec<u8>,
+    metadata: Vec<u8>,
     events: events::Encoder,
     /// The next frame does not continue those before it.
     discont: bool,
@@ -82,7 +82,7 @@ impl Default for Stream {
             info: None,
             clock_offset: time::ClockOffset::default(),
             held_up: 0,
-            extra: Vec::new(),
+            metadata: Vec::new(),
             events: events::Encoder::default(),
             discont: false,
             has_key_units: false,
@@ -310,8 +310,8 @@ impl RsShmSink {
             let times = encoded.times(&stream.segment);
             let origin = stream.origin(self.obj().upcast_ref(), &times);
             (
-                origin.map_or(NONE, |origin| time::to_absolute(times.pts, origin)),
-                times.duration.unwrap_or(NONE),
+                origin.map_or(TIME_NONE, |origin| time::to_absolute(times.pts, origin)),
+                times.duration.unwrap_or(TIME_NONE),
             )
         };
         if let Err(error) = writer.publish_event(encoded.at(time, duration), encoded.place) {
@@ -380,7 +380,7 @@ impl ObjectImpl for RsShmSink {
                 "perms" => settings.writer.perms = value.get().unwrap_or_default(),
                 "max-slots" => settings.writer.max_slots = value.get().unwrap_or_default(),
                 "lossless" => settings.writer.lossless = value.get().unwrap_or_default(),
-                "navigation" => settings.writer.takes_mail = value.get().unwrap_or_default(),
+                "navigation" => settings.writer.accept_messages = value.get().unwrap_or_default(),
                 "wait-for-connection" => settings.wait_for_connection = value.get().unwrap_or_default(),
                 "sync" => settings.sync = value.get().unwrap_or_default(),
                 "ts-offset" => settings.ts_offset = value.get().unwrap_or_default(),
@@ -403,7 +403,7 @@ impl ObjectImpl for RsShmSink {
             "perms" => settings.writer.perms.to_value(),
             "max-slots" => settings.writer.max_slots.to_value(),
             "lossless" => settings.writer.lossless.to_value(),
-            "navigation" => settings.writer.takes_mail.to_value(),
+            "navigation" => settings.writer.accept_messages.to_value(),
             "wait-for-connection" => settings.wait_for_connection.to_value(),
             "sync" => settings.sync.to_value(),
             "ts-offset" => settings.ts_offset.to_value(),
@@ -501,13 +501,13 @@ impl BaseSinkImpl for RsShmSink {
     fn set_caps(&self, caps: &gst::Caps) -> Result<(), gst::LoggableError> {
         let info = caps::raw_video(caps);
         let format = match &info {
-            Some(info) => Format::fixed_size(caps.to_string(), info.size()),
-            None => Format::variable_size(caps.to_string()),
+            Some(info) => Caps::fixed_size(caps.to_string(), info.size()),
+            None => Caps::variable_size(caps.to_string()),
         };
         let writer = self
             .writer()
             .ok_or_else(|| gst::loggable_error!(CAT, "the element is not started"))?;
-        writer.set_format(format);
+        writer.set_caps(format);
         self.accepted.set(info.clone());
         {
             let mut stream = lock(&self.stream);
@@ -595,14 +595,14 @@ impl BaseSinkImpl for RsShmSink {
 
     fn render(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let writer = self.writer().ok_or(gst::FlowError::Flushing)?;
-        let (info, mut extra) = {
+        let (info, mut metadata) = {
             let mut stream = lock(&self.stream);
-            (stream.info.clone(), std::mem::take(&mut stream.extra))
+            (stream.info.clone(), std::mem::take(&mut stream.metadata))
         };
-        let left_out = metas::encode(buffer, info.as_deref(), &mut extra);
+        let left_out = metas::encode(buffer, info.as_deref(), &mut metadata);
         self.count_left_out(&self.counts.metas_left_out, left_out);
-        let rendered = self.render_with(&writer, buffer, &extra, info.as_deref());
-        lock(&self.stream).extra = extra;
+        let rendered = self.render_with(&writer, buffer, &metadata, info.as_deref());
+        lock(&self.stream).metadata = metadata;
         rendered
     }
 }
@@ -613,7 +613,7 @@ impl RsShmSink {
         &self,
         writer: &Writer,
         buffer: &gst::Buffer,
-        extra: &[u8],
+        metadata: &[u8],
         info: Option<&VideoInfo>,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let mut began = None;
@@ -622,7 +622,7 @@ impl RsShmSink {
                 let frame = Frame {
                     buffer,
                     descriptor: self.describe(buffer),
-                    extra,
+                    metadata,
                     info,
                 };
                 self.publish(writer, frame)?

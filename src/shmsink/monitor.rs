@@ -11,7 +11,7 @@ use std::{
 
 use gst::{glib, prelude::*, subclass::prelude::*};
 use gst_base::prelude::*;
-use rsshm_channel::{Clients, Error, Writer};
+use rsshm_channel::{Error, ServiceReport, Writer};
 
 use super::{RsShmSink, imp::CAT};
 use crate::{codec::Names, events};
@@ -45,7 +45,7 @@ impl Monitor {
     pub(super) fn stop(self) {
         // Release: pairs with the acquire load in `run`.
         self.stop.store(true, Ordering::Release);
-        self.writer.wake_monitor();
+        self.writer.stop_service();
         // A signal handler that stops the pipeline from this very thread must not wait for itself.
         if self.thread.thread().id() != std::thread::current().id() {
             let _ = self.thread.join();
@@ -84,14 +84,14 @@ fn run(writer: &Writer, stop: &AtomicBool, sink: &glib::WeakRef<RsShmSink>) {
     }
 }
 
-fn tell(sink: &RsShmSink, clients: &Clients) {
+fn tell(sink: &RsShmSink, clients: &ServiceReport) {
     let warn = |what: &str| {
         let channel = sink.imp().channel();
         gst::element_warning!(sink, gst::ResourceError::Failed, ("channel {channel}: {what}"));
     };
-    for seat in &clients.evicted {
+    for entry in &clients.evicted {
         warn(&format!(
-            "the reader in seat {seat} held more frames than it was granted and no longer counts"
+            "the reader in entry {entry} held more frames than it was granted and no longer counts"
         ));
     }
     if clients.restored {
@@ -100,32 +100,32 @@ fn tell(sink: &RsShmSink, clients: &Clients) {
     if clients.spoilt {
         warn("its segment was written into by another program; a new one was made");
     }
-    for trouble in &clients.semaphore {
-        warn(&trouble.to_string());
+    for fault in &clients.semaphore {
+        warn(&fault.to_string());
     }
     if sink.imp().set_num_clients(clients.count) {
         sink.notify("num-clients");
     }
-    for seat in &clients.disconnected {
-        sink.emit_by_name::<()>("client-disconnected", &[seat]);
+    for entry in &clients.disconnected {
+        sink.emit_by_name::<()>("client-disconnected", &[entry]);
     }
-    for seat in &clients.connected {
-        sink.emit_by_name::<()>("client-connected", &[seat]);
+    for entry in &clients.connected {
+        sink.emit_by_name::<()>("client-connected", &[entry]);
     }
 }
 
 /// Sends upstream what readers ask for. Nothing else of theirs gets there: no reader may disturb the writer.
-fn pass_on(sink: &RsShmSink, clients: &Clients, names: &mut Names) {
+fn pass_on(sink: &RsShmSink, clients: &ServiceReport, names: &mut Names) {
     let pad = sink.sink_pad();
-    if clients.key_unit_wanted {
+    if clients.keyframe_wanted {
         gst::debug!(CAT, obj = sink, "a reader waits for a key unit");
         let event = gst_video::UpstreamForceKeyUnitEvent::builder()
             .all_headers(true)
             .build();
         pad.push_event(event);
     }
-    for letter in &clients.mail {
-        if let Some(event) = events::navigation_event(letter, names) {
+    for message in &clients.messages {
+        if let Some(event) = events::navigation_event(message, names) {
             pad.push_event(event);
         }
     }

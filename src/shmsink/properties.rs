@@ -61,7 +61,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         glib::ParamSpecBoolean::builder("navigation")
             .nick("Navigation")
             .blurb("Send upstream what users do with mouse and keys in the windows of readers")
-            .default_value(default.writer.takes_mail)
+            .default_value(default.writer.accept_messages)
             .mutable_ready()
             .build(),
         glib::ParamSpecBoolean::builder("wait-for-connection")

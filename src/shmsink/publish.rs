@@ -65,7 +65,7 @@ pub(super) struct Frame<'a> {
     pub(super) buffer: &'a gst::Buffer,
     pub(super) descriptor: FrameDescriptor,
     /// Its metas.
-    pub(super) extra: &'a [u8],
+    pub(super) metadata: &'a [u8],
     pub(super) info: Option<&'a VideoInfo>,
 }
 
@@ -102,7 +102,7 @@ impl RsShmSink {
         let Frame {
             buffer,
             mut descriptor,
-            extra,
+            metadata,
             info,
         } = frame;
         if buffer.n_memory() != 1 {
@@ -115,7 +115,7 @@ impl RsShmSink {
         let Ok(map) = memory.map_readable() else {
             return Ok(false);
         };
-        if !writer.is_own_memory(map.as_slice()) {
+        if !writer.owns(map.as_slice()) {
             return Ok(false);
         }
         if let Some(info) = info {
@@ -129,7 +129,7 @@ impl RsShmSink {
         }
         // Before it is published: from then on nobody in this process may draw into it.
         memory::mark_read_only(memory);
-        match writer.publish_in_place(map.as_slice(), descriptor, extra) {
+        match writer.publish_in_place(map.as_slice(), descriptor, metadata) {
             Ok(()) => Ok(true),
             Err(Error::NotPublishable { .. }) => Ok(false),
             Err(error) => Err(self.fail(&error)),
@@ -141,7 +141,7 @@ impl RsShmSink {
         let Frame {
             buffer,
             mut descriptor,
-            extra,
+            metadata,
             info,
         } = frame;
         let size = info.map_or_else(|| buffer.size(), VideoInfo::size);
@@ -149,7 +149,7 @@ impl RsShmSink {
             if writer.is_lossless() {
                 return Ok(Outcome::Interrupted);
             }
-            writer.pass_over();
+            writer.record_drop();
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
             gst::debug!(CAT, imp = self, "readers hold all slots: frame dropped");
             return Ok(Outcome::Dropped);
@@ -164,7 +164,7 @@ impl RsShmSink {
             gst::FlowError::Error
         })?;
         descriptor.size = size as u64;
-        match writer.publish(&slot, descriptor, extra) {
+        match writer.publish(&slot, descriptor, metadata) {
             Ok(()) => {}
             // The channel's files were lost and made again between claim and publish.
             Err(Error::NotPublishable { .. }) => {
@@ -192,7 +192,7 @@ fn is_published_memory(writer: &Writer, buffer: &gst::BufferRef) -> bool {
         && buffer
             .peek_memory(0)
             .map_readable()
-            .is_ok_and(|map| writer.is_own_memory(map.as_slice()))
+            .is_ok_and(|map| writer.owns(map.as_slice()))
 }
 
 /// The one copy: rows where the layouts differ, everything at once where they do not.

@@ -10,7 +10,7 @@ use super::{
     stream::Stream,
 };
 use crate::{
-    events::{Decoded, navigation_letter},
+    events::{Decoded, navigation_message},
     sync::lock,
     time,
 };
@@ -117,11 +117,11 @@ impl RsShmSrc {
         let handle = || lock(&self.handle).clone();
         match event.view() {
             gst::EventView::CustomUpstream(_) if gst_video::UpstreamForceKeyUnitEvent::parse(event).is_ok() => {
-                Some(handle().is_some_and(|handle| handle.request_key_unit()))
+                Some(handle().is_some_and(|handle| handle.request_keyframe()))
             }
             gst::EventView::Navigation(navigation) => {
-                let letter = navigation.structure().and_then(navigation_letter);
-                Some(letter.is_some_and(|letter| handle().is_some_and(|handle| handle.send_mail(&letter))))
+                let message = navigation.structure().and_then(navigation_message);
+                Some(message.is_some_and(|message| handle().is_some_and(|handle| handle.send_message(&message))))
             }
             _ => None,
         }

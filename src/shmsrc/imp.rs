@@ -47,7 +47,7 @@ pub(super) struct Snapshot {
     pub(super) connected: bool,
     pub(super) stats: ReaderStats,
     pub(super) latency_ns: u64,
-    pub(super) retain: u32,
+    pub(super) history: u32,
     pub(super) frame_duration: Option<gst::ClockTime>,
 }
 
@@ -330,7 +330,7 @@ impl BaseSrcImpl for RsShmSrc {
             // So much later a frame can still be had from the channel.
             let max = snapshot
                 .frame_duration
-                .and_then(|duration| duration.checked_mul(snapshot.retain.into()))
+                .and_then(|duration| duration.checked_mul(snapshot.history.into()))
                 .and_then(|reach| min.checked_add(reach));
             latency.set(true, min, max);
             return true;

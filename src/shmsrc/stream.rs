@@ -31,7 +31,7 @@ pub(super) struct Stream {
     pub(super) reader: Reader,
     channel: String,
     /// The reader's generation that `info` is of.
-    generation: Option<u64>,
+    segment_changes: Option<u64>,
     info: Option<VideoInfo>,
     pub(super) clock_offset: time::ClockOffset,
     metas: metas::Decoder,
@@ -58,7 +58,7 @@ impl Stream {
         Self {
             reader,
             channel,
-            generation: None,
+            segment_changes: None,
             info: None,
             clock_offset: time::ClockOffset::default(),
             metas: metas::Decoder::default(),
@@ -272,8 +272,8 @@ impl RsShmSrc {
 
     /// Takes over the caps of the segment that the last frame came from, when it is another than before.
     fn follow_caps(&self, stream: &mut Stream) -> Result<(), gst::FlowError> {
-        let generation = stream.reader.generation();
-        if stream.generation == Some(generation) {
+        let segment_changes = stream.reader.segment_changes();
+        if stream.segment_changes == Some(segment_changes) {
             return Ok(());
         }
         if let Some(reason) = stream.reader.observer_reason().filter(|_| !stream.observer_told) {
@@ -292,7 +292,7 @@ impl RsShmSrc {
             gst::FlowError::Error
         })?;
         stream.info = caps::raw_video(&caps);
-        stream.generation = Some(generation);
+        stream.segment_changes = Some(segment_changes);
         let caps = self.completed(caps);
         let is_news = lock(&self.caps).as_ref() != Some(&caps);
         if !is_news {
@@ -338,7 +338,7 @@ impl RsShmSrc {
                     CAT,
                     imp = self,
                     "frame {} is from before this pipeline's time",
-                    frame.number
+                    frame.seq
                 );
                 return Ok(None);
             }
@@ -360,7 +360,7 @@ impl RsShmSrc {
                     CAT,
                     imp = self,
                     "frame {} is not of the size its caps say: {descriptor:?}",
-                    frame.number
+                    frame.seq
                 );
                 return Ok(None);
             }
@@ -370,13 +370,13 @@ impl RsShmSrc {
         }
         let target = buffer.make_mut();
         frame::apply(target, &descriptor);
-        let refused = stream.metas.decode(&frame.extra, stream.info.as_ref(), target);
+        let refused = stream.metas.decode(&frame.metadata, stream.info.as_ref(), target);
         if refused > 0 {
             gst::debug!(
                 CAT,
                 imp = self,
                 "frame {}: {refused} of its metas are not what they may be",
-                frame.number
+                frame.seq
             );
         }
         target.set_pts(pts);
@@ -385,7 +385,7 @@ impl RsShmSrc {
             target.set_flags(gst::BufferFlags::DISCONT);
         }
         stream.first = false;
-        gst::trace!(CAT, imp = self, "frame {}: {buffer:?}", frame.number);
+        gst::trace!(CAT, imp = self, "frame {}: {buffer:?}", frame.seq);
         Ok(Some(buffer))
     }
 
@@ -474,7 +474,7 @@ impl RsShmSrc {
             let changed = (snapshot.connected != connected, snapshot.latency_ns != latency_ns);
             snapshot.connected = connected;
             snapshot.latency_ns = latency_ns;
-            snapshot.retain = stream.reader.retain();
+            snapshot.history = stream.reader.history();
             snapshot.stats = stream.reader.stats();
             changed
         };

@@ -8,7 +8,7 @@ mod tests;
 use std::sync::LazyLock;
 
 use gst::prelude::*;
-use rsshm_channel::{NONE, monotonic_ns};
+use rsshm_channel::{TIME_NONE, monotonic_ns};
 
 use filter::OffsetFilter;
 use stamps::Stamps;
@@ -199,13 +199,13 @@ impl Times {
         Self {
             pts: running_time(begin, segment),
             dts: None,
-            duration: duration.map(|duration| lasts(duration, rate)),
+            duration: duration.map(|duration| sticky(duration, rate)),
         }
     }
 }
 
 /// How long `duration` of a stream lasts, in nanoseconds, when it is played at `rate`.
-fn lasts(duration: gst::ClockTime, rate: f64) -> u64 {
+fn sticky(duration: gst::ClockTime, rate: f64) -> u64 {
     match rate.abs() {
         1.0 => duration.nseconds(),
         rate => (duration.nseconds() as f64 / rate).round() as u64,
@@ -220,12 +220,12 @@ fn running_time(time: Option<gst::ClockTime>, segment: &gst::FormattedSegment<gs
     })
 }
 
-/// A running time as CLOCK_MONOTONIC, or [`NONE`].
+/// A running time as CLOCK_MONOTONIC, or [`TIME_NONE`].
 pub(crate) fn to_absolute(running: Option<i64>, origin: i64) -> u64 {
-    running.map_or(NONE, |running| origin.saturating_add(running).max(0) as u64)
+    running.map_or(TIME_NONE, |running| origin.saturating_add(running).max(0) as u64)
 }
 
 /// A CLOCK_MONOTONIC time as running time, which is negative for what was before the pipeline began.
 pub(crate) fn to_running(absolute: u64, origin: i64) -> Option<i64> {
-    (absolute != NONE).then(|| i64::try_from(absolute).unwrap_or(i64::MAX).saturating_sub(origin))
+    (absolute != TIME_NONE).then(|| i64::try_from(absolute).unwrap_or(i64::MAX).saturating_sub(origin))
 }

@@ -17,14 +17,14 @@ const INCARNATIONS: usize = 8192;
 const RECOVERIES: usize = 65536;
 
 /// What the run wants.
-pub mod wish {
+pub mod request {
     pub const GO_ON: u32 = 0;
     /// Readers: end.
     pub const END: u32 = 1;
 }
 
 /// What the run wants of the writer.
-pub mod writer_wish {
+pub mod writer_request {
     pub const GO_ON: u32 = 0;
     /// All readers are gone: say how many slots can be used.
     pub const COUNT_SLOTS: u32 = 1;
@@ -54,7 +54,7 @@ pub struct Cell {
     /// Writer: frames published, frames that there was no slot for, letters read.
     pub published: AtomicU64,
     pub no_slot: AtomicU64,
-    pub letters: AtomicU64,
+    pub messages: AtomicU64,
     pub segments: AtomicU64,
     pub semaphore_timeouts: AtomicU64,
     /// Writer: the longest claim and publish in nanoseconds.
@@ -63,8 +63,8 @@ pub struct Cell {
 
 #[repr(C)]
 pub struct Board {
-    pub wish: AtomicU32,
-    pub writer_wish: AtomicU32,
+    pub request: AtomicU32,
+    pub writer_request: AtomicU32,
     /// The answer to `COUNT_SLOTS`: slots with memory, plus 1, and those that could be used.
     pub slots: AtomicU64,
     pub slots_used: AtomicU64,

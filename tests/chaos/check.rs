@@ -14,7 +14,7 @@ pub struct Arrived<'a> {
     pub bytes: &'a [u8],
     pub caps: &'a str,
     /// Its number in the channel, where the reader is told.
-    pub number: Option<u64>,
+    pub seq: Option<u64>,
     /// What its descriptor says that its writer calls it.
     pub offset: u64,
     /// Frames between the last one and this.
@@ -25,7 +25,7 @@ pub struct Arrived<'a> {
 #[derive(Default)]
 pub struct Checker {
     last: Option<Tag>,
-    last_number: u64,
+    last_seq: u64,
     /// How far the numbers of the last frame's writer are ahead of its own count.
     ahead: Option<(u32, u64)>,
     /// Since the last frame the writer was lost, or the reader is another.
@@ -42,7 +42,7 @@ impl Checker {
             self.after = None;
             if let Some(last) = &mut self.last {
                 last.serial = last.serial.saturating_sub(1);
-                self.last_number = self.last_number.saturating_sub(1);
+                self.last_seq = self.last_seq.saturating_sub(1);
             }
         }
     }
@@ -57,7 +57,7 @@ impl Checker {
         let tag = match Tag::read(frame.bytes) {
             Ok(tag) if matches!(tag.kind, FRAME | COUNTED_FRAME) => tag,
             other => {
-                let number = frame.number;
+                let number = frame.seq;
                 context.found(&cell.torn, &format!("frame {number:?} is torn: {other:?}"));
                 return None;
             }
@@ -79,15 +79,15 @@ impl Checker {
             if tag.key() <= last.key() || tag.epoch < last.epoch {
                 in_order("wrong order".to_owned());
             }
-            if let Some(number) = frame.number
+            if let Some(number) = frame.seq
                 && tag.epoch == last.epoch
-                && number <= self.last_number
+                && number <= self.last_seq
             {
-                in_order(format!("number {number} after {}", self.last_number));
+                in_order(format!("number {number} after {}", self.last_seq));
             }
             self.check_missed(context, frame, tag, last);
         }
-        if let Some(number) = frame.number
+        if let Some(number) = frame.seq
             && tag.kind == COUNTED_FRAME
         {
             let ahead = number.wrapping_sub(tag.serial);
@@ -106,7 +106,7 @@ impl Checker {
             context.board.note_recovery(now - died);
         }
         self.last = Some(tag);
-        self.last_number = frame.number.unwrap_or(0);
+        self.last_seq = frame.seq.unwrap_or(0);
         self.interrupted = false;
         self.after = None;
         Some(tag)
@@ -141,7 +141,7 @@ impl Checker {
     }
 
     /// Checks what goes with a frame.
-    pub fn extra(context: &Context, tag: Tag, bytes: &[u8]) {
+    pub fn metadata(context: &Context, tag: Tag, bytes: &[u8]) {
         let read = Tag::read(bytes);
         if read != Ok(tag) {
             context.found(&context.cell.torn, &format!("what goes with {tag:?} is {read:?}"));

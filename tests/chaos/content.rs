@@ -15,7 +15,7 @@ pub struct Tag {
     /// How many writers have stopped in good order before: numbers begin anew then.
     pub epoch: u32,
     /// Of the format, in this writer.
-    pub generation: u32,
+    pub segment_changes: u32,
     /// What it is: [`FRAME`], [`EVENT`], ...
     pub kind: u32,
     /// The writer's own count.
@@ -26,7 +26,7 @@ pub const FRAME: u32 = 1;
 /// A frame of a writer that publishes each frame that it counts.
 pub const COUNTED_FRAME: u32 = 2;
 pub const EVENT: u32 = 3;
-pub const LETTER: u32 = 4;
+pub const MESSAGE: u32 = 4;
 /// The kind that the channel is told for an event.
 pub const OWN_EVENT: u32 = 7777;
 
@@ -41,7 +41,7 @@ impl Tag {
         let mut words = [
             MAGIC,
             pair(self.incarnation, self.epoch),
-            pair(self.generation, self.kind),
+            pair(self.segment_changes, self.kind),
             self.serial,
             size as u64,
             0,
@@ -87,7 +87,7 @@ impl Tag {
         let tag = Self {
             incarnation: (word(1) >> 32) as u32,
             epoch: word(1) as u32,
-            generation: (word(2) >> 32) as u32,
+            segment_changes: (word(2) >> 32) as u32,
             kind: word(2) as u32,
             serial: word(3),
         };
@@ -132,7 +132,7 @@ impl Tag {
 
     /// What stands in the caps.
     pub fn format(&self) -> String {
-        format!("i{}g{}", self.incarnation, self.generation)
+        format!("i{}g{}", self.incarnation, self.segment_changes)
     }
 }
 
@@ -146,7 +146,7 @@ pub fn format_in(caps: &str) -> Option<&str> {
 fn a_single_wrong_byte_is_found() {
     let tag = Tag {
         incarnation: 3,
-        generation: 4,
+        segment_changes: 4,
         serial: 5,
         kind: FRAME,
         ..Tag::default()

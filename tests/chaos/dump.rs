@@ -12,7 +12,7 @@ use nix::{
     libc,
     unistd::Pid,
 };
-use rsshm_channel::layout::{FIRST_SEAT_BYTE, SEATS};
+use rsshm_channel::layout::{FIRST_READER_BYTE, MAX_READERS};
 
 fn number<const N: usize>(file: &File, at: u64) -> u64 {
     let mut bytes = [0; 8];
@@ -22,18 +22,18 @@ fn number<const N: usize>(file: &File, at: u64) -> u64 {
 
 /// Seats whose byte of the control file somebody holds.
 fn locked(control: &File) -> Vec<usize> {
-    let is_locked = |seat: &usize| {
+    let is_locked = |entry: &usize| {
         let mut lock = libc::flock {
             l_type: libc::F_RDLCK as libc::c_short,
             l_whence: libc::SEEK_SET as libc::c_short,
-            l_start: FIRST_SEAT_BYTE + *seat as i64,
+            l_start: FIRST_READER_BYTE + *entry as i64,
             l_len: 1,
             l_pid: 0,
         };
         fcntl(control.as_fd(), FcntlArg::F_OFD_GETLK(&mut lock)).is_ok()
             && lock.l_type == libc::F_WRLCK as libc::c_short
     };
-    (0..SEATS).filter(is_locked).collect()
+    (0..MAX_READERS).filter(is_locked).collect()
 }
 
 /// All segments that a writer's process has open, and the locks.
@@ -58,8 +58,8 @@ pub fn dump(channel: &str, writer: Pid) -> String {
 
 /// By the offsets of docs/PROTOCOL.md.
 fn segment(text: &mut String, path: &str, file: &File) {
-    let (live, seats, heads) = (number::<8>(file, 64), number::<8>(file, 80), number::<8>(file, 112));
-    let (grants, count) = (number::<8>(file, 72), number::<4>(file, 108));
+    let (live, readers, heads) = (number::<8>(file, 64), number::<8>(file, 80), number::<8>(file, 112));
+    let (quotas, count) = (number::<8>(file, 72), number::<4>(file, 108));
     writeln!(
         text,
         "{path}: first {} head {} state {} pid {} retain {} waits {} file {}",
@@ -74,20 +74,20 @@ fn segment(text: &mut String, path: &str, file: &File) {
     .unwrap();
     let numbers: Vec<u64> = (0..count).map(|slot| number::<8>(file, heads + 4096 * slot)).collect();
     writeln!(text, "  numbers {numbers:?}").unwrap();
-    for seat in 0..SEATS as u64 {
-        let at = seats + 64 * seat;
+    for entry in 0..MAX_READERS as u64 {
+        let at = readers + 64 * entry;
         if number::<4>(file, at + 16) != 0 {
-            let grant = number::<8>(file, grants + 8 * seat);
+            let quota = number::<8>(file, quotas + 8 * entry);
             writeln!(
                 text,
-                "  seat {seat}: pins {:#x} position {} ticket {} state {} pid {} grant {}/{}",
+                "  seat {entry}: pins {:#x} position {} ticket {} state {} pid {} grant {}/{}",
                 number::<8>(file, at),
                 number::<8>(file, at + 8),
                 number::<4>(file, at + 16),
                 number::<4>(file, at + 20),
                 number::<4>(file, at + 24),
-                grant >> 32,
-                grant as u32
+                quota >> 32,
+                quota as u32
             )
             .unwrap();
         }

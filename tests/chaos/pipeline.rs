@@ -13,7 +13,7 @@ use gst::prelude::*;
 use rsshm_channel::monotonic_ns;
 
 use crate::{
-    board::{wish, writer_wish},
+    board::{request, writer_request},
     check::{Arrived, Checker},
     common::Pipeline,
     content::{FRAME, Tag, format_in},
@@ -34,10 +34,10 @@ pub fn write(orders: Orders) {
         kind: FRAME,
         ..Tag::default()
     };
-    let mut generation = 0;
+    let mut segment_changes = 0;
     let mut next_caps = |random: &mut Random| {
-        generation += 1;
-        Tag { generation, ..tag }.caps(random_size(random), 0)
+        segment_changes += 1;
+        Tag { segment_changes, ..tag }.caps(random_size(random), 0)
     };
     let pipeline = Pipeline::new(&format!(
         "videotestsrc is-live=true pattern=black ! capsfilter name=filter caps={} ! rsshmsink name={} perms={} max-slots={} \
@@ -56,9 +56,9 @@ pub fn write(orders: Orders) {
         .unwrap()
         .add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
             let caps = pad.current_caps().unwrap().to_string();
-            let generation = format_in(&caps).and_then(|format| format.split_once('g')?.1.parse().ok());
+            let segment_changes = format_in(&caps).and_then(|format| format.split_once('g')?.1.parse().ok());
             let tag = Tag {
-                generation: generation.unwrap(),
+                segment_changes: segment_changes.unwrap(),
                 serial: serial.fetch_add(1, Relaxed) + 1,
                 ..tag
             };
@@ -81,7 +81,7 @@ pub fn write(orders: Orders) {
         });
     pipeline.0.set_state(gst::State::Playing).unwrap();
     let mut next_change = Instant::now() + random.millis(300..3000);
-    while context.board.writer_wish.load(Relaxed) == writer_wish::GO_ON {
+    while context.board.writer_request.load(Relaxed) == writer_request::GO_ON {
         if !look_at_messages(&context, &pipeline) {
             return;
         }
@@ -141,7 +141,7 @@ impl Reading {
         let arrived = Arrived {
             bytes: &map,
             caps: &caps.to_string(),
-            number: None,
+            seq: None,
             offset: buffer.offset(),
             missed: missed.saturating_sub(self.missed),
         };
@@ -193,7 +193,7 @@ pub fn read(orders: Orders) {
         gst::PadProbeReturn::Ok
     });
     pipeline.0.set_state(gst::State::Playing).unwrap();
-    while context.board.wish.load(Relaxed) == wish::GO_ON {
+    while context.board.request.load(Relaxed) == request::GO_ON {
         if !look_at_messages(&context, &pipeline) {
             break;
         }

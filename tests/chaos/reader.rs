@@ -6,12 +6,14 @@ use std::{
     time::Duration,
 };
 
-use rsshm_channel::{ChannelName, Frame, FrameData, MAIL_ROOM, Next, PinnedFrame, ReadLimits, Reader, ReaderOptions};
+use rsshm_channel::{
+    ChannelName, Frame, FrameData, MAX_MESSAGE_SIZE, Next, PinnedFrame, ReadLimits, Reader, ReaderOptions,
+};
 
 use crate::{
-    board::wish,
+    board::request,
     check::{Arrived, Checker},
-    content::{HEAD, LETTER, OWN_EVENT, Tag},
+    content::{HEAD, MESSAGE, OWN_EVENT, Tag},
     role::{Context, Orders, Role},
 };
 
@@ -89,9 +91,9 @@ pub fn play(orders: Orders) {
     let mut checker = Checker::default();
     let mut held: VecDeque<Held> = VecDeque::new();
     let mut copy = Vec::new();
-    let mut letters = 0;
+    let mut messages = 0;
     let mut stay = random.within(1..20);
-    while context.board.wish.load(Relaxed) == wish::GO_ON {
+    while context.board.request.load(Relaxed) == request::GO_ON {
         match reader.next(&mut copy, manner.limits, Some(PATIENCE)) {
             Ok(Next::Frame(frame)) => {
                 if let Some(frame) = take(&context, &mut checker, frame, &mut copy, reader.caps()) {
@@ -126,16 +128,16 @@ pub fn play(orders: Orders) {
             }
         }
         if random.permille(20) {
-            letters += 1;
-            let letter = Tag {
+            messages += 1;
+            let message = Tag {
                 incarnation: std::process::id(),
-                kind: LETTER,
-                serial: letters,
+                kind: MESSAGE,
+                serial: messages,
                 ..Tag::default()
             };
             reader
                 .handle()
-                .send_mail(&letter.bytes(random.within(HEAD as u64..MAIL_ROOM as u64 + 1) as usize));
+                .send_message(&message.bytes(random.within(HEAD as u64..MAX_MESSAGE_SIZE as u64 + 1) as usize));
         }
         if random.permille(300) {
             std::thread::sleep(random.millis(0..manner.pause_ms));
@@ -161,13 +163,13 @@ fn take(context: &Context, checker: &mut Checker, frame: Frame, copy: &mut Vec<u
             FrameData::Copied => copy,
         },
         caps,
-        number: Some(frame.number),
+        seq: Some(frame.seq),
         offset: frame.descriptor.offset,
         missed: frame.missed,
     };
     let tag = checker.frame(context, &arrived)?;
-    if !frame.extra.is_empty() {
-        Checker::extra(context, tag, &frame.extra);
+    if !frame.metadata.is_empty() {
+        Checker::metadata(context, tag, &frame.metadata);
     }
     let (count, data) = match frame.data {
         FrameData::InPlace(pinned) => (&context.cell.in_place, Bytes::Pinned(pinned)),

@@ -111,7 +111,7 @@ pub struct Report {
     pub longest_without: Duration,
     published: u64,
     no_slot: u64,
-    letters: u64,
+    messages: u64,
     stall: Duration,
     recoveries: Vec<u64>,
     pub slots: u64,
@@ -139,7 +139,7 @@ impl Report {
             longest_without: Duration::ZERO,
             published: 0,
             no_slot: 0,
-            letters: 0,
+            messages: 0,
             stall: Duration::ZERO,
             recoveries: Vec::new(),
             slots: 0,
@@ -178,7 +178,7 @@ impl Report {
         }
         self.published += other.published;
         self.no_slot += other.no_slot;
-        self.letters += other.letters;
+        self.messages += other.messages;
         self.longest_without = self.longest_without.max(other.longest_without);
         self.stall = self.stall.max(other.stall);
         self.recoveries.extend(other.recoveries);
@@ -207,7 +207,7 @@ impl Report {
             self.others += cell.others.load(Relaxed);
             self.published += cell.published.load(Relaxed);
             self.no_slot += cell.no_slot.load(Relaxed);
-            self.letters += cell.letters.load(Relaxed);
+            self.messages += cell.messages.load(Relaxed);
             self.stall = self.stall.max(Duration::from_nanos(cell.stall.load(Relaxed)));
         }
         self.recoveries = board.recoveries();
@@ -322,7 +322,7 @@ impl Report {
         let events: u64 = self.figures.values().map(|figures| figures.events).sum();
         line(format_args!(
             "published {}, events read {events}, letters read {}, frames without a slot {}",
-            self.published, self.letters, self.no_slot
+            self.published, self.messages, self.no_slot
         ));
         line(format_args!(
             "torn {}, wrong order or repeated {}, stopped receiving {} (longest {:.0?}), slots lost {} of {}, left in /dev/shm {}",

@@ -20,7 +20,7 @@ use nix::{
 use rsshm_channel::{ChannelName, Writer, WriterOptions, monotonic_ns};
 
 use crate::{
-    board::{Board, Findings, wish, writer_wish},
+    board::{Board, Findings, request, writer_request},
     dump::dump,
     numbered::entry_command,
     random::Random,
@@ -236,7 +236,7 @@ impl Run {
         if is_writer {
             self.incarnation += 1;
             if std::mem::take(&mut self.closing) {
-                self.board.writer_wish.store(writer_wish::GO_ON, Relaxed);
+                self.board.writer_request.store(writer_request::GO_ON, Relaxed);
             }
             let as_pipeline = !self.only_writers && self.random.permille(250);
             self.places[index].role = if as_pipeline { Role::Sink } else { Role::Writer };
@@ -273,7 +273,7 @@ impl Run {
         #[allow(clippy::zombie_processes)]
         let child = entry_command("child")
             .env(variable, value)
-            .env("RSSHM_POINTS", points)
+            .env("RSSHM_FAILPOINTS", points)
             .env("RUST_BACKTRACE", "1")
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
@@ -451,7 +451,7 @@ impl Run {
                     if !self.closing {
                         self.closing = true;
                         self.epoch += 1;
-                        self.board.writer_wish.store(writer_wish::CLOSE, Relaxed);
+                        self.board.writer_request.store(writer_request::CLOSE, Relaxed);
                     }
                     continue;
                 }
@@ -504,7 +504,7 @@ impl Run {
         self.count_slots();
         self.epoch += 1;
         self.closing = true;
-        self.board.writer_wish.store(writer_wish::CLOSE, Relaxed);
+        self.board.writer_request.store(writer_request::CLOSE, Relaxed);
         let soon = Instant::now() + Duration::from_secs(3600);
         let ended = self.calm_until(ENDING, |run| run.places[0].process.is_none());
         self.places[0].start_at = soon;
@@ -524,7 +524,7 @@ impl Run {
                 self.kill(index);
             }
         }
-        self.board.wish.store(wish::END, Relaxed);
+        self.board.request.store(request::END, Relaxed);
         let began = Instant::now();
         for index in 1..self.places.len() {
             while let Some(process) = &self.places[index].process {
@@ -558,7 +558,7 @@ impl Run {
     }
 
     fn count_slots(&mut self) {
-        self.board.writer_wish.store(writer_wish::COUNT_SLOTS, Relaxed);
+        self.board.writer_request.store(writer_request::COUNT_SLOTS, Relaxed);
         let board = self.board;
         if !self.calm_until(ENDING, |_| board.slots.load(Relaxed) != 0) {
             self.findings.add("the writer does not say how many slots it has");
@@ -581,7 +581,7 @@ impl Run {
             }
         }
         // As if ten seconds had passed.
-        for file in self.asides() {
+        for file in self.staging_files() {
             let old = std::fs::FileTimes::new().set_modified(SystemTime::now() - Duration::from_secs(11));
             if let Ok(file) = File::options().write(true).open(file) {
                 let _ = file.set_times(old);
@@ -589,7 +589,7 @@ impl Run {
         }
         let name = ChannelName::new(format!("{}-end", self.channel)).unwrap();
         drop(Writer::open(name, WriterOptions::default()).unwrap());
-        let left = self.asides();
+        let left = self.staging_files();
         self.report
             .leftovers
             .extend(left.iter().map(|path| path.display().to_string()));
@@ -600,7 +600,7 @@ impl Run {
     }
 
     /// Files in the making of processes of this run, all of which are gone.
-    fn asides(&self) -> Vec<PathBuf> {
+    fn staging_files(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir("/dev/shm").unwrap().flatten();
         entries
             .filter(|entry| {

@@ -10,12 +10,13 @@ use std::{
 };
 
 use rsshm_channel::{
-    ChannelName, EVENT_ROOM, EXTRA_ROOM, Format, FrameDescriptor, NewEvent, Slot, Writer, WriterOptions, monotonic_ns,
+    Caps, ChannelName, FrameDescriptor, MAX_EVENT_SIZE, MAX_METADATA_SIZE, NewEvent, Slot, Writer, WriterOptions,
+    monotonic_ns,
 };
 
 use crate::{
-    board::writer_wish,
-    content::{COUNTED_FRAME, EVENT, HEAD, LETTER, OWN_EVENT, Tag},
+    board::writer_request,
+    content::{COUNTED_FRAME, EVENT, HEAD, MESSAGE, OWN_EVENT, Tag},
     random::Random,
     role::{Context, Orders, awake_between},
 };
@@ -36,7 +37,7 @@ pub fn options(random: &mut Random, lossless: bool) -> WriterOptions {
             _ => random.within(40..65) as u32,
         },
         lossless,
-        takes_mail: random.permille(700),
+        accept_messages: random.permille(700),
     }
 }
 
@@ -91,14 +92,14 @@ pub fn play(orders: Orders) {
     };
     play.new_format();
     loop {
-        match context.board.writer_wish.load(Relaxed) {
-            writer_wish::GO_ON => play.step(),
-            writer_wish::COUNT_SLOTS => play.count_slots(),
+        match context.board.writer_request.load(Relaxed) {
+            writer_request::GO_ON => play.step(),
+            writer_request::COUNT_SLOTS => play.count_slots(),
             _ => break,
         }
     }
     stop.store(true, Relaxed);
-    writer.wake_monitor();
+    writer.stop_service();
     let _ = service.join();
     play.kept.clear();
     writer.close();
@@ -111,16 +112,16 @@ fn serve(context: &Context, writer: &Writer, stop: &AtomicBool) {
         writer.wait_for_service(Duration::from_millis(250));
         match writer.service() {
             Ok(clients) => {
-                for seat in clients.evicted {
-                    context.found(&cell.others, &format!("evicts the reader in seat {seat}"));
+                for entry in clients.evicted {
+                    context.found(&cell.others, &format!("evicts the reader in seat {entry}"));
                 }
                 if clients.restored {
                     context.found(&cell.others, "has lost its files");
                 }
-                for letter in clients.mail {
-                    cell.letters.fetch_add(1, Relaxed);
-                    let read = Tag::read(&letter);
-                    if read.as_ref().map(|tag| tag.kind) != Ok(LETTER) {
+                for message in clients.messages {
+                    cell.messages.fetch_add(1, Relaxed);
+                    let read = Tag::read(&message);
+                    if read.as_ref().map(|tag| tag.kind) != Ok(MESSAGE) {
                         context.found(&cell.torn, &format!("a letter is torn: {read:?}"));
                     }
                 }
@@ -132,7 +133,7 @@ fn serve(context: &Context, writer: &Writer, stop: &AtomicBool) {
 
 impl Play {
     fn new_format(&mut self) {
-        self.tag.generation += 1;
+        self.tag.segment_changes += 1;
         self.size = random_size(&mut self.random);
         let filler = if self.random.permille(100) {
             self.random.within(0..3000)
@@ -140,7 +141,7 @@ impl Play {
             0
         };
         let caps = self.tag.caps(self.size, filler as usize);
-        self.writer.set_format(Format::fixed_size(caps, self.size));
+        self.writer.set_caps(Caps::fixed_size(caps, self.size));
     }
 
     fn step(&mut self) {
@@ -175,14 +176,14 @@ impl Play {
             kind: EVENT,
             ..self.tag
         };
-        let bytes = tag.bytes(self.random.within(HEAD as u64..EVENT_ROOM as u64 + 1) as usize);
+        let bytes = tag.bytes(self.random.within(HEAD as u64..MAX_EVENT_SIZE as u64 + 1) as usize);
         let event = NewEvent {
             kind: OWN_EVENT,
             bytes: &bytes,
             ..NewEvent::default()
         };
-        let lasts = self.random.permille(500).then(|| self.random.within(1..8) as usize);
-        if let Err(error) = self.writer.publish_event(event, lasts) {
+        let sticky = self.random.permille(500).then(|| self.random.within(1..8) as usize);
+        if let Err(error) = self.writer.publish_event(event, sticky) {
             self.context
                 .found(&self.context.cell.others, &format!("event: {error}"));
         }
@@ -222,8 +223,8 @@ impl Play {
             ..self.tag
         };
         tag.fill(slot.as_mut());
-        let extra = if self.random.permille(300) {
-            tag.bytes(self.random.within(HEAD as u64..EXTRA_ROOM as u64 + 1) as usize)
+        let metadata = if self.random.permille(300) {
+            tag.bytes(self.random.within(HEAD as u64..MAX_METADATA_SIZE as u64 + 1) as usize)
         } else {
             Vec::new()
         };
@@ -237,7 +238,7 @@ impl Play {
         // What upstream drew into may have been claimed while readers were still on their way, as in rsshmsink.
         self.writer.wait_for_followers();
         self.context.publishes(tag.serial);
-        let published = self.writer.publish(&slot, descriptor, &extra);
+        let published = self.writer.publish(&slot, descriptor, &metadata);
         let ended = monotonic_ns();
         if !self.context.orders.lossless {
             let publish_took = awake_between(began, ended);
@@ -267,8 +268,8 @@ impl Play {
         // The service finds out who is gone, and gives the rest of old segments back.
         std::thread::sleep(Duration::from_millis(600));
         let mut used = HashSet::new();
-        let backed = self.writer.stats().slots;
-        for _ in 0..3 * backed {
+        let committed = self.writer.stats().slots;
+        for _ in 0..3 * committed {
             match self.writer.claim(self.size) {
                 Ok(Some(mut slot)) => {
                     used.insert(slot.as_mut().as_ptr().addr());
@@ -284,6 +285,6 @@ impl Play {
             }
         }
         self.context.board.slots_used.store(used.len() as u64, Relaxed);
-        slots.store(u64::from(backed) + 1, Relaxed);
+        slots.store(u64::from(committed) + 1, Relaxed);
     }
 }

@@ -106,10 +106,10 @@ fn plugin_folder() -> PathBuf {
         let link = folder.join("libgstrsshm.so");
         if std::fs::read_link(&link).ok() != Some(plugin()) {
             // Aside and renamed, as other tests may look for it just now.
-            let aside = folder.join(format!(".{}", std::process::id()));
-            let _ = std::fs::remove_file(&aside);
-            std::os::unix::fs::symlink(plugin(), &aside).unwrap();
-            std::fs::rename(&aside, &link).unwrap();
+            let staging = folder.join(format!(".{}", std::process::id()));
+            let _ = std::fs::remove_file(&staging);
+            std::os::unix::fs::symlink(plugin(), &staging).unwrap();
+            std::fs::rename(&staging, &link).unwrap();
         }
     });
     folder

@@ -8,13 +8,15 @@ use std::{
 use super::{CopyTarget, Frame, FrameData, Next, ReadLimits, Reader};
 use crate::{
     Error,
-    attach::{Attachment, Described, Place},
-    layout::RING,
-    points::{At, point},
+    protocol::{
+        failpoint::{Failpoint, failpoint},
+        layout::RING_LENGTH,
+    },
+    reader::attachment::{Attachment, FrameInfo, FrameLocation},
 };
 
 /// A number that no frame ever gets to.
-const MAX_NUMBER: u64 = u64::MAX >> 8;
+const MAX_SEQ: u64 = u64::MAX >> 8;
 /// More frames than anybody misses at once: a year of a thousand a second.
 const MOST_MISSED: u64 = 1 << 35;
 /// How long a frame that can be decoded alone is waited for before the writer is asked again.
@@ -22,7 +24,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Where a compressed stream can be gone into.
 #[derive(Debug, Default)]
-pub(super) struct Sync {
+pub(super) struct KeyframeSync {
     /// What came last is not there to decode the next frame with.
     lost: bool,
     /// Frames that were given up since the last one given.
@@ -33,7 +35,7 @@ pub(super) struct Sync {
     asked: Option<Instant>,
 }
 
-impl Sync {
+impl KeyframeSync {
     /// What comes next is another stream, though the numbers run on.
     pub(super) fn begins_anew(&mut self) {
         self.lost = true;
@@ -47,7 +49,7 @@ impl Sync {
 
 /// What a reader found when it looked into the segment.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Look {
+pub(super) struct Snapshot {
     /// Number of the newest frame that may be given.
     pub(super) newest: u64,
     /// Number of the newest event.
@@ -60,7 +62,7 @@ pub(super) struct Look {
 
 /// Which frames are wanted.
 #[derive(Clone, Copy, Debug)]
-struct Wanted {
+struct FrameRange {
     /// The first.
     first: u64,
     /// Where that cannot be decoded, one behind this may come in its place.
@@ -68,12 +70,12 @@ struct Wanted {
 }
 
 /// A target of which one wants to know whether it had no room.
-struct Watched<'a> {
+struct CheckedTarget<'a> {
     target: &'a mut dyn CopyTarget,
     failed: Option<usize>,
 }
 
-impl CopyTarget for Watched<'_> {
+impl CopyTarget for CheckedTarget<'_> {
     fn prepare(&mut self, size: usize) -> Option<&mut [u8]> {
         let room = self.target.prepare(size).filter(|room| room.len() == size);
         if room.is_none() {
@@ -89,16 +91,16 @@ impl Reader {
     pub(super) fn take(
         &mut self,
         attachment: &Arc<Attachment>,
-        look: Look,
+        look: Snapshot,
         target: &mut dyn CopyTarget,
         limits: ReadLimits,
     ) -> Result<Option<Next>, Error> {
         // The ring has the lower 56 bits of a number: only a damaged head has more.
-        let newest = look.newest.min(MAX_NUMBER);
+        let newest = look.newest.min(MAX_SEQ);
         // A position beyond the head can only come of a damaged head: it is given up.
-        if self.position > newest && newest != 0 && !look.ends {
+        if self.cursor > newest && newest != 0 && !look.ends {
             self.want_newest = true;
-            self.position = newest - 1;
+            self.cursor = newest - 1;
         }
         let eos_count = look.eos_count.wrapping_sub(look.ends.into());
         loop {
@@ -112,7 +114,7 @@ impl Reader {
             }
             let Some(wanted) = wanted else {
                 if std::mem::take(&mut self.sync.undecodable) {
-                    self.ask_for_key_unit(attachment);
+                    self.ask_for_keyframe(attachment);
                 }
                 return Ok(None);
             };
@@ -126,72 +128,73 @@ impl Reader {
     }
 
     /// Which of the frames up to `newest` are wanted, as far as the limits say. `None`: none is left.
-    fn wanted(&self, attachment: &Attachment, newest: u64, limits: ReadLimits) -> Option<Wanted> {
-        if newest <= self.position {
+    fn wanted(&self, attachment: &Attachment, newest: u64, limits: ReadLimits) -> Option<FrameRange> {
+        if newest <= self.cursor {
             return None;
         }
         // Whoever comes begins with an older frame than the newest if need be, but not with one that is gone before it has
         // taken the next.
         let had = if self.newly_attached {
-            attachment.kept_behind
+            attachment.kept_after
         } else {
-            self.position
+            self.cursor
         };
         let behind = had.max(newest.saturating_sub(limits.reach()));
         let first = if self.want_newest {
             newest_key(attachment, behind, newest).unwrap_or(newest)
         } else {
-            self.position.max(behind) + 1
+            self.cursor.max(behind) + 1
         };
-        Some(Wanted { first, behind })
+        Some(FrameRange { first, behind })
     }
 
     /// Takes the first wanted frame up to `last` that is there, and can be decoded with what came before it.
     fn take_up_to(
         &mut self,
         attachment: &Arc<Attachment>,
-        wanted: Wanted,
+        wanted: FrameRange,
         last: u64,
         target: &mut dyn CopyTarget,
         limits: ReadLimits,
     ) -> Result<Option<Frame>, Error> {
-        let Wanted {
-            first: mut number,
+        let FrameRange {
+            first: mut seq,
             mut behind,
         } = wanted;
-        while number <= last {
-            let Some(place) = attachment.find(number) else {
-                number += 1;
+        while seq <= last {
+            let Some(location) = attachment.find(seq) else {
+                seq += 1;
                 continue;
             };
-            let continues = number == self.position + 1 && !self.newly_attached && !self.want_newest && !self.sync.lost;
-            if !continues && attachment.is_delta(place) {
+            let continues = seq == self.cursor + 1 && !self.newly_attached && !self.want_newest && !self.sync.lost;
+            if !continues && attachment.is_delta(location) {
                 let Some(key) = newest_key(attachment, behind, last) else {
                     self.sync.undecodable = true;
                     break;
                 };
-                (number, behind) = (key, key);
+                (seq, behind) = (key, key);
                 continue;
             }
-            let Some((Described { descriptor, extra }, data)) = self.get(attachment, place, target, limits)? else {
-                number += 1;
+            let Some((FrameInfo { descriptor, metadata }, data)) = self.get(attachment, location, target, limits)?
+            else {
+                seq += 1;
                 continue;
             };
-            let skipped = self.missed_up_to(number - 1).saturating_add(self.sync.skipped);
+            let skipped = self.missed_up_to(seq - 1).saturating_add(self.sync.skipped);
             self.newly_attached = false;
-            self.sync = Sync::default();
-            self.position = number;
-            point(At::PositionDue);
-            attachment.set_position(number);
+            self.sync = KeyframeSync::default();
+            self.cursor = seq;
+            failpoint(Failpoint::CursorDue);
+            attachment.set_cursor(seq);
             self.stats.received += 1;
             match data {
                 FrameData::InPlace(_) => self.stats.in_place += 1,
                 FrameData::Copied => self.stats.copied += 1,
             }
             return Ok(Some(Frame {
-                number,
+                seq,
                 descriptor,
-                extra,
+                metadata,
                 data,
                 missed: skipped,
                 discontinuity: std::mem::take(&mut self.discontinuity) | std::mem::take(&mut self.want_newest),
@@ -202,26 +205,26 @@ impl Reader {
         self.sync.skipped = self.sync.skipped.saturating_add(self.missed_up_to(last));
         self.sync.lost = true;
         self.discontinuity = true;
-        self.position = last;
-        attachment.set_position(last);
+        self.cursor = last;
+        attachment.set_cursor(last);
         Ok(None)
     }
 
-    /// Counts the frames behind the last one given, up to `number`, as missed. What was there before this reader came, or was
+    /// Counts the frames behind the last one given, up to `seq`, as missed. What was there before this reader came, or was
     /// told to look at the newest, is not.
-    fn missed_up_to(&mut self, number: u64) -> u64 {
+    fn missed_up_to(&mut self, seq: u64) -> u64 {
         if self.want_newest || self.newly_attached {
             return 0;
         }
-        let missed = number.saturating_sub(self.position);
+        let missed = seq.saturating_sub(self.cursor);
         // A damaged head may be any number: what is no count of frames is not counted.
         let missed = if missed > MOST_MISSED { 0 } else { missed };
         self.stats.missed = self.stats.missed.saturating_add(missed);
         missed
     }
 
-    fn ask_for_key_unit(&mut self, attachment: &Attachment) {
-        if self.sync.asked.is_none_or(|asked| asked.elapsed() >= ASK_AGAIN) && attachment.request_key_unit() {
+    fn ask_for_keyframe(&mut self, attachment: &Attachment) {
+        if self.sync.asked.is_none_or(|asked| asked.elapsed() >= ASK_AGAIN) && attachment.request_keyframe() {
             self.sync.asked = Some(Instant::now());
         }
     }
@@ -231,23 +234,23 @@ impl Reader {
     fn get(
         &self,
         attachment: &Arc<Attachment>,
-        place: Place,
+        location: FrameLocation,
         target: &mut dyn CopyTarget,
         limits: ReadLimits,
-    ) -> Result<Option<(Described, FrameData)>, Error> {
-        let allowance = attachment.allowance();
+    ) -> Result<Option<(FrameInfo, FrameData)>, Error> {
+        let quota = attachment.quota();
         let held = attachment.held();
-        if held < limits.max_held && held + 1 >= allowance {
-            attachment.ask_for_more(allowance);
+        if held < limits.max_held && held + 1 >= quota {
+            attachment.ask_for_more(quota);
         }
         // The last pin of the allowance is for copying.
-        let pinned = (held < allowance).then(|| attachment.pin(place));
+        let pinned = (held < quota).then(|| attachment.pin(location));
         // Lowered meanwhile: then the pin was not this reader's to take, and is given back.
-        let pinned = pinned.filter(|_| attachment.held() <= attachment.allowance());
-        let mut target = Watched { target, failed: None };
+        let pinned = pinned.filter(|_| attachment.held() <= attachment.quota());
+        let mut target = CheckedTarget { target, failed: None };
         let got = match pinned {
             Some(None) => None,
-            Some(Some((frame, described))) if held < limits.max_held.min(allowance - 1) => {
+            Some(Some((frame, described))) if held < limits.max_held.min(quota - 1) => {
                 Some((described, FrameData::InPlace(frame)))
             }
             Some(Some((frame, described))) => target.prepare(frame.as_ref().len()).map(|room| {
@@ -255,7 +258,7 @@ impl Reader {
                 (described, FrameData::Copied)
             }),
             None => attachment
-                .copy_unpinned(place, &mut target)
+                .copy_unpinned(location, &mut target)
                 .map(|described| (described, FrameData::Copied)),
         };
         match target.failed {
@@ -273,18 +276,18 @@ impl Reader {
 fn copy_in_halves(from: &[u8], to: &mut [u8]) {
     let half = from.len() / 2;
     to[..half].copy_from_slice(&from[..half]);
-    point(At::CopyHalf);
+    failpoint(Failpoint::CopyHalf);
     to[half..].copy_from_slice(&from[half..]);
 }
 
 /// Number of the newest frame behind `behind`, up to `last`, that can be decoded without those before it, if all frames
 /// from it on are there.
 fn newest_key(attachment: &Attachment, behind: u64, last: u64) -> Option<u64> {
-    let oldest = (behind + 1).max(last.saturating_sub(RING - 1));
-    for number in (oldest..=last).rev() {
-        let place = attachment.find(number)?;
-        if !attachment.is_delta(place) {
-            return Some(number);
+    let oldest = (behind + 1).max(last.saturating_sub(RING_LENGTH - 1));
+    for seq in (oldest..=last).rev() {
+        let location = attachment.find(seq)?;
+        if !attachment.is_delta(location) {
+            return Some(seq);
         }
     }
     None

@@ -2,6 +2,7 @@
 //!
 //! The files beside this one: `frames` finds and takes frames, `events` what happens between them.
 
+pub(crate) mod attachment;
 mod events;
 mod frames;
 
@@ -10,18 +11,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::events::Event;
+pub use self::{
+    attachment::{Observer, PinnedFrame},
+    events::Event,
+};
 use self::{
     events::EventQueue,
-    frames::{Look, Sync},
+    frames::{KeyframeSync, Snapshot},
 };
 use crate::{
-    ChannelName, Error, PinnedFrame,
-    attach::{Attachment, HeldSeat, Observing},
-    files::Identity,
-    layout::{FrameDescriptor, Live, RING, seat_state, state},
-    points::{At, point},
-    wait::{Pace, Waiter, Word},
+    ChannelName, Error,
+    protocol::{
+        failpoint::{Failpoint, failpoint},
+        layout::{FrameDescriptor, RING_LENGTH, Status, reader_state, state},
+    },
+    reader::attachment::{Attachment, EntryLock, ObserverReason},
+    segment::wait::{FutexWord, RateLimiter, Waiter},
+    sys::files::FileId,
 };
 
 /// How often the name is looked at while there is no segment under it.
@@ -43,6 +49,15 @@ pub struct ReaderOptions {
     pub read_only: bool,
 }
 
+impl ReaderOptions {
+    /// Sets [`read_only`](Self::read_only).
+    #[must_use]
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+}
+
 /// What one call of [`Reader::next`] may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadLimits {
@@ -56,8 +71,8 @@ impl ReadLimits {
     /// How many frames back from the newest are wanted.
     fn reach(self) -> u64 {
         match self.max_behind {
-            0 => RING,
-            behind => RING.min(behind.into()),
+            0 => RING_LENGTH,
+            behind => RING_LENGTH.min(behind.into()),
         }
     }
 }
@@ -68,6 +83,22 @@ impl Default for ReadLimits {
             max_behind: 0,
             max_held: 4,
         }
+    }
+}
+
+impl ReadLimits {
+    /// Sets [`max_behind`](Self::max_behind).
+    #[must_use]
+    pub fn max_behind(mut self, max_behind: u32) -> Self {
+        self.max_behind = max_behind;
+        self
+    }
+
+    /// Sets [`max_held`](Self::max_held).
+    #[must_use]
+    pub fn max_held(mut self, max_held: u32) -> Self {
+        self.max_held = max_held;
+        self
     }
 }
 
@@ -99,11 +130,11 @@ pub enum FrameData {
 #[derive(Debug)]
 pub struct Frame {
     /// Its number in the channel, growing by one, and by more where the writer lost some.
-    pub number: u64,
+    pub seq: u64,
     /// What goes with it.
     pub descriptor: FrameDescriptor,
     /// The bytes that the writer gave it beside that, which may be anything.
-    pub extra: Vec<u8>,
+    pub metadata: Vec<u8>,
     /// Its bytes.
     pub data: FrameData,
     /// Frames between the last one and this that were not to be had, or were skipped.
@@ -159,28 +190,28 @@ pub struct Reader {
     name: ChannelName,
     options: ReaderOptions,
     shared: Arc<Shared>,
-    place: Whereabouts,
+    connection: Connection,
     /// Kept over segments.
-    seat: Option<Arc<HeldSeat>>,
+    entry: Option<Arc<EntryLock>>,
     caps: String,
-    segment_id: Option<Identity>,
-    observing: Option<Observing>,
+    segment_id: Option<FileId>,
+    observer_reason: Option<ObserverReason>,
     /// Number of the last frame given or skipped.
-    position: u64,
+    cursor: u64,
     /// The next frame is the newest, whatever the position says.
     want_newest: bool,
     /// No frame of this stream has been given yet.
     newly_attached: bool,
     discontinuity: bool,
-    sync: Sync,
+    sync: KeyframeSync,
     events: EventQueue,
     eos_seen: u32,
     latency_ns: u64,
-    retain: u32,
+    history: u32,
     /// When the kernel was last asked whether the writer lives.
     checked: Instant,
     /// Looks without a frame.
-    pace: Pace,
+    limiter: RateLimiter,
     evicted: Option<Instant>,
     /// When a reader that is evicted again and again may come back.
     not_before: Option<Instant>,
@@ -189,13 +220,13 @@ pub struct Reader {
 
 /// Where a reader stands.
 #[derive(Debug)]
-enum Whereabouts {
+enum Connection {
     /// Never attached, or told of the loss already.
-    Nowhere,
+    Disconnected,
     /// The segment is superseded, since then, and the next one is not there yet. The writer still finds the reader in
     /// the old one, so that a lossless writer waits.
-    Between(Instant, Arc<Attachment>),
-    At(Arc<Attachment>),
+    Moving(Instant, Arc<Attachment>),
+    Attached(Arc<Attachment>),
 }
 
 /// What a reader's handles have of it.
@@ -229,15 +260,15 @@ impl ReaderHandle {
 
     /// Asks the writer for a frame that can be decoded without those before it. `false` when there is no writer, or this
     /// reader may only look, or has not come to the segment yet that frames go to now.
-    pub fn request_key_unit(&self) -> bool {
-        self.0.attachment().as_ref().is_some_and(|at| at.request_key_unit())
+    pub fn request_keyframe(&self) -> bool {
+        self.0.attachment().as_ref().is_some_and(|at| at.request_keyframe())
     }
 
-    /// Sends the writer a letter, of [`MAIL_ROOM`](crate::MAIL_ROOM) bytes at most. `false` as for
-    /// [`request_key_unit`](Self::request_key_unit), and when the writer takes no letters or this one is too large. Of letters
+    /// Sends the writer a letter, of [`MAX_MESSAGE_SIZE`](crate::MAIL_ROOM) bytes at most. `false` as for
+    /// [`request_keyframe`](Self::request_key_unit), and when the writer takes no letters or this one is too large. Of letters
     /// sent faster than the writer reads them the newest get there, and none of a reader that has gone meanwhile.
-    pub fn send_mail(&self, letter: &[u8]) -> bool {
-        self.0.attachment().as_ref().is_some_and(|at| at.send_mail(letter))
+    pub fn send_message(&self, message: &[u8]) -> bool {
+        self.0.attachment().as_ref().is_some_and(|at| at.send_message(message))
     }
 }
 
@@ -248,22 +279,22 @@ impl Reader {
             name,
             options,
             shared: Arc::default(),
-            place: Whereabouts::Nowhere,
-            seat: None,
+            connection: Connection::Disconnected,
+            entry: None,
             caps: String::new(),
             segment_id: None,
-            observing: None,
-            position: 0,
+            observer_reason: None,
+            cursor: 0,
             want_newest: false,
             newly_attached: true,
             discontinuity: true,
-            sync: Sync::default(),
+            sync: KeyframeSync::default(),
             events: EventQueue::default(),
             eos_seen: 0,
             latency_ns: 0,
-            retain: 0,
+            history: 0,
             checked: Instant::now(),
-            pace: Pace::new(FALSE_ALARMS, LOOK_AGAIN),
+            limiter: RateLimiter::new(FALSE_ALARMS, LOOK_AGAIN),
             evicted: None,
             not_before: None,
             stats: ReaderStats::default(),
@@ -281,28 +312,28 @@ impl Reader {
     }
 
     /// Counts the segments this reader has been in: the format can only have changed when this has.
-    pub fn generation(&self) -> u64 {
+    pub fn segment_changes(&self) -> u64 {
         self.stats.reconnects
     }
 
     /// Whether the reader has a living writer's segment.
     pub fn is_connected(&self) -> bool {
-        matches!(self.place, Whereabouts::At(_))
+        matches!(self.connection, Connection::Attached(_))
     }
 
     /// Whether the reader has no seat: it asked for none, the permissions allow none, or all are taken.
     pub fn is_observer(&self) -> bool {
-        self.observing.is_some()
+        self.observer_reason.is_some()
     }
 
     /// Why a reader that asked for a seat has none, as a sentence.
     pub fn observer_reason(&self) -> Option<&'static str> {
-        match self.observing? {
-            Observing::Wanted => None,
-            Observing::Permissions => {
+        match self.observer_reason? {
+            ObserverReason::FrameRange => None,
+            ObserverReason::Permissions => {
                 Some("the channel's permissions let this user read only, so each frame is copied")
             }
-            Observing::NoSeat => Some("all 64 seats of the channel are taken, so each frame is copied"),
+            ObserverReason::NoEntry => Some("all 64 seats of the channel are taken, so each frame is copied"),
         }
     }
 
@@ -312,8 +343,8 @@ impl Reader {
     }
 
     /// For how many more publishes a frame can be had.
-    pub fn retain(&self) -> u32 {
-        self.retain
+    pub fn history(&self) -> u32 {
+        self.history
     }
 
     /// The counts so far.
@@ -342,21 +373,21 @@ impl Reader {
             if self.shared.waiter.is_interrupted() {
                 return Ok(Next::Interrupted);
             }
-            let attachment = match &self.place {
-                Whereabouts::At(attachment) => Arc::clone(attachment),
-                Whereabouts::Nowhere | Whereabouts::Between(..) => {
+            let attachment = match &self.connection {
+                Connection::Attached(attachment) => Arc::clone(attachment),
+                Connection::Disconnected | Connection::Moving(..) => {
                     if self.not_before.is_none_or(|at| at <= Instant::now()) {
                         match self.attach() {
                             Ok(true) => continue,
                             Ok(false) => {}
                             Err(error) => {
-                                self.leave_former(seat_state::LEFT);
+                                self.leave_former(reader_state::LEFT);
                                 return Err(error);
                             }
                         }
                     }
-                    if matches!(self.place, Whereabouts::Between(since, _) if since.elapsed() > BETWEEN_SEGMENTS) {
-                        self.leave_former(seat_state::LEFT);
+                    if matches!(self.connection, Connection::Moving(since, _) if since.elapsed() > BETWEEN_SEGMENTS) {
+                        self.leave_former(reader_state::LEFT);
                         return Ok(Next::Lost);
                     }
                     let Some(patience) = remaining(deadline, LOOK) else {
@@ -366,20 +397,20 @@ impl Reader {
                     continue;
                 }
             };
-            let live = attachment.segment.control.live();
+            let status = attachment.segment.tables.status();
             // Acquire, and in this order: what is published after the count was read changes the count, and a segment
             // whose state says that it is over has no frame after the head that is read next.
-            let seen = live.published.load(Ordering::Acquire);
-            let state = live.state.load(Ordering::Acquire);
+            let seen = status.published.load(Ordering::Acquire);
+            let state = status.state.load(Ordering::Acquire);
             // An end of the stream that is not counted yet has no frame after it in this head.
-            let (eos, end) = newest_end(live, self.eos_seen);
-            let head = live.head.load(Ordering::Acquire);
+            let (eos, end) = newest_end(status, self.eos_seen);
+            let head = status.head.load(Ordering::Acquire);
             // After the head: an event from before a frame in it is in this count.
-            let event_head = live.event_head.load(Ordering::Acquire);
-            self.latency_ns = live.latency_ns.load(Ordering::Relaxed);
+            let event_head = status.event_head.load(Ordering::Acquire);
+            self.latency_ns = status.latency_ns.load(Ordering::Relaxed);
             if attachment.is_evicted() {
-                self.go_away(&attachment, seat_state::LEFT);
-                self.seat = None;
+                self.go_away(&attachment, reader_state::LEFT);
+                self.entry = None;
                 let again = self.evicted.replace(Instant::now());
                 self.not_before = again
                     .filter(|at| at.elapsed() < EVICTED_AGAIN)
@@ -387,7 +418,7 @@ impl Reader {
                 return Ok(Next::Evicted);
             }
             // What comes after an end is not given before it.
-            let look = Look {
+            let look = Snapshot {
                 newest: end.map_or(head, |end| end.min(head)),
                 event_head,
                 ends: end.is_some(),
@@ -395,7 +426,7 @@ impl Reader {
             };
             if let Some(next) = self.take(&attachment, look, target, limits)? {
                 match next {
-                    Next::Frame(_) => self.pace.reset(),
+                    Next::Frame(_) => self.limiter.reset(),
                     _ => self.slow_down(),
                 }
                 return Ok(next);
@@ -407,11 +438,11 @@ impl Reader {
                 return Ok(Next::EndOfStream);
             }
             if state & state::CLOSED != 0 {
-                self.go_away(&attachment, seat_state::LEFT);
+                self.go_away(&attachment, reader_state::LEFT);
                 return Ok(Next::Lost);
             }
             if state & state::SUPERSEDED != 0 {
-                self.place = Whereabouts::Between(Instant::now(), attachment);
+                self.connection = Connection::Moving(Instant::now(), attachment);
                 continue;
             }
             // By the time since the last look and not by the length of a sleep: the caller's patience may be short.
@@ -419,12 +450,12 @@ impl Reader {
                 self.checked = Instant::now();
                 // Looked at after the lock: a segment that was superseded meanwhile is not lost.
                 if !attachment.segment.has_writer()
-                    && live.state.load(Ordering::Acquire) & (state::SUPERSEDED | state::CLOSED) == 0
-                    && live.head.load(Ordering::Acquire) == head
-                    && live.event_head.load(Ordering::Acquire) == event_head
-                    && live.eos_count.load(Ordering::Acquire) == eos
+                    && status.state.load(Ordering::Acquire) & (state::SUPERSEDED | state::CLOSED) == 0
+                    && status.head.load(Ordering::Acquire) == head
+                    && status.event_head.load(Ordering::Acquire) == event_head
+                    && status.eos_count.load(Ordering::Acquire) == eos
                 {
-                    self.go_away(&attachment, seat_state::LEFT);
+                    self.go_away(&attachment, reader_state::LEFT);
                     return Ok(Next::Lost);
                 }
             }
@@ -437,7 +468,7 @@ impl Reader {
             };
             self.shared
                 .waiter
-                .wait(&attachment.segment, Word::Published, seen, patience);
+                .wait(&attachment.segment, FutexWord::Published, seen, patience);
             woken = true;
         }
     }
@@ -445,36 +476,36 @@ impl Reader {
     /// Counts a look that found no frame, and waits where there were too many: whoever counts the word up, or wakes who
     /// sleeps on it, and publishes nothing, does not keep this reader busy.
     fn slow_down(&mut self) {
-        if let Some(rest) = self.pace.turn() {
+        if let Some(rest) = self.limiter.turn() {
             self.shared.waiter.sleep(rest);
         }
     }
 
     /// Attaches to the segment that is under the name now, if there is one.
     fn attach(&mut self) -> Result<bool, Error> {
-        let position = matches!(self.place, Whereabouts::Between(..)).then_some(self.position);
-        let opened = Attachment::open(&self.name, self.options.read_only, self.seat.as_ref(), position)?;
-        let Some((attachment, observing)) = opened else {
+        let cursor = matches!(self.connection, Connection::Moving(..)).then_some(self.cursor);
+        let opened = Attachment::open(&self.name, self.options.read_only, self.entry.as_ref(), cursor)?;
+        let Some((attachment, observer_reason)) = opened else {
             return Ok(false);
         };
-        attachment.wait_for_grant();
+        attachment.wait_for_quota();
         let segment = &attachment.segment;
-        let live = segment.control.live();
-        let follows = matches!(self.place, Whereabouts::Between(..)) && segment.fixed.first_number > self.position;
-        if self.segment_id.is_some_and(|former| former != segment.identity) {
+        let status = segment.tables.status();
+        let follows = matches!(self.connection, Connection::Moving(..)) && segment.header.first_seq > self.cursor;
+        if self.segment_id.is_some_and(|former| former != segment.file_id) {
             self.stats.reconnects += 1;
         }
         if !follows {
             // Another stream under the same name, or the first: the frame that was the newest on arrival comes first.
-            let before_newest = attachment.head_then.saturating_sub(1);
-            self.position = before_newest.max(segment.fixed.first_number.saturating_sub(1));
+            let before_newest = attachment.head_at_attach.saturating_sub(1);
+            self.cursor = before_newest.max(segment.header.first_seq.saturating_sub(1));
             self.want_newest = false;
-            self.eos_seen = attachment.eos_then;
+            self.eos_seen = attachment.eos_count_at_attach;
             self.newly_attached = true;
         } else {
             // Only what ended in this segment is news; the count begins at 0 in each.
             self.eos_seen = 0;
-            if self.caps != segment.caps || self.stats.writer_pid != segment.fixed.writer_pid {
+            if self.caps != segment.caps || self.stats.writer_pid != segment.header.writer_pid {
                 self.sync.begins_anew();
             }
         }
@@ -483,27 +514,27 @@ impl Reader {
             self.events = EventQueue::of_newcomer(&attachment);
         }
         self.discontinuity = true;
-        self.segment_id = Some(segment.identity);
+        self.segment_id = Some(segment.file_id);
         self.caps.clone_from(&segment.caps);
-        self.retain = segment.fixed.retain;
-        self.latency_ns = live.latency_ns.load(Ordering::Relaxed);
-        self.observing = observing;
-        self.seat = attachment.seat().cloned();
-        self.stats.writer_pid = segment.fixed.writer_pid;
+        self.history = segment.header.history;
+        self.latency_ns = status.latency_ns.load(Ordering::Relaxed);
+        self.observer_reason = observer_reason;
+        self.entry = attachment.entry().cloned();
+        self.stats.writer_pid = segment.header.writer_pid;
         self.checked = Instant::now();
-        point(At::MoveDue);
+        failpoint(Failpoint::MoveDue);
         // Only now: a lossless writer waits for that, and finds the reader in the new segment then.
-        self.leave_former(seat_state::MOVED);
+        self.leave_former(reader_state::MOVED);
         let attachment = Arc::new(attachment);
         *self.shared.attachment() = Some(Arc::clone(&attachment));
-        self.place = Whereabouts::At(attachment);
+        self.connection = Connection::Attached(attachment);
         Ok(true)
     }
 
     /// Says in the superseded segment, if there is one, that this reader takes no more frames there.
     fn leave_former(&mut self, how: u32) {
         self.shared.attachment().take();
-        if let Whereabouts::Between(_, former) = std::mem::replace(&mut self.place, Whereabouts::Nowhere) {
+        if let Connection::Moving(_, former) = std::mem::replace(&mut self.connection, Connection::Disconnected) {
             former.leave(how);
         }
     }
@@ -511,7 +542,7 @@ impl Reader {
     fn go_away(&mut self, attachment: &Arc<Attachment>, how: u32) {
         self.shared.attachment().take();
         attachment.leave(how);
-        self.place = Whereabouts::Nowhere;
+        self.connection = Connection::Disconnected;
     }
 }
 
@@ -521,9 +552,9 @@ impl Reader {
     pub(crate) fn for_fuzzing(name: ChannelName, attachment: Attachment) -> Self {
         let mut reader = Self::new(name, ReaderOptions::default());
         reader.events = EventQueue::of_newcomer(&attachment);
-        reader.position = attachment.head_then.saturating_sub(1);
-        reader.eos_seen = attachment.eos_then;
-        reader.place = Whereabouts::At(Arc::new(attachment));
+        reader.cursor = attachment.head_at_attach.saturating_sub(1);
+        reader.eos_seen = attachment.eos_count_at_attach;
+        reader.connection = Connection::Attached(Arc::new(attachment));
         reader
     }
 }
@@ -531,30 +562,30 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.shared.attachment().take();
-        if let Whereabouts::At(attachment) | Whereabouts::Between(_, attachment) = &self.place {
-            attachment.leave(seat_state::LEFT);
+        if let Connection::Attached(attachment) | Connection::Moving(_, attachment) = &self.connection {
+            attachment.leave(reader_state::LEFT);
         }
     }
 }
 
 /// How many times the stream has ended, and where there is an end that the reader has not `seen`, the number of the last
 /// frame before the newest.
-fn newest_end(live: &Live, seen: u32) -> (u32, Option<u64>) {
-    let mut count = live.eos_count.load(Ordering::Acquire);
-    let mut number = None;
+fn newest_end(status: &Status, seen: u32) -> (u32, Option<u64>) {
+    let mut count = status.eos_count.load(Ordering::Acquire);
+    let mut seq = None;
     // The number is stored before the count, so that it may be that of one more end. Bounded: it may be counted up for ever.
     for _ in 0..8 {
         if count == seen {
             return (count, None);
         }
-        number = Some(live.eos_number.load(Ordering::Acquire));
-        let again = live.eos_count.load(Ordering::Acquire);
+        seq = Some(status.eos_seq.load(Ordering::Acquire));
+        let again = status.eos_count.load(Ordering::Acquire);
         if again == count {
             break;
         }
         count = again;
     }
-    (count, number)
+    (count, seq)
 }
 
 /// How long to wait now, `None` when the deadline has passed.

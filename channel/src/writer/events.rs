@@ -7,10 +7,11 @@ use bytemuck::Zeroable;
 use super::Writer;
 use crate::{
     Error,
-    layout::{EVENT_ROOM, EventDescriptor, NONE, STICKY_EVENTS},
-    points::{At, point},
-    segment::Segment,
-    wait::Word,
+    protocol::{
+        failpoint::{Failpoint, failpoint},
+        layout::{EventDescriptor, MAX_EVENT_SIZE, STICKY_EVENT_COUNT, TIME_NONE},
+    },
+    segment::{Segment, wait::FutexWord},
 };
 
 /// Something to tell between two frames. What it means is between writer and readers.
@@ -18,9 +19,9 @@ use crate::{
 pub struct NewEvent<'a> {
     /// What it is.
     pub kind: u32,
-    /// When it happens, in CLOCK_MONOTONIC nanoseconds, or [`NONE`].
+    /// When it happens, in CLOCK_MONOTONIC nanoseconds, or [`TIME_NONE`].
     pub time: u64,
-    /// How long it lasts in nanoseconds, or [`NONE`].
+    /// How long it lasts in nanoseconds, or [`TIME_NONE`].
     pub duration: u64,
     /// What else there is to say.
     pub bytes: &'a [u8],
@@ -30,8 +31,8 @@ impl Default for NewEvent<'_> {
     fn default() -> Self {
         Self {
             kind: 0,
-            time: NONE,
-            duration: NONE,
+            time: TIME_NONE,
+            duration: TIME_NONE,
             bytes: &[],
         }
     }
@@ -39,20 +40,20 @@ impl Default for NewEvent<'_> {
 
 /// The count of events, and those that last: each new segment begins with them.
 #[derive(Debug, Default)]
-pub(super) struct LastingEvents {
+pub(super) struct StickyEvents {
     /// Number of the newest event.
     pub(super) head: u64,
-    places: [Option<Lasting>; STICKY_EVENTS],
+    events: [Option<StickyEvent>; STICKY_EVENT_COUNT],
 }
 
 #[derive(Debug)]
-struct Lasting {
-    number: u64,
+struct StickyEvent {
+    seq: u64,
     descriptor: EventDescriptor,
     bytes: Box<[u8]>,
 }
 
-impl LastingEvents {
+impl StickyEvents {
     /// The numbers go on behind `head`.
     pub(super) fn after(head: u64) -> Self {
         Self {
@@ -63,15 +64,15 @@ impl LastingEvents {
 
     /// Writes what lasts into a segment that has no name yet.
     pub(super) fn write_to(&self, segment: &Segment) {
-        for (place, lasting) in self.places.iter().enumerate() {
-            if let Some(lasting) = lasting {
+        for (index, sticky) in self.events.iter().enumerate() {
+            if let Some(sticky) = sticky {
                 // The count of ends begins at 0 in each segment.
                 let descriptor = EventDescriptor {
                     eos_count: 0,
-                    ..lasting.descriptor
+                    ..sticky.descriptor
                 };
-                let record = segment.control.sticky_event(place);
-                record.write(lasting.number, descriptor, &lasting.bytes);
+                let record = segment.tables.sticky_event(index);
+                record.write(sticky.seq, descriptor, &sticky.bytes);
             }
         }
     }
@@ -79,13 +80,13 @@ impl LastingEvents {
 
 impl Writer {
     /// Tells readers of something that happens after the last frame published and before the next. With a place in
-    /// `lasts` (below [`STICKY_EVENTS`]) also those that come later, until another event takes the place.
+    /// `sticky` (below [`STICKY_EVENT_COUNT`]) also those that come later, until another event takes the place.
     ///
     /// While there is no segment, as no frame has been claimed yet, nobody is there to be told: then it is kept if it lasts.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] when its bytes do not fit into [`EVENT_ROOM`], or there is no such place.
-    pub fn publish_event(&self, event: NewEvent, lasts: Option<usize>) -> Result<(), Error> {
+    /// [`Error::TooLarge`] when its bytes do not fit into [`MAX_EVENT_SIZE`], or there is no such place.
+    pub fn publish_event(&self, event: NewEvent, sticky: Option<usize>) -> Result<(), Error> {
         let NewEvent {
             kind,
             time,
@@ -96,29 +97,29 @@ impl Writer {
             channel: self.name.to_string(),
             what,
         };
-        if bytes.len() > EVENT_ROOM {
+        if bytes.len() > MAX_EVENT_SIZE {
             let what = format!(
-                "an event of {} bytes, for which there is room for {EVENT_ROOM}",
+                "an event of {} bytes, for which there is room for {MAX_EVENT_SIZE}",
                 bytes.len()
             );
             return Err(too_large(what));
         }
-        if lasts.is_some_and(|place| place >= STICKY_EVENTS) {
-            return Err(too_large(format!("more than {STICKY_EVENTS} events that last")));
+        if sticky.is_some_and(|index| index >= STICKY_EVENT_COUNT) {
+            return Err(too_large(format!("more than {STICKY_EVENT_COUNT} events that last")));
         }
-        let control = Arc::clone(&self.lock().control);
-        let held = control.acquire();
-        point(At::EventHolding);
+        let lock_file = Arc::clone(&self.lock().lock_file);
+        let held = lock_file.acquire();
+        failpoint(Failpoint::EventHolding);
         let mut state = self.lock();
         let segment = state
             .current
             .as_ref()
             .map(|current| Arc::clone(&current.segment.segment));
-        if segment.is_none() && lasts.is_none() {
+        if segment.is_none() && sticky.is_none() {
             return Ok(());
         }
         state.events.head += 1;
-        let number = state.events.head;
+        let seq = state.events.head;
         let descriptor = EventDescriptor {
             after: state.head,
             time,
@@ -128,12 +129,12 @@ impl Writer {
             // Relaxed: this process alone writes it, under the lock that is held here.
             eos_count: segment
                 .as_ref()
-                .map_or(0, |segment| segment.control.live().eos_count.load(Ordering::Relaxed)),
+                .map_or(0, |segment| segment.tables.status().eos_count.load(Ordering::Relaxed)),
             ..EventDescriptor::zeroed()
         };
-        if let Some(place) = lasts {
-            state.events.places[place] = Some(Lasting {
-                number,
+        if let Some(index) = sticky {
+            state.events.events[index] = Some(StickyEvent {
+                seq,
                 descriptor,
                 bytes: bytes.into(),
             });
@@ -141,26 +142,26 @@ impl Writer {
         let Some(segment) = segment else {
             return Ok(());
         };
-        if let Some(place) = lasts {
-            segment.control.sticky_event(place).write(number, descriptor, bytes);
+        if let Some(index) = sticky {
+            segment.tables.sticky_event(index).write(seq, descriptor, bytes);
         }
-        segment.control.event(number).write(number, descriptor, bytes);
-        point(At::EventWritten);
+        segment.tables.event(seq).write(seq, descriptor, bytes);
+        failpoint(Failpoint::EventWritten);
         // Release: who sees the head finds the event. A frame's head, stored later, is seen with it.
-        segment.control.live().event_head.store(number, Ordering::Release);
+        segment.tables.status().event_head.store(seq, Ordering::Release);
         drop(state);
         drop(held);
-        segment.ring_bell(Word::Published);
+        segment.notify(FutexWord::Published);
         Ok(())
     }
 
     /// Forgets what lasts: another stream begins. Readers that are there have been told.
     pub fn forget_events(&self) {
         let mut state = self.lock();
-        state.events.places = Default::default();
+        state.events.events = Default::default();
         if let Some(current) = &state.current {
-            for place in 0..STICKY_EVENTS {
-                current.segment.segment.control.sticky_event(place).clear();
+            for index in 0..STICKY_EVENT_COUNT {
+                current.segment.segment.tables.sticky_event(index).clear();
             }
         }
     }

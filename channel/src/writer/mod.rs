@@ -1,18 +1,18 @@
 //! The writer of a channel.
 //!
 //! It keeps its state in its own memory; of what others can write it reads the seats only. The files beside this one:
-//! `slots` finds a slot for the next frame, `crowd` when there are more readers than slots, `events` tells what happens between frames, `clients` looks after the readers'
+//! `slots` finds a slot for the next frame, `overcommit` when there are more readers than slots, `events` tells what happens between frames, `clients` looks after the readers'
 //! seats, `requests` hears what they ask for, `replace` makes segments, `waits` is
 //! all that a writer waits for.
 //!
 //! Locks, always taken in this order: `replacing`, the semaphore's turn, `state`. None is held during a wait for a
 //! reader; `state` is never held while the semaphore is waited for.
 
-mod clients;
-mod crowd;
 mod events;
+mod messages;
+mod overcommit;
+mod readers;
 mod replace;
-mod requests;
 mod slots;
 mod waits;
 
@@ -25,20 +25,28 @@ use std::{
 };
 
 use crate::{
-    ChannelName, Error, FrameDescriptor, copy,
-    files::{self, Identity},
-    layout::{EXTRA_ROOM, FIRST_SEAT_BYTE, MAX_SLOTS, SEATS, seat_state, state},
-    points::{At, point},
-    segment::Segment,
-    semaphore::{ControlFile, Troubles},
-    sys::{self, KeptLock},
-    wait::{Pace, Waiter, Word},
+    ChannelName, Error, FrameDescriptor,
+    protocol::{
+        failpoint::{Failpoint, failpoint},
+        layout::{FIRST_READER_BYTE, MAX_METADATA_SIZE, MAX_READERS, MAX_SLOTS, reader_state, state},
+    },
+    segment::{
+        Segment,
+        lock_file::{LockFile, SemaphoreFaults},
+        wait::{FutexWord, RateLimiter, Waiter},
+    },
+    sys::{
+        copy,
+        files::{self, FileId},
+        fork,
+        lock::OfdLock,
+    },
 };
-pub use clients::Clients;
-use clients::SeatRecord;
-use events::LastingEvents;
 pub use events::NewEvent;
-use requests::{Heard, KeyUnits};
+use events::StickyEvents;
+use messages::{KeyframeRequests, RequestCounts};
+use readers::ReaderRecord;
+pub use readers::ServiceReport;
 use slots::SlotTable;
 
 /// How often a service looks at once when it is woken and woken again; then once in so long.
@@ -54,8 +62,8 @@ pub struct WriterOptions {
     pub max_slots: u32,
     /// Wait for the slowest attached reader rather than let it miss a frame.
     pub lossless: bool,
-    /// Let readers send letters, which [`Clients::mail`] has.
-    pub takes_mail: bool,
+    /// Let readers send letters, which [`ServiceReport::messages`] has.
+    pub accept_messages: bool,
 }
 
 impl Default for WriterOptions {
@@ -64,20 +72,50 @@ impl Default for WriterOptions {
             perms: 0o600,
             max_slots: 0,
             lossless: false,
-            takes_mail: false,
+            accept_messages: false,
         }
+    }
+}
+
+impl WriterOptions {
+    /// Sets [`perms`](Self::perms).
+    #[must_use]
+    pub fn perms(mut self, perms: u32) -> Self {
+        self.perms = perms;
+        self
+    }
+
+    /// Sets [`max_slots`](Self::max_slots).
+    #[must_use]
+    pub fn max_slots(mut self, max_slots: u32) -> Self {
+        self.max_slots = max_slots;
+        self
+    }
+
+    /// Sets [`lossless`](Self::lossless).
+    #[must_use]
+    pub fn lossless(mut self, lossless: bool) -> Self {
+        self.lossless = lossless;
+        self
+    }
+
+    /// Sets [`accept_messages`](Self::accept_messages).
+    #[must_use]
+    pub fn accept_messages(mut self, accept_messages: bool) -> Self {
+        self.accept_messages = accept_messages;
+        self
     }
 }
 
 /// What the frames are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Format {
+pub struct Caps {
     caps: String,
     frame_size: u64,
     variable: bool,
 }
 
-impl Format {
+impl Caps {
     /// Frames of `frame_size` bytes each. `caps` is what readers are told; the channel does not look into it.
     pub fn fixed_size(caps: impl Into<String>, frame_size: usize) -> Self {
         Self {
@@ -129,59 +167,59 @@ pub struct Writer {
     /// The thread that publishes.
     waiter: Waiter,
     /// The thread that calls [`service`](Writer::service).
-    monitor: Waiter,
+    service_waiter: Waiter,
     replacing: Mutex<()>,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    control: Arc<ControlFile>,
+    lock_file: Arc<LockFile>,
     /// `None` once the writer is closed.
-    writer_lock: Option<KeptLock>,
-    format: Option<Format>,
+    writer_lock: Option<OfdLock>,
+    format: Option<Caps>,
     /// What upstream wants of a slot, beyond the format's frame size.
     wanted_size: u64,
-    current: Option<Current>,
+    current: Option<CurrentSegment>,
     /// The file that has the channel's name by this writer's doing, or was taken over from a dead one. Also while no segment
     /// is current, as the next could not be made.
-    placed: Option<Identity>,
-    retired: Vec<Retired>,
+    owned_name: Option<FileId>,
+    retired: Vec<RetiredSegment>,
     /// A dead writer's channel was taken over then, and readers that it had not brought over to its last segment yet may be on
     /// their way from older ones.
     took_over: Option<Instant>,
     head: u64,
     /// Frames since then that were lost before they were published.
-    passed_over: u64,
-    events: LastingEvents,
-    key_units: KeyUnits,
+    dropped: u64,
+    events: StickyEvents,
+    keyframes: KeyframeRequests,
     latency_ns: u64,
-    seats: [SeatRecord; SEATS],
+    readers: [ReaderRecord; MAX_READERS],
     names_checked: Instant,
     /// Since when one of the names is another's.
     names_foreign_since: Option<Instant>,
     /// The count of the current segment's writer's word that the service has last seen to.
     served: u32,
     /// Services, which others ask for.
-    pace: Pace,
+    limiter: RateLimiter,
     /// What the service has told of the semaphore.
-    troubles: Troubles,
+    faults: SemaphoreFaults,
     stats: WriterStats,
 }
 
 #[derive(Debug)]
-struct Current {
+struct CurrentSegment {
     segment: Arc<WriterSegment>,
     slots: SlotTable,
     /// What each seat has asked for so far.
-    heard: [Heard; SEATS],
+    seen_requests: [RequestCounts; MAX_READERS],
     /// Observers ask this lock, which goes with the segment's turn.
-    _alive: KeptLock,
+    _alive: OfdLock,
 }
 
 /// A superseded segment, of which readers may still take or hold frames.
 #[derive(Debug)]
-struct Retired {
+struct RetiredSegment {
     segment: Arc<WriterSegment>,
     slots: SlotTable,
     since: Instant,
@@ -192,9 +230,9 @@ struct Retired {
 struct WriterSegment {
     segment: Arc<Segment>,
     /// The file that carries the locks of this segment's seats. Another than the channel's once that was lost.
-    control: Arc<ControlFile>,
+    lock_file: Arc<LockFile>,
     /// Slots that memory of this process still refers to: being drawn, or published and still in upstream's hands.
-    in_hand: [AtomicBool; MAX_SLOTS],
+    claimed_slots: [AtomicBool; MAX_SLOTS],
     /// Of these, those that were not claimed for upstream to draw into.
     copied_into: [AtomicBool; MAX_SLOTS],
     /// Of these, those that have been published.
@@ -213,7 +251,7 @@ pub struct Slot {
 impl AsMut<[u8]> for Slot {
     fn as_mut(&mut self) -> &mut [u8] {
         match self.owner.segment.slots() {
-            // SAFETY: the slot is backed since before it was claimed, and claimed by this value alone: `in_hand` stays
+            // SAFETY: the slot is backed since before it was claimed, and claimed by this value alone: `claimed_slots` stays
             // set until it is dropped. It is not published. Readers of other processes find the number 0 and do not use what they see.
             Some(slots) if !self.is_published() => unsafe {
                 slots.slice_mut(self.owner.segment.slot_offset(self.index), self.size)
@@ -237,11 +275,11 @@ impl Drop for Slot {
         }
         self.owner.published[self.index].store(false, Ordering::Relaxed);
         // Release: pairs with the acquire load in `SlotTable`; whatever was drawn here is drawn.
-        self.owner.in_hand[self.index].store(false, Ordering::Release);
+        self.owner.claimed_slots[self.index].store(false, Ordering::Release);
         // As `Attachment::tell_writer`: a writer that waits for a slot may be waiting for this one.
         fence(Ordering::SeqCst);
-        if self.owner.segment.control.live().writer_waits.load(Ordering::Relaxed) != 0 {
-            self.owner.segment.ring_bell(Word::Writer);
+        if self.owner.segment.tables.status().writer_waits.load(Ordering::Relaxed) != 0 {
+            self.owner.segment.notify(FutexWord::Writer);
         }
     }
 }
@@ -268,7 +306,7 @@ impl Writer {
     }
 
     /// Says what the frames are from now on. The segment for it is made when the first slot is claimed.
-    pub fn set_format(&self, format: Format) {
+    pub fn set_caps(&self, format: Caps) {
         let mut state = self.lock();
         if state.format.as_ref() != Some(&format) {
             state.wanted_size = 0;
@@ -312,31 +350,36 @@ impl Writer {
         }
     }
 
-    /// Publishes the frame in `slot`. The bytes `extra`, of which the channel knows nothing, go with it; there is room
-    /// for [`EXTRA_ROOM`] of them.
+    /// Publishes the frame in `slot`. The bytes `metadata`, of which the channel knows nothing, go with it; there is room
+    /// for [`MAX_METADATA_SIZE`] of them.
     ///
     /// # Errors
     /// [`Error::NotPublishable`] when the slot is of a segment that was superseded meanwhile, or of another format, or
-    /// published already. [`Error::TooLarge`] when the frame does not fit into its slot, or `extra` into its room.
-    pub fn publish(&self, slot: &Slot, descriptor: FrameDescriptor, extra: &[u8]) -> Result<(), Error> {
-        self.publish_index(&slot.owner, slot.index, descriptor, extra)
+    /// published already. [`Error::TooLarge`] when the frame does not fit into its slot, or `metadata` into its room.
+    pub fn publish(&self, slot: &Slot, descriptor: FrameDescriptor, metadata: &[u8]) -> Result<(), Error> {
+        self.publish_index(&slot.owner, slot.index, descriptor, metadata)
     }
 
-    /// Publishes the frame that lies at `bytes`, in the memory of a claimed slot, with `extra` as [`publish`](Self::publish)
+    /// Publishes the frame that lies at `bytes`, in the memory of a claimed slot, with `metadata` as [`publish`](Self::publish)
     /// does.
     ///
     /// # Errors
     /// [`Error::NotPublishable`] when it lies elsewhere, in a superseded segment or one of another format, or in a slot
-    /// published already. [`Error::TooLarge`] when there is no room for `extra`.
-    pub fn publish_in_place(&self, bytes: &[u8], mut descriptor: FrameDescriptor, extra: &[u8]) -> Result<(), Error> {
+    /// published already. [`Error::TooLarge`] when there is no room for `metadata`.
+    pub fn publish_in_place(
+        &self,
+        bytes: &[u8],
+        mut descriptor: FrameDescriptor,
+        metadata: &[u8],
+    ) -> Result<(), Error> {
         let (owner, index, offset) = self.locate(bytes).ok_or_else(|| self.not_publishable())?;
         descriptor.data_offset = offset;
         descriptor.size = bytes.len() as u64;
-        self.publish_index(&owner, index, descriptor, extra)
+        self.publish_index(&owner, index, descriptor, metadata)
     }
 
     /// Whether `bytes` lie in a slot of the current segment, published or not.
-    pub fn is_own_memory(&self, bytes: &[u8]) -> bool {
+    pub fn owns(&self, bytes: &[u8]) -> bool {
         self.locate(bytes).is_some()
     }
 
@@ -344,11 +387,11 @@ impl Writer {
         let state = self.lock();
         let owner = &state.current.as_ref()?.segment;
         let offset = owner.segment.slots()?.offset_of(bytes.as_ptr())?;
-        let slot_size = owner.segment.fixed.slot_size;
+        let slot_size = owner.segment.header.slot_size;
         let index = (offset / slot_size) as usize;
         let in_slot = offset % slot_size;
         // Acquire: as in `SlotTable`.
-        let claimed = index < MAX_SLOTS && owner.in_hand[index].load(Ordering::Acquire);
+        let claimed = index < MAX_SLOTS && owner.claimed_slots[index].load(Ordering::Acquire);
         (claimed && in_slot + bytes.len() as u64 <= slot_size).then(|| (Arc::clone(owner), index, in_slot))
     }
 
@@ -363,37 +406,37 @@ impl Writer {
         owner: &Arc<WriterSegment>,
         index: usize,
         mut descriptor: FrameDescriptor,
-        extra: &[u8],
+        metadata: &[u8],
     ) -> Result<(), Error> {
-        if extra.len() > EXTRA_ROOM {
+        if metadata.len() > MAX_METADATA_SIZE {
             return Err(Error::TooLarge {
                 channel: self.name.to_string(),
                 what: format!(
-                    "{} bytes that go with a frame, for which there is room for {EXTRA_ROOM}",
-                    extra.len()
+                    "{} bytes that go with a frame, for which there is room for {MAX_METADATA_SIZE}",
+                    metadata.len()
                 ),
             });
         }
-        descriptor.extra_size = extra.len() as u32;
-        if !descriptor.fits(owner.segment.fixed.slot_size) {
+        descriptor.metadata_size = metadata.len() as u32;
+        if !descriptor.fits(owner.segment.header.slot_size) {
             return Err(Error::TooLarge {
                 channel: self.name.to_string(),
                 what: format!(
                     "a frame of {} bytes at {} does not fit into its slot of {} bytes",
-                    descriptor.size, descriptor.data_offset, owner.segment.fixed.slot_size
+                    descriptor.size, descriptor.data_offset, owner.segment.header.slot_size
                 ),
             });
         }
-        let control = Arc::clone(&self.lock().control);
-        let held = control.acquire();
-        point(At::PublishHolding);
+        let lock_file = Arc::clone(&self.lock().lock_file);
+        let held = lock_file.acquire();
+        failpoint(Failpoint::PublishHolding);
         let mut state = self.lock();
         let State {
             current: Some(current),
             format,
             head,
-            passed_over,
-            key_units,
+            dropped,
+            keyframes,
             stats,
             ..
         } = &mut *state
@@ -407,61 +450,61 @@ impl Writer {
         if is_outdated || !Arc::ptr_eq(&current.segment, owner) || current.slots.numbers[index] != 0 {
             return Err(self.not_publishable());
         }
-        *head += 1 + std::mem::take(passed_over);
+        *head += 1 + std::mem::take(dropped);
         if !descriptor.is_delta() {
-            key_units.newest = *head;
+            keyframes.newest = *head;
         }
         stats.published += 1;
         current.slots.numbers[index] = *head;
         owner.published[index].store(true, Ordering::Release);
         let segment = &owner.segment;
         segment.write_descriptor(index, &descriptor);
-        segment.write_extra(index, extra);
-        point(At::DescriptorWritten);
+        segment.write_metadata(index, metadata);
+        failpoint(Failpoint::DescriptorWritten);
         // The frame may have been copied in with stores that keep no order.
         copy::finish();
         // Release: pairs with the acquire load of whoever finds the number; pixels and descriptor are there with it.
-        segment.slot_head(index).number.store(*head, Ordering::Release);
-        point(At::NumberStored);
+        segment.slot_head(index).seq.store(*head, Ordering::Release);
+        failpoint(Failpoint::SeqStored);
         // Release: who finds the entry finds the number.
         segment
-            .control
+            .tables
             .ring(*head)
             .store(*head << 8 | index as u64, Ordering::Release);
-        point(At::RingStored);
+        failpoint(Failpoint::RingStored);
         // Release: who sees the head finds the entry.
-        segment.control.live().head.store(*head, Ordering::Release);
-        point(At::HeadStored);
+        segment.tables.status().head.store(*head, Ordering::Release);
+        failpoint(Failpoint::HeadStored);
         drop(state);
         drop(held);
-        point(At::BellDue);
-        segment.ring_bell(Word::Published);
+        failpoint(Failpoint::NotifyDue);
+        segment.notify(FutexWord::Published);
         Ok(())
     }
 
     /// Says that a frame was lost, as there was no slot for it: the next one published has a number more, so that readers know
     /// that one is missing between.
-    pub fn pass_over(&self) {
-        self.lock().passed_over += 1;
+    pub fn record_drop(&self) {
+        self.lock().dropped += 1;
     }
 
     /// Says that the stream ended after the last frame published. Another may follow.
     pub fn end_of_stream(&self) {
-        let control = Arc::clone(&self.lock().control);
-        let held = control.acquire();
+        let lock_file = Arc::clone(&self.lock().lock_file);
+        let held = lock_file.acquire();
         let state = self.lock();
         let Some(current) = &state.current else {
             return;
         };
         let segment = Arc::clone(&current.segment.segment);
-        let live = segment.control.live();
-        live.eos_number.store(state.head, Ordering::Release);
-        point(At::EndHalf);
+        let status = segment.tables.status();
+        status.eos_seq.store(state.head, Ordering::Release);
+        failpoint(Failpoint::EndHalf);
         // Release: who sees the count sees the number that belongs to it.
-        live.eos_count.fetch_add(1, Ordering::Release);
+        status.eos_count.fetch_add(1, Ordering::Release);
         drop(state);
         drop(held);
-        segment.ring_bell(Word::Published);
+        segment.notify(FutexWord::Published);
     }
 
     /// Says when frames leave: nanoseconds after their time stamp.
@@ -476,11 +519,11 @@ impl Writer {
             current
                 .segment
                 .segment
-                .control
-                .live()
+                .tables
+                .status()
                 .latency_ns
                 .store(latency_ns, Ordering::Relaxed);
-            current.segment.segment.ring_bell(Word::Published);
+            current.segment.segment.notify(FutexWord::Published);
         }
     }
 
@@ -488,55 +531,55 @@ impl Writer {
     pub fn stats(&self) -> WriterStats {
         let state = self.lock();
         let mut stats = state.stats;
-        stats.semaphore_timeouts += state.control.timeouts();
+        stats.semaphore_timeouts += state.lock_file.timeouts();
         if let Some(current) = &state.current {
-            let fixed = &current.segment.segment.fixed;
-            stats.slots = current.slots.backed;
-            stats.slots_in_use = (0..current.slots.backed as usize)
-                .filter(|slot| current.slots.numbers[*slot] != 0 || current.segment.is_in_hand(*slot))
+            let header = &current.segment.segment.header;
+            stats.slots = current.slots.committed;
+            stats.slots_in_use = (0..current.slots.committed as usize)
+                .filter(|slot| current.slots.numbers[*slot] != 0 || current.segment.is_claimed(*slot))
                 .count() as u32;
-            stats.bytes = fixed.slots_offset + u64::from(stats.slots) * fixed.slot_size;
+            stats.bytes = header.slots_offset + u64::from(stats.slots) * header.slot_size;
         }
         stats
     }
 }
 
 impl WriterSegment {
-    fn new(segment: Segment, control: Arc<ControlFile>) -> Self {
+    fn new(segment: Segment, lock_file: Arc<LockFile>) -> Self {
         Self {
             segment: Arc::new(segment),
-            control,
-            in_hand: core::array::from_fn(|_| false.into()),
+            lock_file,
+            claimed_slots: core::array::from_fn(|_| false.into()),
             copied_into: core::array::from_fn(|_| false.into()),
             published: core::array::from_fn(|_| false.into()),
         }
     }
 
-    /// Whether somebody alive holds the lock of `seat`.
-    fn is_alive(&self, seat: usize) -> bool {
-        self.control.is_locked(FIRST_SEAT_BYTE + seat as i64)
+    /// Whether somebody alive holds the lock of `entry`.
+    fn is_alive(&self, entry: usize) -> bool {
+        self.lock_file.is_locked(FIRST_READER_BYTE + entry as i64)
     }
 
     /// Whether a living reader takes frames here, or is about to.
-    fn has_reader_in(&self, seat: usize) -> bool {
-        seat_state::is_here(self.state_of(seat)) && self.is_alive(seat)
+    fn has_reader_in(&self, entry: usize) -> bool {
+        reader_state::is_present(self.state_of(entry)) && self.is_alive(entry)
     }
 
     /// What the owner of a seat says of itself.
-    fn state_of(&self, seat: usize) -> u32 {
+    fn state_of(&self, entry: usize) -> u32 {
         // Acquire: pairs with the release store of who sits down, or leaves.
-        self.segment.control.seat(seat).state.load(Ordering::Acquire)
+        self.segment.tables.entry(entry).state.load(Ordering::Acquire)
     }
 
-    fn is_in_hand(&self, slot: usize) -> bool {
+    fn is_claimed(&self, slot: usize) -> bool {
         // Acquire: pairs with the release store in `Slot::drop`.
-        self.in_hand[slot].load(Ordering::Acquire)
+        self.claimed_slots[slot].load(Ordering::Acquire)
     }
 
     /// Whether that is for a copy.
     fn is_copied_into(&self, slot: usize) -> bool {
         // Relaxed: written and read under the state's lock.
-        self.is_in_hand(slot) && self.copied_into[slot].load(Ordering::Relaxed)
+        self.is_claimed(slot) && self.copied_into[slot].load(Ordering::Relaxed)
     }
 }
 
@@ -545,27 +588,27 @@ impl Writer {
     /// stays valid. Nothing can be claimed or published after it.
     pub fn close(&self) {
         // A forked child has a copy of this value, and the channel is still its parent's.
-        if self.forks != sys::forks() {
+        if self.forks != fork::forks() {
             return;
         }
         // No segment is in the making from here on.
         let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
-        let control = Arc::clone(&self.lock().control);
-        let held = control.acquire();
+        let lock_file = Arc::clone(&self.lock().lock_file);
+        let held = lock_file.acquire();
         let mut state = self.lock();
-        if let Some(placed) = state.placed.take() {
-            files::remove_if(&self.name.segment_path(), placed);
+        if let Some(owned_name) = state.owned_name.take() {
+            files::remove_if(&self.name.segment_path(), owned_name);
         }
-        point(At::CloseUnnamed);
+        failpoint(Failpoint::CloseUnnamed);
         if let Some(current) = state.current.take() {
             let segment = &current.segment.segment;
             // Release: what was published before is all there is.
-            segment.control.live().state.fetch_or(state::CLOSED, Ordering::Release);
-            segment.ring_bell(Word::Published);
+            segment.tables.status().state.fetch_or(state::CLOSED, Ordering::Release);
+            segment.notify(FutexWord::Published);
         }
-        point(At::CloseSaid);
+        failpoint(Failpoint::CloseStored);
         if state.writer_lock.is_some() {
-            files::remove_if(control.path(), control.identity());
+            files::remove_if(lock_file.path(), lock_file.file_id());
         }
         state.retired.clear();
         // After the names: who waits for the lock finds them free.

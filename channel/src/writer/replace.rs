@@ -12,18 +12,27 @@ use std::{
 use nix::errno::Errno;
 
 use super::{
-    Current, Format, Heard, KeyUnits, LastingEvents, Retired, SERVICE_LOOK, SERVICE_WAKES, SeatRecord, SlotTable,
-    State, Writer, WriterOptions, WriterSegment, WriterStats,
+    Caps, CurrentSegment, KeyframeRequests, ReaderRecord, RequestCounts, RetiredSegment, SERVICE_LOOK, SERVICE_WAKES,
+    SlotTable, State, StickyEvents, Writer, WriterOptions, WriterSegment, WriterStats,
 };
 use crate::{
     ChannelName, Error,
-    files::{self, Aside, Identity},
-    layout::{Fixed, MAX_CAPS, MAX_SLOTS, SEATS, WRITER_BYTE, flags, state},
-    points::{At, point},
-    segment::{self, Access, NotMade, Segment},
-    semaphore::{ControlFile, SemaphoreTrouble, Taken, Troubles},
-    sys::{self, KeptLock},
-    wait::{Pace, Waiter, Word},
+    protocol::{
+        failpoint::{Failpoint, failpoint},
+        layout::{Header, MAX_CAPS_SIZE, MAX_READERS, MAX_SLOTS, WRITER_BYTE, flags, state},
+    },
+    segment::{
+        self, Access, CreateError, Segment,
+        lock_file::{LockAttempt, LockFile, SemaphoreFault, SemaphoreFaults},
+        staging::{self, StagingFile},
+        wait::{FutexWord, RateLimiter, Waiter},
+    },
+    sys::{
+        clock,
+        files::{self, FileId},
+        fork,
+        lock::OfdLock,
+    },
 };
 
 /// How long a second start retries: a process that was killed needs a moment to die.
@@ -52,7 +61,7 @@ impl Writer {
     /// [`Error::Option`] for options that do not work, and others.
     pub fn open(name: ChannelName, options: WriterOptions) -> Result<Self, Error> {
         check_options(&name, options)?;
-        files::sweep_asides();
+        staging::sweep_staging_files();
         let started = Instant::now();
         loop {
             match take_channel(&name, options) {
@@ -64,10 +73,10 @@ impl Writer {
                     return Ok(Self {
                         name,
                         options,
-                        forks: sys::forks(),
+                        forks: fork::forks(),
                         replaced_damaged,
                         waiter: Waiter::default(),
-                        monitor: Waiter::default(),
+                        service_waiter: Waiter::default(),
                         replacing: Mutex::default(),
                         state: Mutex::new(taken),
                     });
@@ -91,7 +100,7 @@ impl Writer {
     /// Makes a segment and puts it under the name.
     fn replace(&self, size: u64) -> Result<(), Error> {
         let state = self.lock();
-        let control = Arc::clone(&state.control);
+        let lock_file = Arc::clone(&state.lock_file);
         if state.writer_lock.is_none() {
             return Err(Error::Closed {
                 channel: self.name.to_string(),
@@ -104,75 +113,75 @@ impl Writer {
             });
         };
         let slot_size = state.slot_size(&format, size);
-        let former = state.placed;
+        let former = state.owned_name;
         let former_bytes = state.current.as_ref().map_or(0, |current| {
-            u64::from(current.slots.backed) * current.segment.segment.fixed.slot_size
+            u64::from(current.slots.committed) * current.segment.segment.header.slot_size
         });
         drop(state);
 
-        let (free, total) = files::space(control.file());
+        let (free, total) = files::space(lock_file.file());
         let slots = self.slot_count(slot_size, free.saturating_add(former_bytes));
-        let layout = Fixed::new(format.caps.len(), slots, slot_size, self.options.takes_mail);
-        let mut fixed = layout.ok_or_else(|| Error::TooLarge {
+        let layout = Header::new(format.caps.len(), slots, slot_size, self.options.accept_messages);
+        let mut header = layout.ok_or_else(|| Error::TooLarge {
             channel: self.name.to_string(),
             what: format!(
-                "frames of {slot_size} bytes with a format of {} bytes cannot be had; a format may have {MAX_CAPS}",
+                "frames of {slot_size} bytes with a format of {} bytes cannot be had; a format may have {MAX_CAPS_SIZE}",
                 format.caps.len()
             ),
         })?;
-        fixed.created_ns = sys::monotonic_ns();
-        fixed.lock_device = control.identity().device;
-        fixed.lock_inode = control.identity().inode;
-        fixed.retain = retain(slots, slot_size, format.variable);
-        fixed.writer_pid = std::process::id();
-        fixed.flags = if self.options.lossless { flags::LOSSLESS } else { 0 };
+        header.created_ns = clock::monotonic_ns();
+        header.lock_device = lock_file.file_id().device;
+        header.lock_inode = lock_file.file_id().inode;
+        header.history = history(slots, slot_size, format.variable);
+        header.writer_pid = std::process::id();
+        header.flags = if self.options.lossless { flags::LOSSLESS } else { 0 };
 
-        let mut made = Segment::create(fixed, &format.caps, FIRST_SLOTS, self.options.perms);
-        if matches!(made, Err(NotMade::NoMemory)) {
+        let mut made = Segment::create(header, &format.caps, FIRST_SLOTS, self.options.perms);
+        if matches!(made, Err(CreateError::NoMemory)) {
             // What nobody holds of the old segments is given back, and that is often enough.
             let mut state = self.lock();
             state.retire();
             for retired in &mut state.retired {
-                retired.give_back(self.options.lossless);
+                retired.release(self.options.lossless);
             }
             state.forget_retired();
             drop(state);
-            made = Segment::create(fixed, &format.caps, FIRST_SLOTS, self.options.perms);
+            made = Segment::create(header, &format.caps, FIRST_SLOTS, self.options.perms);
         }
-        let (segment, aside, alive) = made.map_err(|why| match why {
-            NotMade::NoMemory => Error::NoSpace {
+        let (segment, staging, alive) = made.map_err(|why| match why {
+            CreateError::NoMemory => Error::NoSpace {
                 channel: self.name.to_string(),
-                wanted: fixed.slots_offset + u64::from(FIRST_SLOTS) * fixed.slot_size,
+                wanted: header.slots_offset + u64::from(FIRST_SLOTS) * header.slot_size,
                 slots: FIRST_SLOTS,
-                slot_size: fixed.slot_size,
+                slot_size: header.slot_size,
                 free,
                 total,
             },
-            NotMade::Failed(what, errno) => Error::system(self.name.as_str(), what, errno),
+            CreateError::Failed(what, errno) => Error::system(self.name.as_str(), what, errno),
         })?;
-        self.install(segment, aside, alive, former, &control)
+        self.install(segment, staging, alive, former, &lock_file)
     }
 
     /// Gives the new segment the name, and tells the readers of the old one.
     fn install(
         &self,
         mut segment: Segment,
-        mut aside: Aside,
-        alive: KeptLock,
-        former: Option<Identity>,
-        control: &Arc<ControlFile>,
+        mut staging: StagingFile,
+        alive: OfdLock,
+        former: Option<FileId>,
+        lock_file: &Arc<LockFile>,
     ) -> Result<(), Error> {
-        point(At::SegmentMade);
+        failpoint(Failpoint::SegmentMade);
         let path = self.name.segment_path();
-        let held = control.acquire();
-        point(At::ReplaceHolding);
+        let held = lock_file.acquire();
+        failpoint(Failpoint::ReplaceHolding);
         let mut state = self.lock();
         segment.begin(state.head + 1, state.events.head, state.latency_ns);
         state.events.write_to(&segment);
-        point(At::SegmentWritten);
+        failpoint(Failpoint::SegmentWritten);
         // The name of the own former segment is taken over in one step; any other file stands in the way.
-        let replaces_own = former.is_some() && files::identity_of(&path) == former;
-        aside.place(&path, replaces_own).map_err(|errno| match errno {
+        let replaces_own = former.is_some() && files::file_id_of(&path) == former;
+        staging.persist(&path, replaces_own).map_err(|errno| match errno {
             Errno::EEXIST => Error::Foreign {
                 channel: self.name.to_string(),
                 path,
@@ -180,21 +189,21 @@ impl Writer {
             },
             errno => Error::system(self.name.as_str(), format!("rename to {path}"), errno),
         })?;
-        point(At::SegmentNamed);
+        failpoint(Failpoint::SegmentNamed);
         state.retire();
-        state.placed = Some(segment.identity);
+        state.owned_name = Some(segment.file_id);
         state.served = 0;
-        state.current = Some(Current {
-            segment: Arc::new(WriterSegment::new(segment, Arc::clone(control))),
+        state.current = Some(CurrentSegment {
+            segment: Arc::new(WriterSegment::new(segment, Arc::clone(lock_file))),
             slots: SlotTable::new(FIRST_SLOTS, 0),
-            heard: [Heard::default(); SEATS],
+            seen_requests: [RequestCounts::default(); MAX_READERS],
             _alive: alive,
         });
         state.stats.segments += 1;
-        point(At::SegmentCurrent);
+        failpoint(Failpoint::SegmentCurrent);
         drop(state);
         drop(held);
-        self.monitor.nudge();
+        self.service_waiter.nudge();
         Ok(())
     }
 
@@ -224,7 +233,7 @@ impl Writer {
         if state.writer_lock.is_none() {
             return Ok(false);
         }
-        let control = Arc::clone(&state.control);
+        let lock_file = Arc::clone(&state.lock_file);
         let owner = state.current.as_ref().map(|current| Arc::clone(&current.segment));
         drop(state);
         let segment = owner.as_ref().map(|owner| &owner.segment);
@@ -238,40 +247,40 @@ impl Writer {
                 Ok(false)
             }
         };
-        let control_found = files::identity_of(control.path());
-        let control_lost = control_found != Some(control.identity());
-        let segment_lost = match (segment, files::identity_of(&self.name.segment_path())) {
+        let lock_file_found = files::file_id_of(lock_file.path());
+        let lock_file_lost = lock_file_found != Some(lock_file.file_id());
+        let segment_lost = match (segment, files::file_id_of(&self.name.segment_path())) {
             (None, _) => false,
             (Some(_), None) => true,
-            (Some(segment), Some(identity)) if identity == segment.identity => false,
+            (Some(segment), Some(file_id)) if file_id == segment.file_id => false,
             (Some(_), Some(_)) => return Err(self.taken_by_others()),
         };
         // As it is when the control file was made again and the segment could not be.
         let locks_differ = owner
             .as_ref()
-            .is_some_and(|owner| owner.control.identity() != control.identity());
-        if !control_lost && !segment_lost && !locks_differ {
+            .is_some_and(|owner| owner.lock_file.file_id() != lock_file.file_id());
+        if !lock_file_lost && !segment_lost && !locks_differ {
             return Ok(false);
         }
-        if control_lost {
+        if lock_file_lost {
             // A new one, or what another program has put there and no writer holds.
-            let (control, lock) = match open_control(&self.name, self.options) {
-                Ok((control, lock, _)) => (control, lock),
+            let (lock_file, lock) = match open_lock_file(&self.name, self.options) {
+                Ok((lock_file, lock, _)) => (lock_file, lock),
                 Err(Error::Busy { .. }) => return foreign(&mut self.lock()),
                 Err(error) => return Err(error),
             };
             let mut state = self.lock();
-            let timeouts = state.control.timeouts();
+            let timeouts = state.lock_file.timeouts();
             state.stats.semaphore_timeouts += timeouts;
-            if control_found.is_some() {
-                control.troubles.add(SemaphoreTrouble::Replaced);
+            if lock_file_found.is_some() {
+                lock_file.faults.add(SemaphoreFault::Replaced);
             }
-            state.control = Arc::new(control);
+            state.lock_file = Arc::new(lock_file);
             state.writer_lock = Some(lock);
         }
         self.lock().names_foreign_since = None;
         match segment {
-            Some(segment) => self.replace(segment.fixed.slot_size).map(|()| true),
+            Some(segment) => self.replace(segment.header.slot_size).map(|()| true),
             None => Ok(true),
         }
     }
@@ -280,14 +289,14 @@ impl Writer {
 impl Writer {
     /// Makes another segment where somebody has written into what never changes in one, or has marked it as over: readers
     /// could not come any more, or would go. Yields whether that was so. What never changes is looked at only when `thoroughly`.
-    pub(super) fn replace_spoilt(&self, thoroughly: bool) -> Result<bool, Error> {
+    pub(super) fn replace_corrupted(&self, thoroughly: bool) -> Result<bool, Error> {
         let current = |state: &State| Some(Arc::clone(&state.current.as_ref()?.segment.segment));
         let Some(segment) = current(&self.lock()) else {
             return Ok(false);
         };
         // Relaxed: this process alone writes it in an honest channel.
-        let over = segment.control.live().state.load(Ordering::Relaxed) != 0;
-        let spoilt = over || (thoroughly && segment.is_spoilt());
+        let over = segment.tables.status().state.load(Ordering::Relaxed) != 0;
+        let spoilt = over || (thoroughly && segment.is_corrupted());
         if !spoilt {
             return Ok(false);
         }
@@ -295,21 +304,21 @@ impl Writer {
         if !current(&self.lock()).is_some_and(|now| Arc::ptr_eq(&now, &segment)) {
             return Ok(false);
         }
-        self.replace(segment.fixed.slot_size).map(|()| true)
+        self.replace(segment.header.slot_size).map(|()| true)
     }
 }
 
 impl State {
     /// Writes the numbers of the newest again where somebody else has: newcomers look at them.
-    pub(super) fn mend_heads(&self) {
+    pub(super) fn repair_heads(&self) {
         let Some(current) = &self.current else {
             return;
         };
-        let live = current.segment.segment.control.live();
+        let status = current.segment.segment.tables.status();
         for (word, value) in [
-            (&live.head, self.head),
-            (&live.event_head, self.events.head),
-            (&live.latency_ns, self.latency_ns),
+            (&status.head, self.head),
+            (&status.event_head, self.events.head),
+            (&status.latency_ns, self.latency_ns),
         ] {
             // Relaxed: written by this process alone, under the lock that is held here.
             if word.load(Ordering::Relaxed) != value {
@@ -323,10 +332,10 @@ impl State {
             return false;
         };
         current.segment.segment.caps == format.caps
-            && size.max(self.wanted_size).max(format.frame_size) <= current.segment.segment.fixed.slot_size
+            && size.max(self.wanted_size).max(format.frame_size) <= current.segment.segment.header.slot_size
     }
 
-    fn slot_size(&self, format: &Format, size: u64) -> u64 {
+    fn slot_size(&self, format: &Caps, size: u64) -> u64 {
         let least = size.max(self.wanted_size).max(format.frame_size).max(1);
         if !format.variable {
             return least;
@@ -335,7 +344,7 @@ impl State {
             .current
             .as_ref()
             .filter(|current| current.segment.segment.caps == format.caps)
-            .map_or(MIN_VARIABLE_SLOT, |current| current.segment.segment.fixed.slot_size);
+            .map_or(MIN_VARIABLE_SLOT, |current| current.segment.segment.header.slot_size);
         if least > former {
             least.max(former).saturating_mul(2)
         } else {
@@ -347,7 +356,7 @@ impl State {
     fn retire(&mut self) {
         if let Some(current) = self.current.take() {
             let segment = Arc::clone(&current.segment.segment);
-            self.retired.push(Retired {
+            self.retired.push(RetiredSegment {
                 segment: current.segment,
                 slots: current.slots,
                 since: Instant::now(),
@@ -358,7 +367,7 @@ impl State {
 }
 
 /// For how many more publishes a frame is kept, where there are `slots` slots at most.
-fn retain(slots: u32, slot_size: u64, variable: bool) -> u32 {
+fn history(slots: u32, slot_size: u64, variable: bool) -> u32 {
     let least = if slots >= MANY_SLOTS { KEEP_MANY } else { KEEP_FEW };
     if !variable {
         return least;
@@ -370,16 +379,16 @@ fn retain(slots: u32, slot_size: u64, variable: bool) -> u32 {
 fn supersede(segment: &Segment) {
     // Release: the head that a reader finds after this is the last one.
     segment
-        .control
-        .live()
+        .tables
+        .status()
         .state
         .fetch_or(state::SUPERSEDED, Ordering::Release);
     // Pairs with the fence of a reader that has sat down and looks at the state then.
     fence(Ordering::SeqCst);
-    point(At::Superseded);
-    segment.ring_bell(Word::Published);
+    failpoint(Failpoint::Superseded);
+    segment.notify(FutexWord::Published);
     // The writer's own monitor sleeps on this one, and has another to sleep on now.
-    segment.ring_bell(Word::Writer);
+    segment.notify(FutexWord::Writer);
 }
 
 fn check_options(name: &ChannelName, options: WriterOptions) -> Result<(), Error> {
@@ -406,8 +415,8 @@ fn pid_in_segment(name: &ChannelName) -> Option<u32> {
     let (file, stat) = segment::open_file(name, false).ok().flatten()?;
     let segment = Segment::open(name, file, &stat, Access::Observe).ok()?;
     // A superseded one is what was taken over from a writer that is dead.
-    let state = segment.control.live().state.load(Ordering::Acquire);
-    (state & state::SUPERSEDED == 0).then_some(segment.fixed.writer_pid)
+    let state = segment.tables.status().state.load(Ordering::Acquire);
+    (state & state::SUPERSEDED == 0).then_some(segment.header.writer_pid)
 }
 
 fn busy(name: &ChannelName) -> Error {
@@ -419,44 +428,44 @@ fn busy(name: &ChannelName) -> Error {
 
 /// Gets the writer's lock, and takes over what a dead writer left. Leaves nothing behind when it fails.
 fn take_channel(name: &ChannelName, options: WriterOptions) -> Result<(State, Option<String>), Error> {
-    let (control, lock, made_here) = open_control(name, options)?;
-    let control = Arc::new(control);
-    point(At::ChannelLocked);
-    match take_over(name, &control, made_here) {
+    let (lock_file, lock, made_here) = open_lock_file(name, options)?;
+    let lock_file = Arc::new(lock_file);
+    failpoint(Failpoint::ChannelLocked);
+    match take_over(name, &lock_file, made_here) {
         Ok(Left {
             head,
             event_head,
-            placed,
+            owned_name,
             retired,
             damaged,
         }) => {
             let state = State {
-                control,
+                lock_file,
                 writer_lock: Some(lock),
                 format: None,
                 wanted_size: 0,
                 current: None,
-                placed,
-                took_over: placed.map(|_| Instant::now()),
+                owned_name,
+                took_over: owned_name.map(|_| Instant::now()),
                 retired: retired.into_iter().collect(),
                 head,
-                passed_over: 0,
-                events: LastingEvents::after(event_head),
-                key_units: KeyUnits::default(),
+                dropped: 0,
+                events: StickyEvents::after(event_head),
+                keyframes: KeyframeRequests::default(),
                 latency_ns: 0,
-                seats: [SeatRecord::default(); SEATS],
+                readers: [ReaderRecord::default(); MAX_READERS],
                 names_checked: Instant::now(),
                 names_foreign_since: None,
                 served: 0,
-                pace: Pace::new(SERVICE_WAKES, SERVICE_LOOK),
-                troubles: Troubles::default(),
+                limiter: RateLimiter::new(SERVICE_WAKES, SERVICE_LOOK),
+                faults: SemaphoreFaults::default(),
                 stats: WriterStats::default(),
             };
             Ok((state, damaged))
         }
         Err(error) => {
             if made_here {
-                files::remove_if(control.path(), control.identity());
+                files::remove_if(lock_file.path(), lock_file.file_id());
             }
             Err(error)
         }
@@ -464,12 +473,12 @@ fn take_channel(name: &ChannelName, options: WriterOptions) -> Result<(State, Op
 }
 
 /// Gets the control file with the writer's lock. The last value says whether the file was made here.
-fn open_control(name: &ChannelName, options: WriterOptions) -> Result<(ControlFile, KeptLock, bool), Error> {
+fn open_lock_file(name: &ChannelName, options: WriterOptions) -> Result<(LockFile, OfdLock, bool), Error> {
     let path = name.semaphore_path();
     match files::open(&path, true) {
         Ok(None) => {
-            return match ControlFile::create(name, options.perms)? {
-                Some((control, lock)) => Ok((control, lock, true)),
+            return match LockFile::create(name, options.perms)? {
+                Some((lock_file, lock)) => Ok((lock_file, lock, true)),
                 None => Err(busy(name)),
             };
         }
@@ -478,20 +487,20 @@ fn open_control(name: &ChannelName, options: WriterOptions) -> Result<(ControlFi
         }
         Err(error) => return Err(files::open_error(name.as_str(), &path, "write", &error)),
     }
-    let repaired = ControlFile::repair(name)?;
-    let control = ControlFile::open(name)?.ok_or_else(|| busy(name))?;
-    let Taken::Lock(_, lock) = control.take_first([WRITER_BYTE])? else {
+    let repaired = LockFile::repair(name)?;
+    let lock_file = LockFile::open(name)?.ok_or_else(|| busy(name))?;
+    let LockAttempt::Lock(_, lock) = lock_file.take_first([WRITER_BYTE])? else {
         return Err(busy(name));
     };
     // Between opening and locking, the former writer may have removed the name.
-    if files::identity_of(&path) != Some(control.identity()) {
+    if files::file_id_of(&path) != Some(lock_file.file_id()) {
         return Err(busy(name));
     }
     if repaired {
-        control.initialise()?;
+        lock_file.initialise()?;
     }
-    control.set_perms(options.perms)?;
-    Ok((control, lock, false))
+    lock_file.set_perms(options.perms)?;
+    Ok((lock_file, lock, false))
 }
 
 /// What a dead writer left.
@@ -503,16 +512,16 @@ struct Left {
     event_head: u64,
     /// Its segment still has the name. It keeps that until this writer's first one takes it, so that who starts if this one
     /// dies before finds the numbers.
-    placed: Option<Identity>,
+    owned_name: Option<FileId>,
     /// The same, as readers may still be in it.
-    retired: Option<Retired>,
+    retired: Option<RetiredSegment>,
     /// What was wrong with it, where it was of no use.
     damaged: Option<String>,
 }
 
 /// Takes over what lies under the channel's name: the segment of a dead writer of this user. Its readers are told to look
 /// for the next one.
-fn take_over(name: &ChannelName, control: &Arc<ControlFile>, control_is_new: bool) -> Result<Left, Error> {
+fn take_over(name: &ChannelName, lock_file: &Arc<LockFile>, lock_file_is_new: bool) -> Result<Left, Error> {
     let path = name.segment_path();
     let opened =
         segment::open_file(name, true).map_err(|error| files::open_error(name.as_str(), &path, "write", &error))?;
@@ -520,12 +529,12 @@ fn take_over(name: &ChannelName, control: &Arc<ControlFile>, control_is_new: boo
         return Ok(Left::default());
     };
     files::require_own(name.as_str(), &path, &file)?;
-    let identity = Identity::from(&stat);
+    let file_id = FileId::from(&stat);
     let segment = match Segment::open(name, file, &stat, Access::Write) {
         Ok(segment) => segment,
         // A damaged segment of ours is replaced if it was one: a control file was beside it.
-        Err(Error::Damaged { what, .. }) if !control_is_new => {
-            files::remove_if(&path, identity);
+        Err(Error::Damaged { what, .. }) if !lock_file_is_new => {
+            files::remove_if(&path, file_id);
             return Ok(Left {
                 damaged: Some(what),
                 ..Left::default()
@@ -543,37 +552,37 @@ fn take_over(name: &ChannelName, control: &Arc<ControlFile>, control_is_new: boo
         // Dying, or alive and about to make its lost control file again.
         return Err(busy(name));
     }
-    let held = control.acquire();
-    point(At::LeftOpened);
+    let held = lock_file.acquire();
+    failpoint(Failpoint::FormerOpened);
     // A damaged head must not bring the numbers near their end.
-    let sane = |number: u64| if number < 1 << 48 { number } else { 0 };
-    let head = sane(segment.control.live().head.load(Ordering::Acquire));
-    let event_head = sane(segment.control.live().event_head.load(Ordering::Acquire));
+    let sane = |seq: u64| if seq < 1 << 48 { seq } else { 0 };
+    let head = sane(segment.tables.status().head.load(Ordering::Acquire));
+    let event_head = sane(segment.tables.status().event_head.load(Ordering::Acquire));
     supersede(&segment);
-    point(At::LeftTaken);
+    failpoint(Failpoint::FormerSuperseded);
     drop(held);
-    let same_locks = segment.lock_identity() == control.identity();
-    let retired = same_locks.then(|| Retired::of_dead_writer(segment, control));
+    let same_locks = segment.lock_file_id() == lock_file.file_id();
+    let retired = same_locks.then(|| RetiredSegment::of_dead_writer(segment, lock_file));
     Ok(Left {
         head,
         event_head,
-        placed: Some(identity),
+        owned_name: Some(file_id),
         retired,
         damaged: None,
     })
 }
 
-impl Retired {
-    fn of_dead_writer(segment: Segment, control: &Arc<ControlFile>) -> Self {
-        let slots = segment.fixed.slot_count as usize;
-        let backed = (0..slots).take_while(|slot| segment.is_backed(*slot)).count();
+impl RetiredSegment {
+    fn of_dead_writer(segment: Segment, lock_file: &Arc<LockFile>) -> Self {
+        let slots = segment.header.slot_count as usize;
+        let committed = (0..slots).take_while(|slot| segment.is_committed(*slot)).count();
         // Whom the writer before had granted slots nobody knows.
-        let mut table = SlotTable::new(backed as u32, u64::MAX);
-        for (slot, number) in table.numbers.iter_mut().enumerate().take(slots) {
-            *number = segment.slot_head(slot).number.load(Ordering::Acquire);
+        let mut table = SlotTable::new(committed as u32, u64::MAX);
+        for (slot, seq) in table.numbers.iter_mut().enumerate().take(slots) {
+            *seq = segment.slot_head(slot).seq.load(Ordering::Acquire);
         }
         Self {
-            segment: Arc::new(WriterSegment::new(segment, Arc::clone(control))),
+            segment: Arc::new(WriterSegment::new(segment, Arc::clone(lock_file))),
             slots: table,
             since: Instant::now(),
         }

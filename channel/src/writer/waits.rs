@@ -8,11 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Retired, State, Writer, WriterSegment};
+use super::{RetiredSegment, State, Writer, WriterSegment};
 use crate::{
     Error,
-    layout::{SEATS, seat_state},
-    wait::{Pace, Word},
+    protocol::layout::{MAX_READERS, reader_state},
+    segment::wait::{FutexWord, RateLimiter},
 };
 
 /// How long a blocked writer sleeps before it asks the kernel whether the reader it waits for still lives.
@@ -75,7 +75,7 @@ impl Writer {
         if ready(&mut state) {
             return true;
         }
-        let mut pace = Pace::new(BLOCKED_WAKES, BLOCKED_LOOK);
+        let mut limiter = RateLimiter::new(BLOCKED_WAKES, BLOCKED_LOOK);
         loop {
             let Some(segment) = state
                 .current
@@ -84,10 +84,10 @@ impl Writer {
             else {
                 return true;
             };
-            let live = segment.control.live();
+            let status = segment.tables.status();
             // Acquire: what is given back after the count was read changes it.
-            let seen = live.writer_word.load(Ordering::Acquire);
-            live.writer_waits.store(1, Ordering::Relaxed);
+            let seen = status.writer_word.load(Ordering::Acquire);
+            status.writer_waits.store(1, Ordering::Relaxed);
             // Pairs with the fence in `Attachment::tell_writer`.
             fence(Ordering::SeqCst);
             let is_ready = ready(&mut state);
@@ -97,26 +97,26 @@ impl Writer {
             };
             drop(state);
             if !is_ready && !self.waiter.is_interrupted() {
-                self.waiter.wait(&segment, Word::Writer, seen, check);
+                self.waiter.wait(&segment, FutexWord::Writer, seen, check);
             }
-            live.writer_waits.store(0, Ordering::Relaxed);
+            status.writer_waits.store(0, Ordering::Relaxed);
             if is_ready {
                 return true;
             }
             if self.waiter.is_interrupted() {
                 return false;
             }
-            if let Some(rest) = pace.turn() {
+            if let Some(rest) = limiter.turn() {
                 self.waiter.sleep(rest);
             }
             state = self.lock();
         }
     }
 
-    /// Sleeps until a reader comes or goes, or the time is over, or somebody calls [`wake_monitor`](Self::wake_monitor).
+    /// Sleeps until a reader comes or goes, or the time is over, or somebody calls [`stop_service`](Self::wake_monitor).
     pub fn wait_for_service(&self, timeout: Duration) {
         let mut state = self.lock();
-        let rest = state.pace.turn();
+        let rest = state.limiter.turn();
         let served = state.served;
         let segment = state
             .current
@@ -125,18 +125,18 @@ impl Writer {
         drop(state);
         // A peer that only rings does not keep this thread busy.
         if let Some(rest) = rest {
-            self.monitor.sleep(rest);
+            self.service_waiter.sleep(rest);
         }
         match segment {
-            None => self.monitor.sleep(timeout),
+            None => self.service_waiter.sleep(timeout),
             // Who came since the last service is not slept over; a segment that was superseded since counts too.
-            Some(segment) => self.monitor.wait(&segment, Word::Writer, served, timeout),
+            Some(segment) => self.service_waiter.wait(&segment, FutexWord::Writer, served, timeout),
         }
     }
 
     /// Ends [`wait_for_service`](Self::wait_for_service), now and for good.
-    pub fn wake_monitor(&self) {
-        self.monitor.interrupt();
+    pub fn stop_service(&self) {
+        self.service_waiter.interrupt();
     }
 }
 
@@ -146,18 +146,19 @@ impl State {
         let Some(current) = &self.current else {
             return false;
         };
-        (0..SEATS).any(|seat| current.segment.state_of(seat) == seat_state::ATTACHED && current.segment.is_alive(seat))
+        (0..MAX_READERS)
+            .any(|entry| current.segment.state_of(entry) == reader_state::ATTACHED && current.segment.is_alive(entry))
     }
 
     /// Whether nobody alive takes frames in a superseded segment any more. Who has been in its seat in the current one has
     /// either come from there, or is another who has the seat of a dead one now.
-    pub(super) fn is_deserted(&self, retired: &Retired) -> bool {
-        !(0..SEATS).any(|seat| {
+    pub(super) fn is_deserted(&self, retired: &RetiredSegment) -> bool {
+        !(0..MAX_READERS).any(|entry| {
             let has_followed = self.current.as_ref().is_some_and(|current| {
-                let shared = current.segment.segment.control.seat(seat);
-                shared.state.load(Ordering::Acquire) != seat_state::NEW
+                let shared = current.segment.segment.tables.entry(entry);
+                shared.state.load(Ordering::Acquire) != reader_state::NEW
             });
-            !has_followed && retired.segment.has_reader_in(seat)
+            !has_followed && retired.segment.has_reader_in(entry)
         })
     }
 
@@ -176,12 +177,12 @@ impl State {
             return false;
         };
         let known = || std::iter::once(&current.segment).chain(self.retired.iter().map(|retired| &retired.segment));
-        (0..SEATS).any(|seat| {
+        (0..MAX_READERS).any(|entry| {
             // Acquire: pairs with the release store of who sits down.
             let is_new = |owner: &Arc<WriterSegment>| {
-                owner.segment.control.seat(seat).state.load(Ordering::Acquire) == seat_state::NEW
+                owner.segment.tables.entry(entry).state.load(Ordering::Acquire) == reader_state::NEW
             };
-            known().all(is_new) && current.segment.is_alive(seat)
+            known().all(is_new) && current.segment.is_alive(entry)
         })
     }
 }

@@ -70,7 +70,7 @@ impl Child {
 
     /// What the child says next, within ten seconds.
     #[track_caller]
-    pub fn hear(&self) -> String {
+    pub fn receive(&self) -> String {
         self.lines
             .recv_timeout(Duration::from_secs(10))
             .expect("the child says nothing")
@@ -78,7 +78,7 @@ impl Child {
 
     #[track_caller]
     pub fn expect(&self, said: &str) {
-        assert_eq!(self.hear(), said);
+        assert_eq!(self.receive(), said);
     }
 
     /// Lets the child go on from [`listen`].

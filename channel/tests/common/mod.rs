@@ -17,8 +17,8 @@ use std::{
 
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 use rsshm_channel::{
-    ChannelName, Clients, Error, Format, Frame, FrameData, FrameDescriptor, NewEvent, Next, ReadLimits, Reader,
-    ReaderOptions, Writer, WriterOptions, layout::DELTA_UNIT,
+    Caps, ChannelName, Error, Frame, FrameData, FrameDescriptor, NewEvent, Next, ReadLimits, Reader, ReaderOptions,
+    ServiceReport, Writer, WriterOptions, layout::DELTA_UNIT,
 };
 
 /// Bytes of a frame.
@@ -66,7 +66,7 @@ impl Channel {
 
     pub fn writer(&self, options: WriterOptions) -> Arc<Writer> {
         let writer = Writer::open(self.0.clone(), options).unwrap();
-        writer.set_format(Format::fixed_size(CAPS, SIZE));
+        writer.set_caps(Caps::fixed_size(CAPS, SIZE));
         Arc::new(writer)
     }
 }
@@ -154,13 +154,13 @@ pub fn publish_described(writer: &Writer, descriptor: FrameDescriptor) -> bool {
 
 /// Tells readers of an event with a text, which lasts in the place given.
 #[track_caller]
-pub fn tell(writer: &Writer, text: &str, lasts: Option<usize>) {
+pub fn tell(writer: &Writer, text: &str, sticky: Option<usize>) {
     let event = NewEvent {
         kind: 7,
         bytes: text.as_bytes(),
         ..NewEvent::default()
     };
-    writer.publish_event(event, lasts).unwrap();
+    writer.publish_event(event, sticky).unwrap();
 }
 
 /// All that comes without waiting: frames by their offsets, events by their texts.
@@ -325,7 +325,7 @@ pub fn check_bytes(frame: &Frame, copy: &[u8]) {
     assert!(
         is_filled(bytes, value),
         "frame {} is torn: {value} and {:?}",
-        frame.number,
+        frame.seq,
         bytes.iter().find(|byte| **byte != value)
     );
 }
@@ -359,14 +359,14 @@ impl Drop for StopAtEnd<'_> {
 pub struct Service {
     writer: Arc<Writer>,
     stop: Arc<AtomicBool>,
-    seen: Arc<Mutex<Clients>>,
+    seen: Arc<Mutex<ServiceReport>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Service {
     pub fn of(writer: &Arc<Writer>) -> Self {
         let (writer, stop) = (Arc::clone(writer), Arc::new(AtomicBool::new(false)));
-        let seen = Arc::<Mutex<Clients>>::default();
+        let seen = Arc::<Mutex<ServiceReport>>::default();
         let thread = std::thread::spawn({
             let (writer, stop, seen) = (Arc::clone(&writer), Arc::clone(&stop), Arc::clone(&seen));
             move || {
@@ -381,8 +381,8 @@ impl Service {
                     seen.restored |= clients.restored;
                     seen.spoilt |= clients.spoilt;
                     seen.semaphore.extend(clients.semaphore);
-                    seen.key_unit_wanted |= clients.key_unit_wanted;
-                    seen.mail.extend(clients.mail);
+                    seen.keyframe_wanted |= clients.keyframe_wanted;
+                    seen.messages.extend(clients.messages);
                 }
             }
         });
@@ -395,7 +395,7 @@ impl Service {
     }
 
     /// All that happened since the start, and how many readers there are now.
-    pub fn seen(&self) -> Clients {
+    pub fn seen(&self) -> ServiceReport {
         self.seen.lock().unwrap().clone()
     }
 }
@@ -403,7 +403,7 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        self.writer.wake_monitor();
+        self.writer.stop_service();
         let result = self.thread.take().map(JoinHandle::join);
         if !std::thread::panicking() {
             assert!(matches!(result, Some(Ok(()))), "the service failed");

@@ -15,12 +15,14 @@ use nix::{
     libc,
     sys::mman::{MapFlags, ProtFlags, mmap, munmap},
 };
-use rsshm_channel::layout::{DESCRIPTOR_STRIDE, FIRST_SEAT_BYTE, Fixed, Live, Seat, SlotHead, seat_state};
+use rsshm_channel::layout::{
+    DESCRIPTOR_STRIDE, FIRST_READER_BYTE, Header, ReaderEntry, SlotRecord, Status, reader_state,
+};
 
 use super::Channel;
 
 pub struct Peer {
-    pub fixed: Fixed,
+    pub header: Header,
     start: NonNull<u8>,
     length: NonZeroUsize,
     /// Carries the locks.
@@ -40,14 +42,14 @@ impl Peer {
     pub fn try_open(channel: &Channel) -> Option<Self> {
         let open = |path| OpenOptions::new().read(true).write(true).open(path).ok();
         let file = open(channel.segment())?;
-        let mut fixed = Fixed::zeroed();
-        file.read_exact_at(bytemuck::bytes_of_mut(&mut fixed), 0).ok()?;
-        fixed.check(file.metadata().ok()?.len()).ok()?;
-        let length = NonZeroUsize::new(fixed.slots_offset as usize).unwrap();
+        let mut header = Header::zeroed();
+        file.read_exact_at(bytemuck::bytes_of_mut(&mut header), 0).ok()?;
+        header.check(file.metadata().ok()?.len()).ok()?;
+        let length = NonZeroUsize::new(header.slots_offset as usize).unwrap();
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         let start = unsafe { mmap(None, length, protection, MapFlags::MAP_SHARED, &file, 0) }.unwrap();
         Some(Self {
-            fixed,
+            header,
             start: start.cast(),
             length,
             control: open(channel.semaphore())?,
@@ -59,28 +61,28 @@ impl Peer {
         unsafe { self.start.add(offset as usize).cast().as_ref() }
     }
 
-    pub fn live(&self) -> &Live {
-        self.at(self.fixed.live_offset)
+    pub fn status(&self) -> &Status {
+        self.at(self.header.status_offset)
     }
 
-    pub fn seat(&self, seat: usize) -> &Seat {
-        self.at(self.fixed.seats_offset + (seat * size_of::<Seat>()) as u64)
+    pub fn entry(&self, entry: usize) -> &ReaderEntry {
+        self.at(self.header.readers_offset + (entry * size_of::<ReaderEntry>()) as u64)
     }
 
-    pub fn grant(&self, seat: usize) -> u64 {
-        let grant = self.at::<AtomicU64>(self.fixed.grants_offset + seat as u64 * 8);
-        grant.load(Ordering::Acquire)
+    pub fn quota(&self, entry: usize) -> u64 {
+        let quota = self.at::<AtomicU64>(self.header.quotas_offset + entry as u64 * 8);
+        quota.load(Ordering::Acquire)
     }
 
-    pub fn slot(&self, slot: usize) -> &SlotHead {
-        self.at(self.fixed.descriptors_offset + (slot * DESCRIPTOR_STRIDE) as u64)
+    pub fn slot(&self, slot: usize) -> &SlotRecord {
+        self.at(self.header.descriptors_offset + (slot * DESCRIPTOR_STRIDE) as u64)
     }
 
     /// The numbers of the frames that can be read now.
     pub fn numbers(&self) -> Vec<u64> {
-        let mut numbers: Vec<u64> = (0..self.fixed.slot_count as usize)
-            .map(|slot| self.slot(slot).number.load(Ordering::Acquire))
-            .filter(|number| *number != 0)
+        let mut numbers: Vec<u64> = (0..self.header.slot_count as usize)
+            .map(|slot| self.slot(slot).seq.load(Ordering::Acquire))
+            .filter(|seq| *seq != 0)
             .collect();
         numbers.sort_unstable();
         numbers
@@ -89,21 +91,21 @@ impl Peer {
     /// Takes the lock of the first free seat.
     pub fn take_seat(&self) -> usize {
         (0..64)
-            .find(|seat| lock(&self.control, libc::F_WRLCK, FIRST_SEAT_BYTE + *seat as i64, 1))
+            .find(|entry| lock(&self.control, libc::F_WRLCK, FIRST_READER_BYTE + *entry as i64, 1))
             .expect("no seat is free")
     }
 
     /// Takes a seat as [`take_seat`](Self::take_seat) and says in it what an honest reader says.
     pub fn sit_down(&self) -> usize {
-        let seat = self.take_seat();
-        let shared = self.seat(seat);
-        shared.ticket.fetch_add(1, Ordering::SeqCst);
+        let entry = self.take_seat();
+        let shared = self.entry(entry);
+        shared.generation.fetch_add(1, Ordering::SeqCst);
         shared.pins.store(0, Ordering::SeqCst);
         shared
-            .position
-            .store(self.live().head.load(Ordering::SeqCst), Ordering::SeqCst);
-        shared.state.store(seat_state::ATTACHED, Ordering::SeqCst);
-        seat
+            .cursor
+            .store(self.status().head.load(Ordering::SeqCst), Ordering::SeqCst);
+        shared.state.store(reader_state::ATTACHED, Ordering::SeqCst);
+        entry
     }
 }
 

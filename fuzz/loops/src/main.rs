@@ -48,7 +48,7 @@ fn main() {
     let body: fn(&[u8]) = match target.as_str() {
         "segment" => rsshm_channel::fuzzing::segment,
         "frames" => rsshm_channel::fuzzing::frames,
-        "seats" => rsshm_channel::fuzzing::seats,
+        "seats" => rsshm_channel::fuzzing::readers,
         "metas" => gstrsshm::fuzzing::metas,
         "events" => gstrsshm::fuzzing::events,
         "caps" => gstrsshm::fuzzing::caps,

@@ -3,13 +3,12 @@
 //! The reader sets its bit, then looks at the slot's number; the writer sets the number to 0, then looks at the bits. A
 //! full fence between the two steps on both sides means that at least one of them sees the other, whatever the timing.
 
-use crate::{
+// By `super`, so that the loom model can include this file with its own atomics.
+use super::{
     atomic::{AtomicU64, Ordering, fence},
-    points::{At, point},
+    failpoint::{Failpoint, failpoint},
+    layout::MAX_SLOTS,
 };
-
-/// The most slots a segment can have: one bit of a pin word each.
-pub const MAX_SLOTS: usize = 64;
 
 /// What one reader holds: the pin word in shared memory is the shadow of these counts.
 ///
@@ -39,8 +38,8 @@ impl PinCounts {
     /// Pins `slot` if it still holds the frame `wanted`, which must not be 0. On `true` the frame's bytes stay as they
     /// are until [`unpin`](Self::unpin).
     ///
-    /// `word` is the pin word of this reader's own seat, `number` the slot's number. `slot` is below 64.
-    pub fn pin(&mut self, word: &AtomicU64, number: &AtomicU64, slot: usize, wanted: u64) -> bool {
+    /// `word` is the pin word of this reader's own seat, `seq` the slot's number. `slot` is below 64.
+    pub fn pin(&mut self, word: &AtomicU64, seq: &AtomicU64, slot: usize, wanted: u64) -> bool {
         let held_already = self.counts[slot] > 0;
         if !held_already {
             self.bits |= 1 << slot;
@@ -48,14 +47,14 @@ impl PinCounts {
             // stored before it is seen with it.
             word.store(self.bits, Ordering::Release);
         }
-        point(At::PinSet);
+        failpoint(Failpoint::PinSet);
         // Pairs with the fence in `take_for_writing`: either the writer's second look sees the bit, or the load below
         // sees the 0.
         fence(Ordering::SeqCst);
         // Acquire: pairs with the release store of the number in `publish`, so that the pixels are there.
-        if number.load(Ordering::Acquire) == wanted {
+        if seq.load(Ordering::Acquire) == wanted {
             self.counts[slot] += 1;
-            point(At::Pinned);
+            failpoint(Failpoint::Pinned);
             return true;
         }
         if !held_already {
@@ -73,7 +72,7 @@ impl PinCounts {
         self.counts[slot] -= 1;
         if self.counts[slot] == 0 {
             self.bits &= !(1 << slot);
-            point(At::UnpinDue);
+            failpoint(Failpoint::UnpinDue);
             // Release: pairs with the acquire load of the writer that finds the bit clear and then draws, so that this
             // reader's last look at the pixels is over by then.
             word.store(self.bits, Ordering::Release);
@@ -85,12 +84,12 @@ impl PinCounts {
 /// words with acquire order. To be called for slots that nobody was seen to hold just now.
 ///
 /// On `false` the number is left at 0: nothing is put back, as the slot is the oldest one anyway and is used when it is free.
-pub fn take_for_writing(number: &AtomicU64, pinned: impl FnOnce() -> bool) -> bool {
-    point(At::PinsSeen);
+pub fn take_for_writing(seq: &AtomicU64, pinned: impl FnOnce() -> bool) -> bool {
+    failpoint(Failpoint::PinsSeen);
     // Relaxed: ordered before everything that follows by the fence. An observer that copies without a pin sees the 0,
     // or else none of the pixels drawn after it (its acquire fence stands between its copy and its second look).
-    number.store(0, Ordering::Relaxed);
-    point(At::NumberZeroed);
+    seq.store(0, Ordering::Relaxed);
+    failpoint(Failpoint::SeqCleared);
     // Pairs with the fence in `PinCounts::pin`.
     fence(Ordering::SeqCst);
     !pinned()

@@ -1,6 +1,6 @@
 //! More readers than slots.
 //!
-//! Each reader is to be granted [`FIRST_GRANT`] slots, else its frames are copied, and of many readers each copy is one of
+//! Each reader is to be granted [`INITIAL_QUOTA`] slots, else its frames are copied, and of many readers each copy is one of
 //! many. They cannot all have slots of their own; but readers of one stream mostly hold the same few frames. So they are
 //! granted more than there is, and two things keep that from stopping the writer: a few slots without a frame, which nobody
 //! can pin, and, when those cannot be kept, an end to all grants. Then no slot more is pinned until there are enough again;
@@ -8,17 +8,17 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use super::{Current, clients::FIRST_GRANT};
-use crate::layout::{EVICTED, flags};
+use super::{CurrentSegment, readers::INITIAL_QUOTA};
+use crate::protocol::layout::{EVICTED, flags};
 
 /// Slots without a frame: from the end of the grants on the writer draws into them in turn, as it may not take the newest.
 const RESERVE: u32 = 2;
 /// For fewer slots than this, beside all that the writer needs, it is not worth while.
-const LEAST_ROOM: u32 = 4 * FIRST_GRANT;
+const LEAST_ROOM: u32 = 4 * INITIAL_QUOTA;
 
 /// How readers are granted slots that cannot each have enough of their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Crowd {
+pub(super) enum Overcommit {
     /// They can.
     #[default]
     None,
@@ -28,42 +28,42 @@ pub(super) enum Crowd {
     Stopped,
 }
 
-impl Current {
+impl CurrentSegment {
     /// How many of so many slots may be pinned while the writer has all that it needs.
     fn room(&self, slots: u32) -> u32 {
-        slots.saturating_sub(self.retain() + 1 + self.in_hand().max(1) + RESERVE)
+        slots.saturating_sub(self.history() + 1 + self.claimed_slots().max(1) + RESERVE)
     }
 
     /// Whether readers that can each have `share` slots are to share theirs. Not of a lossless writer, whose slowest reader
     /// all wait for anyway.
-    pub(super) fn is_crowd(&self, share: u32) -> bool {
-        let fixed = &self.segment.segment.fixed;
-        share < FIRST_GRANT && fixed.flags & flags::LOSSLESS == 0 && self.room(fixed.slot_count) >= LEAST_ROOM
+    pub(super) fn needs_overcommit(&self, share: u32) -> bool {
+        let header = &self.segment.segment.header;
+        share < INITIAL_QUOTA && header.flags & flags::LOSSLESS == 0 && self.room(header.slot_count) >= LEAST_ROOM
     }
 
     /// Looks how a crowd of readers fares, after each has got slots of its own as far as they go.
-    pub(super) fn look_after_crowd(&mut self, is_crowd: bool, head: u64) {
-        let room = self.room(self.slots.backed);
+    pub(super) fn update_overcommit(&mut self, needs_overcommit: bool, head: u64) {
+        let room = self.room(self.slots.committed);
         let pinned = self.slots.pinned(&self.segment).count_ones();
-        self.slots.crowd = if !is_crowd || self.can_grow() || room < LEAST_ROOM {
-            Crowd::None
+        self.slots.overcommit = if !needs_overcommit || self.can_grow() || room < LEAST_ROOM {
+            Overcommit::None
         } else {
             // Once stopped only when most of it is over; one reader that is held up is not much.
-            let most = match self.slots.crowd {
-                Crowd::Stopped => (room / 4).max(FIRST_GRANT),
-                Crowd::None | Crowd::Sharing => room / 2,
+            let most = match self.slots.overcommit {
+                Overcommit::Stopped => (room / 4).max(INITIAL_QUOTA),
+                Overcommit::None | Overcommit::Sharing => room / 2,
             };
             if pinned <= most && self.fill_reserve(head) {
-                Crowd::Sharing
+                Overcommit::Sharing
             } else {
-                Crowd::Stopped
+                Overcommit::Stopped
             }
         };
     }
 
     /// Slots that are kept without a frame.
     pub(super) fn reserve(&self, pinned: u64) -> u64 {
-        let mut blank = if self.slots.crowd == Crowd::None {
+        let mut blank = if self.slots.overcommit == Overcommit::None {
             0
         } else {
             self.blank(pinned)
@@ -78,15 +78,15 @@ impl Current {
 
     /// Slots without a frame that nobody holds.
     fn blank(&self, pinned: u64) -> u64 {
-        (0..self.slots.backed as usize)
-            .filter(|slot| self.slots.numbers[*slot] == 0 && !self.segment.is_in_hand(*slot))
+        (0..self.slots.committed as usize)
+            .filter(|slot| self.slots.numbers[*slot] == 0 && !self.segment.is_claimed(*slot))
             .fold(0, |blank, slot| blank | 1 << slot)
             & !pinned
     }
 
     /// Takes the frames out of the oldest slots until there are enough without one; `false` where that cannot be.
     fn fill_reserve(&mut self, head: u64) -> bool {
-        let newest = head.saturating_sub(self.retain().max(1).into());
+        let newest = head.saturating_sub(self.history().max(1).into());
         // At each turn one slot less has a frame.
         loop {
             let pinned = self.slots.pinned(&self.segment);
@@ -103,27 +103,27 @@ impl Current {
 
     /// A slot of the reserve, when there is no other: from then on nobody pins one more.
     pub(super) fn take_reserve(&mut self) -> Option<usize> {
-        if self.slots.crowd == Crowd::None {
+        if self.slots.overcommit == Overcommit::None {
             return None;
         }
-        if self.slots.crowd == Crowd::Sharing {
-            self.stop_grants();
+        if self.slots.overcommit == Overcommit::Sharing {
+            self.withdraw_quotas();
         }
         let reserve = self.reserve(self.slots.pinned(&self.segment));
-        (0..self.slots.backed as usize)
+        (0..self.slots.committed as usize)
             .filter(|slot| reserve >> slot & 1 == 1)
             .find(|slot| self.slots.take(&self.segment, *slot))
     }
 
     /// Lets nobody pin one more.
-    fn stop_grants(&mut self) {
-        self.slots.crowd = Crowd::Stopped;
-        for (seat, _) in self.segment.segment.control.seats().iter().enumerate() {
-            let shared = self.segment.segment.control.grant(seat);
+    fn withdraw_quotas(&mut self) {
+        self.slots.overcommit = Overcommit::Stopped;
+        for (entry, _) in self.segment.segment.tables.readers().iter().enumerate() {
+            let shared = self.segment.segment.tables.quota(entry);
             // Relaxed: nobody else writes it.
-            let grant = shared.load(Ordering::Relaxed);
-            if grant as u32 != EVICTED {
-                shared.store(grant >> 32 << 32, Ordering::Release);
+            let quota = shared.load(Ordering::Relaxed);
+            if quota as u32 != EVICTED {
+                shared.store(quota >> 32 << 32, Ordering::Release);
             }
         }
         // Pairs with the fence in `PinCounts::pin`: who has set a bit that was not seen by the next look at the pins sees that

@@ -5,9 +5,9 @@
 
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
-use crate::{
-    layout::{EventDescriptor, EventRecord, MailRecord},
-    points::{At, point},
+use crate::protocol::{
+    failpoint::{Failpoint, failpoint},
+    layout::{EventDescriptor, EventRecord, MessageRecord},
 };
 
 /// Words of an event's record that its descriptor takes.
@@ -38,33 +38,33 @@ pub(crate) fn load_bytes(from: &[AtomicU64], size: usize) -> Vec<u8> {
 }
 
 /// Writes a record. The caller is the only one who writes it.
-fn write(number: &AtomicU64, value: u64, fill: impl FnOnce()) {
-    number.store(0, Ordering::Relaxed);
+fn write(seq: &AtomicU64, value: u64, fill: impl FnOnce()) {
+    seq.store(0, Ordering::Relaxed);
     // Pairs with the acquire fence in `read`: who has copied any of the words below sees the 0 above, or what came later.
     fence(Ordering::Release);
     fill();
     // Release: pairs with the acquire load in `read`; who finds the number finds the words.
-    number.store(value, Ordering::Release);
+    seq.store(value, Ordering::Release);
 }
 
 /// Copies a record; `None` when it has no number, or got another meanwhile.
-fn read<T>(number: &AtomicU64, copy: impl FnOnce() -> T) -> Option<(u64, T)> {
-    let value = number.load(Ordering::Acquire);
+fn read<T>(seq: &AtomicU64, copy: impl FnOnce() -> T) -> Option<(u64, T)> {
+    let value = seq.load(Ordering::Acquire);
     if value == 0 {
         return None;
     }
     let copied = copy();
     fence(Ordering::Acquire);
-    (number.load(Ordering::Relaxed) == value).then_some((value, copied))
+    (seq.load(Ordering::Relaxed) == value).then_some((value, copied))
 }
 
 impl EventRecord {
-    /// Writes the event `number`. There is room for all of its bytes.
-    pub(crate) fn write(&self, number: u64, descriptor: EventDescriptor, bytes: &[u8]) {
+    /// Writes the event `seq`. There is room for all of its bytes.
+    pub(crate) fn write(&self, seq: u64, descriptor: EventDescriptor, bytes: &[u8]) {
         let (head, room) = self.words.split_at(EVENT_HEAD);
-        write(&self.number, number, || {
+        write(&self.seq, seq, || {
             store_bytes(head, bytemuck::bytes_of(&descriptor));
-            point(At::RecordHalf);
+            failpoint(Failpoint::RecordHalf);
             store_bytes(room, bytes);
         });
     }
@@ -72,41 +72,41 @@ impl EventRecord {
     /// Makes it a place without an event.
     pub(crate) fn clear(&self) {
         // Relaxed: nothing goes with it.
-        self.number.store(0, Ordering::Relaxed);
+        self.seq.store(0, Ordering::Relaxed);
     }
 
     /// The event that is there: its number, what it is, and its bytes.
     pub(crate) fn read(&self) -> Option<(u64, EventDescriptor, Vec<u8>)> {
         let (head, room) = self.words.split_at(EVENT_HEAD);
-        let (number, (descriptor, bytes)) = read(&self.number, || {
+        let (seq, (descriptor, bytes)) = read(&self.seq, || {
             let words: [u64; EVENT_HEAD] = core::array::from_fn(|word| head[word].load(Ordering::Relaxed));
             let descriptor: EventDescriptor = bytemuck::must_cast(words);
             let bytes = load_bytes(room, descriptor.size as usize);
             (descriptor, bytes)
         })?;
-        Some((number, descriptor, bytes))
+        Some((seq, descriptor, bytes))
     }
 }
 
-impl MailRecord {
-    /// Writes the letter `number`. There is room for all of its bytes.
-    pub(crate) fn write(&self, number: u64, bytes: &[u8]) {
+impl MessageRecord {
+    /// Writes the letter `seq`. There is room for all of its bytes.
+    pub(crate) fn write(&self, seq: u64, bytes: &[u8]) {
         let (size, room) = (&self.words[0], &self.words[1..]);
-        write(&self.number, number, || {
+        write(&self.seq, seq, || {
             size.store(bytes.len() as u64, Ordering::Relaxed);
-            point(At::RecordHalf);
+            failpoint(Failpoint::RecordHalf);
             store_bytes(room, bytes);
         });
     }
 
-    /// The bytes of the letter `number`, if that is there.
-    pub(crate) fn read(&self, number: u64) -> Option<Vec<u8>> {
+    /// The bytes of the letter `seq`, if that is there.
+    pub(crate) fn read(&self, seq: u64) -> Option<Vec<u8>> {
         let (size, room) = (&self.words[0], &self.words[1..]);
-        let (found, bytes) = read(&self.number, || {
+        let (found, bytes) = read(&self.seq, || {
             let size = usize::try_from(size.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
             load_bytes(room, size)
         })?;
-        (found == number).then_some(bytes)
+        (found == seq).then_some(bytes)
     }
 }
 
@@ -115,11 +115,11 @@ mod tests {
     use bytemuck::Zeroable;
 
     use super::*;
-    use crate::layout::{EVENT_ROOM, EVENT_STRIDE};
+    use crate::protocol::layout::{EVENT_STRIDE, MAX_EVENT_SIZE};
 
     fn record() -> EventRecord {
         EventRecord {
-            number: AtomicU64::new(0),
+            seq: AtomicU64::new(0),
             words: [const { AtomicU64::new(0) }; EVENT_STRIDE / 8 - 1],
         }
     }
@@ -128,7 +128,7 @@ mod tests {
     fn what_is_written_is_read() {
         let record = record();
         assert_eq!(record.read(), None);
-        for bytes in [&b""[..], b"1234567", b"12345678", &[7; EVENT_ROOM]] {
+        for bytes in [&b""[..], b"1234567", b"12345678", &[7; MAX_EVENT_SIZE]] {
             let descriptor = EventDescriptor {
                 kind: 3,
                 size: bytes.len() as u32,
@@ -149,7 +149,7 @@ mod tests {
             ..EventDescriptor::zeroed()
         };
         record.write(1, descriptor, b"abc");
-        assert_eq!(record.read().unwrap().2.len(), EVENT_ROOM);
+        assert_eq!(record.read().unwrap().2.len(), MAX_EVENT_SIZE);
     }
 
     #[test]
@@ -158,24 +158,24 @@ mod tests {
         let rounds = 20_000;
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                for number in 1..=rounds {
+                for seq in 1..=rounds {
                     let descriptor = EventDescriptor {
-                        after: number,
+                        after: seq,
                         size: 64,
                         ..EventDescriptor::zeroed()
                     };
-                    record.write(number, descriptor, &[number as u8; 64]);
+                    record.write(seq, descriptor, &[seq as u8; 64]);
                 }
             });
             let mut last = 0;
             while last < rounds {
-                let Some((number, descriptor, bytes)) = record.read() else {
+                let Some((seq, descriptor, bytes)) = record.read() else {
                     continue;
                 };
-                assert_eq!(descriptor.after, number);
-                assert_eq!(bytes, [number as u8; 64]);
-                assert!(number >= last);
-                last = number;
+                assert_eq!(descriptor.after, seq);
+                assert_eq!(bytes, [seq as u8; 64]);
+                assert!(seq >= last);
+                last = seq;
             }
         });
     }

@@ -19,57 +19,59 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use bytemuck::{Pod, Zeroable};
 
-pub use crate::pins::MAX_SLOTS;
+use crate::sys::mapping::Shared;
 
+/// The most slots a segment can have: one bit of a pin word each.
+pub const MAX_SLOTS: usize = 64;
 /// The first bytes of a segment.
 pub const MAGIC: u64 = u64::from_ne_bytes(*b"rsshm\r\n\x1a");
 /// The version of this layout. A reader follows only its own.
 pub const VERSION: u32 = 1;
 /// Seats for attached readers; one more reader observes.
-pub const SEATS: usize = 64;
+pub const MAX_READERS: usize = 64;
 /// Entries of the ring: how many numbers back from the newest a frame can be found.
-pub const RING: u64 = 128;
+pub const RING_LENGTH: u64 = 128;
 /// The longest format string, in bytes.
-pub const MAX_CAPS: usize = 64 * 1024;
+pub const MAX_CAPS_SIZE: usize = 64 * 1024;
 /// Bytes from one descriptor to the next: the fixed part, then room for what goes with a frame.
 pub const DESCRIPTOR_STRIDE: usize = 4096;
 /// Bytes that can go with a frame beside its [`FrameDescriptor`].
-pub const EXTRA_ROOM: usize = DESCRIPTOR_STRIDE - size_of::<SlotHead>();
+pub const MAX_METADATA_SIZE: usize = DESCRIPTOR_STRIDE - size_of::<SlotRecord>();
 /// Places for events that last: a reader that comes later is told of the newest in each.
-pub const STICKY_EVENTS: usize = 8;
+pub const STICKY_EVENT_COUNT: usize = 8;
 /// Places for the newest events, used in turn.
-pub const EVENT_RING: u64 = 32;
+pub const EVENT_RING_LENGTH: u64 = 32;
 /// Bytes of an event's place.
 pub const EVENT_STRIDE: usize = 4096;
 /// Bytes that can go with an event beside its [`EventDescriptor`].
-pub const EVENT_ROOM: usize = EVENT_STRIDE - 8 - size_of::<EventDescriptor>();
+pub const MAX_EVENT_SIZE: usize = EVENT_STRIDE - 8 - size_of::<EventDescriptor>();
 /// Letters that a seat's mailbox holds.
-pub const MAIL_RING: u64 = 4;
+pub const MESSAGE_RING_LENGTH: u64 = 4;
 /// Bytes of a letter's place.
-pub const MAIL_STRIDE: usize = 512;
+pub const MESSAGE_STRIDE: usize = 512;
 /// Bytes of a letter.
-pub const MAIL_ROOM: usize = MAIL_STRIDE - 16;
+pub const MAX_MESSAGE_SIZE: usize = MESSAGE_STRIDE - 16;
 /// Slots begin at a multiple of this, the largest page size of the machines Linux runs on.
 pub const SLOTS_ALIGN: u64 = 64 * 1024;
 /// A slot's size is a multiple of this.
 pub const SLOT_ALIGN: u64 = 4096;
 /// "No value" in times and offsets of a descriptor.
-pub const NONE: u64 = u64::MAX;
+pub const TIME_NONE: u64 = u64::MAX;
 /// The most planes a frame has.
 pub const MAX_PLANES: usize = 4;
 
 /// Byte of the semaphore's file, and of a segment's, that the living writer holds a write lock on.
 pub const WRITER_BYTE: i64 = 4096;
 /// Byte of the semaphore's file that the reader in seat 0 holds a write lock on; the other seats follow.
-pub const FIRST_SEAT_BYTE: i64 = 4097;
+pub const FIRST_READER_BYTE: i64 = 4097;
 
-/// Bits of [`Fixed::flags`].
+/// Bits of [`Header::flags`].
 pub mod flags {
     /// The writer waits for its slowest attached reader.
     pub const LOSSLESS: u32 = 1;
 }
 
-/// Bits of [`Live::state`].
+/// Bits of [`Status::state`].
 pub mod state {
     /// A newer segment has taken the name, or is about to: take what is left, then look again.
     pub const SUPERSEDED: u32 = 1;
@@ -77,8 +79,8 @@ pub mod state {
     pub const CLOSED: u32 = 2;
 }
 
-/// Values of [`Seat::state`].
-pub mod seat_state {
+/// Values of [`ReaderEntry::state`].
+pub mod reader_state {
     /// Nobody has used the seat in this segment.
     pub const NEW: u32 = 0;
     /// A reader takes frames here.
@@ -89,11 +91,11 @@ pub mod seat_state {
     pub const LEFT: u32 = 3;
     /// A reader sits down: what it is going to take is kept, but nobody goes on because of it, as it may have to look
     /// elsewhere yet.
-    pub const SITTING: u32 = 4;
+    pub const JOINING: u32 = 4;
 
     /// Whether somebody takes frames here, or is about to.
-    pub fn is_here(state: u32) -> bool {
-        matches!(state, ATTACHED | SITTING)
+    pub fn is_present(state: u32) -> bool {
+        matches!(state, ATTACHED | JOINING)
     }
 }
 
@@ -101,17 +103,17 @@ pub mod seat_state {
 /// at the original again.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct Fixed {
+pub struct Header {
     /// [`MAGIC`].
     pub magic: u64,
     /// [`VERSION`].
     pub version: u32,
     /// Size of this structure in bytes.
-    pub fixed_size: u32,
+    pub header_size: u32,
     /// CLOCK_MONOTONIC nanoseconds at which the segment was made.
     pub created_ns: u64,
     /// Number of the first frame published here.
-    pub first_number: u64,
+    pub first_seq: u64,
     /// Device number of the file that carries the locks (the semaphore's).
     pub lock_device: u64,
     /// Inode number of that file.
@@ -120,16 +122,16 @@ pub struct Fixed {
     pub caps_offset: u64,
     /// Its length in bytes.
     pub caps_size: u64,
-    /// Where [`Live`] is.
-    pub live_offset: u64,
+    /// Where [`Status`] is.
+    pub status_offset: u64,
     /// Where the grants begin, 8 bytes each: the ticket in the upper, the number of slots in the lower half.
-    pub grants_offset: u64,
+    pub quotas_offset: u64,
     /// Where the seats begin.
-    pub seats_offset: u64,
-    /// Bytes from one [`Seat`] to the next.
-    pub seat_stride: u32,
+    pub readers_offset: u64,
+    /// Bytes from one [`ReaderEntry`] to the next.
+    pub reader_stride: u32,
     /// Seats.
-    pub seat_count: u32,
+    pub reader_count: u32,
     /// Where the ring begins, 8 bytes an entry: the number times 256, plus the slot.
     pub ring_offset: u64,
     /// Entries of the ring.
@@ -145,23 +147,23 @@ pub struct Fixed {
     /// Bytes from one descriptor to the next.
     pub descriptor_stride: u32,
     /// A frame stays for at least so many more publishes.
-    pub retain: u32,
+    pub history: u32,
     /// Process of the writer, for messages only.
     pub writer_pid: u32,
     /// Bits of [`flags`].
     pub flags: u32,
-    /// Where the events begin: [`STICKY_EVENTS`] places, then [`EVENT_RING`].
+    /// Where the events begin: [`STICKY_EVENT_COUNT`] places, then [`EVENT_RING_LENGTH`].
     pub events_offset: u64,
     /// Bytes of an event's place.
     pub event_stride: u32,
     /// Places of both kinds.
     pub event_count: u32,
     /// Where the mailboxes begin, if there are any.
-    pub mail_offset: u64,
+    pub messages_offset: u64,
     /// Bytes of a letter's place.
-    pub mail_stride: u32,
+    pub message_stride: u32,
     /// Places of each seat; 0 where the writer takes no letters.
-    pub mail_count: u32,
+    pub message_count: u32,
     /// Zero.
     pub reserved: [u64; 9],
 }
@@ -169,11 +171,11 @@ pub struct Fixed {
 /// What changes for everybody. Written by the writer alone, but for the words at its end.
 #[repr(C, align(64))]
 #[derive(Debug)]
-pub struct Live {
+pub struct Status {
     /// Number of the newest frame; 0 before the first of the channel.
     pub head: AtomicU64,
     /// Number of the last frame before the end of the stream that `eos_count` counts.
-    pub eos_number: AtomicU64,
+    pub eos_seq: AtomicU64,
     /// When frames leave the writer, in nanoseconds after their time stamp.
     pub latency_ns: AtomicU64,
     /// Futex word: counts publishes and everything else that a reader waits for.
@@ -196,33 +198,33 @@ pub struct Live {
 /// A reader's seat in one segment. Written only by who holds the lock of the seat.
 #[repr(C, align(64))]
 #[derive(Debug)]
-pub struct Seat {
+pub struct ReaderEntry {
     /// The pin word: bit N is set while the reader holds slot N.
     pub pins: AtomicU64,
     /// Number of the last frame that the reader has taken or does not want.
-    pub position: AtomicU64,
+    pub cursor: AtomicU64,
     /// Which owner of the seat this is: each counts it up before anything else.
-    pub ticket: AtomicU32,
-    /// One of [`seat_state`].
+    pub generation: AtomicU32,
+    /// One of [`reader_state`].
     pub state: AtomicU32,
     /// Process of the reader, for people who look.
     pub pid: AtomicU32,
     /// How many times this owner asked for a frame that can be decoded without those before it.
-    pub key_requests: AtomicU32,
+    pub keyframe_requests: AtomicU32,
     /// Number of the owner's newest letter in the mailbox, beginning at 1.
-    pub mail_head: AtomicU64,
+    pub message_head: AtomicU64,
     pad: [u32; 6],
 }
 
 /// The lower half of a grant when the seat's pins no longer count, since it holds more than it may.
 pub const EVICTED: u32 = u32::MAX;
 /// The most slots that a seat is ever granted.
-pub const MAX_GRANT: u32 = 8;
+pub const MAX_QUOTA: u32 = 8;
 
 /// Where the fixed part of a frame's meaning lies, next to its number: [`FrameDescriptor`], as words.
 pub const DESCRIPTOR_WORDS: usize = size_of::<FrameDescriptor>() / 8;
 
-/// What goes with a frame. Times are CLOCK_MONOTONIC nanoseconds, or [`NONE`].
+/// What goes with a frame. Times are CLOCK_MONOTONIC nanoseconds, or [`TIME_NONE`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct FrameDescriptor {
@@ -232,9 +234,9 @@ pub struct FrameDescriptor {
     pub dts: u64,
     /// How long it lasts.
     pub duration: u64,
-    /// The stream's own count, as the producer gives it, or [`NONE`].
+    /// The stream's own count, as the producer gives it, or [`TIME_NONE`].
     pub offset: u64,
-    /// The count after it, or [`NONE`].
+    /// The count after it, or [`TIME_NONE`].
     pub offset_end: u64,
     /// Where the frame's bytes begin in its slot.
     pub data_offset: u64,
@@ -249,7 +251,7 @@ pub struct FrameDescriptor {
     /// Bytes from one row of each plane to the next.
     pub plane_stride: [i32; MAX_PLANES],
     /// Bytes used of the area behind this structure.
-    pub extra_size: u32,
+    pub metadata_size: u32,
     /// Zero.
     pub reserved0: u32,
     /// Zero.
@@ -263,17 +265,73 @@ pub const DELTA_UNIT: u32 = 1 << 13;
 impl Default for FrameDescriptor {
     fn default() -> Self {
         Self {
-            pts: NONE,
-            dts: NONE,
-            duration: NONE,
-            offset: NONE,
-            offset_end: NONE,
+            pts: TIME_NONE,
+            dts: TIME_NONE,
+            duration: TIME_NONE,
+            offset: TIME_NONE,
+            offset_end: TIME_NONE,
             ..Self::zeroed()
         }
     }
 }
 
 impl FrameDescriptor {
+    /// The descriptor of a frame of `size` bytes, with no times, no flags, and the caps' default layout.
+    #[must_use]
+    pub fn new(size: u64) -> Self {
+        Self {
+            size,
+            ..Self::default()
+        }
+    }
+
+    /// Sets the presentation time, in CLOCK_MONOTONIC nanoseconds.
+    #[must_use]
+    pub fn with_pts(mut self, pts: u64) -> Self {
+        self.pts = pts;
+        self
+    }
+
+    /// Sets the decoding time, in CLOCK_MONOTONIC nanoseconds.
+    #[must_use]
+    pub fn with_dts(mut self, dts: u64) -> Self {
+        self.dts = dts;
+        self
+    }
+
+    /// Sets the duration, in nanoseconds.
+    #[must_use]
+    pub fn with_duration(mut self, duration: u64) -> Self {
+        self.duration = duration;
+        self
+    }
+
+    /// Sets the producer's own count.
+    #[must_use]
+    pub fn with_offset(mut self, offset: u64) -> Self {
+        self.offset = offset;
+        self
+    }
+
+    /// Sets the flags: GstBufferFlags, such as [`DELTA_UNIT`].
+    #[must_use]
+    pub fn with_flags(mut self, flags: u32) -> Self {
+        self.flags = flags;
+        self
+    }
+
+    /// Sets where each plane begins, counted from the frame's first byte, and its bytes from one row to the next. Planes
+    /// beyond [`MAX_PLANES`] are left out.
+    #[must_use]
+    pub fn with_planes(mut self, planes: &[(u64, i32)]) -> Self {
+        self.planes = planes.len().min(MAX_PLANES) as u32;
+        for (index, (offset, stride)) in planes.iter().take(MAX_PLANES).enumerate() {
+            self.plane_offset[index] = *offset;
+            self.plane_stride[index] = *stride;
+        }
+        self
+    }
+
     /// Whether it cannot be decoded without those before it.
     pub fn is_delta(&self) -> bool {
         self.flags & DELTA_UNIT != 0
@@ -288,16 +346,16 @@ impl FrameDescriptor {
             && self.plane_offset[..self.planes as usize]
                 .iter()
                 .all(|offset| *offset <= self.size)
-            && self.extra_size as usize <= EXTRA_ROOM
+            && self.metadata_size as usize <= MAX_METADATA_SIZE
     }
 }
 
 /// A slot's descriptor as it lies in the segment: the number, then a [`FrameDescriptor`] as words.
 #[repr(C, align(64))]
 #[derive(Debug)]
-pub struct SlotHead {
+pub struct SlotRecord {
     /// Number of the frame in the slot; 0 while it cannot be read.
-    pub number: AtomicU64,
+    pub seq: AtomicU64,
     /// The [`FrameDescriptor`].
     pub words: [AtomicU64; DESCRIPTOR_WORDS],
 }
@@ -308,9 +366,9 @@ pub struct SlotHead {
 pub struct EventDescriptor {
     /// Number of the frame that it comes after.
     pub after: u64,
-    /// When it happens, in CLOCK_MONOTONIC nanoseconds, or [`NONE`].
+    /// When it happens, in CLOCK_MONOTONIC nanoseconds, or [`TIME_NONE`].
     pub time: u64,
-    /// How long it lasts, or [`NONE`].
+    /// How long it lasts, or [`TIME_NONE`].
     pub duration: u64,
     /// What it is; the channel does not know.
     pub kind: u32,
@@ -329,7 +387,7 @@ pub struct EventDescriptor {
 #[derive(Debug)]
 pub struct EventRecord {
     /// Number of the event, 0 while there is none to be read.
-    pub number: AtomicU64,
+    pub seq: AtomicU64,
     /// The [`EventDescriptor`], then the bytes.
     pub words: [AtomicU64; EVENT_STRIDE / 8 - 1],
 }
@@ -337,64 +395,75 @@ pub struct EventRecord {
 /// A letter as it lies in a seat's mailbox. Written by who holds the seat.
 #[repr(C, align(64))]
 #[derive(Debug)]
-pub struct MailRecord {
+pub struct MessageRecord {
     /// Number of the letter, 0 while there is none to be read.
-    pub number: AtomicU64,
+    pub seq: AtomicU64,
     /// Its size in bytes, then the bytes.
-    pub words: [AtomicU64; MAIL_STRIDE / 8 - 1],
+    pub words: [AtomicU64; MESSAGE_STRIDE / 8 - 1],
 }
 
 const _: () = {
-    assert!(size_of::<EventRecord>() == EVENT_STRIDE && size_of::<MailRecord>() == MAIL_STRIDE);
+    assert!(size_of::<EventRecord>() == EVENT_STRIDE && size_of::<MessageRecord>() == MESSAGE_STRIDE);
     assert!(size_of::<EventDescriptor>() == 56);
-    assert!(size_of::<Fixed>() == 256 && size_of::<Live>() == 128);
-    assert!(size_of::<Seat>() == 64 && size_of::<SlotHead>() == 256);
+    assert!(size_of::<Header>() == 256 && size_of::<Status>() == 128);
+    assert!(size_of::<ReaderEntry>() == 64 && size_of::<SlotRecord>() == 256);
     assert!(size_of::<FrameDescriptor>().is_multiple_of(8));
-    assert!(EXTRA_ROOM.is_multiple_of(8));
+    assert!(MAX_METADATA_SIZE.is_multiple_of(8));
 };
 
-const LIVE_OFFSET: u64 = 256;
+// SAFETY: `repr(C)`, atomics and private padding words that no code reads.
+unsafe impl Shared for Status {}
+// SAFETY: as above.
+unsafe impl Shared for ReaderEntry {}
+// SAFETY: as above.
+unsafe impl Shared for SlotRecord {}
+// SAFETY: as above.
+unsafe impl Shared for EventRecord {}
+// SAFETY: as above.
+unsafe impl Shared for MessageRecord {}
+
+const STATUS_OFFSET: u64 = 256;
 const CAPS_OFFSET: u64 = 4096;
 
 fn align_up(value: u64, to: u64) -> Option<u64> {
     value.checked_add(to - 1).map(|value| value / to * to)
 }
 
-impl Fixed {
+impl Header {
     /// The layout of a segment for a format of `caps_size` bytes and `slot_count` slots of at least `frame_size` bytes,
-    /// with mailboxes where the writer `takes_mail`. `None` where the numbers are out of bounds.
-    pub fn new(caps_size: usize, slot_count: u32, frame_size: u64, takes_mail: bool) -> Option<Self> {
-        if caps_size > MAX_CAPS || !(1..=MAX_SLOTS as u32).contains(&slot_count) {
+    /// with mailboxes where the writer `accept_messages`. `None` where the numbers are out of bounds.
+    pub fn new(caps_size: usize, slot_count: u32, frame_size: u64, accept_messages: bool) -> Option<Self> {
+        if caps_size > MAX_CAPS_SIZE || !(1..=MAX_SLOTS as u32).contains(&slot_count) {
             return None;
         }
-        let grants_offset = align_up(CAPS_OFFSET + caps_size as u64, 64)?;
-        let seats_offset = grants_offset + SEATS as u64 * 8;
-        let ring_offset = seats_offset + (SEATS * size_of::<Seat>()) as u64;
-        let events_offset = align_up(ring_offset + RING * 8, SLOT_ALIGN)?;
-        let events = STICKY_EVENTS as u64 + EVENT_RING;
-        let mail_offset = events_offset + events * EVENT_STRIDE as u64;
-        let mail_count = if takes_mail { MAIL_RING as u32 } else { 0 };
-        let mail_size = (SEATS * MAIL_STRIDE) as u64 * u64::from(mail_count);
-        let descriptors_offset = align_up(mail_offset + mail_size, SLOT_ALIGN)?;
-        let fixed = Self {
+        let quotas_offset = align_up(CAPS_OFFSET + caps_size as u64, 64)?;
+        let readers_offset = quotas_offset + MAX_READERS as u64 * 8;
+        let ring_offset = readers_offset + (MAX_READERS * size_of::<ReaderEntry>()) as u64;
+        let events_offset = align_up(ring_offset + RING_LENGTH * 8, SLOT_ALIGN)?;
+        let events = STICKY_EVENT_COUNT as u64 + EVENT_RING_LENGTH;
+        let messages_offset = events_offset + events * EVENT_STRIDE as u64;
+        let message_count = if accept_messages { MESSAGE_RING_LENGTH as u32 } else { 0 };
+        let messages_size = (MAX_READERS * MESSAGE_STRIDE) as u64 * u64::from(message_count);
+        let descriptors_offset = align_up(messages_offset + messages_size, SLOT_ALIGN)?;
+        let header = Self {
             magic: MAGIC,
             version: VERSION,
-            fixed_size: size_of::<Self>() as u32,
+            header_size: size_of::<Self>() as u32,
             caps_offset: CAPS_OFFSET,
             caps_size: caps_size as u64,
-            live_offset: LIVE_OFFSET,
-            grants_offset,
-            seats_offset,
-            seat_stride: size_of::<Seat>() as u32,
-            seat_count: SEATS as u32,
+            status_offset: STATUS_OFFSET,
+            quotas_offset,
+            readers_offset,
+            reader_stride: size_of::<ReaderEntry>() as u32,
+            reader_count: MAX_READERS as u32,
             ring_offset,
-            ring_count: RING as u32,
+            ring_count: RING_LENGTH as u32,
             events_offset,
             event_stride: EVENT_STRIDE as u32,
             event_count: events as u32,
-            mail_offset,
-            mail_stride: MAIL_STRIDE as u32,
-            mail_count,
+            messages_offset,
+            message_stride: MESSAGE_STRIDE as u32,
+            message_count,
             slot_count,
             descriptors_offset,
             descriptor_stride: DESCRIPTOR_STRIDE as u32,
@@ -405,12 +474,12 @@ impl Fixed {
             slot_size: align_up(frame_size.max(1), SLOT_ALIGN)?,
             ..Self::zeroed()
         };
-        fixed.total_size().is_some().then_some(fixed)
+        header.total_size().is_some().then_some(header)
     }
 
     /// Bytes of all mailboxes.
-    pub(crate) fn mail_size(&self) -> u64 {
-        SEATS as u64 * u64::from(self.mail_count) * MAIL_STRIDE as u64
+    pub(crate) fn messages_size(&self) -> u64 {
+        MAX_READERS as u64 * u64::from(self.message_count) * MESSAGE_STRIDE as u64
     }
 
     /// Bytes of the file with all its slots, `None` when that is no size a file or a mapping can have.
@@ -440,17 +509,21 @@ impl Fixed {
             ));
         }
         let exactly = [
-            ("fixed_size", u64::from(self.fixed_size), size_of::<Self>() as u64),
-            ("seat_stride", u64::from(self.seat_stride), size_of::<Seat>() as u64),
-            ("seat_count", u64::from(self.seat_count), SEATS as u64),
-            ("ring_count", u64::from(self.ring_count), RING),
+            ("header_size", u64::from(self.header_size), size_of::<Self>() as u64),
+            (
+                "reader_stride",
+                u64::from(self.reader_stride),
+                size_of::<ReaderEntry>() as u64,
+            ),
+            ("reader_count", u64::from(self.reader_count), MAX_READERS as u64),
+            ("ring_count", u64::from(self.ring_count), RING_LENGTH),
             ("event_stride", u64::from(self.event_stride), EVENT_STRIDE as u64),
             (
                 "event_count",
                 u64::from(self.event_count),
-                STICKY_EVENTS as u64 + EVENT_RING,
+                STICKY_EVENT_COUNT as u64 + EVENT_RING_LENGTH,
             ),
-            ("mail_stride", u64::from(self.mail_stride), MAIL_STRIDE as u64),
+            ("message_stride", u64::from(self.message_stride), MESSAGE_STRIDE as u64),
             (
                 "descriptor_stride",
                 u64::from(self.descriptor_stride),
@@ -462,8 +535,11 @@ impl Fixed {
                 return Err(format!("its {field} is {value}, version {VERSION} has {wanted}"));
             }
         }
-        if ![0, MAIL_RING].contains(&u64::from(self.mail_count)) {
-            return Err(format!("its mail_count is {}, not 0 or {MAIL_RING}", self.mail_count));
+        if ![0, MESSAGE_RING_LENGTH].contains(&u64::from(self.message_count)) {
+            return Err(format!(
+                "its mail_count is {}, not 0 or {MESSAGE_RING_LENGTH}",
+                self.message_count
+            ));
         }
         if !(1..=MAX_SLOTS as u32).contains(&self.slot_count) {
             return Err(format!("its slot_count is {}, not 1 to {MAX_SLOTS}", self.slot_count));
@@ -471,9 +547,9 @@ impl Fixed {
         if self.slot_size == 0 || !self.slot_size.is_multiple_of(SLOT_ALIGN) || self.total_size().is_none() {
             return Err(format!("its slot_size is {}", self.slot_size));
         }
-        if self.caps_size > MAX_CAPS as u64 {
+        if self.caps_size > MAX_CAPS_SIZE as u64 {
             return Err(format!(
-                "its caps_size is {}, at most {MAX_CAPS} is allowed",
+                "its caps_size is {}, at most {MAX_CAPS_SIZE} is allowed",
                 self.caps_size
             ));
         }
@@ -484,16 +560,16 @@ impl Fixed {
             ));
         }
         let inside = [
-            ("live_offset", self.live_offset, size_of::<Live>() as u64, 64),
+            ("status_offset", self.status_offset, size_of::<Status>() as u64, 64),
             ("caps_offset", self.caps_offset, self.caps_size, 1),
-            ("grants_offset", self.grants_offset, SEATS as u64 * 8, 8),
+            ("quotas_offset", self.quotas_offset, MAX_READERS as u64 * 8, 8),
             (
-                "seats_offset",
-                self.seats_offset,
-                (SEATS * size_of::<Seat>()) as u64,
+                "readers_offset",
+                self.readers_offset,
+                (MAX_READERS * size_of::<ReaderEntry>()) as u64,
                 64,
             ),
-            ("ring_offset", self.ring_offset, RING * 8, 8),
+            ("ring_offset", self.ring_offset, RING_LENGTH * 8, 8),
             (
                 "events_offset",
                 self.events_offset,
@@ -507,8 +583,9 @@ impl Fixed {
                 64,
             ),
         ];
-        let mail = (self.mail_count > 0).then(|| ("mail_offset", self.mail_offset, self.mail_size(), 64));
-        for (field, offset, size, align) in inside.into_iter().chain(mail) {
+        let messages =
+            (self.message_count > 0).then(|| ("messages_offset", self.messages_offset, self.messages_size(), 64));
+        for (field, offset, size, align) in inside.into_iter().chain(messages) {
             let ends_inside = offset.checked_add(size).is_some_and(|end| end <= self.slots_offset);
             if !ends_inside || offset % align != 0 || offset < size_of::<Self>() as u64 {
                 return Err(format!("its {field} is {offset}"));

@@ -8,11 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{segment::Segment, sys};
+use crate::{
+    segment::Segment,
+    sys::{clock, futex},
+};
 
 /// Which of a segment's futex words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Word {
+pub(crate) enum FutexWord {
     /// Counts what readers wait for.
     Published,
     /// Counts what the writer waits for.
@@ -20,36 +23,36 @@ pub(crate) enum Word {
 }
 
 impl Segment {
-    pub(crate) fn word(&self, word: Word) -> &AtomicU32 {
+    pub(crate) fn word(&self, word: FutexWord) -> &AtomicU32 {
         match word {
-            Word::Published => &self.control.live().published,
-            Word::Writer => &self.control.live().writer_word,
+            FutexWord::Published => &self.tables.status().published,
+            FutexWord::Writer => &self.tables.status().writer_word,
         }
     }
 
     /// Tells everybody who waits for the word that something happened.
-    pub(crate) fn ring_bell(&self, word: Word) {
+    pub(crate) fn notify(&self, word: FutexWord) {
         // Release: pairs with the acquire load that a waiter does before it looks at what it waits for.
         self.word(word).fetch_add(1, Ordering::Release);
-        sys::futex_wake_all(self.word(word));
+        futex::futex_wake_all(self.word(word));
     }
 }
 
-/// For so long after a missing wake no sleep is longer than [`SHORT`]: whoever may read a segment can put its sleepers to
+/// For so long after a missing wake no sleep is longer than [`CAUTIOUS_TIMEOUT`]: whoever may read a segment can put its sleepers to
 /// sleep on a word of his own (FUTEX_REQUEUE).
-const WARY: Duration = Duration::from_secs(60);
-const SHORT: Duration = Duration::from_millis(4);
+const CAUTIOUS_FOR: Duration = Duration::from_secs(60);
+const CAUTIOUS_TIMEOUT: Duration = Duration::from_millis(4);
 
 /// How fast a loop may turn that others can wake: so many turns at once, then one each so often.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
+pub(crate) struct RateLimiter {
     burst: u32,
     each: Duration,
     /// When the turns so far would be over, one each so often.
     until: Option<Instant>,
 }
 
-impl Pace {
+impl RateLimiter {
     pub(crate) const fn new(burst: u32, each: Duration) -> Self {
         Self {
             burst,
@@ -77,11 +80,11 @@ impl Pace {
 pub(crate) struct Waiter {
     interrupted: AtomicBool,
     /// What the thread sleeps on now, so that the interrupter can wake it there.
-    sleeping_on: Mutex<Option<(Arc<Segment>, Word)>>,
+    sleeping_on: Mutex<Option<(Arc<Segment>, FutexWord)>>,
     /// What it sleeps on while there is no segment.
     alone: AtomicU32,
     /// When a wake was last found missing, in CLOCK_MONOTONIC nanoseconds.
-    robbed_at: AtomicU64,
+    lost_wakeup_at: AtomicU64,
 }
 
 impl Waiter {
@@ -91,14 +94,14 @@ impl Waiter {
     }
 
     /// Sleeps until the word is no longer `seen`, somebody interrupts, or the time is over; or for less.
-    pub(crate) fn wait(&self, segment: &Arc<Segment>, word: Word, seen: u32, timeout: Duration) {
+    pub(crate) fn wait(&self, segment: &Arc<Segment>, word: FutexWord, seen: u32, timeout: Duration) {
         *self.lock() = Some((Arc::clone(segment), word));
         // After the line above: an interrupter sets the flag first and looks for the sleeper then, under the same lock.
         if !self.is_interrupted() {
             match word {
-                Word::Published => self.sleep_warily(segment.word(word), seen, timeout),
-                Word::Writer => {
-                    sys::futex_wait(segment.word(word), seen, timeout);
+                FutexWord::Published => self.sleep_cautiously(segment.word(word), seen, timeout),
+                FutexWord::Writer => {
+                    futex::futex_wait(segment.word(word), seen, timeout);
                 }
             }
         }
@@ -106,14 +109,19 @@ impl Waiter {
     }
 
     /// Sleeps, and not for long where wakes have been stolen.
-    fn sleep_warily(&self, word: &AtomicU32, seen: u32, timeout: Duration) {
+    fn sleep_cautiously(&self, word: &AtomicU32, seen: u32, timeout: Duration) {
         // Relaxed, here and below: a time of this thread's own.
-        let robbed_at = self.robbed_at.load(Ordering::Relaxed);
-        let wary = robbed_at != 0 && sys::monotonic_ns().saturating_sub(robbed_at) < WARY.as_nanos() as u64;
-        let timeout = if wary { timeout.min(SHORT) } else { timeout };
-        let nobody_woke = sys::futex_wait(word, seen, timeout);
+        let lost_wakeup_at = self.lost_wakeup_at.load(Ordering::Relaxed);
+        let is_cautious = lost_wakeup_at != 0
+            && clock::monotonic_ns().saturating_sub(lost_wakeup_at) < CAUTIOUS_FOR.as_nanos() as u64;
+        let timeout = if is_cautious {
+            timeout.min(CAUTIOUS_TIMEOUT)
+        } else {
+            timeout
+        };
+        let nobody_woke = futex::futex_wait(word, seen, timeout);
         if nobody_woke && word.load(Ordering::Relaxed) != seen {
-            self.robbed_at.store(sys::monotonic_ns(), Ordering::Relaxed);
+            self.lost_wakeup_at.store(clock::monotonic_ns(), Ordering::Relaxed);
         }
     }
 
@@ -122,7 +130,7 @@ impl Waiter {
         // Acquire: the flag is looked at after the count, which the interrupter raises after the flag.
         let seen = self.alone.load(Ordering::Acquire);
         if !self.is_interrupted() {
-            sys::futex_wait(&self.alone, seen, timeout);
+            futex::futex_wait(&self.alone, seen, timeout);
         }
     }
 
@@ -130,13 +138,13 @@ impl Waiter {
     pub(crate) fn interrupt(&self) {
         self.interrupted.store(true, Ordering::Release);
         self.alone.fetch_add(1, Ordering::Release);
-        sys::futex_wake_all(&self.alone);
+        futex::futex_wake_all(&self.alone);
         // A wake between the sleeper's look at the flag and its sleep is lost, so it is repeated until the sleeper has
         // gone. Every sleep is bounded, so this is too.
         loop {
             match &*self.lock() {
                 None => return,
-                Some((segment, word)) => sys::futex_wake_all(segment.word(*word)),
+                Some((segment, word)) => futex::futex_wake_all(segment.word(*word)),
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -145,9 +153,9 @@ impl Waiter {
     /// Ends the present wait, if there is one.
     pub(crate) fn nudge(&self) {
         self.alone.fetch_add(1, Ordering::Release);
-        sys::futex_wake_all(&self.alone);
+        futex::futex_wake_all(&self.alone);
         if let Some((segment, word)) = &*self.lock() {
-            sys::futex_wake_all(segment.word(*word));
+            futex::futex_wake_all(segment.word(*word));
         }
     }
 
@@ -155,7 +163,7 @@ impl Waiter {
         self.interrupted.store(false, Ordering::Release);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(Arc<Segment>, Word)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(Arc<Segment>, FutexWord)>> {
         self.sleeping_on.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,12 +15,17 @@ use std::{
 
 use crate::{
     ChannelName, Error,
-    files::{self, Aside, Identity},
-    layout::WRITER_BYTE,
-    map::Mapping,
-    points::{At, point},
-    sem::{Found, SIZE, Semaphore},
-    sys::{self, KeptLock},
+    protocol::{
+        failpoint::{Failpoint, failpoint},
+        layout::WRITER_BYTE,
+    },
+    segment::staging::StagingFile,
+    sys::{
+        files::{self, FileId},
+        lock::{self, OfdLock},
+        mapping::Mapping,
+        semaphore::{SIZE, Semaphore, SemaphoreState},
+    },
 };
 
 /// How long a publish waits for a semaphore that somebody else holds.
@@ -31,7 +36,7 @@ const STUCK: Duration = Duration::from_secs(1);
 /// What another program has done to the channel's semaphore. The exchange of frames goes on, and it is put right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum SemaphoreTrouble {
+pub enum SemaphoreFault {
     /// It was held for longer than the writer waits.
     Held,
     /// It was posted by who had not waited for it.
@@ -42,7 +47,7 @@ pub enum SemaphoreTrouble {
     Replaced,
 }
 
-impl SemaphoreTrouble {
+impl SemaphoreFault {
     const ALL: [Self; 4] = [Self::Held, Self::Posted, Self::Damaged, Self::Replaced];
 
     fn bit(self) -> u32 {
@@ -50,7 +55,7 @@ impl SemaphoreTrouble {
     }
 }
 
-impl std::fmt::Display for SemaphoreTrouble {
+impl std::fmt::Display for SemaphoreFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Held => {
@@ -65,46 +70,46 @@ impl std::fmt::Display for SemaphoreTrouble {
 
 /// Kinds of trouble, each once.
 #[derive(Debug, Default)]
-pub(crate) struct Troubles(AtomicU32);
+pub(crate) struct SemaphoreFaults(AtomicU32);
 
-impl Troubles {
-    pub(crate) fn add(&self, trouble: SemaphoreTrouble) {
+impl SemaphoreFaults {
+    pub(crate) fn add(&self, fault: SemaphoreFault) {
         // Relaxed, here and below: only the bits matter.
-        if self.0.load(Ordering::Relaxed) & trouble.bit() == 0 {
-            self.0.fetch_or(trouble.bit(), Ordering::Relaxed);
+        if self.0.load(Ordering::Relaxed) & fault.bit() == 0 {
+            self.0.fetch_or(fault.bit(), Ordering::Relaxed);
         }
     }
 
     /// Takes over those of `others`; yields which are new here.
-    pub(crate) fn news_of(&self, others: &Self) -> Vec<SemaphoreTrouble> {
+    pub(crate) fn news_of(&self, others: &Self) -> Vec<SemaphoreFault> {
         let others = others.0.load(Ordering::Relaxed);
         let news = others & !self.0.fetch_or(others, Ordering::Relaxed);
-        let mut all = SemaphoreTrouble::ALL.to_vec();
-        all.retain(|trouble| news & trouble.bit() != 0);
+        let mut all = SemaphoreFault::ALL.to_vec();
+        all.retain(|fault| news & fault.bit() != 0);
         all
     }
 }
 
 /// The file `/dev/shm/sem.NAME`: the semaphore, and the bytes that carry the locks.
 #[derive(Debug)]
-pub(crate) struct ControlFile {
+pub(crate) struct LockFile {
     channel: String,
     path: String,
     file: OwnedFd,
-    identity: Identity,
+    file_id: FileId,
     semaphore: Semaphore,
     turn: Mutex<Turn>,
     /// Beside the turn, as it is asked for by threads that must not wait for whoever has that.
     timeouts: AtomicU64,
     /// As above.
-    pub(crate) troubles: Troubles,
+    pub(crate) faults: SemaphoreFaults,
 }
 
 /// What came of trying to take a lock.
 #[derive(Debug)]
-pub(crate) enum Taken {
+pub(crate) enum LockAttempt {
     /// The byte, and what keeps its lock.
-    Lock(i64, KeptLock),
+    Lock(i64, OfdLock),
     /// Somebody has each of them.
     ByOthers,
     /// The name is another file's by now.
@@ -119,14 +124,14 @@ struct Turn {
 
 /// Who may attach may lock: the mode of the control file is the channel's without the classes that may only read, as
 /// whoever can open the file can hold a byte of it.
-pub(crate) fn control_mode(perms: u32) -> u32 {
+pub(crate) fn lock_file_mode(perms: u32) -> u32 {
     [0o600, 0o060, 0o006]
         .into_iter()
         .filter(|class| perms & class == *class)
         .sum()
 }
 
-impl ControlFile {
+impl LockFile {
     /// Opens what is there; `None` when there is nothing.
     pub(crate) fn open(name: &ChannelName) -> Result<Option<Self>, Error> {
         let path = name.semaphore_path();
@@ -139,15 +144,15 @@ impl ControlFile {
 
     /// Makes a new one with the value 1; `None` when another got there first. The writer's byte is locked before
     /// anybody can find the file.
-    pub(crate) fn create(name: &ChannelName, perms: u32) -> Result<Option<(Self, KeptLock)>, Error> {
+    pub(crate) fn create(name: &ChannelName, perms: u32) -> Result<Option<(Self, OfdLock)>, Error> {
         let channel = name.as_str();
         let path = name.semaphore_path();
         let failed = |errno| Error::system(channel, format!("make {path}"), errno);
         let failed_io = |error: std::io::Error| files::open_error(channel, &path, "make", &error);
-        let mut aside = Aside::create().map_err(failed_io)?;
-        sys::back_with_memory(&aside.file, 0, SIZE).map_err(|errno| match errno {
+        let mut staging = StagingFile::create().map_err(failed_io)?;
+        files::commit_memory(&staging.file, 0, SIZE).map_err(|errno| match errno {
             nix::errno::Errno::ENOSPC | nix::errno::Errno::ENOMEM => {
-                let (free, total) = files::space(&aside.file);
+                let (free, total) = files::space(&staging.file);
                 Error::NoSpace {
                     channel: channel.to_owned(),
                     wanted: SIZE,
@@ -159,17 +164,17 @@ impl ControlFile {
             }
             errno => failed(errno),
         })?;
-        let locked = aside.open_again().map_err(failed_io)?;
-        sys::try_lock(&locked, WRITER_BYTE).map_err(failed)?;
-        let kept = KeptLock::keep(locked).map_err(failed)?;
-        let control = Self::new(name, path.clone(), aside.open_again().map_err(failed_io)?)?;
-        control.initialise()?;
-        aside.set_mode(control_mode(perms)).map_err(failed)?;
-        point(At::ControlMade);
-        match aside.place(&path, false) {
+        let locked = staging.open_again().map_err(failed_io)?;
+        lock::try_lock(&locked, WRITER_BYTE).map_err(failed)?;
+        let kept = OfdLock::keep(locked).map_err(failed)?;
+        let lock_file = Self::new(name, path.clone(), staging.open_again().map_err(failed_io)?)?;
+        lock_file.initialise()?;
+        staging.set_mode(lock_file_mode(perms)).map_err(failed)?;
+        failpoint(Failpoint::LockFileMade);
+        match staging.persist(&path, false) {
             Ok(()) => {
-                point(At::ControlNamed);
-                Ok(Some((control, kept)))
+                failpoint(Failpoint::LockFileNamed);
+                Ok(Some((lock_file, kept)))
             }
             Err(nix::errno::Errno::EEXIST) => Ok(None),
             Err(errno) => Err(failed(errno)),
@@ -186,7 +191,7 @@ impl ControlFile {
         let stat = files::require_own(name.as_str(), &path, &file)?;
         let damaged = (stat.st_size as u64) < SIZE;
         if damaged {
-            sys::back_with_memory(&file, 0, SIZE)
+            files::commit_memory(&file, 0, SIZE)
                 .map_err(|errno| Error::system(name.as_str(), format!("repair {path}"), errno))?;
         }
         Ok(damaged)
@@ -212,18 +217,18 @@ impl ControlFile {
         let semaphore = Semaphore::new(mapping).ok_or_else(|| failed("mmap", nix::errno::Errno::EINVAL))?;
         Ok(Self {
             channel: name.to_string(),
-            identity: Identity::from(&stat),
+            file_id: FileId::from(&stat),
             path,
             file,
             semaphore,
             turn: Mutex::default(),
             timeouts: AtomicU64::new(0),
-            troubles: Troubles::default(),
+            faults: SemaphoreFaults::default(),
         })
     }
 
-    pub(crate) fn identity(&self) -> Identity {
-        self.identity
+    pub(crate) fn file_id(&self) -> FileId {
+        self.file_id
     }
 
     pub(crate) fn file(&self) -> &OwnedFd {
@@ -238,41 +243,41 @@ impl ControlFile {
     pub(crate) fn set_perms(&self, perms: u32) -> Result<(), Error> {
         nix::sys::stat::fchmod(
             &self.file,
-            nix::sys::stat::Mode::from_bits_truncate(control_mode(perms)),
+            nix::sys::stat::Mode::from_bits_truncate(lock_file_mode(perms)),
         )
         .map_err(|errno| Error::system(&self.channel, format!("chmod {}", self.path), errno))
     }
 
     /// Takes the lock of the first of `bytes` that is free.
-    pub(crate) fn take_first(&self, bytes: impl IntoIterator<Item = i64>) -> Result<Taken, Error> {
+    pub(crate) fn take_first(&self, bytes: impl IntoIterator<Item = i64>) -> Result<LockAttempt, Error> {
         let failed = |errno| Error::system(&self.channel, format!("lock {}", self.path), errno);
         let again = files::open(&self.path, true)
             .map_err(|error| files::open_error(&self.channel, &self.path, "use", &error))?;
         let Some(again) = again else {
-            return Ok(Taken::NameChanged);
+            return Ok(LockAttempt::NameChanged);
         };
-        if files::identity(&again).map_err(failed)? != self.identity {
-            return Ok(Taken::NameChanged);
+        if files::file_id(&again).map_err(failed)? != self.file_id {
+            return Ok(LockAttempt::NameChanged);
         }
         for byte in bytes {
-            if sys::try_lock(&again, byte).map_err(failed)? {
-                return KeptLock::keep(again)
-                    .map(|kept| Taken::Lock(byte, kept))
+            if lock::try_lock(&again, byte).map_err(failed)? {
+                return OfdLock::keep(again)
+                    .map(|kept| LockAttempt::Lock(byte, kept))
                     .map_err(failed);
             }
         }
-        Ok(Taken::ByOthers)
+        Ok(LockAttempt::ByOthers)
     }
 
     /// Whether somebody holds `byte`. When the kernel does not say, somebody does: nothing is taken away on a guess.
     pub(crate) fn is_locked(&self, byte: i64) -> bool {
-        sys::is_locked(&self.file, byte).unwrap_or(true)
+        lock::is_locked(&self.file, byte).unwrap_or(true)
     }
 
     /// Takes the semaphore if it is to be had within [`PATIENCE`], and goes on without it if not; see [`Held`].
     pub(crate) fn acquire(&self) -> Held<'_> {
         let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        self.mend_kind();
+        self.repair_kind();
         let taken = self.semaphore.try_wait()
             || match turn.taken_since {
                 None => {
@@ -280,7 +285,7 @@ impl ControlFile {
                     if !got_it {
                         // Relaxed: only the count matters.
                         self.timeouts.fetch_add(1, Ordering::Relaxed);
-                        self.troubles.add(SemaphoreTrouble::Held);
+                        self.faults.add(SemaphoreFault::Held);
                         turn.taken_since = Some(Instant::now());
                     }
                     got_it
@@ -288,7 +293,7 @@ impl ControlFile {
                 // Another short holder may have it just now: it is waited for once more before it is put back.
                 Some(since) if since.elapsed() > STUCK => {
                     self.semaphore.wait(PATIENCE) || {
-                        self.give_back();
+                        self.release();
                         self.semaphore.try_wait()
                     }
                 }
@@ -298,30 +303,30 @@ impl ControlFile {
             turn.taken_since = None;
         }
         Held {
-            control: self,
+            lock_file: self,
             _turn: turn,
             taken,
         }
     }
 
-    fn mend_kind(&self) {
-        if self.semaphore.mend_kind() {
-            self.troubles.add(SemaphoreTrouble::Damaged);
+    fn repair_kind(&self) {
+        if self.semaphore.repair_kind() {
+            self.faults.add(SemaphoreFault::Damaged);
         }
     }
 
     /// Brings the semaphore to exactly 1.
-    fn give_back(&self) {
-        match self.semaphore.give_back() {
-            Found::Held => {}
-            Found::Posted => self.troubles.add(SemaphoreTrouble::Posted),
-            Found::Nonsense => self.troubles.add(SemaphoreTrouble::Damaged),
+    fn release(&self) {
+        match self.semaphore.release() {
+            SemaphoreState::Held => {}
+            SemaphoreState::Posted => self.faults.add(SemaphoreFault::Posted),
+            SemaphoreState::Nonsense => self.faults.add(SemaphoreFault::Damaged),
         }
     }
 
     /// Puts a semaphore back that has been taken for too long, or damaged; for when nothing is published that would.
     pub(crate) fn mend(&self) {
-        self.mend_kind();
+        self.repair_kind();
         let since = self.turn.lock().unwrap_or_else(PoisonError::into_inner).taken_since;
         if since.is_some_and(|since| since.elapsed() > STUCK) {
             drop(self.acquire());
@@ -336,7 +341,7 @@ impl ControlFile {
 
 /// The semaphore, held or gone around; given back with the value 1 on drop.
 pub(crate) struct Held<'a> {
-    control: &'a ControlFile,
+    lock_file: &'a LockFile,
     _turn: MutexGuard<'a, Turn>,
     taken: bool,
 }
@@ -344,7 +349,7 @@ pub(crate) struct Held<'a> {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         if self.taken {
-            self.control.give_back();
+            self.lock_file.release();
         }
     }
 }

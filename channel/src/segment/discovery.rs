@@ -1,8 +1,10 @@
-//! A wait for channels that come and go.
+//! Discovery: which channels there are, and a wait for channels that come and go.
 
 use std::{
-    io::{self, PipeReader, PipeWriter},
+    fs::File,
+    io::{self, PipeReader, PipeWriter, Read},
     os::fd::AsFd,
+    path::Path,
     time::Duration,
 };
 
@@ -11,7 +13,10 @@ use nix::{
     sys::inotify::{AddWatchFlags, InitFlags, Inotify},
 };
 
-use crate::name::SHM_DIR;
+use crate::{
+    protocol::layout,
+    sys::files::{SHM_DIR, open},
+};
 
 /// After a first sign so much is waited for others: /dev/shm is everybody's, and files come and go there in crowds.
 const SETTLES: Duration = Duration::from_millis(50);
@@ -82,4 +87,27 @@ impl Watch {
         }
         true
     }
+}
+
+/// The names of the channels that are there, sorted: of all files in /dev/shm that this user may read and that begin as
+/// a segment does.
+pub fn channels() -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(SHM_DIR)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| crate::ChannelName::new(name.as_str()).is_ok() && begins_as_segment(name))
+        .collect();
+    names.sort();
+    names
+}
+
+fn begins_as_segment(name: &str) -> bool {
+    let path = Path::new(SHM_DIR).join(name);
+    let Some(Ok(Some(file))) = path.to_str().map(|path| open(path, false)) else {
+        return false;
+    };
+    let mut magic = [0; 8];
+    File::from(file).read_exact(&mut magic).is_ok() && u64::from_ne_bytes(magic) == layout::MAGIC
 }

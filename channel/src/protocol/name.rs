@@ -1,9 +1,9 @@
 //! The name of a channel, checked once.
 
-use crate::Error;
-
-/// Where the system keeps POSIX shared memory objects and named semaphores (shm_overview(7), sem_overview(7)).
-pub(crate) const SHM_DIR: &str = "/dev/shm";
+use crate::{
+    Error,
+    sys::files::{SHM_DIR, STAGING_PREFIX},
+};
 
 /// A channel's name: 1 to 250 bytes, no `/`, no NUL, not beginning `sem.` and not `.` or `..`.
 ///
@@ -29,7 +29,7 @@ impl ChannelName {
             "it contains a NUL"
         } else if name.starts_with("sem.") {
             "it begins with \"sem.\", which is how the files of semaphores are called"
-        } else if name.starts_with(crate::files::ASIDE_PREFIX) {
+        } else if name.starts_with(STAGING_PREFIX) {
             "it begins with \".rsshm-\", which is how segments in the making are called"
         } else if name == "." || name == ".." {
             "it is the name of a folder"

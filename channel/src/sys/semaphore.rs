@@ -4,13 +4,13 @@
 //! word that says which kind of futex it is has been damaged, the kernel refuses the call, and glibc ends the process. So
 //! what they do is done here, on atomics, with futex calls whose kind nobody else can write. Other C libraries are asked.
 
-use crate::map::Mapping;
+use crate::sys::mapping::Mapping;
 
 pub(crate) use imp::Semaphore;
 
 /// What giving a semaphore back found there. It has the value 1 afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
+pub(crate) enum SemaphoreState {
     /// The value 0, as whoever holds it leaves it.
     Held,
     /// A larger one: somebody has posted without having waited.
@@ -27,8 +27,8 @@ mod imp {
     use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
     use std::time::{Duration, Instant};
 
-    use super::{Found, Mapping};
-    use crate::sys;
+    use super::{Mapping, SemaphoreState};
+    use crate::sys::futex;
 
     /// How often a change is tried again that another process was faster with. One that is faster each time is no honest one.
     const TRIES: u32 = 1000;
@@ -60,7 +60,7 @@ mod imp {
 
         /// Makes it a semaphore of the value 1, whatever its bytes are.
         pub(crate) fn initialise(&self) -> nix::Result<()> {
-            self.mend_kind();
+            self.repair_kind();
             if let Some(word) = self.word() {
                 word.store(1, Ordering::Release);
             }
@@ -68,7 +68,7 @@ mod imp {
         }
 
         /// Puts the kind of futex right, for programs that use the library's functions; `true` when it was wrong.
-        pub(crate) fn mend_kind(&self) -> bool {
+        pub(crate) fn repair_kind(&self) -> bool {
             // Relaxed: it never changes in an honest channel.
             self.0.at::<AtomicU32>(KIND_AT).is_some_and(|kind| {
                 let wrong = kind.load(Ordering::Relaxed) != SHARED_KIND;
@@ -110,7 +110,7 @@ mod imp {
                 let Some(futex) = self.0.at::<AtomicU32>(FUTEX_AT).filter(|_| !left.is_zero()) else {
                     break false;
                 };
-                sys::futex_wait(futex, 0, left);
+                futex::futex_wait(futex, 0, left);
             };
             // Somebody may have made it anew meanwhile, without sleepers.
             self.update(|word| word.checked_sub(SLEEPER));
@@ -118,18 +118,18 @@ mod imp {
         }
 
         /// Brings the value to 1, and wakes one who waits for that.
-        pub(crate) fn give_back(&self) -> Found {
+        pub(crate) fn release(&self) -> SemaphoreState {
             let sleepers = |word: u64| word & !u64::from(u32::MAX);
             let before = self.update(|word| Some(sleepers(word) | 1)).unwrap_or_default();
             if sleepers(before) > 0
                 && let Some(futex) = self.0.at::<AtomicU32>(FUTEX_AT)
             {
-                sys::futex_wake(futex, 1);
+                futex::futex_wake(futex, 1);
             }
             match before as u32 {
-                0 => Found::Held,
-                1..=MAX => Found::Posted,
-                _ => Found::Nonsense,
+                0 => SemaphoreState::Held,
+                1..=MAX => SemaphoreState::Posted,
+                _ => SemaphoreState::Nonsense,
             }
         }
     }
@@ -139,8 +139,8 @@ mod imp {
 mod imp {
     use std::time::Duration;
 
-    use super::{Found, Mapping};
-    use crate::sys::semaphore::RawSemaphore;
+    use super::raw::RawSemaphore;
+    use super::{Mapping, SemaphoreState};
 
     #[derive(Debug)]
     pub(crate) struct Semaphore {
@@ -163,7 +163,7 @@ mod imp {
         }
 
         /// Here only the library knows what is right.
-        pub(crate) fn mend_kind(&self) -> bool {
+        pub(crate) fn repair_kind(&self) -> bool {
             false
         }
 
@@ -177,17 +177,94 @@ mod imp {
         }
 
         /// Brings the value to 1, and wakes one who waits for that.
-        pub(crate) fn give_back(&self) -> Found {
+        pub(crate) fn release(&self) -> SemaphoreState {
             self.raw.post();
-            let mut found = Found::Held;
+            let mut found = SemaphoreState::Held;
             // Bounded: a value may be as damaged as it likes.
             for _ in 0..64 {
                 if self.raw.value() <= 1 || !self.raw.try_wait() {
                     break;
                 }
-                found = Found::Posted;
+                found = SemaphoreState::Posted;
             }
             found
+        }
+    }
+}
+
+/// The C library's calls on a semaphore in shared memory, whose `sem_t` is what `sem_open` of any program maps too.
+#[cfg(not(all(target_env = "gnu", target_pointer_width = "64")))]
+mod raw {
+    use std::{io, time::Duration};
+
+    use nix::{errno::Errno, libc};
+
+    use crate::sys::clock::monotonic_ns;
+
+    unsafe extern "C" {
+        /// glibc 2.30 and later; as `sem_timedwait`, by a clock that nobody sets back.
+        fn sem_clockwait(
+            semaphore: *mut libc::sem_t,
+            clock: libc::clockid_t,
+            until: *const libc::timespec,
+        ) -> libc::c_int;
+    }
+
+    /// A semaphore inside a mapping that lives as long as this does; the constructor's caller sees to that.
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) struct RawSemaphore(*mut libc::sem_t);
+
+    // SAFETY: the functions of a process-shared semaphore may be called from any thread (sem_overview(7)).
+    unsafe impl Send for RawSemaphore {}
+    // SAFETY: as above.
+    unsafe impl Sync for RawSemaphore {}
+
+    impl RawSemaphore {
+        /// # Safety
+        /// `at` is the address of a `sem_t`, aligned and mapped for reading and writing for as long as the value is used.
+        pub(crate) unsafe fn new(at: *mut libc::sem_t) -> Self {
+            Self(at)
+        }
+
+        /// Makes it a new semaphore, shared between processes. Only before anybody else can know it.
+        pub(crate) fn initialise(self, value: u32) -> nix::Result<()> {
+            // SAFETY: the address is valid (see `new`).
+            Errno::result(unsafe { libc::sem_init(self.0, 1, value) }).map(drop)
+        }
+
+        pub(crate) fn try_wait(self) -> bool {
+            // SAFETY: the address is valid (see `new`).
+            unsafe { libc::sem_trywait(self.0) == 0 }
+        }
+
+        /// Waits at most for `timeout`.
+        pub(crate) fn wait(self, timeout: Duration) -> bool {
+            let until = monotonic_ns().saturating_add(timeout.as_nanos() as u64);
+            let until = libc::timespec {
+                tv_sec: (until / 1_000_000_000) as libc::time_t,
+                tv_nsec: (until % 1_000_000_000) as libc::c_long,
+            };
+            loop {
+                // SAFETY: the address is valid (see `new`) and `until` outlives the call.
+                if unsafe { sem_clockwait(self.0, libc::CLOCK_MONOTONIC, &raw const until) } == 0 {
+                    return true;
+                }
+                if io::Error::last_os_error().raw_os_error() != Some(libc::EINTR) {
+                    return false;
+                }
+            }
+        }
+
+        pub(crate) fn post(self) {
+            // SAFETY: the address is valid (see `new`). EOVERFLOW needs no answer: the value is brought to 1 next.
+            unsafe { libc::sem_post(self.0) };
+        }
+
+        pub(crate) fn value(self) -> i32 {
+            let mut value = 0;
+            // SAFETY: the address is valid (see `new`), and `value` is a local.
+            unsafe { libc::sem_getvalue(self.0, &raw mut value) };
+            value
         }
     }
 }

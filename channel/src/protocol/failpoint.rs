@@ -2,7 +2,7 @@
 //!
 //! There is nothing of it in a build without `debug_assertions`, so not in the plugin that users install. In a debug build
 //! an instant is one relaxed load, unless the process was started with the environment variable
-//! `RSSHM_POINTS=SEED,KILLS,STOPS,FILE[,INSTANT[,PASS]]`: then each pass of an instant is counted in `FILE`, and draws a
+//! `RSSHM_FAILPOINTS=SEED,KILLS,STOPS,FILE[,INSTANT[,PASS]]`: then each pass of an instant is counted in `FILE`, and draws a
 //! number from a generator that begins at `SEED`. Of a million passes so many as `KILLS` says end in SIGKILL, and `STOPS`
 //! in SIGSTOP, sent to itself exactly there; of instants that are passed seldom up to a hundred times as many, and eight
 //! times as many until it has happened once. With `INSTANT` only one pass of that one draws, the first or the one of number `PASS`.
@@ -12,19 +12,18 @@
 //! written by the test: while it is not 0, passes are only counted. From byte 64 on come 64 bytes for each instant: its name,
 //! filled up to 32 bytes with zeros, then how often it was passed, and how many passes ended in SIGKILL and in SIGSTOP.
 
-/// Makes [`At`] with the names of its values, and how much more readily a process ends there than at an instant that it
+/// Makes [`Failpoint`] with the names of its values, and how much more readily a process ends there than at an instant that it
 /// passes with each frame.
 macro_rules! instants {
     ($($(#[$doc:meta])* $name:ident $readily:literal,)*) => {
         /// An instant.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[cfg_attr(rsshm_loom, allow(dead_code))]
-        pub(crate) enum At {
+        pub(crate) enum Failpoint {
             $($(#[$doc])* $name,)*
         }
 
-        #[cfg(all(debug_assertions, not(rsshm_loom)))]
-        impl At {
+        #[cfg(debug_assertions)]
+        impl Failpoint {
             const NAMES: [&str; [$($readily),*].len()] = [$(stringify!($name)),*];
             const READILY: [u64; [$($readily),*].len()] = [$($readily),*];
         }
@@ -35,7 +34,7 @@ instants! {
     /// Writer: nobody was seen to hold a slot, and its number is still there.
     PinsSeen 30,
     /// Writer: a slot's number is 0, the pins have not been looked at again.
-    NumberZeroed 10,
+    SeqCleared 10,
     /// Writer: a slot is claimed, nothing is drawn.
     SlotClaimed 1,
     /// Writer: the semaphore is held for a publish.
@@ -43,13 +42,13 @@ instants! {
     /// Writer: the descriptor is written, the number is not stored.
     DescriptorWritten 1,
     /// Writer: the number is stored, the ring's entry is not.
-    NumberStored 1,
+    SeqStored 1,
     /// Writer: the ring's entry is stored, the head is not.
     RingStored 1,
     /// Writer: the head is stored, the semaphore still held.
     HeadStored 1,
     /// Writer: all is published, the bell is not rung.
-    BellDue 1,
+    NotifyDue 1,
     /// Reader: the pin's bit is set, the number not looked at.
     PinSet 1,
     /// Reader: the number was the one that is wanted.
@@ -65,7 +64,7 @@ instants! {
     /// Reader: it is made, the number has not been looked at again.
     CopyUnchecked 1,
     /// Reader: a frame is taken, the position is not stored.
-    PositionDue 1,
+    CursorDue 1,
     /// Both: a record, an event or a letter, is half written.
     RecordHalf 200,
     /// Writer: the semaphore is held for an event.
@@ -75,17 +74,17 @@ instants! {
     /// Writer: the number of the last frame before an end of the stream is stored, the end not counted.
     EndHalf 100,
     /// Writer: a file is made aside and has no lock.
-    AsideMade 100,
+    StagingMade 100,
     /// Writer: a control file is made, and locked, and has no name.
-    ControlMade 100,
+    LockFileMade 100,
     /// Writer: it has its name.
-    ControlNamed 100,
+    LockFileNamed 100,
     /// Writer: it has the channel's lock and has not looked for what a dead writer left.
     ChannelLocked 100,
     /// Writer: what a dead writer left is open, and not yet superseded.
-    LeftOpened 100,
+    FormerOpened 100,
     /// Writer: what a dead writer left is superseded.
-    LeftTaken 100,
+    FormerSuperseded 100,
     /// Writer: a segment is made, and is empty.
     SegmentMade 100,
     /// Writer: the semaphore is held for a new segment.
@@ -103,29 +102,29 @@ instants! {
     /// Writer: it has memory, and nobody knows.
     Grown 10,
     /// Writer: a slot of a superseded segment is taken, its memory not given back.
-    PunchDue 10,
+    ReleaseDue 10,
     /// Writer: a grant is about to be lowered.
-    GrantLowered 100,
+    QuotaLowered 100,
     /// Writer: another grant is about to be published.
-    GrantDue 10,
+    QuotaDue 10,
     /// Writer: it stops, and the segment has lost its name.
     CloseUnnamed 100,
     /// Writer: it stops, and the segment says so.
-    CloseSaid 100,
+    CloseStored 100,
     /// Reader: a segment is open, a seat not taken.
     SegmentOpened 100,
     /// Reader: a seat is locked, what the last owner left in it untouched.
-    SeatLocked 100,
+    EntryLocked 100,
     /// Reader: what the last owner said of itself is gone.
-    SeatCleared 100,
+    EntryCleared 100,
     /// Reader: its ticket is stored.
-    TicketStored 100,
+    GenerationStored 100,
     /// Reader: its position is stored.
-    PositionStored 100,
+    CursorStored 100,
     /// Reader: it sits down, and what it is going to take is kept.
-    Sitting 100,
+    Joining 100,
     /// Reader: it sits, the bell is not rung.
-    Seated 100,
+    Joined 100,
     /// Reader: it sits in the segment that follows, and has not said so in the former.
     MoveDue 100,
     /// Reader: it is about to say that it leaves.
@@ -134,24 +133,24 @@ instants! {
 
 /// The process is at an instant.
 #[inline(always)]
-pub(crate) fn point(at: At) {
-    #[cfg(all(debug_assertions, not(rsshm_loom)))]
+pub(crate) fn failpoint(at: Failpoint) {
+    #[cfg(debug_assertions)]
     armed::pass(at);
-    #[cfg(not(all(debug_assertions, not(rsshm_loom))))]
+    #[cfg(not(debug_assertions))]
     let _ = at;
 }
 
-#[cfg(all(debug_assertions, not(rsshm_loom)))]
+#[cfg(debug_assertions)]
 mod armed {
     use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
     use std::{fs::OpenOptions, sync::OnceLock};
 
     use nix::libc;
 
-    use super::At;
-    use crate::{map::Mapping, sys};
+    use super::Failpoint;
+    use crate::sys::{files, mapping::Mapping, signal};
 
-    const VARIABLE: &str = "RSSHM_POINTS";
+    const VARIABLE: &str = "RSSHM_FAILPOINTS";
     const MILLION: u64 = 1_000_000;
     /// How much more readily a process ends at an instant where none has ended yet.
     const NOT_YET: u64 = 8;
@@ -159,7 +158,7 @@ mod armed {
     /// Bytes before the first instant's, and of each instant.
     const STRIDE: u64 = 64;
     const NAME_ROOM: u64 = 32;
-    const SIZE: u64 = STRIDE * (1 + At::NAMES.len() as u64);
+    const SIZE: u64 = STRIDE * (1 + Failpoint::NAMES.len() as u64);
 
     static OFF: AtomicBool = AtomicBool::new(false);
     static POINTS: OnceLock<Option<Points>> = OnceLock::new();
@@ -182,7 +181,7 @@ mod armed {
     }
 
     #[inline]
-    pub(super) fn pass(at: At) {
+    pub(super) fn pass(at: Failpoint) {
         // Relaxed: what was once off stays so; who does not know yet looks again.
         if OFF.load(Ordering::Relaxed) {
             return;
@@ -205,8 +204,8 @@ mod armed {
 
         fn parse(text: &str) -> Option<Self> {
             let mut fields = text.split(',');
-            let mut number = || fields.next()?.parse::<u64>().ok();
-            let (seed, kills, stops) = (number()?, number()?, number()?);
+            let mut seq = || fields.next()?.parse::<u64>().ok();
+            let (seed, kills, stops) = (seq()?, seq()?, seq()?);
             let file = OpenOptions::new()
                 .read(true)
                 .write(true)
@@ -215,13 +214,16 @@ mod armed {
                 .open(fields.next()?)
                 .ok()?;
             let only = fields.next().map(str::to_owned);
-            if only.as_ref().is_some_and(|only| !At::NAMES.contains(&only.as_str())) {
+            if only
+                .as_ref()
+                .is_some_and(|only| !Failpoint::NAMES.contains(&only.as_str()))
+            {
                 return None;
             }
             let pass = fields.next().map_or(Some(1), |pass| pass.parse().ok())?;
-            sys::back_with_memory(&file.try_clone().ok()?.into(), 0, SIZE).ok()?;
+            files::commit_memory(&file.try_clone().ok()?.into(), 0, SIZE).ok()?;
             let counts = Mapping::new(&file, 0, SIZE, true).ok()?;
-            for (index, name) in (1..).zip(At::NAMES) {
+            for (index, name) in (1..).zip(Failpoint::NAMES) {
                 counts.write(STRIDE * index, &name.as_bytes()[..name.len().min(NAME_ROOM as usize)]);
             }
             Some(Self {
@@ -235,25 +237,25 @@ mod armed {
         }
 
         /// Counts up by `more`, and yields the count before.
-        fn count(&self, at: At, what: Count, more: u64) -> u64 {
+        fn count(&self, at: Failpoint, what: Count, more: u64) -> u64 {
             let offset = STRIDE * (1 + at as u64) + NAME_ROOM + 8 * what as u64;
             let word = self.counts.at::<AtomicU64>(offset);
             // Relaxed: nothing goes with the counts.
             word.map_or(0, |word| word.fetch_add(more, Ordering::Relaxed))
         }
 
-        fn pass(&self, at: At) {
+        fn pass(&self, at: Failpoint) {
             let passes = self.count(at, Count::Passes, 1) + 1;
             let paused = self.counts.at::<AtomicU64>(0);
             if paused.is_none_or(|paused| paused.load(Ordering::Relaxed) != 0) {
                 return;
             }
             if let Some(only) = &self.only
-                && (*only != At::NAMES[at as usize] || passes != self.pass)
+                && (*only != Failpoint::NAMES[at as usize] || passes != self.pass)
             {
                 return;
             }
-            let readily = At::READILY[at as usize];
+            let readily = Failpoint::READILY[at as usize];
             let rate = |rate: u64, what: Count| match self.count(at, what, 0) {
                 0 => rate * readily * NOT_YET,
                 _ => rate * readily,
@@ -262,20 +264,20 @@ mod armed {
             let (kills, stops) = (rate(self.kills, Count::Kills), rate(self.stops, Count::Stops));
             if draw < kills {
                 self.count(at, Count::Kills, 1);
-                sys::raise(libc::SIGKILL);
+                signal::raise(libc::SIGKILL);
             } else if draw < kills + stops {
                 self.count(at, Count::Stops, 1);
-                sys::raise(libc::SIGSTOP);
+                signal::raise(libc::SIGSTOP);
             }
         }
 
         /// The next number of the generator (splitmix64), of which all threads draw.
         fn draw(&self) -> u64 {
             const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-            let mut number = self.drawn.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
-            number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-            number ^ number >> 31
+            let mut seq = self.drawn.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+            seq = (seq ^ seq >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            seq = (seq ^ seq >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            seq ^ seq >> 31
         }
     }
 }

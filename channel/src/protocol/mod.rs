@@ -1,0 +1,8 @@
+//! The protocol: names, the layout of a segment, the pin rule, and records that are read without a lock.
+
+pub(crate) mod atomic;
+pub(crate) mod failpoint;
+pub mod layout;
+pub(crate) mod name;
+pub(crate) mod pins;
+pub(crate) mod record;

@@ -1,0 +1,176 @@
+//! Files in the directory of shared memory: opening, trust, identity, memory behind their bytes.
+
+use std::{
+    fs::OpenOptions,
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+    },
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    libc,
+    sys::stat::{FileStat, fstat, stat},
+    unistd::{Gid, getegid, geteuid, getgroups, unlink},
+};
+
+use crate::Error;
+
+/// Where the system keeps POSIX shared memory objects and named semaphores (shm_overview(7), sem_overview(7)).
+pub(crate) const SHM_DIR: &str = "/dev/shm";
+
+/// How the files of segments in the making are called, which nobody looks for.
+pub(crate) const STAGING_PREFIX: &str = ".rsshm-";
+
+/// Which file it is, whatever it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileId {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+}
+
+impl From<&FileStat> for FileId {
+    fn from(stat: &FileStat) -> Self {
+        Self {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+        }
+    }
+}
+
+/// The file that has the name `path` now.
+pub(crate) fn file_id_of(path: &str) -> Option<FileId> {
+    stat(path).ok().as_ref().map(FileId::from)
+}
+
+/// Opens a file of the channel that is there. `None` when there is none. Never creates (O_CREAT of somebody else's file
+/// fails where fs.protected_regular is set), never follows a link, never hangs on a pipe.
+pub(crate) fn open(path: &str, writable: bool) -> io::Result<Option<OwnedFd>> {
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(writable)
+        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).bits())
+        .open(path);
+    match opened {
+        Ok(file) => Ok(Some(file.into())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Turns a failed `open` into what a user can act on.
+pub(crate) fn open_error(channel: &str, path: &str, action: &'static str, error: &io::Error) -> Error {
+    let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+    match (errno, std::fs::symlink_metadata(path)) {
+        (Errno::EACCES | Errno::EPERM, Ok(meta)) => Error::Denied {
+            channel: channel.to_owned(),
+            path: path.to_owned(),
+            action,
+            mode: meta.mode() & 0o7777,
+            owner: meta.uid(),
+        },
+        (_, Ok(meta)) if !meta.file_type().is_file() => Error::Foreign {
+            channel: channel.to_owned(),
+            path: path.to_owned(),
+            what: describe(&meta.file_type()).to_owned(),
+        },
+        _ => Error::system(channel, format!("open {path}"), errno),
+    }
+}
+
+fn describe(kind: &std::fs::FileType) -> &'static str {
+    if kind.is_symlink() {
+        "is a symbolic link"
+    } else if kind.is_dir() {
+        "is a folder"
+    } else if kind.is_fifo() || kind.is_socket() {
+        "is a pipe or a socket"
+    } else {
+        "is not a plain file"
+    }
+}
+
+/// Says no to a file that a writer must not touch: one of another user, or one that is no plain file.
+pub(crate) fn require_own(channel: &str, path: &str, file: &OwnedFd) -> Result<FileStat, Error> {
+    let stat = fstat(file).map_err(|errno| Error::system(channel, format!("fstat {path}"), errno))?;
+    let what = if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
+        "is not a plain file".to_owned()
+    } else if stat.st_uid != geteuid().as_raw() {
+        format!("belongs to user {}, not to user {}", stat.st_uid, geteuid())
+    } else {
+        return Ok(stat);
+    };
+    Err(Error::Foreign {
+        channel: channel.to_owned(),
+        path: path.to_owned(),
+        what,
+    })
+}
+
+/// Whether a reader may trust a file enough to attach to it: its writer is this user or root, or somebody of a group that
+/// this user is in and that may write it. Write permission is trust.
+pub(crate) fn is_trusted(stat: &FileStat) -> bool {
+    let our_group = |gid: u32| {
+        getegid() == Gid::from_raw(gid) || getgroups().is_ok_and(|groups| groups.contains(&Gid::from_raw(gid)))
+    };
+    stat.st_mode & libc::S_IFMT == libc::S_IFREG
+        && (stat.st_uid == geteuid().as_raw()
+            || stat.st_uid == 0
+            || (stat.st_mode & 0o020 != 0 && our_group(stat.st_gid)))
+}
+
+/// Bytes free for this user, and all bytes, of the file system that `file` lies in.
+pub(crate) fn space(file: &OwnedFd) -> (u64, u64) {
+    nix::sys::statvfs::fstatvfs(file).map_or((0, 0), |vfs| {
+        let block = vfs.fragment_size();
+        (
+            vfs.blocks_available().saturating_mul(block),
+            vfs.blocks().saturating_mul(block),
+        )
+    })
+}
+
+/// Removes the name `path` if it still is that of `file_id`.
+///
+/// Only the holder of the channel's writer byte calls this, so nobody else changes the name between look and removal.
+pub(crate) fn remove_if(path: &str, file_id: FileId) {
+    if file_id_of(path) == Some(file_id) {
+        let _ = unlink(path);
+    }
+}
+
+/// The identity of an open file.
+pub(crate) fn file_id(file: impl AsFd) -> nix::Result<FileId> {
+    fstat(file).as_ref().map(FileId::from).map_err(|errno| *errno)
+}
+
+/// Reads `target.len()` bytes of `file` at `offset`; `false` when the file ends before.
+pub(crate) fn read_exactly(file: impl AsFd, target: &mut [u8], offset: u64) -> nix::Result<bool> {
+    let mut done = 0;
+    while done < target.len() {
+        match nix::sys::uio::pread(&file, &mut target[done..], (offset + done as u64) as i64) {
+            Ok(0) => return Ok(false),
+            Ok(count) => done += count,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(true)
+}
+
+/// Makes `file` reach from `offset` to `offset + length` with memory behind every byte, or fails and leaves it be.
+pub(crate) fn commit_memory(file: &OwnedFd, offset: u64, length: u64) -> nix::Result<()> {
+    let (offset, length) = (
+        i64::try_from(offset).map_err(|_| Errno::EFBIG)?,
+        i64::try_from(length).map_err(|_| Errno::EFBIG)?,
+    );
+    loop {
+        match nix::fcntl::posix_fallocate(file, offset, length) {
+            Err(Errno::EINTR) => {}
+            done => return done,
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The operating system: everything that needs a system call or a pointer, without knowledge of the protocol.
+
+pub(crate) mod clock;
+pub(crate) mod copy;
+pub(crate) mod files;
+pub(crate) mod fork;
+pub(crate) mod futex;
+pub(crate) mod lock;
+pub(crate) mod mapping;
+pub(crate) mod semaphore;
+#[cfg(debug_assertions)]
+pub(crate) mod signal;
+pub(crate) mod sync;
