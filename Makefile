@@ -78,8 +78,7 @@ test: lint ## run all checks and tests
 	scripts/test-summary start
 	# Also after a step that fails, which ends the target.
 	trap 'scripts/test-summary print' EXIT
-	scripts/test-summary run loom env RUSTFLAGS="--cfg rsshm_loom" \
-		$(CARGO) test --package rsshm-channel --test loom_pins --release --locked --target-dir target/loom
+	scripts/test-summary run loom $(CARGO) test --package rsshm-channel --test loom_pins --release --locked
 	scripts/test-summary run doc $(CARGO) test --workspace --doc --locked
 	scripts/test-summary run python $(MAKE) --no-print-directory test-python
 	scripts/test-summary run camera $(MAKE) --no-print-directory test-camera
@@ -167,7 +166,7 @@ fuzz: ## fuzz the code that parses the bytes of other processes: make fuzz SECON
 .PHONY: chaos
 chaos: ## kill and stop programs at any instruction and check the others: make chaos SECONDS=600 SEED=1
 	@$(call install_missing,$(BUILD_PACKAGES))
-	$(CARGO) run --locked --package rsshm-testkit --bin rsshm-chaos -- --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+	$(CARGO) run --locked --package rsshm-testkit --features gst --bin rsshm-chaos -- --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 .PHONY: install
 install: build ## install the plugin where GStreamer looks for it
