@@ -84,7 +84,12 @@ fn small_benchmark_writes_report_and_pictures() {
     let counts = &result_of("rsshm")["runs"][0]["writer_counts"];
     assert!(counts["frames-in-place"].as_u64().unwrap() >= 50, "{counts}");
     assert_eq!(counts["frames-copied"], 0);
-    assert!(result_of("rsshm")["figures"]["latency_to_futex"]["median"].as_f64().unwrap() > 0.0);
+    assert!(
+        result_of("rsshm")["figures"]["latency_to_futex"]["median"]
+            .as_f64()
+            .unwrap()
+            > 0.0
+    );
     assert!(result_of("fakesink")["runs"][0]["latency"].is_null());
     let picture = std::fs::read_to_string(bench.out.join("latency-720p-in-place-60fps-1.svg")).unwrap();
     assert!(picture.starts_with("<svg") && picture.contains("rsshm"));

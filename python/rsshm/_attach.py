@@ -21,9 +21,9 @@ from .layout import FrameDescriptor, ReaderEntry
 GRANT_PATIENCE = 0.02
 """How long a newcomer waits for the writer to grant it pins before it begins with copies."""
 
-WANTED = "it asked for no seat"
-PERMISSIONS = "the channel's permissions let this user read only, so each frame is copied"
-NO_SEAT = "all 64 seats of the channel are taken, so each frame is copied"
+WANTED = "read_only was requested, so each frame is copied"
+PERMISSIONS = "the permissions of the channel let this user only read, so each frame is copied"
+NO_SEAT = "all 64 reader entries of the channel are taken, so each frame is copied"
 
 
 class HeldSeat:

@@ -15,9 +15,9 @@ from . import _files, _libc, layout
 from ._clients import Clients
 from ._files import Name
 from ._libc import KeptLock, full_fence, monotonic_ns, release
+from ._pace import Pace
 from ._segment import Segment
 from ._slots import Claim, WriterSegment
-from ._pace import Pace
 from ._takeover import BUSY_PATIENCE, busy, open_control, take_channel
 from .errors import BadOption, Busy, Closed, Error, Foreign
 from .layout import FrameDescriptor, ReaderEntry
@@ -65,10 +65,10 @@ class Channel:
     def __init__(self, name: str, perms: int, max_slots: int, lossless: bool) -> None:
         self.name = Name(name)
         if max_slots != 0 and not FIRST_SLOTS <= max_slots <= layout.MAX_SLOTS:
-            raise BadOption(f"channel {name}: max_slots is {max_slots}, it may be 0 (automatic) or 3 to 64")
+            raise BadOption(f"channel {name}: max_slots is {max_slots}, not 0 (automatic) or 3 to 64")
         if not 0o600 <= perms <= 0o777 or perms & 0o600 != 0o600:
             raise BadOption(
-                f"channel {name}: perms is {perms:#o}, it may be 0o600 to 0o777 and must let the owner read and write"
+                f"channel {name}: perms is {perms:#o}, not 0o600 to 0o777 with read and write permission for the owner"
             )
         self.perms = perms
         self.lossless = lossless
@@ -183,7 +183,7 @@ class Channel:
 
     def _check_open(self) -> None:
         if self._forks != _libc.forks():
-            raise Closed(f"channel {self.name}: this writer is that of the parent process")
+            raise Closed(f"channel {self.name}: this writer belongs to the parent process; a child makes its own")
         if self._writer_lock is None:
             raise Closed(f"channel {self.name}: this writer is closed")
         failure, self._failure = self._failure, None
@@ -363,7 +363,8 @@ class Channel:
     def _has_reader(self) -> bool:
         current = self._current
         return current is not None and any(
-            current.half(seat, ReaderEntry.state) == layout.READER_ATTACHED and current.is_alive(seat) for seat in range(layout.MAX_READERS)
+            current.half(seat, ReaderEntry.state) == layout.READER_ATTACHED and current.is_alive(seat)
+            for seat in range(layout.MAX_READERS)
         )
 
     def _followers_arrived(self) -> bool:
@@ -453,7 +454,7 @@ class Channel:
         """Sees to it that there is a segment of the present format with slots for ``size`` bytes."""
         with self._lock:
             if self._format is None:
-                raise BadOption(f"channel {self.name}: no format was set before the first frame")
+                raise BadOption(f"channel {self.name}: no caps were set before the first frame")
             current = self._current
             fits = (
                 current is not None
@@ -485,11 +486,11 @@ class Channel:
         if slots == 0:
             slots = min(max(min(free // 2, MAX_ADDRESS_SPACE) // slot_size, FIRST_SLOTS), layout.MAX_SLOTS)
         encoded_size = len(format.caps.encode())
-        header = layout.new_fixed(encoded_size, slots, slot_size)
+        header = layout.new_header(encoded_size, slots, slot_size)
         if header is None:
             raise BadOption(
-                f"channel {self.name}: frames of {slot_size} bytes with a format of {encoded_size} bytes cannot be had; a "
-                f"format may have {layout.MAX_CAPS_SIZE}"
+                f"channel {self.name}: cannot lay out a segment for frames of {slot_size} bytes with caps of {encoded_size} "
+                f"bytes; caps have at most {layout.MAX_CAPS_SIZE} bytes"
             )
         header.created_ns = monotonic_ns()
         header.lock_device, header.lock_inode = self._control.identity
@@ -500,7 +501,7 @@ class Channel:
             made = Segment.create(header, format.caps, FIRST_SLOTS, self.perms)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.ENOMEM):
-                raise _files.system(self.name.text, "make a segment", error) from error
+                raise _files.system(self.name.text, "create a segment", error) from error
             # What nobody holds of the old segments is given back, and that is often enough.
             self._retire()
             for retired in self._retired:
@@ -510,9 +511,9 @@ class Channel:
                 made = Segment.create(header, format.caps, FIRST_SLOTS, self.perms)
             except OSError as second:
                 if second.errno not in (errno.ENOSPC, errno.ENOMEM):
-                    raise _files.system(self.name.text, "make a segment", second) from second
+                    raise _files.system(self.name.text, "create a segment", second) from second
                 wanted = header.slots_offset + FIRST_SLOTS * header.slot_size
-                frames = f" for {FIRST_SLOTS} frames of {fixed.slot_size} bytes"
+                frames = f" for {FIRST_SLOTS} frames of {header.slot_size} bytes"
                 raise _files.no_space(self.name.text, wanted, frames, self._control.fd) from second
         self._install(*made)
 
@@ -528,7 +529,7 @@ class Channel:
                 try:
                     aside.place(path, replaces_own)
                 except FileExistsError:
-                    raise Foreign(f"channel {self.name}: {path} was put there by another program") from None
+                    raise Foreign(f"channel {self.name}: another program has created {path}") from None
                 except OSError as error:
                     raise _files.system(self.name.text, f"rename to {path}", error) from error
                 self._retire()

@@ -43,7 +43,7 @@ class ControlFile:
         self._taken_since: Optional[float] = None
         size = os.fstat(fd).st_size
         if size < _libc.SEM_SIZE:
-            raise Damaged(f"channel {name}: {self.path} has {size} bytes, a semaphore has {_libc.SEM_SIZE}")
+            raise Damaged(f"channel {name}: {self.path} has {size} bytes, but a semaphore has {_libc.SEM_SIZE}")
         self.identity: Identity = _files.identity(fd)
         self._semaphore = Semaphore(Mapping(fd, 0, _libc.SEM_SIZE, True))
 
@@ -76,7 +76,7 @@ class ControlFile:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.ENOMEM):
                 raise _no_space(name) from error
-            raise _files.open_error(name.text, name.control_path, "make", error) from error
+            raise _files.open_error(name.text, name.control_path, "create", error) from error
 
     def initialise(self) -> None:
         """Makes it a semaphore of the value 1, whatever its bytes are."""

@@ -12,9 +12,9 @@ from . import _files, _libc, layout
 from ._files import Aside, Identity, Name
 from ._libc import KeptLock, Mapping, acquire, release
 from .errors import Damaged
-from .layout import Header, FrameDescriptor, Status, ReaderEntry, SlotRecord
+from .layout import FrameDescriptor, Header, ReaderEntry, SlotRecord, Status
 
-SEAT_SIZE = ctypes.sizeof(ReaderEntry)
+READER_ENTRY_SIZE = ctypes.sizeof(ReaderEntry)
 _DESCRIPTOR_SIZE = ctypes.sizeof(FrameDescriptor)
 _DESCRIPTOR_AT = SlotRecord.words.offset
 _PTS, _DURATION, _FLAGS = FrameDescriptor.pts.offset, FrameDescriptor.duration.offset, FrameDescriptor.flags.offset
@@ -84,7 +84,7 @@ class Segment:
         """The entries of frames, each at its number modulo :data:`~rsshm.layout.RING`."""
         self.numbers = self._view(self._descriptors, self.slot_count, layout.DESCRIPTOR_STRIDE)
         """The number of the frame in each slot."""
-        self.pins = self._view(self._seats + ReaderEntry.pins.offset, layout.MAX_READERS, SEAT_SIZE)
+        self.pins = self._view(self._seats + ReaderEntry.pins.offset, layout.MAX_READERS, READER_ENTRY_SIZE)
         """The pin word of each seat."""
         self.fd = fd
 
@@ -95,21 +95,21 @@ class Segment:
             header = Header()
             # By pread, which a file that shrinks meanwhile cannot turn into a signal.
             if not _libc.read_exactly(fd, header, 0):
-                raise Damaged(f"channel {name}: its segment is not usable: it has only {found.st_size} bytes")
+                raise Damaged(f"channel {name}: its segment is not usable: the file has only {found.st_size} bytes")
             problem = header.problem(found.st_size)
             if problem:
                 raise Damaged(f"channel {name}: its segment is not usable: {problem}")
             caps = bytearray(header.caps_size)
             if not _libc.read_exactly(fd, caps, header.caps_offset):
-                raise Damaged(f"channel {name}: its segment is not usable: it has only {found.st_size} bytes")
+                raise Damaged(f"channel {name}: its segment is not usable: the file has only {found.st_size} bytes")
             try:
                 text = caps.decode()
             except UnicodeDecodeError:
-                raise Damaged(f"channel {name}: its segment is not usable: its format is not UTF-8 text") from None
+                raise Damaged(f"channel {name}: its segment is not usable: its caps are not UTF-8 text") from None
             try:
                 return cls(header, text, (found.st_dev, found.st_ino), fd, access)
             except OSError as error:
-                what = f"its {fixed.slot_count} slots of {fixed.slot_size} bytes cannot be mapped: {error}"
+                what = f"its {header.slot_count} slots of {header.slot_size} bytes cannot be mapped: {error}"
                 raise Damaged(f"channel {name}: its segment is not usable: {what}") from error
         except BaseException:
             os.close(fd)
@@ -156,11 +156,11 @@ class Segment:
 
     def seat_word(self, seat: int, field: Any) -> int:
         """Of a field of the seat of 64 bits, in ``words``."""
-        return int(self._seats + seat * SEAT_SIZE + field.offset) // 8
+        return int(self._seats + seat * READER_ENTRY_SIZE + field.offset) // 8
 
     def seat_half(self, seat: int, field: Any) -> int:
         """Of a field of the seat of 32 bits, in ``halves``."""
-        return int(self._seats + seat * SEAT_SIZE + field.offset) // 4
+        return int(self._seats + seat * READER_ENTRY_SIZE + field.offset) // 4
 
     def slot_offset(self, slot: int) -> int:
         """Where a slot begins in ``slots``."""

@@ -10,7 +10,7 @@ from ._control import ControlFile
 from ._libc import KeptLock, acquire, full_fence, release
 from ._pins import take_for_writing
 from ._segment import Segment
-from .layout import MAX_SLOTS, MAX_READERS, ReaderEntry
+from .layout import MAX_READERS, MAX_SLOTS, ReaderEntry
 
 REFUSED_ROUNDS = 4
 """How many times slots are tried again that readers refused in the last moment."""

@@ -35,7 +35,7 @@ class Taken(NamedTuple):
 
 def busy(name: Name) -> Busy:
     """The error of a channel that another writer has."""
-    who = "its process is not known"
+    who = "its process is unknown"
     try:
         opened = open_file(name, False)
         if opened is not None:
@@ -126,7 +126,7 @@ def _take_over(
     except Damaged as error:
         # A damaged segment of ours is replaced if it was one: a control file was beside it.
         if control_is_new:
-            raise Damaged(f"{error}; {path} is in the way: remove it, or choose another name") from None
+            raise Damaged(f"{error}; remove {path}, or choose another name") from None
         _files.remove_if(path, (found.st_dev, found.st_ino))
         return 0, 0, None, None
     if segment.has_writer():
