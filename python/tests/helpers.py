@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
@@ -74,7 +75,13 @@ class Process:
     def read_line(self) -> str:
         """The next line of its output."""
         assert self.process.stdout is not None
-        line = self.process.stdout.readline().decode()
+        # A process that hangs is killed, so that the test fails with its error output.
+        watchdog = threading.Timer(2 * PATIENCE, self.process.kill)
+        watchdog.start()
+        try:
+            line = self.process.stdout.readline().decode()
+        finally:
+            watchdog.cancel()
         assert line, f"{self.command} has closed its output:\n{self.error_output()}"
         return line.strip()
 
@@ -144,7 +151,9 @@ def gst_environment() -> Dict[str, str]:
     link = directory / "libgstrsshm.so"
     plugin = TARGET / "libgstrsshm.so"
     assert plugin.exists(), f"{plugin} is missing: cargo build --lib"
-    if not link.is_symlink():
+    # The link may be of another checkout.
+    if not link.is_symlink() or os.readlink(link) != str(plugin):
+        link.unlink(missing_ok=True)
         link.symlink_to(plugin)
     return {
         "GST_PLUGIN_PATH": str(directory),

@@ -41,7 +41,7 @@ def test_invalid_name_is_refused(name: str) -> None:
         ({"shape": (4, 4), "format": "GRAY16_LE", "dtype": numpy.uint8}, "uint16"),
         ({"shape": None, "caps": ""}, "caps"),
         ({"shape": None, "caps": "a\0b"}, "caps"),
-        ({"shape": None, "caps": "a/b", "frame_size": -1}, "bytes"),
+        ({"shape": None, "caps": "a/b", "frame_size": -1}, "frame_size"),
     ],
 )
 def test_invalid_option_is_refused(options: Dict[str, Any], message: str, channel: Channel) -> None:
