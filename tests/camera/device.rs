@@ -53,7 +53,7 @@ pub fn capture(pipeline: &str) -> Process {
 /// A frame as it left the camera's element.
 #[derive(Clone, Debug)]
 pub struct Captured {
-    /// The driver's number of the frame.
+    /// The driver's sequence number.
     pub sequence: u64,
     pub corrupted: bool,
     pub bytes: Vec<u8>,

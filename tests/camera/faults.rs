@@ -17,8 +17,8 @@ fn reader(channel: &Channel) -> SourceRecorder {
     SourceRecorder::of(channel)
 }
 
-/// Makes the camera fail while a writer captures. The writer must end with an error, and the reader must continue with the
-/// next writer once the camera is repaired.
+/// Makes the camera fail while a writer captures. The writer must end with an error, and the reader must continue with
+/// the next writer once the camera is repaired.
 #[track_caller]
 fn assert_reader_survives(fail: impl FnOnce(), repair: impl FnOnce()) {
     let channel = Channel::new();

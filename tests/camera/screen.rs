@@ -4,7 +4,8 @@ use rsshm_testkit::{eventually, gst::Xvfb};
 
 use crate::device::{BARS, CAMERA, capture, control};
 
-/// `RSSHM_SCREENSHOT=FILE` writes the picture to a file in the machine. docs/screen.png was copied from there with base64(1).
+/// `RSSHM_SCREENSHOT=FILE` writes the picture to a file in the machine. docs/screen.png was copied from there with
+/// base64(1).
 #[test]
 #[ignore = "make test-camera"]
 fn windows_show_the_camera() {

@@ -21,7 +21,8 @@ fn nanoseconds(text: &str) -> Option<i64> {
 #[test]
 #[ignore = "make test-camera"]
 fn reader_keeps_time_stamps_of_driver() {
-    // Time stamps of the start of a frame. vivid delivers frames before their end, and v4l2src would distrust the clock.
+    // Time stamps of the start of a frame. vivid delivers frames before their end, and v4l2src would distrust the
+    // clock.
     control(CAMERA, "timestamp_source=1");
     let channel = Channel::new();
     let reader = SourceRecorder::of(&channel);

@@ -18,8 +18,8 @@ fn reference(device: &str, fourcc: &str) -> Vec<u8> {
     std::fs::read(file).unwrap()
 }
 
-/// Captures thirty frames with `io-mode=userptr` and compares them with a frame of the driver. Returns how many frames were
-/// in place and how many were copied.
+/// Captures thirty frames with `io-mode=userptr` and compares them with a frame of the driver. Returns how many frames
+/// were in place and how many were copied.
 #[track_caller]
 fn capture(device: &str, format: &str, fourcc: &str, sink: &str) -> (u64, u64) {
     control(device, "osd_text_mode=2");

@@ -247,7 +247,8 @@ fn new_stream_begins_new_segment_and_tags() {
     assert_eq!((stream(&late).0.as_str(), titles(&late)), ("third", vec![]));
 }
 
-/// streamsynchronizer adds the end of the first group of streams to the times of the second, unless the base stays zero.
+/// streamsynchronizer adds the end of the first group of streams to the times of the second, unless the base stays
+/// zero.
 #[test]
 fn new_stream_does_not_shift_time_in_streamsynchronizer() {
     let channel = Channel::new();
@@ -256,6 +257,7 @@ fn new_stream_does_not_shift_time_in_streamsynchronizer() {
         "rsshmsrc channel={channel} ! streamsynchronizer ! fakesink name=sink sync=false"
     ));
     writer.push_frame_until_seen(0, &reader);
+    // The first stream lasts for a while.
     std::thread::sleep(Duration::from_millis(500));
     writer.push_frame_until_seen(1, &reader);
     writer.send(stream_start("second"));
@@ -294,6 +296,7 @@ fn late_reader_receives_sticky_custom_events() {
 fn gap_keeps_time_in_later_reader() {
     let channel = Channel::new();
     let writer = SinkHarness::live(&channel, "");
+    // The reader starts later, so its running time is less.
     std::thread::sleep(Duration::from_millis(700));
     let reader = SourceRecorder::of(&channel);
     writer.push_frame_until_seen(0, &reader);
@@ -335,6 +338,7 @@ fn reader_waiting_for_gap_stops_promptly() {
         let start = writer.pipeline.current_running_time().unwrap() + 60 * gst::ClockTime::SECOND;
         writer.send(event::Gap::new(start, None));
         eventually("the gap arrives", || !reader.events(EventType::Gap).is_empty());
+        // The sink is waiting by then.
         std::thread::sleep(Duration::from_millis(50));
         let (time, result) = timed(|| {
             reader.pipeline.set_state(state)?;
@@ -352,6 +356,7 @@ fn paused_reader_receives_events_when_playing_again() {
     let reader = SourceRecorder::of(&channel);
     writer.push_frame_until_seen(0, &reader);
     reader.pipeline.set_state(gst::State::Paused).unwrap();
+    // A frame that was on its way has arrived by then.
     std::thread::sleep(Duration::from_millis(50));
     reader.clear();
     writer.send(title("sent during the pause"));
@@ -359,6 +364,7 @@ fn paused_reader_receives_events_when_playing_again() {
         writer.send(custom_event("app", number));
         writer.push_frame(number);
     }
+    // The source does not receive them while it is paused.
     std::thread::sleep(Duration::from_millis(100));
     reader.pipeline.play();
     writer.push_frame_until_seen(6, &reader);
@@ -581,6 +587,7 @@ fn players_show_new_writer_without_pause() {
             .unwrap();
         let player = Pipeline::from(player.downcast::<gst::Pipeline>().unwrap());
         player.play();
+        // Both writers are displayed for two seconds.
         std::thread::sleep(Duration::from_millis(2000));
         writer.kill();
         let mut writer = live_writer(&channel);
@@ -634,6 +641,7 @@ fn recordings_continue_with_new_writer() {
     .map(|end| launch(&format!("-e rsshmsrc name={channel} ! {encoder} ! {end}")));
     for _ in 0..2 {
         let mut writer = live_writer(&channel);
+        // Both writers are recorded for two seconds.
         std::thread::sleep(Duration::from_millis(2000));
         writer.kill();
     }

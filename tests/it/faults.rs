@@ -197,12 +197,14 @@ fn writer_takes_over_and_leaves_no_staging_file() {
         let mut writer = launch(&pipeline);
         pids.push(writer.pid());
         eventually("the writer has started", || channel.exists());
+        // Frames flow when the writer is killed.
         std::thread::sleep(Duration::from_millis(300));
         writer.kill();
         assert!(channel.exists(), "the next writer needs the files of the killed one");
     }
     let mut writer = launch(&pipeline);
     pids.push(writer.pid());
+    // Longer than the writer needs to take over.
     std::thread::sleep(Duration::from_millis(700));
     assert!(writer.is_running() && reader.is_running());
     writer.interrupt();
@@ -273,6 +275,7 @@ fn semaphore_fault_is_reported_once() {
         eventually("the timeout is counted", || {
             writer.stat("rsshmsink", "semaphore-timeouts") == episode
         });
+        // After this time the writer takes the next fault for another one.
         std::thread::sleep(Duration::from_millis(1300));
     }
     let warnings: Vec<String> = writer

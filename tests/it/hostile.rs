@@ -167,6 +167,7 @@ fn assert_survives(attack: Attack) {
     ));
     eventually("the channel exists", || channel.exists());
     let mut readers = READERS.map(|options| reader(&channel, options));
+    // All readers are connected by then.
     std::thread::sleep(Duration::from_millis(500));
     let until = Instant::now() + attack_time();
     let mut ended = 0;

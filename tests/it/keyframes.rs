@@ -163,6 +163,7 @@ fn assert_late_reader_survives_gap(codec: &Codec) {
         || reader.pictures() > 10,
     );
     reader.process.stop();
+    // By then the reader's next frame has been overwritten.
     std::thread::sleep(Duration::from_millis(1800));
     let before = reader.pictures();
     reader.process.resume();
@@ -244,10 +245,12 @@ fn delta_frames_before_start_are_all_delivered() {
     writer.push_frame(0);
     for number in 1..=20 {
         writer.push_frame_with(number, BufferFlags::DELTA_UNIT);
+        // The frames have different times of capture.
         std::thread::sleep(Duration::from_millis(10));
     }
     let reader = SourceRecorder::of(&channel);
     eventually("the newest frame arrives", || reader.offsets().contains(&20));
+    // The next frame is captured later than those.
     std::thread::sleep(Duration::from_millis(50));
     let sent = reader.pipeline.current_running_time().unwrap();
     writer.push_frame_with(21, BufferFlags::DELTA_UNIT);
@@ -272,6 +275,7 @@ fn only_newest_keyframe_before_start_is_shown() {
     let channel = Channel::new();
     let writer = SinkHarness::live_with_caps(&channel, "image/jpeg", "");
     writer.push_frame(0);
+    // The frame is captured before the reader starts.
     std::thread::sleep(Duration::from_millis(200));
     let reader = SourceRecorder::of(&channel);
     eventually("a frame arrives", || !reader.offsets().is_empty());
@@ -294,6 +298,7 @@ fn new_caps_have_only_keyframes_until_delta_comes() {
     writer.push_frame_until_seen(2, &reader);
     let before = writer.pipeline.current_running_time();
     reader.pipeline.set_state(gst::State::Paused).unwrap();
+    // The pause takes effect while the source waits for a frame.
     std::thread::sleep(Duration::from_millis(100));
     reader.pipeline.play();
     // The source has waited for the first frame since before the pause; the next is the first that it takes after it.
@@ -323,6 +328,7 @@ fn paused_reader_continues_at_requested_keyframe() {
     let push_deltas = |numbers: Range<u64>| {
         for number in numbers {
             writer.push_frame_with(number, BufferFlags::DELTA_UNIT);
+            // Not faster than the source can read them.
             std::thread::sleep(Duration::from_millis(5));
         }
     };

@@ -432,6 +432,7 @@ fn source_notifies_connected_changes() {
         in_handler.lock().unwrap().push(source.property::<bool>("connected"));
     });
     reader.play();
+    // Without a writer nothing changes.
     std::thread::sleep(Duration::from_millis(100));
     assert!(changes.lock().unwrap().is_empty());
     for round in 1..=2 {
@@ -479,7 +480,8 @@ fn do_timestamp_stamps_frames_of_slow_stream() {
     assert!(frames.is_sorted_by_key(|frame| frame.pts));
 }
 
-/// The offsets of the frames of a reader that is blocked while five frames are published. `settings` are its properties.
+/// The offsets of the frames of a reader that is blocked while five frames are published. `settings` are its
+/// properties.
 fn offsets_after_block(settings: &str) -> Vec<u64> {
     let channel = Channel::new();
     let reader = SourceRecorder::new(&format!("rsshmsrc channel={channel} {settings} ! fakesink sync=false"));

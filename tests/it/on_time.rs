@@ -246,7 +246,8 @@ fn record(recording: &Recording, sink: &gst::Element, buffer: &gst::BufferRef) {
     });
 }
 
-/// One writer with a camera on two channels, of which one is delayed, and a microphone; one reader that plays all three.
+/// One writer with a camera on two channels, of which one is delayed, and a microphone; one reader that plays all
+/// three.
 struct Together {
     writer: Pipeline,
     reader: Pipeline,

@@ -135,7 +135,8 @@ fn intruder(arguments: &[&str]) {
             continue;
         };
         say(format!("READABLE {path}"));
-        // All bytes, also beyond the end of the file, with the bytes of the writer and of the readers; both kinds of lock.
+        // All bytes, also beyond the end of the file, with the bytes of the writer and of the readers; both kinds of
+        // lock.
         for (start, length) in [(0, WRITER_BYTE), (WRITER_BYTE + 1, 0), (WRITER_BYTE, 1)] {
             let lock = read_lock(start, length);
             let of_description = fcntl(&file, FcntlArg::F_OFD_SETLK(&lock));

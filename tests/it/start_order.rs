@@ -177,12 +177,14 @@ fn assert_frames_are_in_time(writer_description: &str, writer_first: bool) {
     if writer_first {
         process = Some(launch(&description));
         eventually("the channel exists", || channel.exists());
+        // The reader starts this much later.
         std::thread::sleep(Duration::from_millis(700));
     }
     let reader = Pipeline::playing(&format!(
         "rsshmsrc channel={channel} ! fakesink name=sink sync=true max-lateness=400000000"
     ));
     if !writer_first {
+        // The writer starts this much later.
         std::thread::sleep(Duration::from_millis(700));
         process = Some(launch(&description));
     }
@@ -257,6 +259,7 @@ fn stopped_and_resumed_writer_is_no_disconnect() {
     let mut writer = writer(&channel, 0x80, GRAY);
     reader.wait_for_frames(5);
     writer.signal(Signal::SIGSTOP);
+    // Longer than the source needs to notice a dead writer.
     std::thread::sleep(Duration::from_millis(1500));
     let before = reader.frame_count();
     writer.signal(Signal::SIGCONT);

@@ -187,12 +187,18 @@ fn assert_stops_promptly(make: impl Fn() -> Pipeline, wait_until_blocked: impl F
             let (time, result) = timed(|| pipeline.set_state(*state));
             result.unwrap();
             assert!(time < MAX_STATE_CHANGE_TIME, "{state:?} took {time:?}");
+            // The pipeline is blocked again by then.
             std::thread::sleep(Duration::from_millis(50));
         }
         let (time, result) = timed(|| pipeline.set_state(gst::State::Null));
         result.unwrap();
         assert!(time < MAX_STATE_CHANGE_TIME, "{time:?} after {detour:?}");
     }
+}
+
+/// Waits until a source that has just started is waiting for a frame; nothing reports that.
+fn wait_for_source() {
+    std::thread::sleep(Duration::from_millis(100));
 }
 
 /// Waits until the sink publishes nothing for 0.3 s.
@@ -213,7 +219,7 @@ fn source_without_writer_stops_promptly() {
     let channel = Channel::new();
     assert_stops_promptly(
         || Pipeline::playing(&format!("rsshmsrc channel={channel} ! fakesink")),
-        |_| std::thread::sleep(Duration::from_millis(100)),
+        |_| wait_for_source(),
     );
     channel.assert_removed();
 }
@@ -231,7 +237,7 @@ fn source_without_frames_stops_promptly() {
             eventually("the newest frame arrives", || reader.frame_count() == 1);
             reader.pipeline
         },
-        |_| std::thread::sleep(Duration::from_millis(100)),
+        |_| wait_for_source(),
     );
     drop(writer);
     channel.assert_removed();

@@ -11,7 +11,8 @@ use rsshm_testkit::{
 
 /// The number of calls of each system call.
 ///
-/// Futex calls on words that processes share are counted by their operation; other futex calls are locks inside a process.
+/// Futex calls on words that processes share are counted by their operation; other futex calls are locks inside a
+/// process.
 type Calls = BTreeMap<String, f64>;
 
 /// Starts `gst-launch-1.0 PIPELINE` and writes its system calls to `log`.
@@ -135,8 +136,8 @@ fn frame_costs_one_wake_and_one_wait() {
     assert_lean("reader", &growth(&reader_of_few, &reader_of_many), "FUTEX_WAIT", 0.2);
 }
 
-/// Covers the waits for frames, for readers, and for a semaphore that another process has taken. A wait by the wall clock
-/// would change its length when somebody sets the clock.
+/// Covers the waits for frames, for readers, and for a semaphore that another process has taken. A wait by the wall
+/// clock would change its length when somebody sets the clock.
 #[test]
 fn no_shared_wait_uses_wall_clock() {
     need_strace!();

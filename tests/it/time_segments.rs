@@ -27,7 +27,8 @@ fn time(nanoseconds: i64) -> gst::ClockTime {
     gst::ClockTime::from_nseconds(nanoseconds as u64)
 }
 
-/// Sends two frames in a segment. Returns their begin and duration in the writer's running time, as a reader receives them.
+/// Sends two frames in a segment. Returns their begin and duration in the writer's running time, as a reader receives
+/// them.
 fn read(segment: &gst::FormattedSegment<gst::ClockTime>, frames: [Frame; 2]) -> Vec<Frame> {
     let channel = Channel::new();
     let reader = SourceRecorder::of(&channel);

@@ -37,6 +37,7 @@ fn later_reader_keeps_time_of_capture() {
         "videotestsrc is-live=true ! {CAPS} ! rsshmsink name={channel}"
     ));
     eventually("the channel exists", || channel.exists());
+    // The reader starts this much later.
     std::thread::sleep(Duration::from_millis(1500));
     let reader = SourceRecorder::of(&channel);
     let frames = frames_after_the_first(&reader);
@@ -54,6 +55,7 @@ fn later_reader_keeps_time_of_capture() {
 fn earlier_reader_keeps_time_of_capture() {
     let channel = Channel::new();
     let reader = SourceRecorder::of(&channel);
+    // The writer starts this much later.
     std::thread::sleep(Duration::from_millis(1500));
     let mut writer = launch(&format!(
         "videotestsrc is-live=true ! {CAPS} ! rsshmsink name={channel}"
@@ -100,6 +102,7 @@ fn realtime_clocks_keep_time_of_capture() {
     ));
     writer.use_clock(Some(&realtime()));
     writer.play();
+    // The readers start later than the writer.
     std::thread::sleep(Duration::from_millis(500));
     for clock in [None, Some(realtime())] {
         let reader = SourceRecorder::new(&format!("rsshmsrc channel={channel} ! fakesink sync=false"));
@@ -276,6 +279,7 @@ fn sink_keeps_sync_and_ts_offset() {
             ));
             let sink = writer.by_factory("rsshmsink");
             eventually("the channel exists", || channel.exists());
+            // The sink is waiting for its reader by then.
             std::thread::sleep(Duration::from_millis(50));
             let reader = SourceRecorder::of(&channel);
             reader.wait_for_frames(3);
@@ -296,6 +300,7 @@ fn file_waits_for_reader_and_plays_paced() {
              sync={sync}"
         ));
         eventually("the channel exists", || channel.exists());
+        // The writer waits this long for its reader.
         std::thread::sleep(Duration::from_millis(1000));
         let started = Instant::now();
         let reader = SourceRecorder::of(&channel);
@@ -327,6 +332,7 @@ fn reader_displays_writer_slower_than_frame_rate() {
          ! rsshmsink name={channel} sync=false"
     ));
     eventually("the channel exists", || channel.exists());
+    // The writer is half a second behind its frame rate by then.
     std::thread::sleep(Duration::from_millis(500));
     // The writer falls behind: all its frames are from before the reader's base time.
     let reader = SourceRecorder::of(&channel);
@@ -355,6 +361,7 @@ fn restarted_writer_does_not_repeat_wait() {
         "videotestsrc ! {CAPS} ! rsshmsink channel={channel} wait-for-connection=true"
     ));
     eventually("the channel exists", || channel.exists());
+    // The writer waits this long for its reader.
     std::thread::sleep(Duration::from_secs(4));
     let reader = SourceRecorder::of(&channel);
     reader.wait_for_frames(5);

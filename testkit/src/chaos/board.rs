@@ -89,8 +89,8 @@ impl Board {
         file.set_len(size_of::<Self>() as u64).unwrap();
         let length = NonZeroUsize::new(size_of::<Self>()).unwrap();
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new mapping at an address that the kernel chooses. It is never unmapped, the file has its length, and
-        // the board consists of atomics, for which all bytes are valid.
+        // SAFETY: a new mapping at an address that the kernel chooses. It is never unmapped, the file has its length,
+        // and the board consists of atomics, for which all bytes are valid.
         unsafe {
             mmap(None, length, protection, MapFlags::MAP_SHARED, &file, 0)
                 .unwrap()

@@ -20,7 +20,7 @@ pub struct Tag {
     pub caps: u32,
     /// [`FRAME`], [`COUNTED_FRAME`], [`EVENT`] or [`MESSAGE`].
     pub kind: u32,
-    /// The number of the frame in this writer.
+    /// Counts the frames of this writer.
     pub serial: u64,
 }
 
@@ -121,7 +121,8 @@ impl Tag {
         ))
     }
 
-    /// Caps of frames of `size` bytes, a multiple of 4096. They contain [`caps_id`](Self::caps_id) and `filler` bytes more.
+    /// Caps of frames of `size` bytes, a multiple of 4096. They contain [`caps_id`](Self::caps_id) and `filler` bytes
+    /// more.
     pub fn caps_string(&self, size: usize, filler: usize) -> String {
         // Rows without padding, so that GStreamer computes the same size.
         let width = if size.is_multiple_of(64 * 256) { 256 } else { 64 };

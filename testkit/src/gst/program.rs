@@ -55,7 +55,8 @@ pub fn role_command(role: &str, arguments: &[&str]) -> Command {
 
 /// A directory that contains only the plugin.
 ///
-/// GStreamer searches GST_PLUGIN_PATH with its subdirectories, and the directory of the test program has other libraries.
+/// GStreamer searches GST_PLUGIN_PATH with its subdirectories, and the directory of the test program has other
+/// libraries.
 fn plugin_directory() -> PathBuf {
     static ONCE: Once = Once::new();
     // Below target/ and not in /tmp: the tests of another checkout may run at the same time.

@@ -1,7 +1,7 @@
 //! Sequenced frames through pipelines: a writer in this process, and readers in other processes that check each frame.
 //!
-//! A frame's bytes are made of its number (see [`frames`]): a torn or short frame is found, and so is one that is missing
-//! or comes twice. A test program that starts readers has to list [`ROLES`] among its roles.
+//! A frame's bytes are made of its number (see [`frames`]): a torn or short frame is found, and so is one that is
+//! missing or comes twice. A test program that starts readers has to list [`ROLES`] among its roles.
 
 use std::{
     collections::VecDeque,
@@ -64,9 +64,9 @@ pub struct Summary {
     pub torn: u64,
     /// Frames whose number was not above that of the frame before.
     pub backwards: u64,
-    /// The number of the first frame.
+    /// The first number received.
     pub first: u64,
-    /// The number of the last frame.
+    /// The last number received.
     pub last: u64,
     /// Frames whose memory was the segment.
     pub in_place: u64,
@@ -155,7 +155,8 @@ impl Checker {
                 self.summary.first = number.into();
                 say(format!("{FIRST_FRAME}{number}"));
             }
-            // The first frame is the newest that there was. The source skips what else was captured before the base time.
+            // The first frame is the newest that there was. The source skips what else was captured before the base
+            // time.
             Some(previous) if previous < number && self.summary.received == 2 => {}
             Some(previous) if previous < number => self.summary.missed += u64::from(number - previous - 1),
             Some(_) => self.summary.backwards += 1,
