@@ -104,7 +104,7 @@ fn frames_larger_than_slots_reconnect_reader() {
 
 #[test]
 fn reader_receives_frames_without_any_keyframe() {
-    // v4l2src marks all frames so that are neither raw video nor JPEG: Bayer pictures, and the H.264 of some cameras.
+    // v4l2src marks every frame like this that is neither raw video nor JPEG: Bayer pictures, the H.264 of some cameras.
     let channel = Channel::new();
     let writer = Pipeline::new(&format!(
         "videotestsrc is-live=true ! video/x-bayer,format=rggb,width=64,height=48,framerate=30/1 ! rsshmsink name={channel}"

@@ -19,7 +19,7 @@ use rsshm_testkit::{
     },
 };
 
-/// What came of a producer whose frames went through a channel.
+/// The result of a producer whose frames went through a channel.
 struct Outcome {
     counts: CopyCounts,
     frames: Vec<RecordedFrame>,
