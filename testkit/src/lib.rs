@@ -5,7 +5,11 @@
 //! [`need_root!`], [`need_program!`] or [`skip!`], which record that it did.
 
 pub mod channel;
+#[cfg(feature = "gst")]
+pub mod chaos;
 pub mod frames;
+#[cfg(feature = "gst")]
+pub mod gst;
 pub mod privileges;
 pub mod process;
 pub mod random;
