@@ -1,8 +1,5 @@
 //! Small benchmarks, from the start to the report.
 
-#[path = "../../tests/common/mod.rs"]
-mod common;
-
 use std::{
     path::PathBuf,
     process::Command,
@@ -10,17 +7,18 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use rsshm_testkit::{Process, eventually, gst};
 use serde_json::Value;
 
 struct Bench {
-    process: common::Process,
+    process: Process,
     out: PathBuf,
 }
 
 impl Bench {
     fn start(name: &str, arguments: &str) -> Self {
         let out = std::env::temp_dir().join(format!("rsshm-bench-test-{}-{name}", std::process::id()));
-        let mut command = common::command(env!("CARGO_BIN_EXE_rsshm-bench"));
+        let mut command = gst::command(env!("CARGO_BIN_EXE_rsshm-bench"));
         // The warnings of other projects' elements are no failures here.
         command.env_remove("G_DEBUG");
         command
@@ -28,7 +26,7 @@ impl Bench {
             .args(arguments.split(' '))
             .arg("--out")
             .arg(&out);
-        let process = common::Process::start(command);
+        let process = Process::start(command);
         Self { process, out }
     }
 
@@ -155,7 +153,7 @@ fn hanging_consumer_is_killed() {
 fn ctrl_c_ends_all_processes_and_leaves_no_files() {
     let mut bench = Bench::start("interrupt", "--rates 60 --frames 6000 --transports rsshm");
     let channel = PathBuf::from(format!("/dev/shm/rsshm-bench-{}-1", bench.process.pid()));
-    common::eventually("the run has begun", || channel.exists());
+    eventually("the run has begun", || channel.exists());
     bench.process.signal(Signal::SIGINT);
     let began = Instant::now();
     let text = bench.process.wait_error();
