@@ -78,8 +78,8 @@ impl FrameChecker {
     /// Fails if the frame is out of order, or if frames before it are missing that must arrive.
     fn check_order(&mut self, mark: Mark) -> Result<(), String> {
         let seq = mark.seq;
-        // From this seq on each consumer has received a frame. A consumer that has just joined may miss one: it gets the
-        // newest at once, and the next may have been read before its pipeline began to play.
+        // From this seq on each consumer has received a frame. A consumer that has just joined may miss one: it gets
+        // the newest at once, and the next may have been read before its pipeline began to play.
         let all_joined = mark.first.saturating_sub(self.warm);
         match self.previous.replace(seq) {
             None if seq < mark.first => Ok(()),

@@ -1,4 +1,5 @@
-//! How the parent process and its producers and consumers communicate: lines on the children's standard input and output.
+//! How the parent process and its producers and consumers communicate: lines on the children's standard input and
+//! output.
 
 use std::{
     io::Write,

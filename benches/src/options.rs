@@ -19,7 +19,8 @@ pub struct Options {
     pub bench: BenchOptions,
 }
 
-/// The options of a benchmark. If none of the four that choose cases is given, the usual cases run, for about five minutes.
+/// The options of a benchmark. If none of the four that choose cases is given, the usual cases run, for about five
+/// minutes.
 #[derive(Args, Clone, Debug)]
 pub struct BenchOptions {
     /// Measure only these transports

@@ -98,8 +98,9 @@ impl Step {
 
 /// Paces a producer from frame to frame.
 ///
-/// The pace is slow until all consumers have received a frame, and then the rate of the case. At that rate come first the
-/// frames that warm up, and then those that count. Afterwards the pace is slow again until the parent process requests the end.
+/// The pace is slow until all consumers have received a frame, and then the rate of the case. At that rate come first
+/// the frames that warm up, and then those that count. Afterwards the pace is slow again until the parent process
+/// requests the end.
 pub struct Pacer {
     period_ns: u64,
     frames: u64,

@@ -1,4 +1,5 @@
-//! The pictures: the distribution of the latencies, and the CPU time by the number of readers and by the size of the frames.
+//! The pictures: the distribution of the latencies, and the CPU time by the number of readers and by the size of the
+//! frames.
 
 use std::path::Path;
 
@@ -114,7 +115,8 @@ fn latencies(report: &Report, case: Case) -> Picture<'static> {
 /// The lines of one picture, for the cases that differ only in the value of the x axis.
 type Group = (Case, Vec<Line>);
 
-/// The lines of a figure by picture. `group` sets the value of the x axis to the same in all cases, and `x` is that value.
+/// The lines of a figure by picture. `group` sets the value of the x axis to the same in all cases, and `x` is that
+/// value.
 fn lines(report: &Report, name: &str, group: impl Fn(Case) -> Case, x: impl Fn(Case) -> f64) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for measurement in &report.results {

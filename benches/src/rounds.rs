@@ -149,8 +149,8 @@ struct Runner<'a> {
 }
 
 impl Runner<'_> {
-    /// Runs a transport in a case, again if it fails and may be tried again. Adds the result or the failures to the report.
-    /// An error is an interruption by the user.
+    /// Runs a transport in a case, again if it fails and may be tried again. Adds the result or the failures to the
+    /// report. An error is an interruption by the user.
     fn measure(&mut self, transport: Transport, case: Case, round: u32, report: &mut Report) -> Result<(), String> {
         self.bar.set_message(format!("{transport}: {case}"));
         let mut failures = Vec::new();

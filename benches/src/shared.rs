@@ -64,8 +64,8 @@ impl SharedMemory {
     }
 
     pub fn header(&self) -> &Header {
-        // SAFETY: the mapping lives as long as `self`, begins at a page, and is longer than a header. A header holds atomics
-        // alone, for which all bytes are valid. The file belongs to this run and keeps its length.
+        // SAFETY: the mapping lives as long as `self`, begins at a page, and is longer than a header. A header holds
+        // atomics alone, for which all bytes are valid. The file belongs to this run and keeps its length.
         unsafe { self.start.cast::<Header>().as_ref() }
     }
 
@@ -94,7 +94,8 @@ impl SharedMemory {
         });
     }
 
-    /// Whether all words of the frame belong to it. They may not, because the producer does not wait for slow consumers.
+    /// Whether all words of the frame belong to it. They may not, because the producer does not wait for slow
+    /// consumers.
     pub fn is_intact(&self, seq: u64) -> bool {
         // Relaxed: the load of the futex word came before.
         let load = |offset| self.word(seq, offset).map(|word| word.load(Ordering::Relaxed));

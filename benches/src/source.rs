@@ -14,8 +14,8 @@ use crate::{
 
 /// Size of the source's own buffer pool, which is used in turn.
 ///
-/// With this many, the memory of a frame has left the caches when its turn comes again. There are no more of them, because
-/// shmsink waits forever if a pool keeps all of its memory.
+/// With this many, the memory of a frame has left the caches when its turn comes again. There are no more of them,
+/// because shmsink waits forever if a pool keeps all of its memory.
 const BUFFER_COUNT: u32 = 8;
 
 glib::wrapper! {
