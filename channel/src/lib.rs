@@ -35,6 +35,7 @@ pub mod fuzzing;
 mod protocol;
 mod reader;
 mod segment;
+mod service;
 mod sys;
 mod writer;
 
@@ -53,8 +54,9 @@ pub use segment::{
     discovery::{Watch, WatchStop, channels},
     lock_file::SemaphoreFault,
 };
+pub use service::ServiceThread;
 pub use sys::{
     clock::monotonic_ns,
     copy::{CopyFn, copy_to_slot},
 };
-pub use writer::{Caps, NewEvent, ServiceReport, Slot, Writer, WriterOptions, WriterStats};
+pub use writer::{Caps, NewEvent, ServiceReport, Slot, Upstream, Writer, WriterOptions, WriterStats};
