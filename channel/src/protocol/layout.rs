@@ -15,7 +15,7 @@
 //!
 //! All numbers are in the machine's own byte order; a version of the other order is not one that this program knows.
 
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bytemuck::{Pod, Zeroable};
 
@@ -193,6 +193,15 @@ pub struct Status {
     /// Not 0 while the writer waits for a slot.
     pub writer_waits: AtomicU32,
     pad2: [u32; 14],
+}
+
+impl Status {
+    /// Whether the segment is superseded or closed, so that no frame follows the ones that it has.
+    pub fn is_over(&self) -> bool {
+        // Acquire: pairs with the release `fetch_or` of a writer that supersedes or closes the segment. The head that is
+        // loaded after this is the last one.
+        self.state.load(Ordering::Acquire) & (state::SUPERSEDED | state::CLOSED) != 0
+    }
 }
 
 /// A reader's seat in one segment. Written only by who holds the lock of the seat.

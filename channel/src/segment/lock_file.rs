@@ -7,7 +7,7 @@
 use std::{
     os::fd::OwnedFd,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -21,10 +21,12 @@ use crate::{
     },
     segment::staging::StagingFile,
     sys::{
+        errno,
         files::{self, FileId},
         lock::{self, OfdLock},
         mapping::Mapping,
         semaphore::{SIZE, Semaphore, SemaphoreState},
+        sync,
     },
 };
 
@@ -150,19 +152,12 @@ impl LockFile {
         let failed = |errno| Error::system(channel, format!("make {path}"), errno);
         let failed_io = |error: std::io::Error| files::open_error(channel, &path, "make", &error);
         let mut staging = StagingFile::create().map_err(failed_io)?;
-        files::commit_memory(&staging.file, 0, SIZE).map_err(|errno| match errno {
-            nix::errno::Errno::ENOSPC | nix::errno::Errno::ENOMEM => {
-                let (free, total) = files::space(&staging.file);
-                Error::NoSpace {
-                    channel: channel.to_owned(),
-                    wanted: SIZE,
-                    slots: 0,
-                    slot_size: 0,
-                    free,
-                    total,
-                }
+        files::commit_memory(&staging.file, 0, SIZE).map_err(|errno| {
+            if errno::is_out_of_memory(errno) {
+                Error::no_space(channel, SIZE, 0, 0, files::space(&staging.file))
+            } else {
+                failed(errno)
             }
-            errno => failed(errno),
         })?;
         let locked = staging.open_again().map_err(failed_io)?;
         lock::try_lock(&locked, WRITER_BYTE).map_err(failed)?;
@@ -276,7 +271,7 @@ impl LockFile {
 
     /// Takes the semaphore if it is to be had within [`PATIENCE`], and goes on without it if not; see [`Held`].
     pub(crate) fn acquire(&self) -> Held<'_> {
-        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turn = sync::lock(&self.turn);
         self.repair_kind();
         let taken = self.semaphore.try_wait()
             || match turn.taken_since {
@@ -327,7 +322,7 @@ impl LockFile {
     /// Puts a semaphore back that has been taken for too long, or damaged; for when nothing is published that would.
     pub(crate) fn mend(&self) {
         self.repair_kind();
-        let since = self.turn.lock().unwrap_or_else(PoisonError::into_inner).taken_since;
+        let since = sync::lock(&self.turn).taken_since;
         if since.is_some_and(|since| since.elapsed() > STUCK) {
             drop(self.acquire());
         }

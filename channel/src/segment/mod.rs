@@ -25,8 +25,9 @@ use crate::{
     },
     segment::{staging::StagingFile, tables::SegmentTables},
     sys::{
+        errno,
         files::{self, FileId},
-        fork,
+        fork::ForkGuard,
         lock::{self, OfdLock},
         mapping::Mapping,
     },
@@ -74,8 +75,7 @@ pub(crate) struct Segment {
     slots: Option<Mapping>,
     /// Slots that the file was seen to reach to; it only grows.
     committed: AtomicU32,
-    /// In which process of a chain of forks it was opened.
-    forks: u32,
+    fork_guard: ForkGuard,
 }
 
 /// Opens the file of the channel's segment and says what it is. `None` when there is none.
@@ -132,7 +132,7 @@ impl Segment {
             Access::Attach | Access::Write => {
                 let length = u64::from(header.slot_count) * header.slot_size;
                 let slots = Mapping::new(&file, header.slots_offset, length, access == Access::Write)?;
-                slots.leave_out_of_dumps();
+                slots.exclude_from_dumps();
                 Some(slots)
             }
         };
@@ -144,7 +144,7 @@ impl Segment {
             tables,
             slots,
             committed: AtomicU32::new(0),
-            forks: fork::forks(),
+            fork_guard: ForkGuard::new(),
         }))
     }
 
@@ -164,19 +164,22 @@ impl Segment {
             let what = what.to_owned();
             move |errno| CreateError::Failed(what, errno)
         };
-        let opening = |error: std::io::Error| match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::ENOSPC) => CreateError::NoMemory,
-            errno => CreateError::Failed("making a file in /dev/shm".to_owned(), errno.unwrap_or(Errno::EIO)),
+        let or_no_memory = |what: &'static str| {
+            move |errno| {
+                if errno::is_out_of_memory(errno) {
+                    CreateError::NoMemory
+                } else {
+                    CreateError::Failed(what.to_owned(), errno)
+                }
+            }
         };
+        let opening = |error: std::io::Error| or_no_memory("making a file in /dev/shm")(errno::of(&error));
         let staging = StagingFile::create().map_err(opening)?;
         let lock = staging.open_again().map_err(opening)?;
         lock::try_lock(&lock, layout::WRITER_BYTE).map_err(failed("locking a new segment"))?;
         let alive = OfdLock::keep(lock).map_err(failed("mapping a new segment"))?;
         let size = header.slots_offset + u64::from(slots) * header.slot_size;
-        files::commit_memory(&staging.file, 0, size).map_err(|errno| match errno {
-            Errno::ENOSPC | Errno::ENOMEM => CreateError::NoMemory,
-            errno => CreateError::Failed("making room for a segment".to_owned(), errno),
-        })?;
+        files::commit_memory(&staging.file, 0, size).map_err(or_no_memory("making room for a segment"))?;
         staging
             .set_mode(perms)
             .map_err(failed("setting a new segment's mode"))?;
@@ -271,8 +274,8 @@ impl Segment {
 
     /// Whether this is a forked child's copy: the seat, the pins and the name are its parent's, and nothing of them may be
     /// given back here.
-    pub(crate) fn is_of_parent(&self) -> bool {
-        self.forks != fork::forks()
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.fork_guard.is_inherited()
     }
 
     /// Whether the writer that made the segment still lives and still means it.

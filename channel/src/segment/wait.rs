@@ -2,15 +2,15 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
     },
     time::{Duration, Instant},
 };
 
 use crate::{
     segment::Segment,
-    sys::{clock, futex},
+    sys::{clock, futex, sync},
 };
 
 /// Which of a segment's futex words.
@@ -35,6 +35,17 @@ impl Segment {
         // Release: pairs with the acquire load that a waiter does before it looks at what it waits for.
         self.word(word).fetch_add(1, Ordering::Release);
         futex::futex_wake_all(self.word(word));
+    }
+
+    /// Wakes the writer if it waits for something that the caller has just released.
+    pub(crate) fn notify_waiting_writer(&self) {
+        // Pairs with the fence of a writer that stores `writer_waits` and then looks for a slot (`Writer::wait_until`):
+        // either the writer sees what was released, or the load below sees that it waits.
+        fence(Ordering::SeqCst);
+        // Relaxed: ordered by the fence, and it carries no data.
+        if self.tables.status().writer_waits.load(Ordering::Relaxed) != 0 {
+            self.notify(FutexWord::Writer);
+        }
     }
 }
 
@@ -164,6 +175,6 @@ impl Waiter {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<(Arc<Segment>, FutexWord)>> {
-        self.sleeping_on.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.sleeping_on)
     }
 }

@@ -17,7 +17,7 @@ use nix::{
     unistd::{Gid, getegid, geteuid, getgroups, unlink},
 };
 
-use crate::Error;
+use crate::{Error, sys::errno};
 
 /// Where the system keeps POSIX shared memory objects and named semaphores (shm_overview(7), sem_overview(7)).
 pub(crate) const SHM_DIR: &str = "/dev/shm";
@@ -63,16 +63,16 @@ pub(crate) fn open(path: &str, writable: bool) -> io::Result<Option<OwnedFd>> {
 
 /// Turns a failed `open` into what a user can act on.
 pub(crate) fn open_error(channel: &str, path: &str, action: &'static str, error: &io::Error) -> Error {
-    let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
-    match (errno, std::fs::symlink_metadata(path)) {
-        (Errno::EACCES | Errno::EPERM, Ok(meta)) => Error::Denied {
+    let errno = errno::of(error);
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) if errno::is_denied(errno) => Error::Denied {
             channel: channel.to_owned(),
             path: path.to_owned(),
             action,
             mode: meta.mode() & 0o7777,
             owner: meta.uid(),
         },
-        (_, Ok(meta)) if !meta.file_type().is_file() => Error::Foreign {
+        Ok(meta) if !meta.file_type().is_file() => Error::Foreign {
             channel: channel.to_owned(),
             path: path.to_owned(),
             what: describe(&meta.file_type()).to_owned(),

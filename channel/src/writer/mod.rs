@@ -18,8 +18,8 @@ mod waits;
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering, fence},
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -38,8 +38,9 @@ use crate::{
     sys::{
         copy,
         files::{self, FileId},
-        fork,
+        fork::ForkGuard,
         lock::OfdLock,
+        sync,
     },
 };
 pub use events::NewEvent;
@@ -160,8 +161,7 @@ pub struct WriterStats {
 pub struct Writer {
     name: ChannelName,
     options: WriterOptions,
-    /// In which process of a chain of forks it was made.
-    forks: u32,
+    fork_guard: ForkGuard,
     /// What a damaged segment was found to have that this writer has replaced.
     replaced_damaged: Option<String>,
     /// The thread that publishes.
@@ -270,23 +270,19 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if self.owner.segment.is_of_parent() {
+        if self.owner.segment.is_inherited() {
             return;
         }
         self.owner.published[self.index].store(false, Ordering::Relaxed);
         // Release: pairs with the acquire load in `SlotTable`; whatever was drawn here is drawn.
         self.owner.claimed_slots[self.index].store(false, Ordering::Release);
-        // As `Attachment::tell_writer`: a writer that waits for a slot may be waiting for this one.
-        fence(Ordering::SeqCst);
-        if self.owner.segment.tables.status().writer_waits.load(Ordering::Relaxed) != 0 {
-            self.owner.segment.notify(FutexWord::Writer);
-        }
+        self.owner.segment.notify_waiting_writer();
     }
 }
 
 impl Writer {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.state)
     }
 
     /// What was wrong with a segment of this user that lay under the name and has been replaced; `None` where there was
@@ -588,11 +584,11 @@ impl Writer {
     /// stays valid. Nothing can be claimed or published after it.
     pub fn close(&self) {
         // A forked child has a copy of this value, and the channel is still its parent's.
-        if self.forks != fork::forks() {
+        if self.fork_guard.is_inherited() {
             return;
         }
         // No segment is in the making from here on.
-        let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = sync::lock(&self.replacing);
         let lock_file = Arc::clone(&self.lock().lock_file);
         let held = lock_file.acquire();
         let mut state = self.lock();
