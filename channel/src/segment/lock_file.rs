@@ -315,7 +315,7 @@ impl LockFile {
         match self.semaphore.release() {
             SemaphoreState::Held => {}
             SemaphoreState::Posted => self.faults.add(SemaphoreFault::Posted),
-            SemaphoreState::Nonsense => self.faults.add(SemaphoreFault::Damaged),
+            SemaphoreState::Invalid => self.faults.add(SemaphoreFault::Damaged),
         }
     }
 

@@ -7,12 +7,12 @@ use nix::{errno::Errno, libc};
 
 /// The most sleepers that one notification wakes: all readers, and as many observers.
 ///
-/// A process with read permission can put any number of sleepers on a word, and the writer would have to wake them all at
-/// each frame. Waiters beyond the limit notice at their next time-out.
+/// A process with read permission can put any number of sleepers on a word, and the writer would have to wake them all
+/// at each frame. Waiters beyond the limit notice at their next time-out.
 const MAX_WAKES: i32 = 128;
 
-/// Sleeps while `word` is `expected`, at most for `timeout`; it may return early without a reason. `true` if it slept for
-/// the whole timeout and nobody woke it.
+/// Sleeps while `word` is `expected`, at most for `timeout`; it may return early without a reason. `true` if it slept
+/// for the whole timeout and nobody woke it.
 ///
 /// The word may be in a read-only mapping (futex(2)). The timeout uses CLOCK_MONOTONIC, so that changing the wall clock
 /// does not affect it.

@@ -21,7 +21,8 @@ fn byte_lock(kind: i32, byte: i64) -> libc::flock {
     }
 }
 
-/// Tries to lock `byte` for writing, for the open file description of `file`; `false` if another description has a lock.
+/// Tries to lock `byte` for writing, for the open file description of `file`; `false` if another description has a
+/// lock.
 pub(crate) fn try_lock(file: &OwnedFd, byte: i64) -> nix::Result<bool> {
     match fcntl(file, FcntlArg::F_OFD_SETLK(&byte_lock(libc::F_WRLCK, byte))) {
         Ok(_) => Ok(true),
@@ -85,8 +86,8 @@ mod tests {
 
     use super::*;
 
-    /// A forked child maps memory at the address of its parent's lock, then drops its copy of the lock. The child's memory
-    /// stays mapped.
+    /// A forked child maps memory at the address of its parent's lock, then drops its copy of the lock. The child's
+    /// memory stays mapped.
     #[test]
     fn forked_child_keeps_its_own_mapping() {
         let kept = OfdLock::keep(std::fs::File::open("/proc/self/exe").unwrap().into()).unwrap();
@@ -101,8 +102,8 @@ mod tests {
                 let page = unsafe { mmap_anonymous(address, length, protection, flags) };
                 let page = page.expect("the child has not inherited the mapping");
                 drop(kept);
-                // SAFETY: the page was mapped just now. If the drop unmapped it by mistake, the child dies of SIGSEGV and
-                // the test fails.
+                // SAFETY: the page was mapped just now. If the drop unmapped it by mistake, the child dies of SIGSEGV
+                // and the test fails.
                 unsafe {
                     page.cast::<u8>().write_volatile(1);
                     libc::_exit(0)

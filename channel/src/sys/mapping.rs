@@ -1,10 +1,10 @@
 //! Mappings of shared memory.
 //!
 //! Other processes change these bytes at any time. Therefore a [`Mapping`] hands out atomics and raw pointers, and
-//! references to plain bytes in two functions only, [`Mapping::slice`] and [`Mapping::slice_mut`]. Each has one caller: a
-//! reader borrows the bytes of a slot that it has pinned, a writer those of a slot that it has claimed. Both rest on the
-//! pin rule (`protocol/pins.rs`), which every correct peer obeys. A peer with write permission that ignores the rule can
-//! change the bytes nevertheless: write permission is trust.
+//! references to plain bytes in two functions only, [`Mapping::slice`] and [`Mapping::slice_mut`]. Each has one caller:
+//! a reader borrows the bytes of a slot that it has pinned, a writer those of a slot that it has claimed. Both rest on
+//! the pin rule (`protocol/pins.rs`), which every correct peer obeys. A peer with write permission that ignores the
+//! rule can change the bytes nevertheless: write permission is trust.
 
 use core::{
     ffi::c_void,
@@ -119,8 +119,8 @@ impl Mapping {
     /// fault. It is only advice: systems before Linux 5.14 do not know it.
     pub(crate) fn prefault(&self, offset: u64, length: u64) {
         if let Some(start) = self.range(offset, length) {
-            // SAFETY: the range is inside this mapping; no byte of it changes. Beyond the end of the file the call is an
-            // error, not a signal.
+            // SAFETY: the range is inside this mapping; no byte of it changes. Beyond the end of the file the call is
+            // an error, not a signal.
             let _ = unsafe { madvise(start.cast(), length as usize, MmapAdvise::MADV_POPULATE_WRITE) };
         }
     }
@@ -154,8 +154,8 @@ impl Mapping {
         let Some(target) = self.range(offset, bytes.len() as u64) else {
             return false;
         };
-        // SAFETY: the target is inside the mapping (checked by `range`). `bytes` cannot overlap it: the only slices of a
-        // mapping are those of slots, and callers write to the parts before the slots.
+        // SAFETY: the target is inside the mapping (checked by `range`). `bytes` cannot overlap it: the only slices of
+        // a mapping are those of slots, and callers write to the parts before the slots.
         unsafe { target.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
         true
     }
@@ -176,8 +176,8 @@ impl Mapping {
     /// As [`slice`](Self::slice), for writing.
     ///
     /// # Safety
-    /// The file reaches to the end of the bytes, the mapping is writable, and nobody else in this process uses the bytes:
-    /// the caller has claimed the slot.
+    /// The file reaches to the end of the bytes, the mapping is writable, and nobody else in this process uses the
+    /// bytes: the caller has claimed the slot.
     #[allow(clippy::mut_from_ref)] // the claim of the slot makes it unique
     pub(crate) unsafe fn slice_mut(&self, offset: u64, length: u64) -> &mut [u8] {
         match self.range(offset, length) {
