@@ -135,7 +135,7 @@ fn good_segment() -> Option<(OwnedFd, Header)> {
             ..FrameDescriptor::default()
         };
         segment.write_descriptor(slot, &descriptor);
-        segment.slot_head(slot).seq.store(seq, Ordering::Relaxed);
+        segment.slot_record(slot).seq.store(seq, Ordering::Relaxed);
         segment
             .tables
             .ring(seq)

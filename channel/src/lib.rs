@@ -49,12 +49,10 @@ pub use reader::{
     CopyTarget, Event, Frame, FrameData, Next, Observer, PinnedFrame, ReadLimits, Reader, ReaderHandle, ReaderOptions,
     ReaderStats,
 };
-pub use segment::{
-    discovery::{Watch, WatchStop, channels},
-    lock_file::SemaphoreFault,
-};
+pub use segment::{discovery::channels, faults::SemaphoreFault};
 pub use sys::{
     clock::monotonic_ns,
     copy::{CopyFn, copy_to_slot},
+    watch::{Watch, WatchStop},
 };
 pub use writer::{Caps, NewEvent, ServiceReport, Slot, Writer, WriterOptions, WriterStats};

@@ -140,12 +140,12 @@ impl Attachment {
                 failpoint(Failpoint::SegmentOpened);
                 let readers = (0..MAX_READERS as i64).map(|entry| FIRST_READER_BYTE + entry);
                 return Ok(match lock_file.take_first(readers)? {
-                    LockAttempt::Lock(byte, lock) => {
+                    LockAttempt::Locked(byte, lock) => {
                         failpoint(Failpoint::EntryLocked);
                         let entry = EntryLock::new(byte, lock_file.file_id(), lock);
                         Self::enter(segment, Arc::new(entry), follows).map(|it| (it, None))
                     }
-                    LockAttempt::ByOthers => Some((Self::observe(segment), Some(ObserverReason::NoEntry))),
+                    LockAttempt::AllTaken => Some((Self::observe(segment), Some(ObserverReason::NoEntry))),
                     LockAttempt::NameChanged => None,
                 });
             }
@@ -304,7 +304,7 @@ impl Attachment {
         let entry = self.segment.tables.ring(seq).load(Ordering::Acquire);
         let slot = (entry & 0xff) as usize;
         let named = entry >> 8 == seq & (u64::MAX >> 8) && slot < self.segment.header.slot_count as usize;
-        (named && self.segment.slot_head(slot).seq.load(Ordering::Acquire) == seq)
+        (named && self.segment.slot_record(slot).seq.load(Ordering::Acquire) == seq)
             .then_some(FrameLocation { seq, slot })
     }
 
@@ -313,7 +313,7 @@ impl Attachment {
         let descriptor = self.segment.read_descriptor(location.slot);
         // As in `copy_unpinned`.
         fence(Ordering::Acquire);
-        let seq = self.segment.slot_head(location.slot).seq.load(Ordering::Relaxed);
+        let seq = self.segment.slot_record(location.slot).seq.load(Ordering::Relaxed);
         seq == location.seq && descriptor.is_delta()
     }
 
@@ -367,7 +367,7 @@ impl Attachment {
             return None;
         }
         let shared = self.segment.tables.entry(own_entry.entry.index);
-        let seq = &self.segment.slot_head(location.slot).seq;
+        let seq = &self.segment.slot_record(location.slot).seq;
         if !own_entry.counts().pin(&shared.pins, seq, location.slot, location.seq) {
             self.segment.notify_waiting_writer();
             return None;
@@ -396,7 +396,7 @@ impl Attachment {
         location: FrameLocation,
         target: &mut dyn crate::CopyTarget,
     ) -> Option<FrameInfo> {
-        let seq = &self.segment.slot_head(location.slot).seq;
+        let seq = &self.segment.slot_record(location.slot).seq;
         // Acquire: pairs with the writer's release store of the number; the frame is there.
         if seq.load(Ordering::Acquire) != location.seq {
             return None;

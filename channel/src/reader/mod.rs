@@ -476,7 +476,7 @@ impl Reader {
     /// Counts a look that found no frame, and waits where there were too many: whoever counts the word up, or wakes who
     /// sleeps on it, and publishes nothing, does not keep this reader busy.
     fn slow_down(&mut self) {
-        if let Some(rest) = self.limiter.turn() {
+        if let Some(rest) = self.limiter.throttle() {
             self.shared.waiter.sleep(rest);
         }
     }

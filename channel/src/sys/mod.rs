@@ -12,3 +12,4 @@ pub(crate) mod semaphore;
 #[cfg(debug_assertions)]
 pub(crate) mod signal;
 pub(crate) mod sync;
+pub(crate) mod watch;

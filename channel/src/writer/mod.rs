@@ -32,7 +32,8 @@ use crate::{
     },
     segment::{
         Segment,
-        lock_file::{LockFile, SemaphoreFaults},
+        faults::SemaphoreFaults,
+        lock_file::LockFile,
         wait::{FutexWord, RateLimiter, Waiter},
     },
     sys::{
@@ -460,7 +461,7 @@ impl Writer {
         // The frame may have been copied in with stores that keep no order.
         copy::finish();
         // Release: pairs with the acquire load of whoever finds the number; pixels and descriptor are there with it.
-        segment.slot_head(index).seq.store(*head, Ordering::Release);
+        segment.slot_record(index).seq.store(*head, Ordering::Release);
         failpoint(Failpoint::SeqStored);
         // Release: who finds the entry finds the number.
         segment

@@ -23,7 +23,8 @@ use crate::{
     },
     segment::{
         self, Access, CreateError, Segment,
-        lock_file::{LockAttempt, LockFile, SemaphoreFault, SemaphoreFaults},
+        faults::{SemaphoreFault, SemaphoreFaults},
+        lock_file::{LockAttempt, LockFile},
         staging::{self, StagingFile},
         wait::{FutexWord, RateLimiter, Waiter},
     },
@@ -203,7 +204,7 @@ impl Writer {
         failpoint(Failpoint::SegmentCurrent);
         drop(state);
         drop(held);
-        self.service_waiter.nudge();
+        self.service_waiter.wake();
         Ok(())
     }
 
@@ -489,7 +490,7 @@ fn open_lock_file(name: &ChannelName, options: WriterOptions) -> Result<(LockFil
     }
     let repaired = LockFile::repair(name)?;
     let lock_file = LockFile::open(name)?.ok_or_else(|| busy(name))?;
-    let LockAttempt::Lock(_, lock) = lock_file.take_first([WRITER_BYTE])? else {
+    let LockAttempt::Locked(_, lock) = lock_file.take_first([WRITER_BYTE])? else {
         return Err(busy(name));
     };
     // Between opening and locking, the former writer may have removed the name.
@@ -579,7 +580,7 @@ impl RetiredSegment {
         // Whom the writer before had granted slots nobody knows.
         let mut table = SlotTable::new(committed as u32, u64::MAX);
         for (slot, seq) in table.numbers.iter_mut().enumerate().take(slots) {
-            *seq = segment.slot_head(slot).seq.load(Ordering::Acquire);
+            *seq = segment.slot_record(slot).seq.load(Ordering::Acquire);
         }
         Self {
             segment: Arc::new(WriterSegment::new(segment, Arc::clone(lock_file))),
