@@ -50,13 +50,11 @@ pub use reader::{
     CopyTarget, Event, Frame, FrameData, Next, Observer, PinnedFrame, ReadLimits, Reader, ReaderHandle, ReaderOptions,
     ReaderStats,
 };
-pub use segment::{
-    discovery::{Watch, WatchStop, channels},
-    lock_file::SemaphoreFault,
-};
+pub use segment::{discovery::channels, faults::SemaphoreFault};
 pub use service::ServiceThread;
 pub use sys::{
     clock::monotonic_ns,
     copy::{CopyFn, copy_to_slot},
+    watch::{Watch, WatchStop},
 };
 pub use writer::{Caps, NewEvent, ServiceReport, Slot, Upstream, Writer, WriterOptions, WriterStats};

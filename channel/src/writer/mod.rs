@@ -19,8 +19,8 @@ mod waits;
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering, fence},
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -33,14 +33,16 @@ use crate::{
     },
     segment::{
         Segment,
-        lock_file::{LockFile, SemaphoreFaults},
+        faults::SemaphoreFaults,
+        lock_file::LockFile,
         wait::{FutexWord, RateLimiter, Waiter},
     },
     sys::{
         copy,
         files::{self, FileId},
-        fork,
+        fork::ForkGuard,
         lock::OfdLock,
+        sync,
     },
 };
 pub use events::NewEvent;
@@ -162,8 +164,7 @@ pub struct WriterStats {
 pub struct Writer {
     name: ChannelName,
     options: WriterOptions,
-    /// In which process of a chain of forks it was made.
-    forks: u32,
+    fork_guard: ForkGuard,
     /// What a damaged segment was found to have that this writer has replaced.
     replaced_damaged: Option<String>,
     /// The thread that publishes.
@@ -272,23 +273,19 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if self.owner.segment.is_of_parent() {
+        if self.owner.segment.is_inherited() {
             return;
         }
         self.owner.published[self.index].store(false, Ordering::Relaxed);
         // Release: pairs with the acquire load in `SlotTable`; whatever was drawn here is drawn.
         self.owner.claimed_slots[self.index].store(false, Ordering::Release);
-        // As `Attachment::tell_writer`: a writer that waits for a slot may be waiting for this one.
-        fence(Ordering::SeqCst);
-        if self.owner.segment.tables.status().writer_waits.load(Ordering::Relaxed) != 0 {
-            self.owner.segment.notify(FutexWord::Writer);
-        }
+        self.owner.segment.notify_waiting_writer();
     }
 }
 
 impl Writer {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.state)
     }
 
     /// What was wrong with a segment of this user that lay under the name and has been replaced; `None` where there was
@@ -415,7 +412,7 @@ impl Writer {
         // The frame may have been copied in with stores that keep no order.
         copy::finish();
         // Release: pairs with the acquire load of whoever finds the number; pixels and descriptor are there with it.
-        segment.slot_head(index).seq.store(*head, Ordering::Release);
+        segment.slot_record(index).seq.store(*head, Ordering::Release);
         failpoint(Failpoint::SeqStored);
         // Release: who finds the entry finds the number.
         segment
@@ -539,11 +536,11 @@ impl Writer {
     /// stays valid. Nothing can be claimed or published after it.
     pub fn close(&self) {
         // A forked child has a copy of this value, and the channel is still its parent's.
-        if self.forks != fork::forks() {
+        if self.fork_guard.is_inherited() {
             return;
         }
         // No segment is in the making from here on.
-        let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = sync::lock(&self.replacing);
         let lock_file = Arc::clone(&self.lock().lock_file);
         let held = lock_file.acquire();
         let mut state = self.lock();

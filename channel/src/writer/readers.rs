@@ -12,7 +12,7 @@ use crate::{
         failpoint::{Failpoint, failpoint},
         layout::{EVICTED, MAX_QUOTA, MAX_READERS, reader_state},
     },
-    segment::{lock_file::SemaphoreFault, wait::FutexWord},
+    segment::{faults::SemaphoreFault, wait::FutexWord},
 };
 
 /// How long a reader may hold what it was granted before the grant was lowered and it could know of that.
@@ -123,7 +123,7 @@ impl Writer {
             }
         }
         drop(state);
-        lock_file.mend();
+        lock_file.repair_semaphore();
         // Before the news of who came and went is taken, which an error here would lose.
         let names_restored = check_names && self.restore_names()?;
         let repaired = self.replace_corrupted(check_names)?;
@@ -143,7 +143,7 @@ impl Writer {
         state.tidy_retired(self.options.lossless);
         report.names_restored = names_restored;
         report.repaired = repaired;
-        report.semaphore_faults = state.faults.news_of(&state.lock_file.faults);
+        report.semaphore_faults = state.faults.merge(&state.lock_file.faults);
         Ok(report)
     }
 }

@@ -106,7 +106,7 @@ impl Writer {
             if self.waiter.is_interrupted() {
                 return false;
             }
-            if let Some(rest) = limiter.turn() {
+            if let Some(rest) = limiter.throttle() {
                 self.waiter.sleep(rest);
             }
             state = self.lock();
@@ -116,7 +116,7 @@ impl Writer {
     /// Sleeps until a reader comes or goes, or the time is over, or somebody calls [`stop_service`](Self::wake_monitor).
     pub fn wait_for_service(&self, timeout: Duration) {
         let mut state = self.lock();
-        let rest = state.limiter.turn();
+        let rest = state.limiter.throttle();
         let served = state.served;
         let segment = state
             .current
