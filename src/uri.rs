@@ -8,10 +8,7 @@ pub(crate) const PROTOCOLS: &[&str] = &["rsshm"];
 
 /// The URI of the channel that the `channel` property of `element` names; `None` if that is unset.
 pub(crate) fn of_element(element: &impl IsA<gst::Element>) -> Option<String> {
-    element
-        .property::<Option<String>>("channel")
-        .as_deref()
-        .map(from_name)
+    element.property::<Option<String>>("channel").as_deref().map(from_name)
 }
 
 /// Sets the `channel` property of `element` to the channel that `uri` names.

@@ -91,7 +91,11 @@ impl<'a> Rest<'a> {
     fn word(&mut self) -> Option<&'a str> {
         self.skip_spaces();
         let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-_.:+".contains(byte);
-        let end = self.bytes.iter().position(|byte| !is_part(byte)).unwrap_or(self.bytes.len());
+        let end = self
+            .bytes
+            .iter()
+            .position(|byte| !is_part(byte))
+            .unwrap_or(self.bytes.len());
         let (word, rest) = self.bytes.split_at(end);
         self.bytes = rest;
         str::from_utf8(word).ok().filter(|word| !word.is_empty())

@@ -312,7 +312,9 @@ impl Decoder {
                 duration: gst::ClockTime::try_from(event.duration).ok(),
                 flags: gst::GapFlags::from_bits_truncate(bytes.u32().unwrap_or(0)),
             },
-            kind::CUSTOM => DecodedEvent::Event(gst::event::CustomDownstream::new(self.names.structure(bytes.text()?)?)),
+            kind::CUSTOM => {
+                DecodedEvent::Event(gst::event::CustomDownstream::new(self.names.structure(bytes.text()?)?))
+            }
             kind::STICKY_CUSTOM => DecodedEvent::Event(gst::event::CustomDownstreamSticky::new(
                 self.names.structure(bytes.text()?)?,
             )),

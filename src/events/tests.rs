@@ -133,7 +133,9 @@ fn streams_of_one_group_in_writer_are_of_one_group_in_reader() {
     let mut elsewhere = received(&encoded);
     elsewhere.bytes[0] ^= 1;
     match Decoder::default().decode(&elsewhere) {
-        Some(DecodedEvent::StreamStart(event)) => assert_ne!(group_of(&event), groups[0], "the group is of another process"),
+        Some(DecodedEvent::StreamStart(event)) => {
+            assert_ne!(group_of(&event), groups[0], "the group is of another process")
+        }
         other => panic!("{other:?}"),
     }
     let alone = event::StreamStart::new("alone");

@@ -28,7 +28,7 @@ use std::sync::{Arc, LazyLock, Mutex, Once};
 use gst::{glib, prelude::*, subclass::prelude::*};
 use gst_base::{prelude::*, subclass::prelude::*};
 use gst_video::VideoInfo;
-use rsshm_channel::{Caps, Error, Writer};
+use rsshm_channel::{Caps, Error, ServiceThread, Writer};
 
 use super::{
     CAT,
@@ -37,7 +37,7 @@ use super::{
     pool::{CurrentFormat, Pool},
     properties::{Effect, PROPERTIES, SIGNALS, Settings},
     publish::{Frame, Outcome, PublishError, publish},
-    service::{ClientCount, Service},
+    service::{self, ClientCount},
     stats::{Counter, Counters},
     stream::Stream,
 };
@@ -57,7 +57,7 @@ const MIN_CONNECTION_WAIT: gst::ClockTime = gst::ClockTime::from_mseconds(5);
 /// The open channel. It exists from NULL->READY to READY->NULL.
 struct Session {
     writer: Arc<Writer>,
-    service: Service,
+    service: ServiceThread,
 }
 
 // Locks: each is held for a few lines, none while another is taken, and none during a call into the base class, a post,
@@ -108,7 +108,7 @@ impl RsShmSink {
         *lock(&self.stream) = Stream::default();
         self.set_delay(0);
         self.current_format.set(None);
-        let service = Service::start(&self.base(), &writer, &self.clients).map_err(|error| {
+        let service = service::start(&self.base(), &writer, &self.clients).map_err(|error| {
             gst::error_msg!(
                 gst::ResourceError::Failed,
                 (
@@ -126,7 +126,8 @@ impl RsShmSink {
     fn close(&self) {
         let session = lock(&self.session).take();
         if let Some(Session { writer, service }) = session {
-            service.stop();
+            // A panic of the thread was printed when it happened.
+            let _ = service.stop();
             writer.close();
         }
         self.clients.set(&self.base(), 0);
@@ -200,9 +201,7 @@ impl RsShmSink {
         let Some(due) = lock(&self.stream).due(buffer) else {
             return;
         };
-        let delay_ns = (now.nseconds() as i64)
-            .saturating_sub(due)
-            .max(self.pacing.delay_ns());
+        let delay_ns = (now.nseconds() as i64).saturating_sub(due).max(self.pacing.delay_ns());
         gst::debug!(CAT, imp = self, "frames leave {delay_ns} ns later from here on");
         self.set_delay(delay_ns);
     }
@@ -229,8 +228,7 @@ impl RsShmSink {
                     metadata,
                     info,
                 };
-                publish(writer, &self.counters, frame)
-                    .map_err(|error| self.fail_to_publish(writer, buffer, error))?
+                publish(writer, &self.counters, frame).map_err(|error| self.fail_to_publish(writer, buffer, error))?
             } else {
                 Outcome::Interrupted
             };
@@ -296,10 +294,8 @@ impl RsShmSink {
             gst::element_imp_warning!(
                 self,
                 gst::StreamError::Encode,
-                (
-                    "channel {channel}: some metas or events are too large or of an unsupported type and were not sent; \
-                     see metas-left-out and events-left-out in channel-stats"
-                )
+                ("channel {channel}: some metas or events are too large or of an unsupported type and were not sent; \
+                     see metas-left-out and events-left-out in channel-stats")
             );
         }
     }

@@ -159,7 +159,7 @@ impl BufferPoolImpl for RsShmPool {
         };
         config.set_params(Some(&caps), announced, min, 0);
         if let Some(writer) = lock(&self.writer).upgrade() {
-            writer.want_size(slots.memory_size());
+            writer.upstream().set_min_slot_size(slots.memory_size());
         }
         *lock(&self.config) = Some(Arc::new(slots));
         self.parent_set_config(config)
@@ -222,7 +222,7 @@ impl RsShmPool {
         // If the segment cannot be created, the sink meets the same error when it gets the frame, and reports it.
         let slot = writer
             .filter(|_| config.picture.as_ref().is_some_and(|info| current.matches(info)))
-            .and_then(|writer| writer.claim_for_upstream(config.memory_size()).ok().flatten());
+            .and_then(|writer| writer.upstream().claim(config.memory_size()).ok().flatten());
         let Some(slot) = slot else {
             let memory = gst::Allocator::find(None)
                 .and_then(|allocator| allocator.alloc(config.size, Some(&config.params)).ok())

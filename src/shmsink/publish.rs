@@ -44,7 +44,7 @@ impl From<Error> for PublishError {
 
 /// Publishes one frame, and counts how that was done.
 pub(super) fn publish(writer: &Writer, counters: &Counters, frame: Frame) -> Result<Outcome, PublishError> {
-    if !writer.wait_for_followers() {
+    if !writer.upstream().wait_for_followers() {
         return Ok(Outcome::Interrupted);
     }
     if publish_in_place(writer, frame)? {
@@ -57,7 +57,7 @@ pub(super) fn publish(writer: &Writer, counters: &Counters, frame: Frame) -> Res
     }
     // If the writer is lossless: wait now, so that upstream can draw the next frame into a slot. An interrupted wait
     // loses nothing.
-    writer.wait_for_slot();
+    writer.upstream().wait_for_slot();
     Ok(Outcome::Published)
 }
 
@@ -79,7 +79,7 @@ fn publish_in_place(writer: &Writer, frame: Frame) -> Result<bool, PublishError>
     let Ok(map) = memory.map_readable() else {
         return Ok(false);
     };
-    if !writer.owns(map.as_slice()) {
+    if !writer.upstream().owns(map.as_slice()) {
         return Ok(false);
     }
     if let Some(info) = info {
@@ -93,7 +93,7 @@ fn publish_in_place(writer: &Writer, frame: Frame) -> Result<bool, PublishError>
     }
     // Before the frame is published: from then on, nobody in this process may draw into it.
     memory::mark_read_only(memory);
-    match writer.publish_in_place(map.as_slice(), descriptor, metadata) {
+    match writer.upstream().publish(map.as_slice(), descriptor, metadata) {
         Ok(()) => Ok(true),
         Err(Error::NotPublishable { .. }) => Ok(false),
         Err(error) => Err(error.into()),
@@ -149,7 +149,7 @@ fn is_published_slot(writer: &Writer, buffer: &gst::BufferRef) -> bool {
         && buffer
             .peek_memory(0)
             .map_readable()
-            .is_ok_and(|map| writer.owns(map.as_slice()))
+            .is_ok_and(|map| writer.upstream().owns(map.as_slice()))
 }
 
 /// Makes the one copy: row by row if the layouts differ, otherwise all bytes at once.

@@ -4,15 +4,14 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
-    thread::JoinHandle,
     time::Duration,
 };
 
 use gst::{glib, prelude::*};
 use gst_base::prelude::*;
-use rsshm_channel::{Error, ServiceReport, Writer};
+use rsshm_channel::{Error, ServiceReport, ServiceThread, Writer};
 
 use super::CAT;
 use crate::{codec::Names, error, events};
@@ -37,67 +36,28 @@ impl ClientCount {
     }
 }
 
-/// The running service thread of a writer.
-pub(super) struct Service {
-    writer: Arc<Writer>,
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
-}
-
-impl Service {
-    pub(super) fn start(
-        sink: &gst_base::BaseSink,
-        writer: &Arc<Writer>,
-        clients: &Arc<ClientCount>,
-    ) -> std::io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let reporter = Reporter {
-            sink: sink.downgrade(),
-            writer: Arc::clone(writer),
-            clients: Arc::clone(clients),
-            names: Names::default(),
-            last_error: None,
-        };
-        let thread = {
-            let stop = Arc::clone(&stop);
-            std::thread::Builder::new()
-                .name("rsshmsink-monitor".to_owned())
-                .spawn(move || run(reporter, &stop))?
-        };
-        Ok(Self {
-            writer: Arc::clone(writer),
-            stop,
-            thread,
-        })
-    }
-
-    /// Ends the thread, and waits for it.
-    pub(super) fn stop(self) {
-        // Release: pairs with the Acquire load in `run`.
-        self.stop.store(true, Ordering::Release);
-        self.writer.stop_service();
-        // A signal handler that stops the pipeline from this very thread must not wait for itself.
-        if self.thread.thread().id() != std::thread::current().id() {
-            let _ = self.thread.join();
+/// Starts the service thread of `writer`, which reports to `sink`.
+pub(super) fn start(
+    sink: &gst_base::BaseSink,
+    writer: &Arc<Writer>,
+    clients: &Arc<ClientCount>,
+) -> std::io::Result<ServiceThread> {
+    let mut reporter = Reporter {
+        sink: sink.downgrade(),
+        clients: Arc::clone(clients),
+        names: Names::default(),
+        last_error: None,
+    };
+    ServiceThread::spawn(Arc::clone(writer), SERVICE_INTERVAL, move |writer, result| {
+        if !reporter.report(writer, result) {
+            writer.stop_service();
         }
-    }
-}
-
-fn run(mut reporter: Reporter, stop: &AtomicBool) {
-    // Acquire: pairs with the Release store in `Service::stop`.
-    while !stop.load(Ordering::Acquire) {
-        let result = reporter.writer.service();
-        if !reporter.report(result) {
-            return;
-        }
-        reporter.writer.wait_for_service(SERVICE_INTERVAL);
-    }
+    })
 }
 
 /// Passes the results of service passes on to the element.
 struct Reporter {
     sink: glib::WeakRef<gst_base::BaseSink>,
-    writer: Arc<Writer>,
     clients: Arc<ClientCount>,
     /// The names that readers' messages have brought along.
     names: Names,
@@ -107,14 +67,14 @@ struct Reporter {
 
 impl Reporter {
     /// Reports the result of one pass. Returns whether another pass makes sense.
-    fn report(&mut self, result: Result<ServiceReport, Error>) -> bool {
+    fn report(&mut self, writer: &Writer, result: Result<ServiceReport, Error>) -> bool {
         let Some(sink) = self.sink.upgrade() else {
             return false;
         };
         match result {
             Ok(report) => {
                 self.last_error = None;
-                self.warn(&sink, &report);
+                warn(&sink, writer, &report);
                 self.update_clients(&sink, &report);
                 self.send_upstream(&sink, &report);
                 true
@@ -133,33 +93,8 @@ impl Reporter {
         }
     }
 
-    /// Warns of what other programs did to the channel.
-    fn warn(&self, sink: &gst_base::BaseSink, report: &ServiceReport) {
-        let warn = |what: &str| {
-            gst::element_warning!(
-                sink,
-                gst::ResourceError::Failed,
-                ("channel {}: {what}", self.writer.name())
-            );
-        };
-        for entry in &report.evicted {
-            warn(&format!(
-                "the reader in entry {entry} held more frames than its quota; its pins no longer count"
-            ));
-        }
-        if report.restored {
-            warn("its files in /dev/shm were removed by another program, and were created again");
-        }
-        if report.spoilt {
-            warn("another program wrote into its segment; a new segment was created");
-        }
-        for fault in &report.semaphore {
-            warn(&fault.to_string());
-        }
-    }
-
     fn update_clients(&self, sink: &gst_base::BaseSink, report: &ServiceReport) {
-        self.clients.set(sink, report.count);
+        self.clients.set(sink, report.reader_count);
         for entry in &report.disconnected {
             sink.emit_by_name::<()>("client-disconnected", &[entry]);
         }
@@ -183,5 +118,26 @@ impl Reporter {
                 pad.push_event(event);
             }
         }
+    }
+}
+
+/// Warns of what other programs did to the channel.
+fn warn(sink: &gst_base::BaseSink, writer: &Writer, report: &ServiceReport) {
+    let warn = |what: &str| {
+        gst::element_warning!(sink, gst::ResourceError::Failed, ("channel {}: {what}", writer.name()));
+    };
+    for entry in &report.evicted {
+        warn(&format!(
+            "the reader in entry {entry} held more frames than its quota; its pins no longer count"
+        ));
+    }
+    if report.names_restored {
+        warn("its files in /dev/shm were removed by another program, and were created again");
+    }
+    if report.repaired {
+        warn("another program wrote into its segment; a new segment was created");
+    }
+    for fault in &report.semaphore_faults {
+        warn(&fault.to_string());
     }
 }

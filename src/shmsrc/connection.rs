@@ -44,11 +44,7 @@ impl WriterWait {
         let waited = self.since.elapsed();
         let hint = (!self.is_hint_given).then(|| HINT_AFTER.saturating_sub(waited));
         let timeout = (!connection_timeout.is_zero()).then(|| connection_timeout.saturating_sub(waited));
-        hint.into_iter()
-            .chain(timeout)
-            .min()
-            .unwrap_or(MAX_WAIT)
-            .max(MIN_WAIT)
+        hint.into_iter().chain(timeout).min().unwrap_or(MAX_WAIT).max(MIN_WAIT)
     }
 
     /// What is due now. A hint is due once.

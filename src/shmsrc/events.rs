@@ -63,10 +63,7 @@ impl EventForwarder {
         if let (gst::EventViewMut::StreamStart(new), Some(current)) = (event.make_mut().view_mut(), current) {
             // A player of one group of streams after another expects the times of the second group to begin anew. Here
             // the times go on, so all streams after the first buffer belong to one group.
-            if let Some(group) = current
-                .group_id()
-                .filter(|_| has_begun || new.group_id().is_none())
-            {
+            if let Some(group) = current.group_id().filter(|_| has_begun || new.group_id().is_none()) {
                 new.set_group_id(group);
             }
             if current.stream_id() == new.stream_id() && current.group_id() == new.group_id() {

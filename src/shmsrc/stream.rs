@@ -140,12 +140,7 @@ impl Stream {
     }
 
     /// Handles everything that is not a frame.
-    fn handle_other(
-        &mut self,
-        context: Context,
-        settings: &StreamSettings,
-        next: Next,
-    ) -> Result<(), gst::FlowError> {
+    fn handle_other(&mut self, context: Context, settings: &StreamSettings, next: Next) -> Result<(), gst::FlowError> {
         match next {
             Next::Interrupted => return Err(gst::FlowError::Flushing),
             Next::TimedOut => self.check_writer_wait(context, settings)?,
@@ -211,7 +206,12 @@ impl Stream {
 
     /// The writer went away without an end of stream.
     fn lose_writer(&self, context: Context, on_disconnect: OnDisconnect) -> Result<(), gst::FlowError> {
-        gst::info!(CAT, obj = context.element, "the writer of channel {} is gone", self.channel);
+        gst::info!(
+            CAT,
+            obj = context.element,
+            "the writer of channel {} is gone",
+            self.channel
+        );
         match on_disconnect {
             OnDisconnect::None => Ok(()),
             OnDisconnect::Eos => Err(gst::FlowError::Eos),

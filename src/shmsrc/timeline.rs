@@ -71,9 +71,7 @@ impl Timeline {
     /// Places a frame. Returns how much later than its own time it is placed; `None` if it is skipped.
     pub(super) fn place(&mut self, arrival: &Arrival) -> Option<i64> {
         let &Arrival { time, running, now, .. } = arrival;
-        let last = self
-            .last_near(now)
-            .filter(|_| arrival.is_in_order || arrival.is_first);
+        let last = self.last_near(now).filter(|_| arrival.is_in_order || arrival.is_first);
         let least = last.map_or(self.earliest, |last| self.earliest.max(last.placed_at + MIN_STEP_NS));
         let placed_at = if running >= least {
             self.is_late = false;
