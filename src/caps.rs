@@ -24,8 +24,8 @@ const PREFERRED_FORMATS: [VideoFormat; 12] = [
 
 /// The media types that cameras, encoders and muxers deliver beside raw video.
 ///
-/// They serve an upstream that has no preference of its own: elements can be linked only if this list has a type that they
-/// deliver.
+/// They serve an upstream that has no preference of its own: elements can be linked only if this list has a type that
+/// they deliver.
 const OTHER_MEDIA_TYPES: [&str; 36] = [
     "image/jpeg",
     "video/x-h264",
@@ -67,8 +67,8 @@ const OTHER_MEDIA_TYPES: [&str; 36] = [
 
 /// The sink's answer to a CAPS query without a filter.
 static ANSWER: LazyLock<gst::Caps> = LazyLock::new(|| {
-    // One structure for each format: if elements in between intersect these caps with their own, the order of structures
-    // survives, but not the order of a list of formats in one structure.
+    // One structure for each format. If elements in between intersect these caps with their own, the order of
+    // structures survives. The order of a list of formats in one structure does not.
     let mut caps = gst::Caps::new_empty();
     for format in PREFERRED_FORMATS {
         caps.merge(gst_video::VideoCapsBuilder::new().format(format).build());

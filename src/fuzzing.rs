@@ -1,5 +1,5 @@
-//! Entry points for the fuzz targets in `fuzz/`, with bytes as any program may have written them into a channel. They exist
-//! only with the feature `fuzzing`.
+//! Entry points for the fuzz targets in `fuzz/`, with bytes as any program may have written them into a channel. They
+//! exist only with the feature `fuzzing`.
 
 use std::sync::Once;
 

@@ -16,8 +16,8 @@ pub(crate) fn may_be_slot(memory: &gst::MemoryRef) -> bool {
 pub(crate) fn mark_read_only(memory: &gst::MemoryRef) {
     let mut pointer = memory.as_ptr().cast_mut();
     while !pointer.is_null() {
-        // SAFETY: `memory` is alive, and a memory keeps its parent alive. The flags are a plain integer, which GStreamer
-        // changes without a lock.
+        // SAFETY: `memory` is alive, and a memory keeps its parent alive. The flags are a plain integer, which
+        // GStreamer changes without a lock.
         unsafe {
             let flags = &raw mut (*pointer).mini_object.flags;
             // Relaxed: the bit publishes no other data. The atomic access only keeps two publishers of one memory from

@@ -180,7 +180,8 @@ impl PlaneRows {
         self.offset + self.stride.max(self.bytes) * self.count
     }
 
-    /// Copies these rows, which begin with the first byte of `from`, to the rows `packed`, which begin with that of `to`.
+    /// Copies these rows, which begin with the first byte of `from`, to the rows `packed`, which begin with that of
+    /// `to`.
     fn copy(&self, from: &[u8], packed: &Self, to: &mut [u8], copy: CopyFn) {
         if self.stride == packed.stride {
             // Including the padding between the rows: one large copy is faster.
@@ -213,7 +214,8 @@ fn row_count(info: &VideoInfo, plane: usize) -> Option<usize> {
 fn row_bytes(info: &VideoInfo, plane: usize) -> Option<usize> {
     let first = components_of_plane(info, plane).next()?;
     let default_stride = usize::try_from(info.stride()[plane]).ok()?;
-    // Formats that pack pixels in groups have a pixel stride of 0. For these, only the default stride is known to be enough.
+    // Formats that pack pixels in groups have a pixel stride of 0. For these, only the default stride is known to be
+    // enough.
     let Ok(pixel @ 1..) = usize::try_from(info.comp_pstride(first)) else {
         return Some(default_stride);
     };
@@ -281,8 +283,8 @@ mod tests {
         bytes
     }
 
-    /// A layout with padding between rows and planes, and a buffer of it that is filled with noise. It ends with the last
-    /// byte of the last row.
+    /// A layout with padding between rows and planes, and a buffer of it that is filled with noise. It ends with the
+    /// last byte of the last row.
     fn spread(info: &VideoInfo, more: i32) -> (Planes, gst::Buffer) {
         let mut planes = Planes::default_of(info);
         for plane in 0..planes.count {

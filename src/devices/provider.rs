@@ -16,8 +16,8 @@ use crate::{caps, sync::lock};
 /// How often the listed channels are checked, even without a notification of a change.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a channel must be missing before it counts as gone. It is missing for a moment while another segment takes its
-/// name.
+/// How long a channel must be missing before it counts as gone. It is missing for a moment while another segment takes
+/// its name.
 const GONE_AFTER: Duration = Duration::from_millis(300);
 
 /// The running thread that watches the channels.
@@ -178,8 +178,8 @@ impl DeviceProviderImpl for RsShmDeviceProvider {
         let watch_thread = lock(&self.watch_thread).take();
         if let Some(WatchThread { stop, thread }) = watch_thread {
             drop(stop);
-            // An application may stop the provider from its handler for a new device, which runs in that thread. The thread
-            // must not wait for itself.
+            // An application may stop the provider from its handler for a new device, which runs in that thread. The
+            // thread must not wait for itself.
             if thread.thread().id() != thread::current().id() {
                 let _ = thread.join();
             }

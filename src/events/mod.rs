@@ -1,11 +1,14 @@
-//! The events between frames, encoded as the bytes that go through the channel, and back. docs/PROTOCOL.md has the format.
+//! The events between frames, encoded as the bytes that go through the channel, and back. docs/PROTOCOL.md has the
+//! format.
 //!
 //! # How to add a kind of event
 //!
-//! 1. Describe its bytes in docs/PROTOCOL.md, and add its number to `kind` (and its index to `sticky`, if it is sticky).
-//! 2. Encode it in [`Encoder::encode`]. Count what cannot be sent in [`EncodeResult`], so that the user learns about it.
-//! 3. Decode it in [`Decoder::decode`], which must survive any bytes. Text goes through [`Names::structure`], never directly
-//!    to GStreamer's parser.
+//! 1. Describe its bytes in docs/PROTOCOL.md, and add its number to `kind` (and its index to `sticky`, if it is
+//!    sticky).
+//! 2. Encode it in [`Encoder::encode`]. Count what cannot be sent in [`EncodeResult`], so that the user learns about
+//!    it.
+//! 3. Decode it in [`Decoder::decode`], which must survive any bytes. Text goes through [`Names::structure`], never
+//!    directly to GStreamer's parser.
 //! 4. In `tests.rs`, add a round trip, and a sample to `samples()`: the tests for truncated and mutated bytes use it.
 
 use std::{

@@ -1,13 +1,13 @@
 //! The metas of a buffer, encoded as the metadata of a frame, and back. docs/PROTOCOL.md has the format.
 //!
-//! GStreamer's own serialisation of metas needs version 1.24, and supports few of them. This module supports the metas that
-//! belong to a frame and are of use in other programs. The layout of the planes is in the frame's descriptor.
+//! GStreamer's own serialisation of metas needs version 1.24, and supports few of them. This module supports the metas
+//! that belong to a frame and are of use in other programs. The layout of the planes is in the frame's descriptor.
 //!
 //! # How to add a meta
 //!
 //! 1. Describe its record in docs/PROTOCOL.md, and add its number to `kind`.
-//! 2. Add a branch to `encode_one`, and a function that appends the fields. Return `None` where a value cannot be encoded:
-//!    the meta is left out and counted then. Fields that the bindings assume to be valid are read in `raw`.
+//! 2. Add a branch to `encode_one`, and a function that appends the fields. Return `None` where a value cannot be
+//!    encoded: the meta is left out and counted then. Fields that the bindings assume to be valid are read in `raw`.
 //! 3. Add the kind to [`Decoder::decode`], and a function that reads the fields. It must survive any bytes, so check
 //!    everything that GStreamer or the bindings do not. Text goes through [`Names::structure`], never directly to
 //!    GStreamer's parser.
@@ -215,7 +215,8 @@ fn put_numbers(to: &mut Vec<u8>, numbers: &[u32]) {
     }
 }
 
-/// Whether the rectangle lies inside the picture, or inside the field if a buffer is one. Elements that crop do not check.
+/// Whether the rectangle lies inside the picture, or inside the field if a buffer is one. Elements that crop do not
+/// check.
 fn is_inside((x, y, width, height): (u32, u32, u32, u32), info: Option<&VideoInfo>) -> bool {
     let ends_inside = |from: u32, size: u32, whole: u32| from.checked_add(size).is_some_and(|end| end <= whole);
     info.is_none_or(|info| ends_inside(x, width, info.width()) && ends_inside(y, height, info.field_height()))
@@ -228,7 +229,8 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    /// Adds the metas in `bytes` to `buffer`. Returns how many records were refused. Records of unknown kinds are skipped.
+    /// Adds the metas in `bytes` to `buffer`. Returns how many records were refused. Records of unknown kinds are
+    /// skipped.
     pub(crate) fn decode(&mut self, bytes: &[u8], info: Option<&VideoInfo>, buffer: &mut gst::BufferRef) -> usize {
         let mut bytes = Bytes(bytes);
         let mut refused = 0;

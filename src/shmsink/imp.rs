@@ -60,8 +60,8 @@ struct Session {
     service: ServiceThread,
 }
 
-// Locks: each is held for a few lines, none while another is taken, and none during a call into the base class, a post,
-// a notification or a wait.
+// Locks: each is held for a few lines, and none while another is taken. None is held during a call into the base class,
+// a post, a notification or a wait.
 #[derive(Default)]
 pub struct RsShmSink {
     settings: Mutex<Settings>,
@@ -193,7 +193,7 @@ impl RsShmSink {
         Ok(true)
     }
 
-    /// Makes this frame leave `now`, and delays all later frames by as much, so that a file plays on from where it waited
+    /// Makes this frame leave `now`, and delays all later frames by as much. So a file plays on from where it waited
     /// for its first reader.
     ///
     /// Otherwise all frames up to now would be late, and the reader's pipeline would skip them.
@@ -510,8 +510,8 @@ impl BaseSinkImpl for RsShmSink {
             return Ok(());
         };
         query.add_allocation_meta::<gst_video::VideoMeta>(None);
-        // Not the crop meta: upstream would leave cropping to the elements behind a reader, and whether those crop is not
-        // known here.
+        // Not the crop meta: upstream would leave cropping to the elements behind a reader, and whether those crop is
+        // not known here.
         query.add_allocation_meta::<gst_video::VideoRegionOfInterestMeta>(None);
         query.add_allocation_meta::<gst::ReferenceTimestampMeta>(None);
         query.add_allocation_meta::<gst_video::VideoTimeCodeMeta>(None);

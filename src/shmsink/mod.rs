@@ -4,11 +4,11 @@
 //!
 //! - `properties`: settings, property specifications, signals
 //! - `negotiation`: which answer about caps upstream has received
-//! - `pacing`: when frames leave, and the latency that readers are told
+//! - `pacing`: when frames leave, and the latency that is announced to readers
 //! - `pool`: the buffer pool that upstream draws from
 //! - `stream`: the state of the current stream, from which frames and events get their descriptors
 //! - `publish`: how a buffer gets into a slot
-//! - `service`: the writer's service thread, and what it reports
+//! - `service`: the writer's service thread, and the reports on its passes
 //! - `stats`: the counters of `channel-stats`
 
 use std::sync::LazyLock;

@@ -34,8 +34,8 @@ impl Negotiation {
 
     /// Records that upstream may send none of the caps that it asked about. Returns whether to post a warning.
     ///
-    /// That is so only while upstream has no other answer: later it only tries what is possible, and the caps that it
-    /// does send are checked when they come.
+    /// A warning is posted only while upstream has no other answer. Later, upstream only tries what is possible, and
+    /// the caps that it does send are checked when they arrive.
     pub(super) fn record_refusal(&self) -> bool {
         let mut answer = lock(&self.0);
         let is_first = *answer == CapsAnswer::None;

@@ -1,4 +1,4 @@
-//! Pacing: when frames leave the sink, and the latency that readers are told.
+//! Pacing: when frames leave the sink, and the latency that is announced to readers.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
@@ -56,8 +56,8 @@ impl Pacing {
         sink.set_ts_offset(settings.ts_offset.saturating_add(self.delay_ns()));
     }
 
-    /// Decides whether the base class waits for the time of each frame. Returns the latency, in nanoseconds, after which
-    /// readers can expect frames.
+    /// Decides whether the base class waits for the time of each frame. Returns the latency, in nanoseconds, after
+    /// which readers can expect frames.
     ///
     /// The frames of a live upstream leave at once. The base class would hold each frame, and the streaming thread with
     /// it, until its latency is over. So the element's `sync` is passed to the base class only if upstream is not live.

@@ -1,7 +1,7 @@
 //! The buffer pool that upstream draws from: each buffer is a slot of the segment that is current at that time.
 //!
-//! The pool keeps no buffers. Acquiring takes a slot if there is one, and plain memory otherwise, so that it never waits
-//! and never fails for lack of slots. A released buffer is freed, and its slot with the memory.
+//! The pool keeps no buffers. Acquiring takes a slot if there is one, and plain memory otherwise, so that it never
+//! waits and never fails for lack of slots. A released buffer is freed, and its slot with the memory.
 
 use std::sync::{
     Arc, LazyLock, Mutex, Weak,
@@ -97,9 +97,9 @@ pub struct RsShmPool {
     writer: Mutex<Weak<Writer>>,
     current_format: Mutex<Arc<CurrentFormat>>,
     config: Mutex<Option<Arc<Config>>>,
-    /// Buffers may be acquired. The stores are Release and the load is Acquire: a thread that sees `true` also sees what
-    /// `start` or `flush_stop` did before it. A thread that still sees the value before gets one buffer more or less,
-    /// which does no harm, as buffers are freed on release.
+    /// Buffers may be acquired. The stores are Release and the load is Acquire: a thread that sees `true` also sees
+    /// what `start` or `flush_stop` did before it. A thread that still sees the value before gets one buffer more or
+    /// less, which does no harm, as buffers are freed on release.
     is_active: AtomicBool,
 }
 
@@ -165,7 +165,7 @@ impl BufferPoolImpl for RsShmPool {
         self.parent_set_config(config)
     }
 
-    /// Does not call the base class, which would fill its queue and so take slots that nobody draws into.
+    /// Does not call the base class, which would fill its queue, and so take slots that remain unused.
     fn start(&self) -> bool {
         self.is_active.store(true, Ordering::Release);
         true

@@ -63,16 +63,10 @@ pub(super) fn publish(writer: &Writer, counters: &Counters, frame: Frame) -> Res
 
 /// Publishes a buffer whose memory is a slot; `false` if it is not a slot, or was published before.
 fn publish_in_place(writer: &Writer, frame: Frame) -> Result<bool, PublishError> {
-    let Frame {
-        buffer,
-        mut descriptor,
-        metadata,
-        info,
-    } = frame;
-    if buffer.n_memory() != 1 {
+    if frame.buffer.n_memory() != 1 {
         return Ok(false);
     }
-    let memory = buffer.peek_memory(0);
+    let memory = frame.buffer.peek_memory(0);
     if !memory::may_be_slot(memory) {
         return Ok(false);
     }
@@ -82,8 +76,9 @@ fn publish_in_place(writer: &Writer, frame: Frame) -> Result<bool, PublishError>
     if !writer.upstream().owns(map.as_slice()) {
         return Ok(false);
     }
-    if let Some(info) = info {
-        let planes = Planes::of_buffer(buffer, info);
+    let mut descriptor = frame.descriptor;
+    if let Some(info) = frame.info {
+        let planes = Planes::of_buffer(frame.buffer, info);
         if !planes.fit(info, map.size()) {
             return Ok(false);
         }
@@ -93,7 +88,7 @@ fn publish_in_place(writer: &Writer, frame: Frame) -> Result<bool, PublishError>
     }
     // Before the frame is published: from then on, nobody in this process may draw into it.
     memory::mark_read_only(memory);
-    match writer.upstream().publish(map.as_slice(), descriptor, metadata) {
+    match writer.upstream().publish(map.as_slice(), descriptor, frame.metadata) {
         Ok(()) => Ok(true),
         Err(Error::NotPublishable { .. }) => Ok(false),
         Err(error) => Err(error.into()),
@@ -102,13 +97,9 @@ fn publish_in_place(writer: &Writer, frame: Frame) -> Result<bool, PublishError>
 
 /// Copies a buffer into a slot, and publishes the slot.
 fn publish_copy(writer: &Writer, counters: &Counters, frame: Frame) -> Result<Outcome, PublishError> {
-    let Frame {
-        buffer,
-        mut descriptor,
-        metadata,
-        info,
-    } = frame;
+    let Frame { buffer, info, .. } = frame;
     let size = info.map_or_else(|| buffer.size(), VideoInfo::size);
+    let mut descriptor = frame.descriptor;
     descriptor.size = size as u64;
     loop {
         let Some(mut slot) = writer.claim(size)? else {
@@ -120,7 +111,7 @@ fn publish_copy(writer: &Writer, counters: &Counters, frame: Frame) -> Result<Ou
             return Ok(Outcome::Dropped);
         };
         copy_frame(buffer, slot.as_mut(), info).map_err(PublishError::Copy)?;
-        match writer.publish(&slot, descriptor, metadata) {
+        match writer.publish(&slot, descriptor, frame.metadata) {
             Ok(()) => break,
             // The channel's files were lost, and made again, between claim and publish.
             Err(Error::NotPublishable { .. }) => {}

@@ -1,5 +1,5 @@
-//! The writer's service thread. It keeps the number of readers, the signals and the channel's files correct even when no
-//! frames flow.
+//! The writer's service thread. It keeps the number of readers, the signals and the channel's files correct even when
+//! no frames flow.
 
 use std::{
     sync::{

@@ -85,8 +85,8 @@ impl Stream {
         let times = Times::of_buffer(buffer, &self.segment);
         let origin = self.origin(element, &times, delay_ns);
         let mut descriptor = frame::describe(buffer, times, origin);
-        // v4l2src flags everything that is neither raw video nor JPEG, including Bayer pictures, as delta units. A reader
-        // would wait forever for a keyframe. So the flag is dropped until the stream has had a keyframe.
+        // v4l2src flags everything that is neither raw video nor JPEG, including Bayer pictures, as delta units. A
+        // reader would wait forever for a keyframe. So the flag is dropped until the stream has had a keyframe.
         self.has_keyframes |= !descriptor.is_delta();
         if !self.has_keyframes {
             descriptor.flags &= !gst::BufferFlags::DELTA_UNIT.bits();

@@ -1,11 +1,11 @@
-//! How long there has been no writer, and when the user is told about it.
+//! How long there has been no writer, and what is due after which time.
 
 use std::time::{Duration, Instant};
 
 /// After this time without a writer, a message lists the channels that exist.
 const HINT_AFTER: Duration = Duration::from_secs(3);
 
-/// The longest wait for a frame: what to do after it is decided anew, but nothing is due.
+/// The longest wait for a frame. After it, the streaming thread simply waits again.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
 
 /// The shortest wait for a frame.

@@ -109,8 +109,8 @@ impl EventForwarder {
     /// Makes sure that all pending events go out before the buffer that the base class gets next.
     pub(super) fn begin_data(&mut self, context: Context) {
         self.is_segment_due = false;
-        // The base class takes no custom sticky events. Stored on the pad, they go out after the SEGMENT event. They are
-        // stored only now, after the ALLOCATION query, because they would go out before it otherwise.
+        // The base class takes no custom sticky events. Stored on the pad, they go out after the SEGMENT event. They
+        // are stored only now, after the ALLOCATION query, because they would go out before it otherwise.
         for event in std::mem::take(&mut self.pending).sticky {
             let _ = context.element.src_pad().store_sticky_event(&event);
         }

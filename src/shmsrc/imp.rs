@@ -51,7 +51,8 @@ pub struct RsShmSrc {
     stream: Mutex<Option<Box<Stream>>>,
     /// The reader, for other threads than the streaming thread.
     handle: Mutex<Option<ReaderHandle>>,
-    /// The pad probe of [`Self::drop_allocation_queries_without_caps`] is installed. Relaxed: no other data depends on it.
+    /// The pad probe of [`Self::drop_allocation_queries_without_caps`] is installed. Relaxed: no other data depends on
+    /// it.
     has_probe: Arc<AtomicBool>,
 }
 
@@ -60,8 +61,8 @@ impl RsShmSrc {
         lock(&self.handle).clone()
     }
 
-    /// Keeps the base class, which negotiates before there are caps, from sending an ALLOCATION query without caps: some
-    /// elements crash at it.
+    /// Keeps the base class, which negotiates before there are caps, from sending an ALLOCATION query without caps:
+    /// some elements crash at it.
     fn drop_allocation_queries_without_caps(&self) {
         // A start during which no caps came leaves the probe for the next start.
         if self.has_probe.swap(true, Ordering::Relaxed) {
@@ -194,8 +195,8 @@ impl ElementImpl for RsShmSrc {
         self.parent_change_state(transition)
     }
 
-    /// Replaces the base class's error for caps that downstream does not accept, because that error does not say what to
-    /// do. No error can be posted earlier: pushed caps count as accepted until the buffer after them is refused.
+    /// Replaces the base class's error for caps that downstream does not accept, because that error does not say what
+    /// to do. No error can be posted earlier: pushed caps count as accepted until the buffer after them is refused.
     fn post_message(&self, message: gst::Message) -> bool {
         self.parent_post_message(self.explain_not_negotiated(&message).unwrap_or(message))
     }
@@ -274,7 +275,7 @@ impl BaseSrcImpl for RsShmSrc {
     fn decide_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
         let takes_meta = query.find_allocation_meta::<gst_video::VideoMeta>().is_some();
         self.shared.set_downstream_takes_video_meta(takes_meta);
-        // Frames are in shared memory already; the base class would activate a pool of downstream's that nobody uses.
+        // Frames are in shared memory already. A pool of downstream would be activated without being used.
         while query.allocation_pools().len() > 0 {
             query.remove_nth_allocation_pool(0);
         }

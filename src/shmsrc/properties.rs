@@ -154,8 +154,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSrc:read-only:
          *
-         * Observe: read permission is enough and nothing is ever written to the segment, but each frame is copied, and the
-         * writer neither waits for this reader nor counts it.
+         * Observe: read permission is enough and nothing is ever written to the segment, but each frame is copied.
+         * The writer neither waits for this reader nor counts it.
          *
          * It is chosen automatically where the permissions allow no more; an INFO message says so.
          *

@@ -19,8 +19,8 @@ pub(super) struct Status {
     pub(super) frame_duration: Option<gst::ClockTime>,
 }
 
-// Locks: each is held for a few lines, none while another is taken, and none during a call into the base class, a post,
-// a notification or a wait.
+// Locks: each is held for a few lines, and none while another is taken. None is held during a call into the base class,
+// a post, a notification or a wait.
 #[derive(Default)]
 pub(super) struct Shared {
     pub(super) settings: Mutex<Settings>,
@@ -50,8 +50,8 @@ impl Shared {
 
     /// Whether the pipeline went to PLAYING since the last call.
     pub(super) fn take_resumed(&self) -> bool {
-        // Acquire: pairs with the store in `resume`, so that the element's new clock and base time are visible. Release:
-        // nothing depends on it; `resume` only stores.
+        // Acquire: pairs with the store in `resume`, so that the element's new clock and base time are visible.
+        // Release: nothing depends on it; `resume` only stores.
         self.has_resumed.swap(false, Ordering::AcqRel)
     }
 

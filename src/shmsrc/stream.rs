@@ -178,7 +178,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Tells a user who waits for a writer which channels exist, or gives up.
+    /// While there is no writer: tells the user which channels exist, or gives up.
     fn check_writer_wait(&mut self, context: Context, settings: &StreamSettings) -> Result<(), gst::FlowError> {
         let timeout = settings.connection_timeout;
         match self.writer_wait.due(self.reader.is_connected(), timeout) {

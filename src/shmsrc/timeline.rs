@@ -1,12 +1,12 @@
 //! Maps the times of frames to the running time of the reader's pipeline.
 
-/// How long after the start, in nanoseconds and beyond its latency, a writer's frames may be from before this pipeline's
-/// time. If they still are later, the writer is simply late (too slow for its frame rate, for example), and its frames are
-/// shown late.
+/// How long after the start, in nanoseconds and beyond its latency, a writer's frames may be from before this
+/// pipeline's time. If they still are later, the writer is simply late (too slow for its frame rate, for example), and
+/// its frames are shown late.
 const EARLY_FRAMES_NS: i64 = 1_000_000_000;
 
-/// Frames further in the future than this, in nanoseconds, do not hold up those after them: their writer did not keep to
-/// the clock.
+/// Frames further in the future than this, in nanoseconds, do not hold up those after them: their writer did not keep
+/// to the clock.
 const FAR_FUTURE_NS: i64 = 1_000_000_000;
 
 /// The smallest distance between two frames, in nanoseconds.
@@ -56,8 +56,8 @@ struct LastFrame {
 }
 
 impl Timeline {
-    /// The pipeline went to PLAYING at the running time `now`. It gets the newest frame, and none of the others that were
-    /// captured before.
+    /// The pipeline went to PLAYING at the running time `now`. It gets the newest frame, and none of the others that
+    /// were captured before.
     pub(super) fn resume(&mut self, now: i64) {
         // The first time, `now` is 0 but for the time between the state change and this call.
         self.earliest = match self.last {
@@ -217,7 +217,8 @@ mod tests {
         let mut timeline = Timeline::default();
         timeline.resume(0);
         let mut last = -1;
-        // A keyframe from before the start and the frames after it arrive all at once, later frames when they are captured.
+        // A keyframe from before the start and the frames after it arrive all at once, later frames when they are
+        // captured.
         for n in 0..60 {
             let running = n * FRAME - 1000 * MS;
             let now = running.max(n * MS / 10 + MS);

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::time::{self, ClockOffset};
 
-/// The greatest latency that a writer may announce. A greater value comes from a faulty program, and sinks would wait for
-/// as long.
+/// The greatest latency that a writer may announce. A greater value comes from a faulty program, and sinks would wait
+/// for as long.
 const MAX_LATENCY_NS: u64 = 60_000_000_000;
 
 /// The time after which frames leave the writer, as it announces it.
@@ -115,8 +115,8 @@ impl Timing {
         })
     }
 
-    /// The running time of something between two frames, at the CLOCK_MONOTONIC time `absolute`; `None` if that is over,
-    /// or from before this pipeline's time or its first frame.
+    /// The running time of something between two frames, at the CLOCK_MONOTONIC time `absolute`. `None` if that time is
+    /// over, or is before this pipeline's time or its first frame.
     pub(super) fn place_gap(&mut self, element: &gst_base::BaseSrc, absolute: u64) -> Option<i64> {
         let origin = time::origin(element.upcast_ref(), &mut self.clock_offset)?;
         self.timeline.place_gap(time::to_running(absolute, origin)?)

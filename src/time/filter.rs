@@ -43,9 +43,9 @@ pub(super) struct Step {
 
 /// Follows the offset and the rate of a clock: a Kalman filter of the second order.
 ///
-/// The weight of a measurement depends on what is known already: nearly all at first, and less later, the more measurements
-/// deviate. So the filter needs no settings for the frame rate or the kind of the clock. A step is far beyond all
-/// deviations; the offset begins anew with it.
+/// The weight of a measurement depends on what is known already: nearly all at first, and less later, the more
+/// measurements deviate. So the filter needs no settings for the frame rate or the kind of the clock. A step is far
+/// beyond all deviations; the offset begins anew with it.
 #[derive(Debug, Default)]
 pub(super) struct OffsetFilter {
     state: Option<State>,
@@ -82,7 +82,8 @@ struct StepNoise {
 }
 
 impl OffsetFilter {
-    /// Adds a measurement: at the monotonic time `at`, the offset was from `low` to `high`. Returns the step that it shows.
+    /// Adds a measurement: at the monotonic time `at`, the offset was from `low` to `high`. Returns the step that it
+    /// shows.
     pub(super) fn add(&mut self, at: i64, low: i64, high: i64) -> Option<Step> {
         match &mut self.state {
             Some(state) => state.add(at, low, high),
@@ -163,8 +164,8 @@ impl State {
         self.offset_variance *= 1.0 - offset_gain;
     }
 
-    /// Updates the deviation. It uses the difference between successive errors: an error that stays the same is lag behind
-    /// a clock that now runs at another rate.
+    /// Updates the deviation. It uses the difference between successive errors: an error that stays the same is lag
+    /// behind a clock that now runs at another rate.
     fn learn_deviation(&mut self, error: f64, elapsed: f64) {
         self.measurements = self.measurements.saturating_add(1);
         let weight = (elapsed / DEVIATION_MEMORY_S)

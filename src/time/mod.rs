@@ -29,8 +29,8 @@ const MAX_READINGS: usize = 3;
 
 /// The offset between the clock of a pipeline and CLOCK_MONOTONIC.
 ///
-/// Most pipelines run on that clock already, and the offset is exactly 0. For other clocks it is measured with each frame,
-/// and filtered.
+/// Most pipelines run on that clock already, and the offset is exactly 0. For other clocks it is measured with each
+/// frame, and filtered.
 #[derive(Debug, Default)]
 pub(crate) struct ClockOffset {
     clock: Option<ClockState>,
@@ -156,7 +156,8 @@ pub(crate) fn is_on_monotonic(element: &gst::Element, offset: &mut ClockOffset) 
     element.clock().is_some_and(|clock| offset.is_monotonic(&clock))
 }
 
-/// The [`origin`] for a frame with the timestamp `stamp`, in running time, which may be from before the clock was stepped.
+/// The [`origin`] for a frame with the timestamp `stamp`, in running time, which may be from before the clock was
+/// stepped.
 pub(crate) fn origin_at(element: &gst::Element, offset: &mut ClockOffset, stamp: Option<i64>) -> Option<i64> {
     let Some(stamp) = stamp else {
         return origin(element, offset);
@@ -233,7 +234,8 @@ pub(crate) fn to_absolute(running: Option<i64>, origin: i64) -> u64 {
     running.map_or(TIME_NONE, |running| origin.saturating_add(running).max(0) as u64)
 }
 
-/// A CLOCK_MONOTONIC time as running time, which is negative before the start of the pipeline; `None` for [`TIME_NONE`].
+/// A CLOCK_MONOTONIC time as running time, which is negative before the start of the pipeline; `None` for
+/// [`TIME_NONE`].
 pub(crate) fn to_running(absolute: u64, origin: i64) -> Option<i64> {
     (absolute != TIME_NONE).then(|| i64::try_from(absolute).unwrap_or(i64::MAX).saturating_sub(origin))
 }

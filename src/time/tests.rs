@@ -208,7 +208,8 @@ fn filter_survives_pause() {
     assert!(worst(&errors) < MS, "{}", worst(&errors));
 }
 
-/// The errors of the times of frames that are captured at `captured`, are stamped by the clock then, and are sent later.
+/// The errors of the times of frames that are captured at `captured`, are stamped by the clock then, and are sent
+/// later.
 fn stamp(clock: &mut Clock, captured: impl Iterator<Item = i64>, mut later: impl FnMut() -> i64) -> Vec<i64> {
     let mut filter = OffsetFilter::default();
     let mut stamps = StepTracker::default();
