@@ -36,7 +36,7 @@ fn elements_refuse_invalid_channel_names() {
         ("a/b", "slash"),
         (&*"x".repeat(251), "250"),
         ("sem.x", "sem."),
-        ("..", "folder"),
+        ("..", "directory"),
     ] {
         for element in ["rsshmsink", "rsshmsrc"] {
             let pipeline = pipeline_of(element);

@@ -136,7 +136,7 @@ fn serve(context: &Context, writer: &Writer, stop: &AtomicBool) {
                 for entry in report.evicted {
                     context.found_other(&format!("evicts the reader of entry {entry}"));
                 }
-                if report.restored {
+                if report.names_restored {
                     context.found_other("has lost its files");
                 }
                 for message in report.messages {
@@ -238,7 +238,7 @@ impl Player {
     /// Claims a slot, now and then as for an upstream element. Returns the slot and whether it is for upstream.
     fn claim(&mut self) -> Option<(Slot, bool)> {
         let claimed = if self.random.permille(300) {
-            self.writer.claim_for_upstream(self.size)
+            self.writer.upstream().claim(self.size)
         } else {
             Ok(None)
         };
@@ -274,7 +274,7 @@ impl Player {
             .with_pts(began)
             .with_offset(tag.serial);
         // As in rsshmsink: the slot of an upstream element may have been claimed while readers were still following.
-        self.writer.wait_for_followers();
+        self.writer.upstream().wait_for_followers();
         self.context.before_publish(tag.serial);
         let published = self.writer.publish(slot, descriptor, &metadata);
         let publish_time = awake_between(began, monotonic_ns());
