@@ -31,7 +31,7 @@ mod failpoint {
         Pinned,
         UnpinDue,
         PinsSeen,
-        NumberZeroed,
+        SeqCleared,
     }
 
     pub(crate) fn failpoint(_: Failpoint) {}

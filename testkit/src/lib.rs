@@ -3,6 +3,9 @@
 //! A test names its channel with [`Channel`], starts programs as [`Process`]es and runs parts of itself in other
 //! processes with [`role`]. It waits with [`eventually`] or [`wait_until`], which fail with a message, and skips with
 //! [`need_root!`], [`need_program!`] or [`skip!`], which record that it did.
+//!
+//! The feature `gst` adds the module `gst`, with pipelines and what goes into and comes out of the elements, and the
+//! module `chaos` with its program `rsshm-chaos`.
 
 pub mod channel;
 #[cfg(feature = "gst")]

@@ -10,7 +10,7 @@ use std::{
 use gst::prelude::*;
 use rsshm_testkit::{
     Channel, PATIENCE, eventually,
-    gst::{LOSSLESS, Pipeline, SinkHarness, error_kind, launch, picture, sequence},
+    gst::{LOSSLESS, Pipeline, SinkHarness, error_kind, init, launch, picture, sequence},
 };
 
 /// A pipeline with one of the two elements, named `it`.
@@ -36,7 +36,7 @@ fn elements_refuse_invalid_channel_names() {
         ("a/b", "slash"),
         (&*"x".repeat(251), "250"),
         ("sem.x", "sem."),
-        ("..", "folder"),
+        ("..", "directory"),
     ] {
         for element in ["rsshmsink", "rsshmsrc"] {
             let pipeline = pipeline_of(element);
@@ -101,6 +101,7 @@ fn sink_with(channel: &Channel, caps: &str, buffer: &gst::Buffer) -> SinkHarness
 
 #[test]
 fn sink_names_unsupported_memory_before_upstream_errors() {
+    init();
     let channel = Channel::new();
     let caps = "video/x-raw(memory:GLMemory),format=RGBA,width=64,height=64,framerate=30/1";
     let writer = sink_with(&channel, caps, &gst::Buffer::with_size(64 * 64 * 4).unwrap());
@@ -126,6 +127,7 @@ const NV12: &str = "video/x-raw,format=NV12,width=320,height=240,framerate=30/1"
 
 #[test]
 fn sink_refuses_buffer_smaller_than_caps() {
+    init();
     for size in [0, 1, 320 * 240, 320 * 240 * 3 / 2 - 1] {
         let channel = Channel::new();
         let writer = sink_with(&channel, NV12, &gst::Buffer::with_size(size).unwrap());
@@ -138,7 +140,7 @@ fn sink_refuses_buffer_smaller_than_caps() {
 
 #[test]
 fn sink_refuses_video_meta_beyond_buffer() {
-    rsshm_testkit::gst::init();
+    init();
     let wrong: [([usize; 2], [i32; 2]); 5] = [
         ([0, 320 * 240 * 2], [320, 320]),
         ([0, 320 * 240], [640, 640]),
@@ -163,7 +165,7 @@ fn sink_refuses_video_meta_beyond_buffer() {
 
 #[test]
 fn sink_refuses_memory_it_cannot_map() {
-    rsshm_testkit::gst::init();
+    init();
     for caps in [NV12, "image/jpeg,width=320,height=240,framerate=30/1"] {
         let channel = Channel::new();
         let allocator = gst::glib::Object::new::<unmappable::Unmappable>();

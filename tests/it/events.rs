@@ -242,6 +242,8 @@ fn new_stream_begins_new_segment_and_tags() {
     // Tags of earlier streams are not sticky in the third.
     writer.send(stream_start("third"));
     writer.push_frame(2);
+    // A reader that joins before the frame is published would skip it, as one from before its base time.
+    eventually("the frame is published", || reader.offsets().contains(&2));
     let late = SourceRecorder::of(&channel);
     eventually("a frame arrives", || late.offsets().contains(&2));
     assert_eq!((stream(&late).0.as_str(), titles(&late)), ("third", vec![]));

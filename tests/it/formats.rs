@@ -55,14 +55,14 @@ fn jpeg_arrives_unchanged() {
 fn audio_arrives_unchanged() {
     assert_arrives_unchanged("audiotestsrc num-buffers=200 wave=white-noise", 200);
     // Buffers of different lengths.
-    let odd = "audiotestsrc num-buffers=100 wave=white-noise samplesperbuffer=997 ! audio_arrives_unchanged/x-raw,rate=44100,format=S16LE";
+    let odd = "audiotestsrc num-buffers=100 wave=white-noise samplesperbuffer=997 ! audio/x-raw,rate=44100,format=S16LE";
     assert_arrives_unchanged(&format!("{odd} ! audiobuffersplit output-buffer-duration=1/77"), 175);
 }
 
 /// H.264 of black and then of noise: first keyframes of a few hundred bytes, then some that are larger than every slot.
 const GROWING_H264: &str = "concat name=c \
     ! x264enc tune=zerolatency speed-preset=ultrafast quantizer=4 pass=quant key-int-max=15 \
-    ! h264parse ! video/x-h264_arrives_unchanged,stream-format=byte-stream,alignment=au";
+    ! h264parse ! video/x-h264,stream-format=byte-stream,alignment=au";
 const BLACK: &str = "videotestsrc num-buffers=40 pattern=black ! video/x-raw,format=I420,width=640,height=360 ! c.";
 const NOISE: &str = "videotestsrc num-buffers=40 pattern=snow ! video/x-raw,format=I420,width=640,height=360 ! c.";
 

@@ -318,6 +318,7 @@ fn paused_reader_continues_at_requested_keyframe() {
     let pad = writer.pipeline.pad("appsrc", "src");
     pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
         if gst_video::UpstreamForceKeyUnitEvent::parse(info.event().unwrap()).is_ok() {
+            // Relaxed, also the load below: the flag guards no other data.
             in_probe.store(true, Ordering::Relaxed);
         }
         gst::PadProbeReturn::Ok

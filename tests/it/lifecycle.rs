@@ -348,6 +348,7 @@ impl ClientSignals {
         }
         let in_handler = Arc::clone(&signals);
         sink.connect_notify(Some("num-clients"), move |_, _| {
+            // Relaxed, also the loads: the count guards no other data.
             in_handler.notified.fetch_add(1, Ordering::Relaxed);
         });
         signals

@@ -217,6 +217,7 @@ fn frame_without_metas_has_none() {
     // The first ten frames have metas; nothing of them may be left in a slot that is used again.
     let count = AtomicU32::new(0);
     let add = |buffer: &mut gst::BufferRef| {
+        // Relaxed: only this thread uses the count.
         if count.fetch_add(1, Ordering::Relaxed) < 10 {
             add_metas(buffer);
         }

@@ -76,9 +76,9 @@ fn reader_without_permission_gets_clear_error() {
     writer.play();
     eventually("the channel exists", || channel.exists());
     for options in ["", "read-only=true"] {
-        let said = other_user.reader(&channel, options).wait_error();
-        assert!(said.contains("ResourceError::NotAuthorized"), "{said}");
-        assert!(said.contains("perms") && said.contains("0600"), "{said}");
+        let output = other_user.reader(&channel, options).wait_error();
+        assert!(output.contains("ResourceError::NotAuthorized"), "{output}");
+        assert!(output.contains("perms") && output.contains("0600"), "{output}");
     }
 }
 

@@ -217,6 +217,7 @@ fn writer_restarts_while_readers_send_events() {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
+            // Relaxed, also the store below: the flag guards no other data.
             while !stop.load(Ordering::Relaxed) {
                 send(&reader.pipeline, keyframe_request());
                 send(&reader.pipeline, event::Navigation::new(press().structure()));

@@ -36,6 +36,7 @@ fn run(producer: &str) -> Outcome {
     // Before the second frame the reader has to be connected and have a quota, so that it holds frames in place.
     let number = AtomicU32::new(0);
     sink_pad.add_probe(gst::PadProbeType::BUFFER, move |pad, _| {
+        // Relaxed: only the streaming thread uses the number.
         let number = number.fetch_add(1, Ordering::Relaxed) + 1;
         let sink = pad.parent_element().unwrap();
         while number == 2 && sink.property::<u32>("num-clients") == 0 {

@@ -32,7 +32,7 @@ impl ChannelName {
         } else if name.starts_with(STAGING_PREFIX) {
             "it begins with \".rsshm-\", which is how segments in the making are called"
         } else if name == "." || name == ".." {
-            "it is the name of a folder"
+            "it is the name of a directory"
         } else {
             return Ok(Self(name));
         };
@@ -86,8 +86,8 @@ mod tests {
             ("a/b", "slash"),
             ("a\0b", "NUL"),
             ("sem.cam0", "sem."),
-            (".", "folder"),
-            ("..", "folder"),
+            (".", "directory"),
+            ("..", "directory"),
             (".rsshm-1-0", "making"),
         ] {
             let error = ChannelName::new(name).expect_err(name).to_string();

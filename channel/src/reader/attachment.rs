@@ -3,13 +3,11 @@
 use std::{
     io,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering, fence},
     },
     time::Duration,
 };
-
-use nix::errno::Errno;
 
 use crate::{
     ChannelName, Error,
@@ -17,7 +15,6 @@ use crate::{
         failpoint::{Failpoint, failpoint},
         layout::{
             self, EVICTED, FIRST_READER_BYTE, FrameDescriptor, MAX_MESSAGE_SIZE, MAX_READERS, flags, reader_state,
-            state,
         },
         pins::PinCounts,
     },
@@ -27,9 +24,10 @@ use crate::{
         wait::FutexWord,
     },
     sys::{
-        clock,
+        clock, errno,
         files::{self, FileId},
         lock::OfdLock,
+        sync,
     },
 };
 
@@ -142,12 +140,12 @@ impl Attachment {
                 failpoint(Failpoint::SegmentOpened);
                 let readers = (0..MAX_READERS as i64).map(|entry| FIRST_READER_BYTE + entry);
                 return Ok(match lock_file.take_first(readers)? {
-                    LockAttempt::Lock(byte, lock) => {
+                    LockAttempt::Locked(byte, lock) => {
                         failpoint(Failpoint::EntryLocked);
                         let entry = EntryLock::new(byte, lock_file.file_id(), lock);
                         Self::enter(segment, Arc::new(entry), follows).map(|it| (it, None))
                     }
-                    LockAttempt::ByOthers => Some((Self::observe(segment), Some(ObserverReason::NoEntry))),
+                    LockAttempt::AllTaken => Some((Self::observe(segment), Some(ObserverReason::NoEntry))),
                     LockAttempt::NameChanged => None,
                 });
             }
@@ -306,7 +304,7 @@ impl Attachment {
         let entry = self.segment.tables.ring(seq).load(Ordering::Acquire);
         let slot = (entry & 0xff) as usize;
         let named = entry >> 8 == seq & (u64::MAX >> 8) && slot < self.segment.header.slot_count as usize;
-        (named && self.segment.slot_head(slot).seq.load(Ordering::Acquire) == seq)
+        (named && self.segment.slot_record(slot).seq.load(Ordering::Acquire) == seq)
             .then_some(FrameLocation { seq, slot })
     }
 
@@ -315,7 +313,7 @@ impl Attachment {
         let descriptor = self.segment.read_descriptor(location.slot);
         // As in `copy_unpinned`.
         fence(Ordering::Acquire);
-        let seq = self.segment.slot_head(location.slot).seq.load(Ordering::Relaxed);
+        let seq = self.segment.slot_record(location.slot).seq.load(Ordering::Relaxed);
         seq == location.seq && descriptor.is_delta()
     }
 
@@ -337,7 +335,7 @@ impl Attachment {
             return false;
         };
         let index = own_entry.entry.index;
-        let mut messages = own_entry.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut messages = sync::lock(&own_entry.messages);
         let Some(location) = self.segment.tables.messages(index, *messages + 1) else {
             return false;
         };
@@ -353,15 +351,13 @@ impl Attachment {
 
     /// The seat, while the writer hears what its owner asks for: not in a segment that is over.
     fn reachable_entry(&self) -> Option<&OwnEntry> {
-        // Relaxed: what is asked for in the last moment is perhaps not heard either.
-        let state = self.segment.tables.status().state.load(Ordering::Relaxed);
         self.own_entry_of_this_process()
-            .filter(|_| state & (state::SUPERSEDED | state::CLOSED) == 0)
+            .filter(|_| !self.segment.tables.status().is_over())
     }
 
     /// The seat, unless it is that of the process that this one was forked from.
     fn own_entry_of_this_process(&self) -> Option<&OwnEntry> {
-        self.own_entry.as_ref().filter(|_| !self.segment.is_of_parent())
+        self.own_entry.as_ref().filter(|_| !self.segment.is_inherited())
     }
 
     /// Pins a frame. `None` when the writer was faster, or when it is not what a frame may be.
@@ -371,9 +367,9 @@ impl Attachment {
             return None;
         }
         let shared = self.segment.tables.entry(own_entry.entry.index);
-        let seq = &self.segment.slot_head(location.slot).seq;
+        let seq = &self.segment.slot_record(location.slot).seq;
         if !own_entry.counts().pin(&shared.pins, seq, location.slot, location.seq) {
-            self.tell_writer();
+            self.segment.notify_waiting_writer();
             return None;
         }
         let descriptor = self.segment.read_descriptor(location.slot);
@@ -400,7 +396,7 @@ impl Attachment {
         location: FrameLocation,
         target: &mut dyn crate::CopyTarget,
     ) -> Option<FrameInfo> {
-        let seq = &self.segment.slot_head(location.slot).seq;
+        let seq = &self.segment.slot_record(location.slot).seq;
         // Acquire: pairs with the writer's release store of the number; the frame is there.
         if seq.load(Ordering::Acquire) != location.seq {
             return None;
@@ -435,7 +431,7 @@ impl Attachment {
                 .entry(own_entry.entry.index)
                 .cursor
                 .store(seq, Ordering::Release);
-            self.tell_writer();
+            self.segment.notify_waiting_writer();
         }
     }
 
@@ -452,20 +448,11 @@ impl Attachment {
             self.segment.notify(FutexWord::Writer);
         }
     }
-
-    /// Wakes a writer that waits for something this reader has just given back.
-    fn tell_writer(&self) {
-        // Pairs with the fence of a writer that says it waits and then looks: one of the two sees the other.
-        fence(Ordering::SeqCst);
-        if self.segment.tables.status().writer_waits.load(Ordering::Relaxed) != 0 {
-            self.segment.notify(FutexWord::Writer);
-        }
-    }
 }
 
 impl OwnEntry {
     fn counts(&self) -> std::sync::MutexGuard<'_, PinCounts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.counts)
     }
 
     /// What the writer grants this owner of the seat; `None` when it has not answered yet.
@@ -508,16 +495,12 @@ impl Attachment {
 }
 
 fn is_denied(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error().map(Errno::from_raw),
-        Some(Errno::EACCES | Errno::EPERM | Errno::EROFS)
-    )
+    errno::is_denied(errno::of(error))
 }
 
 /// Whether frames can still come here.
 fn is_current(segment: &Segment) -> bool {
-    let state = segment.tables.status().state.load(Ordering::Acquire);
-    state & (state::SUPERSEDED | state::CLOSED) == 0 && segment.has_writer()
+    !segment.tables.status().is_over() && segment.has_writer()
 }
 
 /// A frame in place, in shared memory; its bytes stay as they are until it is dropped.
@@ -546,7 +529,7 @@ impl Drop for PinnedFrame {
             let shared = self.attachment.segment.tables.entry(own_entry.entry.index);
             own_entry.counts().unpin(&shared.pins, self.slot);
             failpoint(Failpoint::Unpinned);
-            self.attachment.tell_writer();
+            self.attachment.segment.notify_waiting_writer();
         }
     }
 }

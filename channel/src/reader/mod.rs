@@ -7,7 +7,7 @@ mod events;
 mod frames;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -27,7 +27,7 @@ use crate::{
     },
     reader::attachment::{Attachment, EntryLock, ObserverReason},
     segment::wait::{FutexWord, RateLimiter, Waiter},
-    sys::files::FileId,
+    sys::{files::FileId, sync},
 };
 
 /// How often the name is looked at while there is no segment under it.
@@ -239,7 +239,7 @@ struct Shared {
 
 impl Shared {
     fn attachment(&self) -> std::sync::MutexGuard<'_, Option<Arc<Attachment>>> {
-        self.attachment.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.attachment)
     }
 }
 
@@ -450,7 +450,7 @@ impl Reader {
                 self.checked = Instant::now();
                 // Looked at after the lock: a segment that was superseded meanwhile is not lost.
                 if !attachment.segment.has_writer()
-                    && status.state.load(Ordering::Acquire) & (state::SUPERSEDED | state::CLOSED) == 0
+                    && !status.is_over()
                     && status.head.load(Ordering::Acquire) == head
                     && status.event_head.load(Ordering::Acquire) == event_head
                     && status.eos_count.load(Ordering::Acquire) == eos
@@ -476,7 +476,7 @@ impl Reader {
     /// Counts a look that found no frame, and waits where there were too many: whoever counts the word up, or wakes who
     /// sleeps on it, and publishes nothing, does not keep this reader busy.
     fn slow_down(&mut self) {
-        if let Some(rest) = self.limiter.turn() {
+        if let Some(rest) = self.limiter.throttle() {
             self.shared.waiter.sleep(rest);
         }
     }

@@ -14,12 +14,13 @@ mod overcommit;
 mod readers;
 mod replace;
 mod slots;
+mod upstream;
 mod waits;
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering, fence},
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -32,14 +33,16 @@ use crate::{
     },
     segment::{
         Segment,
-        lock_file::{LockFile, SemaphoreFaults},
+        faults::SemaphoreFaults,
+        lock_file::LockFile,
         wait::{FutexWord, RateLimiter, Waiter},
     },
     sys::{
         copy,
         files::{self, FileId},
-        fork,
+        fork::ForkGuard,
         lock::OfdLock,
+        sync,
     },
 };
 pub use events::NewEvent;
@@ -48,6 +51,7 @@ use messages::{KeyframeRequests, RequestCounts};
 use readers::ReaderRecord;
 pub use readers::ServiceReport;
 use slots::SlotTable;
+pub use upstream::Upstream;
 
 /// How often a service looks at once when it is woken and woken again; then once in so long.
 const SERVICE_WAKES: u32 = 16;
@@ -160,8 +164,7 @@ pub struct WriterStats {
 pub struct Writer {
     name: ChannelName,
     options: WriterOptions,
-    /// In which process of a chain of forks it was made.
-    forks: u32,
+    fork_guard: ForkGuard,
     /// What a damaged segment was found to have that this writer has replaced.
     replaced_damaged: Option<String>,
     /// The thread that publishes.
@@ -270,23 +273,19 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if self.owner.segment.is_of_parent() {
+        if self.owner.segment.is_inherited() {
             return;
         }
         self.owner.published[self.index].store(false, Ordering::Relaxed);
         // Release: pairs with the acquire load in `SlotTable`; whatever was drawn here is drawn.
         self.owner.claimed_slots[self.index].store(false, Ordering::Release);
-        // As `Attachment::tell_writer`: a writer that waits for a slot may be waiting for this one.
-        fence(Ordering::SeqCst);
-        if self.owner.segment.tables.status().writer_waits.load(Ordering::Relaxed) != 0 {
-            self.owner.segment.notify(FutexWord::Writer);
-        }
+        self.owner.segment.notify_waiting_writer();
     }
 }
 
 impl Writer {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.state)
     }
 
     /// What was wrong with a segment of this user that lay under the name and has been replaced; `None` where there was
@@ -314,37 +313,21 @@ impl Writer {
         }
     }
 
-    /// Says that slots should have at least `size` bytes, for upstream's padding; the next segment has them.
-    pub fn want_size(&self, size: usize) {
-        let mut state = self.lock();
-        state.wanted_size = state.wanted_size.max(size as u64);
-    }
-
-    /// Claims a slot for a frame of `size` bytes, for memory that upstream draws into. Never waits: `Ok(None)` when no
-    /// slot is free, or too many are being drawn into already.
+    /// Claims a slot for a frame of `size` bytes. A lossless writer waits for its readers; `Ok(None)` when it was
+    /// interrupted. Else `Ok(None)` when the readers hold every slot that could be taken: a frame that is lost by that is to be
+    /// recorded by [`record_drop`](Self::record_drop).
     ///
     /// # Errors
     /// Those of making a segment, where this needs a new one: [`Error::NoSpace`], [`Error::Busy`], [`Error::TooLarge`].
-    pub fn claim_for_upstream(&self, size: usize) -> Result<Option<Slot>, Error> {
-        self.ensure_segment(size)?;
-        Ok(self.take_slot(size, true))
-    }
-
-    /// Claims a slot for a frame of `size` bytes. A lossless writer waits for its readers; `Ok(None)` when it was
-    /// interrupted. Else `Ok(None)` when the readers hold every slot that could be taken: a frame that is lost by that is to be
-    /// [passed over](Self::pass_over).
-    ///
-    /// # Errors
-    /// As [`claim_for_upstream`](Self::claim_for_upstream).
     pub fn claim(&self, size: usize) -> Result<Option<Slot>, Error> {
         loop {
             self.ensure_segment(size)?;
-            if !self.wait_for_followers() {
+            if !self.followers_arrived() {
                 return Ok(None);
             }
             let slot = self.take_slot(size, false);
             // Whatever was free when the wait ended, a reader or another thread may have been faster.
-            if slot.is_some() || !self.options.lossless || !self.wait_for_slot() {
+            if slot.is_some() || !self.options.lossless || !self.slot_available() {
                 return Ok(slot);
             }
         }
@@ -358,41 +341,6 @@ impl Writer {
     /// published already. [`Error::TooLarge`] when the frame does not fit into its slot, or `metadata` into its room.
     pub fn publish(&self, slot: &Slot, descriptor: FrameDescriptor, metadata: &[u8]) -> Result<(), Error> {
         self.publish_index(&slot.owner, slot.index, descriptor, metadata)
-    }
-
-    /// Publishes the frame that lies at `bytes`, in the memory of a claimed slot, with `metadata` as [`publish`](Self::publish)
-    /// does.
-    ///
-    /// # Errors
-    /// [`Error::NotPublishable`] when it lies elsewhere, in a superseded segment or one of another format, or in a slot
-    /// published already. [`Error::TooLarge`] when there is no room for `metadata`.
-    pub fn publish_in_place(
-        &self,
-        bytes: &[u8],
-        mut descriptor: FrameDescriptor,
-        metadata: &[u8],
-    ) -> Result<(), Error> {
-        let (owner, index, offset) = self.locate(bytes).ok_or_else(|| self.not_publishable())?;
-        descriptor.data_offset = offset;
-        descriptor.size = bytes.len() as u64;
-        self.publish_index(&owner, index, descriptor, metadata)
-    }
-
-    /// Whether `bytes` lie in a slot of the current segment, published or not.
-    pub fn owns(&self, bytes: &[u8]) -> bool {
-        self.locate(bytes).is_some()
-    }
-
-    fn locate(&self, bytes: &[u8]) -> Option<(Arc<WriterSegment>, usize, u64)> {
-        let state = self.lock();
-        let owner = &state.current.as_ref()?.segment;
-        let offset = owner.segment.slots()?.offset_of(bytes.as_ptr())?;
-        let slot_size = owner.segment.header.slot_size;
-        let index = (offset / slot_size) as usize;
-        let in_slot = offset % slot_size;
-        // Acquire: as in `SlotTable`.
-        let claimed = index < MAX_SLOTS && owner.claimed_slots[index].load(Ordering::Acquire);
-        (claimed && in_slot + bytes.len() as u64 <= slot_size).then(|| (Arc::clone(owner), index, in_slot))
     }
 
     fn not_publishable(&self) -> Error {
@@ -464,7 +412,7 @@ impl Writer {
         // The frame may have been copied in with stores that keep no order.
         copy::finish();
         // Release: pairs with the acquire load of whoever finds the number; pixels and descriptor are there with it.
-        segment.slot_head(index).seq.store(*head, Ordering::Release);
+        segment.slot_record(index).seq.store(*head, Ordering::Release);
         failpoint(Failpoint::SeqStored);
         // Release: who finds the entry finds the number.
         segment
@@ -588,11 +536,11 @@ impl Writer {
     /// stays valid. Nothing can be claimed or published after it.
     pub fn close(&self) {
         // A forked child has a copy of this value, and the channel is still its parent's.
-        if self.forks != fork::forks() {
+        if self.fork_guard.is_inherited() {
             return;
         }
         // No segment is in the making from here on.
-        let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = sync::lock(&self.replacing);
         let lock_file = Arc::clone(&self.lock().lock_file);
         let held = lock_file.acquire();
         let mut state = self.lock();

@@ -12,7 +12,7 @@ use crate::{
         failpoint::{Failpoint, failpoint},
         layout::{EVICTED, MAX_QUOTA, MAX_READERS, reader_state},
     },
-    segment::{lock_file::SemaphoreFault, wait::FutexWord},
+    segment::{faults::SemaphoreFault, wait::FutexWord},
 };
 
 /// How long a reader may hold what it was granted before the grant was lowered and it could know of that.
@@ -32,7 +32,7 @@ const MAX_RETIRED: usize = 8;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceReport {
     /// Readers that are attached and alive.
-    pub count: u32,
+    pub reader_count: u32,
     /// Seats of those that came.
     pub connected: Vec<u32>,
     /// Seats of those that went.
@@ -44,11 +44,11 @@ pub struct ServiceReport {
     /// Letters of readers, which may be anything, where the writer takes them.
     pub messages: Vec<Vec<u8>>,
     /// Somebody had removed the channel's files; they are there again.
-    pub restored: bool,
+    pub names_restored: bool,
     /// Somebody else had written into what this writer alone writes; there is a new segment.
-    pub spoilt: bool,
+    pub repaired: bool,
     /// What was done to the semaphore. Each kind is said once.
-    pub semaphore: Vec<SemaphoreFault>,
+    pub semaphore_faults: Vec<SemaphoreFault>,
 }
 
 /// What the writer knows of the owner of a seat.
@@ -123,10 +123,10 @@ impl Writer {
             }
         }
         drop(state);
-        lock_file.mend();
+        lock_file.repair_semaphore();
         // Before the news of who came and went is taken, which an error here would lose.
-        let restored = check_names && self.restore_names()?;
-        let spoilt = self.replace_corrupted(check_names)?;
+        let names_restored = check_names && self.restore_names()?;
+        let repaired = self.replace_corrupted(check_names)?;
         let mut state = self.lock();
         state.repair_heads();
         if let Some(current) = &state.current {
@@ -141,9 +141,9 @@ impl Writer {
         let mut state = self.lock();
         state.update_quotas(&mut report);
         state.tidy_retired(self.options.lossless);
-        report.restored = restored;
-        report.spoilt = spoilt;
-        report.semaphore = state.faults.news_of(&state.lock_file.faults);
+        report.names_restored = names_restored;
+        report.repaired = repaired;
+        report.semaphore_faults = state.faults.merge(&state.lock_file.faults);
         Ok(report)
     }
 }
@@ -166,7 +166,7 @@ impl State {
                 }
                 *record = record.followed_by(now);
             }
-            report.count += u32::from(now.is_some());
+            report.reader_count += u32::from(now.is_some());
         }
         if let Some(current) = &mut self.current {
             current.slots.ignore_the_dead(&current.segment);

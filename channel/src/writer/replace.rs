@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{Ordering, fence},
     },
     time::{Duration, Instant},
@@ -23,15 +23,17 @@ use crate::{
     },
     segment::{
         self, Access, CreateError, Segment,
-        lock_file::{LockAttempt, LockFile, SemaphoreFault, SemaphoreFaults},
+        faults::{SemaphoreFault, SemaphoreFaults},
+        lock_file::{LockAttempt, LockFile},
         staging::{self, StagingFile},
         wait::{FutexWord, RateLimiter, Waiter},
     },
     sys::{
         clock,
         files::{self, FileId},
-        fork,
+        fork::ForkGuard,
         lock::OfdLock,
+        sync,
     },
 };
 
@@ -73,7 +75,7 @@ impl Writer {
                     return Ok(Self {
                         name,
                         options,
-                        forks: fork::forks(),
+                        fork_guard: ForkGuard::new(),
                         replaced_damaged,
                         waiter: Waiter::default(),
                         service_waiter: Waiter::default(),
@@ -90,7 +92,7 @@ impl Writer {
         if self.lock().fits(size as u64) {
             return Ok(());
         }
-        let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = sync::lock(&self.replacing);
         if self.lock().fits(size as u64) {
             return Ok(());
         }
@@ -119,8 +121,8 @@ impl Writer {
         });
         drop(state);
 
-        let (free, total) = files::space(lock_file.file());
-        let slots = self.slot_count(slot_size, free.saturating_add(former_bytes));
+        let space = files::space(lock_file.file());
+        let slots = self.slot_count(slot_size, space.0.saturating_add(former_bytes));
         let layout = Header::new(format.caps.len(), slots, slot_size, self.options.accept_messages);
         let mut header = layout.ok_or_else(|| Error::TooLarge {
             channel: self.name.to_string(),
@@ -149,14 +151,13 @@ impl Writer {
             made = Segment::create(header, &format.caps, FIRST_SLOTS, self.options.perms);
         }
         let (segment, staging, alive) = made.map_err(|why| match why {
-            CreateError::NoMemory => Error::NoSpace {
-                channel: self.name.to_string(),
-                wanted: header.slots_offset + u64::from(FIRST_SLOTS) * header.slot_size,
-                slots: FIRST_SLOTS,
-                slot_size: header.slot_size,
-                free,
-                total,
-            },
+            CreateError::NoMemory => Error::no_space(
+                self.name.as_str(),
+                header.slots_offset + u64::from(FIRST_SLOTS) * header.slot_size,
+                FIRST_SLOTS,
+                header.slot_size,
+                space,
+            ),
             CreateError::Failed(what, errno) => Error::system(self.name.as_str(), what, errno),
         })?;
         self.install(segment, staging, alive, former, &lock_file)
@@ -203,7 +204,7 @@ impl Writer {
         failpoint(Failpoint::SegmentCurrent);
         drop(state);
         drop(held);
-        self.service_waiter.nudge();
+        self.service_waiter.wake();
         Ok(())
     }
 
@@ -228,7 +229,7 @@ impl Writer {
 
     /// Makes the channel's files again if somebody removed them.
     pub(super) fn restore_names(&self) -> Result<bool, Error> {
-        let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = sync::lock(&self.replacing);
         let state = self.lock();
         if state.writer_lock.is_none() {
             return Ok(false);
@@ -300,7 +301,7 @@ impl Writer {
         if !spoilt {
             return Ok(false);
         }
-        let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = sync::lock(&self.replacing);
         if !current(&self.lock()).is_some_and(|now| Arc::ptr_eq(&now, &segment)) {
             return Ok(false);
         }
@@ -489,7 +490,7 @@ fn open_lock_file(name: &ChannelName, options: WriterOptions) -> Result<(LockFil
     }
     let repaired = LockFile::repair(name)?;
     let lock_file = LockFile::open(name)?.ok_or_else(|| busy(name))?;
-    let LockAttempt::Lock(_, lock) = lock_file.take_first([WRITER_BYTE])? else {
+    let LockAttempt::Locked(_, lock) = lock_file.take_first([WRITER_BYTE])? else {
         return Err(busy(name));
     };
     // Between opening and locking, the former writer may have removed the name.
@@ -579,7 +580,7 @@ impl RetiredSegment {
         // Whom the writer before had granted slots nobody knows.
         let mut table = SlotTable::new(committed as u32, u64::MAX);
         for (slot, seq) in table.numbers.iter_mut().enumerate().take(slots) {
-            *seq = segment.slot_head(slot).seq.load(Ordering::Acquire);
+            *seq = segment.slot_record(slot).seq.load(Ordering::Acquire);
         }
         Self {
             segment: Arc::new(WriterSegment::new(segment, Arc::clone(lock_file))),

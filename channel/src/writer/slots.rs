@@ -68,7 +68,7 @@ impl SlotTable {
     /// Takes `slot`, which nobody was seen to hold, for writing unless it is pinned by now. Its frame is gone either way.
     pub(super) fn take(&mut self, owner: &WriterSegment, slot: usize) -> bool {
         self.numbers[slot] = 0;
-        take_for_writing(&owner.segment.slot_head(slot).seq, || {
+        take_for_writing(&owner.segment.slot_record(slot).seq, || {
             self.pinned(owner) >> slot & 1 == 1
         })
     }

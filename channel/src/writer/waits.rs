@@ -43,7 +43,7 @@ impl Writer {
     /// it can attach to.
     ///
     /// # Errors
-    /// As [`claim_for_upstream`](Self::claim_for_upstream).
+    /// As [`claim`](Self::claim).
     pub fn wait_for_reader(&self, size: usize, wanted: impl Fn() -> bool) -> Result<bool, Error> {
         self.ensure_segment(size)?;
         Ok(self.wait_until(BLOCKED_CHECK, |state| state.has_reader() || !wanted()))
@@ -51,13 +51,13 @@ impl Writer {
 
     /// In lossless mode, waits until the readers of the former segment have taken all of it and follow; `false` when
     /// interrupted. To be called before a publish.
-    pub fn wait_for_followers(&self) -> bool {
+    pub(super) fn followers_arrived(&self) -> bool {
         !self.options.lossless || self.wait_until(BLOCKED_CHECK, |state| state.followers_arrived())
     }
 
     /// In lossless mode, waits until the next frame can have a slot; `false` when interrupted. Called after a publish, it
     /// gives upstream memory to draw the next frame in place.
-    pub fn wait_for_slot(&self) -> bool {
+    pub(super) fn slot_available(&self) -> bool {
         let mut began = None;
         !self.options.lossless
             || self.wait_until(GROWTH_PATIENCE, |state| {
@@ -106,7 +106,7 @@ impl Writer {
             if self.waiter.is_interrupted() {
                 return false;
             }
-            if let Some(rest) = limiter.turn() {
+            if let Some(rest) = limiter.throttle() {
                 self.waiter.sleep(rest);
             }
             state = self.lock();
@@ -116,7 +116,7 @@ impl Writer {
     /// Sleeps until a reader comes or goes, or the time is over, or somebody calls [`stop_service`](Self::wake_monitor).
     pub fn wait_for_service(&self, timeout: Duration) {
         let mut state = self.lock();
-        let rest = state.limiter.turn();
+        let rest = state.limiter.throttle();
         let served = state.served;
         let segment = state
             .current
@@ -134,9 +134,19 @@ impl Writer {
         }
     }
 
-    /// Ends [`wait_for_service`](Self::wait_for_service), now and for good.
+    /// Ends [`wait_for_service`](Self::wait_for_service), now and for good: until a [`ServiceThread`](crate::ServiceThread) is
+    /// started. A service thread ends by it. May be called from the service thread itself.
     pub fn stop_service(&self) {
         self.service_waiter.interrupt();
+    }
+
+    pub(crate) fn is_service_stopped(&self) -> bool {
+        self.service_waiter.is_interrupted()
+    }
+
+    /// Undoes [`stop_service`](Self::stop_service).
+    pub(crate) fn resume_service(&self) {
+        self.service_waiter.resume();
     }
 }
 

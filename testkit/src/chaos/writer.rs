@@ -2,16 +2,13 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use rsshm_channel::{
-    Caps, ChannelName, FrameDescriptor, MAX_EVENT_SIZE, MAX_METADATA_SIZE, NewEvent, Slot, Writer, WriterOptions,
-    monotonic_ns,
+    Caps, ChannelName, Error, FrameDescriptor, MAX_EVENT_SIZE, MAX_METADATA_SIZE, NewEvent, ServiceReport,
+    ServiceThread, Slot, Writer, WriterOptions, monotonic_ns,
 };
 
 use super::{
@@ -24,6 +21,7 @@ use crate::Random;
 /// Frames have 4 KiB to 1 MiB: this number of bits.
 const SIZE_BITS: std::ops::Range<u64> = 12..20;
 const PAGE_SIZE: usize = 4096;
+const SERVICE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Random values for the options of a writer.
 pub struct RandomOptions {
@@ -70,11 +68,11 @@ pub fn play(assignment: Assignment) {
     let Some(writer) = open(&context, &mut random) else {
         return;
     };
-    let stop = Arc::new(AtomicBool::new(false));
-    let service = std::thread::spawn({
-        let (context, writer, stop) = (Arc::clone(&context), Arc::clone(&writer), Arc::clone(&stop));
-        move || serve(&context, &writer, &stop)
+    let service = ServiceThread::spawn(Arc::clone(&writer), SERVICE_INTERVAL, {
+        let context = Arc::clone(&context);
+        move |_, report| check_report(&context, report)
     });
+    let service = service.unwrap();
     let assignment = &context.assignment;
     let tag = Tag {
         incarnation: assignment.incarnation,
@@ -98,10 +96,7 @@ pub fn play(assignment: Assignment) {
             _ => break,
         }
     }
-    // Relaxed: the flag guards no other data.
-    stop.store(true, Relaxed);
-    writer.stop_service();
-    let _ = service.join();
+    let _ = service.stop();
     player.kept.clear();
     writer.close();
 }
@@ -127,27 +122,23 @@ fn open(context: &Context, random: &mut Random) -> Option<Arc<Writer>> {
     Some(writer)
 }
 
-/// The service thread, as in rsshmsink.
-fn serve(context: &Context, writer: &Writer, stop: &AtomicBool) {
-    while !stop.load(Relaxed) {
-        writer.wait_for_service(Duration::from_millis(250));
-        match writer.service() {
-            Ok(report) => {
-                for entry in report.evicted {
-                    context.found_other(&format!("evicts the reader of entry {entry}"));
-                }
-                if report.restored {
-                    context.found_other("has lost its files");
-                }
-                for message in report.messages {
-                    context.counters.messages.fetch_add(1, Relaxed);
-                    let read = Tag::read(&message);
-                    if read.as_ref().map(|tag| tag.kind) != Ok(MESSAGE) {
-                        context.found(&context.counters.torn, &format!("a message is torn: {read:?}"));
-                    }
-                }
-            }
-            Err(error) => context.found_other(&format!("service: {error}")),
+/// Checks what a pass of the service has found.
+fn check_report(context: &Context, report: Result<ServiceReport, Error>) {
+    let report = match report {
+        Ok(report) => report,
+        Err(error) => return context.found_other(&format!("service: {error}")),
+    };
+    for entry in report.evicted {
+        context.found_other(&format!("evicts the reader of entry {entry}"));
+    }
+    if report.names_restored {
+        context.found_other("has lost its files");
+    }
+    for message in report.messages {
+        context.counters.messages.fetch_add(1, Relaxed);
+        let read = Tag::read(&message);
+        if read.as_ref().map(|tag| tag.kind) != Ok(MESSAGE) {
+            context.found(&context.counters.torn, &format!("a message is torn: {read:?}"));
         }
     }
 }
@@ -238,7 +229,7 @@ impl Player {
     /// Claims a slot, now and then as for an upstream element. Returns the slot and whether it is for upstream.
     fn claim(&mut self) -> Option<(Slot, bool)> {
         let claimed = if self.random.permille(300) {
-            self.writer.claim_for_upstream(self.size)
+            self.writer.upstream().claim(self.size)
         } else {
             Ok(None)
         };
@@ -274,7 +265,7 @@ impl Player {
             .with_pts(began)
             .with_offset(tag.serial);
         // As in rsshmsink: the slot of an upstream element may have been claimed while readers were still following.
-        self.writer.wait_for_followers();
+        self.writer.upstream().wait_for_followers();
         self.context.before_publish(tag.serial);
         let published = self.writer.publish(slot, descriptor, &metadata);
         let publish_time = awake_between(began, monotonic_ns());
