@@ -1,15 +1,14 @@
-//! More readers than slots: they share the frames in place, and whatever they hold on to does not stop the writer.
+//! Overcommit: more readers than slots. They share the frames in place, and the frames that they hold never block the
+//! writer.
 
-mod common;
-
-use std::time::Duration;
-
-use common::{Channel, Service, check, check_bytes, is_in_place, next, publish, slots, wait_until};
 use rsshm_channel::{Frame, Reader, Writer};
+use rsshm_testkit::{Channel, wait_until};
 
-/// Publishes a frame that each reader takes, and says of how many it was in place.
+use crate::support::{ChannelExt, SECOND, Service, check, check_bytes, is_in_place, next, publish, slots};
+
+/// Publishes a frame that each reader takes. Returns for how many readers it was in place.
 #[track_caller]
-fn round(writer: &Writer, readers: &mut [Reader], value: u64) -> usize {
+fn publish_to_all(writer: &Writer, readers: &mut [Reader], value: u64) -> usize {
     assert!(publish(writer, value), "frame {value} had no slot");
     let mut copy = Vec::new();
     let frames = readers.iter_mut().map(|reader| {
@@ -21,51 +20,52 @@ fn round(writer: &Writer, readers: &mut [Reader], value: u64) -> usize {
     frames.filter(|in_place| *in_place).count()
 }
 
-/// So many readers, once all get their frames in place; and the value to go on with.
+/// Attaches `count` readers and waits until all get their frames in place. Returns them and the last value published.
 #[track_caller]
-fn settled(channel: &Channel, writer: &Writer, count: usize) -> (Vec<Reader>, u64) {
+fn attach_settled(channel: &Channel, writer: &Writer, count: usize) -> (Vec<Reader>, u64) {
     let mut readers: Vec<_> = (0..count).map(|_| channel.reader()).collect();
     for reader in &mut readers {
         next(reader, &mut Vec::new());
     }
     let mut value = 1;
-    wait_until("all are in place", Duration::from_secs(10), || {
+    wait_until("all are in place", 10 * SECOND, || {
         value += 1;
-        round(writer, &mut readers, value) == count
+        publish_to_all(writer, &mut readers, value) == count
     });
     (readers, value)
 }
 
 #[test]
-fn sixty_readers_get_their_frames_in_place() {
+fn sixty_readers_get_frames_in_place() {
     let channel = Channel::new();
     let writer = channel.writer(slots(64));
     assert!(publish(&writer, 1));
     let _service = Service::of(&writer);
-    let (mut readers, settled) = settled(&channel, &writer, 60);
-    for value in settled + 1..settled + 200 {
-        assert_eq!(round(&writer, &mut readers, value), readers.len());
+    let (mut readers, last) = attach_settled(&channel, &writer, 60);
+    for value in last + 1..last + 200 {
+        assert_eq!(publish_to_all(&writer, &mut readers, value), readers.len());
     }
     assert_eq!(writer.stats().evicted, 0);
 }
 
-/// One by one they hold the frame that is there then, and take no other: each another. The writer has a slot for each frame,
-/// the rest get it, what is held does not change; and when all is over, frames are in place again.
+/// One after the other, each reader holds the newest frame, a different one each, and takes no more. The writer has a
+/// slot for each frame, the other readers get it, and held frames do not change. In the end all frames are in place
+/// again.
 #[test]
-fn a_crowd_that_stops_one_by_one_does_not_stop_the_writer() {
+fn overcommitted_readers_that_stop_never_block_writer() {
     for max_slots in [24, 64] {
         let channel = Channel::new();
         let writer = channel.writer(slots(max_slots));
         assert!(publish(&writer, 1));
         let service = Service::of(&writer);
-        let (mut readers, mut value) = settled(&channel, &writer, 60);
-        // It would end the grants before it is the last moment.
+        let (mut readers, mut value) = attach_settled(&channel, &writer, 60);
+        // The service would end the quotas earlier than necessary.
         drop(service);
         let mut stopped: Vec<(Reader, Frame)> = Vec::new();
         let mut copy = Vec::new();
         while let Some(mut reader) = readers.pop() {
             value += 1;
-            round(&writer, &mut readers, value);
+            publish_to_all(&writer, &mut readers, value);
             let frame = next(&mut reader, &mut copy);
             check(&frame, &copy, value);
             stopped.push((reader, frame));
@@ -87,9 +87,9 @@ fn a_crowd_that_stops_one_by_one_does_not_stop_the_writer() {
             reader.seek_newest();
             next(reader, &mut copy);
         }
-        wait_until("all are in place again", Duration::from_secs(10), || {
+        wait_until("all are in place again", 10 * SECOND, || {
             value += 1;
-            round(&writer, &mut readers, value) == readers.len()
+            publish_to_all(&writer, &mut readers, value) == readers.len()
         });
         assert_eq!(writer.stats().evicted, 0);
     }

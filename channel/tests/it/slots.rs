@@ -1,18 +1,20 @@
-//! Which slots frames get: how long they stay, and what may not be taken.
-
-mod common;
+//! Which slots frames get: how long frames stay, and which slots may not be claimed.
 
 use std::{
     sync::mpsc,
     time::{Duration, Instant},
 };
 
-use common::{Channel, Service, check, next, peer::Peer, publish, publish_sized, slots};
-use rsshm_channel::{Caps, Error, FrameDescriptor, Observer, WriterOptions};
+use rsshm_channel::{Caps, Error, FrameDescriptor, Observer, Writer, WriterOptions};
+use rsshm_testkit::{Channel, frames::is_filled, wait_until};
 
-/// A frame published last but `history` is there, whatever the writer has claimed meanwhile.
+use crate::support::{
+    ChannelExt, SECOND, SIZE, Service, check, descriptor, next, publish, publish_sized, raw::RawPeer, slots,
+};
+
+/// A frame survives `history` later publishes, whatever the writer has claimed meanwhile.
 #[test]
-fn a_frame_stays_for_retain_more_publishes() {
+fn frame_survives_history_more_publishes() {
     for (max_slots, history) in [(3, 2), (4, 2), (11, 2), (12, 4), (64, 4)] {
         let channel = Channel::new();
         let writer = channel.writer(slots(max_slots));
@@ -26,21 +28,21 @@ fn a_frame_stays_for_retain_more_publishes() {
             for value in base..=base + u64::from(history) {
                 assert!(publish(&writer, value), "no slot for {value} of {max_slots}");
             }
-            // The frame after the one read last has had `history` publishes after it.
+            // `history` frames were published after the oldest one that is unread.
             for value in base..=base + u64::from(history) {
                 let frame = next(&mut reader, &mut copy);
                 assert_eq!(frame.missed, 0, "before {value} with {max_slots} slots");
                 check(&frame, &copy, value);
             }
         }
-        // No more is kept than that.
+        // The writer commits no more slots than that.
         assert_eq!(writer.stats().slots, (history + 1).max(3));
     }
 }
 
-/// Memory for a large slot takes the system milliseconds. Frames go on meanwhile, in the slots that are there.
+/// Committing a large slot takes the system milliseconds. Frames use the committed slots meanwhile.
 #[test]
-fn no_frame_is_lost_while_another_thread_gets_memory() {
+fn publishing_goes_on_while_service_commits_slots() {
     let channel = Channel::new();
     let writer = channel.writer(slots(12));
     let size = 8 << 20;
@@ -53,12 +55,12 @@ fn no_frame_is_lost_while_another_thread_gets_memory() {
         writer.publish(&slot, FrameDescriptor::default(), &[]).unwrap();
     };
     (1..=3).for_each(publish_empty);
-    // Somebody comes, for whom there have to be more slots.
-    let peer = Peer::open(&channel);
-    peer.sit_down();
+    // A reader attaches, for which the writer needs more slots.
+    let peer = RawPeer::open(&channel);
+    peer.attach();
     std::thread::scope(|scope| {
         let service = scope.spawn(|| writer.service().unwrap());
-        std::thread::sleep(std::time::Duration::from_micros(500));
+        std::thread::sleep(Duration::from_micros(500));
         for value in 4.. {
             publish_empty(value);
             if service.is_finished() {
@@ -69,30 +71,30 @@ fn no_frame_is_lost_while_another_thread_gets_memory() {
 }
 
 #[test]
-fn claims_never_take_what_is_kept_for_readers() {
+fn claims_leave_newest_frames_to_readers() {
     let channel = Channel::new();
     let writer = channel.writer(slots(4));
     for value in 1..=20 {
         assert!(publish(&writer, value));
     }
     let mut claimed = Vec::new();
-    while let Some(slot) = writer.claim(common::SIZE).unwrap() {
+    while let Some(slot) = writer.claim(SIZE).unwrap() {
         claimed.push(slot);
         assert!(claimed.len() < 4);
     }
-    let peer = Peer::open(&channel);
-    assert_eq!(peer.numbers(), [19, 20], "the two newest");
+    let peer = RawPeer::open(&channel);
+    assert_eq!(peer.seqs(), [19, 20], "the two newest");
     let observer = Observer::open(&channel).unwrap().unwrap();
     let mut copy = Vec::new();
     assert_eq!(observer.newest(&mut copy).unwrap().0, 20);
-    assert!(common::is_filled(&copy, 20));
+    assert!(is_filled(&copy, 20));
     assert!(!publish(&writer, 21), "there is no slot for it");
     claimed.pop();
     assert!(publish(&writer, 21));
 }
 
 #[test]
-fn slots_are_backed_when_they_are_needed() {
+fn slots_are_committed_when_first_needed() {
     let channel = Channel::new();
     let writer = channel.writer(slots(6));
     let file_size = || std::fs::metadata(channel.segment()).unwrap().len();
@@ -101,15 +103,15 @@ fn slots_are_backed_when_they_are_needed() {
     assert_eq!(writer.stats().bytes, file_size());
     let mut claimed = Vec::new();
     for expected in [3, 3, 4, 5, 6] {
-        claimed.push(writer.claim(common::SIZE).unwrap().expect("room to grow"));
+        claimed.push(writer.claim(SIZE).unwrap().expect("room to grow"));
         assert_eq!(writer.stats().slots, expected);
         assert_eq!(writer.stats().bytes, file_size());
     }
-    assert!(writer.claim(common::SIZE).unwrap().is_none());
+    assert!(writer.claim(SIZE).unwrap().is_none());
     assert_eq!(writer.stats().slots_in_use, 6);
     drop(claimed);
     assert_eq!(writer.stats().slots_in_use, 1);
-    // Every byte of the file has memory behind it: nobody can fill a hole, or die of one.
+    // Every byte of the file is committed: a hole would let a peer fill it, or kill a peer that reads it.
     let meta = std::fs::metadata(channel.segment()).unwrap();
     assert_eq!(std::os::unix::fs::MetadataExt::blocks(&meta) * 512, meta.len());
 }
@@ -119,36 +121,30 @@ fn upstream_gets_half_of_the_slots() {
     let channel = Channel::new();
     let writer = channel.writer(slots(8));
     let mut out = Vec::new();
-    while let Some(slot) = writer.claim_for_upstream(common::SIZE).unwrap() {
+    while let Some(slot) = writer.claim_for_upstream(SIZE).unwrap() {
         out.push(slot);
     }
     assert_eq!(out.len(), 4);
     for value in 1..=50 {
-        assert!(publish(&writer, value), "the other half is for frames that are copied");
+        assert!(publish(&writer, value), "the other half of the slots is for copied frames");
     }
     out.pop();
-    assert!(writer.claim_for_upstream(common::SIZE).unwrap().is_some());
+    assert!(writer.claim_for_upstream(SIZE).unwrap().is_some());
 }
 
 #[test]
-fn memory_is_published_once_and_not_taken_while_it_is_in_hand() {
+fn claimed_memory_is_published_once_and_not_reused() {
     let channel = Channel::new();
     let writer = channel.writer(slots(8));
-    let mut slot = writer.claim(common::SIZE).unwrap().unwrap();
+    let mut slot = writer.claim(SIZE).unwrap().unwrap();
     slot.as_mut().fill(77);
-    // As a GstMemory does, which keeps the address of what it wraps.
+    // A GstMemory also keeps the address of the memory that it wraps.
     let (start, size) = (slot.as_mut().as_ptr(), slot.as_mut().len());
     // SAFETY: the slot's memory, which stays mapped and unchanged while `slot` lives.
     let memory = unsafe { std::slice::from_raw_parts(start, size) };
-    let descriptor = FrameDescriptor {
-        size: common::SIZE as u64,
-        offset: 77,
-        ..FrameDescriptor::default()
-    };
-    let too_large = FrameDescriptor {
-        data_offset: 1,
-        ..descriptor
-    };
+    let descriptor = descriptor(SIZE, 77);
+    let mut too_large = descriptor;
+    too_large.data_offset = 1;
     assert!(matches!(
         writer.publish(&slot, too_large, &[]),
         Err(Error::TooLarge { .. })
@@ -160,37 +156,33 @@ fn memory_is_published_once_and_not_taken_while_it_is_in_hand() {
     assert!(matches!(in_place, Err(Error::NotPublishable { .. })), "{in_place:?}");
     assert!(
         slot.is_published() && slot.as_mut().is_empty(),
-        "nobody draws into a published frame"
+        "a published frame cannot be drawn into"
     );
     for value in 1..=50 {
         assert!(publish(&writer, value % 70));
     }
-    assert!(common::is_filled(memory, 77), "it was taken under its holder");
+    assert!(is_filled(memory, 77), "the slot was reused while it was claimed");
     assert!(writer.owns(memory));
     assert!(!writer.owns(&[0; 16]));
     let foreign = writer.publish_in_place(&[0; 16], FrameDescriptor::default(), &[]);
     assert!(matches!(foreign, Err(Error::NotPublishable { .. })));
-    // Of an older segment.
-    let mut old = writer.claim(common::SIZE).unwrap().unwrap();
-    assert!(publish_sized(&writer, 1, 10 * common::SIZE));
+    // Memory of an older segment.
+    let mut old = writer.claim(SIZE).unwrap().unwrap();
+    assert!(publish_sized(&writer, 1, 10 * SIZE));
     let late = writer.publish(&old, descriptor, &[]);
     assert!(matches!(late, Err(Error::NotPublishable { .. })), "{late:?}");
-    old.as_mut().fill(1); // its memory is still there
+    old.as_mut().fill(1); // its memory still exists
 }
 
 #[test]
-fn a_part_of_a_slot_is_published_in_place() {
+fn part_of_a_slot_is_published_in_place() {
     let channel = Channel::new();
     let writer = channel.writer(WriterOptions::default());
-    let mut slot = writer.claim(common::SIZE).unwrap().unwrap();
+    let mut slot = writer.claim(SIZE).unwrap().unwrap();
     slot.as_mut().fill(1);
     slot.as_mut()[100..300].fill(9);
-    let descriptor = FrameDescriptor {
-        offset: 9,
-        ..FrameDescriptor::default()
-    };
     writer
-        .publish_in_place(&slot.as_mut()[100..300], descriptor, &[])
+        .publish_in_place(&slot.as_mut()[100..300], descriptor(0, 9), &[])
         .unwrap();
     let mut copy = Vec::new();
     for mut reader in [channel.reader(), channel.observer()] {
@@ -201,7 +193,7 @@ fn a_part_of_a_slot_is_published_in_place() {
 }
 
 #[test]
-fn frames_of_no_bytes_are_frames() {
+fn frames_may_be_empty() {
     let channel = Channel::new();
     let writer = channel.writer(WriterOptions::default());
     writer.set_caps(Caps::fixed_size("application/x-nothing", 0));
@@ -214,9 +206,9 @@ fn frames_of_no_bytes_are_frames() {
 }
 
 #[test]
-fn a_format_comes_first() {
+fn writer_needs_caps_of_legal_size_first() {
     let channel = Channel::new();
-    let writer = rsshm_channel::Writer::open(channel.0.clone(), WriterOptions::default()).unwrap();
+    let writer = Writer::open(channel.0.clone(), WriterOptions::default()).unwrap();
     assert!(matches!(writer.claim(1), Err(Error::Option { .. })));
     writer.set_caps(Caps::fixed_size("x".repeat(65 * 1024), 1));
     assert!(matches!(writer.claim(1), Err(Error::TooLarge { .. })));
@@ -229,35 +221,28 @@ fn a_format_comes_first() {
     assert_eq!(reader.caps().len(), 64 * 1024);
 }
 
-/// Upstream keeps all that it may draw into, also when it has been published, and goes on only when its next frame is.
+/// Upstream keeps every slot that it may have, also published ones, and continues only after its next frame is
+/// published.
 #[test]
-fn what_upstream_keeps_does_not_stop_the_frames_that_are_copied() {
+fn slots_kept_by_upstream_do_not_stop_copied_frames() {
     for (max_slots, lossless) in [3, 4, 5, 12]
         .into_iter()
-        .flat_map(|slots| [(slots, false), (slots, true)])
+        .flat_map(|max_slots| [(max_slots, false), (max_slots, true)])
     {
         let channel = Channel::new();
-        let writer = channel.writer(WriterOptions {
-            max_slots,
-            lossless,
-            ..WriterOptions::default()
-        });
+        let writer = channel.writer(slots(max_slots).lossless(lossless));
         let mut kept = Vec::new();
-        while let Some(slot) = writer.claim_for_upstream(common::SIZE).unwrap() {
-            let descriptor = FrameDescriptor {
-                size: common::SIZE as u64,
-                ..FrameDescriptor::default()
-            };
-            writer.publish(&slot, descriptor, &[]).unwrap();
+        while let Some(slot) = writer.claim_for_upstream(SIZE).unwrap() {
+            writer.publish(&slot, descriptor(SIZE, 0), &[]).unwrap();
             kept.push(slot);
         }
         assert!(!kept.is_empty());
         std::thread::scope(|scope| {
             let (done, ended) = mpsc::channel::<()>();
             let writer = &writer;
-            // A writer that waits for its own upstream would do so for ever.
+            // A writer that waited for its own upstream would never return.
             scope.spawn(move || {
-                if ended.recv_timeout(Duration::from_secs(5)) == Err(mpsc::RecvTimeoutError::Timeout) {
+                if ended.recv_timeout(5 * SECOND) == Err(mpsc::RecvTimeoutError::Timeout) {
                     writer.interrupt();
                 }
             });
@@ -269,21 +254,17 @@ fn what_upstream_keeps_does_not_stop_the_frames_that_are_copied() {
     }
 }
 
-/// The service backs slots for readers that come, which takes a while; the thread that publishes gets its slots meanwhile.
+/// The service commits slots for new readers, which takes a while. The publishing thread gets slots meanwhile.
 #[test]
-fn no_frame_is_dropped_while_slots_are_added_for_readers() {
+fn no_frame_is_dropped_while_readers_get_slots() {
     const LARGE: usize = 8 << 20;
     let channel = Channel::new();
     let writer = channel.writer(slots(24));
     let _service = Service::of(&writer);
     let publish = || {
         let slot = writer.claim(LARGE).unwrap().expect("a slot");
-        // Only what readers look at.
-        let descriptor = FrameDescriptor {
-            size: 8,
-            ..FrameDescriptor::default()
-        };
-        writer.publish(&slot, descriptor, &[]).unwrap();
+        // Readers check the first bytes only.
+        writer.publish(&slot, descriptor(8, 0), &[]).unwrap();
     };
     publish();
     let mut readers = [(); 5].map(|()| channel.reader());
@@ -292,13 +273,13 @@ fn no_frame_is_dropped_while_slots_are_added_for_readers() {
             scope.spawn(|| next(reader, &mut Vec::new()));
         }
         let has_begun = || writer.stats().slots > 3;
-        common::wait_until("the service backs slots", Duration::from_secs(5), has_begun);
+        wait_until("the service commits slots", 5 * SECOND, has_begun);
         let began = Instant::now();
         while began.elapsed() < Duration::from_millis(200) {
             publish();
         }
     });
-    common::wait_until("all have slots", Duration::from_secs(5), || {
+    wait_until("all have slots", 5 * SECOND, || {
         writer.stats().slots >= 5 * 3
     });
 }

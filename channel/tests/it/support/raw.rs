@@ -1,5 +1,4 @@
-//! A peer that keeps to no rule: it has the segment mapped for writing, and the lock of a seat.
-#![allow(clippy::undocumented_unsafe_blocks)] // plain calls of the C library, in a test
+//! A peer that may do anything: it has mapped the segment for writing and can lock bytes of the lock file.
 
 use std::{
     fs::{File, OpenOptions},
@@ -19,23 +18,24 @@ use rsshm_channel::layout::{
     DESCRIPTOR_STRIDE, FIRST_READER_BYTE, Header, ReaderEntry, SlotRecord, Status, reader_state,
 };
 
-use super::Channel;
+use rsshm_testkit::Channel;
 
-pub struct Peer {
+/// A channel's two files, opened for writing.
+pub struct RawPeer {
     pub header: Header,
     start: NonNull<u8>,
     length: NonZeroUsize,
     /// Carries the locks.
-    control: File,
+    lock_file: File,
 }
 
-// The mapping is only looked at through atomics.
-unsafe impl Send for Peer {}
-unsafe impl Sync for Peer {}
+// SAFETY: the mapping is accessed through atomics alone.
+unsafe impl Send for RawPeer {}
+unsafe impl Sync for RawPeer {}
 
-impl Peer {
+impl RawPeer {
     pub fn open(channel: &Channel) -> Self {
-        Self::try_open(channel).expect("there is a channel, whole")
+        Self::try_open(channel).expect("a channel that is not damaged")
     }
 
     /// `None` when the channel is not there, or its header is damaged.
@@ -52,52 +52,56 @@ impl Peer {
             header,
             start: start.cast(),
             length,
-            control: open(channel.semaphore())?,
+            lock_file: open(channel.lock_file())?,
         })
     }
 
-    /// Any part of the control area; the caller sees to it that it lies inside.
+    /// Any part of the tables; the caller makes sure that it is inside.
     pub fn at<T>(&self, offset: u64) -> &T {
         unsafe { self.start.add(offset as usize).cast().as_ref() }
     }
 
+    /// The words that change.
     pub fn status(&self) -> &Status {
         self.at(self.header.status_offset)
     }
 
+    /// An entry of the reader table.
     pub fn entry(&self, entry: usize) -> &ReaderEntry {
         self.at(self.header.readers_offset + (entry * size_of::<ReaderEntry>()) as u64)
     }
 
+    /// The quota word of a reader entry.
     pub fn quota(&self, entry: usize) -> u64 {
         let quota = self.at::<AtomicU64>(self.header.quotas_offset + entry as u64 * 8);
         quota.load(Ordering::Acquire)
     }
 
+    /// The record of a slot.
     pub fn slot(&self, slot: usize) -> &SlotRecord {
         self.at(self.header.descriptors_offset + (slot * DESCRIPTOR_STRIDE) as u64)
     }
 
-    /// The numbers of the frames that can be read now.
-    pub fn numbers(&self) -> Vec<u64> {
-        let mut numbers: Vec<u64> = (0..self.header.slot_count as usize)
+    /// The seqs of the frames that can be read now, in order.
+    pub fn seqs(&self) -> Vec<u64> {
+        let mut seqs: Vec<u64> = (0..self.header.slot_count as usize)
             .map(|slot| self.slot(slot).seq.load(Ordering::Acquire))
             .filter(|seq| *seq != 0)
             .collect();
-        numbers.sort_unstable();
-        numbers
+        seqs.sort_unstable();
+        seqs
     }
 
-    /// Takes the lock of the first free seat.
-    pub fn take_seat(&self) -> usize {
+    /// Locks the first free reader entry and returns its index.
+    pub fn lock_entry(&self) -> usize {
         (0..64)
-            .find(|entry| lock(&self.control, libc::F_WRLCK, FIRST_READER_BYTE + *entry as i64, 1))
-            .expect("no seat is free")
+            .find(|entry| lock(&self.lock_file, libc::F_WRLCK, FIRST_READER_BYTE + *entry as i64, 1))
+            .expect("no reader entry is free")
     }
 
-    /// Takes a seat as [`take_seat`](Self::take_seat) and says in it what an honest reader says.
-    pub fn sit_down(&self) -> usize {
-        let entry = self.take_seat();
+    /// Locks a reader entry and fills it in as an honest reader does, without any rule about what it pins.
+    pub fn attach(&self) -> usize {
+        let entry = self.lock_entry();
         let shared = self.entry(entry);
         shared.generation.fetch_add(1, Ordering::SeqCst);
         shared.pins.store(0, Ordering::SeqCst);
@@ -109,18 +113,18 @@ impl Peer {
     }
 }
 
-impl Drop for Peer {
+impl Drop for RawPeer {
     fn drop(&mut self) {
         let _ = unsafe { munmap(self.start.cast(), self.length.get()) };
     }
 }
 
-/// Wakes all who sleep on a word.
+/// Wakes every thread that sleeps on a word.
 pub fn wake(word: &AtomicU32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
 }
 
-/// Puts a lock of `file`'s description on bytes; `false` when somebody else's is in the way.
+/// Locks bytes for the open file description of `file`; `false` if a lock of another one conflicts.
 pub fn lock(file: &File, kind: i32, byte: i64, length: i64) -> bool {
     let lock = libc::flock {
         l_type: kind as libc::c_short,

@@ -1,43 +1,42 @@
-//! Bytes that go with a frame, of which the channel knows nothing.
+//! Metadata: bytes beside a frame, which the channel does not interpret.
 
-mod common;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{Channel, Service, is_in_place, next, slots};
 use rsshm_channel::{Error, FrameDescriptor, MAX_METADATA_SIZE, Writer, WriterOptions};
+use rsshm_testkit::Channel;
+
+use crate::support::{ChannelExt, SIZE, Service, StopOnDrop, descriptor, is_in_place, next, slots};
 
 /// Publishes a frame with `metadata`.
 #[track_caller]
 fn publish(writer: &Writer, metadata: &[u8]) {
-    let slot = writer.claim(common::SIZE).unwrap().unwrap();
-    let descriptor = FrameDescriptor {
-        size: common::SIZE as u64,
-        metadata_size: 77, // it is the bytes that count
-        ..FrameDescriptor::default()
-    };
+    let slot = writer.claim(SIZE).unwrap().unwrap();
+    let mut descriptor = descriptor(SIZE, 0);
+    descriptor.metadata_size = 77; // ignored: the number of bytes counts
     writer.publish(&slot, descriptor, metadata).unwrap();
 }
 
-/// `size` bytes, no two neighbours the same.
+/// `size` bytes, of which no two neighbours are equal.
 fn bytes(size: usize) -> Vec<u8> {
     (0..size).map(|index| (index * 7 + size) as u8).collect()
 }
 
 #[test]
-fn extra_bytes_arrive_with_their_frame() {
+fn metadata_arrives_with_its_frame() {
     let channel = Channel::new();
     let writer = channel.writer(slots(8));
     let _service = Service::of(&writer);
     publish(&writer, &bytes(5));
     let mut copy = Vec::new();
-    let (mut pinning, mut observer_reason) = (channel.reader(), channel.observer());
-    for reader in [&mut pinning, &mut observer_reason] {
+    let (mut pinning, mut observer) = (channel.reader(), channel.observer());
+    for reader in [&mut pinning, &mut observer] {
         assert_eq!(next(reader, &mut copy).metadata, bytes(5));
     }
     for size in [MAX_METADATA_SIZE, 0, 1, 7, 8, 9, 4, MAX_METADATA_SIZE - 1] {
         publish(&writer, &bytes(size));
         let pinned = next(&mut pinning, &mut copy);
         assert!(is_in_place(&pinned));
-        let copied = next(&mut observer_reason, &mut copy);
+        let copied = next(&mut observer, &mut copy);
         assert!(!is_in_place(&copied));
         for frame in [pinned, copied] {
             assert!(frame.metadata == bytes(size), "{size}");
@@ -47,7 +46,7 @@ fn extra_bytes_arrive_with_their_frame() {
 }
 
 #[test]
-fn more_than_there_is_room_for_is_refused() {
+fn too_much_metadata_is_refused() {
     let channel = Channel::new();
     let writer = channel.writer(WriterOptions::default());
     let mut slot = writer.claim(16).unwrap().unwrap();
@@ -62,31 +61,33 @@ fn more_than_there_is_room_for_is_refused() {
         .unwrap();
 }
 
-/// While a writer goes as fast as it can, a reader without a pin has either all of a frame's bytes, or not the frame.
+/// The writer publishes as fast as it can. A reader without a pin gets a frame with all of its metadata, or not at all.
 #[test]
-fn extra_bytes_are_never_of_two_frames() {
+fn metadata_is_never_of_two_frames() {
     let channel = Channel::new();
     let writer = channel.writer(slots(3));
     publish(&writer, &[1; MAX_METADATA_SIZE]);
-    let done = std::sync::atomic::AtomicBool::new(false);
-    let mut observer_reason = channel.observer();
+    let stop = AtomicBool::new(false);
+    let mut observer = channel.observer();
     let mut copy = Vec::new();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut value = 1u8;
-            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+            while !stop.load(Ordering::Relaxed) {
                 value = value.wrapping_add(1);
                 publish(&writer, &[value; MAX_METADATA_SIZE]);
             }
         });
+        let _stopping = StopOnDrop(&stop);
         for _ in 0..3000 {
-            let frame = next(&mut observer_reason, &mut copy);
+            let frame = next(&mut observer, &mut copy);
             let torn = frame.metadata.iter().any(|byte| *byte != frame.metadata[0]);
-            if torn || frame.metadata.len() != MAX_METADATA_SIZE {
-                done.store(true, std::sync::atomic::Ordering::Relaxed);
-                panic!("frame {}: {:?}", frame.seq, frame.metadata);
-            }
+            assert!(
+                !torn && frame.metadata.len() == MAX_METADATA_SIZE,
+                "frame {}: {:?}",
+                frame.seq,
+                frame.metadata
+            );
         }
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
     });
 }

@@ -1,27 +1,32 @@
-//! The semaphore is a courtesy: nothing that is done to it stops the channel, and it is put right again.
-#![allow(clippy::undocumented_unsafe_blocks)] // plain calls of the C library, in a test
-
-mod common;
+//! The semaphore: whatever another program does to it, frames go on, and the writer repairs it.
 
 use std::{
     ffi::CString,
     fs::OpenOptions,
     os::unix::fs::FileExt,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use common::{
-    Channel, Service,
-    child::{self, Child, listen, say},
-    next,
-    peer::Peer,
-    publish, slots, wait_until,
-};
-use nix::{libc, sys::signal::Signal};
+use nix::libc;
 use rsshm_channel::{SemaphoreFault, Writer};
+use rsshm_testkit::{
+    Channel,
+    role::{self, Role, listen, say},
+    wait_until,
+};
 
-/// The named semaphore, as any program opens it.
+use crate::support::{ChannelExt, SECOND, Service, StopOnDrop, check, next, open_writer, publish, raw::RawPeer, slots};
+
+pub const ROLES: &[(&str, Role)] = &[
+    ("semaphore/holder", |arguments| holder(arguments[0])),
+    ("semaphore/stats under load", |arguments| stats_under_load(arguments[0])),
+];
+
+/// The named semaphore, opened with the C library as other programs do.
 struct Semaphore(*mut libc::sem_t);
 
 unsafe impl Send for Semaphore {}
@@ -68,38 +73,34 @@ impl Drop for Semaphore {
     }
 }
 
-#[test]
-fn child() {
-    child::play(&[("holds the semaphore", holds)]);
-}
-
-fn holds(channel: &str) {
+/// Takes the semaphore and keeps it.
+fn holder(channel: &str) {
     Semaphore::open_by_name(channel).wait();
-    say("has it");
+    say("holds it");
     listen();
 }
 
-/// What an episode with the semaphore did to the exchange of frames.
+/// What a fault of the semaphore did to the exchange of frames.
 struct Episode {
     longest_publish: Duration,
     timeouts: u64,
     reported: Vec<SemaphoreFault>,
 }
 
-/// Publishes 200 frames a second for two seconds while `harm` is done; a reader takes them all. In the end the
-/// semaphore is as it should be.
+/// Publishes 200 frames a second for two seconds, and calls `harm` meanwhile. A reader takes all frames, and in the end
+/// the semaphore has its value.
 #[track_caller]
 fn stream_while(case: &str, harm: impl FnOnce(&Channel, &Writer)) -> Episode {
     const FRAMES: u64 = 400;
     const EACH: Duration = Duration::from_millis(5);
     let channel = Channel::new();
-    // So many that a reader on a busy machine misses none.
+    // Enough slots for a reader on a busy machine to miss no frame.
     let writer = channel.writer(slots(64));
     assert!(publish(&writer, 0));
     let service = Service::of(&writer);
     let mut reader = channel.reader();
     let mut copy = Vec::new();
-    common::check(&next(&mut reader, &mut copy), &copy, 0);
+    check(&next(&mut reader, &mut copy), &copy, 0);
     let mut longest_publish = Duration::ZERO;
     let mut harm = Some(harm);
     let began = Instant::now();
@@ -115,23 +116,23 @@ fn stream_while(case: &str, harm: impl FnOnce(&Channel, &Writer)) -> Episode {
         assert!(publish(&writer, value), "no slot for {value}");
         longest_publish = longest_publish.max(before.elapsed());
         let frame = next(&mut reader, &mut copy);
-        common::check(&frame, &copy, value);
+        check(&frame, &copy, value);
         assert_eq!(frame.missed, 0);
     }
     let took = began.elapsed();
     let timeouts = writer.stats().semaphore_timeouts;
     let reported = service.seen().semaphore;
     println!(
-        "{case}: {FRAMES} frames in {took:.3?}, longest publish {longest_publish:.3?}, {timeouts} time-outs, told {reported:?}"
+        "{case}: {FRAMES} frames in {took:.3?}, longest publish {longest_publish:.3?}, {timeouts} time-outs, reported {reported:?}"
     );
     assert!(
         took < EACH * FRAMES as u32 + Duration::from_millis(500),
         "not at full rate"
     );
-    wait_until("it is put right", Duration::from_secs(2), || {
+    wait_until("the semaphore is repaired", 2 * SECOND, || {
         Semaphore::open(&channel).value() == 1
     });
-    // Two milliseconds, and what a busy machine adds.
+    // Two milliseconds, and the delays of a busy machine.
     assert!(longest_publish < Duration::from_millis(60), "{longest_publish:?}");
     Episode {
         longest_publish,
@@ -148,35 +149,35 @@ fn assert_one_wait(episode: &Episode) {
 }
 
 #[test]
-fn its_holder_is_killed_and_frames_go_on() {
+fn frames_go_on_when_semaphore_holder_is_killed() {
     let episode = stream_while("holder killed", |channel, _| {
-        let mut holder = Child::start("holds the semaphore", channel.as_str());
-        holder.expect("has it");
+        let mut holder = role::start("semaphore/holder", &[channel.as_str()]);
+        holder.expect("holds it");
         holder.kill();
     });
     assert_one_wait(&episode);
 }
 
 #[test]
-fn its_holder_is_stopped_and_frames_go_on() {
+fn frames_go_on_when_semaphore_holder_is_stopped() {
     let mut kept = None;
     let episode = stream_while("holder stopped", |channel, _| {
-        let holder = Child::start("holds the semaphore", channel.as_str());
-        holder.expect("has it");
-        holder.signal(Signal::SIGSTOP);
+        let mut holder = role::start("semaphore/holder", &[channel.as_str()]);
+        holder.expect("holds it");
+        holder.stop();
         kept = Some(holder);
     });
     assert_one_wait(&episode);
 }
 
 #[test]
-fn it_is_taken_and_never_given_back_and_frames_go_on() {
+fn frames_go_on_when_semaphore_is_never_released() {
     let episode = stream_while("taken", |channel, _| Semaphore::open(channel).wait());
     assert_one_wait(&episode);
 }
 
 #[test]
-fn it_is_posted_ten_times_and_frames_go_on() {
+fn frames_go_on_when_semaphore_is_posted_ten_times() {
     let episode = stream_while("posted ten times", |channel, _| {
         let semaphore = Semaphore::open(channel);
         (0..10).for_each(|_| semaphore.post());
@@ -186,8 +187,8 @@ fn it_is_posted_ten_times_and_frames_go_on() {
 }
 
 #[test]
-fn its_bytes_are_damaged_and_frames_go_on() {
-    // The value, the sleepers, the kind of futex, which ends whoever uses the library's functions, and all.
+fn frames_go_on_when_semaphore_bytes_are_damaged() {
+    // The value, the number of sleepers, the kind of futex, which makes the library's functions abort, and all bytes.
     let cases: [(&str, u64, &[u8]); 5] = [
         ("value", 0, &[0xff; 4]),
         ("value 0 and sleepers", 0, &[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]),
@@ -197,7 +198,7 @@ fn its_bytes_are_damaged_and_frames_go_on() {
     ];
     all_at_once(&cases, |(case, at, bytes)| {
         let episode = stream_while(case, |channel, _| {
-            let file = OpenOptions::new().write(true).open(channel.semaphore()).unwrap();
+            let file = OpenOptions::new().write(true).open(channel.lock_file()).unwrap();
             file.write_all_at(bytes, *at).unwrap();
         });
         assert!(episode.timeouts <= 1);
@@ -210,18 +211,18 @@ fn its_bytes_are_damaged_and_frames_go_on() {
 }
 
 #[test]
-fn its_name_is_removed_and_frames_go_on() {
+fn frames_go_on_when_semaphore_name_is_removed() {
     let episode = stream_while("name removed", |channel, _| {
-        std::fs::remove_file(channel.semaphore()).unwrap();
+        std::fs::remove_file(channel.lock_file()).unwrap();
     });
     assert_eq!(episode.timeouts, 0);
 }
 
-/// Another program makes it anew, as one does that thinks the semaphore is its own.
+/// Another program creates it again, as a program does that believes it owns the semaphore.
 #[test]
-fn it_is_made_anew_by_another_program_and_frames_go_on() {
+fn frames_go_on_when_another_program_replaces_semaphore() {
     all_at_once(&[0 as libc::c_uint, 1, 7], |value| {
-        let episode = stream_while(&format!("made anew with {value}"), |channel, _| {
+        let episode = stream_while(&format!("replaced with {value}"), |channel, _| {
             let name = CString::new(format!("/{}", channel.as_str())).unwrap();
             assert_eq!(unsafe { libc::sem_unlink(name.as_ptr()) }, 0);
             let flags = libc::O_CREAT | libc::O_EXCL;
@@ -238,7 +239,7 @@ fn it_is_made_anew_by_another_program_and_frames_go_on() {
     });
 }
 
-/// Each case has a channel of its own, and mostly sleeps.
+/// Runs all cases at the same time. Each has its own channel, and mostly sleeps.
 fn all_at_once<T: Sync>(cases: &[T], body: impl Fn(&T) + Sync) {
     std::thread::scope(|scope| {
         for case in cases {
@@ -247,9 +248,9 @@ fn all_at_once<T: Sync>(cases: &[T], body: impl Fn(&T) + Sync) {
     });
 }
 
-/// What is done again and again is counted each time, and told once.
+/// A repeated fault is counted each time, and reported once.
 #[test]
-fn each_kind_of_trouble_is_told_once() {
+fn each_kind_of_semaphore_fault_is_reported_once() {
     let channel = Channel::new();
     let writer = channel.writer(slots(4));
     assert!(publish(&writer, 1));
@@ -266,9 +267,9 @@ fn each_kind_of_trouble_is_told_once() {
     assert_eq!(reported, [SemaphoreFault::Held]);
 }
 
-/// Somebody takes it and never gives it back: one wait of 2 ms an episode, and after a second all is well.
+/// Another program takes it and never releases it: the writer waits once for 2 ms, and repairs it after a second.
 #[test]
-fn one_that_is_held_for_ever_costs_one_delay_and_heals() {
+fn semaphore_held_for_ever_costs_one_delay() {
     let channel = Channel::new();
     let writer = channel.writer(slots(4));
     assert!(publish(&writer, 1));
@@ -280,23 +281,22 @@ fn one_that_is_held_for_ever_costs_one_delay_and_heals() {
         while began.elapsed() < Duration::from_millis(800) {
             assert!(publish(&writer, 2));
             assert_eq!(writer.stats().semaphore_timeouts, episode);
-            // Unless this thread was kept waiting until it was healed.
+            // Or this thread was delayed until the semaphore was repaired.
             assert!(semaphore.value() == 0 || began.elapsed() > Duration::from_millis(950));
             std::thread::sleep(Duration::from_millis(1));
         }
         std::thread::sleep(Duration::from_millis(250));
         assert!(publish(&writer, 3));
         assert_eq!(semaphore.value(), 1);
-        // The holder comes back after all: two could be inside at once, until the next publish.
+        // The holder posts after all: until the next publish, two programs could hold the semaphore.
         semaphore.post();
         assert!(publish(&writer, 4));
         assert_eq!((semaphore.value(), writer.stats().semaphore_timeouts), (1, episode));
     }
 }
 
-/// It heals too when nothing is published any more.
 #[test]
-fn one_that_is_held_for_ever_heals_in_a_pause() {
+fn held_semaphore_is_repaired_while_nothing_is_published() {
     let channel = Channel::new();
     let writer = channel.writer(slots(4));
     assert!(publish(&writer, 1));
@@ -304,12 +304,12 @@ fn one_that_is_held_for_ever_heals_in_a_pause() {
     let semaphore = Semaphore::open(&channel);
     semaphore.wait();
     assert!(publish(&writer, 2));
-    wait_until("healed", Duration::from_secs(3), || semaphore.value() == 1);
+    wait_until("repaired", 3 * SECOND, || semaphore.value() == 1);
     assert_eq!(writer.stats().semaphore_timeouts, 1);
 }
 
 #[test]
-fn one_that_is_posted_too_often_has_the_value_1_after_a_publish() {
+fn publish_resets_semaphore_posted_too_often() {
     let channel = Channel::new();
     let writer = channel.writer(slots(4));
     assert!(publish(&writer, 1));
@@ -323,7 +323,7 @@ fn one_that_is_posted_too_often_has_the_value_1_after_a_publish() {
 }
 
 #[test]
-fn one_that_is_unlinked_comes_back() {
+fn service_restores_unlinked_semaphore() {
     let channel = Channel::new();
     let writer = channel.writer(slots(4));
     assert!(publish(&writer, 1));
@@ -331,19 +331,19 @@ fn one_that_is_unlinked_comes_back() {
     assert_eq!(unsafe { libc::sem_unlink(name.as_ptr()) }, 0);
     let _service = Service::of(&writer);
     assert!(publish(&writer, 2));
-    wait_until("restored", Duration::from_secs(2), || channel.semaphore().exists());
+    wait_until("restored", 2 * SECOND, || channel.lock_file().exists());
     assert!(publish(&writer, 3));
     let semaphore = Semaphore::open(&channel);
-    wait_until("in use", Duration::from_secs(1), || semaphore.value() == 1);
+    wait_until("in use", SECOND, || semaphore.value() == 1);
 }
 
-/// Whoever holds it sees the channel at rest, though the writer runs as fast as it can.
+/// The writer publishes as fast as it can, but not while another program holds the semaphore.
 #[test]
-fn under_it_the_channel_is_at_rest() {
+fn semaphore_holder_sees_channel_at_rest() {
     let channel = Channel::new();
     let writer = channel.writer(slots(8));
     assert!(publish(&writer, 1));
-    let (semaphore, peer) = (Semaphore::open(&channel), Peer::open(&channel));
+    let (semaphore, peer) = (Semaphore::open(&channel), RawPeer::open(&channel));
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -354,12 +354,12 @@ fn under_it_the_channel_is_at_rest() {
                 std::thread::yield_now();
             }
         });
-        let stopping = common::StopAtEnd(&stop);
+        let stopping = StopOnDrop(&stop);
         let head = || peer.status().head.load(Ordering::SeqCst);
-        let (mut looks, mut gone_around) = (0, 0);
+        let (mut looks, mut overruled) = (0, 0);
         let began = Instant::now();
-        while looks < 200 && began.elapsed() < Duration::from_secs(10) {
-            // The writer has seen it free since the last look: an episode in which it waits no more is over.
+        while looks < 200 && began.elapsed() < 10 * SECOND {
+            // The writer has found it free since the last look, so it waits for it again.
             let before = head();
             while head() < before + 3 {
                 std::thread::yield_now();
@@ -370,66 +370,54 @@ fn under_it_the_channel_is_at_rest() {
             let timeouts = writer.stats().semaphore_timeouts;
             let newest = head();
             std::thread::yield_now();
-            let at_rest = peer.numbers().last() == Some(&newest) && head() == newest;
-            // A holder that is put off its processor for more than 2 ms is gone around, and that is counted.
+            let at_rest = peer.seqs().last() == Some(&newest) && head() == newest;
+            // The writer does not wait for a holder that is off its processor for more than 2 ms, and counts that.
             let counted = writer.stats().semaphore_timeouts != timeouts;
             semaphore.post();
             assert!(at_rest || counted, "the writer does not wait for the holder");
-            gone_around += u32::from(!at_rest);
+            overruled += u32::from(!at_rest);
             looks += 1;
         }
         drop(stopping);
-        assert!(looks > gone_around, "{looks} looks, {gone_around} of them gone around");
+        assert!(looks > overruled, "{looks} looks, {overruled} of them overruled");
     });
 }
 
-/// Counts can be asked for at any time, by any thread, also while the semaphore is not to be had.
+/// Any thread may call `stats` at any time, also while another program holds the semaphore.
+///
+/// In a process of its own: threads that wait for each other cannot be joined.
 #[test]
-fn asking_for_counts_never_stops_the_writer() {
+fn reading_stats_never_blocks_the_writer() {
     let channel = Channel::new();
-    let writer = channel.writer(slots(8));
+    let mut process = role::start("semaphore/stats under load", &[channel.as_str()]);
+    process.expect("published");
+}
+
+fn stats_under_load(channel: &str) {
+    let writer = open_writer(channel, slots(8));
     assert!(publish(&writer, 1));
     let _service = Service::of(&writer);
-    let semaphore = Semaphore::open(&channel);
-    let (done, sender) = {
-        let (sender, done) = std::sync::mpsc::channel();
-        (done, sender)
-    };
-    let stop = std::sync::Arc::new(AtomicBool::new(false));
+    let semaphore = Semaphore::open_by_name(channel);
     for _ in 0..2 {
-        let (writer, stop) = (std::sync::Arc::clone(&writer), std::sync::Arc::clone(&stop));
+        let writer = Arc::clone(&writer);
         std::thread::spawn(move || {
-            while !stop.load(Ordering::Relaxed) {
+            loop {
                 writer.stats();
             }
         });
     }
-    std::thread::spawn({
-        let writer = std::sync::Arc::clone(&writer);
-        move || {
-            for value in 0..3000 {
-                assert!(publish(&writer, value));
-            }
-            let _ = sender.send(());
-        }
+    let publishing = std::thread::spawn({
+        let writer = Arc::clone(&writer);
+        move || (0..3000).for_each(|value| assert!(publish(&writer, value)))
     });
-    let began = Instant::now();
-    let ended = loop {
+    while !publishing.is_finished() {
         if semaphore.try_wait() {
             std::thread::sleep(Duration::from_micros(100));
             semaphore.post();
         }
-        if done.try_recv().is_ok() {
-            break true;
-        }
-        if began.elapsed() > Duration::from_secs(20) {
-            break false;
-        }
-    };
-    stop.store(true, Ordering::Relaxed);
-    if !ended {
-        // Threads that wait for each other can not be joined.
-        eprintln!("the writer has stopped for ever");
-        std::process::exit(1);
     }
+    publishing.join().unwrap();
+    say("published");
+    // The threads that call `stats` end with the process.
+    std::process::exit(0);
 }

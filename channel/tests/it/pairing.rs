@@ -1,14 +1,16 @@
-//! A writer and readers in one process: what the protocol promises, without GStreamer.
+//! A writer and readers in one process: what the protocol guarantees in ordinary use.
 
-mod common;
+use std::time::Instant;
 
-use std::time::{Duration, Instant};
-
-use common::{Channel, Service, check, is_in_place, next, poll, publish, wait_until};
 use rsshm_channel::{Error, Next, ReadLimits, Writer, WriterOptions};
+use rsshm_testkit::{Channel, wait_until};
+
+use crate::support::{
+    ChannelExt, SECOND, Service, behind, check, is_in_place, next, next_within, poll, publish, slots,
+};
 
 #[test]
-fn frames_arrive_in_order_and_nothing_is_left() {
+fn reader_gets_frames_in_order_and_no_file_remains() {
     let channel = Channel::new();
     let writer = channel.writer(WriterOptions::default());
     let mut reader = channel.reader();
@@ -33,11 +35,11 @@ fn frames_arrive_in_order_and_nothing_is_left() {
         reader.next(&mut copy, ReadLimits::default(), None).unwrap(),
         Next::Lost
     ));
-    channel.assert_nothing_left();
+    channel.assert_removed();
 }
 
 #[test]
-fn a_second_writer_is_refused_with_the_pid() {
+fn second_writer_is_refused_with_owners_pid() {
     let channel = Channel::new();
     let first = channel.writer(WriterOptions::default());
     publish(&first, 1);
@@ -48,14 +50,14 @@ fn a_second_writer_is_refused_with_the_pid() {
         "{second:?}"
     );
     assert!(
-        began.elapsed() >= Duration::from_secs(2),
-        "a killed one needs a moment to die"
+        began.elapsed() >= 2 * SECOND,
+        "it retries, as a killed process needs a moment to die"
     );
-    assert!(publish(&first, 2), "the first goes on");
+    assert!(publish(&first, 2), "the first continues");
 }
 
 #[test]
-fn observers_copy_and_take_no_seat() {
+fn observer_copies_and_takes_no_reader_entry() {
     let channel = Channel::new();
     let writer = channel.writer(WriterOptions::default());
     publish(&writer, 7);
@@ -69,7 +71,7 @@ fn observers_copy_and_take_no_seat() {
 }
 
 #[test]
-fn readers_are_announced_when_they_come_and_go() {
+fn writer_reports_readers_that_attach_and_leave() {
     let channel = Channel::new();
     let writer = channel.writer(WriterOptions::default());
     publish(&writer, 1);
@@ -78,26 +80,26 @@ fn readers_are_announced_when_they_come_and_go() {
     let (mut one, mut two) = (channel.reader(), channel.reader());
     next(&mut one, &mut copy);
     next(&mut two, &mut copy);
-    wait_until("both are there", Duration::from_secs(1), || service.seen().count == 2);
+    wait_until("both are there", SECOND, || service.seen().count == 2);
     let frame = {
         publish(&writer, 2);
         next(&mut one, &mut copy)
     };
     drop(one);
-    wait_until("one is gone", Duration::from_secs(1), || service.seen().count == 1);
+    wait_until("one is gone", SECOND, || service.seen().count == 1);
     assert_eq!(service.seen().connected, [0, 1]);
     assert_eq!(service.seen().disconnected, [0]);
     check(&frame, &copy, 2);
     for value in 3..200 {
         assert!(publish(&writer, value));
     }
-    check(&frame, &copy, 2); // still held, though its reader is gone
+    check(&frame, &copy, 2); // still held, although its reader is gone
 }
 
 #[test]
-fn a_late_joiner_gets_the_newest_at_once_and_a_slow_one_skips_what_it_may_not_lag() {
+fn late_reader_gets_newest_frame_and_max_behind_skips() {
     let channel = Channel::new();
-    let writer = channel.writer(common::slots(12));
+    let writer = channel.writer(slots(12));
     let mut copy = Vec::new();
     for value in 1..=5 {
         publish(&writer, value);
@@ -108,37 +110,29 @@ fn a_late_joiner_gets_the_newest_at_once_and_a_slow_one_skips_what_it_may_not_la
     for value in 6..=9 {
         publish(&writer, value);
     }
-    let newest = ReadLimits {
-        max_behind: 1,
-        ..ReadLimits::default()
-    };
-    let frame = common::next_within(&mut reader, &mut copy, newest);
+    let frame = next_within(&mut reader, &mut copy, behind(1));
     assert_eq!((frame.seq, frame.missed, frame.discontinuity), (9, 3, false));
     for value in 10..=12 {
         publish(&writer, value);
     }
-    let two = ReadLimits {
-        max_behind: 2,
-        ..ReadLimits::default()
-    };
-    let frame = common::next_within(&mut reader, &mut copy, two);
+    let frame = next_within(&mut reader, &mut copy, behind(2));
     assert_eq!((frame.seq, frame.missed), (11, 1));
     reader.seek_newest();
     let frame = next(&mut reader, &mut copy);
     assert_eq!((frame.seq, frame.missed, frame.discontinuity), (12, 0, true));
-    reader.seek_newest(); // there is nothing newer: the next one is it
+    reader.seek_newest(); // nothing is newer: the next frame will be it
     assert!(matches!(poll(&mut reader, &mut copy), Next::TimedOut));
 }
 
-/// What a stream's end is to readers that are there, late, or behind.
+/// For readers that are attached, late, or behind.
 #[test]
-fn an_end_of_stream_comes_after_its_last_frame() {
+fn reader_gets_end_of_stream_after_its_last_frame() {
     let channel = Channel::new();
-    let writer = channel.writer(common::slots(12));
+    let writer = channel.writer(slots(12));
     let mut copy = Vec::new();
-    let mut behind = channel.reader();
+    let mut slow = channel.reader();
     publish(&writer, 1);
-    check(&next(&mut behind, &mut copy), &copy, 1);
+    check(&next(&mut slow, &mut copy), &copy, 1);
     publish(&writer, 2);
     publish(&writer, 3);
     writer.end_of_stream();
@@ -146,26 +140,26 @@ fn an_end_of_stream_comes_after_its_last_frame() {
     check(&next(&mut late, &mut copy), &copy, 3);
     assert!(
         matches!(poll(&mut late, &mut copy), Next::TimedOut),
-        "it came after the end and waits"
+        "it attached after the end and waits"
     );
-    check(&next(&mut behind, &mut copy), &copy, 2);
-    check(&next(&mut behind, &mut copy), &copy, 3);
-    assert!(matches!(poll(&mut behind, &mut copy), Next::EndOfStream));
-    assert!(matches!(poll(&mut behind, &mut copy), Next::TimedOut));
+    check(&next(&mut slow, &mut copy), &copy, 2);
+    check(&next(&mut slow, &mut copy), &copy, 3);
+    assert!(matches!(poll(&mut slow, &mut copy), Next::EndOfStream));
+    assert!(matches!(poll(&mut slow, &mut copy), Next::TimedOut));
     publish(&writer, 4); // another stream follows
-    check(&next(&mut behind, &mut copy), &copy, 4);
+    check(&next(&mut slow, &mut copy), &copy, 4);
     check(&next(&mut late, &mut copy), &copy, 4);
     writer.end_of_stream();
     assert!(matches!(poll(&mut late, &mut copy), Next::EndOfStream));
-    // One that is behind is told of the end before what follows it.
+    // A reader that is behind gets the end before what follows it.
     assert!(publish(&writer, 5));
     check(&next(&mut late, &mut copy), &copy, 5);
-    assert!(matches!(poll(&mut behind, &mut copy), Next::EndOfStream));
-    check(&next(&mut behind, &mut copy), &copy, 5);
+    assert!(matches!(poll(&mut slow, &mut copy), Next::EndOfStream));
+    check(&next(&mut slow, &mut copy), &copy, 5);
 }
 
 #[test]
-fn latency_reaches_a_sleeping_reader() {
+fn writers_latency_reaches_waiting_reader() {
     let channel = Channel::new();
     let writer = channel.writer(WriterOptions::default());
     let mut copy = Vec::new();

@@ -1,39 +1,31 @@
-//! Readers that are processes of their own: killed, stopped, forked.
-#![allow(clippy::undocumented_unsafe_blocks)] // plain calls of the C library, in a test
+//! Reader entries of other processes, which are killed, stopped, or fork.
 
-mod common;
+use std::time::{Duration, Instant};
 
-use std::time::Duration;
-
-use common::{
-    Channel, Service,
-    child::{self, Child, listen, say},
-    is_in_place, next, publish, slots, wait_until,
-};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::{ForkResult, Pid, fork},
 };
-use rsshm_channel::{ChannelName, Frame, Reader, ReaderOptions};
+use rsshm_channel::{Caps, Frame, Reader, ReaderOptions, Writer};
+use rsshm_testkit::{
+    Channel, Process,
+    role::{self, Role, listen, say},
+    wait_until,
+};
 
-const SECOND: Duration = Duration::from_secs(1);
+use crate::support::{
+    ChannelExt, SECOND, SIZE, Service, check, check_bytes, is_in_place, next, open_reader, publish, slots,
+};
 
-#[test]
-fn child() {
-    child::play(&[
-        ("holds", holds),
-        ("forks", forks),
-        ("sits down again and again", sits_down),
-    ]);
-}
+pub const ROLES: &[(&str, Role)] = &[
+        ("reader_table/holder", |arguments| holder(arguments[0])),
+        ("reader_table/forking reader", |arguments| forking_reader(arguments[0])),
+        ("reader_table/rejoining reader", |arguments| rejoining_reader(arguments[0])),
+    ];
 
-fn attach(channel: &str) -> Reader {
-    Reader::new(ChannelName::new(channel).unwrap(), ReaderOptions::default())
-}
-
-/// Takes frames and keeps them; checks them each time it is told to.
-fn holds(channel: &str) {
-    let mut reader = attach(channel);
+/// Holds three frames in place, and checks them for each line of the test.
+fn holder(channel: &str) {
+    let mut reader = open_reader(channel, ReaderOptions::default());
     let mut copy = Vec::new();
     let mut held: Vec<Frame> = Vec::new();
     while held.len() < 3 {
@@ -43,19 +35,19 @@ fn holds(channel: &str) {
         }
         say("has one");
     }
-    say("holds");
+    say("reader_table/holder");
     loop {
         listen();
         for frame in &held {
-            common::check_bytes(frame, &[]);
+            check_bytes(frame, &[]);
         }
         say("unchanged");
     }
 }
 
-/// Holds a frame, and has a child of its own that does nothing, for ever.
-fn forks(channel: &str) {
-    let mut reader = attach(channel);
+/// Holds a frame, and has a child process that does nothing, for ever.
+fn forking_reader(channel: &str) {
+    let mut reader = open_reader(channel, ReaderOptions::default());
     let frame = next(&mut reader, &mut Vec::new());
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => loop {
@@ -67,23 +59,24 @@ fn forks(channel: &str) {
     drop(frame);
 }
 
-fn sits_down(channel: &str) {
+/// Attaches, takes two frames and leaves, again and again.
+fn rejoining_reader(channel: &str) {
     loop {
-        let mut reader = attach(channel);
+        let mut reader = open_reader(channel, ReaderOptions::default());
         let held = next(&mut reader, &mut Vec::new());
         let held = (held, next(&mut reader, &mut Vec::new()));
-        // A newcomer that is not granted pins yet has a copy, which is gone.
-        if common::is_in_place(&held.0) {
-            common::check_bytes(&held.0, &[]);
+        // A new reader without a quota gets a copy, which the second frame has replaced.
+        if is_in_place(&held.0) {
+            check_bytes(&held.0, &[]);
         }
     }
 }
 
-/// Starts a reader and gives it frames until it holds three in place.
-fn start_holder(channel: &Channel, writer: &rsshm_channel::Writer) -> Child {
-    let holder = Child::start("holds", channel.as_str());
+/// Starts a holder and publishes frames until it holds three in place.
+fn start_holder(channel: &Channel, writer: &Writer) -> Process {
+    let mut holder = role::start("reader_table/holder", &[channel.as_str()]);
     let mut value = 1;
-    while holder.receive() != "holds" {
+    while holder.receive() != "reader_table/holder" {
         value += 1;
         assert!(publish(writer, value));
     }
@@ -91,7 +84,7 @@ fn start_holder(channel: &Channel, writer: &rsshm_channel::Writer) -> Child {
 }
 
 #[test]
-fn a_killed_reader_is_gone_within_a_second_and_its_slots_are_free() {
+fn killed_readers_slots_are_free_within_a_second() {
     let channel = Channel::new();
     let writer = channel.writer(slots(8));
     assert!(publish(&writer, 1));
@@ -101,20 +94,20 @@ fn a_killed_reader_is_gone_within_a_second_and_its_slots_are_free() {
     for value in 10..50 {
         assert!(publish(&writer, value));
     }
-    holder.tell("check");
+    holder.send("check");
     holder.expect("unchanged");
     holder.signal(Signal::SIGKILL);
     let took = wait_until("gone", SECOND, || service.seen().disconnected == [0]);
     assert!(took < SECOND);
     assert_eq!(service.seen().count, 0);
-    // All slots but the two that are kept for readers can be had.
-    let claimed: Vec<_> = std::iter::from_fn(|| writer.claim(common::SIZE).unwrap()).collect();
+    // All slots can be claimed except the two newest frames, which stay for readers.
+    let claimed: Vec<_> = std::iter::from_fn(|| writer.claim(SIZE).unwrap()).collect();
     assert_eq!(claimed.len(), 6);
     assert_eq!(writer.stats().evicted, 0);
 }
 
 #[test]
-fn a_killed_reader_is_found_without_the_service() {
+fn claim_finds_killed_reader_without_service() {
     let channel = Channel::new();
     let writer = channel.writer(slots(8));
     assert!(publish(&writer, 1));
@@ -123,12 +116,12 @@ fn a_killed_reader_is_found_without_the_service() {
         start_holder(&channel, &writer)
     };
     holder.kill();
-    let claimed: Vec<_> = std::iter::from_fn(|| writer.claim(common::SIZE).unwrap()).collect();
+    let claimed: Vec<_> = std::iter::from_fn(|| writer.claim(SIZE).unwrap()).collect();
     assert_eq!(claimed.len(), 6);
 }
 
 #[test]
-fn a_stopped_reader_neither_stops_the_writer_nor_loses_its_frames() {
+fn stopped_reader_keeps_frames_and_blocks_no_writer() {
     let channel = Channel::new();
     let writer = channel.writer(slots(8));
     assert!(publish(&writer, 1));
@@ -142,29 +135,29 @@ fn a_stopped_reader_neither_stops_the_writer_nor_loses_its_frames() {
     assert_eq!(service.seen().count, 1);
     assert_eq!((service.seen().disconnected, service.seen().evicted), (vec![], vec![]));
     holder.signal(Signal::SIGCONT);
-    holder.tell("check");
+    holder.send("check");
     holder.expect("unchanged");
 }
 
 #[test]
-fn a_forked_child_does_not_keep_a_dead_readers_seat() {
+fn forked_child_does_not_hold_dead_readers_entry() {
     let channel = Channel::new();
     let writer = channel.writer(slots(8));
     assert!(publish(&writer, 1));
     let service = Service::of(&writer);
-    let mut reader = Child::start("forks", channel.as_str());
+    let mut reader = role::start("reader_table/forking reader", &[channel.as_str()]);
     let grandchild = Pid::from_raw(reader.receive().parse().unwrap());
     wait_until("attached", SECOND, || service.seen().count == 1);
     reader.kill();
-    let lives = kill(grandchild, None).is_ok();
+    let is_alive = kill(grandchild, None).is_ok();
     wait_until("gone", SECOND, || service.seen().count == 0);
     kill(grandchild, Signal::SIGKILL).unwrap();
-    assert!(lives);
+    assert!(is_alive);
 }
 
-/// Seats change hands while the writer runs as fast as it can; each reader is killed at a random moment.
+/// The writer publishes as fast as it can while readers attach; each reader is killed at a random moment.
 #[test]
-fn seats_change_hands_at_full_speed() {
+fn reader_entries_change_owners_at_full_speed() {
     let channel = Channel::new();
     let writer = channel.writer(slots(6));
     assert!(publish(&writer, 1));
@@ -172,15 +165,15 @@ fn seats_change_hands_at_full_speed() {
     let mut value = 1;
     for round in 0..12 {
         let mut readers = [
-            Child::start("sits down again and again", channel.as_str()),
-            Child::start("sits down again and again", channel.as_str()),
+            role::start("reader_table/rejoining reader", &[channel.as_str()]),
+            role::start("reader_table/rejoining reader", &[channel.as_str()]),
         ];
-        let until = std::time::Instant::now() + Duration::from_millis(60 + 7 * round);
-        while std::time::Instant::now() < until {
+        let until = Instant::now() + Duration::from_millis(60 + 7 * round);
+        while Instant::now() < until {
             value += 1;
             assert!(publish(&writer, value));
         }
-        readers.iter_mut().for_each(Child::kill);
+        readers.iter_mut().for_each(Process::kill);
     }
     wait_until("all are gone", SECOND, || service.seen().count == 0);
     let seen = service.seen();
@@ -188,9 +181,9 @@ fn seats_change_hands_at_full_speed() {
     assert_eq!(seen.evicted, []);
 }
 
-/// One reader dies and another sits down in its seat, in a new segment, before the writer has looked: it is told of both.
+/// One reader is killed and another takes its entry, in a new segment, before the service runs: it reports both.
 #[test]
-fn a_seat_that_changes_hands_with_the_segment_is_noticed() {
+fn writer_notices_new_entry_owner_in_new_segment() {
     let channel = Channel::new();
     let writer = channel.writer(slots(8));
     assert!(publish(&writer, 1));
@@ -200,7 +193,7 @@ fn a_seat_that_changes_hands_with_the_segment_is_noticed() {
     };
     assert_eq!(writer.service().unwrap().count, 1);
     first.kill();
-    writer.set_caps(rsshm_channel::Caps::fixed_size("new", common::SIZE));
+    writer.set_caps(Caps::fixed_size("new", SIZE));
     assert!(publish(&writer, 2));
     let mut second = channel.reader();
     next(&mut second, &mut Vec::new());
@@ -208,9 +201,9 @@ fn a_seat_that_changes_hands_with_the_segment_is_noticed() {
     assert_eq!((seen.connected, seen.disconnected, seen.count), (vec![0], vec![0], 1));
 }
 
-/// All 64 seats are taken: the next reader observes, and gets a seat of its own when it asks again.
+/// All 64 entries are taken, so the next reader observes.
 #[test]
-fn the_sixty_fifth_reader_observes() {
+fn sixty_fifth_reader_observes() {
     let channel = Channel::new();
     let writer = channel.writer(slots(12));
     assert!(publish(&writer, 1));
@@ -223,9 +216,9 @@ fn the_sixty_fifth_reader_observes() {
     }
     let mut last = channel.reader();
     let frame = next(&mut last, &mut copy);
-    common::check(&frame, &copy, 1);
+    check(&frame, &copy, 1);
     assert!(last.is_observer() && last.observer_reason().unwrap().contains("64"));
     wait_until("64 are counted", SECOND, || service.seen().count == 64);
     assert!(publish(&writer, 2));
-    common::check(&next(&mut last, &mut copy), &copy, 2);
+    check(&next(&mut last, &mut copy), &copy, 2);
 }

@@ -1,35 +1,35 @@
-//! Compressed streams: nobody gets a frame without those that it is decoded with, and who waits for one that can be decoded
-//! alone asks for it.
-
-mod common;
+//! Compressed streams: a reader gets no frame without the frames that it is decoded with, and requests a keyframe when
+//! it waits for one.
 
 use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread::ScopedJoinHandle,
     time::{Duration, Instant},
 };
 
-use common::{
-    Channel, Service, UNIT, all, behind,
-    child::{self, Child, listen, say},
-    lossless, next, next_within,
-    peer::Peer,
-    publish, publish_described, publish_sized, publish_unit, slots, tell,
-};
 use rsshm_channel::{
-    Caps, ChannelName, CopyTarget, FrameDescriptor, Next, ReadLimits, Reader, Writer, WriterOptions, layout::DELTA_UNIT,
+    Caps, CopyTarget, FrameDescriptor, Next, ReadLimits, Reader, Writer, WriterOptions, layout::DELTA_UNIT,
+};
+use rsshm_testkit::{
+    Channel, Process, Random,
+    role::{self, Role, listen, say},
+    wait_until,
 };
 
-#[test]
-fn child() {
-    child::play(&[("writes", writes)]);
-}
+use crate::support::{
+    COMPRESSED_SIZE, ChannelExt, SECOND, Service, StopOnDrop, behind, check_bytes, descriptor, drain, lossless, next,
+    next_in_place, next_within, open_writer, publish, publish_compressed, publish_event, publish_frame, publish_sized,
+    raw::RawPeer, slots,
+};
 
-/// A writer of a compressed stream that does as it is told, until it is killed.
-fn writes(channel: &str) {
-    let writer = Writer::open(ChannelName::new(channel).unwrap(), slots(12)).unwrap();
+pub const ROLES: &[(&str, Role)] = &[("keyframes/writer", |arguments| compressing_writer(arguments[0]))];
+
+/// A writer of a compressed stream that publishes what each line of the test says.
+fn compressing_writer(channel: &str) {
+    let writer = open_writer(channel, slots(12));
     writer.set_caps(h264());
     loop {
         publish_all(&writer, &listen());
@@ -41,36 +41,37 @@ fn h264() -> Caps {
     Caps::variable_size("video/x-h264")
 }
 
+/// A writer of a compressed stream.
 fn compressed(channel: &Channel, options: WriterOptions) -> Arc<Writer> {
     let writer = channel.writer(options);
     writer.set_caps(h264());
     writer
 }
 
-/// `k3 d4`: publishes a frame 3 that can be decoded alone, and a delta 4.
+/// `k3 d4`: publishes the keyframe 3 and the delta 4.
 #[track_caller]
 fn publish_all(writer: &Writer, frames: &str) {
     for frame in frames.split(' ') {
         let (kind, value) = frame.split_at(1);
-        assert!(publish_unit(writer, value.parse().unwrap(), kind == "d"));
+        assert!(publish_compressed(writer, value.parse().unwrap(), kind == "d"));
     }
 }
 
-/// Deltas with these values.
+/// Publishes deltas with these values.
 #[track_caller]
 fn publish_deltas(writer: &Writer, values: std::ops::RangeInclusive<u64>) {
     for value in values {
-        assert!(publish_unit(writer, value, true));
+        assert!(publish_compressed(writer, value, true));
     }
 }
 
-/// What comes now, with no limits.
+/// Everything that the reader gets without waiting, with no limits.
 #[track_caller]
 fn now(reader: &mut Reader) -> Vec<String> {
-    all(reader, ReadLimits::default())
+    drain(reader, ReadLimits::default())
 }
 
-/// What both get now.
+/// Checks what both readers get without waiting.
 #[track_caller]
 fn expect(readers: &mut [Reader; 2], wanted: &[&str]) {
     for reader in readers {
@@ -78,7 +79,7 @@ fn expect(readers: &mut [Reader; 2], wanted: &[&str]) {
     }
 }
 
-/// A reader and an observer, and what they get at first.
+/// A reader and an observer that get these frames first.
 #[track_caller]
 fn join(channel: &Channel, wanted: &[&str]) -> [Reader; 2] {
     let mut readers = [channel.reader(), channel.observer()];
@@ -86,22 +87,22 @@ fn join(channel: &Channel, wanted: &[&str]) -> [Reader; 2] {
     readers
 }
 
-/// How many times the reader in the first seat has asked.
-fn asked(channel: &Channel) -> u32 {
-    Peer::open(channel).entry(0).keyframe_requests.load(Ordering::SeqCst)
+/// How many keyframes the reader of the first entry has requested.
+fn requests(channel: &Channel) -> u32 {
+    RawPeer::open(channel).entry(0).keyframe_requests.load(Ordering::SeqCst)
 }
 
-/// Takes a frame away.
+/// Makes a frame unreadable.
 fn lose(channel: &Channel, seq: u64) {
-    let peer = Peer::open(channel);
+    let peer = RawPeer::open(channel);
     let slot = (0..peer.header.slot_count as usize)
         .map(|slot| &peer.slot(slot).seq)
         .find(|slot| slot.load(Ordering::SeqCst) == seq);
-    slot.expect("it is there").store(0, Ordering::SeqCst);
+    slot.expect("a slot with this frame").store(0, Ordering::SeqCst);
 }
 
 #[test]
-fn who_joins_begins_at_the_newest_key_frame_and_gets_all_behind_it() {
+fn joining_reader_begins_at_newest_keyframe() {
     let channel = Channel::new();
     let writer = compressed(&channel, slots(12));
     publish_all(&writer, "k1 d2 k3 d4 d5");
@@ -111,17 +112,17 @@ fn who_joins_begins_at_the_newest_key_frame_and_gets_all_behind_it() {
         assert_eq!(now(reader), ["6", "7", "8"]);
         assert_eq!(reader.stats().missed, 0);
     }
-    assert_eq!(asked(&channel), 0);
+    assert_eq!(requests(&channel), 0);
 }
 
 #[test]
-fn who_joins_where_no_key_frame_is_left_asks_and_begins_at_the_next() {
+fn joining_reader_without_keyframe_requests_one() {
     let channel = Channel::new();
     let writer = compressed(&channel, slots(5));
     publish_all(&writer, "k1");
     publish_deltas(&writer, 2..=20);
     let mut readers = join(&channel, &[]);
-    assert_eq!(asked(&channel), 1);
+    assert_eq!(requests(&channel), 1);
     assert!(writer.service().unwrap().keyframe_wanted);
     publish_all(&writer, "d21 d22");
     expect(&mut readers, &[]);
@@ -135,7 +136,7 @@ fn who_joins_where_no_key_frame_is_left_asks_and_begins_at_the_next() {
 }
 
 #[test]
-fn who_missed_a_frame_goes_on_at_the_newest_key_frame_that_is_there() {
+fn reader_that_missed_frames_resumes_at_newest_keyframe() {
     let channel = Channel::new();
     let writer = compressed(&channel, slots(12));
     publish_all(&writer, "k1");
@@ -148,20 +149,20 @@ fn who_missed_a_frame_goes_on_at_the_newest_key_frame_that_is_there() {
         assert_eq!(now(reader), ["24", "25"]);
         assert_eq!(reader.stats().missed, 21);
     }
-    assert_eq!(asked(&channel), 0);
+    assert_eq!(requests(&channel), 0);
 }
 
 #[test]
-fn who_missed_a_frame_and_finds_no_key_frame_asks_and_goes_on_at_the_next() {
+fn reader_that_missed_one_frame_requests_keyframe() {
     let channel = Channel::new();
     let writer = compressed(&channel, slots(12));
     publish_all(&writer, "k1 d2");
     let mut readers = join(&channel, &["1", "2"]);
-    // One is enough.
+    // One missing frame is enough.
     publish_all(&writer, "d3 d4");
     lose(&channel, 3);
     expect(&mut readers, &[]);
-    assert_eq!(asked(&channel), 1);
+    assert_eq!(requests(&channel), 1);
     publish_all(&writer, "d5 k6 d7");
     for reader in &mut readers {
         let first = next(reader, &mut Vec::new());
@@ -169,20 +170,20 @@ fn who_missed_a_frame_and_finds_no_key_frame_asks_and_goes_on_at_the_next() {
         assert_eq!(now(reader), ["7"]);
         assert_eq!(reader.stats().missed, 3);
     }
-    assert_eq!(asked(&channel), 1);
+    assert_eq!(requests(&channel), 1);
 }
 
-/// It may be there only because somebody holds it.
+/// It is there because another reader holds it.
 #[test]
-fn a_key_frame_whose_deltas_are_gone_is_not_begun_with() {
+fn keyframe_without_its_deltas_is_not_used() {
     let channel = Channel::new();
     let writer = compressed(&channel, slots(8));
     let service = Service::of(&writer);
     let mut holder = channel.reader();
-    let held = common::next_in_place(&writer, &mut holder, &mut Vec::new());
+    let held = next_in_place(&writer, &mut holder, &mut Vec::new());
     drop(service);
     publish_deltas(&writer, 2..=20);
-    assert!(Peer::open(&channel).numbers().contains(&held.seq));
+    assert!(RawPeer::open(&channel).seqs().contains(&held.seq));
     for mut reader in [channel.reader(), channel.observer()] {
         assert_eq!(now(&mut reader), [""; 0]);
         publish_all(&writer, "k21 d22");
@@ -193,7 +194,7 @@ fn a_key_frame_whose_deltas_are_gone_is_not_begun_with() {
 }
 
 #[test]
-fn raw_streams_go_on_at_the_oldest_frame_there_is() {
+fn reader_of_raw_stream_resumes_at_oldest_frame() {
     let channel = Channel::new();
     let writer = channel.writer(slots(12));
     assert!(publish(&writer, 1));
@@ -201,14 +202,14 @@ fn raw_streams_go_on_at_the_oldest_frame_there_is() {
     for value in 2..=20 {
         assert!(publish(&writer, value));
     }
-    let there = Peer::open(&channel).numbers();
+    let present = RawPeer::open(&channel).seqs();
     for reader in &mut readers {
         let first = next(reader, &mut Vec::new());
-        assert_eq!((first.seq, first.missed), (there[0], there[0] - 2));
-        let rest: Vec<_> = there[1..].iter().map(u64::to_string).collect();
+        assert_eq!((first.seq, first.missed), (present[0], present[0] - 2));
+        let rest: Vec<_> = present[1..].iter().map(u64::to_string).collect();
         assert_eq!(now(reader), rest);
     }
-    // Who comes begins with the newest.
+    // A new reader begins with the newest frame.
     for mut reader in [channel.reader(), channel.observer()] {
         assert_eq!(now(&mut reader), ["20"]);
     }
@@ -216,7 +217,7 @@ fn raw_streams_go_on_at_the_oldest_frame_there_is() {
 }
 
 #[test]
-fn limits_skip_to_a_key_frame_within_them_or_wait_for_one() {
+fn max_behind_skips_to_keyframe_or_waits() {
     for (max_behind, published, wanted) in [
         (1, "d2", &["2"][..]),
         (1, "d2 d3", &[]),
@@ -234,24 +235,24 @@ fn limits_skip_to_a_key_frame_within_them_or_wait_for_one() {
         publish_all(&writer, "k1");
         let mut readers = [channel.reader(), channel.observer()];
         for reader in &mut readers {
-            assert_eq!(all(reader, behind(max_behind)), ["1"]);
+            assert_eq!(drain(reader, behind(max_behind)), ["1"]);
         }
         publish_all(&writer, published);
         for reader in &mut readers {
-            assert_eq!(all(reader, behind(max_behind)), wanted, "{max_behind} of {published}");
+            assert_eq!(drain(reader, behind(max_behind)), wanted, "{max_behind} of {published}");
         }
         assert_eq!(
-            asked(&channel),
+            requests(&channel),
             u32::from(wanted.is_empty()),
             "{max_behind} of {published}"
         );
         publish_all(&writer, "k10");
         for reader in &mut readers {
-            assert_eq!(all(reader, behind(max_behind)), ["10"]);
+            assert_eq!(drain(reader, behind(max_behind)), ["10"]);
         }
         publish_all(&writer, "d11");
         for reader in &mut readers {
-            assert_eq!(all(reader, behind(max_behind)), ["11"]);
+            assert_eq!(drain(reader, behind(max_behind)), ["11"]);
             assert_eq!(
                 reader.stats().missed + reader.stats().received,
                 1 + published.split(' ').count() as u64 + 2
@@ -260,24 +261,23 @@ fn limits_skip_to_a_key_frame_within_them_or_wait_for_one() {
     }
 }
 
-/// A new reader has the same limits.
 #[test]
-fn who_joins_begins_within_its_limits() {
+fn joining_reader_begins_within_max_behind() {
     let channel = Channel::new();
     let writer = compressed(&channel, slots(24));
     publish_all(&writer, "k1 d2 d3");
     for (max_behind, wanted) in [(1, &[][..]), (2, &[]), (3, &["1", "2", "3"]), (9, &["1", "2", "3"])] {
         for mut reader in [channel.reader(), channel.observer()] {
-            assert_eq!(all(&mut reader, behind(max_behind)), wanted, "{max_behind}");
+            assert_eq!(drain(&mut reader, behind(max_behind)), wanted, "{max_behind}");
         }
     }
 }
 
-/// What happened between skipped frames changes nothing about which frames are skipped, and a key frame behind it is seen
-/// before one is asked for.
+/// Events between skipped frames change nothing about which frames are skipped. A reader finds a keyframe after an event
+/// before it requests one.
 #[test]
-fn events_do_not_stand_in_the_way() {
-    for (max_behind, lost, published, wanted, asks) in [
+fn events_do_not_change_which_frames_are_skipped() {
+    for (max_behind, lost, published, wanted, requested) in [
         (3, None, ["d2 k3 d4", "d5 d6"], &["event"][..], 1),
         (3, None, ["d2 k3", "d4 d5"], &["3", "event", "4", "5"], 0),
         (0, Some(2), ["d2 d3", "k4 d5"], &["event", "4", "5"], 0),
@@ -289,23 +289,23 @@ fn events_do_not_stand_in_the_way() {
         publish_all(&writer, "k1");
         let mut readers = [channel.reader(), channel.observer()];
         for reader in &mut readers {
-            assert_eq!(all(reader, behind(max_behind)), ["1"]);
+            assert_eq!(drain(reader, behind(max_behind)), ["1"]);
         }
         publish_all(&writer, published[0]);
-        tell(&writer, "event", None);
+        publish_event(&writer, "event", None);
         publish_all(&writer, published[1]);
         if let Some(seq) = lost {
             lose(&channel, seq);
         }
         for reader in &mut readers {
-            assert_eq!(all(reader, behind(max_behind)), wanted, "{published:?}");
+            assert_eq!(drain(reader, behind(max_behind)), wanted, "{published:?}");
         }
-        assert_eq!(asked(&channel), asks, "{published:?}");
+        assert_eq!(requests(&channel), requested, "{published:?}");
     }
 }
 
 #[test]
-fn a_reader_that_looks_at_the_newest_begins_at_the_newest_key_frame() {
+fn seek_newest_goes_to_newest_unread_keyframe() {
     let channel = Channel::new();
     let writer = compressed(&channel, slots(12));
     publish_all(&writer, "k1");
@@ -315,7 +315,7 @@ fn a_reader_that_looks_at_the_newest_begins_at_the_newest_key_frame() {
         reader.seek_newest();
         assert_eq!(now(reader), ["5", "6"]);
     }
-    // Not with one that it has had.
+    // Not to a keyframe that it has had.
     publish_all(&writer, "d7");
     for reader in &mut readers {
         reader.seek_newest();
@@ -328,41 +328,36 @@ fn a_reader_that_looks_at_the_newest_begins_at_the_newest_key_frame() {
     }
 }
 
-/// The same stream in larger slots goes on; another format is another stream, and so is another writer's.
+/// Another writer's frames are another stream.
 #[test]
-fn another_stream_is_not_decoded_with_the_frames_of_the_former() {
+fn restarted_writers_deltas_wait_for_its_keyframe() {
     let channel = Channel::new();
-    let mut first = Child::start("writes", channel.as_str());
-    let order = |child: &mut Child, frames: &str| {
-        child.tell(frames);
-        child.expect("done");
+    let mut first = role::start("keyframes/writer", &[channel.as_str()]);
+    let publish = |writer: &mut Process, frames: &str| {
+        writer.send(frames);
+        writer.expect("done");
     };
-    order(&mut first, "k1 d2");
+    publish(&mut first, "k1 d2");
     let mut readers = join(&channel, &["1", "2"]);
     first.kill();
-    let mut second = Child::start("writes", channel.as_str());
-    order(&mut second, "d3 d4");
+    let mut second = role::start("keyframes/writer", &[channel.as_str()]);
+    publish(&mut second, "d3 d4");
     expect(&mut readers, &[]);
-    order(&mut second, "k5 d6");
+    publish(&mut second, "k5 d6");
     for reader in &mut readers {
         assert_eq!(now(reader), ["5", "6"]);
         assert_eq!(reader.stats().missed, 2);
     }
 }
 
+/// The same stream in larger slots continues; other caps are another stream.
 #[test]
-fn a_stream_that_outgrows_its_slots_goes_on() {
+fn deltas_continue_in_segment_of_larger_slots() {
     let channel = Channel::new();
     let writer = compressed(&channel, slots(12));
     publish_all(&writer, "k1");
     let mut readers = join(&channel, &["1"]);
-    let larger = FrameDescriptor {
-        size: 100_000,
-        offset: 2,
-        flags: DELTA_UNIT,
-        ..FrameDescriptor::default()
-    };
-    assert!(publish_described(&writer, larger));
+    assert!(publish_frame(&writer, descriptor(100_000, 2).with_flags(DELTA_UNIT)));
     publish_all(&writer, "d3");
     for reader in &mut readers {
         assert_eq!(now(reader), ["2", "3"]);
@@ -371,14 +366,14 @@ fn a_stream_that_outgrows_its_slots_goes_on() {
     writer.set_caps(Caps::variable_size("video/x-h265"));
     publish_all(&writer, "d4 d5");
     for reader in &mut readers {
-        assert_eq!(now(reader), [""; 0], "nothing of another format");
+        assert_eq!(now(reader), [""; 0], "no delta of other caps");
     }
     publish_all(&writer, "k6");
     expect(&mut readers, &["6"]);
 }
 
 #[test]
-fn no_delta_is_decoded_with_frames_from_before_an_end() {
+fn no_delta_is_decoded_across_end_of_stream() {
     let channel = Channel::new();
     let writer = compressed(&channel, slots(12));
     publish_all(&writer, "k1 d2");
@@ -388,17 +383,17 @@ fn no_delta_is_decoded_with_frames_from_before_an_end() {
     expect(&mut readers, &["end", "4", "5"]);
 }
 
-/// The writer had no slot for a frame: what is decoded with that is not given, though all that was published is there.
+/// The writer had no slot for a frame: the deltas to it are not delivered, although all published frames are there.
 #[test]
-fn a_frame_that_the_writer_lost_is_missing() {
+fn deltas_of_dropped_frame_wait_for_keyframe() {
     let channel = Channel::new();
     let writer = compressed(&channel, slots(12));
     publish_all(&writer, "k1 d2");
     let mut readers = join(&channel, &["1", "2"]);
     writer.record_drop();
-    tell(&writer, "event", None);
+    publish_event(&writer, "event", None);
     for reader in &mut readers {
-        assert_eq!(now(reader), ["event"], "it needs no frame to come");
+        assert_eq!(now(reader), ["event"], "an event needs no frame");
     }
     publish_all(&writer, "d4 d5");
     expect(&mut readers, &[]);
@@ -408,7 +403,7 @@ fn a_frame_that_the_writer_lost_is_missing() {
         assert_eq!((first.seq, first.missed), (6, 3));
         assert_eq!(now(reader), ["7"]);
     }
-    // In another segment too.
+    // Also across segments.
     writer.record_drop();
     writer.record_drop();
     writer.set_caps(Caps::fixed_size("raw", 100));
@@ -419,24 +414,24 @@ fn a_frame_that_the_writer_lost_is_missing() {
     }
 }
 
-/// What was asked for in a segment that went away was perhaps never heard.
+/// The writer may not have seen the request in the segment that was superseded.
 #[test]
-fn who_still_waits_in_another_segment_asks_there_too() {
+fn keyframe_request_is_repeated_in_next_segment() {
     let channel = Channel::new();
     let writer = compressed(&channel, slots(5));
     publish_deltas(&writer, 1..=3);
     let mut reader = channel.reader();
     assert_eq!(now(&mut reader), [""; 0]);
-    assert_eq!(asked(&channel), 1);
+    assert_eq!(requests(&channel), 1);
     writer.set_caps(Caps::variable_size("video/x-h265"));
     publish_deltas(&writer, 4..=5);
     assert_eq!(now(&mut reader), [""; 0]);
-    assert_eq!(asked(&channel), 1);
+    assert_eq!(requests(&channel), 1);
     assert!(writer.service().unwrap().keyframe_wanted);
 }
 
 #[test]
-fn who_gets_none_asks_again_after_a_second() {
+fn keyframe_request_is_repeated_after_a_second() {
     let channel = Channel::new();
     let writer = compressed(&channel, slots(5));
     publish_deltas(&writer, 1..=3);
@@ -449,40 +444,41 @@ fn who_gets_none_asks_again_after_a_second() {
         assert_eq!(now(&mut reader), [""; 0]);
         std::thread::sleep(Duration::from_millis(10));
     }
-    assert_eq!(asked(&channel), 2);
+    assert_eq!(requests(&channel), 2);
 }
 
-/// All readers have the same key frame.
+/// One keyframe is enough for all readers.
 #[test]
-fn wishes_are_told_once_a_second_for_all_readers_together() {
+fn keyframe_requests_are_merged_once_a_second() {
     let channel = Channel::new();
     let writer = compressed(&channel, slots(12));
     publish_all(&writer, "k1 d2");
     let mut readers = [channel.reader(), channel.reader()];
     expect(&mut readers, &["1", "2"]);
-    let ask = || {
+    let request = || {
         for reader in &readers {
             assert!(reader.handle().request_keyframe());
         }
     };
     let is_wanted = || writer.service().unwrap().keyframe_wanted;
     assert!(!is_wanted());
-    ask();
+    request();
     let reported = Instant::now();
     assert!(is_wanted());
     assert!(!is_wanted());
-    // Too soon, but not forgotten.
-    ask();
+    // Too soon, but kept for later.
+    request();
     assert!(!is_wanted());
     publish_all(&writer, "d3");
-    common::wait_until("told", Duration::from_secs(5), is_wanted);
-    assert!(reported.elapsed() >= Duration::from_secs(1));
-    ask();
+    wait_until("the request is reported", 5 * SECOND, is_wanted);
+    assert!(reported.elapsed() >= SECOND);
+    request();
     assert!(!is_wanted());
 }
 
+/// A keyframe that was published meanwhile is not requested again.
 #[test]
-fn no_wish_is_told_when_a_key_frame_came_meanwhile() {
+fn keyframe_answers_earlier_requests() {
     let channel = Channel::new();
     let writer = compressed(&channel, slots(12));
     publish_all(&writer, "k1 d2");
@@ -499,13 +495,13 @@ fn no_wish_is_told_when_a_key_frame_came_meanwhile() {
         assert!(!is_wanted());
         std::thread::sleep(Duration::from_millis(50));
     }
-    // A wish from after it counts.
+    // A request after the keyframe counts.
     assert!(reader.handle().request_keyframe());
     assert!(is_wanted());
 }
 
 #[test]
-fn a_wish_wakes_the_writer() {
+fn keyframe_request_wakes_the_writer() {
     let channel = Channel::new();
     let writer = compressed(&channel, slots(12));
     publish_all(&writer, "k1");
@@ -515,18 +511,18 @@ fn a_wish_wakes_the_writer() {
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| {
             let began = Instant::now();
-            writer.wait_for_service(Duration::from_secs(10));
+            writer.wait_for_service(10 * SECOND);
             (began.elapsed(), writer.service().unwrap().keyframe_wanted)
         });
         std::thread::sleep(Duration::from_millis(30));
         assert!(reader.handle().request_keyframe());
         let (took, wanted) = waiting.join().unwrap();
-        assert!(took < Duration::from_secs(5) && wanted, "{took:?}");
+        assert!(took < 5 * SECOND && wanted, "{took:?}");
     });
 }
 
 #[test]
-fn who_may_only_look_or_has_no_writer_asks_nobody() {
+fn observers_and_unconnected_readers_request_no_keyframe() {
     let channel = Channel::new();
     let mut readers = [channel.reader(), channel.observer()];
     for reader in &readers {
@@ -535,53 +531,49 @@ fn who_may_only_look_or_has_no_writer_asks_nobody() {
     let writer = compressed(&channel, slots(12));
     publish_all(&writer, "k1");
     expect(&mut readers, &["1"]);
-    let [own_entry, observer] = readers.map(|reader| (reader.handle(), reader));
-    assert!(own_entry.0.request_keyframe());
+    let [attached, observer] = readers.map(|reader| (reader.handle(), reader));
+    assert!(attached.0.request_keyframe());
     assert!(!observer.0.request_keyframe());
     assert!(writer.service().unwrap().keyframe_wanted);
-    // Where frames no longer come, nobody listens.
+    // The writer does not read requests of a superseded segment.
     writer.set_caps(Caps::variable_size("video/x-h265"));
     publish_all(&writer, "k2");
-    assert!(!own_entry.0.request_keyframe());
-    drop(own_entry.1);
-    assert!(!own_entry.0.request_keyframe());
+    assert!(!attached.0.request_keyframe());
+    drop(attached.1);
+    assert!(!attached.0.request_keyframe());
 }
 
-/// A compressed stream's frames are small: more of them are kept, so that there is a key frame.
+/// Compressed frames are small: the writer keeps more of them, so that a keyframe is among them.
 #[test]
-fn small_frames_whose_size_varies_are_kept_for_longer() {
+fn history_is_longer_for_small_compressed_frames() {
     let channel = Channel::new();
     let writer = compressed(&channel, slots(64));
     publish_all(&writer, "k1");
     publish_deltas(&writer, 2..=33);
-    assert_eq!(Peer::open(&channel).header.history, 32);
+    assert_eq!(RawPeer::open(&channel).header.history, 32);
     for mut reader in [channel.reader(), channel.observer()] {
         let wanted: Vec<_> = (1..=33).map(|value: u64| value.to_string()).collect();
         assert_eq!(now(&mut reader), wanted);
     }
-    // Half a megabyte in slots of twice that.
+    // Half a megabyte, in slots of twice that size.
     assert!(publish_sized(&writer, 34, 1 << 19));
-    assert_eq!(Peer::open(&channel).header.history, 4);
+    assert_eq!(RawPeer::open(&channel).header.history, 4);
 }
 
-/// Publishes while a frame is copied, as far as the writer finds slots.
-struct Interfering<'a> {
+/// A target that publishes frames while a frame is copied to it, as far as the writer finds slots.
+struct PublishingTarget<'a> {
     writer: &'a Writer,
     frames: u32,
     bytes: Vec<u8>,
 }
 
-impl CopyTarget for Interfering<'_> {
+impl CopyTarget for PublishingTarget<'_> {
     fn prepare(&mut self, size: usize) -> Option<&mut [u8]> {
         for _ in 0..std::mem::take(&mut self.frames) {
-            let Some(slot) = self.writer.claim_for_upstream(UNIT).unwrap() else {
+            let Some(slot) = self.writer.claim_for_upstream(COMPRESSED_SIZE).unwrap() else {
                 break;
             };
-            let descriptor = FrameDescriptor {
-                size: UNIT as u64,
-                flags: DELTA_UNIT,
-                ..FrameDescriptor::default()
-            };
+            let descriptor = FrameDescriptor::new(COMPRESSED_SIZE as u64).with_flags(DELTA_UNIT);
             self.writer.publish(&slot, descriptor, &[]).unwrap();
         }
         self.bytes.resize(size, 0);
@@ -589,44 +581,44 @@ impl CopyTarget for Interfering<'_> {
     }
 }
 
-/// It begins with a frame that is older than the newest, and the writer keeps those behind it from the first moment.
+/// It begins with a frame that is older than the newest, and the writer keeps all later frames from that moment on.
 #[test]
-fn who_joins_a_lossless_compressed_stream_misses_nothing_either() {
+fn reader_joining_lossless_compressed_stream_misses_nothing() {
     let channel = Channel::new();
     let writer = compressed(&channel, lossless(8));
     publish_all(&writer, "k1");
     publish_deltas(&writer, 2..=8);
     publish_all(&writer, "k9 d10 d11");
     let mut reader = channel.reader();
-    let mut target = Interfering {
+    let mut target = PublishingTarget {
         writer: &writer,
         frames: 8,
         bytes: Vec::new(),
     };
     let first = reader.next(&mut target, ReadLimits::default(), Some(Duration::ZERO));
     assert!(matches!(&first, Ok(Next::Frame(frame)) if frame.seq == 9), "{first:?}");
-    let mut numbers = 9..;
-    numbers.next();
+    let mut seqs = 9..;
+    seqs.next();
     while let Next::Frame(frame) = reader
         .next(&mut target, ReadLimits::default(), Some(Duration::ZERO))
         .unwrap()
     {
-        assert_eq!(Some(frame.seq), numbers.next());
+        assert_eq!(Some(frame.seq), seqs.next());
     }
     assert_eq!(reader.stats().missed, 0);
-    assert!(reader.stats().received > 4, "some were published meanwhile");
+    assert!(reader.stats().received > 4, "some frames were published meanwhile");
 }
 
-/// What the writer need not keep for somebody who has not begun is not begun with, though it is there.
+/// The keyframe is readable, but the writer need not keep it for a reader that has not begun.
 #[test]
-fn who_joins_a_lossless_compressed_stream_begins_with_nothing_that_may_go_away() {
+fn reader_joining_lossless_stream_skips_unprotected_keyframe() {
     let channel = Channel::new();
     let writer = compressed(&channel, lossless(8));
     publish_deltas(&writer, 1..=8);
     publish_all(&writer, "k9 d10 d11 d12 d13");
-    let peer = Peer::open(&channel);
-    assert!(peer.header.history == 4 && peer.numbers().contains(&9));
-    let mut target = Interfering {
+    let peer = RawPeer::open(&channel);
+    assert!(peer.header.history == 4 && peer.seqs().contains(&9));
+    let mut target = PublishingTarget {
         writer: &writer,
         frames: 8,
         bytes: Vec::new(),
@@ -644,12 +636,12 @@ fn who_joins_a_lossless_compressed_stream_begins_with_nothing_that_may_go_away()
         assert_eq!((frame.seq, frame.missed), (14 + received, 0));
         received += 1;
     }
-    assert!(received > 2, "some were published meanwhile");
+    assert!(received > 2, "some frames were published meanwhile");
 }
 
-/// A new owner of a seat has not asked for what the last wanted.
+/// The new owner of a reader entry does not inherit the request.
 #[test]
-fn a_wish_ends_with_who_had_it() {
+fn keyframe_request_ends_with_its_reader() {
     let channel = Channel::new();
     let writer = compressed(&channel, slots(12));
     publish_all(&writer, "k1 d2");
@@ -659,77 +651,108 @@ fn a_wish_ends_with_who_had_it() {
     drop(first);
     let mut second = channel.reader();
     assert_eq!(now(&mut second), ["1", "2"]);
-    assert_eq!(asked(&channel), 0);
+    assert_eq!(requests(&channel), 0);
     assert!(!writer.service().unwrap().keyframe_wanted);
 }
 
-/// Frames with keys at all distances to readers of all speeds: whatever is given can be decoded with what was given before.
+/// How a reader under load behaves.
+#[derive(Clone, Copy)]
+struct Habits {
+    observes: bool,
+    max_behind: u32,
+    /// After each frame.
+    pause: Duration,
+    /// The number of frames after which it leaves and attaches again.
+    stay: u32,
+}
+
+impl Habits {
+    const fn new(observes: bool, max_behind: u32, pause_us: u64, stay: u32) -> Self {
+        Self {
+            observes,
+            max_behind,
+            pause: Duration::from_micros(pause_us),
+            stay,
+        }
+    }
+
+    /// Reads until `stop`, and checks that each frame can be decoded with the frames before it. Returns how many frames it
+    /// received and missed.
+    fn read(self, channel: &Channel, stop: &AtomicBool) -> (u64, u64) {
+        let (mut received, mut missed, mut copy) = (0, 0, Vec::new());
+        while !stop.load(Ordering::Relaxed) {
+            let mut reader = if self.observes {
+                channel.observer()
+            } else {
+                channel.reader()
+            };
+            let (mut last, mut held) = (None, None);
+            for _ in 0..self.stay {
+                let frame = next_within(&mut reader, &mut copy, behind(self.max_behind));
+                check_bytes(&frame, &copy);
+                assert_eq!(frame.seq, frame.descriptor.offset);
+                let since = last.map(|last| frame.seq - last - 1);
+                assert_eq!(frame.missed, since.unwrap_or(0));
+                assert!(
+                    !frame.descriptor.is_delta() || since == Some(0),
+                    "delta {} after {last:?}",
+                    frame.seq
+                );
+                last = Some(frame.seq);
+                std::thread::sleep(self.pause);
+                // As a decoder does, it holds a frame while it waits for the next one.
+                held = Some(frame);
+            }
+            drop(held);
+            received += reader.stats().received;
+            missed += reader.stats().missed;
+        }
+        (received, missed)
+    }
+}
+
+/// Publishes deltas, with keyframes at random distances, in bursts that no reader can follow, until all readers have
+/// ended.
+fn publish_under_load(writer: &Writer, stopping: StopOnDrop, readers: &[ScopedJoinHandle<(u64, u64)>]) {
+    let (mut value, mut until_keyframe, mut random) = (1, 0, Random::new(1));
+    let mut publish = || {
+        value += 1;
+        let is_keyframe = until_keyframe == 0;
+        until_keyframe = if is_keyframe { random.below(32) } else { until_keyframe - 1 };
+        assert!(publish_compressed(writer, value, !is_keyframe));
+        if random.permille(117) {
+            std::thread::sleep(Duration::from_micros(random.below(0x800)));
+        }
+    };
+    let end = Instant::now() + Duration::from_millis(800);
+    while Instant::now() < end {
+        publish();
+    }
+    drop(stopping);
+    while readers.iter().any(|reader| !reader.is_finished()) {
+        publish();
+    }
+}
+
+/// Readers of all speeds: each frame can be decoded with the frames that its reader got before.
 #[test]
-fn nothing_undecodable_is_given_under_load() {
+fn every_delivered_frame_is_decodable_under_load() {
+    const READERS: [Habits; 4] = [
+        Habits::new(false, 0, 0, 70),
+        Habits::new(false, 0, 900, 40),
+        Habits::new(true, 0, 300, 9),
+        Habits::new(false, 3, 50, 90),
+    ];
     let channel = Channel::new();
     let writer = compressed(&channel, slots(10));
     publish_all(&writer, "k1");
-    let service = Service::of(&writer);
+    let _service = Service::of(&writer);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let stopping = common::StopAtEnd(&stop);
-        // Whether it observes, its limit, its pause after each frame in µs, and after how many frames it joins anew.
-        let readers = [
-            (false, 0, 0, 70),
-            (false, 0, 900, 40),
-            (true, 0, 300, 9),
-            (false, 3, 50, 90),
-        ];
-        let readers = readers.map(|(observes, max_behind, pause, stay)| {
-            let (channel, stop) = (&channel, &stop);
-            scope.spawn(move || {
-                let (mut received, mut missed, mut copy) = (0, 0, Vec::new());
-                while !stop.load(Ordering::Relaxed) {
-                    let mut reader = if observes { channel.observer() } else { channel.reader() };
-                    let (mut last, mut held) = (None, None);
-                    for _ in 0..stay {
-                        let frame = next_within(&mut reader, &mut copy, behind(max_behind));
-                        common::check_bytes(&frame, &copy);
-                        assert_eq!(frame.seq, frame.descriptor.offset);
-                        let since = last.map(|last| frame.seq - last - 1);
-                        assert_eq!(frame.missed, since.unwrap_or(0));
-                        assert!(
-                            !frame.descriptor.is_delta() || since == Some(0),
-                            "delta {} after {last:?}",
-                            frame.seq
-                        );
-                        last = Some(frame.seq);
-                        std::thread::sleep(Duration::from_micros(pause));
-                        // One is held while the next is waited for, as a decoder does.
-                        held = Some(frame);
-                    }
-                    drop(held);
-                    received += reader.stats().received;
-                    missed += reader.stats().missed;
-                }
-                (received, missed)
-            })
-        });
-        let end = Instant::now() + Duration::from_millis(800);
-        let (mut value, mut random, mut until_key) = (1, 1u32, 0);
-        let mut publish = || {
-            value += 1;
-            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let is_key = until_key == 0;
-            until_key = if is_key { random >> 16 & 31 } else { until_key - 1 };
-            assert!(publish_unit(&writer, value, !is_key));
-            // In bursts, which no reader can follow.
-            if random >> 24 < 30 {
-                std::thread::sleep(Duration::from_micros(random as u64 >> 16 & 0x7ff));
-            }
-        };
-        while Instant::now() < end {
-            publish();
-        }
-        drop(stopping);
-        while readers.iter().any(|reader| !reader.is_finished()) {
-            publish();
-        }
+        let stopping = StopOnDrop(&stop);
+        let (channel, stop) = (&channel, &stop);
+        let readers = READERS.map(|habits| scope.spawn(move || habits.read(channel, stop)));
+        publish_under_load(&writer, stopping, &readers);
         let counts = readers.map(|reader| reader.join().unwrap());
         assert!(counts.iter().all(|(received, _)| *received > 20), "{counts:?}");
         assert!(
@@ -737,5 +760,4 @@ fn nothing_undecodable_is_given_under_load() {
             "some are missed: {counts:?}"
         );
     });
-    drop(service);
 }

@@ -1,69 +1,76 @@
-//! Who may do what: modes, other users, files of others.
+//! Permissions: modes, other users, and files of other users.
 //!
-//! What needs other users is done by processes that become them; without root those tests have nothing to do.
-
-mod common;
+//! A role becomes the other user, which only root can do.
 
 use std::{
     fs::{File, OpenOptions},
     os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    path::PathBuf,
     time::Duration,
 };
 
-use common::{
-    Channel, NOBODY, become_user, check,
-    child::{self, Child, listen, say},
-    is_in_place, is_root, next, peer, poll, publish, slots,
-};
 use nix::{
     libc,
     sys::stat::{Mode, umask},
 };
 use rsshm_channel::{
-    Caps, ChannelName, Error, Next, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions, layout::FIRST_READER_BYTE,
+    Error, Next, ReadLimits, ReaderOptions, Writer, WriterOptions,
+    layout::FIRST_READER_BYTE,
+};
+use rsshm_testkit::{
+    Channel, need_root,
+    privileges::{NOBODY, become_user},
+    role::{self, Role, listen, say},
+    wait_until,
+};
+
+use crate::support::{
+    ChannelExt, SECOND, Service, check, check_bytes, is_in_place, next, open_reader, open_writer, poll, publish, raw,
+    slots, try_open_writer,
 };
 
 const OTHER: u32 = 65533;
 const GROUP: u32 = 65500;
 
-#[test]
-fn child() {
-    child::play(&[
-        ("writes under a umask", writes_under_a_umask),
-        ("reads as nobody", |channel| reads_as(channel, NOBODY, NOBODY)),
-        ("reads as one of the group", |channel| reads_as(channel, OTHER, GROUP)),
-        ("writes as nobody for the group", |channel| writes_as(channel, 0o660)),
-        ("writes as nobody for all", |channel| writes_as(channel, 0o666)),
-        ("writes as nobody and fails", fails_as_nobody),
-        ("plants files", plants_files),
-    ]);
-}
+pub const ROLES: &[(&str, Role)] = &[
+    ("perms/writer under umask", writer_under_umask),
+    ("perms/reader as nobody", |arguments| {
+        reader_as(arguments[0], NOBODY, NOBODY);
+    }),
+    ("perms/reader of the group", |arguments| {
+        reader_as(arguments[0], OTHER, GROUP);
+    }),
+    ("perms/writer for the group", |arguments| writer_as_nobody(arguments[0], 0o660)),
+    ("perms/writer for all", |arguments| writer_as_nobody(arguments[0], 0o666)),
+    ("perms/refused writer", |arguments| refused_writer(arguments[0])),
+    ("perms/planter", |arguments| planter(arguments[0])),
+];
 
 fn with_perms(perms: u32) -> WriterOptions {
-    WriterOptions { perms, ..slots(12) }
+    slots(12).perms(perms)
 }
 
-fn mode(path: std::path::PathBuf) -> u32 {
+fn mode(path: PathBuf) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
-fn writes_under_a_umask(argument: &str) {
-    let [channel, mask, perms] = argument.split(' ').collect::<Vec<_>>()[..] else {
-        panic!("{argument}");
+/// Arguments: the channel, the umask, and `perms`, both octal.
+fn writer_under_umask(arguments: &[&str]) {
+    let [channel, mask, perms] = arguments else {
+        panic!("{arguments:?}");
     };
     let octal = |text| u32::from_str_radix(text, 8).unwrap();
     umask(Mode::from_bits_truncate(octal(mask)));
-    let writer = Writer::open(ChannelName::new(channel).unwrap(), with_perms(octal(perms))).unwrap();
-    writer.set_caps(Caps::fixed_size(common::CAPS, common::SIZE));
+    let writer = open_writer(channel, with_perms(octal(perms)));
     assert!(publish(&writer, 1));
     say("published");
     listen();
 }
 
-/// The modes are exactly what they should be, whatever the umask. The semaphore's file has no class that may only read.
+/// Both files have exactly the modes that `perms` means. No class of users may only read the lock file.
 #[test]
-fn modes_are_exact() {
-    for (perms, of_semaphore) in [
+fn file_modes_ignore_the_umask() {
+    for (perms, of_lock_file) in [
         (0o600, 0o600),
         (0o644, 0o600),
         (0o640, 0o600),
@@ -74,29 +81,30 @@ fn modes_are_exact() {
     ] {
         for mask in [0o077, 0o000] {
             let channel = Channel::new();
-            let argument = format!("{} {mask:o} {perms:o}", channel.as_str());
-            let writer = Child::start("writes under a umask", &argument);
+            let octal = |mode| format!("{mode:o}");
+            let arguments = [channel.as_str(), &octal(mask), &octal(perms)];
+            let mut writer = role::start("perms/writer under umask", &arguments);
             writer.expect("published");
             assert_eq!(mode(channel.segment()), perms, "{perms:o} under {mask:o}");
-            assert_eq!(mode(channel.semaphore()), of_semaphore, "{perms:o} under {mask:o}");
+            assert_eq!(mode(channel.lock_file()), of_lock_file, "{perms:o} under {mask:o}");
         }
     }
 }
 
-/// Another start with other permissions sets them, on both files.
+/// On both files.
 #[test]
-fn a_takeover_sets_the_new_modes() {
+fn restarted_writer_sets_new_modes() {
     let channel = Channel::new();
-    let mut writer = Child::start("writes under a umask", &format!("{} 22 666", channel.as_str()));
+    let mut writer = role::start("perms/writer under umask", &[channel.as_str(), "22", "666"]);
     writer.expect("published");
     writer.kill();
     let writer = channel.writer(with_perms(0o640));
     assert!(publish(&writer, 1));
-    assert_eq!((mode(channel.segment()), mode(channel.semaphore())), (0o640, 0o600));
+    assert_eq!((mode(channel.segment()), mode(channel.lock_file())), (0o640, 0o600));
 }
 
 #[test]
-fn modes_that_make_no_sense_are_refused() {
+fn illegal_modes_and_slot_counts_are_refused() {
     let channel = Channel::new();
     for perms in [0o400, 0o066, 0, 0o1600, 0o10600] {
         let refused = Writer::open(channel.0.clone(), with_perms(perms));
@@ -106,18 +114,19 @@ fn modes_that_make_no_sense_are_refused() {
         let refused = Writer::open(channel.0.clone(), slots(max_slots));
         assert!(matches!(refused, Err(Error::Option { .. })), "{max_slots}: {refused:?}");
     }
-    channel.assert_nothing_left();
+    channel.assert_removed();
 }
 
-/// Says what it can do with the channel, frame by frame.
-fn reads_as(channel: &str, user: u32, group: u32) {
+/// Takes three frames as another user, and says after each how it got it. For the line "files" it says what it can do with
+/// the channel's files.
+fn reader_as(channel: &str, user: u32, group: u32) {
     become_user(user, group);
-    let mut reader = Reader::new(ChannelName::new(channel).unwrap(), ReaderOptions::default());
+    let mut reader = open_reader(channel, ReaderOptions::default());
     let mut copy = Vec::new();
-    for patience in [3, 3, 3] {
-        match reader.next(&mut copy, ReadLimits::default(), Some(Duration::from_secs(patience))) {
+    for _ in 0..3 {
+        match reader.next(&mut copy, ReadLimits::default(), Some(3 * SECOND)) {
             Ok(Next::Frame(frame)) => {
-                common::check_bytes(&frame, &copy);
+                check_bytes(&frame, &copy);
                 say(format!("observer {}", reader.is_observer()));
             }
             Ok(other) => say(format!("{other:?}")),
@@ -127,19 +136,19 @@ fn reads_as(channel: &str, user: u32, group: u32) {
         match listen().as_str() {
             "files" => {
                 let path = |prefix: &str| format!("/dev/shm/{prefix}{channel}");
-                let may = |options: &OpenOptions, prefix| options.open(path(prefix)).is_ok();
+                let opens = |options: &OpenOptions, prefix| options.open(path(prefix)).is_ok();
                 say([
-                    may(OpenOptions::new().read(true), ""),
-                    may(OpenOptions::new().read(true).write(true), ""),
-                    may(OpenOptions::new().read(true), "sem."),
+                    opens(OpenOptions::new().read(true), ""),
+                    opens(OpenOptions::new().read(true).write(true), ""),
+                    opens(OpenOptions::new().read(true), "sem."),
                 ]
-                .map(|may| if may { "yes" } else { "no" })
+                .map(|opens| if opens { "yes" } else { "no" })
                 .join(" "));
-                // All that a read-only descriptor can do to be in the way.
+                // The locks that a read-only descriptor can take, to hinder others.
                 let file = File::open(path("")).ok();
                 if let Some(file) = &file {
-                    peer::lock(file, libc::F_RDLCK, 0, 4096);
-                    peer::lock(file, libc::F_RDLCK, FIRST_READER_BYTE, 0);
+                    raw::lock(file, libc::F_RDLCK, 0, 4096);
+                    raw::lock(file, libc::F_RDLCK, FIRST_READER_BYTE, 0);
                 }
                 listen();
                 drop(file);
@@ -151,77 +160,68 @@ fn reads_as(channel: &str, user: u32, group: u32) {
 }
 
 #[test]
-fn others_are_kept_out_by_0600_and_told_so() {
-    if !is_root() {
-        return;
-    }
+fn mode_0600_denies_other_users_with_reason() {
+    need_root!("another user's process");
     let channel = Channel::new();
     let writer = channel.writer(with_perms(0o600));
     assert!(publish(&writer, 1));
-    let reader = Child::start("reads as nobody", channel.as_str());
-    let said = reader.receive();
+    let mut reader = role::start("perms/reader as nobody", &[channel.as_str()]);
+    let answer = reader.receive();
     assert!(
-        said.starts_with("denied: ") && said.contains("perms") && said.contains("0600"),
-        "{said}"
+        answer.starts_with("denied: ") && answer.contains("perms") && answer.contains("0600"),
+        "{answer}"
     );
 }
 
-/// 0644: they see the frames, and can neither write, nor lock what others need.
+/// They see the frames, and can neither write nor lock bytes that others need.
 #[test]
-fn others_observe_with_0644() {
-    if !is_root() {
-        return;
-    }
+fn other_users_observe_with_0644() {
+    need_root!("another user's process");
     let channel = Channel::new();
     let writer = channel.writer(with_perms(0o644));
     assert!(publish(&writer, 1));
-    let service = common::Service::of(&writer);
-    let mut reader = Child::start("reads as nobody", channel.as_str());
+    let service = Service::of(&writer);
+    let mut reader = role::start("perms/reader as nobody", &[channel.as_str()]);
     reader.expect("observer true");
     assert_eq!(service.seen().count, 0);
-    reader.tell("files");
+    reader.send("files");
     reader.expect("yes no no");
     let (mut own, mut copy) = (channel.reader(), Vec::new());
     check(&next(&mut own, &mut copy), &copy, 1);
     assert!(!own.is_observer());
-    common::wait_until("counted", Duration::from_secs(1), || service.seen().count == 1);
-    reader.tell("go on");
+    wait_until("counted", SECOND, || service.seen().count == 1);
+    reader.send("go on");
     assert!(publish(&writer, 2));
     reader.expect("observer true");
 }
 
 #[test]
-fn the_group_attaches_with_0660() {
-    if !is_root() {
-        return;
-    }
+fn group_members_attach_with_0660() {
+    need_root!("another user's process");
     let channel = Channel::new();
-    let writer = Child::start("writes as nobody for the group", channel.as_str());
+    let mut writer = role::start("perms/writer for the group", &[channel.as_str()]);
     writer.expect("published");
     assert_eq!(std::fs::metadata(channel.segment()).unwrap().uid(), NOBODY);
-    let one_of_us = Child::start("reads as one of the group", channel.as_str());
-    one_of_us.expect("observer false");
-    let stranger = Child::start("reads as nobody", channel.as_str());
-    stranger.expect("observer false"); // the same user
+    let mut member = role::start("perms/reader of the group", &[channel.as_str()]);
+    member.expect("observer false");
+    let mut same_user = role::start("perms/reader as nobody", &[channel.as_str()]);
+    same_user.expect("observer false");
 }
 
-fn writes_as(channel: &str, perms: u32) {
+fn writer_as_nobody(channel: &str, perms: u32) {
     become_user(NOBODY, GROUP);
-    let writer = Writer::open(ChannelName::new(channel).unwrap(), with_perms(perms)).unwrap();
-    writer.set_caps(Caps::fixed_size(common::CAPS, common::SIZE));
+    let writer = open_writer(channel, with_perms(perms));
     assert!(publish(&writer, 1));
     say("published");
     listen();
 }
 
-/// Write permission that anybody has is no reason to trust a segment: who is of another user and group only looks.
+/// A reader does not trust a segment of another user and group, although every user may write it.
 #[test]
-fn a_strangers_segment_is_only_observed() {
-    if !is_root() {
-        return;
-    }
+fn reader_only_observes_foreign_segment() {
+    need_root!("another user's process");
     let channel = Channel::new();
-    let writer = Child::start("writes as nobody for all", channel.as_str());
+    let mut writer = role::start("perms/writer for all", &[channel.as_str()]);
     writer.expect("published");
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     let frame = next(&mut reader, &mut copy);
@@ -229,29 +229,28 @@ fn a_strangers_segment_is_only_observed() {
     assert!(reader.is_observer() && !is_in_place(&frame));
     assert!(reader.observer_reason().is_some());
     assert!(matches!(poll(&mut reader, &mut copy), Next::TimedOut));
-    // And not replaced, dead or alive, not even by root.
+    // Not even root replaces it, whether its writer is alive or dead.
     let refused = Writer::open(channel.0.clone(), WriterOptions::default());
     assert!(matches!(refused, Err(Error::Foreign { .. })), "{refused:?}");
 }
 
-fn fails_as_nobody(channel: &str) {
+/// Says why it cannot open the channel as nobody.
+fn refused_writer(channel: &str) {
     become_user(NOBODY, NOBODY);
-    let refused = Writer::open(ChannelName::new(channel).unwrap(), WriterOptions::default());
+    let refused = try_open_writer(channel, WriterOptions::default());
     say(match refused {
         Err(error @ (Error::Foreign { .. } | Error::Denied { .. })) => error.to_string(),
-        other => format!("{other:?}, which is not the right answer"),
+        other => format!("{other:?}, which is the wrong answer"),
     });
 }
 
-/// A file of somebody else under one of the names: refused, and left as it is.
+/// A file of another user has one of the names: the writer refuses to start and does not change the file.
 #[test]
-fn files_of_others_are_not_touched() {
-    if !is_root() {
-        return;
-    }
-    for file in [Channel::segment, Channel::semaphore] {
+fn writer_leaves_foreign_files_alone() {
+    need_root!("another user's process");
+    for file in [Channel::segment, Channel::lock_file] {
         for mode in [0o600, 0o666] {
-            // Root meets a file of nobody's.
+            // Root finds a file of nobody.
             let channel = Channel::new();
             std::fs::write(file(&channel), "mine").unwrap();
             std::fs::set_permissions(file(&channel), PermissionsExt::from_mode(mode)).unwrap();
@@ -259,26 +258,26 @@ fn files_of_others_are_not_touched() {
             let refused = Writer::open(channel.0.clone(), WriterOptions::default());
             assert!(matches!(refused, Err(Error::Foreign { .. })), "{refused:?}");
             assert_eq!(std::fs::read(file(&channel)).unwrap(), b"mine");
-            let files = [channel.segment(), channel.semaphore()];
+            let files = [channel.segment(), channel.lock_file()];
             assert_eq!(files.iter().filter(|path| path.exists()).count(), 1);
 
-            // Nobody meets a file of root's.
+            // Nobody finds a file of root.
             chown(file(&channel), Some(0), None).unwrap();
-            let said = Child::start("writes as nobody and fails", channel.as_str()).receive();
+            let answer = role::start("perms/refused writer", &[channel.as_str()]).receive();
             let expected = if mode == 0o600 {
                 "no permission"
             } else {
                 "belongs to user 0"
             };
-            assert!(said.contains(expected), "{said}");
+            assert!(answer.contains(expected), "{answer}");
             assert_eq!(std::fs::read(file(&channel)).unwrap(), b"mine");
             assert_eq!(files.iter().filter(|path| path.exists()).count(), 1);
         }
     }
 }
 
-/// Puts files of another user's under the names, as soon as they are free.
-fn plants_files(channel: &str) {
+/// Puts files of another user under the channel's names.
+fn planter(channel: &str) {
     become_user(NOBODY, NOBODY);
     for prefix in ["", "sem."] {
         let path = format!("/dev/shm/{prefix}{channel}");
@@ -289,22 +288,20 @@ fn plants_files(channel: &str) {
     listen();
 }
 
-/// Somebody removes the channel's files, and another user is faster than the writer with new ones: the writer says so, leaves
-/// them alone, and goes on for who is there.
+/// The channel's files are removed, and another user creates new ones before the writer does. The writer reports it,
+/// leaves the files alone, and serves the attached readers.
 #[test]
-fn names_that_another_user_takes_in_mid_stream_are_left_to_him() {
-    if !is_root() {
-        return;
-    }
+fn writer_leaves_names_that_another_user_took() {
+    need_root!("another user's process");
     let channel = Channel::new();
     let writer = channel.writer(with_perms(0o644));
     assert!(publish(&writer, 1));
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     check(&next(&mut reader, &mut copy), &copy, 1);
     channel.remove_files();
-    let planter = Child::start("plants files", channel.as_str());
+    let mut planter = role::start("perms/planter", &[channel.as_str()]);
     planter.expect("planted");
-    // Names are looked at once a second.
+    // The service checks the names once a second.
     std::thread::sleep(Duration::from_millis(1100));
     let refused = writer.service();
     let Err(error @ Error::Foreign { .. }) = refused else {
@@ -316,7 +313,7 @@ fn names_that_another_user_takes_in_mid_stream_are_left_to_him() {
         check(&next(&mut reader, &mut copy), &copy, value);
     }
     drop(writer);
-    for file in [channel.segment(), channel.semaphore()] {
+    for file in [channel.segment(), channel.lock_file()] {
         assert_eq!(std::fs::read(&file).unwrap(), b"mine, for good");
         assert_eq!(std::fs::metadata(file).unwrap().uid(), NOBODY);
     }

@@ -1,19 +1,24 @@
-//! How a channel ends: ends of the stream in order, and a child of a fork that has no part in them.
-
-mod common;
+//! The end of a stream comes in order, and a forked child ends nothing.
 
 use std::time::Duration;
 
-use common::{Channel, publish, slots};
 use nix::{
     sys::wait::waitpid,
     unistd::{ForkResult, fork},
 };
 use rsshm_channel::{NewEvent, Next, ReadLimits, Reader};
+use rsshm_testkit::{
+    Channel,
+    role::{self, Role},
+};
+
+use crate::support::{ChannelExt, Service, check_bytes, next_in_place, publish, slots};
+
+pub const ROLES: &[(&str, Role)] = &[("end_of_stream/fork", |_| ends_nothing_after_fork())];
 
 fn next(reader: &mut Reader) -> Next {
-    let patience = Some(Duration::from_millis(500));
-    reader.next(&mut Vec::new(), ReadLimits::default(), patience).unwrap()
+    let timeout = Some(Duration::from_millis(500));
+    reader.next(&mut Vec::new(), ReadLimits::default(), timeout).unwrap()
 }
 
 #[track_caller]
@@ -25,7 +30,7 @@ fn expect_frame(reader: &mut Reader, seq: u64) {
 }
 
 #[test]
-fn an_end_of_the_stream_comes_before_what_follows_it() {
+fn end_of_stream_comes_before_next_stream() {
     let channel = Channel::new();
     let writer = channel.writer(slots(12));
     let mut reader = channel.reader();
@@ -41,7 +46,7 @@ fn an_end_of_the_stream_comes_before_what_follows_it() {
 }
 
 #[test]
-fn who_joins_an_ended_stream_waits_for_the_next() {
+fn reader_joining_ended_stream_waits_for_next() {
     let channel = Channel::new();
     let writer = channel.writer(slots(12));
     assert!(publish(&writer, 1));
@@ -55,13 +60,14 @@ fn who_joins_an_ended_stream_waits_for_the_next() {
     assert!(matches!(next(&mut reader), Next::EndOfStream));
 }
 
-/// A reader that was away while the stream ended twice gets one end, and events still come before the frames behind them.
+/// A reader that did not look while the stream ended twice gets one end; events still come before the frames that
+/// follow them.
 #[test]
-fn events_between_two_ends_come_in_order() {
+fn events_between_two_ends_arrive_in_order() {
     let channel = Channel::new();
     let writer = channel.writer(slots(12));
     let mut reader = channel.reader();
-    let tell = |kind| {
+    let publish_event = |kind| {
         let event = NewEvent {
             kind,
             ..NewEvent::default()
@@ -71,10 +77,10 @@ fn events_between_two_ends_come_in_order() {
     assert!(publish(&writer, 1));
     expect_frame(&mut reader, 1);
     writer.end_of_stream();
-    tell(7);
+    publish_event(7);
     assert!(publish(&writer, 2));
     writer.end_of_stream();
-    tell(8);
+    publish_event(8);
     let event = next(&mut reader);
     assert!(matches!(&event, Next::Event(event) if event.kind == 7), "{event:?}");
     expect_frame(&mut reader, 2);
@@ -83,21 +89,25 @@ fn events_between_two_ends_come_in_order() {
     assert!(matches!(&event, Next::Event(event) if event.kind == 8), "{event:?}");
 }
 
-/// A child has copies of everything; what its copies stand for is the parent's.
+/// The child has copies of everything, but the reader, the writer and the frame belong to the parent.
 #[test]
-fn a_forked_child_ends_nothing_of_its_parents() {
+fn forked_child_ends_nothing_of_its_parent() {
+    role::start("end_of_stream/fork", &[]).wait_ok();
+}
+
+fn ends_nothing_after_fork() {
     let channel = Channel::new();
     let writer = channel.writer(slots(6));
     let mut reader = channel.reader();
-    let service = common::Service::of(&writer);
+    let service = Service::of(&writer);
     let mut copy = Vec::new();
-    let held = common::next_in_place(&writer, &mut reader, &mut copy);
+    let held = next_in_place(&writer, &mut reader, &mut copy);
     // SAFETY: the child drops values, none of which takes a lock that another thread could hold, and exits.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             drop((held, reader));
             writer.close();
-            // SAFETY: leaves without running what belongs to the parent's end.
+            // SAFETY: ends without running the destructors, which are the parent's.
             unsafe { nix::libc::_exit(0) };
         }
         ForkResult::Parent { child } => {
@@ -105,14 +115,14 @@ fn a_forked_child_ends_nothing_of_its_parents() {
         }
     }
     assert!(
-        channel.segment().exists() && channel.semaphore().exists(),
-        "the names are the parent's"
+        channel.segment().exists() && channel.lock_file().exists(),
+        "the parent keeps the names"
     );
     for value in 2..=30 {
         assert!(publish(&writer, value));
     }
-    common::check_bytes(&held, &copy);
-    assert_eq!(service.seen().count, 1, "the parent's reader still has its seat");
+    check_bytes(&held, &copy);
+    assert_eq!(service.seen().count, 1, "the parent's reader keeps its entry");
     drop(held);
-    assert!(matches!(next(&mut reader), Next::Frame(_)), "and takes frames");
+    assert!(matches!(next(&mut reader), Next::Frame(_)), "and gets frames");
 }

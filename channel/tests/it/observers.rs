@@ -1,6 +1,4 @@
-//! Observers: read permission is all they have, and all they need.
-
-mod common;
+//! Observers, which need nothing but read permission.
 
 use std::{
     fs::File,
@@ -8,45 +6,48 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Channel, Service, check, next, peer, publish, slots, wait_until};
 use nix::libc;
 use rsshm_channel::{Next, Observer, ReadLimits};
+use rsshm_testkit::{Channel, frames::is_filled, wait_until};
 
-/// Locks that a read-only descriptor can take, on every byte: nobody is kept out by them, or taken for alive. (The file
-/// of the semaphore is not theirs to open: `perms` shows that.)
+use crate::support::{
+    CAPS, ChannelExt, SECOND, SIZE, Service, StopOnDrop, check, check_bytes, next, publish, raw, slots,
+};
+
+/// A read-only descriptor can take read locks on every byte. They keep no peer out and make no peer look alive. (Observers
+/// cannot open the lock file: see `perms`.)
 #[test]
-fn read_locks_change_nothing() {
+fn read_locks_of_observer_change_nothing() {
     let channel = Channel::new();
     let writer = channel.writer(slots(8));
     assert!(publish(&writer, 1));
     let file = File::open(channel.segment()).unwrap();
-    assert!(peer::lock(&file, libc::F_RDLCK, 0, 4096));
-    assert!(!peer::lock(&file, libc::F_RDLCK, 4096, 1), "the writer's byte");
-    assert!(peer::lock(&file, libc::F_RDLCK, 4097, 0));
+    assert!(raw::lock(&file, libc::F_RDLCK, 0, 4096));
+    assert!(!raw::lock(&file, libc::F_RDLCK, 4096, 1), "the writer's byte");
+    assert!(raw::lock(&file, libc::F_RDLCK, 4097, 0));
 
     let service = Service::of(&writer);
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     check(&next(&mut reader, &mut copy), &copy, 1);
     assert!(!reader.is_observer());
-    wait_until("seen", Duration::from_secs(1), || service.seen().count == 1);
+    wait_until("seen", SECOND, || service.seen().count == 1);
     drop(reader);
-    wait_until("gone", Duration::from_secs(1), || service.seen().count == 0);
+    wait_until("gone", SECOND, || service.seen().count == 0);
     let mut reader = channel.reader();
     next(&mut reader, &mut copy);
     drop(service);
-    // The bytes of a dead writer's segment are free for them too.
+    // In a dead writer's segment every byte can be locked.
     drop(writer);
-    assert!(peer::lock(&file, libc::F_RDLCK, 0, 0));
-    let lost = reader.next(&mut copy, ReadLimits::default(), Some(Duration::from_secs(2)));
+    assert!(raw::lock(&file, libc::F_RDLCK, 0, 0));
+    let lost = reader.next(&mut copy, ReadLimits::default(), Some(2 * SECOND));
     assert!(matches!(lost, Ok(Next::Lost)), "{lost:?}");
     let writer = channel.writer(slots(8));
     assert!(publish(&writer, 2));
     next(&mut reader, &mut copy);
 }
 
-/// An observer sleeps and is woken as everybody is.
 #[test]
-fn observers_are_woken() {
+fn observer_is_woken_by_publish() {
     let channel = Channel::new();
     let writer = channel.writer(slots(8));
     assert!(publish(&writer, 1));
@@ -70,9 +71,9 @@ fn observers_are_woken() {
     assert!(fast >= 12, "{fast} of 20 at once");
 }
 
-/// What an observer accepts is one whole frame, though the writer redraws its slots as fast as it can.
+/// The writer redraws its slots as fast as it can.
 #[test]
-fn observers_see_whole_frames_only() {
+fn observer_gets_whole_frames_only() {
     let channel = Channel::new();
     let writer = channel.writer(slots(4));
     assert!(publish(&writer, 1));
@@ -85,14 +86,14 @@ fn observers_see_whole_frames_only() {
                 assert!(publish(&writer, value));
             }
         });
-        let stopping = common::StopAtEnd(&stop);
+        let stopping = StopOnDrop(&stop);
         let end = Instant::now() + Duration::from_millis(700);
         let (mut frames, mut last) = (0, 0);
         let mut observer = channel.observer();
         let mut copy = Vec::new();
         while Instant::now() < end {
             let frame = next(&mut observer, &mut copy);
-            common::check_bytes(&frame, &copy);
+            check_bytes(&frame, &copy);
             assert_eq!(frame.seq, frame.descriptor.offset);
             assert!(frame.seq > last);
             last = frame.seq;
@@ -102,7 +103,7 @@ fn observers_see_whole_frames_only() {
         for _ in 0..200 {
             if let Some((seq, descriptor)) = once.newest(&mut copy) {
                 assert_eq!(seq, descriptor.offset);
-                assert!(common::is_filled(&copy, seq as u8));
+                assert!(is_filled(&copy, seq as u8));
             }
         }
         drop(stopping);
@@ -110,9 +111,9 @@ fn observers_see_whole_frames_only() {
     });
 }
 
-/// Readers of both kinds at full speed with the writer: whole frames, in order.
+/// At full speed, and in order.
 #[test]
-fn attached_readers_see_whole_frames_only() {
+fn attached_readers_get_whole_frames_only() {
     let channel = Channel::new();
     let writer = channel.writer(slots(7));
     assert!(publish(&writer, 1));
@@ -126,14 +127,14 @@ fn attached_readers_see_whole_frames_only() {
                     let frame = next(&mut reader, &mut copy);
                     assert!(frame.seq > last);
                     last = frame.seq;
-                    common::check_bytes(&frame, &copy);
+                    check_bytes(&frame, &copy);
                     std::thread::yield_now();
-                    common::check_bytes(&frame, &copy);
+                    check_bytes(&frame, &copy);
                 }
                 reader.stats().received
             })
         });
-        let stopping = common::StopAtEnd(&stop);
+        let stopping = StopOnDrop(&stop);
         let end = Instant::now() + Duration::from_millis(700);
         let mut value = 1;
         while Instant::now() < end {
@@ -141,7 +142,7 @@ fn attached_readers_see_whole_frames_only() {
             assert!(publish(&writer, value));
         }
         drop(stopping);
-        // Whoever has looked for the stop and waits now.
+        // A reader that has tested `stop` may wait for another frame.
         while readers.iter().any(|reader| !reader.is_finished()) {
             value += 1;
             assert!(publish(&writer, value));
@@ -154,18 +155,18 @@ fn attached_readers_see_whole_frames_only() {
 }
 
 #[test]
-fn an_observer_that_looks_once_says_what_is_there() {
+fn observer_opened_once_shows_what_is_there() {
     let channel = Channel::new();
     assert!(Observer::open(&channel).unwrap().is_none());
     let writer = channel.writer(slots(5));
     assert!(Observer::open(&channel).unwrap().is_none());
-    drop(writer.claim(common::SIZE).unwrap());
+    drop(writer.claim(SIZE).unwrap());
     let observer = Observer::open(&channel).unwrap().unwrap();
     assert!(observer.newest(&mut Vec::new()).is_none());
-    assert_eq!((observer.head(), observer.caps()), (0, common::CAPS));
+    assert_eq!((observer.head(), observer.caps()), (0, CAPS));
     assert_eq!(
         (observer.header().slot_count, observer.header().slot_size),
-        (5, common::SIZE as u64)
+        (5, SIZE as u64)
     );
     assert!(publish(&writer, 1));
     assert!(observer.newest(&mut Vec::new()).is_some() && observer.is_current());
@@ -173,6 +174,6 @@ fn an_observer_that_looks_once_says_what_is_there() {
     assert!(!observer.is_current());
     assert!(
         observer.newest(&mut Vec::new()).is_some(),
-        "what was there can still be seen"
+        "the last frame can still be seen"
     );
 }

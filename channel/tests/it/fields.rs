@@ -1,14 +1,16 @@
-//! Every structure of the segment with its fields, and every constant, for who holds something else to them.
+//! Every structure of the segment with its fields, and every constant: what documents and other implementations are
+//! compared with.
 
 use core::mem::offset_of;
 use std::collections::BTreeMap;
 
 use rsshm_channel::{FrameDescriptor, layout::*};
 
-/// A field's name, its offset and its size.
+/// Offset and size of each field, by name.
 pub type Fields = BTreeMap<&'static str, (usize, usize)>;
 
-fn size_behind<T, F>(_: impl Fn(&T) -> &F) -> usize {
+/// The size of the field that a function returns.
+fn size_of_field<T, F>(_: impl Fn(&T) -> &F) -> usize {
     size_of::<F>()
 }
 
@@ -16,7 +18,7 @@ macro_rules! structure {
     ($type:ty: $($field:ident)*) => {
         (stringify!($type), size_of::<$type>(), Fields::from([$((stringify!($field), (
             offset_of!($type, $field),
-            size_behind(|value: &$type| &value.$field),
+            size_of_field(|value: &$type| &value.$field),
         ))),*]))
     };
 }

@@ -1,6 +1,4 @@
-//! A lossless writer: its slowest living reader misses nothing.
-
-mod common;
+//! A lossless writer: its slowest living reader misses no frame.
 
 use std::{
     sync::{
@@ -10,53 +8,62 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
-    Channel, Service, check,
-    child::{self, Child, listen, say},
-    lossless, next, publish,
+use rsshm_channel::{Caps, Next, ReadLimits, ReaderOptions, Writer};
+use rsshm_testkit::{
+    Channel,
+    role::{self, Role, listen, say},
+    wait_until,
 };
-use rsshm_channel::{Caps, ChannelName, FrameDescriptor, Next, ReadLimits, Reader, ReaderOptions, Writer};
 
+use crate::support::{
+    CAPS, ChannelExt, SECOND, SIZE, Service, check, descriptor, lossless, next, open_reader, poll, publish,
+};
+
+pub const ROLES: &[(&str, Role)] = &[
+    ("lossless/holding reader", |arguments| holding_reader(arguments[0])),
+    ("lossless/reader of one", |arguments| reader_of_one(arguments[0])),
+];
+
+/// Frames that a writer publishes.
 const FRAMES: u64 = 500;
 
-#[test]
-fn child() {
-    child::play(&[("reads for a while", reads_for_a_while), ("takes one", takes_one)]);
-}
-
-fn reads_for_a_while(channel: &str) {
-    let mut reader = Reader::new(ChannelName::new(channel).unwrap(), ReaderOptions::default());
+/// Takes three frames and holds them.
+fn holding_reader(channel: &str) {
+    let mut reader = open_reader(channel, ReaderOptions::default());
     let mut next = || next(&mut reader, &mut Vec::new());
     let first = next();
-    say("is there");
+    say("attached");
     let held = [first, next(), next()];
-    say("reads");
+    say("holds three");
     listen();
     drop(held);
 }
 
-/// As rsshmsink does it: first all readers are in the segment that the frame goes to, then it has a slot.
-fn publish_lossless(writer: &Writer, value: u64, size: usize) {
-    let mut slot = writer.claim(size).unwrap().expect("it waits for one");
-    assert!(writer.wait_for_followers());
-    slot.as_mut().fill(value as u8);
-    let descriptor = FrameDescriptor {
-        size: size as u64,
-        offset: value,
-        ..FrameDescriptor::default()
-    };
-    writer.publish(&slot, descriptor, &[]).unwrap();
+/// Takes one frame and holds it.
+fn reader_of_one(channel: &str) {
+    let mut reader = open_reader(channel, ReaderOptions::default());
+    let _frame = next(&mut reader, &mut Vec::new());
+    say("took one");
+    listen();
 }
 
-/// 500 frames, three formats, a slow reader, a fast one, and one that is killed: none is missed.
+/// Publishes as rsshmsink does: the frame has its slot, and all readers are in the slot's segment.
+fn publish_lossless(writer: &Writer, value: u64, size: usize) {
+    let mut slot = writer.claim(size).unwrap().expect("a lossless writer waits for a slot");
+    assert!(writer.wait_for_followers());
+    slot.as_mut().fill(value as u8);
+    writer.publish(&slot, descriptor(size, value), &[]).unwrap();
+}
+
+/// 500 frames with three caps, for a slow reader, a fast one, and one that is killed.
 #[test]
-fn nothing_is_missed() {
+fn no_reader_misses_a_frame_of_lossless_writer() {
     for max_slots in [3, 6, 24] {
-        let channel = Arc::new(Channel::new());
+        let channel = Channel::new();
         let writer = channel.writer(lossless(max_slots));
         assert!(publish(&writer, 1));
         let service = Service::of(&writer);
-        let mut victim = Some(Child::start("reads for a while", channel.as_str()));
+        let mut victim = Some(role::start("lossless/holding reader", &[channel.as_str()]));
         let started = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let readers = [Duration::from_micros(700), Duration::ZERO].map(|pause| {
@@ -64,7 +71,7 @@ fn nothing_is_missed() {
                 let mut copy = Vec::new();
                 let first = next(&mut reader, &mut copy);
                 check(&first, &copy, 1);
-                assert!(writer.wait_for_reader(common::SIZE, || true).unwrap());
+                assert!(writer.wait_for_reader(SIZE, || true).unwrap());
                 let started = &started;
                 scope.spawn(move || {
                     while !started.load(Ordering::Relaxed) {
@@ -80,22 +87,22 @@ fn nothing_is_missed() {
                     reader.stats().reconnects
                 })
             });
-            common::wait_until("all are there", Duration::from_secs(5), || service.seen().count == 3);
-            // It is counted from when it sits, and has its first frame a little later.
-            victim.as_ref().unwrap().expect("is there");
+            wait_until("all are attached", 5 * SECOND, || service.seen().count == 3);
+            // It is counted from when it attaches, and gets its first frame a little later.
+            victim.as_mut().unwrap().expect("attached");
             started.store(true, Ordering::Relaxed);
             for value in 2..=FRAMES {
                 let (caps, size) = match value {
-                    ..200 => (common::CAPS, common::SIZE),
-                    200..350 => ("larger", 3 * common::SIZE),
+                    ..200 => (CAPS, SIZE),
+                    200..350 => ("larger", 3 * SIZE),
                     350.. => ("smaller", 100),
                 };
                 writer.set_caps(Caps::fixed_size(caps, size));
                 if value == 5
                     && let Some(mut victim) = victim.take()
                 {
-                    // It takes three and no more: without its death the writer would wait for ever.
-                    victim.expect("reads");
+                    // It takes three frames and no more: while it lives, the writer waits.
+                    victim.expect("holds three");
                     scope.spawn(move || {
                         std::thread::sleep(Duration::from_millis(100));
                         victim.kill();
@@ -111,14 +118,14 @@ fn nothing_is_missed() {
     }
 }
 
-/// A reader that is slower than the writer, and gives each frame back within half a millisecond, is waited for: slots that it
-/// does not need would only cost memory and cold caches. One that takes nothing is given slots first, for as long as there are any.
+/// The writer waits for a reader that is slower but releases each frame within half a millisecond: more slots would only
+/// cost memory and cold caches. For a reader that takes no frame, the writer adds slots first, as long as it may.
 #[test]
-fn slots_are_made_for_readers_that_are_held_up_not_for_those_that_are_slow() {
+fn lossless_writer_adds_slots_for_stalled_readers_only() {
     let channel = Channel::new();
     let writer = channel.writer(lossless(64));
     let publish = |value| {
-        publish_lossless(&writer, value, common::SIZE);
+        publish_lossless(&writer, value, SIZE);
         assert!(writer.wait_for_slot());
     };
     publish(1);
@@ -136,16 +143,16 @@ fn slots_are_made_for_readers_that_are_held_up_not_for_those_that_are_slow() {
         (2..=FRAMES).for_each(publish);
     });
     let slots = writer.stats().slots;
-    assert!(slots < 24, "{slots} for a reader that is merely slow");
+    assert!(slots < 24, "{slots} slots for a reader that is only slow");
     let began = Instant::now();
     (FRAMES + 1..FRAMES + 50).for_each(publish);
     assert!(writer.stats().slots > 48);
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(began.elapsed() < 2 * SECOND, "{:?}", began.elapsed());
 }
 
-/// Nothing is published past a reader that takes nothing; its death, or its leaving, ends the wait at once.
+/// A reader that takes no frame stops the writer. When the reader goes, the wait ends at once.
 #[test]
-fn the_writer_waits_for_the_living_only() {
+fn lossless_writer_waits_for_living_readers_only() {
     let channel = Channel::new();
     let writer = channel.writer(lossless(4));
     assert!(publish(&writer, 1));
@@ -163,15 +170,15 @@ fn the_writer_waits_for_the_living_only() {
         drop(reader);
         let left = Instant::now();
         publishing.join().unwrap();
-        assert!(left.elapsed() < Duration::from_secs(2));
+        assert!(left.elapsed() < 2 * SECOND);
         published
     });
     assert!((3..=5).contains(&published), "{published} of 4 slots");
 }
 
-/// Whoever waits is woken, and does not find out by looking now and then (each 10 ms).
+/// The reader wakes the writer, which otherwise looks every 10 ms.
 #[test]
-fn a_waiting_writer_is_woken_by_its_reader() {
+fn waiting_lossless_writer_is_woken_by_reader() {
     const FRAMES: u64 = 300;
     let round = || {
         let channel = Channel::new();
@@ -184,20 +191,20 @@ fn a_waiting_writer_is_woken_by_its_reader() {
             scope.spawn(|| (2..=FRAMES).for_each(|value| assert!(publish(&writer, value))));
             for value in 2..=FRAMES {
                 check(&next(&mut reader, &mut copy), &copy, value);
-                // Slower than the writer, which so has to wait for one frame in three at least.
+                // Slower than the writer, which therefore waits for at least one frame in three.
                 std::thread::sleep(Duration::from_micros(300));
             }
         });
         began.elapsed()
     };
-    // The fastest of a few, as other programs run too.
+    // The fastest of a few rounds, as other programs run too.
     let fastest = (0..8).map(|_| round()).find(|took| *took < Duration::from_millis(600));
-    assert!(fastest.is_some(), "as if nobody was woken");
+    assert!(fastest.is_some(), "as slow as without a wakeup");
 }
 
-/// Also one that is interrupted: it goes on when it is let.
+/// It continues after `resume`.
 #[test]
-fn a_wait_ends_when_it_is_interrupted() {
+fn interrupt_ends_wait_of_lossless_writer() {
     let channel = Channel::new();
     let writer = channel.writer(lossless(3));
     assert!(publish(&writer, 1));
@@ -217,11 +224,11 @@ fn a_wait_ends_when_it_is_interrupted() {
                 value += 1;
             }
             let called = interrupter.join().unwrap();
-            assert!(called.elapsed() < Duration::from_secs(1), "{:?}", called.elapsed());
+            assert!(called.elapsed() < SECOND, "{:?}", called.elapsed());
             assert!(!writer.wait_for_slot());
         });
         writer.resume();
-        while let Next::Frame(frame) = common::poll(&mut reader, &mut copy) {
+        while let Next::Frame(frame) = poll(&mut reader, &mut copy) {
             check(&frame, &copy, frame.seq);
             assert_eq!(frame.missed, 0);
         }
@@ -229,14 +236,14 @@ fn a_wait_ends_when_it_is_interrupted() {
     assert!(value > 20, "{value}");
 }
 
-/// The first reader ends the wait for a connection, as an interruption does.
+/// An interrupt ends it as well.
 #[test]
-fn the_wait_for_a_reader_ends_with_the_first() {
+fn first_reader_ends_wait_for_reader() {
     let channel = Channel::new();
     let writer = channel.writer(lossless(4));
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| {
-            let connected = writer.wait_for_reader(common::SIZE, || true).unwrap();
+            let connected = writer.wait_for_reader(SIZE, || true).unwrap();
             (connected, Instant::now())
         });
         std::thread::sleep(Duration::from_millis(50));
@@ -247,11 +254,11 @@ fn the_wait_for_a_reader_ends_with_the_first() {
         let nothing = reader.next(&mut Vec::new(), ReadLimits::default(), timeout).unwrap();
         assert!(matches!(nothing, Next::TimedOut), "{nothing:?}");
         let (connected, at) = waiting.join().unwrap();
-        assert!(connected && at.duration_since(came) < Duration::from_secs(1));
+        assert!(connected && at.duration_since(came) < SECOND);
     });
-    // The reader is gone again.
+    // The reader has left again.
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| writer.wait_for_reader(common::SIZE, || true).unwrap());
+        let waiting = scope.spawn(|| writer.wait_for_reader(SIZE, || true).unwrap());
         std::thread::sleep(Duration::from_millis(50));
         assert!(!waiting.is_finished());
         writer.interrupt();
@@ -259,10 +266,10 @@ fn the_wait_for_a_reader_ends_with_the_first() {
     });
 }
 
-/// The seat of a reader that died in a superseded segment may be another's by now, who is in the new one: nobody waits
-/// for it in the old.
+/// A reader died in a superseded segment, and another reader of the new segment has its entry: the writer does not wait
+/// for it in the old segment.
 #[test]
-fn a_new_owner_of_a_dead_followers_seat_is_not_waited_for() {
+fn lossless_writer_ignores_new_owner_of_dead_followers_entry() {
     let channel = Channel::new();
     let writer = channel.writer(lossless(12));
     let service = Service::of(&writer);
@@ -270,48 +277,32 @@ fn a_new_owner_of_a_dead_followers_seat_is_not_waited_for() {
     let mut follower = channel.reader();
     let mut copy = Vec::new();
     check(&next(&mut follower, &mut copy), &copy, 1);
-    // In the first segment, and stays there: its process stops.
-    let mut victim = Child::start("takes one", channel.as_str());
+    // It is in the first segment and stays there: its process is stopped.
+    let mut victim = role::start("lossless/reader of one", &[channel.as_str()]);
     victim.expect("took one");
-    victim.signal(nix::sys::signal::Signal::SIGSTOP);
-    writer.set_caps(Caps::fixed_size("another", common::SIZE));
-    let mut slot = writer.claim_for_upstream(common::SIZE).unwrap().unwrap();
+    victim.stop();
+    writer.set_caps(Caps::fixed_size("another", SIZE));
+    let mut slot = writer.claim_for_upstream(SIZE).unwrap().unwrap();
     slot.as_mut().fill(2);
     victim.kill();
     drop(follower);
-    // Two newcomers: one of them sits where the dead one sat.
+    // Two new readers: one of them gets the dead one's entry.
     let mut newcomers = [channel.reader(), channel.reader()];
     for newcomer in &mut newcomers {
         let limits = ReadLimits::default();
         let nothing = newcomer.next(&mut copy, limits, Some(Duration::from_millis(50)));
         assert!(matches!(nothing, Ok(Next::TimedOut)), "{nothing:?}");
     }
-    common::wait_until("both are counted", Duration::from_secs(1), || service.seen().count == 2);
+    wait_until("both are counted", SECOND, || service.seen().count == 2);
     let watch = Arc::clone(&writer);
     let watchdog = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_secs(3));
         watch.interrupt();
     });
-    assert!(writer.wait_for_followers(), "it waits for who is gone");
-    writer
-        .publish(
-            &slot,
-            FrameDescriptor {
-                size: common::SIZE as u64,
-                ..Default::default()
-            },
-            &[],
-        )
-        .unwrap();
+    assert!(writer.wait_for_followers(), "it waits for a reader that is gone");
+    writer.publish(&slot, descriptor(SIZE, 2), &[]).unwrap();
     for newcomer in &mut newcomers {
         assert_eq!(next(newcomer, &mut copy).seq, 2);
     }
     drop(watchdog);
-}
-
-fn takes_one(channel: &str) {
-    let mut reader = Reader::new(ChannelName::new(channel).unwrap(), ReaderOptions::default());
-    let _frame = next(&mut reader, &mut Vec::new());
-    say("took one");
-    listen();
 }

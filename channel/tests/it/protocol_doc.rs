@@ -1,12 +1,10 @@
-//! docs/PROTOCOL.md says where everything lies; this holds its tables to the structures themselves.
+//! The tables of docs/PROTOCOL.md agree with the structures themselves.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use fields::Fields;
 use rsshm_channel::layout::*;
 
-#[path = "common/fields.rs"]
-mod fields;
+use crate::fields::{self, Fields};
 
 fn document() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/PROTOCOL.md");
@@ -22,7 +20,7 @@ fn section<'a>(document: &'a str, name: &str) -> &'a str {
     text.split("\n#").next().unwrap()
 }
 
-/// The cells of each row of the section's table, without its head.
+/// The cells of each row of the section's table, without its heading.
 fn rows(section: &str) -> impl Iterator<Item = Vec<&str>> {
     section
         .lines()
@@ -52,10 +50,10 @@ fn check(structure: &str, size: usize, fields: Fields) {
             "{row:?}"
         );
     }
-    assert_eq!(documented, fields, "{structure}: left the document, right the code");
+    assert_eq!(documented, fields, "{structure}: on the left the document, on the right the code");
 }
 
-/// Bytes of a type as the tables name it: `a64`, `u64[13]`, or `bytes`, of which there is only the magic.
+/// The size of a type as the tables name it: `a64`, `u64[13]`, or `bytes`, which is only used for the magic.
 fn size_of_kind(kind: &str) -> usize {
     let (base, count) = match kind.trim_end_matches(']').split_once('[') {
         None => (kind, 1),
@@ -70,19 +68,19 @@ fn size_of_kind(kind: &str) -> usize {
 }
 
 #[test]
-fn structures_are_as_documented() {
+fn structures_match_protocol_document() {
     for (structure, size, fields) in fields::structures() {
         check(structure, size, fields);
     }
 }
 
 #[test]
-fn constants_are_as_documented() {
+fn constants_match_protocol_document() {
     let document = document();
     let documented: BTreeMap<&str, u64> = rows(section(&document, "Constants"))
         .map(|row| (row[0].trim_matches('`'), row[1].parse().unwrap()))
         .collect();
-    assert_eq!(documented, fields::constants(), "left the document, right the code");
+    assert_eq!(documented, fields::constants(), "on the left the document, on the right the code");
     assert_eq!(MAGIC.to_ne_bytes(), [0x72, 0x73, 0x73, 0x68, 0x6d, 0x0d, 0x0a, 0x1a]);
     let states = [
         reader_state::NEW,

@@ -1,7 +1,4 @@
-//! Readers follow a channel through new formats, other writers, deaths and lost files.
-#![allow(clippy::undocumented_unsafe_blocks)] // plain calls of the C library, in a test
-
-mod common;
+//! Readers follow a channel through new caps, other writers, killed writers and lost files.
 
 use std::{
     os::unix::fs::MetadataExt,
@@ -10,38 +7,33 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
-    Channel, Service, check,
-    child::{self, Child, listen, say},
-    next,
-    peer::Peer,
-    poll, publish, publish_sized, slots, wait_until,
-};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::{ForkResult, Pid, fork},
 };
 use rsshm_channel::{
-    Caps, ChannelName, Next, ReadLimits, Writer, WriterOptions,
-    layout::{reader_state, state},
+    Caps, Error, Next, ReadLimits, Writer, WriterOptions,
+    layout::{Header, reader_state, state},
+};
+use rsshm_testkit::{
+    Channel,
+    role::{self, Role, listen, say},
+    wait_until,
 };
 
-const SECOND: Duration = Duration::from_secs(1);
+use crate::support::{
+    CAPS, ChannelExt, SECOND, SIZE, Service, check, check_bytes, next, next_in_place, open_writer, poll, publish,
+    publish_sized, raw::RawPeer, slots,
+};
 
-#[test]
-fn child() {
-    child::play(&[("writes", writes), ("writes and forks", writes_and_forks)]);
-}
+pub const ROLES: &[(&str, Role)] = &[
+    ("following/writer", |arguments| writer(arguments[0])),
+    ("following/forking writer", |arguments| forking_writer(arguments[0])),
+];
 
-fn open(channel: &str) -> Writer {
-    let writer = Writer::open(ChannelName::new(channel).unwrap(), slots(12)).unwrap();
-    writer.set_caps(Caps::fixed_size(common::CAPS, common::SIZE));
-    writer
-}
-
-/// Publishes as many frames as it is told.
-fn writes(channel: &str) {
-    let writer = open(channel);
+/// Publishes as many frames as each line of the test says.
+fn writer(channel: &str) {
+    let writer = open_writer(channel, slots(12));
     let mut value = 0;
     loop {
         for _ in 0..listen().parse().unwrap() {
@@ -53,8 +45,9 @@ fn writes(channel: &str) {
     }
 }
 
-fn writes_and_forks(channel: &str) {
-    let writer = open(channel);
+/// Publishes a frame, and has a child process that does nothing, for ever.
+fn forking_writer(channel: &str) {
+    let writer = open_writer(channel, slots(12));
     assert!(publish(&writer, 1));
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => loop {
@@ -65,9 +58,9 @@ fn writes_and_forks(channel: &str) {
     listen();
 }
 
-/// All frames of the old segment come, in order, then those of the new one; nothing is missed.
+/// All frames of the old segment come, in order, then the frames of the new one; none is missed.
 #[test]
-fn another_format_and_larger_frames_are_followed() {
+fn reader_follows_new_caps_and_larger_frames() {
     let channel = Channel::new();
     let writer = channel.writer(slots(24));
     let service = Service::of(&writer);
@@ -75,7 +68,7 @@ fn another_format_and_larger_frames_are_followed() {
     assert!(publish(&writer, 1));
     for reader in [&mut reader, &mut observer] {
         check(&next(reader, &mut copy), &copy, 1);
-        assert_eq!((reader.caps(), reader.segment_changes()), (common::CAPS, 0));
+        assert_eq!((reader.caps(), reader.segment_changes()), (CAPS, 0));
     }
     let mut value = 1;
     for (segment_changes, (caps, size)) in [("a", 999), ("b", 999), ("b", 50_000), ("c", 10)]
@@ -83,8 +76,8 @@ fn another_format_and_larger_frames_are_followed() {
         .enumerate()
     {
         let former = reader.caps().to_owned();
-        // Two of the old format that nobody has taken yet, two of the new.
-        let frames = [(true, common::SIZE.min(10)), (true, 10), (false, size), (false, size)];
+        // Two with the old caps, which no reader has taken yet, and two with the new caps.
+        let frames = [(true, SIZE.min(10)), (true, 10), (false, size), (false, size)];
         for (old, size) in frames {
             if !old {
                 writer.set_caps(Caps::fixed_size(caps, size));
@@ -112,84 +105,82 @@ fn another_format_and_larger_frames_are_followed() {
     );
 }
 
-/// A frame in place stays as it is when its segment is superseded and given back.
+/// A frame in place stays unchanged when its segment is superseded and released.
 #[test]
-fn held_frames_outlive_their_segment() {
+fn held_frame_outlives_its_segment() {
     let channel = Channel::new();
     let writer = channel.writer(slots(12));
     let _service = Service::of(&writer);
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
-    let held = common::next_in_place(&writer, &mut reader, &mut copy);
-    let (old, control) = (
-        std::fs::File::open(channel.segment()).unwrap(),
-        Peer::open(&channel).header.slots_offset,
-    );
-    let in_slots = || old.metadata().unwrap().blocks() * 512 - control;
-    assert!(in_slots() >= 3 * common::SIZE as u64);
-    assert!(publish_sized(&writer, 2, 2 * common::SIZE));
+    let held = next_in_place(&writer, &mut reader, &mut copy);
+    let old = std::fs::File::open(channel.segment()).unwrap();
+    let tables_size = RawPeer::open(&channel).header.slots_offset;
+    let in_slots = || old.metadata().unwrap().blocks() * 512 - tables_size;
+    assert!(in_slots() >= 3 * SIZE as u64);
+    assert!(publish_sized(&writer, 2, 2 * SIZE));
     check(&next(&mut reader, &mut copy), &copy, 2);
-    // Time for the service to give the rest of the old segment back.
+    // Time for the service to release the rest of the old segment.
     let end = Instant::now() + Duration::from_millis(1600);
     while Instant::now() < end {
         assert!(publish(&writer, 3));
         std::thread::sleep(Duration::from_millis(20));
     }
-    common::check_bytes(&held, &copy);
-    assert_eq!(in_slots(), common::SIZE as u64, "only what is held is kept");
+    check_bytes(&held, &copy);
+    assert_eq!(in_slots(), SIZE as u64, "only the held frame is kept");
 }
 
-/// The writer is killed and another takes over: the same reader goes on, and the numbers run on.
+/// The writer is killed and another takes over: the same reader continues, and so do the seqs.
 #[test]
-fn a_killed_writer_is_replaced_and_followed() {
+fn reader_follows_writer_that_replaces_killed_one() {
     let channel = Channel::new();
-    let mut first = Child::start("writes", channel.as_str());
-    first.tell("5");
+    let mut first = role::start("following/writer", &[channel.as_str()]);
+    first.send("5");
     first.expect("published");
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     check(&next(&mut reader, &mut copy), &copy, 5);
     assert_eq!(reader.stats().writer_pid, first.pid().as_raw() as u32);
-    first.tell("2");
+    first.send("2");
     first.expect("published");
     first.signal(Signal::SIGKILL);
     check(&next(&mut reader, &mut copy), &copy, 6);
     check(&next(&mut reader, &mut copy), &copy, 7);
-    let mut second = Child::start("writes", channel.as_str());
-    second.tell("3");
+    let mut second = role::start("following/writer", &[channel.as_str()]);
+    second.send("3");
     second.expect("published");
-    let mut numbers = Vec::new();
-    while numbers.last() != Some(&10) {
-        // Whether it sees the death or the new segment first is a matter of luck.
+    let mut seqs = Vec::new();
+    while seqs.last() != Some(&10) {
+        // It notices either the killed writer or the new segment first.
         match reader.next(&mut copy, ReadLimits::default(), Some(5 * SECOND)).unwrap() {
             Next::Frame(frame) => {
-                assert_eq!(frame.discontinuity, numbers.is_empty());
-                numbers.push(frame.seq);
+                assert_eq!(frame.discontinuity, seqs.is_empty());
+                seqs.push(frame.seq);
             }
             Next::Lost => {}
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(numbers.last(), Some(&10), "{numbers:?}");
-    assert!(numbers.is_sorted() && numbers[0] >= 8);
+    assert_eq!(seqs.last(), Some(&10), "{seqs:?}");
+    assert!(seqs.is_sorted() && seqs[0] >= 8);
     assert_eq!(reader.stats().writer_pid, second.pid().as_raw() as u32);
 }
 
-/// A death is noticed however short the reader's patience is.
+/// For any timeout of the reader.
 #[test]
-fn a_killed_writer_is_missed_within_a_second() {
-    for patience in [None, Some(Duration::from_millis(50)), Some(Duration::ZERO)] {
+fn reader_notices_killed_writer_within_a_second() {
+    for timeout in [None, Some(Duration::from_millis(50)), Some(Duration::ZERO)] {
         let channel = Channel::new();
-        let mut writer = Child::start("writes", channel.as_str());
-        writer.tell("1");
+        let mut writer = role::start("following/writer", &[channel.as_str()]);
+        writer.send("1");
         writer.expect("published");
         let (mut reader, mut copy) = (channel.reader(), Vec::new());
         next(&mut reader, &mut copy);
         writer.kill();
         let began = Instant::now();
         while !matches!(
-            reader.next(&mut copy, ReadLimits::default(), patience).unwrap(),
+            reader.next(&mut copy, ReadLimits::default(), timeout).unwrap(),
             Next::Lost
         ) {
-            assert!(began.elapsed() < SECOND, "with the patience {patience:?}");
+            assert!(began.elapsed() < SECOND, "with the timeout {timeout:?}");
             std::thread::sleep(Duration::from_millis(1));
         }
         assert!(!reader.is_connected());
@@ -197,54 +188,53 @@ fn a_killed_writer_is_missed_within_a_second() {
 }
 
 #[test]
-fn a_forked_child_does_not_keep_a_dead_writers_channel() {
+fn forked_child_does_not_hold_dead_writers_channel() {
     let channel = Channel::new();
-    let mut writer = Child::start("writes and forks", channel.as_str());
+    let mut writer = role::start("following/forking writer", &[channel.as_str()]);
     let grandchild = Pid::from_raw(writer.receive().parse().unwrap());
     writer.kill();
     let began = Instant::now();
     let next = Writer::open(channel.0.clone(), WriterOptions::default());
-    let lives = kill(grandchild, None).is_ok();
+    let is_alive = kill(grandchild, None).is_ok();
     kill(grandchild, Signal::SIGKILL).unwrap();
-    assert!(lives && next.is_ok(), "{next:?}");
+    assert!(is_alive && next.is_ok(), "{next:?}");
     assert!(began.elapsed() < 2 * SECOND);
 }
 
-/// A reader that has found nothing to follow yet is still in the old segment: a lossless writer waits for it, and it is
-/// not counted out and in again.
+/// A reader that has found no segment to follow stays attached to the old one: a lossless writer waits for it, and it
+/// is not reported as gone and back.
 #[test]
-fn a_reader_leaves_the_old_segment_for_the_new_one_only() {
+fn reader_stays_in_superseded_segment_until_another_exists() {
     let channel = Channel::new();
     let writer = channel.writer(slots(12));
     assert!(publish(&writer, 1));
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     next(&mut reader, &mut copy);
-    let old = Peer::open(&channel);
+    let old = RawPeer::open(&channel);
     let state = || old.entry(0).state.load(Ordering::SeqCst);
     old.status().state.store(state::SUPERSEDED, Ordering::SeqCst);
     assert!(matches!(poll(&mut reader, &mut copy), Next::TimedOut));
     assert_eq!(state(), reader_state::ATTACHED);
-    writer.set_caps(Caps::fixed_size("new", common::SIZE));
+    writer.set_caps(Caps::fixed_size("new", SIZE));
     assert!(publish(&writer, 2));
     check(&next(&mut reader, &mut copy), &copy, 2);
     assert_eq!(state(), reader_state::MOVED);
     assert_eq!(
-        Peer::open(&channel).entry(0).state.load(Ordering::SeqCst),
+        RawPeer::open(&channel).entry(0).state.load(Ordering::SeqCst),
         reader_state::ATTACHED
     );
     drop(reader);
     assert_eq!(
-        Peer::open(&channel).entry(0).state.load(Ordering::SeqCst),
+        RawPeer::open(&channel).entry(0).state.load(Ordering::SeqCst),
         reader_state::LEFT
     );
 }
 
-/// A stopped writer is not a dead one.
 #[test]
-fn a_stopped_writer_keeps_its_channel() {
+fn stopped_writer_keeps_its_channel() {
     let channel = Channel::new();
-    let mut writer = Child::start("writes", channel.as_str());
-    writer.tell("1");
+    let mut writer = role::start("following/writer", &[channel.as_str()]);
+    writer.send("1");
     writer.expect("published");
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     next(&mut reader, &mut copy);
@@ -254,30 +244,30 @@ fn a_stopped_writer_keeps_its_channel() {
         assert!(matches!(poll(&mut reader, &mut copy), Next::TimedOut));
     }
     let second = Writer::open(channel.0.clone(), WriterOptions::default());
-    assert!(matches!(second, Err(rsshm_channel::Error::Busy { .. })), "{second:?}");
+    assert!(matches!(second, Err(Error::Busy { .. })), "{second:?}");
     writer.signal(Signal::SIGCONT);
-    writer.tell("1");
+    writer.send("1");
     check(&next(&mut reader, &mut copy), &copy, 2);
 }
 
-/// The files are removed under the writer: it makes them again, who was there goes on, who comes finds it.
+/// The files are removed while the writer runs. It creates them again; attached readers continue, new ones find it.
 #[test]
-fn deleted_files_come_back() {
+fn writer_restores_deleted_files() {
     for (segment, semaphore) in [(true, true), (true, false), (false, true)] {
         let channel = Channel::new();
         let writer = channel.writer(slots(12));
         let service = Service::of(&writer);
         let (mut old, mut copy) = (channel.reader(), Vec::new());
         {
-            // One more in the first seat, so that the other has another one than in the new files.
+            // Another reader has the first entry, so that the old reader gets another entry in the new files.
             assert!(publish(&writer, 1));
             let mut first = channel.reader();
             next(&mut first, &mut copy);
             next(&mut old, &mut copy);
         }
-        let held = common::next_in_place(&writer, &mut old, &mut copy);
+        let held = next_in_place(&writer, &mut old, &mut copy);
         let mut value = held.seq;
-        for (remove, file) in [(segment, channel.segment()), (semaphore, channel.semaphore())] {
+        for (remove, file) in [(segment, channel.segment()), (semaphore, channel.lock_file())] {
             if remove {
                 std::fs::remove_file(file).unwrap();
             }
@@ -288,9 +278,9 @@ fn deleted_files_come_back() {
             let frame = next(&mut old, &mut copy);
             assert_eq!(frame.missed, 0);
             check(&frame, &copy, value);
-            channel.segment().exists() && channel.semaphore().exists() && service.seen().restored
+            channel.segment().exists() && channel.lock_file().exists() && service.seen().restored
         });
-        // Longer than the old segment is kept.
+        // Longer than the writer keeps the old segment.
         let end = Instant::now() + Duration::from_millis(1500);
         while Instant::now() < end {
             value += 1;
@@ -300,38 +290,38 @@ fn deleted_files_come_back() {
             check(&frame, &copy, value);
             std::thread::sleep(Duration::from_millis(10));
         }
-        common::check_bytes(&held, &[]);
+        check_bytes(&held, &[]);
         let mut new = channel.reader();
         check(&next(&mut new, &mut copy), &copy, value);
         assert!(!new.is_observer() && !old.is_observer());
         wait_until("both are counted", SECOND, || service.seen().count == 2);
-        common::check_bytes(&held, &[]);
+        check_bytes(&held, &[]);
         drop((service, writer));
-        channel.assert_nothing_left();
+        channel.assert_removed();
     }
 }
 
-/// Another program's file under the name of the deleted one is left alone, and said.
+/// Another program's file has the name of the deleted one. The writer leaves it alone and reports it.
 #[test]
-fn a_stolen_name_is_not_taken_back() {
+fn writer_does_not_take_back_a_stolen_name() {
     let channel = Channel::new();
     let writer = channel.writer(slots(12));
     assert!(publish(&writer, 1));
     std::fs::remove_file(channel.segment()).unwrap();
     std::fs::write(channel.segment(), "mine").unwrap();
     std::thread::sleep(SECOND + Duration::from_millis(50));
-    let said = writer.service();
-    assert!(matches!(said, Err(rsshm_channel::Error::Busy { .. })), "{said:?}");
+    let refused = writer.service();
+    assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
     writer.set_caps(Caps::fixed_size("other", 5));
-    let said = writer.claim(5);
-    assert!(matches!(said, Err(rsshm_channel::Error::Foreign { .. })), "{said:?}");
+    let refused = writer.claim(5);
+    assert!(matches!(refused, Err(Error::Foreign { .. })), "{refused:?}");
     drop(writer);
     assert_eq!(std::fs::read(channel.segment()).unwrap(), b"mine");
 }
 
-/// What a dead writer left is replaced, however damaged; what was never a channel is not touched.
+/// A dead writer's segment is replaced, whatever the damage; a file that was never a channel's is not touched.
 #[test]
-fn damaged_segments_are_replaced_if_they_were_ours() {
+fn writer_replaces_only_damaged_segments_with_lock_file() {
     type Damage = fn(&mut [u8]);
     let damage: [(&str, Damage); 5] = [
         ("magic", |bytes| bytes[0] ^= 1),
@@ -339,15 +329,15 @@ fn damaged_segments_are_replaced_if_they_were_ours() {
         ("empty", |bytes| bytes.fill(0)),
         ("slot_size", |bytes| {
             // A whole number of pages, and more than can be mapped.
-            let at = std::mem::offset_of!(rsshm_channel::layout::Header, slot_size);
+            let at = std::mem::offset_of!(Header, slot_size);
             bytes[at..at + 8].copy_from_slice(&(1u64 << 55).to_ne_bytes());
         }),
         ("head", |bytes| bytes[256..264].fill(0xff)),
     ];
     for (what, damage) in damage {
         let channel = Channel::new();
-        let mut dead = Child::start("writes", channel.as_str());
-        dead.tell("3");
+        let mut dead = role::start("following/writer", &[channel.as_str()]);
+        dead.send("3");
         dead.expect("published");
         dead.kill();
         let mut bytes = std::fs::read(channel.segment()).unwrap();
@@ -357,21 +347,21 @@ fn damaged_segments_are_replaced_if_they_were_ours() {
             channel
                 .reader()
                 .next(&mut Vec::new(), ReadLimits::default(), Some(Duration::from_millis(50))),
-            Err(rsshm_channel::Error::Damaged { .. }) | Ok(Next::TimedOut)
+            Err(Error::Damaged { .. }) | Ok(Next::TimedOut)
         ));
 
-        // Without the other file it may be anybody's.
+        // Without the lock file the segment may belong to another program.
         if what != "head" {
-            let staging = format!("{}.aside", channel.semaphore().display());
-            std::fs::rename(channel.semaphore(), &staging).unwrap();
+            let staging = format!("{}.aside", channel.lock_file().display());
+            std::fs::rename(channel.lock_file(), &staging).unwrap();
             let refused = Writer::open(channel.0.clone(), WriterOptions::default());
             assert!(
-                matches!(refused, Err(rsshm_channel::Error::Damaged { .. })),
+                matches!(refused, Err(Error::Damaged { .. })),
                 "{what}: {refused:?}"
             );
             assert_eq!(std::fs::read(channel.segment()).unwrap(), bytes);
-            assert!(!channel.semaphore().exists());
-            std::fs::rename(staging, channel.semaphore()).unwrap();
+            assert!(!channel.lock_file().exists());
+            std::fs::rename(staging, channel.lock_file()).unwrap();
         }
 
         let writer = channel.writer(slots(12));
@@ -379,43 +369,43 @@ fn damaged_segments_are_replaced_if_they_were_ours() {
         let frame = next(&mut channel.reader(), &mut Vec::new());
         assert!(frame.seq < 1 << 48, "{what}");
         drop(writer);
-        channel.assert_nothing_left();
+        channel.assert_removed();
     }
 }
 
 #[test]
-fn a_damaged_semaphore_is_mended_by_the_next_writer() {
+fn next_writer_repairs_damaged_semaphore() {
     for size in [0, 5] {
         let channel = Channel::new();
-        std::fs::write(channel.semaphore(), vec![0xff; size]).unwrap();
+        std::fs::write(channel.lock_file(), vec![0xff; size]).unwrap();
         let writer = channel.writer(slots(12));
         for value in 1..5 {
             assert!(publish(&writer, value));
         }
         drop(writer);
-        channel.assert_nothing_left();
+        channel.assert_removed();
     }
 }
 
-/// A start that fails leaves nothing, and takes nothing away.
+/// A start that fails creates no file and removes none.
 #[test]
-fn what_is_no_file_is_refused() {
+fn writer_refuses_names_that_are_no_files() {
     let channel = Channel::new();
     std::fs::create_dir(channel.segment()).unwrap();
     let refused = Writer::open(channel.0.clone(), WriterOptions::default());
-    let said = format!("{:?}", refused.as_ref().err());
+    let reason = format!("{:?}", refused.as_ref().err());
     let read = channel
         .reader()
         .next(&mut Vec::new(), ReadLimits::default(), Some(SECOND));
     std::fs::remove_dir(channel.segment()).unwrap();
-    assert!(matches!(refused, Err(rsshm_channel::Error::Foreign { .. })), "{said}");
+    assert!(matches!(refused, Err(Error::Foreign { .. })), "{reason}");
     assert!(read.is_err(), "{read:?}");
-    assert!(!channel.semaphore().exists());
+    assert!(!channel.lock_file().exists());
 
     std::os::unix::fs::symlink("/dev/null", channel.segment()).unwrap();
     let refused = Writer::open(channel.0.clone(), WriterOptions::default());
     assert!(
-        matches!(refused, Err(rsshm_channel::Error::Foreign { .. })),
+        matches!(refused, Err(Error::Foreign { .. })),
         "{refused:?}"
     );
     assert!(
@@ -427,9 +417,9 @@ fn what_is_no_file_is_refused() {
     assert!(Path::new(&channel.segment()).is_symlink());
 }
 
-/// Readers wait for a channel that is not there, and for its first frame.
+/// A reader waits for a channel that does not exist yet, and for its first frame.
 #[test]
-fn a_reader_may_come_first() {
+fn reader_may_start_before_writer() {
     let channel = Channel::new();
     let mut copy = Vec::new();
     let mut reader = channel.reader();

@@ -1,7 +1,4 @@
-//! Letters of readers to a writer that takes them.
-#![allow(clippy::undocumented_unsafe_blocks)] // plain calls of the C library, in a test
-
-mod common;
+//! Messages of readers to a writer that accepts them.
 
 use std::{
     sync::{
@@ -11,30 +8,34 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
-    Channel, Service, all,
-    child::{self, Child, listen, say},
-    peer::Peer,
-    publish, slots,
-};
 use nix::{
+    libc::_exit,
     sys::wait::{WaitStatus, waitpid},
     unistd::{ForkResult, fork},
 };
 use rsshm_channel::{
-    Caps, ChannelName, MAX_MESSAGE_SIZE, ReadLimits, Reader, ReaderHandle, ReaderOptions, Writer, WriterOptions,
-    layout::MESSAGE_RING_LENGTH,
+    Caps, MAX_MESSAGE_SIZE, Next, ReadLimits, Reader, ReaderHandle, ReaderOptions, Writer,
+    layout::{MESSAGE_RING_LENGTH, reader_state},
+};
+use rsshm_testkit::{
+    Channel,
+    role::{self, Role, listen, say},
+    wait_until,
 };
 
-#[test]
-fn child() {
-    child::play(&[("writes letters", sends_messages)]);
-}
+use crate::support::{
+    ChannelExt, SECOND, SIZE, Service, StopOnDrop, drain, next, open_reader, publish, raw::RawPeer, slots,
+};
 
-/// A reader that sends letters as it is told, until it is killed.
-fn sends_messages(channel: &str) {
-    let mut reader = Reader::new(ChannelName::new(channel).unwrap(), ReaderOptions::default());
-    common::next(&mut reader, &mut Vec::new());
+pub const ROLES: &[(&str, Role)] = &[
+    ("messages/sender", |arguments| sender(arguments[0])),
+    ("messages/fork", |_| sends_nothing_after_fork()),
+];
+
+/// A reader that sends the messages in each line of the test.
+fn sender(channel: &str) {
+    let mut reader = open_reader(channel, ReaderOptions::default());
+    next(&mut reader, &mut Vec::new());
     loop {
         for message in listen().split(' ') {
             assert!(reader.handle().send_message(message.as_bytes()));
@@ -43,26 +44,24 @@ fn sends_messages(channel: &str) {
     }
 }
 
-/// A writer with a frame for who comes.
+/// A writer that accepts messages, with a frame for readers to attach to.
 fn with_messages(channel: &Channel) -> Arc<Writer> {
-    let writer = channel.writer(WriterOptions {
-        accept_messages: true,
-        ..slots(8)
-    });
+    let writer = channel.writer(slots(8).accept_messages(true));
     assert!(publish(&writer, 1));
     writer
 }
 
-/// A reader that is there, and its handle.
-fn joined(channel: &Channel) -> (Reader, ReaderHandle) {
+/// An attached reader and its handle.
+fn attach(channel: &Channel) -> (Reader, ReaderHandle) {
     let mut reader = channel.reader();
-    common::next(&mut reader, &mut Vec::new());
+    next(&mut reader, &mut Vec::new());
     let handle = reader.handle();
     (reader, handle)
 }
 
+/// The messages that the service finds.
 #[track_caller]
-fn messages(writer: &Writer) -> Vec<String> {
+fn receive(writer: &Writer) -> Vec<String> {
     let messages = writer.service().unwrap().messages;
     messages
         .into_iter()
@@ -70,6 +69,7 @@ fn messages(writer: &Writer) -> Vec<String> {
         .collect()
 }
 
+/// Sends messages, which must succeed.
 #[track_caller]
 fn send(handle: &ReaderHandle, messages: &[&str]) {
     for message in messages {
@@ -78,205 +78,209 @@ fn send(handle: &ReaderHandle, messages: &[&str]) {
 }
 
 #[test]
-fn letters_arrive_once_and_in_order() {
+fn messages_arrive_once_and_in_order() {
     let channel = Channel::new();
     let writer = with_messages(&channel);
-    let (_reader, handle) = joined(&channel);
-    assert_eq!(messages(&writer), [""; 0]);
+    let (_reader, handle) = attach(&channel);
+    assert_eq!(receive(&writer), [""; 0]);
     for round in 0..5 {
         let sent: Vec<_> = (0..round).map(|message| format!("{round} {message}")).collect();
         for message in &sent {
             send(&handle, &[message]);
         }
-        assert_eq!(messages(&writer), sent);
-        assert_eq!(messages(&writer), [""; 0]);
+        assert_eq!(receive(&writer), sent);
+        assert_eq!(receive(&writer), [""; 0]);
     }
 }
 
 #[test]
-fn a_letter_is_what_the_reader_wrote() {
+fn messages_of_all_sizes_arrive_unchanged() {
     let channel = Channel::new();
     let writer = with_messages(&channel);
-    let (_reader, handle) = joined(&channel);
+    let (_reader, handle) = attach(&channel);
     let bytes: Vec<u8> = (0..=MAX_MESSAGE_SIZE).map(|byte| (byte * 3) as u8).collect();
-    // A long one first: nothing of it is in those that follow.
+    // A long one first: the shorter ones that follow contain nothing of it.
     for size in [MAX_MESSAGE_SIZE, 0, 1, 7, 8, 9, 488, MAX_MESSAGE_SIZE - 1] {
         assert!(handle.send_message(&bytes[..size]));
         assert_eq!(writer.service().unwrap().messages, [&bytes[..size]]);
     }
     assert!(!handle.send_message(&bytes), "too large");
-    assert_eq!(messages(&writer), [""; 0]);
+    assert_eq!(receive(&writer), [""; 0]);
     send(&handle, &["next"]);
-    assert_eq!(messages(&writer), ["next"]);
+    assert_eq!(receive(&writer), ["next"]);
 }
 
 #[test]
-fn of_too_many_letters_the_newest_are_there() {
+fn newest_of_too_many_messages_arrive() {
     let channel = Channel::new();
     let writer = with_messages(&channel);
-    let (_reader, handle) = joined(&channel);
+    let (_reader, handle) = attach(&channel);
     for count in [MESSAGE_RING_LENGTH, MESSAGE_RING_LENGTH + 1, 50] {
         let sent: Vec<_> = (0..count).map(|message| message.to_string()).collect();
         for message in &sent {
             send(&handle, &[message]);
         }
-        assert_eq!(messages(&writer), sent[sent.len() - MESSAGE_RING_LENGTH as usize..]);
+        assert_eq!(receive(&writer), sent[sent.len() - MESSAGE_RING_LENGTH as usize..]);
     }
 }
 
 #[test]
-fn each_reader_has_a_box_of_its_own() {
+fn each_reader_has_its_own_message_queue() {
     let channel = Channel::new();
     let writer = with_messages(&channel);
-    let readers = [joined(&channel), joined(&channel), joined(&channel)];
+    let readers = [attach(&channel), attach(&channel), attach(&channel)];
     for (seq, (_, handle)) in readers.iter().enumerate().rev() {
         for message in 0..4 {
             send(handle, &[&format!("{seq} {message}")]);
         }
     }
-    let mut arrived = messages(&writer);
+    let mut arrived = receive(&writer);
     assert_eq!(arrived.len(), 12);
-    // Those of each in order; among readers there is none.
+    // The messages of each reader are in order; those of different readers have none.
     arrived.sort_by_key(|message| message.split(' ').next().unwrap().to_owned());
     assert!(arrived.is_sorted(), "{arrived:?}");
 }
 
 #[test]
-fn a_writer_that_takes_no_letters_gets_none() {
+fn writer_that_accepts_no_messages_gets_none() {
     let channel = Channel::new();
     let writer = channel.writer(slots(8));
     assert!(publish(&writer, 1));
-    assert_eq!(Peer::open(&channel).header.message_count, 0);
-    let (_reader, handle) = joined(&channel);
+    assert_eq!(RawPeer::open(&channel).header.message_count, 0);
+    let (_reader, handle) = attach(&channel);
     assert!(!handle.send_message(b"a"));
-    assert_eq!(messages(&writer), [""; 0]);
-    // What it may ask for is asked for all the same.
+    assert_eq!(receive(&writer), [""; 0]);
+    // A keyframe can be requested all the same.
     assert!(handle.request_keyframe());
     assert!(writer.service().unwrap().keyframe_wanted);
 }
 
 #[test]
-fn who_may_only_look_or_has_no_writer_sends_nothing() {
+fn observers_and_unconnected_readers_send_no_message() {
     let channel = Channel::new();
-    let nobody = channel.reader().handle();
-    assert!(!nobody.send_message(b"a"));
+    let dropped = channel.reader().handle();
+    assert!(!dropped.send_message(b"a"));
     let waiting = channel.reader();
     assert!(!waiting.handle().send_message(b"a"));
     let writer = with_messages(&channel);
     let mut observer = channel.observer();
-    common::next(&mut observer, &mut Vec::new());
+    next(&mut observer, &mut Vec::new());
     assert!(!observer.handle().send_message(b"a"));
-    let (reader, handle) = joined(&channel);
+    let (reader, handle) = attach(&channel);
     send(&handle, &["b"]);
-    assert_eq!(messages(&writer), ["b"]);
+    assert_eq!(receive(&writer), ["b"]);
     drop(reader);
     assert!(!handle.send_message(b"c"));
-    let (mut reader, handle) = joined(&channel);
+    let (mut reader, handle) = attach(&channel);
     drop(writer);
     assert!(!handle.send_message(b"d"));
-    let lost = reader.next(&mut Vec::new(), ReadLimits::default(), Some(Duration::from_secs(1)));
-    assert!(matches!(lost, Ok(rsshm_channel::Next::Lost)), "{lost:?}");
+    let lost = reader.next(&mut Vec::new(), ReadLimits::default(), Some(SECOND));
+    assert!(matches!(lost, Ok(Next::Lost)), "{lost:?}");
     assert!(!handle.send_message(b"e"));
 }
 
 #[test]
-fn letters_go_to_the_segment_that_follows() {
+fn reader_sends_messages_in_the_next_segment() {
     let channel = Channel::new();
     let writer = with_messages(&channel);
-    let (mut reader, handle) = joined(&channel);
+    let (mut reader, handle) = attach(&channel);
     send(&handle, &["a", "b", "c"]);
-    assert_eq!(messages(&writer), ["a", "b", "c"]);
-    writer.set_caps(Caps::fixed_size("new", common::SIZE));
+    assert_eq!(receive(&writer), ["a", "b", "c"]);
+    writer.set_caps(Caps::fixed_size("new", SIZE));
     assert!(publish(&writer, 2));
-    assert!(!handle.send_message(b"nobody reads this"));
-    assert_eq!(all(&mut reader, ReadLimits::default()), ["2"]);
+    assert!(!handle.send_message(b"never read"));
+    assert_eq!(drain(&mut reader, ReadLimits::default()), ["2"]);
     send(&handle, &["d", "e"]);
-    assert_eq!(messages(&writer), ["d", "e"]);
-    assert_eq!(messages(&writer), [""; 0]);
+    assert_eq!(receive(&writer), ["d", "e"]);
+    assert_eq!(receive(&writer), [""; 0]);
 }
 
-/// Its seat is free for another, who begins with a letter 1 of its own.
+/// The new owner's messages begin at seq 1 again.
 #[test]
-fn the_next_owner_of_a_seat_has_nothing_to_do_with_the_letters_of_the_last() {
+fn new_owner_of_entry_inherits_no_message() {
     let channel = Channel::new();
     let writer = with_messages(&channel);
-    let mut first = Child::start("writes letters", channel.as_str());
-    first.tell("a b");
+    let mut first = role::start("messages/sender", &[channel.as_str()]);
+    first.send("a b");
     first.expect("sent");
-    assert_eq!(messages(&writer), ["a", "b"]);
-    first.tell("from the dead");
+    assert_eq!(receive(&writer), ["a", "b"]);
+    first.send("never delivered");
     first.expect("sent");
     first.kill();
-    assert_eq!(messages(&writer), [""; 0], "who is dead has no wishes");
-    let (second, handle) = joined(&channel);
-    assert_eq!(messages(&writer), [""; 0]);
+    assert_eq!(receive(&writer), [""; 0], "a dead reader's messages are dropped");
+    let (second, handle) = attach(&channel);
+    assert_eq!(receive(&writer), [""; 0]);
     assert_eq!(
-        Peer::open(&channel).entry(0).state.load(Ordering::SeqCst),
-        1,
-        "the same seat"
+        RawPeer::open(&channel).entry(0).state.load(Ordering::SeqCst),
+        reader_state::ATTACHED,
+        "the same entry"
     );
     send(&handle, &["c"]);
-    assert_eq!(messages(&writer), ["c"]);
+    assert_eq!(receive(&writer), ["c"]);
     drop(second);
-    // Without a look at the empty seat between them, and as many letters as the last has sent.
-    let (_third, handle) = joined(&channel);
+    // The service has not seen the entry empty between the two, and both send the same number of messages.
+    let (_third, handle) = attach(&channel);
     send(&handle, &["d"]);
-    assert_eq!(messages(&writer), ["d"]);
+    assert_eq!(receive(&writer), ["d"]);
     send(&handle, &["e"]);
-    assert_eq!(messages(&writer), ["e"]);
+    assert_eq!(receive(&writer), ["e"]);
 }
 
 #[test]
-fn a_letter_wakes_the_writer() {
+fn message_wakes_the_writer() {
     let channel = Channel::new();
     let writer = with_messages(&channel);
-    let (_reader, handle) = joined(&channel);
+    let (_reader, handle) = attach(&channel);
     writer.service().unwrap();
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| {
             let began = Instant::now();
-            writer.wait_for_service(Duration::from_secs(10));
-            (began.elapsed(), messages(&writer))
+            writer.wait_for_service(10 * SECOND);
+            (began.elapsed(), receive(&writer))
         });
         std::thread::sleep(Duration::from_millis(30));
         send(&handle, &["a"]);
-        let (took, messages) = waiting.join().unwrap();
-        assert!(took < Duration::from_secs(5), "{took:?}");
-        assert_eq!(messages, ["a"]);
+        let (took, received) = waiting.join().unwrap();
+        assert!(took < 5 * SECOND, "{took:?}");
+        assert_eq!(received, ["a"]);
     });
 }
 
-/// Each process writes in its own seat.
+/// The child has no entry of its own.
 #[test]
-fn a_forked_child_sends_nothing_and_asks_for_nothing() {
+fn forked_child_sends_no_message_and_no_request() {
+    role::start("messages/fork", &[]).wait_ok();
+}
+
+fn sends_nothing_after_fork() {
     let channel = Channel::new();
     let writer = with_messages(&channel);
-    let (_reader, handle) = joined(&channel);
+    let (_reader, handle) = attach(&channel);
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             let sent = handle.send_message(b"a") || handle.request_keyframe();
-            // Leaves without running what belongs to the parent's end.
-            unsafe { nix::libc::_exit(i32::from(sent)) };
+            // Ends without running the destructors, which are the parent's.
+            unsafe { _exit(i32::from(sent)) };
         }
         ForkResult::Parent { child } => {
             assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
         }
     }
-    let clients = writer.service().unwrap();
-    assert!(clients.messages.is_empty() && !clients.keyframe_wanted);
+    let report = writer.service().unwrap();
+    assert!(report.messages.is_empty() && !report.keyframe_wanted);
     send(&handle, &["b"]);
-    assert_eq!(messages(&writer), ["b"]);
+    assert_eq!(receive(&writer), ["b"]);
 }
 
-/// From several threads of a reader, and faster than they are read: what arrives is whole, and none comes twice.
+/// Several threads of each reader send faster than the writer reads: messages arrive whole, and none twice.
 #[test]
-fn letters_are_whole_under_load() {
+fn messages_are_whole_under_load() {
     let channel = Channel::new();
     let writer = with_messages(&channel);
-    let readers = [joined(&channel), joined(&channel)];
+    let readers = [attach(&channel), attach(&channel)];
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let stopping = common::StopAtEnd(&stop);
+        let stopping = StopOnDrop(&stop);
         for (seq, (_, handle)) in readers.iter().enumerate() {
             for thread in 0..2 {
                 let stop = &stop;
@@ -294,7 +298,7 @@ fn letters_are_whole_under_load() {
         let began = Instant::now();
         let (mut last, mut arrived) = ([0; 4], 0);
         while began.elapsed() < Duration::from_millis(400) || arrived < 50 {
-            assert!(began.elapsed() < Duration::from_secs(20), "only {arrived} arrived");
+            assert!(began.elapsed() < 20 * SECOND, "only {arrived} arrived");
             for message in writer.service().unwrap().messages {
                 let (sender, counts) = message.split_last().unwrap();
                 let count = u32::from_ne_bytes(counts[..4].try_into().unwrap());
@@ -309,18 +313,17 @@ fn letters_are_whole_under_load() {
     });
 }
 
-/// The service passes on what it finds, also while readers come and go.
 #[test]
-fn letters_arrive_while_frames_flow() {
+fn messages_arrive_while_frames_flow() {
     let channel = Channel::new();
     let writer = with_messages(&channel);
     let service = Service::of(&writer);
-    let (mut reader, handle) = joined(&channel);
+    let (mut reader, handle) = attach(&channel);
     for value in 2..=40 {
         assert!(publish(&writer, value));
-        common::next(&mut reader, &mut Vec::new());
+        next(&mut reader, &mut Vec::new());
         send(&handle, &[&value.to_string()]);
-        common::wait_until("there", Duration::from_secs(5), || {
+        wait_until("the message arrives", 5 * SECOND, || {
             service
                 .seen()
                 .messages
