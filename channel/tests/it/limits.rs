@@ -11,7 +11,7 @@ use rsshm_testkit::{
 };
 
 use crate::support::{
-    ChannelExt, SECOND, Service, check, next, open_reader, open_writer, publish, publish_sized, slots,
+    ChannelExt, Service, check, next, open_reader, open_writer, publish, publish_sized, slots,
 };
 
 const KIB: usize = 1 << 10;
