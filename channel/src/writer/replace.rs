@@ -475,7 +475,7 @@ fn take_channel(name: &ChannelName, options: WriterOptions) -> Result<(State, Op
 
 /// Gets the control file with the writer's lock. The last value says whether the file was made here.
 fn open_lock_file(name: &ChannelName, options: WriterOptions) -> Result<(LockFile, OfdLock, bool), Error> {
-    let path = name.semaphore_path();
+    let path = name.lock_file_path();
     match files::open(&path, true) {
         Ok(None) => {
             return match LockFile::create(name, options.perms)? {
