@@ -35,6 +35,7 @@ pub mod fuzzing;
 mod protocol;
 mod reader;
 mod segment;
+mod service;
 mod sys;
 mod writer;
 
@@ -50,9 +51,10 @@ pub use reader::{
     ReaderStats,
 };
 pub use segment::{discovery::channels, faults::SemaphoreFault};
+pub use service::ServiceThread;
 pub use sys::{
     clock::monotonic_ns,
     copy::{CopyFn, copy_to_slot},
     watch::{Watch, WatchStop},
 };
-pub use writer::{Caps, NewEvent, ServiceReport, Slot, Writer, WriterOptions, WriterStats};
+pub use writer::{Caps, NewEvent, ServiceReport, Slot, Upstream, Writer, WriterOptions, WriterStats};

@@ -30,7 +30,7 @@ fn writes(channel: &str) {
         assert!(publish(&writer, value));
         match lines.recv_timeout(Duration::from_millis(10)).as_deref() {
             Ok("stop") => break,
-            Ok(_) => say(service.seen().count),
+            Ok(_) => say(service.seen().reader_count),
             Err(_) => {}
         }
     }

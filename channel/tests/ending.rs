@@ -112,7 +112,7 @@ fn a_forked_child_ends_nothing_of_its_parents() {
         assert!(publish(&writer, value));
     }
     common::check_bytes(&held, &copy);
-    assert_eq!(service.seen().count, 1, "the parent's reader still has its seat");
+    assert_eq!(service.seen().reader_count, 1, "the parent's reader still has its seat");
     drop(held);
     assert!(matches!(next(&mut reader), Next::Frame(_)), "and takes frames");
 }

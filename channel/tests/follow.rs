@@ -288,7 +288,7 @@ fn deleted_files_come_back() {
             let frame = next(&mut old, &mut copy);
             assert_eq!(frame.missed, 0);
             check(&frame, &copy, value);
-            channel.segment().exists() && channel.semaphore().exists() && service.seen().restored
+            channel.segment().exists() && channel.semaphore().exists() && service.seen().names_restored
         });
         // Longer than the old segment is kept.
         let end = Instant::now() + Duration::from_millis(1500);
@@ -304,7 +304,7 @@ fn deleted_files_come_back() {
         let mut new = channel.reader();
         check(&next(&mut new, &mut copy), &copy, value);
         assert!(!new.is_observer() && !old.is_observer());
-        wait_until("both are counted", SECOND, || service.seen().count == 2);
+        wait_until("both are counted", SECOND, || service.seen().reader_count == 2);
         common::check_bytes(&held, &[]);
         drop((service, writer));
         channel.assert_nothing_left();

@@ -112,7 +112,7 @@ fn who_pins_everything_is_evicted_and_told_and_comes_back() {
         assert!(publish(&writer, 100));
         is_in_place(&next(&mut reader, &mut copy))
     });
-    assert_eq!((writer.stats().evicted, service.seen().count), (1, 1));
+    assert_eq!((writer.stats().evicted, service.seen().reader_count), (1, 1));
 }
 
 /// No more than anybody may ever be granted, but all there is: that its grant falls for it is no excuse.

@@ -473,7 +473,7 @@ fn a_segment_that_was_written_into_is_replaced() {
         assert!(publish(&writer, 1));
         let service = Service::of(&writer);
         spoil(&Peer::open(&channel));
-        wait_until(what, Duration::from_secs(3), || service.seen().spoilt);
+        wait_until(what, Duration::from_secs(3), || service.seen().repaired);
         let (mut reader, mut copy) = (channel.reader(), Vec::new());
         assert!(publish(&writer, 2));
         common::check(&common::next(&mut reader, &mut copy), &copy, 2);
@@ -790,5 +790,5 @@ fn a_faked_seat_counts_for_nothing() {
     for value in 2..200 {
         assert!(publish(&writer, value), "no slot for {value}");
     }
-    assert_eq!(service.seen().count, 0);
+    assert_eq!(service.seen().reader_count, 0);
 }

@@ -180,10 +180,10 @@ fn who_only_sits_down_is_no_reader_yet() {
         drop(writer.claim(common::SIZE).unwrap());
         let late = AtInstant::start("reads all", &channel, STOP, "Joining");
         late.child.stops();
-        assert_eq!(writer.service().unwrap().count, 0);
+        assert_eq!(writer.service().unwrap().reader_count, 0);
         late.child.signal(Signal::SIGCONT);
         assert!(writer.wait_for_reader(common::SIZE, || true).unwrap());
-        assert_eq!(writer.service().unwrap().count, 1);
+        assert_eq!(writer.service().unwrap().reader_count, 1);
         for seq in 1..4 {
             assert!(publish(&writer, seq));
         }

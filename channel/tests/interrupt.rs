@@ -156,7 +156,7 @@ fn the_monitor_is_woken() {
             let mut reader = channel.reader();
             common::next(&mut reader, &mut Vec::new());
             writer.wait_for_service(hour);
-            assert_eq!(writer.service().unwrap().count, 1);
+            assert_eq!(writer.service().unwrap().reader_count, 1);
             // A new segment is not either.
             let mut copy = Vec::new();
             writer.set_caps(rsshm_channel::Caps::fixed_size("new", 9));

@@ -574,7 +574,7 @@ struct Interfering<'a> {
 impl CopyTarget for Interfering<'_> {
     fn prepare(&mut self, size: usize) -> Option<&mut [u8]> {
         for _ in 0..std::mem::take(&mut self.frames) {
-            let Some(slot) = self.writer.claim_for_upstream(UNIT).unwrap() else {
+            let Some(slot) = self.writer.upstream().claim(UNIT).unwrap() else {
                 break;
             };
             let descriptor = FrameDescriptor {

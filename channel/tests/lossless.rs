@@ -38,7 +38,7 @@ fn reads_for_a_while(channel: &str) {
 /// As rsshmsink does it: first all readers are in the segment that the frame goes to, then it has a slot.
 fn publish_lossless(writer: &Writer, value: u64, size: usize) {
     let mut slot = writer.claim(size).unwrap().expect("it waits for one");
-    assert!(writer.wait_for_followers());
+    assert!(writer.upstream().wait_for_followers());
     slot.as_mut().fill(value as u8);
     let descriptor = FrameDescriptor {
         size: size as u64,
@@ -80,7 +80,9 @@ fn nothing_is_missed() {
                     reader.stats().reconnects
                 })
             });
-            common::wait_until("all are there", Duration::from_secs(5), || service.seen().count == 3);
+            common::wait_until("all are there", Duration::from_secs(5), || {
+                service.seen().reader_count == 3
+            });
             // It is counted from when it sits, and has its first frame a little later.
             victim.as_ref().unwrap().expect("is there");
             started.store(true, Ordering::Relaxed);
@@ -119,7 +121,7 @@ fn slots_are_made_for_readers_that_are_held_up_not_for_those_that_are_slow() {
     let writer = channel.writer(lossless(64));
     let publish = |value| {
         publish_lossless(&writer, value, common::SIZE);
-        assert!(writer.wait_for_slot());
+        assert!(writer.upstream().wait_for_slot());
     };
     publish(1);
     let _service = Service::of(&writer);
@@ -218,7 +220,7 @@ fn a_wait_ends_when_it_is_interrupted() {
             }
             let called = interrupter.join().unwrap();
             assert!(called.elapsed() < Duration::from_secs(1), "{:?}", called.elapsed());
-            assert!(!writer.wait_for_slot());
+            assert!(!writer.upstream().wait_for_slot());
         });
         writer.resume();
         while let Next::Frame(frame) = common::poll(&mut reader, &mut copy) {
@@ -275,7 +277,7 @@ fn a_new_owner_of_a_dead_followers_seat_is_not_waited_for() {
     victim.expect("took one");
     victim.signal(nix::sys::signal::Signal::SIGSTOP);
     writer.set_caps(Caps::fixed_size("another", common::SIZE));
-    let mut slot = writer.claim_for_upstream(common::SIZE).unwrap().unwrap();
+    let mut slot = writer.upstream().claim(common::SIZE).unwrap().unwrap();
     slot.as_mut().fill(2);
     victim.kill();
     drop(follower);
@@ -286,13 +288,15 @@ fn a_new_owner_of_a_dead_followers_seat_is_not_waited_for() {
         let nothing = newcomer.next(&mut copy, limits, Some(Duration::from_millis(50)));
         assert!(matches!(nothing, Ok(Next::TimedOut)), "{nothing:?}");
     }
-    common::wait_until("both are counted", Duration::from_secs(1), || service.seen().count == 2);
+    common::wait_until("both are counted", Duration::from_secs(1), || {
+        service.seen().reader_count == 2
+    });
     let watch = Arc::clone(&writer);
     let watchdog = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_secs(3));
         watch.interrupt();
     });
-    assert!(writer.wait_for_followers(), "it waits for who is gone");
+    assert!(writer.upstream().wait_for_followers(), "it waits for who is gone");
     writer
         .publish(
             &slot,

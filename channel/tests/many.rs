@@ -114,7 +114,9 @@ fn readers_come_and_go_and_nothing_grows() {
     let began = Instant::now();
     (0..cycles).for_each(|_| cycle(&mut copy));
     let took = began.elapsed();
-    wait_until("all are gone", Duration::from_secs(3), || service.seen().count == 0);
+    wait_until("all are gone", Duration::from_secs(3), || {
+        service.seen().reader_count == 0
+    });
     let after = Holdings::now();
     println!("{cycles} times attached and detached in {took:.1?}: {before:?}, {after:?}");
     after.assert_not_above(&before);
@@ -295,7 +297,9 @@ fn a_stream_of_4k_with_four_readers_goes_on_and_nothing_grows() {
         .map(|_| Child::start("reads on and on", channel.as_str()))
         .collect();
     readers.iter().for_each(|reader| reader.expect("reads"));
-    wait_until("all are there", Duration::from_secs(5), || service.seen().count == 4);
+    wait_until("all are there", Duration::from_secs(5), || {
+        service.seen().reader_count == 4
+    });
     let began = Instant::now();
     let (mut value, mut dropped, mut warm) = (0u64, 0u64, None);
     while began.elapsed() < time {

@@ -65,7 +65,7 @@ fn observers_copy_and_take_no_seat() {
     check(&frame, &copy, 7);
     assert!(!is_in_place(&frame));
     assert!(reader.is_observer() && reader.observer_reason().is_none());
-    assert_eq!(writer.service().unwrap().count, 0);
+    assert_eq!(writer.service().unwrap().reader_count, 0);
 }
 
 #[test]
@@ -78,13 +78,17 @@ fn readers_are_announced_when_they_come_and_go() {
     let (mut one, mut two) = (channel.reader(), channel.reader());
     next(&mut one, &mut copy);
     next(&mut two, &mut copy);
-    wait_until("both are there", Duration::from_secs(1), || service.seen().count == 2);
+    wait_until("both are there", Duration::from_secs(1), || {
+        service.seen().reader_count == 2
+    });
     let frame = {
         publish(&writer, 2);
         next(&mut one, &mut copy)
     };
     drop(one);
-    wait_until("one is gone", Duration::from_secs(1), || service.seen().count == 1);
+    wait_until("one is gone", Duration::from_secs(1), || {
+        service.seen().reader_count == 1
+    });
     assert_eq!(service.seen().connected, [0, 1]);
     assert_eq!(service.seen().disconnected, [0]);
     check(&frame, &copy, 2);

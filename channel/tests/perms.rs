@@ -178,13 +178,13 @@ fn others_observe_with_0644() {
     let service = common::Service::of(&writer);
     let mut reader = Child::start("reads as nobody", channel.as_str());
     reader.expect("observer true");
-    assert_eq!(service.seen().count, 0);
+    assert_eq!(service.seen().reader_count, 0);
     reader.tell("files");
     reader.expect("yes no no");
     let (mut own, mut copy) = (channel.reader(), Vec::new());
     check(&next(&mut own, &mut copy), &copy, 1);
     assert!(!own.is_observer());
-    common::wait_until("counted", Duration::from_secs(1), || service.seen().count == 1);
+    common::wait_until("counted", Duration::from_secs(1), || service.seen().reader_count == 1);
     reader.tell("go on");
     assert!(publish(&writer, 2));
     reader.expect("observer true");

@@ -106,7 +106,7 @@ fn a_killed_reader_is_gone_within_a_second_and_its_slots_are_free() {
     holder.signal(Signal::SIGKILL);
     let took = wait_until("gone", SECOND, || service.seen().disconnected == [0]);
     assert!(took < SECOND);
-    assert_eq!(service.seen().count, 0);
+    assert_eq!(service.seen().reader_count, 0);
     // All slots but the two that are kept for readers can be had.
     let claimed: Vec<_> = std::iter::from_fn(|| writer.claim(common::SIZE).unwrap()).collect();
     assert_eq!(claimed.len(), 6);
@@ -139,7 +139,7 @@ fn a_stopped_reader_neither_stops_the_writer_nor_loses_its_frames() {
         assert!(publish(&writer, value), "no slot for {value}");
         std::thread::sleep(Duration::from_millis(10));
     }
-    assert_eq!(service.seen().count, 1);
+    assert_eq!(service.seen().reader_count, 1);
     assert_eq!((service.seen().disconnected, service.seen().evicted), (vec![], vec![]));
     holder.signal(Signal::SIGCONT);
     holder.tell("check");
@@ -154,10 +154,10 @@ fn a_forked_child_does_not_keep_a_dead_readers_seat() {
     let service = Service::of(&writer);
     let mut reader = Child::start("forks", channel.as_str());
     let grandchild = Pid::from_raw(reader.receive().parse().unwrap());
-    wait_until("attached", SECOND, || service.seen().count == 1);
+    wait_until("attached", SECOND, || service.seen().reader_count == 1);
     reader.kill();
     let lives = kill(grandchild, None).is_ok();
-    wait_until("gone", SECOND, || service.seen().count == 0);
+    wait_until("gone", SECOND, || service.seen().reader_count == 0);
     kill(grandchild, Signal::SIGKILL).unwrap();
     assert!(lives);
 }
@@ -182,7 +182,7 @@ fn seats_change_hands_at_full_speed() {
         }
         readers.iter_mut().for_each(Child::kill);
     }
-    wait_until("all are gone", SECOND, || service.seen().count == 0);
+    wait_until("all are gone", SECOND, || service.seen().reader_count == 0);
     let seen = service.seen();
     assert_eq!(seen.connected.len(), seen.disconnected.len());
     assert_eq!(seen.evicted, []);
@@ -198,14 +198,17 @@ fn a_seat_that_changes_hands_with_the_segment_is_noticed() {
         let _service = Service::of(&writer);
         start_holder(&channel, &writer)
     };
-    assert_eq!(writer.service().unwrap().count, 1);
+    assert_eq!(writer.service().unwrap().reader_count, 1);
     first.kill();
     writer.set_caps(rsshm_channel::Caps::fixed_size("new", common::SIZE));
     assert!(publish(&writer, 2));
     let mut second = channel.reader();
     next(&mut second, &mut Vec::new());
     let seen = writer.service().unwrap();
-    assert_eq!((seen.connected, seen.disconnected, seen.count), (vec![0], vec![0], 1));
+    assert_eq!(
+        (seen.connected, seen.disconnected, seen.reader_count),
+        (vec![0], vec![0], 1)
+    );
 }
 
 /// All 64 seats are taken: the next reader observes, and gets a seat of its own when it asks again.
@@ -225,7 +228,7 @@ fn the_sixty_fifth_reader_observes() {
     let frame = next(&mut last, &mut copy);
     common::check(&frame, &copy, 1);
     assert!(last.is_observer() && last.observer_reason().unwrap().contains("64"));
-    wait_until("64 are counted", SECOND, || service.seen().count == 64);
+    wait_until("64 are counted", SECOND, || service.seen().reader_count == 64);
     assert!(publish(&writer, 2));
     common::check(&next(&mut last, &mut copy), &copy, 2);
 }

@@ -119,7 +119,7 @@ fn upstream_gets_half_of_the_slots() {
     let channel = Channel::new();
     let writer = channel.writer(slots(8));
     let mut out = Vec::new();
-    while let Some(slot) = writer.claim_for_upstream(common::SIZE).unwrap() {
+    while let Some(slot) = writer.upstream().claim(common::SIZE).unwrap() {
         out.push(slot);
     }
     assert_eq!(out.len(), 4);
@@ -127,7 +127,7 @@ fn upstream_gets_half_of_the_slots() {
         assert!(publish(&writer, value), "the other half is for frames that are copied");
     }
     out.pop();
-    assert!(writer.claim_for_upstream(common::SIZE).unwrap().is_some());
+    assert!(writer.upstream().claim(common::SIZE).unwrap().is_some());
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn memory_is_published_once_and_not_taken_while_it_is_in_hand() {
     writer.publish(&slot, descriptor, &[]).unwrap();
     let again = writer.publish(&slot, descriptor, &[]);
     assert!(matches!(again, Err(Error::NotPublishable { .. })), "{again:?}");
-    let in_place = writer.publish_in_place(memory, descriptor, &[]);
+    let in_place = writer.upstream().publish(memory, descriptor, &[]);
     assert!(matches!(in_place, Err(Error::NotPublishable { .. })), "{in_place:?}");
     assert!(
         slot.is_published() && slot.as_mut().is_empty(),
@@ -166,9 +166,9 @@ fn memory_is_published_once_and_not_taken_while_it_is_in_hand() {
         assert!(publish(&writer, value % 70));
     }
     assert!(common::is_filled(memory, 77), "it was taken under its holder");
-    assert!(writer.owns(memory));
-    assert!(!writer.owns(&[0; 16]));
-    let foreign = writer.publish_in_place(&[0; 16], FrameDescriptor::default(), &[]);
+    assert!(writer.upstream().owns(memory));
+    assert!(!writer.upstream().owns(&[0; 16]));
+    let foreign = writer.upstream().publish(&[0; 16], FrameDescriptor::default(), &[]);
     assert!(matches!(foreign, Err(Error::NotPublishable { .. })));
     // Of an older segment.
     let mut old = writer.claim(common::SIZE).unwrap().unwrap();
@@ -190,7 +190,8 @@ fn a_part_of_a_slot_is_published_in_place() {
         ..FrameDescriptor::default()
     };
     writer
-        .publish_in_place(&slot.as_mut()[100..300], descriptor, &[])
+        .upstream()
+        .publish(&slot.as_mut()[100..300], descriptor, &[])
         .unwrap();
     let mut copy = Vec::new();
     for mut reader in [channel.reader(), channel.observer()] {
@@ -243,7 +244,7 @@ fn what_upstream_keeps_does_not_stop_the_frames_that_are_copied() {
             ..WriterOptions::default()
         });
         let mut kept = Vec::new();
-        while let Some(slot) = writer.claim_for_upstream(common::SIZE).unwrap() {
+        while let Some(slot) = writer.upstream().claim(common::SIZE).unwrap() {
             let descriptor = FrameDescriptor {
                 size: common::SIZE as u64,
                 ..FrameDescriptor::default()

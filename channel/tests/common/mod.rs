@@ -374,13 +374,13 @@ impl Service {
                     writer.wait_for_service(Duration::from_millis(250));
                     let clients = writer.service().unwrap();
                     let mut seen = seen.lock().unwrap();
-                    seen.count = clients.count;
+                    seen.reader_count = clients.reader_count;
                     seen.connected.extend(clients.connected);
                     seen.disconnected.extend(clients.disconnected);
                     seen.evicted.extend(clients.evicted);
-                    seen.restored |= clients.restored;
-                    seen.spoilt |= clients.spoilt;
-                    seen.semaphore.extend(clients.semaphore);
+                    seen.names_restored |= clients.names_restored;
+                    seen.repaired |= clients.repaired;
+                    seen.semaphore_faults.extend(clients.semaphore_faults);
                     seen.keyframe_wanted |= clients.keyframe_wanted;
                     seen.messages.extend(clients.messages);
                 }
