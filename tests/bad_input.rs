@@ -37,7 +37,7 @@ fn wrong_names() {
         ("a/b", "slash"),
         (&*"x".repeat(251), "250"),
         ("sem.x", "sem."),
-        ("..", "folder"),
+        ("..", "directory"),
     ] {
         for element in ["rsshmsink", "rsshmsrc"] {
             let pipeline = pipeline_of(element);

@@ -94,16 +94,16 @@ fn tell(sink: &RsShmSink, clients: &ServiceReport) {
             "the reader in entry {entry} held more frames than it was granted and no longer counts"
         ));
     }
-    if clients.restored {
+    if clients.names_restored {
         warn("its files in /dev/shm were removed by somebody and have been made again");
     }
-    if clients.spoilt {
+    if clients.repaired {
         warn("its segment was written into by another program; a new one was made");
     }
-    for fault in &clients.semaphore {
+    for fault in &clients.semaphore_faults {
         warn(&fault.to_string());
     }
-    if sink.imp().set_num_clients(clients.count) {
+    if sink.imp().set_num_clients(clients.reader_count) {
         sink.notify("num-clients");
     }
     for entry in &clients.disconnected {

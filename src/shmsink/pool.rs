@@ -150,7 +150,7 @@ impl BufferPoolImpl for RsShmPool {
             params,
         };
         if let Some(writer) = lock(&self.writer).upgrade() {
-            writer.want_size(config_of_slots.memory_size());
+            writer.upstream().set_min_slot_size(config_of_slots.memory_size());
         }
         *lock(&self.config) = Some(Arc::new(config_of_slots));
         self.parent_set_config(config)
@@ -213,7 +213,7 @@ impl RsShmPool {
         // An error to make the segment comes up again, and is told, when the sink gets the frame.
         let slot = writer
             .filter(|_| config.picture.as_ref().is_some_and(|info| accepted.has_picture(info)))
-            .and_then(|writer| writer.claim_for_upstream(config.memory_size()).ok().flatten());
+            .and_then(|writer| writer.upstream().claim(config.memory_size()).ok().flatten());
         let Some(slot) = slot else {
             let memory = gst::Allocator::find(None)
                 .and_then(|allocator| allocator.alloc(config.size, Some(&config.params)).ok())

@@ -81,7 +81,7 @@ pub(super) enum Outcome {
 impl RsShmSink {
     /// Brings one buffer into the channel, or says why that has to wait.
     pub(super) fn publish(&self, writer: &Writer, frame: Frame) -> Result<Outcome, gst::FlowError> {
-        if !writer.wait_for_followers() {
+        if !writer.upstream().wait_for_followers() {
             return Ok(Outcome::Interrupted);
         }
         if self.publish_in_place(writer, frame)? {
@@ -93,7 +93,7 @@ impl RsShmSink {
             }
         }
         // Lossless: the next frame is drawn into a slot if there is one by then. An interrupted wait loses nothing.
-        writer.wait_for_slot();
+        writer.upstream().wait_for_slot();
         Ok(Outcome::Published)
     }
 
@@ -115,7 +115,7 @@ impl RsShmSink {
         let Ok(map) = memory.map_readable() else {
             return Ok(false);
         };
-        if !writer.owns(map.as_slice()) {
+        if !writer.upstream().owns(map.as_slice()) {
             return Ok(false);
         }
         if let Some(info) = info {
@@ -129,7 +129,7 @@ impl RsShmSink {
         }
         // Before it is published: from then on nobody in this process may draw into it.
         memory::mark_read_only(memory);
-        match writer.publish_in_place(map.as_slice(), descriptor, metadata) {
+        match writer.upstream().publish(map.as_slice(), descriptor, metadata) {
             Ok(()) => Ok(true),
             Err(Error::NotPublishable { .. }) => Ok(false),
             Err(error) => Err(self.fail(&error)),
@@ -192,7 +192,7 @@ fn is_published_memory(writer: &Writer, buffer: &gst::BufferRef) -> bool {
         && buffer
             .peek_memory(0)
             .map_readable()
-            .is_ok_and(|map| writer.owns(map.as_slice()))
+            .is_ok_and(|map| writer.upstream().owns(map.as_slice()))
 }
 
 /// The one copy: rows where the layouts differ, everything at once where they do not.

@@ -115,7 +115,7 @@ fn serve(context: &Context, writer: &Writer, stop: &AtomicBool) {
                 for entry in clients.evicted {
                     context.found(&cell.others, &format!("evicts the reader in seat {entry}"));
                 }
-                if clients.restored {
+                if clients.names_restored {
                     context.found(&cell.others, "has lost its files");
                 }
                 for message in clients.messages {
@@ -196,7 +196,7 @@ impl Play {
         let cell = self.context.cell;
         let began = monotonic_ns();
         let drawn = match self.random.permille(300) {
-            true => self.writer.claim_for_upstream(self.size),
+            true => self.writer.upstream().claim(self.size),
             false => Ok(None),
         };
         let is_drawn = matches!(drawn, Ok(Some(_)));
@@ -236,7 +236,7 @@ impl Play {
             ..FrameDescriptor::default()
         };
         // What upstream drew into may have been claimed while readers were still on their way, as in rsshmsink.
-        self.writer.wait_for_followers();
+        self.writer.upstream().wait_for_followers();
         self.context.publishes(tag.serial);
         let published = self.writer.publish(&slot, descriptor, &metadata);
         let ended = monotonic_ns();

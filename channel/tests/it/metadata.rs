@@ -53,7 +53,9 @@ fn too_much_metadata_is_refused() {
     let metadata = vec![0; MAX_METADATA_SIZE + 1];
     let refused = writer.publish(&slot, FrameDescriptor::default(), &metadata);
     assert!(matches!(refused, Err(Error::TooLarge { .. })), "{refused:?}");
-    let refused = writer.publish_in_place(slot.as_mut(), FrameDescriptor::default(), &metadata);
+    let refused = writer
+        .upstream()
+        .publish(slot.as_mut(), FrameDescriptor::default(), &metadata);
     assert!(matches!(refused, Err(Error::TooLarge { .. })), "{refused:?}");
     assert!(!slot.is_published());
     writer

@@ -107,7 +107,7 @@ fn reader_pinning_everything_is_evicted_and_reattaches() {
         assert!(publish(&writer, 100));
         is_in_place(&next(&mut reader, &mut copy))
     });
-    assert_eq!((writer.stats().evicted, service.seen().count), (1, 1));
+    assert_eq!((writer.stats().evicted, service.seen().reader_count), (1, 1));
 }
 
 /// It pins no more slots than the largest quota, but all there are. Its quota falls for that reason, which does not

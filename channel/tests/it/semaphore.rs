@@ -121,7 +121,7 @@ fn stream_while(case: &str, harm: impl FnOnce(&Channel, &Writer)) -> Episode {
     }
     let took = began.elapsed();
     let timeouts = writer.stats().semaphore_timeouts;
-    let reported = service.seen().semaphore;
+    let reported = service.seen().semaphore_faults;
     println!(
         "{case}: {FRAMES} frames in {took:.3?}, longest publish {longest_publish:.3?}, {timeouts} time-outs, reported {reported:?}"
     );
@@ -261,7 +261,7 @@ fn each_kind_of_semaphore_fault_is_reported_once() {
         assert!(publish(&writer, episode));
         semaphore.post();
         assert!(publish(&writer, episode));
-        reported.extend(writer.service().unwrap().semaphore);
+        reported.extend(writer.service().unwrap().semaphore_faults);
     }
     assert_eq!(writer.stats().semaphore_timeouts, 5);
     assert_eq!(reported, [SemaphoreFault::Held]);
