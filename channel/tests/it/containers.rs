@@ -34,7 +34,7 @@ fn writer(channel: &str) {
         assert!(publish(&writer, value));
         match lines.recv_timeout(Duration::from_millis(10)).as_deref() {
             Ok("stop") => break,
-            Ok(_) => say(service.seen().count),
+            Ok(_) => say(service.seen().reader_count),
             Err(_) => {}
         }
     }

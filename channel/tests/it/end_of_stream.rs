@@ -122,7 +122,7 @@ fn ends_nothing_after_fork() {
         assert!(publish(&writer, value));
     }
     check_bytes(&held, &copy);
-    assert_eq!(service.seen().count, 1, "the parent's reader keeps its entry");
+    assert_eq!(service.seen().reader_count, 1, "the parent's reader keeps its entry");
     drop(held);
     assert!(matches!(next(&mut reader), Next::Frame(_)), "and gets frames");
 }

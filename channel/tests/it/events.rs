@@ -299,7 +299,11 @@ fn skipped_frames_skip_no_event() {
                     publish_event(&writer, text, None);
                 }
             }
-            assert_eq!(drain(&mut reader, behind(max_behind)), wanted, "max_behind {max_behind}");
+            assert_eq!(
+                drain(&mut reader, behind(max_behind)),
+                wanted,
+                "max_behind {max_behind}"
+            );
             assert_eq!(reader.stats().missed, 5 - u64::from(max_behind));
             assert_eq!(reader.stats().events_missed, 0);
         }

@@ -20,7 +20,9 @@ const STOP: &str = "0,1000000";
 
 pub const ROLES: &[(&str, Role)] = &[
     ("failpoints/writer", |arguments| writer(arguments[0])),
-    ("failpoints/writer of two caps", |arguments| writer_of_two_caps(arguments[0])),
+    ("failpoints/writer of two caps", |arguments| {
+        writer_of_two_caps(arguments[0])
+    }),
     ("failpoints/reader of four", |arguments| reader_of_four(arguments[0])),
     ("failpoints/reader of all", |arguments| reader_of_all(arguments[0])),
 ];
@@ -116,7 +118,9 @@ fn seqs_continue_after_writer_died_before_first_frame() {
         first.expect("published");
         assert_eq!(next(&mut reader, &mut copy).seq, 5);
         first.kill();
-        AtFailpoint::start("failpoints/writer", &channel, KILL, failpoint).process.wait_killed();
+        AtFailpoint::start("failpoints/writer", &channel, KILL, failpoint)
+            .process
+            .wait_killed();
         let writer = channel.writer(slots(6));
         assert!(publish(&writer, 77));
         let frame = next(&mut reader, &mut copy);
@@ -181,10 +185,10 @@ fn joining_reader_is_not_counted_yet() {
         drop(writer.claim(SIZE).unwrap());
         let mut late = AtFailpoint::start("failpoints/reader of all", &channel, STOP, "Joining");
         late.process.wait_stopped();
-        assert_eq!(writer.service().unwrap().count, 0);
+        assert_eq!(writer.service().unwrap().reader_count, 0);
         late.process.resume();
         assert!(writer.wait_for_reader(SIZE, || true).unwrap());
-        assert_eq!(writer.service().unwrap().count, 1);
+        assert_eq!(writer.service().unwrap().reader_count, 1);
         for seq in 1..4 {
             assert!(publish(&writer, seq));
         }

@@ -278,7 +278,7 @@ fn writer_restores_deleted_files() {
             let frame = next(&mut old, &mut copy);
             assert_eq!(frame.missed, 0);
             check(&frame, &copy, value);
-            channel.segment().exists() && channel.lock_file().exists() && service.seen().restored
+            channel.segment().exists() && channel.lock_file().exists() && service.seen().names_restored
         });
         // Longer than the writer keeps the old segment.
         let end = Instant::now() + Duration::from_millis(1500);
@@ -294,7 +294,7 @@ fn writer_restores_deleted_files() {
         let mut new = channel.reader();
         check(&next(&mut new, &mut copy), &copy, value);
         assert!(!new.is_observer() && !old.is_observer());
-        wait_until("both are counted", SECOND, || service.seen().count == 2);
+        wait_until("both are counted", SECOND, || service.seen().reader_count == 2);
         check_bytes(&held, &[]);
         drop((service, writer));
         channel.assert_removed();
@@ -355,10 +355,7 @@ fn writer_replaces_only_damaged_segments_with_lock_file() {
             let staging = format!("{}.aside", channel.lock_file().display());
             std::fs::rename(channel.lock_file(), &staging).unwrap();
             let refused = Writer::open(channel.0.clone(), WriterOptions::default());
-            assert!(
-                matches!(refused, Err(Error::Damaged { .. })),
-                "{what}: {refused:?}"
-            );
+            assert!(matches!(refused, Err(Error::Damaged { .. })), "{what}: {refused:?}");
             assert_eq!(std::fs::read(channel.segment()).unwrap(), bytes);
             assert!(!channel.lock_file().exists());
             std::fs::rename(staging, channel.lock_file()).unwrap();
@@ -404,10 +401,7 @@ fn writer_refuses_names_that_are_no_files() {
 
     std::os::unix::fs::symlink("/dev/null", channel.segment()).unwrap();
     let refused = Writer::open(channel.0.clone(), WriterOptions::default());
-    assert!(
-        matches!(refused, Err(Error::Foreign { .. })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(Error::Foreign { .. })), "{refused:?}");
     assert!(
         channel
             .reader()

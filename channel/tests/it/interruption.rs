@@ -83,9 +83,7 @@ fn interrupt_ends_wait_between_two_segments() {
     next(&mut reader, &mut Vec::new());
     // Superseded, and no segment follows.
     let peer = RawPeer::open(&channel);
-    peer.status()
-        .state
-        .store(state::SUPERSEDED, Ordering::SeqCst);
+    peer.status().state.store(state::SUPERSEDED, Ordering::SeqCst);
     let began = Instant::now();
     let interrupter = reader.handle();
     while began.elapsed() < Duration::from_millis(700) {
@@ -118,9 +116,7 @@ fn spurious_wakeups_do_not_make_reader_spin() {
         let (stop, peer) = (&stop, peer);
         scope.spawn(move || {
             while !stop.load(Ordering::Relaxed) {
-                peer.status()
-                    .published
-                    .fetch_add(1, Ordering::SeqCst);
+                peer.status().published.fetch_add(1, Ordering::SeqCst);
                 std::thread::yield_now();
             }
         });
@@ -137,7 +133,10 @@ fn spurious_wakeups_do_not_make_reader_spin() {
         drop(stopping);
         assert!(matches!(nothing, Ok(Next::TimedOut)), "{nothing:?}");
         assert!(matches!(frame, Ok(Next::Frame(_))), "{frame:?}");
-        assert!(used < Duration::from_millis(75), "{used:?} of processor time in half a second");
+        assert!(
+            used < Duration::from_millis(75),
+            "{used:?} of processor time in half a second"
+        );
     });
 }
 
@@ -183,7 +182,7 @@ fn service_wait_is_woken_by_readers_and_stop() {
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     next(&mut reader, &mut copy);
     assert_does_not_wait(&writer);
-    assert_eq!(writer.service().unwrap().count, 1);
+    assert_eq!(writer.service().unwrap().reader_count, 1);
     // And a new segment.
     writer.set_caps(Caps::fixed_size("new", 9));
     assert!(publish_sized(&writer, 2, 9));

@@ -570,7 +570,7 @@ struct PublishingTarget<'a> {
 impl CopyTarget for PublishingTarget<'_> {
     fn prepare(&mut self, size: usize) -> Option<&mut [u8]> {
         for _ in 0..std::mem::take(&mut self.frames) {
-            let Some(slot) = self.writer.claim_for_upstream(COMPRESSED_SIZE).unwrap() else {
+            let Some(slot) = self.writer.upstream().claim(COMPRESSED_SIZE).unwrap() else {
                 break;
             };
             let descriptor = FrameDescriptor::new(COMPRESSED_SIZE as u64).with_flags(DELTA_UNIT);
@@ -718,7 +718,11 @@ fn publish_under_load(writer: &Writer, stopping: StopOnDrop, readers: &[ScopedJo
     let mut publish = || {
         value += 1;
         let is_keyframe = until_keyframe == 0;
-        until_keyframe = if is_keyframe { random.below(32) } else { until_keyframe - 1 };
+        until_keyframe = if is_keyframe {
+            random.below(32)
+        } else {
+            until_keyframe - 1
+        };
         assert!(publish_compressed(writer, value, !is_keyframe));
         if random.permille(117) {
             std::thread::sleep(Duration::from_micros(random.below(0x800)));

@@ -10,9 +10,7 @@ use rsshm_testkit::{
     role::{self, Role, listen, say},
 };
 
-use crate::support::{
-    ChannelExt, Service, check, next, open_reader, open_writer, publish, publish_sized, slots,
-};
+use crate::support::{ChannelExt, Service, check, next, open_reader, open_writer, publish, publish_sized, slots};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;

@@ -50,7 +50,7 @@ fn reader_of_one(channel: &str) {
 /// Publishes as rsshmsink does: the frame has its slot, and all readers are in the slot's segment.
 fn publish_lossless(writer: &Writer, value: u64, size: usize) {
     let mut slot = writer.claim(size).unwrap().expect("a lossless writer waits for a slot");
-    assert!(writer.wait_for_followers());
+    assert!(writer.upstream().wait_for_followers());
     slot.as_mut().fill(value as u8);
     writer.publish(&slot, descriptor(size, value), &[]).unwrap();
 }
@@ -87,7 +87,7 @@ fn no_reader_misses_a_frame_of_lossless_writer() {
                     reader.stats().reconnects
                 })
             });
-            wait_until("all are attached", 5 * SECOND, || service.seen().count == 3);
+            wait_until("all are attached", 5 * SECOND, || service.seen().reader_count == 3);
             // It is counted from when it attaches, and gets its first frame a little later.
             victim.as_mut().unwrap().expect("attached");
             started.store(true, Ordering::Relaxed);
@@ -126,7 +126,7 @@ fn lossless_writer_adds_slots_for_stalled_readers_only() {
     let writer = channel.writer(lossless(64));
     let publish = |value| {
         publish_lossless(&writer, value, SIZE);
-        assert!(writer.wait_for_slot());
+        assert!(writer.upstream().wait_for_slot());
     };
     publish(1);
     let _service = Service::of(&writer);
@@ -225,7 +225,7 @@ fn interrupt_ends_wait_of_lossless_writer() {
             }
             let called = interrupter.join().unwrap();
             assert!(called.elapsed() < SECOND, "{:?}", called.elapsed());
-            assert!(!writer.wait_for_slot());
+            assert!(!writer.upstream().wait_for_slot());
         });
         writer.resume();
         while let Next::Frame(frame) = poll(&mut reader, &mut copy) {
@@ -282,7 +282,7 @@ fn lossless_writer_ignores_new_owner_of_dead_followers_entry() {
     victim.expect("took one");
     victim.stop();
     writer.set_caps(Caps::fixed_size("another", SIZE));
-    let mut slot = writer.claim_for_upstream(SIZE).unwrap().unwrap();
+    let mut slot = writer.upstream().claim(SIZE).unwrap().unwrap();
     slot.as_mut().fill(2);
     victim.kill();
     drop(follower);
@@ -293,13 +293,16 @@ fn lossless_writer_ignores_new_owner_of_dead_followers_entry() {
         let nothing = newcomer.next(&mut copy, limits, Some(Duration::from_millis(50)));
         assert!(matches!(nothing, Ok(Next::TimedOut)), "{nothing:?}");
     }
-    wait_until("both are counted", SECOND, || service.seen().count == 2);
+    wait_until("both are counted", SECOND, || service.seen().reader_count == 2);
     let watch = Arc::clone(&writer);
     let watchdog = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_secs(3));
         watch.interrupt();
     });
-    assert!(writer.wait_for_followers(), "it waits for a reader that is gone");
+    assert!(
+        writer.upstream().wait_for_followers(),
+        "it waits for a reader that is gone"
+    );
     writer.publish(&slot, descriptor(SIZE, 2), &[]).unwrap();
     for newcomer in &mut newcomers {
         assert_eq!(next(newcomer, &mut copy).seq, 2);

@@ -139,7 +139,7 @@ fn attaching_readers() {
     let began = Instant::now();
     (0..cycles).for_each(|_| cycle(&mut copy));
     let took = began.elapsed();
-    wait_until("all are gone", 3 * SECOND, || service.seen().count == 0);
+    wait_until("all are gone", 3 * SECOND, || service.seen().reader_count == 0);
     let after = Resources::now();
     say(format!(
         "{cycles} times attached and detached in {took:.1?}: {before:?}, {after:?}"
@@ -338,7 +338,7 @@ fn stream_of_4k() {
         .map(|_| role::start("many/4K reader", &[channel.as_str()]))
         .collect();
     readers.iter_mut().for_each(|reader| reader.expect("reads"));
-    wait_until("all are attached", 5 * SECOND, || service.seen().count == 4);
+    wait_until("all are attached", 5 * SECOND, || service.seen().reader_count == 4);
     let began = Instant::now();
     let (mut value, mut dropped, mut warm) = (0u64, 0u64, None);
     while began.elapsed() < time {

@@ -30,9 +30,9 @@ fn read_locks_of_observer_change_nothing() {
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     check(&next(&mut reader, &mut copy), &copy, 1);
     assert!(!reader.is_observer());
-    wait_until("seen", SECOND, || service.seen().count == 1);
+    wait_until("seen", SECOND, || service.seen().reader_count == 1);
     drop(reader);
-    wait_until("gone", SECOND, || service.seen().count == 0);
+    wait_until("gone", SECOND, || service.seen().reader_count == 0);
     let mut reader = channel.reader();
     next(&mut reader, &mut copy);
     drop(service);

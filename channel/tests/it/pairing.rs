@@ -67,7 +67,7 @@ fn observer_copies_and_takes_no_reader_entry() {
     check(&frame, &copy, 7);
     assert!(!is_in_place(&frame));
     assert!(reader.is_observer() && reader.observer_reason().is_none());
-    assert_eq!(writer.service().unwrap().count, 0);
+    assert_eq!(writer.service().unwrap().reader_count, 0);
 }
 
 #[test]
@@ -80,13 +80,13 @@ fn writer_reports_readers_that_attach_and_leave() {
     let (mut one, mut two) = (channel.reader(), channel.reader());
     next(&mut one, &mut copy);
     next(&mut two, &mut copy);
-    wait_until("both are there", SECOND, || service.seen().count == 2);
+    wait_until("both are there", SECOND, || service.seen().reader_count == 2);
     let frame = {
         publish(&writer, 2);
         next(&mut one, &mut copy)
     };
     drop(one);
-    wait_until("one is gone", SECOND, || service.seen().count == 1);
+    wait_until("one is gone", SECOND, || service.seen().reader_count == 1);
     assert_eq!(service.seen().connected, [0, 1]);
     assert_eq!(service.seen().disconnected, [0]);
     check(&frame, &copy, 2);

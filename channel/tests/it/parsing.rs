@@ -510,7 +510,9 @@ fn erratic_head_harms_no_reader() {
     for head in [u64::MAX, 1, u64::MAX, 2, 1 << 63, 0, u64::MAX, 3] {
         peer.status().head.store(head, Ordering::SeqCst);
         for max_behind in [0, 1, 5] {
-            let _ = reader.next(&mut copy, behind(max_behind), Some(Duration::from_millis(1))).unwrap();
+            let _ = reader
+                .next(&mut copy, behind(max_behind), Some(Duration::from_millis(1)))
+                .unwrap();
         }
     }
     assert!(publish(&victim.writer, 4));

@@ -13,10 +13,7 @@ use nix::{
     libc,
     sys::stat::{Mode, umask},
 };
-use rsshm_channel::{
-    Error, Next, ReadLimits, ReaderOptions, Writer, WriterOptions,
-    layout::FIRST_READER_BYTE,
-};
+use rsshm_channel::{Error, Next, ReadLimits, ReaderOptions, Writer, WriterOptions, layout::FIRST_READER_BYTE};
 use rsshm_testkit::{
     Channel, need_root,
     privileges::{NOBODY, become_user},
@@ -40,8 +37,12 @@ pub const ROLES: &[(&str, Role)] = &[
     ("perms/reader of the group", |arguments| {
         reader_as(arguments[0], OTHER, GROUP);
     }),
-    ("perms/writer for the group", |arguments| writer_as_nobody(arguments[0], 0o660)),
-    ("perms/writer for all", |arguments| writer_as_nobody(arguments[0], 0o666)),
+    ("perms/writer for the group", |arguments| {
+        writer_as_nobody(arguments[0], 0o660)
+    }),
+    ("perms/writer for all", |arguments| {
+        writer_as_nobody(arguments[0], 0o666)
+    }),
     ("perms/refused writer", |arguments| refused_writer(arguments[0])),
     ("perms/planter", |arguments| planter(arguments[0])),
 ];
@@ -183,13 +184,13 @@ fn other_users_observe_with_0644() {
     let service = Service::of(&writer);
     let mut reader = role::start("perms/reader as nobody", &[channel.as_str()]);
     reader.expect("observer true");
-    assert_eq!(service.seen().count, 0);
+    assert_eq!(service.seen().reader_count, 0);
     reader.send("files");
     reader.expect("yes no no");
     let (mut own, mut copy) = (channel.reader(), Vec::new());
     check(&next(&mut own, &mut copy), &copy, 1);
     assert!(!own.is_observer());
-    wait_until("counted", SECOND, || service.seen().count == 1);
+    wait_until("counted", SECOND, || service.seen().reader_count == 1);
     reader.send("go on");
     assert!(publish(&writer, 2));
     reader.expect("observer true");

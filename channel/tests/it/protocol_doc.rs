@@ -50,7 +50,10 @@ fn check(structure: &str, size: usize, fields: Fields) {
             "{row:?}"
         );
     }
-    assert_eq!(documented, fields, "{structure}: on the left the document, on the right the code");
+    assert_eq!(
+        documented, fields,
+        "{structure}: on the left the document, on the right the code"
+    );
 }
 
 /// The size of a type as the tables name it: `a64`, `u64[13]`, or `bytes`, which is only used for the magic.
@@ -80,7 +83,11 @@ fn constants_match_protocol_document() {
     let documented: BTreeMap<&str, u64> = rows(section(&document, "Constants"))
         .map(|row| (row[0].trim_matches('`'), row[1].parse().unwrap()))
         .collect();
-    assert_eq!(documented, fields::constants(), "on the left the document, on the right the code");
+    assert_eq!(
+        documented,
+        fields::constants(),
+        "on the left the document, on the right the code"
+    );
     assert_eq!(MAGIC.to_ne_bytes(), [0x72, 0x73, 0x73, 0x68, 0x6d, 0x0d, 0x0a, 0x1a]);
     let states = [
         reader_state::NEW,

@@ -18,10 +18,12 @@ use crate::support::{
 };
 
 pub const ROLES: &[(&str, Role)] = &[
-        ("reader_table/holder", |arguments| holder(arguments[0])),
-        ("reader_table/forking reader", |arguments| forking_reader(arguments[0])),
-        ("reader_table/rejoining reader", |arguments| rejoining_reader(arguments[0])),
-    ];
+    ("reader_table/holder", |arguments| holder(arguments[0])),
+    ("reader_table/forking reader", |arguments| forking_reader(arguments[0])),
+    ("reader_table/rejoining reader", |arguments| {
+        rejoining_reader(arguments[0])
+    }),
+];
 
 /// Holds three frames in place, and checks them for each line of the test.
 fn holder(channel: &str) {
@@ -99,7 +101,7 @@ fn killed_readers_slots_are_free_within_a_second() {
     holder.signal(Signal::SIGKILL);
     let took = wait_until("gone", SECOND, || service.seen().disconnected == [0]);
     assert!(took < SECOND);
-    assert_eq!(service.seen().count, 0);
+    assert_eq!(service.seen().reader_count, 0);
     // All slots can be claimed except the two newest frames, which stay for readers.
     let claimed: Vec<_> = std::iter::from_fn(|| writer.claim(SIZE).unwrap()).collect();
     assert_eq!(claimed.len(), 6);
@@ -132,7 +134,7 @@ fn stopped_reader_keeps_frames_and_blocks_no_writer() {
         assert!(publish(&writer, value), "no slot for {value}");
         std::thread::sleep(Duration::from_millis(10));
     }
-    assert_eq!(service.seen().count, 1);
+    assert_eq!(service.seen().reader_count, 1);
     assert_eq!((service.seen().disconnected, service.seen().evicted), (vec![], vec![]));
     holder.signal(Signal::SIGCONT);
     holder.send("check");
@@ -147,10 +149,10 @@ fn forked_child_does_not_hold_dead_readers_entry() {
     let service = Service::of(&writer);
     let mut reader = role::start("reader_table/forking reader", &[channel.as_str()]);
     let grandchild = Pid::from_raw(reader.receive().parse().unwrap());
-    wait_until("attached", SECOND, || service.seen().count == 1);
+    wait_until("attached", SECOND, || service.seen().reader_count == 1);
     reader.kill();
     let is_alive = kill(grandchild, None).is_ok();
-    wait_until("gone", SECOND, || service.seen().count == 0);
+    wait_until("gone", SECOND, || service.seen().reader_count == 0);
     kill(grandchild, Signal::SIGKILL).unwrap();
     assert!(is_alive);
 }
@@ -175,7 +177,7 @@ fn reader_entries_change_owners_at_full_speed() {
         }
         readers.iter_mut().for_each(Process::kill);
     }
-    wait_until("all are gone", SECOND, || service.seen().count == 0);
+    wait_until("all are gone", SECOND, || service.seen().reader_count == 0);
     let seen = service.seen();
     assert_eq!(seen.connected.len(), seen.disconnected.len());
     assert_eq!(seen.evicted, []);
@@ -191,14 +193,17 @@ fn writer_notices_new_entry_owner_in_new_segment() {
         let _service = Service::of(&writer);
         start_holder(&channel, &writer)
     };
-    assert_eq!(writer.service().unwrap().count, 1);
+    assert_eq!(writer.service().unwrap().reader_count, 1);
     first.kill();
     writer.set_caps(Caps::fixed_size("new", SIZE));
     assert!(publish(&writer, 2));
     let mut second = channel.reader();
     next(&mut second, &mut Vec::new());
     let seen = writer.service().unwrap();
-    assert_eq!((seen.connected, seen.disconnected, seen.count), (vec![0], vec![0], 1));
+    assert_eq!(
+        (seen.connected, seen.disconnected, seen.reader_count),
+        (vec![0], vec![0], 1)
+    );
 }
 
 /// All 64 entries are taken, so the next reader observes.
@@ -218,7 +223,7 @@ fn sixty_fifth_reader_observes() {
     let frame = next(&mut last, &mut copy);
     check(&frame, &copy, 1);
     assert!(last.is_observer() && last.observer_reason().unwrap().contains("64"));
-    wait_until("64 are counted", SECOND, || service.seen().count == 64);
+    wait_until("64 are counted", SECOND, || service.seen().reader_count == 64);
     assert!(publish(&writer, 2));
     check(&next(&mut last, &mut copy), &copy, 2);
 }

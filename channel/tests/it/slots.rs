@@ -121,15 +121,18 @@ fn upstream_gets_half_of_the_slots() {
     let channel = Channel::new();
     let writer = channel.writer(slots(8));
     let mut out = Vec::new();
-    while let Some(slot) = writer.claim_for_upstream(SIZE).unwrap() {
+    while let Some(slot) = writer.upstream().claim(SIZE).unwrap() {
         out.push(slot);
     }
     assert_eq!(out.len(), 4);
     for value in 1..=50 {
-        assert!(publish(&writer, value), "the other half of the slots is for copied frames");
+        assert!(
+            publish(&writer, value),
+            "the other half of the slots is for copied frames"
+        );
     }
     out.pop();
-    assert!(writer.claim_for_upstream(SIZE).unwrap().is_some());
+    assert!(writer.upstream().claim(SIZE).unwrap().is_some());
 }
 
 #[test]
@@ -152,7 +155,7 @@ fn claimed_memory_is_published_once_and_not_reused() {
     writer.publish(&slot, descriptor, &[]).unwrap();
     let again = writer.publish(&slot, descriptor, &[]);
     assert!(matches!(again, Err(Error::NotPublishable { .. })), "{again:?}");
-    let in_place = writer.publish_in_place(memory, descriptor, &[]);
+    let in_place = writer.upstream().publish(memory, descriptor, &[]);
     assert!(matches!(in_place, Err(Error::NotPublishable { .. })), "{in_place:?}");
     assert!(
         slot.is_published() && slot.as_mut().is_empty(),
@@ -162,9 +165,9 @@ fn claimed_memory_is_published_once_and_not_reused() {
         assert!(publish(&writer, value % 70));
     }
     assert!(is_filled(memory, 77), "the slot was reused while it was claimed");
-    assert!(writer.owns(memory));
-    assert!(!writer.owns(&[0; 16]));
-    let foreign = writer.publish_in_place(&[0; 16], FrameDescriptor::default(), &[]);
+    assert!(writer.upstream().owns(memory));
+    assert!(!writer.upstream().owns(&[0; 16]));
+    let foreign = writer.upstream().publish(&[0; 16], FrameDescriptor::default(), &[]);
     assert!(matches!(foreign, Err(Error::NotPublishable { .. })));
     // Memory of an older segment.
     let mut old = writer.claim(SIZE).unwrap().unwrap();
@@ -182,7 +185,8 @@ fn part_of_a_slot_is_published_in_place() {
     slot.as_mut().fill(1);
     slot.as_mut()[100..300].fill(9);
     writer
-        .publish_in_place(&slot.as_mut()[100..300], descriptor(0, 9), &[])
+        .upstream()
+        .publish(&slot.as_mut()[100..300], descriptor(0, 9), &[])
         .unwrap();
     let mut copy = Vec::new();
     for mut reader in [channel.reader(), channel.observer()] {
@@ -232,7 +236,7 @@ fn slots_kept_by_upstream_do_not_stop_copied_frames() {
         let channel = Channel::new();
         let writer = channel.writer(slots(max_slots).lossless(lossless));
         let mut kept = Vec::new();
-        while let Some(slot) = writer.claim_for_upstream(SIZE).unwrap() {
+        while let Some(slot) = writer.upstream().claim(SIZE).unwrap() {
             writer.publish(&slot, descriptor(SIZE, 0), &[]).unwrap();
             kept.push(slot);
         }
@@ -279,7 +283,5 @@ fn no_frame_is_dropped_while_readers_get_slots() {
             publish();
         }
     });
-    wait_until("all have slots", 5 * SECOND, || {
-        writer.stats().slots >= 5 * 3
-    });
+    wait_until("all have slots", 5 * SECOND, || writer.stats().slots >= 5 * 3);
 }

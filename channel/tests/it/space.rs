@@ -162,10 +162,7 @@ fn recovery(size: &str) {
     assert!(publish_sized(&writer, 2, 100 * KIB));
     // The same reader continues, whether it noticed the gap or not.
     loop {
-        match reader
-            .next(&mut copy, ReadLimits::default(), Some(5 * SECOND))
-            .unwrap()
-        {
+        match reader.next(&mut copy, ReadLimits::default(), Some(5 * SECOND)).unwrap() {
             Next::Frame(frame) => {
                 check(&frame, &copy, 2);
                 assert_eq!(frame.seq, 2);

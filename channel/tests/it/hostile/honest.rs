@@ -124,7 +124,10 @@ fn publish_now(writer: &Writer) -> Result<bool, Error> {
 
 /// Publishes [`RATE`] frames a second, and an event with every sixteenth.
 fn writer(channel: &str) {
-    let options = WriterOptions::default().perms(0o644).max_slots(16).accept_messages(true);
+    let options = WriterOptions::default()
+        .perms(0o644)
+        .max_slots(16)
+        .accept_messages(true);
     let writer = open_writer(channel, options);
     let mut reporter = Reporter::new();
     assert!(publish(&writer, 0));

@@ -135,7 +135,12 @@ fn garbage_in_whole_segment_ends_no_peer() {
             "garbage everywhere"
         };
         honest.during(what, |channel| {
-            let writes = write_garbage(channel, test_duration(2.0), sparing, 0x9e37_79b9_7f4a_7c15 + round as u64);
+            let writes = write_garbage(
+                channel,
+                test_duration(2.0),
+                sparing,
+                0x9e37_79b9_7f4a_7c15 + round as u64,
+            );
             println!("{writes} words written");
         });
         // The service checks the header once a second.
@@ -163,7 +168,7 @@ fn writer_replaces_corrupted_segment() {
         assert!(publish(&writer, 1));
         let service = Service::of(&writer);
         corrupt(&RawPeer::open(&channel));
-        wait_until(what, 3 * SECOND, || service.seen().spoilt);
+        wait_until(what, 3 * SECOND, || service.seen().repaired);
         let (mut reader, mut copy) = (channel.reader(), Vec::new());
         assert!(publish(&writer, 2));
         check(&next(&mut reader, &mut copy), &copy, 2);
@@ -234,7 +239,9 @@ fn waiting_lossless_writer() {
         std::thread::sleep(Duration::from_micros(20));
     }
     let cpu = cpu_time() - before;
-    say(format!("{wakeups} wakeups, {cpu:?} of processor time for attacker and writer"));
+    say(format!(
+        "{wakeups} wakeups, {cpu:?} of processor time for attacker and writer"
+    ));
     writer.interrupt();
     waits.join().unwrap();
     assert!(cpu < Duration::from_millis(600), "{cpu:?} in a second");
@@ -298,5 +305,5 @@ fn faked_reader_entries_count_for_nothing() {
     for value in 2..200 {
         assert!(publish(&writer, value), "no slot for {value}");
     }
-    assert_eq!(service.seen().count, 0);
+    assert_eq!(service.seen().reader_count, 0);
 }

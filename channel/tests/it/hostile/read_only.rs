@@ -29,7 +29,9 @@ pub const ROLES: &[(&str, Role)] = &[
     ("hostile/forbidden calls", |arguments| {
         ReadOnly::new(arguments[0]).try_forbidden_calls();
     }),
-    ("hostile/wakeups", |arguments| ReadOnly::new(arguments[0]).wake_for_ever()),
+    ("hostile/wakeups", |arguments| {
+        ReadOnly::new(arguments[0]).wake_for_ever()
+    }),
     ("hostile/stolen sleepers", |arguments| {
         ReadOnly::new(arguments[0]).steal_sleepers_for_ever();
     }),
@@ -229,7 +231,16 @@ impl ReadOnly {
 }
 
 fn map(file: &File, size: usize, protection: i32) -> *mut libc::c_void {
-    unsafe { libc::mmap(std::ptr::null_mut(), size, protection, libc::MAP_SHARED, file.as_raw_fd(), 0) }
+    unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            size,
+            protection,
+            libc::MAP_SHARED,
+            file.as_raw_fd(),
+            0,
+        )
+    }
 }
 
 fn succeeds(result: i32) -> bool {

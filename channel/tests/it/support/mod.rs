@@ -7,14 +7,13 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    thread::JoinHandle,
     time::Duration,
 };
 
 use nix::time::{ClockId, clock_gettime};
 use rsshm_channel::{
-    Caps, ChannelName, Error, Frame, FrameData, FrameDescriptor, NewEvent, Next, ReadLimits, Reader, ReaderOptions, ServiceReport,
-    Writer, WriterOptions, layout::DELTA_UNIT,
+    Caps, ChannelName, Error, Frame, FrameData, FrameDescriptor, NewEvent, Next, ReadLimits, Reader, ReaderOptions,
+    ServiceReport, ServiceThread, Writer, WriterOptions, layout::DELTA_UNIT,
 };
 use rsshm_testkit::{Channel, frames::is_filled};
 
@@ -297,40 +296,33 @@ impl Drop for StopOnDrop<'_> {
 
 /// A thread that runs a writer's service, as rsshmsink does.
 pub struct Service {
-    writer: Arc<Writer>,
-    stop: Arc<AtomicBool>,
+    thread: Option<ServiceThread>,
     seen: Arc<Mutex<ServiceReport>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Service {
+    /// Starts the thread.
     pub fn of(writer: &Arc<Writer>) -> Self {
-        let (writer, stop) = (Arc::clone(writer), Arc::new(AtomicBool::new(false)));
         let seen = Arc::<Mutex<ServiceReport>>::default();
-        let thread = std::thread::spawn({
-            let (writer, stop, seen) = (Arc::clone(&writer), Arc::clone(&stop), Arc::clone(&seen));
-            move || {
-                while !stop.load(Ordering::Relaxed) {
-                    writer.wait_for_service(Duration::from_millis(250));
-                    let report = writer.service().unwrap();
-                    let mut seen = seen.lock().unwrap();
-                    seen.count = report.count;
-                    seen.connected.extend(report.connected);
-                    seen.disconnected.extend(report.disconnected);
-                    seen.evicted.extend(report.evicted);
-                    seen.restored |= report.restored;
-                    seen.spoilt |= report.spoilt;
-                    seen.semaphore.extend(report.semaphore);
-                    seen.keyframe_wanted |= report.keyframe_wanted;
-                    seen.messages.extend(report.messages);
-                }
+        let thread = ServiceThread::spawn(Arc::clone(writer), Duration::from_millis(250), {
+            let seen = Arc::clone(&seen);
+            move |_, report| {
+                let report = report.unwrap();
+                let mut seen = seen.lock().unwrap();
+                seen.reader_count = report.reader_count;
+                seen.connected.extend(report.connected);
+                seen.disconnected.extend(report.disconnected);
+                seen.evicted.extend(report.evicted);
+                seen.names_restored |= report.names_restored;
+                seen.repaired |= report.repaired;
+                seen.semaphore_faults.extend(report.semaphore_faults);
+                seen.keyframe_wanted |= report.keyframe_wanted;
+                seen.messages.extend(report.messages);
             }
         });
         Self {
-            writer,
-            stop,
+            thread: Some(thread.unwrap()),
             seen,
-            thread: Some(thread),
         }
     }
 
@@ -342,9 +334,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.writer.stop_service();
-        let result = self.thread.take().map(JoinHandle::join);
+        let result = self.thread.take().map(ServiceThread::stop);
         if !std::thread::panicking() {
             assert!(matches!(result, Some(Ok(()))), "the service failed");
         }
