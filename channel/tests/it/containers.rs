@@ -43,8 +43,8 @@ fn writer(channel: &str) {
     say("stopped");
 }
 
-/// Reads all frames. For each line of the test it says the newest seq, how many frames were in place, how often the writer
-/// was lost, and whether it holds a frame.
+/// Reads all frames. For each line of the test it says the newest seq, how many frames were in place, how often the
+/// writer was lost, and whether it holds a frame.
 fn reader(channel: &str) {
     let lines = role::lines();
     let mut reader = open_reader(channel, ReaderOptions::default());

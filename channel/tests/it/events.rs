@@ -497,7 +497,7 @@ fn events_restart_after_damaged_event_head() {
     assert_eq!(now(&mut reader), ["c"]);
 }
 
-/// It waits for frames only.
+/// A lossless writer waits until readers have taken its frames, but not its events.
 #[test]
 fn lossless_writer_does_not_wait_for_events() {
     let channel = Channel::new();
@@ -530,8 +530,8 @@ fn closed_writer_publishes_no_event() {
     assert!(matches!(next(), Next::Lost));
 }
 
-/// Reads frames and events, which count up together, until `stop` and then until nothing comes. Checks that each value is
-/// higher than the one before. Returns the last value, and the number of events received and missed.
+/// Reads frames and events, which count up together, until `stop` and then until nothing comes. Checks that each value
+/// is higher than the one before. Returns the last value, and the number of events received and missed.
 fn read_in_order(reader: &mut Reader, max_behind: u32, pause: Duration, stop: &AtomicBool) -> (u64, u64) {
     let mut copy = Vec::new();
     let (mut last, mut events) = (1, 0);

@@ -1,5 +1,5 @@
-//! Faults that were found by killing and stopping processes at failpoints (`channel/src/protocol/failpoint.rs`), each with
-//! a process that ends or stops exactly there.
+//! Faults that were found by killing and stopping processes at failpoints (`channel/src/protocol/failpoint.rs`), each
+//! with a process that ends or stops exactly there.
 
 use std::time::Duration;
 
@@ -198,8 +198,8 @@ fn joining_reader_is_not_counted_yet() {
     }
 }
 
-/// A writer that waits for a reader continues when one has joined. The writer may have closed before the reader looks at
-/// the frames; the reader still gets everything.
+/// A writer that waits for a reader continues when one has joined. The writer may have closed before the reader looks
+/// at the frames; the reader still gets everything.
 #[test]
 fn awaited_reader_gets_stream_from_its_beginning() {
     for closes in [false, true] {

@@ -173,7 +173,7 @@ fn reader_that_missed_one_frame_requests_keyframe() {
     assert_eq!(requests(&channel), 1);
 }
 
-/// It is there because another reader holds it.
+/// The keyframe is readable only because another reader holds it.
 #[test]
 fn keyframe_without_its_deltas_is_not_used() {
     let channel = Channel::new();
@@ -273,8 +273,8 @@ fn joining_reader_begins_within_max_behind() {
     }
 }
 
-/// Events between skipped frames change nothing about which frames are skipped. A reader finds a keyframe after an event
-/// before it requests one.
+/// Events between skipped frames change nothing about which frames are skipped. A reader finds a keyframe after an
+/// event before it requests one.
 #[test]
 fn events_do_not_change_which_frames_are_skipped() {
     for (max_behind, lost, published, wanted, requested) in [
@@ -581,7 +581,8 @@ impl CopyTarget for PublishingTarget<'_> {
     }
 }
 
-/// It begins with a frame that is older than the newest, and the writer keeps all later frames from that moment on.
+/// The reader begins with a frame that is older than the newest, and the writer keeps all later frames from that moment
+/// on.
 #[test]
 fn reader_joining_lossless_compressed_stream_misses_nothing() {
     let channel = Channel::new();
@@ -676,8 +677,8 @@ impl Habits {
         }
     }
 
-    /// Reads until `stop`, and checks that each frame can be decoded with the frames before it. Returns how many frames it
-    /// received and missed.
+    /// Reads until `stop`, and checks that each frame can be decoded with the frames before it. Returns how many frames
+    /// it received and missed.
     fn read(self, channel: &Channel, stop: &AtomicBool) -> (u64, u64) {
         let (mut received, mut missed, mut copy) = (0, 0, Vec::new());
         while !stop.load(Ordering::Relaxed) {

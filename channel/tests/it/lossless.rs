@@ -118,8 +118,8 @@ fn no_reader_misses_a_frame_of_lossless_writer() {
     }
 }
 
-/// The writer waits for a reader that is slower but releases each frame within half a millisecond: more slots would only
-/// cost memory and cold caches. For a reader that takes no frame, the writer adds slots first, as long as it may.
+/// The writer waits for a reader that is slower but releases each frame within half a millisecond: more slots would
+/// only cost memory and cold caches. For a reader that takes no frame, the writer adds slots first, as long as it may.
 #[test]
 fn lossless_writer_adds_slots_for_stalled_readers_only() {
     let channel = Channel::new();
@@ -202,7 +202,7 @@ fn waiting_lossless_writer_is_woken_by_reader() {
     assert!(fastest.is_some(), "as slow as without a wakeup");
 }
 
-/// It continues after `resume`.
+/// The writer continues after `resume`.
 #[test]
 fn interrupt_ends_wait_of_lossless_writer() {
     let channel = Channel::new();
@@ -236,7 +236,7 @@ fn interrupt_ends_wait_of_lossless_writer() {
     assert!(value > 20, "{value}");
 }
 
-/// An interrupt ends it as well.
+/// The wait also ends with an interrupt.
 #[test]
 fn first_reader_ends_wait_for_reader() {
     let channel = Channel::new();

@@ -1,7 +1,7 @@
 //! Many readers, many starts, and a long time: nothing leaks.
 //!
-//! Short by default. With `RSSHM_TEST_SECONDS` the counts are large; `RSSHM_SOAK_SECONDS` is how long the stream of large
-//! frames goes on.
+//! Short by default. With `RSSHM_TEST_SECONDS` the counts are large; `RSSHM_SOAK_SECONDS` is how long the stream of
+//! large frames goes on.
 //!
 //! What counts the resources of its process runs in a role: other tests use the test's own process.
 
@@ -259,7 +259,8 @@ impl Measurements {
         let count = self.ages.len();
         let at = |part: f64| Duration::from_nanos(self.ages[((count - 1) as f64 * part) as usize]);
         say(format!(
-            "{count} frames, {} in place, {} missed, age {:.2?} median, {:.2?} of 99 %, {:.2?} at most, {:.1} % of a processor, {:?} then, {now:?} now",
+            "{count} frames, {} in place, {} missed, age {:.2?} median, {:.2?} of 99 %, {:.2?} at most, \
+             {:.1} % of a processor, {:?} then, {now:?} now",
             self.in_place,
             reader.stats().missed,
             at(0.5),

@@ -14,8 +14,8 @@ use crate::support::{
     CAPS, ChannelExt, SECOND, SIZE, Service, StopOnDrop, check, check_bytes, next, publish, raw, slots,
 };
 
-/// A read-only descriptor can take read locks on every byte. They keep no peer out and make no peer look alive. (Observers
-/// cannot open the lock file: see `perms`.)
+/// A read-only descriptor can take read locks on every byte. They keep no peer out and make no peer look alive.
+/// (Observers cannot open the lock file: see `perms`.)
 #[test]
 fn read_locks_of_observer_change_nothing() {
     let channel = Channel::new();
@@ -111,7 +111,7 @@ fn observer_gets_whole_frames_only() {
     });
 }
 
-/// At full speed, and in order.
+/// Readers and writer run at full speed; frames are whole and in order.
 #[test]
 fn attached_readers_get_whole_frames_only() {
     let channel = Channel::new();

@@ -124,7 +124,7 @@ fn late_reader_gets_newest_frame_and_max_behind_skips() {
     assert!(matches!(poll(&mut reader, &mut copy), Next::TimedOut));
 }
 
-/// For readers that are attached, late, or behind.
+/// Readers that are attached, late, or behind get it at different times.
 #[test]
 fn reader_gets_end_of_stream_after_its_last_frame() {
     let channel = Channel::new();

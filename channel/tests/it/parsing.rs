@@ -122,8 +122,8 @@ proptest! {
         (slot_count, caps_size, file_size) in (0u32..70, 0..2 * MAX_CAPS_SIZE as u64, number()),
         message_count in 0u32..6,
     ) {
-        let [status_offset, caps_offset, quotas_offset, readers_offset, ring_offset, events_offset, messages_offset, descriptors_offset]
-            = offsets;
+        let [status_offset, caps_offset, quotas_offset, readers_offset, offsets @ ..] = offsets;
+        let [ring_offset, events_offset, messages_offset, descriptors_offset] = offsets;
         let header = Header {
             status_offset,
             caps_offset,
@@ -281,7 +281,9 @@ proptest! {
 
     /// In the header, the status, the reader table, the ring, events, messages and descriptors of a live channel.
     #[test]
-    fn corrupted_segments_harm_no_peer(changes in prop::collection::vec((offset(layout()), number(), any::<bool>()), 1..6)) {
+    fn corrupted_segments_harm_no_peer(
+        changes in prop::collection::vec((offset(layout()), number(), any::<bool>()), 1..6),
+    ) {
         let victim = Victim::new();
         for (at, value, wide) in changes {
             let bytes = value.to_ne_bytes();
@@ -329,8 +331,8 @@ fn event_seq() -> impl Strategy<Value = u64> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Records of events that no writer wrote, for attached readers and new ones: they may get garbage as events, but they
-    /// get all frames.
+    /// Records of events that no writer wrote, for attached readers and new ones: they may get garbage as events, but
+    /// they get all frames.
     #[test]
     fn corrupted_events_withhold_no_frame(
         heads in prop::collection::vec(event_seq(), 1..4),
@@ -382,8 +384,8 @@ proptest! {
         }
     }
 
-    /// Records of messages that no reader wrote, up to any head: the writer takes no more than the ring holds, and loses no
-    /// message of another entry.
+    /// Records of messages that no reader wrote, up to any head: the writer takes no more than the ring holds, and
+    /// loses no message of another entry.
     #[test]
     fn corrupted_messages_harm_no_peer(
         heads in prop::collection::vec(event_seq(), 1..6),
@@ -405,7 +407,8 @@ proptest! {
             prop_assert!(readers[1].handle().send_message(b"honest"));
             let mut messages = victim.writer.service().unwrap().messages;
             prop_assert_eq!(messages.pop(), Some(b"honest".to_vec()));
-            prop_assert!(messages.len() as u64 <= MESSAGE_RING_LENGTH && messages.iter().all(|message| message.len() <= MAX_MESSAGE_SIZE));
+            prop_assert!(messages.len() as u64 <= MESSAGE_RING_LENGTH);
+            prop_assert!(messages.iter().all(|message| message.len() <= MAX_MESSAGE_SIZE));
         }
     }
 }

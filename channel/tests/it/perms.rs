@@ -92,7 +92,7 @@ fn file_modes_ignore_the_umask() {
     }
 }
 
-/// On both files.
+/// A restart with other permissions changes the modes of both files.
 #[test]
 fn restarted_writer_sets_new_modes() {
     let channel = Channel::new();
@@ -118,8 +118,8 @@ fn illegal_modes_and_slot_counts_are_refused() {
     channel.assert_removed();
 }
 
-/// Takes three frames as another user, and says after each how it got it. For the line "files" it says what it can do with
-/// the channel's files.
+/// Takes three frames as another user, and says after each how it got it. For the line "files" it says what it can do
+/// with the channel's files.
 fn reader_as(channel: &str, user: u32, group: u32) {
     become_user(user, group);
     let mut reader = open_reader(channel, ReaderOptions::default());
@@ -174,7 +174,7 @@ fn mode_0600_denies_other_users_with_reason() {
     );
 }
 
-/// They see the frames, and can neither write nor lock bytes that others need.
+/// Other users see the frames, and can neither write nor lock bytes that others need.
 #[test]
 fn other_users_observe_with_0644() {
     need_root!("another user's process");

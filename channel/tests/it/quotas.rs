@@ -48,7 +48,7 @@ fn honest_reader(channel: &Channel, number: u64, stop: &AtomicBool, in_place: &A
     }
 }
 
-/// They hold as many frames as they may, and leave and attach again meanwhile.
+/// The readers hold as many frames as they may, and leave and attach again meanwhile.
 #[test]
 fn readers_within_quota_are_never_evicted() {
     for max_slots in [64, 24] {
@@ -80,7 +80,7 @@ fn readers_within_quota_are_never_evicted() {
     }
 }
 
-/// It is evicted within a second, notices it, and attaches again.
+/// The reader is evicted within a second, notices that, and attaches again.
 #[test]
 fn reader_pinning_everything_is_evicted_and_reattaches() {
     let channel = Channel::new();
@@ -110,8 +110,8 @@ fn reader_pinning_everything_is_evicted_and_reattaches() {
     assert_eq!((writer.stats().evicted, service.seen().reader_count), (1, 1));
 }
 
-/// It pins no more slots than the largest quota, but all there are. Its quota falls for that reason, which does not
-/// excuse it.
+/// The reader pins no more slots than the largest quota allows, but all there are. Its quota falls for that reason, but
+/// that does not protect it.
 #[test]
 fn reader_pinning_all_of_few_slots_is_evicted() {
     let channel = Channel::new();

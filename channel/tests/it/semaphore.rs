@@ -123,7 +123,8 @@ fn stream_while(case: &str, harm: impl FnOnce(&Channel, &Writer)) -> Episode {
     let timeouts = writer.stats().semaphore_timeouts;
     let reported = service.seen().semaphore_faults;
     println!(
-        "{case}: {FRAMES} frames in {took:.3?}, longest publish {longest_publish:.3?}, {timeouts} time-outs, reported {reported:?}"
+        "{case}: {FRAMES} frames in {took:.3?}, longest publish {longest_publish:.3?}, {timeouts} time-outs, \
+         reported {reported:?}"
     );
     assert!(
         took < EACH * FRAMES as u32 + Duration::from_millis(500),

@@ -13,7 +13,7 @@ use rsshm_channel::{
 };
 
 const USAGE: &str = "\
-rsshm-peer write NAME CAPS [lossless] [variable] [planes=OFFSET:STRIDE,...]   frames from stdin, each after its size (u32)
+rsshm-peer write NAME CAPS [lossless] [variable] [planes=OFFSET:STRIDE,...]   frames from stdin, each after its size
 rsshm-peer read NAME [observe]                 frames to stdout, in the same form, until the end of the stream
 rsshm-peer flood NAME SIZE SECONDS             frames of equal bytes, drawn in place, as fast as possible
 rsshm-peer check NAME SECONDS                  prints how many of those frames it received, and how many were torn";

@@ -11,6 +11,7 @@ use rsshm_channel::{Error, NewEvent, Next, ReadLimits, Reader, ReaderOptions, Wr
 use rsshm_testkit::{
     Channel, Process,
     role::{self, Role, say},
+    wait_until,
 };
 
 use crate::support::{
@@ -168,7 +169,8 @@ fn touch(bytes: &[u8]) {
     black_box(bytes.iter().step_by(64).map(|byte| u64::from(*byte)).sum::<u64>());
 }
 
-/// Reads all frames and holds two of those in place. After an error it starts anew, as a program does that is restarted.
+/// Reads all frames and holds two of those in place. After an error it starts anew, as a program does that is
+/// restarted.
 fn reader(channel: &str, read_only: bool, max_held: u32) {
     let new = || -> Reader { open_reader(channel, ReaderOptions::default().read_only(read_only)) };
     let limits = ReadLimits::default().max_held(max_held);
@@ -238,8 +240,7 @@ impl Honest {
             writer,
             readers: readers.into(),
         };
-        std::thread::sleep(Duration::from_millis(300));
-        honest.reports();
+        honest.wait_for_frames();
         honest
     }
 
@@ -254,6 +255,16 @@ impl Honest {
                 (role, Report::parse(&peer.receive()))
             })
             .collect()
+    }
+
+    /// Waits until each peer has more frames than now.
+    #[track_caller]
+    fn wait_for_frames(&mut self) {
+        let before = self.reports();
+        wait_until("all peers get frames", 5 * SECOND, || {
+            let mut pairs = before.iter().zip(self.reports());
+            pairs.all(|((_, before), (_, now))| now.frames > before.frames)
+        });
     }
 
     /// Runs `attack`, and reports what happened to each peer meanwhile. No peer may spin.
@@ -312,7 +323,7 @@ impl Honest {
         self.channel.assert_removed();
         self.writer = role::start("hostile/writer", &[self.channel.as_str()]);
         self.writer.expect("writes");
-        std::thread::sleep(Duration::from_millis(300));
+        self.wait_for_frames();
         self.assert_well("after a restart");
         for (_, reader) in &mut self.readers {
             reader.send("stop");

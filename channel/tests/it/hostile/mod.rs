@@ -1,5 +1,6 @@
-//! Hostile peers. One that may write the segment writes garbage into all of it, or wakes other peers without end; one that
-//! may only read the segment tries everything that read permission allows. No honest peer crashes, hangs, or is kept busy.
+//! Hostile peers. One that may write the segment writes garbage into all of it, or wakes other peers without end; one
+//! that may only read the segment tries everything that read permission allows. No honest peer crashes, hangs, or is
+//! kept busy.
 //!
 //! `RSSHM_TEST_SECONDS` makes the attacks longer.
 
@@ -74,7 +75,8 @@ fn garbage(random: &mut Random, now: u64, slots_offset: u64) -> u64 {
     }
 }
 
-/// Writes garbage into all tables of the segment for a time, and into the semaphore. Returns the number of words written.
+/// Writes garbage into all tables of the segment for a time, and into the semaphore. Returns the number of words
+/// written.
 ///
 /// `sparing` leaves out the words that make all peers look for another segment, so that the others are hit more often.
 fn write_garbage(channel: &Channel, time: Duration, sparing: bool, seed: u64) -> u64 {
@@ -206,8 +208,8 @@ fn endless_wakeups_keep_no_peer_busy() {
     honest.assert_restart_is_clean();
 }
 
-/// A lossless writer that waits for a reader is not kept busy either. In a role, as it measures the processor time of its
-/// process.
+/// A lossless writer that waits for a reader is not kept busy either. In a role, as it measures the processor time of
+/// its process.
 #[test]
 fn endless_wakeups_keep_no_lossless_writer_busy() {
     print!("{}", role::start("hostile/waiting lossless writer", &[]).wait_ok());
