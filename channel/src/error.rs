@@ -102,7 +102,7 @@ pub enum Error {
     },
     /// There was no memory to copy a frame to.
     #[error("channel {channel}: no memory to copy a frame of {size} bytes to")]
-    NoRoom {
+    NoMemory {
         /// The channel.
         channel: String,
         /// Bytes of the frame.
@@ -127,6 +127,20 @@ pub enum Error {
 }
 
 impl Error {
+    /// The shared memory file system has no memory for `wanted` bytes: `slots` slots of `slot_size` bytes and what comes
+    /// before them. `space` is [`files::space`](crate::sys::files::space) of it.
+    pub(crate) fn no_space(channel: &str, wanted: u64, slots: u32, slot_size: u64, space: (u64, u64)) -> Self {
+        let (free, total) = space;
+        Self::NoSpace {
+            channel: channel.to_owned(),
+            wanted,
+            slots,
+            slot_size,
+            free,
+            total,
+        }
+    }
+
     pub(crate) fn system(channel: &str, call: impl Into<String>, errno: Errno) -> Self {
         Self::System {
             channel: channel.to_owned(),

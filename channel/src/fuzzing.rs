@@ -7,7 +7,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::fs::{FileExt, OpenOptionsExt},
     },
-    sync::{LazyLock, Mutex, PoisonError, atomic::Ordering},
+    sync::{LazyLock, Mutex, atomic::Ordering},
     time::Duration,
 };
 
@@ -18,7 +18,10 @@ use crate::{
     protocol::layout::{Header, MAX_READERS},
     reader::attachment::Attachment,
     segment::{Access, Segment},
-    sys::files::{self, SHM_DIR},
+    sys::{
+        files::{self, SHM_DIR},
+        sync,
+    },
 };
 
 const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=64";
@@ -132,7 +135,7 @@ fn good_segment() -> Option<(OwnedFd, Header)> {
             ..FrameDescriptor::default()
         };
         segment.write_descriptor(slot, &descriptor);
-        segment.slot_head(slot).seq.store(seq, Ordering::Relaxed);
+        segment.slot_record(slot).seq.store(seq, Ordering::Relaxed);
         segment
             .tables
             .ring(seq)
@@ -205,7 +208,7 @@ pub fn readers(data: &[u8]) {
     let Some((one_at_a_time, writer)) = &*WRITER else {
         return;
     };
-    let _one = one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one = sync::lock(one_at_a_time);
     let publish = || {
         let slot = writer.claim(FRAME).ok().flatten();
         let descriptor = FrameDescriptor {
@@ -218,7 +221,7 @@ pub fn readers(data: &[u8]) {
         publish();
         // Somebody is there, so that what the seat says is believed.
         static SEAT: Mutex<Option<Reader>> = Mutex::new(None);
-        let mut entry = SEAT.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entry = sync::lock(&SEAT);
         let reader = entry.get_or_insert_with(|| Reader::new(writer.name().clone(), ReaderOptions::default()));
         let _ = reader.next(&mut Vec::new(), ReadLimits::default(), Some(Duration::from_millis(50)));
     }

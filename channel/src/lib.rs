@@ -35,6 +35,7 @@ pub mod fuzzing;
 mod protocol;
 mod reader;
 mod segment;
+mod service;
 mod sys;
 mod writer;
 
@@ -49,12 +50,11 @@ pub use reader::{
     CopyTarget, Event, Frame, FrameData, Next, Observer, PinnedFrame, ReadLimits, Reader, ReaderHandle, ReaderOptions,
     ReaderStats,
 };
-pub use segment::{
-    discovery::{Watch, WatchStop, channels},
-    lock_file::SemaphoreFault,
-};
+pub use segment::{discovery::channels, faults::SemaphoreFault};
+pub use service::ServiceThread;
 pub use sys::{
     clock::monotonic_ns,
     copy::{CopyFn, copy_to_slot},
+    watch::{Watch, WatchStop},
 };
-pub use writer::{Caps, NewEvent, ServiceReport, Slot, Writer, WriterOptions, WriterStats};
+pub use writer::{Caps, NewEvent, ServiceReport, Slot, Upstream, Writer, WriterOptions, WriterStats};

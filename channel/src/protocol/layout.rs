@@ -1,68 +1,68 @@
-//! The segment, field by field: the one place where offsets and sizes stand (docs/PROTOCOL.md describes them in words).
+//! The layout of a segment: every structure, offset and size, once. docs/PROTOCOL.md describes the same in words.
 //!
 //! ```text
-//! 0        Fixed      written once, before the segment has its name
-//! 256      Live       what the writer tells everybody, and the word that wakes it
-//! 4096     caps       the format, a string
-//!          grants     one word a seat, written by the writer: how many slots the seat may pin
-//!          seats      one block a seat, written by who holds the seat
-//!          ring       one word an entry: which slot a frame's number is in
-//!          events     what happens between frames: the events that last, then a ring of the newest
-//!          mail       a few records a seat, where the writer takes any: what readers tell it
-//!          slots'     descriptors, 4096 bytes each
-//!          slots      the frames, each beginning on a page
+//! 0        Header       written once, before the segment gets its name
+//! 256      Status       what changes for everybody, and the words that peers wait on
+//! 4096     caps         the format of the frames, a string
+//!          quotas       one word for each reader entry, written by the writer: how many slots the reader may pin
+//!          readers      the reader table: one entry for each reader, written by the owner of the entry
+//!          ring         one word for each of the newest frames: the slot that it is in
+//!          events       what happens between frames: the sticky events, then a ring of the newest events
+//!          messages     a few records for each reader entry, if the writer accepts messages
+//!          descriptors  one for each slot, 4096 bytes each
+//!          slots        the frames; each slot starts on a page
 //! ```
 //!
-//! All numbers are in the machine's own byte order; a version of the other order is not one that this program knows.
+//! All integers have the byte order of the machine. A segment of the other byte order fails the check of its version.
 
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::sys::mapping::Shared;
 
-/// The most slots a segment can have: one bit of a pin word each.
+/// The most slots that a segment can have: one bit of a pin word each.
 pub const MAX_SLOTS: usize = 64;
 /// The first bytes of a segment.
 pub const MAGIC: u64 = u64::from_ne_bytes(*b"rsshm\r\n\x1a");
-/// The version of this layout. A reader follows only its own.
+/// The version of this layout. A peer uses only segments of its own version.
 pub const VERSION: u32 = 1;
-/// Seats for attached readers; one more reader observes.
+/// Entries of the reader table. Readers beyond this number observe.
 pub const MAX_READERS: usize = 64;
-/// Entries of the ring: how many numbers back from the newest a frame can be found.
+/// Entries of the ring: how many seqs back from the newest a frame can be found.
 pub const RING_LENGTH: u64 = 128;
-/// The longest format string, in bytes.
+/// The largest size of the caps in bytes.
 pub const MAX_CAPS_SIZE: usize = 64 * 1024;
-/// Bytes from one descriptor to the next: the fixed part, then room for what goes with a frame.
+/// Bytes from one descriptor to the next: the [`SlotRecord`], then the metadata.
 pub const DESCRIPTOR_STRIDE: usize = 4096;
-/// Bytes that can go with a frame beside its [`FrameDescriptor`].
+/// The largest size of a frame's metadata in bytes: what belongs to it beside its bytes and its [`FrameDescriptor`].
 pub const MAX_METADATA_SIZE: usize = DESCRIPTOR_STRIDE - size_of::<SlotRecord>();
-/// Places for events that last: a reader that comes later is told of the newest in each.
+/// Records for sticky events. A reader that joins later receives the newest event of each.
 pub const STICKY_EVENT_COUNT: usize = 8;
-/// Places for the newest events, used in turn.
+/// Records for the newest events, used in turn.
 pub const EVENT_RING_LENGTH: u64 = 32;
-/// Bytes of an event's place.
+/// Bytes of an event record.
 pub const EVENT_STRIDE: usize = 4096;
-/// Bytes that can go with an event beside its [`EventDescriptor`].
+/// The largest size of an event in bytes, beside its [`EventDescriptor`].
 pub const MAX_EVENT_SIZE: usize = EVENT_STRIDE - 8 - size_of::<EventDescriptor>();
-/// Letters that a seat's mailbox holds.
+/// Message records of each reader entry.
 pub const MESSAGE_RING_LENGTH: u64 = 4;
-/// Bytes of a letter's place.
+/// Bytes of a message record.
 pub const MESSAGE_STRIDE: usize = 512;
-/// Bytes of a letter.
+/// The largest size of a message in bytes.
 pub const MAX_MESSAGE_SIZE: usize = MESSAGE_STRIDE - 16;
-/// Slots begin at a multiple of this, the largest page size of the machines Linux runs on.
+/// The slots start at a multiple of this, which is the largest page size of the machines that Linux runs on.
 pub const SLOTS_ALIGN: u64 = 64 * 1024;
-/// A slot's size is a multiple of this.
+/// The size of a slot is a multiple of this.
 pub const SLOT_ALIGN: u64 = 4096;
-/// "No value" in times and offsets of a descriptor.
+/// "No value", in the times and offsets of a descriptor.
 pub const TIME_NONE: u64 = u64::MAX;
-/// The most planes a frame has.
+/// The most planes that a frame can have.
 pub const MAX_PLANES: usize = 4;
 
-/// Byte of the semaphore's file, and of a segment's, that the living writer holds a write lock on.
+/// The byte of the lock file, and of a segment, that the living writer holds a write lock on.
 pub const WRITER_BYTE: i64 = 4096;
-/// Byte of the semaphore's file that the reader in seat 0 holds a write lock on; the other seats follow.
+/// The byte of the lock file that the owner of reader entry 0 holds a write lock on. The other entries follow.
 pub const FIRST_READER_BYTE: i64 = 4097;
 
 /// Bits of [`Header::flags`].
@@ -73,34 +73,35 @@ pub mod flags {
 
 /// Bits of [`Status::state`].
 pub mod state {
-    /// A newer segment has taken the name, or is about to: take what is left, then look again.
+    /// A newer segment has the name, or is about to get it. A reader takes what is left here and then opens the name
+    /// again.
     pub const SUPERSEDED: u32 = 1;
-    /// The writer stopped in good order; no frame follows here.
+    /// The writer stopped in an orderly way. No frame follows here.
     pub const CLOSED: u32 = 2;
 }
 
 /// Values of [`ReaderEntry::state`].
 pub mod reader_state {
-    /// Nobody has used the seat in this segment.
+    /// No reader has used the entry in this segment.
     pub const NEW: u32 = 0;
-    /// A reader takes frames here.
+    /// The reader takes frames here.
     pub const ATTACHED: u32 = 1;
-    /// The reader took all it wanted here and went on to a newer segment.
+    /// The reader took all that it wanted here and went on to a newer segment.
     pub const MOVED: u32 = 2;
-    /// The reader is gone; frames that it passed on may still be in use.
+    /// The reader is gone. Frames that it passed on may still be in use.
     pub const LEFT: u32 = 3;
-    /// A reader sits down: what it is going to take is kept, but nobody goes on because of it, as it may have to look
-    /// elsewhere yet.
+    /// The reader is about to attach. A lossless writer keeps the frames that it is going to take, but a writer that
+    /// waits for a reader does not continue yet, because this one may still have to open another segment.
     pub const JOINING: u32 = 4;
 
-    /// Whether somebody takes frames here, or is about to.
+    /// Whether a reader takes frames here, or is about to.
     pub fn is_present(state: u32) -> bool {
         matches!(state, ATTACHED | JOINING)
     }
 }
 
-/// What never changes once the segment has its name. Readers copy it when they attach, check the copy, and never look
-/// at the original again.
+/// What never changes once the segment has its name. Peers copy it when they open the segment, check the copy, and
+/// never read the original again.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Header {
@@ -108,149 +109,173 @@ pub struct Header {
     pub magic: u64,
     /// [`VERSION`].
     pub version: u32,
-    /// Size of this structure in bytes.
+    /// The size of this structure in bytes.
     pub header_size: u32,
-    /// CLOCK_MONOTONIC nanoseconds at which the segment was made.
+    /// When the segment was made, in CLOCK_MONOTONIC nanoseconds.
     pub created_ns: u64,
-    /// Number of the first frame published here.
+    /// The seq of the first frame that is published here.
     pub first_seq: u64,
-    /// Device number of the file that carries the locks (the semaphore's).
+    /// The device number of the lock file.
     pub lock_device: u64,
-    /// Inode number of that file.
+    /// The inode number of the lock file.
     pub lock_inode: u64,
-    /// Where the format string begins.
+    /// The offset of the caps.
     pub caps_offset: u64,
-    /// Its length in bytes.
+    /// The size of the caps in bytes.
     pub caps_size: u64,
-    /// Where [`Status`] is.
+    /// The offset of the [`Status`].
     pub status_offset: u64,
-    /// Where the grants begin, 8 bytes each: the ticket in the upper, the number of slots in the lower half.
+    /// The offset of the quotas, 8 bytes each: the generation in the upper half, the number of slots in the lower.
     pub quotas_offset: u64,
-    /// Where the seats begin.
+    /// The offset of the reader table.
     pub readers_offset: u64,
     /// Bytes from one [`ReaderEntry`] to the next.
     pub reader_stride: u32,
-    /// Seats.
+    /// Entries of the reader table.
     pub reader_count: u32,
-    /// Where the ring begins, 8 bytes an entry: the number times 256, plus the slot.
+    /// The offset of the ring, 8 bytes for each entry: the seq times 256, plus the slot.
     pub ring_offset: u64,
     /// Entries of the ring.
     pub ring_count: u32,
-    /// Slots there can be.
+    /// The most slots that the segment can have.
     pub slot_count: u32,
-    /// Where the descriptors begin.
+    /// The offset of the descriptors.
     pub descriptors_offset: u64,
-    /// Where the slots begin.
+    /// The offset of the slots.
     pub slots_offset: u64,
-    /// Bytes of a slot.
+    /// The size of a slot in bytes.
     pub slot_size: u64,
     /// Bytes from one descriptor to the next.
     pub descriptor_stride: u32,
-    /// A frame stays for at least so many more publishes.
+    /// How many more publishes a frame survives at least.
     pub history: u32,
-    /// Process of the writer, for messages only.
+    /// The process of the writer, for messages only.
     pub writer_pid: u32,
     /// Bits of [`flags`].
     pub flags: u32,
-    /// Where the events begin: [`STICKY_EVENT_COUNT`] places, then [`EVENT_RING_LENGTH`].
+    /// The offset of the event records: [`STICKY_EVENT_COUNT`] for sticky events, then [`EVENT_RING_LENGTH`].
     pub events_offset: u64,
-    /// Bytes of an event's place.
+    /// Bytes of an event record.
     pub event_stride: u32,
-    /// Places of both kinds.
+    /// Event records of both kinds.
     pub event_count: u32,
-    /// Where the mailboxes begin, if there are any.
+    /// The offset of the message records, if there are any.
     pub messages_offset: u64,
-    /// Bytes of a letter's place.
+    /// Bytes of a message record.
     pub message_stride: u32,
-    /// Places of each seat; 0 where the writer takes no letters.
+    /// Message records of each reader entry; 0 if the writer accepts no messages.
     pub message_count: u32,
     /// Zero.
     pub reserved: [u64; 9],
 }
 
-/// What changes for everybody. Written by the writer alone, but for the words at its end.
+/// What changes for everybody. Only the writer writes it, except for `writer_word`, which readers increment too.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Status {
-    /// Number of the newest frame; 0 before the first of the channel.
+    /// The seq of the newest frame; 0 before the first frame of the channel.
     pub head: AtomicU64,
-    /// Number of the last frame before the end of the stream that `eos_count` counts.
+    /// The seq of the last frame before the end of the stream that `eos_count` counts.
     pub eos_seq: AtomicU64,
     /// When frames leave the writer, in nanoseconds after their time stamp.
     pub latency_ns: AtomicU64,
-    /// Futex word: counts publishes and everything else that a reader waits for.
+    /// Futex word of the readers: counts publishes and everything else that a reader waits for.
     pub published: AtomicU32,
     /// Bits of [`state`].
     pub state: AtomicU32,
-    /// How many times the stream ended.
+    /// How many times the stream has ended in this segment.
     pub eos_count: AtomicU32,
     pad: u32,
-    /// Number of the newest event; 0 before the first of the channel.
+    /// The seq of the newest event; 0 before the first event of the channel.
     pub event_head: AtomicU64,
     pad1: [u32; 4],
-    /// Futex word of the writer: readers count it up when they come, go, or free something that it waits for.
+    /// Futex word of the writer: readers increment it when they attach, leave, ask for something, or release something
+    /// that the writer waits for.
     pub writer_word: AtomicU32,
-    /// Not 0 while the writer waits for a slot.
+    /// Not 0 while the writer waits for something that a reader releases.
     pub writer_waits: AtomicU32,
     pad2: [u32; 14],
 }
 
-/// A reader's seat in one segment. Written only by who holds the lock of the seat.
+impl Status {
+    /// Whether the segment is superseded or closed, so that no frame follows the ones that it has.
+    pub fn is_over(&self) -> bool {
+        // Acquire: pairs with the release `fetch_or` of a writer that supersedes or closes the segment. The head that
+        // is loaded after this is the last one.
+        self.state.load(Ordering::Acquire) & (state::SUPERSEDED | state::CLOSED) != 0
+    }
+}
+
+/// A reader's entry in one segment. Only the process that holds the lock of the entry writes it.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct ReaderEntry {
-    /// The pin word: bit N is set while the reader holds slot N.
+    /// The pin word: bit N is set while the reader uses slot N.
     pub pins: AtomicU64,
-    /// Number of the last frame that the reader has taken or does not want.
+    /// The seq of the last frame that the reader has taken or does not want.
     pub cursor: AtomicU64,
-    /// Which owner of the seat this is: each counts it up before anything else.
+    /// Which owner of the entry this is. Each new owner increases it before its first pin.
     pub generation: AtomicU32,
     /// One of [`reader_state`].
     pub state: AtomicU32,
-    /// Process of the reader, for people who look.
+    /// The process of the reader, for people who inspect the channel.
     pub pid: AtomicU32,
-    /// How many times this owner asked for a frame that can be decoded without those before it.
+    /// How many times this owner has asked for a keyframe.
     pub keyframe_requests: AtomicU32,
-    /// Number of the owner's newest letter in the mailbox, beginning at 1.
+    /// The seq of the newest message of this owner; 0 before the first.
     pub message_head: AtomicU64,
     pad: [u32; 6],
 }
 
-/// The lower half of a grant when the seat's pins no longer count, since it holds more than it may.
+/// The lower half of a quota after an eviction: the reader held more slots than it may, and its pins no longer count.
 pub const EVICTED: u32 = u32::MAX;
-/// The most slots that a seat is ever granted.
+/// The largest quota of a reader, in slots.
 pub const MAX_QUOTA: u32 = 8;
 
-/// Where the fixed part of a frame's meaning lies, next to its number: [`FrameDescriptor`], as words.
+/// The size of a [`FrameDescriptor`] in words.
 pub const DESCRIPTOR_WORDS: usize = size_of::<FrameDescriptor>() / 8;
 
-/// What goes with a frame. Times are CLOCK_MONOTONIC nanoseconds, or [`TIME_NONE`].
+/// The description of a frame: its times, its size and its planes. Times are CLOCK_MONOTONIC nanoseconds, or
+/// [`TIME_NONE`].
+///
+/// # Examples
+///
+/// ```
+/// use rsshm_channel::{FrameDescriptor, monotonic_ns};
+///
+/// // NV12 of 640 x 360: a plane of luma, then a plane of chroma.
+/// let descriptor = FrameDescriptor::new(640 * 540)
+///     .with_pts(monotonic_ns())
+///     .with_planes(&[(0, 640), (640 * 360, 640)]);
+/// assert_eq!(descriptor.planes, 2);
+/// assert!(!descriptor.is_delta());
+/// ```
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct FrameDescriptor {
-    /// When the frame is due: its presentation time.
+    /// The presentation time.
     pub pts: u64,
-    /// When it is to be decoded.
+    /// The decoding time.
     pub dts: u64,
-    /// How long it lasts.
+    /// The duration in nanoseconds.
     pub duration: u64,
-    /// The stream's own count, as the producer gives it, or [`TIME_NONE`].
+    /// The producer's own count, or [`TIME_NONE`].
     pub offset: u64,
-    /// The count after it, or [`TIME_NONE`].
+    /// The producer's count after this frame, or [`TIME_NONE`].
     pub offset_end: u64,
-    /// Where the frame's bytes begin in its slot.
+    /// The offset of the frame's bytes in its slot.
     pub data_offset: u64,
-    /// How many bytes it has.
+    /// The size of the frame in bytes.
     pub size: u64,
-    /// GstBufferFlags.
+    /// GstBufferFlags, such as [`DELTA_UNIT`].
     pub flags: u32,
-    /// Planes described below; 0 where the format's default layout holds, or there is none.
+    /// How many planes are described below; 0 if the frame has the default layout of its caps, or no planes.
     pub planes: u32,
-    /// Where each plane begins, counted from the frame's first byte.
+    /// The offset of each plane from the frame's first byte.
     pub plane_offset: [u64; MAX_PLANES],
     /// Bytes from one row of each plane to the next.
     pub plane_stride: [i32; MAX_PLANES],
-    /// Bytes used of the area behind this structure.
+    /// The size of the metadata in bytes.
     pub metadata_size: u32,
     /// Zero.
     pub reserved0: u32,
@@ -258,8 +283,7 @@ pub struct FrameDescriptor {
     pub reserved: [u64; 16],
 }
 
-/// The bit of [`FrameDescriptor::flags`] that says that a frame cannot be decoded without those before it
-/// (GST_BUFFER_FLAG_DELTA_UNIT).
+/// The bit of [`FrameDescriptor::flags`] that every frame has that is no keyframe (GST_BUFFER_FLAG_DELTA_UNIT).
 pub const DELTA_UNIT: u32 = 1 << 13;
 
 impl Default for FrameDescriptor {
@@ -276,7 +300,7 @@ impl Default for FrameDescriptor {
 }
 
 impl FrameDescriptor {
-    /// The descriptor of a frame of `size` bytes, with no times, no flags, and the caps' default layout.
+    /// The descriptor of a frame of `size` bytes, with no times, no flags, and the default layout of its caps.
     #[must_use]
     pub fn new(size: u64) -> Self {
         Self {
@@ -320,8 +344,8 @@ impl FrameDescriptor {
         self
     }
 
-    /// Sets where each plane begins, counted from the frame's first byte, and its bytes from one row to the next. Planes
-    /// beyond [`MAX_PLANES`] are left out.
+    /// Sets the offset of each plane from the frame's first byte, and its bytes from one row to the next. Planes beyond
+    /// [`MAX_PLANES`] are ignored.
     #[must_use]
     pub fn with_planes(mut self, planes: &[(u64, i32)]) -> Self {
         self.planes = planes.len().min(MAX_PLANES) as u32;
@@ -332,12 +356,12 @@ impl FrameDescriptor {
         self
     }
 
-    /// Whether it cannot be decoded without those before it.
+    /// Whether the frame is no keyframe: it can be decoded only with the frames before it.
     pub fn is_delta(&self) -> bool {
         self.flags & DELTA_UNIT != 0
     }
 
-    /// Whether every place that it names lies inside a slot of `slot_size` bytes.
+    /// Whether everything that the descriptor names is inside a slot of `slot_size` bytes.
     pub fn fits(&self, slot_size: u64) -> bool {
         self.data_offset
             .checked_add(self.size)
@@ -350,31 +374,31 @@ impl FrameDescriptor {
     }
 }
 
-/// A slot's descriptor as it lies in the segment: the number, then a [`FrameDescriptor`] as words.
+/// The record of a slot in the segment: the seq of its frame, then the [`FrameDescriptor`] as words.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct SlotRecord {
-    /// Number of the frame in the slot; 0 while it cannot be read.
+    /// The seq of the frame in the slot; 0 while it cannot be read.
     pub seq: AtomicU64,
     /// The [`FrameDescriptor`].
     pub words: [AtomicU64; DESCRIPTOR_WORDS],
 }
 
-/// What an event is, beside its bytes.
+/// The description of an event, beside its bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct EventDescriptor {
-    /// Number of the frame that it comes after.
+    /// The seq of the frame that the event comes after.
     pub after: u64,
-    /// When it happens, in CLOCK_MONOTONIC nanoseconds, or [`TIME_NONE`].
+    /// When the event happens, in CLOCK_MONOTONIC nanoseconds, or [`TIME_NONE`].
     pub time: u64,
-    /// How long it lasts, or [`TIME_NONE`].
+    /// The duration in nanoseconds, or [`TIME_NONE`].
     pub duration: u64,
-    /// What it is; the channel does not know.
+    /// The kind of the event. The channel does not interpret it.
     pub kind: u32,
-    /// Bytes that go with it.
+    /// The size of the event in bytes.
     pub size: u32,
-    /// How many times the stream had ended in this segment by then.
+    /// How many times the stream had ended in this segment when the event was published.
     pub eos_count: u32,
     /// Zero.
     pub reserved0: u32,
@@ -382,23 +406,23 @@ pub struct EventDescriptor {
     pub reserved: [u64; 2],
 }
 
-/// An event as it lies in the segment.
+/// The record of an event in the segment.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct EventRecord {
-    /// Number of the event, 0 while there is none to be read.
+    /// The seq of the event; 0 while the record cannot be read.
     pub seq: AtomicU64,
     /// The [`EventDescriptor`], then the bytes.
     pub words: [AtomicU64; EVENT_STRIDE / 8 - 1],
 }
 
-/// A letter as it lies in a seat's mailbox. Written by who holds the seat.
+/// The record of a message in the segment. Only the process that holds the lock of the reader entry writes it.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct MessageRecord {
-    /// Number of the letter, 0 while there is none to be read.
+    /// The seq of the message; 0 while the record cannot be read.
     pub seq: AtomicU64,
-    /// Its size in bytes, then the bytes.
+    /// The size in bytes, then the bytes.
     pub words: [AtomicU64; MESSAGE_STRIDE / 8 - 1],
 }
 
@@ -411,78 +435,119 @@ const _: () = {
     assert!(MAX_METADATA_SIZE.is_multiple_of(8));
 };
 
-// SAFETY: `repr(C)`, atomics and private padding words that no code reads.
+// SAFETY: `repr(C)`, without `Drop`, of atomics and private padding integers that no code reads.
 unsafe impl Shared for Status {}
-// SAFETY: as above.
+// SAFETY: `repr(C)`, without `Drop`, of atomics and private padding integers that no code reads.
 unsafe impl Shared for ReaderEntry {}
-// SAFETY: as above.
+// SAFETY: `repr(C)`, without `Drop`, of atomics only.
 unsafe impl Shared for SlotRecord {}
-// SAFETY: as above.
+// SAFETY: `repr(C)`, without `Drop`, of atomics only.
 unsafe impl Shared for EventRecord {}
-// SAFETY: as above.
+// SAFETY: `repr(C)`, without `Drop`, of atomics only.
 unsafe impl Shared for MessageRecord {}
-
-const STATUS_OFFSET: u64 = 256;
-const CAPS_OFFSET: u64 = 4096;
 
 fn align_up(value: u64, to: u64) -> Option<u64> {
     value.checked_add(to - 1).map(|value| value / to * to)
 }
 
+/// A table of a segment: which field of the header names its offset, its size and its alignment.
+pub(crate) struct Table {
+    /// The name of the header's field.
+    field: &'static str,
+    offset: fn(&Header) -> u64,
+    set_offset: fn(&mut Header, u64),
+    /// Bytes of the table in a segment with that header; `None` if such a segment has no such table.
+    size: fn(&Header) -> Option<u64>,
+    /// The offset is a multiple of this, or the segment is damaged.
+    alignment: u64,
+    /// A new segment has the table at a multiple of this.
+    placement: u64,
+}
+
+macro_rules! table {
+    ($field:ident, $alignment:expr, $placement:expr, $size:expr) => {
+        Table {
+            field: stringify!($field),
+            offset: |header| header.$field,
+            set_offset: |header, offset| header.$field = offset,
+            size: $size,
+            alignment: $alignment,
+            placement: $placement,
+        }
+    };
+}
+
+impl Table {
+    pub(crate) const STATUS: Self = table!(status_offset, 64, 64, |_| Some(size_of::<Status>() as u64));
+    const CAPS: Self = table!(caps_offset, 1, 4096, |header| Some(header.caps_size));
+    pub(crate) const QUOTAS: Self = table!(quotas_offset, 8, 64, |_| Some((MAX_READERS * 8) as u64));
+    pub(crate) const READERS: Self = table!(readers_offset, 64, 64, |_| Some(
+        (MAX_READERS * size_of::<ReaderEntry>()) as u64
+    ));
+    pub(crate) const RING: Self = table!(ring_offset, 8, 64, |_| Some(RING_LENGTH * 8));
+    pub(crate) const EVENTS: Self = table!(events_offset, 64, 4096, |_| Some(EVENT_COUNT * EVENT_STRIDE as u64));
+    pub(crate) const MESSAGES: Self = table!(messages_offset, 64, 64, |header| (header.message_count > 0)
+        .then_some(MAX_READERS as u64 * MESSAGE_RING_LENGTH * MESSAGE_STRIDE as u64));
+    pub(crate) const DESCRIPTORS: Self = table!(descriptors_offset, 64, 4096, |header| Some(
+        u64::from(header.slot_count) * DESCRIPTOR_STRIDE as u64
+    ));
+
+    /// Offset and size of the table in a segment with that header; `None` if such a segment has no such table.
+    pub(crate) fn range(&self, header: &Header) -> Option<(u64, u64)> {
+        (self.size)(header).map(|size| ((self.offset)(header), size))
+    }
+}
+
+/// Event records of both kinds.
+const EVENT_COUNT: u64 = STICKY_EVENT_COUNT as u64 + EVENT_RING_LENGTH;
+
 impl Header {
-    /// The layout of a segment for a format of `caps_size` bytes and `slot_count` slots of at least `frame_size` bytes,
-    /// with mailboxes where the writer `accept_messages`. `None` where the numbers are out of bounds.
+    /// The tables before the slots, in the order in which a new segment has them.
+    const TABLES: [Table; 8] = [
+        Table::STATUS,
+        Table::CAPS,
+        Table::QUOTAS,
+        Table::READERS,
+        Table::RING,
+        Table::EVENTS,
+        Table::MESSAGES,
+        Table::DESCRIPTORS,
+    ];
+
+    /// The header of a segment for caps of `caps_size` bytes and `slot_count` slots of at least `frame_size` bytes,
+    /// with message records if the writer does `accept_messages`. `None` if the numbers are out of bounds.
     pub fn new(caps_size: usize, slot_count: u32, frame_size: u64, accept_messages: bool) -> Option<Self> {
         if caps_size > MAX_CAPS_SIZE || !(1..=MAX_SLOTS as u32).contains(&slot_count) {
             return None;
         }
-        let quotas_offset = align_up(CAPS_OFFSET + caps_size as u64, 64)?;
-        let readers_offset = quotas_offset + MAX_READERS as u64 * 8;
-        let ring_offset = readers_offset + (MAX_READERS * size_of::<ReaderEntry>()) as u64;
-        let events_offset = align_up(ring_offset + RING_LENGTH * 8, SLOT_ALIGN)?;
-        let events = STICKY_EVENT_COUNT as u64 + EVENT_RING_LENGTH;
-        let messages_offset = events_offset + events * EVENT_STRIDE as u64;
-        let message_count = if accept_messages { MESSAGE_RING_LENGTH as u32 } else { 0 };
-        let messages_size = (MAX_READERS * MESSAGE_STRIDE) as u64 * u64::from(message_count);
-        let descriptors_offset = align_up(messages_offset + messages_size, SLOT_ALIGN)?;
-        let header = Self {
+        let mut header = Self {
             magic: MAGIC,
             version: VERSION,
             header_size: size_of::<Self>() as u32,
-            caps_offset: CAPS_OFFSET,
             caps_size: caps_size as u64,
-            status_offset: STATUS_OFFSET,
-            quotas_offset,
-            readers_offset,
             reader_stride: size_of::<ReaderEntry>() as u32,
             reader_count: MAX_READERS as u32,
-            ring_offset,
             ring_count: RING_LENGTH as u32,
-            events_offset,
             event_stride: EVENT_STRIDE as u32,
-            event_count: events as u32,
-            messages_offset,
+            event_count: EVENT_COUNT as u32,
             message_stride: MESSAGE_STRIDE as u32,
-            message_count,
+            message_count: if accept_messages { MESSAGE_RING_LENGTH as u32 } else { 0 },
             slot_count,
-            descriptors_offset,
             descriptor_stride: DESCRIPTOR_STRIDE as u32,
-            slots_offset: align_up(
-                descriptors_offset + u64::from(slot_count) * DESCRIPTOR_STRIDE as u64,
-                SLOTS_ALIGN,
-            )?,
             slot_size: align_up(frame_size.max(1), SLOT_ALIGN)?,
             ..Self::zeroed()
         };
+        let mut end = size_of::<Self>() as u64;
+        for table in Self::TABLES {
+            let offset = align_up(end, table.placement)?;
+            (table.set_offset)(&mut header, offset);
+            end = offset + (table.size)(&header).unwrap_or(0);
+        }
+        header.slots_offset = align_up(end, SLOTS_ALIGN)?;
         header.total_size().is_some().then_some(header)
     }
 
-    /// Bytes of all mailboxes.
-    pub(crate) fn messages_size(&self) -> u64 {
-        MAX_READERS as u64 * u64::from(self.message_count) * MESSAGE_STRIDE as u64
-    }
-
-    /// Bytes of the file with all its slots, `None` when that is no size a file or a mapping can have.
+    /// The size in bytes of the file with all its slots; `None` if no file or mapping can have that size.
     pub fn total_size(&self) -> Option<u64> {
         u64::from(self.slot_count)
             .checked_mul(self.slot_size)?
@@ -490,8 +555,8 @@ impl Header {
             .filter(|total| *total <= isize::MAX as u64)
     }
 
-    /// Checks numbers that somebody else wrote: nothing they name lies outside the control area, which must lie in the
-    /// file's `file_size` bytes, and all is aligned.
+    /// Checks a header that another process wrote, in a file of `file_size` bytes. Afterwards every table is aligned
+    /// and inside the file, before the slots.
     ///
     /// # Errors
     /// A text that names the field and its value.
@@ -504,40 +569,40 @@ impl Header {
         }
         if self.version != VERSION {
             return Err(format!(
-                "its version is {}, this program knows version {VERSION}",
+                "its version is {}, but this program supports version {VERSION}",
                 self.version
             ));
         }
-        let exactly = [
-            ("header_size", u64::from(self.header_size), size_of::<Self>() as u64),
-            (
-                "reader_stride",
-                u64::from(self.reader_stride),
-                size_of::<ReaderEntry>() as u64,
-            ),
-            ("reader_count", u64::from(self.reader_count), MAX_READERS as u64),
-            ("ring_count", u64::from(self.ring_count), RING_LENGTH),
-            ("event_stride", u64::from(self.event_stride), EVENT_STRIDE as u64),
-            (
-                "event_count",
-                u64::from(self.event_count),
-                STICKY_EVENT_COUNT as u64 + EVENT_RING_LENGTH,
-            ),
-            ("message_stride", u64::from(self.message_stride), MESSAGE_STRIDE as u64),
-            (
-                "descriptor_stride",
-                u64::from(self.descriptor_stride),
-                DESCRIPTOR_STRIDE as u64,
-            ),
+        self.check_constants()?;
+        self.check_sizes(file_size)?;
+        self.check_tables()
+    }
+
+    /// Checks the fields that have one value in this version.
+    fn check_constants(&self) -> Result<(), String> {
+        let constants = [
+            ("header_size", self.header_size, size_of::<Self>()),
+            ("reader_stride", self.reader_stride, size_of::<ReaderEntry>()),
+            ("reader_count", self.reader_count, MAX_READERS),
+            ("ring_count", self.ring_count, RING_LENGTH as usize),
+            ("event_stride", self.event_stride, EVENT_STRIDE),
+            ("event_count", self.event_count, EVENT_COUNT as usize),
+            ("message_stride", self.message_stride, MESSAGE_STRIDE),
+            ("descriptor_stride", self.descriptor_stride, DESCRIPTOR_STRIDE),
         ];
-        for (field, value, wanted) in exactly {
-            if value != wanted {
-                return Err(format!("its {field} is {value}, version {VERSION} has {wanted}"));
+        for (field, value, expected) in constants {
+            if value as usize != expected {
+                return Err(format!("its {field} is {value}, version {VERSION} has {expected}"));
             }
         }
+        Ok(())
+    }
+
+    /// Checks the fields that have a range.
+    fn check_sizes(&self, file_size: u64) -> Result<(), String> {
         if ![0, MESSAGE_RING_LENGTH].contains(&u64::from(self.message_count)) {
             return Err(format!(
-                "its mail_count is {}, not 0 or {MESSAGE_RING_LENGTH}",
+                "its message_count is {}, not 0 or {MESSAGE_RING_LENGTH}",
                 self.message_count
             ));
         }
@@ -559,36 +624,17 @@ impl Header {
                 self.slots_offset
             ));
         }
-        let inside = [
-            ("status_offset", self.status_offset, size_of::<Status>() as u64, 64),
-            ("caps_offset", self.caps_offset, self.caps_size, 1),
-            ("quotas_offset", self.quotas_offset, MAX_READERS as u64 * 8, 8),
-            (
-                "readers_offset",
-                self.readers_offset,
-                (MAX_READERS * size_of::<ReaderEntry>()) as u64,
-                64,
-            ),
-            ("ring_offset", self.ring_offset, RING_LENGTH * 8, 8),
-            (
-                "events_offset",
-                self.events_offset,
-                u64::from(self.event_count) * EVENT_STRIDE as u64,
-                64,
-            ),
-            (
-                "descriptors_offset",
-                self.descriptors_offset,
-                u64::from(self.slot_count) * DESCRIPTOR_STRIDE as u64,
-                64,
-            ),
-        ];
-        let messages =
-            (self.message_count > 0).then(|| ("messages_offset", self.messages_offset, self.messages_size(), 64));
-        for (field, offset, size, align) in inside.into_iter().chain(messages) {
-            let ends_inside = offset.checked_add(size).is_some_and(|end| end <= self.slots_offset);
-            if !ends_inside || offset % align != 0 || offset < size_of::<Self>() as u64 {
-                return Err(format!("its {field} is {offset}"));
+        Ok(())
+    }
+
+    fn check_tables(&self) -> Result<(), String> {
+        for table in &Self::TABLES {
+            let Some((offset, size)) = table.range(self) else {
+                continue;
+            };
+            let is_inside = offset.checked_add(size).is_some_and(|end| end <= self.slots_offset);
+            if !is_inside || !offset.is_multiple_of(table.alignment) || offset < size_of::<Self>() as u64 {
+                return Err(format!("its {} is {offset}", table.field));
             }
         }
         Ok(())

@@ -1,14 +1,14 @@
-//! The channel's named semaphore, and the locks on bytes of its file.
+//! The lock file of a channel: its named semaphore, and the locks on single bytes of the same file.
 //!
-//! The semaphore is a courtesy for peers that look at the channel under it; POSIX semaphores have no owner and no
-//! recovery, so nothing waits for it longer than [`PATIENCE`], and a value that makes no sense is mended. The locks are
-//! what decides: the kernel takes them back from whoever dies.
+//! The locks decide who is alive, because the kernel releases the locks of a process that dies. The semaphore is a
+//! courtesy for programs that look at the channel while they hold it. POSIX semaphores have no owner and no recovery,
+//! so the writer waits at most [`ACQUIRE_TIMEOUT`] for it, and repairs an invalid value.
 
 use std::{
     os::fd::OwnedFd,
     sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -19,78 +19,26 @@ use crate::{
         failpoint::{Failpoint, failpoint},
         layout::WRITER_BYTE,
     },
-    segment::staging::StagingFile,
+    segment::{
+        faults::{SemaphoreFault, SemaphoreFaults},
+        staging::StagingFile,
+    },
     sys::{
+        errno,
         files::{self, FileId},
         lock::{self, OfdLock},
         mapping::Mapping,
         semaphore::{SIZE, Semaphore, SemaphoreState},
+        sync,
     },
 };
 
-/// How long a publish waits for a semaphore that somebody else holds.
-const PATIENCE: Duration = Duration::from_millis(2);
-/// How long a semaphore may stay taken before it is put back to 1.
-const STUCK: Duration = Duration::from_secs(1);
+/// How long a publish waits for a semaphore that another program holds.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(2);
+/// How long a semaphore may stay taken before the writer resets it to 1.
+const STUCK_AFTER: Duration = Duration::from_secs(1);
 
-/// What another program has done to the channel's semaphore. The exchange of frames goes on, and it is put right.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SemaphoreFault {
-    /// It was held for longer than the writer waits.
-    Held,
-    /// It was posted by who had not waited for it.
-    Posted,
-    /// Its bytes were no semaphore's.
-    Damaged,
-    /// A new one was put under its name.
-    Replaced,
-}
-
-impl SemaphoreFault {
-    const ALL: [Self; 4] = [Self::Held, Self::Posted, Self::Damaged, Self::Replaced];
-
-    fn bit(self) -> u32 {
-        1 << self as u32
-    }
-}
-
-impl std::fmt::Display for SemaphoreFault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Held => {
-                "a program held its semaphore for more than 2 ms; frames go on without it, and it is put right after a second"
-            }
-            Self::Posted => "a program posted its semaphore without having waited for it; it was put right",
-            Self::Damaged => "a program damaged its semaphore; it was put right",
-            Self::Replaced => "a program had put a semaphore of its own under the name; that one is used from here on",
-        })
-    }
-}
-
-/// Kinds of trouble, each once.
-#[derive(Debug, Default)]
-pub(crate) struct SemaphoreFaults(AtomicU32);
-
-impl SemaphoreFaults {
-    pub(crate) fn add(&self, fault: SemaphoreFault) {
-        // Relaxed, here and below: only the bits matter.
-        if self.0.load(Ordering::Relaxed) & fault.bit() == 0 {
-            self.0.fetch_or(fault.bit(), Ordering::Relaxed);
-        }
-    }
-
-    /// Takes over those of `others`; yields which are new here.
-    pub(crate) fn news_of(&self, others: &Self) -> Vec<SemaphoreFault> {
-        let others = others.0.load(Ordering::Relaxed);
-        let news = others & !self.0.fetch_or(others, Ordering::Relaxed);
-        let mut all = SemaphoreFault::ALL.to_vec();
-        all.retain(|fault| news & fault.bit() != 0);
-        all
-    }
-}
-
-/// The file `/dev/shm/sem.NAME`: the semaphore, and the bytes that carry the locks.
+/// The file `/dev/shm/sem.NAME`: the semaphore, and the bytes that are locked.
 #[derive(Debug)]
 pub(crate) struct LockFile {
     channel: String,
@@ -98,32 +46,35 @@ pub(crate) struct LockFile {
     file: OwnedFd,
     file_id: FileId,
     semaphore: Semaphore,
-    turn: Mutex<Turn>,
-    /// Beside the turn, as it is asked for by threads that must not wait for whoever has that.
+    /// Also lets one thread at a time of this process hold the semaphore.
+    missed: Mutex<MissedSince>,
+    /// Outside the mutex, because threads read it that must not wait for the holder of the semaphore.
     timeouts: AtomicU64,
-    /// As above.
+    /// Outside the mutex for the same reason.
     pub(crate) faults: SemaphoreFaults,
 }
 
-/// What came of trying to take a lock.
+/// The result of [`LockFile::take_first`].
 #[derive(Debug)]
 pub(crate) enum LockAttempt {
-    /// The byte, and what keeps its lock.
-    Lock(i64, OfdLock),
-    /// Somebody has each of them.
-    ByOthers,
-    /// The name is another file's by now.
+    /// The byte that was locked, and its lock.
+    Locked(i64, OfdLock),
+    /// Other processes hold all bytes.
+    AllTaken,
+    /// Another file has the name by now.
     NameChanged,
 }
 
-/// What is known of a semaphore that was not to be had.
+/// Since when another program has held the semaphore for too long; `None` after it was acquired.
 #[derive(Debug, Default)]
-struct Turn {
-    taken_since: Option<Instant>,
+struct MissedSince {
+    since: Option<Instant>,
 }
 
-/// Who may attach may lock: the mode of the control file is the channel's without the classes that may only read, as
-/// whoever can open the file can hold a byte of it.
+/// The mode of the lock file of a channel with the mode `perms`: each class has read and write permission, or none.
+///
+/// A process that can open the file can lock its bytes. Therefore a class that may only read the segment must not open
+/// it.
 pub(crate) fn lock_file_mode(perms: u32) -> u32 {
     [0o600, 0o060, 0o006]
         .into_iter()
@@ -132,9 +83,9 @@ pub(crate) fn lock_file_mode(perms: u32) -> u32 {
 }
 
 impl LockFile {
-    /// Opens what is there; `None` when there is nothing.
+    /// Opens the existing lock file; `None` if there is none.
     pub(crate) fn open(name: &ChannelName) -> Result<Option<Self>, Error> {
-        let path = name.semaphore_path();
+        let path = name.lock_file_path();
         match files::open(&path, true) {
             Ok(None) => Ok(None),
             Ok(Some(file)) => Self::new(name, path, file).map(Some),
@@ -142,31 +93,24 @@ impl LockFile {
         }
     }
 
-    /// Makes a new one with the value 1; `None` when another got there first. The writer's byte is locked before
-    /// anybody can find the file.
+    /// Creates a lock file whose semaphore has the value 1; `None` if another process was faster. The writer's byte is
+    /// locked before another process can find the file.
     pub(crate) fn create(name: &ChannelName, perms: u32) -> Result<Option<(Self, OfdLock)>, Error> {
         let channel = name.as_str();
-        let path = name.semaphore_path();
+        let path = name.lock_file_path();
         let failed = |errno| Error::system(channel, format!("make {path}"), errno);
         let failed_io = |error: std::io::Error| files::open_error(channel, &path, "make", &error);
         let mut staging = StagingFile::create().map_err(failed_io)?;
-        files::commit_memory(&staging.file, 0, SIZE).map_err(|errno| match errno {
-            nix::errno::Errno::ENOSPC | nix::errno::Errno::ENOMEM => {
-                let (free, total) = files::space(&staging.file);
-                Error::NoSpace {
-                    channel: channel.to_owned(),
-                    wanted: SIZE,
-                    slots: 0,
-                    slot_size: 0,
-                    free,
-                    total,
-                }
+        files::commit_memory(&staging.file, 0, SIZE).map_err(|errno| {
+            if errno::is_out_of_memory(errno) {
+                Error::no_space(channel, SIZE, 0, 0, files::space(&staging.file))
+            } else {
+                failed(errno)
             }
-            errno => failed(errno),
         })?;
         let locked = staging.open_again().map_err(failed_io)?;
         lock::try_lock(&locked, WRITER_BYTE).map_err(failed)?;
-        let kept = OfdLock::keep(locked).map_err(failed)?;
+        let lock = OfdLock::keep(locked).map_err(failed)?;
         let lock_file = Self::new(name, path.clone(), staging.open_again().map_err(failed_io)?)?;
         lock_file.initialise()?;
         staging.set_mode(lock_file_mode(perms)).map_err(failed)?;
@@ -174,30 +118,30 @@ impl LockFile {
         match staging.persist(&path, false) {
             Ok(()) => {
                 failpoint(Failpoint::LockFileNamed);
-                Ok(Some((lock_file, kept)))
+                Ok(Some((lock_file, lock)))
             }
             Err(nix::errno::Errno::EEXIST) => Ok(None),
             Err(errno) => Err(failed(errno)),
         }
     }
 
-    /// Makes the file as large as a semaphore again: of a file that its owner's writer finds cut short. `true` when it
-    /// was; then [`initialise`](Self::initialise) has to follow, once the writer's byte is locked.
+    /// Extends a file that was cut short to the size of a semaphore; `true` if it was too short. The writer then calls
+    /// [`initialise`](Self::initialise), once it has locked its byte.
     pub(crate) fn repair(name: &ChannelName) -> Result<bool, Error> {
-        let path = name.semaphore_path();
+        let path = name.lock_file_path();
         let Ok(Some(file)) = files::open(&path, true) else {
             return Ok(false);
         };
         let stat = files::require_own(name.as_str(), &path, &file)?;
-        let damaged = (stat.st_size as u64) < SIZE;
-        if damaged {
+        let is_short = (stat.st_size as u64) < SIZE;
+        if is_short {
             files::commit_memory(&file, 0, SIZE)
                 .map_err(|errno| Error::system(name.as_str(), format!("repair {path}"), errno))?;
         }
-        Ok(damaged)
+        Ok(is_short)
     }
 
-    /// Makes it a semaphore of the value 1, whatever its bytes are.
+    /// Makes the bytes a semaphore with the value 1, whatever they were.
     pub(crate) fn initialise(&self) -> Result<(), Error> {
         self.semaphore
             .initialise()
@@ -221,7 +165,7 @@ impl LockFile {
             path,
             file,
             semaphore,
-            turn: Mutex::default(),
+            missed: Mutex::default(),
             timeouts: AtomicU64::new(0),
             faults: SemaphoreFaults::default(),
         })
@@ -239,7 +183,7 @@ impl LockFile {
         &self.path
     }
 
-    /// Sets the mode that goes with `perms`; another start of the same owner may have had others.
+    /// Sets the mode that belongs to `perms`. A former writer of the same user may have had other permissions.
     pub(crate) fn set_perms(&self, perms: u32) -> Result<(), Error> {
         nix::sys::stat::fchmod(
             &self.file,
@@ -248,7 +192,7 @@ impl LockFile {
         .map_err(|errno| Error::system(&self.channel, format!("chmod {}", self.path), errno))
     }
 
-    /// Takes the lock of the first of `bytes` that is free.
+    /// Locks the first of `bytes` that is free.
     pub(crate) fn take_first(&self, bytes: impl IntoIterator<Item = i64>) -> Result<LockAttempt, Error> {
         let failed = |errno| Error::system(&self.channel, format!("lock {}", self.path), errno);
         let again = files::open(&self.path, true)
@@ -262,50 +206,56 @@ impl LockFile {
         for byte in bytes {
             if lock::try_lock(&again, byte).map_err(failed)? {
                 return OfdLock::keep(again)
-                    .map(|kept| LockAttempt::Lock(byte, kept))
+                    .map(|lock| LockAttempt::Locked(byte, lock))
                     .map_err(failed);
             }
         }
-        Ok(LockAttempt::ByOthers)
+        Ok(LockAttempt::AllTaken)
     }
 
-    /// Whether somebody holds `byte`. When the kernel does not say, somebody does: nothing is taken away on a guess.
+    /// Whether a process holds the lock of `byte`. `true` if the kernel cannot tell, so that nothing is taken from a
+    /// living process.
     pub(crate) fn is_locked(&self, byte: i64) -> bool {
         lock::is_locked(&self.file, byte).unwrap_or(true)
     }
 
-    /// Takes the semaphore if it is to be had within [`PATIENCE`], and goes on without it if not; see [`Held`].
-    pub(crate) fn acquire(&self) -> Held<'_> {
-        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Takes the semaphore if that succeeds within [`ACQUIRE_TIMEOUT`], and continues without it otherwise.
+    pub(crate) fn acquire(&self) -> SemaphoreGuard<'_> {
+        let mut missed = sync::lock(&self.missed);
         self.repair_kind();
-        let taken = self.semaphore.try_wait()
-            || match turn.taken_since {
-                None => {
-                    let got_it = self.semaphore.wait(PATIENCE);
-                    if !got_it {
-                        // Relaxed: only the count matters.
-                        self.timeouts.fetch_add(1, Ordering::Relaxed);
-                        self.faults.add(SemaphoreFault::Held);
-                        turn.taken_since = Some(Instant::now());
-                    }
-                    got_it
-                }
-                // Another short holder may have it just now: it is waited for once more before it is put back.
-                Some(since) if since.elapsed() > STUCK => {
-                    self.semaphore.wait(PATIENCE) || {
-                        self.release();
-                        self.semaphore.try_wait()
-                    }
-                }
-                Some(_) => false,
-            };
-        if taken {
-            turn.taken_since = None;
+        let acquired = self.semaphore.try_wait() || self.wait(&mut missed);
+        if acquired {
+            missed.since = None;
         }
-        Held {
+        SemaphoreGuard {
             lock_file: self,
-            _turn: turn,
-            taken,
+            _missed: missed,
+            acquired,
+        }
+    }
+
+    /// Waits for the semaphore once, and resets it when it is stuck; `false` if it stays taken.
+    fn wait(&self, missed: &mut MissedSince) -> bool {
+        match missed.since {
+            None => {
+                let acquired = self.semaphore.wait(ACQUIRE_TIMEOUT);
+                if !acquired {
+                    // Relaxed: the count orders nothing else.
+                    self.timeouts.fetch_add(1, Ordering::Relaxed);
+                    self.faults.add(SemaphoreFault::Held);
+                    missed.since = Some(Instant::now());
+                }
+                acquired
+            }
+            // Another program may hold it for a short time just now: wait once more before the reset.
+            Some(since) if since.elapsed() > STUCK_AFTER => {
+                self.semaphore.wait(ACQUIRE_TIMEOUT) || {
+                    self.release();
+                    self.semaphore.try_wait()
+                }
+            }
+            // Each further wait would delay a frame.
+            Some(_) => false,
         }
     }
 
@@ -315,40 +265,41 @@ impl LockFile {
         }
     }
 
-    /// Brings the semaphore to exactly 1.
+    /// Sets the semaphore to exactly 1.
     fn release(&self) {
         match self.semaphore.release() {
             SemaphoreState::Held => {}
             SemaphoreState::Posted => self.faults.add(SemaphoreFault::Posted),
-            SemaphoreState::Nonsense => self.faults.add(SemaphoreFault::Damaged),
+            SemaphoreState::Invalid => self.faults.add(SemaphoreFault::Damaged),
         }
     }
 
-    /// Puts a semaphore back that has been taken for too long, or damaged; for when nothing is published that would.
-    pub(crate) fn mend(&self) {
+    /// Repairs a damaged semaphore and resets a stuck one. The service calls it, because a publish may not come soon.
+    pub(crate) fn repair_semaphore(&self) {
         self.repair_kind();
-        let since = self.turn.lock().unwrap_or_else(PoisonError::into_inner).taken_since;
-        if since.is_some_and(|since| since.elapsed() > STUCK) {
+        let since = sync::lock(&self.missed).since;
+        if since.is_some_and(|since| since.elapsed() > STUCK_AFTER) {
             drop(self.acquire());
         }
     }
 
-    /// How often a holder took longer than [`PATIENCE`].
+    /// How many times another program held the semaphore for longer than [`ACQUIRE_TIMEOUT`].
     pub(crate) fn timeouts(&self) -> u64 {
+        // Relaxed: as in `wait`.
         self.timeouts.load(Ordering::Relaxed)
     }
 }
 
-/// The semaphore, held or gone around; given back with the value 1 on drop.
-pub(crate) struct Held<'a> {
+/// The semaphore, which is held unless another program did not release it in time. On drop a held one is set to 1.
+pub(crate) struct SemaphoreGuard<'a> {
     lock_file: &'a LockFile,
-    _turn: MutexGuard<'a, Turn>,
-    taken: bool,
+    _missed: MutexGuard<'a, MissedSince>,
+    acquired: bool,
 }
 
-impl Drop for Held<'_> {
+impl Drop for SemaphoreGuard<'_> {
     fn drop(&mut self) {
-        if self.taken {
+        if self.acquired {
             self.lock_file.release();
         }
     }

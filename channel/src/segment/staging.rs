@@ -1,4 +1,4 @@
-//! Staging files: a new file of a channel is made under a name that nobody looks for, and renamed when it is complete.
+//! Staging files: a new file of a channel is created under a name that no peer opens, and renamed when it is complete.
 
 use std::{
     fs::OpenOptions,
@@ -25,7 +25,12 @@ use crate::{
     },
 };
 
-/// A file in the making: it has a name that nobody looks for, and loses it if it does not get a better one.
+/// How many random names are tried. Other processes cannot guess them, so the second one is free.
+const MAX_ATTEMPTS: u32 = 10;
+/// The age from which on a staging file counts as abandoned.
+const MIN_SWEEP_AGE: Duration = Duration::from_secs(10);
+
+/// A file that is being prepared. It is removed on drop, unless [`persist`](Self::persist) has renamed it.
 #[derive(Debug)]
 pub(crate) struct StagingFile {
     path: String,
@@ -34,11 +39,10 @@ pub(crate) struct StagingFile {
 }
 
 impl StagingFile {
-    /// Makes a file that only this user can open yet.
+    /// Creates a file that only this user can open.
     pub(crate) fn create() -> io::Result<Self> {
         let pid = std::process::id();
-        // A few tries, though nobody can guess the name to put something in the way.
-        for _ in 0..10 {
+        for _ in 0..MAX_ATTEMPTS {
             let random = RandomState::new().build_hasher().finish();
             let path = format!("{SHM_DIR}/{STAGING_PREFIX}{pid}-{random:016x}");
             let created = OpenOptions::new()
@@ -64,17 +68,17 @@ impl StagingFile {
         Err(io::ErrorKind::AlreadyExists.into())
     }
 
-    /// Another open file description of the same file.
+    /// Opens another file description of the same file.
     pub(crate) fn open_again(&self) -> io::Result<OwnedFd> {
         open(&self.path, true)?.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Sets the permission bits, whatever the umask is.
+    /// Sets the permission bits, independent of the umask.
     pub(crate) fn set_mode(&self, mode: u32) -> nix::Result<()> {
         fchmod(&self.file, Mode::from_bits_truncate(mode))
     }
 
-    /// Gives the file the name `path`: in place of what has it now, or only if nothing has.
+    /// Renames the file to `path`. With `replace` it replaces the file of that name; otherwise such a file is an error.
     pub(crate) fn persist(&mut self, path: &str, replace: bool) -> nix::Result<()> {
         let flags = if replace {
             RenameFlags::empty()
@@ -95,7 +99,8 @@ impl Drop for StagingFile {
     }
 }
 
-/// Removes what died while it was being made: files of this user that nobody holds a lock on, ten seconds old.
+/// Removes the staging files of processes that died: files of this user that are older than [`MIN_SWEEP_AGE`] and whose
+/// writer byte nobody has locked.
 pub(crate) fn sweep_staging_files() {
     for entry in std::fs::read_dir(SHM_DIR).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -109,12 +114,12 @@ pub(crate) fn sweep_staging_files() {
         let Ok(Some(file)) = open(&path, true) else {
             continue;
         };
-        let old = entry
+        let is_old = entry
             .metadata()
             .and_then(|meta| meta.modified())
-            .is_ok_and(|at| SystemTime::now().duration_since(at).unwrap_or_default() > Duration::from_secs(10));
-        let ours = fstat(&file).is_ok_and(|stat| stat.st_uid == geteuid().as_raw());
-        if ours && old && lock::is_locked(&file, layout::WRITER_BYTE) == Ok(false) {
+            .is_ok_and(|time| SystemTime::now().duration_since(time).unwrap_or_default() > MIN_SWEEP_AGE);
+        let is_own = fstat(&file).is_ok_and(|stat| stat.st_uid == geteuid().as_raw());
+        if is_own && is_old && lock::is_locked(&file, layout::WRITER_BYTE) == Ok(false) {
             let _ = unlink(path.as_str());
         }
     }

@@ -1,21 +1,22 @@
-//! The tables of a segment: everything but the caps and the frames.
+//! Typed access to the tables of a segment.
 
 use core::{ptr::NonNull, sync::atomic::AtomicU64};
 
 use crate::{
     protocol::layout::{
-        DESCRIPTOR_STRIDE, EVENT_RING_LENGTH, EVENT_STRIDE, EventRecord, Header, MAX_METADATA_SIZE, MAX_READERS,
-        MESSAGE_RING_LENGTH, MessageRecord, RING_LENGTH, ReaderEntry, STICKY_EVENT_COUNT, SlotRecord, Status,
+        DESCRIPTOR_STRIDE, EVENT_RING_LENGTH, EventRecord, Header, MAX_METADATA_SIZE, MAX_READERS, MESSAGE_RING_LENGTH,
+        MessageRecord, RING_LENGTH, ReaderEntry, STICKY_EVENT_COUNT, SlotRecord, Status, Table,
     },
-    sys::mapping::Mapping,
+    sys::mapping::{Mapping, Shared},
 };
 
-/// The room behind a [`SlotRecord`], as words.
-pub(crate) type Extra = [AtomicU64; MAX_METADATA_SIZE / 8];
+/// The metadata of a slot, which follows its [`SlotRecord`], as words.
+pub(crate) type Metadata = [AtomicU64; MAX_METADATA_SIZE / 8];
 
-/// The control area of a segment: everything but the format string and the frames.
+/// The tables of a segment: everything before the slots, except the caps.
 ///
-/// All places are checked once, here; an index beyond its table is folded back into it.
+/// Offsets and sizes are checked once, in [`new`](Self::new). An index beyond the end of a table wraps around, so that
+/// no value of another process can lead outside.
 #[derive(Debug)]
 pub(crate) struct SegmentTables {
     mapping: Mapping,
@@ -24,52 +25,36 @@ pub(crate) struct SegmentTables {
     readers: NonNull<ReaderEntry>,
     ring: NonNull<AtomicU64>,
     events: NonNull<EventRecord>,
-    /// `None` where the writer takes no letters.
+    /// `None` if the writer accepts no messages.
     messages: Option<NonNull<MessageRecord>>,
-    slots: NonNull<u8>,
+    descriptors: NonNull<SlotRecord>,
     slot_count: usize,
 }
 
-// SAFETY: the pointers lead into `mapping`, which is `Send`, to atomics.
+// SAFETY: the pointers lead into `mapping`, which is `Send` and moves with them; its address does not change.
 unsafe impl Send for SegmentTables {}
-// SAFETY: as above.
+// SAFETY: a shared reference gives access to atomics only, which threads may use at the same time.
 unsafe impl Sync for SegmentTables {}
 
 impl SegmentTables {
-    /// `None` when `header` names a place outside the mapping.
+    /// The tables that `header` names; `None` if one of them is outside the mapping or not aligned.
     pub(crate) fn new(mapping: Mapping, header: &Header) -> Option<Self> {
         let slot_count = header.slot_count as usize;
-        let status = NonNull::from(mapping.at::<Status>(header.status_offset)?);
-        let quotas = NonNull::from(mapping.at::<AtomicU64>(header.quotas_offset)?);
-        mapping.range(header.quotas_offset, MAX_READERS as u64 * 8)?;
-        let readers = NonNull::from(mapping.at::<ReaderEntry>(header.readers_offset)?);
-        mapping.range(header.readers_offset, (MAX_READERS * size_of::<ReaderEntry>()) as u64)?;
-        let ring = NonNull::from(mapping.at::<AtomicU64>(header.ring_offset)?);
-        mapping.range(header.ring_offset, RING_LENGTH * 8)?;
-        let events = NonNull::from(mapping.at::<EventRecord>(header.events_offset)?);
-        mapping.range(
-            header.events_offset,
-            (STICKY_EVENT_COUNT as u64 + EVENT_RING_LENGTH) * EVENT_STRIDE as u64,
-        )?;
-        let messages = match header.message_count {
-            0 => None,
-            _ => {
-                mapping.range(header.messages_offset, header.messages_size())?;
-                Some(NonNull::from(mapping.at::<MessageRecord>(header.messages_offset)?))
-            }
-        };
-        mapping.at::<SlotRecord>(header.descriptors_offset)?;
-        let slots = mapping.range(header.descriptors_offset, (slot_count * DESCRIPTOR_STRIDE) as u64)?;
-        (slot_count > 0).then_some(Self {
-            mapping,
-            status,
-            quotas,
-            readers,
-            ring,
-            events,
-            messages: messages.filter(|_| u64::from(header.message_count) == MESSAGE_RING_LENGTH),
-            slots,
+        let has_messages = header.message_count > 0;
+        (slot_count > 0).then_some(())?;
+        Some(Self {
+            status: address_of(&mapping, header, &Table::STATUS)?,
+            quotas: address_of(&mapping, header, &Table::QUOTAS)?,
+            readers: address_of(&mapping, header, &Table::READERS)?,
+            ring: address_of(&mapping, header, &Table::RING)?,
+            events: address_of(&mapping, header, &Table::EVENTS)?,
+            messages: match has_messages {
+                true => Some(address_of(&mapping, header, &Table::MESSAGES)?),
+                false => None,
+            },
+            descriptors: address_of(&mapping, header, &Table::DESCRIPTORS)?,
             slot_count,
+            mapping,
         })
     }
 
@@ -78,12 +63,14 @@ impl SegmentTables {
     }
 
     pub(crate) fn status(&self) -> &Status {
-        // SAFETY: checked in `new`; the mapping lives as long as `self`, and `Status` is `Shared`.
+        // SAFETY: `address_of` checked bounds and alignment; the mapping lives as long as `self`, and `Status` is
+        // `Shared`.
         unsafe { self.status.as_ref() }
     }
 
+    /// The quota of the reader with that entry.
     pub(crate) fn quota(&self, entry: usize) -> &AtomicU64 {
-        // SAFETY: the whole table was checked in `new`, the index is below its length.
+        // SAFETY: `address_of` checked the whole table, which has `MAX_READERS` words, and the index is below that.
         unsafe { self.quotas.add(entry % MAX_READERS).as_ref() }
     }
 
@@ -91,58 +78,65 @@ impl SegmentTables {
         &self.readers()[entry % MAX_READERS]
     }
 
-    /// All seats.
+    /// The reader table.
     pub(crate) fn readers(&self) -> &[ReaderEntry; MAX_READERS] {
-        // SAFETY: as in `quota`; `ReaderEntry` is `Shared`, and so is an array of them.
+        // SAFETY: `address_of` checked the whole table, which has `MAX_READERS` entries. `ReaderEntry` is `Shared`, and
+        // so is an array of them.
         unsafe { self.readers.cast::<[ReaderEntry; MAX_READERS]>().as_ref() }
     }
 
+    /// The ring's entry of a frame.
     pub(crate) fn ring(&self, seq: u64) -> &AtomicU64 {
-        // SAFETY: as in `quota`.
+        // SAFETY: `address_of` checked the whole table, which has `RING_LENGTH` words, and the index is below that.
         unsafe { self.ring.add((seq % RING_LENGTH) as usize).as_ref() }
     }
 
-    /// The place of the newest event that lasts, of the kind that has this place.
+    /// The record of a sticky event.
     pub(crate) fn sticky_event(&self, index: usize) -> &EventRecord {
-        // SAFETY: as in `quota`.
+        // SAFETY: `address_of` checked the whole table, which starts with `STICKY_EVENT_COUNT` records, and the index
+        // is below that. `EventRecord` is `Shared`.
         unsafe { self.events.add(index % STICKY_EVENT_COUNT).as_ref() }
     }
 
-    /// The place of an event in the ring.
+    /// The record of an event in the ring of events.
     pub(crate) fn event(&self, seq: u64) -> &EventRecord {
-        // SAFETY: as in `quota`.
-        unsafe {
-            self.events
-                .add(STICKY_EVENT_COUNT + (seq % EVENT_RING_LENGTH) as usize)
-                .as_ref()
-        }
+        let index = STICKY_EVENT_COUNT + (seq % EVENT_RING_LENGTH) as usize;
+        // SAFETY: `address_of` checked the whole table, which has `STICKY_EVENT_COUNT + EVENT_RING_LENGTH` records, and
+        // the index is below that. `EventRecord` is `Shared`.
+        unsafe { self.events.add(index).as_ref() }
     }
 
-    /// The place of a letter in a seat's mailbox, where there are any.
+    /// The record of a reader's message; `None` if the writer accepts no messages.
     pub(crate) fn messages(&self, entry: usize, seq: u64) -> Option<&MessageRecord> {
         let index = entry % MAX_READERS * MESSAGE_RING_LENGTH as usize + (seq % MESSAGE_RING_LENGTH) as usize;
-        // SAFETY: as in `quota`; there are `MESSAGE_RING_LENGTH` places a seat, or none.
+        // SAFETY: `address_of` checked the whole table, which has `MESSAGE_RING_LENGTH` records for each of
+        // `MAX_READERS` entries, and the index is below that. `MessageRecord` is `Shared`.
         self.messages.map(|messages| unsafe { messages.add(index).as_ref() })
     }
 
+    /// The record of a slot.
     pub(crate) fn slot(&self, slot: usize) -> &SlotRecord {
-        // SAFETY: as in `quota`; the first one's alignment was checked, and the stride is a multiple of it.
-        unsafe {
-            self.slots
-                .add(slot % self.slot_count * DESCRIPTOR_STRIDE)
-                .cast::<SlotRecord>()
-                .as_ref()
-        }
+        // SAFETY: `slot_record` is inside the table and aligned, and `SlotRecord` is `Shared`.
+        unsafe { self.slot_record(slot).as_ref() }
     }
 
-    pub(crate) fn metadata(&self, slot: usize) -> &Extra {
-        // SAFETY: as in `slot`; head and room together are one stride (`MAX_METADATA_SIZE`), and the head's size is a multiple
-        // of a word's. `Extra` is `Shared`.
-        unsafe {
-            self.slots
-                .add(slot % self.slot_count * DESCRIPTOR_STRIDE + size_of::<SlotRecord>())
-                .cast::<Extra>()
-                .as_ref()
-        }
+    /// The metadata of the frame in a slot.
+    pub(crate) fn metadata(&self, slot: usize) -> &Metadata {
+        // SAFETY: record and metadata together are one stride (`MAX_METADATA_SIZE`), so the metadata is inside the
+        // table. It is aligned, because the record's size is a multiple of a word's. An array of atomics is `Shared`.
+        unsafe { self.slot_record(slot).add(1).cast::<Metadata>().as_ref() }
     }
+
+    fn slot_record(&self, slot: usize) -> NonNull<SlotRecord> {
+        // SAFETY: `address_of` checked the whole table, which has `slot_count` strides, and the index is below that.
+        // The stride is a multiple of the record's alignment.
+        unsafe { self.descriptors.byte_add(slot % self.slot_count * DESCRIPTOR_STRIDE) }
+    }
+}
+
+/// The address of a table's first record; `None` if the table is not entirely inside the mapping, or not aligned.
+fn address_of<T: Shared>(mapping: &Mapping, header: &Header, table: &Table) -> Option<NonNull<T>> {
+    let (offset, size) = table.range(header)?;
+    let start = mapping.range(offset, size)?.cast::<T>();
+    start.is_aligned().then_some(start)
 }

@@ -1,24 +1,24 @@
-//! Waiting for a word in shared memory, with a way out.
+//! Waits on the futex words of a segment, which another thread can end.
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
     },
     time::{Duration, Instant},
 };
 
 use crate::{
     segment::Segment,
-    sys::{clock, futex},
+    sys::{clock, futex, sync},
 };
 
-/// Which of a segment's futex words.
+/// One of the two futex words of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FutexWord {
-    /// Counts what readers wait for.
+    /// Readers wait on it: it counts publishes and everything else that concerns them.
     Published,
-    /// Counts what the writer waits for.
+    /// The writer waits on it: it counts what readers do that concerns the writer.
     Writer,
 }
 
@@ -30,73 +30,88 @@ impl Segment {
         }
     }
 
-    /// Tells everybody who waits for the word that something happened.
+    /// Increments the word and wakes its sleepers, in all processes.
     pub(crate) fn notify(&self, word: FutexWord) {
-        // Release: pairs with the acquire load that a waiter does before it looks at what it waits for.
+        // Release: pairs with the acquire load of the word that a waiter does before it looks for news.
         self.word(word).fetch_add(1, Ordering::Release);
         futex::futex_wake_all(self.word(word));
     }
+
+    /// Wakes the writer if it waits for something that the caller has just released.
+    pub(crate) fn notify_waiting_writer(&self) {
+        // Pairs with the fence of a writer that stores `writer_waits` and then looks for a slot (`Writer::wait_until`):
+        // either the writer sees what was released, or the load below sees that it waits.
+        fence(Ordering::SeqCst);
+        // Relaxed: ordered by the fence, and it carries no data.
+        if self.tables.status().writer_waits.load(Ordering::Relaxed) != 0 {
+            self.notify(FutexWord::Writer);
+        }
+    }
 }
 
-/// For so long after a missing wake no sleep is longer than [`CAUTIOUS_TIMEOUT`]: whoever may read a segment can put its sleepers to
-/// sleep on a word of his own (FUTEX_REQUEUE).
-const CAUTIOUS_FOR: Duration = Duration::from_secs(60);
+/// How long after a lost wakeup sleeps are limited to [`CAUTIOUS_TIMEOUT`].
+///
+/// A process with read permission can move the sleepers of a segment to a word of its own (FUTEX_REQUEUE). Then the
+/// wakes of the writer do not reach them.
+const CAUTIOUS_PERIOD: Duration = Duration::from_secs(60);
 const CAUTIOUS_TIMEOUT: Duration = Duration::from_millis(4);
 
-/// How fast a loop may turn that others can wake: so many turns at once, then one each so often.
+/// Limits a loop that other processes can wake: a burst of iterations, then one in each interval.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RateLimiter {
     burst: u32,
-    each: Duration,
-    /// When the turns so far would be over, one each so often.
-    until: Option<Instant>,
+    interval: Duration,
+    /// When the iterations so far would have ended at one in each interval.
+    spent_until: Option<Instant>,
 }
 
 impl RateLimiter {
-    pub(crate) const fn new(burst: u32, each: Duration) -> Self {
+    pub(crate) const fn new(burst: u32, interval: Duration) -> Self {
         Self {
             burst,
-            each,
-            until: None,
+            interval,
+            spent_until: None,
         }
     }
 
-    /// Counts a turn. Yields how long to sleep first, where there have been too many lately: somebody wakes without news.
-    pub(crate) fn turn(&mut self) -> Option<Duration> {
+    /// Counts an iteration. Returns how long to sleep before the next one, if there were too many recently: then some
+    /// process wakes this one without a reason.
+    pub(crate) fn throttle(&mut self) -> Option<Duration> {
         let now = Instant::now();
-        let until = self.until.map_or(now, |until| until.max(now)) + self.each;
-        self.until = Some(until);
-        (until - now > self.each * self.burst).then_some(self.each)
+        let spent_until = self.spent_until.map_or(now, |until| until.max(now)) + self.interval;
+        self.spent_until = Some(spent_until);
+        (spent_until - now > self.interval * self.burst).then_some(self.interval)
     }
 
-    /// There was news: the turns so far do not count.
+    /// Forgets the iterations so far, because the last one had a reason.
     pub(crate) fn reset(&mut self) {
-        self.until = None;
+        self.spent_until = None;
     }
 }
 
-/// One thread's waits, and how another thread ends them.
+/// The waits of one thread, which another thread can end.
 #[derive(Debug, Default)]
 pub(crate) struct Waiter {
     interrupted: AtomicBool,
-    /// What the thread sleeps on now, so that the interrupter can wake it there.
+    /// The word that the thread sleeps on, so that another thread can wake it there.
     sleeping_on: Mutex<Option<(Arc<Segment>, FutexWord)>>,
-    /// What it sleeps on while there is no segment.
-    alone: AtomicU32,
-    /// When a wake was last found missing, in CLOCK_MONOTONIC nanoseconds.
+    /// Futex word of this process, which the thread sleeps on in [`sleep`](Self::sleep). Each wake increments it.
+    wakes: AtomicU32,
+    /// When the last lost wakeup was found, in CLOCK_MONOTONIC nanoseconds; 0 if there was none.
     lost_wakeup_at: AtomicU64,
 }
 
 impl Waiter {
     pub(crate) fn is_interrupted(&self) -> bool {
-        // Acquire: pairs with the release store in `interrupt` and `resume`.
+        // Acquire: pairs with the release stores in `interrupt` and `resume`.
         self.interrupted.load(Ordering::Acquire)
     }
 
-    /// Sleeps until the word is no longer `seen`, somebody interrupts, or the time is over; or for less.
+    /// Sleeps until the word is no longer `seen` or another thread interrupts, at most for `timeout`. It may return
+    /// early.
     pub(crate) fn wait(&self, segment: &Arc<Segment>, word: FutexWord, seen: u32, timeout: Duration) {
         *self.lock() = Some((Arc::clone(segment), word));
-        // After the line above: an interrupter sets the flag first and looks for the sleeper then, under the same lock.
+        // After the line above: `interrupt` sets the flag first and then looks for the sleeper, under the same lock.
         if !self.is_interrupted() {
             match word {
                 FutexWord::Published => self.sleep_cautiously(segment.word(word), seen, timeout),
@@ -108,39 +123,42 @@ impl Waiter {
         self.lock().take();
     }
 
-    /// Sleeps, and not for long where wakes have been stolen.
+    /// Sleeps on the word, and only for a short time if a wakeup was lost recently.
     fn sleep_cautiously(&self, word: &AtomicU32, seen: u32, timeout: Duration) {
-        // Relaxed, here and below: a time of this thread's own.
+        // Relaxed, here and below: only this thread uses the time.
         let lost_wakeup_at = self.lost_wakeup_at.load(Ordering::Relaxed);
         let is_cautious = lost_wakeup_at != 0
-            && clock::monotonic_ns().saturating_sub(lost_wakeup_at) < CAUTIOUS_FOR.as_nanos() as u64;
+            && clock::monotonic_ns().saturating_sub(lost_wakeup_at) < CAUTIOUS_PERIOD.as_nanos() as u64;
         let timeout = if is_cautious {
             timeout.min(CAUTIOUS_TIMEOUT)
         } else {
             timeout
         };
-        let nobody_woke = futex::futex_wait(word, seen, timeout);
-        if nobody_woke && word.load(Ordering::Relaxed) != seen {
+        let timed_out = futex::futex_wait(word, seen, timeout);
+        // Relaxed: only whether the word changed matters. The caller loads it again with acquire order.
+        if timed_out && word.load(Ordering::Relaxed) != seen {
             self.lost_wakeup_at.store(clock::monotonic_ns(), Ordering::Relaxed);
         }
     }
 
-    /// Sleeps until somebody interrupts or the time is over; or for less.
+    /// Sleeps until another thread interrupts or wakes this one, at most for `timeout`. It may return early.
     pub(crate) fn sleep(&self, timeout: Duration) {
-        // Acquire: the flag is looked at after the count, which the interrupter raises after the flag.
-        let seen = self.alone.load(Ordering::Acquire);
+        // Acquire: pairs with the release increment in `interrupt`, which follows the store of the flag. So the flag
+        // that is loaded next is at least as new as this count.
+        let seen = self.wakes.load(Ordering::Acquire);
         if !self.is_interrupted() {
-            futex::futex_wait(&self.alone, seen, timeout);
+            futex::futex_wait(&self.wakes, seen, timeout);
         }
     }
 
-    /// Makes every wait return at once until [`resume`](Self::resume), and returns when none sleeps any more.
+    /// Makes every wait return at once until [`resume`](Self::resume). Returns when the thread does not sleep any more.
     pub(crate) fn interrupt(&self) {
+        // Release: pairs with the acquire load in `is_interrupted`. The increment below pairs with the load in `sleep`.
         self.interrupted.store(true, Ordering::Release);
-        self.alone.fetch_add(1, Ordering::Release);
-        futex::futex_wake_all(&self.alone);
-        // A wake between the sleeper's look at the flag and its sleep is lost, so it is repeated until the sleeper has
-        // gone. Every sleep is bounded, so this is too.
+        self.wakes.fetch_add(1, Ordering::Release);
+        futex::futex_wake_all(&self.wakes);
+        // A wake between the sleeper's load of the flag and its sleep is lost. Therefore the wake is repeated until the
+        // sleeper is gone. Every sleep is bounded, and so is this loop.
         loop {
             match &*self.lock() {
                 None => return,
@@ -150,20 +168,23 @@ impl Waiter {
         }
     }
 
-    /// Ends the present wait, if there is one.
-    pub(crate) fn nudge(&self) {
-        self.alone.fetch_add(1, Ordering::Release);
-        futex::futex_wake_all(&self.alone);
+    /// Ends the current wait, if there is one.
+    pub(crate) fn wake(&self) {
+        // Release: pairs with the acquire load in `sleep`.
+        self.wakes.fetch_add(1, Ordering::Release);
+        futex::futex_wake_all(&self.wakes);
         if let Some((segment, word)) = &*self.lock() {
             futex::futex_wake_all(segment.word(*word));
         }
     }
 
+    /// Allows waits again.
     pub(crate) fn resume(&self) {
+        // Release: pairs with the acquire load in `is_interrupted`.
         self.interrupted.store(false, Ordering::Release);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<(Arc<Segment>, FutexWord)>> {
-        self.sleeping_on.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.sleeping_on)
     }
 }

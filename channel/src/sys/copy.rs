@@ -1,18 +1,22 @@
-//! The one copy of a frame that was not drawn in shared memory.
+//! The copy of a frame into its slot, for frames that were not drawn in shared memory.
 
-/// From so many bytes on a frame is copied past the caches: an ordinary store reads the line first that it is going to write,
-/// and between two frames of a camera lines of such frames have left the caches anyway. Smaller ones have not always.
-/// Measured with copies into five slots and another core that reads them, at 60 frames a second and as fast as can be:
-/// docs/PERFORMANCE.md, The one copy.
-const PAST_THE_CACHES: usize = 2 << 20;
+/// The frame size in bytes from which on a frame is copied past the caches.
+///
+/// An ordinary store first reads the cache line that it is going to write. The lines of a frame of this size have left
+/// the caches between two frames of a camera anyway; those of smaller frames often have not. Measured with copies into
+/// five slots and another core that reads them, at 60 frames a second and unthrottled: docs/PERFORMANCE.md, "The one
+/// copy".
+const STREAMING_COPY_SIZE: usize = 2 << 20;
 
-/// Copies as much of the first as fits into the second.
+/// Copies as much of the first slice as fits into the second.
 pub type CopyFn = fn(&[u8], &mut [u8]);
 
-/// How the parts of a frame of `size` bytes are best copied into a [`Slot`](crate::Slot). What is copied so is in order with
-/// [`Writer::publish`](crate::Writer::publish), and with nothing else that another thread looks at.
+/// The fastest function to copy the parts of a frame of `size` bytes into a [`Slot`](crate::Slot).
+///
+/// The copied bytes are ordered before [`Writer::publish`](crate::Writer::publish), and before no other store: a thread
+/// that waits for something else may not see them.
 pub fn copy_to_slot(size: usize) -> CopyFn {
-    if size < PAST_THE_CACHES { plain } else { stream }
+    if size < STREAMING_COPY_SIZE { plain } else { streaming }
 }
 
 fn plain(from: &[u8], to: &mut [u8]) {
@@ -21,10 +25,10 @@ fn plain(from: &[u8], to: &mut [u8]) {
 }
 
 #[cfg(target_arch = "x86_64")]
-fn stream(from: &[u8], to: &mut [u8]) {
+fn streaming(from: &[u8], to: &mut [u8]) {
     use core::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
 
-    /// What the processor writes to memory at once.
+    /// Bytes of a cache line, which the processor writes to memory at once.
     const LINE: usize = 64;
 
     let size = from.len().min(to.len());
@@ -36,21 +40,21 @@ fn stream(from: &[u8], to: &mut [u8]) {
     let source = from[begin..end].as_ptr().cast::<__m128i>();
     let target = to[begin..end].as_mut_ptr().cast::<__m128i>();
     for part in 0..lines * LINE / size_of::<__m128i>() {
-        // SAFETY: both ranges have so many parts, from `begin` to `end`. The source need not be aligned, the target is, to a
-        // whole line. SSE2 is there on every x86-64.
+        // SAFETY: both ranges, from `begin` to `end`, have `lines * LINE` bytes, so `part` is inside them. The target
+        // is aligned to a line (`align_offset`); the source need not be aligned. Every x86-64 processor has SSE2.
         unsafe { _mm_stream_si128(target.add(part), _mm_loadu_si128(source.add(part))) };
     }
     plain(&from[end..], &mut to[end..]);
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-use plain as stream;
+use plain as streaming;
 
-/// Everything copied so far comes before everything stored after this, for whoever looks.
+/// Orders all copies before this call before all stores after it, for every other thread and process.
 pub(crate) fn finish() {
-    // Streaming stores keep no order, not even with a release store.
+    // Streaming stores have no order, not even with a release store.
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: a fence touches nothing. SSE is there on every x86-64.
+    // SAFETY: a fence touches no memory. Every x86-64 processor has SSE.
     unsafe {
         core::arch::x86_64::_mm_sfence();
     }
@@ -64,8 +68,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn both_ways_copy_the_same(from in prop::collection::vec(any::<u8>(), 0..1000), before in 0..70_usize, room in 0..1000_usize) {
-            for copy in [plain, stream] {
+        fn plain_and_streaming_copies_are_equal(
+            from in prop::collection::vec(any::<u8>(), 0..1000),
+            before in 0..70_usize,
+            room in 0..1000_usize,
+        ) {
+            for copy in [plain, streaming] {
                 let mut to = vec![1; before + room + 70];
                 copy(&from, &mut to[before..before + room]);
                 finish();

@@ -1,4 +1,4 @@
-//! Files in the directory of shared memory: opening, trust, identity, memory behind their bytes.
+//! Files in the directory of shared memory: opening, trust, identity, and the memory behind their bytes.
 
 use std::{
     fs::OpenOptions,
@@ -17,15 +17,15 @@ use nix::{
     unistd::{Gid, getegid, geteuid, getgroups, unlink},
 };
 
-use crate::Error;
+use crate::{Error, sys::errno};
 
-/// Where the system keeps POSIX shared memory objects and named semaphores (shm_overview(7), sem_overview(7)).
+/// The directory of POSIX shared memory objects and named semaphores (shm_overview(7), sem_overview(7)).
 pub(crate) const SHM_DIR: &str = "/dev/shm";
 
-/// How the files of segments in the making are called, which nobody looks for.
+/// The prefix of staging files. No channel has such a name.
 pub(crate) const STAGING_PREFIX: &str = ".rsshm-";
 
-/// Which file it is, whatever it is called.
+/// The identity of a file, independent of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileId {
     pub(crate) device: u64,
@@ -41,13 +41,15 @@ impl From<&FileStat> for FileId {
     }
 }
 
-/// The file that has the name `path` now.
+/// The identity of the file that has the name `path` now.
 pub(crate) fn file_id_of(path: &str) -> Option<FileId> {
     stat(path).ok().as_ref().map(FileId::from)
 }
 
-/// Opens a file of the channel that is there. `None` when there is none. Never creates (O_CREAT of somebody else's file
-/// fails where fs.protected_regular is set), never follows a link, never hangs on a pipe.
+/// Opens an existing file; `None` if there is none.
+///
+/// It never creates a file: O_CREAT fails for the file of another user if fs.protected_regular is set. It never follows
+/// a symbolic link and never blocks on a pipe.
 pub(crate) fn open(path: &str, writable: bool) -> io::Result<Option<OwnedFd>> {
     let opened = OpenOptions::new()
         .read(true)
@@ -61,18 +63,18 @@ pub(crate) fn open(path: &str, writable: bool) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Turns a failed `open` into what a user can act on.
+/// The error of a failed [`open`], as a text that a user can act on.
 pub(crate) fn open_error(channel: &str, path: &str, action: &'static str, error: &io::Error) -> Error {
-    let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
-    match (errno, std::fs::symlink_metadata(path)) {
-        (Errno::EACCES | Errno::EPERM, Ok(meta)) => Error::Denied {
+    let errno = errno::of(error);
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) if errno::is_denied(errno) => Error::Denied {
             channel: channel.to_owned(),
             path: path.to_owned(),
             action,
             mode: meta.mode() & 0o7777,
             owner: meta.uid(),
         },
-        (_, Ok(meta)) if !meta.file_type().is_file() => Error::Foreign {
+        Ok(meta) if !meta.file_type().is_file() => Error::Foreign {
             channel: channel.to_owned(),
             path: path.to_owned(),
             what: describe(&meta.file_type()).to_owned(),
@@ -85,7 +87,7 @@ fn describe(kind: &std::fs::FileType) -> &'static str {
     if kind.is_symlink() {
         "is a symbolic link"
     } else if kind.is_dir() {
-        "is a folder"
+        "is a directory"
     } else if kind.is_fifo() || kind.is_socket() {
         "is a pipe or a socket"
     } else {
@@ -93,7 +95,7 @@ fn describe(kind: &std::fs::FileType) -> &'static str {
     }
 }
 
-/// Says no to a file that a writer must not touch: one of another user, or one that is no plain file.
+/// Refuses a file that a writer must not touch: a file of another user, or one that is not a plain file.
 pub(crate) fn require_own(channel: &str, path: &str, file: &OwnedFd) -> Result<FileStat, Error> {
     let stat = fstat(file).map_err(|errno| Error::system(channel, format!("fstat {path}"), errno))?;
     let what = if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
@@ -110,8 +112,8 @@ pub(crate) fn require_own(channel: &str, path: &str, file: &OwnedFd) -> Result<F
     })
 }
 
-/// Whether a reader may trust a file enough to attach to it: its writer is this user or root, or somebody of a group that
-/// this user is in and that may write it. Write permission is trust.
+/// Whether a reader may trust a file enough to attach to it. Write permission is trust: the file belongs to this user
+/// or to root, or a group that this user is in may write it.
 pub(crate) fn is_trusted(stat: &FileStat) -> bool {
     let our_group = |gid: u32| {
         getegid() == Gid::from_raw(gid) || getgroups().is_ok_and(|groups| groups.contains(&Gid::from_raw(gid)))
@@ -122,7 +124,7 @@ pub(crate) fn is_trusted(stat: &FileStat) -> bool {
             || (stat.st_mode & 0o020 != 0 && our_group(stat.st_gid)))
 }
 
-/// Bytes free for this user, and all bytes, of the file system that `file` lies in.
+/// The bytes free for this user, and all bytes, of the file system that has `file`.
 pub(crate) fn space(file: &OwnedFd) -> (u64, u64) {
     nix::sys::statvfs::fstatvfs(file).map_or((0, 0), |vfs| {
         let block = vfs.fragment_size();
@@ -133,9 +135,10 @@ pub(crate) fn space(file: &OwnedFd) -> (u64, u64) {
     })
 }
 
-/// Removes the name `path` if it still is that of `file_id`.
+/// Removes the name `path` if it still belongs to `file_id`.
 ///
-/// Only the holder of the channel's writer byte calls this, so nobody else changes the name between look and removal.
+/// Only the process that holds the channel's writer byte calls this. Therefore no other process changes the name
+/// between the check and the removal.
 pub(crate) fn remove_if(path: &str, file_id: FileId) {
     if file_id_of(path) == Some(file_id) {
         let _ = unlink(path);
@@ -147,7 +150,7 @@ pub(crate) fn file_id(file: impl AsFd) -> nix::Result<FileId> {
     fstat(file).as_ref().map(FileId::from).map_err(|errno| *errno)
 }
 
-/// Reads `target.len()` bytes of `file` at `offset`; `false` when the file ends before.
+/// Reads `target.len()` bytes of `file` at `offset`; `false` if the file ends before that.
 pub(crate) fn read_exactly(file: impl AsFd, target: &mut [u8], offset: u64) -> nix::Result<bool> {
     let mut done = 0;
     while done < target.len() {
@@ -161,7 +164,8 @@ pub(crate) fn read_exactly(file: impl AsFd, target: &mut [u8], offset: u64) -> n
     Ok(true)
 }
 
-/// Makes `file` reach from `offset` to `offset + length` with memory behind every byte, or fails and leaves it be.
+/// Extends `file` to `offset + length` and gives every byte from `offset` on memory, or fails and leaves the file as it
+/// is.
 pub(crate) fn commit_memory(file: &OwnedFd, offset: u64, length: u64) -> nix::Result<()> {
     let (offset, length) = (
         i64::try_from(offset).map_err(|_| Errno::EFBIG)?,

@@ -1,20 +1,41 @@
-//! Detection of forks: what a child finds in its copy of the memory still belongs to its parent.
+//! Detection of forks: the values that a forked child finds in its copy of the memory still belong to its parent.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use nix::libc;
 
-/// How many forks lie between this process and the one that first asked. What a child finds in its copy of the memory, a
-/// seat or a channel, is still its parent's; values remember this count and do nothing when they find another.
-pub(crate) fn forks() -> u32 {
+/// Remembers the process in which a value was made.
+///
+/// A forked child gets a copy of every value, but the reader entry, the pins and the files behind it are still its
+/// parent's. A value that owns such things asks its guard and does nothing in a child.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ForkGuard {
+    forks: u32,
+}
+
+impl ForkGuard {
+    /// A guard of the current process.
+    pub(crate) fn new() -> Self {
+        Self { forks: forks() }
+    }
+
+    /// Whether the guard was made in a parent of this process.
+    pub(crate) fn is_inherited(self) -> bool {
+        self.forks != forks()
+    }
+}
+
+/// The number of forks between this process and the one that called this function first.
+fn forks() -> u32 {
     static FORKS: AtomicU32 = AtomicU32::new(0);
-    static WATCH: std::sync::Once = std::sync::Once::new();
+    static REGISTER: std::sync::Once = std::sync::Once::new();
     extern "C" fn in_child() {
-        // Relaxed: a child begins with one thread.
+        // Relaxed, here and below: a child starts with one thread, so nobody else looks meanwhile.
         FORKS.fetch_add(1, Ordering::Relaxed);
     }
-    WATCH.call_once(|| {
-        // SAFETY: the handler does one atomic addition, which is allowed after a fork.
+    REGISTER.call_once(|| {
+        // SAFETY: the handler has the signature that `pthread_atfork` expects and lives as long as the program. It does
+        // one atomic addition, which is allowed in a child that was forked from a program with threads.
         unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
     });
     FORKS.load(Ordering::Relaxed)

@@ -5,10 +5,17 @@ use std::time::Duration;
 
 use nix::{errno::Errno, libc};
 
-/// Sleeps while `word` is `expected`, at most for `timeout`; returns early for no reason now and then. `true` when it slept
-/// until then and nobody woke it.
+/// The most sleepers that one notification wakes: all readers, and as many observers.
 ///
-/// The word may lie in a read-only mapping (futex(2)). The time is one that nobody sets.
+/// A process with read permission can put any number of sleepers on a word, and the writer would have to wake them all
+/// at each frame. Waiters beyond the limit notice at their next time-out.
+const MAX_WAKES: i32 = 128;
+
+/// Sleeps while `word` is `expected`, at most for `timeout`; it may return early without a reason. `true` if it slept
+/// for the whole timeout and nobody woke it.
+///
+/// The word may be in a read-only mapping (futex(2)). The timeout uses CLOCK_MONOTONIC, so that changing the wall clock
+/// does not affect it.
 pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, timeout: Duration) -> bool {
     let timeout = libc::timespec {
         tv_sec: timeout.as_secs() as libc::time_t,
@@ -30,19 +37,15 @@ pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, timeout: Duration) -> 
     result != 0 && Errno::last() == Errno::ETIMEDOUT
 }
 
-/// Wakes as many as `most` who sleep on `word`, in any process.
-pub(crate) fn futex_wake(word: &AtomicU32, most: i32) {
-    // SAFETY: `word` is a valid, aligned 32-bit word; FUTEX_WAKE only takes its address.
+/// Wakes at most `limit` sleepers of `word`, in any process.
+pub(crate) fn futex_wake(word: &AtomicU32, limit: i32) {
+    // SAFETY: `word` is a valid, aligned 32-bit word; FUTEX_WAKE uses its address only and does not write it.
     unsafe {
-        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, most);
+        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, limit);
     }
 }
 
-/// The most sleepers that one ring wakes: all readers, and as many observers. Whoever may read a segment can put any number
-/// of sleepers there, which the writer would have to wake at each frame. Who is not woken finds out by itself.
-const WAKE_AT_MOST: i32 = 128;
-
-/// Wakes those who sleep on `word`, in any process.
+/// Wakes the sleepers of `word`, in any process, up to [`MAX_WAKES`].
 pub(crate) fn futex_wake_all(word: &AtomicU32) {
-    futex_wake(word, WAKE_AT_MOST);
+    futex_wake(word, MAX_WAKES);
 }

@@ -1,15 +1,15 @@
 //! Open-file-description locks on single bytes of a file.
 
-use std::{os::fd::OwnedFd, ptr::NonNull};
+use std::{num::NonZeroUsize, os::fd::OwnedFd};
 
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, fcntl},
     libc,
-    sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap},
+    sys::mman::ProtFlags,
 };
 
-use super::fork::forks;
+use super::{fork::ForkGuard, mapping::Pages};
 
 fn byte_lock(kind: i32, byte: i64) -> libc::flock {
     libc::flock {
@@ -17,11 +17,12 @@ fn byte_lock(kind: i32, byte: i64) -> libc::flock {
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: byte,
         l_len: 1,
-        l_pid: 0, // F_OFD_* want 0 here (fcntl(2))
+        l_pid: 0, // F_OFD_* require 0 here (fcntl(2))
     }
 }
 
-/// Tries to put a write lock of `file`'s open file description on `byte`; `false` when another description has one.
+/// Tries to lock `byte` for writing, for the open file description of `file`; `false` if another description has a
+/// lock.
 pub(crate) fn try_lock(file: &OwnedFd, byte: i64) -> nix::Result<bool> {
     match fcntl(file, FcntlArg::F_OFD_SETLK(&byte_lock(libc::F_WRLCK, byte))) {
         Ok(_) => Ok(true),
@@ -30,67 +31,54 @@ pub(crate) fn try_lock(file: &OwnedFd, byte: i64) -> nix::Result<bool> {
     }
 }
 
-/// Whether another open file description than `file`'s has a write lock on `byte`. Read locks, which anybody who may
-/// read the file can take, do not answer.
+/// Whether an open file description other than that of `file` has a write lock on `byte`.
+///
+/// Read locks do not count: every process with read permission can take them.
 pub(crate) fn is_locked(file: &OwnedFd, byte: i64) -> nix::Result<bool> {
     let mut lock = byte_lock(libc::F_RDLCK, byte);
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;
     Ok(lock.l_type == libc::F_WRLCK as libc::c_short)
 }
 
-/// Keeps the locks of an open file description for as long as it lives, and no longer than this process.
+/// The locks of an open file description, kept until this value is dropped or the process ends.
 ///
-/// The description is kept by a mapping that a forked child does not inherit, and by no file descriptor, so a child that
-/// outlives its parent does not hold the parent's locks. (A child forked in the few microseconds between the opening of
-/// the file and the end of [`keep`](Self::keep), and not executing anything else, still has the descriptor.)
+/// The description is kept by a mapping that a forked child does not inherit, and by no file descriptor. Therefore a
+/// child that outlives its parent does not hold the parent's locks. There is one gap of a few microseconds: a child
+/// that is forked between the opening of the file and the end of [`keep`](Self::keep), and does not execute another
+/// program, has the descriptor.
 #[derive(Debug)]
 pub(crate) struct OfdLock {
-    page: NonNull<libc::c_void>,
-    length: usize,
-    /// In which process of a chain of forks it was mapped.
-    forks: u32,
+    /// Always `Some`, except while it is dropped.
+    page: Option<Pages>,
+    fork_guard: ForkGuard,
 }
 
-// SAFETY: the page is never read or written, only unmapped once, by whichever thread drops the owner.
-unsafe impl Send for OfdLock {}
-// SAFETY: as above; nothing is done with the page through a shared reference.
-unsafe impl Sync for OfdLock {}
-
 impl OfdLock {
-    /// Takes over the description of `file`, which carries the locks.
+    /// Keeps the description of `file`, which has the locks, and closes the descriptor.
     pub(crate) fn keep(file: OwnedFd) -> nix::Result<Self> {
-        let length = core::num::NonZeroUsize::MIN;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of this program.
-        let page = unsafe { mmap(None, length, ProtFlags::PROT_NONE, MapFlags::MAP_SHARED, &file, 0)? };
-        let kept = Self {
-            page,
-            length: length.get(),
-            forks: forks(),
-        };
-        // SAFETY: the page was mapped just now and belongs to `kept` alone.
-        unsafe { madvise(kept.page, kept.length, MmapAdvise::MADV_DONTFORK)? };
-        Ok(kept)
+        let page = Pages::map(&file, 0, NonZeroUsize::MIN, ProtFlags::PROT_NONE)?;
+        page.exclude_from_forks()?;
+        Ok(Self {
+            page: Some(page),
+            fork_guard: ForkGuard::new(),
+        })
     }
 }
 
 impl Drop for OfdLock {
     fn drop(&mut self) {
-        // A forked child has not got the mapping; whatever lies at its address there is somebody else's.
-        if self.forks != forks() {
-            return;
+        // A forked child does not have the mapping. Whatever is at its address there belongs to something else.
+        if self.fork_guard.is_inherited() {
+            std::mem::forget(self.page.take());
         }
-        // SAFETY: mapped in `keep` by this process, unmapped only here, and nobody has its address.
-        let _ = unsafe { munmap(self.page, self.length) };
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroUsize;
-
     use nix::{
         sys::{
-            mman::mmap_anonymous,
+            mman::{MapFlags, mmap_anonymous},
             wait::{WaitStatus, waitpid},
         },
         unistd::{ForkResult, fork},
@@ -98,22 +86,24 @@ mod tests {
 
     use super::*;
 
-    /// What a forked child has mapped where its parent's lock lies stays mapped when the child drops its copy of the lock.
+    /// A forked child maps memory at the address of its parent's lock, then drops its copy of the lock. The child's
+    /// memory stays mapped.
     #[test]
-    fn a_forked_child_unmaps_nothing_of_its_own() {
+    fn forked_child_keeps_its_own_mapping() {
         let kept = OfdLock::keep(std::fs::File::open("/proc/self/exe").unwrap().into()).unwrap();
-        // SAFETY: the child does system calls only.
+        // SAFETY: the child makes system calls only, and ends with `_exit`.
         match unsafe { fork() }.unwrap() {
             ForkResult::Child => {
-                let address = NonZeroUsize::new(kept.page.addr().get());
+                let address = kept.page.as_ref().map(|page| page.start().addr());
                 let length = NonZeroUsize::MIN;
                 let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
                 let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_FIXED_NOREPLACE;
-                // SAFETY: a new mapping where there is none, or a failure.
+                // SAFETY: MAP_FIXED_NOREPLACE makes a new mapping where there is none, or fails.
                 let page = unsafe { mmap_anonymous(address, length, protection, flags) };
-                let page = page.expect("the parent's mapping is not here");
+                let page = page.expect("the child has not inherited the mapping");
                 drop(kept);
-                // SAFETY: the page was mapped just now, if it has not been unmapped by mistake.
+                // SAFETY: the page was mapped just now. If the drop unmapped it by mistake, the child dies of SIGSEGV
+                // and the test fails.
                 unsafe {
                     page.cast::<u8>().write_volatile(1);
                     libc::_exit(0)

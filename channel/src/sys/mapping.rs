@@ -1,79 +1,131 @@
-//! A mapping of shared memory.
+//! Mappings of shared memory.
 //!
-//! Other processes change these bytes at any time, so the module hands out atomics and raw pointers, and references to
-//! plain bytes never.
+//! Other processes change these bytes at any time. Therefore a [`Mapping`] hands out atomics and raw pointers, and
+//! references to plain bytes in two functions only, [`Mapping::slice`] and [`Mapping::slice_mut`]. Each has one caller:
+//! a reader borrows the bytes of a slot that it has pinned, a writer those of a slot that it has claimed. Both rest on
+//! the pin rule (`protocol/pins.rs`), which every correct peer obeys. A peer with write permission that ignores the
+//! rule can change the bytes nevertheless: write permission is trust.
 
 use core::{
+    ffi::c_void,
     num::NonZeroUsize,
     ptr::NonNull,
     sync::atomic::{AtomicU32, AtomicU64},
 };
 use std::os::fd::AsFd;
 
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
+use nix::{
+    errno::Errno,
+    sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap},
+};
 
-/// A type made of atomics only: any bytes are a value of it, and others may change it while it is looked at.
+/// A type that consists of atomics: every byte pattern is a valid value, and others may change it at any time.
 ///
 /// # Safety
-/// The type is `repr(C)`, has atomics and padding integers only, no `Drop`, and is valid for all byte patterns.
+/// The type is `repr(C)`, has only atomics and padding integers that no code reads, has no `Drop`, and is valid for all
+/// byte patterns.
 pub(crate) unsafe trait Shared {}
 
-// SAFETY: atomic integers accept every byte pattern.
+// SAFETY: an atomic integer accepts every byte pattern.
 unsafe impl Shared for AtomicU64 {}
-// SAFETY: as above.
+// SAFETY: an atomic integer accepts every byte pattern.
 unsafe impl Shared for AtomicU32 {}
-// SAFETY: as the atomics it is made of.
+// SAFETY: an array has no bytes beside its elements, which are `Shared`.
 unsafe impl<T: Shared, const N: usize> Shared for [T; N] {}
 
-/// Bytes of a file, shared with everybody who maps it.
+/// Pages of a file in this process's address space, unmapped on drop. The type gives no access to their bytes.
 #[derive(Debug)]
-pub(crate) struct Mapping {
-    start: NonNull<u8>,
-    length: usize,
+pub(super) struct Pages {
+    start: NonNull<c_void>,
+    length: NonZeroUsize,
 }
 
-// SAFETY: the mapping is only reached through atomics and raw pointers, whose users argue for themselves.
-unsafe impl Send for Mapping {}
-// SAFETY: as above.
-unsafe impl Sync for Mapping {}
+// SAFETY: `Pages` owns an address range, which is the same in all threads, and munmap may be called from any of them.
+unsafe impl Send for Pages {}
+// SAFETY: a shared reference gives the address and the length only, and both never change.
+unsafe impl Sync for Pages {}
+
+impl Pages {
+    /// Maps `length` bytes of `file` from `offset` on.
+    pub(super) fn map(file: impl AsFd, offset: i64, length: NonZeroUsize, protection: ProtFlags) -> nix::Result<Self> {
+        // SAFETY: a new mapping at an address that the kernel chooses replaces no memory of this program.
+        let start = unsafe { mmap(None, length, protection, MapFlags::MAP_SHARED, file, offset)? };
+        Ok(Self { start, length })
+    }
+
+    /// The address of the first byte.
+    pub(super) fn start(&self) -> NonNull<c_void> {
+        self.start
+    }
+
+    /// Makes a forked child not inherit the pages.
+    pub(super) fn exclude_from_forks(&self) -> nix::Result<()> {
+        // SAFETY: the range is these pages. In this process the advice changes nothing; in a child the addresses are
+        // unmapped, and the only owner of such pages (`OfdLock`) never touches them.
+        unsafe { madvise(self.start, self.length.get(), MmapAdvise::MADV_DONTFORK) }
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `map` and unmapped only here. References into the pages borrow from their owner, so none is
+        // left.
+        let _ = unsafe { munmap(self.start, self.length.get()) };
+    }
+}
+
+/// Bytes of a file that all processes share that map it.
+///
+/// It is `Send` and `Sync` because [`Pages`] is, and because its methods give other threads only atomics, raw pointers
+/// and the slices of the two unsafe functions, whose callers promise exclusion.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    pages: Pages,
+}
 
 impl Mapping {
-    /// Maps `length` bytes of `file` from `offset` on. Parts beyond the end of the file may be mapped, but touching
-    /// them before the file has grown is fatal (SIGBUS): callers ask the file's size first.
+    /// Maps `length` bytes of `file` from `offset` on.
+    ///
+    /// A mapping may be longer than the file, but touching a page beyond the file's end is fatal (SIGBUS). Callers ask
+    /// for the file's size first.
     pub(crate) fn new(file: impl AsFd, offset: u64, length: u64, writable: bool) -> nix::Result<Self> {
         let (Ok(offset), Some(length)) = (
             i64::try_from(offset),
             usize::try_from(length).ok().and_then(NonZeroUsize::new),
         ) else {
-            return Err(nix::errno::Errno::EINVAL);
+            return Err(Errno::EINVAL);
         };
         let mut protection = ProtFlags::PROT_READ;
         protection.set(ProtFlags::PROT_WRITE, writable);
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of this program.
-        let start = unsafe { mmap(None, length, protection, MapFlags::MAP_SHARED, file, offset)? };
-        Ok(Self {
-            start: start.cast(),
-            length: length.get(),
-        })
+        let pages = Pages::map(file, offset, length, protection)?;
+        Ok(Self { pages })
     }
 
-    /// Leaves the bytes out of core dumps: pictures are large and tell little.
-    pub(crate) fn leave_out_of_dumps(&self) {
+    fn start(&self) -> NonNull<u8> {
+        self.pages.start().cast()
+    }
+
+    fn length(&self) -> usize {
+        self.pages.length.get()
+    }
+
+    /// Excludes the bytes from core dumps: frames are large and tell little.
+    pub(crate) fn exclude_from_dumps(&self) {
         // SAFETY: the range is this mapping; the advice changes no byte of it. It is only advice: failure is harmless.
-        let _ = unsafe { madvise(self.start.cast(), self.length, MmapAdvise::MADV_DONTDUMP) };
+        let _ = unsafe { madvise(self.pages.start(), self.length(), MmapAdvise::MADV_DONTDUMP) };
     }
 
-    /// Enters the pages of a range into the page table now, for writing, where else each would be a fault when it is first
-    /// touched. It is only advice: older systems than Linux 5.14 do not know it.
+    /// Enters the pages of a range into the page table now, for writing. Otherwise the first write to each page is a
+    /// fault. It is only advice: systems before Linux 5.14 do not know it.
     pub(crate) fn prefault(&self, offset: u64, length: u64) {
         if let Some(start) = self.range(offset, length) {
-            // SAFETY: the range is inside this mapping; no byte of it changes. Where the file does not reach so far that is an
-            // error, not a signal.
+            // SAFETY: the range is inside this mapping; no byte of it changes. Beyond the end of the file the call is
+            // an error, not a signal.
             let _ = unsafe { madvise(start.cast(), length as usize, MmapAdvise::MADV_POPULATE_WRITE) };
         }
     }
 
-    /// The value of type `T` at `offset`, `None` when it is not aligned or not all inside.
+    /// The value of type `T` at `offset`; `None` if it is not aligned or not entirely inside.
     pub(crate) fn at<T: Shared>(&self, offset: u64) -> Option<&T> {
         let pointer = self.range(offset, size_of::<T>() as u64)?.cast::<T>();
         if !pointer.is_aligned() {
@@ -84,37 +136,38 @@ impl Mapping {
         Some(unsafe { pointer.as_ref() })
     }
 
-    /// Where `length` bytes from `offset` on lie, `None` when they are not all inside.
+    /// The address of the `length` bytes at `offset`; `None` if they are not entirely inside.
     pub(crate) fn range(&self, offset: u64, length: u64) -> Option<NonNull<u8>> {
         let end = offset.checked_add(length)?;
         // SAFETY: `offset` is at most the mapping's length, so the pointer stays inside it or one past its end.
-        (end <= self.length as u64).then(|| unsafe { self.start.add(offset as usize) })
+        (end <= self.length() as u64).then(|| unsafe { self.start().add(offset as usize) })
     }
 
-    /// The offset of an address in this mapping.
+    /// The offset of an address in this mapping; `None` if it is outside.
     pub(crate) fn offset_of(&self, pointer: *const u8) -> Option<u64> {
-        let offset = pointer.addr().checked_sub(self.start.addr().get())?;
-        (offset < self.length).then_some(offset as u64)
+        let offset = pointer.addr().checked_sub(self.start().addr().get())?;
+        (offset < self.length()).then_some(offset as u64)
     }
 
-    /// Copies bytes in. `false` when they do not fit at `offset`.
+    /// Copies bytes to `offset`; `false` if they do not fit. Called only for parts that nobody else can find yet.
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> bool {
         let Some(target) = self.range(offset, bytes.len() as u64) else {
             return false;
         };
-        // SAFETY: the target is inside the mapping (checked by `range`) and no Rust reference to plain bytes of a
-        // mapping exists, so `bytes` cannot overlap it. Called only for parts that nobody may look at yet.
+        // SAFETY: the target is inside the mapping (checked by `range`). `bytes` cannot overlap it: the only slices of
+        // a mapping are those of slots, and callers write to the parts before the slots.
         unsafe { target.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
         true
     }
 
-    /// The bytes from `offset` on as a slice, for the moment of one call into code that wants a slice.
+    /// The `length` bytes at `offset`; an empty slice if they are not entirely inside.
     ///
     /// # Safety
-    /// The file reaches to their end, and nobody changes the bytes while the slice is used: the slot is pinned.
+    /// The file reaches to the end of the bytes, and nobody changes them while the slice is used: the slot is pinned.
     pub(crate) unsafe fn slice(&self, offset: u64, length: u64) -> &[u8] {
         match self.range(offset, length) {
-            // SAFETY: inside the mapping; the caller promises the rest.
+            // SAFETY: inside the mapping (checked by `range`), and any bytes are `u8`s. The caller promises that the
+            // memory is there and does not change.
             Some(start) => unsafe { core::slice::from_raw_parts(start.as_ptr(), length as usize) },
             None => &[],
         }
@@ -123,20 +176,15 @@ impl Mapping {
     /// As [`slice`](Self::slice), for writing.
     ///
     /// # Safety
-    /// The file reaches to their end, and nobody else in this process uses the bytes: the slot is claimed by the caller.
-    #[allow(clippy::mut_from_ref)] // the claim of the slot is what makes it unique
+    /// The file reaches to the end of the bytes, the mapping is writable, and nobody else in this process uses the
+    /// bytes: the caller has claimed the slot.
+    #[allow(clippy::mut_from_ref)] // the claim of the slot makes it unique
     pub(crate) unsafe fn slice_mut(&self, offset: u64, length: u64) -> &mut [u8] {
         match self.range(offset, length) {
-            // SAFETY: inside the mapping; the caller promises the rest.
+            // SAFETY: inside the mapping (checked by `range`), and any bytes are `u8`s. The caller promises that the
+            // memory is there and that it alone uses it.
             Some(start) => unsafe { core::slice::from_raw_parts_mut(start.as_ptr(), length as usize) },
             None => &mut [],
         }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: mapped in `new`, unmapped only here; every reference handed out borrowed from `self`.
-        let _ = unsafe { munmap(self.start.cast(), self.length) };
     }
 }

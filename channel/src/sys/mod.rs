@@ -1,7 +1,8 @@
-//! The operating system: everything that needs a system call or a pointer, without knowledge of the protocol.
+//! The operating system: system calls and pointers, without knowledge of the protocol.
 
 pub(crate) mod clock;
 pub(crate) mod copy;
+pub(crate) mod errno;
 pub(crate) mod files;
 pub(crate) mod fork;
 pub(crate) mod futex;
@@ -11,3 +12,4 @@ pub(crate) mod semaphore;
 #[cfg(debug_assertions)]
 pub(crate) mod signal;
 pub(crate) mod sync;
+pub(crate) mod watch;

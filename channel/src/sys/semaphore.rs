@@ -1,25 +1,25 @@
-//! The semaphore as it lies in shared memory.
+//! Operations on a semaphore in shared memory.
 //!
-//! On 64-bit glibc its `sem_t` is worked on by its bytes. The library's own functions believe what lies there: where the
-//! word that says which kind of futex it is has been damaged, the kernel refuses the call, and glibc ends the process. So
-//! what they do is done here, on atomics, with futex calls whose kind nobody else can write. Other C libraries are asked.
+//! The functions of glibc trust the bytes of a `sem_t`. If another process corrupts the word with the kind of futex,
+//! the kernel rejects the call and glibc aborts the process. Therefore, on 64-bit glibc, this module operates on the
+//! bytes itself, with atomics and futex calls of a fixed kind. On other C libraries it calls the library.
 
 use crate::sys::mapping::Mapping;
 
 pub(crate) use imp::Semaphore;
 
-/// What giving a semaphore back found there. It has the value 1 afterwards.
+/// The value of a semaphore before [`Semaphore::release`] set it to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SemaphoreState {
-    /// The value 0, as whoever holds it leaves it.
+    /// The value was 0, as a holder leaves it.
     Held,
-    /// A larger one: somebody has posted without having waited.
+    /// The value was larger than 0: a process posted without having waited.
     Posted,
-    /// One that no semaphore can have.
-    Nonsense,
+    /// No semaphore can have the value.
+    Invalid,
 }
 
-/// Bytes of a semaphore.
+/// The size of a semaphore in bytes.
 pub(crate) const SIZE: u64 = size_of::<nix::libc::sem_t>() as u64;
 
 #[cfg(all(target_env = "gnu", target_pointer_width = "64"))]
@@ -30,47 +30,49 @@ mod imp {
     use super::{Mapping, SemaphoreState};
     use crate::sys::futex;
 
-    /// How often a change is tried again that another process was faster with. One that is faster each time is no honest one.
-    const TRIES: u32 = 1000;
-    /// What `sem_init` writes for a semaphore that processes share.
+    /// How many times a change is attempted while other processes change the word. A correct process does not win every
+    /// time, so beyond this number the word is being tampered with.
+    const MAX_ATTEMPTS: u32 = 1000;
+    /// The kind that `sem_init` writes for a semaphore that processes share.
     const SHARED_KIND: u32 = 128;
-    /// The largest value that a semaphore can have.
-    const MAX: u32 = i32::MAX as u32;
-    /// One sleeper, in the word that has the value in its lower half and the sleepers in its upper.
+    /// The largest value of a semaphore.
+    const MAX_VALUE: u32 = i32::MAX as u32;
+    /// One sleeper. The word has the value in its lower half and the number of sleepers in its upper half.
     const SLEEPER: u64 = 1 << 32;
-    const VALUE_AT: u64 = 0;
-    const KIND_AT: u64 = 8;
-    /// Where the lower half of the word lies, which is what sleepers sleep on.
-    const FUTEX_AT: u64 = if cfg!(target_endian = "little") { 0 } else { 4 };
+    const VALUE_OFFSET: u64 = 0;
+    const KIND_OFFSET: u64 = 8;
+    /// The offset of the lower half of the word, which sleepers wait on.
+    const FUTEX_OFFSET: u64 = if cfg!(target_endian = "little") { 0 } else { 4 };
 
     #[derive(Debug)]
     pub(crate) struct Semaphore(Mapping);
 
     impl Semaphore {
-        /// `None` when the mapping is too small for a semaphore at its beginning.
+        /// The semaphore at the start of `mapping`; `None` if the mapping is too small.
         pub(crate) fn new(mapping: Mapping) -> Option<Self> {
-            mapping.range(VALUE_AT, super::SIZE)?;
-            mapping.at::<AtomicU64>(VALUE_AT)?;
+            mapping.range(VALUE_OFFSET, super::SIZE)?;
+            mapping.at::<AtomicU64>(VALUE_OFFSET)?;
             Some(Self(mapping))
         }
 
         fn word(&self) -> Option<&AtomicU64> {
-            self.0.at(VALUE_AT)
+            self.0.at(VALUE_OFFSET)
         }
 
-        /// Makes it a semaphore of the value 1, whatever its bytes are.
+        /// Makes the bytes a semaphore with the value 1, whatever they were.
         pub(crate) fn initialise(&self) -> nix::Result<()> {
             self.repair_kind();
             if let Some(word) = self.word() {
+                // Release: pairs with the acquire of `update` in any process that takes the semaphore.
                 word.store(1, Ordering::Release);
             }
             Ok(())
         }
 
-        /// Puts the kind of futex right, for programs that use the library's functions; `true` when it was wrong.
+        /// Restores the kind of futex, for programs that use the library's functions; `true` if it was wrong.
         pub(crate) fn repair_kind(&self) -> bool {
-            // Relaxed: it never changes in an honest channel.
-            self.0.at::<AtomicU32>(KIND_AT).is_some_and(|kind| {
+            // Relaxed: correct peers never change it, and it orders nothing.
+            self.0.at::<AtomicU32>(KIND_OFFSET).is_some_and(|kind| {
                 let wrong = kind.load(Ordering::Relaxed) != SHARED_KIND;
                 if wrong {
                     kind.store(SHARED_KIND, Ordering::Relaxed);
@@ -79,12 +81,15 @@ mod imp {
             })
         }
 
-        /// Changes the word as `change` says; `None` when that says no, or others never let it.
+        /// Replaces the word by `change` of it, and returns the word before. `None` if `change` returns `None`, or if
+        /// other processes kept changing the word.
         fn update(&self, change: impl Fn(u64) -> Option<u64>) -> Option<u64> {
             let word = self.word()?;
+            // Relaxed: the exchange below compares the word again.
             let mut seen = word.load(Ordering::Relaxed);
-            for _ in 0..TRIES {
-                // Acquire, release: as those of the library, whoever takes it sees what was done under it.
+            for _ in 0..MAX_ATTEMPTS {
+                // Acquire and release, as in the library: each holder sees what the holders before it did. Relaxed on
+                // failure: the word is only compared again.
                 match word.compare_exchange_weak(seen, change(seen)?, Ordering::AcqRel, Ordering::Relaxed) {
                     Ok(before) => return Some(before),
                     Err(now) => seen = now,
@@ -97,39 +102,39 @@ mod imp {
             self.update(|word| (word as u32 > 0).then(|| word - 1)).is_some()
         }
 
-        /// Waits at most for `timeout`, by a clock that nobody sets back.
+        /// Waits at most for `timeout`, which changes of the wall clock do not affect.
         pub(crate) fn wait(&self, timeout: Duration) -> bool {
             let until = Instant::now() + timeout;
-            // Who gives it back wakes somebody only if there are sleepers.
+            // A process that releases the semaphore wakes somebody only if it sees sleepers.
             self.update(|word| Some(word.wrapping_add(SLEEPER)));
             let taken = loop {
                 if self.try_wait() {
                     break true;
                 }
                 let left = until.saturating_duration_since(Instant::now());
-                let Some(futex) = self.0.at::<AtomicU32>(FUTEX_AT).filter(|_| !left.is_zero()) else {
+                let Some(futex) = self.0.at::<AtomicU32>(FUTEX_OFFSET).filter(|_| !left.is_zero()) else {
                     break false;
                 };
                 futex::futex_wait(futex, 0, left);
             };
-            // Somebody may have made it anew meanwhile, without sleepers.
+            // If the semaphore was initialised again meanwhile, it has no sleepers.
             self.update(|word| word.checked_sub(SLEEPER));
             taken
         }
 
-        /// Brings the value to 1, and wakes one who waits for that.
+        /// Sets the value to 1 and wakes one waiter.
         pub(crate) fn release(&self) -> SemaphoreState {
             let sleepers = |word: u64| word & !u64::from(u32::MAX);
             let before = self.update(|word| Some(sleepers(word) | 1)).unwrap_or_default();
             if sleepers(before) > 0
-                && let Some(futex) = self.0.at::<AtomicU32>(FUTEX_AT)
+                && let Some(futex) = self.0.at::<AtomicU32>(FUTEX_OFFSET)
             {
                 futex::futex_wake(futex, 1);
             }
             match before as u32 {
                 0 => SemaphoreState::Held,
-                1..=MAX => SemaphoreState::Posted,
-                _ => SemaphoreState::Nonsense,
+                1..=MAX_VALUE => SemaphoreState::Posted,
+                _ => SemaphoreState::Invalid,
             }
         }
     }
@@ -149,20 +154,22 @@ mod imp {
     }
 
     impl Semaphore {
-        /// `None` when the mapping is too small for a semaphore at its beginning.
+        /// The semaphore at the start of `mapping`; `None` if the mapping is too small.
         pub(crate) fn new(mapping: Mapping) -> Option<Self> {
             let address = mapping.range(0, super::SIZE)?;
-            // SAFETY: a page-aligned address, mapped for reading and writing, kept beside the semaphore in this structure.
+            // SAFETY: the address is the start of a mapping, so it is aligned to a page. It has room for a `sem_t`
+            // (checked above), is mapped for reading and writing, and this structure keeps the mapping beside the
+            // semaphore.
             let raw = unsafe { RawSemaphore::new(address.as_ptr().cast()) };
             Some(Self { raw, _mapping: mapping })
         }
 
-        /// Makes it a semaphore of the value 1, whatever its bytes are.
+        /// Makes the bytes a semaphore with the value 1, whatever they were.
         pub(crate) fn initialise(&self) -> nix::Result<()> {
             self.raw.initialise(1)
         }
 
-        /// Here only the library knows what is right.
+        /// Always `false`: only the library knows the right kind.
         pub(crate) fn repair_kind(&self) -> bool {
             false
         }
@@ -171,16 +178,16 @@ mod imp {
             self.raw.try_wait()
         }
 
-        /// Waits at most for `timeout`, by a clock that nobody sets back.
+        /// Waits at most for `timeout`, which changes of the wall clock do not affect.
         pub(crate) fn wait(&self, timeout: Duration) -> bool {
             self.raw.wait(timeout)
         }
 
-        /// Brings the value to 1, and wakes one who waits for that.
+        /// Sets the value to 1 and wakes one waiter.
         pub(crate) fn release(&self) -> SemaphoreState {
             self.raw.post();
             let mut found = SemaphoreState::Held;
-            // Bounded: a value may be as damaged as it likes.
+            // Bounded: the value may be damaged.
             for _ in 0..64 {
                 if self.raw.value() <= 1 || !self.raw.try_wait() {
                     break;
@@ -192,7 +199,7 @@ mod imp {
     }
 }
 
-/// The C library's calls on a semaphore in shared memory, whose `sem_t` is what `sem_open` of any program maps too.
+/// The C library's calls on a semaphore in shared memory. `sem_open` in any program maps the same `sem_t`.
 #[cfg(not(all(target_env = "gnu", target_pointer_width = "64")))]
 mod raw {
     use std::{io, time::Duration};
@@ -202,7 +209,7 @@ mod raw {
     use crate::sys::clock::monotonic_ns;
 
     unsafe extern "C" {
-        /// glibc 2.30 and later; as `sem_timedwait`, by a clock that nobody sets back.
+        /// As `sem_timedwait`, with a chosen clock. glibc has it since 2.30.
         fn sem_clockwait(
             semaphore: *mut libc::sem_t,
             clock: libc::clockid_t,
@@ -210,30 +217,31 @@ mod raw {
         ) -> libc::c_int;
     }
 
-    /// A semaphore inside a mapping that lives as long as this does; the constructor's caller sees to that.
+    /// A semaphore inside a mapping. The caller of the constructor keeps the mapping for at least as long.
     #[derive(Clone, Copy, Debug)]
     pub(crate) struct RawSemaphore(*mut libc::sem_t);
 
     // SAFETY: the functions of a process-shared semaphore may be called from any thread (sem_overview(7)).
     unsafe impl Send for RawSemaphore {}
-    // SAFETY: as above.
+    // SAFETY: those functions may also be called by several threads at the same time (sem_overview(7)).
     unsafe impl Sync for RawSemaphore {}
 
     impl RawSemaphore {
         /// # Safety
-        /// `at` is the address of a `sem_t`, aligned and mapped for reading and writing for as long as the value is used.
+        /// `at` is the address of a `sem_t`, aligned and mapped for reading and writing for as long as the value is
+        /// used.
         pub(crate) unsafe fn new(at: *mut libc::sem_t) -> Self {
             Self(at)
         }
 
-        /// Makes it a new semaphore, shared between processes. Only before anybody else can know it.
+        /// Makes the bytes a new semaphore that processes share. Nobody else may know the semaphore yet.
         pub(crate) fn initialise(self, value: u32) -> nix::Result<()> {
-            // SAFETY: the address is valid (see `new`).
+            // SAFETY: the address is valid (the caller of `new` promises it).
             Errno::result(unsafe { libc::sem_init(self.0, 1, value) }).map(drop)
         }
 
         pub(crate) fn try_wait(self) -> bool {
-            // SAFETY: the address is valid (see `new`).
+            // SAFETY: the address is valid (the caller of `new` promises it).
             unsafe { libc::sem_trywait(self.0) == 0 }
         }
 
@@ -245,7 +253,7 @@ mod raw {
                 tv_nsec: (until % 1_000_000_000) as libc::c_long,
             };
             loop {
-                // SAFETY: the address is valid (see `new`) and `until` outlives the call.
+                // SAFETY: the address is valid (the caller of `new` promises it) and `until` outlives the call.
                 if unsafe { sem_clockwait(self.0, libc::CLOCK_MONOTONIC, &raw const until) } == 0 {
                     return true;
                 }
@@ -256,13 +264,14 @@ mod raw {
         }
 
         pub(crate) fn post(self) {
-            // SAFETY: the address is valid (see `new`). EOVERFLOW needs no answer: the value is brought to 1 next.
+            // SAFETY: the address is valid (the caller of `new` promises it). EOVERFLOW is harmless: the caller sets
+            // the value to 1 next.
             unsafe { libc::sem_post(self.0) };
         }
 
         pub(crate) fn value(self) -> i32 {
             let mut value = 0;
-            // SAFETY: the address is valid (see `new`), and `value` is a local.
+            // SAFETY: the address is valid (the caller of `new` promises it), and `value` is a local.
             unsafe { libc::sem_getvalue(self.0, &raw mut value) };
             value
         }

@@ -2,8 +2,8 @@
 
 use nix::libc;
 
-/// Sends a signal to this very thread, before it goes on; SIGKILL and SIGSTOP take the process with it.
+/// Sends a signal to the calling thread and returns after its delivery. SIGKILL and SIGSTOP take the whole process.
 pub(crate) fn raise(signal: libc::c_int) {
-    // SAFETY: the call takes a number only.
+    // SAFETY: the call takes a number and touches no memory of this program.
     unsafe { libc::raise(signal) };
 }

@@ -1,9 +1,10 @@
-//! Locks whose holder may have panicked.
+//! Mutexes that stay usable after a panic.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks `mutex`, also after a panic of another thread that held it: the values behind the locks of this crate are valid
-/// after each statement.
+/// Locks `mutex`, even if a thread panicked while it held the lock.
+///
+/// The values behind the locks of this crate are valid after each statement, so a poisoned lock hides no broken value.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,0 +1,94 @@
+//! New segments: made in a staging file, completed, and only then given the channel's name.
+
+use std::sync::atomic::Ordering;
+
+use nix::errno::Errno;
+
+use crate::{
+    protocol::layout::{self, Header},
+    segment::{Access, Segment, mapping_text, staging::StagingFile},
+    sys::{
+        errno, files,
+        lock::{self, OfdLock},
+    },
+};
+
+/// Why a segment cannot be created.
+#[derive(Debug)]
+pub(crate) enum CreateError {
+    /// The shared memory file system has no memory for it.
+    NoMemory,
+    /// A call failed; the text says what it was for.
+    Failed(String, Errno),
+}
+
+impl CreateError {
+    fn failed(what: &'static str) -> impl Fn(Errno) -> Self {
+        move |errno| Self::Failed(what.to_owned(), errno)
+    }
+
+    fn failed_or_no_memory(what: &'static str) -> impl Fn(Errno) -> Self {
+        move |errno| {
+            if errno::is_out_of_memory(errno) {
+                Self::NoMemory
+            } else {
+                Self::Failed(what.to_owned(), errno)
+            }
+        }
+    }
+}
+
+impl Segment {
+    /// Creates a segment in a staging file and commits memory for its first `slots` slots.
+    ///
+    /// The segment has no name yet, and [`begin`](Self::begin) writes its header. Its writer's byte is locked already:
+    /// observers query that lock, because they cannot open the lock file.
+    ///
+    /// # Errors
+    /// [`CreateError`]; the staging file is removed.
+    pub(crate) fn create(
+        header: Header,
+        caps: &str,
+        slots: u32,
+        perms: u32,
+    ) -> Result<(Self, StagingFile, OfdLock), CreateError> {
+        let opening = |error| CreateError::failed_or_no_memory("making a file in /dev/shm")(errno::of(&error));
+        let staging = StagingFile::create().map_err(opening)?;
+        let locked = staging.open_again().map_err(opening)?;
+        lock::try_lock(&locked, layout::WRITER_BYTE).map_err(CreateError::failed("locking a new segment"))?;
+        let writer_lock = OfdLock::keep(locked).map_err(CreateError::failed("mapping a new segment"))?;
+        let size = header.slots_offset + u64::from(slots) * header.slot_size;
+        files::commit_memory(&staging.file, 0, size)
+            .map_err(CreateError::failed_or_no_memory("committing memory for a segment"))?;
+        staging
+            .set_mode(perms)
+            .map_err(CreateError::failed("setting a new segment's mode"))?;
+        let file = staging.open_again().map_err(opening)?;
+        let file_id = files::file_id(&file).map_err(CreateError::failed("fstat of a new segment"))?;
+        let segment = Self::map(header, caps.to_owned(), file_id, file, Access::Write)
+            .and_then(|segment| segment.ok_or(Errno::EINVAL))
+            .map_err(|errno| CreateError::Failed(mapping_text(&header, "a new segment"), errno))?;
+        // Nobody else can find the file yet, so plain bytes may be written.
+        if !segment.tables.mapping().write(header.caps_offset, caps.as_bytes()) {
+            return Err(CreateError::failed("writing the caps")(Errno::EINVAL));
+        }
+        // Relaxed: the count is a hint of this process (see `is_committed`).
+        segment.committed.store(slots, Ordering::Relaxed);
+        // Only the first slot, so that the first frame does not wait for the others.
+        segment.prefault(0, 1);
+        Ok((segment, staging, writer_lock))
+    }
+
+    /// Writes the header and the first values of the status, of a segment that has no name yet. It is the last step
+    /// before the segment gets its name.
+    pub(crate) fn begin(&mut self, first_seq: u64, event_head: u64, latency_ns: u64) {
+        self.header.first_seq = first_seq;
+        self.tables.mapping().write(0, bytemuck::bytes_of(&self.header));
+        let status = self.tables.status();
+        // Relaxed: the rename that gives the segment its name follows, and a process that opens the name sees all
+        // stores before the rename.
+        status.head.store(first_seq - 1, Ordering::Relaxed);
+        status.event_head.store(event_head, Ordering::Relaxed);
+        status.latency_ns.store(latency_ns, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,62 @@
+//! Faults of the channel's semaphore: what other programs did to it.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// What another program has done to the channel's semaphore. The exchange of frames continues, and the writer repairs
+/// the semaphore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SemaphoreFault {
+    /// A program held it for longer than the writer waits.
+    Held,
+    /// A program posted it without having taken it.
+    Posted,
+    /// Its bytes were not a valid semaphore.
+    Damaged,
+    /// A program put another semaphore under its name.
+    Replaced,
+}
+
+impl SemaphoreFault {
+    const ALL: [Self; 4] = [Self::Held, Self::Posted, Self::Damaged, Self::Replaced];
+
+    fn bit(self) -> u32 {
+        1 << self as u32
+    }
+}
+
+impl std::fmt::Display for SemaphoreFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Held => {
+                "a program held its semaphore for more than 2 ms; frames continue without it, and the writer resets it \
+                 after a second"
+            }
+            Self::Posted => "a program posted its semaphore without having waited for it; the writer reset it",
+            Self::Damaged => "a program damaged its semaphore; the writer repaired it",
+            Self::Replaced => "a program put another semaphore under its name; the writer uses that one from now on",
+        })
+    }
+}
+
+/// A set of kinds of faults.
+#[derive(Debug, Default)]
+pub(crate) struct SemaphoreFaults(AtomicU32);
+
+impl SemaphoreFaults {
+    pub(crate) fn add(&self, fault: SemaphoreFault) {
+        // Relaxed, here and below: the bits order nothing else.
+        if self.0.load(Ordering::Relaxed) & fault.bit() == 0 {
+            self.0.fetch_or(fault.bit(), Ordering::Relaxed);
+        }
+    }
+
+    /// Adds the faults of `others`; returns those that were not in this set before.
+    pub(crate) fn merge(&self, others: &Self) -> Vec<SemaphoreFault> {
+        let others = others.0.load(Ordering::Relaxed);
+        let added = others & !self.0.fetch_or(others, Ordering::Relaxed);
+        let mut faults = SemaphoreFault::ALL.to_vec();
+        faults.retain(|fault| added & fault.bit() != 0);
+        faults
+    }
+}

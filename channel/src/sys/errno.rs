@@ -1,0 +1,21 @@
+//! Classes of system errors, so that every caller draws the same line.
+
+use std::io;
+
+use nix::errno::Errno;
+
+/// Whether the error means that permissions forbid the call. EROFS is among them: a container may mount the directory
+/// read-only.
+pub(crate) fn is_denied(errno: Errno) -> bool {
+    matches!(errno, Errno::EACCES | Errno::EPERM | Errno::EROFS)
+}
+
+/// Whether the error means that the shared memory file system, or the memory behind it, is full.
+pub(crate) fn is_out_of_memory(errno: Errno) -> bool {
+    matches!(errno, Errno::ENOSPC | Errno::ENOMEM)
+}
+
+/// The system error in `error`; EIO if it is not a system error.
+pub(crate) fn of(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}

@@ -1,0 +1,99 @@
+//! Changes of a directory.
+
+use std::{
+    io::{self, PipeReader, PipeWriter},
+    os::fd::AsFd,
+    time::Duration,
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::inotify::{AddWatchFlags, InitFlags, Inotify},
+};
+
+use super::files::SHM_DIR;
+
+/// How long a wait continues after the first change. Every program uses /dev/shm, and files often change in bursts.
+const SETTLE_TIME: Duration = Duration::from_millis(50);
+
+/// Waits for channels that may have appeared or disappeared. [`channels`](crate::channels) lists those that exist then.
+///
+/// # Examples
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let (watch, _stop) = rsshm_channel::Watch::new()?;
+/// loop {
+///     println!("{:?}", rsshm_channel::channels());
+///     watch.wait(Duration::from_secs(1));
+/// }
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Watch {
+    /// `None` if the system has no inotify instance left. Then only the timeouts of the caller end a wait.
+    inotify: Option<Inotify>,
+    stopped: PipeReader,
+}
+
+/// Ends the waits of a [`Watch`] when it is dropped. Later waits return at once.
+#[derive(Debug)]
+pub struct WatchStop(#[allow(dead_code)] PipeWriter);
+
+impl Watch {
+    /// A watch, and the value that stops it.
+    ///
+    /// # Errors
+    /// The process has no file descriptors left.
+    pub fn new() -> io::Result<(Self, WatchStop)> {
+        let (stopped, stop) = io::pipe()?;
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
+            .ok()
+            .filter(|inotify| {
+                // The kernel closes the files of a writer that is killed, which is IN_CLOSE_WRITE.
+                let changes = AddWatchFlags::IN_CREATE
+                    | AddWatchFlags::IN_DELETE
+                    | AddWatchFlags::IN_MOVE
+                    | AddWatchFlags::IN_CLOSE_WRITE;
+                inotify.add_watch(SHM_DIR, changes | AddWatchFlags::IN_ONLYDIR).is_ok()
+            });
+        Ok((Self { inotify, stopped }, WatchStop(stop)))
+    }
+
+    /// Whether a change ends a wait at once. Otherwise only the timeout does.
+    pub fn is_immediate(&self) -> bool {
+        self.inotify.is_some()
+    }
+
+    /// Waits until channels may have appeared or disappeared, at most for `timeout`. `false` if the watch was stopped.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        let stop = || PollFd::new(self.stopped.as_fd(), PollFlags::POLLIN);
+        let milliseconds =
+            |duration: Duration| PollTimeout::try_from(duration.as_millis().max(1)).unwrap_or(PollTimeout::MAX);
+        let mut descriptors = vec![stop()];
+        descriptors.extend(
+            self.inotify
+                .as_ref()
+                .map(|inotify| PollFd::new(inotify.as_fd(), PollFlags::POLLIN)),
+        );
+        let Ok(ready) = poll(&mut descriptors, milliseconds(timeout)) else {
+            // A signal interrupted the call, or the kernel has no memory. The sleep keeps the caller from spinning.
+            std::thread::sleep(SETTLE_TIME);
+            return true;
+        };
+        if descriptors[0].any() == Some(true) {
+            return false;
+        }
+        if ready > 0 {
+            let mut descriptors = [stop()];
+            if poll(&mut descriptors, milliseconds(SETTLE_TIME)).is_ok() && descriptors[0].any() == Some(true) {
+                return false;
+            }
+            // The events are discarded: the caller lists all channels again.
+            while self.inotify.as_ref().is_some_and(|it| it.read_events().is_ok()) {}
+        }
+        true
+    }
+}
