@@ -42,8 +42,8 @@ fn name() -> Option<ChannelName> {
     ChannelName::new(format!("rsshm-fuzz-{}", std::process::id())).ok()
 }
 
-/// Changes that `data` says: six bytes each, of which two say where between `from` and `to`, and the rest with what; the word
-/// there is replaced, or its lowest byte, or it is moved by a little.
+/// Changes that `data` says: six bytes each, of which two say where between `from` and `to`, and the rest with what;
+/// the word there is replaced, or its lowest byte, or it is moved by a little.
 fn changes(data: &[u8], from: u64, to: u64) -> impl Iterator<Item = (u64, [u8; 8])> {
     let words = (to - from) / 8;
     data.chunks_exact(6).map(move |change| {
@@ -63,8 +63,8 @@ fn changes(data: &[u8], from: u64, to: u64) -> impl Iterator<Item = (u64, [u8; 8
     })
 }
 
-/// Opens a file as a segment in all ways there are. The first byte says whether the rest is the file, or what is changed in
-/// a good one.
+/// Opens a file as a segment in all ways there are. The first byte says whether the rest is the file, or what is
+/// changed in a good one.
 pub fn segment(data: &[u8]) {
     let (Some(name), Some(file), Some((kind, data))) = (name(), file(), data.split_first()) else {
         return;
@@ -110,7 +110,8 @@ pub fn segment(data: &[u8]) {
                     .slots()
                     .and_then(|slots| slots.range(segment.slot_offset(slot) + segment.header.slot_size - 1, 1))
             {
-                // SAFETY: the file reaches to the slot's end (`is_committed`), nobody else has it, and the range is inside.
+                // SAFETY: the file reaches to the slot's end (`is_committed`), nobody else has it, and the range is
+                // inside.
                 unsafe { last.read_volatile() };
             }
         }
@@ -145,8 +146,9 @@ fn good_segment() -> Option<(OwnedFd, Header)> {
     Some((file.into(), header))
 }
 
-/// Takes frames and events out of a segment of which everything but the header may have been changed, as a reader with a
-/// seat and as an observer. The first byte says who, and with which limits; the rest what is changed, before and between.
+/// Takes frames and events out of a segment of which everything but the header may have been changed, as a reader with
+/// a seat and as an observer. The first byte says who, and with which limits; the rest what is changed, before and
+/// between.
 pub fn frames(data: &[u8]) {
     let (Some((file, header)), Some((kind, data))) = (good_segment(), data.split_first()) else {
         return;
