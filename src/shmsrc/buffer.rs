@@ -45,10 +45,10 @@ impl BufferMaker {
         info: Option<&VideoInfo>,
         stamps: Stamps,
     ) -> Result<Option<gst::Buffer>, gst::FlowError> {
-        let descriptor = frame.descriptor;
+        let descriptor = &frame.descriptor;
         let mut buffer = self.with_memory(frame.data, copy)?;
         if let Some(info) = info {
-            let planes = Planes::of_descriptor(&descriptor, info);
+            let planes = Planes::of_descriptor(descriptor, info);
             if !planes.fit(info, buffer.size()) {
                 gst::warning!(
                     CAT,
@@ -63,7 +63,7 @@ impl BufferMaker {
             }
         }
         let target = buffer.make_mut();
-        frame::apply(target, &descriptor);
+        frame::apply(target, descriptor);
         let refused = self.metas.decode(&frame.metadata, info, target);
         if refused > 0 {
             gst::debug!(
