@@ -80,20 +80,18 @@ impl BufferMaker {
 
     /// A buffer with the bytes of a frame.
     fn with_memory(&mut self, data: FrameData, copy: CopyBuffer) -> Result<gst::Buffer, gst::FlowError> {
-        match data {
-            FrameData::InPlace(pinned) => {
-                // The memory owns the pin from here on, also if the frame turns out not to match its caps.
-                let mut buffer = self.spare.take().unwrap_or_default();
-                if let Some(buffer) = buffer.get_mut() {
-                    buffer.append_memory(gst::Memory::from_slice(pinned));
-                }
-                Ok(buffer)
-            }
-            FrameData::Copied => copy
+        let FrameData::InPlace(pinned) = data else {
+            return copy
                 .0
                 .map(gst::buffer::MappedBuffer::into_buffer)
-                .ok_or(gst::FlowError::Error),
+                .ok_or(gst::FlowError::Error);
+        };
+        // The memory owns the pin from here on, also if the frame turns out not to match its caps.
+        let mut buffer = self.spare.take().unwrap_or_default();
+        if let Some(buffer) = buffer.get_mut() {
+            buffer.append_memory(gst::Memory::from_slice(pinned));
         }
+        Ok(buffer)
     }
 }
 
