@@ -89,11 +89,11 @@ impl CountedPins {
     pub(super) fn slowest_cursor(&self, segment: &WriterSegment) -> u64 {
         let mut slowest = u64::MAX;
         // All entries: the writer waits also for a reader that has just joined and has no quota yet.
-        for (entry, shared) in segment.tables().readers().iter().enumerate() {
+        for (shared, ignored) in segment.tables().readers().iter().zip(&self.ignored) {
             // Acquire, all three: pair with the release stores of the entry's owner. Once its state says that it is present,
             // its cursor is at least the one that it started with.
             if reader_state::is_present(shared.state.load(Ordering::Acquire))
-                && !self.is_ignored(entry, shared.generation.load(Ordering::Acquire))
+                && *ignored != Some(shared.generation.load(Ordering::Acquire))
             {
                 slowest = slowest.min(shared.cursor.load(Ordering::Acquire));
             }

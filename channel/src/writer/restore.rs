@@ -135,8 +135,9 @@ pub(super) fn replace_corrupted(inner: &Inner, check_header: bool) -> Result<boo
         return Ok(false);
     };
     // Relaxed: in an honest channel only this process stores the word. Any bit counts, also one without a meaning.
-    let has_state = segment.tables.status().state.load(Ordering::Relaxed) != 0;
-    if !has_state && !(check_header && segment.is_corrupted()) {
+    let is_marked = segment.tables.status().state.load(Ordering::Relaxed) != 0;
+    let is_corrupted = is_marked || (check_header && segment.is_corrupted());
+    if !is_corrupted {
         return Ok(false);
     }
     let _replacing = inner.begin_replacing();
