@@ -97,7 +97,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         glib::ParamSpecUInt::builder("perms")
             .nick("Permissions")
             .blurb(
-                "Mode of the segment, in octal when written 0644: read permission lets other users observe, \
+                "Mode of the segment, octal if written as 0600 (the default): read permission lets other users observe, \
                  read and write permission lets them attach fully",
             )
             .maximum(0o777)
@@ -201,7 +201,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          * Since: 0.1
          */
         element::channel_stats_property(
-            "frames-published, frames-in-place, frames-copied (copied-foreign, copied-repeated, copied-no-slot), \
+            "Counters: frames-published, frames-in-place, frames-copied (copied-foreign, copied-repeated, copied-no-slot), \
              frames-dropped, metas-left-out, events-left-out, slots, slots-in-use, bytes, semaphore-timeouts, \
              readers-evicted",
         ),

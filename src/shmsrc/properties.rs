@@ -195,7 +195,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          * Since: 0.1
          */
         element::channel_stats_property(
-            "frames-received, frames-in-place, frames-copied, frames-missed, events-missed, writer-pid, reconnects",
+            "Counters: frames-received, frames-in-place, frames-copied, frames-missed, events-missed, writer-pid, reconnects",
         ),
     ]
 });

@@ -1,38 +1,49 @@
-//! What readers ask the writer for: a frame that can be decoded alone, and letters, where it takes any.
+//! What readers ask of the writer: keyframes, and messages where the writer accepts them.
 
 use std::{
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
-use super::{ServiceReport, State};
-use crate::protocol::layout::{MAX_READERS, MESSAGE_RING_LENGTH, reader_state};
+use super::service::ServiceReport;
+use crate::{
+    protocol::layout::{MAX_READERS, MESSAGE_RING_LENGTH, reader_state},
+    segment::Segment,
+};
 
-/// A wish for a frame that can be decoded alone is told once in so long: each costs an encoder bits, and all readers have
+/// The least time between two reports that a keyframe is wanted. Each keyframe costs an encoder bits, and all readers get
 /// the same one.
-const KEY_UNIT_INTERVAL: Duration = Duration::from_secs(1);
+const KEYFRAME_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a seat's owner has asked for so far, in one segment.
+/// What readers have asked for so far.
+#[derive(Debug)]
+pub(super) struct RequestLog {
+    keyframes: KeyframeRequests,
+    /// What was seen of each reader entry in the current segment.
+    seen: [RequestCounts; MAX_READERS],
+}
+
+/// What the owner of a reader entry has asked for, in one segment.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct RequestCounts {
+struct RequestCounts {
     generation: u32,
     keyframe_requests: u32,
     messages: u64,
 }
 
-/// Frames that can be decoded alone, and the wish for one.
+/// The keyframes of the stream, and whether readers want one.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct KeyframeRequests {
-    /// Number of the newest.
-    pub(super) newest: u64,
-    /// Somebody has wanted one since the frame of this number.
+struct KeyframeRequests {
+    /// The seq of the newest keyframe.
+    newest: u64,
+    /// A reader has wanted a keyframe since the frame of this seq.
     wanted_since: Option<u64>,
-    reported: Option<Instant>,
+    reported_at: Option<Instant>,
 }
 
 impl KeyframeRequests {
-    /// Whether upstream is to be told now.
-    fn tell(&mut self) -> bool {
+    /// Whether it is to be reported now that a keyframe is wanted.
+    fn take_due(&mut self) -> bool {
         let Some(since) = self.wanted_since else {
             return false;
         };
@@ -40,58 +51,81 @@ impl KeyframeRequests {
             self.wanted_since = None;
             return false;
         }
-        let due = self
-            .reported
-            .is_none_or(|reported| reported.elapsed() >= KEY_UNIT_INTERVAL);
-        if due {
+        let is_due = self
+            .reported_at
+            .is_none_or(|reported_at| reported_at.elapsed() >= KEYFRAME_INTERVAL);
+        if is_due {
             self.wanted_since = None;
-            self.reported = Some(Instant::now());
+            self.reported_at = Some(Instant::now());
         }
-        due
+        is_due
     }
 }
 
-impl State {
-    /// Looks what the readers have asked for since the last time.
-    pub(super) fn poll_requests(&mut self, report: &mut ServiceReport) {
-        let Some(current) = &mut self.current else {
-            return;
-        };
-        let tables = &current.segment.segment.tables;
-        for entry in 0..MAX_READERS {
-            let shared = tables.entry(entry);
-            let Some(generation) = self.readers[entry].generation else {
-                continue;
-            };
-            // Acquire: pairs with the release store of an owner that sits down; its counts begin at 0 before.
-            if shared.state.load(Ordering::Acquire) != reader_state::ATTACHED
-                || shared.generation.load(Ordering::Acquire) != generation
-            {
-                continue;
-            }
-            let seen_requests = &mut current.seen_requests[entry];
-            if seen_requests.generation != generation {
-                *seen_requests = RequestCounts {
-                    generation,
-                    ..RequestCounts::default()
-                };
-            }
-            // Relaxed: a count of its own.
-            let keyframe_requests = shared.keyframe_requests.load(Ordering::Relaxed);
-            if keyframe_requests != seen_requests.keyframe_requests {
-                seen_requests.keyframe_requests = keyframe_requests;
-                self.keyframes.wanted_since.get_or_insert(self.head);
-            }
-            if current.segment.segment.header.message_count == 0 {
-                continue;
-            }
-            // Acquire: pairs with the release store after the letter was written.
-            let newest = shared.message_head.load(Ordering::Acquire);
-            let first = (seen_requests.messages.saturating_add(1)).max(newest.saturating_sub(MESSAGE_RING_LENGTH - 1));
-            let messages = (first..=newest).filter_map(|seq| tables.messages(entry, seq)?.read(seq));
-            report.messages.extend(messages);
-            seen_requests.messages = newest;
+impl RequestLog {
+    pub(super) fn new() -> Self {
+        Self {
+            keyframes: KeyframeRequests::default(),
+            seen: [RequestCounts::default(); MAX_READERS],
         }
-        report.keyframe_wanted = self.keyframes.tell();
+    }
+
+    /// Notes that the frame `seq` is a keyframe.
+    pub(super) fn note_keyframe(&mut self, seq: u64) {
+        self.keyframes.newest = seq;
+    }
+
+    /// Starts counting anew: another segment is current.
+    pub(super) fn begin_segment(&mut self) {
+        self.seen = [RequestCounts::default(); MAX_READERS];
+    }
+
+    /// Adds to `report` what readers have asked for since the last call. `generation_of` knows the reader of each entry that
+    /// counts, `head` is the newest frame.
+    pub(super) fn poll(
+        &mut self,
+        segment: &Segment,
+        generation_of: impl Fn(usize) -> Option<u32>,
+        head: u64,
+        report: &mut ServiceReport,
+    ) {
+        for entry in 0..MAX_READERS {
+            if let Some(generation) = generation_of(entry) {
+                self.poll_reader(segment, entry, generation, head, report);
+            }
+        }
+        report.keyframe_wanted = self.keyframes.take_due();
+    }
+
+    fn poll_reader(&mut self, segment: &Segment, entry: usize, generation: u32, head: u64, report: &mut ServiceReport) {
+        let shared = segment.tables.entry(entry);
+        // Acquire, both: pair with the release stores of a reader that attaches. Its counts begin at 0 before that.
+        if shared.state.load(Ordering::Acquire) != reader_state::ATTACHED
+            || shared.generation.load(Ordering::Acquire) != generation
+        {
+            return;
+        }
+        let seen = &mut self.seen[entry];
+        if seen.generation != generation {
+            *seen = RequestCounts {
+                generation,
+                ..RequestCounts::default()
+            };
+        }
+        // Relaxed: the count carries no other data.
+        let keyframe_requests = shared.keyframe_requests.load(Ordering::Relaxed);
+        if keyframe_requests != seen.keyframe_requests {
+            seen.keyframe_requests = keyframe_requests;
+            self.keyframes.wanted_since.get_or_insert(head);
+        }
+        if segment.header.message_count == 0 {
+            return;
+        }
+        // Acquire: pairs with the release store of a reader that has written a message.
+        let newest = shared.message_head.load(Ordering::Acquire);
+        let first = (seen.messages.saturating_add(1)).max(newest.saturating_sub(MESSAGE_RING_LENGTH - 1));
+        let messages = (first..=newest).filter_map(|seq| segment.tables.messages(entry, seq)?.read(seq));
+        report.messages.extend(messages);
+        seen.messages = newest;
     }
 }

@@ -1,321 +1,253 @@
-//! Which slot the next frame gets.
+//! The slots of one segment: which frame is in each, and which one the next frame gets.
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{CurrentSegment, RetiredSegment, Slot, State, Writer, WriterSegment, overcommit::Overcommit};
+use super::{
+    counted_pins::CountedPins,
+    overcommit::{self, MIN_ROOM, Overcommit, SPARE_SLOTS},
+    quota::INITIAL_QUOTA,
+    segment::{ClaimedFor, WriterSegment},
+    slot::Slot,
+};
 use crate::protocol::{
     failpoint::{Failpoint, failpoint},
-    layout::{MAX_READERS, MAX_SLOTS, reader_state},
+    layout::{EVICTED, MAX_SLOTS, flags},
     pins::take_for_writing,
 };
 
-/// How many times slots are tried again that readers refused in the last moment.
+/// How many times the writer tries slots again that readers pinned at the last moment.
 const REFUSED_ROUNDS: u32 = 4;
 
-/// What the writer knows of its slots.
-#[derive(Debug)]
-pub(super) struct SlotTable {
-    /// Number of the frame in each; 0 = free, or being drawn.
-    pub(super) numbers: [u64; MAX_SLOTS],
-    /// Slots with memory behind them.
-    pub(super) committed: u32,
-    /// Bits of slots whose memory went back to the system.
-    pub(super) given_back: u64,
-    /// The system had no memory for one more.
-    pub(super) full: bool,
-    /// One more is being backed, outside the state's lock.
-    pub(super) growing: bool,
-    /// How many readers there are for these slots.
-    pub(super) overcommit: Overcommit,
-    /// Bits of seats that were ever granted slots. The pins of others do not count, and are not looked at.
-    pub(super) granted: u64,
-    /// For each seat the ticket of an owner whose pins do not count: it is dead, or was evicted.
-    pub(super) ignored: [Option<u32>; MAX_READERS],
-}
-
-impl SlotTable {
-    pub(super) fn new(committed: u32, granted: u64) -> Self {
-        Self {
-            numbers: [0; MAX_SLOTS],
-            committed,
-            given_back: 0,
-            full: false,
-            growing: false,
-            overcommit: Overcommit::None,
-            granted,
-            ignored: [None; MAX_READERS],
-        }
-    }
-
-    /// The slots that somebody's pin counts for.
-    pub(super) fn pinned(&self, owner: &WriterSegment) -> u64 {
-        let readers = owner.segment.tables.readers();
-        let (mut all, mut granted) = (0, self.granted);
-        // With each frame, so only the seats that matter.
-        while granted != 0 {
-            let entry = granted.trailing_zeros() as usize;
-            granted &= granted - 1;
-            // Acquire: pairs with the reader's release stores. A cleared bit means that its reader has done with the
-            // slot; a set one, that the ticket read next is not older than its.
-            let bits = readers[entry].pins.load(Ordering::Acquire);
-            if bits != 0 && self.ignored[entry] != Some(readers[entry].generation.load(Ordering::Acquire)) {
-                all |= bits;
-            }
-        }
-        all
-    }
-
-    /// Takes `slot`, which nobody was seen to hold, for writing unless it is pinned by now. Its frame is gone either way.
-    pub(super) fn take(&mut self, owner: &WriterSegment, slot: usize) -> bool {
-        self.numbers[slot] = 0;
-        take_for_writing(&owner.segment.slot_record(slot).seq, || {
-            self.pinned(owner) >> slot & 1 == 1
-        })
-    }
-
-    /// The oldest slot of `allowed` that a frame of number `newest_to_take` or less is in; free ones first.
-    pub(super) fn oldest(&self, owner: &WriterSegment, allowed: u64, newest_to_take: u64) -> Option<usize> {
-        (0..self.committed as usize)
-            .filter(|slot| {
-                allowed >> slot & 1 == 1 && self.numbers[*slot] <= newest_to_take && !owner.is_claimed(*slot)
-            })
-            .min_by_key(|slot| self.numbers[*slot])
-    }
-
-    /// Looks which of the seats that stand in the way belong to nobody any more. The lock is asked after the pins were
-    /// read: a later owner's pins came after that, found the number 0, and are not valid.
-    pub(super) fn ignore_the_dead(&mut self, owner: &WriterSegment) -> bool {
-        let mut found = false;
-        for entry in 0..MAX_READERS {
-            let shared = owner.segment.tables.entry(entry);
-            let stands_in_the_way = shared.pins.load(Ordering::Acquire) != 0
-                || reader_state::is_present(shared.state.load(Ordering::Acquire));
-            let generation = shared.generation.load(Ordering::Acquire);
-            if stands_in_the_way && self.ignored[entry] != Some(generation) && !owner.is_alive(entry) {
-                self.ignored[entry] = Some(generation);
-                found = true;
-            }
-        }
-        found
-    }
-
-    /// The number up to which every reader that counts has taken all frames.
-    fn taken_by_all(&self, owner: &WriterSegment) -> u64 {
-        let mut taken = u64::MAX;
-        // All seats: who sits down is waited for before the writer has granted it anything.
-        for (shared, ignored) in owner.segment.tables.readers().iter().zip(&self.ignored) {
-            // Acquire: pairs with the reader's release store; its position is at least the one it began with.
-            if reader_state::is_present(shared.state.load(Ordering::Acquire))
-                && *ignored != Some(shared.generation.load(Ordering::Acquire))
-            {
-                taken = taken.min(shared.cursor.load(Ordering::Acquire));
-            }
-        }
-        taken
-    }
-}
-
-impl CurrentSegment {
-    /// The youngest frame that may give its slot up: older than the `history` that are kept for latecomers and, in lossless
-    /// mode, taken by all. Never the newest.
-    fn newest_to_take(&self, head: u64, lossless: bool, history: u32) -> u64 {
-        let kept = head.saturating_sub(u64::from(history.max(1)));
-        if lossless {
-            kept.min(self.slots.taken_by_all(&self.segment))
-        } else {
-            kept
-        }
-    }
-
-    pub(super) fn history(&self) -> u32 {
-        self.segment.segment.header.history
-    }
-
-    pub(super) fn can_grow(&self) -> bool {
-        !self.slots.full && self.slots.committed < self.segment.segment.header.slot_count
-    }
-
-    /// Slots there are or may be.
-    pub(super) fn capacity(&self) -> u32 {
-        if self.can_grow() {
-            self.segment.segment.header.slot_count
-        } else {
-            self.slots.committed
-        }
-    }
-
-    /// Slots that memory of this process refers to: drawn into, or published and kept by upstream.
-    pub(super) fn claimed_slots(&self) -> u32 {
-        (0..self.slots.committed as usize)
-            .filter(|slot| self.segment.is_claimed(*slot))
-            .count() as u32
-    }
-}
-
-/// What a look for a slot found.
-enum Found {
-    Slot(Slot),
-    /// None, but this one can be backed: it is the caller's, who does that without the state's lock.
-    ToGrow(Arc<WriterSegment>, usize),
+/// The result of a search for a slot.
+pub(super) enum SlotSearch {
+    /// This slot was taken for writing.
+    Taken(usize),
+    /// This slot can get memory: the caller commits it, without a lock, and calls
+    /// [`finish_growth`](SlotAllocator::finish_growth).
+    Grow(usize),
+    /// There is none.
     Nothing,
 }
 
-impl Writer {
-    /// Finds a slot for a frame of `size` bytes and takes it; never waits for a reader.
-    pub(super) fn take_slot(&self, size: usize, for_upstream: bool) -> Option<Slot> {
-        let size = size as u64;
-        let lossless = self.options.lossless;
-        let found = self.lock().find_slot(lossless, size, for_upstream);
-        let (owner, index) = match found {
-            Found::Slot(slot) => return Some(slot),
-            Found::Nothing => return None,
-            Found::ToGrow(owner, index) => (owner, index),
-        };
-        let committed = self.commit_reserved(&owner, index);
-        let mut state = self.lock();
-        let head = state.head;
-        let current = state
-            .current
-            .as_mut()
-            .filter(|current| Arc::ptr_eq(&current.segment, &owner))?;
-        // Another thread may have had the new one since it was there.
-        let is_free = committed && current.slots.numbers[index] == 0 && !owner.is_claimed(index);
-        let index = if is_free && current.slots.take(&owner, index) {
-            index
+/// The slots of one segment.
+#[derive(Debug)]
+pub(super) struct SlotAllocator {
+    segment: Arc<WriterSegment>,
+    pins: CountedPins,
+    /// The seq of the frame in each slot; 0 when the slot is free or being filled.
+    seqs: [u64; MAX_SLOTS],
+    /// How many slots have memory.
+    committed: u32,
+    /// Bits of the slots whose memory went back to the system.
+    released: u64,
+    /// The system had no memory for another slot.
+    is_out_of_memory: bool,
+    /// One more slot is being committed, without the lock of the writer's state.
+    is_growing: bool,
+    /// `None` while each reader can have enough slots of its own.
+    overcommit: Option<Overcommit>,
+}
+
+impl SlotAllocator {
+    /// The slots of a new segment, of which `committed` have memory.
+    pub(super) fn new(segment: Arc<WriterSegment>, committed: u32) -> Self {
+        Self {
+            segment,
+            pins: CountedPins::none(),
+            seqs: [0; MAX_SLOTS],
+            committed,
+            released: 0,
+            is_out_of_memory: false,
+            is_growing: false,
+            overcommit: None,
+        }
+    }
+
+    /// The slots of a segment that a dead writer left.
+    pub(super) fn of_dead_writer(segment: WriterSegment) -> Self {
+        let mapped = segment.mapped();
+        let slots = segment.header().slot_count as usize;
+        let committed = (0..slots).take_while(|slot| mapped.is_committed(*slot)).count();
+        let mut seqs = [0; MAX_SLOTS];
+        for (slot, seq) in seqs.iter_mut().enumerate().take(slots) {
+            // Acquire: pairs with the release store of the writer before, in `publish`.
+            *seq = mapped.slot_record(slot).seq.load(Ordering::Acquire);
+        }
+        Self {
+            pins: CountedPins::all(),
+            seqs,
+            ..Self::new(Arc::new(segment), committed as u32)
+        }
+    }
+
+    pub(super) fn segment(&self) -> &Arc<WriterSegment> {
+        &self.segment
+    }
+
+    pub(super) fn pins(&self) -> &CountedPins {
+        &self.pins
+    }
+
+    pub(super) fn committed(&self) -> u32 {
+        self.committed
+    }
+
+    pub(super) fn overcommit(&self) -> Option<Overcommit> {
+        self.overcommit
+    }
+
+    /// The number of publishes that a frame survives.
+    pub(super) fn history(&self) -> u32 {
+        self.segment.header().history
+    }
+
+    /// Whether the slot holds a frame that was published.
+    pub(super) fn has_frame(&self, slot: usize) -> bool {
+        self.seqs[slot] != 0
+    }
+
+    /// Notes that the frame `seq` is in `slot`.
+    pub(super) fn set_frame(&mut self, slot: usize, seq: u64) {
+        self.seqs[slot] = seq;
+    }
+
+    /// How many slots hold a frame or are claimed.
+    pub(super) fn in_use(&self) -> u32 {
+        (0..self.committed as usize)
+            .filter(|slot| self.has_frame(*slot) || self.segment.is_claimed(*slot))
+            .count() as u32
+    }
+
+    /// How many slots are claimed: being filled, or published and still kept by upstream.
+    pub(super) fn claimed(&self) -> u32 {
+        (0..self.committed as usize)
+            .filter(|slot| self.segment.is_claimed(*slot))
+            .count() as u32
+    }
+
+    /// How many slots the writer needs at least: the newest frame, and one to fill or those that are claimed.
+    pub(super) fn needed_by_writer(&self) -> u32 {
+        1 + self.claimed().max(1)
+    }
+
+    /// How many slots readers may pin together, once the segment has all its slots: all but two for the writer, and the
+    /// history. Where the system has no memory for more slots, the history is shorter.
+    pub(super) fn available_to_readers(&self) -> u32 {
+        if self.is_out_of_memory {
+            self.committed.saturating_sub(self.needed_by_writer())
         } else {
-            // What there is has to do.
-            current.take_scarce(head, lossless)?
-        };
-        let slot = current.hand_out(index, size, for_upstream);
-        drop(state);
-        // Once it is there for all: who needs a slot meanwhile takes one that has its frame still.
-        owner.segment.prefault(slot.index, 1);
-        Some(slot)
-    }
-
-    /// Sees to it that the current segment has memory for `count` slots, as far as there is any.
-    pub(super) fn commit_slots(&self, count: u32) {
-        loop {
-            let reserved = self.lock().current.as_mut().and_then(|current| {
-                (current.slots.committed < count && !current.slots.growing)
-                    .then(|| current.reserve_growth())
-                    .flatten()
-            });
-            let Some((owner, index)) = reserved else {
-                return;
-            };
-            if self.commit_reserved(&owner, index) {
-                owner.segment.prefault(index, 1);
-            }
+            self.segment.header().slot_count.saturating_sub(self.history() + 2)
         }
     }
 
-    /// Backs a slot that was reserved for the caller, without a lock held: that takes milliseconds for a large frame, as
-    /// the system clears the memory.
-    fn commit_reserved(&self, owner: &Arc<WriterSegment>, index: usize) -> bool {
-        failpoint(Failpoint::GrowthDue);
-        let committed = owner.segment.commit_slot(index).is_ok();
-        failpoint(Failpoint::Grown);
-        let mut state = self.lock();
-        if let Some(current) = state
-            .current
-            .as_mut()
-            .filter(|current| Arc::ptr_eq(&current.segment, owner))
+    fn is_lossless(&self) -> bool {
+        self.segment.header().flags & flags::LOSSLESS != 0
+    }
+}
+
+/// How a slot for the next frame is found.
+impl SlotAllocator {
+    /// Finds a slot for the frame after `head` and takes it for writing. The ways, in this order:
+    ///
+    /// 1. For upstream: none, when it has half of the slots already. There must be one for a copy too, and upstream keeps
+    ///    slots after their publish, as a decoder does.
+    /// 2. The oldest slot whose frame is beyond the history and that no counted pin marks; free slots first. In lossless
+    ///    mode, all readers must have taken the frame. Spare slots are left out.
+    /// 3. The same, if that way has found entries of dead readers, whose pins no longer count.
+    /// 4. One more slot, where the segment may have more.
+    /// 5. Where there can be no more slots now: as 2, but only the newest frame is history.
+    /// 6. For a copy only, as upstream may keep it: a spare slot. From then on no reader may pin another slot.
+    pub(super) fn find(&mut self, head: u64, claimed_for: ClaimedFor) -> SlotSearch {
+        let for_upstream = claimed_for == ClaimedFor::Upstream;
+        if for_upstream && self.upstream_has_its_half() {
+            return SlotSearch::Nothing;
+        }
+        let history = self.history();
+        if let Some(slot) = self.take_oldest(head, history) {
+            return SlotSearch::Taken(slot);
+        }
+        if self.ignore_dead_readers()
+            && let Some(slot) = self.take_oldest(head, history)
         {
-            current.slots.growing = false;
-            if committed {
-                current.slots.committed += 1;
+            return SlotSearch::Taken(slot);
+        }
+        if let Some(slot) = self.begin_growth() {
+            return SlotSearch::Grow(slot);
+        }
+        if self.is_scarce(claimed_for)
+            && let Some(slot) = self.take_without_history(head)
+        {
+            return SlotSearch::Taken(slot);
+        }
+        if !for_upstream && let Some(slot) = self.take_spare() {
+            return SlotSearch::Taken(slot);
+        }
+        SlotSearch::Nothing
+    }
+
+    /// Marks a taken slot as claimed, and returns it for a frame of `size` bytes.
+    pub(super) fn claim(&mut self, slot: usize, size: u64, claimed_for: ClaimedFor) -> Slot {
+        self.segment.claim(slot, claimed_for);
+        failpoint(Failpoint::SlotClaimed);
+        Slot::new(Arc::clone(&self.segment), slot, size)
+    }
+
+    /// Takes `slot` for writing if it is free still.
+    pub(super) fn take_if_free(&mut self, slot: usize) -> bool {
+        !self.has_frame(slot) && !self.segment.is_claimed(slot) && self.take(slot)
+    }
+
+    /// Takes the oldest slot, where slots are scarce: better less history than no publish. Only the newest frame stays.
+    pub(super) fn take_without_history(&mut self, head: u64) -> Option<usize> {
+        self.take_oldest(head, 1)
+    }
+
+    /// Whether [`find`](Self::find) would find a slot that has memory, for a copy.
+    pub(super) fn has_takeable(&mut self, head: u64) -> bool {
+        let finds = |slots: &Self| {
+            let unpinned = !slots.pins.pinned(&slots.segment);
+            let history = if slots.is_scarce(ClaimedFor::Copy) {
+                1
             } else {
-                // The end of growth, until the service tries again.
-                current.slots.full = true;
-            }
-        }
-        committed
-    }
-}
-
-impl State {
-    fn find_slot(&mut self, lossless: bool, size: u64, for_upstream: bool) -> Found {
-        let head = self.head;
-        let Some(current) = self
-            .current
-            .as_mut()
-            .filter(|current| size <= current.segment.segment.header.slot_size)
-        else {
-            return Found::Nothing;
+                slots.history()
+            };
+            slots.oldest(unpinned, slots.newest_takeable(head, history)).is_some()
         };
-        if for_upstream {
-            // At most half, so that there is one for a copy too. Also what upstream keeps after it was published, as a
-            // decoder does, is not to be had.
-            let out = current.claimed_slots();
-            if out > 0 && (out + 1) * 2 > current.capacity() {
-                return Found::Nothing;
-            }
-        }
-        let history = current.history();
-        let index = current.take_oldest(head, lossless, history).or_else(|| {
-            let found = current.slots.ignore_the_dead(&current.segment);
-            found.then(|| current.take_oldest(head, lossless, history)).flatten()
-        });
-        if let Some(index) = index {
-            return Found::Slot(current.hand_out(index, size, for_upstream));
-        }
-        if !current.slots.growing
-            && let Some((owner, index)) = current.reserve_growth()
-        {
-            return Found::ToGrow(owner, index);
-        }
-        if current.is_scarce(for_upstream)
-            && let Some(index) = current.take_scarce(head, lossless)
-        {
-            return Found::Slot(current.hand_out(index, size, for_upstream));
-        }
-        // Not for upstream, which may keep it.
-        if !for_upstream && let Some(index) = current.take_reserve() {
-            return Found::Slot(current.hand_out(index, size, for_upstream));
-        }
-        Found::Nothing
+        finds(self) || (self.ignore_dead_readers() && finds(self))
     }
 
-    /// Whether [`Writer::take_slot`] in lossless mode would find a slot: one that there is, or one more that is needed, or
-    /// `wanted` anyway.
-    pub(super) fn has_claimable(&mut self, wanted: bool) -> bool {
-        let head = self.head;
-        let Some(current) = self.current.as_mut() else {
-            return true;
-        };
-        let finds = |current: &CurrentSegment| {
-            let free = !current.slots.pinned(&current.segment);
-            let history = if current.is_scarce(false) { 1 } else { current.history() };
-            let newest = current.newest_to_take(head, true, history);
-            current.slots.oldest(&current.segment, free, newest).is_some()
-        };
-        if finds(current) || (current.slots.ignore_the_dead(&current.segment) && finds(current)) {
-            return true;
-        }
-        let (committed, history) = (current.slots.committed, current.history());
-        let grows = current.can_grow() && !current.slots.growing;
-        grows && (wanted || committed < self.slots_for_readers() + history)
+    /// Ignores the pins of dead readers. Returns whether there are new ones.
+    pub(super) fn ignore_dead_readers(&mut self) -> bool {
+        self.pins.ignore_dead(&self.segment)
     }
-}
 
-impl CurrentSegment {
-    fn take_oldest(&mut self, head: u64, lossless: bool, history: u32) -> Option<usize> {
-        let newest = self.newest_to_take(head, lossless, history);
-        // Readers that lag as far as can be try for the very slots that are taken here, and each try refuses a slot for an
-        // instant. The numbers are 0 by then, so that it is over in the next round.
+    fn upstream_has_its_half(&self) -> bool {
+        let slots = if self.can_grow() {
+            self.segment.header().slot_count
+        } else {
+            self.committed
+        };
+        let claimed = self.claimed();
+        claimed > 0 && (claimed + 1) * 2 > slots
+    }
+
+    /// Takes the oldest slot that no counted pin marks and whose frame is beyond `history`.
+    fn take_oldest(&mut self, head: u64, history: u32) -> Option<usize> {
+        let newest = self.newest_takeable(head, history);
+        // Readers that lag as far as they can try to pin the very slots that are taken here. Each try refuses a slot for a
+        // moment. The seqs are 0 by then, so it is over in the next round.
         for _ in 0..REFUSED_ROUNDS {
-            let pinned = self.slots.pinned(&self.segment);
-            let mut allowed = !(pinned | self.reserve(pinned));
-            let mut refused = false;
-            while let Some(slot) = self.slots.oldest(&self.segment, allowed, newest) {
-                if self.slots.take(&self.segment, slot) {
+            let pinned = self.pins.pinned(&self.segment);
+            let mut allowed = !(pinned | self.spare(pinned));
+            let mut was_refused = false;
+            while let Some(slot) = self.oldest(allowed, newest) {
+                if self.take(slot) {
                     return Some(slot);
                 }
-                refused = true;
+                was_refused = true;
                 allowed &= !(1 << slot);
             }
-            if !refused {
+            if !was_refused {
                 break;
             }
             core::hint::spin_loop();
@@ -323,68 +255,206 @@ impl CurrentSegment {
         None
     }
 
-    /// The next slot to be backed, if there is one; nobody else backs one before the caller has.
-    fn reserve_growth(&mut self) -> Option<(Arc<WriterSegment>, usize)> {
-        self.can_grow().then(|| {
-            self.slots.growing = true;
-            (Arc::clone(&self.segment), self.slots.committed as usize)
+    /// The newest frame whose slot may be taken: beyond `history` and, in lossless mode, taken by all readers. It is never
+    /// the newest frame of all.
+    fn newest_takeable(&self, head: u64, history: u32) -> u64 {
+        let beyond_history = head.saturating_sub(u64::from(history.max(1)));
+        if self.is_lossless() {
+            beyond_history.min(self.pins.slowest_cursor(&self.segment))
+        } else {
+            beyond_history
+        }
+    }
+
+    /// The oldest of the `allowed` slots that is not claimed and whose frame is not newer than `newest`; free slots first.
+    fn oldest(&self, allowed: u64, newest: u64) -> Option<usize> {
+        (0..self.committed as usize)
+            .filter(|slot| allowed >> slot & 1 == 1 && self.seqs[*slot] <= newest && !self.segment.is_claimed(*slot))
+            .min_by_key(|slot| self.seqs[*slot])
+    }
+
+    /// Takes `slot`, which no counted pin was seen to mark, for writing. `false` when it is pinned by now. Its frame is gone
+    /// either way.
+    fn take(&mut self, slot: usize) -> bool {
+        self.seqs[slot] = 0;
+        take_for_writing(&self.segment.mapped().slot_record(slot).seq, || {
+            self.pins.pinned(&self.segment) >> slot & 1 == 1
         })
     }
 
-    /// Whether fewer frames may be kept for latecomers: there can be no more slots now. Where that is not for want of memory,
-    /// only for one frame at a time, and one that is copied: upstream may wait for its publish before it gives its own slots
-    /// back, and the service takes its time to back those for readers.
-    fn is_scarce(&self, for_upstream: bool) -> bool {
-        let copies = || (0..self.slots.committed as usize).any(|slot| self.segment.is_copied_into(slot));
-        let grows = self.can_grow() && !self.slots.growing;
-        self.slots.full || !for_upstream && !grows && !copies()
-    }
-
-    /// As [`take_oldest`](Self::take_oldest), where slots are scarce: fewer frames are kept for latecomers rather than none
-    /// published, at the worst the newest alone.
-    fn take_scarce(&mut self, head: u64, lossless: bool) -> Option<usize> {
-        self.take_oldest(head, lossless, 1)
-    }
-
-    /// Makes a taken slot the caller's.
-    fn hand_out(&mut self, index: usize, size: u64, for_upstream: bool) -> Slot {
-        // Relaxed: looked at under the state's lock when slots are taken.
-        self.segment.copied_into[index].store(!for_upstream, Ordering::Relaxed);
-        self.segment.claimed_slots[index].store(true, Ordering::Relaxed);
-        failpoint(Failpoint::SlotClaimed);
-        Slot {
-            owner: Arc::clone(&self.segment),
-            index,
-            size,
-        }
+    /// Whether frames may leave before the history is over, as there can be no more slots now.
+    ///
+    /// Where memory is not the reason, this holds for one copied frame at a time. Upstream may wait for that publish before
+    /// it gives its own slots back, and the service needs time to commit slots for readers.
+    fn is_scarce(&self, claimed_for: ClaimedFor) -> bool {
+        let is_copying = || (0..self.committed as usize).any(|slot| self.segment.is_claimed_for_copy(slot));
+        self.is_out_of_memory || claimed_for == ClaimedFor::Copy && !self.may_begin_growth() && !is_copying()
     }
 }
 
-impl RetiredSegment {
-    /// Gives the memory of all slots back that nobody holds. In lossless mode, of frames that all have taken.
-    pub(super) fn release(&mut self, lossless: bool) {
-        self.slots.ignore_the_dead(&self.segment);
+/// How the segment gets more slots.
+impl SlotAllocator {
+    /// Whether the segment may have more slots.
+    pub(super) fn can_grow(&self) -> bool {
+        !self.is_out_of_memory && self.committed < self.segment.header().slot_count
+    }
+
+    /// Whether the segment may have more slots and none is being committed.
+    pub(super) fn may_begin_growth(&self) -> bool {
+        self.can_grow() && !self.is_growing
+    }
+
+    /// Reserves the next slot for the caller, which commits it without a lock held: that takes milliseconds for a large
+    /// frame, as the system clears the memory.
+    pub(super) fn begin_growth(&mut self) -> Option<usize> {
+        self.may_begin_growth().then(|| {
+            self.is_growing = true;
+            self.committed as usize
+        })
+    }
+
+    /// Notes whether the slot of [`begin_growth`](Self::begin_growth) got memory. If not, the segment does not grow until
+    /// [`retry_growth`](Self::retry_growth).
+    pub(super) fn finish_growth(&mut self, got_memory: bool) {
+        self.is_growing = false;
+        if got_memory {
+            self.committed += 1;
+        } else {
+            self.is_out_of_memory = true;
+        }
+    }
+
+    /// Lets the segment grow again: the system may have memory by now.
+    pub(super) fn retry_growth(&mut self) {
+        self.is_out_of_memory = false;
+    }
+}
+
+/// How readers get quotas, and more than there are slots for.
+impl SlotAllocator {
+    /// Whether readers that can have `share` slots each are to share their slots. Not in lossless mode, where all wait for
+    /// the slowest reader anyway.
+    pub(super) fn needs_overcommit(&self, share: u32) -> bool {
+        share < INITIAL_QUOTA && !self.is_lossless() && self.room(self.segment.header().slot_count) >= MIN_ROOM
+    }
+
+    /// Begins, stops or ends overcommit. It begins only after the segment has all its slots.
+    pub(super) fn update_overcommit(&mut self, is_needed: bool, head: u64) {
+        let room = self.room(self.committed);
+        let pinned = self.pins.pinned(&self.segment).count_ones();
+        self.overcommit = if !is_needed || self.can_grow() || room < MIN_ROOM {
+            None
+        } else if pinned <= Overcommit::max_pinned(self.overcommit, room) && self.fill_spare(head) {
+            Some(Overcommit::Sharing)
+        } else {
+            Some(Overcommit::Stopped)
+        };
+    }
+
+    /// Publishes the quota of a reader.
+    pub(super) fn publish_quota(&mut self, entry: usize, generation: u32, quota: u32) {
+        // Before the reader can see the quota and pin.
+        self.pins.grant(entry);
+        let quota = u64::from(generation) << 32 | u64::from(quota);
+        let shared = self.segment.tables().quota(entry);
+        // Relaxed: only the writer stores quotas, under the lock of its state.
+        let before = shared.load(Ordering::Relaxed);
+        if quota != before {
+            let same_owner = quota >> 32 == before >> 32;
+            failpoint(if same_owner && quota < before {
+                Failpoint::QuotaLowered
+            } else {
+                Failpoint::QuotaDue
+            });
+        }
+        // Release: pairs with the acquire load of a reader that looks at its quota.
+        shared.store(quota, Ordering::Release);
+    }
+
+    /// Evicts a reader: its pins no longer count, and its quota says so.
+    pub(super) fn evict(&mut self, entry: usize, generation: u32) {
+        self.pins.ignore(entry, generation);
+        self.publish_quota(entry, generation, EVICTED);
+    }
+
+    /// How many of `slots` slots may be pinned while the writer has all it needs.
+    fn room(&self, slots: u32) -> u32 {
+        overcommit::room(slots, self.history(), self.claimed())
+    }
+
+    /// The slots that are kept without a frame.
+    fn spare(&self, pinned: u64) -> u64 {
+        match self.overcommit {
+            None => 0,
+            Some(_) => overcommit::spare_slots(self.blank(pinned)),
+        }
+    }
+
+    /// The slots without a frame that are neither claimed nor pinned.
+    fn blank(&self, pinned: u64) -> u64 {
+        (0..self.committed as usize)
+            .filter(|slot| !self.has_frame(*slot) && !self.segment.is_claimed(*slot))
+            .fold(0, |blank, slot| blank | 1 << slot)
+            & !pinned
+    }
+
+    /// Takes the frames out of the oldest slots until there are enough spare ones; `false` where that is not possible.
+    fn fill_spare(&mut self, head: u64) -> bool {
+        let newest = head.saturating_sub(self.history().max(1).into());
+        // This ends: in each round, one slot less has a frame.
+        loop {
+            let pinned = self.pins.pinned(&self.segment);
+            let blank = self.blank(pinned);
+            if blank.count_ones() >= SPARE_SLOTS {
+                return true;
+            }
+            let Some(slot) = self.oldest(!(pinned | blank), newest) else {
+                return false;
+            };
+            self.take(slot);
+        }
+    }
+
+    /// Takes a spare slot. The quotas are withdrawn before, so that no reader pins another slot.
+    fn take_spare(&mut self) -> Option<usize> {
+        match self.overcommit {
+            None => return None,
+            Some(Overcommit::Sharing) => {
+                self.overcommit = Some(Overcommit::Stopped);
+                overcommit::withdraw_quotas(self.segment.tables());
+            }
+            Some(Overcommit::Stopped) => {}
+        }
+        let spare = self.spare(self.pins.pinned(&self.segment));
+        (0..self.committed as usize)
+            .filter(|slot| spare >> slot & 1 == 1)
+            .find(|slot| self.take(*slot))
+    }
+}
+
+/// How a superseded segment gives its memory back.
+impl SlotAllocator {
+    /// Releases the memory of all slots that nobody uses. In lossless mode, only of frames that all readers have taken.
+    pub(super) fn release_unused(&mut self, lossless: bool) {
+        self.ignore_dead_readers();
         let newest = if lossless {
-            self.slots.taken_by_all(&self.segment)
+            self.pins.slowest_cursor(&self.segment)
         } else {
             u64::MAX
         };
-        let mut allowed = !self.slots.pinned(&self.segment);
-        while let Some(slot) = self
-            .slots
-            .oldest(&self.segment, allowed & !self.slots.given_back, newest)
-        {
-            if self.slots.take(&self.segment, slot) {
+        let mut allowed = !self.pins.pinned(&self.segment);
+        while let Some(slot) = self.oldest(allowed & !self.released, newest) {
+            if self.take(slot) {
                 failpoint(Failpoint::ReleaseDue);
-                self.segment.segment.release_slot(slot);
-                self.slots.given_back |= 1 << slot;
+                self.segment.mapped().release_slot(slot);
+                self.released |= 1 << slot;
             }
             allowed &= !(1 << slot);
         }
     }
 
     /// Whether no slot has memory any more.
-    pub(super) fn is_empty(&self) -> bool {
-        (0..self.slots.committed).all(|slot| self.slots.given_back >> slot & 1 == 1)
+    pub(super) fn is_released(&self) -> bool {
+        (0..self.committed).all(|slot| self.released >> slot & 1 == 1)
     }
 }

@@ -1,80 +1,76 @@
-//! For a program whose frames are drawn by somebody else: a video pipeline that is given slots to draw into.
+//! For a program whose frames are drawn by another component: a video pipeline that gets slots to draw into.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
-use super::{Slot, Writer, WriterSegment};
+use super::{claim, inner::Inner, publish, segment::WriterSegment, slot::Slot, waits};
 use crate::{Error, FrameDescriptor, protocol::layout::MAX_SLOTS};
 
-/// What a program needs whose frames are drawn by somebody else, into slots that were handed out beforehand.
+/// The operations for frames that upstream draws into slots.
 ///
-/// Such a program gets memory from [`claim`](Self::claim), passes it upstream, and later finds out by its address whether a
-/// frame lies in a slot. See [`Writer::upstream`].
+/// A program gets memory from [`claim`](Self::claim) and passes it upstream. Later a frame arrives, and its address says
+/// whether it lies in a slot. [`Writer::upstream`](crate::Writer::upstream) returns this value.
 #[derive(Clone, Copy, Debug)]
-pub struct Upstream<'a>(&'a Writer);
+pub struct Upstream<'a>(&'a Inner);
 
-impl Writer {
-    /// The operations for frames that upstream draws into slots.
-    pub fn upstream(&self) -> Upstream<'_> {
-        Upstream(self)
+impl<'a> Upstream<'a> {
+    pub(super) fn new(inner: &'a Inner) -> Self {
+        Self(inner)
     }
-}
 
-impl Upstream<'_> {
     /// Sets the least size of a slot, for upstream's padding. It applies from the next segment on, until the caps change.
     pub fn set_min_slot_size(self, size: usize) {
-        let mut state = self.0.lock();
-        state.wanted_size = state.wanted_size.max(size as u64);
+        self.0.lock().sizing.raise_min_slot_size(size as u64);
     }
 
-    /// Claims a slot for a frame of `size` bytes, for memory that upstream draws into. Never waits: `Ok(None)` when no
-    /// slot is free, or upstream has half of the slots already.
+    /// Claims a slot for a frame of `size` bytes, for memory that upstream draws into.
+    ///
+    /// It never waits. It returns `Ok(None)` when no slot is free, or when upstream has half of the slots already.
     ///
     /// # Errors
-    /// As [`Writer::claim`].
+    /// As [`Writer::claim`](crate::Writer::claim).
     pub fn claim(self, size: usize) -> Result<Option<Slot>, Error> {
-        self.0.ensure_segment(size)?;
-        Ok(self.0.take_slot(size, true))
+        claim::claim_for_upstream(self.0, size)
     }
 
-    /// Publishes the frame that lies at `bytes`, in the memory of a claimed slot, with `metadata` as [`Writer::publish`]
-    /// does.
+    /// Publishes the frame at `bytes`, which lie in a claimed slot, with `metadata` as
+    /// [`Writer::publish`](crate::Writer::publish) does.
     ///
     /// # Errors
-    /// [`Error::NotPublishable`] when it lies elsewhere, in a superseded segment or one of other caps, or in a slot that was
-    /// published already. [`Error::TooLarge`] when `metadata` is too large.
+    /// [`Error::NotPublishable`] when the bytes lie elsewhere, in a superseded segment or one of other caps, or in a slot that
+    /// was published already. [`Error::TooLarge`] when `metadata` is too large.
     pub fn publish(self, bytes: &[u8], mut descriptor: FrameDescriptor, metadata: &[u8]) -> Result<(), Error> {
-        let (owner, index, offset) = self.locate(bytes).ok_or_else(|| self.0.not_publishable())?;
+        let (segment, slot, offset) = self.locate(bytes).ok_or_else(|| self.0.not_publishable())?;
         descriptor.data_offset = offset;
         descriptor.size = bytes.len() as u64;
-        self.0.publish_index(&owner, index, descriptor, metadata)
+        publish::publish_frame(self.0, &segment, slot, descriptor, metadata)
     }
 
-    /// Whether `bytes` lie in a slot of the current segment, published or not.
+    /// Whether `bytes` lie in a claimed slot of the current segment, published or not.
     pub fn owns(self, bytes: &[u8]) -> bool {
         self.locate(bytes).is_some()
     }
 
-    /// In lossless mode, waits until the readers of the former segment have taken all of its frames and follow; `false` when
-    /// interrupted. To be called before a publish.
+    /// In lossless mode, waits until the readers of the former segment have taken all of its frames and follow. Call it before
+    /// a publish. It returns `false` when interrupted.
     pub fn wait_for_followers(self) -> bool {
-        self.0.followers_arrived()
+        waits::wait_for_followers(self.0)
     }
 
-    /// In lossless mode, waits until the next frame can have a slot; `false` when interrupted. Called after a publish, so
-    /// that upstream gets memory to draw the next frame in place.
+    /// In lossless mode, waits until the next frame can have a slot. Call it after a publish, so that upstream gets a slot for
+    /// the next frame. It returns `false` when interrupted.
     pub fn wait_for_slot(self) -> bool {
-        self.0.slot_available()
+        waits::wait_for_slot(self.0)
     }
 
+    /// The segment, the slot, and the offset in the slot of `bytes`.
     fn locate(self, bytes: &[u8]) -> Option<(Arc<WriterSegment>, usize, u64)> {
         let state = self.0.lock();
-        let owner = &state.current.as_ref()?.segment;
-        let offset = owner.segment.slots()?.offset_of(bytes.as_ptr())?;
-        let slot_size = owner.segment.header.slot_size;
-        let index = (offset / slot_size) as usize;
+        let segment = state.chain.current()?.segment();
+        let offset = segment.mapped().slots()?.offset_of(bytes.as_ptr())?;
+        let slot_size = segment.header().slot_size;
+        let slot = (offset / slot_size) as usize;
         let in_slot = offset % slot_size;
-        // Acquire: as in `SlotTable`.
-        let claimed = index < MAX_SLOTS && owner.claimed_slots[index].load(Ordering::Acquire);
-        (claimed && in_slot + bytes.len() as u64 <= slot_size).then(|| (Arc::clone(owner), index, in_slot))
+        let is_claimed = slot < MAX_SLOTS && segment.is_claimed(slot);
+        (is_claimed && in_slot + bytes.len() as u64 <= slot_size).then(|| (Arc::clone(segment), slot, in_slot))
     }
 }

@@ -1,0 +1,255 @@
+//! The segments of a channel, in order: the current one, and those before it that readers may still use.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{Ordering, fence},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{segment::WriterSegment, slots::SlotAllocator};
+use crate::{
+    protocol::{
+        failpoint::{Failpoint, failpoint},
+        layout::{MAX_READERS, reader_state, state},
+    },
+    segment::{Segment, wait::FutexWord},
+    sys::{files::FileId, lock::OfdLock},
+};
+
+/// How long a superseded segment keeps frames that nobody holds.
+const KEEP_RETIRED: Duration = Duration::from_secs(1);
+/// The most superseded segments that are kept, whoever still reads them.
+const MAX_RETIRED: usize = 8;
+
+/// How long a lossless writer that took over from a dead one waits for readers in segments that it does not know.
+///
+/// Such readers find the new segment within about 20 ms. But a reader that is in no segment also has an entry, while it uses
+/// frames of old ones.
+const STRANGER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The current segment and the superseded ones.
+#[derive(Debug)]
+pub(super) struct SegmentChain {
+    current: Option<CurrentSegment>,
+    retired: Vec<RetiredSegment>,
+    /// The file that has the channel's name: this writer gave it the name, or took it over from a dead one. It is set also
+    /// while no segment is current, because the next one could not be made.
+    owned_name: Option<FileId>,
+    /// When a dead writer's channel was taken over. Readers may be on their way from segments of that writer that this one
+    /// does not know, because the dead writer had not brought them to its last segment yet.
+    took_over_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct CurrentSegment {
+    slots: SlotAllocator,
+    /// Observers query this lock to find out whether the writer lives.
+    _writer_lock: OfdLock,
+}
+
+/// A superseded segment, of which readers may still take or hold frames.
+#[derive(Debug)]
+struct RetiredSegment {
+    slots: SlotAllocator,
+    since: Instant,
+}
+
+impl RetiredSegment {
+    fn new(slots: SlotAllocator) -> Self {
+        Self {
+            slots,
+            since: Instant::now(),
+        }
+    }
+}
+
+impl SegmentChain {
+    /// The chain of a writer that has made no segment. `former` is the segment of a dead writer, `owned_name` its file.
+    pub(super) fn new(owned_name: Option<FileId>, former: Option<SlotAllocator>) -> Self {
+        Self {
+            current: None,
+            retired: former.map(RetiredSegment::new).into_iter().collect(),
+            owned_name,
+            took_over_at: owned_name.map(|_| Instant::now()),
+        }
+    }
+
+    /// The slots of the current segment.
+    pub(super) fn current(&self) -> Option<&SlotAllocator> {
+        self.current.as_ref().map(|current| &current.slots)
+    }
+
+    /// As [`current`](Self::current), to change them.
+    pub(super) fn current_mut(&mut self) -> Option<&mut SlotAllocator> {
+        self.current.as_mut().map(|current| &mut current.slots)
+    }
+
+    /// The slots of `segment`, if that is the current one.
+    pub(super) fn current_if(&mut self, segment: &Arc<WriterSegment>) -> Option<&mut SlotAllocator> {
+        self.current_mut().filter(|slots| Arc::ptr_eq(slots.segment(), segment))
+    }
+
+    /// The current segment as its readers have it.
+    pub(super) fn current_mapped(&self) -> Option<&Arc<Segment>> {
+        self.current().map(|slots| slots.segment().mapped())
+    }
+
+    pub(super) fn owned_name(&self) -> Option<FileId> {
+        self.owned_name
+    }
+
+    /// Makes `slots` the slots of the current segment, after its file got the channel's name.
+    pub(super) fn install(&mut self, slots: SlotAllocator, writer_lock: OfdLock) {
+        self.retire();
+        self.owned_name = Some(slots.segment().mapped().file_id);
+        self.current = Some(CurrentSegment {
+            slots,
+            _writer_lock: writer_lock,
+        });
+    }
+
+    /// Marks the current segment as superseded.
+    pub(super) fn retire(&mut self) {
+        if let Some(current) = self.current.take() {
+            let mapped = Arc::clone(current.slots.segment().mapped());
+            self.retired.push(RetiredSegment::new(current.slots));
+            supersede(&mapped);
+        }
+    }
+
+    /// Takes the name back: the caller removes the file.
+    pub(super) fn take_owned_name(&mut self) -> Option<FileId> {
+        self.owned_name.take()
+    }
+
+    /// Marks the current segment as closed and lets it go.
+    pub(super) fn close_current(&mut self) {
+        if let Some(current) = self.current.take() {
+            let mapped = current.slots.segment().mapped();
+            // Release: pairs with the acquire load of a reader that finds the segment closed. It sees all that was published.
+            mapped.tables.status().state.fetch_or(state::CLOSED, Ordering::Release);
+            mapped.notify(FutexWord::Published);
+        }
+    }
+
+    /// Lets all superseded segments go.
+    pub(super) fn clear_retired(&mut self) {
+        self.retired.clear();
+    }
+}
+
+/// How superseded segments give their memory back.
+impl SegmentChain {
+    /// Releases all memory of superseded segments that nobody uses.
+    pub(super) fn release_retired(&mut self, lossless: bool) {
+        for retired in &mut self.retired {
+            retired.slots.release_unused(lossless);
+        }
+        self.forget_deserted();
+    }
+
+    /// As [`release_retired`](Self::release_retired), but only of segments that were superseded [`KEEP_RETIRED`] ago.
+    pub(super) fn release_old(&mut self, lossless: bool) {
+        for retired in &mut self.retired {
+            if retired.since.elapsed() > KEEP_RETIRED && !retired.slots.is_released() {
+                retired.slots.release_unused(lossless);
+            }
+        }
+        self.forget_deserted();
+    }
+
+    /// Forgets superseded segments that have neither memory nor readers, and the oldest where there are too many.
+    fn forget_deserted(&mut self) {
+        let mut retired = std::mem::take(&mut self.retired);
+        retired.retain(|retired| !(retired.slots.is_released() && self.is_deserted(retired)));
+        let too_many = retired.len().saturating_sub(MAX_RETIRED);
+        retired.drain(..too_many);
+        self.retired = retired;
+    }
+}
+
+/// Where readers are.
+impl SegmentChain {
+    /// The generation of the living reader in `entry` that takes frames, in the current segment or on its way there.
+    pub(super) fn reader_in(&self, entry: usize) -> Option<u32> {
+        let current = self.current()?.segment();
+        let shared = current.tables().entry(entry);
+        // Acquire, both: pair with the release stores of a reader that attaches. The state comes first, so that the
+        // generation is at least that of the owner whose state it is.
+        let state = shared.state.load(Ordering::Acquire);
+        let generation = shared.generation.load(Ordering::Acquire);
+        match state {
+            reader_state::ATTACHED => current.is_alive(entry).then_some(generation),
+            // Not here yet: perhaps on its way from a former segment.
+            reader_state::NEW | reader_state::JOINING => self.retired.iter().rev().find_map(|retired| {
+                let former = retired.slots.segment();
+                (former.lock_file_id() == current.lock_file_id() && former.has_reader(entry))
+                    // Acquire: as above.
+                    .then(|| former.tables().entry(entry).generation.load(Ordering::Acquire))
+            }),
+            _ => None,
+        }
+    }
+
+    /// Whether a living reader takes frames in the current segment.
+    pub(super) fn has_reader(&self) -> bool {
+        self.current().is_some_and(|slots| {
+            let segment = slots.segment();
+            (0..MAX_READERS)
+                .any(|entry| segment.reader_state(entry) == reader_state::ATTACHED && segment.is_alive(entry))
+        })
+    }
+
+    /// Whether the readers of the former segments have come to the current one, or are dead.
+    pub(super) fn has_all_followers(&mut self) -> bool {
+        if self.took_over_at.is_some_and(|at| at.elapsed() < STRANGER_TIMEOUT) && self.expects_strangers() {
+            return false;
+        }
+        self.took_over_at = None;
+        self.retired.iter().all(|retired| self.is_deserted(retired))
+    }
+
+    /// Whether no living reader takes frames in a superseded segment any more.
+    ///
+    /// A reader whose entry in the current segment was used has followed. Or the entry belonged to a reader that died, and
+    /// has another owner now.
+    fn is_deserted(&self, retired: &RetiredSegment) -> bool {
+        !(0..MAX_READERS).any(|entry| {
+            let has_followed = self
+                .current()
+                .is_some_and(|slots| slots.segment().reader_state(entry) != reader_state::NEW);
+            !has_followed && retired.slots.segment().has_reader(entry)
+        })
+    }
+
+    /// Whether a reader has an entry that it has not used in any segment that this writer knows.
+    fn expects_strangers(&self) -> bool {
+        let Some(current) = self.current() else {
+            return false;
+        };
+        let known = || std::iter::once(current).chain(self.retired.iter().map(|retired| &retired.slots));
+        (0..MAX_READERS).any(|entry| {
+            known().all(|slots| slots.segment().reader_state(entry) == reader_state::NEW)
+                && current.segment().is_alive(entry)
+        })
+    }
+}
+
+/// Marks a segment as superseded and wakes its readers, so that they look for the next one.
+pub(super) fn supersede(segment: &Segment) {
+    // Release: pairs with the acquire load of a reader that finds the mark. The head that it reads then is the last one.
+    segment
+        .tables
+        .status()
+        .state
+        .fetch_or(state::SUPERSEDED, Ordering::Release);
+    // Pairs with the fence of a reader that has joined (`Attachment::enter`) and looks at the state then: either it sees the
+    // mark, or a lossless writer sees the reader and waits for it.
+    fence(Ordering::SeqCst);
+    failpoint(Failpoint::Superseded);
+    segment.notify(FutexWord::Published);
+    // The writer's own service sleeps on this word, and must change to the next segment's.
+    segment.notify(FutexWord::Writer);
+}

@@ -1,0 +1,108 @@
+//! The writer's lock on the channel: the lock file, and the lock on its writer's byte.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use super::options::WriterOptions;
+use crate::{
+    ChannelName, Error,
+    protocol::layout::{WRITER_BYTE, state},
+    segment::{
+        self, Access, Segment,
+        lock_file::{LockAttempt, LockFile},
+    },
+    sys::{files, lock::OfdLock},
+};
+
+/// The lock file of a channel, and the lock that makes this writer the channel's writer.
+#[derive(Debug)]
+pub(super) struct ChannelLock {
+    lock_file: Arc<LockFile>,
+    /// `None` once the writer is closed.
+    writer_lock: Option<OfdLock>,
+    /// Whether [`take`](Self::take) has created the file.
+    is_new: bool,
+}
+
+impl ChannelLock {
+    /// Opens or creates the lock file and takes the writer's lock.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when another process has the lock, [`Error::Foreign`] when the file is another user's, and others.
+    pub(super) fn take(name: &ChannelName, options: WriterOptions) -> Result<Self, Error> {
+        let path = name.semaphore_path();
+        match files::open(&path, true) {
+            Ok(None) => {
+                let (lock_file, lock) = LockFile::create(name, options.perms)?.ok_or_else(|| busy(name))?;
+                return Ok(Self::new(lock_file, lock, true));
+            }
+            Ok(Some(file)) => {
+                files::require_own(name.as_str(), &path, &file)?;
+            }
+            Err(error) => return Err(files::open_error(name.as_str(), &path, "write", &error)),
+        }
+        let was_repaired = LockFile::repair(name)?;
+        let lock_file = LockFile::open(name)?.ok_or_else(|| busy(name))?;
+        let LockAttempt::Locked(_, lock) = lock_file.take_first([WRITER_BYTE])? else {
+            return Err(busy(name));
+        };
+        // Between opening and locking, the former writer may have removed the name.
+        if files::file_id_of(&path) != Some(lock_file.file_id()) {
+            return Err(busy(name));
+        }
+        if was_repaired {
+            lock_file.initialise()?;
+        }
+        lock_file.set_perms(options.perms)?;
+        Ok(Self::new(lock_file, lock, false))
+    }
+
+    fn new(lock_file: LockFile, writer_lock: OfdLock, is_new: bool) -> Self {
+        Self {
+            lock_file: Arc::new(lock_file),
+            writer_lock: Some(writer_lock),
+            is_new,
+        }
+    }
+
+    pub(super) fn lock_file(&self) -> &Arc<LockFile> {
+        &self.lock_file
+    }
+
+    /// Whether the file did not exist before.
+    pub(super) fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Whether this writer still is the channel's writer: it has not been closed.
+    pub(super) fn is_held(&self) -> bool {
+        self.writer_lock.is_some()
+    }
+
+    /// Removes the lock file's name, if it is this one's.
+    pub(super) fn remove_file(&self) {
+        files::remove_if(self.lock_file.path(), self.lock_file.file_id());
+    }
+
+    /// Gives the writer's lock back.
+    pub(super) fn release(&mut self) {
+        self.writer_lock = None;
+    }
+}
+
+/// The error for a channel that has a writer already.
+pub(super) fn busy(name: &ChannelName) -> Error {
+    Error::Busy {
+        channel: name.to_string(),
+        pid: writer_pid(name),
+    }
+}
+
+/// The process of the writer that the channel's segment names.
+fn writer_pid(name: &ChannelName) -> Option<u32> {
+    let (file, stat) = segment::open_file(name, false).ok().flatten()?;
+    let segment = Segment::open(name, file, &stat, Access::Observe).ok()?;
+    // Acquire: pairs with the release store in `supersede`. A superseded segment is that of a dead writer whose channel was
+    // taken over.
+    let state = segment.tables.status().state.load(Ordering::Acquire);
+    (state & state::SUPERSEDED == 0).then_some(segment.header.writer_pid)
+}

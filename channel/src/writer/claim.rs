@@ -1,0 +1,99 @@
+//! Claiming slots, and committing memory for more of them.
+
+use std::sync::Arc;
+
+use super::{
+    inner::Inner,
+    replace,
+    segment::{ClaimedFor, WriterSegment},
+    slot::Slot,
+    slots::{SlotAllocator, SlotSearch},
+    waits,
+};
+use crate::{
+    Error,
+    protocol::failpoint::{Failpoint, failpoint},
+};
+
+/// Claims a slot for a copy; in lossless mode, waits for readers.
+pub(super) fn claim_for_copy(inner: &Inner, size: usize) -> Result<Option<Slot>, Error> {
+    loop {
+        replace::ensure_segment(inner, size)?;
+        if !waits::wait_for_followers(inner) {
+            return Ok(None);
+        }
+        let slot = take_slot(inner, size, ClaimedFor::Copy);
+        // A slot was free when the wait ended, but a reader or another thread may have been faster: then wait again.
+        if slot.is_some() || !inner.options().lossless || !waits::wait_for_slot(inner) {
+            return Ok(slot);
+        }
+    }
+}
+
+/// Claims a slot for upstream; never waits.
+pub(super) fn claim_for_upstream(inner: &Inner, size: usize) -> Result<Option<Slot>, Error> {
+    replace::ensure_segment(inner, size)?;
+    Ok(take_slot(inner, size, ClaimedFor::Upstream))
+}
+
+/// Commits memory until the current segment has `count` slots with memory, as far as the system has it.
+pub(super) fn commit_slots(inner: &Inner, count: u32) {
+    loop {
+        let reserved = inner.lock().chain.current_mut().and_then(|slots| {
+            let slot = (slots.committed() < count).then(|| slots.begin_growth()).flatten()?;
+            Some((Arc::clone(slots.segment()), slot))
+        });
+        let Some((segment, slot)) = reserved else {
+            return;
+        };
+        if commit_slot(inner, &segment, slot) {
+            segment.mapped().prefault(slot, 1);
+        }
+    }
+}
+
+/// Finds a slot for a frame of `size` bytes and claims it; never waits for a reader.
+fn take_slot(inner: &Inner, size: usize, claimed_for: ClaimedFor) -> Option<Slot> {
+    let size = size as u64;
+    let (segment, slot) = {
+        let mut state = inner.lock();
+        let head = state.sequence.head();
+        let slots = state.chain.current_mut().filter(|slots| has_room(slots, size))?;
+        match slots.find(head, claimed_for) {
+            SlotSearch::Taken(slot) => return Some(slots.claim(slot, size, claimed_for)),
+            SlotSearch::Nothing => return None,
+            SlotSearch::Grow(slot) => (Arc::clone(slots.segment()), slot),
+        }
+    };
+    let got_memory = commit_slot(inner, &segment, slot);
+    let claimed = {
+        let mut state = inner.lock();
+        let head = state.sequence.head();
+        let slots = state.chain.current_if(&segment)?;
+        // Another thread may have claimed the new slot since it got memory. Then, or without memory, the others have to do.
+        let slot = if got_memory && slots.take_if_free(slot) {
+            slot
+        } else {
+            slots.take_without_history(head)?
+        };
+        slots.claim(slot, size, claimed_for)
+    };
+    // After the slot is there for all: a thread that needs a slot meanwhile takes one whose frame is still in it.
+    segment.mapped().prefault(claimed.index(), 1);
+    Some(claimed)
+}
+
+fn has_room(slots: &SlotAllocator, size: u64) -> bool {
+    size <= slots.segment().header().slot_size
+}
+
+/// Commits memory for a slot that was reserved for the caller. Returns whether the system had memory.
+fn commit_slot(inner: &Inner, segment: &Arc<WriterSegment>, slot: usize) -> bool {
+    failpoint(Failpoint::GrowthDue);
+    let got_memory = segment.mapped().commit_slot(slot).is_ok();
+    failpoint(Failpoint::Grown);
+    if let Some(slots) = inner.lock().chain.current_if(segment) {
+        slots.finish_growth(got_memory);
+    }
+    got_memory
+}

@@ -1,0 +1,101 @@
+//! What all steps of a writer share: its name and options, its state, and its locks in their order.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::{options::WriterOptions, state::State};
+use crate::{
+    ChannelName, Error,
+    segment::wait::Waiter,
+    sys::{fork::ForkGuard, sync},
+};
+
+/// The inside of a writer.
+///
+/// The locks, in the order in which they are taken: [`begin_replacing`](Self::begin_replacing), the semaphore, then
+/// [`lock`](Self::lock). None is held while the writer waits for a reader. The state is not locked while the writer waits for
+/// the semaphore.
+#[derive(Debug)]
+pub(super) struct Inner {
+    name: ChannelName,
+    options: WriterOptions,
+    fork_guard: ForkGuard,
+    publisher: Waiter,
+    service: Waiter,
+    replacing: Mutex<()>,
+    state: Mutex<State>,
+}
+
+impl Inner {
+    pub(super) fn new(name: ChannelName, options: WriterOptions, state: State) -> Self {
+        Self {
+            name,
+            options,
+            fork_guard: ForkGuard::new(),
+            publisher: Waiter::default(),
+            service: Waiter::default(),
+            replacing: Mutex::default(),
+            state: Mutex::new(state),
+        }
+    }
+
+    pub(super) fn name(&self) -> &ChannelName {
+        &self.name
+    }
+
+    pub(super) fn options(&self) -> WriterOptions {
+        self.options
+    }
+
+    /// Whether this is a forked child's copy: the channel is its parent's.
+    pub(super) fn is_inherited(&self) -> bool {
+        self.fork_guard.is_inherited()
+    }
+
+    /// The waits of the thread that publishes.
+    pub(super) fn publisher(&self) -> &Waiter {
+        &self.publisher
+    }
+
+    /// The waits of the thread that runs the service.
+    pub(super) fn service(&self) -> &Waiter {
+        &self.service
+    }
+
+    /// Locks the state.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        sync::lock(&self.state)
+    }
+
+    /// Locks the replacement of segments: one thread at a time makes one.
+    pub(super) fn begin_replacing(&self) -> MutexGuard<'_, ()> {
+        sync::lock(&self.replacing)
+    }
+
+    /// Runs `change` with the channel's semaphore held and the state locked.
+    ///
+    /// The semaphore is a courtesy to programs that look at a channel under it. A program that holds it for too long does not
+    /// stop the writer.
+    pub(super) fn with_semaphore<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let lock_file = Arc::clone(self.lock().lock.lock_file());
+        let semaphore = lock_file.acquire();
+        let result = change(&mut self.lock());
+        // Here, after the state was unlocked.
+        drop(semaphore);
+        result
+    }
+
+    /// The error for memory that is not a slot which can be published.
+    pub(super) fn not_publishable(&self) -> Error {
+        Error::NotPublishable {
+            channel: self.name.to_string(),
+        }
+    }
+
+    /// The error for what does not fit.
+    pub(super) fn too_large(&self, what: String) -> Error {
+        Error::TooLarge {
+            channel: self.name.to_string(),
+            what,
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The options of a writer, and the caps of its stream.
+
+use crate::{ChannelName, Error, protocol::layout::MAX_SLOTS};
+
+/// The number of slots that a segment starts with, and the least that it may have.
+pub(super) const MIN_SLOTS: u32 = 3;
+
+/// The options of a [`Writer`](crate::Writer).
+///
+/// # Examples
+/// ```
+/// use rsshm_channel::WriterOptions;
+///
+/// // A channel that the group may attach to, and that waits for its slowest reader.
+/// let options = WriterOptions::default().perms(0o660).max_slots(8).lossless(true);
+/// assert!(options.lossless);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriterOptions {
+    /// The permission bits of the segment. They include the owner's read and write bits.
+    pub perms: u32,
+    /// The maximum number of slots: 3 to 64, or 0 for as many as half of the free shared memory holds.
+    pub max_slots: u32,
+    /// Wait for the slowest attached reader instead of letting it miss a frame.
+    pub lossless: bool,
+    /// Let readers send messages. [`ServiceReport::messages`](crate::ServiceReport::messages) has them.
+    pub accept_messages: bool,
+}
+
+impl Default for WriterOptions {
+    fn default() -> Self {
+        Self {
+            perms: 0o600,
+            max_slots: 0,
+            lossless: false,
+            accept_messages: false,
+        }
+    }
+}
+
+impl WriterOptions {
+    /// Sets [`perms`](Self::perms).
+    #[must_use]
+    pub fn perms(mut self, perms: u32) -> Self {
+        self.perms = perms;
+        self
+    }
+
+    /// Sets [`max_slots`](Self::max_slots).
+    #[must_use]
+    pub fn max_slots(mut self, max_slots: u32) -> Self {
+        self.max_slots = max_slots;
+        self
+    }
+
+    /// Sets [`lossless`](Self::lossless).
+    #[must_use]
+    pub fn lossless(mut self, lossless: bool) -> Self {
+        self.lossless = lossless;
+        self
+    }
+
+    /// Sets [`accept_messages`](Self::accept_messages).
+    #[must_use]
+    pub fn accept_messages(mut self, accept_messages: bool) -> Self {
+        self.accept_messages = accept_messages;
+        self
+    }
+
+    /// Checks the values.
+    ///
+    /// # Errors
+    /// [`Error::Option`] names the option and its allowed values.
+    pub(super) fn check(&self, name: &ChannelName) -> Result<(), Error> {
+        let reason = if self.max_slots != 0 && !(MIN_SLOTS..=MAX_SLOTS as u32).contains(&self.max_slots) {
+            format!(
+                "max-slots is {}, it may be 0 (automatic) or {MIN_SLOTS} to {MAX_SLOTS}",
+                self.max_slots
+            )
+        } else if self.perms > 0o777 || self.perms & 0o600 != 0o600 {
+            format!(
+                "perms is {:04o}, it may be 0600 to 0777 and must let the owner read and write",
+                self.perms
+            )
+        } else {
+            return Ok(());
+        };
+        Err(Error::Option {
+            channel: name.to_string(),
+            reason,
+        })
+    }
+}
+
+/// The format of a stream: its caps and the size of its frames.
+///
+/// # Examples
+/// ```
+/// use rsshm_channel::Caps;
+///
+/// let raw = Caps::fixed_size("video/x-raw,format=GRAY8,width=640,height=360,framerate=30/1", 640 * 360);
+/// let encoded = Caps::variable_size("video/x-h264,stream-format=byte-stream,alignment=au");
+/// assert_ne!(raw, encoded);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caps {
+    text: String,
+    frame_size: u64,
+    is_variable: bool,
+}
+
+impl Caps {
+    /// Caps of frames that have `frame_size` bytes each. Readers get `caps` as it is; the channel does not parse it.
+    pub fn fixed_size(caps: impl Into<String>, frame_size: usize) -> Self {
+        Self {
+            text: caps.into(),
+            frame_size: frame_size as u64,
+            is_variable: false,
+        }
+    }
+
+    /// Caps of frames whose sizes differ, such as those of a compressed stream. Slots are made larger than the first frame.
+    pub fn variable_size(caps: impl Into<String>) -> Self {
+        Self {
+            text: caps.into(),
+            frame_size: 0,
+            is_variable: true,
+        }
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The size of every frame; 0 when the sizes differ.
+    pub(super) fn frame_size(&self) -> u64 {
+        self.frame_size
+    }
+
+    pub(super) fn is_variable(&self) -> bool {
+        self.is_variable
+    }
+}

@@ -1,0 +1,137 @@
+//! Quotas: how many slots each reader may pin.
+//!
+//! | quantity | meaning |
+//! |---|---|
+//! | held | the slots that a reader's counted pins mark now |
+//! | share | the slots that each reader could pin if all pinned equally many: the same for all readers |
+//! | wanted | what a reader should get: two more than it holds, at least [`INITIAL_QUOTA`], not less than it has, at most the share |
+//! | quota | what a reader gets: the wanted number, lowered until all quotas fit into the slots that have memory |
+//! | ceiling | what a reader may hold without breaking the rule: its quota, or what it held when the quota was lowered |
+//! | room | with overcommit, the slots that may be pinned while the writer has all it needs (see `overcommit`) |
+//!
+//! A reader may use its quota at once, and for ever. So there is memory for it before it is published, and for the writer's
+//! own slots beside it (overcommit has other means). Readers that keep to their quotas never take the writer's last slot.
+//! A reader that holds more than its new quota, because other readers came later, keeps what it holds and gets no more.
+//! Therefore only a reader that pins beyond its quota can hold too much. It is evicted: its pins no longer count.
+
+use std::time::{Duration, Instant};
+
+use crate::protocol::layout::{MAX_QUOTA, MAX_READERS};
+
+/// How long a reader may still pin up to its former quota, because it may not have seen the lower one.
+const GRACE: Duration = Duration::from_secs(1);
+/// The quota of a new reader: one frame to copy from, one on display, and the one before, which many sinks keep.
+pub(super) const INITIAL_QUOTA: u32 = 3;
+/// How many slots more than it holds a reader's quota should be.
+const QUOTA_AHEAD: u32 = 2;
+
+/// What the owner of a reader entry holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EntryUsage {
+    /// The generation in the entry.
+    pub(super) owner: u32,
+    /// The number of slots that its counted pins mark.
+    pub(super) held: u32,
+    /// The generation of the reader that gets a quota; `None` when it has left or was evicted.
+    pub(super) reader: Option<u32>,
+}
+
+/// The usage of all reader entries.
+pub(super) type Usage = [EntryUsage; MAX_READERS];
+
+/// The number of slots that are pinned when each reader pins its quota, or what it holds where that is more.
+pub(super) fn sum(usage: &Usage, quotas: &[u32; MAX_READERS]) -> u32 {
+    usage
+        .iter()
+        .zip(quotas)
+        .map(|(usage, quota)| match usage.reader {
+            Some(_) => usage.held.max(*quota),
+            None => usage.held,
+        })
+        .sum()
+}
+
+/// The largest equal quota of all readers for which `slots` slots are enough.
+pub(super) fn share(usage: &Usage, slots: u32) -> u32 {
+    (1..=MAX_QUOTA)
+        .rev()
+        .find(|share| sum(usage, &[*share; MAX_READERS]) <= slots)
+        .unwrap_or(0)
+}
+
+/// The quota that a reader should get, which holds `held` slots and has the quota `current`. A quota is not lowered by this,
+/// except to the share: a reader whose queue grows again goes on in place.
+pub(super) fn wanted(held: u32, current: u32, share: u32) -> u32 {
+    (held + QUOTA_AHEAD).max(INITIAL_QUOTA).max(current).min(share)
+}
+
+/// Lowers the largest quotas until `slots` slots are enough for all.
+pub(super) fn lower_to_fit(usage: &Usage, mut quotas: [u32; MAX_READERS], slots: u32) -> [u32; MAX_READERS] {
+    while sum(usage, &quotas) > slots {
+        let Some(largest) = quotas.iter().copied().max().filter(|largest| *largest > 0) else {
+            break;
+        };
+        quotas = quotas.map(|quota| quota.min(largest - 1));
+    }
+    quotas
+}
+
+/// The quota of one reader entry's owner, and how it has kept to it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct QuotaRecord {
+    quota: u32,
+    /// What the owner may hold without breaking the rule.
+    ceiling: u32,
+    lowered_at: Option<Instant>,
+    /// The generation of an owner that was seen to hold too much while it was not attached.
+    suspect: Option<u32>,
+}
+
+impl QuotaRecord {
+    /// The record of a reader that has just attached.
+    pub(super) fn of_new_reader() -> Self {
+        Self::default()
+    }
+
+    /// The record after the reader has left. It keeps the frames that it has passed on downstream.
+    pub(super) fn after_leaving(self) -> Self {
+        Self {
+            ceiling: self.ceiling,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn quota(&self) -> u32 {
+        self.quota
+    }
+
+    /// Sets the quota of an attached reader. Returns whether the reader, which holds `held` slots, has broken the rule.
+    pub(super) fn update(&mut self, quota: u32, held: u32) -> bool {
+        if quota < self.quota {
+            self.lowered_at = Some(Instant::now());
+        }
+        self.quota = quota;
+        match self.lowered_at {
+            // The reader may not have seen the lower quota, and may pin up to the former one. Not up to what it holds: its own
+            // excess may be the reason why the quota was lowered.
+            Some(at) if at.elapsed() < GRACE => self.ceiling = quota.max(self.ceiling),
+            // The grace period is over: what the reader holds now was within its quota once.
+            _ => {
+                self.ceiling = quota.max(self.ceiling.min(held));
+                self.lowered_at = None;
+            }
+        }
+        held > self.ceiling
+    }
+
+    /// Checks an owner that is not attached: it has left, or claims so. It may not hold more than before.
+    ///
+    /// Two checks in a row must find it. The first may see the pins of a dead owner, which its successor clears in a moment.
+    pub(super) fn update_unattached(&mut self, generation: u32, held: u32) -> bool {
+        let holds_too_much = held > self.ceiling;
+        self.ceiling = self.ceiling.min(held);
+        let was_suspect = self.suspect == Some(generation);
+        self.suspect = holds_too_much.then_some(generation);
+        holds_too_much && was_suspect
+    }
+}

@@ -1,0 +1,168 @@
+//! Repair: the channel's names after somebody removed them, and what somebody wrote into the current segment.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use super::{
+    channel_lock::{self, ChannelLock},
+    inner::Inner,
+    replace,
+    segment::WriterSegment,
+    state::State,
+};
+use crate::{
+    ChannelName, Error,
+    segment::{faults::SemaphoreFault, lock_file::LockFile},
+    sys::files,
+};
+
+/// The files that should have the channel's names.
+struct OwnFiles {
+    lock_file: Arc<LockFile>,
+    /// `None` before the first segment.
+    segment: Option<Arc<WriterSegment>>,
+}
+
+/// Which of the files has lost its name.
+enum Loss {
+    None,
+    /// The lock file, and perhaps the segment too.
+    LockFile {
+        /// Another program has put a file under the name.
+        was_replaced: bool,
+    },
+    /// The segment. Or it names a former lock file: that one was made again, and the segment could not be.
+    Segment,
+}
+
+/// Makes the channel's files again if somebody removed them. Returns whether that was so.
+pub(super) fn restore_names(inner: &Inner) -> Result<bool, Error> {
+    let _replacing = inner.begin_replacing();
+    let Some(files) = OwnFiles::of(&inner.lock()) else {
+        return Ok(false);
+    };
+    match files.find_loss(inner.name())? {
+        Loss::None => return Ok(false),
+        Loss::LockFile { was_replaced } => {
+            if !restore_lock_file(inner, was_replaced)? {
+                return Ok(false);
+            }
+        }
+        Loss::Segment => {}
+    }
+    inner.lock().service.note_own_names();
+    // A segment names its lock file, so a new lock file needs a new segment too.
+    if let Some(segment) = files.segment {
+        replace::replace(inner, segment.header().slot_size)?;
+    }
+    Ok(true)
+}
+
+impl OwnFiles {
+    /// `None` when the writer is closed.
+    fn of(state: &State) -> Option<Self> {
+        state.lock.is_held().then(|| Self {
+            lock_file: Arc::clone(state.lock.lock_file()),
+            segment: state.chain.current().map(|slots| Arc::clone(slots.segment())),
+        })
+    }
+
+    /// Looks at what the names point to.
+    ///
+    /// # Errors
+    /// That the segment's name is another program's.
+    fn find_loss(&self, name: &ChannelName) -> Result<Loss, Error> {
+        let lock_file_found = files::file_id_of(self.lock_file.path());
+        let own_lock_file = self.lock_file.file_id();
+        let is_segment_lost = match &self.segment {
+            None => false,
+            Some(segment) => match files::file_id_of(&name.segment_path()) {
+                None => true,
+                Some(found) if found == segment.mapped().file_id => segment.lock_file_id() != own_lock_file,
+                Some(_) => return Err(foreign_segment(name)),
+            },
+        };
+        Ok(if lock_file_found != Some(own_lock_file) {
+            Loss::LockFile {
+                was_replaced: lock_file_found.is_some(),
+            }
+        } else if is_segment_lost {
+            Loss::Segment
+        } else {
+            Loss::None
+        })
+    }
+}
+
+/// Makes the lock file again, or takes over the one that another program has put there and no writer holds. `false` when a
+/// second writer holds it: it starts while the lock file is lost, finds this writer alive, and removes its file again.
+fn restore_lock_file(inner: &Inner, was_replaced: bool) -> Result<bool, Error> {
+    let lock = match ChannelLock::take(inner.name(), inner.options()) {
+        Ok(lock) => lock,
+        Err(Error::Busy { .. }) if inner.lock().service.note_foreign_name() => {
+            return Err(channel_lock::busy(inner.name()));
+        }
+        Err(Error::Busy { .. }) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    if was_replaced {
+        lock.lock_file().faults.add(SemaphoreFault::Replaced);
+    }
+    let mut state = inner.lock();
+    state.stats.semaphore_timeouts += state.lock.lock_file().timeouts();
+    state.lock = lock;
+    Ok(true)
+}
+
+/// The error for a segment under the channel's name that is not this writer's.
+fn foreign_segment(name: &ChannelName) -> Error {
+    let path = name.segment_path();
+    let checked = match files::open(&path, false) {
+        Ok(Some(file)) => files::require_own(name.as_str(), &path, &file).map(drop),
+        Ok(None) => Ok(()),
+        Err(error) => Err(files::open_error(name.as_str(), &path, "read", &error)),
+    };
+    checked.err().unwrap_or_else(|| channel_lock::busy(name))
+}
+
+/// Makes another segment if another program has written into the header or the caps of the current one, or has marked it as
+/// over. Returns whether that was so.
+///
+/// Readers could not attach to such a segment any more, or would leave it. Header and caps are compared only with
+/// `check_header`.
+pub(super) fn replace_corrupted(inner: &Inner, check_header: bool) -> Result<bool, Error> {
+    let current = |state: &State| state.chain.current_mapped().map(Arc::clone);
+    let Some(segment) = current(&inner.lock()) else {
+        return Ok(false);
+    };
+    // Relaxed: in an honest channel only this process stores the word. Any bit counts, also one without a meaning.
+    let has_state = segment.tables.status().state.load(Ordering::Relaxed) != 0;
+    if !has_state && !(check_header && segment.is_corrupted()) {
+        return Ok(false);
+    }
+    let _replacing = inner.begin_replacing();
+    // Another thread may have replaced it meanwhile, and so marked it as over.
+    if !current(&inner.lock()).is_some_and(|now| Arc::ptr_eq(&now, &segment)) {
+        return Ok(false);
+    }
+    replace::replace(inner, segment.header.slot_size).map(|()| true)
+}
+
+/// Writes the seqs of the newest frame and event, and the latency, again if another program has overwritten them. Readers
+/// that attach start from them.
+pub(super) fn repair_status(state: &State) {
+    let Some(segment) = state.chain.current_mapped() else {
+        return;
+    };
+    let status = segment.tables.status();
+    for (word, value) in [
+        (&status.head, state.sequence.head()),
+        (&status.event_head, state.events.head()),
+        (&status.latency_ns, state.latency_ns),
+    ] {
+        // Relaxed: only this writer stores these words, under the lock of its state, which is held here.
+        if word.load(Ordering::Relaxed) != value {
+            // Release: pairs with the acquire load of a reader, as where the value was first stored.
+            word.store(value, Ordering::Release);
+        }
+    }
+}

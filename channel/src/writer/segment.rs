@@ -1,0 +1,124 @@
+//! A segment as its writer has it: with the file that carries its readers' locks, and with the slots that are claimed.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use crate::{
+    protocol::layout::{FIRST_READER_BYTE, Header, MAX_SLOTS, reader_state},
+    segment::{Segment, lock_file::LockFile, tables::SegmentTables},
+    sys::files::FileId,
+};
+
+/// Who fills a claimed slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClaimedFor {
+    /// The publishing thread copies a frame into it.
+    Copy,
+    /// Upstream draws into it, and may keep it for long.
+    Upstream,
+}
+
+/// A segment of this writer. Every [`Slot`](super::slot::Slot) of it refers to this value.
+#[derive(Debug)]
+pub(super) struct WriterSegment {
+    mapped: Arc<Segment>,
+    /// The file that carries the locks of this segment's readers. Once that file was lost, the channel has another one.
+    lock_file: Arc<LockFile>,
+    /// Slots that memory of this process refers to: they are being filled, or published and still kept by upstream.
+    claimed: [AtomicBool; MAX_SLOTS],
+    /// Those of them that were claimed for a copy.
+    for_copy: [AtomicBool; MAX_SLOTS],
+    /// Those of them that have been published.
+    published: [AtomicBool; MAX_SLOTS],
+}
+
+impl WriterSegment {
+    pub(super) fn new(mapped: Segment, lock_file: Arc<LockFile>) -> Self {
+        Self {
+            mapped: Arc::new(mapped),
+            lock_file,
+            claimed: core::array::from_fn(|_| false.into()),
+            for_copy: core::array::from_fn(|_| false.into()),
+            published: core::array::from_fn(|_| false.into()),
+        }
+    }
+
+    /// The mapped file.
+    pub(super) fn mapped(&self) -> &Arc<Segment> {
+        &self.mapped
+    }
+
+    pub(super) fn header(&self) -> &Header {
+        &self.mapped.header
+    }
+
+    pub(super) fn tables(&self) -> &SegmentTables {
+        &self.mapped.tables
+    }
+
+    /// Which file carries the locks of this segment's readers.
+    pub(super) fn lock_file_id(&self) -> FileId {
+        self.lock_file.file_id()
+    }
+
+    /// Whether a living process holds the lock of `entry`.
+    pub(super) fn is_alive(&self, entry: usize) -> bool {
+        self.lock_file.is_locked(FIRST_READER_BYTE + entry as i64)
+    }
+
+    /// The state that the owner of `entry` has stored.
+    pub(super) fn reader_state(&self, entry: usize) -> u32 {
+        // Acquire: pairs with the release store of a reader that attaches or leaves.
+        self.tables().entry(entry).state.load(Ordering::Acquire)
+    }
+
+    /// Whether a living reader takes frames here, or is about to.
+    pub(super) fn has_reader(&self, entry: usize) -> bool {
+        reader_state::is_present(self.reader_state(entry)) && self.is_alive(entry)
+    }
+
+    pub(super) fn is_claimed(&self, slot: usize) -> bool {
+        // Acquire: pairs with the release store in `end_claim`.
+        self.claimed[slot].load(Ordering::Acquire)
+    }
+
+    /// Whether the slot is claimed for a copy.
+    pub(super) fn is_claimed_for_copy(&self, slot: usize) -> bool {
+        // Relaxed: written in `claim` and read here, both under the lock of the writer's state.
+        self.is_claimed(slot) && self.for_copy[slot].load(Ordering::Relaxed)
+    }
+
+    /// Marks a slot as claimed. The writer has taken it before; the lock of the writer's state is held.
+    pub(super) fn claim(&self, slot: usize, claimed_for: ClaimedFor) {
+        // Relaxed, both: the next search for a slot reads them under the same lock.
+        self.for_copy[slot].store(claimed_for == ClaimedFor::Copy, Ordering::Relaxed);
+        self.claimed[slot].store(true, Ordering::Relaxed);
+    }
+
+    /// Ends a claim: no memory of this process refers to the slot any more.
+    pub(super) fn end_claim(&self, slot: usize) {
+        // In a forked child, the claim is its parent's.
+        if self.mapped.is_inherited() {
+            return;
+        }
+        // Relaxed: the release store below orders it.
+        self.published[slot].store(false, Ordering::Relaxed);
+        // Release: pairs with the acquire load in `is_claimed`. All writes to the slot's bytes come before it.
+        self.claimed[slot].store(false, Ordering::Release);
+        // A lossless writer may be waiting for this slot.
+        self.mapped.notify_waiting_writer();
+    }
+
+    pub(super) fn is_published(&self, slot: usize) -> bool {
+        // Acquire: pairs with the release store in `mark_published`.
+        self.published[slot].load(Ordering::Acquire)
+    }
+
+    /// From here on, nobody in this process may write to the slot's bytes.
+    pub(super) fn mark_published(&self, slot: usize) {
+        // Release: pairs with the acquire load in `is_published`.
+        self.published[slot].store(true, Ordering::Release);
+    }
+}

@@ -1,0 +1,110 @@
+//! What the service knows: the report of a pass, and what it remembers from one pass to the next.
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use crate::segment::{
+    Segment,
+    faults::{SemaphoreFault, SemaphoreFaults},
+    wait::{FutexWord, RateLimiter},
+};
+
+/// How often the names in /dev/shm are checked.
+const NAME_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long one of the names may be another writer's before the channel is given up: a second writer that finds this one
+/// alive needs a moment to withdraw.
+const FOREIGN_NAME_TIMEOUT: Duration = Duration::from_secs(2);
+/// How many wakes in a row the service follows at once; after them, one in each interval.
+const WAKE_BURST: u32 = 16;
+const WAKE_INTERVAL: Duration = Duration::from_millis(5);
+
+/// The result of one [`Writer::service`](crate::Writer::service) pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceReport {
+    /// The number of readers that are attached and alive.
+    pub reader_count: u32,
+    /// The reader entries of readers that have attached since the last pass.
+    pub connected: Vec<u32>,
+    /// The reader entries of readers that have left or died since the last pass.
+    pub disconnected: Vec<u32>,
+    /// The reader entries of readers that were evicted in this pass.
+    pub evicted: Vec<u32>,
+    /// Readers wait for a keyframe. Reported once a second at most.
+    pub keyframe_wanted: bool,
+    /// Messages of readers, where the writer accepts them. They may have any content.
+    pub messages: Vec<Vec<u8>>,
+    /// The channel's files had been removed, and were made again.
+    pub names_restored: bool,
+    /// Another program had written into what only this writer writes, so a new segment was made.
+    pub repaired: bool,
+    /// What other programs did to the semaphore. Each kind is reported once.
+    pub semaphore_faults: Vec<SemaphoreFault>,
+}
+
+/// What the service remembers.
+#[derive(Debug)]
+pub(super) struct ServiceState {
+    /// The count of the current segment's writer word at the last pass.
+    seen_word: u32,
+    limiter: RateLimiter,
+    reported_faults: SemaphoreFaults,
+    names_checked_at: Instant,
+    /// Since when one of the names is another writer's.
+    foreign_since: Option<Instant>,
+}
+
+impl ServiceState {
+    pub(super) fn new() -> Self {
+        Self {
+            seen_word: 0,
+            limiter: RateLimiter::new(WAKE_BURST, WAKE_INTERVAL),
+            reported_faults: SemaphoreFaults::default(),
+            names_checked_at: Instant::now(),
+            foreign_since: None,
+        }
+    }
+
+    /// Whether this pass checks the names.
+    pub(super) fn begin_name_check(&mut self) -> bool {
+        let is_due = self.names_checked_at.elapsed() > NAME_CHECK_INTERVAL;
+        if is_due {
+            self.names_checked_at = Instant::now();
+        }
+        is_due
+    }
+
+    /// Notes that a name is another writer's. Returns whether that has lasted for too long.
+    pub(super) fn note_foreign_name(&mut self) -> bool {
+        let since = *self.foreign_since.get_or_insert_with(Instant::now);
+        since.elapsed() > FOREIGN_NAME_TIMEOUT
+    }
+
+    /// Notes that the names are this writer's.
+    pub(super) fn note_own_names(&mut self) {
+        self.foreign_since = None;
+    }
+
+    /// Notes up to where this pass sees the readers of `segment` come and go.
+    pub(super) fn note_word(&mut self, segment: &Segment) {
+        // Acquire: pairs with the release increment of a reader that notifies the writer. This pass finds a reader that came
+        // before; one that comes later changes the count.
+        self.seen_word = segment.word(FutexWord::Writer).load(Ordering::Acquire);
+    }
+
+    /// Another segment is current: its count begins at 0.
+    pub(super) fn begin_segment(&mut self) {
+        self.seen_word = 0;
+    }
+
+    /// The count at the last pass, and how long to sleep first if there were too many wakes.
+    pub(super) fn begin_wait(&mut self) -> (u32, Option<Duration>) {
+        (self.seen_word, self.limiter.throttle())
+    }
+
+    /// The kinds of faults that were not reported before.
+    pub(super) fn new_faults(&self, faults: &SemaphoreFaults) -> Vec<SemaphoreFault> {
+        self.reported_faults.merge(faults)
+    }
+}

@@ -1,0 +1,64 @@
+//! One pass of the service: the order of a writer's regular housekeeping.
+
+use std::sync::Arc;
+
+use super::{claim, inner::Inner, restore, service::ServiceReport, state::State};
+use crate::Error;
+
+/// Repairs what others damaged, looks for readers that came or went, and gives each its quota.
+pub(super) fn run(inner: &Inner) -> Result<ServiceReport, Error> {
+    let mut state = inner.lock();
+    let lock_file = Arc::clone(state.lock.lock_file());
+    let check_names = state.service.begin_name_check();
+    if check_names && let Some(slots) = state.chain.current_mut() {
+        slots.retry_growth();
+    }
+    drop(state);
+
+    lock_file.repair_semaphore();
+    // Before readers are compared: an error here would lose the news of who came and went.
+    let names_restored = check_names && restore::restore_names(inner)?;
+    let repaired = restore::replace_corrupted(inner, check_names)?;
+
+    let mut report = ServiceReport {
+        names_restored,
+        repaired,
+        ..ServiceReport::default()
+    };
+    let needed_slots = poll_readers(&mut inner.lock(), &mut report);
+    // Without a lock: it takes milliseconds. The memory comes before the quotas that count on it.
+    claim::commit_slots(inner, needed_slots);
+    finish(&mut inner.lock(), inner.options().lossless, &mut report);
+    Ok(report)
+}
+
+/// Notes which readers are there and what they ask for. Returns how many slots their quotas need.
+fn poll_readers(state: &mut State, report: &mut ServiceReport) -> u32 {
+    restore::repair_status(state);
+    if let Some(segment) = state.chain.current_mapped() {
+        state.service.note_word(segment);
+    }
+    state.readers.update(|entry| state.chain.reader_in(entry), report);
+    let Some(slots) = state.chain.current_mut() else {
+        return 0;
+    };
+    slots.ignore_dead_readers();
+    state.requests.poll(
+        slots.segment().mapped(),
+        |entry| state.readers.generation(entry),
+        state.sequence.head(),
+        report,
+    );
+    state.readers.needed_slots(slots)
+}
+
+/// Publishes quotas, and releases what superseded segments still hold.
+fn finish(state: &mut State, lossless: bool, report: &mut ServiceReport) {
+    let head = state.sequence.head();
+    if let Some(slots) = state.chain.current_mut() {
+        state.readers.update_quotas(slots, head, report);
+    }
+    state.stats.evicted += report.evicted.len() as u64;
+    state.chain.release_old(lossless);
+    report.semaphore_faults = state.service.new_faults(&state.lock.lock_file().faults);
+}

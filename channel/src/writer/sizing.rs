@@ -1,0 +1,102 @@
+//! The sizes of a segment: how large a slot is, how many slots there are, and how long frames stay.
+
+use super::options::{Caps, MIN_SLOTS};
+use crate::{protocol::layout::MAX_SLOTS, segment::Segment};
+
+/// From this number of slots on, frames survive [`LONG_HISTORY`] publishes, else [`SHORT_HISTORY`].
+const MANY_SLOTS: u32 = 12;
+const LONG_HISTORY: u32 = 4;
+const SHORT_HISTORY: u32 = 2;
+/// Frames of variable size have a longer history, up to this number of bytes. A reader that joins a compressed stream, or has
+/// missed a frame, continues at a keyframe.
+const VARIABLE_HISTORY_BYTES: u64 = 4 << 20;
+/// The longest history of frames of variable size, so that readers have slots to hold.
+const MAX_VARIABLE_HISTORY: u32 = 32;
+/// The most address space that an automatic number of slots takes.
+const MAX_AUTOMATIC_BYTES: u64 = if usize::BITS == 64 { 1 << 30 } else { 1 << 28 };
+/// The least size of a slot for frames of variable size.
+const MIN_VARIABLE_SLOT_BYTES: u64 = 64 * 1024;
+
+/// What the slots of the next segment must suit: the caps, and the size that upstream asked for.
+#[derive(Debug, Default)]
+pub(super) struct SlotSizing {
+    caps: Option<Caps>,
+    /// The least size of a slot, beyond the caps' frame size.
+    min_slot_size: u64,
+}
+
+impl SlotSizing {
+    pub(super) fn caps(&self) -> Option<&Caps> {
+        self.caps.as_ref()
+    }
+
+    pub(super) fn set_caps(&mut self, caps: Caps) {
+        if self.caps.as_ref() != Some(&caps) {
+            self.min_slot_size = 0;
+            self.caps = Some(caps);
+        }
+    }
+
+    pub(super) fn raise_min_slot_size(&mut self, size: u64) {
+        self.min_slot_size = self.min_slot_size.max(size);
+    }
+
+    /// Whether `segment` has slots for frames of `size` bytes and of the present caps.
+    pub(super) fn is_met_by(&self, segment: Option<&Segment>, size: u64) -> bool {
+        let (Some(segment), Some(caps)) = (segment, &self.caps) else {
+            return false;
+        };
+        segment.caps == caps.as_str() && self.least_slot_size(caps, size) <= segment.header.slot_size
+    }
+
+    /// Whether `segment` has other caps than the present ones.
+    pub(super) fn is_outdated(&self, segment: &Segment) -> bool {
+        self.caps.as_ref().is_some_and(|caps| caps.as_str() != segment.caps)
+    }
+
+    /// The size of a slot of the next segment, for a frame of `size` bytes. `current` is the segment before.
+    ///
+    /// For frames of variable size, a slot that grows becomes at least twice as large as needed, so that not every frame
+    /// that is a little larger needs another segment.
+    pub(super) fn slot_size(&self, caps: &Caps, size: u64, current: Option<&Segment>) -> u64 {
+        let least = self.least_slot_size(caps, size).max(1);
+        if !caps.is_variable() {
+            return least;
+        }
+        let former = current
+            .filter(|segment| segment.caps == caps.as_str())
+            .map_or(MIN_VARIABLE_SLOT_BYTES, |segment| segment.header.slot_size);
+        if least > former {
+            least.saturating_mul(2)
+        } else {
+            former
+        }
+    }
+
+    fn least_slot_size(&self, caps: &Caps, size: u64) -> u64 {
+        size.max(self.min_slot_size).max(caps.frame_size())
+    }
+}
+
+/// The number of slots where `max_slots` is the option and `free` the free bytes of shared memory.
+pub(super) fn slot_count(max_slots: u32, slot_size: u64, free: u64) -> u32 {
+    if max_slots != 0 {
+        return max_slots;
+    }
+    let slots = (free / 2).min(MAX_AUTOMATIC_BYTES) / slot_size;
+    slots.clamp(MIN_SLOTS.into(), MAX_SLOTS as u64) as u32
+}
+
+/// The number of publishes that a frame survives, in a segment of at most `slots` slots.
+pub(super) fn history(slots: u32, slot_size: u64, caps: &Caps) -> u32 {
+    let least = if slots >= MANY_SLOTS {
+        LONG_HISTORY
+    } else {
+        SHORT_HISTORY
+    };
+    if !caps.is_variable() {
+        return least;
+    }
+    let by_bytes = u32::try_from(VARIABLE_HISTORY_BYTES / slot_size).unwrap_or(MAX_VARIABLE_HISTORY);
+    by_bytes.min(MAX_VARIABLE_HISTORY).min(slots / 2).max(least)
+}

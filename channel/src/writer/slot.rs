@@ -1,0 +1,73 @@
+//! A claimed slot, as the user of a writer has it.
+
+use std::sync::Arc;
+
+use super::segment::WriterSegment;
+
+/// A slot that the caller fills with a frame. No other claim gets the slot while this value lives.
+///
+/// Publishing does not use the value up: the slot stays claimed, and is reused only after the value was dropped.
+///
+/// # Examples
+/// ```
+/// use rsshm_channel::{Caps, ChannelName, FrameDescriptor, Writer, WriterOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let name = format!("rsshm-doc-slot-{}", std::process::id());
+/// let writer = Writer::open(ChannelName::new(name)?, WriterOptions::default())?;
+/// writer.set_caps(Caps::fixed_size("video/x-raw,format=GRAY8,width=64,height=64,framerate=30/1", 64 * 64));
+/// let mut slot = writer.claim(64 * 64)?.expect("no reader holds a slot");
+/// slot.as_mut().fill(128);
+/// writer.publish(&slot, FrameDescriptor::new(64 * 64), &[])?;
+/// // Readers may look at the frame now, so the bytes cannot be written any more.
+/// assert!(slot.is_published() && slot.as_mut().is_empty());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Slot {
+    segment: Arc<WriterSegment>,
+    index: usize,
+    size: u64,
+}
+
+impl Slot {
+    /// The value for a slot that was marked as claimed, of which the caller uses `size` bytes.
+    pub(super) fn new(segment: Arc<WriterSegment>, index: usize, size: u64) -> Self {
+        Self { segment, index, size }
+    }
+
+    pub(super) fn segment(&self) -> &Arc<WriterSegment> {
+        &self.segment
+    }
+
+    pub(super) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Whether the slot's frame was published. Then [`as_mut`](Self::as_mut) is empty, because readers may use the bytes.
+    pub fn is_published(&self) -> bool {
+        self.segment.is_published(self.index)
+    }
+}
+
+impl AsMut<[u8]> for Slot {
+    fn as_mut(&mut self) -> &mut [u8] {
+        let segment = self.segment.mapped();
+        match segment.slots() {
+            // SAFETY: the slot got its memory before it was claimed. Only this value has it claimed, until it is dropped, so
+            // this is the only reference in this process. The slot is not published: readers of other processes find the
+            // seq 0 and do not use what they see.
+            Some(slots) if !self.is_published() => unsafe {
+                slots.slice_mut(segment.slot_offset(self.index), self.size)
+            },
+            _ => &mut [],
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.segment.end_claim(self.index);
+    }
+}

@@ -1,0 +1,40 @@
+//! The state of a writer: its parts, which change under one lock.
+
+use super::{
+    chain::SegmentChain, channel_lock::ChannelLock, events::EventLog, messages::RequestLog, readers::ReaderTable,
+    sequence::Sequence, service::ServiceState, sizing::SlotSizing, stats::WriterStats,
+};
+
+/// The parts of a writer. Each owns its data; the steps of the writer order them.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) lock: ChannelLock,
+    pub(super) chain: SegmentChain,
+    pub(super) sizing: SlotSizing,
+    pub(super) sequence: Sequence,
+    pub(super) events: EventLog,
+    pub(super) readers: ReaderTable,
+    pub(super) requests: RequestLog,
+    pub(super) service: ServiceState,
+    /// When frames leave the writer, in nanoseconds after their time stamp.
+    pub(super) latency_ns: u64,
+    pub(super) stats: WriterStats,
+}
+
+impl State {
+    /// The state of a writer that has just got the channel. Frames and events go on after `head` and `event_head`.
+    pub(super) fn new(lock: ChannelLock, chain: SegmentChain, head: u64, event_head: u64) -> Self {
+        Self {
+            lock,
+            chain,
+            sizing: SlotSizing::default(),
+            sequence: Sequence::after(head),
+            events: EventLog::after(event_head),
+            readers: ReaderTable::new(),
+            requests: RequestLog::new(),
+            service: ServiceState::new(),
+            latency_ns: 0,
+            stats: WriterStats::default(),
+        }
+    }
+}

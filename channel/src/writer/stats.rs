@@ -1,0 +1,20 @@
+//! Counters of a writer.
+
+/// What a writer has counted, and what its segment takes now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriterStats {
+    /// Frames published.
+    pub published: u64,
+    /// Slots of the current segment that have memory.
+    pub slots: u32,
+    /// Those of them that hold a frame or are claimed.
+    pub slots_in_use: u32,
+    /// The size of the segment's file in bytes.
+    pub bytes: u64,
+    /// How often the writer went on without the semaphore, because its holder took too long.
+    pub semaphore_timeouts: u64,
+    /// Readers whose pins no longer count, because they held more slots than their quota.
+    pub evicted: u64,
+    /// Segments made.
+    pub segments: u64,
+}

@@ -1,0 +1,147 @@
+//! Becoming the writer of a channel, and taking over what a dead writer left.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use super::{
+    chain::{self, SegmentChain},
+    channel_lock::{self, ChannelLock},
+    options::WriterOptions,
+    segment::WriterSegment,
+    slots::SlotAllocator,
+    state::State,
+};
+use crate::{
+    ChannelName, Error,
+    protocol::failpoint::{Failpoint, failpoint},
+    segment::{self, Access, Segment, lock_file::LockFile, staging},
+    sys::files::{self, FileId},
+};
+
+/// How long a start is retried while the channel has a writer: a process that was killed needs a moment to exit.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+const BUSY_RETRY_INTERVAL: Duration = Duration::from_millis(20);
+/// A head that is not below this is damaged: taking it over would bring the seqs near their end.
+const MAX_PLAUSIBLE_SEQ: u64 = 1 << 48;
+
+/// A channel that has a writer now.
+pub(super) struct Opened {
+    pub(super) state: State,
+    /// What was wrong with a segment of this user that has been replaced.
+    pub(super) replaced_damaged: Option<String>,
+}
+
+/// What a dead writer left.
+#[derive(Default)]
+struct Legacy {
+    /// The seq of its newest frame.
+    head: u64,
+    /// The seq of its newest event.
+    event_head: u64,
+    /// The segment's file, which still has the channel's name. It keeps the name until the new writer's first segment takes
+    /// it. If the new writer dies before that, the next one finds the seqs there.
+    owned_name: Option<FileId>,
+    /// The same segment, as readers may still be in it.
+    former: Option<SlotAllocator>,
+    /// What was wrong with the segment, if it was of no use.
+    damaged: Option<String>,
+}
+
+/// Gets the writer's lock of the channel, and takes over what a dead writer left. While the channel has a writer, it is tried
+/// again for [`BUSY_TIMEOUT`].
+pub(super) fn open(name: &ChannelName, options: WriterOptions) -> Result<Opened, Error> {
+    options.check(name)?;
+    staging::sweep_staging_files();
+    let started = Instant::now();
+    loop {
+        match try_open(name, options) {
+            Err(Error::Busy { .. }) if started.elapsed() < BUSY_TIMEOUT => std::thread::sleep(BUSY_RETRY_INTERVAL),
+            result => return result,
+        }
+    }
+}
+
+/// One attempt. Leaves nothing behind when it fails.
+fn try_open(name: &ChannelName, options: WriterOptions) -> Result<Opened, Error> {
+    let lock = ChannelLock::take(name, options)?;
+    failpoint(Failpoint::ChannelLocked);
+    match take_over(name, &lock) {
+        Ok(legacy) => {
+            let chain = SegmentChain::new(legacy.owned_name, legacy.former);
+            Ok(Opened {
+                state: State::new(lock, chain, legacy.head, legacy.event_head),
+                replaced_damaged: legacy.damaged,
+            })
+        }
+        Err(error) => {
+            if lock.is_new() {
+                lock.remove_file();
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Takes over the segment under the channel's name, if there is one: that of a dead writer of this user.
+fn take_over(name: &ChannelName, lock: &ChannelLock) -> Result<Legacy, Error> {
+    let path = name.segment_path();
+    let opened =
+        segment::open_file(name, true).map_err(|error| files::open_error(name.as_str(), &path, "write", &error))?;
+    let Some((file, stat)) = opened else {
+        return Ok(Legacy::default());
+    };
+    files::require_own(name.as_str(), &path, &file)?;
+    let file_id = FileId::from(&stat);
+    let segment = match Segment::open(name, file, &stat, Access::Write) {
+        Ok(segment) => segment,
+        Err(Error::Damaged { what, .. }) => return remove_damaged(name, lock, file_id, what),
+        Err(error) => return Err(error),
+    };
+    if segment.has_writer() {
+        // That writer is dying. Or it lives, and is about to make its lost lock file again.
+        return Err(channel_lock::busy(name));
+    }
+    Ok(supersede_former(segment, file_id, lock.lock_file()))
+}
+
+/// Removes a damaged segment. If no lock file was beside it, the file may never have been a segment: then it is an error.
+fn remove_damaged(name: &ChannelName, lock: &ChannelLock, file_id: FileId, what: String) -> Result<Legacy, Error> {
+    let path = name.segment_path();
+    if lock.is_new() {
+        return Err(Error::Damaged {
+            channel: name.to_string(),
+            what: format!("{path} is in the way: {what}; remove it, or choose another name"),
+        });
+    }
+    files::remove_if(&path, file_id);
+    Ok(Legacy {
+        damaged: Some(what),
+        ..Legacy::default()
+    })
+}
+
+/// Marks the segment of a dead writer as superseded, so that its readers look for the next one.
+fn supersede_former(segment: Segment, file_id: FileId, lock_file: &Arc<LockFile>) -> Legacy {
+    let semaphore = lock_file.acquire();
+    failpoint(Failpoint::FormerOpened);
+    let plausible = |seq: u64| if seq < MAX_PLAUSIBLE_SEQ { seq } else { 0 };
+    let status = segment.tables.status();
+    // Acquire, both: pair with the release stores of the dead writer in `publish`.
+    let head = plausible(status.head.load(Ordering::Acquire));
+    let event_head = plausible(status.event_head.load(Ordering::Acquire));
+    chain::supersede(&segment);
+    failpoint(Failpoint::FormerSuperseded);
+    drop(semaphore);
+    // With another lock file, it is unknown which of its readers live.
+    let has_same_locks = segment.lock_file_id() == lock_file.file_id();
+    Legacy {
+        head,
+        event_head,
+        owned_name: Some(file_id),
+        former: has_same_locks
+            .then(|| SlotAllocator::of_dead_writer(WriterSegment::new(segment, Arc::clone(lock_file)))),
+        damaged: None,
+    }
+}
