@@ -1,6 +1,6 @@
 //! Prints the layout of a segment as JSON, for peers in other languages: a test of theirs can hold their own to it.
 
-#[path = "../tests/common/fields.rs"]
+#[path = "../tests/it/fields.rs"]
 mod fields;
 
 fn main() {

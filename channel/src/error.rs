@@ -102,7 +102,7 @@ pub enum Error {
     },
     /// There was no memory to copy a frame to.
     #[error("channel {channel}: no memory to copy a frame of {size} bytes to")]
-    NoRoom {
+    NoMemory {
         /// The channel.
         channel: String,
         /// Bytes of the frame.

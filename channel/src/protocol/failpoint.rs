@@ -1,22 +1,30 @@
-//! Named instants of the protocol at which a test can have the process that passes them killed or stopped.
+//! Failpoints: named places of the protocol where a test can kill or stop the process that passes them.
 //!
-//! There is nothing of it in a build without `debug_assertions`, so not in the plugin that users install. In a debug build
-//! an instant is one relaxed load, unless the process was started with the environment variable
-//! `RSSHM_FAILPOINTS=SEED,KILLS,STOPS,FILE[,INSTANT[,PASS]]`: then each pass of an instant is counted in `FILE`, and draws a
-//! number from a generator that begins at `SEED`. Of a million passes so many as `KILLS` says end in SIGKILL, and `STOPS`
-//! in SIGSTOP, sent to itself exactly there; of instants that are passed seldom up to a hundred times as many, and eight
-//! times as many until it has happened once. With `INSTANT` only one pass of that one draws, the first or the one of number `PASS`.
-//! `tests/chaos` uses the first form, `channel/tests/instants.rs` the second.
+//! A build without `debug_assertions`, such as the plugin that users install, contains no failpoints. In a debug build
+//! a failpoint is one relaxed load, unless the process was started with this environment variable:
 //!
-//! `FILE` may be shared by any number of processes, and read by the test meanwhile: words of 64 bits. The first one is
-//! written by the test: while it is not 0, passes are only counted. From byte 64 on come 64 bytes for each instant: its name,
-//! filled up to 32 bytes with zeros, then how often it was passed, and how many passes ended in SIGKILL and in SIGSTOP.
+//! ```text
+//! RSSHM_FAILPOINTS=SEED,KILLS,STOPS,FILE[,FAILPOINT[,PASS]]
+//! ```
+//!
+//! - Each pass of a failpoint is counted in `FILE` and draws a number from a generator that starts at `SEED`.
+//! - Of a million passes, `KILLS` end in SIGKILL and `STOPS` in SIGSTOP, which the process sends to itself at that place.
+//! - At failpoints that are passed rarely, these rates are up to 200 times as high. They are 8 times as high until the
+//!   signal has happened there once.
+//! - With `FAILPOINT`, only one pass of that failpoint draws: the first, or the one with the number `PASS`.
+//!
+//! The chaos tests use the first form, the failpoint tests of this crate the second.
+//!
+//! Any number of processes may share `FILE`, and the test may read it meanwhile. It consists of 64-bit words. The test
+//! writes the first word: while it is not 0, passes are counted but do not draw. From byte 64 on, each failpoint has 64
+//! bytes: its name, filled with zeros to 32 bytes, then how many times it was passed, how many passes ended in SIGKILL,
+//! and how many in SIGSTOP.
 
-/// Makes [`Failpoint`] with the names of its values, and how much more readily a process ends there than at an instant that it
-/// passes with each frame.
-macro_rules! instants {
-    ($($(#[$doc:meta])* $name:ident $readily:literal,)*) => {
-        /// An instant.
+/// Defines [`Failpoint`], with the name and the weight of each value. A failpoint that is passed once for each frame
+/// has the weight 1; rarer ones have a larger weight, so that a test reaches all of them.
+macro_rules! failpoints {
+    ($($(#[$doc:meta])* $name:ident $weight:literal,)*) => {
+        /// A named place of the protocol. Each says which process passes it, and what has happened by then.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Failpoint {
             $($(#[$doc])* $name,)*
@@ -24,114 +32,114 @@ macro_rules! instants {
 
         #[cfg(debug_assertions)]
         impl Failpoint {
-            const NAMES: [&str; [$($readily),*].len()] = [$(stringify!($name)),*];
-            const READILY: [u64; [$($readily),*].len()] = [$($readily),*];
+            const NAMES: [&str; [$($weight),*].len()] = [$(stringify!($name)),*];
+            const WEIGHTS: [u64; [$($weight),*].len()] = [$($weight),*];
         }
     };
 }
 
-instants! {
-    /// Writer: nobody was seen to hold a slot, and its number is still there.
+failpoints! {
+    /// Writer: the slot was seen without pins, and its seq is still there.
     PinsSeen 30,
-    /// Writer: a slot's number is 0, the pins have not been looked at again.
+    /// Writer: the seq of the slot is 0, and the pins have not been loaded again.
     SeqCleared 10,
-    /// Writer: a slot is claimed, nothing is drawn.
+    /// Writer: a slot is claimed, and nothing is drawn.
     SlotClaimed 1,
     /// Writer: the semaphore is held for a publish.
     PublishHolding 1,
-    /// Writer: the descriptor is written, the number is not stored.
+    /// Writer: the descriptor is written, and the seq is not stored.
     DescriptorWritten 1,
-    /// Writer: the number is stored, the ring's entry is not.
+    /// Writer: the seq is stored, and the ring's entry is not.
     SeqStored 1,
-    /// Writer: the ring's entry is stored, the head is not.
+    /// Writer: the ring's entry is stored, and the head is not.
     RingStored 1,
-    /// Writer: the head is stored, the semaphore still held.
+    /// Writer: the head is stored, and the semaphore is still held.
     HeadStored 1,
-    /// Writer: all is published, the bell is not rung.
+    /// Writer: everything is published, and the readers are not notified.
     NotifyDue 1,
-    /// Reader: the pin's bit is set, the number not looked at.
+    /// Reader: the pin's bit is set, and the seq has not been loaded again.
     PinSet 1,
-    /// Reader: the number was the one that is wanted.
+    /// Reader: the seq was the expected one, so the frame is pinned.
     Pinned 1,
-    /// Reader: the bit is about to be cleared.
+    /// Reader: it is about to clear the pin's bit.
     UnpinDue 1,
-    /// Reader: the bit is cleared, a waiting writer not told.
+    /// Reader: the pin's bit is cleared, and a waiting writer is not notified.
     Unpinned 1,
-    /// Reader: between the two halves of a copy under a pin.
+    /// Reader: half of a copy under a pin is done.
     CopyHalf 1,
-    /// Reader: a copy without a pin is about to begin.
+    /// Reader: it is about to copy without a pin.
     CopyUnpinned 1,
-    /// Reader: it is made, the number has not been looked at again.
+    /// Reader: the copy without a pin is done, and the seq has not been loaded again.
     CopyUnchecked 1,
-    /// Reader: a frame is taken, the position is not stored.
+    /// Reader: a frame is taken, and the cursor is not stored.
     CursorDue 1,
-    /// Both: a record, an event or a letter, is half written.
+    /// Both: the record of an event or a message is half written.
     RecordHalf 200,
     /// Writer: the semaphore is held for an event.
     EventHolding 100,
-    /// Writer: the event is written, its count not stored.
+    /// Writer: the event is written, and the head of events is not stored.
     EventWritten 100,
-    /// Writer: the number of the last frame before an end of the stream is stored, the end not counted.
+    /// Writer: the seq of the last frame before an end of the stream is stored, and the end is not counted.
     EndHalf 100,
-    /// Writer: a file is made aside and has no lock.
+    /// Writer: a staging file exists and has no lock.
     StagingMade 100,
-    /// Writer: a control file is made, and locked, and has no name.
+    /// Writer: a lock file is complete and locked, and has no name.
     LockFileMade 100,
-    /// Writer: it has its name.
+    /// Writer: the lock file has its name.
     LockFileNamed 100,
-    /// Writer: it has the channel's lock and has not looked for what a dead writer left.
+    /// Writer: it holds the writer byte, and has not looked for the segment of a dead writer.
     ChannelLocked 100,
-    /// Writer: what a dead writer left is open, and not yet superseded.
+    /// Writer: the segment of a dead writer is open, and not superseded.
     FormerOpened 100,
-    /// Writer: what a dead writer left is superseded.
+    /// Writer: the segment of a dead writer is superseded.
     FormerSuperseded 100,
-    /// Writer: a segment is made, and is empty.
+    /// Writer: a segment is created, and is empty.
     SegmentMade 100,
     /// Writer: the semaphore is held for a new segment.
     ReplaceHolding 100,
     /// Writer: a segment is complete, and has no name.
     SegmentWritten 100,
-    /// Writer: it has the name, and the one before is not superseded.
+    /// Writer: a segment has the name, and the former one is not superseded.
     SegmentNamed 100,
-    /// Writer: a segment is superseded, and nobody told.
+    /// Writer: a segment is superseded, and nobody is notified.
     Superseded 100,
-    /// Writer: all is done for a new segment, the semaphore still held.
+    /// Writer: the new segment is in use, and the semaphore is still held.
     SegmentCurrent 100,
-    /// Writer: a slot is about to be backed.
+    /// Writer: it is about to commit memory for a slot.
     GrowthDue 10,
-    /// Writer: it has memory, and nobody knows.
+    /// Writer: a slot has memory, and is not in use.
     Grown 10,
-    /// Writer: a slot of a superseded segment is taken, its memory not given back.
+    /// Writer: a slot of a superseded segment is taken, and its memory is not released.
     ReleaseDue 10,
-    /// Writer: a grant is about to be lowered.
+    /// Writer: it is about to lower a quota.
     QuotaLowered 100,
-    /// Writer: another grant is about to be published.
+    /// Writer: it is about to store another quota.
     QuotaDue 10,
-    /// Writer: it stops, and the segment has lost its name.
+    /// Writer: it closes, and the segment has lost its name.
     CloseUnnamed 100,
-    /// Writer: it stops, and the segment says so.
+    /// Writer: it closes, and the state of the segment says so.
     CloseStored 100,
-    /// Reader: a segment is open, a seat not taken.
+    /// Reader: a segment is open, and no reader entry is locked.
     SegmentOpened 100,
-    /// Reader: a seat is locked, what the last owner left in it untouched.
+    /// Reader: an entry is locked, with the values of its last owner.
     EntryLocked 100,
-    /// Reader: what the last owner said of itself is gone.
+    /// Reader: the state of the last owner is cleared.
     EntryCleared 100,
-    /// Reader: its ticket is stored.
+    /// Reader: its generation is stored.
     GenerationStored 100,
-    /// Reader: its position is stored.
+    /// Reader: its cursor is stored.
     CursorStored 100,
-    /// Reader: it sits down, and what it is going to take is kept.
+    /// Reader: its state is joining, and a lossless writer keeps what it is going to take.
     Joining 100,
-    /// Reader: it sits, the bell is not rung.
+    /// Reader: its state is attached, and the writer is not notified.
     Joined 100,
-    /// Reader: it sits in the segment that follows, and has not said so in the former.
+    /// Reader: it is attached to the next segment, and the former entry does not say so.
     MoveDue 100,
-    /// Reader: it is about to say that it leaves.
+    /// Reader: it is about to store that it leaves.
     LeaveDue 100,
 }
 
-/// The process is at an instant.
+/// Passes a failpoint. In a release build it does nothing.
 #[inline(always)]
 pub(crate) fn failpoint(at: Failpoint) {
     #[cfg(debug_assertions)]
@@ -152,27 +160,33 @@ mod armed {
 
     const VARIABLE: &str = "RSSHM_FAILPOINTS";
     const MILLION: u64 = 1_000_000;
-    /// How much more readily a process ends at an instant where none has ended yet.
-    const NOT_YET: u64 = 8;
+    /// The factor of a rate at a failpoint where the signal has not happened yet.
+    const FIRST_TIME_FACTOR: u64 = 8;
 
-    /// Bytes before the first instant's, and of each instant.
+    /// Bytes before the first failpoint in the file, and of each failpoint.
     const STRIDE: u64 = 64;
-    const NAME_ROOM: u64 = 32;
+    const NAME_SIZE: u64 = 32;
     const SIZE: u64 = STRIDE * (1 + Failpoint::NAMES.len() as u64);
 
     static OFF: AtomicBool = AtomicBool::new(false);
-    static POINTS: OnceLock<Option<Points>> = OnceLock::new();
+    static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
 
-    struct Points {
+    /// What the environment variable says.
+    struct Plan {
         counts: Mapping,
-        drawn: AtomicU64,
+        /// The state of the generator.
+        generator: AtomicU64,
+        /// Of a million passes.
         kills: u64,
+        /// Of a million passes.
         stops: u64,
+        /// The name of the only failpoint that draws, if there is one.
         only: Option<String>,
+        /// The number of the only pass that draws, if `only` is set.
         pass: u64,
     }
 
-    /// What is counted of an instant.
+    /// One of the counts of a failpoint.
     #[derive(Clone, Copy)]
     enum Count {
         Passes,
@@ -182,30 +196,31 @@ mod armed {
 
     #[inline]
     pub(super) fn pass(at: Failpoint) {
-        // Relaxed: what was once off stays so; who does not know yet looks again.
+        // Relaxed, here and below: once set, the flag stays so. A thread that does not see it yet looks at the plan
+        // again.
         if OFF.load(Ordering::Relaxed) {
             return;
         }
-        match POINTS.get_or_init(Points::from_environment) {
-            Some(points) => points.pass(at),
+        match PLAN.get_or_init(Plan::from_environment) {
+            Some(plan) => plan.pass(at),
             None => OFF.store(true, Ordering::Relaxed),
         }
     }
 
-    impl Points {
+    impl Plan {
         fn from_environment() -> Option<Self> {
             let text = std::env::var(VARIABLE).ok()?;
-            let points = Self::parse(&text);
-            if points.is_none() {
-                eprintln!("{VARIABLE}={text} is of no use");
+            let plan = Self::parse(&text);
+            if plan.is_none() {
+                eprintln!("{VARIABLE}={text} is invalid");
             }
-            points
+            plan
         }
 
         fn parse(text: &str) -> Option<Self> {
             let mut fields = text.split(',');
-            let mut seq = || fields.next()?.parse::<u64>().ok();
-            let (seed, kills, stops) = (seq()?, seq()?, seq()?);
+            let mut number = || fields.next()?.parse::<u64>().ok();
+            let (seed, kills, stops) = (number()?, number()?, number()?);
             let file = OpenOptions::new()
                 .read(true)
                 .write(true)
@@ -224,11 +239,11 @@ mod armed {
             files::commit_memory(&file.try_clone().ok()?.into(), 0, SIZE).ok()?;
             let counts = Mapping::new(&file, 0, SIZE, true).ok()?;
             for (index, name) in (1..).zip(Failpoint::NAMES) {
-                counts.write(STRIDE * index, &name.as_bytes()[..name.len().min(NAME_ROOM as usize)]);
+                counts.write(STRIDE * index, &name.as_bytes()[..name.len().min(NAME_SIZE as usize)]);
             }
             Some(Self {
                 counts,
-                drawn: AtomicU64::new(seed),
+                generator: AtomicU64::new(seed),
                 kills,
                 stops,
                 only,
@@ -236,17 +251,18 @@ mod armed {
             })
         }
 
-        /// Counts up by `more`, and yields the count before.
+        /// Increases a count by `more`, and returns the count before.
         fn count(&self, at: Failpoint, what: Count, more: u64) -> u64 {
-            let offset = STRIDE * (1 + at as u64) + NAME_ROOM + 8 * what as u64;
+            let offset = STRIDE * (1 + at as u64) + NAME_SIZE + 8 * what as u64;
             let word = self.counts.at::<AtomicU64>(offset);
-            // Relaxed: nothing goes with the counts.
+            // Relaxed: the counts order nothing else.
             word.map_or(0, |word| word.fetch_add(more, Ordering::Relaxed))
         }
 
         fn pass(&self, at: Failpoint) {
             let passes = self.count(at, Count::Passes, 1) + 1;
             let paused = self.counts.at::<AtomicU64>(0);
+            // Relaxed: a pass that still draws does no harm.
             if paused.is_none_or(|paused| paused.load(Ordering::Relaxed) != 0) {
                 return;
             }
@@ -255,10 +271,10 @@ mod armed {
             {
                 return;
             }
-            let readily = Failpoint::READILY[at as usize];
+            let weight = Failpoint::WEIGHTS[at as usize];
             let rate = |rate: u64, what: Count| match self.count(at, what, 0) {
-                0 => rate * readily * NOT_YET,
-                _ => rate * readily,
+                0 => rate * weight * FIRST_TIME_FACTOR,
+                _ => rate * weight,
             };
             let draw = self.draw() % MILLION;
             let (kills, stops) = (rate(self.kills, Count::Kills), rate(self.stops, Count::Stops));
@@ -271,13 +287,14 @@ mod armed {
             }
         }
 
-        /// The next number of the generator (splitmix64), of which all threads draw.
+        /// The next number of the generator (splitmix64), which all threads share.
         fn draw(&self) -> u64 {
             const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-            let mut seq = self.drawn.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
-            seq = (seq ^ seq >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            seq = (seq ^ seq >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-            seq ^ seq >> 31
+            // Relaxed: each thread needs another number, in any order.
+            let mut number = self.generator.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+            number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            number ^ number >> 31
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The protocol: names, the layout of a segment, the pin rule, and records that are read without a lock.
+//! The rules of the protocol: names, the layout of a segment, the pin rule, and records that are read without a lock.
 
 pub(crate) mod atomic;
 pub(crate) mod failpoint;

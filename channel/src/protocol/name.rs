@@ -1,14 +1,26 @@
-//! The name of a channel, checked once.
+//! The name of a channel, and the paths of its two files.
 
 use crate::{
     Error,
     sys::files::{SHM_DIR, STAGING_PREFIX},
 };
 
-/// A channel's name: 1 to 250 bytes, no `/`, no NUL, not beginning `sem.` and not `.` or `..`.
+/// The name of a channel: 1 to 250 bytes, without `/` and NUL. It does not start with `sem.` or `.rsshm-`, and it is
+/// not `.` or `..`.
 ///
-/// 250 leaves room for the `sem.` that the C library puts before a semaphore's name (NAME_MAX is 255); a name beginning
-/// with it would be the file of another channel's semaphore.
+/// With 250 bytes there is room for the `sem.` that the C library puts before the name of a semaphore (NAME_MAX is
+/// 255). A name that starts with `sem.` would be the file of another channel's semaphore.
+///
+/// # Examples
+///
+/// ```
+/// use rsshm_channel::ChannelName;
+///
+/// let name = ChannelName::new("cam0")?;
+/// assert_eq!(name.as_str(), "cam0");
+/// assert!(ChannelName::new("a/b").is_err());
+/// # Ok::<(), rsshm_channel::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ChannelName(String);
 
@@ -16,7 +28,7 @@ impl ChannelName {
     /// Checks `name`.
     ///
     /// # Errors
-    /// [`Error::Name`] says what is wrong with it.
+    /// [`Error::Name`] says what is wrong with the name.
     pub fn new(name: impl Into<String>) -> Result<Self, Error> {
         let name = name.into();
         let reason = if name.is_empty() {
@@ -28,9 +40,9 @@ impl ChannelName {
         } else if name.contains('\0') {
             "it contains a NUL"
         } else if name.starts_with("sem.") {
-            "it begins with \"sem.\", which is how the files of semaphores are called"
+            "the prefix \"sem.\" is reserved for the files of semaphores"
         } else if name.starts_with(STAGING_PREFIX) {
-            "it begins with \".rsshm-\", which is how segments in the making are called"
+            "the prefix \".rsshm-\" is reserved for staging files"
         } else if name == "." || name == ".." {
             "it is the name of a directory"
         } else {
@@ -39,16 +51,18 @@ impl ChannelName {
         Err(Error::Name { name, reason })
     }
 
-    /// The name as given.
+    /// The name as a string.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
+    /// The path of the segment.
     pub(crate) fn segment_path(&self) -> String {
         format!("{SHM_DIR}/{}", self.0)
     }
 
-    pub(crate) fn semaphore_path(&self) -> String {
+    /// The path of the lock file.
+    pub(crate) fn lock_file_path(&self) -> String {
         format!("{SHM_DIR}/sem.{}", self.0)
     }
 }
@@ -64,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn good_names() {
+    fn valid_names_are_accepted() {
         for name in [
             "cam0",
             "rsshmsink0",
@@ -79,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_names_say_why() {
+    fn invalid_names_are_refused_with_the_reason() {
         for (name, word) in [
             ("", "empty"),
             (&*"x".repeat(251), "250"),
@@ -88,7 +102,7 @@ mod tests {
             ("sem.cam0", "sem."),
             (".", "directory"),
             ("..", "directory"),
-            (".rsshm-1-0", "making"),
+            (".rsshm-1-0", "staging"),
         ] {
             let error = ChannelName::new(name).expect_err(name).to_string();
             assert!(error.contains(word), "{error}");

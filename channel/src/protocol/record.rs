@@ -1,7 +1,7 @@
-//! Numbered records in shared memory, and bytes as words of it.
+//! Records in shared memory that are read without a lock (seqlocks), and bytes as words of shared memory.
 //!
-//! One process writes a record, again and again; others copy it without a lock, and look at its number before and after:
-//! it is the same when what they copied is whole.
+//! One process writes a record many times. Others copy it, and load its seq before and after. The copy is consistent if
+//! both are the same.
 
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -10,12 +10,12 @@ use crate::protocol::{
     layout::{EventDescriptor, EventRecord, MessageRecord},
 };
 
-/// Words of an event's record that its descriptor takes.
-const EVENT_HEAD: usize = size_of::<EventDescriptor>() / 8;
+/// Words of an [`EventDescriptor`] in an event record.
+const EVENT_DESCRIPTOR_WORDS: usize = size_of::<EventDescriptor>() / 8;
 
-/// Writes bytes into words, the last of which is filled up with zeros. What there is no room for is left out.
+/// Writes bytes into words and fills the last word with zeros. Bytes beyond the last word are ignored.
 ///
-/// Relaxed stores: what makes them visible is the release store of the number that belongs to them.
+/// Relaxed stores: the release store of the seq that belongs to the words publishes them.
 pub(crate) fn store_bytes(to: &[AtomicU64], bytes: &[u8]) {
     for (to, from) in to.iter().zip(bytes.chunks(8)) {
         let mut word = [0; 8];
@@ -24,9 +24,9 @@ pub(crate) fn store_bytes(to: &[AtomicU64], bytes: &[u8]) {
     }
 }
 
-/// The first `size` bytes of words, at most as many as there are.
+/// The first `size` bytes of words, or all of them if there are fewer.
 ///
-/// Relaxed loads: the number that belongs to them is loaded with acquire order before.
+/// Relaxed loads: the caller loads the seq that belongs to the words with acquire order before.
 pub(crate) fn load_bytes(from: &[AtomicU64], size: usize) -> Vec<u8> {
     let size = size.min(from.len() * 8);
     let mut bytes = Vec::with_capacity(size.next_multiple_of(8));
@@ -37,51 +37,56 @@ pub(crate) fn load_bytes(from: &[AtomicU64], size: usize) -> Vec<u8> {
     bytes
 }
 
-/// Writes a record. The caller is the only one who writes it.
+/// Writes a record. Only the caller writes it.
 fn write(seq: &AtomicU64, value: u64, fill: impl FnOnce()) {
+    // Relaxed: ordered before the words by the fence.
     seq.store(0, Ordering::Relaxed);
-    // Pairs with the acquire fence in `read`: who has copied any of the words below sees the 0 above, or what came later.
+    // Pairs with the acquire fence in `read`: a process that has copied any of the words below sees the 0 above, or a
+    // later seq.
     fence(Ordering::Release);
     fill();
-    // Release: pairs with the acquire load in `read`; who finds the number finds the words.
+    // Release: pairs with the acquire load in `read`. A process that sees the seq sees the words.
     seq.store(value, Ordering::Release);
 }
 
-/// Copies a record; `None` when it has no number, or got another meanwhile.
+/// Copies a record; `None` if its seq is 0 or changes meanwhile.
 fn read<T>(seq: &AtomicU64, copy: impl FnOnce() -> T) -> Option<(u64, T)> {
+    // Acquire: pairs with the release store in `write`.
     let value = seq.load(Ordering::Acquire);
     if value == 0 {
         return None;
     }
     let copied = copy();
+    // Pairs with the release fence in `write`. Relaxed below: the fence orders the load after the copy.
     fence(Ordering::Acquire);
     (seq.load(Ordering::Relaxed) == value).then_some((value, copied))
 }
 
 impl EventRecord {
-    /// Writes the event `seq`. There is room for all of its bytes.
+    /// Writes the event `seq`. The caller has checked that its bytes fit.
     pub(crate) fn write(&self, seq: u64, descriptor: EventDescriptor, bytes: &[u8]) {
-        let (head, room) = self.words.split_at(EVENT_HEAD);
+        let (head, body) = self.words.split_at(EVENT_DESCRIPTOR_WORDS);
         write(&self.seq, seq, || {
             store_bytes(head, bytemuck::bytes_of(&descriptor));
             failpoint(Failpoint::RecordHalf);
-            store_bytes(room, bytes);
+            store_bytes(body, bytes);
         });
     }
 
-    /// Makes it a place without an event.
+    /// Makes the record empty.
     pub(crate) fn clear(&self) {
-        // Relaxed: nothing goes with it.
+        // Relaxed: it publishes nothing.
         self.seq.store(0, Ordering::Relaxed);
     }
 
-    /// The event that is there: its number, what it is, and its bytes.
+    /// The event in the record: its seq, its descriptor and its bytes.
     pub(crate) fn read(&self) -> Option<(u64, EventDescriptor, Vec<u8>)> {
-        let (head, room) = self.words.split_at(EVENT_HEAD);
+        let (head, body) = self.words.split_at(EVENT_DESCRIPTOR_WORDS);
         let (seq, (descriptor, bytes)) = read(&self.seq, || {
-            let words: [u64; EVENT_HEAD] = core::array::from_fn(|word| head[word].load(Ordering::Relaxed));
+            // Relaxed, as in `load_bytes`.
+            let words: [u64; EVENT_DESCRIPTOR_WORDS] = core::array::from_fn(|word| head[word].load(Ordering::Relaxed));
             let descriptor: EventDescriptor = bytemuck::must_cast(words);
-            let bytes = load_bytes(room, descriptor.size as usize);
+            let bytes = load_bytes(body, descriptor.size as usize);
             (descriptor, bytes)
         })?;
         Some((seq, descriptor, bytes))
@@ -89,22 +94,24 @@ impl EventRecord {
 }
 
 impl MessageRecord {
-    /// Writes the letter `seq`. There is room for all of its bytes.
+    /// Writes the message `seq`. The caller has checked that its bytes fit.
     pub(crate) fn write(&self, seq: u64, bytes: &[u8]) {
-        let (size, room) = (&self.words[0], &self.words[1..]);
+        let (size, body) = (&self.words[0], &self.words[1..]);
         write(&self.seq, seq, || {
+            // Relaxed, as in `store_bytes`.
             size.store(bytes.len() as u64, Ordering::Relaxed);
             failpoint(Failpoint::RecordHalf);
-            store_bytes(room, bytes);
+            store_bytes(body, bytes);
         });
     }
 
-    /// The bytes of the letter `seq`, if that is there.
+    /// The bytes of the message `seq`; `None` if the record has another message.
     pub(crate) fn read(&self, seq: u64) -> Option<Vec<u8>> {
-        let (size, room) = (&self.words[0], &self.words[1..]);
+        let (size, body) = (&self.words[0], &self.words[1..]);
         let (found, bytes) = read(&self.seq, || {
+            // Relaxed, as in `load_bytes`.
             let size = usize::try_from(size.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
-            load_bytes(room, size)
+            load_bytes(body, size)
         })?;
         (found == seq).then_some(bytes)
     }
@@ -125,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn read_returns_what_was_written() {
         let record = record();
         assert_eq!(record.read(), None);
         for bytes in [&b""[..], b"1234567", b"12345678", &[7; MAX_EVENT_SIZE]] {
@@ -142,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_size_reads_no_further_than_the_record() {
+    fn damaged_size_reads_no_further_than_the_record() {
         let record = record();
         let descriptor = EventDescriptor {
             size: u32::MAX,
@@ -153,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_read_whole_or_not_at_all() {
+    fn concurrent_read_is_consistent_or_empty() {
         let record = record();
         let rounds = 20_000;
         std::thread::scope(|scope| {

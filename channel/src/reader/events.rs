@@ -1,26 +1,24 @@
-//! What happens between frames, in the order in which it does.
+//! Events between frames, in order.
 
 use std::{collections::VecDeque, ops::RangeInclusive};
 
-use crate::{
-    protocol::layout::{EVENT_RING_LENGTH, EventDescriptor, STICKY_EVENT_COUNT},
-    reader::attachment::Attachment,
-};
+use super::attachment::Attachment;
+use crate::protocol::layout::{EVENT_RING_LENGTH, EventDescriptor, STICKY_EVENT_COUNT};
 
-/// Something that the writer told between two frames. What it means is between writer and readers.
+/// An event that the writer published between two frames. The channel does not interpret it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// What it is.
+    /// The kind of the event.
     pub kind: u32,
-    /// When it happens, in CLOCK_MONOTONIC nanoseconds, or [`TIME_NONE`](crate::NONE).
+    /// When the event happens, in CLOCK_MONOTONIC nanoseconds, or [`TIME_NONE`](crate::TIME_NONE).
     pub time: u64,
-    /// How long it lasts in nanoseconds, or [`TIME_NONE`](crate::NONE).
+    /// The duration in nanoseconds, or [`TIME_NONE`](crate::TIME_NONE).
     pub duration: u64,
-    /// What else the writer said, which may be anything.
+    /// The bytes that the writer added.
     pub bytes: Vec<u8>,
 }
 
-/// An event that is still to be given.
+/// An event that is not delivered yet.
 #[derive(Debug)]
 struct PendingEvent {
     seq: u64,
@@ -28,22 +26,22 @@ struct PendingEvent {
     bytes: Vec<u8>,
 }
 
-/// The events of one reader.
+/// The events that one reader has not had yet.
 #[derive(Debug, Default)]
 pub(super) struct EventQueue {
-    /// Number of the newest event that was given, or taken into the queue.
+    /// The seq of the newest event that was delivered or is pending.
     cursor: u64,
-    /// For a newcomer all that lasts, later the next event at the most.
+    /// The sticky events of a newcomer; later at most the next event.
     pending: VecDeque<PendingEvent>,
 }
 
 impl EventQueue {
-    /// The events for a reader that has just come: what lasts, and all that comes from now on.
+    /// The events for a newcomer: the sticky events, and all that come from now on.
     pub(super) fn of_newcomer(attachment: &Attachment) -> Self {
-        let cursor = attachment.event_head_at_attach;
+        let cursor = attachment.initial.event_head;
         let mut pending = sticky_among(attachment, 0..=cursor);
         for event in &mut pending {
-            // They were there before the first frame that it gets.
+            // They come before the first frame.
             event.descriptor.after = 0;
         }
         Self {
@@ -52,16 +50,16 @@ impl EventQueue {
         }
     }
 
-    /// Goes on in the segment that follows; `false` when its events are others.
+    /// Continues in the segment that follows; `false` if its events are not a continuation.
     pub(super) fn follow(&mut self, attachment: &Attachment) -> bool {
-        // What was to come after a frame that never came.
+        // A pending event would come after a frame that never came.
         self.pending.clear();
-        attachment.event_head_at_attach >= self.cursor
+        attachment.initial.event_head >= self.cursor
     }
 
-    /// Takes the next event up to the number `head` into the queue. Yields how many are gone for good.
-    pub(super) fn look(&mut self, attachment: &Attachment, head: u64) -> u64 {
-        // A position beyond the head can only come of a damaged head: it is given up.
+    /// Loads the next event, up to the seq `head`. Returns how many events were overwritten.
+    pub(super) fn load_next(&mut self, attachment: &Attachment, head: u64) -> u64 {
+        // Only a damaged head can have moved the cursor beyond the head.
         self.cursor = self.cursor.min(head);
         if !self.pending.is_empty() || self.cursor == head {
             return 0;
@@ -69,7 +67,7 @@ impl EventQueue {
         let mut missed = 0;
         let oldest = head.saturating_sub(EVENT_RING_LENGTH - 1).max(1);
         if self.cursor + 1 < oldest {
-            // Of those that were written over there is what lasts.
+            // Of the overwritten events, the sticky ones still exist.
             let sticky = sticky_among(attachment, self.cursor + 1..=oldest - 1);
             missed = oldest - 1 - self.cursor - sticky.len() as u64;
             self.cursor = oldest - 1;
@@ -77,7 +75,7 @@ impl EventQueue {
         }
         while self.pending.is_empty() && self.cursor < head {
             self.cursor += 1;
-            match at(attachment, self.cursor) {
+            match find(attachment, self.cursor) {
                 Some(event) => self.pending.push_back(event),
                 None => missed += 1,
             }
@@ -85,18 +83,18 @@ impl EventQueue {
         missed
     }
 
-    /// Number of the frame after which the next event comes, if there is one, and the stream had ended `ends` times at the
-    /// most when it was told.
-    pub(super) fn next_after(&self, ends: u32) -> Option<u64> {
-        // The count may pass its largest value.
-        let is_before = |event: &&PendingEvent| ends.wrapping_sub(event.descriptor.eos_count) <= u32::MAX / 2;
+    /// The seq of the frame that the next event comes after. `None` if there is no event, or if the stream had ended
+    /// more than `eos_count` times when the event was published.
+    pub(super) fn next_after(&self, eos_count: u32) -> Option<u64> {
+        // The count may wrap around.
+        let is_before = |event: &&PendingEvent| eos_count.wrapping_sub(event.descriptor.eos_count) <= u32::MAX / 2;
         self.pending
             .front()
             .filter(is_before)
             .map(|event| event.descriptor.after)
     }
 
-    /// Gives the next event.
+    /// Delivers the next event.
     pub(super) fn take(&mut self) -> Option<Event> {
         self.pending.pop_front().map(|event| Event {
             kind: event.descriptor.kind,
@@ -107,8 +105,8 @@ impl EventQueue {
     }
 }
 
-/// The event `seq`: where the newest are, or among those that last.
-fn at(attachment: &Attachment, seq: u64) -> Option<PendingEvent> {
+/// The event `seq`, in the ring or among the sticky events.
+fn find(attachment: &Attachment, seq: u64) -> Option<PendingEvent> {
     let record = attachment.segment.tables.event(seq).read();
     record
         .map(pending)
@@ -116,13 +114,11 @@ fn at(attachment: &Attachment, seq: u64) -> Option<PendingEvent> {
         .or_else(|| sticky(attachment).find(|event| event.seq == seq))
 }
 
-/// What lasts of the events with these numbers, in order.
-fn sticky_among(attachment: &Attachment, numbers: RangeInclusive<u64>) -> Vec<PendingEvent> {
-    let mut found: Vec<_> = sticky(attachment)
-        .filter(|event| numbers.contains(&event.seq))
-        .collect();
+/// The sticky events with these seqs, in order.
+fn sticky_among(attachment: &Attachment, seqs: RangeInclusive<u64>) -> Vec<PendingEvent> {
+    let mut found: Vec<_> = sticky(attachment).filter(|event| seqs.contains(&event.seq)).collect();
     found.sort_unstable_by_key(|event| event.seq);
-    // Only damage gives two the same number.
+    // Only damaged records have the same seq.
     found.dedup_by_key(|event| event.seq);
     found
 }

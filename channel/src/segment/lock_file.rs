@@ -85,7 +85,7 @@ pub(crate) fn lock_file_mode(perms: u32) -> u32 {
 impl LockFile {
     /// Opens the existing lock file; `None` if there is none.
     pub(crate) fn open(name: &ChannelName) -> Result<Option<Self>, Error> {
-        let path = name.semaphore_path();
+        let path = name.lock_file_path();
         match files::open(&path, true) {
             Ok(None) => Ok(None),
             Ok(Some(file)) => Self::new(name, path, file).map(Some),
@@ -97,7 +97,7 @@ impl LockFile {
     /// locked before another process can find the file.
     pub(crate) fn create(name: &ChannelName, perms: u32) -> Result<Option<(Self, OfdLock)>, Error> {
         let channel = name.as_str();
-        let path = name.semaphore_path();
+        let path = name.lock_file_path();
         let failed = |errno| Error::system(channel, format!("make {path}"), errno);
         let failed_io = |error: std::io::Error| files::open_error(channel, &path, "make", &error);
         let mut staging = StagingFile::create().map_err(failed_io)?;
@@ -128,7 +128,7 @@ impl LockFile {
     /// Extends a file that was cut short to the size of a semaphore; `true` if it was too short. The writer then calls
     /// [`initialise`](Self::initialise), once it has locked its byte.
     pub(crate) fn repair(name: &ChannelName) -> Result<bool, Error> {
-        let path = name.semaphore_path();
+        let path = name.lock_file_path();
         let Ok(Some(file)) = files::open(&path, true) else {
             return Ok(false);
         };

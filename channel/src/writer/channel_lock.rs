@@ -29,7 +29,7 @@ impl ChannelLock {
     /// # Errors
     /// [`Error::Busy`] when another process has the lock, [`Error::Foreign`] when the file is another user's, and others.
     pub(super) fn take(name: &ChannelName, options: WriterOptions) -> Result<Self, Error> {
-        let path = name.semaphore_path();
+        let path = name.lock_file_path();
         match files::open(&path, true) {
             Ok(None) => {
                 let (lock_file, lock) = LockFile::create(name, options.perms)?.ok_or_else(|| busy(name))?;

@@ -1,0 +1,277 @@
+//! Attaching to a channel: opens its segment and joins the reader table.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{Ordering, fence},
+    },
+};
+
+use nix::sys::stat::FileStat;
+
+use super::{
+    attachment::Attachment,
+    entry::{EntryLock, OwnEntry},
+};
+use crate::{
+    ChannelName, Error,
+    protocol::{
+        failpoint::{Failpoint, failpoint},
+        layout::{FIRST_READER_BYTE, MAX_READERS, flags, reader_state},
+    },
+    segment::{
+        self, Access, Segment,
+        lock_file::{LockAttempt, LockFile},
+        wait::FutexWord,
+    },
+    sys::{errno, files},
+};
+
+/// Why a reader has no entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ObserverReason {
+    /// Its options say so.
+    Requested,
+    /// The permissions of the files allow no more, or it does not trust their owner.
+    Permissions,
+    /// All entries are taken.
+    NoEntry,
+}
+
+impl Attachment {
+    /// Attaches to the segment that has the channel's name now, or observes it for the returned reason. `None` if there
+    /// is no segment with a living writer.
+    ///
+    /// `former_lock` is the entry of this reader in a former segment. `followed_to` is the cursor of a reader that
+    /// comes from a superseded segment.
+    pub(crate) fn open(
+        name: &ChannelName,
+        read_only: bool,
+        former_lock: Option<&Arc<EntryLock>>,
+        followed_to: Option<u64>,
+    ) -> Result<Option<(Self, Option<ObserverReason>)>, Error> {
+        let Some((file, stat, observer_reason)) = open_file(name, read_only)? else {
+            return Ok(None);
+        };
+        if let Some(reason) = observer_reason {
+            return Self::open_as_observer(name, file, &stat, reason);
+        }
+        let lock_file = match LockFile::open(name) {
+            Err(Error::Denied { .. }) => {
+                return Self::open_as_observer(name, file, &stat, ObserverReason::Permissions);
+            }
+            lock_file => lock_file?,
+        };
+        let Some(lock_file) = lock_file else {
+            return Ok(None);
+        };
+        let segment = Segment::open(name, file, &stat, Access::Attach)?;
+        if !segment.is_current() || lock_file.file_id() != segment.lock_file_id() {
+            return Ok(None);
+        }
+        let lock = match former_lock.filter(|lock| lock.lock_file == lock_file.file_id()) {
+            Some(lock) => Arc::clone(lock),
+            None => {
+                failpoint(Failpoint::SegmentOpened);
+                let bytes = (0..MAX_READERS as i64).map(|index| FIRST_READER_BYTE + index);
+                match lock_file.take_first(bytes)? {
+                    LockAttempt::Locked(byte, lock) => {
+                        failpoint(Failpoint::EntryLocked);
+                        Arc::new(EntryLock::new(byte, lock_file.file_id(), lock))
+                    }
+                    LockAttempt::AllTaken => {
+                        return Ok(Some((Self::observe(segment), Some(ObserverReason::NoEntry))));
+                    }
+                    LockAttempt::NameChanged => return Ok(None),
+                }
+            }
+        };
+        Ok(Self::join(segment, lock, followed_to).map(|attachment| (attachment, None)))
+    }
+
+    fn open_as_observer(
+        name: &ChannelName,
+        file: OwnedFd,
+        stat: &FileStat,
+        reason: ObserverReason,
+    ) -> Result<Option<(Self, Option<ObserverReason>)>, Error> {
+        let segment = Segment::open(name, file, stat, Access::Observe)?;
+        Ok(segment.is_current().then(|| (Self::observe(segment), Some(reason))))
+    }
+
+    fn observe(segment: Segment) -> Self {
+        Self::new(segment, None)
+    }
+
+    /// Joins the reader table. From here on the writer counts this reader and its pins. `None` if the segment was
+    /// superseded meanwhile, unless this reader follows: then it takes what is here before it goes on.
+    ///
+    /// The state of the entry in this segment:
+    ///
+    /// ```text
+    ///        prepare             announce                confirm
+    ///  any -----------> NEW ---------------> JOINING ----------------> ATTACHED
+    ///   ^                                       |                       |    |
+    ///   |                       superseded      |     leaves or is gone |    | goes on to the next segment
+    ///   |                       meanwhile       v                       v    v
+    ///   +---- the next owner of the entry ---- LEFT <-------------------+  MOVED
+    /// ```
+    ///
+    /// - `prepare` removes what the last owner left in the entry, and stores a new generation and the cursor.
+    /// - From JOINING on, a lossless writer keeps the frames behind the cursor. A writer that waits for a reader does not
+    ///   continue yet, because this reader may still find that the segment is superseded.
+    /// - From ATTACHED on, a writer that waits for a reader continues, and this reader receives all that it publishes.
+    fn join(segment: Segment, lock: Arc<EntryLock>, followed_to: Option<u64>) -> Option<Self> {
+        let before_first = segment.header.first_seq.saturating_sub(1);
+        let is_following = followed_to.is_some_and(|cursor| cursor <= before_first);
+        let generation = prepare(&segment, &lock, is_following.then_some(before_first));
+        announce(&segment, &lock);
+        let mut attachment = Self::new(segment, Some(OwnEntry::new(lock, generation)));
+        if !is_following && !attachment.confirm_newcomer() {
+            attachment.leave(reader_state::LEFT);
+            return None;
+        }
+        attachment.store_attached();
+        Some(attachment)
+    }
+
+    /// Checks a newcomer's segment once more, now that a lossless writer sees the reader, and moves the cursor to the
+    /// newest frame. `false` if the segment is superseded: then the writer may not have waited for this reader.
+    fn confirm_newcomer(&mut self) -> bool {
+        if !self.segment.is_current() {
+            return false;
+        }
+        // The frame that was the newest before may be held by another reader, and the frames after it may be gone.
+        let cursor = newcomer_cursor(&self.segment, self.initial.head);
+        if let Some(own_entry) = &self.own_entry {
+            // Release: pairs with the acquire load of a lossless writer, which may take older slots then.
+            let entry = self.segment.tables.entry(own_entry.index());
+            entry.cursor.store(cursor, Ordering::Release);
+        }
+        if is_lossless(&self.segment) {
+            self.protected_after = cursor;
+        }
+        true
+    }
+
+    fn store_attached(&self) {
+        if let Some(own_entry) = &self.own_entry {
+            let entry = self.segment.tables.entry(own_entry.index());
+            // Release: pairs with the acquire load of the state by the writer, which then also sees the cursor.
+            entry.state.store(reader_state::ATTACHED, Ordering::Release);
+        }
+        failpoint(Failpoint::Joined);
+        self.segment.notify(FutexWord::Writer);
+    }
+}
+
+#[cfg(feature = "fuzzing")]
+impl Attachment {
+    /// A reader in a segment without a name: with the first entry of a lock file without a name, or as an observer.
+    pub(crate) fn for_fuzzing(segment: Segment, has_entry: bool) -> Option<Self> {
+        use crate::sys::lock::OfdLock;
+
+        if !has_entry {
+            return Some(Self::observe(segment));
+        }
+        let lock = OfdLock::keep(segment.file.try_clone().ok()?).ok()?;
+        let lock = EntryLock::new(FIRST_READER_BYTE, segment.file_id, lock);
+        // It follows from before the first frame, so that no writer has to be alive.
+        Self::join(segment, Arc::new(lock), Some(0))
+    }
+}
+
+/// Opens the file of the segment, for writing if the options and the permissions allow that and the owner is trusted.
+/// Otherwise the last value says why the reader has to observe. `None` if there is no file.
+fn open_file(
+    name: &ChannelName,
+    read_only: bool,
+) -> Result<Option<(OwnedFd, FileStat, Option<ObserverReason>)>, Error> {
+    let error = |error: io::Error| files::open_error(name.as_str(), &name.segment_path(), "read", &error);
+    if !read_only {
+        match segment::open_file(name, true) {
+            Err(failed) if errno::is_denied(errno::of(&failed)) => {}
+            opened => {
+                return Ok(opened.map_err(error)?.map(|(file, stat)| {
+                    let reason = (!files::is_trusted(&stat)).then_some(ObserverReason::Permissions);
+                    (file, stat, reason)
+                }));
+            }
+        }
+    }
+    let reason = if read_only {
+        ObserverReason::Requested
+    } else {
+        ObserverReason::Permissions
+    };
+    let opened = segment::open_file(name, false).map_err(error)?;
+    Ok(opened.map(|(file, stat)| (file, stat, Some(reason))))
+}
+
+fn is_lossless(segment: &Segment) -> bool {
+    segment.header.flags & flags::LOSSLESS != 0
+}
+
+/// The cursor of a newcomer: its first frame is the newest, or of a compressed stream an older keyframe. A lossless
+/// writer keeps everything behind the cursor, so there the cursor is as old as the history promises; older frames may
+/// be gone.
+fn newcomer_cursor(segment: &Segment, head: u64) -> u64 {
+    let history = if is_lossless(segment) {
+        segment.header.history.max(1)
+    } else {
+        1
+    };
+    head.saturating_sub(history.into())
+}
+
+/// Removes what the last owner left in the entry, and stores the new generation and the cursor: that of a reader that
+/// follows, or a newcomer's. Returns the generation.
+fn prepare(segment: &Segment, lock: &EntryLock, following_cursor: Option<u64>) -> u32 {
+    let entry = segment.tables.entry(lock.index);
+    // Relaxed: only owners of the entry store its generation, and the lock of the entry orders them.
+    let former = entry.generation.load(Ordering::Relaxed);
+    // Relaxed: the release store of the generation below orders it. A writer that loads the generation with acquire
+    // order also sees that the state of a dead owner is gone.
+    entry.state.store(reader_state::NEW, Ordering::Relaxed);
+    failpoint(Failpoint::EntryCleared);
+    // Another generation than that of any former owner in this segment: what the writer remembers of them does not
+    // apply to this owner. Relaxed: only this reader's thread uses the lock's copy.
+    let generation = match lock.generation.load(Ordering::Relaxed) {
+        own if own > former => own,
+        _ => former.wrapping_add(1),
+    };
+    lock.generation.store(generation, Ordering::Relaxed);
+    // Release: pairs with the acquire load of the writer. The generation precedes the first pin, so a writer that sees
+    // the pin also sees the generation.
+    entry.generation.store(generation, Ordering::Release);
+    failpoint(Failpoint::GenerationStored);
+    // Release: pairs with the acquire load of the pin words by the writer, which then also sees the generation.
+    entry.pins.store(0, Ordering::Release);
+    let cursor = following_cursor.unwrap_or_else(|| {
+        // Acquire: pairs with the release store of the head in a publish.
+        newcomer_cursor(segment, segment.tables.status().head.load(Ordering::Acquire))
+    });
+    // Release: pairs with the acquire load of the cursor by a lossless writer.
+    entry.cursor.store(cursor, Ordering::Release);
+    // Relaxed, here and below: the release store of the state in `announce` orders them before the writer's acquire
+    // load.
+    entry.pid.store(std::process::id(), Ordering::Relaxed);
+    failpoint(Failpoint::CursorStored);
+    // This owner has not requested anything yet.
+    entry.keyframe_requests.store(0, Ordering::Relaxed);
+    entry.message_head.store(0, Ordering::Relaxed);
+    generation
+}
+
+/// Stores the state JOINING, so that a lossless writer keeps the frames behind the cursor.
+fn announce(segment: &Segment, lock: &EntryLock) {
+    let entry = segment.tables.entry(lock.index);
+    // Release: pairs with the acquire load of the state by the writer, which then also sees the cursor and the counts.
+    entry.state.store(reader_state::JOINING, Ordering::Release);
+    failpoint(Failpoint::Joining);
+    // Pairs with the fence in `supersede`. Either a lossless writer sees this reader, and waits for it before it
+    // publishes into the next segment. Or `confirm_newcomer` sees that the segment is superseded.
+    fence(Ordering::SeqCst);
+}

@@ -1,0 +1,194 @@
+//! The connection of a reader: which segment it is in, with which entry, and when it may attach again.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    attach::ObserverReason,
+    attachment::{Attachment, Snapshot},
+    entry::EntryLock,
+    handle::{ReaderHandle, Shared},
+    options::ReaderOptions,
+};
+use crate::{
+    ChannelName, Error,
+    protocol::{
+        failpoint::{Failpoint, failpoint},
+        layout::reader_state,
+    },
+    segment::wait::{FutexWord, Waiter},
+};
+
+/// How often a reader that waits asks the kernel whether the writer lives. Also the longest sleep on a segment.
+pub(super) const LIVENESS_INTERVAL: Duration = Duration::from_millis(250);
+/// How long a channel may be without a segment, between a superseded one and the next, before it counts as gone.
+const SEGMENT_GAP_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long after an eviction a second one makes the reader wait. A correct reader is not evicted twice within this
+/// time, so its quota is being tampered with.
+const EVICTION_BACKOFF: Duration = Duration::from_secs(1);
+
+/// The connection of a reader to the channel.
+#[derive(Debug)]
+pub(super) struct Connection {
+    shared: Arc<Shared>,
+    state: State,
+    /// The entry, which the reader keeps from one segment to the next.
+    entry_lock: Option<Arc<EntryLock>>,
+    backoff: EvictionBackoff,
+    liveness_checked_at: Instant,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Never attached, or the loss of the writer is reported.
+    Disconnected,
+    /// The segment was superseded at that time, and the next one is not open yet. The reader is still in the table of
+    /// the superseded segment, so that a lossless writer waits for it.
+    Moving(Instant, Arc<Attachment>),
+    Attached(Arc<Attachment>),
+}
+
+/// Delays the next attachment of a reader that is evicted again and again.
+#[derive(Debug, Default)]
+struct EvictionBackoff {
+    last_eviction: Option<Instant>,
+    not_before: Option<Instant>,
+}
+
+impl EvictionBackoff {
+    fn record_eviction(&mut self) {
+        let former = self.last_eviction.replace(Instant::now());
+        self.not_before = former
+            .filter(|time| time.elapsed() < EVICTION_BACKOFF)
+            .map(|time| time + EVICTION_BACKOFF);
+    }
+
+    fn is_over(&self) -> bool {
+        self.not_before.is_none_or(|time| time <= Instant::now())
+    }
+}
+
+impl Connection {
+    pub(super) fn new() -> Self {
+        Self {
+            shared: Arc::default(),
+            state: State::Disconnected,
+            entry_lock: None,
+            backoff: EvictionBackoff::default(),
+            liveness_checked_at: Instant::now(),
+        }
+    }
+
+    pub(super) fn handle(&self) -> ReaderHandle {
+        ReaderHandle(Arc::clone(&self.shared))
+    }
+
+    pub(super) fn waiter(&self) -> &Waiter {
+        &self.shared.waiter
+    }
+
+    /// The current segment; `None` while there is none, and between a superseded one and the next.
+    pub(super) fn attachment(&self) -> Option<&Arc<Attachment>> {
+        match &self.state {
+            State::Attached(attachment) => Some(attachment),
+            State::Disconnected | State::Moving(..) => None,
+        }
+    }
+
+    pub(super) fn is_attached(&self) -> bool {
+        self.attachment().is_some()
+    }
+
+    /// Whether the last segment is superseded and the next one is not open yet.
+    pub(super) fn is_moving(&self) -> bool {
+        matches!(self.state, State::Moving(..))
+    }
+
+    /// Whether the segment after a superseded one has not appeared in time.
+    pub(super) fn has_move_timed_out(&self) -> bool {
+        matches!(self.state, State::Moving(since, _) if since.elapsed() > SEGMENT_GAP_TIMEOUT)
+    }
+
+    /// Whether the reader may attach now: it is not evicted again and again.
+    pub(super) fn may_attach(&self) -> bool {
+        self.backoff.is_over()
+    }
+
+    /// Opens the segment that has the name now, with the entry that the reader has.
+    pub(super) fn open(
+        &self,
+        name: &ChannelName,
+        options: ReaderOptions,
+        followed_to: Option<u64>,
+    ) -> Result<Option<(Attachment, Option<ObserverReason>)>, Error> {
+        Attachment::open(name, options.read_only, self.entry_lock.as_ref(), followed_to)
+    }
+
+    /// Makes `attachment` the current segment, and then says in the superseded one that this reader has moved.
+    pub(super) fn complete_attach(&mut self, attachment: Attachment) {
+        self.entry_lock = attachment.entry_lock().cloned();
+        self.liveness_checked_at = Instant::now();
+        failpoint(Failpoint::MoveDue);
+        // Only now: a lossless writer waits for this, and must find the reader in the new segment then.
+        self.leave_former(reader_state::MOVED);
+        let attachment = Arc::new(attachment);
+        *self.shared.attachment() = Some(Arc::clone(&attachment));
+        self.state = State::Attached(attachment);
+    }
+
+    /// Notes that the current segment is superseded. The next one is to be opened.
+    pub(super) fn begin_move(&mut self, attachment: Arc<Attachment>) {
+        self.state = State::Moving(Instant::now(), attachment);
+    }
+
+    /// Says in the superseded segment, if there is one, that this reader takes no more frames there.
+    pub(super) fn leave_former(&mut self, state: u32) {
+        self.shared.attachment().take();
+        if let State::Moving(_, former) = std::mem::replace(&mut self.state, State::Disconnected) {
+            former.leave(state);
+        }
+    }
+
+    /// Leaves the current segment.
+    pub(super) fn disconnect(&mut self, attachment: &Attachment) {
+        self.shared.attachment().take();
+        attachment.leave(reader_state::LEFT);
+        self.state = State::Disconnected;
+    }
+
+    /// Leaves the current segment after an eviction, and gives up the entry.
+    pub(super) fn disconnect_evicted(&mut self, attachment: &Attachment) {
+        self.disconnect(attachment);
+        self.entry_lock = None;
+        self.backoff.record_eviction();
+    }
+
+    /// Whether the writer is dead. The kernel is asked once in each [`LIVENESS_INTERVAL`].
+    pub(super) fn has_lost_writer(&mut self, attachment: &Attachment, snapshot: &Snapshot) -> bool {
+        // By the time since the last check and not by the length of a sleep, because the caller's timeouts may be
+        // short.
+        if self.liveness_checked_at.elapsed() < LIVENESS_INTERVAL {
+            return false;
+        }
+        self.liveness_checked_at = Instant::now();
+        attachment.has_lost_writer(snapshot)
+    }
+
+    /// Sleeps until the readers' word of the segment is no longer the one in `snapshot`, at most for `timeout`.
+    pub(super) fn wait(&self, attachment: &Attachment, snapshot: &Snapshot, timeout: Duration) {
+        self.shared
+            .waiter
+            .wait(&attachment.segment, FutexWord::Published, snapshot.published, timeout);
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.shared.attachment().take();
+        if let State::Attached(attachment) | State::Moving(_, attachment) = &self.state {
+            attachment.leave(reader_state::LEFT);
+        }
+    }
+}

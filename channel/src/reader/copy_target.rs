@@ -1,0 +1,43 @@
+//! The memory that copied frames go to.
+
+/// Memory for the frames that a [`Reader`](crate::Reader) or an [`Observer`](crate::Observer) copies. A `Vec<u8>` is
+/// one.
+pub trait CopyTarget {
+    /// Memory of exactly `size` bytes; `None` if there is none.
+    fn prepare(&mut self, size: usize) -> Option<&mut [u8]>;
+}
+
+impl CopyTarget for Vec<u8> {
+    fn prepare(&mut self, size: usize) -> Option<&mut [u8]> {
+        // A size that there is no memory for must not abort the program.
+        self.try_reserve(size.saturating_sub(self.len())).ok()?;
+        self.resize(size, 0);
+        Some(self)
+    }
+}
+
+/// A target that remembers whether it had no memory for a frame.
+pub(super) struct CheckedTarget<'a> {
+    target: &'a mut dyn CopyTarget,
+    /// The size that there was no memory for.
+    pub(super) failed_size: Option<usize>,
+}
+
+impl<'a> CheckedTarget<'a> {
+    pub(super) fn new(target: &'a mut dyn CopyTarget) -> Self {
+        Self {
+            target,
+            failed_size: None,
+        }
+    }
+}
+
+impl CopyTarget for CheckedTarget<'_> {
+    fn prepare(&mut self, size: usize) -> Option<&mut [u8]> {
+        let memory = self.target.prepare(size).filter(|memory| memory.len() == size);
+        if memory.is_none() {
+            self.failed_size = Some(size);
+        }
+        memory
+    }
+}

@@ -1,0 +1,76 @@
+//! A reader's entry in the reader table: its lock, and its state in one segment.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicU32, Ordering},
+};
+
+use crate::{
+    protocol::{layout::FIRST_READER_BYTE, pins::PinCounts},
+    segment::Segment,
+    sys::{clock, files::FileId, lock::OfdLock, sync},
+};
+
+/// The lock of a reader entry. It outlives segments, and also the reader while frames are in use.
+#[derive(Debug)]
+pub(crate) struct EntryLock {
+    pub(super) index: usize,
+    /// The lock file of the lock.
+    pub(super) lock_file: FileId,
+    /// The generation that this owner used last.
+    pub(super) generation: AtomicU32,
+    _lock: OfdLock,
+}
+
+impl EntryLock {
+    /// The lock of the entry that belongs to `byte`.
+    pub(super) fn new(byte: i64, lock_file: FileId, lock: OfdLock) -> Self {
+        Self {
+            index: (byte - FIRST_READER_BYTE) as usize,
+            lock_file,
+            // A number that the last owner is unlikely to have had. In a new segment, where the entry has no generation
+            // yet, the writer tells the owners apart by it alone.
+            generation: AtomicU32::new((clock::monotonic_ns() >> 10) as u32 | 1),
+            _lock: lock,
+        }
+    }
+}
+
+/// A reader's own entry in one segment.
+#[derive(Debug)]
+pub(super) struct OwnEntry {
+    pub(super) lock: Arc<EntryLock>,
+    pub(super) generation: u32,
+    pin_counts: Mutex<PinCounts>,
+    /// The quota at which the writer was last asked for a larger one.
+    pub(super) requested_at_quota: AtomicU32,
+    /// The seq of the newest message.
+    pub(super) message_seq: Mutex<u64>,
+}
+
+impl OwnEntry {
+    pub(super) fn new(lock: Arc<EntryLock>, generation: u32) -> Self {
+        Self {
+            lock,
+            generation,
+            pin_counts: Mutex::default(),
+            requested_at_quota: AtomicU32::new(u32::MAX),
+            message_seq: Mutex::default(),
+        }
+    }
+
+    pub(super) fn index(&self) -> usize {
+        self.lock.index
+    }
+
+    pub(super) fn pin_counts(&self) -> MutexGuard<'_, PinCounts> {
+        sync::lock(&self.pin_counts)
+    }
+
+    /// The quota that the writer has stored for this owner; `None` if it has not answered yet.
+    pub(super) fn quota(&self, segment: &Segment) -> Option<u32> {
+        // Acquire: pairs with the release store of the quota by the writer. So a slot that the quota allows has memory.
+        let quota = segment.tables.quota(self.index()).load(Ordering::Acquire);
+        ((quota >> 32) as u32 == self.generation).then_some(quota as u32)
+    }
+}

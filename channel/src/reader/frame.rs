@@ -1,0 +1,79 @@
+//! What a reader delivers.
+
+use super::{events::Event, pinned::PinnedFrame};
+use crate::protocol::layout::FrameDescriptor;
+
+/// The bytes of a frame.
+#[derive(Debug)]
+pub enum FrameData {
+    /// They are in shared memory, and nobody changes them until this value is dropped.
+    InPlace(PinnedFrame),
+    /// They are in the [`CopyTarget`](crate::CopyTarget).
+    Copied,
+}
+
+/// A frame of the channel.
+///
+/// # Examples
+///
+/// ```no_run
+/// use rsshm_channel::{ChannelName, Next, ReadLimits, Reader, ReaderOptions};
+///
+/// # fn main() -> Result<(), rsshm_channel::Error> {
+/// let mut reader = Reader::new(ChannelName::new("cam0")?, ReaderOptions::default());
+/// let mut copy = Vec::new();
+/// if let Next::Frame(frame) = reader.next(&mut copy, ReadLimits::default(), None)? {
+///     let bytes = frame.bytes(&copy);
+///     println!("frame {}: {} bytes, {} missed before it", frame.seq, bytes.len(), frame.missed);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Frame {
+    /// The sequence number of the frame in the channel. It grows by one, and by more if the writer dropped frames.
+    pub seq: u64,
+    /// Times, size and planes.
+    pub descriptor: FrameDescriptor,
+    /// The metadata that the writer added. The channel does not interpret it.
+    pub metadata: Vec<u8>,
+    /// The bytes.
+    pub data: FrameData,
+    /// How many frames between the last one and this were lost or skipped.
+    pub missed: u64,
+    /// Whether the frame does not continue the last one: it is the first, frames were lost before it, or the writer or
+    /// the caps have changed.
+    pub discontinuity: bool,
+}
+
+impl Frame {
+    /// The bytes of the frame. `copy` is the memory that was given to [`Reader::next`](crate::Reader::next) as the
+    /// target.
+    pub fn bytes<'a>(&'a self, copy: &'a [u8]) -> &'a [u8] {
+        match &self.data {
+            FrameData::InPlace(pinned) => pinned.as_ref(),
+            FrameData::Copied => copy.get(..self.descriptor.size as usize).unwrap_or(copy),
+        }
+    }
+}
+
+/// The result of [`Reader::next`](crate::Reader::next).
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // nearly always a frame, and never stored: a box would be an allocation for each
+pub enum Next {
+    /// A frame. Its caps are [`Reader::caps`](crate::Reader::caps).
+    Frame(Frame),
+    /// An event that happens between the last frame and the next.
+    Event(Event),
+    /// The stream ended after the last frame. Another may follow.
+    EndOfStream,
+    /// The writer is gone, without an end of the stream. Another may come.
+    Lost,
+    /// The reader held more slots than its quota, so the writer ignores its pins. The frames that it holds may change.
+    /// The reader attaches again by itself.
+    Evicted,
+    /// The timeout is over.
+    TimedOut,
+    /// [`ReaderHandle::interrupt`](crate::ReaderHandle::interrupt) was called.
+    Interrupted,
+}

@@ -1,0 +1,59 @@
+//! The handle that other threads have of a reader.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::attachment::Attachment;
+use crate::{segment::wait::Waiter, sys::sync};
+
+/// What a reader shares with its handles.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    pub(super) waiter: Waiter,
+    /// The segment that requests go to.
+    attachment: Mutex<Option<Arc<Attachment>>>,
+}
+
+impl Shared {
+    pub(super) fn attachment(&self) -> MutexGuard<'_, Option<Arc<Attachment>>> {
+        sync::lock(&self.attachment)
+    }
+}
+
+/// A handle of a [`Reader`](crate::Reader) for other threads: it ends the reader's wait, and sends requests to the
+/// writer.
+#[derive(Clone, Debug)]
+pub struct ReaderHandle(pub(super) Arc<Shared>);
+
+impl ReaderHandle {
+    /// Makes [`Reader::next`](crate::Reader::next) return [`Next::Interrupted`](crate::Next::Interrupted), now and
+    /// until [`resume`](Self::resume).
+    pub fn interrupt(&self) {
+        self.0.waiter.interrupt();
+    }
+
+    /// Allows the reader to wait again.
+    pub fn resume(&self) {
+        self.0.waiter.resume();
+    }
+
+    /// Requests a keyframe from the writer. `false` if there is no writer, the reader observes, or it has not reached
+    /// the newest segment yet.
+    pub fn request_keyframe(&self) -> bool {
+        self.0
+            .attachment()
+            .as_ref()
+            .is_some_and(|attachment| attachment.request_keyframe())
+    }
+
+    /// Sends the writer a message of at most [`MAX_MESSAGE_SIZE`](crate::MAX_MESSAGE_SIZE) bytes.
+    ///
+    /// `false` as for [`request_keyframe`](Self::request_keyframe), and if the writer accepts no messages or this one
+    /// is too large. If messages come faster than the writer reads them, it receives the newest. It receives none of a
+    /// reader that has left meanwhile.
+    pub fn send_message(&self, message: &[u8]) -> bool {
+        self.0
+            .attachment()
+            .as_ref()
+            .is_some_and(|attachment| attachment.send_message(message))
+    }
+}

@@ -1,0 +1,59 @@
+//! Keyframe synchronisation: whether the next frame can be decoded, and which keyframe to continue with if not.
+
+use std::time::{Duration, Instant};
+
+use super::attachment::Attachment;
+use crate::protocol::layout::RING_LENGTH;
+
+/// How long a reader waits for a keyframe before it requests one again.
+const KEYFRAME_REQUEST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Whether the next frame of a compressed stream can be decoded, and which request is pending.
+#[derive(Debug, Default)]
+pub(super) struct KeyframeSync {
+    /// The frames that the next one depends on were not delivered.
+    pub(super) is_lost: bool,
+    /// How many frames were given up since the last delivered one.
+    pub(super) skipped: u64,
+    /// Some of these were there, but could not be decoded.
+    pub(super) has_undecodable: bool,
+    /// When the writer was last asked for a keyframe.
+    requested_at: Option<Instant>,
+}
+
+impl KeyframeSync {
+    /// The next frame belongs to another stream, although the seqs continue.
+    pub(super) fn begin_stream(&mut self) {
+        self.is_lost = true;
+    }
+
+    /// Allows a request at once: the writer may not have received the last one, or it was another writer.
+    pub(super) fn reset_request(&mut self) {
+        self.requested_at = None;
+    }
+
+    /// Requests a keyframe if frames could not be decoded, at most once in each [`KEYFRAME_REQUEST_INTERVAL`].
+    pub(super) fn request_if_needed(&mut self, attachment: &Attachment) {
+        if std::mem::take(&mut self.has_undecodable)
+            && self
+                .requested_at
+                .is_none_or(|time| time.elapsed() >= KEYFRAME_REQUEST_INTERVAL)
+            && attachment.request_keyframe()
+        {
+            self.requested_at = Some(Instant::now());
+        }
+    }
+}
+
+/// The seq of the newest keyframe that is larger than `after` and at most `last`. `None` if there is none, or if a
+/// frame between it and `last` is missing.
+pub(super) fn newest_keyframe(attachment: &Attachment, after: u64, last: u64) -> Option<u64> {
+    let oldest = (after + 1).max(last.saturating_sub(RING_LENGTH - 1));
+    for seq in (oldest..=last).rev() {
+        let location = attachment.find(seq)?;
+        if !attachment.is_delta(location) {
+            return Some(seq);
+        }
+    }
+    None
+}

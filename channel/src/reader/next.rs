@@ -1,0 +1,238 @@
+//! One call of [`Reader::next`]: attach, take a snapshot of the status, deliver what is there, or wait.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    CopyTarget, Next, ReadLimits, Reader, SegmentInfo,
+    attachment::{Attachment, Snapshot},
+    connection::LIVENESS_INTERVAL,
+    events::EventQueue,
+    frames::{MAX_SEQ, NoTargetMemory},
+};
+use crate::{Error, protocol::layout::reader_state};
+
+/// How often a reader looks for a segment while there is none with the channel's name.
+const NAME_POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+impl Reader {
+    /// Waits for the next frame or event, at most for `timeout` (`None`: forever). Frames that have to be copied go to
+    /// `target`.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] if this user may not read the channel, [`Error::Damaged`] if its segment is invalid,
+    /// [`Error::NoMemory`] if `target` has no memory.
+    pub fn next(
+        &mut self,
+        target: &mut dyn CopyTarget,
+        limits: ReadLimits,
+        timeout: Option<Duration>,
+    ) -> Result<Next, Error> {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let mut has_waited = false;
+        loop {
+            if self.connection.waiter().is_interrupted() {
+                return Ok(Next::Interrupted);
+            }
+            let Some(attachment) = self.connection.attachment().map(Arc::clone) else {
+                match self.connect(deadline)? {
+                    Some(next) => return Ok(next),
+                    None => continue,
+                }
+            };
+            let snapshot = attachment.snapshot(self.end_of_stream.delivered);
+            self.info.latency_ns = snapshot.latency_ns;
+            if let Some(next) = self.deliver(&attachment, &snapshot, target, limits)? {
+                return Ok(next);
+            }
+            if let Some(next) = self.wait(&attachment, &snapshot, deadline, &mut has_waited) {
+                return Ok(next);
+            }
+        }
+    }
+
+    /// Attaches, or sleeps until it is time to look for a segment again. `None` if the loop goes on.
+    fn connect(&mut self, deadline: Option<Instant>) -> Result<Option<Next>, Error> {
+        if self.connection.may_attach() {
+            match self.attach() {
+                Ok(true) => return Ok(None),
+                Ok(false) => {}
+                Err(error) => {
+                    self.connection.leave_former(reader_state::LEFT);
+                    return Err(error);
+                }
+            }
+        }
+        if self.connection.has_move_timed_out() {
+            self.connection.leave_former(reader_state::LEFT);
+            return Ok(Some(Next::Lost));
+        }
+        let Some(timeout) = remaining(deadline, NAME_POLL_INTERVAL) else {
+            return Ok(Some(Next::TimedOut));
+        };
+        self.connection.waiter().sleep(timeout);
+        Ok(None)
+    }
+
+    /// Attaches to the segment that has the name now; `false` if there is none.
+    fn attach(&mut self) -> Result<bool, Error> {
+        let followed_to = self.connection.is_moving().then_some(self.frames.seq());
+        let Some((attachment, observer_reason)) = self.connection.open(&self.name, self.options, followed_to)? else {
+            return Ok(false);
+        };
+        attachment.wait_for_quota();
+        let segment = &attachment.segment;
+        let is_following = followed_to.is_some_and(|seq| segment.header.first_seq > seq);
+        if self.info.segment_id.is_some_and(|former| former != segment.file_id) {
+            self.stats.reconnects += 1;
+        }
+        if is_following {
+            // Each segment counts its ends of the stream from 0.
+            self.end_of_stream.delivered = 0;
+            if self.info.caps != segment.caps || self.stats.writer_pid != segment.header.writer_pid {
+                self.frames.keyframes.begin_stream();
+            }
+            self.frames.follow();
+        } else {
+            // The first stream, or another one under the same name: the newest frame comes first.
+            let before_newest = attachment.initial.head.saturating_sub(1);
+            self.frames
+                .begin_after(before_newest.max(segment.header.first_seq.saturating_sub(1)));
+            self.end_of_stream.delivered = attachment.initial.eos_count;
+        }
+        self.frames.keyframes.reset_request();
+        if !is_following || !self.events.follow(&attachment) {
+            self.events = EventQueue::of_newcomer(&attachment);
+        }
+        self.stats.writer_pid = segment.header.writer_pid;
+        self.info = SegmentInfo::new(segment, observer_reason);
+        self.connection.complete_attach(attachment);
+        Ok(true)
+    }
+
+    /// Delivers what the snapshot has: an eviction, an event, a frame, an end of the stream, or the writer's end.
+    /// `None` if there is nothing left to deliver in this segment.
+    fn deliver(
+        &mut self,
+        attachment: &Arc<Attachment>,
+        snapshot: &Snapshot,
+        target: &mut dyn CopyTarget,
+        limits: ReadLimits,
+    ) -> Result<Option<Next>, Error> {
+        if attachment.is_evicted() {
+            self.connection.disconnect_evicted(attachment);
+            return Ok(Some(Next::Evicted));
+        }
+        if let Some(next) = self.take(attachment, snapshot, target, limits)? {
+            match next {
+                Next::Frame(_) => self.limiter.reset(),
+                _ => self.slow_down(),
+            }
+            return Ok(Some(next));
+        }
+        if snapshot.has_end() {
+            self.end_of_stream.delivered = snapshot.eos_count;
+            self.frames.keyframes.begin_stream();
+            self.slow_down();
+            return Ok(Some(Next::EndOfStream));
+        }
+        if snapshot.is_closed() {
+            self.connection.disconnect(attachment);
+            return Ok(Some(Next::Lost));
+        }
+        Ok(None)
+    }
+
+    /// Takes the oldest wanted frame, or an event before it. An event after an end of the stream that is not delivered
+    /// yet waits for that.
+    fn take(
+        &mut self,
+        attachment: &Arc<Attachment>,
+        snapshot: &Snapshot,
+        target: &mut dyn CopyTarget,
+        limits: ReadLimits,
+    ) -> Result<Option<Next>, Error> {
+        // Only a damaged head is larger.
+        let newest = snapshot.newest().min(MAX_SEQ);
+        if !snapshot.has_end() {
+            self.frames.repair(newest);
+        }
+        let eos_count = snapshot.eos_count.wrapping_sub(snapshot.has_end().into());
+        loop {
+            let events_missed = self.events.load_next(attachment, snapshot.event_head);
+            self.stats.events_missed = self.stats.events_missed.saturating_add(events_missed);
+            let wanted = self.frames.wanted(attachment, newest, limits);
+            let event_after = self.events.next_after(eos_count);
+            // An event after the newest frame waits, because it may belong to a frame that the head does not have yet.
+            if event_after.is_some_and(|after| wanted.map_or(after <= newest, |wanted| after < wanted.first)) {
+                return Ok(self.events.take().map(Next::Event));
+            }
+            let Some(wanted) = wanted else {
+                self.frames.keyframes.request_if_needed(attachment);
+                return Ok(None);
+            };
+            // Frames behind the next event come after it.
+            let last = event_after.map_or(newest, |after| after.min(newest));
+            let frame = self
+                .frames
+                .take_up_to(attachment, wanted, last, target, limits, &mut self.stats)
+                .map_err(|NoTargetMemory(size)| Error::NoMemory {
+                    channel: self.name.to_string(),
+                    size,
+                })?;
+            // Without a frame the cursor is at `last`: the loop ends, or continues with the event.
+            if let Some(frame) = frame {
+                return Ok(Some(Next::Frame(frame)));
+            }
+        }
+    }
+
+    /// Waits for news after `snapshot`, or starts to move to the next segment. `None` if the loop goes on.
+    fn wait(
+        &mut self,
+        attachment: &Arc<Attachment>,
+        snapshot: &Snapshot,
+        deadline: Option<Instant>,
+        has_waited: &mut bool,
+    ) -> Option<Next> {
+        if snapshot.is_superseded() {
+            self.connection.begin_move(Arc::clone(attachment));
+            return None;
+        }
+        if self.connection.has_lost_writer(attachment, snapshot) {
+            self.connection.disconnect(attachment);
+            return Some(Next::Lost);
+        }
+        // After a wakeup without news, and only now, so that no frame is delayed.
+        if std::mem::take(has_waited) {
+            self.slow_down();
+        }
+        let Some(timeout) = remaining(deadline, LIVENESS_INTERVAL) else {
+            return Some(Next::TimedOut);
+        };
+        self.connection.wait(attachment, snapshot, timeout);
+        *has_waited = true;
+        None
+    }
+
+    /// Counts a pass without a frame, and sleeps if there were too many. So a process that increments or wakes the word
+    /// and publishes nothing cannot keep this reader busy.
+    fn slow_down(&mut self) {
+        if let Some(pause) = self.limiter.throttle() {
+            self.connection.waiter().sleep(pause);
+        }
+    }
+}
+
+/// How long to wait now, at most `longest`; `None` if the deadline has passed.
+fn remaining(deadline: Option<Instant>, longest: Duration) -> Option<Duration> {
+    match deadline {
+        None => Some(longest),
+        Some(deadline) => deadline
+            .checked_duration_since(Instant::now())
+            .map(|left| left.min(longest))
+            .filter(|left| !left.is_zero()),
+    }
+}

@@ -1,0 +1,71 @@
+//! A look at a channel that needs read permission only.
+
+use std::sync::atomic::Ordering;
+
+use super::{attachment::Attachment, copy_target::CopyTarget};
+use crate::{
+    ChannelName, Error,
+    protocol::layout::{FrameDescriptor, Header},
+};
+
+/// A look at a channel. An observer has no reader entry, writes nothing, and needs read permission only.
+///
+/// # Examples
+///
+/// ```no_run
+/// use rsshm_channel::{ChannelName, Observer};
+///
+/// # fn main() -> Result<(), rsshm_channel::Error> {
+/// if let Some(observer) = Observer::open(&ChannelName::new("cam0")?)? {
+///     let mut bytes = Vec::new();
+///     if let Some((seq, descriptor)) = observer.newest(&mut bytes) {
+///         println!("{}: frame {seq} has {} bytes", observer.caps(), descriptor.size);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Observer {
+    attachment: Attachment,
+}
+
+impl Observer {
+    /// Opens the channel; `None` if it has no living writer, or the writer has no segment yet.
+    ///
+    /// # Errors
+    /// [`Error::Denied`], [`Error::Damaged`], [`Error::System`].
+    pub fn open(name: &ChannelName) -> Result<Option<Self>, Error> {
+        Ok(Attachment::open(name, true, None, None)?.map(|(attachment, _)| Self { attachment }))
+    }
+
+    /// The caps of the frames.
+    pub fn caps(&self) -> &str {
+        &self.attachment.segment.caps
+    }
+
+    /// The header of the segment, which never changes.
+    pub fn header(&self) -> &Header {
+        &self.attachment.segment.header
+    }
+
+    /// The seq of the newest frame; 0 before the first.
+    pub fn head(&self) -> u64 {
+        // Acquire: pairs with the release store of the head in a publish. So the frame can be found.
+        self.attachment.segment.tables.status().head.load(Ordering::Acquire)
+    }
+
+    /// Whether frames can still come in this segment: it is not superseded or closed, and its writer lives.
+    pub fn is_current(&self) -> bool {
+        self.attachment.segment.is_current()
+    }
+
+    /// Copies the newest frame; `None` if there is none, or the writer overwrote it meanwhile.
+    pub fn newest(&self, target: &mut dyn CopyTarget) -> Option<(u64, FrameDescriptor)> {
+        let seq = self.head();
+        let location = self.attachment.find(seq).filter(|_| seq != 0)?;
+        self.attachment
+            .copy_unpinned(location, target)
+            .map(|info| (seq, info.descriptor))
+    }
+}

@@ -1,0 +1,72 @@
+//! The options of a reader, and the limits of one read.
+
+use crate::protocol::layout::RING_LENGTH;
+
+/// How to attach to a channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReaderOptions {
+    /// Observe: never write to the segment. This needs read permission only; the reader pins nothing and copies each
+    /// frame.
+    pub read_only: bool,
+}
+
+impl ReaderOptions {
+    /// Sets [`read_only`](Self::read_only).
+    #[must_use]
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+}
+
+/// The limits of one call of [`Reader::next`](crate::Reader::next).
+///
+/// # Examples
+///
+/// ```
+/// use rsshm_channel::ReadLimits;
+///
+/// // Always the newest frame, and at most two frames in place at a time.
+/// let limits = ReadLimits::default().max_behind(1).max_held(2);
+/// assert_eq!(limits.max_held, 2);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadLimits {
+    /// How many frames may wait before older ones are skipped: 1 = always the newest, 0 = as many as the ring has.
+    pub max_behind: u32,
+    /// How many frames may be held in place at a time; further frames are copied.
+    pub max_held: u32,
+}
+
+impl Default for ReadLimits {
+    fn default() -> Self {
+        Self {
+            max_behind: 0,
+            max_held: 4,
+        }
+    }
+}
+
+impl ReadLimits {
+    /// Sets [`max_behind`](Self::max_behind).
+    #[must_use]
+    pub fn max_behind(mut self, max_behind: u32) -> Self {
+        self.max_behind = max_behind;
+        self
+    }
+
+    /// Sets [`max_held`](Self::max_held).
+    #[must_use]
+    pub fn max_held(mut self, max_held: u32) -> Self {
+        self.max_held = max_held;
+        self
+    }
+
+    /// How many frames back from the newest are wanted.
+    pub(super) fn reach(self) -> u64 {
+        match self.max_behind {
+            0 => RING_LENGTH,
+            behind => RING_LENGTH.min(behind.into()),
+        }
+    }
+}

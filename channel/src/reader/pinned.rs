@@ -1,0 +1,58 @@
+//! A frame in place.
+
+use std::sync::Arc;
+
+use super::attachment::{Attachment, FrameInfo, FrameLocation};
+
+/// A frame in shared memory. Nobody changes its bytes until it is dropped.
+#[derive(Debug)]
+pub struct PinnedFrame {
+    attachment: Arc<Attachment>,
+    slot: usize,
+    offset: u64,
+    size: u64,
+}
+
+impl PinnedFrame {
+    /// Pins a frame; `None` if the writer has overwritten it, or if its descriptor is invalid.
+    pub(super) fn pin(attachment: &Arc<Attachment>, location: FrameLocation) -> Option<(Self, FrameInfo)> {
+        if !attachment.pin(location) {
+            return None;
+        }
+        // Owns the pin from here on, so that an invalid descriptor releases it.
+        let mut frame = Self {
+            attachment: Arc::clone(attachment),
+            slot: location.slot,
+            offset: 0,
+            size: 0,
+        };
+        let segment = &attachment.segment;
+        let descriptor = segment.read_descriptor(location.slot);
+        if !descriptor.fits(segment.header.slot_size) {
+            return None;
+        }
+        frame.offset = segment.slot_offset(location.slot) + descriptor.data_offset;
+        frame.size = descriptor.size;
+        let metadata = segment.read_metadata(location.slot, descriptor.metadata_size);
+        Some((frame, FrameInfo { descriptor, metadata }))
+    }
+}
+
+impl AsRef<[u8]> for PinnedFrame {
+    fn as_ref(&self) -> &[u8] {
+        match self.attachment.segment.slots() {
+            // SAFETY: `Attachment::pin` has checked that the file has memory for the slot (`is_committed`), and `pin`
+            // above that the range is inside the slot (`fits`; a range of size 0 is at the start of the mapping). The
+            // slot is pinned as long as `self` lives, so a writer that obeys the pin rule does not change it. A peer
+            // with write permission that ignores the rule can.
+            Some(slots) => unsafe { slots.slice(self.offset, self.size) },
+            None => &[],
+        }
+    }
+}
+
+impl Drop for PinnedFrame {
+    fn drop(&mut self) {
+        self.attachment.unpin(self.slot);
+    }
+}

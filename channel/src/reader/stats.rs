@@ -1,0 +1,20 @@
+//! The counts of a reader.
+
+/// What a reader has counted since it was created.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReaderStats {
+    /// Frames delivered.
+    pub received: u64,
+    /// Frames delivered in place.
+    pub in_place: u64,
+    /// Frames delivered as a copy.
+    pub copied: u64,
+    /// Frames not delivered.
+    pub missed: u64,
+    /// Events not delivered.
+    pub events_missed: u64,
+    /// The process of the writer; 0 before the first.
+    pub writer_pid: u32,
+    /// How many times the reader went on to another segment, of the same writer or of another.
+    pub reconnects: u64,
+}
