@@ -12,6 +12,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy  # noqa: E402
+from helpers import Pose, pose  # noqa: E402
 
 import rsshm  # noqa: E402
 from rsshm.caps import layout_of  # noqa: E402
@@ -77,6 +78,15 @@ def steady(name: str, fps: str = "100") -> None:
             time.sleep(1 / float(fps))
 
 
+def poses(name: str) -> None:
+    """Writes structures at full speed, until the process is ended."""
+    values = [pose(value) for value in range(64)]
+    with rsshm.struct_channel(name, Pose) as channel:
+        while True:
+            for value in values:
+                channel.write(value)
+
+
 def hold(name: str, count: str) -> None:
     """Holds frames, and says so. After a line from the test, checks them, and reads to the end of the stream."""
     reader = rsshm.Reader(name, timeout=20)
@@ -134,5 +144,5 @@ def fork(name: str) -> None:
 
 
 if __name__ == "__main__":
-    roles = {role.__name__: role for role in (write, read, flood, steady, hold, count, semaphore, fork)}
+    roles = {role.__name__: role for role in (write, read, flood, steady, poses, hold, count, semaphore, fork)}
     roles[sys.argv[1]](*sys.argv[2:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import struct
@@ -21,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 TARGET = ROOT / "target" / "debug"
 PATIENCE = 20.0
 """Seconds to wait for something that must happen."""
+WORDS = 100_000
+"""Enough in a :class:`Pose` that copying one takes a while, so that half of a change could be seen."""
 
 
 class Channel:
@@ -215,3 +218,20 @@ def grey(value: int, shape: Sequence[int] = (48, 64)) -> Any:
 def is_even(array: Any) -> bool:
     """Whether all samples are the same, as in frames that are not torn."""
     return bool(array.min() == array.max())
+
+
+class Pose(ctypes.Structure):
+    """A structure whose fields are all derived from one value."""
+
+    _fields_ = [("x", ctypes.c_double), ("y", ctypes.c_double), ("count", ctypes.c_uint32), ("words", ctypes.c_uint32 * WORDS)]
+
+
+def pose(value: int) -> Pose:
+    made = Pose(value, value, value)
+    numpy.frombuffer(made.words, numpy.uint32)[:] = value
+    return made
+
+
+def is_whole(value: Pose) -> bool:
+    """Whether all fields are those of one value."""
+    return value.x == value.y == value.count and bool((numpy.frombuffer(value.words, numpy.uint32) == value.count).all())

@@ -8,23 +8,11 @@ import threading
 from typing import Callable
 
 import pytest
-from helpers import PATIENCE, Channel, Process, eventually, frames_of, peer, records
+from helpers import PATIENCE, Channel, Pose, Process, eventually, frames_of, is_whole, peer, pose, python, records
 
 import rsshm
 
 Start = Callable[..., Process]
-
-
-class Pose(ctypes.Structure):
-    _fields_ = [("x", ctypes.c_double), ("y", ctypes.c_double), ("count", ctypes.c_uint32), ("words", ctypes.c_uint32 * 500)]
-
-
-def pose(value: int) -> Pose:
-    return Pose(value, value, value, (ctypes.c_uint32 * 500)(*[value] * 500))
-
-
-def is_whole(value: Pose) -> bool:
-    return value.x == value.y == value.count and set(value.words) == {value.count}
 
 
 def test_newest_value_can_be_read_repeatedly(channel: Channel) -> None:
@@ -44,10 +32,23 @@ def test_newest_value_can_be_read_repeatedly(channel: Channel) -> None:
     channel.assert_gone()
 
 
-def test_reader_never_sees_half_of_a_change(channel: Channel) -> None:
+def read_50_values(reader: rsshm.StructChannel[Pose]) -> None:
+    """Checks that no value is half of a change, until 50 different values have come. Counted in values, not in seconds."""
+    seen = set()
+    for _ in range(5000):
+        value = reader.wait(PATIENCE)
+        assert is_whole(value)
+        seen.add(value.count)
+        if len(seen) >= 50:
+            return
+    raise AssertionError(f"only {len(seen)} different values come")
+
+
+def test_reader_never_sees_half_of_a_change_by_a_thread(channel: Channel) -> None:
+    """Three threads of one interpreter alternate every few milliseconds: the reader, the writer, and the service thread."""
     stop = threading.Event()
     with rsshm.struct_channel(channel.name, Pose) as writer, rsshm.struct_channel(channel.name, Pose) as reader:
-        values = [pose(value) for value in range(256)]
+        values = [pose(value) for value in range(64)]
 
         def write() -> None:
             while not stop.is_set():
@@ -57,19 +58,18 @@ def test_reader_never_sees_half_of_a_change(channel: Channel) -> None:
         writing = threading.Thread(target=write)
         writing.start()
         try:
-            seen = set()
-            # Counted in values, not in seconds. Three threads of one interpreter alternate every few milliseconds, so the
-            # service thread may be late in granting the reader a quota. Without one, most copies are overwritten too early.
-            for _ in range(1000):
-                value = reader.wait(PATIENCE)
-                assert is_whole(value)
-                seen.add(value.count)
-                if len(seen) == 50:
-                    break
+            read_50_values(reader)
         finally:
             stop.set()
             writing.join()
-        assert len(seen) == 50
+
+
+def test_reader_never_sees_half_of_a_change_by_a_process(channel: Channel, start: Start) -> None:
+    """The writer and the reader run at the same time, so that a change could be seen while it is made."""
+    start(python("poses", channel.name))
+    with rsshm.struct_channel(channel.name, Pose) as reader:
+        for _ in range(6):
+            read_50_values(reader)
 
 
 def test_rust_reads_a_structure_of_python(channel: Channel, start: Start) -> None:
