@@ -55,7 +55,8 @@ fn jpeg_arrives_unchanged() {
 fn audio_arrives_unchanged() {
     assert_arrives_unchanged("audiotestsrc num-buffers=200 wave=white-noise", 200);
     // Buffers of different lengths.
-    let odd = "audiotestsrc num-buffers=100 wave=white-noise samplesperbuffer=997 ! audio/x-raw,rate=44100,format=S16LE";
+    let odd =
+        "audiotestsrc num-buffers=100 wave=white-noise samplesperbuffer=997 ! audio/x-raw,rate=44100,format=S16LE";
     assert_arrives_unchanged(&format!("{odd} ! audiobuffersplit output-buffer-duration=1/77"), 175);
 }
 
