@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 # `make demo` shows what the project does, `make test` checks all of it, `make help` lists the rest.
 # Each target installs the Debian or Ubuntu packages that it needs; only make and Rust have to be there.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Sets the commit and the release date of the plugin, which `gst-inspect-1.0` shows.
 
 fn main() {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Which caps the elements accept, and in which order of preference.
 
 use std::sync::LazyLock;

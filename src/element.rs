@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! What both elements have in common: the `channel` property, and one pad that takes any caps.
 
 use gst::{glib, prelude::*};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Maps errors of the channel to GStreamer's error messages.
 
 use rsshm_channel::Error;

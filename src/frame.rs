@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Converts the fields of a buffer to a frame descriptor, and back.
 
 use gst_video::{VideoBufferFlags, prelude::*};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Entry points for the fuzz targets in `fuzz/`, with bytes as any program may have written them into a channel. They
 //! exist only with the feature `fuzzing`.
 

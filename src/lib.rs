@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! GStreamer elements that share the frames of one pipeline with any number of other programs.
 //!
 //! `rsshmsink` publishes frames, with their caps, on a named channel in POSIX shared memory; `rsshmsrc` reads them in

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Recognises memory that may be a slot, and marks memory as read-only, which the bindings cannot do.
 
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The memory layout of raw video frames: where planes and rows begin.
 
 use gst_video::VideoInfo;

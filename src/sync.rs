@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Locking that ignores poisoning.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

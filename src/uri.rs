@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! URIs of channels: `rsshm://NAME`.
 
 use gst::{glib, prelude::*};

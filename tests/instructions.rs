@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The instructions per frame in the code of this project, and in the functions of GStreamer and libc that it calls.
 //!
 //! Valgrind counts them, so the result does not depend on how busy the machine is. `make instructions` runs this in a

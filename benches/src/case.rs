@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Cases: the size of the frames, the memory they are drawn in, their rate, and the number of readers.
 
 use clap::ValueEnum;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Checks the frames that a consumer receives, and collects their latencies.
 
 use crate::{

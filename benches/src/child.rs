@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The processes of a run, and the lines that they print.
 
 use std::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Removes the files that killed programs leave. The names of the files say which process they belong to.
 
 use std::path::{Path, PathBuf};

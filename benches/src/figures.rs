@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Calculates figures from runs: each is calculated within a round, and then the median over the rounds is taken.
 
 use crate::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The content of a frame: a mark at its beginning, and a word in each page that is derived from the frame's seq.
 
 /// In place of a seq that is not known yet.

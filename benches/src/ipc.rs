@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! How the parent process and its producers and consumers communicate: lines on the children's standard input and
 //! output.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The job of a producer or consumer process: one JSON argument of the program's hidden commands.
 
 use nix::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The limits of the machine, measured at the rate of the frames: shared memory with one futex, and one plain copy.
 
 use std::{

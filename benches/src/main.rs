@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Compares rsshmsink and rsshmsrc with other transports between two programs, and with the limits of the machine.
 //!
 //! The process that a user starts measures nothing itself.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Paces a producer: when frames are due, which of them count, and what those cost.
 
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! What producers and consumers with GStreamer have in common.
 
 use gst::prelude::*;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The plan: which cases are measured, and which transports in each.
 
 use crate::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The pictures: the distribution of the latencies, and the CPU time by the number of readers and by the size of the
 //! frames.
 

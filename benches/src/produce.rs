@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A producer with GStreamer.
 
 use gst::prelude::*;

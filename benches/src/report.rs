@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The report: all measurements, as report.json contains them.
 
 use std::{collections::BTreeMap, path::Path};

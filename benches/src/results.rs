@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The reports of producer and consumer processes, about the frames that count.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! All rounds: each round measures each transport once, in an order of its own.
 
 use std::{sync::atomic::Ordering, time::Duration};

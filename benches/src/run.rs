@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! One run: a producer and its consumers, from start to end.
 
 use std::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Shared memory without any protection, and the futex in it.
 
 use std::{

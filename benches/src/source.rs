@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The source element of a producer: draws frames when they are due.
 
 use std::sync::{Mutex, OnceLock, PoisonError};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Medians, quantiles and ratios.
 
 use serde::{Deserialize, Serialize};

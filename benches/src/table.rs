@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The tables on the terminal.
 
 use comfy_table::{CellAlignment, Table, presets::NOTHING};

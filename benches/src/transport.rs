@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The transports from one process to another, and the limits of the machine.
 
 use clap::ValueEnum;

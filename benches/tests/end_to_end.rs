@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Small benchmarks, from the start to the report.
 
 use std::{

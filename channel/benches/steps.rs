@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The time of single steps of the protocol, in one process and without sleepers: `make bench-channel`.
 //!
 //! The benchmark of whole programs, benches/, measures what it takes to wake readers, and how they affect each other's

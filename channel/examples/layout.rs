@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Prints the layout of a segment as JSON, so that a test of a peer in another language can compare its own.
 
 #[path = "../tests/it/fields.rs"]

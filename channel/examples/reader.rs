@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A reader: prints the seq, the size and the mean of each frame of the channel `grey`, or of the one that is named.
 
 use rsshm_channel::{ChannelName, Error, Next, ReadLimits, Reader, ReaderOptions};

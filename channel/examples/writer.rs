@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A writer: frames of one grey each, 30 a second. Read them with `examples/reader.rs`, or with
 //! `gst-launch-1.0 rsshmsrc channel=grey ! videoconvert ! autovideosink`.
 

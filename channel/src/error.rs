@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The errors of the crate. Each text says what a user can do.
 
 use nix::errno::Errno;

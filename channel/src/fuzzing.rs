@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The bodies of the fuzz targets in `fuzz/`, which get bytes that another process may have written. They are not part
 //! of the public API, and exist only with the feature `fuzzing`.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! One writer, many readers: frames in a named POSIX shared memory segment.
 //!
 //! A *channel* is a name, shared by one [`Writer`] and any number of [`Reader`]s in unrelated processes. The frames are

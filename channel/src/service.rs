@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The service thread: a writer's regular housekeeping, on a thread of its own.
 
 use std::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The pin rule under every interleaving and every memory order that the language allows.
 //!
 //! Beside each model there is one with a single step weakened, which must fail: a model that cannot fail proves nothing.

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """Measures the latency and the cost of 1080p BGR pictures between two Python processes, with rsshm and with other transports.
 
     bench.py [--frames 600] [--fps 60] [--only rsshm]

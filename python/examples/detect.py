@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """Reads a channel, finds what moves, draws a box around it, and publishes the result on a second channel.
 
     detect.py --channel cam0 --output cam0-out

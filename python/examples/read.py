@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """Shows a channel in a window, with the frame rate. Without a display, writes one PNG per second.
 
 read.py                  the channel cam0

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """Publishes a camera, a video file or a test picture on a channel.
 
 write.py                       the first camera, on the channel cam0

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """rsshm in Python: the frames of a camera in POSIX shared memory, as NumPy arrays, without a copy.
 
 A channel has one :class:`Writer` and any number of :class:`Reader`, in unrelated programs.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """A reader in one segment: with a reader entry, in which it can pin frames, or as an observer, which only reads."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """The writer's side of a channel, without pictures: slots, segments, readers, names.
 
 It keeps its state in its own memory. Of what others can write, it reads only the reader entries.

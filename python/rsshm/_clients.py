@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """Reader bookkeeping: the reader table, the quotas, and eviction."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """The lock file of a channel: its named semaphore, and the bytes that carry the locks.
 
 The semaphore is a courtesy for peers that read the channel while they hold it. POSIX semaphores have no owner and no

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """The two files of a channel in /dev/shm, and how a new one is made aside and put under its name."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """What Python's own modules do not offer of the C library: a full fence, futexes, semaphores, mappings, locks.
 
 Calls that may sleep go through ``CDLL``, which lets other threads run meanwhile; those that return at once through

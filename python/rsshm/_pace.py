@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """How fast a loop may turn that others can wake: so many turns at once, then one each so often."""
 
 from __future__ import annotations

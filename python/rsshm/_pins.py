@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """The pin rule: how a reader holds a slot, and how the writer takes one, with no lock between them.
 
 The reader sets its bit, then looks at the slot's number; the writer sets the number to 0, then looks at the bits. A full

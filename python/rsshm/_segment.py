@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """A segment that was opened or created: the checked header, the mappings, and the file."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """A segment as its writer has it, and which slot the next frame gets."""
 
 from __future__ import annotations

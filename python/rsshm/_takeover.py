@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """How a writer gets a channel: the writer's lock, and the takeover from a dead writer."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """The format of frames: GStreamer's caps as text, and the memory layout of the pictures."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """The errors of this package. Each message says what the user can do."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """A frame of a channel: its bytes as arrays, and its properties."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """The layout of a segment as ctypes structures. docs/PROTOCOL.md describes it in words.
 
 A test compares every offset and size here with those of the crate rsshm-channel. The structures are public, for programs

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """A reader: follows a channel through its writers and segments, and returns the frames in order."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """Ctypes structures shared by name: one process writes, any number read, and no reader ever sees half of a change."""
 
 from __future__ import annotations

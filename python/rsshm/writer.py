@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """The writer of a channel, for pictures as arrays, or for bytes of any other format."""
 
 from __future__ import annotations

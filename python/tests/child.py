@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """Processes that the tests start: ``child.py ROLE ARGUMENT...``."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """What the tests share: channels, processes, and frames that can be checked for tears."""
 
 from __future__ import annotations

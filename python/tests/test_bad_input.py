@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """Invalid input raises an error of this package that gives the reason. It never crashes the interpreter."""
 
 from __future__ import annotations

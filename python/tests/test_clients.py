@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """Programs outside this package: OpenCV's GStreamer reader, the classic reader, and the examples."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """Frames: arrays of their planes, in place, for as long as one of them exists."""
 
 from __future__ import annotations

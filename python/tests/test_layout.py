@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """The ctypes structures match the Rust crate. A test of the crate compares docs/PROTOCOL.md with it too."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """Programs that start, end, are killed, and are stopped, on either side."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """Ctypes structures shared by name, between two Python programs, and between Python and Rust."""
 
 from __future__ import annotations

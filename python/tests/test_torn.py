@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """At full speed, no frame is torn. With the original demonstration, which this project replaces, frames are torn.
 
 RSSHM_TORN_SECONDS=60 makes the tests run longer.

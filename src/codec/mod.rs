@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The building blocks of metas and events in the channel: numbers, texts and structures, encoded and decoded.
 //!
 //! Decoding survives any bytes, because any program with write permission may have written them.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Sample data for the tests of the codec's users.
 
 /// A structure with a field of each plain type, and with texts that need quotes.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Checks which texts of another program may go to GStreamer's own parser of structures and caps.
 //!
 //! That parser makes any type that the text names, also buffers and samples. It recurses as deeply as the text nests,

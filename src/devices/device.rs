@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The device that stands for one channel.
 
 use std::sync::OnceLock;

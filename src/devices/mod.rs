@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The channels of this machine as devices, for programs that let the user choose a camera.
 
 use std::sync::LazyLock;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The device provider: it lists the channels that have a writer, and reports when they come and go.
 
 use std::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The events between frames, encoded as the bytes that go through the channel, and back. docs/PROTOCOL.md has the
 //! format.
 //!

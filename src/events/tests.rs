@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 use gst::{TagMergeMode, event, tags};
 use gst_video::{NavigationEvent, UpstreamForceKeyUnitEvent};
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The metas of a buffer, encoded as the metadata of a frame, and back. docs/PROTOCOL.md has the format.
 //!
 //! GStreamer's own serialisation of metas needs version 1.24, and supports few of them. This module supports the metas

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Reads fields of metas that the bindings assume to be valid. Programs in C and Python can leave them out, and the
 //! bindings would panic or worse.
 

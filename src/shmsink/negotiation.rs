@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Decides which messages the sink posts about caps that it cannot carry.
 
 use std::sync::Mutex;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Pacing: when frames leave the sink, and the latency that is announced to readers.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};

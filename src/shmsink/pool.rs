@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The buffer pool that upstream draws from: each buffer is a slot of the segment that is current at that time.
 //!
 //! The pool keeps no buffers. Acquiring takes a slot if there is one, and plain memory otherwise, so that it never

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The sink's settings, properties and signals.
 
 use std::sync::LazyLock;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Brings a buffer into the channel: in place if its memory is a slot, otherwise with one copy.
 
 use gst_video::VideoInfo;

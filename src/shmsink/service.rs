@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The writer's service thread. It keeps the number of readers, the signals and the channel's files correct even when
 //! no frames flow.
 

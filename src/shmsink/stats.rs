@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The counters of the sink's `channel-stats`.
 
 use std::sync::atomic::{AtomicU64, Ordering};

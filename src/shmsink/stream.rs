@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The state of the sink's current stream, from which frames and events get their descriptors.
 
 use std::sync::Arc;

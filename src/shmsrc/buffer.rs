@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! How a frame of the channel becomes a buffer.
 
 use gst_video::VideoInfo;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! How long there has been no writer, and what is due after which time.
 
 use std::time::{Duration, Instant};

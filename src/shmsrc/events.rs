@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The events between frames: those of the channel go downstream, those of downstream go to the writer.
 
 use gst::prelude::*;

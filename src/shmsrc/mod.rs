@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The element `rsshmsrc`.
 //!
 //! `imp` is the element: it owns the parts below and calls them; none of them knows `imp`.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The source's settings and properties.
 
 use std::{sync::LazyLock, time::Duration};

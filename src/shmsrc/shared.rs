@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! What the streaming thread shares with other threads.
 
 use std::sync::{

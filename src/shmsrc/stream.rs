@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! What the source's streaming thread does: it waits for frames, follows the channel's caps, and makes buffers.
 
 use gst::prelude::*;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Maps the times of frames to the running time of the reader's pipeline.
 
 /// How long after the start, in nanoseconds and beyond its latency, a writer's frames may be from before this

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The timestamps of buffers: a frame's times in the channel become running times of the reader's pipeline.
 
 use gst::prelude::*;

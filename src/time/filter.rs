@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Estimates the offset between two clocks from single measurements.
 
 /// The smallest step of a clock, in nanoseconds; smaller changes are followed like drift.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Timestamps that mean the same in every pipeline of the machine: CLOCK_MONOTONIC nanoseconds.
 
 mod filter;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Timestamps around a step of the clock that they were taken with.
 
 use super::filter::Step;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Test frames: their bytes tell which frame they are of, and whether the frame is whole.
 
 /// The eight bytes that frame `number` repeats.
@@ -18,7 +20,7 @@ pub fn fill(bytes: &mut [u8], number: u32) {
     }
 }
 
-/// The number of the frame in `bytes`; `None` if they are torn, short or of a wrong place.
+/// The seq that is drawn into `bytes`. `None` if the bytes are torn, too short, or those of another place in a frame.
 pub fn check(bytes: &[u8]) -> Option<u32> {
     let first: [u8; 8] = bytes.get(..8)?.try_into().ok()?;
     let number = u64::from_ne_bytes(first) as u32;

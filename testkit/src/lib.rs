@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Test kit: what the tests of the channel and of the elements share.
 //!
 //! A test names its channel with [`Channel`], starts programs as [`Process`]es and runs parts of itself in other

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A random number generator that repeats itself for the same seed (splitmix64).
 
 use std::{ops::Range, time::Duration};

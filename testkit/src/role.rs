@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Roles: functions of a test program that run in a process of their own.
 //!
 //! The test program starts itself again with `RSSHM_ROLE` set. A constructor, which runs before `main` and so before

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Namespaces, a small /dev/shm, and files in it.
 
 use std::{fs::File, io::Write, path::Path, process::Command};

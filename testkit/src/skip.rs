@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Skipping a test that this machine cannot run, so that it is counted and not mistaken for one that passed.
 
 use std::{

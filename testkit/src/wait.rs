@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Waiting for a condition, with a bound and a message.
 
 use std::time::{Duration, Instant};

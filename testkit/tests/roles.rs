@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Roles and processes of the test kit itself.
 
 use std::os::unix::process::ExitStatusExt;
@@ -89,20 +91,20 @@ fn skip_is_recorded_with_test_name() {
     process.wait_ok();
     let skipped = std::fs::read_to_string(&file).unwrap();
     std::fs::remove_file(&file).unwrap();
-    assert_eq!(skipped, "SKIPPED roles::skips_when_told: because it was told to\n");
+    assert_eq!(skipped, "SKIPPED roles::skips_on_request: because the role asked for it\n");
 }
 
 fn skipping(file: &std::path::Path) -> std::process::Command {
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
     command
-        .args(["--exact", "skips_when_told"])
+        .args(["--exact", "skips_on_request"])
         .env("SKIP_NOW", "")
         .env(rsshm_testkit::skip::SKIPPED, file);
     command
 }
 
 #[test]
-fn skips_when_told() {
+fn skips_on_request() {
     if std::env::var_os("SKIP_NOW").is_some() {
         rsshm_testkit::skip!("because it was {} to", "told");
     }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The commands of the README with a camera.
 
 use std::path::PathBuf;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The cameras of the machine, and a pipeline that captures from one.
 
 use std::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A camera that fails, disappears, loses frames or delivers corrupted ones.
 
 use std::{fs::File, path::Path};

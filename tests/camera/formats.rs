@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Every format of the cameras.
 
 use gst::prelude::*;

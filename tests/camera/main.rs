@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The elements with a V4L2 device, in the virtual machine that `tests/camera/vm` runs: `make test-camera`.
 //!
 //! The cameras are those of the kernel's test driver vivid, whose picture is known and which can inject faults.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! No copy at all: with `io-mode=userptr` the driver writes into the segment.
 
 use rsshm_testkit::{Channel, eventually, gst::SourceRecorder};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Invalid names, properties, caps, buffers and files cause an error that names the cause, and no other harm.
 
 use std::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Caps that change in mid-stream: a reader receives each frame with its own caps.
 
 use std::{

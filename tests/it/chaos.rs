@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Programs that are killed and stopped at any instruction: a short run of what `make chaos` does for longer.
 //!
 //! `RSSHM_CHAOS_SEED` repeats the mix of an earlier run.

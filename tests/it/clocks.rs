@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Pipelines with clocks other than CLOCK_MONOTONIC: time stamps stay right while a clock drifts and steps.
 
 use std::{

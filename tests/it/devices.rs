@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Channels as devices: what a program sees that lets its user choose a camera.
 
 use std::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Serialized events: streams, tags, gaps and events of applications keep their order among the frames.
 
 use std::{

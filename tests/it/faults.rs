@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Faults around a channel: its files vanish, a process dies or leaves a child, frames outgrow the slots.
 
 use std::{os::unix::fs::FileExt, time::Duration};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A reader receives every format byte for byte, with its caps and flags; unsupported caps are refused with advice.
 
 use gst::prelude::*;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Pipelines beside a program that writes garbage into the shared memory: each continues, or ends with an error that
 //! names the cause.
 //!

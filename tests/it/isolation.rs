@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! No reader delays the writer or another reader: not a stopped, killed or greedy one, and not many at once.
 
 use std::time::{Duration, Instant};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Compressed streams: a reader that joins late or misses frames continues at a keyframe.
 
 use std::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The elements in GStreamer's view: states, properties, signals, queries, and what they leave behind.
 
 use std::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The tests of the elements. Each module has the name of the behaviour that it tests.
 
 mod bad_input;

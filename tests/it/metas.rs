@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Metadata of frames: regions of interest, crops, time codes, captions, reference timestamps and custom metas.
 
 use std::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Readers that display frames for ten seconds: no frame is late, whichever side started first, and frames that were
 //! captured together are displayed together.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Users and permissions: `perms` decides who may use a channel, and other users cannot take its name.
 
 use std::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The scripts in `pipelines/`, run as a user runs them. A test picture replaces the camera.
 
 use std::{

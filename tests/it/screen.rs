@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Windows of readers on a screen: what a user sees there, and does to the window.
 
 use rsshm_testkit::{

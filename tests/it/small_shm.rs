@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A /dev/shm as small as in a container: what fits, and what happens when it is full.
 //!
 //! Each test runs a role in a mount namespace whose /dev/shm has the wanted size.

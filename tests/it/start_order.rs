@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Any start order, and each side survives the other: writers come, die and come back while one reader continues.
 
 use std::{collections::HashSet, time::Duration};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The end of a stream, and prompt stops of pipelines that wait for something.
 
 use std::time::Duration;

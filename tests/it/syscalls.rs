@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! System calls per frame: the writer wakes once, the reader waits once, and no other call grows with the frames.
 
 use std::{collections::BTreeMap, fs::File, os::unix::fs::FileExt, path::PathBuf, process::Command};

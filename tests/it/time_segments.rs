@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Time segments of the writer's stream: a reader receives running time, whatever the segment is.
 
 use gst::prelude::*;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Time stamps and latency: a frame keeps its time of capture in the reader's pipeline, and latency is reported.
 
 use std::time::{Duration, Instant};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! What readers send upstream: keyframe requests and navigation events; and their QoS messages about skipped frames.
 
 use std::{

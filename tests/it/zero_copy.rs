@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Copies: which frames are published in place and which are copied. All arrive unchanged in either case.
 
 use std::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Failpoints: named places of the protocol where a test can kill or stop the process that passes them.
 //!
 //! A build without `debug_assertions`, such as the plugin that users install, contains no failpoints. In a debug build

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The layout of a segment: every structure, offset and size, once. docs/PROTOCOL.md describes the same in words.
 //!
 //! ```text

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The rules of the protocol: names, the layout of a segment, the pin rule, and records that are read without a lock.
 
 pub(crate) mod atomic;

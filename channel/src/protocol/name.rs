@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The name of a channel, and the paths of its two files.
 
 use crate::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The pin rule: how a reader keeps a slot, and how the writer takes one, without a lock between them.
 //!
 //! The reader sets its bit and then loads the seq of the slot. The writer sets the seq to 0 and then loads the bits.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Records in shared memory that are read without a lock (seqlocks), and bytes as words of shared memory.
 //!
 //! One process writes a record many times. Others copy it, and load its seq before and after. The copy is consistent if

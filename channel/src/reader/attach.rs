@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Attaching to a channel: opens its segment and joins the reader table.
 
 use std::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A reader's hold on one segment: pins, copies, cursor and requests.
 
 use std::{

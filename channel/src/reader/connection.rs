@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The connection of a reader: which segment it is in, with which entry, and when it may attach again.
 
 use std::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The memory that copied frames go to.
 
 /// Memory for the frames that a [`Reader`](crate::Reader) or an [`Observer`](crate::Observer) copies. A `Vec<u8>` is

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Ends of the stream: which of them a reader has delivered.
 
 use std::sync::atomic::Ordering;

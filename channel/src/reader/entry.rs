@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A reader's entry in the reader table: its lock, and its state in one segment.
 
 use std::sync::{

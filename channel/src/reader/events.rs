@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Events between frames, in order.
 
 use std::{collections::VecDeque, ops::RangeInclusive};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! What a reader delivers.
 
 use super::{events::Event, pinned::PinnedFrame};

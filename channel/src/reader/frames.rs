@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Which frame comes next, and whether it is delivered in place or copied.
 
 use std::sync::Arc;

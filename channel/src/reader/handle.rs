@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The handle that other threads have of a reader.
 
 use std::sync::{Arc, Mutex, MutexGuard};

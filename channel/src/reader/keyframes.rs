@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Keyframe synchronisation: whether the next frame can be decoded, and which keyframe to continue with if not.
 
 use std::time::{Duration, Instant};

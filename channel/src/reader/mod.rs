@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A reader: it follows a channel through its writers and their segments, and delivers frames and events in order.
 //!
 //! `next` is one call of [`Reader::next`]. `attach` opens a segment and joins its reader table, and `attachment` is a

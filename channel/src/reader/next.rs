@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! One call of [`Reader::next`]: attach, take a snapshot of the status, deliver what is there, or wait.
 
 use std::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A look at a channel that needs read permission only.
 
 use std::sync::atomic::Ordering;

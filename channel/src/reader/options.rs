@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The options of a reader, and the limits of one read.
 
 use crate::protocol::layout::RING_LENGTH;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The counts of a reader.
 
 /// What a reader has counted since it was created.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! New segments: made in a staging file, completed, and only then given the channel's name.
 
 use std::sync::atomic::Ordering;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Discovery: which channels exist.
 
 use std::{fs::File, io::Read, path::Path};

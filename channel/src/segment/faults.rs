@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Faults of the channel's semaphore: what other programs did to it.
 
 use std::sync::atomic::{AtomicU32, Ordering};

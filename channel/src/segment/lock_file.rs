@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The lock file of a channel: its named semaphore, and the locks on single bytes of the same file.
 //!
 //! The locks decide who is alive, because the kernel releases the locks of a process that dies. The semaphore is a

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A segment: the checked header, the mappings and the file.
 
 use std::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Staging files: a new file of a channel is created under a name that no peer opens, and renamed when it is complete.
 
 use std::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Typed access to the tables of a segment.
 
 use core::{ptr::NonNull, sync::atomic::AtomicU64};

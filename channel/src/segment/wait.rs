@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Waits on the futex words of a segment, which another thread can end.
 
 use std::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The clock that all programs of a machine share.
 
 use nix::time::{ClockId, clock_gettime};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The copy of a frame into its slot, for frames that were not drawn in shared memory.
 
 /// The frame size in bytes from which on a frame is copied past the caches.

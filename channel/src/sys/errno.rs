@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Classes of system errors, so that every caller draws the same line.
 
 use std::io;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Files in the directory of shared memory: opening, trust, identity, and the memory behind their bytes.
 
 use std::{

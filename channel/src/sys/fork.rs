@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Detection of forks: the values that a forked child finds in its copy of the memory still belong to its parent.
 
 use core::sync::atomic::{AtomicU32, Ordering};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Futex waits and wakes on words that processes share.
 
 use core::sync::atomic::AtomicU32;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Open-file-description locks on single bytes of a file.
 
 use std::{num::NonZeroUsize, os::fd::OwnedFd};

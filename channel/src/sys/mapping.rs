@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Mappings of shared memory.
 //!
 //! Other processes change these bytes at any time. Therefore a [`Mapping`] hands out atomics and raw pointers, and

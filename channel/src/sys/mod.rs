@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The operating system: system calls and pointers, without knowledge of the protocol.
 
 pub(crate) mod clock;

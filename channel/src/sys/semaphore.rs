@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Operations on a semaphore in shared memory.
 //!
 //! The functions of glibc trust the bytes of a `sem_t`. If another process corrupts the word with the kind of futex,

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Signals that a process sends to itself.
 
 use nix::libc;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The segments of a channel, in order: the current one, and those before it that readers may still use.
 
 use std::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The writer's lock on the channel: the lock file, and the lock on its writer's byte.
 
 use std::sync::{Arc, atomic::Ordering};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Claiming slots, and committing memory for more of them.
 
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Counted pins: the pins of readers that live, have a quota, and were not evicted.
 
 use std::sync::atomic::Ordering;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Events: what a writer announces between two frames. Sticky events also reach readers that join later.
 
 use bytemuck::Zeroable;

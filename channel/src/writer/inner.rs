@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! What all steps of a writer share: its name and options, its state, and its locks in their order.
 
 use std::sync::{Arc, Mutex, MutexGuard};

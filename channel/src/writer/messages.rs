@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! What readers ask of the writer: keyframes, and messages where the writer accepts them.
 
 use std::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The writer of a channel.
 //!
 //! A writer keeps its state in its own memory. Of what other processes can write, it reads only the reader table and

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The options of a writer, and the caps of its stream.
 
 use crate::{ChannelName, Error, protocol::layout::MAX_SLOTS};

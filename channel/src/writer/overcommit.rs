@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Overcommit: quotas for more readers than there are slots for.
 //!
 //! Every reader should have a quota of [`INITIAL_QUOTA`] slots. With less, its frames are copied, and with many readers

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Publishing: frames, events, ends of the stream, and the latency.
 
 use std::sync::{Arc, atomic::Ordering};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Quotas: how many slots each reader may pin.
 //!
 //! | quantity | meaning |

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The reader table as the writer sees it: attached readers, their quotas, and evictions.
 
 use std::sync::atomic::Ordering;

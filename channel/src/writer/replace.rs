@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Making segments: the first one, and each that takes the name of another.
 //!
 //! A larger frame, other caps, a dead writer, and lost names all lead here.

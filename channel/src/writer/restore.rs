@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Repair: the channel's names after somebody removed them, and what somebody wrote into the current segment.
 
 use std::sync::{Arc, atomic::Ordering};

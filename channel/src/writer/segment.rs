@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A segment as its writer has it: with the file that carries its readers' locks, and with the slots that are claimed.
 
 use std::sync::{

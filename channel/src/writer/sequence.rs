@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The sequence numbers of frames.
 
 /// Gives frames their seqs.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! What the service knows: the report of a pass, and what it remembers from one pass to the next.
 
 use std::{

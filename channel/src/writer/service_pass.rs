@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! One pass of the service: the order of a writer's regular housekeeping.
 
 use std::sync::Arc;

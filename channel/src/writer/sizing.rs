@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The sizes of a segment: how large a slot is, how many slots there are, and how long frames stay.
 
 use super::options::{Caps, MIN_SLOTS};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A claimed slot, as the user of a writer has it.
 
 use std::sync::Arc;

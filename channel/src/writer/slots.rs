@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The slots of one segment: which frame is in each, and which one the next frame gets.
 
 use std::sync::{Arc, atomic::Ordering};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The state of a writer: its parts, which change under one lock.
 
 use super::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Counters of a writer.
 
 /// What a writer has counted, and what its segment takes now.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Becoming the writer of a channel, and taking over what a dead writer left.
 
 use std::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! For a program whose frames are drawn by another component: a video pipeline that gets slots to draw into.
 
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! What a writer waits for: a reader, readers that follow to another segment, a slot, and work for the service.
 
 use std::{

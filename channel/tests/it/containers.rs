@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Two containers that share nothing but /dev/shm: each program has its own mount and pid namespaces and is process 1
 //! there, so process numbers do not tell which peer is alive.
 

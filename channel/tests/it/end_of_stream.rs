@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The end of a stream comes in order, and a forked child ends nothing.
 
 use std::time::Duration;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Events come between the frames between which they were published, once to each reader; sticky ones also come to
 //! readers that join later.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Faults that were found by killing and stopping processes at failpoints (`channel/src/protocol/failpoint.rs`), each
 //! with a process that ends or stops exactly there.
 

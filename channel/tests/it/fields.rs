@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Every structure of the segment with its fields, and every constant: what documents and other implementations are
 //! compared with.
 

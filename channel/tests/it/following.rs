@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Readers follow a channel through new caps, other writers, killed writers and lost files.
 
 use std::{

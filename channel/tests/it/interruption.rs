@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Another thread ends a wait promptly, wherever the waiting thread is.
 
 use std::{

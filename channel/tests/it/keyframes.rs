@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Compressed streams: a reader gets no frame without the frames that it is decoded with, and requests a keyframe when
 //! it waits for one.
 

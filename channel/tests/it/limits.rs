@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A process that may open no more files, or has no more address space: it gets an error, and continues when it may
 //! again.
 

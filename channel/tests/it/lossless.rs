@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A lossless writer: its slowest living reader misses no frame.
 
 use std::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Tests of the channel from outside, as its users see it: one program, one module for each behaviour.
 //!
 //! A module that needs other processes has a table `ROLES`: the functions that run in them.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Many readers, many starts, and a long time: nothing leaks.
 //!
 //! Short by default. With `RSSHM_TEST_SECONDS` the counts are large; `RSSHM_SOAK_SECONDS` is how long the stream of

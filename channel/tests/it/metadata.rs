@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Metadata: bytes beside a frame, which the channel does not interpret.
 
 use std::sync::atomic::{AtomicBool, Ordering};

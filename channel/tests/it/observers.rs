@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Observers, which need nothing but read permission.
 
 use std::{

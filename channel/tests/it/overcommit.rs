@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Overcommit: more readers than slots. They share the frames in place, and the frames that they hold never block the
 //! writer.
 

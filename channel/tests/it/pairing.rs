@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A writer and readers in one process: what the protocol guarantees in ordinary use.
 
 use std::time::Instant;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Property tests: what another peer wrote is checked before it is used, whatever it is.
 
 use std::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Permissions: modes, other users, and files of other users.
 //!
 //! A role becomes the other user, which only root can do.

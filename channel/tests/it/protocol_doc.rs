@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The tables of docs/PROTOCOL.md agree with the structures themselves.
 
 use std::{collections::BTreeMap, fs, path::Path};

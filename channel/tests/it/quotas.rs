@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Quotas: a reader that keeps to its quota is never evicted; a reader that pins more is, and notices it.
 
 use std::{

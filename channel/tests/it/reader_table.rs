@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Reader entries of other processes, which are killed, stopped, or fork.
 
 use std::time::{Duration, Instant};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The semaphore: whatever another program does to it, frames go on, and the writer repairs it.
 
 use std::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Which slots frames get: how long frames stay, and which slots may not be claimed.
 
 use std::{

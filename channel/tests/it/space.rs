@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A full /dev/shm is an error with a message, and no signal.
 //!
 //! Each test runs in a role with a mount namespace and a small /dev/shm of its own.

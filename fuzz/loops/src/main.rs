@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Runs the body of a fuzz target without cargo-fuzz, on its seeds and on random changes of them.
 //!
 //! ```text

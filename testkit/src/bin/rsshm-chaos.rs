@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Kills and stops programs at any instruction, and checks every frame that the others receive.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A plain peer for tests of other programs, and to try things out.
 
 use std::{

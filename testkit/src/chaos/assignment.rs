@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The processes of a run: their kinds, and what each is assigned.
 
 use std::{

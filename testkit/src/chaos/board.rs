@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Shared memory of the processes of a run, which survives each of them.
 //!
 //! All atomics are relaxed: they are counters and flags, and no other data goes with them.

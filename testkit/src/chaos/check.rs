@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The checks that every reader makes on every frame.
 
 use std::sync::atomic::Ordering::Relaxed;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The content of frames, events, metadata and messages.
 //!
 //! A head identifies the frame; after it one word repeats that depends on the whole head. So one comparison of memory

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A description of a channel, to find out why it stands still.
 
 use std::{

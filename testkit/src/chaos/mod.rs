@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Chaos: one faulty program never disturbs the others.
 //!
 //! A run has one writer and readers of all kinds on one channel. Each process is killed or stopped at any instruction,

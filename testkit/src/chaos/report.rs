@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The result of a run: a table for people, JSON for programs.
 
 use std::{

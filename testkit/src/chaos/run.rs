@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A run: starts, kills, stops and restarts processes of all kinds on one channel, and watches those that live.
 
 use std::{

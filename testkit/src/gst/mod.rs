@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! GStreamer in tests: pipelines in this process and in others, and what goes into and comes out of the elements.
 
 pub mod picture;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Pictures in any layout. Every byte is known, and differs between frames, planes, rows and columns.
 
 use gst::prelude::*;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Pipelines in the process of the test.
 
 use std::ops::Deref;

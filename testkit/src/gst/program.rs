@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! GStreamer's own programs, run with the plugin that was built with the tests.
 
 use std::{path::PathBuf, process::Command, sync::Once};

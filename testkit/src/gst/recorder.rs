@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A recorder of what leaves an rsshmsrc.
 
 use std::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A sink and a source in this process, tested one buffer at a time.
 
 use gst_video::{VideoInfo, prelude::*};

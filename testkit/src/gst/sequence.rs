@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Sequenced frames through pipelines: a writer in this process, and readers in other processes that check each frame.
 //!
 //! A frame's bytes are made of its number (see [`frames`]): a torn or short frame is found, and so is one that is

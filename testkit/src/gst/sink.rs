@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A harness that feeds an rsshmsink buffer by buffer.
 
 use std::{fmt::Display, time::Duration};

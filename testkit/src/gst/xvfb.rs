@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! An X server without a display, for tests that look at a window.
 
 use std::{

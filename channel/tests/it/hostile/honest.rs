@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A channel's honest peers, each a process of its own, which report how they fare.
 
 use std::{

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Hostile peers. One that may write the segment writes garbage into all of it, or wakes other peers without end; one
 //! that may only read the segment tries everything that read permission allows. No honest peer crashes, hangs, or is
 //! kept busy.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! What the modules share: a writer and readers of a channel, frames that can be checked, and measurements.
 
 pub mod raw;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A peer that may do anything: it has mapped the segment for writing and can lock bytes of the lock file.
 
 use std::{
