@@ -155,7 +155,7 @@ impl FrameCursor {
     }
 
     /// Moves the cursor to the frame that was taken, and counts it.
-    #[inline(always)] // it returns a frame, and the call would copy that
+    #[inline]
     fn accept(
         &mut self,
         attachment: &Attachment,
