@@ -37,8 +37,8 @@ pub(super) struct SegmentChain {
     /// The file that has the channel's name: this writer gave it the name, or took it over from a dead one. It is set
     /// also while no segment is current, because the next one could not be made.
     owned_name: Option<FileId>,
-    /// When a dead writer's channel was taken over. Readers may be on their way from segments of that writer that this
-    /// one does not know, because the dead writer had not brought them to its last segment yet.
+    /// When a dead writer's channel was taken over. Readers may be on their way from older segments of that writer. It
+    /// died before they came to its last segment, and this writer knows only that one.
     took_over_at: Option<Instant>,
 }
 
@@ -247,8 +247,8 @@ pub(super) fn supersede(segment: &Segment) {
         .status()
         .state
         .fetch_or(state::SUPERSEDED, Ordering::Release);
-    // Pairs with the fence of a reader that has joined (`Attachment::enter`) and looks at the state then: either it
-    // sees the mark, or a lossless writer sees the reader and waits for it.
+    // Pairs with the fence in `announce` of the reader, after which a reader that has joined looks at the state. Either
+    // it sees the mark, or a lossless writer sees the reader and waits for it.
     fence(Ordering::SeqCst);
     failpoint(Failpoint::Superseded);
     segment.notify(FutexWord::Published);

@@ -213,8 +213,8 @@ impl Writer {
     /// Publishes an event that happens after the last frame and before the next.
     ///
     /// With a place in `sticky`, below [`STICKY_EVENT_COUNT`](crate::STICKY_EVENT_COUNT), readers that join later get
-    /// the event too, until another event takes the place. While there is no segment, as no slot was claimed yet, no
-    /// reader can be attached: then the event is kept if it is sticky, and dropped otherwise.
+    /// the event too, until another event takes the place. Before the first claim there is no segment, so no reader is
+    /// attached. Then a sticky event is kept, and any other is dropped.
     ///
     /// # Errors
     /// [`Error::TooLarge`] when the event has more bytes than [`MAX_EVENT_SIZE`](crate::MAX_EVENT_SIZE), or there is no

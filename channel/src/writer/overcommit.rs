@@ -40,8 +40,8 @@ impl Overcommit {
     }
 }
 
-/// How many of `slots` slots may be pinned while the writer has all it needs: the history, the newest frame, the slots
-/// that are claimed (at least one), and the spare slots.
+/// How many of `slots` slots may be pinned while the writer has all it needs. It needs the history, the newest frame,
+/// the claimed slots (at least one), and the spare slots.
 pub(super) fn room(slots: u32, history: u32, claimed: u32) -> u32 {
     slots.saturating_sub(history + 1 + claimed.max(1) + SPARE_SLOTS)
 }
@@ -67,7 +67,7 @@ pub(super) fn withdraw_quotas(tables: &SegmentTables) {
             shared.store(quota >> 32 << 32, Ordering::Release);
         }
     }
-    // Pairs with the fence in `PinCounts::pin`: a reader whose bit the writer's next look at the pins does not see will
-    // see that its quota is gone, and give the pin back.
+    // Pairs with the fence in `PinCounts::pin`. Either the writer's next look at the pins sees a reader's bit, or that
+    // reader sees that its quota is gone and gives the pin back.
     fence(Ordering::SeqCst);
 }

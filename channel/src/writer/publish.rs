@@ -63,8 +63,8 @@ fn validate(
     Ok(())
 }
 
-/// Gives the frame in `slot` its seq. `None` when the slot cannot be published: its segment was superseded, has other
-/// caps than those that were set since, or the slot was published before.
+/// Gives the frame in `slot` its seq. `None` when the slot was published before, or its segment was superseded or has
+/// outdated caps.
 fn assign_seq(
     state: &mut State,
     segment: &Arc<WriterSegment>,

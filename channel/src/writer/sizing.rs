@@ -56,8 +56,8 @@ impl SlotSizing {
 
     /// The size of a slot of the next segment, for a frame of `size` bytes. `current` is the segment before.
     ///
-    /// For frames of variable size, a slot that grows becomes at least twice as large as needed, so that not every
-    /// frame that is a little larger needs another segment.
+    /// A slot for frames of variable size becomes twice as large as needed when it grows. Otherwise each frame that is
+    /// a little larger would need another segment.
     pub(super) fn slot_size(&self, caps: &Caps, size: u64, current: Option<&Segment>) -> u64 {
         let least = self.least_slot_size(caps, size).max(1);
         if !caps.is_variable() {

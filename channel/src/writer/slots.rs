@@ -307,8 +307,8 @@ impl SlotAllocator {
         self.can_grow() && !self.is_growing
     }
 
-    /// Reserves the next slot for the caller, which commits it without a lock held: that takes milliseconds for a large
-    /// frame, as the system clears the memory.
+    /// Reserves the next slot for the caller, which commits it without a lock held. That takes milliseconds for a large
+    /// frame, because the system clears the memory.
     pub(super) fn begin_growth(&mut self) -> Option<usize> {
         self.may_begin_growth().then(|| {
             self.is_growing = true;
