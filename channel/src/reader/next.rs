@@ -177,16 +177,19 @@ impl Reader {
             };
             // Frames behind the next event come after it.
             let last = event_after.map_or(newest, |after| after.min(newest));
-            let frame = self
+            match self
                 .frames
                 .take_up_to(attachment, wanted, last, target, limits, &mut self.stats)
-                .map_err(|NoTargetMemory(size)| Error::NoMemory {
-                    channel: self.name.to_string(),
-                    size,
-                })?;
-            // Without a frame the cursor is at `last`: the loop ends, or continues with the event.
-            if let Some(frame) = frame {
-                return Ok(Some(Next::Frame(frame)));
+            {
+                Ok(Some(frame)) => return Ok(Some(Next::Frame(frame))),
+                // The cursor is at `last` now: the loop ends, or continues with the event.
+                Ok(None) => {}
+                Err(NoTargetMemory(size)) => {
+                    return Err(Error::NoMemory {
+                        channel: self.name.to_string(),
+                        size,
+                    });
+                }
             }
         }
     }
