@@ -106,7 +106,7 @@ fn skipping(file: &std::path::Path) -> std::process::Command {
 #[test]
 fn skips_on_request() {
     if std::env::var_os("SKIP_NOW").is_some() {
-        rsshm_testkit::skip!("because it was {} to", "told");
+        rsshm_testkit::skip!("because the role {} for it", "asked");
     }
     rsshm_testkit::need_program!("sh");
 }
