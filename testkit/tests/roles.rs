@@ -91,7 +91,10 @@ fn skip_is_recorded_with_test_name() {
     process.wait_ok();
     let skipped = std::fs::read_to_string(&file).unwrap();
     std::fs::remove_file(&file).unwrap();
-    assert_eq!(skipped, "SKIPPED roles::skips_on_request: because the role asked for it\n");
+    assert_eq!(
+        skipped,
+        "SKIPPED roles::skips_on_request: because the role asked for it\n"
+    );
 }
 
 fn skipping(file: &std::path::Path) -> std::process::Command {
