@@ -11,11 +11,8 @@ use crate::{
     sys::{fork::ForkGuard, sync},
 };
 
-/// The inside of a writer.
-///
-/// The locks, in the order in which they are taken: [`begin_replacing`](Self::begin_replacing), the semaphore, then
-/// [`lock`](Self::lock). None is held while the writer waits for a reader. The state is not locked while the writer
-/// waits for the semaphore.
+/// The inside of a writer. Its locks, in the order in which they are taken: [`begin_replacing`](Self::begin_replacing),
+/// the semaphore in [`with_semaphore`](Self::with_semaphore), [`lock`](Self::lock).
 #[derive(Debug)]
 pub(super) struct Inner {
     name: ChannelName,

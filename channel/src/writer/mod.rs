@@ -33,7 +33,8 @@
 //!     '-- WriterStats   stats          counters
 //! ```
 //!
-//! [`Inner`] says in which order locks are taken.
+//! The locks are always taken in this order: the replacement of segments, the semaphore, the state. None is held while
+//! the writer waits for a reader. The state is not locked while the writer waits for the semaphore. [`Inner`] has them.
 
 mod chain;
 mod channel_lock;
