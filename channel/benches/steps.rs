@@ -1,37 +1,40 @@
-//! What the single steps of the protocol take, within one process and with nobody asleep: `make bench-channel`.
+//! The time of single steps of the protocol, in one process and without sleepers: `make bench-channel`.
 //!
-//! What it takes to wake readers, and what they do to each other's caches, is in the benchmark of whole programs, benches/.
+//! The benchmark of whole programs, benches/, measures what it takes to wake readers, and how they affect each other's
+//! caches.
 #![allow(missing_docs)]
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
-    thread::JoinHandle,
     time::Duration,
 };
 
 use divan::Bencher;
 use rsshm_channel::{
-    Caps, ChannelName, FrameData, FrameDescriptor, Next, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions,
+    Caps, ChannelName, FrameData, FrameDescriptor, Next, ReadLimits, Reader, ReaderOptions, ServiceThread, Writer,
+    WriterOptions,
 };
 
-/// 1080p in NV12; nothing is drawn.
-const SIZE: usize = 1920 * 1080 * 3 / 2;
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The size of a 1080p frame in NV12. Nothing is drawn.
+const FRAME_SIZE: usize = 1920 * 1080 * 3 / 2;
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+const SERVICE_INTERVAL: Duration = Duration::from_millis(250);
+/// Publishes after which the writer has committed the slots that 64 readers have in their quotas.
+const WARM_UP_PUBLISHES: u32 = 256;
 
 fn main() {
     divan::main();
 }
 
-/// A writer that is looked after, and readers that are attached and do nothing.
+/// A writer with its service, and readers that are attached and idle.
 struct Channel {
     name: ChannelName,
-    writer: Arc<Writer>,
     readers: Vec<Reader>,
-    stop: Arc<AtomicBool>,
-    service_waiter: Option<JoinHandle<()>>,
+    writer: Arc<Writer>,
+    _service: ServiceThread,
 }
 
 impl Channel {
@@ -42,40 +45,28 @@ impl Channel {
         let writer = Arc::new(Writer::open(name.clone(), WriterOptions::default()).unwrap());
         writer.set_caps(Caps::fixed_size(
             "video/x-raw,format=NV12,width=1920,height=1080,framerate=60/1",
-            SIZE,
+            FRAME_SIZE,
         ));
-        let stop = Arc::new(AtomicBool::new(false));
-        let service_waiter = std::thread::spawn({
-            let (writer, stop) = (Arc::clone(&writer), Arc::clone(&stop));
-            move || {
-                while !stop.load(Ordering::Relaxed) {
-                    writer.wait_for_service(Duration::from_millis(250));
-                    writer.service().unwrap();
-                }
-            }
+        let service = ServiceThread::spawn(Arc::clone(&writer), SERVICE_INTERVAL, |_, report| {
+            report.unwrap();
         });
         let mut channel = Self {
             name,
-            writer,
             readers: Vec::new(),
-            stop,
-            service_waiter: Some(service_waiter),
+            writer,
+            _service: service.unwrap(),
         };
         channel.publish();
         channel.readers = (0..readers).map(|_| channel.attach()).collect();
-        // Until the slots are there that so many readers are granted.
-        for _ in 0..256 {
+        for _ in 0..WARM_UP_PUBLISHES {
             channel.publish();
         }
         channel
     }
 
     fn publish(&self) {
-        let slot = self.writer.claim(SIZE).unwrap().unwrap();
-        let descriptor = FrameDescriptor {
-            size: SIZE as u64,
-            ..FrameDescriptor::default()
-        };
+        let slot = self.writer.claim(FRAME_SIZE).unwrap().unwrap();
+        let descriptor = FrameDescriptor::new(FRAME_SIZE as u64);
         self.writer.publish(&slot, descriptor, &[]).unwrap();
     }
 
@@ -87,20 +78,11 @@ impl Channel {
     }
 }
 
-/// Takes the next frame and gives it back; yields whether it was in place.
+/// Takes the next frame and releases it. Returns whether it was in place.
 fn take(reader: &mut Reader) -> bool {
-    match reader.next(&mut Vec::new(), ReadLimits::default(), Some(PATIENCE)) {
+    match reader.next(&mut Vec::new(), ReadLimits::default(), Some(READ_TIMEOUT)) {
         Ok(Next::Frame(frame)) => matches!(frame.data, FrameData::InPlace(_)),
         other => panic!("no frame: {other:?}"),
-    }
-}
-
-impl Drop for Channel {
-    fn drop(&mut self) {
-        self.readers.clear();
-        self.stop.store(true, Ordering::Relaxed);
-        self.writer.stop_service();
-        self.service_waiter.take().unwrap().join().unwrap();
     }
 }
 
@@ -110,12 +92,12 @@ fn claim_and_publish(bencher: Bencher, readers: usize) {
     bencher.bench_local(|| channel.publish());
 }
 
-// One frame a sample: of several that wait, only the newest can be had for long.
+// One frame in each sample, because of several frames only the newest stays available.
 #[divan::bench(args = [1, 8, 64], sample_size = 1, sample_count = 1000)]
-fn take_and_give_back(bencher: Bencher, readers: usize) {
+fn take_and_release(bencher: Bencher, readers: usize) {
     let mut channel = Channel::new(readers);
     let mut reader = channel.readers.remove(0);
-    assert!(take(&mut reader), "it is in place");
+    assert!(take(&mut reader), "the frame is in place");
     bencher
         .with_inputs(|| channel.publish())
         .bench_local_values(|()| take(&mut reader));
@@ -124,7 +106,7 @@ fn take_and_give_back(bencher: Bencher, readers: usize) {
 #[divan::bench(args = [0, 7, 63], sample_size = 1)]
 fn attach_take_and_detach(bencher: Bencher, others: usize) {
     let channel = Channel::new(others);
-    // Who looks after the writer does so at once, if it was not called too often just now.
+    // The pause keeps the service within its rate, so that it answers the next reader at once.
     let wait = || std::thread::sleep(Duration::from_millis(20));
     bencher
         .with_inputs(wait)

@@ -1,4 +1,4 @@
-//! Prints the layout of a segment as JSON, for peers in other languages: a test of theirs can hold their own to it.
+//! Prints the layout of a segment as JSON, so that a test of a peer in another language can compare its own.
 
 #[path = "../tests/it/fields.rs"]
 mod fields;

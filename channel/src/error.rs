@@ -1,4 +1,4 @@
-//! What can go wrong, said so that a user can act on it.
+//! The errors of the crate. Each text says what a user can do.
 
 use nix::errno::Errno;
 
@@ -6,45 +6,45 @@ use nix::errno::Errno;
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
-    /// The name cannot be a channel's.
+    /// The name is invalid.
     #[error("{name:?} cannot be the name of a channel: {reason}")]
     Name {
-        /// The name as given.
+        /// The name.
         name: String,
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// An option's value does not work.
+    /// The value of an option is invalid.
     #[error("channel {channel}: {reason}")]
     Option {
         /// The channel.
         channel: String,
-        /// Which option, and what it may be.
+        /// The option, and its valid values.
         reason: String,
     },
-    /// Another writer that is alive has the channel.
+    /// The channel has another living writer.
     #[error("channel {channel} already has a writer ({}); stop it, or choose another name",
-            .pid.map_or_else(|| "its process is not known".to_owned(), |pid| format!("process {pid}")))]
+            .pid.map_or_else(|| "its process is unknown".to_owned(), |pid| format!("process {pid}")))]
     Busy {
         /// The channel.
         channel: String,
-        /// The process that its segment names, where there is one.
+        /// The process that its segment names, if there is a segment.
         pid: Option<u32>,
     },
-    /// A file under the channel's name belongs to somebody else, or is something else.
-    #[error("channel {channel}: {path} {what}; choose another name, or have it removed by its owner")]
+    /// A file with the channel's name belongs to another user, or is not a channel's.
+    #[error("channel {channel}: {path} {what}; choose another name, or ask its owner to remove it")]
     Foreign {
         /// The channel.
         channel: String,
         /// The file in the way.
         path: String,
-        /// What it is.
+        /// What is wrong with it.
         what: String,
     },
-    /// The permissions of the channel's files do not let this user in.
+    /// The permissions of the channel's files forbid what this user tried.
     #[error(
         "channel {channel}: no permission to {action} {path} (its mode is {mode:04o}, its owner user {owner}); \
-             the writer's perms property sets the mode: 0644 lets others read, 0660 lets its group attach fully"
+             the writer's perms property sets the mode: 0644 lets others observe, 0660 lets its group attach"
     )]
     Denied {
         /// The channel.
@@ -67,11 +67,11 @@ pub enum Error {
     NoSpace {
         /// The channel.
         channel: String,
-        /// Bytes that the smallest segment takes.
+        /// The size in bytes of the smallest segment.
         wanted: u64,
-        /// Frames in it; 0 where even the semaphore does not fit.
+        /// Its slots; 0 if even the semaphore does not fit.
         slots: u32,
-        /// Bytes of a frame's slot.
+        /// The size of a slot in bytes.
         slot_size: u64,
         /// Bytes free in /dev/shm.
         free: u64,
@@ -86,7 +86,7 @@ pub enum Error {
         /// The field and the value found.
         what: String,
     },
-    /// The frame, or its format, does not fit what a segment can hold.
+    /// A frame, its metadata, its caps or an event is too large for a segment.
     #[error("channel {channel}: {what}")]
     TooLarge {
         /// The channel.
@@ -94,32 +94,32 @@ pub enum Error {
         /// What is too large, and the limit.
         what: String,
     },
-    /// The slot is not one that can be published: of an older segment, or published before.
+    /// The slot cannot be published: it belongs to an older segment, or was published before.
     #[error("channel {channel}: this memory cannot be published in place")]
     NotPublishable {
         /// The channel.
         channel: String,
     },
-    /// There was no memory to copy a frame to.
+    /// There is no memory to copy a frame to.
     #[error("channel {channel}: no memory to copy a frame of {size} bytes to")]
     NoMemory {
         /// The channel.
         channel: String,
-        /// Bytes of the frame.
+        /// The size of the frame in bytes.
         size: usize,
     },
-    /// The writer was closed.
+    /// The writer is closed.
     #[error("channel {channel} is closed")]
     Closed {
         /// The channel.
         channel: String,
     },
-    /// A system call failed in a way that has no better name here.
+    /// A system call failed for a reason that no other variant describes.
     #[error("channel {channel}: {call} failed: {errno}")]
     System {
         /// The channel.
         channel: String,
-        /// The call, with what it was for.
+        /// The call, and what it was for.
         call: String,
         /// The system's error.
         errno: Errno,
@@ -127,8 +127,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// The shared memory file system has no memory for `wanted` bytes: `slots` slots of `slot_size` bytes and what comes
-    /// before them. `space` is [`files::space`](crate::sys::files::space) of it.
+    /// The shared memory file system has no memory for `wanted` bytes: `slots` slots of `slot_size` bytes and what
+    /// comes before them. `space` is [`files::space`](crate::sys::files::space) of it.
     pub(crate) fn no_space(channel: &str, wanted: u64, slots: u32, slot_size: u64, space: (u64, u64)) -> Self {
         let (free, total) = space;
         Self::NoSpace {

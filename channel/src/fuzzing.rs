@@ -1,5 +1,5 @@
-//! What a fuzzer calls, with bytes that anybody may have written. No part of the crate's face: only with the feature
-//! `fuzzing`, for the programs in `fuzz/`.
+//! The bodies of the fuzz targets in `fuzz/`, which get bytes that another process may have written. They are not part
+//! of the public API, and exist only with the feature `fuzzing`.
 
 use std::{
     fs::{File, OpenOptions},
@@ -25,11 +25,13 @@ use crate::{
 };
 
 const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=64";
-const FRAME: usize = 64 * 64;
+const FRAME_SIZE: usize = 64 * 64;
 const SLOTS: u32 = 4;
+/// The offset of the word of `Status` that has `published` and `state`.
+const STATE_OFFSET: u64 = 24;
 
 /// A file in shared memory that has no name.
-fn file() -> Option<File> {
+fn unnamed_file() -> Option<File> {
     OpenOptions::new()
         .read(true)
         .write(true)
@@ -42,8 +44,8 @@ fn name() -> Option<ChannelName> {
     ChannelName::new(format!("rsshm-fuzz-{}", std::process::id())).ok()
 }
 
-/// Changes that `data` says: six bytes each, of which two say where between `from` and `to`, and the rest with what; the word
-/// there is replaced, or its lowest byte, or it is moved by a little.
+/// The changes that `data` encodes, in six bytes each: two select a word between `from` and `to`, and four its new
+/// value, in one of several scales.
 fn changes(data: &[u8], from: u64, to: u64) -> impl Iterator<Item = (u64, [u8; 8])> {
     let words = (to - from) / 8;
     data.chunks_exact(6).map(move |change| {
@@ -63,16 +65,16 @@ fn changes(data: &[u8], from: u64, to: u64) -> impl Iterator<Item = (u64, [u8; 8
     })
 }
 
-/// Opens a file as a segment in all ways there are. The first byte says whether the rest is the file, or what is changed in
-/// a good one.
+/// Opens a file as a segment, with each kind of access. The first byte of `data` selects whether the rest is the file,
+/// or the changes of a valid one.
 pub fn segment(data: &[u8]) {
-    let (Some(name), Some(file), Some((kind, data))) = (name(), file(), data.split_first()) else {
+    let (Some(name), Some(file), Some((kind, data))) = (name(), unnamed_file(), data.split_first()) else {
         return;
     };
     if kind % 2 == 0 {
         let _ = file.write_all_at(data, 0);
     } else {
-        let Some(header) = Header::new(CAPS.len(), SLOTS, FRAME as u64, true) else {
+        let Some(header) = Header::new(CAPS.len(), SLOTS, FRAME_SIZE as u64, true) else {
             return;
         };
         let _ = file.set_len(header.total_size().unwrap_or(0));
@@ -89,7 +91,7 @@ pub fn segment(data: &[u8]) {
         let Ok(segment) = Segment::open(&name, file, &stat, access) else {
             continue;
         };
-        // What is in the mapping may be looked at, all of it.
+        // Everything in the tables can be read.
         for index in [0, 1, MAX_READERS - 1] {
             segment.tables.entry(index).pins.load(Ordering::Relaxed);
             segment.tables.quota(index).load(Ordering::Relaxed);
@@ -110,17 +112,18 @@ pub fn segment(data: &[u8]) {
                     .slots()
                     .and_then(|slots| slots.range(segment.slot_offset(slot) + segment.header.slot_size - 1, 1))
             {
-                // SAFETY: the file reaches to the slot's end (`is_committed`), nobody else has it, and the range is inside.
+                // SAFETY: the file has memory for the whole slot (`is_committed`), no other process has the file, and
+                // the byte is inside the mapping (checked by `range`).
                 unsafe { last.read_volatile() };
             }
         }
     }
 }
 
-/// A segment with a few frames and events, in a file of its own.
-fn good_segment() -> Option<(OwnedFd, Header)> {
-    let file = file()?;
-    let mut header = Header::new(CAPS.len(), SLOTS, FRAME as u64, true)?;
+/// A segment with three frames, in a file without a name.
+fn valid_segment() -> Option<(OwnedFd, Header)> {
+    let file = unnamed_file()?;
+    let mut header = Header::new(CAPS.len(), SLOTS, FRAME_SIZE as u64, true)?;
     header.first_seq = 1;
     file.set_len(header.total_size()?).ok()?;
     file.write_all_at(bytemuck::bytes_of(&header), 0).ok()?;
@@ -129,11 +132,8 @@ fn good_segment() -> Option<(OwnedFd, Header)> {
     let segment = Segment::open(&name()?, file.as_fd().try_clone_to_owned().ok()?, &stat, Access::Write).ok()?;
     for slot in 0..3 {
         let seq = slot as u64 + 1;
-        let descriptor = FrameDescriptor {
-            size: FRAME as u64,
-            metadata_size: 16,
-            ..FrameDescriptor::default()
-        };
+        let mut descriptor = FrameDescriptor::new(FRAME_SIZE as u64);
+        descriptor.metadata_size = 16;
         segment.write_descriptor(slot, &descriptor);
         segment.slot_record(slot).seq.store(seq, Ordering::Relaxed);
         segment
@@ -145,17 +145,18 @@ fn good_segment() -> Option<(OwnedFd, Header)> {
     Some((file.into(), header))
 }
 
-/// Takes frames and events out of a segment of which everything but the header may have been changed, as a reader with a
-/// seat and as an observer. The first byte says who, and with which limits; the rest what is changed, before and between.
+/// Takes frames and events from a segment in which everything but the header may change. The first byte of `data`
+/// selects a reader with an entry or an observer, and the limits. The rest encodes the changes, before and between the
+/// reads.
 pub fn frames(data: &[u8]) {
-    let (Some((file, header)), Some((kind, data))) = (good_segment(), data.split_first()) else {
+    let (Some((file, header)), Some((kind, data))) = (valid_segment(), data.split_first()) else {
         return;
     };
     let (Some(name), Ok(stat)) = (name(), fstat(&file)) else {
         return;
     };
-    let own_entry = kind % 2 == 1;
-    let access = if own_entry { Access::Attach } else { Access::Observe };
+    let has_entry = kind % 2 == 1;
+    let access = if has_entry { Access::Attach } else { Access::Observe };
     let Ok(segment) = file
         .try_clone()
         .map_err(drop)
@@ -164,17 +165,16 @@ pub fn frames(data: &[u8]) {
         return;
     };
     let file = File::from(file);
-    let Some(attachment) = Attachment::for_fuzzing(segment, own_entry) else {
+    let Some(attachment) = Attachment::for_fuzzing(segment, has_entry) else {
         return;
     };
-    // What a seat is granted is said before, as the ticket is not to be guessed.
+    // The quota is stored first, because the changes cannot guess the generation.
     let generation = attachment.generation_for_fuzzing();
     let _ = file.write_all_at(&(u64::from(generation) << 32 | 4).to_ne_bytes(), header.quotas_offset);
     let mut reader = Reader::for_fuzzing(name, attachment);
-    let limits = ReadLimits {
-        max_behind: u32::from(kind >> 1 & 3),
-        max_held: u32::from(kind >> 3 & 3),
-    };
+    let limits = ReadLimits::default()
+        .max_behind(u32::from(kind >> 1 & 3))
+        .max_held(u32::from(kind >> 3 & 3));
     let (mut copy, mut held) = (Vec::new(), Vec::new());
     let mut parts = data.chunks(data.len().div_ceil(4).max(6));
     for _ in 0..8 {
@@ -184,7 +184,7 @@ pub fn frames(data: &[u8]) {
         let next = reader.next(&mut copy, limits, Some(Duration::ZERO));
         if let Ok(crate::Next::Frame(frame)) = next {
             if let FrameData::InPlace(pinned) = &frame.data {
-                assert!(pinned.as_ref().len() as u64 == frame.descriptor.size && pinned.as_ref().len() <= FRAME);
+                assert!(pinned.as_ref().len() as u64 == frame.descriptor.size && pinned.as_ref().len() <= FRAME_SIZE);
                 std::hint::black_box(pinned.as_ref().iter().fold(0, |all, byte| all ^ byte));
             }
             held.push(frame);
@@ -192,17 +192,13 @@ pub fn frames(data: &[u8]) {
     }
 }
 
-/// A writer whose segment is changed in everything but the header: it publishes, and looks after its readers. The same
-/// writer from one call to the next, as what it knows is its own.
+/// Publishes and runs the service of a writer while everything but the header of its segment changes. All calls use the
+/// same writer, because its state is in its own memory.
 pub fn readers(data: &[u8]) {
     static WRITER: LazyLock<Option<(Mutex<()>, Writer)>> = LazyLock::new(|| {
-        let options = WriterOptions {
-            max_slots: 8,
-            accept_messages: true,
-            ..WriterOptions::default()
-        };
+        let options = WriterOptions::default().max_slots(8).accept_messages(true);
         let writer = Writer::open(name()?, options).ok()?;
-        writer.set_caps(Caps::fixed_size(CAPS, FRAME));
+        writer.set_caps(Caps::fixed_size(CAPS, FRAME_SIZE));
         Some((Mutex::new(()), writer))
     });
     let Some((one_at_a_time, writer)) = &*WRITER else {
@@ -210,19 +206,16 @@ pub fn readers(data: &[u8]) {
     };
     let _one = sync::lock(one_at_a_time);
     let publish = || {
-        let slot = writer.claim(FRAME).ok().flatten();
-        let descriptor = FrameDescriptor {
-            size: FRAME as u64,
-            ..FrameDescriptor::default()
-        };
+        let slot = writer.claim(FRAME_SIZE).ok().flatten();
+        let descriptor = FrameDescriptor::new(FRAME_SIZE as u64);
         slot.is_some_and(|slot| writer.publish(&slot, descriptor, &[]).is_ok())
     };
     if writer.stats().published == 0 {
         publish();
-        // Somebody is there, so that what the seat says is believed.
-        static SEAT: Mutex<Option<Reader>> = Mutex::new(None);
-        let mut entry = sync::lock(&SEAT);
-        let reader = entry.get_or_insert_with(|| Reader::new(writer.name().clone(), ReaderOptions::default()));
+        // A living reader owns the entry, so that the writer uses what the entry says.
+        static READER: Mutex<Option<Reader>> = Mutex::new(None);
+        let mut reader = sync::lock(&READER);
+        let reader = reader.get_or_insert_with(|| Reader::new(writer.name().clone(), ReaderOptions::default()));
         let _ = reader.next(&mut Vec::new(), ReadLimits::default(), Some(Duration::from_millis(50)));
     }
     let Ok(file) = OpenOptions::new()
@@ -238,8 +231,8 @@ pub fn readers(data: &[u8]) {
     }
     for part in data.chunks(data.len().div_ceil(2).max(6)) {
         for (at, value) in changes(part, 256, header.slots_offset) {
-            // Not that it is over: a new one would be made each time.
-            if at != header.status_offset + 24 {
+            // The word with the state is left alone: a segment that is over would be replaced each time.
+            if at != header.status_offset + STATE_OFFSET {
                 let _ = file.write_all_at(&value, at);
             }
         }

@@ -1,32 +1,61 @@
-//! One writer, many readers: frames in a named POSIX shared-memory segment.
+//! One writer, many readers: frames in a named POSIX shared memory segment.
 //!
-//! A *channel* is a name, shared by one [`Writer`] and any number of [`Reader`]s in unrelated processes. The frames lie
-//! in the shared memory object `/NAME`, the named semaphore `/NAME` guards what a bystander may look at, and locks on
-//! bytes of that semaphore's file say who is alive. Any side may start first, stop, or be killed at any instruction.
+//! A *channel* is a name, shared by one [`Writer`] and any number of [`Reader`]s in unrelated processes. The frames are
+//! in the shared memory object `/NAME`. The file of the named semaphore `/NAME` is the *lock file*: locks on its bytes
+//! tell which peers are alive. Each side may start first, stop, or be killed at any instruction.
 //!
-//! `docs/PROTOCOL.md` describes the segment field by field, for people who write another peer. This crate knows nothing
-//! of GStreamer: a frame is a run of bytes with a [`FrameDescriptor`], and the format is a string.
+//! The crate does not depend on GStreamer. A frame is a run of bytes with a [`FrameDescriptor`], and its caps are a
+//! string.
+//!
+//! # A writer
 //!
 //! ```no_run
-//! use rsshm_channel::{ChannelName, Format, FrameDescriptor, Next, ReadLimits, Reader, Writer, WriterOptions};
+//! use rsshm_channel::{Caps, ChannelName, FrameDescriptor, Writer, WriterOptions, monotonic_ns};
+//!
 //! # fn main() -> Result<(), rsshm_channel::Error> {
-//! let name = ChannelName::new("cam0")?;
-//! let writer = Writer::open(name.clone(), WriterOptions::default())?;
-//! writer.set_format(Format::fixed_size("video/x-raw,format=GRAY8,width=640,height=360,framerate=30/1", 640 * 360));
-//! if let Some(mut slot) = writer.claim(640 * 360)? {
-//!     slot.as_mut().fill(128);
-//!     writer.publish(&slot, FrameDescriptor { size: 640 * 360, ..Default::default() }, &[])?;
+//! let size = 640 * 360;
+//! let writer = Writer::open(ChannelName::new("cam0")?, WriterOptions::default())?;
+//! writer.set_caps(Caps::fixed_size("video/x-raw,format=GRAY8,width=640,height=360,framerate=30/1", size));
+//! loop {
+//!     if let Some(mut slot) = writer.claim(size)? {
+//!         slot.as_mut().fill(128);
+//!         writer.publish(&slot, FrameDescriptor::new(size as u64).with_pts(monotonic_ns()), &[])?;
+//!     }
+//!     writer.service()?;
+//!     std::thread::sleep(std::time::Duration::from_millis(33));
 //! }
-//! let mut reader = Reader::new(name, Default::default());
-//! if let Next::Frame(frame) = reader.next(&mut Vec::new(), ReadLimits::default(), None)? {
-//!     println!("frame {} has {} bytes", frame.number, frame.descriptor.size);
-//! }
-//! # Ok(())
 //! # }
 //! ```
 //!
-//! System calls and pointers are in the modules `sys`, `map` and `copy`. What they cannot make safe by themselves, a slice of a slot
-//! that is pinned or claimed, is used in three places, each with its reason.
+//! [`Writer::service`] is the regular housekeeping: it counts the readers, sets their quotas and checks the channel's
+//! files. A writer that does not publish all the time leaves it to a [`ServiceThread`].
+//!
+//! # A reader
+//!
+//! ```no_run
+//! use rsshm_channel::{ChannelName, Next, ReadLimits, Reader, ReaderOptions};
+//!
+//! # fn main() -> Result<(), rsshm_channel::Error> {
+//! let mut reader = Reader::new(ChannelName::new("cam0")?, ReaderOptions::default());
+//! let mut copy = Vec::new();
+//! loop {
+//!     match reader.next(&mut copy, ReadLimits::default(), None)? {
+//!         Next::Frame(frame) => println!("frame {} has {} bytes", frame.seq, frame.bytes(&copy).len()),
+//!         Next::EndOfStream => return Ok(()),
+//!         _ => {} // an event, or the writer is gone: the reader waits for the next one
+//!     }
+//! }
+//! # }
+//! ```
+//!
+//! # Modules
+//!
+//! `docs/PROTOCOL.md` describes the shared memory field by field, for peers in other languages. [`layout`] is the same
+//! in Rust.
+//!
+//! The private modules are layers. `reader` and `writer` use `segment`, which uses `protocol`, which uses `sys`; no
+//! layer uses one above it. `unsafe` code is in `sys` and in `segment/tables.rs`. Two places more borrow the bytes of a
+//! slot: a reader those of a pinned one (`reader/pinned.rs`), a writer those of a claimed one (`writer/slot.rs`).
 
 mod error;
 #[cfg(feature = "fuzzing")]

@@ -45,10 +45,10 @@ impl BufferMaker {
         info: Option<&VideoInfo>,
         stamps: Stamps,
     ) -> Result<Option<gst::Buffer>, gst::FlowError> {
-        let descriptor = frame.descriptor;
+        let descriptor = &frame.descriptor;
         let mut buffer = self.with_memory(frame.data, copy)?;
         if let Some(info) = info {
-            let planes = Planes::of_descriptor(&descriptor, info);
+            let planes = Planes::of_descriptor(descriptor, info);
             if !planes.fit(info, buffer.size()) {
                 gst::warning!(
                     CAT,
@@ -63,7 +63,7 @@ impl BufferMaker {
             }
         }
         let target = buffer.make_mut();
-        frame::apply(target, &descriptor);
+        frame::apply(target, descriptor);
         let refused = self.metas.decode(&frame.metadata, info, target);
         if refused > 0 {
             gst::debug!(
@@ -80,20 +80,18 @@ impl BufferMaker {
 
     /// A buffer with the bytes of a frame.
     fn with_memory(&mut self, data: FrameData, copy: CopyBuffer) -> Result<gst::Buffer, gst::FlowError> {
-        match data {
-            FrameData::InPlace(pinned) => {
-                // The memory owns the pin from here on, also if the frame turns out not to match its caps.
-                let mut buffer = self.spare.take().unwrap_or_default();
-                if let Some(buffer) = buffer.get_mut() {
-                    buffer.append_memory(gst::Memory::from_slice(pinned));
-                }
-                Ok(buffer)
-            }
-            FrameData::Copied => copy
+        let FrameData::InPlace(pinned) = data else {
+            return copy
                 .0
                 .map(gst::buffer::MappedBuffer::into_buffer)
-                .ok_or(gst::FlowError::Error),
+                .ok_or(gst::FlowError::Error);
+        };
+        // The memory owns the pin from here on, also if the frame turns out not to match its caps.
+        let mut buffer = self.spare.take().unwrap_or_default();
+        if let Some(buffer) = buffer.get_mut() {
+            buffer.append_memory(gst::Memory::from_slice(pinned));
         }
+        Ok(buffer)
     }
 }
 

@@ -173,7 +173,8 @@ impl Stream {
                 );
             }
             Next::Event(event) => self.events.forward(context, &mut self.timing, &event),
-            Next::Frame(_) => {}
+            // A frame, which the caller handles.
+            _ => {}
         }
         Ok(())
     }

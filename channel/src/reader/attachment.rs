@@ -77,19 +77,23 @@ pub(super) struct Snapshot {
 impl Snapshot {
     /// The seq of the newest frame that may be delivered now: no frame after an end of the stream before the end
     /// itself.
+    #[inline]
     pub(super) fn newest(&self) -> u64 {
         self.end.map_or(self.head, |end| end.min(self.head))
     }
 
     /// Whether the stream ends after [`newest`](Self::newest).
+    #[inline]
     pub(super) fn has_end(&self) -> bool {
         self.end.is_some()
     }
 
+    #[inline]
     pub(super) fn is_closed(&self) -> bool {
         self.state & state::CLOSED != 0
     }
 
+    #[inline]
     pub(super) fn is_superseded(&self) -> bool {
         self.state & state::SUPERSEDED != 0
     }
@@ -129,6 +133,7 @@ impl Attachment {
     /// 3. `eos_count` and `eos_seq`: an end that is not counted yet has no frame after it in the head loaded next.
     /// 4. `head`: every frame up to it can be found, or is overwritten.
     /// 5. `event_head`: every event before a frame up to the head is in it.
+    #[inline]
     pub(super) fn snapshot(&self, eos_delivered: u32) -> Snapshot {
         let status = self.segment.tables.status();
         let published = status.published.load(Ordering::Acquire);
@@ -180,6 +185,7 @@ impl Attachment {
     }
 
     /// Whether the writer has evicted this reader, because it held more than its quota. Its pins do not count any more.
+    #[inline]
     pub(super) fn is_evicted(&self) -> bool {
         self.own_entry
             .as_ref()
@@ -187,6 +193,7 @@ impl Attachment {
     }
 
     /// How many slots this reader may pin now.
+    #[inline]
     pub(super) fn quota(&self) -> u32 {
         match self
             .own_entry
@@ -210,6 +217,7 @@ impl Attachment {
     }
 
     /// How many slots this reader pins now.
+    #[inline]
     pub(super) fn held(&self) -> u32 {
         self.own_entry
             .as_ref()
@@ -217,6 +225,7 @@ impl Attachment {
     }
 
     /// The location of the frame `seq`, according to the ring and the slot. The frame may be overwritten at any time.
+    #[inline]
     pub(super) fn find(&self, seq: u64) -> Option<FrameLocation> {
         // Acquire: pairs with the release store of the ring's entry in a publish, which follows that of the slot's seq.
         let entry = self.segment.tables.ring(seq).load(Ordering::Acquire);
@@ -228,6 +237,7 @@ impl Attachment {
     }
 
     /// Whether the frame at `location` is no keyframe. It is only a hint, because the frame is not pinned.
+    #[inline]
     pub(super) fn is_delta(&self, location: FrameLocation) -> bool {
         let descriptor = self.segment.read_descriptor(location.slot);
         // Pairs with the fence in `take_for_writing`, as in `copy_unpinned`. Relaxed below: the fence orders the load.
@@ -275,11 +285,13 @@ impl Attachment {
     }
 
     /// The entry, unless it belongs to the parent that forked this process.
+    #[inline]
     fn own_entry_of_this_process(&self) -> Option<&OwnEntry> {
         self.own_entry.as_ref().filter(|_| !self.segment.is_inherited())
     }
 
     /// Pins the slot of a frame; `false` if the writer has overwritten the frame, or the slot has no memory.
+    #[inline]
     pub(super) fn pin(&self, location: FrameLocation) -> bool {
         let Some(own_entry) = self.own_entry.as_ref() else {
             return false;
@@ -299,6 +311,7 @@ impl Attachment {
     }
 
     /// Releases one pin of a slot. It does nothing in a forked child, where the pins belong to the parent.
+    #[inline]
     pub(super) fn unpin(&self, slot: usize) {
         if let Some(own_entry) = self.own_entry_of_this_process() {
             let entry = self.segment.tables.entry(own_entry.index());
@@ -338,6 +351,7 @@ impl Attachment {
     }
 
     /// Stores that this reader has taken, or does not want, all frames up to `seq`.
+    #[inline]
     pub(super) fn set_cursor(&self, seq: u64) {
         if let Some(own_entry) = &self.own_entry {
             // Release: pairs with the acquire load of a lossless writer, which then takes older slots.

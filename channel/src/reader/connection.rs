@@ -85,11 +85,13 @@ impl Connection {
         ReaderHandle(Arc::clone(&self.shared))
     }
 
+    #[inline]
     pub(super) fn waiter(&self) -> &Waiter {
         &self.shared.waiter
     }
 
     /// The current segment; `None` while there is none, and between a superseded one and the next.
+    #[inline]
     pub(super) fn attachment(&self) -> Option<&Arc<Attachment>> {
         match &self.state {
             State::Attached(attachment) => Some(attachment),

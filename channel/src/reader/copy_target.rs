@@ -24,6 +24,7 @@ pub(super) struct CheckedTarget<'a> {
 }
 
 impl<'a> CheckedTarget<'a> {
+    #[inline]
     pub(super) fn new(target: &'a mut dyn CopyTarget) -> Self {
         Self {
             target,

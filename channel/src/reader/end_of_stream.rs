@@ -14,6 +14,7 @@ pub(super) struct EndOfStream {
 }
 
 /// The count of ends of the stream, and the seq before the newest end if that is not `delivered` yet.
+#[inline]
 pub(super) fn load_newest_end(status: &Status, delivered: u32) -> (u32, Option<u64>) {
     // Acquire, all of them: each pairs with a release store in `Writer::end_of_stream`. The writer stores the seq
     // first, so a seq that is loaded after a count may belong to a later end. It belongs to this one if the count is

@@ -59,15 +59,18 @@ impl OwnEntry {
         }
     }
 
+    #[inline]
     pub(super) fn index(&self) -> usize {
         self.lock.index
     }
 
+    #[inline]
     pub(super) fn pin_counts(&self) -> MutexGuard<'_, PinCounts> {
         sync::lock(&self.pin_counts)
     }
 
     /// The quota that the writer has stored for this owner; `None` if it has not answered yet.
+    #[inline]
     pub(super) fn quota(&self, segment: &Segment) -> Option<u32> {
         // Acquire: pairs with the release store of the quota by the writer. So a slot that the quota allows has memory.
         let quota = segment.tables.quota(self.index()).load(Ordering::Acquire);

@@ -58,6 +58,7 @@ impl EventQueue {
     }
 
     /// Loads the next event, up to the seq `head`. Returns how many events were overwritten.
+    #[inline]
     pub(super) fn load_next(&mut self, attachment: &Attachment, head: u64) -> u64 {
         // Only a damaged head can have moved the cursor beyond the head.
         self.cursor = self.cursor.min(head);
@@ -85,6 +86,7 @@ impl EventQueue {
 
     /// The seq of the frame that the next event comes after. `None` if there is no event, or if the stream had ended
     /// more than `eos_count` times when the event was published.
+    #[inline]
     pub(super) fn next_after(&self, eos_count: u32) -> Option<u64> {
         // The count may wrap around.
         let is_before = |event: &&PendingEvent| eos_count.wrapping_sub(event.descriptor.eos_count) <= u32::MAX / 2;

@@ -77,6 +77,7 @@ impl FrameCursor {
     }
 
     /// Gives up a seq beyond the newest frame, which only a damaged head can have caused.
+    #[inline]
     pub(super) fn repair(&mut self, newest: u64) {
         if self.seq > newest && newest != 0 {
             self.wants_newest = true;
@@ -85,6 +86,7 @@ impl FrameCursor {
     }
 
     /// Which of the frames up to `newest` are wanted; `None` if none is left.
+    #[inline]
     pub(super) fn wanted(&self, attachment: &Attachment, newest: u64, limits: ReadLimits) -> Option<FrameRange> {
         if newest <= self.seq {
             return None;
@@ -107,6 +109,7 @@ impl FrameCursor {
 
     /// Takes the first wanted frame up to `last` that exists and can be decoded. `None` if there is no such frame: then
     /// all frames up to `last` are given up.
+    #[inline]
     pub(super) fn take_up_to(
         &mut self,
         attachment: &Arc<Attachment>,
@@ -152,6 +155,7 @@ impl FrameCursor {
     }
 
     /// Moves the cursor to the frame that was taken, and counts it.
+    #[inline]
     fn accept(
         &mut self,
         attachment: &Attachment,
@@ -183,6 +187,7 @@ impl FrameCursor {
 
     /// Counts the frames after the cursor, up to `seq`, as missed. Frames from before a newcomer, or before a jump to
     /// the newest frame, do not count.
+    #[inline]
     fn count_missed(&self, seq: u64, stats: &mut ReaderStats) -> u64 {
         if self.wants_newest || self.is_newcomer {
             return 0;

@@ -15,6 +15,7 @@ pub struct PinnedFrame {
 
 impl PinnedFrame {
     /// Pins a frame; `None` if the writer has overwritten it, or if its descriptor is invalid.
+    #[inline]
     pub(super) fn pin(attachment: &Arc<Attachment>, location: FrameLocation) -> Option<(Self, FrameInfo)> {
         if !attachment.pin(location) {
             return None;

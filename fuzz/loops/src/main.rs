@@ -1,12 +1,37 @@
-//! `loops TARGET SECONDS`: calls what the fuzzers call, with the seeds and with what comes of them by chance. What it was
-//! called with last is in `artifacts/TARGET-last` when it ends the program.
+//! Runs the body of a fuzz target without cargo-fuzz, on its seeds and on random changes of them.
+//!
+//! ```text
+//! rsshm-fuzz-loops TARGET SECONDS
+//! ```
+//!
+//! If a body ends the program, its input is in `artifacts/TARGET-last`.
 
 use std::{
+    fs::File,
+    os::unix::fs::FileExt,
     path::Path,
     time::{Duration, Instant},
 };
 
-/// A xorshift is random enough.
+type Body = fn(&[u8]);
+
+const TARGETS: [(&str, Body); 6] = [
+    ("segment", rsshm_channel::fuzzing::segment),
+    ("frames", rsshm_channel::fuzzing::frames),
+    ("readers", rsshm_channel::fuzzing::readers),
+    ("metas", gstrsshm::fuzzing::metas),
+    ("events", gstrsshm::fuzzing::events),
+    ("caps", gstrsshm::fuzzing::caps),
+];
+
+/// The largest input in bytes.
+const MAX_INPUT_SIZE: usize = 4096;
+/// The largest number of inputs that are kept for further changes.
+const MAX_INPUTS: usize = 1000;
+/// One of this many inputs is kept.
+const KEEP_ONE_OF: usize = 64;
+
+/// A xorshift generator, which is random enough here.
 struct Random(u64);
 
 impl Random {
@@ -17,7 +42,7 @@ impl Random {
         (self.0 % limit.max(1) as u64) as usize
     }
 
-    /// What comes of `seed` by a few changes, some of which take a part of `other`.
+    /// A copy of `seed` with a few changes, some of which insert a part of `other`.
     fn change(&mut self, seed: &[u8], other: &[u8]) -> Vec<u8> {
         let mut bytes = seed.to_vec();
         for _ in 0..=self.below(8) {
@@ -35,7 +60,7 @@ impl Random {
                 _ => {}
             }
         }
-        bytes.truncate(4096);
+        bytes.truncate(MAX_INPUT_SIZE);
         bytes
     }
 }
@@ -43,46 +68,44 @@ impl Random {
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, target, seconds] = &arguments[..] else {
-        panic!("usage: loops TARGET SECONDS");
+        panic!(
+            "usage: rsshm-fuzz-loops TARGET SECONDS; targets: {:?}",
+            TARGETS.map(|(name, _)| name)
+        );
     };
-    let body: fn(&[u8]) = match target.as_str() {
-        "segment" => rsshm_channel::fuzzing::segment,
-        "frames" => rsshm_channel::fuzzing::frames,
-        "seats" => rsshm_channel::fuzzing::readers,
-        "metas" => gstrsshm::fuzzing::metas,
-        "events" => gstrsshm::fuzzing::events,
-        "caps" => gstrsshm::fuzzing::caps,
-        _ => panic!("there is no target {target}"),
-    };
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut seeds: Vec<Vec<u8>> = std::fs::read_dir(folder.join("seeds").join(target))
-        .expect("seeds")
-        .map(|entry| std::fs::read(entry.expect("a seed").path()).expect("a seed"))
+    let (_, body) = TARGETS
+        .into_iter()
+        .find(|(name, _)| name == target)
+        .unwrap_or_else(|| panic!("there is no target {target}, only {:?}", TARGETS.map(|(name, _)| name)));
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut inputs: Vec<Vec<u8>> = std::fs::read_dir(directory.join("seeds").join(target))
+        .expect("the target has seeds")
+        .map(|entry| std::fs::read(entry.expect("a seed").path()).expect("the seed can be read"))
         .collect();
-    std::fs::create_dir_all(folder.join("artifacts")).expect("a folder");
-    let last = std::fs::File::options()
+    std::fs::create_dir_all(directory.join("artifacts")).expect("the directory artifacts can be created");
+    let last_input = File::options()
         .write(true)
         .create(true)
         .truncate(false)
-        .open(folder.join(format!("artifacts/{target}-last")))
-        .expect("a file");
-    let until = Instant::now() + Duration::from_secs_f64(seconds.parse().expect("seconds"));
+        .open(directory.join(format!("artifacts/{target}-last")))
+        .expect("the file of the last input can be created");
+    let until = Instant::now() + Duration::from_secs_f64(seconds.parse().expect("SECONDS is a number"));
     let mut random = Random(Instant::now().elapsed().as_nanos() as u64 ^ u64::from(std::process::id()) << 20 | 1);
     let mut calls = 0u64;
     while Instant::now() < until {
-        let (one, other) = (random.below(seeds.len()), random.below(seeds.len()));
-        let bytes = random.change(&seeds[one], &seeds[other]);
-        let _ = last.set_len(bytes.len() as u64);
-        let _ = std::os::unix::fs::FileExt::write_all_at(&last, &bytes, 0);
+        let (one, other) = (random.below(inputs.len()), random.below(inputs.len()));
+        let bytes = random.change(&inputs[one], &inputs[other]);
+        let _ = last_input.set_len(bytes.len() as u64);
+        let _ = last_input.write_all_at(&bytes, 0);
         body(&bytes);
         calls += 1;
-        // Some of them are changed further.
-        if random.below(64) == 0 {
-            if seeds.len() < 1000 {
-                seeds.push(bytes);
+        // Some inputs are changed further.
+        if random.below(KEEP_ONE_OF) == 0 {
+            if inputs.len() < MAX_INPUTS {
+                inputs.push(bytes);
             } else {
-                let at = random.below(seeds.len());
-                seeds[at] = bytes;
+                let index = random.below(inputs.len());
+                inputs[index] = bytes;
             }
         }
     }
