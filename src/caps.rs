@@ -1,4 +1,4 @@
-//! Which caps the elements take, and in what order they ask for them.
+//! Which caps the elements accept, and in which order of preference.
 
 use std::sync::LazyLock;
 
@@ -6,8 +6,8 @@ use gst_video::VideoFormat;
 
 use crate::codec::is_plain_caps;
 
-/// What screens and encoders take without a conversion comes first.
-const PREFERRED: [VideoFormat; 12] = [
+/// The preferred raw formats, most preferred first: screens and encoders take these without a conversion.
+const PREFERRED_FORMATS: [VideoFormat; 12] = [
     VideoFormat::I420,
     VideoFormat::Nv12,
     VideoFormat::Yuy2,
@@ -22,9 +22,11 @@ const PREFERRED: [VideoFormat; 12] = [
     VideoFormat::P01010le,
 ];
 
-/// What cameras, encoders and muxers deliver beside raw video, for an upstream that has no preference of its own. Elements
-/// are linked only where this has what one of them delivers.
-const OTHERS: [&str; 36] = [
+/// The media types that cameras, encoders and muxers deliver beside raw video.
+///
+/// They serve an upstream that has no preference of its own: elements can be linked only if this list has a type that
+/// they deliver.
+const OTHER_MEDIA_TYPES: [&str; 36] = [
     "image/jpeg",
     "video/x-h264",
     "video/x-h265",
@@ -63,33 +65,33 @@ const OTHERS: [&str; 36] = [
     "meta/x-klv",
 ];
 
-/// The sink's answer to an upstream that does not say what it has.
+/// The sink's answer to a CAPS query without a filter.
 static ANSWER: LazyLock<gst::Caps> = LazyLock::new(|| {
-    // A structure for each: the order of structures survives where elements in between intersect with caps of their own,
-    // that of a list of formats in one structure does not.
+    // One structure for each format. If elements in between intersect these caps with their own, the order of
+    // structures survives. The order of a list of formats in one structure does not.
     let mut caps = gst::Caps::new_empty();
-    for format in PREFERRED {
+    for format in PREFERRED_FORMATS {
         caps.merge(gst_video::VideoCapsBuilder::new().format(format).build());
     }
-    let rest = VideoFormat::iter_raw().filter(|format| !PREFERRED.contains(format));
+    let rest = VideoFormat::iter_raw().filter(|format| !PREFERRED_FORMATS.contains(format));
     caps.merge(gst_video::VideoCapsBuilder::new().format_list(rest).build());
-    for name in OTHERS {
+    for name in OTHER_MEDIA_TYPES {
         caps.merge_structure(gst::Structure::new_empty(name));
     }
-    // Last, so that nobody sends single fields who can send whole frames.
+    // Last, so that an upstream that can send whole frames does not send single fields.
     let fields = gst_video::VideoCapsBuilder::new()
         .features([gst_video::CAPS_FEATURE_FORMAT_INTERLACED])
         .format_list(VideoFormat::iter_raw())
         .field("interlace-mode", "alternate");
     caps.merge(fields.build());
-    // It lives as long as the program: no news for who looks for leaks.
+    // These caps live as long as the program; a leak tracer must not report them.
     caps.make_mut().mark_may_be_leaked();
     caps
 });
 
-/// The sink's answer to a CAPS query: never ANY, as an upstream that can also deliver GPU memory would do so then.
+/// The sink's answer to a CAPS query. It is never ANY, because upstream might then deliver GPU memory.
 ///
-/// With a filter, whatever lies in system memory is welcome; raw video is asked for in the order of preference.
+/// With a filter, it has everything in system memory that the filter has, and raw video in the order of preference.
 pub(crate) fn answer(filter: Option<&gst::Caps>) -> gst::Caps {
     let Some(filter) = filter else {
         return ANSWER.clone();
@@ -105,7 +107,7 @@ pub(crate) fn answer(filter: Option<&gst::Caps>) -> gst::Caps {
             } else {
                 features.to_owned()
             };
-            not_carried(&features)
+            unsupported_feature(&features)
                 .is_none()
                 .then(|| (structure.to_owned(), features))
         })
@@ -115,42 +117,42 @@ pub(crate) fn answer(filter: Option<&gst::Caps>) -> gst::Caps {
     caps
 }
 
-/// The first of the features that cannot be carried. What lies in system memory can, whole frames and single fields.
-fn not_carried(features: &gst::CapsFeaturesRef) -> Option<&str> {
+/// The first feature that the channel cannot carry. It carries system memory, as whole frames and as single fields.
+fn unsupported_feature(features: &gst::CapsFeaturesRef) -> Option<&str> {
     features
         .iter()
         .map(|feature| feature.as_str())
         .find(|feature| !["memory:SystemMemory", "format:Interlaced"].contains(feature))
 }
 
-/// Why caps cannot be carried, as a sentence that says what to do; `None` when they can.
+/// Why the channel cannot carry these caps, and what to do about it; `None` if it can.
 pub(crate) fn refusal(caps: &gst::CapsRef) -> Option<String> {
     if !caps.is_fixed() {
         return Some(format!("caps are not fixed: {caps}"));
     }
-    let separated = |structure: &gst::StructureRef| {
+    let has_separate_views = |structure: &gst::StructureRef| {
         structure.name() == "video/x-raw" && structure.get("multiview-mode") == Ok("separated")
     };
-    if caps.structure(0).is_some_and(separated) {
+    if caps.structure(0).is_some_and(has_separate_views) {
         return Some(
-            "views in memories of their own (multiview-mode=separated) are not shared: put \
+            "views in separate memories (multiview-mode=separated) are not shared: put \
              glviewconvert output-mode-override=side-by-side ! gldownload before this element"
                 .to_owned(),
         );
     }
-    if let Some(refusal) = caps.features(0).and_then(not_carried).map(refusal_of) {
+    if let Some(refusal) = caps.features(0).and_then(unsupported_feature).map(refusal_of_feature) {
         return Some(refusal);
     }
     (!is_plain_caps(&caps.to_string())).then(|| {
         format!(
-            "caps of structures and other values that are not plain are not shared: put a capssetter with plain caps \
+            "caps with structures or other values that are not plain are not shared: put a capssetter with plain caps \
              before this element: {caps}"
         )
     })
 }
 
-/// The sentence for a feature that is not carried.
-fn refusal_of(feature: &str) -> String {
+/// Why the channel cannot carry a caps feature, and what to do about it.
+fn refusal_of_feature(feature: &str) -> String {
     let remedy = match feature {
         "memory:GLMemory" => "put gldownload before this element",
         "memory:CUDAMemory" => "put cudadownload before this element",
@@ -160,39 +162,39 @@ fn refusal_of(feature: &str) -> String {
         }
         "meta:GstVideoOverlayComposition" => {
             return format!(
-                "overlays are shared only where they are drawn into the picture: take {feature} out of the caps filter \
-                 before this element, and the element that makes them draws them, or put \
-                 glupload ! gloverlaycompositor ! gldownload there"
+                "overlays that are not drawn into the picture are not shared: take {feature} out of the caps filter \
+                 before this element, so that the element that makes the overlays draws them, or put \
+                 glupload ! gloverlaycompositor ! gldownload before this element"
             );
         }
         _ if feature.starts_with("memory:") => "put the element that downloads it to system memory before this element",
         _ if feature.starts_with("meta:") => {
             return format!(
-                "what {feature} stands for is not shared: put the element that makes use of it, or a caps filter without \
-                 it, before this element"
+                "{feature} is not shared: put the element that makes use of it, or a caps filter without it, before this \
+                 element"
             );
         }
         _ => {
             return format!(
-                "the caps feature {feature} is not known here: put the element that resolves it, or a caps filter \
-                 without it, before this element"
+                "the caps feature {feature} is unknown: put the element that resolves it, or a caps filter without it, \
+                 before this element"
             );
         }
     };
     format!("only system memory is shared, not {feature}: {remedy}")
 }
 
-/// Why an upstream that offers `filter` alone cannot be served; `None` when it can.
+/// Why the channel cannot carry any of the caps in `filter`; `None` if it can.
 pub(crate) fn refusal_of_offer(filter: &gst::CapsRef) -> Option<String> {
     if filter.is_any() || filter.is_empty() || !answer(Some(&filter.to_owned())).is_empty() {
         return None;
     }
-    filter.features(0).and_then(not_carried).map(refusal_of)
+    filter.features(0).and_then(unsupported_feature).map(refusal_of_feature)
 }
 
-/// The caps that a segment's text names, which may be anything.
+/// Parses the caps of a segment, which may hold any text.
 pub(crate) fn parse(text: &str) -> Result<gst::Caps, String> {
-    // GStreamer's parser goes as deep as a text does, and makes whatever type it names.
+    // GStreamer's parser recurses as deeply as the text nests, and makes any type that the text names.
     let caps = Some(text)
         .filter(|text| is_plain_caps(text))
         .and_then(|text| text.parse::<gst::Caps>().ok())
@@ -206,7 +208,7 @@ pub(crate) fn parse(text: &str) -> Result<gst::Caps, String> {
     }
 }
 
-/// Raw video's caps that say nothing of the shape of pixels, saying what that means: they are square.
+/// Adds square pixels, which is the meaning of raw video caps without a pixel aspect ratio; `None` for other caps.
 pub(crate) fn with_square_pixels(caps: &gst::Caps) -> Option<gst::Caps> {
     const FIELD: &str = "pixel-aspect-ratio";
     let structure = caps.structure(0)?;
@@ -218,7 +220,7 @@ pub(crate) fn with_square_pixels(caps: &gst::Caps) -> Option<gst::Caps> {
     Some(caps)
 }
 
-/// The video format of caps in system memory, `None` for all that is not raw video.
+/// The video format of caps in system memory; `None` if they are not raw video.
 pub(crate) fn raw_video(caps: &gst::CapsRef) -> Option<gst_video::VideoInfo> {
     let structure = caps.structure(0)?;
     (structure.name() == "video/x-raw")
@@ -238,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn raw_video_is_asked_for_in_the_order_of_preference() {
+    fn answer_has_raw_video_in_order_of_preference() {
         let offer = caps("video/x-raw,format={ABGR64_LE,BGRx,NV12,I420},width=[1,max]");
         let answer = answer(Some(&offer));
         let formats: Vec<&str> = answer
@@ -249,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_in_system_memory_is_welcome() {
+    fn answer_accepts_everything_in_system_memory() {
         for offer in [
             "application/x-thing,version=3",
             "audio/x-raw,rate=48000",
@@ -260,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn other_memory_is_refused_by_name() {
+    fn refusal_names_element_that_downloads_other_memory() {
         let offer = caps("video/x-raw(memory:GLMemory),format=RGBA");
         assert!(answer(Some(&offer)).is_empty());
         assert!(refusal_of_offer(&offer).unwrap().contains("gldownload"));
@@ -272,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_writer_takes_the_reader_takes() {
+    fn reader_accepts_all_caps_that_writer_accepts() {
         gst::init().unwrap();
         let buffer = gst::Buffer::from_slice([1_u8, 0x64]);
         let info = gst_video::VideoInfo::builder(VideoFormat::Nv12, 64, 48)
@@ -298,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn text_of_a_segment_is_not_believed() {
+    fn invalid_caps_of_segment_are_refused() {
         gst::init().unwrap();
         for text in [
             "",
@@ -328,9 +330,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Texts that look like caps, which are the way to GStreamer's own parser: that is not to complain of any.
+        /// Texts that look like caps, because those can reach GStreamer's own parser. None may cause a warning.
         #[test]
-        fn any_text_is_survived(
+        fn parser_survives_any_text(
             text in r#"[a-c/]{1,3}(\([a-c:]{1,5}(, ?[a-c:]{1,5})?\))?(, ?[a-c]=(\((int|i|uint|gint64|float|double|d|string|s|fraction|bitmask|boolean|guchar|buffer|GstFlagSet|GstCaps|GstVideoMultiviewFlagsSet)\))?[{<\[( ]?(-?[0-9]{1,12}([:/]-?[0-9a-f]{1,11}){0,2}|0x[0-9a-f]{1,20}|[ -~]{0,12}|"[ -~]{0,12}"|min|max|NULL|nan)[}>\]) ]?){0,4};?"#,
         ) {
             gst::init().unwrap();
@@ -339,7 +341,7 @@ mod tests {
         }
 
         #[test]
-        fn any_raw_video_is_survived(
+        fn raw_video_survives_any_fields(
             features in prop::sample::select(vec!["", "(format:Interlaced)"]),
             format in prop::sample::select(vec!["I420", "RGB8P", "NV12_4L4", "v210", "ENCODED", "DMA_DRM", "x"]),
             size in (size(), size()), fraction in (any::<i32>(), any::<i32>()), views in any::<i32>(),

@@ -1,8 +1,8 @@
-//! A channel's errors as GStreamer's.
+//! Maps errors of the channel to GStreamer's error messages.
 
 use rsshm_channel::Error;
 
-/// The message that tells a user of `error`. `other` is the kind for failures of the system that have no better one.
+/// The message that reports `error` to the user. `other` is the kind for system errors that have no kind of their own.
 pub(crate) fn message(error: &Error, other: gst::ResourceError) -> gst::ErrorMessage {
     match error {
         Error::Name { .. } | Error::Option { .. } => {

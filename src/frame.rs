@@ -1,15 +1,20 @@
-//! A buffer as a frame of the channel, and back.
+//! Converts the fields of a buffer to a frame descriptor, and back.
 
 use gst_video::{VideoBufferFlags, prelude::*};
 use rsshm_channel::{FrameDescriptor, TIME_NONE};
 
 use crate::time::{self, Times};
 
-/// Flags that say something of the buffer object, not of the frame.
-const NOT_OF_THE_FRAME: gst::BufferFlags = gst::BufferFlags::TAG_MEMORY;
+/// Buffer flags that describe the buffer object and not the frame.
+const OBJECT_FLAGS: gst::BufferFlags = gst::BufferFlags::TAG_MEMORY;
 
-/// Times, counts and flags of `buffer`. Where its bytes lie is not among them. Without an `origin` it is from now: in a
-/// pipeline without a clock its time stamp says nothing to others.
+/// Bits that belong to every GstMiniObject (its locks) and not to the buffer.
+const MINI_OBJECT_FLAGS: u32 = 0xf;
+
+/// Describes the times, counts and flags of `buffer`; its size and layout are set elsewhere.
+///
+/// `origin` is the running time 0 in CLOCK_MONOTONIC nanoseconds. Without it the frame gets the current time: in a
+/// pipeline without a clock, a timestamp means nothing to other programs.
 pub(crate) fn describe(buffer: &gst::BufferRef, times: Times, origin: Option<i64>) -> FrameDescriptor {
     let (pts, dts) = match origin {
         Some(origin) => (
@@ -18,27 +23,26 @@ pub(crate) fn describe(buffer: &gst::BufferRef, times: Times, origin: Option<i64
         ),
         None => (rsshm_channel::monotonic_ns(), TIME_NONE),
     };
-    FrameDescriptor {
-        pts,
-        dts,
-        duration: times.duration.unwrap_or(TIME_NONE),
-        offset: buffer.offset(),
-        offset_end: buffer.offset_end(),
-        // Fields and views have flags of their own, which the first set leaves out.
-        flags: (buffer.flags() - NOT_OF_THE_FRAME).bits() | buffer.video_flags().bits(),
-        ..Default::default()
-    }
+    // `buffer.flags()` leaves out the flags of fields and views, which `video_flags()` has.
+    let flags = (buffer.flags() - OBJECT_FLAGS).bits() | buffer.video_flags().bits();
+    let mut descriptor = FrameDescriptor::new(0)
+        .with_pts(pts)
+        .with_dts(dts)
+        .with_duration(times.duration.unwrap_or(TIME_NONE))
+        .with_offset(buffer.offset())
+        .with_flags(flags);
+    descriptor.offset_end = buffer.offset_end();
+    descriptor
 }
 
-/// Gives `buffer` the counts, flags and duration of a frame; times are the caller's.
+/// Gives `buffer` the counts, flags and duration of a frame; the caller sets its timestamps.
 pub(crate) fn apply(buffer: &mut gst::BufferRef, descriptor: &FrameDescriptor) {
     if descriptor.duration != TIME_NONE {
         buffer.set_duration(gst::ClockTime::from_nseconds(descriptor.duration));
     }
     buffer.set_offset(descriptor.offset);
     buffer.set_offset_end(descriptor.offset_end);
-    // The lowest four bits are those of every mini object (locks), not of a buffer.
-    let flags = gst::BufferFlags::from_bits_truncate(descriptor.flags & !0xf) - NOT_OF_THE_FRAME;
+    let flags = gst::BufferFlags::from_bits_truncate(descriptor.flags & !MINI_OBJECT_FLAGS) - OBJECT_FLAGS;
     buffer.set_flags(flags);
     buffer.set_video_flags(VideoBufferFlags::from_bits_truncate(descriptor.flags));
 }

@@ -1,5 +1,5 @@
-//! What a fuzzer calls, with bytes that anybody may have written into a channel. Only with the feature `fuzzing`, for the
-//! programs in `fuzz/`.
+//! Entry points for the fuzz targets in `fuzz/`, with bytes as any program may have written them into a channel. They
+//! exist only with the feature `fuzzing`.
 
 use std::sync::Once;
 
@@ -7,7 +7,7 @@ use gst::glib;
 
 use crate::{caps, codec::Names, events, metas};
 
-/// Starts GStreamer. Whatever a peer wrote, nobody complains of it aloud: a warning of GLib's ends the program.
+/// Initialises GStreamer so that a warning of GLib aborts the program: no input from a peer may cause one.
 fn init() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -19,7 +19,7 @@ fn init() {
     });
 }
 
-/// Reads what goes with a frame, and writes what came of it, as a reader that passes it on does.
+/// Decodes the metas of a frame, and encodes the result again, as a reader does that passes the frame on.
 pub fn metas(data: &[u8]) {
     init();
     let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Gray8, 640, 480)
@@ -32,7 +32,7 @@ pub fn metas(data: &[u8]) {
     }
 }
 
-/// Reads an event of the channel, whose kind is the first byte, and a reader's letter.
+/// Decodes an event of the channel, whose kind is the first byte, and a message of a reader.
 pub fn events(data: &[u8]) {
     init();
     let Some((kind, bytes)) = data.split_first() else {
@@ -45,14 +45,14 @@ pub fn events(data: &[u8]) {
         bytes: bytes.to_vec(),
     };
     let decoded = events::Decoder::default().decode(&event);
-    if let Some(events::Decoded::StreamStart(event) | events::Decoded::Event(event)) = &decoded {
-        // As a writer that is a reader's downstream has it.
+    if let Some(events::DecodedEvent::StreamStart(event) | events::DecodedEvent::Event(event)) = &decoded {
+        // As a writer does that is downstream of a reader.
         let _ = events::Encoder::default().encode(event);
     }
     events::navigation_event(bytes, &mut Names::default());
 }
 
-/// Reads a segment's format.
+/// Parses the caps of a segment.
 pub fn caps(data: &[u8]) {
     init();
     if let Ok(text) = str::from_utf8(data)

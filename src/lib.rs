@@ -1,23 +1,24 @@
 //! GStreamer elements that share the frames of one pipeline with any number of other programs.
 //!
-//! `rsshmsink` publishes frames, with their caps, into a named POSIX shared-memory segment; `rsshmsrc` reads them in any
-//! number of unrelated pipelines. What travels between the two, and how, is in the crate `rsshm-channel`.
+//! `rsshmsink` publishes frames, with their caps, on a named channel in POSIX shared memory; `rsshmsrc` reads them in
+//! any number of unrelated pipelines. The crate `rsshm-channel` defines what the channel carries, and how.
 
-#![allow(missing_docs)] // plugin_define! makes public items without any
-#![allow(unused_doc_comments)] // the blocks that the documentation tool reads stand where rustdoc has no place for them
+#![allow(missing_docs)] // plugin_define! makes public items without documentation
+#![allow(unused_doc_comments)] // rustdoc does not use the blocks for GStreamer's documentation tool
 
 /**
  * plugin-rsshm:
  *
- * One camera, many programs: frames in a named POSIX shared-memory segment.
+ * One camera, many programs: a pipeline shares its frames with any number of other programs through POSIX shared memory.
  *
- * Since: plugins-rs-0.1
+ * Since: 0.1
  */
 use gst::glib;
 
 mod caps;
 mod codec;
 mod devices;
+mod element;
 mod error;
 mod events;
 mod frame;

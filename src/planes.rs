@@ -1,9 +1,9 @@
-//! Where the planes and rows of a raw video frame lie in its bytes.
+//! The memory layout of raw video frames: where planes and rows begin.
 
 use gst_video::VideoInfo;
 use rsshm_channel::{CopyFn, FrameDescriptor};
 
-/// Where the planes of a video frame lie.
+/// The offsets and strides of the planes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Planes {
     pub(crate) count: usize,
@@ -12,12 +12,12 @@ pub(crate) struct Planes {
 }
 
 impl Planes {
-    /// The layout that the format has when nothing else is said.
+    /// The default layout of the format.
     pub(crate) fn default_of(info: &VideoInfo) -> Self {
         Self::new(info.offset(), info.stride())
     }
 
-    /// The layout that a buffer says it has, or the default one.
+    /// The layout that the GstVideoMeta of a buffer describes, or the default one.
     pub(crate) fn of_buffer(buffer: &gst::BufferRef, info: &VideoInfo) -> Self {
         buffer.meta::<gst_video::VideoMeta>().map_or_else(
             || Self::default_of(info),
@@ -25,7 +25,7 @@ impl Planes {
         )
     }
 
-    /// The layout that a frame of the channel says it has.
+    /// The layout that the descriptor of a frame describes, or the default one.
     pub(crate) fn of_descriptor(descriptor: &FrameDescriptor, info: &VideoInfo) -> Self {
         if descriptor.planes == 0 {
             return Self::default_of(info);
@@ -48,13 +48,14 @@ impl Planes {
         planes
     }
 
-    pub(crate) fn write_to(&self, descriptor: &mut FrameDescriptor) {
-        descriptor.planes = self.count as u32;
-        descriptor.plane_offset = self.offset.map(|offset| offset as u64);
-        descriptor.plane_stride = self.stride;
+    /// Adds this layout to the descriptor of a frame.
+    pub(crate) fn describe(&self, descriptor: FrameDescriptor) -> FrameDescriptor {
+        let planes: [(u64, i32); gst_video::VIDEO_MAX_PLANES] =
+            std::array::from_fn(|plane| (self.offset[plane] as u64, self.stride[plane]));
+        descriptor.with_planes(&planes[..self.count])
     }
 
-    /// Whether every row of every plane lies inside `size` bytes. GStreamer checks nothing of what a VideoMeta says.
+    /// Whether every row of every plane lies inside `size` bytes. GStreamer does not check a GstVideoMeta.
     pub(crate) fn fit(&self, info: &VideoInfo, size: usize) -> bool {
         if *self == Self::default_of(info) {
             return size >= info.size();
@@ -62,19 +63,19 @@ impl Planes {
         self.rows(info).is_some_and(|rows| rows.end() <= size)
     }
 
-    /// Whether there is padding behind the last row of every plane too, inside `size` bytes. GStreamer's elements copy
-    /// planes as so many whole strides.
+    /// Whether `size` bytes also hold the padding after the last row of every plane. GStreamer's elements need that,
+    /// because they copy planes in whole strides.
     pub(crate) fn fit_whole_strides(&self, info: &VideoInfo, size: usize) -> bool {
         self.size_of(info).is_some_and(|bytes| bytes <= size)
     }
 
-    /// The bytes of a frame of this layout, with its padding; `None` where it is none for such frames.
+    /// The size of a frame of this layout, with its padding; `None` if frames of `info` cannot have this layout.
     pub(crate) fn size_of(&self, info: &VideoInfo) -> Option<usize> {
         self.rows(info).map(|rows| rows.end_of_strides())
     }
 
     fn rows(&self, info: &VideoInfo) -> Option<Rows> {
-        // In tiled formats a stride is not one: only the default layout is taken there.
+        // The stride of a tiled format is not a number of bytes, so only the default layout is supported.
         if self.count != info.n_planes() as usize || info.format_info().is_tiled() {
             return None;
         }
@@ -85,7 +86,7 @@ impl Planes {
         Some(rows)
     }
 
-    /// Copies the rows of `from`, which has this layout, to the places that the format's default has for them.
+    /// Copies the rows of `from`, which has this layout, into `to`, which has the default layout.
     pub(crate) fn copy_packed(
         &self,
         from: &gst::BufferRef,
@@ -93,11 +94,11 @@ impl Planes {
         to: &mut [u8],
         copy: CopyFn,
     ) -> Result<(), String> {
-        let no_layout = || format!("its layout {self:?} is none of {}", info.format());
+        let no_layout = || format!("its layout {self:?} is impossible for {}", info.format());
         let rows = self.rows(info).ok_or_else(no_layout)?;
         let packed = Self::default_of(info).rows(info).ok_or_else(no_layout)?;
         for (rows, packed) in rows.of_plane.iter().zip(&packed.of_plane).take(self.count) {
-            // The memories that the plane lies in alone: the others are not to be merged.
+            // Maps only the memories that the plane lies in, so that the others are not merged.
             let (memories, skip) = from
                 .find_memory(rows.offset..rows.end())
                 .ok_or_else(|| format!("its {} bytes are too few for its layout {self:?}", from.size()))?;
@@ -106,14 +107,14 @@ impl Planes {
                 .map_err(|_| "it cannot be mapped for reading")?;
             let to = to
                 .get_mut(packed.offset..packed.end())
-                .ok_or("there is no room for it")?;
+                .ok_or("the target is too small for it")?;
             let from = map.get(skip..).ok_or("it cannot be mapped as a whole")?;
             rows.copy(from, packed, to, copy);
         }
         Ok(())
     }
 
-    /// Gives `buffer` a VideoMeta that says so.
+    /// Adds a GstVideoMeta with this layout to `buffer`.
     pub(crate) fn add_meta(&self, buffer: &mut gst::BufferRef, info: &VideoInfo) -> Result<(), gst::glib::BoolError> {
         gst_video::VideoMeta::add_full(
             buffer,
@@ -144,18 +145,18 @@ impl Rows {
     }
 }
 
-/// The rows of one plane. Where they end can be reckoned without overflow.
+/// The rows of one plane. Computing where they end does not overflow.
 #[derive(Clone, Copy, Default)]
 struct PlaneRows {
     offset: usize,
     stride: usize,
     count: usize,
-    /// Bytes of a row that hold pixels.
+    /// The bytes of a row that hold pixels.
     bytes: usize,
 }
 
 impl PlaneRows {
-    /// `None` where the rows overlap, or end nowhere.
+    /// `None` if the rows overlap, or if computing their end would overflow.
     fn new(info: &VideoInfo, plane: usize, offset: usize, stride: i32) -> Option<Self> {
         let has_palette = info.format_info().has_palette() && plane == 1;
         let rows = Self {
@@ -179,15 +180,16 @@ impl PlaneRows {
         self.offset + self.stride.max(self.bytes) * self.count
     }
 
-    /// Copies from the first byte of these rows to the first one of others.
+    /// Copies these rows, which begin with the first byte of `from`, to the rows `packed`, which begin with that of
+    /// `to`.
     fn copy(&self, from: &[u8], packed: &Self, to: &mut [u8], copy: CopyFn) {
         if self.stride == packed.stride {
-            // With what lies between the rows, which is faster.
+            // Including the padding between the rows: one large copy is faster.
             let bytes = from.len().min(to.len());
             copy(&from[..bytes], &mut to[..bytes]);
             return;
         }
-        // A stride of 0 is that of a single row.
+        // A single row may have a stride of 0.
         let rows = from.chunks(self.stride.max(self.bytes).max(1));
         let packed_rows = to.chunks_mut(packed.stride.max(self.bytes).max(1));
         for (from, to) in rows.zip(packed_rows).take(self.count) {
@@ -197,26 +199,27 @@ impl PlaneRows {
     }
 }
 
-/// The components that lie in `plane`.
+/// The components in `plane`.
 fn components_of_plane(info: &VideoInfo, plane: usize) -> impl Iterator<Item = u8> + '_ {
     (0..info.n_components() as u8).filter(move |component| info.comp_plane(*component) as usize == plane)
 }
 
 fn row_count(info: &VideoInfo, plane: usize) -> Option<usize> {
     let component = components_of_plane(info, plane).next()?;
-    // Of a field where each buffer is one, which `comp_height` does not know.
+    // `field_height`, because `comp_height` ignores that a buffer may hold a single field.
     Some(info.format_info().scale_height(component, info.field_height()) as usize)
 }
 
-/// Bytes of a row that hold pixels.
+/// The bytes of a row that hold pixels.
 fn row_bytes(info: &VideoInfo, plane: usize) -> Option<usize> {
     let first = components_of_plane(info, plane).next()?;
     let default_stride = usize::try_from(info.stride()[plane]).ok()?;
-    // Formats whose pixels are packed in groups have a pixel stride of 0: there only the default stride is known to do.
+    // Formats that pack pixels in groups have a pixel stride of 0. For these, only the default stride is known to be
+    // enough.
     let Ok(pixel @ 1..) = usize::try_from(info.comp_pstride(first)) else {
         return Some(default_stride);
     };
-    // The last pixel of a row may be of a group too, of which all is needed (YUY2 of an odd width).
+    // The last pixel of a row may belong to a group that is needed as a whole (YUY2 with an odd width).
     let end_of_last = |component: u8| {
         let format = info.format_info();
         let bits = format.shift()[component as usize] + format.depth()[component as usize];
@@ -246,7 +249,7 @@ mod tests {
             .unwrap()
     }
 
-    /// Where each byte of each pixel is, in any layout.
+    /// The position of each byte of each pixel in a layout.
     fn pixel_bytes(info: &VideoInfo, planes: &Planes) -> Vec<usize> {
         let format = info.format_info();
         let mut bytes = Vec::new();
@@ -258,7 +261,7 @@ mod tests {
             }
             let size = (format.depth()[component as usize] + format.shift()[component as usize]).div_ceil(8) as usize;
             let rows = format.scale_height(component, info.field_height()) as usize;
-            // Of formats without a pixel stride all that a row has.
+            // For formats without a pixel stride: the whole row.
             let (step, columns, size) = match info.comp_pstride(component) {
                 1.. => (
                     info.comp_pstride(component) as usize,
@@ -280,7 +283,7 @@ mod tests {
         bytes
     }
 
-    /// A layout with room between the rows and the planes, and a buffer of it that is filled with noise. It ends with the
+    /// A layout with padding between rows and planes, and a buffer of it that is filled with noise. It ends with the
     /// last byte of the last row.
     fn spread(info: &VideoInfo, more: i32) -> (Planes, gst::Buffer) {
         let mut planes = Planes::default_of(info);
@@ -289,7 +292,7 @@ mod tests {
             planes.stride[plane] += more;
         }
         let size = planes.rows(info).unwrap().end();
-        let noise = |place: usize| ((place * 2_654_435_761) >> 13) as u8;
+        let noise = |position: usize| ((position * 2_654_435_761) >> 13) as u8;
         (
             planes,
             gst::Buffer::from_slice((0..size).map(noise).collect::<Vec<u8>>()),
@@ -297,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn every_format_is_copied_from_every_layout() {
+    fn copy_works_for_every_format_and_layout() {
         gst::init().unwrap();
         let mut count = 0;
         for format in VideoFormat::iter_raw() {
@@ -330,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layout_that_ends_with_its_last_row_has_no_whole_strides() {
+    fn layout_ending_with_last_row_has_no_whole_strides() {
         let info = info(VideoFormat::I420, 61, 33, VideoInterlaceMode::Progressive);
         let (planes, buffer) = spread(&info, 0);
         assert!(planes.fit(&info, buffer.size()) && !planes.fit_whole_strides(&info, buffer.size()));
@@ -352,7 +355,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn what_fits_is_copied_and_nothing_else(
+        fn copy_succeeds_for_every_layout_that_fits(
             planes in any_planes(), size in 0_usize..12_000,
             format in prop::sample::select(vec![VideoFormat::Gray8, VideoFormat::I420, VideoFormat::Rgb8p, VideoFormat::V210]),
         ) {

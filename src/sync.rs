@@ -1,7 +1,8 @@
-//! Locks that go on after a panic: each guards values that are whole between any two lines.
+//! Locking that ignores poisoning.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// Locks `mutex`, also after a panic in another thread: every guarded value is consistent after each statement.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,24 +1,29 @@
-//! The name of an element's channel, and `rsshm://NAME`.
+//! URIs of channels: `rsshm://NAME`.
 
-use gst::glib;
+use gst::{glib, prelude::*};
 use rsshm_channel::ChannelName;
 
-/// The protocol of the elements' URIs.
+/// The URI protocols of both elements.
 pub(crate) const PROTOCOLS: &[&str] = &["rsshm"];
 
-/// The channel of an element: its `channel` property or, when that is unset, its own name.
-pub(crate) fn channel_name(property: Option<&str>, element_name: &str) -> Result<ChannelName, gst::ErrorMessage> {
-    ChannelName::new(property.unwrap_or(element_name))
-        .map_err(|error| crate::error::message(&error, gst::ResourceError::Settings))
+/// The URI of the channel that the `channel` property of `element` names; `None` if that is unset.
+pub(crate) fn of_element(element: &impl IsA<gst::Element>) -> Option<String> {
+    element.property::<Option<String>>("channel").as_deref().map(from_name)
+}
+
+/// Sets the `channel` property of `element` to the channel that `uri` names.
+pub(crate) fn set_on_element(element: &impl IsA<gst::Element>, uri: &str) -> Result<(), glib::Error> {
+    element.set_property("channel", to_name(uri)?);
+    Ok(())
 }
 
 /// The URI of the channel `name`.
-pub(crate) fn from_name(name: &str) -> String {
+fn from_name(name: &str) -> String {
     format!("rsshm://{}", glib::uri_escape_string(name, None::<&str>, false))
 }
 
-/// The channel that `uri` names.
-pub(crate) fn to_name(uri: &str) -> Result<String, glib::Error> {
+/// The name of the channel that `uri` names.
+fn to_name(uri: &str) -> Result<String, glib::Error> {
     let name = uri
         .strip_prefix("rsshm://")
         .map(|name| name.strip_suffix('/').unwrap_or(name))
@@ -34,8 +39,9 @@ pub(crate) fn to_name(uri: &str) -> Result<String, glib::Error> {
         .map_err(|error| glib::Error::new(gst::URIError::BadReference, &error.to_string()))
 }
 
-/// `text` without its percent signs; `None` when they, or the bytes they stand for, make no sense. GLib's own function does
-/// not look at what comes out, which the bindings then take for UTF-8.
+/// Decodes the percent escapes of `text`; `None` if an escape is invalid, or if the result is not UTF-8.
+///
+/// GLib's own function does not check the result, and the bindings assume that it is UTF-8.
 fn unescape(text: &str) -> Option<String> {
     let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
     let mut bytes = Vec::with_capacity(text.len());
@@ -54,14 +60,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_survive_the_way_through_a_uri() {
+    fn name_round_trips_through_uri() {
         for name in ["cam0", "a b", "50%", "ünï", "a?b#c"] {
             assert_eq!(to_name(&from_name(name)).unwrap(), name);
         }
     }
 
     #[test]
-    fn bad_uris_are_refused() {
+    fn bad_uri_is_refused() {
         for uri in [
             "rsshm:cam0",
             "rsshm://",

@@ -1,25 +1,23 @@
-//! How many instructions a frame costs in this project's code, and in what it calls of GStreamer and libc. Valgrind counts
-//! them, so that it does not matter how busy the machine is.
+//! The instructions per frame in the code of this project, and in the functions of GStreamer and libc that it calls.
 //!
-//! `make instructions` runs it, in a release build: what a debug build counts says nothing.
+//! Valgrind counts them, so the result does not depend on how busy the machine is. `make instructions` runs this in a
+//! release build; the counts of a debug build are of no use.
 #![cfg(not(debug_assertions))]
-
-mod common;
 
 use std::process::Command;
 
-use common::{Channel, init};
 use gst::prelude::*;
 use gst_check::Harness;
+use rsshm_testkit::{Channel, gst::init};
 
-/// Frames of a counted run: what happens once is of no weight then.
+/// Frames of a counted run: enough for what happens once to have no weight.
 const FRAMES: u64 = 2000;
 
-/// A growth beyond this is a failure, in percent.
+/// The largest growth that is accepted, in percent.
 const GROWTH: u64 = 20;
 
-/// What is counted: a name, where the frames' memory comes from, the function that is counted with all that it calls (as
-/// valgrind finds it), and how many instructions it had when this was written.
+/// What is counted: a name, the memory of the frames, the function (a pattern of valgrind) that is counted with all
+/// functions that it calls, and the instructions that it had when this was written.
 const COUNTED: [(&str, &str, &str, u64); 5] = [
     (
         "writer, a buffer of the pool",
@@ -43,12 +41,12 @@ const COUNTED: [(&str, &str, &str, u64); 5] = [
     ("both, a buffer is freed", IN_PLACE, "*memory_wrapped::free*", 385),
 ];
 
-/// Makes the test the program that is counted, and says where the frames' memory comes from.
+/// The environment variable that makes this test the program that is counted. Its value is the memory of the frames.
 const MEMORY: &str = "RSSHM_COUNTED";
 const IN_PLACE: &str = "in place";
 const FOREIGN: &str = "foreign";
 
-/// A writer and a reader take turns, in this process.
+/// Runs a writer and a reader in turn in this process.
 fn pair(memory: &str) {
     init();
     let channel = Channel::new();
@@ -58,7 +56,7 @@ fn pair(memory: &str) {
         .unwrap();
     let caps = info.to_caps().unwrap();
     let element = |factory| {
-        let element = gst::ElementFactory::make(factory).property("channel", &channel.0);
+        let element = gst::ElementFactory::make(factory).property("channel", channel.as_str());
         element.build().unwrap()
     };
     let sink = element("rsshmsink");
@@ -94,28 +92,28 @@ fn pair(memory: &str) {
     assert_eq!(stats.get::<u64>(field).unwrap(), FRAMES);
 }
 
-/// Instructions in `function`, by the frame.
+/// Counts the instructions of `function` per frame.
 fn count(memory: &str, function: &str) -> u64 {
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(format!("--toggle-collect={function}"))
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "a_frame_costs_hardly_more_instructions_than_it_did"])
+        .args(["--exact", "frame_costs_no_more_instructions_than_recorded"])
         .env(MEMORY, memory)
         .output()
-        .expect("valgrind has to be installed");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        .expect("valgrind is installed");
+    let report = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
         output.status.success(),
-        "{said}\n{}",
+        "{report}\n{}",
         String::from_utf8_lossy(&output.stdout)
     );
-    let collected = said.lines().find_map(|line| line.split_once("Collected : "));
+    let collected = report.lines().find_map(|line| line.split_once("Collected : "));
     collected.unwrap().1.trim().parse::<u64>().unwrap() / FRAMES
 }
 
 #[test]
-fn a_frame_costs_hardly_more_instructions_than_it_did() {
+fn frame_costs_no_more_instructions_than_recorded() {
     if let Ok(memory) = std::env::var(MEMORY) {
         return pair(&memory);
     }

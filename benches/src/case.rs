@@ -1,4 +1,4 @@
-//! What is sent: how large, from whose memory, how often, to how many.
+//! Cases: the size of the frames, the memory they are drawn in, their rate, and the number of readers.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -43,13 +43,13 @@ impl Size {
     }
 }
 
-/// Where the producer's frames are drawn.
+/// Which memory the producer draws its frames in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// In the memory that the sink offers
+    /// Memory that the sink offers
     InPlace,
-    /// In memory of the producer's own, as a camera's
+    /// Memory of the producer, as with a camera
     Foreign,
 }
 
@@ -62,17 +62,18 @@ impl Mode {
     }
 }
 
+/// One combination of what can be varied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Case {
     pub size: Size,
     pub mode: Mode,
-    /// Frames a second; 0: as fast as both sides can.
+    /// Frames per second; 0: as fast as both sides can.
     pub rate: u32,
     pub readers: u32,
 }
 
 impl Case {
-    /// The one that others of a plan differ from.
+    /// The usual case. The other cases of a plan differ from it in one value.
     pub const USUAL: Self = Self {
         size: Size::FullHd,
         mode: Mode::InPlace,
@@ -84,8 +85,8 @@ impl Case {
         self.rate > 0
     }
 
-    /// How many frames are counted where the user does not say.
-    pub fn usual_frames(self) -> u64 {
+    /// Number of frames that count, unless the user gives another.
+    pub fn default_frames(self) -> u64 {
         match self.rate {
             0 if self.size == Size::UltraHd => 300,
             0 => 600,
@@ -93,12 +94,12 @@ impl Case {
         }
     }
 
-    /// How many frames go before those: until each slot that many readers need has been in everybody's hands.
-    pub fn usual_warm_up(self) -> u64 {
+    /// Number of frames before those that count. With this many, each reader has had each slot once.
+    pub fn default_warm_up(self) -> u64 {
         30 + 4 * u64::from(self.readers)
     }
 
-    /// For the name of a file.
+    /// The case as a part of a file name.
     pub fn slug(self) -> String {
         let rate = match self.rate {
             0 => "unthrottled".to_owned(),

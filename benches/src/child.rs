@@ -1,4 +1,4 @@
-//! The processes that a run starts, and what they say.
+//! The processes of a run, and the lines that they print.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -9,38 +9,46 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{order::Order, talk, traces};
+use crate::{cleanup, ipc, job::Job};
 
-/// What the process with this number has said; `None`: it says no more.
-pub type Said = (usize, Option<String>);
+/// Lines of its error output that an error quotes.
+const QUOTED_LINES: usize = 10;
 
-/// A producer or consumer. It is killed when it is dropped, and what it leaves behind is removed.
-pub struct Role {
+/// Something that a process has printed.
+pub struct Output {
+    /// Index of the process in its run.
+    pub process: usize,
+    /// `None`: the process has closed its standard output.
+    pub line: Option<String>,
+}
+
+/// A producer or consumer process. Dropping it kills the process, and removes the files that the process leaves.
+pub struct ChildProcess {
     pub name: String,
     process: Child,
     stdin: Option<ChildStdin>,
-    errors: PathBuf,
+    stderr_path: PathBuf,
 }
 
-impl Role {
-    /// Starts the program again as `command`; its lines go to `said` with this number.
-    pub fn start(command: &str, index: usize, order: &Order, said: Sender<Said>) -> Result<Self, String> {
+impl ChildProcess {
+    /// Starts this program again with the hidden command `command`. Its lines go to `output` with this index.
+    pub fn start(command: &str, index: usize, job: &Job, output: Sender<Output>) -> Result<Self, String> {
         let name = match command {
-            "consume" => format!("{} consumer {index}", order.transport),
-            _ => format!("{} producer", order.transport),
+            "consume" => format!("{} consumer {index}", job.transport),
+            _ => format!("{} producer", job.transport),
         };
-        let errors = Path::new(&order.place.dir).join(format!("errors-{index}"));
-        let json = serde_json::to_string(order).map_err(|error| error.to_string())?;
+        let stderr_path = Path::new(&job.endpoint.dir).join(format!("errors-{index}"));
+        let json = serde_json::to_string(job).map_err(|error| error.to_string())?;
         let start = || {
             Command::new("/proc/self/exe")
                 .arg(command)
                 .arg(json)
-                // The program that starts them has looked at all plugins just now.
+                // The parent process has just scanned all plugins.
                 .env("GST_REGISTRY_UPDATE", "no")
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
-                .stderr(std::fs::File::create(&errors)?)
-                // Ctrl-C goes to the program alone, which then ends them.
+                .stderr(std::fs::File::create(&stderr_path)?)
+                // Ctrl-C goes to the parent process alone, which then ends its children.
                 .process_group(0)
                 .spawn()
         };
@@ -48,60 +56,62 @@ impl Role {
         let stdin = process.stdin.take();
         if let Some(stdout) = process.stdout.take() {
             std::thread::spawn(move || {
+                let send = |line| output.send(Output { process: index, line });
                 for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                    let _ = said.send((index, Some(line)));
+                    let _ = send(Some(line));
                 }
-                let _ = said.send((index, None));
+                let _ = send(None);
             });
         }
         Ok(Self {
             name,
             process,
             stdin,
-            errors,
+            stderr_path,
         })
     }
 
+    /// Lets the producer begin with the frames that count.
     pub fn go(&mut self) -> Result<(), String> {
-        let stdin = self.stdin.as_mut().ok_or("a producer without an input")?;
-        writeln!(stdin, "{}", talk::GO).map_err(|error| format!("{}: {error}", self.name))
+        let stdin = self.stdin.as_mut().ok_or("the producer has no input")?;
+        writeln!(stdin, "{}", ipc::GO).map_err(|error| format!("{}: {error}", self.name))
     }
 
-    /// Tells it to end.
+    /// Requests the end of the process.
     pub fn stop(&mut self) {
         self.stdin = None;
     }
 
-    /// Waits until it has ended by itself, and well.
+    /// Requests the end of the process, and waits until it has ended without an error.
     pub fn end(&mut self, deadline: Instant) -> Result<(), String> {
         self.stop();
         loop {
             match self.process.try_wait() {
                 Ok(Some(status)) if status.success() => return Ok(()),
-                Ok(Some(status)) => return Err(self.blame(&status.to_string())),
+                Ok(Some(status)) => return Err(self.error(&status.to_string())),
                 Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
-                Ok(None) => return Err(self.blame("it does not end")),
-                Err(error) => return Err(self.blame(&error.to_string())),
+                Ok(None) => return Err(self.error("it does not end")),
+                Err(error) => return Err(self.error(&error.to_string())),
             }
         }
     }
 
-    /// An error of this process's, with what it said last.
-    pub fn blame(&self, what: &str) -> String {
-        let errors = std::fs::read(&self.errors).unwrap_or_default();
-        let errors = String::from_utf8_lossy(&errors);
-        let lines: Vec<&str> = errors.lines().collect();
-        let last = lines[lines.len().saturating_sub(10)..].join("\n  ");
+    /// An error of this process, with the last lines of its error output.
+    pub fn error(&self, what: &str) -> String {
+        let stderr = std::fs::read(&self.stderr_path).unwrap_or_default();
+        let stderr = String::from_utf8_lossy(&stderr);
+        let lines: Vec<&str> = stderr.lines().collect();
+        let last = lines[lines.len().saturating_sub(QUOTED_LINES)..].join("\n  ");
         format!("{}: {what}\n  {last}", self.name).trim_end().to_owned()
     }
 }
 
-impl Drop for Role {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         if !matches!(self.process.try_wait(), Ok(Some(_))) {
             let _ = self.process.kill();
             let _ = self.process.wait();
         }
-        traces::remove_pipes(self.process.id());
+        cleanup::remove_shmsink_memory(self.process.id());
     }
 }

@@ -1,9 +1,9 @@
-//! From runs to figures: each is taken within a round, and then the median of the rounds.
+//! Calculates figures from runs: each is calculated within a round, and then the median over the rounds is taken.
 
 use crate::{
     case::Case,
-    produce::Counts,
-    report::{Figures, Measured, Report, Run},
+    report::{Figures, Measurement, Report, Run},
+    results::Counts,
     statistics::{Spread, ratio},
     transport::Transport,
 };
@@ -14,47 +14,48 @@ pub const RATE: &str = "frames_per_second";
 pub const MISSED: &str = "missed";
 pub const WRITER: &str = "writer_cpu_us";
 pub const READER: &str = "reader_cpu_us";
-/// The writer's above that of a writer into fakesink; of a limit, the wake or the copy alone.
+/// CPU of the writer minus that of a writer into fakesink; for a limit, the wake or the copy alone.
 pub const WRITER_OVER: &str = "writer_cpu_over_fakesink_us";
-/// That and one reader's.
+/// The same plus the CPU of one reader.
 pub const BOTH_OVER: &str = "both_cpu_over_fakesink_us";
 pub const WRITER_FAULTS: &str = "writer_page_faults";
 pub const READER_FAULTS: &str = "reader_page_faults";
 pub const WRITER_SWITCHES: &str = "writer_context_switches";
 pub const READER_SWITCHES: &str = "reader_context_switches";
-/// That rsshmsink has in the end.
+/// Number of slots of rsshmsink at the end.
 pub const SLOTS: &str = "slots";
-/// Of all frames that rsshmsink has published, and of those that readers have received.
+/// Share of copied frames among those that rsshmsink has published, and among those that readers have received.
 pub const WRITER_COPIED: &str = "writer_copied_share";
 pub const READER_COPIED: &str = "reader_copied_share";
 pub const LATENCY_TO_FUTEX: &str = "latency_to_futex";
 pub const LATENCY_TO_SHM: &str = "latency_to_shm";
 pub const BOTH_TO_SHM: &str = "both_cpu_over_fakesink_to_shm";
 pub const RATE_TO_SHM: &str = "frames_per_second_to_shm";
-/// All of the writer's process to all of the futex's.
+/// CPU of the whole process of the writer, relative to the whole process of the futex's producer.
 pub const WRITER_TO_FUTEX: &str = "writer_cpu_to_futex";
-/// What the writer takes above fakesink to the wake alone.
+/// CPU of the writer over fakesink, relative to the wake alone.
 pub const OVER_TO_FUTEX: &str = "writer_cpu_over_fakesink_to_futex";
-/// The same to the copy alone.
+/// The same, relative to the copy alone.
 pub const OVER_TO_MEMCPY: &str = "writer_cpu_over_fakesink_to_memcpy";
 
-/// Works out the figures of all results.
-pub fn fill_in(report: &mut Report) {
+/// Calculates the figures of all results.
+pub fn calculate(report: &mut Report) {
     let figures: Vec<Figures> = report
         .results
         .iter()
-        .map(|measured| figures(report, measured))
+        .map(|measurement| figures(report, measurement))
         .collect();
-    for (measured, figures) in report.results.iter_mut().zip(figures) {
-        measured.figures = figures;
+    for (measurement, figures) in report.results.iter_mut().zip(figures) {
+        measurement.figures = figures;
     }
 }
 
-fn figures(report: &Report, measured: &Measured) -> Figures {
-    let rounds: Vec<_> = measured
+/// The figures of one transport in one case.
+fn figures(report: &Report, measurement: &Measurement) -> Figures {
+    let rounds: Vec<_> = measurement
         .runs
         .iter()
-        .map(|run| of_round(report, measured, run))
+        .map(|run| round_figures(report, measurement, run))
         .collect();
     let mut figures = Figures::new();
     for name in rounds.iter().flatten().map(|(name, _)| *name) {
@@ -70,36 +71,37 @@ fn figures(report: &Report, measured: &Measured) -> Figures {
     figures
 }
 
-/// What was measured of another way in the same round.
-struct Beside<'a> {
+/// The other runs of the same round.
+struct Round<'a> {
     report: &'a Report,
-    round: u32,
+    number: u32,
     case: Case,
 }
 
-impl<'a> Beside<'a> {
-    fn run(&self, transport: Transport, is_case: impl Fn(Case) -> bool) -> Option<&'a Run> {
-        let measured = self
+impl<'a> Round<'a> {
+    fn find(&self, transport: Transport, is_case: impl Fn(Case) -> bool) -> Option<&'a Run> {
+        let measurement = self
             .report
             .results
             .iter()
             .find(|other| other.transport == transport && is_case(other.case))?;
-        measured.runs.iter().find(|run| run.round == self.round)
+        measurement.runs.iter().find(|run| run.round == self.number)
     }
 
-    fn same(&self, transport: Transport) -> Option<&'a Run> {
-        self.run(transport, |case| case == self.case)
+    /// The run of another transport in the same case.
+    fn run_of(&self, transport: Transport) -> Option<&'a Run> {
+        self.find(transport, |case| case == self.case)
     }
 
-    /// The futex carries no frames: their size and memory are nothing to it.
+    /// The run of the futex. It carries no frames, so their size and memory do not matter.
     fn futex(&self) -> Option<&'a Run> {
-        self.run(Transport::Futex, |case| {
+        self.find(Transport::Futex, |case| {
             (case.rate, case.readers) == (self.case.rate, self.case.readers)
         })
     }
 
     fn writer_over(&self, run: &Run) -> Option<f64> {
-        let base = self.same(Transport::Fakesink)?;
+        let base = self.run_of(Transport::Fakesink)?;
         run.core_us.or(Some(run.writer.cpu_us - base.writer.cpu_us))
     }
 
@@ -108,69 +110,18 @@ impl<'a> Beside<'a> {
     }
 }
 
-fn of_round(report: &Report, measured: &Measured, run: &Run) -> Vec<(&'static str, f64)> {
-    let beside = Beside {
+/// The figures of one run, as far as they can be calculated.
+fn round_figures(report: &Report, measurement: &Measurement, run: &Run) -> Vec<(&'static str, f64)> {
+    let round = Round {
         report,
-        round: run.round,
-        case: measured.case,
+        number: run.round,
+        case: measurement.case,
     };
-    let (shm, futex, memcpy) = (
-        beside.same(Transport::Shm),
-        beside.futex(),
-        beside.same(Transport::Memcpy),
-    );
-    let p50 = |run: &Run| run.latency.as_ref().map(|latency| latency.p50_us);
-    let to = |value: Option<f64>, reference: Option<f64>| ratio(value?, reference?);
-    let mut figures: Vec<(&'static str, Option<f64>)> = vec![
-        (WRITER, Some(run.writer.cpu_us)),
-        (WRITER_FAULTS, Some(run.writer.page_faults)),
-        (WRITER_SWITCHES, Some(run.writer.context_switches)),
-    ];
-    let sum = |counts: &[Counts], name: &str| -> Option<f64> {
-        counts
-            .iter()
-            .map(|counts| counts.get(name).map(|count| *count as f64))
-            .sum()
-    };
-    let share = |counts: &[Counts], of: &str| to(sum(counts, "frames-copied"), sum(counts, of));
-    let writer_counts = std::slice::from_ref(&run.writer_counts);
-    figures.extend([
-        (SLOTS, sum(writer_counts, "slots")),
-        (WRITER_COPIED, share(writer_counts, "frames-published")),
-        (READER_COPIED, share(&run.reader_counts, "frames-received")),
-    ]);
-    if measured.transport != Transport::Fakesink {
-        let over = beside.writer_over(run);
-        figures.extend([
-            (WRITER_OVER, over),
-            (BOTH_OVER, beside.both_over(run)),
-            (LATENCY_P50, p50(run)),
-            (LATENCY_P99, run.latency.as_ref().map(|latency| latency.p99_us)),
-            (RATE, run.frames_per_second),
-            (READER, run.reader.map(|reader| reader.cpu_us)),
-            (READER_FAULTS, run.reader.map(|reader| reader.page_faults)),
-            (READER_SWITCHES, run.reader.map(|reader| reader.context_switches)),
-            (MISSED, run.reader.map(|_| run.missed as f64)),
-        ]);
-        if !measured.transport.is_bare() {
-            figures.extend([
-                (LATENCY_TO_FUTEX, to(p50(run), futex.and_then(p50))),
-                (LATENCY_TO_SHM, to(p50(run), shm.and_then(p50))),
-                (
-                    BOTH_TO_SHM,
-                    to(beside.both_over(run), shm.and_then(|shm| beside.both_over(shm))),
-                ),
-                (
-                    RATE_TO_SHM,
-                    to(run.frames_per_second, shm.and_then(|shm| shm.frames_per_second)),
-                ),
-                (
-                    WRITER_TO_FUTEX,
-                    to(Some(run.writer.cpu_us), futex.map(|futex| futex.writer.cpu_us)),
-                ),
-                (OVER_TO_FUTEX, to(over, futex.and_then(|futex| futex.core_us))),
-                (OVER_TO_MEMCPY, to(over, memcpy.and_then(|memcpy| memcpy.core_us))),
-            ]);
+    let mut figures = writer_figures(run);
+    if measurement.transport != Transport::Fakesink {
+        figures.extend(transport_figures(&round, run));
+        if !measurement.transport.is_bare() {
+            figures.extend(ratios(&round, run));
         }
     }
     figures
@@ -179,10 +130,90 @@ fn of_round(report: &Report, measured: &Measured, run: &Run) -> Vec<(&'static st
         .collect()
 }
 
+type OptionalFigures = Vec<(&'static str, Option<f64>)>;
+
+/// The ratio of two figures, if both are there.
+fn ratio_of(value: Option<f64>, reference: Option<f64>) -> Option<f64> {
+    ratio(value?, reference?)
+}
+
+fn median_latency(run: &Run) -> Option<f64> {
+    run.latency.as_ref().map(|latency| latency.p50_us)
+}
+
+/// What the writer's process used, and what the elements counted.
+fn writer_figures(run: &Run) -> OptionalFigures {
+    let sum = |counts: &[Counts], name: &str| -> Option<f64> {
+        counts
+            .iter()
+            .map(|counts| counts.get(name).map(|count| *count as f64))
+            .sum()
+    };
+    let copied_share = |counts: &[Counts], of: &str| ratio_of(sum(counts, "frames-copied"), sum(counts, of));
+    let writer_counts = std::slice::from_ref(&run.writer_counts);
+    vec![
+        (WRITER, Some(run.writer.cpu_us)),
+        (WRITER_FAULTS, Some(run.writer.page_faults)),
+        (WRITER_SWITCHES, Some(run.writer.context_switches)),
+        (SLOTS, sum(writer_counts, "slots")),
+        (WRITER_COPIED, copied_share(writer_counts, "frames-published")),
+        (READER_COPIED, copied_share(&run.reader_counts, "frames-received")),
+    ]
+}
+
+/// Figures of all transports but the base, which is fakesink.
+fn transport_figures(round: &Round, run: &Run) -> OptionalFigures {
+    vec![
+        (WRITER_OVER, round.writer_over(run)),
+        (BOTH_OVER, round.both_over(run)),
+        (LATENCY_P50, median_latency(run)),
+        (LATENCY_P99, run.latency.as_ref().map(|latency| latency.p99_us)),
+        (RATE, run.frames_per_second),
+        (READER, run.reader.map(|reader| reader.cpu_us)),
+        (READER_FAULTS, run.reader.map(|reader| reader.page_faults)),
+        (READER_SWITCHES, run.reader.map(|reader| reader.context_switches)),
+        (MISSED, run.reader.map(|_| run.missed as f64)),
+    ]
+}
+
+/// Ratios to shm and to the limits.
+fn ratios(round: &Round, run: &Run) -> OptionalFigures {
+    let (shm, futex, memcpy) = (
+        round.run_of(Transport::Shm),
+        round.futex(),
+        round.run_of(Transport::Memcpy),
+    );
+    let over = round.writer_over(run);
+    vec![
+        (
+            LATENCY_TO_FUTEX,
+            ratio_of(median_latency(run), futex.and_then(median_latency)),
+        ),
+        (
+            LATENCY_TO_SHM,
+            ratio_of(median_latency(run), shm.and_then(median_latency)),
+        ),
+        (
+            BOTH_TO_SHM,
+            ratio_of(round.both_over(run), shm.and_then(|shm| round.both_over(shm))),
+        ),
+        (
+            RATE_TO_SHM,
+            ratio_of(run.frames_per_second, shm.and_then(|shm| shm.frames_per_second)),
+        ),
+        (
+            WRITER_TO_FUTEX,
+            ratio_of(Some(run.writer.cpu_us), futex.map(|futex| futex.writer.cpu_us)),
+        ),
+        (OVER_TO_FUTEX, ratio_of(over, futex.and_then(|futex| futex.core_us))),
+        (OVER_TO_MEMCPY, ratio_of(over, memcpy.and_then(|memcpy| memcpy.core_us))),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{case::Mode, machine::Machine, pace::Usage, report::VERSION};
+    use crate::{case::Mode, machine::Machine, pace::Usage, report::REPORT_VERSION};
 
     fn run(round: u32, writer_us: f64, reader_us: Option<f64>, core_us: Option<f64>) -> Run {
         let usage = |cpu_us| Usage {
@@ -200,7 +231,7 @@ mod tests {
 
     fn report(runs: impl IntoIterator<Item = (Transport, Case, Run)>) -> Report {
         let mut report = Report {
-            version: VERSION,
+            version: REPORT_VERSION,
             machine: Machine::default(),
             rounds: 3,
             skipped: Vec::new(),
@@ -211,19 +242,19 @@ mod tests {
         for (transport, case, run) in runs {
             report.add(transport, case, run);
         }
-        fill_in(&mut report);
+        calculate(&mut report);
         report
     }
 
     fn figures_of(report: &Report, transport: Transport) -> &Figures {
-        let measured = report.results.iter().find(|measured| measured.transport == transport);
-        &measured.unwrap().figures
+        let measurement = report.results.iter().find(|other| other.transport == transport);
+        &measurement.unwrap().figures
     }
 
     #[test]
-    fn a_ratio_is_taken_within_a_round_and_then_the_median() {
+    fn ratio_is_calculated_within_a_round_before_the_median() {
         let case = Case::USUAL;
-        // Twice as slow a machine in the second round, and four times in the third.
+        // In the second round the machine is twice as slow, and in the third four times.
         let report = report((0..3).flat_map(|round| {
             let slow = f64::from(1 << round);
             [
@@ -238,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wake_alone_is_compared_with_what_is_over_fakesink() {
+    fn cpu_over_fakesink_is_relative_to_the_wake_alone() {
         let many = Case {
             readers: 16,
             ..Case::USUAL
@@ -255,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_beside_it_gives_no_figure() {
+    fn missing_reference_gives_no_figure() {
         let foreign = Case {
             mode: Mode::Foreign,
             ..Case::USUAL

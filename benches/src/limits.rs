@@ -1,4 +1,4 @@
-//! The limits: shared memory with a futex and nothing else, and a bare copy, at the rate of the frames.
+//! The limits of the machine, measured at the rate of the frames: shared memory with one futex, and one plain copy.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,132 +9,133 @@ use std::{
 };
 
 use crate::{
-    consume::{Progress, Seen},
+    check::{FrameChecker, Progress},
     frame::{self, Mark},
-    order::Order,
-    pace::{Pace, Step, now_ns, thread_ns},
-    produce::{Counts, Produced},
-    shared::{self, Memory},
-    talk,
+    ipc,
+    job::Job,
+    pace::{Pacer, Step, now_ns, thread_ns},
+    results::{Counts, ProducerReport},
+    shared::{self, SharedMemory},
     transport::Transport,
 };
 
-/// As many as a producer with GStreamer has of its own: neither side of the copy is in the processor's caches.
-const BUFFERS: usize = 8;
+/// Number of buffers on each side of a copy, as many as a GStreamer producer has. So neither side is in the caches.
+const BUFFER_COUNT: usize = 8;
 
-fn memory(order: &Order) -> Result<(Memory, PathBuf), String> {
-    let path = Path::new("/dev/shm").join(&order.place.channel);
-    let memory = Memory::map(&path, order.case.size.bytes());
+fn map_shared(job: &Job) -> Result<(SharedMemory, PathBuf), String> {
+    let path = Path::new("/dev/shm").join(&job.endpoint.channel);
+    let memory = SharedMemory::map(&path, job.case.size.bytes());
     Ok((memory.map_err(|error| format!("{}: {error}", path.display()))?, path))
 }
 
-/// Does `body` for each frame; it yields how long its one thing took of the processor.
-fn each(order: &Order, mut body: impl FnMut(Step) -> u64) -> Result<(), String> {
-    let core = Arc::new(AtomicU64::new(0));
-    let frames = order.frames;
-    let mut pace = Pace::new(order, talk::listen(|| {}), {
-        let core = Arc::clone(&core);
+/// Calls `body` for each frame. `body` returns the CPU time in nanoseconds of the step that the limit measures.
+fn run_paced(job: &Job, mut body: impl FnMut(Step) -> u64) -> Result<(), String> {
+    let core_ns = Arc::new(AtomicU64::new(0));
+    let frames = job.frames;
+    let mut pacer = Pacer::new(job, ipc::receive_commands(|| {}), {
+        let core_ns = Arc::clone(&core_ns);
         move |usage| {
-            // Relaxed: the same thread.
-            let core_us = core.load(Ordering::Relaxed) as f64 / 1e3 / frames as f64;
-            let produced = Produced {
+            // Relaxed: the same thread stores it.
+            let core_us = core_ns.load(Ordering::Relaxed) as f64 / 1e3 / frames as f64;
+            let report = ProducerReport {
                 usage,
                 core_us: Some(core_us),
                 counts: Counts::new(),
             };
-            let _ = talk::say_result(&produced);
+            let _ = ipc::send_result(&report);
         }
     });
-    talk::say(talk::READY);
-    while let Some(step) = pace.step() {
+    ipc::send(ipc::READY);
+    while let Some(step) = pacer.next_step() {
         let took_ns = body(step);
         if step.is_counted() {
-            // Relaxed: the same thread.
-            core.fetch_add(took_ns, Ordering::Relaxed);
+            // Relaxed: the same thread loads it.
+            core_ns.fetch_add(took_ns, Ordering::Relaxed);
         }
     }
     Ok(())
 }
 
-fn timed(body: impl FnOnce()) -> u64 {
+/// The CPU time that `body` takes, in nanoseconds.
+fn cpu_time_ns(body: impl FnOnce()) -> u64 {
     let before = thread_ns();
     body();
     thread_ns() - before
 }
 
-pub fn produce(order: &Order) -> Result<(), String> {
-    match order.transport {
-        Transport::Memcpy => copy(order),
-        _ => wake(order),
+pub fn produce(job: &Job) -> Result<(), String> {
+    match job.transport {
+        Transport::Memcpy => produce_copies(job),
+        _ => produce_wakes(job),
     }
 }
 
-fn copy(order: &Order) -> Result<(), String> {
-    let bytes = order.case.size.bytes();
-    // Written once, so that they are there.
-    let mut from = vec![vec![1_u8; bytes]; BUFFERS];
-    let mut to = vec![vec![2_u8; bytes]; BUFFERS];
-    each(order, |step| {
-        let index = step.number as usize % BUFFERS;
-        // What is copied has just been drawn, as in a stream.
-        frame::draw(&mut from[index], step.number);
-        timed(|| to[index].copy_from_slice(std::hint::black_box(&from[index])))
+fn produce_copies(job: &Job) -> Result<(), String> {
+    let size = job.case.size.bytes();
+    // Written once, so that their memory is committed.
+    let mut from = vec![vec![1_u8; size]; BUFFER_COUNT];
+    let mut to = vec![vec![2_u8; size]; BUFFER_COUNT];
+    run_paced(job, |step| {
+        let index = step.seq as usize % BUFFER_COUNT;
+        // The copied frame has just been drawn, as in a stream.
+        frame::draw(&mut from[index], step.seq);
+        cpu_time_ns(|| to[index].copy_from_slice(std::hint::black_box(&from[index])))
     })
 }
 
-fn wake(order: &Order) -> Result<(), String> {
-    let (memory, path) = memory(order)?;
-    let page = memory.page;
-    let outcome = each(order, |step| {
-        memory.draw(step.number);
-        // Relaxed: the word's store makes them seen.
-        page.number.store(step.number, Ordering::Relaxed);
-        page.first.store(step.first, Ordering::Relaxed);
-        page.end.store(step.end, Ordering::Relaxed);
-        page.sent_ns.store(now_ns(), Ordering::Relaxed);
-        timed(|| {
+fn produce_wakes(job: &Job) -> Result<(), String> {
+    let (memory, path) = map_shared(job)?;
+    let header = memory.header();
+    let outcome = run_paced(job, |step| {
+        memory.draw(step.seq);
+        // Relaxed: the store of the word publishes them.
+        header.seq.store(step.seq, Ordering::Relaxed);
+        header.first.store(step.first, Ordering::Relaxed);
+        header.end.store(step.end, Ordering::Relaxed);
+        header.sent_ns.store(now_ns(), Ordering::Relaxed);
+        cpu_time_ns(|| {
             // Partner: the load in consume.
-            page.word.store(step.number as u32 + 1, Ordering::Release);
-            shared::wake(&page.word);
+            header.word.store(step.seq as u32 + 1, Ordering::Release);
+            shared::wake(&header.word);
         })
     });
     std::fs::remove_file(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     outcome
 }
 
-pub fn consume(order: &Order) -> Result<(), String> {
-    let (memory, _) = memory(order)?;
-    let page = memory.page;
-    // It sleeps without an end, so it ends with the program's wish.
-    talk::listen(|| std::process::exit(0));
-    let mut seen = Seen::new(order);
+pub fn consume(job: &Job) -> Result<(), String> {
+    let (memory, _) = map_shared(job)?;
+    let header = memory.header();
+    // This thread sleeps without a timeout, so the request to end exits the process.
+    ipc::receive_commands(|| std::process::exit(0));
+    let mut checker = FrameChecker::new(job);
     let mut last = 0;
     loop {
-        // Partner: the store in wake.
-        let word = page.word.load(Ordering::Acquire);
+        // Partner: the store in produce_wakes.
+        let word = header.word.load(Ordering::Acquire);
         if word == last {
-            shared::wait(&page.word, last);
+            shared::wait(&header.word, last);
             continue;
         }
         let now_ns = now_ns();
         last = word;
-        // Relaxed: the word was read before. Where the next frame is being written already, its own word follows.
+        // Relaxed: the word was read before. If the next frame is already being written, its own word follows.
         let mark = Mark {
-            number: page.number.load(Ordering::Relaxed),
-            sent_ns: page.sent_ns.load(Ordering::Relaxed),
-            first: page.first.load(Ordering::Relaxed),
-            end: page.end.load(Ordering::Relaxed),
+            seq: header.seq.load(Ordering::Relaxed),
+            sent_ns: header.sent_ns.load(Ordering::Relaxed),
+            first: header.first.load(Ordering::Relaxed),
+            end: header.end.load(Ordering::Relaxed),
         };
-        if mark.number as u32 + 1 != word {
+        if mark.seq as u32 + 1 != word {
             continue;
         }
-        // As much work as in the other consumers.
-        std::hint::black_box(memory.is_whole(mark.number));
-        match seen.take(mark, now_ns)? {
-            Progress::First => talk::say(talk::FIRST),
-            Progress::Goes => {}
-            Progress::Complete(consumed) => {
-                talk::say_result(&consumed)?;
+        // The same work as in the other consumers.
+        std::hint::black_box(memory.is_intact(mark.seq));
+        match checker.receive(mark, now_ns)? {
+            Progress::First => ipc::send(ipc::FIRST),
+            Progress::Continue => {}
+            Progress::Complete(report) => {
+                ipc::send_result(&report)?;
                 loop {
                     std::thread::park();
                 }

@@ -1,8 +1,9 @@
-//! Where and when it was measured.
+//! The machine and the time of a measurement.
 
 use gst::glib;
 use serde::{Deserialize, Serialize};
 
+/// The machine, its software, and the time.
 #[derive(Default, Serialize, Deserialize)]
 pub struct Machine {
     pub processor: String,
@@ -10,14 +11,14 @@ pub struct Machine {
     pub kernel: String,
     pub gstreamer: String,
     pub rsshm: String,
-    /// The processes that wanted to run when it began; more than none disturb.
+    /// Load average at the beginning. Above 0, other programs disturb the measurement.
     pub load: f64,
     pub date: String,
     pub command_line: String,
 }
 
 impl Machine {
-    pub fn this() -> Self {
+    pub fn current() -> Self {
         let kernel = nix::sys::utsname::uname().ok();
         let kernel = kernel
             .as_ref()
@@ -49,7 +50,7 @@ fn load() -> Option<f64> {
     text.split(' ').next()?.parse().ok()
 }
 
-/// The plugin's version, and where it lies.
+/// Version, release date and path of the plugin.
 fn plugin() -> Option<String> {
     let plugin = gst::Registry::get().find_plugin("rsshm")?;
     let file = plugin

@@ -1,30 +1,35 @@
-//! Compares rsshmsink and rsshmsrc with other ways between two programs, and with what the machine can do.
+//! Compares rsshmsink and rsshmsrc with other transports between two programs, and with the limits of the machine.
 //!
-//! The program that a user starts measures nothing itself: for each run it starts itself again as a producer and as
-//! consumers, lets them warm up, and puts together what they say. README.md has what is measured, and how.
+//! The process that a user starts measures nothing itself.
+//! For each run it starts the same program again, as a producer and as consumers.
+//! It lets them warm up, and combines their reports.
+//! README.md describes what is measured, and how.
 
 mod case;
+mod check;
 mod child;
+mod cleanup;
 mod consume;
 mod figures;
 mod frame;
+mod ipc;
+mod job;
 mod limits;
 mod machine;
 mod options;
-mod order;
 mod pace;
+mod pipeline;
 mod plan;
 mod plots;
 mod produce;
 mod report;
+mod results;
 mod rounds;
 mod run;
 mod shared;
 mod source;
 mod statistics;
 mod table;
-mod talk;
-mod traces;
 mod transport;
 
 use std::process::ExitCode;
@@ -35,8 +40,8 @@ use options::{Command, Options};
 fn main() -> ExitCode {
     let options = Options::parse();
     let outcome = match &options.command {
-        Some(Command::Produce { order }) => order::play(order, produce::run, limits::produce),
-        Some(Command::Consume { order }) => order::play(order, consume::run, limits::consume),
+        Some(Command::Produce { job }) => job::execute(job, produce::run, limits::produce),
+        Some(Command::Consume { job }) => job::execute(job, consume::run, limits::consume),
         Some(Command::Plot { file, out }) => report::Report::load(file).and_then(|report| plots::draw(&report, out)),
         None => rounds::run_all(&options.bench),
     };

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     case::{Mode, Size},
-    order::Sabotage,
+    job::Sabotage,
     transport::Transport,
 };
 
@@ -19,59 +19,60 @@ pub struct Options {
     pub bench: BenchOptions,
 }
 
-/// Without any of the four that choose cases: the usual ones, about five minutes.
+/// The options of a benchmark. If none of the four that choose cases is given, the usual cases run, for about five
+/// minutes.
 #[derive(Args, Clone, Debug)]
 pub struct BenchOptions {
-    /// Only these ways
+    /// Measure only these transports
     #[arg(long, value_delimiter = ',', value_enum)]
     pub transports: Vec<Transport>,
-    /// Sizes of a frame (NV12) [with another choice: 1080p]
+    /// Sizes of a frame (NV12) [if another choice is given: 1080p]
     #[arg(long, value_delimiter = ',', value_enum)]
     pub sizes: Vec<Size>,
-    /// Whose memory the frames are drawn in [with another choice: in-place]
+    /// Memory that the frames are drawn in [if another choice is given: in-place]
     #[arg(long, value_delimiter = ',', value_enum)]
     pub modes: Vec<Mode>,
-    /// Frames a second, 0: as fast as both sides can [with another choice: 60]
+    /// Frames per second; 0: as fast as both sides can [if another choice is given: 60]
     #[arg(long, value_delimiter = ',')]
     pub rates: Vec<u32>,
-    /// Programs that read [with another choice: 1]
+    /// Number of reading programs [if another choice is given: 1]
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=64))]
     pub readers: Vec<u32>,
-    /// Everything: all sizes, modes, rates and numbers of readers (half an hour)
+    /// Measure all sizes, modes, rates and numbers of readers (half an hour)
     #[arg(long, conflicts_with_all = ["sizes", "modes", "rates", "readers"])]
     pub full: bool,
-    /// How often everything is measured
+    /// Number of rounds; each round measures everything once
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,
-    /// Frames that count in each run [default: two seconds of them, 600 as fast as can be]
+    /// Frames that count in each run [default: two seconds of frames, or 600 at rate 0]
     #[arg(long, value_parser = clap::value_parser!(u64).range(2..))]
     pub frames: Option<u64>,
-    /// Frames before those [default: 30, and 4 more for each reader]
+    /// Frames before those that count [default: 30, and 4 for each reader]
     #[arg(long)]
     pub warm: Option<u64>,
-    /// How long a program may be late, in seconds, before it is killed
+    /// Seconds to wait for a late program before it is killed
     #[arg(long, default_value_t = 30)]
     pub patience: u64,
-    /// The folder for report.json and the pictures
+    /// Directory for report.json and the pictures
     #[arg(long, default_value = "target/bench")]
     pub out: PathBuf,
-    /// Spoils what rsshm transports, to see that it is noticed
+    /// Break what rsshm transports, to test that the benchmark notices
     #[arg(long, hide = true, value_enum)]
     pub sabotage: Option<Sabotage>,
 }
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Draws the pictures of a report again
+    /// Draw the pictures of a report again
     Plot {
         /// A report.json
         file: PathBuf,
-        /// The folder for the pictures
+        /// Directory for the pictures
         #[arg(long, default_value = "target/bench")]
         out: PathBuf,
     },
     #[command(hide = true)]
-    Produce { order: String },
+    Produce { job: String },
     #[command(hide = true)]
-    Consume { order: String },
+    Consume { job: String },
 }

@@ -1,4 +1,4 @@
-//! When a producer's frames are due, which of them count, and what these cost.
+//! Paces a producer: when frames are due, which of them count, and what those cost.
 
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{frame::NOT_YET, order::Order, talk::Told};
+use crate::{frame::SEQ_UNKNOWN, ipc::Commands, job::Job};
 
-/// While nothing is counted.
+/// Period of the frames that do not count, unless that of the case is longer.
 const IDLE_PERIOD_NS: u64 = 20_000_000;
 
 fn clock_ns(clock: ClockId) -> u64 {
-    // Neither clock can fail on Linux.
+    // The clocks used here cannot fail on Linux.
     clock_gettime(clock).map_or(0, |time| time.num_nanoseconds() as u64)
 }
 
@@ -27,18 +27,19 @@ pub fn now_ns() -> u64 {
     clock_ns(ClockId::CLOCK_MONOTONIC)
 }
 
-/// The processor time of this thread.
+/// The CPU time of this thread.
 pub fn thread_ns() -> u64 {
     clock_ns(ClockId::CLOCK_THREAD_CPUTIME_ID)
 }
 
+/// Sleeps until CLOCK_MONOTONIC has this value.
 pub fn sleep_until(due_ns: u64) {
     let due = TimeSpec::nanoseconds(due_ns as i64);
-    // Interrupted, it sleeps on.
+    // A signal may interrupt the sleep.
     while clock_nanosleep(ClockId::CLOCK_MONOTONIC, ClockNanosleepFlags::TIMER_ABSTIME, &due) == Err(Errno::EINTR) {}
 }
 
-/// What a process has used so far, or between two moments.
+/// What a process has used, in total or between two moments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
     pub cpu_us: f64,
@@ -69,7 +70,7 @@ impl Usage {
         }
     }
 
-    pub fn per(self, frames: u64) -> Self {
+    pub fn per_frame(self, frames: u64) -> Self {
         let frames = frames.max(1) as f64;
         Self {
             cpu_us: self.cpu_us / frames,
@@ -79,84 +80,91 @@ impl Usage {
     }
 }
 
-/// The next frame's number, and which are counted.
+/// The seq of the next frame, and the range of frames that count.
 #[derive(Clone, Copy)]
 pub struct Step {
-    pub number: u64,
+    pub seq: u64,
+    /// Seq of the first frame that counts.
     pub first: u64,
+    /// Seq of the first frame that does not count any more.
     pub end: u64,
 }
 
 impl Step {
     pub fn is_counted(self) -> bool {
-        (self.first..self.end).contains(&self.number)
+        (self.first..self.end).contains(&self.seq)
     }
 }
 
-/// Leads a producer from frame to frame: slowly until all consumers have one, then at the case's rate, first the frames
-/// that warm up, then those that count, and slowly again until it is told to stop.
-pub struct Pace {
+/// Paces a producer from frame to frame.
+///
+/// The pace is slow until all consumers have received a frame, and then the rate of the case. At that rate come first
+/// the frames that warm up, and then those that count. Afterwards the pace is slow again until the parent process
+/// requests the end.
+pub struct Pacer {
     period_ns: u64,
     frames: u64,
     warm: u64,
-    told: Arc<Told>,
-    at_end: Box<dyn FnMut(Usage) + Send>,
-    number: u64,
+    commands: Arc<Commands>,
+    on_end: Box<dyn FnMut(Usage) + Send>,
+    /// The seq of the next frame.
+    seq: u64,
     first: u64,
     end: u64,
     due_ns: u64,
-    began: Usage,
+    /// Usage of the process before the first frame that counts.
+    usage_before: Usage,
 }
 
-impl Pace {
-    /// `at_end` is told what the counted frames have cost, each.
-    pub fn new(order: &Order, told: Arc<Told>, at_end: impl FnMut(Usage) + Send + 'static) -> Self {
+impl Pacer {
+    /// `on_end` is called after the last frame that counts, with the usage per frame.
+    pub fn new(job: &Job, commands: Arc<Commands>, on_end: impl FnMut(Usage) + Send + 'static) -> Self {
         Self {
-            period_ns: 1_000_000_000_u64.checked_div(u64::from(order.case.rate)).unwrap_or(0),
-            frames: order.frames,
-            warm: order.warm,
-            told,
-            at_end: Box::new(at_end),
-            number: 0,
-            first: NOT_YET,
-            end: NOT_YET,
+            period_ns: 1_000_000_000_u64.checked_div(u64::from(job.case.rate)).unwrap_or(0),
+            frames: job.frames,
+            warm: job.warm,
+            commands,
+            on_end: Box::new(on_end),
+            seq: 0,
+            first: SEQ_UNKNOWN,
+            end: SEQ_UNKNOWN,
             due_ns: 0,
-            began: Usage::default(),
+            usage_before: Usage::default(),
         }
     }
 
-    /// Waits until the next frame is due; `None`: no more.
-    pub fn step(&mut self) -> Option<Step> {
-        if self.first == NOT_YET && self.told.go() {
-            self.first = self.number + self.warm;
+    /// Waits until the next frame is due. `None`: the producer has to end.
+    pub fn next_step(&mut self) -> Option<Step> {
+        if self.first == SEQ_UNKNOWN && self.commands.has_go() {
+            self.first = self.seq + self.warm;
             self.end = self.first + self.frames;
         }
-        if self.number == self.first {
-            self.began = Usage::now();
+        if self.seq == self.first {
+            self.usage_before = Usage::now();
         }
-        if self.number == self.end {
-            (self.at_end)(Usage::now().since(self.began).per(self.frames));
+        if self.seq == self.end {
+            (self.on_end)(Usage::now().since(self.usage_before).per_frame(self.frames));
         }
-        let is_idle = self.first == NOT_YET || self.number >= self.end;
+        let is_idle = self.first == SEQ_UNKNOWN || self.seq >= self.end;
         let period = if is_idle {
             self.period_ns.max(IDLE_PERIOD_NS)
         } else {
             self.period_ns
         };
-        // Late, it does not hurry afterwards: neither does a camera.
+        // A late producer does not hurry afterwards, as a camera does not.
         self.due_ns = (self.due_ns + period).max(now_ns());
         if period > 0 {
             sleep_until(self.due_ns);
         }
-        if self.told.stop() {
+        if self.commands.has_stop() {
             return None;
         }
         let step = Step {
-            number: self.number,
+            seq: self.seq,
             first: self.first,
             end: self.end,
         };
-        self.number += 1;
+        self.seq += 1;
         Some(step)
     }
 }

@@ -1,4 +1,4 @@
-//! Which cases, and in each of them which ways.
+//! The plan: which cases are measured, and which transports in each.
 
 use crate::{
     case::{Case, Mode, Size},
@@ -6,54 +6,63 @@ use crate::{
     transport::Transport::{self, Fakesink, Futex, Memcpy, Rsshm, RsshmLossless, Shm, Tcp, Unixfd},
 };
 
-const ALL: [Transport; 8] = [Fakesink, Futex, Memcpy, Rsshm, RsshmLossless, Shm, Unixfd, Tcp];
-/// Where it would take too long to try all.
-const FEW: [Transport; 4] = [Fakesink, Futex, Rsshm, Shm];
-const UNTHROTTLED: [Transport; 5] = [Fakesink, Memcpy, RsshmLossless, Shm, Unixfd];
+const ALL_TRANSPORTS: [Transport; 8] = [Fakesink, Futex, Memcpy, Rsshm, RsshmLossless, Shm, Unixfd, Tcp];
+/// For cases in which all transports would take too long.
+const FEW_TRANSPORTS: [Transport; 4] = [Fakesink, Futex, Rsshm, Shm];
+/// The transports that keep every frame, and what they are compared with.
+const UNTHROTTLED_TRANSPORTS: [Transport; 5] = [Fakesink, Memcpy, RsshmLossless, Shm, Unixfd];
 
-pub struct Entry {
+/// A case, and the transports that are measured in it.
+pub struct PlannedCase {
     pub case: Case,
     pub transports: Vec<Transport>,
 }
 
-pub fn plan(options: &BenchOptions) -> Vec<Entry> {
-    let chosen = !(options.sizes.is_empty()
+/// The cases that the options choose.
+pub fn plan(options: &BenchOptions) -> Vec<PlannedCase> {
+    let is_chosen = !(options.sizes.is_empty()
         && options.modes.is_empty()
         && options.rates.is_empty()
         && options.readers.is_empty());
-    let cases = match (options.full, chosen) {
+    let cases = match (options.full, is_chosen) {
         (true, _) => full(),
         (false, true) => {
-            let readers = or(&options.readers, &[1]);
-            product(
-                &or(&options.sizes, &[Size::FullHd]),
-                &or(&options.modes, &[Mode::InPlace]),
-                &or(&options.rates, &[60]),
-                &readers,
+            let usual = Case::USUAL;
+            combinations(
+                &or_default(&options.sizes, usual.size),
+                &or_default(&options.modes, usual.mode),
+                &or_default(&options.rates, usual.rate),
+                &or_default(&options.readers, usual.readers),
             )
         }
         (false, false) => usual(),
     };
-    let mut entries: Vec<Entry> = Vec::new();
+    let mut planned = Vec::new();
     for (case, transports) in cases {
-        let wanted = |transport: &&Transport| {
-            (options.transports.is_empty() || options.transports.contains(transport)) && transport.suits(case)
+        let is_wanted = |transport: &&Transport| {
+            (options.transports.is_empty() || options.transports.contains(transport)) && transport.supports(case)
         };
-        let transports: Vec<_> = transports.iter().filter(wanted).copied().collect();
+        let transports: Vec<_> = transports.iter().filter(is_wanted).copied().collect();
         if !transports.is_empty() {
-            entries.push(Entry { case, transports });
+            planned.push(PlannedCase { case, transports });
         }
     }
-    entries
+    planned
 }
 
-fn or<T: Clone>(chosen: &[T], otherwise: &[T]) -> Vec<T> {
-    if chosen.is_empty() { otherwise } else { chosen }.to_vec()
+/// What the user has chosen, or the default.
+fn or_default<T: Clone>(chosen: &[T], default: T) -> Vec<T> {
+    if chosen.is_empty() {
+        vec![default]
+    } else {
+        chosen.to_vec()
+    }
 }
 
 type Cases = Vec<(Case, &'static [Transport])>;
 
-fn product(sizes: &[Size], modes: &[Mode], rates: &[u32], readers: &[u32]) -> Cases {
+/// All combinations, with all transports.
+fn combinations(sizes: &[Size], modes: &[Mode], rates: &[u32], readers: &[u32]) -> Cases {
     let mut cases = Cases::new();
     for (&size, &mode) in sizes.iter().flat_map(|size| modes.iter().map(move |mode| (size, mode))) {
         for (&rate, &readers) in rates
@@ -67,19 +76,19 @@ fn product(sizes: &[Size], modes: &[Mode], rates: &[u32], readers: &[u32]) -> Ca
                     rate,
                     readers,
                 },
-                &ALL,
+                &ALL_TRANSPORTS,
             ));
         }
     }
     cases
 }
 
-const SIZES: [Size; 3] = [Size::Hd, Size::FullHd, Size::UltraHd];
-const MODES: [Mode; 2] = [Mode::InPlace, Mode::Foreign];
+const ALL_SIZES: [Size; 3] = [Size::Hd, Size::FullHd, Size::UltraHd];
+const ALL_MODES: [Mode; 2] = [Mode::InPlace, Mode::Foreign];
 
 fn usual() -> Cases {
     let mut cases: Cases = vec![
-        (Case::USUAL, &ALL),
+        (Case::USUAL, &ALL_TRANSPORTS),
         (
             Case {
                 mode: Mode::Foreign,
@@ -95,19 +104,19 @@ fn usual() -> Cases {
             &[Fakesink, Futex, Rsshm, Shm, Unixfd],
         ),
     ];
-    for (case, _) in product(&SIZES, &MODES, &[0], &[1]) {
-        cases.push((case, &UNTHROTTLED));
+    for (case, _) in combinations(&ALL_SIZES, &ALL_MODES, &[0], &[1]) {
+        cases.push((case, &UNTHROTTLED_TRANSPORTS));
     }
     for readers in [4, 16, 64] {
         let case = Case { readers, ..Case::USUAL };
-        cases.push((case, &FEW));
+        cases.push((case, &FEW_TRANSPORTS));
     }
     cases
 }
 
 fn full() -> Cases {
-    let mut cases = product(&SIZES, &MODES, &[30, 60, 240, 0], &[1]);
-    cases.extend(product(
+    let mut cases = combinations(&ALL_SIZES, &ALL_MODES, &[30, 60, 240, 0], &[1]);
+    cases.extend(combinations(
         &[Size::FullHd],
         &[Mode::InPlace],
         &[60, 240],
@@ -123,14 +132,14 @@ mod tests {
     use super::*;
     use crate::options::Options;
 
-    fn planned(arguments: &[&str]) -> Vec<Entry> {
+    fn plan_of(arguments: &[&str]) -> Vec<PlannedCase> {
         let arguments = std::iter::once(&"bench").chain(arguments);
         plan(&Options::parse_from(arguments).bench)
     }
 
     #[test]
-    fn what_is_chosen_is_combined_with_the_usual() {
-        let entries = planned(&[
+    fn choices_are_combined_with_defaults() {
+        let planned = plan_of(&[
             "--sizes",
             "720p,4k",
             "--readers",
@@ -138,23 +147,23 @@ mod tests {
             "--transports",
             "rsshm,fakesink",
         ]);
-        let cases: Vec<_> = entries
+        let cases: Vec<_> = planned
             .iter()
-            .map(|entry| (entry.case.size, entry.case.readers, entry.transports.len()))
+            .map(|planned| (planned.case.size, planned.case.readers, planned.transports.len()))
             .collect();
         let sizes = [Size::Hd, Size::UltraHd];
         assert_eq!(cases, sizes.map(|size| [(size, 1, 2), (size, 4, 2)]).concat());
         assert!(
-            entries
+            planned
                 .iter()
-                .all(|entry| entry.case.rate == 60 && entry.case.mode == Mode::InPlace)
+                .all(|planned| planned.case.rate == 60 && planned.case.mode == Mode::InPlace)
         );
     }
 
     #[test]
-    fn as_fast_as_can_be_only_what_keeps_every_frame() {
-        let entries = planned(&["--rates", "0"]);
-        let transports = &entries[0].transports;
+    fn unthrottled_case_has_only_transports_that_keep_every_frame() {
+        let planned = plan_of(&["--rates", "0"]);
+        let transports = &planned[0].transports;
         assert!(transports.contains(&RsshmLossless) && transports.contains(&Shm));
         assert!(!transports.contains(&Rsshm) && !transports.contains(&Futex) && !transports.contains(&Tcp));
     }

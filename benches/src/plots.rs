@@ -1,4 +1,5 @@
-//! The pictures: how the latencies are distributed, what more readers cost the writer, what larger frames cost.
+//! The pictures: the distribution of the latencies, and the CPU time by the number of readers and by the size of the
+//! frames.
 
 use std::path::Path;
 
@@ -10,23 +11,26 @@ use plotters::{
 use crate::{
     case::Case,
     figures,
-    report::{Measured, Report},
+    report::{Measurement, Report},
+    statistics::Spread,
     transport::Transport,
 };
 
-const SIZE: (u32, u32) = (1000, 540);
+const PICTURE_SIZE: (u32, u32) = (1000, 540);
 const FONT: &str = "sans-serif";
-/// Room for the names of the lines, beside the picture.
-const LEGEND: u32 = 160;
-const LEAST: f64 = 0.1;
+/// Width of the area beside the chart that names the lines.
+const LEGEND_WIDTH: u32 = 160;
+/// The least value on a logarithmic axis.
+const AXIS_MIN: f64 = 0.1;
 
-/// A line of points, with where its figures lie apart.
+/// A line with its name and points.
 struct Line {
     name: String,
     colour: RGBColor,
     points: Vec<Point>,
 }
 
+/// A point of a line, and the range over the rounds.
 #[derive(Clone, Copy)]
 struct Point {
     x: f64,
@@ -43,17 +47,17 @@ struct Picture<'a> {
     lines: Vec<Line>,
 }
 
-/// Draws all pictures that the report has figures for.
-pub fn draw(report: &Report, folder: &Path) -> Result<(), String> {
-    std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+/// Draws all pictures for which the report has figures.
+pub fn draw(report: &Report, directory: &Path) -> Result<(), String> {
+    std::fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
     for case in report.cases() {
         let latencies = latencies(report, case);
         if !latencies.lines.is_empty() {
-            draw_distribution(&latencies, folder).map_err(|error| format!("{}: {error}", latencies.file))?;
+            draw_distribution(&latencies, directory).map_err(|error| format!("{}: {error}", latencies.file))?;
         }
     }
     for picture in by_readers(report).into_iter().chain(by_size(report)) {
-        draw_lines(&picture, folder).map_err(|error| format!("{}: {error}", picture.file))?;
+        draw_lines(&picture, directory).map_err(|error| format!("{}: {error}", picture.file))?;
     }
     Ok(())
 }
@@ -71,72 +75,63 @@ fn colour(transport: Transport) -> RGBColor {
     }
 }
 
-/// The median over the rounds of each quantile.
+/// The distribution of the latencies in a case: each quantile is the median over the rounds.
 fn latencies(report: &Report, case: Case) -> Picture<'static> {
-    let line = |measured: &Measured| {
-        let rounds: Vec<_> = measured.runs.iter().filter_map(|run| run.latency.as_ref()).collect();
+    let line = |measurement: &Measurement| {
+        let rounds: Vec<_> = measurement.runs.iter().filter_map(|run| run.latency.as_ref()).collect();
         let steps = rounds.iter().map(|latency| latency.quantiles_us.len()).min()?;
         let points = (0..steps).filter_map(|step| {
             let of_step = rounds
                 .iter()
                 .filter_map(|latency| latency.quantiles_us.get(step).copied());
-            let spread = crate::statistics::Spread::of(of_step)?;
+            let spread = Spread::of(of_step)?;
             Some(Point {
-                x: spread.median.max(LEAST),
+                x: spread.median.max(AXIS_MIN),
                 y: step as f64 * 100.0 / (steps.max(2) - 1) as f64,
                 low: 0.0,
                 high: 0.0,
             })
         });
         Some(Line {
-            name: measured.transport.to_string(),
-            colour: colour(measured.transport),
+            name: measurement.transport.to_string(),
+            colour: colour(measurement.transport),
             points: points.collect(),
         })
     };
     Picture {
         file: format!("latency-{}.svg", case.slug()),
         title: format!("Latency: {case}"),
-        x_title: "µs from the sink to the source's pad, logarithmic",
-        y_title: "% of the frames that have arrived",
+        x_title: "latency from push to the source's pad, µs, logarithmic",
+        y_title: "frames that have arrived, %",
         lines: report
             .results
             .iter()
-            .filter(|measured| measured.case == case)
+            .filter(|measurement| measurement.case == case)
             .filter_map(line)
             .collect(),
     }
 }
 
-/// The lines of a picture whose cases differ in one thing alone: `x` is that, `group` makes it the same in all.
-fn lines(report: &Report, name: &str, group: impl Fn(Case) -> Case, x: impl Fn(Case) -> f64) -> Vec<(Case, Vec<Line>)> {
-    let mut groups: Vec<(Case, Vec<Line>)> = Vec::new();
-    for measured in &report.results {
-        let Some(spread) = measured.figures.get(name) else {
+/// The lines of one picture, for the cases that differ only in the value of the x axis.
+type Group = (Case, Vec<Line>);
+
+/// The lines of a figure by picture. `group` sets the value of the x axis to the same in all cases, and `x` is that
+/// value.
+fn lines(report: &Report, name: &str, group: impl Fn(Case) -> Case, x: impl Fn(Case) -> f64) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for measurement in &report.results {
+        let Some(spread) = measurement.figures.get(name) else {
             continue;
         };
-        let case = group(measured.case);
-        let index = groups.iter().position(|(other, _)| *other == case).unwrap_or_else(|| {
-            groups.push((case, Vec::new()));
-            groups.len() - 1
-        });
-        let lines = &mut groups[index].1;
-        let title = measured.transport.to_string();
-        let index = lines.iter().position(|line| line.name == title).unwrap_or_else(|| {
-            lines.push(Line {
-                name: title,
-                colour: colour(measured.transport),
-                points: Vec::new(),
+        line_of(&mut groups, group(measurement.case), measurement.transport)
+            .points
+            .push(Point {
+                x: x(measurement.case),
+                // A logarithmic axis has no smaller values.
+                y: spread.median.max(AXIS_MIN),
+                low: spread.min.max(AXIS_MIN),
+                high: spread.max.max(AXIS_MIN),
             });
-            lines.len() - 1
-        });
-        lines[index].points.push(Point {
-            x: x(measured.case),
-            // Nothing less has a place on a logarithmic axis.
-            y: spread.median.max(LEAST),
-            low: spread.min.max(LEAST),
-            high: spread.max.max(LEAST),
-        });
     }
     for (_, lines) in &mut groups {
         lines.retain(|line| line.points.len() > 1);
@@ -148,14 +143,33 @@ fn lines(report: &Report, name: &str, group: impl Fn(Case) -> Case, x: impl Fn(C
     groups
 }
 
+/// The line of the transport in the group of the case. Adds the group and the line if they are missing.
+fn line_of(groups: &mut Vec<Group>, case: Case, transport: Transport) -> &mut Line {
+    let index = groups.iter().position(|(other, _)| *other == case).unwrap_or_else(|| {
+        groups.push((case, Vec::new()));
+        groups.len() - 1
+    });
+    let lines = &mut groups[index].1;
+    let name = transport.to_string();
+    let index = lines.iter().position(|line| line.name == name).unwrap_or_else(|| {
+        lines.push(Line {
+            name,
+            colour: colour(transport),
+            points: Vec::new(),
+        });
+        lines.len() - 1
+    });
+    &mut lines[index]
+}
+
 fn by_readers(report: &Report) -> Vec<Picture<'static>> {
     let group = |case| Case { readers: 0, ..case };
     let groups = lines(report, figures::WRITER, group, |case| f64::from(case.readers));
     let pictures = groups.into_iter().map(|(case, lines)| Picture {
         file: format!("readers-{}.svg", case.slug().trim_end_matches("-0")),
-        title: format!("What readers cost the writer: {}", named(case)),
+        title: format!("CPU of the writer by number of readers: {}", without_readers(case)),
         x_title: "readers",
-        y_title: "CPU µs a frame, all of the writer's process",
+        y_title: "CPU of the writer's process per frame, µs",
         lines,
     });
     pictures.collect()
@@ -169,78 +183,74 @@ fn by_size(report: &Report) -> Vec<Picture<'static>> {
     let x = |case: Case| case.size.bytes() as f64 / 1e6;
     let groups = lines(report, figures::BOTH_OVER, group, x);
     let mut copies = lines(report, figures::WRITER_OVER, group, x);
-    let pictures = groups.into_iter().map(|(case, mut all)| {
-        // Who copies has no reader.
+    let pictures = groups.into_iter().map(|(case, mut lines)| {
+        // The plain copy has no reader, so it has no figure for both sides.
         let copy = copies.iter_mut().find(|(other, _)| *other == case);
         let copy =
             copy.and_then(|(_, lines)| Some(lines.swap_remove(lines.iter().position(|line| line.name == "memcpy")?)));
-        all.extend(copy);
-        let (_, rest) = named_rest(case);
+        lines.extend(copy);
         Picture {
             file: format!("sizes-{}.svg", case.slug().split_once('-').map_or("", |(_, rest)| rest)),
-            title: format!("What larger frames cost: {rest}"),
-            x_title: "MB a frame",
-            y_title: "CPU µs a frame, writer over fakesink and one reader",
-            lines: all,
+            title: format!("CPU by size of the frames: {}", without_size(case)),
+            x_title: "size of a frame, MB",
+            y_title: "CPU per frame, writer over fakesink and one reader, µs",
+            lines,
         }
     });
     pictures.collect()
 }
 
-/// A case without its number of readers.
-fn named(case: Case) -> String {
+/// The description of a case without its number of readers.
+fn without_readers(case: Case) -> String {
     let text = case.to_string();
     text.rsplit_once(", ").map_or(text.clone(), |(rest, _)| rest.to_owned())
 }
 
-/// A case's size, and the rest.
-fn named_rest(case: Case) -> (String, String) {
+/// The description of a case without the size of its frames.
+fn without_size(case: Case) -> String {
     let text = case.to_string();
-    text.split_once(", ")
-        .map_or((text.clone(), String::new()), |(size, rest)| {
-            (size.to_owned(), rest.to_owned())
-        })
+    text.split_once(", ").map_or(String::new(), |(_, rest)| rest.to_owned())
 }
 
-type Drawn = Result<(), Box<dyn std::error::Error>>;
+type DrawResult = Result<(), Box<dyn std::error::Error>>;
 
-/// Powers of the base around all values.
-fn around(values: impl Iterator<Item = f64> + Clone, base: f64) -> std::ops::Range<f64> {
-    let high = values.clone().fold(LEAST, f64::max);
+/// The range of an axis: powers of the base around all values.
+fn axis_range(values: impl Iterator<Item = f64> + Clone, base: f64) -> std::ops::Range<f64> {
+    let high = values.clone().fold(AXIS_MIN, f64::max);
     let low = values.fold(high, f64::min);
-    // A little apart, as a value on the edge is one beyond it after rounding.
+    // With a small margin, because rounding can put a value at the edge outside the range.
     base.powf((low.log(base) + 1e-9).floor())
         ..base.powf((high.log(base) - 1e-9).ceil().max(low.log(base).floor() + 1.0))
 }
 
-fn draw_distribution(picture: &Picture, folder: &Path) -> Drawn {
+fn draw_distribution(picture: &Picture, directory: &Path) -> DrawResult {
     let points = picture.lines.iter().flat_map(|line| &line.points);
-    let x = around(points.map(|point| point.x), 10.0).log_scale();
-    finish(picture, folder, x, 0.0..100.0, false)
+    let x = axis_range(points.map(|point| point.x), 10.0).log_scale();
+    draw_chart(picture, directory, x, 0.0..100.0, false)
 }
 
-fn draw_lines(picture: &Picture, folder: &Path) -> Drawn {
+fn draw_lines(picture: &Picture, directory: &Path) -> DrawResult {
     let points = picture.lines.iter().flat_map(|line| &line.points);
-    let y = around(points.clone().flat_map(|point| [point.low, point.high]), 10.0).log_scale();
-    let x = around(points.map(|point| point.x), 2.0).log_scale().base(2.0);
-    finish(picture, folder, x, y, true)
+    let y = axis_range(points.clone().flat_map(|point| [point.low, point.high]), 10.0).log_scale();
+    let x = axis_range(points.map(|point| point.x), 2.0).log_scale().base(2.0);
+    draw_chart(picture, directory, x, y, true)
 }
 
-/// Draws the lines between these axes; `marked`: each point, and how far its figures lie apart.
-fn finish<X, Y>(picture: &Picture, folder: &Path, x: X, y: Y, marked: bool) -> Drawn
+/// Draws the lines between these axes. With `has_markers`, also each point and its range over the rounds.
+fn draw_chart<X, Y>(picture: &Picture, directory: &Path, x: X, y: Y, has_markers: bool) -> DrawResult
 where
     X: AsRangedCoord<Value = f64>,
     X::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
     Y: AsRangedCoord<Value = f64>,
     Y::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
 {
-    let path = folder.join(&picture.file);
-    let area = SVGBackend::new(&path, SIZE).into_drawing_area();
+    let path = directory.join(&picture.file);
+    let area = SVGBackend::new(&path, PICTURE_SIZE).into_drawing_area();
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)
         .caption(&picture.title, (FONT, 20))
         .margin(12)
-        .margin_right(LEGEND)
+        .margin_right(LEGEND_WIDTH)
         .x_label_area_size(44)
         .y_label_area_size(64)
         .build_cartesian_2d(x, y)?;
@@ -255,26 +265,22 @@ where
         .y_label_formatter(&label)
         .draw()?;
     for line in &picture.lines {
-        let style = line.colour.stroke_width(2);
         let points = line.points.iter().map(|point| (point.x, point.y));
-        chart.draw_series(LineSeries::new(points, style))?;
-        if marked {
-            chart.draw_series(
-                line.points
-                    .iter()
-                    .map(|point| Circle::new((point.x, point.y), 3, line.colour.filled())),
-            )?;
-            let bars = line.points.iter().map(|point| {
+        chart.draw_series(LineSeries::new(points, line.colour.stroke_width(2)))?;
+        if has_markers {
+            let markers = line.points.iter().map(|point| (point.x, point.y));
+            chart.draw_series(markers.map(|at| Circle::new(at, 3, line.colour.filled())))?;
+            let ranges = line.points.iter().map(|point| {
                 PathElement::new(
                     [(point.x, point.low), (point.x, point.high)],
                     line.colour.stroke_width(1),
                 )
             });
-            chart.draw_series(bars)?;
+            chart.draw_series(ranges)?;
         }
     }
     for (index, line) in picture.lines.iter().enumerate() {
-        let (x, y) = ((SIZE.0 - LEGEND + 8) as i32, 60 + 20 * index as i32);
+        let (x, y) = ((PICTURE_SIZE.0 - LEGEND_WIDTH + 8) as i32, 60 + 20 * index as i32);
         area.draw(&PathElement::new([(x, y), (x + 22, y)], line.colour.stroke_width(2)))?;
         area.draw(&Text::new(line.name.as_str(), (x + 28, y - 7), (FONT, 14)))?;
     }
@@ -282,6 +288,7 @@ where
     Ok(())
 }
 
+/// The number at a tick of an axis.
 fn label(value: &f64) -> String {
     let text = format!("{value:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()

@@ -1,4 +1,4 @@
-//! What was measured, as it is kept in report.json.
+//! The report: all measurements, as report.json contains them.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -6,37 +6,39 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     case::Case,
-    consume::Consumed,
     machine::Machine,
     pace::Usage,
-    produce::{Counts, Produced},
+    results::{ConsumerReport, Counts, ProducerReport},
     statistics::{Spread, quantile, sorted},
     transport::Transport,
 };
 
-pub const VERSION: u32 = 1;
+/// Version of the format of report.json.
+pub const REPORT_VERSION: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
 pub struct Report {
-    /// Of the report's form.
+    /// [`REPORT_VERSION`].
     pub version: u32,
     pub machine: Machine,
     pub rounds: u32,
-    /// Ways that there were no elements for.
-    pub skipped: Vec<Skipped>,
+    /// Transports whose elements are missing.
+    pub skipped: Vec<SkippedTransport>,
     /// Runs that do not count.
     pub failures: Vec<Failure>,
-    /// Runs of peers that failed, and went well when they were tried again.
+    /// Failed runs of foreign transports that succeeded when they were tried again.
     pub repeated: Vec<Failure>,
-    pub results: Vec<Measured>,
+    pub results: Vec<Measurement>,
 }
 
+/// A transport that was not measured.
 #[derive(Serialize, Deserialize)]
-pub struct Skipped {
+pub struct SkippedTransport {
     pub transport: Transport,
     pub reason: String,
 }
 
+/// A failed run.
 #[derive(Serialize, Deserialize)]
 pub struct Failure {
     pub transport: Transport,
@@ -45,53 +47,56 @@ pub struct Failure {
     pub reason: String,
 }
 
-/// One way in one case.
+/// One transport in one case.
 #[derive(Serialize, Deserialize)]
-pub struct Measured {
+pub struct Measurement {
     pub transport: Transport,
     pub case: Case,
     pub figures: Figures,
     pub runs: Vec<Run>,
 }
 
-/// By name; figures.rs has the names.
+/// Figures by name. The names are in figures.rs.
 pub type Figures = BTreeMap<String, Spread>;
 
+/// One run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Run {
     pub round: u32,
     pub frames: u64,
-    /// Frames that a reader has not got, of all readers.
+    /// Frames that did not reach a reader, summed over all readers.
     pub missed: u64,
     pub frames_per_second: Option<f64>,
     pub latency: Option<Latency>,
-    /// Of one frame.
+    /// Per frame.
     pub writer: Usage,
-    /// Of one frame in one reader, the mean of all.
+    /// Per frame, the mean of all readers.
     pub reader: Option<Usage>,
-    /// The processor time of the wake or the copy alone, of one frame.
+    /// CPU time per frame of the wake or the copy alone.
     pub core_us: Option<f64>,
     pub writer_counts: Counts,
     pub reader_counts: Vec<Counts>,
 }
 
+/// The latency of the frames of all readers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Latency {
     pub p50_us: f64,
     pub p90_us: f64,
     pub p99_us: f64,
     pub max_us: f64,
-    /// At 0, 0.5 and so on to 100 %.
+    /// The quantiles at 0 %, 0.5 %, and so on to 100 %.
     pub quantiles_us: Vec<f64>,
 }
 
-const QUANTILES: u32 = 200;
+/// Number of steps between the quantiles at 0 % and at 100 %.
+const QUANTILE_STEPS: u32 = 200;
 
 impl Latency {
     fn of(latencies_ns: impl IntoIterator<Item = u64>) -> Option<Self> {
         let sorted = sorted(latencies_ns.into_iter().map(|ns| ns as f64 / 1e3));
         let at = |share| quantile(&sorted, share);
-        let quantiles = (0..=QUANTILES).map(|step| at(f64::from(step) / f64::from(QUANTILES)));
+        let quantiles = (0..=QUANTILE_STEPS).map(|step| at(f64::from(step) / f64::from(QUANTILE_STEPS)));
         Some(Self {
             p50_us: at(0.5)?,
             p90_us: at(0.9)?,
@@ -103,46 +108,46 @@ impl Latency {
 }
 
 impl Run {
-    pub fn new(round: u32, frames: u64, produced: Produced, consumed: Vec<Consumed>) -> Self {
-        let count = consumed.len() as f64;
-        let mean = |part: fn(&Consumed) -> f64| consumed.iter().map(part).sum::<f64>() / count;
-        let reader = (!consumed.is_empty()).then(|| Usage {
-            cpu_us: mean(|consumed| consumed.usage.cpu_us),
-            page_faults: mean(|consumed| consumed.usage.page_faults),
-            context_switches: mean(|consumed| consumed.usage.context_switches),
+    pub fn new(round: u32, frames: u64, producer: ProducerReport, consumers: Vec<ConsumerReport>) -> Self {
+        let count = consumers.len() as f64;
+        let mean = |part: fn(&ConsumerReport) -> f64| consumers.iter().map(part).sum::<f64>() / count;
+        let reader = (!consumers.is_empty()).then(|| Usage {
+            cpu_us: mean(|consumer| consumer.usage.cpu_us),
+            page_faults: mean(|consumer| consumer.usage.page_faults),
+            context_switches: mean(|consumer| consumer.usage.context_switches),
         });
-        let frames_per_second = (!consumed.is_empty()).then(|| {
-            mean(|consumed| consumed.latencies_ns.len().saturating_sub(1) as f64 * 1e9 / consumed.span_ns.max(1) as f64)
+        let frames_per_second = (!consumers.is_empty()).then(|| {
+            mean(|consumer| consumer.latencies_ns.len().saturating_sub(1) as f64 * 1e9 / consumer.span_ns.max(1) as f64)
         });
         Self {
             round,
             frames,
-            missed: consumed.iter().map(|consumed| consumed.missed).sum(),
+            missed: consumers.iter().map(|consumer| consumer.missed).sum(),
             frames_per_second,
             latency: Latency::of(
-                consumed
+                consumers
                     .iter()
-                    .flat_map(|consumed| consumed.latencies_ns.iter().copied()),
+                    .flat_map(|consumer| consumer.latencies_ns.iter().copied()),
             ),
-            writer: produced.usage,
+            writer: producer.usage,
             reader,
-            core_us: produced.core_us,
-            writer_counts: produced.counts,
-            reader_counts: consumed.into_iter().map(|consumed| consumed.counts).collect(),
+            core_us: producer.core_us,
+            writer_counts: producer.counts,
+            reader_counts: consumers.into_iter().map(|consumer| consumer.counts).collect(),
         }
     }
 }
 
 impl Report {
-    /// Adds a run to its way and case.
+    /// Adds a run to the measurement of its transport and case.
     pub fn add(&mut self, transport: Transport, case: Case, run: Run) {
         let known = self
             .results
             .iter_mut()
-            .find(|measured| measured.transport == transport && measured.case == case);
+            .find(|measurement| measurement.transport == transport && measurement.case == case);
         match known {
-            Some(measured) => measured.runs.push(run),
-            None => self.results.push(Measured {
+            Some(measurement) => measurement.runs.push(run),
+            None => self.results.push(Measurement {
                 transport,
                 case,
                 figures: Figures::new(),
@@ -154,22 +159,22 @@ impl Report {
     /// The cases, each once, in the order in which they were measured.
     pub fn cases(&self) -> Vec<Case> {
         let mut cases = Vec::new();
-        for measured in &self.results {
-            if !cases.contains(&measured.case) {
-                cases.push(measured.case);
+        for measurement in &self.results {
+            if !cases.contains(&measurement.case) {
+                cases.push(measurement.case);
             }
         }
         cases
     }
 
     pub fn load(path: &Path) -> Result<Self, String> {
-        let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-        let text = std::fs::read_to_string(path).map_err(|error| named(&error))?;
-        let report: Self = serde_json::from_str(&text).map_err(|error| named(&error))?;
-        if report.version == VERSION {
+        let with_path = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let text = std::fs::read_to_string(path).map_err(|error| with_path(&error))?;
+        let report: Self = serde_json::from_str(&text).map_err(|error| with_path(&error))?;
+        if report.version == REPORT_VERSION {
             Ok(report)
         } else {
-            Err(named(&"a report of another version"))
+            Err(with_path(&"the report has another version"))
         }
     }
 
@@ -184,8 +189,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_is_the_mean_of_its_readers_and_the_latency_of_all() {
-        let reader = |cpu_us, latencies_ns: Vec<u64>, missed| Consumed {
+    fn run_has_the_mean_usage_and_all_latencies_of_its_readers() {
+        let reader = |cpu_us, latencies_ns: Vec<u64>, missed| ConsumerReport {
             usage: Usage {
                 cpu_us,
                 ..Usage::default()
@@ -195,11 +200,11 @@ mod tests {
             latencies_ns,
             counts: Counts::new(),
         };
-        let consumed = vec![
+        let consumers = vec![
             reader(10.0, vec![1000, 3000, 2000], 0),
             reader(30.0, vec![5000, 4000], 1),
         ];
-        let run = Run::new(0, 3, Produced::default(), consumed);
+        let run = Run::new(0, 3, ProducerReport::default(), consumers);
         let latency = run.latency.unwrap();
         assert_eq!(
             (latency.p50_us, latency.max_us, latency.quantiles_us.len()),

@@ -1,4 +1,4 @@
-//! All rounds: each way once in each round, in another order in each.
+//! All rounds: each round measures each transport once, in an order of its own.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -7,46 +7,57 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::{
     case::Case,
+    cleanup::{self, RunDirectory},
     figures,
+    job::Job,
     machine::Machine,
     options::BenchOptions,
-    order::{Order, Place},
-    plan::{Entry, plan},
+    plan::{PlannedCase, plan},
     plots,
-    report::{Failure, Report, Run, Skipped, VERSION},
+    report::{Failure, REPORT_VERSION, Report, Run, SkippedTransport},
     run::{INTERRUPTED, INTERRUPTION, run},
-    table, traces,
-    transport::Transport,
+    table,
+    transport::{Endpoint, Transport},
 };
 
+/// Runs the benchmark, and writes the report, the pictures and the tables.
 pub fn run_all(options: &BenchOptions) -> Result<(), String> {
     watch_for_signals()?;
     gst::init().map_err(|error| error.to_string())?;
-    traces::remove_old();
-    let mut entries = plan(options);
-    let skipped = skip_missing(&mut entries)?;
+    cleanup::remove_leftovers();
+    let mut planned = plan(options);
+    let skipped = skip_missing(&mut planned)?;
     std::fs::create_dir_all(&options.out).map_err(|error| format!("{}: {error}", options.out.display()))?;
     let mut report = Report {
-        version: VERSION,
-        machine: Machine::this(),
+        version: REPORT_VERSION,
+        machine: Machine::current(),
         rounds: options.rounds,
         skipped,
         failures: Vec::new(),
         repeated: Vec::new(),
         results: Vec::new(),
     };
-    measure(options, &entries, &mut report)?;
-    figures::fill_in(&mut report);
+    measure(options, &planned, &mut report)?;
+    figures::calculate(&mut report);
     report.save(&options.out.join("report.json"))?;
     plots::draw(&report, &options.out)?;
     println!("{}", table::text(&report));
     println!("report.json and pictures are in {}", options.out.display());
     if !report.repeated.is_empty() {
-        println!("{} runs of peers failed and were repeated", report.repeated.len());
+        println!(
+            "{} runs of foreign transports failed, and then succeeded",
+            report.repeated.len()
+        );
     }
-    let (peers, own): (Vec<_>, Vec<_>) = report.failures.iter().partition(|failure| failure.transport.is_peer());
-    if !peers.is_empty() {
-        println!("{} runs of peers failed again and again and do not count", peers.len());
+    let (foreign, own): (Vec<_>, Vec<_>) = report
+        .failures
+        .iter()
+        .partition(|failure| failure.transport.is_foreign());
+    if !foreign.is_empty() {
+        println!(
+            "{} runs of foreign transports failed each time and do not count",
+            foreign.len()
+        );
     }
     match own.len() {
         0 => Ok(()),
@@ -54,25 +65,25 @@ pub fn run_all(options: &BenchOptions) -> Result<(), String> {
     }
 }
 
-/// Ctrl-C ends the run, and that its processes.
+/// Lets Ctrl-C end the current run, which ends its processes.
 fn watch_for_signals() -> Result<(), String> {
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
-    // Before there is another thread, so that none gets them; children start with none blocked.
+    // Before there are other threads, so that none of them gets a signal. Children start with no signal blocked.
     signals.thread_block().map_err(|error| error.to_string())?;
     std::thread::spawn(move || {
         if signals.wait().is_ok() {
-            // Partner: the load in Running::collect.
+            // Partner: the load in Processes::collect.
             INTERRUPTED.store(true, Ordering::Relaxed);
         }
     });
     Ok(())
 }
 
-/// Takes out the ways whose elements are not there, and says so.
-fn skip_missing(entries: &mut Vec<Entry>) -> Result<Vec<Skipped>, String> {
-    let mut skipped: Vec<Skipped> = Vec::new();
-    for entry in entries.iter_mut() {
-        entry.transports.retain(|transport| {
+/// Removes the transports whose elements are missing, and prints their names.
+fn skip_missing(planned: &mut Vec<PlannedCase>) -> Result<Vec<SkippedTransport>, String> {
+    let mut skipped: Vec<SkippedTransport> = Vec::new();
+    for PlannedCase { transports, .. } in planned.iter_mut() {
+        transports.retain(|transport| {
             let missing = transport
                 .elements()
                 .iter()
@@ -80,9 +91,9 @@ fn skip_missing(entries: &mut Vec<Entry>) -> Result<Vec<Skipped>, String> {
             if let Some(missing) = missing
                 && !skipped.iter().any(|skipped| skipped.transport == *transport)
             {
-                let reason = format!("GStreamer here has no element {missing}");
+                let reason = format!("this GStreamer has no element {missing}");
                 eprintln!("{transport} is skipped: {reason}");
-                skipped.push(Skipped {
+                skipped.push(SkippedTransport {
                     transport: *transport,
                     reason,
                 });
@@ -90,97 +101,108 @@ fn skip_missing(entries: &mut Vec<Entry>) -> Result<Vec<Skipped>, String> {
             missing.is_none()
         });
     }
-    entries.retain(|entry| !entry.transports.is_empty());
+    planned.retain(|planned| !planned.transports.is_empty());
     match skipped.iter().find(|skipped| skipped.transport.is_own()) {
         Some(own) => Err(format!(
             "{}: build the plugin and set GST_PLUGIN_PATH, as `make bench` does",
             own.reason
         )),
-        None if entries.is_empty() => Err("nothing is left to measure".into()),
+        None if planned.is_empty() => Err("no transport is left to measure".into()),
         None => Ok(skipped),
     }
 }
 
-fn measure(options: &BenchOptions, entries: &[Entry], report: &mut Report) -> Result<(), String> {
-    let folder = traces::Folder::new()?;
-    let runs: usize = entries.iter().map(|entry| entry.transports.len()).sum();
+/// Measures all rounds.
+fn measure(options: &BenchOptions, planned: &[PlannedCase], report: &mut Report) -> Result<(), String> {
+    let runs: usize = planned.iter().map(|planned| planned.transports.len()).sum();
     let bar = ProgressBar::new((runs * options.rounds as usize) as u64);
     if let Ok(style) = ProgressStyle::with_template("{pos:>3}/{len} {wide_bar} {eta:>4} left  {msg}") {
         bar.set_style(style);
     }
-    let mut count = 0;
+    let mut runner = Runner {
+        options,
+        directory: RunDirectory::new()?,
+        bar,
+        run_count: 0,
+    };
     for round in 0..options.rounds {
-        for entry in entries {
-            let mut transports = entry.transports.clone();
-            let turn = round as usize % transports.len();
-            transports.rotate_left(turn);
+        for PlannedCase { case, transports } in planned {
+            let mut transports = transports.clone();
+            let first = round as usize % transports.len();
+            transports.rotate_left(first);
             for transport in transports {
-                bar.set_message(format!("{transport}: {}", entry.case));
-                let mut failures = Vec::new();
-                let went_well = loop {
-                    count += 1;
-                    let mut order = order(options, transport, entry.case);
-                    match run_in_folder(&mut order, &folder, count, round, options.patience) {
-                        Ok(run) => {
-                            report.add(transport, entry.case, run);
-                            break true;
-                        }
-                        Err(error) if error == INTERRUPTION => return Err(error),
-                        Err(reason) => {
-                            bar.suspend(|| {
-                                eprintln!("FAILED in round {}: {transport}, {}\n  {reason}", round + 1, entry.case)
-                            });
-                            failures.push(Failure {
-                                transport,
-                                case: entry.case,
-                                round,
-                                reason,
-                            });
-                        }
-                    }
-                    if failures.len() >= transport.tries() {
-                        break false;
-                    }
-                };
-                if went_well {
-                    &mut report.repeated
-                } else {
-                    &mut report.failures
-                }
-                .extend(failures);
-                bar.inc(1);
+                runner.measure(transport, *case, round, report)?;
             }
         }
     }
-    bar.finish_and_clear();
+    runner.bar.finish_and_clear();
     Ok(())
 }
 
-/// Runs what is ordered, with a folder and a channel of its own.
-fn run_in_folder(
-    order: &mut Order,
-    folder: &traces::Folder,
-    count: u32,
-    round: u32,
-    patience: u64,
-) -> Result<Run, String> {
-    let dir = folder.0.join(count.to_string());
-    std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-    order.place.channel = traces::channel(Some(count));
-    order.place.dir = dir.display().to_string();
-    let outcome = run(order, round, Duration::from_secs(patience));
-    let _ = std::fs::remove_dir_all(&dir);
-    outcome
+/// Runs jobs one after another, each in a directory of its own.
+struct Runner<'a> {
+    options: &'a BenchOptions,
+    directory: RunDirectory,
+    bar: ProgressBar,
+    /// Number of runs so far, with those that failed.
+    run_count: u32,
 }
 
-fn order(options: &BenchOptions, transport: Transport, case: Case) -> Order {
-    Order {
-        transport,
-        case,
-        frames: options.frames.unwrap_or(case.usual_frames()),
-        warm: options.warm.unwrap_or(case.usual_warm_up()),
-        place: Place::default(),
-        sabotage: options.sabotage.filter(|_| transport.is_own()),
-        parent: std::process::id() as i32,
+impl Runner<'_> {
+    /// Runs a transport in a case, again if it fails and may be tried again. Adds the result or the failures to the
+    /// report. An error is an interruption by the user.
+    fn measure(&mut self, transport: Transport, case: Case, round: u32, report: &mut Report) -> Result<(), String> {
+        self.bar.set_message(format!("{transport}: {case}"));
+        let mut failures = Vec::new();
+        let mut is_measured = false;
+        while !is_measured && failures.len() < transport.tries() {
+            match self.run(transport, case, round) {
+                Ok(run) => {
+                    report.add(transport, case, run);
+                    is_measured = true;
+                }
+                Err(error) if error == INTERRUPTION => return Err(error),
+                Err(reason) => {
+                    self.bar
+                        .suspend(|| eprintln!("FAILED in round {}: {transport}, {case}\n  {reason}", round + 1));
+                    failures.push(Failure {
+                        transport,
+                        case,
+                        round,
+                        reason,
+                    });
+                }
+            }
+        }
+        if is_measured {
+            report.repeated.extend(failures);
+        } else {
+            report.failures.extend(failures);
+        }
+        self.bar.inc(1);
+        Ok(())
+    }
+
+    /// One run, with a directory and a channel of its own.
+    fn run(&mut self, transport: Transport, case: Case, round: u32) -> Result<Run, String> {
+        self.run_count += 1;
+        let dir = self.directory.0.join(self.run_count.to_string());
+        std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        let mut job = Job {
+            transport,
+            case,
+            frames: self.options.frames.unwrap_or(case.default_frames()),
+            warm: self.options.warm.unwrap_or(case.default_warm_up()),
+            endpoint: Endpoint {
+                channel: cleanup::channel(Some(self.run_count)),
+                dir: dir.display().to_string(),
+                port: 0,
+            },
+            sabotage: self.options.sabotage.filter(|_| transport.is_own()),
+            parent: std::process::id() as i32,
+        };
+        let outcome = run(&mut job, round, Duration::from_secs(self.options.patience));
+        let _ = std::fs::remove_dir_all(&dir);
+        outcome
     }
 }

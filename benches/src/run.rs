@@ -1,6 +1,7 @@
-//! One run: a producer and its consumers, from their start to their end.
+//! One run: a producer and its consumers, from start to end.
 
 use std::{
+    ops::Range,
     sync::{
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
@@ -11,114 +12,126 @@ use std::{
 use serde::de::DeserializeOwned;
 
 use crate::{
-    child::{Role, Said},
-    order::Order,
+    child::{ChildProcess, Output},
+    cleanup, ipc,
+    job::Job,
     report::Run,
-    talk, traces,
 };
 
-/// Set when the user wants it to end.
+/// Set when the user interrupts the benchmark.
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
+/// The error of an interrupted run.
 pub const INTERRUPTION: &str = "interrupted";
 
-struct Running {
-    /// The producer, and the consumers after it; each one's index is its number.
-    roles: Vec<Role>,
-    sender: Sender<Said>,
-    receiver: Receiver<Said>,
+/// How long a process may take to end after it has closed its output.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a wait looks for an interruption.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+struct Processes {
+    /// The producer, and the consumers after it.
+    children: Vec<ChildProcess>,
+    sender: Sender<Output>,
+    receiver: Receiver<Output>,
 }
 
-/// Runs what `order` says; a program that is late by `patience` is killed.
-pub fn run(order: &mut Order, round: u32, patience: Duration) -> Result<Run, String> {
+/// Runs a job. A process that is late by `patience` is killed.
+pub fn run(job: &mut Job, round: u32, patience: Duration) -> Result<Run, String> {
     let (sender, receiver) = channel();
-    let mut running = Running {
-        roles: Vec::new(),
+    let mut processes = Processes {
+        children: Vec::new(),
         sender,
         receiver,
     };
-    let outcome = running.run(order, round, patience);
+    let outcome = processes.run(job, round, patience);
     let failed = outcome.is_err();
-    // What still runs is killed here.
-    drop(running);
-    let left = traces::remove_channel(&order.place.channel);
+    // Kills what still runs.
+    drop(processes);
+    let left = cleanup::remove_channel(&job.endpoint.channel);
     if left && !failed {
-        return Err(format!("{}: it leaves files in /dev/shm behind", order.transport));
+        return Err(format!("{}: it leaves files in /dev/shm", job.transport));
     }
     outcome
 }
 
-impl Running {
-    fn run(&mut self, order: &mut Order, round: u32, patience: Duration) -> Result<Run, String> {
-        let soon = || Instant::now() + patience;
-        self.start("produce", order)?;
-        let ready = self.collect(0..1, talk::READY, soon())?;
-        order.place.port = ready.first().and_then(|port| port.parse().ok()).unwrap_or(0);
-        let readers = if order.transport.is_alone() {
+impl Processes {
+    fn run(&mut self, job: &mut Job, round: u32, patience: Duration) -> Result<Run, String> {
+        let deadline = || Instant::now() + patience;
+        self.start("produce", job)?;
+        let ready = self.collect(0..1, ipc::READY, deadline())?;
+        job.endpoint.port = ready.first().and_then(|port| port.parse().ok()).unwrap_or(0);
+        let readers = if job.transport.is_producer_only() {
             0
         } else {
-            order.case.readers as usize
+            job.case.readers as usize
         };
         for _ in 0..readers {
-            self.start("consume", order)?;
+            self.start("consume", job)?;
         }
-        let everybody = 1..readers + 1;
-        self.collect(everybody.clone(), talk::FIRST, soon())?;
-        let nominal = (order.frames + order.warm)
-            .checked_div(order.case.rate.into())
-            .unwrap_or(0);
-        self.roles[0].go()?;
-        let results = self.collect(0..readers + 1, talk::RESULT, soon() + Duration::from_secs(nominal * 2))?;
+        self.collect(1..readers + 1, ipc::FIRST, deadline())?;
+        let nominal_seconds = (job.frames + job.warm).checked_div(job.case.rate.into()).unwrap_or(0);
+        self.children[0].go()?;
+        let results = self.collect(
+            0..readers + 1,
+            ipc::RESULT,
+            deadline() + Duration::from_secs(nominal_seconds * 2),
+        )?;
         let mut results = results.iter();
-        let produced = parse(results.next())?;
-        let consumed = results.map(|result| parse(Some(result))).collect::<Result<_, _>>()?;
-        // Consumers first: none of them then sees a producer vanish.
-        let deadline = soon();
-        self.roles.iter_mut().skip(1).for_each(Role::stop);
-        for role in self.roles.iter_mut().rev() {
-            role.end(deadline)?;
+        let producer = parse(results.next())?;
+        let consumers = results.map(|result| parse(Some(result))).collect::<Result<_, _>>()?;
+        // Consumers first, so that none of them sees the producer vanish.
+        let deadline = deadline();
+        self.children.iter_mut().skip(1).for_each(ChildProcess::stop);
+        for child in self.children.iter_mut().rev() {
+            child.end(deadline)?;
         }
-        Ok(Run::new(round, order.frames, produced, consumed))
+        Ok(Run::new(round, job.frames, producer, consumers))
     }
 
-    fn start(&mut self, command: &str, order: &Order) -> Result<(), String> {
-        let role = Role::start(command, self.roles.len(), order, self.sender.clone())?;
-        self.roles.push(role);
+    fn start(&mut self, command: &str, job: &Job) -> Result<(), String> {
+        let child = ChildProcess::start(command, self.children.len(), job, self.sender.clone())?;
+        self.children.push(child);
         Ok(())
     }
 
-    /// Waits until all of these have said the word, and yields what they said after it.
-    fn collect(&mut self, who: std::ops::Range<usize>, word: &str, deadline: Instant) -> Result<Vec<String>, String> {
-        let mut said = vec![None; who.len()];
-        while let Some(missing) = said.iter().position(Option::is_none) {
+    /// Waits until each of these processes has sent a line with the word. Returns the rest of each line.
+    fn collect(&mut self, from: Range<usize>, word: &str, deadline: Instant) -> Result<Vec<String>, String> {
+        let mut payloads = vec![None; from.len()];
+        while let Some(missing) = payloads.iter().position(Option::is_none) {
             if INTERRUPTED.load(Ordering::Relaxed) {
-                // Partner: the store in rounds::watch_for_signals. Nothing else hangs on it.
+                // Partner: the store in rounds::watch_for_signals. No other data depends on it.
                 return Err(INTERRUPTION.into());
             }
-            match self.receiver.recv_timeout(Duration::from_millis(200)) {
-                Ok((index, Some(line))) => {
-                    let place = index.checked_sub(who.start).and_then(|place| said.get_mut(place));
-                    if let (Some(rest), Some(place)) = (talk::after(&line, word), place) {
-                        *place = Some(rest.to_owned());
+            match self.receiver.recv_timeout(POLL_INTERVAL) {
+                Ok(Output {
+                    process,
+                    line: Some(line),
+                }) => {
+                    let index = process.checked_sub(from.start);
+                    let entry = index.and_then(|index| payloads.get_mut(index));
+                    if let (Some(payload), Some(entry)) = (ipc::payload(&line, word), entry) {
+                        *entry = Some(payload.to_owned());
                     }
                 }
-                Ok((index, None)) => {
-                    let role = &mut self.roles[index];
-                    // Its last words and its status are there when it has ended.
-                    let ended = role.end(Instant::now() + Duration::from_secs(5));
-                    return Err(ended.err().unwrap_or_else(|| role.blame("it ends early")));
+                Ok(Output { process, line: None }) => {
+                    let child = &mut self.children[process];
+                    // Its last output and its status are complete only after its end.
+                    let ended = child.end(Instant::now() + END_TIMEOUT);
+                    return Err(ended.err().unwrap_or_else(|| child.error("it ends early")));
                 }
                 Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
                 Err(_) => {
-                    return Err(self.roles[who.start + missing].blame(&format!("it does not say \"{word}\" in time")));
+                    let late = &self.children[from.start + missing];
+                    return Err(late.error(&format!("it does not send \"{word}\" in time")));
                 }
             }
         }
-        Ok(said.into_iter().flatten().collect())
+        Ok(payloads.into_iter().flatten().collect())
     }
 }
 
 fn parse<T: DeserializeOwned>(result: Option<&String>) -> Result<T, String> {
     let result = result.ok_or("a result is missing")?;
-    serde_json::from_str(result).map_err(|error| format!("a result that cannot be read: {error}"))
+    serde_json::from_str(result).map_err(|error| format!("a result is not readable: {error}"))
 }

@@ -1,4 +1,4 @@
-//! Memory that processes share with nothing to guard it, and the futex in it.
+//! Shared memory without any protection, and the futex in it.
 
 use std::{
     fs::File,
@@ -12,91 +12,107 @@ use std::{
 use nix::{
     fcntl::posix_fallocate,
     libc,
-    sys::mman::{MapFlags, ProtFlags, mmap},
+    sys::mman::{MapFlags, ProtFlags, mmap, munmap},
 };
 
 use crate::frame;
 
-/// As many frames in turn as a producer with GStreamer has of its own.
-const FRAMES: usize = 8;
+/// Number of frames in turn, the same as a GStreamer producer has in the mode `foreign`.
+const FRAME_COUNT: usize = 8;
 /// Where the frames begin.
-const HEAD: usize = 4096;
+const FRAMES_OFFSET: usize = 4096;
 
-/// What the futex's producer tells its consumers.
+/// What the futex's producer announces to its consumers.
 #[repr(C, align(64))]
-pub struct Page {
-    /// Counts the frames, modulo 2^32; what is slept on.
+pub struct Header {
+    /// The futex word: counts the frames, modulo 2^32. Consumers sleep on it.
     pub word: AtomicU32,
-    /// How many frames there were before this one.
-    pub number: AtomicU64,
+    /// The seq of the newest frame.
+    pub seq: AtomicU64,
     pub sent_ns: AtomicU64,
     pub first: AtomicU64,
     pub end: AtomicU64,
 }
 
-/// A [`Page`] and the frames behind it, mapped until the process ends.
-pub struct Memory {
-    pub page: &'static Page,
-    words: &'static [AtomicU64],
-    frame_bytes: usize,
+/// A mapped [`Header`] and the frames behind it. Dropping it unmaps them.
+pub struct SharedMemory {
+    start: NonNull<u8>,
+    length: NonZeroUsize,
+    frame_size: usize,
 }
 
-impl Memory {
-    pub fn map(path: &Path, frame_bytes: usize) -> std::io::Result<Self> {
-        let length = HEAD + FRAMES * frame_bytes;
+impl SharedMemory {
+    pub fn map(path: &Path, frame_size: usize) -> std::io::Result<Self> {
+        let length = FRAMES_OFFSET + FRAME_COUNT * frame_size;
         let file = File::options()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .open(path)?;
-        // Memory that is not there is an error here, and not a signal later.
+        // Missing memory is an error here, and not a signal later.
         posix_fallocate(&file, 0, length as i64)?;
         let length = NonZeroUsize::MIN.saturating_add(length - 1);
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new mapping, nowhere in particular, replaces none.
-        let start: NonNull<u8> =
-            unsafe { mmap(None, length, protection, MapFlags::MAP_SHARED, file.as_fd(), 0) }?.cast();
-        // SAFETY: it is never unmapped, begins at a page, is as long as HEAD and the frames, and holds atomics alone, for which
-        // all bytes are valid. The file is this run's own and keeps its length.
-        let (page, words) = unsafe {
-            let words = start.add(HEAD).cast::<AtomicU64>().as_ptr();
-            let count = FRAMES * frame_bytes / size_of::<AtomicU64>();
-            (start.cast::<Page>().as_ref(), std::slice::from_raw_parts(words, count))
-        };
+        // SAFETY: the kernel chooses the address of this new mapping, so it replaces no other.
+        let start = unsafe { mmap(None, length, protection, MapFlags::MAP_SHARED, file.as_fd(), 0) }?.cast();
         Ok(Self {
-            page,
-            words,
-            frame_bytes,
+            start,
+            length,
+            frame_size,
         })
     }
 
-    fn word(&self, number: u64, place: usize) -> Option<&'static AtomicU64> {
-        let frame = number as usize % FRAMES * self.frame_bytes;
-        self.words.get((frame + place) / size_of::<AtomicU64>())
+    pub fn header(&self) -> &Header {
+        // SAFETY: the mapping lives as long as `self`, begins at a page, and is longer than a header. A header holds
+        // atomics alone, for which all bytes are valid. The file belongs to this run and keeps its length.
+        unsafe { self.start.cast::<Header>().as_ref() }
+    }
+
+    /// The words of all frames.
+    fn words(&self) -> &[AtomicU64] {
+        let count = FRAME_COUNT * self.frame_size / size_of::<AtomicU64>();
+        // SAFETY: as in `header`; FRAMES_OFFSET is a multiple of the alignment, and the frames lie behind it.
+        unsafe {
+            let first = self.start.add(FRAMES_OFFSET).cast::<AtomicU64>();
+            std::slice::from_raw_parts(first.as_ptr(), count)
+        }
+    }
+
+    fn word(&self, seq: u64, offset: usize) -> Option<&AtomicU64> {
+        let frame = seq as usize % FRAME_COUNT * self.frame_size;
+        self.words().get((frame + offset) / size_of::<AtomicU64>())
     }
 
     /// Draws a frame.
-    pub fn draw(&self, number: u64) {
-        frame::draw_words(self.frame_bytes, number, |place, value| {
-            if let Some(word) = self.word(number, place) {
-                // Relaxed: the futex's word is stored afterwards.
+    pub fn draw(&self, seq: u64) {
+        frame::draw_words(self.frame_size, seq, |offset, value| {
+            if let Some(word) = self.word(seq, offset) {
+                // Relaxed: the store of the futex word, which follows, publishes it.
                 word.store(value, Ordering::Relaxed);
             }
         });
     }
 
-    /// Whether it is whole: nobody keeps the producer from the frame of a slow consumer.
-    pub fn is_whole(&self, number: u64) -> bool {
-        // Relaxed: the futex's word was loaded before.
-        let get = |place| self.word(number, place).map(|word| word.load(Ordering::Relaxed));
-        frame::wrong_word(self.frame_bytes, number, get).is_none()
+    /// Whether all words of the frame belong to it. They may not, because the producer does not wait for slow
+    /// consumers.
+    pub fn is_intact(&self, seq: u64) -> bool {
+        // Relaxed: the load of the futex word came before.
+        let load = |offset| self.word(seq, offset).map(|word| word.load(Ordering::Relaxed));
+        frame::first_wrong_word(self.frame_size, seq, load).is_none()
+    }
+}
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        // SAFETY: this is the mapping that `map` made. All references to it borrow `self`, so none is left.
+        let _ = unsafe { munmap(self.start.cast(), self.length.get()) };
     }
 }
 
 /// Sleeps while the word is `value`.
 pub fn wait(word: &AtomicU32, value: u32) {
-    // SAFETY: the word is mapped as long as it is borrowed; no timeout, no second word.
+    // SAFETY: the word is mapped as long as it is borrowed. There is no timeout and no second word.
     unsafe {
         libc::syscall(
             libc::SYS_futex,
@@ -108,7 +124,7 @@ pub fn wait(word: &AtomicU32, value: u32) {
     }
 }
 
-/// Wakes all who sleep on the word.
+/// Wakes all processes that sleep on the word.
 pub fn wake(word: &AtomicU32) {
     // SAFETY: the word is mapped as long as it is borrowed.
     unsafe {

@@ -1,4 +1,4 @@
-//! The producer's source: draws frames when they are due.
+//! The source element of a producer: draws frames when they are due.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -8,30 +8,29 @@ use gst_base::{prelude::*, subclass::prelude::*};
 use crate::{
     case::Mode,
     frame::{self, Mark},
-    order::{Order, Sabotage},
-    pace::{self, Pace},
+    job::{Job, Sabotage},
+    pace::{self, Pacer},
 };
 
-/// Buffers of its own, in turn, so that a frame's memory has left the processor's caches when its turn comes again. No more of
-/// them either: shmsink waits for ever where a pool keeps all of its memory.
-const OWN_BUFFERS: u32 = 8;
+/// Size of the source's own buffer pool, which is used in turn.
+///
+/// With this many, the memory of a frame has left the caches when its turn comes again. There are no more of them,
+/// because shmsink waits forever if a pool keeps all of its memory.
+const BUFFER_COUNT: u32 = 8;
 
 glib::wrapper! {
     pub struct Source(ObjectSubclass<imp::Source>) @extends gst_base::BaseSrc, gst::Element, gst::Object;
 }
 
 impl Source {
-    pub fn new(order: &Order, pace: Pace) -> Result<Self, String> {
-        let caps: gst::Caps = order.caps().parse().map_err(|_| "the caps are wrong")?;
+    pub fn new(job: &Job, pacer: Pacer) -> Result<Self, String> {
+        let caps: gst::Caps = job.caps().parse().map_err(|_| "the caps are invalid")?;
         let source: Self = glib::Object::new();
-        let setup = imp::Setup {
-            caps,
-            order: order.clone(),
-        };
+        let setup = imp::Setup { caps, job: job.clone() };
         if source.imp().setup.set(setup).is_err() {
             return Err("the source is set up twice".into());
         }
-        *source.imp().pace.lock().unwrap_or_else(PoisonError::into_inner) = Some(pace);
+        *source.imp().pacer.lock().unwrap_or_else(PoisonError::into_inner) = Some(pacer);
         Ok(source)
     }
 }
@@ -41,14 +40,14 @@ mod imp {
 
     pub struct Setup {
         pub caps: gst::Caps,
-        pub order: Order,
+        pub job: Job,
     }
 
     #[derive(Default)]
     pub struct Source {
         pub setup: OnceLock<Setup>,
-        /// Out of it while a frame is waited for.
-        pub pace: Mutex<Option<Pace>>,
+        /// `None` while `fill` waits for a frame to be due.
+        pub pacer: Mutex<Option<Pacer>>,
     }
 
     #[glib::object_subclass]
@@ -89,7 +88,7 @@ mod imp {
             let Some(setup) = self.setup.get() else {
                 return self.parent_decide_allocation(query);
             };
-            if setup.order.case.mode == Mode::Foreign {
+            if setup.job.case.mode == Mode::Foreign {
                 while query.allocation_pools().next().is_some() {
                     query.remove_nth_allocation_pool(0);
                 }
@@ -97,7 +96,7 @@ mod imp {
                     query.remove_nth_allocation_param(0);
                 }
             }
-            // A sink may offer an allocator and no pool; the base class gives that allocator to this pool.
+            // A sink may offer an allocator without a pool. The base class gives that allocator to this pool.
             if !query.allocation_pools().any(|(pool, ..)| pool.is_some()) {
                 while query.allocation_pools().next().is_some() {
                     query.remove_nth_allocation_pool(0);
@@ -105,35 +104,35 @@ mod imp {
                 let pool = gst_video::VideoBufferPool::new();
                 query.add_allocation_pool(
                     Some(&pool),
-                    setup.order.case.size.bytes() as u32,
-                    OWN_BUFFERS,
-                    OWN_BUFFERS,
+                    setup.job.case.size.bytes() as u32,
+                    BUFFER_COUNT,
+                    BUFFER_COUNT,
                 );
             }
             self.parent_decide_allocation(query)
         }
 
-        // Not a PushSrc: its bindings have no default way to a buffer that fill() could be given.
+        // Not a PushSrc: in its bindings, create() does not allocate the buffer that fill() needs.
         fn fill(
             &self,
             _offset: u64,
             _length: u32,
             buffer: &mut gst::BufferRef,
         ) -> Result<gst::FlowSuccess, gst::FlowError> {
-            let pace = || self.pace.lock().unwrap_or_else(PoisonError::into_inner);
-            let (Some(setup), Some(mut waiting)) = (self.setup.get(), pace().take()) else {
+            let pacer = || self.pacer.lock().unwrap_or_else(PoisonError::into_inner);
+            let (Some(setup), Some(mut current)) = (self.setup.get(), pacer().take()) else {
                 return Err(gst::FlowError::Error);
             };
-            let mut step = waiting.step();
-            if step.is_some_and(|step| setup.order.spoils(Sabotage::Omit, step.number, step.first)) {
-                step = waiting.step();
+            let mut step = current.next_step();
+            if step.is_some_and(|step| setup.job.sabotages(Sabotage::Omit, step.seq, step.first)) {
+                step = current.next_step();
             }
-            *pace() = Some(waiting);
+            *pacer() = Some(current);
             let mut step = step.ok_or(gst::FlowError::Eos)?;
-            let spoils = |how| setup.order.spoils(how, step.number, step.first);
-            let (renumber, corrupt) = (spoils(Sabotage::Renumber), spoils(Sabotage::Corrupt));
-            if renumber {
-                step.number -= 1;
+            let is_sabotaged = |how| setup.job.sabotages(how, step.seq, step.first);
+            let (repeat_seq, corrupt) = (is_sabotaged(Sabotage::RepeatSeq), is_sabotaged(Sabotage::Corrupt));
+            if repeat_seq {
+                step.seq -= 1;
             }
             let time = self.obj().current_running_time();
             buffer.set_pts(time);
@@ -141,21 +140,21 @@ mod imp {
                 gst::element_imp_error!(
                     self,
                     gst::ResourceError::Write,
-                    ["The frame's memory cannot be written"]
+                    ["The memory of the frame is not writable"]
                 );
                 gst::FlowError::Error
             })?;
-            frame::draw(&mut map, step.number);
+            frame::draw(&mut map, step.seq);
             if corrupt {
                 frame::corrupt(&mut map);
             }
             let mark = Mark {
-                number: step.number,
+                seq: step.seq,
                 sent_ns: pace::now_ns(),
                 first: step.first,
                 end: step.end,
             };
-            frame::stamp(&mut map, mark);
+            frame::write_mark(&mut map, mark);
             Ok(gst::FlowSuccess::Ok)
         }
     }

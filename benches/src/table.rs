@@ -1,22 +1,23 @@
-//! The figures on the terminal.
+//! The tables on the terminal.
 
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 
 use crate::{
     figures,
-    report::{Figures, Measured, Report},
+    report::{Figures, Measurement, Report},
+    statistics::Spread,
 };
 
-/// What is told of a way, and ratios to another one.
+/// The columns of a table: title, and the text of a cell.
 type Columns = [(&'static str, fn(&Figures) -> String)];
 
 const FIGURES: &Columns = &[
     ("latency µs\nmedian", |f| with_spread(f, figures::LATENCY_P50)),
     ("\n99 %", |f| plain(f, figures::LATENCY_P99)),
-    ("CPU µs a frame\nwriter", |f| with_spread(f, figures::WRITER)),
+    ("CPU µs per frame\nwriter", |f| with_spread(f, figures::WRITER)),
     ("\nover fakesink", |f| with_spread(f, figures::WRITER_OVER)),
     ("\nreader", |f| with_spread(f, figures::READER)),
-    ("frames\na second", |f| plain(f, figures::RATE)),
+    ("frames\nper second", |f| plain(f, figures::RATE)),
     ("missed", |f| plain(f, figures::MISSED)),
     ("page faults\nwriter/reader", |f| {
         both(f, figures::WRITER_FAULTS, figures::READER_FAULTS)
@@ -33,10 +34,10 @@ const FIGURES: &Columns = &[
 const RATIOS: &Columns = &[
     ("latency\nto futex", |f| plain(f, figures::LATENCY_TO_FUTEX)),
     ("\nto shm", |f| plain(f, figures::LATENCY_TO_SHM)),
-    ("CPU over fakesink, writer\nand a reader, to shm", |f| {
+    ("CPU over fakesink, writer\nand one reader, to shm", |f| {
         with_spread(f, figures::BOTH_TO_SHM)
     }),
-    ("frames a\nsecond to shm", |f| plain(f, figures::RATE_TO_SHM)),
+    ("frames per\nsecond to shm", |f| plain(f, figures::RATE_TO_SHM)),
     ("writer's CPU\nto futex", |f| plain(f, figures::WRITER_TO_FUTEX)),
     ("over fakesink\nto bare wake", |f| {
         with_spread(f, figures::OVER_TO_FUTEX)
@@ -44,25 +45,26 @@ const RATIOS: &Columns = &[
     ("over fakesink\nto memcpy", |f| with_spread(f, figures::OVER_TO_MEMCPY)),
 ];
 
+/// All tables of the report.
 pub fn text(report: &Report) -> String {
     let mut parts = Vec::new();
     for case in report.cases() {
-        let of_case = report.results.iter().filter(|measured| measured.case == case);
+        let of_case = report.results.iter().filter(|measurement| measurement.case == case);
         parts.push(format!(
             "{case}\n{}",
-            table(FIGURES, "", of_case, |measured| measured.transport.to_string())
+            table(FIGURES, of_case, |measurement| measurement.transport.to_string())
         ));
     }
     let with_ratio = report
         .results
         .iter()
-        .filter(|measured| RATIOS.iter().any(|(_, cell)| !cell(&measured.figures).is_empty()));
+        .filter(|measurement| RATIOS.iter().any(|(_, cell)| !cell(&measurement.figures).is_empty()));
     parts.push(format!(
-        "Ratios, each taken within a round\n{}",
-        table(RATIOS, "", with_ratio, |measured| format!(
+        "Ratios, each calculated within a round\n{}",
+        table(RATIOS, with_ratio, |measurement| format!(
             "{}, {}",
-            measured.transport,
-            measured.case.slug()
+            measurement.transport,
+            measurement.case.slug()
         ))
     ));
     parts.join("\n\n")
@@ -70,16 +72,15 @@ pub fn text(report: &Report) -> String {
 
 fn table<'a>(
     columns: &Columns,
-    title: &str,
-    rows: impl Iterator<Item = &'a Measured>,
-    name: impl Fn(&Measured) -> String,
+    rows: impl Iterator<Item = &'a Measurement>,
+    name: impl Fn(&Measurement) -> String,
 ) -> Table {
     let mut table = Table::new();
     table.load_preset(NOTHING);
-    table.set_header(std::iter::once(title).chain(columns.iter().map(|(title, _)| *title)));
-    for measured in rows {
-        let cells = columns.iter().map(|(_, cell)| cell(&measured.figures));
-        table.add_row(std::iter::once(name(measured)).chain(cells));
+    table.set_header(std::iter::once("").chain(columns.iter().map(|(title, _)| *title)));
+    for measurement in rows {
+        let cells = columns.iter().map(|(_, cell)| cell(&measurement.figures));
+        table.add_row(std::iter::once(name(measurement)).chain(cells));
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -87,8 +88,8 @@ fn table<'a>(
     table
 }
 
-/// With as many digits as say something.
-pub fn number(value: f64) -> String {
+/// The value with three significant digits, or without a fraction from 100 on.
+fn significant(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
         size if size < 10.0 => format!("{value:.2}"),
@@ -97,25 +98,28 @@ pub fn number(value: f64) -> String {
     }
 }
 
+/// The median of a figure; empty if there is none.
 fn plain(figures: &Figures, name: &str) -> String {
     figures
         .get(name)
-        .map(|spread| number(spread.median))
+        .map(|spread| significant(spread.median))
         .unwrap_or_default()
 }
 
+/// The median of a figure, followed by the least and the greatest value.
 fn with_spread(figures: &Figures, name: &str) -> String {
-    let text = |spread: &crate::statistics::Spread| {
+    let text = |spread: &Spread| {
         format!(
             "{} ({}..{})",
-            number(spread.median),
-            number(spread.min),
-            number(spread.max)
+            significant(spread.median),
+            significant(spread.min),
+            significant(spread.max)
         )
     };
     figures.get(name).map(text).unwrap_or_default()
 }
 
+/// The medians of a figure of the writer and of the reader.
 fn both(figures: &Figures, writer: &str, reader: &str) -> String {
     match (plain(figures, writer), plain(figures, reader)) {
         (writer, reader) if reader.is_empty() => writer,

@@ -1,20 +1,28 @@
-//! The ways from one process to another, and the limits beside them.
+//! The transports from one process to another, and the limits of the machine.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    case::{Case, Mode},
-    order::Place,
-};
+use crate::case::{Case, Mode};
 
-/// Bytes a second.
-const TCP_LIMIT: u64 = 400_000_000;
+/// Bytes per second up to which TCP is measured.
+const MAX_TCP_RATE: u64 = 400_000_000;
 
+/// Where producer and consumers meet.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Name of the channel.
+    pub channel: String,
+    /// Directory for sockets.
+    pub dir: String,
+    pub port: u16,
+}
+
+/// A transport, or a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Transport {
-    /// rsshmsink and rsshmsrc as they are by default
+    /// rsshmsink and rsshmsrc with their defaults
     Rsshm,
     /// the same with lossless=true
     RsshmLossless,
@@ -24,9 +32,9 @@ pub enum Transport {
     Unixfd,
     /// gdppay, tcpserversink, tcpclientsrc, gdpdepay
     Tcp,
-    /// the producer alone: what all others are compared above
+    /// the producer alone: the base for the figures over fakesink
     Fakesink,
-    /// shared memory and a futex, nothing else: the fastest that a process can be told
+    /// shared memory and one futex, nothing else: the fastest way to notify a process
     Futex,
     /// one copy of the frame in one process
     Memcpy,
@@ -46,7 +54,7 @@ impl Transport {
         }
     }
 
-    /// The elements that it takes.
+    /// The elements that it needs.
     pub fn elements(self) -> &'static [&'static str] {
         match self {
             Self::Rsshm | Self::RsshmLossless => &["rsshmsink", "rsshmsrc"],
@@ -58,28 +66,28 @@ impl Transport {
         }
     }
 
-    /// Whether it is this project's.
+    /// Whether it belongs to this project.
     pub fn is_own(self) -> bool {
         matches!(self, Self::Rsshm | Self::RsshmLossless)
     }
 
-    /// Whether it is somebody else's: then its failures are no fault of this project's.
-    pub fn is_peer(self) -> bool {
+    /// Whether it belongs to another project. Its failures are then no failures of this project.
+    pub fn is_foreign(self) -> bool {
         matches!(self, Self::Shm | Self::Unixfd | Self::Tcp)
     }
 
-    /// How often a run is tried. Clients of shmsink now and then lose their connection while others come.
+    /// How often a run is tried. Clients of shmsink sometimes lose their connection while other clients connect.
     pub fn tries(self) -> usize {
-        if self.is_peer() { 3 } else { 1 }
+        if self.is_foreign() { 3 } else { 1 }
     }
 
-    /// Whether it uses no GStreamer.
+    /// Whether it works without GStreamer.
     pub fn is_bare(self) -> bool {
         self.elements().is_empty()
     }
 
-    /// Whether nobody receives.
-    pub fn is_alone(self) -> bool {
+    /// Whether there are no consumers.
+    pub fn is_producer_only(self) -> bool {
         matches!(self, Self::Fakesink | Self::Memcpy)
     }
 
@@ -88,28 +96,28 @@ impl Transport {
         !matches!(self, Self::Rsshm | Self::Futex)
     }
 
-    /// Whether the case says something about it.
-    pub fn suits(self, case: Case) -> bool {
+    /// Whether the transport is measured in this case.
+    pub fn supports(self, case: Case) -> bool {
         match self {
-            // The one drops frames for a slow reader, which is what it promises; the other waits for nobody.
+            // A slow reader misses frames with either: rsshm is designed so, and the futex waits for no process.
             Self::Rsshm | Self::Futex => case.is_paced(),
-            // Its server queues without a limit what the network does not take.
-            Self::Tcp => case.is_paced() && u64::from(case.rate) * case.size.bytes() as u64 <= TCP_LIMIT,
+            // The server queues without a limit.
+            Self::Tcp => case.is_paced() && u64::from(case.rate) * case.size.bytes() as u64 <= MAX_TCP_RATE,
             Self::Memcpy => case.mode == Mode::Foreign,
-            // Before that it takes nothing but its own.
+            // Earlier versions accept no foreign memory.
             Self::Unixfd => case.mode == Mode::InPlace || gst::version() >= (1, 28, 0, 0),
             Self::RsshmLossless | Self::Shm | Self::Fakesink => true,
         }
     }
 
-    /// What the producer's frames go into, as for gst-launch-1.0.
-    pub fn sink(self, case: Case, place: &Place) -> String {
-        let Place { channel, dir, .. } = place;
+    /// The elements after the producer's source, in the syntax of gst-launch-1.0.
+    pub fn sink(self, case: Case, endpoint: &Endpoint) -> String {
+        let Endpoint { channel, dir, .. } = endpoint;
         match self {
             Self::Rsshm => format!("rsshmsink name={channel} sync=false"),
             Self::RsshmLossless => format!("rsshmsink name={channel} sync=false lossless=true"),
             Self::Shm => {
-                // Room for what a few slow readers keep; full, it waits.
+                // Enough for a few slow readers. shmsink waits while it is full.
                 let size = case.size.bytes() * 16 + (1 << 20);
                 format!("shmsink socket-path={dir}/shm shm-size={size} wait-for-connection=false sync=false")
             }
@@ -120,9 +128,9 @@ impl Transport {
         }
     }
 
-    /// Where a consumer's frames come from.
-    pub fn source(self, place: &Place, caps: &str) -> String {
-        let Place { channel, dir, port } = place;
+    /// The elements before the consumer's sink, in the syntax of gst-launch-1.0.
+    pub fn source(self, endpoint: &Endpoint, caps: &str) -> String {
+        let Endpoint { channel, dir, port } = endpoint;
         match self {
             Self::Rsshm | Self::RsshmLossless => format!("rsshmsrc channel={channel}"),
             Self::Shm => format!("shmsrc socket-path={dir}/shm is-live=true ! {caps}"),

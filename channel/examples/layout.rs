@@ -1,6 +1,6 @@
 //! Prints the layout of a segment as JSON, so that a test of a peer in another language can compare its own.
 
-#[path = "../tests/common/fields.rs"]
+#[path = "../tests/it/fields.rs"]
 mod fields;
 
 fn main() {

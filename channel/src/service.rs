@@ -49,8 +49,8 @@ pub struct ServiceThread {
 }
 
 impl ServiceThread {
-    /// Starts the thread. The first pass runs at once; between two passes lie at most `interval` and the time that
-    /// `on_report` takes. 250 ms is a good interval: a reader that was killed is noticed within it.
+    /// Starts the thread. The first pass runs at once. The next one follows when a reader comes or goes, or after
+    /// `interval`. 250 ms is a good interval: it bounds how late a killed reader is noticed.
     ///
     /// `on_report` gets the result of each pass. To end the thread from there, call [`Writer::stop_service`]. It may
     /// also drop the `ServiceThread`: the thread then ends after this call, without being waited for.

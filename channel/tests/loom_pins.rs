@@ -1,9 +1,7 @@
 //! The pin rule under every interleaving and every memory order that the language allows.
 //!
-//! `cargo test --release --package rsshm-channel --test loom_pins`
-//!
-//! Next to each model stands one with a single step weakened, which must fail: a model that cannot fail proves nothing.
-//! loom treats SeqCst accesses as AcqRel (and full fences as what they are), so nothing here leans on them.
+//! Beside each model there is one with a single step weakened, which must fail: a model that cannot fail proves nothing.
+//! loom treats SeqCst accesses as AcqRel (and full fences as full fences), so no model depends on them.
 
 use loom::{
     cell::UnsafeCell,
@@ -15,11 +13,11 @@ use loom::{
 };
 use pins::{PinCounts, take_for_writing};
 
-/// The product's own file, with the modules beside it replaced by those below.
+/// The file of the crate itself; the modules that it uses are replaced by those below.
 #[path = "../src/protocol/pins.rs"]
 mod pins;
 
-/// loom's atomics in place of the processor's.
+/// loom's atomics in place of the standard library's.
 mod atomic {
     pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
 }
@@ -37,12 +35,12 @@ mod failpoint {
     pub(crate) fn failpoint(_: Failpoint) {}
 }
 
-/// The one constant of the layout that the rule needs.
+/// The one constant of the layout that the pin rule needs.
 mod layout {
     pub(crate) const MAX_SLOTS: usize = 64;
 }
 
-/// A slot with the frame 1 in it, whose one pixel is 1, and one seat's pin word.
+/// A slot with frame 1, whose only pixel is 1, and the pin word of one reader entry.
 struct Slot {
     word: AtomicU64,
     seq: AtomicU64,
@@ -63,37 +61,37 @@ impl Slot {
         self.word.load(Ordering::Acquire) & 1 == 1
     }
 
-    /// What `Writer::publish` does with a slot that was taken.
+    /// Redraws and publishes a slot that was taken, as `Writer::publish` does.
     fn draw_and_publish(&self, seq: u64) {
-        // SAFETY: what is to be proved: nobody else looks at the pixel now. loom fails the model if somebody does.
+        // SAFETY: no other thread accesses the pixel now. That is what the model proves; loom fails it otherwise.
         self.pixel.with_mut(|pixel| unsafe { *pixel = seq });
         self.seq.store(seq, Ordering::Release);
     }
 
-    /// Looks at the pixel, as the holder of a pin of frame `seq` may.
-    fn look(&self, seq: u64) {
+    /// Reads the pixel, as the holder of a pin of frame `seq` may.
+    fn check(&self, seq: u64) {
         // SAFETY: as in `draw_and_publish`.
         self.pixel.with(|pixel| assert_eq!(unsafe { *pixel }, seq));
     }
 
-    /// Pins frame `seq` if it is there, looks at it twice, and lets it go.
+    /// Pins frame `seq` if it is there, reads it twice, and unpins it.
     fn read(&self, counts: &mut PinCounts, seq: u64) {
         if counts.pin(&self.word, &self.seq, 0, seq) {
-            self.look(seq);
+            self.check(seq);
             thread::yield_now();
-            self.look(seq);
+            self.check(seq);
             counts.unpin(&self.word, 0);
         }
     }
 }
 
-/// `take_for_writing` as it must not be: without its fence.
+/// A wrong `take_for_writing`: without its fence.
 fn take_without_fence(seq: &AtomicU64, pinned: impl FnOnce() -> bool) -> bool {
     seq.store(0, Ordering::Relaxed);
     !pinned()
 }
 
-/// `take_for_writing` as it must not be: the pins are looked at only before the number goes.
+/// A wrong `take_for_writing`: it looks at the pins only before it clears the seq.
 fn take_without_second_look(seq: &AtomicU64, pinned: impl FnOnce() -> bool) -> bool {
     let free = !pinned();
     seq.store(0, Ordering::Relaxed);
@@ -101,7 +99,7 @@ fn take_without_second_look(seq: &AtomicU64, pinned: impl FnOnce() -> bool) -> b
     free
 }
 
-/// (a) A writer redraws a slot while a reader pins it, for the frame that was there and for the one that comes.
+/// (a) A writer redraws a slot while a reader pins it, for the frame in it and for the next one.
 fn redraw_while_pinning(take: fn(&AtomicU64, &dyn Fn() -> bool) -> bool) {
     loom::model(move || {
         let slot = Arc::new(Slot::new());
@@ -125,67 +123,67 @@ fn redraw_while_pinning(take: fn(&AtomicU64, &dyn Fn() -> bool) -> bool) {
 }
 
 #[test]
-fn a_pinned_frame_never_changes() {
+fn pinned_frame_never_changes() {
     redraw_while_pinning(|seq, pinned| take_for_writing(seq, pinned));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn the_model_notices_a_missing_fence() {
+fn model_detects_missing_fence() {
     redraw_while_pinning(|seq, pinned| take_without_fence(seq, pinned));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn the_model_notices_a_missing_second_look() {
+fn model_detects_missing_second_look() {
     redraw_while_pinning(|seq, pinned| take_without_second_look(seq, pinned));
 }
 
-/// A seat whose owner, of ticket 1, died with a pin set.
+/// A reader entry whose owner, of generation 1, died with a pin set.
 struct ReaderEntry {
     slot: Slot,
     generation: AtomicU32,
-    /// The kernel's lock on the seat's byte. What the kernel does is ordered, as under a mutex.
+    /// The kernel's lock on the entry's byte. The kernel orders its accesses, like a mutex.
     locked: Mutex<bool>,
 }
 
-/// The steps of `SlotTable`, as its one seat has them.
+/// The writer's steps, for its one reader entry.
 #[derive(Default)]
 struct WriterSide {
     ignored: Option<u32>,
 }
 
 impl WriterSide {
-    /// `SlotTable::pinned`.
+    /// Whether a living reader pins the slot.
     fn is_pinned(&self, entry: &ReaderEntry) -> bool {
         let bits = entry.slot.word.load(Ordering::Acquire);
         bits != 0 && self.ignored != Some(entry.generation.load(Ordering::Acquire)) && bits & 1 == 1
     }
 
-    /// `SlotTable::ignore_the_dead`.
-    fn ignore_the_dead(&mut self, entry: &ReaderEntry) {
-        let in_the_way = entry.slot.word.load(Ordering::Acquire) != 0;
+    /// Ignores the pins of an entry that no process locks.
+    fn ignore_dead_owner(&mut self, entry: &ReaderEntry) {
+        let has_pins = entry.slot.word.load(Ordering::Acquire) != 0;
         let generation = entry.generation.load(Ordering::Acquire);
-        if in_the_way && !*entry.locked.lock().unwrap() {
+        if has_pins && !*entry.locked.lock().unwrap() {
             self.ignored = Some(generation);
         }
     }
 
-    /// As it must not be: the lock is asked first, so the answer is about somebody else than the ticket read after it.
-    fn ignore_the_dead_too_early(&mut self, entry: &ReaderEntry) {
+    /// The wrong order: the lock is tested first, so the result may concern another owner than the generation read later.
+    fn ignore_dead_owner_too_early(&mut self, entry: &ReaderEntry) {
         let locked = *entry.locked.lock().unwrap();
-        let in_the_way = entry.slot.word.load(Ordering::Acquire) != 0;
+        let has_pins = entry.slot.word.load(Ordering::Acquire) != 0;
         let generation = entry.generation.load(Ordering::Acquire);
-        if in_the_way && !locked {
+        if has_pins && !locked {
             self.ignored = Some(generation);
         }
     }
 }
 
-/// (b) A seat changes hands while the writer gives the dead owner's pins up and redraws the slot.
+/// (b) An entry gets a new owner while the writer ignores the dead owner's pins and redraws the slot.
 ///
 /// `enter` is what the new owner does between taking the lock and its first pin.
-fn seat_changes_hands(enter: fn(&ReaderEntry), ignore: fn(&mut WriterSide, &ReaderEntry)) {
+fn entry_changes_owner(enter: fn(&ReaderEntry), ignore: fn(&mut WriterSide, &ReaderEntry)) {
     loom::model(move || {
         let entry = Arc::new(ReaderEntry {
             slot: Slot::new(),
@@ -210,7 +208,7 @@ fn seat_changes_hands(enter: fn(&ReaderEntry), ignore: fn(&mut WriterSide, &Read
     });
 }
 
-/// `Attachment::enter`.
+/// Joins the entry as `Attachment` does.
 fn enter(entry: &ReaderEntry) {
     let former = entry.generation.load(Ordering::Relaxed);
     entry.generation.store(former + 1, Ordering::Release);
@@ -218,29 +216,29 @@ fn enter(entry: &ReaderEntry) {
 }
 
 #[test]
-fn a_new_owner_of_a_seat_is_not_taken_for_the_dead_one() {
-    seat_changes_hands(enter, WriterSide::ignore_the_dead);
+fn new_owner_of_entry_is_not_mistaken_for_dead_one() {
+    entry_changes_owner(enter, WriterSide::ignore_dead_owner);
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn the_model_notices_a_ticket_that_is_not_raised() {
-    seat_changes_hands(
+fn model_detects_generation_that_is_not_raised() {
+    entry_changes_owner(
         |entry| entry.slot.word.store(0, Ordering::Release),
-        WriterSide::ignore_the_dead,
+        WriterSide::ignore_dead_owner,
     );
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn the_model_notices_a_lock_that_is_asked_too_early() {
-    seat_changes_hands(enter, WriterSide::ignore_the_dead_too_early);
+fn model_detects_lock_tested_too_early() {
+    entry_changes_owner(enter, WriterSide::ignore_dead_owner_too_early);
 }
 
-/// (c) One slot held twice, and a pin of it for another frame that fails: the slot stays as it is until the last valid
-/// pin is given back.
+/// (c) One slot is held twice, and a pin of it for another frame fails: the slot does not change until the last valid pin
+/// is cleared.
 #[test]
-fn a_slot_is_held_until_its_last_pin_goes() {
+fn slot_is_held_until_its_last_pin_is_cleared() {
     loom::model(|| {
         let slot = Arc::new(Slot::new());
         let mut counts = PinCounts::default();
@@ -248,19 +246,19 @@ fn a_slot_is_held_until_its_last_pin_goes() {
         let reader = thread::spawn({
             let slot = Arc::clone(&slot);
             move || {
-                // The writer may have set the number to 0 by now, and left it there: then the second pin is refused.
+                // The writer may have set the seq to 0 and left it so: then the second pin is refused.
                 let twice = counts.pin(&slot.word, &slot.seq, 0, 1);
-                slot.look(1);
+                slot.check(1);
                 assert!(!counts.pin(&slot.word, &slot.seq, 0, 9));
-                slot.look(1);
+                slot.check(1);
                 assert_eq!(counts.held(), 1);
                 counts.unpin(&slot.word, 0);
                 if twice {
-                    slot.look(1);
+                    slot.check(1);
                     counts.unpin(&slot.word, 0);
                 }
                 assert_eq!(counts.held(), 0);
-                // One too many is no harm.
+                // One unpin too many does no harm.
                 counts.unpin(&slot.word, 0);
             }
         });
@@ -273,8 +271,8 @@ fn a_slot_is_held_until_its_last_pin_goes() {
     });
 }
 
-/// (d) An observer copies without a pin: what it accepts is one whole frame. Its pixels are two words, which the kernel
-/// copies for it, so they are atomics here.
+/// (d) An observer copies without a pin and accepts one whole frame. The frame's pixels are two words. The kernel copies
+/// them, so they are atomics here.
 fn observe(fence_of_observer: fn()) {
     loom::model(move || {
         let seq = Arc::new(AtomicU64::new(1));
@@ -300,12 +298,12 @@ fn observe(fence_of_observer: fn()) {
 }
 
 #[test]
-fn an_observer_accepts_whole_frames_only() {
+fn observer_accepts_whole_frames_only() {
     observe(|| fence(Ordering::Acquire));
 }
 
 #[test]
 #[should_panic(expected = "left == right")]
-fn the_model_notices_an_observer_without_fence() {
+fn model_detects_observer_without_fence() {
     observe(|| {});
 }

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""How long a 1080p BGR picture takes from one Python process to another, and what it costs; beside it the usual ways.
+"""Measures the latency and the cost of 1080p BGR pictures between two Python processes, with rsshm and with other transports.
 
     bench.py [--frames 600] [--fps 60] [--only rsshm]
 
-Latency: from the moment the writer has its picture until the reader has it as an array, at a steady rate. CPU: of the reader's
-process, a frame. Rate: as fast as both can, the reader taking each picture that it can get. The figures are those of this
-machine at this time; only those of one run are to be compared.
+Latency: from the time when the writer has the picture until the reader has it as an array, at a steady rate.
+CPU: of the reader's process, per frame.
+Full speed: both sides as fast as they can. The reader takes each picture that it gets.
+The figures are valid for this machine at this time: compare only figures of the same run.
 """
 
 from __future__ import annotations
@@ -31,46 +32,46 @@ SHAPE = (1080, 1920, 3)
 SIZE = 1080 * 1920 * 3
 NAME = f"rsshm-bench-{os.getpid()}"
 Pictures = Iterator[Tuple[int, int, Any]]
-"""When the writer had the picture, when the reader had it, and the picture."""
+"""The time when the writer had the picture, the time when the reader had it, and the picture."""
 
 
 class Shared:
-    """What the two processes of a way need of each other, made before they begin."""
+    """What the two processes of a transport share. It is created before they start."""
 
     def __init__(self, context: Any) -> None:
         self.name = NAME
         self.lock = context.Lock()
-        self.news = context.Semaphore(0)
+        self.published = context.Semaphore(0)
         self.queue = context.Queue(4)
         self.ended = context.Event()
         self.ready = context.Event()
-        self.taken = context.Semaphore(0)
+        self.attached = context.Semaphore(0)
 
 
 def paced(count: int, fps: float) -> Iterator[int]:
-    """Numbers, at a rate; 0: at once."""
+    """Counts from 0 at this rate; 0: without a delay."""
     due = time.monotonic()
-    for number in range(count):
+    for index in range(count):
         if fps:
             due += 1 / fps
             time.sleep(max(0, due - time.monotonic()))
-        yield number
+        yield index
 
 
 def stamp_of(picture: Any) -> int:
-    """The time in a picture's first bytes."""
+    """The time stamp in the first bytes of a picture."""
     return int(picture.reshape(-1)[:8].view(numpy.uint64)[0])
 
 
-# Each way: what the writer does, and the pictures that the reader gets. The first eight bytes of a picture are its time.
+# Each transport has a writer, and a reader that yields pictures. The first eight bytes of a picture are its time stamp.
 
 
 def in_place_writer(shared: Shared, count: int, fps: float) -> None:
-    # At full speed the writer waits for the reader: every picture arrives.
+    # At full speed the writer is lossless: it waits for the reader, and every picture arrives.
     with rsshm.Writer(shared.name, SHAPE, fps=fps or None, lossless=fps == 0) as writer:
         writer.wait_for_reader(20)
         for _ in paced(count, fps):
-            # The picture is drawn where it lies; drawing it is no part of the measurement.
+            # The picture is already in the slot: drawing it is not part of the measurement.
             with writer.buffer() as slot:
                 stamp = slot.data[:8].view(numpy.uint64)
                 stamp[0] = time.monotonic_ns()
@@ -79,7 +80,7 @@ def in_place_writer(shared: Shared, count: int, fps: float) -> None:
 def copy_writer(shared: Shared, count: int, fps: float) -> None:
     picture = numpy.zeros(SHAPE, numpy.uint8)
     stamp = picture.reshape(-1)[:8].view(numpy.uint64)
-    # At full speed the writer waits for the reader: every picture arrives.
+    # At full speed the writer is lossless: it waits for the reader, and every picture arrives.
     with rsshm.Writer(shared.name, SHAPE, fps=fps or None, lossless=fps == 0) as writer:
         writer.wait_for_reader(20)
         for _ in paced(count, fps):
@@ -102,14 +103,14 @@ def lock_writer(shared: Shared, count: int, fps: float) -> None:
     picture = numpy.zeros(SHAPE, numpy.uint8)
     stamp = picture.reshape(-1)[:8].view(numpy.uint64)
     shared.ready.set()
-    shared.taken.acquire()
+    shared.attached.acquire()
     for _ in paced(count, fps):
         stamp[0] = time.monotonic_ns()
         with shared.lock:
             target[...] = picture
-        shared.news.release()
+        shared.published.release()
     shared.ended.set()
-    shared.taken.acquire()
+    shared.attached.acquire()
     del target
     memory.close()
     memory.unlink()
@@ -119,10 +120,10 @@ def lock_reader(shared: Shared) -> Pictures:
     shared.ready.wait()
     memory = shared_memory.SharedMemory(shared.name)
     source = numpy.ndarray(SHAPE, numpy.uint8, memory.buf)
-    shared.taken.release()
+    shared.attached.release()
     last = 0
     while not shared.ended.is_set():
-        if not shared.news.acquire(timeout=0.2):
+        if not shared.published.acquire(timeout=0.2):
             continue
         with shared.lock:
             picture = source.copy()
@@ -133,7 +134,7 @@ def lock_reader(shared: Shared) -> Pictures:
             yield stamp, arrived, picture
     del source
     memory.close()
-    shared.taken.release()
+    shared.attached.release()
 
 
 def original_writer(shared: Shared, count: int, fps: float) -> None:
@@ -147,7 +148,7 @@ def original_writer(shared: Shared, count: int, fps: float) -> None:
     picture = numpy.zeros(SHAPE, numpy.uint8)
     stamp = picture.reshape(-1)[:8].view(numpy.uint64)
     shared.ready.set()
-    shared.taken.acquire()
+    shared.attached.acquire()
     for _ in paced(count, fps):
         stamp[0] = time.monotonic_ns()
         semaphore.acquire()
@@ -167,10 +168,10 @@ def original_reader(shared: Shared) -> Pictures:
     semaphore = posix_ipc.Semaphore("/" + shared.name)
     memory = posix_ipc.SharedMemory("/" + shared.name)
     source = numpy.frombuffer(mmap.mmap(memory.fd, SIZE), numpy.uint8).reshape(SHAPE)
-    shared.taken.release()
+    shared.attached.release()
     last = 0
     while not shared.ended.is_set():
-        # Nobody says that there is something new: it looks every millisecond.
+        # There is no notification, so the reader polls every millisecond.
         semaphore.acquire()
         stamp = stamp_of(source)
         picture = source.copy() if stamp != last else None
@@ -185,14 +186,14 @@ def original_reader(shared: Shared) -> Pictures:
 
 def queue_writer(shared: Shared, count: int, fps: float) -> None:
     picture = numpy.zeros(SHAPE, numpy.uint8)
-    shared.taken.acquire()
+    shared.attached.acquire()
     for _ in paced(count, fps):
         shared.queue.put((time.monotonic_ns(), picture))
     shared.queue.put(None)
 
 
 def queue_reader(shared: Shared) -> Pictures:
-    shared.taken.release()
+    shared.attached.release()
     while True:
         item = shared.queue.get()
         if item is None:
@@ -201,40 +202,41 @@ def queue_reader(shared: Shared) -> Pictures:
         yield item[0], arrived, item[1]
 
 
-WAYS: Dict[str, Tuple[str, Callable[..., None], Callable[..., Pictures]]] = {
+TRANSPORTS: Dict[str, Tuple[str, Callable[..., None], Callable[..., Pictures]]] = {
     "rsshm": ("rsshm, in place on both sides", in_place_writer, rsshm_reader),
     "write": ("rsshm, write() copies once", copy_writer, rsshm_reader),
-    "lock": ("multiprocessing.shared_memory, Lock, a copy each side", lock_writer, lock_reader),
-    "original": ("one buffer, posix_ipc semaphore, a copy each side", original_writer, original_reader),
+    "lock": ("multiprocessing.shared_memory, Lock, copy on each side", lock_writer, lock_reader),
+    "original": ("one buffer, posix_ipc semaphore, copy on each side", original_writer, original_reader),
     "queue": ("multiprocessing.Queue (pickle)", queue_writer, queue_reader),
 }
 
 
-def cpu() -> float:
+def cpu_seconds() -> float:
+    """CPU time of this process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
-def read(way: str, shared: Shared, results: Any) -> None:
+def read(transport: str, shared: Shared, results: Any) -> None:
     latencies: List[int] = []
     began, used, first = 0.0, 0.0, True
-    for stamp, arrived, picture in WAYS[way][2](shared):
+    for stamp, arrived, picture in TRANSPORTS[transport][2](shared):
         latencies.append(arrived - stamp)
         assert picture.shape == SHAPE
         if first:
-            began, used, first = time.monotonic(), cpu(), False
-        last, spent = time.monotonic(), cpu()
+            began, used, first = time.monotonic(), cpu_seconds(), False
+        last, spent = time.monotonic(), cpu_seconds()
     count = max(len(latencies) - 1, 1)
-    # The first ones meet cold caches and new memory.
+    # Without the first tenth, which has cold caches and new memory.
     results.put((latencies[len(latencies) // 10 :], count / (last - began), (spent - used) / count, len(latencies)))
 
 
-def run(way: str, count: int, fps: float) -> Tuple[List[int], float, float, int]:
+def run(transport: str, count: int, fps: float) -> Tuple[List[int], float, float, int]:
     context = multiprocessing.get_context("spawn")
     shared, results = Shared(context), context.Queue()
-    reader = context.Process(target=read, args=(way, shared, results))
+    reader = context.Process(target=read, args=(transport, shared, results))
     reader.start()
-    writer = context.Process(target=WAYS[way][1], args=(shared, count, fps))
+    writer = context.Process(target=TRANSPORTS[transport][1], args=(shared, count, fps))
     writer.start()
     found: Tuple[List[int], float, float, int] = results.get(timeout=300)
     for process in (writer, reader):
@@ -244,22 +246,24 @@ def run(way: str, count: int, fps: float) -> Tuple[List[int], float, float, int]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="1080p BGR from one Python process to another.")
-    parser.add_argument("--frames", type=int, default=600, help="of each way at the steady rate (600)")
-    parser.add_argument("--fast", type=int, default=2000, help="of each way at full speed (2000)")
-    parser.add_argument("--fps", type=float, default=60, help="the steady rate (60)")
-    parser.add_argument("--only", choices=WAYS, nargs="+", default=list(WAYS), help="these ways")
+    parser = argparse.ArgumentParser(description="Measures 1080p BGR pictures between two Python processes.")
+    parser.add_argument("--frames", type=int, default=600, help="pictures at the steady rate (600)")
+    parser.add_argument("--fast", type=int, default=2000, help="pictures at full speed (2000)")
+    parser.add_argument("--fps", type=float, default=60, help="the steady rate, in frames per second (60)")
+    parser.add_argument(
+        "--only", choices=TRANSPORTS, nargs="+", default=list(TRANSPORTS), help="measure only these transports"
+    )
     options = parser.parse_args()
-    print(f"1080p BGR, {SIZE / 1e6:.1f} MB a frame; load average {os.getloadavg()[0]:.1f}")
-    print(f"{'':54}{f'latency at {options.fps:g} fps':>22}{'CPU a frame':>14}{'full speed':>14}")
+    print(f"1080p BGR, {SIZE / 1e6:.1f} MB per frame; load average {os.getloadavg()[0]:.1f}")
+    print(f"{'':54}{f'latency at {options.fps:g} fps':>22}{'CPU per frame':>14}{'full speed':>14}")
     print(f"{'':54}{'median':>11}{'99 %':>11}{'reader':>14}{'reader gets':>14}")
-    for way in options.only:
-        latencies, _, used, _ = run(way, options.frames, options.fps)
+    for transport in options.only:
+        latencies, _, used, _ = run(transport, options.frames, options.fps)
         latencies.sort()
-        _, rate, _, _ = run(way, options.fast if way != "queue" else options.fast // 10, 0)
+        _, rate, _, _ = run(transport, options.fast if transport != "queue" else options.fast // 10, 0)
         median = statistics.median(latencies) / 1e3
         slow = latencies[int(len(latencies) * 0.99)] / 1e3
-        print(f"{WAYS[way][0]:54}{median:8.0f} us{slow:8.0f} us{used * 1e6:11.0f} us{rate:10.0f} fps", flush=True)
+        print(f"{TRANSPORTS[transport][0]:54}{median:8.0f} us{slow:8.0f} us{used * 1e6:11.0f} us{rate:10.0f} fps", flush=True)
 
 
 if __name__ == "__main__":

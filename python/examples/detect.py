@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Reads a channel, finds what moves, draws a frame around it, and publishes the result on a second channel.
+"""Reads a channel, finds what moves, draws a box around it, and publishes the result on a second channel.
 
     detect.py --channel cam0 --output cam0-out
     gst-launch-1.0 rsshmsrc name=cam0-out ! videoconvert ! autovideosink
 
-Always on the newest frame: where the detector is slower than the camera, frames are skipped, and none waits.
+It always takes the newest frame. If the detector is slower than the camera, frames are skipped.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ Box = Tuple[int, int, int, int]
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Draws frames around what moves, on a second channel.")
-    parser.add_argument("--channel", default="cam0", help="the channel that is read (cam0)")
-    parser.add_argument("--output", help="the channel that is written (CHANNEL-out)")
-    parser.add_argument("--area", type=int, default=200, help="the smallest thing that is found, in pixels (200)")
-    parser.add_argument("--timeout", type=float, help="give up after so many seconds without a frame")
-    parser.add_argument("--frames", type=int, help="end after so many")
+    parser = argparse.ArgumentParser(
+        description="Draws boxes around what moves, and publishes the result on a second channel."
+    )
+    parser.add_argument("--channel", default="cam0", help="the channel to read (cam0)")
+    parser.add_argument("--output", help="the channel to write (CHANNEL-out)")
+    parser.add_argument("--area", type=int, default=200, help="least area of a box, in pixels (200)")
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="give up after this time without a frame")
+    parser.add_argument("--frames", type=int, help="number of frames to publish (no limit)")
     return parser.parse_args()
 
 
 class Detector:
-    """What is not as it was: put your own in its place."""
+    """Finds what differs from the background. Replace it by your own detector."""
 
     def __init__(self, cv2: Any, area: int) -> None:
         self._cv2 = cv2
@@ -59,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
                 writer.set_format(picture.shape, fps=frame.caps.fps)
                 print(f"{output}: {writer.caps}", flush=True)
             boxes = detector.find(picture)
-            # The one copy: from the camera's slot into the output's, and drawn on there.
+            # The only copy: from the slot of the camera into the slot of the output, where the boxes are drawn.
             with writer.buffer() as slot:
                 slot.array[:] = picture
                 for x, y, width, height in boxes:
@@ -67,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
                 slot.pts_ns = frame.pts_ns
             frame.release()
             if frame.pts_ns is not None:
-                # Displays wait for the slowest frame there was; else they would drop those that come later than expected.
+                # The latency of the slowest frame so far. Video sinks drop frames that come later than announced.
                 writer.latency_ns = max(writer.latency_ns, reader.latency_ns, time.monotonic_ns() - frame.pts_ns)
             if options.frames and writer.published >= options.frames:
                 break

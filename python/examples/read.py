@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A channel in a window, with the frames a second; without a display a picture a second as PNG.
+"""Shows a channel in a window, with the frame rate. Without a display, writes one PNG per second.
 
 read.py                  the channel cam0
 read.py --channel cam0-out --pictures .
@@ -18,18 +18,18 @@ import rsshm
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="A channel in a window, or as PNGs where there is no display.")
+    parser = argparse.ArgumentParser(description="Shows a channel in a window, or writes PNGs if there is no display.")
     parser.add_argument("--channel", default="cam0", help="the channel's name (cam0)")
-    parser.add_argument("--pictures", metavar="FOLDER", help="PNGs into this folder, and no window")
-    parser.add_argument("--every", type=float, default=1, metavar="SECONDS", help="between two PNGs (1)")
+    parser.add_argument("--pictures", metavar="DIRECTORY", help="write PNGs to this directory instead of a window")
+    parser.add_argument("--every", type=float, default=1, metavar="SECONDS", help="interval between PNGs (1)")
     parser.add_argument("--all", action="store_true", help="show each frame, not only the newest")
-    parser.add_argument("--timeout", type=float, help="give up after so many seconds without a frame")
-    parser.add_argument("--frames", type=int, help="end after so many")
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="give up after this time without a frame")
+    parser.add_argument("--frames", type=int, help="number of frames to read (no limit)")
     return parser.parse_args()
 
 
 class Rate:
-    """Frames a second, told once a second."""
+    """Counts frames, and prints the frame rate once per second."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -47,7 +47,7 @@ class Rate:
 
 
 def show(cv2: Any, options: argparse.Namespace, picture: Any, text: str) -> bool:
-    """In the window; False when the user has enough."""
+    """Shows the picture in the window. False if the user quits with q or Escape."""
     picture = picture.copy()
     cv2.putText(picture, text, (8, 24), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (255, 255, 255), 2)
     cv2.imshow(options.channel, picture)
@@ -59,21 +59,21 @@ def run(options: argparse.Namespace) -> int:
         import cv2
     except ImportError:
         sys.exit("read.py: OpenCV is missing: apt install python3-opencv, or pip install opencv-python")
-    folder = options.pictures
-    if folder is None and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        folder = "."
-    if folder is not None:
-        os.makedirs(folder, exist_ok=True)
+    directory = options.pictures
+    if directory is None and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        directory = "."
+    if directory is not None:
+        os.makedirs(directory, exist_ok=True)
     rate, written = Rate(), 0.0
     with rsshm.Reader(options.channel, timeout=options.timeout, latest=not options.all) as reader:
         for frame in reader:
             rate.count(frame, reader)
-            if folder is None:
+            if directory is None:
                 if not show(cv2, options, frame.to_bgr(), rate.text):
                     break
             elif time.monotonic() - written >= options.every:
                 written = time.monotonic()
-                path = os.path.join(folder, f"{options.channel}-{frame.seq:06}.png")
+                path = os.path.join(directory, f"{options.channel}-{frame.seq:06}.png")
                 cv2.imwrite(path, frame.to_bgr())
                 print(path, flush=True)
             if options.frames and reader.received >= options.frames:

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""A camera, a video file or a test picture, on a channel.
+"""Publishes a camera, a video file or a test picture on a channel.
 
 write.py                       the first camera, on the channel cam0
 write.py --camera 2 --size 1280x720
-write.py --file film.mp4       at its own speed, again and again with --loop
-write.py --test                a moving test picture; needs no OpenCV
+write.py --file film.mp4       at the rate of the file; with --loop, repeatedly
+write.py --test                a moving test picture; does not need OpenCV
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ def size(text: str) -> Tuple[int, int]:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="A camera, a video file or a test picture, on a channel.")
+    parser = argparse.ArgumentParser(description="Publishes a camera, a video file or a test picture on a channel.")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--camera", type=int, default=0, metavar="N", help="/dev/videoN (0)")
-    source.add_argument("--file", help="a video file, at its own speed")
+    source.add_argument("--file", help="a video file, at its own rate")
     source.add_argument("--test", action="store_true", help="a moving test picture")
     parser.add_argument("--channel", default="cam0", help="the channel's name (cam0)")
     parser.add_argument(
-        "--size", type=size, default=(640, 480), metavar="WxH", help="of a camera or the test picture (640x480)"
+        "--size", type=size, default=(640, 480), metavar="WxH", help="size of the camera's or the test picture (640x480)"
     )
-    parser.add_argument("--fps", type=float, help="frames a second (what the camera or file has; 30)")
+    parser.add_argument("--fps", type=float, help="frames per second (the rate of the camera or file, or 30)")
     parser.add_argument("--perms", type=lambda text: int(text, 8), default=0o600, help="mode of the segment (0600)")
-    parser.add_argument("--loop", action="store_true", help="begin the file again at its end")
-    parser.add_argument("--frames", type=int, help="end after so many")
+    parser.add_argument("--loop", action="store_true", help="repeat the file")
+    parser.add_argument("--frames", type=int, help="number of frames to publish (no limit)")
     return parser.parse_args()
 
 
@@ -47,16 +47,18 @@ def opencv() -> Any:
     try:
         import cv2
     except ImportError:
-        sys.exit("write.py: OpenCV is missing (apt install python3-opencv, or pip install opencv-python); --test needs none")
+        sys.exit(
+            "write.py: OpenCV is missing (apt install python3-opencv, or pip install opencv-python); --test works without it"
+        )
     return cv2
 
 
 def capture(options: argparse.Namespace) -> Iterator[Tuple[Any, Optional[float]]]:
-    """Pictures of the camera or file, each with the rate."""
+    """The pictures of the camera or file, each with the rate."""
     cv2 = opencv()
     source = cv2.VideoCapture(options.file if options.file else options.camera)
     if not source.isOpened():
-        sys.exit(f"write.py: {options.file or f'/dev/video{options.camera}'} cannot be opened")
+        sys.exit(f"write.py: {options.file or f'/dev/video{options.camera}'} is not accessible, or not a video")
     if not options.file:
         source.set(cv2.CAP_PROP_FRAME_WIDTH, options.size[0])
         source.set(cv2.CAP_PROP_FRAME_HEIGHT, options.size[1])
@@ -65,11 +67,11 @@ def capture(options: argparse.Namespace) -> Iterator[Tuple[Any, Optional[float]]
     rate = options.fps or source.get(cv2.CAP_PROP_FPS) or 30
     due = time.monotonic()
     while True:
-        there, picture = source.read()
-        if not there and options.file and options.loop:
+        ok, picture = source.read()
+        if not ok and options.file and options.loop:
             source.set(cv2.CAP_PROP_POS_FRAMES, 0)
-            there, picture = source.read()
-        if not there:
+            ok, picture = source.read()
+        if not ok:
             return
         if options.file:
             due = max(due + 1 / rate, time.monotonic() - 1)
@@ -106,7 +108,7 @@ def write_test(options: argparse.Namespace) -> int:
         due = time.monotonic()
         while not options.frames or writer.published < options.frames:
             step = writer.published * 4
-            # Straight into shared memory.
+            # Draws directly into shared memory.
             with writer.buffer() as slot:
                 blue, green, red = (slot.array[..., channel] for channel in range(3))
                 blue[:] = (columns + step) & 0xFF
@@ -125,7 +127,7 @@ def main() -> int:
     except rsshm.Error as error:
         sys.exit(f"write.py: {error}")
     except KeyboardInterrupt:
-        # Not the end of the stream: readers wait for the next writer.
+        # Ctrl-C does not end the stream: readers wait for the next writer.
         return 130
 
 

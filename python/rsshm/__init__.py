@@ -1,7 +1,8 @@
 """rsshm in Python: the frames of a camera in POSIX shared memory, as NumPy arrays, without a copy.
 
-A channel has one :class:`Writer` and any number of :class:`Reader`, in unrelated programs; the other side may be the GStreamer
-elements rsshmsink and rsshmsrc, or a program in Rust. See README.md beside this package, and docs/PROTOCOL.md.
+A channel has one :class:`Writer` and any number of :class:`Reader`, in unrelated programs.
+The other side may also be one of the GStreamer elements rsshmsink and rsshmsrc, or a program in Rust.
+See README.md beside this package, and docs/PROTOCOL.md.
 """
 
 from . import layout
@@ -25,7 +26,7 @@ from .errors import (
     Timeout,
 )
 from .frame import Frame
-from .layout import Header, FrameDescriptor, Status, ReaderEntry
+from .layout import FrameDescriptor, Header, ReaderEntry, Status
 from .reader import Observer, Reader
 from .structs import StructChannel, struct_channel
 from .writer import Slot, Writer
@@ -43,21 +44,21 @@ __all__ = [
     "EndOfStream",
     "Error",
     "FORMATS",
-    "Header",
     "Foreign",
     "FormatError",
     "Frame",
     "FrameDescriptor",
+    "Header",
     "Layout",
-    "Status",
     "MissingOpenCV",
     "NoSpace",
     "Observer",
     "Plane",
     "Reader",
-    "Released",
     "ReaderEntry",
+    "Released",
     "Slot",
+    "Status",
     "StructChannel",
     "SystemCall",
     "Timeout",

@@ -1,4 +1,4 @@
-"""A reader's hold on one segment: with a seat, which lets it pin frames, or as an observer, which only looks."""
+"""A reader in one segment: with a reader entry, in which it can pin frames, or as an observer, which only reads."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from .frame import Frame
 from .layout import FrameDescriptor, ReaderEntry
 
 GRANT_PATIENCE = 0.02
-"""How long a newcomer waits for the writer to grant it pins before it begins with copies."""
+"""How long a new reader waits for a quota before it begins with copies, in seconds."""
 
-WANTED = "it asked for no seat"
-PERMISSIONS = "the channel's permissions let this user read only, so each frame is copied"
-NO_SEAT = "all 64 seats of the channel are taken, so each frame is copied"
+WANTED = "read_only was requested, so each frame is copied"
+PERMISSIONS = "the permissions of the channel let this user only read, so each frame is copied"
+NO_SEAT = "all 64 reader entries of the channel are taken, so each frame is copied"
 
 
 class HeldSeat:
-    """A seat of the channel: the lock on its byte. It outlives segments, and the reader, while frames are in use."""
+    """The lock of a reader entry. It outlives segments, and also the reader as long as frames are in use."""
 
     def __init__(self, byte: int, locks: Identity, lock: KeptLock) -> None:
         self.index = byte - layout.FIRST_READER_BYTE
         self.locks = locks
-        # Some number that the owner before is unlikely to have had: in a new segment the writer tells them apart by it
-        # alone.
+        # A value that the owner before is unlikely to have had. In a new segment, the writer distinguishes owners by the
+        # generation alone.
         self.generation = (monotonic_ns() >> 10) & 0xFFFF_FFFF | 1
         self._lock = lock
 
 
 class Pin:
-    """One pin of a slot; given back when nothing refers to it any more. There is none before an attachment was set."""
+    """A pin of a slot, removed when nothing refers to this object any more. There is no pin until an attachment is set."""
 
     __slots__ = ("attachment", "_slot")
 
@@ -53,17 +53,17 @@ class Pin:
 
 
 class Prepared(NamedTuple):
-    """What the next frame in a slot needs if it lies there as the last one did: all that can be made beforehand, while
-    nobody waits for it."""
+    """What the next frame in a slot needs if it has the same layout as the last one. It is made in advance, while no
+    frame is waited for."""
 
     shape: bytes
-    """How that lay: a part of its descriptor, which was checked."""
+    """The layout of the last frame: a part of its descriptor, which was checked."""
     pin: Pin
     frame: Frame
 
 
 _SHAPE = slice(FrameDescriptor.data_offset.offset, FrameDescriptor.reserved0.offset)
-"""The part of a descriptor that says how a frame lies in its slot; its flags lie between."""
+"""The part of a descriptor that contains the layout of a frame in its slot. It also contains the flags."""
 
 
 class Attachment:
@@ -72,28 +72,30 @@ class Attachment:
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
         self.caps = caps.parse("")
-        """The format of the frames, which the reader knows."""
+        """The caps of the frames, which the reader has parsed."""
         self.seat: Optional[HeldSeat] = None
         self._ticket = 0
         self._prepared: Dict[int, Prepared] = {}
         self._to_prepare: Optional[Tuple[int, bytes]] = None
         self._usual_shape = b""
         self.kept_behind = 0
-        """No frame behind this one goes away before this reader has taken any, as far as that is promised."""
+        """If the writer is lossless: no frame after this seq is overwritten before this reader has taken it."""
         self._asked_at = -1
-        """The grant at which the writer was last asked for more."""
+        """The quota at which the reader last requested a larger one."""
         self._look()
 
     def _look(self) -> None:
-        """What there is on arrival. In this order: an end that is not in the count has no frame after it in the head."""
+        """Loads the state on arrival. The order matters: no frame in this head comes after an end that is not counted yet."""
         self.eos_then: int = self.segment.halves[self.segment.eos_count]
         acquire()
         self.head_then: int = self.segment.words[self.segment.head]
         acquire()
 
     def _enter(self, seat: HeldSeat, follows: Optional[int]) -> bool:
-        """Sits down: from here on the writer counts this reader, and its pins. False when the segment was superseded
-        meanwhile, unless this reader follows, and takes what is here before it goes on."""
+        """Joins: from here on the writer counts this reader, and its pins. False if the segment was superseded in between.
+
+        A reader that follows from a former segment joins all the same, and takes the frames that are here first.
+        """
         segment = self.segment
         halves, words = segment.halves, segment.words
         self.seat = seat
@@ -104,21 +106,22 @@ class Attachment:
         ticket = segment.seat_half(index, ReaderEntry.generation)
         state = segment.seat_half(index, ReaderEntry.state)
         self._position = segment.seat_word(index, ReaderEntry.cursor)
-        # Before the ticket, with which the writer sees it: what else a dead owner left is not this one's.
+        # Before the generation, with which the writer notices this reader: the other values are those of a dead owner.
         halves[state] = layout.READER_NEW
         former: int = halves[ticket]
         if seat.generation <= former:
             seat.generation = (former + 1) & 0xFFFF_FFFF
         self._ticket = seat.generation
-        # Before the first pin: what the writer knows of the pins of former owners is not believed of this one.
+        # Before the first pin: the writer then does not apply what it knows of former owners' pins to this reader.
         release()
         halves[ticket] = seat.generation
         release()
         words[segment.seat_word(index, ReaderEntry.pins)] = 0
         halves[segment.seat_half(index, ReaderEntry.keyframe_requests)] = 0
         words[segment.seat_word(index, ReaderEntry.message_head)] = 0
-        # A newcomer's first frame is the newest, or of a compressed stream one before it. A lossless writer keeps what comes
-        # after this one as soon as somebody sits here; until then more than it retains may go away.
+        # The first frame of a new reader is the newest, or of a compressed stream one before it. A lossless writer keeps
+        # the frames after the cursor as soon as the reader has joined. Before that, frames beyond the history may be
+        # overwritten.
         is_lossless = bool(segment.header.flags & layout.LOSSLESS)
         retain = max(segment.header.history, 1) if is_lossless else 1
         self._look()
@@ -127,20 +130,20 @@ class Attachment:
         release()
         halves[state] = layout.READER_JOINING
         self._pins = Pins(segment, segment.seat_word(index, ReaderEntry.pins))
-        # Either a lossless writer sees that somebody is here, and waits before it publishes into the next segment, or it is
-        # seen below that there is one.
+        # Either a lossless writer sees this reader, and waits before it publishes into the next segment, or this reader
+        # sees below that the segment is superseded.
         full_fence()
         self._look()
         if follows is None:
             if halves[segment.state]:
                 self.leave(layout.READER_LEFT)
                 return False
-            # The frame that was the newest before it sat may be held by another reader, and those behind it gone.
+            # Another reader may hold the frame that was the newest before this one joined. The later ones may be gone.
             kept_behind = max(self.head_then - retain, 0)
             words[self._position] = kept_behind
             if is_lossless:
                 self.kept_behind = kept_behind
-        # Only now a writer that waits for a reader goes on: with what comes from here on, which this one takes.
+        # Only now does a writer that waits for a reader continue. This reader takes all frames from here on.
         release()
         halves[state] = layout.READER_ATTACHED
         segment.ring_bell(segment.writer_word)
@@ -150,9 +153,11 @@ class Attachment:
     def open(
         cls, name: Name, read_only: bool, former_seat: Optional[HeldSeat], follows: Optional[int]
     ) -> Optional[Tuple[Attachment, Optional[str]]]:
-        """Attaches to the segment that has the channel's name now, and says why without a seat where it has none. None
-        while there is no segment with a living writer. ``follows``: up to which number this reader has taken the frames of a
-        former segment."""
+        """Attaches to the segment that has the channel's name now. None while there is no segment with a living writer.
+
+        Also returns the reason if the reader has no reader entry. ``follows``: the last seq that this reader has taken from
+        a former segment.
+        """
         observing = WANTED if read_only else None
         try:
             opened = open_file(name, not read_only)
@@ -197,42 +202,42 @@ class Attachment:
         return None if why == _control.NAME_CHANGED else (at, NO_SEAT)
 
     def _grant(self) -> Optional[int]:
-        """What the writer grants this owner of the seat; None when it has not answered yet."""
+        """The quota of this owner of the reader entry. None if the writer has not set it yet."""
         if self.seat is None:
             return None
         grant: int = self.segment.grants[self.seat.index]
         return grant & 0xFFFF_FFFF if grant >> 32 == self._ticket else None
 
     def wait_for_grant(self) -> None:
-        """Waits a moment until the writer has answered a newcomer, so that its first frame need not be copied."""
+        """Waits briefly until the writer has set the quota of a new reader, so that its first frame need not be copied."""
         until = time.monotonic() + GRANT_PATIENCE
         while self.seat is not None and self._grant() is None and time.monotonic() < until:
             time.sleep(0.0001)
 
     def is_evicted(self) -> bool:
-        """Whether the writer found this seat holding more than it was granted; its pins no longer count."""
+        """Whether the writer has evicted this reader, which held more than its quota. Its pins no longer count."""
         return self._grant() == layout.EVICTED
 
     def allowance(self) -> int:
-        """How many slots this seat may pin now."""
+        """How many slots this reader may pin now."""
         grant = self._grant()
-        # The plain case is told apart without a look elsewhere.
+        # The usual case needs no further comparison.
         if grant is not None and grant > layout.MAX_QUOTA:
             return 0 if grant == layout.EVICTED else layout.MAX_QUOTA
         return grant or 0
 
     def held(self) -> int:
-        """How many slots this seat pins now."""
+        """How many slots this reader pins now."""
         return 0 if self.seat is None else self._pins.held
 
     def ask_for_more(self, allowance: int) -> None:
-        """Makes the writer look how many slots this seat holds, and so grant more, once for each grant too small."""
+        """Notifies the writer, so that it raises the quota by the slots that this reader holds. Once for each quota."""
         if self.seat is not None and self._asked_at != allowance:
             self._asked_at = allowance
             self.segment.ring_bell(self.segment.writer_word)
 
     def find(self, number: int) -> Optional[int]:
-        """The slot of the frame, as far as the ring and the slot say."""
+        """The slot of the frame, if the ring and the slot agree."""
         segment = self.segment
         entry: int = segment.ring[number % layout.RING_LENGTH]
         acquire()
@@ -242,14 +247,13 @@ class Attachment:
         return slot if segment.numbers[slot] == number else None
 
     def is_delta(self, slot: int, number: int) -> bool:
-        """Whether the frame cannot be decoded without those before it. A hint: it is not held."""
+        """Whether the frame is not a keyframe. Only a hint, as the frame is not pinned."""
         descriptor = FrameDescriptor.from_buffer_copy(self.segment.read_descriptor(slot))
         acquire()
         return bool(self.segment.numbers[slot] == number and descriptor.flags & layout.DELTA_UNIT)
 
     def request_key_unit(self) -> bool:
-        """Asks the writer for a frame that can be decoded without those before it; False where it does not hear that: without
-        a seat, or in a segment that is over."""
+        """Requests a keyframe. False if the request cannot arrive: without a reader entry, or in a segment that is over."""
         if self.seat is None or self.segment.is_of_parent() or self.segment.halves[self.segment.state] != 0:
             return False
         index = self.segment.seat_half(self.seat.index, ReaderEntry.keyframe_requests)
@@ -258,15 +262,17 @@ class Attachment:
         return True
 
     def get(self, slot: int, number: int, allowance: int, max_held: int) -> Optional[Frame]:
-        """Gets one frame: in place where this reader may hold one more, and wants to, under a pin and copied where it may not,
-        and without a pin where it may have none."""
+        """Gets one frame: in place if this reader may and wants to hold one more, and otherwise a copy.
+
+        A copy is made under a pin, or without one if the reader may have none.
+        """
         held = self.held()
         if held < max_held and held + 1 >= allowance:
             self.ask_for_more(allowance)
-        # The last pin of the allowance is for copying.
+        # The last pin of the quota is for copying.
         if held < allowance:
             frame = self._pin(slot, number)
-            # Lowered meanwhile: then the pin was not this reader's to take, and is given back.
+            # If the quota was lowered in between, the pin was not permitted, and is removed.
             if self.held() <= self.allowance():
                 if frame is not None and held >= min(max_held, allowance - 1):
                     frame.copy_out()
@@ -275,7 +281,7 @@ class Attachment:
         return self._copy_unpinned(slot, number)
 
     def _pin(self, slot: int, number: int) -> Optional[Frame]:
-        """Pins a frame, whose bytes keep the pin. None when the writer was faster, or when it is not what a frame may be."""
+        """Pins a frame, whose bytes keep the pin. None if the writer was faster, or if the descriptor is not valid."""
         segment = self.segment
         if not segment.is_backed(slot):
             return None
@@ -284,7 +290,7 @@ class Attachment:
         if not self._pins.pin(slot, number):
             self._tell_writer()
             return None
-        # Owns the pin from here on, also where the descriptor turns out to be nonsense.
+        # Owns the pin from here on, even if the descriptor is not valid.
         pin.attachment = self
         descriptor = segment.read_descriptor(slot)
         shape = descriptor[_SHAPE]
@@ -299,7 +305,7 @@ class Attachment:
         return frame
 
     def _frame_in(self, slot: int, descriptor: bytes, pin: Pin) -> Frame:
-        """A frame that lies in the slot as the descriptor says, which fits."""
+        """A frame in the slot, with the layout of the descriptor, which was checked."""
         slots = self.segment.slots
         assert slots is not None
         place = FrameDescriptor.from_buffer_copy(descriptor)
@@ -308,7 +314,7 @@ class Attachment:
         return Frame(self.caps, exporter, True)
 
     def prepare(self) -> None:
-        """Makes what the next frame in the slot of the last one will need, where frames lie alike. For when there is time."""
+        """Prepares the next frame in the slot of the last one, if frames have the same layout. For idle times."""
         if self._to_prepare is None:
             return
         (slot, descriptor), self._to_prepare = self._to_prepare, None
@@ -321,27 +327,27 @@ class Attachment:
         self._usual_shape = shape
 
     def unpin(self, slot: int) -> None:
-        """Gives a pin back."""
+        """Removes a pin."""
         if not self.segment.is_of_parent():
             self._pins.give_back(slot)
             self._tell_writer()
 
     def _copy_unpinned(self, slot: int, number: int) -> Optional[Frame]:
-        """Copies a frame without a pin, by pread. None when the writer was faster, or it is not what a frame may be."""
+        """Copies a frame without a pin, by pread. None if the writer was faster, or if the descriptor is not valid."""
         segment = self.segment
         if segment.numbers[slot] != number:
             return None
         acquire()
         copied = segment.read_descriptor(slot)
         descriptor = FrameDescriptor.from_buffer_copy(copied)
-        # Also that the slot is there at all, before room is made for what it is said to hold.
+        # Checks that the slot exists before it allocates the copy.
         if not descriptor.fits(segment.slot_size) or not segment.is_backed(slot):
             return None
         copy = numpy.empty(descriptor.size, numpy.uint8)
         at = segment.slots_offset + segment.slot_offset(slot) + descriptor.data_offset
         if descriptor.size and not _libc.read_exactly(segment.fd, copy, at):
             return None
-        # Had any copied byte been drawn after the number became 0, the load below would see that 0, or a later number.
+        # If a copied byte was drawn after the seq became 0, the load below sees that 0, or a later seq.
         acquire()
         if segment.numbers[slot] != number:
             return None
@@ -350,21 +356,21 @@ class Attachment:
         return frame
 
     def set_position(self, number: int) -> None:
-        """Says that all frames up to the number are taken or not wanted."""
+        """Sets the cursor: all frames up to this seq are taken or not wanted."""
         if self.seat is not None:
             release()
             self.segment.words[self._position] = number
             self._tell_writer()
 
     def leave(self, how: int) -> None:
-        """Says that this reader takes no more frames here: moved or left. Pins stay."""
+        """Sets the state moved or left: this reader takes no more frames here. Pins stay."""
         if self.seat is not None and not self.segment.is_of_parent():
             release()
             self.segment.halves[self.segment.seat_half(self.seat.index, ReaderEntry.state)] = how
             self.segment.ring_bell(self.segment.writer_word)
 
     def _tell_writer(self) -> None:
-        # Pairs with the fence of a writer that says it waits and then looks: one of the two sees the other.
+        # Pairs with the fence of a writer that announces its wait and then looks: one of the two sees the other.
         full_fence()
         if self.segment.halves[self.segment.writer_waits] != 0:
             self.segment.ring_bell(self.segment.writer_word)

@@ -1,6 +1,6 @@
 """The writer's side of a channel, without pictures: slots, segments, readers, names.
 
-It keeps its state in its own memory; of what others can write it reads the seats only.
+It keeps its state in its own memory. Of what others can write, it reads only the reader entries.
 """
 
 from __future__ import annotations
@@ -15,48 +15,48 @@ from . import _files, _libc, layout
 from ._clients import Clients
 from ._files import Name
 from ._libc import KeptLock, full_fence, monotonic_ns, release
+from ._pace import Pace
 from ._segment import Segment
 from ._slots import Claim, WriterSegment
-from ._pace import Pace
 from ._takeover import BUSY_PATIENCE, busy, open_control, take_channel
 from .errors import BadOption, Busy, Closed, Error, Foreign
 from .layout import FrameDescriptor, ReaderEntry
 
 FIRST_SLOTS = 3
-"""Slots that a segment starts with, or is not made."""
+"""Slots that a segment starts with. It is not created with fewer."""
 MANY_SLOTS, KEEP_MANY, KEEP_FEW = 12, 4, 2
-"""From so many slots on, frames are kept for four more publishes, else for two."""
+"""The history: from 12 slots on, a frame survives four more publishes, otherwise two."""
 KEEP_VARIABLE_BYTES, KEEP_VARIABLE = 4 << 20, 32
-"""Frames whose size varies are kept for more, as far as so many bytes reach: who joins a compressed stream goes on at a
-frame that can be decoded alone. But for no more than 32, so that readers have slots to hold."""
+"""The history of frames of varying size is longer, as long as it is within this number of bytes, because a reader joins a
+compressed stream at a keyframe. It is at most 32, so that readers have slots to hold."""
 MAX_ADDRESS_SPACE = 1 << 30
 """The most address space that slots take by themselves."""
 MIN_VARIABLE_SLOT = 64 * 1024
 """The least slot of frames whose size varies."""
 BLOCKED_CHECK = 0.01
-"""How long a blocked writer sleeps before it asks the kernel whether the reader it waits for still lives."""
+"""How long a blocked writer sleeps before it asks the kernel whether the reader that it waits for is alive."""
 NAMES_CHECK = 1.0
-"""How often the names in /dev/shm are looked at."""
+"""Interval at which the names in /dev/shm are checked."""
 KEEP_RETIRED = 1.0
-"""How long a superseded segment keeps frames that nobody holds."""
+"""How long a superseded segment keeps frames that no reader holds."""
 MAX_RETIRED = 8
-"""More superseded segments than this are let go of, whoever still reads them."""
+"""The most superseded segments that are kept, even if readers are still in older ones."""
 SERVICE = 0.25
-"""How often the readers are looked after, if nobody rings."""
+"""Interval of the service if nothing notifies it."""
 SERVICE_WAKES, SERVICE_LOOK = 16, 0.005
-"""How often the readers are looked after at once when somebody rings and rings again; then once in so long."""
+"""After this many notifications in a row, the service runs once per interval."""
 BLOCKED_WAKES, BLOCKED_LOOK = 256, 0.001
-"""The same of a writer that waits for its readers."""
+"""The same for a writer that waits for its readers."""
 STRANGERS = 1.0
-"""How long a lossless writer that took over from a dead one waits for readers that are still in older segments."""
+"""How long a lossless writer waits for readers in older segments after it took over from a dead writer."""
 
 
 class Format(NamedTuple):
-    """What the frames are."""
+    """The format of the frames."""
 
     caps: str
     frame_size: int
-    """Bytes of each; 0 where they differ, as those of a compressed stream do: slots are made with room to spare."""
+    """Size of each; 0 if they differ, as in a compressed stream. Slots are then larger than the frames."""
 
 
 class Channel:
@@ -65,10 +65,10 @@ class Channel:
     def __init__(self, name: str, perms: int, max_slots: int, lossless: bool) -> None:
         self.name = Name(name)
         if max_slots != 0 and not FIRST_SLOTS <= max_slots <= layout.MAX_SLOTS:
-            raise BadOption(f"channel {name}: max_slots is {max_slots}, it may be 0 (automatic) or 3 to 64")
+            raise BadOption(f"channel {name}: max_slots is {max_slots}, not 0 (automatic) or 3 to 64")
         if not 0o600 <= perms <= 0o777 or perms & 0o600 != 0o600:
             raise BadOption(
-                f"channel {name}: perms is {perms:#o}, it may be 0o600 to 0o777 and must let the owner read and write"
+                f"channel {name}: perms is {perms:#o}, not 0o600 to 0o777 with read and write permission for the owner"
             )
         self.perms = perms
         self.lossless = lossless
@@ -89,12 +89,11 @@ class Channel:
         self._current: Optional[WriterSegment] = None
         self._format: Optional[Format] = None
         self._placed = taken.placed
-        """The file that has the channel's name by this writer's doing, or was taken over from a dead one."""
+        """The file to which this writer gave the channel's name, or which it took over from a dead writer."""
         self._took_over: Optional[float] = None if taken.placed is None else time.monotonic()
-        """A dead writer's channel was taken over then, and readers that it had not brought over to its last segment yet may
-        be on their way from older ones."""
+        """When a dead writer's channel was taken over. Readers may still be moving from its older segments to its last one."""
         self._passed_over = 0
-        """Frames since the last one that were lost before they were published."""
+        """Frames since the last published one that were dropped before publishing."""
         self._pace = Pace(SERVICE_WAKES, SERVICE_LOOK)
         self._latency_ns = 0
         self._names_checked = time.monotonic()
@@ -102,15 +101,15 @@ class Channel:
         self._clients = Clients()
         self._served = 0
         self._failure: Optional[Error] = None
-        """What went wrong where nobody could be told."""
+        """An error of the service, raised by the next call."""
         self._wake = threading.Event()
         self._monitor = threading.Thread(target=self._look_after, name=f"rsshm {name}", daemon=True)
         self._monitor.start()
 
-    # The monitor.
+    # The service.
 
     def _look_after(self) -> None:
-        """Looks after the readers and the names, also when no frames flow."""
+        """Runs the service for the readers and the names, also while no frames flow."""
         while self._writer_lock is not None:
             current = self._current
             if current is None:
@@ -123,8 +122,8 @@ class Channel:
             except Error as error:
                 self._failure = error
             except OSError as error:
-                self._failure = _files.system(self.name.text, "look after the channel", error)
-            # Of a superseded segment nothing is kept during the wait.
+                self._failure = _files.system(self.name.text, "service the channel", error)
+            # A superseded segment is not kept during the wait.
             del current
             rest = self._pace.turn()
             if rest is not None:
@@ -166,13 +165,15 @@ class Channel:
             self._forget_retired()
 
     def _forget_retired(self) -> None:
-        """Lets go of superseded segments that nobody has anything of any more."""
+        """Drops superseded segments that no process uses any more."""
         kept = [retired for retired in self._retired if not (retired.is_empty() and self._is_deserted(retired))]
         self._retired = kept[-MAX_RETIRED:]
 
     def _is_deserted(self, retired: WriterSegment) -> bool:
-        """Whether nobody alive takes frames in a superseded segment any more. Who has been in its seat in the current one
-        has either come from there, or is another who has the seat of a dead one now."""
+        """Whether no living reader takes frames in a superseded segment any more.
+
+        A reader that has used its entry in the current segment has followed, or is a new owner of a dead reader's entry.
+        """
         for seat in range(layout.MAX_READERS):
             followed = self._current is not None and self._current.half(seat, ReaderEntry.state) != layout.READER_NEW
             if not followed and retired.has_reader_in(seat):
@@ -183,7 +184,7 @@ class Channel:
 
     def _check_open(self) -> None:
         if self._forks != _libc.forks():
-            raise Closed(f"channel {self.name}: this writer is that of the parent process")
+            raise Closed(f"channel {self.name}: this writer belongs to the parent process; a child makes its own")
         if self._writer_lock is None:
             raise Closed(f"channel {self.name}: this writer is closed")
         failure, self._failure = self._failure, None
@@ -256,8 +257,10 @@ class Channel:
             pass
 
     def begin(self, claim: Claim, descriptor: FrameDescriptor) -> Tuple[WriterSegment, Any]:
-        """The claimed slot's segment, and the slot as a ctypes array that keeps the claim. The descriptor, which says no more
-        than was claimed, is written, but for what :meth:`publish` is told."""
+        """The claimed slot's segment, and the slot as a ctypes array that keeps the claim.
+
+        Writes the descriptor, which fits the claim, but for the arguments of :meth:`publish`.
+        """
         owner = claim._owner
         assert owner.segment.slots is not None
         exporter = owner.segment.slots.exporter(owner.segment.slot_offset(claim.index), descriptor.size)
@@ -363,18 +366,19 @@ class Channel:
     def _has_reader(self) -> bool:
         current = self._current
         return current is not None and any(
-            current.half(seat, ReaderEntry.state) == layout.READER_ATTACHED and current.is_alive(seat) for seat in range(layout.MAX_READERS)
+            current.half(seat, ReaderEntry.state) == layout.READER_ATTACHED and current.is_alive(seat)
+            for seat in range(layout.MAX_READERS)
         )
 
     def _followers_arrived(self) -> bool:
-        """Whether the readers of the former segments have come to the current one, or are gone."""
+        """Whether the readers of the former segments have moved to the current one, or are gone."""
         if self._took_over is not None and time.monotonic() - self._took_over < STRANGERS and self._expects_strangers():
             return False
         self._took_over = None
         return all(self._is_deserted(retired) for retired in self._retired)
 
     def _expects_strangers(self) -> bool:
-        """Whether somebody has a seat and has not been in it in any segment that this writer knows."""
+        """Whether a reader has the lock of an entry, but has not used the entry in any segment that this writer knows."""
         current = self._current
         if current is None:
             return False
@@ -414,8 +418,10 @@ class Channel:
                 time.sleep(rest)
 
     def close(self) -> None:
-        """Ends the channel: readers are told, the names are removed and the locks given back. Arrays of claimed slots stay
-        good."""
+        """Closes the channel: notifies the readers, removes the names, and releases the locks.
+
+        Arrays of claimed slots stay valid.
+        """
         # A forked child has a copy of this object, and the channel is still its parent's.
         if self._forks != _libc.forks():
             return
@@ -453,7 +459,7 @@ class Channel:
         """Sees to it that there is a segment of the present format with slots for ``size`` bytes."""
         with self._lock:
             if self._format is None:
-                raise BadOption(f"channel {self.name}: no format was set before the first frame")
+                raise BadOption(f"channel {self.name}: no caps were set before the first frame")
             current = self._current
             fits = (
                 current is not None
@@ -485,11 +491,11 @@ class Channel:
         if slots == 0:
             slots = min(max(min(free // 2, MAX_ADDRESS_SPACE) // slot_size, FIRST_SLOTS), layout.MAX_SLOTS)
         encoded_size = len(format.caps.encode())
-        header = layout.new_fixed(encoded_size, slots, slot_size)
+        header = layout.new_header(encoded_size, slots, slot_size)
         if header is None:
             raise BadOption(
-                f"channel {self.name}: frames of {slot_size} bytes with a format of {encoded_size} bytes cannot be had; a "
-                f"format may have {layout.MAX_CAPS_SIZE}"
+                f"channel {self.name}: cannot lay out a segment for frames of {slot_size} bytes with caps of {encoded_size} "
+                f"bytes; caps have at most {layout.MAX_CAPS_SIZE} bytes"
             )
         header.created_ns = monotonic_ns()
         header.lock_device, header.lock_inode = self._control.identity
@@ -500,7 +506,7 @@ class Channel:
             made = Segment.create(header, format.caps, FIRST_SLOTS, self.perms)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.ENOMEM):
-                raise _files.system(self.name.text, "make a segment", error) from error
+                raise _files.system(self.name.text, "create a segment", error) from error
             # What nobody holds of the old segments is given back, and that is often enough.
             self._retire()
             for retired in self._retired:
@@ -510,9 +516,9 @@ class Channel:
                 made = Segment.create(header, format.caps, FIRST_SLOTS, self.perms)
             except OSError as second:
                 if second.errno not in (errno.ENOSPC, errno.ENOMEM):
-                    raise _files.system(self.name.text, "make a segment", second) from second
+                    raise _files.system(self.name.text, "create a segment", second) from second
                 wanted = header.slots_offset + FIRST_SLOTS * header.slot_size
-                frames = f" for {FIRST_SLOTS} frames of {fixed.slot_size} bytes"
+                frames = f" for {FIRST_SLOTS} frames of {header.slot_size} bytes"
                 raise _files.no_space(self.name.text, wanted, frames, self._control.fd) from second
         self._install(*made)
 
@@ -528,7 +534,7 @@ class Channel:
                 try:
                     aside.place(path, replaces_own)
                 except FileExistsError:
-                    raise Foreign(f"channel {self.name}: {path} was put there by another program") from None
+                    raise Foreign(f"channel {self.name}: another program has created {path}") from None
                 except OSError as error:
                     raise _files.system(self.name.text, f"rename to {path}", error) from error
                 self._retire()
@@ -560,21 +566,21 @@ class Channel:
             if not segment_lost and found != current.segment.identity:
                 raise self._taken_by_others()
         if control_lost:
-            # A new one, or what another program has put there and no writer holds.
+            # A new file, or one that another program has created and no writer holds.
             try:
                 control, lock, _ = open_control(self.name, self.perms)
             except Busy:
-                # A second writer that starts when the control file is lost makes one, finds this writer alive, and removes it.
+                # A second writer that starts while the lock file is lost creates one, finds this writer alive, and removes it.
                 return self._names_are_foreign()
             control.timeouts = self._control.timeouts
             self._control, self._writer_lock = control, lock
         self._names_foreign_since = None
-        # Also when the control file was made again before, and the segment could not be.
+        # Also if only the lock file could be created again before.
         if current is not None and (segment_lost or current.control.identity != self._control.identity):
             self._replace(current.segment.slot_size)
 
     def _taken_by_others(self) -> Error:
-        """What is to be said of a segment under the name that is not this writer's."""
+        """The error for a segment under the name that does not belong to this writer."""
         path = self.name.segment_path
         try:
             fd = _files.open_existing(path, False)

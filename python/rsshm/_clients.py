@@ -1,4 +1,4 @@
-"""Who reads: the seats, what each may pin, and who has to go."""
+"""Reader bookkeeping: the reader table, the quotas, and eviction."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from ._slots import WriterSegment
 from .layout import EVICTED, MAX_QUOTA, MAX_READERS, ReaderEntry
 
 GRACE = 1.0
-"""How long a reader may hold what it was granted before the grant was lowered and it could know of that."""
+"""How long a reader may hold its former quota after the quota was lowered."""
 FIRST_GRANT = 3
-"""What a reader is granted at first: one to copy from, one to show, and the one before, which many programs keep."""
+"""The first quota of a reader: one slot to copy from, one to show, and the one before, which many programs keep."""
 GRANT_AHEAD = 2
-"""How many more slots than it holds a reader is granted."""
+"""By how many slots a quota exceeds what the reader holds."""
 KEY_FRAME_INTERVAL = 1.0
-"""A wish for a frame that can be decoded alone is told once in so long: each costs an encoder bits."""
+"""The least interval between two reported keyframe requests, because each keyframe costs an encoder bits."""
 
 
 class _Record:
-    """What the writer knows of the owner of a seat."""
+    """What the writer knows of the owner of a reader entry."""
 
     def __init__(self, ticket: Optional[int] = None, ceiling: int = 0) -> None:
         self.generation = ticket
         """The owner that is counted as a reader."""
         self.grant = 0
         self.ceiling = ceiling
-        """What it may hold without breaking a rule: the grant, or what it held already when that was lowered."""
+        """What it may hold without eviction: the quota, or what it already held when the quota was lowered."""
         self.lowered_at: Optional[float] = None
         self._suspect: Optional[int] = None
-        """An owner that is not counted as a reader and was seen to hold more than it may."""
+        """An owner that is not counted as a reader, and was found to hold too much."""
         self.heard = 0
-        """How many times it had asked for a frame that can be decoded alone."""
+        """Number of its keyframe requests so far."""
 
     def followed_by(self, ticket: Optional[int]) -> _Record:
-        """What is known once the owner is counted as a reader, or no longer."""
+        """The record of the next owner, or of this one when it is no longer counted as a reader."""
         if ticket is not None:
             return _Record(ticket)
-        # A reader that left keeps the frames that it passed on.
+        # A reader that has left may keep the frames that it passed on.
         return _Record(None, self.ceiling)
 
     def breaks_rule(self, share: int, held: int) -> bool:
@@ -47,18 +47,20 @@ class _Record:
             self.lowered_at = time.monotonic()
         self.grant = share
         if self.lowered_at is not None and time.monotonic() - self.lowered_at < GRACE:
-            # It may not know yet, and take what it was granted before: that much, as its own holding may be why it was
-            # lowered.
+            # The reader may not have seen the lower quota yet, so the former one is permitted: what the reader holds may be
+            # the reason why it was lowered.
             self.ceiling = max(share, self.ceiling)
         else:
-            # What it holds when the time is over was granted once.
+            # What it holds at the end of this time was permitted once.
             self.ceiling = max(share, min(self.ceiling, held))
             self.lowered_at = None
         return held > self.ceiling
 
     def breaks_rule_unattached(self, ticket: int, held: int) -> bool:
-        """The same of an owner that has left, or says so. It gets no more than it had. Found twice, as the pins may be
-        those of a dead owner, whose successor clears them in a moment."""
+        """The same for an owner that has left, or says so. It may hold no more than it had.
+
+        It must be found twice, as the pins may be those of a dead owner, whose successor is about to clear them.
+        """
         too_many = held > self.ceiling
         self.ceiling = min(self.ceiling, held)
         again = self._suspect == ticket
@@ -67,13 +69,13 @@ class _Record:
 
 
 class _Held(NamedTuple):
-    """What a seat holds."""
+    """What the owner of a reader entry holds."""
 
     owner: int
     slots: int
     """Slots whose pins count."""
     is_reader: bool
-    """Whether the owner is granted slots; not who has left, or was evicted."""
+    """Whether the owner has a quota. False if it has left or was evicted."""
 
 
 class Clients:
@@ -85,7 +87,7 @@ class Clients:
         """Readers that are attached and alive."""
         self.evicted = 0
         self.newest_key = 0
-        """Number of the newest frame that can be decoded alone."""
+        """The seq of the newest keyframe."""
         self._key_wanted_since: Optional[int] = None
         self._key_told: Optional[float] = None
 
@@ -104,7 +106,7 @@ class Clients:
     def _held(self, current: WriterSegment) -> List[_Held]:
         held = []
         for seat, record in enumerate(self._records):
-            # The pins before the ticket: as in `WriterSegment.pinned`.
+            # The pins before the generation, as in `WriterSegment.pinned`.
             bits = current.pins_of(seat)
             owner = current.half(seat, ReaderEntry.generation)
             ignored = current.ignored[seat]
@@ -157,7 +159,7 @@ class Clients:
                 current.segment.grants[seat] = ticket << 32 | grant
 
     def hear_requests(self, current: WriterSegment, head: int) -> bool:
-        """Whether the readers want a frame that can be decoded alone, to be told now."""
+        """Whether to report now that the readers request a keyframe."""
         for seat, record in enumerate(self._records):
             if record.generation is None or current.half(seat, ReaderEntry.state) != layout.READER_ATTACHED:
                 continue
@@ -182,8 +184,8 @@ class Clients:
 
 
 def _reader_in(seat: int, current: WriterSegment, retired: List[WriterSegment]) -> Optional[int]:
-    """The ticket of the living reader in the seat, if there is one that takes frames."""
-    # The state first: the ticket is then at least that of the owner whose state it is.
+    """The generation of the living reader in the entry, if there is one that takes frames."""
+    # The state first: the generation is then at least that of the owner of that state.
     state = current.half(seat, ReaderEntry.state)
     ticket = current.half(seat, ReaderEntry.generation)
     if state == layout.READER_ATTACHED:

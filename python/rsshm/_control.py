@@ -1,7 +1,7 @@
-"""The control file of a channel: its named semaphore, and the bytes that carry the locks.
+"""The lock file of a channel: its named semaphore, and the bytes that carry the locks.
 
-The semaphore is a courtesy for peers that look at the channel under it; POSIX semaphores have no owner and no recovery, so
-nothing waits for it for long, and a value that makes no sense is mended. The locks are what decides.
+The semaphore is a courtesy for peers that read the channel while they hold it. POSIX semaphores have no owner and no
+recovery, so every wait for it is short, and an invalid value is repaired. Only the locks decide.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ControlFile:
         self._taken_since: Optional[float] = None
         size = os.fstat(fd).st_size
         if size < _libc.SEM_SIZE:
-            raise Damaged(f"channel {name}: {self.path} has {size} bytes, a semaphore has {_libc.SEM_SIZE}")
+            raise Damaged(f"channel {name}: {self.path} has {size} bytes, but a semaphore has {_libc.SEM_SIZE}")
         self.identity: Identity = _files.identity(fd)
         self._semaphore = Semaphore(Mapping(fd, 0, _libc.SEM_SIZE, True))
 
@@ -76,7 +76,7 @@ class ControlFile:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.ENOMEM):
                 raise _no_space(name) from error
-            raise _files.open_error(name.text, name.control_path, "make", error) from error
+            raise _files.open_error(name.text, name.control_path, "create", error) from error
 
     def initialise(self) -> None:
         """Makes it a semaphore of the value 1, whatever its bytes are."""
@@ -107,8 +107,10 @@ class ControlFile:
         return _libc.is_locked(self.fd, byte)
 
     def acquire(self) -> bool:
-        """Takes the semaphore if it is to be had soon; False: one goes on without it. The caller has a lock of its own
-        around this and :meth:`give_back`."""
+        """Takes the semaphore if it is free soon. If False, the caller continues without it.
+
+        The caller holds a lock of its own around this and :meth:`give_back`.
+        """
         semaphore = self._semaphore
         semaphore.mend_kind()
         taken = semaphore.take()

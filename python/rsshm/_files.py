@@ -35,13 +35,13 @@ class Name:
         elif b"\0" in encoded:
             reason = "it contains a NUL"
         elif encoded.startswith(b"sem."):
-            reason = 'it begins with "sem.", which is how the files of semaphores are called'
+            reason = 'the prefix "sem." is reserved for the files of semaphores'
         elif name.startswith(ASIDE_PREFIX):
-            reason = f'it begins with "{ASIDE_PREFIX}", which is how segments in the making are called'
+            reason = f'the prefix "{ASIDE_PREFIX}" is reserved for staging files'
         elif name in (".", ".."):
-            reason = "it is the name of a folder"
+            reason = "it is the name of a directory"
         if reason:
-            raise BadName(f"{name!r} cannot be the name of a channel: {reason}")
+            raise BadName(f"{name!r} is not valid as the name of a channel: {reason}")
         self.text = name
         self.segment_path = f"{SHM_DIR}/{name}"
         self.control_path = f"{SHM_DIR}/sem.{name}"
@@ -87,11 +87,11 @@ def open_error(channel: str, path: str, action: str, error: OSError) -> Error:
         found = None
     if found is not None and error.errno in (errno.EACCES, errno.EPERM):
         return Denied(
-            f"channel {channel}: no permission to {action} {path} (its mode is {found.st_mode & 0o7777:04o}, its owner "
-            f"user {found.st_uid}); the writer's perms set the mode: 0644 lets others read, 0660 lets its group attach fully"
+            f"channel {channel}: no permission to {action} {path} (mode {found.st_mode & 0o7777:04o}, owner: user "
+            f"{found.st_uid}); perms of the writer sets the mode: 0644 lets others read, 0660 lets the group attach fully"
         )
     if found is not None and not stat.S_ISREG(found.st_mode):
-        return Foreign(f"channel {channel}: {path} {_describe(found.st_mode)}; choose another name, or have it removed")
+        return Foreign(f"channel {channel}: {path} {_describe(found.st_mode)}; choose another name, or remove the file")
     return system(channel, f"open {path}", error)
 
 
@@ -104,22 +104,22 @@ def _describe(mode: int) -> str:
     if stat.S_ISLNK(mode):
         return "is a symbolic link"
     if stat.S_ISDIR(mode):
-        return "is a folder"
+        return "is a directory"
     if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
         return "is a pipe or a socket"
-    return "is not a plain file"
+    return "is not a regular file"
 
 
 def require_own(channel: str, path: str, fd: int) -> None:
     """Says no to a file that a writer must not touch: one of another user, or one that is no plain file."""
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode):
-        what = "is not a plain file"
+        what = "is not a regular file"
     elif found.st_uid != os.geteuid():
         what = f"belongs to user {found.st_uid}, not to user {os.geteuid()}"
     else:
         return
-    raise Foreign(f"channel {channel}: {path} {what}; choose another name, or have it removed by its owner")
+    raise Foreign(f"channel {channel}: {path} {what}; choose another name, or ask the owner to remove the file")
 
 
 def is_trusted(found: os.stat_result) -> bool:
@@ -143,7 +143,7 @@ def no_space(channel: str, wanted: int, frames: str, fd: int) -> NoSpace:
     return NoSpace(
         errno.ENOSPC,
         f"channel {channel}: /dev/shm is too small: {wanted} bytes are needed{frames}, {free} of {total} bytes are free; use "
-        "smaller frames, or make it larger (mount -o remount,size=... /dev/shm, or docker run --shm-size=...)",
+        "smaller frames, or enlarge it (mount -o remount,size=... /dev/shm, or docker run --shm-size=...)",
     )
 
 
@@ -213,8 +213,7 @@ def sweep_asides() -> None:
 
 
 def channels() -> List[str]:
-    """The names of the channels that are there: of all files in /dev/shm that this user may read and that begin as a
-    segment does."""
+    """The names of all channels: the files in /dev/shm that this user may read and that begin like a segment."""
     try:
         names = os.listdir(SHM_DIR)
     except OSError:

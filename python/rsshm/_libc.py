@@ -49,8 +49,8 @@ _forks = 0
 def forks() -> int:
     """How many forks lie between this process and the one that imported the package.
 
-    What a child finds in its copy of the memory, a seat or a channel, is still its parent's: values remember this count
-    and do nothing when they find another.
+    Objects in a child's copy of the memory, such as a reader entry or a channel, still belong to the parent. So objects store
+    this count, and do nothing if it has changed.
     """
     return _forks
 

@@ -1,4 +1,4 @@
-"""A segment, opened or made: the checked header, the mappings, and the file."""
+"""A segment that was opened or created: the checked header, the mappings, and the file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from . import _files, _libc, layout
 from ._files import Aside, Identity, Name
 from ._libc import KeptLock, Mapping, acquire, release
 from .errors import Damaged
-from .layout import Header, FrameDescriptor, Status, ReaderEntry, SlotRecord
+from .layout import FrameDescriptor, Header, ReaderEntry, SlotRecord, Status
 
-SEAT_SIZE = ctypes.sizeof(ReaderEntry)
+READER_ENTRY_SIZE = ctypes.sizeof(ReaderEntry)
 _DESCRIPTOR_SIZE = ctypes.sizeof(FrameDescriptor)
 _DESCRIPTOR_AT = SlotRecord.words.offset
 _PTS, _DURATION, _FLAGS = FrameDescriptor.pts.offset, FrameDescriptor.duration.offset, FrameDescriptor.flags.offset
@@ -35,10 +35,10 @@ def open_file(name: Name, writable: bool) -> Optional[Tuple[int, os.stat_result]
 
 
 class Segment:
-    """One generation of a channel: its format and sizes never change.
+    """A segment of a channel: its format and sizes never change.
 
-    The words of the control area are reached through ``words`` (64 bits) and ``halves`` (32 bits): an item of such a view is
-    loaded and stored by one instruction. The places of those in ``Status`` have names.
+    The words of the tables are accessed through ``words`` (64 bits) and ``halves`` (32 bits): one instruction loads or stores
+    an item of such a view. The indices of the fields of ``Status`` have names.
     """
 
     def __init__(self, header: Header, caps: str, identity: Identity, fd: int, access: Access) -> None:
@@ -79,13 +79,13 @@ class Segment:
         self._seats: int = header.readers_offset
         self._descriptors: int = header.descriptors_offset
         self.grants = self._view(header.quotas_offset, layout.MAX_READERS, 8)
-        """What each seat is granted."""
+        """The quota of each reader entry."""
         self.ring = self._view(header.ring_offset, layout.RING_LENGTH, 8)
         """The entries of frames, each at its number modulo :data:`~rsshm.layout.RING`."""
         self.numbers = self._view(self._descriptors, self.slot_count, layout.DESCRIPTOR_STRIDE)
-        """The number of the frame in each slot."""
-        self.pins = self._view(self._seats + ReaderEntry.pins.offset, layout.MAX_READERS, SEAT_SIZE)
-        """The pin word of each seat."""
+        """The seq of the frame in each slot."""
+        self.pins = self._view(self._seats + ReaderEntry.pins.offset, layout.MAX_READERS, READER_ENTRY_SIZE)
+        """The pin word of each reader entry."""
         self.fd = fd
 
     @classmethod
@@ -95,21 +95,21 @@ class Segment:
             header = Header()
             # By pread, which a file that shrinks meanwhile cannot turn into a signal.
             if not _libc.read_exactly(fd, header, 0):
-                raise Damaged(f"channel {name}: its segment is not usable: it has only {found.st_size} bytes")
+                raise Damaged(f"channel {name}: its segment is not usable: the file has only {found.st_size} bytes")
             problem = header.problem(found.st_size)
             if problem:
                 raise Damaged(f"channel {name}: its segment is not usable: {problem}")
             caps = bytearray(header.caps_size)
             if not _libc.read_exactly(fd, caps, header.caps_offset):
-                raise Damaged(f"channel {name}: its segment is not usable: it has only {found.st_size} bytes")
+                raise Damaged(f"channel {name}: its segment is not usable: the file has only {found.st_size} bytes")
             try:
                 text = caps.decode()
             except UnicodeDecodeError:
-                raise Damaged(f"channel {name}: its segment is not usable: its format is not UTF-8 text") from None
+                raise Damaged(f"channel {name}: its segment is not usable: its caps are not UTF-8 text") from None
             try:
                 return cls(header, text, (found.st_dev, found.st_ino), fd, access)
             except OSError as error:
-                what = f"its {fixed.slot_count} slots of {fixed.slot_size} bytes cannot be mapped: {error}"
+                what = f"its {header.slot_count} slots of {header.slot_size} bytes cannot be mapped: {error}"
                 raise Damaged(f"channel {name}: its segment is not usable: {what}") from error
         except BaseException:
             os.close(fd)
@@ -117,8 +117,10 @@ class Segment:
 
     @classmethod
     def create(cls, header: Header, caps: str, slots: int, perms: int) -> Tuple[Segment, Aside, KeptLock]:
-        """Makes a segment aside with some of its slots backed by memory. It has no name yet, its header is written by
-        :meth:`begin`, and it has a writer already: the lock on its byte is what observers ask."""
+        """Creates a segment in a staging file, with memory for some of its slots.
+
+        It has no name yet, and :meth:`begin` writes its header. It already has the lock by which observers see its writer.
+        """
         aside = Aside()
         try:
             locked = aside.open_again()
@@ -141,26 +143,26 @@ class Segment:
             raise
 
     def begin(self, first_seq: int, event_head: int, latency_ns: int) -> None:
-        """Says with which number a segment that has no name yet begins. The last thing written to what never changes."""
+        """Writes the header of a segment that has no name yet, with its first seq. It never changes afterwards."""
         self.header.first_seq = first_seq
         self.bytes[: ctypes.sizeof(Header)] = bytes(self.header)
         self.words[self.head] = first_seq - 1
         self.words[self.event_head] = event_head
         self.words[self.latency_ns] = latency_ns
 
-    # Places of words.
+    # Indices of words.
 
     def _view(self, offset: int, count: int, stride: int) -> memoryview:
-        """So many words of 64 bits, each ``stride`` bytes behind the one before."""
+        """``count`` words of 64 bits, at a distance of ``stride`` bytes."""
         return self.words[offset // 8 : (offset + count * stride) // 8 : stride // 8]
 
     def seat_word(self, seat: int, field: Any) -> int:
-        """Of a field of the seat of 64 bits, in ``words``."""
-        return int(self._seats + seat * SEAT_SIZE + field.offset) // 8
+        """The index in ``words`` of a field of a reader entry."""
+        return int(self._seats + seat * READER_ENTRY_SIZE + field.offset) // 8
 
     def seat_half(self, seat: int, field: Any) -> int:
-        """Of a field of the seat of 32 bits, in ``halves``."""
-        return int(self._seats + seat * SEAT_SIZE + field.offset) // 4
+        """The index in ``halves`` of a field of a reader entry."""
+        return int(self._seats + seat * READER_ENTRY_SIZE + field.offset) // 4
 
     def slot_offset(self, slot: int) -> int:
         """Where a slot begins in ``slots``."""
@@ -169,8 +171,11 @@ class Segment:
     # What others ask of it.
 
     def is_backed(self, slot: int) -> bool:
-        """Whether the file reaches to the end of the slot. Shared memory is not asked, as a slot that is named but not
-        backed kills who touches it; the file is, once for each slot not seen before."""
+        """Whether the slot is committed: the file extends to its end.
+
+        An access to memory that is not committed would kill the process, so the size of the file is checked, once for each
+        new slot.
+        """
         if slot < self._backed:
             return True
         if slot >= self.slot_count:
@@ -180,7 +185,7 @@ class Segment:
         return slot < backed
 
     def back_slot(self, slot: int) -> bool:
-        """Puts memory behind one more slot; False when there is none. The writer's alone."""
+        """Commits one more slot. False if there is no memory. Only for the writer."""
         try:
             os.posix_fallocate(self.fd, self.slots_offset + self.slot_offset(slot), self.slot_size)
         except OSError as error:
@@ -191,11 +196,11 @@ class Segment:
         return True
 
     def punch_slot(self, slot: int) -> None:
-        """Gives the memory of a slot back, after it was taken for writing. The writer's alone."""
+        """Releases the memory of a slot that was taken for writing. Only for the writer."""
         _libc.punch_hole(self.fd, self.slots_offset + self.slot_offset(slot), self.slot_size)
 
     def is_of_parent(self) -> bool:
-        """Whether this is a forked child's copy: the seat, the pins and the name are its parent's."""
+        """Whether this is a forked child's copy. The reader entry, the pins and the name belong to the parent."""
         return self._forks != _libc.forks()
 
     def has_writer(self) -> bool:

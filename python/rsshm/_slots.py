@@ -10,7 +10,7 @@ from ._control import ControlFile
 from ._libc import KeptLock, acquire, full_fence, release
 from ._pins import take_for_writing
 from ._segment import Segment
-from .layout import MAX_SLOTS, MAX_READERS, ReaderEntry
+from .layout import MAX_READERS, MAX_SLOTS, ReaderEntry
 
 REFUSED_ROUNDS = 4
 """How many times slots are tried again that readers refused in the last moment."""
@@ -30,46 +30,46 @@ class Claim:
 
 
 class WriterSegment:
-    """A segment with what its writer knows of the slots and seats. All but :meth:`let_go` under the channel's lock."""
+    """A segment, and what its writer knows of slots and reader entries. All but :meth:`let_go` need the channel's lock."""
 
     def __init__(self, segment: Segment, control: ControlFile, backed: int, lossless: bool, alive: Optional[KeptLock]) -> None:
         self.segment = segment
         self.control = control
-        """The file that carries the locks of this segment's seats. Another than the channel's once that was lost."""
+        """The lock file of this segment's reader entries. It differs from the channel's after that was lost."""
         self.alive = alive
-        """Observers ask this lock, which goes with the segment's turn."""
+        """The lock by which observers see that the writer is alive. It is released with the segment."""
         self.lossless = lossless
         self.history: int = segment.header.history
         self.numbers = [0] * MAX_SLOTS
-        """Number of the frame in each; 0 = free, or being drawn."""
+        """The seq of the frame in each slot; 0: free, or being drawn."""
         self.backed = backed
-        """Slots with memory behind them."""
+        """Number of committed slots."""
         self.full = False
         """The system had no memory for one more."""
         self.growing = False
-        """One more is being backed, outside the lock."""
+        """One more slot is being committed, outside the lock."""
         self.ignored: List[Optional[int]] = [None] * MAX_READERS
-        """For each seat the ticket of an owner whose pins do not count: it is dead, or was evicted."""
+        """For each reader entry, the generation of an owner whose pins do not count: it is dead, or was evicted."""
         self.in_hand = [False] * MAX_SLOTS
         """Slots that arrays of this process still refer to."""
         self.retired_at = 0.0
         self._given_back = 0
-        """Bits of slots whose memory went back to the system."""
+        """A bit for each slot whose memory was released."""
 
     def half(self, seat: int, field: Any) -> int:
-        """A field of 32 bits of a seat."""
+        """A field of 32 bits of a reader entry."""
         value: int = self.segment.halves[self.segment.seat_half(seat, field)]
         acquire()
         return value
 
     def pins_of(self, seat: int) -> int:
-        """A seat's pin word."""
+        """The pin word of a reader entry."""
         bits: int = self.segment.pins[seat]
         acquire()
         return bits
 
     def is_alive(self, seat: int) -> bool:
-        """Whether somebody holds the lock of the seat."""
+        """Whether a process holds the lock of the reader entry."""
         return self.control.is_locked(layout.FIRST_READER_BYTE + seat)
 
     def has_reader_in(self, seat: int) -> bool:
@@ -87,11 +87,11 @@ class WriterSegment:
             self.segment.ring_bell(self.segment.writer_word)
 
     def pinned(self) -> int:
-        """The slots that somebody's pin counts for."""
+        """The slots with a pin that counts."""
         pinned = 0
         for seat, bits in enumerate(self.segment.pins.tolist()):
             if bits:
-                # After the pins: the ticket is not older than that of who set them.
+                # After the pins: the generation is not older than that of the owner who set them.
                 acquire()
                 if self.ignored[seat] is None or self.ignored[seat] != self.half(seat, ReaderEntry.generation):
                     pinned |= bits
@@ -101,13 +101,13 @@ class WriterSegment:
     def take(self, slot: int) -> bool:
         """Takes a slot for writing unless it is pinned."""
         taken = take_for_writing(self.segment, slot, lambda: bool(self.pinned() >> slot & 1))
-        # Refused at the first look the frame is still there; at the second it is gone.
+        # If the first look refused the slot, the frame is still there. If the second did, it is gone.
         if taken or self.segment.numbers[slot] == 0:
             self.numbers[slot] = 0
         return taken
 
     def oldest(self, allowed: int, newest: int) -> Optional[int]:
-        """The oldest slot of ``allowed`` with a frame of the number ``newest`` or less; free ones first."""
+        """The oldest slot of ``allowed`` whose frame has at most the seq ``newest``; free slots first."""
         slots = [
             slot
             for slot in range(self.backed)
@@ -116,8 +116,10 @@ class WriterSegment:
         return min(slots, key=self.numbers.__getitem__, default=None)
 
     def ignore_the_dead(self) -> bool:
-        """Looks which of the seats that stand in the way belong to nobody any more. The lock is asked after the pins were
-        read: a later owner's pins came after that, found the number 0, and are not valid."""
+        """Finds reader entries whose owners are dead, and ignores their pins. Returns whether there were any.
+
+        The lock is checked after the pins were read. Pins that a later owner sets then find the seq 0, and are not valid.
+        """
         found = False
         for seat in range(MAX_READERS):
             if self.pins_of(seat) or self.half(seat, ReaderEntry.state) in layout.READER_IS_PRESENT:
@@ -225,13 +227,13 @@ class WriterSegment:
         return all(self._given_back >> slot & 1 for slot in range(self.backed))
 
     def supersede(self) -> None:
-        """Tells the readers to look for the next segment."""
+        """Notifies the readers to look for the next segment."""
         self.retired_at = time.monotonic()
         halves, segment = self.segment.halves, self.segment
         release()
         halves[segment.state] = halves[segment.state] | layout.SUPERSEDED
-        # Pairs with the fence of a reader that has sat down and looks at the state then.
+        # Pairs with the fence of a reader that has joined and then looks at the state.
         full_fence()
         segment.ring_bell(segment.published)
-        # The writer's own monitor sleeps on this one, and has another to sleep on now.
+        # The writer's service thread sleeps on this word, and has another one to sleep on now.
         segment.ring_bell(segment.writer_word)

@@ -1,4 +1,4 @@
-"""How a writer gets a channel: the writer's lock, and what a dead writer left."""
+"""How a writer gets a channel: the writer's lock, and the takeover from a dead writer."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from ._slots import WriterSegment
 from .errors import Busy, Damaged, Error
 
 BUSY_PATIENCE = 2.0
-"""How long a second start retries: a process that was killed needs a moment to die."""
+"""How long a second start retries, because a killed process needs a moment to exit."""
 
 
 class Taken(NamedTuple):
-    """A channel that is this writer's."""
+    """A channel that belongs to this writer."""
 
     control: ControlFile
     lock: KeptLock
     head: int
-    """Number of the newest frame there was."""
+    """The seq of the newest frame so far."""
     event_head: int
     placed: Optional[Identity]
-    """The dead writer's segment still has the name. It keeps that until this writer's first one takes it, so that who starts
-    if this one dies before finds the numbers."""
+    """The dead writer's segment, which still has the name until this writer's first segment gets it. If this writer dies
+    before, the next one finds the seq there."""
     retired: Optional[WriterSegment]
-    """The same, as readers may still be in it."""
+    """The same segment, as readers may still be in it."""
 
 
 def busy(name: Name) -> Busy:
     """The error of a channel that another writer has."""
-    who = "its process is not known"
+    who = "its process is unknown"
     try:
         opened = open_file(name, False)
         if opened is not None:
             segment = Segment.open(name, *opened, Access.OBSERVE)
-            # A superseded one is what was taken over from a writer that is dead.
+            # A superseded segment was taken over, and belongs to a dead writer.
             if not segment.halves[segment.state] & layout.SUPERSEDED:
                 who = f"process {segment.header.writer_pid}"
     except (Error, OSError):
@@ -49,7 +49,7 @@ def busy(name: Name) -> Busy:
 
 
 def take_channel(name: Name, perms: int) -> Taken:
-    """Becomes the channel's writer. Leaves nothing behind when it fails."""
+    """Becomes the writer of the channel. Leaves no files if it fails."""
     _files.sweep_asides()
     started = time.monotonic()
     while True:
@@ -74,7 +74,7 @@ def _take(name: Name, perms: int) -> Taken:
 
 
 def open_control(name: Name, perms: int) -> Tuple[ControlFile, KeptLock, bool]:
-    """Gets the control file with the writer's lock. The last value says whether the file was made here."""
+    """Opens or creates the lock file, and takes the writer's lock. The last value says whether it was created."""
     path = name.control_path
     try:
         fd = _files.open_existing(path, True)
@@ -106,8 +106,7 @@ def open_control(name: Name, perms: int) -> Tuple[ControlFile, KeptLock, bool]:
 def _take_over(
     name: Name, control: ControlFile, control_is_new: bool
 ) -> Tuple[int, int, Optional[Identity], Optional[WriterSegment]]:
-    """Takes over what lies under the channel's name: the segment of a dead writer of this user. Its readers are told to
-    look for the next one."""
+    """Takes over the segment of a dead writer of this user, and notifies its readers to look for the next segment."""
     path = name.segment_path
     try:
         opened = open_file(name, True)
@@ -124,13 +123,13 @@ def _take_over(
     try:
         segment = Segment.open(name, fd, found, Access.WRITE)
     except Damaged as error:
-        # A damaged segment of ours is replaced if it was one: a control file was beside it.
+        # A damaged file of this user is replaced if there was a lock file, which shows that it was a segment.
         if control_is_new:
-            raise Damaged(f"{error}; {path} is in the way: remove it, or choose another name") from None
+            raise Damaged(f"{error}; remove {path}, or choose another name") from None
         _files.remove_if(path, (found.st_dev, found.st_ino))
         return 0, 0, None, None
     if segment.has_writer():
-        # Dying, or alive and about to make its lost control file again.
+        # The writer is exiting, or alive and about to create its lost lock file again.
         raise busy(name)
     backed = next((slot for slot in range(segment.slot_count) if not segment.is_backed(slot)), segment.slot_count)
     retired = WriterSegment(segment, control, backed, False, None)
@@ -147,5 +146,5 @@ def _take_over(
 
 
 def _sane(number: int) -> int:
-    """A damaged head must not bring the numbers near their end."""
+    """The seq, or 0 if it is implausible: a damaged head must not bring the seq near its end."""
     return number if number < 1 << 48 else 0

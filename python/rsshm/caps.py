@@ -1,4 +1,4 @@
-"""What the frames are: GStreamer's caps as text, and how a picture of each format lies in memory."""
+"""The format of frames: GStreamer's caps as text, and the memory layout of the pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .errors import FormatError
 
 @dataclass(frozen=True)
 class _Part:
-    """A plane of a format: how much smaller than the picture it is, and what a pixel of it is."""
+    """A plane of a format: its subsampling, and the type of its pixels."""
 
     across: int
     down: int
@@ -28,7 +28,7 @@ def _packed(channels: int, dtype: str = "|u1") -> Tuple[_Part, ...]:
     return (_Part(1, 1, channels, dtype),)
 
 
-# As GStreamer names them; planes in the order in which they lie in memory (so YV12 has V before U).
+# The names are GStreamer's. The planes are in their order in memory, so YV12 has V before U.
 _FORMATS: Dict[str, Tuple[_Part, ...]] = {
     **dict.fromkeys(("BGR", "RGB"), _packed(3)),
     **dict.fromkeys(("BGRx", "RGBx", "xRGB", "xBGR", "BGRA", "RGBA", "ARGB", "ABGR"), _packed(4)),
@@ -45,12 +45,12 @@ _FORMATS: Dict[str, Tuple[_Part, ...]] = {
 }
 
 FORMATS = tuple(_FORMATS)
-"""The raw formats that frames are arrays in; of any other there are the bytes."""
+"""The raw formats whose frames are arrays of pixels. Frames of other formats are arrays of bytes."""
 
 
 @dataclass(frozen=True)
 class Plane:
-    """Where a plane lies in a frame, and the array that it is."""
+    """A plane of a frame: its offset and stride, and the shape and type of its array."""
 
     offset: int
     stride: int
@@ -59,66 +59,65 @@ class Plane:
 
     @cached_property
     def sample(self) -> numpy.dtype[Any]:
-        """What a sample is."""
+        """The type of a sample."""
         return numpy.dtype(self.dtype)
 
     @cached_property
     def row_bytes(self) -> int:
-        """Bytes of a row that hold pixels."""
+        """Bytes of a row, without padding."""
         return math.prod(self.shape[1:]) * self.sample.itemsize
 
     @cached_property
     def strides(self) -> Tuple[int, ...]:
-        """Bytes from one row, pixel and sample to the next."""
+        """Distances between rows, pixels and samples, in bytes."""
         return (self.stride, self.row_bytes // self.shape[1], self.sample.itemsize)[: len(self.shape)]
 
     @property
     def end(self) -> int:
-        """The first byte behind its last pixel."""
+        """Offset of the end of its last pixel."""
         return self.offset + self.stride * (self.shape[0] - 1) + self.row_bytes
 
     def array(self, buffer: Any) -> numpy.ndarray[Any, Any]:
-        """The plane in a frame's bytes, without a copy."""
+        """The plane as an array in the bytes of a frame, without a copy."""
         return numpy.ndarray(self.shape, self.sample, buffer, self.offset, self.strides)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a raw picture lies in memory."""
+    """The memory layout of a raw picture."""
 
     format: str
     width: int
     height: int
     planes: Tuple[Plane, ...]
     size: int
-    """Bytes of a frame."""
+    """Size of a frame in bytes."""
 
     @cached_property
     def least_size(self) -> int:
-        """Bytes of a frame whose last row lacks its padding."""
+        """The least size of a frame: without padding after the last row."""
         return max(plane.end for plane in self.planes)
 
     @property
     def dtype(self) -> numpy.dtype[Any]:
-        """What a sample is."""
+        """The type of a sample."""
         return self.planes[0].sample
 
     @property
     def is_stackable(self) -> bool:
-        """Whether the planes have half as many rows as the picture together, so that OpenCV takes them as one array of
-        height * 3/2 rows."""
+        """Whether OpenCV takes the planes as one array of height * 3/2 rows: the chroma has half the rows of the picture."""
         parts = _FORMATS[self.format]
         return len(parts) > 1 and all(part.down == 2 for part in parts[1:])
 
     def stacked(self) -> Optional[Plane]:
-        """All planes as OpenCV takes them, one array of height * 3/2 rows; None where they do not lie like that."""
+        """All planes in OpenCV's layout, one array of height * 3/2 rows. None if this layout is not compatible with it."""
         first, *rest = self.planes
         if not self.is_stackable or self.width % 2 or self.height % 2:
             return None
         if len(rest) == 1:
             fits = rest[0].stride == first.stride
         else:
-            # Two rows of a colour plane side by side have to be one of the picture's.
+            # Two rows of a chroma plane side by side must be as long as one row of the picture.
             fits = first.stride == self.width * self.dtype.itemsize and all(plane.stride * 2 == first.stride for plane in rest)
         at = first.offset
         for plane in self.planes:
@@ -128,25 +127,25 @@ class Layout:
         return Plane(first.offset, first.stride, (rows, self.width), first.dtype) if fits else None
 
     def with_planes(self, offsets: Sequence[int], strides: Sequence[int], size: int) -> Layout:
-        """The same picture with the planes elsewhere, in a frame of ``size`` bytes; what a peer said is checked."""
+        """The same picture with other offsets and strides, in a frame of ``size`` bytes. The values of a peer are checked."""
         if len(offsets) != len(self.planes):
-            raise FormatError(f"a frame has {len(offsets)} planes, {self.format} has {len(self.planes)}")
+            raise FormatError(f"a frame has {len(offsets)} planes, but {self.format} has {len(self.planes)}")
         planes = []
         for plane, offset, stride in zip(self.planes, offsets, strides):
             moved = Plane(offset, stride, plane.shape, plane.dtype)
             if stride < plane.row_bytes or moved.end > size:
-                raise FormatError(f"a frame of {size} bytes has a plane at {offset} with rows of {stride} bytes")
+                raise FormatError(f"a frame of {size} bytes has an invalid plane: byte {offset}, stride {stride}")
             planes.append(moved)
         return Layout(self.format, self.width, self.height, tuple(planes), size)
 
 
 def layout_of(format: str, width: int, height: int, align: int = 4) -> Layout:
-    """The layout that GStreamer gives a picture; with ``align`` above 4 rows begin at multiples of that."""
+    """GStreamer's layout of a picture. With ``align`` above 4, rows begin at multiples of it."""
     parts = _FORMATS.get(format)
     if parts is None:
         raise FormatError(f"the format {format} is not one of {', '.join(FORMATS)}")
     if not (0 < width < 1 << 20 and 0 < height < 1 << 20):
-        raise FormatError(f"a picture of {width}x{height}")
+        raise FormatError(f"a picture of {width}x{height} is not possible")
     down = max(part.down for part in parts)
     planes: List[Plane] = []
     at = 0
@@ -162,14 +161,14 @@ def layout_of(format: str, width: int, height: int, align: int = 4) -> Layout:
 
 @dataclass(frozen=True)
 class Caps:
-    """The format of a channel: GStreamer's caps, as far as this package has to understand them."""
+    """The format of a channel: GStreamer's caps, with the fields that this package parses."""
 
     text: str
     media: str
     """``video/x-raw``, ``image/jpeg``, ..."""
     fields: Mapping[str, str] = field(compare=False)
     layout: Optional[Layout] = field(compare=False)
-    """How pictures lie in memory; None where they are not raw, or of a format that is not known here."""
+    """The memory layout of the pictures. None if they are not raw, or if their format is unknown to this package."""
 
     def __str__(self) -> str:
         return self.text
@@ -181,17 +180,17 @@ class Caps:
 
     @property
     def width(self) -> Optional[int]:
-        """Pixels."""
+        """Width in pixels."""
         return _int(self.fields.get("width"))
 
     @property
     def height(self) -> Optional[int]:
-        """Pixels."""
+        """Height in pixels."""
         return _int(self.fields.get("height"))
 
     @property
     def fps(self) -> Optional[Fraction]:
-        """Frames a second; None where it varies or is not said."""
+        """Frames per second. None if the rate varies or is unknown."""
         try:
             rate = Fraction(self.fields.get("framerate", "0"))
         except (ValueError, ZeroDivisionError):
@@ -203,13 +202,13 @@ def _int(text: Optional[str]) -> Optional[int]:
     return int(text) if text is not None and re.fullmatch(r"[0-9]{1,9}", text) else None
 
 
-# A field, as GStreamer writes it: a name, the type in parentheses, a value that is quoted or plain.
+# A field in GStreamer's syntax: a name, an optional type in parentheses, and a value with or without quotes.
 _FIELD = re.compile(r'\s*,\s*([A-Za-z][\w./:-]*)\s*=\s*(?:\(\s*[\w./:-]+\s*\)\s*)?("(?:[^"\\]|\\.)*"|[^",;{}\[\]<>]+)')
 _MEDIA = re.compile(r"\s*([A-Za-z][\w./+-]*)(\([^)]*\))?")
 
 
 def parse(text: str) -> Caps:
-    """Reads the text of a segment, which may be anything: what is not understood is left out."""
+    """Parses the caps of a segment. The text may be anything; what is not valid is skipped."""
     begin = _MEDIA.match(text)
     media = begin.group(1) if begin else ""
     memory = begin.group(2) if begin else None
@@ -218,7 +217,7 @@ def parse(text: str) -> Caps:
     while True:
         found = _FIELD.match(text, at)
         if found is None:
-            # Something else than a plain value, a list say: on to the next comma.
+            # Not a plain value but, for example, a list: continue at the next comma.
             at = text.find(",", at + 1)
             if at < 0:
                 break
@@ -232,7 +231,7 @@ def parse(text: str) -> Caps:
     width, height = _int(fields.get("width")), _int(fields.get("height"))
     if media == "video/x-raw" and memory in (None, "(memory:SystemMemory)") and width and height:
         try:
-            # Where frames are single fields, each has half the rows.
+            # If frames are single fields, each has half the rows.
             rows = -(-height // 2) if fields.get("interlace-mode") == "alternate" else height
             layout = layout_of(fields.get("format", ""), width, rows)
         except FormatError:
@@ -241,7 +240,7 @@ def parse(text: str) -> Caps:
 
 
 def quote(text: str) -> str:
-    """A text as a value in caps."""
+    """Quotes a text for use as a value in caps."""
     return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
 
 
@@ -249,13 +248,13 @@ Rate = Union[int, float, str, Fraction, None]
 
 
 def fraction_of(fps: Rate) -> Fraction:
-    """Frames a second as a fraction, 0 where it is not known; 29.97 is 30000/1001."""
+    """The rate as a fraction, 0 if it is unknown. 29.97 is 30000/1001."""
     try:
         rate = Fraction(0 if fps is None else fps)
     except (ValueError, ZeroDivisionError, OverflowError, TypeError):
-        raise FormatError(f"fps is {fps!r}, not a number of frames a second") from None
+        raise FormatError(f"fps is {fps!r}, not a number of frames per second") from None
     if not 0 <= rate < 1 << 20:
-        raise FormatError(f"fps is {fps!r}")
+        raise FormatError(f"fps is {fps!r}, not from 0 to {1 << 20}")
     if isinstance(fps, float):
         ntsc = Fraction(round(fps * 1001 / 1000) * 1000, 1001)
         rate = ntsc if rate.denominator != 1 and abs(ntsc - rate) < Fraction(1, 100) else rate.limit_denominator(1000)
@@ -263,7 +262,7 @@ def fraction_of(fps: Rate) -> Fraction:
 
 
 def raw_video(layout: Layout, fps: Rate) -> str:
-    """The caps of raw video, as text."""
+    """The caps of raw video as text."""
     rate = fraction_of(fps)
     return (
         f"video/x-raw, format=(string){layout.format}, width=(int){layout.width}, height=(int){layout.height}, "
@@ -272,25 +271,23 @@ def raw_video(layout: Layout, fps: Rate) -> str:
 
 
 def layout_for_array(format: str, shape: Sequence[int], dtype: Any, align: int = 4) -> Layout:
-    """The layout of pictures that come as arrays of ``shape``: (height, width), with the format's channels behind it or
-    not; of a planar format also all planes as one, height * 3/2 rows."""
+    """The layout of pictures whose arrays have ``shape``: (height, width), with or without the channels of the format."""
     parts = _FORMATS.get(format)
     if parts is None:
         raise FormatError(f"the format {format} is not one of {', '.join(FORMATS)}")
     wanted = numpy.dtype(parts[0].dtype)
     if dtype is not None and numpy.dtype(dtype) != wanted:
-        raise FormatError(f"an array of {numpy.dtype(dtype)} is no {format}, which has {wanted}")
+        raise FormatError(f"an array of {numpy.dtype(dtype)} is not {format}, which has {wanted}")
     shape = tuple(int(length) for length in shape)
     channels = parts[0].channels
     if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] != channels):
-        raise FormatError(
-            f"an array of shape {shape} is no {format}, which has (height, width{', ' + str(channels) if channels > 1 else ''})"
-        )
+        wanted_shape = f"(height, width, {channels})" if channels > 1 else "(height, width)"
+        raise FormatError(f"an array of shape {shape} is not {format}, which has {wanted_shape}")
     return layout_of(format, shape[1], shape[0], align)
 
 
 def infer_layout(format: str, picture: Any, dtype: Any, align: int) -> Layout:
-    """The layout of pictures like this one."""
+    """The layout for pictures like this one. The one array of a planar format has height * 3/2 rows."""
     if isinstance(picture, (list, tuple)) and picture:
         picture = picture[0]
         shape = numpy.shape(picture)
@@ -299,14 +296,16 @@ def infer_layout(format: str, picture: Any, dtype: Any, align: int) -> Layout:
         parts = _FORMATS.get(format, ())
         if len(shape) == 2 and len(parts) > 1 and all(part.down == 2 for part in parts[1:]):
             if shape[0] % 3:
-                raise FormatError(f"an array of {shape[0]} rows is no {format}, which has height * 3/2")
+                raise FormatError(f"an array of {shape[0]} rows is not {format}, which has height * 3/2 rows")
             shape = (shape[0] * 2 // 3, shape[1])
     return layout_for_array(format, shape, numpy.asarray(picture).dtype if dtype is None else dtype, align)
 
 
 def as_planes(layout: Layout, picture: Any) -> List[numpy.ndarray[Any, Any]]:
-    """A picture that a caller has, as arrays of the shapes of the layout's planes: one array, of a planar format also one of
-    height * 3/2 rows, or a sequence of planes."""
+    """The planes of a picture, checked against the layout.
+
+    The picture is one array or a sequence of planes. The one array of a planar format has height * 3/2 rows.
+    """
     given: Sequence[Any]
     if isinstance(picture, (list, tuple)) and len(layout.planes) > 1:
         given = picture
@@ -314,14 +313,14 @@ def as_planes(layout: Layout, picture: Any) -> List[numpy.ndarray[Any, Any]]:
         array = numpy.asarray(picture)
         given = [array] if len(layout.planes) == 1 else _unstack(layout, array)
     if len(given) != len(layout.planes):
-        raise FormatError(f"{len(given)} planes are no {layout.format}, which has {len(layout.planes)}")
+        raise FormatError(f"{len(given)} planes are not {layout.format}, which has {len(layout.planes)}")
     arrays = [numpy.asarray(plane) for plane in given]
     for array, plane in zip(arrays, layout.planes):
         if array.shape != plane.shape or array.dtype != numpy.dtype(plane.dtype):
             what = "frames" if len(arrays) == 1 else "planes"
             raise FormatError(
-                f"an array of shape {array.shape} and type {array.dtype} does not match the channel, whose {what} are "
-                f"{plane.shape} of {numpy.dtype(plane.dtype)} ({layout.format})"
+                f"an array of shape {array.shape} and type {array.dtype} does not match the channel, whose {what} have shape "
+                f"{plane.shape} and type {numpy.dtype(plane.dtype)} ({layout.format})"
             )
     return arrays
 
@@ -330,11 +329,11 @@ def _unstack(layout: Layout, array: numpy.ndarray[Any, Any]) -> List[numpy.ndarr
     tight = layout_of(layout.format, layout.width, layout.height, 1)
     stacked = tight.stacked()
     if stacked is None:
-        raise FormatError(f"{layout.format} of {layout.width}x{layout.height} is written as a list of planes")
+        raise FormatError(f"{layout.format} of {layout.width}x{layout.height} must be written as a list of planes")
     if array.shape != stacked.shape or array.dtype != layout.dtype:
         raise FormatError(
-            f"an array of shape {array.shape} and type {array.dtype} does not match the channel, whose frames are "
-            f"{stacked.shape} of {layout.dtype} ({layout.format}), or a list of planes"
+            f"an array of shape {array.shape} and type {array.dtype} does not match the channel, whose frames have shape "
+            f"{stacked.shape} and type {layout.dtype} ({layout.format}); a list of planes is accepted too"
         )
     flat = numpy.ascontiguousarray(array).reshape(-1).view(numpy.uint8)
     return [plane.array(flat) for plane in tight.planes]

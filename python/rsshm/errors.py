@@ -1,4 +1,4 @@
-"""What can go wrong, said so that a user can act on it."""
+"""The errors of this package. Each message says what the user can do."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ class Error(Exception):
 
 
 class BadName(Error, ValueError):
-    """The name cannot be a channel's."""
+    """The name is not valid for a channel."""
 
 
 class BadOption(Error, ValueError):
-    """An option's value does not work."""
+    """The value of an option is not valid."""
 
 
 class FormatError(Error, ValueError):
-    """The format, shape or type of an array is not what the channel has, or is one that this package does not know."""
+    """The format, shape or type of an array is not that of the channel, or is unknown to this package."""
 
 
 class Timeout(Error, TimeoutError):
-    """Nothing came in time: no writer, or no frame."""
+    """No writer or no frame came in time."""
 
 
 class EndOfStream(Error, EOFError):
-    """The writer ended the stream. Another may follow: reading again waits for it."""
+    """The writer ended the stream. The next read waits for another stream."""
 
 
 class Closed(Error, ValueError):
-    """The reader or writer was closed, or belongs to the process that this one was forked from."""
+    """The reader or writer is closed, or belongs to the parent of this forked process."""
 
 
 class Released(Error, ValueError):
-    """The frame was given back, or the slot published."""
+    """The frame was released, or the slot was published or discarded."""
 
 
 class Busy(Error):
-    """Another writer that is alive has the channel."""
+    """The channel has another writer, which is alive."""
 
 
 class Foreign(Error):
-    """A file under the channel's name belongs to somebody else, or is something else."""
+    """A file under the channel's name belongs to another user, or is not a channel."""
 
 
 class Denied(Error, PermissionError):
-    """The permissions of the channel's files do not let this user in."""
+    """The permissions of the channel's files do not allow it to this user."""
 
 
 class NoSpace(Error, OSError):
@@ -52,12 +52,12 @@ class NoSpace(Error, OSError):
 
 
 class Damaged(Error):
-    """The segment is of another version of the protocol, or makes no sense."""
+    """The segment has another version of the protocol, or contains garbage."""
 
 
 class SystemCall(Error, OSError):
-    """A system call failed in a way that has no better name here."""
+    """A system call failed in a way that has no error class of its own."""
 
 
 class MissingOpenCV(Error, ImportError):
-    """A conversion was asked for that OpenCV does, and the module cv2 is not there."""
+    """A conversion needs OpenCV, and the module cv2 is not installed."""

@@ -1,4 +1,4 @@
-"""A frame of the channel: its bytes as arrays, and what goes with it."""
+"""A frame of a channel: its bytes as arrays, and its properties."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ def _time(value: int) -> Optional[int]:
 
 
 def _read_only(memory: Any) -> Array:
-    """The bytes, which nobody can write to through the array."""
-    # By `frombuffer`, which keeps the view that cannot be written to: `numpy.ndarray` looks behind it, and would let a
-    # program make its array writable.
+    """An array of the bytes that cannot be made writable."""
+    # `frombuffer` keeps the read-only view. `numpy.ndarray` uses the memory behind the view, so that a program could make
+    # its array writable.
     view = memoryview(memory).toreadonly()
     return numpy.frombuffer(view, numpy.uint8) if len(view) else numpy.empty(0, numpy.uint8)
 
 
 class Frame:
-    """A frame. Its arrays cannot be written to, and stay as they are for as long as any of them is there.
+    """A frame. Its arrays are read-only, and do not change for as long as any of them exists.
 
-    Where the frame is in place, in shared memory, it keeps its slot for so long; :meth:`release` (or the end of ``with``)
-    lets go of the arrays that the frame itself holds, and the slot is free when the program has let go of its own.
+    A frame in place, in shared memory, keeps its slot for that time.
+    :meth:`release` (or the end of ``with``) drops the arrays that the frame itself holds.
+    The slot is free when the program has dropped its own arrays too.
     """
 
     __slots__ = (
@@ -39,41 +40,41 @@ class Frame:
     )  # fmt: skip
 
     def __init__(self, caps: Caps, exporter: Any, in_place: bool) -> None:
-        """Of these bytes, which may be made before they are those of a frame; :meth:`arrive` says which."""
+        """A frame of these bytes. It may be prepared before a frame arrives; :meth:`arrive` says which frame it is."""
         self.caps: Caps = caps
         """The format."""
         self.seq: int = 0
-        """The frame's number in the channel, growing by one."""
+        """The sequence number of the frame. Each frame of a channel has one more than the frame before."""
         self.missed: int = 0
-        """Frames between the last one and this that were not to be had, or were skipped."""
+        """Number of frames between the last one and this that were lost or skipped."""
         self.discontinuity: bool = False
-        """The first frame, or the first of another writer or format."""
+        """Whether this is the first frame, or the first after a change of the writer or the format."""
         self.in_place: bool = in_place
-        """Whether the bytes lie in shared memory; else they are a copy."""
+        """Whether the bytes are in shared memory. Otherwise they are a copy."""
         self._described = b""
-        """A ``FrameDescriptor``, as it was copied."""
+        """The bytes of a ``FrameDescriptor``."""
         self._descriptor_read: Optional[FrameDescriptor] = None
         self._exporter: Optional[Array] = _read_only(exporter)
         self._layout: Optional[Layout] = None
         self._picture: Optional[Array] = None
 
-    def arrive(self, number: int, descriptor: bytes) -> None:
-        """Makes it a frame. What was prepared goes by another descriptor of the same shape."""
-        self.seq = number
+    def arrive(self, seq: int, descriptor: bytes) -> None:
+        """Sets which frame this is. What was prepared is valid for a descriptor of the same shape."""
+        self.seq = seq
         self._described = descriptor
 
     def prepare(self, descriptor: bytes) -> None:
-        """Makes the array now that will be asked for, where it can be made."""
+        """Makes the array in advance, if the format has one."""
         self._described = descriptor
         try:
             _ = self.array
         except FormatError:
             pass
-        # It goes by the time of another frame.
+        # It has the times of another frame.
         self._descriptor_read = None
 
     def copy_out(self) -> None:
-        """Copies the bytes, and keeps those in shared memory no longer."""
+        """Replaces the bytes in shared memory by a copy."""
         self._exporter = _read_only(self._buffer().copy())
         self._picture = None
         self.in_place = False
@@ -89,7 +90,7 @@ class Frame:
         self.release()
 
     def release(self) -> None:
-        """Lets go of the frame. An array that was taken from it stays good; the frame itself has none any more."""
+        """Releases the frame. Arrays that were taken from it stay valid; the frame itself has no arrays any more."""
         self._exporter = self._picture = None
 
     @property
@@ -100,22 +101,22 @@ class Frame:
 
     @property
     def pts_ns(self) -> Optional[int]:
-        """When the picture was taken, in nanoseconds of CLOCK_MONOTONIC (``time.monotonic_ns()``)."""
+        """Time at which the picture was taken, in nanoseconds of CLOCK_MONOTONIC (``time.monotonic_ns()``)."""
         return _time(self._descriptor.pts)
 
     @property
     def dts_ns(self) -> Optional[int]:
-        """When it is to be decoded."""
+        """Time at which the frame has to be decoded, in nanoseconds."""
         return _time(self._descriptor.dts)
 
     @property
     def duration_ns(self) -> Optional[int]:
-        """How long it lasts."""
+        """Duration of the frame in nanoseconds."""
         return _time(self._descriptor.duration)
 
     @property
     def offset(self) -> Optional[int]:
-        """The producer's own count."""
+        """The counter that the producer gave the frame (GST_BUFFER_OFFSET)."""
         return _time(self._descriptor.offset)
 
     @property
@@ -125,47 +126,52 @@ class Frame:
 
     @property
     def is_key(self) -> bool:
-        """Whether it can be decoded without those before it, as all frames of raw video and JPEG can."""
+        """Whether the frame is a keyframe. All frames of raw video and JPEG are."""
         return self.flags & layout.DELTA_UNIT == 0
 
     def _buffer(self) -> Array:
         if self._exporter is None:
-            raise Released(f"frame {self.seq} was given back")
+            raise Released(f"frame {self.seq} was released")
         return self._exporter
 
     @property
     def data(self) -> Array:
-        """The frame's bytes, whatever the format is."""
+        """The bytes of the frame, of any format."""
         return self._buffer().view()
 
     @property
     def layout(self) -> Layout:
-        """How the picture lies in the frame's bytes."""
+        """The layout of the picture in the bytes of the frame."""
         if self._layout is not None:
             return self._layout
         default = self.caps.layout
         if default is None:
-            raise FormatError(f"these frames are no picture of a known raw format, there is only their data: {self.caps}")
+            raise FormatError(f"these frames have no known raw format, so use frame.data: {self.caps}")
         descriptor = self._descriptor
         count: int = descriptor.planes
         if count != 0:
             default = default.with_planes(descriptor.plane_offset[:count], descriptor.plane_stride[:count], descriptor.size)
         elif descriptor.size < default.least_size:
-            raise FormatError(f"frame {self.seq} of {descriptor.size} bytes is no picture of {default.size}: {self.caps}")
+            raise FormatError(f"frame {self.seq} has {descriptor.size} bytes, but a picture needs {default.size}: {self.caps}")
         self._layout = default
         return default
 
     @property
     def planes(self) -> Tuple[Array, ...]:
-        """Each plane: of NV12 the luma (height, width) and the chroma (height/2, width/2, 2), of I420 three planes, of BGR
-        the picture."""
+        """An array for each plane.
+
+        NV12 has luma (height, width) and chroma (height/2, width/2, 2), I420 has three planes, and BGR has one.
+        """
         buffer = self._buffer()
         return tuple(plane.array(buffer) for plane in self.layout.planes)
 
     @property
     def array(self) -> Array:
-        """The picture: (height, width, channels), or (height, width) where there is one. NV12, I420, P010 and the like are
-        one array of height * 3/2 rows, as OpenCV takes them. What is no picture is its bytes."""
+        """The picture: (height, width, channels), or (height, width) for one channel.
+
+        NV12, I420, P010 and similar formats are one array of height * 3/2 rows, as OpenCV takes them.
+        A frame that is not raw video is an array of its bytes.
+        """
         if self._picture is None:
             self._picture = self._make_array()
         return self._picture
@@ -178,23 +184,25 @@ class Frame:
             return layout.planes[0].array(self._buffer())
         stacked = layout.stacked()
         if stacked is None:
-            raise FormatError(f"the planes of this {layout.format} do not lie behind each other: take frame.planes")
+            raise FormatError(f"the planes of this {layout.format} frame are not adjacent, so use frame.planes")
         return stacked.array(self._buffer())
 
     def to_bgr(self) -> Array:
-        """The picture as (height, width, 3), blue first: the array itself where the frames are BGR, else a new one. Needs
-        OpenCV (cv2) for what is not BGR; decodes JPEG and PNG too."""
+        """The picture as (height, width, 3) in the order blue, green, red. Also decodes JPEG and PNG.
+
+        For BGR frames, this is :attr:`array` itself. All other formats need OpenCV (cv2), and give a new array.
+        """
         if self.caps.format == "BGR" and self.caps.layout is not None:
             return self.array
         if self.caps.media not in _ENCODED:
-            # What it is not is said before what is missing.
+            # An unknown format is an error even if OpenCV is missing.
             _ = self.layout
         return _to_bgr(self)
 
 
 _ENCODED = ("image/jpeg", "image/png")
 
-# The names of OpenCV's conversions to BGR.
+# OpenCV's conversions to BGR, by format.
 _CONVERSIONS: Dict[str, str] = {
     "RGB": "RGB2BGR", "BGRx": "BGRA2BGR", "BGRA": "BGRA2BGR", "RGBx": "RGBA2BGR", "RGBA": "RGBA2BGR",
     "GRAY8": "GRAY2BGR", "YUY2": "YUV2BGR_YUY2", "UYVY": "YUV2BGR_UYVY", "YVYU": "YUV2BGR_YVYU", "NV12": "YUV2BGR_NV12",
@@ -207,13 +215,13 @@ def _to_bgr(frame: Frame) -> Array:
         import cv2
     except ImportError:
         raise MissingOpenCV(
-            f"OpenCV turns {frame.caps.format or frame.caps.media} into BGR, and the module cv2 is not there: "
+            f"converting {frame.caps.format or frame.caps.media} to BGR needs OpenCV, and the module cv2 is not installed: "
             "apt install python3-opencv, or pip install opencv-python"
         ) from None
     if frame.caps.media in _ENCODED:
         picture = cv2.imdecode(frame.data, cv2.IMREAD_COLOR)
         if picture is None:
-            raise FormatError(f"frame {frame.seq} is no picture that OpenCV can decode")
+            raise FormatError(f"frame {frame.seq} is not a picture that OpenCV can decode")
         return numpy.asarray(picture)
     format = frame.layout.format
     planes = frame.planes
@@ -222,7 +230,7 @@ def _to_bgr(frame: Frame) -> Array:
     if format in ("xBGR", "ABGR"):
         return numpy.ascontiguousarray(planes[0][..., 1:])
     if planes[0].dtype.itemsize == 2:
-        # What is beyond eight bits is not shown.
+        # Bits beyond eight are dropped.
         planes = tuple((plane >> 8).astype(numpy.uint8) for plane in planes)
         format = {"P010_10LE": "NV12"}.get(format, "GRAY8")
     conversion = _CONVERSIONS.get(format)
@@ -233,7 +241,7 @@ def _to_bgr(frame: Frame) -> Array:
 
 
 def _stack(planes: Tuple[Array, ...]) -> Array:
-    """The planes in one array of height * 3/2 rows, which OpenCV wants without gaps, of even sizes."""
+    """The planes in one array of height * 3/2 rows. OpenCV needs even sizes and no padding."""
     height, width = (length // 2 * 2 for length in planes[0].shape)
     stacked = numpy.empty((height * 3 // 2, width), planes[0].dtype)
     stacked[:height] = planes[0][:height, :width]

@@ -1,7 +1,7 @@
-"""The segment, field by field, as ctypes structures; docs/PROTOCOL.md describes it in words.
+"""The layout of a segment as ctypes structures. docs/PROTOCOL.md describes it in words.
 
-A test holds every offset and size here to those of the crate rsshm-channel. The structures are public, for programs that
-want to look at a channel by hand: ``Header.from_buffer_copy(os.pread(fd, 256, 0))`` is the header of an open segment.
+A test compares every offset and size here with those of the crate rsshm-channel. The structures are public, for programs
+that read a segment themselves: ``Header.from_buffer_copy(os.pread(fd, 256, 0))`` is the header of an open segment.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ WRITER_BYTE = 4096
 FIRST_READER_BYTE = 4097
 
 TIME_NONE = 0xFFFF_FFFF_FFFF_FFFF
-"""No value, in times and counts."""
+"""Absence of a value, in times and counts."""
 
 SUPERSEDED = 1
-"""A bit of ``Status.state``: a newer segment has taken the name, or is about to."""
+"""A bit of ``Status.state``: a newer segment has the name, or is about to get it."""
 CLOSED = 2
-"""A bit of ``Status.state``: the writer stopped in good order."""
+"""A bit of ``Status.state``: the writer has closed the channel."""
 LOSSLESS = 1
-"""A bit of ``Header.flags``: the writer waits for its slowest seated reader."""
+"""A bit of ``Header.flags``: the writer waits for its slowest attached reader."""
 
 READER_NEW, READER_ATTACHED, READER_MOVED, READER_LEFT, READER_JOINING = range(5)
 """Values of ``ReaderEntry.state``."""
 READER_IS_PRESENT = (READER_ATTACHED, READER_JOINING)
-"""Of these: somebody takes frames, or is about to."""
+"""The values with which a reader takes frames, or is about to."""
 
 STATUS_OFFSET = 256
 CAPS_OFFSET = 4096
 
 
 class Header(ctypes.Structure):
-    """The header: what never changes once the segment has its name."""
+    """The header: values that never change once the segment has its name."""
 
     _fields_ = [
         ("magic", c_uint64),
@@ -89,16 +89,16 @@ class Header(ctypes.Structure):
     ]
 
     def total_size(self) -> int:
-        """Bytes of the file with all its slots."""
+        """Size of the file with all slots, in bytes."""
         return int(self.slots_offset + self.slot_count * self.slot_size)
 
     def problem(self, file_size: int) -> Optional[str]:
-        """What is wrong with numbers that somebody else wrote, of a file of ``file_size`` bytes; None if nothing is."""
+        """What is wrong with this header of a file of ``file_size`` bytes. None if it is valid. Another process wrote it."""
         if self.magic != MAGIC:
-            return f"it begins with {self.magic:#018x}, which is not a segment of rsshm"
+            return f"it begins with {self.magic:#018x}, so it is not a segment of rsshm"
         if self.version != VERSION:
-            return f"its version is {self.version}, this package knows version {VERSION}"
-        exactly = {
+            return f"its version is {self.version}, but this package supports version {VERSION}"
+        required = {
             "header_size": ctypes.sizeof(Header),
             "reader_stride": ctypes.sizeof(ReaderEntry),
             "reader_count": MAX_READERS,
@@ -108,21 +108,21 @@ class Header(ctypes.Structure):
             "message_stride": MESSAGE_STRIDE,
             "descriptor_stride": DESCRIPTOR_STRIDE,
         }
-        for field, wanted in exactly.items():
+        for field, wanted in required.items():
             if getattr(self, field) != wanted:
-                return f"its {field} is {getattr(self, field)}, version {VERSION} has {wanted}"
+                return f"its {field} is {getattr(self, field)}, but version {VERSION} has {wanted}"
         if self.message_count not in (0, MESSAGE_RING_LENGTH):
-            return f"its mail_count is {self.message_count}, not 0 or {MESSAGE_RING_LENGTH}"
+            return f"its message_count is {self.message_count}, not 0 or {MESSAGE_RING_LENGTH}"
         if not 1 <= self.slot_count <= MAX_SLOTS:
             return f"its slot_count is {self.slot_count}, not 1 to {MAX_SLOTS}"
-        # A mapping has at most half of the addresses there are.
+        # A mapping has at most half of the address space.
         if self.slot_size == 0 or self.slot_size % SLOT_ALIGN or self.total_size() > (1 << 63) - 1:
             return f"its slot_size is {self.slot_size}"
         if self.caps_size > MAX_CAPS_SIZE:
-            return f"its caps_size is {self.caps_size}, at most {MAX_CAPS_SIZE} is allowed"
+            return f"its caps_size is {self.caps_size}, not at most {MAX_CAPS_SIZE}"
         if self.slots_offset % SLOTS_ALIGN or self.slots_offset > file_size:
             return f"its slots_offset is {self.slots_offset} in a file of {file_size} bytes"
-        inside = {
+        tables = {
             "status_offset": (ctypes.sizeof(Status), 64),
             "caps_offset": (self.caps_size, 1),
             "quotas_offset": (MAX_READERS * 8, 8),
@@ -132,8 +132,8 @@ class Header(ctypes.Structure):
             "descriptors_offset": (self.slot_count * DESCRIPTOR_STRIDE, 64),
         }
         if self.message_count:
-            inside["messages_offset"] = (MAX_READERS * self.message_count * MESSAGE_STRIDE, 64)
-        for field, (size, align) in inside.items():
+            tables["messages_offset"] = (MAX_READERS * self.message_count * MESSAGE_STRIDE, 64)
+        for field, (size, align) in tables.items():
             offset = getattr(self, field)
             if offset < ctypes.sizeof(Header) or offset % align or offset + size > self.slots_offset:
                 return f"its {field} is {offset}"
@@ -141,7 +141,7 @@ class Header(ctypes.Structure):
 
 
 class Status(ctypes.Structure):
-    """What the writer tells everybody, and the word that wakes it."""
+    """The status: what the writer announces to all readers, and the word that wakes the writer."""
 
     _fields_ = [
         ("head", c_uint64),
@@ -160,7 +160,7 @@ class Status(ctypes.Structure):
 
 
 class ReaderEntry(ctypes.Structure):
-    """A reader's seat in one segment. Written only by who holds the lock of the seat."""
+    """A reader entry of one segment. Only the process that holds the lock of the entry writes it."""
 
     _fields_ = [
         ("pins", c_uint64),
@@ -175,7 +175,7 @@ class ReaderEntry(ctypes.Structure):
 
 
 class FrameDescriptor(ctypes.Structure):
-    """What goes with a frame."""
+    """The descriptor of a frame: times, flags, and where its bytes are in the slot."""
 
     _fields_ = [
         ("pts", c_uint64),
@@ -195,7 +195,7 @@ class FrameDescriptor(ctypes.Structure):
     ]
 
     def fits(self, slot_size: int) -> bool:
-        """Whether every place that it names lies inside a slot of ``slot_size`` bytes."""
+        """Whether all its offsets and sizes are inside a slot of ``slot_size`` bytes."""
         size: int = self.size
         planes: int = self.planes
         return (
@@ -207,13 +207,13 @@ class FrameDescriptor(ctypes.Structure):
 
 
 class SlotRecord(ctypes.Structure):
-    """The beginning of a slot's descriptor: the frame's number, then a ``FrameDescriptor``."""
+    """The record of a slot: the seq of its frame, then the words of a ``FrameDescriptor``."""
 
     _fields_ = [("seq", c_uint64), ("words", c_uint64 * (ctypes.sizeof(FrameDescriptor) // 8))]
 
 
 class EventDescriptor(ctypes.Structure):
-    """What an event is, beside its bytes."""
+    """The descriptor of an event. The bytes of the event follow it."""
 
     _fields_ = [
         ("after", c_uint64),
@@ -228,13 +228,13 @@ class EventDescriptor(ctypes.Structure):
 
 
 class EventRecord(ctypes.Structure):
-    """An event as it lies in the segment: its number, then an ``EventDescriptor`` and its bytes."""
+    """The record of an event: its seq, then the words of an ``EventDescriptor`` and the event's bytes."""
 
     _fields_ = [("seq", c_uint64), ("words", c_uint64 * (EVENT_STRIDE // 8 - 1))]
 
 
 class MessageRecord(ctypes.Structure):
-    """A letter as it lies in a seat's mailbox: its number, its size in bytes, its bytes."""
+    """The record of a message: its seq, then its size and its bytes as words."""
 
     _fields_ = [("seq", c_uint64), ("words", c_uint64 * (MESSAGE_STRIDE // 8 - 1))]
 
@@ -248,16 +248,16 @@ def _align_up(value: int, to: int) -> int:
     return (value + to - 1) // to * to
 
 
-def new_fixed(caps_size: int, slot_count: int, frame_size: int) -> Optional[Header]:
-    """The layout of a segment without mailboxes; None where the numbers are out of bounds."""
+def new_header(caps_size: int, slot_count: int, frame_size: int) -> Optional[Header]:
+    """The header of a new segment without message rings. None if a value is out of bounds."""
     if caps_size > MAX_CAPS_SIZE or not 1 <= slot_count <= MAX_SLOTS:
         return None
-    grants = _align_up(CAPS_OFFSET + caps_size, 64)
-    seats = grants + MAX_READERS * 8
-    ring = seats + MAX_READERS * ctypes.sizeof(ReaderEntry)
+    quotas = _align_up(CAPS_OFFSET + caps_size, 64)
+    readers = quotas + MAX_READERS * 8
+    ring = readers + MAX_READERS * ctypes.sizeof(ReaderEntry)
     events = _align_up(ring + RING_LENGTH * 8, SLOT_ALIGN)
-    mail = events + (STICKY_EVENT_COUNT + EVENT_RING_LENGTH) * EVENT_STRIDE
-    descriptors = _align_up(mail, SLOT_ALIGN)
+    messages = events + (STICKY_EVENT_COUNT + EVENT_RING_LENGTH) * EVENT_STRIDE
+    descriptors = _align_up(messages, SLOT_ALIGN)
     slots = _align_up(descriptors + slot_count * DESCRIPTOR_STRIDE, SLOTS_ALIGN)
     slot_size = _align_up(max(frame_size, 1), SLOT_ALIGN)
     if slots + slot_count * slot_size > (1 << 63) - 1:
@@ -269,8 +269,8 @@ def new_fixed(caps_size: int, slot_count: int, frame_size: int) -> Optional[Head
         caps_offset=CAPS_OFFSET,
         caps_size=caps_size,
         status_offset=STATUS_OFFSET,
-        quotas_offset=grants,
-        readers_offset=seats,
+        quotas_offset=quotas,
+        readers_offset=readers,
         reader_stride=ctypes.sizeof(ReaderEntry),
         reader_count=MAX_READERS,
         ring_offset=ring,
@@ -278,7 +278,7 @@ def new_fixed(caps_size: int, slot_count: int, frame_size: int) -> Optional[Head
         events_offset=events,
         event_stride=EVENT_STRIDE,
         event_count=STICKY_EVENT_COUNT + EVENT_RING_LENGTH,
-        messages_offset=mail,
+        messages_offset=messages,
         message_stride=MESSAGE_STRIDE,
         message_count=0,
         slot_count=slot_count,

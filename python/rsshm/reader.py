@@ -1,4 +1,4 @@
-"""A reader: follows a channel through its writers and their segments, and yields frames in order."""
+"""A reader: follows a channel through its writers and segments, and returns the frames in order."""
 
 from __future__ import annotations
 
@@ -18,23 +18,25 @@ from .errors import BadOption, Closed, EndOfStream, Error, Timeout
 from .frame import Frame
 
 LOOK = 0.02
-"""How often the name is looked at while there is no segment under it."""
+"""Interval at which the reader looks for a segment while there is none, in seconds."""
 CHECK = 0.25
-"""The longest sleep on a segment; after it the kernel is asked whether the writer lives."""
+"""The longest wait for a frame. After it, the reader asks the kernel whether the writer is alive."""
 BETWEEN_SEGMENTS = 1.0
-"""How long a channel may be without a segment, between two of them, before it counts as gone."""
+"""How long a channel may have no segment, between two segments, before it counts as gone."""
 FALSE_ALARMS, LOOK_AGAIN = 16, 0.001
-"""Looks without a frame after which the reader looks once in so long: whoever only rings, or wakes, does not keep it busy."""
+"""After this many wakes without a frame, the reader looks once per interval. So needless wakes do not keep it busy."""
 WARY, SHORT = 60.0, 0.004
-"""For so long after a missing wake no sleep is longer: whoever may read a segment can put its sleepers on a word of his own."""
+"""How long after a lost wake each wait stays short, and how short. Any process that may read a segment can move the
+segment's sleepers to another futex, and so cause lost wakes."""
 EVICTED_AGAIN = 1.0
-"""Who is evicted twice within this time has done no wrong, and waits before it comes back."""
+"""A reader that is evicted twice within this time waits before it attaches again. An honest reader is not evicted, so
+another process is changing the quota word."""
 MOST_MISSED = 1 << 35
-"""More frames than anybody misses at once; a damaged head may be any number."""
+"""A larger gap is not counted as missed frames: it can only come from a damaged head."""
 ASK_AGAIN = 1.0
-"""How long a frame that can be decoded alone is waited for before the writer is asked again."""
+"""How long the reader waits for a keyframe before it requests one again."""
 MAX_NUMBER = (1 << 56) - 1
-"""The ring has the lower 56 bits of a number: only a damaged head has more."""
+"""The largest seq: the ring holds the lower 56 bits. Only a damaged head has more."""
 
 _DEFAULT = object()
 
@@ -46,16 +48,16 @@ class Reader:
     ...     for frame in reader:
     ...         print(frame.seq, frame.array.mean())
 
-    The channel need not be there yet; a writer that is killed, restarted or comes back with another format is followed.
-    Each frame comes in place, without a copy, as long as the program does not keep too many at a time.
+    The channel need not exist yet. If its writer is killed, restarted, or returns with another format, the reader follows.
+    Each frame is in place, without a copy, unless the program keeps too many frames at a time.
 
-    ``timeout``: seconds that :meth:`read` waits before it raises :class:`~rsshm.Timeout`; None is for ever.
-    ``latest``: always the newest frame, those between are skipped; else every frame, as long as the channel keeps it.
-    ``max_held``: how many frames the program may keep in place before further ones are copied.
-    ``read_only``: observe: nothing is ever written, but each frame is copied. By itself where the permissions, or the number
-    of readers, allow no more (:attr:`observing` says why).
+    ``timeout``: seconds that :meth:`read` waits before it raises :class:`~rsshm.Timeout`. None waits forever.
+    ``latest``: always read the newest frame, and skip those between. Otherwise read every frame that the channel still has.
+    ``max_held``: how many frames the program may keep in place. More frames are copied.
+    ``read_only``: only observe. The reader then writes nothing to the channel, but each frame is copied.
+    A reader also observes if the permissions or the number of readers allow no more; :attr:`observing` gives the reason.
 
-    One thread reads; any may call :meth:`close`.
+    Only one thread reads, but any thread may call :meth:`close`.
     """
 
     def __init__(
@@ -78,49 +80,49 @@ class Reader:
         self._closed = False
         self._reading = threading.Lock()
         self._at: Optional[Attachment] = None
-        """Where the reader takes frames."""
+        """The segment from which the reader takes frames."""
         self._former: Optional[Attachment] = None
-        """The segment is superseded, and the next one not there yet. The writer still finds the reader here."""
+        """The superseded segment, until the reader has the next one. The writer still counts the reader in it."""
         self._former_since = 0.0
         self._seat: Optional[HeldSeat] = None
-        """Kept over segments."""
+        """The reader entry. The reader keeps it across segments."""
         self._caps = caps.parse("")
         self._segment_id: Optional[Identity] = None
         self._position = 0
-        """Number of the last frame given or skipped."""
+        """The cursor: the seq of the last frame returned or skipped."""
         self._want_newest = False
         self._newly_attached = True
         self._discontinuity = True
         self._lost = False
-        """What came last is not there to decode the next frame with."""
+        """The frames before the next one are missing, so it can be decoded only if it is a keyframe."""
         self._skipped = 0
-        """Frames given up since the last one given."""
+        """Frames skipped since the last one returned."""
         self._asked: Optional[float] = None
-        """When the writer was asked for a frame that can be decoded alone."""
+        """When the reader last requested a keyframe."""
         self._eos_seen = 0
         self._checked = 0.0
         self._observing: Optional[str] = None
         self._undecodable = False
-        """Some of the frames given up were there, and could not be decoded."""
+        """Some of the skipped frames were available but not decodable."""
         self._writer_pid = 0
         self._pace = Pace(FALSE_ALARMS, LOOK_AGAIN)
         self._paced = 0
-        """Frames that had been given when the looks were last counted."""
+        """Value of ``received`` when wakes were last counted."""
         self._robbed_at: Optional[float] = None
-        """When a wake was last found missing."""
+        """When a lost wake was last noticed."""
         self._evicted_at: Optional[float] = None
         self._not_before = 0.0
-        """When a reader that is evicted again and again may come back."""
+        """When a reader that was evicted twice may attach again."""
         self.received = 0
-        """Frames given."""
+        """Number of frames returned."""
         self.copied = 0
-        """Of these, copied."""
+        """Number of returned frames that are copies."""
         self.missed = 0
-        """Frames not given."""
+        """Number of frames lost or skipped."""
         self.reconnects = 0
-        """How many times another writer, or another segment of the same, was followed."""
+        """How often the reader followed the channel to another writer or segment."""
 
-    # What users see.
+    # The public interface.
 
     @property
     def name(self) -> str:
@@ -129,36 +131,37 @@ class Reader:
 
     @property
     def caps(self) -> caps.Caps:
-        """The format of the frame given last."""
+        """The format of the last frame returned."""
         return self._caps
 
     @property
     def connected(self) -> bool:
-        """Whether the reader has a living writer's segment."""
+        """Whether the reader is attached to the segment of a writer."""
         return self._at is not None
 
     @property
     def latency_ns(self) -> int:
-        """When frames leave the writer: nanoseconds after their time stamp."""
+        """The latency of the writer: how long after its ``pts_ns`` a frame is published, in nanoseconds."""
         at = self._at
         return 0 if at is None else int(at.segment.words[at.segment.latency_ns])
 
     @property
     def observing(self) -> Optional[str]:
-        """Why this reader has no seat, so that each frame is copied; None when it has one."""
+        """Why this reader has no reader entry, so that each frame is copied. None if it has one."""
         return self._observing
 
     def read(self, timeout: Union[float, None, object] = _DEFAULT) -> Frame:
-        """The next frame.
+        """Returns the next frame, and waits for it.
 
-        :class:`~rsshm.Timeout` when none came in time, :class:`~rsshm.EndOfStream` when the writer ended the stream,
-        :class:`~rsshm.Denied` when this user may not read the channel, :class:`~rsshm.Damaged` when it makes no sense.
+        Raises :class:`~rsshm.Timeout` if no frame came in time, and :class:`~rsshm.EndOfStream` if the writer ended the
+        stream. Raises :class:`~rsshm.Denied` if this user may not read the channel, and :class:`~rsshm.Damaged` if the
+        channel's segment is not valid.
         """
         patience = self.timeout if timeout is _DEFAULT else timeout
         self._check_timeout(patience)
         self._check_open()
         if not self._reading.acquire(blocking=False):
-            raise Error(f"channel {self._name}: another thread reads with this reader; make one for each")
+            raise Error(f"channel {self._name}: another thread is reading with this reader; use one reader per thread")
         try:
             return self._next(None if patience is None else time.monotonic() + float(patience))  # type: ignore[arg-type]
         finally:
@@ -167,24 +170,23 @@ class Reader:
                 self._leave()
 
     def __iter__(self) -> Iterator[Frame]:
-        """Frames up to the end of the stream."""
+        """The frames up to the end of the stream."""
         while True:
             try:
                 frame = self.read()
             except EndOfStream:
                 return
             yield frame
-            # Else the former frame would be held while the next is waited for.
+            # Otherwise this frame would be held while the reader waits for the next.
             del frame
 
     def request_key_frame(self) -> bool:
-        """Asks the writer of a compressed stream for a frame that can be decoded alone. False when there is no writer, or
-        this reader may only look."""
+        """Requests a keyframe of a compressed stream. False if there is no writer, or if this reader only observes."""
         at = self._at
         return at is not None and at.request_key_unit()
 
     def close(self) -> None:
-        """Leaves the channel. Frames that the program still has stay good."""
+        """Leaves the channel. Frames that the program still has stay valid."""
         self._closed = True
         if self._forks != _libc.forks():
             return
@@ -194,7 +196,7 @@ class Reader:
             finally:
                 self._reading.release()
             return
-        # The reading thread sees the flag when it wakes, and leaves.
+        # The reading thread sees the flag when it wakes, and leaves the channel itself.
         at = self._at
         if at is not None:
             at.segment.wake(at.segment.published)
@@ -220,11 +222,11 @@ class Reader:
         if self._closed:
             raise Closed(f"channel {self._name}: this reader is closed")
         if self._forks != _libc.forks():
-            raise Closed(f"channel {self._name}: this reader is that of the parent process; a child makes its own")
+            raise Closed(f"channel {self._name}: this reader belongs to the parent process; a child makes its own")
 
     def _check_timeout(self, timeout: object) -> None:
         if timeout is not None and not (isinstance(timeout, (int, float)) and timeout >= 0):
-            raise BadOption(f"channel {self._name}: timeout is {timeout!r}, not a number of seconds, or None")
+            raise BadOption(f"channel {self._name}: timeout is {timeout!r}, not a number of seconds or None")
 
     # Following the channel.
 
@@ -242,8 +244,9 @@ class Reader:
                 continue
             segment = at.segment
             halves = segment.halves
-            # In this order: what is published after the count was read changes the count; a segment whose state says that
-            # it is over has no frame after the head read next; an end that is not counted yet has none in this head.
+            # The order of the loads matters. A frame published after the first load changes `published`. A segment whose
+            # state says that it is over gets no frame after the head loaded next. No frame in this head comes after an end
+            # of stream that is not counted yet.
             seen: int = halves[segment.published]
             acquire()
             state: int = halves[segment.state]
@@ -257,11 +260,11 @@ class Reader:
             acquire()
             events: int = segment.words[segment.event_head]
             allowance = at.allowance()
-            # Only who may pin nothing can have been evicted.
+            # A reader that was evicted may pin nothing.
             if allowance == 0 and at.is_evicted():
                 warnings.warn(
-                    f"channel {self._name}: the writer found this reader holding more than it was granted; frames that it "
-                    "still has may change. It attaches again",
+                    f"channel {self._name}: the writer evicted this reader, which held more slots than its quota; frames that "
+                    "it still has may change. The reader attaches again",
                     RuntimeWarning,
                     stacklevel=4,
                 )
@@ -271,8 +274,8 @@ class Reader:
                 if again is not None and self._evicted_at - again < EVICTED_AGAIN:
                     self._not_before = again + EVICTED_AGAIN
                 continue
-            # What comes after an end is not given before it. A position beyond the head can only come of a damaged head: it
-            # is given up.
+            # Frames after an end of stream are not returned before the end. A cursor beyond the head comes from a damaged
+            # head, and is reset.
             newest = min(head if end is None else min(head, end), MAX_NUMBER)
             if self._position > newest and newest != 0 and end is None:
                 self._want_newest = True
@@ -286,7 +289,7 @@ class Reader:
                     self._ask_for_key_unit(at)
             if end is not None:
                 self._eos_seen = eos
-                # What comes behind it is another stream, though the numbers run on.
+                # The next frame belongs to another stream, though its seq continues.
                 self._lost = True
                 self._slow_down()
                 raise EndOfStream(f"channel {self._name}: the stream ended")
@@ -297,10 +300,10 @@ class Reader:
                 self._at, self._former, self._former_since = None, at, time.monotonic()
                 continue
             now = time.monotonic()
-            # By the time since the last look and not by the length of a sleep: the caller's patience may be short.
+            # By the time since the last check, not by the length of a wait: the caller's timeout may be short.
             if now - self._checked >= CHECK:
                 self._checked = now
-                # Looked at after the lock: a segment that was superseded meanwhile is not lost.
+                # Checked after the lock: a segment that was superseded in between is not lost.
                 if (
                     not segment.has_writer()
                     and not halves[segment.state] & (layout.SUPERSEDED | layout.CLOSED)
@@ -310,7 +313,7 @@ class Reader:
                 ):
                     self._go_away(at)
                     continue
-            # Before the wait and not behind it, where a frame is there.
+            # Before the wait rather than after it, when a frame is there to be returned.
             at.prepare()
             self._slow_down()
             wary = self._robbed_at is not None and now - self._robbed_at < WARY
@@ -318,7 +321,7 @@ class Reader:
                 self._robbed_at = now
 
     def _slow_down(self) -> None:
-        """Counts a look that found no frame, and waits where there were too many."""
+        """Counts a wake without a frame, and waits if there were too many."""
         if self.received != self._paced:
             self._paced = self.received
             self._pace.reset()
@@ -327,10 +330,13 @@ class Reader:
             time.sleep(rest)
 
     def _newest_end(self, segment: Segment, count: int) -> Tuple[int, Optional[int]]:
-        """How many times the stream has ended, which was just read, and where there is an end that was not told, the number of
-        its last frame."""
+        """The number of ends of the stream, and the last seq before the newest end if it was not reported yet.
+
+        ``count`` is the number that was just read.
+        """
         number: Optional[int] = None
-        # The number is stored before the count, so that it may be that of one more end. Bounded: it may be counted up for ever.
+        # The writer stores the seq before the count, so the seq may belong to one more end. The loop is bounded, as a
+        # faulty writer could increment the count without end.
         for _ in range(8):
             if count == self._eos_seen:
                 return count, None
@@ -343,7 +349,7 @@ class Reader:
         return count, number
 
     def _patience(self, deadline: Optional[float], longest: float) -> float:
-        """How long to wait now."""
+        """How long to wait now. Raises Timeout if the deadline has passed."""
         if deadline is None:
             return longest
         left = deadline - time.monotonic()
@@ -352,10 +358,10 @@ class Reader:
         if self._at is not None:
             raise Timeout(f"channel {self._name}: no frame came in time")
         others = ", ".join(name for name in _files.channels() if name != self._name.text) or "none"
-        raise Timeout(f"channel {self._name}: no writer came in time (other channels that are there: {others})")
+        raise Timeout(f"channel {self._name}: no writer came in time (other channels: {others})")
 
     def _attach(self) -> bool:
-        """Attaches to the segment that is under the name now, if there is one."""
+        """Attaches to the segment that has the name now, if there is one."""
         try:
             position = None if self._former is None else self._position
             opened = Attachment.open(self._name, self._read_only, self._seat, position)
@@ -371,13 +377,13 @@ class Reader:
         if self._segment_id is not None and self._segment_id != at.segment.identity:
             self.reconnects += 1
         if follows:
-            # Only what ended in this segment is news; the count begins at 0 in each.
+            # Only ends of stream in this segment are new. The count begins at 0 in each segment.
             self._eos_seen = 0
             if at.segment.caps != self._caps.text or at.segment.header.writer_pid != self._writer_pid:
-                # Another stream, whose frames cannot be decoded with those before.
+                # Another stream: its frames do not depend on those before.
                 self._lost = True
         else:
-            # Another stream, or the first: the frame that was the newest on arrival comes first.
+            # Another stream, or the first: begin at the frame that was the newest on arrival.
             self._position = max(at.head_then - 1, first - 1, 0)
             self._want_newest = False
             self._eos_seen = at.eos_then
@@ -386,14 +392,14 @@ class Reader:
         if at.segment.caps != self._caps.text or self._segment_id is None:
             self._caps = caps.parse(at.segment.caps)
         at.caps = self._caps
-        # Whoever was asked before, or where, may never hear of it.
+        # A request in another segment may never arrive.
         self._asked = None
         self._writer_pid = at.segment.header.writer_pid
         self._segment_id = at.segment.identity
         self._observing = observing
         self._seat = at.seat
         self._checked = time.monotonic()
-        # Only now: a lossless writer waits for that, and finds the reader in the new segment then.
+        # Only now: a lossless writer waits until the reader has left, and then finds it in the new segment.
         self._leave_former(layout.READER_MOVED)
         self._at = at
         return True
@@ -412,15 +418,15 @@ class Reader:
         if at is not None:
             at.leave(layout.READER_LEFT)
         self._leave_former(layout.READER_LEFT)
-        # The lock goes when the last frame has gone too.
+        # The lock is released with the last frame.
         self._seat = None
 
     # Taking frames.
 
     def _take(self, at: Attachment, newest: int, allowance: int) -> Optional[Frame]:
-        """Takes the oldest frame up to ``newest`` that is wanted, there, and can be decoded with what came before it."""
-        # Whoever comes begins with an older frame than the newest if need be, but with none that it has had, that is too old
-        # for what it wants, or that is gone before it has taken the next.
+        """Takes the oldest frame up to ``newest`` that is wanted, available, and decodable after the frames before it."""
+        # A new reader may begin with an older frame than the newest. The frame must be one that it has not had, that is not
+        # older than it wants, and that is not overwritten before the reader has taken the next.
         reach = 1 if self.latest else layout.RING_LENGTH
         behind = max(at.kept_behind if self._newly_attached else self._position, newest - reach)
         if self._want_newest:
@@ -455,8 +461,8 @@ class Reader:
             self.received += 1
             self.copied += not frame.in_place
             return frame
-        # All were overwritten meanwhile, or are damaged, or cannot be decoded: a frame that is announced is never readable
-        # only later.
+        # All were overwritten, damaged, or not decodable. None of them becomes readable later, as the writer announces a
+        # frame only when it is readable.
         self._skipped += self._miss_up_to(newest)
         self._lost = True
         self._discontinuity = True
@@ -465,8 +471,7 @@ class Reader:
         return None
 
     def _miss_up_to(self, number: int) -> int:
-        """Counts the frames behind the last one given as missed. What was there before this reader came, or was told to
-        look at the newest, is not."""
+        """Counts the frames after the cursor as missed, unless the reader is new or wants the newest frame."""
         if self._want_newest or self._newly_attached:
             return 0
         missed = max(number - self._position, 0)
@@ -476,7 +481,7 @@ class Reader:
         return missed
 
     def _newest_key(self, at: Attachment, behind: int, newest: int) -> Optional[int]:
-        """Number of the newest frame behind ``behind`` that can be decoded alone, if all frames from it on are there."""
+        """The seq of the newest keyframe after ``behind``, if all frames from it on are available."""
         for number in range(newest, max(behind, newest - layout.RING_LENGTH), -1):
             slot = at.find(number)
             if slot is None:
@@ -492,7 +497,7 @@ class Reader:
 
 
 class Observer(Reader):
-    """A reader that only looks: it needs read permission, writes nothing, is not counted, and copies each frame."""
+    """A reader that only observes: it needs read permission, writes nothing, is not counted, and copies each frame."""
 
     def __init__(self, name: str, timeout: Optional[float] = None, latest: bool = False) -> None:
         super().__init__(name, timeout, latest, read_only=True)

@@ -1,4 +1,4 @@
-"""A ctypes structure by name: one process writes it, any number read it, and nobody ever sees half of a change."""
+"""Ctypes structures shared by name: one process writes, any number read, and no reader ever sees half of a change."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ S = TypeVar("S", bound=ctypes.Structure)
 
 
 class StructChannel(Generic[S]):
-    """A channel whose frames are values of one ctypes structure; made by :func:`struct_channel`.
+    """A channel whose frames are values of one ctypes structure. :func:`struct_channel` creates it.
 
-    The first :meth:`write` makes this process the channel's writer, of which there is one.
+    The first :meth:`write` makes this process the writer of the channel, which has only one.
     """
 
     def __init__(self, name: str, structure: Type[S], perms: int = 0o600) -> None:
         if not (isinstance(structure, type) and issubclass(structure, (ctypes.Structure, ctypes.Union))):
-            raise BadOption(f"channel {name}: {structure!r} is no ctypes structure")
+            raise BadOption(f"channel {name}: {structure!r} is not a ctypes structure")
         self.structure = structure
         self._size = ctypes.sizeof(structure)
         if self._size == 0:
@@ -37,18 +37,18 @@ class StructChannel(Generic[S]):
         self._last: Optional[S] = None
 
     def write(self, value: S) -> None:
-        """Makes it the newest value: all of it at once, under the channel's semaphore."""
+        """Publishes the value as the newest one, all of it at once, while the channel's semaphore is held."""
         if not isinstance(value, self.structure):
-            raise FormatError(f"channel {self.name}: a value of type {type(value).__name__}, not {self.structure.__name__}")
+            raise FormatError(f"channel {self.name}: the value has type {type(value).__name__}, not {self.structure.__name__}")
         if self._writer is None:
             text = f"{MEDIA}, name=(string){caps.quote(self.structure.__name__)}, size=(int){self._size}"
             self._writer = Writer(self.name, caps=text, frame_size=self._size, perms=self._perms, max_slots=_SLOTS)
         self._writer.write(bytes(value))
 
     def read(self, timeout: Optional[float] = None) -> S:
-        """The newest value, a copy; waits for the first if there was none yet."""
+        """A copy of the newest value. Waits for the first value if there is none yet."""
         try:
-            # All that came since, of which only the newest is of interest.
+            # The reader skips all frames but the newest.
             self._last = self._value(self._reader.read(0))
         except Timeout:
             pass
@@ -57,7 +57,7 @@ class StructChannel(Generic[S]):
         return self.structure.from_buffer_copy(self._last)
 
     def wait(self, timeout: Optional[float] = None) -> S:
-        """The newest value that this object has not returned yet; waits for one."""
+        """A copy of the newest value that this object has not returned yet. Waits for one."""
         self._last = self._value(self._reader.read(timeout))
         return self.structure.from_buffer_copy(self._last)
 
@@ -76,7 +76,7 @@ class StructChannel(Generic[S]):
         return self._reader.name
 
     def close(self) -> None:
-        """Leaves the channel, and ends it if this process writes it."""
+        """Leaves the channel. Also closes the channel if this process is its writer."""
         self._reader.close()
         writer, self._writer = self._writer, None
         if writer is not None:
@@ -92,7 +92,7 @@ class StructChannel(Generic[S]):
 
 
 def struct_channel(name: str, structure: Type[S], perms: int = 0o600) -> StructChannel[S]:
-    """Shares a ctypes structure by name.
+    """Shares a ctypes structure by name. ``perms``: mode of the segment, as for :class:`Writer`.
 
     >>> class Pose(ctypes.Structure):
     ...     _fields_ = [("x", ctypes.c_double), ("y", ctypes.c_double)]

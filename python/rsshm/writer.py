@@ -1,4 +1,4 @@
-"""The writer of a channel: pictures as arrays, or bytes of any other format."""
+"""The writer of a channel, for pictures as arrays, or for bytes of any other format."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .layout import TIME_NONE, FrameDescriptor
 
 
 class Slot:
-    """A slot to draw a frame into. ``with writer.buffer() as slot:`` publishes it at the end, unless an error ends it.
+    """A slot to draw a frame into. ``with writer.buffer() as slot:`` publishes it at the end, unless an error is raised.
 
-    Once it is published readers have it, and nobody may draw into it any more: the arrays taken from it cannot be written
-    to from then on. Arrays derived from those still could: do not keep them.
+    A published slot belongs to the readers: from then on, the arrays of the slot are read-only.
+    Arrays that you derived from them could still be written to: do not keep them.
     """
 
     def __init__(self, writer: Writer, size: int, layout: Optional[Layout]) -> None:
@@ -30,21 +30,22 @@ class Slot:
         self._layout = layout
         self._size = size
         self.pts_ns: Optional[int] = None
-        """When the picture was taken, in nanoseconds of CLOCK_MONOTONIC; None: when it is published."""
+        """Time at which the picture was taken, in nanoseconds of CLOCK_MONOTONIC. None: the time of publishing."""
         self.duration_ns: Optional[int] = None
+        """Duration of the frame in nanoseconds. None: one period of ``fps``."""
         self.flags = 0
         """GstBufferFlags."""
         self.seq: Optional[int] = None
-        """The frame's number once it is published; None too where readers held every slot, and it was dropped."""
+        """The seq of the frame. None before it is published, and if it was dropped because readers held every slot."""
         self._done = False
-        # Before the frame is drawn, as all that comes after is its latency.
+        # Now, before the frame is drawn: work after drawing adds to the latency.
         self._descriptor = writer._describe(size, layout)
         self._duration: int = self._descriptor.duration
         self._owner: Optional[WriterSegment] = None
         self._index = 0
         claim = writer._channel.claim(size)
         if claim is None:
-            # Somewhere to draw, so that the caller need not care; it is copied should there be a slot by then.
+            # Memory to draw into all the same. It is copied into a slot if one is free by then.
             self._exporter: Any = bytearray(size)
         else:
             self._index = claim.index
@@ -54,17 +55,17 @@ class Slot:
 
     @property
     def planes(self) -> Tuple[Array, ...]:
-        """Each plane, to be drawn into."""
+        """A writable array for each plane."""
         self._check_open()
         if self._layout is None:
-            raise FormatError("these frames are no raw picture: write into data")
+            raise FormatError("these frames are not raw pictures: write to slot.data")
         if self._arrays is None:
             self._arrays = tuple(plane.array(self._exporter) for plane in self._layout.planes)
         return self._arrays
 
     @property
     def array(self) -> Array:
-        """The picture, to be drawn into; of a format with several planes there are :attr:`planes`."""
+        """The picture as a writable array. A format with several planes has :attr:`planes` instead."""
         self._check_open()
         if self._layout is None:
             return self.data
@@ -74,37 +75,37 @@ class Slot:
 
     @property
     def data(self) -> Array:
-        """The slot's bytes."""
+        """The bytes of the slot, as a writable array."""
         self._check_open()
         if self._data is None:
             self._data = numpy.frombuffer(self._exporter, numpy.uint8, self._size)
         return self._data
 
     def publish(self) -> Optional[int]:
-        """Publishes the frame: its number, or None where readers held every slot, and it was dropped."""
+        """Publishes the frame. Returns its seq, or None if it was dropped because readers held every slot."""
         self._check_open()
         self._done = True
         try:
             self.seq = self._writer._publish(self)
         finally:
-            # Not before: readers wait for the frame.
+            # After publishing: readers wait for the frame.
             for array in (*(self._arrays or ()), *(() if self._data is None else (self._data,))):
                 array.setflags(write=False)
         self._let_go()
         return self.seq
 
     def discard(self) -> None:
-        """Gives the slot up unpublished."""
+        """Discards the slot without publishing it."""
         self._done = True
         self._let_go()
 
     def _let_go(self) -> None:
-        # What the program still has of it keeps the slot, and this does not.
+        # Arrays that the program still has keep the slot; this object does not.
         self._exporter = self._owner = self._arrays = self._data = None
 
     def _check_open(self) -> None:
         if self._done:
-            raise Released("the slot was published or given up: take another with writer.buffer()")
+            raise Released("the slot was published or discarded: get another with writer.buffer()")
 
     def __enter__(self) -> Slot:
         return self
@@ -128,16 +129,20 @@ class Writer:
     ...     with writer.buffer() as slot:            # draws in place
     ...         slot.array[:] = 128
 
-    ``shape``: (height, width), with the format's channels behind it or not; None: that of the first picture written.
-    ``format``: GStreamer's name of a raw format (:data:`rsshm.FORMATS`). ``fps``: for those who read, 29.97 means 30000/1001.
-    ``perms``: mode of the segment: 0o600, 0o644 lets others observe, 0o660 lets the group attach fully.
-    ``lossless``: wait for the slowest attached reader rather than let it miss a frame.
-    ``caps``: instead of shape and format, GStreamer's caps of anything else (``"image/jpeg,width=640,height=480"``); then
-    frames are bytes, of ``frame_size`` each, or of any size.
-    ``stride_align``: rows begin at multiples of so many bytes.
+    ``shape``: (height, width), with or without the channels of the format. None: the shape of the first picture.
+    ``dtype``: type of the arrays, only checked against the format.
+    ``format``: GStreamer's name of a raw format (:data:`rsshm.FORMATS`).
+    ``fps``: frames per second, as information for the readers. 29.97 means 30000/1001.
+    ``perms``: mode of the segment. 0o600 is for this user, 0o644 lets others observe, 0o660 lets the group attach fully.
+    ``lossless``: wait for the slowest attached reader, so that it misses no frame.
+    ``caps``: instead of shape and format, GStreamer's caps of any other format (``"image/jpeg,width=640,height=480"``).
+    Frames are then bytes.
+    ``frame_size``: size of these frames; 0 if they differ in size.
+    ``max_slots``: the most slots of the channel, 3 to 64. 0 chooses the number by the free memory.
+    ``stride_align``: rows begin at multiples of this number of bytes.
 
-    ``with`` ends the stream for the readers when its body ends without an error; :meth:`close` alone does not, and readers
-    wait for the next writer. Both remove the channel.
+    ``with`` ends the stream for the readers if its body raises no error. After :meth:`close` alone, readers wait for the
+    next writer. Both remove the files of the channel.
     """
 
     def __init__(
@@ -159,14 +164,14 @@ class Writer:
         self._layout: Optional[Layout] = None
         self._caps: Optional[str] = None
         self._frame_size = 0
-        # Before the channel is taken: what is wrong with the format is said first.
+        # Before the channel is taken, so that an error in the format is reported first.
         self.set_format(shape, dtype, format, fps, caps=caps, frame_size=frame_size)
         self._channel = Channel(name, perms, max_slots, lossless)
-        # At the program's end too, and before the monitor's thread is stopped in mid-air.
+        # Also closes the channel at the end of the program, before the service thread is stopped at any point.
         self._finalizer = weakref.finalize(self, self._channel.close)
         self._apply_format()
         self.dropped = 0
-        """Frames for which there was no slot, as readers held them all."""
+        """Number of frames dropped because readers held every slot."""
 
     def set_format(
         self,
@@ -178,13 +183,13 @@ class Writer:
         caps: Optional[str] = None,
         frame_size: int = 0,
     ) -> None:
-        """Another format from the next frame on; readers follow. As the arguments of the class."""
+        """Changes the format from the next frame on; readers follow. The arguments are those of the class."""
         self._fps = _caps.fraction_of(fps)
         self._format = format
         self._dtype = dtype
         if caps is not None:
             if "\0" in caps or not caps.strip() or frame_size < 0:
-                raise BadOption("caps are a text, and a frame has no less than 0 bytes")
+                raise BadOption("caps must be a text without NUL, and frame_size must not be below 0")
             self._caps, self._layout, self._frame_size = caps, None, frame_size
         elif shape is not None:
             self._set_layout(_caps.layout_for_array(format, shape, dtype, self._stride_align))
@@ -210,23 +215,25 @@ class Writer:
 
     @property
     def caps(self) -> Optional[_caps.Caps]:
-        """The format; None while that waits for the first picture."""
+        """The format. None until the first picture sets it."""
         return None if self._caps is None else _caps.parse(self._caps)
 
     @property
     def readers(self) -> int:
-        """Readers attached and alive; observers are not among them."""
+        """Number of attached readers that are alive, without observers."""
         return self._channel.readers
 
     @property
     def published(self) -> int:
-        """Frames published."""
+        """Number of frames published."""
         return self._channel.published
 
     @property
     def latency_ns(self) -> int:
-        """How long after its ``pts_ns`` a frame leaves, at the most; GStreamer's displays wait for it. 0 for frames that
-        are published at once."""
+        """How long after its ``pts_ns`` a frame is published at the latest, in nanoseconds. 0: at once.
+
+        GStreamer's video sinks delay all frames by this time.
+        """
         return self._channel.latency_ns
 
     @latency_ns.setter
@@ -234,33 +241,33 @@ class Writer:
         self._channel.latency_ns = latency_ns
 
     def key_frame_wanted(self) -> bool:
-        """Whether readers have asked for a frame that can be decoded alone since the last look; for encoders."""
+        """Whether readers have requested a keyframe since the last call. For encoders."""
         wanted, self._channel.key_frame_wanted = self._channel.key_frame_wanted, False
         return wanted
 
     def wait_for_reader(self, timeout: Optional[float] = None) -> bool:
-        """Waits until a reader is attached; False when the time is over."""
+        """Waits until a reader is attached. False if none came in time."""
         self._require_format()
         return self._channel.wait_for_reader(self._frame_size, timeout)
 
     def buffer(self, size: Optional[int] = None) -> Slot:
-        """A slot to draw the next frame into; ``size`` bytes of it where frames differ in size."""
+        """A slot to draw the next frame into. ``size``: size of the frame, if frames differ in size."""
         self._channel._check_open()
         self._require_format()
         if size is None:
             size = self._frame_size
         if size <= 0 or (self._frame_size and size != self._frame_size):
-            raise FormatError(
-                f"channel {self.name}: a frame of {size} bytes, the channel's have {self._frame_size or 'a size each'}"
-            )
+            wanted = f"frames of this channel have {self._frame_size} bytes" if self._frame_size else "give its size"
+            raise FormatError(f"channel {self.name}: a frame cannot have {size} bytes; {wanted}")
         return Slot(self, size, self._layout)
 
     def write(
         self, picture: Any, pts_ns: Optional[int] = None, duration_ns: Optional[int] = None, flags: int = 0
     ) -> Optional[int]:
-        """Copies a picture into the channel: its number, or None where readers held every slot, and it was dropped.
+        """Copies a picture into the channel. Returns its seq, or None if it was dropped because readers held every slot.
 
-        An array, of a format with several planes also a list of planes; where the channel has caps of another kind, bytes.
+        The picture is an array or, for a format with several planes, also a list of planes.
+        If the channel was made with ``caps``, it is an object of bytes.
         """
         self._channel._check_open()
         if self._caps is None:
@@ -275,7 +282,7 @@ class Writer:
             try:
                 data = numpy.frombuffer(picture, numpy.uint8)
             except (TypeError, ValueError, BufferError) as error:
-                raise FormatError(f"channel {self.name}: a frame is bytes here, and this is none: {error}") from None
+                raise FormatError(f"channel {self.name}: a frame of this channel must be bytes: {error}") from None
             slot = self.buffer(data.size)
             slot.data[:] = data
         slot.pts_ns, slot.duration_ns, slot.flags = pts_ns, duration_ns, flags
@@ -283,11 +290,12 @@ class Writer:
 
     def _require_format(self) -> None:
         if self._caps is None:
-            raise FormatError(f"channel {self.name}: the shape is not known before the first write; give Writer a shape")
+            raise FormatError(f"channel {self.name}: the shape is unknown before the first write; pass shape to Writer")
 
     def _describe(self, size: int, layout: Optional[Layout]) -> FrameDescriptor:
-        """What goes with a frame, but for its times."""
-        descriptor = FrameDescriptor(dts=TIME_NONE, duration=self._duration(), offset=TIME_NONE, offset_end=TIME_NONE, size=size)
+        """The descriptor of a frame without its times."""
+        descriptor = FrameDescriptor(dts=TIME_NONE, duration=self._duration(), size=size)
+        descriptor.offset = descriptor.offset_end = TIME_NONE
         if layout is not None and self._stride_align != 4:
             descriptor.planes = len(layout.planes)
             for index, plane in enumerate(layout.planes):
@@ -298,38 +306,38 @@ class Writer:
     def _publish(self, slot: Slot) -> Optional[int]:
         pts = monotonic_ns() if slot.pts_ns is None else slot.pts_ns
         duration = slot._duration if slot.duration_ns is None else slot.duration_ns
-        number = None
+        seq = None
         if slot._owner is not None:
-            number = self._channel.publish(slot._owner, slot._index, pts, duration, slot.flags)
-        if number is None and slot._layout == self._layout:
-            number = self._publish_copy(slot, pts, duration)
-        if number is None:
+            seq = self._channel.publish(slot._owner, slot._index, pts, duration, slot.flags)
+        if seq is None and slot._layout == self._layout:
+            seq = self._publish_copy(slot, pts, duration)
+        if seq is None:
             self.dropped += 1
-            # So that readers know that one is missing.
+            # So that readers notice that a frame is missing.
             self._channel.pass_over()
-        return number
+        return seq
 
     def _publish_copy(self, slot: Slot, pts: int, duration: int) -> Optional[int]:
-        """Publishes what was drawn outside a slot, or into one of a segment that was replaced meanwhile."""
+        """Publishes a frame that was drawn outside a slot, or in a slot of a segment that has been replaced."""
         while True:
             claim = self._channel.claim(slot._size)
             if claim is None:
                 return None
             owner, exporter = self._channel.begin(claim, slot._descriptor)
             memoryview(exporter).cast("B")[:] = memoryview(slot._exporter).cast("B")
-            number = self._channel.publish(owner, claim.index, pts, duration, slot.flags)
-            if number is not None or owner.segment.caps != self._caps:
-                return number
+            seq = self._channel.publish(owner, claim.index, pts, duration, slot.flags)
+            if seq is not None or owner.segment.caps != self._caps:
+                return seq
 
     def _duration(self) -> int:
         return TIME_NONE if self._fps == 0 else round(10**9 / self._fps)
 
     def end_stream(self) -> None:
-        """Ends the stream: readers end after the last frame. Another may follow."""
+        """Ends the stream: readers end after the last frame. Another stream may follow."""
         self._channel.end_of_stream()
 
     def close(self) -> None:
-        """Ends the channel, and removes its files."""
+        """Closes the channel, and removes its files."""
         self._finalizer()
 
     def __enter__(self) -> Writer:
@@ -351,5 +359,5 @@ class Writer:
 
 def _check_align(align: int) -> int:
     if align not in (1 << bits for bits in range(2, 13)):
-        raise BadOption(f"stride_align is {align!r}, it may be a power of 2 from 4 to 4096")
+        raise BadOption(f"stride_align is {align!r}, not a power of 2 from 4 to 4096")
     return align

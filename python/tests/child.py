@@ -12,6 +12,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy  # noqa: E402
+from helpers import Pose, pose  # noqa: E402
 
 import rsshm  # noqa: E402
 from rsshm.caps import layout_of  # noqa: E402
@@ -22,13 +23,13 @@ def say(line: object) -> None:
 
 
 def listen() -> None:
-    """Waits for a line of the test, and ends with it."""
+    """Waits for a line from the test. Ends if the test has ended."""
     if not sys.stdin.readline():
         sys.exit(0)
 
 
 def write(name: str, format: str, width: str, height: str, align: str) -> None:
-    """Writes the frames that come on the standard input, unpadded, each behind its size; waits for a reader first."""
+    """Waits for a reader, and writes the frames of the standard input: unpadded, each after its size."""
     tight = layout_of(format, int(width), int(height), 1)
     with rsshm.Writer(
         name, (int(height), int(width)), format=format, fps=30, lossless=True, stride_align=int(align)
@@ -45,7 +46,7 @@ def write(name: str, format: str, width: str, height: str, align: str) -> None:
 
 
 def read(name: str) -> None:
-    """Prints the frames, unpadded, each behind its size, up to the end of the stream."""
+    """Prints the frames up to the end of the stream: unpadded, each after its size."""
     with rsshm.Reader(name, timeout=20) as reader:
         for frame in reader:
             data = b"".join(numpy.ascontiguousarray(plane).tobytes() for plane in frame.planes)
@@ -54,7 +55,7 @@ def read(name: str) -> None:
 
 
 def flood(name: str, size: str, seconds: str) -> None:
-    """Frames of equal bytes as fast as can be, drawn in place."""
+    """Writes frames of equal bytes at full speed, drawn in place."""
     until = time.monotonic() + float(seconds)
     count = 0
     with rsshm.Writer(name, (1, int(size)), format="GRAY8") as writer:
@@ -66,7 +67,7 @@ def flood(name: str, size: str, seconds: str) -> None:
 
 
 def steady(name: str, fps: str = "100") -> None:
-    """A writer that goes on until it is ended."""
+    """Writes frames at a rate, until the process is ended."""
     with rsshm.Writer(name, (48, 64), format="GRAY8", fps=float(fps)) as writer:
         say("ready")
         count = 0
@@ -77,8 +78,17 @@ def steady(name: str, fps: str = "100") -> None:
             time.sleep(1 / float(fps))
 
 
+def poses(name: str) -> None:
+    """Writes structures at full speed, until the process is ended."""
+    values = [pose(value) for value in range(64)]
+    with rsshm.struct_channel(name, Pose) as channel:
+        while True:
+            for value in values:
+                channel.write(value)
+
+
 def hold(name: str, count: str) -> None:
-    """A reader that holds frames, and says so; then it reads on when it is told to."""
+    """Holds frames, and says so. After a line from the test, checks them, and reads to the end of the stream."""
     reader = rsshm.Reader(name, timeout=20)
     held: Any = []
     while len(held) < int(count):
@@ -97,13 +107,13 @@ def hold(name: str, count: str) -> None:
 
 
 def count(name: str) -> None:
-    """A reader that says each number, at once."""
+    """Prints the seq of each frame, its value, and the number of missed frames."""
     for frame in rsshm.Reader(name, timeout=20):
         say(f"{frame.seq} {frame.array[0, 0]} {frame.missed}")
 
 
 def semaphore(name: str) -> None:
-    """Takes the channel's semaphore as the classic reader does, and never gives it back."""
+    """Takes the semaphore of the channel as the classic reader does, and holds it until a line from the test."""
     import posix_ipc
 
     posix_ipc.Semaphore("/" + name).acquire(5)
@@ -115,7 +125,7 @@ def semaphore(name: str) -> None:
 
 
 def fork(name: str) -> None:
-    """A reader whose forked child outlives it, with all that it inherited."""
+    """A reader whose forked child outlives it, with everything that the child inherited."""
     reader = rsshm.Reader(name, timeout=20)
     frame = reader.read()
     while not frame.in_place:
@@ -134,5 +144,5 @@ def fork(name: str) -> None:
 
 
 if __name__ == "__main__":
-    roles = {role.__name__: role for role in (write, read, flood, steady, hold, count, semaphore, fork)}
+    roles = {role.__name__: role for role in (write, read, flood, steady, poses, hold, count, semaphore, fork)}
     roles[sys.argv[1]](*sys.argv[2:])

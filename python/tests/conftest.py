@@ -8,7 +8,7 @@ from helpers import Channel, Process
 
 @pytest.fixture
 def channel() -> Iterator[Channel]:
-    """A channel of the test's own."""
+    """A channel for this test alone. Its files are removed after the test."""
     channel = Channel()
     yield channel
     channel.remove()
@@ -16,7 +16,7 @@ def channel() -> Iterator[Channel]:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Process]]:
-    """Starts processes that end with the test."""
+    """Starts processes, which are killed after the test."""
     processes = []
 
     def start(*arguments: Any, **options: Any) -> Process:

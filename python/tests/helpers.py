@@ -1,13 +1,15 @@
-"""What the tests share: channels of their own, other processes, frames that can be checked as a whole."""
+"""What the tests share: channels, processes, and frames that can be checked for tears."""
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
@@ -19,33 +21,35 @@ from rsshm.caps import Layout
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = ROOT / "target" / "debug"
 PATIENCE = 20.0
-"""Seconds that anything may take that is expected to happen."""
+"""Seconds to wait for something that must happen."""
+WORDS = 100_000
+"""Enough in a :class:`Pose` that copying one takes a while, so that half of a change could be seen."""
 
 
 class Channel:
-    """A name of a test's own, whose files are removed at its end, also where it fails."""
+    """The name and the files of a channel."""
 
     _count = itertools.count()
 
     def __init__(self) -> None:
         self.name = f"rsshm-pytest-{os.getpid()}-{next(self._count)}"
         self.segment = Path("/dev/shm") / self.name
-        self.control = Path("/dev/shm") / f"sem.{self.name}"
+        self.lock_file = Path("/dev/shm") / f"sem.{self.name}"
 
     def exists(self) -> bool:
-        return self.segment.exists() and self.control.exists()
+        return self.segment.exists() and self.lock_file.exists()
 
     def assert_gone(self) -> None:
-        for path in (self.segment, self.control):
-            assert not path.exists(), f"{path} is left"
+        for path in (self.segment, self.lock_file):
+            assert not path.exists(), f"{path} still exists"
 
     def remove(self) -> None:
-        for path in (self.segment, self.control):
+        for path in (self.segment, self.lock_file):
             path.unlink(missing_ok=True)
 
 
 def eventually(what: str, ready: Callable[[], Any], limit: float = PATIENCE) -> float:
-    """Waits until ``ready``; how long it took."""
+    """Waits until ``ready()`` is true. Returns how long it took."""
     began = time.monotonic()
     while not ready():
         assert time.monotonic() - began < limit, f"not within {limit} s: {what}"
@@ -54,7 +58,7 @@ def eventually(what: str, ready: Callable[[], Any], limit: float = PATIENCE) -> 
 
 
 class Process:
-    """Another program; killed at the end of the test."""
+    """Another program."""
 
     def __init__(self, command: Sequence[str], env: Optional[Dict[str, str]] = None) -> None:
         self.command = list(command)
@@ -71,18 +75,24 @@ class Process:
     def pid(self) -> int:
         return self.process.pid
 
-    def hear(self) -> str:
-        """The next line that it prints."""
+    def read_line(self) -> str:
+        """The next line of its output."""
         assert self.process.stdout is not None
-        line = self.process.stdout.readline().decode()
-        assert line, f"{self.command} says nothing:\n{self.said_wrong()}"
+        # A process that hangs is killed, so that the test fails with its error output.
+        watchdog = threading.Timer(2 * PATIENCE, self.process.kill)
+        watchdog.start()
+        try:
+            line = self.process.stdout.readline().decode()
+        finally:
+            watchdog.cancel()
+        assert line, f"{self.command} has closed its output:\n{self.error_output()}"
         return line.strip()
 
     def expect(self, line: str) -> None:
-        heard = self.hear()
-        assert heard == line, f"{heard!r}\n{self.said_wrong()}"
+        received = self.read_line()
+        assert received == line, f"{received!r}\n{self.error_output()}"
 
-    def tell(self, line: str) -> None:
+    def write_line(self, line: str) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(line.encode() + b"\n")
         self.process.stdin.flush()
@@ -94,22 +104,22 @@ class Process:
         self.process.kill()
         self.process.wait()
 
-    def said_wrong(self) -> str:
+    def error_output(self) -> str:
         self.errors.seek(0)
         return self.errors.read().decode(errors="replace")
 
     def wait_ok(self, given: bytes = b"") -> bytes:
-        """Gives it all it reads, and waits until it ends well: what it printed."""
+        """Writes its whole input, waits until it ends without an error, and returns its output."""
         try:
             out, _ = self.process.communicate(given, timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError(f"{self.command} does not end:\n{self.said_wrong()}") from None
-        assert self.process.returncode == 0, f"{self.command}: {self.process.returncode}\n{self.said_wrong()}"
+            raise AssertionError(f"{self.command} does not end:\n{self.error_output()}") from None
+        assert self.process.returncode == 0, f"{self.command}: {self.process.returncode}\n{self.error_output()}"
         return out
 
     def close(self) -> None:
-        # A stopped process takes a SIGKILL too.
+        # SIGKILL also ends a stopped process.
         self.kill()
         for stream in (self.process.stdin, self.process.stdout, self.errors):
             if stream is not None:
@@ -120,7 +130,7 @@ class Process:
 
 
 def python(role: str, *arguments: object) -> List[str]:
-    """The command of a process that plays a role of child.py."""
+    """The command of a process that runs a role of child.py."""
     return [sys.executable, str(Path(__file__).with_name("child.py")), role, *map(str, arguments)]
 
 
@@ -135,23 +145,28 @@ def gst(*pipeline: object) -> List[str]:
 
 
 def gst_environment() -> Dict[str, str]:
-    """GStreamer with the plugin just built, alone in a folder, and nothing else out of the ordinary."""
-    folder = ROOT / "target" / "python-plugin"
-    folder.mkdir(parents=True, exist_ok=True)
-    link = folder / "libgstrsshm.so"
+    """The environment of GStreamer with the new build of the plugin, and with fatal warnings.
+
+    The plugin is alone in a directory, because GStreamer searches GST_PLUGIN_PATH recursively.
+    """
+    directory = ROOT / "target" / "python-plugin"
+    directory.mkdir(parents=True, exist_ok=True)
+    link = directory / "libgstrsshm.so"
     plugin = TARGET / "libgstrsshm.so"
-    assert plugin.exists(), f"{plugin} is not there: cargo build --lib"
-    if not link.is_symlink():
+    assert plugin.exists(), f"{plugin} is missing: cargo build --lib"
+    # The link may be of another checkout.
+    if not link.is_symlink() or os.readlink(link) != str(plugin):
+        link.unlink(missing_ok=True)
         link.symlink_to(plugin)
     return {
-        "GST_PLUGIN_PATH": str(folder),
-        "GST_REGISTRY": str(folder / "registry.bin"),
+        "GST_PLUGIN_PATH": str(directory),
+        "GST_REGISTRY": str(directory / "registry.bin"),
         "G_DEBUG": "fatal_warnings",
     }
 
 
 def pictures(layout: Layout, count: int, seed: int = 1) -> List[List[Any]]:
-    """Pictures of noise: a list of planes each."""
+    """Pictures of noise, each as a list of planes."""
     random = numpy.random.default_rng(seed)
     return [
         [
@@ -163,25 +178,25 @@ def pictures(layout: Layout, count: int, seed: int = 1) -> List[List[Any]]:
 
 
 def tight(planes: Iterable[Any]) -> bytes:
-    """A picture's pixels, without padding."""
+    """The pixels of a picture, without padding."""
     return b"".join(numpy.ascontiguousarray(plane).tobytes() for plane in planes)
 
 
 def padded(layout: Layout, planes: Iterable[Any]) -> bytes:
-    """A picture's bytes in the layout."""
+    """The bytes of a picture in the layout."""
     data = bytearray(layout.size)
-    for place, plane in zip(layout.planes, planes):
-        place.array(data)[...] = plane
+    for target, plane in zip(layout.planes, planes):
+        target.array(data)[...] = plane
     return bytes(data)
 
 
 def unpadded(layout: Layout, data: bytes) -> bytes:
-    """The pixels of a frame's bytes."""
+    """The pixels of a frame, without padding."""
     return tight(plane.array(data) for plane in layout.planes)
 
 
 def records(frames: Iterable[bytes]) -> bytes:
-    """Frames as the peers' processes take and give them: each behind its size."""
+    """Frames in the format that the peers read and write: each after its size."""
     return b"".join(struct.pack("=I", len(frame)) + frame for frame in frames)
 
 
@@ -201,5 +216,22 @@ def grey(value: int, shape: Sequence[int] = (48, 64)) -> Any:
 
 
 def is_even(array: Any) -> bool:
-    """Whether all samples are the same, as they are in frames of the torn-frame tests."""
+    """Whether all samples are the same, as in frames that are not torn."""
     return bool(array.min() == array.max())
+
+
+class Pose(ctypes.Structure):
+    """A structure whose fields are all derived from one value."""
+
+    _fields_ = [("x", ctypes.c_double), ("y", ctypes.c_double), ("count", ctypes.c_uint32), ("words", ctypes.c_uint32 * WORDS)]
+
+
+def pose(value: int) -> Pose:
+    made = Pose(value, value, value)
+    numpy.frombuffer(made.words, numpy.uint32)[:] = value
+    return made
+
+
+def is_whole(value: Pose) -> bool:
+    """Whether all fields are those of one value."""
+    return value.x == value.y == value.count and bool((numpy.frombuffer(value.words, numpy.uint32) == value.count).all())

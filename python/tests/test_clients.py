@@ -1,4 +1,4 @@
-"""Programs that know nothing of this package: OpenCV's own GStreamer reader, the classic reader, and the examples."""
+"""Programs outside this package: OpenCV's GStreamer reader, the classic reader, and the examples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ Start = Callable[..., Process]
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 OPENCV = """
 import sys, cv2
-capture = cv2.VideoCapture("rsshmsrc name=" + sys.argv[1] + " ! videoconvert ! video/x-raw,format=BGR ! appsink", cv2.CAP_GSTREAMER)
+pipeline = "rsshmsrc name=" + sys.argv[1] + " ! videoconvert ! video/x-raw,format=BGR ! appsink"
+capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
 assert capture.isOpened()
 for _ in range(20):
     there, picture = capture.read()
@@ -40,7 +41,7 @@ def library() -> dict:
 
 
 class Feed:
-    """A thread that publishes pictures, each of one number."""
+    """A thread that publishes pictures, each of one value."""
 
     def __init__(self, name: str, **options: Any) -> None:
         self.writer = rsshm.Writer(name, **options)
@@ -67,10 +68,10 @@ class Feed:
             pass
 
 
-def test_opencv_reads_a_python_writer_by_itself(channel: Channel, start: Start) -> None:
+def test_opencv_reads_a_python_writer(channel: Channel, start: Start) -> None:
     with Feed(channel.name, shape=(48, 64, 3), fps=50):
         reading = start([sys.executable, "-c", OPENCV, channel.name], env=gst_environment())
-        pictures = [tuple(map(int, reading.hear().split())) for _ in range(20)]
+        pictures = [tuple(map(int, reading.read_line().split())) for _ in range(20)]
         reading.wait_ok()
     assert all(picture[:3] == (48, 64, 3) and picture[3] == picture[4] for picture in pictures), pictures
     numbers = [picture[3] for picture in pictures]
@@ -95,7 +96,7 @@ def test_opencv_reads_rsshmsink(channel: Channel, start: Start) -> None:
 
 
 @pytest.mark.parametrize("kind", ["python", "rsshmsink"])
-def test_the_classic_reader_sees_whole_frames(kind: str, channel: Channel, start: Start) -> None:
+def test_classic_reader_sees_whole_frames(kind: str, channel: Channel, start: Start) -> None:
     sys.path.insert(0, str(EXAMPLES))
     try:
         from classic_read import newest
@@ -128,7 +129,7 @@ def test_the_classic_reader_sees_whole_frames(kind: str, channel: Channel, start
                 found.append(look)
             time.sleep(0.005)
         assert len(found) == 30
-        for number, caps, frame in found:
+        for _, caps, frame in found:
             assert "GRAY8" in caps and frame.size == 48 * 64 and frame.min() == frame.max()
         if feed:
             assert feed.writer.readers == 0
@@ -137,11 +138,11 @@ def test_the_classic_reader_sees_whole_frames(kind: str, channel: Channel, start
             feed.__exit__()
 
 
-def test_the_examples_work_together(channel: Channel, start: Start, tmp_path: Path) -> None:
+def test_examples_work_together(channel: Channel, start: Start, tmp_path: Path) -> None:
     name = channel.name
     writer = start(example("write", "--test", "--size", "320x240", "--channel", name), env=library())
     writer.expect(f"{name}: video/x-raw, format=(string)BGR, width=(int)320, height=(int)240, framerate=(fraction)30/1")
-    start(example("detect", "--channel", name, "--timeout", 10), env=library()).hear()
+    start(example("detect", "--channel", name, "--timeout", 10), env=library()).read_line()
     read = ("--channel", f"{name}-out", "--timeout", 10, "--frames", 20, "--every", 0.2, "--pictures", tmp_path)
     reader = start(example("read", *read), env=library())
     shown = start(
@@ -161,7 +162,7 @@ def test_the_examples_work_together(channel: Channel, start: Start, tmp_path: Pa
         Path(path).unlink(missing_ok=True)
 
 
-def test_a_film_is_written_and_read(channel: Channel, start: Start, tmp_path: Path) -> None:
+def test_video_file_is_written_and_read(channel: Channel, start: Start, tmp_path: Path) -> None:
     film = str(tmp_path / "film.avi")
     recorder = cv2.VideoWriter(film, cv2.VideoWriter_fourcc(*"MJPG"), 60, (64, 48))
     for value in range(30):
@@ -176,25 +177,25 @@ def test_a_film_is_written_and_read(channel: Channel, start: Start, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["write", "read", "detect"])
-def test_without_opencv_the_examples_say_so(name: str, channel: Channel, start: Start, tmp_path: Path) -> None:
+def test_examples_report_missing_opencv(name: str, channel: Channel, start: Start, tmp_path: Path) -> None:
     (tmp_path / "cv2.py").write_text("raise ImportError('not here')")
     env = {**library(), "PYTHONPATH": f"{tmp_path}:{EXAMPLES.parent}"}
     process = start(example(name, "--channel", channel.name), env=env)
     with pytest.raises(AssertionError):
         process.wait_ok()
-    said = process.said_wrong()
-    assert "OpenCV is missing" in said and "python3-opencv" in said and "Traceback" not in said
+    errors = process.error_output()
+    assert "OpenCV is missing" in errors and "python3-opencv" in errors and "Traceback" not in errors
 
 
-def test_a_channel_that_does_not_come_is_an_error_of_the_examples(channel: Channel, start: Start) -> None:
+def test_example_reports_a_missing_channel(channel: Channel, start: Start) -> None:
     process = start(example("read", "--channel", channel.name, "--timeout", "0.1"), env=library())
     with pytest.raises(AssertionError):
         process.wait_ok()
-    assert f"read.py: channel {channel.name}: no writer came in time" in process.said_wrong()
+    assert f"read.py: channel {channel.name}: no writer came in time" in process.error_output()
 
 
-def test_the_readers_of_the_documents_work(channel: Channel, tmp_path: Path) -> None:
-    """The first code in README.md beside the package, and that in docs/PROTOCOL.md."""
+def test_readers_in_the_documents_work(channel: Channel, tmp_path: Path) -> None:
+    """The first code in README.md beside the package, and the code in docs/PROTOCOL.md."""
     root = EXAMPLES.parents[1]
     first = (EXAMPLES.parent / "README.md").read_text().split("```python\n", 1)[1].split("```", 1)[0]
     protocol = (root / "docs" / "PROTOCOL.md").read_text().split("<!-- the example begins -->", 1)[1]

@@ -1,4 +1,4 @@
-"""The ctypes structures are those of the Rust crate, which docs/PROTOCOL.md is held to as well."""
+"""The ctypes structures match the Rust crate. A test of the crate compares docs/PROTOCOL.md with it too."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from helpers import TARGET
 from rsshm import layout
 
 
-def emitted() -> dict:
+def layout_of_the_crate() -> dict:
     return json.loads(subprocess.check_output([str(TARGET / "examples" / "layout")]))
 
 
-def test_structures_are_those_of_the_crate() -> None:
-    for name, wanted in emitted()["structures"].items():
+def test_structures_match_the_crate() -> None:
+    for name, wanted in layout_of_the_crate()["structures"].items():
         structure = getattr(layout, name)
         fields = {
             field: [getattr(structure, field).offset, getattr(structure, field).size]
@@ -26,6 +26,6 @@ def test_structures_are_those_of_the_crate() -> None:
         assert (ctypes.sizeof(structure), fields) == (wanted["size"], wanted["fields"]), name
 
 
-def test_constants_are_those_of_the_crate() -> None:
-    wanted = emitted()["constants"]
+def test_constants_match_the_crate() -> None:
+    wanted = layout_of_the_crate()["constants"]
     assert {name: getattr(layout, name) for name in wanted} == wanted

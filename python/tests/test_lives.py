@@ -1,4 +1,4 @@
-"""Programs that start, stop, are killed and stopped, on either side."""
+"""Programs that start, end, are killed, and are stopped, on either side."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_until(reader: rsshm.Reader, what: str, ready: Callable[[rsshm.Frame], A
     raise AssertionError(f"not in time: {what}")
 
 
-def test_a_reader_may_come_first(channel: Channel, start: Start) -> None:
+def test_reader_may_start_first(channel: Channel, start: Start) -> None:
     with rsshm.Reader(channel.name) as reader:
         with pytest.raises(rsshm.Timeout, match=channel.name):
             reader.read(0.05)
@@ -47,14 +47,14 @@ def test_a_reader_may_come_first(channel: Channel, start: Start) -> None:
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_a_killed_writer_is_followed_by_the_next(kind: str, channel: Channel, start: Start) -> None:
+def test_reader_follows_from_a_killed_writer_to_the_next(kind: str, channel: Channel, start: Start) -> None:
     command, env = WRITERS[kind](channel.name)
     writer = start(command, env=env)
     with rsshm.Reader(channel.name, timeout=20) as reader:
         held = read_until(reader, "in place", lambda frame: frame.in_place).array
         before = held.copy()
         writer.kill()
-        # Its channel is left, and taken over: by a writer of another kind, with another format.
+        # The files of the channel remain. A writer of another kind takes them over, with another format.
         assert channel.exists()
         with rsshm.Writer(channel.name, (20, 30, 3)) as second:
             assert reader.reconnects == 0
@@ -69,27 +69,27 @@ def test_a_killed_writer_is_followed_by_the_next(kind: str, channel: Channel, st
             frame = read_until(reader, "the new writer", lambda frame: frame.caps.format == "BGR")
             writing.join()
         assert (frame.array == 3).all() and frame.discontinuity and reader.reconnects == 1
-        # What the dead writer drew stays, too.
+        # The dead writer's frame stays unchanged too.
         assert (held == before).all()
     channel.assert_gone()
 
 
-def test_a_dead_python_writer_is_followed_by_rsshmsink(channel: Channel, start: Start) -> None:
+def test_reader_follows_from_a_dead_python_writer_to_rsshmsink(channel: Channel, start: Start) -> None:
     writer = start(python("steady", channel.name))
     with rsshm.Reader(channel.name, timeout=20) as reader:
-        number = reader.read().seq
+        seq = reader.read().seq
         writer.kill()
         command, env = WRITERS["rsshmsink"](channel.name)
         second = start(command, env=env)
         frame = read_until(reader, "the new writer", lambda _: reader.reconnects == 1)
-        # Numbers run on.
-        assert frame.seq > number
+        # The seq continues.
+        assert frame.seq > seq
         second.signal(signal.SIGINT)
         second.wait_ok()
     channel.assert_gone()
 
 
-def test_a_second_writer_is_told_who_has_the_channel(channel: Channel, start: Start) -> None:
+def test_error_of_a_second_writer_names_the_first(channel: Channel, start: Start) -> None:
     with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer:
         writer.write(grey(1))
         began = time.monotonic()
@@ -101,10 +101,10 @@ def test_a_second_writer_is_told_who_has_the_channel(channel: Channel, start: St
 
 @pytest.mark.parametrize("lossless", [False, True])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_writer_does_not_wait_for_a_reader_that_is(
+def test_writer_does_not_wait_for_a_reader_that_is(
     how: signal.Signals, lossless: bool, channel: Channel, start: Start
 ) -> None:
-    """Killed or stopped; only a lossless writer waits for one that is stopped, as that may go on."""
+    """Only a lossless writer waits for a stopped reader, as that may continue. No writer waits for a killed one."""
     with rsshm.Writer(channel.name, (48, 64), format="GRAY8", lossless=lossless, max_slots=8) as writer:
         reader = start(python("hold", channel.name, 2))
         stop = threading.Event()
@@ -129,15 +129,15 @@ def test_a_writer_does_not_wait_for_a_reader_that_is(
                 time.sleep(0.2)
                 assert writer.published == stalled < before + 8
             else:
-                eventually("the writer goes on", lambda: writer.published > before + 40)
+                eventually("the writer continues", lambda: writer.published > before + 40)
             if how == signal.SIGKILL:
-                eventually("nobody reads", lambda: writer.readers == 0)
+                eventually("no reader is left", lambda: writer.readers == 0)
             else:
-                # What it holds is as it was.
+                # The frames that it holds are unchanged.
                 reader.signal(signal.SIGCONT)
-                reader.tell("go on")
+                reader.write_line("go on")
                 reader.expect("whole")
-                eventually("the writer goes on", lambda: writer.published > before + 40)
+                eventually("the writer continues", lambda: writer.published > before + 40)
             assert writer.dropped == 0
         finally:
             stop.set()
@@ -148,20 +148,20 @@ def test_a_writer_does_not_wait_for_a_reader_that_is(
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 @pytest.mark.parametrize("reader", ["python", "rust"])
 @pytest.mark.parametrize("kind", WRITERS)
-def test_a_reader_that_is_killed_or_stopped_holds_no_other_up(
+def test_killed_or_stopped_reader_does_not_delay_another(
     kind: str, reader: str, how: signal.Signals, channel: Channel, start: Start
 ) -> None:
     command, env = WRITERS[kind](channel.name)
     start(command, env=env)
     with rsshm.Reader(channel.name, timeout=5) as witness:
         witness.read()
-        # The Rust one is soon stuck in a full pipe, with a frame in its hand.
+        # The Rust reader soon waits on a full pipe while it holds a frame.
         victim = start(python("hold", channel.name, 1) if reader == "python" else peer("read", channel.name))
         at = witness._at
         assert at is not None and at.seat is not None
         segment = at.segment
         pins = [segment.seat_word(seat, rsshm.ReaderEntry.pins) for seat in range(64) if seat != at.seat.index]
-        read_until(witness, "it holds a frame", lambda _: any(segment.words[word] for word in pins))
+        read_until(witness, "the reader holds a frame", lambda _: any(segment.words[word] for word in pins))
         victim.signal(how)
         began = time.monotonic()
         frames = [witness.read().seq for _ in range(40)]
@@ -171,7 +171,7 @@ def test_a_reader_that_is_killed_or_stopped_holds_no_other_up(
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 @pytest.mark.parametrize("kind", WRITERS)
-def test_who_holds_the_semaphore_holds_nobody_up(kind: str, how: signal.Signals, channel: Channel, start: Start) -> None:
+def test_holder_of_the_semaphore_delays_no_reader(kind: str, how: signal.Signals, channel: Channel, start: Start) -> None:
     import posix_ipc
 
     command, env = WRITERS[kind](channel.name)
@@ -188,20 +188,20 @@ def test_who_holds_the_semaphore_holds_nobody_up(kind: str, how: signal.Signals,
         frames = [reader.read() for _ in range(25)]
         assert time.monotonic() - began < 5
         assert frames[-1].seq >= frames[0].seq + 24
-        # It is put right after a second.
+        # The writer repairs it after a second.
         semaphore = posix_ipc.Semaphore("/" + channel.name)
         eventually("the semaphore is free again", lambda: semaphore.value == 1, 5)
         if how == signal.SIGSTOP:
-            # It gives back what is not its own any more: the value is brought to 1 all the same.
+            # The holder posts a semaphore that it no longer holds. The writer brings the value back to 1.
             holder.signal(signal.SIGCONT)
-            holder.tell("go on")
+            holder.write_line("go on")
             holder.expect("released")
             time.sleep(0.1)
             assert max(semaphore.value for _ in range(10_000)) == 1
         semaphore.close()
 
 
-def test_a_stopped_writer_is_waited_for(channel: Channel, start: Start) -> None:
+def test_reader_waits_for_a_stopped_writer(channel: Channel, start: Start) -> None:
     writer = start(python("steady", channel.name))
     with rsshm.Reader(channel.name, timeout=20) as reader:
         reader.read()
@@ -215,7 +215,7 @@ def test_a_stopped_writer_is_waited_for(channel: Channel, start: Start) -> None:
         assert reader.reconnects == 0
 
 
-def test_a_forked_child_owns_nothing(channel: Channel, start: Start) -> None:
+def test_forked_child_owns_no_reader(channel: Channel, start: Start) -> None:
     with rsshm.Writer(channel.name, (48, 64), format="GRAY8", max_slots=8) as writer:
         reader = start(python("fork", channel.name))
         stop = threading.Event()
@@ -228,9 +228,9 @@ def test_a_forked_child_owns_nothing(channel: Channel, start: Start) -> None:
         writing = threading.Thread(target=write)
         writing.start()
         try:
-            child = int(reader.hear().removeprefix("child "))
+            child = int(reader.read_line().removeprefix("child "))
             pinned = writer._channel._current.pinned
-            # The child has let go of all that it inherited, and its parent is a reader still, that holds a frame.
+            # The child has released what it inherited, but the parent is still a reader that holds a frame.
             time.sleep(0.1)
             assert writer.readers == 1 and pinned() != 0
             reader.kill()
@@ -241,7 +241,7 @@ def test_a_forked_child_owns_nothing(channel: Channel, start: Start) -> None:
             writing.join()
 
 
-def test_a_writer_of_the_parent_is_not_the_childs(channel: Channel) -> None:
+def test_forked_child_owns_no_writer(channel: Channel) -> None:
     writer = rsshm.Writer(channel.name, (48, 64), format="GRAY8")
     writer.write(grey(1))
     child = os.fork()
@@ -259,9 +259,8 @@ def test_a_writer_of_the_parent_is_not_the_childs(channel: Channel) -> None:
     channel.assert_gone()
 
 
-def test_the_end_of_a_readers_process_leaves_the_channel(channel: Channel, start: Start) -> None:
-    """As it is with this package, and as it is with multiprocessing.shared_memory, whose resource tracker removes what a
-    process has attached to."""
+def test_end_of_a_reader_process_keeps_the_channel(channel: Channel, start: Start) -> None:
+    """Compared with multiprocessing.shared_memory, whose resource tracker removes the memory that a process attached to."""
     shared = shared_memory.SharedMemory(create=True, size=4096)
     try:
         with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer:
@@ -272,7 +271,8 @@ def test_the_end_of_a_readers_process_leaves_the_channel(channel: Channel, start
             attaching = f"from multiprocessing import shared_memory as s; s.SharedMemory({shared.name!r})"
             start([sys.executable, "-c", attaching]).wait_ok()
             if sys.version_info < (3, 13):
-                eventually("the other kind is gone", lambda: not Path("/dev/shm", shared.name).exists())
+                tracked = Path("/dev/shm", shared.name)
+                eventually("the resource tracker has removed it", lambda: not tracked.exists())
             assert channel.exists()
             assert writer.write(grey(2)) == 2
     finally:
@@ -283,19 +283,19 @@ def test_the_end_of_a_readers_process_leaves_the_channel(channel: Channel, start
             pass
 
 
-@pytest.mark.parametrize("which", ["segment", "control", "both"])
-def test_files_that_somebody_removed_are_made_again(which: str, channel: Channel) -> None:
+@pytest.mark.parametrize("which", ["segment", "lock_file", "both"])
+def test_removed_files_are_created_again(which: str, channel: Channel) -> None:
     with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer:
         with rsshm.Reader(channel.name, timeout=5) as reader:
             writer.write(grey(1))
             reader.read()
-            for path in (channel.segment, channel.control):
-                if which in ("both", {channel.segment: "segment", channel.control: "control"}[path]):
+            for path in (channel.segment, channel.lock_file):
+                if which in ("both", {channel.segment: "segment", channel.lock_file: "lock_file"}[path]):
                     path.unlink()
-            eventually("the files are there again", channel.exists, 5)
+            eventually("the files exist again", channel.exists, 5)
             eventually("the reader is in the new segment", lambda: writer.write(grey(2)) and follow(reader), 5)
             assert reader.reconnects == 1
-            # Who comes now finds the channel too.
+            # A new reader finds the channel too.
             with rsshm.Reader(channel.name, timeout=5) as second:
                 writer.write(grey(3))
                 assert second.read().array[0, 0] in (2, 3)
@@ -310,7 +310,7 @@ def follow(reader: rsshm.Reader) -> bool:
     return reader.reconnects == 1
 
 
-def test_a_program_that_ends_without_a_word_leaves_nothing(channel: Channel, start: Start) -> None:
+def test_program_that_ends_without_close_leaves_no_files(channel: Channel, start: Start) -> None:
     path = str(Path(__file__).resolve().parents[1])
     writing = (
         f"import sys; sys.path.insert(0, {path!r}); import rsshm, numpy\n"
@@ -322,7 +322,7 @@ def test_a_program_that_ends_without_a_word_leaves_nothing(channel: Channel, sta
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be another user")
-def test_another_user_may_look_and_not_touch(channel: Channel, start: Start) -> None:
+def test_another_user_may_read_but_not_write(channel: Channel, start: Start) -> None:
     with rsshm.Writer(channel.name, (48, 64), format="GRAY8", perms=0o644) as writer:
         writer.write(grey(1))
         nobody = 65534
@@ -341,13 +341,13 @@ def test_another_user_may_look_and_not_touch(channel: Channel, start: Start) -> 
         writer.write(grey(1))
         os.seteuid(nobody)
         try:
-            with pytest.raises(rsshm.Denied, match="its mode is 0600"):
+            with pytest.raises(rsshm.Denied, match="mode 0600"):
                 rsshm.Reader(channel.name).read(1)
         finally:
             os.seteuid(0)
 
 
-def test_an_observer_writes_nothing_and_is_not_counted(channel: Channel) -> None:
+def test_observer_writes_nothing_and_is_not_counted(channel: Channel) -> None:
     with rsshm.Writer(channel.name, (48, 64), format="GRAY8", lossless=True) as writer:
         writer.write(grey(1))
         with rsshm.Observer(channel.name, timeout=5) as observer:
@@ -361,19 +361,19 @@ def test_an_observer_writes_nothing_and_is_not_counted(channel: Channel) -> None
             assert observer.read().array.max() == observer.read().array.max() - 1
 
 
-def test_sixty_four_readers_and_one_more(channel: Channel) -> None:
+def test_reader_65_observes(channel: Channel) -> None:
     with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer:
         writer.write(grey(1))
         readers = [rsshm.Reader(channel.name, timeout=5) for _ in range(65)]
         assert all((reader.read().array == 1).all() for reader in readers)
         assert writer.readers == 64
-        assert readers[64].observing is not None and "64 seats" in readers[64].observing
+        assert readers[64].observing is not None and "64 reader entries" in readers[64].observing
         for reader in readers:
             reader.close()
         assert writer.readers == 0
 
 
-def test_a_reader_that_takes_more_than_it_was_granted_is_evicted_by_a_python_writer(channel: Channel) -> None:
+def test_python_writer_evicts_a_reader_above_its_quota(channel: Channel) -> None:
     with rsshm.Writer(channel.name, (48, 64), format="GRAY8", max_slots=8) as writer:
         with rsshm.Reader(channel.name, timeout=5) as greedy:
             writer.write(grey(0))
@@ -382,18 +382,18 @@ def test_a_reader_that_takes_more_than_it_was_granted_is_evicted_by_a_python_wri
             assert at is not None and at.seat is not None
             word = at.segment.seat_word(at.seat.index, rsshm.ReaderEntry.pins)
             at.segment.words[word] = 0xFF
-            eventually("it is evicted", at.is_evicted, 5)
+            eventually("the reader is evicted", at.is_evicted, 5)
             for value in range(100):
                 assert writer.write(grey(value)) is not None
             assert writer._channel.evicted == 1
-            # It attaches again by itself, with another seat or ticket.
-            with pytest.warns(RuntimeWarning, match="more than it was granted"):
+            # The reader attaches again by itself, with another entry or generation.
+            with pytest.warns(RuntimeWarning, match="more slots than its quota"):
                 frame = greedy.read()
             assert (frame.array == 99).all()
 
 
-def test_letters_and_events_between_frames_are_passed_over(channel: Channel, start: Start) -> None:
-    """rsshmsink tells of streams and tags; a reader that knows no events takes the frames."""
+def test_events_between_frames_are_skipped(channel: Channel, start: Start) -> None:
+    """rsshmsink sends stream-start and tag events. A reader that does not support events takes only the frames."""
     command = gst(
         "videotestsrc num-buffers=20 ! taginject tags=title=film ! video/x-raw,format=GRAY8,width=64,height=48",
         f"! rsshmsink name={channel.name} lossless=true wait-for-connection=true sync=false",
@@ -404,7 +404,7 @@ def test_letters_and_events_between_frames_are_passed_over(channel: Channel, sta
         assert reader.missed == 0
 
 
-def test_a_rust_writer_of_any_frames_is_read(channel: Channel, start: Start) -> None:
+def test_frames_of_any_kind_from_a_rust_writer_are_read(channel: Channel, start: Start) -> None:
     frames = [bytes([value]) * (value + 1) * 50_000 for value in range(8)]
     writer = start(peer("write", channel.name, "application/x-thing,version=(int)3", "lossless", "variable"))
     with rsshm.Reader(channel.name, timeout=20) as reader:
@@ -415,7 +415,7 @@ def test_a_rust_writer_of_any_frames_is_read(channel: Channel, start: Start) -> 
         feeding.join()
 
 
-def test_a_python_writers_new_formats_reach_gstreamer(channel: Channel, start: Start, tmp_path: Path) -> None:
+def test_new_formats_of_a_python_writer_reach_gstreamer(channel: Channel, start: Start, tmp_path: Path) -> None:
     file = tmp_path / "read"
     reader = start(gst(f"rsshmsrc name={channel.name} ! filesink location={file}"), env=gst_environment())
     wanted = b""
@@ -430,7 +430,7 @@ def test_a_python_writers_new_formats_reach_gstreamer(channel: Channel, start: S
     assert file.read_bytes() == wanted
 
 
-def test_time_stamps_are_those_of_this_machine(channel: Channel, start: Start) -> None:
+def test_time_stamps_use_the_monotonic_clock(channel: Channel, start: Start) -> None:
     command, env = WRITERS["rsshmsink"](channel.name)
     start(command, env=env)
     with rsshm.Reader(channel.name, timeout=20, latest=True) as reader:
@@ -443,9 +443,9 @@ def test_time_stamps_are_those_of_this_machine(channel: Channel, start: Start) -
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small /dev/shm")
-@pytest.mark.parametrize("size, said", [("64k", "NoSpace"), ("1m", "NoSpace"), ("3m", "lives")])
-def test_a_full_dev_shm_is_an_error_or_is_lived_with(size: str, said: str, channel: Channel, start: Start) -> None:
-    """Three frames of 300 KB are what it takes; more are used where there is room."""
+@pytest.mark.parametrize("size, output", [("64k", "NoSpace"), ("1m", "NoSpace"), ("3m", "lives")])
+def test_small_dev_shm_is_an_error_or_limits_the_slots(size: str, output: str, channel: Channel, start: Start) -> None:
+    """A channel needs memory for three frames of 300 KB. It uses more if there is more."""
     path = str(Path(__file__).resolve().parents[1])
     writing = (
         f"import sys; sys.path.insert(0, {path!r}); import rsshm, numpy, os\n"
@@ -465,4 +465,4 @@ def test_a_full_dev_shm_is_an_error_or_is_lived_with(size: str, said: str, chann
     )
     mounted = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$0" -c "$1"'
     out = start(["unshare", "-m", "sh", "-c", mounted, sys.executable, writing]).wait_ok().decode()
-    assert out.splitlines() == [said, "[]"], out
+    assert out.splitlines() == [output, "[]"], out

@@ -1,4 +1,4 @@
-"""Every writer with every reader: rsshmsink, Python, Rust; each frame the same on both sides, in every format."""
+"""Every writer with every reader, of rsshmsink, Python and Rust: each frame is the same on both sides, in every format."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ Start = Callable[..., Process]
 
 
 class GstWriter:
-    """rsshmsink copies what is not its own memory into GStreamer's layout."""
+    """rsshmsink copies foreign memory into GStreamer's layout."""
 
-    def __init__(self, start: Start, name: str, layout: Layout, frames: List[Any], folder: Path) -> None:
-        file = folder / "frames"
+    def __init__(self, start: Start, name: str, layout: Layout, frames: List[Any], directory: Path) -> None:
+        file = directory / "frames"
         file.write_bytes(b"".join(padded(layout, planes) for planes in frames))
-        numbers = lambda values: "<" + ",".join(map(str, values)) + ">"  # noqa: E731
+        as_list = lambda values: "<" + ",".join(map(str, values)) + ">"  # noqa: E731
         self.process = start(
             gst(
                 f"filesrc location={file} ! rawvideoparse framerate=30/1 width={WIDTH} height={HEIGHT}",
                 f"format={layout.format.lower().replace('_', '-')} frame-size={layout.size}",
-                f"plane-strides={numbers(plane.stride for plane in layout.planes)}",
-                f"plane-offsets={numbers(plane.offset for plane in layout.planes)}",
+                f"plane-strides={as_list(plane.stride for plane in layout.planes)}",
+                f"plane-offsets={as_list(plane.offset for plane in layout.planes)}",
                 f"! rsshmsink name={name} lossless=true wait-for-connection=true sync=false",
             ),
             env=gst_environment(),
@@ -69,10 +69,10 @@ class RustWriter:
 
 
 class GstReader:
-    """rsshmsrc gives frames in GStreamer's layout to elements that know no other."""
+    """rsshmsrc converts frames to GStreamer's layout for elements that support no other."""
 
-    def __init__(self, start: Start, name: str, folder: Path) -> None:
-        self.file = folder / "read"
+    def __init__(self, start: Start, name: str, directory: Path) -> None:
+        self.file = directory / "read"
         self.process = start(gst(f"rsshmsrc name={name} ! filesink location={self.file}"), env=gst_environment())
 
     def frames(self, layout: Layout) -> List[bytes]:
@@ -102,7 +102,7 @@ class RustReader:
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("reader", [GstReader, PythonReader, RustReader])
 @pytest.mark.parametrize("writer", [GstWriter, PythonWriter, RustWriter])
-def test_every_frame_arrives_as_it_was(
+def test_every_frame_arrives_unchanged(
     writer: Any, reader: Any, format: str, channel: Channel, start: Start, tmp_path: Path
 ) -> None:
     layout = layout_of(format, WIDTH, HEIGHT, ALIGN)

@@ -1,5 +1,7 @@
-"""Frames at full speed, none of them torn; and the same as the demonstration did it that this project comes from, whose frames
-are. RSSHM_TORN_SECONDS=60 makes it a longer look."""
+"""At full speed, no frame is torn. With the original demonstration, which this project replaces, frames are torn.
+
+RSSHM_TORN_SECONDS=60 makes the tests run longer.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,13 @@ import mmap
 import os
 import threading
 import time
+from collections import Counter
 from typing import Any, Callable, Dict
 
 import numpy
 import posix_ipc
 import pytest
-from helpers import Channel, Process, peer, python
+from helpers import PATIENCE, Channel, Process, peer, python
 
 import rsshm
 
@@ -22,59 +25,71 @@ SIZE = 640 * 480 * 3
 
 
 def is_whole(array: Any) -> bool:
-    """Whether all bytes are the first one, and still are at a second look."""
+    """Whether all bytes are equal, and still are when they are read again."""
     first = array[0]
     return bool((array == first).all() and (array == first).all())
 
 
 def counts(printed: str) -> Dict[str, int]:
+    """The counts in a line of the form ``name=count ...``."""
     return {name: int(value) for name, _, value in (word.partition("=") for word in printed.split())}
+
+
+def flood_once(writer: str, channel: Channel, start: Start) -> Counter[str]:
+    """Writes at full speed for SECONDS while three readers check: Python, Rust, and an observer."""
+    flood = (python if writer == "python" else peer)("flood", channel.name, SIZE, SECONDS)
+    checking = start(peer("check", channel.name, SECONDS + 20))
+    flooding = start(flood)
+    found: Counter[str] = Counter()
+
+    def observe() -> None:
+        with rsshm.Observer(channel.name, timeout=20, latest=True) as observer:
+            for frame in observer:
+                found["observed"] += 1
+                found["torn by the observer"] += not is_whole(frame.data)
+
+    observing = threading.Thread(target=observe)
+    observing.start()
+    with rsshm.Reader(channel.name, timeout=20) as reader:
+        for frame in reader:
+            found["read by Python"] += 1
+            found["torn by Python"] += not is_whole(frame.data)
+    observing.join()
+    found["published"] = counts(flooding.wait_ok().decode())["published"]
+    rust = counts(checking.wait_ok().decode())
+    found["read by Rust"], found["torn by Rust"] = rust["received"], rust["torn"]
+    return found
 
 
 @pytest.mark.parametrize("writer", ["python", "rust"])
 def test_no_frame_is_torn(writer: str, channel: Channel, start: Start) -> None:
-    """Two readers at once, one of each kind, and a third that only looks."""
-    flood = (python if writer == "python" else peer)("flood", channel.name, SIZE, SECONDS)
-    checking = start(peer("check", channel.name, SECONDS + 20))
-    flooding = start(flood)
-    received, torn, looked = 0, 0, 0
-
-    def look() -> None:
-        nonlocal looked, torn
-        with rsshm.Observer(channel.name, timeout=20, latest=True) as observer:
-            for frame in observer:
-                looked += 1
-                torn += not is_whole(frame.data)
-
-    looking = threading.Thread(target=look)
-    looking.start()
-    with rsshm.Reader(channel.name, timeout=20) as reader:
-        for frame in reader:
-            received += 1
-            torn += not is_whole(frame.data)
-    looking.join()
-    published = counts(flooding.wait_ok().decode())["published"]
-    other = counts(checking.wait_ok().decode())
-    print(
-        f"\n{writer}: {published} published; {received} and {other['received']} read, {looked} observed; torn {torn}, {other['torn']}"
-    )
-    assert (torn, other["torn"]) == (0, 0)
-    assert min(received, other["received"], looked) > 20 * SECONDS
+    readers = ("read by Python", "read by Rust", "observed")
+    found: Counter[str] = Counter()
+    began = time.monotonic()
+    # On a busy machine it takes several floods until each reader has checked enough frames.
+    while min(found[reader] for reader in readers) <= 20 * SECONDS:
+        assert time.monotonic() - began < PATIENCE + 10 * SECONDS, f"the readers get too few frames: {found}"
+        found += flood_once(writer, channel, start)
+    print(f"\n{writer}: {dict(found)}")
+    assert not any(found[name] for name in found if name.startswith("torn")), found
 
 
-def test_the_original_demonstration_tears_frames() -> None:
-    """One buffer under a semaphore, and a view of it that is used when the semaphore is free again: what the numbers above
-    are to be held against. (Were none torn here, the check above would not see any.)"""
+def test_original_demonstration_tears_frames() -> None:
+    """One buffer under a semaphore, and a view of it that is used after the semaphore is released.
+
+    The numbers above are to be compared with this one. If no frame were torn here, the check above would not see any.
+    """
     name = f"/rsshm-pytest-demonstration-{os.getpid()}"
     semaphore = posix_ipc.Semaphore(name, posix_ipc.O_CREX, initial_value=1)
     memory = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, size=SIZE)
-    stop = time.monotonic() + SECONDS
+    began = time.monotonic()
+    limit = began + SECONDS + PATIENCE
     child = os.fork()
     buffer = numpy.frombuffer(mmap.mmap(memory.fd, SIZE), numpy.uint8)
     if child == 0:
-        # Until the reader has seen its share, and at the most for as long again.
+        # The parent kills this process. The limit ends it if the parent was killed itself.
         value = 0
-        while time.monotonic() < stop + SECONDS:
+        while time.monotonic() < limit:
             value = (value + 1) & 0xFF
             semaphore.acquire()
             buffer.fill(value)
@@ -82,7 +97,8 @@ def test_the_original_demonstration_tears_frames() -> None:
         os._exit(0)
     received = torn = 0
     try:
-        while time.monotonic() < stop:
+        # On a busy machine the two processes may rarely run at the same time.
+        while time.monotonic() < began + SECONDS or (torn == 0 and time.monotonic() < limit):
             semaphore.acquire()
             view = buffer[:]
             semaphore.release()
@@ -93,5 +109,5 @@ def test_the_original_demonstration_tears_frames() -> None:
         os.waitpid(child, 0)
         memory.unlink()
         semaphore.unlink()
-    print(f"\nthe original way: {received} read; torn {torn}")
+    print(f"\nthe original demonstration: {received} read; torn {torn}")
     assert torn > 0

@@ -1,4 +1,6 @@
-//! Bytes and texts that programs exchange beside the pictures: how they are written, and read from whoever wrote them.
+//! The building blocks of metas and events in the channel: numbers, texts and structures, encoded and decoded.
+//!
+//! Decoding survives any bytes, because any program with write permission may have written them.
 
 #[cfg(test)]
 pub(crate) mod samples;
@@ -10,10 +12,10 @@ use gst::prelude::*;
 
 pub(crate) use text::{MAX_NAME, is_plain_caps};
 
-/// Names that a reader lets a writer bring along. GStreamer keeps each for as long as the program runs.
+/// The maximum number of names that a peer may bring along. GStreamer keeps each name until the program ends.
 pub(crate) const MAX_NAMES: usize = 4096;
 
-/// Appends the length of a text, and the text; `None` when there is no room for it anyway.
+/// Appends the length of a text and the text; `None` if the text has 64 KiB or more, which never fits.
 pub(crate) fn put_text(to: &mut Vec<u8>, text: &str) -> Option<()> {
     let size = u16::try_from(text.len()).ok()?;
     to.extend(size.to_ne_bytes());
@@ -21,9 +23,9 @@ pub(crate) fn put_text(to: &mut Vec<u8>, text: &str) -> Option<()> {
     Some(())
 }
 
-/// Appends a structure as text; `None` when it is one that no reader would take.
+/// Appends a structure as text; `None` if it has values that readers do not accept.
 pub(crate) fn put_structure(to: &mut Vec<u8>, structure: &gst::StructureRef) -> Option<()> {
-    // The text says the same; but that of a buffer is large, and would be made for nothing.
+    // Checking the text below would be enough, but the text of a buffer is large, and would be made in vain.
     if !structure.iter().all(|(_, value)| is_plain_type(value.type_())) {
         return None;
     }
@@ -32,7 +34,8 @@ pub(crate) fn put_structure(to: &mut Vec<u8>, structure: &gst::StructureRef) -> 
     put_text(to, &text)
 }
 
-pub(crate) fn is_plain_type(kind: gst::glib::Type) -> bool {
+/// Whether values of this type are plain: numbers, booleans, strings, fractions, bit masks, lists and arrays.
+pub(crate) fn is_plain_type(value_type: gst::glib::Type) -> bool {
     [
         bool::static_type(),
         i32::static_type(),
@@ -48,15 +51,15 @@ pub(crate) fn is_plain_type(kind: gst::glib::Type) -> bool {
         gst::Array::static_type(),
         gst::List::static_type(),
     ]
-    .contains(&kind)
+    .contains(&value_type)
 }
 
-/// The names that another program has brought along so far.
+/// The names that a peer has brought along so far.
 #[derive(Debug, Default)]
 pub(crate) struct Names(HashSet<Box<str>>);
 
 impl Names {
-    /// Whether one more name may become known to this program for good.
+    /// Admits a name, which GStreamer then keeps; `false` if the peer has brought too many.
     pub(crate) fn admit(&mut self, name: &str) -> bool {
         self.0.contains(name) || (self.0.len() < MAX_NAMES && self.0.insert(name.into()))
     }
@@ -66,7 +69,7 @@ impl Names {
         self.0.len()
     }
 
-    /// The structure that a text says, if it is one of plain values.
+    /// Parses a structure; `None` if it has values that are not plain, or too many new names.
     pub(crate) fn structure(&mut self, text: &str) -> Option<gst::Structure> {
         if !text::is_plain(text, |name| self.admit(name)) {
             return None;
@@ -75,7 +78,7 @@ impl Names {
     }
 }
 
-/// Bytes that are still to be read.
+/// The bytes that have not been read yet. All methods return `None` if there are too few.
 pub(crate) struct Bytes<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Bytes<'a> {
@@ -113,7 +116,7 @@ impl<'a> Bytes<'a> {
         self.numbers().map(|[x, y, width, height]| (x, y, width, height))
     }
 
-    /// As many bytes as the next two say.
+    /// A run of bytes after its size in two bytes.
     pub(crate) fn sized(&mut self) -> Option<&'a [u8]> {
         let size = self.u16()?;
         let (bytes, rest) = self.0.split_at_checked(size.into())?;
@@ -121,13 +124,14 @@ impl<'a> Bytes<'a> {
         Some(bytes)
     }
 
-    /// A text that C code can have.
+    /// A text without NUL, because it goes to C code.
     pub(crate) fn text(&mut self) -> Option<&'a str> {
         self.sized()
             .filter(|bytes| !bytes.contains(&0))
             .and_then(|bytes| str::from_utf8(bytes).ok())
     }
 
+    /// The kind and the content of a record.
     pub(crate) fn record(&mut self) -> Option<(u16, Bytes<'a>)> {
         Some((self.u16()?, Bytes(self.sized()?)))
     }

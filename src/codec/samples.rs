@@ -1,6 +1,6 @@
-//! What tests of the codec's users send.
+//! Sample data for the tests of the codec's users.
 
-/// One of each plain type, and texts that need quotes.
+/// A structure with a field of each plain type, and with texts that need quotes.
 pub(crate) fn plain_structure(name: &str) -> gst::Structure {
     gst::init().unwrap();
     gst::Structure::builder(name)

@@ -1,43 +1,46 @@
-//! Structures as text, as far as another program's text may be given to GStreamer's own parser.
+//! Checks which texts of another program may go to GStreamer's own parser of structures and caps.
 //!
-//! That parser makes whatever type the text names, buffers and samples among them, goes as deep as the text does, and
-//! prints critical warnings at ranges and fractions that are none. So only plain values get there: a name, then fields of
-//! numbers, booleans, strings, fractions, bit masks, and lists and arrays of these.
+//! That parser makes any type that the text names, also buffers and samples. It recurses as deeply as the text nests,
+//! and prints critical warnings for invalid ranges and fractions. So only plain values may reach it: a name, then
+//! fields of numbers, booleans, strings, fractions, bit masks, and lists and arrays of these.
 
-/// The longest name of a structure, a field or a kind of region.
+/// The maximum length, in bytes, of the name of a structure, a field or a type of region.
 pub(crate) const MAX_NAME: usize = 128;
 
-/// Lists in lists, at most.
+/// The maximum nesting of lists.
 const MAX_DEPTH: u32 = 4;
 
-/// The types of values as GStreamer writes them.
+/// The names of plain types, as GStreamer writes them.
 const TYPES: [&str; 11] = [
     "boolean", "int", "uint", "gint64", "guint64", "float", "double", "string", "fraction", "bitmask", "guchar",
 ];
 
-/// What caps have beside these: the header of a compressed stream, and what decoders say of 3D video.
-const TYPES_OF_CAPS: [&str; 2] = ["buffer", "GstVideoMultiviewFlagsSet"];
+/// Further types in caps: the headers of compressed streams, and the flags of 3D video.
+const CAPS_TYPES: [&str; 2] = ["buffer", "GstVideoMultiviewFlagsSet"];
 
-/// How the names of GStreamer 0.10's raw formats began.
-const OLD_NAMES: [&str; 2] = ["video/x-raw-", "audio/x-raw-"];
+/// The prefixes of the names of raw formats in GStreamer 0.10.
+const OLD_NAME_PREFIXES: [&str; 2] = ["video/x-raw-", "audio/x-raw-"];
 
-/// Whether `text` is a structure of plain values. `admit` is asked for each name in it.
+/// Whether `text` is a structure of plain values. `admit` decides on each name in it.
 pub(crate) fn is_plain(text: &str, admit: impl FnMut(&str) -> bool) -> bool {
     is_structure(text, false, admit)
 }
 
-/// Whether `text` is that of caps of one structure, with plain values and what else fixed caps have.
+/// Whether `text` is that of caps with one structure, with plain values and the other values of fixed caps.
 pub(crate) fn is_plain_caps(text: &str) -> bool {
     is_structure(text, true, |_| true)
 }
 
-fn is_structure(text: &str, of_caps: bool, mut admit: impl FnMut(&str) -> bool) -> bool {
-    // Names of another age, of which GStreamer warns aloud.
+fn is_structure(text: &str, is_caps: bool, mut admit: impl FnMut(&str) -> bool) -> bool {
+    // GStreamer prints warnings for names from version 0.10.
     let name = text.trim_ascii_start();
-    if OLD_NAMES.iter().any(|old| name.starts_with(old)) {
+    if OLD_NAME_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
         return false;
     }
-    let mut rest = Rest(text.as_bytes(), of_caps);
+    let mut rest = Rest {
+        bytes: text.as_bytes(),
+        is_caps,
+    };
     let mut next_name = |rest: &mut Rest| {
         let name = rest.word()?;
         (name.len() <= MAX_NAME && name.as_bytes()[..1].iter().all(u8::is_ascii_alphabetic) && admit(name))
@@ -45,7 +48,7 @@ fn is_structure(text: &str, of_caps: bool, mut admit: impl FnMut(&str) -> bool) 
     };
     let mut structure = || {
         next_name(&mut rest)?;
-        if of_caps {
+        if is_caps {
             rest.features()?;
         }
         while rest.skip(b',') {
@@ -54,25 +57,29 @@ fn is_structure(text: &str, of_caps: bool, mut admit: impl FnMut(&str) -> bool) 
             rest.value(None, 0)?;
         }
         rest.skip(b';');
-        // GStreamer warns aloud of spaces behind it.
-        rest.0.is_empty().then_some(())
+        // GStreamer prints warnings for spaces after it.
+        rest.bytes.is_empty().then_some(())
     };
     structure().is_some()
 }
 
-/// What is still to be looked at, and whether it is of caps.
-struct Rest<'a>(&'a [u8], bool);
+/// The text that has not been checked yet.
+struct Rest<'a> {
+    bytes: &'a [u8],
+    /// It is the text of caps, not of another structure.
+    is_caps: bool,
+}
 
 impl<'a> Rest<'a> {
     fn skip_spaces(&mut self) {
-        self.0 = self.0.trim_ascii_start();
+        self.bytes = self.bytes.trim_ascii_start();
     }
 
-    /// Passes over `byte` if it is next.
+    /// Skips `byte` if it is next; whether it was.
     fn skip(&mut self, byte: u8) -> bool {
         self.skip_spaces();
-        let rest = self.0.strip_prefix(&[byte]);
-        self.0 = rest.unwrap_or(self.0);
+        let rest = self.bytes.strip_prefix(&[byte]);
+        self.bytes = rest.unwrap_or(self.bytes);
         rest.is_some()
     }
 
@@ -80,35 +87,39 @@ impl<'a> Rest<'a> {
         self.skip(byte).then_some(())
     }
 
-    /// What stands there without quotes.
+    /// A word without quotes.
     fn word(&mut self) -> Option<&'a str> {
         self.skip_spaces();
         let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-_.:+".contains(byte);
-        let end = self.0.iter().position(|byte| !is_part(byte)).unwrap_or(self.0.len());
-        let (word, rest) = self.0.split_at(end);
-        self.0 = rest;
+        let end = self
+            .bytes
+            .iter()
+            .position(|byte| !is_part(byte))
+            .unwrap_or(self.bytes.len());
+        let (word, rest) = self.bytes.split_at(end);
+        self.bytes = rest;
         str::from_utf8(word).ok().filter(|word| !word.is_empty())
     }
 
-    /// What the memory is, and has, if that is said: `(memory:GLMemory, meta:GstVideoMeta)`.
+    /// The optional caps features, such as `(memory:GLMemory, meta:GstVideoMeta)`.
     fn features(&mut self) -> Option<()> {
-        let Some(rest) = self.0.strip_prefix(b"(") else {
+        let Some(rest) = self.bytes.strip_prefix(b"(") else {
             return Some(());
         };
         let (features, rest) = rest.split_at(rest.iter().position(|byte| *byte == b')')?);
-        self.0 = &rest[1..];
+        self.bytes = &rest[1..];
         let mut features = str::from_utf8(features).ok()?.split(',');
         features
             .all(|feature| is_feature(feature.strip_prefix(' ').unwrap_or(feature)))
             .then_some(())
     }
 
-    /// A text in quotes, of which the first is passed already.
+    /// A text in quotes, after the opening quote.
     fn quoted(&mut self) -> Option<()> {
         let mut text = Vec::new();
         loop {
-            let (byte, rest) = self.0.split_first()?;
-            self.0 = rest;
+            let (byte, rest) = self.bytes.split_first()?;
+            self.bytes = rest;
             match byte {
                 b'"' => return str::from_utf8(&text).is_ok().then_some(()),
                 b'\\' => text.push(self.escaped()?),
@@ -118,25 +129,25 @@ impl<'a> Rest<'a> {
         }
     }
 
-    /// What a backslash stands before: three octal digits, or any other character.
+    /// The byte after a backslash: three octal digits, or any other character.
     fn escaped(&mut self) -> Option<u8> {
-        let (first, rest) = self.0.split_first()?;
+        let (first, rest) = self.bytes.split_first()?;
         if !(b'0'..=b'3').contains(first) {
-            self.0 = rest;
+            self.bytes = rest;
             return Some(*first);
         }
-        let (digits, rest) = self.0.split_first_chunk::<3>()?;
-        self.0 = rest;
+        let (digits, rest) = self.bytes.split_first_chunk::<3>()?;
+        self.bytes = rest;
         let byte = u8::from_str_radix(str::from_utf8(digits).ok()?, 8).ok()?;
         (byte != 0).then_some(byte)
     }
 
-    /// A value. `outer` is the type that was said of the list it is in.
+    /// A value. `outer` is the type that the enclosing list gives.
     fn value(&mut self, outer: Option<&'a str>, depth: u32) -> Option<()> {
         let mut kind = outer;
         if self.skip(b'(') {
-            let of_caps = self.1;
-            let is_known = |word: &&str| TYPES.contains(word) || (of_caps && TYPES_OF_CAPS.contains(word));
+            let is_caps = self.is_caps;
+            let is_known = |word: &&str| TYPES.contains(word) || (is_caps && CAPS_TYPES.contains(word));
             kind = Some(self.word().filter(is_known)?);
             self.expect(b')')?;
         }
@@ -159,8 +170,8 @@ impl<'a> Rest<'a> {
         }
         let kind = match kind {
             Some(kind) => kind,
-            // As a person writes caps: GStreamer guesses.
-            None if self.1 => "",
+            // In caps, as people write them, the type may be missing; GStreamer guesses it.
+            None if self.is_caps => "",
             None => return None,
         };
         match kind {
@@ -187,7 +198,7 @@ fn is_hexadecimal(text: &str) -> bool {
     text.len().is_multiple_of(2) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Whether GStreamer takes `text` for a value of the type. It loses the memory of a list in which it does not.
+/// Whether GStreamer accepts `text` as a value of the type. It leaks a list with a value that it does not accept.
 fn is_value(kind: &str, text: &str) -> bool {
     match kind {
         "int" => is_integer::<i32>(text),
@@ -205,19 +216,19 @@ fn is_value(kind: &str, text: &str) -> bool {
             .is_some_and(|digits| !digits.starts_with('+') && u64::from_str_radix(digits, 16).is_ok()),
         "buffer" => is_hexadecimal(text),
         "fraction" => is_fraction(text),
-        // Without a type: what is no number is a string.
+        // Without a type, everything that is no number is a string.
         "" => !has_form_of_fraction(text) || is_fraction(text),
         _ => true,
     }
 }
 
-/// Whether it is a number in decimal: one that begins with 0 would be taken for another.
+/// Whether it is a decimal number without leading zeros, which GStreamer would take for an octal number.
 fn is_integer<T: std::str::FromStr>(text: &str) -> bool {
     let digits = text.trim_start_matches('-');
     text.parse::<T>().is_ok() && (digits == "0" || !digits.starts_with('0')) && !text.starts_with('+')
 }
 
-/// Whether it is a fraction that GStreamer has: neither its lowest number, nor a denominator of 0.
+/// Whether it is a fraction that GStreamer accepts: without `i32::MIN`, and without a denominator of 0.
 fn is_fraction(text: &str) -> bool {
     let number = |text: &str| text.parse::<i32>().ok().filter(|number| *number != i32::MIN);
     let Some((numerator, denominator)) = text.split_once('/') else {
@@ -235,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_values_pass() {
+    fn plain_values_are_accepted() {
         for text in [
             "name",
             "roi/qp;",
@@ -249,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn caps_have_headers_and_features_too() {
+    fn caps_may_have_headers_and_features() {
         for text in [
             "video/x-raw(memory:GLMemory, meta:Thing), format=(string)RGBA",
             "video/x-h264, codec_data=(buffer)0164ff, streamheader=(buffer)< 0102, 03 >, width=(int)64",
@@ -275,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn caps_of_plain_values_pass() {
+    fn caps_of_plain_values_are_accepted() {
         for text in [
             "video/x-raw",
             "video/x-raw, format=(string)NV12, width=(int)640, framerate=(fraction)30/1",
@@ -291,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn all_else_is_refused_in_caps() {
+    fn other_caps_are_refused() {
         let deep = format!("a/b, c={}1{}", "<".repeat(30_000), ">".repeat(30_000));
         for text in [
             deep.as_str(),
@@ -319,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn all_else_is_refused() {
+    fn other_structures_are_refused() {
         for text in [
             "",
             ";",

@@ -1,10 +1,10 @@
-//! One channel as a device.
+//! The device that stands for one channel.
 
 use std::sync::OnceLock;
 
 use gst::{glib, subclass::prelude::*};
 
-use super::provider::CAT;
+use super::CAT;
 
 #[derive(Default)]
 pub struct RsShmDevice {
@@ -12,16 +12,16 @@ pub struct RsShmDevice {
 }
 
 impl super::RsShmDevice {
-    /// The device of `channel`, whose frames have `caps` and come from the process `writer`.
-    pub(super) fn new(channel: &str, caps: &gst::Caps, writer: u32) -> Self {
+    /// The device of `channel`, whose frames have `caps` and come from the process `writer_pid`.
+    pub(super) fn new(channel: &str, caps: &gst::Caps, writer_pid: u32) -> Self {
         let properties = gst::Structure::builder("rsshm-properties")
             .field("device.api", "rsshm")
             .field("rsshm.channel", channel)
-            .field("rsshm.writer-pid", writer)
+            .field("rsshm.writer-pid", writer_pid)
             .build();
         let device: Self = glib::Object::builder()
             .property("display-name", channel)
-            .property("device-class", class_of(caps))
+            .property("device-class", device_class(caps))
             .property("caps", caps)
             .property("properties", properties)
             .build();
@@ -30,7 +30,8 @@ impl super::RsShmDevice {
     }
 }
 
-fn class_of(caps: &gst::Caps) -> &'static str {
+/// The device class for the media type of `caps`.
+fn device_class(caps: &gst::Caps) -> &'static str {
     let media = caps.structure(0).map_or("", |structure| structure.name().as_str());
     match media.split_once('/') {
         Some(("video" | "image", _)) => "Video/Source",
@@ -49,7 +50,7 @@ impl ObjectSubclass for RsShmDevice {
 impl ObjectImpl for RsShmDevice {}
 impl GstObjectImpl for RsShmDevice {}
 
-// Nothing here may panic: these functions are called by C code that a panic would end with the whole program.
+// Nothing here may panic: C code calls these functions, and a panic there aborts the whole program.
 impl DeviceImpl for RsShmDevice {
     fn create_element(&self, name: Option<&str>) -> Result<gst::Element, gst::LoggableError> {
         gst::ElementFactory::make("rsshmsrc")

@@ -1,9 +1,19 @@
-//! The channels of this machine, as devices: for programs that let their user choose a camera.
+//! The channels of this machine as devices, for programs that let the user choose a camera.
+
+use std::sync::LazyLock;
 
 use gst::{glib, prelude::*};
 
 mod device;
 mod provider;
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "rsshmdeviceprovider",
+        gst::DebugColorFlags::empty(),
+        Some("Shared memory channels as devices"),
+    )
+});
 
 glib::wrapper! {
     /// A channel that has a writer.
@@ -11,12 +21,12 @@ glib::wrapper! {
 }
 
 glib::wrapper! {
-    /// Finds the channels.
+    /// Lists the channels that have a writer.
     pub struct RsShmDeviceProvider(ObjectSubclass<provider::RsShmDeviceProvider>) @extends gst::DeviceProvider, gst::Object;
 }
 
 pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
-    // Behind those of real cameras: it is they who should be the default.
+    // Ranked below the providers of real cameras, because a camera should be the default.
     gst::DeviceProvider::register(
         Some(plugin),
         "rsshmdeviceprovider",

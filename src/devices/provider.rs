@@ -1,4 +1,4 @@
-//! Finds the channels, and tells when they come and go.
+//! The device provider: it lists the channels that have a writer, and reports when they come and go.
 
 use std::{
     collections::BTreeMap,
@@ -10,117 +10,112 @@ use std::{
 use gst::{glib, prelude::*, subclass::prelude::*};
 use rsshm_channel::{ChannelName, Observer, Watch, WatchStop};
 
+use super::CAT;
 use crate::{caps, sync::lock};
 
-pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
-    gst::DebugCategory::new(
-        "rsshmdeviceprovider",
-        gst::DebugColorFlags::empty(),
-        Some("Shared memory channels as devices"),
-    )
-});
+/// How often the listed channels are checked, even without a notification of a change.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often channels are looked at that are listed, also when nothing tells of a change.
-const LOOK: Duration = Duration::from_secs(1);
+/// How long a channel must be missing before it counts as gone. It is missing for a moment while another segment takes
+/// its name.
+const GONE_AFTER: Duration = Duration::from_millis(300);
 
-/// A channel that is not there for so long is gone: it may have been looked at while another segment took its name.
-const GONE: Duration = Duration::from_millis(300);
-
-/// The thread that follows the channels.
-struct Follower {
+/// The running thread that watches the channels.
+struct WatchThread {
     stop: WatchStop,
     thread: JoinHandle<()>,
 }
 
 #[derive(Default)]
 pub struct RsShmDeviceProvider {
-    follower: Mutex<Option<Follower>>,
+    watch_thread: Mutex<Option<WatchThread>>,
 }
 
-/// What a channel is now.
+/// The caps and the writer of a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Channel {
     caps: gst::Caps,
-    writer: u32,
+    writer_pid: u32,
 }
 
 impl Channel {
-    /// Looks at a channel; `None` without a living writer.
-    fn look(name: &str) -> Option<Self> {
+    /// Reads a channel; `None` if it has no living writer.
+    fn read(name: &str) -> Option<Self> {
         let observer = Observer::open(&ChannelName::new(name).ok()?).ok()??;
         Some(Self {
             caps: caps::parse(observer.caps()).ok()?,
-            writer: observer.header().writer_pid,
+            writer_pid: observer.header().writer_pid,
         })
     }
 
-    /// The channels that have a living writer.
+    /// All channels that have a living writer.
     fn all() -> BTreeMap<String, Self> {
         rsshm_channel::channels()
             .into_iter()
-            .filter_map(|name| Self::look(&name).map(|channel| (name, channel)))
+            .filter_map(|name| Self::read(&name).map(|channel| (name, channel)))
             .collect()
     }
 
     fn device(&self, name: &str) -> super::RsShmDevice {
-        super::RsShmDevice::new(name, &self.caps, self.writer)
+        super::RsShmDevice::new(name, &self.caps, self.writer_pid)
     }
 }
 
-/// A device that the application knows.
-struct Listed {
+/// A channel that the application knows as a device.
+struct ListEntry {
     channel: Channel,
     device: super::RsShmDevice,
     missing_since: Option<Instant>,
 }
 
+/// The channels that the application knows, by name.
 #[derive(Default)]
-struct List(BTreeMap<String, Listed>);
+struct DeviceList(BTreeMap<String, ListEntry>);
 
-impl List {
-    /// Tells the application what is new since the last time.
+impl DeviceList {
+    /// Reads all channels, and tells the application what has changed since the last time.
     fn update(&mut self, provider: &super::RsShmDeviceProvider) {
         let mut found = Channel::all();
-        self.0.retain(|name, listed| {
+        self.0.retain(|name, entry| {
             let Some(channel) = found.remove(name) else {
-                let since = *listed.missing_since.get_or_insert_with(Instant::now);
-                let is_gone = since.elapsed() >= GONE;
+                let since = *entry.missing_since.get_or_insert_with(Instant::now);
+                let is_gone = since.elapsed() >= GONE_AFTER;
                 if is_gone {
                     gst::debug!(CAT, obj = provider, "channel {name} is gone");
-                    provider.device_remove(&listed.device);
+                    provider.device_remove(&entry.device);
                 }
                 return !is_gone;
             };
-            listed.missing_since = None;
-            if channel != listed.channel {
-                gst::debug!(CAT, obj = provider, "channel {name} is another: {channel:?}");
+            entry.missing_since = None;
+            if channel != entry.channel {
+                gst::debug!(CAT, obj = provider, "channel {name} has changed: {channel:?}");
                 let device = channel.device(name);
-                provider.device_changed(&device, &listed.device);
-                (listed.channel, listed.device) = (channel, device);
+                provider.device_changed(&device, &entry.device);
+                (entry.channel, entry.device) = (channel, device);
             }
             true
         });
         for (name, channel) in found {
-            gst::debug!(CAT, obj = provider, "channel {name} is there: {channel:?}");
+            gst::debug!(CAT, obj = provider, "channel {name} is new: {channel:?}");
             let device = channel.device(&name);
             provider.device_add(&device);
-            let listed = Listed {
+            let entry = ListEntry {
                 channel,
                 device,
                 missing_since: None,
             };
-            self.0.insert(name, listed);
+            self.0.insert(name, entry);
         }
     }
 
-    /// How long to wait for something to tell of a change.
-    fn patience(&self, watch: &Watch) -> Duration {
-        if self.0.values().any(|listed| listed.missing_since.is_some()) {
-            GONE
+    /// How long to wait for a notification of a change.
+    fn timeout(&self, watch: &Watch) -> Duration {
+        if self.0.values().any(|entry| entry.missing_since.is_some()) {
+            GONE_AFTER
         } else if self.0.is_empty() && watch.is_immediate() {
             Duration::from_secs(3600)
         } else {
-            LOOK
+            CHECK_INTERVAL
         }
     }
 }
@@ -135,7 +130,7 @@ impl ObjectSubclass for RsShmDeviceProvider {
 impl ObjectImpl for RsShmDeviceProvider {}
 impl GstObjectImpl for RsShmDeviceProvider {}
 
-// Nothing here may panic: these functions are called by C code that a panic would end with the whole program.
+// Nothing here may panic: C code calls these functions, and a panic there aborts the whole program.
 impl DeviceProviderImpl for RsShmDeviceProvider {
     fn metadata() -> Option<&'static gst::subclass::DeviceProviderMetadata> {
         static METADATA: LazyLock<gst::subclass::DeviceProviderMetadata> = LazyLock::new(|| {
@@ -157,14 +152,14 @@ impl DeviceProviderImpl for RsShmDeviceProvider {
     }
 
     fn start(&self) -> Result<(), gst::LoggableError> {
-        let failed = |error: std::io::Error| gst::loggable_error!(CAT, "cannot follow the channels: {error}");
+        let failed = |error: std::io::Error| gst::loggable_error!(CAT, "the channels cannot be watched: {error}");
         let (watch, stop) = Watch::new().map_err(failed)?;
-        let mut list = List::default();
-        // Those that are there now are known when this returns.
+        let mut list = DeviceList::default();
+        // The channels that exist now are listed when this function returns.
         list.update(&self.obj());
         let provider = self.obj().downgrade();
-        let follow = move || {
-            while watch.wait(list.patience(&watch)) {
+        let run = move || {
+            while watch.wait(list.timeout(&watch)) {
                 let Some(provider) = provider.upgrade() else {
                     return;
                 };
@@ -173,17 +168,18 @@ impl DeviceProviderImpl for RsShmDeviceProvider {
         };
         let thread = thread::Builder::new()
             .name("rsshm-devices".to_owned())
-            .spawn(follow)
+            .spawn(run)
             .map_err(failed)?;
-        *lock(&self.follower) = Some(Follower { stop, thread });
+        *lock(&self.watch_thread) = Some(WatchThread { stop, thread });
         Ok(())
     }
 
     fn stop(&self) {
-        let follower = lock(&self.follower).take();
-        if let Some(Follower { stop, thread }) = follower {
+        let watch_thread = lock(&self.watch_thread).take();
+        if let Some(WatchThread { stop, thread }) = watch_thread {
             drop(stop);
-            // An application may stop it from where it is told of a device, which is that thread.
+            // An application may stop the provider from its handler for a new device, which runs in that thread. The
+            // thread must not wait for itself.
             if thread.thread().id() != thread::current().id() {
                 let _ = thread.join();
             }

@@ -1,4 +1,15 @@
-//! What happens between frames, as bytes that go through the channel, and back. docs/PROTOCOL.md has the format.
+//! The events between frames, encoded as the bytes that go through the channel, and back. docs/PROTOCOL.md has the
+//! format.
+//!
+//! # How to add a kind of event
+//!
+//! 1. Describe its bytes in docs/PROTOCOL.md, and add its number to `kind` (and its index to `sticky`, if it is
+//!    sticky).
+//! 2. Encode it in [`Encoder::encode`]. Count what cannot be sent in [`EncodeResult`], so that the user learns about
+//!    it.
+//! 3. Decode it in [`Decoder::decode`], which must survive any bytes. Text goes through [`Names::structure`], never
+//!    directly to GStreamer's parser.
+//! 4. In `tests.rs`, add a round trip, and a sample to `samples()`: the tests for truncated and mutated bytes use it.
 
 use std::{
     collections::HashMap,
@@ -16,7 +27,7 @@ use crate::{
     time::Times,
 };
 
-/// What an event is.
+/// The kinds of events in the channel.
 mod kind {
     pub(super) const STREAM_START: u32 = 1;
     pub(super) const TAGS: u32 = 2;
@@ -25,55 +36,55 @@ mod kind {
     pub(super) const STICKY_CUSTOM: u32 = 5;
 }
 
-/// Where events that last have their places.
-mod place {
+/// The indices of sticky events: a new event replaces the one with the same index.
+mod sticky {
     pub(super) const STREAM_START: usize = 0;
     pub(super) const STREAM_TAGS: usize = 1;
     pub(super) const GLOBAL_TAGS: usize = 2;
     pub(super) const FIRST_CUSTOM: usize = 3;
 }
 
-/// The name of all navigation events.
-const NAVIGATION: &str = "application/x-gst-navigation";
+/// The name of the structure of all navigation events.
+const NAVIGATION_NAME: &str = "application/x-gst-navigation";
 
-/// The field of a navigation event that is no plain value.
-const MODIFIERS: &str = "state";
+/// The field of a navigation event that is not a plain value: the modifier keys.
+const MODIFIERS_FIELD: &str = "state";
 
-/// A custom event that is about times of the writer's own pipeline.
-const FORCE_KEY_UNIT: &str = "GstForceKeyUnit";
+/// The name of the custom event force-key-unit. It refers to times of the writer's own pipeline, so it is not sent.
+const FORCE_KEY_UNIT_NAME: &str = "GstForceKeyUnit";
 
-/// An event as the channel takes it.
+/// An event for the channel.
 #[derive(Debug)]
-pub(crate) struct Encoded {
+pub(crate) struct EncodedEvent {
     kind: u32,
     time: Option<gst::ClockTime>,
     duration: Option<gst::ClockTime>,
     bytes: Vec<u8>,
-    /// Its place, if it lasts.
-    pub(crate) place: Option<usize>,
-    /// Another stream begins: nothing of the former lasts.
+    /// The index of a sticky event.
+    pub(crate) sticky_index: Option<usize>,
+    /// Another stream begins, and with it all sticky events of the former stream end.
     pub(crate) begins_stream: bool,
 }
 
-impl Encoded {
+impl EncodedEvent {
     fn new(kind: u32) -> Self {
         Self {
             kind,
             time: None,
             duration: None,
             bytes: Vec::new(),
-            place: None,
+            sticky_index: None,
             begins_stream: false,
         }
     }
 
-    /// When it happens in the stream, and for how long.
+    /// The time and the duration of the event, in running time.
     pub(crate) fn times(&self, segment: &gst::FormattedSegment<gst::ClockTime>) -> Times {
         Times::of_span(self.time, self.duration, segment)
     }
 
-    /// What the channel is told, with the times as all programs understand them.
-    pub(crate) fn at(&self, time: u64, duration: u64) -> NewEvent<'_> {
+    /// The event as the channel takes it, with its time in CLOCK_MONOTONIC nanoseconds.
+    pub(crate) fn to_channel(&self, time: u64, duration: u64) -> NewEvent<'_> {
         NewEvent {
             kind: self.kind,
             time,
@@ -83,84 +94,86 @@ impl Encoded {
     }
 }
 
-/// What becomes of an event of the writer's stream.
+/// The result of encoding an event of the writer's stream.
 #[derive(Debug)]
-pub(crate) enum Carried {
-    /// It is none that is carried.
-    No,
-    /// It would be, but it says so many things that no reader would take, and nothing else.
+pub(crate) enum EncodeResult {
+    /// Events of this type are not sent.
+    NotSent,
+    /// Nothing of the event can be sent: how many events or tags were left out.
     LeftOut(u64),
-    /// It is, but for so many of the tags in it.
-    Yes(Encoded, u64),
+    /// The event, and how many of its tags were left out.
+    Encoded(EncodedEvent, u64),
 }
 
-/// Turns a stream's events into what the channel takes.
+/// Encodes the events of a stream for the channel.
 #[derive(Debug, Default)]
 pub(crate) struct Encoder {
-    /// The custom events that last, in the order of their places.
-    sticky: Vec<String>,
+    /// The names of the custom sticky events, in the order of their indices.
+    custom_sticky: Vec<String>,
 }
 
 impl Encoder {
-    pub(crate) fn encode(&mut self, event: &gst::EventRef) -> Carried {
+    pub(crate) fn encode(&mut self, event: &gst::EventRef) -> EncodeResult {
         use gst::EventView;
         match event.view() {
             EventView::StreamStart(start) => {
-                self.sticky.clear();
+                self.custom_sticky.clear();
                 Self::stream_start(start)
             }
             EventView::Tag(tags) => Self::tags(tags.tag()),
             EventView::Gap(gap) => {
                 let (time, duration) = gap.get();
-                let encoded = Encoded {
+                let encoded = EncodedEvent {
                     time: Some(time),
                     duration,
                     bytes: gap.gap_flags().bits().to_ne_bytes().to_vec(),
-                    ..Encoded::new(kind::GAP)
+                    ..EncodedEvent::new(kind::GAP)
                 };
-                Carried::Yes(encoded, 0)
+                EncodeResult::Encoded(encoded, 0)
             }
             EventView::CustomDownstream(_) | EventView::CustomBoth(_) => Self::custom(event, kind::CUSTOM, None),
             EventView::CustomDownstreamSticky(_) => {
-                let place = event.structure().and_then(|structure| self.place_of(structure.name()));
-                Self::custom(event, kind::STICKY_CUSTOM, place)
+                let index = event
+                    .structure()
+                    .and_then(|structure| self.sticky_index(structure.name()));
+                Self::custom(event, kind::STICKY_CUSTOM, index)
             }
-            _ => Carried::No,
+            _ => EncodeResult::NotSent,
         }
     }
 
-    fn stream_start(event: &gst::event::StreamStart) -> Carried {
-        let mut encoded = Encoded {
-            place: Some(place::STREAM_START),
+    fn stream_start(event: &gst::event::StreamStart) -> EncodeResult {
+        let mut encoded = EncodedEvent {
+            sticky_index: Some(sticky::STREAM_START),
             begins_stream: true,
-            ..Encoded::new(kind::STREAM_START)
+            ..EncodedEvent::new(kind::STREAM_START)
         };
-        // The bindings do not let its number out.
+        // Through the structure, because the bindings hide the number of a group.
         let group = event
             .structure()
             .and_then(|structure| structure.get::<u32>("group-id").ok());
-        encoded.bytes.extend(this_process().to_ne_bytes());
+        encoded.bytes.extend(random_process_id().to_ne_bytes());
         encoded.bytes.extend(group.unwrap_or(0).to_ne_bytes());
         encoded.bytes.extend(event.stream_flags().bits().to_ne_bytes());
         match put_text(&mut encoded.bytes, event.stream_id()) {
-            Some(()) => Carried::Yes(encoded, 0),
-            None => Carried::LeftOut(1),
+            Some(()) => EncodeResult::Encoded(encoded, 0),
+            None => EncodeResult::LeftOut(1),
         }
     }
 
-    fn tags(tags: &gst::TagListRef) -> Carried {
+    fn tags(tags: &gst::TagListRef) -> EncodeResult {
         let is_global = tags.scope() == gst::TagScope::Global;
-        let mut encoded = Encoded {
-            place: Some(if is_global {
-                place::GLOBAL_TAGS
+        let mut encoded = EncodedEvent {
+            sticky_index: Some(if is_global {
+                sticky::GLOBAL_TAGS
             } else {
-                place::STREAM_TAGS
+                sticky::STREAM_TAGS
             }),
-            ..Encoded::new(kind::TAGS)
+            ..EncodedEvent::new(kind::TAGS)
         };
         encoded.bytes.extend(u32::from(is_global).to_ne_bytes());
-        let (mut taken, mut left_out) = (gst::Structure::new_empty("taglist"), 0);
-        let mut room = MAX_EVENT_SIZE - encoded.bytes.len() - size_of_text(&taken).unwrap_or(0);
+        let (mut sent, mut left_out) = (gst::Structure::new_empty("taglist"), 0);
+        let mut bytes_left = MAX_EVENT_SIZE - encoded.bytes.len() - encoded_size(&sent).unwrap_or(0);
         for (name, values) in tags.iter_generic() {
             let mut tag = gst::Structure::new_empty("taglist");
             let values: Vec<_> = values.filter_map(plain_tag).collect();
@@ -169,61 +182,61 @@ impl Encoder {
                 1 => values.into_iter().for_each(|value| tag.set_value(name, value)),
                 _ => tag.set(name, gst::List::new(values)),
             }
-            // One that is too large, a song's text say, keeps no other from its way.
-            let size = size_of_text(&tag).unwrap_or(room + 1);
+            // A tag that is too large, such as the lyrics of a song, does not keep the other tags from being sent.
+            let size = encoded_size(&tag).unwrap_or(bytes_left + 1);
             match tag.value(name) {
-                Ok(value) if size <= room => {
-                    taken.set_value(name, value.clone());
-                    room -= size;
+                Ok(value) if size <= bytes_left => {
+                    sent.set_value(name, value.clone());
+                    bytes_left -= size;
                 }
                 _ => left_out += 1,
             }
         }
-        if left_out > 0 && taken.n_fields() == 0 {
-            return Carried::LeftOut(left_out);
+        if left_out > 0 && sent.n_fields() == 0 {
+            return EncodeResult::LeftOut(left_out);
         }
-        match put_structure(&mut encoded.bytes, &taken) {
-            Some(()) => Carried::Yes(encoded, left_out),
-            None => Carried::LeftOut(left_out + taken.n_fields() as u64),
+        match put_structure(&mut encoded.bytes, &sent) {
+            Some(()) => EncodeResult::Encoded(encoded, left_out),
+            None => EncodeResult::LeftOut(left_out + sent.n_fields() as u64),
         }
     }
 
-    fn custom(event: &gst::EventRef, kind: u32, place: Option<usize>) -> Carried {
+    fn custom(event: &gst::EventRef, kind: u32, sticky_index: Option<usize>) -> EncodeResult {
         let Some(structure) = event.structure() else {
-            return Carried::LeftOut(1);
+            return EncodeResult::LeftOut(1);
         };
-        if structure.name() == FORCE_KEY_UNIT {
-            return Carried::No;
+        if structure.name() == FORCE_KEY_UNIT_NAME {
+            return EncodeResult::NotSent;
         }
-        let mut encoded = Encoded {
-            place,
-            ..Encoded::new(kind)
+        let mut encoded = EncodedEvent {
+            sticky_index,
+            ..EncodedEvent::new(kind)
         };
         match put_structure(&mut encoded.bytes, structure) {
-            Some(()) => Carried::Yes(encoded, 0),
-            None => Carried::LeftOut(1),
+            Some(()) => EncodeResult::Encoded(encoded, 0),
+            None => EncodeResult::LeftOut(1),
         }
     }
 
-    /// Where custom events of the name last; past the last place they do not.
-    fn place_of(&mut self, name: &str) -> Option<usize> {
-        let known = self.sticky.iter().position(|sticky| sticky == name);
-        let index = known.unwrap_or(self.sticky.len());
-        let place = Some(place::FIRST_CUSTOM + index).filter(|place| *place < STICKY_EVENT_COUNT)?;
+    /// The index of custom sticky events of this name; `None` if all indices are taken, so that they are not sticky.
+    fn sticky_index(&mut self, name: &str) -> Option<usize> {
+        let known = self.custom_sticky.iter().position(|known| known == name);
+        let position = known.unwrap_or(self.custom_sticky.len());
+        let index = Some(sticky::FIRST_CUSTOM + position).filter(|index| *index < STICKY_EVENT_COUNT)?;
         if known.is_none() {
-            self.sticky.push(name.to_owned());
+            self.custom_sticky.push(name.to_owned());
         }
-        Some(place)
+        Some(index)
     }
 }
 
-/// How many bytes a structure takes; `None` when no reader would take it.
-fn size_of_text(structure: &gst::StructureRef) -> Option<usize> {
+/// How many bytes the encoded structure takes; `None` if it cannot be encoded.
+fn encoded_size(structure: &gst::StructureRef) -> Option<usize> {
     let mut bytes = Vec::new();
     put_structure(&mut bytes, structure).map(|()| bytes.len())
 }
 
-/// A tag's value as one that a text can say.
+/// The value of a tag as a plain value; `None` if there is none.
 fn plain_tag(value: &glib::SendValue) -> Option<glib::SendValue> {
     if is_plain_type(value.type_()) {
         return Some(value.clone());
@@ -234,16 +247,16 @@ fn plain_tag(value: &glib::SendValue) -> Option<glib::SendValue> {
     value.get::<glib::Date>().ok().map(|date| date.julian().to_send_value())
 }
 
-/// A number that other processes hardly have.
-fn this_process() -> u64 {
-    static NUMBER: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());
-    *NUMBER
+/// A random number that identifies this process.
+fn random_process_id() -> u64 {
+    static ID: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());
+    *ID
 }
 
-/// The group of this program that stands for one of another: streams that belong together there do so here.
-fn group_here(process: u64, group: u32) -> gst::GroupId {
+/// The group of this program that corresponds to a group of another: streams of one group there are of one group here.
+fn local_group(process: u64, group: u32) -> gst::GroupId {
     static GROUPS: LazyLock<Mutex<HashMap<(u64, u32), gst::GroupId>>> = LazyLock::new(Mutex::default);
-    /// More are made by no honest writer.
+    /// No honest writer makes more groups.
     const MAX_GROUPS: usize = 1024;
     let mut groups = lock(&GROUPS);
     if groups.len() >= MAX_GROUPS {
@@ -252,14 +265,14 @@ fn group_here(process: u64, group: u32) -> gst::GroupId {
     *groups.entry((process, group)).or_insert_with(gst::GroupId::next)
 }
 
-/// An event of the channel, for a reader's own pipeline.
+/// An event of the channel, for the reader's pipeline.
 #[derive(Debug)]
-pub(crate) enum Decoded {
+pub(crate) enum DecodedEvent {
     /// Another stream begins.
     StreamStart(gst::Event),
-    /// To be passed on as it is.
+    /// An event to pass on unchanged.
     Event(gst::Event),
-    /// No frame for so long, from a time on that all programs understand.
+    /// There are no frames for a while; the time is in CLOCK_MONOTONIC nanoseconds.
     Gap {
         time: u64,
         duration: Option<gst::ClockTime>,
@@ -267,15 +280,15 @@ pub(crate) enum Decoded {
     },
 }
 
-/// Turns what another program wrote into events.
+/// Decodes events that another program wrote.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
     names: Names,
 }
 
 impl Decoder {
-    /// `None` for what makes no sense, or is not known here.
-    pub(crate) fn decode(&mut self, event: &rsshm_channel::Event) -> Option<Decoded> {
+    /// Decodes an event; `None` if it is invalid, or of an unknown kind.
+    pub(crate) fn decode(&mut self, event: &rsshm_channel::Event) -> Option<DecodedEvent> {
         let mut bytes = Bytes(&event.bytes);
         let decoded = match event.kind {
             kind::STREAM_START => {
@@ -283,9 +296,9 @@ impl Decoder {
                 let id = bytes.text().filter(|id| !id.is_empty())?;
                 let start = gst::event::StreamStart::builder(id)
                     .flags(gst::StreamFlags::from_bits_truncate(flags))
-                    .group_id_if_some((group != 0).then(|| group_here(process, group)))
+                    .group_id_if_some((group != 0).then(|| local_group(process, group)))
                     .build();
-                Decoded::StreamStart(start)
+                DecodedEvent::StreamStart(start)
             }
             kind::TAGS => {
                 let is_global = bytes.u32()? == 1;
@@ -295,15 +308,17 @@ impl Decoder {
                 } else {
                     gst::TagScope::Stream
                 });
-                Decoded::Event(gst::event::Tag::new(tags))
+                DecodedEvent::Event(gst::event::Tag::new(tags))
             }
-            kind::GAP => Decoded::Gap {
+            kind::GAP => DecodedEvent::Gap {
                 time: Some(event.time).filter(|time| *time != TIME_NONE)?,
                 duration: gst::ClockTime::try_from(event.duration).ok(),
                 flags: gst::GapFlags::from_bits_truncate(bytes.u32().unwrap_or(0)),
             },
-            kind::CUSTOM => Decoded::Event(gst::event::CustomDownstream::new(self.names.structure(bytes.text()?)?)),
-            kind::STICKY_CUSTOM => Decoded::Event(gst::event::CustomDownstreamSticky::new(
+            kind::CUSTOM => {
+                DecodedEvent::Event(gst::event::CustomDownstream::new(self.names.structure(bytes.text()?)?))
+            }
+            kind::STICKY_CUSTOM => DecodedEvent::Event(gst::event::CustomDownstreamSticky::new(
                 self.names.structure(bytes.text()?)?,
             )),
             _ => return None,
@@ -311,7 +326,7 @@ impl Decoder {
         Some(decoded)
     }
 
-    /// The tags that this program knows; one of another kind here than there is left.
+    /// The tags that this program knows. A tag that has another type here than in the writer is left out.
     fn tags(&mut self, text: &str) -> Option<gst::TagList> {
         let structure = self.names.structure(text)?;
         let mut tags = gst::TagList::new();
@@ -320,12 +335,12 @@ impl Decoder {
             if !gst::tags::tag_exists(name) {
                 continue;
             }
-            let kind = gst::tags::tag_get_type(name);
+            let tag_type = gst::tags::tag_get_type(name);
             let one = [value.clone()];
             let list = value.get::<gst::List>().ok();
             for value in list.as_ref().map_or(&one[..], |list| list.as_slice()) {
-                if let Some(value) = tag_value(value, kind) {
-                    // Its kind is the tag's: it is taken.
+                if let Some(value) = tag_value(value, tag_type) {
+                    // This cannot fail, because the value has the type of the tag.
                     let _ = to.add_value(name, &value, gst::TagMergeMode::Append);
                 }
             }
@@ -334,22 +349,23 @@ impl Decoder {
     }
 }
 
-/// The value of a tag of the kind, from what [`plain_tag`] made of it.
-fn tag_value(value: &glib::SendValue, kind: glib::Type) -> Option<glib::SendValue> {
-    if value.type_() == kind {
+/// The value of a tag of `tag_type`, from the plain value that [`plain_tag`] made of it.
+fn tag_value(value: &glib::SendValue, tag_type: glib::Type) -> Option<glib::SendValue> {
+    if value.type_() == tag_type {
         return Some(value.clone());
     }
-    if kind == gst::DateTime::static_type() {
+    if tag_type == gst::DateTime::static_type() {
         let time = gst::DateTime::from_iso8601_string(value.get::<&str>().ok()?).ok()?;
         return Some(time.to_send_value());
     }
-    if kind == glib::Date::static_type() {
+    if tag_type == glib::Date::static_type() {
         return Some(glib::Date::from_julian(value.get::<u32>().ok()?).ok()?.to_send_value());
     }
     None
 }
 
-/// A navigation event as a letter to the writer; `None` when it is too long. Fields that a text cannot say are left out.
+/// Encodes a navigation event as a message to the writer; `None` if that is too long. Fields without a plain value are
+/// left out.
 pub(crate) fn navigation_message(structure: &gst::StructureRef) -> Option<Vec<u8>> {
     let mut plain = gst::Structure::new_empty(structure.name());
     for (name, value) in structure.iter() {
@@ -364,15 +380,15 @@ pub(crate) fn navigation_message(structure: &gst::StructureRef) -> Option<Vec<u8
     (message.len() <= MAX_MESSAGE_SIZE).then_some(message)
 }
 
-/// The navigation event that a reader's letter says, whoever wrote it.
+/// Decodes the navigation event in a reader's message, which may hold any bytes; `None` if there is none.
 pub(crate) fn navigation_event(message: &[u8], names: &mut Names) -> Option<gst::Event> {
     let mut structure = names.structure(Bytes(message).text()?)?;
-    if structure.name() != NAVIGATION {
+    if structure.name() != NAVIGATION_NAME {
         return None;
     }
-    // Which keys and buttons are held meanwhile: flags, of which the letter has the number.
-    if let Ok(bits) = structure.get::<u32>(MODIFIERS) {
-        structure.set(MODIFIERS, NavigationModifierType::from_bits_truncate(bits));
+    // The modifier keys and mouse buttons that are pressed: flags, which the message holds as a number.
+    if let Ok(bits) = structure.get::<u32>(MODIFIERS_FIELD) {
+        structure.set(MODIFIERS_FIELD, NavigationModifierType::from_bits_truncate(bits));
     }
     Some(gst::event::Navigation::new(structure))
 }

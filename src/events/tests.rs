@@ -9,13 +9,13 @@ fn init() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         gst::init().unwrap();
-        // Nothing that comes of a peer may make GLib or GStreamer complain.
+        // No input from a peer may cause a warning of GLib or GStreamer.
         gst::glib::log_set_always_fatal(gst::glib::LogLevels::LEVEL_CRITICAL | gst::glib::LogLevels::LEVEL_WARNING);
         tags::register::<Exposure>();
     });
 }
 
-/// A tag of an application's own.
+/// A custom tag of an application.
 enum Exposure {}
 
 impl tags::Tag<'_> for Exposure {
@@ -29,14 +29,14 @@ impl tags::CustomTag<'_> for Exposure {
     const DESCRIPTION: &'static glib::GStr = glib::gstr!("exposure time in seconds");
 }
 
-/// What a reader hears of an event.
-fn heard(encoded: &Encoded) -> rsshm_channel::Event {
+/// The event that a reader gets.
+fn received(encoded: &EncodedEvent) -> rsshm_channel::Event {
     let NewEvent {
         kind,
         time,
         duration,
         bytes,
-    } = encoded.at(
+    } = encoded.to_channel(
         5_000_001_000,
         encoded.duration.map_or(TIME_NONE, gst::ClockTime::nseconds),
     );
@@ -49,12 +49,12 @@ fn heard(encoded: &Encoded) -> rsshm_channel::Event {
     }
 }
 
-/// An event as it comes out at the other end, and how much was left out.
+/// Encodes and decodes an event. Returns both results, and how much was left out.
 #[track_caller]
-fn carried_by(encoder: &mut Encoder, event: &gst::Event) -> (Encoded, Decoded, u64) {
+fn transfer_with(encoder: &mut Encoder, event: &gst::Event) -> (EncodedEvent, DecodedEvent, u64) {
     match encoder.encode(event) {
-        Carried::Yes(encoded, left_out) => {
-            let decoded = Decoder::default().decode(&heard(&encoded));
+        EncodeResult::Encoded(encoded, left_out) => {
+            let decoded = Decoder::default().decode(&received(&encoded));
             let decoded = decoded.unwrap_or_else(|| panic!("{event:?} is refused: {encoded:?}"));
             (encoded, decoded, left_out)
         }
@@ -62,12 +62,12 @@ fn carried_by(encoder: &mut Encoder, event: &gst::Event) -> (Encoded, Decoded, u
     }
 }
 
-/// The event as it comes out, where nothing is left out.
+/// The decoded event; nothing may be left out.
 #[track_caller]
-fn carried(event: &gst::Event) -> gst::Event {
+fn transferred(event: &gst::Event) -> gst::Event {
     init();
-    match carried_by(&mut Encoder::default(), event) {
-        (_, Decoded::StreamStart(event) | Decoded::Event(event), 0) => event,
+    match transfer_with(&mut Encoder::default(), event) {
+        (_, DecodedEvent::StreamStart(event) | DecodedEvent::Event(event), 0) => event,
         other => panic!("{other:?}"),
     }
 }
@@ -94,7 +94,7 @@ fn image() -> gst::Sample {
 }
 
 #[test]
-fn a_stream_keeps_its_id_and_flags() {
+fn stream_start_keeps_id_and_flags() {
     init();
     let flags = gst::StreamFlags::SPARSE | gst::StreamFlags::SELECT;
     let id = "a\"b/ä; src:0";
@@ -102,9 +102,9 @@ fn a_stream_keeps_its_id_and_flags() {
         .flags(flags)
         .group_id(gst::GroupId::next())
         .build();
-    let (encoded, ..) = carried_by(&mut Encoder::default(), &start);
-    assert_eq!((encoded.place, encoded.begins_stream), (Some(0), true));
-    let start = carried(&start);
+    let (encoded, ..) = transfer_with(&mut Encoder::default(), &start);
+    assert_eq!((encoded.sticky_index, encoded.begins_stream), (Some(0), true));
+    let start = transferred(&start);
     let gst::EventView::StreamStart(start) = start.view() else {
         panic!("{start:?}");
     };
@@ -119,29 +119,31 @@ fn group_of(event: &gst::EventRef) -> Option<gst::GroupId> {
     }
 }
 
-/// Two channels of a program carry the picture and the sound of one film.
+/// One program has two channels, for the picture and the sound of a film.
 #[test]
-fn streams_that_belong_together_in_the_writer_do_so_in_the_reader() {
+fn streams_of_one_group_in_writer_are_of_one_group_in_reader() {
     init();
     let (one, other) = (gst::GroupId::next(), gst::GroupId::next());
     let start = |id: &str, group| event::StreamStart::builder(id).group_id(group).build();
     let groups =
-        [start("picture", one), start("sound", one), start("else", other)].map(|event| group_of(&carried(&event)));
+        [start("picture", one), start("sound", one), start("else", other)].map(|event| group_of(&transferred(&event)));
     assert_eq!(groups[0], groups[1]);
     assert_ne!(groups[0], groups[2]);
-    let (encoded, ..) = carried_by(&mut Encoder::default(), &start("picture", one));
-    let mut elsewhere = heard(&encoded);
+    let (encoded, ..) = transfer_with(&mut Encoder::default(), &start("picture", one));
+    let mut elsewhere = received(&encoded);
     elsewhere.bytes[0] ^= 1;
     match Decoder::default().decode(&elsewhere) {
-        Some(Decoded::StreamStart(event)) => assert_ne!(group_of(&event), groups[0], "of another process"),
+        Some(DecodedEvent::StreamStart(event)) => {
+            assert_ne!(group_of(&event), groups[0], "the group is of another process")
+        }
         other => panic!("{other:?}"),
     }
     let alone = event::StreamStart::new("alone");
-    assert_eq!(group_of(&carried(&alone)), None);
+    assert_eq!(group_of(&transferred(&alone)), None);
 }
 
 #[test]
-fn tags_of_every_kind_are_carried() {
+fn tags_of_every_type_are_sent() {
     let event = tag_event(|tags| {
         let mode = TagMergeMode::Append;
         tags.add::<tags::Title>(&"a \"title\", ä=(int)5; \\", mode);
@@ -161,7 +163,7 @@ fn tags_of_every_kind_are_carried() {
         tags.add::<tags::DateTime>(&time, mode);
         tags.add::<Exposure>(&gst::Fraction::new(1, 250), mode);
     });
-    let (sent, received) = (tags_of(&event), tags_of(&carried(&event)));
+    let (sent, received) = (tags_of(&event), tags_of(&transferred(&event)));
     assert_eq!(received.n_tags(), 10);
     assert_eq!(received, sent, "{received:?}");
     let artists: Vec<_> = received
@@ -173,35 +175,35 @@ fn tags_of_every_kind_are_carried() {
 }
 
 #[test]
-fn a_date_of_which_only_a_part_is_known_stays_so() {
+fn partial_date_stays_partial() {
     init();
     for text in ["2026", "2026-02", "2026-02-04", "2026-02-04T10:53Z"] {
         let time = gst::DateTime::from_iso8601_string(text).unwrap();
         let event = tag_event(|tags| tags.add::<tags::DateTime>(&time, TagMergeMode::Append));
-        let received = tags_of(&carried(&event));
+        let received = tags_of(&transferred(&event));
         let received = received.get::<tags::DateTime>().unwrap().get();
         assert_eq!(received.to_iso8601_string().unwrap(), text);
     }
 }
 
 #[test]
-fn tags_of_the_whole_medium_have_a_place_of_their_own() {
+fn global_tags_have_their_own_sticky_index() {
     let event = |scope| {
         tag_event(|tags| {
             tags.add::<tags::Title>(&"title", TagMergeMode::Append);
             tags.set_scope(scope);
         })
     };
-    for (scope, place) in [(gst::TagScope::Stream, 1), (gst::TagScope::Global, 2)] {
+    for (scope, index) in [(gst::TagScope::Stream, 1), (gst::TagScope::Global, 2)] {
         let event = event(scope);
-        let (encoded, ..) = carried_by(&mut Encoder::default(), &event);
-        assert_eq!(encoded.place, Some(place));
-        assert_eq!(tags_of(&carried(&event)).scope(), scope);
+        let (encoded, ..) = transfer_with(&mut Encoder::default(), &event);
+        assert_eq!(encoded.sticky_index, Some(index));
+        assert_eq!(tags_of(&transferred(&event)).scope(), scope);
     }
 }
 
 #[test]
-fn a_tag_that_is_no_plain_value_or_too_large_is_left_out_alone() {
+fn unsupported_or_too_large_tag_is_left_out_alone() {
     let event = tag_event(|tags| {
         let mode = TagMergeMode::Append;
         tags.add::<tags::Image>(&image(), mode);
@@ -210,8 +212,8 @@ fn a_tag_that_is_no_plain_value_or_too_large_is_left_out_alone() {
         tags.add::<tags::Description>(&"y".repeat(MAX_EVENT_SIZE / 2).as_str(), mode);
         tags.add::<tags::Title>(&"title", mode);
     });
-    let (_, decoded, left_out) = carried_by(&mut Encoder::default(), &event);
-    let Decoded::Event(event) = decoded else {
+    let (_, decoded, left_out) = transfer_with(&mut Encoder::default(), &event);
+    let DecodedEvent::Event(event) = decoded else {
         panic!("{decoded:?}");
     };
     let received = tags_of(&event);
@@ -221,15 +223,15 @@ fn a_tag_that_is_no_plain_value_or_too_large_is_left_out_alone() {
 }
 
 #[test]
-fn where_nothing_is_left_of_tags_there_is_no_event() {
+fn event_without_sendable_tags_is_not_sent() {
     let event = tag_event(|tags| {
         tags.add::<tags::Image>(&image(), TagMergeMode::Append);
         tags.add::<tags::PreviewImage>(&image(), TagMergeMode::Append);
     });
-    let carried = Encoder::default().encode(&event);
-    assert!(matches!(carried, Carried::LeftOut(2)), "{carried:?}");
-    // One that says that there are none is one.
-    carried_by(&mut Encoder::default(), &tag_event(|_| {}));
+    let result = Encoder::default().encode(&event);
+    assert!(matches!(result, EncodeResult::LeftOut(2)), "{result:?}");
+    // But an event without any tags is sent.
+    transfer_with(&mut Encoder::default(), &tag_event(|_| {}));
 }
 
 fn decoded_tags(text: &str) -> Option<gst::TagList> {
@@ -244,13 +246,13 @@ fn decoded_tags(text: &str) -> Option<gst::TagList> {
     };
     match Decoder::default().decode(&event) {
         None => None,
-        Some(Decoded::Event(event)) => Some(tags_of(&event)),
+        Some(DecodedEvent::Event(event)) => Some(tags_of(&event)),
         other => panic!("{other:?}"),
     }
 }
 
 #[test]
-fn tags_that_are_unknown_here_or_of_another_kind_are_left() {
+fn decoder_leaves_out_unknown_tags_and_those_of_another_type() {
     let text = "taglist, title=(string)good, rsshm-nobody-knows=(int)5, artist=(int)5, bitrate=(string)much, \
                 date=(string)2026, datetime=(string)yesterday, duration=(int){ 1, 2 }, genre={ (string)a, (string)b }, \
                 comment=(string)NULL, image=(string)x, track-number=(uint)3;";
@@ -264,7 +266,7 @@ fn tags_that_are_unknown_here_or_of_another_kind_are_left() {
 }
 
 #[test]
-fn gaps_are_carried_with_their_flags() {
+fn gap_keeps_its_flags() {
     init();
     for (duration, flags) in [
         (Some(gst::ClockTime::SECOND), gst::GapFlags::DATA),
@@ -274,9 +276,9 @@ fn gaps_are_carried_with_their_flags() {
             .duration(duration)
             .gap_flags(flags)
             .build();
-        let (encoded, decoded, left_out) = carried_by(&mut Encoder::default(), &gap);
-        assert_eq!((encoded.place, left_out), (None, 0));
-        let Decoded::Gap {
+        let (encoded, decoded, left_out) = transfer_with(&mut Encoder::default(), &gap);
+        assert_eq!((encoded.sticky_index, left_out), (None, 0));
+        let DecodedEvent::Gap {
             time,
             duration: got,
             flags: got_flags,
@@ -289,7 +291,7 @@ fn gaps_are_carried_with_their_flags() {
 }
 
 #[test]
-fn a_gap_without_a_time_is_none() {
+fn gap_without_time_is_refused() {
     let event = rsshm_channel::Event {
         kind: kind::GAP,
         time: TIME_NONE,
@@ -300,7 +302,7 @@ fn a_gap_without_a_time_is_none() {
 }
 
 #[test]
-fn events_of_an_application_are_carried() {
+fn custom_events_are_sent() {
     let structure = plain_structure("app/event-1");
     for event in [
         event::CustomDownstream::new(structure.clone()),
@@ -308,9 +310,9 @@ fn events_of_an_application_are_carried() {
         event::CustomDownstreamSticky::new(structure.clone()),
     ] {
         let sticky = event.is_sticky();
-        let (encoded, ..) = carried_by(&mut Encoder::default(), &event);
-        assert_eq!(encoded.place.is_some(), sticky);
-        let received = carried(&event);
+        let (encoded, ..) = transfer_with(&mut Encoder::default(), &event);
+        assert_eq!(encoded.sticky_index.is_some(), sticky);
+        let received = transferred(&event);
         assert_eq!(received.structure(), Some(structure.as_ref()));
         let expected = if sticky {
             gst::EventType::CustomDownstreamSticky
@@ -322,7 +324,7 @@ fn events_of_an_application_are_carried() {
 }
 
 #[test]
-fn an_event_of_an_application_that_is_no_plain_text_or_too_large_is_left_out() {
+fn unsupported_or_too_large_custom_event_is_left_out() {
     init();
     let large = gst::Structure::builder("app").field("text", "x".repeat(70_000)).build();
     for structure in [
@@ -341,30 +343,30 @@ fn an_event_of_an_application_that_is_no_plain_text_or_too_large_is_left_out() {
             event::CustomDownstream::new(structure.clone()),
             event::CustomDownstreamSticky::new(structure.clone()),
         ] {
-            let carried = Encoder::default().encode(&event);
-            assert!(matches!(carried, Carried::LeftOut(1)), "{carried:?}");
+            let result = Encoder::default().encode(&event);
+            assert!(matches!(result, EncodeResult::LeftOut(1)), "{result:?}");
         }
     }
 }
 
 #[test]
-fn lasting_events_of_an_application_have_a_place_each_until_there_is_none_left() {
+fn custom_sticky_events_have_an_index_each_until_none_is_left() {
     init();
     let mut encoder = Encoder::default();
     let sticky = |name: &str| event::CustomDownstreamSticky::new(gst::Structure::new_empty(name));
-    let mut place = |name: &str| carried_by(&mut encoder, &sticky(name)).0.place;
-    assert_eq!(["a", "b", "a", "c", "b"].map(&mut place), [3, 4, 3, 5, 4].map(Some));
+    let mut index = |name: &str| transfer_with(&mut encoder, &sticky(name)).0.sticky_index;
+    assert_eq!(["a", "b", "a", "c", "b"].map(&mut index), [3, 4, 3, 5, 4].map(Some));
     assert_eq!(
-        ["d", "e", "f", "g", "e", "f"].map(&mut place),
+        ["d", "e", "f", "g", "e", "f"].map(&mut index),
         [Some(6), Some(7), None, None, Some(7), None]
     );
-    // Nothing of a former stream lasts.
-    carried_by(&mut encoder, &event::StreamStart::new("next"));
-    assert_eq!(carried_by(&mut encoder, &sticky("f")).0.place, Some(3));
+    // A new stream ends the sticky events of the former one.
+    transfer_with(&mut encoder, &event::StreamStart::new("next"));
+    assert_eq!(transfer_with(&mut encoder, &sticky("f")).0.sticky_index, Some(3));
 }
 
 #[test]
-fn all_else_stays_in_the_writer() {
+fn other_events_are_not_sent() {
     init();
     let caps = gst::Caps::new_empty_simple("video/x-raw");
     let structure = gst::Structure::new_empty("app");
@@ -377,26 +379,26 @@ fn all_else_stays_in_the_writer() {
         event::CustomDownstreamOob::new(structure.clone()),
         event::CustomBothOob::new(structure),
         event::StreamGroupDone::new(gst::GroupId::next()),
-        // It is about times of the writer's own pipeline.
+        // It refers to times of the writer's own pipeline.
         gst_video::DownstreamForceKeyUnitEvent::builder().build(),
         UpstreamForceKeyUnitEvent::builder().build(),
     ] {
-        let carried = Encoder::default().encode(&event);
-        assert!(matches!(carried, Carried::No), "{event:?}: {carried:?}");
+        let result = Encoder::default().encode(&event);
+        assert!(matches!(result, EncodeResult::NotSent), "{event:?}: {result:?}");
     }
 }
 
 #[test]
-fn a_writer_cannot_fill_a_readers_memory_with_names_of_events() {
+fn writer_cannot_fill_memory_of_reader_with_event_names() {
     init();
     let mut decoder = Decoder::default();
     let mut refused = 0;
     for number in 0..MAX_NAMES + 10 {
         let event = event::CustomDownstream::new(gst::Structure::new_empty(format!("name-{number}")));
-        let Carried::Yes(encoded, 0) = Encoder::default().encode(&event) else {
+        let EncodeResult::Encoded(encoded, 0) = Encoder::default().encode(&event) else {
             panic!("{event:?}");
         };
-        refused += u32::from(decoder.decode(&heard(&encoded)).is_none());
+        refused += u32::from(decoder.decode(&received(&encoded)).is_none());
     }
     assert_eq!(refused, 10);
 }
@@ -406,7 +408,7 @@ fn message_of(event: &NavigationEvent) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn what_a_user_does_in_a_window_arrives_as_it_is() {
+fn navigation_events_arrive_unchanged() {
     init();
     let modifier_state = NavigationModifierType::SHIFT_MASK | NavigationModifierType::BUTTON1_MASK;
     let (x, y) = (12.25, -1.0 / 3.0);
@@ -445,8 +447,8 @@ fn what_a_user_does_in_a_window_arrives_as_it_is() {
         let received = navigation_event(&message, &mut Names::default()).unwrap();
         assert_eq!(NavigationEvent::parse(&received).unwrap(), event);
     }
-    // As GStreamer's own C makes it; the bindings take the code for an enum.
-    let command = gst::Structure::builder(NAVIGATION)
+    // A command as GStreamer's C code makes it; the bindings would make the code an enum.
+    let command = gst::Structure::builder(NAVIGATION_NAME)
         .field("event", "command")
         .field("command-code", 3u32)
         .build();
@@ -455,7 +457,7 @@ fn what_a_user_does_in_a_window_arrives_as_it_is() {
 }
 
 #[test]
-fn only_what_a_user_does_is_taken_of_a_letter() {
+fn message_that_is_no_navigation_event_is_refused() {
     init();
     for text in [
         "app, event=(string)key-press",
@@ -470,7 +472,7 @@ fn only_what_a_user_does_is_taken_of_a_letter() {
 }
 
 #[test]
-fn a_letter_leaves_out_what_is_no_plain_value_and_is_never_too_long() {
+fn navigation_message_has_plain_values_and_limited_size() {
     init();
     let mut structure = NavigationEvent::new_key_press("a").structure();
     structure.set("inner", gst::Structure::new_empty("x"));
@@ -482,7 +484,7 @@ fn a_letter_leaves_out_what_is_no_plain_value_and_is_never_too_long() {
 }
 
 /// Decodes bytes as an event of the kind.
-fn decode(kind: u32, bytes: &[u8]) -> Option<Decoded> {
+fn decode(kind: u32, bytes: &[u8]) -> Option<DecodedEvent> {
     init();
     let event = rsshm_channel::Event {
         kind,
@@ -491,14 +493,14 @@ fn decode(kind: u32, bytes: &[u8]) -> Option<Decoded> {
         bytes: bytes.to_vec(),
     };
     let decoded = Decoder::default().decode(&event);
-    // Whoever prints it looks into all of it.
-    if let Some(Decoded::StreamStart(event) | Decoded::Event(event)) = &decoded {
+    // Printing the event reads all of it.
+    if let Some(DecodedEvent::StreamStart(event) | DecodedEvent::Event(event)) = &decoded {
         let _ = format!("{:?} {event:?}", event.structure().map(ToString::to_string));
     }
     decoded
 }
 
-/// One of each kind, as bytes.
+/// The bytes of one event of each kind.
 fn samples() -> Vec<(u32, Vec<u8>)> {
     init();
     let start = event::StreamStart::builder("stream")
@@ -518,14 +520,14 @@ fn samples() -> Vec<(u32, Vec<u8>)> {
     [start, tags, gap, event::CustomDownstream::new(structure), sticky]
         .iter()
         .map(|event| {
-            let (encoded, ..) = carried_by(&mut Encoder::default(), event);
+            let (encoded, ..) = transfer_with(&mut Encoder::default(), event);
             (encoded.kind, encoded.bytes)
         })
         .collect()
 }
 
 #[test]
-fn truncated_events_are_refused_or_whole() {
+fn truncated_event_is_refused() {
     for (kind, bytes) in samples() {
         assert!(decode(kind, &bytes).is_some());
         for end in 0..bytes.len() {
@@ -536,7 +538,7 @@ fn truncated_events_are_refused_or_whole() {
 }
 
 #[test]
-fn a_kind_that_is_not_known_is_passed_over() {
+fn event_of_unknown_kind_is_refused() {
     for kind in [0, 6, 1000, u32::MAX] {
         assert!(decode(kind, &samples()[3].1).is_none());
     }
@@ -546,13 +548,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_bytes_are_survived(kind in 0u32..7, bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn decoder_survives_any_bytes(kind in 0u32..7, bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         decode(kind, &bytes);
         navigation_event(&bytes, &mut Names::default());
     }
 
     #[test]
-    fn mutated_events_are_survived(
+    fn decoder_survives_mutated_events(
         (kind, bytes) in prop::sample::select(samples()), changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
     ) {
         let mut bytes = bytes;
@@ -563,9 +565,9 @@ proptest! {
         decode(kind, &bytes);
     }
 
-    /// Texts that look like tags and events, which are the way to GStreamer's own parsers.
+    /// Texts that look like tags and events, because those can reach GStreamer's own parsers.
     #[test]
-    fn any_text_is_survived(
+    fn decoder_survives_any_text(
         kind in 2u32..6,
         text in r#"(taglist|application/x-gst-navigation|[a-c]{1,3})(, (title|date|datetime|duration|genre|image|state|event|key|pointer_x)=(\((int|uint|gint64|guint64|double|string|fraction|bitmask|boolean|guchar)\))?[{<\[( ]?(-?[0-9]{1,12}(/-?[0-9]{1,11})?|[0-9]{1,6}-[0-9]{1,3}-[0-9]{1,3}T?[0-9:+Z.-]{0,20}|[ -~]{0,12}|"[ -~]{0,12}"|"\\[0-7]{3}"|min|max|NULL|nan|""|mouse-move)[}>\]) ]?){0,5};?"#,
     ) {
@@ -581,7 +583,7 @@ proptest! {
     }
 
     #[test]
-    fn any_tag_is_carried(title in "[^\0]{1,100}", number in any::<u32>(), tempo in any::<f64>(), julian in 1u32..10_000_000) {
+    fn any_tag_is_sent(title in "[^\0]{1,100}", number in any::<u32>(), tempo in any::<f64>(), julian in 1u32..10_000_000) {
         let event = tag_event(|tags| {
             let mode = TagMergeMode::Append;
             tags.add::<tags::Title>(&title.as_str(), mode);
@@ -589,7 +591,7 @@ proptest! {
             tags.add::<tags::BeatsPerMinute>(&tempo, mode);
             tags.add::<tags::Date>(&glib::Date::from_julian(julian).unwrap(), mode);
         });
-        let received = tags_of(&carried(&event));
+        let received = tags_of(&transferred(&event));
         let got = received.get::<tags::Title>().unwrap();
         prop_assert_eq!(got.get(), title);
         prop_assert_eq!(received.get::<tags::TrackNumber>().unwrap().get(), number);

@@ -1,7 +1,17 @@
-//! What a buffer's metas say, as bytes that go with a frame, and back. docs/PROTOCOL.md has the format.
+//! The metas of a buffer, encoded as the metadata of a frame, and back. docs/PROTOCOL.md has the format.
 //!
-//! GStreamer's own serialisation of metas is of version 1.24, and knows few of them. Here are those that belong to a
-//! frame and that other programs can use; where the planes lie is in the frame's descriptor.
+//! GStreamer's own serialisation of metas needs version 1.24, and supports few of them. This module supports the metas
+//! that belong to a frame and are of use in other programs. The layout of the planes is in the frame's descriptor.
+//!
+//! # How to add a meta
+//!
+//! 1. Describe its record in docs/PROTOCOL.md, and add its number to `kind`.
+//! 2. Add a branch to `encode_one`, and a function that appends the fields. Return `None` where a value cannot be
+//!    encoded: the meta is left out and counted then. Fields that the bindings assume to be valid are read in `raw`.
+//! 3. Add the kind to [`Decoder::decode`], and a function that reads the fields. It must survive any bytes, so check
+//!    everything that GStreamer or the bindings do not. Text goes through [`Names::structure`], never directly to
+//!    GStreamer's parser.
+//! 4. In `tests.rs`, add a round trip, and the meta to `all()`: the tests for truncated and mutated bytes use it.
 
 mod raw;
 
@@ -16,12 +26,12 @@ use rsshm_channel::MAX_METADATA_SIZE;
 
 use crate::codec::{Bytes, MAX_NAME, Names, put_structure, put_text};
 
-/// Names the mark on a buffer that would have been a slot, had there been one. It is for this process only.
+/// The name of the meta that marks a buffer for which there was no slot. It never leaves this process.
 pub(crate) const NO_SLOT_META: &str = "RsShmNoSlotMeta";
 
-/// Whether `buffer` would have been a slot, had there been one.
+/// Whether there was no slot when upstream asked for `buffer`.
 pub(crate) fn had_no_slot(buffer: &gst::BufferRef) -> bool {
-    // By its name only where there are metas at all: that is looked up in a table of all.
+    // Iterates, because a search by name looks the name up in a global table even if the buffer has no metas.
     buffer.iter_meta::<gst::Meta>().any(|meta| is_no_slot(&meta))
 }
 
@@ -29,10 +39,13 @@ fn is_no_slot(meta: &MetaRef<gst::Meta>) -> bool {
     meta.type_().name() == NO_SLOT_META
 }
 
-/// Records that a frame has at most.
+/// The maximum number of records of a frame.
 const MAX_RECORDS: usize = 128;
 
-/// What a record is of.
+/// The size of the head of a record: its kind and its size.
+const RECORD_HEAD_SIZE: usize = 4;
+
+/// The kinds of records.
 mod kind {
     pub(super) const CROP: u16 = 1;
     pub(super) const REGION: u16 = 2;
@@ -44,22 +57,26 @@ mod kind {
     pub(super) const BARS: u16 = 8;
 }
 
-/// Writes the metas of `buffer` to `to`, whatever was there before. Yields how many metas, or parameters of one, were left
-/// out, as they do not fit or are of no plain values. `info` is that of a raw video frame.
+/// Encodes the metas of `buffer` into `to`, and replaces its content. `info` is the format of raw video.
+///
+/// Returns how many metas, or parameters of a meta, were left out, because they do not fit or have no plain values.
 pub(crate) fn encode(buffer: &gst::BufferRef, info: Option<&VideoInfo>, to: &mut Vec<u8>) -> u64 {
     to.clear();
     let (mut records, mut left_out) = (0, 0);
-    // A panic in here would end the program: C code calls it.
+    // C code calls this closure, so a panic in it would abort the program.
     buffer.foreach_meta(|meta| {
         let begin = to.len();
         match encode_one(&meta, info, to) {
             None => return ControlFlow::Continue(()),
-            Some(Written { whole: true, dropped }) if to.len() <= MAX_METADATA_SIZE && records < MAX_RECORDS => {
+            Some(EncodedMeta {
+                is_valid: true,
+                params_left_out,
+            }) if to.len() <= MAX_METADATA_SIZE && records < MAX_RECORDS => {
                 records += 1;
-                left_out += dropped;
-                // The record's size, without its head; it fits, as the room is smaller than 64 KiB.
-                let size = (to.len() - begin - 4) as u16;
-                to[begin + 2..begin + 4].copy_from_slice(&size.to_ne_bytes());
+                left_out += params_left_out;
+                // The size of the record without its head. It fits 16 bits, because MAX_METADATA_SIZE does.
+                let size = (to.len() - begin - RECORD_HEAD_SIZE) as u16;
+                to[begin + 2..begin + RECORD_HEAD_SIZE].copy_from_slice(&size.to_ne_bytes());
             }
             Some(_) => {
                 left_out += 1;
@@ -71,23 +88,24 @@ pub(crate) fn encode(buffer: &gst::BufferRef, info: Option<&VideoInfo>, to: &mut
     left_out
 }
 
-/// What became of a meta.
-struct Written {
-    whole: bool,
-    /// Parameters of it that were left out.
-    dropped: u64,
+/// The result of encoding one meta.
+struct EncodedMeta {
+    /// The meta has values that can be encoded. Otherwise its record is incomplete.
+    is_valid: bool,
+    /// How many parameters were left out.
+    params_left_out: u64,
 }
 
-/// Appends the record of one meta; `None` when it is none that is carried.
-fn encode_one(meta: &MetaRef<gst::Meta>, info: Option<&VideoInfo>, to: &mut Vec<u8>) -> Option<Written> {
-    let mut dropped = 0;
-    let whole = if let Some(crop) = meta.downcast_ref::<VideoCropMeta>() {
+/// Appends the record of one meta, with its size still zero; `None` if metas of this type are not sent.
+fn encode_one(meta: &MetaRef<gst::Meta>, info: Option<&VideoInfo>, to: &mut Vec<u8>) -> Option<EncodedMeta> {
+    let mut params_left_out = 0;
+    let valid = if let Some(crop) = meta.downcast_ref::<VideoCropMeta>() {
         begin(to, kind::CROP);
         put_rect(to, crop.rect());
         is_inside(crop.rect(), info).then_some(())
     } else if let Some(region) = meta.downcast_ref::<VideoRegionOfInterestMeta>() {
         begin(to, kind::REGION);
-        encode_region(region, to, &mut dropped)
+        encode_region(region, to, &mut params_left_out)
     } else if let Some(reference) = meta.downcast_ref::<ReferenceTimestampMeta>() {
         begin(to, kind::REFERENCE_TIMESTAMP);
         encode_reference(reference, to)
@@ -120,24 +138,28 @@ fn encode_one(meta: &MetaRef<gst::Meta>, info: Option<&VideoInfo>, to: &mut Vec<
         begin(to, kind::CUSTOM);
         put_text(to, meta.type_().name()).and_then(|()| put_structure(to, custom.structure()))
     };
-    Some(Written {
-        whole: whole.is_some(),
-        dropped,
+    Some(EncodedMeta {
+        is_valid: valid.is_some(),
+        params_left_out,
     })
 }
 
-fn encode_region(region: &MetaRef<VideoRegionOfInterestMeta>, to: &mut Vec<u8>, dropped: &mut u64) -> Option<()> {
+fn encode_region(
+    region: &MetaRef<VideoRegionOfInterestMeta>,
+    to: &mut Vec<u8>,
+    params_left_out: &mut u64,
+) -> Option<()> {
     put_rect(to, region.rect());
     to.extend(region.id().to_ne_bytes());
     to.extend(region.parent_id().to_ne_bytes());
     let name = if raw::has_type(region) { region.roi_type() } else { "" };
     put_text(to, Some(name).filter(|name| name.len() <= MAX_NAME)?)?;
     for param in region.params() {
-        // The region is worth something without it.
+        // A region is useful even without some of its parameters.
         let begin = to.len();
         if put_structure(to, param).is_none() || to.len() > MAX_METADATA_SIZE {
             to.truncate(begin);
-            *dropped += 1;
+            *params_left_out += 1;
         }
     }
     Some(())
@@ -149,8 +171,8 @@ fn encode_reference(meta: &MetaRef<ReferenceTimestampMeta>, to: &mut Vec<u8>) ->
     let reference = meta.reference();
     let without_features =
         |features: &gst::CapsFeaturesRef| features.is_equal(&gst::CAPS_FEATURES_MEMORY_SYSTEM_MEMORY);
-    let plain = reference.is_fixed() && reference.features(0).is_none_or(without_features);
-    let structure = reference.structure(0).filter(|_| plain)?;
+    let is_plain = reference.is_fixed() && reference.features(0).is_none_or(without_features);
+    let structure = reference.structure(0).filter(|_| is_plain)?;
     put_structure(to, structure)
 }
 
@@ -177,9 +199,10 @@ fn encode_time_code(meta: &MetaRef<VideoTimeCodeMeta>, to: &mut Vec<u8>) -> Opti
     }
 }
 
+/// Appends the head of a record, with a size of zero.
 fn begin(to: &mut Vec<u8>, kind: u16) {
     to.extend(kind.to_ne_bytes());
-    to.extend([0; 2]);
+    to.extend([0; RECORD_HEAD_SIZE - 2]);
 }
 
 fn put_rect(to: &mut Vec<u8>, (x, y, width, height): (u32, u32, u32, u32)) {
@@ -192,20 +215,22 @@ fn put_numbers(to: &mut Vec<u8>, numbers: &[u32]) {
     }
 }
 
-/// Whether the rectangle lies in the picture, or in the field that a buffer is: who crops does not ask again.
+/// Whether the rectangle lies inside the picture, or inside the field if a buffer is one. Elements that crop do not
+/// check.
 fn is_inside((x, y, width, height): (u32, u32, u32, u32), info: Option<&VideoInfo>) -> bool {
     let ends_inside = |from: u32, size: u32, whole: u32| from.checked_add(size).is_some_and(|end| end <= whole);
     info.is_none_or(|info| ends_inside(x, width, info.width()) && ends_inside(y, height, info.field_height()))
 }
 
-/// Reads what [`encode`] wrote, or what anybody else did.
+/// Decodes metadata that [`encode`] or any other program wrote.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
     names: Names,
 }
 
 impl Decoder {
-    /// Gives `buffer` the metas in `bytes`. Yields how many records were refused. What it does not know it leaves.
+    /// Adds the metas in `bytes` to `buffer`. Returns how many records were refused. Records of unknown kinds are
+    /// skipped.
     pub(crate) fn decode(&mut self, bytes: &[u8], info: Option<&VideoInfo>, buffer: &mut gst::BufferRef) -> usize {
         let mut bytes = Bytes(bytes);
         let mut refused = 0;
@@ -214,7 +239,7 @@ impl Decoder {
                 return refused;
             }
             let Some((kind, record)) = bytes.record() else {
-                // Where the next one begins is not known.
+                // It is not known where the next record begins.
                 return refused + 1;
             };
             let done = match kind {
@@ -268,7 +293,7 @@ impl Decoder {
     fn custom(&mut self, mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
         let name = record.text().filter(|name| !name.is_empty() && *name != NO_SLOT_META)?;
         let text = record.text()?;
-        // What a meta means, and what becomes of it further on, says who registers it: that is never done for a peer.
+        // Never registered on behalf of a peer: registering a meta decides what it means and how elements treat it.
         if !CustomMeta::is_registered(name) {
             return Some(());
         }
@@ -320,7 +345,7 @@ fn caption(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
 fn active_format(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
     let [field, spec, value] = record.numbers()?;
     let (spec, value): (VideoAFDSpec, VideoAFDValue) = (raw::known(spec)?, raw::known(value)?);
-    // GStreamer has none of this, which the bindings do not expect.
+    // GStreamer adds no such meta and returns NULL, which the bindings do not expect.
     if field > 1 || (spec, value) == (VideoAFDSpec::DvbEtsi, VideoAFDValue::Unavailable) {
         return None;
     }
@@ -330,7 +355,7 @@ fn active_format(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
 
 fn bars(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
     let [field, is_letterbox, first, second] = record.numbers()?;
-    // As above.
+    // For other fields GStreamer returns NULL, as in `active_format`.
     let field = u8::try_from(field).ok().filter(|field| *field <= 1)?;
     VideoBarMeta::add(buffer, field, is_letterbox != 0, first, second);
     Some(())

@@ -1,4 +1,5 @@
-//! Fields of metas that the bindings take for valid: they panic, or worse, where a program has left them out.
+//! Reads fields of metas that the bindings assume to be valid. Programs in C and Python can leave them out, and the
+//! bindings would panic or worse.
 
 use gst::{
     MetaRef,
@@ -6,30 +7,30 @@ use gst::{
 };
 use gst_video::{VideoRegionOfInterestMeta, VideoTimeCodeMeta};
 
-/// Whether the region has a kind. In C and Python it may be NULL.
+/// Whether the region has a type, which may be NULL in C and Python.
 pub(super) fn has_type(region: &MetaRef<VideoRegionOfInterestMeta>) -> bool {
-    // SAFETY: the reference is to a valid meta of this type; a plain integer of it is read.
+    // SAFETY: the reference is to a valid meta of this type, and the field is a plain integer.
     unsafe { (*region.as_ptr()).roi_type != 0 }
 }
 
-/// The time stamp, if it has one.
+/// The timestamp, if the meta has one.
 pub(super) fn timestamp(reference: &MetaRef<gst::ReferenceTimestampMeta>) -> Option<u64> {
-    // SAFETY: as above.
+    // SAFETY: the reference is to a valid meta of this type, and the field is a plain integer.
     let timestamp = unsafe { (*reference.as_ptr()).timestamp };
     (timestamp != gst::ffi::GST_CLOCK_TIME_NONE).then_some(timestamp)
 }
 
-/// Numerator and denominator of the frame rate, which may be 0/0.
+/// The numerator and denominator of the frame rate, which may be 0/0.
 pub(super) fn frame_rate(time_code: &MetaRef<VideoTimeCodeMeta>) -> (u32, u32) {
-    // SAFETY: as above.
+    // SAFETY: the reference is to a valid meta of this type, which outlives this borrow; the fields are plain integers.
     let config = unsafe { &(*time_code.as_ptr()).tc.config };
     (config.fps_n, config.fps_d)
 }
 
-/// The value of an enumeration of GStreamer's that has a number, if one has.
+/// The value of a GStreamer enumeration with this number, if there is one.
 pub(super) fn known<T: StaticType + FromGlib<i32>>(number: u32) -> Option<T> {
     let number = i32::try_from(number).ok()?;
     EnumClass::with_type(T::static_type())?.value(number)?;
-    // SAFETY: enumerations of the bindings take any number, and this is one of those that they know.
+    // SAFETY: the enumerations of the bindings accept any number, and this one is a value of the type.
     Some(unsafe { T::from_glib(number) })
 }

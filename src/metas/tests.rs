@@ -12,7 +12,7 @@ fn init() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         gst::init().unwrap();
-        // Nothing that comes of a peer may make GLib or GStreamer complain.
+        // No input from a peer may cause a warning of GLib or GStreamer.
         gst::glib::log_set_always_fatal(gst::glib::LogLevels::LEVEL_CRITICAL | gst::glib::LogLevels::LEVEL_WARNING);
         CustomMeta::register(CUSTOM_META, &[]);
         CustomMeta::register(NO_SLOT_META, &[]);
@@ -23,7 +23,7 @@ fn info() -> VideoInfo {
     VideoInfo::builder(VideoFormat::Gray8, 640, 480).build().unwrap()
 }
 
-/// A buffer with metas of `add`.
+/// A buffer with the metas that `add` adds.
 fn buffer(add: impl FnOnce(&mut gst::BufferRef)) -> gst::Buffer {
     init();
     let mut buffer = gst::Buffer::new();
@@ -44,9 +44,9 @@ fn decoded(bytes: &[u8]) -> (gst::Buffer, usize) {
     (buffer, refused)
 }
 
-/// What comes out at the other end, where nothing is left out or refused.
+/// Encodes and decodes the metas that `add` adds; none may be left out or refused.
 #[track_caller]
-fn carried(add: impl FnOnce(&mut gst::BufferRef)) -> gst::Buffer {
+fn transferred(add: impl FnOnce(&mut gst::BufferRef)) -> gst::Buffer {
     let (bytes, left_out) = encoded(&buffer(add));
     let (buffer, refused) = decoded(&bytes);
     assert_eq!((left_out, refused), (0, 0));
@@ -81,7 +81,7 @@ fn add_video_meta(buffer: &mut gst::BufferRef) {
 }
 
 #[test]
-fn nothing_is_nothing() {
+fn buffer_without_sendable_metas_has_no_metadata() {
     let mut bytes = Vec::new();
     let buffer = buffer(|buffer| {
         CustomMeta::add(buffer, NO_SLOT_META).unwrap();
@@ -94,15 +94,15 @@ fn nothing_is_nothing() {
 }
 
 #[test]
-fn a_crop_is_carried() {
-    let buffer = carried(|buffer| {
+fn crop_is_sent() {
+    let buffer = transferred(|buffer| {
         VideoCropMeta::add(buffer, (1, 2, 639, 478));
     });
     assert_eq!(buffer.meta::<VideoCropMeta>().unwrap().rect(), (1, 2, 639, 478));
 }
 
 #[test]
-fn a_crop_outside_the_picture_is_not() {
+fn crop_outside_picture_is_left_out_and_refused() {
     for rect in [
         (1, 0, 640, 480),
         (0, 1, 640, 480),
@@ -121,8 +121,8 @@ fn a_crop_outside_the_picture_is_not() {
 }
 
 #[test]
-fn regions_are_carried_with_their_parameters() {
-    let buffer = carried(|buffer| {
+fn regions_are_sent_with_their_parameters() {
+    let buffer = transferred(|buffer| {
         let mut face = VideoRegionOfInterestMeta::add(buffer, "face of ä", (1, 2, 3, u32::MAX));
         face.set_id(-5);
         face.set_parent_id(i32::MAX);
@@ -148,7 +148,7 @@ fn regions_are_carried_with_their_parameters() {
 }
 
 #[test]
-fn a_parameter_that_is_no_plain_value_is_left_out_alone() {
+fn unsupported_parameter_is_left_out_alone() {
     init();
     for value in [
         gst::Buffer::from_slice([1u8; 9]).to_send_value(),
@@ -176,9 +176,9 @@ fn a_parameter_that_is_no_plain_value_is_left_out_alone() {
 }
 
 #[test]
-fn reference_timestamps_are_carried() {
+fn reference_timestamps_are_sent() {
     let ntp = "timestamp/x-ntp, host=(string)\"time of.example\", port=(int)123";
-    let buffer = carried(|buffer| {
+    let buffer = transferred(|buffer| {
         let caps = ntp.parse().unwrap();
         ReferenceTimestampMeta::add(buffer, &caps, gst::ClockTime::from_nseconds(u64::MAX - 1), None);
         let caps = gst::Caps::new_empty_simple("timestamp/x-unix");
@@ -199,7 +199,7 @@ fn reference_timestamps_are_carried() {
 }
 
 #[test]
-fn a_reference_that_is_not_one_is_left_out() {
+fn timestamp_with_invalid_reference_is_left_out() {
     for caps in [
         "ANY",
         "EMPTY",
@@ -214,18 +214,18 @@ fn a_reference_that_is_not_one_is_left_out() {
     }
 }
 
-/// Programs in C and Python can leave out what the bindings take for given.
+/// Programs in C and Python can leave out fields that the bindings assume to be valid.
 #[test]
-fn incomplete_metas_do_no_harm() {
+fn incomplete_metas_do_not_panic() {
     let (bytes, left_out) = encoded(&buffer(|buffer| {
-        // SAFETY: the buffer is writable, and C allows for a region without a type.
+        // SAFETY: the buffer is writable, and the C function accepts a NULL type.
         unsafe {
             let pointer = buffer.as_mut_ptr();
             gst_video::ffi::gst_buffer_add_video_region_of_interest_meta(pointer, std::ptr::null(), 1, 2, 3, 4);
         }
         let caps = gst::Caps::new_empty_simple("timestamp/x-ntp");
         let meta = ReferenceTimestampMeta::add(buffer, &caps, gst::ClockTime::ZERO, None);
-        // SAFETY: the meta is this test's own; nobody else looks at it.
+        // SAFETY: the meta belongs to this test, and nothing else uses it.
         unsafe { (*meta.as_ptr().cast_mut()).timestamp = gst::ffi::GST_CLOCK_TIME_NONE };
     }));
     assert_eq!(left_out, 1);
@@ -236,11 +236,11 @@ fn incomplete_metas_do_no_harm() {
 }
 
 #[test]
-fn time_codes_are_carried() {
+fn time_codes_are_sent() {
     let drop_frame = VideoTimeCodeFlags::DROP_FRAME | VideoTimeCodeFlags::INTERLACED;
     let jam = "2026-02-04T10:53:17.123456+02:00";
     for (flags, jam) in [(drop_frame, Some(jam)), (VideoTimeCodeFlags::empty(), None)] {
-        let buffer = carried(|buffer| {
+        let buffer = transferred(|buffer| {
             VideoTimeCodeMeta::add(buffer, &time_code(flags, jam));
         });
         let code = buffer.meta::<VideoTimeCodeMeta>().unwrap().tc();
@@ -255,13 +255,13 @@ fn time_codes_are_carried() {
 }
 
 #[test]
-fn captions_are_carried() {
-    // A field of CEA-608, and a CDP of CEA-708 (which may hold anything here).
+fn captions_are_sent() {
+    // A field of CEA-608, and a CDP of CEA-708, whose content does not matter here.
     let captions: [(VideoCaptionType, &[u8]); 2] = [
         (VideoCaptionType::Cea608S3341a, &[0x80, 0x94, 0x2c]),
         (VideoCaptionType::Cea708Cdp, &[0x96; 256]),
     ];
-    let buffer = carried(|buffer| {
+    let buffer = transferred(|buffer| {
         for (kind, data) in captions {
             VideoCaptionMeta::add(buffer, kind, data);
         }
@@ -272,8 +272,8 @@ fn captions_are_carried() {
 }
 
 #[test]
-fn active_formats_and_bars_are_carried() {
-    let buffer = carried(|buffer| {
+fn active_formats_and_bars_are_sent() {
+    let buffer = transferred(|buffer| {
         VideoAFDMeta::add(buffer, 1, VideoAFDSpec::AtscA53, VideoAFDValue::_169Letter149Center);
         VideoBarMeta::add(buffer, 0, true, u32::MAX, 1000);
         VideoBarMeta::add(buffer, 1, false, 3, 4);
@@ -291,9 +291,9 @@ fn active_formats_and_bars_are_carried() {
     assert_eq!(bars, [(0, true, u32::MAX, 1000), (1, false, 3, 4)]);
 }
 
-/// GStreamer makes none of these, and the bindings would take what it returns for one.
+/// GStreamer returns NULL for these, and the bindings would take that for a meta.
 #[test]
-fn captions_and_formats_that_are_none_are_refused() {
+fn invalid_captions_formats_and_bars_are_refused() {
     for (kind, numbers) in [
         (kind::CAPTION, [0, 7, 7]),
         (kind::CAPTION, [5, 7, 7]),
@@ -313,11 +313,11 @@ fn captions_and_formats_that_are_none_are_refused() {
         assert_eq!((count(&buffer), refused), (0, 1), "{kind} {numbers:?}");
     }
     let (buffer, refused) = decoded(&[6, 0, 4, 0, 1, 0, 0, 0]);
-    assert_eq!((count(&buffer), refused), (0, 1), "a caption of nothing");
+    assert_eq!((count(&buffer), refused), (0, 1), "an empty caption");
 }
 
 #[test]
-fn a_crop_of_a_field_lies_in_the_field() {
+fn crop_of_field_must_lie_in_field() {
     init();
     let whole = VideoInfo::builder(VideoFormat::Gray8, 640, 480);
     let fields = whole
@@ -333,8 +333,8 @@ fn a_crop_of_a_field_lies_in_the_field() {
 }
 
 #[test]
-fn custom_metas_are_carried_where_they_are_known() {
-    let buffer = carried(|buffer| {
+fn registered_custom_metas_are_sent() {
+    let buffer = transferred(|buffer| {
         let mut meta = CustomMeta::add(buffer, CUSTOM_META).unwrap();
         for (field, value) in plain_structure("x").iter() {
             meta.mut_structure().set_value(field, value.clone());
@@ -347,9 +347,9 @@ fn custom_metas_are_carried_where_they_are_known() {
 }
 
 #[test]
-fn a_peer_registers_nothing_and_names_no_other_kind() {
+fn decoder_registers_no_metas_and_adds_custom_ones_only() {
     buffer(add_video_meta);
-    // The second is one of GStreamer's own, which are not made of a structure; the last is this process's own affair.
+    // The second is a GStreamer meta, which is no custom meta; the last must not come from another process.
     for (name, refused) in [
         ("RsShmNobodyKnowsMe", 0),
         ("GstVideoMeta", 1),
@@ -369,7 +369,7 @@ fn a_peer_registers_nothing_and_names_no_other_kind() {
 }
 
 #[test]
-fn what_does_not_fit_is_left_out_and_the_rest_goes() {
+fn meta_that_does_not_fit_is_left_out_and_the_others_are_sent() {
     let (bytes, left_out) = encoded(&buffer(|buffer| {
         for text in [2000, 3000, 1000] {
             let mut meta = VideoRegionOfInterestMeta::add(buffer, "face", (0, 0, 1, 1));
@@ -385,7 +385,7 @@ fn what_does_not_fit_is_left_out_and_the_rest_goes() {
     assert_eq!(left_out, 1);
     let (buffer, _) = decoded(&bytes);
     let regions: Vec<_> = buffer.iter_meta::<VideoRegionOfInterestMeta>().collect();
-    // The second is there without its parameter.
+    // The second region arrives without its parameter.
     let found: Vec<_> = regions.iter().map(|meta| (meta.id(), meta.params().count())).collect();
     assert_eq!(found, [(2000, 1), (3000, 0), (1000, 1)]);
     assert!(buffer.meta::<VideoCropMeta>().is_some());
@@ -396,7 +396,7 @@ fn what_does_not_fit_is_left_out_and_the_rest_goes() {
         (count(&buffer), left_out, refused),
         (MAX_RECORDS, 500 - MAX_RECORDS as u64, 0)
     );
-    // No more than that are read either.
+    // The decoder reads no more than that either.
     let (buffer, refused) = decoded(&[&bytes[..], &bytes[..]].concat());
     assert_eq!((count(&buffer), refused), (MAX_RECORDS, 1));
 }
@@ -410,7 +410,7 @@ fn buffer_of_crops(crops: u32) -> gst::Buffer {
 }
 
 #[test]
-fn a_writer_cannot_fill_a_readers_memory_with_names() {
+fn writer_cannot_fill_memory_of_reader_with_names() {
     let mut decoder = Decoder::default();
     let mut refused = 0;
     for number in 0..MAX_NAMES + 10 {
@@ -424,7 +424,7 @@ fn a_writer_cannot_fill_a_readers_memory_with_names() {
 }
 
 #[test]
-fn unknown_records_are_passed_over() {
+fn decoder_skips_records_of_unknown_kind() {
     let (crop, _) = encoded(&buffer_of_crops(1));
     let mut bytes = Vec::new();
     begin(&mut bytes, 999);
@@ -435,7 +435,7 @@ fn unknown_records_are_passed_over() {
     assert_eq!((count(&buffer), refused), (1, 0));
 }
 
-/// One buffer with all there is, as bytes.
+/// The encoded metas of a buffer that has a meta of each kind.
 fn all() -> Vec<u8> {
     let buffer = buffer(|buffer| {
         VideoCropMeta::add(buffer, (0, 0, 64, 48));
@@ -456,7 +456,7 @@ fn all() -> Vec<u8> {
 }
 
 #[test]
-fn truncated_bytes_are_read_as_far_as_they_go() {
+fn truncated_bytes_are_decoded_up_to_their_end() {
     let bytes = all();
     let mut last = 0;
     for end in 0..=bytes.len() {
@@ -471,13 +471,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..MAX_METADATA_SIZE)) {
+    fn decoder_survives_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..MAX_METADATA_SIZE)) {
         decoded(&bytes);
     }
 
-    /// Records of known kinds, with anything in them.
+    /// Records of known kinds with any content.
     #[test]
-    fn any_records_are_survived(
+    fn decoder_survives_any_records(
         records in prop::collection::vec((0u16..10, prop::collection::vec(any::<u8>(), 0..100)), 0..20),
     ) {
         let mut bytes = Vec::new();
@@ -490,7 +490,7 @@ proptest! {
     }
 
     #[test]
-    fn mutated_bytes_are_survived(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
+    fn decoder_survives_mutated_bytes(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
         let mut bytes = all();
         for (index, byte) in changes {
             let index = index.index(bytes.len());
@@ -499,9 +499,9 @@ proptest! {
         decoded(&bytes);
     }
 
-    /// Texts that look like structures, which are the way to GStreamer's own parser.
+    /// Texts that look like structures, because those can reach GStreamer's own parser.
     #[test]
-    fn any_text_is_survived(
+    fn decoder_survives_any_text(
         text in r#"[a-c/]{1,3}(, [a-c]=(\((int|uint|gint64|guint64|float|double|string|fraction|bitmask|boolean|guchar|GstCaps|structure)\))?[{<\[( ]?(-?[0-9]{1,12}(/-?[0-9]{1,11})?|0x[0-9a-f]{1,20}|[ -~]{0,12}|"[ -~]{0,12}"|min|max|NULL|nan)[}>\]) ]?){0,4};?"#,
     ) {
         let mut bytes = Vec::new();
@@ -514,12 +514,12 @@ proptest! {
     }
 
     #[test]
-    fn any_region_is_carried(
+    fn any_region_is_sent(
         rect in any::<(u32, u32, u32, u32)>(), ids in any::<(i32, i32)>(),
         name in "[^\0]{1,30}", key in "[a-z][a-z0-9-]{0,20}", text in "[^\0]{0,100}", number in any::<f64>(),
     ) {
         let param = || gst::Structure::builder("param").field(&key, &text).field("number-", number).build();
-        let buffer = carried(|buffer| {
+        let buffer = transferred(|buffer| {
             let mut region = VideoRegionOfInterestMeta::add(buffer, &name, rect);
             region.set_id(ids.0);
             region.set_parent_id(ids.1);

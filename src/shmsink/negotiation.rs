@@ -1,61 +1,54 @@
-//! What the sink says of caps that it cannot carry, and when.
+//! Decides which messages the sink posts about caps that it cannot carry.
 
-use gst::subclass::prelude::*;
+use std::sync::Mutex;
 
-use super::imp::{CAT, RsShmSink};
-use crate::{caps, sync::lock};
+use crate::sync::lock;
 
-/// What upstream has learned of caps since the start.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Answer {
+/// The last answer about caps that upstream received since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum CapsAnswer {
     #[default]
     None,
-    /// Why those that it asked about cannot be carried.
+    /// Why the caps that it asked about cannot be carried.
     Refusal,
-    /// Some that it may send.
+    /// Caps that it may send.
     Offer,
-    /// Why those that it sent cannot be carried.
+    /// Why the caps that it sent cannot be carried.
     Error,
 }
 
-impl RsShmSink {
-    /// Takes note of what upstream is told about caps that it asks about.
-    ///
-    /// Where it may send nothing of them, it says why, but only while upstream has no other answer: later it only tries
-    /// what is possible, and what it does send is looked at when it comes.
-    pub(super) fn note_answer(&self, refusal: Option<&str>) {
-        let Some(refusal) = refusal else {
-            *lock(&self.answer) = Answer::Offer;
-            return;
-        };
-        gst::info!(CAT, imp = self, "{refusal}");
-        let is_first = {
-            let mut answer = lock(&self.answer);
-            let is_first = *answer == Answer::None;
-            if is_first {
-                *answer = Answer::Refusal;
-            }
-            is_first
-        };
-        if is_first {
-            gst::element_imp_warning!(self, gst::StreamError::Format, ("{refusal}"));
-        }
+/// What upstream has learned about caps since the start.
+#[derive(Debug, Default)]
+pub(super) struct Negotiation(Mutex<CapsAnswer>);
+
+impl Negotiation {
+    /// Forgets all answers.
+    pub(super) fn reset(&self) {
+        *lock(&self.0) = CapsAnswer::None;
     }
 
-    /// Says why caps that upstream sends cannot be carried. They are looked at here because they do not get further: the pad
-    /// asks whether they are accepted, as anybody may, and upstream is told no more than that they are not.
-    pub(super) fn check_sent_caps(&self, event: &gst::EventRef) {
-        let gst::EventView::Caps(caps) = event.view() else {
-            return;
-        };
-        let Some(refusal) = caps::refusal(caps.caps()) else {
-            return;
-        };
-        gst::error!(CAT, imp = self, "{refusal}");
-        // It may be sent again with the next buffer.
-        let before = std::mem::replace(&mut *lock(&self.answer), Answer::Error);
-        if before != Answer::Error {
-            gst::element_imp_error!(self, gst::CoreError::Negotiation, ("{refusal}"), ["{}", caps.caps()]);
+    /// Records that upstream may send some of the caps that it asked about.
+    pub(super) fn record_offer(&self) {
+        *lock(&self.0) = CapsAnswer::Offer;
+    }
+
+    /// Records that upstream may send none of the caps that it asked about. Returns whether to post a warning.
+    ///
+    /// A warning is posted only while upstream has no other answer. Later, upstream only tries what is possible, and
+    /// the caps that it does send are checked when they arrive.
+    pub(super) fn record_refusal(&self) -> bool {
+        let mut answer = lock(&self.0);
+        let is_first = *answer == CapsAnswer::None;
+        if is_first {
+            *answer = CapsAnswer::Refusal;
         }
+        is_first
+    }
+
+    /// Records that upstream sent caps that cannot be carried. Returns whether to post an error.
+    ///
+    /// An error is posted once, because upstream may send the caps again with each buffer.
+    pub(super) fn record_error(&self) -> bool {
+        std::mem::replace(&mut *lock(&self.0), CapsAnswer::Error) != CapsAnswer::Error
     }
 }

@@ -1,7 +1,7 @@
-//! The pool that upstream draws from: each buffer is a slot of the segment that is current then.
+//! The buffer pool that upstream draws from: each buffer is a slot of the segment that is current at that time.
 //!
-//! It has no buffers of its own. Acquiring takes a slot where there is one and plain memory where there is none, so it
-//! never waits and never fails for want of slots; a released buffer is freed, and the slot goes with its memory.
+//! The pool keeps no buffers. Acquiring takes a slot if there is one, and plain memory otherwise, so that it never
+//! waits and never fails for lack of slots. A released buffer is freed, and its slot with the memory.
 
 use std::sync::{
     Arc, LazyLock, Mutex, Weak,
@@ -14,38 +14,69 @@ use rsshm_channel::Writer;
 
 use crate::{caps, metas::NO_SLOT_META, planes::Planes, sync::lock};
 
-/// What the configuration asks for.
+/// The configuration of a pool.
 #[derive(Clone, Debug)]
 struct Config {
-    /// What is drawn, without padding; `None` for all that is not raw video.
+    /// The picture without padding; `None` if the caps are not raw video.
     picture: Option<gst_video::VideoInfo>,
+    /// Bytes of a buffer, with padding.
     size: usize,
-    /// With padding and strides as asked for; set where buffers are to have a VideoMeta.
+    /// The picture with the requested padding and strides; set if buffers get a VideoMeta.
     layout: Option<gst_video::VideoInfo>,
     params: gst::AllocationParams,
 }
 
 impl Config {
-    /// Bytes of memory behind a buffer.
+    /// Reads the configuration that upstream asks for, and completes its alignment; `None` if it is impossible.
+    fn new(config: &mut gst::BufferPoolConfigRef, caps: &gst::CapsRef, mut size: usize) -> Option<Self> {
+        let wants_meta = config.has_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
+        let mut layout = None;
+        let picture = caps::raw_video(caps);
+        if let Some(mut info) = picture.clone() {
+            if wants_meta
+                && config.has_option(gst_video::BUFFER_POOL_OPTION_VIDEO_ALIGNMENT)
+                && let Some(mut alignment) = config.video_alignment()
+            {
+                info.align(&mut alignment).ok()?;
+                config.set_video_alignment(&alignment);
+                // For fields, `align` counts only half of the rows that it leaves free at the top.
+                size = size.max(Planes::default_of(&info).size_of(&info).unwrap_or(0));
+            }
+            size = size.max(info.size());
+            layout = wants_meta.then_some(info);
+        }
+        let params = config
+            .allocator()
+            .map_or_else(gst::AllocationParams::default, |(_, params)| params);
+        Some(Self {
+            picture,
+            size,
+            layout,
+            params,
+        })
+    }
+
+    /// Bytes of the memory behind a buffer.
     fn memory_size(&self) -> usize {
         let around = self.params.prefix().saturating_add(self.params.padding());
         self.size.saturating_add(around)
     }
 }
 
-/// What the sink has been told that it gets, for all of its pools.
+/// The video format that the sink currently receives, shared with all of its pools.
 ///
-/// A pool's own caps may be others: those that come next, or those before an element that passes buffers on with a
-/// caps change (videorate). Slots are for pictures that the channel's format describes.
+/// The caps of a pool may differ: they may be those that come next, or those before an element that changes the caps of
+/// the buffers that it passes on (videorate). Slots are only for pictures that the channel's caps describe.
 #[derive(Debug, Default)]
-pub(super) struct Accepted(Mutex<Option<gst_video::VideoInfo>>);
+pub(super) struct CurrentFormat(Mutex<Option<gst_video::VideoInfo>>);
 
-impl Accepted {
+impl CurrentFormat {
     pub(super) fn set(&self, info: Option<gst_video::VideoInfo>) {
         *lock(&self.0) = info;
     }
 
-    fn has_picture(&self, info: &gst_video::VideoInfo) -> bool {
+    /// Whether the pictures of `info` are those of the current format.
+    fn matches(&self, info: &gst_video::VideoInfo) -> bool {
         let picture = |info: &gst_video::VideoInfo| {
             (
                 info.format(),
@@ -57,16 +88,19 @@ impl Accepted {
         };
         lock(&self.0)
             .as_ref()
-            .is_some_and(|accepted| picture(accepted) == picture(info))
+            .is_some_and(|current| picture(current) == picture(info))
     }
 }
 
 #[derive(Default)]
 pub struct RsShmPool {
     writer: Mutex<Weak<Writer>>,
-    accepted: Mutex<Arc<Accepted>>,
+    current_format: Mutex<Arc<CurrentFormat>>,
     config: Mutex<Option<Arc<Config>>>,
-    active: AtomicBool,
+    /// Buffers may be acquired. The stores are Release and the load is Acquire: a thread that sees `true` also sees
+    /// what `start` or `flush_stop` did before it. A thread that still sees the value before gets one buffer more or
+    /// less, which does no harm, as buffers are freed on release.
+    is_active: AtomicBool,
 }
 
 glib::wrapper! {
@@ -77,12 +111,12 @@ impl Pool {
     /// A pool in front of `writer`, for buffers of `caps`.
     pub(super) fn new(
         writer: &Arc<Writer>,
-        accepted: &Arc<Accepted>,
+        current_format: &Arc<CurrentFormat>,
         caps: &gst::Caps,
         size: u32,
     ) -> Result<Self, glib::BoolError> {
         let pool = glib::Object::new::<Self>();
-        *lock(&pool.imp().accepted) = Arc::clone(accepted);
+        *lock(&pool.imp().current_format) = Arc::clone(current_format);
         *lock(&pool.imp().writer) = Arc::downgrade(writer);
         let mut config = pool.config();
         config.set_params(Some(caps), size, 0, 0);
@@ -101,7 +135,7 @@ impl ObjectSubclass for RsShmPool {
 impl ObjectImpl for RsShmPool {}
 impl GstObjectImpl for RsShmPool {}
 
-// Nothing here may panic: these functions are called by C code that a panic would end with the whole program.
+// Nothing here may panic: C code calls these functions, and a panic there aborts the whole program.
 impl BufferPoolImpl for RsShmPool {
     fn options() -> &'static [&'static str] {
         static OPTIONS: LazyLock<[&str; 2]> = LazyLock::new(|| {
@@ -117,72 +151,47 @@ impl BufferPoolImpl for RsShmPool {
         let Some((Some(caps), size, min, _)) = config.params() else {
             return false;
         };
-        let mut size = size as usize;
-        let wants_meta = config.has_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
-        let mut layout = None;
-        let picture = caps::raw_video(&caps);
-        if let Some(mut info) = picture.clone() {
-            if wants_meta
-                && config.has_option(gst_video::BUFFER_POOL_OPTION_VIDEO_ALIGNMENT)
-                && let Some(mut alignment) = config.video_alignment()
-            {
-                if info.align(&mut alignment).is_err() {
-                    return false;
-                }
-                config.set_video_alignment(&alignment);
-                // Of fields, `align` makes room for half of the rows only that it leaves free at the top.
-                size = size.max(Planes::default_of(&info).size_of(&info).unwrap_or(0));
-            }
-            size = size.max(info.size());
-            layout = wants_meta.then_some(info);
-        }
-        let params = config
-            .allocator()
-            .map_or_else(gst::AllocationParams::default, |(_, params)| params);
-        let Ok(announced) = u32::try_from(size) else {
+        let Some(slots) = Config::new(config, &caps, size as usize) else {
+            return false;
+        };
+        let Ok(announced) = u32::try_from(slots.size) else {
             return false;
         };
         config.set_params(Some(&caps), announced, min, 0);
-        let config_of_slots = Config {
-            picture,
-            size,
-            layout,
-            params,
-        };
         if let Some(writer) = lock(&self.writer).upgrade() {
-            writer.upstream().set_min_slot_size(config_of_slots.memory_size());
+            writer.upstream().set_min_slot_size(slots.memory_size());
         }
-        *lock(&self.config) = Some(Arc::new(config_of_slots));
+        *lock(&self.config) = Some(Arc::new(slots));
         self.parent_set_config(config)
     }
 
-    /// The base class would fill its queue here, and take slots that nobody draws into.
+    /// Does not call the base class, which would fill its queue, and so take slots that remain unused.
     fn start(&self) -> bool {
-        self.active.store(true, Ordering::Release);
+        self.is_active.store(true, Ordering::Release);
         true
     }
 
     fn stop(&self) -> bool {
-        self.active.store(false, Ordering::Release);
+        self.is_active.store(false, Ordering::Release);
         self.parent_stop()
     }
 
     fn flush_start(&self) {
-        self.active.store(false, Ordering::Release);
+        self.is_active.store(false, Ordering::Release);
         self.parent_flush_start();
     }
 
     fn flush_stop(&self) {
         self.parent_flush_stop();
-        self.active.store(true, Ordering::Release);
+        self.is_active.store(true, Ordering::Release);
     }
 
     fn acquire_buffer(&self, _params: Option<&gst::BufferPoolAcquireParams>) -> Result<gst::Buffer, gst::FlowError> {
-        if !self.active.load(Ordering::Acquire) {
+        if !self.is_active.load(Ordering::Acquire) {
             return Err(gst::FlowError::Flushing);
         }
         let config = lock(&self.config).clone().ok_or(gst::FlowError::NotNegotiated)?;
-        let (memory, is_slot) = self.memory(&config)?;
+        let (memory, is_slot) = self.allocate(&config)?;
         let mut buffer = gst::Buffer::new();
         let Some(target) = buffer.get_mut() else {
             return Err(gst::FlowError::Error);
@@ -199,20 +208,20 @@ impl BufferPoolImpl for RsShmPool {
         Ok(buffer)
     }
 
-    /// Frees the buffer. Recycled, it would be drawn into while readers have it.
+    /// Frees the buffer. If it were recycled, upstream would draw into it while readers use it.
     fn release_buffer(&self, buffer: gst::Buffer) {
         drop(buffer);
     }
 }
 
 impl RsShmPool {
-    /// Memory for one buffer, and whether it is a slot.
-    fn memory(&self, config: &Config) -> Result<(gst::Memory, bool), gst::FlowError> {
+    /// Returns memory for one buffer, and whether it is a slot.
+    fn allocate(&self, config: &Config) -> Result<(gst::Memory, bool), gst::FlowError> {
         let writer = lock(&self.writer).upgrade();
-        let accepted = Arc::clone(&lock(&self.accepted));
-        // An error to make the segment comes up again, and is told, when the sink gets the frame.
+        let current = Arc::clone(&lock(&self.current_format));
+        // If the segment cannot be created, the sink meets the same error when it gets the frame, and reports it.
         let slot = writer
-            .filter(|_| config.picture.as_ref().is_some_and(|info| accepted.has_picture(info)))
+            .filter(|_| config.picture.as_ref().is_some_and(|info| current.matches(info)))
             .and_then(|writer| writer.upstream().claim(config.memory_size()).ok().flatten());
         let Some(slot) = slot else {
             let memory = gst::Allocator::find(None)

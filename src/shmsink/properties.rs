@@ -1,100 +1,240 @@
-//! The sink's properties and signals.
+//! The sink's settings, properties and signals.
 
 use std::sync::LazyLock;
 
 use gst::{glib, prelude::*};
 use rsshm_channel::WriterOptions;
 
+use super::pacing::PacingSettings;
+use crate::element;
+
 /// What a user sets.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
     pub(super) channel: Option<String>,
     pub(super) writer: WriterOptions,
     pub(super) wait_for_connection: bool,
-    pub(super) sync: bool,
-    pub(super) ts_offset: i64,
+    pub(super) pacing: PacingSettings,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            channel: None,
-            writer: WriterOptions::default(),
-            wait_for_connection: false,
-            sync: true,
-            ts_offset: 0,
+/// When a change of a property takes effect.
+pub(super) enum Effect {
+    /// At the next start.
+    AtStart,
+    /// At the next frame.
+    AtOnce,
+    /// When the frames are paced anew.
+    Pacing,
+}
+
+impl Settings {
+    /// Takes over the value of a property, whose type is that of the property's specification.
+    pub(super) fn set(&mut self, property: &str, value: &glib::Value) -> Effect {
+        match property {
+            "channel" => self.channel = value.get().unwrap_or_default(),
+            "perms" => self.writer.perms = value.get().unwrap_or_default(),
+            "max-slots" => self.writer.max_slots = value.get().unwrap_or_default(),
+            "lossless" => self.writer.lossless = value.get().unwrap_or_default(),
+            "navigation" => self.writer.accept_messages = value.get().unwrap_or_default(),
+            "wait-for-connection" => {
+                self.wait_for_connection = value.get().unwrap_or_default();
+                return Effect::AtOnce;
+            }
+            "sync" => {
+                self.pacing.sync = value.get().unwrap_or_default();
+                return Effect::Pacing;
+            }
+            "ts-offset" => {
+                self.pacing.ts_offset = value.get().unwrap_or_default();
+                return Effect::Pacing;
+            }
+            _ => {}
         }
+        Effect::AtStart
+    }
+
+    /// The value of a property that a user can set.
+    pub(super) fn get(&self, property: &str) -> Option<glib::Value> {
+        Some(match property {
+            "channel" => self.channel.to_value(),
+            "perms" => self.writer.perms.to_value(),
+            "max-slots" => self.writer.max_slots.to_value(),
+            "lossless" => self.writer.lossless.to_value(),
+            "navigation" => self.writer.accept_messages.to_value(),
+            "wait-for-connection" => self.wait_for_connection.to_value(),
+            "sync" => self.pacing.sync.to_value(),
+            "ts-offset" => self.pacing.ts_offset.to_value(),
+            _ => return None,
+        })
     }
 }
 
 pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
     let default = Settings::default();
     vec![
-        glib::ParamSpecString::builder("channel")
-            .nick("Channel")
-            .blurb("Name of the channel (unset = the element's own name)")
-            .mutable_ready()
-            .build(),
+        /**
+         * GstRsShmSink:channel:
+         *
+         * The name of the channel: 1 to 250 bytes, without a slash, not beginning with "sem.".
+         * If it is unset, the element's own name is used.
+         *
+         * The channel "cam0" consists of the shared memory object "/cam0" and the named semaphore "/cam0".
+         *
+         * Since: 0.1
+         */
+        element::channel_property(),
+        /**
+         * GstRsShmSink:perms:
+         *
+         * The mode of the segment, in octal if written with a leading zero, such as 0644.
+         *
+         * Read permission lets other users observe: they copy each frame, and write nothing.
+         * Read and write permission lets them attach fully. It is trust: a program that may write the segment can corrupt
+         * frames.
+         *
+         * Since: 0.1
+         */
         glib::ParamSpecUInt::builder("perms")
             .nick("Permissions")
             .blurb(
-                "Mode of the segment, in octal when written 0644: read permission lets others observe, \
+                "Mode of the segment, octal if written as 0600 (the default): read permission lets other users observe, \
                  read and write permission lets them attach fully",
             )
             .maximum(0o777)
             .default_value(default.writer.perms)
             .mutable_ready()
             .build(),
+        /**
+         * GstRsShmSink:max-slots:
+         *
+         * The maximum number of frame slots, 3 to 64. Each slot takes memory only when it is first needed.
+         * With 0, there are as many slots as fit in half of the free space of /dev/shm.
+         *
+         * Since: 0.1
+         */
         glib::ParamSpecUInt::builder("max-slots")
             .nick("Maximum slots")
-            .blurb("Frame slots at most, 3 to 64; each takes memory only when first needed (0 = automatic)")
+            .blurb("Maximum number of frame slots, 3 to 64; each takes memory only when first needed (0 = automatic)")
             .maximum(64)
             .default_value(default.writer.max_slots)
             .mutable_ready()
             .build(),
+        /**
+         * GstRsShmSink:lossless:
+         *
+         * Wait for the slowest attached reader, so that it misses no frame. Observers are not waited for.
+         *
+         * Without it, the writer never waits for readers, and a slow reader misses frames.
+         *
+         * Since: 0.1
+         */
         glib::ParamSpecBoolean::builder("lossless")
             .nick("Lossless")
-            .blurb("Wait for the slowest attached reader rather than let it miss a frame")
+            .blurb("Wait for the slowest attached reader, so that it misses no frame")
             .default_value(default.writer.lossless)
             .mutable_ready()
             .build(),
+        /**
+         * GstRsShmSink:navigation:
+         *
+         * Forward navigation events, which are mouse and keyboard input in the readers' windows, upstream.
+         *
+         * Since: 0.1
+         */
         glib::ParamSpecBoolean::builder("navigation")
             .nick("Navigation")
-            .blurb("Send upstream what users do with mouse and keys in the windows of readers")
+            .blurb("Forward navigation events (mouse and keyboard) from the readers' windows upstream")
             .default_value(default.writer.accept_messages)
             .mutable_ready()
             .build(),
+        /**
+         * GstRsShmSink:wait-for-connection:
+         *
+         * Block the stream until a reader is attached. Observers do not count.
+         *
+         * A file that waited for its first reader plays from where it was: its frames are published later by the time of
+         * the wait.
+         *
+         * Since: 0.1
+         */
         glib::ParamSpecBoolean::builder("wait-for-connection")
             .nick("Wait for a connection")
-            .blurb("Block the stream until a reader is attached")
+            .blurb("Block the stream until a reader is attached; observers do not count")
             .default_value(default.wait_for_connection)
             .mutable_playing()
             .build(),
         glib::ParamSpecOverride::for_class::<gst_base::BaseSink>("sync"),
         glib::ParamSpecOverride::for_class::<gst_base::BaseSink>("ts-offset"),
+        /**
+         * GstRsShmSink:num-clients:
+         *
+         * The number of attached readers that are alive, without observers. It is correct within a second, even when no
+         * frames flow. Changes are notified from a thread of the element.
+         *
+         * Since: 0.1
+         */
         glib::ParamSpecUInt::builder("num-clients")
             .nick("Number of clients")
-            .blurb("Readers that are attached and alive; observers do not count")
+            .blurb("Number of attached readers that are alive, without observers")
             .read_only()
             .build(),
-        glib::ParamSpecBoxed::builder::<gst::Structure>("channel-stats")
-            .nick("Channel statistics")
-            .blurb(
-                "frames-published, frames-in-place, frames-copied (copied-foreign, copied-repeated, copied-no-slot), \
-                 frames-dropped, metas-left-out, events-left-out, slots, slots-in-use, bytes, semaphore-timeouts, readers-evicted",
-            )
-            .read_only()
-            .build(),
+        /**
+         * GstRsShmSink:channel-stats:
+         *
+         * Counters since the element went to READY, in a structure with these fields:
+         *
+         * - `frames-published`: all frames published
+         * - `frames-in-place`: frames that upstream drew into shared memory
+         * - `frames-copied`: frames copied into shared memory; the sum of the next three
+         * - `copied-foreign`: copied because the memory was upstream's own
+         * - `copied-repeated`: copied because the same buffer came again
+         * - `copied-no-slot`: copied because no slot was free when upstream asked for a buffer
+         * - `frames-dropped`: frames not published, because readers held every slot
+         * - `metas-left-out`: metas that the channel could not carry
+         * - `events-left-out`: tags and events that the channel could not carry
+         * - `slots`: slots that have memory
+         * - `slots-in-use`: slots that hold a frame or are being drawn into
+         * - `bytes`: size of the segment's file
+         * - `semaphore-timeouts`: publishes that went on without the semaphore, because its holder took too long
+         * - `readers-evicted`: readers whose pins no longer count, because they exceeded their quota
+         *
+         * Since: 0.1
+         */
+        element::channel_stats_property(
+            "Counters: frames-published, frames-in-place, frames-copied (copied-foreign, copied-repeated, copied-no-slot), \
+             frames-dropped, metas-left-out, events-left-out, slots, slots-in-use, bytes, semaphore-timeouts, \
+             readers-evicted",
+        ),
     ]
 });
 
 pub(super) static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
-    ["client-connected", "client-disconnected"]
-        .into_iter()
-        .map(|name| {
-            glib::subclass::Signal::builder(name)
-                .param_types([u32::static_type()])
-                .build()
-        })
-        .collect()
+    let signal = |name| {
+        glib::subclass::Signal::builder(name)
+            .param_types([u32::static_type()])
+            .build()
+    };
+    vec![
+        /**
+         * GstRsShmSink::client-connected:
+         * @entry: index of the reader's entry in the reader table
+         *
+         * A reader attached to the channel. Observers cause no signal.
+         *
+         * A thread of the element emits the signal. As in any streaming thread, a handler must not change the state of
+         * the pipeline itself.
+         *
+         * Since: 0.1
+         */
+        signal("client-connected"),
+        /**
+         * GstRsShmSink::client-disconnected:
+         * @entry: index of the reader's entry in the reader table
+         *
+         * A reader left the channel, or its process ended. The signal is emitted as #GstRsShmSink::client-connected is.
+         *
+         * Since: 0.1
+         */
+        signal("client-disconnected"),
+    ]
 });

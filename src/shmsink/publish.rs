@@ -1,192 +1,140 @@
-//! One buffer's way into the channel: in place where its memory is a slot, with one copy where it is not.
+//! Brings a buffer into the channel: in place if its memory is a slot, otherwise with one copy.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use gst::subclass::prelude::*;
 use gst_video::VideoInfo;
-use rsshm_channel::{Error, FrameDescriptor, Writer, WriterStats, copy_to_slot};
+use rsshm_channel::{Error, FrameDescriptor, Writer, copy_to_slot};
 
-use super::imp::{CAT, RsShmSink};
+use super::stats::{Counter, Counters};
 use crate::{memory, metas, planes::Planes};
 
-/// Where the frames came from.
-#[derive(Default)]
-pub(super) struct Counts {
-    in_place: AtomicU64,
-    foreign: AtomicU64,
-    repeated: AtomicU64,
-    no_slot: AtomicU64,
-    dropped: AtomicU64,
-    pub(super) metas_left_out: AtomicU64,
-    pub(super) events_left_out: AtomicU64,
-}
-
-impl Counts {
-    pub(super) fn reset(&self) {
-        for count in [
-            &self.in_place,
-            &self.foreign,
-            &self.repeated,
-            &self.no_slot,
-            &self.dropped,
-            &self.metas_left_out,
-            &self.events_left_out,
-        ] {
-            count.store(0, Ordering::Relaxed);
-        }
-    }
-
-    /// The `channel-stats`: these counts and the writer's.
-    pub(super) fn with(&self, stats: &WriterStats) -> gst::Structure {
-        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let (foreign, repeated, no_slot) = (count(&self.foreign), count(&self.repeated), count(&self.no_slot));
-        gst::Structure::builder("rsshm-sink-stats")
-            .field("frames-published", stats.published)
-            .field("frames-in-place", count(&self.in_place))
-            .field("frames-copied", foreign + repeated + no_slot)
-            .field("copied-foreign", foreign)
-            .field("copied-repeated", repeated)
-            .field("copied-no-slot", no_slot)
-            .field("frames-dropped", count(&self.dropped))
-            .field("metas-left-out", count(&self.metas_left_out))
-            .field("events-left-out", count(&self.events_left_out))
-            .field("slots", stats.slots)
-            .field("slots-in-use", stats.slots_in_use)
-            .field("bytes", stats.bytes)
-            .field("semaphore-timeouts", stats.semaphore_timeouts)
-            .field("readers-evicted", stats.evicted)
-            .build()
-    }
-}
-
-/// What is to be published.
+/// A frame to publish.
 #[derive(Clone, Copy)]
 pub(super) struct Frame<'a> {
     pub(super) buffer: &'a gst::Buffer,
     pub(super) descriptor: FrameDescriptor,
-    /// Its metas.
+    /// The encoded metas.
     pub(super) metadata: &'a [u8],
+    /// The format of raw video.
     pub(super) info: Option<&'a VideoInfo>,
 }
 
-/// How a frame gets into its slot.
+/// The result of publishing a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Published,
-    /// No slot, and waiting is not wanted.
+    /// There was no slot, and the writer does not wait for readers.
     Dropped,
-    /// The wait for a reader or a slot was ended from outside.
+    /// The wait for a reader or a slot was interrupted.
     Interrupted,
 }
 
-impl RsShmSink {
-    /// Brings one buffer into the channel, or says why that has to wait.
-    pub(super) fn publish(&self, writer: &Writer, frame: Frame) -> Result<Outcome, gst::FlowError> {
-        if !writer.upstream().wait_for_followers() {
-            return Ok(Outcome::Interrupted);
-        }
-        if self.publish_in_place(writer, frame)? {
-            self.counts.in_place.fetch_add(1, Ordering::Relaxed);
-        } else {
-            match self.publish_copy(writer, frame)? {
-                Outcome::Published => {}
-                other => return Ok(other),
-            }
-        }
-        // Lossless: the next frame is drawn into a slot if there is one by then. An interrupted wait loses nothing.
-        writer.upstream().wait_for_slot();
-        Ok(Outcome::Published)
-    }
+/// Why a frame cannot be published.
+#[derive(Debug)]
+pub(super) enum PublishError {
+    /// The channel failed.
+    Channel(Error),
+    /// The buffer cannot be copied: the reason.
+    Copy(String),
+}
 
-    /// Publishes a buffer whose memory is a slot already; `false` when it is not, or was published before.
-    fn publish_in_place(&self, writer: &Writer, frame: Frame) -> Result<bool, gst::FlowError> {
-        let Frame {
-            buffer,
-            mut descriptor,
-            metadata,
-            info,
-        } = frame;
-        if buffer.n_memory() != 1 {
-            return Ok(false);
-        }
-        let memory = buffer.peek_memory(0);
-        if !memory::may_be_slot(memory) {
-            return Ok(false);
-        }
-        let Ok(map) = memory.map_readable() else {
-            return Ok(false);
-        };
-        if !writer.upstream().owns(map.as_slice()) {
-            return Ok(false);
-        }
-        if let Some(info) = info {
-            let planes = Planes::of_buffer(buffer, info);
-            if !planes.fit(info, map.size()) {
-                return Ok(false);
-            }
-            if planes != Planes::default_of(info) {
-                planes.write_to(&mut descriptor);
-            }
-        }
-        // Before it is published: from then on nobody in this process may draw into it.
-        memory::mark_read_only(memory);
-        match writer.upstream().publish(map.as_slice(), descriptor, metadata) {
-            Ok(()) => Ok(true),
-            Err(Error::NotPublishable { .. }) => Ok(false),
-            Err(error) => Err(self.fail(&error)),
+impl From<Error> for PublishError {
+    fn from(error: Error) -> Self {
+        Self::Channel(error)
+    }
+}
+
+/// Publishes one frame, and counts how that was done.
+pub(super) fn publish(writer: &Writer, counters: &Counters, frame: Frame) -> Result<Outcome, PublishError> {
+    if !writer.upstream().wait_for_followers() {
+        return Ok(Outcome::Interrupted);
+    }
+    if publish_in_place(writer, frame)? {
+        counters.in_place.add(1);
+    } else {
+        match publish_copy(writer, counters, frame)? {
+            Outcome::Published => {}
+            other => return Ok(other),
         }
     }
+    // If the writer is lossless: wait now, so that upstream can draw the next frame into a slot. An interrupted wait
+    // loses nothing.
+    writer.upstream().wait_for_slot();
+    Ok(Outcome::Published)
+}
 
-    /// Copies a buffer into a slot and publishes that.
-    fn publish_copy(&self, writer: &Writer, frame: Frame) -> Result<Outcome, gst::FlowError> {
-        let Frame {
-            buffer,
-            mut descriptor,
-            metadata,
-            info,
-        } = frame;
-        let size = info.map_or_else(|| buffer.size(), VideoInfo::size);
-        let Some(mut slot) = writer.claim(size).map_err(|error| self.fail(&error))? else {
+/// Publishes a buffer whose memory is a slot; `false` if it is not a slot, or was published before.
+fn publish_in_place(writer: &Writer, frame: Frame) -> Result<bool, PublishError> {
+    if frame.buffer.n_memory() != 1 {
+        return Ok(false);
+    }
+    let memory = frame.buffer.peek_memory(0);
+    if !memory::may_be_slot(memory) {
+        return Ok(false);
+    }
+    let Ok(map) = memory.map_readable() else {
+        return Ok(false);
+    };
+    if !writer.upstream().owns(map.as_slice()) {
+        return Ok(false);
+    }
+    let mut descriptor = frame.descriptor;
+    if let Some(info) = frame.info {
+        let planes = Planes::of_buffer(frame.buffer, info);
+        if !planes.fit(info, map.size()) {
+            return Ok(false);
+        }
+        if planes != Planes::default_of(info) {
+            descriptor = planes.describe(descriptor);
+        }
+    }
+    // Before the frame is published: from then on, nobody in this process may draw into it.
+    memory::mark_read_only(memory);
+    match writer.upstream().publish(map.as_slice(), descriptor, frame.metadata) {
+        Ok(()) => Ok(true),
+        Err(Error::NotPublishable { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Copies a buffer into a slot, and publishes the slot.
+fn publish_copy(writer: &Writer, counters: &Counters, frame: Frame) -> Result<Outcome, PublishError> {
+    let Frame { buffer, info, .. } = frame;
+    let size = info.map_or_else(|| buffer.size(), VideoInfo::size);
+    let mut descriptor = frame.descriptor;
+    descriptor.size = size as u64;
+    loop {
+        let Some(mut slot) = writer.claim(size)? else {
             if writer.is_lossless() {
                 return Ok(Outcome::Interrupted);
             }
             writer.record_drop();
-            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
-            gst::debug!(CAT, imp = self, "readers hold all slots: frame dropped");
+            counters.dropped.add(1);
             return Ok(Outcome::Dropped);
         };
-        copy_frame(buffer, slot.as_mut(), info).map_err(|what| {
-            gst::element_imp_error!(
-                self,
-                gst::ResourceError::Write,
-                ("channel {}: a frame could not be copied: {what}", writer.name()),
-                ["{buffer:?}"]
-            );
-            gst::FlowError::Error
-        })?;
-        descriptor.size = size as u64;
-        match writer.publish(&slot, descriptor, metadata) {
-            Ok(()) => {}
-            // The channel's files were lost and made again between claim and publish.
-            Err(Error::NotPublishable { .. }) => {
-                drop(slot);
-                return self.publish_copy(writer, frame);
-            }
-            Err(error) => return Err(self.fail(&error)),
+        copy_frame(buffer, slot.as_mut(), info).map_err(PublishError::Copy)?;
+        match writer.publish(&slot, descriptor, frame.metadata) {
+            Ok(()) => break,
+            // The channel's files were lost, and made again, between claim and publish.
+            Err(Error::NotPublishable { .. }) => {}
+            Err(error) => return Err(error.into()),
         }
-        let count = if metas::had_no_slot(buffer) {
-            &self.counts.no_slot
-        } else if is_published_memory(writer, buffer) {
-            &self.counts.repeated
-        } else {
-            &self.counts.foreign
-        };
-        count.fetch_add(1, Ordering::Relaxed);
-        Ok(Outcome::Published)
+    }
+    copy_counter(writer, counters, buffer).add(1);
+    Ok(Outcome::Published)
+}
+
+/// The counter for the reason why `buffer` was copied.
+fn copy_counter<'a>(writer: &Writer, counters: &'a Counters, buffer: &gst::BufferRef) -> &'a Counter {
+    if metas::had_no_slot(buffer) {
+        &counters.copied_no_slot
+    } else if is_published_slot(writer, buffer) {
+        &counters.copied_repeated
+    } else {
+        &counters.copied_foreign
     }
 }
 
-/// Whether a buffer's memory is a slot of the channel, which then was published before.
-fn is_published_memory(writer: &Writer, buffer: &gst::BufferRef) -> bool {
+/// Whether the memory of a buffer that was copied is a slot of the channel. It was published before, then.
+fn is_published_slot(writer: &Writer, buffer: &gst::BufferRef) -> bool {
     buffer.n_memory() > 0
         && memory::may_be_slot(buffer.peek_memory(0))
         && buffer
@@ -195,7 +143,7 @@ fn is_published_memory(writer: &Writer, buffer: &gst::BufferRef) -> bool {
             .is_ok_and(|map| writer.upstream().owns(map.as_slice()))
 }
 
-/// The one copy: rows where the layouts differ, everything at once where they do not.
+/// Makes the one copy: row by row if the layouts differ, otherwise all bytes at once.
 fn copy_frame(from: &gst::BufferRef, to: &mut [u8], info: Option<&VideoInfo>) -> Result<(), String> {
     let copy = copy_to_slot(to.len());
     if let Some(info) = info {
@@ -212,7 +160,8 @@ fn copy_frame(from: &gst::BufferRef, to: &mut [u8], info: Option<&VideoInfo>) ->
             return planes.copy_packed(from, info, to, copy);
         }
     }
-    // Memory by memory: a buffer of several is not merged first. And each mapped here: gst_buffer_extract does not check.
+    // Memory by memory, so that a buffer with several is not merged first. Each is mapped here, because
+    // gst_buffer_extract does not check whether mapping succeeds.
     let mut rest = to;
     for memory in from.iter_memories() {
         let from = memory.map_readable().map_err(|_| "it cannot be mapped for reading")?;

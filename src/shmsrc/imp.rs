@@ -2,22 +2,29 @@
  * SECTION:element-rsshmsrc
  * @see_also: rsshmsink
  *
- * Reads the frames that an #rsshmsink in another program publishes under the same channel name. It may start before that
- * program, and goes on when that is restarted, also with other caps.
+ * Reads the frames that an #rsshmsink in another program publishes under the same channel name. The element may start
+ * before that program. When that program is restarted, the element continues with its frames, also if they have other
+ * caps.
+ *
+ * The element is always live, and has the latency of the writer.
  *
  * ## Examples
+ *
+ * Show the channel "cam0" in a window:
  * ```bash
  * gst-launch-1.0 rsshmsrc name=cam0 ! videoconvert ! autovideosink
  * ```
  *
- * Since: plugins-rs-0.1
+ * Process always the newest frame, however long that takes:
+ * ```bash
+ * gst-launch-1.0 rsshmsrc name=cam0 max-buffers=1 ! videoconvert ! fakesink
+ * ```
+ *
+ * Since: 0.1
  */
-use std::{
-    sync::{
-        Arc, LazyLock, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, LazyLock, Mutex,
+    atomic::{AtomicBool, Ordering},
 };
 
 use gst::{glib, glib::translate::IntoGlib, prelude::*, subclass::prelude::*};
@@ -25,54 +32,39 @@ use gst_base::{
     prelude::*,
     subclass::{base_src::CreateSuccess, prelude::*},
 };
-use rsshm_channel::{Reader, ReaderHandle, ReaderStats};
+use rsshm_channel::{Reader, ReaderHandle};
 
 use super::{
-    properties::{PROPERTIES, Settings},
+    CAT,
+    events::send_to_writer,
+    properties::PROPERTIES,
+    shared::{Context, Shared, Status},
     stream::Stream,
 };
-use crate::{sync::lock, uri};
+use crate::{element, sync::lock, uri};
 
-pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
-    gst::DebugCategory::new(
-        "rsshmsrc",
-        gst::DebugColorFlags::empty(),
-        Some("Shared memory channel source"),
-    )
-});
-
-/// What others may ask for while the streaming thread is at work.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Snapshot {
-    pub(super) connected: bool,
-    pub(super) stats: ReaderStats,
-    pub(super) latency_ns: u64,
-    pub(super) history: u32,
-    pub(super) frame_duration: Option<gst::ClockTime>,
-}
-
-// Locks: each is held for a few lines, none while another is taken, and none during a call into the base class, a post,
-// a notification or a wait.
+// The rule for locks is that of `Shared`.
 #[derive(Default)]
 pub struct RsShmSrc {
-    pub(super) settings: Mutex<Settings>,
-    /// In a box, as it is taken out and put back with each frame.
+    shared: Shared,
+    /// In a box, because each call of `create` takes it out and puts it back.
     stream: Mutex<Option<Box<Stream>>>,
-    /// For other threads than the streaming one.
-    pub(super) handle: Mutex<Option<ReaderHandle>>,
-    pub(super) snapshot: Mutex<Snapshot>,
-    pub(super) caps: Mutex<Option<gst::Caps>>,
-    pub(super) downstream_takes_video_meta: AtomicBool,
+    /// The reader, for other threads than the streaming thread.
+    handle: Mutex<Option<ReaderHandle>>,
+    /// The pad probe of [`Self::drop_allocation_queries_without_caps`] is installed. Relaxed: no other data depends on
+    /// it.
     has_probe: Arc<AtomicBool>,
-    /// The pipeline went to PLAYING: the next frame is the newest.
-    pub(super) resumed: AtomicBool,
 }
 
 impl RsShmSrc {
-    /// Keeps the base class, which negotiates before there are caps, from asking downstream for memory for no caps:
-    /// there are elements that do not survive it.
-    fn ask_no_allocation_without_caps(&self) {
-        // A start that has seen no caps leaves it behind for the next.
+    fn handle(&self) -> Option<ReaderHandle> {
+        lock(&self.handle).clone()
+    }
+
+    /// Keeps the base class, which negotiates before there are caps, from sending an ALLOCATION query without caps:
+    /// some elements crash at it.
+    fn drop_allocation_queries_without_caps(&self) {
+        // A start during which no caps came leaves the probe for the next start.
         if self.has_probe.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -90,8 +82,8 @@ impl RsShmSrc {
             .add_probe(gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PUSH, probe);
     }
 
-    /// What to say instead of an error which only says that something was not negotiated.
-    fn downstream_refuses(&self, message: &gst::MessageRef) -> Option<gst::Message> {
+    /// The message that replaces an error of the base class which only says that something was not negotiated.
+    fn explain_not_negotiated(&self, message: &gst::MessageRef) -> Option<gst::Message> {
         let gst::MessageView::Error(error) = message.view() else {
             return None;
         };
@@ -100,12 +92,13 @@ impl RsShmSrc {
             return None;
         }
         let obj = self.obj();
-        let channel = lock(&self.settings).channel.clone();
+        let channel = lock(&self.shared.settings).channel.clone();
         let text = format!(
-            "downstream does not take what channel {} carries; put videoconvert after this element (or the decoder it needs)",
+            "downstream does not accept the caps of channel {}; put videoconvert after this element (or the decoder that \
+             the caps need)",
             channel.as_deref().unwrap_or(&obj.name())
         );
-        let caps = lock(&self.caps).clone();
+        let caps = lock(&self.shared.caps).clone();
         gst::error!(CAT, imp = self, "{text}: {caps:?}");
         let error = gst::message::Error::builder(gst::CoreError::Negotiation, &text).src(&*obj);
         Some(
@@ -115,8 +108,9 @@ impl RsShmSrc {
         )
     }
 
+    /// The value of `channel-stats`.
     fn stats(&self) -> gst::Structure {
-        let stats = lock(&self.snapshot).stats;
+        let stats = lock(&self.shared.status).stats;
         gst::Structure::builder("rsshm-src-stats")
             .field("frames-received", stats.received)
             .field("frames-in-place", stats.in_place)
@@ -150,36 +144,17 @@ impl ObjectImpl for RsShmSrc {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
-        let mut settings = lock(&self.settings);
-        // The types are those of the properties' own specifications.
-        match pspec.name() {
-            "channel" => settings.channel = value.get().unwrap_or_default(),
-            "max-buffers" => settings.stream.limits.max_behind = value.get().unwrap_or_default(),
-            "max-held-buffers" => settings.stream.limits.max_held = value.get().unwrap_or_default(),
-            "on-disconnect" => settings.stream.on_disconnect = value.get().unwrap_or_default(),
-            "forward-eos" => settings.stream.forward_eos = value.get().unwrap_or_default(),
-            "connection-timeout" => {
-                let seconds: u32 = value.get().unwrap_or_default();
-                settings.stream.connection_timeout = Duration::from_secs(seconds.into());
-            }
-            "read-only" => settings.reader.read_only = value.get().unwrap_or_default(),
-            _ => {}
-        }
+        lock(&self.shared.settings).set(pspec.name(), value);
     }
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
-        let settings = lock(&self.settings).clone();
         match pspec.name() {
-            "channel" => settings.channel.to_value(),
-            "max-buffers" => settings.stream.limits.max_behind.to_value(),
-            "max-held-buffers" => settings.stream.limits.max_held.to_value(),
-            "on-disconnect" => settings.stream.on_disconnect.to_value(),
-            "forward-eos" => settings.stream.forward_eos.to_value(),
-            "connection-timeout" => (settings.stream.connection_timeout.as_secs() as u32).to_value(),
-            "read-only" => settings.reader.read_only.to_value(),
-            "connected" => lock(&self.snapshot).connected.to_value(),
+            "connected" => lock(&self.shared.status).connected.to_value(),
             "channel-stats" => self.stats().to_value(),
-            _ => pspec.default_value().clone(),
+            name => {
+                let value = lock(&self.shared.settings).get(name);
+                value.unwrap_or_else(|| pspec.default_value().clone())
+            }
         }
     }
 }
@@ -200,44 +175,36 @@ impl ElementImpl for RsShmSrc {
     }
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
-        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
-            gst::PadTemplate::new(
-                "src",
-                gst::PadDirection::Src,
-                gst::PadPresence::Always,
-                &gst::Caps::new_any(),
-            )
-            .into_iter()
-            .collect()
-        });
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> =
+            LazyLock::new(|| element::pad_template(gst::PadDirection::Src));
         &TEMPLATES
     }
 
     fn change_state(&self, transition: gst::StateChange) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         match transition {
             gst::StateChange::NullToReady => {
-                let channel = lock(&self.settings).channel.clone();
-                if let Err(message) = uri::channel_name(channel.as_deref(), &self.obj().name()) {
+                let channel = lock(&self.shared.settings).channel.clone();
+                if let Err(message) = element::channel_name(channel.as_deref(), &self.obj().name()) {
                     self.post_error_message(message);
                     return Err(gst::StateChangeError);
                 }
             }
-            // Release: pairs with the streaming thread's swap.
-            gst::StateChange::PausedToPlaying => self.resumed.store(true, Ordering::Release),
+            gst::StateChange::PausedToPlaying => self.shared.resume(),
             _ => {}
         }
         self.parent_change_state(transition)
     }
 
-    /// What the base class says where downstream does not take the caps helps nobody. It cannot be said before: pushed caps
-    /// count as taken, until the buffer that follows them is not.
+    /// Replaces the base class's error for caps that downstream does not accept, because that error does not say what
+    /// to do. No error can be posted earlier: pushed caps count as accepted until the buffer after them is refused.
     fn post_message(&self, message: gst::Message) -> bool {
-        self.parent_post_message(self.downstream_refuses(&message).unwrap_or(message))
+        self.parent_post_message(self.explain_not_negotiated(&message).unwrap_or(message))
     }
 
-    /// The base class flushes for a seek that is sent to the element itself, and only then finds that it cannot.
+    /// Refuses seeks: the base class flushes for a seek that is sent to the element itself, and only then finds that it
+    /// cannot seek.
     fn send_event(&self, event: gst::Event) -> bool {
-        match self.send_upstream(&event) {
+        match send_to_writer(|| self.handle(), &event) {
             Some(sent) => sent,
             None => event.type_() != gst::EventType::Seek && self.parent_send_event(event),
         }
@@ -246,15 +213,15 @@ impl ElementImpl for RsShmSrc {
 
 impl BaseSrcImpl for RsShmSrc {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
-        let settings = lock(&self.settings).clone();
-        let name = uri::channel_name(settings.channel.as_deref(), &self.obj().name())?;
+        let settings = lock(&self.shared.settings).clone();
+        let name = element::channel_name(settings.channel.as_deref(), &self.obj().name())?;
         let channel = name.to_string();
-        let reader = Reader::new(name, settings.reader);
-        *lock(&self.handle) = Some(reader.handle());
-        *lock(&self.snapshot) = Snapshot::default();
-        *lock(&self.caps) = None;
-        self.ask_no_allocation_without_caps();
-        *lock(&self.stream) = Some(Box::new(Stream::new(reader, channel)));
+        let stream = Stream::new(Reader::new(name, settings.reader), channel);
+        *lock(&self.handle) = Some(stream.handle());
+        *lock(&self.shared.status) = Status::default();
+        *lock(&self.shared.caps) = None;
+        self.drop_allocation_queries_without_caps();
+        *lock(&self.stream) = Some(Box::new(stream));
         Ok(())
     }
 
@@ -262,7 +229,7 @@ impl BaseSrcImpl for RsShmSrc {
         *lock(&self.handle) = None;
         let stream = lock(&self.stream).take();
         drop(stream);
-        let was_connected = std::mem::take(&mut lock(&self.snapshot).connected);
+        let was_connected = std::mem::take(&mut lock(&self.shared.status).connected);
         if was_connected {
             self.obj().notify("connected");
         }
@@ -270,23 +237,21 @@ impl BaseSrcImpl for RsShmSrc {
     }
 
     fn unlock(&self) -> Result<(), gst::ErrorMessage> {
-        let handle = lock(&self.handle).clone();
-        if let Some(handle) = handle {
+        if let Some(handle) = self.handle() {
             handle.interrupt();
         }
         Ok(())
     }
 
     fn unlock_stop(&self) -> Result<(), gst::ErrorMessage> {
-        let handle = lock(&self.handle).clone();
-        if let Some(handle) = handle {
+        if let Some(handle) = self.handle() {
             handle.resume();
         }
         Ok(())
     }
 
     fn event(&self, event: &gst::Event) -> bool {
-        match self.send_upstream(event) {
+        match send_to_writer(|| self.handle(), event) {
             Some(sent) => sent,
             None => BaseSrcImplExt::parent_event(self, event),
         }
@@ -296,21 +261,21 @@ impl BaseSrcImpl for RsShmSrc {
         false
     }
 
-    /// Before the first frame there are no caps to negotiate: that is no error, create() waits for them.
+    /// Succeeds before the first frame, when there are no caps to negotiate yet: `create` waits for them.
     fn negotiate(&self) -> Result<(), gst::LoggableError> {
-        let caps = lock(&self.caps).clone();
+        let caps = lock(&self.shared.caps).clone();
         let Some(caps) = caps else {
             return Ok(());
         };
         self.obj()
             .set_caps(&caps)
-            .map_err(|_| gst::loggable_error!(CAT, "downstream does not take {caps}"))
+            .map_err(|_| gst::loggable_error!(CAT, "downstream does not accept {caps}"))
     }
 
     fn decide_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
         let takes_meta = query.find_allocation_meta::<gst_video::VideoMeta>().is_some();
-        self.downstream_takes_video_meta.store(takes_meta, Ordering::Relaxed);
-        // Frames are in shared memory already: a pool of downstream's would be activated for nothing.
+        self.shared.set_downstream_takes_video_meta(takes_meta);
+        // Frames are in shared memory already. A pool of downstream would be activated without being used.
         while query.allocation_pools().len() > 0 {
             query.remove_nth_allocation_pool(0);
         }
@@ -319,18 +284,18 @@ impl BaseSrcImpl for RsShmSrc {
 
     fn query(&self, query: &mut gst::QueryRef) -> bool {
         if let gst::QueryViewMut::Latency(latency) = query.view_mut() {
-            let snapshot = *lock(&self.snapshot);
-            // Frames that are stamped on arrival come at their time.
+            let status = *lock(&self.shared.status);
+            // With do-timestamp, the timestamp is the time of arrival, so that there is no latency.
             let latency_ns = if self.obj().does_timestamp() {
                 0
             } else {
-                snapshot.latency_ns
+                status.latency_ns
             };
             let min = gst::ClockTime::from_nseconds(latency_ns);
-            // So much later a frame can still be had from the channel.
-            let max = snapshot
+            // The channel still has a frame for as long as its history reaches.
+            let max = status
                 .frame_duration
-                .and_then(|duration| duration.checked_mul(snapshot.history.into()))
+                .and_then(|duration| duration.checked_mul(status.history.into()))
                 .and_then(|reach| min.checked_add(reach));
             latency.set(true, min, max);
             return true;
@@ -344,7 +309,16 @@ impl PushSrcImpl for RsShmSrc {
         let Some(mut stream) = lock(&self.stream).take() else {
             return Err(gst::FlowError::Flushing);
         };
-        let buffer = self.next_buffer(&mut stream);
+        let obj = self.obj();
+        let context = Context {
+            element: obj.upcast_ref(),
+            shared: &self.shared,
+            // Not with `send_event` of the element, which takes the lock of a state change.
+            queue_event: &|event| {
+                self.parent_send_event(event);
+            },
+        };
+        let buffer = stream.next_buffer(context);
         *lock(&self.stream) = Some(stream);
         buffer.map(CreateSuccess::NewBuffer)
     }
@@ -358,12 +332,10 @@ impl URIHandlerImpl for RsShmSrc {
     }
 
     fn uri(&self) -> Option<String> {
-        lock(&self.settings).channel.as_deref().map(uri::from_name)
+        uri::of_element(&*self.obj())
     }
 
     fn set_uri(&self, uri: &str) -> Result<(), glib::Error> {
-        let name = uri::to_name(uri)?;
-        self.obj().set_property("channel", name);
-        Ok(())
+        uri::set_on_element(&*self.obj(), uri)
     }
 }

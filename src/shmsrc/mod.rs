@@ -1,10 +1,36 @@
+//! The element `rsshmsrc`.
+//!
+//! `imp` is the element: it owns the parts below and calls them; none of them knows `imp`.
+//!
+//! - `properties`: settings and property specifications
+//! - `shared`: what the streaming thread shares with other threads
+//! - `stream`: what the streaming thread does: it waits for frames, follows the channel's caps, and makes buffers
+//! - `connection`: how long there has been no writer, and what to do about it
+//! - `timing`, `timeline`: the timestamps of buffers
+//! - `buffer`: how a frame becomes a buffer
+//! - `events`: the events between frames, in both directions
+
+use std::sync::LazyLock;
+
 use gst::{glib, prelude::*};
 
+mod buffer;
+mod connection;
 mod events;
 mod imp;
 mod properties;
+mod shared;
 mod stream;
 mod timeline;
+mod timing;
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "rsshmsrc",
+        gst::DebugColorFlags::empty(),
+        Some("Shared memory channel source"),
+    )
+});
 
 glib::wrapper! {
     /// Reads the frames that another program publishes.
@@ -12,11 +38,20 @@ glib::wrapper! {
         @extends gst_base::PushSrc, gst_base::BaseSrc, gst::Element, gst::Object, @implements gst::URIHandler;
 }
 
-/// What to do when the writer goes away without an end of the stream.
+/**
+ * GstRsShmOnDisconnect:
+ * @none: wait for the next writer
+ * @eos: end the stream
+ * @error: fail
+ *
+ * What rsshmsrc does when the writer goes away without an end of stream.
+ *
+ * Since: 0.1
+ */
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
 #[enum_type(name = "GstRsShmOnDisconnect")]
 pub enum OnDisconnect {
-    /// Wait for the next one.
+    /// Wait for the next writer.
     #[default]
     #[enum_value(name = "None: wait for the next writer", nick = "none")]
     None,

@@ -1,4 +1,4 @@
-//! The source's properties.
+//! The source's settings and properties.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -6,6 +6,7 @@ use gst::{glib, prelude::*};
 use rsshm_channel::{ReadLimits, ReaderOptions};
 
 use super::OnDisconnect;
+use crate::element;
 
 /// What a user sets.
 #[derive(Clone, Debug, Default)]
@@ -15,13 +16,13 @@ pub(super) struct Settings {
     pub(super) stream: StreamSettings,
 }
 
-/// Of these, what may change while frames flow. It is looked at with each frame, and so needs no allocation.
+/// The settings that may change while frames flow. They are copied for each frame, so they need no allocation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StreamSettings {
     pub(super) limits: ReadLimits,
     pub(super) on_disconnect: OnDisconnect,
     pub(super) forward_eos: bool,
-    /// Zero: never.
+    /// Zero: wait forever.
     pub(super) connection_timeout: Duration,
 }
 
@@ -36,58 +37,165 @@ impl Default for StreamSettings {
     }
 }
 
+impl Settings {
+    /// Takes over the value of a property, whose type is that of the property's specification.
+    pub(super) fn set(&mut self, property: &str, value: &glib::Value) {
+        match property {
+            "channel" => self.channel = value.get().unwrap_or_default(),
+            "max-buffers" => self.stream.limits.max_behind = value.get().unwrap_or_default(),
+            "max-held-buffers" => self.stream.limits.max_held = value.get().unwrap_or_default(),
+            "on-disconnect" => self.stream.on_disconnect = value.get().unwrap_or_default(),
+            "forward-eos" => self.stream.forward_eos = value.get().unwrap_or_default(),
+            "connection-timeout" => {
+                let seconds: u32 = value.get().unwrap_or_default();
+                self.stream.connection_timeout = Duration::from_secs(seconds.into());
+            }
+            "read-only" => self.reader.read_only = value.get().unwrap_or_default(),
+            _ => {}
+        }
+    }
+
+    /// The value of a property that a user can set.
+    pub(super) fn get(&self, property: &str) -> Option<glib::Value> {
+        Some(match property {
+            "channel" => self.channel.to_value(),
+            "max-buffers" => self.stream.limits.max_behind.to_value(),
+            "max-held-buffers" => self.stream.limits.max_held.to_value(),
+            "on-disconnect" => self.stream.on_disconnect.to_value(),
+            "forward-eos" => self.stream.forward_eos.to_value(),
+            "connection-timeout" => (self.stream.connection_timeout.as_secs() as u32).to_value(),
+            "read-only" => self.reader.read_only.to_value(),
+            _ => return None,
+        })
+    }
+}
+
 pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
     let default = Settings::default();
     vec![
-        glib::ParamSpecString::builder("channel")
-            .nick("Channel")
-            .blurb("Name of the channel (unset = the element's own name)")
-            .mutable_ready()
-            .build(),
+        /**
+         * GstRsShmSrc:channel:
+         *
+         * The name of the channel: 1 to 250 bytes, without a slash, not beginning with "sem.".
+         * If it is unset, the element's own name is used.
+         *
+         * Since: 0.1
+         */
+        element::channel_property(),
+        /**
+         * GstRsShmSrc:max-buffers:
+         *
+         * How many frames may wait before older ones are skipped. With 1, each buffer is the newest frame. With 0, as many
+         * frames may wait as the channel keeps.
+         *
+         * Since: 0.1
+         */
         glib::ParamSpecUInt::builder("max-buffers")
             .nick("Maximum buffers")
             .blurb("Frames that may wait before older ones are skipped (0 = as many as the channel keeps, 1 = always the newest)")
             .default_value(default.stream.limits.max_behind)
             .mutable_playing()
             .build(),
+        /**
+         * GstRsShmSrc:max-held-buffers:
+         *
+         * How many frames downstream may hold in place. Further frames are copied, so that a long queue does not starve
+         * the writer of slots.
+         *
+         * Since: 0.1
+         */
         glib::ParamSpecUInt::builder("max-held-buffers")
             .nick("Maximum held buffers")
             .blurb("Frames that downstream may hold in place; more are copied, so that a long queue does not starve the writer")
             .default_value(default.stream.limits.max_held)
             .mutable_playing()
             .build(),
+        /**
+         * GstRsShmSrc:on-disconnect:
+         *
+         * What to do when the writer goes away without an end of stream.
+         *
+         * Since: 0.1
+         */
         glib::ParamSpecEnum::builder_with_default("on-disconnect", default.stream.on_disconnect)
             .nick("On disconnect")
-            .blurb("What to do when the writer goes away without an end of the stream")
+            .blurb("What to do when the writer goes away without an end of stream")
             .mutable_playing()
             .build(),
+        /**
+         * GstRsShmSrc:forward-eos:
+         *
+         * End this stream too when the writer's stream has ended, after its last frame. Otherwise wait for the next
+         * stream.
+         *
+         * Since: 0.1
+         */
         glib::ParamSpecBoolean::builder("forward-eos")
             .nick("Forward EOS")
-            .blurb("The writer's end of stream, after its last frame, ends this stream too")
+            .blurb("End this stream too when the writer's stream has ended, after its last frame")
             .default_value(default.stream.forward_eos)
             .mutable_playing()
             .build(),
+        /**
+         * GstRsShmSrc:connection-timeout:
+         *
+         * How many seconds to wait for a writer before failing. With 0, wait forever.
+         *
+         * After 3 seconds without a writer, one INFO message lists the channels that exist.
+         *
+         * Since: 0.1
+         */
         glib::ParamSpecUInt::builder("connection-timeout")
             .nick("Connection timeout")
-            .blurb("Fail when no writer shows up for so many seconds (0 = never)")
+            .blurb("Seconds to wait for a writer before failing (0 = wait forever)")
             .default_value(default.stream.connection_timeout.as_secs() as u32)
             .mutable_playing()
             .build(),
+        /**
+         * GstRsShmSrc:read-only:
+         *
+         * Observe: read permission is enough and nothing is ever written to the segment, but each frame is copied.
+         * The writer neither waits for this reader nor counts it.
+         *
+         * It is chosen automatically where the permissions allow no more; an INFO message says so.
+         *
+         * Since: 0.1
+         */
         glib::ParamSpecBoolean::builder("read-only")
             .nick("Read only")
-            .blurb("Observe: needs read permission only and never writes to the segment, but copies each frame")
+            .blurb("Observe: read permission is enough and nothing is ever written, but each frame is copied")
             .default_value(default.reader.read_only)
             .mutable_ready()
             .build(),
+        /**
+         * GstRsShmSrc:connected:
+         *
+         * Whether the channel has a writer. Changes are notified.
+         *
+         * Since: 0.1
+         */
         glib::ParamSpecBoolean::builder("connected")
             .nick("Connected")
-            .blurb("Whether the channel has a writer now")
+            .blurb("Whether the channel has a writer")
             .read_only()
             .build(),
-        glib::ParamSpecBoxed::builder::<gst::Structure>("channel-stats")
-            .nick("Channel statistics")
-            .blurb("frames-received, frames-in-place, frames-copied, frames-missed, events-missed, writer-pid, reconnects")
-            .read_only()
-            .build(),
+        /**
+         * GstRsShmSrc:channel-stats:
+         *
+         * Counters since the element was started, in a structure with these fields:
+         *
+         * - `frames-received`: all frames received
+         * - `frames-in-place`: frames that downstream got in shared memory
+         * - `frames-copied`: frames that were copied out of shared memory
+         * - `frames-missed`: frames that were skipped or were overwritten before this reader took them
+         * - `events-missed`: events that were overwritten before this reader took them
+         * - `writer-pid`: the process of the writer, 0 before the first one
+         * - `reconnects`: how many times another segment followed, of the same writer or another
+         *
+         * Since: 0.1
+         */
+        element::channel_stats_property(
+            "Counters: frames-received, frames-in-place, frames-copied, frames-missed, events-missed, writer-pid, reconnects",
+        ),
     ]
 });

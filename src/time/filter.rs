@@ -1,44 +1,51 @@
-//! The offset between two clocks, out of single measurements of it.
+//! Estimates the offset between two clocks from single measurements.
 
-/// A step is at least so large; what is less is followed as if it were drift, in nanoseconds.
-const SMALLEST_STEP: f64 = 1e6;
+/// The smallest step of a clock, in nanoseconds; smaller changes are followed like drift.
+const MIN_STEP_NS: f64 = 1e6;
 
-/// A step is so many times what measurements deviate anyway.
+/// A step is larger than this multiple of the deviation of measurements.
 const STEP_DEVIATIONS: f64 = 6.0;
 
-/// How much measurements deviate, in nanoseconds, before that is known, and at least.
-const DEVIATION_AT_FIRST: f64 = 1e6;
-const LEAST_DEVIATION: f64 = 1e3;
+/// The assumed deviation of measurements, in nanoseconds, before it is known.
+const INITIAL_DEVIATION_NS: f64 = 1e6;
 
-/// For so long, in seconds, deviations are remembered.
-const DEVIATION_MEMORY: f64 = 1.0;
-const LARGEST_SHARE: f64 = 1.0 / 8.0;
+/// The smallest assumed deviation of measurements, in nanoseconds.
+const MIN_DEVIATION_NS: f64 = 1e3;
 
-/// By how much the rates of two clocks differ before that is known, in nanoseconds a second (1000 are 1 ppm).
-const RATE_AT_FIRST: f64 = 300e3;
+/// The time, in seconds, over which deviations are averaged.
+const DEVIATION_MEMORY_S: f64 = 1.0;
 
-/// By how much that changes from one second to the next.
-const RATE_WANDER: f64 = 1e3;
+/// The largest weight of one measurement in that average, once there are enough of them.
+const MAX_DEVIATION_WEIGHT: f64 = 1.0 / 8.0;
 
-/// Steps to and fro within so many seconds are no steps.
-const UNREST: f64 = 5.0;
-const UNREST_TURNS: u32 = 2;
+/// The assumed difference between the rates of two clocks before it is known, in nanoseconds a second (1000 are 1 ppm).
+const INITIAL_RATE_NS_PER_S: f64 = 300e3;
 
-/// A clock was stepped, somewhere between two measurements.
+/// How much that difference changes from one second to the next.
+const RATE_WANDER_NS_PER_S: f64 = 1e3;
+
+/// Steps in opposite directions within this time, in seconds, are noise.
+const NOISE_INTERVAL_S: f64 = 5.0;
+
+/// The number of changes of direction from which on steps are noise.
+const NOISE_TURNS: u32 = 2;
+
+/// A step of a clock, somewhere between two measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Step {
-    /// The offset until then.
+    /// The offset before the step.
     pub(super) offset_before: i64,
-    /// When it was last measured so, and when the step was seen: monotonic nanoseconds.
+    /// When that offset was last measured, in monotonic nanoseconds.
     pub(super) after: i64,
+    /// When the step was seen, in monotonic nanoseconds.
     pub(super) seen: i64,
 }
 
-/// Follows offset and rate of a clock: a Kalman filter of the second order.
+/// Follows the offset and the rate of a clock: a Kalman filter of the second order.
 ///
-/// What it believes of a measurement depends on what is known until then: at first nearly everything, later the less the
-/// more measurements deviate. So neither the frame rate nor the kind of the clock needs settings. A step is none of that: it
-/// is far beyond all deviations, and the offset begins anew there.
+/// The weight of a measurement depends on what is known already: nearly all at first, and less later, the more
+/// measurements deviate. So the filter needs no settings for the frame rate or the kind of the clock. A step is far
+/// beyond all deviations; the offset begins anew with it.
 #[derive(Debug, Default)]
 pub(super) struct OffsetFilter {
     state: Option<State>,
@@ -46,36 +53,40 @@ pub(super) struct OffsetFilter {
 
 #[derive(Debug)]
 struct State {
-    /// Of the last measurement, in monotonic nanoseconds.
+    /// The time of the last measurement, in monotonic nanoseconds.
     at: i64,
-    /// What `offset` is relative to: the time since 1970 in nanoseconds is too much for a float.
+    /// What `offset` is relative to: a float cannot hold the nanoseconds since 1970 exactly.
     reference: i64,
-    /// Nanoseconds, and nanoseconds a second.
+    /// The estimated offset in nanoseconds.
     offset: f64,
+    /// The estimated rate in nanoseconds a second.
     rate: f64,
-    /// How uncertain these two are: their covariance.
+    /// The uncertainty of offset and rate: their covariance matrix.
     offset_variance: f64,
     covariance: f64,
     rate_variance: f64,
-    /// What measurements deviate, squared, and the last one's error.
+    /// The squared deviation of measurements.
     deviation: f64,
+    /// The error of the last measurement.
     last_error: f64,
     measurements: u32,
-    unrest: Unrest,
+    step_noise: StepNoise,
 }
 
-/// Steps in turn up and down are a clock that deviates more than was known.
+/// Recognises steps up and down in turn: they come from a clock that deviates more than assumed.
 #[derive(Debug, Default)]
-struct Unrest {
+struct StepNoise {
+    /// The time of the last step, and whether it was upwards.
     last: Option<(i64, bool)>,
     turns: u32,
 }
 
 impl OffsetFilter {
-    /// Takes a measurement: at the monotonic time `at` the offset was from `low` to `high`. Yields the step that it shows.
-    pub(super) fn measured(&mut self, at: i64, low: i64, high: i64) -> Option<Step> {
+    /// Adds a measurement: at the monotonic time `at`, the offset was from `low` to `high`. Returns the step that it
+    /// shows.
+    pub(super) fn add(&mut self, at: i64, low: i64, high: i64) -> Option<Step> {
         match &mut self.state {
-            Some(state) => state.measured(at, low, high),
+            Some(state) => state.add(at, low, high),
             None => {
                 self.state = Some(State::new(at, middle(low, high)));
                 None
@@ -96,13 +107,13 @@ impl State {
             reference: offset,
             offset: 0.0,
             rate: 0.0,
-            offset_variance: DEVIATION_AT_FIRST.powi(2),
+            offset_variance: INITIAL_DEVIATION_NS.powi(2),
             covariance: 0.0,
-            rate_variance: RATE_AT_FIRST.powi(2),
-            deviation: DEVIATION_AT_FIRST.powi(2),
+            rate_variance: INITIAL_RATE_NS_PER_S.powi(2),
+            deviation: INITIAL_DEVIATION_NS.powi(2),
             last_error: 0.0,
             measurements: 1,
-            unrest: Unrest::default(),
+            step_noise: StepNoise::default(),
         }
     }
 
@@ -110,7 +121,7 @@ impl State {
         self.reference.saturating_add(self.offset.round() as i64)
     }
 
-    fn measured(&mut self, at: i64, low: i64, high: i64) -> Option<Step> {
+    fn add(&mut self, at: i64, low: i64, high: i64) -> Option<Step> {
         let step = Step {
             offset_before: self.offset(),
             after: self.at,
@@ -119,11 +130,11 @@ impl State {
         let elapsed = at.saturating_sub(self.at).max(0) as f64 / 1e9;
         self.at = at;
         self.predict(elapsed);
-        // Inside the bracket every offset is as likely: that is no error.
+        // All offsets from `low` to `high` are equally likely, so an expected offset in between is no error.
         let expected = self.offset();
         let error = expected.clamp(low.min(high), high.max(low)).saturating_sub(expected) as f64;
         let variance = self.offset_variance + self.deviation;
-        let limit = SMALLEST_STEP.max(STEP_DEVIATIONS * variance.sqrt());
+        let limit = MIN_STEP_NS.max(STEP_DEVIATIONS * variance.sqrt());
         if error.abs() > limit {
             self.begin_anew(at, middle(low, high), error);
             return Some(step);
@@ -133,15 +144,17 @@ impl State {
         None
     }
 
+    /// Predicts offset and rate after the elapsed time.
     fn predict(&mut self, elapsed: f64) {
         self.offset += self.rate * elapsed;
-        let wander = RATE_WANDER.powi(2) * elapsed;
+        let wander = RATE_WANDER_NS_PER_S.powi(2) * elapsed;
         self.offset_variance +=
             elapsed * (2.0 * self.covariance + elapsed * self.rate_variance) + wander * elapsed.powi(2) / 3.0;
         self.covariance += elapsed * self.rate_variance + wander * elapsed / 2.0;
         self.rate_variance += wander;
     }
 
+    /// Corrects the prediction by a measurement.
     fn correct(&mut self, error: f64, variance: f64) {
         let (offset_gain, rate_gain) = (self.offset_variance / variance, self.covariance / variance);
         self.offset += offset_gain * error;
@@ -151,21 +164,22 @@ impl State {
         self.offset_variance *= 1.0 - offset_gain;
     }
 
-    /// Deviations differ from one measurement to the next. What does not is lag behind a clock that now runs at another rate.
+    /// Updates the deviation. It uses the difference between successive errors: an error that stays the same is lag
+    /// behind a clock that now runs at another rate.
     fn learn_deviation(&mut self, error: f64, elapsed: f64) {
         self.measurements = self.measurements.saturating_add(1);
-        let share = (elapsed / DEVIATION_MEMORY)
-            .min(LARGEST_SHARE)
+        let weight = (elapsed / DEVIATION_MEMORY_S)
+            .min(MAX_DEVIATION_WEIGHT)
             .max(1.0 / f64::from(self.measurements));
         let deviation = (error - self.last_error).powi(2) / 2.0;
         self.last_error = error;
-        self.deviation += share * (deviation - self.deviation);
-        self.deviation = self.deviation.max(LEAST_DEVIATION.powi(2));
+        self.deviation += weight * (deviation - self.deviation);
+        self.deviation = self.deviation.max(MIN_DEVIATION_NS.powi(2));
     }
 
-    /// A step does not change the clock's rate.
+    /// Begins anew with the offset after a step, which does not change the rate of the clock.
     fn begin_anew(&mut self, at: i64, offset: i64, error: f64) {
-        if self.unrest.is_noise(at, error > 0.0) {
+        if self.step_noise.is_noise(at, error > 0.0) {
             self.deviation = self.deviation.max((error / 2.0).powi(2));
         }
         self.reference = offset;
@@ -176,16 +190,16 @@ impl State {
     }
 }
 
-impl Unrest {
-    /// Takes note of a step; whether it is one too many.
+impl StepNoise {
+    /// Records a step. Returns whether the steps are noise.
     fn is_noise(&mut self, at: i64, up: bool) -> bool {
         match self.last.replace((at, up)) {
-            Some((last, was_up)) if at.saturating_sub(last) as f64 / 1e9 < UNREST => {
+            Some((last, was_up)) if at.saturating_sub(last) as f64 / 1e9 < NOISE_INTERVAL_S => {
                 self.turns += u32::from(was_up != up);
             }
             _ => self.turns = 0,
         }
-        self.turns >= UNREST_TURNS
+        self.turns >= NOISE_TURNS
     }
 }
 

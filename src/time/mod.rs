@@ -1,4 +1,4 @@
-//! Time stamps that mean the same in every pipeline of the machine: CLOCK_MONOTONIC nanoseconds.
+//! Timestamps that mean the same in every pipeline of the machine: CLOCK_MONOTONIC nanoseconds.
 
 mod filter;
 mod stamps;
@@ -11,7 +11,7 @@ use gst::prelude::*;
 use rsshm_channel::{TIME_NONE, monotonic_ns};
 
 use filter::OffsetFilter;
-use stamps::Stamps;
+use stamps::StepTracker;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -21,94 +21,100 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     )
 });
 
-/// A measurement that took longer, in nanoseconds, is tried again, so many times: something else ran in between.
-const WIDE: i64 = 10_000;
-const TRIES: usize = 3;
+/// A measurement that takes longer, in nanoseconds, is repeated, because something else ran in between.
+const MAX_READING_NS: i64 = 10_000;
 
-/// Turns a pipeline's clock into CLOCK_MONOTONIC.
+/// How often a measurement is tried.
+const MAX_READINGS: usize = 3;
+
+/// The offset between the clock of a pipeline and CLOCK_MONOTONIC.
 ///
-/// Most pipelines run on that clock already, and the offset is exactly 0. For others it is measured with each frame, and
-/// filtered.
+/// Most pipelines run on that clock already, and the offset is exactly 0. For other clocks it is measured with each
+/// frame, and filtered.
 #[derive(Debug, Default)]
 pub(crate) struct ClockOffset {
-    known: Option<KnownClock>,
+    clock: Option<ClockState>,
 }
 
+/// The state of one clock.
 #[derive(Debug)]
-struct KnownClock {
+struct ClockState {
     clock: gst::Clock,
     /// It reads CLOCK_MONOTONIC, unless it is slaved to another clock.
     reads_monotonic: bool,
-    measured: Option<Measured>,
+    /// `None` while the clock is CLOCK_MONOTONIC.
+    measurements: Option<Measurements>,
 }
 
-/// What is known of a clock that is not CLOCK_MONOTONIC.
+/// What the measurements of a clock have shown.
 #[derive(Debug, Default)]
-struct Measured {
+struct Measurements {
     filter: OffsetFilter,
-    stamps: Stamps,
+    stamps: StepTracker,
 }
 
 impl ClockOffset {
     /// CLOCK_MONOTONIC minus the time of `clock`, in nanoseconds.
     fn monotonic_minus(&mut self, clock: &gst::Clock) -> i64 {
-        self.measure(clock).map_or(0, |measured| measured.filter.offset())
+        self.measure(clock)
+            .map_or(0, |measurements| measurements.filter.offset())
     }
 
-    /// The same for a time stamp of that clock's, which may be from before it was last stepped.
+    /// The same for a timestamp of that clock, which may be from before the clock was last stepped.
     fn monotonic_minus_at(&mut self, clock: &gst::Clock, stamp: i64) -> i64 {
-        self.measure(clock).map_or(0, |measured| {
-            let offset = measured.filter.offset();
-            measured.stamps.offset(stamp, offset, monotonic_ns() as i64)
+        self.measure(clock).map_or(0, |measurements| {
+            let offset = measurements.filter.offset();
+            measurements.stamps.offset(stamp, offset, monotonic_ns() as i64)
         })
     }
 
     /// Whether `clock` is CLOCK_MONOTONIC.
     fn is_monotonic(&mut self, clock: &gst::Clock) -> bool {
-        self.known(clock).reads_monotonic && !is_slaved(clock)
+        self.state(clock).reads_monotonic && !is_slaved(clock)
     }
 
-    fn known(&mut self, clock: &gst::Clock) -> &mut KnownClock {
-        if self.known.as_ref().is_none_or(|known| known.clock != *clock) {
-            self.known = None;
+    /// The state of `clock`, which begins anew if it is another clock than before.
+    fn state(&mut self, clock: &gst::Clock) -> &mut ClockState {
+        if self.clock.as_ref().is_none_or(|state| state.clock != *clock) {
+            self.clock = None;
         }
-        self.known.get_or_insert_with(|| KnownClock {
+        self.clock.get_or_insert_with(|| ClockState {
             clock: clock.clone(),
             reads_monotonic: reads_monotonic(clock),
-            measured: None,
+            measurements: None,
         })
     }
 
-    /// Measures the offset once more; `None` where there is nothing to measure.
-    fn measure(&mut self, clock: &gst::Clock) -> Option<&mut Measured> {
+    /// Measures the offset once more; `None` if the clock is CLOCK_MONOTONIC.
+    fn measure(&mut self, clock: &gst::Clock) -> Option<&mut Measurements> {
         let is_monotonic = self.is_monotonic(clock);
-        let known = self.known(clock);
+        let state = self.state(clock);
         if is_monotonic {
-            known.measured = None;
+            state.measurements = None;
             return None;
         }
-        let measured = known.measured.get_or_insert_default();
+        let measurements = state.measurements.get_or_insert_default();
         let (before, time, after) = read(clock);
-        if let Some(step) = measured.filter.measured(
+        if let Some(step) = measurements.filter.add(
             before.saturating_add(after) / 2,
             before.saturating_sub(time),
             after.saturating_sub(time),
         ) {
-            let by = step.offset_before.saturating_sub(measured.filter.offset());
-            gst::info!(CAT, obj = clock, "it was stepped by {by} ns");
-            measured.stamps.stepped(step);
+            let by = step.offset_before.saturating_sub(measurements.filter.offset());
+            gst::info!(CAT, obj = clock, "the clock was stepped by {by} ns");
+            measurements.stamps.record_step(step);
         }
         gst::trace!(
             CAT,
             obj = clock,
             "CLOCK_MONOTONIC is {} ns later",
-            measured.filter.offset()
+            measurements.filter.offset()
         );
-        Some(measured)
+        Some(measurements)
     }
 }
 
-/// Reads `clock`, and CLOCK_MONOTONIC before and after.
+/// Reads `clock` between two readings of CLOCK_MONOTONIC, several times if that takes long.
 fn read(clock: &gst::Clock) -> (i64, i64, i64) {
     let once = || {
         let before = monotonic_ns();
@@ -117,8 +123,8 @@ fn read(clock: &gst::Clock) -> (i64, i64, i64) {
     };
     let width = |(before, _, after): &(i64, i64, i64)| after - before;
     let mut best = once();
-    for _ in 1..TRIES {
-        if width(&best) <= WIDE {
+    for _ in 1..MAX_READINGS {
+        if width(&best) <= MAX_READING_NS {
             break;
         }
         best = std::cmp::min_by_key(best, once(), width);
@@ -126,30 +132,32 @@ fn read(clock: &gst::Clock) -> (i64, i64, i64) {
     best
 }
 
-/// Whether `clock` is the system's monotonic clock itself, not one of a derived kind.
+/// Whether `clock` is the system's monotonic clock itself, and not of a derived type.
 fn reads_monotonic(clock: &gst::Clock) -> bool {
     clock.type_() == gst::SystemClock::static_type()
         && clock.property::<gst::ClockType>("clock-type") == gst::ClockType::Monotonic
 }
 
+/// Whether `clock` follows another clock.
 fn is_slaved(clock: &gst::Clock) -> bool {
     let (internal, external, numerator, denominator) = clock.calibration();
     internal != external || numerator != denominator
 }
 
-/// An element's place in time: where its running time 0 lies in CLOCK_MONOTONIC, in nanoseconds. `None` in a pipeline that
-/// has no clock, and so no place in time.
+/// The origin of an element: its running time 0 in CLOCK_MONOTONIC nanoseconds. `None` if its pipeline has no clock.
 pub(crate) fn origin(element: &gst::Element, offset: &mut ClockOffset) -> Option<i64> {
     let clock = element.clock()?;
     Some(base_time(element).saturating_add(offset.monotonic_minus(&clock)))
 }
 
-/// Whether an element's pipeline runs on CLOCK_MONOTONIC: then its origin is its [`base_time`], which may change at any time.
+/// Whether an element's pipeline runs on CLOCK_MONOTONIC. Its origin is its [`base_time`] then, which may change at any
+/// time.
 pub(crate) fn is_on_monotonic(element: &gst::Element, offset: &mut ClockOffset) -> bool {
     element.clock().is_some_and(|clock| offset.is_monotonic(&clock))
 }
 
-/// The same for a frame that was stamped with the running time `stamp`, maybe before the clock was stepped.
+/// The [`origin`] for a frame with the timestamp `stamp`, in running time, which may be from before the clock was
+/// stepped.
 pub(crate) fn origin_at(element: &gst::Element, offset: &mut ClockOffset, stamp: Option<i64>) -> Option<i64> {
     let Some(stamp) = stamp else {
         return origin(element, offset);
@@ -165,7 +173,7 @@ pub(crate) fn base_time(element: &gst::Element) -> i64 {
     element.base_time().map_or(0, |time| time.nseconds() as i64)
 }
 
-/// When a frame begins and is decoded, in running time, and how long it lasts there, in nanoseconds.
+/// The times of a frame or event, in nanoseconds of running time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Times {
     pub(crate) pts: Option<i64>,
@@ -174,9 +182,10 @@ pub(crate) struct Times {
 }
 
 impl Times {
+    /// The times of a buffer.
     pub(crate) fn of_buffer(buffer: &gst::BufferRef, segment: &gst::FormattedSegment<gst::ClockTime>) -> Self {
         let mut times = Self::of_span(buffer.pts().or(buffer.dts()), buffer.duration(), segment);
-        // What is played backwards does not say when it is to be decoded.
+        // In reverse playback, timestamps do not say when a frame is to be decoded.
         if segment.rate() >= 0.0 {
             times.pts = running_time(buffer.pts(), segment);
             times.dts = running_time(buffer.dts(), segment);
@@ -184,14 +193,14 @@ impl Times {
         times
     }
 
-    /// The times of something that is at `time` in its stream.
+    /// The times of something at `time` in its stream.
     pub(crate) fn of_span(
         time: Option<gst::ClockTime>,
         duration: Option<gst::ClockTime>,
         segment: &gst::FormattedSegment<gst::ClockTime>,
     ) -> Self {
         let rate = segment.rate();
-        // What is played backwards begins with its end.
+        // In reverse playback, a frame begins with its end.
         let begin = match duration {
             Some(duration) if rate < 0.0 => time.map(|time| time.saturating_add(duration)),
             _ => time,
@@ -199,20 +208,20 @@ impl Times {
         Self {
             pts: running_time(begin, segment),
             dts: None,
-            duration: duration.map(|duration| sticky(duration, rate)),
+            duration: duration.map(|duration| playing_time(duration, rate)),
         }
     }
 }
 
-/// How long `duration` of a stream lasts, in nanoseconds, when it is played at `rate`.
-fn sticky(duration: gst::ClockTime, rate: f64) -> u64 {
+/// How many nanoseconds it takes to play `duration` of a stream at `rate`.
+fn playing_time(duration: gst::ClockTime, rate: f64) -> u64 {
     match rate.abs() {
         1.0 => duration.nseconds(),
         rate => (duration.nseconds() as f64 / rate).round() as u64,
     }
 }
 
-/// A time stamp of a stream as running time, which is negative for what is before the segment begins.
+/// A timestamp of a stream as running time, which is negative before the start of the segment.
 fn running_time(time: Option<gst::ClockTime>, segment: &gst::FormattedSegment<gst::ClockTime>) -> Option<i64> {
     segment.to_running_time_full(time?).map(|time| match time {
         gst::Signed::Positive(time) => time.nseconds() as i64,
@@ -220,12 +229,13 @@ fn running_time(time: Option<gst::ClockTime>, segment: &gst::FormattedSegment<gs
     })
 }
 
-/// A running time as CLOCK_MONOTONIC, or [`TIME_NONE`].
+/// A running time as CLOCK_MONOTONIC nanoseconds, or [`TIME_NONE`].
 pub(crate) fn to_absolute(running: Option<i64>, origin: i64) -> u64 {
     running.map_or(TIME_NONE, |running| origin.saturating_add(running).max(0) as u64)
 }
 
-/// A CLOCK_MONOTONIC time as running time, which is negative for what was before the pipeline began.
+/// A CLOCK_MONOTONIC time as running time, which is negative before the start of the pipeline; `None` for
+/// [`TIME_NONE`].
 pub(crate) fn to_running(absolute: u64, origin: i64) -> Option<i64> {
     (absolute != TIME_NONE).then(|| i64::try_from(absolute).unwrap_or(i64::MAX).saturating_sub(origin))
 }

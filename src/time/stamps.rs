@@ -1,23 +1,26 @@
-//! Time stamps around a step of the clock that they were taken with.
+//! Timestamps around a step of the clock that they were taken with.
 
 use super::filter::Step;
 
-/// Tells which time stamps were taken before the clock was stepped, though they come after it.
+/// Finds the timestamps that were taken before a step of the clock, but arrive after it.
 ///
-/// That is known of those that would be from before the last measurement, or from the future. In between, frames come at
-/// regular times.
+/// A timestamp is from before the step if it would otherwise be from before the last measurement, or from the future.
+/// In the cases between, it is compared with the time that the regular distance of frames makes likely.
 #[derive(Debug, Default)]
-pub(super) struct Stamps {
+pub(super) struct StepTracker {
+    /// The last step, while timestamps from before it may still arrive.
     step: Option<Step>,
+    /// The last timestamp, by the clock.
     last_stamp: Option<i64>,
-    /// Its monotonic time, and by how much that is after the one before.
+    /// The monotonic time of the last timestamp.
     last: Option<i64>,
+    /// How much later that is than the one before.
     interval: i64,
 }
 
-impl Stamps {
-    pub(super) fn stepped(&mut self, step: Step) {
-        // One that stands still is stepped with each measurement.
+impl StepTracker {
+    pub(super) fn record_step(&mut self, step: Step) {
+        // A clock that stands still shows a step with each measurement.
         let earlier = self.step.unwrap_or(step);
         self.step = Some(Step {
             seen: step.seen,
@@ -25,12 +28,12 @@ impl Stamps {
         });
     }
 
-    /// The offset that makes the time `stamp` of the clock a monotonic one; `offset` is what it is now.
+    /// The offset that turns the timestamp `stamp` into monotonic time; `offset` is the present one.
     pub(super) fn offset(&mut self, stamp: i64, offset: i64, now: i64) -> i64 {
         let is_next = self.last_stamp.replace(stamp) != Some(stamp);
         let Some(step) = self.step else {
             let time = stamp.saturating_add(offset);
-            // A frame that could not be sent at once comes again.
+            // The same timestamp comes again if a frame could not be sent at once.
             if is_next {
                 self.interval = self.last.map_or(0, |last| time.saturating_sub(last));
             }
@@ -42,13 +45,14 @@ impl Stamps {
         if is_before(&step, stamp, offset, now, expected) {
             return step.offset_before;
         }
-        // What comes after this one was taken after it.
+        // All timestamps after this one are from after the step as well.
         self.step = None;
         self.last = Some(stamp.saturating_add(offset));
         offset
     }
 }
 
+/// Whether the timestamp `stamp` is from before the step. `expected` is its likely monotonic time.
 fn is_before(step: &Step, stamp: i64, offset: i64, now: i64, expected: Option<i64>) -> bool {
     let (before, after) = (stamp.saturating_add(step.offset_before), stamp.saturating_add(offset));
     if before > step.seen {

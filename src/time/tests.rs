@@ -1,30 +1,31 @@
-//! Clocks on simulated time.
+//! Tests with simulated clocks.
 
 use std::ops::RangeInclusive;
 
-use super::{filter::OffsetFilter, stamps::Stamps};
+use super::{filter::OffsetFilter, stamps::StepTracker};
 
 const US: i64 = 1_000;
 const MS: i64 = 1_000 * US;
 const SECOND: i64 = 1_000 * MS;
 
-/// Frames a second that are tried: a slide show to a sensor.
+/// The frame rates of the tests, from a slide show to a sensor.
 const RATES: [i64; 4] = [1, 30, 240, 5000];
 
-/// A clock that is fast or slow by `ppm`, is stepped, and is read inexactly.
+/// A simulated clock with drift, steps and reading noise.
 struct Clock {
+    /// The drift.
     ppm: f64,
-    /// From these monotonic times on it is so much later.
+    /// The steps: the monotonic time of each, and by how much the clock is later from then on.
     steps: Vec<(i64, i64)>,
-    /// What a reading deviates at most.
+    /// The maximum deviation of a reading.
     noise: i64,
     random: Random,
-    /// No GstClock goes backwards: stepped back, it stands still until its time has come again.
+    /// The latest time read. A GstClock never goes backwards: stepped back, it stands still until it reaches that time.
     latest: i64,
 }
 
 impl Clock {
-    /// The realtime clock is so far off that a float does not hold it.
+    /// The realtime clock is so far from the monotonic one that a float cannot hold the difference exactly.
     const OFFSET: i64 = 1_800_000_000 * SECOND;
 
     fn new(ppm: f64, noise: i64) -> Self {
@@ -50,7 +51,7 @@ impl Clock {
         self.latest
     }
 
-    /// Measures the offset as it is done with a real one, whose reading takes 300 ns.
+    /// Measures the offset as with a real clock, whose reading takes 300 ns.
     fn measure(&mut self, monotonic: i64) -> (i64, i64, i64) {
         let time = self.time(monotonic) + self.random.within(-self.noise..=self.noise);
         (monotonic, monotonic - 150 - time, monotonic + 150 - time)
@@ -61,7 +62,7 @@ struct Random(u64);
 
 impl Random {
     fn within(&mut self, range: RangeInclusive<i64>) -> i64 {
-        // Of Knuth's MMIX.
+        // The constants of Knuth's MMIX.
         self.0 = self
             .0
             .wrapping_mul(6364136223846793005)
@@ -71,21 +72,21 @@ impl Random {
     }
 }
 
-/// How far the offset is off at each of the times, and how many steps were seen.
+/// The error of the offset at each of the times, and how many steps the filter saw.
 fn follow(clock: &mut Clock, times: impl Iterator<Item = i64>) -> (Vec<i64>, usize) {
     let mut filter = OffsetFilter::default();
     let mut steps = 0;
     let errors = times
         .map(|now| {
             let (at, low, high) = clock.measure(now);
-            steps += usize::from(filter.measured(at, low, high).is_some());
+            steps += usize::from(filter.add(at, low, high).is_some());
             filter.offset() - (now - clock.time(now))
         })
         .collect();
     (errors, steps)
 }
 
-/// Times of so many frames a second.
+/// The times of `count` frames at `rate` frames a second.
 fn frames(rate: i64, count: i64) -> impl Iterator<Item = i64> {
     (1..=count).map(move |n| n * SECOND / rate)
 }
@@ -94,20 +95,20 @@ fn worst(errors: &[i64]) -> i64 {
     errors.iter().map(|error| error.abs()).max().unwrap()
 }
 
-/// What is added to the steps from one frame to the next.
+/// The largest change of the error from one frame to the next.
 fn jitter(errors: &[i64]) -> i64 {
     errors.windows(2).map(|pair| (pair[1] - pair[0]).abs()).max().unwrap()
 }
 
 #[test]
-fn drift_is_followed_without_lag_at_every_rate() {
+fn filter_follows_drift_without_lag_at_every_rate() {
     for rate in RATES {
         for ppm in [200.0, -200.0] {
             let (errors, steps) = follow(&mut Clock::new(ppm, 0), frames(rate, rate.max(10) * 10));
             assert_eq!(steps, 0, "{rate} a second");
             assert!(worst(&errors) < 150 * US, "{rate} a second: {}", worst(&errors));
             assert!(jitter(&errors) < 100 * US, "{rate} a second: {}", jitter(&errors));
-            // Once the rate is known, which takes a few measurements.
+            // After a few measurements, the rate of the clock is known.
             let later = &errors[errors.len() / 2..];
             assert!(worst(later) < US, "{rate} a second: {}", worst(later));
         }
@@ -115,7 +116,7 @@ fn drift_is_followed_without_lag_at_every_rate() {
 }
 
 #[test]
-fn what_a_reading_is_off_is_not_added() {
+fn filter_adds_no_reading_noise() {
     for rate in [30, 240, 5000] {
         let (errors, steps) = follow(&mut Clock::new(50.0, 20 * US), frames(rate, 10_000));
         assert_eq!(steps, 0);
@@ -124,11 +125,11 @@ fn what_a_reading_is_off_is_not_added() {
 }
 
 #[test]
-fn a_jittery_clock_is_smoothed() {
+fn filter_smooths_jittery_clock() {
     for rate in RATES {
         let (errors, steps) = follow(&mut Clock::new(50.0, 3 * MS), frames(rate, rate.max(10) * 20));
         assert_eq!(steps, 0, "{rate} a second");
-        // From the first measurement on.
+        // This holds from the first measurement on.
         assert!(worst(&errors) < 3 * MS, "{rate} a second: {}", worst(&errors));
         assert!(jitter(&errors) < 1500 * US, "{rate} a second: {}", jitter(&errors));
         let later = &errors[errors.len() / 2..];
@@ -138,20 +139,20 @@ fn a_jittery_clock_is_smoothed() {
 }
 
 #[test]
-fn a_step_is_followed_at_once() {
+fn filter_follows_step_at_once() {
     for rate in RATES {
         for by in [2 * MS, -40 * MS, 40 * MS, -3600 * SECOND, 3600 * SECOND] {
             let times: Vec<_> = frames(rate, rate.max(10) * 12).collect();
             let at = times[times.len() * 3 / 4];
             let (errors, _) = follow(&mut Clock::new(200.0, 0).stepped(at, by), times.into_iter());
-            // A clock that was stepped back stands still for so long: each frame then is a step.
+            // A clock that was stepped back stands still for a while; each frame shows a step then.
             assert!(worst(&errors) < MS, "{rate} a second, {by}: {}", worst(&errors));
         }
     }
 }
 
 #[test]
-fn a_jittery_clock_is_stepped_too() {
+fn filter_finds_step_of_jittery_clock() {
     let times: Vec<_> = frames(30, 1800).collect();
     let clock = Clock::new(50.0, 3 * MS).stepped(times[900], 100 * MS);
     let (errors, steps) = follow(&mut { clock }, times.into_iter());
@@ -160,11 +161,11 @@ fn a_jittery_clock_is_stepped_too() {
 }
 
 #[test]
-fn a_clock_that_becomes_jittery_is_smoothed_soon() {
+fn filter_soon_smooths_clock_that_becomes_jittery() {
     let mut random = Random(3);
     let mut uniform = |_| random.within(-3 * MS..=3 * MS);
-    let mut to_and_fro = |n: usize| if n.is_multiple_of(2) { 4 * MS } else { -4 * MS };
-    let jitters: [&mut dyn FnMut(usize) -> i64; 2] = [&mut uniform, &mut to_and_fro];
+    let mut alternating = |n: usize| if n.is_multiple_of(2) { 4 * MS } else { -4 * MS };
+    let jitters: [&mut dyn FnMut(usize) -> i64; 2] = [&mut uniform, &mut alternating];
     for jitter in jitters {
         let mut filter = OffsetFilter::default();
         let mut clock = Clock::new(50.0, 0);
@@ -172,7 +173,7 @@ fn a_clock_that_becomes_jittery_is_smoothed_soon() {
         for (n, now) in frames(30, 1800).enumerate() {
             let (at, low, high) = clock.measure(now);
             let off = if n < 300 { 0 } else { jitter(n) };
-            if filter.measured(at, low + off, high + off).is_some() {
+            if filter.add(at, low + off, high + off).is_some() {
                 steps.push(n);
             }
         }
@@ -181,11 +182,11 @@ fn a_clock_that_becomes_jittery_is_smoothed_soon() {
 }
 
 #[test]
-fn a_measurement_that_took_long_is_no_error() {
+fn slow_measurement_is_no_error() {
     let mut clock = Clock::new(200.0, 0);
     let mut filter = OffsetFilter::default();
     for (n, now) in frames(30, 3000).enumerate() {
-        // Something else ran, before the clock was read or after it.
+        // Something else ran before or after the reading of the clock.
         let (mut before, mut after) = (now - 150, now + 150);
         match n % 20 {
             7 => before -= 20 * MS,
@@ -193,7 +194,7 @@ fn a_measurement_that_took_long_is_no_error() {
             _ => {}
         }
         let time = clock.time(now);
-        let step = filter.measured((before + after) / 2, before - time, after - time);
+        let step = filter.add((before + after) / 2, before - time, after - time);
         assert_eq!(step, None);
         let error = filter.offset() - (now - time);
         assert!(n < 100 || error.abs() < 10 * US, "frame {n}: {error}");
@@ -201,17 +202,18 @@ fn a_measurement_that_took_long_is_no_error() {
 }
 
 #[test]
-fn a_pause_is_survived() {
+fn filter_survives_pause() {
     let times = frames(30, 300).chain(frames(30, 300).map(|time| time + 3600 * SECOND));
     let (errors, _) = follow(&mut Clock::new(200.0, 0), times);
     assert!(worst(&errors) < MS, "{}", worst(&errors));
 }
 
-/// How far the times are off that frames get which are captured at `captured`, stamped by the clock then, and sent later.
+/// The errors of the times of frames that are captured at `captured`, are stamped by the clock then, and are sent
+/// later.
 fn stamp(clock: &mut Clock, captured: impl Iterator<Item = i64>, mut later: impl FnMut() -> i64) -> Vec<i64> {
     let mut filter = OffsetFilter::default();
-    let mut stamps = Stamps::default();
-    // Stamps and measurements take place in the order of time.
+    let mut stamps = StepTracker::default();
+    // Stamps and measurements take place in order of time.
     let mut events: Vec<(i64, Option<i64>)> = captured
         .flat_map(|captured| [(captured, None), (captured + later(), Some(captured))])
         .collect();
@@ -224,8 +226,8 @@ fn stamp(clock: &mut Clock, captured: impl Iterator<Item = i64>, mut later: impl
             continue;
         };
         let (at, low, high) = clock.measure(now);
-        if let Some(step) = filter.measured(at, low, high) {
-            stamps.stepped(step);
+        if let Some(step) = filter.add(at, low, high) {
+            stamps.record_step(step);
         }
         let stamp = stamped.pop_front().unwrap();
         errors.push(stamp + stamps.offset(stamp, filter.offset(), now) - captured);
@@ -234,8 +236,8 @@ fn stamp(clock: &mut Clock, captured: impl Iterator<Item = i64>, mut later: impl
 }
 
 #[test]
-fn frames_have_the_time_of_their_capture_over_drift_and_steps() {
-    // Wherever between two frames the step is.
+fn frames_get_capture_time_despite_drift_and_steps() {
+    // The step takes place at each millisecond between two frames.
     for part in 0..33 {
         for (latency, by) in [
             (5, 50),
@@ -251,18 +253,18 @@ fn frames_have_the_time_of_their_capture_over_drift_and_steps() {
             let mut random = Random(7);
             let later = || latency * MS - random.within(0..=4 * MS);
             let errors = stamp(&mut clock, frames(30, 1800), later);
-            // Stamps of a clock that stands still say nothing.
+            // The timestamps of a clock that stands still have no information.
             let still = |n: i64| by < 0 && (step..step - by * MS).contains(&(n * SECOND / 30));
-            let told: Vec<_> = (1..)
+            let valid: Vec<_> = (1..)
                 .zip(errors)
                 .filter(|(n, _)| !still(*n))
                 .map(|(_, error)| error)
                 .collect();
-            assert!(worst(&told) < MS, "{latency} ms, {by} ms at {part}: {}", worst(&told));
+            assert!(worst(&valid) < MS, "{latency} ms, {by} ms at {part}: {}", worst(&valid));
             assert!(
-                jitter(&told) < 100 * US,
+                jitter(&valid) < 100 * US,
                 "{latency} ms, {by} ms at {part}: {}",
-                jitter(&told)
+                jitter(&valid)
             );
         }
     }

@@ -6,14 +6,16 @@ use std::{
 };
 
 use gst::prelude::*;
+use rsshm_testkit::{
+    Process,
+    gst::{Pipeline, command},
+};
 
-use crate::common::{Pipeline, Process, command};
-
-/// A camera of vivid's.
+/// A camera of the driver vivid.
 pub const CAMERA: &str = "/dev/video0";
-/// One whose frames lie in several pieces of memory, where the format has several planes.
+/// A camera of vivid that puts each plane of a frame into a buffer of its own.
 pub const MULTIPLANAR: &str = "/dev/video1";
-/// Plays what is written to it.
+/// A device of v4l2loopback, which plays what is written to it.
 pub const LOOPBACK: &str = "/dev/video10";
 
 pub const SMALL: &str = "width=320,height=180,framerate=30/1";
@@ -32,18 +34,18 @@ pub fn v4l2_ctl(device: &str, arguments: &[&str]) -> String {
     text
 }
 
-/// Sets one of vivid's controls.
+/// Sets a control of vivid.
 #[track_caller]
 pub fn control(device: &str, setting: &str) {
     v4l2_ctl(device, &["-c", setting]);
 }
 
-/// Starts a program that captures with `gst-launch-1.0 PIPELINE`; the words are those that a user types.
+/// Starts `gst-launch-1.0 PIPELINE` with a pipeline that a user would type.
 #[track_caller]
 pub fn capture(pipeline: &str) -> Process {
     let mut command = command("gst-launch-1.0");
     command.arg("-q").args(pipeline.split_whitespace());
-    // An element of GStreamer's that warns at a fault is not what is tested.
+    // Warnings of GStreamer's elements about faults are not the subject of these tests.
     command.env_remove("G_DEBUG");
     Process::start(command)
 }
@@ -51,13 +53,13 @@ pub fn capture(pipeline: &str) -> Process {
 /// A frame as it left the camera's element.
 #[derive(Clone, Debug)]
 pub struct Captured {
-    /// The driver's count.
+    /// The driver's sequence number.
     pub sequence: u64,
     pub corrupted: bool,
     pub bytes: Vec<u8>,
 }
 
-/// A pipeline in this process that captures, and notes what its camera delivers.
+/// A pipeline in this process that captures, and records what its camera delivers.
 pub struct Capture {
     pub pipeline: Pipeline,
     captured: Arc<Mutex<Vec<Captured>>>,
@@ -69,25 +71,25 @@ impl Capture {
     pub fn playing(source: &str, sink: &str) -> Self {
         let pipeline = Pipeline::new(&format!("v4l2src name=camera {source} ! {sink}"));
         let captured = Arc::new(Mutex::new(Vec::new()));
-        let to = Arc::clone(&captured);
-        let pad = pipeline.element("camera").static_pad("src").unwrap();
+        let in_probe = Arc::clone(&captured);
+        let pad = pipeline.pad("v4l2src", "src");
         pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
             let buffer = info.buffer().unwrap();
-            to.lock().unwrap().push(Captured {
+            in_probe.lock().unwrap().push(Captured {
                 sequence: buffer.offset(),
                 corrupted: buffer.flags().contains(gst::BufferFlags::CORRUPTED),
                 bytes: buffer.map_readable().unwrap().to_vec(),
             });
             gst::PadProbeReturn::Ok
         });
-        pipeline.0.set_state(gst::State::Playing).unwrap();
+        pipeline.play();
         Self { pipeline, captured }
     }
 
-    /// Panics with the pipeline's error, if it has one.
+    /// Checks that the pipeline has posted no error.
     #[track_caller]
-    pub fn assert_well(&self) {
-        let message = self.pipeline.0.bus().unwrap().pop_filtered(&[gst::MessageType::Error]);
+    pub fn assert_no_error(&self) {
+        let message = self.pipeline.bus().unwrap().pop_filtered(&[gst::MessageType::Error]);
         if let Some(gst::MessageView::Error(error)) = message.as_ref().map(|message| message.view()) {
             panic!("{} ({:?})", error.error(), error.debug());
         }
@@ -102,7 +104,7 @@ impl Capture {
     }
 }
 
-/// The eight bars of vivid's picture, as R, G and B; the first seven of them are those of videotestsrc's `smpte75`.
+/// The eight bars of vivid's picture. The first seven are those of the pattern `smpte75` of videotestsrc.
 pub const BARS: [[u8; 3]; 8] = [
     [191, 191, 191],
     [191, 191, 0],
@@ -114,7 +116,7 @@ pub const BARS: [[u8; 3]; 8] = [
     [0, 0, 0],
 ];
 
-/// Whether an RGB picture shows the first `count` bars in `row`, and nothing else.
+/// Checks that a row of an RGB picture consists of the first `count` bars.
 #[track_caller]
 pub fn assert_bars(picture: &[u8], width: usize, row: usize, count: usize) {
     for (bar, expected) in BARS[..count].iter().enumerate() {

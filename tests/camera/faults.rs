@@ -1,13 +1,11 @@
-//! A camera that fails, goes away, loses frames and spoils some.
+//! A camera that fails, disappears, loses frames or delivers corrupted ones.
 
 use std::{fs::File, path::Path};
 
 use gst::prelude::*;
+use rsshm_testkit::{Channel, Process, eventually, gst::SourceRecorder};
 
-use crate::{
-    common::{Channel, Process, Tap, eventually},
-    device::{CAMERA, Capture, SMALL, capture, control},
-};
+use crate::device::{CAMERA, Capture, SMALL, capture, control};
 
 fn writer(channel: &Channel) -> Process {
     capture(&format!(
@@ -15,37 +13,32 @@ fn writer(channel: &Channel) -> Process {
     ))
 }
 
-fn reader(channel: &Channel) -> Tap {
-    Tap::playing(&format!("rsshmsrc channel={channel} ! fakesink sync=false"))
+fn reader(channel: &Channel) -> SourceRecorder {
+    SourceRecorder::of(channel)
 }
 
-/// Breaks the camera while it is captured, and puts it right again.
+/// Makes the camera fail while a writer captures. The writer must end with an error, and the reader must continue with
+/// the next writer once the camera is repaired.
 #[track_caller]
-fn writer_fails_and_reader_goes_on(break_it: impl FnOnce(), put_right: impl FnOnce()) {
+fn assert_reader_survives(fail: impl FnOnce(), repair: impl FnOnce()) {
     let channel = Channel::new();
     let reader = reader(&channel);
     let mut first = writer(&channel);
-    reader.wait_for_more(3);
-    break_it();
-    let said = first.wait_error();
+    reader.wait_for_frames(3);
+    fail();
+    let output = first.wait_error();
     assert!(
-        said.contains("ERROR: from element") && said.contains("GstV4l2Src"),
-        "{said}"
+        output.contains("ERROR: from element") && output.contains("GstV4l2Src"),
+        "{output}"
     );
-    channel.assert_gone();
-    let source = reader.pipeline.by_factory("rsshmsrc");
-    eventually("the reader waits", || !source.property::<bool>("connected"));
-    let before = reader.count();
-    put_right();
+    channel.assert_removed();
+    eventually("the reader is disconnected", || !reader.is_connected());
+    let before = reader.frame_count();
+    repair();
     let mut second = writer(&channel);
-    reader.wait_for_more(3);
-    assert!(reader.all()[before].is_discont());
-    let errors = reader
-        .pipeline
-        .0
-        .bus()
-        .unwrap()
-        .pop_filtered(&[gst::MessageType::Error]);
+    reader.wait_for_frames(3);
+    assert!(reader.frames()[before].is_discont());
+    let errors = reader.pipeline.bus().unwrap().pop_filtered(&[gst::MessageType::Error]);
     assert!(errors.is_none(), "{errors:?}");
     second.interrupt();
 }
@@ -56,22 +49,22 @@ fn driver(action: &str) {
 
 #[test]
 #[ignore = "make test-camera"]
-fn a_device_that_fails_ends_the_writer_and_readers_go_on_with_the_next() {
-    writer_fails_and_reader_goes_on(|| control(CAMERA, "inject_fatal_streaming_error=1"), || ());
+fn reader_survives_failing_device() {
+    assert_reader_survives(|| control(CAMERA, "inject_fatal_streaming_error=1"), || ());
 }
 
 #[test]
 #[ignore = "make test-camera"]
-fn a_device_that_is_disconnected_ends_the_writer_and_readers_go_on_with_the_next() {
-    // It comes back when its last user leaves. Of two that leave at the same time neither is: this is the one.
+fn reader_survives_disconnected_device() {
+    // The driver connects the device again when its last user closes it. This user closes it after the writer.
     let user = File::open(CAMERA).unwrap();
-    writer_fails_and_reader_goes_on(|| control(CAMERA, "disconnect=1"), || drop(user));
+    assert_reader_survives(|| control(CAMERA, "disconnect=1"), || drop(user));
 }
 
 #[test]
 #[ignore = "make test-camera"]
-fn a_device_that_is_unplugged_ends_the_writer_and_readers_go_on_with_the_next() {
-    writer_fails_and_reader_goes_on(
+fn reader_survives_unplugged_device() {
+    assert_reader_survives(
         || {
             driver("unbind");
             eventually("the device is gone", || !Path::new(CAMERA).exists());
@@ -85,35 +78,35 @@ fn a_device_that_is_unplugged_ends_the_writer_and_readers_go_on_with_the_next() 
 
 #[test]
 #[ignore = "make test-camera"]
-fn a_device_that_cannot_start_leaves_nothing_behind() {
+fn device_that_cannot_start_leaves_no_file() {
     let channel = Channel::new();
     control(CAMERA, "inject_vidioc_streamon_error=1");
-    let said = writer(&channel).wait_error();
-    assert!(said.contains("GstV4l2Src"), "{said}");
-    channel.assert_gone();
+    let output = writer(&channel).wait_error();
+    assert!(output.contains("GstV4l2Src"), "{output}");
+    channel.assert_removed();
 }
 
 #[test]
 #[ignore = "make test-camera"]
-fn frames_that_the_driver_lost_or_spoilt_are_known_to_readers() {
+fn reader_sees_lost_and_corrupted_frames() {
     let channel = Channel::new();
     let reader = reader(&channel);
     let writer = Capture::playing(
         &format!("device={CAMERA}"),
         &format!("video/x-raw,format=YUY2,{SMALL} ! rsshmsink channel={channel}"),
     );
-    reader.wait_for_more(3);
+    reader.wait_for_frames(3);
     control(CAMERA, "percentage_of_dropped_buffers=40");
-    reader.wait_for_more(15);
+    reader.wait_for_frames(15);
     control(CAMERA, "percentage_of_dropped_buffers=0");
     control(CAMERA, "inject_v4l2_buf_flag_error=1");
     let is_corrupted = |flags: gst::BufferFlags| flags.contains(gst::BufferFlags::CORRUPTED);
     eventually("a frame is marked as corrupted", || {
-        reader.all().iter().any(|frame| is_corrupted(frame.flags))
+        reader.frames().iter().any(|frame| is_corrupted(frame.flags))
     });
-    reader.wait_for_more(3);
+    reader.wait_for_frames(3);
     let seen: Vec<(u64, bool)> = reader
-        .all()
+        .frames()
         .iter()
         .map(|frame| (frame.offset, is_corrupted(frame.flags)))
         .collect();
@@ -122,7 +115,7 @@ fn frames_that_the_driver_lost_or_spoilt_are_known_to_readers() {
         .iter()
         .map(|frame| (frame.sequence, frame.corrupted))
         .collect();
-    // The reader may have come after the first frame, and has not got the newest perhaps.
+    // The reader may have missed the first frame, and not have received the newest yet.
     let first = sent.iter().position(|frame| *frame == seen[0]).unwrap();
     let stats = reader
         .pipeline
@@ -132,6 +125,6 @@ fn frames_that_the_driver_lost_or_spoilt_are_known_to_readers() {
     assert_eq!(seen.iter().filter(|(_, corrupted)| *corrupted).count(), 1);
     let gaps = seen.windows(2).filter(|pair| pair[1].0 > pair[0].0 + 1).count();
     assert!(gaps > 2, "{seen:?}");
-    // None of them is the channel's.
-    assert_eq!(reader.pipeline.stat("rsshmsrc", "frames-missed"), 0);
+    // The channel has lost none.
+    assert_eq!(reader.stat("frames-missed"), 0);
 }

@@ -1,23 +1,26 @@
-//! The elements on a real V4L2 device, in the machine that `tests/camera/vm` runs: `make test-camera`.
+//! The elements with a V4L2 device, in the virtual machine that `tests/camera/vm` runs: `make test-camera`.
 //!
-//! Its cameras are those of the kernel's test driver vivid, whose picture is known and which can be told to fail.
+//! The cameras are those of the kernel's test driver vivid, whose picture is known and which can inject faults.
+//! Tests that need a camera are marked as ignored; `tests/camera/each` runs each of them in a process of its own.
 
 mod capture;
-#[path = "../common/mod.rs"]
-mod common;
 mod device;
-#[path = "../display/mod.rs"]
-mod display;
 mod faults;
 mod formats;
 mod screen;
 mod time;
 mod userptr;
 
-/// Here and not in the machine: emulated, a look at all plugins takes longer than a test.
+use rsshm_testkit::{
+    Channel,
+    gst::{init, run_to_end},
+};
+
+/// Creates the registries of the test program and of gst-launch-1.0 outside of the machine: emulated, the first look at
+/// all plugins takes longer than a test.
 #[test]
-fn the_plugin_is_found_by_the_programs_that_the_tests_start() {
-    common::init();
-    let channel = common::Channel::new();
-    common::launch(&format!("videotestsrc num-buffers=1 ! rsshmsink name={channel}")).wait_ok();
+fn programs_find_plugin() {
+    init();
+    let channel = Channel::new();
+    run_to_end(&format!("videotestsrc num-buffers=1 ! rsshmsink name={channel}"));
 }

@@ -1,34 +1,32 @@
 //! The two commands of the README: a camera, and a window that shows it.
 
-use crate::{
-    common::eventually,
-    device::{BARS, CAMERA, capture, control},
-    display::Screen,
-};
+use rsshm_testkit::{eventually, gst::Xvfb};
 
-/// `RSSHM_SCREENSHOT=FILE` keeps the picture, in the machine: docs/screen.png came out of it through base64(1).
+use crate::device::{BARS, CAMERA, capture, control};
+
+/// `RSSHM_SCREENSHOT=FILE` writes the picture to a file in the machine. docs/screen.png was copied from there with
+/// base64(1).
 #[test]
 #[ignore = "make test-camera"]
 fn windows_show_the_camera() {
-    let screen = Screen::start(660, 180);
+    let screen = Xvfb::start(660, 180);
     control(CAMERA, "osd_text_mode=1");
     let mut writer =
         capture("v4l2src ! video/x-raw,format=BGRx,width=320,height=180,framerate=30/1 ! rsshmsink name=cam0");
-    let mut plain = screen.gst_launch("rsshmsrc name=cam0 ! autovideosink");
-    // Above, vivid writes its text.
+    let mut plain = screen.launch("rsshmsrc name=cam0 ! autovideosink");
+    // vivid writes text into the rows above.
     let below = |left| (left, 150, 320, 20);
     eventually("the camera is on the screen", || {
         assert!(writer.is_running(), "{}", writer.output());
         assert!(plain.is_running(), "{}", plain.output());
         screen.picture().shows(below(0), &BARS)
     });
-    let mirrored = screen.gst_launch(
-        "rsshmsrc name=cam0 ! videoconvert ! videoflip video-direction=horiz ! videoconvert ! autovideosink",
-    );
-    screen.window(&mirrored, "windowmove", &["340", "0"]);
+    let mirrored = screen
+        .launch("rsshmsrc name=cam0 ! videoconvert ! videoflip video-direction=horiz ! videoconvert ! autovideosink");
+    screen.window_action(&mirrored, "windowmove", &["340", "0"]);
     let mut reversed = BARS;
     reversed.reverse();
-    eventually("it is there twice", || {
+    eventually("the screen shows both windows", || {
         let picture = screen.picture();
         picture.shows(below(0), &BARS) && picture.shows(below(340), &reversed)
     });

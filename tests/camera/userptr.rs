@@ -1,11 +1,10 @@
-//! No copy at all: with `io-mode=userptr` the driver writes into shared memory.
+//! No copy at all: with `io-mode=userptr` the driver writes into the segment.
 
-use crate::{
-    common::{Channel, Tap, eventually},
-    device::{CAMERA, Capture, MULTIPLANAR, SMALL, control, v4l2_ctl},
-};
+use rsshm_testkit::{Channel, eventually, gst::SourceRecorder};
 
-/// What the driver writes when nothing of GStreamer's is there. The picture stands still, so any frame will do.
+use crate::device::{CAMERA, Capture, MULTIPLANAR, SMALL, control, v4l2_ctl};
+
+/// A frame of the driver without GStreamer. All frames are equal, because the picture does not move.
 fn reference(device: &str, fourcc: &str) -> Vec<u8> {
     let file = std::env::temp_dir().join("reference");
     let format = format!("--set-fmt-video=width=320,height=180,pixelformat={fourcc}");
@@ -19,24 +18,24 @@ fn reference(device: &str, fourcc: &str) -> Vec<u8> {
     std::fs::read(file).unwrap()
 }
 
-/// Captures thirty frames with `io-mode=userptr`, which must be what the driver writes; yields how many of all were in place
-/// and copied.
+/// Captures thirty frames with `io-mode=userptr` and compares them with a frame of the driver. Returns how many frames
+/// were in place and how many were copied.
 #[track_caller]
 fn capture(device: &str, format: &str, fourcc: &str, sink: &str) -> (u64, u64) {
     control(device, "osd_text_mode=2");
     let expected = reference(device, fourcc);
     let channel = Channel::new();
-    let reader = Tap::playing(&format!("rsshmsrc channel={channel} ! fakesink sync=false"));
+    let reader = SourceRecorder::of(&channel);
     let writer = Capture::playing(
         &format!("device={device} io-mode=userptr"),
         &format!("video/x-raw,format={format},{SMALL} ! rsshmsink channel={channel} {sink}"),
     );
-    reader.wait_for_more(30);
+    reader.wait_for_frames(30);
     let stat = |field| writer.pipeline.stat("rsshmsink", field);
-    eventually("all are counted", || {
+    eventually("all frames are counted", || {
         stat("frames-in-place") + stat("frames-copied") == stat("frames-published")
     });
-    for seen in reader.all() {
+    for seen in reader.frames() {
         assert!(
             seen.bytes == expected,
             "{device} {format}: frame {} differs",
@@ -49,7 +48,7 @@ fn capture(device: &str, format: &str, fourcc: &str, sink: &str) -> (u64, u64) {
 
 #[test]
 #[ignore = "make test-camera"]
-fn the_driver_fills_shared_memory_itself() {
+fn driver_writes_into_segment() {
     for (device, format, fourcc) in [
         (CAMERA, "YUY2", "YUYV"),
         (CAMERA, "NV12", "NV12"),
@@ -65,7 +64,7 @@ fn the_driver_fills_shared_memory_itself() {
 
 #[test]
 #[ignore = "make test-camera"]
-fn the_driver_gets_other_memory_where_there_are_too_few_slots() {
+fn driver_gets_other_memory_without_slots() {
     let (_, copied) = capture(CAMERA, "YUY2", "YUYV", "max-slots=3");
     assert!(copied > 0, "three slots were enough");
 }

@@ -39,7 +39,7 @@ impl Segment {
 
     /// Wakes the writer if it waits for something that the caller has just released.
     pub(crate) fn notify_waiting_writer(&self) {
-        // Pairs with the fence of a writer that stores `writer_waits` and then looks for a slot (`Writer::wait_until`):
+        // Pairs with the fence of a writer that stores `writer_waits` and then looks for a slot (`wait_until`):
         // either the writer sees what was released, or the load below sees that it waits.
         fence(Ordering::SeqCst);
         // Relaxed: ordered by the fence, and it carries no data.

@@ -25,8 +25,8 @@ const MAX_RETIRED: usize = 8;
 
 /// How long a lossless writer that took over from a dead one waits for readers in segments that it does not know.
 ///
-/// Such readers find the new segment within about 20 ms. But a reader that is in no segment also has an entry, while it uses
-/// frames of old ones.
+/// Such readers find the new segment within about 20 ms. But a reader that is in no segment also has an entry, while it
+/// uses frames of old ones.
 const STRANGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The current segment and the superseded ones.
@@ -34,11 +34,11 @@ const STRANGER_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct SegmentChain {
     current: Option<CurrentSegment>,
     retired: Vec<RetiredSegment>,
-    /// The file that has the channel's name: this writer gave it the name, or took it over from a dead one. It is set also
-    /// while no segment is current, because the next one could not be made.
+    /// The file that has the channel's name: this writer gave it the name, or took it over from a dead one. It is set
+    /// also while no segment is current, because the next one could not be made.
     owned_name: Option<FileId>,
-    /// When a dead writer's channel was taken over. Readers may be on their way from segments of that writer that this one
-    /// does not know, because the dead writer had not brought them to its last segment yet.
+    /// When a dead writer's channel was taken over. Readers may be on their way from older segments of that writer. It
+    /// died before they came to its last segment, and this writer knows only that one.
     took_over_at: Option<Instant>,
 }
 
@@ -128,7 +128,8 @@ impl SegmentChain {
     pub(super) fn close_current(&mut self) {
         if let Some(current) = self.current.take() {
             let mapped = current.slots.segment().mapped();
-            // Release: pairs with the acquire load of a reader that finds the segment closed. It sees all that was published.
+            // Release: pairs with the acquire load of a reader that finds the segment closed. It sees all that was
+            // published.
             mapped.tables.status().state.fetch_or(state::CLOSED, Ordering::Release);
             mapped.notify(FutexWord::Published);
         }
@@ -170,7 +171,7 @@ impl SegmentChain {
     }
 }
 
-/// Where readers are.
+/// Which segments readers are in.
 impl SegmentChain {
     /// The generation of the living reader in `entry` that takes frames, in the current segment or on its way there.
     pub(super) fn reader_in(&self, entry: usize) -> Option<u32> {
@@ -213,8 +214,8 @@ impl SegmentChain {
 
     /// Whether no living reader takes frames in a superseded segment any more.
     ///
-    /// A reader whose entry in the current segment was used has followed. Or the entry belonged to a reader that died, and
-    /// has another owner now.
+    /// A reader whose entry in the current segment was used has followed. Or the entry belonged to a reader that died,
+    /// and has another owner now.
     fn is_deserted(&self, retired: &RetiredSegment) -> bool {
         !(0..MAX_READERS).any(|entry| {
             let has_followed = self
@@ -239,14 +240,15 @@ impl SegmentChain {
 
 /// Marks a segment as superseded and wakes its readers, so that they look for the next one.
 pub(super) fn supersede(segment: &Segment) {
-    // Release: pairs with the acquire load of a reader that finds the mark. The head that it reads then is the last one.
+    // Release: pairs with the acquire load of a reader that finds the mark. The head that it reads then is the last
+    // one.
     segment
         .tables
         .status()
         .state
         .fetch_or(state::SUPERSEDED, Ordering::Release);
-    // Pairs with the fence of a reader that has joined (`Attachment::enter`) and looks at the state then: either it sees the
-    // mark, or a lossless writer sees the reader and waits for it.
+    // Pairs with the fence in `announce` of the reader, after which a reader that has joined looks at the state. Either
+    // it sees the mark, or a lossless writer sees the reader and waits for it.
     fence(Ordering::SeqCst);
     failpoint(Failpoint::Superseded);
     segment.notify(FutexWord::Published);

@@ -27,7 +27,8 @@ impl ChannelLock {
     /// Opens or creates the lock file and takes the writer's lock.
     ///
     /// # Errors
-    /// [`Error::Busy`] when another process has the lock, [`Error::Foreign`] when the file is another user's, and others.
+    /// [`Error::Busy`] when another process has the lock, [`Error::Foreign`] when the file is another user's, and
+    /// others.
     pub(super) fn take(name: &ChannelName, options: WriterOptions) -> Result<Self, Error> {
         let path = name.lock_file_path();
         match files::open(&path, true) {
@@ -101,8 +102,8 @@ pub(super) fn busy(name: &ChannelName) -> Error {
 fn writer_pid(name: &ChannelName) -> Option<u32> {
     let (file, stat) = segment::open_file(name, false).ok().flatten()?;
     let segment = Segment::open(name, file, &stat, Access::Observe).ok()?;
-    // Acquire: pairs with the release store in `supersede`. A superseded segment is that of a dead writer whose channel was
-    // taken over.
+    // Acquire: pairs with the release store in `supersede`. A superseded segment is that of a dead writer whose channel
+    // was taken over.
     let state = segment.tables.status().state.load(Ordering::Acquire);
     (state & state::SUPERSEDED == 0).then_some(segment.header.writer_pid)
 }

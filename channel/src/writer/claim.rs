@@ -70,7 +70,8 @@ fn take_slot(inner: &Inner, size: usize, claimed_for: ClaimedFor) -> Option<Slot
         let mut state = inner.lock();
         let head = state.sequence.head();
         let slots = state.chain.current_if(&segment)?;
-        // Another thread may have claimed the new slot since it got memory. Then, or without memory, the others have to do.
+        // Another thread may have claimed the new slot since it got memory. Then, or without memory, the others have to
+        // do.
         let slot = if got_memory && slots.take_if_free(slot) {
             slot
         } else {

@@ -1,15 +1,15 @@
-//! The pins of readers that count: those of readers that live, have a quota, and were not evicted.
+//! Counted pins: the pins of readers that live, have a quota, and were not evicted.
 
 use std::sync::atomic::Ordering;
 
 use super::segment::WriterSegment;
 use crate::protocol::layout::{MAX_READERS, reader_state};
 
-/// Whose pins count in one segment.
+/// The readers whose pins count in one segment.
 #[derive(Debug)]
 pub(super) struct CountedPins {
     /// Bits of reader entries that ever had a quota here. Pins of the others do not count and are not looked at.
-    granted: u64,
+    with_quota: u64,
     /// For each reader entry, the generation whose pins do not count: its owner is dead or was evicted.
     ignored: [Option<u32>; MAX_READERS],
 }
@@ -18,7 +18,7 @@ impl CountedPins {
     /// For a new segment: no reader has a quota.
     pub(super) fn none() -> Self {
         Self {
-            granted: 0,
+            with_quota: 0,
             ignored: [None; MAX_READERS],
         }
     }
@@ -26,14 +26,14 @@ impl CountedPins {
     /// For the segment of a dead writer: nobody knows who had a quota, so all pins count.
     pub(super) fn all() -> Self {
         Self {
-            granted: u64::MAX,
+            with_quota: u64::MAX,
             ..Self::none()
         }
     }
 
     /// Counts the pins of `entry` from here on.
-    pub(super) fn grant(&mut self, entry: usize) {
-        self.granted |= 1 << entry;
+    pub(super) fn include(&mut self, entry: usize) {
+        self.with_quota |= 1 << entry;
     }
 
     /// Ignores the pins that the owner `generation` of `entry` has set or will set.
@@ -48,13 +48,13 @@ impl CountedPins {
     /// The slots that at least one counted pin marks.
     pub(super) fn pinned(&self, segment: &WriterSegment) -> u64 {
         let readers = segment.tables().readers();
-        let (mut pinned, mut granted) = (0, self.granted);
+        let (mut pinned, mut entries) = (0, self.with_quota);
         // This runs for every frame, so it visits only the entries that matter.
-        while granted != 0 {
-            let entry = granted.trailing_zeros() as usize;
-            granted &= granted - 1;
-            // Acquire: pairs with the release stores of `PinCounts`. A clear bit means that the reader no longer uses the
-            // slot. For a set bit, the generation that is read next is not older than the bit.
+        while entries != 0 {
+            let entry = entries.trailing_zeros() as usize;
+            entries &= entries - 1;
+            // Acquire: pairs with the release stores of `PinCounts`. A clear bit means that the reader no longer uses
+            // the slot. For a set bit, the generation that is read next is not older than the bit.
             let bits = readers[entry].pins.load(Ordering::Acquire);
             // Acquire: pairs with the release store of the generation by a reader that attaches.
             if bits != 0 && !self.is_ignored(entry, readers[entry].generation.load(Ordering::Acquire)) {
@@ -64,16 +64,17 @@ impl CountedPins {
         pinned
     }
 
-    /// Finds entries with pins or a present reader whose owner is dead, and ignores them. Returns whether there were any.
+    /// Finds entries with pins or a present reader whose owner is dead, and ignores them. Returns whether there were
+    /// any.
     ///
-    /// The lock is queried after the pins were read. Pins that a later owner sets come after that: it finds the seq 0, so its
-    /// pins are not valid.
+    /// The lock is queried after the pins were read. Pins that a later owner sets come after that: it finds the seq 0,
+    /// so its pins are not valid.
     pub(super) fn ignore_dead(&mut self, segment: &WriterSegment) -> bool {
         let mut found = false;
         for entry in 0..MAX_READERS {
             let shared = segment.tables().entry(entry);
-            // Acquire, all three: pair with the release stores of the entry's owner. The generation comes last, so that it is
-            // not older than what was read before.
+            // Acquire, all three: pair with the release stores of the entry's owner. The generation comes last, so that
+            // it is not older than what was read before.
             let matters = shared.pins.load(Ordering::Acquire) != 0
                 || reader_state::is_present(shared.state.load(Ordering::Acquire));
             let generation = shared.generation.load(Ordering::Acquire);
@@ -90,8 +91,8 @@ impl CountedPins {
         let mut slowest = u64::MAX;
         // All entries: the writer waits also for a reader that has just joined and has no quota yet.
         for (shared, ignored) in segment.tables().readers().iter().zip(&self.ignored) {
-            // Acquire, all three: pair with the release stores of the entry's owner. Once its state says that it is present,
-            // its cursor is at least the one that it started with.
+            // Acquire, all three: pair with the release stores of the entry's owner. Once its state says that it is
+            // present, its cursor is at least the one that it started with.
             if reader_state::is_present(shared.state.load(Ordering::Acquire))
                 && *ignored != Some(shared.generation.load(Ordering::Acquire))
             {

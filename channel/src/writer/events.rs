@@ -149,7 +149,7 @@ pub(super) fn store(segment: &Segment, seq: u64, descriptor: EventDescriptor, by
     }
     segment.tables.event(seq).write(seq, descriptor, bytes);
     failpoint(Failpoint::EventWritten);
-    // Release: pairs with the acquire load of a reader that looks for events. It finds the event, and with a frame's head,
-    // which is stored later, it sees this head too.
+    // Release: pairs with the acquire load of a reader that looks for events. It finds the event, and with a frame's
+    // head, which is stored later, it sees this head too.
     segment.tables.status().event_head.store(seq, Ordering::Release);
 }

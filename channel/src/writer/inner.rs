@@ -12,8 +12,8 @@ use crate::{
 /// The inside of a writer.
 ///
 /// The locks, in the order in which they are taken: [`begin_replacing`](Self::begin_replacing), the semaphore, then
-/// [`lock`](Self::lock). None is held while the writer waits for a reader. The state is not locked while the writer waits for
-/// the semaphore.
+/// [`lock`](Self::lock). None is held while the writer waits for a reader. The state is not locked while the writer
+/// waits for the semaphore.
 #[derive(Debug)]
 pub(super) struct Inner {
     name: ChannelName,
@@ -73,8 +73,8 @@ impl Inner {
 
     /// Runs `change` with the channel's semaphore held and the state locked.
     ///
-    /// The semaphore is a courtesy to programs that look at a channel under it. A program that holds it for too long does not
-    /// stop the writer.
+    /// The semaphore is a courtesy to programs that look at a channel under it. A program that holds it for too long
+    /// does not stop the writer.
     pub(super) fn with_semaphore<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let lock_file = Arc::clone(self.lock().lock.lock_file());
         let semaphore = lock_file.acquire();

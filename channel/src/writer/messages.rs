@@ -11,8 +11,8 @@ use crate::{
     segment::Segment,
 };
 
-/// The least time between two reports that a keyframe is wanted. Each keyframe costs an encoder bits, and all readers get
-/// the same one.
+/// The least time between two reports that a keyframe is wanted. Each keyframe costs an encoder bits, and all readers
+/// get the same one.
 const KEYFRAME_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What readers have asked for so far.
@@ -80,8 +80,8 @@ impl RequestLog {
         self.seen = [RequestCounts::default(); MAX_READERS];
     }
 
-    /// Adds to `report` what readers have asked for since the last call. `generation_of` knows the reader of each entry that
-    /// counts, `head` is the newest frame.
+    /// Adds to `report` what readers have asked for since the last call. `generation_of` knows the reader of each entry
+    /// that counts, `head` is the newest frame.
     pub(super) fn poll(
         &mut self,
         segment: &Segment,

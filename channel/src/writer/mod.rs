@@ -1,8 +1,8 @@
 //! The writer of a channel.
 //!
-//! A writer keeps its state in its own memory. Of what other processes can write, it reads only the reader table and the
-//! readers' messages. The state consists of parts. Each part is a type with private fields in a file of its own, and gets
-//! what it needs of other parts as arguments. Steps order the parts; [`Writer`] orders the steps.
+//! A writer keeps its state in its own memory. Of what other processes can write, it reads only the reader table and
+//! the readers' messages. The state consists of parts. Each part is a type with private fields in a file of its own,
+//! and gets what it needs of other parts as arguments. Steps order the parts; [`Writer`] orders the steps.
 //!
 //! ```text
 //!  Writer (mod.rs)                       Upstream (upstream.rs)       the public methods
@@ -16,15 +16,15 @@
 //!     v
 //!  State (state.rs)                                                   parts, under one lock
 //!     |-- ChannelLock   channel_lock   the lock file and the writer's lock
-//!     |-- SegmentChain  chain          the current and the superseded segments, where readers are
-//!     |      '-- SlotAllocator  slots           which frame is in which slot, which slot is next
+//!     |-- SegmentChain  chain          the current and the superseded segments, and which readers are in them
+//!     |      '-- SlotAllocator  slots           the frame in each slot, and the slot of the next frame
 //!     |             |-- WriterSegment  segment       the mapped file, claims, readers' locks
-//!     |             |-- CountedPins    counted_pins  whose pins count
+//!     |             |-- CountedPins    counted_pins  the pins that count
 //!     |             '-- Overcommit     overcommit    more readers than slots
 //!     |-- SlotSizing    sizing         caps, slot sizes, history
 //!     |-- Sequence      sequence       the seqs of frames
 //!     |-- EventLog      events         the seqs of events, the sticky ones
-//!     |-- ReaderTable   readers        who is attached
+//!     |-- ReaderTable   readers        the readers that are attached
 //!     |      '-- QuotaRecord    quota           what each may pin
 //!     |-- RequestLog    messages       keyframe requests, messages
 //!     |-- ServiceState  service        what the service remembers; its report
@@ -79,9 +79,9 @@ pub use upstream::Upstream;
 
 /// Writes a channel.
 ///
-/// All methods may be called from any thread. But only one thread at a time may wait: the one that publishes, and beside it
-/// the one that runs the service. A writer needs its service: use a [`ServiceThread`](crate::ServiceThread), or call
-/// [`service`](Self::service) a few times a second. Dropping a writer closes the channel.
+/// All methods may be called from any thread. But only one thread at a time may wait: the one that publishes, and
+/// beside it the one that runs the service. A writer needs its service: use a [`ServiceThread`](crate::ServiceThread),
+/// or call [`service`](Self::service) a few times a second. Dropping a writer closes the channel.
 ///
 /// # Examples
 /// ```
@@ -123,8 +123,8 @@ impl Writer {
     /// Becomes the channel's writer, and takes over what a dead writer of the same user left.
     ///
     /// # Errors
-    /// [`Error::Busy`] when the channel still has another writer after two seconds. [`Error::Foreign`] when a file under the
-    /// name belongs to another user. [`Error::Option`] for options that are not allowed. [`Error::Denied`],
+    /// [`Error::Busy`] when the channel still has another writer after two seconds. [`Error::Foreign`] when a file
+    /// under the name belongs to another user. [`Error::Option`] for options that are not allowed. [`Error::Denied`],
     /// [`Error::Damaged`], [`Error::NoSpace`] and [`Error::System`] when the lock file cannot be opened or made.
     pub fn open(name: ChannelName, options: WriterOptions) -> Result<Self, Error> {
         let Opened {
@@ -137,8 +137,8 @@ impl Writer {
         })
     }
 
-    /// What was wrong with a damaged segment of this user that was under the name and has been replaced. `None` when there
-    /// was no segment, or it was not damaged.
+    /// What was wrong with a damaged segment of this user that was under the name and has been replaced. `None` when
+    /// there was no segment, or it was not damaged.
     pub fn replaced_damaged(&self) -> Option<&str> {
         self.replaced_damaged.as_deref()
     }
@@ -182,12 +182,13 @@ impl Writer {
 
     /// Claims a slot for a frame of `size` bytes.
     ///
-    /// A lossless writer waits for its readers, and returns `Ok(None)` when it was interrupted. Otherwise `Ok(None)` means
-    /// that readers hold every slot that could be taken. If the frame is lost by that, call [`record_drop`](Self::record_drop).
+    /// A lossless writer waits for its readers, and returns `Ok(None)` when it was interrupted. Otherwise `Ok(None)`
+    /// means that readers hold every slot that could be taken. If the frame is lost by that, call
+    /// [`record_drop`](Self::record_drop).
     ///
     /// # Errors
-    /// [`Error::Option`] before [`set_caps`](Self::set_caps), [`Error::Closed`] after [`close`](Self::close). When a new
-    /// segment is needed: [`Error::NoSpace`], [`Error::TooLarge`], [`Error::Foreign`] and [`Error::System`].
+    /// [`Error::Option`] before [`set_caps`](Self::set_caps), [`Error::Closed`] after [`close`](Self::close). When a
+    /// new segment is needed: [`Error::NoSpace`], [`Error::TooLarge`], [`Error::Foreign`] and [`Error::System`].
     pub fn claim(&self, size: usize) -> Result<Option<Slot>, Error> {
         claim::claim_for_copy(&self.inner, size)
     }
@@ -196,27 +197,28 @@ impl Writer {
     /// [`MAX_METADATA_SIZE`](crate::MAX_METADATA_SIZE), go with it; the channel does not interpret them.
     ///
     /// # Errors
-    /// [`Error::NotPublishable`] when the slot's segment was superseded meanwhile or has other caps, or when the slot was
-    /// published already. [`Error::TooLarge`] when the frame does not fit into its slot, or `metadata` is too large.
+    /// [`Error::NotPublishable`] when the slot's segment was superseded meanwhile or has other caps, or when the slot
+    /// was published already. [`Error::TooLarge`] when the frame does not fit into its slot, or `metadata` is too
+    /// large.
     pub fn publish(&self, slot: &Slot, descriptor: FrameDescriptor, metadata: &[u8]) -> Result<(), Error> {
         publish::publish_frame(&self.inner, slot.segment(), slot.index(), descriptor, metadata)
     }
 
-    /// Counts a frame that was lost because there was no slot for it. The next frame's seq is one higher, so that readers
-    /// know that a frame is missing.
+    /// Counts a frame that was lost because there was no slot for it. The next frame's seq is one higher, so that
+    /// readers know that a frame is missing.
     pub fn record_drop(&self) {
         self.inner.lock().sequence.record_drop();
     }
 
     /// Publishes an event that happens after the last frame and before the next.
     ///
-    /// With a place in `sticky`, below [`STICKY_EVENT_COUNT`](crate::STICKY_EVENT_COUNT), readers that join later get the event
-    /// too, until another event takes the place. While there is no segment, as no slot was claimed yet, no reader can be
-    /// attached: then the event is kept if it is sticky, and dropped otherwise.
+    /// With a place in `sticky`, below [`STICKY_EVENT_COUNT`](crate::STICKY_EVENT_COUNT), readers that join later get
+    /// the event too, until another event takes the place. Before the first claim there is no segment, so no reader is
+    /// attached. Then a sticky event is kept, and any other is dropped.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] when the event has more bytes than [`MAX_EVENT_SIZE`](crate::MAX_EVENT_SIZE), or there is no such
-    /// place.
+    /// [`Error::TooLarge`] when the event has more bytes than [`MAX_EVENT_SIZE`](crate::MAX_EVENT_SIZE), or there is no
+    /// such place.
     pub fn publish_event(&self, event: NewEvent, sticky: Option<usize>) -> Result<(), Error> {
         publish::publish_event(&self.inner, event, sticky)
     }
@@ -239,8 +241,8 @@ impl Writer {
 
 /// Waits of the publishing thread.
 impl Writer {
-    /// Waits until a reader is attached, or until `is_wanted` returns `false`. Returns `false` when interrupted. Makes the
-    /// segment that a reader can attach to, with slots for frames of `size` bytes.
+    /// Waits until a reader is attached, or until `is_wanted` returns `false`. Returns `false` when interrupted. Makes
+    /// the segment that a reader can attach to, with slots for frames of `size` bytes.
     ///
     /// # Errors
     /// As [`claim`](Self::claim).
@@ -262,12 +264,13 @@ impl Writer {
 
 /// The service. A [`ServiceThread`](crate::ServiceThread) calls these methods.
 impl Writer {
-    /// Runs one pass of the service: repairs the channel's files, looks for readers that came or went, and sets their quotas.
-    /// Call it a few times a second, from any thread, and when [`wait_for_service`](Self::wait_for_service) returns.
+    /// Runs one pass of the service: repairs the channel's files, looks for readers that came or went, and sets their
+    /// quotas. Call it a few times a second, from any thread, and when [`wait_for_service`](Self::wait_for_service)
+    /// returns.
     ///
     /// # Errors
-    /// [`Error::Busy`] or [`Error::Foreign`] when another program has taken the channel's names. [`Error::NoSpace`] and others
-    /// when lost files cannot be made again.
+    /// [`Error::Busy`] or [`Error::Foreign`] when another program has taken the channel's names. [`Error::NoSpace`] and
+    /// others when lost files cannot be made again.
     pub fn service(&self) -> Result<ServiceReport, Error> {
         service_pass::run(&self.inner)
     }
@@ -278,8 +281,8 @@ impl Writer {
     }
 
     /// Makes [`wait_for_service`](Self::wait_for_service) return at once, now and later, until another
-    /// [`ServiceThread`](crate::ServiceThread) is started. A service thread ends by it. The call is allowed from the service
-    /// thread itself.
+    /// [`ServiceThread`](crate::ServiceThread) is started. A service thread ends by it. The call is allowed from the
+    /// service thread itself.
     pub fn stop_service(&self) {
         self.inner.service().interrupt();
     }
@@ -296,8 +299,8 @@ impl Writer {
 
 /// The end of a channel.
 impl Writer {
-    /// Ends the channel: readers are told, the names are removed and the locks released. Memory of claimed slots stays valid.
-    /// Nothing can be claimed or published afterwards.
+    /// Ends the channel: notifies readers, removes the names, and releases the locks. Memory of claimed slots stays
+    /// valid. Nothing can be claimed or published afterwards.
     pub fn close(&self) {
         // A forked child has a copy of this value, but the channel is still its parent's.
         if self.inner.is_inherited() {

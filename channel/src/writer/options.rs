@@ -119,7 +119,8 @@ impl Caps {
         }
     }
 
-    /// Caps of frames whose sizes differ, such as those of a compressed stream. Slots are made larger than the first frame.
+    /// Caps of frames whose sizes differ, such as those of a compressed stream. Slots are made larger than the first
+    /// frame.
     pub fn variable_size(caps: impl Into<String>) -> Self {
         Self {
             text: caps.into(),

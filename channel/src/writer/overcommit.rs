@@ -1,19 +1,21 @@
 //! Overcommit: quotas for more readers than there are slots for.
 //!
-//! Every reader should have a quota of [`INITIAL_QUOTA`] slots. With less, its frames are copied, and with many readers each
-//! frame is copied many times. Many readers cannot all have slots of their own, but readers of one stream mostly hold the
-//! same few frames. So the sum of the quotas may exceed the number of slots. Two things keep the writer from being blocked:
+//! Every reader should have a quota of [`INITIAL_QUOTA`] slots. With less, its frames are copied, and with many readers
+//! each frame is copied many times. Many readers cannot all have slots of their own, but readers of one stream mostly
+//! hold the same few frames. So the sum of the quotas may exceed the number of slots. Two things keep the writer from
+//! being blocked:
 //!
 //! - *Spare slots*: a few slots stay without a frame, so that no reader can pin them.
-//! - When the spare slots cannot be kept, all quotas are withdrawn. Then no further slot is pinned until there are enough
-//!   free ones again. Readers keep what they hold, and copy meanwhile.
+//! - When the spare slots cannot be kept, all quotas are withdrawn. Then no further slot is pinned until there are
+//!   enough free ones again. Readers keep what they hold, and copy meanwhile.
 
 use std::sync::atomic::{Ordering, fence};
 
 use super::quota::INITIAL_QUOTA;
 use crate::{protocol::layout::EVICTED, segment::tables::SegmentTables};
 
-/// The number of spare slots. After the quotas were withdrawn the writer fills them in turn, as it may not take the newest.
+/// The number of spare slots. After the quotas were withdrawn the writer fills them in turn, as it may not take the
+/// newest.
 pub(super) const SPARE_SLOTS: u32 = 2;
 /// The least number of slots, beside all that the writer needs, for which overcommit is worthwhile.
 pub(super) const MIN_ROOM: u32 = 4 * INITIAL_QUOTA;
@@ -28,8 +30,8 @@ pub(super) enum Overcommit {
 }
 
 impl Overcommit {
-    /// How many slots may be pinned for quotas to be given out. After a stop, most of the congestion must be over first; one
-    /// reader that is held up is not much.
+    /// How many slots may be pinned for quotas to be given out. After a stop, most of the congestion must be over
+    /// first; one reader that is held up is not much.
     pub(super) fn max_pinned(former: Option<Self>, room: u32) -> u32 {
         match former {
             Some(Self::Stopped) => (room / 4).max(INITIAL_QUOTA),
@@ -38,8 +40,8 @@ impl Overcommit {
     }
 }
 
-/// How many of `slots` slots may be pinned while the writer has all it needs: the history, the newest frame, the slots
-/// that are claimed (at least one), and the spare slots.
+/// How many of `slots` slots may be pinned while the writer has all it needs. It needs the history, the newest frame,
+/// the claimed slots (at least one), and the spare slots.
 pub(super) fn room(slots: u32, history: u32, claimed: u32) -> u32 {
     slots.saturating_sub(history + 1 + claimed.max(1) + SPARE_SLOTS)
 }
@@ -65,7 +67,7 @@ pub(super) fn withdraw_quotas(tables: &SegmentTables) {
             shared.store(quota >> 32 << 32, Ordering::Release);
         }
     }
-    // Pairs with the fence in `PinCounts::pin`: a reader whose bit the writer's next look at the pins does not see will see
-    // that its quota is gone, and give the pin back.
+    // Pairs with the fence in `PinCounts::pin`. Either the writer's next look at the pins sees a reader's bit, or that
+    // reader sees that its quota is gone and gives the pin back.
     fence(Ordering::SeqCst);
 }

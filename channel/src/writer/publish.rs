@@ -63,8 +63,8 @@ fn validate(
     Ok(())
 }
 
-/// Gives the frame in `slot` its seq. `None` when the slot cannot be published: its segment was superseded, has other caps
-/// than those that were set since, or the slot was published before.
+/// Gives the frame in `slot` its seq. `None` when the slot was published before, or its segment was superseded or has
+/// outdated caps.
 fn assign_seq(
     state: &mut State,
     segment: &Arc<WriterSegment>,
@@ -91,8 +91,8 @@ fn store_frame(segment: &Segment, slot: usize, seq: u64, descriptor: &FrameDescr
     failpoint(Failpoint::DescriptorWritten);
     // The frame may have been copied with non-temporal stores, which no release store orders.
     copy::finish();
-    // Release: pairs with the acquire load in `PinCounts::pin`, and with that of an observer. A reader that finds the seq finds
-    // the pixels and the descriptor.
+    // Release: pairs with the acquire load in `PinCounts::pin`, and with that of an observer. A reader that finds the
+    // seq finds the pixels and the descriptor.
     segment.slot_record(slot).seq.store(seq, Ordering::Release);
     failpoint(Failpoint::SeqStored);
     // Release: pairs with the acquire load of a reader that looks a frame up. It finds the seq in the slot.
@@ -143,7 +143,8 @@ pub(super) fn end_of_stream(inner: &Inner) {
         // Release: ordered before the count below, with which a reader reads it.
         status.eos_seq.store(state.sequence.head(), Ordering::Release);
         failpoint(Failpoint::EndHalf);
-        // Release: pairs with the acquire load of a reader that takes a snapshot. It finds the seq that belongs to this end.
+        // Release: pairs with the acquire load of a reader that takes a snapshot. It finds the seq that belongs to this
+        // end.
         status.eos_count.fetch_add(1, Ordering::Release);
         Some(segment)
     });

@@ -3,16 +3,17 @@
 //! | quantity | meaning |
 //! |---|---|
 //! | held | the slots that a reader's counted pins mark now |
-//! | share | the slots that each reader could pin if all pinned equally many: the same for all readers |
-//! | wanted | what a reader should get: two more than it holds, at least [`INITIAL_QUOTA`], not less than it has, at most the share |
+//! | share | the slots that each reader could pin if all readers pinned equally many |
+//! | wanted | what a reader should get: held + 2, at least [`INITIAL_QUOTA`] and its present quota, at most the share |
 //! | quota | what a reader gets: the wanted number, lowered until all quotas fit into the slots that have memory |
-//! | ceiling | what a reader may hold without breaking the rule: its quota, or what it held when the quota was lowered |
-//! | room | with overcommit, the slots that may be pinned while the writer has all it needs (see `overcommit`) |
+//! | ceiling | what a reader may hold: its quota, or what it held when the quota was lowered |
+//! | room | the slots that may be pinned while the writer has all it needs; for overcommit |
 //!
-//! A reader may use its quota at once, and for ever. So there is memory for it before it is published, and for the writer's
-//! own slots beside it (overcommit has other means). Readers that keep to their quotas never take the writer's last slot.
-//! A reader that holds more than its new quota, because other readers came later, keeps what it holds and gets no more.
-//! Therefore only a reader that pins beyond its quota can hold too much. It is evicted: its pins no longer count.
+//! A reader may use its quota at once, and for ever. So there is memory for it before it is published, and for the
+//! writer's own slots beside it (overcommit has other means). Readers that keep to their quotas never take the writer's
+//! last slot. A reader that holds more than its new quota, because other readers came later, keeps what it holds and
+//! gets no more. Therefore only a reader that pins beyond its quota can hold too much. It is evicted: its pins no
+//! longer count.
 
 use std::time::{Duration, Instant};
 
@@ -59,8 +60,8 @@ pub(super) fn share(usage: &Usage, slots: u32) -> u32 {
         .unwrap_or(0)
 }
 
-/// The quota that a reader should get, which holds `held` slots and has the quota `current`. A quota is not lowered by this,
-/// except to the share: a reader whose queue grows again goes on in place.
+/// The quota that a reader should get, which holds `held` slots and has the quota `current`. A quota is not lowered by
+/// this, except to the share: a reader whose queue grows again goes on in place.
 pub(super) fn wanted(held: u32, current: u32, share: u32) -> u32 {
     (held + QUOTA_AHEAD).max(INITIAL_QUOTA).max(current).min(share)
 }
@@ -112,8 +113,8 @@ impl QuotaRecord {
         }
         self.quota = quota;
         match self.lowered_at {
-            // The reader may not have seen the lower quota, and may pin up to the former one. Not up to what it holds: its own
-            // excess may be the reason why the quota was lowered.
+            // The reader may not have seen the lower quota, and may pin up to the former one. Not up to what it holds:
+            // its own excess may be the reason why the quota was lowered.
             Some(at) if at.elapsed() < GRACE => self.ceiling = quota.max(self.ceiling),
             // The grace period is over: what the reader holds now was within its quota once.
             _ => {
@@ -126,7 +127,8 @@ impl QuotaRecord {
 
     /// Checks an owner that is not attached: it has left, or claims so. It may not hold more than before.
     ///
-    /// Two checks in a row must find it. The first may see the pins of a dead owner, which its successor clears in a moment.
+    /// Two checks in a row must find it. The first may see the pins of a dead owner, which its successor clears in a
+    /// moment.
     pub(super) fn update_unattached(&mut self, generation: u32, held: u32) -> bool {
         let holds_too_much = held > self.ceiling;
         self.ceiling = self.ceiling.min(held);

@@ -1,4 +1,4 @@
-//! The reader table as the writer sees it: who is attached, which quota each reader has, and who is evicted.
+//! The reader table as the writer sees it: attached readers, their quotas, and evictions.
 
 use std::sync::atomic::Ordering;
 
@@ -35,12 +35,14 @@ impl ReaderTable {
         self.records[entry].generation
     }
 
-    /// Compares the readers that are attached now with those before. `reader_in` says which one is in an entry.
+    /// Compares the readers that are attached now with those before. `reader_in` returns the generation of the reader
+    /// in an entry.
     pub(super) fn update(&mut self, reader_in: impl Fn(usize) -> Option<u32>, report: &mut ServiceReport) {
         for (entry, record) in self.records.iter_mut().enumerate() {
             let now = reader_in(entry);
             if now != record.generation {
-                // A reader that goes on to another segment may have another generation there. It counts as another reader.
+                // A reader that goes on to another segment may have another generation there. It counts as another
+                // reader.
                 if record.generation.is_some() {
                     report.disconnected.push(entry as u32);
                 }
@@ -94,8 +96,8 @@ impl ReaderTable {
     fn usage(&self, slots: &SlotAllocator) -> Usage {
         core::array::from_fn(|entry| {
             let shared = slots.segment().tables().entry(entry);
-            // Acquire, both: pair with the release stores of the entry's owner. The pins come first, so that the generation
-            // is not older than they are.
+            // Acquire, both: pair with the release stores of the entry's owner. The pins come first, so that the
+            // generation is not older than they are.
             let bits = shared.pins.load(Ordering::Acquire);
             let owner = shared.generation.load(Ordering::Acquire);
             let is_ignored = |generation: u32| slots.pins().is_ignored(entry, generation);

@@ -127,8 +127,8 @@ fn plan(inner: &Inner, size: u64) -> Result<Plan, Error> {
     })
 }
 
-/// Creates the planned segment. When there is no memory for it, releases what nobody uses of the old segments and tries once
-/// more: that is often enough.
+/// Creates the planned segment. When there is no memory for it, releases what nobody uses of the old segments and tries
+/// once more: that is often enough.
 fn create(inner: &Inner, plan: &Plan) -> Result<NewSegment, Error> {
     let header = plan.header;
     let try_create = || Segment::create(header, plan.caps.as_str(), MIN_SLOTS, inner.options().perms);
@@ -183,7 +183,8 @@ fn install(inner: &Inner, new: NewSegment, plan: &Plan) -> Result<(), Error> {
     })
 }
 
-/// Gives the staging file the channel's name. It replaces the file of this writer in one step; any other file is in the way.
+/// Gives the staging file the channel's name. It replaces the file of this writer in one step; any other file is in the
+/// way.
 fn persist(inner: &Inner, staging: &mut StagingFile, former: Option<FileId>) -> Result<(), Error> {
     let path = inner.name().segment_path();
     let replaces_own = former.is_some() && files::file_id_of(&path) == former;

@@ -93,8 +93,9 @@ impl OwnFiles {
     }
 }
 
-/// Makes the lock file again, or takes over the one that another program has put there and no writer holds. `false` when a
-/// second writer holds it: it starts while the lock file is lost, finds this writer alive, and removes its file again.
+/// Makes the lock file again, or takes over the one that another program has put there and no writer holds. `false`
+/// when a second writer holds it: it starts while the lock file is lost, finds this writer alive, and removes its file
+/// again.
 fn restore_lock_file(inner: &Inner, was_replaced: bool) -> Result<bool, Error> {
     let lock = match ChannelLock::take(inner.name(), inner.options()) {
         Ok(lock) => lock,
@@ -124,8 +125,8 @@ fn foreign_segment(name: &ChannelName) -> Error {
     checked.err().unwrap_or_else(|| channel_lock::busy(name))
 }
 
-/// Makes another segment if another program has written into the header or the caps of the current one, or has marked it as
-/// over. Returns whether that was so.
+/// Makes another segment if another program has written into the header or the caps of the current one, or has marked
+/// it as over. Returns whether that was so.
 ///
 /// Readers could not attach to such a segment any more, or would leave it. Header and caps are compared only with
 /// `check_header`.
@@ -148,8 +149,8 @@ pub(super) fn replace_corrupted(inner: &Inner, check_header: bool) -> Result<boo
     replace::replace(inner, segment.header.slot_size).map(|()| true)
 }
 
-/// Writes the seqs of the newest frame and event, and the latency, again if another program has overwritten them. Readers
-/// that attach start from them.
+/// Writes the seqs of the newest frame and event, and the latency, again if another program has overwritten them.
+/// Readers that attach start from them.
 pub(super) fn repair_status(state: &State) {
     let Some(segment) = state.chain.current_mapped() else {
         return;

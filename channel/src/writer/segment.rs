@@ -11,7 +11,7 @@ use crate::{
     sys::files::FileId,
 };
 
-/// Who fills a claimed slot.
+/// What a slot is claimed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ClaimedFor {
     /// The publishing thread copies a frame into it.

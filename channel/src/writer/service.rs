@@ -13,8 +13,8 @@ use crate::segment::{
 
 /// How often the names in /dev/shm are checked.
 const NAME_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long one of the names may be another writer's before the channel is given up: a second writer that finds this one
-/// alive needs a moment to withdraw.
+/// How long one of the names may be another writer's before the channel is given up. A second writer that finds this
+/// one alive needs a moment to withdraw.
 const FOREIGN_NAME_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many wakes in a row the service follows at once; after them, one in each interval.
 const WAKE_BURST: u32 = 16;
@@ -88,8 +88,8 @@ impl ServiceState {
 
     /// Notes up to where this pass sees the readers of `segment` come and go.
     pub(super) fn note_word(&mut self, segment: &Segment) {
-        // Acquire: pairs with the release increment of a reader that notifies the writer. This pass finds a reader that came
-        // before; one that comes later changes the count.
+        // Acquire: pairs with the release increment of a reader that notifies the writer. This pass finds a reader that
+        // came before; one that comes later changes the count.
         self.seen_word = segment.word(FutexWord::Writer).load(Ordering::Acquire);
     }
 

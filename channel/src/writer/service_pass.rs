@@ -16,7 +16,7 @@ pub(super) fn run(inner: &Inner) -> Result<ServiceReport, Error> {
     drop(state);
 
     lock_file.repair_semaphore();
-    // Before readers are compared: an error here would lose the news of who came and went.
+    // Before readers are compared: an error here would lose the news of readers that came or went.
     let names_restored = check_names && restore::restore_names(inner)?;
     let repaired = restore::replace_corrupted(inner, check_names)?;
 

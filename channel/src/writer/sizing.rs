@@ -7,8 +7,8 @@ use crate::{protocol::layout::MAX_SLOTS, segment::Segment};
 const MANY_SLOTS: u32 = 12;
 const LONG_HISTORY: u32 = 4;
 const SHORT_HISTORY: u32 = 2;
-/// Frames of variable size have a longer history, up to this number of bytes. A reader that joins a compressed stream, or has
-/// missed a frame, continues at a keyframe.
+/// Frames of variable size have a longer history, up to this number of bytes. A reader that joins a compressed stream,
+/// or has missed a frame, continues at a keyframe.
 const VARIABLE_HISTORY_BYTES: u64 = 4 << 20;
 /// The longest history of frames of variable size, so that readers have slots to hold.
 const MAX_VARIABLE_HISTORY: u32 = 32;
@@ -56,8 +56,8 @@ impl SlotSizing {
 
     /// The size of a slot of the next segment, for a frame of `size` bytes. `current` is the segment before.
     ///
-    /// For frames of variable size, a slot that grows becomes at least twice as large as needed, so that not every frame
-    /// that is a little larger needs another segment.
+    /// A slot for frames of variable size becomes twice as large as needed when it grows. Otherwise each frame that is
+    /// a little larger would need another segment.
     pub(super) fn slot_size(&self, caps: &Caps, size: u64, current: Option<&Segment>) -> u64 {
         let least = self.least_slot_size(caps, size).max(1);
         if !caps.is_variable() {

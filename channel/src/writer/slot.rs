@@ -45,7 +45,8 @@ impl Slot {
         self.index
     }
 
-    /// Whether the slot's frame was published. Then [`as_mut`](Self::as_mut) is empty, because readers may use the bytes.
+    /// Whether the slot's frame was published. Then [`as_mut`](Self::as_mut) is empty, because readers may use the
+    /// bytes.
     pub fn is_published(&self) -> bool {
         self.segment.is_published(self.index)
     }
@@ -55,9 +56,9 @@ impl AsMut<[u8]> for Slot {
     fn as_mut(&mut self) -> &mut [u8] {
         let segment = self.segment.mapped();
         match segment.slots() {
-            // SAFETY: the slot got its memory before it was claimed. Only this value has it claimed, until it is dropped, so
-            // this is the only reference in this process. The slot is not published: readers of other processes find the
-            // seq 0 and do not use what they see.
+            // SAFETY: the slot got its memory before it was claimed. Only this value has it claimed, until it is
+            // dropped, so this is the only reference in this process. The slot is not published: readers of other
+            // processes find the seq 0 and do not use what they see.
             Some(slots) if !self.is_published() => unsafe {
                 slots.slice_mut(segment.slot_offset(self.index), self.size)
             },

@@ -33,6 +33,9 @@ pub(super) enum SlotSearch {
 #[derive(Debug)]
 pub(super) struct SlotAllocator {
     segment: Arc<WriterSegment>,
+    /// The history and the lossless flag of the segment's header, here because each search needs them.
+    history: u32,
+    is_lossless: bool,
     pins: CountedPins,
     /// The seq of the frame in each slot; 0 when the slot is free or being filled.
     seqs: [u64; MAX_SLOTS],
@@ -51,7 +54,10 @@ pub(super) struct SlotAllocator {
 impl SlotAllocator {
     /// The slots of a new segment, of which `committed` have memory.
     pub(super) fn new(segment: Arc<WriterSegment>, committed: u32) -> Self {
+        let header = segment.header();
         Self {
+            history: header.history,
+            is_lossless: header.flags & flags::LOSSLESS != 0,
             segment,
             pins: CountedPins::none(),
             seqs: [0; MAX_SLOTS],
@@ -98,7 +104,7 @@ impl SlotAllocator {
 
     /// The number of publishes that a frame survives.
     pub(super) fn history(&self) -> u32 {
-        self.segment.header().history
+        self.history
     }
 
     /// Whether the slot holds a frame that was published.
@@ -139,20 +145,16 @@ impl SlotAllocator {
             self.segment.header().slot_count.saturating_sub(self.history() + 2)
         }
     }
-
-    fn is_lossless(&self) -> bool {
-        self.segment.header().flags & flags::LOSSLESS != 0
-    }
 }
 
 /// How a slot for the next frame is found.
 impl SlotAllocator {
     /// Finds a slot for the frame after `head` and takes it for writing. The ways, in this order:
     ///
-    /// 1. For upstream: none, when it has half of the slots already. There must be one for a copy too, and upstream keeps
-    ///    slots after their publish, as a decoder does.
-    /// 2. The oldest slot whose frame is beyond the history and that no counted pin marks; free slots first. In lossless
-    ///    mode, all readers must have taken the frame. Spare slots are left out.
+    /// 1. For upstream: none, when it has half of the slots already. There must be one for a copy too, and upstream
+    ///    keeps slots after their publish, as a decoder does.
+    /// 2. The oldest slot whose frame is beyond the history and that no counted pin marks; free slots first. In
+    ///    lossless mode, all readers must have taken the frame. Spare slots are left out.
     /// 3. The same, if that way has found entries of dead readers, whose pins no longer count.
     /// 4. One more slot, where the segment may have more.
     /// 5. Where there can be no more slots now: as 2, but only the newest frame is history.
@@ -234,8 +236,8 @@ impl SlotAllocator {
     /// Takes the oldest slot that no counted pin marks and whose frame is beyond `history`.
     fn take_oldest(&mut self, head: u64, history: u32) -> Option<usize> {
         let newest = self.newest_takeable(head, history);
-        // Readers that lag as far as they can try to pin the very slots that are taken here. Each try refuses a slot for a
-        // moment. The seqs are 0 by then, so it is over in the next round.
+        // Readers that lag as far as they can try to pin the very slots that are taken here. Each try refuses a slot
+        // for a moment. The seqs are 0 by then, so it is over in the next round.
         for _ in 0..REFUSED_ROUNDS {
             let pinned = self.pins.pinned(&self.segment);
             let mut allowed = !(pinned | self.spare(pinned));
@@ -255,26 +257,27 @@ impl SlotAllocator {
         None
     }
 
-    /// The newest frame whose slot may be taken: beyond `history` and, in lossless mode, taken by all readers. It is never
-    /// the newest frame of all.
+    /// The newest frame whose slot may be taken: beyond `history` and, in lossless mode, taken by all readers. It is
+    /// never the newest frame of all.
     fn newest_takeable(&self, head: u64, history: u32) -> u64 {
         let beyond_history = head.saturating_sub(u64::from(history.max(1)));
-        if self.is_lossless() {
+        if self.is_lossless {
             beyond_history.min(self.pins.slowest_cursor(&self.segment))
         } else {
             beyond_history
         }
     }
 
-    /// The oldest of the `allowed` slots that is not claimed and whose frame is not newer than `newest`; free slots first.
+    /// The oldest of the `allowed` slots that is not claimed and whose frame is not newer than `newest`; free slots
+    /// first.
     fn oldest(&self, allowed: u64, newest: u64) -> Option<usize> {
         (0..self.committed as usize)
             .filter(|slot| allowed >> slot & 1 == 1 && self.seqs[*slot] <= newest && !self.segment.is_claimed(*slot))
             .min_by_key(|slot| self.seqs[*slot])
     }
 
-    /// Takes `slot`, which no counted pin was seen to mark, for writing. `false` when it is pinned by now. Its frame is gone
-    /// either way.
+    /// Takes `slot`, which no counted pin was seen to mark, for writing. `false` when it is pinned by now. Its frame is
+    /// gone either way.
     fn take(&mut self, slot: usize) -> bool {
         self.seqs[slot] = 0;
         take_for_writing(&self.segment.mapped().slot_record(slot).seq, || {
@@ -284,8 +287,8 @@ impl SlotAllocator {
 
     /// Whether frames may leave before the history is over, as there can be no more slots now.
     ///
-    /// Where memory is not the reason, this holds for one copied frame at a time. Upstream may wait for that publish before
-    /// it gives its own slots back, and the service needs time to commit slots for readers.
+    /// Where memory is not the reason, this holds for one copied frame at a time. Upstream may wait for that publish
+    /// before it gives its own slots back, and the service needs time to commit slots for readers.
     fn is_scarce(&self, claimed_for: ClaimedFor) -> bool {
         let is_copying = || (0..self.committed as usize).any(|slot| self.segment.is_claimed_for_copy(slot));
         self.is_out_of_memory || claimed_for == ClaimedFor::Copy && !self.may_begin_growth() && !is_copying()
@@ -304,8 +307,8 @@ impl SlotAllocator {
         self.can_grow() && !self.is_growing
     }
 
-    /// Reserves the next slot for the caller, which commits it without a lock held: that takes milliseconds for a large
-    /// frame, as the system clears the memory.
+    /// Reserves the next slot for the caller, which commits it without a lock held. That takes milliseconds for a large
+    /// frame, because the system clears the memory.
     pub(super) fn begin_growth(&mut self) -> Option<usize> {
         self.may_begin_growth().then(|| {
             self.is_growing = true;
@@ -313,8 +316,8 @@ impl SlotAllocator {
         })
     }
 
-    /// Notes whether the slot of [`begin_growth`](Self::begin_growth) got memory. If not, the segment does not grow until
-    /// [`retry_growth`](Self::retry_growth).
+    /// Notes whether the slot of [`begin_growth`](Self::begin_growth) got memory. If not, the segment does not grow
+    /// until [`retry_growth`](Self::retry_growth).
     pub(super) fn finish_growth(&mut self, got_memory: bool) {
         self.is_growing = false;
         if got_memory {
@@ -332,10 +335,10 @@ impl SlotAllocator {
 
 /// How readers get quotas, and more than there are slots for.
 impl SlotAllocator {
-    /// Whether readers that can have `share` slots each are to share their slots. Not in lossless mode, where all wait for
-    /// the slowest reader anyway.
+    /// Whether readers that can have `share` slots each are to share their slots. Not in lossless mode, where all wait
+    /// for the slowest reader anyway.
     pub(super) fn needs_overcommit(&self, share: u32) -> bool {
-        share < INITIAL_QUOTA && !self.is_lossless() && self.room(self.segment.header().slot_count) >= MIN_ROOM
+        share < INITIAL_QUOTA && !self.is_lossless && self.room(self.segment.header().slot_count) >= MIN_ROOM
     }
 
     /// Begins, stops or ends overcommit. It begins only after the segment has all its slots.
@@ -354,7 +357,7 @@ impl SlotAllocator {
     /// Publishes the quota of a reader.
     pub(super) fn publish_quota(&mut self, entry: usize, generation: u32, quota: u32) {
         // Before the reader can see the quota and pin.
-        self.pins.grant(entry);
+        self.pins.include(entry);
         let quota = u64::from(generation) << 32 | u64::from(quota);
         let shared = self.segment.tables().quota(entry);
         // Relaxed: only the writer stores quotas, under the lock of its state.

@@ -40,8 +40,8 @@ struct Legacy {
     head: u64,
     /// The seq of its newest event.
     event_head: u64,
-    /// The segment's file, which still has the channel's name. It keeps the name until the new writer's first segment takes
-    /// it. If the new writer dies before that, the next one finds the seqs there.
+    /// The segment's file, which still has the channel's name. It keeps the name until the new writer's first segment
+    /// takes it. If the new writer dies before that, the next one finds the seqs there.
     owned_name: Option<FileId>,
     /// The same segment, as readers may still be in it.
     former: Option<SlotAllocator>,
@@ -49,8 +49,8 @@ struct Legacy {
     damaged: Option<String>,
 }
 
-/// Gets the writer's lock of the channel, and takes over what a dead writer left. While the channel has a writer, it is tried
-/// again for [`BUSY_TIMEOUT`].
+/// Gets the writer's lock of the channel, and takes over what a dead writer left. While the channel has a writer, it is
+/// tried again for [`BUSY_TIMEOUT`].
 pub(super) fn open(name: &ChannelName, options: WriterOptions) -> Result<Opened, Error> {
     options.check(name)?;
     staging::sweep_staging_files();
@@ -106,7 +106,8 @@ fn take_over(name: &ChannelName, lock: &ChannelLock) -> Result<Legacy, Error> {
     Ok(supersede_former(segment, file_id, lock.lock_file()))
 }
 
-/// Removes a damaged segment. If no lock file was beside it, the file may never have been a segment: then it is an error.
+/// Removes a damaged segment. If no lock file was beside it, the file may never have been a segment: then it is an
+/// error.
 fn remove_damaged(name: &ChannelName, lock: &ChannelLock, file_id: FileId, what: String) -> Result<Legacy, Error> {
     let path = name.segment_path();
     if lock.is_new() {

@@ -7,8 +7,8 @@ use crate::{Error, FrameDescriptor, protocol::layout::MAX_SLOTS};
 
 /// The operations for frames that upstream draws into slots.
 ///
-/// A program gets memory from [`claim`](Self::claim) and passes it upstream. Later a frame arrives, and its address says
-/// whether it lies in a slot. [`Writer::upstream`](crate::Writer::upstream) returns this value.
+/// A program gets memory from [`claim`](Self::claim) and passes it upstream. Later a frame arrives, and its address
+/// says whether it lies in a slot. [`Writer::upstream`](crate::Writer::upstream) returns this value.
 #[derive(Clone, Copy, Debug)]
 pub struct Upstream<'a>(&'a Inner);
 
@@ -17,7 +17,8 @@ impl<'a> Upstream<'a> {
         Self(inner)
     }
 
-    /// Sets the least size of a slot, for upstream's padding. It applies from the next segment on, until the caps change.
+    /// Sets the least size of a slot, for upstream's padding. It applies from the next segment on, until the caps
+    /// change.
     pub fn set_min_slot_size(self, size: usize) {
         self.0.lock().sizing.raise_min_slot_size(size as u64);
     }
@@ -36,8 +37,8 @@ impl<'a> Upstream<'a> {
     /// [`Writer::publish`](crate::Writer::publish) does.
     ///
     /// # Errors
-    /// [`Error::NotPublishable`] when the bytes lie elsewhere, in a superseded segment or one of other caps, or in a slot that
-    /// was published already. [`Error::TooLarge`] when `metadata` is too large.
+    /// [`Error::NotPublishable`] when the bytes lie elsewhere, in a superseded segment or one of other caps, or in a
+    /// slot that was published already. [`Error::TooLarge`] when `metadata` is too large.
     pub fn publish(self, bytes: &[u8], mut descriptor: FrameDescriptor, metadata: &[u8]) -> Result<(), Error> {
         let (segment, slot, offset) = self.locate(bytes).ok_or_else(|| self.0.not_publishable())?;
         descriptor.data_offset = offset;
@@ -50,14 +51,14 @@ impl<'a> Upstream<'a> {
         self.locate(bytes).is_some()
     }
 
-    /// In lossless mode, waits until the readers of the former segment have taken all of its frames and follow. Call it before
-    /// a publish. It returns `false` when interrupted.
+    /// In lossless mode, waits until the readers of the former segment have taken all of its frames and follow. Call it
+    /// before a publish. It returns `false` when interrupted.
     pub fn wait_for_followers(self) -> bool {
         waits::wait_for_followers(self.0)
     }
 
-    /// In lossless mode, waits until the next frame can have a slot. Call it after a publish, so that upstream gets a slot for
-    /// the next frame. It returns `false` when interrupted.
+    /// In lossless mode, waits until the next frame can have a slot. Call it after a publish, so that upstream gets a
+    /// slot for the next frame. It returns `false` when interrupted.
     pub fn wait_for_slot(self) -> bool {
         waits::wait_for_slot(self.0)
     }

@@ -13,8 +13,8 @@ use crate::segment::wait::{FutexWord, RateLimiter};
 
 /// The longest sleep of a blocked writer, before it asks the kernel whether the reader it waits for still lives.
 const LIVENESS_INTERVAL: Duration = Duration::from_millis(10);
-/// How long a lossless writer waits for its readers before it commits one more slot than they need. Readers that keep up
-/// release a slot sooner. A few slots that stay in the processor's caches are faster than many.
+/// How long a lossless writer waits for its readers before it commits one more slot than they need. Readers that keep
+/// up release a slot sooner. A few slots that stay in the processor's caches are faster than many.
 const GROWTH_PATIENCE: Duration = Duration::from_millis(2);
 /// How many wakes in a row a blocked writer follows at once; after them, one in each interval.
 const WAKE_BURST: u32 = 256;
@@ -27,8 +27,8 @@ pub(super) fn wait_for_reader(inner: &Inner, is_wanted: impl Fn() -> bool) -> bo
     })
 }
 
-/// In lossless mode, waits until the readers of former segments have taken all frames there and follow. Returns `false` when
-/// interrupted.
+/// In lossless mode, waits until the readers of former segments have taken all frames there and follow. Returns `false`
+/// when interrupted.
 pub(super) fn wait_for_followers(inner: &Inner) -> bool {
     !inner.options().lossless || wait_until(inner, LIVENESS_INTERVAL, |state| state.chain.has_all_followers())
 }
@@ -45,8 +45,8 @@ pub(super) fn wait_for_slot(inner: &Inner) -> bool {
         })
 }
 
-/// Whether a claim in lossless mode would find a slot: one that has memory, or one more that readers need. With `may_grow`,
-/// one more that readers do not need counts too.
+/// Whether a claim in lossless mode would find a slot: one that has memory, or one more that readers need. With
+/// `may_grow`, one more that readers do not need counts too.
 fn can_claim(state: &mut State, may_grow: bool) -> bool {
     let head = state.sequence.head();
     let Some(slots) = state.chain.current_mut() else {
@@ -57,8 +57,8 @@ fn can_claim(state: &mut State, may_grow: bool) -> bool {
             && (may_grow || slots.committed() < state.readers.needed_slots(slots) + slots.history())
 }
 
-/// Waits until `is_ready`, and returns `false` when interrupted. `is_ready` is called when a reader notifies the writer, at
-/// least every [`LIVENESS_INTERVAL`], and every `growth_interval` while the segment can have more slots.
+/// Waits until `is_ready`, and returns `false` when interrupted. `is_ready` is called when a reader notifies the
+/// writer, at least every [`LIVENESS_INTERVAL`], and every `growth_interval` while the segment can have more slots.
 fn wait_until(inner: &Inner, growth_interval: Duration, mut is_ready: impl FnMut(&mut State) -> bool) -> bool {
     let mut state = inner.lock();
     if is_ready(&mut state) {
@@ -70,12 +70,13 @@ fn wait_until(inner: &Inner, growth_interval: Duration, mut is_ready: impl FnMut
             return true;
         };
         let status = segment.tables.status();
-        // Acquire: pairs with the release increment of a reader that notifies. What is released after this load changes it.
+        // Acquire: pairs with the release increment of a reader that notifies. What is released after this load changes
+        // it.
         let seen = status.writer_word.load(Ordering::Acquire);
         // Relaxed: ordered by the fence.
         status.writer_waits.store(1, Ordering::Relaxed);
-        // Pairs with the fence in `Segment::notify_waiting_writer`: either `is_ready` sees what a reader has released, or the
-        // reader sees that the writer waits.
+        // Pairs with the fence in `Segment::notify_waiting_writer`: either `is_ready` sees what a reader has released,
+        // or the reader sees that the writer waits.
         fence(Ordering::SeqCst);
         let ready = is_ready(&mut state);
         let timeout = match state.chain.current() {

@@ -1,0 +1,72 @@
+//! Removes the files that killed programs leave. The names of the files say which process they belong to.
+
+use std::path::{Path, PathBuf};
+
+const PREFIX: &str = "rsshm-bench-";
+const SHM_DIR: &str = "/dev/shm";
+
+/// A temporary directory for the runs of this program. Dropping it removes the directory.
+pub struct RunDirectory(pub PathBuf);
+
+impl RunDirectory {
+    pub fn new() -> Result<Self, String> {
+        let path = std::env::temp_dir().join(channel(None));
+        std::fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for RunDirectory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The name of the channel of a run; without a run, the prefix of all.
+pub fn channel(run: Option<u32>) -> String {
+    let own = format!("{PREFIX}{}", std::process::id());
+    run.map_or(own.clone(), |run| format!("{own}-{run}"))
+}
+
+/// The names and paths of the files in a directory.
+fn files_in(directory: &Path) -> impl Iterator<Item = (String, PathBuf)> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some((entry.file_name().to_str()?.to_owned(), entry.path())))
+}
+
+/// Removes the files of a channel. Returns whether there were any.
+pub fn remove_channel(channel: &str) -> bool {
+    let files = [format!("{SHM_DIR}/{channel}"), format!("{SHM_DIR}/sem.{channel}")];
+    files.iter().filter(|file| std::fs::remove_file(file).is_ok()).count() > 0
+}
+
+/// Removes the shared memory of a killed shmsink.
+pub fn remove_shmsink_memory(pid: u32) {
+    let pid = pid.to_string();
+    for (name, path) in files_in(Path::new(SHM_DIR)) {
+        // For example "shmpipe.   17.    0".
+        if name
+            .strip_prefix("shmpipe.")
+            .and_then(|rest| rest.split('.').next())
+            .is_some_and(|owner| owner.trim() == pid)
+        {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Removes what killed benchmarks have left.
+pub fn remove_leftovers() {
+    let owner = |name: &str| -> Option<u32> {
+        let rest = name.strip_prefix("sem.").unwrap_or(name).strip_prefix(PREFIX)?;
+        rest.split('-').next()?.parse().ok()
+    };
+    let is_dead = |pid: u32| !Path::new(&format!("/proc/{pid}")).exists();
+    for directory in [std::env::temp_dir(), SHM_DIR.into()] {
+        for (name, path) in files_in(&directory) {
+            if owner(&name).is_some_and(is_dead) {
+                let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir_all(&path));
+            }
+        }
+    }
+}

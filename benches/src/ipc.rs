@@ -1,0 +1,77 @@
+//! How the parent process and its producers and consumers communicate: lines on the children's standard input and
+//! output.
+
+use std::{
+    io::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// Child to parent: the producer plays. The port of its sink follows, if the sink listens on one.
+pub const READY: &str = "ready";
+/// Child to parent: the consumer has received its first frame.
+pub const FIRST: &str = "first";
+/// Child to parent: a report as JSON follows.
+pub const RESULT: &str = "result";
+/// Parent to child: the frames that count may begin. The end of the input is the request to end.
+pub const GO: &str = "go";
+
+/// The commands that have arrived from the parent process.
+#[derive(Default)]
+pub struct Commands {
+    go: AtomicBool,
+    stop: AtomicBool,
+}
+
+impl Commands {
+    /// Each consumer has received a frame, so the frames that count may begin.
+    pub fn has_go(&self) -> bool {
+        // Partner: the store in receive_commands. No other data depends on it.
+        self.go.load(Ordering::Relaxed)
+    }
+
+    /// The process has to end.
+    pub fn has_stop(&self) -> bool {
+        // Partner: the store in receive_commands. No other data depends on it.
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Receives commands in a thread of its own. Calls `on_stop` when the parent process requests the end.
+pub fn receive_commands(on_stop: impl FnOnce() + Send + 'static) -> Arc<Commands> {
+    let commands = Arc::new(Commands::default());
+    let received = Arc::clone(&commands);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            if line == GO {
+                // Partner: Commands::has_go.
+                received.go.store(true, Ordering::Relaxed);
+            }
+        }
+        // Partner: Commands::has_stop.
+        received.stop.store(true, Ordering::Relaxed);
+        on_stop();
+    });
+    commands
+}
+
+/// Sends a line to the parent process.
+pub fn send(line: &str) {
+    let mut output = std::io::stdout().lock();
+    // If the parent process reads no more, it is about to kill this one.
+    let _ = writeln!(output, "{line}").and_then(|()| output.flush());
+}
+
+/// Sends a report to the parent process.
+pub fn send_result(report: &impl serde::Serialize) -> Result<(), String> {
+    let json = serde_json::to_string(report).map_err(|error| error.to_string())?;
+    send(&format!("{RESULT} {json}"));
+    Ok(())
+}
+
+/// The rest of a line that begins with `word`.
+pub fn payload<'a>(line: &'a str, word: &str) -> Option<&'a str> {
+    line.strip_prefix(word).map(str::trim_start)
+}

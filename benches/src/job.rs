@@ -1,0 +1,72 @@
+//! The job of a producer or consumer process: one JSON argument of the program's hidden commands.
+
+use nix::{
+    sys::{prctl::set_pdeathsig, signal::Signal},
+    unistd::getppid,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    case::Case,
+    transport::{Endpoint, Transport},
+};
+
+/// Ways to break a frame, to test that the benchmark notices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+pub enum Sabotage {
+    /// A frame has one wrong word.
+    Corrupt,
+    /// A frame has the seq of the frame before.
+    RepeatSeq,
+    /// A frame is left out.
+    Omit,
+    /// The consumer stops and does not end.
+    Hang,
+}
+
+/// The job of one process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Job {
+    pub transport: Transport,
+    pub case: Case,
+    /// Number of frames that count.
+    pub frames: u64,
+    /// Number of frames before these, at the same rate.
+    pub warm: u64,
+    pub endpoint: Endpoint,
+    pub sabotage: Option<Sabotage>,
+    /// Process ID of the benchmark. Its end also ends this process.
+    pub parent: i32,
+}
+
+impl Job {
+    pub fn caps(&self) -> String {
+        let (width, height) = self.case.size.width_height();
+        // Unthrottled frames have a nominal rate.
+        let rate = if self.case.is_paced() { self.case.rate } else { 60 };
+        format!("video/x-raw,format=NV12,width={width},height={height},framerate={rate}/1")
+    }
+
+    /// Whether this is the frame to break in this way. It is in the middle of those that count, which begin at `first`.
+    pub fn sabotages(&self, how: Sabotage, seq: u64, first: u64) -> bool {
+        self.sabotage == Some(how) && first.checked_add(self.frames / 2) == Some(seq)
+    }
+}
+
+type Body = fn(&Job) -> Result<(), String>;
+
+/// Executes a job: with GStreamer by `with_gstreamer`, and without by `bare`.
+pub fn execute(json: &str, with_gstreamer: Body, bare: Body) -> Result<(), String> {
+    let job: Job = serde_json::from_str(json).map_err(|error| error.to_string())?;
+    // No process is left if the benchmark is killed.
+    set_pdeathsig(Signal::SIGKILL).map_err(|error| error.to_string())?;
+    if getppid().as_raw() != job.parent {
+        return Err("the benchmark has ended".into());
+    }
+    if job.transport.is_bare() {
+        bare(&job)
+    } else {
+        gst::init().map_err(|error| error.to_string())?;
+        with_gstreamer(&job)
+    }
+}

@@ -1,0 +1,32 @@
+//! The reports of producer and consumer processes, about the frames that count.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::pace::Usage;
+
+/// The integers in an element's `channel-stats`, by name, since the first frame.
+pub type Counts = BTreeMap<String, u64>;
+
+/// The report of a producer.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct ProducerReport {
+    /// Per frame.
+    pub usage: Usage,
+    /// CPU time per frame of the one step that a limit measures.
+    pub core_us: Option<f64>,
+    pub counts: Counts,
+}
+
+/// The report of a consumer.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct ConsumerReport {
+    /// Per frame.
+    pub usage: Usage,
+    pub missed: u64,
+    /// Time between the first frame and the last one.
+    pub span_ns: u64,
+    pub latencies_ns: Vec<u64>,
+    pub counts: Counts,
+}

@@ -1,0 +1,169 @@
+//! Small benchmarks, from the start to the report.
+
+use std::{
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+use rsshm_testkit::{Process, eventually, gst};
+use serde_json::Value;
+
+struct Bench {
+    process: Process,
+    out: PathBuf,
+}
+
+impl Bench {
+    fn start(name: &str, arguments: &str) -> Self {
+        let out = std::env::temp_dir().join(format!("rsshm-bench-test-{}-{name}", std::process::id()));
+        let mut command = gst::command(env!("CARGO_BIN_EXE_rsshm-bench"));
+        // The warnings of other projects' elements are no failures here.
+        command.env_remove("G_DEBUG");
+        command
+            .args("--sizes 720p --rounds 1 --warm 5".split(' '))
+            .args(arguments.split(' '))
+            .arg("--out")
+            .arg(&out);
+        let process = Process::start(command);
+        Self { process, out }
+    }
+
+    /// The report that the benchmark has written.
+    fn report(&self) -> Value {
+        serde_json::from_str(&std::fs::read_to_string(self.out.join("report.json")).unwrap()).unwrap()
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.out);
+    }
+}
+
+/// The process has left no files in /dev/shm or /tmp.
+#[track_caller]
+fn assert_nothing_left(pid: i32) {
+    for directory in ["/dev/shm".into(), std::env::temp_dir()] {
+        for entry in std::fs::read_dir(directory).unwrap().flatten() {
+            let name = entry.file_name().into_string().unwrap();
+            assert!(!name.contains(&format!("rsshm-bench-{pid}")), "{name} is left");
+        }
+    }
+}
+
+#[test]
+fn small_benchmark_writes_report_and_pictures() {
+    let mut bench = Bench::start("small", "--frames 50 --rates 60 --transports rsshm,fakesink,futex,shm");
+    let text = bench.process.wait_ok();
+    assert!(text.contains("NV12 1280x720, in place, 60 fps, 1 reader"), "{text}");
+    assert_nothing_left(bench.process.pid().as_raw());
+
+    let report = bench.report();
+    assert_eq!(report["failures"], serde_json::json!([]));
+    assert!(report["machine"]["rsshm"].as_str().unwrap().contains("libgstrsshm.so"));
+    let results = report["results"].as_array().unwrap();
+    let result_of = |transport| results.iter().find(|result| result["transport"] == transport).unwrap();
+    assert_eq!(results.len(), 4);
+    for transport in ["rsshm", "futex", "shm"] {
+        let result = result_of(transport);
+        let run = &result["runs"][0];
+        assert_eq!(run["frames"], 50);
+        let quantiles = run["latency"]["quantiles_us"].as_array().unwrap();
+        assert!(
+            quantiles.iter().map(|us| us.as_f64().unwrap()).is_sorted(),
+            "{quantiles:?}"
+        );
+        let rate = result["figures"]["frames_per_second"]["median"].as_f64().unwrap();
+        assert!((50.0..70.0).contains(&rate), "{transport}: {rate}");
+        assert!(result["figures"]["reader_cpu_us"]["median"].as_f64().unwrap() > 0.0);
+    }
+    let counts = &result_of("rsshm")["runs"][0]["writer_counts"];
+    assert!(counts["frames-in-place"].as_u64().unwrap() >= 50, "{counts}");
+    assert_eq!(counts["frames-copied"], 0);
+    assert!(
+        result_of("rsshm")["figures"]["latency_to_futex"]["median"]
+            .as_f64()
+            .unwrap()
+            > 0.0
+    );
+    assert!(result_of("fakesink")["runs"][0]["latency"].is_null());
+    let picture = std::fs::read_to_string(bench.out.join("latency-720p-in-place-60fps-1.svg")).unwrap();
+    assert!(picture.starts_with("<svg") && picture.contains("rsshm"));
+}
+
+/// The benchmark fails, prints the reason, and has no result.
+#[track_caller]
+fn assert_fails(name: &str, arguments: &str, reason: &str) {
+    let mut bench = Bench::start(name, arguments);
+    let text = bench.process.wait_error();
+    assert!(text.contains(reason) && text.contains("1 runs failed"), "{text}");
+    assert_nothing_left(bench.process.pid().as_raw());
+    let report = bench.report();
+    assert_eq!(report["results"], serde_json::json!([]));
+    assert!(report["failures"][0]["reason"].as_str().unwrap().contains(reason));
+}
+
+#[test]
+fn damaged_frame_is_refused() {
+    assert_fails(
+        "corrupt",
+        "--frames 50 --rates 240 --transports rsshm --sabotage corrupt",
+        "torn or damaged",
+    );
+}
+
+#[test]
+fn repeated_frame_is_refused() {
+    assert_fails(
+        "repeat",
+        "--frames 50 --rates 240 --transports rsshm --sabotage repeat-seq",
+        "comes after frame",
+    );
+}
+
+#[test]
+fn lost_frame_of_a_lossless_transport_is_refused() {
+    assert_fails(
+        "omit",
+        "--frames 50 --rates 0 --transports rsshm-lossless --sabotage omit",
+        "some are lost",
+    );
+}
+
+#[test]
+fn lost_frame_of_a_lossy_transport_is_counted() {
+    let mut bench = Bench::start("missed", "--frames 50 --rates 240 --transports rsshm --sabotage omit");
+    bench.process.wait_ok();
+    let missed = bench.report()["results"][0]["runs"][0]["missed"].as_u64().unwrap();
+    assert!(missed >= 1);
+}
+
+#[test]
+fn hanging_consumer_is_killed() {
+    assert_fails(
+        "hang",
+        "--frames 50 --rates 240 --transports rsshm --patience 2 --sabotage hang",
+        "consumer 1: it does not send \"result\" in time",
+    );
+}
+
+#[test]
+fn ctrl_c_ends_all_processes_and_leaves_no_files() {
+    let mut bench = Bench::start("interrupt", "--rates 60 --frames 6000 --transports rsshm");
+    let channel = PathBuf::from(format!("/dev/shm/rsshm-bench-{}-1", bench.process.pid()));
+    eventually("the run has begun", || channel.exists());
+    bench.process.signal(Signal::SIGINT);
+    let began = Instant::now();
+    let text = bench.process.wait_error();
+    assert!(text.contains("interrupted"), "{text}");
+    assert!(began.elapsed() < Duration::from_secs(10));
+    assert_nothing_left(bench.process.pid().as_raw());
+    let children = Command::new("pgrep")
+        .arg("-f")
+        .arg(format!("\"parent\":{}", bench.process.pid()))
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&children.stdout), "");
+}

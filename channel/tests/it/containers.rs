@@ -1,0 +1,135 @@
+//! Two containers that share nothing but /dev/shm: each program has its own mount and pid namespaces and is process 1
+//! there, so process numbers do not tell which peer is alive.
+
+use std::time::Duration;
+
+use rsshm_channel::{Error, Next, ReadLimits, ReaderOptions, WriterOptions};
+use rsshm_testkit::{
+    Channel, Process,
+    role::{self, Role, say},
+    shm::unshared,
+    skip, wait_until,
+};
+
+use crate::support::{
+    SECOND, Service, check_bytes, is_in_place, open_reader, open_writer, publish, slots, try_open_writer,
+};
+
+/// What `unshare` makes a container of.
+const CONTAINER: [&str; 6] = ["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"];
+
+pub const ROLES: &[(&str, Role)] = &[
+    ("containers/writer", |arguments| writer(arguments[0])),
+    ("containers/reader", |arguments| reader(arguments[0])),
+    ("containers/refused writer", |arguments| refused_writer(arguments[0])),
+];
+
+/// Publishes a hundred frames a second. For each line of the test it says how many readers are attached.
+fn writer(channel: &str) {
+    let lines = role::lines();
+    let writer = open_writer(channel, slots(12));
+    let service = Service::of(&writer);
+    say(std::process::id());
+    for value in 1.. {
+        assert!(publish(&writer, value));
+        match lines.recv_timeout(Duration::from_millis(10)).as_deref() {
+            Ok("stop") => break,
+            Ok(_) => say(service.seen().reader_count),
+            Err(_) => {}
+        }
+    }
+    drop(service);
+    drop(writer);
+    say("stopped");
+}
+
+/// Reads all frames. For each line of the test it says the newest seq, how many frames were in place, how often the
+/// writer was lost, and whether it holds a frame.
+fn reader(channel: &str) {
+    let lines = role::lines();
+    let mut reader = open_reader(channel, ReaderOptions::default());
+    let (mut copy, mut held) = (Vec::new(), None);
+    let (mut seq, mut in_place, mut lost) = (0, 0, 0);
+    say(std::process::id());
+    loop {
+        match reader
+            .next(&mut copy, ReadLimits::default(), Some(Duration::from_millis(10)))
+            .unwrap()
+        {
+            Next::Frame(frame) => {
+                check_bytes(&frame, &copy);
+                seq = frame.seq;
+                in_place += u32::from(is_in_place(&frame));
+                held = Some(frame);
+            }
+            Next::Lost => lost += 1,
+            _ => {}
+        }
+        if lines.try_recv().is_ok() {
+            say(format!("{seq} {in_place} {lost} {}", u8::from(held.is_some())));
+        }
+    }
+}
+
+/// Says why it cannot open the channel.
+fn refused_writer(channel: &str) {
+    let refused = try_open_writer(channel, WriterOptions::default());
+    say(match refused {
+        Err(error @ Error::Busy { .. }) => format!("busy: {error}"),
+        other => format!("{other:?}"),
+    });
+}
+
+/// The numbers that a process reports.
+#[track_caller]
+fn ask(process: &mut Process) -> Vec<u64> {
+    process.send("report");
+    let line = process.receive();
+    line.split(' ').map(|number| number.parse().unwrap()).collect()
+}
+
+#[test]
+fn writer_and_readers_work_across_containers() {
+    let Some(container) = unshared(&CONTAINER) else {
+        skip!("no namespaces");
+    };
+    let channel = Channel::new();
+    let start = |role: &str| {
+        let mut process = role::start_within(&container, role, &[channel.as_str()]);
+        process.expect("1");
+        process
+    };
+    // The readers first, then the writer; each is process 1 of its container.
+    let (mut one, mut other) = (start("containers/reader"), start("containers/reader"));
+    let mut writer = start("containers/writer");
+    wait_until("both are attached", 5 * SECOND, || ask(&mut writer) == [2]);
+    wait_until("frames in place", 5 * SECOND, || {
+        ask(&mut one)[1] > 5 && ask(&mut other)[1] > 5
+    });
+
+    // A second writer is refused.
+    let mut refused = role::start_within(&container, "containers/refused writer", &[channel.as_str()]);
+    assert!(refused.receive().starts_with("busy"));
+
+    // A reader is killed: it is gone within a second, and another one attaches.
+    other.kill();
+    let took = wait_until("one is gone", 2 * SECOND, || ask(&mut writer) == [1]);
+    let mut other = start("containers/reader");
+    wait_until("two again", 5 * SECOND, || ask(&mut writer) == [2]);
+
+    // The writer is killed, and started again in another container: seqs continue.
+    for round in 1..=3 {
+        let before = ask(&mut one)[0];
+        writer.kill();
+        wait_until("the reader notices it", 3 * SECOND, || ask(&mut one)[2] == round);
+        writer = start("containers/writer");
+        wait_until("both follow", 5 * SECOND, || ask(&mut writer) == [2]);
+        wait_until("seqs continue", 5 * SECOND, || {
+            ask(&mut one)[0] > before + 5 && ask(&mut other)[0] > before + 5
+        });
+    }
+    println!("a killed reader was gone after {took:?}");
+    writer.send("stop");
+    wait_until("it has stopped", 5 * SECOND, || writer.receive() == "stopped");
+    channel.assert_removed();
+}

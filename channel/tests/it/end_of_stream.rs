@@ -1,0 +1,128 @@
+//! The end of a stream comes in order, and a forked child ends nothing.
+
+use std::time::Duration;
+
+use nix::{
+    sys::wait::waitpid,
+    unistd::{ForkResult, fork},
+};
+use rsshm_channel::{NewEvent, Next, ReadLimits, Reader};
+use rsshm_testkit::{
+    Channel,
+    role::{self, Role},
+};
+
+use crate::support::{ChannelExt, Service, check_bytes, next_in_place, publish, slots};
+
+pub const ROLES: &[(&str, Role)] = &[("end_of_stream/fork", |_| ends_nothing_after_fork())];
+
+fn next(reader: &mut Reader) -> Next {
+    let timeout = Some(Duration::from_millis(500));
+    reader.next(&mut Vec::new(), ReadLimits::default(), timeout).unwrap()
+}
+
+#[track_caller]
+fn expect_frame(reader: &mut Reader, seq: u64) {
+    match next(reader) {
+        Next::Frame(frame) => assert_eq!(frame.seq, seq),
+        other => panic!("{other:?} instead of frame {seq}"),
+    }
+}
+
+#[test]
+fn end_of_stream_comes_before_next_stream() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(12));
+    let mut reader = channel.reader();
+    assert!(publish(&writer, 1));
+    expect_frame(&mut reader, 1);
+    assert!(publish(&writer, 2));
+    writer.end_of_stream();
+    assert!(publish(&writer, 3));
+    expect_frame(&mut reader, 2);
+    assert!(matches!(next(&mut reader), Next::EndOfStream));
+    expect_frame(&mut reader, 3);
+    assert!(matches!(next(&mut reader), Next::TimedOut));
+}
+
+#[test]
+fn reader_joining_ended_stream_waits_for_next() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(12));
+    assert!(publish(&writer, 1));
+    writer.end_of_stream();
+    let mut reader = channel.reader();
+    expect_frame(&mut reader, 1);
+    assert!(matches!(next(&mut reader), Next::TimedOut));
+    assert!(publish(&writer, 2));
+    expect_frame(&mut reader, 2);
+    writer.end_of_stream();
+    assert!(matches!(next(&mut reader), Next::EndOfStream));
+}
+
+/// A reader that did not look while the stream ended twice gets one end; events still come before the frames that
+/// follow them.
+#[test]
+fn events_between_two_ends_arrive_in_order() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(12));
+    let mut reader = channel.reader();
+    let publish_event = |kind| {
+        let event = NewEvent {
+            kind,
+            ..NewEvent::default()
+        };
+        writer.publish_event(event, None).unwrap();
+    };
+    assert!(publish(&writer, 1));
+    expect_frame(&mut reader, 1);
+    writer.end_of_stream();
+    publish_event(7);
+    assert!(publish(&writer, 2));
+    writer.end_of_stream();
+    publish_event(8);
+    let event = next(&mut reader);
+    assert!(matches!(&event, Next::Event(event) if event.kind == 7), "{event:?}");
+    expect_frame(&mut reader, 2);
+    assert!(matches!(next(&mut reader), Next::EndOfStream));
+    let event = next(&mut reader);
+    assert!(matches!(&event, Next::Event(event) if event.kind == 8), "{event:?}");
+}
+
+/// The child has copies of everything, but the reader, the writer and the frame belong to the parent.
+#[test]
+fn forked_child_ends_nothing_of_its_parent() {
+    role::start("end_of_stream/fork", &[]).wait_ok();
+}
+
+fn ends_nothing_after_fork() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(6));
+    let mut reader = channel.reader();
+    let service = Service::of(&writer);
+    let mut copy = Vec::new();
+    let held = next_in_place(&writer, &mut reader, &mut copy);
+    // SAFETY: the child drops values, none of which takes a lock that another thread could hold, and exits.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            drop((held, reader));
+            writer.close();
+            // SAFETY: ends without running the destructors, which are the parent's.
+            unsafe { nix::libc::_exit(0) };
+        }
+        ForkResult::Parent { child } => {
+            waitpid(child, None).unwrap();
+        }
+    }
+    assert!(
+        channel.segment().exists() && channel.lock_file().exists(),
+        "the parent keeps the names"
+    );
+    for value in 2..=30 {
+        assert!(publish(&writer, value));
+    }
+    check_bytes(&held, &copy);
+    assert_eq!(service.seen().reader_count, 1, "the parent's reader keeps its entry");
+    drop(held);
+    assert!(matches!(next(&mut reader), Next::Frame(_)), "and gets frames");
+}

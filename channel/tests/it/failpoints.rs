@@ -1,0 +1,259 @@
+//! Faults that were found by killing and stopping processes at failpoints (`channel/src/protocol/failpoint.rs`), each
+//! with a process that ends or stops exactly there.
+
+use std::time::Duration;
+
+use rsshm_channel::{Caps, Next, ReadLimits, ReaderOptions};
+use rsshm_testkit::{
+    Channel, Process,
+    role::{self, Role, listen, say},
+};
+
+use crate::support::{
+    ChannelExt, SIZE, Service, check, lossless, next, next_in_place, open_reader, open_writer, publish, publish_event,
+    slots,
+};
+
+/// The rates of kills and stops at a failpoint that mean "always", for `RSSHM_FAILPOINTS`.
+const KILL: &str = "1000000,0";
+const STOP: &str = "0,1000000";
+
+pub const ROLES: &[(&str, Role)] = &[
+    ("failpoints/writer", |arguments| writer(arguments[0])),
+    ("failpoints/writer of two caps", |arguments| {
+        writer_of_two_caps(arguments[0])
+    }),
+    ("failpoints/reader of four", |arguments| reader_of_four(arguments[0])),
+    ("failpoints/reader of all", |arguments| reader_of_all(arguments[0])),
+];
+
+/// A process that kills or stops itself when it passes a failpoint for the first time.
+struct AtFailpoint {
+    process: Process,
+    counts: String,
+}
+
+impl AtFailpoint {
+    fn start(role: &str, channel: &Channel, rates: &str, failpoint: &str) -> Self {
+        Self::start_at_pass(role, channel, rates, failpoint, 1)
+    }
+
+    /// The same at the pass of this number.
+    fn start_at_pass(role: &str, channel: &Channel, rates: &str, failpoint: &str, pass: u64) -> Self {
+        let counts = format!("{}/{}-{failpoint}", env!("CARGO_TARGET_TMPDIR"), channel.as_str());
+        let mut command = role::command(role, &[channel.as_str()]);
+        command.env("RSSHM_FAILPOINTS", format!("1,{rates},{counts},{failpoint},{pass}"));
+        let process = Process::converse(command);
+        Self { process, counts }
+    }
+}
+
+impl Drop for AtFailpoint {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.counts);
+    }
+}
+
+/// Publishes five frames.
+fn writer(channel: &str) {
+    let writer = open_writer(channel, slots(6));
+    for value in 1..=5 {
+        assert!(publish(&writer, value));
+    }
+    say("published");
+    listen();
+}
+
+/// A lossless writer that publishes three frames, and after a line of the test one with other caps.
+fn writer_of_two_caps(channel: &str) {
+    let writer = open_writer(channel, lossless(6));
+    for value in 1..=3 {
+        assert!(publish(&writer, value));
+    }
+    say("published");
+    listen();
+    writer.set_caps(Caps::fixed_size("video/x-raw,another=1", SIZE));
+    publish(&writer, 4);
+}
+
+/// Says the seqs of four frames, and how many it missed before each.
+fn reader_of_four(channel: &str) {
+    let mut reader = open_reader(channel, ReaderOptions::default());
+    for _ in 0..4 {
+        let frame = next(&mut reader, &mut Vec::new());
+        say(format!("{} {}", frame.seq, frame.missed));
+    }
+}
+
+/// Says what it gets, until the writer is gone.
+fn reader_of_all(channel: &str) {
+    let mut reader = open_reader(channel, ReaderOptions::default());
+    loop {
+        say(
+            match reader.next(&mut Vec::new(), ReadLimits::default(), None).unwrap() {
+                Next::Frame(frame) => frame.seq.to_string(),
+                Next::Event(event) => String::from_utf8(event.bytes).unwrap(),
+                Next::EndOfStream => "end".to_owned(),
+                Next::Lost => return say("lost"),
+                other => panic!("{other:?}"),
+            },
+        );
+    }
+}
+
+/// The writer has taken the channel over. The next writer continues the seqs all the same.
+#[test]
+fn seqs_continue_after_writer_died_before_first_frame() {
+    for failpoint in [
+        "ChannelLocked",
+        "FormerOpened",
+        "FormerSuperseded",
+        "SegmentMade",
+        "SegmentWritten",
+        "SegmentNamed",
+    ] {
+        let channel = Channel::new();
+        let (mut reader, mut copy) = (channel.reader(), Vec::new());
+        let mut first = role::start("failpoints/writer", &[channel.as_str()]);
+        first.expect("published");
+        assert_eq!(next(&mut reader, &mut copy).seq, 5);
+        first.kill();
+        AtFailpoint::start("failpoints/writer", &channel, KILL, failpoint)
+            .process
+            .wait_killed();
+        let writer = channel.writer(slots(6));
+        assert!(publish(&writer, 77));
+        let frame = next(&mut reader, &mut copy);
+        check(&frame, &copy, 77);
+        assert_eq!(frame.seq, 6, "{failpoint}");
+    }
+}
+
+/// When the reader continues, another reader holds the frame that was the newest, and the frames after it are gone. Its
+/// first frame is the newest then, and it misses none of the following frames.
+#[test]
+fn reader_stopped_while_joining_misses_no_lossless_frame() {
+    let channel = Channel::new();
+    let writer = channel.writer(lossless(8));
+    let _service = Service::of(&writer);
+    let (mut other, mut copy) = (channel.reader(), Vec::new());
+    let held = next_in_place(&writer, &mut other, &mut copy);
+    let mut late = AtFailpoint::start("failpoints/reader of four", &channel, STOP, "CursorStored");
+    late.process.wait_stopped();
+    for _ in 0..30 {
+        assert!(publish(&writer, 1));
+        drop(next(&mut other, &mut copy));
+    }
+    // The other reader leaves: it would have to take all following frames.
+    drop(other);
+    late.process.resume();
+    late.process.expect(&format!("{} 0", held.seq + 30));
+    for more in 31..34 {
+        assert!(publish(&writer, 1));
+        late.process.expect(&format!("{} 0", held.seq + more));
+    }
+}
+
+/// The reader stops before it has joined, and the segment is superseded meanwhile. The reader does not begin there.
+#[test]
+fn reader_joining_superseded_segment_loses_no_lossless_frame() {
+    for failpoint in ["SegmentOpened", "EntryLocked", "CursorStored"] {
+        let channel = Channel::new();
+        let writer = channel.writer(lossless(8));
+        assert!(publish(&writer, 1));
+        let mut late = AtFailpoint::start("failpoints/reader of four", &channel, STOP, failpoint);
+        late.process.wait_stopped();
+        writer.set_caps(Caps::fixed_size("video/x-raw,another=1", SIZE));
+        for _ in 2..=30 {
+            assert!(publish(&writer, 1));
+        }
+        late.process.resume();
+        late.process.expect("30 0");
+        for seq in 31..34 {
+            assert!(publish(&writer, 1));
+            late.process.expect(&format!("{seq} 0"));
+        }
+    }
+}
+
+/// A writer that waits for a reader does not continue for a joining one, which may still have to use another segment.
+#[test]
+fn joining_reader_is_not_counted_yet() {
+    for options in [lossless(8), slots(8)] {
+        let channel = Channel::new();
+        let writer = channel.writer(options);
+        drop(writer.claim(SIZE).unwrap());
+        let mut late = AtFailpoint::start("failpoints/reader of all", &channel, STOP, "Joining");
+        late.process.wait_stopped();
+        assert_eq!(writer.service().unwrap().reader_count, 0);
+        late.process.resume();
+        assert!(writer.wait_for_reader(SIZE, || true).unwrap());
+        assert_eq!(writer.service().unwrap().reader_count, 1);
+        for seq in 1..4 {
+            assert!(publish(&writer, seq));
+        }
+        for seq in ["1", "2", "3"] {
+            late.process.expect(seq);
+        }
+    }
+}
+
+/// A writer that waits for a reader continues when one has joined. The writer may have closed before the reader looks
+/// at the frames; the reader still gets everything.
+#[test]
+fn awaited_reader_gets_stream_from_its_beginning() {
+    for closes in [false, true] {
+        for options in [lossless(8), slots(8)] {
+            let channel = Channel::new();
+            let writer = channel.writer(options);
+            drop(writer.claim(SIZE).unwrap());
+            publish_event(&writer, "sticky", Some(0));
+            publish_event(&writer, "passing", None);
+            let mut late = AtFailpoint::start("failpoints/reader of all", &channel, STOP, "Joined");
+            assert!(writer.wait_for_reader(SIZE, || true).unwrap());
+            late.process.wait_stopped();
+            publish_event(&writer, "begins", None);
+            assert!(publish(&writer, 1));
+            publish_event(&writer, "continues", None);
+            assert!(publish(&writer, 2));
+            assert!(publish(&writer, 3));
+            writer.end_of_stream();
+            if closes {
+                writer.close();
+            }
+            late.process.resume();
+            for line in ["sticky", "begins", "1", "continues", "2", "3", "end"] {
+                late.process.expect(line);
+            }
+            if closes {
+                late.process.expect("lost");
+            }
+        }
+    }
+}
+
+/// A writer dies when it has just created another segment, which its reader has not entered. The next writer does not
+/// know the segment that the reader is in, and waits for the reader all the same.
+#[test]
+fn reader_in_older_segment_misses_nothing_of_next_writer() {
+    let channel = Channel::new();
+    let (mut reader, mut copy) = (channel.reader(), Vec::new());
+    let mut first = AtFailpoint::start_at_pass("failpoints/writer of two caps", &channel, KILL, "SegmentCurrent", 2);
+    let seq = next(&mut reader, &mut copy).seq;
+    first.process.expect("published");
+    first.process.send("go on");
+    first.process.wait_killed();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let writer = channel.writer(lossless(6));
+            for value in 10..40 {
+                assert!(publish(&writer, value));
+            }
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        for seq in seq + 1..=33 {
+            let frame = next(&mut reader, &mut copy);
+            assert_eq!((frame.seq, frame.missed), (seq, 0));
+        }
+    });
+}

@@ -1,0 +1,336 @@
+//! A channel's honest peers, each a process of its own, which report how they fare.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    hint::black_box,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use rsshm_channel::{Error, NewEvent, Next, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions, monotonic_ns};
+use rsshm_testkit::{
+    Channel, Process,
+    role::{self, Role, say},
+    wait_until,
+};
+
+use crate::support::{
+    SECOND, SIZE, Service, bytes, cpu_time, descriptor, is_in_place, open_reader, open_writer, publish,
+};
+
+pub const ROLES: &[(&str, Role)] = &[
+    ("hostile/writer", |arguments| writer(arguments[0])),
+    ("hostile/in-place reader", |arguments| reader(arguments[0], false, 3)),
+    ("hostile/copying reader", |arguments| reader(arguments[0], false, 0)),
+    ("hostile/observer", |arguments| reader(arguments[0], true, 0)),
+];
+
+/// The roles of the readers.
+const READERS: [&str; 3] = ["hostile/in-place reader", "hostile/copying reader", "hostile/observer"];
+
+/// Frames that the writer publishes in a second.
+pub const RATE: u32 = 200;
+
+/// The time between two frames.
+const PERIOD: Duration = Duration::from_nanos(1_000_000_000 / RATE as u64);
+
+/// What a peer reports about itself.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    pub frames: u64,
+    pub missed: u64,
+    /// The processor time of the process.
+    pub cpu: Duration,
+    /// The longest publish, or the age of the oldest frame, since the last report.
+    pub longest: Duration,
+    /// How often each kind of error or event occurred.
+    pub occurrences: String,
+}
+
+impl Report {
+    fn say(&self) {
+        say(format!(
+            "{} {} {} {} {}",
+            self.frames,
+            self.missed,
+            self.cpu.as_micros(),
+            self.longest.as_micros(),
+            self.occurrences
+        ));
+    }
+
+    fn parse(line: &str) -> Self {
+        let mut parts = line.splitn(5, ' ');
+        let mut number = || parts.next().unwrap().parse().unwrap();
+        Self {
+            frames: number(),
+            missed: number(),
+            cpu: Duration::from_micros(number()),
+            longest: Duration::from_micros(number()),
+            occurrences: parts.next().unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+/// In a peer's process: what it has counted, and the lines of the test, which it obeys beside its work.
+struct Reporter {
+    lines: mpsc::Receiver<String>,
+    report: Report,
+    occurrences: BTreeMap<String, u32>,
+}
+
+impl Reporter {
+    fn new() -> Self {
+        Self {
+            lines: role::lines(),
+            report: Report::default(),
+            occurrences: BTreeMap::new(),
+        }
+    }
+
+    fn count(&mut self, what: impl Into<String>) {
+        *self.occurrences.entry(what.into()).or_default() += 1;
+    }
+
+    /// Reports if the test asks for it. `false` when it is time to stop.
+    fn obey(&mut self) -> bool {
+        match self.lines.try_recv().as_deref() {
+            Ok("report") => {
+                self.report.cpu = cpu_time();
+                self.report.occurrences = format!("{:?}", self.occurrences);
+                self.report.say();
+                self.report.longest = Duration::ZERO;
+                true
+            }
+            Ok("stop") => false,
+            _ => true,
+        }
+    }
+}
+
+/// The kind of an error, without its values.
+fn kind(error: &Error) -> String {
+    format!("{error:?}").split(' ').next().unwrap().to_owned()
+}
+
+/// Publishes a frame with the time as its pts; `false` if there was no slot.
+fn publish_now(writer: &Writer) -> Result<bool, Error> {
+    let Some(mut slot) = writer.claim(SIZE)? else {
+        return Ok(false);
+    };
+    slot.as_mut().fill(1);
+    let descriptor = descriptor(SIZE, 0).with_pts(monotonic_ns());
+    writer.publish(&slot, descriptor, &[]).map(|()| true)
+}
+
+/// Publishes [`RATE`] frames a second, and an event with every sixteenth.
+fn writer(channel: &str) {
+    let options = WriterOptions::default()
+        .perms(0o644)
+        .max_slots(16)
+        .accept_messages(true);
+    let writer = open_writer(channel, options);
+    let mut reporter = Reporter::new();
+    assert!(publish(&writer, 0));
+    let service = Service::of(&writer);
+    say("writes");
+    let began = Instant::now();
+    for turn in 1.. {
+        std::thread::sleep((PERIOD * turn).saturating_sub(began.elapsed()));
+        let late = began.elapsed().saturating_sub(PERIOD * turn).as_millis() as u32;
+        let latest = reporter.occurrences.entry("late by ms".to_owned()).or_default();
+        *latest = late.max(*latest);
+        let before = Instant::now();
+        match publish_now(&writer) {
+            Ok(true) => reporter.report.frames += 1,
+            Ok(false) => reporter.count("no slot"),
+            Err(error) => reporter.count(kind(&error)),
+        }
+        reporter.report.longest = reporter.report.longest.max(before.elapsed());
+        if turn % 16 == 0 {
+            let event = NewEvent {
+                kind: 4,
+                bytes: &[7; 100],
+                ..NewEvent::default()
+            };
+            writer.publish_event(event, Some(turn as usize / 16 % 8)).unwrap();
+        }
+        if !reporter.obey() {
+            break;
+        }
+    }
+    drop(service);
+    drop(writer);
+    say("stopped");
+}
+
+/// Reads bytes all over a frame, so that a mapping that is gone is noticed.
+fn touch(bytes: &[u8]) {
+    black_box(bytes.iter().step_by(64).map(|byte| u64::from(*byte)).sum::<u64>());
+}
+
+/// Reads all frames and holds two of those in place. After an error it starts anew, as a program does that is
+/// restarted.
+fn reader(channel: &str, read_only: bool, max_held: u32) {
+    let new = || -> Reader { open_reader(channel, ReaderOptions::default().read_only(read_only)) };
+    let limits = ReadLimits::default().max_held(max_held);
+    let mut reader = new();
+    let (mut copy, mut held) = (Vec::new(), VecDeque::new());
+    let mut reporter = Reporter::new();
+    say("reads");
+    while reporter.obey() {
+        match reader.next(&mut copy, limits, Some(Duration::from_millis(50))) {
+            Ok(Next::Frame(frame)) => {
+                let report = &mut reporter.report;
+                report.frames += 1;
+                report.missed = report.missed.saturating_add(frame.missed);
+                let bytes = bytes(&frame, &copy);
+                assert!(bytes.len() as u64 == frame.descriptor.size && bytes.len() <= SIZE);
+                touch(bytes);
+                let age = Duration::from_nanos(monotonic_ns().saturating_sub(frame.descriptor.pts));
+                report.longest = report.longest.max(age.min(60 * SECOND));
+                if is_in_place(&frame) {
+                    held.push_back(frame);
+                }
+                release(&mut held, &copy);
+            }
+            Ok(Next::TimedOut) => {}
+            Ok(Next::Event(_)) => reporter.count("event"),
+            Ok(other) => reporter.count(format!("{other:?}")),
+            Err(error) => {
+                reporter.count(kind(&error));
+                held.clear();
+                reader = new();
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+    drop(reader);
+    say("stopped");
+}
+
+/// Releases all but the last two frames, after it has read them again.
+fn release(held: &mut VecDeque<rsshm_channel::Frame>, copy: &[u8]) {
+    while held.len() > 2
+        && let Some(frame) = held.pop_front()
+    {
+        touch(bytes(&frame, copy));
+    }
+}
+
+/// A writer and readers of all kinds.
+pub struct Honest {
+    pub channel: Channel,
+    writer: Process,
+    readers: Vec<(&'static str, Process)>,
+}
+
+impl Honest {
+    pub fn new() -> Self {
+        let channel = Channel::new();
+        let mut writer = role::start("hostile/writer", &[channel.as_str()]);
+        writer.expect("writes");
+        let readers = READERS.map(|role| {
+            let mut reader = role::start(role, &[channel.as_str()]);
+            reader.expect("reads");
+            (role, reader)
+        });
+        let mut honest = Self {
+            channel,
+            writer,
+            readers: readers.into(),
+        };
+        honest.wait_for_frames();
+        honest
+    }
+
+    /// The reports of all peers; the writer's is the first.
+    #[track_caller]
+    fn reports(&mut self) -> Vec<(&'static str, Report)> {
+        let peers = std::iter::once(("hostile/writer", &mut self.writer))
+            .chain(self.readers.iter_mut().map(|(role, peer)| (*role, peer)));
+        peers
+            .map(|(role, peer)| {
+                peer.send("report");
+                (role, Report::parse(&peer.receive()))
+            })
+            .collect()
+    }
+
+    /// Waits until each peer has more frames than now.
+    #[track_caller]
+    fn wait_for_frames(&mut self) {
+        let before = self.reports();
+        wait_until("all peers get frames", 5 * SECOND, || {
+            let mut pairs = before.iter().zip(self.reports());
+            pairs.all(|((_, before), (_, now))| now.frames > before.frames)
+        });
+    }
+
+    /// Runs `attack`, and reports what happened to each peer meanwhile. No peer may spin.
+    #[track_caller]
+    pub fn during(&mut self, what: &str, attack: impl FnOnce(&Channel)) -> Vec<(&'static str, Report)> {
+        let before = self.reports();
+        let began = Instant::now();
+        attack(&self.channel);
+        let took = began.elapsed();
+        let after = self.reports();
+        let reports: Vec<_> = before
+            .into_iter()
+            .zip(after)
+            .map(|((role, before), (_, after))| {
+                let report = Report {
+                    frames: after.frames - before.frames,
+                    missed: after.missed.saturating_sub(before.missed),
+                    cpu: after.cpu - before.cpu,
+                    ..after
+                };
+                println!(
+                    "{what}, {took:.1?}: {role}: {} frames, {} missed, {:.1} % of a processor, longest {:.2?}, {}",
+                    report.frames,
+                    report.missed,
+                    report.cpu.as_secs_f64() / took.as_secs_f64() * 100.0,
+                    report.longest,
+                    report.occurrences
+                );
+                (role, report)
+            })
+            .collect();
+        for (role, report) in &reports {
+            // Debug builds on a busy machine use much time; a peer that spins uses all that it gets.
+            assert!(
+                report.cpu < took.mul_f64(0.4),
+                "{what}: {role} spins: {report:?} in {took:?}"
+            );
+        }
+        reports
+    }
+
+    /// Checks that all peers get frames, and the writer publishes at full rate.
+    #[track_caller]
+    pub fn assert_well(&mut self, what: &str) {
+        let reports = self.during(what, |_| std::thread::sleep(SECOND));
+        for (role, report) in &reports {
+            assert!(report.frames > u64::from(RATE) / 2, "{what}: {role}: {report:?}");
+        }
+    }
+
+    /// Checks that the writer ends and leaves nothing, and that the readers follow the next one.
+    #[track_caller]
+    pub fn assert_restart_is_clean(mut self) {
+        self.writer.send("stop");
+        self.writer.expect("stopped");
+        self.channel.assert_removed();
+        self.writer = role::start("hostile/writer", &[self.channel.as_str()]);
+        self.writer.expect("writes");
+        self.wait_for_frames();
+        self.assert_well("after a restart");
+        for (_, reader) in &mut self.readers {
+            reader.send("stop");
+            reader.expect("stopped");
+        }
+        self.writer.send("stop");
+        self.writer.expect("stopped");
+        self.channel.assert_removed();
+    }
+}

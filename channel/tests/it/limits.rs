@@ -1,0 +1,154 @@
+//! A process that may open no more files, or has no more address space: it gets an error, and continues when it may
+//! again.
+
+use std::{fs::File, time::Duration};
+
+use nix::libc;
+use rsshm_channel::{Caps, Error, Next, ReadLimits, ReaderOptions};
+use rsshm_testkit::{
+    Channel, Process,
+    role::{self, Role, listen, say},
+};
+
+use crate::support::{ChannelExt, Service, check, next, open_reader, open_writer, publish, publish_sized, slots};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+/// Runs an action while a resource is exhausted. The action gets the text that its errors contain.
+type Within = fn(&mut dyn FnMut(&str));
+
+pub const ROLES: &[(&str, Role)] = &[
+    ("limits/writer without files", |arguments| {
+        writer_within(arguments[0], without_files);
+    }),
+    ("limits/writer without addresses", |arguments| {
+        writer_within(arguments[0], without_addresses);
+    }),
+    ("limits/reader without files", |arguments| {
+        reader_within(arguments[0], without_files);
+    }),
+    ("limits/reader without addresses", |arguments| {
+        reader_within(arguments[0], without_addresses);
+    }),
+];
+
+/// Limits a resource of this process.
+fn limit(resource: libc::__rlimit_resource_t, most: u64) {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    assert_eq!(unsafe { libc::getrlimit(resource, &raw mut limit) }, 0);
+    limit.rlim_cur = most.min(limit.rlim_max);
+    assert_eq!(unsafe { libc::setrlimit(resource, &raw const limit) }, 0);
+}
+
+/// Runs an action while no file can be opened.
+fn without_files(action: &mut dyn FnMut(&str)) {
+    limit(libc::RLIMIT_NOFILE, 40);
+    let taken: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+    assert!(!taken.is_empty());
+    action("Too many open files");
+    drop(taken);
+    limit(libc::RLIMIT_NOFILE, 1000);
+}
+
+/// Runs an action while the address space has no room for a large mapping.
+fn without_addresses(action: &mut dyn FnMut(&str)) {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
+    limit(libc::RLIMIT_AS, pages * 4096 + 4 * MIB as u64);
+    action("address space");
+    limit(libc::RLIMIT_AS, u64::MAX);
+}
+
+#[track_caller]
+fn assert_system_error<T: std::fmt::Debug>(result: Result<T, Error>, what: &str) {
+    let error = result.expect_err("an error of the system");
+    assert!(matches!(error, Error::System { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains(what) && text.contains("channel"), "{text}");
+    say(&text);
+}
+
+/// A writer whose segment has 4 MiB, and whose next segment of 64 MiB cannot be created.
+fn writer_within(channel: &str, within: Within) {
+    let writer = open_writer(channel, slots(64));
+    writer.set_caps(Caps::fixed_size("small", 64 * KIB));
+    assert!(publish_sized(&writer, 1, 64 * KIB));
+    let service = Service::of(&writer);
+    let mut reader = open_reader(channel, ReaderOptions::default());
+    let mut copy = Vec::new();
+    check(&next(&mut reader, &mut copy), &copy, 1);
+    within(&mut |what| {
+        // The segment that it has stays in use.
+        for value in 2..20 {
+            assert!(publish_sized(&writer, value, 64 * KIB));
+            check(&next(&mut reader, &mut copy), &copy, value);
+        }
+        writer.set_caps(Caps::fixed_size("large", MIB));
+        for _ in 0..3 {
+            assert_system_error(writer.claim(MIB), what);
+        }
+        // Longer than the interval at which the service checks the names.
+        std::thread::sleep(Duration::from_millis(1100));
+        writer.set_caps(Caps::fixed_size("small", 64 * KIB));
+        assert!(publish_sized(&writer, 20, 64 * KIB));
+    });
+    writer.set_caps(Caps::fixed_size("large", MIB));
+    assert!(publish_sized(&writer, 21, MIB));
+    check(&next(&mut reader, &mut copy), &copy, 20);
+    check(&next(&mut reader, &mut copy), &copy, 21);
+    drop(service);
+    drop(writer);
+    say("done");
+}
+
+/// A reader that cannot attach until the resource is available again.
+fn reader_within(channel: &str, within: Within) {
+    let mut reader = open_reader(channel, ReaderOptions::default());
+    let mut copy = Vec::new();
+    within(&mut |what| {
+        for _ in 0..3 {
+            let timeout = Some(Duration::from_millis(100));
+            let refused = reader.next(&mut copy, ReadLimits::default(), timeout);
+            assert_system_error(refused.map(|next| matches!(next, Next::Frame(_))), what);
+        }
+    });
+    check(&next(&mut reader, &mut copy), &copy, 7);
+    say("done");
+    listen();
+}
+
+/// Prints what a role says until it is done.
+#[track_caller]
+fn wait_done(mut process: Process) {
+    loop {
+        match process.receive() {
+            line if line == "done" => return,
+            line => println!("{line}"),
+        }
+    }
+}
+
+#[test]
+fn writer_without_files_or_addresses_reports_and_continues() {
+    for role in ["limits/writer without files", "limits/writer without addresses"] {
+        let channel = Channel::new();
+        wait_done(role::start(role, &[channel.as_str()]));
+        channel.assert_removed();
+    }
+}
+
+#[test]
+fn reader_without_files_or_addresses_reports_and_attaches_later() {
+    for role in ["limits/reader without files", "limits/reader without addresses"] {
+        let channel = Channel::new();
+        let writer = channel.writer(slots(64));
+        writer.set_caps(Caps::fixed_size("large", MIB));
+        assert!(publish_sized(&writer, 7, MIB));
+        wait_done(role::start(role, &[channel.as_str()]));
+        assert!(publish(&writer, 8));
+    }
+}

@@ -1,0 +1,311 @@
+//! A lossless writer: its slowest living reader misses no frame.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rsshm_channel::{Caps, Next, ReadLimits, ReaderOptions, Writer};
+use rsshm_testkit::{
+    Channel,
+    role::{self, Role, listen, say},
+    wait_until,
+};
+
+use crate::support::{
+    CAPS, ChannelExt, SECOND, SIZE, Service, check, descriptor, lossless, next, open_reader, poll, publish,
+};
+
+pub const ROLES: &[(&str, Role)] = &[
+    ("lossless/holding reader", |arguments| holding_reader(arguments[0])),
+    ("lossless/reader of one", |arguments| reader_of_one(arguments[0])),
+];
+
+/// Frames that a writer publishes.
+const FRAMES: u64 = 500;
+
+/// Takes three frames and holds them.
+fn holding_reader(channel: &str) {
+    let mut reader = open_reader(channel, ReaderOptions::default());
+    let mut next = || next(&mut reader, &mut Vec::new());
+    let first = next();
+    say("attached");
+    let held = [first, next(), next()];
+    say("holds three");
+    listen();
+    drop(held);
+}
+
+/// Takes one frame and holds it.
+fn reader_of_one(channel: &str) {
+    let mut reader = open_reader(channel, ReaderOptions::default());
+    let _frame = next(&mut reader, &mut Vec::new());
+    say("took one");
+    listen();
+}
+
+/// Publishes as rsshmsink does: the frame has its slot, and all readers are in the slot's segment.
+fn publish_lossless(writer: &Writer, value: u64, size: usize) {
+    let mut slot = writer.claim(size).unwrap().expect("a lossless writer waits for a slot");
+    assert!(writer.upstream().wait_for_followers());
+    slot.as_mut().fill(value as u8);
+    writer.publish(&slot, descriptor(size, value), &[]).unwrap();
+}
+
+/// 500 frames with three caps, for a slow reader, a fast one, and one that is killed.
+#[test]
+fn no_reader_misses_a_frame_of_lossless_writer() {
+    for max_slots in [3, 6, 24] {
+        let channel = Channel::new();
+        let writer = channel.writer(lossless(max_slots));
+        assert!(publish(&writer, 1));
+        let service = Service::of(&writer);
+        let mut victim = Some(role::start("lossless/holding reader", &[channel.as_str()]));
+        let started = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let readers = [Duration::from_micros(700), Duration::ZERO].map(|pause| {
+                let mut reader = channel.reader();
+                let mut copy = Vec::new();
+                let first = next(&mut reader, &mut copy);
+                check(&first, &copy, 1);
+                assert!(writer.wait_for_reader(SIZE, || true).unwrap());
+                let started = &started;
+                scope.spawn(move || {
+                    while !started.load(Ordering::Relaxed) {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    for value in 2..=FRAMES {
+                        let frame = next(&mut reader, &mut copy);
+                        check(&frame, &copy, value);
+                        assert_eq!((frame.seq, frame.missed), (value, 0));
+                        std::thread::sleep(pause);
+                    }
+                    assert_eq!(reader.stats().missed, 0);
+                    reader.stats().reconnects
+                })
+            });
+            wait_until("all are attached", 5 * SECOND, || service.seen().reader_count == 3);
+            // It is counted from when it attaches, and gets its first frame a little later.
+            victim.as_mut().unwrap().expect("attached");
+            started.store(true, Ordering::Relaxed);
+            for value in 2..=FRAMES {
+                let (caps, size) = match value {
+                    ..200 => (CAPS, SIZE),
+                    200..350 => ("larger", 3 * SIZE),
+                    350.. => ("smaller", 100),
+                };
+                writer.set_caps(Caps::fixed_size(caps, size));
+                if value == 5
+                    && let Some(mut victim) = victim.take()
+                {
+                    // It takes three frames and no more: while it lives, the writer waits.
+                    victim.expect("holds three");
+                    scope.spawn(move || {
+                        std::thread::sleep(Duration::from_millis(100));
+                        victim.kill();
+                    });
+                }
+                publish_lossless(&writer, value, size);
+            }
+            for reader in readers {
+                assert_eq!(reader.join().unwrap(), 2);
+            }
+        });
+        assert_eq!(writer.stats().published, FRAMES);
+    }
+}
+
+/// The writer waits for a reader that is slower but releases each frame within half a millisecond: more slots would
+/// only cost memory and cold caches. For a reader that takes no frame, the writer adds slots first, as long as it may.
+#[test]
+fn lossless_writer_adds_slots_for_stalled_readers_only() {
+    let channel = Channel::new();
+    let writer = channel.writer(lossless(64));
+    let publish = |value| {
+        publish_lossless(&writer, value, SIZE);
+        assert!(writer.upstream().wait_for_slot());
+    };
+    publish(1);
+    let _service = Service::of(&writer);
+    let mut reader = channel.reader();
+    let mut copy = Vec::new();
+    next(&mut reader, &mut copy);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 2..=FRAMES {
+                next(&mut reader, &mut copy);
+                std::thread::sleep(Duration::from_micros(300));
+            }
+        });
+        (2..=FRAMES).for_each(publish);
+    });
+    let slots = writer.stats().slots;
+    assert!(slots < 24, "{slots} slots for a reader that is only slow");
+    let began = Instant::now();
+    (FRAMES + 1..FRAMES + 50).for_each(publish);
+    assert!(writer.stats().slots > 48);
+    assert!(began.elapsed() < 2 * SECOND, "{:?}", began.elapsed());
+}
+
+/// A reader that takes no frame stops the writer. When the reader goes, the wait ends at once.
+#[test]
+fn lossless_writer_waits_for_living_readers_only() {
+    let channel = Channel::new();
+    let writer = channel.writer(lossless(4));
+    assert!(publish(&writer, 1));
+    let _service = Service::of(&writer);
+    let mut reader = channel.reader();
+    next(&mut reader, &mut Vec::new());
+    let published = std::thread::scope(|scope| {
+        let publishing = scope.spawn(|| {
+            for value in 2..100 {
+                assert!(publish(&writer, value));
+            }
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        let published = writer.stats().published;
+        drop(reader);
+        let left = Instant::now();
+        publishing.join().unwrap();
+        assert!(left.elapsed() < 2 * SECOND);
+        published
+    });
+    assert!((3..=5).contains(&published), "{published} of 4 slots");
+}
+
+/// The reader wakes the writer, which otherwise looks every 10 ms.
+#[test]
+fn waiting_lossless_writer_is_woken_by_reader() {
+    const FRAMES: u64 = 300;
+    let round = || {
+        let channel = Channel::new();
+        let writer = channel.writer(lossless(3));
+        assert!(publish(&writer, 1));
+        let (mut reader, mut copy) = (channel.reader(), Vec::new());
+        next(&mut reader, &mut copy);
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            scope.spawn(|| (2..=FRAMES).for_each(|value| assert!(publish(&writer, value))));
+            for value in 2..=FRAMES {
+                check(&next(&mut reader, &mut copy), &copy, value);
+                // Slower than the writer, which therefore waits for at least one frame in three.
+                std::thread::sleep(Duration::from_micros(300));
+            }
+        });
+        began.elapsed()
+    };
+    // The fastest of a few rounds, as other programs run too.
+    let fastest = (0..8).map(|_| round()).find(|took| *took < Duration::from_millis(600));
+    assert!(fastest.is_some(), "as slow as without a wakeup");
+}
+
+/// The writer continues after `resume`.
+#[test]
+fn interrupt_ends_wait_of_lossless_writer() {
+    let channel = Channel::new();
+    let writer = channel.writer(lossless(3));
+    assert!(publish(&writer, 1));
+    let mut reader = channel.reader();
+    let mut copy = Vec::new();
+    next(&mut reader, &mut copy);
+    let mut value = 1;
+    for _ in 0..20 {
+        std::thread::scope(|scope| {
+            let interrupter = scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(15));
+                let called = Instant::now();
+                writer.interrupt();
+                called
+            });
+            while publish(&writer, value + 1) {
+                value += 1;
+            }
+            let called = interrupter.join().unwrap();
+            assert!(called.elapsed() < SECOND, "{:?}", called.elapsed());
+            assert!(!writer.upstream().wait_for_slot());
+        });
+        writer.resume();
+        while let Next::Frame(frame) = poll(&mut reader, &mut copy) {
+            check(&frame, &copy, frame.seq);
+            assert_eq!(frame.missed, 0);
+        }
+    }
+    assert!(value > 20, "{value}");
+}
+
+/// The wait also ends with an interrupt.
+#[test]
+fn first_reader_ends_wait_for_reader() {
+    let channel = Channel::new();
+    let writer = channel.writer(lossless(4));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let connected = writer.wait_for_reader(SIZE, || true).unwrap();
+            (connected, Instant::now())
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!waiting.is_finished());
+        let mut reader = channel.reader();
+        let came = Instant::now();
+        let timeout = Some(Duration::from_millis(100));
+        let nothing = reader.next(&mut Vec::new(), ReadLimits::default(), timeout).unwrap();
+        assert!(matches!(nothing, Next::TimedOut), "{nothing:?}");
+        let (connected, at) = waiting.join().unwrap();
+        assert!(connected && at.duration_since(came) < SECOND);
+    });
+    // The reader has left again.
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| writer.wait_for_reader(SIZE, || true).unwrap());
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!waiting.is_finished());
+        writer.interrupt();
+        assert!(!waiting.join().unwrap());
+    });
+}
+
+/// A reader died in a superseded segment, and another reader of the new segment has its entry: the writer does not wait
+/// for it in the old segment.
+#[test]
+fn lossless_writer_ignores_new_owner_of_dead_followers_entry() {
+    let channel = Channel::new();
+    let writer = channel.writer(lossless(12));
+    let service = Service::of(&writer);
+    assert!(publish(&writer, 1));
+    let mut follower = channel.reader();
+    let mut copy = Vec::new();
+    check(&next(&mut follower, &mut copy), &copy, 1);
+    // It is in the first segment and stays there: its process is stopped.
+    let mut victim = role::start("lossless/reader of one", &[channel.as_str()]);
+    victim.expect("took one");
+    victim.stop();
+    writer.set_caps(Caps::fixed_size("another", SIZE));
+    let mut slot = writer.upstream().claim(SIZE).unwrap().unwrap();
+    slot.as_mut().fill(2);
+    victim.kill();
+    drop(follower);
+    // Two new readers: one of them gets the dead one's entry.
+    let mut newcomers = [channel.reader(), channel.reader()];
+    for newcomer in &mut newcomers {
+        let limits = ReadLimits::default();
+        let nothing = newcomer.next(&mut copy, limits, Some(Duration::from_millis(50)));
+        assert!(matches!(nothing, Ok(Next::TimedOut)), "{nothing:?}");
+    }
+    wait_until("both are counted", SECOND, || service.seen().reader_count == 2);
+    let watch = Arc::clone(&writer);
+    let watchdog = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(3));
+        watch.interrupt();
+    });
+    assert!(
+        writer.upstream().wait_for_followers(),
+        "it waits for a reader that is gone"
+    );
+    writer.publish(&slot, descriptor(SIZE, 2), &[]).unwrap();
+    for newcomer in &mut newcomers {
+        assert_eq!(next(newcomer, &mut copy).seq, 2);
+    }
+    drop(watchdog);
+}

@@ -1,0 +1,51 @@
+//! Tests of the channel from outside, as its users see it: one program, one module for each behaviour.
+//!
+//! A module that needs other processes has a table `ROLES`: the functions that run in them.
+#![allow(clippy::undocumented_unsafe_blocks)] // plain calls of the C library
+
+mod containers;
+mod end_of_stream;
+mod events;
+mod failpoints;
+mod fields;
+mod following;
+mod hostile;
+mod interruption;
+mod keyframes;
+mod limits;
+mod lossless;
+mod many;
+mod messages;
+mod metadata;
+mod observers;
+mod overcommit;
+mod pairing;
+mod parsing;
+mod perms;
+mod protocol_doc;
+mod quotas;
+mod reader_table;
+mod semaphore;
+mod slots;
+mod space;
+mod support;
+
+rsshm_testkit::roles!(
+    containers::ROLES,
+    end_of_stream::ROLES,
+    events::ROLES,
+    failpoints::ROLES,
+    following::ROLES,
+    hostile::ROLES,
+    hostile::honest::ROLES,
+    hostile::read_only::ROLES,
+    keyframes::ROLES,
+    limits::ROLES,
+    lossless::ROLES,
+    many::ROLES,
+    messages::ROLES,
+    perms::ROLES,
+    reader_table::ROLES,
+    semaphore::ROLES,
+    space::ROLES,
+);

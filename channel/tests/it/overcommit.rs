@@ -1,0 +1,96 @@
+//! Overcommit: more readers than slots. They share the frames in place, and the frames that they hold never block the
+//! writer.
+
+use rsshm_channel::{Frame, Reader, Writer};
+use rsshm_testkit::{Channel, wait_until};
+
+use crate::support::{ChannelExt, SECOND, Service, check, check_bytes, is_in_place, next, publish, slots};
+
+/// Publishes a frame that each reader takes. Returns for how many readers it was in place.
+#[track_caller]
+fn publish_to_all(writer: &Writer, readers: &mut [Reader], value: u64) -> usize {
+    assert!(publish(writer, value), "frame {value} had no slot");
+    let mut copy = Vec::new();
+    let frames = readers.iter_mut().map(|reader| {
+        let frame = next(reader, &mut copy);
+        check(&frame, &copy, value);
+        assert_eq!(frame.missed, 0);
+        is_in_place(&frame)
+    });
+    frames.filter(|in_place| *in_place).count()
+}
+
+/// Attaches `count` readers and waits until all get their frames in place. Returns them and the last value published.
+#[track_caller]
+fn attach_settled(channel: &Channel, writer: &Writer, count: usize) -> (Vec<Reader>, u64) {
+    let mut readers: Vec<_> = (0..count).map(|_| channel.reader()).collect();
+    for reader in &mut readers {
+        next(reader, &mut Vec::new());
+    }
+    let mut value = 1;
+    wait_until("all are in place", 10 * SECOND, || {
+        value += 1;
+        publish_to_all(writer, &mut readers, value) == count
+    });
+    (readers, value)
+}
+
+#[test]
+fn sixty_readers_get_frames_in_place() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(64));
+    assert!(publish(&writer, 1));
+    let _service = Service::of(&writer);
+    let (mut readers, last) = attach_settled(&channel, &writer, 60);
+    for value in last + 1..last + 200 {
+        assert_eq!(publish_to_all(&writer, &mut readers, value), readers.len());
+    }
+    assert_eq!(writer.stats().evicted, 0);
+}
+
+/// One after the other, each reader holds the newest frame, a different one each, and takes no more. The writer has a
+/// slot for each frame, the other readers get it, and held frames do not change. In the end all frames are in place
+/// again.
+#[test]
+fn overcommitted_readers_that_stop_never_block_writer() {
+    for max_slots in [24, 64] {
+        let channel = Channel::new();
+        let writer = channel.writer(slots(max_slots));
+        assert!(publish(&writer, 1));
+        let service = Service::of(&writer);
+        let (mut readers, mut value) = attach_settled(&channel, &writer, 60);
+        // The service would end the quotas earlier than necessary.
+        drop(service);
+        let mut stopped: Vec<(Reader, Frame)> = Vec::new();
+        let mut copy = Vec::new();
+        while let Some(mut reader) = readers.pop() {
+            value += 1;
+            publish_to_all(&writer, &mut readers, value);
+            let frame = next(&mut reader, &mut copy);
+            check(&frame, &copy, value);
+            stopped.push((reader, frame));
+        }
+        for _ in 0..500 {
+            value += 1;
+            assert!(publish(&writer, value), "frame {value} had no slot");
+        }
+        let held: Vec<_> = stopped.iter().filter(|(_, frame)| is_in_place(frame)).collect();
+        assert!(
+            held.len() >= 6 && held.len() + 2 <= max_slots as usize,
+            "{}",
+            held.len()
+        );
+        held.iter().for_each(|(_, frame)| check_bytes(frame, &[]));
+        let _service = Service::of(&writer);
+        let mut readers: Vec<_> = stopped.into_iter().map(|(reader, _)| reader).collect();
+        for reader in &mut readers {
+            reader.seek_newest();
+            next(reader, &mut copy);
+        }
+        wait_until("all are in place again", 10 * SECOND, || {
+            value += 1;
+            publish_to_all(&writer, &mut readers, value) == readers.len()
+        });
+        assert_eq!(writer.stats().evicted, 0);
+    }
+}

@@ -1,0 +1,424 @@
+//! The semaphore: whatever another program does to it, frames go on, and the writer repairs it.
+
+use std::{
+    ffi::CString,
+    fs::OpenOptions,
+    os::unix::fs::FileExt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use nix::libc;
+use rsshm_channel::{SemaphoreFault, Writer};
+use rsshm_testkit::{
+    Channel,
+    role::{self, Role, listen, say},
+    wait_until,
+};
+
+use crate::support::{ChannelExt, SECOND, Service, StopOnDrop, check, next, open_writer, publish, raw::RawPeer, slots};
+
+pub const ROLES: &[(&str, Role)] = &[
+    ("semaphore/holder", |arguments| holder(arguments[0])),
+    ("semaphore/stats under load", |arguments| stats_under_load(arguments[0])),
+];
+
+/// The named semaphore, opened with the C library as other programs do.
+struct Semaphore(*mut libc::sem_t);
+
+unsafe impl Send for Semaphore {}
+unsafe impl Sync for Semaphore {}
+
+impl Semaphore {
+    fn open(channel: &Channel) -> Self {
+        Self::open_by_name(channel.as_str())
+    }
+
+    fn open_by_name(channel: &str) -> Self {
+        let name = CString::new(format!("/{channel}")).unwrap();
+        let semaphore = unsafe { libc::sem_open(name.as_ptr(), 0) };
+        assert!(
+            !std::ptr::eq(semaphore, libc::SEM_FAILED),
+            "{:?}",
+            nix::errno::Errno::last()
+        );
+        Self(semaphore)
+    }
+
+    fn wait(&self) {
+        while unsafe { libc::sem_wait(self.0) } != 0 {}
+    }
+
+    fn try_wait(&self) -> bool {
+        unsafe { libc::sem_trywait(self.0) == 0 }
+    }
+
+    fn post(&self) {
+        assert_eq!(unsafe { libc::sem_post(self.0) }, 0);
+    }
+
+    fn value(&self) -> i32 {
+        let mut value = -1;
+        assert_eq!(unsafe { libc::sem_getvalue(self.0, &raw mut value) }, 0);
+        value
+    }
+}
+
+impl Drop for Semaphore {
+    fn drop(&mut self) {
+        unsafe { libc::sem_close(self.0) };
+    }
+}
+
+/// Takes the semaphore and keeps it.
+fn holder(channel: &str) {
+    Semaphore::open_by_name(channel).wait();
+    say("holds it");
+    listen();
+}
+
+/// What a fault of the semaphore did to the exchange of frames.
+struct Episode {
+    longest_publish: Duration,
+    timeouts: u64,
+    reported: Vec<SemaphoreFault>,
+}
+
+/// Publishes 200 frames a second for two seconds, and calls `harm` meanwhile. A reader takes all frames, and in the end
+/// the semaphore has its value.
+#[track_caller]
+fn stream_while(case: &str, harm: impl FnOnce(&Channel, &Writer)) -> Episode {
+    const FRAMES: u64 = 400;
+    const EACH: Duration = Duration::from_millis(5);
+    let channel = Channel::new();
+    // Enough slots for a reader on a busy machine to miss no frame.
+    let writer = channel.writer(slots(64));
+    assert!(publish(&writer, 0));
+    let service = Service::of(&writer);
+    let mut reader = channel.reader();
+    let mut copy = Vec::new();
+    check(&next(&mut reader, &mut copy), &copy, 0);
+    let mut longest_publish = Duration::ZERO;
+    let mut harm = Some(harm);
+    let began = Instant::now();
+    for value in 1..=FRAMES {
+        if value == 20
+            && let Some(harm) = harm.take()
+        {
+            harm(&channel, &writer);
+        }
+        let due = EACH * value as u32;
+        std::thread::sleep(due.saturating_sub(began.elapsed()));
+        let before = Instant::now();
+        assert!(publish(&writer, value), "no slot for {value}");
+        longest_publish = longest_publish.max(before.elapsed());
+        let frame = next(&mut reader, &mut copy);
+        check(&frame, &copy, value);
+        assert_eq!(frame.missed, 0);
+    }
+    let took = began.elapsed();
+    let timeouts = writer.stats().semaphore_timeouts;
+    let reported = service.seen().semaphore_faults;
+    println!(
+        "{case}: {FRAMES} frames in {took:.3?}, longest publish {longest_publish:.3?}, {timeouts} time-outs, \
+         reported {reported:?}"
+    );
+    assert!(
+        took < EACH * FRAMES as u32 + Duration::from_millis(500),
+        "not at full rate"
+    );
+    wait_until("the semaphore is repaired", 2 * SECOND, || {
+        Semaphore::open(&channel).value() == 1
+    });
+    // Two milliseconds, and the delays of a busy machine.
+    assert!(longest_publish < Duration::from_millis(60), "{longest_publish:?}");
+    Episode {
+        longest_publish,
+        timeouts,
+        reported,
+    }
+}
+
+#[track_caller]
+fn assert_one_wait(episode: &Episode) {
+    assert_eq!(episode.timeouts, 1);
+    assert!(episode.longest_publish >= Duration::from_millis(2));
+    assert_eq!(episode.reported, [SemaphoreFault::Held]);
+}
+
+#[test]
+fn frames_go_on_when_semaphore_holder_is_killed() {
+    let episode = stream_while("holder killed", |channel, _| {
+        let mut holder = role::start("semaphore/holder", &[channel.as_str()]);
+        holder.expect("holds it");
+        holder.kill();
+    });
+    assert_one_wait(&episode);
+}
+
+#[test]
+fn frames_go_on_when_semaphore_holder_is_stopped() {
+    let mut kept = None;
+    let episode = stream_while("holder stopped", |channel, _| {
+        let mut holder = role::start("semaphore/holder", &[channel.as_str()]);
+        holder.expect("holds it");
+        holder.stop();
+        kept = Some(holder);
+    });
+    assert_one_wait(&episode);
+}
+
+#[test]
+fn frames_go_on_when_semaphore_is_never_released() {
+    let episode = stream_while("taken", |channel, _| Semaphore::open(channel).wait());
+    assert_one_wait(&episode);
+}
+
+#[test]
+fn frames_go_on_when_semaphore_is_posted_ten_times() {
+    let episode = stream_while("posted ten times", |channel, _| {
+        let semaphore = Semaphore::open(channel);
+        (0..10).for_each(|_| semaphore.post());
+    });
+    assert_eq!(episode.timeouts, 0);
+    assert_eq!(episode.reported, [SemaphoreFault::Posted]);
+}
+
+#[test]
+fn frames_go_on_when_semaphore_bytes_are_damaged() {
+    // The value, the number of sleepers, the kind of futex, which makes the library's functions abort, and all bytes.
+    let cases: [(&str, u64, &[u8]); 5] = [
+        ("value", 0, &[0xff; 4]),
+        ("value 0 and sleepers", 0, &[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]),
+        ("kind", 8, &[1, 0xbe, 0xad, 0xde]),
+        ("all", 0, &[0xff; 32]),
+        ("all, taken", 0, &[0, 0, 0, 0, 1, 0, 0, 0, 1, 2, 3, 4]),
+    ];
+    all_at_once(&cases, |(case, at, bytes)| {
+        let episode = stream_while(case, |channel, _| {
+            let file = OpenOptions::new().write(true).open(channel.lock_file()).unwrap();
+            file.write_all_at(bytes, *at).unwrap();
+        });
+        assert!(episode.timeouts <= 1);
+        assert!(
+            !episode.reported.is_empty() && episode.reported.len() <= 2,
+            "{:?}",
+            episode.reported
+        );
+    });
+}
+
+#[test]
+fn frames_go_on_when_semaphore_name_is_removed() {
+    let episode = stream_while("name removed", |channel, _| {
+        std::fs::remove_file(channel.lock_file()).unwrap();
+    });
+    assert_eq!(episode.timeouts, 0);
+}
+
+/// Another program creates it again, as a program does that believes it owns the semaphore.
+#[test]
+fn frames_go_on_when_another_program_replaces_semaphore() {
+    all_at_once(&[0 as libc::c_uint, 1, 7], |value| {
+        let episode = stream_while(&format!("replaced with {value}"), |channel, _| {
+            let name = CString::new(format!("/{}", channel.as_str())).unwrap();
+            assert_eq!(unsafe { libc::sem_unlink(name.as_ptr()) }, 0);
+            let flags = libc::O_CREAT | libc::O_EXCL;
+            let semaphore = unsafe { libc::sem_open(name.as_ptr(), flags, 0o600 as libc::c_uint, *value) };
+            assert!(!std::ptr::eq(semaphore, libc::SEM_FAILED));
+            unsafe { libc::sem_close(semaphore) };
+        });
+        assert!(episode.timeouts <= 1);
+        assert!(
+            episode.reported.contains(&SemaphoreFault::Replaced),
+            "{:?}",
+            episode.reported
+        );
+    });
+}
+
+/// Runs all cases at the same time. Each has its own channel, and mostly sleeps.
+fn all_at_once<T: Sync>(cases: &[T], body: impl Fn(&T) + Sync) {
+    std::thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(|| body(case));
+        }
+    });
+}
+
+/// A repeated fault is counted each time, and reported once.
+#[test]
+fn each_kind_of_semaphore_fault_is_reported_once() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(4));
+    assert!(publish(&writer, 1));
+    let semaphore = Semaphore::open(&channel);
+    let mut reported = Vec::new();
+    for episode in 1..=5 {
+        semaphore.wait();
+        assert!(publish(&writer, episode));
+        semaphore.post();
+        assert!(publish(&writer, episode));
+        reported.extend(writer.service().unwrap().semaphore_faults);
+    }
+    assert_eq!(writer.stats().semaphore_timeouts, 5);
+    assert_eq!(reported, [SemaphoreFault::Held]);
+}
+
+/// Another program takes it and never releases it: the writer waits once for 2 ms, and repairs it after a second.
+#[test]
+fn semaphore_held_for_ever_costs_one_delay() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(4));
+    assert!(publish(&writer, 1));
+    let semaphore = Semaphore::open(&channel);
+    assert_eq!((semaphore.value(), writer.stats().semaphore_timeouts), (1, 0));
+    for episode in 1..=2 {
+        semaphore.wait();
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(800) {
+            assert!(publish(&writer, 2));
+            assert_eq!(writer.stats().semaphore_timeouts, episode);
+            // Or this thread was delayed until the semaphore was repaired.
+            assert!(semaphore.value() == 0 || began.elapsed() > Duration::from_millis(950));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(250));
+        assert!(publish(&writer, 3));
+        assert_eq!(semaphore.value(), 1);
+        // The holder posts after all: until the next publish, two programs could hold the semaphore.
+        semaphore.post();
+        assert!(publish(&writer, 4));
+        assert_eq!((semaphore.value(), writer.stats().semaphore_timeouts), (1, episode));
+    }
+}
+
+#[test]
+fn held_semaphore_is_repaired_while_nothing_is_published() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(4));
+    assert!(publish(&writer, 1));
+    let _service = Service::of(&writer);
+    let semaphore = Semaphore::open(&channel);
+    semaphore.wait();
+    assert!(publish(&writer, 2));
+    wait_until("repaired", 3 * SECOND, || semaphore.value() == 1);
+    assert_eq!(writer.stats().semaphore_timeouts, 1);
+}
+
+#[test]
+fn publish_resets_semaphore_posted_too_often() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(4));
+    assert!(publish(&writer, 1));
+    let semaphore = Semaphore::open(&channel);
+    for _ in 0..10 {
+        semaphore.post();
+    }
+    assert!(publish(&writer, 2));
+    assert_eq!(semaphore.value(), 1);
+    assert_eq!(writer.stats().semaphore_timeouts, 0);
+}
+
+#[test]
+fn service_restores_unlinked_semaphore() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(4));
+    assert!(publish(&writer, 1));
+    let name = CString::new(format!("/{}", channel.as_str())).unwrap();
+    assert_eq!(unsafe { libc::sem_unlink(name.as_ptr()) }, 0);
+    let _service = Service::of(&writer);
+    assert!(publish(&writer, 2));
+    wait_until("restored", 2 * SECOND, || channel.lock_file().exists());
+    assert!(publish(&writer, 3));
+    let semaphore = Semaphore::open(&channel);
+    wait_until("in use", SECOND, || semaphore.value() == 1);
+}
+
+/// The writer publishes as fast as it can, but not while another program holds the semaphore.
+#[test]
+fn semaphore_holder_sees_channel_at_rest() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(8));
+    assert!(publish(&writer, 1));
+    let (semaphore, peer) = (Semaphore::open(&channel), RawPeer::open(&channel));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut value = 1;
+            while !stop.load(Ordering::Relaxed) {
+                value += 1;
+                assert!(publish(&writer, value));
+                std::thread::yield_now();
+            }
+        });
+        let stopping = StopOnDrop(&stop);
+        let head = || peer.status().head.load(Ordering::SeqCst);
+        let (mut looks, mut overruled) = (0, 0);
+        let began = Instant::now();
+        while looks < 200 && began.elapsed() < 10 * SECOND {
+            // The writer has found it free since the last look, so it waits for it again.
+            let before = head();
+            while head() < before + 3 {
+                std::thread::yield_now();
+            }
+            if !semaphore.try_wait() {
+                continue;
+            }
+            let timeouts = writer.stats().semaphore_timeouts;
+            let newest = head();
+            std::thread::yield_now();
+            let at_rest = peer.seqs().last() == Some(&newest) && head() == newest;
+            // The writer does not wait for a holder that is off its processor for more than 2 ms, and counts that.
+            let counted = writer.stats().semaphore_timeouts != timeouts;
+            semaphore.post();
+            assert!(at_rest || counted, "the writer does not wait for the holder");
+            overruled += u32::from(!at_rest);
+            looks += 1;
+        }
+        drop(stopping);
+        assert!(looks > overruled, "{looks} looks, {overruled} of them overruled");
+    });
+}
+
+/// Any thread may call `stats` at any time, also while another program holds the semaphore.
+///
+/// In a process of its own: threads that wait for each other cannot be joined.
+#[test]
+fn reading_stats_never_blocks_the_writer() {
+    let channel = Channel::new();
+    let mut process = role::start("semaphore/stats under load", &[channel.as_str()]);
+    process.expect("published");
+}
+
+fn stats_under_load(channel: &str) {
+    let writer = open_writer(channel, slots(8));
+    assert!(publish(&writer, 1));
+    let _service = Service::of(&writer);
+    let semaphore = Semaphore::open_by_name(channel);
+    for _ in 0..2 {
+        let writer = Arc::clone(&writer);
+        std::thread::spawn(move || {
+            loop {
+                writer.stats();
+            }
+        });
+    }
+    let publishing = std::thread::spawn({
+        let writer = Arc::clone(&writer);
+        move || (0..3000).for_each(|value| assert!(publish(&writer, value)))
+    });
+    while !publishing.is_finished() {
+        if semaphore.try_wait() {
+            std::thread::sleep(Duration::from_micros(100));
+            semaphore.post();
+        }
+    }
+    publishing.join().unwrap();
+    say("published");
+    // The threads that call `stats` end with the process.
+    std::process::exit(0);
+}

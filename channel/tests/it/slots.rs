@@ -1,0 +1,287 @@
+//! Which slots frames get: how long frames stay, and which slots may not be claimed.
+
+use std::{
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use rsshm_channel::{Caps, Error, FrameDescriptor, Observer, Writer, WriterOptions};
+use rsshm_testkit::{Channel, frames::is_filled, wait_until};
+
+use crate::support::{
+    ChannelExt, SECOND, SIZE, Service, check, descriptor, next, publish, publish_sized, raw::RawPeer, slots,
+};
+
+/// A frame survives `history` later publishes, whatever the writer has claimed meanwhile.
+#[test]
+fn frame_survives_history_more_publishes() {
+    for (max_slots, history) in [(3, 2), (4, 2), (11, 2), (12, 4), (64, 4)] {
+        let channel = Channel::new();
+        let writer = channel.writer(slots(max_slots));
+        let mut reader = channel.reader();
+        let mut copy = Vec::new();
+        assert!(publish(&writer, 1));
+        check(&next(&mut reader, &mut copy), &copy, 1);
+        assert_eq!(reader.history(), history);
+        for round in 0..10 {
+            let base = 2 + round * (u64::from(history) + 1);
+            for value in base..=base + u64::from(history) {
+                assert!(publish(&writer, value), "no slot for {value} of {max_slots}");
+            }
+            // `history` frames were published after the oldest one that is unread.
+            for value in base..=base + u64::from(history) {
+                let frame = next(&mut reader, &mut copy);
+                assert_eq!(frame.missed, 0, "before {value} with {max_slots} slots");
+                check(&frame, &copy, value);
+            }
+        }
+        // The writer commits no more slots than that.
+        assert_eq!(writer.stats().slots, (history + 1).max(3));
+    }
+}
+
+/// Committing a large slot takes the system milliseconds. Frames use the committed slots meanwhile.
+#[test]
+fn publishing_goes_on_while_service_commits_slots() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(12));
+    let size = 8 << 20;
+    writer.set_caps(Caps::fixed_size("large", size));
+    let publish_empty = |value| {
+        let slot = writer
+            .claim(size)
+            .unwrap()
+            .unwrap_or_else(|| panic!("no slot for {value}"));
+        writer.publish(&slot, FrameDescriptor::default(), &[]).unwrap();
+    };
+    (1..=3).for_each(publish_empty);
+    // A reader attaches, for which the writer needs more slots.
+    let peer = RawPeer::open(&channel);
+    peer.attach();
+    std::thread::scope(|scope| {
+        let service = scope.spawn(|| writer.service().unwrap());
+        std::thread::sleep(Duration::from_micros(500));
+        for value in 4.. {
+            publish_empty(value);
+            if service.is_finished() {
+                break;
+            }
+        }
+    });
+}
+
+#[test]
+fn claims_leave_newest_frames_to_readers() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(4));
+    for value in 1..=20 {
+        assert!(publish(&writer, value));
+    }
+    let mut claimed = Vec::new();
+    while let Some(slot) = writer.claim(SIZE).unwrap() {
+        claimed.push(slot);
+        assert!(claimed.len() < 4);
+    }
+    let peer = RawPeer::open(&channel);
+    assert_eq!(peer.seqs(), [19, 20], "the two newest");
+    let observer = Observer::open(&channel).unwrap().unwrap();
+    let mut copy = Vec::new();
+    assert_eq!(observer.newest(&mut copy).unwrap().0, 20);
+    assert!(is_filled(&copy, 20));
+    assert!(!publish(&writer, 21), "there is no slot for it");
+    claimed.pop();
+    assert!(publish(&writer, 21));
+}
+
+#[test]
+fn slots_are_committed_when_first_needed() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(6));
+    let file_size = || std::fs::metadata(channel.segment()).unwrap().len();
+    assert!(publish(&writer, 1));
+    assert_eq!(writer.stats().slots, 3);
+    assert_eq!(writer.stats().bytes, file_size());
+    let mut claimed = Vec::new();
+    for expected in [3, 3, 4, 5, 6] {
+        claimed.push(writer.claim(SIZE).unwrap().expect("room to grow"));
+        assert_eq!(writer.stats().slots, expected);
+        assert_eq!(writer.stats().bytes, file_size());
+    }
+    assert!(writer.claim(SIZE).unwrap().is_none());
+    assert_eq!(writer.stats().slots_in_use, 6);
+    drop(claimed);
+    assert_eq!(writer.stats().slots_in_use, 1);
+    // Every byte of the file is committed: a hole would let a peer fill it, or kill a peer that reads it.
+    let meta = std::fs::metadata(channel.segment()).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::blocks(&meta) * 512, meta.len());
+}
+
+#[test]
+fn upstream_gets_half_of_the_slots() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(8));
+    let mut out = Vec::new();
+    while let Some(slot) = writer.upstream().claim(SIZE).unwrap() {
+        out.push(slot);
+    }
+    assert_eq!(out.len(), 4);
+    for value in 1..=50 {
+        assert!(
+            publish(&writer, value),
+            "the other half of the slots is for copied frames"
+        );
+    }
+    out.pop();
+    assert!(writer.upstream().claim(SIZE).unwrap().is_some());
+}
+
+#[test]
+fn claimed_memory_is_published_once_and_not_reused() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(8));
+    let mut slot = writer.claim(SIZE).unwrap().unwrap();
+    slot.as_mut().fill(77);
+    // A GstMemory also keeps the address of the memory that it wraps.
+    let (start, size) = (slot.as_mut().as_ptr(), slot.as_mut().len());
+    // SAFETY: the slot's memory, which stays mapped and unchanged while `slot` lives.
+    let memory = unsafe { std::slice::from_raw_parts(start, size) };
+    let descriptor = descriptor(SIZE, 77);
+    let mut too_large = descriptor;
+    too_large.data_offset = 1;
+    assert!(matches!(
+        writer.publish(&slot, too_large, &[]),
+        Err(Error::TooLarge { .. })
+    ));
+    writer.publish(&slot, descriptor, &[]).unwrap();
+    let again = writer.publish(&slot, descriptor, &[]);
+    assert!(matches!(again, Err(Error::NotPublishable { .. })), "{again:?}");
+    let in_place = writer.upstream().publish(memory, descriptor, &[]);
+    assert!(matches!(in_place, Err(Error::NotPublishable { .. })), "{in_place:?}");
+    assert!(
+        slot.is_published() && slot.as_mut().is_empty(),
+        "a published frame cannot be drawn into"
+    );
+    for value in 1..=50 {
+        assert!(publish(&writer, value % 70));
+    }
+    assert!(is_filled(memory, 77), "the slot was reused while it was claimed");
+    assert!(writer.upstream().owns(memory));
+    assert!(!writer.upstream().owns(&[0; 16]));
+    let foreign = writer.upstream().publish(&[0; 16], FrameDescriptor::default(), &[]);
+    assert!(matches!(foreign, Err(Error::NotPublishable { .. })));
+    // Memory of an older segment.
+    let mut old = writer.claim(SIZE).unwrap().unwrap();
+    assert!(publish_sized(&writer, 1, 10 * SIZE));
+    let late = writer.publish(&old, descriptor, &[]);
+    assert!(matches!(late, Err(Error::NotPublishable { .. })), "{late:?}");
+    old.as_mut().fill(1); // its memory still exists
+}
+
+#[test]
+fn part_of_a_slot_is_published_in_place() {
+    let channel = Channel::new();
+    let writer = channel.writer(WriterOptions::default());
+    let mut slot = writer.claim(SIZE).unwrap().unwrap();
+    slot.as_mut().fill(1);
+    slot.as_mut()[100..300].fill(9);
+    writer
+        .upstream()
+        .publish(&slot.as_mut()[100..300], descriptor(0, 9), &[])
+        .unwrap();
+    let mut copy = Vec::new();
+    for mut reader in [channel.reader(), channel.observer()] {
+        let frame = next(&mut reader, &mut copy);
+        assert_eq!((frame.descriptor.size, frame.descriptor.data_offset), (200, 100));
+        check(&frame, &copy, 9);
+    }
+}
+
+#[test]
+fn frames_may_be_empty() {
+    let channel = Channel::new();
+    let writer = channel.writer(WriterOptions::default());
+    writer.set_caps(Caps::fixed_size("application/x-nothing", 0));
+    let _service = Service::of(&writer);
+    let (mut reader, mut copy) = (channel.reader(), vec![1; 5]);
+    for value in 1..=10 {
+        assert!(publish_sized(&writer, value, 0));
+        check(&next(&mut reader, &mut copy), &copy, value);
+    }
+}
+
+#[test]
+fn writer_needs_caps_of_legal_size_first() {
+    let channel = Channel::new();
+    let writer = Writer::open(channel.0.clone(), WriterOptions::default()).unwrap();
+    assert!(matches!(writer.claim(1), Err(Error::Option { .. })));
+    writer.set_caps(Caps::fixed_size("x".repeat(65 * 1024), 1));
+    assert!(matches!(writer.claim(1), Err(Error::TooLarge { .. })));
+    writer.set_caps(Caps::fixed_size("x".repeat(64 * 1024), 1));
+    assert!(publish(&writer, 1));
+    let too_large = writer.claim(usize::MAX);
+    assert!(matches!(too_large, Err(Error::TooLarge { .. })), "{too_large:?}");
+    let mut reader = channel.reader();
+    next(&mut reader, &mut Vec::new());
+    assert_eq!(reader.caps().len(), 64 * 1024);
+}
+
+/// Upstream keeps every slot that it may have, also published ones, and continues only after its next frame is
+/// published.
+#[test]
+fn slots_kept_by_upstream_do_not_stop_copied_frames() {
+    for (max_slots, lossless) in [3, 4, 5, 12]
+        .into_iter()
+        .flat_map(|max_slots| [(max_slots, false), (max_slots, true)])
+    {
+        let channel = Channel::new();
+        let writer = channel.writer(slots(max_slots).lossless(lossless));
+        let mut kept = Vec::new();
+        while let Some(slot) = writer.upstream().claim(SIZE).unwrap() {
+            writer.publish(&slot, descriptor(SIZE, 0), &[]).unwrap();
+            kept.push(slot);
+        }
+        assert!(!kept.is_empty());
+        std::thread::scope(|scope| {
+            let (done, ended) = mpsc::channel::<()>();
+            let writer = &writer;
+            // A writer that waited for its own upstream would never return.
+            scope.spawn(move || {
+                if ended.recv_timeout(5 * SECOND) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    writer.interrupt();
+                }
+            });
+            for value in 1..=20 {
+                assert!(publish(writer, value), "no slot of {max_slots}, lossless {lossless}");
+            }
+            drop(done);
+        });
+    }
+}
+
+/// The service commits slots for new readers, which takes a while. The publishing thread gets slots meanwhile.
+#[test]
+fn no_frame_is_dropped_while_readers_get_slots() {
+    const LARGE: usize = 8 << 20;
+    let channel = Channel::new();
+    let writer = channel.writer(slots(24));
+    let _service = Service::of(&writer);
+    let publish = || {
+        let slot = writer.claim(LARGE).unwrap().expect("a slot");
+        // Readers check the first bytes only.
+        writer.publish(&slot, descriptor(8, 0), &[]).unwrap();
+    };
+    publish();
+    let mut readers = [(); 5].map(|()| channel.reader());
+    std::thread::scope(|scope| {
+        for reader in &mut readers {
+            scope.spawn(|| next(reader, &mut Vec::new()));
+        }
+        let has_begun = || writer.stats().slots > 3;
+        wait_until("the service commits slots", 5 * SECOND, has_begun);
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(200) {
+            publish();
+        }
+    });
+    wait_until("all have slots", 5 * SECOND, || writer.stats().slots >= 5 * 3);
+}

@@ -1,0 +1,342 @@
+//! A full /dev/shm is an error with a message, and no signal.
+//!
+//! Each test runs in a role with a mount namespace and a small /dev/shm of its own.
+
+use std::time::Duration;
+
+use rsshm_channel::{Caps, Error, Next, Observer, ReadLimits, ReaderOptions, Writer, WriterOptions};
+use rsshm_testkit::{
+    Channel,
+    role::{self, Role, listen, say},
+    shm::{OWN_MOUNTS, fill_up, mount, names, unshared},
+    skip, wait_until,
+};
+
+use crate::support::{
+    ChannelExt, SECOND, SIZE, Service, check, check_bytes, is_in_place, next, next_in_place, open_reader, publish,
+    publish_sized, slots,
+};
+
+const KIB: usize = 1024;
+
+/// The file with which another program takes the memory that is left.
+const FILLER: &str = "/dev/shm/filler";
+
+pub const ROLES: &[(&str, Role)] = &[
+    ("space/too small", |arguments| too_small(arguments[0])),
+    ("space/full", |arguments| full(arguments[0])),
+    ("space/no growth", |arguments| no_growth(arguments[0])),
+    ("space/recovery", |arguments| recovery(arguments[0])),
+    ("space/release", |arguments| release(arguments[0])),
+    ("space/held frame", |arguments| held_frame(arguments[0])),
+    ("space/32 MiB", |arguments| fits_32_mib(arguments[0])),
+    ("space/filled up", |arguments| filled_up(arguments[0])),
+    ("space/in-place reader", |arguments| reader(arguments[0], false, 3)),
+    ("space/copying reader", |arguments| reader(arguments[0], false, 0)),
+    ("space/observer", |arguments| reader(arguments[0], true, 0)),
+];
+
+/// Runs a role with `size` bytes of shared memory, or skips the test.
+macro_rules! run {
+    ($role:literal, $size:expr) => {
+        let Some(wrapper) = unshared(&OWN_MOUNTS) else {
+            skip!("no mount namespace");
+        };
+        let mut process = role::start_within(&wrapper, $role, &[&($size).to_string()]);
+        print!("{}", process.wait_ok());
+    };
+}
+
+#[test]
+fn segment_that_does_not_fit_is_error_with_sizes() {
+    run!("space/too small", 1024 * KIB);
+}
+
+fn too_small(size: &str) {
+    mount(size);
+    let channel = Channel::new();
+    let writer = Writer::open(channel.0.clone(), WriterOptions::default()).unwrap();
+    writer.set_caps(Caps::fixed_size("large", 500 * KIB));
+    for _ in 0..3 {
+        match writer.claim(500 * KIB) {
+            Err(
+                error @ Error::NoSpace {
+                    wanted,
+                    slots: 3,
+                    free,
+                    total,
+                    ..
+                },
+            ) => {
+                assert!(wanted > 1500 * KIB as u64 && free < total && total == 1024 * KIB as u64);
+                let text = error.to_string();
+                for bytes in [wanted, free, total] {
+                    assert!(text.contains(&bytes.to_string()), "{text}");
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(names(), [format!("sem.{}", channel.as_str())]);
+    }
+    // A smaller segment does fit.
+    writer.set_caps(Caps::fixed_size("small", 50 * KIB));
+    assert!(publish_sized(&writer, 1, 50 * KIB));
+    drop(writer);
+    assert!(names().is_empty());
+}
+
+#[test]
+fn writer_in_full_memory_is_error_and_leaves_nothing() {
+    run!("space/full", 256 * KIB);
+}
+
+fn full(size: &str) {
+    mount(size);
+    fill_up(FILLER);
+    let channel = Channel::new();
+    let refused = Writer::open(channel.0.clone(), WriterOptions::default());
+    assert!(refused.is_err(), "{refused:?}");
+    assert_eq!(names(), ["filler"]);
+}
+
+#[test]
+fn writer_continues_without_growth_and_retries() {
+    run!("space/no growth", 1024 * KIB);
+}
+
+fn no_growth(size: &str) {
+    mount(size);
+    let channel = Channel::new();
+    let writer = channel.writer(slots(64));
+    assert!(publish(&writer, 1));
+    fill_up(FILLER);
+    let service = Service::of(&writer);
+    let mut claimed = Vec::new();
+    while let Some(slot) = writer.claim(SIZE).unwrap() {
+        claimed.push(slot);
+    }
+    assert_eq!((writer.stats().slots, claimed.len()), (3, 2));
+    claimed.clear();
+    let (mut reader, mut copy) = (channel.reader(), Vec::new());
+    for value in 2..100 {
+        assert!(publish(&writer, value), "a slot for {value}");
+        let frame = next(&mut reader, &mut copy);
+        check(&frame, &copy, value);
+    }
+    std::fs::remove_file(FILLER).unwrap();
+    wait_until("it grows again", 3 * SECOND, || writer.stats().slots > 3);
+    while let Some(slot) = writer.claim(SIZE).unwrap() {
+        claimed.push(slot);
+    }
+    assert_eq!(writer.stats().slots, slots_in_file(&channel));
+    drop(service);
+}
+
+/// The number of slots that the file of the segment has.
+fn slots_in_file(channel: &Channel) -> u32 {
+    let observer = Observer::open(channel).unwrap().unwrap();
+    let bytes = std::fs::metadata(channel.segment()).unwrap().len() - observer.header().slots_offset;
+    (bytes / observer.header().slot_size) as u32
+}
+
+#[test]
+fn writer_recovers_when_memory_is_free_again() {
+    run!("space/recovery", 1024 * KIB);
+}
+
+fn recovery(size: &str) {
+    mount(size);
+    let channel = Channel::new();
+    let writer = channel.writer(slots(4));
+    assert!(publish(&writer, 1));
+    let service = Service::of(&writer);
+    let (mut reader, mut copy) = (channel.reader(), Vec::new());
+    check(&next(&mut reader, &mut copy), &copy, 1);
+    fill_up(FILLER);
+    writer.set_caps(Caps::fixed_size("large", 100 * KIB));
+    for _ in 0..2 {
+        let refused = writer.claim(100 * KIB);
+        assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
+    }
+    std::fs::remove_file(FILLER).unwrap();
+    assert!(publish_sized(&writer, 2, 100 * KIB));
+    // The same reader continues, whether it noticed the gap or not.
+    loop {
+        match reader.next(&mut copy, ReadLimits::default(), Some(5 * SECOND)).unwrap() {
+            Next::Frame(frame) => {
+                check(&frame, &copy, 2);
+                assert_eq!(frame.seq, 2);
+                break;
+            }
+            Next::Lost => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    // A writer that cannot continue leaves nothing either.
+    fill_up(FILLER);
+    writer.set_caps(Caps::fixed_size("larger", 200 * KIB));
+    assert!(writer.claim(200 * KIB).is_err());
+    drop((service, writer));
+    assert_eq!(names(), ["filler"]);
+}
+
+#[test]
+fn old_segment_releases_memory_to_new_one() {
+    run!("space/release", 1024 * KIB);
+}
+
+/// Two segments do not fit beside each other; a held frame stays.
+fn release(size: &str) {
+    mount(size);
+    let channel = Channel::new();
+    let writer = channel.writer(slots(4));
+    writer.set_caps(Caps::fixed_size("one", 150 * KIB));
+    assert!(publish_sized(&writer, 1, 150 * KIB));
+    let service = Service::of(&writer);
+    let (mut reader, mut copy) = (channel.reader(), Vec::new());
+    check(&next(&mut reader, &mut copy), &copy, 1);
+    for (value, caps) in (2..20).zip(["two", "three"].into_iter().cycle()) {
+        writer.set_caps(Caps::fixed_size(caps, 150 * KIB));
+        assert!(publish_sized(&writer, value, 150 * KIB));
+        let frame = next(&mut reader, &mut copy);
+        check(&frame, &copy, value);
+        assert_eq!(reader.caps(), caps);
+    }
+    assert_eq!(writer.stats().segments, 19);
+    drop(service);
+}
+
+#[test]
+fn held_frame_survives_full_memory() {
+    run!("space/held frame", 1024 * KIB);
+}
+
+/// A held frame is not released, even if the next segment cannot be created for that reason.
+fn held_frame(size: &str) {
+    mount(size);
+    let channel = Channel::new();
+    // Two of the slots are for the reader, beside those that the writer needs.
+    let writer = channel.writer(slots(7));
+    let service = Service::of(&writer);
+    let (mut reader, mut copy) = (channel.reader(), Vec::new());
+    let held = next_in_place(&writer, &mut reader, &mut copy);
+    fill_up(FILLER);
+    writer.set_caps(Caps::fixed_size("large", 400 * KIB));
+    assert!(matches!(writer.claim(400 * KIB), Err(Error::NoSpace { .. })));
+    std::thread::sleep(Duration::from_millis(1300));
+    check_bytes(&held, &[]);
+    drop(service);
+}
+
+#[test]
+fn channel_of_1080p_with_two_readers_fits_32_mib() {
+    run!("space/32 MiB", 32 * 1024 * KIB);
+}
+
+fn fits_32_mib(size: &str) {
+    mount(size);
+    let frame_size = 1920 * 1080 * 3 / 2;
+    let channel = Channel::new();
+    let writer = channel.writer(WriterOptions::default());
+    writer.set_caps(Caps::fixed_size("video/x-raw,format=NV12", frame_size));
+    assert!(publish_sized(&writer, 1, frame_size));
+    let _service = Service::of(&writer);
+    let mut readers = [channel.reader(), channel.reader()];
+    let mut copy = Vec::new();
+    for value in 2..30 {
+        for reader in &mut readers {
+            let frame = next(reader, &mut copy);
+            check(&frame, &copy, value - 1);
+        }
+        assert!(publish_sized(&writer, value, frame_size));
+    }
+    let stats = writer.stats();
+    assert!(stats.bytes <= 16 << 20, "half of what was free: {stats:?}");
+}
+
+#[test]
+fn stream_survives_another_program_filling_memory() {
+    for mib in [8, 16, 64] {
+        run!("space/filled up", mib * 1024 * KIB);
+    }
+}
+
+/// Reads and checks all frames, and holds some. For a line of the test it says how many frames it got and the last one,
+/// and ends.
+fn reader(channel: &str, read_only: bool, hold: usize) {
+    let mut reader = open_reader(channel, ReaderOptions::default().read_only(read_only));
+    let (mut copy, mut held, mut frames, mut last) = (Vec::new(), Vec::new(), 0, 0);
+    let limits = ReadLimits::default().max_held(hold as u32);
+    say("reads");
+    let stop = std::thread::spawn(listen);
+    while !stop.is_finished() {
+        match reader.next(&mut copy, limits, Some(Duration::from_millis(20))).unwrap() {
+            Next::Frame(frame) => {
+                check_bytes(&frame, &copy);
+                (frames, last) = (frames + 1, frame.descriptor.offset);
+                held.push(frame);
+                if held.len() > hold {
+                    let oldest = held.remove(0);
+                    if is_in_place(&oldest) {
+                        check_bytes(&oldest, &copy);
+                    }
+                }
+            }
+            Next::TimedOut | Next::Lost => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    say(format!("{frames} {last}"));
+}
+
+fn filled_up(size: &str) {
+    mount(size);
+    let size: usize = size.parse().unwrap();
+    // A segment with its three slots takes half of the memory.
+    let frame_size = size / 6 / 4096 * 4096;
+    let channel = Channel::new();
+    let writer = channel.writer(WriterOptions::default());
+    let caps = Caps::fixed_size("a sixth", frame_size);
+    writer.set_caps(caps.clone());
+    assert!(publish_sized(&writer, 1, frame_size));
+    let service = Service::of(&writer);
+    let mut readers = ["space/in-place reader", "space/copying reader", "space/observer"].map(|role| {
+        let mut reader = role::start(role, &[channel.as_str()]);
+        reader.expect("reads");
+        reader
+    });
+    let stream = |values: std::ops::Range<u64>| {
+        for value in values {
+            assert!(publish_sized(&writer, value, frame_size), "a slot for {value}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    stream(2..20);
+    fill_up(FILLER);
+    stream(20..60);
+    let slots = writer.stats().slots;
+    // A segment that does not fit is an error with sizes, each time.
+    writer.set_caps(Caps::fixed_size("half", size / 2));
+    for _ in 0..2 {
+        let refused = writer.claim(size / 2).expect_err("there is no room");
+        assert!(matches!(refused, Error::NoSpace { .. }), "{refused}");
+        let total = format!("of {size} bytes are free");
+        assert!(refused.to_string().contains(&total), "{refused}");
+        println!("{size} bytes, {slots} slots: {refused}");
+    }
+    std::fs::remove_file(FILLER).unwrap();
+    writer.set_caps(caps);
+    stream(60..90);
+    std::thread::sleep(Duration::from_millis(500));
+    for reader in &mut readers {
+        reader.send("stop");
+        let counts = reader.receive();
+        println!("{size} bytes: {counts}");
+        let (frames, last) = counts.split_once(' ').unwrap();
+        // Some frames are missed: of three slots only one can wait for the reader.
+        assert!(frames.parse::<u64>().unwrap() > 5 && last == "89", "{counts}");
+    }
+    drop(service);
+    drop(writer);
+    assert!(names().is_empty(), "{:?}", names());
+}

@@ -1,0 +1,137 @@
+//! A peer that may do anything: it has mapped the segment for writing and can lock bytes of the lock file.
+
+use std::{
+    fs::{File, OpenOptions},
+    num::NonZeroUsize,
+    os::unix::fs::FileExt,
+    ptr::NonNull,
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+};
+
+use bytemuck::Zeroable;
+use nix::{
+    fcntl::{FcntlArg, fcntl},
+    libc,
+    sys::mman::{MapFlags, ProtFlags, mmap, munmap},
+};
+use rsshm_channel::layout::{
+    DESCRIPTOR_STRIDE, FIRST_READER_BYTE, Header, ReaderEntry, SlotRecord, Status, reader_state,
+};
+
+use rsshm_testkit::Channel;
+
+/// A channel's two files, opened for writing.
+pub struct RawPeer {
+    pub header: Header,
+    start: NonNull<u8>,
+    length: NonZeroUsize,
+    /// Carries the locks.
+    lock_file: File,
+}
+
+// SAFETY: the mapping is accessed through atomics alone.
+unsafe impl Send for RawPeer {}
+unsafe impl Sync for RawPeer {}
+
+impl RawPeer {
+    pub fn open(channel: &Channel) -> Self {
+        Self::try_open(channel).expect("a channel that is not damaged")
+    }
+
+    /// `None` when the channel is not there, or its header is damaged.
+    pub fn try_open(channel: &Channel) -> Option<Self> {
+        let open = |path| OpenOptions::new().read(true).write(true).open(path).ok();
+        let file = open(channel.segment())?;
+        let mut header = Header::zeroed();
+        file.read_exact_at(bytemuck::bytes_of_mut(&mut header), 0).ok()?;
+        header.check(file.metadata().ok()?.len()).ok()?;
+        let length = NonZeroUsize::new(header.slots_offset as usize).unwrap();
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let start = unsafe { mmap(None, length, protection, MapFlags::MAP_SHARED, &file, 0) }.unwrap();
+        Some(Self {
+            header,
+            start: start.cast(),
+            length,
+            lock_file: open(channel.lock_file())?,
+        })
+    }
+
+    /// Any part of the tables; the caller makes sure that it is inside.
+    pub fn at<T>(&self, offset: u64) -> &T {
+        unsafe { self.start.add(offset as usize).cast().as_ref() }
+    }
+
+    /// The words that change.
+    pub fn status(&self) -> &Status {
+        self.at(self.header.status_offset)
+    }
+
+    /// An entry of the reader table.
+    pub fn entry(&self, entry: usize) -> &ReaderEntry {
+        self.at(self.header.readers_offset + (entry * size_of::<ReaderEntry>()) as u64)
+    }
+
+    /// The quota word of a reader entry.
+    pub fn quota(&self, entry: usize) -> u64 {
+        let quota = self.at::<AtomicU64>(self.header.quotas_offset + entry as u64 * 8);
+        quota.load(Ordering::Acquire)
+    }
+
+    /// The record of a slot.
+    pub fn slot(&self, slot: usize) -> &SlotRecord {
+        self.at(self.header.descriptors_offset + (slot * DESCRIPTOR_STRIDE) as u64)
+    }
+
+    /// The seqs of the frames that can be read now, in order.
+    pub fn seqs(&self) -> Vec<u64> {
+        let mut seqs: Vec<u64> = (0..self.header.slot_count as usize)
+            .map(|slot| self.slot(slot).seq.load(Ordering::Acquire))
+            .filter(|seq| *seq != 0)
+            .collect();
+        seqs.sort_unstable();
+        seqs
+    }
+
+    /// Locks the first free reader entry and returns its index.
+    pub fn lock_entry(&self) -> usize {
+        (0..64)
+            .find(|entry| lock(&self.lock_file, libc::F_WRLCK, FIRST_READER_BYTE + *entry as i64, 1))
+            .expect("no reader entry is free")
+    }
+
+    /// Locks a reader entry and fills it in as an honest reader does, without any rule about what it pins.
+    pub fn attach(&self) -> usize {
+        let entry = self.lock_entry();
+        let shared = self.entry(entry);
+        shared.generation.fetch_add(1, Ordering::SeqCst);
+        shared.pins.store(0, Ordering::SeqCst);
+        shared
+            .cursor
+            .store(self.status().head.load(Ordering::SeqCst), Ordering::SeqCst);
+        shared.state.store(reader_state::ATTACHED, Ordering::SeqCst);
+        entry
+    }
+}
+
+impl Drop for RawPeer {
+    fn drop(&mut self) {
+        let _ = unsafe { munmap(self.start.cast(), self.length.get()) };
+    }
+}
+
+/// Wakes every thread that sleeps on a word.
+pub fn wake(word: &AtomicU32) {
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
+}
+
+/// Locks bytes for the open file description of `file`; `false` if a lock of another one conflicts.
+pub fn lock(file: &File, kind: i32, byte: i64, length: i64) -> bool {
+    let lock = libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: byte,
+        l_len: length,
+        l_pid: 0,
+    };
+    fcntl(file, FcntlArg::F_OFD_SETLK(&lock)).is_ok()
+}

@@ -1,0 +1,43 @@
+//! What both elements have in common: the `channel` property, and one pad that takes any caps.
+
+use gst::{glib, prelude::*};
+use rsshm_channel::ChannelName;
+
+use crate::error;
+
+/// The specification of the `channel` property.
+pub(crate) fn channel_property() -> glib::ParamSpec {
+    glib::ParamSpecString::builder("channel")
+        .nick("Channel")
+        .blurb("Name of the channel (unset = the element's own name)")
+        .mutable_ready()
+        .build()
+}
+
+/// The specification of the `channel-stats` property, whose blurb names the fields.
+pub(crate) fn channel_stats_property(blurb: &str) -> glib::ParamSpec {
+    glib::ParamSpecBoxed::builder::<gst::Structure>("channel-stats")
+        .nick("Channel statistics")
+        .blurb(blurb)
+        .read_only()
+        .build()
+}
+
+/// The channel of an element: its `channel` property or, if that is unset, its own name.
+pub(crate) fn channel_name(property: Option<&str>, element_name: &str) -> Result<ChannelName, gst::ErrorMessage> {
+    ChannelName::new(property.unwrap_or(element_name))
+        .map_err(|error| error::message(&error, gst::ResourceError::Settings))
+}
+
+/// The template of an element's only pad.
+///
+/// The template is ANY because the channel takes caps that no list can name; the answer to a CAPS query is never ANY.
+pub(crate) fn pad_template(direction: gst::PadDirection) -> Vec<gst::PadTemplate> {
+    let name = match direction {
+        gst::PadDirection::Sink => "sink",
+        _ => "src",
+    };
+    gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &gst::Caps::new_any())
+        .into_iter()
+        .collect()
+}

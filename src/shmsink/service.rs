@@ -1,0 +1,143 @@
+//! The writer's service thread. It keeps the number of readers, the signals and the channel's files correct even when
+//! no frames flow.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use gst::{glib, prelude::*};
+use gst_base::prelude::*;
+use rsshm_channel::{Error, ServiceReport, ServiceThread, Writer};
+
+use super::CAT;
+use crate::{codec::Names, error, events};
+
+/// The longest time between two service passes.
+const SERVICE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The number of attached readers. All accesses are Relaxed: no other data depends on its value.
+#[derive(Debug, Default)]
+pub(super) struct ClientCount(AtomicU32);
+
+impl ClientCount {
+    pub(super) fn get(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Sets the number, and notifies of `num-clients` on `sink` if it changed.
+    pub(super) fn set(&self, sink: &gst_base::BaseSink, count: u32) {
+        if self.0.swap(count, Ordering::Relaxed) != count {
+            sink.notify("num-clients");
+        }
+    }
+}
+
+/// Starts the service thread of `writer`, which reports to `sink`.
+pub(super) fn start(
+    sink: &gst_base::BaseSink,
+    writer: &Arc<Writer>,
+    clients: &Arc<ClientCount>,
+) -> std::io::Result<ServiceThread> {
+    let mut reporter = Reporter {
+        sink: sink.downgrade(),
+        clients: Arc::clone(clients),
+        names: Names::default(),
+        last_error: None,
+    };
+    ServiceThread::spawn(Arc::clone(writer), SERVICE_INTERVAL, move |writer, result| {
+        if !reporter.report(writer, result) {
+            writer.stop_service();
+        }
+    })
+}
+
+/// Passes the results of service passes on to the element.
+struct Reporter {
+    sink: glib::WeakRef<gst_base::BaseSink>,
+    clients: Arc<ClientCount>,
+    /// The names that readers' messages have brought along.
+    names: Names,
+    /// The error of the last pass.
+    last_error: Option<Error>,
+}
+
+impl Reporter {
+    /// Reports the result of one pass. Returns whether another pass makes sense.
+    fn report(&mut self, writer: &Writer, result: Result<ServiceReport, Error>) -> bool {
+        let Some(sink) = self.sink.upgrade() else {
+            return false;
+        };
+        match result {
+            Ok(report) => {
+                self.last_error = None;
+                warn(&sink, writer, &report);
+                self.update_clients(&sink, &report);
+                self.send_upstream(&sink, &report);
+                true
+            }
+            // Each pass tries again; an error is reported once.
+            Err(error) if self.last_error.as_ref() == Some(&error) => true,
+            Err(error) => {
+                gst::error!(CAT, obj = sink, "{error}");
+                sink.post_error_message(error::message(&error, gst::ResourceError::OpenWrite));
+                // Another process owns the names now, so that there is nothing left to service. Frames still reach the
+                // readers that are attached.
+                let is_lost = matches!(error, Error::Busy { .. });
+                self.last_error = Some(error);
+                !is_lost
+            }
+        }
+    }
+
+    fn update_clients(&self, sink: &gst_base::BaseSink, report: &ServiceReport) {
+        self.clients.set(sink, report.reader_count);
+        for entry in &report.disconnected {
+            sink.emit_by_name::<()>("client-disconnected", &[entry]);
+        }
+        for entry in &report.connected {
+            sink.emit_by_name::<()>("client-connected", &[entry]);
+        }
+    }
+
+    /// Sends the readers' requests upstream. Nothing else of theirs gets there: no reader may disturb the writer.
+    fn send_upstream(&mut self, sink: &gst_base::BaseSink, report: &ServiceReport) {
+        let pad = sink.sink_pad();
+        if report.keyframe_wanted {
+            gst::debug!(CAT, obj = sink, "a reader waits for a keyframe");
+            let event = gst_video::UpstreamForceKeyUnitEvent::builder()
+                .all_headers(true)
+                .build();
+            pad.push_event(event);
+        }
+        for message in &report.messages {
+            if let Some(event) = events::navigation_event(message, &mut self.names) {
+                pad.push_event(event);
+            }
+        }
+    }
+}
+
+/// Warns of what other programs did to the channel.
+fn warn(sink: &gst_base::BaseSink, writer: &Writer, report: &ServiceReport) {
+    let warn = |what: &str| {
+        gst::element_warning!(sink, gst::ResourceError::Failed, ("channel {}: {what}", writer.name()));
+    };
+    for entry in &report.evicted {
+        warn(&format!(
+            "the reader in entry {entry} held more frames than its quota; its pins no longer count"
+        ));
+    }
+    if report.names_restored {
+        warn("its files in /dev/shm were removed by another program, and were created again");
+    }
+    if report.repaired {
+        warn("another program wrote into its segment; a new segment was created");
+    }
+    for fault in &report.semaphore_faults {
+        warn(&fault.to_string());
+    }
+}

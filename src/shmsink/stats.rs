@@ -1,0 +1,77 @@
+//! The counters of the sink's `channel-stats`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rsshm_channel::WriterStats;
+
+/// A counter. All accesses are Relaxed: no other data depends on its value.
+#[derive(Debug, Default)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `count`, and returns the value before.
+    pub(super) fn add(&self, count: u64) -> u64 {
+        self.0.fetch_add(count, Ordering::Relaxed)
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn reset(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+/// How frames got into the channel, and what did not get there.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) in_place: Counter,
+    pub(super) copied_foreign: Counter,
+    pub(super) copied_repeated: Counter,
+    pub(super) copied_no_slot: Counter,
+    pub(super) dropped: Counter,
+    pub(super) metas_left_out: Counter,
+    pub(super) events_left_out: Counter,
+}
+
+impl Counters {
+    pub(super) fn reset(&self) {
+        for counter in [
+            &self.in_place,
+            &self.copied_foreign,
+            &self.copied_repeated,
+            &self.copied_no_slot,
+            &self.dropped,
+            &self.metas_left_out,
+            &self.events_left_out,
+        ] {
+            counter.reset();
+        }
+    }
+
+    /// The value of `channel-stats`: these counters and those of the writer.
+    pub(super) fn to_structure(&self, writer: &WriterStats) -> gst::Structure {
+        let (foreign, repeated, no_slot) = (
+            self.copied_foreign.get(),
+            self.copied_repeated.get(),
+            self.copied_no_slot.get(),
+        );
+        gst::Structure::builder("rsshm-sink-stats")
+            .field("frames-published", writer.published)
+            .field("frames-in-place", self.in_place.get())
+            .field("frames-copied", foreign + repeated + no_slot)
+            .field("copied-foreign", foreign)
+            .field("copied-repeated", repeated)
+            .field("copied-no-slot", no_slot)
+            .field("frames-dropped", self.dropped.get())
+            .field("metas-left-out", self.metas_left_out.get())
+            .field("events-left-out", self.events_left_out.get())
+            .field("slots", writer.slots)
+            .field("slots-in-use", writer.slots_in_use)
+            .field("bytes", writer.bytes)
+            .field("semaphore-timeouts", writer.semaphore_timeouts)
+            .field("readers-evicted", writer.evicted)
+            .build()
+    }
+}

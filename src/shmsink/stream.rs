@@ -1,0 +1,126 @@
+//! The state of the sink's current stream, from which frames and events get their descriptors.
+
+use std::sync::Arc;
+
+use gst_video::VideoInfo;
+use rsshm_channel::{FrameDescriptor, TIME_NONE};
+
+use crate::{
+    events, frame,
+    time::{self, ClockOffset, Times},
+};
+
+/// The current stream.
+pub(super) struct Stream {
+    segment: gst::FormattedSegment<gst::ClockTime>,
+    /// `None` if the stream is not raw video.
+    info: Option<Arc<VideoInfo>>,
+    clock_offset: ClockOffset,
+    /// The memory for the encoded metas of a frame, kept from one frame to the next.
+    metadata: Vec<u8>,
+    events: events::Encoder,
+    /// The next frame does not continue the frames before it.
+    is_discont: bool,
+    /// The stream has had a keyframe.
+    has_keyframes: bool,
+}
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self {
+            segment: gst::FormattedSegment::new(),
+            info: None,
+            clock_offset: ClockOffset::default(),
+            metadata: Vec::new(),
+            events: events::Encoder::default(),
+            is_discont: false,
+            has_keyframes: false,
+        }
+    }
+}
+
+impl Stream {
+    /// Takes over a SEGMENT event. Segments in formats other than time give no times.
+    pub(super) fn set_segment(&mut self, segment: &gst::event::Segment) {
+        self.segment = segment
+            .segment()
+            .downcast_ref::<gst::ClockTime>()
+            .cloned()
+            .unwrap_or_default();
+    }
+
+    /// Takes over new caps; `info` is that of raw video.
+    pub(super) fn set_format(&mut self, info: Option<VideoInfo>) {
+        self.info = info.map(Arc::new);
+        self.has_keyframes = false;
+    }
+
+    /// Whether the next frame does not continue the frames before it.
+    pub(super) fn set_discont(&mut self, is_discont: bool) {
+        self.is_discont = is_discont;
+    }
+
+    /// The format of the next frame, and memory for its metas, which [`Self::put_back`] returns.
+    pub(super) fn begin_frame(&mut self) -> (Option<Arc<VideoInfo>>, Vec<u8>) {
+        (self.info.clone(), std::mem::take(&mut self.metadata))
+    }
+
+    /// Returns the memory that [`Self::begin_frame`] gave out.
+    pub(super) fn put_back(&mut self, metadata: Vec<u8>) {
+        self.metadata = metadata;
+    }
+
+    /// The running time at which `buffer` is due, in nanoseconds.
+    pub(super) fn due(&self, buffer: &gst::BufferRef) -> Option<i64> {
+        Times::of_buffer(buffer, &self.segment).pts
+    }
+
+    /// Describes a frame for readers. `delay_ns` is the time by which it leaves after its timestamp.
+    pub(super) fn describe(
+        &mut self,
+        element: &gst::Element,
+        buffer: &gst::BufferRef,
+        delay_ns: i64,
+    ) -> FrameDescriptor {
+        let times = Times::of_buffer(buffer, &self.segment);
+        let origin = self.origin(element, &times, delay_ns);
+        let mut descriptor = frame::describe(buffer, times, origin);
+        // v4l2src flags everything that is neither raw video nor JPEG, including Bayer pictures, as delta units. A
+        // reader would wait forever for a keyframe. So the flag is dropped until the stream has had a keyframe.
+        self.has_keyframes |= !descriptor.is_delta();
+        if !self.has_keyframes {
+            descriptor.flags &= !gst::BufferFlags::DELTA_UNIT.bits();
+        }
+        if self.is_discont {
+            descriptor.flags |= gst::BufferFlags::DISCONT.bits();
+        }
+        descriptor
+    }
+
+    /// Encodes an event of the stream.
+    pub(super) fn encode_event(&mut self, event: &gst::EventRef) -> events::EncodeResult {
+        self.events.encode(event)
+    }
+
+    /// The time and the duration of an event, for readers.
+    pub(super) fn event_times(
+        &mut self,
+        element: &gst::Element,
+        event: &events::EncodedEvent,
+        delay_ns: i64,
+    ) -> (u64, u64) {
+        let times = event.times(&self.segment);
+        let origin = self.origin(element, &times, delay_ns);
+        (
+            origin.map_or(TIME_NONE, |origin| time::to_absolute(times.pts, origin)),
+            times.duration.unwrap_or(TIME_NONE),
+        )
+    }
+
+    /// The running time 0 in CLOCK_MONOTONIC nanoseconds, for a frame or an event with these times.
+    fn origin(&mut self, element: &gst::Element, times: &Times, delay_ns: i64) -> Option<i64> {
+        // By the DTS first: frames come in that order.
+        let origin = time::origin_at(element, &mut self.clock_offset, times.dts.or(times.pts));
+        origin.map(|origin| origin.saturating_add(delay_ns))
+    }
+}

@@ -1,0 +1,128 @@
+//! How a frame of the channel becomes a buffer.
+
+use gst_video::VideoInfo;
+use rsshm_channel::{CopyTarget, Frame, FrameData};
+
+use super::{CAT, shared::Context, timing::Stamps};
+use crate::{frame, metas, planes::Planes};
+
+/// A buffer that a frame is copied into.
+#[derive(Default)]
+pub(super) struct CopyBuffer(Option<gst::buffer::MappedBuffer<gst::buffer::Writable>>);
+
+impl CopyTarget for CopyBuffer {
+    fn prepare(&mut self, size: usize) -> Option<&mut [u8]> {
+        if self.0.as_ref().is_none_or(|buffer| buffer.size() != size) {
+            self.0 = gst::Buffer::with_size(size)
+                .ok()
+                .and_then(|buffer| buffer.into_mapped_buffer_writable().ok());
+        }
+        self.0.as_mut().map(|buffer| buffer.as_mut_slice())
+    }
+}
+
+/// Makes buffers of frames.
+#[derive(Default)]
+pub(super) struct BufferMaker {
+    metas: metas::Decoder,
+    /// A buffer without memory, for a frame in place.
+    spare: Option<gst::Buffer>,
+}
+
+impl BufferMaker {
+    /// Prepares for the next frame. This is done before the wait for it, so that the way from there to downstream is
+    /// short.
+    pub(super) fn prepare(&mut self) {
+        self.spare.get_or_insert_default();
+    }
+
+    /// Makes a buffer of a frame; `None` if the frame does not match its caps. `copy` is the target of a copied frame.
+    pub(super) fn make(
+        &mut self,
+        context: Context,
+        frame: Frame,
+        copy: CopyBuffer,
+        info: Option<&VideoInfo>,
+        stamps: Stamps,
+    ) -> Result<Option<gst::Buffer>, gst::FlowError> {
+        let descriptor = &frame.descriptor;
+        let mut buffer = self.with_memory(frame.data, copy)?;
+        if let Some(info) = info {
+            let planes = Planes::of_descriptor(descriptor, info);
+            if !planes.fit(info, buffer.size()) {
+                gst::warning!(
+                    CAT,
+                    obj = context.element,
+                    "frame {} is smaller than its caps say: {descriptor:?}",
+                    frame.seq
+                );
+                return Ok(None);
+            }
+            if planes != Planes::default_of(info) {
+                buffer = with_layout(context, buffer, &planes, info)?;
+            }
+        }
+        let target = buffer.make_mut();
+        frame::apply(target, descriptor);
+        let refused = self.metas.decode(&frame.metadata, info, target);
+        if refused > 0 {
+            gst::debug!(
+                CAT,
+                obj = context.element,
+                "frame {}: {refused} of its metas are not valid",
+                frame.seq
+            );
+        }
+        target.set_pts(stamps.pts);
+        target.set_dts(stamps.dts);
+        Ok(Some(buffer))
+    }
+
+    /// A buffer with the bytes of a frame.
+    fn with_memory(&mut self, data: FrameData, copy: CopyBuffer) -> Result<gst::Buffer, gst::FlowError> {
+        let FrameData::InPlace(pinned) = data else {
+            return copy
+                .0
+                .map(gst::buffer::MappedBuffer::into_buffer)
+                .ok_or(gst::FlowError::Error);
+        };
+        // The memory owns the pin from here on, also if the frame turns out not to match its caps.
+        let mut buffer = self.spare.take().unwrap_or_default();
+        if let Some(buffer) = buffer.get_mut() {
+            buffer.append_memory(gst::Memory::from_slice(pinned));
+        }
+        Ok(buffer)
+    }
+}
+
+/// Adapts a buffer whose layout is not the default one of its format: a GstVideoMeta describes the layout if downstream
+/// understands that; otherwise the frame is copied into the default layout.
+fn with_layout(
+    context: Context,
+    mut buffer: gst::Buffer,
+    planes: &Planes,
+    info: &VideoInfo,
+) -> Result<gst::Buffer, gst::FlowError> {
+    if context.shared.downstream_takes_video_meta() && planes.fit_whole_strides(info, buffer.size()) {
+        planes
+            .add_meta(buffer.make_mut(), info)
+            .map_err(|_| gst::FlowError::Error)?;
+        return Ok(buffer);
+    }
+    copy_to_default_layout(&buffer, planes, info).map_err(|reason| {
+        gst::element_error!(
+            context.element,
+            gst::ResourceError::Read,
+            ("a frame could not be copied: {reason}")
+        );
+        gst::FlowError::Error
+    })
+}
+
+fn copy_to_default_layout(from: &gst::BufferRef, planes: &Planes, info: &VideoInfo) -> Result<gst::Buffer, String> {
+    let mut copy = gst::Buffer::with_size(info.size()).map_err(|error| error.to_string())?;
+    let mut map = copy.make_mut().map_writable().map_err(|error| error.to_string())?;
+    planes.copy_packed(from, info, &mut map, |from, to| to.copy_from_slice(from))?;
+    drop(map);
+    Ok(copy)
+}

@@ -1,0 +1,73 @@
+//! How long there has been no writer, and what is due after which time.
+
+use std::time::{Duration, Instant};
+
+/// After this time without a writer, a message lists the channels that exist.
+const HINT_AFTER: Duration = Duration::from_secs(3);
+
+/// The longest wait for a frame. After it, the streaming thread simply waits again.
+const MAX_WAIT: Duration = Duration::from_secs(3600);
+
+/// The shortest wait for a frame.
+const MIN_WAIT: Duration = Duration::from_millis(1);
+
+/// The time without a writer.
+pub(super) struct WriterWait {
+    since: Instant,
+    is_hint_given: bool,
+}
+
+/// What is due after some time without a writer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    Nothing,
+    /// Tell the user which channels exist.
+    Hint,
+    /// Give up.
+    Failure,
+}
+
+impl WriterWait {
+    /// A wait that begins now.
+    pub(super) fn start() -> Self {
+        Self {
+            since: Instant::now(),
+            is_hint_given: false,
+        }
+    }
+
+    /// How long to wait before something is due. A `connection_timeout` of zero means never.
+    pub(super) fn remaining(&self, is_connected: bool, connection_timeout: Duration) -> Duration {
+        if is_connected {
+            return MAX_WAIT;
+        }
+        let waited = self.since.elapsed();
+        let hint = (!self.is_hint_given).then(|| HINT_AFTER.saturating_sub(waited));
+        let timeout = (!connection_timeout.is_zero()).then(|| connection_timeout.saturating_sub(waited));
+        hint.into_iter().chain(timeout).min().unwrap_or(MAX_WAIT).max(MIN_WAIT)
+    }
+
+    /// What is due now. A hint is due once.
+    pub(super) fn due(&mut self, is_connected: bool, connection_timeout: Duration) -> Due {
+        if is_connected {
+            return Due::Nothing;
+        }
+        let waited = self.since.elapsed();
+        if !connection_timeout.is_zero() && waited >= connection_timeout {
+            return Due::Failure;
+        }
+        if self.is_hint_given || waited < HINT_AFTER {
+            return Due::Nothing;
+        }
+        self.is_hint_given = true;
+        Due::Hint
+    }
+}
+
+/// The channels that exist, for a message.
+pub(super) fn present_channels() -> String {
+    match rsshm_channel::channels() {
+        names if names.is_empty() => "there are no channels".to_owned(),
+        names => format!("existing channels: {}", names.join(", ")),
+    }
+}

@@ -1,0 +1,72 @@
+//! What the streaming thread shares with other threads.
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering},
+};
+
+use rsshm_channel::ReaderStats;
+
+use super::properties::Settings;
+
+/// What other threads may ask for while the streaming thread works.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Status {
+    pub(super) connected: bool,
+    pub(super) stats: ReaderStats,
+    pub(super) latency_ns: u64,
+    pub(super) history: u32,
+    pub(super) frame_duration: Option<gst::ClockTime>,
+}
+
+// Locks: each is held for a few lines, and none while another is taken. None is held during a call into the base class,
+// a post, a notification or a wait.
+#[derive(Default)]
+pub(super) struct Shared {
+    pub(super) settings: Mutex<Settings>,
+    pub(super) status: Mutex<Status>,
+    /// The caps of the stream, once they are known.
+    pub(super) caps: Mutex<Option<gst::Caps>>,
+    /// Relaxed: no other data depends on it. The streaming thread itself stores it, when it negotiates.
+    downstream_takes_video_meta: AtomicBool,
+    has_resumed: AtomicBool,
+}
+
+impl Shared {
+    /// Whether downstream understands a GstVideoMeta.
+    pub(super) fn downstream_takes_video_meta(&self) -> bool {
+        self.downstream_takes_video_meta.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_downstream_takes_video_meta(&self, takes_meta: bool) {
+        self.downstream_takes_video_meta.store(takes_meta, Ordering::Relaxed);
+    }
+
+    /// Records that the pipeline goes to PLAYING: the next frame is the newest.
+    pub(super) fn resume(&self) {
+        // Release: pairs with the Acquire of `take_resumed` and `has_resumed`.
+        self.has_resumed.store(true, Ordering::Release);
+    }
+
+    /// Whether the pipeline went to PLAYING since the last call.
+    pub(super) fn take_resumed(&self) -> bool {
+        // Acquire: pairs with the store in `resume`, so that the element's new clock and base time are visible.
+        // Release: nothing depends on it; `resume` only stores.
+        self.has_resumed.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether the pipeline went to PLAYING since the last [`Self::take_resumed`], maybe with another clock.
+    pub(super) fn has_resumed(&self) -> bool {
+        // Acquire: pairs with the store in `resume`.
+        self.has_resumed.load(Ordering::Acquire)
+    }
+}
+
+/// The element as its streaming thread sees it.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) element: &'a gst_base::BaseSrc,
+    pub(super) shared: &'a Shared,
+    /// Queues a serialized event in the base class, which sends it before the next buffer.
+    pub(super) queue_event: &'a dyn Fn(gst::Event),
+}

@@ -1,0 +1,124 @@
+//! The timestamps of buffers: a frame's times in the channel become running times of the reader's pipeline.
+
+use gst::prelude::*;
+use gst_base::prelude::*;
+use rsshm_channel::{FrameDescriptor, Reader};
+
+use super::{
+    CAT,
+    shared::Context,
+    timeline::{Arrival, Timeline},
+};
+use crate::time::{self, ClockOffset};
+
+/// The greatest latency that a writer may announce. A greater value comes from a faulty program, and sinks would wait
+/// for as long.
+const MAX_LATENCY_NS: u64 = 60_000_000_000;
+
+/// The time after which frames leave the writer, as it announces it.
+pub(super) fn latency_ns(reader: &Reader) -> u64 {
+    reader.latency_ns().min(MAX_LATENCY_NS)
+}
+
+/// PTS and DTS.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Stamps {
+    pub(super) pts: Option<gst::ClockTime>,
+    pub(super) dts: Option<gst::ClockTime>,
+}
+
+/// How frames get their timestamps.
+#[derive(Default)]
+pub(super) struct Timing {
+    clock_offset: ClockOffset,
+    timeline: Timeline,
+    /// The base class sets the timestamps (`do-timestamp`).
+    does_timestamp: bool,
+    /// The pipeline runs on CLOCK_MONOTONIC.
+    is_on_monotonic: bool,
+    /// Frames of the stream need other frames to be decoded.
+    has_deltas: bool,
+}
+
+impl Timing {
+    /// Prepares for the next frame. This is done before the wait for it, so that the way from there to downstream is
+    /// short.
+    pub(super) fn prepare(&mut self, element: &gst_base::BaseSrc) {
+        self.does_timestamp = element.does_timestamp();
+        self.is_on_monotonic = time::is_on_monotonic(element.upcast_ref(), &mut self.clock_offset);
+    }
+
+    /// The pipeline went to PLAYING.
+    pub(super) fn resume(&mut self, element: &gst_base::BaseSrc) {
+        let origin = time::origin(element.upcast_ref(), &mut self.clock_offset);
+        let now = origin.and_then(|origin| time::to_running(rsshm_channel::monotonic_ns(), origin));
+        self.timeline.resume(now.unwrap_or(0));
+    }
+
+    /// The caps of the stream have changed.
+    pub(super) fn reset_format(&mut self) {
+        self.has_deltas = false;
+    }
+
+    /// The PTS and DTS of a frame in this pipeline; `None` if the frame is skipped.
+    pub(super) fn stamps(
+        &mut self,
+        context: Context,
+        reader: &Reader,
+        descriptor: &FrameDescriptor,
+        is_raw_video: bool,
+        is_first: bool,
+    ) -> Option<Stamps> {
+        if self.does_timestamp {
+            return Some(Stamps::default());
+        }
+        let element = context.element.upcast_ref();
+        let origin = if self.is_on_monotonic && !context.shared.has_resumed() {
+            Some(time::base_time(element))
+        } else {
+            time::origin(element, &mut self.clock_offset)
+        };
+        // Without a clock there is no running time, and buffers have no timestamps.
+        let Some(origin) = origin else {
+            return Some(Stamps::default());
+        };
+        self.has_deltas = !is_raw_video && (self.has_deltas || descriptor.is_delta());
+        let running = |absolute| time::to_running(absolute, origin);
+        let (pts, dts) = (running(descriptor.pts), running(descriptor.dts));
+        let in_order = if self.has_deltas { dts } else { pts };
+        let shift_before = self.timeline.shift();
+        let shift = match in_order.or(pts).or(dts) {
+            None => 0,
+            Some(running) => self.timeline.place(&Arrival {
+                time: origin.saturating_add(running),
+                running,
+                now: (rsshm_channel::monotonic_ns() as i64).saturating_sub(origin),
+                is_first,
+                latency: latency_ns(reader) as i64,
+                is_in_order: in_order.is_some(),
+                may_be_skipped: !self.has_deltas,
+            })?,
+        };
+        if shift != shift_before {
+            gst::debug!(
+                CAT,
+                obj = context.element,
+                "from here on frames are {shift} ns later than their time"
+            );
+        }
+        let stamp = |running: Option<i64>| {
+            running.map(|running| gst::ClockTime::from_nseconds(running.saturating_add(shift).max(0) as u64))
+        };
+        Some(Stamps {
+            pts: stamp(pts),
+            dts: stamp(dts),
+        })
+    }
+
+    /// The running time of something between two frames, at the CLOCK_MONOTONIC time `absolute`. `None` if that time is
+    /// over, or is before this pipeline's time or its first frame.
+    pub(super) fn place_gap(&mut self, element: &gst_base::BaseSrc, absolute: u64) -> Option<i64> {
+        let origin = time::origin(element.upcast_ref(), &mut self.clock_offset)?;
+        self.timeline.place_gap(time::to_running(absolute, origin)?)
+    }
+}

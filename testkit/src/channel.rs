@@ -1,0 +1,81 @@
+//! A channel of a test's own.
+
+use std::{
+    fmt,
+    ops::Deref,
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use rsshm_channel::ChannelName;
+
+/// A unique channel name. Its files are removed at the end of the test, also if the test fails.
+#[derive(Debug)]
+pub struct Channel(pub ChannelName);
+
+impl Channel {
+    /// A name that no other test has, in this process or another.
+    #[expect(clippy::new_without_default, reason = "each value is another one")]
+    pub fn new() -> Self {
+        // Orders nothing: only the values have to differ.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = ChannelName::new(format!("rsshm-test-{}-{count}", std::process::id()));
+        Self(name.expect("a valid name"))
+    }
+
+    /// The path of the segment.
+    pub fn segment(&self) -> PathBuf {
+        format!("/dev/shm/{}", self.0).into()
+    }
+
+    /// The path of the lock file.
+    pub fn lock_file(&self) -> PathBuf {
+        format!("/dev/shm/sem.{}", self.0).into()
+    }
+
+    /// The paths of both files.
+    pub fn files(&self) -> [PathBuf; 2] {
+        [self.segment(), self.lock_file()]
+    }
+
+    /// Whether both files exist.
+    pub fn exists(&self) -> bool {
+        self.files().iter().all(|file| file.exists())
+    }
+
+    /// Removes the files that exist.
+    pub fn remove_files(&self) {
+        for file in self.files() {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+
+    /// Checks that the channel's writer has left neither file behind.
+    #[track_caller]
+    pub fn assert_removed(&self) {
+        for file in self.files() {
+            assert!(!file.exists(), "{} is left", file.display());
+        }
+    }
+}
+
+impl Deref for Channel {
+    type Target = ChannelName;
+
+    fn deref(&self) -> &ChannelName {
+        &self.0
+    }
+}
+
+impl fmt::Display for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.remove_files();
+    }
+}

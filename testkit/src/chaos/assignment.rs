@@ -1,0 +1,177 @@
+//! The processes of a run: their kinds, and what each is assigned.
+
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use nix::sys::{
+    prctl,
+    signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
+};
+use rsshm_channel::monotonic_ns;
+use serde::{Deserialize, Serialize};
+
+use super::board::{Board, Counters, Findings};
+
+/// A kind of process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Kind {
+    /// A writer that uses the channel crate.
+    Writer,
+    /// A pipeline that ends in rsshmsink.
+    Sink,
+    /// A reader that uses the channel crate, like those below, and holds a few frames in place.
+    InPlace,
+    /// Copies each frame.
+    Copying,
+    /// Has read permission only.
+    Observer,
+    /// Holds each frame for a long time.
+    Slow,
+    /// Reads only the newest frame.
+    Newest,
+    /// Asks to hold more frames than its quota allows.
+    Hoarder,
+    /// Attaches and detaches all the time, and keeps frames after it has detached.
+    Guest,
+    /// Releases frames in another thread.
+    Threaded,
+    /// A pipeline that begins with rsshmsrc.
+    Source,
+    /// A pipeline that begins with rsshmsrc and reads only the newest frame.
+    SourceNewest,
+}
+
+impl Kind {
+    pub const ALL: [Self; 12] = [
+        Self::Writer,
+        Self::Sink,
+        Self::InPlace,
+        Self::Copying,
+        Self::Observer,
+        Self::Slow,
+        Self::Newest,
+        Self::Hoarder,
+        Self::Guest,
+        Self::Threaded,
+        Self::Source,
+        Self::SourceNewest,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Writer => "writer",
+            Self::Sink => "rsshmsink",
+            Self::InPlace => "in place",
+            Self::Copying => "copying",
+            Self::Observer => "observer",
+            Self::Slow => "slow",
+            Self::Newest => "newest only",
+            Self::Hoarder => "hoarder",
+            Self::Guest => "comes and goes",
+            Self::Threaded => "threaded",
+            Self::Source => "rsshmsrc",
+            Self::SourceNewest => "rsshmsrc, newest",
+        }
+    }
+
+    pub fn is_writer(self) -> bool {
+        matches!(self, Self::Writer | Self::Sink)
+    }
+
+    /// Whether it receives every frame of a lossless writer.
+    pub fn misses_nothing(self) -> bool {
+        !self.is_writer() && !matches!(self, Self::Observer | Self::Newest | Self::SourceNewest)
+    }
+}
+
+/// What a process is assigned when it is started.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Assignment {
+    pub directory: PathBuf,
+    pub kind: Kind,
+    /// The member of the run that the process is, by index.
+    pub member: usize,
+    pub seed: u64,
+    pub channel: String,
+    pub lossless: bool,
+    /// The writers that have been started so far.
+    pub incarnation: u32,
+    /// The writers that have been asked to close so far.
+    pub epoch: u32,
+}
+
+/// What a process works with.
+pub struct Context {
+    pub assignment: Assignment,
+    pub board: &'static Board,
+    pub counters: &'static Counters,
+    findings: Findings,
+}
+
+impl Context {
+    pub fn new(assignment: Assignment) -> Self {
+        // No process survives a run that is killed.
+        prctl::set_pdeathsig(Signal::SIGKILL).unwrap();
+        record_continues();
+        let board = Board::open(&assignment.directory);
+        Self {
+            board,
+            counters: &board.counters[assignment.member],
+            findings: Findings::new(&assignment.directory),
+            assignment,
+        }
+    }
+
+    /// A writer calls this before it publishes the frame `serial`.
+    pub fn before_publish(&self, serial: u64) {
+        if serial == 1 && was_stopped_since(0) {
+            self.board.forget_death_before(self.assignment.incarnation);
+        }
+    }
+
+    /// Counts and records a violation.
+    pub fn found(&self, counter: &AtomicU64, text: &str) {
+        counter.fetch_add(1, Relaxed);
+        let Assignment { kind, member, .. } = &self.assignment;
+        self.findings.add(&format!(
+            "{}, member {member}, process {}: {text}",
+            kind.name(),
+            std::process::id()
+        ));
+    }
+
+    /// Counts and records a violation that has no counter of its own.
+    pub fn found_other(&self, text: &str) {
+        self.found(&self.counters.others, text);
+    }
+}
+
+/// When this process was last continued after a stop. Relaxed everywhere: no other data goes with it.
+static CONTINUED_AT: AtomicU64 = AtomicU64::new(0);
+
+/// Records from now on when this process is continued after a stop.
+fn record_continues() {
+    extern "C" fn record(_: nix::libc::c_int) {
+        CONTINUED_AT.store(monotonic_ns(), Relaxed);
+    }
+    let action = SigAction::new(SigHandler::Handler(record), SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the handler only calls clock_gettime and stores an atomic, which are both async-signal-safe.
+    unsafe { sigaction(Signal::SIGCONT, &action) }.unwrap();
+}
+
+/// The time from `began` to `ended` in nanoseconds, without the time before this process was last continued.
+pub fn awake_between(began: u64, ended: u64) -> u64 {
+    if ended - began > 10_000_000 {
+        // The handler may run in another thread, which may be late.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    ended.saturating_sub(began.max(CONTINUED_AT.load(Relaxed)))
+}
+
+/// Whether this process was stopped since then.
+pub fn was_stopped_since(began: u64) -> bool {
+    CONTINUED_AT.load(Relaxed) > began
+}

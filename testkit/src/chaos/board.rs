@@ -1,0 +1,153 @@
+//! Shared memory of the processes of a run, which survives each of them.
+//!
+//! All atomics are relaxed: they are counters and flags, and no other data goes with them.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::Write,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+};
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+
+pub const MAX_MEMBERS: usize = 16;
+/// The number of writers whose deaths are remembered.
+const MAX_DEATHS: usize = 8192;
+/// The number of recovery times that are remembered.
+const MAX_RECOVERIES: usize = 65536;
+
+/// What the run asks of the readers.
+pub mod request {
+    pub const CONTINUE: u32 = 0;
+    pub const END: u32 = 1;
+}
+
+/// What the run asks of the writer.
+pub mod writer_request {
+    pub const CONTINUE: u32 = 0;
+    /// All readers have ended: count the slots that can be used.
+    pub const COUNT_SLOTS: u32 = 1;
+    /// Close the channel and end.
+    pub const CLOSE: u32 = 2;
+}
+
+/// The counters of one member of the run, over all its processes.
+#[repr(C)]
+#[derive(Default)]
+pub struct Counters {
+    /// CLOCK_MONOTONIC nanoseconds of the last frame.
+    pub last_at: AtomicU64,
+    /// Frames that were checked when they arrived.
+    pub frames: AtomicU64,
+    /// Frames that were checked again when they were released.
+    pub again: AtomicU64,
+    pub in_place: AtomicU64,
+    pub copied: AtomicU64,
+    pub missed: AtomicU64,
+    pub events: AtomicU64,
+    pub ends: AtomicU64,
+    pub lost: AtomicU64,
+    pub torn: AtomicU64,
+    pub order: AtomicU64,
+    pub others: AtomicU64,
+    /// Writer: frames published.
+    pub published: AtomicU64,
+    /// Writer: frames for which there was no slot.
+    pub no_slot: AtomicU64,
+    /// Writer: messages received.
+    pub messages: AtomicU64,
+    /// Writer: the longest claim and publish in nanoseconds.
+    pub stall: AtomicU64,
+}
+
+#[repr(C)]
+pub struct Board {
+    pub request: AtomicU32,
+    pub writer_request: AtomicU32,
+    /// The answer to `COUNT_SLOTS`: the committed slots plus 1.
+    pub slots: AtomicU64,
+    /// The answer to `COUNT_SLOTS`: the slots that could be used.
+    pub slots_used: AtomicU64,
+    killed_at: [AtomicU64; MAX_DEATHS],
+    recovery_count: AtomicU64,
+    recoveries: [AtomicU64; MAX_RECOVERIES],
+    pub counters: [Counters; MAX_MEMBERS],
+}
+
+impl Board {
+    /// Opens the board in `directory`, or creates it.
+    pub fn open(directory: &Path) -> &'static Self {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(directory.join("board"))
+            .unwrap();
+        file.set_len(size_of::<Self>() as u64).unwrap();
+        let length = NonZeroUsize::new(size_of::<Self>()).unwrap();
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping at an address that the kernel chooses. It is never unmapped, the file has its length,
+        // and the board consists of atomics, for which all bytes are valid.
+        unsafe {
+            mmap(None, length, protection, MapFlags::MAP_SHARED, &file, 0)
+                .unwrap()
+                .cast::<Self>()
+                .as_ref()
+        }
+    }
+
+    /// Records the death of the writer `incarnation`.
+    pub fn record_death(&self, incarnation: u32, at: u64) {
+        self.killed_at[incarnation as usize % MAX_DEATHS].store(at, Relaxed);
+    }
+
+    /// Forgets the death before the writer `incarnation`, which was stopped before its first frame. The time since that
+    /// death is no recovery time.
+    pub fn forget_death_before(&self, incarnation: u32) {
+        self.killed_at[incarnation.wrapping_sub(1) as usize % MAX_DEATHS].store(0, Relaxed);
+    }
+
+    /// When the writer before `incarnation` died.
+    pub fn death_before(&self, incarnation: u32) -> Option<u64> {
+        let at = self.killed_at[incarnation.wrapping_sub(1) as usize % MAX_DEATHS].load(Relaxed);
+        (at != 0).then_some(at)
+    }
+
+    /// Records the time from the death of a writer to the first frame that a reader has received of the next.
+    pub fn record_recovery(&self, nanoseconds: u64) {
+        let index = self.recovery_count.fetch_add(1, Relaxed) as usize;
+        self.recoveries[index % MAX_RECOVERIES].store(nanoseconds, Relaxed);
+    }
+
+    /// All recovery times, sorted.
+    pub fn recoveries(&self) -> Vec<u64> {
+        let count = (self.recovery_count.load(Relaxed) as usize).min(MAX_RECOVERIES);
+        let mut all: Vec<u64> = self.recoveries[..count].iter().map(|it| it.load(Relaxed)).collect();
+        all.sort_unstable();
+        all
+    }
+}
+
+/// The file of violations. Each is one write, which survives the process.
+#[derive(Clone)]
+pub struct Findings(PathBuf);
+
+impl Findings {
+    pub fn new(directory: &Path) -> Self {
+        Self(directory.join("findings"))
+    }
+
+    pub fn add(&self, what: &str) {
+        let line = format!("{:.3} {what}\n", rsshm_channel::monotonic_ns() as f64 / 1e9);
+        let mut file = File::options().append(true).create(true).open(&self.0).unwrap();
+        file.write_all(line.as_bytes()).unwrap();
+    }
+
+    pub fn all(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(&self.0).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+}

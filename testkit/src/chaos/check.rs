@@ -1,0 +1,195 @@
+//! The checks that every reader makes on every frame.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use rsshm_channel::monotonic_ns;
+
+use super::{
+    assignment::{Context, was_stopped_since},
+    content::{COUNTED_FRAME, EVENT, FRAME, Tag, caps_id_in},
+};
+
+/// A frame as a reader received it.
+pub struct Arrived<'a> {
+    pub bytes: &'a [u8],
+    pub caps: &'a str,
+    /// The seq of the frame; a pipeline does not know it.
+    pub seq: Option<u64>,
+    pub offset: u64,
+    /// Frames missed since the last one.
+    pub missed: u64,
+}
+
+/// The state of a reader's checks.
+#[derive(Default)]
+pub struct Checker {
+    last: Option<Tag>,
+    last_seq: u64,
+    /// The incarnation of the last frame's writer, and how far its seq was ahead of its serial.
+    ahead: Option<(u32, u64)>,
+    /// Since the last frame the reader has lost its writer or was replaced by another reader.
+    is_interrupted: bool,
+    /// The tag of the last event, whose frames the next frame has to follow.
+    after: Option<Tag>,
+}
+
+impl Checker {
+    /// The next frame need not follow the last one. For another reader (`is_new_reader`) it may also be the same frame.
+    pub fn interrupt(&mut self, is_new_reader: bool) {
+        self.is_interrupted = true;
+        if is_new_reader {
+            self.after = None;
+            if let Some(last) = &mut self.last {
+                last.serial = last.serial.saturating_sub(1);
+                self.last_seq = self.last_seq.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Checks a frame that has arrived. Returns `None` if it is torn.
+    pub fn frame(&mut self, context: &Context, frame: &Arrived) -> Option<Tag> {
+        let counters = context.counters;
+        let now = monotonic_ns();
+        counters.frames.fetch_add(1, Relaxed);
+        counters.last_at.store(now, Relaxed);
+        counters.missed.fetch_add(frame.missed, Relaxed);
+        let tag = match Tag::read(frame.bytes) {
+            Ok(tag) if matches!(tag.kind, FRAME | COUNTED_FRAME) => tag,
+            other => {
+                let seq = frame.seq;
+                context.found(&counters.torn, &format!("frame {seq:?} is torn: {other:?}"));
+                return None;
+            }
+        };
+        self.check_description(context, frame, tag);
+        self.check_order(context, frame, tag);
+        self.check_seq(context, frame, tag);
+        self.record_recovery(context, tag, now);
+        self.last = Some(tag);
+        self.last_seq = frame.seq.unwrap_or(0);
+        self.is_interrupted = false;
+        self.after = None;
+        Some(tag)
+    }
+
+    /// The caps and the descriptor are those of the frame.
+    fn check_description(&self, context: &Context, frame: &Arrived, tag: Tag) {
+        let found = |what: String| context.found_other(&format!("{what}: {tag:?}, after {:?}", self.last));
+        if caps_id_in(frame.caps) != Some(&tag.caps_id()) {
+            found(format!("the caps are {:?}", caps_id_in(frame.caps)));
+        }
+        if frame.offset != tag.serial {
+            found(format!("the offset is {}", frame.offset));
+        }
+    }
+
+    fn found_order(&self, context: &Context, tag: Tag, text: &str) {
+        context.found(
+            &context.counters.order,
+            &format!("{text}: {tag:?} after {:?}", self.last),
+        );
+    }
+
+    /// The frame comes after the last one, and after the last event.
+    fn check_order(&self, context: &Context, frame: &Arrived, tag: Tag) {
+        if self.after.is_some_and(|after| after.key() >= tag.key()) {
+            self.found_order(context, tag, &format!("an event should follow it: {:?}", self.after));
+        }
+        let Some(last) = self.last else {
+            return;
+        };
+        if tag.key() <= last.key() || tag.epoch < last.epoch {
+            self.found_order(context, tag, "wrong order");
+        }
+        if let Some(seq) = frame.seq
+            && tag.epoch == last.epoch
+            && seq <= self.last_seq
+        {
+            self.found_order(context, tag, &format!("seq {seq} after {}", self.last_seq));
+        }
+        self.check_missed(context, frame, tag, last);
+    }
+
+    /// The seq of a writer's frames is ahead of their serial by a constant.
+    fn check_seq(&mut self, context: &Context, frame: &Arrived, tag: Tag) {
+        let Some(seq) = frame.seq.filter(|_| tag.kind == COUNTED_FRAME) else {
+            return;
+        };
+        let ahead = seq.wrapping_sub(tag.serial);
+        match self.ahead {
+            Some((incarnation, before)) if incarnation == tag.incarnation && before != ahead => {
+                let expected = tag.serial.wrapping_add(before);
+                self.found_order(context, tag, &format!("seq {seq} instead of {expected}"));
+            }
+            _ => self.ahead = Some((tag.incarnation, ahead)),
+        }
+    }
+
+    /// If this is the first frame of another writer, records the time since the death of the one before.
+    fn record_recovery(&self, context: &Context, tag: Tag, now: u64) {
+        let is_new_writer = self.last.is_some_and(|last| last.incarnation != tag.incarnation);
+        if is_new_writer
+            && let Some(died) = context.board.death_before(tag.incarnation)
+            && !was_stopped_since(died)
+        {
+            context.board.record_recovery(now - died);
+        }
+    }
+
+    /// A reader of a lossless writer misses nothing while both live.
+    fn check_missed(&self, context: &Context, frame: &Arrived, tag: Tag, last: Tag) {
+        let assignment = &context.assignment;
+        if !assignment.lossless || !assignment.kind.misses_nothing() {
+            return;
+        }
+        let same_writer = tag.incarnation == last.incarnation;
+        let gap = same_writer && tag.kind == COUNTED_FRAME && tag.serial != last.serial + 1;
+        if frame.missed > 0 || gap && !self.is_interrupted {
+            context.found_other(&format!(
+                "missed {} of a lossless channel: {tag:?} after {last:?}",
+                frame.missed
+            ));
+        }
+    }
+
+    /// Checks a frame again before it is released.
+    pub fn again(context: &Context, tag: Tag, bytes: &[u8]) {
+        context.counters.again.fetch_add(1, Relaxed);
+        let now = Tag::read(bytes);
+        if now != Ok(tag) {
+            context.found(
+                &context.counters.torn,
+                &format!("a frame has changed while it was held: {now:?}, it was {tag:?}"),
+            );
+        }
+    }
+
+    /// Checks the metadata of a frame.
+    pub fn metadata(context: &Context, tag: Tag, bytes: &[u8]) {
+        let read = Tag::read(bytes);
+        if read != Ok(tag) {
+            context.found(&context.counters.torn, &format!("the metadata of {tag:?} is {read:?}"));
+        }
+    }
+
+    /// Checks an event. Its tag is that of the frame after which its writer published it.
+    pub fn event(&mut self, context: &Context, bytes: &[u8]) {
+        context.counters.events.fetch_add(1, Relaxed);
+        match Tag::read(bytes) {
+            Ok(tag) if tag.kind == EVENT => {
+                if let Some(last) = self.last
+                    && last.key() > tag.key()
+                    && !self.is_interrupted
+                {
+                    let text = format!("an event is late: {tag:?} after frame {last:?}");
+                    context.found(&context.counters.order, &text);
+                }
+                // A reader that joins receives all sticky events at once, also those published after its first frame.
+                if self.last.is_some() && !self.is_interrupted {
+                    self.after = Some(tag);
+                }
+            }
+            other => context.found(&context.counters.torn, &format!("an event is torn: {other:?}")),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The content of frames, events, metadata and messages.
+//!
+//! A head identifies the frame; after it one word repeats that depends on the whole head. So one comparison of memory
+//! checks every byte, and finds a byte of any other frame.
+
+use crate::random::mix;
+
+const MAGIC: u64 = 0x6368_616f_732d_3031;
+/// The size of the head, which is the smallest size of any content.
+pub const HEAD: usize = 48;
+
+/// What identifies a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tag {
+    /// The number of the writer: each that starts has the next.
+    pub incarnation: u32,
+    /// How many writers have closed before. Sequence numbers begin again after a close.
+    pub epoch: u32,
+    /// The number of the caps in this writer.
+    pub caps: u32,
+    /// [`FRAME`], [`COUNTED_FRAME`], [`EVENT`] or [`MESSAGE`].
+    pub kind: u32,
+    /// Counts the frames of this writer.
+    pub serial: u64,
+}
+
+pub const FRAME: u32 = 1;
+/// A frame of a writer that publishes each frame that it counts.
+pub const COUNTED_FRAME: u32 = 2;
+pub const EVENT: u32 = 3;
+pub const MESSAGE: u32 = 4;
+/// The kind of the events in the channel.
+pub const OWN_EVENT: u32 = 7777;
+
+impl Tag {
+    /// Frames are in the order of their keys.
+    pub fn key(&self) -> (u32, u64) {
+        (self.incarnation, self.serial)
+    }
+
+    fn words(&self, size: usize) -> [u64; 6] {
+        let pair = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
+        let mut words = [
+            MAGIC,
+            pair(self.incarnation, self.epoch),
+            pair(self.caps, self.kind),
+            self.serial,
+            size as u64,
+            0,
+        ];
+        words[5] = words.iter().fold(0, |all, word| mix(all ^ word));
+        words
+    }
+
+    /// Writes the content of this tag. `bytes` is at least as large as the head.
+    pub fn fill(&self, bytes: &mut [u8]) {
+        let words = self.words(bytes.len());
+        for (to, from) in bytes.chunks_mut(8).zip(words) {
+            to.copy_from_slice(&from.to_ne_bytes());
+        }
+        for (to, from) in bytes[HEAD..].iter_mut().zip(words[5].to_ne_bytes()) {
+            *to = from;
+        }
+        let mut done = HEAD + 8;
+        while done < bytes.len() {
+            let more = (done - HEAD).min(bytes.len() - done) / 8 * 8;
+            if more == 0 {
+                let rest = bytes.len() - done;
+                bytes.copy_within(HEAD..HEAD + rest, done);
+                break;
+            }
+            bytes.copy_within(HEAD..HEAD + more, done);
+            done += more;
+        }
+    }
+
+    /// The content of this tag, of this size or that of the head.
+    pub fn bytes(&self, size: usize) -> Vec<u8> {
+        let mut bytes = vec![0; size.max(HEAD)];
+        self.fill(&mut bytes);
+        bytes
+    }
+
+    /// Checks every byte and returns the tag, or what is wrong.
+    pub fn read(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.len() < HEAD {
+            return Err(format!("{} bytes", bytes.len()));
+        }
+        let word = |index: usize| u64::from_ne_bytes(bytes[index * 8..][..8].try_into().unwrap());
+        let tag = Self {
+            incarnation: (word(1) >> 32) as u32,
+            epoch: word(1) as u32,
+            caps: (word(2) >> 32) as u32,
+            kind: word(2) as u32,
+            serial: word(3),
+        };
+        let wanted = tag.words(bytes.len());
+        if let Some(index) = (0..6).find(|index| word(*index) != wanted[*index]) {
+            return Err(format!(
+                "word {index} of the head is {:#x}, not {:#x}; {tag:?}, {} bytes",
+                word(index),
+                wanted[index],
+                bytes.len()
+            ));
+        }
+        let body = &bytes[HEAD..];
+        let first = body.len().min(8);
+        let repeats = body[..first] == wanted[5].to_ne_bytes()[..first] && body[first..] == body[..body.len() - first];
+        if repeats {
+            return Ok(tag);
+        }
+        let word = wanted[5].to_ne_bytes();
+        let is_wrong = |(at, byte): (usize, &u8)| (*byte != word[at % 8]).then_some(at);
+        let wrong: Vec<usize> = body.iter().enumerate().filter_map(is_wrong).collect();
+        let (first, last) = (wrong[0], wrong[wrong.len() - 1]);
+        Err(format!(
+            "{} of {} bytes are wrong, from {first} to {last}: {:x?}, not {word:x?}; {tag:?}",
+            wrong.len(),
+            bytes.len(),
+            &body[first..(first + 16).min(body.len())],
+        ))
+    }
+
+    /// Caps of frames of `size` bytes, a multiple of 4096. They contain [`caps_id`](Self::caps_id) and `filler` bytes
+    /// more.
+    pub fn caps_string(&self, size: usize, filler: usize) -> String {
+        // Rows without padding, so that GStreamer computes the same size.
+        let width = if size.is_multiple_of(64 * 256) { 256 } else { 64 };
+        let filler = "z".repeat(filler);
+        format!(
+            "video/x-raw,format=GRAY8,width={width},height={},framerate=100/1,chaos=(string){},filler=(string)z{filler}",
+            size / width,
+            self.caps_id()
+        )
+    }
+
+    /// What identifies the caps.
+    pub fn caps_id(&self) -> String {
+        format!("i{}g{}", self.incarnation, self.caps)
+    }
+}
+
+/// The part of `caps` that [`Tag::caps_id`] has written.
+pub fn caps_id_in(caps: &str) -> Option<&str> {
+    let (_, rest) = caps.split_once("chaos=(string)")?;
+    rest.split([',', ';']).next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn single_wrong_byte_is_found() {
+        let tag = Tag {
+            incarnation: 3,
+            caps: 4,
+            serial: 5,
+            kind: FRAME,
+            ..Tag::default()
+        };
+        for size in [HEAD, HEAD + 1, HEAD + 8, HEAD + 13, 4096, 4096 * 3] {
+            let mut bytes = tag.bytes(size);
+            assert_eq!(bytes.len(), size);
+            assert_eq!(Tag::read(&bytes), Ok(tag), "{size}");
+            for at in [0, 9, 17, 25, HEAD - 1, HEAD, size / 2, size - 1] {
+                if at < size {
+                    bytes[at] ^= 1;
+                    assert!(Tag::read(&bytes).is_err(), "byte {at} of {size}");
+                    bytes[at] ^= 1;
+                }
+            }
+            assert!(Tag::read(&bytes[..size - 1]).is_err());
+        }
+        assert_eq!(caps_id_in(&tag.caps_string(8192, 9)), Some(tag.caps_id().as_str()));
+    }
+}

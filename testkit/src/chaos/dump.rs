@@ -1,0 +1,96 @@
+//! A description of a channel, to find out why it stands still.
+
+use std::{
+    fmt::Write,
+    fs::File,
+    os::{fd::AsFd, unix::fs::FileExt},
+    path::Path,
+};
+
+use nix::{
+    fcntl::{FcntlArg, fcntl},
+    libc,
+    unistd::Pid,
+};
+use rsshm_channel::layout::{FIRST_READER_BYTE, MAGIC, MAX_READERS};
+
+/// An integer of N bytes in a file; 0 beyond its end.
+fn number<const N: usize>(file: &File, at: u64) -> u64 {
+    let mut bytes = [0; 8];
+    let _ = file.read_exact_at(&mut bytes[..N], at);
+    u64::from_ne_bytes(bytes)
+}
+
+/// The reader entries whose byte of the lock file is locked.
+fn locked_entries(lock_file: &File) -> Vec<usize> {
+    let is_locked = |entry: &usize| {
+        let mut lock = libc::flock {
+            l_type: libc::F_RDLCK as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start: FIRST_READER_BYTE + *entry as i64,
+            l_len: 1,
+            l_pid: 0,
+        };
+        fcntl(lock_file.as_fd(), FcntlArg::F_OFD_GETLK(&mut lock)).is_ok()
+            && lock.l_type == libc::F_WRLCK as libc::c_short
+    };
+    (0..MAX_READERS).filter(is_locked).collect()
+}
+
+/// The locks of a channel, and all segments that its writer has open.
+pub fn dump(channel: &str, writer: Pid) -> String {
+    let mut text = String::new();
+    if let Ok(lock_file) = File::open(format!("/dev/shm/sem.{channel}")) {
+        writeln!(text, "locked reader entries {:?}", locked_entries(&lock_file)).unwrap();
+    }
+    let descriptors = Path::new("/proc").join(writer.to_string()).join("fd");
+    for entry in std::fs::read_dir(descriptors).into_iter().flatten().flatten() {
+        let path = std::fs::read_link(entry.path()).unwrap_or_default();
+        let path = path.display().to_string();
+        let Ok(file) = File::open(entry.path()) else {
+            continue;
+        };
+        if path.starts_with("/dev/shm/") && number::<8>(&file, 0) == MAGIC {
+            segment(&mut text, &path, &file);
+        }
+    }
+    text
+}
+
+/// The main fields of a segment. The offsets are those of docs/PROTOCOL.md.
+fn segment(text: &mut String, path: &str, file: &File) {
+    let (status, readers, slots) = (number::<8>(file, 64), number::<8>(file, 80), number::<8>(file, 112));
+    let (quotas, count) = (number::<8>(file, 72), number::<4>(file, 108));
+    writeln!(
+        text,
+        "{path}: first seq {} head {} state {} pid {} history {} waits {} file {}",
+        number::<8>(file, 24),
+        number::<8>(file, status),
+        number::<4>(file, status + 28),
+        number::<4>(file, 144),
+        number::<4>(file, 140),
+        number::<4>(file, status + 68),
+        file.metadata().map_or(0, |meta| meta.len())
+    )
+    .unwrap();
+    let seqs: Vec<u64> = (0..count).map(|slot| number::<8>(file, slots + 4096 * slot)).collect();
+    writeln!(text, "  seqs of the slots {seqs:?}").unwrap();
+    for entry in 0..MAX_READERS as u64 {
+        let at = readers + 64 * entry;
+        if number::<4>(file, at + 16) != 0 {
+            let quota = number::<8>(file, quotas + 8 * entry);
+            writeln!(
+                text,
+                "  reader {entry}: pins {:#x} cursor {} generation {} state {} pid {} quota {}/{}",
+                number::<8>(file, at),
+                number::<8>(file, at + 8),
+                number::<4>(file, at + 16),
+                number::<4>(file, at + 20),
+                number::<4>(file, at + 24),
+                quota >> 32,
+                quota as u32
+            )
+            .unwrap();
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Chaos: one faulty program never disturbs the others.
+//!
+//! A run has one writer and readers of all kinds on one channel. Each process is killed or stopped at any instruction,
+//! from outside and by itself at the failpoints of the protocol, and is started again. Every byte of every frame is
+//! checked when the frame arrives and again when it is released.
+//!
+//! A seed gives the same mix of events, not the same order: the machine's timing is a part of it.
+
+mod assignment;
+mod board;
+mod check;
+mod content;
+mod dump;
+mod pipeline;
+mod reader;
+mod report;
+mod run;
+mod writer;
+
+use std::{
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use assignment::{Assignment, Kind};
+
+use crate::role::Role;
+
+const PROCESS: &str = "chaos/process";
+
+/// The role of the processes of a run.
+pub const ROLES: &[(&str, Role)] = &[(PROCESS, play)];
+
+/// What one run does.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The start of all random numbers of the run.
+    pub seed: u64,
+    /// How long processes are killed and stopped.
+    pub time: Duration,
+    /// Whether the writer waits for its readers.
+    pub lossless: bool,
+}
+
+/// A seed that differs from run to run.
+pub fn new_seed() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    now.as_millis() as u64 % 1_000_000_000
+}
+
+/// Runs the plans in order and prints their tables. Fails with the findings of the first run that has some.
+///
+/// `directory` receives `report.json`, and the output of the processes of a run that failed.
+pub fn run(plans: &[Plan], directory: &Path) -> Result<(), String> {
+    let mut reports = Vec::new();
+    let mut sum: Option<report::Report> = None;
+    for plan in plans {
+        let Plan { seed, lossless, .. } = plan;
+        println!("chaos: seed {seed}, lossless {lossless}");
+        let report = run::run(plan, directory);
+        println!("{}", report.table());
+        reports.push(report.json());
+        let json = serde_json::to_string_pretty(&reports).expect("a report as JSON");
+        std::fs::write(directory.join("report.json"), json).expect("the report is written");
+        if !report.findings.is_empty() {
+            return Err(format!(
+                "seed {seed}, lossless {lossless}; the output of the processes is in {}\n{}",
+                report.directory.display(),
+                report.findings.join("\n")
+            ));
+        }
+        match &mut sum {
+            None => sum = Some(report),
+            Some(sum) => sum.add(report),
+        }
+    }
+    if let Some(sum) = sum.filter(|_| reports.len() > 2) {
+        println!("all {} runs:\n{}", reports.len(), sum.table());
+    }
+    Ok(())
+}
+
+/// The role of a process of a run. Argument: its assignment.
+fn play(arguments: &[&str]) {
+    let assignment: Assignment = serde_json::from_str(arguments[0]).expect("an assignment");
+    match assignment.kind {
+        Kind::Writer => writer::play(assignment),
+        Kind::Sink => pipeline::write(assignment),
+        Kind::Source | Kind::SourceNewest => pipeline::read(assignment),
+        _ => reader::play(assignment),
+    }
+}

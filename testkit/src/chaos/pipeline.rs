@@ -1,0 +1,231 @@
+//! Pipelines that write and read.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
+    time::Instant,
+};
+
+use gst::prelude::*;
+use rsshm_channel::monotonic_ns;
+
+use super::{
+    assignment::{Assignment, Context, Kind},
+    board::{request, writer_request},
+    check::{Arrived, Checker},
+    content::{FRAME, Tag, caps_id_in},
+    writer::{RandomOptions, random_size},
+};
+use crate::{Random, gst::Pipeline};
+
+/// Plays a pipeline that writes, until the run asks it to close. Its caps change now and then.
+pub fn write(assignment: Assignment) {
+    let mut random = Random::new(assignment.seed ^ 3);
+    let context = Arc::new(Context::new(assignment));
+    let mut caps = CapsSequence::new(&context);
+    let first_caps = caps.next(&mut random);
+    let pipeline = new_writer(&context, &mut random, &first_caps);
+    let filter = pipeline.element("filter");
+    let stamper = Mutex::new(Stamper {
+        context: Arc::clone(&context),
+        random: Random::new(random.number()),
+        tag: caps.tag,
+    });
+    let pad = filter.static_pad("src").unwrap();
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        let caps = pad.current_caps().unwrap();
+        stamper.lock().unwrap().stamp(info.buffer_mut().unwrap(), &caps);
+        gst::PadProbeReturn::Ok
+    });
+    pipeline.play();
+    let mut next_change = Instant::now() + random.millis(300..3000);
+    while context.board.writer_request.load(Relaxed) == writer_request::CONTINUE {
+        if !check_messages(&context, &pipeline) {
+            return;
+        }
+        if Instant::now() > next_change {
+            next_change = Instant::now() + random.millis(300..3000);
+            filter.set_property_from_str("caps", &caps.next(&mut random));
+        }
+    }
+}
+
+fn new_writer(context: &Context, random: &mut Random, caps: &str) -> Pipeline {
+    let options = RandomOptions::new(random);
+    Pipeline::new(&format!(
+        "videotestsrc is-live=true pattern=black ! capsfilter name=filter caps={} ! rsshmsink name={} perms={} \
+         max-slots={} lossless={}",
+        caps.replace('(', "\\(").replace(')', "\\)"),
+        context.assignment.channel,
+        options.perms,
+        options.max_slots,
+        context.assignment.lossless
+    ))
+}
+
+/// The caps of a writing pipeline, one after the other.
+struct CapsSequence {
+    tag: Tag,
+    count: u32,
+}
+
+impl CapsSequence {
+    fn new(context: &Context) -> Self {
+        let tag = Tag {
+            incarnation: context.assignment.incarnation,
+            epoch: context.assignment.epoch,
+            kind: FRAME,
+            ..Tag::default()
+        };
+        Self { tag, count: 0 }
+    }
+
+    fn next(&mut self, random: &mut Random) -> String {
+        self.count += 1;
+        let tag = Tag {
+            caps: self.count,
+            ..self.tag
+        };
+        tag.caps_string(random_size(random), 0)
+    }
+}
+
+/// Gives the frames of a writing pipeline their content.
+struct Stamper {
+    context: Arc<Context>,
+    random: Random,
+    /// The tag of the last frame.
+    tag: Tag,
+}
+
+impl Stamper {
+    /// Fills a frame. One in ten is replaced by memory of the pipeline, which the sink has to copy.
+    fn stamp(&mut self, buffer: &mut gst::Buffer, caps: &gst::CapsRef) {
+        let caps = caps.to_string();
+        let number = caps_id_in(&caps).and_then(|id| id.split_once('g')?.1.parse().ok());
+        self.tag.caps = number.unwrap();
+        self.tag.serial += 1;
+        if self.random.permille(100) {
+            let mut foreign = gst::Buffer::with_size(buffer.size()).unwrap();
+            let target = foreign.get_mut().unwrap();
+            target.set_pts(buffer.pts());
+            target.set_duration(buffer.duration());
+            *buffer = foreign;
+        }
+        let target = buffer.make_mut();
+        target.set_offset(self.tag.serial);
+        self.tag.fill(&mut target.map_writable().unwrap());
+        self.context.before_publish(self.tag.serial);
+        let counters = self.context.counters;
+        counters.published.fetch_add(1, Relaxed);
+        counters.last_at.store(monotonic_ns(), Relaxed);
+    }
+}
+
+/// Waits a moment for messages of the pipeline; `false` if it has failed.
+fn check_messages(context: &Context, pipeline: &Pipeline) -> bool {
+    let types = [gst::MessageType::Error, gst::MessageType::Warning];
+    let bus = pipeline.bus().unwrap();
+    let message = bus.timed_pop_filtered(gst::ClockTime::from_mseconds(20), &types);
+    match message.as_ref().map(|message| message.view()) {
+        Some(gst::MessageView::Error(error)) => {
+            context.found_other(&format!("{} ({:?})", error.error(), error.debug()));
+            false
+        }
+        // This warns of processes that stop while they hold the semaphore. In a run some do.
+        Some(gst::MessageView::Warning(warning)) if warning.error().message().contains("held its semaphore") => true,
+        Some(gst::MessageView::Warning(warning)) => {
+            context.found_other(&format!("{} ({:?})", warning.error(), warning.debug()));
+            true
+        }
+        _ => true,
+    }
+}
+
+/// The state of the probe of a reading pipeline.
+struct Reading {
+    context: Arc<Context>,
+    checker: Checker,
+    random: Random,
+    held: VecDeque<(Tag, gst::Buffer)>,
+    missed: u64,
+    source: gst::glib::WeakRef<gst::Element>,
+}
+
+impl Reading {
+    fn receive(&mut self, buffer: &gst::Buffer, caps: &gst::Caps) {
+        let missed = self.source.upgrade().map_or(0, |source| {
+            let stats = source.property::<gst::Structure>("channel-stats");
+            stats.get::<u64>("frames-missed").unwrap()
+        });
+        let map = buffer.map_readable().unwrap();
+        let arrived = Arrived {
+            bytes: &map,
+            caps: &caps.to_string(),
+            seq: None,
+            offset: buffer.offset(),
+            missed: missed.saturating_sub(self.missed),
+        };
+        self.missed = missed;
+        let tag = self.checker.frame(&self.context, &arrived);
+        drop(map);
+        if let Some(tag) = tag {
+            self.held.push_back((tag, buffer.clone()));
+        }
+        let most = self.random.within(0..6) as usize;
+        while self.held.len() > most {
+            self.release();
+        }
+    }
+
+    fn release(&mut self) {
+        if let Some((tag, buffer)) = self.held.pop_front() {
+            Checker::again(&self.context, tag, &buffer.map_readable().unwrap());
+        }
+    }
+}
+
+/// Plays a pipeline that reads, until the run asks it to end.
+pub fn read(assignment: Assignment) {
+    let random = Random::new(assignment.seed ^ 4);
+    let context = Arc::new(Context::new(assignment));
+    let (options, downstream) = match context.assignment.kind {
+        Kind::SourceNewest => ("max-buffers=1", "appsink max-buffers=3 drop=true sync=false"),
+        _ => ("", "queue max-size-buffers=4 ! fakesink sync=false"),
+    };
+    let pipeline = Pipeline::new(&format!(
+        "rsshmsrc name={} {options} forward-eos=false ! {downstream}",
+        context.assignment.channel
+    ));
+    let reading = Arc::new(Mutex::new(Reading {
+        context: Arc::clone(&context),
+        checker: Checker::default(),
+        random,
+        held: VecDeque::new(),
+        missed: 0,
+        source: pipeline.by_factory("rsshmsrc").downgrade(),
+    }));
+    let in_probe = Arc::clone(&reading);
+    // At the pad of the source, whose statistics include exactly this buffer there.
+    pipeline
+        .pad("rsshmsrc", "src")
+        .add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+            let caps = pad.current_caps().unwrap();
+            in_probe.lock().unwrap().receive(info.buffer().unwrap(), &caps);
+            gst::PadProbeReturn::Ok
+        });
+    pipeline.play();
+    while context.board.request.load(Relaxed) == request::CONTINUE && check_messages(&context, &pipeline) {}
+    pipeline.set_state(gst::State::Null).unwrap();
+    let mut reading = reading.lock().unwrap();
+    while !reading.held.is_empty() {
+        reading.release();
+    }
+    let counters = context.counters;
+    counters
+        .in_place
+        .fetch_add(pipeline.stat("rsshmsrc", "frames-in-place"), Relaxed);
+    counters
+        .copied
+        .fetch_add(pipeline.stat("rsshmsrc", "frames-copied"), Relaxed);
+}

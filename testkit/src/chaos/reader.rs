@@ -1,0 +1,248 @@
+//! Readers that use the channel crate.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::Ordering::Relaxed,
+        mpsc::{self, SyncSender},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use rsshm_channel::{
+    ChannelName, Frame, FrameData, MAX_MESSAGE_SIZE, Next, PinnedFrame, ReadLimits, Reader, ReaderOptions,
+};
+
+use super::{
+    assignment::{Assignment, Context, Kind},
+    board::request,
+    check::{Arrived, Checker},
+    content::{HEAD, MESSAGE, OWN_EVENT, Tag},
+};
+use crate::Random;
+
+/// The longest wait for a frame.
+const WAIT: Duration = Duration::from_millis(100);
+
+/// How a kind of reader reads.
+struct Manner {
+    limits: ReadLimits,
+    is_read_only: bool,
+    /// The most frames that it holds.
+    hold: usize,
+    /// The longest pause after a frame.
+    pause_ms: u64,
+}
+
+impl Manner {
+    fn of(kind: Kind) -> Self {
+        let (max_behind, max_held, hold, pause_ms) = match kind {
+            Kind::Copying => (0, 0, 0, 2),
+            Kind::Observer => (0, 4, 0, 2),
+            Kind::Slow => (0, 4, 3, 60),
+            Kind::Newest => (1, 4, 1, 8),
+            Kind::Hoarder => (0, 64, 12, 4),
+            Kind::Guest => (0, 4, 4, 4),
+            Kind::Threaded => (0, 5, 4, 1),
+            _ => (0, 4, 3, 1),
+        };
+        Self {
+            limits: ReadLimits::default().max_behind(max_behind).max_held(max_held),
+            is_read_only: kind == Kind::Observer,
+            hold,
+            pause_ms,
+        }
+    }
+}
+
+/// A frame that the reader holds.
+struct Held {
+    tag: Tag,
+    bytes: Bytes,
+}
+
+enum Bytes {
+    Pinned(PinnedFrame),
+    Copied(Vec<u8>),
+}
+
+impl Held {
+    fn release(self, context: &Context) {
+        match &self.bytes {
+            Bytes::Pinned(pinned) => Checker::again(context, self.tag, pinned.as_ref()),
+            Bytes::Copied(bytes) => Checker::again(context, self.tag, bytes),
+        }
+    }
+}
+
+/// A thread that releases frames.
+struct Releaser {
+    frames: SyncSender<Held>,
+    thread: JoinHandle<()>,
+}
+
+impl Releaser {
+    fn start(context: &Arc<Context>, capacity: usize) -> Self {
+        let (frames, received) = mpsc::sync_channel::<Held>(capacity);
+        let context = Arc::clone(context);
+        let thread = std::thread::spawn(move || received.into_iter().for_each(|held| held.release(&context)));
+        Self { frames, thread }
+    }
+}
+
+/// A reader's process.
+struct Player {
+    context: Arc<Context>,
+    random: Random,
+    manner: Manner,
+    name: ChannelName,
+    reader: Reader,
+    checker: Checker,
+    copy: Vec<u8>,
+    held: VecDeque<Held>,
+    /// In readers of the kind `Threaded`.
+    releaser: Option<Releaser>,
+    messages: u64,
+    /// In readers of the kind `Guest`: frames until the next detachment.
+    stay: u64,
+}
+
+/// Plays a reader until the run asks it to end.
+pub fn play(assignment: Assignment) {
+    let mut player = Player::new(assignment);
+    while player.context.board.request.load(Relaxed) == request::CONTINUE {
+        player.step();
+    }
+    player.end();
+}
+
+impl Player {
+    fn new(assignment: Assignment) -> Self {
+        let mut random = Random::new(assignment.seed ^ 1);
+        let context = Arc::new(Context::new(assignment));
+        let kind = context.assignment.kind;
+        let manner = Manner::of(kind);
+        let name = ChannelName::new(context.assignment.channel.clone()).unwrap();
+        Self {
+            reader: Reader::new(name.clone(), ReaderOptions::default().read_only(manner.is_read_only)),
+            releaser: (kind == Kind::Threaded).then(|| Releaser::start(&context, manner.hold)),
+            stay: random.within(1..20),
+            checker: Checker::default(),
+            copy: Vec::new(),
+            held: VecDeque::new(),
+            messages: 0,
+            context,
+            random,
+            manner,
+            name,
+        }
+    }
+
+    fn step(&mut self) {
+        self.receive();
+        while self.held.len() > self.manner.hold || self.random.permille(100) && !self.held.is_empty() {
+            // Not always the oldest frame.
+            let index = self.random.within(0..self.held.len() as u64) as usize;
+            if let Some(frame) = self.held.remove(index) {
+                frame.release(&self.context);
+            }
+        }
+        if self.random.permille(20) {
+            self.send_message();
+        }
+        if self.random.permille(300) {
+            std::thread::sleep(self.random.millis(0..self.manner.pause_ms));
+        }
+        if self.context.assignment.kind == Kind::Guest && self.stay == 0 {
+            self.attach_again();
+        }
+    }
+
+    fn receive(&mut self) {
+        let next = self.reader.next(&mut self.copy, self.manner.limits, Some(WAIT));
+        let context = Arc::clone(&self.context);
+        match next {
+            Ok(Next::Frame(frame)) => {
+                if let Some(frame) = self.take(frame) {
+                    match &self.releaser {
+                        Some(releaser) => drop(releaser.frames.send(frame)),
+                        None => self.held.push_back(frame),
+                    }
+                }
+                self.stay = self.stay.saturating_sub(1);
+            }
+            Ok(Next::Event(event)) if event.kind == OWN_EVENT => self.checker.event(&context, &event.bytes),
+            // Events of rsshmsink.
+            Ok(Next::Event(_)) => {}
+            Ok(Next::EndOfStream) => drop(context.counters.ends.fetch_add(1, Relaxed)),
+            Ok(Next::Lost) => {
+                context.counters.lost.fetch_add(1, Relaxed);
+                self.checker.interrupt(false);
+            }
+            Ok(Next::TimedOut) => {}
+            Ok(Next::Evicted) => {
+                context.found_other("evicted, though it has violated no rule");
+                self.checker.interrupt(false);
+            }
+            Ok(other) => context.found_other(&format!("{other:?}")),
+            Err(error) => context.found_other(&format!("{error}")),
+        }
+    }
+
+    /// Checks a frame. Returns what the reader then holds, unless the frame is torn.
+    fn take(&mut self, frame: Frame) -> Option<Held> {
+        let context = &self.context;
+        let arrived = Arrived {
+            bytes: match &frame.data {
+                FrameData::InPlace(pinned) => pinned.as_ref(),
+                _ => &self.copy,
+            },
+            caps: self.reader.caps(),
+            seq: Some(frame.seq),
+            offset: frame.descriptor.offset,
+            missed: frame.missed,
+        };
+        let tag = self.checker.frame(context, &arrived)?;
+        if !frame.metadata.is_empty() {
+            Checker::metadata(context, tag, &frame.metadata);
+        }
+        let (counter, bytes) = match frame.data {
+            FrameData::InPlace(pinned) => (&context.counters.in_place, Bytes::Pinned(pinned)),
+            _ => (&context.counters.copied, Bytes::Copied(std::mem::take(&mut self.copy))),
+        };
+        counter.fetch_add(1, Relaxed);
+        Some(Held { tag, bytes })
+    }
+
+    fn send_message(&mut self) {
+        self.messages += 1;
+        let message = Tag {
+            incarnation: std::process::id(),
+            kind: MESSAGE,
+            serial: self.messages,
+            ..Tag::default()
+        };
+        let size = self.random.within(HEAD as u64..MAX_MESSAGE_SIZE as u64 + 1);
+        self.reader.handle().send_message(&message.bytes(size as usize));
+    }
+
+    /// Detaches, keeps its frames, and attaches again.
+    fn attach_again(&mut self) {
+        self.stay = self.random.within(1..20);
+        let options = ReaderOptions::default().read_only(self.manner.is_read_only);
+        self.reader = Reader::new(self.name.clone(), options);
+        self.checker.interrupt(true);
+        std::thread::sleep(self.random.millis(0..20));
+    }
+
+    fn end(self) {
+        drop(self.reader);
+        self.held.into_iter().for_each(|frame| frame.release(&self.context));
+        if let Some(Releaser { frames, thread }) = self.releaser {
+            drop(frames);
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,491 @@
+//! The result of a run: a table for people, JSON for programs.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::atomic::Ordering::Relaxed,
+    time::Duration,
+};
+
+use comfy_table::{CellAlignment, Table, presets};
+use nix::{sys::signal::Signal, unistd::Pid};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{
+    Plan,
+    assignment::Kind,
+    board::{Counters, Findings},
+};
+
+/// The least age of a process whose growth is judged.
+const OLD_ENOUGH: Duration = Duration::from_secs(10);
+/// How much more of its resources a process may use late in its life than early: what the C library keeps, and segments
+/// of which a reader still holds frames.
+const MAX_GROWTH: Usage = Usage {
+    descriptors: 4,
+    mappings: 12,
+    kilobytes: 24 * 1024,
+};
+
+/// The resources of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    pub descriptors: u64,
+    pub mappings: u64,
+    pub kilobytes: u64,
+}
+
+impl Usage {
+    /// Measures a process; `None` if it is gone.
+    pub fn of(pid: Pid) -> Option<Self> {
+        let directory = Path::new("/proc").join(pid.to_string());
+        let status = std::fs::read_to_string(directory.join("status")).ok()?;
+        let anonymous = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+        Some(Self {
+            descriptors: std::fs::read_dir(directory.join("fd")).ok()?.count() as u64,
+            mappings: std::fs::read_to_string(directory.join("maps")).ok()?.lines().count() as u64,
+            kilobytes: anonymous.trim().split(' ').next()?.parse().ok()?,
+        })
+    }
+
+    fn combine(self, other: Self, choose: fn(u64, u64) -> u64) -> Self {
+        Self {
+            descriptors: choose(self.descriptors, other.descriptors),
+            mappings: choose(self.mappings, other.mappings),
+            kilobytes: choose(self.kilobytes, other.kilobytes),
+        }
+    }
+
+    fn min(self, other: Self) -> Self {
+        self.combine(other, u64::min)
+    }
+
+    fn max(self, other: Self) -> Self {
+        self.combine(other, u64::max)
+    }
+}
+
+/// The growth of the long-lived processes of one kind.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+struct Growth {
+    processes: u64,
+    #[serde(flatten)]
+    most: Usage,
+}
+
+/// How often a failpoint was passed, and how often a process was killed or stopped there.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Hits {
+    passes: u64,
+    kills: u64,
+    stops: u64,
+}
+
+impl Hits {
+    fn add(&mut self, other: Self) {
+        self.passes += other.passes;
+        self.kills += other.kills;
+        self.stops += other.stops;
+    }
+}
+
+/// The counts of the failpoints in the processes of one kind.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(transparent)]
+pub struct FailpointCounts(BTreeMap<String, Hits>);
+
+impl FailpointCounts {
+    /// Reads the file that the processes have shared. `channel/src/protocol/failpoint.rs` describes it.
+    pub fn read(file: &Path) -> Self {
+        let bytes = std::fs::read(file).unwrap_or_default();
+        let records = bytes.chunks_exact(64).skip(1).filter(|record| record[0] != 0);
+        let read = |record: &[u8]| {
+            let name = record[..32].split(|byte| *byte == 0).next().unwrap_or_default();
+            let word = |index: usize| u64::from_ne_bytes(record[32 + 8 * index..][..8].try_into().unwrap());
+            let hits = Hits {
+                passes: word(0),
+                kills: word(1),
+                stops: word(2),
+            };
+            (String::from_utf8_lossy(name).into_owned(), hits)
+        };
+        Self(records.map(read).collect())
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (name, hits) in &other.0 {
+            self.0.entry(name.clone()).or_default().add(*hits);
+        }
+    }
+
+    fn sum(&self) -> Hits {
+        let mut sum = Hits::default();
+        self.0.values().for_each(|hits| sum.add(*hits));
+        sum
+    }
+
+    fn passed(&self) -> BTreeMap<&str, Hits> {
+        let passed = self.0.iter().filter(|(_, hits)| hits.passes > 0);
+        passed.map(|(name, hits)| (name.as_str(), *hits)).collect()
+    }
+}
+
+/// The figures of the processes of one kind.
+#[derive(Clone, Debug, Default, Serialize)]
+struct Figures {
+    started: u64,
+    /// Killed from outside.
+    killed: u64,
+    /// Stopped from outside.
+    stopped: u64,
+    frames: u64,
+    again: u64,
+    in_place: u64,
+    copied: u64,
+    missed: u64,
+    lost: u64,
+    events: u64,
+}
+
+impl Figures {
+    fn all(&mut self) -> [&mut u64; 10] {
+        [
+            &mut self.started,
+            &mut self.killed,
+            &mut self.stopped,
+            &mut self.frames,
+            &mut self.again,
+            &mut self.in_place,
+            &mut self.copied,
+            &mut self.missed,
+            &mut self.lost,
+            &mut self.events,
+        ]
+    }
+
+    fn add(&mut self, mut other: Self) {
+        for (sum, other) in self.all().into_iter().zip(other.all()) {
+            *sum += *other;
+        }
+    }
+}
+
+/// The result of a run, or the sum of several.
+#[derive(Debug)]
+pub struct Report {
+    seed: u64,
+    lossless: bool,
+    time: Duration,
+    figures: BTreeMap<Kind, Figures>,
+    failpoints: BTreeMap<Kind, FailpointCounts>,
+    torn: u64,
+    order: u64,
+    others: u64,
+    starved: u64,
+    longest_without_frames: Duration,
+    published: u64,
+    no_slot: u64,
+    messages: u64,
+    /// The longest claim and publish.
+    stall: Duration,
+    recoveries: Vec<u64>,
+    slots: u64,
+    slots_lost: u64,
+    leftovers: Vec<String>,
+    growth: BTreeMap<Kind, Growth>,
+    /// The violations that were found.
+    pub findings: Vec<String>,
+    /// Where the output of the processes is.
+    pub directory: PathBuf,
+}
+
+impl Report {
+    pub fn new(plan: &Plan, directory: &Path) -> Self {
+        Self {
+            seed: plan.seed,
+            lossless: plan.lossless,
+            time: plan.time,
+            figures: BTreeMap::new(),
+            failpoints: BTreeMap::new(),
+            torn: 0,
+            order: 0,
+            others: 0,
+            starved: 0,
+            longest_without_frames: Duration::ZERO,
+            published: 0,
+            no_slot: 0,
+            messages: 0,
+            stall: Duration::ZERO,
+            recoveries: Vec::new(),
+            slots: 0,
+            slots_lost: 0,
+            leftovers: Vec::new(),
+            growth: BTreeMap::new(),
+            findings: Vec::new(),
+            directory: directory.to_owned(),
+        }
+    }
+
+    fn figures(&mut self, kind: Kind) -> &mut Figures {
+        self.figures.entry(kind).or_default()
+    }
+
+    pub fn add_start(&mut self, kind: Kind) {
+        self.figures(kind).started += 1;
+    }
+
+    /// Counts a signal that a process was sent.
+    pub fn add_signal(&mut self, kind: Kind, signal: Signal) {
+        match signal {
+            Signal::SIGKILL => self.figures(kind).killed += 1,
+            _ => self.figures(kind).stopped += 1,
+        }
+    }
+
+    /// Records for how long a reader has received nothing while frames were published.
+    pub fn add_time_without_frames(&mut self, time: Duration) {
+        self.longest_without_frames = self.longest_without_frames.max(time);
+    }
+
+    pub fn add_starved(&mut self) {
+        self.starved += 1;
+    }
+
+    pub fn set_slots(&mut self, slots: u64, lost: u64) {
+        self.slots = slots;
+        self.slots_lost = lost;
+    }
+
+    pub fn set_leftovers(&mut self, leftovers: Vec<String>) {
+        self.leftovers = leftovers;
+    }
+
+    pub fn set_failpoints(&mut self, kind: Kind, counts: FailpointCounts) {
+        self.failpoints.insert(kind, counts);
+    }
+
+    /// Sets the sorted recovery times, in nanoseconds.
+    pub fn set_recoveries(&mut self, recoveries: Vec<u64>) {
+        self.recoveries = recoveries;
+    }
+
+    /// Adds the counters of a member.
+    pub fn add_counters(&mut self, kind: Kind, counters: &Counters) {
+        self.figures(kind).add(Figures {
+            frames: counters.frames.load(Relaxed),
+            again: counters.again.load(Relaxed),
+            in_place: counters.in_place.load(Relaxed),
+            copied: counters.copied.load(Relaxed),
+            missed: counters.missed.load(Relaxed),
+            lost: counters.lost.load(Relaxed),
+            events: counters.events.load(Relaxed),
+            ..Figures::default()
+        });
+        self.torn += counters.torn.load(Relaxed);
+        self.order += counters.order.load(Relaxed);
+        self.others += counters.others.load(Relaxed);
+        self.published += counters.published.load(Relaxed);
+        self.no_slot += counters.no_slot.load(Relaxed);
+        self.messages += counters.messages.load(Relaxed);
+        self.stall = self.stall.max(Duration::from_nanos(counters.stall.load(Relaxed)));
+    }
+
+    /// Adds the growth of a process: from the least use in the second quarter of its life to that in the last quarter.
+    pub fn add_usage(&mut self, kind: Kind, usage: &[(Duration, Usage)]) {
+        let Some((age, _)) = usage.last().filter(|(age, _)| *age >= OLD_ENOUGH) else {
+            return;
+        };
+        let least = |from: u32, to: u32| {
+            let within = usage
+                .iter()
+                .filter(|(at, _)| *at >= *age * from / 4 && *at <= *age * to / 4);
+            within.map(|(_, usage)| *usage).reduce(Usage::min)
+        };
+        if let (Some(early), Some(late)) = (least(1, 2), least(3, 4)) {
+            let growth = self.growth.entry(kind).or_default();
+            growth.processes += 1;
+            growth.most = growth.most.max(late.combine(early, u64::saturating_sub));
+        }
+    }
+
+    pub fn check_usage(&self, findings: &Findings) {
+        for (kind, growth) in &self.growth {
+            if growth.most.max(MAX_GROWTH) != MAX_GROWTH {
+                findings.add(&format!("{} grows: {:?}", kind.name(), growth.most));
+            }
+        }
+    }
+
+    /// Adds the result of another run.
+    pub fn add(&mut self, other: Self) {
+        self.time += other.time;
+        for (kind, figures) in other.figures {
+            self.figures(kind).add(figures);
+        }
+        for (kind, counts) in &other.failpoints {
+            self.failpoints.entry(*kind).or_default().add(counts);
+        }
+        self.published += other.published;
+        self.no_slot += other.no_slot;
+        self.messages += other.messages;
+        self.longest_without_frames = self.longest_without_frames.max(other.longest_without_frames);
+        self.stall = self.stall.max(other.stall);
+        self.recoveries.extend(other.recoveries);
+        self.recoveries.sort_unstable();
+        self.slots += other.slots;
+        for (kind, growth) in other.growth {
+            let sum = self.growth.entry(kind).or_default();
+            sum.processes += growth.processes;
+            sum.most = sum.most.max(growth.most);
+        }
+    }
+
+    /// The counts of the failpoints of all kinds.
+    fn all_failpoints(&self) -> FailpointCounts {
+        let mut all = FailpointCounts::default();
+        self.failpoints.values().for_each(|counts| all.add(counts));
+        all
+    }
+
+    fn failpoints_of(&self, kind: Kind) -> FailpointCounts {
+        self.failpoints.get(&kind).cloned().unwrap_or_default()
+    }
+
+    /// The median and the longest recovery time.
+    fn recovery(&self) -> (Duration, Duration) {
+        let at = |index: usize| Duration::from_nanos(self.recoveries.get(index).copied().unwrap_or(0));
+        let count = self.recoveries.len();
+        (at(count / 2), at(count.saturating_sub(1)))
+    }
+
+    pub fn table(&self) -> String {
+        let mode = if self.lossless { "lossless" } else { "dropping" };
+        let mut text = format!(
+            "seed {} {mode} {:?}\n{}\n{}\n{}",
+            self.seed,
+            self.time,
+            self.kinds_table(),
+            self.failpoints_table(),
+            self.summary()
+        );
+        for (kind, growth) in &self.growth {
+            text += &format!(
+                "largest growth of {} long-lived processes, {}: {} descriptors, {} mappings, {} kB\n",
+                growth.processes,
+                kind.name(),
+                growth.most.descriptors,
+                growth.most.mappings,
+                growth.most.kilobytes
+            );
+        }
+        for finding in &self.findings {
+            text += &format!("FOUND {finding}\n");
+        }
+        text
+    }
+
+    fn kinds_table(&self) -> Table {
+        let mut table = new_table(&[
+            "", "started", "killed", "itself", "stopped", "itself", "frames", "again", "in place", "copied", "missed",
+            "lost",
+        ]);
+        for (kind, figures) in self.figures.iter().filter(|(_, figures)| figures.started > 0) {
+            let hits = self.failpoints_of(*kind).sum();
+            let numbers = [
+                figures.started,
+                figures.killed,
+                hits.kills,
+                figures.stopped,
+                hits.stops,
+                figures.frames,
+                figures.again,
+                figures.in_place,
+                figures.copied,
+                figures.missed,
+                figures.lost,
+            ];
+            let cells = numbers.map(|number| number.to_string()).into_iter();
+            table.add_row([kind.name().to_owned()].into_iter().chain(cells));
+        }
+        table
+    }
+
+    fn failpoints_table(&self) -> Table {
+        let mut table = new_table(&["failpoint", "passes", "kills", "stops"]);
+        for (name, Hits { passes, kills, stops }) in self.all_failpoints().0 {
+            table.add_row([name, passes.to_string(), kills.to_string(), stops.to_string()]);
+        }
+        table
+    }
+
+    fn summary(&self) -> String {
+        let (median, longest) = self.recovery();
+        let events: u64 = self.figures.values().map(|figures| figures.events).sum();
+        format!(
+            "published {}, events received {events}, messages received {}, frames without a slot {}\n\
+             torn {}, wrong order or repeated {}, other violations {}, starved {} (longest {:.0?}), slots lost {} of {}, \
+             left in /dev/shm {}\n\
+             longest claim and publish {:.1?}; from a writer's death to the next frame: median {median:.1?}, \
+             longest {longest:.1?}, {} times\n",
+            self.published,
+            self.messages,
+            self.no_slot,
+            self.torn,
+            self.order,
+            self.others,
+            self.starved,
+            self.longest_without_frames,
+            self.slots_lost,
+            self.slots,
+            self.leftovers.len(),
+            self.stall,
+            self.recoveries.len()
+        )
+    }
+
+    pub fn json(&self) -> Value {
+        let (median, longest) = self.recovery();
+        let kind = |kind: &Kind, figures: &Figures| {
+            let mut value = json!(figures);
+            value["failpoints"] = json!(self.failpoints_of(*kind).passed());
+            (kind.name(), value)
+        };
+        let started = self.figures.iter().filter(|(_, figures)| figures.started > 0);
+        let kinds: BTreeMap<_, _> = started.map(|(name, figures)| kind(name, figures)).collect();
+        let growth: BTreeMap<_, _> = self.growth.iter().map(|(kind, it)| (kind.name(), it)).collect();
+        json!({
+            "seed": self.seed,
+            "lossless": self.lossless,
+            "seconds": self.time.as_secs(),
+            "published": self.published,
+            "torn": self.torn,
+            "wrong_order": self.order,
+            "other_violations": self.others,
+            "starved": self.starved,
+            "longest_without_frames_ms": self.longest_without_frames.as_millis() as u64,
+            "no_slot": self.no_slot,
+            "longest_claim_and_publish_us": self.stall.as_micros() as u64,
+            "recovery_median_us": median.as_micros() as u64,
+            "recovery_longest_us": longest.as_micros() as u64,
+            "recoveries": self.recoveries.len(),
+            "slots": self.slots,
+            "slots_lost": self.slots_lost,
+            "left_in_dev_shm": self.leftovers.len(),
+            "kinds": kinds,
+            "failpoints": self.all_failpoints(),
+            "growth": growth,
+            "findings": self.findings,
+        })
+    }
+}
+
+/// A table without lines, whose columns except the first are numbers.
+fn new_table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(header.to_vec());
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}

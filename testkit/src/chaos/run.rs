@@ -1,0 +1,654 @@
+//! A run: starts, kills, stops and restarts processes of all kinds on one channel, and watches those that live.
+
+use std::{
+    fs::{File, OpenOptions},
+    os::unix::fs::{FileExt, MetadataExt},
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant, SystemTime},
+};
+
+use nix::{
+    sys::{
+        signal::{Signal, kill},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
+use rsshm_channel::{ChannelName, Writer, WriterOptions, monotonic_ns};
+
+use super::{
+    PROCESS, Plan,
+    assignment::{Assignment, Kind},
+    board::{Board, Findings, request, writer_request},
+    dump::dump,
+    report::{FailpointCounts, Report, Usage},
+};
+use crate::{Random, gst::role_command};
+
+const TICK: Duration = Duration::from_millis(2);
+/// A reader that receives nothing for this time while frames are published is starved.
+const STARVED_AFTER: Duration = Duration::from_secs(3);
+/// A process need not receive frames for this time after it was started or continued.
+const SETTLING_TIME: Duration = Duration::from_millis(600);
+/// A writer publishes something within this time if nobody is stopped.
+const STUCK_AFTER: Duration = Duration::from_secs(4);
+/// The longest time of a claim and publish of a writer that waits for nobody: much longer than on a busy machine.
+const MAX_STALL: Duration = Duration::from_secs(2);
+/// The longest time that a process needs to end when it is asked to.
+const ENDING_TIME: Duration = Duration::from_secs(10);
+/// The interval between two measurements of a process's resources.
+const USAGE_INTERVAL: Duration = Duration::from_millis(250);
+/// A process that is not to be started in this run any more.
+const NEVER: Duration = Duration::from_secs(3600);
+
+/// One member of the run: a kind of process, of which one runs at a time.
+struct Member {
+    kind: Kind,
+    index: usize,
+    /// Its processes are stopped but never killed, so that their resources can be measured.
+    is_long_lived: bool,
+    process: Option<Process>,
+    start_at: Instant,
+    output: PathBuf,
+}
+
+struct Process {
+    pid: Pid,
+    started: Instant,
+    is_stopped: bool,
+    continue_at: Option<Instant>,
+    /// When it was last started or continued.
+    awake_since: Instant,
+    last_at: u64,
+    /// How long it has received nothing while frames were published.
+    time_without_frames: Duration,
+    /// It is not killed at failpoints, and seldom or never from outside.
+    is_immune: bool,
+    usage: Vec<(Duration, Usage)>,
+}
+
+struct Run {
+    plan: Plan,
+    random: Random,
+    directory: PathBuf,
+    channel: String,
+    board: &'static Board,
+    findings: Findings,
+    /// The first member is the writer.
+    members: Vec<Member>,
+    incarnation: u32,
+    epoch: u32,
+    /// The writer was asked to close.
+    is_closing: bool,
+    /// No process is killed or stopped at the moment.
+    is_calm: bool,
+    /// The writer must use the channel crate and be no pipeline.
+    is_without_sink: bool,
+    published: u64,
+    published_at: Instant,
+    last_stop_at: Instant,
+    report: Report,
+}
+
+/// Runs a plan and returns its report. The output of the processes is kept below `parent` if there are findings.
+pub fn run(plan: &Plan, parent: &Path) -> Report {
+    let directory = parent.join(format!("chaos-{}-{}", std::process::id(), plan.seed));
+    let _ = std::fs::remove_dir_all(&directory);
+    std::fs::create_dir_all(&directory).unwrap();
+    let mut run = Run::new(plan.clone(), directory.clone());
+    run.disturb();
+    run.end();
+    let report = run.finish();
+    if report.findings.is_empty() {
+        let _ = std::fs::remove_dir_all(directory);
+    }
+    report
+}
+
+/// The kinds of the members of a run, the writer first, and whether each is long-lived: six to ten readers.
+fn choose_members(random: &mut Random) -> Vec<(Kind, bool)> {
+    let mut kinds = vec![
+        (Kind::Writer, false),
+        (Kind::InPlace, true),
+        (Kind::InPlace, false),
+        (Kind::Copying, false),
+        (Kind::Observer, true),
+        (Kind::Slow, false),
+        (Kind::Slow, false),
+        (Kind::Newest, false),
+        (Kind::Hoarder, false),
+        (Kind::Guest, false),
+        (Kind::Threaded, false),
+        (Kind::Source, true),
+    ];
+    if random.permille(500) {
+        kinds.push((Kind::SourceNewest, false));
+    }
+    while kinds.len() > 7 && random.permille(250) {
+        let index = random.within(1..kinds.len() as u64) as usize;
+        if !kinds[index].1 {
+            kinds.remove(index);
+        }
+    }
+    kinds
+}
+
+impl Run {
+    fn new(plan: Plan, directory: PathBuf) -> Self {
+        let mut random = Random::new(plan.seed);
+        let now = Instant::now();
+        let members = choose_members(&mut random)
+            .into_iter()
+            .enumerate()
+            .map(|(index, (kind, is_long_lived))| Member {
+                kind,
+                index,
+                is_long_lived,
+                process: None,
+                start_at: match index {
+                    0 => now,
+                    _ => now + random.millis(0..400),
+                },
+                output: directory.join(format!("output-{index}")),
+            })
+            .collect();
+        Self {
+            board: Board::open(&directory),
+            findings: Findings::new(&directory),
+            report: Report::new(&plan, &directory),
+            channel: format!("rsshm-chaos-{}-{}", std::process::id(), plan.seed),
+            plan,
+            random,
+            directory,
+            members,
+            incarnation: 0,
+            epoch: 0,
+            is_closing: false,
+            is_calm: false,
+            is_without_sink: false,
+            published: 0,
+            published_at: now,
+            last_stop_at: now,
+        }
+    }
+
+    /// Disturbs the processes for the time of the plan, with calm phases in which each has to receive frames.
+    fn disturb(&mut self) {
+        let ends = Instant::now() + self.plan.time;
+        let mut change = Instant::now() + self.random.millis(4000..7000);
+        let mut last = Instant::now();
+        while Instant::now() < ends {
+            std::thread::sleep(TICK);
+            let now = Instant::now();
+            // If this process did not run for a while, the others may not have run either.
+            let step = (now - last).min(Duration::from_millis(20));
+            last = now;
+            // At the end the writer counts its slots, which a pipeline cannot do.
+            self.is_without_sink = ends - now < Duration::from_secs(5);
+            if now > change {
+                self.is_calm = !self.is_calm;
+                let time = if self.is_calm { 3500..4000 } else { 4000..9000 };
+                change = now + self.random.millis(time);
+                self.pause_failpoints(self.is_calm);
+            }
+            self.tick(now, step);
+            if !self.is_calm {
+                self.send_signals(step);
+            }
+            if !self.findings.all().is_empty() {
+                self.dump("found");
+                // More disturbance would hide the cause.
+                break;
+            }
+        }
+    }
+
+    fn failpoints_file(&self, kind: Kind) -> PathBuf {
+        self.directory.join(format!("failpoints-{kind:?}"))
+    }
+
+    fn pause_failpoints(&self, is_paused: bool) {
+        for kind in Kind::ALL {
+            let file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(self.failpoints_file(kind));
+            file.unwrap()
+                .write_all_at(&u64::from(is_paused).to_ne_bytes(), 0)
+                .unwrap();
+        }
+    }
+
+    /// Starts a process of a member.
+    fn start(&mut self, index: usize) {
+        let mut is_immune = self.members[index].is_long_lived;
+        if self.members[index].kind.is_writer() {
+            is_immune = self.prepare_writer(index);
+        }
+        let kind = self.members[index].kind;
+        let assignment = Assignment {
+            directory: self.directory.clone(),
+            kind,
+            member: self.members[index].index,
+            seed: self.random.number(),
+            channel: self.channel.clone(),
+            lossless: self.plan.lossless,
+            incarnation: self.incarnation,
+            epoch: self.epoch,
+        };
+        let failpoints = self.failpoints(kind, is_immune);
+        let pid = spawn(&assignment, &failpoints, &self.members[index].output);
+        let now = Instant::now();
+        self.members[index].process = Some(Process {
+            pid,
+            started: now,
+            is_stopped: false,
+            continue_at: None,
+            awake_since: now,
+            last_at: 0,
+            time_without_frames: Duration::ZERO,
+            is_immune,
+            usage: Vec::new(),
+        });
+        self.report.add_start(kind);
+    }
+
+    /// Chooses the kind of the next writer. Returns whether it is immune.
+    fn prepare_writer(&mut self, index: usize) -> bool {
+        self.incarnation += 1;
+        if std::mem::take(&mut self.is_closing) {
+            self.board.writer_request.store(writer_request::CONTINUE, Relaxed);
+        }
+        let is_sink = !self.is_without_sink && self.random.permille(250);
+        self.members[index].kind = if is_sink { Kind::Sink } else { Kind::Writer };
+        // In a long run, some writers live long enough for a measurement of their resources.
+        self.plan.time >= Duration::from_secs(40) && self.random.permille(40)
+    }
+
+    /// The value of `RSSHM_FAILPOINTS`: seed, kills and stops in a million passes, file of counts.
+    fn failpoints(&mut self, kind: Kind, is_immune: bool) -> String {
+        let (kills, stops) = match (is_immune, kind.is_writer()) {
+            (true, false) if self.plan.lossless => (0, 50),
+            (false, false) if self.plan.lossless => (250, 50),
+            (true, _) => (0, 400),
+            (false, true) => (60, 400),
+            (false, false) => (250, 300),
+        };
+        let file = self.failpoints_file(kind);
+        format!("{},{kills},{stops},{}", self.random.number(), file.display())
+    }
+
+    /// Starts what is due, and checks which processes have died, stopped, or receive nothing.
+    fn tick(&mut self, now: Instant, step: Duration) {
+        for index in 0..self.members.len() {
+            let member = &self.members[index];
+            if member.process.is_none() && now >= member.start_at {
+                self.start(index);
+            }
+            self.check_process(index, now);
+        }
+        self.watch_writer(now);
+        self.watch_readers(now, step);
+    }
+
+    fn check_process(&mut self, index: usize, now: Instant) {
+        let kind = self.members[index].kind;
+        let Some(process) = &mut self.members[index].process else {
+            return;
+        };
+        match waitpid(process.pid, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)).unwrap() {
+            WaitStatus::Stopped(..) => {
+                process.is_stopped = true;
+                // Short stops are more frequent than long ones.
+                let pause = Duration::from_micros(self.random.size(10..19) as u64).min(Duration::from_millis(500));
+                process.continue_at.get_or_insert(now + pause);
+            }
+            ended @ (WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => {
+                self.record_end(index, ended, now);
+                return;
+            }
+            _ => {}
+        }
+        if process.is_stopped {
+            self.last_stop_at = now;
+            if process.continue_at.is_some_and(|at| now >= at) {
+                let _ = kill(process.pid, Signal::SIGCONT);
+                process.is_stopped = false;
+                process.continue_at = None;
+                process.awake_since = now;
+            }
+        }
+        let age = now - process.started;
+        let last_measured = process.usage.last().map_or(Duration::ZERO, |(age, _)| *age);
+        // A writer that is killed soon is not worth a measurement.
+        let is_short_lived = kind.is_writer() && !process.is_immune;
+        if age - last_measured > USAGE_INTERVAL
+            && !is_short_lived
+            && let Some(usage) = Usage::of(process.pid)
+        {
+            process.usage.push((age, usage));
+        }
+    }
+
+    /// Records the end of a process, which is a violation unless it was killed or asked to end.
+    fn record_end(&mut self, index: usize, ended: WaitStatus, now: Instant) {
+        let member = &mut self.members[index];
+        let Some(process) = member.process.take() else {
+            return;
+        };
+        self.report.add_usage(member.kind, &process.usage);
+        let is_expected = match ended {
+            WaitStatus::Signaled(_, Signal::SIGKILL, _) => true,
+            WaitStatus::Exited(_, 0) => self.is_closing && member.kind.is_writer(),
+            _ => false,
+        };
+        if !is_expected {
+            let output = std::fs::read_to_string(&member.output).unwrap_or_default();
+            let lines: Vec<&str> = output.lines().collect();
+            let last_lines = &lines[lines.len().saturating_sub(30)..];
+            self.findings.add(&format!(
+                "{} {} ended: {ended:?}: {}",
+                member.kind.name(),
+                process.pid,
+                last_lines.join(" | ")
+            ));
+        }
+        if member.kind.is_writer() {
+            self.board.record_death(self.incarnation, monotonic_ns());
+            member.start_at = now;
+        } else {
+            member.start_at = now + self.random.millis(0..300);
+        }
+    }
+
+    /// Whether the writer is awake and has had time to publish.
+    fn is_writer_settled(&self, now: Instant) -> bool {
+        let writer = self.members[0].process.as_ref();
+        writer.is_some_and(|it| !it.is_stopped && now - it.awake_since > SETTLING_TIME)
+    }
+
+    /// The writer publishes unless a process is stopped.
+    fn watch_writer(&mut self, now: Instant) {
+        let published = self.board.counters[0].published.load(Relaxed);
+        let is_excused = !self.is_writer_settled(now) || now - self.last_stop_at < SETTLING_TIME;
+        if published != self.published || is_excused {
+            self.published = published;
+            self.published_at = now;
+        } else if now - self.published_at > STUCK_AFTER {
+            self.published_at = now;
+            self.findings.add("the writer publishes nothing, and nobody is stopped");
+            self.dump("stuck");
+        }
+    }
+
+    /// Each reader that is awake receives frames while the writer publishes.
+    fn watch_readers(&mut self, now: Instant, step: Duration) {
+        let is_publishing = self.is_writer_settled(now) && self.published > 0 && {
+            let last = self.board.counters[0].last_at.load(Relaxed);
+            monotonic_ns().saturating_sub(last) < 200_000_000
+        };
+        for member in &mut self.members[1..] {
+            let Some(process) = &mut member.process else {
+                continue;
+            };
+            let last_at = self.board.counters[member.index].last_at.load(Relaxed);
+            if last_at != process.last_at {
+                process.last_at = last_at;
+                process.time_without_frames = Duration::ZERO;
+            } else if is_publishing && !process.is_stopped && now - process.awake_since > SETTLING_TIME {
+                process.time_without_frames += step;
+                self.report.add_time_without_frames(process.time_without_frames);
+                if process.time_without_frames > STARVED_AFTER {
+                    process.time_without_frames = Duration::ZERO;
+                    self.report.add_starved();
+                    self.findings.add(&format!(
+                        "{}, member {}, process {}, receives nothing for {STARVED_AFTER:?} while frames are published",
+                        member.kind.name(),
+                        member.index,
+                        process.pid
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Writes a description of the channel to a file.
+    fn dump(&self, name: &str) {
+        if let Some(writer) = &self.members[0].process {
+            let text = dump(&self.channel, writer.pid);
+            let _ = std::fs::write(self.directory.join(format!("{name}-{}", writer.pid)), text);
+        }
+    }
+
+    /// Kills and stops processes from outside.
+    fn send_signals(&mut self, step: Duration) {
+        // A lossless writer waits while one of its readers is stopped.
+        let stop_factor = if self.plan.lossless { 4 } else { 1 };
+        for index in 0..self.members.len() {
+            let member = &mut self.members[index];
+            let kind = member.kind;
+            let Some(process) = &mut member.process else {
+                continue;
+            };
+            let (mean_kill, mean_stop) = match (kind.is_writer(), process.is_immune) {
+                (true, false) => (Duration::from_millis(2500), Duration::from_millis(2000)),
+                // Long enough for a measurement of its resources.
+                (true, true) => (Duration::from_secs(10), Duration::from_millis(2000)),
+                (false, false) => (Duration::from_secs(5), Duration::from_millis(2500)),
+                (false, true) => (Duration::MAX, Duration::from_millis(2500)),
+            };
+            let signal = if self.random.happens(step, mean_kill) {
+                if kind.is_writer() && self.random.permille(150) {
+                    self.close_writer();
+                    continue;
+                }
+                Signal::SIGKILL
+            } else if self.random.happens(step, mean_stop * stop_factor) {
+                Signal::SIGSTOP
+            } else {
+                continue;
+            };
+            let _ = kill(process.pid, signal);
+            self.report.add_signal(kind, signal);
+        }
+    }
+
+    /// Asks the writer to close, instead of killing it.
+    fn close_writer(&mut self) {
+        if !self.is_closing {
+            self.is_closing = true;
+            self.epoch += 1;
+            self.board.writer_request.store(writer_request::CLOSE, Relaxed);
+        }
+    }
+
+    /// Disturbs no process until `is_done` holds; `false` if it does not within the time.
+    fn wait_calmly(&mut self, time: Duration, mut is_done: impl FnMut(&Self) -> bool) -> bool {
+        let began = Instant::now();
+        while !is_done(self) {
+            if began.elapsed() > time {
+                return false;
+            }
+            std::thread::sleep(TICK);
+            self.tick(Instant::now(), Duration::ZERO);
+        }
+        true
+    }
+
+    /// Ends all processes, and checks what has to hold then.
+    fn end(&mut self) {
+        self.is_without_sink = true;
+        self.pause_failpoints(true);
+        let is_awake = |member: &Member| member.process.as_ref().is_some_and(|process| !process.is_stopped);
+        let has_writer = |run: &Self| run.members[0].kind == Kind::Writer && !run.is_closing;
+        if !has_writer(self)
+            && let Some(process) = &self.members[0].process
+        {
+            let _ = kill(process.pid, Signal::SIGKILL);
+        }
+        let all_continue = self.wait_calmly(ENDING_TIME, |run| {
+            let publishes = run.members[0]
+                .process
+                .as_ref()
+                .is_some_and(|it| it.started.elapsed() > SETTLING_TIME);
+            has_writer(run) && publishes && run.members.iter().all(is_awake)
+        });
+        if !all_continue {
+            self.findings.add("not all processes continue in the end");
+        }
+        self.end_readers();
+        self.count_slots();
+        self.epoch += 1;
+        self.is_closing = true;
+        self.board.writer_request.store(writer_request::CLOSE, Relaxed);
+        let has_ended = self.wait_calmly(ENDING_TIME, |run| run.members[0].process.is_none());
+        self.members[0].start_at = Instant::now() + NEVER;
+        if !has_ended {
+            self.findings.add("the writer does not end");
+            self.kill(0);
+        }
+        self.check_leftovers();
+    }
+
+    /// Kills half of the readers and asks the others to end.
+    fn end_readers(&mut self) {
+        let never = Instant::now() + NEVER;
+        for index in 1..self.members.len() {
+            self.members[index].start_at = never;
+            if self.random.permille(500) {
+                self.kill(index);
+            }
+        }
+        self.board.request.store(request::END, Relaxed);
+        let began = Instant::now();
+        for index in 1..self.members.len() {
+            while let Some(process) = &self.members[index].process {
+                match waitpid(process.pid, Some(WaitPidFlag::WNOHANG)).unwrap() {
+                    WaitStatus::StillAlive if began.elapsed() < ENDING_TIME => std::thread::sleep(TICK),
+                    WaitStatus::StillAlive => {
+                        let what = format!("{} does not end", self.members[index].kind.name());
+                        self.findings.add(&what);
+                        self.kill(index);
+                    }
+                    WaitStatus::Exited(_, 0) => {
+                        let member = &mut self.members[index];
+                        let usage = member.process.take().map(|process| process.usage).unwrap_or_default();
+                        self.report.add_usage(member.kind, &usage);
+                    }
+                    status => self.record_end(index, status, never),
+                }
+                self.members[index].start_at = never;
+            }
+        }
+    }
+
+    fn kill(&mut self, index: usize) {
+        let member = &mut self.members[index];
+        if let Some(process) = member.process.take() {
+            let _ = kill(process.pid, Signal::SIGKILL);
+            let _ = waitpid(process.pid, None);
+            self.report.add_usage(member.kind, &process.usage);
+        }
+    }
+
+    /// All slots can be used after all readers have ended.
+    fn count_slots(&mut self) {
+        self.board.writer_request.store(writer_request::COUNT_SLOTS, Relaxed);
+        let board = self.board;
+        if !self.wait_calmly(ENDING_TIME, |_| board.slots.load(Relaxed) != 0) {
+            self.findings.add("the writer does not report its slots");
+            return;
+        }
+        let slots = board.slots.load(Relaxed) - 1;
+        let lost = slots.saturating_sub(board.slots_used.load(Relaxed));
+        self.report.set_slots(slots, lost);
+        if lost > 0 {
+            self.findings.add(&format!("{lost} of {slots} slots are lost"));
+        }
+    }
+
+    /// A writer that closes leaves no file, and the next start removes the staging files of dead processes.
+    fn check_leftovers(&mut self) {
+        let mut leftovers = Vec::new();
+        for file in [self.channel.clone(), format!("sem.{}", self.channel)] {
+            if Path::new("/dev/shm").join(&file).exists() {
+                leftovers.push(file);
+            }
+        }
+        // A writer removes staging files that are ten seconds old.
+        for file in staging_files() {
+            let old = std::fs::FileTimes::new().set_modified(SystemTime::now() - Duration::from_secs(11));
+            if let Ok(file) = File::options().write(true).open(file) {
+                let _ = file.set_times(old);
+            }
+        }
+        let name = ChannelName::new(format!("{}-end", self.channel)).unwrap();
+        drop(Writer::open(name, WriterOptions::default()).unwrap());
+        leftovers.extend(staging_files().iter().map(|path| path.display().to_string()));
+        for leftover in &leftovers {
+            self.findings.add(&format!("{leftover} is left in /dev/shm"));
+            let _ = std::fs::remove_file(Path::new("/dev/shm").join(leftover));
+        }
+        self.report.set_leftovers(leftovers);
+    }
+
+    fn finish(mut self) -> Report {
+        for index in 0..self.members.len() {
+            self.kill(index);
+        }
+        for member in &self.members {
+            let stall = Duration::from_nanos(self.board.counters[member.index].stall.load(Relaxed));
+            if stall > MAX_STALL {
+                self.findings.add(&format!("a claim and publish took {stall:?}"));
+            }
+        }
+        for kind in Kind::ALL {
+            let counts = FailpointCounts::read(&self.failpoints_file(kind));
+            self.report.set_failpoints(kind, counts);
+        }
+        for member in &self.members {
+            self.report
+                .add_counters(member.kind, &self.board.counters[member.index]);
+        }
+        self.report.set_recoveries(self.board.recoveries());
+        self.report.check_usage(&self.findings);
+        self.report.findings = self.findings.all();
+        self.report
+    }
+}
+
+/// Starts a process. It is waited for by its number, because [`std::process::Child`] does not report stops.
+#[allow(clippy::zombie_processes)]
+fn spawn(assignment: &Assignment, failpoints: &str, output: &Path) -> Pid {
+    let output = File::options().append(true).create(true).open(output).unwrap();
+    let assignment = serde_json::to_string(assignment).unwrap();
+    let child = role_command(PROCESS, &[&assignment])
+        .env("RSSHM_FAILPOINTS", failpoints)
+        .env("RUST_BACKTRACE", "1")
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().unwrap())
+        .stderr(output)
+        .spawn()
+        .unwrap();
+    Pid::from_raw(child.id() as i32)
+}
+
+/// The staging files of processes that are gone.
+fn staging_files() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir("/dev/shm").unwrap().flatten();
+    entries
+        .filter(|entry| {
+            let name = entry.file_name().into_string().unwrap_or_default();
+            let pid = name.strip_prefix(".rsshm-").and_then(|rest| rest.split('-').next());
+            // The processes of other tests have staging files while they live.
+            pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
+                && entry
+                    .metadata()
+                    .is_ok_and(|meta| meta.uid() == nix::unistd::geteuid().as_raw())
+        })
+        .map(|entry| entry.path())
+        .collect()
+}

@@ -1,0 +1,310 @@
+//! A writer that uses the channel crate.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use rsshm_channel::{
+    Caps, ChannelName, Error, FrameDescriptor, MAX_EVENT_SIZE, MAX_METADATA_SIZE, NewEvent, ServiceReport,
+    ServiceThread, Slot, Writer, WriterOptions, monotonic_ns,
+};
+
+use super::{
+    assignment::{Assignment, Context, awake_between},
+    board::writer_request,
+    content::{COUNTED_FRAME, EVENT, HEAD, MESSAGE, OWN_EVENT, Tag},
+};
+use crate::Random;
+
+/// Frames have 4 KiB to 1 MiB: this number of bits.
+const SIZE_BITS: std::ops::Range<u64> = 12..20;
+const PAGE_SIZE: usize = 4096;
+const SERVICE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Random values for the options of a writer.
+pub struct RandomOptions {
+    pub perms: u32,
+    pub max_slots: u32,
+    pub accept_messages: bool,
+}
+
+impl RandomOptions {
+    pub fn new(random: &mut Random) -> Self {
+        let perms = [0o600, 0o660, 0o666, 0o644, 0o640];
+        Self {
+            perms: perms[random.within(0..perms.len() as u64) as usize],
+            max_slots: match random.within(0..10) {
+                0 | 1 => 0,
+                2 => random.within(3..14) as u32,
+                3 | 4 => random.within(14..40) as u32,
+                _ => random.within(40..65) as u32,
+            },
+            accept_messages: random.permille(700),
+        }
+    }
+}
+
+pub fn random_size(random: &mut Random) -> usize {
+    random.size(SIZE_BITS).next_multiple_of(PAGE_SIZE)
+}
+
+/// The publishing thread of a writer's process.
+struct Player {
+    context: Arc<Context>,
+    random: Random,
+    writer: Arc<Writer>,
+    tag: Tag,
+    size: usize,
+    /// Slots that an upstream element keeps after they were published.
+    kept: VecDeque<Slot>,
+}
+
+/// Plays a writer until the run asks it to close.
+pub fn play(assignment: Assignment) {
+    let mut random = Random::new(assignment.seed ^ 2);
+    let context = Arc::new(Context::new(assignment));
+    let Some(writer) = open(&context, &mut random) else {
+        return;
+    };
+    let service = ServiceThread::spawn(Arc::clone(&writer), SERVICE_INTERVAL, {
+        let context = Arc::clone(&context);
+        move |_, report| check_report(&context, report)
+    });
+    let service = service.unwrap();
+    let assignment = &context.assignment;
+    let tag = Tag {
+        incarnation: assignment.incarnation,
+        epoch: assignment.epoch,
+        kind: COUNTED_FRAME,
+        ..Tag::default()
+    };
+    let mut player = Player {
+        context: Arc::clone(&context),
+        random,
+        writer: Arc::clone(&writer),
+        tag,
+        size: PAGE_SIZE,
+        kept: VecDeque::new(),
+    };
+    player.change_caps();
+    loop {
+        match context.board.writer_request.load(Relaxed) {
+            writer_request::CONTINUE => player.step(),
+            writer_request::COUNT_SLOTS => player.count_slots(),
+            _ => break,
+        }
+    }
+    let _ = service.stop();
+    player.kept.clear();
+    writer.close();
+}
+
+fn open(context: &Context, random: &mut Random) -> Option<Arc<Writer>> {
+    let name = ChannelName::new(context.assignment.channel.clone()).unwrap();
+    let values = RandomOptions::new(random);
+    let options = WriterOptions::default()
+        .perms(values.perms)
+        .max_slots(values.max_slots)
+        .lossless(context.assignment.lossless)
+        .accept_messages(values.accept_messages);
+    let writer = match Writer::open(name, options) {
+        Ok(writer) => Arc::new(writer),
+        Err(error) => {
+            context.found_other(&format!("cannot start: {error}"));
+            return None;
+        }
+    };
+    if let Some(damaged) = writer.replaced_damaged() {
+        context.found_other(&format!("has replaced a damaged segment: {damaged}"));
+    }
+    Some(writer)
+}
+
+/// Checks what a pass of the service has found.
+fn check_report(context: &Context, report: Result<ServiceReport, Error>) {
+    let report = match report {
+        Ok(report) => report,
+        Err(error) => return context.found_other(&format!("service: {error}")),
+    };
+    for entry in report.evicted {
+        context.found_other(&format!("evicts the reader of entry {entry}"));
+    }
+    if report.names_restored {
+        context.found_other("has lost its files");
+    }
+    for message in report.messages {
+        context.counters.messages.fetch_add(1, Relaxed);
+        let read = Tag::read(&message);
+        if read.as_ref().map(|tag| tag.kind) != Ok(MESSAGE) {
+            context.found(&context.counters.torn, &format!("a message is torn: {read:?}"));
+        }
+    }
+}
+
+impl Player {
+    fn change_caps(&mut self) {
+        self.tag.caps += 1;
+        self.size = random_size(&mut self.random);
+        let filler = if self.random.permille(100) {
+            self.random.within(0..3000)
+        } else {
+            0
+        };
+        let caps = self.tag.caps_string(self.size, filler as usize);
+        self.writer.set_caps(Caps::fixed_size(caps, self.size));
+    }
+
+    fn step(&mut self) {
+        if self.random.permille(8) {
+            self.change_caps();
+        }
+        if self.random.permille(60) {
+            self.publish_event();
+        }
+        if self.random.permille(2) {
+            // More than the channel keeps.
+            (0..50).for_each(|_| self.publish_event());
+        }
+        if self.random.permille(3) {
+            self.writer.end_of_stream();
+        }
+        if self.random.permille(300) {
+            self.kept.clear();
+        }
+        // About 250 frames a second, with bursts at full speed.
+        let burst = if self.random.permille(50) {
+            self.random.within(2..30)
+        } else {
+            1
+        };
+        (0..burst).for_each(|_| self.publish_frame());
+        std::thread::sleep(self.random.millis(1..7));
+    }
+
+    fn publish_event(&mut self) {
+        let tag = Tag {
+            kind: EVENT,
+            ..self.tag
+        };
+        let bytes = tag.bytes(self.random.within(HEAD as u64..MAX_EVENT_SIZE as u64 + 1) as usize);
+        let event = NewEvent {
+            kind: OWN_EVENT,
+            bytes: &bytes,
+            ..NewEvent::default()
+        };
+        let sticky = self.random.permille(500).then(|| self.random.within(1..8) as usize);
+        if let Err(error) = self.writer.publish_event(event, sticky) {
+            self.context.found_other(&format!("event: {error}"));
+        }
+        if self.random.permille(20) {
+            self.writer.forget_events();
+        }
+    }
+
+    fn publish_frame(&mut self) {
+        let began = monotonic_ns();
+        let Some((mut slot, is_upstream)) = self.claim() else {
+            return;
+        };
+        let claim_time = awake_between(began, monotonic_ns());
+        let tag = Tag {
+            serial: self.tag.serial + 1,
+            ..self.tag
+        };
+        tag.fill(slot.as_mut());
+        let Some(publish_time) = self.publish(&slot, tag) else {
+            return;
+        };
+        if !self.context.assignment.lossless {
+            let time = claim_time + publish_time;
+            self.context.counters.stall.fetch_max(time, Relaxed);
+        }
+        if is_upstream && self.random.permille(500) {
+            self.kept.push_back(slot);
+        }
+    }
+
+    /// Claims a slot, now and then as for an upstream element. Returns the slot and whether it is for upstream.
+    fn claim(&mut self) -> Option<(Slot, bool)> {
+        let claimed = if self.random.permille(300) {
+            self.writer.upstream().claim(self.size)
+        } else {
+            Ok(None)
+        };
+        let is_upstream = matches!(claimed, Ok(Some(_)));
+        let claimed = match claimed {
+            Ok(None) => self.writer.claim(self.size),
+            claimed => claimed,
+        };
+        match claimed {
+            Ok(Some(slot)) => Some((slot, is_upstream)),
+            Ok(None) => {
+                self.context.counters.no_slot.fetch_add(1, Relaxed);
+                let stats = self.writer.stats();
+                self.context.found_other(&format!("no slot for a frame: {stats:?}"));
+                None
+            }
+            Err(error) => {
+                self.context.found_other(&format!("claim: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Publishes a frame, now and then with metadata. Returns how long that took.
+    fn publish(&mut self, slot: &Slot, tag: Tag) -> Option<u64> {
+        let metadata = if self.random.permille(300) {
+            tag.bytes(self.random.within(HEAD as u64..MAX_METADATA_SIZE as u64 + 1) as usize)
+        } else {
+            Vec::new()
+        };
+        let began = monotonic_ns();
+        let descriptor = FrameDescriptor::new(self.size as u64)
+            .with_pts(began)
+            .with_offset(tag.serial);
+        // As in rsshmsink: the slot of an upstream element may have been claimed while readers were still following.
+        self.writer.upstream().wait_for_followers();
+        self.context.before_publish(tag.serial);
+        let published = self.writer.publish(slot, descriptor, &metadata);
+        let publish_time = awake_between(began, monotonic_ns());
+        if let Err(error) = published {
+            self.context.found_other(&format!("publish: {error}"));
+            return None;
+        }
+        self.tag.serial += 1;
+        let counters = self.context.counters;
+        counters.published.fetch_add(1, Relaxed);
+        counters.last_at.store(monotonic_ns(), Relaxed);
+        Some(publish_time)
+    }
+
+    /// Publishes until each slot must have been used, and reports how many were. There are no readers.
+    fn count_slots(&mut self) {
+        self.kept.clear();
+        let slots = &self.context.board.slots;
+        if slots.load(Relaxed) != 0 {
+            std::thread::sleep(Duration::from_millis(5));
+            return;
+        }
+        // By then the service has noticed which readers are dead, and has released the old segments.
+        std::thread::sleep(Duration::from_millis(600));
+        let mut used = HashSet::new();
+        let committed = self.writer.stats().slots;
+        for _ in 0..3 * committed {
+            match self.writer.claim(self.size) {
+                Ok(Some(mut slot)) => {
+                    used.insert(slot.as_mut().as_ptr().addr());
+                    let published = self.writer.publish(&slot, FrameDescriptor::default(), &[]);
+                    if let Err(error) = published {
+                        self.context.found_other(&format!("publish: {error}"));
+                    }
+                }
+                other => self.context.found_other(&format!("no slot: {other:?}")),
+            }
+        }
+        self.context.board.slots_used.store(used.len() as u64, Relaxed);
+        slots.store(u64::from(committed) + 1, Relaxed);
+    }
+}

@@ -1,0 +1,49 @@
+//! Test frames: their bytes tell which frame they are of, and whether the frame is whole.
+
+/// The eight bytes that frame `number` repeats.
+fn word(number: u32) -> [u8; 8] {
+    (u64::from(number) | u64::from(!number) << 32).to_ne_bytes()
+}
+
+/// Makes `bytes` the frame `number`: the same eight bytes, made of the number, from start to end.
+pub fn fill(bytes: &mut [u8], number: u32) {
+    for (to, from) in bytes.iter_mut().zip(word(number)) {
+        *to = from;
+    }
+    let mut done = 8;
+    while done < bytes.len() {
+        let more = done.min(bytes.len() - done);
+        bytes.copy_within(..more, done);
+        done += more;
+    }
+}
+
+/// The number of the frame in `bytes`; `None` if they are torn, short or of a wrong place.
+pub fn check(bytes: &[u8]) -> Option<u32> {
+    let first: [u8; 8] = bytes.get(..8)?.try_into().ok()?;
+    let number = u64::from_ne_bytes(first) as u32;
+    (first == word(number) && bytes[8..] == bytes[..bytes.len() - 8]).then_some(number)
+}
+
+/// Whether all bytes are `value`.
+pub fn is_filled(bytes: &[u8], value: u8) -> bool {
+    // A comparison of memory is far faster than a loop in a build without optimisation.
+    bytes == vec![value; bytes.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn check_finds_number_of_whole_frame_only() {
+        let mut bytes = vec![0; 1000];
+        for number in [0, 1, u32::MAX] {
+            fill(&mut bytes, number);
+            assert_eq!(check(&bytes), Some(number));
+        }
+        bytes[999] ^= 1;
+        assert_eq!(check(&bytes), None);
+        assert_eq!(check(&bytes[..4]), None);
+    }
+}

@@ -1,0 +1,39 @@
+//! GStreamer in tests: pipelines in this process and in others, and what goes into and comes out of the elements.
+
+pub mod picture;
+mod pipeline;
+mod program;
+mod recorder;
+mod roundtrip;
+pub mod sequence;
+mod sink;
+mod xvfb;
+
+use std::sync::Once;
+
+pub use pipeline::{Pipeline, error_kind};
+pub use program::{command, launch, plugin, role_command, run_to_end};
+pub use recorder::{Item, Layout, RecordedFrame, SourceRecorder, layout};
+pub use roundtrip::Roundtrip;
+pub use sink::{CopyCounts, LOSSLESS, SinkHarness, custom_event};
+pub use xvfb::{Picture, Xvfb};
+
+/// The format of most tests: small frames, 30 a second.
+pub const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=48,framerate=30/1";
+
+/// The format [`CAPS`] with another frame rate.
+pub fn caps_at(frames_per_second: u32) -> String {
+    CAPS.replace("30/1", &format!("{frames_per_second}/1"))
+}
+
+/// Initialises GStreamer in this process and registers the plugin's elements.
+///
+/// GLib's warnings end the process from here on.
+pub fn init() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        gst::init().unwrap();
+        gst::glib::log_set_always_fatal(gst::glib::LogLevels::LEVEL_CRITICAL | gst::glib::LogLevels::LEVEL_WARNING);
+        gstrsshm::plugin_register_static().unwrap();
+    });
+}

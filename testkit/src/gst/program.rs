@@ -1,0 +1,76 @@
+//! GStreamer's own programs, run with the plugin that was built with the tests.
+
+use std::{path::PathBuf, process::Command, sync::Once};
+
+use crate::{Process, role};
+
+/// The plugin beside the test program.
+///
+/// `cargo test` builds this one anew, but not the one in `target/debug`.
+pub fn plugin() -> PathBuf {
+    let directory = std::env::current_exe().unwrap().parent().unwrap().to_owned();
+    let plugin = directory.join("libgstrsshm.so");
+    assert!(plugin.exists(), "{} is missing", plugin.display());
+    plugin
+}
+
+/// A command for a program that finds the plugin; its warnings are fatal.
+pub fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command
+        .env("GST_REGISTRY", plugin_directory().join("registry.bin"))
+        .env("GST_REGISTRY_FORK", "no")
+        .env("GST_PLUGIN_PATH", plugin_directory())
+        .env("G_DEBUG", "fatal_warnings");
+    command
+}
+
+/// Starts `gst-launch-1.0 PIPELINE`.
+#[track_caller]
+pub fn launch(pipeline: &str) -> Process {
+    let mut command = command("gst-launch-1.0");
+    command.arg("-q").args(pipeline.split_whitespace());
+    Process::start(command)
+}
+
+/// Runs `gst-launch-1.0 PIPELINE` until it ends without an error, and returns its output.
+#[track_caller]
+pub fn run_to_end(pipeline: &str) -> String {
+    launch(pipeline).wait_ok()
+}
+
+/// The command that runs a role of this test program which makes pipelines; its warnings are fatal.
+pub fn role_command(role: &str, arguments: &[&str]) -> Command {
+    let mut command = role::command(role, arguments);
+    command
+        // Not the registry of the other programs: here the plugin is part of the program.
+        .env(
+            "GST_REGISTRY",
+            std::env::temp_dir().join("rsshm-test-registry-static.bin"),
+        )
+        .env("GST_REGISTRY_FORK", "no")
+        .env("G_DEBUG", "fatal_warnings");
+    command
+}
+
+/// A directory that contains only the plugin.
+///
+/// GStreamer searches GST_PLUGIN_PATH with its subdirectories, and the directory of the test program has other
+/// libraries.
+fn plugin_directory() -> PathBuf {
+    static ONCE: Once = Once::new();
+    // Below target/ and not in /tmp: the tests of another checkout may run at the same time.
+    let directory = plugin().parent().unwrap().with_file_name("rsshm-test-plugin");
+    ONCE.call_once(|| {
+        std::fs::create_dir_all(&directory).unwrap();
+        let link = directory.join("libgstrsshm.so");
+        if std::fs::read_link(&link).ok() != Some(plugin()) {
+            // Renamed into place, because other tests may open it at the same time.
+            let staging = directory.join(format!(".{}", std::process::id()));
+            let _ = std::fs::remove_file(&staging);
+            std::os::unix::fs::symlink(plugin(), &staging).unwrap();
+            std::fs::rename(&staging, &link).unwrap();
+        }
+    });
+    directory
+}

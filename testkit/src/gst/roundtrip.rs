@@ -1,0 +1,98 @@
+//! A sink and a source in this process, tested one buffer at a time.
+
+use gst_video::{VideoInfo, prelude::*};
+
+use super::{CopyCounts, LOSSLESS, Pipeline, RecordedFrame, SinkHarness, SourceRecorder, picture};
+use crate::{Channel, eventually};
+
+/// A lossless writer that the test feeds, and its reader.
+pub struct Roundtrip {
+    /// The writer.
+    pub writer: SinkHarness,
+    /// The reader.
+    pub reader: SourceRecorder,
+    /// The caps of all frames.
+    pub caps: gst::Caps,
+    /// The same as a VideoInfo.
+    pub info: VideoInfo,
+    pushed: usize,
+    _channel: Channel,
+}
+
+impl Roundtrip {
+    /// Starts both for frames of this format. `downstream` is what follows the source in the reader's pipeline.
+    #[track_caller]
+    pub fn new(info: &VideoInfo, downstream: &str) -> Self {
+        Self::with_caps(&info.to_caps().unwrap(), downstream)
+    }
+
+    /// Starts both for frames of these caps.
+    #[track_caller]
+    pub fn with_caps(caps: &gst::Caps, downstream: &str) -> Self {
+        let channel = Channel::new();
+        let reader = SourceRecorder::playing(&format!("rsshmsrc channel={channel} ! {downstream}"));
+        let writer = SinkHarness::new(&channel, LOSSLESS);
+        writer.source().set_property("caps", caps);
+        writer.pipeline.play();
+        Self {
+            writer,
+            reader,
+            caps: caps.clone(),
+            info: VideoInfo::from_caps(caps).unwrap(),
+            pushed: 0,
+            _channel: channel,
+        }
+    }
+
+    /// A round trip that has sent its first frame, so that the sink has caps and can offer a pool.
+    #[track_caller]
+    pub fn started(info: &VideoInfo, downstream: &str) -> Self {
+        let mut roundtrip = Self::new(info, downstream);
+        let first = roundtrip.send(gst::Buffer::from_slice(picture::packed(info, 0)));
+        picture::assert_packed(&first, info, 0);
+        roundtrip
+    }
+
+    /// Sends a buffer and returns what arrives.
+    #[track_caller]
+    pub fn send(&mut self, buffer: gst::Buffer) -> RecordedFrame {
+        self.writer.push(&buffer);
+        drop(buffer);
+        self.pushed += 1;
+        eventually("the buffer arrives", || self.reader.frame_count() == self.pushed);
+        self.reader.last_frame().unwrap()
+    }
+
+    /// Activates the pool that the sink offers, with this padding if there is one.
+    #[track_caller]
+    pub fn pool(&self, padding: Option<&gst_video::VideoAlignment>) -> gst::BufferPool {
+        // An element asks once it has started.
+        let pad = self.pipeline().pad("rsshmsink", "sink");
+        eventually("the sink has caps", || pad.current_caps().is_some());
+        let query = self.writer.allocation(&self.caps, true);
+        assert!(query.find_allocation_meta::<gst_video::VideoMeta>().is_some());
+        let (pool, size, min, max) = query.allocation_pools().next().unwrap();
+        let pool = pool.clone().unwrap();
+        assert_eq!((min, max), (2, 0));
+        let mut config = pool.config();
+        config.set_params(Some(&self.caps), size, min, max);
+        if let Some(padding) = padding {
+            config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META.as_str());
+            config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_ALIGNMENT.as_str());
+            config.set_video_alignment(padding);
+        }
+        pool.set_config(config).unwrap();
+        pool.set_active(true).unwrap();
+        pool
+    }
+
+    /// The counts of the sink.
+    #[track_caller]
+    pub fn counts(&self) -> CopyCounts {
+        CopyCounts::of(self.pipeline())
+    }
+
+    fn pipeline(&self) -> &Pipeline {
+        &self.writer.pipeline
+    }
+}

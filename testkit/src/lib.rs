@@ -1,0 +1,29 @@
+//! Test kit: what the tests of the channel and of the elements share.
+//!
+//! A test names its channel with [`Channel`], starts programs as [`Process`]es and runs parts of itself in other
+//! processes with [`role`]. It waits with [`eventually`] or [`wait_until`], which fail with a message, and skips with
+//! [`need_root!`], [`need_program!`] or [`skip!`], which record that it did.
+//!
+//! The feature `gst` adds the module `gst`, with pipelines and what goes into and comes out of the elements, and the
+//! module `chaos` with its program `rsshm-chaos`.
+
+pub mod channel;
+#[cfg(feature = "gst")]
+pub mod chaos;
+pub mod frames;
+#[cfg(feature = "gst")]
+pub mod gst;
+pub mod privileges;
+pub mod process;
+pub mod random;
+pub mod role;
+pub mod shm;
+pub mod skip;
+pub mod wait;
+
+pub use channel::Channel;
+#[doc(hidden)]
+pub use ctor;
+pub use process::Process;
+pub use random::Random;
+pub use wait::{PATIENCE, eventually, timed, wait_until};

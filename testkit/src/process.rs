@@ -1,0 +1,245 @@
+//! Child processes.
+
+use std::{
+    fs::File,
+    io::Write,
+    os::{
+        fd::AsFd,
+        unix::{fs::FileExt, process::ExitStatusExt},
+    },
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    sys::{
+        memfd::{MFdFlags, memfd_create},
+        signal::{Signal, kill},
+        wait::{Id, WaitPidFlag, WaitStatus, waitid},
+    },
+    unistd::Pid,
+};
+
+use crate::wait::{PATIENCE, wait_until};
+
+/// A running program. It is killed when the value is dropped.
+///
+/// Its output goes to a file in memory and not to a pipe, which would block a program that prints much.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    output: File,
+    /// How many bytes of `output` [`receive`](Self::receive) has returned.
+    received: u64,
+    command_line: String,
+}
+
+impl Process {
+    /// Starts a program that reads nothing. What it prints on stdout and on stderr is collected, and shown if the test
+    /// fails.
+    #[track_caller]
+    pub fn start(mut command: Command) -> Self {
+        let output = new_output();
+        command.stdin(Stdio::null()).stderr(duplicate(&output));
+        Self::spawn(command, output)
+    }
+
+    /// Starts a program that converses with the test in lines: on its stdin and its stdout. Its stderr is the test's.
+    #[track_caller]
+    pub fn converse(mut command: Command) -> Self {
+        command.stdin(Stdio::piped());
+        Self::spawn(command, new_output())
+    }
+
+    #[track_caller]
+    fn spawn(mut command: Command, output: File) -> Self {
+        let command_line = format!("{command:?}");
+        command.stdout(duplicate(&output));
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command_line}: {error}"));
+        Self {
+            stdin: child.stdin.take(),
+            child,
+            output,
+            received: 0,
+            command_line,
+        }
+    }
+
+    /// The number of the process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
+    }
+
+    /// Everything that it has printed so far.
+    pub fn output(&self) -> String {
+        String::from_utf8_lossy(&self.read_from(0)).into_owned()
+    }
+
+    /// What stands in the output from `offset` on. The file's own offset, which the process writes at, stays.
+    fn read_from(&self, offset: u64) -> Vec<u8> {
+        let length = self.output.metadata().expect("the size of the output").len();
+        let mut bytes = vec![0; length.saturating_sub(offset) as usize];
+        self.output.read_exact_at(&mut bytes, offset).expect("the output");
+        bytes
+    }
+
+    /// The next line that it prints.
+    #[track_caller]
+    pub fn receive(&mut self) -> String {
+        let started = Instant::now();
+        loop {
+            // First whether it runs: what it printed before its end is in the file by then.
+            let is_running = self.is_running();
+            if let Some(line) = self.try_receive() {
+                return line;
+            }
+            assert!(is_running, "{} has ended and says nothing", self.command_line);
+            assert!(started.elapsed() < PATIENCE, "{} says nothing", self.command_line);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// The next line that it has printed already.
+    pub fn try_receive(&mut self) -> Option<String> {
+        let bytes = self.read_from(self.received);
+        let length = bytes.iter().position(|byte| *byte == b'\n')?;
+        self.received += length as u64 + 1;
+        Some(String::from_utf8_lossy(&bytes[..length]).into_owned())
+    }
+
+    /// Checks that the next line that it prints is `line`.
+    #[track_caller]
+    pub fn expect(&mut self, line: &str) {
+        assert_eq!(self.receive(), line, "{}", self.command_line);
+    }
+
+    /// Sends it a line.
+    #[track_caller]
+    pub fn send(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("a process that converses");
+        writeln!(stdin, "{line}").unwrap_or_else(|error| panic!("{}: {error}", self.command_line));
+    }
+
+    /// Sends it a signal.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap_or_else(|error| panic!("{}: {error}", self.command_line));
+    }
+
+    /// Stops it, and waits until it is stopped.
+    #[track_caller]
+    pub fn stop(&self) {
+        self.signal(Signal::SIGSTOP);
+        self.wait_stopped();
+    }
+
+    /// Continues it after a stop.
+    #[track_caller]
+    pub fn resume(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    /// Waits until it has been stopped by a signal.
+    #[track_caller]
+    pub fn wait_stopped(&self) {
+        // Without WEXITED: the status of a process that ended stays for `wait`.
+        let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG;
+        wait_until(&format!("{} stops", self.command_line), PATIENCE, || {
+            matches!(waitid(Id::Pid(self.pid()), flags), Ok(WaitStatus::Stopped(..)))
+        });
+    }
+
+    /// Waits until it has been killed by SIGKILL.
+    #[track_caller]
+    pub fn wait_killed(&mut self) {
+        let status = self.wait();
+        assert_eq!(
+            status.signal(),
+            Some(Signal::SIGKILL as i32),
+            "{}: {status}",
+            self.command_line
+        );
+    }
+
+    /// Waits until it ends by itself.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the status of a child") {
+                return status;
+            }
+            assert!(
+                started.elapsed() < PATIENCE,
+                "{} does not end:\n{}",
+                self.command_line,
+                self.output()
+            );
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits until it ends by itself with success. Returns its output.
+    #[track_caller]
+    pub fn wait_ok(&mut self) -> String {
+        let status = self.wait();
+        assert!(status.success(), "{}: {status}\n{}", self.command_line, self.output());
+        self.output()
+    }
+
+    /// Waits until it ends by itself with an error, not by a signal. Returns its output.
+    #[track_caller]
+    pub fn wait_error(&mut self) -> String {
+        let status = self.wait();
+        assert!(
+            !status.success() && status.signal().is_none(),
+            "{}: {status}\n{}",
+            self.command_line,
+            self.output()
+        );
+        self.output()
+    }
+
+    /// Ends it as Ctrl-C does, and waits. Returns its output.
+    #[track_caller]
+    pub fn interrupt(&mut self) -> String {
+        self.signal(Signal::SIGINT);
+        self.wait();
+        self.output()
+    }
+
+    /// Kills it and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("the status of a child").is_none()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}:\n{}", self.command_line, self.output());
+        }
+        self.kill();
+    }
+}
+
+/// A file in memory for a program's output. All write at its end.
+fn new_output() -> File {
+    let file = File::from(memfd_create("output", MFdFlags::MFD_CLOEXEC).expect("a file in memory"));
+    fcntl(file.as_fd(), FcntlArg::F_SETFL(OFlag::O_APPEND)).expect("append mode");
+    file
+}
+
+fn duplicate(file: &File) -> File {
+    file.try_clone().expect("another descriptor")
+}

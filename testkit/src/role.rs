@@ -1,0 +1,132 @@
+//! Roles: functions of a test program that run in a process of their own.
+//!
+//! The test program starts itself again with `RSSHM_ROLE` set. A constructor, which runs before `main` and so before
+//! the test harness, then calls the function of that name and ends the process.
+//!
+//! ```no_run
+//! use rsshm_testkit::role::{self, Role, listen, say};
+//!
+//! const ROLES: &[(&str, Role)] = &[("greeting/host", host)];
+//!
+//! rsshm_testkit::roles!(ROLES);
+//!
+//! fn host(arguments: &[&str]) {
+//!     say(format!("welcome, {}", arguments[0]));
+//!     assert_eq!(listen(), "thank you");
+//! }
+//!
+//! # fn main() {
+//! let mut host = role::start("greeting/host", &["guest"]);
+//! host.expect("welcome, guest");
+//! host.send("thank you");
+//! assert!(host.wait().success());
+//! # }
+//! ```
+
+use std::{
+    fmt::Display,
+    io::Write,
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::{Command, exit},
+    sync::mpsc,
+};
+
+use nix::sys::signal::{SigHandler, Signal, signal};
+
+use crate::Process;
+
+/// The environment variable that names the role of a process.
+const VARIABLE: &str = "RSSHM_ROLE";
+
+/// The exit code of a role that panicked, as of a Rust program.
+const PANICKED: i32 = 101;
+
+/// What a process of a role does, with the arguments that it was started with. The process ends when it returns.
+pub type Role = fn(&[&str]);
+
+/// Declares the roles of a test program: tables of names and functions. It stands once in each test program, in
+/// `main.rs`.
+#[macro_export]
+macro_rules! roles {
+    ($($table:expr),+ $(,)?) => {
+        $crate::ctor::declarative::ctor! {
+            #[ctor(unsafe)]
+            fn play_role() {
+                $crate::role::play(&[$($table),+]);
+            }
+        }
+    };
+}
+
+/// Starts a process in a role. It converses with the test: see [`Process::converse`].
+#[track_caller]
+pub fn start(role: &str, arguments: &[&str]) -> Process {
+    Process::converse(command(role, arguments))
+}
+
+/// Starts a process in a role through `wrapper`: a command that runs the rest of its command line.
+#[track_caller]
+pub fn start_within(wrapper: &[&str], role: &str, arguments: &[&str]) -> Process {
+    let inner = command(role, arguments);
+    let mut command = Command::new(wrapper[0]);
+    command
+        .args(&wrapper[1..])
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .env(VARIABLE, role);
+    Process::converse(command)
+}
+
+/// The command that runs a role of this program.
+pub fn command(role: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("the path of this program"));
+    command.args(arguments).env(VARIABLE, role);
+    command
+}
+
+/// In the role's process: says a line to the test.
+pub fn say(line: impl Display) {
+    println!("{line}");
+    let _ = std::io::stdout().flush();
+}
+
+/// In the role's process: waits for a line of the test. Ends the process if the test has ended.
+pub fn listen() -> String {
+    let mut line = String::new();
+    if std::io::stdin().read_line(&mut line).unwrap_or(0) == 0 {
+        exit(0);
+    }
+    line.trim_end().to_owned()
+}
+
+/// In the role's process: the lines of the test, for a role that does something else meanwhile.
+pub fn lines() -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || while sender.send(listen()).is_ok() {});
+    lines
+}
+
+/// Runs the role that this process was started for and ends the process. Returns if it was started for none.
+///
+/// [`roles!`](crate::roles) calls it before `main`.
+#[doc(hidden)]
+pub fn play(tables: &[&[(&str, Role)]]) {
+    let Ok(name) = std::env::var(VARIABLE) else {
+        return;
+    };
+    // SAFETY: no other thread runs before `main`. What the role starts is not to play the role again.
+    unsafe { std::env::remove_var(VARIABLE) };
+    // As Rust's runtime does before `main`: a write to a closed pipe is an error and no signal.
+    // SAFETY: no handler is installed.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }.expect("SIGPIPE is ignored");
+
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let mut named = tables.iter().copied().flatten().filter(|(role, _)| *role == name);
+        let (_, function) = named.next().unwrap_or_else(|| panic!("there is no role {name:?}"));
+        assert!(named.next().is_none(), "there are two roles {name:?}");
+        function(&arguments);
+    }));
+    exit(if outcome.is_ok() { 0 } else { PANICKED });
+}

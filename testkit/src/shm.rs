@@ -1,0 +1,43 @@
+//! Namespaces, a small /dev/shm, and files in it.
+
+use std::{fs::File, io::Write, path::Path, process::Command};
+
+use crate::{privileges, skip};
+
+/// Options of `unshare` for a mount namespace of its own.
+pub const OWN_MOUNTS: [&str; 3] = ["--mount", "--propagation", "private"];
+
+/// The command that runs the rest of its command line in the `namespaces` (options of `unshare`); `None` where the
+/// system does not allow that.
+pub fn unshared(namespaces: &[&'static str]) -> Option<Vec<&'static str>> {
+    let mut wrapper = vec!["unshare"];
+    if !privileges::is_root() {
+        wrapper.push("--map-root-user");
+    }
+    wrapper.extend(namespaces);
+    skip::succeeds(Command::new(wrapper[0]).args(&wrapper[1..]).arg("true")).then_some(wrapper)
+}
+
+/// In a process with a mount namespace of its own: mounts a tmpfs of `size` (as mount takes it, such as `64m`) on
+/// /dev/shm.
+#[track_caller]
+pub fn mount(size: &str) {
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs", "/dev/shm"]);
+    let status = mount.status().expect("mount runs");
+    assert!(status.success(), "{mount:?}: {status}");
+}
+
+/// Creates a file that takes all memory that is left in its file system.
+pub fn fill_up(path: impl AsRef<Path>) {
+    let mut file = File::create(path).expect("a new file");
+    while file.write_all(&[1; 4096]).is_ok() {}
+}
+
+/// The names of all files in /dev/shm.
+pub fn names() -> Vec<String> {
+    let entries = std::fs::read_dir("/dev/shm").expect("/dev/shm");
+    entries
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect()
+}

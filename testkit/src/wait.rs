@@ -1,0 +1,33 @@
+//! Waiting for a condition, with a bound and a message.
+
+use std::time::{Duration, Instant};
+
+/// The longest that anything expected may take, also on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The pause between two looks at a condition.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Waits until `condition` holds, for [`PATIENCE`] at most. Returns how long that took.
+#[track_caller]
+pub fn eventually(what: &str, condition: impl FnMut() -> bool) -> Duration {
+    wait_until(what, PATIENCE, condition)
+}
+
+/// Waits until `condition` holds. Panics with `what` if it does not within `limit`. Returns how long it took.
+#[track_caller]
+pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) -> Duration {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < limit, "not within {limit:?}: {what}");
+        std::thread::sleep(POLL_INTERVAL);
+    }
+    started.elapsed()
+}
+
+/// Runs `action` and returns how long it took, and its result.
+pub fn timed<T>(action: impl FnOnce() -> T) -> (Duration, T) {
+    let started = Instant::now();
+    let value = action();
+    (started.elapsed(), value)
+}

@@ -1,0 +1,25 @@
+//! Programs that are killed and stopped at any instruction: a short run of what `make chaos` does for longer.
+//!
+//! `RSSHM_CHAOS_SEED` repeats the mix of an earlier run.
+
+use std::{path::Path, time::Duration};
+
+use rsshm_testkit::chaos::{Plan, new_seed, run};
+
+#[test]
+fn killed_and_stopped_programs_disturb_no_other() {
+    let seed = std::env::var("RSSHM_CHAOS_SEED").ok();
+    let seed = seed.and_then(|text| text.parse().ok()).unwrap_or_else(new_seed);
+    let plan = |seconds, lossless| Plan {
+        seed,
+        time: Duration::from_secs(seconds),
+        lossless,
+    };
+    let outcome = run(
+        &[plan(18, false), plan(14, true)],
+        Path::new(env!("CARGO_TARGET_TMPDIR")),
+    );
+    if let Err(findings) = outcome {
+        panic!("{findings}");
+    }
+}

@@ -1,0 +1,206 @@
+//! Pipelines beside a program that writes garbage into the shared memory: each continues, or ends with an error that
+//! names the cause.
+//!
+//! The tests of the channel crate attack the channel itself. `RSSHM_TEST_SECONDS` makes the attacks longer.
+
+use std::{
+    fs::{File, OpenOptions},
+    os::unix::{fs::FileExt, process::ExitStatusExt},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use rsshm_testkit::{
+    Channel, Process, Random, eventually,
+    gst::{launch, run_to_end},
+};
+
+/// A word to write: a special one, a small one, or any.
+fn garbage(random: &mut Random) -> u64 {
+    match random.below(4) {
+        0 => 0,
+        1 => u64::MAX,
+        2 => random.below(256),
+        _ => random.number(),
+    }
+}
+
+/// Opens a file of the channel for writing, if it exists.
+fn open(path: PathBuf) -> Option<File> {
+    OpenOptions::new().read(true).write(true).open(path).ok()
+}
+
+/// What an attacker writes to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Attack {
+    /// The status and the tables, except the word with the state of the segment.
+    Tables,
+    /// Everything: now and then also the header and the lock file.
+    Everything,
+}
+
+/// Offsets from the header of a segment.
+#[derive(Clone, Copy)]
+struct Offsets {
+    quotas: u64,
+    slots: u64,
+}
+
+impl Offsets {
+    /// Reads them, `None` if the header makes no sense.
+    fn read(segment: &File) -> Option<Self> {
+        let field = |offset| {
+            let mut word = [0; 8];
+            segment.read_exact_at(&mut word, offset).ok()?;
+            Some(u64::from_ne_bytes(word))
+        };
+        let (quotas, slots) = (field(72)?, field(120)?);
+        (quotas < slots && slots < 1 << 22).then_some(Self { quotas, slots })
+    }
+}
+
+const STATUS_OFFSET: u64 = 256;
+const STATE_OFFSET: u64 = STATUS_OFFSET + 24;
+
+/// Writes garbage into the channel's files for a time.
+///
+/// The offsets are those of the current segment, or of the last one whose header made sense.
+fn write_garbage(channel: &Channel, time: Duration, attack: Attack) {
+    let mut random = Random::new(0x9e37_79b9_7f4a_7c15);
+    let mut offsets = None;
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(1));
+        let Some(segment) = open(channel.segment()) else {
+            continue;
+        };
+        offsets = Offsets::read(&segment).or(offsets);
+        let Some(Offsets { quotas, slots }) = offsets else {
+            continue;
+        };
+        for _ in 0..100 {
+            let at = match random.below(8) {
+                0 => STATUS_OFFSET + random.below(16) * 8,
+                _ => quotas + random.below(slots - quotas) / 8 * 8,
+            };
+            // Garbage in the state can supersede the segment, which a writer then replaces.
+            if !(attack == Attack::Tables && at == STATE_OFFSET) {
+                let _ = segment.write_all_at(&garbage(&mut random).to_ne_bytes(), at);
+            }
+        }
+        if attack == Attack::Everything && random.below(64) == 0 {
+            let at = random.below(32) * 8;
+            let _ = segment.write_all_at(&garbage(&mut random).to_ne_bytes(), at);
+            if let Some(lock_file) = open(channel.lock_file()) {
+                let _ = lock_file.write_all_at(&garbage(&mut random).to_ne_bytes(), random.below(4) * 8);
+            }
+        }
+    }
+}
+
+/// The processor time that a process has used.
+fn cpu_time(process: &Process) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid())).unwrap();
+    // After the name, which may contain any character: user and system time in hundredths of a second.
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(ticks * 10)
+}
+
+/// Properties of the readers: in place, copying, observing.
+const READERS: [&str; 3] = ["", "max-held-buffers=0", "read-only=true"];
+
+fn reader(channel: &Channel, options: &str) -> Process {
+    launch(&format!(
+        "rsshmsrc name={channel} forward-eos=false {options} ! queue max-size-buffers=3 ! fakesink sync=false"
+    ))
+}
+
+/// How long an attack lasts.
+fn attack_time() -> Duration {
+    let seconds = std::env::var("RSSHM_TEST_SECONDS").ok();
+    Duration::from_secs_f64(seconds.and_then(|text| text.parse().ok()).unwrap_or(2.5))
+}
+
+/// Attacks for half a second. Returns how many readers ended, and starts others in their place.
+///
+/// No process may use much processor time, and the writer must not end.
+#[track_caller]
+fn attack_once(channel: &Channel, attack: Attack, writer: &mut Process, readers: &mut [Process; 3]) -> usize {
+    let time = Duration::from_millis(500);
+    let before: Vec<Duration> = readers.iter().chain([&*writer]).map(cpu_time).collect();
+    write_garbage(channel, time, attack);
+    assert!(writer.is_running(), "{}", writer.output());
+    let assert_idle = |process: &Process, before: Duration| {
+        let spent = cpu_time(process) - before;
+        assert!(spent < time.mul_f64(0.6), "{spent:?} in {time:?}: {}", process.output());
+    };
+    assert_idle(writer, before[readers.len()]);
+    let mut ended = 0;
+    for ((process, before), options) in readers.iter_mut().zip(before).zip(READERS) {
+        if process.is_running() {
+            assert_idle(process, before);
+            continue;
+        }
+        // The segment makes no sense, or downstream does not accept the caps.
+        let status = process.wait();
+        let output = process.output();
+        assert!(
+            attack == Attack::Everything
+                && status.signal().is_none()
+                && output.contains("ERROR")
+                && output.contains("channel"),
+            "{status}: {output}"
+        );
+        ended += 1;
+        *process = reader(channel, options);
+    }
+    ended
+}
+
+#[track_caller]
+fn assert_survives(attack: Attack) {
+    let channel = Channel::new();
+    let mut writer = launch(&format!(
+        "videotestsrc is-live=true ! video/x-raw,format=GRAY8,width=64,height=64,framerate=200/1 \
+         ! rsshmsink name={channel} max-slots=12 navigation=true"
+    ));
+    eventually("the channel exists", || channel.exists());
+    let mut readers = READERS.map(|options| reader(&channel, options));
+    // All readers are connected by then.
+    std::thread::sleep(Duration::from_millis(500));
+    let until = Instant::now() + attack_time();
+    let mut ended = 0;
+    while Instant::now() < until {
+        ended += attack_once(&channel, attack, &mut writer, &mut readers);
+    }
+    println!("{attack:?}: {ended} readers ended with an error");
+    // The writer checks the header once a second.
+    std::thread::sleep(Duration::from_millis(2500));
+    for (process, options) in readers.iter_mut().zip(READERS) {
+        if !process.is_running() {
+            *process = reader(&channel, options);
+        }
+    }
+    run_to_end(&format!("rsshmsrc name={channel} num-buffers=50 ! fakesink sync=false"));
+    for process in &mut readers {
+        assert!(process.is_running(), "{}", process.output());
+        process.interrupt();
+    }
+    writer.interrupt();
+    channel.assert_removed();
+    run_to_end(&format!(
+        "videotestsrc num-buffers=5 ! rsshmsink name={channel} sync=false"
+    ));
+    channel.assert_removed();
+}
+
+#[test]
+fn garbage_in_tables_ends_no_pipeline() {
+    assert_survives(Attack::Tables);
+}
+
+#[test]
+fn garbage_in_header_ends_readers_only_with_error() {
+    assert_survives(Attack::Everything);
+}

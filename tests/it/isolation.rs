@@ -1,0 +1,139 @@
+//! No reader delays the writer or another reader: not a stopped, killed or greedy one, and not many at once.
+
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+use nix::sys::signal::Signal;
+use rsshm_testkit::{
+    Channel, Process, eventually,
+    gst::{
+        launch,
+        sequence::{assert_complete, assert_nothing_dropped, has_frames, reader, reader_with, summary, writer},
+    },
+    wait_until,
+};
+
+/// Slow enough for readers on a busy machine: a frame survives four more publishes.
+const CAPS: &str = "format=GRAY8,width=320,height=240,framerate=10/1";
+
+#[test]
+fn stopped_and_killed_readers_disturb_no_peer() {
+    let channel = Channel::new();
+    let writer = writer(&channel, "is-live=true num-buffers=80", CAPS, "");
+    let mut readers: Vec<Process> = (0..8).map(|_| reader(&channel, "", 3)).collect();
+    let started = Instant::now();
+    writer.play();
+    eventually("all readers are connected", || {
+        writer.num_clients() == 8 && readers.iter().all(has_frames)
+    });
+    readers[0].signal(Signal::SIGSTOP);
+    readers[1].kill();
+    wait_until("seven readers are counted", Duration::from_secs(2), || {
+        writer.num_clients() == 7
+    });
+    writer.wait_eos();
+    // 80 frames at 10 frames a second.
+    assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
+    assert_nothing_dropped(&writer, 80);
+    for reader in &mut readers[2..] {
+        assert_complete(&summary(reader), 79);
+    }
+}
+
+#[test]
+fn num_clients_is_right_without_frames() {
+    let channel = Channel::new();
+    let writer = writer(&channel, "is-live=true", CAPS, "");
+    writer.play();
+    let mut readers: Vec<Process> = (0..3).map(|_| reader(&channel, "", 2)).collect();
+    eventually("all readers are connected", || writer.num_clients() == 3);
+    writer.set_state(gst::State::Paused).unwrap();
+    readers[0].kill();
+    wait_until("the killed reader is not counted", Duration::from_secs(2), || {
+        writer.num_clients() == 2
+    });
+    readers[1].signal(Signal::SIGSTOP);
+    readers.push(reader(&channel, "", 2));
+    eventually("a new reader has the newest frame", || {
+        writer.num_clients() == 3 && has_frames(&readers[3])
+    });
+    readers[1].kill();
+    wait_until(
+        "the stopped and killed reader is not counted",
+        Duration::from_secs(2),
+        || writer.num_clients() == 2,
+    );
+}
+
+/// A reader that never releases a frame; its queue holds 200.
+fn hoarder(channel: &Channel, options: &str) -> Process {
+    launch(&format!(
+        "rsshmsrc name={channel} {options} ! queue max-size-buffers=200 max-size-bytes=0 max-size-time=0 \
+         ! fakesink sync=true ts-offset=3600000000000"
+    ))
+}
+
+#[test]
+fn writer_survives_queue_that_never_drains() {
+    let channel = Channel::new();
+    // Fewer slots than the queue can hold.
+    let writer = writer(&channel, "is-live=true num-buffers=70", CAPS, "max-slots=12");
+    // It asks to hold more frames in place than its quota allows.
+    let _hoarder = hoarder(&channel, "max-held-buffers=64");
+    let mut others = [reader(&channel, "", 1), reader(&channel, "", 1)];
+    writer.play();
+    eventually("all readers are connected", || writer.num_clients() == 3);
+    writer.wait_eos();
+    assert_nothing_dropped(&writer, 70);
+    for reader in &mut others {
+        assert_complete(&summary(reader), 69);
+    }
+}
+
+#[test]
+fn writer_survives_full_queue() {
+    let channel = Channel::new();
+    // More frames than the queue can hold, so its reader blocks.
+    let caps = CAPS.replace("10/1", "150/1");
+    let writer = writer(&channel, "is-live=true num-buffers=900", &caps, "max-slots=10");
+    let mut hoarder = hoarder(&channel, "");
+    let mut other = reader(&channel, "", 1);
+    let started = Instant::now();
+    writer.play();
+    eventually("both readers are connected", || writer.num_clients() == 2);
+    writer.wait_eos();
+    assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
+    assert_nothing_dropped(&writer, 900);
+    let found = summary(&mut other);
+    found.assert_exact();
+    assert_eq!(found.last, 899, "{found:?}");
+    assert!(hoarder.is_running() && writer.num_clients() >= 1);
+}
+
+#[test]
+fn sixteen_readers_receive_frames_in_order() {
+    let channel = Channel::new();
+    let writer = writer(&channel, "is-live=true num-buffers=100", CAPS, "");
+    let mut readers: Vec<Process> = (0..16)
+        .map(|index| {
+            // Frames are checked after a queue; some readers hold frames.
+            let delay_ms = 50 * (index % 4);
+            reader_with(
+                &format!(
+                    "rsshmsrc name={channel} ! queue ! fakesink name=check sync=true ts-offset={}",
+                    delay_ms * 1_000_000
+                ),
+                index % 6,
+            )
+        })
+        .collect();
+    writer.play();
+    eventually("all readers are connected", || writer.num_clients() == 16);
+    writer.wait_eos();
+    assert_nothing_dropped(&writer, 100);
+    for reader in &mut readers {
+        let found = summary(reader);
+        found.assert_exact();
+        assert_eq!(found.last, 99, "{found:?}");
+    }
+}

@@ -1,0 +1,291 @@
+//! Metadata of frames: regions of interest, crops, time codes, captions, reference timestamps and custom metas.
+
+use std::{
+    sync::{
+        Once,
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
+
+use gst::{ReferenceTimestampMeta, meta::CustomMeta, prelude::*};
+use gst_video::{
+    ValidVideoTimeCode, VideoAFDMeta, VideoAFDSpec, VideoAFDValue, VideoBarMeta, VideoCaptionMeta, VideoCaptionType,
+    VideoCropMeta, VideoRegionOfInterestMeta, VideoTimeCodeFlags, VideoTimeCodeMeta,
+};
+use rsshm_testkit::{
+    Channel, PATIENCE, Process, eventually,
+    gst::{Pipeline, SinkHarness, SourceRecorder, caps_at, init, role_command},
+    role::{Role, say},
+};
+
+const READER: &str = "metas/reader";
+
+/// The process that these tests start.
+pub const ROLES: &[(&str, Role)] = &[(READER, reader_of_metas)];
+
+/// The name of a custom meta.
+const CUSTOM: &str = "RsShmTestMeta";
+/// The CEA-608 command "resume caption loading".
+const CAPTION: [u8; 2] = [0x94, 0x20];
+
+/// Registers the custom meta.
+fn register() {
+    init();
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| CustomMeta::register(CUSTOM, &[]));
+}
+
+fn detection() -> gst::Structure {
+    gst::Structure::builder("detection")
+        .field("confidence", 0.75f64)
+        .field("label", "a \"person\", däne")
+        .field("keypoints", gst::Array::new([1i32, 2, 3]))
+        .build()
+}
+
+fn encoder_hint() -> gst::Structure {
+    gst::Structure::builder("roi/x264").field("delta-qp", -3.5f64).build()
+}
+
+fn ntp() -> gst::Caps {
+    gst::Caps::builder("timestamp/x-ntp")
+        .field("host", "time.example")
+        .build()
+}
+
+fn time_code() -> ValidVideoTimeCode {
+    let jam = gst::glib::DateTime::from_iso8601("2026-02-04T10:53:17.5+02:00", None).unwrap();
+    let rate = gst::Fraction::new(30000, 1001);
+    let flags = VideoTimeCodeFlags::DROP_FRAME | VideoTimeCodeFlags::INTERLACED;
+    ValidVideoTimeCode::new(rate, Some(&jam), flags, 1, 2, 3, 4, 1).unwrap()
+}
+
+/// Adds one meta of each kind, and two of the kinds of which a buffer can have several.
+fn add_metas(buffer: &mut gst::BufferRef) {
+    VideoCropMeta::add(buffer, (1, 2, 30, 40));
+    let mut region = VideoRegionOfInterestMeta::add(buffer, "person", (5, 6, 7, 8));
+    region.set_id(11);
+    region.set_parent_id(-12);
+    region.add_param(detection());
+    region.add_param(encoder_hint());
+    VideoRegionOfInterestMeta::add(buffer, "car", (9, 10, 11, 12));
+    ReferenceTimestampMeta::add(buffer, &ntp(), gst::ClockTime::from_nseconds(123_456_789), None);
+    let unix = gst::Caps::new_empty_simple("timestamp/x-unix");
+    ReferenceTimestampMeta::add(buffer, &unix, gst::ClockTime::SECOND, gst::ClockTime::MSECOND);
+    VideoTimeCodeMeta::add(buffer, &time_code());
+    let mut custom = CustomMeta::add(buffer, CUSTOM).unwrap();
+    custom.mut_structure().set("exposure", gst::Fraction::new(1, 250));
+    VideoCaptionMeta::add(buffer, VideoCaptionType::Cea608Raw, &CAPTION);
+    VideoAFDMeta::add(buffer, 1, VideoAFDSpec::AtscA53, VideoAFDValue::_169Letter169Full);
+    VideoBarMeta::add(buffer, 0, true, 7, 9);
+}
+
+/// Checks that a buffer has the metas that [`add_metas`] adds.
+#[track_caller]
+fn check_metas(buffer: &gst::BufferRef) {
+    assert_eq!(buffer.meta::<VideoCropMeta>().unwrap().rect(), (1, 2, 30, 40));
+    let regions: Vec<_> = buffer.iter_meta::<VideoRegionOfInterestMeta>().collect();
+    assert_eq!(regions.len(), 2);
+    let region = &regions[0];
+    assert_eq!((region.roi_type(), region.rect()), ("person", (5, 6, 7, 8)));
+    assert_eq!((region.id(), region.parent_id()), (11, -12));
+    let params: Vec<_> = region.params().map(gst::StructureRef::to_owned).collect();
+    assert_eq!(params, [detection(), encoder_hint()]);
+    assert_eq!((regions[1].roi_type(), regions[1].rect()), ("car", (9, 10, 11, 12)));
+    let times: Vec<_> = buffer
+        .iter_meta::<ReferenceTimestampMeta>()
+        .map(|meta| (meta.reference_owned(), meta.timestamp().nseconds(), meta.duration()))
+        .collect();
+    let unix = gst::Caps::new_empty_simple("timestamp/x-unix");
+    let expected = [
+        (ntp(), 123_456_789, None),
+        (unix, 1_000_000_000, Some(gst::ClockTime::MSECOND)),
+    ];
+    assert_eq!(times, expected);
+    let (code, expected) = (buffer.meta::<VideoTimeCodeMeta>().unwrap().tc(), time_code());
+    assert_eq!((code.fps(), code.flags()), (expected.fps(), expected.flags()));
+    assert_eq!((code.hours(), code.minutes(), code.seconds()), (1, 2, 3));
+    assert_eq!((code.frames(), code.field_count()), (4, 1));
+    assert_eq!(code.latest_daily_jam(), expected.latest_daily_jam());
+    let custom = CustomMeta::from_buffer(buffer, CUSTOM).unwrap();
+    let exposure = custom.structure().get::<gst::Fraction>("exposure").unwrap();
+    assert_eq!(exposure, gst::Fraction::new(1, 250));
+    let caption = buffer.meta::<VideoCaptionMeta>().unwrap();
+    assert_eq!(
+        (caption.caption_type(), caption.data()),
+        (VideoCaptionType::Cea608Raw, &CAPTION[..])
+    );
+    let format = buffer.meta::<VideoAFDMeta>().unwrap();
+    let expected = (1, VideoAFDSpec::AtscA53, VideoAFDValue::_169Letter169Full);
+    assert_eq!((format.field(), format.spec(), format.afd()), expected);
+    let bars = buffer.meta::<VideoBarMeta>().unwrap();
+    assert_eq!((bars.field(), bars.is_letterbox()), (0, true));
+    assert_eq!((bars.bar_data1(), bars.bar_data2()), (7, 9));
+}
+
+/// Checks all frames that a reader has received.
+#[track_caller]
+fn check_all(reader: &SourceRecorder) {
+    for frame in reader.frames() {
+        check_metas(&frame.metas);
+    }
+}
+
+/// Pushes buffers with the metas that `add` adds, 50 a second, until `is_done`.
+fn push_until(writer: &SinkHarness, add: impl Fn(&mut gst::BufferRef), mut is_done: impl FnMut() -> bool) {
+    eventually("enough frames arrive", || {
+        let mut buffer = gst::Buffer::from_slice([9u8; 64 * 48]);
+        add(buffer.get_mut().unwrap());
+        writer.push(&buffer);
+        std::thread::sleep(Duration::from_millis(20));
+        is_done()
+    });
+}
+
+fn live_writer(channel: &Channel) -> SinkHarness {
+    SinkHarness::live_with_caps(channel, &caps_at(50), "")
+}
+
+#[test]
+fn metas_reach_readers_in_place_and_observers() {
+    register();
+    let channel = Channel::new();
+    let readers = [
+        SourceRecorder::of(&channel),
+        SourceRecorder::with_options(&channel, "read-only=true"),
+    ];
+    let writer = live_writer(&channel);
+    push_until(&writer, add_metas, || {
+        readers.iter().all(|reader| reader.frame_count() >= 10)
+    });
+    for reader in &readers {
+        check_all(reader);
+    }
+    assert!(readers[0].stat("frames-in-place") > 0);
+    assert_eq!(readers[1].stat("frames-in-place"), 0);
+    assert_eq!(writer.stat("metas-left-out"), 0);
+}
+
+#[test]
+fn metas_reach_another_process() {
+    register();
+    let channel = Channel::new();
+    let mut reader = Process::start(role_command(READER, &[channel.as_str()]));
+    let writer = live_writer(&channel);
+    push_until(&writer, add_metas, || !reader.is_running());
+    assert!(reader.wait_ok().contains("ALL METAS"));
+    assert_eq!(writer.stat("metas-left-out"), 0);
+}
+
+/// A reader that checks the metas of ten frames. Argument: the channel.
+fn reader_of_metas(arguments: &[&str]) {
+    register();
+    let reader = SourceRecorder::of(arguments[0]);
+    eventually("ten frames arrive", || reader.frame_count() >= 10);
+    check_all(&reader);
+    say("ALL METAS");
+}
+
+#[test]
+fn metas_of_frames_in_place_arrive() {
+    register();
+    let channel = Channel::new();
+    let reader = SourceRecorder::of(&channel);
+    let writer = Pipeline::new(&format!(
+        "videotestsrc is-live=true ! {} ! rsshmsink channel={channel}",
+        caps_at(50)
+    ));
+    let pad = writer.pad("rsshmsink", "sink");
+    pad.add_probe(gst::PadProbeType::BUFFER, |_, info| {
+        add_metas(info.buffer_mut().unwrap().make_mut());
+        gst::PadProbeReturn::Ok
+    });
+    writer.play();
+    eventually("ten frames arrive", || reader.frame_count() >= 10);
+    check_all(&reader);
+    assert!(writer.stat("rsshmsink", "frames-in-place") > 0);
+}
+
+#[test]
+fn frame_without_metas_has_none() {
+    register();
+    let channel = Channel::new();
+    let reader = SourceRecorder::of(&channel);
+    let writer = live_writer(&channel);
+    // The first ten frames have metas; nothing of them may be left in a slot that is used again.
+    let count = AtomicU32::new(0);
+    let add = |buffer: &mut gst::BufferRef| {
+        // Relaxed: only this thread uses the count.
+        if count.fetch_add(1, Ordering::Relaxed) < 10 {
+            add_metas(buffer);
+        }
+    };
+    push_until(&writer, add, || reader.frame_count() >= 40);
+    let last = reader.last_frame().unwrap().metas;
+    assert!(last.meta::<VideoCropMeta>().is_none() && last.meta::<VideoRegionOfInterestMeta>().is_none());
+}
+
+#[test]
+fn oversized_metas_are_counted_and_warned_once() {
+    register();
+    let channel = Channel::new();
+    let reader = SourceRecorder::of(&channel);
+    let writer = live_writer(&channel);
+    let add = |buffer: &mut gst::BufferRef| {
+        let mut custom = CustomMeta::add(buffer, CUSTOM).unwrap();
+        custom.mut_structure().set("text", "x".repeat(4000));
+        VideoRegionOfInterestMeta::add(buffer, "car", (9, 10, 11, 12));
+    };
+    push_until(&writer, add, || reader.frame_count() >= 10);
+    for frame in reader.frames() {
+        assert!(CustomMeta::from_buffer(&frame.metas, CUSTOM).is_err());
+        assert_eq!(frame.metas.iter_meta::<VideoRegionOfInterestMeta>().count(), 1);
+    }
+    let left_out = writer.stat("metas-left-out");
+    let published = writer.stat("frames-published");
+    assert!(
+        left_out >= 10 && left_out.abs_diff(published) <= 1,
+        "{left_out} of {published}"
+    );
+    assert_eq!(writer.pipeline.take_messages(gst::MessageType::Warning).len(), 1);
+}
+
+#[test]
+fn allocation_query_lists_supported_metas() {
+    let channel = Channel::new();
+    let writer = live_writer(&channel);
+    let query = writer.allocation(&caps_at(50).parse().unwrap(), false);
+    assert!(query.find_allocation_meta::<VideoRegionOfInterestMeta>().is_some());
+    assert!(query.find_allocation_meta::<ReferenceTimestampMeta>().is_some());
+    assert!(query.find_allocation_meta::<VideoTimeCodeMeta>().is_some());
+}
+
+/// An element leaves cropping to downstream if that claims to support crop metas. The sink must not claim it, because
+/// it cannot know what the readers support.
+#[test]
+fn upstream_crops_frames_itself() {
+    let crop = format!(
+        "videotestsrc pattern=gradient is-live=true ! {} ! videocrop left=16 top=8",
+        caps_at(50)
+    );
+    let picture = |pipeline: &Pipeline, factory: &str, pad: &str| {
+        let (send, receive) = mpsc::channel();
+        let pad = pipeline.by_factory(factory).static_pad(pad).unwrap();
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            let bytes = info.buffer().unwrap().map_readable().unwrap().to_vec();
+            let _ = send.send(bytes);
+            gst::PadProbeReturn::Ok
+        });
+        pipeline.play();
+        receive.recv_timeout(PATIENCE).unwrap()
+    };
+    let plain = Pipeline::new(&format!("{crop} ! fakesink"));
+    let expected = picture(&plain, "fakesink", "sink");
+    let channel = Channel::new();
+    let reader = Pipeline::new(&format!("rsshmsrc channel={channel} ! fakesink sync=false"));
+    let _writer = Pipeline::playing(&format!("{crop} ! rsshmsink channel={channel}"));
+    assert_eq!(expected.len(), 48 * 40);
+    assert!(picture(&reader, "fakesink", "sink") == expected);
+}

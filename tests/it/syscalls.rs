@@ -1,0 +1,172 @@
+//! System calls per frame: the writer wakes once, the reader waits once, and no other call grows with the frames.
+
+use std::{collections::BTreeMap, fs::File, os::unix::fs::FileExt, path::PathBuf, process::Command};
+
+use rsshm_testkit::{
+    Channel, Process, eventually,
+    gst::{command, run_to_end},
+    skip,
+    skip::succeeds,
+};
+
+/// The number of calls of each system call.
+///
+/// Futex calls on words that processes share are counted by their operation; other futex calls are locks inside a
+/// process.
+type Calls = BTreeMap<String, f64>;
+
+/// Starts `gst-launch-1.0 PIPELINE` and writes its system calls to `log`.
+#[track_caller]
+fn traced(pipeline: &str, log: &PathBuf) -> Process {
+    let mut command = command("strace");
+    command
+        .args(["-f", "-qq", "-o"])
+        .arg(log)
+        .args(["gst-launch-1.0", "-q"])
+        .args(pipeline.split_whitespace());
+    Process::start(command)
+}
+
+/// Counts the calls in a log, and removes the log.
+fn count(log: &PathBuf) -> Calls {
+    let text = std::fs::read_to_string(log).unwrap();
+    std::fs::remove_file(log).unwrap();
+    let mut calls = Calls::new();
+    for line in text.lines() {
+        // "PID  name(arguments) = result". The second line of an interrupted call has another form and is not counted.
+        let Some((_, call)) = line.split_once(' ') else {
+            continue;
+        };
+        let Some((name, arguments)) = call.trim_start().split_once('(') else {
+            continue;
+        };
+        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            continue;
+        }
+        let name = match arguments.split([',', ')']).nth(1).map(str::trim) {
+            Some(operation @ ("FUTEX_WAIT" | "FUTEX_WAKE")) if name == "futex" => operation,
+            _ => name,
+        };
+        *calls.entry(name.to_owned()).or_default() += 1.0;
+    }
+    calls
+}
+
+/// The system calls of a writer and of a reader of `frames` frames.
+#[track_caller]
+fn calls_of(frames: u32) -> [Calls; 2] {
+    let channel = Channel::new();
+    let logs = ["writer", "reader"].map(|side| std::env::temp_dir().join(format!("{channel}-{side}.strace")));
+    let mut reader = traced(&format!("rsshmsrc name={channel} ! fakesink sync=false"), &logs[1]);
+    let mut writer = traced(
+        &format!(
+            "videotestsrc is-live=true num-buffers={frames} pattern=black \
+             ! video/x-raw,format=GRAY8,width=320,height=240,framerate=80/1 ! rsshmsink name={channel}"
+        ),
+        &logs[0],
+    );
+    writer.wait_ok();
+    reader.wait_ok();
+    logs.each_ref().map(count)
+}
+
+/// The number of calls per frame: the difference between two runs, of which one has 200 more frames.
+fn growth(few: &Calls, many: &Calls) -> Calls {
+    let names = few.keys().chain(many.keys());
+    let of = |calls: &Calls, name: &String| calls.get(name).copied().unwrap_or_default();
+    names
+        .map(|name| (name.clone(), (of(many, name) - of(few, name)) / 200.0))
+        .collect()
+}
+
+/// Calls by which the threads of a process wait for each other and for the clock.
+const WAITS: [&str; 6] = [
+    "futex",
+    "clock_nanosleep",
+    "poll",
+    "ppoll",
+    "sched_yield",
+    "restart_syscall",
+];
+
+/// Checks that `call` is made at most once per frame and at least `least` times, and others almost never.
+#[track_caller]
+fn assert_lean(side: &str, growth: &Calls, call: &str, least: f64) {
+    println!("{side}: {growth:.3?}");
+    let per_frame = |name: &str| growth.get(name).copied().unwrap_or_default();
+    assert!((least..1.2).contains(&per_frame(call)), "{side}: {growth:.3?}");
+    for name in [
+        "mmap",
+        "munmap",
+        "mremap",
+        "brk",
+        "openat",
+        "madvise",
+        "fallocate",
+        "clone3",
+    ] {
+        assert!(per_frame(name) < 0.05, "{side}: {name} in {growth:.3?}");
+    }
+    // The checks of which peers are alive are made a few times a second.
+    let rest: f64 = growth
+        .iter()
+        .filter(|(name, _)| !WAITS.contains(&name.as_str()) && *name != call)
+        .map(|(_, count)| count.max(0.0))
+        .sum();
+    assert!(rest < 0.5, "{side}: {growth:.3?}");
+}
+
+/// Skips the test unless strace works.
+macro_rules! need_strace {
+    () => {
+        if !succeeds(Command::new("strace").args(["-qq", "-o", "/dev/null", "true"])) {
+            skip!("strace is not installed or may not trace");
+        }
+    };
+}
+
+#[test]
+fn frame_costs_one_wake_and_one_wait() {
+    need_strace!();
+    // The first program writes GStreamer's registry, which would count in one of the runs.
+    run_to_end("fakesrc num-buffers=1 ! fakesink");
+    let ([writer_of_few, reader_of_few], [writer_of_many, reader_of_many]) = (calls_of(200), calls_of(400));
+    assert_lean("writer", &growth(&writer_of_few, &writer_of_many), "FUTEX_WAKE", 0.95);
+    // A reader that is late on a busy machine finds two frames and waits once for both.
+    assert_lean("reader", &growth(&reader_of_few, &reader_of_many), "FUTEX_WAIT", 0.2);
+}
+
+/// Covers the waits for frames, for readers, and for a semaphore that another process has taken. A wait by the wall
+/// clock would change its length when somebody sets the clock.
+#[test]
+fn no_shared_wait_uses_wall_clock() {
+    need_strace!();
+    let channel = Channel::new();
+    let logs = ["writer", "reader"].map(|side| std::env::temp_dir().join(format!("{channel}-{side}-clock.strace")));
+    let mut reader = traced(&format!("rsshmsrc name={channel} ! fakesink sync=false"), &logs[1]);
+    let mut writer = traced(
+        &format!(
+            "videotestsrc is-live=true num-buffers=60 pattern=black \
+             ! video/x-raw,format=GRAY8,width=320,height=240,framerate=60/1 ! rsshmsink name={channel} lossless=true"
+        ),
+        &logs[0],
+    );
+    eventually("the channel exists", || channel.exists());
+    let semaphore = File::options().write(true).open(channel.lock_file()).unwrap();
+    semaphore.write_all_at(&[0; 4], 0).unwrap();
+    writer.wait_ok();
+    reader.wait_ok();
+    for log in &logs {
+        let text = std::fs::read_to_string(log).unwrap();
+        std::fs::remove_file(log).unwrap();
+        let waits: Vec<&str> = text
+            .lines()
+            .filter(|line| line.contains("FUTEX_WAIT") && !line.contains("PRIVATE"))
+            .collect();
+        println!("{} waits on shared words in {}", waits.len(), log.display());
+        assert!(waits.len() > 5, "{waits:?}");
+        for wait in waits {
+            assert!(!wait.contains("FUTEX_CLOCK_REALTIME"), "{wait}");
+        }
+    }
+}

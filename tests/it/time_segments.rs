@@ -1,0 +1,124 @@
+//! Time segments of the writer's stream: a reader receives running time, whatever the segment is.
+
+use gst::prelude::*;
+use rsshm_testkit::{
+    Channel, eventually,
+    gst::{Pipeline, SinkHarness, SourceRecorder, init},
+};
+
+/// Nanoseconds of a millisecond.
+const MS: i64 = 1_000_000;
+const SECOND: i64 = 1_000 * MS;
+
+/// The time stamp and the duration of a frame.
+type Frame = (i64, i64);
+
+fn segment(rate: f64, start: i64, stop: i64) -> gst::FormattedSegment<gst::ClockTime> {
+    init();
+    let mut segment = gst::FormattedSegment::new();
+    segment.set_rate(rate);
+    segment.set_start(time(start));
+    segment.set_time(time(start));
+    segment.set_stop(time(stop));
+    segment
+}
+
+fn time(nanoseconds: i64) -> gst::ClockTime {
+    gst::ClockTime::from_nseconds(nanoseconds as u64)
+}
+
+/// Sends two frames in a segment. Returns their begin and duration in the writer's running time, as a reader receives
+/// them.
+fn read(segment: &gst::FormattedSegment<gst::ClockTime>, frames: [Frame; 2]) -> Vec<Frame> {
+    let channel = Channel::new();
+    let reader = SourceRecorder::of(&channel);
+    // A frame from before the reader's base time would have no running time.
+    eventually("the reader's running time is positive", || {
+        let running = reader.pipeline.current_running_time();
+        running.is_some_and(|running| running > 100 * gst::ClockTime::MSECOND)
+    });
+    // The source is live, because a wait for the first reader does not delay the frames of a live source.
+    let writer = SinkHarness::with_source(
+        &channel,
+        "is-live=true handle-segment-change=true",
+        "wait-for-connection=true",
+    );
+    writer.pipeline.play();
+    let caps = gst::Caps::builder("video/x-raw")
+        .field("format", "GRAY8")
+        .field("width", 64)
+        .field("height", 48)
+        .field("framerate", gst::Fraction::new(25, 1))
+        .build();
+    for (pts, duration) in frames {
+        let mut buffer = gst::Buffer::with_size(64 * 48).unwrap();
+        let target = buffer.get_mut().unwrap();
+        target.set_pts(time(pts));
+        target.set_duration(time(duration));
+        writer.push_sample(&buffer, &caps, Some(segment));
+    }
+    eventually("both frames arrive", || reader.frame_count() == 2);
+    let base_time = |pipeline: &Pipeline| pipeline.base_time().unwrap().nseconds() as i64;
+    let origin = base_time(&writer.pipeline) - base_time(&reader.pipeline);
+    let frames = reader.frames().into_iter();
+    frames
+        .map(|frame| {
+            let (pts, duration) = (frame.pts.unwrap(), frame.duration.unwrap());
+            (pts.nseconds() as i64 - origin, duration.nseconds() as i64)
+        })
+        .collect()
+}
+
+#[test]
+fn segment_start_is_subtracted() {
+    let segment = segment(1.0, 100 * SECOND, 200 * SECOND);
+    let frames = read(&segment, [(100 * SECOND, 40 * MS), (101 * SECOND, 40 * MS)]);
+    assert_eq!(frames, [(0, 40 * MS), (SECOND, 40 * MS)]);
+}
+
+#[test]
+fn segment_base_is_added() {
+    let mut segment = segment(1.0, 5 * SECOND, 200 * SECOND);
+    segment.set_base(time(3 * SECOND));
+    let frames = read(&segment, [(5 * SECOND, 40 * MS), (6 * SECOND, 40 * MS)]);
+    assert_eq!(frames, [(3 * SECOND, 40 * MS), (4 * SECOND, 40 * MS)]);
+}
+
+#[test]
+fn segment_offset_is_subtracted() {
+    let mut segment = segment(1.0, 5 * SECOND, 200 * SECOND);
+    segment.set_offset(time(2 * SECOND));
+    let frames = read(&segment, [(7 * SECOND, 40 * MS), (8 * SECOND, 40 * MS)]);
+    assert_eq!(frames, [(0, 40 * MS), (SECOND, 40 * MS)]);
+}
+
+#[test]
+fn frame_may_begin_before_segment() {
+    let segment = segment(1.0, 100 * SECOND, 200 * SECOND);
+    let frames = read(
+        &segment,
+        [(100 * SECOND - 30 * MS, 40 * MS), (101 * SECOND - 30 * MS, 40 * MS)],
+    );
+    assert_eq!(frames, [(-30 * MS, 40 * MS), (SECOND - 30 * MS, 40 * MS)]);
+}
+
+#[test]
+fn double_rate_halves_times() {
+    let segment = segment(2.0, 0, 200 * SECOND);
+    let frames = read(&segment, [(SECOND, 40 * MS), (3 * SECOND, 40 * MS)]);
+    assert_eq!(frames, [(500 * MS, 20 * MS), (1500 * MS, 20 * MS)]);
+}
+
+#[test]
+fn negative_rate_reverses_times() {
+    let backwards = segment(-1.0, 0, 10 * SECOND);
+    let frames = read(&backwards, [(8 * SECOND, 40 * MS), (7 * SECOND, 40 * MS)]);
+    assert_eq!(
+        frames,
+        [(2 * SECOND - 40 * MS, 40 * MS), (3 * SECOND - 40 * MS, 40 * MS)]
+    );
+
+    let fast = segment(-2.0, 0, 10 * SECOND);
+    let frames = read(&fast, [(8 * SECOND, 40 * MS), (6 * SECOND, 40 * MS)]);
+    assert_eq!(frames, [(SECOND - 20 * MS, 20 * MS), (2 * SECOND - 20 * MS, 20 * MS)]);
+}
