@@ -135,8 +135,10 @@ def python(role: str, *arguments: object) -> List[str]:
 
 
 def peer(*arguments: object) -> List[str]:
-    """The command of the Rust peer."""
-    return [str(TARGET / "examples" / "peer"), *map(str, arguments)]
+    """The command of the Rust peer, the program rsshm-peer of the test kit."""
+    program = TARGET / "rsshm-peer"
+    assert program.exists(), f"{program} is missing: cargo build --package rsshm-testkit --bin rsshm-peer"
+    return [str(program), *map(str, arguments)]
 
 
 def gst(*pipeline: object) -> List[str]:

@@ -68,7 +68,7 @@ def test_reader_never_sees_half_of_a_change_by_a_process(channel: Channel, start
     """The writer and the reader run at the same time, so that a change could be seen while it is made."""
     start(python("poses", channel.name))
     with rsshm.struct_channel(channel.name, Pose) as reader:
-        for _ in range(6):
+        for _ in range(4):
             read_50_values(reader)
 
 
