@@ -180,7 +180,7 @@ fn reader_entries_change_owners_at_full_speed() {
     wait_until("all are gone", SECOND, || service.seen().reader_count == 0);
     let seen = service.seen();
     assert_eq!(seen.connected.len(), seen.disconnected.len());
-    assert_eq!(seen.evicted, []);
+    assert!(seen.evicted.is_empty());
 }
 
 /// One reader is killed and another takes its entry, in a new segment, before the service runs: it reports both.
