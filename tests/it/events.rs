@@ -59,7 +59,7 @@ fn custom_events_keep_order_among_frames() {
     let writer = SinkHarness::live(&channel, "");
     let reader = SourceRecorder::of(&channel);
     writer.push_frame_until_seen(0, &reader);
-    reader.clear();
+    writer.settle(&reader);
     let mut expected = Vec::new();
     for number in 1..=60 {
         writer.push_frame(number);
@@ -126,7 +126,7 @@ fn changed_tags_arrive_between_right_frames() {
     let writer = SinkHarness::live(&channel, "lossless=true");
     let reader = SourceRecorder::of(&channel);
     writer.push_frame_until_seen(0, &reader);
-    reader.clear();
+    writer.settle(&reader);
     for number in 1..=20 {
         writer.send(title(&number.to_string()));
         writer.push_frame(number);
@@ -218,7 +218,7 @@ fn new_stream_begins_new_segment_and_tags() {
     let reader = SourceRecorder::of(&channel);
     writer.send(title("first"));
     writer.push_frame_until_seen(0, &reader);
-    reader.clear();
+    writer.settle(&reader);
     let start = stream_start("second");
     writer.send(start.copy());
     // A gap before the stream's first frame is left out: the stream has no segment yet.
@@ -418,7 +418,7 @@ fn first_frame_after_flush_is_discont() {
     let writer = SinkHarness::live(&channel, "");
     let reader = SourceRecorder::of(&channel);
     writer.push_frame_until_seen(0, &reader);
-    reader.clear();
+    writer.settle(&reader);
     writer.source().send_event(event::FlushStart::new());
     writer.source().send_event(event::FlushStop::new(false));
     for number in 1..=3 {
@@ -518,7 +518,7 @@ fn eos_follows_all_frames_and_events() {
     let writer = SinkHarness::live(&channel, "lossless=true");
     let reader = SourceRecorder::of(&channel);
     writer.push_frame_until_seen(0, &reader);
-    reader.clear();
+    writer.settle(&reader);
     let mut expected = Vec::new();
     for number in 1..=20 {
         writer.push_frame(number);

@@ -254,6 +254,7 @@ pub const DESCRIPTOR_WORDS: usize = size_of::<FrameDescriptor>() / 8;
 /// ```
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[non_exhaustive]
 pub struct FrameDescriptor {
     /// The presentation time.
     pub pts: u64,

@@ -7,6 +7,7 @@ use crate::protocol::layout::FrameDescriptor;
 
 /// The bytes of a frame.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum FrameData {
     /// They are in shared memory, and nobody changes them until this value is dropped.
     InPlace(PinnedFrame),
@@ -32,6 +33,7 @@ pub enum FrameData {
 /// # }
 /// ```
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Frame {
     /// The sequence number of the frame in the channel. It grows by one, and by more if the writer dropped frames.
     pub seq: u64,
@@ -62,6 +64,7 @@ impl Frame {
 /// The result of [`Reader::next`](crate::Reader::next).
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // nearly always a frame, and never stored: a box would be an allocation for each
+#[non_exhaustive]
 pub enum Next {
     /// A frame. Its caps are [`Reader::caps`](crate::Reader::caps).
     Frame(Frame),

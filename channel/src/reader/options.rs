@@ -6,6 +6,7 @@ use crate::protocol::layout::RING_LENGTH;
 
 /// How to attach to a channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ReaderOptions {
     /// Observe: never write to the segment. This needs read permission only; the reader pins nothing and copies each
     /// frame.
@@ -33,6 +34,7 @@ impl ReaderOptions {
 /// assert_eq!(limits.max_held, 2);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ReadLimits {
     /// How many frames may wait before older ones are skipped: 1 = always the newest, 0 = as many as the ring has.
     pub max_behind: u32,

@@ -4,6 +4,7 @@
 
 /// What a reader has counted since it was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ReaderStats {
     /// Frames delivered.
     pub received: u64,

@@ -18,6 +18,7 @@ pub(super) const MIN_SLOTS: u32 = 3;
 /// assert!(options.lossless);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WriterOptions {
     /// The permission bits of the segment. They include the owner's read and write bits.
     pub perms: u32,

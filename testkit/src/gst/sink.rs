@@ -2,7 +2,11 @@
 
 //! A harness that feeds an rsshmsink buffer by buffer.
 
-use std::{fmt::Display, time::Duration};
+use std::{
+    fmt::Display,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use gst::prelude::*;
 
@@ -128,6 +132,22 @@ impl SinkHarness {
             std::thread::sleep(Duration::from_millis(20));
             reader.offsets().contains(&offset)
         });
+    }
+
+    /// Waits until `reader` has received everything that was pushed and sent so far, and clears its recording.
+    ///
+    /// [`push_frame_until_seen`](Self::push_frame_until_seen) may have pushed more frames than the one that was seen.
+    #[track_caller]
+    pub fn settle(&self, reader: &SourceRecorder) {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        // Relaxed: only the number has to be unique.
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        self.send(custom_event("settled", count));
+        let marker = format!("settled {count}");
+        eventually("the reader has received everything", || {
+            reader.words().contains(&marker)
+        });
+        reader.clear();
     }
 
     /// Sends an event after everything that was pushed or sent before.
