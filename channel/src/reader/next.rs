@@ -114,7 +114,6 @@ impl Reader {
 
     /// Delivers what the snapshot has: an eviction, an event, a frame, an end of the stream, or the writer's end.
     /// `None` if there is nothing left to deliver in this segment.
-
     fn deliver(
         &mut self,
         attachment: &Arc<Attachment>,
@@ -148,7 +147,6 @@ impl Reader {
 
     /// Takes the oldest wanted frame, or an event before it. An event after an end of the stream that is not delivered
     /// yet waits for that.
-
     fn take(
         &mut self,
         attachment: &Arc<Attachment>,
