@@ -165,7 +165,8 @@ fn no_shared_wait_uses_wall_clock() {
             .collect();
         println!("{} waits on shared words in {}", waits.len(), log.display());
         assert!(waits.len() > 5, "{waits:?}");
-        for wait in waits {
+        // A wait without a time limit (NULL) uses no clock. The C library joins threads with such waits.
+        for wait in waits.iter().filter(|wait| !wait.contains(", NULL")) {
             assert!(!wait.contains("FUTEX_CLOCK_REALTIME"), "{wait}");
         }
     }
