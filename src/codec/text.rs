@@ -178,7 +178,13 @@ impl<'a> Rest<'a> {
         };
         match kind {
             "string" if self.skip(b'"') => self.quoted(),
-            _ => self.word().filter(|word| is_value(kind, word)).map(drop),
+            _ => {
+                // GStreamer takes NULL for a string without a text, and prints a critical warning for one in a list.
+                let is_missing_text = |word: &str| depth > 0 && word == "NULL";
+                self.word()
+                    .filter(|word| is_value(kind, word) && !is_missing_text(word))
+                    .map(drop)
+            }
         }
     }
 }
@@ -282,6 +288,8 @@ mod tests {
             "video/x-raw(memory:0)",
             "video/x-raw(memory:GLMemory )",
             "video/x-raw, framerate=1/0",
+            "a/b, c={ NULL }",
+            "a/b, c=(string)< x, NULL >",
         ] {
             assert!(!is_plain_caps(text), "{text}");
         }
