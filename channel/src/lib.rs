@@ -89,3 +89,8 @@ pub use sys::{
     watch::{Watch, WatchStop},
 };
 pub use writer::{Caps, NewEvent, ServiceReport, Slot, Upstream, Writer, WriterOptions, WriterStats};
+
+/// The examples of the README, which `cargo test --doc` compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
