@@ -56,8 +56,9 @@
 //! in Rust.
 //!
 //! The private modules are layers. `reader` and `writer` use `segment`, which uses `protocol`, which uses `sys`; no
-//! layer uses one above it. `unsafe` code is in `sys` and in `segment/tables.rs`. Two places more borrow the bytes of a
-//! slot: a reader those of a pinned one (`reader/pinned.rs`), a writer those of a claimed one (`writer/slot.rs`).
+//! layer uses one above it. `service` is above `writer`. `unsafe` code is in `sys` and in `segment/tables.rs`, and
+//! `protocol/layout.rs` marks the structures that may be in shared memory. Two places more borrow the bytes of a slot:
+//! a reader those of a pinned one (`reader/pinned.rs`), a writer those of a claimed one (`writer/slot.rs`).
 
 mod error;
 #[cfg(feature = "fuzzing")]
@@ -89,3 +90,8 @@ pub use sys::{
     watch::{Watch, WatchStop},
 };
 pub use writer::{Caps, NewEvent, ServiceReport, Slot, Upstream, Writer, WriterOptions, WriterStats};
+
+/// The examples of the README, which `cargo test --doc` compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
