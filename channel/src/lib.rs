@@ -56,8 +56,9 @@
 //! in Rust.
 //!
 //! The private modules are layers. `reader` and `writer` use `segment`, which uses `protocol`, which uses `sys`; no
-//! layer uses one above it. `unsafe` code is in `sys` and in `segment/tables.rs`. Two places more borrow the bytes of a
-//! slot: a reader those of a pinned one (`reader/pinned.rs`), a writer those of a claimed one (`writer/slot.rs`).
+//! layer uses one above it. `unsafe` code is in `sys` and in `segment/tables.rs`. `protocol/layout.rs` declares which
+//! structures may be shared (`unsafe impl Shared`). Two places more borrow the bytes of a slot: `reader/pinned.rs`
+//! those of a pinned one, `writer/slot.rs` those of a claimed one.
 
 mod error;
 #[cfg(feature = "fuzzing")]

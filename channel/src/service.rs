@@ -90,7 +90,7 @@ impl ServiceThread {
     /// Stops the thread and waits for its end. From the thread itself, it only asks the thread to end.
     ///
     /// # Errors
-    /// What `on_report` panicked with.
+    /// The value with which `on_report` panicked.
     pub fn stop(mut self) -> thread::Result<()> {
         self.request_stop();
         self.join()
