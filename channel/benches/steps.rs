@@ -42,6 +42,7 @@ struct Channel {
 impl Channel {
     fn new(readers: usize) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
+        // Relaxed: only the number matters.
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = ChannelName::new(format!("rsshm-bench-{}-{count}", std::process::id())).unwrap();
         let writer = Arc::new(Writer::open(name.clone(), WriterOptions::default()).unwrap());
@@ -72,7 +73,7 @@ impl Channel {
         self.writer.publish(&slot, descriptor, &[]).unwrap();
     }
 
-    /// A reader that has had the newest frame.
+    /// A reader that has taken the newest frame.
     fn attach(&self) -> Reader {
         let mut reader = Reader::new(self.name.clone(), ReaderOptions::default());
         take(&mut reader);

@@ -33,7 +33,7 @@ pub enum Error {
         /// The process that its segment names, if there is a segment.
         pid: Option<u32>,
     },
-    /// A file with the channel's name belongs to another user, or is not a channel's.
+    /// A file with the channel's name belongs to another user, or is not a file of a channel.
     #[error("channel {channel}: {path} {what}; choose another name, or ask its owner to remove it")]
     Foreign {
         /// The channel.
@@ -77,7 +77,7 @@ pub enum Error {
         slot_size: u64,
         /// Bytes free in /dev/shm.
         free: u64,
-        /// Bytes of /dev/shm.
+        /// The size of /dev/shm in bytes.
         total: u64,
     },
     /// The segment is of another version of the protocol, or damaged.
@@ -129,8 +129,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// The shared memory file system has no memory for `wanted` bytes: `slots` slots of `slot_size` bytes and what
-    /// comes before them. `space` is [`files::space`](crate::sys::files::space) of it.
+    /// The error for a shared memory file system without memory for `wanted` bytes: `slots` slots of `slot_size` bytes,
+    /// and the tables before them. `space` is its [`files::space`](crate::sys::files::space).
     pub(crate) fn no_space(channel: &str, wanted: u64, slots: u32, slot_size: u64, space: (u64, u64)) -> Self {
         let (free, total) = space;
         Self::NoSpace {

@@ -93,7 +93,7 @@ pub fn segment(data: &[u8]) {
         let Ok(segment) = Segment::open(&name, file, &stat, access) else {
             continue;
         };
-        // Everything in the tables can be read.
+        // Everything in the tables can be read. Relaxed, here and below: nobody else has the segment.
         for index in [0, 1, MAX_READERS - 1] {
             segment.tables.entry(index).pins.load(Ordering::Relaxed);
             segment.tables.quota(index).load(Ordering::Relaxed);
@@ -137,6 +137,7 @@ fn valid_segment() -> Option<(OwnedFd, Header)> {
         let mut descriptor = FrameDescriptor::new(FRAME_SIZE as u64);
         descriptor.metadata_size = 16;
         segment.write_descriptor(slot, &descriptor);
+        // Relaxed, here and below: nobody else has the segment.
         segment.slot_record(slot).seq.store(seq, Ordering::Relaxed);
         segment
             .tables

@@ -56,9 +56,9 @@
 //! in Rust.
 //!
 //! The private modules are layers. `reader` and `writer` use `segment`, which uses `protocol`, which uses `sys`; no
-//! layer uses one above it. `service` is above `writer`. `unsafe` code is in `sys` and in `segment/tables.rs`, and
-//! `protocol/layout.rs` marks the structures that may be in shared memory. Two places more borrow the bytes of a slot:
-//! a reader those of a pinned one (`reader/pinned.rs`), a writer those of a claimed one (`writer/slot.rs`).
+//! layer uses one above it. `service` is above `writer`. `unsafe` code is in `sys` and in `segment/tables.rs`.
+//! `protocol/layout.rs` declares which structures may be shared (`unsafe impl Shared`). Two further places borrow the
+//! bytes of a slot: `reader/pinned.rs` those of a pinned one, `writer/slot.rs` those of a claimed one.
 
 mod error;
 #[cfg(feature = "fuzzing")]
@@ -70,6 +70,11 @@ mod segment;
 mod service;
 mod sys;
 mod writer;
+
+/// The examples of the README, which the documentation tests compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
 
 pub use error::Error;
 pub use protocol::{

@@ -90,7 +90,7 @@ impl ServiceThread {
     /// Stops the thread and waits for its end. From the thread itself, it only asks the thread to end.
     ///
     /// # Errors
-    /// What `on_report` panicked with.
+    /// The value with which `on_report` panicked.
     pub fn stop(mut self) -> thread::Result<()> {
         self.request_stop();
         self.join()
@@ -191,6 +191,12 @@ mod tests {
             reports.recv_timeout(PATIENCE),
             Err(mpsc::RecvTimeoutError::Disconnected)
         );
+        // Nobody joins the thread. If the process ended before the thread lets the writer go, the channel's files stayed.
+        let began = std::time::Instant::now();
+        while Arc::strong_count(&writer) > 1 {
+            assert!(began.elapsed() < PATIENCE, "the thread keeps the writer");
+            thread::yield_now();
+        }
     }
 
     #[test]

@@ -10,10 +10,11 @@
 //! ```
 //!
 //! - Each pass of a failpoint is counted in `FILE` and draws a number from a generator that starts at `SEED`.
-//! - Of a million passes, `KILLS` end in SIGKILL and `STOPS` in SIGSTOP, which the process sends to itself at that place.
-//! - At failpoints that are passed rarely, these rates are up to 200 times as high. They are 8 times as high until the
-//!   signal has happened there once.
-//! - With `FAILPOINT`, only one pass of that failpoint draws: the first, or the one with the number `PASS`.
+//! - Of a million passes, `KILLS` end in SIGKILL and `STOPS` in SIGSTOP, which the process sends to itself at that
+//!   place.
+//! - At failpoints that are passed rarely, these rates are up to 200 times as high. At every failpoint, the rate of a
+//!   signal is also 8 times as high until that signal has happened there once.
+//! - With `FAILPOINT`, only one pass of all draws: the first pass of that failpoint, or its pass number `PASS`.
 //!
 //! The chaos tests use the first form, the failpoint tests of this crate the second.
 //!
@@ -131,7 +132,7 @@ failpoints! {
     GenerationStored 100,
     /// Reader: its cursor is stored.
     CursorStored 100,
-    /// Reader: its state is joining, and a lossless writer keeps what it is going to take.
+    /// Reader: its state is joining, and a lossless writer keeps the frames that it is going to take.
     Joining 100,
     /// Reader: its state is attached, and the writer is not notified.
     Joined 100,

@@ -31,7 +31,7 @@ pub const MAGIC: u64 = u64::from_ne_bytes(*b"rsshm\r\n\x1a");
 pub const VERSION: u32 = 1;
 /// Entries of the reader table. Readers beyond this number observe.
 pub const MAX_READERS: usize = 64;
-/// Entries of the ring: how many seqs back from the newest a frame can be found.
+/// Entries of the ring. Only this many of the newest frames can be found.
 pub const RING_LENGTH: u64 = 128;
 /// The largest size of the caps in bytes.
 pub const MAX_CAPS_SIZE: usize = 64 * 1024;
@@ -75,8 +75,8 @@ pub mod flags {
 
 /// Bits of [`Status::state`].
 pub mod state {
-    /// A newer segment has the name, or is about to get it. A reader takes what is left here and then opens the name
-    /// again.
+    /// A newer segment has the name, or is about to get it. A reader takes the frames that are left here, and then
+    /// opens the name again.
     pub const SUPERSEDED: u32 = 1;
     /// The writer stopped in an orderly way. No frame follows here.
     pub const CLOSED: u32 = 2;
@@ -102,8 +102,8 @@ pub mod reader_state {
     }
 }
 
-/// What never changes once the segment has its name. Peers copy it when they open the segment, check the copy, and
-/// never read the original again.
+/// The header: the values that never change once the segment has its name. Peers copy it when they open the segment,
+/// and check the copy. They do not use the original afterwards; the writer only compares it with its copy.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Header {
@@ -149,9 +149,9 @@ pub struct Header {
     pub slot_size: u64,
     /// Bytes from one descriptor to the next.
     pub descriptor_stride: u32,
-    /// How many more publishes a frame survives at least.
+    /// How many later publishes a frame survives, at least.
     pub history: u32,
-    /// The process of the writer, for messages only.
+    /// The process of the writer. It is for people, in error texts for example: it may be of another pid namespace.
     pub writer_pid: u32,
     /// Bits of [`flags`].
     pub flags: u32,
@@ -171,7 +171,8 @@ pub struct Header {
     pub reserved: [u64; 9],
 }
 
-/// What changes for everybody. Only the writer writes it, except for `writer_word`, which readers increment too.
+/// The status: the values that change for all peers. Only the writer writes it, except for `writer_word`, which readers
+/// increment too.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Status {
@@ -286,7 +287,7 @@ pub struct FrameDescriptor {
     pub reserved: [u64; 16],
 }
 
-/// The bit of [`FrameDescriptor::flags`] that every frame has that is no keyframe (GST_BUFFER_FLAG_DELTA_UNIT).
+/// The bit of [`FrameDescriptor::flags`] that marks a frame which is not a keyframe (GST_BUFFER_FLAG_DELTA_UNIT).
 pub const DELTA_UNIT: u32 = 1 << 13;
 
 impl Default for FrameDescriptor {
@@ -453,7 +454,7 @@ fn align_up(value: u64, to: u64) -> Option<u64> {
     value.checked_add(to - 1).map(|value| value / to * to)
 }
 
-/// A table of a segment: which field of the header names its offset, its size and its alignment.
+/// A table of a segment: the field of the header that has its offset, its size, and its alignment.
 pub(crate) struct Table {
     /// The name of the header's field.
     field: &'static str,
@@ -518,7 +519,7 @@ impl Header {
     ];
 
     /// The header of a segment for caps of `caps_size` bytes and `slot_count` slots of at least `frame_size` bytes,
-    /// with message records if the writer does `accept_messages`. `None` if the numbers are out of bounds.
+    /// with message records if `accept_messages` is set. `None` if the numbers are out of bounds.
     pub fn new(caps_size: usize, slot_count: u32, frame_size: u64, accept_messages: bool) -> Option<Self> {
         if caps_size > MAX_CAPS_SIZE || !(1..=MAX_SLOTS as u32).contains(&slot_count) {
             return None;

@@ -2,8 +2,8 @@
 
 //! Records in shared memory that are read without a lock (seqlocks), and bytes as words of shared memory.
 //!
-//! One process writes a record many times. Others copy it, and load its seq before and after. The copy is consistent if
-//! both are the same.
+//! One process writes a record many times. Others copy it, and load its seq before and after the copy. The copy is
+//! consistent if both loads return the same seq, and it is not 0.
 
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -39,7 +39,7 @@ pub(crate) fn load_bytes(from: &[AtomicU64], size: usize) -> Vec<u8> {
     bytes
 }
 
-/// Writes a record. Only the caller writes it.
+/// Writes a record. The caller is its only writer.
 fn write(seq: &AtomicU64, value: u64, fill: impl FnOnce()) {
     // Relaxed: ordered before the words by the fence.
     seq.store(0, Ordering::Relaxed);
@@ -177,7 +177,9 @@ mod tests {
                 }
             });
             let mut last = 0;
+            let began = std::time::Instant::now();
             while last < rounds {
+                assert!(began.elapsed().as_secs() < 20, "{last} of {rounds} were read");
                 let Some((seq, descriptor, bytes)) = record.read() else {
                     continue;
                 };

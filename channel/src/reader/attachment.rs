@@ -26,7 +26,7 @@ use crate::{
 
 /// How long a newcomer waits for its first quota before it starts to copy.
 const QUOTA_TIMEOUT: Duration = Duration::from_millis(20);
-/// How often it looks for the quota.
+/// How often a newcomer looks for its quota.
 const QUOTA_POLL_INTERVAL: Duration = Duration::from_micros(100);
 
 /// A reader in one segment: with an entry, which lets it pin frames, or as an observer.

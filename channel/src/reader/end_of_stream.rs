@@ -15,7 +15,8 @@ pub(super) struct EndOfStream {
     pub(super) delivered: u32,
 }
 
-/// The count of ends of the stream, and the seq before the newest end if that is not `delivered` yet.
+/// The count of ends of the stream, and the seq of the last frame before the newest end. The seq is `None` if the
+/// reader has delivered that end: its count is `delivered`.
 #[inline]
 pub(super) fn load_newest_end(status: &Status, delivered: u32) -> (u32, Option<u64>) {
     // Acquire, all of them: each pairs with a release store in `Writer::end_of_stream`. The writer stores the seq

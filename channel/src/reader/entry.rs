@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct EntryLock {
     pub(super) index: usize,
-    /// The lock file of the lock.
+    /// The file that carries the lock.
     pub(super) lock_file: FileId,
     /// The generation that this owner used last.
     pub(super) generation: AtomicU32,

@@ -28,7 +28,7 @@ struct PendingEvent {
     bytes: Vec<u8>,
 }
 
-/// The events that one reader has not had yet.
+/// The events that one reader has not received yet.
 #[derive(Debug, Default)]
 pub(super) struct EventQueue {
     /// The seq of the newest event that was delivered or is pending.
@@ -54,7 +54,7 @@ impl EventQueue {
 
     /// Continues in the segment that follows; `false` if its events are not a continuation.
     pub(super) fn follow(&mut self, attachment: &Attachment) -> bool {
-        // A pending event would come after a frame that never came.
+        // A pending event belongs after a frame that was never published.
         self.pending.clear();
         attachment.initial.event_head >= self.cursor
     }

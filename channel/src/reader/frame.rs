@@ -9,7 +9,8 @@ use crate::protocol::layout::FrameDescriptor;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum FrameData {
-    /// They are in shared memory, and nobody changes them until this value is dropped.
+    /// They are in shared memory, and the writer does not change them until this value is dropped, unless it evicts the
+    /// reader.
     InPlace(PinnedFrame),
     /// They are in the [`CopyTarget`](crate::CopyTarget).
     Copied,

@@ -42,7 +42,7 @@ pub(super) struct FrameRange {
     after: u64,
 }
 
-/// The target had no memory for a frame of that many bytes.
+/// The error for a target without memory for a frame; it has the size of the frame in bytes.
 pub(super) struct NoTargetMemory(pub(super) usize);
 
 impl FrameCursor {
@@ -60,7 +60,7 @@ impl FrameCursor {
         self.seq
     }
 
-    /// Starts another stream behind the frame `seq`.
+    /// Starts another stream after the frame `seq`.
     pub(super) fn begin_after(&mut self, seq: u64) {
         self.seq = seq;
         self.wants_newest = false;
@@ -78,7 +78,7 @@ impl FrameCursor {
         self.wants_newest = true;
     }
 
-    /// Gives up a seq beyond the newest frame, which only a damaged head can have caused.
+    /// Moves a cursor that is beyond the newest frame back. Only a damaged head can have caused it.
     #[inline]
     pub(super) fn repair(&mut self, newest: u64) {
         if self.seq > newest && newest != 0 {
@@ -95,12 +95,12 @@ impl FrameCursor {
         }
         // A newcomer may start with an older frame than the newest, if it needs a keyframe. But it does not start with
         // one that may be overwritten before it has taken the next.
-        let had = if self.is_newcomer {
+        let taken_up_to = if self.is_newcomer {
             attachment.protected_after
         } else {
             self.seq
         };
-        let after = had.max(newest.saturating_sub(limits.reach()));
+        let after = taken_up_to.max(newest.saturating_sub(limits.reach()));
         let first = if self.wants_newest {
             newest_keyframe(attachment, after, newest).unwrap_or(newest)
         } else {
@@ -139,7 +139,7 @@ impl FrameCursor {
                 (seq, after) = (keyframe, keyframe);
                 continue;
             }
-            let Some((info, data)) = get(attachment, location, target, limits)? else {
+            let Some((info, data)) = get_frame(attachment, location, target, limits)? else {
                 seq += 1;
                 continue;
             };
@@ -187,8 +187,8 @@ impl FrameCursor {
         }
     }
 
-    /// Counts the frames after the cursor, up to `seq`, as missed. Frames from before a newcomer, or before a jump to
-    /// the newest frame, do not count.
+    /// Counts the frames after the cursor, up to `seq`, as missed. Frames before a newcomer's first one, or before a
+    /// jump to the newest frame, do not count.
     #[inline]
     fn count_missed(&self, seq: u64, stats: &mut ReaderStats) -> u64 {
         if self.wants_newest || self.is_newcomer {
@@ -204,7 +204,7 @@ impl FrameCursor {
 
 /// Gets one frame: in place if the reader may hold one more, copied under a pin if not, and copied without a pin if it
 /// has no quota left. `None` if the frame is overwritten or damaged.
-fn get(
+fn get_frame(
     attachment: &Arc<Attachment>,
     location: FrameLocation,
     target: &mut dyn CopyTarget,
@@ -216,7 +216,7 @@ fn get(
         attachment.request_larger_quota(quota);
     }
     let pinned = (held < quota).then(|| PinnedFrame::pin(attachment, location));
-    // If the quota was lowered meanwhile, the pin was not this reader's to take, and is released.
+    // If the quota was lowered meanwhile, the pin exceeds it and is released.
     let pinned = pinned.filter(|_| attachment.held() <= attachment.quota());
     let mut target = CheckedTarget::new(target);
     let result = match pinned {

@@ -179,7 +179,7 @@ impl Reader {
         self.stats
     }
 
-    /// Makes the next frame the newest, whatever lies between. In a compressed stream it is the newest keyframe.
+    /// Skips to the newest frame: the next frame is the newest one, or the newest keyframe in a compressed stream.
     pub fn seek_newest(&mut self) {
         self.frames.seek_newest();
     }

@@ -147,8 +147,8 @@ impl Reader {
         Ok(None)
     }
 
-    /// Takes the oldest wanted frame, or an event before it. An event after an end of the stream that is not delivered
-    /// yet waits for that.
+    /// Takes the oldest wanted frame, or an event before it. While an end of the stream is not delivered, events after
+    /// it wait.
     fn take(
         &mut self,
         attachment: &Arc<Attachment>,
@@ -175,7 +175,7 @@ impl Reader {
                 self.frames.keyframes.request_if_needed(attachment);
                 return Ok(None);
             };
-            // Frames behind the next event come after it.
+            // Frames after the next event wait until it is delivered.
             let last = event_after.map_or(newest, |after| after.min(newest));
             match self
                 .frames

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A look at a channel that needs read permission only.
+//! An observer, which shows a channel to a program that may only read it.
 
 use std::sync::atomic::Ordering;
 
@@ -10,7 +10,8 @@ use crate::{
     protocol::layout::{FrameDescriptor, Header},
 };
 
-/// A look at a channel. An observer has no reader entry, writes nothing, and needs read permission only.
+/// Shows the caps, the header and the newest frame of a channel. An observer has no reader entry, writes nothing, and
+/// needs read permission only.
 ///
 /// # Examples
 ///

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A frame in place.
+//! A frame in place: it stays in shared memory, in a pinned slot.
 
 use std::sync::Arc;
 
 use super::attachment::{Attachment, FrameInfo, FrameLocation};
 
-/// A frame in shared memory. Nobody changes its bytes until it is dropped.
+/// A frame in shared memory. The writer does not change its bytes until this value is dropped, unless it evicts the
+/// reader.
 #[derive(Debug)]
 pub struct PinnedFrame {
     attachment: Arc<Attachment>,

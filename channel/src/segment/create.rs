@@ -43,8 +43,8 @@ impl CreateError {
 impl Segment {
     /// Creates a segment in a staging file and commits memory for its first `slots` slots.
     ///
-    /// The segment has no name yet, and [`begin`](Self::begin) writes its header. Its writer's byte is locked already:
-    /// observers query that lock, because they cannot open the lock file.
+    /// The segment has no name yet, and [`write_header`](Self::write_header) completes it. Its writer's byte is locked
+    /// already: observers query that lock, because they cannot open the lock file.
     ///
     /// # Errors
     /// [`CreateError`]; the staging file is removed.
@@ -81,9 +81,9 @@ impl Segment {
         Ok((segment, staging, writer_lock))
     }
 
-    /// Writes the header and the first values of the status, of a segment that has no name yet. It is the last step
+    /// Writes the header, and the first values of the status, of a segment that has no name yet. It is the last step
     /// before the segment gets its name.
-    pub(crate) fn begin(&mut self, first_seq: u64, event_head: u64, latency_ns: u64) {
+    pub(crate) fn write_header(&mut self, first_seq: u64, event_head: u64, latency_ns: u64) {
         self.header.first_seq = first_seq;
         self.tables.mapping().write(0, bytemuck::bytes_of(&self.header));
         let status = self.tables.status();

@@ -10,8 +10,8 @@ use crate::{
     sys::files::{SHM_DIR, open},
 };
 
-/// The names of the existing channels, sorted: of all files in /dev/shm that this user may read and that start as a
-/// segment does.
+/// The names of the existing channels, sorted. A channel exists if /dev/shm has a file of its name that this user may
+/// read and that begins with the magic number of a segment.
 pub fn channels() -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(SHM_DIR)
         .into_iter()

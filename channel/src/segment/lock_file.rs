@@ -30,7 +30,7 @@ use crate::{
         files::{self, FileId},
         lock::{self, OfdLock},
         mapping::Mapping,
-        semaphore::{SIZE, Semaphore, SemaphoreState},
+        semaphore::{SEMAPHORE_SIZE, Semaphore, SemaphoreState},
         sync,
     },
 };
@@ -48,9 +48,10 @@ pub(crate) struct LockFile {
     file: OwnedFd,
     file_id: FileId,
     semaphore: Semaphore,
-    /// Also lets one thread at a time of this process hold the semaphore.
-    missed: Mutex<MissedSince>,
-    /// Outside the mutex, because threads read it that must not wait for the holder of the semaphore.
+    /// Since when another program has held the semaphore for too long; `None` after it was acquired. The mutex also
+    /// lets only one thread of this process at a time hold the semaphore.
+    missed_since: Mutex<Option<Instant>>,
+    /// Outside the mutex, because the threads that read it must not wait for the thread that holds the semaphore.
     timeouts: AtomicU64,
     /// Outside the mutex for the same reason.
     pub(crate) faults: SemaphoreFaults,
@@ -65,12 +66,6 @@ pub(crate) enum LockAttempt {
     AllTaken,
     /// Another file has the name by now.
     NameChanged,
-}
-
-/// Since when another program has held the semaphore for too long; `None` after it was acquired.
-#[derive(Debug, Default)]
-struct MissedSince {
-    since: Option<Instant>,
 }
 
 /// The mode of the lock file of a channel with the mode `perms`: each class has read and write permission, or none.
@@ -103,9 +98,9 @@ impl LockFile {
         let failed = |errno| Error::system(channel, format!("make {path}"), errno);
         let failed_io = |error: std::io::Error| files::open_error(channel, &path, "make", &error);
         let mut staging = StagingFile::create().map_err(failed_io)?;
-        files::commit_memory(&staging.file, 0, SIZE).map_err(|errno| {
+        files::commit_memory(&staging.file, 0, SEMAPHORE_SIZE).map_err(|errno| {
             if errno::is_out_of_memory(errno) {
-                Error::no_space(channel, SIZE, 0, 0, files::space(&staging.file))
+                Error::no_space(channel, SEMAPHORE_SIZE, 0, 0, files::space(&staging.file))
             } else {
                 failed(errno)
             }
@@ -127,17 +122,17 @@ impl LockFile {
         }
     }
 
-    /// Extends a file that was cut short to the size of a semaphore; `true` if it was too short. The writer then calls
-    /// [`initialise`](Self::initialise), once it has locked its byte.
+    /// Extends a lock file that was truncated, so that it has the size of a semaphore again; `true` if it was too
+    /// short. The writer then calls [`initialise`](Self::initialise), once it has locked its byte.
     pub(crate) fn repair(name: &ChannelName) -> Result<bool, Error> {
         let path = name.lock_file_path();
         let Ok(Some(file)) = files::open(&path, true) else {
             return Ok(false);
         };
         let stat = files::require_own(name.as_str(), &path, &file)?;
-        let is_short = (stat.st_size as u64) < SIZE;
+        let is_short = (stat.st_size as u64) < SEMAPHORE_SIZE;
         if is_short {
-            files::commit_memory(&file, 0, SIZE)
+            files::commit_memory(&file, 0, SEMAPHORE_SIZE)
                 .map_err(|errno| Error::system(name.as_str(), format!("repair {path}"), errno))?;
         }
         Ok(is_short)
@@ -153,13 +148,13 @@ impl LockFile {
     fn new(name: &ChannelName, path: String, file: OwnedFd) -> Result<Self, Error> {
         let failed = |call: &str, errno| Error::system(name.as_str(), format!("{call} {path}"), errno);
         let stat = nix::sys::stat::fstat(&file).map_err(|errno| failed("fstat", errno))?;
-        if (stat.st_size as u64) < SIZE {
+        if (stat.st_size as u64) < SEMAPHORE_SIZE {
             return Err(Error::Damaged {
                 channel: name.to_string(),
-                what: format!("{path} has {} bytes, a semaphore has {SIZE}", stat.st_size),
+                what: format!("{path} has {} bytes, a semaphore has {SEMAPHORE_SIZE}", stat.st_size),
             });
         }
-        let mapping = Mapping::new(&file, 0, SIZE, true).map_err(|errno| failed("mmap", errno))?;
+        let mapping = Mapping::new(&file, 0, SEMAPHORE_SIZE, true).map_err(|errno| failed("mmap", errno))?;
         let semaphore = Semaphore::new(mapping).ok_or_else(|| failed("mmap", nix::errno::Errno::EINVAL))?;
         Ok(Self {
             channel: name.to_string(),
@@ -167,7 +162,7 @@ impl LockFile {
             path,
             file,
             semaphore,
-            missed: Mutex::default(),
+            missed_since: Mutex::default(),
             timeouts: AtomicU64::new(0),
             faults: SemaphoreFaults::default(),
         })
@@ -197,17 +192,17 @@ impl LockFile {
     /// Locks the first of `bytes` that is free.
     pub(crate) fn take_first(&self, bytes: impl IntoIterator<Item = i64>) -> Result<LockAttempt, Error> {
         let failed = |errno| Error::system(&self.channel, format!("lock {}", self.path), errno);
-        let again = files::open(&self.path, true)
+        let reopened = files::open(&self.path, true)
             .map_err(|error| files::open_error(&self.channel, &self.path, "use", &error))?;
-        let Some(again) = again else {
+        let Some(reopened) = reopened else {
             return Ok(LockAttempt::NameChanged);
         };
-        if files::file_id(&again).map_err(failed)? != self.file_id {
+        if files::file_id(&reopened).map_err(failed)? != self.file_id {
             return Ok(LockAttempt::NameChanged);
         }
         for byte in bytes {
-            if lock::try_lock(&again, byte).map_err(failed)? {
-                return OfdLock::keep(again)
+            if lock::try_lock(&reopened, byte).map_err(failed)? {
+                return OfdLock::keep(reopened)
                     .map(|lock| LockAttempt::Locked(byte, lock))
                     .map_err(failed);
             }
@@ -223,29 +218,29 @@ impl LockFile {
 
     /// Takes the semaphore if that succeeds within [`ACQUIRE_TIMEOUT`], and continues without it otherwise.
     pub(crate) fn acquire(&self) -> SemaphoreGuard<'_> {
-        let mut missed = sync::lock(&self.missed);
+        let mut missed_since = sync::lock(&self.missed_since);
         self.repair_kind();
-        let acquired = self.semaphore.try_wait() || self.wait(&mut missed);
+        let acquired = self.semaphore.try_wait() || self.wait(&mut missed_since);
         if acquired {
-            missed.since = None;
+            *missed_since = None;
         }
         SemaphoreGuard {
             lock_file: self,
-            _missed: missed,
+            _missed_since: missed_since,
             acquired,
         }
     }
 
     /// Waits for the semaphore once, and resets it when it is stuck; `false` if it stays taken.
-    fn wait(&self, missed: &mut MissedSince) -> bool {
-        match missed.since {
+    fn wait(&self, missed_since: &mut Option<Instant>) -> bool {
+        match *missed_since {
             None => {
                 let acquired = self.semaphore.wait(ACQUIRE_TIMEOUT);
                 if !acquired {
                     // Relaxed: the count orders nothing else.
                     self.timeouts.fetch_add(1, Ordering::Relaxed);
                     self.faults.add(SemaphoreFault::Held);
-                    missed.since = Some(Instant::now());
+                    *missed_since = Some(Instant::now());
                 }
                 acquired
             }
@@ -279,8 +274,8 @@ impl LockFile {
     /// Repairs a damaged semaphore and resets a stuck one. The service calls it, because a publish may not come soon.
     pub(crate) fn repair_semaphore(&self) {
         self.repair_kind();
-        let since = sync::lock(&self.missed).since;
-        if since.is_some_and(|since| since.elapsed() > STUCK_AFTER) {
+        let missed_since = *sync::lock(&self.missed_since);
+        if missed_since.is_some_and(|since| since.elapsed() > STUCK_AFTER) {
             drop(self.acquire());
         }
     }
@@ -292,10 +287,11 @@ impl LockFile {
     }
 }
 
-/// The semaphore, which is held unless another program did not release it in time. On drop a held one is set to 1.
+/// One attempt to hold the semaphore. If it was acquired in time, dropping the guard sets it to 1. Otherwise another
+/// program holds it, and the guard only keeps out other threads of this process.
 pub(crate) struct SemaphoreGuard<'a> {
     lock_file: &'a LockFile,
-    _missed: MutexGuard<'a, MissedSince>,
+    _missed_since: MutexGuard<'a, Option<Instant>>,
     acquired: bool,
 }
 

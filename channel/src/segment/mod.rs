@@ -121,6 +121,7 @@ impl Segment {
             .ok_or_else(|| damaged("its tables are not inside it".to_owned()))
     }
 
+    /// Maps the file; `None` if the tables of the header are not inside it.
     fn map(header: Header, caps: String, file_id: FileId, file: OwnedFd, access: Access) -> nix::Result<Option<Self>> {
         let tables = Mapping::new(&file, 0, header.slots_offset, access != Access::Observe)?;
         let slots = match access {

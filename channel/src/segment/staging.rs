@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// How many random names are tried. Other processes cannot guess them, so the second one is free.
+/// How many random names are tried. Other processes cannot guess them, so a name is taken only by chance.
 const MAX_ATTEMPTS: u32 = 10;
 /// The age from which on a staging file counts as abandoned.
 const MIN_SWEEP_AGE: Duration = Duration::from_secs(10);

@@ -17,8 +17,8 @@ pub(crate) type Metadata = [AtomicU64; MAX_METADATA_SIZE / 8];
 
 /// The tables of a segment: everything before the slots, except the caps.
 ///
-/// Offsets and sizes are checked once, in [`new`](Self::new). An index beyond the end of a table wraps around, so that
-/// no value of another process can lead outside.
+/// Offsets and sizes are checked once, in [`new`](Self::new), and the pointers stay valid because this value owns the
+/// mapping. An index beyond the end of a table wraps around, so that no value of another process can lead outside.
 #[derive(Debug)]
 pub(crate) struct SegmentTables {
     mapping: Mapping,
@@ -72,7 +72,8 @@ impl SegmentTables {
 
     /// The quota of the reader with that entry.
     pub(crate) fn quota(&self, entry: usize) -> &AtomicU64 {
-        // SAFETY: `address_of` checked the whole table, which has `MAX_READERS` words, and the index is below that.
+        // SAFETY: `address_of` checked the whole table, which has `MAX_READERS` words, and the index is below that. The
+        // mapping lives as long as `self`.
         unsafe { self.quotas.add(entry % MAX_READERS).as_ref() }
     }
 
@@ -89,7 +90,8 @@ impl SegmentTables {
 
     /// The ring's entry of a frame.
     pub(crate) fn ring(&self, seq: u64) -> &AtomicU64 {
-        // SAFETY: `address_of` checked the whole table, which has `RING_LENGTH` words, and the index is below that.
+        // SAFETY: `address_of` checked the whole table, which has `RING_LENGTH` words, and the index is below that. The
+        // mapping lives as long as `self`.
         unsafe { self.ring.add((seq % RING_LENGTH) as usize).as_ref() }
     }
 

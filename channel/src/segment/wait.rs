@@ -63,7 +63,7 @@ const CAUTIOUS_TIMEOUT: Duration = Duration::from_millis(4);
 pub(crate) struct RateLimiter {
     burst: u32,
     interval: Duration,
-    /// When the iterations so far would have ended at one in each interval.
+    /// When the iterations so far would have ended if each had taken one interval.
     spent_until: Option<Instant>,
 }
 

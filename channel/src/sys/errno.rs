@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Classes of system errors, so that every caller draws the same line.
+//! Classes of system errors, so that all callers classify an error alike.
 
 use std::io;
 

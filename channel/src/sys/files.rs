@@ -117,16 +117,16 @@ pub(crate) fn require_own(channel: &str, path: &str, file: &OwnedFd) -> Result<F
 /// Whether a reader may trust a file enough to attach to it. Write permission is trust: the file belongs to this user
 /// or to root, or a group that this user is in may write it.
 pub(crate) fn is_trusted(stat: &FileStat) -> bool {
-    let our_group = |gid: u32| {
+    let is_own_group = |gid: u32| {
         getegid() == Gid::from_raw(gid) || getgroups().is_ok_and(|groups| groups.contains(&Gid::from_raw(gid)))
     };
     stat.st_mode & libc::S_IFMT == libc::S_IFREG
         && (stat.st_uid == geteuid().as_raw()
             || stat.st_uid == 0
-            || (stat.st_mode & 0o020 != 0 && our_group(stat.st_gid)))
+            || (stat.st_mode & 0o020 != 0 && is_own_group(stat.st_gid)))
 }
 
-/// The bytes free for this user, and all bytes, of the file system that has `file`.
+/// The free bytes (for this user) and the total bytes of the file system that has `file`.
 pub(crate) fn space(file: &OwnedFd) -> (u64, u64) {
     nix::sys::statvfs::fstatvfs(file).map_or((0, 0), |vfs| {
         let block = vfs.fragment_size();
@@ -166,8 +166,8 @@ pub(crate) fn read_exactly(file: impl AsFd, target: &mut [u8], offset: u64) -> n
     Ok(true)
 }
 
-/// Extends `file` to `offset + length` and gives every byte from `offset` on memory, or fails and leaves the file as it
-/// is.
+/// Extends `file` to `offset + length` and commits memory for every byte from `offset` on. If that fails, the file
+/// stays as it is.
 pub(crate) fn commit_memory(file: &OwnedFd, offset: u64, length: u64) -> nix::Result<()> {
     let (offset, length) = (
         i64::try_from(offset).map_err(|_| Errno::EFBIG)?,

@@ -60,7 +60,7 @@ impl Pages {
         self.start
     }
 
-    /// Makes a forked child not inherit the pages.
+    /// Excludes the pages from forked children.
     pub(super) fn exclude_from_forks(&self) -> nix::Result<()> {
         // SAFETY: the range is these pages. In this process the advice changes nothing; in a child the addresses are
         // unmapped, and the only owner of such pages (`OfdLock`) never touches them.
@@ -76,7 +76,7 @@ impl Drop for Pages {
     }
 }
 
-/// Bytes of a file that all processes share that map it.
+/// Bytes of a file, shared with every other process that maps it.
 ///
 /// It is `Send` and `Sync` because [`Pages`] is, and because its methods give other threads only atomics, raw pointers
 /// and the slices of the two unsafe functions, whose callers promise exclusion.
@@ -151,7 +151,10 @@ impl Mapping {
         (offset < self.length()).then_some(offset as u64)
     }
 
-    /// Copies bytes to `offset`; `false` if they do not fit. Called only for parts that nobody else can find yet.
+    /// Copies bytes to `offset`; `false` if they do not fit.
+    ///
+    /// Callers write only to parts that no other process can find yet. The failpoints also write names that other
+    /// processes write too, but always the same bytes, and this crate never reads them.
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> bool {
         let Some(target) = self.range(offset, bytes.len() as u64) else {
             return false;

@@ -22,7 +22,7 @@ pub(crate) enum SemaphoreState {
 }
 
 /// The size of a semaphore in bytes.
-pub(crate) const SIZE: u64 = size_of::<nix::libc::sem_t>() as u64;
+pub(crate) const SEMAPHORE_SIZE: u64 = size_of::<nix::libc::sem_t>() as u64;
 
 #[cfg(all(target_env = "gnu", target_pointer_width = "64"))]
 mod imp {
@@ -52,7 +52,7 @@ mod imp {
     impl Semaphore {
         /// The semaphore at the start of `mapping`; `None` if the mapping is too small.
         pub(crate) fn new(mapping: Mapping) -> Option<Self> {
-            mapping.range(VALUE_OFFSET, super::SIZE)?;
+            mapping.range(VALUE_OFFSET, super::SEMAPHORE_SIZE)?;
             mapping.at::<AtomicU64>(VALUE_OFFSET)?;
             Some(Self(mapping))
         }
@@ -73,7 +73,7 @@ mod imp {
 
         /// Restores the kind of futex, for programs that use the library's functions; `true` if it was wrong.
         pub(crate) fn repair_kind(&self) -> bool {
-            // Relaxed: correct peers never change it, and it orders nothing.
+            // Relaxed: correct peers never change a right kind, and it orders nothing.
             self.0.at::<AtomicU32>(KIND_OFFSET).is_some_and(|kind| {
                 let wrong = kind.load(Ordering::Relaxed) != SHARED_KIND;
                 if wrong {
@@ -83,7 +83,7 @@ mod imp {
             })
         }
 
-        /// Replaces the word by `change` of it, and returns the word before. `None` if `change` returns `None`, or if
+        /// Replaces the word by `change(word)`, and returns the word before. `None` if `change` returns `None`, or if
         /// other processes kept changing the word.
         fn update(&self, change: impl Fn(u64) -> Option<u64>) -> Option<u64> {
             let word = self.word()?;
@@ -158,7 +158,7 @@ mod imp {
     impl Semaphore {
         /// The semaphore at the start of `mapping`; `None` if the mapping is too small.
         pub(crate) fn new(mapping: Mapping) -> Option<Self> {
-            let address = mapping.range(0, super::SIZE)?;
+            let address = mapping.range(0, super::SEMAPHORE_SIZE)?;
             // SAFETY: the address is the start of a mapping, so it is aligned to a page. It has room for a `sem_t`
             // (checked above), is mapped for reading and writing, and this structure keeps the mapping beside the
             // semaphore.

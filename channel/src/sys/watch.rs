@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Changes of a directory.
+//! A watch on the directory of shared memory.
 
 use std::{
     io::{self, PipeReader, PipeWriter},
@@ -40,7 +40,7 @@ pub struct Watch {
     stopped: PipeReader,
 }
 
-/// Ends the waits of a [`Watch`] when it is dropped. Later waits return at once.
+/// A value whose drop ends the wait of its [`Watch`]. Later waits return at once.
 #[derive(Debug)]
 pub struct WatchStop(#[allow(dead_code)] PipeWriter);
 

@@ -20,9 +20,9 @@ use crate::{
     sys::{files::FileId, lock::OfdLock},
 };
 
-/// How long a superseded segment keeps frames that nobody holds.
-const KEEP_RETIRED: Duration = Duration::from_secs(1);
-/// The most superseded segments that are kept, whoever still reads them.
+/// How long a superseded segment keeps frames that nobody holds, so that readers can still take them.
+const RELEASE_DELAY: Duration = Duration::from_secs(1);
+/// The most superseded segments that are kept, even if readers still use more.
 const MAX_RETIRED: usize = 8;
 
 /// How long a lossless writer that took over from a dead one waits for readers in segments that it does not know.
@@ -93,7 +93,7 @@ impl SegmentChain {
         self.current_mut().filter(|slots| Arc::ptr_eq(slots.segment(), segment))
     }
 
-    /// The current segment as its readers have it.
+    /// The mapped file of the current segment.
     pub(super) fn current_mapped(&self) -> Option<&Arc<Segment>> {
         self.current().map(|slots| slots.segment().mapped())
     }
@@ -121,12 +121,12 @@ impl SegmentChain {
         }
     }
 
-    /// Takes the name back: the caller removes the file.
+    /// Gives up the name, and returns the file that has it. The caller removes that file.
     pub(super) fn take_owned_name(&mut self) -> Option<FileId> {
         self.owned_name.take()
     }
 
-    /// Marks the current segment as closed and lets it go.
+    /// Marks the current segment as closed and forgets it.
     pub(super) fn close_current(&mut self) {
         if let Some(current) = self.current.take() {
             let mapped = current.slots.segment().mapped();
@@ -137,13 +137,13 @@ impl SegmentChain {
         }
     }
 
-    /// Lets all superseded segments go.
+    /// Forgets all superseded segments.
     pub(super) fn clear_retired(&mut self) {
         self.retired.clear();
     }
 }
 
-/// How superseded segments give their memory back.
+/// The release of superseded segments' memory.
 impl SegmentChain {
     /// Releases all memory of superseded segments that nobody uses.
     pub(super) fn release_retired(&mut self, lossless: bool) {
@@ -153,17 +153,17 @@ impl SegmentChain {
         self.forget_deserted();
     }
 
-    /// As [`release_retired`](Self::release_retired), but only of segments that were superseded [`KEEP_RETIRED`] ago.
+    /// As [`release_retired`](Self::release_retired), but only of segments that were superseded [`RELEASE_DELAY`] ago.
     pub(super) fn release_old(&mut self, lossless: bool) {
         for retired in &mut self.retired {
-            if retired.since.elapsed() > KEEP_RETIRED && !retired.slots.is_released() {
+            if retired.since.elapsed() > RELEASE_DELAY && !retired.slots.is_released() {
                 retired.slots.release_unused(lossless);
             }
         }
         self.forget_deserted();
     }
 
-    /// Forgets superseded segments that have neither memory nor readers, and the oldest where there are too many.
+    /// Forgets superseded segments that have neither memory nor readers, and the oldest ones beyond [`MAX_RETIRED`].
     fn forget_deserted(&mut self) {
         let mut retired = std::mem::take(&mut self.retired);
         retired.retain(|retired| !(retired.slots.is_released() && self.is_deserted(retired)));

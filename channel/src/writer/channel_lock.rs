@@ -29,8 +29,8 @@ impl ChannelLock {
     /// Opens or creates the lock file and takes the writer's lock.
     ///
     /// # Errors
-    /// [`Error::Busy`] when another process has the lock, [`Error::Foreign`] when the file is another user's, and
-    /// others.
+    /// [`Error::Busy`] when another process has the lock, [`Error::Foreign`] when the file belongs to another user, and
+    /// the errors of the system.
     pub(super) fn take(name: &ChannelName, options: WriterOptions) -> Result<Self, Error> {
         let path = name.lock_file_path();
         match files::open(&path, true) {
@@ -81,12 +81,12 @@ impl ChannelLock {
         self.writer_lock.is_some()
     }
 
-    /// Removes the lock file's name, if it is this one's.
+    /// Removes the name of the lock file, if it still belongs to this file.
     pub(super) fn remove_file(&self) {
         files::remove_if(self.lock_file.path(), self.lock_file.file_id());
     }
 
-    /// Gives the writer's lock back.
+    /// Releases the writer's lock.
     pub(super) fn release(&mut self) {
         self.writer_lock = None;
     }

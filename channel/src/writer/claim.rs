@@ -72,8 +72,8 @@ fn take_slot(inner: &Inner, size: usize, claimed_for: ClaimedFor) -> Option<Slot
         let mut state = inner.lock();
         let head = state.sequence.head();
         let slots = state.chain.current_if(&segment)?;
-        // Another thread may have claimed the new slot since it got memory. Then, or without memory, the others have to
-        // do.
+        // Another thread may have claimed the new slot since it got memory. Then, or without memory, one of the other
+        // slots is taken.
         let slot = if got_memory && slots.take_if_free(slot) {
             slot
         } else {
@@ -81,7 +81,7 @@ fn take_slot(inner: &Inner, size: usize, claimed_for: ClaimedFor) -> Option<Slot
         };
         slots.claim(slot, size, claimed_for)
     };
-    // After the slot is there for all: a thread that needs a slot meanwhile takes one whose frame is still in it.
+    // Last, because it takes long. The growth is finished, so another thread that needs a slot meanwhile can get one.
     segment.mapped().prefault(claimed.index(), 1);
     Some(claimed)
 }

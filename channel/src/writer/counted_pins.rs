@@ -69,8 +69,8 @@ impl CountedPins {
     /// Finds entries with pins or a present reader whose owner is dead, and ignores them. Returns whether there were
     /// any.
     ///
-    /// The lock is queried after the pins were read. Pins that a later owner sets come after that: it finds the seq 0,
-    /// so its pins are not valid.
+    /// The lock is queried last. If it is free, the owner whose generation was read is dead. A later owner stores
+    /// another generation before its first pin, so its pins count.
     pub(super) fn ignore_dead(&mut self, segment: &WriterSegment) -> bool {
         let mut found = false;
         for entry in 0..MAX_READERS {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Events: what a writer announces between two frames. Sticky events also reach readers that join later.
+//! Events that a writer publishes between two frames. Sticky events also reach readers that join later.
+
+use std::sync::atomic::Ordering;
 
 use bytemuck::Zeroable;
 
@@ -12,8 +14,6 @@ use crate::{
     },
     segment::Segment,
 };
-
-use std::sync::atomic::Ordering;
 
 /// An event between two frames. The channel does not interpret it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +151,7 @@ pub(super) fn store(segment: &Segment, seq: u64, descriptor: EventDescriptor, by
     }
     segment.tables.event(seq).write(seq, descriptor, bytes);
     failpoint(Failpoint::EventWritten);
-    // Release: pairs with the acquire load of a reader that looks for events. It finds the event, and with a frame's
-    // head, which is stored later, it sees this head too.
+    // Release: pairs with the acquire load of a reader that looks for events, which then finds the event. A reader that
+    // sees the head of a later frame also sees this head.
     segment.tables.status().event_head.store(seq, Ordering::Release);
 }

@@ -70,7 +70,7 @@ impl Inner {
         sync::lock(&self.replacing)
     }
 
-    /// Runs `change` with the channel's semaphore held and the state locked.
+    /// Runs `change` with the state locked, and with the channel's semaphore held if it was acquired in time.
     ///
     /// The semaphore is a courtesy to programs that look at a channel under it. A program that holds it for too long
     /// does not stop the writer.
@@ -78,19 +78,19 @@ impl Inner {
         let lock_file = Arc::clone(self.lock().lock.lock_file());
         let semaphore = lock_file.acquire();
         let result = change(&mut self.lock());
-        // Here, after the state was unlocked.
+        // Only now, after the state was unlocked.
         drop(semaphore);
         result
     }
 
-    /// The error for memory that is not a slot which can be published.
+    /// The error for memory that cannot be published.
     pub(super) fn not_publishable(&self) -> Error {
         Error::NotPublishable {
             channel: self.name.to_string(),
         }
     }
 
-    /// The error for what does not fit.
+    /// The error for a frame, metadata or caps that do not fit; `what` names the sizes.
     pub(super) fn too_large(&self, what: String) -> Error {
         Error::TooLarge {
             channel: self.name.to_string(),

@@ -44,7 +44,7 @@ struct KeyframeRequests {
 }
 
 impl KeyframeRequests {
-    /// Whether it is to be reported now that a keyframe is wanted.
+    /// Whether to report in this pass that a keyframe is wanted.
     fn take_due(&mut self) -> bool {
         let Some(since) = self.wanted_since else {
             return false;
@@ -82,8 +82,8 @@ impl RequestLog {
         self.seen = [RequestCounts::default(); MAX_READERS];
     }
 
-    /// Adds to `report` what readers have asked for since the last call. `generation_of` knows the reader of each entry
-    /// that counts, `head` is the newest frame.
+    /// Adds to `report` what readers have asked for since the last call. `generation_of` returns the generation of the
+    /// attached reader in an entry, and `head` is the seq of the newest frame.
     pub(super) fn poll(
         &mut self,
         segment: &Segment,

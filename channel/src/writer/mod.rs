@@ -22,7 +22,7 @@
 //!     |      '-- SlotAllocator  slots           the frame in each slot, and the slot of the next frame
 //!     |             |-- WriterSegment  segment       the mapped file, claims, readers' locks
 //!     |             |-- CountedPins    counted_pins  the pins that count
-//!     |             '-- Overcommit     overcommit    more readers than slots
+//!     |             '-- Overcommit     overcommit    more quota than slots
 //!     |-- SlotSizing    sizing         caps, slot sizes, history
 //!     |-- Sequence      sequence       the seqs of frames
 //!     |-- EventLog      events         the seqs of events, the sticky ones
@@ -82,9 +82,9 @@ pub use upstream::Upstream;
 
 /// Writes a channel.
 ///
-/// All methods may be called from any thread. But only one thread at a time may wait: the one that publishes, and
-/// beside it the one that runs the service. A writer needs its service: use a [`ServiceThread`](crate::ServiceThread),
-/// or call [`service`](Self::service) a few times a second. Dropping a writer closes the channel.
+/// All methods may be called from any thread. But only two threads at a time may wait: one that publishes, and one that
+/// runs the service. A writer needs its service: use a [`ServiceThread`](crate::ServiceThread), or call
+/// [`service`](Self::service) a few times a second. Dropping a writer closes the channel.
 ///
 /// # Examples
 /// ```
@@ -140,7 +140,7 @@ impl Writer {
         })
     }
 
-    /// What was wrong with a damaged segment of this user that was under the name and has been replaced. `None` when
+    /// What was wrong with the segment that had the name, if it was damaged. The writer has replaced it. `None` when
     /// there was no segment, or it was not damaged.
     pub fn replaced_damaged(&self) -> Option<&str> {
         self.replaced_damaged.as_deref()
@@ -156,7 +156,7 @@ impl Writer {
         self.inner.name()
     }
 
-    /// The counters, and what the segment takes now.
+    /// The counters, and the slots and bytes of the segment now.
     pub fn stats(&self) -> WriterStats {
         let state = self.inner.lock();
         let mut stats = state.stats;
@@ -186,7 +186,7 @@ impl Writer {
     /// Claims a slot for a frame of `size` bytes.
     ///
     /// A lossless writer waits for its readers, and returns `Ok(None)` when it was interrupted. Otherwise `Ok(None)`
-    /// means that readers hold every slot that could be taken. If the frame is lost by that, call
+    /// means that readers hold every slot that could be taken. If the frame is lost for that reason, call
     /// [`record_drop`](Self::record_drop).
     ///
     /// # Errors
@@ -196,8 +196,8 @@ impl Writer {
         claim::claim_for_copy(&self.inner, size)
     }
 
-    /// Publishes the frame in `slot`. The bytes of `metadata`, at most
-    /// [`MAX_METADATA_SIZE`](crate::MAX_METADATA_SIZE), go with it; the channel does not interpret them.
+    /// Publishes the frame in `slot`. Readers receive it with the bytes of `metadata`, at most
+    /// [`MAX_METADATA_SIZE`](crate::MAX_METADATA_SIZE), which the channel does not interpret.
     ///
     /// # Errors
     /// [`Error::NotPublishable`] when the slot's segment was superseded meanwhile or has other caps, or when the slot
@@ -215,9 +215,9 @@ impl Writer {
 
     /// Publishes an event that happens after the last frame and before the next.
     ///
-    /// With a place in `sticky`, below [`STICKY_EVENT_COUNT`](crate::STICKY_EVENT_COUNT), readers that join later get
-    /// the event too, until another event takes the place. Before the first claim there is no segment, so no reader is
-    /// attached. Then a sticky event is kept, and any other is dropped.
+    /// `sticky` is the place of a sticky event, below [`STICKY_EVENT_COUNT`](crate::STICKY_EVENT_COUNT). Readers that
+    /// join later receive it too, until another event has the same place. Before the first claim there is no segment,
+    /// so no reader is attached. Then a sticky event is kept, and any other is dropped.
     ///
     /// # Errors
     /// [`Error::TooLarge`] when the event has more bytes than [`MAX_EVENT_SIZE`](crate::MAX_EVENT_SIZE), or there is no
@@ -226,7 +226,7 @@ impl Writer {
         publish::publish_event(&self.inner, event, sticky)
     }
 
-    /// Forgets the sticky events, because another stream begins. Readers that are attached have got them already.
+    /// Forgets the sticky events, because another stream begins. Attached readers still receive them.
     pub fn forget_events(&self) {
         publish::forget_events(&self.inner);
     }
@@ -284,8 +284,8 @@ impl Writer {
     }
 
     /// Makes [`wait_for_service`](Self::wait_for_service) return at once, now and later, until another
-    /// [`ServiceThread`](crate::ServiceThread) is started. A service thread ends by it. The call is allowed from the
-    /// service thread itself.
+    /// [`ServiceThread`](crate::ServiceThread) is started. It also ends a service thread, and may be called from that
+    /// thread itself.
     pub fn stop_service(&self) {
         self.inner.service().interrupt();
     }
@@ -322,7 +322,7 @@ impl Writer {
                 state.lock.remove_file();
             }
             state.chain.clear_retired();
-            // After the names were removed: a writer that waits for the lock finds them free.
+            // Last, so that a writer that waits for the lock finds no files under the names.
             state.lock.release();
         });
     }

@@ -20,9 +20,10 @@ pub(super) const MIN_SLOTS: u32 = 3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WriterOptions {
-    /// The permission bits of the segment. They include the owner's read and write bits.
+    /// The permission bits of the segment. They must include the owner's read and write bits.
     pub perms: u32,
-    /// The maximum number of slots: 3 to 64, or 0 for as many as half of the free shared memory holds.
+    /// The maximum number of slots: 3 to 64, or 0 for as many as fit into half of the free shared memory, at most 1
+    /// GiB.
     pub max_slots: u32,
     /// Wait for the slowest attached reader instead of letting it miss a frame.
     pub lossless: bool,

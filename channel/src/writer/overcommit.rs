@@ -16,8 +16,8 @@ use std::sync::atomic::{Ordering, fence};
 use super::quota::INITIAL_QUOTA;
 use crate::{protocol::layout::EVICTED, segment::tables::SegmentTables};
 
-/// The number of spare slots. After the quotas were withdrawn the writer fills them in turn, as it may not take the
-/// newest.
+/// The number of spare slots. After the quotas were withdrawn the writer uses them in turn, because it may not take the
+/// slot of the newest frame.
 pub(super) const SPARE_SLOTS: u32 = 2;
 /// The least number of slots, beside all that the writer needs, for which overcommit is worthwhile.
 pub(super) const MIN_ROOM: u32 = 4 * INITIAL_QUOTA;
@@ -32,8 +32,8 @@ pub(super) enum Overcommit {
 }
 
 impl Overcommit {
-    /// How many slots may be pinned for quotas to be given out. After a stop, most of the congestion must be over
-    /// first; one reader that is held up is not much.
+    /// The most pinned slots with which readers get quotas. After a stop, most of the congestion must be over first,
+    /// but one delayed reader does not count.
     pub(super) fn max_pinned(former: Option<Self>, room: u32) -> u32 {
         match former {
             Some(Self::Stopped) => (room / 4).max(INITIAL_QUOTA),
@@ -70,6 +70,6 @@ pub(super) fn withdraw_quotas(tables: &SegmentTables) {
         }
     }
     // Pairs with the fence in `PinCounts::pin`. Either the writer's next look at the pins sees a reader's bit, or that
-    // reader sees that its quota is gone and gives the pin back.
+    // reader sees that its quota is gone and releases the pin.
     fence(Ordering::SeqCst);
 }

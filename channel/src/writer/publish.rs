@@ -74,7 +74,7 @@ fn assign_seq(
     descriptor: &FrameDescriptor,
 ) -> Option<u64> {
     let slots = state.chain.current_if(segment)?;
-    if state.sizing.is_outdated(segment.mapped()) || slots.has_frame(slot) {
+    if state.sizing.has_other_caps(segment.mapped()) || slots.has_frame(slot) {
         return None;
     }
     let seq = state.sequence.advance();
@@ -93,8 +93,8 @@ fn store_frame(segment: &Segment, slot: usize, seq: u64, descriptor: &FrameDescr
     failpoint(Failpoint::DescriptorWritten);
     // The frame may have been copied with non-temporal stores, which no release store orders.
     copy::finish();
-    // Release: pairs with the acquire load in `PinCounts::pin`, and with that of an observer. A reader that finds the
-    // seq finds the pixels and the descriptor.
+    // Release: pairs with the acquire loads in `PinCounts::pin` and in `Attachment::copy_unpinned`. A reader that finds
+    // the seq finds the bytes and the descriptor.
     segment.slot_record(slot).seq.store(seq, Ordering::Release);
     failpoint(Failpoint::SeqStored);
     // Release: pairs with the acquire load of a reader that looks a frame up. It finds the seq in the slot.
@@ -142,7 +142,7 @@ pub(super) fn end_of_stream(inner: &Inner) {
     let segment = inner.with_semaphore(|state| {
         let segment = Arc::clone(state.chain.current_mapped()?);
         let status = segment.tables.status();
-        // Release: ordered before the count below, with which a reader reads it.
+        // Release: pairs with the acquire load in `load_newest_end`, which follows that of the count below.
         status.eos_seq.store(state.sequence.head(), Ordering::Release);
         failpoint(Failpoint::EndHalf);
         // Release: pairs with the acquire load of a reader that takes a snapshot. It finds the seq that belongs to this

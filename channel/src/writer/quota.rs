@@ -11,21 +11,21 @@
 //! | ceiling | what a reader may hold: its quota, or what it held when the quota was lowered |
 //! | room | the slots that may be pinned while the writer has all it needs; for overcommit |
 //!
-//! A reader may use its quota at once, and for ever. So there is memory for it before it is published, and for the
-//! writer's own slots beside it (overcommit has other means). Readers that keep to their quotas never take the writer's
-//! last slot. A reader that holds more than its new quota, because other readers came later, keeps what it holds and
-//! gets no more. Therefore only a reader that pins beyond its quota can hold too much. It is evicted: its pins no
-//! longer count.
+//! A reader may use its quota at once, and for ever. Therefore memory for the quota, and for the writer's own slots
+//! beside it, is committed before the quota is published. (Overcommit protects the writer by other means.) Readers that
+//! keep to their quotas never take the writer's last slot. A reader that holds more than its new quota, because other
+//! readers came later, keeps what it holds and gets no more. Therefore only a reader that pins beyond its quota can
+//! hold too much. It is evicted: its pins no longer count.
 
 use std::time::{Duration, Instant};
 
 use crate::protocol::layout::{MAX_QUOTA, MAX_READERS};
 
 /// How long a reader may still pin up to its former quota, because it may not have seen the lower one.
-const GRACE: Duration = Duration::from_secs(1);
+const QUOTA_GRACE: Duration = Duration::from_secs(1);
 /// The quota of a new reader: one frame to copy from, one on display, and the one before, which many sinks keep.
 pub(super) const INITIAL_QUOTA: u32 = 3;
-/// How many slots more than it holds a reader's quota should be.
+/// By how many slots a reader's quota should exceed what the reader holds.
 const QUOTA_AHEAD: u32 = 2;
 
 /// What the owner of a reader entry holds.
@@ -62,8 +62,8 @@ pub(super) fn share(usage: &Usage, slots: u32) -> u32 {
         .unwrap_or(0)
 }
 
-/// The quota that a reader should get, which holds `held` slots and has the quota `current`. A quota is not lowered by
-/// this, except to the share: a reader whose queue grows again goes on in place.
+/// The quota that a reader should get. It holds `held` slots now, and its quota is `current`. This lowers a quota only
+/// to the share, so that a reader whose queue grows again continues in place.
 pub(super) fn wanted(held: u32, current: u32, share: u32) -> u32 {
     (held + QUOTA_AHEAD).max(INITIAL_QUOTA).max(current).min(share)
 }
@@ -79,11 +79,11 @@ pub(super) fn lower_to_fit(usage: &Usage, mut quotas: [u32; MAX_READERS], slots:
     quotas
 }
 
-/// The quota of one reader entry's owner, and how it has kept to it.
+/// The quota of one reader entry's owner, and what the owner may hold.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct QuotaRecord {
     quota: u32,
-    /// What the owner may hold without breaking the rule.
+    /// What the owner may hold without being evicted.
     ceiling: u32,
     lowered_at: Option<Instant>,
     /// The generation of an owner that was seen to hold too much while it was not attached.
@@ -108,16 +108,16 @@ impl QuotaRecord {
         self.quota
     }
 
-    /// Sets the quota of an attached reader. Returns whether the reader, which holds `held` slots, has broken the rule.
+    /// Sets the quota of an attached reader, which holds `held` slots. Returns whether these are more than its ceiling.
     pub(super) fn update(&mut self, quota: u32, held: u32) -> bool {
         if quota < self.quota {
             self.lowered_at = Some(Instant::now());
         }
         self.quota = quota;
         match self.lowered_at {
-            // The reader may not have seen the lower quota, and may pin up to the former one. Not up to what it holds:
-            // its own excess may be the reason why the quota was lowered.
-            Some(at) if at.elapsed() < GRACE => self.ceiling = quota.max(self.ceiling),
+            // The reader may not have seen the lower quota, and may pin up to the former one. What it holds now does
+            // not raise the ceiling, because its own excess may be the reason why the quota was lowered.
+            Some(at) if at.elapsed() < QUOTA_GRACE => self.ceiling = quota.max(self.ceiling),
             // The grace period is over: what the reader holds now was within its quota once.
             _ => {
                 self.ceiling = quota.max(self.ceiling.min(held));

@@ -81,11 +81,11 @@ impl ReaderTable {
             if slots.pins().is_ignored(entry, generation) {
                 continue;
             }
-            let breaks_rule = match record.generation {
+            let holds_too_much = match record.generation {
                 Some(_) => record.quota.update(quota, usage.held),
                 None => record.quota.update_unattached(generation, usage.held),
             };
-            if breaks_rule {
+            if holds_too_much {
                 slots.evict(entry, generation);
                 report.evicted.push(entry as u32);
             } else if record.generation.is_some() {

@@ -2,7 +2,7 @@
 
 //! Making segments: the first one, and each that takes the name of another.
 //!
-//! A larger frame, other caps, a dead writer, and lost names all lead here.
+//! Another segment is needed for a larger frame, for other caps, after a dead writer, and after lost names.
 
 use std::sync::Arc;
 
@@ -29,12 +29,12 @@ use crate::{
     },
 };
 
-/// What a segment is to be, before it is made.
-struct Plan {
+/// The plan of a segment: its caps and header, and what its creation needs.
+struct SegmentPlan {
     caps: Caps,
     header: Header,
     lock_file: Arc<LockFile>,
-    /// The file that has the channel's name now, by this writer.
+    /// The file to which this writer gave the channel's name, if there is one.
     former: Option<FileId>,
     /// The free and the total bytes of shared memory.
     space: (u64, u64),
@@ -80,7 +80,7 @@ fn is_current_sufficient(inner: &Inner, size: u64) -> bool {
 }
 
 /// Decides the sizes of the next segment.
-fn plan(inner: &Inner, size: u64) -> Result<Plan, Error> {
+fn plan(inner: &Inner, size: u64) -> Result<SegmentPlan, Error> {
     let channel = || inner.name().to_string();
     let state = inner.lock();
     if !state.lock.is_held() {
@@ -120,7 +120,7 @@ fn plan(inner: &Inner, size: u64) -> Result<Plan, Error> {
     header.history = sizing::history(slots, slot_size, &caps);
     header.writer_pid = std::process::id();
     header.flags = if options.lossless { flags::LOSSLESS } else { 0 };
-    Ok(Plan {
+    Ok(SegmentPlan {
         caps,
         header,
         lock_file,
@@ -129,9 +129,9 @@ fn plan(inner: &Inner, size: u64) -> Result<Plan, Error> {
     })
 }
 
-/// Creates the planned segment. When there is no memory for it, releases what nobody uses of the old segments and tries
-/// once more: that is often enough.
-fn create(inner: &Inner, plan: &Plan) -> Result<NewSegment, Error> {
+/// Creates the planned segment. If there is no memory for it, releases the unused memory of the old segments and tries
+/// once more, which often succeeds.
+fn create(inner: &Inner, plan: &SegmentPlan) -> Result<NewSegment, Error> {
     let header = plan.header;
     let try_create = || Segment::create(header, plan.caps.as_str(), MIN_SLOTS, inner.options().perms);
     let mut created = try_create();
@@ -161,8 +161,8 @@ fn create(inner: &Inner, plan: &Plan) -> Result<NewSegment, Error> {
     })
 }
 
-/// Gives a new segment the channel's name, makes it the current one, and tells the readers of the former one.
-fn install(inner: &Inner, new: NewSegment, plan: &Plan) -> Result<(), Error> {
+/// Gives a new segment the channel's name, makes it the current one, and notifies the readers of the former one.
+fn install(inner: &Inner, new: NewSegment, plan: &SegmentPlan) -> Result<(), Error> {
     let NewSegment {
         mut segment,
         mut staging,
@@ -170,7 +170,7 @@ fn install(inner: &Inner, new: NewSegment, plan: &Plan) -> Result<(), Error> {
     } = new;
     inner.with_semaphore(|state| {
         failpoint(Failpoint::ReplaceHolding);
-        segment.begin(state.sequence.head() + 1, state.events.head(), state.latency_ns);
+        segment.write_header(state.sequence.head() + 1, state.events.head(), state.latency_ns);
         state.events.write_sticky_to(&segment);
         failpoint(Failpoint::SegmentWritten);
         persist(inner, &mut staging, plan.former)?;

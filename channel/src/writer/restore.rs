@@ -71,7 +71,7 @@ impl OwnFiles {
     /// Looks at what the names point to.
     ///
     /// # Errors
-    /// That the segment's name is another program's.
+    /// The segment's name belongs to a file of another program.
     fn find_loss(&self, name: &ChannelName) -> Result<Loss, Error> {
         let lock_file_found = files::file_id_of(self.lock_file.path());
         let own_lock_file = self.lock_file.file_id();

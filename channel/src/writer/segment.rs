@@ -26,7 +26,7 @@ pub(super) enum ClaimedFor {
 #[derive(Debug)]
 pub(super) struct WriterSegment {
     mapped: Arc<Segment>,
-    /// The file that carries the locks of this segment's readers. Once that file was lost, the channel has another one.
+    /// The file that carries the locks of this segment's readers. If that file was lost, the channel has another one.
     lock_file: Arc<LockFile>,
     /// Slots that memory of this process refers to: they are being filled, or published and still kept by upstream.
     claimed: [AtomicBool; MAX_SLOTS],
@@ -118,7 +118,7 @@ impl WriterSegment {
         self.published[slot].load(Ordering::Acquire)
     }
 
-    /// From here on, nobody in this process may write to the slot's bytes.
+    /// Marks the slot as published: from here on, nobody in this process may write to its bytes.
     pub(super) fn mark_published(&self, slot: usize) {
         // Release: pairs with the acquire load in `is_published`.
         self.published[slot].store(true, Ordering::Release);

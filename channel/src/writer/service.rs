@@ -18,7 +18,7 @@ const NAME_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long one of the names may be another writer's before the channel is given up. A second writer that finds this
 /// one alive needs a moment to withdraw.
 const FOREIGN_NAME_TIMEOUT: Duration = Duration::from_secs(2);
-/// How many wakes in a row the service follows at once; after them, one in each interval.
+/// How many wakes in a row the service handles at once; after them, one in each interval.
 const WAKE_BURST: u32 = 16;
 const WAKE_INTERVAL: Duration = Duration::from_millis(5);
 

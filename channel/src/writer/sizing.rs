@@ -19,7 +19,7 @@ const MAX_AUTOMATIC_BYTES: u64 = if usize::BITS == 64 { 1 << 30 } else { 1 << 28
 /// The least size of a slot for frames of variable size.
 const MIN_VARIABLE_SLOT_BYTES: u64 = 64 * 1024;
 
-/// What the slots of the next segment must suit: the caps, and the size that upstream asked for.
+/// The requirements for the slots of the next segment: the caps, and the size that upstream asked for.
 #[derive(Debug, Default)]
 pub(super) struct SlotSizing {
     caps: Option<Caps>,
@@ -52,7 +52,7 @@ impl SlotSizing {
     }
 
     /// Whether `segment` has other caps than the present ones.
-    pub(super) fn is_outdated(&self, segment: &Segment) -> bool {
+    pub(super) fn has_other_caps(&self, segment: &Segment) -> bool {
         self.caps.as_ref().is_some_and(|caps| caps.as_str() != segment.caps)
     }
 
@@ -80,7 +80,7 @@ impl SlotSizing {
     }
 }
 
-/// The number of slots where `max_slots` is the option and `free` the free bytes of shared memory.
+/// The number of slots of a segment. `max_slots` is the option, and `free` is the free shared memory in bytes.
 pub(super) fn slot_count(max_slots: u32, slot_size: u64, free: u64) -> u32 {
     if max_slots != 0 {
         return max_slots;

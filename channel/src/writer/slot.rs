@@ -8,7 +8,7 @@ use super::segment::WriterSegment;
 
 /// A slot that the caller fills with a frame. No other claim gets the slot while this value lives.
 ///
-/// Publishing does not use the value up: the slot stays claimed, and is reused only after the value was dropped.
+/// Publishing does not consume the value: the slot stays claimed, and is reused only after the value was dropped.
 ///
 /// # Examples
 /// ```
@@ -58,9 +58,10 @@ impl AsMut<[u8]> for Slot {
     fn as_mut(&mut self) -> &mut [u8] {
         let segment = self.segment.mapped();
         match segment.slots() {
-            // SAFETY: the slot got its memory before it was claimed. Only this value has it claimed, until it is
-            // dropped, so this is the only reference in this process. The slot is not published: readers of other
-            // processes find the seq 0 and do not use what they see.
+            // SAFETY: the slot got its memory before it was claimed, and a writer's mapping is writable. Only this
+            // value has the slot claimed, until it is dropped, so this is the only reference in this process. The slot
+            // is not published, so readers find the seq 0 and do not use what they see. It cannot be published while
+            // the slice is borrowed: that takes a reference to this value or to the slice.
             Some(slots) if !self.is_published() => unsafe {
                 slots.slice_mut(segment.slot_offset(self.index), self.size)
             },

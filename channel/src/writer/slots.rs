@@ -17,8 +17,8 @@ use crate::protocol::{
     pins::take_for_writing,
 };
 
-/// How many times the writer tries slots again that readers pinned at the last moment.
-const REFUSED_ROUNDS: u32 = 4;
+/// How many rounds a search makes while readers pin the found slots at the last moment.
+const MAX_SEARCH_ROUNDS: u32 = 4;
 
 /// The result of a search for a slot.
 pub(super) enum SlotSearch {
@@ -27,7 +27,7 @@ pub(super) enum SlotSearch {
     /// This slot can get memory: the caller commits it, without a lock, and calls
     /// [`finish_growth`](SlotAllocator::finish_growth).
     Grow(usize),
-    /// There is none.
+    /// No slot can be taken now.
     Nothing,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct SlotAllocator {
     seqs: [u64; MAX_SLOTS],
     /// How many slots have memory.
     committed: u32,
-    /// Bits of the slots whose memory went back to the system.
+    /// Bits of the slots whose memory was released to the system.
     released: u64,
     /// The system had no memory for another slot.
     is_out_of_memory: bool,
@@ -138,8 +138,8 @@ impl SlotAllocator {
         1 + self.claimed().max(1)
     }
 
-    /// How many slots readers may pin together, once the segment has all its slots: all but two for the writer, and the
-    /// history. Where the system has no memory for more slots, the history is shorter.
+    /// How many slots readers may pin together, once the segment has all its slots: all but the history and two for the
+    /// writer. If the system has no memory for more slots, the writer keeps only what it needs, and no history.
     pub(super) fn available_to_readers(&self) -> u32 {
         if self.is_out_of_memory {
             self.committed.saturating_sub(self.needed_by_writer())
@@ -153,14 +153,15 @@ impl SlotAllocator {
 impl SlotAllocator {
     /// Finds a slot for the frame after `head` and takes it for writing. The ways, in this order:
     ///
-    /// 1. For upstream: none, when it has half of the slots already. There must be one for a copy too, and upstream
-    ///    keeps slots after their publish, as a decoder does.
+    /// 1. For upstream: nothing, when it has half of the slots already. A copy needs a slot too, and upstream keeps
+    ///    slots after they were published, as a decoder does.
     /// 2. The oldest slot whose frame is beyond the history and that no counted pin marks; free slots first. In
     ///    lossless mode, all readers must have taken the frame. Spare slots are left out.
-    /// 3. The same, if that way has found entries of dead readers, whose pins no longer count.
-    /// 4. One more slot, where the segment may have more.
-    /// 5. Where there can be no more slots now: as 2, but only the newest frame is history.
-    /// 6. For a copy only, as upstream may keep it: a spare slot. From then on no reader may pin another slot.
+    /// 3. The same again, if there are new entries of dead readers: from now on their pins do not count.
+    /// 4. One more slot, if the segment may have more.
+    /// 5. If slots are scarce: as 2, but only the newest frame is kept.
+    /// 6. For a copy only, because upstream may keep it for long: a spare slot. From then on no reader may pin another
+    ///    slot.
     pub(super) fn find(&mut self, head: u64, claimed_for: ClaimedFor) -> SlotSearch {
         let for_upstream = claimed_for == ClaimedFor::Upstream;
         if for_upstream && self.upstream_has_its_half() {
@@ -196,12 +197,13 @@ impl SlotAllocator {
         Slot::new(Arc::clone(&self.segment), slot, size)
     }
 
-    /// Takes `slot` for writing if it is free still.
+    /// Takes `slot` for writing if it is still free.
     pub(super) fn take_if_free(&mut self, slot: usize) -> bool {
         !self.has_frame(slot) && !self.segment.is_claimed(slot) && self.take(slot)
     }
 
-    /// Takes the oldest slot, where slots are scarce: better less history than no publish. Only the newest frame stays.
+    /// Takes the oldest slot, whatever the history; only the newest frame stays. It is for scarce slots, because a
+    /// shorter history is better than a dropped frame.
     pub(super) fn take_without_history(&mut self, head: u64) -> Option<usize> {
         self.take_oldest(head, 1)
     }
@@ -220,7 +222,7 @@ impl SlotAllocator {
         finds(self) || (self.ignore_dead_readers() && finds(self))
     }
 
-    /// Ignores the pins of dead readers. Returns whether there are new ones.
+    /// Ignores the pins of dead readers from now on. Returns whether it found any that were not ignored before.
     pub(super) fn ignore_dead_readers(&mut self) -> bool {
         self.pins.ignore_dead(&self.segment)
     }
@@ -238,9 +240,9 @@ impl SlotAllocator {
     /// Takes the oldest slot that no counted pin marks and whose frame is beyond `history`.
     fn take_oldest(&mut self, head: u64, history: u32) -> Option<usize> {
         let newest = self.newest_takeable(head, history);
-        // Readers that lag as far as they can try to pin the very slots that are taken here. Each try refuses a slot
-        // for a moment. The seqs are 0 by then, so it is over in the next round.
-        for _ in 0..REFUSED_ROUNDS {
+        // Readers that lag as far as possible try to pin the very slots that are taken here. Each attempt keeps a slot
+        // from the writer for a moment. Then the reader finds the seq 0 and unpins, so the next round succeeds.
+        for _ in 0..MAX_SEARCH_ROUNDS {
             let pinned = self.pins.pinned(&self.segment);
             let mut allowed = !(pinned | self.spare(pinned));
             let mut was_refused = false;
@@ -260,7 +262,7 @@ impl SlotAllocator {
     }
 
     /// The newest frame whose slot may be taken: beyond `history` and, in lossless mode, taken by all readers. It is
-    /// never the newest frame of all.
+    /// never the newest frame of the channel.
     fn newest_takeable(&self, head: u64, history: u32) -> u64 {
         let beyond_history = head.saturating_sub(u64::from(history.max(1)));
         if self.is_lossless {
@@ -287,10 +289,11 @@ impl SlotAllocator {
         })
     }
 
-    /// Whether frames may leave before the history is over, as there can be no more slots now.
+    /// Whether slots are scarce, so that frames are overwritten before the history is over: the segment cannot grow
+    /// now.
     ///
-    /// Where memory is not the reason, this holds for one copied frame at a time. Upstream may wait for that publish
-    /// before it gives its own slots back, and the service needs time to commit slots for readers.
+    /// If memory is not the reason, this is true for one copied frame at a time. Upstream may wait for the publish of
+    /// that frame before it releases its own slots, and the service needs time to commit slots for readers.
     fn is_scarce(&self, claimed_for: ClaimedFor) -> bool {
         let is_copying = || (0..self.committed as usize).any(|slot| self.segment.is_claimed_for_copy(slot));
         self.is_out_of_memory || claimed_for == ClaimedFor::Copy && !self.may_begin_growth() && !is_copying()
@@ -335,10 +338,10 @@ impl SlotAllocator {
     }
 }
 
-/// How readers get quotas, and more than there are slots for.
+/// The quotas of readers, and overcommit.
 impl SlotAllocator {
-    /// Whether readers that can have `share` slots each are to share their slots. Not in lossless mode, where all wait
-    /// for the slowest reader anyway.
+    /// Whether overcommit is needed if each reader can have `share` slots of its own. It never is in lossless mode,
+    /// where all wait for the slowest reader anyway.
     pub(super) fn needs_overcommit(&self, share: u32) -> bool {
         share < INITIAL_QUOTA && !self.is_lossless && self.room(self.segment.header().slot_count) >= MIN_ROOM
     }
@@ -403,7 +406,7 @@ impl SlotAllocator {
             & !pinned
     }
 
-    /// Takes the frames out of the oldest slots until there are enough spare ones; `false` where that is not possible.
+    /// Removes the frames of the oldest slots until there are enough spare slots; `false` if that is not possible.
     fn fill_spare(&mut self, head: u64) -> bool {
         let newest = head.saturating_sub(self.history().max(1).into());
         // This ends: in each round, one slot less has a frame.
@@ -437,7 +440,7 @@ impl SlotAllocator {
     }
 }
 
-/// How a superseded segment gives its memory back.
+/// The release of a superseded segment's memory.
 impl SlotAllocator {
     /// Releases the memory of all slots that nobody uses. In lossless mode, only of frames that all readers have taken.
     pub(super) fn release_unused(&mut self, lossless: bool) {

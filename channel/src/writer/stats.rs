@@ -2,7 +2,7 @@
 
 //! Counters of a writer.
 
-/// What a writer has counted, and what its segment takes now.
+/// The counters of a writer, and the slots and bytes of its segment now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WriterStats {
     /// Frames published.
@@ -13,7 +13,7 @@ pub struct WriterStats {
     pub slots_in_use: u32,
     /// The size of the segment's file in bytes.
     pub bytes: u64,
-    /// How often the writer went on without the semaphore, because its holder took too long.
+    /// How many times the writer continued without the semaphore, because its holder took too long.
     pub semaphore_timeouts: u64,
     /// Readers whose pins no longer count, because they held more slots than their quota.
     pub evicted: u64,

@@ -25,10 +25,10 @@ use crate::{
 /// How long a start is retried while the channel has a writer: a process that was killed needs a moment to exit.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 const BUSY_RETRY_INTERVAL: Duration = Duration::from_millis(20);
-/// A head that is not below this is damaged: taking it over would bring the seqs near their end.
+/// A head of this or more is damaged. To take it over would bring the seqs near their end.
 const MAX_PLAUSIBLE_SEQ: u64 = 1 << 48;
 
-/// A channel that has a writer now.
+/// The result of [`open`].
 pub(super) struct Opened {
     pub(super) state: State,
     /// What was wrong with a segment of this user that has been replaced.
@@ -45,14 +45,14 @@ struct Legacy {
     /// The segment's file, which still has the channel's name. It keeps the name until the new writer's first segment
     /// takes it. If the new writer dies before that, the next one finds the seqs there.
     owned_name: Option<FileId>,
-    /// The same segment, as readers may still be in it.
+    /// The same segment, because readers may still be in it.
     former: Option<SlotAllocator>,
-    /// What was wrong with the segment, if it was of no use.
+    /// What was wrong with the segment, if it was damaged.
     damaged: Option<String>,
 }
 
-/// Gets the writer's lock of the channel, and takes over what a dead writer left. While the channel has a writer, it is
-/// tried again for [`BUSY_TIMEOUT`].
+/// Gets the writer's lock of the channel, and takes over what a dead writer left. While the channel has a writer, the
+/// attempt is repeated for [`BUSY_TIMEOUT`].
 pub(super) fn open(name: &ChannelName, options: WriterOptions) -> Result<Opened, Error> {
     options.check(name)?;
     staging::sweep_staging_files();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! For a program whose frames are drawn by another component: a video pipeline that gets slots to draw into.
+//! Slots for frames that another component draws, such as an upstream element of a video pipeline.
 
 use std::sync::Arc;
 

@@ -18,7 +18,7 @@ const LIVENESS_INTERVAL: Duration = Duration::from_millis(10);
 /// How long a lossless writer waits for its readers before it commits one more slot than they need. Readers that keep
 /// up release a slot sooner. A few slots that stay in the processor's caches are faster than many.
 const GROWTH_PATIENCE: Duration = Duration::from_millis(2);
-/// How many wakes in a row a blocked writer follows at once; after them, one in each interval.
+/// How many wakes in a row a blocked writer handles at once; after them, one in each interval.
 const WAKE_BURST: u32 = 256;
 const WAKE_INTERVAL: Duration = Duration::from_millis(1);
 

@@ -57,7 +57,7 @@ fn now(reader: &mut Reader) -> Vec<String> {
     drain(reader, ReadLimits::default())
 }
 
-/// A reader and an observer that have had the frame 1.
+/// A reader and an observer that have taken frame 1.
 fn attach_both(channel: &Channel, writer: &Writer) -> [Reader; 2] {
     assert!(publish(writer, 1));
     let mut readers = [channel.reader(), channel.observer()];
@@ -67,7 +67,7 @@ fn attach_both(channel: &Channel, writer: &Writer) -> [Reader; 2] {
     readers
 }
 
-/// A reader and an observer that have had the frame 1, each of its own channel.
+/// A reader and an observer that have taken frame 1, each of its own channel.
 fn attach_each() -> [(Channel, Arc<Writer>, Reader); 2] {
     [0, 1].map(|kind| {
         let channel = Channel::new();
@@ -166,7 +166,7 @@ fn event_without_following_frame_arrives_at_once() {
 fn events_arrive_before_the_first_frame() {
     let channel = Channel::new();
     let writer = channel.writer(slots(12));
-    publish_event(&writer, "unheard", None);
+    publish_event(&writer, "dropped", None);
     publish_event(&writer, "for later", Some(4));
     drop(writer.claim(SIZE).unwrap());
     let mut readers = [channel.reader(), channel.observer()];
@@ -203,7 +203,7 @@ fn joining_reader_gets_only_sticky_events_in_order() {
     }
 }
 
-/// A reader that follows has had them already.
+/// A reader that follows has received them already.
 #[test]
 fn sticky_events_outlive_segment_for_joining_readers() {
     for (channel, writer, mut attached) in attach_each() {
@@ -246,7 +246,7 @@ fn forgotten_sticky_events_reach_no_joining_reader() {
     }
 }
 
-/// A reader that was too slow for the events still gets the sticky ones; the others are counted.
+/// A reader that was too slow for the events still receives the sticky ones; the others are counted as missed.
 #[test]
 fn overrun_reader_gets_sticky_and_newest_events() {
     for (_channel, writer, mut reader) in attach_each() {
@@ -362,7 +362,7 @@ fn end_of_stream_keeps_its_order_among_events() {
     }
 }
 
-/// The event has become readable, but the end before it had not when the reader looked for that.
+/// The reader finds the event, but the end before it was not counted yet when the reader loaded the count of ends.
 #[test]
 fn event_after_end_never_overtakes_it() {
     let channel = Channel::new();
@@ -379,7 +379,7 @@ fn event_after_end_never_overtakes_it() {
     }
 }
 
-/// The event and the frame before it have become readable, but the frame had not when the reader looked for that.
+/// The reader finds the event, but the frame before it was not published yet when the reader loaded the head.
 #[test]
 fn event_after_frame_never_overtakes_it() {
     let channel = Channel::new();
@@ -399,19 +399,20 @@ fn event_after_frame_never_overtakes_it() {
 
 /// `event_head` never runs ahead of the records.
 #[test]
-fn announced_event_is_always_readable() {
+fn event_up_to_head_is_always_readable() {
     for (_channel, writer, mut reader) in attach_each() {
         let received = AtomicU32::new(0);
+        let began = Instant::now();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for seq in 1..=300 {
                     while now(&mut reader).is_empty() {
                         assert_eq!(reader.stats().events_missed, 0, "before {seq}");
+                        assert!(began.elapsed() < 20 * SECOND, "event {seq} does not arrive");
                     }
                     received.store(seq, Ordering::SeqCst);
                 }
             });
-            let began = Instant::now();
             for seq in 1..=300 {
                 publish_event(&writer, "a", None);
                 while received.load(Ordering::SeqCst) < seq && began.elapsed() < 10 * SECOND {
@@ -422,7 +423,7 @@ fn announced_event_is_always_readable() {
     }
 }
 
-/// A frame that is announced but unreadable withholds no event, and no event is moved behind the end.
+/// A frame that the head counts but that is unreadable withholds no event, and no event moves behind the end.
 #[test]
 fn events_after_lost_frame_keep_their_order() {
     let channel = Channel::new();
@@ -460,7 +461,7 @@ fn restarted_writer_continues_event_order() {
     order(&mut first, "event=c frame=2 event=d");
     first.kill();
     let mut second = role::start("events/writer", &[channel.as_str()]);
-    order(&mut second, "sticky=e event=unheard frame=3 event=f");
+    order(&mut second, "sticky=e event=dropped frame=3 event=f");
     for reader in &mut readers {
         assert_eq!(now(reader), ["c", "2", "d", "e", "3", "f"]);
         assert_eq!((reader.stats().missed, reader.stats().events_missed), (0, 0));

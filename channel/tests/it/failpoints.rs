@@ -40,7 +40,7 @@ impl AtFailpoint {
         Self::start_at_pass(role, channel, rates, failpoint, 1)
     }
 
-    /// The same at the pass of this number.
+    /// As [`start`](Self::start), at the pass with the number `pass`.
     fn start_at_pass(role: &str, channel: &Channel, rates: &str, failpoint: &str, pass: u64) -> Self {
         let counts = format!("{}/{}-{failpoint}", env!("CARGO_TARGET_TMPDIR"), channel.as_str());
         let mut command = role::command(role, &[channel.as_str()]);
@@ -78,7 +78,7 @@ fn writer_of_two_caps(channel: &str) {
     publish(&writer, 4);
 }
 
-/// Says the seqs of four frames, and how many it missed before each.
+/// Says the seq of each of four frames, and how many frames it missed before.
 fn reader_of_four(channel: &str) {
     let mut reader = open_reader(channel, ReaderOptions::default());
     for _ in 0..4 {

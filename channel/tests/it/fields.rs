@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Every structure of the segment with its fields, and every constant: what documents and other implementations are
-//! compared with.
+//! Every structure of the segment with its fields, and every constant. Documents and other implementations are compared
+//! with them.
 
 use core::mem::offset_of;
 use std::collections::BTreeMap;

@@ -163,7 +163,7 @@ fn reader_follows_writer_that_replaces_killed_one() {
     assert_eq!(reader.stats().writer_pid, second.pid().as_raw() as u32);
 }
 
-/// A reader with any timeout notices it.
+/// It notices with any timeout.
 #[test]
 fn reader_notices_killed_writer_within_a_second() {
     for timeout in [None, Some(Duration::from_millis(50)), Some(Duration::ZERO)] {
@@ -300,7 +300,7 @@ fn writer_restores_deleted_files() {
     }
 }
 
-/// Another program's file has the name of the deleted one. The writer leaves it alone and reports it.
+/// Another program's file has the name of the deleted one. The writer does not touch it and reports it.
 #[test]
 fn writer_does_not_take_back_a_stolen_name() {
     let channel = Channel::new();
@@ -351,13 +351,13 @@ fn writer_replaces_only_damaged_segments_with_lock_file() {
 
         // Without the lock file the segment may belong to another program.
         if what != "head" {
-            let staging = format!("{}.aside", channel.lock_file().display());
-            std::fs::rename(channel.lock_file(), &staging).unwrap();
+            let moved = format!("{}.moved", channel.lock_file().display());
+            std::fs::rename(channel.lock_file(), &moved).unwrap();
             let refused = Writer::open(channel.0.clone(), WriterOptions::default());
             assert!(matches!(refused, Err(Error::Damaged { .. })), "{what}: {refused:?}");
             assert_eq!(std::fs::read(channel.segment()).unwrap(), bytes);
             assert!(!channel.lock_file().exists());
-            std::fs::rename(staging, channel.lock_file()).unwrap();
+            std::fs::rename(moved, channel.lock_file()).unwrap();
         }
 
         let writer = channel.writer(slots(12));

@@ -83,7 +83,7 @@ fn interrupt_ends_wait_between_two_segments() {
     assert!(publish(&writer, 1));
     let mut reader = channel.reader();
     next(&mut reader, &mut Vec::new());
-    // Superseded, and no segment follows.
+    // The segment is superseded, and no other follows.
     let peer = RawPeer::open(&channel);
     peer.status().state.store(state::SUPERSEDED, Ordering::SeqCst);
     let began = Instant::now();
@@ -103,7 +103,7 @@ fn interrupt_ends_wait_between_two_segments() {
     assert!(matches!(lost, Ok(Next::Lost)), "{lost:?}");
 }
 
-/// Another peer counts the futex word up and publishes nothing: the reader neither spins nor misses the next frame.
+/// Another peer increments the futex word and publishes nothing: the reader neither spins nor misses the next frame.
 #[test]
 fn spurious_wakeups_do_not_make_reader_spin() {
     let channel = Channel::new();
@@ -171,7 +171,7 @@ fn assert_does_not_wait(writer: &Arc<Writer>) {
     ended.expect("the service waits");
 }
 
-/// A reader that attaches wakes it, and `stop_service` ends all waits for good.
+/// A reader that attaches ends the wait, and `stop_service` ends all waits for good.
 #[test]
 fn service_wait_is_woken_by_readers_and_stop() {
     let channel = Channel::new();
@@ -179,13 +179,13 @@ fn service_wait_is_woken_by_readers_and_stop() {
     assert!(publish(&writer, 1));
     writer.service().unwrap();
     assert_wakes(&writer, || drop(next(&mut channel.reader(), &mut Vec::new())));
-    // The reader that attached while the service did not wait.
+    // A reader that attached while the service did not wait ends the next wait.
     writer.service().unwrap();
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     next(&mut reader, &mut copy);
     assert_does_not_wait(&writer);
     assert_eq!(writer.service().unwrap().reader_count, 1);
-    // And a new segment.
+    // So does a new segment.
     writer.set_caps(Caps::fixed_size("new", 9));
     assert!(publish_sized(&writer, 2, 9));
     next(&mut reader, &mut copy);

@@ -317,7 +317,7 @@ fn seek_newest_goes_to_newest_unread_keyframe() {
         reader.seek_newest();
         assert_eq!(now(reader), ["5", "6"]);
     }
-    // Not to a keyframe that it has had.
+    // It does not go back to a keyframe that it has taken.
     publish_all(&writer, "d7");
     for reader in &mut readers {
         reader.seek_newest();

@@ -26,7 +26,7 @@ pub const ROLES: &[(&str, Role)] = &[
     ("lossless/reader of one", |arguments| reader_of_one(arguments[0])),
 ];
 
-/// Frames that a writer publishes.
+/// The number of frames that a writer publishes.
 const FRAMES: u64 = 500;
 
 /// Takes three frames and holds them.
@@ -49,7 +49,7 @@ fn reader_of_one(channel: &str) {
     listen();
 }
 
-/// Publishes as rsshmsink does: the frame has its slot, and all readers are in the slot's segment.
+/// Publishes as rsshmsink does: it claims a slot, and publishes when all readers have followed to the slot's segment.
 fn publish_lossless(writer: &Writer, value: u64, size: usize) {
     let mut slot = writer.claim(size).unwrap().expect("a lossless writer waits for a slot");
     assert!(writer.upstream().wait_for_followers());
@@ -90,7 +90,7 @@ fn no_reader_misses_a_frame_of_lossless_writer() {
                 })
             });
             wait_until("all are attached", 5 * SECOND, || service.seen().reader_count == 3);
-            // It is counted from when it attaches, and gets its first frame a little later.
+            // The service counts it as soon as it attaches, but it takes its first frame a little later.
             victim.as_mut().unwrap().expect("attached");
             started.store(true, Ordering::Relaxed);
             for value in 2..=FRAMES {
@@ -178,7 +178,7 @@ fn lossless_writer_waits_for_living_readers_only() {
     assert!((3..=5).contains(&published), "{published} of 4 slots");
 }
 
-/// The reader wakes the writer, which otherwise looks every 10 ms.
+/// The reader wakes the writer, which otherwise looks for a slot every 10 ms.
 #[test]
 fn waiting_lossless_writer_is_woken_by_reader() {
     const FRAMES: u64 = 300;
@@ -238,7 +238,7 @@ fn interrupt_ends_wait_of_lossless_writer() {
     assert!(value > 20, "{value}");
 }
 
-/// The wait also ends with an interrupt.
+/// An interrupt ends the wait too.
 #[test]
 fn first_reader_ends_wait_for_reader() {
     let channel = Channel::new();

@@ -5,7 +5,7 @@
 //! Short by default. With `RSSHM_TEST_SECONDS` the counts are large; `RSSHM_SOAK_SECONDS` is how long the stream of
 //! large frames goes on.
 //!
-//! What counts the resources of its process runs in a role: other tests use the test's own process.
+//! A test that counts the resources of a process runs in a role, because the test's own process runs other tests too.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
@@ -44,7 +44,7 @@ fn run(role: &str) {
     print!("{}", process.wait_ok());
 }
 
-/// What the 65 readers have in common.
+/// What the 65 readers share: the flag that stops them, and their counts.
 #[derive(Default)]
 struct Progress {
     stop: AtomicBool,
@@ -57,7 +57,7 @@ struct Progress {
 impl Progress {
     /// One of the readers: attaches and reads up to the frame `last`.
     fn read(&self, channel: &Channel, number: u32, last: u64) {
-        // The 65th reader starts when all reader entries are taken.
+        // The 65th reader waits until all reader entries are taken.
         wait_until("its turn", 10 * SECOND, || {
             number < 64 || self.attached.load(Ordering::SeqCst) == 64
         });
@@ -229,7 +229,7 @@ const SIZE_4K: usize = 3840 * 2160 * 3 / 2;
 /// What a reader of the 4K stream measures.
 #[derive(Default)]
 struct Measurements {
-    /// Of each frame when it came, in nanoseconds.
+    /// The age of each frame at its arrival, in nanoseconds.
     ages: Vec<u64>,
     in_place: u64,
     /// The resources after the first frames.
@@ -248,7 +248,7 @@ impl Measurements {
             self.in_place += 1;
         }
         if self.ages.len() == 30 {
-            // Now, as an allocation later would count as growth.
+            // Reserved now, because a later allocation would count as growth.
             self.ages.reserve(1 << 17);
             self.warm = Some(Resources::now());
         }

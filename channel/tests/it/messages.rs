@@ -131,14 +131,14 @@ fn each_reader_has_its_own_message_queue() {
     let channel = Channel::new();
     let writer = with_messages(&channel);
     let readers = [attach(&channel), attach(&channel), attach(&channel)];
-    for (seq, (_, handle)) in readers.iter().enumerate().rev() {
+    for (reader, (_, handle)) in readers.iter().enumerate().rev() {
         for message in 0..4 {
-            send(handle, &[&format!("{seq} {message}")]);
+            send(handle, &[&format!("{reader} {message}")]);
         }
     }
     let mut arrived = receive(&writer);
     assert_eq!(arrived.len(), 12);
-    // The messages of each reader are in order; those of different readers have none.
+    // The messages of each reader are in order; there is no order between different readers.
     arrived.sort_by_key(|message| message.split(' ').next().unwrap().to_owned());
     assert!(arrived.is_sorted(), "{arrived:?}");
 }
@@ -283,7 +283,7 @@ fn messages_are_whole_under_load() {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let stopping = StopOnDrop(&stop);
-        for (seq, (_, handle)) in readers.iter().enumerate() {
+        for (reader, (_, handle)) in readers.iter().enumerate() {
             for thread in 0..2 {
                 let stop = &stop;
                 scope.spawn(move || {
@@ -291,7 +291,7 @@ fn messages_are_whole_under_load() {
                     while !stop.load(Ordering::Relaxed) {
                         count += 1;
                         let mut message = count.to_ne_bytes().repeat(1 + count as usize % 100);
-                        message.push(seq as u8 * 2 + thread);
+                        message.push(reader as u8 * 2 + thread);
                         assert!(handle.send_message(&message));
                     }
                 });

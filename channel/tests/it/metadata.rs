@@ -67,7 +67,7 @@ fn too_much_metadata_is_refused() {
 
 /// The writer publishes as fast as it can. A reader without a pin gets a frame with all of its metadata, or not at all.
 #[test]
-fn metadata_is_never_of_two_frames() {
+fn metadata_never_mixes_two_frames() {
     let channel = Channel::new();
     let writer = channel.writer(slots(3));
     publish(&writer, &[1; MAX_METADATA_SIZE]);

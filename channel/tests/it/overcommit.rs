@@ -61,7 +61,7 @@ fn overcommitted_readers_that_stop_never_block_writer() {
         assert!(publish(&writer, 1));
         let service = Service::of(&writer);
         let (mut readers, mut value) = attach_settled(&channel, &writer, 60);
-        // The service would end the quotas earlier than necessary.
+        // The service would withdraw the quotas earlier than necessary.
         drop(service);
         let mut stopped: Vec<(Reader, Frame)> = Vec::new();
         let mut copy = Vec::new();

@@ -122,7 +122,7 @@ fn late_reader_gets_newest_frame_and_max_behind_skips() {
     reader.seek_newest();
     let frame = next(&mut reader, &mut copy);
     assert_eq!((frame.seq, frame.missed, frame.discontinuity), (12, 0, true));
-    reader.seek_newest(); // nothing is newer: the next frame will be it
+    reader.seek_newest(); // no frame is newer, so the reader waits for the next one
     assert!(matches!(poll(&mut reader, &mut copy), Next::TimedOut));
 }
 

@@ -110,7 +110,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn header_check_refuses_any_bytes(words in prop::array::uniform32(any::<u64>()), file_size in number()) {
+    fn header_check_refuses_random_bytes(words in prop::array::uniform32(any::<u64>()), file_size in number()) {
         let header: Header = bytemuck::must_cast(words);
         prop_assert!(header.check(file_size).is_err(), "it does not begin with the magic");
     }
@@ -226,13 +226,13 @@ impl Victim {
         Self { channel, writer, good }
     }
 
-    /// Writes into the segment, as any peer with write permission can. Never changes its size, which is no value.
+    /// Writes into the segment, as any peer with write permission can. It never changes the size of the file.
     fn corrupt(&self, at: u64, bytes: &[u8]) {
         let file = OpenOptions::new().write(true).open(self.channel.segment()).unwrap();
         file.write_all_at(bytes, at).unwrap();
     }
 
-    /// Every kind of peer uses the channel: each gets an answer soon, whatever it is. The writer continues.
+    /// Uses the channel with every kind of peer. Each gets some result soon, and the writer continues.
     fn use_channel(&self) {
         let began = Instant::now();
         let mut copy = Vec::new();
@@ -526,7 +526,7 @@ fn erratic_head_harms_no_reader() {
     assert!(missed < 1 << 40, "{missed} is no count of frames");
 }
 
-/// A new reader does not keep the head that it found first.
+/// A reader that joins at a damaged head does not keep to it.
 #[test]
 fn reader_joining_at_corrupted_head_recovers() {
     for lossless in [false, true] {

@@ -21,7 +21,7 @@ use crate::support::{
 fn honest_reader(channel: &Channel, number: u64, stop: &AtomicBool, in_place: &AtomicU64) {
     let limits = ReadLimits::default().max_held(8);
     let mut held = VecDeque::new();
-    // Half of them attach late.
+    // They attach at different times.
     std::thread::sleep(Duration::from_millis(40 * (number % 8)));
     for max_held in [64, 2, 64] {
         let mut reader = channel.reader();
@@ -112,8 +112,8 @@ fn reader_pinning_everything_is_evicted_and_reattaches() {
     assert_eq!((writer.stats().evicted, service.seen().reader_count), (1, 1));
 }
 
-/// The reader pins no more slots than the largest quota allows, but all there are. Its quota falls for that reason, but
-/// that does not protect it.
+/// The reader pins all slots that there are, which are no more than the largest quota allows. The service lowers its
+/// quota for that reason, but the time that a reader has to follow a lower quota does not protect it.
 #[test]
 fn reader_pinning_all_of_few_slots_is_evicted() {
     let channel = Channel::new();

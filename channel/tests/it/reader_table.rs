@@ -39,7 +39,7 @@ fn holder(channel: &str) {
         }
         say("has one");
     }
-    say("reader_table/holder");
+    say("holds three");
     loop {
         listen();
         for frame in &held {
@@ -80,7 +80,7 @@ fn rejoining_reader(channel: &str) {
 fn start_holder(channel: &Channel, writer: &Writer) -> Process {
     let mut holder = role::start("reader_table/holder", &[channel.as_str()]);
     let mut value = 1;
-    while holder.receive() != "reader_table/holder" {
+    while holder.receive() != "holds three" {
         value += 1;
         assert!(publish(writer, value));
     }
@@ -104,7 +104,7 @@ fn killed_readers_slots_are_free_within_a_second() {
     let took = wait_until("gone", SECOND, || service.seen().disconnected == [0]);
     assert!(took < SECOND);
     assert_eq!(service.seen().reader_count, 0);
-    // All slots can be claimed except the two newest frames, which stay for readers.
+    // All slots can be claimed except those of the two newest frames, which stay for readers.
     let claimed: Vec<_> = std::iter::from_fn(|| writer.claim(SIZE).unwrap()).collect();
     assert_eq!(claimed.len(), 6);
     assert_eq!(writer.stats().evicted, 0);

@@ -82,7 +82,7 @@ fn holder(channel: &str) {
     listen();
 }
 
-/// What a fault of the semaphore did to the exchange of frames.
+/// The effect of a fault of the semaphore on the exchange of frames.
 struct Episode {
     longest_publish: Duration,
     timeouts: u64,

@@ -14,7 +14,7 @@ use crate::support::{
     ChannelExt, SECOND, SIZE, Service, check, descriptor, next, publish, publish_sized, raw::RawPeer, slots,
 };
 
-/// A frame survives `history` later publishes, whatever the writer has claimed meanwhile.
+/// A frame survives `history` later publishes, and the writer commits no more slots than that takes.
 #[test]
 fn frame_survives_history_more_publishes() {
     for (max_slots, history) in [(3, 2), (4, 2), (11, 2), (12, 4), (64, 4)] {
@@ -30,7 +30,7 @@ fn frame_survives_history_more_publishes() {
             for value in base..=base + u64::from(history) {
                 assert!(publish(&writer, value), "no slot for {value} of {max_slots}");
             }
-            // `history` frames were published after the oldest one that is unread.
+            // `history` frames were published after the oldest unread one.
             for value in base..=base + u64::from(history) {
                 let frame = next(&mut reader, &mut copy);
                 assert_eq!(frame.missed, 0, "before {value} with {max_slots} slots");

@@ -181,7 +181,7 @@ fn writer_replaces_corrupted_segment() {
     }
 }
 
-/// Counts up a futex word of the channel and wakes its sleepers as fast as it can, for a time.
+/// Increments a futex word of the channel and wakes its sleepers as fast as it can, for a time.
 fn wake_for(channel: &Channel, time: Duration, word: impl Fn(&RawPeer) -> &AtomicU32) {
     let peer = RawPeer::open(channel);
     let until = Instant::now() + time;
@@ -251,7 +251,7 @@ fn waiting_lossless_writer() {
     assert!(cpu < Duration::from_millis(600), "{cpu:?} in a second");
 }
 
-/// Its quota says "evicted" each time it looks.
+/// Another peer writes "evicted" into its quota all the time.
 #[test]
 fn repeatedly_evicted_reader_backs_off() {
     let channel = Channel::new();

@@ -50,8 +50,9 @@ const ATTACKS: [&str; 4] = [
     "hostile/many sleepers",
 ];
 
-/// What an attacker says when its attack has begun, and the answer of the one whose calls are all refused.
+/// The word of an attacker whose attack has begun.
 const ATTACKING: &str = "attacks";
+/// The answer of an attacker whose calls are all refused.
 const ALL_REFUSED: &str = "succeeded: []";
 
 /// A process of another user that has the segment mapped for reading.

@@ -101,7 +101,7 @@ pub fn publish(writer: &Writer, value: u64) -> bool {
     publish_sized(writer, value, SIZE)
 }
 
-/// The same with another size.
+/// As [`publish`], with `size` bytes.
 #[track_caller]
 pub fn publish_sized(writer: &Writer, value: u64, size: usize) -> bool {
     publish_frame(writer, descriptor(size, value))
@@ -131,7 +131,7 @@ pub fn publish_frame(writer: &Writer, descriptor: FrameDescriptor) -> bool {
     }
 }
 
-/// Publishes an event with a text. It is sticky in the place given, if one is.
+/// Publishes an event with a text. With `sticky` it is the sticky event of that place.
 #[track_caller]
 pub fn publish_event(writer: &Writer, text: &str, sticky: Option<usize>) {
     let event = NewEvent {
@@ -276,7 +276,7 @@ pub fn repetitions(short: u32, long: u32) -> u32 {
     }
 }
 
-/// How long a test does what it could do for any time: `RSSHM_TEST_SECONDS`, or `short` seconds.
+/// The duration of a test that can run for any time: `RSSHM_TEST_SECONDS`, or `short` seconds.
 pub fn test_duration(short: f64) -> Duration {
     seconds_from("RSSHM_TEST_SECONDS", short)
 }
@@ -287,11 +287,12 @@ pub fn seconds_from(variable: &str, default: f64) -> Duration {
     Duration::from_secs_f64(asked.unwrap_or(default))
 }
 
-/// Tells the threads of a scope to stop, also if the test fails: the scope would wait for them for ever.
+/// Stops the threads of a scope when it is dropped, also if the test fails: the scope would wait for them for ever.
 pub struct StopOnDrop<'a>(pub &'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
+        // Relaxed: the flag carries no other data.
         self.0.store(true, Ordering::Relaxed);
     }
 }

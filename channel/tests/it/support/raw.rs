@@ -31,7 +31,7 @@ pub struct RawPeer {
     lock_file: File,
 }
 
-// SAFETY: the mapping is accessed through atomics alone.
+// SAFETY, both: the mapping is accessed only through atomics.
 unsafe impl Send for RawPeer {}
 unsafe impl Sync for RawPeer {}
 
@@ -63,7 +63,7 @@ impl RawPeer {
         unsafe { self.start.add(offset as usize).cast().as_ref() }
     }
 
-    /// The words that change.
+    /// The status of the segment.
     pub fn status(&self) -> &Status {
         self.at(self.header.status_offset)
     }
