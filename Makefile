@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # `make demo` shows what the project does, `make test` checks all of it, `make help` lists the rest.
-# Each target installs the Debian or Ubuntu packages that it needs; only make and Rust have to be there.
+# Each target installs the Debian or Ubuntu packages that it needs; only make and Rust must be installed before.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -33,10 +33,10 @@ NEXTEST := $(TOOLS_DIR)/cargo-nextest nextest
 # Tests that cannot run on this machine append a line with the reason to this file.
 export RSSHM_SKIPPED := $(CURDIR)/target/skipped.txt
 
-# Has GStreamer find the plugin that `make build` has built, before those of the user's own path.
+# Lets GStreamer find the plugin that `make build` has built, before those in the user's own path.
 PLUGIN_PATH = GST_PLUGIN_PATH="$$PWD/target/plugin$${GST_PLUGIN_PATH:+:$$GST_PLUGIN_PATH}"
 
-# $(call install_missing,PACKAGES): installs the packages that are missing, and checks that Rust is there.
+# $(call install_missing,PACKAGES): installs the packages that are missing, and checks that Rust is installed.
 define install_missing
 	missing=()
 	for package in $(1); do
@@ -50,7 +50,7 @@ define install_missing
 	command -v "$(CARGO)" >/dev/null || { echo "Rust is missing: install it with rustup, or the packages cargo and rustc (1.92 or later)" >&2; exit 1; }
 endef
 
-# Makes the virtual environment in target/python, anew when the list of tools has changed.
+# Creates the virtual environment in target/python, and creates it again if the list of tools has changed.
 define install_tools
 	if [ "$$(cat target/python/tools 2>/dev/null)" != "$(TOOLS)" ]; then
 		echo "Installing $(TOOLS)"
@@ -77,7 +77,7 @@ test: lint ## run all checks and tests
 	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES) $(PYTHON_PACKAGES))
 	$(call install_tools)
 	scripts/test-summary start
-	# Also after a step that fails, which ends the target.
+	# Prints the summary even if a step fails, which ends the target.
 	trap 'scripts/test-summary print' EXIT
 	scripts/test-summary run loom $(CARGO) test --package rsshm-channel --test loom_pins --release --locked
 	scripts/test-summary run doc $(CARGO) test --workspace --doc --locked
@@ -107,7 +107,7 @@ test-camera: ## run the tests with a camera device, in a small virtual machine
 	[ "$$status" = 0 ]
 	# The whole workspace, so that dependencies have the features of the other steps and are not compiled again.
 	$(CARGO) test --workspace --locked --test camera
-	# Without backtraces, which take longer than the tests in an emulated machine. Late frames happen there, therefore
+	# Without backtraces, which take longer than the tests in an emulated machine. Frames may be late there, so
 	# tests/camera/each repeats a test that fails, and names it as flaky.
 	RUST_BACKTRACE=0 CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$$PWD/tests/camera/vm $$PWD/tests/camera/each" \
 		$(CARGO) test --workspace --locked --test camera -- $(CAMERA_TESTS)
@@ -116,7 +116,7 @@ test-camera: ## run the tests with a camera device, in a small virtual machine
 test-python: ## run the tests of the Python package
 	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES) $(PYTHON_PACKAGES))
 	$(call install_tools)
-	# The other ends of the channels: the plugin, and programs in Rust.
+	# The other peers of the tests: the plugin, and programs in Rust.
 	$(CARGO) build --workspace --lib --bins --examples --locked
 	cd python
 	# A test that hangs is a failure, as with nextest.
@@ -126,7 +126,7 @@ test-python: ## run the tests of the Python package
 bench: build ## compare with other transports, 5 minutes: make bench BENCH='--help'
 	@$(call install_missing,$(RUN_PACKAGES) gstreamer1.0-plugins-bad)
 	$(CARGO) build --release --locked --package rsshm-bench
-	# A registry for this run only: with another plugin path, GStreamer rewrites the user's.
+	# A separate registry, because GStreamer rewrites the user's if the plugin path differs.
 	export GST_REGISTRY="$$PWD/target/bench-registry.bin"
 	$(PLUGIN_PATH) exec target/release/rsshm-bench $(BENCH)
 
@@ -135,7 +135,7 @@ bench-channel: ## time the single steps of the protocol, without GStreamer
 	@$(call install_missing,$(BUILD_PACKAGES))
 	$(CARGO) bench --locked --package rsshm-channel --bench steps -- $(BENCH)
 
-# How long the next three targets take for each thing that they try, about.
+# Approximate duration of the next three targets, in seconds: of the long stream, of each fuzz target, of the chaos run.
 SECONDS := 60
 
 # Modules of the channel crate's test program whose tests attack the guarantees of docs/RELIABILITY.md.

@@ -7,7 +7,7 @@
 #   DEVICE=/dev/video0  the camera (if it does not exist: a test picture)
 #   SIZE=640x480        size of the picture
 #   OUTPUT=recordings   directory for files that the script writes
-#   RUN_SECONDS=10      seconds until the script ends (default: until Ctrl-C, or 10 if standard input is no terminal)
+#   RUN_SECONDS=10      seconds until the script ends (default: until Ctrl-C, or 10 if standard input is not a terminal)
 #
 # shellcheck shell=bash disable=SC2034
 set -euo pipefail

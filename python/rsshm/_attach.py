@@ -54,8 +54,8 @@ class Pin:
 
 
 class Prepared(NamedTuple):
-    """What the next frame in a slot needs if it has the same layout as the last one. It is made in advance, while no
-    frame is waited for."""
+    """The objects of the next frame in a slot, made in advance while the reader has nothing to do. They are usable if that
+    frame has the same layout as the last one."""
 
     shape: bytes
     """The layout of the last frame: a part of its descriptor, which was checked."""
@@ -107,7 +107,7 @@ class Attachment:
         ticket = segment.seat_half(index, ReaderEntry.generation)
         state = segment.seat_half(index, ReaderEntry.state)
         self._position = segment.seat_word(index, ReaderEntry.cursor)
-        # Before the generation, with which the writer notices this reader: the other values are those of a dead owner.
+        # Before the generation, by which the writer notices this reader: the other values are still those of a dead owner.
         halves[state] = layout.READER_NEW
         former: int = halves[ticket]
         if seat.generation <= former:

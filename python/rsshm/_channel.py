@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """The writer's side of a channel, without pictures: slots, segments, readers, names.
 
-It keeps its state in its own memory. Of what others can write, it reads only the reader entries.
+It keeps its state in its own memory, and reads back only the reader entries.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ compressed stream at a keyframe. It is at most 32, so that readers have slots to
 MAX_ADDRESS_SPACE = 1 << 30
 """The most address space that slots take by themselves."""
 MIN_VARIABLE_SLOT = 64 * 1024
-"""The least slot of frames whose size varies."""
+"""The least size of a slot if the size of the frames varies."""
 BLOCKED_CHECK = 0.01
 """How long a blocked writer sleeps before it asks the kernel whether the reader that it waits for is alive."""
 NAMES_CHECK = 1.0
@@ -57,7 +57,7 @@ class Format(NamedTuple):
 
     caps: str
     frame_size: int
-    """Size of each; 0 if they differ, as in a compressed stream. Slots are then larger than the frames."""
+    """Size of each frame; 0 if they differ, as in a compressed stream. Slots are then larger than the frames."""
 
 
 class Channel:
@@ -147,7 +147,7 @@ class Channel:
             current = self._current
             if current is not None:
                 self._mend_heads(current)
-                # Who came before the count was read is found; who comes after changes it.
+                # The update below finds readers that attached before this load. A later reader changes the word.
                 self._served = current.segment.halves[current.segment.writer_word]
                 full_fence()
             self._clients.update(current, self._retired)
@@ -181,7 +181,7 @@ class Channel:
                 return False
         return True
 
-    # What a writer does.
+    # The calls of the writer.
 
     def _check_open(self) -> None:
         if self._forks != _libc.forks():
@@ -193,20 +193,20 @@ class Channel:
             raise failure
 
     def set_format(self, format: Format) -> None:
-        """Says what the frames are from now on. The segment for it is made when the first slot is claimed."""
+        """Sets the format of the frames from now on. The next claim of a slot creates the segment for it."""
         with self._lock:
             self._format = format
 
     def claim(self, size: int) -> Optional[Claim]:
-        """Claims a slot for a frame of ``size`` bytes. A lossless writer waits for its readers; else None when the readers
-        hold every slot that could be taken."""
+        """Claims a slot for a frame of ``size`` bytes. If readers hold every slot, a lossless writer waits for them, and any
+        other writer gets None."""
         while True:
             self._check_open()
             self._ensure_segment(size)
             if self.lossless:
                 self._wait_until(self._followers_arrived)
             claim = self._take_slot(size)
-            # Whatever was free when the wait ended, a reader may have been faster.
+            # A slot was free when the wait ended, but a reader may have pinned it since.
             if claim is not None or not self.lossless:
                 return claim
             self._wait_until(lambda: self._current is None or self._current.has_claimable(self._head))
@@ -225,15 +225,15 @@ class Channel:
                 return None
             if grown is not None:
                 return current.claim(grown) if current.take(grown) else None
-            # There can be no more, or the other thread is about to get one.
+            # The history is shortened only if no slot can be added, or if another thread is still adding one.
             if not current.growing and not current.is_scarce():
                 return None
-            # What there is has to do.
+            # A frame within the history gives up its slot.
             slot = current.find_scarce(self._head)
             return None if slot is None else current.claim(slot)
 
     def _grow(self, current: WriterSegment) -> Optional[int]:
-        """Backs one more slot, without the lock: that takes milliseconds for a large frame, as the system clears the
+        """Commits one more slot, without the lock. For a large frame, this takes milliseconds, because the system clears the
         memory."""
         with self._lock:
             if current.growing or not current.can_grow():
@@ -249,7 +249,7 @@ class Channel:
                 if backed:
                     current.backed += 1
                 else:
-                    # The end of growth, until the service tries again.
+                    # No further slot until the service allows another try.
                     current.full = True
         return index if backed else None
 
@@ -258,9 +258,9 @@ class Channel:
             pass
 
     def begin(self, claim: Claim, descriptor: FrameDescriptor) -> Tuple[WriterSegment, Any]:
-        """The claimed slot's segment, and the slot as a ctypes array that keeps the claim.
+        """The segment of the claimed slot, and the slot as a ctypes array that keeps the claim.
 
-        Writes the descriptor, which fits the claim, but for the arguments of :meth:`publish`.
+        Writes the descriptor, which must fit the slot. :meth:`publish` completes it with its arguments.
         """
         owner = claim._owner
         assert owner.segment.slots is not None
@@ -270,8 +270,10 @@ class Channel:
         return owner, exporter
 
     def publish(self, owner: WriterSegment, index: int, pts: int, duration: int, flags: int) -> Optional[int]:
-        """Publishes the frame in a claimed slot that was begun: its number. None when the slot is of a segment that was
-        superseded meanwhile, or of another format, or published already."""
+        """Publishes the frame in a claimed slot after :meth:`begin`, and returns its seq.
+
+        None if the segment of the slot was superseded meanwhile or has another format, or if the slot is published already.
+        """
         self._check_open()
         segment = owner.segment
         with self._lock:
@@ -295,22 +297,22 @@ class Channel:
                 segment.words[segment.head] = number
             finally:
                 self._control.give_back(taken)
-            # Under the lock, as the word is counted up without an atomic addition.
+            # Under the lock, because the word is incremented without an atomic addition.
             segment.ring_bell(segment.published)
-            # What follows can wait until the readers are awake.
+            # The rest is done after the readers are awake.
             self.published += 1
             if not flags & layout.DELTA_UNIT:
                 self._clients.newest_key = number
         return number
 
     def pass_over(self) -> None:
-        """Says that a frame was lost, as there was no slot for it: the next one published has a number more, so that readers
-        know that one is missing between."""
+        """Skips the seq of a frame that was dropped, because there was no slot for it. So readers see that a frame is
+        missing."""
         with self._lock:
             self._passed_over += 1
 
     def end_of_stream(self) -> None:
-        """Says that the stream ended after the last frame published. Another may follow."""
+        """Ends the stream after the last frame published. Another stream may follow."""
         self._check_open()
         with self._lock:
             if self._current is None:
@@ -327,7 +329,7 @@ class Channel:
 
     @property
     def latency_ns(self) -> int:
-        """When frames leave: nanoseconds after their time stamp."""
+        """When frames leave the writer: nanoseconds after their timestamp."""
         return self._latency_ns
 
     @latency_ns.setter
@@ -342,23 +344,23 @@ class Channel:
 
     @property
     def readers(self) -> int:
-        """Readers attached and alive."""
+        """Number of readers that are attached and alive."""
         with self._lock:
             self._clients.update(self._current, self._retired)
             return self._clients.count
 
     @property
     def evicted(self) -> int:
-        """Readers whose pins no longer count, as they held more than they were granted."""
+        """Number of evicted readers: they held more slots than their quota, and their pins no longer count."""
         return self._clients.evicted
 
     @property
     def semaphore_timeouts(self) -> int:
-        """How often a publish went around the semaphore, as its holder took too long."""
+        """How often a publish continued without the semaphore, because its holder took too long."""
         return self._control.timeouts
 
     def wait_for_reader(self, size: int, timeout: Optional[float]) -> bool:
-        """Waits until a reader is attached; makes the segment that it can attach to."""
+        """Waits until a reader is attached. Creates the segment that the reader attaches to."""
         self._check_open()
         self._ensure_segment(size)
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -390,7 +392,7 @@ class Channel:
         )
 
     def _wait_until(self, ready: Callable[[], bool], deadline: Optional[float] = None) -> bool:
-        """Waits until ``ready``, which is asked at least every 10 ms under the lock; False when the time is over."""
+        """Waits until ``ready()`` is true. It is called under the lock, at least every 10 ms. False after the deadline."""
         pace = Pace(BLOCKED_WAKES, BLOCKED_LOOK)
         while True:
             self._check_open()
@@ -401,7 +403,7 @@ class Channel:
             seen: int = segment.halves[segment.writer_word]
             _libc.acquire()
             segment.halves[segment.writer_waits] = 1
-            # Pairs with the fence of a reader that gives something back and then looks here.
+            # Pairs with the fence of a reader that releases something and then loads `writer_waits`.
             full_fence()
             try:
                 with self._lock:
@@ -440,13 +442,13 @@ class Channel:
                     release()
                     segment.halves[segment.state] = segment.halves[segment.state] | layout.CLOSED
                     segment.ring_bell(segment.published)
-                    # The monitor sleeps here.
+                    # The service thread sleeps on this word.
                     segment.ring_bell(segment.writer_word)
                 _files.remove_if(self._control.path, self._control.identity)
                 self._retired.clear()
             finally:
                 self._control.give_back(taken)
-            # After the names: who waits for the locks finds them free.
+            # After the names, so that a process that gets the locks finds the names free.
             if current is not None and current.alive is not None:
                 current.alive.drop()
             lock.drop()
@@ -457,7 +459,7 @@ class Channel:
     # Segments.
 
     def _ensure_segment(self, size: int) -> None:
-        """Sees to it that there is a segment of the present format with slots for ``size`` bytes."""
+        """Creates a segment unless the current one has the format and slots of at least ``size`` bytes."""
         with self._lock:
             if self._format is None:
                 raise BadOption(f"channel {self.name}: no caps were set before the first frame")
@@ -480,7 +482,7 @@ class Channel:
         return former if least <= former else least * 2
 
     def _replace(self, size: int) -> None:
-        """Makes a segment and puts it under the name."""
+        """Creates a segment, and gives it the name."""
         self._check_open()
         format = self._format
         assert format is not None
@@ -508,7 +510,7 @@ class Channel:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.ENOMEM):
                 raise _files.system(self.name.text, "create a segment", error) from error
-            # What nobody holds of the old segments is given back, and that is often enough.
+            # Release the slots of old segments that no reader has pinned. Often this is enough memory.
             self._retire()
             for retired in self._retired:
                 retired.give_back()
@@ -524,13 +526,13 @@ class Channel:
         self._install(*made)
 
     def _install(self, segment: Segment, aside: _files.Aside, alive: KeptLock) -> None:
-        """Gives the new segment the name, and tells the readers of the old one."""
+        """Gives the new segment the name, and notifies the readers of the old one."""
         path = self.name.segment_path
         with aside:
             taken = self._control.acquire()
             try:
                 segment.begin(self._head + 1, self._event_head, self._latency_ns)
-                # The name of the own former segment is taken over in one step; any other file stands in the way.
+                # One rename replaces the writer's own former segment. Any other file under the name is an error.
                 replaces_own = self._placed is not None and _files.identity_of(path) == self._placed
                 try:
                     aside.place(path, replaces_own)
@@ -556,7 +558,7 @@ class Channel:
             self._retired.append(current)
 
     def _restore_names(self) -> None:
-        """Makes the channel's files again if somebody removed them."""
+        """Creates the channel's files again if another program has removed them."""
         found = _files.identity_of(self._control.path)
         control_lost = found != self._control.identity
         current = self._current
@@ -567,7 +569,7 @@ class Channel:
             if not segment_lost and found != current.segment.identity:
                 raise self._taken_by_others()
         if control_lost:
-            # A new file, or one that another program has created and no writer holds.
+            # Creates the file, or opens one that another program has created and no writer has locked.
             try:
                 control, lock, _ = open_control(self.name, self.perms)
             except Busy:
@@ -597,8 +599,8 @@ class Channel:
         return busy(self.name)
 
     def _replace_spoilt(self, thoroughly: bool) -> None:
-        """Makes another segment where somebody has written into what never changes in one, or has marked it as over: readers
-        could not come any more, or would go."""
+        """Creates a new segment if another process has overwritten the header or the caps, or has set the state: readers could
+        not attach any more, or would leave."""
         current = self._current
         if current is not None:
             over = current.segment.halves[current.segment.state] != 0
@@ -606,7 +608,7 @@ class Channel:
                 self._replace(current.segment.slot_size)
 
     def _mend_heads(self, current: WriterSegment) -> None:
-        """Writes the numbers of the newest again where somebody else has: newcomers look at them."""
+        """Restores the head, the event head and the latency if another process has changed them. Newcomers use them."""
         segment = current.segment
         for index, value in (
             (segment.head, self._head),
@@ -625,7 +627,7 @@ class Channel:
 
 
 def _retain(slots: int, slot_size: int, variable: bool) -> int:
-    """For how many more publishes a frame is kept, where there are ``slots`` slots at most."""
+    """The history of a segment with at most ``slots`` slots."""
     least = KEEP_MANY if slots >= MANY_SLOTS else KEEP_FEW
     if not variable:
         return least

@@ -36,7 +36,7 @@ class _Record:
         """Number of its keyframe requests so far."""
 
     def followed_by(self, ticket: Optional[int]) -> _Record:
-        """The record of the next owner, or of this one when it is no longer counted as a reader."""
+        """The record of the next owner, or of this one if it is no longer counted as a reader."""
         if ticket is not None:
             return _Record(ticket)
         # A reader that has left may keep the frames that it passed on.
@@ -58,9 +58,9 @@ class _Record:
         return held > self.ceiling
 
     def breaks_rule_unattached(self, ticket: int, held: int) -> bool:
-        """The same for an owner that has left, or says so. It may hold no more than it had.
+        """The same for an owner that is not counted as a reader. It may hold no more slots than before.
 
-        It must be found twice, as the pins may be those of a dead owner, whose successor is about to clear them.
+        It must be found twice, because the pins may be those of a dead owner, whose successor is about to clear them.
         """
         too_many = held > self.ceiling
         self.ceiling = min(self.ceiling, held)
@@ -80,7 +80,7 @@ class _Held(NamedTuple):
 
 
 class Clients:
-    """The readers of a channel. All under the channel's lock."""
+    """The readers of a channel. All methods need the channel's lock."""
 
     def __init__(self) -> None:
         self._records = [_Record() for _ in range(MAX_READERS)]
@@ -93,7 +93,7 @@ class Clients:
         self._key_told: Optional[float] = None
 
     def update(self, current: Optional[WriterSegment], retired: List[WriterSegment]) -> None:
-        """Compares who is there with who was."""
+        """Finds the readers that have come and gone."""
         count = 0
         for seat, record in enumerate(self._records):
             now = None if current is None else _reader_in(seat, current, retired)
@@ -116,8 +116,10 @@ class Clients:
         return held
 
     def _wishes(self, current: WriterSegment, held: List[_Held]) -> List[int]:
-        """What each reader should be granted: somewhat more than it holds, and not less than before. At most its share of
-        what the segment can ever have, when all pin all they may."""
+        """The quota that each reader should get: somewhat more than it holds, and not less than before.
+
+        No quota exceeds the share that each reader can have if all of them pin as many slots as they may.
+        """
         if current.full:
             room = current.backed - _for_writer(current)
         else:
@@ -128,15 +130,15 @@ class Clients:
         ]
 
     def slots_wanted(self, current: WriterSegment) -> int:
-        """How many slots have to be there for all readers to have what they should be granted."""
+        """How many slots must be committed before all readers get the quotas that they should get."""
         held = self._held(current)
         return _sum(held, self._wishes(current, held)) + _for_writer(current)
 
     def update_grants(self, current: WriterSegment) -> None:
-        """Tells each reader how many slots it may pin.
+        """Sets the quota of each reader.
 
-        What is granted may be pinned at once, and for ever. So there is memory for it before, and for the writer's own
-        slots beside it. Only who takes what it was not granted can hold too much, and what those hold is not counted.
+        Slots within a quota may be pinned at once and for ever. So they are committed before, and the writer's own slots too.
+        Only a reader that ignores its quota can hold too much; it is evicted, and its pins do not count.
         """
         held = self._held(current)
         grants = self._wishes(current, held)
@@ -160,7 +162,7 @@ class Clients:
                 current.segment.grants[seat] = ticket << 32 | grant
 
     def hear_requests(self, current: WriterSegment, head: int) -> bool:
-        """Whether to report now that the readers request a keyframe."""
+        """Whether to report a keyframe request of the readers now."""
         for seat, record in enumerate(self._records):
             if record.generation is None or current.half(seat, ReaderEntry.state) != layout.READER_ATTACHED:
                 continue
@@ -185,14 +187,14 @@ class Clients:
 
 
 def _reader_in(seat: int, current: WriterSegment, retired: List[WriterSegment]) -> Optional[int]:
-    """The generation of the living reader in the entry, if there is one that takes frames."""
-    # The state first: the generation is then at least that of the owner of that state.
+    """The generation of the living reader that owns the entry and takes frames. None if there is none."""
+    # The state first: the generation is then at least as new as that of the owner that stored the state.
     state = current.half(seat, ReaderEntry.state)
     ticket = current.half(seat, ReaderEntry.generation)
     if state == layout.READER_ATTACHED:
         return ticket if current.is_alive(seat) else None
     if state in (layout.READER_NEW, layout.READER_JOINING):
-        # Not here yet: perhaps on its way from a former segment.
+        # It may still be attached to a former segment.
         for former in reversed(retired):
             if former.control.identity == current.control.identity and former.has_reader_in(seat):
                 return former.half(seat, ReaderEntry.generation)
@@ -200,10 +202,10 @@ def _reader_in(seat: int, current: WriterSegment, retired: List[WriterSegment]) 
 
 
 def _sum(held: List[_Held], grants: List[int]) -> int:
-    """How many slots are pinned when each reader pins what it is granted, or what it holds where that is more."""
+    """How many slots are pinned if each reader pins as many as it holds or as its quota allows, whichever is more."""
     return sum(max(seat.slots, grant) if seat.is_reader else seat.slots for seat, grant in zip(held, grants))
 
 
 def _for_writer(current: WriterSegment) -> int:
-    """What the writer needs at the least: the newest frame, and one to draw into, or those that are in hand."""
+    """The least number of slots for the writer: the newest frame, and one to draw into or all that are claimed."""
     return 1 + max(current.count_in_hand(), 1)

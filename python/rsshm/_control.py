@@ -20,14 +20,14 @@ from .errors import Damaged
 PATIENCE = 0.002
 """How long a publish waits for a semaphore that somebody else holds."""
 STUCK = 1.0
-"""How long a semaphore may stay taken before it is put back to 1."""
+"""How long a semaphore may stay taken before the writer sets it to 1."""
 
 BY_OTHERS = "by others"
 NAME_CHANGED = "name changed"
 
 
 def control_mode(perms: int) -> int:
-    """Who may attach may lock: the mode of the channel without the classes that may only read."""
+    """The mode of the lock file: that of the segment, without the classes of users that may only read."""
     return sum(bits for bits in (0o600, 0o060, 0o006) if perms & bits == bits)
 
 
@@ -35,12 +35,12 @@ class ControlFile:
     """The file ``/dev/shm/sem.NAME``, open."""
 
     def __init__(self, name: Name, fd: int) -> None:
-        """Takes over the descriptor."""
+        """Takes over the file descriptor."""
         self.fd = fd
         self.channel = name.text
         self.path = name.control_path
         self.timeouts = 0
-        """How often a holder took longer than the patience."""
+        """How often a holder took longer than ``PATIENCE``."""
         self._taken_since: Optional[float] = None
         size = os.fstat(fd).st_size
         if size < _libc.SEM_SIZE:
@@ -50,7 +50,7 @@ class ControlFile:
 
     @classmethod
     def open(cls, name: Name) -> Optional[ControlFile]:
-        """Opens what is there; None when there is nothing."""
+        """Opens the lock file. None if there is none."""
         try:
             fd = _files.open_existing(name.control_path, True)
         except OSError as error:
@@ -59,8 +59,10 @@ class ControlFile:
 
     @classmethod
     def create(cls, name: Name, perms: int) -> Optional[Tuple[ControlFile, KeptLock]]:
-        """Makes a new one with the value 1; None when another got there first. The writer's byte is locked before anybody
-        can find the file."""
+        """Creates a lock file whose semaphore has the value 1. None if another process has just created one.
+
+        The writer's byte is locked before another process can find the file.
+        """
         try:
             with Aside() as aside:
                 os.posix_fallocate(aside.fd, 0, _libc.SEM_SIZE)
@@ -80,11 +82,11 @@ class ControlFile:
             raise _files.open_error(name.text, name.control_path, "create", error) from error
 
     def initialise(self) -> None:
-        """Makes it a semaphore of the value 1, whatever its bytes are."""
+        """Makes the bytes a semaphore with the value 1, whatever they are now."""
         self._semaphore.init(1)
 
     def take_first(self, bytes_: Iterable[int]) -> Tuple[Optional[int], Optional[KeptLock], str]:
-        """Takes the lock of the first of the bytes that is free: the byte and what keeps its lock, or why there is none."""
+        """Locks the first of the bytes that is free. Returns the byte and its lock, or the reason why there is none."""
         try:
             fd = _files.open_existing(self.path, True)
         except OSError as error:
@@ -104,7 +106,7 @@ class ControlFile:
                 os.close(fd)
 
     def is_locked(self, byte: int) -> bool:
-        """Whether somebody holds the byte."""
+        """Whether another process has locked the byte."""
         return _libc.is_locked(self.fd, byte)
 
     def acquire(self) -> bool:
@@ -122,7 +124,7 @@ class ControlFile:
                     self.timeouts += 1
                     self._taken_since = time.monotonic()
             elif time.monotonic() - self._taken_since > STUCK:
-                # Another short holder may have it just now: it is waited for once more before it is put back.
+                # Another process may hold it for a moment, so wait once more before the value is set to 1.
                 taken = semaphore.take_within(PATIENCE)
                 if not taken:
                     semaphore.give_back()
@@ -132,12 +134,12 @@ class ControlFile:
         return taken
 
     def give_back(self, taken: bool) -> None:
-        """Gives back what :meth:`acquire` took, with the value 1."""
+        """Releases the semaphore if :meth:`acquire` took it. Its value is then 1."""
         if taken:
             self._semaphore.give_back()
 
     def mend(self) -> None:
-        """Puts a semaphore back that has been taken for too long, or damaged; for when nothing is published that would."""
+        """Repairs a semaphore that has been taken for too long, or is damaged. A publish does the same."""
         self._semaphore.mend_kind()
         if self._taken_since is not None and time.monotonic() - self._taken_since > STUCK:
             self.give_back(self.acquire())
@@ -156,7 +158,7 @@ def _no_space(name: Name) -> Exception:
 
 
 def repair(name: Name) -> bool:
-    """Makes the file as large as a semaphore again, where its owner's writer finds it cut short; True when it was."""
+    """Makes a lock file of this user that is too short as large as a semaphore again. Returns whether it was too short."""
     try:
         fd = _files.open_existing(name.control_path, True)
     except OSError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""The two files of a channel in /dev/shm, and how a new one is made aside and put under its name."""
+"""The two files of a channel in /dev/shm, and the staging files that become them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .errors import BadName, Denied, Error, Foreign, NoSpace, SystemCall
 
 SHM_DIR = "/dev/shm"
 ASIDE_PREFIX = ".rsshm-"
-"""How the files of segments in the making are called, which nobody looks for."""
+"""The prefix of staging files. No channel name begins with it."""
 
 Identity = Tuple[int, int]
-"""Device and inode: which file it is, whatever it is called."""
+"""Device and inode: they identify a file, whatever its name is."""
 
 
 class Name:
-    """A channel's name, checked."""
+    """A valid name of a channel."""
 
     def __init__(self, name: str) -> None:
         encoded = os.fsencode(name)
@@ -52,13 +52,13 @@ class Name:
 
 
 def identity(fd: int) -> Identity:
-    """Which file it is."""
+    """The identity of an open file."""
     found = os.fstat(fd)
     return found.st_dev, found.st_ino
 
 
 def identity_of(path: str) -> Optional[Identity]:
-    """The file that has the name now."""
+    """The identity of the file that has the name now. None if there is none."""
     try:
         found = os.stat(path)
     except OSError:
@@ -67,7 +67,7 @@ def identity_of(path: str) -> Optional[Identity]:
 
 
 def open_existing(path: str, writable: bool) -> Optional[int]:
-    """Opens a file that is there, None if none is. Never creates, never follows a link, never hangs on a pipe."""
+    """Opens a file. None if it does not exist. Does not create it, follow a link, or block on a pipe."""
     flags = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_RDWR if writable else os.O_RDONLY)
     try:
         return os.open(path, flags)
@@ -81,7 +81,7 @@ def is_denied(error: OSError) -> bool:
 
 
 def open_error(channel: str, path: str, action: str, error: OSError) -> Error:
-    """A failed open, as what a user can act on."""
+    """The error of a failed open, with what the user can do."""
     try:
         found = os.lstat(path)
     except OSError:
@@ -97,7 +97,7 @@ def open_error(channel: str, path: str, action: str, error: OSError) -> Error:
 
 
 def system(channel: str, call: str, error: OSError) -> SystemCall:
-    """A failed call that has no better name."""
+    """The error of a failed call that has no class of its own."""
     return SystemCall(error.errno, f"channel {channel}: {call} failed: {os.strerror(error.errno or 0)}")
 
 
@@ -112,7 +112,7 @@ def _describe(mode: int) -> str:
 
 
 def require_own(channel: str, path: str, fd: int) -> None:
-    """Says no to a file that a writer must not touch: one of another user, or one that is no plain file."""
+    """Raises an error if a writer must not touch the file: it belongs to another user, or is not a regular file."""
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode):
         what = "is not a regular file"
@@ -124,8 +124,7 @@ def require_own(channel: str, path: str, fd: int) -> None:
 
 
 def is_trusted(found: os.stat_result) -> bool:
-    """Whether a reader may attach to a file: its writer is this user or root, or of a group that this user is in and that
-    may write it. Write permission is trust."""
+    """Whether a reader may attach to a file. Its owner is this user or root, or a group of this user may write it."""
     return stat.S_ISREG(found.st_mode) and (
         found.st_uid in (os.geteuid(), 0)
         or bool(found.st_mode & 0o020 and (found.st_gid == os.getegid() or found.st_gid in os.getgroups()))
@@ -133,7 +132,7 @@ def is_trusted(found: os.stat_result) -> bool:
 
 
 def space(fd: int) -> Tuple[int, int]:
-    """Bytes free for this user, and all bytes, of the file system that the file lies in."""
+    """The bytes of the file's file system that are free for this user, and all its bytes."""
     found = os.fstatvfs(fd)
     return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
 
@@ -149,10 +148,10 @@ def no_space(channel: str, wanted: int, frames: str, fd: int) -> NoSpace:
 
 
 class Aside:
-    """A file in the making: it has a name that nobody looks for, and loses it if it does not get a better one."""
+    """A staging file: it has a private name until :meth:`place` gives it its real name. Otherwise it is removed."""
 
     def __init__(self) -> None:
-        # A few tries, though nobody can guess the name to put something in the way.
+        # One try is enough in practice, because no process can guess the name.
         for _ in range(10):
             self.path = f"{SHM_DIR}/{ASIDE_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
             try:
@@ -167,17 +166,17 @@ class Aside:
         return os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     def place(self, path: str, replace: bool) -> None:
-        """Gives the file the name ``path``: in place of what has it now, or only if nothing has."""
+        """Gives the file the name ``path``. Without ``replace``, raises FileExistsError if another file has the name."""
         if replace:
             os.rename(self.path, path)
             self.path = ""
         else:
-            # As renameat2 with RENAME_NOREPLACE does, which Python has not: it fails where the name is taken.
+            # Like renameat2 with RENAME_NOREPLACE, which Python does not have: it fails if the name is taken.
             os.link(self.path, path)
         self.close()
 
     def close(self) -> None:
-        """Ends it; without a better name the file is gone."""
+        """Closes the file, and removes it if it has no real name."""
         if self.path:
             os.unlink(self.path)
             self.path = ""
@@ -193,7 +192,7 @@ class Aside:
 
 
 def sweep_asides() -> None:
-    """Removes what died while it was being made: files of this user that nobody holds a lock on, ten seconds old."""
+    """Removes staging files that killed writers of this user have left: more than ten seconds old, and not locked."""
     try:
         names = os.listdir(SHM_DIR)
     except OSError:
@@ -207,14 +206,14 @@ def sweep_asides() -> None:
             continue
         found = os.fstat(fd)
         ours = found.st_uid == os.geteuid() and time.time() - found.st_mtime > 10
-        # A file that has got its name, but not lost this one yet, has lost a link only.
+        # A file that already has its real name keeps it: only the private name is removed.
         if ours and not _libc.is_locked(fd, layout.WRITER_BYTE):
             remove_if(path, (found.st_dev, found.st_ino))
         os.close(fd)
 
 
 def channels() -> List[str]:
-    """The names of all channels: the files in /dev/shm that this user may read and that begin like a segment."""
+    """The names of all channels: files in /dev/shm that begin like a segment and that this user may read."""
     try:
         names = os.listdir(SHM_DIR)
     except OSError:
@@ -238,8 +237,8 @@ def _begins_as_segment(name: str) -> bool:
 
 
 def remove_if(path: str, wanted: Identity) -> None:
-    """Removes the name if it still is that of the file. Only the holder of the channel's writer byte calls this, so nobody
-    else changes the name between look and removal."""
+    """Removes the name if it still belongs to the file. Only the holder of the writer's byte calls this for a channel, so no
+    other peer changes the name between the check and the removal."""
     if identity_of(path) == wanted:
         try:
             os.unlink(path)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""What Python's own modules do not offer of the C library: a full fence, futexes, semaphores, mappings, locks.
+"""Functions of the C library that Python's own modules do not offer: a full fence, futexes, semaphores, mappings, locks.
 
-Calls that may sleep go through ``CDLL``, which lets other threads run meanwhile; those that return at once through
-``PyDLL``, which does not, as getting the interpreter back can take far longer than the call itself.
+Calls that may sleep go through ``CDLL``, which lets other threads run meanwhile. Calls that return at once go through
+``PyDLL``, which keeps the interpreter's lock, because getting that lock back can take far longer than the call itself.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ if not sys.platform.startswith("linux") or sys.maxsize < 1 << 32:
     raise ImportError("rsshm needs a 64-bit Linux")
 
 libc = ctypes.CDLL(None, use_errno=True)
-# Without errno, for which each call would have to find a place.
+# Without errno, because saving it makes each call slower.
 _quick = ctypes.PyDLL(None)
 
 
 class timespec(ctypes.Structure):
-    """As of time.h."""
+    """``struct timespec`` of time.h."""
 
     _fields_ = [("tv_sec", c_long), ("tv_nsec", c_long)]
 
 
 def function(library: Any, name: str, *arguments: Any, result: Any = c_int) -> Any:
-    """The function of the library, with its types."""
+    """A function of the library, with its types."""
     found = library[name]
     found.argtypes = arguments
     found.restype = result
@@ -72,15 +72,14 @@ _sem_getvalue = function(_quick, "sem_getvalue", c_void_p, ctypes.POINTER(c_int)
 
 _fence_word = (c_uint64 * 8)()
 _sem_init(ctypes.addressof(_fence_word), 0, 0)
-# Without types, which each call would have to go through: the one argument is ready as it is.
+# Without argument types, because checking them makes each call slower. The argument needs no conversion.
 _fence_argument = ctypes.byref(_fence_word)
 _fence_post = _quick["sem_post"]
 _fence_trywait = _quick["sem_trywait"]
 
 
 def full_fence() -> None:
-    """Two locked operations on one word of this process's own: nothing before is seen after what follows, or the other
-    way round."""
+    """A full fence: two atomic read-modify-write operations on a word of this process (docs/PROTOCOL.md, the pin rule)."""
     _fence_post(_fence_argument)
     _fence_trywait(_fence_argument)
 
@@ -104,18 +103,18 @@ _FUTEX_WAIT, _FUTEX_WAKE = 0, 1
 _futex_wait = libc["syscall"]
 _futex_wait.argtypes = [c_long, c_void_p, c_int, c_uint32, ctypes.POINTER(timespec), c_void_p, c_uint32]
 _futex_wait.restype = c_long
-# As for the fence, without types.
+# Without argument types, as for the fence.
 _futex_wake = _quick["syscall"]
 
 
 WAKE_AT_MOST = 128
-"""The most sleepers that one ring wakes: all readers, and as many observers. Whoever may read a segment can put any number of
-sleepers there, which the writer would have to wake at each frame. Who is not woken finds out by itself."""
+"""The most sleepers that one notify wakes: all readers, and as many observers. A process that may read a segment can let any
+number of threads sleep there, and the writer would have to wake them at each frame. Other waiters notice the change at their
+next time-out."""
 
 
 def futex_wait(address: int, expected: int, seconds: float) -> bool:
-    """Sleeps while the word is ``expected``, at most so long; returns early for no reason now and then. True when it slept
-    until then and nobody woke it."""
+    """Sleeps while the word is ``expected``, for at most ``seconds``. May return early. True if the sleep timed out."""
     if _SYS_FUTEX is None:
         time.sleep(min(seconds, 0.001))
         return False
@@ -126,12 +125,12 @@ def futex_wait(address: int, expected: int, seconds: float) -> bool:
 
 
 def futex_at(address: int) -> Any:
-    """The word there, for :func:`futex_wake_all`."""
+    """The word at the address, for :func:`futex_wake_all`."""
     return ctypes.byref(c_uint32.from_address(address))
 
 
 def futex_wake_all(word: Any) -> None:
-    """Wakes those who sleep on the word, in any process."""
+    """Wakes up to ``WAKE_AT_MOST`` sleepers of the word, in any process."""
     if _SYS_FUTEX is not None:
         _futex_wake(_SYS_FUTEX, word, _FUTEX_WAKE, WAKE_AT_MOST)
 
@@ -141,40 +140,40 @@ def futex_wake_all(word: Any) -> None:
 SEM_SIZE = 32
 """Bytes of a ``sem_t`` on 64-bit Linux, of glibc and musl."""
 _SEM_POLL = 0.0001
-"""How often a semaphore that somebody else has is looked at."""
+"""Interval at which a wait tries to take the semaphore."""
 try:
     _IS_GLIBC = bool(os.confstr("CS_GNU_LIBC_VERSION"))
 except (ValueError, OSError):
     _IS_GLIBC = False
-# The value lies in the lower half of the first word, of which the sleepers have the upper.
+# The lower half of the first 64-bit word is the value, the upper half the number of sleepers.
 _SEM_VALUE, _SEM_KIND = 0, 2
 _SEM_SHARED = 128
 _VALUE_IS_KNOWN = _IS_GLIBC and sys.byteorder == "little"
 
 
 class Semaphore:
-    """A semaphore in shared memory, whose bytes others can write to."""
+    """A semaphore in shared memory. Other processes can overwrite its bytes."""
 
     def __init__(self, mapping: Mapping) -> None:
         self._address = mapping.address
         self._halves = memoryview(mapping.exporter(0, SEM_SIZE)).cast("B").cast("I")
 
     def init(self, value: int) -> None:
-        """Makes it a new one, shared between processes. Only before anybody else can know it, or where it is damaged."""
+        """Initialises it as shared between processes. Only before another process can find it, or if it is damaged."""
         _sem_init(self._address, 1, value)
 
     def mend_kind(self) -> None:
-        """Puts the futex kind right: where it makes no sense, glibc's functions end the process."""
+        """Corrects the futex kind, because glibc's functions end the process if the kind is not valid."""
         if _IS_GLIBC and self._halves[_SEM_KIND] != _SEM_SHARED:
             self._halves[_SEM_KIND] = _SEM_SHARED
 
     def take(self) -> bool:
-        """Takes it if that needs no wait."""
+        """Takes the semaphore if it is free. Returns whether it did."""
         return bool(_sem_trywait(self._address) == 0)
 
     def take_within(self, seconds: float) -> bool:
-        """Takes it if that is possible in time. It looks again and again: who sleeps there hangs on what others write beside
-        it."""
+        """Takes the semaphore if it becomes free in time. It polls, because a sleeper in the semaphore
+        would depend on bytes that other processes write."""
         until = time.monotonic() + seconds
         while not self.take():
             if time.monotonic() > until:
@@ -183,7 +182,7 @@ class Semaphore:
         return True
 
     def give_back(self) -> None:
-        """Gives it back, with the value 1 whatever it was."""
+        """Releases the semaphore, and sets its value to 1 whatever it was."""
         self.mend_kind()
         _sem_post(self._address)
         if not _VALUE_IS_KNOWN or self._halves[_SEM_VALUE] != 1:
@@ -191,7 +190,8 @@ class Semaphore:
 
     def _bring_to_one(self) -> None:
         value = c_int()
-        # Somebody who posts without having waited would let two in at once. Bounded: it may be as damaged as it likes.
+        # A process that posts without having waited lets two processes in at once. Bounded, because another process may change
+        # the value all the time.
         for _ in range(64):
             _sem_getvalue(self._address, value)
             if value.value == 1 or (value.value > 1 and not self.take()):
@@ -223,10 +223,10 @@ def _map(fd: int, offset: int, length: int, protection: int) -> int:
 
 
 class Mapping:
-    """Bytes of a file, shared with everybody who maps it.
+    """Bytes of a file, shared with all processes that map it.
 
-    Not of the module ``mmap``: that refuses to map beyond the end of a file that will grow, and keeps a duplicate of the
-    descriptor. Everything made of :meth:`exporter` keeps the mapping, so that no array can outlive its memory.
+    The module ``mmap`` is not used: it refuses to map beyond the end of a file that will grow, and keeps a duplicate of the
+    file descriptor. Everything made of :meth:`exporter` keeps the mapping, so that no array can outlive its memory.
     """
 
     def __init__(self, fd: int, offset: int, length: int, writable: bool) -> None:
@@ -234,7 +234,7 @@ class Mapping:
         self.address = _map(fd, offset, length, PROT_READ | (PROT_WRITE if writable else 0))
 
     def exporter(self, offset: int, length: int) -> Any:
-        """The bytes from ``offset`` on, as a ctypes array; one may hang attributes on it that live as long."""
+        """The bytes from ``offset`` on, as a ctypes array. Attributes that are set on the array live as long as it does."""
         if offset < 0 or length < 0 or offset + length > self.length:
             raise ValueError("outside the mapping")
         array: Any = (ctypes.c_uint8 * length).from_address(self.address + offset)
@@ -242,7 +242,7 @@ class Mapping:
         return array
 
     def leave_out_of_dumps(self) -> None:
-        """Pictures are large and tell little."""
+        """Leaves the bytes out of core dumps, because pictures are large and say little about a crash."""
         _madvise(self.address, self.length, _MADV_DONTDUMP)
 
     def __del__(self, munmap: Any = _munmap) -> None:
@@ -258,7 +258,7 @@ _F_OFD_GETLK, _F_OFD_SETLK = 36, 37
 
 
 def try_lock(fd: int, byte: int) -> bool:
-    """Puts a write lock of the open file description on the byte; False when another description has one."""
+    """Locks the byte for writing, by the open file description. False if another description has locked it."""
     try:
         fcntl.fcntl(fd, _F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
         return True
@@ -267,8 +267,8 @@ def try_lock(fd: int, byte: int) -> bool:
 
 
 def is_locked(fd: int, byte: int) -> bool:
-    """Whether another description has a write lock on the byte. When the kernel does not say, somebody has: nothing is
-    taken away on a guess. (Read locks do not answer: whoever may read the file can take those.)"""
+    """Whether another description has a write lock on the byte. If the query fails, True, because nothing may be taken from an
+    owner that could be alive. Read locks do not count: every process that may read the file can take them."""
     try:
         answer = fcntl.fcntl(fd, _F_OFD_GETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
     except OSError:
@@ -283,7 +283,7 @@ class KeptLock:
     """
 
     def __init__(self, fd: int) -> None:
-        """Takes over the descriptor, whose description carries the locks."""
+        """Takes over the file descriptor, whose description carries the locks."""
         self._forks = forks()
         try:
             self._page = _map(fd, 0, 1, PROT_NONE)
@@ -293,9 +293,9 @@ class KeptLock:
             os.close(fd)
 
     def drop(self) -> None:
-        """Gives the locks back now."""
+        """Releases the locks now."""
         page, self._page = self._page, 0
-        # A forked child has not got the mapping; whatever lies at its address there is somebody else's.
+        # A forked child does not have the mapping, and may have other memory at its address.
         if page and self._forks == forks():
             _munmap(page, 1)
 
@@ -312,12 +312,12 @@ _fallocate = function(libc, "fallocate", c_int, c_int, ctypes.c_int64, ctypes.c_
 
 
 def punch_hole(fd: int, offset: int, length: int) -> None:
-    """Gives the memory of a part of the file back to the system."""
+    """Releases the memory of a part of the file."""
     _fallocate(fd, _KEEP_SIZE | _PUNCH_HOLE, offset, length)
 
 
 def read_exactly(fd: int, target: Any, offset: int) -> bool:
-    """Fills ``target`` from the file; False when that ends before. It cannot be a SIGBUS, as a look at a mapping can."""
+    """Fills ``target`` from the file. False if the file ends before. Unlike access to a mapping, it cannot raise SIGBUS."""
     view = memoryview(target).cast("B")
     done = 0
     while done < len(view):

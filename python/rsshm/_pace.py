@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""How fast a loop may turn that others can wake: so many turns at once, then one each so often."""
+"""A limit on how often a loop turns that other processes can wake: a burst of turns, then one turn per interval."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class Pace:
         self._burst = burst
         self._each = each
         self._until = 0.0
-        """When the turns so far would be over, one each so often."""
+        """When the turns so far would be over at one turn per interval."""
 
     def turn(self) -> Optional[float]:
-        """Counts a turn; how long to sleep first, where there have been too many lately: somebody wakes without news."""
+        """Counts a turn. Returns how long to sleep before it if there were too many, because of wakes without news."""
         now = time.monotonic()
         self._until = max(self._until, now) + self._each
         return self._each if self._until - now > self._each * self._burst else None
 
     def reset(self) -> None:
-        """There was news: the turns so far do not count."""
+        """Forgets the turns so far, because there was news."""
         self._until = 0.0

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""The pin rule: how a reader holds a slot, and how the writer takes one, with no lock between them.
+"""The pin rule: how a reader pins a slot, and how the writer takes one, with no lock between them.
 
-The reader sets its bit, then looks at the slot's number; the writer sets the number to 0, then looks at the bits. A full
-fence between the two steps on both sides means that at least one of them sees the other, whatever the timing.
+The reader sets its bit, then loads the seq of the slot. The writer sets the seq to 0, then loads the bits. Both issue a full
+fence between the two steps, so at least one of them sees what the other has stored.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ._segment import Segment
 
 
 class Pins:
-    """What one reader holds: the pin word in shared memory is the shadow of these counts.
+    """The pins of one reader. The pin word in shared memory reflects these counts.
 
     A reader may hold a slot more than once, so a bit is set when a count leaves 0 and cleared when it returns to 0.
     """
@@ -28,13 +28,13 @@ class Pins:
         self._counts = [0] * layout.MAX_SLOTS
         self._bits = 0
         self.held = 0
-        """How many different slots are held."""
+        """Number of different slots that are pinned."""
         self._lock = threading.Lock()
         self._given_back: Deque[int] = deque()
 
     def pin(self, slot: int, wanted: int) -> bool:
-        """Pins the slot if it still holds the frame ``wanted``, which is not 0. On True the frame's bytes stay as they are
-        until it is given back."""
+        """Pins the slot if the seq of its frame is still ``wanted``, which is not 0. If True, the frame's bytes do not change
+        until the pin is released."""
         segment = self._segment
         words = segment.words
         try:
@@ -44,7 +44,7 @@ class Pins:
                     self._bits |= 1 << slot
                     release()
                     words[self._word] = self._bits
-                # Pairs with the fence in `take_for_writing`: either the writer's second look sees the bit, or the load
+                # Pairs with the fence in `take_for_writing`: either the writer's second load sees the bit, or the load
                 # below sees the 0.
                 full_fence()
                 if segment.numbers[slot] == wanted:
@@ -62,8 +62,11 @@ class Pins:
                 self._settle()
 
     def give_back(self, slot: int) -> None:
-        """Gives one pin of the slot back. Also from a finaliser, which may run anywhere, even where this very thread has
-        the lock: what cannot be done at once is done by who has it."""
+        """Releases one pin of the slot.
+
+        A finaliser may call this anywhere, even in the thread that has the lock. If the lock is taken, its holder removes the
+        pin later.
+        """
         self._given_back.append(slot)
         self._settle()
 
@@ -80,15 +83,15 @@ class Pins:
         if self._counts[slot] == 0:
             self.held -= 1
             self._bits &= ~(1 << slot)
-            # So that this reader's last look at the pixels is over by then.
+            # This reader has read the pixels before the writer sees the bit cleared.
             release()
             self._segment.words[self._word] = self._bits
 
 
 def take_for_writing(segment: Segment, slot: int, is_pinned: Callable[[], bool]) -> bool:
-    """Takes a slot for writing unless somebody holds it.
+    """Takes a slot for writing unless a reader has pinned it.
 
-    On False the number may have been left at 0: nothing is put back, as somebody may have seen the 0 already.
+    If False, the seq of the slot may be 0. It is not restored, because a reader may have seen the 0 already.
     """
     if is_pinned():
         return False

@@ -30,7 +30,7 @@ class Access(enum.Enum):
 
 
 def open_file(name: Name, writable: bool) -> Optional[Tuple[int, os.stat_result]]:
-    """Opens the file of the channel's segment and says what it is. None when there is none."""
+    """Opens the file of the channel's segment, and returns its status too. None if there is no file."""
     fd = _files.open_existing(name.segment_path, writable)
     return None if fd is None else (fd, os.fstat(fd))
 
@@ -38,12 +38,12 @@ def open_file(name: Name, writable: bool) -> Optional[Tuple[int, os.stat_result]
 class Segment:
     """A segment of a channel: its format and sizes never change.
 
-    The words of the tables are accessed through ``words`` (64 bits) and ``halves`` (32 bits): one instruction loads or stores
-    an item of such a view. The indices of the fields of ``Status`` have names.
+    ``words`` (64 bits) and ``halves`` (32 bits) are views of the tables. One instruction loads or stores an item of such a
+    view. The indices of the fields of ``Status`` have names.
     """
 
     def __init__(self, header: Header, caps: str, identity: Identity, fd: int, access: Access) -> None:
-        """Takes over the descriptor, unless it fails."""
+        """Takes over the file descriptor, unless it raises an error."""
         self.header = header
         self.caps = caps
         self.identity = identity
@@ -53,7 +53,7 @@ class Segment:
         self.slots_offset: int = header.slots_offset
         self._forks = _libc.forks()
         self._backed = 0
-        """Slots that the file was seen to reach to; it only grows."""
+        """Number of slots that the file is known to include. It only grows."""
         self._control = Mapping(fd, 0, self.slots_offset, access is not Access.OBSERVE)
         self.slots: Optional[Mapping] = None
         if access is not Access.OBSERVE:
@@ -82,7 +82,7 @@ class Segment:
         self.grants = self._view(header.quotas_offset, layout.MAX_READERS, 8)
         """The quota of each reader entry."""
         self.ring = self._view(header.ring_offset, layout.RING_LENGTH, 8)
-        """The entries of frames, each at its number modulo :data:`~rsshm.layout.RING`."""
+        """The entries of frames, each at its seq modulo :data:`~rsshm.layout.RING_LENGTH`."""
         self.numbers = self._view(self._descriptors, self.slot_count, layout.DESCRIPTOR_STRIDE)
         """The seq of the frame in each slot."""
         self.pins = self._view(self._seats + ReaderEntry.pins.offset, layout.MAX_READERS, READER_ENTRY_SIZE)
@@ -91,10 +91,10 @@ class Segment:
 
     @classmethod
     def open(cls, name: Name, fd: int, found: os.stat_result, access: Access) -> Segment:
-        """Maps and checks the segment in the file; takes over the descriptor."""
+        """Maps and checks the segment in the file. Takes over the file descriptor."""
         try:
             header = Header()
-            # By pread, which a file that shrinks meanwhile cannot turn into a signal.
+            # By pread, because a file that shrinks meanwhile then raises no signal.
             if not _libc.read_exactly(fd, header, 0):
                 raise Damaged(f"channel {name}: its segment is not usable: the file has only {found.st_size} bytes")
             problem = header.problem(found.st_size)
@@ -120,7 +120,8 @@ class Segment:
     def create(cls, header: Header, caps: str, slots: int, perms: int) -> Tuple[Segment, Aside, KeptLock]:
         """Creates a segment in a staging file, with memory for some of its slots.
 
-        It has no name yet, and :meth:`begin` writes its header. It already has the lock by which observers see its writer.
+        The segment has no name yet, and :meth:`begin` writes its header. It already has the lock by which observers see that
+        its writer is alive.
         """
         aside = Aside()
         try:
@@ -169,7 +170,7 @@ class Segment:
         """Where a slot begins in ``slots``."""
         return slot * self.slot_size
 
-    # What others ask of it.
+    # Slots, state and waking.
 
     def is_backed(self, slot: int) -> bool:
         """Whether the slot is committed: the file extends to its end.
@@ -205,35 +206,37 @@ class Segment:
         return self._forks != _libc.forks()
 
     def has_writer(self) -> bool:
-        """Whether the writer that made the segment still lives."""
+        """Whether the writer that created the segment is alive."""
         return _libc.is_locked(self.fd, layout.WRITER_BYTE)
 
     def is_current(self) -> bool:
-        """Whether frames can still come here."""
+        """Whether the writer still publishes frames in this segment."""
         state = self.halves[self.state]
         return state & (layout.SUPERSEDED | layout.CLOSED) == 0 and self.has_writer()
 
     def ring_bell(self, index: int) -> None:
-        """Tells everybody who waits for the word, ``published`` or ``writer_word``, that something happened."""
+        """Notifies the word, ``published`` or ``writer_word``: increments it and wakes its sleepers."""
         release()
         self.halves[index] = (self.halves[index] + 1) & 0xFFFF_FFFF
         _libc.futex_wake_all(self._bells[index])
 
     def wake(self, index: int) -> None:
-        """Wakes everybody who waits for the word, though nothing happened in the channel."""
+        """Wakes the sleepers of the word without a change in the channel."""
         _libc.futex_wake_all(self._bells[index])
 
     def wait(self, index: int, seen: int, seconds: float) -> bool:
-        """Sleeps until the word is no longer ``seen``, or the time is over; or for less. True when nobody woke it, though
-        the word has changed."""
+        """Sleeps until the word is no longer ``seen``, or until the time is over. May return early.
+
+        True if the wait ended by its time-out although the word has changed.
+        """
         nobody_woke = _libc.futex_wait(self._control.address + index * 4, seen, seconds)
         acquire()
         return nobody_woke and self.halves[index] != seen
 
     def is_spoilt(self) -> bool:
-        """Whether what never changes is no longer what it was when it was written."""
+        """Whether the header or the caps, which never change, differ from what was written."""
         header, caps = Header(), bytearray(self.header.caps_size)
-        # A file that cannot be read, or is shorter, says so to whoever comes.
+        # If the file cannot be read or is too short, new readers report that themselves.
         try:
             there = _libc.read_exactly(self.fd, header, 0) and _libc.read_exactly(self.fd, caps, self.header.caps_offset)
         except OSError:
@@ -241,18 +244,18 @@ class Segment:
         return there and (bytes(header) != bytes(self.header) or caps != self.caps.encode())
 
     def read_descriptor(self, slot: int) -> bytes:
-        """Copies what goes with the frame in the slot, a ``FrameDescriptor``. Meaningful only while the slot is pinned, or if
-        its number is the same before and after."""
+        """A copy of the ``FrameDescriptor`` of the frame in the slot. It is valid only while the slot is pinned, or if the seq
+        of the slot is the same before and after."""
         at = self._descriptors + slot * layout.DESCRIPTOR_STRIDE + _DESCRIPTOR_AT
         return self.bytes[at : at + _DESCRIPTOR_SIZE].tobytes()
 
     def write_descriptor(self, slot: int, descriptor: FrameDescriptor) -> None:
-        """Writes what goes with the frame in the slot, which the caller has claimed."""
+        """Writes the descriptor of the frame in the slot, which the caller has claimed."""
         at = self._descriptors + slot * layout.DESCRIPTOR_STRIDE + _DESCRIPTOR_AT
         self.bytes[at : at + _DESCRIPTOR_SIZE] = bytes(descriptor)
 
     def complete_descriptor(self, slot: int, pts: int, duration: int, flags: int) -> None:
-        """Writes what may be known last into a descriptor that was written before."""
+        """Writes the fields that may be known last into a descriptor that was written before."""
         at = self._descriptors + slot * layout.DESCRIPTOR_STRIDE + _DESCRIPTOR_AT
         self.words[(at + _PTS) // 8] = pts & layout.TIME_NONE
         self.words[(at + _DURATION) // 8] = duration & layout.TIME_NONE

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""A segment as its writer has it, and which slot the next frame gets."""
+"""The writer's state of a segment, and the choice of the slot for the next frame."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ._segment import Segment
 from .layout import MAX_READERS, MAX_SLOTS, ReaderEntry
 
 REFUSED_ROUNDS = 4
-"""How many times slots are tried again that readers refused in the last moment."""
+"""How many times the writer tries slots again that readers pinned while it took them."""
 
 
 class Claim:
-    """A slot to draw into, claimed for one frame; not taken for another before this is gone."""
+    """A slot to draw into, claimed for one frame. No other frame gets the slot while this object exists."""
 
     __slots__ = ("_owner", "index", "__weakref__")
 
@@ -46,9 +46,9 @@ class WriterSegment:
         self.backed = backed
         """Number of committed slots."""
         self.full = False
-        """The system had no memory for one more."""
+        """Whether the system had no memory for one more slot."""
         self.growing = False
-        """One more slot is being committed, outside the lock."""
+        """Whether one more slot is being committed, outside the lock."""
         self.ignored: List[Optional[int]] = [None] * MAX_READERS
         """For each reader entry, the generation of an owner whose pins do not count: it is dead, or was evicted."""
         self.in_hand = [False] * MAX_SLOTS
@@ -78,7 +78,7 @@ class WriterSegment:
         return self.half(seat, ReaderEntry.state) in layout.READER_IS_PRESENT and self.is_alive(seat)
 
     def let_go(self, index: int) -> None:
-        """No array refers to the slot any more."""
+        """Releases the claim of a slot, when no array refers to it any more."""
         if self.segment.is_of_parent():
             return
         self.in_hand[index] = False
@@ -92,7 +92,7 @@ class WriterSegment:
         pinned = 0
         for seat, bits in enumerate(self.segment.pins.tolist()):
             if bits:
-                # After the pins: the generation is not older than that of the owner who set them.
+                # After the pins: the generation is at least as new as that of the owner that set them.
                 acquire()
                 if self.ignored[seat] is None or self.ignored[seat] != self.half(seat, ReaderEntry.generation):
                     pinned |= bits
@@ -102,7 +102,7 @@ class WriterSegment:
     def take(self, slot: int) -> bool:
         """Takes a slot for writing unless it is pinned."""
         taken = take_for_writing(self.segment, slot, lambda: bool(self.pinned() >> slot & 1))
-        # If the first look refused the slot, the frame is still there. If the second did, it is gone.
+        # If the first load found a pin, the frame is still there. If the second one did, the frame is gone.
         if taken or self.segment.numbers[slot] == 0:
             self.numbers[slot] = 0
         return taken
@@ -131,7 +131,7 @@ class WriterSegment:
         return found
 
     def taken_by_all(self) -> int:
-        """The number up to which every reader that counts has taken all frames."""
+        """The seq up to which all readers that count have taken their frames."""
         least = layout.TIME_NONE
         for seat in range(MAX_READERS):
             if self.half(seat, ReaderEntry.state) in layout.READER_IS_PRESENT:
@@ -142,13 +142,13 @@ class WriterSegment:
         return least
 
     def _newest_to_take(self, head: int, retain: int) -> int:
-        """The youngest frame that may give its slot up: older than those kept for latecomers and, in lossless mode, taken
-        by all. Never the newest."""
+        """The seq of the newest frame whose slot may be taken. It is beyond the history and, in a lossless channel, taken by
+        all readers. It is never the newest frame."""
         kept = max(head - max(retain, 1), 0)
         return min(kept, self.taken_by_all()) if self.lossless else kept
 
     def can_grow(self) -> bool:
-        """Whether one more slot may be had."""
+        """Whether one more slot can be committed."""
         return not self.full and self.backed < self.segment.slot_count
 
     def count_in_hand(self) -> int:
@@ -157,8 +157,8 @@ class WriterSegment:
 
     def _take_oldest(self, head: int, retain: int) -> Optional[int]:
         newest = self._newest_to_take(head, retain)
-        # Readers that lag as far as can be try for the very slots that are taken here, and each try refuses a slot for an
-        # instant. The numbers are 0 by then, so that it is over in the next round.
+        # Readers that lag far behind try to pin the slots that are taken here, and each try keeps a slot from the writer for a
+        # moment. The seqs are then 0, so that these readers do not try again in the next round.
         for _ in range(REFUSED_ROUNDS):
             allowed = ~self.pinned()
             refused = False
@@ -175,24 +175,24 @@ class WriterSegment:
         return None
 
     def find(self, head: int) -> Optional[int]:
-        """Takes a slot for the next frame from those that have memory."""
+        """Takes a committed slot for the next frame."""
         slot = self._take_oldest(head, self.history)
         if slot is None and self.ignore_the_dead():
             slot = self._take_oldest(head, self.history)
         return slot
 
     def is_scarce(self) -> bool:
-        """Whether fewer frames may be kept for latecomers: there can be no more slots, and where that is not for want of
-        memory, no other frame is in hand."""
+        """Whether the history may be shortened: no more slots can be committed and, unless memory is the reason, no array of
+        this process refers to a slot."""
         return self.full or (not self.can_grow() and not any(self.in_hand))
 
     def find_scarce(self, head: int) -> Optional[int]:
-        """As :meth:`find`, where slots are scarce: fewer frames are kept for latecomers rather than none published, at the
-        worst the newest alone."""
+        """Like :meth:`find`, but with a history of one frame, the newest. For scarce slots: otherwise nothing could be
+        published."""
         return self._take_oldest(head, 1)
 
     def has_claimable(self, head: int) -> bool:
-        """Whether there would be a slot."""
+        """Whether a slot can be claimed."""
         retain = 1 if self.is_scarce() else self.history
         for _ in range(2):
             if self.can_grow() and not self.growing:
@@ -204,13 +204,13 @@ class WriterSegment:
         return False
 
     def claim(self, index: int) -> Claim:
-        """Makes a taken slot the caller's."""
+        """Gives a taken slot to the caller."""
         self.in_hand[index] = True
         return Claim(self, index)
 
     def give_back(self) -> None:
-        """Gives the memory of all slots back that nobody holds, of a superseded segment. In lossless mode, of frames that
-        all have taken."""
+        """Releases the memory of all slots of a superseded segment that are not pinned. In a lossless channel, only of frames
+        that all readers have taken."""
         self.ignore_the_dead()
         newest = self.taken_by_all() if self.lossless else layout.TIME_NONE
         allowed = ~self.pinned()
@@ -233,7 +233,7 @@ class WriterSegment:
         halves, segment = self.segment.halves, self.segment
         release()
         halves[segment.state] = halves[segment.state] | layout.SUPERSEDED
-        # Pairs with the fence of a reader that has joined and then looks at the state.
+        # Pairs with the fence of a reader that has joined and then loads the state.
         full_fence()
         segment.ring_bell(segment.published)
         # The writer's service thread sleeps on this word, and has another one to sleep on now.

@@ -50,7 +50,7 @@ def busy(name: Name) -> Busy:
 
 
 def take_channel(name: Name, perms: int) -> Taken:
-    """Becomes the writer of the channel. Leaves no files if it fails."""
+    """Makes this process the writer of the channel. Leaves no files if it fails."""
     _files.sweep_asides()
     started = time.monotonic()
     while True:

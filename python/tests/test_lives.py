@@ -102,10 +102,10 @@ def test_error_of_a_second_writer_names_the_first(channel: Channel, start: Start
 
 @pytest.mark.parametrize("lossless", [False, True])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_writer_does_not_wait_for_a_reader_that_is(
+def test_only_lossless_writer_waits_for_a_stopped_reader(
     how: signal.Signals, lossless: bool, channel: Channel, start: Start
 ) -> None:
-    """Only a lossless writer waits for a stopped reader, as that may continue. No writer waits for a killed one."""
+    """A lossless writer waits, because the reader may continue. No writer waits for a killed reader."""
     with rsshm.Writer(channel.name, (48, 64), format="GRAY8", lossless=lossless, max_slots=8) as writer:
         reader = start(python("hold", channel.name, 2))
         stop = threading.Event()
@@ -431,7 +431,7 @@ def test_new_formats_of_a_python_writer_reach_gstreamer(channel: Channel, start:
     assert file.read_bytes() == wanted
 
 
-def test_time_stamps_use_the_monotonic_clock(channel: Channel, start: Start) -> None:
+def test_timestamps_use_the_monotonic_clock(channel: Channel, start: Start) -> None:
     command, env = WRITERS["rsshmsink"](channel.name)
     start(command, env=env)
     with rsshm.Reader(channel.name, timeout=20, latest=True) as reader:
