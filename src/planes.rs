@@ -285,8 +285,8 @@ mod tests {
         bytes
     }
 
-    /// A layout with `padding` after each row and a distance between planes, and a buffer of noise in it. The buffer ends
-    /// with the last byte of the last row.
+    /// A layout with `padding` after each row and a distance between planes, and a buffer of noise in it. The buffer
+    /// ends with the last byte of the last row.
     fn spread(info: &VideoInfo, padding: i32) -> (Planes, gst::Buffer) {
         let mut planes = Planes::default_of(info);
         for plane in 0..planes.count {

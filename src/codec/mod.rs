@@ -17,7 +17,8 @@ pub(crate) use text::{MAX_NAME, is_plain_caps};
 /// The maximum number of names that a peer may introduce. GStreamer keeps each name until the program ends.
 pub(crate) const MAX_NAMES: usize = 4096;
 
-/// Appends the length of a text and the text; `None` if the text has 64 KiB or more, because its length takes two bytes.
+/// Appends the length of a text and the text; `None` if the text has 64 KiB or more, because its length takes two
+/// bytes.
 pub(crate) fn put_text(to: &mut Vec<u8>, text: &str) -> Option<()> {
     let size = u16::try_from(text.len()).ok()?;
     to.extend(size.to_ne_bytes());

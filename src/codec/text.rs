@@ -2,9 +2,9 @@
 
 //! Checks whether a text from another program may go to GStreamer's own parser of structures and caps.
 //!
-//! That parser creates values of any type that the text names, even buffers and samples. It recurses as deeply as the text nests,
-//! and prints critical warnings for invalid ranges and fractions. So only plain values may reach it: a name, then
-//! fields of numbers, booleans, strings, fractions, bit masks, and lists and arrays of these.
+//! That parser creates values of any type that the text names, even buffers and samples. It recurses as deeply as the
+//! text nests, and prints critical warnings for invalid ranges and fractions. So only plain values may reach it: a
+//! name, then fields of numbers, booleans, strings, fractions, bit masks, and lists and arrays of these.
 
 /// The maximum length, in bytes, of the name of a structure, a field or a type of region.
 pub(crate) const MAX_NAME: usize = 128;

@@ -220,7 +220,8 @@ impl Encoder {
         }
     }
 
-    /// The index of custom sticky events of this name; `None` if all indices are taken. Further events are not sticky then.
+    /// The index of custom sticky events of this name; `None` if all indices are taken. Further events are not sticky
+    /// then.
     fn sticky_index(&mut self, name: &str) -> Option<usize> {
         let known = self.custom_sticky.iter().position(|known| known == name);
         let position = known.unwrap_or(self.custom_sticky.len());

@@ -100,9 +100,9 @@ pub struct RsShmPool {
     writer: Mutex<Weak<Writer>>,
     current_format: Mutex<Arc<CurrentFormat>>,
     config: Mutex<Option<Arc<Config>>>,
-    /// Whether buffers may be acquired. The stores are Release and the load is Acquire: a thread that sees `true` also sees
-    /// what `start` or `flush_stop` did before it. A thread that still sees the value before gets one buffer more or
-    /// less, which does no harm, as buffers are freed on release.
+    /// Whether buffers may be acquired. The stores are Release and the load is Acquire: a thread that sees `true` also
+    /// sees what `start` or `flush_stop` did before it. A thread that still sees the value before gets one buffer more
+    /// or less, which does no harm, as buffers are freed on release.
     is_active: AtomicBool,
 }
 

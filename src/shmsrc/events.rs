@@ -63,8 +63,8 @@ impl EventForwarder {
         let has_begun = self.has_segment(element) || self.is_segment_due;
         let current = pad.sticky_event::<gst::event::StreamStart>(0);
         if let (gst::EventViewMut::StreamStart(new), Some(current)) = (event.make_mut().view_mut(), current) {
-            // A player that plays groups of streams in turn expects the times of the second group to begin anew. Here the
-            // times go on, so all streams after the first buffer belong to one group.
+            // A player that plays groups of streams in turn expects the times of the second group to begin anew. Here
+            // the times go on, so all streams after the first buffer belong to one group.
             if let Some(group) = current.group_id().filter(|_| has_begun || new.group_id().is_none()) {
                 new.set_group_id(group);
             }

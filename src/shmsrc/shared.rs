@@ -29,7 +29,8 @@ pub(super) struct Shared {
     pub(super) status: Mutex<Status>,
     /// The caps of the stream, once they are known.
     pub(super) caps: Mutex<Option<gst::Caps>>,
-    /// All accesses are Relaxed: no other data depends on it. The streaming thread itself stores it, when it negotiates.
+    /// All accesses are Relaxed: no other data depends on it. The streaming thread itself stores it, when it
+    /// negotiates.
     downstream_takes_video_meta: AtomicBool,
     /// Whether the pipeline went to PLAYING and the streaming thread has not reacted yet.
     has_resumed: AtomicBool,

@@ -58,8 +58,8 @@ struct LastFrame {
 }
 
 impl Timeline {
-    /// Resumes after the pipeline went to PLAYING at the running time `now`. It gets the newest frame, and no other that
-    /// was captured before.
+    /// Resumes after the pipeline went to PLAYING at the running time `now`. It gets the newest frame, and no other
+    /// that was captured before.
     pub(super) fn resume(&mut self, now: i64) {
         // At the first call, `now` is only the time between the state change and the call.
         self.earliest = match self.last {

@@ -45,9 +45,9 @@ pub(super) struct Step {
 
 /// Follows the offset and the rate of a clock: a Kalman filter of the second order.
 ///
-/// The weight of a measurement depends on what is known already. It is large at first; later, it is the smaller, the
-/// more measurements deviate. So the filter needs no settings for the frame rate or the kind of the clock. A step is far
-/// larger than all deviations, so the offset begins anew after it.
+/// The weight of a measurement depends on what is known already. At first it is large; later, it falls as
+/// measurements deviate more. So the filter needs no settings for the frame rate or the kind of the clock. A step is
+/// far larger than all deviations, so the offset begins anew after it.
 #[derive(Debug, Default)]
 pub(super) struct OffsetFilter {
     state: Option<State>,
