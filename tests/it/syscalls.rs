@@ -164,6 +164,8 @@ fn no_shared_wait_uses_wall_clock() {
         let waits: Vec<&str> = text
             .lines()
             .filter(|line| line.contains("FUTEX_WAIT") && !line.contains("PRIVATE"))
+            // A wait without a time limit uses no clock. The C library joins threads with such waits.
+            .filter(|line| !line.contains(", NULL"))
             .collect();
         println!("{} waits on shared words in {}", waits.len(), log.display());
         assert!(waits.len() > 5, "{waits:?}");

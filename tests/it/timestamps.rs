@@ -39,8 +39,8 @@ fn later_reader_keeps_time_of_capture() {
         "videotestsrc is-live=true ! {CAPS} ! rsshmsink name={channel}"
     ));
     eventually("the channel exists", || channel.exists());
-    // The reader starts this much later.
-    std::thread::sleep(Duration::from_millis(1500));
+    // The reader starts 45 and a half frames later, so that no frame is captured exactly then.
+    std::thread::sleep(Duration::from_millis(1516));
     let reader = SourceRecorder::of(&channel);
     let frames = frames_after_the_first(&reader);
     assert!(
