@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Which caps the elements accept, and in which order of preference.
+//! The caps that the elements accept, in order of preference.
 
 use std::sync::LazyLock;
 
@@ -24,10 +24,10 @@ const PREFERRED_FORMATS: [VideoFormat; 12] = [
     VideoFormat::P01010le,
 ];
 
-/// The media types that cameras, encoders and muxers deliver beside raw video.
+/// The media types that cameras, encoders and muxers deliver besides raw video.
 ///
-/// They serve an upstream that has no preference of its own: elements can be linked only if this list has a type that
-/// they deliver.
+/// They serve upstream elements that have no preference of their own. Such an element can be linked only if this list
+/// has a type that it delivers.
 const OTHER_MEDIA_TYPES: [&str; 36] = [
     "image/jpeg",
     "video/x-h264",
@@ -127,7 +127,7 @@ fn unsupported_feature(features: &gst::CapsFeaturesRef) -> Option<&str> {
         .find(|feature| !["memory:SystemMemory", "format:Interlaced"].contains(feature))
 }
 
-/// Why the channel cannot carry these caps, and what to do about it; `None` if it can.
+/// The reason why the channel cannot carry these caps, with a remedy; `None` if it can.
 pub(crate) fn refusal(caps: &gst::CapsRef) -> Option<String> {
     if !caps.is_fixed() {
         return Some(format!("caps are not fixed: {caps}"));
@@ -153,7 +153,7 @@ pub(crate) fn refusal(caps: &gst::CapsRef) -> Option<String> {
     })
 }
 
-/// Why the channel cannot carry a caps feature, and what to do about it.
+/// The reason why the channel cannot carry a caps feature, with a remedy.
 fn refusal_of_feature(feature: &str) -> String {
     let remedy = match feature {
         "memory:GLMemory" => "put gldownload before this element",
@@ -186,7 +186,7 @@ fn refusal_of_feature(feature: &str) -> String {
     format!("only system memory is shared, not {feature}: {remedy}")
 }
 
-/// Why the channel cannot carry any of the caps in `filter`; `None` if it can.
+/// The reason why the channel can carry none of the caps in `filter`; `None` if it can carry some.
 pub(crate) fn refusal_of_offer(filter: &gst::CapsRef) -> Option<String> {
     if filter.is_any() || filter.is_empty() || !answer(Some(&filter.to_owned())).is_empty() {
         return None;
@@ -196,7 +196,7 @@ pub(crate) fn refusal_of_offer(filter: &gst::CapsRef) -> Option<String> {
 
 /// Parses the caps of a segment, which may hold any text.
 pub(crate) fn parse(text: &str) -> Result<gst::Caps, String> {
-    // GStreamer's parser recurses as deeply as the text nests, and makes any type that the text names.
+    // GStreamer's parser recurses as deeply as the text nests, and creates values of any type that the text names.
     let caps = Some(text)
         .filter(|text| is_plain_caps(text))
         .and_then(|text| text.parse::<gst::Caps>().ok())
@@ -235,6 +235,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::codec::samples;
 
     fn caps(text: &str) -> gst::Caps {
         gst::init().unwrap();
@@ -337,8 +338,7 @@ mod tests {
         fn parser_survives_any_text(
             text in r#"[a-c/]{1,3}(\([a-c:]{1,5}(, ?[a-c:]{1,5})?\))?(, ?[a-c]=(\((int|i|uint|gint64|float|double|d|string|s|fraction|bitmask|boolean|guchar|buffer|GstFlagSet|GstCaps|GstVideoMultiviewFlagsSet)\))?[{<\[( ]?(-?[0-9]{1,12}([:/]-?[0-9a-f]{1,11}){0,2}|0x[0-9a-f]{1,20}|[ -~]{0,12}|"[ -~]{0,12}"|min|max|NULL|nan)[}>\]) ]?){0,4};?"#,
         ) {
-            gst::init().unwrap();
-            gst::glib::log_set_always_fatal(gst::glib::LogLevels::LEVEL_CRITICAL | gst::glib::LogLevels::LEVEL_WARNING);
+            samples::init();
             let _ = parse(&text);
         }
 
@@ -351,8 +351,7 @@ mod tests {
             view in prop::sample::select(vec!["mono", "frame-by-frame", "multiview-frame-by-frame"]),
             colorimetry in prop::sample::select(vec!["bt709", "1:1:1:1", "9:9:999:-1", "x"]), bytes in 0_usize..5000,
         ) {
-            gst::init().unwrap();
-            gst::glib::log_set_always_fatal(gst::glib::LogLevels::LEVEL_CRITICAL | gst::glib::LogLevels::LEVEL_WARNING);
+            samples::init();
             let ((width, height), (numerator, denominator)) = (size, fraction);
             let text = format!(
                 "video/x-raw{features}, format={format}, width=(int){width}, height=(int){height}, views=(int){views}, \

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What both elements have in common: the `channel` property, and one pad that takes any caps.
+//! The common parts of both elements: the `channel` property, and one pad that takes any caps.
 
 use gst::{glib, prelude::*};
 use rsshm_channel::ChannelName;

@@ -285,13 +285,13 @@ mod tests {
         bytes
     }
 
-    /// A layout with padding between rows and planes, and a buffer of it that is filled with noise. It ends with the
-    /// last byte of the last row.
-    fn spread(info: &VideoInfo, more: i32) -> (Planes, gst::Buffer) {
+    /// A layout with `padding` after each row and a distance between planes, and a buffer of noise in it. The buffer
+    /// ends with the last byte of the last row.
+    fn spread(info: &VideoInfo, padding: i32) -> (Planes, gst::Buffer) {
         let mut planes = Planes::default_of(info);
         for plane in 0..planes.count {
             planes.offset[plane] = planes.offset[plane] * 3 + 777;
-            planes.stride[plane] += more;
+            planes.stride[plane] += padding;
         }
         let size = planes.rows(info).unwrap().end();
         let noise = |position: usize| ((position * 2_654_435_761) >> 13) as u8;
@@ -312,17 +312,17 @@ mod tests {
                     if info.format_info().is_tiled() {
                         continue;
                     }
-                    for more in [0, 13] {
-                        let (planes, from) = spread(&info, more);
+                    for padding in [0, 13] {
+                        let (planes, from) = spread(&info, padding);
                         assert!(planes.fit(&info, from.size()) && !planes.fit(&info, from.size() - 1));
                         let bytes = from.map_readable().unwrap();
                         for copy in [copy_to_slot(0), copy_to_slot(usize::MAX)] {
                             let mut to = vec![0; info.size()];
                             planes.copy_packed(&from, &info, &mut to, copy).unwrap();
-                            let there = pixel_bytes(&info, &planes).into_iter();
-                            let here = pixel_bytes(&info, &Planes::default_of(&info)).into_iter();
+                            let source = pixel_bytes(&info, &planes).into_iter();
+                            let target = pixel_bytes(&info, &Planes::default_of(&info)).into_iter();
                             assert!(
-                                there.zip(here).all(|(there, here)| bytes[there] == to[here]),
+                                source.zip(target).all(|(source, target)| bytes[source] == to[target]),
                                 "{info:?}"
                             );
                         }

@@ -12,14 +12,14 @@ use gst::prelude::*;
 use gst_check::Harness;
 use rsshm_testkit::{Channel, gst::init};
 
-/// Frames of a counted run: enough for what happens once to have no weight.
+/// The number of frames of a counted run. It is so large that work which is done once has no weight.
 const FRAMES: u64 = 2000;
 
-/// The largest growth that is accepted, in percent.
-const GROWTH: u64 = 20;
+/// The largest accepted growth, in percent.
+const MAX_GROWTH: u64 = 20;
 
-/// What is counted: a name, the memory of the frames, the function (a pattern of valgrind) that is counted with all
-/// functions that it calls, and the instructions that it had when this was written.
+/// The counted functions: a name, the memory of the frames, the function (a pattern of valgrind), which is counted with
+/// all functions that it calls, and the instructions that were recorded for it.
 const COUNTED: [(&str, &str, &str, u64); 5] = [
     (
         "writer, a buffer of the pool",
@@ -43,7 +43,7 @@ const COUNTED: [(&str, &str, &str, u64); 5] = [
     ("both, a buffer is freed", IN_PLACE, "*memory_wrapped::free*", 385),
 ];
 
-/// The environment variable that makes this test the program that is counted. Its value is the memory of the frames.
+/// The environment variable that makes this test the counted program. Its value is the memory of the frames.
 const MEMORY: &str = "RSSHM_COUNTED";
 const IN_PLACE: &str = "in place";
 const FOREIGN: &str = "foreign";
@@ -120,13 +120,13 @@ fn frame_costs_no_more_instructions_than_recorded() {
         return pair(&memory);
     }
     let mut too_many = Vec::new();
-    for (name, memory, function, then) in COUNTED {
+    for (name, memory, function, recorded) in COUNTED {
         let now = count(memory, function);
-        println!("{name:30} {now:6} instructions, {then:6} when this was written");
+        println!("{name:30} {now:6} instructions, {recorded:6} recorded");
         assert!(now > 0, "valgrind finds no {function}");
-        if now * 100 > then * (100 + GROWTH) {
+        if now * 100 > recorded * (100 + MAX_GROWTH) {
             too_many.push(name);
         }
     }
-    assert!(too_many.is_empty(), "more than {GROWTH} % more: {too_many:?}");
+    assert!(too_many.is_empty(), "more than {MAX_GROWTH} % more: {too_many:?}");
 }

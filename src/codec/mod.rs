@@ -14,10 +14,11 @@ use gst::prelude::*;
 
 pub(crate) use text::{MAX_NAME, is_plain_caps};
 
-/// The maximum number of names that a peer may bring along. GStreamer keeps each name until the program ends.
+/// The maximum number of names that a peer may introduce. GStreamer keeps each name until the program ends.
 pub(crate) const MAX_NAMES: usize = 4096;
 
-/// Appends the length of a text and the text; `None` if the text has 64 KiB or more, which never fits.
+/// Appends the length of a text and the text; `None` if the text has 64 KiB or more, because its length takes two
+/// bytes.
 pub(crate) fn put_text(to: &mut Vec<u8>, text: &str) -> Option<()> {
     let size = u16::try_from(text.len()).ok()?;
     to.extend(size.to_ne_bytes());
@@ -27,7 +28,7 @@ pub(crate) fn put_text(to: &mut Vec<u8>, text: &str) -> Option<()> {
 
 /// Appends a structure as text; `None` if it has values that readers do not accept.
 pub(crate) fn put_structure(to: &mut Vec<u8>, structure: &gst::StructureRef) -> Option<()> {
-    // Checking the text below would be enough, but the text of a buffer is large, and would be made in vain.
+    // The check of the text below would be enough. This check avoids making the text of a buffer, which is large.
     if !structure.iter().all(|(_, value)| is_plain_type(value.type_())) {
         return None;
     }
@@ -56,12 +57,12 @@ pub(crate) fn is_plain_type(value_type: gst::glib::Type) -> bool {
     .contains(&value_type)
 }
 
-/// The names that a peer has brought along so far.
+/// The names that a peer has introduced so far.
 #[derive(Debug, Default)]
 pub(crate) struct Names(HashSet<Box<str>>);
 
 impl Names {
-    /// Admits a name, which GStreamer then keeps; `false` if the peer has brought too many.
+    /// Admits a name, which GStreamer then keeps; `false` if the peer has introduced too many.
     pub(crate) fn admit(&mut self, name: &str) -> bool {
         self.0.contains(name) || (self.0.len() < MAX_NAMES && self.0.insert(name.into()))
     }

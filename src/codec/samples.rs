@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Sample data for the tests of the codec's users.
+//! Set-up and sample data for the tests of the codec and of the modules that use it.
+
+/// Initialises GStreamer so that a warning of GLib or GStreamer aborts the test: no input from a peer may cause one.
+pub(crate) fn init() {
+    gst::init().unwrap();
+    gst::glib::log_set_always_fatal(gst::glib::LogLevels::LEVEL_CRITICAL | gst::glib::LogLevels::LEVEL_WARNING);
+}
 
 /// A structure with a field of each plain type, and with texts that need quotes.
 pub(crate) fn plain_structure(name: &str) -> gst::Structure {

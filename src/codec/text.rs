@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Checks which texts of another program may go to GStreamer's own parser of structures and caps.
+//! Checks whether a text from another program may go to GStreamer's own parser of structures and caps.
 //!
-//! That parser makes any type that the text names, also buffers and samples. It recurses as deeply as the text nests,
-//! and prints critical warnings for invalid ranges and fractions. So only plain values may reach it: a name, then
-//! fields of numbers, booleans, strings, fractions, bit masks, and lists and arrays of these.
+//! That parser creates values of any type that the text names, even buffers and samples. It recurses as deeply as the
+//! text nests, and prints critical warnings for invalid ranges and fractions. So only plain values may reach it: a
+//! name, then fields of numbers, booleans, strings, fractions, bit masks, and lists and arrays of these.
 
 /// The maximum length, in bytes, of the name of a structure, a field or a type of region.
 pub(crate) const MAX_NAME: usize = 128;
@@ -28,7 +28,7 @@ pub(crate) fn is_plain(text: &str, admit: impl FnMut(&str) -> bool) -> bool {
     is_structure(text, false, admit)
 }
 
-/// Whether `text` is that of caps with one structure, with plain values and the other values of fixed caps.
+/// Whether `text` describes caps with one structure. Its values are plain, or of the further types of fixed caps.
 pub(crate) fn is_plain_caps(text: &str) -> bool {
     is_structure(text, true, |_| true)
 }
@@ -59,7 +59,7 @@ fn is_structure(text: &str, is_caps: bool, mut admit: impl FnMut(&str) -> bool) 
             rest.value(None, 0)?;
         }
         rest.skip(b';');
-        // GStreamer prints warnings for spaces after it.
+        // GStreamer prints warnings for spaces after the semicolon.
         rest.bytes.is_empty().then_some(())
     };
     structure().is_some()
@@ -68,7 +68,7 @@ fn is_structure(text: &str, is_caps: bool, mut admit: impl FnMut(&str) -> bool) 
 /// The text that has not been checked yet.
 struct Rest<'a> {
     bytes: &'a [u8],
-    /// It is the text of caps, not of another structure.
+    /// The text is that of caps, not of another structure.
     is_caps: bool,
 }
 
@@ -77,7 +77,7 @@ impl<'a> Rest<'a> {
         self.bytes = self.bytes.trim_ascii_start();
     }
 
-    /// Skips `byte` if it is next; whether it was.
+    /// Skips `byte` if it is next. Returns whether it was next.
     fn skip(&mut self, byte: u8) -> bool {
         self.skip_spaces();
         let rest = self.bytes.strip_prefix(&[byte]);
@@ -224,19 +224,19 @@ fn is_value(kind: &str, text: &str) -> bool {
             .is_some_and(|digits| !digits.starts_with('+') && u64::from_str_radix(digits, 16).is_ok()),
         "buffer" => is_hexadecimal(text),
         "fraction" => is_fraction(text),
-        // Without a type, everything that is no number is a string.
+        // Without a type, GStreamer guesses. Everything that does not look like a fraction is a number or a string.
         "" => !has_form_of_fraction(text) || is_fraction(text),
         _ => true,
     }
 }
 
-/// Whether it is a decimal number without leading zeros, which GStreamer would take for an octal number.
+/// Whether `text` is a decimal number without leading zeros, which GStreamer would take for an octal number.
 fn is_integer<T: std::str::FromStr>(text: &str) -> bool {
     let digits = text.trim_start_matches('-');
     text.parse::<T>().is_ok() && (digits == "0" || !digits.starts_with('0')) && !text.starts_with('+')
 }
 
-/// Whether it is a fraction that GStreamer accepts: without `i32::MIN`, and without a denominator of 0.
+/// Whether `text` is a fraction that GStreamer accepts: without `i32::MIN`, and without a denominator of 0.
 fn is_fraction(text: &str) -> bool {
     let number = |text: &str| text.parse::<i32>().ok().filter(|number| *number != i32::MIN);
     let Some((numerator, denominator)) = text.split_once('/') else {
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn other_caps_are_refused() {
+    fn caps_that_are_not_plain_are_refused() {
         let deep = format!("a/b, c={}1{}", "<".repeat(30_000), ">".repeat(30_000));
         for text in [
             deep.as_str(),
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn other_structures_are_refused() {
+    fn structures_that_are_not_plain_are_refused() {
         for text in [
             "",
             ";",

@@ -64,7 +64,7 @@ pub(crate) struct EncodedEvent {
     bytes: Vec<u8>,
     /// The index of a sticky event.
     pub(crate) sticky_index: Option<usize>,
-    /// Another stream begins, and with it all sticky events of the former stream end.
+    /// The event begins another stream, which ends all sticky events of the former stream.
     pub(crate) begins_stream: bool,
 }
 
@@ -101,7 +101,7 @@ impl EncodedEvent {
 pub(crate) enum EncodeResult {
     /// Events of this type are not sent.
     NotSent,
-    /// Nothing of the event can be sent: how many events or tags were left out.
+    /// Nothing of the event can be sent. The number is how many events or tags were left out.
     LeftOut(u64),
     /// The event, and how many of its tags were left out.
     Encoded(EncodedEvent, u64),
@@ -150,7 +150,7 @@ impl Encoder {
             begins_stream: true,
             ..EncodedEvent::new(kind::STREAM_START)
         };
-        // Through the structure, because the bindings hide the number of a group.
+        // Read from the structure, because the bindings hide the number of a group.
         let group = event
             .structure()
             .and_then(|structure| structure.get::<u32>("group-id").ok());
@@ -220,7 +220,8 @@ impl Encoder {
         }
     }
 
-    /// The index of custom sticky events of this name; `None` if all indices are taken, so that they are not sticky.
+    /// The index of custom sticky events of this name; `None` if all indices are taken. Further events are not sticky
+    /// then.
     fn sticky_index(&mut self, name: &str) -> Option<usize> {
         let known = self.custom_sticky.iter().position(|known| known == name);
         let position = known.unwrap_or(self.custom_sticky.len());
@@ -255,10 +256,12 @@ fn random_process_id() -> u64 {
     *ID
 }
 
-/// The group of this program that corresponds to a group of another: streams of one group there are of one group here.
+/// The group in this program that stands for `group` of another process.
+///
+/// So streams that share a group there share one here.
 fn local_group(process: u64, group: u32) -> gst::GroupId {
     static GROUPS: LazyLock<Mutex<HashMap<(u64, u32), gst::GroupId>>> = LazyLock::new(Mutex::default);
-    /// No honest writer makes more groups.
+    /// The maximum number of groups, which no correct writer exceeds.
     const MAX_GROUPS: usize = 1024;
     let mut groups = lock(&GROUPS);
     if groups.len() >= MAX_GROUPS {
@@ -328,7 +331,7 @@ impl Decoder {
         Some(decoded)
     }
 
-    /// The tags that this program knows. A tag that has another type here than in the writer is left out.
+    /// Decodes the tags that this program knows. A tag whose type differs from the writer's is left out.
     fn tags(&mut self, text: &str) -> Option<gst::TagList> {
         let structure = self.names.structure(text)?;
         let mut tags = gst::TagList::new();

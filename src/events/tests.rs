@@ -5,14 +5,15 @@ use gst_video::{NavigationEvent, UpstreamForceKeyUnitEvent};
 use proptest::prelude::*;
 
 use super::*;
-use crate::codec::{MAX_NAMES, samples::plain_structure};
+use crate::codec::{
+    MAX_NAMES,
+    samples::{self, plain_structure},
+};
 
 fn init() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
-        gst::init().unwrap();
-        // No input from a peer may cause a warning of GLib or GStreamer.
-        gst::glib::log_set_always_fatal(gst::glib::LogLevels::LEVEL_CRITICAL | gst::glib::LogLevels::LEVEL_WARNING);
+        samples::init();
         tags::register::<Exposure>();
     });
 }
@@ -123,7 +124,7 @@ fn group_of(event: &gst::EventRef) -> Option<gst::GroupId> {
 
 /// One program has two channels, for the picture and the sound of a film.
 #[test]
-fn streams_of_one_group_in_writer_are_of_one_group_in_reader() {
+fn streams_of_one_group_share_group_in_reader() {
     init();
     let (one, other) = (gst::GroupId::next(), gst::GroupId::next());
     let start = |id: &str, group| event::StreamStart::builder(id).group_id(group).build();
@@ -352,7 +353,7 @@ fn unsupported_or_too_large_custom_event_is_left_out() {
 }
 
 #[test]
-fn custom_sticky_events_have_an_index_each_until_none_is_left() {
+fn custom_sticky_events_get_indices_until_none_is_left() {
     init();
     let mut encoder = Encoder::default();
     let sticky = |name: &str| event::CustomDownstreamSticky::new(gst::Structure::new_empty(name));
@@ -368,7 +369,7 @@ fn custom_sticky_events_have_an_index_each_until_none_is_left() {
 }
 
 #[test]
-fn other_events_are_not_sent() {
+fn events_of_unlisted_types_are_not_sent() {
     init();
     let caps = gst::Caps::new_empty_simple("video/x-raw");
     let structure = gst::Structure::new_empty("app");
@@ -485,7 +486,7 @@ fn navigation_message_has_plain_values_and_limited_size() {
     assert!(message_of(&NavigationEvent::new_key_press(&"x".repeat(MAX_MESSAGE_SIZE))).is_none());
 }
 
-/// Decodes bytes as an event of the kind.
+/// Decodes `bytes` as an event of `kind`.
 fn decode(kind: u32, bytes: &[u8]) -> Option<DecodedEvent> {
     init();
     let event = rsshm_channel::Event {

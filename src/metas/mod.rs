@@ -217,7 +217,7 @@ fn put_numbers(to: &mut Vec<u8>, numbers: &[u32]) {
     }
 }
 
-/// Whether the rectangle lies inside the picture, or inside the field if a buffer is one. Elements that crop do not
+/// Whether the rectangle lies inside the picture, or inside the field if a buffer holds one. Elements that crop do not
 /// check.
 fn is_inside((x, y, width, height): (u32, u32, u32, u32), info: Option<&VideoInfo>) -> bool {
     let ends_inside = |from: u32, size: u32, whole: u32| from.checked_add(size).is_some_and(|end| end <= whole);

@@ -6,16 +6,17 @@ use proptest::prelude::*;
 use gst::prelude::*;
 
 use super::*;
-use crate::codec::{MAX_NAMES, samples::plain_structure};
+use crate::codec::{
+    MAX_NAMES,
+    samples::{self, plain_structure},
+};
 
 const CUSTOM_META: &str = "RsShmTestMeta";
 
 fn init() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
-        gst::init().unwrap();
-        // No input from a peer may cause a warning of GLib or GStreamer.
-        gst::glib::log_set_always_fatal(gst::glib::LogLevels::LEVEL_CRITICAL | gst::glib::LogLevels::LEVEL_WARNING);
+        samples::init();
         CustomMeta::register(CUSTOM_META, &[]);
         CustomMeta::register(NO_SLOT_META, &[]);
     });
@@ -371,14 +372,14 @@ fn decoder_registers_no_metas_and_adds_custom_ones_only() {
 }
 
 #[test]
-fn meta_that_does_not_fit_is_left_out_and_the_others_are_sent() {
+fn only_meta_that_does_not_fit_is_left_out() {
     let (bytes, left_out) = encoded(&buffer(|buffer| {
-        for text in [2000, 3000, 1000] {
+        for size in [2000, 3000, 1000] {
             let mut meta = VideoRegionOfInterestMeta::add(buffer, "face", (0, 0, 1, 1));
-            meta.set_id(text);
+            meta.set_id(size);
             meta.add_param(
                 gst::Structure::builder("x")
-                    .field("text", "x".repeat(text as usize))
+                    .field("text", "x".repeat(size as usize))
                     .build(),
             );
         }

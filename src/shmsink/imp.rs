@@ -53,7 +53,7 @@ use crate::{
 /// The number of buffers that the pool announces as its minimum.
 const MIN_BUFFERS: u32 = 2;
 
-/// A shorter wait for a connection does not delay the frames that follow.
+/// The shortest wait for a connection that delays the frames after it.
 const MIN_CONNECTION_WAIT: gst::ClockTime = gst::ClockTime::from_mseconds(5);
 
 /// The open channel. It exists from NULL->READY to READY->NULL.
@@ -144,9 +144,9 @@ impl RsShmSink {
     }
 }
 
-/// When frames leave.
+/// The pacing of frames.
 impl RsShmSink {
-    /// Decides how frames are paced, and tells readers when to expect them.
+    /// Decides how frames are paced, and announces the latency to readers.
     fn update_latency(&self) {
         let settings = lock(&self.settings).pacing;
         let latency_ns = self.pacing.update_latency(self.obj().upcast_ref(), settings);
@@ -209,7 +209,7 @@ impl RsShmSink {
     }
 }
 
-/// What travels through the channel.
+/// The frames and events that go through the channel.
 impl RsShmSink {
     /// Publishes a buffer with its encoded metas, and waits until that is possible.
     fn publish_buffer(
@@ -305,7 +305,7 @@ impl RsShmSink {
 
 /// Negotiation.
 impl RsShmSink {
-    /// Records which answer upstream gets about caps that it asks about, and warns of a refusal.
+    /// Records the answer that upstream gets about caps that it asks about, and warns of a refusal.
     fn note_answer(&self, refusal: Option<&str>) {
         let Some(refusal) = refusal else {
             self.negotiation.record_offer();
@@ -317,10 +317,11 @@ impl RsShmSink {
         }
     }
 
-    /// Posts why caps that upstream sends cannot be carried.
+    /// Posts the reason why caps that upstream sends cannot be carried.
     ///
-    /// A pad probe calls this, because such caps do not reach the element: the pad asks with an ACCEPT_CAPS query, as
-    /// anybody may, and tells upstream only that they are not accepted.
+    /// A pad probe calls this, because such caps do not reach the element: the pad sends an ACCEPT_CAPS query, and then
+    /// refuses the caps without a reason. The query itself does not show that caps are sent, because any element may
+    /// send one.
     fn check_sent_caps(&self, event: &gst::EventRef) {
         let gst::EventView::Caps(caps) = event.view() else {
             return;
@@ -507,13 +508,13 @@ impl BaseSinkImpl for RsShmSink {
     fn propose_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
         let (caps, need_pool) = query.get_owned();
         let caps = caps.ok_or_else(|| gst::loggable_error!(CAT, "an ALLOCATION query without caps"))?;
-        // Only for raw video is the size of a frame known beforehand.
+        // The size of a frame is known beforehand only for raw video.
         let Some(info) = caps::raw_video(&caps) else {
             return Ok(());
         };
         query.add_allocation_meta::<gst_video::VideoMeta>(None);
-        // Not the crop meta: upstream would leave cropping to the elements behind a reader, and whether those crop is
-        // not known here.
+        // The crop meta is not offered: upstream would leave cropping to the elements after a reader, and it is not
+        // known here whether those crop.
         query.add_allocation_meta::<gst_video::VideoRegionOfInterestMeta>(None);
         query.add_allocation_meta::<gst::ReferenceTimestampMeta>(None);
         query.add_allocation_meta::<gst_video::VideoTimeCodeMeta>(None);
@@ -545,7 +546,7 @@ impl BaseSinkImpl for RsShmSink {
             gst::EventView::Eos(_) => {
                 // The base class waits here until the time of the last frame is over, then posts EOS.
                 let handled = self.parent_event(event);
-                // If a flush ended that wait, the stream has not ended: it continues elsewhere, or stops.
+                // If a flush ended that wait, the stream has not ended: it continues at another position, or stops.
                 if let Some(writer) = self.writer().filter(|_| handled) {
                     writer.end_of_stream();
                 }

@@ -5,7 +5,7 @@
 //! `imp` is the element: it owns the parts below and calls them; none of them knows `imp`.
 //!
 //! - `properties`: settings, property specifications, signals
-//! - `negotiation`: which answer about caps upstream has received
+//! - `negotiation`: the last answer about caps that upstream received, and the messages that follow from it
 //! - `pacing`: when frames leave, and the latency that is announced to readers
 //! - `pool`: the buffer pool that upstream draws from
 //! - `stream`: the state of the current stream, from which frames and events get their descriptors

@@ -9,22 +9,23 @@ use crate::sync::lock;
 /// The last answer about caps that upstream received since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum CapsAnswer {
+    /// There was no answer yet.
     #[default]
     None,
-    /// Why the caps that it asked about cannot be carried.
+    /// None of the caps that upstream asked about can be carried.
     Refusal,
-    /// Caps that it may send.
+    /// Upstream may send some of the caps that it asked about.
     Offer,
-    /// Why the caps that it sent cannot be carried.
+    /// The caps that upstream sent cannot be carried.
     Error,
 }
 
-/// What upstream has learned about caps since the start.
+/// The state of the negotiation of caps with upstream.
 #[derive(Debug, Default)]
 pub(super) struct Negotiation(Mutex<CapsAnswer>);
 
 impl Negotiation {
-    /// Forgets all answers.
+    /// Forgets the last answer.
     pub(super) fn reset(&self) {
         *lock(&self.0) = CapsAnswer::None;
     }

@@ -9,7 +9,7 @@ use gst_base::prelude::*;
 
 use super::CAT;
 
-/// The user's part: the element's own `sync` and `ts-offset`. Those of the base class are derived from them.
+/// The settings of the user: the element's own `sync` and `ts-offset`. Those of the base class are derived from them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PacingSettings {
     pub(super) sync: bool,
@@ -25,7 +25,7 @@ impl Default for PacingSettings {
     }
 }
 
-/// How frames are paced now.
+/// The present pacing of frames.
 ///
 /// Accesses to both atomics are Relaxed: no other data depends on their values, and a frame may be paced by the value
 /// before or after a change.

@@ -21,7 +21,7 @@ use crate::{caps, metas::NO_SLOT_META, planes::Planes, sync::lock};
 struct Config {
     /// The picture without padding; `None` if the caps are not raw video.
     picture: Option<gst_video::VideoInfo>,
-    /// Bytes of a buffer, with padding.
+    /// The size of a buffer in bytes, with padding.
     size: usize,
     /// The picture with the requested padding and strides; set if buffers get a VideoMeta.
     layout: Option<gst_video::VideoInfo>,
@@ -58,7 +58,7 @@ impl Config {
         })
     }
 
-    /// Bytes of the memory behind a buffer.
+    /// The size of a buffer's memory in bytes, with the prefix and the padding that the allocator adds.
     fn memory_size(&self) -> usize {
         let around = self.params.prefix().saturating_add(self.params.padding());
         self.size.saturating_add(around)
@@ -94,18 +94,20 @@ impl CurrentFormat {
     }
 }
 
+/// The implementation of [`Pool`].
 #[derive(Default)]
 pub struct RsShmPool {
     writer: Mutex<Weak<Writer>>,
     current_format: Mutex<Arc<CurrentFormat>>,
     config: Mutex<Option<Arc<Config>>>,
-    /// Buffers may be acquired. The stores are Release and the load is Acquire: a thread that sees `true` also sees
-    /// what `start` or `flush_stop` did before it. A thread that still sees the value before gets one buffer more or
-    /// less, which does no harm, as buffers are freed on release.
+    /// Whether buffers may be acquired. The stores are Release and the load is Acquire: a thread that sees `true` also
+    /// sees what `start` or `flush_stop` did before it. A thread that still sees the value before gets one buffer more
+    /// or less, which does no harm, as buffers are freed on release.
     is_active: AtomicBool,
 }
 
 glib::wrapper! {
+    /// A buffer pool whose buffers are slots.
     pub struct Pool(ObjectSubclass<RsShmPool>) @extends gst::BufferPool, gst::Object;
 }
 
@@ -153,17 +155,17 @@ impl BufferPoolImpl for RsShmPool {
         let Some((Some(caps), size, min, _)) = config.params() else {
             return false;
         };
-        let Some(slots) = Config::new(config, &caps, size as usize) else {
+        let Some(completed) = Config::new(config, &caps, size as usize) else {
             return false;
         };
-        let Ok(announced) = u32::try_from(slots.size) else {
+        let Ok(announced) = u32::try_from(completed.size) else {
             return false;
         };
         config.set_params(Some(&caps), announced, min, 0);
         if let Some(writer) = lock(&self.writer).upgrade() {
-            writer.upstream().set_min_slot_size(slots.memory_size());
+            writer.upstream().set_min_slot_size(completed.memory_size());
         }
-        *lock(&self.config) = Some(Arc::new(slots));
+        *lock(&self.config) = Some(Arc::new(completed));
         self.parent_set_config(config)
     }
 

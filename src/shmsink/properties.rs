@@ -10,7 +10,7 @@ use rsshm_channel::WriterOptions;
 use super::pacing::PacingSettings;
 use crate::element;
 
-/// What a user sets.
+/// The values that a user sets.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
     pub(super) channel: Option<String>,
@@ -19,13 +19,13 @@ pub(super) struct Settings {
     pub(super) pacing: PacingSettings,
 }
 
-/// When a change of a property takes effect.
+/// The time at which a change of a property takes effect.
 pub(super) enum Effect {
     /// At the next start.
     AtStart,
     /// At the next frame.
     AtOnce,
-    /// When the frames are paced anew.
+    /// At once, because the pacing is updated.
     Pacing,
 }
 
@@ -91,8 +91,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          * The mode of the segment, in octal if written with a leading zero, such as 0644.
          *
          * Read permission lets other users observe: they copy each frame, and write nothing.
-         * Read and write permission lets them attach fully. It is trust: a program that may write the segment can corrupt
-         * frames.
+         * Read and write permission lets them attach fully. This needs trust: a program that may write the segment can
+         * corrupt frames.
          *
          * Since: 0.1
          */
@@ -124,7 +124,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSink:lossless:
          *
-         * Wait for the slowest attached reader, so that it misses no frame. Observers are not waited for.
+         * Wait for the slowest attached reader, so that it misses no frame. The writer does not wait for observers.
          *
          * Without it, the writer never waits for readers, and a slow reader misses frames.
          *
@@ -188,7 +188,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          * - `frames-published`: all frames published
          * - `frames-in-place`: frames that upstream drew into shared memory
          * - `frames-copied`: frames copied into shared memory; the sum of the next three
-         * - `copied-foreign`: copied because the memory was upstream's own
+         * - `copied-foreign`: copied because upstream allocated the memory itself
          * - `copied-repeated`: copied because the same buffer came again
          * - `copied-no-slot`: copied because no slot was free when upstream asked for a buffer
          * - `frames-dropped`: frames not published, because readers held every slot

@@ -29,12 +29,12 @@ pub(super) enum Outcome {
     Interrupted,
 }
 
-/// Why a frame cannot be published.
+/// The reason why a frame cannot be published.
 #[derive(Debug)]
 pub(super) enum PublishError {
     /// The channel failed.
     Channel(Error),
-    /// The buffer cannot be copied: the reason.
+    /// The buffer cannot be copied, for this reason.
     Copy(String),
 }
 
@@ -44,7 +44,7 @@ impl From<Error> for PublishError {
     }
 }
 
-/// Publishes one frame, and counts how that was done.
+/// Publishes one frame, and counts it as in place, copied or dropped.
 pub(super) fn publish(writer: &Writer, counters: &Counters, frame: Frame) -> Result<Outcome, PublishError> {
     if !writer.upstream().wait_for_followers() {
         return Ok(Outcome::Interrupted);
@@ -57,8 +57,8 @@ pub(super) fn publish(writer: &Writer, counters: &Counters, frame: Frame) -> Res
             other => return Ok(other),
         }
     }
-    // If the writer is lossless: wait now, so that upstream can draw the next frame into a slot. An interrupted wait
-    // loses nothing.
+    // A lossless writer waits now, so that upstream can draw the next frame into a slot. An interrupted wait loses
+    // nothing.
     writer.upstream().wait_for_slot();
     Ok(Outcome::Published)
 }
@@ -135,7 +135,7 @@ fn copy_counter<'a>(writer: &Writer, counters: &'a Counters, buffer: &gst::Buffe
     }
 }
 
-/// Whether the memory of a buffer that was copied is a slot of the channel. It was published before, then.
+/// Whether the memory of a buffer that was copied is a slot of the channel. Such a buffer was published before.
 fn is_published_slot(writer: &Writer, buffer: &gst::BufferRef) -> bool {
     buffer.n_memory() > 0
         && memory::may_be_slot(buffer.peek_memory(0))
@@ -145,7 +145,7 @@ fn is_published_slot(writer: &Writer, buffer: &gst::BufferRef) -> bool {
             .is_ok_and(|map| writer.upstream().owns(map.as_slice()))
 }
 
-/// Makes the one copy: row by row if the layouts differ, otherwise all bytes at once.
+/// Copies a buffer into a slot: row by row if the layouts differ, otherwise all bytes at once.
 fn copy_frame(from: &gst::BufferRef, to: &mut [u8], info: Option<&VideoInfo>) -> Result<(), String> {
     let copy = copy_to_slot(to.len());
     if let Some(info) = info {
@@ -167,9 +167,9 @@ fn copy_frame(from: &gst::BufferRef, to: &mut [u8], info: Option<&VideoInfo>) ->
     let mut rest = to;
     for memory in from.iter_memories() {
         let from = memory.map_readable().map_err(|_| "it cannot be mapped for reading")?;
-        let (part, behind) = rest.split_at_mut(from.size().min(rest.len()));
+        let (part, after) = rest.split_at_mut(from.size().min(rest.len()));
         copy(&from, part);
-        rest = behind;
+        rest = after;
     }
     Ok(())
 }

@@ -57,18 +57,18 @@ pub(super) fn start(
     })
 }
 
-/// Passes the results of service passes on to the element.
+/// Reports the results of service passes to the element.
 struct Reporter {
     sink: glib::WeakRef<gst_base::BaseSink>,
     clients: Arc<ClientCount>,
-    /// The names that readers' messages have brought along.
+    /// The names that readers' messages have introduced.
     names: Names,
     /// The error of the last pass.
     last_error: Option<Error>,
 }
 
 impl Reporter {
-    /// Reports the result of one pass. Returns whether another pass makes sense.
+    /// Reports the result of one pass. Returns whether another pass is useful.
     fn report(&mut self, writer: &Writer, result: Result<ServiceReport, Error>) -> bool {
         let Some(sink) = self.sink.upgrade() else {
             return false;
@@ -105,7 +105,7 @@ impl Reporter {
         }
     }
 
-    /// Sends the readers' requests upstream. Nothing else of theirs gets there: no reader may disturb the writer.
+    /// Sends the readers' requests upstream. Nothing else from readers gets there, because none may disturb the writer.
     fn send_upstream(&mut self, sink: &gst_base::BaseSink, report: &ServiceReport) {
         let pad = sink.sink_pad();
         if report.keyframe_wanted {
@@ -123,7 +123,7 @@ impl Reporter {
     }
 }
 
-/// Warns of what other programs did to the channel.
+/// Posts warnings about changes that other programs made to the channel.
 fn warn(sink: &gst_base::BaseSink, writer: &Writer, report: &ServiceReport) {
     let warn = |what: &str| {
         gst::element_warning!(sink, gst::ResourceError::Failed, ("channel {}: {what}", writer.name()));

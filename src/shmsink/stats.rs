@@ -25,7 +25,7 @@ impl Counter {
     }
 }
 
-/// How frames got into the channel, and what did not get there.
+/// The counts of frames by the way in which they got into the channel, and of everything that did not get there.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) in_place: Counter,

@@ -51,13 +51,13 @@ impl Stream {
             .unwrap_or_default();
     }
 
-    /// Takes over new caps; `info` is that of raw video.
+    /// Takes over new caps; `info` is the format of raw video.
     pub(super) fn set_format(&mut self, info: Option<VideoInfo>) {
         self.info = info.map(Arc::new);
         self.has_keyframes = false;
     }
 
-    /// Whether the next frame does not continue the frames before it.
+    /// Sets whether the next frame does not continue the frames before it.
     pub(super) fn set_discont(&mut self, is_discont: bool) {
         self.is_discont = is_discont;
     }
@@ -77,7 +77,7 @@ impl Stream {
         Times::of_buffer(buffer, &self.segment).pts
     }
 
-    /// Describes a frame for readers. `delay_ns` is the time by which it leaves after its timestamp.
+    /// Describes a frame for readers. The frame leaves `delay_ns` after the time of its timestamp.
     pub(super) fn describe(
         &mut self,
         element: &gst::Element,
@@ -121,7 +121,7 @@ impl Stream {
 
     /// The running time 0 in CLOCK_MONOTONIC nanoseconds, for a frame or an event with these times.
     fn origin(&mut self, element: &gst::Element, times: &Times, delay_ns: i64) -> Option<i64> {
-        // By the DTS first: frames come in that order.
+        // The DTS comes first, because frames arrive in its order.
         let origin = time::origin_at(element, &mut self.clock_offset, times.dts.or(times.pts));
         origin.map(|origin| origin.saturating_add(delay_ns))
     }

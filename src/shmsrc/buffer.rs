@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! How a frame of the channel becomes a buffer.
+//! Makes buffers of the channel's frames.
 
 use gst_video::VideoInfo;
 use rsshm_channel::{CopyTarget, Frame, FrameData};
@@ -32,8 +32,7 @@ pub(super) struct BufferMaker {
 }
 
 impl BufferMaker {
-    /// Prepares for the next frame. This is done before the wait for it, so that the way from there to downstream is
-    /// short.
+    /// Prepares for the next frame. This is done before the wait for it, so that little is left to do once it arrives.
     pub(super) fn prepare(&mut self) {
         self.spare.get_or_insert_default();
     }
@@ -88,7 +87,7 @@ impl BufferMaker {
                 .map(gst::buffer::MappedBuffer::into_buffer)
                 .ok_or(gst::FlowError::Error);
         };
-        // The memory owns the pin from here on, also if the frame turns out not to match its caps.
+        // The memory owns the pin from here on, even if the frame turns out not to match its caps.
         let mut buffer = self.spare.take().unwrap_or_default();
         if let Some(buffer) = buffer.get_mut() {
             buffer.append_memory(gst::Memory::from_slice(pinned));

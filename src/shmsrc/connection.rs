@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! How long there has been no writer, and what is due after which time.
+//! Measures the time without a writer, and decides what is due.
 
 use std::time::{Duration, Instant};
 
-/// After this time without a writer, a message lists the channels that exist.
-const HINT_AFTER: Duration = Duration::from_secs(3);
+/// The time without a writer after which a message lists the channels that exist.
+const HINT_DELAY: Duration = Duration::from_secs(3);
 
 /// The longest wait for a frame. After it, the streaming thread simply waits again.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
@@ -13,17 +13,17 @@ const MAX_WAIT: Duration = Duration::from_secs(3600);
 /// The shortest wait for a frame.
 const MIN_WAIT: Duration = Duration::from_millis(1);
 
-/// The time without a writer.
+/// A measurement of the time without a writer.
 pub(super) struct WriterWait {
     since: Instant,
     is_hint_given: bool,
 }
 
-/// What is due after some time without a writer.
+/// The action that is due after some time without a writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
     Nothing,
-    /// Tell the user which channels exist.
+    /// Show the user which channels exist.
     Hint,
     /// Give up.
     Failure,
@@ -38,13 +38,13 @@ impl WriterWait {
         }
     }
 
-    /// How long to wait before something is due. A `connection_timeout` of zero means never.
+    /// The time until something is due. A `connection_timeout` of zero means never.
     pub(super) fn remaining(&self, is_connected: bool, connection_timeout: Duration) -> Duration {
         if is_connected {
             return MAX_WAIT;
         }
         let waited = self.since.elapsed();
-        let hint = (!self.is_hint_given).then(|| HINT_AFTER.saturating_sub(waited));
+        let hint = (!self.is_hint_given).then(|| HINT_DELAY.saturating_sub(waited));
         let timeout = (!connection_timeout.is_zero()).then(|| connection_timeout.saturating_sub(waited));
         hint.into_iter().chain(timeout).min().unwrap_or(MAX_WAIT).max(MIN_WAIT)
     }
@@ -58,7 +58,7 @@ impl WriterWait {
         if !connection_timeout.is_zero() && waited >= connection_timeout {
             return Due::Failure;
         }
-        if self.is_hint_given || waited < HINT_AFTER {
+        if self.is_hint_given || waited < HINT_DELAY {
             return Due::Nothing;
         }
         self.is_hint_given = true;

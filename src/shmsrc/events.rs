@@ -9,14 +9,14 @@ use rsshm_channel::{Event, ReaderHandle};
 use super::{CAT, shared::Context, timing::Timing};
 use crate::events::{DecodedEvent, Decoder, navigation_message};
 
-/// How many events wait for the first buffer of a stream; more are left out.
+/// The maximum number of events that wait for the first buffer of a stream; more are left out.
 const MAX_PENDING_EVENTS: usize = 1024;
 
 /// Passes the events of the channel on downstream, in order with the buffers.
 #[derive(Default)]
 pub(super) struct EventForwarder {
     decoder: Decoder,
-    /// A new SEGMENT event goes out before the next buffer.
+    /// Whether a new SEGMENT event goes out before the next buffer.
     is_segment_due: bool,
     pending: PendingEvents,
 }
@@ -24,20 +24,20 @@ pub(super) struct EventForwarder {
 /// The events that came before the first buffer of a stream.
 #[derive(Default)]
 struct PendingEvents {
-    /// All of them, including those that the base class queues.
+    /// The number of all of them, including those that the base class queues.
     count: usize,
-    /// The custom sticky events, which the base class does not take.
+    /// The custom sticky events, which the base class does not queue.
     sticky: Vec<gst::Event>,
 }
 
 impl EventForwarder {
-    /// Passes on what happened between two frames.
+    /// Passes on an event between two frames.
     pub(super) fn forward(&mut self, context: Context, timing: &mut Timing, event: &Event) {
         match self.decoder.decode(event) {
             None => gst::debug!(
                 CAT,
                 obj = context.element,
-                "an event of the unknown kind {} is left out",
+                "an event of kind {} is unknown or invalid, and is left out",
                 event.kind
             ),
             Some(DecodedEvent::StreamStart(event)) => self.start_stream(context.element, event),
@@ -63,7 +63,7 @@ impl EventForwarder {
         let has_begun = self.has_segment(element) || self.is_segment_due;
         let current = pad.sticky_event::<gst::event::StreamStart>(0);
         if let (gst::EventViewMut::StreamStart(new), Some(current)) = (event.make_mut().view_mut(), current) {
-            // A player of one group of streams after another expects the times of the second group to begin anew. Here
+            // A player that plays groups of streams in turn expects the times of the second group to begin anew. Here
             // the times go on, so all streams after the first buffer belong to one group.
             if let Some(group) = current.group_id().filter(|_| has_begun || new.group_id().is_none()) {
                 new.set_group_id(group);
@@ -111,7 +111,7 @@ impl EventForwarder {
     /// Makes sure that all pending events go out before the buffer that the base class gets next.
     pub(super) fn begin_data(&mut self, context: Context) {
         self.is_segment_due = false;
-        // The base class takes no custom sticky events. Stored on the pad, they go out after the SEGMENT event. They
+        // The base class queues no custom sticky events. Stored on the pad, they go out after the SEGMENT event. They
         // are stored only now, after the ALLOCATION query, because they would go out before it otherwise.
         for event in std::mem::take(&mut self.pending).sticky {
             let _ = context.element.src_pad().store_sticky_event(&event);
@@ -119,7 +119,7 @@ impl EventForwarder {
     }
 }
 
-/// Sends an event of downstream to the writer. Returns whether that worked; `None` if the writer takes no such events.
+/// Sends an event from downstream to the writer. Returns whether that worked; `None` if it is no event for the writer.
 pub(super) fn send_to_writer(handle: impl FnOnce() -> Option<ReaderHandle>, event: &gst::EventRef) -> Option<bool> {
     match event.view() {
         gst::EventView::CustomUpstream(_) if gst_video::UpstreamForceKeyUnitEvent::parse(event).is_ok() => {

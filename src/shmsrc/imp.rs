@@ -5,7 +5,7 @@
  * @see_also: rsshmsink
  *
  * Reads the frames that an #rsshmsink in another program publishes under the same channel name. The element may start
- * before that program. When that program is restarted, the element continues with its frames, also if they have other
+ * before that program. When that program is restarted, the element continues with its frames, even if they have other
  * caps.
  *
  * The element is always live, and has the latency of the writer.
@@ -17,7 +17,7 @@
  * gst-launch-1.0 rsshmsrc name=cam0 ! videoconvert ! autovideosink
  * ```
  *
- * Process always the newest frame, however long that takes:
+ * Always process the newest frame, however long that takes:
  * ```bash
  * gst-launch-1.0 rsshmsrc name=cam0 max-buffers=1 ! videoconvert ! fakesink
  * ```
@@ -53,8 +53,8 @@ pub struct RsShmSrc {
     stream: Mutex<Option<Box<Stream>>>,
     /// The reader, for other threads than the streaming thread.
     handle: Mutex<Option<ReaderHandle>>,
-    /// The pad probe of [`Self::drop_allocation_queries_without_caps`] is installed. Relaxed: no other data depends on
-    /// it.
+    /// Whether the pad probe of [`Self::drop_allocation_queries_without_caps`] is installed. Relaxed: no other data
+    /// depends on it.
     has_probe: Arc<AtomicBool>,
 }
 
@@ -66,7 +66,7 @@ impl RsShmSrc {
     /// Keeps the base class, which negotiates before there are caps, from sending an ALLOCATION query without caps:
     /// some elements crash at it.
     fn drop_allocation_queries_without_caps(&self) {
-        // A start during which no caps came leaves the probe for the next start.
+        // If no caps came after a start, its probe is still installed at the next start.
         if self.has_probe.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -84,7 +84,7 @@ impl RsShmSrc {
             .add_probe(gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PUSH, probe);
     }
 
-    /// The message that replaces an error of the base class which only says that something was not negotiated.
+    /// The message that replaces an error of the base class; `None` if that error is not about negotiation.
     fn explain_not_negotiated(&self, message: &gst::MessageRef) -> Option<gst::Message> {
         let gst::MessageView::Error(error) = message.view() else {
             return None;
@@ -315,7 +315,7 @@ impl PushSrcImpl for RsShmSrc {
         let context = Context {
             element: obj.upcast_ref(),
             shared: &self.shared,
-            // Not with `send_event` of the element, which takes the lock of a state change.
+            // Not through the element's own `send_event`, which takes the lock of a state change.
             queue_event: &|event| {
                 self.parent_send_event(event);
             },

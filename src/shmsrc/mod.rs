@@ -6,10 +6,10 @@
 //!
 //! - `properties`: settings and property specifications
 //! - `shared`: what the streaming thread shares with other threads
-//! - `stream`: what the streaming thread does: it waits for frames, follows the channel's caps, and makes buffers
-//! - `connection`: how long there has been no writer, and what to do about it
+//! - `stream`: the streaming thread, which waits for frames, follows the channel's caps, and makes buffers
+//! - `connection`: the time without a writer, and what is due after it
 //! - `timing`, `timeline`: the timestamps of buffers
-//! - `buffer`: how a frame becomes a buffer
+//! - `buffer`: makes buffers of frames
 //! - `events`: the events between frames, in both directions
 
 use std::sync::LazyLock;

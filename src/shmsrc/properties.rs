@@ -10,7 +10,7 @@ use rsshm_channel::{ReadLimits, ReaderOptions};
 use super::OnDisconnect;
 use crate::element;
 
-/// What a user sets.
+/// The values that a user sets.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
     pub(super) channel: Option<String>,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What the streaming thread shares with other threads.
+//! The data that the streaming thread shares with other threads.
 
 use std::sync::{
     Mutex,
@@ -11,7 +11,7 @@ use rsshm_channel::ReaderStats;
 
 use super::properties::Settings;
 
-/// What other threads may ask for while the streaming thread works.
+/// The state of the streaming thread that other threads may read while it works.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Status {
     pub(super) connected: bool,
@@ -29,8 +29,10 @@ pub(super) struct Shared {
     pub(super) status: Mutex<Status>,
     /// The caps of the stream, once they are known.
     pub(super) caps: Mutex<Option<gst::Caps>>,
-    /// Relaxed: no other data depends on it. The streaming thread itself stores it, when it negotiates.
+    /// All accesses are Relaxed: no other data depends on it. The streaming thread itself stores it, when it
+    /// negotiates.
     downstream_takes_video_meta: AtomicBool,
+    /// Whether the pipeline went to PLAYING and the streaming thread has not reacted yet.
     has_resumed: AtomicBool,
 }
 
@@ -53,8 +55,7 @@ impl Shared {
     /// Whether the pipeline went to PLAYING since the last call.
     pub(super) fn take_resumed(&self) -> bool {
         // Acquire: pairs with the store in `resume`, so that the element's new clock and base time are visible.
-        // Release: nothing depends on it; `resume` only stores.
-        self.has_resumed.swap(false, Ordering::AcqRel)
+        self.has_resumed.swap(false, Ordering::Acquire)
     }
 
     /// Whether the pipeline went to PLAYING since the last [`Self::take_resumed`], maybe with another clock.
@@ -64,7 +65,7 @@ impl Shared {
     }
 }
 
-/// The element as its streaming thread sees it.
+/// The parts of the element that its streaming thread uses.
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
     pub(super) element: &'a gst_base::BaseSrc,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What the source's streaming thread does: it waits for frames, follows the channel's caps, and makes buffers.
+//! The source's streaming thread: it waits for frames, follows the channel's caps, and makes buffers.
 
 use gst::prelude::*;
 use gst_base::prelude::*;
@@ -34,7 +34,7 @@ pub(super) struct Stream {
     is_first: bool,
     /// The next frame does not follow the frame that was passed on last.
     is_discont: bool,
-    /// The writer's stream ended and none followed: the writer may go away now, which is no loss.
+    /// The writer's stream ended and none followed, so that the writer may go away without an error.
     has_ended: bool,
     is_observer_reported: bool,
 }
@@ -122,7 +122,7 @@ impl Stream {
             gst::trace!(
                 CAT,
                 obj = context.element,
-                "frame {seq} is from before this pipeline's time"
+                "frame {seq} is from before this pipeline's time: skipped"
             );
             return Ok(None);
         };
@@ -181,7 +181,7 @@ impl Stream {
         Ok(())
     }
 
-    /// While there is no writer: tells the user which channels exist, or gives up.
+    /// Shows the user which channels exist, or gives up, if there has been no writer for long enough.
     fn check_writer_wait(&mut self, context: Context, settings: &StreamSettings) -> Result<(), gst::FlowError> {
         let timeout = settings.connection_timeout;
         match self.writer_wait.due(self.reader.is_connected(), timeout) {
@@ -207,7 +207,7 @@ impl Stream {
         }
     }
 
-    /// The writer went away without an end of stream.
+    /// Reacts to a writer that went away without an end of stream.
     fn lose_writer(&self, context: Context, on_disconnect: OnDisconnect) -> Result<(), gst::FlowError> {
         gst::info!(
             CAT,
@@ -229,7 +229,7 @@ impl Stream {
         }
     }
 
-    /// The pipeline went to PLAYING. It gets the newest frame, and none of the others that were captured before.
+    /// Resumes after the pipeline went to PLAYING. It gets the newest frame, and no other that was captured before.
     fn resume(&mut self, context: Context) {
         self.reader.seek_newest();
         self.timing.resume(context.element);
@@ -313,8 +313,8 @@ impl Stream {
         let Some(running) = buffer.pts().or(now) else {
             return;
         };
-        // How much later than its time the frame arrived.
         let now = now.unwrap_or(running);
+        // The frame arrived this much later than its time.
         let jitter = now.nseconds() as i64 - running.nseconds() as i64;
         let stats = self.reader.stats();
         // GStreamer takes the highest number for "none".

@@ -2,13 +2,13 @@
 
 //! Maps the times of frames to the running time of the reader's pipeline.
 
-/// How long after the start, in nanoseconds and beyond its latency, a writer's frames may be from before this
-/// pipeline's time. If they still are later, the writer is simply late (too slow for its frame rate, for example), and
-/// its frames are shown late.
+/// The time after the start, in nanoseconds, in which frames from before this pipeline's time are skipped. The writer's
+/// latency is added to it. If frames are from before the start even later, their writer is late (too slow for its frame
+/// rate, for example), and they are shown late.
 const EARLY_FRAMES_NS: i64 = 1_000_000_000;
 
-/// Frames further in the future than this, in nanoseconds, do not hold up those after them: their writer did not keep
-/// to the clock.
+/// The distance from now, in nanoseconds, beyond which a frame does not hold up the frames after it: its writer did not
+/// keep to the clock.
 const FAR_FUTURE_NS: i64 = 1_000_000_000;
 
 /// The smallest distance between two frames, in nanoseconds.
@@ -19,17 +19,17 @@ const MIN_STEP_NS: i64 = 1_000;
 pub(super) struct Arrival {
     /// The time of capture or of decoding, in CLOCK_MONOTONIC.
     pub(super) time: i64,
-    /// The same as running time.
+    /// The same time as running time.
     pub(super) running: i64,
     /// The running time now.
     pub(super) now: i64,
-    /// It is the first frame since the pipeline went to PLAYING.
+    /// Whether it is the first frame since the pipeline went to PLAYING.
     pub(super) is_first: bool,
     /// How much later than their time frames leave the writer.
     pub(super) latency: i64,
-    /// Frames arrive in the order of these times. Encoded frames that have a PTS only need not.
+    /// Whether frames arrive in the order of these times. Encoded frames that have only a PTS may arrive in another.
     pub(super) is_in_order: bool,
-    /// Other frames can be shown without it.
+    /// Whether other frames can be shown without it.
     pub(super) may_be_skipped: bool,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Timeline {
     last: Option<LastFrame>,
     /// How much later than its own time the last frame was placed.
     shift: i64,
-    /// The frames of this writer are from before `earliest`, and stay so.
+    /// Whether the frames of this writer are from before `earliest`, and stay so.
     is_late: bool,
 }
 
@@ -58,10 +58,10 @@ struct LastFrame {
 }
 
 impl Timeline {
-    /// The pipeline went to PLAYING at the running time `now`. It gets the newest frame, and none of the others that
-    /// were captured before.
+    /// Resumes after the pipeline went to PLAYING at the running time `now`. It gets the newest frame, and no other
+    /// that was captured before.
     pub(super) fn resume(&mut self, now: i64) {
-        // The first time, `now` is 0 but for the time between the state change and this call.
+        // At the first call, `now` is only the time between the state change and the call.
         self.earliest = match self.last {
             None => 0,
             Some(_) => self
@@ -87,7 +87,7 @@ impl Timeline {
             return None;
         } else {
             self.is_late = running < self.earliest;
-            // As far from the last frame as it was captured. But a frame that has arrived is not put off.
+            // The distance from the last frame is that of their captures. But a frame that has arrived is not delayed.
             running.saturating_add(self.shift).min(now).max(least)
         };
         self.shift = placed_at.saturating_sub(running);
@@ -100,7 +100,7 @@ impl Timeline {
         self.shift
     }
 
-    /// The running time of something between two frames; `None` if that is over.
+    /// The running time of an event between two frames; `None` if that time is over.
     pub(super) fn place_gap(&self, running: i64) -> Option<i64> {
         let place = running.saturating_add(self.shift);
         let least = self
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn of_frames_before_start_only_newest_is_shown() {
+    fn only_newest_frame_before_start_is_shown() {
         let mut timeline = Timeline::default();
         timeline.resume(0);
         assert_eq!(place(&mut timeline, first(raw(-100 * MS, MS))), Some(0));

@@ -14,10 +14,10 @@ use super::{
 use crate::time::{self, ClockOffset};
 
 /// The greatest latency that a writer may announce. A greater value comes from a faulty program, and sinks would wait
-/// for as long.
+/// for that long.
 const MAX_LATENCY_NS: u64 = 60_000_000_000;
 
-/// The time after which frames leave the writer, as it announces it.
+/// The latency that the writer announces: how much later than their time frames leave it.
 pub(super) fn latency_ns(reader: &Reader) -> u64 {
     reader.latency_ns().min(MAX_LATENCY_NS)
 }
@@ -29,35 +29,34 @@ pub(super) struct Stamps {
     pub(super) dts: Option<gst::ClockTime>,
 }
 
-/// How frames get their timestamps.
+/// Gives frames their timestamps.
 #[derive(Default)]
 pub(super) struct Timing {
     clock_offset: ClockOffset,
     timeline: Timeline,
-    /// The base class sets the timestamps (`do-timestamp`).
+    /// Whether the base class sets the timestamps (`do-timestamp`).
     does_timestamp: bool,
-    /// The pipeline runs on CLOCK_MONOTONIC.
+    /// Whether the pipeline runs on CLOCK_MONOTONIC.
     is_on_monotonic: bool,
-    /// Frames of the stream need other frames to be decoded.
+    /// Whether the stream has frames that need other frames to be decoded.
     has_deltas: bool,
 }
 
 impl Timing {
-    /// Prepares for the next frame. This is done before the wait for it, so that the way from there to downstream is
-    /// short.
+    /// Prepares for the next frame. This is done before the wait for it, so that little is left to do once it arrives.
     pub(super) fn prepare(&mut self, element: &gst_base::BaseSrc) {
         self.does_timestamp = element.does_timestamp();
         self.is_on_monotonic = time::is_on_monotonic(element.upcast_ref(), &mut self.clock_offset);
     }
 
-    /// The pipeline went to PLAYING.
+    /// Resumes after the pipeline went to PLAYING.
     pub(super) fn resume(&mut self, element: &gst_base::BaseSrc) {
         let origin = time::origin(element.upcast_ref(), &mut self.clock_offset);
         let now = origin.and_then(|origin| time::to_running(rsshm_channel::monotonic_ns(), origin));
         self.timeline.resume(now.unwrap_or(0));
     }
 
-    /// The caps of the stream have changed.
+    /// Forgets the former format, because the caps of the stream have changed.
     pub(super) fn reset_format(&mut self) {
         self.has_deltas = false;
     }
@@ -117,7 +116,7 @@ impl Timing {
         })
     }
 
-    /// The running time of something between two frames, at the CLOCK_MONOTONIC time `absolute`. `None` if that time is
+    /// The running time of an event between two frames, at the CLOCK_MONOTONIC time `absolute`. `None` if that time is
     /// over, or is before this pipeline's time or its first frame.
     pub(super) fn place_gap(&mut self, element: &gst_base::BaseSrc, absolute: u64) -> Option<i64> {
         let origin = time::origin(element.upcast_ref(), &mut self.clock_offset)?;

@@ -5,7 +5,7 @@
 /// The smallest step of a clock, in nanoseconds; smaller changes are followed like drift.
 const MIN_STEP_NS: f64 = 1e6;
 
-/// A step is larger than this multiple of the deviation of measurements.
+/// The multiple of the deviation of measurements beyond which an error is a step.
 const STEP_DEVIATIONS: f64 = 6.0;
 
 /// The assumed deviation of measurements, in nanoseconds, before it is known.
@@ -23,13 +23,13 @@ const MAX_DEVIATION_WEIGHT: f64 = 1.0 / 8.0;
 /// The assumed difference between the rates of two clocks before it is known, in nanoseconds a second (1000 are 1 ppm).
 const INITIAL_RATE_NS_PER_S: f64 = 300e3;
 
-/// How much that difference changes from one second to the next.
+/// The assumed change of that difference from one second to the next, in nanoseconds a second.
 const RATE_WANDER_NS_PER_S: f64 = 1e3;
 
-/// Steps in opposite directions within this time, in seconds, are noise.
+/// The time, in seconds, within which steps in opposite directions may be noise.
 const NOISE_INTERVAL_S: f64 = 5.0;
 
-/// The number of changes of direction from which on steps are noise.
+/// The number of changes of direction after which steps are noise.
 const NOISE_TURNS: u32 = 2;
 
 /// A step of a clock, somewhere between two measurements.
@@ -45,9 +45,9 @@ pub(super) struct Step {
 
 /// Follows the offset and the rate of a clock: a Kalman filter of the second order.
 ///
-/// The weight of a measurement depends on what is known already: nearly all at first, and less later, the more
-/// measurements deviate. So the filter needs no settings for the frame rate or the kind of the clock. A step is far
-/// beyond all deviations; the offset begins anew with it.
+/// The weight of a measurement depends on what is known already. At first it is large; later, it falls as
+/// measurements deviate more. So the filter needs no settings for the frame rate or the kind of the clock. A step is
+/// far larger than all deviations, so the offset begins anew after it.
 #[derive(Debug, Default)]
 pub(super) struct OffsetFilter {
     state: Option<State>,
@@ -57,7 +57,7 @@ pub(super) struct OffsetFilter {
 struct State {
     /// The time of the last measurement, in monotonic nanoseconds.
     at: i64,
-    /// What `offset` is relative to: a float cannot hold the nanoseconds since 1970 exactly.
+    /// The value that `offset` is relative to, because a float cannot hold the nanoseconds since 1970 exactly.
     reference: i64,
     /// The estimated offset in nanoseconds.
     offset: f64,

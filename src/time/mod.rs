@@ -23,10 +23,10 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     )
 });
 
-/// A measurement that takes longer, in nanoseconds, is repeated, because something else ran in between.
+/// The duration of a measurement, in nanoseconds, beyond which it is repeated, because something else ran in between.
 const MAX_READING_NS: i64 = 10_000;
 
-/// How often a measurement is tried.
+/// The maximum number of tries of one measurement.
 const MAX_READINGS: usize = 3;
 
 /// The offset between the clock of a pipeline and CLOCK_MONOTONIC.
@@ -42,13 +42,13 @@ pub(crate) struct ClockOffset {
 #[derive(Debug)]
 struct ClockState {
     clock: gst::Clock,
-    /// It reads CLOCK_MONOTONIC, unless it is slaved to another clock.
+    /// Whether it reads CLOCK_MONOTONIC, unless it is slaved to another clock.
     reads_monotonic: bool,
     /// `None` while the clock is CLOCK_MONOTONIC.
     measurements: Option<Measurements>,
 }
 
-/// What the measurements of a clock have shown.
+/// The results of measuring a clock.
 #[derive(Debug, Default)]
 struct Measurements {
     filter: OffsetFilter,
@@ -152,8 +152,8 @@ pub(crate) fn origin(element: &gst::Element, offset: &mut ClockOffset) -> Option
     Some(base_time(element).saturating_add(offset.monotonic_minus(&clock)))
 }
 
-/// Whether an element's pipeline runs on CLOCK_MONOTONIC. Its origin is its [`base_time`] then, which may change at any
-/// time.
+/// Whether an element's pipeline runs on CLOCK_MONOTONIC. If so, its origin is its [`base_time`], which may change at
+/// any time.
 pub(crate) fn is_on_monotonic(element: &gst::Element, offset: &mut ClockOffset) -> bool {
     element.clock().is_some_and(|clock| offset.is_monotonic(&clock))
 }
@@ -195,7 +195,7 @@ impl Times {
         times
     }
 
-    /// The times of something at `time` in its stream.
+    /// The times of a frame or event at `time` in its stream.
     pub(crate) fn of_span(
         time: Option<gst::ClockTime>,
         duration: Option<gst::ClockTime>,

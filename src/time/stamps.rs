@@ -7,7 +7,7 @@ use super::filter::Step;
 /// Finds the timestamps that were taken before a step of the clock, but arrive after it.
 ///
 /// A timestamp is from before the step if it would otherwise be from before the last measurement, or from the future.
-/// In the cases between, it is compared with the time that the regular distance of frames makes likely.
+/// In all other cases, it is compared with the time that the regular distance of frames makes likely.
 #[derive(Debug, Default)]
 pub(super) struct StepTracker {
     /// The last step, while timestamps from before it may still arrive.
@@ -16,7 +16,7 @@ pub(super) struct StepTracker {
     last_stamp: Option<i64>,
     /// The monotonic time of the last timestamp.
     last: Option<i64>,
-    /// How much later that is than the one before.
+    /// The distance between the last two timestamps.
     interval: i64,
 }
 

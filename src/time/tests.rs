@@ -15,7 +15,7 @@ const RATES: [i64; 4] = [1, 30, 240, 5000];
 
 /// A simulated clock with drift, steps and reading noise.
 struct Clock {
-    /// The drift.
+    /// The drift in parts per million.
     ppm: f64,
     /// The steps: the monotonic time of each, and by how much the clock is later from then on.
     steps: Vec<(i64, i64)>,
@@ -184,7 +184,7 @@ fn filter_soon_smooths_clock_that_becomes_jittery() {
 }
 
 #[test]
-fn slow_measurement_is_no_error() {
+fn filter_tolerates_slow_measurements() {
     let mut clock = Clock::new(200.0, 0);
     let mut filter = OffsetFilter::default();
     for (n, now) in frames(30, 3000).enumerate() {
@@ -210,8 +210,8 @@ fn filter_survives_pause() {
     assert!(worst(&errors) < MS, "{}", worst(&errors));
 }
 
-/// The errors of the times of frames that are captured at `captured`, are stamped by the clock then, and are sent
-/// later.
+/// The errors of the times of frames. The clock stamps them at their capture; they are sent `later()` nanoseconds after
+/// it.
 fn stamp(clock: &mut Clock, captured: impl Iterator<Item = i64>, mut later: impl FnMut() -> i64) -> Vec<i64> {
     let mut filter = OffsetFilter::default();
     let mut stamps = StepTracker::default();

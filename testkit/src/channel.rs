@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A channel of a test's own.
+//! Channels that belong to one test each.
 
 use std::{
     fmt,
@@ -11,7 +11,7 @@ use std::{
 
 use rsshm_channel::ChannelName;
 
-/// A unique channel name. Its files are removed at the end of the test, also if the test fails.
+/// A unique channel name. Its files are removed at the end of the test, even if the test fails.
 #[derive(Debug)]
 pub struct Channel(pub ChannelName);
 
@@ -19,7 +19,7 @@ impl Channel {
     /// A name that no other test has, in this process or another.
     #[expect(clippy::new_without_default, reason = "each value is another one")]
     pub fn new() -> Self {
-        // Orders nothing: only the values have to differ.
+        // Relaxed: only the values have to differ.
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = ChannelName::new(format!("rsshm-test-{}-{count}", std::process::id()));

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Test frames: their bytes tell which frame they are of, and whether the frame is whole.
+//! Test frames: their bytes show which frame it is, and whether it is whole.
 
 /// The eight bytes that frame `number` repeats.
 fn word(number: u32) -> [u8; 8] {
     (u64::from(number) | u64::from(!number) << 32).to_ne_bytes()
 }
 
-/// Makes `bytes` the frame `number`: the same eight bytes, made of the number, from start to end.
+/// Draws the frame `number` into `bytes`: eight bytes that contain the number, repeated from start to end.
 pub fn fill(bytes: &mut [u8], number: u32) {
     for (to, from) in bytes.iter_mut().zip(word(number)) {
         *to = from;
@@ -20,7 +20,7 @@ pub fn fill(bytes: &mut [u8], number: u32) {
     }
 }
 
-/// The seq that is drawn into `bytes`. `None` if the bytes are torn, too short, or those of another place in a frame.
+/// The number that [`fill`] drew into `bytes`; `None` if they are torn or too short.
 pub fn check(bytes: &[u8]) -> Option<u32> {
     let first: [u8; 8] = bytes.get(..8)?.try_into().ok()?;
     let number = u64::from_ne_bytes(first) as u32;

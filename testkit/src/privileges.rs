@@ -20,21 +20,22 @@ pub fn is_root() -> bool {
     Uid::effective().is_root()
 }
 
-/// Makes this process one of another user and group. There is no way back: only a role process may do this.
+/// Makes this process one of another user and group. This cannot be undone, so only a role process may do it.
 pub fn become_user(user: u32, group: u32) {
-    setgroups(&[]).expect("no groups");
-    setgid(Gid::from_raw(group)).expect("another group");
-    setuid(Uid::from_raw(user)).expect("another user");
+    setgroups(&[]).expect("the supplementary groups are dropped");
+    setgid(Gid::from_raw(group)).expect("the group changes");
+    setuid(Uid::from_raw(user)).expect("the user changes");
 }
 
-/// This test program where every user may execute it, in a directory that every user may write. Removed at the end.
+/// A copy of this test program that every user may execute, in a directory that every user may write to. Dropping the
+/// value removes both.
 #[derive(Debug)]
 pub struct ProgramForAll(PathBuf);
 
 impl ProgramForAll {
     /// Links or copies the program to a new directory in /tmp.
     pub fn new() -> std::io::Result<Self> {
-        // Orders nothing: only the values have to differ.
+        // Relaxed: only the values have to differ.
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let this = Self(format!("/tmp/rsshm-test-program-{}-{count}", std::process::id()).into());
@@ -54,7 +55,7 @@ impl ProgramForAll {
         self.0.join("test")
     }
 
-    /// The arguments and the environment of `command`, which starts this program, for another user.
+    /// The command that starts this program as `user`, with the arguments and the environment of `command`.
     pub fn command(&self, command: &Command, user: u32) -> Command {
         let mut other = Command::new(self.program());
         other

@@ -39,7 +39,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program that reads nothing. What it prints on stdout and on stderr is collected, and shown if the test
+    /// Starts a program that reads nothing. Its output on stdout and stderr is collected, and is shown if the test
     /// fails.
     #[track_caller]
     pub fn start(mut command: Command) -> Self {
@@ -71,7 +71,7 @@ impl Process {
         }
     }
 
-    /// The number of the process.
+    /// The process ID.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id() as i32)
     }
@@ -81,7 +81,7 @@ impl Process {
         String::from_utf8_lossy(&self.read_from(0)).into_owned()
     }
 
-    /// What stands in the output from `offset` on. The file's own offset, which the process writes at, stays.
+    /// The output from `offset` on. The file's own offset, at which the process writes, does not change.
     fn read_from(&self, offset: u64) -> Vec<u8> {
         let length = self.output.metadata().expect("the size of the output").len();
         let mut bytes = vec![0; length.saturating_sub(offset) as usize];
@@ -94,7 +94,7 @@ impl Process {
     pub fn receive(&mut self) -> String {
         let started = Instant::now();
         loop {
-            // First whether it runs: what it printed before its end is in the file by then.
+            // It is checked first whether the process runs. If it has ended, all its output is in the file by now.
             let is_running = self.is_running();
             if let Some(line) = self.try_receive() {
                 return line;
@@ -145,7 +145,7 @@ impl Process {
         self.signal(Signal::SIGCONT);
     }
 
-    /// Waits until it has been stopped by a signal.
+    /// Waits until a signal has stopped it.
     #[track_caller]
     pub fn wait_stopped(&self) {
         // Without WEXITED: the status of a process that ended stays for `wait`.
@@ -155,7 +155,7 @@ impl Process {
         });
     }
 
-    /// Waits until it has been killed by SIGKILL.
+    /// Waits until it ends, and checks that SIGKILL killed it.
     #[track_caller]
     pub fn wait_killed(&mut self) {
         let status = self.wait();
@@ -206,7 +206,7 @@ impl Process {
         self.output()
     }
 
-    /// Ends it as Ctrl-C does, and waits. Returns its output.
+    /// Sends it SIGINT, as Ctrl-C does, and waits until it ends. Returns its output.
     #[track_caller]
     pub fn interrupt(&mut self) -> String {
         self.signal(Signal::SIGINT);
@@ -235,7 +235,7 @@ impl Drop for Process {
     }
 }
 
-/// A file in memory for a program's output. All write at its end.
+/// A file in memory for a program's output. Each write appends, because stdout and stderr share it.
 fn new_output() -> File {
     let file = File::from(memfd_create("output", MFdFlags::MFD_CLOEXEC).expect("a file in memory"));
     fcntl(file.as_fd(), FcntlArg::F_SETFL(OFlag::O_APPEND)).expect("append mode");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A random number generator that repeats itself for the same seed (splitmix64).
+//! A random number generator (splitmix64) that gives the same sequence for the same seed.
 
 use std::{ops::Range, time::Duration};
 
@@ -35,7 +35,7 @@ impl Random {
         self.within(0..1000) < permille
     }
 
-    /// A time of a number of milliseconds in `range`.
+    /// A time of whole milliseconds, whose number is in `range`.
     pub fn millis(&mut self, range: Range<u64>) -> Duration {
         Duration::from_millis(self.within(range))
     }

@@ -40,13 +40,13 @@ use crate::Process;
 /// The environment variable that names the role of a process.
 const VARIABLE: &str = "RSSHM_ROLE";
 
-/// The exit code of a role that panicked, as of a Rust program.
+/// The exit code of a role that panicked: that of any Rust program.
 const PANICKED: i32 = 101;
 
-/// What a process of a role does, with the arguments that it was started with. The process ends when it returns.
+/// The function that a process in a role runs, with the process's arguments. The process ends when it returns.
 pub type Role = fn(&[&str]);
 
-/// Declares the roles of a test program: tables of names and functions. It stands once in each test program, in
+/// Declares the roles of a test program: tables of names and functions. Each test program has one such declaration, in
 /// `main.rs`.
 #[macro_export]
 macro_rules! roles {
@@ -116,10 +116,11 @@ pub fn play(tables: &[&[(&str, Role)]]) {
     let Ok(name) = std::env::var(VARIABLE) else {
         return;
     };
-    // SAFETY: no other thread runs before `main`. What the role starts is not to play the role again.
+    // Programs that the role starts must not play the role again.
+    // SAFETY: this runs before `main`, so that no other thread reads or changes the environment.
     unsafe { std::env::remove_var(VARIABLE) };
-    // As Rust's runtime does before `main`: a write to a closed pipe is an error and no signal.
-    // SAFETY: no handler is installed.
+    // A write to a closed pipe is an error and no signal. Rust's runtime does the same before `main`.
+    // SAFETY: SIG_IGN installs no handler, so no code has to be async-signal-safe.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }.expect("SIGPIPE is ignored");
 
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -6,11 +6,11 @@ use std::{fs::File, io::Write, path::Path, process::Command};
 
 use crate::{privileges, skip};
 
-/// Options of `unshare` for a mount namespace of its own.
+/// Options of `unshare` for a private mount namespace.
 pub const OWN_MOUNTS: [&str; 3] = ["--mount", "--propagation", "private"];
 
-/// The command that runs the rest of its command line in the `namespaces` (options of `unshare`); `None` where the
-/// system does not allow that.
+/// A command that runs the rest of its command line in new `namespaces` (options of `unshare`); `None` if the system
+/// does not allow that.
 pub fn unshared(namespaces: &[&'static str]) -> Option<Vec<&'static str>> {
     let mut wrapper = vec!["unshare"];
     if !privileges::is_root() {
@@ -20,7 +20,7 @@ pub fn unshared(namespaces: &[&'static str]) -> Option<Vec<&'static str>> {
     skip::succeeds(Command::new(wrapper[0]).args(&wrapper[1..]).arg("true")).then_some(wrapper)
 }
 
-/// In a process with a mount namespace of its own: mounts a tmpfs of `size` (as mount takes it, such as `64m`) on
+/// In a process with a private mount namespace: mounts a tmpfs of `size` (as mount takes it, such as `64m`) on
 /// /dev/shm.
 #[track_caller]
 pub fn mount(size: &str) {

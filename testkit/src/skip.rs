@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Skipping a test that this machine cannot run, so that it is counted and not mistaken for one that passed.
+//! Skips a test that this machine cannot run. A skipped test is counted, so that it does not look like one that passed.
 
 use std::{
     env,
@@ -17,7 +17,7 @@ pub const SKIPPED: &str = "RSSHM_SKIPPED";
 /// Returns from the test that calls it. Prints `SKIPPED <test>: <reason>` and appends that line to the file that
 /// `RSSHM_SKIPPED` names.
 ///
-/// It stands in the test itself, not in a function that the test calls.
+/// Use it in the test itself, not in a function that the test calls.
 #[macro_export]
 macro_rules! skip {
     ($($reason:tt)+) => {{

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Waiting for a condition, with a bound and a message.
+//! Waits for a condition, with a limit and a message.
 
 use std::time::{Duration, Instant};
 
-/// The longest that anything expected may take, also on a busy machine.
+/// The longest time that anything expected may take, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The pause between two looks at a condition.
+/// The pause between two checks of a condition.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Waits until `condition` holds, for [`PATIENCE`] at most. Returns how long that took.

@@ -106,10 +106,13 @@ fn skipping(file: &std::path::Path) -> std::process::Command {
     command
 }
 
+/// `skip_is_recorded_with_test_name` runs this test with `SKIP_NOW`.
 #[test]
 fn skips_on_request() {
     if std::env::var_os("SKIP_NOW").is_some() {
         rsshm_testkit::skip!("because the role {} for it", "asked");
     }
+    // A program that is installed is no reason to skip.
+    assert!(rsshm_testkit::skip::has_program("sh"));
     rsshm_testkit::need_program!("sh");
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use rsshm_channel::ChannelName;
 use rsshm_testkit::{Channel, Process, eventually, gst::SourceRecorder};
 
-use crate::device::{CAMERA, Capture, LOOPBACK, SMALL, assert_bars, capture, v4l2_ctl};
+use crate::device::{CAMERA, Capture, LOOPBACK, SMALL, assert_bars, launch, v4l2_ctl};
 
 fn file(name: &str) -> PathBuf {
     std::env::temp_dir().join(name)
@@ -16,11 +16,11 @@ fn file(name: &str) -> PathBuf {
 #[test]
 #[ignore = "make test-camera"]
 fn several_programs_show_camera() {
-    let mut writer = capture("v4l2src device=/dev/video0 ! video/x-raw,width=640,height=480 ! rsshmsink name=cam0");
+    let mut writer = launch("v4l2src device=/dev/video0 ! video/x-raw,width=640,height=480 ! rsshmsink name=cam0");
     let readers: Vec<(PathBuf, Process)> = ["first", "second", "third"]
         .map(|name| {
             let file = file(name);
-            let reader = capture(&format!(
+            let reader = launch(&format!(
                 "rsshmsrc name=cam0 num-buffers=3 ! videoconvert ! video/x-raw,format=RGB ! filesink location={}",
                 file.display()
             ));
@@ -55,7 +55,7 @@ fn blocked_readers_starve_neither_camera_nor_reader() {
             "rsshmsrc channel={channel} max-held-buffers=64 ! queue max-size-buffers=200 max-size-time=0 max-size-bytes=0 \
              ! identity sleep-time=300000 ! fakesink sync=false"
         ));
-        let stopped = capture(&format!("rsshmsrc name={channel} ! fakesink sync=false"));
+        let stopped = launch(&format!("rsshmsrc name={channel} ! fakesink sync=false"));
         eventually("both readers are connected", || writer.pipeline.num_clients() == 2);
         stopped.stop();
         let other = SourceRecorder::of(&channel);
@@ -63,7 +63,7 @@ fn blocked_readers_starve_neither_camera_nor_reader() {
         let before = writer.count();
         other.wait_for_frames(60);
         assert!(holder.frame_count() > 30, "{mode}");
-        // A busy machine loses single frames. A camera without buffers would lose all.
+        // A busy machine loses single frames. A camera without buffers would lose all frames.
         let sequences: Vec<u64> = writer.all()[before..].iter().map(|frame| frame.sequence).collect();
         let lost = sequences.windows(2).filter(|pair| pair[1] != pair[0] + 1).count();
         assert!(lost < 12, "{mode}: the camera had no buffers: {sequences:?}");
@@ -77,7 +77,7 @@ fn blocked_readers_starve_neither_camera_nor_reader() {
 #[ignore = "make test-camera"]
 fn jpeg_of_camera_arrives_unchanged() {
     // These caps are those of a camera; v4l2sink would add more.
-    let mut player = capture(&format!(
+    let mut player = launch(&format!(
         "videotestsrc is-live=true pattern=smpte75 ! video/x-raw,format=I420,{SMALL} ! jpegenc ! capssetter replace=true \
          caps=image/jpeg,{SMALL},parsed=true,interlace-mode=progressive,colorimetry=2:4:7:1 ! v4l2sink device={LOOPBACK}"
     ));
@@ -92,7 +92,7 @@ fn jpeg_of_camera_arrives_unchanged() {
     let reader = SourceRecorder::of(&channel);
     reader.wait_for_frames(10);
     let pictures = file("jpeg");
-    capture(&format!(
+    launch(&format!(
         "rsshmsrc name={channel} num-buffers=2 ! jpegdec ! videoconvert ! video/x-raw,format=RGB ! filesink location={}",
         pictures.display()
     ))

@@ -17,9 +17,10 @@ use rsshm_testkit::{
 pub const CAMERA: &str = "/dev/video0";
 /// A camera of vivid that puts each plane of a frame into a buffer of its own.
 pub const MULTIPLANAR: &str = "/dev/video1";
-/// A device of v4l2loopback, which plays what is written to it.
+/// A device of v4l2loopback, which delivers the frames that are written to it.
 pub const LOOPBACK: &str = "/dev/video10";
 
+/// The size and the frame rate of most tests.
 pub const SMALL: &str = "width=320,height=180,framerate=30/1";
 
 /// Runs v4l2-ctl on a device.
@@ -42,9 +43,9 @@ pub fn control(device: &str, setting: &str) {
     v4l2_ctl(device, &["-c", setting]);
 }
 
-/// Starts `gst-launch-1.0 PIPELINE` with a pipeline that a user would type.
+/// Starts `gst-launch-1.0 PIPELINE`, in which warnings are not fatal.
 #[track_caller]
-pub fn capture(pipeline: &str) -> Process {
+pub fn launch(pipeline: &str) -> Process {
     let mut command = command("gst-launch-1.0");
     command.arg("-q").args(pipeline.split_whitespace());
     // Warnings of GStreamer's elements about faults are not the subject of these tests.
@@ -61,7 +62,7 @@ pub struct Captured {
     pub bytes: Vec<u8>,
 }
 
-/// A pipeline in this process that captures, and records what its camera delivers.
+/// A pipeline in this process that captures, and records the frames that its camera delivers.
 pub struct Capture {
     pub pipeline: Pipeline,
     captured: Arc<Mutex<Vec<Captured>>>,

@@ -7,10 +7,10 @@ use std::{fs::File, path::Path};
 use gst::prelude::*;
 use rsshm_testkit::{Channel, Process, eventually, gst::SourceRecorder};
 
-use crate::device::{CAMERA, Capture, SMALL, capture, control};
+use crate::device::{CAMERA, Capture, SMALL, control, launch};
 
 fn writer(channel: &Channel) -> Process {
-    capture(&format!(
+    launch(&format!(
         "v4l2src device={CAMERA} ! video/x-raw,format=YUY2,{SMALL} ! rsshmsink name={channel}"
     ))
 }
@@ -58,7 +58,7 @@ fn reader_survives_failing_device() {
 #[test]
 #[ignore = "make test-camera"]
 fn reader_survives_disconnected_device() {
-    // The driver connects the device again when its last user closes it. This user closes it after the writer.
+    // The driver connects the device again when its last user closes it. This file is closed after the writer's.
     let user = File::open(CAMERA).unwrap();
     assert_reader_survives(|| control(CAMERA, "disconnect=1"), || drop(user));
 }
@@ -127,6 +127,6 @@ fn reader_sees_lost_and_corrupted_frames() {
     assert_eq!(seen.iter().filter(|(_, corrupted)| *corrupted).count(), 1);
     let gaps = seen.windows(2).filter(|pair| pair[1].0 > pair[0].0 + 1).count();
     assert!(gaps > 2, "{seen:?}");
-    // The channel has lost none.
+    // The channel itself has lost no frame.
     assert_eq!(reader.stat("frames-missed"), 0);
 }

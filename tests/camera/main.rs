@@ -18,8 +18,8 @@ use rsshm_testkit::{
     gst::{init, run_to_end},
 };
 
-/// Creates the registries of the test program and of gst-launch-1.0 outside of the machine: emulated, the first look at
-/// all plugins takes longer than a test.
+/// Creates the registries of the test program and of gst-launch-1.0 outside of the machine: in the emulated machine,
+/// the first scan of all plugins takes longer than a test.
 #[test]
 fn programs_find_plugin() {
     init();

@@ -4,7 +4,7 @@
 
 use rsshm_testkit::{eventually, gst::Xvfb};
 
-use crate::device::{BARS, CAMERA, capture, control};
+use crate::device::{BARS, CAMERA, control, launch};
 
 /// `RSSHM_SCREENSHOT=FILE` writes the picture to a file in the machine. docs/screen.png was copied from there with
 /// base64(1).
@@ -14,7 +14,7 @@ fn windows_show_the_camera() {
     let screen = Xvfb::start(660, 180);
     control(CAMERA, "osd_text_mode=1");
     let mut writer =
-        capture("v4l2src ! video/x-raw,format=BGRx,width=320,height=180,framerate=30/1 ! rsshmsink name=cam0");
+        launch("v4l2src ! video/x-raw,format=BGRx,width=320,height=180,framerate=30/1 ! rsshmsink name=cam0");
     let mut plain = screen.launch("rsshmsrc name=cam0 ! autovideosink");
     // vivid writes text into the rows above.
     let below = |left| (left, 150, 320, 20);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Time stamps of the driver.
+//! Timestamps of the driver.
 
 use gst::prelude::*;
 use rsshm_testkit::{
@@ -22,8 +22,8 @@ fn nanoseconds(text: &str) -> Option<i64> {
 
 #[test]
 #[ignore = "make test-camera"]
-fn reader_keeps_time_stamps_of_driver() {
-    // Time stamps of the start of a frame. vivid delivers frames before their end, and v4l2src would distrust the
+fn reader_keeps_timestamps_of_driver() {
+    // Timestamps of the start of a frame. vivid delivers frames before their end, and v4l2src would distrust the
     // clock.
     control(CAMERA, "timestamp_source=1");
     let channel = Channel::new();

@@ -23,10 +23,22 @@ fn pipeline_of(element: &str) -> Pipeline {
     }
 }
 
-/// Starts the pipeline, which must fail, and returns the kind and the text of its error.
+/// Starts the pipeline, which must fail at once, and returns the kind and the text of its error.
+#[track_caller]
+fn error_at_start(pipeline: &Pipeline) -> (String, String) {
+    assert!(pipeline.set_state(gst::State::Playing).is_err());
+    posted_error(pipeline)
+}
+
+/// Starts the pipeline, which must fail at once or later, and returns the kind and the text of its error.
 #[track_caller]
 fn error_of(pipeline: &Pipeline) -> (String, String) {
     let _ = pipeline.set_state(gst::State::Playing);
+    posted_error(pipeline)
+}
+
+#[track_caller]
+fn posted_error(pipeline: &Pipeline) -> (String, String) {
     let error = pipeline.wait_error();
     (error_kind(&error), error.message().to_owned())
 }
@@ -43,7 +55,7 @@ fn elements_refuse_invalid_channel_names() {
         for element in ["rsshmsink", "rsshmsrc"] {
             let pipeline = pipeline_of(element);
             pipeline.element("it").set_property("channel", name);
-            let (kind, text) = error_of(&pipeline);
+            let (kind, text) = error_at_start(&pipeline);
             assert_eq!(kind, "ResourceError::Settings", "{element} {name:?}: {text}");
             assert!(text.contains(reason), "{element} {name:?}: {text}");
         }
@@ -63,7 +75,7 @@ fn sink_refuses_invalid_properties() {
         let pipeline = pipeline_of("rsshmsink");
         pipeline.element("it").set_property("channel", channel.as_str());
         pipeline.element("it").set_property(property, value);
-        let (kind, text) = error_of(&pipeline);
+        let (kind, text) = error_at_start(&pipeline);
         assert_eq!(kind, "ResourceError::Settings", "{property} {value:o}: {text}");
         assert!(text.contains(property), "{property} {value:o}: {text}");
         channel.assert_removed();
@@ -78,7 +90,7 @@ fn second_writer_is_refused_after_two_seconds() {
     eventually("the channel exists", || channel.exists());
     let started = Instant::now();
     let second = Pipeline::new(&writer);
-    let (kind, text) = error_of(&second);
+    let (kind, text) = error_at_start(&second);
     assert_eq!(kind, "ResourceError::Busy", "{text}");
     assert!(text.contains(&format!("process {}", first.pid())), "{text}");
     // The sink waits two seconds, because a killed process takes a moment to exit.
@@ -93,7 +105,7 @@ fn second_writer_is_refused_after_two_seconds() {
     channel.assert_removed();
 }
 
-/// A sink that has received `buffer` with these caps once its pipeline starts.
+/// A sink that receives `buffer` with these caps when its pipeline starts.
 fn sink_with(channel: &Channel, caps: &str, buffer: &gst::Buffer) -> SinkHarness {
     let writer = SinkHarness::new(channel, "sync=false");
     writer.set_caps(caps);
@@ -295,7 +307,7 @@ fn short_writer(channel: &Channel) -> Pipeline {
     )
 }
 
-/// Publishes three frames; nothing of the channel is left after that.
+/// Publishes three frames. After that, nothing of the channel may be left.
 #[track_caller]
 fn write_three_frames(channel: &Channel) {
     let writer = short_writer(channel);
@@ -306,7 +318,7 @@ fn write_three_frames(channel: &Channel) {
 }
 
 #[test]
-fn writer_replaces_damaged_segment_with_lock_file() {
+fn writer_replaces_damaged_segment_that_has_lock_file() {
     for (bytes, offset, field) in DAMAGE {
         let channel = Channel::new();
         leave_files_of_killed_writer(&channel);
@@ -343,19 +355,23 @@ fn writer_refuses_foreign_file_without_lock_file() {
 
 #[test]
 fn writer_replaces_truncated_segment() {
-    for size in [0, 8, 255, 4096, 100_000] {
+    // The last is the size of the segment without its last byte.
+    for size in [Some(0), Some(8), Some(255), Some(4096), Some(100_000), None] {
         let channel = Channel::new();
         leave_files_of_killed_writer(&channel);
         let file = OpenOptions::new().write(true).open(&channel.files()[0]).unwrap();
-        file.set_len(size).unwrap();
+        let whole = file.metadata().unwrap().len();
+        file.set_len(size.unwrap_or(whole - 1)).unwrap();
         let reader = Pipeline::new(&format!("rsshmsrc name={channel} ! fakesink"));
-        if size < 100_000 {
+        if size.is_some() {
             let (kind, text) = error_of(&reader);
-            assert_eq!(kind, "StreamError::WrongType", "{size}: {text}");
+            assert_eq!(kind, "StreamError::WrongType", "{size:?}: {text}");
         } else {
-            // Only frames are cut off. A reader sees no more than that the writer is dead, and waits.
+            // Only frames are cut off. A reader sees only that the writer is dead, and waits.
             reader.play();
             std::thread::sleep(Duration::from_millis(300));
+            let errors = reader.take_messages(gst::MessageType::Error);
+            assert!(errors.is_empty(), "{errors:?}");
         }
         drop(reader);
         write_three_frames(&channel);
@@ -369,7 +385,7 @@ fn writer_repairs_empty_lock_file() {
     write_three_frames(&channel);
 }
 
-/// Something under a path that is no regular file. Dropping it removes it.
+/// A file that is not a regular one, at a path of the channel. Dropping the value removes the file.
 struct Obstacle(PathBuf);
 
 impl Drop for Obstacle {
@@ -379,7 +395,7 @@ impl Drop for Obstacle {
     }
 }
 
-/// Makes an obstacle under a path.
+/// Makes an obstacle at a path.
 type Make = fn(&Path);
 
 #[test]

@@ -13,13 +13,6 @@ use rsshm_testkit::{
     gst::{LOSSLESS, Pipeline, RecordedFrame, SinkHarness, SourceRecorder, init, sequence},
 };
 
-/// A lossless writer. The test pushes each frame with its caps.
-fn lossless_writer(channel: &Channel) -> SinkHarness {
-    let writer = SinkHarness::new(channel, LOSSLESS);
-    writer.pipeline.play();
-    writer
-}
-
 /// The size of a frame of the caps.
 fn size(caps: &gst::Caps) -> usize {
     let is_raw = caps.structure(0).unwrap().name() == "video/x-raw";
@@ -50,7 +43,7 @@ fn number(seen: &RecordedFrame) -> u32 {
 }
 
 #[test]
-fn changed_caps_arrive_with_first_frame() {
+fn new_caps_arrive_with_their_first_frame() {
     let hd = ",colorimetry=bt709,pixel-aspect-ratio=1/1";
     let changes: Vec<gst::Caps> = [
         raw("I420", 64, 30, hd),
@@ -72,7 +65,7 @@ fn changed_caps_arrive_with_first_frame() {
     .into();
     let channel = Channel::new();
     let reader = SourceRecorder::of(&channel);
-    let writer = lossless_writer(&channel);
+    let writer = SinkHarness::lossless(&channel);
     let sent: Vec<&gst::Caps> = changes.iter().flat_map(|caps| [caps; 3]).collect();
     for (caps, number) in sent.iter().zip(0..) {
         push(&writer, caps, number);
@@ -145,7 +138,7 @@ fn fifty_caps_changes_lose_no_frame() {
 }
 
 #[test]
-fn unpaced_reader_receives_frames_with_own_caps() {
+fn reader_that_misses_frames_receives_right_caps() {
     let (sent, seen, _writer) = run_changing_upstream("is-live=true", "", 50);
     assert!(seen.len() > 20, "{}", seen.len());
     let numbers: Vec<u32> = seen.iter().map(number).collect();
@@ -165,7 +158,7 @@ fn source_reports_downstream_that_refuses_new_caps() {
     let reader = SourceRecorder::playing(&format!(
         "rsshmsrc channel={channel} ! video/x-raw,format=GRAY8 ! fakesink sync=false"
     ));
-    let writer = lossless_writer(&channel);
+    let writer = SinkHarness::lossless(&channel);
     for number in 0..3 {
         push(&writer, &raw("GRAY8", 64, 30, ""), number);
     }
@@ -186,7 +179,7 @@ fn source_reports_downstream_that_refuses_new_caps() {
 fn sink_refuses_unsupported_new_caps_with_advice() {
     let channel = Channel::new();
     let reader = SourceRecorder::of(&channel);
-    let writer = lossless_writer(&channel);
+    let writer = SinkHarness::lossless(&channel);
     push(&writer, &raw("GRAY8", 64, 30, ""), 0);
     eventually("the supported frame arrives", || reader.frame_count() == 1);
     let caps = "video/x-raw(memory:GLMemory),format=RGBA,width=16,height=16,framerate=30/1";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Pipelines with clocks other than CLOCK_MONOTONIC: time stamps stay right while a clock drifts and steps.
+//! Pipelines with clocks other than CLOCK_MONOTONIC: timestamps stay right while a clock drifts and steps.
 
 use std::{
     sync::atomic::{AtomicI64, Ordering},
@@ -17,7 +17,7 @@ use rsshm_testkit::{
 const FRAMES: u64 = 200;
 const FRAME_TIME: Duration = Duration::from_millis(10);
 
-/// The largest error of a time stamp, in nanoseconds.
+/// The largest error of a timestamp, in nanoseconds.
 const MAX_ERROR_NS: i64 = 150_000;
 
 mod imp {
@@ -58,18 +58,20 @@ impl DriftingClock {
     }
 
     fn time_at(&self, monotonic: u64) -> u64 {
+        // Relaxed: see `step`.
+        let steps = self.imp().steps.load(Ordering::Relaxed);
         let drift = monotonic / 5_000;
         let time = monotonic + drift + 1_000_000_000_000;
-        time.saturating_add_signed(self.imp().steps.load(Ordering::Relaxed))
+        time.saturating_add_signed(steps)
     }
 
     fn step(&self, by_ms: i64) {
-        // Relaxed: the test orders steps and time stamps itself.
+        // Relaxed: the test orders steps and timestamps itself.
         self.imp().steps.fetch_add(by_ms * 1_000_000, Ordering::Relaxed);
     }
 }
 
-/// The clock of one side.
+/// The clock of the writer's or of the reader's pipeline.
 struct Side {
     clock: gst::Clock,
     /// The time of the clock at a time of CLOCK_MONOTONIC.
@@ -117,7 +119,7 @@ enum When {
     AfterCapture(u64),
 }
 
-/// Sends frames that are stamped at their capture, and returns the errors of the reader's time stamps in nanoseconds.
+/// Sends frames that are stamped at their capture, and returns the errors of the reader's timestamps in nanoseconds.
 ///
 /// `at` is called before and after each capture.
 fn errors(writing: Side, reading: Side, mut at: impl FnMut(When)) -> Vec<i64> {
@@ -162,7 +164,7 @@ fn assert_exact(errors: &[i64]) {
 }
 
 #[test]
-fn time_stamps_survive_writer_clock_steps() {
+fn timestamps_survive_writer_clock_steps() {
     let clock = DriftingClock::new();
     let side = Side::drifting(&clock);
     let errors = errors(side, Side::monotonic(), |when| match when {
@@ -175,7 +177,7 @@ fn time_stamps_survive_writer_clock_steps() {
 }
 
 #[test]
-fn time_stamps_survive_reader_clock_steps() {
+fn timestamps_survive_reader_clock_steps() {
     let clock = DriftingClock::new();
     let side = Side::drifting(&clock);
     let errors = errors(Side::monotonic(), side, |when| match when {
@@ -187,13 +189,13 @@ fn time_stamps_survive_reader_clock_steps() {
 }
 
 #[test]
-fn time_stamps_survive_slaved_clocks() {
+fn timestamps_survive_slaved_clocks() {
     let errors = errors(Side::calibrated(), Side::calibrated(), |_| {});
     assert_exact(&errors);
 }
 
 #[test]
-fn time_stamps_survive_reader_clock_set_back() {
+fn timestamps_survive_reader_clock_set_back() {
     let clock = DriftingClock::new();
     let side = Side::drifting(&clock);
     let errors = errors(Side::monotonic(), side, |when| {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Channels as devices: what a program sees that lets its user choose a camera.
+//! Channels as devices, for programs that let the user choose a camera.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},

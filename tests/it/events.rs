@@ -10,8 +10,8 @@ use std::{
 
 use gst::{EventType, TagMergeMode, event, prelude::*, tags};
 use rsshm_testkit::{
-    Channel, Process, eventually,
-    gst::{CAPS, Pipeline, SinkHarness, SourceRecorder, custom_event, init, launch},
+    Channel, eventually,
+    gst::{CAPS, Pipeline, SinkHarness, SourceRecorder, custom_event, init, launch, live_writer},
     timed, wait_until,
 };
 
@@ -108,7 +108,7 @@ fn late_reader_receives_tags_before_first_frame() {
         .iter()
         .map(|word| word.split(' ').next().unwrap().to_owned())
         .collect();
-    // The source begins a stream of its own before it is connected.
+    // The source begins its own stream before it is connected.
     assert_eq!(
         words[..6],
         ["stream-start", "stream-start", "caps", "segment", "tag", "frame"],
@@ -342,7 +342,7 @@ fn reader_waiting_for_gap_stops_promptly() {
         let start = writer.pipeline.current_running_time().unwrap() + 60 * gst::ClockTime::SECOND;
         writer.send(event::Gap::new(start, None));
         eventually("the gap arrives", || !reader.events(EventType::Gap).is_empty());
-        // The sink is waiting by then.
+        // After this time, the sink is waiting.
         std::thread::sleep(Duration::from_millis(50));
         let (time, result) = timed(|| {
             reader.pipeline.set_state(state)?;
@@ -360,7 +360,7 @@ fn paused_reader_receives_events_when_playing_again() {
     let reader = SourceRecorder::of(&channel);
     writer.push_frame_until_seen(0, &reader);
     reader.pipeline.set_state(gst::State::Paused).unwrap();
-    // A frame that was on its way has arrived by then.
+    // After this time, a frame that was on its way has arrived.
     std::thread::sleep(Duration::from_millis(50));
     reader.clear();
     writer.send(title("sent during the pause"));
@@ -382,7 +382,7 @@ fn paused_reader_receives_events_when_playing_again() {
 }
 
 #[test]
-fn writer_seek_is_discont_without_flush() {
+fn writer_seek_causes_discont_without_flush() {
     let channel = Channel::new();
     let writer = Pipeline::playing(&format!("videotestsrc ! {CAPS} ! rsshmsink channel={channel}"));
     let reader = SourceRecorder::of(&channel);
@@ -455,7 +455,7 @@ fn new_writer_loses_and_repeats_no_event() {
     }
     assert_eq!(only(&reader.words(), &["app"]), expected);
     assert_eq!(titles(&reader), ["title 1", "title 2", "title 3"]);
-    // The first is the source's own.
+    // The first of the four is that of the source itself.
     assert_eq!(reader.events(EventType::StreamStart).len(), 4);
 }
 
@@ -562,12 +562,6 @@ fn blocked_reader_counts_missed_events() {
     assert!(missed > 50 && words.len() as u64 + missed == 101, "{missed}, {words:?}");
 }
 
-fn live_writer(channel: &Channel) -> Process {
-    launch(&format!(
-        "videotestsrc is-live=true ! {CAPS} ! rsshmsink name={channel}"
-    ))
-}
-
 #[test]
 fn players_show_new_writer_without_pause() {
     for factory in ["playbin", "playbin3"] {
@@ -609,7 +603,7 @@ fn players_show_new_writer_without_pause() {
     }
 }
 
-/// The number of frames in a recording, and the last time stamp.
+/// The number of frames in a recording, and the last timestamp.
 fn recorded(file: &Path) -> (usize, gst::ClockTime) {
     let player = Pipeline::new(&format!(
         "filesrc location={} ! decodebin ! fakesink name=sink sync=false",

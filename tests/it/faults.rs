@@ -15,7 +15,7 @@ use rsshm_testkit::{
         sequence::{has_frames, reader, summary, writer},
     },
     role::{Role, say},
-    wait_until,
+    shm, wait_until,
 };
 
 const FORKING_WRITER: &str = "faults/forking-writer";
@@ -42,7 +42,7 @@ fn assert_files_are_restored(remove: [bool; 2]) {
     {
         std::fs::remove_file(file).unwrap();
     }
-    // Usually this takes a second.
+    // This usually takes a second.
     wait_until("the files are restored", Duration::from_secs(3), || channel.exists());
     let mut new = reader(&channel, "", 2);
     eventually("both readers are counted", || writer.num_clients() == 2);
@@ -181,12 +181,9 @@ fn child_of(process: &Process) -> Pid {
 
 /// The names of the staging files of a process.
 fn staging_files(pid: Pid) -> Vec<String> {
-    std::fs::read_dir("/dev/shm")
-        .unwrap()
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| name.starts_with(&format!(".rsshm-{pid}-")))
-        .collect()
+    let mut names = shm::names();
+    names.retain(|name| name.starts_with(&format!(".rsshm-{pid}-")));
+    names
 }
 
 #[test]
@@ -224,7 +221,7 @@ fn sequenced_buffer(number: u32, size: usize) -> gst::Buffer {
     frames::fill(&mut bytes, number);
     let mut buffer = gst::Buffer::from_mut_slice(bytes);
     let target = buffer.get_mut().unwrap();
-    // In the future: a source skips frames from before its base time.
+    // The time is in the future, because a source skips frames from before its base time.
     target.set_pts(gst::ClockTime::from_mseconds(60_000 + u64::from(number) * 20));
     buffer
 }

@@ -62,7 +62,7 @@ fn audio_arrives_unchanged() {
     assert_arrives_unchanged(&format!("{odd} ! audiobuffersplit output-buffer-duration=1/77"), 175);
 }
 
-/// H.264 of black and then of noise: first keyframes of a few hundred bytes, then some that are larger than every slot.
+/// H.264 of black and then of noise. The first keyframes have a few hundred bytes; later ones are larger than any slot.
 const GROWING_H264: &str = "concat name=c \
     ! x264enc tune=zerolatency speed-preset=ultrafast quantizer=4 pass=quant key-int-max=15 \
     ! h264parse ! video/x-h264,stream-format=byte-stream,alignment=au";
@@ -107,7 +107,8 @@ fn frames_larger_than_slots_reconnect_reader() {
 
 #[test]
 fn reader_receives_frames_without_any_keyframe() {
-    // v4l2src marks every frame like this that is neither raw video nor JPEG: Bayer pictures, the H.264 of some cameras.
+    // v4l2src marks all frames that are neither raw video nor JPEG as delta units: Bayer pictures, and the H.264 of
+    // some cameras.
     let channel = Channel::new();
     let writer = Pipeline::new(&format!(
         "videotestsrc is-live=true ! video/x-bayer,format=rggb,width=64,height=48,framerate=30/1 ! rsshmsink name={channel}"
@@ -159,7 +160,7 @@ fn caps_with(features: &str, fields: &str) -> gst::Caps {
     .unwrap()
 }
 
-/// Sends frames in each layout and kind of memory, with `flags` in turn. All must arrive unchanged.
+/// Sends frames in each layout and kind of memory, with each of the `flags` in turn. All must arrive unchanged.
 #[track_caller]
 fn assert_caps_and_flags_arrive(caps: &gst::Caps, flags: &[VideoBufferFlags]) {
     for downstream in ["fakevideosink sync=false", "fakesink sync=false"] {

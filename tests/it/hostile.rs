@@ -32,7 +32,7 @@ fn open(path: PathBuf) -> Option<File> {
     OpenOptions::new().read(true).write(true).open(path).ok()
 }
 
-/// What an attacker writes to.
+/// The target of an attack.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Attack {
     /// The status and the tables, except the word with the state of the segment.
@@ -49,7 +49,7 @@ struct Offsets {
 }
 
 impl Offsets {
-    /// Reads them, `None` if the header makes no sense.
+    /// Reads the offsets; `None` if the header is not plausible.
     fn read(segment: &File) -> Option<Self> {
         let field = |offset| {
             let mut word = [0; 8];
@@ -66,7 +66,7 @@ const STATE_OFFSET: u64 = STATUS_OFFSET + 24;
 
 /// Writes garbage into the channel's files for a time.
 ///
-/// The offsets are those of the current segment, or of the last one whose header made sense.
+/// The offsets are those of the current segment, or of the last one whose header was plausible.
 fn write_garbage(channel: &Channel, time: Duration, attack: Attack) {
     let mut random = Random::new(0x9e37_79b9_7f4a_7c15);
     let mut offsets = None;
@@ -118,7 +118,7 @@ fn reader(channel: &Channel, options: &str) -> Process {
     ))
 }
 
-/// How long an attack lasts.
+/// The duration of an attack.
 fn attack_time() -> Duration {
     let seconds = std::env::var("RSSHM_TEST_SECONDS").ok();
     Duration::from_secs_f64(seconds.and_then(|text| text.parse().ok()).unwrap_or(2.5))
@@ -144,7 +144,7 @@ fn attack_once(channel: &Channel, attack: Attack, writer: &mut Process, readers:
             assert_idle(process, before);
             continue;
         }
-        // The segment makes no sense, or downstream does not accept the caps.
+        // The segment is not plausible, or downstream does not accept the caps.
         let status = process.wait();
         let output = process.output();
         assert!(
@@ -169,7 +169,7 @@ fn assert_survives(attack: Attack) {
     ));
     eventually("the channel exists", || channel.exists());
     let mut readers = READERS.map(|options| reader(&channel, options));
-    // All readers are connected by then.
+    // After this time, all readers are connected.
     std::thread::sleep(Duration::from_millis(500));
     let until = Instant::now() + attack_time();
     let mut ended = 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! No reader delays the writer or another reader: not a stopped, killed or greedy one, and not many at once.
+//! No reader delays the writer or another reader, even if it is stopped, killed or greedy, or if there are many.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,8 @@ use rsshm_testkit::{
     wait_until,
 };
 
-/// Slow enough for readers on a busy machine: a frame survives four more publishes.
+/// The caps of most tests. The frame rate is low, because a frame survives only four more publishes, even on a busy
+/// machine.
 const CAPS: &str = "format=GRAY8,width=320,height=240,framerate=10/1";
 
 #[test]
@@ -43,7 +44,7 @@ fn stopped_and_killed_readers_disturb_no_peer() {
 }
 
 #[test]
-fn num_clients_is_right_without_frames() {
+fn num_clients_is_correct_without_frames() {
     let channel = Channel::new();
     let writer = writer(&channel, "is-live=true", CAPS, "");
     writer.play();

@@ -76,7 +76,7 @@ impl Codec {
 #[derive(Clone, Copy, Debug)]
 struct Encoded {
     flags: BufferFlags,
-    /// The time stamp in seconds; `None` for headers.
+    /// The timestamp in seconds; `None` for headers.
     pts: Option<f64>,
 }
 
@@ -95,7 +95,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// The frames that have passed an element.
+    /// The frames that have arrived at an element.
     fn passed(&self, element: &str) -> Vec<Encoded> {
         let output = self.process.output();
         let lines = output
@@ -150,13 +150,13 @@ fn parse(line: &str) -> Option<Encoded> {
     })
 }
 
-/// A reader joins late, and is later stopped until its next frame has been overwritten.
+/// Checks a reader that joins late, and is later stopped until its next frame has been overwritten.
 #[track_caller]
 fn assert_late_reader_survives_gap(codec: &Codec) {
     let channel = Channel::new();
     let mut writer = codec.writer(&channel);
     eventually("the channel exists", || channel.exists());
-    // By then the first keyframe has been overwritten.
+    // After this time, the first keyframe has been overwritten.
     std::thread::sleep(Duration::from_millis(1600));
     let mut reader = codec.reader(&channel, "", "");
     wait_until(
@@ -165,7 +165,7 @@ fn assert_late_reader_survives_gap(codec: &Codec) {
         || reader.pictures() > 10,
     );
     reader.process.stop();
-    // By then the reader's next frame has been overwritten.
+    // After this time, the reader's next frame has been overwritten.
     std::thread::sleep(Duration::from_millis(1800));
     let before = reader.pictures();
     reader.process.resume();
@@ -289,7 +289,7 @@ fn only_newest_keyframe_before_start_is_shown() {
 }
 
 #[test]
-fn new_caps_have_only_keyframes_until_delta_comes() {
+fn frames_of_new_caps_count_as_keyframes_until_first_delta() {
     let channel = Channel::new();
     let writer = SinkHarness::live_with_caps(&channel, H264_CAPS, "");
     let reader = SourceRecorder::of(&channel);
@@ -320,7 +320,7 @@ fn paused_reader_continues_at_requested_keyframe() {
     let pad = writer.pipeline.pad("appsrc", "src");
     pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
         if gst_video::UpstreamForceKeyUnitEvent::parse(info.event().unwrap()).is_ok() {
-            // Relaxed, also the load below: the flag guards no other data.
+            // Relaxed, as is the load below: no other data depends on the flag.
             in_probe.store(true, Ordering::Relaxed);
         }
         gst::PadProbeReturn::Ok
@@ -331,7 +331,7 @@ fn paused_reader_continues_at_requested_keyframe() {
     let push_deltas = |numbers: Range<u64>| {
         for number in numbers {
             writer.push_frame_with(number, BufferFlags::DELTA_UNIT);
-            // Not faster than the source can read them.
+            // The source can read them at this speed.
             std::thread::sleep(Duration::from_millis(5));
         }
     };

@@ -15,7 +15,7 @@ use std::{
 use gst::prelude::*;
 use rsshm_testkit::{
     Channel, Process, eventually,
-    gst::{CAPS, LOSSLESS, Pipeline, SinkHarness, SourceRecorder, command, init, launch},
+    gst::{CAPS, LOSSLESS, Pipeline, SinkHarness, SourceRecorder, command, init, launch, live_writer},
     wait_until,
 };
 
@@ -138,7 +138,8 @@ fn elements_leak_no_objects() {
         let channel = Channel::new();
         let mut writer = run(format!("{producer} ! rsshmsink name={channel} {LOSSLESS}"));
         let mut reader = run(format!("rsshmsrc name={channel} ! queue ! fakesink sync=false"));
-        // A leak ends the program, because the tracer warns of it. The list in the output says more than the status.
+        // A leak ends the program, because the tracer warns of it. The exit status is not checked, because the list in
+        // the output says more.
         writer.wait();
         reader.wait();
         for output in [writer.output(), reader.output()] {
@@ -253,30 +254,6 @@ fn source_properties_have_defaults() {
 }
 
 #[test]
-fn invalid_settings_are_errors_with_reason() {
-    let long = "x".repeat(251);
-    for (settings, words) in [
-        ("channel=a/b".to_owned(), "/"),
-        ("channel=sem.x".to_owned(), "sem."),
-        (format!("channel={long}"), "250"),
-        ("max-slots=2".to_owned(), "max-slots"),
-    ] {
-        let description = format!("videotestsrc ! rsshmsink {settings}");
-        let writer = Pipeline::new(&description);
-        assert!(writer.set_state(gst::State::Playing).is_err(), "{settings}");
-        let error = writer.wait_error();
-        assert!(error.matches(gst::ResourceError::Settings), "{settings}: {error:?}");
-        assert!(error.message().contains(words), "{settings}: {error}");
-        if settings.starts_with("channel") {
-            let reader = Pipeline::new(&format!("rsshmsrc {settings} ! fakesink"));
-            assert!(reader.set_state(gst::State::Playing).is_err(), "{settings}");
-            let error = reader.wait_error();
-            assert!(error.matches(gst::ResourceError::Settings), "{settings}: {error:?}");
-        }
-    }
-}
-
-#[test]
 fn sink_survives_extreme_time_properties() {
     for (live, settings) in [
         (true, "processing-deadline=18446744073709551615"),
@@ -290,22 +267,6 @@ fn sink_survives_extreme_time_properties() {
         writer.by_factory("rsshmsink").set_property("sync", false);
         writer.wait_eos();
     }
-}
-
-#[test]
-fn busy_error_names_process_of_writer() {
-    let channel = Channel::new();
-    let mut first = launch(&format!(
-        "videotestsrc is-live=true ! {CAPS} ! rsshmsink name={channel}"
-    ));
-    eventually("the channel exists", || channel.exists());
-    let second = Pipeline::new(&format!("videotestsrc ! rsshmsink channel={channel}"));
-    assert!(second.set_state(gst::State::Playing).is_err());
-    let error = second.wait_error();
-    assert!(error.matches(gst::ResourceError::Busy), "{error:?}");
-    assert!(error.message().contains(&first.pid().to_string()), "{error}");
-    first.interrupt();
-    channel.assert_removed();
 }
 
 #[test]
@@ -350,15 +311,15 @@ impl ClientSignals {
         }
         let in_handler = Arc::clone(&signals);
         sink.connect_notify(Some("num-clients"), move |_, _| {
-            // Relaxed, also the loads: the count guards no other data.
+            // Relaxed, as are the loads: no other data depends on the count.
             in_handler.notified.fetch_add(1, Ordering::Relaxed);
         });
         signals
     }
 }
 
-/// The longest that a change of the readers may go unnoticed.
-const A_SECOND: Duration = Duration::from_secs(1);
+/// The longest time until the sink notices a change of its readers.
+const MAX_NOTICE_TIME: Duration = Duration::from_secs(1);
 
 #[test]
 fn sink_signals_readers_within_a_second() {
@@ -385,18 +346,18 @@ fn sink_signals_readers_within_a_second() {
         let reader = Pipeline::playing(&format!("rsshmsrc channel={channel} ! fakesink"));
         let source = reader.by_factory("rsshmsrc");
         eventually("the reader is connected", || source.property::<bool>("connected"));
-        wait_until("the sink counts the reader", A_SECOND, || {
+        wait_until("the sink counts the reader", MAX_NOTICE_TIME, || {
             clients() == 1 && counts().0 == connected + 1
         });
         let mut process = launch(&format!("rsshmsrc name={channel} ! fakesink sync=false"));
         eventually("the sink counts the second reader", || clients() == 2);
 
         process.kill();
-        wait_until("the sink no longer counts the second reader", A_SECOND, || {
+        wait_until("the sink no longer counts the second reader", MAX_NOTICE_TIME, || {
             clients() == 1 && counts().1 == disconnected + 1
         });
         drop(reader);
-        wait_until("the sink counts no reader", A_SECOND, || {
+        wait_until("the sink counts no reader", MAX_NOTICE_TIME, || {
             clients() == 0 && counts().1 == disconnected + 2
         });
         assert_eq!(counts(), (connected + 2, disconnected + 2));
@@ -439,9 +400,7 @@ fn source_notifies_connected_changes() {
     std::thread::sleep(Duration::from_millis(100));
     assert!(changes.lock().unwrap().is_empty());
     for round in 1..=2 {
-        let mut writer = launch(&format!(
-            "videotestsrc is-live=true ! {CAPS} ! rsshmsink name={channel}"
-        ));
+        let mut writer = live_writer(&channel);
         eventually("connected", || changes.lock().unwrap().len() == round * 2 - 1);
         writer.kill();
         eventually("not connected", || changes.lock().unwrap().len() == round * 2);
@@ -466,7 +425,7 @@ fn stopped_source_is_not_connected() {
 fn do_timestamp_stamps_frames_of_slow_stream() {
     let channel = Channel::new();
     let reader = SourceRecorder::with_options(&channel, "do-timestamp=true");
-    // By their own time stamps the frames are ten times as slow as by the clock.
+    // By their own timestamps, the frames are ten times as slow as by the clock.
     let mut writer = launch(&format!(
         "videotestsrc num-buffers=60 ! video/x-raw,framerate=5/1 ! identity sleep-time=20000 \
          ! rsshmsink name={channel} {LOSSLESS}"
@@ -483,8 +442,8 @@ fn do_timestamp_stamps_frames_of_slow_stream() {
     assert!(frames.is_sorted_by_key(|frame| frame.pts));
 }
 
-/// The offsets of the frames of a reader that is blocked while five frames are published. `settings` are its
-/// properties.
+/// The offsets of the frames that a reader receives if it is blocked while five frames are published. `settings` are
+/// its properties.
 fn offsets_after_block(settings: &str) -> Vec<u64> {
     let channel = Channel::new();
     let reader = SourceRecorder::new(&format!("rsshmsrc channel={channel} {settings} ! fakesink sync=false"));

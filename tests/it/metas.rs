@@ -211,7 +211,7 @@ fn metas_of_frames_in_place_arrive() {
 }
 
 #[test]
-fn frame_without_metas_has_none() {
+fn frame_without_metas_arrives_without_metas() {
     register();
     let channel = Channel::new();
     let reader = SourceRecorder::of(&channel);

@@ -23,34 +23,34 @@ use rsshm_testkit::{
 const I420_CAPS: &str = "video/x-raw,format=I420,width=64,height=48,framerate=30/1";
 const FRAME_TIME: Duration = Duration::from_nanos(1_000_000_000 / 30);
 
-/// How much earlier one side starts than the other.
+/// The time by which one side starts earlier than the other.
 const HEAD_START: Duration = Duration::from_secs(10);
-/// How long frames are displayed with both sides running.
+/// The time in which frames are displayed while both sides run.
 const DISPLAY_TIME: Duration = Duration::from_secs(10);
-/// How many of the 300 frames of that time each display has to render.
+/// The number of frames, out of the 300 of that time, that each display has to render.
 const MIN_FRAMES: u64 = 280;
 
 const LIVE: &str = "videotestsrc is-live=true";
-/// A delay that is longer than the way from a source to its sink in any of these pipelines.
+/// A delay that is longer than the time from a source to its sink in any of these pipelines.
 const DELAY: &str = "queue min-threshold-time=200000000";
 
-/// The part of an application that handles the messages of a pipeline, until it is dropped.
-struct Program {
+/// A thread that handles the messages of a pipeline as an application does, until the value is dropped.
+struct MessageHandler {
     stop: Arc<AtomicBool>,
-    messages: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
     /// QoS messages: frames that were dropped or skipped.
     skipped: Arc<Mutex<Vec<String>>>,
 }
 
-impl Program {
+impl MessageHandler {
     fn with(pipeline: &Pipeline) -> Self {
         let (stop, skipped) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
-        let messages = std::thread::spawn({
+        let thread = std::thread::spawn({
             let pipeline = pipeline.deref().clone();
             let (stop, skipped) = (Arc::clone(&stop), Arc::clone(&skipped));
             move || {
                 let bus = pipeline.bus().unwrap();
-                // Relaxed: the flag guards no other data, here and below.
+                // Relaxed, here and below: no other data depends on the flag.
                 while !stop.load(Ordering::Relaxed) {
                     let message = bus.timed_pop(gst::ClockTime::from_mseconds(50));
                     match message.as_ref().map(|message| message.view()) {
@@ -64,17 +64,17 @@ impl Program {
         });
         Self {
             stop,
-            messages: Some(messages),
+            thread: Some(thread),
             skipped,
         }
     }
 }
 
-impl Drop for Program {
+impl Drop for MessageHandler {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(messages) = self.messages.take() {
-            let _ = messages.join();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
         }
     }
 }
@@ -82,7 +82,7 @@ impl Drop for Program {
 /// A reader whose display drops frames that are more than 20 ms late.
 struct Display {
     name: String,
-    program: Program,
+    handler: MessageHandler,
     reader: SourceRecorder,
 }
 
@@ -91,23 +91,23 @@ impl Display {
         let reader = SourceRecorder::new(&format!(
             "rsshmsrc channel={channel} ! fakesink name=display sync=true qos=true max-lateness=20000000"
         ));
-        let program = Program::with(&reader.pipeline);
+        let handler = MessageHandler::with(&reader.pipeline);
         reader.pipeline.play();
         Self {
             name: name.to_owned(),
-            program,
+            handler,
             reader,
         }
     }
 
-    /// Returns what is wrong. Up to `excused` frames may have been late.
+    /// Returns the complaints. Up to `excused` frames may have been late.
     fn complaints(self, excused: u64) -> Vec<String> {
-        let Self { name, program, reader } = self;
+        let Self { name, handler, reader } = self;
         let sink = reader.pipeline.element("display");
         let stats = sink.property::<gst::Structure>("stats");
         let stat = |field: &str| stats.get::<u64>(field).unwrap();
         let latency = Duration::from(reader.pipeline.source_latency("rsshmsrc").1);
-        let skipped = program.skipped.lock().unwrap().clone();
+        let skipped = handler.skipped.lock().unwrap().clone();
         let ages = ages(&reader);
         let summary = format!(
             "{name}: rendered {}, dropped {}, skipped {skipped:?}, latency {latency:?}, age {:?}, at most {:?}",
@@ -163,7 +163,7 @@ impl Drop for Film {
     }
 }
 
-/// Measures how long the machine runs nothing. Frames that are late because of that are excused.
+/// Measures for how long the machine did not run this process. Frames that are late because of that are excused.
 struct StallMeter {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Duration>,
@@ -202,16 +202,16 @@ impl StallMeter {
 
 /// A buffer that arrived at a sink, or was displayed there.
 #[derive(Clone, Copy, Debug)]
-struct Shown {
+struct TimedBuffer {
     offset: u64,
     pts: gst::ClockTime,
     /// The running time when that happened.
     at: gst::ClockTime,
 }
 
-type Recording = Arc<Mutex<Vec<Shown>>>;
+type Recording = Arc<Mutex<Vec<TimedBuffer>>>;
 
-/// Records what arrives at a sink.
+/// Records the buffers that arrive at a sink.
 fn record_arrivals(sink: &gst::Element) -> Recording {
     let recording = Recording::default();
     let pad = sink.static_pad("sink").unwrap();
@@ -225,7 +225,7 @@ fn record_arrivals(sink: &gst::Element) -> Recording {
     recording
 }
 
-/// Records what a sink displays.
+/// Records the buffers that a sink displays.
 fn record_shown(sink: &gst::Element) -> Recording {
     let recording = Recording::default();
     sink.set_property("signal-handoffs", true);
@@ -241,7 +241,7 @@ fn record_shown(sink: &gst::Element) -> Recording {
 }
 
 fn record(recording: &Recording, sink: &gst::Element, buffer: &gst::BufferRef) {
-    recording.lock().unwrap().push(Shown {
+    recording.lock().unwrap().push(TimedBuffer {
         offset: buffer.offset(),
         pts: buffer.pts().unwrap(),
         at: sink.current_running_time().unwrap(),
@@ -250,16 +250,16 @@ fn record(recording: &Recording, sink: &gst::Element, buffer: &gst::BufferRef) {
 
 /// One writer with a camera on two channels, of which one is delayed, and a microphone; one reader that plays all
 /// three.
-struct Together {
+struct JointDisplay {
     writer: Pipeline,
     reader: Pipeline,
-    program: Program,
+    handler: MessageHandler,
     written: Vec<Recording>,
     shown: Vec<Recording>,
     _channels: [Channel; 3],
 }
 
-impl Together {
+impl JointDisplay {
     fn start() -> Self {
         let channels = [Channel::new(), Channel::new(), Channel::new()];
         let [near, far, sound] = &channels;
@@ -279,24 +279,24 @@ impl Together {
         let written = written.collect();
         let display = |channel: &Channel| reader.element(&format!("{channel}-display"));
         let shown = channels.iter().map(|channel| record_shown(&display(channel))).collect();
-        let program = Program::with(&reader);
+        let handler = MessageHandler::with(&reader);
         writer.play();
         reader.play();
         Self {
             writer,
             reader,
-            program,
+            handler,
             written,
             shown,
             _channels: channels,
         }
     }
 
-    /// Returns what is wrong. Up to `excused` frames of a channel may have been late.
+    /// Returns the complaints. Up to `excused` frames of a channel may have been late.
     fn complaints(&self, excused: u64) -> Vec<String> {
         let base_time = |pipeline: &Pipeline| pipeline.base_time().unwrap();
         let mut complaints = Vec::new();
-        let skipped = self.program.skipped.lock().unwrap();
+        let skipped = self.handler.skipped.lock().unwrap();
         if skipped.len() as u64 > 3 * excused {
             complaints.push(format!("together: skipped {skipped:?}"));
         }
@@ -306,7 +306,7 @@ impl Together {
                 complaints.push(format!("together: only {} of channel {which} were shown", shown.len()));
             }
             // The first frame may have been captured before the base time of the reader.
-            let is_wrong = |shown: &&Shown| {
+            let is_wrong = |shown: &&TimedBuffer| {
                 let captured = written.iter().find(|written| written.offset == shown.offset).unwrap();
                 let captured = base_time(&self.writer) + captured.pts;
                 captured.absdiff(base_time(&self.reader) + shown.pts) > gst::ClockTime::USECOND
@@ -321,7 +321,7 @@ impl Together {
         complaints
     }
 
-    /// Checks that both displays show the two pictures of one moment within less than the time of a frame.
+    /// Checks that the displays show two pictures that were captured together less than the time of a frame apart.
     fn pictures_apart(&self) -> Option<String> {
         let (near, far) = (self.shown[0].lock().unwrap(), self.shown[1].lock().unwrap());
         let pairs = near
@@ -342,7 +342,7 @@ impl Together {
 }
 
 #[test]
-fn no_frame_is_late() {
+fn displays_show_all_frames_on_time() {
     init();
     let film = Film::new();
     let live = format!("{LIVE} ! {I420_CAPS}");
@@ -388,7 +388,7 @@ fn no_frame_is_late() {
         late.iter()
             .map(|(channel, source)| launch(&format!("{source} ! rsshmsink name={channel}"))),
     );
-    let together = Together::start();
+    let together = JointDisplay::start();
     std::thread::sleep(DISPLAY_TIME);
 
     let excused = stalls.excused();

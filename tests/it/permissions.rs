@@ -125,7 +125,7 @@ const WRITER_BYTE: i64 = 4096;
 
 /// Tries to open, write and lock the files of a channel, and prints what succeeds. Argument: the channel.
 ///
-/// At last it waits until the writer's byte is unlocked, locks it, and sleeps.
+/// Finally it waits until the writer's byte is unlocked, locks it, and sleeps.
 fn intruder(arguments: &[&str]) {
     let channel = arguments[0];
     let mut kept: Vec<File> = Vec::new();
@@ -137,8 +137,8 @@ fn intruder(arguments: &[&str]) {
             continue;
         };
         say(format!("READABLE {path}"));
-        // All bytes, also beyond the end of the file, with the bytes of the writer and of the readers; both kinds of
-        // lock.
+        // All bytes, even those beyond the end of the file, which include the bytes of the writer and of the readers;
+        // both kinds of lock.
         for (start, length) in [(0, WRITER_BYTE), (WRITER_BYTE + 1, 0), (WRITER_BYTE, 1)] {
             let lock = read_lock(start, length);
             let of_description = fcntl(&file, FcntlArg::F_OFD_SETLK(&lock));
@@ -160,7 +160,7 @@ fn intruder(arguments: &[&str]) {
 }
 
 #[test]
-fn read_permission_cannot_write_block_or_join() {
+fn user_with_read_permission_cannot_write_block_or_join() {
     need_root!("starts a process of another user");
     let channel = Channel::new();
     let other_user = OtherUser::new();
@@ -191,7 +191,7 @@ fn read_permission_cannot_write_block_or_join() {
 }
 
 #[test]
-fn locks_of_reading_user_do_not_block_takeover() {
+fn locks_of_user_with_read_permission_do_not_block_takeover() {
     need_root!("starts a process of another user");
     let channel = Channel::new();
     let other_user = OtherUser::new();
@@ -252,10 +252,10 @@ fn perms_set_file_modes() {
     }
 }
 
-/// Creates a file of the user nobody that everybody may write. Returns its bytes.
+/// Creates a file that belongs to the user nobody and that everybody may write. Returns its bytes.
 fn plant(path: &Path) -> Vec<u8> {
     let bytes = b"rsshm\r\n\x1a, but not really".repeat(1000);
-    // Only its owner is a reason to leave it alone.
+    // The owner must be the only reason to leave the file alone.
     let file = OpenOptions::new()
         .write(true)
         .create_new(true)

@@ -15,20 +15,10 @@ use gst::prelude::*;
 use rsshm_channel::ChannelName;
 use rsshm_testkit::{
     Channel, PATIENCE, Process, eventually,
-    gst::{Pipeline, SourceRecorder, Xvfb, command, launch, run_to_end},
+    gst::{BARS, Pipeline, SourceRecorder, Xvfb, command, launch, run_to_end},
 };
 
-/// The seven bars of the test picture.
-const BARS: [[u8; 3]; 7] = [
-    [255, 255, 255],
-    [255, 255, 0],
-    [0, 255, 255],
-    [0, 255, 0],
-    [255, 0, 255],
-    [255, 0, 0],
-    [0, 0, 255],
-];
-/// The brightness of the bars.
+/// The brightness of the [`BARS`].
 const LUMA: [u8; 7] = [235, 210, 170, 145, 106, 81, 41];
 
 /// A temporary directory. Dropping it removes it.
@@ -103,7 +93,7 @@ fn end(mut script: Process, channel: &Channel) -> String {
     output
 }
 
-/// Plays a file and returns for each of its streams the media type, the first and the last time stamp.
+/// Plays a file and returns for each of its streams the media type, the first and the last timestamp.
 fn streams_of(file: &Path) -> Vec<(String, gst::ClockTime, gst::ClockTime)> {
     let pipeline = Pipeline::new(&format!("filesrc location={} ! parsebin name=parse", file.display()));
     let streams = Arc::new(Mutex::new(Vec::new()));

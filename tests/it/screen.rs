@@ -1,22 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Windows of readers on a screen: what a user sees there, and does to the window.
+//! Windows of readers on a screen: their pictures, and what happens when a user resizes or closes a window.
 
 use rsshm_testkit::{
     Channel, Process, eventually,
-    gst::{Pipeline, Xvfb},
+    gst::{BARS, Pipeline, Xvfb},
 };
-
-/// The seven bars of the default picture of videotestsrc.
-const BARS: [[u8; 3]; 7] = [
-    [255, 255, 255],
-    [255, 255, 0],
-    [0, 255, 255],
-    [0, 255, 0],
-    [255, 0, 255],
-    [255, 0, 0],
-    [0, 0, 255],
-];
 
 fn writer(channel: &Channel, format: &str) -> Pipeline {
     Pipeline::playing(&format!(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A /dev/shm as small as in a container: what fits, and what happens when it is full.
+//! A /dev/shm as small as in a container: how many frames fit, and how programs survive when it is full.
 //!
 //! Each test runs a role in a mount namespace whose /dev/shm has the wanted size.
 
@@ -171,7 +171,7 @@ fn inside_filled_with_hoarders(arguments: &[&str]) {
     assert_survives_full_shm(2);
 }
 
-/// Fills /dev/shm while frames flow. The stream must continue, also with readers that hold many frames.
+/// Fills /dev/shm while frames flow. The stream must continue, even with readers that hold many frames.
 #[track_caller]
 fn assert_survives_full_shm(hoarders: usize) {
     let channel = Channel::new();

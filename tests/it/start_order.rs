@@ -12,7 +12,7 @@ use rsshm_testkit::{
     timed,
 };
 
-/// A live writer of one colour, by which its frames are recognised.
+/// A live writer whose frames have one colour, by which they are recognised.
 fn writer(channel: &Channel, color: u8, caps: &str) -> Process {
     launch(&format!(
         "videotestsrc is-live=true pattern=solid-color foreground-color=0xff{color:02x}{color:02x}{color:02x} \
@@ -24,7 +24,7 @@ const GRAY: &str = "format=GRAY8,width=64,height=48,framerate=30/1";
 const LARGE_GRAY: &str = "format=GRAY8,width=128,height=96,framerate=25/1";
 const BGRX: &str = "format=BGRx,width=80,height=60,framerate=30/1";
 
-/// Checks that all of the frame has nearly this brightness.
+/// Checks that the whole frame has nearly this brightness.
 #[track_caller]
 fn assert_color(frame: &RecordedFrame, color: u8) {
     let step = if frame.format() == "BGRx" { 4 } else { 1 };
@@ -154,11 +154,9 @@ fn late_reader_receives_newest_frame_at_once() {
     let mut times: Vec<Duration> = (0..5)
         .map(|_| {
             let reader = SourceRecorder::new(&format!("rsshmsrc channel={channel} ! fakesink sync=false"));
-            let (time, ()) = timed(|| {
+            let (time, _) = timed(|| {
                 reader.pipeline.play();
-                while reader.frame_count() == 0 {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
+                eventually("a frame arrives", || reader.frame_count() > 0);
             });
             assert_color(&reader.last_frame().unwrap(), 0x80);
             time
@@ -255,7 +253,7 @@ fn reader_follows_caps_of_running_writer() {
 }
 
 #[test]
-fn stopped_and_resumed_writer_is_no_disconnect() {
+fn source_stays_connected_to_stopped_writer() {
     let channel = Channel::new();
     let reader = SourceRecorder::with_options(&channel, "on-disconnect=error");
     let mut writer = writer(&channel, 0x80, GRAY);
@@ -275,13 +273,6 @@ fn stopped_and_resumed_writer_is_no_disconnect() {
     writer.interrupt();
 }
 
-/// A lossless writer that the test feeds.
-fn fed_writer(channel: &Channel) -> SinkHarness {
-    let writer = SinkHarness::new(channel, LOSSLESS);
-    writer.pipeline.play();
-    writer
-}
-
 #[test]
 fn frame_drawn_before_new_caps_has_new_caps() {
     let channel = Channel::new();
@@ -291,7 +282,7 @@ fn frame_drawn_before_new_caps_has_new_caps() {
             .parse()
             .unwrap()
     };
-    let writer = fed_writer(&channel);
+    let writer = SinkHarness::lossless(&channel);
     writer.push_sample(&gst::Buffer::from_slice(vec![1_u8; 64 * 48]), &caps(30), None);
     eventually("the first frame arrives", || reader.frame_count() == 1);
     let query = writer.allocation(&caps(30), true);
@@ -313,7 +304,7 @@ fn discont_of_writer_reaches_reader() {
     let reader = SourceRecorder::of(&channel);
     let caps: gst::Caps = format!("video/x-raw,{GRAY}").parse().unwrap();
     let size = gst_video::VideoInfo::from_caps(&caps).unwrap().size();
-    let writer = fed_writer(&channel);
+    let writer = SinkHarness::lossless(&channel);
     for number in 0..4 {
         let mut buffer = gst::Buffer::from_slice(vec![0_u8; size]);
         if number == 2 {

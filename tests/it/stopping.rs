@@ -8,18 +8,12 @@ use gst::prelude::*;
 use nix::sys::signal::Signal;
 use rsshm_testkit::{
     Channel, PATIENCE, Process, eventually,
-    gst::{CAPS, LOSSLESS, Pipeline, SourceRecorder, launch},
+    gst::{CAPS, LOSSLESS, Pipeline, SourceRecorder, launch, live_writer},
     timed, wait_until,
 };
 
-/// The longest that a change of state may take.
+/// The longest time that a change of state may take.
 const MAX_STATE_CHANGE_TIME: Duration = Duration::from_secs(1);
-
-fn live_writer(channel: &Channel) -> Process {
-    launch(&format!(
-        "videotestsrc is-live=true ! {CAPS} ! rsshmsink name={channel}"
-    ))
-}
 
 /// A writer that ends after this number of frames.
 fn short_writer(channel: &Channel, frames: u32) -> Process {
@@ -189,7 +183,7 @@ fn assert_stops_promptly(make: impl Fn() -> Pipeline, wait_until_blocked: impl F
             let (time, result) = timed(|| pipeline.set_state(*state));
             result.unwrap();
             assert!(time < MAX_STATE_CHANGE_TIME, "{state:?} took {time:?}");
-            // The pipeline is blocked again by then.
+            // After this time, the pipeline is blocked again.
             std::thread::sleep(Duration::from_millis(50));
         }
         let (time, result) = timed(|| pipeline.set_state(gst::State::Null));

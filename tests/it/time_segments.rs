@@ -12,7 +12,7 @@ use rsshm_testkit::{
 const MS: i64 = 1_000_000;
 const SECOND: i64 = 1_000 * MS;
 
-/// The time stamp and the duration of a frame.
+/// The timestamp and the duration of a frame.
 type Frame = (i64, i64);
 
 fn segment(rate: f64, start: i64, stop: i64) -> gst::FormattedSegment<gst::ClockTime> {

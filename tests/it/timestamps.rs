@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Time stamps and latency: a frame keeps its time of capture in the reader's pipeline, and latency is reported.
+//! Timestamps and latency: a frame keeps its time of capture in the reader's pipeline, and latency is reported.
 
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use rsshm_testkit::{
     Channel, eventually,
-    gst::{CAPS, Pipeline, RecordedFrame, SourceRecorder, init, launch},
+    gst::{CAPS, Pipeline, RecordedFrame, SourceRecorder, init, launch, live_writer},
 };
 
-/// The time from a frame's time stamp to its arrival, in nanoseconds.
+/// The time from a frame's timestamp to its arrival, in nanoseconds.
 fn age(frame: &RecordedFrame) -> i64 {
-    frame.at.nseconds() as i64 - frame.pts.expect("a time stamp").nseconds() as i64
+    frame.at.nseconds() as i64 - frame.pts.expect("a timestamp").nseconds() as i64
 }
 
 /// The median age: a busy machine delays single frames.
@@ -35,9 +35,7 @@ fn frames_after_the_first(reader: &SourceRecorder) -> Vec<RecordedFrame> {
 #[test]
 fn later_reader_keeps_time_of_capture() {
     let channel = Channel::new();
-    let mut writer = launch(&format!(
-        "videotestsrc is-live=true ! {CAPS} ! rsshmsink name={channel}"
-    ));
+    let mut writer = live_writer(&channel);
     eventually("the channel exists", || channel.exists());
     // The reader starts 45 and a half frames later, so that no frame is captured exactly then.
     std::thread::sleep(Duration::from_millis(1516));
@@ -59,9 +57,7 @@ fn earlier_reader_keeps_time_of_capture() {
     let reader = SourceRecorder::of(&channel);
     // The writer starts this much later.
     std::thread::sleep(Duration::from_millis(1500));
-    let mut writer = launch(&format!(
-        "videotestsrc is-live=true ! {CAPS} ! rsshmsink name={channel}"
-    ));
+    let mut writer = live_writer(&channel);
     let frames = frames_after_the_first(&reader);
     assert!(
         median_age(&frames) < Duration::from_millis(60),
@@ -124,9 +120,7 @@ fn realtime_clocks_keep_time_of_capture() {
 #[test]
 fn pause_does_not_shift_time() {
     let channel = Channel::new();
-    let mut writer = launch(&format!(
-        "videotestsrc is-live=true ! {CAPS} ! rsshmsink name={channel}"
-    ));
+    let mut writer = live_writer(&channel);
     let reader = SourceRecorder::of(&channel);
     reader.wait_for_frames(10);
     for pause in [1000, 20, 300] {
@@ -221,7 +215,7 @@ fn do_timestamp_stamps_on_arrival() {
     ));
     writer.play();
     let reader = SourceRecorder::with_options(&channel, "do-timestamp=true");
-    // By their own time stamps the frames are 300 ms old.
+    // By their own timestamps the frames are 300 ms old.
     let frames = frames_after_the_first(&reader);
     assert!(
         median_age(&frames) < Duration::from_millis(20),
@@ -244,7 +238,7 @@ fn sink_paces_frames_of_file() {
         time > Duration::from_millis(950) && time < Duration::from_secs(4),
         "{time:?}"
     );
-    // With sync=false they are not.
+    // With sync=false, the frames are not paced.
     let started = Instant::now();
     let writer = Pipeline::playing(&format!(
         "videotestsrc num-buffers=301 ! {CAPS} ! rsshmsink channel={channel}-2 sync=false"
@@ -281,7 +275,7 @@ fn sink_keeps_sync_and_ts_offset() {
             ));
             let sink = writer.by_factory("rsshmsink");
             eventually("the channel exists", || channel.exists());
-            // The sink is waiting for its reader by then.
+            // After this time, the sink is waiting for its reader.
             std::thread::sleep(Duration::from_millis(50));
             let reader = SourceRecorder::of(&channel);
             reader.wait_for_frames(3);
@@ -334,9 +328,9 @@ fn reader_displays_writer_slower_than_frame_rate() {
          ! rsshmsink name={channel} sync=false"
     ));
     eventually("the channel exists", || channel.exists());
-    // The writer is half a second behind its frame rate by then.
+    // After this time, the writer is half a second behind its frame rate.
     std::thread::sleep(Duration::from_millis(500));
-    // The writer falls behind: all its frames are from before the reader's base time.
+    // The writer falls further behind: all its frames are from before the reader's base time.
     let reader = SourceRecorder::of(&channel);
     reader.wait_for_frames(20);
     let frames = reader.frames();
@@ -378,8 +372,8 @@ fn restarted_writer_does_not_repeat_wait() {
     );
 }
 
-/// A pipeline without a clock has no running time. Frames that it sends are stamped then, and frames that it receives
-/// have no time stamp.
+/// A pipeline without a clock has no running time. Frames that it sends are stamped when they are published, and frames
+/// that it receives have no timestamp.
 #[test]
 fn pipelines_without_clock_share_frames() {
     let channel = Channel::new();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What readers send upstream: keyframe requests and navigation events; and their QoS messages about skipped frames.
+//! Events that readers send upstream (keyframe requests and navigation), and their QoS messages about skipped frames.
 
 use std::{
     sync::{
@@ -14,7 +14,7 @@ use gst::{EventType, event, prelude::*};
 use gst_video::{NavigationEvent, NavigationModifierType, UpstreamForceKeyUnitEvent};
 use rsshm_testkit::{
     Channel, eventually,
-    gst::{CAPS, Pipeline, SinkHarness, SourceRecorder, launch},
+    gst::{CAPS, Pipeline, SinkHarness, SourceRecorder, live_writer},
     wait_until,
 };
 
@@ -171,7 +171,7 @@ fn press() -> NavigationEvent {
 }
 
 #[test]
-fn navigation_reaches_writer_with_navigation() {
+fn navigation_reaches_writer_that_accepts_it() {
     let channel = Channel::new();
     let (writer, reader) = pair(&channel, "navigation=true");
     let sent = UpstreamEvents::of(&writer.pipeline);
@@ -219,7 +219,7 @@ fn writer_restarts_while_readers_send_events() {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // Relaxed, also the store below: the flag guards no other data.
+            // Relaxed, as is the store below: no other data depends on the flag.
             while !stop.load(Ordering::Relaxed) {
                 send(&reader.pipeline, keyframe_request());
                 send(&reader.pipeline, event::Navigation::new(press().structure()));
@@ -277,9 +277,7 @@ fn qos(message: &gst::Message) -> Qos {
 #[test]
 fn slow_reader_posts_qos_for_skipped_frames() {
     let channel = Channel::new();
-    let mut writer = launch(&format!(
-        "videotestsrc is-live=true ! {CAPS} ! rsshmsink name={channel}"
-    ));
+    let mut writer = live_writer(&channel);
     let reader = SourceRecorder::new(&format!(
         "rsshmsrc channel={channel} max-buffers=1 ! identity sleep-time=120000 ! fakesink sync=false"
     ));

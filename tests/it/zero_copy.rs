@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Copies: which frames are published in place and which are copied. All arrive unchanged in either case.
+//! Copies: some frames are published in place and some are copied. All arrive unchanged in either case.
 
 use std::{
     sync::{
@@ -8,13 +8,13 @@ use std::{
         atomic::{AtomicU32, Ordering},
         mpsc,
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use gst::prelude::*;
 use gst_video::{VideoFormat, VideoInfo};
 use rsshm_testkit::{
-    Channel,
+    Channel, PATIENCE,
     gst::{
         CopyCounts, LOSSLESS, Pipeline, RecordedFrame, Roundtrip, SourceRecorder, init, layout,
         picture::{add_video_meta, assert_drawn, assert_packed, assert_picture, draw, drawn, packed, padded, padding},
@@ -41,7 +41,8 @@ fn run(producer: &str) -> Outcome {
         // Relaxed: only the streaming thread uses the number.
         let number = number.fetch_add(1, Ordering::Relaxed) + 1;
         let sink = pad.parent_element().unwrap();
-        while number == 2 && sink.property::<u32>("num-clients") == 0 {
+        let started = Instant::now();
+        while number == 2 && sink.property::<u32>("num-clients") == 0 && started.elapsed() < PATIENCE {
             std::thread::sleep(Duration::from_millis(1));
         }
         gst::PadProbeReturn::Ok

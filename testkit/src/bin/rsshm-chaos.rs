@@ -9,7 +9,7 @@ use rsshm_testkit::chaos::{self, Plan};
 
 rsshm_testkit::roles!(chaos::ROLES);
 
-/// A run takes at most this number of seconds, so that long tests have many seeds.
+/// The longest time of a run, in seconds: a long test has many runs, and so many seeds.
 const RUN_SECONDS: u64 = 60;
 
 /// Kill and stop programs at any instruction, and check every frame that the others receive.
@@ -20,7 +20,7 @@ struct Options {
     /// How long to run, in seconds
     #[arg(long, default_value_t = RUN_SECONDS)]
     seconds: u64,
-    /// The seed of the first run; the next runs have the numbers after it [default: from the clock]
+    /// The seed of the first run; the next runs have the seeds after it [default: from the clock]
     #[arg(long)]
     seed: Option<u64>,
     /// What the writer does with a slow reader

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A plain peer for tests of other programs, and to try things out.
+//! A plain peer, for tests of other programs and for experiments.
 
 use std::{
     error::Error,
@@ -48,7 +48,7 @@ fn open(name: &str, options: WriterOptions) -> Result<(Arc<Writer>, ServiceThrea
     Ok((writer, service))
 }
 
-/// The planes in `OFFSET:STRIDE,...`.
+/// Parses the planes in `OFFSET:STRIDE,...`.
 fn parse_planes(text: &str) -> Result<Vec<(u64, i32)>, Box<dyn Error>> {
     let planes = text.split(',').map(|plane| {
         let (offset, stride) = plane.split_once(':').ok_or("OFFSET:STRIDE")?;
@@ -100,7 +100,7 @@ fn read_frame(input: &mut impl Read) -> Result<Option<Vec<u8>>, std::io::Error> 
     Ok(Some(frame))
 }
 
-/// The bytes of a frame; `copy` is the buffer that its reader was given.
+/// The bytes of a frame; `copy` is the buffer that its reader copied it to if it is not in place.
 fn bytes<'a>(frame: &'a Frame, copy: &'a [u8]) -> &'a [u8] {
     match &frame.data {
         FrameData::InPlace(pinned) => pinned.as_ref(),
@@ -160,7 +160,7 @@ fn check(name: &str, seconds: f64) -> Outcome {
                 let bytes = bytes(&frame, &copy);
                 let value = bytes.first().copied().unwrap_or_default();
                 let is_whole = || rsshm_testkit::frames::is_filled(bytes, value);
-                // Twice, as a pinned frame must not change either.
+                // The check runs twice, because a pinned frame must not change between them either.
                 torn += u64::from(!(is_whole() && is_whole()));
             }
             Next::EndOfStream => break,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The processes of a run: their kinds, and what each is assigned.
+//! The processes of a run: their kinds and their assignments.
 
 use std::{
     path::PathBuf,
@@ -89,7 +89,7 @@ impl Kind {
     }
 }
 
-/// What a process is assigned when it is started.
+/// The assignment that a process receives when it is started.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Assignment {
     pub directory: PathBuf,
@@ -105,7 +105,7 @@ pub struct Assignment {
     pub epoch: u32,
 }
 
-/// What a process works with.
+/// The data that a process works with.
 pub struct Context {
     pub assignment: Assignment,
     pub board: &'static Board,
@@ -115,7 +115,7 @@ pub struct Context {
 
 impl Context {
     pub fn new(assignment: Assignment) -> Self {
-        // No process survives a run that is killed.
+        // If the run is killed, all its processes are killed with it.
         prctl::set_pdeathsig(Signal::SIGKILL).unwrap();
         record_continues();
         let board = Board::open(&assignment.directory);
@@ -151,10 +151,10 @@ impl Context {
     }
 }
 
-/// When this process was last continued after a stop. Relaxed everywhere: no other data goes with it.
+/// The time at which this process was last continued after a stop. Relaxed everywhere: no other data depends on it.
 static CONTINUED_AT: AtomicU64 = AtomicU64::new(0);
 
-/// Records from now on when this process is continued after a stop.
+/// From now on, records each time at which this process is continued after a stop.
 fn record_continues() {
     extern "C" fn record(_: nix::libc::c_int) {
         CONTINUED_AT.store(monotonic_ns(), Relaxed);
@@ -173,7 +173,7 @@ pub fn awake_between(began: u64, ended: u64) -> u64 {
     ended.saturating_sub(began.max(CONTINUED_AT.load(Relaxed)))
 }
 
-/// Whether this process was stopped since then.
+/// Whether this process was stopped and continued since `began`.
 pub fn was_stopped_since(began: u64) -> bool {
     CONTINUED_AT.load(Relaxed) > began
 }

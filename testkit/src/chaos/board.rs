@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Shared memory of the processes of a run, which survives each of them.
+//! The shared memory of the processes of a run, which survives each of them.
 //!
-//! All atomics are relaxed: they are counters and flags, and no other data goes with them.
+//! All accesses except those to [`Board::slots`] are relaxed: the atomics are counters and flags, and no other data
+//! depends on them.
 
 use std::{
     fs::{File, OpenOptions},
@@ -20,13 +21,13 @@ const MAX_DEATHS: usize = 8192;
 /// The number of recovery times that are remembered.
 const MAX_RECOVERIES: usize = 65536;
 
-/// What the run asks of the readers.
+/// The requests of the run to the readers.
 pub mod request {
     pub const CONTINUE: u32 = 0;
     pub const END: u32 = 1;
 }
 
-/// What the run asks of the writer.
+/// The requests of the run to the writer.
 pub mod writer_request {
     pub const CONTINUE: u32 = 0;
     /// All readers have ended: count the slots that can be used.
@@ -68,7 +69,8 @@ pub struct Counters {
 pub struct Board {
     pub request: AtomicU32,
     pub writer_request: AtomicU32,
-    /// The answer to `COUNT_SLOTS`: the committed slots plus 1.
+    /// The answer to `COUNT_SLOTS`: the committed slots plus 1. The writer's release store pairs with the run's acquire
+    /// load, so that the run sees the [`slots_used`](Self::slots_used) of this answer.
     pub slots: AtomicU64,
     /// The answer to `COUNT_SLOTS`: the slots that could be used.
     pub slots_used: AtomicU64,
@@ -112,13 +114,13 @@ impl Board {
         self.killed_at[incarnation.wrapping_sub(1) as usize % MAX_DEATHS].store(0, Relaxed);
     }
 
-    /// When the writer before `incarnation` died.
+    /// The time at which the writer before `incarnation` died.
     pub fn death_before(&self, incarnation: u32) -> Option<u64> {
         let at = self.killed_at[incarnation.wrapping_sub(1) as usize % MAX_DEATHS].load(Relaxed);
         (at != 0).then_some(at)
     }
 
-    /// Records the time from the death of a writer to the first frame that a reader has received of the next.
+    /// Records the time from the death of a writer to the first frame that a reader receives from the next.
     pub fn record_recovery(&self, nanoseconds: u64) {
         let index = self.recovery_count.fetch_add(1, Relaxed) as usize;
         self.recoveries[index % MAX_RECOVERIES].store(nanoseconds, Relaxed);
@@ -133,7 +135,7 @@ impl Board {
     }
 }
 
-/// The file of violations. Each is one write, which survives the process.
+/// The file of violations. Each violation is one write, which survives the process.
 #[derive(Clone)]
 pub struct Findings(PathBuf);
 

@@ -27,16 +27,17 @@ pub struct Arrived<'a> {
 pub struct Checker {
     last: Option<Tag>,
     last_seq: u64,
-    /// The incarnation of the last frame's writer, and how far its seq was ahead of its serial.
+    /// The incarnation of the last frame's writer, and the difference between its seq and its serial.
     ahead: Option<(u32, u64)>,
-    /// Since the last frame the reader has lost its writer or was replaced by another reader.
+    /// Whether the reader has lost its writer, or was replaced by another reader, since the last frame.
     is_interrupted: bool,
-    /// The tag of the last event, whose frames the next frame has to follow.
+    /// The tag of the last event, which the next frame has to follow.
     after: Option<Tag>,
 }
 
 impl Checker {
-    /// The next frame need not follow the last one. For another reader (`is_new_reader`) it may also be the same frame.
+    /// Records that the next frame need not follow the last one. For another reader (`is_new_reader`) it may even be
+    /// the same frame.
     pub fn interrupt(&mut self, is_new_reader: bool) {
         self.is_interrupted = true;
         if is_new_reader {
@@ -74,7 +75,7 @@ impl Checker {
         Some(tag)
     }
 
-    /// The caps and the descriptor are those of the frame.
+    /// Checks that the caps and the descriptor are those of the frame.
     fn check_description(&self, context: &Context, frame: &Arrived, tag: Tag) {
         let found = |what: String| context.found_other(&format!("{what}: {tag:?}, after {:?}", self.last));
         if caps_id_in(frame.caps) != Some(&tag.caps_id()) {
@@ -92,7 +93,7 @@ impl Checker {
         );
     }
 
-    /// The frame comes after the last one, and after the last event.
+    /// Checks that the frame comes after the last one, and after the last event.
     fn check_order(&self, context: &Context, frame: &Arrived, tag: Tag) {
         if self.after.is_some_and(|after| after.key() >= tag.key()) {
             self.found_order(context, tag, &format!("an event should follow it: {:?}", self.after));
@@ -112,7 +113,7 @@ impl Checker {
         self.check_missed(context, frame, tag, last);
     }
 
-    /// The seq of a writer's frames is ahead of their serial by a constant.
+    /// Checks that the seq of a writer's frames is ahead of their serial by a constant.
     fn check_seq(&mut self, context: &Context, frame: &Arrived, tag: Tag) {
         let Some(seq) = frame.seq.filter(|_| tag.kind == COUNTED_FRAME) else {
             return;
@@ -138,7 +139,7 @@ impl Checker {
         }
     }
 
-    /// A reader of a lossless writer misses nothing while both live.
+    /// Checks that a reader of a lossless writer misses nothing while both live.
     fn check_missed(&self, context: &Context, frame: &Arrived, tag: Tag, last: Tag) {
         let assignment = &context.assignment;
         if !assignment.lossless || !assignment.kind.misses_nothing() {

@@ -11,18 +11,18 @@ const MAGIC: u64 = 0x6368_616f_732d_3031;
 /// The size of the head, which is the smallest size of any content.
 pub const HEAD: usize = 48;
 
-/// What identifies a frame.
+/// The identity of a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tag {
-    /// The number of the writer: each that starts has the next.
+    /// The number of the writer. Each writer that starts gets the next number.
     pub incarnation: u32,
-    /// How many writers have closed before. Sequence numbers begin again after a close.
+    /// How many writers have closed before this one. Sequence numbers begin again after a close.
     pub epoch: u32,
-    /// The number of the caps in this writer.
+    /// The number of the caps among those of this writer.
     pub caps: u32,
     /// [`FRAME`], [`COUNTED_FRAME`], [`EVENT`] or [`MESSAGE`].
     pub kind: u32,
-    /// Counts the frames of this writer.
+    /// The count of this writer's frames up to this one.
     pub serial: u64,
 }
 
@@ -76,7 +76,7 @@ impl Tag {
         }
     }
 
-    /// The content of this tag, of this size or that of the head.
+    /// The content of this tag, of this size or at least that of the head.
     pub fn bytes(&self, size: usize) -> Vec<u8> {
         let mut bytes = vec![0; size.max(HEAD)];
         self.fill(&mut bytes);
@@ -136,7 +136,7 @@ impl Tag {
         )
     }
 
-    /// What identifies the caps.
+    /// The identity of the caps.
     pub fn caps_id(&self) -> String {
         format!("i{}g{}", self.incarnation, self.caps)
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A description of a channel, to find out why it stands still.
+//! A description of a channel, which helps to find out why it stands still.
 
 use std::{
     fmt::Write,

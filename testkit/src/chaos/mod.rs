@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Chaos: one faulty program never disturbs the others.
+//! Chaos: a test that one faulty program never disturbs the others.
 //!
 //! A run has one writer and readers of all kinds on one channel. Each process is killed or stopped at any instruction,
 //! from outside and by itself at the failpoints of the protocol, and is started again. Every byte of every frame is
 //! checked when the frame arrives and again when it is released.
 //!
-//! A seed gives the same mix of events, not the same order: the machine's timing is a part of it.
+//! A seed gives the same mix of events, but not the same order, which also depends on the machine's timing.
 
 mod assignment;
 mod board;
@@ -33,12 +33,12 @@ const PROCESS: &str = "chaos/process";
 /// The role of the processes of a run.
 pub const ROLES: &[(&str, Role)] = &[(PROCESS, play)];
 
-/// What one run does.
+/// The parameters of one run.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The start of all random numbers of the run.
+    /// The seed of all random numbers of the run.
     pub seed: u64,
-    /// How long processes are killed and stopped.
+    /// For how long processes are killed and stopped.
     pub time: Duration,
     /// Whether the writer waits for its readers.
     pub lossless: bool,

@@ -134,7 +134,7 @@ fn check_messages(context: &Context, pipeline: &Pipeline) -> bool {
             context.found_other(&format!("{} ({:?})", error.error(), error.debug()));
             false
         }
-        // This warns of processes that stop while they hold the semaphore. In a run some do.
+        // This warns of processes that stop while they hold the semaphore, which some do in each run.
         Some(gst::MessageView::Warning(warning)) if warning.error().message().contains("held its semaphore") => true,
         Some(gst::MessageView::Warning(warning)) => {
             context.found_other(&format!("{} ({:?})", warning.error(), warning.debug()));
@@ -208,7 +208,7 @@ pub fn read(assignment: Assignment) {
         source: pipeline.by_factory("rsshmsrc").downgrade(),
     }));
     let in_probe = Arc::clone(&reading);
-    // At the pad of the source, whose statistics include exactly this buffer there.
+    // The probe is at the pad of the source: there, its statistics include this buffer and no later one.
     pipeline
         .pad("rsshmsrc", "src")
         .add_probe(gst::PadProbeType::BUFFER, move |pad, info| {

@@ -28,7 +28,7 @@ use crate::Random;
 /// The longest wait for a frame.
 const WAIT: Duration = Duration::from_millis(100);
 
-/// How a kind of reader reads.
+/// The behaviour of a kind of reader.
 struct Manner {
     limits: ReadLimits,
     is_read_only: bool,
@@ -145,7 +145,7 @@ impl Player {
     fn step(&mut self) {
         self.receive();
         while self.held.len() > self.manner.hold || self.random.permille(100) && !self.held.is_empty() {
-            // Not always the oldest frame.
+            // The frame is not always the oldest.
             let index = self.random.within(0..self.held.len() as u64) as usize;
             if let Some(frame) = self.held.remove(index) {
                 frame.release(&self.context);
@@ -193,7 +193,7 @@ impl Player {
         }
     }
 
-    /// Checks a frame. Returns what the reader then holds, unless the frame is torn.
+    /// Checks a frame. Returns the held frame, unless it is torn.
     fn take(&mut self, frame: Frame) -> Option<Held> {
         let context = &self.context;
         let arrived = Arrived {

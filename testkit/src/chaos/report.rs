@@ -20,10 +20,10 @@ use super::{
     board::{Counters, Findings},
 };
 
-/// The least age of a process whose growth is judged.
-const OLD_ENOUGH: Duration = Duration::from_secs(10);
-/// How much more of its resources a process may use late in its life than early: what the C library keeps, and segments
-/// of which a reader still holds frames.
+/// The least age of a process whose growth is checked.
+const MIN_AGE: Duration = Duration::from_secs(10);
+/// The largest accepted growth of a process's resources from early to late in its life. The C library keeps memory, and
+/// a reader keeps segments of which it still holds frames.
 const MAX_GROWTH: Usage = Usage {
     descriptors: 4,
     mappings: 12,
@@ -198,7 +198,7 @@ pub struct Report {
     growth: BTreeMap<Kind, Growth>,
     /// The violations that were found.
     pub findings: Vec<String>,
-    /// Where the output of the processes is.
+    /// The directory with the output of the processes.
     pub directory: PathBuf,
 }
 
@@ -245,7 +245,7 @@ impl Report {
         }
     }
 
-    /// Records for how long a reader has received nothing while frames were published.
+    /// Records a time in which a reader received nothing while frames were published.
     pub fn add_time_without_frames(&mut self, time: Duration) {
         self.longest_without_frames = self.longest_without_frames.max(time);
     }
@@ -295,7 +295,7 @@ impl Report {
 
     /// Adds the growth of a process: from the least use in the second quarter of its life to that in the last quarter.
     pub fn add_usage(&mut self, kind: Kind, usage: &[(Duration, Usage)]) {
-        let Some((age, _)) = usage.last().filter(|(age, _)| *age >= OLD_ENOUGH) else {
+        let Some((age, _)) = usage.last().filter(|(age, _)| *age >= MIN_AGE) else {
             return;
         };
         let least = |from: u32, to: u32| {

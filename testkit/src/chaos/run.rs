@@ -7,7 +7,7 @@ use std::{
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     process::Stdio,
-    sync::atomic::Ordering::Relaxed,
+    sync::atomic::Ordering::{Acquire, Relaxed},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -29,20 +29,22 @@ use super::{
 };
 use crate::{Random, gst::role_command};
 
+/// The interval between two checks of the processes.
 const TICK: Duration = Duration::from_millis(2);
-/// A reader that receives nothing for this time while frames are published is starved.
-const STARVED_AFTER: Duration = Duration::from_secs(3);
-/// A process need not receive frames for this time after it was started or continued.
+/// A reader is starved if it receives nothing for this time while frames are published.
+const STARVATION_TIME: Duration = Duration::from_secs(3);
+/// The time after a start or a continuation in which a process need not receive frames.
 const SETTLING_TIME: Duration = Duration::from_millis(600);
-/// A writer publishes something within this time if nobody is stopped.
-const STUCK_AFTER: Duration = Duration::from_secs(4);
-/// The longest time of a claim and publish of a writer that waits for nobody: much longer than on a busy machine.
+/// The longest time between two frames of a writer while no process is stopped.
+const MAX_PUBLISH_PAUSE: Duration = Duration::from_secs(4);
+/// The longest time of a claim and publish of a writer that does not wait for readers: much longer than on a busy
+/// machine.
 const MAX_STALL: Duration = Duration::from_secs(2);
-/// The longest time that a process needs to end when it is asked to.
+/// The longest time that a process may take to end when it is asked to.
 const ENDING_TIME: Duration = Duration::from_secs(10);
 /// The interval between two measurements of a process's resources.
 const USAGE_INTERVAL: Duration = Duration::from_millis(250);
-/// A process that is not to be started in this run any more.
+/// The delay of a start that must not happen in this run: it is longer than any run.
 const NEVER: Duration = Duration::from_secs(3600);
 
 /// One member of the run: a kind of process, of which one runs at a time.
@@ -61,10 +63,10 @@ struct Process {
     started: Instant,
     is_stopped: bool,
     continue_at: Option<Instant>,
-    /// When it was last started or continued.
+    /// The time at which it was last started or continued.
     awake_since: Instant,
     last_at: u64,
-    /// How long it has received nothing while frames were published.
+    /// The time in which it has received nothing while frames were published.
     time_without_frames: Duration,
     /// It is not killed at failpoints, and seldom or never from outside.
     is_immune: bool,
@@ -82,11 +84,11 @@ struct Run {
     members: Vec<Member>,
     incarnation: u32,
     epoch: u32,
-    /// The writer was asked to close.
+    /// Whether the writer was asked to close.
     is_closing: bool,
-    /// No process is killed or stopped at the moment.
+    /// Whether no process is killed or stopped at the moment.
     is_calm: bool,
-    /// The writer must use the channel crate and be no pipeline.
+    /// Whether the writer must use the channel crate and must not be a pipeline.
     is_without_sink: bool,
     published: u64,
     published_at: Instant,
@@ -283,7 +285,7 @@ impl Run {
         format!("{},{kills},{stops},{}", self.random.number(), file.display())
     }
 
-    /// Starts what is due, and checks which processes have died, stopped, or receive nothing.
+    /// Starts the processes that are due, and checks which processes have died, stopped, or receive nothing.
     fn tick(&mut self, now: Instant, step: Duration) {
         for index in 0..self.members.len() {
             let member = &self.members[index];
@@ -325,7 +327,7 @@ impl Run {
         }
         let age = now - process.started;
         let last_measured = process.usage.last().map_or(Duration::ZERO, |(age, _)| *age);
-        // A writer that is killed soon is not worth a measurement.
+        // A writer that is killed soon is not measured.
         let is_short_lived = kind.is_writer() && !process.is_immune;
         if age - last_measured > USAGE_INTERVAL
             && !is_short_lived
@@ -372,21 +374,22 @@ impl Run {
         writer.is_some_and(|it| !it.is_stopped && now - it.awake_since > SETTLING_TIME)
     }
 
-    /// The writer publishes unless a process is stopped.
+    /// Checks that the writer publishes unless a process is stopped.
     fn watch_writer(&mut self, now: Instant) {
         let published = self.board.counters[0].published.load(Relaxed);
         let is_excused = !self.is_writer_settled(now) || now - self.last_stop_at < SETTLING_TIME;
         if published != self.published || is_excused {
             self.published = published;
             self.published_at = now;
-        } else if now - self.published_at > STUCK_AFTER {
+        } else if now - self.published_at > MAX_PUBLISH_PAUSE {
             self.published_at = now;
-            self.findings.add("the writer publishes nothing, and nobody is stopped");
+            self.findings
+                .add("the writer publishes nothing, and no process is stopped");
             self.dump("stuck");
         }
     }
 
-    /// Each reader that is awake receives frames while the writer publishes.
+    /// Checks that each reader that is awake receives frames while the writer publishes.
     fn watch_readers(&mut self, now: Instant, step: Duration) {
         let is_publishing = self.is_writer_settled(now) && self.published > 0 && {
             let last = self.board.counters[0].last_at.load(Relaxed);
@@ -403,11 +406,11 @@ impl Run {
             } else if is_publishing && !process.is_stopped && now - process.awake_since > SETTLING_TIME {
                 process.time_without_frames += step;
                 self.report.add_time_without_frames(process.time_without_frames);
-                if process.time_without_frames > STARVED_AFTER {
+                if process.time_without_frames > STARVATION_TIME {
                     process.time_without_frames = Duration::ZERO;
                     self.report.add_starved();
                     self.findings.add(&format!(
-                        "{}, member {}, process {}, receives nothing for {STARVED_AFTER:?} while frames are published",
+                        "{}, member {}, process {}, receives nothing for {STARVATION_TIME:?} while frames are published",
                         member.kind.name(),
                         member.index,
                         process.pid
@@ -467,7 +470,7 @@ impl Run {
         }
     }
 
-    /// Disturbs no process until `is_done` holds; `false` if it does not within the time.
+    /// Disturbs no process until `is_done` holds; `false` if it does not hold within `time`.
     fn wait_calmly(&mut self, time: Duration, mut is_done: impl FnMut(&Self) -> bool) -> bool {
         let began = Instant::now();
         while !is_done(self) {
@@ -556,11 +559,11 @@ impl Run {
         }
     }
 
-    /// All slots can be used after all readers have ended.
+    /// Checks that all slots can be used after all readers have ended.
     fn count_slots(&mut self) {
         self.board.writer_request.store(writer_request::COUNT_SLOTS, Relaxed);
         let board = self.board;
-        if !self.wait_calmly(ENDING_TIME, |_| board.slots.load(Relaxed) != 0) {
+        if !self.wait_calmly(ENDING_TIME, |_| board.slots.load(Acquire) != 0) {
             self.findings.add("the writer does not report its slots");
             return;
         }
@@ -572,7 +575,8 @@ impl Run {
         }
     }
 
-    /// A writer that closes leaves no file, and the next start removes the staging files of dead processes.
+    /// Checks that a writer that closes leaves no file, and that the next start removes the staging files of dead
+    /// processes.
     fn check_leftovers(&mut self) {
         let mut leftovers = Vec::new();
         for file in [self.channel.clone(), format!("sem.{}", self.channel)] {
@@ -622,7 +626,7 @@ impl Run {
     }
 }
 
-/// Starts a process. It is waited for by its number, because [`std::process::Child`] does not report stops.
+/// Starts a process. The run waits for its process ID, because [`std::process::Child`] does not report stops.
 #[allow(clippy::zombie_processes)]
 fn spawn(assignment: &Assignment, failpoints: &str, output: &Path) -> Pid {
     let output = File::options().append(true).create(true).open(output).unwrap();

@@ -4,7 +4,10 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::Ordering::{Relaxed, Release},
+    },
     time::Duration,
 };
 
@@ -20,7 +23,7 @@ use super::{
 };
 use crate::Random;
 
-/// Frames have 4 KiB to 1 MiB: this number of bits.
+/// The number of bits of a frame's size, which is from 4 KiB to 1 MiB.
 const SIZE_BITS: std::ops::Range<u64> = 12..20;
 const PAGE_SIZE: usize = 4096;
 const SERVICE_INTERVAL: Duration = Duration::from_millis(250);
@@ -124,7 +127,7 @@ fn open(context: &Context, random: &mut Random) -> Option<Arc<Writer>> {
     Some(writer)
 }
 
-/// Checks what a pass of the service has found.
+/// Checks the report of a pass of the service.
 fn check_report(context: &Context, report: Result<ServiceReport, Error>) {
     let report = match report {
         Ok(report) => report,
@@ -166,7 +169,7 @@ impl Player {
             self.publish_event();
         }
         if self.random.permille(2) {
-            // More than the channel keeps.
+            // The channel keeps fewer events.
             (0..50).for_each(|_| self.publish_event());
         }
         if self.random.permille(3) {
@@ -290,7 +293,7 @@ impl Player {
             std::thread::sleep(Duration::from_millis(5));
             return;
         }
-        // By then the service has noticed which readers are dead, and has released the old segments.
+        // After this time, the service has noticed which readers are dead, and has released the old segments.
         std::thread::sleep(Duration::from_millis(600));
         let mut used = HashSet::new();
         let committed = self.writer.stats().slots;
@@ -307,6 +310,6 @@ impl Player {
             }
         }
         self.context.board.slots_used.store(used.len() as u64, Relaxed);
-        slots.store(u64::from(committed) + 1, Relaxed);
+        slots.store(u64::from(committed) + 1, Release);
     }
 }

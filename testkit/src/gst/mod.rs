@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! GStreamer in tests: pipelines in this process and in others, and what goes into and comes out of the elements.
+//! GStreamer in tests: pipelines in this process and in others, sources of buffers, and checks of frames.
 
 pub mod picture;
 mod pipeline;
@@ -14,11 +14,11 @@ mod xvfb;
 use std::sync::Once;
 
 pub use pipeline::{Pipeline, error_kind};
-pub use program::{command, launch, plugin, role_command, run_to_end};
+pub use program::{command, launch, live_writer, plugin, role_command, run_to_end};
 pub use recorder::{Item, Layout, RecordedFrame, SourceRecorder, layout};
 pub use roundtrip::Roundtrip;
 pub use sink::{CopyCounts, LOSSLESS, SinkHarness, custom_event};
-pub use xvfb::{Picture, Xvfb};
+pub use xvfb::{BARS, Picture, Xvfb};
 
 /// The format of most tests: small frames, 30 a second.
 pub const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=48,framerate=30/1";

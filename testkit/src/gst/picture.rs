@@ -74,7 +74,7 @@ pub fn packed(info: &VideoInfo, frame: u8) -> Vec<u8> {
     bytes
 }
 
-/// A picture in memory of the test, with gaps between rows and planes and before the first plane.
+/// A picture in memory that the test allocated, with gaps between rows and planes and before the first plane.
 pub fn padded(info: &VideoInfo, frame: u8) -> gst::Buffer {
     let stride: Vec<i32> = info.stride().iter().map(|stride| stride + 52).collect();
     let offset: Vec<usize> = info.offset().iter().map(|offset| offset * 4 + 40 + 128 * 34).collect();

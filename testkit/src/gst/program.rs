@@ -2,13 +2,14 @@
 
 //! GStreamer's own programs, run with the plugin that was built with the tests.
 
-use std::{path::PathBuf, process::Command, sync::Once};
+use std::{fmt::Display, path::PathBuf, process::Command, sync::Once};
 
+use super::CAPS;
 use crate::{Process, role};
 
-/// The plugin beside the test program.
+/// The plugin in the directory of the test program.
 ///
-/// `cargo test` builds this one anew, but not the one in `target/debug`.
+/// `cargo test` rebuilds this one, but not the one in `target/debug`.
 pub fn plugin() -> PathBuf {
     let directory = std::env::current_exe().unwrap().parent().unwrap().to_owned();
     let plugin = directory.join("libgstrsshm.so");
@@ -35,6 +36,14 @@ pub fn launch(pipeline: &str) -> Process {
     Process::start(command)
 }
 
+/// Starts a program that publishes live frames in the format [`CAPS`].
+#[track_caller]
+pub fn live_writer(channel: impl Display) -> Process {
+    launch(&format!(
+        "videotestsrc is-live=true ! {CAPS} ! rsshmsink name={channel}"
+    ))
+}
+
 /// Runs `gst-launch-1.0 PIPELINE` until it ends without an error, and returns its output.
 #[track_caller]
 pub fn run_to_end(pipeline: &str) -> String {
@@ -45,7 +54,7 @@ pub fn run_to_end(pipeline: &str) -> String {
 pub fn role_command(role: &str, arguments: &[&str]) -> Command {
     let mut command = role::command(role, arguments);
     command
-        // Not the registry of the other programs: here the plugin is part of the program.
+        // This registry is not that of the other programs, because here the plugin is part of the program.
         .env(
             "GST_REGISTRY",
             std::env::temp_dir().join("rsshm-test-registry-static.bin"),

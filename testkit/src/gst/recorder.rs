@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A recorder of what leaves an rsshmsrc.
+//! A recorder of the buffers and events that leave an rsshmsrc.
 
 use std::{
     fmt::Display,
@@ -31,11 +31,11 @@ pub fn layout(buffer: &gst::BufferRef) -> Option<Layout> {
 pub struct RecordedFrame {
     /// The caps of the pad when the buffer left.
     pub caps: Option<gst::Caps>,
-    /// The time stamp.
+    /// The timestamp (PTS).
     pub pts: Option<gst::ClockTime>,
     /// The duration.
     pub duration: Option<gst::ClockTime>,
-    /// Running time of the pipeline when the buffer left; zero without a clock.
+    /// The running time of the pipeline when the buffer left; zero without a clock.
     pub at: gst::ClockTime,
     /// The flags.
     pub flags: gst::BufferFlags,
@@ -144,7 +144,7 @@ impl Item {
     }
 }
 
-/// A pipeline in this process that records what leaves its rsshmsrc, in order.
+/// A pipeline in this process that records the buffers and events that leave its rsshmsrc, in order.
 pub struct SourceRecorder {
     /// The pipeline.
     pub pipeline: Pipeline,
@@ -201,7 +201,7 @@ impl SourceRecorder {
         self.items.lock().unwrap().clear();
     }
 
-    /// All frames since the start or the last [`clear`](Self::clear), also in the methods below.
+    /// All frames since the start or the last [`clear`](Self::clear). The same holds for the methods below.
     pub fn frames(&self) -> Vec<RecordedFrame> {
         let items = self.items.lock().unwrap();
         items.iter().filter_map(Item::frame).cloned().collect()

@@ -22,7 +22,7 @@ pub struct Roundtrip {
 }
 
 impl Roundtrip {
-    /// Starts both for frames of this format. `downstream` is what follows the source in the reader's pipeline.
+    /// Starts both for frames of this format. `downstream` is the part of the reader's pipeline after the source.
     #[track_caller]
     pub fn new(info: &VideoInfo, downstream: &str) -> Self {
         Self::with_caps(&info.to_caps().unwrap(), downstream)
@@ -55,7 +55,7 @@ impl Roundtrip {
         roundtrip
     }
 
-    /// Sends a buffer and returns what arrives.
+    /// Sends a buffer and returns the frame that arrives.
     #[track_caller]
     pub fn send(&mut self, buffer: gst::Buffer) -> RecordedFrame {
         self.writer.push(&buffer);
@@ -68,7 +68,7 @@ impl Roundtrip {
     /// Activates the pool that the sink offers, with this padding if there is one.
     #[track_caller]
     pub fn pool(&self, padding: Option<&gst_video::VideoAlignment>) -> gst::BufferPool {
-        // An element asks once it has started.
+        // An element asks for a pool after it has started.
         let pad = self.pipeline().pad("rsshmsink", "sink");
         eventually("the sink has caps", || pad.current_caps().is_some());
         let query = self.writer.allocation(&self.caps, true);

@@ -2,8 +2,8 @@
 
 //! Sequenced frames through pipelines: a writer in this process, and readers in other processes that check each frame.
 //!
-//! A frame's bytes are made of its number (see [`frames`]): a torn or short frame is found, and so is one that is
-//! missing or comes twice. A test program that starts readers has to list [`ROLES`] among its roles.
+//! The bytes of a frame contain its number (see [`frames`]). So a reader finds frames that are torn, too short, missing
+//! or repeated. A test program that starts readers has to list [`ROLES`] among its roles.
 
 use std::{
     collections::VecDeque,
@@ -31,12 +31,12 @@ const FIRST_FRAME: &str = "FIRST FRAME ";
 /// The line with a reader's summary begins with this.
 const SUMMARY: &str = "SUMMARY ";
 
-/// The longest that a reader runs, so that it does not outlive a test that was killed.
+/// The longest time that a reader runs, so that it does not outlive a test that was killed.
 const MAX_RUN_TIME: gst::ClockTime = gst::ClockTime::from_seconds(100);
 
 /// A pipeline in this process that publishes sequenced frames, from number 0 on; it does not play yet.
 ///
-/// `source` are properties of videotestsrc, `caps` what follows `video/x-raw,`, `options` properties of rsshmsink.
+/// `source` are properties of videotestsrc, `caps` the fields after `video/x-raw,`, `options` properties of rsshmsink.
 #[track_caller]
 pub fn writer(channel: impl Display, source: &str, caps: &str, options: &str) -> Pipeline {
     let pipeline = Pipeline::new(&format!(
@@ -55,12 +55,12 @@ pub fn writer(channel: impl Display, source: &str, caps: &str, options: &str) ->
     pipeline
 }
 
-/// What a reader's process has found.
+/// The results of a reader's process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// Frames received.
     pub received: u64,
-    /// Numbers that were skipped, except those after the first frame.
+    /// Numbers that were skipped, except those between the first two frames.
     pub missed: u64,
     /// Frames that were not whole when they came, or had changed when they were released.
     pub torn: u64,
@@ -84,14 +84,14 @@ impl Summary {
     }
 }
 
-/// The command of a reader that checks what passes the element `check` of its pipeline, until EOS.
+/// The command of a reader that checks the frames at the element `check` of its pipeline, until EOS.
 ///
 /// It holds the last `hold` frames, and checks them again when it releases them.
 pub fn reader_command(pipeline: &str, hold: usize) -> Command {
     role_command(READER, &[pipeline, &hold.to_string()])
 }
 
-/// Starts a reader that checks what leaves its source. `options` are properties of rsshmsrc.
+/// Starts a reader that checks the frames that leave its source. `options` are properties of rsshmsrc.
 #[track_caller]
 pub fn reader(channel: impl Display, options: &str, hold: usize) -> Process {
     reader_with(
@@ -111,7 +111,7 @@ pub fn has_frames(reader: &Process) -> bool {
     reader.output().contains(FIRST_FRAME)
 }
 
-/// Waits until a reader ends, and returns what it has found.
+/// Waits until a reader ends, and returns its results.
 #[track_caller]
 pub fn summary(reader: &mut Process) -> Summary {
     let output = reader.wait_ok();
@@ -136,7 +136,7 @@ pub fn assert_complete(found: &Summary, last: u64) {
     assert!(found.missed == 0 && found.last == last, "{found:?}");
 }
 
-/// Checks frames as they come and as they are released.
+/// Checks frames when they arrive and when they are released.
 #[derive(Default)]
 struct Checker {
     summary: Summary,
@@ -157,8 +157,7 @@ impl Checker {
                 self.summary.first = number.into();
                 say(format!("{FIRST_FRAME}{number}"));
             }
-            // The first frame is the newest that there was. The source skips what else was captured before the base
-            // time.
+            // The first frame is the newest that there was. The source skips all others from before the base time.
             Some(previous) if previous < number && self.summary.received == 2 => {}
             Some(previous) if previous < number => self.summary.missed += u64::from(number - previous - 1),
             Some(_) => self.summary.backwards += 1,

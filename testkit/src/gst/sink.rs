@@ -47,6 +47,14 @@ impl SinkHarness {
         Self::with_source(channel, "", options)
     }
 
+    /// A source without timestamps and caps, whose rsshmsink is [`LOSSLESS`]. It plays.
+    #[track_caller]
+    pub fn lossless(channel: impl Display) -> Self {
+        let harness = Self::new(channel, LOSSLESS);
+        harness.pipeline.play();
+        harness
+    }
+
     /// A source with these properties of appsrc. It does not play yet.
     #[track_caller]
     pub fn with_source(channel: impl Display, source: &str, options: &str) -> Self {
@@ -163,7 +171,7 @@ impl SinkHarness {
         assert_eq!(ended, gst::FlowReturn::Ok);
     }
 
-    /// Asks the sink for what it allocates for these caps.
+    /// The sink's answer to an ALLOCATION query for these caps.
     #[track_caller]
     pub fn allocation(&self, caps: &gst::Caps, need_pool: bool) -> gst::query::Allocation<gst::Query> {
         let mut query = gst::query::Allocation::new(Some(caps), need_pool);

@@ -22,6 +22,17 @@ pub struct Xvfb {
     directory: PathBuf,
 }
 
+/// The seven bars of the default picture of videotestsrc.
+pub const BARS: [[u8; 3]; 7] = [
+    [255, 255, 255],
+    [255, 255, 0],
+    [0, 255, 255],
+    [0, 255, 0],
+    [255, 0, 255],
+    [255, 0, 0],
+    [0, 0, 255],
+];
+
 /// The contents of the screen at one moment.
 pub struct Picture {
     /// Pixels in a row.
