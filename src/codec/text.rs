@@ -179,10 +179,10 @@ impl<'a> Rest<'a> {
         match kind {
             "string" if self.skip(b'"') => self.quoted(),
             _ => {
-                // GStreamer takes NULL for a string without a text, and prints a critical warning for one in a list.
-                let is_missing_text = |word: &str| depth > 0 && word == "NULL";
+                // NULL stands for a missing string. GStreamer prints a critical warning for one in a list.
+                let is_missing_string = |word: &str| depth > 0 && word == "NULL";
                 self.word()
-                    .filter(|word| is_value(kind, word) && !is_missing_text(word))
+                    .filter(|word| is_value(kind, word) && !is_missing_string(word))
                     .map(drop)
             }
         }

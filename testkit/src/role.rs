@@ -52,6 +52,8 @@ pub type Role = fn(&[&str]);
 macro_rules! roles {
     ($($table:expr),+ $(,)?) => {
         $crate::ctor::declarative::ctor! {
+            // SAFETY: the function runs before `main`. The parts of the standard library that it uses work there with
+            // glibc, and it catches the panics of the role.
             #[ctor(unsafe)]
             fn play_role() {
                 $crate::role::play(&[$($table),+]);
