@@ -60,11 +60,11 @@ def paced(count: int, fps: float) -> Iterator[int]:
 
 
 def stamp_of(picture: Any) -> int:
-    """The time stamp in the first bytes of a picture."""
+    """The timestamp in the first bytes of a picture."""
     return int(picture.reshape(-1)[:8].view(numpy.uint64)[0])
 
 
-# Each transport has a writer, and a reader that yields pictures. The first eight bytes of a picture are its time stamp.
+# Each transport has a writer, and a reader that yields pictures. The first eight bytes of a picture are its timestamp.
 
 
 def in_place_writer(shared: Shared, count: int, fps: float) -> None:

@@ -180,7 +180,7 @@ pub struct Status {
     pub head: AtomicU64,
     /// The seq of the last frame before the end of the stream that `eos_count` counts.
     pub eos_seq: AtomicU64,
-    /// When frames leave the writer, in nanoseconds after their time stamp.
+    /// When frames leave the writer, in nanoseconds after their timestamp.
     pub latency_ns: AtomicU64,
     /// Futex word of the readers: counts publishes and everything else that a reader waits for.
     pub published: AtomicU32,

@@ -164,7 +164,7 @@ impl Reader {
         }
     }
 
-    /// When frames leave the writer: nanoseconds after their time stamp.
+    /// When frames leave the writer: nanoseconds after their timestamp.
     pub fn latency_ns(&self) -> u64 {
         self.info.latency_ns
     }

@@ -236,7 +236,7 @@ impl Writer {
         publish::end_of_stream(&self.inner);
     }
 
-    /// Sets when frames leave the writer, in nanoseconds after their time stamp.
+    /// Sets when frames leave the writer, in nanoseconds after their timestamp.
     pub fn set_latency_ns(&self, latency_ns: u64) {
         publish::set_latency_ns(&self.inner, latency_ns);
     }

@@ -18,7 +18,7 @@ pub(super) struct State {
     pub(super) readers: ReaderTable,
     pub(super) requests: RequestLog,
     pub(super) service: ServiceState,
-    /// When frames leave the writer, in nanoseconds after their time stamp.
+    /// When frames leave the writer, in nanoseconds after their timestamp.
     pub(super) latency_ns: u64,
     pub(super) stats: WriterStats,
 }
