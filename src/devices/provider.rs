@@ -20,7 +20,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a channel must be missing before it counts as gone. It is missing for a moment while another segment takes
 /// its name.
-const GONE_AFTER: Duration = Duration::from_millis(300);
+const REMOVAL_DELAY: Duration = Duration::from_millis(300);
 
 /// The running thread that watches the channels.
 struct WatchThread {
@@ -81,7 +81,7 @@ impl DeviceList {
         self.0.retain(|name, entry| {
             let Some(channel) = found.remove(name) else {
                 let since = *entry.missing_since.get_or_insert_with(Instant::now);
-                let is_gone = since.elapsed() >= GONE_AFTER;
+                let is_gone = since.elapsed() >= REMOVAL_DELAY;
                 if is_gone {
                     gst::debug!(CAT, obj = provider, "channel {name} is gone");
                     provider.device_remove(&entry.device);
@@ -113,7 +113,7 @@ impl DeviceList {
     /// How long to wait for a notification of a change.
     fn timeout(&self, watch: &Watch) -> Duration {
         if self.0.values().any(|entry| entry.missing_since.is_some()) {
-            GONE_AFTER
+            REMOVAL_DELAY
         } else if self.0.is_empty() && watch.is_immediate() {
             Duration::from_secs(3600)
         } else {

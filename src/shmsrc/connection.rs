@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 /// After this time without a writer, a message lists the channels that exist.
-const HINT_AFTER: Duration = Duration::from_secs(3);
+const HINT_DELAY: Duration = Duration::from_secs(3);
 
 /// The longest wait for a frame. After it, the streaming thread simply waits again.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
@@ -44,7 +44,7 @@ impl WriterWait {
             return MAX_WAIT;
         }
         let waited = self.since.elapsed();
-        let hint = (!self.is_hint_given).then(|| HINT_AFTER.saturating_sub(waited));
+        let hint = (!self.is_hint_given).then(|| HINT_DELAY.saturating_sub(waited));
         let timeout = (!connection_timeout.is_zero()).then(|| connection_timeout.saturating_sub(waited));
         hint.into_iter().chain(timeout).min().unwrap_or(MAX_WAIT).max(MIN_WAIT)
     }
@@ -58,7 +58,7 @@ impl WriterWait {
         if !connection_timeout.is_zero() && waited >= connection_timeout {
             return Due::Failure;
         }
-        if self.is_hint_given || waited < HINT_AFTER {
+        if self.is_hint_given || waited < HINT_DELAY {
             return Due::Nothing;
         }
         self.is_hint_given = true;

@@ -5,7 +5,7 @@
 /// How long after the start, in nanoseconds and beyond its latency, a writer's frames may be from before this
 /// pipeline's time. If they still are later, the writer is simply late (too slow for its frame rate, for example), and
 /// its frames are shown late.
-const EARLY_FRAMES_NS: i64 = 1_000_000_000;
+const EARLY_FRAMES_PERIOD_NS: i64 = 1_000_000_000;
 
 /// Frames further in the future than this, in nanoseconds, do not hold up those after them: their writer did not keep
 /// to the clock.
@@ -121,7 +121,7 @@ impl Timeline {
         arrival.running < self.earliest
             && arrival.may_be_skipped
             && !self.is_late
-            && since < EARLY_FRAMES_NS.saturating_add(arrival.latency)
+            && since < EARLY_FRAMES_PERIOD_NS.saturating_add(arrival.latency)
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
     attach::ObserverReason,
     attachment::{Attachment, Snapshot},
     entry::EntryLock,
-    handle::{ReaderHandle, Shared},
+    handle::{HandleState, ReaderHandle},
     options::ReaderOptions,
 };
 use crate::{
@@ -34,8 +34,8 @@ const EVICTION_BACKOFF: Duration = Duration::from_secs(1);
 /// The connection of a reader to the channel.
 #[derive(Debug)]
 pub(super) struct Connection {
-    shared: Arc<Shared>,
-    state: State,
+    shared: Arc<HandleState>,
+    state: ConnectionState,
     /// The entry, which the reader keeps from one segment to the next.
     entry_lock: Option<Arc<EntryLock>>,
     backoff: EvictionBackoff,
@@ -43,7 +43,7 @@ pub(super) struct Connection {
 }
 
 #[derive(Debug)]
-enum State {
+enum ConnectionState {
     /// Never attached, or the loss of the writer is reported.
     Disconnected,
     /// The segment was superseded at that time, and the next one is not open yet. The reader is still in the table of
@@ -76,7 +76,7 @@ impl Connection {
     pub(super) fn new() -> Self {
         Self {
             shared: Arc::default(),
-            state: State::Disconnected,
+            state: ConnectionState::Disconnected,
             entry_lock: None,
             backoff: EvictionBackoff::default(),
             liveness_checked_at: Instant::now(),
@@ -96,8 +96,8 @@ impl Connection {
     #[inline]
     pub(super) fn attachment(&self) -> Option<&Arc<Attachment>> {
         match &self.state {
-            State::Attached(attachment) => Some(attachment),
-            State::Disconnected | State::Moving(..) => None,
+            ConnectionState::Attached(attachment) => Some(attachment),
+            ConnectionState::Disconnected | ConnectionState::Moving(..) => None,
         }
     }
 
@@ -107,12 +107,12 @@ impl Connection {
 
     /// Whether the last segment is superseded and the next one is not open yet.
     pub(super) fn is_moving(&self) -> bool {
-        matches!(self.state, State::Moving(..))
+        matches!(self.state, ConnectionState::Moving(..))
     }
 
     /// Whether the segment after a superseded one has not appeared in time.
     pub(super) fn has_move_timed_out(&self) -> bool {
-        matches!(self.state, State::Moving(since, _) if since.elapsed() > SEGMENT_GAP_TIMEOUT)
+        matches!(self.state, ConnectionState::Moving(since, _) if since.elapsed() > SEGMENT_GAP_TIMEOUT)
     }
 
     /// Whether the reader may attach now: it is not evicted again and again.
@@ -139,18 +139,18 @@ impl Connection {
         self.leave_former(reader_state::MOVED);
         let attachment = Arc::new(attachment);
         *self.shared.attachment() = Some(Arc::clone(&attachment));
-        self.state = State::Attached(attachment);
+        self.state = ConnectionState::Attached(attachment);
     }
 
     /// Notes that the current segment is superseded. The next one is to be opened.
     pub(super) fn begin_move(&mut self, attachment: Arc<Attachment>) {
-        self.state = State::Moving(Instant::now(), attachment);
+        self.state = ConnectionState::Moving(Instant::now(), attachment);
     }
 
     /// Says in the superseded segment, if there is one, that this reader takes no more frames there.
     pub(super) fn leave_former(&mut self, state: u32) {
         self.shared.attachment().take();
-        if let State::Moving(_, former) = std::mem::replace(&mut self.state, State::Disconnected) {
+        if let ConnectionState::Moving(_, former) = std::mem::replace(&mut self.state, ConnectionState::Disconnected) {
             former.leave(state);
         }
     }
@@ -159,7 +159,7 @@ impl Connection {
     pub(super) fn disconnect(&mut self, attachment: &Attachment) {
         self.shared.attachment().take();
         attachment.leave(reader_state::LEFT);
-        self.state = State::Disconnected;
+        self.state = ConnectionState::Disconnected;
     }
 
     /// Leaves the current segment after an eviction, and gives up the entry.
@@ -191,7 +191,7 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.shared.attachment().take();
-        if let State::Attached(attachment) | State::Moving(_, attachment) = &self.state {
+        if let ConnectionState::Attached(attachment) | ConnectionState::Moving(_, attachment) = &self.state {
             attachment.leave(reader_state::LEFT);
         }
     }

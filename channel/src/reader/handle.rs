@@ -9,13 +9,13 @@ use crate::{segment::wait::Waiter, sys::sync};
 
 /// What a reader shares with its handles.
 #[derive(Debug, Default)]
-pub(super) struct Shared {
+pub(super) struct HandleState {
     pub(super) waiter: Waiter,
     /// The segment that requests go to.
     attachment: Mutex<Option<Arc<Attachment>>>,
 }
 
-impl Shared {
+impl HandleState {
     pub(super) fn attachment(&self) -> MutexGuard<'_, Option<Arc<Attachment>>> {
         sync::lock(&self.attachment)
     }
@@ -24,7 +24,7 @@ impl Shared {
 /// A handle of a [`Reader`](crate::Reader) for other threads: it ends the reader's wait, and sends requests to the
 /// writer.
 #[derive(Clone, Debug)]
-pub struct ReaderHandle(pub(super) Arc<Shared>);
+pub struct ReaderHandle(pub(super) Arc<HandleState>);
 
 impl ReaderHandle {
     /// Makes [`Reader::next`](crate::Reader::next) return [`Next::Interrupted`](crate::Next::Interrupted), now and

@@ -22,11 +22,11 @@ use std::time::{Duration, Instant};
 use crate::protocol::layout::{MAX_QUOTA, MAX_READERS};
 
 /// How long a reader may still pin up to its former quota, because it may not have seen the lower one.
-const GRACE: Duration = Duration::from_secs(1);
+const QUOTA_GRACE: Duration = Duration::from_secs(1);
 /// The quota of a new reader: one frame to copy from, one on display, and the one before, which many sinks keep.
 pub(super) const INITIAL_QUOTA: u32 = 3;
 /// How many slots more than it holds a reader's quota should be.
-const QUOTA_AHEAD: u32 = 2;
+const SPARE_QUOTA: u32 = 2;
 
 /// What the owner of a reader entry holds.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +65,7 @@ pub(super) fn share(usage: &Usage, slots: u32) -> u32 {
 /// The quota that a reader should get, which holds `held` slots and has the quota `current`. A quota is not lowered by
 /// this, except to the share: a reader whose queue grows again goes on in place.
 pub(super) fn wanted(held: u32, current: u32, share: u32) -> u32 {
-    (held + QUOTA_AHEAD).max(INITIAL_QUOTA).max(current).min(share)
+    (held + SPARE_QUOTA).max(INITIAL_QUOTA).max(current).min(share)
 }
 
 /// Lowers the largest quotas until `slots` slots are enough for all.
@@ -117,7 +117,7 @@ impl QuotaRecord {
         match self.lowered_at {
             // The reader may not have seen the lower quota, and may pin up to the former one. Not up to what it holds:
             // its own excess may be the reason why the quota was lowered.
-            Some(at) if at.elapsed() < GRACE => self.ceiling = quota.max(self.ceiling),
+            Some(at) if at.elapsed() < QUOTA_GRACE => self.ceiling = quota.max(self.ceiling),
             // The grace period is over: what the reader holds now was within its quota once.
             _ => {
                 self.ceiling = quota.max(self.ceiling.min(held));

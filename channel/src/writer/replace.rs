@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// What a segment is to be, before it is made.
-struct Plan {
+struct SegmentPlan {
     caps: Caps,
     header: Header,
     lock_file: Arc<LockFile>,
@@ -80,7 +80,7 @@ fn is_current_sufficient(inner: &Inner, size: u64) -> bool {
 }
 
 /// Decides the sizes of the next segment.
-fn plan(inner: &Inner, size: u64) -> Result<Plan, Error> {
+fn plan(inner: &Inner, size: u64) -> Result<SegmentPlan, Error> {
     let channel = || inner.name().to_string();
     let state = inner.lock();
     if !state.lock.is_held() {
@@ -120,7 +120,7 @@ fn plan(inner: &Inner, size: u64) -> Result<Plan, Error> {
     header.history = sizing::history(slots, slot_size, &caps);
     header.writer_pid = std::process::id();
     header.flags = if options.lossless { flags::LOSSLESS } else { 0 };
-    Ok(Plan {
+    Ok(SegmentPlan {
         caps,
         header,
         lock_file,
@@ -131,7 +131,7 @@ fn plan(inner: &Inner, size: u64) -> Result<Plan, Error> {
 
 /// Creates the planned segment. When there is no memory for it, releases what nobody uses of the old segments and tries
 /// once more: that is often enough.
-fn create(inner: &Inner, plan: &Plan) -> Result<NewSegment, Error> {
+fn create(inner: &Inner, plan: &SegmentPlan) -> Result<NewSegment, Error> {
     let header = plan.header;
     let try_create = || Segment::create(header, plan.caps.as_str(), MIN_SLOTS, inner.options().perms);
     let mut created = try_create();
@@ -162,7 +162,7 @@ fn create(inner: &Inner, plan: &Plan) -> Result<NewSegment, Error> {
 }
 
 /// Gives a new segment the channel's name, makes it the current one, and tells the readers of the former one.
-fn install(inner: &Inner, new: NewSegment, plan: &Plan) -> Result<(), Error> {
+fn install(inner: &Inner, new: NewSegment, plan: &SegmentPlan) -> Result<(), Error> {
     let NewSegment {
         mut segment,
         mut staging,

@@ -6,7 +6,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     counted_pins::CountedPins,
-    overcommit::{self, MIN_ROOM, Overcommit, SPARE_SLOTS},
+    overcommit::{self, MIN_OVERCOMMIT_SLOTS, Overcommit, SPARE_SLOTS},
     quota::INITIAL_QUOTA,
     segment::{ClaimedFor, WriterSegment},
     slot::Slot,
@@ -18,7 +18,7 @@ use crate::protocol::{
 };
 
 /// How many times the writer tries slots again that readers pinned at the last moment.
-const REFUSED_ROUNDS: u32 = 4;
+const MAX_REFUSED_ROUNDS: u32 = 4;
 
 /// The result of a search for a slot.
 pub(super) enum SlotSearch {
@@ -240,7 +240,7 @@ impl SlotAllocator {
         let newest = self.newest_takeable(head, history);
         // Readers that lag as far as they can try to pin the very slots that are taken here. Each try refuses a slot
         // for a moment. The seqs are 0 by then, so it is over in the next round.
-        for _ in 0..REFUSED_ROUNDS {
+        for _ in 0..MAX_REFUSED_ROUNDS {
             let pinned = self.pins.pinned(&self.segment);
             let mut allowed = !(pinned | self.spare(pinned));
             let mut was_refused = false;
@@ -340,14 +340,16 @@ impl SlotAllocator {
     /// Whether readers that can have `share` slots each are to share their slots. Not in lossless mode, where all wait
     /// for the slowest reader anyway.
     pub(super) fn needs_overcommit(&self, share: u32) -> bool {
-        share < INITIAL_QUOTA && !self.is_lossless && self.room(self.segment.header().slot_count) >= MIN_ROOM
+        share < INITIAL_QUOTA
+            && !self.is_lossless
+            && self.room(self.segment.header().slot_count) >= MIN_OVERCOMMIT_SLOTS
     }
 
     /// Begins, stops or ends overcommit. It begins only after the segment has all its slots.
     pub(super) fn update_overcommit(&mut self, is_needed: bool, head: u64) {
         let room = self.room(self.committed);
         let pinned = self.pins.pinned(&self.segment).count_ones();
-        self.overcommit = if !is_needed || self.can_grow() || room < MIN_ROOM {
+        self.overcommit = if !is_needed || self.can_grow() || room < MIN_OVERCOMMIT_SLOTS {
             None
         } else if pinned <= Overcommit::max_pinned(self.overcommit, room) && self.fill_spare(head) {
             Some(Overcommit::Sharing)
