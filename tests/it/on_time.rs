@@ -80,13 +80,13 @@ impl Drop for Program {
 }
 
 /// A reader whose display drops frames that are more than 20 ms late.
-struct Display {
+struct DisplayReader {
     name: String,
     program: Program,
     reader: SourceRecorder,
 }
 
-impl Display {
+impl DisplayReader {
     fn of(channel: &Channel, name: &str) -> Self {
         let reader = SourceRecorder::new(&format!(
             "rsshmsrc channel={channel} ! fakesink name=display sync=true qos=true max-lateness=20000000"
@@ -202,14 +202,14 @@ impl StallMeter {
 
 /// A buffer that arrived at a sink, or was displayed there.
 #[derive(Clone, Copy, Debug)]
-struct Shown {
+struct ShownFrame {
     offset: u64,
     pts: gst::ClockTime,
     /// The running time when that happened.
     at: gst::ClockTime,
 }
 
-type Recording = Arc<Mutex<Vec<Shown>>>;
+type Recording = Arc<Mutex<Vec<ShownFrame>>>;
 
 /// Records what arrives at a sink.
 fn record_arrivals(sink: &gst::Element) -> Recording {
@@ -241,7 +241,7 @@ fn record_shown(sink: &gst::Element) -> Recording {
 }
 
 fn record(recording: &Recording, sink: &gst::Element, buffer: &gst::BufferRef) {
-    recording.lock().unwrap().push(Shown {
+    recording.lock().unwrap().push(ShownFrame {
         offset: buffer.offset(),
         pts: buffer.pts().unwrap(),
         at: sink.current_running_time().unwrap(),
@@ -250,7 +250,7 @@ fn record(recording: &Recording, sink: &gst::Element, buffer: &gst::BufferRef) {
 
 /// One writer with a camera on two channels, of which one is delayed, and a microphone; one reader that plays all
 /// three.
-struct Together {
+struct CombinedStreams {
     writer: Pipeline,
     reader: Pipeline,
     program: Program,
@@ -259,7 +259,7 @@ struct Together {
     _channels: [Channel; 3],
 }
 
-impl Together {
+impl CombinedStreams {
     fn start() -> Self {
         let channels = [Channel::new(), Channel::new(), Channel::new()];
         let [near, far, sound] = &channels;
@@ -306,7 +306,7 @@ impl Together {
                 complaints.push(format!("together: only {} of channel {which} were shown", shown.len()));
             }
             // The first frame may have been captured before the base time of the reader.
-            let is_wrong = |shown: &&Shown| {
+            let is_wrong = |shown: &&ShownFrame| {
                 let captured = written.iter().find(|written| written.offset == shown.offset).unwrap();
                 let captured = base_time(&self.writer) + captured.pts;
                 captured.absdiff(base_time(&self.reader) + shown.pts) > gst::ClockTime::USECOND
@@ -364,7 +364,7 @@ fn no_frame_is_late() {
     });
     let late = sources.each_ref().map(|(what, source)| {
         let channel = Channel::new();
-        displays.push(Display::of(&channel, &format!("{what}, reader first")));
+        displays.push(DisplayReader::of(&channel, &format!("{what}, reader first")));
         (channel, source)
     });
     // A film in one pipeline with a live source, whose latency delays the film.
@@ -382,13 +382,13 @@ fn no_frame_is_late() {
     });
     std::thread::sleep(HEAD_START);
     let stalls = StallMeter::start();
-    displays.extend(early.iter().map(|(channel, what)| Display::of(channel, what)));
-    displays.extend(beside.iter().map(|(channel, what, _)| Display::of(channel, what)));
+    displays.extend(early.iter().map(|(channel, what)| DisplayReader::of(channel, what)));
+    displays.extend(beside.iter().map(|(channel, what, _)| DisplayReader::of(channel, what)));
     writers.extend(
         late.iter()
             .map(|(channel, source)| launch(&format!("{source} ! rsshmsink name={channel}"))),
     );
-    let together = Together::start();
+    let together = CombinedStreams::start();
     std::thread::sleep(DISPLAY_TIME);
 
     let excused = stalls.excused();

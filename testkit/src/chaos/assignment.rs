@@ -106,14 +106,14 @@ pub struct Assignment {
 }
 
 /// What a process works with.
-pub struct Context {
+pub struct ProcessContext {
     pub assignment: Assignment,
     pub board: &'static Board,
     pub counters: &'static Counters,
     findings: Findings,
 }
 
-impl Context {
+impl ProcessContext {
     pub fn new(assignment: Assignment) -> Self {
         // No process survives a run that is killed.
         prctl::set_pdeathsig(Signal::SIGKILL).unwrap();

@@ -14,7 +14,7 @@ use rsshm_channel::{
 };
 
 use super::{
-    assignment::{Assignment, Context, awake_between},
+    assignment::{Assignment, ProcessContext, awake_between},
     board::writer_request,
     content::{COUNTED_FRAME, EVENT, HEAD, MESSAGE, OWN_EVENT, Tag},
 };
@@ -53,8 +53,8 @@ pub fn random_size(random: &mut Random) -> usize {
 }
 
 /// The publishing thread of a writer's process.
-struct Player {
-    context: Arc<Context>,
+struct WriterPlayer {
+    context: Arc<ProcessContext>,
     random: Random,
     writer: Arc<Writer>,
     tag: Tag,
@@ -66,7 +66,7 @@ struct Player {
 /// Plays a writer until the run asks it to close.
 pub fn play(assignment: Assignment) {
     let mut random = Random::new(assignment.seed ^ 2);
-    let context = Arc::new(Context::new(assignment));
+    let context = Arc::new(ProcessContext::new(assignment));
     let Some(writer) = open(&context, &mut random) else {
         return;
     };
@@ -82,7 +82,7 @@ pub fn play(assignment: Assignment) {
         kind: COUNTED_FRAME,
         ..Tag::default()
     };
-    let mut player = Player {
+    let mut player = WriterPlayer {
         context: Arc::clone(&context),
         random,
         writer: Arc::clone(&writer),
@@ -103,7 +103,7 @@ pub fn play(assignment: Assignment) {
     writer.close();
 }
 
-fn open(context: &Context, random: &mut Random) -> Option<Arc<Writer>> {
+fn open(context: &ProcessContext, random: &mut Random) -> Option<Arc<Writer>> {
     let name = ChannelName::new(context.assignment.channel.clone()).unwrap();
     let values = RandomOptions::new(random);
     let options = WriterOptions::default()
@@ -125,7 +125,7 @@ fn open(context: &Context, random: &mut Random) -> Option<Arc<Writer>> {
 }
 
 /// Checks what a pass of the service has found.
-fn check_report(context: &Context, report: Result<ServiceReport, Error>) {
+fn check_report(context: &ProcessContext, report: Result<ServiceReport, Error>) {
     let report = match report {
         Ok(report) => report,
         Err(error) => return context.found_other(&format!("service: {error}")),
@@ -145,7 +145,7 @@ fn check_report(context: &Context, report: Result<ServiceReport, Error>) {
     }
 }
 
-impl Player {
+impl WriterPlayer {
     fn change_caps(&mut self) {
         self.tag.caps += 1;
         self.size = random_size(&mut self.random);
