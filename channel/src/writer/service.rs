@@ -24,6 +24,7 @@ const WAKE_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The result of one [`Writer::service`](crate::Writer::service) pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ServiceReport {
     /// The number of readers that are attached and alive.
     pub reader_count: u32,

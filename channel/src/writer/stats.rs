@@ -4,6 +4,7 @@
 
 /// What a writer has counted, and what its segment takes now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WriterStats {
     /// Frames published.
     pub published: u64,

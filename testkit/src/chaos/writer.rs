@@ -191,11 +191,7 @@ impl WriterPlayer {
             ..self.tag
         };
         let bytes = tag.bytes(self.random.within(HEAD as u64..MAX_EVENT_SIZE as u64 + 1) as usize);
-        let event = NewEvent {
-            kind: OWN_EVENT,
-            bytes: &bytes,
-            ..NewEvent::default()
-        };
+        let event = NewEvent::new(OWN_EVENT, &bytes);
         let sticky = self.random.permille(500).then(|| self.random.within(1..8) as usize);
         if let Err(error) = self.writer.publish_event(event, sticky) {
             self.context.found_other(&format!("event: {error}"));

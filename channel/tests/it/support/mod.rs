@@ -134,12 +134,7 @@ pub fn publish_frame(writer: &Writer, descriptor: FrameDescriptor) -> bool {
 /// Publishes an event with a text. It is sticky in the place given, if one is.
 #[track_caller]
 pub fn publish_event(writer: &Writer, text: &str, sticky: Option<usize>) {
-    let event = NewEvent {
-        kind: 7,
-        bytes: text.as_bytes(),
-        ..NewEvent::default()
-    };
-    writer.publish_event(event, sticky).unwrap();
+    writer.publish_event(NewEvent::new(7, text.as_bytes()), sticky).unwrap();
 }
 
 /// Everything that the reader gets without waiting: the offsets of frames, the texts of events, and "end".
