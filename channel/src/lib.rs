@@ -59,6 +59,11 @@
 //! layer uses one above it. `unsafe` code is in `sys` and in `segment/tables.rs`. Two places more borrow the bytes of a
 //! slot: a reader those of a pinned one (`reader/pinned.rs`), a writer those of a claimed one (`writer/slot.rs`).
 
+// Compiles the examples of README.md together with those of the doc comments.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

@@ -23,6 +23,24 @@ impl HandleState {
 
 /// A handle of a [`Reader`](crate::Reader) for other threads: it ends the reader's wait, and sends requests to the
 /// writer.
+///
+/// # Examples
+///
+/// ```
+/// use rsshm_channel::{ChannelName, Next, ReadLimits, Reader, ReaderOptions};
+///
+/// # fn main() -> Result<(), rsshm_channel::Error> {
+/// # let name = format!("rsshm-doc-handle-{}", std::process::id());
+/// let mut reader = Reader::new(ChannelName::new(name)?, ReaderOptions::default());
+/// let handle = reader.handle();
+/// // There is no writer, so `next` would wait for ever.
+/// let stopper = std::thread::spawn(move || handle.interrupt());
+/// let next = reader.next(&mut Vec::new(), ReadLimits::default(), None)?;
+/// assert!(matches!(next, Next::Interrupted));
+/// # stopper.join().unwrap();
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ReaderHandle(pub(super) Arc<HandleState>);
 

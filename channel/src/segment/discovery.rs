@@ -11,7 +11,15 @@ use crate::{
 };
 
 /// The names of the existing channels, sorted: of all files in /dev/shm that this user may read and that start as a
-/// segment does.
+/// segment does. [`Observer`](crate::Observer) says whether a channel's writer lives.
+///
+/// # Examples
+///
+/// ```
+/// for channel in rsshm_channel::channels() {
+///     println!("{channel}");
+/// }
+/// ```
 pub fn channels() -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(SHM_DIR)
         .into_iter()

@@ -17,6 +17,18 @@ pub type CopyFn = fn(&[u8], &mut [u8]);
 ///
 /// The copied bytes are ordered before [`Writer::publish`](crate::Writer::publish), and before no other store: a thread
 /// that waits for something else may not see them.
+///
+/// # Examples
+///
+/// ```
+/// let (picture, mut slot) = ([7; 64 * 64], [0; 64 * 64]);
+/// let copy = rsshm_channel::copy_to_slot(picture.len());
+/// // A picture with padding is copied row by row.
+/// for (from, to) in picture.chunks(64).zip(slot.chunks_mut(64)) {
+///     copy(from, to);
+/// }
+/// assert_eq!(picture, slot);
+/// ```
 pub fn copy_to_slot(size: usize) -> CopyFn {
     if size < STREAMING_COPY_SIZE { plain } else { streaming }
 }
