@@ -197,6 +197,7 @@ impl ReaderPlayer {
     fn take(&mut self, frame: Frame) -> Option<HeldFrame> {
         let context = &self.context;
         let arrived = ReceivedFrame {
+            // All of a copy. `Frame::bytes` would hide one that is larger than the frame.
             bytes: match &frame.data {
                 FrameData::InPlace(pinned) => pinned.as_ref(),
                 _ => &self.copy,

@@ -193,6 +193,8 @@ pub fn poll(reader: &mut Reader, copy: &mut Vec<u8>) -> Next {
 }
 
 /// The bytes of a frame; `copy` is the buffer that its reader was given.
+///
+/// `Frame::bytes` would hide a copy that is larger than the frame.
 pub fn bytes<'a>(frame: &'a Frame, copy: &'a [u8]) -> &'a [u8] {
     match &frame.data {
         FrameData::InPlace(pinned) => pinned.as_ref(),
