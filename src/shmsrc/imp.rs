@@ -66,7 +66,8 @@ impl RsShmSrc {
     /// Keeps the base class, which negotiates before there are caps, from sending an ALLOCATION query without caps:
     /// some elements crash at it.
     fn drop_allocation_queries_without_caps(&self) {
-        // A start during which no caps came leaves the probe for the next start.
+        // A start during which no caps came leaves the probe for the next start. Relaxed, here and below: the flag carries no
+        // other data, and the pad has a lock of its own for its probes.
         if self.has_probe.swap(true, Ordering::Relaxed) {
             return;
         }
