@@ -40,12 +40,8 @@ pub fn events(data: &[u8]) {
     let Some((kind, bytes)) = data.split_first() else {
         return;
     };
-    let event = rsshm_channel::Event {
-        kind: u32::from(kind % 8),
-        time: 0,
-        duration: data.len() as u64,
-        bytes: bytes.to_vec(),
-    };
+    let mut event = rsshm_channel::Event::new(u32::from(kind % 8), bytes.to_vec());
+    (event.time, event.duration) = (0, data.len() as u64);
     let decoded = events::Decoder::default().decode(&event);
     if let Some(events::DecodedEvent::StreamStart(event) | events::DecodedEvent::Event(event)) = &decoded {
         // As a writer does that is downstream of a reader.

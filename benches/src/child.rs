@@ -17,7 +17,7 @@ use crate::{cleanup, ipc, job::Job};
 const QUOTED_LINES: usize = 10;
 
 /// Something that a process has printed.
-pub struct Output {
+pub struct OutputLine {
     /// Index of the process in its run.
     pub process: usize,
     /// `None`: the process has closed its standard output.
@@ -34,7 +34,7 @@ pub struct ChildProcess {
 
 impl ChildProcess {
     /// Starts this program again with the hidden command `command`. Its lines go to `output` with this index.
-    pub fn start(command: &str, index: usize, job: &Job, output: Sender<Output>) -> Result<Self, String> {
+    pub fn start(command: &str, index: usize, job: &Job, output: Sender<OutputLine>) -> Result<Self, String> {
         let name = match command {
             "consume" => format!("{} consumer {index}", job.transport),
             _ => format!("{} producer", job.transport),
@@ -58,7 +58,7 @@ impl ChildProcess {
         let stdin = process.stdin.take();
         if let Some(stdout) = process.stdout.take() {
             std::thread::spawn(move || {
-                let send = |line| output.send(Output { process: index, line });
+                let send = |line| output.send(OutputLine { process: index, line });
                 for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                     let _ = send(Some(line));
                 }

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The reason why the consumer failed.
-type Failure = Arc<Mutex<Option<String>>>;
+type FailureReason = Arc<Mutex<Option<String>>>;
 
 pub fn run(job: &Job) -> Result<(), String> {
     let source = job.transport.source(&job.endpoint, &job.caps());
@@ -31,7 +31,7 @@ pub fn run(job: &Job) -> Result<(), String> {
             let _ = bus.post(gst::message::Application::new(gst::Structure::new_empty("stop")));
         }
     });
-    let failure = Failure::default();
+    let failure = FailureReason::default();
     let pad = pipeline
         .by_name("end")
         .and_then(|end| end.static_pad("sink"))
@@ -51,7 +51,7 @@ fn probe(
     job: &Job,
     pipeline: &gst::Pipeline,
     bus: &gst::Bus,
-    failure: &Failure,
+    failure: &FailureReason,
 ) -> impl Fn(&gst::Pad, &mut gst::PadProbeInfo) -> gst::PadProbeReturn + use<> {
     let checker = Mutex::new(Some(FrameChecker::new(job)));
     let (size, hangs) = (job.case.size.bytes(), job.sabotage == Some(Sabotage::Hang));
@@ -88,7 +88,7 @@ fn probe(
 }
 
 /// Ends the pipeline for this reason.
-fn fail(bus: &gst::Bus, failure: &Failure, reason: String) {
+fn fail(bus: &gst::Bus, failure: &FailureReason, reason: String) {
     *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
     let message = gst::message::Application::builder(gst::Structure::new_empty("failed"));
     let _ = bus.post(message.build());

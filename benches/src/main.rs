@@ -37,14 +37,16 @@ mod transport;
 use std::process::ExitCode;
 
 use clap::Parser;
-use options::{Command, Options};
+use options::{BenchCommand, Options};
 
 fn main() -> ExitCode {
     let options = Options::parse();
     let outcome = match &options.command {
-        Some(Command::Produce { job }) => job::execute(job, produce::run, limits::produce),
-        Some(Command::Consume { job }) => job::execute(job, consume::run, limits::consume),
-        Some(Command::Plot { file, out }) => report::Report::load(file).and_then(|report| plots::draw(&report, out)),
+        Some(BenchCommand::Produce { job }) => job::execute(job, produce::run, limits::produce),
+        Some(BenchCommand::Consume { job }) => job::execute(job, consume::run, limits::consume),
+        Some(BenchCommand::Plot { file, out }) => {
+            report::Report::load(file).and_then(|report| plots::draw(&report, out))
+        }
         None => rounds::run_all(&options.bench),
     };
     match outcome {

@@ -16,7 +16,7 @@ use crate::{
 #[command(about, version, args_conflicts_with_subcommands = true)]
 pub struct Options {
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<BenchCommand>,
     #[command(flatten)]
     pub bench: BenchOptions,
 }
@@ -64,7 +64,7 @@ pub struct BenchOptions {
 }
 
 #[derive(Subcommand)]
-pub enum Command {
+pub enum BenchCommand {
     /// Draw the pictures of a report again
     Plot {
         /// A report.json

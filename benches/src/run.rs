@@ -14,7 +14,7 @@ use std::{
 use serde::de::DeserializeOwned;
 
 use crate::{
-    child::{ChildProcess, Output},
+    child::{ChildProcess, OutputLine},
     cleanup, ipc,
     job::Job,
     report::Run,
@@ -34,8 +34,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 struct Processes {
     /// The producer, and the consumers after it.
     children: Vec<ChildProcess>,
-    sender: Sender<Output>,
-    receiver: Receiver<Output>,
+    sender: Sender<OutputLine>,
+    receiver: Receiver<OutputLine>,
 }
 
 /// Runs a job. A process that is late by `patience` is killed.
@@ -106,7 +106,7 @@ impl Processes {
                 return Err(INTERRUPTION.into());
             }
             match self.receiver.recv_timeout(POLL_INTERVAL) {
-                Ok(Output {
+                Ok(OutputLine {
                     process,
                     line: Some(line),
                 }) => {
@@ -116,7 +116,7 @@ impl Processes {
                         *entry = Some(payload.to_owned());
                     }
                 }
-                Ok(Output { process, line: None }) => {
+                Ok(OutputLine { process, line: None }) => {
                     let child = &mut self.children[process];
                     // Its last output and its status are complete only after its end.
                     let ended = child.end(Instant::now() + END_TIMEOUT);

@@ -5,6 +5,16 @@
 use nix::errno::Errno;
 
 /// Why a channel cannot be opened, written or read.
+///
+/// # Examples
+/// ```
+/// use rsshm_channel::{ChannelName, Error};
+///
+/// let error = ChannelName::new("a/b").unwrap_err();
+/// assert!(matches!(error, Error::Name { .. }));
+/// // The text names the channel, and says what a user can do.
+/// assert!(error.to_string().contains("a/b"));
+/// ```
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {

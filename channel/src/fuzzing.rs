@@ -28,7 +28,7 @@ use crate::{
 
 const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=64";
 const FRAME_SIZE: usize = 64 * 64;
-const SLOTS: u32 = 4;
+const SLOT_COUNT: u32 = 4;
 /// The offset of the word of `Status` that has `published` and `state`.
 const STATE_OFFSET: u64 = 24;
 
@@ -76,7 +76,7 @@ pub fn segment(data: &[u8]) {
     if kind % 2 == 0 {
         let _ = file.write_all_at(data, 0);
     } else {
-        let Some(header) = Header::new(CAPS.len(), SLOTS, FRAME_SIZE as u64, true) else {
+        let Some(header) = Header::new(CAPS.len(), SLOT_COUNT, FRAME_SIZE as u64, true) else {
             return;
         };
         let _ = file.set_len(header.total_size().unwrap_or(0));
@@ -125,7 +125,7 @@ pub fn segment(data: &[u8]) {
 /// A segment with three frames, in a file without a name.
 fn valid_segment() -> Option<(OwnedFd, Header)> {
     let file = unnamed_file()?;
-    let mut header = Header::new(CAPS.len(), SLOTS, FRAME_SIZE as u64, true)?;
+    let mut header = Header::new(CAPS.len(), SLOT_COUNT, FRAME_SIZE as u64, true)?;
     header.first_seq = 1;
     file.set_len(header.total_size()?).ok()?;
     file.write_all_at(bytemuck::bytes_of(&header), 0).ok()?;

@@ -60,6 +60,11 @@
 //! `protocol/layout.rs` declares which structures may be shared (`unsafe impl Shared`). Two further places borrow the
 //! bytes of a slot: `reader/pinned.rs` those of a pinned one, `writer/slot.rs` those of a claimed one.
 
+// Compiles the examples of README.md together with those of the doc comments.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

@@ -12,7 +12,7 @@ use std::collections::HashSet;
 
 use gst::prelude::*;
 
-pub(crate) use text::{MAX_NAME, is_plain_caps};
+pub(crate) use text::{MAX_NAME_SIZE, is_plain_caps};
 
 /// The maximum number of names that a peer may introduce. GStreamer keeps each name until the program ends.
 pub(crate) const MAX_NAMES: usize = 4096;

@@ -7,7 +7,7 @@
 //! name, then fields of numbers, booleans, strings, fractions, bit masks, and lists and arrays of these.
 
 /// The maximum length, in bytes, of the name of a structure, a field or a type of region.
-pub(crate) const MAX_NAME: usize = 128;
+pub(crate) const MAX_NAME_SIZE: usize = 128;
 
 /// The maximum nesting of lists.
 const MAX_DEPTH: u32 = 4;
@@ -45,7 +45,7 @@ fn is_structure(text: &str, is_caps: bool, mut admit: impl FnMut(&str) -> bool) 
     };
     let mut next_name = |rest: &mut Rest| {
         let name = rest.word()?;
-        (name.len() <= MAX_NAME && name.as_bytes()[..1].iter().all(u8::is_ascii_alphabetic) && admit(name))
+        (name.len() <= MAX_NAME_SIZE && name.as_bytes()[..1].iter().all(u8::is_ascii_alphabetic) && admit(name))
             .then_some(())
     };
     let mut structure = || {
@@ -379,7 +379,7 @@ mod tests {
         ] {
             assert!(!plain(text), "{text}");
         }
-        assert!(!plain(&"a".repeat(MAX_NAME + 1)));
+        assert!(!plain(&"a".repeat(MAX_NAME_SIZE + 1)));
         assert!(!is_plain("a, b=(int)1", |name| name != "b"));
     }
 }

@@ -87,12 +87,9 @@ impl EncodedEvent {
 
     /// The event as the channel takes it, with its time in CLOCK_MONOTONIC nanoseconds.
     pub(crate) fn to_channel(&self, time: u64, duration: u64) -> NewEvent<'_> {
-        NewEvent {
-            kind: self.kind,
-            time,
-            duration,
-            bytes: &self.bytes,
-        }
+        NewEvent::new(self.kind, &self.bytes)
+            .with_time(time)
+            .with_duration(duration)
     }
 }
 

@@ -34,22 +34,14 @@ impl tags::CustomTag<'_> for Exposure {
 
 /// The event that a reader gets.
 fn received(encoded: &EncodedEvent) -> rsshm_channel::Event {
-    let NewEvent {
-        kind,
-        time,
-        duration,
-        bytes,
-    } = encoded.to_channel(
+    let published = encoded.to_channel(
         5_000_001_000,
         encoded.duration.map_or(TIME_NONE, gst::ClockTime::nseconds),
     );
-    assert!(bytes.len() <= MAX_EVENT_SIZE, "{}", bytes.len());
-    rsshm_channel::Event {
-        kind,
-        time,
-        duration,
-        bytes: bytes.to_vec(),
-    }
+    assert!(published.bytes.len() <= MAX_EVENT_SIZE, "{}", published.bytes.len());
+    let mut event = rsshm_channel::Event::new(published.kind, published.bytes.to_vec());
+    (event.time, event.duration) = (published.time, published.duration);
+    event
 }
 
 /// Encodes and decodes an event. Returns both results, and how much was left out.
@@ -241,12 +233,7 @@ fn decoded_tags(text: &str) -> Option<gst::TagList> {
     init();
     let mut bytes = 0u32.to_ne_bytes().to_vec();
     put_text(&mut bytes, text).unwrap();
-    let event = rsshm_channel::Event {
-        kind: kind::TAGS,
-        time: TIME_NONE,
-        duration: TIME_NONE,
-        bytes,
-    };
+    let event = rsshm_channel::Event::new(kind::TAGS, bytes);
     match Decoder::default().decode(&event) {
         None => None,
         Some(DecodedEvent::Event(event)) => Some(tags_of(&event)),
@@ -295,12 +282,8 @@ fn gap_keeps_its_flags() {
 
 #[test]
 fn gap_without_time_is_refused() {
-    let event = rsshm_channel::Event {
-        kind: kind::GAP,
-        time: TIME_NONE,
-        duration: 5,
-        bytes: vec![],
-    };
+    let mut event = rsshm_channel::Event::new(kind::GAP, vec![]);
+    event.duration = 5;
     assert!(Decoder::default().decode(&event).is_none());
 }
 
@@ -489,12 +472,8 @@ fn navigation_message_has_plain_values_and_limited_size() {
 /// Decodes `bytes` as an event of `kind`.
 fn decode(kind: u32, bytes: &[u8]) -> Option<DecodedEvent> {
     init();
-    let event = rsshm_channel::Event {
-        kind,
-        time: 5,
-        duration: u64::MAX - 1,
-        bytes: bytes.to_vec(),
-    };
+    let mut event = rsshm_channel::Event::new(kind, bytes.to_vec());
+    (event.time, event.duration) = (5, u64::MAX - 1);
     let decoded = Decoder::default().decode(&event);
     // Printing the event reads all of it.
     if let Some(DecodedEvent::StreamStart(event) | DecodedEvent::Event(event)) = &decoded {

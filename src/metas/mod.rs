@@ -26,7 +26,7 @@ use gst_video::{
 };
 use rsshm_channel::MAX_METADATA_SIZE;
 
-use crate::codec::{Bytes, MAX_NAME, Names, put_structure, put_text};
+use crate::codec::{Bytes, MAX_NAME_SIZE, Names, put_structure, put_text};
 
 /// The name of the meta that marks a buffer for which there was no slot. It never leaves this process.
 pub(crate) const NO_SLOT_META: &str = "RsShmNoSlotMeta";
@@ -155,7 +155,7 @@ fn encode_region(
     to.extend(region.id().to_ne_bytes());
     to.extend(region.parent_id().to_ne_bytes());
     let name = if raw::has_type(region) { region.roi_type() } else { "" };
-    put_text(to, Some(name).filter(|name| name.len() <= MAX_NAME)?)?;
+    put_text(to, Some(name).filter(|name| name.len() <= MAX_NAME_SIZE)?)?;
     for param in region.params() {
         // A region is useful even without some of its parameters.
         let begin = to.len();
@@ -263,7 +263,7 @@ impl Decoder {
     fn region(&mut self, mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
         let rect = record.rect()?;
         let (id, parent) = (record.i32()?, record.i32()?);
-        let name = record.text().filter(|name| name.len() <= MAX_NAME)?;
+        let name = record.text().filter(|name| name.len() <= MAX_NAME_SIZE)?;
         if !self.names.admit(name) {
             return None;
         }

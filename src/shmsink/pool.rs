@@ -171,6 +171,7 @@ impl BufferPoolImpl for RsShmPool {
 
     /// Does not call the base class, which would fill its queue, and so take slots that remain unused.
     fn start(&self) -> bool {
+        // Release, here and below: pairs with the acquire load in `acquire_buffer`.
         self.is_active.store(true, Ordering::Release);
         true
     }
@@ -191,6 +192,7 @@ impl BufferPoolImpl for RsShmPool {
     }
 
     fn acquire_buffer(&self, _params: Option<&gst::BufferPoolAcquireParams>) -> Result<gst::Buffer, gst::FlowError> {
+        // Acquire: pairs with the release stores in `start`, `stop`, `flush_start` and `flush_stop`.
         if !self.is_active.load(Ordering::Acquire) {
             return Err(gst::FlowError::Flushing);
         }

@@ -5,7 +5,7 @@
 /// The time after the start, in nanoseconds, in which frames from before this pipeline's time are skipped. The writer's
 /// latency is added to it. If frames are from before the start even later, their writer is late (too slow for its frame
 /// rate, for example), and they are shown late.
-const EARLY_FRAMES_NS: i64 = 1_000_000_000;
+const EARLY_FRAMES_PERIOD_NS: i64 = 1_000_000_000;
 
 /// The distance from now, in nanoseconds, beyond which a frame does not hold up the frames after it: its writer did not
 /// keep to the clock.
@@ -121,7 +121,7 @@ impl Timeline {
         arrival.running < self.earliest
             && arrival.may_be_skipped
             && !self.is_late
-            && since < EARLY_FRAMES_NS.saturating_add(arrival.latency)
+            && since < EARLY_FRAMES_PERIOD_NS.saturating_add(arrival.latency)
     }
 }
 

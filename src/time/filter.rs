@@ -30,7 +30,7 @@ const RATE_WANDER_NS_PER_S: f64 = 1e3;
 const NOISE_INTERVAL_S: f64 = 5.0;
 
 /// The number of changes of direction after which steps are noise.
-const NOISE_TURNS: u32 = 2;
+const MIN_NOISE_TURNS: u32 = 2;
 
 /// A step of a clock, somewhere between two measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,7 +201,7 @@ impl StepNoise {
             }
             _ => self.turns = 0,
         }
-        self.turns >= NOISE_TURNS
+        self.turns >= MIN_NOISE_TURNS
     }
 }
 

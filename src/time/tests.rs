@@ -60,6 +60,7 @@ impl Clock {
     }
 }
 
+/// Not the generator of the testkit: that crate contains the plugin, and two copies of its symbols cannot be linked.
 struct Random(u64);
 
 impl Random {

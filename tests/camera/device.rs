@@ -55,7 +55,7 @@ pub fn launch(pipeline: &str) -> Process {
 
 /// A frame as it left the camera's element.
 #[derive(Clone, Debug)]
-pub struct Captured {
+pub struct CapturedFrame {
     /// The driver's sequence number.
     pub sequence: u64,
     pub corrupted: bool,
@@ -65,7 +65,7 @@ pub struct Captured {
 /// A pipeline in this process that captures, and records the frames that its camera delivers.
 pub struct Capture {
     pub pipeline: Pipeline,
-    captured: Arc<Mutex<Vec<Captured>>>,
+    captured: Arc<Mutex<Vec<CapturedFrame>>>,
 }
 
 impl Capture {
@@ -78,7 +78,7 @@ impl Capture {
         let pad = pipeline.pad("v4l2src", "src");
         pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
             let buffer = info.buffer().unwrap();
-            in_probe.lock().unwrap().push(Captured {
+            in_probe.lock().unwrap().push(CapturedFrame {
                 sequence: buffer.offset(),
                 corrupted: buffer.flags().contains(gst::BufferFlags::CORRUPTED),
                 bytes: buffer.map_readable().unwrap().to_vec(),
@@ -98,7 +98,7 @@ impl Capture {
         }
     }
 
-    pub fn all(&self) -> Vec<Captured> {
+    pub fn all(&self) -> Vec<CapturedFrame> {
         self.captured.lock().unwrap().clone()
     }
 

@@ -396,11 +396,11 @@ impl Drop for Obstacle {
 }
 
 /// Makes an obstacle at a path.
-type Make = fn(&Path);
+type ObstacleMaker = fn(&Path);
 
 #[test]
 fn special_files_are_refused_and_kept() {
-    let kinds: [(&str, Make); 3] = [
+    let kinds: [(&str, ObstacleMaker); 3] = [
         ("directory", |path| std::fs::create_dir(path).unwrap()),
         ("symbolic link", |path| {
             std::os::unix::fs::symlink("/dev/null", path).unwrap();

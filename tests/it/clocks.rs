@@ -114,7 +114,7 @@ impl Side {
 
 /// A moment at which a test may step a clock.
 #[derive(Clone, Copy, PartialEq)]
-enum When {
+enum CaptureMoment {
     BeforeCapture(u64),
     AfterCapture(u64),
 }
@@ -122,7 +122,7 @@ enum When {
 /// Sends frames that are stamped at their capture, and returns the errors of the reader's timestamps in nanoseconds.
 ///
 /// `at` is called before and after each capture.
-fn errors(writing: Side, reading: Side, mut at: impl FnMut(When)) -> Vec<i64> {
+fn errors(writing: Side, reading: Side, mut at: impl FnMut(CaptureMoment)) -> Vec<i64> {
     let channel = Channel::new();
     let reader = SourceRecorder::new(&format!("rsshmsrc channel={channel} ! fakesink sync=false"));
     reader.pipeline.use_clock(Some(&reading.clock));
@@ -133,10 +133,10 @@ fn errors(writing: Side, reading: Side, mut at: impl FnMut(When)) -> Vec<i64> {
     writer.pipeline.play();
     let mut captured = Vec::new();
     for n in 0..FRAMES {
-        at(When::BeforeCapture(n));
+        at(CaptureMoment::BeforeCapture(n));
         let now = monotonic_ns();
         let stamp = (writing.time_at)(now) - writer.pipeline.base_time().unwrap().nseconds();
-        at(When::AfterCapture(n));
+        at(CaptureMoment::AfterCapture(n));
         let mut buffer = gst::Buffer::with_size(64 * 48).unwrap();
         let target = buffer.get_mut().unwrap();
         target.set_pts(gst::ClockTime::from_nseconds(stamp));
@@ -168,9 +168,9 @@ fn timestamps_survive_writer_clock_steps() {
     let clock = DriftingClock::new();
     let side = Side::drifting(&clock);
     let errors = errors(side, Side::monotonic(), |when| match when {
-        When::BeforeCapture(100) => clock.step(40),
+        CaptureMoment::BeforeCapture(100) => clock.step(40),
         // This frame is stamped before the step and sent after it.
-        When::AfterCapture(130) => clock.step(30_000),
+        CaptureMoment::AfterCapture(130) => clock.step(30_000),
         _ => {}
     });
     assert_exact(&errors);
@@ -181,8 +181,8 @@ fn timestamps_survive_reader_clock_steps() {
     let clock = DriftingClock::new();
     let side = Side::drifting(&clock);
     let errors = errors(Side::monotonic(), side, |when| match when {
-        When::BeforeCapture(100) => clock.step(40),
-        When::BeforeCapture(130) => clock.step(30_000),
+        CaptureMoment::BeforeCapture(100) => clock.step(40),
+        CaptureMoment::BeforeCapture(130) => clock.step(30_000),
         _ => {}
     });
     assert_exact(&errors);
@@ -199,7 +199,7 @@ fn timestamps_survive_reader_clock_set_back() {
     let clock = DriftingClock::new();
     let side = Side::drifting(&clock);
     let errors = errors(Side::monotonic(), side, |when| {
-        if when == When::BeforeCapture(100) {
+        if when == CaptureMoment::BeforeCapture(100) {
             clock.step(-80);
         }
     });

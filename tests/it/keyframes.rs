@@ -74,13 +74,13 @@ impl Codec {
 
 /// A frame as the reader printed it.
 #[derive(Clone, Copy, Debug)]
-struct Encoded {
+struct EncodedFrame {
     flags: BufferFlags,
     /// The timestamp in seconds; `None` for headers.
     pts: Option<f64>,
 }
 
-impl Encoded {
+impl EncodedFrame {
     fn is_delta(self) -> bool {
         self.flags.contains(BufferFlags::DELTA_UNIT)
     }
@@ -96,7 +96,7 @@ struct Reader {
 
 impl Reader {
     /// The frames that have arrived at an element.
-    fn passed(&self, element: &str) -> Vec<Encoded> {
+    fn passed(&self, element: &str) -> Vec<EncodedFrame> {
         let output = self.process.output();
         let lines = output
             .lines()
@@ -104,7 +104,7 @@ impl Reader {
         lines.filter_map(parse).collect()
     }
 
-    fn frames(&self) -> Vec<Encoded> {
+    fn frames(&self) -> Vec<EncodedFrame> {
         self.passed("frames")
     }
 
@@ -135,7 +135,7 @@ impl Reader {
     }
 }
 
-fn parse(line: &str) -> Option<Encoded> {
+fn parse(line: &str) -> Option<EncodedFrame> {
     let (_, pts) = line.split_once("pts: ")?;
     let (pts, rest) = pts.split_once(',')?;
     let (_, flags) = rest.split_once("flags: ")?;
@@ -144,7 +144,7 @@ fn parse(line: &str) -> Option<Encoded> {
         let mut parts = text.split(':').map(|part| part.parse::<f64>().ok());
         Some(parts.next()?? * 3600.0 + parts.next()?? * 60.0 + parts.next()??)
     };
-    Some(Encoded {
+    Some(EncodedFrame {
         flags: BufferFlags::from_bits_truncate(flags),
         pts: seconds(pts),
     })

@@ -120,6 +120,63 @@ fn gst_inspect_prints_elements_without_warnings() {
     }
 }
 
+/// The default of a property as the README's tables write it.
+fn documented_default(property: &gst::glib::ParamSpec) -> String {
+    let default = property.default_value();
+    if !property.flags().contains(gst::glib::ParamFlags::WRITABLE) {
+        String::new()
+    } else if property.name() == "perms" {
+        format!("{:04o}", default.get::<u32>().unwrap())
+    } else if let Some((_, value)) = gst::glib::EnumValue::from_value(default) {
+        value.nick().to_owned()
+    } else if let Ok(text) = default.get::<Option<String>>() {
+        text.unwrap_or_else(|| "unset".to_owned())
+    } else {
+        default
+            .get::<bool>()
+            .map(|flag| flag.to_string())
+            .or_else(|_| default.get::<u32>().map(|number| number.to_string()))
+            .unwrap()
+    }
+}
+
+#[test]
+fn readme_lists_properties_with_their_defaults() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let tables = readme.split("\n| property | default | meaning |\n").skip(1);
+    let documented: Vec<Vec<(String, String)>> = tables
+        .map(|table| {
+            table
+                .lines()
+                .skip(1)
+                .take_while(|line| line.starts_with('|'))
+                .map(|line| {
+                    let mut cells = line.trim_matches('|').split('|').map(str::trim);
+                    let name = cells.next().unwrap().split('`').nth(1).unwrap();
+                    (name.to_owned(), cells.next().unwrap().to_owned())
+                })
+                .collect()
+        })
+        .collect();
+    assert_eq!(documented.len(), 2, "one table for each element");
+    for (factory, documented) in ["rsshmsink", "rsshmsrc"].into_iter().zip(documented) {
+        let element = make(factory);
+        for (name, default) in &documented {
+            let property = element.find_property(name);
+            let property = property.unwrap_or_else(|| panic!("{factory} has no property {name}"));
+            assert_eq!(*default, documented_default(&property), "{factory}: {name}");
+        }
+        // Those of the base classes are not listed, except where the element gives them another meaning.
+        for property in element.list_properties() {
+            assert!(
+                property.owner_type() != element.type_() || documented.iter().any(|(name, _)| name == property.name()),
+                "{factory}: {} is not in the README",
+                property.name()
+            );
+        }
+    }
+}
+
 #[test]
 fn elements_leak_no_objects() {
     let run = |pipeline: String| {

@@ -80,13 +80,13 @@ impl Drop for MessageHandler {
 }
 
 /// A reader whose display drops frames that are more than 20 ms late.
-struct Display {
+struct DisplayReader {
     name: String,
     handler: MessageHandler,
     reader: SourceRecorder,
 }
 
-impl Display {
+impl DisplayReader {
     fn of(channel: &Channel, name: &str) -> Self {
         let reader = SourceRecorder::new(&format!(
             "rsshmsrc channel={channel} ! fakesink name=display sync=true qos=true max-lateness=20000000"
@@ -364,7 +364,7 @@ fn displays_show_all_frames_on_time() {
     });
     let late = sources.each_ref().map(|(what, source)| {
         let channel = Channel::new();
-        displays.push(Display::of(&channel, &format!("{what}, reader first")));
+        displays.push(DisplayReader::of(&channel, &format!("{what}, reader first")));
         (channel, source)
     });
     // A film in one pipeline with a live source, whose latency delays the film.
@@ -382,8 +382,8 @@ fn displays_show_all_frames_on_time() {
     });
     std::thread::sleep(HEAD_START);
     let stalls = StallMeter::start();
-    displays.extend(early.iter().map(|(channel, what)| Display::of(channel, what)));
-    displays.extend(beside.iter().map(|(channel, what, _)| Display::of(channel, what)));
+    displays.extend(early.iter().map(|(channel, what)| DisplayReader::of(channel, what)));
+    displays.extend(beside.iter().map(|(channel, what, _)| DisplayReader::of(channel, what)));
     writers.extend(
         late.iter()
             .map(|(channel, source)| launch(&format!("{source} ! rsshmsink name={channel}"))),

@@ -161,21 +161,22 @@ mod armed {
     use super::Failpoint;
     use crate::sys::{files, mapping::Mapping, signal};
 
-    const VARIABLE: &str = "RSSHM_FAILPOINTS";
-    const MILLION: u64 = 1_000_000;
+    const VARIABLE_NAME: &str = "RSSHM_FAILPOINTS";
+    /// The rates are of this number of passes.
+    const RATE_UNIT: u64 = 1_000_000;
     /// The factor of a rate at a failpoint where the signal has not happened yet.
     const FIRST_TIME_FACTOR: u64 = 8;
 
     /// Bytes before the first failpoint in the file, and of each failpoint.
-    const STRIDE: u64 = 64;
+    const RECORD_SIZE: u64 = 64;
     const NAME_SIZE: u64 = 32;
-    const SIZE: u64 = STRIDE * (1 + Failpoint::NAMES.len() as u64);
+    const FILE_SIZE: u64 = RECORD_SIZE * (1 + Failpoint::NAMES.len() as u64);
 
     static OFF: AtomicBool = AtomicBool::new(false);
-    static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
+    static PLAN: OnceLock<Option<FailpointPlan>> = OnceLock::new();
 
     /// What the environment variable says.
-    struct Plan {
+    struct FailpointPlan {
         counts: Mapping,
         /// The state of the generator.
         generator: AtomicU64,
@@ -204,18 +205,18 @@ mod armed {
         if OFF.load(Ordering::Relaxed) {
             return;
         }
-        match PLAN.get_or_init(Plan::from_environment) {
+        match PLAN.get_or_init(FailpointPlan::from_environment) {
             Some(plan) => plan.pass(at),
             None => OFF.store(true, Ordering::Relaxed),
         }
     }
 
-    impl Plan {
+    impl FailpointPlan {
         fn from_environment() -> Option<Self> {
-            let text = std::env::var(VARIABLE).ok()?;
+            let text = std::env::var(VARIABLE_NAME).ok()?;
             let plan = Self::parse(&text);
             if plan.is_none() {
-                eprintln!("{VARIABLE}={text} is invalid");
+                eprintln!("{VARIABLE_NAME}={text} is invalid");
             }
             plan
         }
@@ -239,10 +240,13 @@ mod armed {
                 return None;
             }
             let pass = fields.next().map_or(Some(1), |pass| pass.parse().ok())?;
-            files::commit_memory(&file.try_clone().ok()?.into(), 0, SIZE).ok()?;
-            let counts = Mapping::new(&file, 0, SIZE, true).ok()?;
+            files::commit_memory(&file.try_clone().ok()?.into(), 0, FILE_SIZE).ok()?;
+            let counts = Mapping::new(&file, 0, FILE_SIZE, true).ok()?;
             for (index, name) in (1..).zip(Failpoint::NAMES) {
-                counts.write(STRIDE * index, &name.as_bytes()[..name.len().min(NAME_SIZE as usize)]);
+                counts.write(
+                    RECORD_SIZE * index,
+                    &name.as_bytes()[..name.len().min(NAME_SIZE as usize)],
+                );
             }
             Some(Self {
                 counts,
@@ -256,7 +260,7 @@ mod armed {
 
         /// Increases a count by `more`, and returns the count before.
         fn count(&self, at: Failpoint, what: Count, more: u64) -> u64 {
-            let offset = STRIDE * (1 + at as u64) + NAME_SIZE + 8 * what as u64;
+            let offset = RECORD_SIZE * (1 + at as u64) + NAME_SIZE + 8 * what as u64;
             let word = self.counts.at::<AtomicU64>(offset);
             // Relaxed: the counts order nothing else.
             word.map_or(0, |word| word.fetch_add(more, Ordering::Relaxed))
@@ -279,7 +283,7 @@ mod armed {
                 0 => rate * weight * FIRST_TIME_FACTOR,
                 _ => rate * weight,
             };
-            let draw = self.draw() % MILLION;
+            let draw = self.draw() % RATE_UNIT;
             let (kills, stops) = (rate(self.kills, Count::Kills), rate(self.stops, Count::Stops));
             if draw < kills {
                 self.count(at, Count::Kills, 1);
@@ -292,9 +296,12 @@ mod armed {
 
         /// The next number of the generator (splitmix64), which all threads share.
         fn draw(&self) -> u64 {
-            const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+            const INCREMENT: u64 = 0x9e37_79b9_7f4a_7c15;
             // Relaxed: each thread needs another number, in any order.
-            let mut number = self.generator.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+            let mut number = self
+                .generator
+                .fetch_add(INCREMENT, Ordering::Relaxed)
+                .wrapping_add(INCREMENT);
             number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
             number ^ number >> 31

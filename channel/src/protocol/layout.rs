@@ -168,7 +168,7 @@ pub struct Header {
     /// Message records of each reader entry; 0 if the writer accepts no messages.
     pub message_count: u32,
     /// Zero.
-    pub reserved: [u64; 9],
+    reserved: [u64; 9],
 }
 
 /// The status: the values that change for all peers. Only the writer writes it, except for `writer_word`, which readers
@@ -282,9 +282,9 @@ pub struct FrameDescriptor {
     /// The size of the metadata in bytes.
     pub metadata_size: u32,
     /// Zero.
-    pub reserved0: u32,
+    reserved0: u32,
     /// Zero.
-    pub reserved: [u64; 16],
+    reserved: [u64; 16],
 }
 
 /// The bit of [`FrameDescriptor::flags`] that marks a frame which is not a keyframe (GST_BUFFER_FLAG_DELTA_UNIT).
@@ -405,9 +405,9 @@ pub struct EventDescriptor {
     /// How many times the stream had ended in this segment when the event was published.
     pub eos_count: u32,
     /// Zero.
-    pub reserved0: u32,
+    pub(crate) reserved0: u32,
     /// Zero.
-    pub reserved: [u64; 2],
+    pub(crate) reserved: [u64; 2],
 }
 
 /// The record of an event in the segment.
@@ -449,6 +449,29 @@ unsafe impl Shared for SlotRecord {}
 unsafe impl Shared for EventRecord {}
 // SAFETY: `repr(C)`, without `Drop`, of atomics only.
 unsafe impl Shared for MessageRecord {}
+
+/// The size of the field that a function returns.
+const fn size_of_field<T, F>(_: fn(&T) -> &F) -> usize {
+    size_of::<F>()
+}
+
+macro_rules! reserved_fields {
+    ($type:ty: $($field:ident),*) => {
+        impl $type {
+            /// Name, offset and size of the private fields that are zero, for tests that compare the whole layout.
+            #[doc(hidden)]
+            pub const RESERVED: &[(&str, usize, usize)] = &[$((
+                stringify!($field),
+                core::mem::offset_of!($type, $field),
+                size_of_field(|value: &$type| &value.$field),
+            )),*];
+        }
+    };
+}
+
+reserved_fields!(Header: reserved);
+reserved_fields!(FrameDescriptor: reserved0, reserved);
+reserved_fields!(EventDescriptor: reserved0, reserved);
 
 fn align_up(value: u64, to: u64) -> Option<u64> {
     value.checked_add(to - 1).map(|value| value / to * to)

@@ -11,7 +11,7 @@ use super::{
     attach::ObserverReason,
     attachment::{Attachment, Snapshot},
     entry::EntryLock,
-    handle::{ReaderHandle, ReaderShared},
+    handle::{HandleState, ReaderHandle},
     options::ReaderOptions,
 };
 use crate::{
@@ -34,7 +34,7 @@ const EVICTION_BACKOFF: Duration = Duration::from_secs(1);
 /// The connection of a reader to the channel.
 #[derive(Debug)]
 pub(super) struct Connection {
-    shared: Arc<ReaderShared>,
+    shared: Arc<HandleState>,
     state: ConnectionState,
     /// The entry, which the reader keeps from one segment to the next.
     entry_lock: Option<Arc<EntryLock>>,

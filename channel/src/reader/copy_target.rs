@@ -4,6 +4,23 @@
 
 /// Memory for the frames that a [`Reader`](crate::Reader) or an [`Observer`](crate::Observer) copies. A `Vec<u8>` is
 /// one.
+///
+/// # Examples
+///
+/// ```
+/// use rsshm_channel::CopyTarget;
+///
+/// /// A buffer that never grows: larger frames are refused.
+/// struct FixedBuffer([u8; 4096]);
+///
+/// impl CopyTarget for FixedBuffer {
+///     fn prepare(&mut self, size: usize) -> Option<&mut [u8]> {
+///         self.0.get_mut(..size)
+///     }
+/// }
+///
+/// assert!(FixedBuffer([0; 4096]).prepare(5000).is_none());
+/// ```
 pub trait CopyTarget {
     /// Memory of exactly `size` bytes; `None` if there is none.
     fn prepare(&mut self, size: usize) -> Option<&mut [u8]>;

@@ -5,10 +5,11 @@
 use std::{collections::VecDeque, ops::RangeInclusive};
 
 use super::attachment::Attachment;
-use crate::protocol::layout::{EVENT_RING_LENGTH, EventDescriptor, STICKY_EVENT_COUNT};
+use crate::protocol::layout::{EVENT_RING_LENGTH, EventDescriptor, STICKY_EVENT_COUNT, TIME_NONE};
 
 /// An event that the writer published between two frames. The channel does not interpret it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Event {
     /// The kind of the event.
     pub kind: u32,
@@ -18,6 +19,19 @@ pub struct Event {
     pub duration: u64,
     /// The bytes that the writer added.
     pub bytes: Vec<u8>,
+}
+
+impl Event {
+    /// An event as a reader delivers it, without a time and a duration: for tests of code that handles events.
+    #[must_use]
+    pub fn new(kind: u32, bytes: Vec<u8>) -> Self {
+        Self {
+            kind,
+            time: TIME_NONE,
+            duration: TIME_NONE,
+            bytes,
+        }
+    }
 }
 
 /// An event that is not delivered yet.

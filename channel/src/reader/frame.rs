@@ -63,6 +63,23 @@ impl Frame {
 }
 
 /// The result of [`Reader::next`](crate::Reader::next).
+///
+/// # Examples
+///
+/// ```
+/// use rsshm_channel::Next;
+///
+/// fn describe(next: &Next) -> &'static str {
+///     match next {
+///         Next::Frame(_) => "a frame",
+///         Next::Event(_) => "an event",
+///         Next::EndOfStream => "the end of the stream",
+///         // `Lost`, `Evicted`, `TimedOut`, `Interrupted`, and what later versions add: call `next` again.
+///         _ => "no frame",
+///     }
+/// }
+/// # assert_eq!(describe(&Next::Lost), "no frame");
+/// ```
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // nearly always a frame, and never stored: a box would be an allocation for each
 #[non_exhaustive]

@@ -9,13 +9,13 @@ use crate::{segment::wait::Waiter, sys::sync};
 
 /// What a reader shares with its handles.
 #[derive(Debug, Default)]
-pub(super) struct ReaderShared {
+pub(super) struct HandleState {
     pub(super) waiter: Waiter,
     /// The segment that requests go to.
     attachment: Mutex<Option<Arc<Attachment>>>,
 }
 
-impl ReaderShared {
+impl HandleState {
     pub(super) fn attachment(&self) -> MutexGuard<'_, Option<Arc<Attachment>>> {
         sync::lock(&self.attachment)
     }
@@ -23,8 +23,26 @@ impl ReaderShared {
 
 /// A handle of a [`Reader`](crate::Reader) for other threads: it ends the reader's wait, and sends requests to the
 /// writer.
+///
+/// # Examples
+///
+/// ```
+/// use rsshm_channel::{ChannelName, Next, ReadLimits, Reader, ReaderOptions};
+///
+/// # fn main() -> Result<(), rsshm_channel::Error> {
+/// # let name = format!("rsshm-doc-handle-{}", std::process::id());
+/// let mut reader = Reader::new(ChannelName::new(name)?, ReaderOptions::default());
+/// let handle = reader.handle();
+/// // There is no writer, so `next` would wait for ever.
+/// let stopper = std::thread::spawn(move || handle.interrupt());
+/// let next = reader.next(&mut Vec::new(), ReadLimits::default(), None)?;
+/// assert!(matches!(next, Next::Interrupted));
+/// # stopper.join().unwrap();
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
-pub struct ReaderHandle(pub(super) Arc<ReaderShared>);
+pub struct ReaderHandle(pub(super) Arc<HandleState>);
 
 impl ReaderHandle {
     /// Makes [`Reader::next`](crate::Reader::next) return [`Next::Interrupted`](crate::Next::Interrupted), now and

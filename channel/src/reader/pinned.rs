@@ -8,6 +8,20 @@ use super::attachment::{Attachment, FrameInfo, FrameLocation};
 
 /// A frame in shared memory. The writer does not change its bytes until this value is dropped, unless it evicts the
 /// reader.
+///
+/// # Examples
+///
+/// ```
+/// use rsshm_channel::{FrameData, Frame};
+///
+/// /// Takes the frame out of a [`Frame`], to keep it. A reader may hold as many frames as its quota allows.
+/// fn keep(frame: Frame) -> Option<impl AsRef<[u8]>> {
+///     match frame.data {
+///         FrameData::InPlace(pinned) => Some(pinned),
+///         _ => None,
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct PinnedFrame {
     attachment: Arc<Attachment>,

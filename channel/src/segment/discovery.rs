@@ -12,6 +12,14 @@ use crate::{
 
 /// The names of the existing channels, sorted. A channel exists if /dev/shm has a file of its name that this user may
 /// read and that begins with the magic number of a segment.
+///
+/// # Examples
+///
+/// ```
+/// for channel in rsshm_channel::channels() {
+///     println!("{channel}");
+/// }
+/// ```
 pub fn channels() -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(SHM_DIR)
         .into_iter()

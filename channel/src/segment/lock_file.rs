@@ -38,7 +38,7 @@ use crate::{
 /// How long a publish waits for a semaphore that another program holds.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(2);
 /// How long a semaphore may stay taken before the writer resets it to 1.
-const STUCK_AFTER: Duration = Duration::from_secs(1);
+const STUCK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The file `/dev/shm/sem.NAME`: the semaphore, and the bytes that are locked.
 #[derive(Debug)]
@@ -245,7 +245,7 @@ impl LockFile {
                 acquired
             }
             // Another program may hold it for a short time just now: wait once more before the reset.
-            Some(since) if since.elapsed() > STUCK_AFTER => {
+            Some(since) if since.elapsed() > STUCK_TIMEOUT => {
                 self.semaphore.wait(ACQUIRE_TIMEOUT) || {
                     self.release();
                     self.semaphore.try_wait()
@@ -275,7 +275,7 @@ impl LockFile {
     pub(crate) fn repair_semaphore(&self) {
         self.repair_kind();
         let missed_since = *sync::lock(&self.missed_since);
-        if missed_since.is_some_and(|since| since.elapsed() > STUCK_AFTER) {
+        if missed_since.is_some_and(|since| since.elapsed() > STUCK_TIMEOUT) {
             drop(self.acquire());
         }
     }

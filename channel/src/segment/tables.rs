@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The metadata of a slot, which follows its [`SlotRecord`], as words.
-pub(crate) type Metadata = [AtomicU64; MAX_METADATA_SIZE / 8];
+pub(crate) type MetadataWords = [AtomicU64; MAX_METADATA_SIZE / 8];
 
 /// The tables of a segment: everything before the slots, except the caps.
 ///
@@ -125,10 +125,10 @@ impl SegmentTables {
     }
 
     /// The metadata of the frame in a slot.
-    pub(crate) fn metadata(&self, slot: usize) -> &Metadata {
+    pub(crate) fn metadata(&self, slot: usize) -> &MetadataWords {
         // SAFETY: record and metadata together are one stride (`MAX_METADATA_SIZE`), so the metadata is inside the
         // table. It is aligned, because the record's size is a multiple of a word's. An array of atomics is `Shared`.
-        unsafe { self.slot_record(slot).add(1).cast::<Metadata>().as_ref() }
+        unsafe { self.slot_record(slot).add(1).cast::<MetadataWords>().as_ref() }
     }
 
     fn slot_record(&self, slot: usize) -> NonNull<SlotRecord> {

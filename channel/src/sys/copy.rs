@@ -17,6 +17,18 @@ pub type CopyFn = fn(&[u8], &mut [u8]);
 ///
 /// The copied bytes are ordered before [`Writer::publish`](crate::Writer::publish), and before no other store: a thread
 /// that waits for something else may not see them.
+///
+/// # Examples
+///
+/// ```
+/// let (picture, mut slot) = ([7; 64 * 64], [0; 64 * 64]);
+/// let copy = rsshm_channel::copy_to_slot(picture.len());
+/// // A picture with padding is copied row by row.
+/// for (from, to) in picture.chunks(64).zip(slot.chunks_mut(64)) {
+///     copy(from, to);
+/// }
+/// assert_eq!(picture, slot);
+/// ```
 pub fn copy_to_slot(size: usize) -> CopyFn {
     if size < STREAMING_COPY_SIZE { plain } else { streaming }
 }
@@ -31,18 +43,18 @@ fn streaming(from: &[u8], to: &mut [u8]) {
     use core::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
 
     /// Bytes of a cache line, which the processor writes to memory at once.
-    const LINE: usize = 64;
+    const LINE_SIZE: usize = 64;
 
     let size = from.len().min(to.len());
     let (from, to) = (&from[..size], &mut to[..size]);
-    let begin = to.as_ptr().align_offset(LINE).min(size);
-    let lines = (size - begin) / LINE;
-    let end = begin + lines * LINE;
+    let begin = to.as_ptr().align_offset(LINE_SIZE).min(size);
+    let lines = (size - begin) / LINE_SIZE;
+    let end = begin + lines * LINE_SIZE;
     plain(&from[..begin], &mut to[..begin]);
     let source = from[begin..end].as_ptr().cast::<__m128i>();
     let target = to[begin..end].as_mut_ptr().cast::<__m128i>();
-    for part in 0..lines * LINE / size_of::<__m128i>() {
-        // SAFETY: both ranges, from `begin` to `end`, have `lines * LINE` bytes, so `part` is inside them. The target
+    for part in 0..lines * LINE_SIZE / size_of::<__m128i>() {
+        // SAFETY: both ranges, from `begin` to `end`, have `lines * LINE_SIZE` bytes, so `part` is inside them. The target
         // is aligned to a line (`align_offset`); the source need not be aligned. Every x86-64 processor has SSE2.
         unsafe { _mm_stream_si128(target.add(part), _mm_loadu_si128(source.add(part))) };
     }

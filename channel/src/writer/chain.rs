@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long a superseded segment keeps frames that nobody holds, so that readers can still take them.
-const RELEASE_DELAY: Duration = Duration::from_secs(1);
+const RETIRED_RELEASE_DELAY: Duration = Duration::from_secs(1);
 /// The most superseded segments that are kept, even if readers still use more.
 const MAX_RETIRED: usize = 8;
 
@@ -153,10 +153,10 @@ impl SegmentChain {
         self.forget_deserted();
     }
 
-    /// As [`release_retired`](Self::release_retired), but only of segments that were superseded [`RELEASE_DELAY`] ago.
+    /// As [`release_retired`](Self::release_retired), but only of segments that were superseded [`RETIRED_RELEASE_DELAY`] ago.
     pub(super) fn release_old(&mut self, lossless: bool) {
         for retired in &mut self.retired {
-            if retired.since.elapsed() > RELEASE_DELAY && !retired.slots.is_released() {
+            if retired.since.elapsed() > RETIRED_RELEASE_DELAY && !retired.slots.is_released() {
                 retired.slots.release_unused(lossless);
             }
         }

@@ -16,7 +16,16 @@ use crate::{
 };
 
 /// An event between two frames. The channel does not interpret it.
+///
+/// # Examples
+/// ```
+/// use rsshm_channel::{NewEvent, TIME_NONE, monotonic_ns};
+///
+/// let event = NewEvent::new(7, b"the lamp is on").with_time(monotonic_ns());
+/// assert_eq!((event.kind, event.duration), (7, TIME_NONE));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NewEvent<'a> {
     /// The kind, which writer and readers agree on.
     pub kind: u32,
@@ -39,7 +48,31 @@ impl Default for NewEvent<'_> {
     }
 }
 
-impl NewEvent<'_> {
+impl<'a> NewEvent<'a> {
+    /// An event of this kind and with these bytes, without a time and a duration.
+    #[must_use]
+    pub fn new(kind: u32, bytes: &'a [u8]) -> Self {
+        Self {
+            kind,
+            bytes,
+            ..Self::default()
+        }
+    }
+
+    /// Sets when it happens, in CLOCK_MONOTONIC nanoseconds.
+    #[must_use]
+    pub fn with_time(mut self, time: u64) -> Self {
+        self.time = time;
+        self
+    }
+
+    /// Sets how long it lasts, in nanoseconds.
+    #[must_use]
+    pub fn with_duration(mut self, duration: u64) -> Self {
+        self.duration = duration;
+        self
+    }
+
     /// Checks that the event and its sticky place are within the limits.
     ///
     /// # Errors

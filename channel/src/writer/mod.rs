@@ -71,7 +71,7 @@ use crate::{
     sys::files,
 };
 use inner::Inner;
-use takeover::Opened;
+use takeover::Takeover;
 
 pub use events::NewEvent;
 pub use options::{Caps, WriterOptions};
@@ -130,7 +130,7 @@ impl Writer {
     /// under the name belongs to another user. [`Error::Option`] for options that are not allowed. [`Error::Denied`],
     /// [`Error::Damaged`], [`Error::NoSpace`] and [`Error::System`] when the lock file cannot be opened or made.
     pub fn open(name: ChannelName, options: WriterOptions) -> Result<Self, Error> {
-        let Opened {
+        let Takeover {
             state,
             replaced_damaged,
         } = takeover::open(&name, options)?;

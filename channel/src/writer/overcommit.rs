@@ -20,7 +20,7 @@ use crate::{protocol::layout::EVICTED, segment::tables::SegmentTables};
 /// slot of the newest frame.
 pub(super) const SPARE_SLOTS: u32 = 2;
 /// The least number of slots, beside all that the writer needs, for which overcommit is worthwhile.
-pub(super) const MIN_ROOM: u32 = 4 * INITIAL_QUOTA;
+pub(super) const MIN_OVERCOMMIT_SLOTS: u32 = 4 * INITIAL_QUOTA;
 
 /// The state of a segment whose quotas may exceed its slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -26,7 +26,7 @@ const QUOTA_GRACE: Duration = Duration::from_secs(1);
 /// The quota of a new reader: one frame to copy from, one on display, and the one before, which many sinks keep.
 pub(super) const INITIAL_QUOTA: u32 = 3;
 /// By how many slots a reader's quota should exceed what the reader holds.
-const QUOTA_AHEAD: u32 = 2;
+const SPARE_QUOTA: u32 = 2;
 
 /// What the owner of a reader entry holds.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +65,7 @@ pub(super) fn share(usage: &Usage, slots: u32) -> u32 {
 /// The quota that a reader should get. It holds `held` slots now, and its quota is `current`. This lowers a quota only
 /// to the share, so that a reader whose queue grows again continues in place.
 pub(super) fn wanted(held: u32, current: u32, share: u32) -> u32 {
-    (held + QUOTA_AHEAD).max(INITIAL_QUOTA).max(current).min(share)
+    (held + SPARE_QUOTA).max(INITIAL_QUOTA).max(current).min(share)
 }
 
 /// Lowers the largest quotas until `slots` slots are enough for all.

@@ -23,7 +23,23 @@ const WAKE_BURST: u32 = 16;
 const WAKE_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The result of one [`Writer::service`](crate::Writer::service) pass.
+///
+/// # Examples
+/// ```
+/// use rsshm_channel::ServiceReport;
+///
+/// fn log(report: &ServiceReport) {
+///     for entry in &report.connected {
+///         println!("a reader has entry {entry}; {} readers", report.reader_count);
+///     }
+///     for fault in &report.semaphore_faults {
+///         println!("the semaphore: {fault}");
+///     }
+/// }
+/// # log(&ServiceReport::default());
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ServiceReport {
     /// The number of readers that are attached and alive.
     pub reader_count: u32,

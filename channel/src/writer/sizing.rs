@@ -6,7 +6,7 @@ use super::options::{Caps, MIN_SLOTS};
 use crate::{protocol::layout::MAX_SLOTS, segment::Segment};
 
 /// From this number of slots on, frames survive [`LONG_HISTORY`] publishes, else [`SHORT_HISTORY`].
-const MANY_SLOTS: u32 = 12;
+const MIN_LONG_HISTORY_SLOTS: u32 = 12;
 const LONG_HISTORY: u32 = 4;
 const SHORT_HISTORY: u32 = 2;
 /// Frames of variable size have a longer history, up to this number of bytes. A reader that joins a compressed stream,
@@ -91,7 +91,7 @@ pub(super) fn slot_count(max_slots: u32, slot_size: u64, free: u64) -> u32 {
 
 /// The number of publishes that a frame survives, in a segment of at most `slots` slots.
 pub(super) fn history(slots: u32, slot_size: u64, caps: &Caps) -> u32 {
-    let least = if slots >= MANY_SLOTS {
+    let least = if slots >= MIN_LONG_HISTORY_SLOTS {
         LONG_HISTORY
     } else {
         SHORT_HISTORY

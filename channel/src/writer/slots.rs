@@ -6,7 +6,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     counted_pins::CountedPins,
-    overcommit::{self, MIN_ROOM, Overcommit, SPARE_SLOTS},
+    overcommit::{self, MIN_OVERCOMMIT_SLOTS, Overcommit, SPARE_SLOTS},
     quota::INITIAL_QUOTA,
     segment::{ClaimedFor, WriterSegment},
     slot::Slot,
@@ -343,14 +343,16 @@ impl SlotAllocator {
     /// Whether overcommit is needed if each reader can have `share` slots of its own. It never is in lossless mode,
     /// where all wait for the slowest reader anyway.
     pub(super) fn needs_overcommit(&self, share: u32) -> bool {
-        share < INITIAL_QUOTA && !self.is_lossless && self.room(self.segment.header().slot_count) >= MIN_ROOM
+        share < INITIAL_QUOTA
+            && !self.is_lossless
+            && self.room(self.segment.header().slot_count) >= MIN_OVERCOMMIT_SLOTS
     }
 
     /// Begins, stops or ends overcommit. It begins only after the segment has all its slots.
     pub(super) fn update_overcommit(&mut self, is_needed: bool, head: u64) {
         let room = self.room(self.committed);
         let pinned = self.pins.pinned(&self.segment).count_ones();
-        self.overcommit = if !is_needed || self.can_grow() || room < MIN_ROOM {
+        self.overcommit = if !is_needed || self.can_grow() || room < MIN_OVERCOMMIT_SLOTS {
             None
         } else if pinned <= Overcommit::max_pinned(self.overcommit, room) && self.fill_spare(head) {
             Some(Overcommit::Sharing)

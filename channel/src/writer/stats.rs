@@ -4,6 +4,7 @@
 
 /// The counters of a writer, and the slots and bytes of its segment now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WriterStats {
     /// Frames published.
     pub published: u64,

@@ -29,7 +29,7 @@ const BUSY_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 const MAX_PLAUSIBLE_SEQ: u64 = 1 << 48;
 
 /// The result of [`open`].
-pub(super) struct Opened {
+pub(super) struct Takeover {
     pub(super) state: State,
     /// What was wrong with a segment of this user that has been replaced.
     pub(super) replaced_damaged: Option<String>,
@@ -53,7 +53,7 @@ struct Legacy {
 
 /// Gets the writer's lock of the channel, and takes over what a dead writer left. While the channel has a writer, the
 /// attempt is repeated for [`BUSY_TIMEOUT`].
-pub(super) fn open(name: &ChannelName, options: WriterOptions) -> Result<Opened, Error> {
+pub(super) fn open(name: &ChannelName, options: WriterOptions) -> Result<Takeover, Error> {
     options.check(name)?;
     staging::sweep_staging_files();
     let started = Instant::now();
@@ -66,13 +66,13 @@ pub(super) fn open(name: &ChannelName, options: WriterOptions) -> Result<Opened,
 }
 
 /// One attempt. Leaves nothing behind when it fails.
-fn try_open(name: &ChannelName, options: WriterOptions) -> Result<Opened, Error> {
+fn try_open(name: &ChannelName, options: WriterOptions) -> Result<Takeover, Error> {
     let lock = ChannelLock::take(name, options)?;
     failpoint(Failpoint::ChannelLocked);
     match take_over(name, &lock) {
         Ok(legacy) => {
             let chain = SegmentChain::new(legacy.owned_name, legacy.former);
-            Ok(Opened {
+            Ok(Takeover {
                 state: State::new(lock, chain, legacy.head, legacy.event_head),
                 replaced_damaged: legacy.damaged,
             })

@@ -11,6 +11,23 @@ use crate::{Error, FrameDescriptor, protocol::layout::MAX_SLOTS};
 ///
 /// A program gets memory from [`claim`](Self::claim) and passes it upstream. Later a frame arrives, and its address
 /// says whether it lies in a slot. [`Writer::upstream`](crate::Writer::upstream) returns this value.
+///
+/// # Examples
+/// ```
+/// use rsshm_channel::{Caps, ChannelName, FrameDescriptor, Writer, WriterOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let name = format!("rsshm-doc-upstream-{}", std::process::id());
+/// let writer = Writer::open(ChannelName::new(name)?, WriterOptions::default())?;
+/// writer.set_caps(Caps::fixed_size("video/x-raw,format=GRAY8,width=64,height=64,framerate=30/1", 64 * 64));
+/// let mut memory = writer.upstream().claim(64 * 64)?.expect("no reader holds a slot");
+/// // Upstream draws, and passes the memory on. Only its address is known then.
+/// let frame: &[u8] = memory.as_mut();
+/// assert!(writer.upstream().owns(frame));
+/// writer.upstream().publish(frame, FrameDescriptor::default(), &[])?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Upstream<'a>(&'a Inner);
 

@@ -17,7 +17,7 @@ use crate::segment::wait::{FutexWord, RateLimiter};
 const LIVENESS_INTERVAL: Duration = Duration::from_millis(10);
 /// How long a lossless writer waits for its readers before it commits one more slot than they need. Readers that keep
 /// up release a slot sooner. A few slots that stay in the processor's caches are faster than many.
-const GROWTH_PATIENCE: Duration = Duration::from_millis(2);
+const GROWTH_DELAY: Duration = Duration::from_millis(2);
 /// How many wakes in a row a blocked writer handles at once; after them, one in each interval.
 const WAKE_BURST: u32 = 256;
 const WAKE_INTERVAL: Duration = Duration::from_millis(1);
@@ -39,10 +39,10 @@ pub(super) fn wait_for_followers(inner: &Inner) -> bool {
 pub(super) fn wait_for_slot(inner: &Inner) -> bool {
     let mut began = None;
     !inner.options().lossless
-        || wait_until(inner, GROWTH_PATIENCE, |state| {
+        || wait_until(inner, GROWTH_DELAY, |state| {
             can_claim(state, false) || {
                 let began = *began.get_or_insert_with(Instant::now);
-                began.elapsed() >= GROWTH_PATIENCE && can_claim(state, true)
+                began.elapsed() >= GROWTH_DELAY && can_claim(state, true)
             }
         })
 }

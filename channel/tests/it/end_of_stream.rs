@@ -69,13 +69,7 @@ fn events_between_two_ends_arrive_in_order() {
     let channel = Channel::new();
     let writer = channel.writer(slots(12));
     let mut reader = channel.reader();
-    let publish_event = |kind| {
-        let event = NewEvent {
-            kind,
-            ..NewEvent::default()
-        };
-        writer.publish_event(event, None).unwrap();
-    };
+    let publish_event = |kind| writer.publish_event(NewEvent::new(kind, &[]), None).unwrap();
     assert!(publish(&writer, 1));
     expect_frame(&mut reader, 1);
     writer.end_of_stream();

@@ -97,12 +97,7 @@ fn events_of_all_sizes_arrive_unchanged() {
     let bytes: Vec<u8> = (0..MAX_EVENT_SIZE).map(|byte| (byte * 7) as u8).collect();
     for (_channel, writer, mut reader) in attach_each() {
         for size in [0, 1, 7, 8, 9, MAX_EVENT_SIZE] {
-            let published = NewEvent {
-                kind: u32::MAX - size as u32,
-                time: 5,
-                duration: TIME_NONE,
-                bytes: &bytes[..size],
-            };
+            let published = NewEvent::new(u32::MAX - size as u32, &bytes[..size]).with_time(5);
             writer.publish_event(published, None).unwrap();
             let next = reader.next(&mut Vec::new(), ReadLimits::default(), Some(Duration::ZERO));
             let Ok(Next::Event(event)) = next else {
@@ -117,10 +112,7 @@ fn events_of_all_sizes_arrive_unchanged() {
 #[test]
 fn events_of_illegal_size_or_place_are_refused() {
     for (_channel, writer, mut reader) in attach_each() {
-        let large = NewEvent {
-            bytes: &[0; MAX_EVENT_SIZE + 1],
-            ..NewEvent::default()
-        };
+        let large = NewEvent::new(0, &[0; MAX_EVENT_SIZE + 1]);
         for (event, sticky) in [
             (large, None),
             (large, Some(0)),

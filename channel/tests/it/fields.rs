@@ -23,6 +23,12 @@ macro_rules! structure {
             size_of_field(|value: &$type| &value.$field),
         ))),*]))
     };
+    // With the private fields, which the type itself names.
+    ($type:ty: $($field:ident)* ; reserved) => {{
+        let (name, size, mut fields) = structure!($type: $($field)*);
+        fields.extend(<$type>::RESERVED.iter().map(|(field, offset, size)| (*field, (*offset, *size))));
+        (name, size, fields)
+    }};
 }
 
 /// Name, size and fields of each structure.
@@ -31,15 +37,15 @@ pub fn structures() -> [(&'static str, usize, Fields); 8] {
         structure!(Header: magic version header_size created_ns first_seq lock_device lock_inode caps_offset caps_size
             status_offset quotas_offset readers_offset reader_stride reader_count ring_offset ring_count slot_count
             descriptors_offset slots_offset slot_size descriptor_stride history writer_pid flags events_offset
-            event_stride event_count messages_offset message_stride message_count reserved),
+            event_stride event_count messages_offset message_stride message_count; reserved),
         structure!(Status: head eos_seq latency_ns published state eos_count event_head writer_word writer_waits),
         structure!(ReaderEntry: pins cursor generation state pid keyframe_requests message_head),
         structure!(EventRecord: seq words),
-        structure!(EventDescriptor: after time duration kind size eos_count reserved0 reserved),
+        structure!(EventDescriptor: after time duration kind size eos_count; reserved),
         structure!(MessageRecord: seq words),
         structure!(SlotRecord: seq words),
         structure!(FrameDescriptor: pts dts duration offset offset_end data_offset size flags planes plane_offset
-            plane_stride metadata_size reserved0 reserved),
+            plane_stride metadata_size; reserved),
     ]
 }
 

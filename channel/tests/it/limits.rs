@@ -18,7 +18,7 @@ const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
 /// Runs an action while a resource is exhausted. The action gets the text that its errors contain.
-type Within = fn(&mut dyn FnMut(&str));
+type Exhaustion = fn(&mut dyn FnMut(&str));
 
 pub const ROLES: &[(&str, Role)] = &[
     ("limits/writer without files", |arguments| {
@@ -75,7 +75,7 @@ fn assert_system_error<T: std::fmt::Debug>(result: Result<T, Error>, what: &str)
 }
 
 /// A writer whose segment has 4 MiB, and whose next segment of 64 MiB cannot be created.
-fn writer_within(channel: &str, within: Within) {
+fn writer_within(channel: &str, within: Exhaustion) {
     let writer = open_writer(channel, slots(64));
     writer.set_caps(Caps::fixed_size("small", 64 * KIB));
     assert!(publish_sized(&writer, 1, 64 * KIB));
@@ -108,7 +108,7 @@ fn writer_within(channel: &str, within: Within) {
 }
 
 /// A reader that cannot attach until the resource is available again.
-fn reader_within(channel: &str, within: Within) {
+fn reader_within(channel: &str, within: Exhaustion) {
     let mut reader = open_reader(channel, ReaderOptions::default());
     let mut copy = Vec::new();
     within(&mut |what| {

@@ -126,22 +126,20 @@ proptest! {
     ) {
         let [status_offset, caps_offset, quotas_offset, readers_offset, offsets @ ..] = offsets;
         let [ring_offset, events_offset, messages_offset, descriptors_offset] = offsets;
-        let header = Header {
-            status_offset,
-            caps_offset,
-            quotas_offset,
-            readers_offset,
-            ring_offset,
-            events_offset,
-            messages_offset,
-            message_count,
-            descriptors_offset,
-            slots_offset,
-            slot_size,
-            slot_count,
-            caps_size,
-            ..header
-        };
+        let mut header = header;
+        header.status_offset = status_offset;
+        header.caps_offset = caps_offset;
+        header.quotas_offset = quotas_offset;
+        header.readers_offset = readers_offset;
+        header.ring_offset = ring_offset;
+        header.events_offset = events_offset;
+        header.messages_offset = messages_offset;
+        header.message_count = message_count;
+        header.descriptors_offset = descriptors_offset;
+        header.slots_offset = slots_offset;
+        header.slot_size = slot_size;
+        header.slot_count = slot_count;
+        header.caps_size = caps_size;
         if header.check(file_size).is_ok() {
             assert_usable(&header, file_size);
         }
@@ -350,12 +348,8 @@ proptest! {
         for (place, seq, after, sizes, eos_count) in records {
             // The records of sticky events more often than the others.
             let place = if place < 40 { place } else { place - 40 };
-            let descriptor = EventDescriptor {
-                after,
-                size: sizes as u32,
-                eos_count,
-                ..EventDescriptor::zeroed()
-            };
+            let mut descriptor = EventDescriptor::zeroed();
+            (descriptor.after, descriptor.size, descriptor.eos_count) = (after, sizes as u32, eos_count);
             let at = peer.header.events_offset + (place * EVENT_STRIDE) as u64;
             victim.corrupt(at, &seq.to_ne_bytes());
             victim.corrupt(at + 8, bytemuck::bytes_of(&descriptor));

@@ -12,8 +12,10 @@ use std::{
     fs::File,
     os::unix::fs::FileExt,
     path::Path,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
+
+use rsshm_testkit::Random;
 
 type Body = fn(&[u8]);
 
@@ -33,15 +35,12 @@ const MAX_INPUTS: usize = 1000;
 /// One of this many inputs is kept.
 const KEEP_ONE_OF: usize = 64;
 
-/// A xorshift generator, which is random enough here.
-struct Random(u64);
+/// Makes inputs.
+struct Mutator(Random);
 
-impl Random {
+impl Mutator {
     fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % limit.max(1) as u64) as usize
+        self.0.below(limit as u64) as usize
     }
 
     /// A copy of `seed` with a few changes, some of which insert a part of `other`.
@@ -92,7 +91,10 @@ fn main() {
         .open(directory.join(format!("artifacts/{target}-last")))
         .expect("the file of the last input can be created");
     let until = Instant::now() + Duration::from_secs_f64(seconds.parse().expect("SECONDS is a number"));
-    let mut random = Random(Instant::now().elapsed().as_nanos() as u64 ^ u64::from(std::process::id()) << 20 | 1);
+    let seed = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_nanos() as u64);
+    let mut random = Mutator(Random::new(seed ^ u64::from(std::process::id()) << 20));
     let mut calls = 0u64;
     while Instant::now() < until {
         let (one, other) = (random.below(inputs.len()), random.below(inputs.len()));

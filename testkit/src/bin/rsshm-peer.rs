@@ -10,8 +10,8 @@ use std::{
 };
 
 use rsshm_channel::{
-    Caps, ChannelName, Frame, FrameData, FrameDescriptor, Next, ReadLimits, Reader, ReaderOptions, ServiceThread,
-    Writer, WriterOptions, monotonic_ns,
+    Caps, ChannelName, FrameDescriptor, Next, ReadLimits, Reader, ReaderOptions, ServiceThread, Writer, WriterOptions,
+    monotonic_ns,
 };
 
 const USAGE: &str = "\
@@ -100,14 +100,6 @@ fn read_frame(input: &mut impl Read) -> Result<Option<Vec<u8>>, std::io::Error> 
     Ok(Some(frame))
 }
 
-/// The bytes of a frame; `copy` is the buffer that its reader copied it to if it is not in place.
-fn bytes<'a>(frame: &'a Frame, copy: &'a [u8]) -> &'a [u8] {
-    match &frame.data {
-        FrameData::InPlace(pinned) => pinned.as_ref(),
-        _ => copy,
-    }
-}
-
 fn read(name: &str, read_only: bool) -> Outcome {
     let mut reader = Reader::new(ChannelName::new(name)?, ReaderOptions::default().read_only(read_only));
     let mut output = std::io::stdout().lock();
@@ -115,7 +107,7 @@ fn read(name: &str, read_only: bool) -> Outcome {
     loop {
         match reader.next(&mut copy, ReadLimits::default(), Some(Duration::from_secs(20)))? {
             Next::Frame(frame) => {
-                let bytes = bytes(&frame, &copy);
+                let bytes = frame.bytes(&copy);
                 output.write_all(&(bytes.len() as u32).to_ne_bytes())?;
                 output.write_all(bytes)?;
                 output.flush()?;
@@ -157,7 +149,7 @@ fn check(name: &str, seconds: f64) -> Outcome {
         match reader.next(&mut copy, ReadLimits::default(), Some(Duration::from_millis(100)))? {
             Next::Frame(frame) => {
                 received += 1;
-                let bytes = bytes(&frame, &copy);
+                let bytes = frame.bytes(&copy);
                 let value = bytes.first().copied().unwrap_or_default();
                 let is_whole = || rsshm_testkit::frames::is_filled(bytes, value);
                 // The check runs twice, because a pinned frame must not change between them either.

@@ -106,14 +106,14 @@ pub struct Assignment {
 }
 
 /// The data that a process works with.
-pub struct Context {
+pub struct ProcessContext {
     pub assignment: Assignment,
     pub board: &'static Board,
     pub counters: &'static Counters,
     findings: Findings,
 }
 
-impl Context {
+impl ProcessContext {
     pub fn new(assignment: Assignment) -> Self {
         // If the run is killed, all its processes are killed with it.
         prctl::set_pdeathsig(Signal::SIGKILL).unwrap();

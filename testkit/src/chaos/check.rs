@@ -7,12 +7,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use rsshm_channel::monotonic_ns;
 
 use super::{
-    assignment::{Context, was_stopped_since},
+    assignment::{ProcessContext, was_stopped_since},
     content::{COUNTED_FRAME, EVENT, FRAME, Tag, caps_id_in},
 };
 
 /// A frame as a reader received it.
-pub struct Arrived<'a> {
+pub struct ReceivedFrame<'a> {
     pub bytes: &'a [u8],
     pub caps: &'a str,
     /// The seq of the frame; a pipeline does not know it.
@@ -24,7 +24,7 @@ pub struct Arrived<'a> {
 
 /// The state of a reader's checks.
 #[derive(Default)]
-pub struct Checker {
+pub struct FrameChecker {
     last: Option<Tag>,
     last_seq: u64,
     /// The incarnation of the last frame's writer, and the difference between its seq and its serial.
@@ -35,7 +35,7 @@ pub struct Checker {
     after: Option<Tag>,
 }
 
-impl Checker {
+impl FrameChecker {
     /// Records that the next frame need not follow the last one. For another reader (`is_new_reader`) it may even be
     /// the same frame.
     pub fn interrupt(&mut self, is_new_reader: bool) {
@@ -50,7 +50,7 @@ impl Checker {
     }
 
     /// Checks a frame that has arrived. Returns `None` if it is torn.
-    pub fn frame(&mut self, context: &Context, frame: &Arrived) -> Option<Tag> {
+    pub fn frame(&mut self, context: &ProcessContext, frame: &ReceivedFrame) -> Option<Tag> {
         let counters = context.counters;
         let now = monotonic_ns();
         counters.frames.fetch_add(1, Relaxed);
@@ -76,7 +76,7 @@ impl Checker {
     }
 
     /// Checks that the caps and the descriptor are those of the frame.
-    fn check_description(&self, context: &Context, frame: &Arrived, tag: Tag) {
+    fn check_description(&self, context: &ProcessContext, frame: &ReceivedFrame, tag: Tag) {
         let found = |what: String| context.found_other(&format!("{what}: {tag:?}, after {:?}", self.last));
         if caps_id_in(frame.caps) != Some(&tag.caps_id()) {
             found(format!("the caps are {:?}", caps_id_in(frame.caps)));
@@ -86,7 +86,7 @@ impl Checker {
         }
     }
 
-    fn found_order(&self, context: &Context, tag: Tag, text: &str) {
+    fn found_order(&self, context: &ProcessContext, tag: Tag, text: &str) {
         context.found(
             &context.counters.order,
             &format!("{text}: {tag:?} after {:?}", self.last),
@@ -94,7 +94,7 @@ impl Checker {
     }
 
     /// Checks that the frame comes after the last one, and after the last event.
-    fn check_order(&self, context: &Context, frame: &Arrived, tag: Tag) {
+    fn check_order(&self, context: &ProcessContext, frame: &ReceivedFrame, tag: Tag) {
         if self.after.is_some_and(|after| after.key() >= tag.key()) {
             self.found_order(context, tag, &format!("an event should follow it: {:?}", self.after));
         }
@@ -114,7 +114,7 @@ impl Checker {
     }
 
     /// Checks that the seq of a writer's frames is ahead of their serial by a constant.
-    fn check_seq(&mut self, context: &Context, frame: &Arrived, tag: Tag) {
+    fn check_seq(&mut self, context: &ProcessContext, frame: &ReceivedFrame, tag: Tag) {
         let Some(seq) = frame.seq.filter(|_| tag.kind == COUNTED_FRAME) else {
             return;
         };
@@ -129,7 +129,7 @@ impl Checker {
     }
 
     /// If this is the first frame of another writer, records the time since the death of the one before.
-    fn record_recovery(&self, context: &Context, tag: Tag, now: u64) {
+    fn record_recovery(&self, context: &ProcessContext, tag: Tag, now: u64) {
         let is_new_writer = self.last.is_some_and(|last| last.incarnation != tag.incarnation);
         if is_new_writer
             && let Some(died) = context.board.death_before(tag.incarnation)
@@ -140,7 +140,7 @@ impl Checker {
     }
 
     /// Checks that a reader of a lossless writer misses nothing while both live.
-    fn check_missed(&self, context: &Context, frame: &Arrived, tag: Tag, last: Tag) {
+    fn check_missed(&self, context: &ProcessContext, frame: &ReceivedFrame, tag: Tag, last: Tag) {
         let assignment = &context.assignment;
         if !assignment.lossless || !assignment.kind.misses_nothing() {
             return;
@@ -156,7 +156,7 @@ impl Checker {
     }
 
     /// Checks a frame again before it is released.
-    pub fn again(context: &Context, tag: Tag, bytes: &[u8]) {
+    pub fn again(context: &ProcessContext, tag: Tag, bytes: &[u8]) {
         context.counters.again.fetch_add(1, Relaxed);
         let now = Tag::read(bytes);
         if now != Ok(tag) {
@@ -168,7 +168,7 @@ impl Checker {
     }
 
     /// Checks the metadata of a frame.
-    pub fn metadata(context: &Context, tag: Tag, bytes: &[u8]) {
+    pub fn metadata(context: &ProcessContext, tag: Tag, bytes: &[u8]) {
         let read = Tag::read(bytes);
         if read != Ok(tag) {
             context.found(&context.counters.torn, &format!("the metadata of {tag:?} is {read:?}"));
@@ -176,7 +176,7 @@ impl Checker {
     }
 
     /// Checks an event. Its tag is that of the frame after which its writer published it.
-    pub fn event(&mut self, context: &Context, bytes: &[u8]) {
+    pub fn event(&mut self, context: &ProcessContext, bytes: &[u8]) {
         context.counters.events.fetch_add(1, Relaxed);
         match Tag::read(bytes) {
             Ok(tag) if tag.kind == EVENT => {

@@ -12,9 +12,9 @@ use gst::prelude::*;
 use rsshm_channel::monotonic_ns;
 
 use super::{
-    assignment::{Assignment, Context, Kind},
+    assignment::{Assignment, Kind, ProcessContext},
     board::{request, writer_request},
-    check::{Arrived, Checker},
+    check::{FrameChecker, ReceivedFrame},
     content::{FRAME, Tag, caps_id_in},
     writer::{RandomOptions, random_size},
 };
@@ -23,7 +23,7 @@ use crate::{Random, gst::Pipeline};
 /// Plays a pipeline that writes, until the run asks it to close. Its caps change now and then.
 pub fn write(assignment: Assignment) {
     let mut random = Random::new(assignment.seed ^ 3);
-    let context = Arc::new(Context::new(assignment));
+    let context = Arc::new(ProcessContext::new(assignment));
     let mut caps = CapsSequence::new(&context);
     let first_caps = caps.next(&mut random);
     let pipeline = new_writer(&context, &mut random, &first_caps);
@@ -52,7 +52,7 @@ pub fn write(assignment: Assignment) {
     }
 }
 
-fn new_writer(context: &Context, random: &mut Random, caps: &str) -> Pipeline {
+fn new_writer(context: &ProcessContext, random: &mut Random, caps: &str) -> Pipeline {
     let options = RandomOptions::new(random);
     Pipeline::new(&format!(
         "videotestsrc is-live=true pattern=black ! capsfilter name=filter caps={} ! rsshmsink name={} perms={} \
@@ -72,7 +72,7 @@ struct CapsSequence {
 }
 
 impl CapsSequence {
-    fn new(context: &Context) -> Self {
+    fn new(context: &ProcessContext) -> Self {
         let tag = Tag {
             incarnation: context.assignment.incarnation,
             epoch: context.assignment.epoch,
@@ -94,7 +94,7 @@ impl CapsSequence {
 
 /// Gives the frames of a writing pipeline their content.
 struct Stamper {
-    context: Arc<Context>,
+    context: Arc<ProcessContext>,
     random: Random,
     /// The tag of the last frame.
     tag: Tag,
@@ -125,7 +125,7 @@ impl Stamper {
 }
 
 /// Waits a moment for messages of the pipeline; `false` if it has failed.
-fn check_messages(context: &Context, pipeline: &Pipeline) -> bool {
+fn check_messages(context: &ProcessContext, pipeline: &Pipeline) -> bool {
     let types = [gst::MessageType::Error, gst::MessageType::Warning];
     let bus = pipeline.bus().unwrap();
     let message = bus.timed_pop_filtered(gst::ClockTime::from_mseconds(20), &types);
@@ -145,23 +145,23 @@ fn check_messages(context: &Context, pipeline: &Pipeline) -> bool {
 }
 
 /// The state of the probe of a reading pipeline.
-struct Reading {
-    context: Arc<Context>,
-    checker: Checker,
+struct ReadingProbe {
+    context: Arc<ProcessContext>,
+    checker: FrameChecker,
     random: Random,
     held: VecDeque<(Tag, gst::Buffer)>,
     missed: u64,
     source: gst::glib::WeakRef<gst::Element>,
 }
 
-impl Reading {
+impl ReadingProbe {
     fn receive(&mut self, buffer: &gst::Buffer, caps: &gst::Caps) {
         let missed = self.source.upgrade().map_or(0, |source| {
             let stats = source.property::<gst::Structure>("channel-stats");
             stats.get::<u64>("frames-missed").unwrap()
         });
         let map = buffer.map_readable().unwrap();
-        let arrived = Arrived {
+        let arrived = ReceivedFrame {
             bytes: &map,
             caps: &caps.to_string(),
             seq: None,
@@ -182,7 +182,7 @@ impl Reading {
 
     fn release(&mut self) {
         if let Some((tag, buffer)) = self.held.pop_front() {
-            Checker::again(&self.context, tag, &buffer.map_readable().unwrap());
+            FrameChecker::again(&self.context, tag, &buffer.map_readable().unwrap());
         }
     }
 }
@@ -190,7 +190,7 @@ impl Reading {
 /// Plays a pipeline that reads, until the run asks it to end.
 pub fn read(assignment: Assignment) {
     let random = Random::new(assignment.seed ^ 4);
-    let context = Arc::new(Context::new(assignment));
+    let context = Arc::new(ProcessContext::new(assignment));
     let (options, downstream) = match context.assignment.kind {
         Kind::SourceNewest => ("max-buffers=1", "appsink max-buffers=3 drop=true sync=false"),
         _ => ("", "queue max-size-buffers=4 ! fakesink sync=false"),
@@ -199,9 +199,9 @@ pub fn read(assignment: Assignment) {
         "rsshmsrc name={} {options} forward-eos=false ! {downstream}",
         context.assignment.channel
     ));
-    let reading = Arc::new(Mutex::new(Reading {
+    let reading = Arc::new(Mutex::new(ReadingProbe {
         context: Arc::clone(&context),
-        checker: Checker::default(),
+        checker: FrameChecker::default(),
         random,
         held: VecDeque::new(),
         missed: 0,

@@ -18,9 +18,9 @@ use rsshm_channel::{
 };
 
 use super::{
-    assignment::{Assignment, Context, Kind},
+    assignment::{Assignment, Kind, ProcessContext},
     board::request,
-    check::{Arrived, Checker},
+    check::{FrameChecker, ReceivedFrame},
     content::{HEAD, MESSAGE, OWN_EVENT, Tag},
 };
 use crate::Random;
@@ -60,7 +60,7 @@ impl Manner {
 }
 
 /// A frame that the reader holds.
-struct Held {
+struct HeldFrame {
     tag: Tag,
     bytes: Bytes,
 }
@@ -70,24 +70,24 @@ enum Bytes {
     Copied(Vec<u8>),
 }
 
-impl Held {
-    fn release(self, context: &Context) {
+impl HeldFrame {
+    fn release(self, context: &ProcessContext) {
         match &self.bytes {
-            Bytes::Pinned(pinned) => Checker::again(context, self.tag, pinned.as_ref()),
-            Bytes::Copied(bytes) => Checker::again(context, self.tag, bytes),
+            Bytes::Pinned(pinned) => FrameChecker::again(context, self.tag, pinned.as_ref()),
+            Bytes::Copied(bytes) => FrameChecker::again(context, self.tag, bytes),
         }
     }
 }
 
 /// A thread that releases frames.
 struct Releaser {
-    frames: SyncSender<Held>,
+    frames: SyncSender<HeldFrame>,
     thread: JoinHandle<()>,
 }
 
 impl Releaser {
-    fn start(context: &Arc<Context>, capacity: usize) -> Self {
-        let (frames, received) = mpsc::sync_channel::<Held>(capacity);
+    fn start(context: &Arc<ProcessContext>, capacity: usize) -> Self {
+        let (frames, received) = mpsc::sync_channel::<HeldFrame>(capacity);
         let context = Arc::clone(context);
         let thread = std::thread::spawn(move || received.into_iter().for_each(|held| held.release(&context)));
         Self { frames, thread }
@@ -95,15 +95,15 @@ impl Releaser {
 }
 
 /// A reader's process.
-struct Player {
-    context: Arc<Context>,
+struct ReaderPlayer {
+    context: Arc<ProcessContext>,
     random: Random,
     manner: Manner,
     name: ChannelName,
     reader: Reader,
-    checker: Checker,
+    checker: FrameChecker,
     copy: Vec<u8>,
-    held: VecDeque<Held>,
+    held: VecDeque<HeldFrame>,
     /// In readers of the kind `Threaded`.
     releaser: Option<Releaser>,
     messages: u64,
@@ -113,17 +113,17 @@ struct Player {
 
 /// Plays a reader until the run asks it to end.
 pub fn play(assignment: Assignment) {
-    let mut player = Player::new(assignment);
+    let mut player = ReaderPlayer::new(assignment);
     while player.context.board.request.load(Relaxed) == request::CONTINUE {
         player.step();
     }
     player.end();
 }
 
-impl Player {
+impl ReaderPlayer {
     fn new(assignment: Assignment) -> Self {
         let mut random = Random::new(assignment.seed ^ 1);
-        let context = Arc::new(Context::new(assignment));
+        let context = Arc::new(ProcessContext::new(assignment));
         let kind = context.assignment.kind;
         let manner = Manner::of(kind);
         let name = ChannelName::new(context.assignment.channel.clone()).unwrap();
@@ -131,7 +131,7 @@ impl Player {
             reader: Reader::new(name.clone(), ReaderOptions::default().read_only(manner.is_read_only)),
             releaser: (kind == Kind::Threaded).then(|| Releaser::start(&context, manner.hold)),
             stay: random.within(1..20),
-            checker: Checker::default(),
+            checker: FrameChecker::default(),
             copy: Vec::new(),
             held: VecDeque::new(),
             messages: 0,
@@ -194,9 +194,10 @@ impl Player {
     }
 
     /// Checks a frame. Returns the held frame, unless it is torn.
-    fn take(&mut self, frame: Frame) -> Option<Held> {
+    fn take(&mut self, frame: Frame) -> Option<HeldFrame> {
         let context = &self.context;
-        let arrived = Arrived {
+        let arrived = ReceivedFrame {
+            // All of a copy. `Frame::bytes` would hide one that is larger than the frame.
             bytes: match &frame.data {
                 FrameData::InPlace(pinned) => pinned.as_ref(),
                 _ => &self.copy,
@@ -208,14 +209,14 @@ impl Player {
         };
         let tag = self.checker.frame(context, &arrived)?;
         if !frame.metadata.is_empty() {
-            Checker::metadata(context, tag, &frame.metadata);
+            FrameChecker::metadata(context, tag, &frame.metadata);
         }
         let (counter, bytes) = match frame.data {
             FrameData::InPlace(pinned) => (&context.counters.in_place, Bytes::Pinned(pinned)),
             _ => (&context.counters.copied, Bytes::Copied(std::mem::take(&mut self.copy))),
         };
         counter.fetch_add(1, Relaxed);
-        Some(Held { tag, bytes })
+        Some(HeldFrame { tag, bytes })
     }
 
     fn send_message(&mut self) {

@@ -53,12 +53,12 @@ struct Member {
     index: usize,
     /// Its processes are stopped but never killed, so that their resources can be measured.
     is_long_lived: bool,
-    process: Option<Process>,
+    process: Option<MemberProcess>,
     start_at: Instant,
     output: PathBuf,
 }
 
-struct Process {
+struct MemberProcess {
     pid: Pid,
     started: Instant,
     is_stopped: bool,
@@ -246,7 +246,7 @@ impl Run {
         let failpoints = self.failpoints(kind, is_immune);
         let pid = spawn(&assignment, &failpoints, &self.members[index].output);
         let now = Instant::now();
-        self.members[index].process = Some(Process {
+        self.members[index].process = Some(MemberProcess {
             pid,
             started: now,
             is_stopped: false,

@@ -17,7 +17,7 @@ use rsshm_channel::{
 };
 
 use super::{
-    assignment::{Assignment, Context, awake_between},
+    assignment::{Assignment, ProcessContext, awake_between},
     board::writer_request,
     content::{COUNTED_FRAME, EVENT, HEAD, MESSAGE, OWN_EVENT, Tag},
 };
@@ -56,8 +56,8 @@ pub fn random_size(random: &mut Random) -> usize {
 }
 
 /// The publishing thread of a writer's process.
-struct Player {
-    context: Arc<Context>,
+struct WriterPlayer {
+    context: Arc<ProcessContext>,
     random: Random,
     writer: Arc<Writer>,
     tag: Tag,
@@ -69,7 +69,7 @@ struct Player {
 /// Plays a writer until the run asks it to close.
 pub fn play(assignment: Assignment) {
     let mut random = Random::new(assignment.seed ^ 2);
-    let context = Arc::new(Context::new(assignment));
+    let context = Arc::new(ProcessContext::new(assignment));
     let Some(writer) = open(&context, &mut random) else {
         return;
     };
@@ -85,7 +85,7 @@ pub fn play(assignment: Assignment) {
         kind: COUNTED_FRAME,
         ..Tag::default()
     };
-    let mut player = Player {
+    let mut player = WriterPlayer {
         context: Arc::clone(&context),
         random,
         writer: Arc::clone(&writer),
@@ -106,7 +106,7 @@ pub fn play(assignment: Assignment) {
     writer.close();
 }
 
-fn open(context: &Context, random: &mut Random) -> Option<Arc<Writer>> {
+fn open(context: &ProcessContext, random: &mut Random) -> Option<Arc<Writer>> {
     let name = ChannelName::new(context.assignment.channel.clone()).unwrap();
     let values = RandomOptions::new(random);
     let options = WriterOptions::default()
@@ -128,7 +128,7 @@ fn open(context: &Context, random: &mut Random) -> Option<Arc<Writer>> {
 }
 
 /// Checks the report of a pass of the service.
-fn check_report(context: &Context, report: Result<ServiceReport, Error>) {
+fn check_report(context: &ProcessContext, report: Result<ServiceReport, Error>) {
     let report = match report {
         Ok(report) => report,
         Err(error) => return context.found_other(&format!("service: {error}")),
@@ -148,7 +148,7 @@ fn check_report(context: &Context, report: Result<ServiceReport, Error>) {
     }
 }
 
-impl Player {
+impl WriterPlayer {
     fn change_caps(&mut self) {
         self.tag.caps += 1;
         self.size = random_size(&mut self.random);
@@ -194,11 +194,7 @@ impl Player {
             ..self.tag
         };
         let bytes = tag.bytes(self.random.within(HEAD as u64..MAX_EVENT_SIZE as u64 + 1) as usize);
-        let event = NewEvent {
-            kind: OWN_EVENT,
-            bytes: &bytes,
-            ..NewEvent::default()
-        };
+        let event = NewEvent::new(OWN_EVENT, &bytes);
         let sticky = self.random.permille(500).then(|| self.random.within(1..8) as usize);
         if let Err(error) = self.writer.publish_event(event, sticky) {
             self.context.found_other(&format!("event: {error}"));

@@ -15,7 +15,7 @@ use std::sync::Once;
 
 pub use pipeline::{Pipeline, error_kind};
 pub use program::{command, launch, live_writer, plugin, role_command, run_to_end};
-pub use recorder::{Item, Layout, RecordedFrame, SourceRecorder, layout};
+pub use recorder::{Item, PlaneLayout, RecordedFrame, SourceRecorder, layout};
 pub use roundtrip::Roundtrip;
 pub use sink::{CopyCounts, LOSSLESS, SinkHarness, custom_event};
 pub use xvfb::{BARS, Picture, Xvfb};

@@ -14,10 +14,10 @@ use super::Pipeline;
 use crate::eventually;
 
 /// Offsets and strides of the planes of a picture.
-pub type Layout = (Vec<usize>, Vec<i32>);
+pub type PlaneLayout = (Vec<usize>, Vec<i32>);
 
 /// The layout in a buffer's VideoMeta, if it has one.
-pub fn layout(buffer: &gst::BufferRef) -> Option<Layout> {
+pub fn layout(buffer: &gst::BufferRef) -> Option<PlaneLayout> {
     let meta = buffer.meta::<gst_video::VideoMeta>()?;
     assert_eq!(
         (meta.offset().len(), meta.stride().len()),
@@ -42,7 +42,7 @@ pub struct RecordedFrame {
     /// The flags for video: fields and views.
     pub video_flags: gst_video::VideoBufferFlags,
     /// The layout in the VideoMeta, if the buffer has one.
-    pub layout: Option<Layout>,
+    pub layout: Option<PlaneLayout>,
     /// The buffer's offset: its place in the stream of the writer's pipeline.
     pub offset: u64,
     /// The contents.

@@ -138,13 +138,13 @@ pub fn assert_complete(found: &Summary, last: u64) {
 
 /// Checks frames when they arrive and when they are released.
 #[derive(Default)]
-struct Checker {
+struct SequenceChecker {
     summary: Summary,
     previous: Option<u32>,
     held: VecDeque<(u32, gst::Buffer)>,
 }
 
-impl Checker {
+impl SequenceChecker {
     fn receive(&mut self, buffer: &gst::Buffer, hold: usize) {
         let number = buffer.map_readable().ok().and_then(|map| frames::check(&map));
         self.summary.received += 1;
@@ -181,7 +181,7 @@ impl Checker {
 fn read(arguments: &[&str]) {
     let (description, hold) = (arguments[0], arguments[1].parse().unwrap());
     let pipeline = Pipeline::new(description);
-    let checker = Arc::new(Mutex::new(Checker::default()));
+    let checker = Arc::new(Mutex::new(SequenceChecker::default()));
     let in_probe = Arc::clone(&checker);
     let pad = pipeline.element("check").static_pad("sink").unwrap();
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {

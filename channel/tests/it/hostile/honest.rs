@@ -150,11 +150,7 @@ fn writer(channel: &str) {
         }
         reporter.report.longest = reporter.report.longest.max(before.elapsed());
         if turn % 16 == 0 {
-            let event = NewEvent {
-                kind: 4,
-                bytes: &[7; 100],
-                ..NewEvent::default()
-            };
+            let event = NewEvent::new(4, &[7; 100]);
             writer.publish_event(event, Some(turn as usize / 16 % 8)).unwrap();
         }
         if !reporter.obey() {

@@ -134,12 +134,7 @@ pub fn publish_frame(writer: &Writer, descriptor: FrameDescriptor) -> bool {
 /// Publishes an event with a text. With `sticky` it is the sticky event of that place.
 #[track_caller]
 pub fn publish_event(writer: &Writer, text: &str, sticky: Option<usize>) {
-    let event = NewEvent {
-        kind: 7,
-        bytes: text.as_bytes(),
-        ..NewEvent::default()
-    };
-    writer.publish_event(event, sticky).unwrap();
+    writer.publish_event(NewEvent::new(7, text.as_bytes()), sticky).unwrap();
 }
 
 /// Everything that the reader gets without waiting: the offsets of frames, the texts of events, and "end".
@@ -198,6 +193,8 @@ pub fn poll(reader: &mut Reader, copy: &mut Vec<u8>) -> Next {
 }
 
 /// The bytes of a frame; `copy` is the buffer that its reader was given.
+///
+/// `Frame::bytes` would hide a copy that is larger than the frame.
 pub fn bytes<'a>(frame: &'a Frame, copy: &'a [u8]) -> &'a [u8] {
     match &frame.data {
         FrameData::InPlace(pinned) => pinned.as_ref(),
