@@ -79,7 +79,6 @@ test: lint ## run all checks and tests
 	scripts/test-summary start
 	# Prints the summary even if a step fails, which ends the target.
 	trap 'scripts/test-summary print' EXIT
-	scripts/test-summary run loom $(CARGO) test --package rsshm-channel --test loom_pins --release --locked
 	scripts/test-summary run doc $(CARGO) test --workspace --doc --locked
 	scripts/test-summary run python $(MAKE) --no-print-directory test-python
 	scripts/test-summary run camera $(MAKE) --no-print-directory test-camera

@@ -76,11 +76,6 @@ mod service;
 mod sys;
 mod writer;
 
-/// The examples of the README, which the documentation tests compile.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-mod readme {}
-
 pub use error::Error;
 pub use protocol::{
     layout::{
