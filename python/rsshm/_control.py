@@ -77,7 +77,7 @@ class ControlFile:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.ENOMEM):
                 raise _no_space(name) from error
-            raise _files.open_error(name.text, name.control_path, "create", error) from error
+            raise _files.create_error(name.text, name.control_path, error) from error
 
     def initialise(self) -> None:
         """Makes it a semaphore of the value 1, whatever its bytes are."""
