@@ -207,6 +207,14 @@ pub(crate) fn file_id(file: impl AsFd) -> nix::Result<FileId> {
     fstat(file).as_ref().map(FileId::from).map_err(|errno| *errno)
 }
 
+/// When the file was created, in nanoseconds of CLOCK_REALTIME since 1970; `None` if the file system does not tell.
+pub(crate) fn created_at_ns(file: &OwnedFd) -> Option<u64> {
+    let file = std::fs::File::from(file.try_clone().ok()?);
+    let created = file.metadata().ok()?.created().ok()?;
+    let since = created.duration_since(std::time::UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_nanos()).ok()
+}
+
 /// Reads `target.len()` bytes of `file` at `offset`; `false` if the file ends before that.
 pub(crate) fn read_exactly(file: impl AsFd, target: &mut [u8], offset: u64) -> nix::Result<bool> {
     let mut done = 0;
