@@ -14,6 +14,7 @@ pub(crate) fn message(error: &Error, other: gst::ResourceError) -> gst::ErrorMes
         Error::Foreign { .. } | Error::Denied { .. } => {
             gst::error_msg!(gst::ResourceError::NotAuthorized, ("{error}"), ["{error:?}"])
         }
+        Error::NoSharedMemory { .. } => gst::error_msg!(gst::ResourceError::OpenReadWrite, ("{error}"), ["{error:?}"]),
         Error::NoSpace { .. } => gst::error_msg!(gst::ResourceError::NoSpaceLeft, ("{error}"), ["{error:?}"]),
         Error::Damaged { .. } => gst::error_msg!(gst::StreamError::WrongType, ("{error}"), ["{error:?}"]),
         Error::TooLarge { .. } => gst::error_msg!(gst::StreamError::Format, ("{error}"), ["{error:?}"]),

@@ -90,6 +90,18 @@ pub enum Error {
         /// The size of /dev/shm in bytes.
         total: u64,
     },
+    /// The directory of shared memory is missing or unsuitable, so no file can be created in it.
+    #[error("channel {channel}: {call} failed: {errno}; {what}")]
+    NoSharedMemory {
+        /// The channel.
+        channel: String,
+        /// The call, and what it was for.
+        call: String,
+        /// The system's error.
+        errno: Errno,
+        /// What is wrong with the directory, and what to do.
+        what: String,
+    },
     /// The segment is of another version of the protocol, or damaged.
     #[error("channel {channel}: its segment is not usable: {what}")]
     Damaged {

@@ -509,7 +509,7 @@ class Channel:
             made = Segment.create(header, format.caps, FIRST_SLOTS, self.perms)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.ENOMEM):
-                raise _files.system(self.name.text, "create a segment", error) from error
+                raise _files.create_error(self.name.text, self.name.segment_path, error) from error
             # Release the slots of old segments that no reader has pinned. Often this is enough memory.
             self._retire()
             for retired in self._retired:
@@ -519,7 +519,7 @@ class Channel:
                 made = Segment.create(header, format.caps, FIRST_SLOTS, self.perms)
             except OSError as second:
                 if second.errno not in (errno.ENOSPC, errno.ENOMEM):
-                    raise _files.system(self.name.text, "create a segment", second) from second
+                    raise _files.create_error(self.name.text, self.name.segment_path, second) from second
                 wanted = header.slots_offset + FIRST_SLOTS * header.slot_size
                 frames = f" for {FIRST_SLOTS} frames of {header.slot_size} bytes"
                 raise _files.no_space(self.name.text, wanted, frames, self._control.fd) from second

@@ -79,7 +79,7 @@ class ControlFile:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.ENOMEM):
                 raise _no_space(name) from error
-            raise _files.open_error(name.text, name.control_path, "create", error) from error
+            raise _files.create_error(name.text, name.control_path, error) from error
 
     def initialise(self) -> None:
         """Makes the bytes a semaphore with the value 1, whatever they are now."""

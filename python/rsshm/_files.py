@@ -93,7 +93,38 @@ def open_error(channel: str, path: str, action: str, error: OSError) -> Error:
         )
     if found is not None and not stat.S_ISREG(found.st_mode):
         return Foreign(f"channel {channel}: {path} {_describe(found.st_mode)}; choose another name, or remove the file")
-    return system(channel, f"open {path}", error)
+    return create_error(channel, path, error, "opening")
+
+
+def create_error(channel: str, path: str, error: OSError, call: str = "creating") -> Error:
+    """A file that could not be created or opened, as what a user can act on. The name of a staging file means nothing to
+    a user, so the message names the channel's file."""
+    what = _directory_fault(error.errno or 0)
+    if what is None:
+        return system(channel, f"{call} {path}", error)
+    kind = Denied if is_denied(error) else SystemCall
+    return kind(error.errno, f"channel {channel}: {call} {path} failed: {os.strerror(error.errno or 0)}; {what}")
+
+
+def _directory_fault(number: int) -> Optional[str]:
+    """What is wrong with the directory of shared memory and what to do about it, if that explains the error."""
+    mount = f"mount -t tmpfs -o mode=1777 tmpfs {SHM_DIR}"
+    containers = "in a container, docker run --shm-size=... or --ipc=..."
+    try:
+        found = os.stat(SHM_DIR)
+    except OSError:
+        return f"there is no {SHM_DIR}: create it and mount it ({mount}; {containers})"
+    if not stat.S_ISDIR(found.st_mode):
+        return f"{SHM_DIR} is not a directory: replace it ({mount}; {containers})"
+    if number == errno.EROFS:
+        return f"{SHM_DIR} is mounted read-only: mount -o remount,rw {SHM_DIR}"
+    if number in (errno.EACCES, errno.EPERM):
+        return (
+            f"this user may not create or open files in {SHM_DIR} (its mode is {found.st_mode & 0o7777:04o}, its owner user "
+            f"{found.st_uid}): chmod 1777 {SHM_DIR}, or {mount}; {containers}; in a snap, a plug of the interface "
+            "shared-memory with private: true"
+        )
+    return None
 
 
 def system(channel: str, call: str, error: OSError) -> SystemCall:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
 
 import numpy
 
@@ -12,7 +12,11 @@ from .caps import Caps, Layout
 from .errors import FormatError, MissingOpenCV, Released
 from .layout import FrameDescriptor
 
-Array = numpy.ndarray[Any, Any]
+if TYPE_CHECKING:
+    Array = numpy.ndarray[Any, Any]
+else:
+    # NumPy before 1.22 has no `ndarray[...]` when a program runs.
+    Array = numpy.ndarray
 
 
 def _time(value: int) -> Optional[int]:

@@ -443,6 +443,34 @@ def test_timestamps_use_the_monotonic_clock(channel: Channel, start: Start) -> N
     assert -5e6 < min(ages) < 100e6
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount another /dev")
+@pytest.mark.parametrize(
+    "fault, words",
+    [
+        ("mount -t tmpfs tmpfs /dev", ["there is no /dev/shm", "mount -t tmpfs", "--ipc"]),
+        ("mount -t tmpfs -o ro tmpfs /dev/shm", ["is mounted read-only", "mount -o remount,rw /dev/shm"]),
+        ("mount -t tmpfs -o mode=755 tmpfs /dev/shm", ["its mode is 0755", "chmod 1777 /dev/shm", "snap"]),
+    ],
+)
+def test_unusable_dev_shm_is_an_error_that_says_what_to_do(fault: str, words: list[str], start: Start) -> None:
+    """The message names the channel's file, not a staging file."""
+    path = str(Path(__file__).resolve().parents[1])
+    writing = (
+        f"import sys; sys.path.insert(0, {path!r}); import rsshm, numpy, os\n"
+        "if 'mode=755' in sys.argv[1]:\n"
+        "    os.setuid(65534)\n"
+        "try:\n"
+        "    rsshm.Writer('cam0', format='GRAY8').write(numpy.zeros((48, 64), 'u1'))\n"
+        "except OSError as error:\n"
+        "    print(error)\n"
+    )
+    command = f'{fault} && exec "$0" -c "$1" "$2"'
+    out = start(["unshare", "-m", "sh", "-c", command, sys.executable, writing, fault]).wait_ok().decode()
+    for word in [*words, "/dev/shm/sem.cam0"]:
+        assert word in out, out
+    assert "/.rsshm-" not in out, out
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small /dev/shm")
 @pytest.mark.parametrize("size, output", [("64k", "NoSpace"), ("1m", "NoSpace"), ("3m", "lives")])
 def test_small_dev_shm_is_an_error_or_limits_the_slots(size: str, output: str, channel: Channel, start: Start) -> None:

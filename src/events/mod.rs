@@ -52,8 +52,26 @@ const NAVIGATION_NAME: &str = "application/x-gst-navigation";
 /// The field of a navigation event that is not a plain value: the modifier keys.
 const MODIFIERS_FIELD: &str = "state";
 
-/// The name of the custom event force-key-unit. It refers to times of the writer's own pipeline, so it is not sent.
-const FORCE_KEY_UNIT_NAME: &str = "GstForceKeyUnit";
+/// The end of the names of events that latency tracers send through a pipeline: `latency_probe.id`,
+/// `sub_latency_probe.id`. Their fields are pads and times of one process.
+const TRACER_PROBE_SUFFIX: &str = "latency_probe.id";
+
+/// The names of other custom events that are valid only in the writer's own pipeline.
+const LOCAL_NAMES: [&str; 6] = [
+    // These refer to times of that pipeline.
+    "GstForceKeyUnit",
+    "GstNtpOffset",
+    "GstOnvifTimestamp",
+    // These are signals between parts of a playback bin.
+    "decodebin3-custom-eos",
+    "decodebin3-custom-final-eos",
+    "urisourcebin-custom-eos",
+];
+
+/// Whether a custom event of this name is valid only in the writer's own pipeline. It is not sent, and is no loss.
+fn is_local(name: &str) -> bool {
+    name.ends_with(TRACER_PROBE_SUFFIX) || LOCAL_NAMES.contains(&name)
+}
 
 /// An event for the channel.
 #[derive(Debug)]
@@ -130,6 +148,11 @@ impl Encoder {
                 };
                 EncodeResult::Encoded(encoded, 0)
             }
+            EventView::CustomDownstream(_) | EventView::CustomBoth(_) | EventView::CustomDownstreamSticky(_)
+                if event.structure().is_some_and(|structure| is_local(structure.name())) =>
+            {
+                EncodeResult::NotSent
+            }
             EventView::CustomDownstream(_) | EventView::CustomBoth(_) => Self::custom(event, kind::CUSTOM, None),
             EventView::CustomDownstreamSticky(_) => {
                 let index = event
@@ -204,9 +227,6 @@ impl Encoder {
         let Some(structure) = event.structure() else {
             return EncodeResult::LeftOut(1);
         };
-        if structure.name() == FORCE_KEY_UNIT_NAME {
-            return EncodeResult::NotSent;
-        }
         let mut encoded = EncodedEvent {
             sticky_index,
             ..EncodedEvent::new(kind)

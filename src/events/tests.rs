@@ -375,6 +375,35 @@ fn events_of_unlisted_types_are_not_sent() {
 }
 
 #[test]
+fn events_of_one_process_are_not_sent() {
+    init();
+    let mut encoder = Encoder::default();
+    for name in [
+        "latency_probe.id",
+        "sub_latency_probe.id",
+        "GstForceKeyUnit",
+        "GstNtpOffset",
+        "GstOnvifTimestamp",
+        "decodebin3-custom-eos",
+        "decodebin3-custom-final-eos",
+        "urisourcebin-custom-eos",
+    ] {
+        let structure = gst::Structure::builder(name).field("ts", 5u64).build();
+        for event in [
+            event::CustomDownstream::new(structure.clone()),
+            event::CustomBoth::new(structure.clone()),
+            event::CustomDownstreamSticky::new(structure.clone()),
+        ] {
+            let result = encoder.encode(&event);
+            assert!(matches!(result, EncodeResult::NotSent), "{event:?}: {result:?}");
+        }
+    }
+    // They take no sticky index.
+    let sticky = event::CustomDownstreamSticky::new(gst::Structure::new_empty("app"));
+    assert_eq!(transfer_with(&mut encoder, &sticky).0.sticky_index, Some(3));
+}
+
+#[test]
 fn writer_cannot_fill_memory_of_reader_with_event_names() {
     init();
     let mut decoder = Decoder::default();

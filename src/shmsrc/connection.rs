@@ -68,6 +68,9 @@ impl WriterWait {
 
 /// The channels that exist, for a message.
 pub(super) fn present_channels() -> String {
+    if !std::path::Path::new("/dev/shm").is_dir() {
+        return "there is no /dev/shm (mount -t tmpfs -o mode=1777 tmpfs /dev/shm)".to_owned();
+    }
     match rsshm_channel::channels() {
         names if names.is_empty() => "there are no channels".to_owned(),
         names => format!("existing channels: {}", names.join(", ")),

@@ -111,6 +111,7 @@ impl Stream {
     ) -> Result<Option<gst::Buffer>, gst::FlowError> {
         self.has_ended = false;
         self.follow_caps(context)?;
+        self.check_clock(context, &frame);
         let (seq, missed) = (frame.seq, frame.missed);
         self.is_discont |= frame.discontinuity || missed > 0;
         let info = self.format.info.as_ref();
@@ -139,6 +140,25 @@ impl Stream {
         }
         self.events.begin_data(context);
         Ok(Some(buffer))
+    }
+
+    /// Warns once if the writer is in another time namespace, because its frames then have wrong times here.
+    fn check_clock(&mut self, context: Context, frame: &Frame) {
+        if let Some(lead) = self.timing.find_clock_lead(&self.reader, &frame.descriptor) {
+            let (side, effect) = if lead > 0 {
+                ("ahead of", "drop the frames as too late")
+            } else {
+                ("behind", "show each frame that much later")
+            };
+            let text = format!(
+                "channel {}: CLOCK_MONOTONIC of this program is {} seconds {side} the writer's: the two are in different \
+                 time namespaces, and sinks with sync=true {effect}; run both in one time namespace, or set \
+                 do-timestamp=true",
+                self.channel,
+                (lead.unsigned_abs() + 500_000_000) / 1_000_000_000,
+            );
+            gst::element_warning!(context.element, gst::ResourceError::Settings, ("{text}"), ["{text}"]);
+        }
     }
 
     /// Handles everything that is not a frame.

@@ -4,7 +4,7 @@
 
 use gst::prelude::*;
 use gst_base::prelude::*;
-use rsshm_channel::{FrameDescriptor, Reader};
+use rsshm_channel::{FrameDescriptor, Reader, TIME_NONE};
 
 use super::{
     CAT,
@@ -20,6 +20,23 @@ const MAX_LATENCY_NS: u64 = 60_000_000_000;
 /// The latency that the writer announces: how much later than their time frames leave it.
 pub(super) fn latency_ns(reader: &Reader) -> u64 {
     reader.latency_ns().min(MAX_LATENCY_NS)
+}
+
+/// A smaller difference between two clocks, in nanoseconds, is not reported.
+const MIN_CLOCK_LEAD_NS: i64 = 10_000_000_000;
+
+/// How far the two measurements of a clock's lead may be apart, in nanoseconds.
+const MAX_LEAD_ERROR_NS: i64 = 2_000_000_000;
+
+/// How far this program's CLOCK_MONOTONIC is ahead of the writer's, in nanoseconds, if that is certain.
+///
+/// `segment_lead` is [`Reader::clock_lead_ns`]. `frame_lead` is how much later than expected a frame arrived. Each alone
+/// has other causes: the system's time was set or the machine slept; the writer has a `ts-offset`, keeps to no clock or
+/// has stopped. Only a shifted clock makes both large and equal.
+fn certain_lead(segment_lead: i64, frame_lead: i64) -> Option<i64> {
+    let is_certain = segment_lead.saturating_abs() >= MIN_CLOCK_LEAD_NS
+        && segment_lead.abs_diff(frame_lead) <= MAX_LEAD_ERROR_NS as u64;
+    is_certain.then_some(segment_lead)
 }
 
 /// PTS and DTS.
@@ -40,6 +57,7 @@ pub(super) struct Timing {
     is_on_monotonic: bool,
     /// Whether the stream has frames that need other frames to be decoded.
     has_deltas: bool,
+    is_clock_lead_reported: bool,
 }
 
 impl Timing {
@@ -54,6 +72,24 @@ impl Timing {
         let origin = time::origin(element.upcast_ref(), &mut self.clock_offset);
         let now = origin.and_then(|origin| time::to_running(rsshm_channel::monotonic_ns(), origin));
         self.timeline.resume(now.unwrap_or(0));
+    }
+
+    /// How far this program's CLOCK_MONOTONIC is ahead of the writer's, in nanoseconds, when that is found out.
+    pub(super) fn find_clock_lead(&mut self, reader: &Reader, descriptor: &FrameDescriptor) -> Option<i64> {
+        // With do-timestamp, the difference does no harm.
+        if self.is_clock_lead_reported || self.does_timestamp || descriptor.pts == TIME_NONE {
+            return None;
+        }
+        let segment_lead = reader
+            .clock_lead_ns()
+            .filter(|lead| lead.saturating_abs() >= MIN_CLOCK_LEAD_NS)?;
+        let expected = descriptor.pts.saturating_add(latency_ns(reader));
+        let frame_lead = i64::try_from(rsshm_channel::monotonic_ns())
+            .ok()?
+            .checked_sub_unsigned(expected)?;
+        let lead = certain_lead(segment_lead, frame_lead)?;
+        self.is_clock_lead_reported = true;
+        Some(lead)
     }
 
     /// Forgets the former format, because the caps of the stream have changed.
@@ -121,5 +157,33 @@ impl Timing {
     pub(super) fn place_gap(&mut self, element: &gst_base::BaseSrc, absolute: u64) -> Option<i64> {
         let origin = time::origin(element.upcast_ref(), &mut self.clock_offset)?;
         self.timeline.place_gap(time::to_running(absolute, origin)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::certain_lead;
+
+    const S: i64 = 1_000_000_000;
+
+    #[test]
+    fn lead_of_shifted_clock_is_certain() {
+        assert_eq!(certain_lead(100 * S, 101 * S), Some(100 * S));
+        assert_eq!(certain_lead(-100 * S, -99 * S), Some(-100 * S));
+    }
+
+    #[test]
+    fn other_causes_are_no_lead() {
+        // Late or early frames: `ts-offset`, a file with `sync=false`, a stopped writer.
+        for frame_lead in [3600 * S, -3600 * S, 11 * S, i64::MAX, i64::MIN] {
+            assert_eq!(certain_lead(0, frame_lead), None);
+        }
+        // The machine slept, or the system's time was set.
+        for segment_lead in [3600 * S, -3600 * S, 11 * S, i64::MAX, i64::MIN] {
+            assert_eq!(certain_lead(segment_lead, 0), None);
+        }
+        // A writer that stopped before the machine slept.
+        assert_eq!(certain_lead(-3600 * S, 3600 * S), None);
+        assert_eq!(certain_lead(5 * S, 5 * S), None);
     }
 }

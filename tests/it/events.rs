@@ -10,8 +10,8 @@ use std::{
 
 use gst::{EventType, TagMergeMode, event, prelude::*, tags};
 use rsshm_testkit::{
-    Channel, eventually,
-    gst::{CAPS, Pipeline, SinkHarness, SourceRecorder, custom_event, init, launch, live_writer},
+    Channel, Process, eventually,
+    gst::{CAPS, Pipeline, SinkHarness, SourceRecorder, command, custom_event, init, launch, live_writer},
     timed, wait_until,
 };
 
@@ -89,6 +89,22 @@ fn event_without_next_frame_arrives_at_once() {
     });
     assert_eq!(titles(&reader), ["now"]);
     assert!(reader.words().contains(&"app/state 7".to_owned()));
+}
+
+#[test]
+fn events_of_tracer_stay_in_writer() {
+    let channel = Channel::new();
+    let mut writer = command("gst-launch-1.0");
+    writer.env("GST_TRACERS", "latency(flags=pipeline+element)");
+    writer.args(["-q", "videotestsrc", "is-live=true", "!"]);
+    writer.args([CAPS, "!", "identity", "!", "rsshmsink", &format!("name={channel}")]);
+    let mut writer = Process::start(writer);
+    let reader = SourceRecorder::of(&channel);
+    reader.wait_for_frames(20);
+    let custom = reader.events(EventType::CustomDownstream);
+    assert!(custom.is_empty(), "{} arrived, {:?}", custom.len(), custom[0]);
+    assert_eq!(reader.stat("events-missed"), 0);
+    writer.interrupt();
 }
 
 #[test]

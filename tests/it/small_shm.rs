@@ -10,7 +10,7 @@ use gst::prelude::*;
 use rsshm_testkit::{
     Channel, Process, eventually,
     gst::{
-        launch, role_command,
+        command, launch, role_command,
         sequence::{assert_complete, assert_nothing_dropped, reader, reader_with, summary, writer},
     },
     need_program, need_root,
@@ -65,6 +65,30 @@ fn hoarder(channel: &Channel) -> Process {
         "rsshmsrc name={channel} max-held-buffers=64 ! queue max-size-buffers=12 max-size-bytes=0 max-size-time=0 \
          ! fakesink sync=true ts-offset=3600000000000"
     ))
+}
+
+#[test]
+fn elements_without_dev_shm_say_so() {
+    need_namespaces!();
+    for (pipeline, words) in [
+        (
+            "videotestsrc num-buffers=1 ! rsshmsink channel=cam0",
+            ["creating /dev/shm/sem.cam0 failed", "mount -t tmpfs"],
+        ),
+        (
+            "rsshmsrc channel=cam0 connection-timeout=1 ! fakesink",
+            ["there is no /dev/shm", "mount -t tmpfs"],
+        ),
+    ] {
+        let mut program = command("unshare");
+        let run = format!("mount -t tmpfs tmpfs /dev && exec gst-launch-1.0 {pipeline}");
+        program.args(shm::OWN_MOUNTS).args(["sh", "-c", &run]);
+        let output = Process::start(program).wait_error();
+        for word in words {
+            assert!(output.contains(word), "{output}");
+        }
+        assert!(!output.contains("/.rsshm-"), "{output}");
+    }
 }
 
 #[test]

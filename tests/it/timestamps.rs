@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use rsshm_testkit::{
-    Channel, eventually,
-    gst::{CAPS, Pipeline, RecordedFrame, SourceRecorder, init, launch, live_writer},
+    Channel, Process, eventually,
+    gst::{CAPS, Pipeline, RecordedFrame, SourceRecorder, command, init, launch, live_writer},
+    need_program, shm, skip,
 };
 
 /// The time from a frame's timestamp to its arrival, in nanoseconds.
@@ -30,6 +31,55 @@ fn frames_after_the_first(reader: &SourceRecorder) -> Vec<RecordedFrame> {
     let times: Vec<_> = frames.iter().map(|frame| frame.pts.unwrap()).collect();
     assert!(times.is_sorted(), "{times:?}");
     frames
+}
+
+#[test]
+fn reader_in_another_time_namespace_warns_once() {
+    need_program!("unshare");
+    for (offset, text) in [
+        ("--monotonic=-100", "100 seconds behind the writer's"),
+        ("--monotonic=100", "100 seconds ahead of the writer's"),
+    ] {
+        let Some(wrapper) = shm::unshared(&["--time", offset, "--fork", "--kill-child"]) else {
+            skip!("no time namespace");
+        };
+        let channel = Channel::new();
+        let mut writer = launch(&format!(
+            "videotestsrc is-live=true ! {CAPS} ! rsshmsink name={channel}"
+        ));
+        let mut reader = command(wrapper[0]);
+        reader.args(&wrapper[1..]);
+        reader.args([
+            "gst-launch-1.0",
+            "rsshmsrc",
+            &format!("channel={channel}"),
+            "num-buffers=20",
+        ]);
+        reader.args(["!", "fakesink", "sync=true", "ts-offset=-100000000000", "async=false"]);
+        let output = Process::start(reader).wait_ok();
+        assert_eq!(output.matches(text).count(), 2, "as text and as debug text: {output}");
+        assert!(output.contains(channel.as_str()), "{output}");
+        writer.interrupt();
+    }
+}
+
+#[test]
+fn reader_in_same_time_namespace_does_not_warn() {
+    for options in ["", "ts-offset=20000000000", "ts-offset=-20000000000", "sync=false"] {
+        let channel = Channel::new();
+        let is_live = if options == "sync=false" { "false" } else { "true" };
+        let writer = Pipeline::playing(&format!(
+            "videotestsrc is-live={is_live} ! {CAPS} ! rsshmsink name={channel} async=false {options}"
+        ));
+        if options == "ts-offset=20000000000" {
+            // The sink holds its first frame for that time.
+            writer.by_factory("rsshmsink").set_property("sync", false);
+        }
+        let reader = SourceRecorder::of(&channel);
+        reader.wait_for_frames(20);
+        let warnings = reader.pipeline.take_messages(gst::MessageType::Warning);
+        assert!(warnings.is_empty(), "{options}: {warnings:?}");
+    }
 }
 
 #[test]

@@ -40,7 +40,10 @@ pub use self::{
 use crate::{
     ChannelName,
     segment::{Segment, wait::RateLimiter},
-    sys::files::FileId,
+    sys::{
+        clock,
+        files::{self, FileId},
+    },
 };
 
 /// How many passes without a frame a reader makes at once. Then it makes one in each [`IDLE_PASS_INTERVAL`].
@@ -91,6 +94,7 @@ struct SegmentInfo {
     history: u32,
     latency_ns: u64,
     observer_reason: Option<ObserverReason>,
+    clock_lead_ns: Option<i64>,
 }
 
 impl SegmentInfo {
@@ -106,8 +110,18 @@ impl SegmentInfo {
                 .latency_ns
                 .load(std::sync::atomic::Ordering::Relaxed),
             observer_reason,
+            clock_lead_ns: clock_lead_ns(segment),
         }
     }
+}
+
+/// How far CLOCK_MONOTONIC of this process is ahead of the writer's, as far as the age of the segment tells: the header
+/// has its creation on CLOCK_MONOTONIC, its file the same on CLOCK_REALTIME.
+fn clock_lead_ns(segment: &Segment) -> Option<i64> {
+    let difference = |now: u64, created: u64| i64::try_from(now).ok()?.checked_sub_unsigned(created);
+    let age = difference(clock::realtime_ns(), files::created_at_ns(&segment.file)?)?;
+    let age_here = difference(clock::monotonic_ns(), segment.header.created_ns)?;
+    age_here.checked_sub(age)
 }
 
 impl Reader {
@@ -167,6 +181,15 @@ impl Reader {
     /// When frames leave the writer: nanoseconds after their timestamp.
     pub fn latency_ns(&self) -> u64 {
         self.info.latency_ns
+    }
+
+    /// How far CLOCK_MONOTONIC of this process seems to be ahead of the writer's, in nanoseconds. `None` if the file
+    /// system does not record when files were created.
+    ///
+    /// It is near 0 in general, and large if the two are in different time namespaces. It is large too if the machine
+    /// slept or CLOCK_REALTIME was set since the segment was created, so it is not enough as the only sign.
+    pub fn clock_lead_ns(&self) -> Option<i64> {
+        self.info.clock_lead_ns
     }
 
     /// How many more publishes a frame survives.

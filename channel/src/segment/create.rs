@@ -54,7 +54,7 @@ impl Segment {
         slots: u32,
         perms: u32,
     ) -> Result<(Self, StagingFile, OfdLock), CreateError> {
-        let opening = |error| CreateError::failed_or_no_memory("making a file in /dev/shm")(errno::of(&error));
+        let opening = |error| CreateError::failed_or_no_memory("opening a new file")(errno::of(&error));
         let staging = StagingFile::create().map_err(opening)?;
         let locked = staging.open_again().map_err(opening)?;
         lock::try_lock(&locked, layout::WRITER_BYTE).map_err(CreateError::failed("locking a new segment"))?;

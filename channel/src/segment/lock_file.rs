@@ -95,8 +95,8 @@ impl LockFile {
     pub(crate) fn create(name: &ChannelName, perms: u32) -> Result<Option<(Self, OfdLock)>, Error> {
         let channel = name.as_str();
         let path = name.lock_file_path();
-        let failed = |errno| Error::system(channel, format!("make {path}"), errno);
-        let failed_io = |error: std::io::Error| files::open_error(channel, &path, "make", &error);
+        let failed = |errno| files::create_error(channel, format!("creating {path}"), errno);
+        let failed_io = |error: std::io::Error| failed(errno::of(&error));
         let mut staging = StagingFile::create().map_err(failed_io)?;
         files::commit_memory(&staging.file, 0, SEMAPHORE_SIZE).map_err(|errno| {
             if errno::is_out_of_memory(errno) {

@@ -15,7 +15,10 @@ use nix::{
     errno::Errno,
     fcntl::OFlag,
     libc,
-    sys::stat::{FileStat, fstat, stat},
+    sys::{
+        stat::{FileStat, fstat, stat},
+        statfs::{TMPFS_MAGIC, statfs},
+    },
     unistd::{Gid, getegid, geteuid, getgroups, unlink},
 };
 
@@ -81,8 +84,60 @@ pub(crate) fn open_error(channel: &str, path: &str, action: &'static str, error:
             path: path.to_owned(),
             what: describe(&meta.file_type()).to_owned(),
         },
-        _ => Error::system(channel, format!("open {path}"), errno),
+        _ => create_error(channel, format!("opening {path}"), errno),
     }
+}
+
+/// The error of a file that could not be created or opened, as a text that a user can act on. `call` names the channel's
+/// file: the name of a staging file means nothing to a user.
+pub(crate) fn create_error(channel: &str, call: impl Into<String>, errno: Errno) -> Error {
+    match directory_fault(errno) {
+        Some(what) => Error::NoSharedMemory {
+            channel: channel.to_owned(),
+            call: call.into(),
+            errno,
+            what,
+        },
+        None => Error::system(channel, call, errno),
+    }
+}
+
+/// What is wrong with [`SHM_DIR`] and what to do about it, if that explains `errno`.
+fn directory_fault(errno: Errno) -> Option<String> {
+    let mount = format!("mount -t tmpfs -o mode=1777 tmpfs {SHM_DIR}");
+    let containers = "in a container, docker run --shm-size=... or --ipc=...";
+    let Ok(directory) = std::fs::metadata(SHM_DIR) else {
+        return Some(format!(
+            "there is no {SHM_DIR}: create it and mount it ({mount}; {containers})"
+        ));
+    };
+    if !directory.is_dir() {
+        return Some(format!(
+            "{SHM_DIR} is not a directory: replace it ({mount}; {containers})"
+        ));
+    }
+    // What other file systems refuse: new files, allocation, mapping, renaming without replacing.
+    let is_refusal = errno::is_denied(errno)
+        || matches!(
+            errno,
+            Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::ENODEV | Errno::EINVAL | Errno::ENOENT
+        );
+    let is_tmpfs = statfs(SHM_DIR).is_ok_and(|system| system.filesystem_type() == TMPFS_MAGIC);
+    if is_refusal && !is_tmpfs {
+        return Some(format!("{SHM_DIR} is not a tmpfs: {mount}; {containers}"));
+    }
+    if errno == Errno::EROFS {
+        return Some(format!("{SHM_DIR} is mounted read-only: mount -o remount,rw {SHM_DIR}"));
+    }
+    if errno::is_denied(errno) {
+        return Some(format!(
+            "this user may not create or open files in {SHM_DIR} (its mode is {:04o}, its owner user {}): chmod 1777 {SHM_DIR}, \
+             or {mount}; {containers}; in a snap, a plug of the interface shared-memory with private: true",
+            directory.mode() & 0o7777,
+            directory.uid(),
+        ));
+    }
+    None
 }
 
 fn describe(kind: &std::fs::FileType) -> &'static str {
@@ -150,6 +205,14 @@ pub(crate) fn remove_if(path: &str, file_id: FileId) {
 /// The identity of an open file.
 pub(crate) fn file_id(file: impl AsFd) -> nix::Result<FileId> {
     fstat(file).as_ref().map(FileId::from).map_err(|errno| *errno)
+}
+
+/// When the file was created, in nanoseconds of CLOCK_REALTIME since 1970; `None` if the file system does not tell.
+pub(crate) fn created_at_ns(file: &OwnedFd) -> Option<u64> {
+    let file = std::fs::File::from(file.try_clone().ok()?);
+    let created = file.metadata().ok()?.created().ok()?;
+    let since = created.duration_since(std::time::UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_nanos()).ok()
 }
 
 /// Reads `target.len()` bytes of `file` at `offset`; `false` if the file ends before that.

@@ -128,7 +128,8 @@ impl Writer {
     /// # Errors
     /// [`Error::Busy`] when the channel still has another writer after two seconds. [`Error::Foreign`] when a file
     /// under the name belongs to another user. [`Error::Option`] for options that are not allowed. [`Error::Denied`],
-    /// [`Error::Damaged`], [`Error::NoSpace`] and [`Error::System`] when the lock file cannot be opened or made.
+    /// [`Error::Damaged`], [`Error::NoSpace`], [`Error::NoSharedMemory`] and [`Error::System`] when the lock file cannot
+    /// be opened or made.
     pub fn open(name: ChannelName, options: WriterOptions) -> Result<Self, Error> {
         let Takeover {
             state,

@@ -151,7 +151,10 @@ fn create(inner: &Inner, plan: &SegmentPlan) -> Result<NewSegment, Error> {
             header.slot_size,
             plan.space,
         ),
-        CreateError::Failed(what, errno) => Error::system(channel, what, errno),
+        CreateError::Failed(what, errno) => {
+            let path = inner.name().segment_path();
+            files::create_error(channel, format!("creating {path}: {what}"), errno)
+        }
     })?;
     failpoint(Failpoint::SegmentMade);
     Ok(NewSegment {

@@ -4,11 +4,12 @@
 //!
 //! Each test runs in a role with a mount namespace and a small /dev/shm of its own.
 
-use std::time::Duration;
+use std::{os::unix::fs::PermissionsExt, process::Command, time::Duration};
 
 use rsshm_channel::{Caps, Error, Next, Observer, ReadLimits, ReaderOptions, Writer, WriterOptions};
 use rsshm_testkit::{
-    Channel,
+    Channel, need_root,
+    privileges::{NOBODY, become_user},
     role::{self, Role, listen, say},
     shm::{OWN_MOUNTS, fill_up, mount, names, unshared},
     skip, wait_until,
@@ -25,7 +26,9 @@ const KIB: usize = 1024;
 const FILLER: &str = "/dev/shm/filler";
 
 pub const ROLES: &[(&str, Role)] = &[
+    ("space/unusable directory", |arguments| unusable_directory(arguments[0])),
     ("space/too small", |arguments| too_small(arguments[0])),
+    ("space/denied segment", |arguments| denied_segment(arguments[0])),
     ("space/full", |arguments| full(arguments[0])),
     ("space/no growth", |arguments| no_growth(arguments[0])),
     ("space/recovery", |arguments| recovery(arguments[0])),
@@ -47,6 +50,112 @@ macro_rules! run {
         let mut process = role::start_within(&wrapper, $role, &[&($size).to_string()]);
         print!("{}", process.wait_ok());
     };
+}
+
+#[test]
+fn unusable_directory_is_error_that_says_what_to_do() {
+    for fault in ["missing", "read-only", "file", "no tmpfs"] {
+        run!("space/unusable directory", fault);
+    }
+}
+
+#[test]
+fn directory_of_another_user_is_error_that_says_what_to_do() {
+    need_root!("starts a process of another user");
+    run!("space/unusable directory", "denied");
+}
+
+fn unusable_directory(fault: &str) {
+    const DIRECTORY: &str = "/dev/shm";
+    let words = match fault {
+        "missing" => {
+            // A /dev without the directory.
+            run_mount(&["-t", "tmpfs", "tmpfs", "/dev"]);
+            [
+                "ENOENT",
+                "there is no /dev/shm",
+                "mount -t tmpfs",
+                "--ipc",
+                "--shm-size",
+            ]
+            .as_slice()
+        }
+        "file" => {
+            run_mount(&["-t", "tmpfs", "tmpfs", "/dev"]);
+            std::fs::write(DIRECTORY, "").unwrap();
+            &["ENOTDIR", "is not a directory", "mount -t tmpfs"]
+        }
+        "no tmpfs" => {
+            run_mount(&["--rbind", "/proc", DIRECTORY]);
+            &["is not a tmpfs", "mount -t tmpfs", "--ipc"]
+        }
+        "read-only" => {
+            run_mount(&["-t", "tmpfs", "-o", "ro", "tmpfs", DIRECTORY]);
+            &["EROFS", "is mounted read-only", "mount -o remount,rw /dev/shm"]
+        }
+        _ => {
+            mount("1m");
+            std::fs::set_permissions(DIRECTORY, std::fs::Permissions::from_mode(0o755)).unwrap();
+            become_user(NOBODY, NOBODY);
+            &[
+                "EACCES",
+                "may not create or open files",
+                "mode is 0755",
+                "owner user 0",
+                "chmod 1777",
+                "--ipc",
+                "snap",
+            ]
+        }
+    };
+    let channel = Channel::new();
+    let refused = Writer::open(channel.0.clone(), WriterOptions::default());
+    let error = refused.expect_err("no file can be created");
+    assert!(matches!(error, Error::NoSharedMemory { .. }), "{error:?}");
+    let text = error.to_string();
+    for word in words
+        .iter()
+        .copied()
+        .chain([channel.as_str(), &format!("/dev/shm/sem.{}", channel.as_str())])
+    {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    assert!(!text.contains("/.rsshm-"), "{text}");
+}
+
+/// Runs mount, in a mount namespace of its own.
+fn run_mount(arguments: &[&str]) {
+    let status = Command::new("mount").args(arguments).status().unwrap();
+    assert!(status.success(), "mount {arguments:?}");
+}
+
+#[test]
+fn segment_that_cannot_be_created_is_error_that_says_what_to_do() {
+    need_root!("starts a process of another user");
+    run!("space/denied segment", "1m");
+}
+
+/// The directory is closed for this user after the lock file was created.
+fn denied_segment(size: &str) {
+    mount(size);
+    // The user owns the directory, so it can close it for itself.
+    std::os::unix::fs::chown("/dev/shm", Some(NOBODY), Some(NOBODY)).unwrap();
+    become_user(NOBODY, NOBODY);
+    let channel = Channel::new();
+    let writer = channel.writer(slots(4));
+    std::fs::set_permissions("/dev/shm", std::fs::Permissions::from_mode(0o555)).unwrap();
+    let error = writer.claim(SIZE).expect_err("no segment can be created");
+    assert!(matches!(error, Error::NoSharedMemory { .. }), "{error:?}");
+    let text = error.to_string();
+    for word in [
+        &format!("creating /dev/shm/{}", channel.as_str()),
+        "mode is 0555",
+        "EACCES",
+    ] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    assert!(!text.contains("/.rsshm-"), "{text}");
+    std::fs::set_permissions("/dev/shm", std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 #[test]
