@@ -43,6 +43,7 @@ impl Planes {
     }
 
     /// The layout without padding between rows and planes; `None` for tiled formats.
+    #[cold]
     fn unpadded_of(info: &VideoInfo) -> Option<Self> {
         let default = Self::default_of(info);
         let rows = default.rows(info)?;
@@ -58,6 +59,7 @@ impl Planes {
     }
 
     /// Why a buffer of `size` bytes does not have this layout, and what to do about it.
+    #[cold]
     pub(crate) fn misfit(&self, buffer: &gst::BufferRef, size: usize, info: &VideoInfo) -> String {
         if buffer.meta::<gst_video::VideoMeta>().is_some() {
             return format!(
@@ -111,10 +113,20 @@ impl Planes {
 
     /// Whether every row of every plane lies inside `size` bytes. GStreamer does not check a GstVideoMeta.
     pub(crate) fn fit(&self, info: &VideoInfo, size: usize) -> bool {
-        if *self == Self::default_of(info) {
+        self.fit_as(self.is_default(info), info, size)
+    }
+
+    /// As [`Self::fit`], for a caller that knows whether this is the default layout.
+    pub(crate) fn fit_as(&self, is_default: bool, info: &VideoInfo, size: usize) -> bool {
+        if is_default {
             return size >= info.size();
         }
         self.rows(info).is_some_and(|rows| rows.end() <= size)
+    }
+
+    /// Whether this is the default layout of the format.
+    pub(crate) fn is_default(&self, info: &VideoInfo) -> bool {
+        *self == Self::default_of(info)
     }
 
     /// Whether `size` bytes also hold the padding after the last row of every plane. GStreamer's elements need that,

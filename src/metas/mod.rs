@@ -102,11 +102,13 @@ pub(crate) fn encode(buffer: &gst::BufferRef, info: Option<&VideoInfo>, to: &mut
 /// Whether the bytes of the frame will be those of the memories of `buffer`, one after the other.
 ///
 /// Those of raw video may not be: the copy has the default layout, whatever GstVideoMeta says of the buffer.
+#[cold]
 fn keeps_memories(buffer: &gst::BufferRef, info: Option<&VideoInfo>) -> bool {
     info.is_none_or(|info| buffer.size() == info.size() && buffer.meta::<VideoMeta>().is_none())
 }
 
 /// Appends the record with the sizes of the memories of `buffer`.
+#[cold]
 fn encode_memories(buffer: &gst::BufferRef, to: &mut Vec<u8>) {
     to.extend(kind::MEMORIES.to_ne_bytes());
     // At most MAX_MEMORIES times 8.
@@ -391,6 +393,7 @@ fn bars(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
 }
 
 /// Divides the one memory of `buffer` into several, without a copy.
+#[cold]
 fn memories(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
     let mut sizes = [0; MAX_MEMORIES];
     let (mut count, mut end) = (0, 0_usize);

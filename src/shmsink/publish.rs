@@ -81,10 +81,11 @@ fn publish_in_place(writer: &Writer, frame: Frame) -> Result<bool, PublishError>
     let mut descriptor = frame.descriptor;
     if let Some(info) = frame.info {
         let planes = Planes::of_buffer(frame.buffer, map.size(), info);
-        if !planes.fit(info, map.size()) {
+        let is_default = planes.is_default(info);
+        if !planes.fit_as(is_default, info, map.size()) {
             return Ok(false);
         }
-        if planes != Planes::default_of(info) {
+        if !is_default {
             descriptor = planes.describe(descriptor);
         }
     }
@@ -151,10 +152,11 @@ fn copy_frame(from: &gst::BufferRef, to: &mut [u8], info: Option<&VideoInfo>) ->
     if let Some(info) = info {
         let size = from.size();
         let planes = Planes::of_buffer(from, size, info);
-        if !planes.fit(info, size) && !planes.is_unpadded(info, size) {
+        let is_default = planes.is_default(info);
+        if !planes.fit_as(is_default, info, size) && !planes.is_unpadded(info, size) {
             return Err(planes.misfit(from, size, info));
         }
-        if planes != Planes::default_of(info) {
+        if !is_default {
             return planes.copy_packed(from, info, to, copy);
         }
     }
