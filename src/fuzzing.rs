@@ -27,10 +27,12 @@ pub fn metas(data: &[u8]) {
     let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Gray8, 640, 480)
         .build()
         .ok();
-    let mut buffer = gst::Buffer::new();
+    // The seed `memories` divides 32 bytes.
+    let mut buffer = gst::Buffer::from_slice([0; 32]);
     if let Some(buffer) = buffer.get_mut() {
         metas::Decoder::default().decode(data, info.as_ref(), buffer);
         metas::encode(buffer, info.as_ref(), &mut Vec::new());
+        metas::encode(buffer, None, &mut Vec::new());
     }
 }
 

@@ -19,11 +19,65 @@ impl Planes {
         Self::new(info.offset(), info.stride())
     }
 
-    /// The layout that the GstVideoMeta of a buffer describes, or the default one.
-    pub(crate) fn of_buffer(buffer: &gst::BufferRef, info: &VideoInfo) -> Self {
-        buffer.meta::<gst_video::VideoMeta>().map_or_else(
-            || Self::default_of(info),
-            |meta| Self::new(meta.offset(), meta.stride()),
+    /// The layout of a buffer of `size` bytes: the one in its GstVideoMeta, or else the one that its size tells.
+    ///
+    /// Without a GstVideoMeta, the layout is the default one. Programs that do not know GStreamer's padding (OpenCV,
+    /// NumPy behind an appsrc) send rows without any, so a buffer of exactly that size has the unpadded layout.
+    pub(crate) fn of_buffer(buffer: &gst::BufferRef, size: usize, info: &VideoInfo) -> Self {
+        if let Some(meta) = buffer.meta::<gst_video::VideoMeta>() {
+            return Self::new(meta.offset(), meta.stride());
+        }
+        if size < info.size()
+            && let Some(unpadded) = Self::unpadded_of(info).filter(|unpadded| unpadded.size_of(info) == Some(size))
+        {
+            return unpadded;
+        }
+        Self::default_of(info)
+    }
+
+    /// Whether this is the unpadded layout, and `size` its size.
+    ///
+    /// [`Self::fit`] does not cover the few formats whose default layout has padding behind the last row alone.
+    pub(crate) fn is_unpadded(&self, info: &VideoInfo, size: usize) -> bool {
+        Self::unpadded_of(info) == Some(*self) && self.size_of(info) == Some(size)
+    }
+
+    /// The layout without padding between rows and planes; `None` for tiled formats.
+    #[cold]
+    fn unpadded_of(info: &VideoInfo) -> Option<Self> {
+        let default = Self::default_of(info);
+        let rows = default.rows(info)?;
+        let mut unpadded = default;
+        let mut end = 0;
+        for (plane, rows) in rows.of_plane.iter().enumerate().take(default.count) {
+            unpadded.offset[plane] = end;
+            // The default stride of a palette is less than its single row.
+            unpadded.stride[plane] = i32::try_from(rows.bytes.min(rows.stride)).ok()?;
+            end += rows.bytes * rows.count;
+        }
+        Some(unpadded)
+    }
+
+    /// Why a buffer of `size` bytes does not have this layout, and what to do about it.
+    #[cold]
+    pub(crate) fn misfit(&self, buffer: &gst::BufferRef, size: usize, info: &VideoInfo) -> String {
+        if buffer.meta::<gst_video::VideoMeta>().is_some() {
+            return format!(
+                "its {size} bytes are too few for the layout in its GstVideoMeta: offsets {:?}, strides {:?}",
+                &self.offset[..self.count],
+                &self.stride[..self.count]
+            );
+        }
+        let unpadded = Self::unpadded_of(info)
+            .and_then(|planes| planes.size_of(info))
+            .map_or_else(String::new, |bytes| format!(" or {bytes} without padding"));
+        format!(
+            "it has {size} bytes, but {} of {}x{} has {} in GStreamer's default layout{unpadded}: add a GstVideoMeta with \
+             its offsets and strides, or put rawvideoparse with these before this element",
+            info.format(),
+            info.width(),
+            info.field_height(),
+            info.size()
         )
     }
 
@@ -59,10 +113,20 @@ impl Planes {
 
     /// Whether every row of every plane lies inside `size` bytes. GStreamer does not check a GstVideoMeta.
     pub(crate) fn fit(&self, info: &VideoInfo, size: usize) -> bool {
-        if *self == Self::default_of(info) {
+        self.fit_as(self.is_default(info), info, size)
+    }
+
+    /// As [`Self::fit`], for a caller that knows whether this is the default layout.
+    pub(crate) fn fit_as(&self, is_default: bool, info: &VideoInfo, size: usize) -> bool {
+        if is_default {
             return size >= info.size();
         }
         self.rows(info).is_some_and(|rows| rows.end() <= size)
+    }
+
+    /// Whether this is the default layout of the format.
+    pub(crate) fn is_default(&self, info: &VideoInfo) -> bool {
+        *self == Self::default_of(info)
     }
 
     /// Whether `size` bytes also hold the padding after the last row of every plane. GStreamer's elements need that,
@@ -332,6 +396,56 @@ mod tests {
             }
         }
         assert!(count > 500, "{count}");
+    }
+
+    #[test]
+    fn unpadded_frame_of_every_format_is_recognised_by_its_size() {
+        gst::init().unwrap();
+        let mut count = 0;
+        for format in VideoFormat::iter_raw() {
+            for (width, height) in [(642, 480), (62, 34), (61, 33), (3, 1), (1, 3), (1, 1)] {
+                for mode in [VideoInterlaceMode::Progressive, VideoInterlaceMode::Alternate] {
+                    let info = info(format, width, height, mode);
+                    let default = Planes::default_of(&info);
+                    let Some(unpadded) = Planes::unpadded_of(&info) else {
+                        assert!(info.format_info().is_tiled(), "{info:?}");
+                        continue;
+                    };
+                    let size = unpadded.size_of(&info).unwrap();
+                    let buffer = gst::Buffer::from_slice((0..size).map(|at| (at % 251) as u8).collect::<Vec<u8>>());
+                    let planes = Planes::of_buffer(&buffer, size, &info);
+                    assert!(
+                        size == info.size() || planes.is_unpadded(&info, size) && planes.fit_whole_strides(&info, size),
+                        "{info:?}"
+                    );
+                    assert!(planes == default || planes.fit(&info, size), "{info:?}");
+                    assert_eq!(planes, if size == info.size() { default } else { unpadded }, "{info:?}");
+                    for other in [size - 1, size + 1, info.size() - 1, info.size()] {
+                        if other != size {
+                            let planes = Planes::of_buffer(&buffer, other, &info);
+                            assert_eq!(planes, default, "{info:?}");
+                            assert!(other >= info.size() || !planes.fit(&info, other), "{info:?}");
+                        }
+                    }
+                    if planes == default {
+                        continue;
+                    }
+                    let mut to = vec![0; info.size()];
+                    planes.copy_packed(&buffer, &info, &mut to, copy_to_slot(0)).unwrap();
+                    let bytes = buffer.map_readable().unwrap();
+                    let from = pixel_bytes(&info, &planes);
+                    // No gap between rows or planes: at most a part of the last pixel is unused, as in BGRx.
+                    assert!(
+                        from.iter().max().is_some_and(|last| *last < size && last + 8 >= size),
+                        "{info:?}"
+                    );
+                    let same = |(here, there): (usize, usize)| bytes[here] == to[there];
+                    assert!(from.into_iter().zip(pixel_bytes(&info, &default)).all(same), "{info:?}");
+                    count += 1;
+                }
+            }
+        }
+        assert!(count > 300, "{count}");
     }
 
     #[test]

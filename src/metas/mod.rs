@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The metas of a buffer, encoded as the metadata of a frame, and back. docs/PROTOCOL.md has the format.
+//! The metas of a buffer, and the boundaries of its memories, encoded as the metadata of a frame, and back. docs/PROTOCOL.md has the format.
 //!
 //! GStreamer's own serialisation of metas needs version 1.24, and supports few of them. This module supports the metas
 //! that belong to a frame and are of use in other programs. The layout of the planes is in the frame's descriptor.
@@ -22,7 +22,7 @@ use std::ops::ControlFlow;
 use gst::{MetaRef, ReferenceTimestampMeta, glib::translate::IntoGlib, meta::CustomMeta};
 use gst_video::{
     ValidVideoTimeCode, VideoAFDMeta, VideoAFDSpec, VideoAFDValue, VideoBarMeta, VideoCaptionMeta, VideoCaptionType,
-    VideoCropMeta, VideoInfo, VideoRegionOfInterestMeta, VideoTimeCodeFlags, VideoTimeCodeMeta,
+    VideoCropMeta, VideoInfo, VideoMeta, VideoRegionOfInterestMeta, VideoTimeCodeFlags, VideoTimeCodeMeta,
 };
 use rsshm_channel::MAX_METADATA_SIZE;
 
@@ -47,6 +47,9 @@ const MAX_RECORDS: usize = 128;
 /// The size of the head of a record: its kind and its size.
 const RECORD_HEAD_SIZE: usize = 4;
 
+/// The maximum number of memories of a buffer. GStreamer merges further ones, and has no constant for this limit.
+const MAX_MEMORIES: usize = 16;
+
 /// The kinds of records.
 mod kind {
     pub(super) const CROP: u16 = 1;
@@ -57,6 +60,7 @@ mod kind {
     pub(super) const CAPTION: u16 = 6;
     pub(super) const ACTIVE_FORMAT: u16 = 7;
     pub(super) const BARS: u16 = 8;
+    pub(super) const MEMORIES: u16 = 9;
 }
 
 /// Encodes the metas of `buffer` into `to`, and replaces its content. `info` is the format of raw video.
@@ -65,6 +69,11 @@ mod kind {
 pub(crate) fn encode(buffer: &gst::BufferRef, info: Option<&VideoInfo>, to: &mut Vec<u8>) -> u64 {
     to.clear();
     let (mut records, mut left_out) = (0, 0);
+    if buffer.n_memory() > 1 && keeps_memories(buffer, info) {
+        // First, because the bytes of a frame without its boundaries may be useless, as those of tensors are.
+        encode_memories(buffer, to);
+        records = 1;
+    }
     // C code calls this closure, so a panic in it would abort the program.
     buffer.foreach_meta(|meta| {
         let begin = to.len();
@@ -88,6 +97,25 @@ pub(crate) fn encode(buffer: &gst::BufferRef, info: Option<&VideoInfo>, to: &mut
         ControlFlow::Continue(())
     });
     left_out
+}
+
+/// Whether the bytes of the frame will be those of the memories of `buffer`, one after the other.
+///
+/// Those of raw video may not be: the copy has the default layout, whatever GstVideoMeta says of the buffer.
+#[cold]
+fn keeps_memories(buffer: &gst::BufferRef, info: Option<&VideoInfo>) -> bool {
+    info.is_none_or(|info| buffer.size() == info.size() && buffer.meta::<VideoMeta>().is_none())
+}
+
+/// Appends the record with the sizes of the memories of `buffer`.
+#[cold]
+fn encode_memories(buffer: &gst::BufferRef, to: &mut Vec<u8>) {
+    to.extend(kind::MEMORIES.to_ne_bytes());
+    // At most MAX_MEMORIES times 8.
+    to.extend((buffer.n_memory() as u16 * 8).to_ne_bytes());
+    for memory in buffer.iter_memories() {
+        to.extend((memory.size() as u64).to_ne_bytes());
+    }
 }
 
 /// The result of encoding one meta.
@@ -253,6 +281,7 @@ impl Decoder {
                 kind::CAPTION => caption(record, buffer),
                 kind::ACTIVE_FORMAT => active_format(record, buffer),
                 kind::BARS => bars(record, buffer),
+                kind::MEMORIES => memories(record, buffer),
                 _ => Some(()),
             };
             refused += usize::from(done.is_none());
@@ -360,6 +389,35 @@ fn bars(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
     // For other fields GStreamer returns NULL, as in `active_format`.
     let field = u8::try_from(field).ok().filter(|field| *field <= 1)?;
     VideoBarMeta::add(buffer, field, is_letterbox != 0, first, second);
+    Some(())
+}
+
+/// Divides the one memory of `buffer` into several, without a copy.
+#[cold]
+fn memories(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
+    let mut sizes = [0; MAX_MEMORIES];
+    let (mut count, mut end) = (0, 0_usize);
+    while !record.0.is_empty() {
+        let size = usize::try_from(record.u64()?).ok()?;
+        *sizes.get_mut(count)? = size;
+        count += 1;
+        end = end.checked_add(size)?;
+    }
+    // A second record finds more than one memory.
+    if count < 2 || end != buffer.size() || buffer.n_memory() != 1 {
+        return None;
+    }
+    let whole = buffer.peek_memory(0).to_owned();
+    buffer.remove_all_memory();
+    let mut offset = 0;
+    for size in &sizes[..count] {
+        buffer.append_memory(match size {
+            // The bindings do not share an empty part behind the last byte.
+            0 => gst::Memory::from_slice([]),
+            _ => whole.share(offset..offset + size),
+        });
+        offset += size;
+    }
     Some(())
 }
 

@@ -43,8 +43,124 @@ fn encoded(buffer: &gst::BufferRef) -> (Vec<u8>, u64) {
 
 fn decoded(bytes: &[u8]) -> (gst::Buffer, usize) {
     let mut refused = 0;
-    let buffer = buffer(|buffer| refused = Decoder::default().decode(bytes, Some(&info()), buffer));
+    let buffer = buffer(|buffer| {
+        buffer.append_memory(gst::Memory::from_slice(FRAME));
+        refused = Decoder::default().decode(bytes, Some(&info()), buffer);
+    });
+    check_memories(&buffer);
     (buffer, refused)
+}
+
+/// The bytes of each decoded buffer.
+const FRAME: [u8; 32] = *b"0123456789abcdefghijklmnopqrstuv";
+
+/// Checks that a buffer still has the bytes of its frame, in at most 16 memories, and returns their sizes.
+#[track_caller]
+fn check_memories(buffer: &gst::BufferRef) -> Vec<usize> {
+    let maps: Vec<_> = buffer
+        .iter_memories()
+        .map(|memory| memory.map_readable().unwrap())
+        .collect();
+    assert!(maps.len() <= 16);
+    assert_eq!(maps.iter().flat_map(|map| map.to_vec()).collect::<Vec<u8>>(), FRAME);
+    maps.iter().map(|map| map.size()).collect()
+}
+
+/// The record of memories of these sizes.
+fn record_of_memories(sizes: &[u64]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    begin(&mut bytes, kind::MEMORIES);
+    bytes[2..4].copy_from_slice(&(sizes.len() as u16 * 8).to_ne_bytes());
+    bytes.extend(sizes.iter().flat_map(|size| size.to_ne_bytes()));
+    bytes
+}
+
+/// A buffer of memories of these sizes.
+fn buffer_of_memories(sizes: &[usize]) -> gst::Buffer {
+    buffer(|buffer| {
+        for size in sizes {
+            buffer.append_memory(gst::Memory::from_slice(vec![1; *size]));
+        }
+    })
+}
+
+#[test]
+fn memories_are_sent_and_share_bytes_of_frame() {
+    for sizes in [
+        &[12, 20][..],
+        &[2; 16],
+        &[0, 32],
+        &[32, 0],
+        &[0, 5, 0, 27, 0],
+        &[1, 30, 1],
+    ] {
+        let mut bytes = Vec::new();
+        assert_eq!(encode(&buffer_of_memories(sizes), None, &mut bytes), 0);
+        assert_eq!(
+            bytes,
+            record_of_memories(&sizes.iter().map(|size| *size as u64).collect::<Vec<_>>())
+        );
+        let (buffer, refused) = decoded(&bytes);
+        assert_eq!((check_memories(&buffer), refused), (sizes.to_vec(), 0));
+        let address = |memory: &gst::MemoryRef| memory.map_readable().unwrap().as_ptr() as usize;
+        let filled: Vec<_> = buffer.iter_memories().filter(|memory| memory.size() > 0).collect();
+        for pair in filled.windows(2) {
+            assert_eq!(address(pair[0]) + pair[0].size(), address(pair[1]));
+        }
+    }
+}
+
+#[test]
+fn single_memory_has_no_record() {
+    for sizes in [&[][..], &[0], &[32]] {
+        let mut bytes = Vec::new();
+        assert_eq!(encode(&buffer_of_memories(sizes), None, &mut bytes), 0);
+        assert_eq!(bytes.capacity(), 0);
+    }
+}
+
+#[test]
+fn memories_of_raw_video_are_sent_if_they_are_copied_as_they_are() {
+    let sizes = [640 * 400, 640 * 80];
+    let mut bytes = Vec::new();
+    encode(&buffer_of_memories(&sizes), Some(&info()), &mut bytes);
+    assert_eq!(bytes, record_of_memories(&sizes.map(|size| size as u64)));
+    let mut with_meta = buffer_of_memories(&sizes);
+    let flags = gst_video::VideoFrameFlags::empty();
+    VideoMeta::add(with_meta.get_mut().unwrap(), flags, VideoFormat::Gray8, 640, 480).unwrap();
+    for buffer in [with_meta, buffer_of_memories(&[640 * 480, 1])] {
+        encode(&buffer, Some(&info()), &mut bytes);
+        assert_eq!(bytes, []);
+    }
+}
+
+#[test]
+fn invalid_memories_are_refused() {
+    let half = 1 << 63;
+    for sizes in [
+        &[][..],
+        &[32],
+        &[12, 19],
+        &[12, 21],
+        &[u64::MAX, 33],
+        &[half, half, 32],
+        &[33, u64::MAX],
+        &[&[2; 15][..], &[1, 1]].concat(),
+    ] {
+        let (buffer, refused) = decoded(&record_of_memories(sizes));
+        assert_eq!((check_memories(&buffer), refused), (vec![32], 1), "{sizes:?}");
+    }
+    let mut odd = record_of_memories(&[12, 20]);
+    odd.extend([0; 4]);
+    odd[2] += 4;
+    assert_eq!(decoded(&odd).1, 1);
+    // The second of two records.
+    let (twice, refused) = decoded(&[record_of_memories(&[12, 20]), record_of_memories(&[16, 16])].concat());
+    assert_eq!((check_memories(&twice), refused), (vec![12, 20], 1));
+    // A buffer without memory.
+    let mut empty = buffer(|_| {});
+    let record = record_of_memories(&[0, 0]);
+    assert_eq!(Decoder::default().decode(&record, None, empty.get_mut().unwrap()), 1);
 }
 
 /// Encodes and decodes the metas that `add` adds; none may be left out or refused.
@@ -438,9 +554,11 @@ fn decoder_skips_records_of_unknown_kind() {
     assert_eq!((count(&buffer), refused), (1, 0));
 }
 
-/// The encoded metas of a buffer that has a meta of each kind.
+/// The encoded metas of a buffer that has a meta of each kind, and two memories.
 fn all() -> Vec<u8> {
     let buffer = buffer(|buffer| {
+        buffer.append_memory(gst::Memory::from_slice([1; 12]));
+        buffer.append_memory(gst::Memory::from_slice([2; 20]));
         VideoCropMeta::add(buffer, (0, 0, 64, 48));
         VideoRegionOfInterestMeta::add(buffer, "face", (1, 2, 3, 4)).add_param(plain_structure("detection"));
         let caps = "timestamp/x-ntp, host=(string)example, port=(int)123".parse().unwrap();
@@ -453,8 +571,8 @@ fn all() -> Vec<u8> {
         VideoAFDMeta::add(buffer, 0, VideoAFDSpec::DvbEtsi, VideoAFDValue::GreaterThan169);
         VideoBarMeta::add(buffer, 0, true, 1, 2);
     });
-    let (bytes, left_out) = encoded(&buffer);
-    assert_eq!(left_out, 0);
+    let mut bytes = Vec::new();
+    assert_eq!(encode(&buffer, None, &mut bytes), 0);
     bytes
 }
 
@@ -468,6 +586,7 @@ fn truncated_bytes_are_decoded_up_to_their_end() {
         last = count(&buffer);
     }
     assert_eq!(last, 8);
+    assert_eq!(check_memories(&decoded(&bytes).0), [12, 20]);
 }
 
 proptest! {
@@ -490,6 +609,27 @@ proptest! {
             bytes.extend(payload);
         }
         decoded(&bytes);
+    }
+
+    #[test]
+    fn any_memories_are_sent(cuts in prop::collection::vec(0..=32_usize, 1..16)) {
+        let mut cuts = [cuts, vec![0, 32]].concat();
+        cuts.sort_unstable();
+        cuts.truncate(17);
+        *cuts.last_mut().unwrap() = 32;
+        let sizes: Vec<usize> = cuts.windows(2).map(|cuts| cuts[1] - cuts[0]).collect();
+        let mut bytes = Vec::new();
+        encode(&buffer_of_memories(&sizes), None, &mut bytes);
+        let (buffer, refused) = decoded(&bytes);
+        prop_assert_eq!((check_memories(&buffer), refused), (sizes, 0));
+    }
+
+    #[test]
+    fn decoder_survives_any_memories(sizes in prop::collection::vec(prop_oneof![0..40_u64, any::<u64>()], 0..20)) {
+        let (buffer, refused) = decoded(&record_of_memories(&sizes));
+        let is_valid = (2..=16).contains(&sizes.len()) && sizes.iter().map(|size| u128::from(*size)).sum::<u128>() == 32;
+        prop_assert_eq!(refused, usize::from(!is_valid));
+        prop_assert_eq!(buffer.n_memory(), if is_valid { sizes.len() } else { 1 });
     }
 
     #[test]

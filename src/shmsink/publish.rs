@@ -80,11 +80,12 @@ fn publish_in_place(writer: &Writer, frame: Frame) -> Result<bool, PublishError>
     }
     let mut descriptor = frame.descriptor;
     if let Some(info) = frame.info {
-        let planes = Planes::of_buffer(frame.buffer, info);
-        if !planes.fit(info, map.size()) {
+        let planes = Planes::of_buffer(frame.buffer, map.size(), info);
+        let is_default = planes.is_default(info);
+        if !planes.fit_as(is_default, info, map.size()) {
             return Ok(false);
         }
-        if planes != Planes::default_of(info) {
+        if !is_default {
             descriptor = planes.describe(descriptor);
         }
     }
@@ -149,16 +150,13 @@ fn is_published_slot(writer: &Writer, buffer: &gst::BufferRef) -> bool {
 fn copy_frame(from: &gst::BufferRef, to: &mut [u8], info: Option<&VideoInfo>) -> Result<(), String> {
     let copy = copy_to_slot(to.len());
     if let Some(info) = info {
-        let planes = Planes::of_buffer(from, info);
-        if !planes.fit(info, from.size()) {
-            return Err(format!(
-                "its {} bytes are too few for its layout {:?} {:?}",
-                from.size(),
-                &planes.offset[..planes.count],
-                &planes.stride[..planes.count]
-            ));
+        let size = from.size();
+        let planes = Planes::of_buffer(from, size, info);
+        let is_default = planes.is_default(info);
+        if !planes.fit_as(is_default, info, size) && !planes.is_unpadded(info, size) {
+            return Err(planes.misfit(from, size, info));
         }
-        if planes != Planes::default_of(info) {
+        if !is_default {
             return planes.copy_packed(from, info, to, copy);
         }
     }

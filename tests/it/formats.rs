@@ -7,8 +7,8 @@ use gst_video::{VideoBufferFlags, VideoInfo, prelude::*};
 use rsshm_testkit::{
     Channel, Process,
     gst::{
-        CopyCounts, LOSSLESS, Pipeline, RecordedFrame, Roundtrip, SourceRecorder, init, launch,
-        picture::{assert_picture, drawn, packed, padded, padding},
+        CopyCounts, LOSSLESS, Pipeline, RecordedFrame, Roundtrip, SinkHarness, SourceRecorder, init, launch,
+        picture::{assert_packed, assert_picture, draw, drawn, packed, padded, padding},
     },
 };
 
@@ -144,6 +144,121 @@ fn interlaced_video_of_element_arrives_unchanged() {
             &format!("{source} ! interlace field-pattern={pattern} ! {mode}"),
             frames,
         );
+    }
+}
+
+/// The bytes of a row and the rows of each plane.
+type PlaneSizes = &'static [(usize, usize)];
+
+/// Formats, widths and heights whose default layout has padding.
+const PADDED_BY_DEFAULT: [(&str, u32, u32, PlaneSizes); 10] = [
+    ("BGR", 642, 480, &[(1926, 480)]),
+    ("RGB", 61, 33, &[(183, 33)]),
+    ("GRAY8", 61, 33, &[(61, 33)]),
+    ("GRAY16_LE", 61, 33, &[(122, 33)]),
+    ("I420", 61, 33, &[(61, 33), (31, 17), (31, 17)]),
+    ("I420", 62, 34, &[(62, 34), (31, 17), (31, 17)]),
+    ("NV12", 61, 33, &[(61, 33), (62, 17)]),
+    ("Y42B", 61, 33, &[(61, 33), (31, 33), (31, 33)]),
+    ("GBR", 61, 33, &[(61, 33), (61, 33), (61, 33)]),
+    ("P010_10LE", 61, 33, &[(122, 33), (124, 17)]),
+];
+
+/// The format, and the offsets, strides and size of a picture whose rows have no padding.
+fn unpadded(format: &str, size: (u32, u32), planes: PlaneSizes) -> (VideoInfo, Vec<usize>, Vec<i32>, usize) {
+    init();
+    let format = gst_video::VideoFormat::from_string(format);
+    let info = VideoInfo::builder(format, size.0, size.1).build().unwrap();
+    let (mut offset, mut stride, mut end) = (Vec::new(), Vec::new(), 0);
+    for (bytes, rows) in planes {
+        offset.push(end);
+        stride.push(*bytes as i32);
+        end += bytes * rows;
+    }
+    assert!(end < info.size());
+    (info, offset, stride, end)
+}
+
+#[test]
+fn unpadded_rows_arrive_pixel_by_pixel() {
+    for downstream in ["fakevideosink sync=false", "fakesink sync=false"] {
+        for (format, width, height, planes) in PADDED_BY_DEFAULT {
+            let (info, offset, stride, size) = unpadded(format, (width, height), planes);
+            let mut roundtrip = Roundtrip::started(&info, downstream);
+            for frame in 1..4 {
+                let mut bytes = vec![0; size];
+                draw(&mut bytes, &info, &offset, &stride, frame);
+                let seen = roundtrip.send(gst::Buffer::from_slice(bytes));
+                // The copy has the default layout, so that no reader needs another one.
+                assert_packed(&seen, &info, frame);
+            }
+            assert_eq!(roundtrip.counts(), CopyCounts::new(4, 0, 4, 0));
+            let pool = roundtrip.pool(None);
+            for frame in 4..7 {
+                let mut buffer = pool.acquire_buffer(None).unwrap();
+                let target = buffer.get_mut().unwrap();
+                target.set_size(size);
+                draw(&mut target.map_writable().unwrap(), &info, &offset, &stride, frame);
+                let seen = roundtrip.send(buffer);
+                assert_picture(&seen, &info, frame);
+                let expected = downstream
+                    .starts_with("fakevideosink")
+                    .then(|| (offset.clone(), stride.clone()));
+                assert_eq!(seen.layout, expected, "{format}");
+            }
+            assert_eq!(roundtrip.counts(), CopyCounts::new(7, 3, 4, 0));
+        }
+    }
+}
+
+#[test]
+fn unpadded_rows_of_process_arrive_pixel_by_pixel() {
+    let (info, offset, stride, size) = unpadded("BGR", (642, 480), &[(1926, 480)]);
+    let channel = Channel::new();
+    let film = std::env::temp_dir().join(format!("{channel}-film"));
+    let mut bytes = vec![0; 5 * size];
+    for (frame, bytes) in bytes.chunks_mut(size).enumerate() {
+        draw(bytes, &info, &offset, &stride, frame as u8);
+    }
+    std::fs::write(&film, bytes).unwrap();
+    let reader = SourceRecorder::of(&channel);
+    let mut writer = launch(&format!(
+        "filesrc location={} blocksize={size} ! video/x-raw,format=BGR,width=642,height=480,framerate=30/1 \
+         ! rsshmsink name={channel} {LOSSLESS}",
+        film.display()
+    ));
+    reader.pipeline.wait_eos();
+    writer.wait_ok();
+    std::fs::remove_file(&film).unwrap();
+    let frames = reader.frames();
+    assert_eq!(frames.len(), 5);
+    for (frame, seen) in frames.iter().enumerate() {
+        assert_packed(seen, &info, frame as u8);
+    }
+}
+
+#[test]
+fn raw_video_of_wrong_size_is_refused_with_advice() {
+    init();
+    let info = VideoInfo::builder(gst_video::VideoFormat::Bgr, 642, 480)
+        .build()
+        .unwrap();
+    for size in [1926 * 480 - 1, 1926 * 480 + 1, info.size() - 1, 0] {
+        let channel = Channel::new();
+        let writer = SinkHarness::new(&channel, "");
+        writer.source().set_property("caps", info.to_caps().unwrap());
+        writer.pipeline.play();
+        writer.push(&gst::Buffer::from_slice(vec![0_u8; size]));
+        let text = writer.pipeline.wait_error().message().to_owned();
+        for part in [
+            format!("it has {size} bytes").as_str(),
+            "BGR of 642x480 has 925440 in GStreamer's default layout",
+            "924480 without padding",
+            "add a GstVideoMeta",
+            "rawvideoparse",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
     }
 }
 

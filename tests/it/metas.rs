@@ -18,7 +18,7 @@ use gst_video::{
 };
 use rsshm_testkit::{
     Channel, PATIENCE, Process, eventually,
-    gst::{Pipeline, SinkHarness, SourceRecorder, caps_at, init, role_command},
+    gst::{LOSSLESS, Pipeline, SinkHarness, SourceRecorder, caps_at, init, launch, role_command},
     role::{Role, say},
 };
 
@@ -179,6 +179,111 @@ fn metas_reach_another_process() {
     push_until(&writer, add_metas, || !reader.is_running());
     assert!(reader.wait_ok().contains("ALL METAS"));
     assert_eq!(writer.stat("metas-left-out"), 0);
+}
+
+/// A buffer of memories of these sizes, and its bytes.
+fn buffer_of_memories(sizes: &[usize]) -> (gst::Buffer, Vec<u8>) {
+    let bytes: Vec<u8> = (0..sizes.iter().sum::<usize>()).map(|at| (at % 251) as u8).collect();
+    let mut buffer = gst::Buffer::new();
+    let mut rest = &bytes[..];
+    for size in sizes {
+        let (part, behind) = rest.split_at(*size);
+        buffer
+            .get_mut()
+            .unwrap()
+            .append_memory(gst::Memory::from_slice(part.to_vec()));
+        rest = behind;
+    }
+    (buffer, bytes)
+}
+
+const TENSORS: &str = "other/tensors,format=(string)static,num_tensors=(int)2,dimensions=(string)\"3:4.5:4\",types=(string)\"uint8.uint8\"";
+
+#[test]
+fn memories_of_buffer_arrive_with_their_boundaries() {
+    init();
+    let channel = Channel::new();
+    let readers = [
+        SourceRecorder::of(&channel),
+        SourceRecorder::with_options(&channel, "read-only=true"),
+    ];
+    let writer = SinkHarness::live_with_caps(&channel, TENSORS, "");
+    let layouts = [&[12, 20][..], &[32], &[100_000, 1, 200_000], &[7; 16]];
+    let mut number = 0;
+    eventually("enough frames arrive", || {
+        let mut buffer = buffer_of_memories(layouts[number % layouts.len()]).0;
+        buffer.get_mut().unwrap().set_offset(number as u64);
+        number += 1;
+        writer.push(&buffer);
+        std::thread::sleep(Duration::from_millis(20));
+        readers.iter().all(|reader| reader.frame_count() >= 20)
+    });
+    for reader in &readers {
+        for frame in reader.frames() {
+            let sizes = layouts[frame.offset as usize % layouts.len()];
+            assert_eq!(frame.memories, sizes);
+            assert!(frame.bytes == buffer_of_memories(sizes).1);
+        }
+    }
+    assert!(readers[0].stat("frames-in-place") > 0);
+    assert_eq!(readers[1].stat("frames-in-place"), 0);
+    assert_eq!(writer.stat("metas-left-out"), 0);
+}
+
+#[test]
+fn memories_survive_two_channels() {
+    init();
+    let channels = [Channel::new(), Channel::new()];
+    let reader = SourceRecorder::of(&channels[1]);
+    let _relay = Pipeline::playing(&format!(
+        "rsshmsrc channel={} ! rsshmsink channel={} sync=false async=false",
+        channels[0], channels[1]
+    ));
+    let writer = SinkHarness::live_with_caps(&channels[0], TENSORS, "");
+    eventually("ten frames arrive", || {
+        writer.push(&buffer_of_memories(&[12, 20]).0);
+        std::thread::sleep(Duration::from_millis(20));
+        reader.frame_count() >= 10
+    });
+    for frame in reader.frames() {
+        assert_eq!(frame.memories, [12, 20]);
+        assert_eq!(frame.bytes, buffer_of_memories(&[12, 20]).1);
+    }
+}
+
+#[test]
+fn packets_of_process_keep_their_memories() {
+    // A payloader puts the header and the payload into memories of their own.
+    let payloader = "videotestsrc num-buffers=30 ! video/x-raw,format=I420,width=64,height=48 ! jpegenc ! rtpjpegpay timestamp-offset=0 \
+                     seqnum-offset=0 ssrc=1";
+    let plain = Pipeline::new(&format!("{payloader} ! fakesink sync=false"));
+    let (send, expected) = mpsc::channel();
+    let types = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
+    plain.pad("fakesink", "sink").add_probe(types, move |_, info| {
+        let buffers: Vec<_> = match info.buffer_list() {
+            Some(list) => list.iter().collect(),
+            None => info.buffer().into_iter().map(AsRef::as_ref).collect(),
+        };
+        for buffer in buffers {
+            let sizes: Vec<_> = buffer.iter_memories().map(gst::MemoryRef::size).collect();
+            send.send(sizes).unwrap();
+        }
+        gst::PadProbeReturn::Ok
+    });
+    plain.play();
+    plain.wait_eos();
+    let expected: Vec<_> = expected.try_iter().collect();
+    assert!(
+        expected.len() >= 30 && expected.iter().all(|sizes| sizes.len() >= 2),
+        "{expected:?}"
+    );
+    let channel = Channel::new();
+    let reader = SourceRecorder::of(&channel);
+    let mut writer = launch(&format!("{payloader} ! rsshmsink name={channel} {LOSSLESS}"));
+    reader.pipeline.wait_eos();
+    writer.wait_ok();
+    let seen: Vec<_> = reader.frames().into_iter().map(|frame| frame.memories).collect();
+    assert_eq!(seen, expected);
 }
 
 /// A reader that checks the metas of ten frames. Argument: the channel.

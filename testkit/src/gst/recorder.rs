@@ -45,6 +45,8 @@ pub struct RecordedFrame {
     pub layout: Option<PlaneLayout>,
     /// The buffer's offset: its place in the stream of the writer's pipeline.
     pub offset: u64,
+    /// The sizes of the memories.
+    pub memories: Vec<usize>,
     /// The contents.
     pub bytes: Vec<u8>,
     /// A buffer without memory that has copies of the metas. The memory is not kept: it would pin its slot.
@@ -67,6 +69,7 @@ impl RecordedFrame {
             video_flags: buffer.video_flags(),
             layout: layout(buffer),
             offset: buffer.offset(),
+            memories: buffer.iter_memories().map(gst::MemoryRef::size).collect(),
             bytes: buffer.map_readable().unwrap().to_vec(),
             metas,
         }
