@@ -86,7 +86,7 @@ static ANSWER: LazyLock<gst::Caps> = LazyLock::new(|| {
         .format_list(VideoFormat::iter_raw())
         .field("interlace-mode", "alternate");
     caps.merge(fields.build());
-    // These caps live as long as the program, so a leak tracer must not report them.
+    // These caps live until the program ends, so a leak tracer must not report them.
     caps.make_mut().mark_may_be_leaked();
     caps
 });

@@ -25,7 +25,7 @@ pub(crate) fn channel_stats_property(blurb: &str) -> glib::ParamSpec {
         .build()
 }
 
-/// The channel of an element: its `channel` property or, if that is unset, its own name.
+/// The channel of an element, which is its `channel` property or, if that is unset, its own name.
 pub(crate) fn channel_name(property: Option<&str>, element_name: &str) -> Result<ChannelName, gst::ErrorMessage> {
     ChannelName::new(property.unwrap_or(element_name))
         .map_err(|error| error::message(&error, gst::ResourceError::Settings))

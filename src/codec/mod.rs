@@ -37,7 +37,7 @@ pub(crate) fn put_structure(to: &mut Vec<u8>, structure: &gst::StructureRef) -> 
     put_text(to, &text)
 }
 
-/// Whether values of this type are plain: numbers, booleans, strings, fractions, bit masks, lists and arrays.
+/// Whether values of this type are plain, that is, numbers, booleans, strings, fractions, bit masks, lists or arrays.
 pub(crate) fn is_plain_type(value_type: gst::glib::Type) -> bool {
     [
         bool::static_type(),

@@ -132,7 +132,7 @@ impl<'a> Rest<'a> {
         }
     }
 
-    /// The byte after a backslash: three octal digits, or any other character.
+    /// The byte after a backslash, which is given by three octal digits or by any other character.
     fn escaped(&mut self) -> Option<u8> {
         let (first, rest) = self.bytes.split_first()?;
         if !(b'0'..=b'3').contains(first) {
@@ -207,7 +207,7 @@ fn is_hexadecimal(text: &str) -> bool {
     text.len().is_multiple_of(2) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Whether GStreamer accepts `text` as a value of the type. GStreamer leaks a list that has a value of another form.
+/// Whether GStreamer accepts `text` as a value of the type. GStreamer leaks a list with a value that it refuses.
 fn is_value(kind: &str, text: &str) -> bool {
     match kind {
         "int" => is_integer::<i32>(text),
@@ -239,7 +239,7 @@ fn is_integer<T: std::str::FromStr>(text: &str) -> bool {
     text.parse::<T>().is_ok() && (digits == "0" || !digits.starts_with('0')) && !text.starts_with('+')
 }
 
-/// Whether `text` is a fraction that GStreamer accepts: without `i32::MIN`, and without a denominator of 0.
+/// Whether `text` is a fraction that GStreamer accepts. It has no `i32::MIN`, and its denominator is not 0.
 fn is_fraction(text: &str) -> bool {
     let number = |text: &str| text.parse::<i32>().ok().filter(|number| *number != i32::MIN);
     let Some((numerator, denominator)) = text.split_once('/') else {

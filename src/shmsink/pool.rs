@@ -30,7 +30,7 @@ struct Config {
 }
 
 impl Config {
-    /// Reads the configuration that upstream asks for, and completes its alignment; `None` if it is impossible.
+    /// Reads the configuration that upstream asks for, and completes its alignment; `None` if that is impossible.
     fn new(config: &mut gst::BufferPoolConfigRef, caps: &gst::CapsRef, mut size: usize) -> Option<Self> {
         let wants_meta = config.has_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
         let mut layout = None;

@@ -77,8 +77,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSink:channel:
          *
-         * The name of the channel: 1 to 250 bytes, without a slash, not beginning with "sem.".
-         * If it is unset, the element's own name is used.
+         * The name of the channel. It has 1 to 250 bytes, contains no slash, and does not begin with "sem.". If it is
+         * unset, the element's own name is used.
          *
          * The channel "cam0" consists of the shared memory object "/cam0" and the named semaphore "/cam0".
          *

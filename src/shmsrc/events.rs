@@ -83,12 +83,12 @@ impl EventForwarder {
         }
     }
 
-    /// Whether data may flow, because the SEGMENT event of the stream has been sent.
+    /// Whether the SEGMENT event of the stream has been sent, so that data may flow.
     fn has_segment(&self, element: &gst_base::BaseSrc) -> bool {
         !self.is_segment_due && element.src_pad().sticky_event::<gst::event::Segment>(0).is_some()
     }
 
-    /// Sends an event downstream: at once if the stream has begun, otherwise before its first buffer.
+    /// Sends an event downstream. If the stream has begun, this happens at once, otherwise before its first buffer.
     fn push(&mut self, context: Context, event: gst::Event) {
         let element = context.element;
         gst::debug!(CAT, obj = element, "{event:?}");

@@ -5,8 +5,8 @@
  * @see_also: rsshmsink
  *
  * Reads the frames that an #rsshmsink in another program publishes under the same channel name. The element may start
- * before that program. When that program is restarted, the element continues with its frames, even if they have other
- * caps.
+ * before that program. When that program is restarted, the element continues with the new frames, even if they have
+ * other caps.
  *
  * The element is always live, and has the latency of the writer.
  *
@@ -45,7 +45,7 @@ use super::{
 };
 use crate::{element, sync::lock, uri};
 
-// The rule for locks is the one at `Shared`.
+// The comment at `Shared` gives the rule for locks.
 #[derive(Default)]
 pub struct RsShmSrc {
     shared: Shared,

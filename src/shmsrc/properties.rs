@@ -24,7 +24,7 @@ pub(super) struct StreamSettings {
     pub(super) limits: ReadLimits,
     pub(super) on_disconnect: OnDisconnect,
     pub(super) forward_eos: bool,
-    /// Zero: wait forever.
+    /// With zero, the element waits forever.
     pub(super) connection_timeout: Duration,
 }
 
@@ -78,8 +78,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSrc:channel:
          *
-         * The name of the channel: 1 to 250 bytes, without a slash, not beginning with "sem.".
-         * If it is unset, the element's own name is used.
+         * The name of the channel. It has 1 to 250 bytes, contains no slash, and does not begin with "sem.". If it is
+         * unset, the element's own name is used.
          *
          * Since: 0.1
          */

@@ -180,7 +180,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Shows the user which channels exist, or gives up, if there has been no writer for long enough.
+    /// Shows the user which channels exist after some time without a writer, and gives up at the time-out.
     fn check_writer_wait(&mut self, context: Context, settings: &StreamSettings) -> Result<(), gst::FlowError> {
         let timeout = settings.connection_timeout;
         match self.writer_wait.due(self.reader.is_connected(), timeout) {

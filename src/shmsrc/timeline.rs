@@ -2,9 +2,9 @@
 
 //! Maps the times of frames to the running time of the reader's pipeline.
 
-/// For this time after the start, in nanoseconds, frames from before the pipeline's time are skipped. The writer's
-/// latency is added to it. If later frames are from before the start too, their writer is late (too slow for its frame
-/// rate, for example), and they are shown late.
+/// Frames from before the pipeline's time are skipped for this time after the start, in nanoseconds, plus the writer's
+/// latency. If frames are still from before the start after that, their writer is late (too slow for its frame rate,
+/// for example), and they are shown late.
 const EARLY_FRAMES_PERIOD_NS: i64 = 1_000_000_000;
 
 /// A frame more than this many nanoseconds ahead of now does not hold up the frames after it, because its writer did
@@ -25,7 +25,7 @@ pub(super) struct Arrival {
     pub(super) now: i64,
     /// Whether it is the first frame since the pipeline went to PLAYING.
     pub(super) is_first: bool,
-    /// The time, after its own time, at which a frame leaves the writer.
+    /// The delay between a frame's own time and the moment at which the frame leaves the writer.
     pub(super) latency: i64,
     /// Whether frames arrive in the order of these times. Encoded frames that have only a PTS may arrive in another
     /// order.
@@ -116,7 +116,7 @@ impl Timeline {
             .filter(|last| last.placed_at <= now.saturating_add(FAR_FUTURE_NS))
     }
 
-    /// Whether this frame is from before the pipeline's time, and frames from after its start can be expected soon.
+    /// Whether this frame is from before the pipeline's time and frames of that time can be expected soon.
     fn is_early(&self, arrival: &Arrival) -> bool {
         let since = arrival.now.saturating_sub(self.earliest);
         arrival.running < self.earliest

@@ -17,7 +17,8 @@ use crate::time::{self, ClockOffset};
 /// for all of that time.
 const MAX_LATENCY_NS: u64 = 60_000_000_000;
 
-/// The latency that the writer announces, that is, the time, after its own time, at which a frame leaves the writer.
+/// The latency that the writer announces, that is, the delay between a frame's own time and the moment at which the
+/// frame leaves the writer.
 pub(super) fn latency_ns(reader: &Reader) -> u64 {
     reader.latency_ns().min(MAX_LATENCY_NS)
 }

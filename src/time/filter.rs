@@ -63,7 +63,7 @@ struct State {
     offset: f64,
     /// The estimated rate in nanoseconds a second.
     rate: f64,
-    /// The uncertainty of offset and rate: their covariance matrix.
+    /// The covariance matrix of offset and rate, which is their uncertainty.
     offset_variance: f64,
     covariance: f64,
     rate_variance: f64,
@@ -84,8 +84,8 @@ struct StepNoise {
 }
 
 impl OffsetFilter {
-    /// Adds a measurement: at the monotonic time `at`, the offset was between `low` and `high`. Returns the step that
-    /// the measurement shows.
+    /// Adds the measurement that the offset was between `low` and `high` at the monotonic time `at`. Returns the step
+    /// that the measurement shows.
     pub(super) fn add(&mut self, at: i64, low: i64, high: i64) -> Option<Step> {
         match &mut self.state {
             Some(state) => state.add(at, low, high),

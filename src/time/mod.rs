@@ -216,7 +216,7 @@ impl Times {
     }
 }
 
-/// How many nanoseconds it takes to play `duration` of a stream at `rate`.
+/// The nanoseconds that it takes to play `duration` of a stream at `rate`.
 fn playing_time(duration: gst::ClockTime, rate: f64) -> u64 {
     match rate.abs() {
         1.0 => duration.nseconds(),
