@@ -118,7 +118,7 @@ fn reader_sees_lost_and_corrupted_frames() {
         .iter()
         .map(|frame| (frame.sequence, frame.corrupted))
         .collect();
-    // The reader may have missed the first frame, and may not have received the newest yet.
+    // The reader may have missed the first frame, and may not have received the newest frame yet.
     let first = sent.iter().position(|frame| *frame == seen[0]).unwrap();
     let stats = reader
         .pipeline

@@ -69,7 +69,7 @@ fn num_clients_is_correct_without_frames() {
     );
 }
 
-/// A reader that never releases a frame; its queue holds 200.
+/// A reader that never releases a frame; its queue holds 200 frames.
 fn hoarder(channel: &Channel, options: &str) -> Process {
     launch(&format!(
         "rsshmsrc name={channel} {options} ! queue max-size-buffers=200 max-size-bytes=0 max-size-time=0 \

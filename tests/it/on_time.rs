@@ -38,7 +38,7 @@ const DELAY: &str = "queue min-threshold-time=200000000";
 struct MessageHandler {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-    /// QoS messages: frames that were dropped or skipped.
+    /// The QoS messages about frames that were dropped or skipped.
     skipped: Arc<Mutex<Vec<String>>>,
 }
 
@@ -248,8 +248,8 @@ fn record(recording: &Recording, sink: &gst::Element, buffer: &gst::BufferRef) {
     });
 }
 
-/// One writer, which sends a camera to two channels, one of them delayed, and a microphone to a third. One reader plays
-/// all three.
+/// A writer that sends a camera to two channels, one of them delayed, and a microphone to a third channel; and a reader
+/// that plays all three.
 struct JointDisplay {
     writer: Pipeline,
     reader: Pipeline,
@@ -321,7 +321,8 @@ impl JointDisplay {
         complaints
     }
 
-    /// Checks that the displays show two pictures that were captured together within the time of one frame.
+    /// Checks that the displays show each pair of pictures that were captured together at most one frame time apart.
+    /// Returns the complaint.
     fn pictures_apart(&self) -> Option<String> {
         let (near, far) = (self.shown[0].lock().unwrap(), self.shown[1].lock().unwrap());
         let pairs = near

@@ -191,7 +191,7 @@ fn camera_to_four_programs_feeds_all() {
     });
     directory.wait_for("picture-000.png");
     directory.wait_for("part-000.mp4");
-    // The recording becomes long enough for the check below.
+    // Meanwhile, the recording becomes long enough for the check below.
     std::thread::sleep(Duration::from_secs(1));
     end(four, &channel);
     let streams = streams_of(&directory.file("part-000.mp4"));
@@ -278,7 +278,7 @@ fn audio_beside_video_records_both() {
     let directory = Directory::new(&channel);
     let both = Process::start(script("audio-beside-video.sh", &channel));
     directory.wait_for("talk.mkv");
-    // The recording becomes long enough for the checks below.
+    // Meanwhile, the recording becomes long enough for the checks below.
     std::thread::sleep(Duration::from_secs(3));
     end(both, &channel);
     let mut streams = streams_of(&directory.file("talk.mkv"));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A /dev/shm with the small size that it has in a container. The tests check the number of frames that fit, and that
+//! A /dev/shm of the small size that is usual in containers. The tests check the number of frames that fit, and that
 //! programs survive when it is full.
 //!
 //! Each test runs a role in a mount namespace whose /dev/shm has the wanted size.

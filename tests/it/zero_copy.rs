@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Copies. Some frames are published in place and some are copied, and all of them arrive unchanged.
+//! Tests of copying. Some frames are published in place and some are copied, and all of them arrive unchanged.
 
 use std::{
     sync::{
