@@ -8,7 +8,7 @@ use gst_video::VideoFormat;
 
 use crate::codec::is_plain_caps;
 
-/// The preferred raw formats, most preferred first: screens and encoders take these without a conversion.
+/// The preferred raw formats, most preferred first. Screens and encoders take these formats without a conversion.
 const PREFERRED_FORMATS: [VideoFormat; 12] = [
     VideoFormat::I420,
     VideoFormat::Nv12,
@@ -26,8 +26,8 @@ const PREFERRED_FORMATS: [VideoFormat; 12] = [
 
 /// The media types that cameras, encoders and muxers deliver besides raw video.
 ///
-/// They serve upstream elements that have no preference of their own. Such an element can be linked only if this list
-/// has a type that it delivers.
+/// The list serves upstream elements that have no preference of their own. Such an element can be linked only if the
+/// list has a type that it delivers.
 const OTHER_MEDIA_TYPES: [&str; 36] = [
     "image/jpeg",
     "video/x-h264",
@@ -69,8 +69,8 @@ const OTHER_MEDIA_TYPES: [&str; 36] = [
 
 /// The sink's answer to a CAPS query without a filter.
 static ANSWER: LazyLock<gst::Caps> = LazyLock::new(|| {
-    // One structure for each format. If elements in between intersect these caps with their own, the order of
-    // structures survives. The order of a list of formats in one structure does not.
+    // Each format has its own structure. If elements in between intersect these caps with their own, the order of
+    // structures survives. The order of the formats in one structure does not survive.
     let mut caps = gst::Caps::new_empty();
     for format in PREFERRED_FORMATS {
         caps.merge(gst_video::VideoCapsBuilder::new().format(format).build());
@@ -80,20 +80,21 @@ static ANSWER: LazyLock<gst::Caps> = LazyLock::new(|| {
     for name in OTHER_MEDIA_TYPES {
         caps.merge_structure(gst::Structure::new_empty(name));
     }
-    // Last, so that an upstream that can send whole frames does not send single fields.
+    // Single fields come last, so that an upstream element that can send whole frames does not send fields.
     let fields = gst_video::VideoCapsBuilder::new()
         .features([gst_video::CAPS_FEATURE_FORMAT_INTERLACED])
         .format_list(VideoFormat::iter_raw())
         .field("interlace-mode", "alternate");
     caps.merge(fields.build());
-    // These caps live as long as the program; a leak tracer must not report them.
+    // These caps live until the program ends, so a leak tracer must not report them.
     caps.make_mut().mark_may_be_leaked();
     caps
 });
 
 /// The sink's answer to a CAPS query. It is never ANY, because upstream might then deliver GPU memory.
 ///
-/// With a filter, it has everything in system memory that the filter has, and raw video in the order of preference.
+/// With a filter, the answer has everything in system memory that the filter has. Raw video is in the order of
+/// preference.
 pub(crate) fn answer(filter: Option<&gst::Caps>) -> gst::Caps {
     let Some(filter) = filter else {
         return ANSWER.clone();
@@ -119,7 +120,8 @@ pub(crate) fn answer(filter: Option<&gst::Caps>) -> gst::Caps {
     caps
 }
 
-/// The first feature that the channel cannot carry. It carries system memory, as whole frames and as single fields.
+/// The first feature that the channel cannot carry. The channel carries system memory, with whole frames or single
+/// fields.
 fn unsupported_feature(features: &gst::CapsFeaturesRef) -> Option<&str> {
     features
         .iter()
@@ -127,7 +129,7 @@ fn unsupported_feature(features: &gst::CapsFeaturesRef) -> Option<&str> {
         .find(|feature| !["memory:SystemMemory", "format:Interlaced"].contains(feature))
 }
 
-/// The reason why the channel cannot carry these caps, with a remedy; `None` if it can.
+/// The reason why the channel cannot carry these caps, with a remedy; `None` if it can carry them.
 pub(crate) fn refusal(caps: &gst::CapsRef) -> Option<String> {
     if !caps.is_fixed() {
         return Some(format!("caps are not fixed: {caps}"));
@@ -196,7 +198,8 @@ pub(crate) fn refusal_of_offer(filter: &gst::CapsRef) -> Option<String> {
 
 /// Parses the caps of a segment, which may hold any text.
 pub(crate) fn parse(text: &str) -> Result<gst::Caps, String> {
-    // GStreamer's parser recurses as deeply as the text nests, and creates values of any type that the text names.
+    // GStreamer's parser recurses once for each level of nesting, and creates values of any type that the text names.
+    // So only plain caps may reach it.
     let caps = Some(text)
         .filter(|text| is_plain_caps(text))
         .and_then(|text| text.parse::<gst::Caps>().ok())
@@ -210,7 +213,8 @@ pub(crate) fn parse(text: &str) -> Result<gst::Caps, String> {
     }
 }
 
-/// Adds square pixels, which is the meaning of raw video caps without a pixel aspect ratio; `None` for other caps.
+/// Adds the pixel aspect ratio 1/1 to raw video caps that have none, because such caps mean square pixels. `None` for
+/// other caps.
 pub(crate) fn with_square_pixels(caps: &gst::Caps) -> Option<gst::Caps> {
     const FIELD: &str = "pixel-aspect-ratio";
     let structure = caps.structure(0)?;
@@ -333,7 +337,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Texts that look like caps, because those can reach GStreamer's own parser. None may cause a warning.
+        /// The texts look like caps, because only such texts can reach GStreamer's own parser. None of them may cause a
+        /// warning.
         #[test]
         fn parser_survives_any_text(
             text in r#"[a-c/]{1,3}(\([a-c:]{1,5}(, ?[a-c:]{1,5})?\))?(, ?[a-c]=(\((int|i|uint|gint64|float|double|d|string|s|fraction|bitmask|boolean|guchar|buffer|GstFlagSet|GstCaps|GstVideoMultiviewFlagsSet)\))?[{<\[( ]?(-?[0-9]{1,12}([:/]-?[0-9a-f]{1,11}){0,2}|0x[0-9a-f]{1,20}|[ -~]{0,12}|"[ -~]{0,12}"|min|max|NULL|nan)[}>\]) ]?){0,4};?"#,

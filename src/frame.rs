@@ -13,10 +13,11 @@ const OBJECT_FLAGS: gst::BufferFlags = gst::BufferFlags::TAG_MEMORY;
 /// Bits that belong to every GstMiniObject (its locks) and not to the buffer.
 const MINI_OBJECT_FLAGS: u32 = 0xf;
 
-/// Describes the times, counts and flags of `buffer`; its size and layout are set elsewhere.
+/// Describes the times, counts and flags of `buffer`. The size and the layout of the frame are set when it is
+/// published.
 ///
-/// `origin` is the running time 0 in CLOCK_MONOTONIC nanoseconds. Without it the frame gets the current time: in a
-/// pipeline without a clock, a timestamp means nothing to other programs.
+/// `origin` is the CLOCK_MONOTONIC time of running time 0, in nanoseconds. If it is `None`, the pipeline has no clock,
+/// and its timestamps mean nothing to other programs. Then the frame gets the current time.
 pub(crate) fn describe(buffer: &gst::BufferRef, times: Times, origin: Option<i64>) -> FrameDescriptor {
     let (pts, dts) = match origin {
         Some(origin) => (
@@ -25,7 +26,7 @@ pub(crate) fn describe(buffer: &gst::BufferRef, times: Times, origin: Option<i64
         ),
         None => (rsshm_channel::monotonic_ns(), TIME_NONE),
     };
-    // `buffer.flags()` leaves out the flags of fields and views, which `video_flags()` has.
+    // `buffer.flags()` leaves out the flags of fields and views, so those of `video_flags()` are added.
     let flags = (buffer.flags() - OBJECT_FLAGS).bits() | buffer.video_flags().bits();
     let mut descriptor = FrameDescriptor::new(0)
         .with_pts(pts)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Entry points for the fuzz targets in `fuzz/`, with bytes as any program may have written them into a channel. They
-//! exist only with the feature `fuzzing`.
+//! Entry points for the fuzz targets in `fuzz/`. Their input is bytes that any program may have written into a channel.
+//! They exist only with the feature `fuzzing`.
 
 use std::sync::Once;
 
@@ -9,7 +9,8 @@ use gst::glib;
 
 use crate::{caps, codec::Names, events, metas};
 
-/// Initialises GStreamer so that a warning of GLib aborts the program: no input from a peer may cause one.
+/// Initialises GStreamer so that a warning of GLib aborts the program, because no input from a peer may cause a
+/// warning.
 fn init() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -21,7 +22,8 @@ fn init() {
     });
 }
 
-/// Decodes the metas of a frame, and encodes the result again, as a reader does that passes the frame on.
+/// Decodes the metas of a frame and encodes the result again. A reader that passes the frame on to another channel does
+/// this.
 pub fn metas(data: &[u8]) {
     init();
     let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Gray8, 640, 480)
@@ -36,7 +38,8 @@ pub fn metas(data: &[u8]) {
     }
 }
 
-/// Decodes an event of the channel, whose kind is the first byte, and a message of a reader.
+/// Decodes an event of the channel, of the kind that the first byte gives. Also decodes the other bytes as a reader's
+/// message.
 pub fn events(data: &[u8]) {
     init();
     let Some((kind, bytes)) = data.split_first() else {
@@ -46,7 +49,7 @@ pub fn events(data: &[u8]) {
     (event.time, event.duration) = (0, data.len() as u64);
     let decoded = events::Decoder::default().decode(&event);
     if let Some(events::DecodedEvent::StreamStart(event) | events::DecodedEvent::Event(event)) = &decoded {
-        // As a writer does that is downstream of a reader.
+        // A writer that is downstream of a reader encodes the event again.
         let _ = events::Encoder::default().encode(event);
     }
     events::navigation_event(bytes, &mut Names::default());

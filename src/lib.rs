@@ -2,8 +2,8 @@
 
 //! GStreamer elements that share the frames of one pipeline with any number of other programs.
 //!
-//! `rsshmsink` publishes frames, with their caps, on a named channel in POSIX shared memory; `rsshmsrc` reads them in
-//! any number of unrelated pipelines. The crate `rsshm-channel` defines what the channel carries, and how.
+//! `rsshmsink` publishes frames, with their caps, on a named channel in POSIX shared memory. `rsshmsrc` reads them in
+//! any number of unrelated pipelines. The crate `rsshm-channel` defines the format and the protocol of the channel.
 
 #![allow(missing_docs)] // plugin_define! makes public items without documentation
 #![allow(unused_doc_comments)] // rustdoc does not use the blocks for GStreamer's documentation tool
@@ -11,7 +11,7 @@
 /**
  * plugin-rsshm:
  *
- * One camera, many programs: a pipeline shares its frames with any number of other programs through POSIX shared memory.
+ * Shares the frames of one pipeline with any number of other programs through POSIX shared memory.
  *
  * Since: 0.1
  */

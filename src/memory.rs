@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Recognises memory that may be a slot, and marks memory as read-only, which the bindings cannot do.
+//! Recognises memory that may be a slot. Marks memory as read-only, because the bindings have no function for that.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -14,7 +14,7 @@ pub(crate) fn may_be_slot(memory: &gst::MemoryRef) -> bool {
     memory.is_type(WRAPPED)
 }
 
-/// Marks `memory` and its parents as read-only, so that mapping a buffer with it for writing makes a copy.
+/// Marks `memory` and its parents as read-only, so that mapping a buffer with this memory for writing makes a copy.
 pub(crate) fn mark_read_only(memory: &gst::MemoryRef) {
     let mut pointer = memory.as_ptr().cast_mut();
     while !pointer.is_null() {

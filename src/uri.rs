@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! URIs of channels: `rsshm://NAME`.
+//! The URIs of channels, which have the form `rsshm://NAME`.
 
 use gst::{glib, prelude::*};
 use rsshm_channel::ChannelName;
@@ -8,7 +8,7 @@ use rsshm_channel::ChannelName;
 /// The URI protocols of both elements.
 pub(crate) const PROTOCOLS: &[&str] = &["rsshm"];
 
-/// The URI of the channel that the `channel` property of `element` names; `None` if that is unset.
+/// The URI of the channel that the `channel` property of `element` names; `None` if the property is unset.
 pub(crate) fn of_element(element: &impl IsA<gst::Element>) -> Option<String> {
     element.property::<Option<String>>("channel").as_deref().map(from_name)
 }
@@ -43,7 +43,7 @@ fn to_name(uri: &str) -> Result<String, glib::Error> {
 
 /// Decodes the percent escapes of `text`; `None` if an escape is invalid, or if the result is not UTF-8.
 ///
-/// GLib's own function does not check the result, and the bindings assume that it is UTF-8.
+/// GLib's own function does not check that the result is UTF-8, and its binding assumes that it is.
 fn unescape(text: &str) -> Option<String> {
     let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
     let mut bytes = Vec::with_capacity(text.len());

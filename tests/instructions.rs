@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The instructions per frame in the code of this project, and in the functions of GStreamer and libc that it calls.
+//! Counts the instructions per frame in the code of this project, and in the functions of GStreamer and libc that it
+//! calls.
 //!
-//! Valgrind counts them, so the result does not depend on how busy the machine is. `make instructions` runs this in a
-//! release build; the counts of a debug build are of no use.
+//! Valgrind counts them, so a busy machine does not change the result. `make instructions` runs this test in a release
+//! build, because the counts of a debug build are of no use.
 #![cfg(not(debug_assertions))]
 
 use std::process::Command;
@@ -12,14 +13,14 @@ use gst::prelude::*;
 use gst_check::Harness;
 use rsshm_testkit::{Channel, gst::init};
 
-/// The number of frames of a counted run. It is so large that work which is done once has no weight.
+/// The number of frames of a counted run. It is so large that work which is done only once does not matter.
 const FRAMES: u64 = 2000;
 
 /// The largest accepted growth, in percent.
 const MAX_GROWTH: u64 = 20;
 
-/// The counted functions: a name, the memory of the frames, the function (a pattern of valgrind), which is counted with
-/// all functions that it calls, and the instructions that were recorded for it.
+/// The counted functions. Each has a name, the memory of the frames, a valgrind pattern of the function, and the
+/// recorded number of instructions. The functions that it calls are counted too.
 const COUNTED: [(&str, &str, &str, u64); 5] = [
     (
         "writer, a buffer of the pool",
@@ -48,7 +49,7 @@ const MEMORY: &str = "RSSHM_COUNTED";
 const IN_PLACE: &str = "in place";
 const FOREIGN: &str = "foreign";
 
-/// Runs a writer and a reader in turn in this process.
+/// Runs a writer and a reader in this process, one after the other for each frame.
 fn pair(memory: &str) {
     init();
     let channel = Channel::new();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The building blocks of metas and events in the channel: numbers, texts and structures, encoded and decoded.
+//! Encodes and decodes the building blocks of metas and events in the channel, which are numbers, texts and structures.
 //!
 //! Decoding survives any bytes, because any program with write permission may have written them.
 
@@ -28,7 +28,7 @@ pub(crate) fn put_text(to: &mut Vec<u8>, text: &str) -> Option<()> {
 
 /// Appends a structure as text; `None` if it has values that readers do not accept.
 pub(crate) fn put_structure(to: &mut Vec<u8>, structure: &gst::StructureRef) -> Option<()> {
-    // The check of the text below would be enough. This check avoids making the text of a buffer, which is large.
+    // The check of the text below would be enough. This check comes first, because the text of a buffer is large.
     if !structure.iter().all(|(_, value)| is_plain_type(value.type_())) {
         return None;
     }
@@ -37,7 +37,7 @@ pub(crate) fn put_structure(to: &mut Vec<u8>, structure: &gst::StructureRef) -> 
     put_text(to, &text)
 }
 
-/// Whether values of this type are plain: numbers, booleans, strings, fractions, bit masks, lists and arrays.
+/// Whether values of this type are plain, that is, numbers, booleans, strings, fractions, bit masks, lists or arrays.
 pub(crate) fn is_plain_type(value_type: gst::glib::Type) -> bool {
     [
         bool::static_type(),
@@ -81,7 +81,7 @@ impl Names {
     }
 }
 
-/// The bytes that have not been read yet. All methods return `None` if there are too few.
+/// The bytes that have not been read yet. All methods return `None` if too few bytes are left.
 pub(crate) struct Bytes<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Bytes<'a> {
@@ -119,7 +119,7 @@ impl<'a> Bytes<'a> {
         self.numbers().map(|[x, y, width, height]| (x, y, width, height))
     }
 
-    /// A run of bytes after its size in two bytes.
+    /// The bytes after a size of two bytes.
     pub(crate) fn sized(&mut self) -> Option<&'a [u8]> {
         let size = self.u16()?;
         let (bytes, rest) = self.0.split_at_checked(size.into())?;
@@ -127,7 +127,7 @@ impl<'a> Bytes<'a> {
         Some(bytes)
     }
 
-    /// A text without NUL, because it goes to C code.
+    /// A text after its size. The text has no NUL, because it goes to C code.
     pub(crate) fn text(&mut self) -> Option<&'a str> {
         self.sized()
             .filter(|bytes| !bytes.contains(&0))

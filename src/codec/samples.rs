@@ -2,7 +2,8 @@
 
 //! Set-up and sample data for the tests of the codec and of the modules that use it.
 
-/// Initialises GStreamer so that a warning of GLib or GStreamer aborts the test: no input from a peer may cause one.
+/// Initialises GStreamer so that a warning of GLib or GStreamer aborts the test, because no input from a peer may cause
+/// a warning.
 pub(crate) fn init() {
     gst::init().unwrap();
     gst::glib::log_set_always_fatal(gst::glib::LogLevels::LEVEL_CRITICAL | gst::glib::LogLevels::LEVEL_WARNING);

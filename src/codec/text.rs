@@ -2,9 +2,10 @@
 
 //! Checks whether a text from another program may go to GStreamer's own parser of structures and caps.
 //!
-//! That parser creates values of any type that the text names, even buffers and samples. It recurses as deeply as the
-//! text nests, and prints critical warnings for invalid ranges and fractions. So only plain values may reach it: a
-//! name, then fields of numbers, booleans, strings, fractions, bit masks, and lists and arrays of these.
+//! That parser creates values of any type that the text names, even buffers and samples. It recurses once for each
+//! level of nesting, and prints critical warnings for invalid ranges and fractions. So only a name and fields with
+//! plain values may reach it. Plain values are numbers, booleans, strings, fractions, bit masks, and lists and arrays
+//! of these.
 
 /// The maximum length, in bytes, of the name of a structure, a field or a type of region.
 pub(crate) const MAX_NAME_SIZE: usize = 128;
@@ -17,7 +18,7 @@ const TYPES: [&str; 11] = [
     "boolean", "int", "uint", "gint64", "guint64", "float", "double", "string", "fraction", "bitmask", "guchar",
 ];
 
-/// Further types in caps: the headers of compressed streams, and the flags of 3D video.
+/// Further types that caps may have. They hold the headers of compressed streams and the flags of 3D video.
 const CAPS_TYPES: [&str; 2] = ["buffer", "GstVideoMultiviewFlagsSet"];
 
 /// The prefixes of the names of raw formats in GStreamer 0.10.
@@ -28,7 +29,7 @@ pub(crate) fn is_plain(text: &str, admit: impl FnMut(&str) -> bool) -> bool {
     is_structure(text, false, admit)
 }
 
-/// Whether `text` describes caps with one structure. Its values are plain, or of the further types of fixed caps.
+/// Whether `text` describes caps with one structure. Its values are plain, or have one of the [`CAPS_TYPES`].
 pub(crate) fn is_plain_caps(text: &str) -> bool {
     is_structure(text, true, |_| true)
 }
@@ -68,7 +69,7 @@ fn is_structure(text: &str, is_caps: bool, mut admit: impl FnMut(&str) -> bool) 
 /// The text that has not been checked yet.
 struct Rest<'a> {
     bytes: &'a [u8],
-    /// The text is that of caps, not of another structure.
+    /// Whether the text is that of caps.
     is_caps: bool,
 }
 
@@ -131,7 +132,7 @@ impl<'a> Rest<'a> {
         }
     }
 
-    /// The byte after a backslash: three octal digits, or any other character.
+    /// The byte after a backslash, which is given by three octal digits or by any other character.
     fn escaped(&mut self) -> Option<u8> {
         let (first, rest) = self.bytes.split_first()?;
         if !(b'0'..=b'3').contains(first) {
@@ -172,14 +173,14 @@ impl<'a> Rest<'a> {
         }
         let kind = match kind {
             Some(kind) => kind,
-            // In caps, as people write them, the type may be missing; GStreamer guesses it.
+            // In caps, the type may be missing, because people write them. GStreamer guesses the type.
             None if self.is_caps => "",
             None => return None,
         };
         match kind {
             "string" if self.skip(b'"') => self.quoted(),
             _ => {
-                // NULL stands for a missing string. GStreamer prints a critical warning for one in a list.
+                // NULL stands for a missing string. GStreamer prints a critical warning for a NULL in a list.
                 let is_missing_string = |word: &str| depth > 0 && word == "NULL";
                 self.word()
                     .filter(|word| is_value(kind, word) && !is_missing_string(word))
@@ -206,7 +207,7 @@ fn is_hexadecimal(text: &str) -> bool {
     text.len().is_multiple_of(2) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Whether GStreamer accepts `text` as a value of the type. It leaks a list with a value that it does not accept.
+/// Whether GStreamer accepts `text` as a value of the type. GStreamer leaks a list with a value that it refuses.
 fn is_value(kind: &str, text: &str) -> bool {
     match kind {
         "int" => is_integer::<i32>(text),
@@ -224,19 +225,21 @@ fn is_value(kind: &str, text: &str) -> bool {
             .is_some_and(|digits| !digits.starts_with('+') && u64::from_str_radix(digits, 16).is_ok()),
         "buffer" => is_hexadecimal(text),
         "fraction" => is_fraction(text),
-        // Without a type, GStreamer guesses. Everything that does not look like a fraction is a number or a string.
+        // Without a type, GStreamer guesses the type. Everything that does not look like a fraction is a number or a
+        // string.
         "" => !has_form_of_fraction(text) || is_fraction(text),
         _ => true,
     }
 }
 
-/// Whether `text` is a decimal number without leading zeros, which GStreamer would take for an octal number.
+/// Whether `text` is a decimal number without leading zeros. GStreamer takes a number with leading zeros for an octal
+/// number.
 fn is_integer<T: std::str::FromStr>(text: &str) -> bool {
     let digits = text.trim_start_matches('-');
     text.parse::<T>().is_ok() && (digits == "0" || !digits.starts_with('0')) && !text.starts_with('+')
 }
 
-/// Whether `text` is a fraction that GStreamer accepts: without `i32::MIN`, and without a denominator of 0.
+/// Whether `text` is a fraction that GStreamer accepts. It has no `i32::MIN`, and its denominator is not 0.
 fn is_fraction(text: &str) -> bool {
     let number = |text: &str| text.parse::<i32>().ok().filter(|number| *number != i32::MIN);
     let Some((numerator, denominator)) = text.split_once('/') else {

@@ -28,7 +28,7 @@ glib::wrapper! {
 }
 
 pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
-    // Ranked below the providers of real cameras, because a camera should be the default.
+    // The provider ranks below the providers of real cameras, because a camera should be the default.
     gst::DeviceProvider::register(
         Some(plugin),
         "rsshmdeviceprovider",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The device provider: it lists the channels that have a writer, and reports when they come and go.
+//! The device provider. It lists the channels that have a writer, and reports when they come and go.
 
 use std::{
     collections::BTreeMap,
@@ -15,10 +15,10 @@ use rsshm_channel::{ChannelName, Observer, Watch, WatchStop};
 use super::CAT;
 use crate::{caps, sync::lock};
 
-/// How often the listed channels are checked, even without a notification of a change.
+/// The longest time between two checks of the listed channels. A notification of a change causes a check at once.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a channel must be missing before its device is removed. A channel is missing for a moment while another
+/// A device is removed when its channel has been missing for this time. A channel is missing for a moment while another
 /// segment takes its name.
 const REMOVAL_DELAY: Duration = Duration::from_millis(300);
 
@@ -75,7 +75,7 @@ struct ListEntry {
 struct DeviceList(BTreeMap<String, ListEntry>);
 
 impl DeviceList {
-    /// Reads all channels, and notifies the application of what has changed since the last time.
+    /// Reads all channels, and notifies the application of the changes since the last call.
     fn update(&mut self, provider: &super::RsShmDeviceProvider) {
         let mut found = Channel::all();
         self.0.retain(|name, entry| {
@@ -110,7 +110,7 @@ impl DeviceList {
         }
     }
 
-    /// How long to wait for a notification of a change.
+    /// The longest time to wait for a notification of a change.
     fn timeout(&self, watch: &Watch) -> Duration {
         if self.0.values().any(|entry| entry.missing_since.is_some()) {
             REMOVAL_DELAY
@@ -132,7 +132,7 @@ impl ObjectSubclass for RsShmDeviceProvider {
 impl ObjectImpl for RsShmDeviceProvider {}
 impl GstObjectImpl for RsShmDeviceProvider {}
 
-// Nothing here may panic: C code calls these functions, and a panic there aborts the whole program.
+// Nothing here may panic, because C code calls these functions, and a panic there aborts the whole program.
 impl DeviceProviderImpl for RsShmDeviceProvider {
     fn metadata() -> Option<&'static gst::subclass::DeviceProviderMetadata> {
         static METADATA: LazyLock<gst::subclass::DeviceProviderMetadata> = LazyLock::new(|| {
@@ -180,8 +180,8 @@ impl DeviceProviderImpl for RsShmDeviceProvider {
         let watch_thread = lock(&self.watch_thread).take();
         if let Some(WatchThread { stop, thread }) = watch_thread {
             drop(stop);
-            // An application may stop the provider from its handler for a new device, which runs in that thread. The
-            // thread must not wait for itself.
+            // An application may stop the provider from its handler for a new device. The handler runs in the
+            // provider's thread, which must not wait for itself.
             if thread.thread().id() != thread::current().id() {
                 let _ = thread.join();
             }

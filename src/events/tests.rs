@@ -44,7 +44,7 @@ fn received(encoded: &EncodedEvent) -> rsshm_channel::Event {
     event
 }
 
-/// Encodes and decodes an event. Returns both results, and how much was left out.
+/// Encodes and decodes an event. Returns both results, and the number of values that were left out.
 #[track_caller]
 fn transfer_with(encoder: &mut Encoder, event: &gst::Event) -> (EncodedEvent, DecodedEvent, u64) {
     match encoder.encode(event) {
@@ -57,7 +57,7 @@ fn transfer_with(encoder: &mut Encoder, event: &gst::Event) -> (EncodedEvent, De
     }
 }
 
-/// The decoded event; nothing may be left out.
+/// Encodes and decodes an event, of which nothing may be left out. Returns the decoded event.
 #[track_caller]
 fn transferred(event: &gst::Event) -> gst::Event {
     init();
@@ -346,7 +346,7 @@ fn custom_sticky_events_get_indices_until_none_is_left() {
         ["d", "e", "f", "g", "e", "f"].map(&mut index),
         [Some(6), Some(7), None, None, Some(7), None]
     );
-    // A new stream ends the sticky events of the former one.
+    // When a new stream begins, the sticky events of the former stream are over.
     transfer_with(&mut encoder, &event::StreamStart::new("next"));
     assert_eq!(transfer_with(&mut encoder, &sticky("f")).0.sticky_index, Some(3));
 }
@@ -365,7 +365,7 @@ fn events_of_unlisted_types_are_not_sent() {
         event::CustomDownstreamOob::new(structure.clone()),
         event::CustomBothOob::new(structure),
         event::StreamGroupDone::new(gst::GroupId::next()),
-        // It refers to times of the writer's own pipeline.
+        // This event refers to times of the writer's own pipeline.
         gst_video::DownstreamForceKeyUnitEvent::builder().build(),
         UpstreamForceKeyUnitEvent::builder().build(),
     ] {
@@ -462,7 +462,7 @@ fn navigation_events_arrive_unchanged() {
         let received = navigation_event(&message, &mut Names::default()).unwrap();
         assert_eq!(NavigationEvent::parse(&received).unwrap(), event);
     }
-    // A command as GStreamer's C code makes it; the bindings would make the code an enum.
+    // GStreamer's C code makes commands of this form. The bindings would make the command's code an enum.
     let command = gst::Structure::builder(NAVIGATION_NAME)
         .field("event", "command")
         .field("command-code", 3u32)
@@ -576,7 +576,7 @@ proptest! {
         decode(kind, &bytes);
     }
 
-    /// Texts that look like tags and events, because those can reach GStreamer's own parsers.
+    /// The texts look like tags and events, because only such texts can reach GStreamer's own parsers.
     #[test]
     fn decoder_survives_any_text(
         kind in 2u32..6,

@@ -18,7 +18,7 @@
  * gst-launch-1.0 rsshmsrc name=cam0 ! videoconvert ! autovideosink
  * ```
  *
- * Publish a file so that no frame is missed, as fast as the reader takes them:
+ * Publish a file at the speed of its reader, so that the reader misses no frame:
  * ```bash
  * gst-launch-1.0 filesrc location=film.mp4 ! decodebin ! rsshmsink name=work lossless=true wait-for-connection=true sync=false
  * ```
@@ -53,17 +53,17 @@ use crate::{
 /// The number of buffers that the pool announces as its minimum.
 const MIN_BUFFERS: u32 = 2;
 
-/// The shortest wait for a connection that delays the frames after it.
+/// A wait for a connection delays the frames after it only if it takes at least this long.
 const MIN_CONNECTION_WAIT: gst::ClockTime = gst::ClockTime::from_mseconds(5);
 
-/// The open channel. It exists from NULL->READY to READY->NULL.
+/// The open channel. It exists between the state changes NULL->READY and READY->NULL.
 struct Session {
     writer: Arc<Writer>,
     service: ServiceThread,
 }
 
-// Locks: each is held for a few lines, and none while another is taken. None is held during a call into the base class,
-// a post, a notification or a wait.
+// Each lock is held for a few lines, and never while another lock is taken. No lock is held during a call into the base
+// class, a post, a notification or a wait.
 #[derive(Default)]
 pub struct RsShmSink {
     settings: Mutex<Settings>,
@@ -90,7 +90,7 @@ impl RsShmSink {
     fn open(&self) -> Result<(), gst::ErrorMessage> {
         let settings = lock(&self.settings).clone();
         let name = element::channel_name(settings.channel.as_deref(), &self.obj().name())?;
-        // Once, because GLib posts a critical warning if a meta is registered again.
+        // The meta is registered once, because GLib prints a critical warning if it is registered again.
         static NO_SLOT_META_REGISTERED: Once = Once::new();
         NO_SLOT_META_REGISTERED.call_once(|| gst::meta::CustomMeta::register(NO_SLOT_META, &[]));
         let writer = Writer::open(name, settings.writer)
@@ -128,7 +128,7 @@ impl RsShmSink {
     fn close(&self) {
         let session = lock(&self.session).take();
         if let Some(Session { writer, service }) = session {
-            // A panic of the thread was printed when it happened.
+            // The result only says whether the thread panicked, and a panic was printed when it happened.
             let _ = service.stop();
             writer.close();
         }
@@ -155,15 +155,15 @@ impl RsShmSink {
         }
     }
 
-    /// Lets frames leave later than their timestamps by `delay_ns`.
+    /// Lets each frame leave `delay_ns` after the time of its timestamp.
     fn set_delay(&self, delay_ns: i64) {
         let settings = lock(&self.settings).pacing;
         self.pacing.set_delay(self.obj().upcast_ref(), settings, delay_ns);
     }
 
-    /// Waits until a reader is attached, if the user wants that; `false` if the wait was interrupted.
+    /// Waits until a reader is attached, if `wait-for-connection` is set; `false` if the wait was interrupted.
     ///
-    /// `wait_began` holds the running time at which the wait for this buffer began; `None` until then.
+    /// `wait_began` holds the running time at which the wait for this buffer began; `None` if it has not begun.
     fn wait_for_connection(
         &self,
         writer: &Writer,
@@ -195,10 +195,11 @@ impl RsShmSink {
         Ok(true)
     }
 
-    /// Makes this frame leave `now`, and delays all later frames by as much. So a file plays on from where it waited
-    /// for its first reader.
+    /// Makes this frame leave `now`, and delays all later frames by the same time. So a file plays on from the frame at
+    /// which it waited for its first reader.
     ///
-    /// Otherwise all frames up to now would be late, and the reader's pipeline would skip them.
+    /// Without the delay, all frames that are due before `now` would be late, and the reader's pipeline would skip
+    /// them.
     fn delay_from(&self, buffer: &gst::BufferRef, now: gst::ClockTime) {
         let Some(due) = lock(&self.stream).due(buffer) else {
             return;
@@ -211,7 +212,7 @@ impl RsShmSink {
 
 /// The frames and events that go through the channel.
 impl RsShmSink {
-    /// Publishes a buffer with its encoded metas, and waits until that is possible.
+    /// Waits until a buffer can be published, and publishes it with its encoded metas.
     fn publish_buffer(
         &self,
         writer: &Writer,
@@ -243,7 +244,8 @@ impl RsShmSink {
                     gst::debug!(CAT, imp = self, "readers hold all slots: frame dropped");
                     return Ok(gst::FlowSuccess::Ok);
                 }
-                // On the way to PAUSED, the frame waits here. During a flush, this returns the flow error.
+                // While the pipeline is PAUSED, the frame waits here. During a flush, `wait_preroll` returns the flow
+                // error.
                 Outcome::Interrupted => self.obj().wait_preroll()?,
             };
         }
@@ -305,7 +307,7 @@ impl RsShmSink {
 
 /// Negotiation.
 impl RsShmSink {
-    /// Records the answer that upstream gets about caps that it asks about, and warns of a refusal.
+    /// Records whether the sink accepts the caps that upstream asks about, and warns if it refuses them.
     fn note_answer(&self, refusal: Option<&str>) {
         let Some(refusal) = refusal else {
             self.negotiation.record_offer();
@@ -319,9 +321,9 @@ impl RsShmSink {
 
     /// Posts the reason why caps that upstream sends cannot be carried.
     ///
-    /// A pad probe calls this, because such caps do not reach the element: the pad sends an ACCEPT_CAPS query, and then
-    /// refuses the caps without a reason. The query itself does not show that caps are sent, because any element may
-    /// send one.
+    /// A pad probe calls this, because such caps do not reach the element. The pad sends an ACCEPT_CAPS query, and then
+    /// refuses the caps without giving a reason. The query itself does not show that upstream sends the caps, because
+    /// any element may send such a query.
     fn check_sent_caps(&self, event: &gst::EventRef) {
         let gst::EventView::Caps(caps) = event.view() else {
             return;
@@ -355,7 +357,7 @@ impl ObjectImpl for RsShmSink {
 
     fn constructed(&self) {
         self.parent_constructed();
-        // The last sample would keep a slot for as long as the stream stands still.
+        // The last sample would keep its slot while the stream stands still.
         self.obj().set_enable_last_sample(false);
         let weak = self.downgrade();
         let probe = move |_: &gst::Pad, info: &mut gst::PadProbeInfo| {
@@ -423,8 +425,8 @@ impl ElementImpl for RsShmSink {
         &TEMPLATES
     }
 
-    // The channel is opened here and not in the base class's start(), which would add an error of its own that has no
-    // useful text.
+    // The channel is opened here and not in the base class's start(), because the base class would add an error that
+    // has no useful text.
     fn change_state(&self, transition: gst::StateChange) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         if transition == gst::StateChange::NullToReady {
             self.open().map_err(|message| {
@@ -433,7 +435,7 @@ impl ElementImpl for RsShmSink {
             })?;
         }
         if transition == gst::StateChange::ReadyToPaused {
-            // The running time begins anew.
+            // The running time begins again at 0.
             self.set_delay(0);
             self.negotiation.reset();
         }
@@ -495,8 +497,8 @@ impl BaseSinkImpl for RsShmSink {
 
     fn query(&self, query: &mut gst::QueryRef) -> bool {
         if let gst::QueryViewMut::AcceptCaps(accept) = query.view_mut() {
-            // The base class would compare with the answer to a CAPS query without a filter, which only lists
-            // preferences.
+            // The base class would compare the caps with the answer to a CAPS query without a filter, but that answer
+            // only lists preferences.
             let refusal = caps::refusal(accept.caps());
             self.note_answer(refusal.as_deref());
             accept.set_result(refusal.is_none());
@@ -508,13 +510,13 @@ impl BaseSinkImpl for RsShmSink {
     fn propose_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
         let (caps, need_pool) = query.get_owned();
         let caps = caps.ok_or_else(|| gst::loggable_error!(CAT, "an ALLOCATION query without caps"))?;
-        // The size of a frame is known beforehand only for raw video.
+        // Only raw video has frames whose size is known before they arrive.
         let Some(info) = caps::raw_video(&caps) else {
             return Ok(());
         };
         query.add_allocation_meta::<gst_video::VideoMeta>(None);
-        // The crop meta is not offered: upstream would leave cropping to the elements after a reader, and it is not
-        // known here whether those crop.
+        // The crop meta is not offered, because upstream would then leave cropping to the elements after a reader. The
+        // sink does not know whether those elements crop.
         query.add_allocation_meta::<gst_video::VideoRegionOfInterestMeta>(None);
         query.add_allocation_meta::<gst::ReferenceTimestampMeta>(None);
         query.add_allocation_meta::<gst_video::VideoTimeCodeMeta>(None);
@@ -536,7 +538,7 @@ impl BaseSinkImpl for RsShmSink {
                 self.parent_event(event)
             }
             gst::EventView::FlushStop(flush) => {
-                // The running time begins anew.
+                // The running time begins again at 0.
                 if flush.resets_time() {
                     self.set_delay(0);
                 }
@@ -544,9 +546,10 @@ impl BaseSinkImpl for RsShmSink {
                 self.parent_event(event)
             }
             gst::EventView::Eos(_) => {
-                // The base class waits here until the time of the last frame is over, then posts EOS.
+                // The base class waits here until the time of the last frame is over, and then posts EOS.
                 let handled = self.parent_event(event);
-                // If a flush ended that wait, the stream has not ended: it continues at another position, or stops.
+                // If a flush ended that wait, the stream has not ended, because it continues at another position or is
+                // stopped.
                 if let Some(writer) = self.writer().filter(|_| handled) {
                     writer.end_of_stream();
                 }

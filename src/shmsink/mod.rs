@@ -2,14 +2,14 @@
 
 //! The element `rsshmsink`.
 //!
-//! `imp` is the element: it owns the parts below and calls them; none of them knows `imp`.
+//! `imp` is the element, which owns the parts below and calls them. None of the parts uses `imp`.
 //!
 //! - `properties`: settings, property specifications, signals
-//! - `negotiation`: the last answer about caps that upstream received, and the messages that follow from it
-//! - `pacing`: when frames leave, and the latency that is announced to readers
+//! - `negotiation`: the last answer that upstream received about caps, and the messages that follow from it
+//! - `pacing`: the times at which frames leave, and the latency that is announced to readers
 //! - `pool`: the buffer pool that upstream draws from
 //! - `stream`: the state of the current stream, from which frames and events get their descriptors
-//! - `publish`: how a buffer gets into a slot
+//! - `publish`: puts a buffer into a slot and publishes it
 //! - `service`: the writer's service thread, and the reports on its passes
 //! - `stats`: the counters of `channel-stats`
 

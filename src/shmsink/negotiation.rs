@@ -6,10 +6,10 @@ use std::sync::Mutex;
 
 use crate::sync::lock;
 
-/// The last answer about caps that upstream received since the start.
+/// The last answer that upstream has received about caps since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum CapsAnswer {
-    /// There was no answer yet.
+    /// There has been no answer yet.
     #[default]
     None,
     /// None of the caps that upstream asked about can be carried.
@@ -37,8 +37,8 @@ impl Negotiation {
 
     /// Records that upstream may send none of the caps that it asked about. Returns whether to post a warning.
     ///
-    /// A warning is posted only while upstream has no other answer. Later, upstream only tries what is possible, and
-    /// the caps that it does send are checked when they arrive.
+    /// A warning is posted only if this is the first answer. After an offer, upstream only tries further caps, and the
+    /// caps that it then sends are checked when they arrive.
     pub(super) fn record_refusal(&self) -> bool {
         let mut answer = lock(&self.0);
         let is_first = *answer == CapsAnswer::None;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Pacing: when frames leave the sink, and the latency that is announced to readers.
+//! Pacing, that is, the times at which frames leave the sink, and the latency that is announced to readers.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
@@ -9,7 +9,8 @@ use gst_base::prelude::*;
 
 use super::CAT;
 
-/// The settings of the user: the element's own `sync` and `ts-offset`. Those of the base class are derived from them.
+/// The settings of the user, which are the element's own `sync` and `ts-offset`. The properties of the base class with
+/// these names are derived from them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PacingSettings {
     pub(super) sync: bool,
@@ -25,10 +26,10 @@ impl Default for PacingSettings {
     }
 }
 
-/// The present pacing of frames.
+/// The current pacing of frames.
 ///
-/// Accesses to both atomics are Relaxed: no other data depends on their values, and a frame may be paced by the value
-/// before or after a change.
+/// Accesses to both atomics are Relaxed, because no other data depends on their values. At a change, a frame may be
+/// paced by the old or the new value.
 #[derive(Debug, Default)]
 pub(super) struct Pacing {
     upstream_is_live: AtomicBool,
@@ -61,8 +62,9 @@ impl Pacing {
     /// Decides whether the base class waits for the time of each frame. Returns the latency, in nanoseconds, after
     /// which readers can expect frames.
     ///
-    /// The frames of a live upstream leave at once. The base class would hold each frame, and the streaming thread with
-    /// it, until its latency is over. So the element's `sync` is passed to the base class only if upstream is not live.
+    /// The frames of a live upstream leave at once. The base class would hold each frame and the streaming thread until
+    /// the latency of the frame is over. So the element's `sync` is passed to the base class only if upstream is not
+    /// live.
     pub(super) fn update_latency(&self, sink: &gst_base::BaseSink, settings: PacingSettings) -> u64 {
         let mut query = gst::query::Latency::new();
         let (live, min) = if sink.sink_pad().peer_query(&mut query) {
@@ -73,7 +75,8 @@ impl Pacing {
         };
         self.upstream_is_live.store(live, Ordering::Relaxed);
         sink.set_sync(settings.sync && !live);
-        // Read as properties, because the getters of the bindings panic at the value "none", which a user may set.
+        // The values are read as properties, because the getters of the bindings panic at the value "none", which a
+        // user may set.
         let nanoseconds = |property: &str| sink.property::<u64>(property);
         let latency_ns = if live {
             min.nseconds().saturating_add(nanoseconds("processing-deadline"))

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The buffer pool that upstream draws from: each buffer is a slot of the segment that is current at that time.
+//! The buffer pool that upstream draws from. Each of its buffers is a slot of the segment that is current when the
+//! buffer is acquired.
 //!
-//! The pool keeps no buffers. Acquiring takes a slot if there is one, and plain memory otherwise, so that it never
-//! waits and never fails for lack of slots. A released buffer is freed, and its slot with the memory.
+//! The pool keeps no buffers. `acquire_buffer` takes a free slot or, if there is none, plain memory. So it never waits,
+//! and it does not fail if no slot is free. A released buffer is freed, and so is its slot.
 
 use std::sync::{
     Arc, LazyLock, Mutex, Weak,
@@ -29,7 +30,7 @@ struct Config {
 }
 
 impl Config {
-    /// Reads the configuration that upstream asks for, and completes its alignment; `None` if it is impossible.
+    /// Reads the configuration that upstream asks for, and completes its alignment; `None` if that is impossible.
     fn new(config: &mut gst::BufferPoolConfigRef, caps: &gst::CapsRef, mut size: usize) -> Option<Self> {
         let wants_meta = config.has_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
         let mut layout = None;
@@ -41,7 +42,8 @@ impl Config {
             {
                 info.align(&mut alignment).ok()?;
                 config.set_video_alignment(&alignment);
-                // For fields, `align` counts only half of the rows that it leaves free at the top.
+                // If each buffer is a single field, `align` counts only half of the rows that it leaves free at the
+                // top.
                 size = size.max(Planes::default_of(&info).size_of(&info).unwrap_or(0));
             }
             size = size.max(info.size());
@@ -67,8 +69,9 @@ impl Config {
 
 /// The video format that the sink currently receives, shared with all of its pools.
 ///
-/// The caps of a pool may differ: they may be those that come next, or those before an element that changes the caps of
-/// the buffers that it passes on (videorate). Slots are only for pictures that the channel's caps describe.
+/// The caps of a pool may differ from this format. They may be the next caps of the stream. They may also be the caps
+/// before an element, such as videorate, that changes the caps of the buffers that it passes on. Slots are only for
+/// pictures that the channel's caps describe.
 #[derive(Debug, Default)]
 pub(super) struct CurrentFormat(Mutex<Option<gst_video::VideoInfo>>);
 
@@ -100,9 +103,9 @@ pub struct RsShmPool {
     writer: Mutex<Weak<Writer>>,
     current_format: Mutex<Arc<CurrentFormat>>,
     config: Mutex<Option<Arc<Config>>>,
-    /// Whether buffers may be acquired. The stores are Release and the load is Acquire: a thread that sees `true` also
-    /// sees what `start` or `flush_stop` did before it. A thread that still sees the value before gets one buffer more
-    /// or less, which does no harm, as buffers are freed on release.
+    /// Whether buffers may be acquired. The stores are Release and the load is Acquire, so a thread that sees `true`
+    /// also sees the changes that `start` or `flush_stop` made before. A thread that still sees the old value gets one
+    /// buffer too many or one too few. This does no harm, because buffers are freed on release.
     is_active: AtomicBool,
 }
 
@@ -112,7 +115,7 @@ glib::wrapper! {
 }
 
 impl Pool {
-    /// A pool in front of `writer`, for buffers of `caps`.
+    /// A pool of slots of `writer`, for buffers with these caps.
     pub(super) fn new(
         writer: &Arc<Writer>,
         current_format: &Arc<CurrentFormat>,
@@ -139,7 +142,7 @@ impl ObjectSubclass for RsShmPool {
 impl ObjectImpl for RsShmPool {}
 impl GstObjectImpl for RsShmPool {}
 
-// Nothing here may panic: C code calls these functions, and a panic there aborts the whole program.
+// Nothing here may panic, because C code calls these functions, and a panic there aborts the whole program.
 impl BufferPoolImpl for RsShmPool {
     fn options() -> &'static [&'static str] {
         static OPTIONS: LazyLock<[&str; 2]> = LazyLock::new(|| {
@@ -169,7 +172,7 @@ impl BufferPoolImpl for RsShmPool {
         self.parent_set_config(config)
     }
 
-    /// Does not call the base class, which would fill its queue, and so take slots that remain unused.
+    /// Does not call the base class, because that would fill its queue with slots that remain unused.
     fn start(&self) -> bool {
         // Release, here and below: pairs with the acquire load in `acquire_buffer`.
         self.is_active.store(true, Ordering::Release);
@@ -225,7 +228,8 @@ impl RsShmPool {
     fn allocate(&self, config: &Config) -> Result<(gst::Memory, bool), gst::FlowError> {
         let writer = lock(&self.writer).upgrade();
         let current = Arc::clone(&lock(&self.current_format));
-        // If the segment cannot be created, the sink meets the same error when it gets the frame, and reports it.
+        // If the segment cannot be created, the sink gets the same error when it publishes the frame, and reports it
+        // then.
         let slot = writer
             .filter(|_| config.picture.as_ref().is_some_and(|info| current.matches(info)))
             .and_then(|writer| writer.upstream().claim(config.memory_size()).ok().flatten());

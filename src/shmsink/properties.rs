@@ -30,7 +30,7 @@ pub(super) enum Effect {
 }
 
 impl Settings {
-    /// Takes over the value of a property, whose type is that of the property's specification.
+    /// Takes over the value of a property. The value has the type that the property's specification gives.
     pub(super) fn set(&mut self, property: &str, value: &glib::Value) -> Effect {
         match property {
             "channel" => self.channel = value.get().unwrap_or_default(),
@@ -77,8 +77,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSink:channel:
          *
-         * The name of the channel: 1 to 250 bytes, without a slash, not beginning with "sem.".
-         * If it is unset, the element's own name is used.
+         * The name of the channel. It has 1 to 250 bytes, contains no slash, and does not begin with "sem.". If it is
+         * unset, the element's own name is used.
          *
          * The channel "cam0" consists of the shared memory object "/cam0" and the named semaphore "/cam0".
          *
@@ -90,8 +90,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          *
          * The mode of the segment, in octal if written with a leading zero, such as 0644.
          *
-         * Read permission lets other users observe: they copy each frame, and write nothing.
-         * Read and write permission lets them attach fully. This needs trust: a program that may write the segment can
+         * With read permission, other users may observe: they copy each frame and write nothing. With read and write
+         * permission, they may attach as readers. This needs trust, because a program that may write the segment can
          * corrupt frames.
          *
          * Since: 0.1
@@ -110,7 +110,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          * GstRsShmSink:max-slots:
          *
          * The maximum number of frame slots, 3 to 64. Each slot takes memory only when it is first needed.
-         * With 0, there are as many slots as fit in half of the free space of /dev/shm.
+         * With 0, the maximum is the number of slots that fit in half of the free space of /dev/shm.
          *
          * Since: 0.1
          */
@@ -124,9 +124,10 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSink:lossless:
          *
-         * Wait for the slowest attached reader, so that it misses no frame. The writer does not wait for observers.
+         * Whether the writer waits for the slowest attached reader, so that this reader misses no frame. The writer
+         * does not wait for observers.
          *
-         * Without it, the writer never waits for readers, and a slow reader misses frames.
+         * If this is false, the writer never waits for readers, and a slow reader misses frames.
          *
          * Since: 0.1
          */
@@ -139,7 +140,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSink:navigation:
          *
-         * Forward navigation events, which are mouse and keyboard input in the readers' windows, upstream.
+         * Whether to forward navigation events upstream. They are mouse and keyboard input in the readers' windows.
          *
          * Since: 0.1
          */
@@ -152,10 +153,10 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSink:wait-for-connection:
          *
-         * Block the stream until a reader is attached. Observers do not count.
+         * Whether to block the stream until a reader is attached. Observers do not count.
          *
-         * A file that waited for its first reader plays from where it was: its frames are published later by the time of
-         * the wait.
+         * A file that waited for its first reader plays on from the frame at which it waited, because its frames are
+         * published later by the time of the wait.
          *
          * Since: 0.1
          */
@@ -171,7 +172,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          * GstRsShmSink:num-clients:
          *
          * The number of attached readers that are alive, without observers. It is correct within a second, even when no
-         * frames flow. Changes are notified from a thread of the element.
+         * frames flow. A thread of the element notifies of changes.
          *
          * Since: 0.1
          */
@@ -188,9 +189,9 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          * - `frames-published`: all frames published
          * - `frames-in-place`: frames that upstream drew into shared memory
          * - `frames-copied`: frames copied into shared memory; the sum of the next three
-         * - `copied-foreign`: copied because upstream allocated the memory itself
-         * - `copied-repeated`: copied because the same buffer came again
-         * - `copied-no-slot`: copied because no slot was free when upstream asked for a buffer
+         * - `copied-foreign`: frames copied because upstream allocated the memory itself
+         * - `copied-repeated`: frames copied because the same buffer came again
+         * - `copied-no-slot`: frames copied because no slot was free when upstream asked for a buffer
          * - `frames-dropped`: frames not published, because readers held every slot
          * - `metas-left-out`: metas that the channel could not carry
          * - `events-left-out`: tags and events that the channel could not carry
@@ -233,7 +234,7 @@ pub(super) static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new
          * GstRsShmSink::client-disconnected:
          * @entry: index of the reader's entry in the reader table
          *
-         * A reader left the channel, or its process ended. The signal is emitted as #GstRsShmSink::client-connected is.
+         * A reader left the channel, or its process ended. A thread of the element emits this signal too.
          *
          * Since: 0.1
          */

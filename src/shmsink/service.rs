@@ -21,7 +21,7 @@ use crate::{codec::Names, error, events};
 /// The longest time between two service passes.
 const SERVICE_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The number of attached readers. All accesses are Relaxed: no other data depends on its value.
+/// The number of attached readers. All accesses are Relaxed, because no other data depends on its value.
 #[derive(Debug, Default)]
 pub(super) struct ClientCount(AtomicU32);
 
@@ -30,7 +30,7 @@ impl ClientCount {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Sets the number, and notifies of `num-clients` on `sink` if it changed.
+    /// Sets the number. If it changed, notifies of `num-clients` on `sink`.
     pub(super) fn set(&self, sink: &gst_base::BaseSink, count: u32) {
         if self.0.swap(count, Ordering::Relaxed) != count {
             sink.notify("num-clients");
@@ -81,13 +81,13 @@ impl Reporter {
                 self.send_upstream(&sink, &report);
                 true
             }
-            // Each pass tries again; an error is reported once.
+            // Each pass tries again, but the same error is reported only once.
             Err(error) if self.last_error.as_ref() == Some(&error) => true,
             Err(error) => {
                 gst::error!(CAT, obj = sink, "{error}");
                 sink.post_error_message(error::message(&error, gst::ResourceError::OpenWrite));
-                // Another process owns the names now, so that there is nothing left to service. Frames still reach the
-                // readers that are attached.
+                // Another process owns the names now, so nothing is left to service. Frames still reach the readers
+                // that are attached.
                 let is_lost = matches!(error, Error::Busy { .. });
                 self.last_error = Some(error);
                 !is_lost
@@ -105,7 +105,8 @@ impl Reporter {
         }
     }
 
-    /// Sends the readers' requests upstream. Nothing else from readers gets there, because none may disturb the writer.
+    /// Sends the readers' requests upstream. Nothing else from readers goes upstream, because no reader may disturb the
+    /// writer.
     fn send_upstream(&mut self, sink: &gst_base::BaseSink, report: &ServiceReport) {
         let pad = sink.sink_pad();
         if report.keyframe_wanted {

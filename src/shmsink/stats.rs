@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rsshm_channel::WriterStats;
 
-/// A counter. All accesses are Relaxed: no other data depends on its value.
+/// A counter. All accesses are Relaxed, because no other data depends on its value.
 #[derive(Debug, Default)]
 pub(super) struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds `count`, and returns the value before.
+    /// Adds `count`, and returns the former value.
     pub(super) fn add(&self, count: u64) -> u64 {
         self.0.fetch_add(count, Ordering::Relaxed)
     }
@@ -25,7 +25,7 @@ impl Counter {
     }
 }
 
-/// The counts of frames by the way in which they got into the channel, and of everything that did not get there.
+/// The numbers of frames that were published in place, copied or dropped, and of metas and events that were left out.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) in_place: Counter,
@@ -52,7 +52,7 @@ impl Counters {
         }
     }
 
-    /// The value of `channel-stats`: these counters and those of the writer.
+    /// The value of `channel-stats`, with these counters and those of the writer.
     pub(super) fn to_structure(&self, writer: &WriterStats) -> gst::Structure {
         let (foreign, repeated, no_slot) = (
             self.copied_foreign.get(),

@@ -18,12 +18,12 @@ pub(super) struct Stream {
     /// `None` if the stream is not raw video.
     info: Option<Arc<VideoInfo>>,
     clock_offset: ClockOffset,
-    /// The memory for the encoded metas of a frame, kept from one frame to the next.
+    /// The memory for the encoded metas of a frame, which is used again for the next frame.
     metadata: Vec<u8>,
     events: events::Encoder,
-    /// The next frame does not continue the frames before it.
+    /// Whether the next frame does not continue the frames before it.
     is_discont: bool,
-    /// The stream has had a keyframe.
+    /// Whether the stream has had a keyframe.
     has_keyframes: bool,
 }
 
@@ -42,7 +42,7 @@ impl Default for Stream {
 }
 
 impl Stream {
-    /// Takes over a SEGMENT event. Segments in formats other than time give no times.
+    /// Takes over a SEGMENT event. Frames and events get no times from a segment whose format is not time.
     pub(super) fn set_segment(&mut self, segment: &gst::event::Segment) {
         self.segment = segment
             .segment()
@@ -87,7 +87,7 @@ impl Stream {
         let times = Times::of_buffer(buffer, &self.segment);
         let origin = self.origin(element, &times, delay_ns);
         let mut descriptor = frame::describe(buffer, times, origin);
-        // v4l2src flags everything that is neither raw video nor JPEG, including Bayer pictures, as delta units. A
+        // v4l2src flags all frames except raw video and JPEG as delta units, even Bayer pictures. With these flags, a
         // reader would wait forever for a keyframe. So the flag is dropped until the stream has had a keyframe.
         self.has_keyframes |= !descriptor.is_delta();
         if !self.has_keyframes {
@@ -119,9 +119,9 @@ impl Stream {
         )
     }
 
-    /// The running time 0 in CLOCK_MONOTONIC nanoseconds, for a frame or an event with these times.
+    /// The CLOCK_MONOTONIC time of running time 0, in nanoseconds, for a frame or an event with these times.
     fn origin(&mut self, element: &gst::Element, times: &Times, delay_ns: i64) -> Option<i64> {
-        // The DTS comes first, because frames arrive in its order.
+        // The DTS is preferred to the PTS, because frames arrive in the order of their DTS.
         let origin = time::origin_at(element, &mut self.clock_offset, times.dts.or(times.pts));
         origin.map(|origin| origin.saturating_add(delay_ns))
     }

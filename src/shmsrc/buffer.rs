@@ -32,7 +32,7 @@ pub(super) struct BufferMaker {
 }
 
 impl BufferMaker {
-    /// Prepares for the next frame. This is done before the wait for it, so that little is left to do once it arrives.
+    /// Prepares for the next frame before the wait for that frame, so that little is left to do when it arrives.
     pub(super) fn prepare(&mut self) {
         self.spare.get_or_insert_default();
     }
@@ -96,8 +96,8 @@ impl BufferMaker {
     }
 }
 
-/// Adapts a buffer whose layout is not the default one of its format: a GstVideoMeta describes the layout if downstream
-/// understands that; otherwise the frame is copied into the default layout.
+/// Adapts a buffer whose layout is not the default layout of its format. A GstVideoMeta describes the layout if
+/// downstream understands that meta. Otherwise the frame is copied into the default layout.
 fn with_layout(
     context: Context,
     mut buffer: gst::Buffer,

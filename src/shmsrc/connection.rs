@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Measures the time without a writer, and decides what is due.
+//! Measures the time without a writer, and decides which action is due.
 
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ impl WriterWait {
         }
     }
 
-    /// The time until something is due. A `connection_timeout` of zero means never.
+    /// The time until an action is due. If `connection_timeout` is zero, the wait for a writer never fails.
     pub(super) fn remaining(&self, is_connected: bool, connection_timeout: Duration) -> Duration {
         if is_connected {
             return MAX_WAIT;
@@ -49,7 +49,7 @@ impl WriterWait {
         hint.into_iter().chain(timeout).min().unwrap_or(MAX_WAIT).max(MIN_WAIT)
     }
 
-    /// What is due now. A hint is due once.
+    /// The action that is due now. A hint is due only once.
     pub(super) fn due(&mut self, is_connected: bool, connection_timeout: Duration) -> Due {
         if is_connected {
             return Due::Nothing;

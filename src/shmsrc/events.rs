@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The events between frames: those of the channel go downstream, those of downstream go to the writer.
+//! The events between frames. Events of the channel go downstream, and events of downstream go to the writer.
 
 use gst::prelude::*;
 use gst_base::prelude::*;
@@ -24,7 +24,7 @@ pub(super) struct EventForwarder {
 /// The events that came before the first buffer of a stream.
 #[derive(Default)]
 struct PendingEvents {
-    /// The number of all of them, including those that the base class queues.
+    /// The number of all these events, including those that the base class queues.
     count: usize,
     /// The custom sticky events, which the base class does not queue.
     sticky: Vec<gst::Event>,
@@ -57,14 +57,14 @@ impl EventForwarder {
         }
     }
 
-    /// Begins another stream, unless it is the stream that has begun already.
+    /// Begins the stream of `event`, unless that stream has begun already.
     fn start_stream(&mut self, element: &gst_base::BaseSrc, mut event: gst::Event) {
         let pad = element.src_pad();
         let has_begun = self.has_segment(element) || self.is_segment_due;
         let current = pad.sticky_event::<gst::event::StreamStart>(0);
         if let (gst::EventViewMut::StreamStart(new), Some(current)) = (event.make_mut().view_mut(), current) {
-            // A player that plays groups of streams in turn expects the times of the second group to begin anew. Here
-            // the times go on, so all streams after the first buffer belong to one group.
+            // A player that plays groups of streams in turn expects the times of the second group to begin again at 0.
+            // Here the times continue, so all streams after the first buffer belong to one group.
             if let Some(group) = current.group_id().filter(|_| has_begun || new.group_id().is_none()) {
                 new.set_group_id(group);
             }
@@ -83,12 +83,12 @@ impl EventForwarder {
         }
     }
 
-    /// Whether data may flow, because the SEGMENT event of the stream has been sent.
+    /// Whether the SEGMENT event of the stream has been sent, so that data may flow.
     fn has_segment(&self, element: &gst_base::BaseSrc) -> bool {
         !self.is_segment_due && element.src_pad().sticky_event::<gst::event::Segment>(0).is_some()
     }
 
-    /// Sends an event downstream: at once if the stream has begun, otherwise before its first buffer.
+    /// Sends an event downstream. If the stream has begun, this happens at once, otherwise before its first buffer.
     fn push(&mut self, context: Context, event: gst::Event) {
         let element = context.element;
         gst::debug!(CAT, obj = element, "{event:?}");
@@ -111,8 +111,9 @@ impl EventForwarder {
     /// Makes sure that all pending events go out before the buffer that the base class gets next.
     pub(super) fn begin_data(&mut self, context: Context) {
         self.is_segment_due = false;
-        // The base class queues no custom sticky events. Stored on the pad, they go out after the SEGMENT event. They
-        // are stored only now, after the ALLOCATION query, because they would go out before it otherwise.
+        // The base class queues no custom sticky events. If they are stored on the pad, they go out after the SEGMENT
+        // event. They are stored only after the ALLOCATION query, because otherwise they would go out before that
+        // query.
         for event in std::mem::take(&mut self.pending).sticky {
             let _ = context.element.src_pad().store_sticky_event(&event);
         }

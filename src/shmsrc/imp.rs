@@ -5,8 +5,8 @@
  * @see_also: rsshmsink
  *
  * Reads the frames that an #rsshmsink in another program publishes under the same channel name. The element may start
- * before that program. When that program is restarted, the element continues with its frames, even if they have other
- * caps.
+ * before that program. When that program is restarted, the element continues with the new frames, even if they have
+ * other caps.
  *
  * The element is always live, and has the latency of the writer.
  *
@@ -17,7 +17,7 @@
  * gst-launch-1.0 rsshmsrc name=cam0 ! videoconvert ! autovideosink
  * ```
  *
- * Always process the newest frame, however long that takes:
+ * Always process the newest frame, even if the processing of a frame takes long:
  * ```bash
  * gst-launch-1.0 rsshmsrc name=cam0 max-buffers=1 ! videoconvert ! fakesink
  * ```
@@ -45,16 +45,16 @@ use super::{
 };
 use crate::{element, sync::lock, uri};
 
-// The rule for locks is that of `Shared`.
+// The comment at `Shared` gives the rule for locks.
 #[derive(Default)]
 pub struct RsShmSrc {
     shared: Shared,
-    /// In a box, because each call of `create` takes it out and puts it back.
+    /// The state of the streaming thread. It is in a box, because each call of `create` takes it out and puts it back.
     stream: Mutex<Option<Box<Stream>>>,
     /// The reader, for other threads than the streaming thread.
     handle: Mutex<Option<ReaderHandle>>,
     /// Whether the pad probe of [`Self::drop_allocation_queries_without_caps`] is installed. Relaxed: no other data
-    /// depends on it.
+    /// depends on the flag.
     has_probe: Arc<AtomicBool>,
 }
 
@@ -63,10 +63,10 @@ impl RsShmSrc {
         lock(&self.handle).clone()
     }
 
-    /// Keeps the base class, which negotiates before there are caps, from sending an ALLOCATION query without caps:
-    /// some elements crash at it.
+    /// Keeps the base class from sending an ALLOCATION query without caps, because some elements crash at such a query.
+    /// The base class would send it, because it negotiates before there are caps.
     fn drop_allocation_queries_without_caps(&self) {
-        // If no caps came after a start, its probe is still installed at the next start.
+        // If no caps came after the last start, the probe of that start is still installed.
         if self.has_probe.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -197,14 +197,14 @@ impl ElementImpl for RsShmSrc {
         self.parent_change_state(transition)
     }
 
-    /// Replaces the base class's error for caps that downstream does not accept, because that error does not say what
-    /// to do. No error can be posted earlier: pushed caps count as accepted until the buffer after them is refused.
+    /// Replaces the base class's error for caps that downstream does not accept, because that error names no remedy. No
+    /// error can be posted earlier, because pushed caps count as accepted until the buffer after them is refused.
     fn post_message(&self, message: gst::Message) -> bool {
         self.parent_post_message(self.explain_not_negotiated(&message).unwrap_or(message))
     }
 
-    /// Refuses seeks: the base class flushes for a seek that is sent to the element itself, and only then finds that it
-    /// cannot seek.
+    /// Refuses seeks. Otherwise the base class would flush for a seek that is sent to the element itself, and only then
+    /// find that the element cannot seek.
     fn send_event(&self, event: gst::Event) -> bool {
         match send_to_writer(|| self.handle(), &event) {
             Some(sent) => sent,
@@ -263,7 +263,7 @@ impl BaseSrcImpl for RsShmSrc {
         false
     }
 
-    /// Succeeds before the first frame, when there are no caps to negotiate yet: `create` waits for them.
+    /// Succeeds before the first frame, because there are no caps to negotiate yet. `create` waits for caps.
     fn negotiate(&self) -> Result<(), gst::LoggableError> {
         let caps = lock(&self.shared.caps).clone();
         let Some(caps) = caps else {
@@ -277,7 +277,7 @@ impl BaseSrcImpl for RsShmSrc {
     fn decide_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
         let takes_meta = query.find_allocation_meta::<gst_video::VideoMeta>().is_some();
         self.shared.set_downstream_takes_video_meta(takes_meta);
-        // Frames are in shared memory already. A pool of downstream would be activated without being used.
+        // Frames are in shared memory already. The base class would activate a pool of downstream and never use it.
         while query.allocation_pools().len() > 0 {
             query.remove_nth_allocation_pool(0);
         }
@@ -287,14 +287,14 @@ impl BaseSrcImpl for RsShmSrc {
     fn query(&self, query: &mut gst::QueryRef) -> bool {
         if let gst::QueryViewMut::Latency(latency) = query.view_mut() {
             let status = *lock(&self.shared.status);
-            // With do-timestamp, the timestamp is the time of arrival, so that there is no latency.
+            // With do-timestamp, the timestamp is the time of arrival, so there is no latency.
             let latency_ns = if self.obj().does_timestamp() {
                 0
             } else {
                 status.latency_ns
             };
             let min = gst::ClockTime::from_nseconds(latency_ns);
-            // The channel still has a frame for as long as its history reaches.
+            // A frame survives `history` more publishes, so the source may deliver it later by that time.
             let max = status
                 .frame_duration
                 .and_then(|duration| duration.checked_mul(status.history.into()))
@@ -315,7 +315,8 @@ impl PushSrcImpl for RsShmSrc {
         let context = Context {
             element: obj.upcast_ref(),
             shared: &self.shared,
-            // Not through the element's own `send_event`, which takes the lock of a state change.
+            // The event does not go through the element's own `send_event`, because that takes the lock of a state
+            // change.
             queue_event: &|event| {
                 self.parent_send_event(event);
             },

@@ -2,12 +2,12 @@
 
 //! The element `rsshmsrc`.
 //!
-//! `imp` is the element: it owns the parts below and calls them; none of them knows `imp`.
+//! `imp` is the element, which owns the parts below and calls them. None of the parts uses `imp`.
 //!
 //! - `properties`: settings and property specifications
-//! - `shared`: what the streaming thread shares with other threads
+//! - `shared`: the data that the streaming thread shares with other threads
 //! - `stream`: the streaming thread, which waits for frames, follows the channel's caps, and makes buffers
-//! - `connection`: the time without a writer, and what is due after it
+//! - `connection`: the time without a writer, and the action that is due after it
 //! - `timing`, `timeline`: the timestamps of buffers
 //! - `buffer`: makes buffers of frames
 //! - `events`: the events between frames, in both directions
@@ -46,7 +46,7 @@ glib::wrapper! {
  * @eos: end the stream
  * @error: fail
  *
- * What rsshmsrc does when the writer goes away without an end of stream.
+ * The reaction of rsshmsrc to a writer that goes away without an end of stream.
  *
  * Since: 0.1
  */

@@ -24,7 +24,7 @@ pub(super) struct StreamSettings {
     pub(super) limits: ReadLimits,
     pub(super) on_disconnect: OnDisconnect,
     pub(super) forward_eos: bool,
-    /// Zero: wait forever.
+    /// With zero, the element waits forever.
     pub(super) connection_timeout: Duration,
 }
 
@@ -40,7 +40,7 @@ impl Default for StreamSettings {
 }
 
 impl Settings {
-    /// Takes over the value of a property, whose type is that of the property's specification.
+    /// Takes over the value of a property. The value has the type that the property's specification gives.
     pub(super) fn set(&mut self, property: &str, value: &glib::Value) {
         match property {
             "channel" => self.channel = value.get().unwrap_or_default(),
@@ -78,8 +78,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSrc:channel:
          *
-         * The name of the channel: 1 to 250 bytes, without a slash, not beginning with "sem.".
-         * If it is unset, the element's own name is used.
+         * The name of the channel. It has 1 to 250 bytes, contains no slash, and does not begin with "sem.". If it is
+         * unset, the element's own name is used.
          *
          * Since: 0.1
          */
@@ -87,8 +87,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSrc:max-buffers:
          *
-         * How many frames may wait before older ones are skipped. With 1, each buffer is the newest frame. With 0, as many
-         * frames may wait as the channel keeps.
+         * The number of frames that may wait before older ones are skipped. With 1, each buffer is the newest frame.
+         * With 0, the limit is the number of frames that the channel keeps.
          *
          * Since: 0.1
          */
@@ -101,8 +101,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSrc:max-held-buffers:
          *
-         * How many frames downstream may hold in place. Further frames are copied, so that a long queue does not starve
-         * the writer of slots.
+         * The number of frames that downstream may hold in place. Further frames are copied, so that a long queue does
+         * not starve the writer of slots.
          *
          * Since: 0.1
          */
@@ -115,7 +115,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSrc:on-disconnect:
          *
-         * What to do when the writer goes away without an end of stream.
+         * The reaction to a writer that goes away without an end of stream.
          *
          * Since: 0.1
          */
@@ -127,8 +127,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSrc:forward-eos:
          *
-         * End this stream too when the writer's stream has ended, after its last frame. Otherwise wait for the next
-         * stream.
+         * Whether this stream ends when the writer's stream has ended and its last frame has been passed on. If this is
+         * false, the element waits for the next stream.
          *
          * Since: 0.1
          */
@@ -141,7 +141,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSrc:connection-timeout:
          *
-         * How many seconds to wait for a writer before failing. With 0, wait forever.
+         * The number of seconds to wait for a writer before the element fails. With 0, it waits forever.
          *
          * After 3 seconds without a writer, one INFO message lists the channels that exist.
          *
@@ -156,10 +156,11 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSrc:read-only:
          *
-         * Observe: read permission is enough and nothing is ever written to the segment, but each frame is copied.
-         * The writer neither waits for this reader nor counts it.
+         * Whether the element only observes. An observer needs only read permission and writes nothing to the segment,
+         * but it copies each frame. The writer neither waits for an observer nor counts it.
          *
-         * It is chosen automatically where the permissions allow no more; an INFO message says so.
+         * If the permissions allow nothing else, the element observes even without this property, and an INFO message
+         * says so.
          *
          * Since: 0.1
          */
@@ -172,7 +173,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSrc:connected:
          *
-         * Whether the channel has a writer. Changes are notified.
+         * Whether the channel has a writer. The element notifies of changes.
          *
          * Since: 0.1
          */
@@ -187,12 +188,13 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          * Counters since the element was started, in a structure with these fields:
          *
          * - `frames-received`: all frames received
-         * - `frames-in-place`: frames that downstream got in shared memory
+         * - `frames-in-place`: frames that were passed on in shared memory, without a copy
          * - `frames-copied`: frames that were copied out of shared memory
          * - `frames-missed`: frames that were skipped or were overwritten before this reader took them
          * - `events-missed`: events that were overwritten before this reader took them
-         * - `writer-pid`: the process of the writer, 0 before the first one
-         * - `reconnects`: how many times another segment followed, of the same writer or another
+         * - `writer-pid`: the process of the writer; 0 before the first writer
+         * - `reconnects`: the number of times that the reader moved to another segment, of the same writer or of
+         *   another one
          *
          * Since: 0.1
          */

@@ -21,18 +21,18 @@ pub(super) struct Status {
     pub(super) frame_duration: Option<gst::ClockTime>,
 }
 
-// Locks: each is held for a few lines, and none while another is taken. None is held during a call into the base class,
-// a post, a notification or a wait.
+// Each lock is held for a few lines, and never while another lock is taken. No lock is held during a call into the base
+// class, a post, a notification or a wait.
 #[derive(Default)]
 pub(super) struct Shared {
     pub(super) settings: Mutex<Settings>,
     pub(super) status: Mutex<Status>,
     /// The caps of the stream, once they are known.
     pub(super) caps: Mutex<Option<gst::Caps>>,
-    /// All accesses are Relaxed: no other data depends on it. The streaming thread itself stores it, when it
-    /// negotiates.
+    /// All accesses are Relaxed, because no other data depends on the flag. The streaming thread itself stores it when
+    /// it negotiates.
     downstream_takes_video_meta: AtomicBool,
-    /// Whether the pipeline went to PLAYING and the streaming thread has not reacted yet.
+    /// Whether the pipeline went to PLAYING and the streaming thread has not reacted to that yet.
     has_resumed: AtomicBool,
 }
 
@@ -46,7 +46,7 @@ impl Shared {
         self.downstream_takes_video_meta.store(takes_meta, Ordering::Relaxed);
     }
 
-    /// Records that the pipeline goes to PLAYING: the next frame is the newest.
+    /// Records that the pipeline goes to PLAYING, so that the next frame is the newest.
     pub(super) fn resume(&self) {
         // Release: pairs with the Acquire of `take_resumed` and `has_resumed`.
         self.has_resumed.store(true, Ordering::Release);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The source's streaming thread: it waits for frames, follows the channel's caps, and makes buffers.
+//! The source's streaming thread, which waits for frames, follows the channel's caps, and makes buffers.
 
 use gst::prelude::*;
 use gst_base::prelude::*;
@@ -20,8 +20,7 @@ use crate::{caps, error, sync::lock};
 
 /// The state of the streaming thread.
 ///
-/// It is taken out of its mutex for the length of a call, so that nothing is locked while that waits, notifies or
-/// negotiates.
+/// Each call takes it out of its mutex, so that nothing is locked while the call waits, notifies or negotiates.
 pub(super) struct Stream {
     reader: Reader,
     channel: String,
@@ -30,11 +29,11 @@ pub(super) struct Stream {
     buffers: BufferMaker,
     events: EventForwarder,
     writer_wait: WriterWait,
-    /// The next frame is the first one since the pipeline went to PLAYING.
+    /// Whether the next frame is the first one since the pipeline went to PLAYING.
     is_first: bool,
-    /// The next frame does not follow the frame that was passed on last.
+    /// Whether the next frame does not follow the frame that was passed on last.
     is_discont: bool,
-    /// The writer's stream ended and none followed, so that the writer may go away without an error.
+    /// Whether the writer's stream has ended and no other has followed. If so, the writer may go away without an error.
     has_ended: bool,
     is_observer_reported: bool,
 }
@@ -42,7 +41,7 @@ pub(super) struct Stream {
 /// The format of the last frame.
 #[derive(Default)]
 struct Format {
-    /// [`Reader::segment_changes`] of the segment that the format belongs to.
+    /// The value of [`Reader::segment_changes`] for the segment that the format belongs to.
     segment_changes: Option<u64>,
     /// `None` if the stream is not raw video.
     info: Option<VideoInfo>,
@@ -195,13 +194,13 @@ impl Stream {
                 );
             }
             Next::Event(event) => self.events.forward(context, &mut self.timing, &event),
-            // A frame, which the caller handles.
+            // The caller handles frames.
             _ => {}
         }
         Ok(())
     }
 
-    /// Shows the user which channels exist, or gives up, if there has been no writer for long enough.
+    /// Shows the user which channels exist after some time without a writer, and gives up at the time-out.
     fn check_writer_wait(&mut self, context: Context, settings: &StreamSettings) -> Result<(), gst::FlowError> {
         let timeout = settings.connection_timeout;
         match self.writer_wait.due(self.reader.is_connected(), timeout) {
@@ -249,14 +248,15 @@ impl Stream {
         }
     }
 
-    /// Resumes after the pipeline went to PLAYING. It gets the newest frame, and no other that was captured before.
+    /// Resumes after the pipeline went to PLAYING. The pipeline gets the newest frame, and no other frame that was
+    /// captured before.
     fn resume(&mut self, context: Context) {
         self.reader.seek_newest();
         self.timing.resume(context.element);
         self.is_first = true;
     }
 
-    /// Takes over the caps of the segment that the last frame came from, if it is another segment than before.
+    /// Takes over the caps of the segment that the last frame came from, if the reader has moved to another segment.
     fn follow_caps(&mut self, context: Context) -> Result<(), gst::FlowError> {
         let segment_changes = self.reader.segment_changes();
         if self.format.segment_changes == Some(segment_changes) {
@@ -329,7 +329,7 @@ impl Stream {
     fn post_qos(&self, context: Context, buffer: &gst::BufferRef) {
         let element = context.element;
         let now = element.current_running_time();
-        // With do-timestamp, the buffer has no PTS yet: its time is now.
+        // With do-timestamp, the buffer has no PTS yet, so its time is now.
         let Some(running) = buffer.pts().or(now) else {
             return;
         };
@@ -337,7 +337,7 @@ impl Stream {
         // The frame arrived this much later than its time.
         let jitter = now.nseconds() as i64 - running.nseconds() as i64;
         let stats = self.reader.stats();
-        // GStreamer takes the highest number for "none".
+        // The highest number means "none" in GStreamer.
         let frames = |count: u64| gst::format::Buffers::try_from(count).ok();
         let message = gst::message::Qos::builder(true)
             .src(element)
@@ -352,14 +352,14 @@ impl Stream {
     }
 }
 
-/// Posts an INFO message. The text is also the debug text, because gst-launch-1.0 prints that one.
+/// Posts an INFO message. Its text is also the debug text, because gst-launch-1.0 prints only the debug text.
 fn post_info(context: Context, kind: gst::ResourceError, text: &str) {
     gst::element_info!(context.element, kind, ("{text}"), ["{text}"]);
 }
 
 /// Completes `caps` so that downstream accepts them.
 ///
-/// Sinks that know the pixel aspect ratio of the screen need that of the picture, which cameras often leave out.
+/// Sinks that know the pixel aspect ratio of the screen also need that of the picture. Cameras often leave it out.
 fn completed(context: Context, caps: gst::Caps) -> gst::Caps {
     let is_accepted = |caps: &gst::Caps| context.element.src_pad().peer_query_accept_caps(caps);
     if is_accepted(&caps) {

@@ -2,13 +2,13 @@
 
 //! Maps the times of frames to the running time of the reader's pipeline.
 
-/// The time after the start, in nanoseconds, in which frames from before this pipeline's time are skipped. The writer's
-/// latency is added to it. If frames are from before the start even later, their writer is late (too slow for its frame
-/// rate, for example), and they are shown late.
+/// Frames from before the pipeline's time are skipped for this time after the start, in nanoseconds, plus the writer's
+/// latency. If frames are still from before the start after that, their writer is late (too slow for its frame rate,
+/// for example), and they are shown late.
 const EARLY_FRAMES_PERIOD_NS: i64 = 1_000_000_000;
 
-/// The distance from now, in nanoseconds, beyond which a frame does not hold up the frames after it: its writer did not
-/// keep to the clock.
+/// A frame more than this many nanoseconds ahead of now does not hold up the frames after it, because its writer did
+/// not keep to the clock.
 const FAR_FUTURE_NS: i64 = 1_000_000_000;
 
 /// The smallest distance between two frames, in nanoseconds.
@@ -25,26 +25,27 @@ pub(super) struct Arrival {
     pub(super) now: i64,
     /// Whether it is the first frame since the pipeline went to PLAYING.
     pub(super) is_first: bool,
-    /// How much later than their time frames leave the writer.
+    /// The delay between a frame's own time and the moment at which the frame leaves the writer.
     pub(super) latency: i64,
-    /// Whether frames arrive in the order of these times. Encoded frames that have only a PTS may arrive in another.
+    /// Whether frames arrive in the order of these times. Encoded frames that have only a PTS may arrive in another
+    /// order.
     pub(super) is_in_order: bool,
-    /// Whether other frames can be shown without it.
+    /// Whether other frames can be shown without this frame.
     pub(super) may_be_skipped: bool,
 }
 
 /// The running times of the frames that have been passed on.
 ///
-/// A frame keeps its own time in general. Only a frame from before the pipeline's time, or from before the last frame
-/// passed on, is skipped or shifted. So timestamps rise, and are as far apart as the frames were captured.
+/// In general, a frame keeps its own time. It is skipped or shifted only if it is from before the pipeline's time, or
+/// from before the last frame passed on. So timestamps rise, and their distances are those of the captures.
 #[derive(Debug, Default)]
 pub(super) struct Timeline {
     /// Frames from before this running time are skipped or shifted.
     earliest: i64,
     last: Option<LastFrame>,
-    /// How much later than its own time the last frame was placed.
+    /// The distance by which the last frame was placed later than its own time.
     shift: i64,
-    /// Whether the frames of this writer are from before `earliest`, and stay so.
+    /// Whether the frames of this writer are from before `earliest`, and are expected to remain so.
     is_late: bool,
 }
 
@@ -58,8 +59,8 @@ struct LastFrame {
 }
 
 impl Timeline {
-    /// Resumes after the pipeline went to PLAYING at the running time `now`. It gets the newest frame, and no other
-    /// that was captured before.
+    /// Resumes after the pipeline went to PLAYING at the running time `now`. The pipeline gets the newest frame, and no
+    /// other frame that was captured before.
     pub(super) fn resume(&mut self, now: i64) {
         // At the first call, `now` is only the time between the state change and the call.
         self.earliest = match self.last {
@@ -70,7 +71,7 @@ impl Timeline {
         };
     }
 
-    /// Places a frame. Returns how much later than its own time it is placed; `None` if it is skipped.
+    /// Places a frame. Returns the distance by which it is placed later than its own time; `None` if it is skipped.
     pub(super) fn place(&mut self, arrival: &Arrival) -> Option<i64> {
         let &Arrival { time, running, now, .. } = arrival;
         let last = self.last_near(now).filter(|_| arrival.is_in_order || arrival.is_first);
@@ -81,13 +82,13 @@ impl Timeline {
         } else if arrival.is_first {
             least
         } else if let Some(same) = last.filter(|last| last.time == time) {
-            // One frame in several buffers.
+            // A frame may come in several buffers, which all have its time.
             same.placed_at
         } else if self.is_early(arrival) {
             return None;
         } else {
             self.is_late = running < self.earliest;
-            // The distance from the last frame is that of their captures. But a frame that has arrived is not delayed.
+            // The frame keeps its distance from the last frame, but a frame that has arrived is not delayed.
             running.saturating_add(self.shift).min(now).max(least)
         };
         self.shift = placed_at.saturating_sub(running);
@@ -95,7 +96,7 @@ impl Timeline {
         Some(self.shift)
     }
 
-    /// How much later than its own time the last frame was placed.
+    /// The distance by which the last frame was placed later than its own time.
     pub(super) fn shift(&self) -> i64 {
         self.shift
     }
@@ -115,7 +116,7 @@ impl Timeline {
             .filter(|last| last.placed_at <= now.saturating_add(FAR_FUTURE_NS))
     }
 
-    /// Whether this frame is from before the pipeline's time, and frames within that time can be expected soon.
+    /// Whether this frame is from before the pipeline's time and frames of that time can be expected soon.
     fn is_early(&self, arrival: &Arrival) -> bool {
         let since = arrival.now.saturating_sub(self.earliest);
         arrival.running < self.earliest
@@ -174,14 +175,14 @@ mod tests {
     fn late_writer_keeps_spacing_until_it_catches_up() {
         let mut timeline = Timeline::default();
         timeline.resume(0);
-        // A frame arrives every 20 ms, but its timestamp is only 1 ms after that of the frame before.
+        // A frame arrives every 20 ms, but its timestamp is only 1 ms after that of the last frame.
         let own_time = |n: i64| (n - 200) * MS;
         let mut put = |n, running| {
             let arrival = raw(running, n * 20 * MS);
             place(&mut timeline, if n == 0 { first(arrival) } else { arrival })
         };
         assert_eq!(put(0, own_time(0)), Some(0));
-        // For a second, they may be early frames of a writer that is on time.
+        // During the first second, they may be early frames of a writer that is on time.
         assert!((1..50).all(|n| put(n, own_time(n)).is_none()));
         for n in 50..150 {
             assert_eq!(
@@ -190,7 +191,7 @@ mod tests {
                 "as far from the first frame as it was captured"
             );
         }
-        // The writer is less late now, but the frame is still from before the one that was shown last.
+        // The writer is less late now, but the frame is still from before the frame that was shown last.
         assert_eq!(put(150, 100 * MS), Some(300 * MS));
         assert_eq!(put(151, 2900 * MS), Some(2900 * MS));
         assert_eq!(put(152, 2920 * MS), Some(2920 * MS));
@@ -219,8 +220,8 @@ mod tests {
         let mut timeline = Timeline::default();
         timeline.resume(0);
         let mut last = -1;
-        // A keyframe from before the start and the frames after it arrive all at once, later frames when they are
-        // captured.
+        // A keyframe from before the start and the frames after it arrive all at once. Later frames arrive when they
+        // are captured.
         for n in 0..60 {
             let running = n * FRAME - 1000 * MS;
             let now = running.max(n * MS / 10 + MS);
@@ -268,7 +269,7 @@ mod tests {
         assert_eq!(place(&mut timeline, first(raw(-10 * MS, MS))), Some(0));
         assert_eq!(place(&mut timeline, raw(-10 * MS, MS)), Some(0));
         assert_eq!(place(&mut timeline, raw(23 * MS, 24 * MS)), Some(23 * MS));
-        // The offset of the pipeline's clock was measured again in between.
+        // The offset of the pipeline's clock has been measured again since the first buffer.
         let again = Arrival {
             time: ORIGIN + 23 * MS,
             ..raw(23 * MS - 40, 24 * MS)
@@ -296,7 +297,7 @@ mod tests {
         let mut timeline = Timeline::default();
         timeline.resume(0);
         assert_eq!(place(&mut timeline, first(raw(60_000 * MS, MS))), Some(60_000 * MS));
-        // Its writer is gone, and another one is running.
+        // The writer of that frame is gone, and another writer is running.
         assert_eq!(place(&mut timeline, raw(30 * MS, 31 * MS)), Some(30 * MS));
         timeline.resume(50 * MS);
         assert_eq!(place(&mut timeline, first(raw(30 * MS, 51 * MS))), Some(50 * MS));
@@ -309,7 +310,7 @@ mod tests {
         let mut running = 0;
         for round in 0..4 {
             timeline.resume(running);
-            // The newest frame was captured shortly before the end of the pause, or long before it.
+            // The newest frame was captured either shortly before the end of the pause or long before it.
             for n in 0..10 {
                 let captured = running - [0, 3, 50, 1000][round] * MS * i64::from(n == 0);
                 let arrival = Arrival {

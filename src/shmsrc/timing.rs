@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The timestamps of buffers: a frame's times in the channel become running times of the reader's pipeline.
+//! The timestamps of buffers. The times of a frame in the channel become running times of the reader's pipeline.
 
 use gst::prelude::*;
 use gst_base::prelude::*;
@@ -14,10 +14,11 @@ use super::{
 use crate::time::{self, ClockOffset};
 
 /// The greatest latency that a writer may announce. A greater value comes from a faulty program, and sinks would wait
-/// for that long.
+/// for all of that time.
 const MAX_LATENCY_NS: u64 = 60_000_000_000;
 
-/// The latency that the writer announces: how much later than their time frames leave it.
+/// The latency that the writer announces, that is, the delay between a frame's own time and the moment at which the
+/// frame leaves the writer.
 pub(super) fn latency_ns(reader: &Reader) -> u64 {
     reader.latency_ns().min(MAX_LATENCY_NS)
 }
@@ -55,13 +56,13 @@ pub(super) struct Timing {
     does_timestamp: bool,
     /// Whether the pipeline runs on CLOCK_MONOTONIC.
     is_on_monotonic: bool,
-    /// Whether the stream has frames that need other frames to be decoded.
+    /// Whether the stream has frames that can be decoded only together with other frames.
     has_deltas: bool,
     is_clock_lead_reported: bool,
 }
 
 impl Timing {
-    /// Prepares for the next frame. This is done before the wait for it, so that little is left to do once it arrives.
+    /// Prepares for the next frame before the wait for that frame, so that little is left to do when it arrives.
     pub(super) fn prepare(&mut self, element: &gst_base::BaseSrc) {
         self.does_timestamp = element.does_timestamp();
         self.is_on_monotonic = time::is_on_monotonic(element.upcast_ref(), &mut self.clock_offset);
@@ -152,8 +153,8 @@ impl Timing {
         })
     }
 
-    /// The running time of an event between two frames, at the CLOCK_MONOTONIC time `absolute`. `None` if that time is
-    /// over, or is before this pipeline's time or its first frame.
+    /// Converts `absolute`, the CLOCK_MONOTONIC time of an event between two frames, to running time. `None` if that
+    /// time is over, or is before this pipeline's time or its first frame.
     pub(super) fn place_gap(&mut self, element: &gst_base::BaseSrc, absolute: u64) -> Option<i64> {
         let origin = time::origin(element.upcast_ref(), &mut self.clock_offset)?;
         self.timeline.place_gap(time::to_running(absolute, origin)?)

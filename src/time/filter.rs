@@ -2,10 +2,10 @@
 
 //! Estimates the offset between two clocks from single measurements.
 
-/// The smallest step of a clock, in nanoseconds; smaller changes are followed like drift.
+/// The smallest step of a clock, in nanoseconds. The filter follows smaller changes as it follows drift.
 const MIN_STEP_NS: f64 = 1e6;
 
-/// The multiple of the deviation of measurements beyond which an error is a step.
+/// An error is a step if it is larger than the deviation of measurements times this factor.
 const STEP_DEVIATIONS: f64 = 6.0;
 
 /// The assumed deviation of measurements, in nanoseconds, before it is known.
@@ -17,7 +17,7 @@ const MIN_DEVIATION_NS: f64 = 1e3;
 /// The time, in seconds, over which deviations are averaged.
 const DEVIATION_MEMORY_S: f64 = 1.0;
 
-/// The largest weight of one measurement in that average, once there are enough of them.
+/// The largest weight of one measurement in that average, once there are enough measurements.
 const MAX_DEVIATION_WEIGHT: f64 = 1.0 / 8.0;
 
 /// The assumed difference between the rates of two clocks before it is known, in nanoseconds a second (1000 are 1 ppm).
@@ -37,17 +37,17 @@ const MIN_NOISE_TURNS: u32 = 2;
 pub(super) struct Step {
     /// The offset before the step.
     pub(super) offset_before: i64,
-    /// When that offset was last measured, in monotonic nanoseconds.
+    /// The monotonic time, in nanoseconds, at which that offset was last measured.
     pub(super) after: i64,
-    /// When the step was seen, in monotonic nanoseconds.
+    /// The monotonic time, in nanoseconds, at which the step was seen.
     pub(super) seen: i64,
 }
 
-/// Follows the offset and the rate of a clock: a Kalman filter of the second order.
+/// A Kalman filter of the second order, which follows the offset and the rate of a clock.
 ///
-/// The weight of a measurement depends on what is known already. At first it is large; later, it falls as
+/// The weight of a measurement depends on the certainty of the estimate. At first it is large; later, it falls as
 /// measurements deviate more. So the filter needs no settings for the frame rate or the kind of the clock. A step is
-/// far larger than all deviations, so the offset begins anew after it.
+/// far larger than all deviations, so the filter estimates the offset anew after a step.
 #[derive(Debug, Default)]
 pub(super) struct OffsetFilter {
     state: Option<State>,
@@ -63,7 +63,7 @@ struct State {
     offset: f64,
     /// The estimated rate in nanoseconds a second.
     rate: f64,
-    /// The uncertainty of offset and rate: their covariance matrix.
+    /// The covariance matrix of offset and rate, which is their uncertainty.
     offset_variance: f64,
     covariance: f64,
     rate_variance: f64,
@@ -75,17 +75,17 @@ struct State {
     step_noise: StepNoise,
 }
 
-/// Recognises steps up and down in turn: they come from a clock that deviates more than assumed.
+/// Recognises alternating steps up and down, which come from a clock that deviates more than assumed.
 #[derive(Debug, Default)]
 struct StepNoise {
-    /// The time of the last step, and whether it was upwards.
+    /// The monotonic time of the last step, and whether the step was upwards.
     last: Option<(i64, bool)>,
     turns: u32,
 }
 
 impl OffsetFilter {
-    /// Adds a measurement: at the monotonic time `at`, the offset was from `low` to `high`. Returns the step that it
-    /// shows.
+    /// Adds the measurement that the offset was between `low` and `high` at the monotonic time `at`. Returns the step
+    /// that the measurement shows.
     pub(super) fn add(&mut self, at: i64, low: i64, high: i64) -> Option<Step> {
         match &mut self.state {
             Some(state) => state.add(at, low, high),
@@ -166,8 +166,8 @@ impl State {
         self.offset_variance *= 1.0 - offset_gain;
     }
 
-    /// Updates the deviation. It uses the difference between successive errors: an error that stays the same is lag
-    /// behind a clock that now runs at another rate.
+    /// Updates the deviation. It uses the difference between successive errors, because an error that stays the same is
+    /// the lag behind a clock whose rate has changed.
     fn learn_deviation(&mut self, error: f64, elapsed: f64) {
         self.measurements = self.measurements.saturating_add(1);
         let weight = (elapsed / DEVIATION_MEMORY_S)
@@ -179,7 +179,7 @@ impl State {
         self.deviation = self.deviation.max(MIN_DEVIATION_NS.powi(2));
     }
 
-    /// Begins anew with the offset after a step, which does not change the rate of the clock.
+    /// Begins anew with the offset after a step. The rate stays, because a step does not change it.
     fn begin_anew(&mut self, at: i64, offset: i64, error: f64) {
         if self.step_noise.is_noise(at, error > 0.0) {
             self.deviation = self.deviation.max((error / 2.0).powi(2));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Timestamps that mean the same in every pipeline of the machine: CLOCK_MONOTONIC nanoseconds.
+//! Converts timestamps to CLOCK_MONOTONIC nanoseconds, which mean the same in every pipeline of the machine.
 
 mod filter;
 mod stamps;
@@ -23,7 +23,7 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     )
 });
 
-/// The duration of a measurement, in nanoseconds, beyond which it is repeated, because something else ran in between.
+/// A measurement that takes longer than this many nanoseconds is repeated, because something else ran in between.
 const MAX_READING_NS: i64 = 10_000;
 
 /// The maximum number of tries of one measurement.
@@ -31,8 +31,8 @@ const MAX_READINGS: usize = 3;
 
 /// The offset between the clock of a pipeline and CLOCK_MONOTONIC.
 ///
-/// Most pipelines run on that clock already, and the offset is exactly 0. For other clocks it is measured with each
-/// frame, and filtered.
+/// Most pipelines run on CLOCK_MONOTONIC, so their offset is exactly 0. For other clocks, the offset is measured with
+/// each frame, and filtered.
 #[derive(Debug, Default)]
 pub(crate) struct ClockOffset {
     clock: Option<ClockState>,
@@ -42,7 +42,7 @@ pub(crate) struct ClockOffset {
 #[derive(Debug)]
 struct ClockState {
     clock: gst::Clock,
-    /// Whether it reads CLOCK_MONOTONIC, unless it is slaved to another clock.
+    /// Whether the clock is CLOCK_MONOTONIC unless it is slaved to another clock.
     reads_monotonic: bool,
     /// `None` while the clock is CLOCK_MONOTONIC.
     measurements: Option<Measurements>,
@@ -62,7 +62,7 @@ impl ClockOffset {
             .map_or(0, |measurements| measurements.filter.offset())
     }
 
-    /// The same for a timestamp of that clock, which may be from before the clock was last stepped.
+    /// The same difference for the timestamp `stamp` of that clock, which may be older than the clock's last step.
     fn monotonic_minus_at(&mut self, clock: &gst::Clock, stamp: i64) -> i64 {
         self.measure(clock).map_or(0, |measurements| {
             let offset = measurements.filter.offset();
@@ -75,7 +75,7 @@ impl ClockOffset {
         self.state(clock).reads_monotonic && !is_slaved(clock)
     }
 
-    /// The state of `clock`, which begins anew if it is another clock than before.
+    /// The state of `clock`; a new state if the clock differs from that of the last call.
     fn state(&mut self, clock: &gst::Clock) -> &mut ClockState {
         if self.clock.as_ref().is_none_or(|state| state.clock != *clock) {
             self.clock = None;
@@ -116,7 +116,7 @@ impl ClockOffset {
     }
 }
 
-/// Reads `clock` between two readings of CLOCK_MONOTONIC, several times if that takes long.
+/// Reads `clock` between two readings of CLOCK_MONOTONIC, and repeats that if it takes long.
 fn read(clock: &gst::Clock) -> (i64, i64, i64) {
     let once = || {
         let before = monotonic_ns();
@@ -134,7 +134,7 @@ fn read(clock: &gst::Clock) -> (i64, i64, i64) {
     best
 }
 
-/// Whether `clock` is the system's monotonic clock itself, and not of a derived type.
+/// Whether `clock` is the system's monotonic clock itself. A clock of a derived type is not.
 fn reads_monotonic(clock: &gst::Clock) -> bool {
     clock.type_() == gst::SystemClock::static_type()
         && clock.property::<gst::ClockType>("clock-type") == gst::ClockType::Monotonic
@@ -146,7 +146,8 @@ fn is_slaved(clock: &gst::Clock) -> bool {
     internal != external || numerator != denominator
 }
 
-/// The origin of an element: its running time 0 in CLOCK_MONOTONIC nanoseconds. `None` if its pipeline has no clock.
+/// The origin of an element, which is the CLOCK_MONOTONIC time of its running time 0, in nanoseconds. `None` if its
+/// pipeline has no clock.
 pub(crate) fn origin(element: &gst::Element, offset: &mut ClockOffset) -> Option<i64> {
     let clock = element.clock()?;
     Some(base_time(element).saturating_add(offset.monotonic_minus(&clock)))
@@ -158,8 +159,8 @@ pub(crate) fn is_on_monotonic(element: &gst::Element, offset: &mut ClockOffset) 
     element.clock().is_some_and(|clock| offset.is_monotonic(&clock))
 }
 
-/// The [`origin`] for a frame with the timestamp `stamp`, in running time, which may be from before the clock was
-/// stepped.
+/// The [`origin`] for a frame whose timestamp, as running time, is `stamp`. The timestamp may be older than the clock's
+/// last step.
 pub(crate) fn origin_at(element: &gst::Element, offset: &mut ClockOffset, stamp: Option<i64>) -> Option<i64> {
     let Some(stamp) = stamp else {
         return origin(element, offset);
@@ -202,7 +203,7 @@ impl Times {
         segment: &gst::FormattedSegment<gst::ClockTime>,
     ) -> Self {
         let rate = segment.rate();
-        // In reverse playback, a frame begins with its end.
+        // In reverse playback, the end of a frame is played first.
         let begin = match duration {
             Some(duration) if rate < 0.0 => time.map(|time| time.saturating_add(duration)),
             _ => time,
@@ -215,7 +216,7 @@ impl Times {
     }
 }
 
-/// How many nanoseconds it takes to play `duration` of a stream at `rate`.
+/// The nanoseconds that it takes to play `duration` of a stream at `rate`.
 fn playing_time(duration: gst::ClockTime, rate: f64) -> u64 {
     match rate.abs() {
         1.0 => duration.nseconds(),

@@ -12,7 +12,7 @@ use super::filter::Step;
 pub(super) struct StepTracker {
     /// The last step, while timestamps from before it may still arrive.
     step: Option<Step>,
-    /// The last timestamp, by the clock.
+    /// The last timestamp, in the time of the clock.
     last_stamp: Option<i64>,
     /// The monotonic time of the last timestamp.
     last: Option<i64>,
@@ -30,7 +30,7 @@ impl StepTracker {
         });
     }
 
-    /// The offset that turns the timestamp `stamp` into monotonic time; `offset` is the present one.
+    /// The offset that turns the timestamp `stamp` into monotonic time; `offset` is the current offset.
     pub(super) fn offset(&mut self, stamp: i64, offset: i64, now: i64) -> i64 {
         let is_next = self.last_stamp.replace(stamp) != Some(stamp);
         let Some(step) = self.step else {

@@ -17,12 +17,13 @@ const RATES: [i64; 4] = [1, 30, 240, 5000];
 struct Clock {
     /// The drift in parts per million.
     ppm: f64,
-    /// The steps: the monotonic time of each, and by how much the clock is later from then on.
+    /// The steps. Each has its monotonic time, and the nanoseconds by which the clock is later from then on.
     steps: Vec<(i64, i64)>,
     /// The maximum deviation of a reading.
     noise: i64,
     random: Random,
-    /// The latest time read. A GstClock never goes backwards: stepped back, it stands still until it reaches that time.
+    /// The latest time read. A GstClock never goes backwards: after a step back, it stands still until it reaches that
+    /// time again.
     latest: i64,
 }
 
@@ -53,19 +54,20 @@ impl Clock {
         self.latest
     }
 
-    /// Measures the offset as with a real clock, whose reading takes 300 ns.
+    /// Measures the offset. As with a real clock, each reading takes 300 ns.
     fn measure(&mut self, monotonic: i64) -> (i64, i64, i64) {
         let time = self.time(monotonic) + self.random.within(-self.noise..=self.noise);
         (monotonic, monotonic - 150 - time, monotonic + 150 - time)
     }
 }
 
-/// Not the generator of the testkit: that crate contains the plugin, and two copies of its symbols cannot be linked.
+/// A generator of random numbers. The testkit's generator cannot be used here, because that crate contains the plugin,
+/// and two copies of the plugin's symbols cannot be linked.
 struct Random(u64);
 
 impl Random {
     fn within(&mut self, range: RangeInclusive<i64>) -> i64 {
-        // The constants of Knuth's MMIX.
+        // These are the constants of Knuth's MMIX.
         self.0 = self
             .0
             .wrapping_mul(6364136223846793005)
@@ -75,7 +77,7 @@ impl Random {
     }
 }
 
-/// The error of the offset at each of the times, and how many steps the filter saw.
+/// The error of the offset at each of the times, and the number of steps that the filter saw.
 fn follow(clock: &mut Clock, times: impl Iterator<Item = i64>) -> (Vec<i64>, usize) {
     let mut filter = OffsetFilter::default();
     let mut steps = 0;
@@ -211,8 +213,8 @@ fn filter_survives_pause() {
     assert!(worst(&errors) < MS, "{}", worst(&errors));
 }
 
-/// The errors of the times of frames. The clock stamps them at their capture; they are sent `later()` nanoseconds after
-/// it.
+/// The errors of the times of frames. The clock stamps each frame at its capture. The frame is sent `later()`
+/// nanoseconds after its capture.
 fn stamp(clock: &mut Clock, captured: impl Iterator<Item = i64>, mut later: impl FnMut() -> i64) -> Vec<i64> {
     let mut filter = OffsetFilter::default();
     let mut stamps = StepTracker::default();
@@ -240,7 +242,7 @@ fn stamp(clock: &mut Clock, captured: impl Iterator<Item = i64>, mut later: impl
 
 #[test]
 fn frames_get_capture_time_despite_drift_and_steps() {
-    // The step takes place at each millisecond between two frames.
+    // The step takes place at each millisecond between two frames in turn.
     for part in 0..33 {
         for (latency, by) in [
             (5, 50),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The commands of the README with a camera.
+//! Runs the commands of the README with a camera.
 
 use std::path::PathBuf;
 
@@ -50,7 +50,7 @@ fn blocked_readers_starve_neither_camera_nor_reader() {
             &format!("device={CAMERA} io-mode={mode}"),
             &format!("video/x-raw,format=YUY2,{SMALL} ! rsshmsink channel={channel}"),
         );
-        // One reader holds its frames like a long queue before a blocked program; another is stopped.
+        // One reader holds its frames, like a long queue before a blocked program. Another reader is stopped.
         let holder = SourceRecorder::playing(&format!(
             "rsshmsrc channel={channel} max-held-buffers=64 ! queue max-size-buffers=200 max-size-time=0 max-size-bytes=0 \
              ! identity sleep-time=300000 ! fakesink sync=false"
@@ -76,7 +76,7 @@ fn blocked_readers_starve_neither_camera_nor_reader() {
 #[test]
 #[ignore = "make test-camera"]
 fn jpeg_of_camera_arrives_unchanged() {
-    // These caps are those of a camera; v4l2sink would add more.
+    // A camera has exactly these caps. v4l2sink would add more fields.
     let mut player = launch(&format!(
         "videotestsrc is-live=true pattern=smpte75 ! video/x-raw,format=I420,{SMALL} ! jpegenc ! capssetter replace=true \
          caps=image/jpeg,{SMALL},parsed=true,interlace-mode=progressive,colorimetry=2:4:7:1 ! v4l2sink device={LOOPBACK}"

@@ -15,7 +15,7 @@ use rsshm_testkit::{
 
 /// A camera of the driver vivid.
 pub const CAMERA: &str = "/dev/video0";
-/// A camera of vivid that puts each plane of a frame into a buffer of its own.
+/// A camera of vivid that puts each plane of a frame into its own buffer.
 pub const MULTIPLANAR: &str = "/dev/video1";
 /// A device of v4l2loopback, which delivers the frames that are written to it.
 pub const LOOPBACK: &str = "/dev/video10";
@@ -48,7 +48,7 @@ pub fn control(device: &str, setting: &str) {
 pub fn launch(pipeline: &str) -> Process {
     let mut command = command("gst-launch-1.0");
     command.arg("-q").args(pipeline.split_whitespace());
-    // Warnings of GStreamer's elements about faults are not the subject of these tests.
+    // These tests do not check the warnings of GStreamer's elements about faults.
     command.env_remove("G_DEBUG");
     Process::start(command)
 }
@@ -62,14 +62,14 @@ pub struct CapturedFrame {
     pub bytes: Vec<u8>,
 }
 
-/// A pipeline in this process that captures, and records the frames that its camera delivers.
+/// A pipeline in this process that captures. It records the frames that its camera delivers.
 pub struct Capture {
     pub pipeline: Pipeline,
     captured: Arc<Mutex<Vec<CapturedFrame>>>,
 }
 
 impl Capture {
-    /// Plays `v4l2src SETTINGS ! CAPS ! rsshmsink ...`
+    /// Plays `v4l2src SETTINGS ! CAPS ! rsshmsink ...`.
     #[track_caller]
     pub fn playing(source: &str, sink: &str) -> Self {
         let pipeline = Pipeline::new(&format!("v4l2src name=camera {source} ! {sink}"));
@@ -107,7 +107,7 @@ impl Capture {
     }
 }
 
-/// The eight bars of vivid's picture. The first seven are those of the pattern `smpte75` of videotestsrc.
+/// The eight bars of vivid's picture. The first seven are those of videotestsrc's pattern `smpte75`.
 pub const BARS: [[u8; 3]; 8] = [
     [191, 191, 191],
     [191, 191, 0],

@@ -19,8 +19,8 @@ fn reader(channel: &Channel) -> SourceRecorder {
     SourceRecorder::of(channel)
 }
 
-/// Makes the camera fail while a writer captures. The writer must end with an error, and the reader must continue with
-/// the next writer once the camera is repaired.
+/// Makes the camera fail while a writer captures. The writer must end with an error. The reader must continue with the
+/// next writer when the camera has been repaired.
 #[track_caller]
 fn assert_reader_survives(fail: impl FnOnce(), repair: impl FnOnce()) {
     let channel = Channel::new();
@@ -58,7 +58,8 @@ fn reader_survives_failing_device() {
 #[test]
 #[ignore = "make test-camera"]
 fn reader_survives_disconnected_device() {
-    // The driver connects the device again when its last user closes it. This file is closed after the writer's.
+    // The driver connects the device again when its last user closes it. The last user is this file, which is closed
+    // after the writer's.
     let user = File::open(CAMERA).unwrap();
     assert_reader_survives(|| control(CAMERA, "disconnect=1"), || drop(user));
 }
@@ -117,7 +118,7 @@ fn reader_sees_lost_and_corrupted_frames() {
         .iter()
         .map(|frame| (frame.sequence, frame.corrupted))
         .collect();
-    // The reader may have missed the first frame, and not have received the newest yet.
+    // The reader may have missed the first frame, and may not have received the newest frame yet.
     let first = sent.iter().position(|frame| *frame == seen[0]).unwrap();
     let stats = reader
         .pipeline

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Every format of the cameras.
+//! Checks every format of the cameras.
 
 use gst::prelude::*;
 use gst_video::VideoInfo;
@@ -11,8 +11,8 @@ use rsshm_testkit::{
 
 use crate::device::{CAMERA, Capture, MULTIPLANAR, SMALL};
 
-/// Formats of which v4l2src drops every frame, whichever element follows it: vivid reports a size that is a little too
-/// large.
+/// Formats of which v4l2src drops every frame, because vivid reports a size that is a little too large. The element
+/// after v4l2src does not matter.
 const BROKEN: [(&str, &str); 2] = [(MULTIPLANAR, "NV16"), (MULTIPLANAR, "NV61")];
 
 /// The caps of a camera at one size.
@@ -27,7 +27,7 @@ fn caps_of(device: &str) -> gst::Caps {
     )
 }
 
-/// Captures two frames of a format and checks that they arrive byte for byte.
+/// Captures two frames of a format and checks that their bytes arrive unchanged.
 #[track_caller]
 fn assert_arrives_unchanged(device: &str, media: &str, format: &str) {
     let channel = Channel::new();
@@ -77,7 +77,7 @@ fn every_format_arrives_unchanged() {
             formats.push(format);
         }
     }
-    // Formats of webcams, capture cards and ribbon cable cameras.
+    // These are the formats of webcams, capture cards and ribbon cable cameras.
     for format in [
         "YUY2",
         "UYVY",

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The elements with a V4L2 device, in the virtual machine that `tests/camera/vm` runs: `make test-camera`.
+//! The elements with a V4L2 device. `make test-camera` runs these tests in the virtual machine of `tests/camera/vm`.
 //!
-//! The cameras are those of the kernel's test driver vivid, whose picture is known and which can inject faults.
-//! Tests that need a camera are marked as ignored; `tests/camera/each` runs each of them in a process of its own.
+//! The cameras are those of the kernel's test driver vivid, whose picture is known and which can inject faults. Tests
+//! that need a camera are marked as ignored. `tests/camera/each` runs each of them in its own process.
 
 mod capture;
 mod device;
@@ -18,8 +18,8 @@ use rsshm_testkit::{
     gst::{init, run_to_end},
 };
 
-/// Creates the registries of the test program and of gst-launch-1.0 outside of the machine: in the emulated machine,
-/// the first scan of all plugins takes longer than a test.
+/// Creates the registries of the test program and of gst-launch-1.0 outside of the machine. In the emulated machine,
+/// the first scan of all plugins takes longer than a test may take.
 #[test]
 fn programs_find_plugin() {
     init();

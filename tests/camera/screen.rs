@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The two commands of the README: a camera, and a window that shows it.
+//! Runs the two commands of the README, with a camera and a window that shows it.
 
 use rsshm_testkit::{eventually, gst::Xvfb};
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Timestamps of the driver.
+//! Checks the timestamps of the driver.
 
 use gst::prelude::*;
 use rsshm_testkit::{
@@ -23,8 +23,8 @@ fn nanoseconds(text: &str) -> Option<i64> {
 #[test]
 #[ignore = "make test-camera"]
 fn reader_keeps_timestamps_of_driver() {
-    // Timestamps of the start of a frame. vivid delivers frames before their end, and v4l2src would distrust the
-    // clock.
+    // The timestamps are of the start of a frame. Otherwise v4l2src would distrust the clock, because vivid delivers
+    // frames before their end.
     control(CAMERA, "timestamp_source=1");
     let channel = Channel::new();
     let reader = SourceRecorder::of(&channel);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Frames without any copy: with `io-mode=userptr` the driver writes into the segment.
+//! Frames that are never copied. With `io-mode=userptr`, the driver writes into the segment.
 
 use rsshm_testkit::{Channel, eventually, gst::SourceRecorder};
 
 use crate::device::{CAMERA, Capture, MULTIPLANAR, SMALL, control, v4l2_ctl};
 
-/// A frame of the driver without GStreamer. All frames are equal, because the picture does not move.
+/// A frame that the driver delivers without GStreamer. All frames are equal, because the picture does not move.
 fn reference(device: &str, fourcc: &str) -> Vec<u8> {
     let file = std::env::temp_dir().join("reference");
     let format = format!("--set-fmt-video=width=320,height=180,pixelformat={fourcc}");
@@ -20,8 +20,8 @@ fn reference(device: &str, fourcc: &str) -> Vec<u8> {
     std::fs::read(file).unwrap()
 }
 
-/// Captures thirty frames with `io-mode=userptr` and compares them with a frame of the driver. Returns how many frames
-/// were in place and how many were copied.
+/// Captures thirty frames with `io-mode=userptr` and compares them with a frame of the driver. Returns the number of
+/// frames in place and the number of copied frames.
 #[track_caller]
 fn count_copies(device: &str, format: &str, fourcc: &str, sink: &str) -> (u64, u64) {
     control(device, "osd_text_mode=2");

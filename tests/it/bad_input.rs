@@ -23,14 +23,14 @@ fn pipeline_of(element: &str) -> Pipeline {
     }
 }
 
-/// Starts the pipeline, which must fail at once, and returns the kind and the text of its error.
+/// Starts the pipeline, which must fail at once. Returns the kind and the text of its error.
 #[track_caller]
 fn error_at_start(pipeline: &Pipeline) -> (String, String) {
     assert!(pipeline.set_state(gst::State::Playing).is_err());
     posted_error(pipeline)
 }
 
-/// Starts the pipeline, which must fail at once or later, and returns the kind and the text of its error.
+/// Starts the pipeline, which must fail at once or later. Returns the kind and the text of its error.
 #[track_caller]
 fn error_of(pipeline: &Pipeline) -> (String, String) {
     let _ = pipeline.set_state(gst::State::Playing);
@@ -120,7 +120,7 @@ fn sink_names_unsupported_memory_before_upstream_errors() {
     let caps = "video/x-raw(memory:GLMemory),format=RGBA,width=64,height=64,framerate=30/1";
     let writer = sink_with(&channel, caps, &gst::Buffer::with_size(64 * 64 * 4).unwrap());
     let _ = writer.pipeline.set_state(gst::State::Playing);
-    // The sink's error is posted before that of the source, which only says that negotiation failed.
+    // The sink's error is posted before that of the source, because the source only says that negotiation failed.
     let message = writer
         .pipeline
         .message(&[gst::MessageType::Warning, gst::MessageType::Error]);
@@ -213,7 +213,7 @@ fn empty_buffer_arrives_as_frame() {
     for size in sizes {
         writer.push(&gst::Buffer::with_size(size).unwrap());
     }
-    // A buffer without any memory.
+    // This buffer has no memory.
     writer.push(&gst::Buffer::new());
     for size in sizes.into_iter().chain([0]) {
         assert_eq!(receiver.recv_timeout(PATIENCE), Ok(size));
@@ -260,7 +260,7 @@ mod unmappable {
     // SAFETY: `alloc` returns a complete GstMemory, and `free` frees what `alloc` returned.
     unsafe impl AllocatorImpl for Imp {
         unsafe fn alloc(&self, size: usize, _params: &gst::AllocationParams) -> *mut ffi::GstMemory {
-            // SAFETY: the block is new, zeroed and as large as a GstMemory, and is initialised before it is returned.
+            // SAFETY: the block is new, zeroed and as large as a GstMemory. It is initialised before it is returned.
             unsafe {
                 let memory = glib::ffi::g_malloc0(mem::size_of::<ffi::GstMemory>()).cast::<ffi::GstMemory>();
                 let allocator = self.obj().upcast_ref::<gst::Allocator>().as_ptr();
@@ -290,7 +290,8 @@ fn overwrite(path: &Path, bytes: &[u8], offset: u64) {
     file.write_all_at(bytes, offset).unwrap();
 }
 
-/// Damage to a segment (bytes and their offset), and a word of the error: the magic, the version, the slot size.
+/// Damage to a segment: the bytes, their offset, and a word of the error. The damaged fields are the magic, the version
+/// and the slot size.
 const DAMAGE: [(&[u8], u64, &str); 3] = [
     (b"nonsense", 0, "begins with"),
     (&[99, 0, 0, 0], 8, "version is 99"),
@@ -307,7 +308,7 @@ fn short_writer(channel: &Channel) -> Pipeline {
     )
 }
 
-/// Publishes three frames. After that, nothing of the channel may be left.
+/// Publishes three frames. After that, no file of the channel may be left.
 #[track_caller]
 fn write_three_frames(channel: &Channel) {
     let writer = short_writer(channel);
@@ -355,7 +356,7 @@ fn writer_refuses_foreign_file_without_lock_file() {
 
 #[test]
 fn writer_replaces_truncated_segment() {
-    // The last is the size of the segment without its last byte.
+    // The last size is that of the segment without its last byte.
     for size in [Some(0), Some(8), Some(255), Some(4096), Some(100_000), None] {
         let channel = Channel::new();
         leave_files_of_killed_writer(&channel);
@@ -367,7 +368,7 @@ fn writer_replaces_truncated_segment() {
             let (kind, text) = error_of(&reader);
             assert_eq!(kind, "StreamError::WrongType", "{size:?}: {text}");
         } else {
-            // Only frames are cut off. A reader sees only that the writer is dead, and waits.
+            // Only the frames are cut off. The reader only notices that the writer is dead, and waits.
             reader.play();
             std::thread::sleep(Duration::from_millis(300));
             let errors = reader.take_messages(gst::MessageType::Error);
@@ -385,7 +386,7 @@ fn writer_repairs_empty_lock_file() {
     write_three_frames(&channel);
 }
 
-/// A file that is not a regular one, at a path of the channel. Dropping the value removes the file.
+/// A file that is not a regular file, at a path of the channel. Dropping the value removes the file.
 struct Obstacle(PathBuf);
 
 impl Drop for Obstacle {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Caps that change in mid-stream: a reader receives each frame with its own caps.
+//! Caps that change in mid-stream. A reader receives each frame with the caps of that frame.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,7 @@ use rsshm_testkit::{
     gst::{LOSSLESS, Pipeline, RecordedFrame, SinkHarness, SourceRecorder, init, sequence},
 };
 
-/// The size of a frame of the caps.
+/// The size of a frame with these caps.
 fn size(caps: &gst::Caps) -> usize {
     let is_raw = caps.structure(0).unwrap().name() == "video/x-raw";
     let info = gst_video::VideoInfo::from_caps(caps).ok().filter(|_| is_raw);
@@ -131,7 +131,7 @@ fn fifty_caps_changes_lose_no_frame() {
         assert_eq!(*frame.caps(), sent[&number(frame)]);
         assert!(!frame.is_discont() || number(frame).is_multiple_of(2));
     }
-    // The first frame of some caps was drawn before the sink had received them.
+    // The first frame with new caps was drawn before the sink received these caps.
     assert!(writer.stat("rsshmsink", "frames-in-place") >= 45);
     let caps: Vec<_> = seen.iter().map(RecordedFrame::caps).collect();
     assert_eq!(caps.chunk_by(|a, b| a == b).count(), 50);

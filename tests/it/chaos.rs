@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Programs that are killed and stopped at any instruction: a short run of what `make chaos` does for longer.
+//! Programs that are killed and stopped at any instruction. The test is a short run of `make chaos`.
 //!
 //! `RSSHM_CHAOS_SEED` repeats the mix of an earlier run.
 

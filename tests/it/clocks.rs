@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Pipelines with clocks other than CLOCK_MONOTONIC: timestamps stay right while a clock drifts and steps.
+//! Pipelines with clocks other than CLOCK_MONOTONIC. Timestamps stay right while a clock drifts and steps.
 
 use std::{
     sync::atomic::{AtomicI64, Ordering},
@@ -47,7 +47,7 @@ mod imp {
 }
 
 glib::wrapper! {
-    /// A clock that is fast by 200 ppm, started 1000 s earlier, and can be stepped.
+    /// A clock that is fast by 200 ppm, starts 1000 s ahead, and can be stepped.
     pub struct DriftingClock(ObjectSubclass<imp::DriftingClock>) @extends gst::SystemClock, gst::Clock, gst::Object;
 }
 
@@ -58,7 +58,7 @@ impl DriftingClock {
     }
 
     fn time_at(&self, monotonic: u64) -> u64 {
-        // Relaxed: see `step`.
+        // Relaxed, for the same reason as in `step`.
         let steps = self.imp().steps.load(Ordering::Relaxed);
         let drift = monotonic / 5_000;
         let time = monotonic + drift + 1_000_000_000_000;
@@ -66,7 +66,7 @@ impl DriftingClock {
     }
 
     fn step(&self, by_ms: i64) {
-        // Relaxed: the test orders steps and timestamps itself.
+        // Relaxed, because the test orders steps and timestamps itself.
         self.imp().steps.fetch_add(by_ms * 1_000_000, Ordering::Relaxed);
     }
 }
@@ -74,7 +74,7 @@ impl DriftingClock {
 /// The clock of the writer's or of the reader's pipeline.
 struct Side {
     clock: gst::Clock,
-    /// The time of the clock at a time of CLOCK_MONOTONIC.
+    /// Converts a time of CLOCK_MONOTONIC to the time of the clock.
     time_at: Box<dyn Fn(u64) -> u64>,
 }
 
@@ -119,7 +119,7 @@ enum CaptureMoment {
     AfterCapture(u64),
 }
 
-/// Sends frames that are stamped at their capture, and returns the errors of the reader's timestamps in nanoseconds.
+/// Sends frames that are stamped at their capture. Returns the errors of the reader's timestamps, in nanoseconds.
 ///
 /// `at` is called before and after each capture.
 fn errors(writing: Side, reading: Side, mut at: impl FnMut(CaptureMoment)) -> Vec<i64> {
@@ -141,7 +141,7 @@ fn errors(writing: Side, reading: Side, mut at: impl FnMut(CaptureMoment)) -> Ve
         let target = buffer.get_mut().unwrap();
         target.set_pts(gst::ClockTime::from_nseconds(stamp));
         target.set_offset(n);
-        // The time of capture by the reader's clock.
+        // The time of capture, by the reader's clock.
         captured.push((reading.time_at)(now) - reader.pipeline.base_time().unwrap().nseconds());
         writer.push(&buffer);
         eventually("the frame arrives", || {

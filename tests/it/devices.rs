@@ -14,7 +14,7 @@ use rsshm_testkit::{
     wait_until,
 };
 
-/// A device monitor of an application. One exists at a time, because all monitors of a process share one provider.
+/// A device monitor of an application. Only one exists at a time, because all monitors of a process share one provider.
 struct Monitor {
     monitor: gst::DeviceMonitor,
     _only: MutexGuard<'static, ()>,
@@ -116,7 +116,7 @@ fn existing_channel_is_listed_unless_writer_died() {
     assert!(monitor.find(&alive).is_some());
     assert!(monitor.find(&dead).is_none());
     drop(monitor);
-    // A provider that lists devices once, without a monitor.
+    // This provider lists devices once, without a monitor.
     let provider = gst::DeviceProviderFactory::by_name("rsshmdeviceprovider").unwrap();
     let devices = provider.devices();
     assert!(devices.iter().any(|device| device.display_name() == alive.as_str()));
@@ -217,7 +217,7 @@ fn device_monitor_program_shows_channel_and_pipeline() {
 #[test]
 fn players_play_rsshm_uri() {
     let channel = Channel::new();
-    // Players convert this format; its frame rate is not their default.
+    // Players convert this format, and its frame rate is not their default.
     let _writer = writer(&channel, "video/x-raw,format=NV12,width=64,height=48,framerate=25/1");
     eventually("the channel exists", || channel.exists());
     let uri = format!("rsshm://{channel}");

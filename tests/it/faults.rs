@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Faults around a channel: its files vanish, a process dies or leaves a child, frames outgrow the slots.
+//! Faults around a channel. Its files vanish, a process dies or leaves a child, or frames outgrow the slots.
 
 use std::{os::unix::fs::FileExt, time::Duration};
 
@@ -42,7 +42,7 @@ fn assert_files_are_restored(remove: [bool; 2]) {
     {
         std::fs::remove_file(file).unwrap();
     }
-    // This usually takes a second.
+    // The restoration usually takes a second.
     wait_until("the files are restored", Duration::from_secs(3), || channel.exists());
     let mut new = reader(&channel, "", 2);
     eventually("both readers are counted", || writer.num_clients() == 2);
@@ -89,7 +89,7 @@ fn sink_restores_lock_file_before_first_frame() {
     channel.assert_removed();
 }
 
-/// A writer that forks a child. Argument: the channel.
+/// A writer that forks a child. Its argument is the channel.
 fn forking_writer(arguments: &[&str]) {
     let writer = writer(arguments[0], "is-live=true", CAPS, "");
     writer.play();
@@ -97,7 +97,7 @@ fn forking_writer(arguments: &[&str]) {
     fork_and_sleep();
 }
 
-/// Forks a child that executes nothing and outlives this process.
+/// Forks a child that only waits and outlives this process.
 fn fork_and_sleep() {
     // SAFETY: the child calls nothing but pause(2), which is async-signal-safe.
     match unsafe { fork() }.unwrap() {
@@ -138,7 +138,7 @@ fn orphan_of_writer_does_not_hold_channel() {
     channel.assert_removed();
 }
 
-/// A reader that forks a child. Argument: the channel.
+/// A reader that forks a child. Its argument is the channel.
 fn forking_reader(arguments: &[&str]) {
     let channel = arguments[0];
     let reader = Pipeline::playing(&format!(
@@ -165,7 +165,7 @@ fn orphan_of_reader_holds_no_entry() {
     assert_eq!(kill(orphan.0, None), Ok(()), "the child has died");
 }
 
-/// The child that a process has forked, as its output says.
+/// The PID of the child that a process has forked, from the output of the process.
 #[track_caller]
 fn child_of(process: &Process) -> Pid {
     let mut child = None;
@@ -196,14 +196,14 @@ fn writer_takes_over_and_leaves_no_staging_file() {
         let mut writer = launch(&pipeline);
         pids.push(writer.pid());
         eventually("the writer has started", || channel.exists());
-        // Frames flow when the writer is killed.
+        // The writer is killed while frames flow.
         std::thread::sleep(Duration::from_millis(300));
         writer.kill();
         assert!(channel.exists(), "the next writer needs the files of the killed one");
     }
     let mut writer = launch(&pipeline);
     pids.push(writer.pid());
-    // Longer than the writer needs to take over.
+    // This is longer than a writer needs to take over.
     std::thread::sleep(Duration::from_millis(700));
     assert!(writer.is_running() && reader.is_running());
     writer.interrupt();
@@ -246,7 +246,7 @@ fn frames_larger_than_slots_get_new_segment() {
     writer.pipeline.wait_eos();
     let found = summary(&mut readers[0]);
     found.assert_exact();
-    // The writer waits for this reader, which misses no frame.
+    // The writer waits for this reader, so the reader misses no frame.
     assert!(
         found.first == 0 && found.missed == 0 && found.last == u64::from(count) - 1,
         "{found:?}"
@@ -269,12 +269,12 @@ fn semaphore_fault_is_reported_once() {
     eventually("the channel exists", || channel.exists());
     let semaphore = std::fs::File::options().write(true).open(channel.lock_file()).unwrap();
     for episode in 1..=2 {
-        // The semaphore is taken, but no process holds it.
+        // The semaphore is taken, although no process holds it.
         semaphore.write_all_at(&[0; 4], 0).unwrap();
         eventually("the timeout is counted", || {
             writer.stat("rsshmsink", "semaphore-timeouts") == episode
         });
-        // After this time the writer takes the next fault for another one.
+        // After this time, the writer takes the next fault for a new one.
         std::thread::sleep(Duration::from_millis(1300));
     }
     let warnings: Vec<String> = writer

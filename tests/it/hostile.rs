@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Pipelines beside a program that writes garbage into the shared memory: each continues, or ends with an error that
-//! names the cause.
+//! Pipelines beside a program that writes garbage into the shared memory. Each pipeline continues, or ends with an
+//! error that names the cause.
 //!
 //! The tests of the channel crate attack the channel itself. `RSSHM_TEST_SECONDS` makes the attacks longer.
 
@@ -17,7 +17,7 @@ use rsshm_testkit::{
     gst::{launch, run_to_end},
 };
 
-/// A word to write: a special one, a small one, or any.
+/// A word to write. It is a special value, a small one, or any.
 fn garbage(random: &mut Random) -> u64 {
     match random.below(4) {
         0 => 0,
@@ -37,7 +37,7 @@ fn open(path: PathBuf) -> Option<File> {
 enum Attack {
     /// The status and the tables, except the word with the state of the segment.
     Tables,
-    /// Everything: now and then also the header and the lock file.
+    /// All of the channel's files, including, now and then, the header and the lock file.
     Everything,
 }
 
@@ -103,13 +103,13 @@ fn write_garbage(channel: &Channel, time: Duration, attack: Attack) {
 /// The processor time that a process has used.
 fn cpu_time(process: &Process) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid())).unwrap();
-    // After the name, which may contain any character: user and system time in hundredths of a second.
+    // The name may contain any character. The user time and the system time, in hundredths of a second, follow it.
     let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
     let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
     Duration::from_millis(ticks * 10)
 }
 
-/// Properties of the readers: in place, copying, observing.
+/// The properties of readers that get frames in place, that copy frames, and that observe.
 const READERS: [&str; 3] = ["", "max-held-buffers=0", "read-only=true"];
 
 fn reader(channel: &Channel, options: &str) -> Process {
@@ -124,7 +124,7 @@ fn attack_time() -> Duration {
     Duration::from_secs_f64(seconds.and_then(|text| text.parse().ok()).unwrap_or(2.5))
 }
 
-/// Attacks for half a second. Returns how many readers ended, and starts others in their place.
+/// Attacks for half a second. Returns the number of readers that ended, and starts others in their place.
 ///
 /// No process may use much processor time, and the writer must not end.
 #[track_caller]
@@ -144,7 +144,7 @@ fn attack_once(channel: &Channel, attack: Attack, writer: &mut Process, readers:
             assert_idle(process, before);
             continue;
         }
-        // The segment is not plausible, or downstream does not accept the caps.
+        // The segment is not plausible, or downstream does not accept its caps.
         let status = process.wait();
         let output = process.output();
         assert!(

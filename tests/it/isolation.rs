@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! No reader delays the writer or another reader, even if it is stopped, killed or greedy, or if there are many.
+//! No reader delays the writer or another reader, even if it is stopped, killed or greedy, or if there are many
+//! readers.
 
 use std::time::{Duration, Instant};
 
@@ -35,7 +36,7 @@ fn stopped_and_killed_readers_disturb_no_peer() {
         writer.num_clients() == 7
     });
     writer.wait_eos();
-    // 80 frames at 10 frames a second.
+    // These are 80 frames at 10 frames a second.
     assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
     assert_nothing_dropped(&writer, 80);
     for reader in &mut readers[2..] {
@@ -68,7 +69,7 @@ fn num_clients_is_correct_without_frames() {
     );
 }
 
-/// A reader that never releases a frame; its queue holds 200.
+/// A reader that never releases a frame; its queue holds 200 frames.
 fn hoarder(channel: &Channel, options: &str) -> Process {
     launch(&format!(
         "rsshmsrc name={channel} {options} ! queue max-size-buffers=200 max-size-bytes=0 max-size-time=0 \
@@ -79,9 +80,9 @@ fn hoarder(channel: &Channel, options: &str) -> Process {
 #[test]
 fn writer_survives_queue_that_never_drains() {
     let channel = Channel::new();
-    // Fewer slots than the queue can hold.
+    // The channel has fewer slots than the queue can hold.
     let writer = writer(&channel, "is-live=true num-buffers=70", CAPS, "max-slots=12");
-    // It asks to hold more frames in place than its quota allows.
+    // This reader asks to hold more frames in place than its quota allows.
     let _hoarder = hoarder(&channel, "max-held-buffers=64");
     let mut others = [reader(&channel, "", 1), reader(&channel, "", 1)];
     writer.play();
@@ -96,7 +97,7 @@ fn writer_survives_queue_that_never_drains() {
 #[test]
 fn writer_survives_full_queue() {
     let channel = Channel::new();
-    // More frames than the queue can hold, so its reader blocks.
+    // These are more frames than the queue can hold, so its reader blocks.
     let caps = CAPS.replace("10/1", "150/1");
     let writer = writer(&channel, "is-live=true num-buffers=900", &caps, "max-slots=10");
     let mut hoarder = hoarder(&channel, "");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Compressed streams: a reader that joins late or misses frames continues at a keyframe.
+//! Compressed streams. A reader that joins late or misses frames continues at a keyframe.
 
 use std::{
     ops::Range,
@@ -32,7 +32,7 @@ const H264_BYTE_STREAM: Codec = Codec {
     encoder: "x264enc key-int-max=300 tune=zerolatency speed-preset=ultrafast ! video/x-h264,stream-format=byte-stream",
     decoder: "openh264dec",
 };
-/// With frames whose order in the stream differs from the order of display.
+/// A codec whose order of frames in the stream differs from the order of display.
 const H264_REORDERED: Codec = Codec {
     encoder: "x264enc key-int-max=300 bframes=2 rc-lookahead=0 mb-tree=false sync-lookahead=0 threads=1",
     decoder: "avdec_h264",
@@ -55,7 +55,8 @@ impl Codec {
         ))
     }
 
-    /// A program that decodes the channel and prints the warnings of all elements. `slow` may delay each frame.
+    /// A program that decodes the channel and prints the warnings of all elements. `slow` is an element that may delay
+    /// each frame.
     #[track_caller]
     fn reader(&self, channel: &Channel, options: &str, slow: &str) -> Reader {
         let mut command = command("gst-launch-1.0");
@@ -150,7 +151,7 @@ fn parse(line: &str) -> Option<EncodedFrame> {
     })
 }
 
-/// Checks a reader that joins late, and is later stopped until its next frame has been overwritten.
+/// Checks a reader that joins late, and is stopped later until its next frame has been overwritten.
 #[track_caller]
 fn assert_late_reader_survives_gap(codec: &Codec) {
     let channel = Channel::new();
@@ -237,7 +238,7 @@ fn slow_reader_of_newest_frames_decodes_cleanly() {
     writer.interrupt();
 }
 
-/// H.264 whose frames need not be valid: nothing decodes them.
+/// The caps of H.264 frames, which need not be valid because nothing decodes them.
 const H264_CAPS: &str = "video/x-h264,stream-format=byte-stream,alignment=au";
 
 #[test]
@@ -252,7 +253,7 @@ fn delta_frames_before_start_are_all_delivered() {
     }
     let reader = SourceRecorder::of(&channel);
     eventually("the newest frame arrives", || reader.offsets().contains(&20));
-    // The next frame is captured later than those.
+    // The next frame is captured later than the frames so far.
     std::thread::sleep(Duration::from_millis(50));
     let sent = reader.pipeline.current_running_time().unwrap();
     writer.push_frame_with(21, BufferFlags::DELTA_UNIT);
@@ -303,7 +304,8 @@ fn frames_of_new_caps_count_as_keyframes_until_first_delta() {
     // The pause takes effect while the source waits for a frame.
     std::thread::sleep(Duration::from_millis(100));
     reader.pipeline.play();
-    // The source has waited for the first frame since before the pause; the next is the first that it takes after it.
+    // The source has waited for frame 3 since before the pause. Frame 4 is the first for which it waits after the
+    // pause.
     writer.push_frame_until_seen(3, &reader);
     writer.push_frame_until_seen(4, &reader);
     writer.push_frame_at(5, BufferFlags::empty(), before);
@@ -320,7 +322,7 @@ fn paused_reader_continues_at_requested_keyframe() {
     let pad = writer.pipeline.pad("appsrc", "src");
     pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
         if gst_video::UpstreamForceKeyUnitEvent::parse(info.event().unwrap()).is_ok() {
-            // Relaxed, as is the load below: no other data depends on the flag.
+            // Relaxed, here and at the load below, because no other data depends on the flag.
             in_probe.store(true, Ordering::Relaxed);
         }
         gst::PadProbeReturn::Ok

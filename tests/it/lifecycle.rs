@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The elements in GStreamer's view: states, properties, signals, queries, and what they leave behind.
+//! The elements as GStreamer sees them: states, properties, signals, queries, and leaks.
 
 use std::{
     path::Path,
@@ -74,7 +74,7 @@ fn sink_and_source_restart_in_any_order() {
         writer.play();
         reader.pipeline.play();
         reader.wait_for_frames(3);
-        // The writer and the reader are in turn the first to stop.
+        // The writer and the reader take turns in being the first to stop.
         let pipelines = [&writer, &reader.pipeline];
         pipelines[round % 2].set_state(gst::State::Null).unwrap();
         pipelines[(round + 1) % 2].set_state(gst::State::Null).unwrap();
@@ -84,7 +84,7 @@ fn sink_and_source_restart_in_any_order() {
 
 #[test]
 fn gst_inspect_prints_elements_without_warnings() {
-    // The first run creates the registry, and other plugins may print warnings then.
+    // The first run creates the registry, and other plugins may print warnings during that run.
     let mut first = command("gst-inspect-1.0");
     first.env_remove("G_DEBUG").arg("rsshm").output().unwrap();
     for (argument, expected) in [
@@ -120,7 +120,7 @@ fn gst_inspect_prints_elements_without_warnings() {
     }
 }
 
-/// The default of a property as the README's tables write it.
+/// The default of a property, in the form that the README's tables have.
 fn documented_default(property: &gst::glib::ParamSpec) -> String {
     let default = property.default_value();
     if !property.flags().contains(gst::glib::ParamFlags::WRITABLE) {
@@ -166,7 +166,7 @@ fn readme_lists_properties_with_their_defaults() {
             let property = property.unwrap_or_else(|| panic!("{factory} has no property {name}"));
             assert_eq!(*default, documented_default(&property), "{factory}: {name}");
         }
-        // Those of the base classes are not listed, except where the element gives them another meaning.
+        // The properties of the base classes are not listed, unless the element gives them another meaning.
         for property in element.list_properties() {
             assert!(
                 property.owner_type() != element.type_() || documented.iter().any(|(name, _)| name == property.name()),
@@ -195,12 +195,12 @@ fn elements_leak_no_objects() {
         let channel = Channel::new();
         let mut writer = run(format!("{producer} ! rsshmsink name={channel} {LOSSLESS}"));
         let mut reader = run(format!("rsshmsrc name={channel} ! queue ! fakesink sync=false"));
-        // A leak ends the program, because the tracer warns of it. The exit status is not checked, because the list in
-        // the output says more.
+        // A leak ends the program, because the tracer warns of it. The exit status is not checked, because the list of
+        // leaks in the output says more.
         writer.wait();
         reader.wait();
         for output in [writer.output(), reader.output()] {
-            // The tracer prints this line in any case.
+            // The tracer prints this line even if there is no leak.
             assert!(output.contains("object-alive.class"), "the tracer does not run");
             let left: Vec<&str> = output
                 .lines()
@@ -368,7 +368,7 @@ impl ClientSignals {
         }
         let in_handler = Arc::clone(&signals);
         sink.connect_notify(Some("num-clients"), move |_, _| {
-            // Relaxed, as are the loads: no other data depends on the count.
+            // Relaxed, here and at the loads, because no other data depends on the count.
             in_handler.notified.fetch_add(1, Ordering::Relaxed);
         });
         signals
@@ -453,7 +453,7 @@ fn source_notifies_connected_changes() {
         in_handler.lock().unwrap().push(source.property::<bool>("connected"));
     });
     reader.play();
-    // Without a writer nothing changes.
+    // Without a writer, the properties do not change.
     std::thread::sleep(Duration::from_millis(100));
     assert!(changes.lock().unwrap().is_empty());
     for round in 1..=2 {
@@ -482,7 +482,7 @@ fn stopped_source_is_not_connected() {
 fn do_timestamp_stamps_frames_of_slow_stream() {
     let channel = Channel::new();
     let reader = SourceRecorder::with_options(&channel, "do-timestamp=true");
-    // By their own timestamps, the frames are ten times as slow as by the clock.
+    // The timestamps of the frames are 200 ms apart, but a frame comes every 20 ms.
     let mut writer = launch(&format!(
         "videotestsrc num-buffers=60 ! video/x-raw,framerate=5/1 ! identity sleep-time=20000 \
          ! rsshmsink name={channel} {LOSSLESS}"
@@ -499,8 +499,8 @@ fn do_timestamp_stamps_frames_of_slow_stream() {
     assert!(frames.is_sorted_by_key(|frame| frame.pts));
 }
 
-/// The offsets of the frames that a reader receives if it is blocked while five frames are published. `settings` are
-/// its properties.
+/// The offsets of the frames that a reader receives if it is blocked while five frames are published. `settings` sets
+/// the properties of the reader.
 fn offsets_after_block(settings: &str) -> Vec<u64> {
     let channel = Channel::new();
     let reader = SourceRecorder::new(&format!("rsshmsrc channel={channel} {settings} ! fakesink sync=false"));

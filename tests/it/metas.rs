@@ -64,7 +64,7 @@ fn time_code() -> ValidVideoTimeCode {
     ValidVideoTimeCode::new(rate, Some(&jam), flags, 1, 2, 3, 4, 1).unwrap()
 }
 
-/// Adds one meta of each kind, and two of the kinds of which a buffer can have several.
+/// Adds one meta of each kind, or two metas if a buffer can have several of that kind.
 fn add_metas(buffer: &mut gst::BufferRef) {
     VideoCropMeta::add(buffer, (1, 2, 30, 40));
     let mut region = VideoRegionOfInterestMeta::add(buffer, "person", (5, 6, 7, 8));
@@ -286,7 +286,7 @@ fn packets_of_process_keep_their_memories() {
     assert_eq!(seen, expected);
 }
 
-/// A reader that checks the metas of ten frames. Argument: the channel.
+/// A reader that checks the metas of ten frames. Its argument is the channel.
 fn reader_of_metas(arguments: &[&str]) {
     register();
     let reader = SourceRecorder::of(arguments[0]);
@@ -321,10 +321,10 @@ fn frame_without_metas_arrives_without_metas() {
     let channel = Channel::new();
     let reader = SourceRecorder::of(&channel);
     let writer = live_writer(&channel);
-    // The first ten frames have metas; nothing of them may be left in a slot that is used again.
+    // Only the first ten frames have metas. When a slot is used again, no metas of its former frame may be left in it.
     let count = AtomicU32::new(0);
     let add = |buffer: &mut gst::BufferRef| {
-        // Relaxed: only this thread uses the count.
+        // Relaxed, because only this thread uses the count.
         if count.fetch_add(1, Ordering::Relaxed) < 10 {
             add_metas(buffer);
         }
@@ -369,8 +369,8 @@ fn allocation_query_lists_supported_metas() {
     assert!(query.find_allocation_meta::<VideoTimeCodeMeta>().is_some());
 }
 
-/// An element leaves cropping to downstream if that claims to support crop metas. The sink must not claim it, because
-/// it cannot know what the readers support.
+/// If downstream claims to support crop metas, an element leaves cropping to downstream. The sink must not claim that,
+/// because it cannot know whether the readers support them.
 #[test]
 fn upstream_crops_frames_itself() {
     let crop = format!(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Readers that display frames for ten seconds: no frame is late, whichever side started first, and frames that were
+//! Readers that display frames for ten seconds. No frame is late, whichever side started first. Frames that were
 //! captured together are displayed together.
 
 use std::{
@@ -27,7 +27,7 @@ const FRAME_TIME: Duration = Duration::from_nanos(1_000_000_000 / 30);
 const HEAD_START: Duration = Duration::from_secs(10);
 /// The time in which frames are displayed while both sides run.
 const DISPLAY_TIME: Duration = Duration::from_secs(10);
-/// The number of frames, out of the 300 of that time, that each display has to render.
+/// The number of frames that each display has to render, of the 300 frames in that time.
 const MIN_FRAMES: u64 = 280;
 
 const LIVE: &str = "videotestsrc is-live=true";
@@ -38,7 +38,7 @@ const DELAY: &str = "queue min-threshold-time=200000000";
 struct MessageHandler {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-    /// QoS messages: frames that were dropped or skipped.
+    /// The QoS messages about frames that were dropped or skipped.
     skipped: Arc<Mutex<Vec<String>>>,
 }
 
@@ -50,7 +50,7 @@ impl MessageHandler {
             let (stop, skipped) = (Arc::clone(&stop), Arc::clone(&skipped));
             move || {
                 let bus = pipeline.bus().unwrap();
-                // Relaxed, here and below: no other data depends on the flag.
+                // Relaxed, here and below, because no other data depends on the flag.
                 while !stop.load(Ordering::Relaxed) {
                     let message = bus.timed_pop(gst::ClockTime::from_mseconds(50));
                     match message.as_ref().map(|message| message.view()) {
@@ -100,7 +100,7 @@ impl DisplayReader {
         }
     }
 
-    /// Returns the complaints. Up to `excused` frames may have been late.
+    /// Returns the complaints. At most `excused` frames may have been late.
     fn complaints(self, excused: u64) -> Vec<String> {
         let Self { name, handler, reader } = self;
         let sink = reader.pipeline.element("display");
@@ -120,7 +120,7 @@ impl DisplayReader {
         let is_fine = stat("dropped") <= excused
             && skipped.len() as u64 <= excused
             && stat("rendered") + excused >= MIN_FRAMES
-            // The median, because a busy machine delays single frames.
+            // The median is checked, because a busy machine delays single frames.
             && ages[ages.len() / 2] <= latency + Duration::from_millis(5);
         if is_fine { Vec::new() } else { vec![summary] }
     }
@@ -128,7 +128,7 @@ impl DisplayReader {
 
 /// The ages of the frames when they left the source, sorted.
 ///
-/// The first frame is not counted: it may have been captured before the base time of the reader.
+/// The first frame is not counted, because it may have been captured before the base time of the reader.
 fn ages(reader: &SourceRecorder) -> Vec<Duration> {
     let mut ages: Vec<Duration> = reader.frames()[1..]
         .iter()
@@ -163,7 +163,7 @@ impl Drop for Film {
     }
 }
 
-/// Measures for how long the machine did not run this process. Frames that are late because of that are excused.
+/// Measures the time in which the machine did not run this process. Frames that are late because of that are excused.
 struct StallMeter {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Duration>,
@@ -195,7 +195,7 @@ impl StallMeter {
     fn excused(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         let stalled = self.thread.join().unwrap();
-        // Twice the time, because a reader has to catch up.
+        // Twice the time is excused, because a reader has to catch up.
         (2 * stalled).as_nanos().div_ceil(FRAME_TIME.as_nanos()) as u64
     }
 }
@@ -205,7 +205,7 @@ impl StallMeter {
 struct TimedBuffer {
     offset: u64,
     pts: gst::ClockTime,
-    /// The running time when that happened.
+    /// The running time at which it arrived or was displayed.
     at: gst::ClockTime,
 }
 
@@ -248,8 +248,8 @@ fn record(recording: &Recording, sink: &gst::Element, buffer: &gst::BufferRef) {
     });
 }
 
-/// One writer with a camera on two channels, of which one is delayed, and a microphone; one reader that plays all
-/// three.
+/// A writer that sends a camera to two channels, one of them delayed, and a microphone to a third channel; and a reader
+/// that plays all three.
 struct JointDisplay {
     writer: Pipeline,
     reader: Pipeline,
@@ -292,7 +292,7 @@ impl JointDisplay {
         }
     }
 
-    /// Returns the complaints. Up to `excused` frames of a channel may have been late.
+    /// Returns the complaints. At most `excused` frames of a channel may have been late.
     fn complaints(&self, excused: u64) -> Vec<String> {
         let base_time = |pipeline: &Pipeline| pipeline.base_time().unwrap();
         let mut complaints = Vec::new();
@@ -321,7 +321,8 @@ impl JointDisplay {
         complaints
     }
 
-    /// Checks that the displays show two pictures that were captured together less than the time of a frame apart.
+    /// Checks that the displays show each pair of pictures that were captured together at most one frame time apart.
+    /// Returns the complaint.
     fn pictures_apart(&self) -> Option<String> {
         let (near, far) = (self.shown[0].lock().unwrap(), self.shown[1].lock().unwrap());
         let pairs = near
@@ -335,7 +336,7 @@ impl JointDisplay {
             apart[apart.len() / 2],
             apart[apart.len() - 1]
         );
-        // One in twenty may be later, because the machine may be busy.
+        // One pair in twenty may be further apart, because the machine may be busy.
         let is_wrong = apart.len() < 200 || Duration::from(apart[apart.len() * 95 / 100]) > FRAME_TIME;
         is_wrong.then(|| format!("together: the pictures are apart: {apart:?}"))
     }
@@ -348,7 +349,7 @@ fn displays_show_all_frames_on_time() {
     let live = format!("{LIVE} ! {I420_CAPS}");
     let sources = [
         ("live", live.clone()),
-        // The frames have memory of the upstream elements, so there is no channel before the first frame.
+        // The frames are in memory of the upstream elements, so there is no channel before the first frame.
         (
             "live with latency",
             format!("{live} ! {DELAY} ! identity drop-allocation=true"),
@@ -367,7 +368,7 @@ fn displays_show_all_frames_on_time() {
         displays.push(DisplayReader::of(&channel, &format!("{what}, reader first")));
         (channel, source)
     });
-    // A film in one pipeline with a live source, whose latency delays the film.
+    // Each film is in one pipeline with a live source, and the latency of that source delays the film.
     let beside = ["sharing", "showing"].map(|sink| {
         let (film_channel, live_channel) = (Channel::new(), Channel::new());
         let live_sink = match sink {
@@ -399,6 +400,6 @@ fn displays_show_all_frames_on_time() {
         "{excused} frames excused, but: {}",
         complaints.join("\n")
     );
-    // Before the channels are removed, because a running writer would restore their files.
+    // The writers are dropped before the channels are removed, because a running writer would restore their files.
     drop(writers);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Users and permissions: `perms` decides who may use a channel, and other users cannot take its name.
+//! Users and permissions. `perms` decides who may use a channel, and other users cannot take its name.
 
 use std::{
     fs::{File, OpenOptions, Permissions},
@@ -109,7 +109,7 @@ fn read_permission_allows_observing() {
     }
 }
 
-/// A read lock on `length` bytes from `start` on; 0 is all to the end.
+/// A read lock on `length` bytes from `start` on. A length of 0 means all bytes up to the end.
 fn read_lock(start: i64, length: i64) -> nix::libc::flock {
     nix::libc::flock {
         l_type: nix::libc::F_RDLCK as nix::libc::c_short,
@@ -123,9 +123,9 @@ fn read_lock(start: i64, length: i64) -> nix::libc::flock {
 /// The byte of the lock file that a running writer has locked.
 const WRITER_BYTE: i64 = 4096;
 
-/// Tries to open, write and lock the files of a channel, and prints what succeeds. Argument: the channel.
+/// Tries to open, write and lock the files of a channel, and prints each success. Its argument is the channel.
 ///
-/// Finally it waits until the writer's byte is unlocked, locks it, and sleeps.
+/// Finally, waits until the writer's byte is unlocked, locks it, and sleeps.
 fn intruder(arguments: &[&str]) {
     let channel = arguments[0];
     let mut kept: Vec<File> = Vec::new();
@@ -137,8 +137,8 @@ fn intruder(arguments: &[&str]) {
             continue;
         };
         say(format!("READABLE {path}"));
-        // All bytes, even those beyond the end of the file, which include the bytes of the writer and of the readers;
-        // both kinds of lock.
+        // Both kinds of lock are tried on all bytes, even on those beyond the end of the file. These include the bytes
+        // of the writer and of the readers.
         for (start, length) in [(0, WRITER_BYTE), (WRITER_BYTE + 1, 0), (WRITER_BYTE, 1)] {
             let lock = read_lock(start, length);
             let of_description = fcntl(&file, FcntlArg::F_OFD_SETLK(&lock));
@@ -235,7 +235,7 @@ fn perms_set_file_modes() {
         modes
     };
     for umask in ["077", "000"] {
-        // Users with read permission alone get no access to the lock file.
+        // Users with read permission alone may not open the lock file.
         for (perms, segment, lock_file) in [
             ("0600", 0o600, 0o600),
             ("0644", 0o644, 0o600),
@@ -252,10 +252,10 @@ fn perms_set_file_modes() {
     }
 }
 
-/// Creates a file that belongs to the user nobody and that everybody may write. Returns its bytes.
+/// Creates a file that belongs to the user nobody and that every user may write. Returns its bytes.
 fn plant(path: &Path) -> Vec<u8> {
     let bytes = b"rsshm\r\n\x1a, but not really".repeat(1000);
-    // The owner must be the only reason to leave the file alone.
+    // The owner must be the only reason why the sink leaves the file alone.
     let file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -315,7 +315,7 @@ fn other_user_cannot_take_over_channel() {
     assert!(found.missed == 0 && found.last == 49, "{found:?}");
 }
 
-/// Tries to write to a channel and prints the error. Argument: the channel.
+/// Tries to write to a channel and prints the error. Its argument is the channel.
 fn second_writer(arguments: &[&str]) {
     let writer = writer(arguments[0], "is-live=true num-buffers=5", CAPS, "");
     let _ = writer.set_state(gst::State::Playing);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The scripts in `pipelines/`, run as a user runs them. A test picture replaces the camera.
+//! Runs the scripts in `pipelines/` as a user does. A test picture replaces the camera.
 
 use std::{
     net::UdpSocket,
@@ -21,7 +21,7 @@ use rsshm_testkit::{
 /// The brightness of the [`BARS`].
 const LUMA: [u8; 7] = [235, 210, 170, 145, 106, 81, 41];
 
-/// A temporary directory. Dropping it removes it.
+/// A temporary directory. Dropping the value removes the directory.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -54,7 +54,7 @@ fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines")
 }
 
-/// The command of a script with its arguments, after the command `prefix`, which runs it.
+/// The command that runs a script with its arguments. `prefix` is the beginning of the command, which may be empty.
 fn script_in(prefix: &[String], words: &str, channel: &Channel) -> Command {
     let mut words = words.split_whitespace();
     let script = scripts().join(words.next().unwrap());
@@ -75,7 +75,7 @@ fn script_in(prefix: &[String], words: &str, channel: &Channel) -> Command {
         .env("RUN_SECONDS", "40")
         .env_remove("DISPLAY")
         .env_remove("WAYLAND_DISPLAY")
-        // Warnings of GStreamer's elements are not the subject of these tests.
+        // These tests do not check the warnings of GStreamer's elements.
         .env_remove("G_DEBUG");
     script
 }
@@ -84,7 +84,7 @@ fn script(words: &str, channel: &Channel) -> Command {
     script_in(&[], words, channel)
 }
 
-/// Ends a script as Ctrl-C does. It must leave no file of the channel.
+/// Ends a script as Ctrl-C does. The script must leave no file of the channel.
 #[track_caller]
 fn end(mut script: Process, channel: &Channel) -> String {
     let output = script.interrupt();
@@ -93,7 +93,7 @@ fn end(mut script: Process, channel: &Channel) -> String {
     output
 }
 
-/// Plays a file and returns for each of its streams the media type, the first and the last timestamp.
+/// Plays a file. Returns the media type, the first timestamp and the last timestamp of each of its streams.
 fn streams_of(file: &Path) -> Vec<(String, gst::ClockTime, gst::ClockTime)> {
     let pipeline = Pipeline::new(&format!("filesrc location={} ! parsebin name=parse", file.display()));
     let streams = Arc::new(Mutex::new(Vec::new()));
@@ -131,7 +131,7 @@ fn streams_of(file: &Path) -> Vec<(String, gst::ClockTime, gst::ClockTime)> {
 fn scripts_print_help_and_missing_packages() {
     let channel = Channel::new();
     let directory = Directory::new(&channel);
-    // A system without any plugin: this gst-inspect-1.0 knows no element.
+    // This gst-inspect-1.0 knows no element, as on a system without any plugin.
     let inspect = directory.file("gst-inspect-1.0");
     std::fs::write(&inspect, "#!/bin/sh\nexit 1\n").unwrap();
     std::fs::set_permissions(&inspect, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -184,14 +184,14 @@ fn camera_to_four_programs_feeds_all() {
     let four = Process::start(four);
     let mut packet = [0; 2000];
     let (length, _) = network.recv_from(&mut packet).unwrap();
-    // RTP version 2, payload type 96.
+    // The packet has RTP version 2 and payload type 96.
     assert!(length > 12 && packet[0] >> 6 == 2 && packet[1] & 0x7f == 96);
     eventually("the detector prints a result", || {
         four.output().contains("The detector: brightness 0.")
     });
     directory.wait_for("picture-000.png");
     directory.wait_for("part-000.mp4");
-    // The recording becomes long enough for the check below.
+    // Meanwhile, the recording becomes long enough for the check below.
     std::thread::sleep(Duration::from_secs(1));
     end(four, &channel);
     let streams = streams_of(&directory.file("part-000.mp4"));
@@ -278,7 +278,7 @@ fn audio_beside_video_records_both() {
     let directory = Directory::new(&channel);
     let both = Process::start(script("audio-beside-video.sh", &channel));
     directory.wait_for("talk.mkv");
-    // The recording becomes long enough for the checks below.
+    // Meanwhile, the recording becomes long enough for the checks below.
     std::thread::sleep(Duration::from_secs(3));
     end(both, &channel);
     let mut streams = streams_of(&directory.file("talk.mkv"));
@@ -296,12 +296,12 @@ fn audio_beside_video_records_both() {
         *picture_ends - *picture_begins > gst::ClockTime::from_seconds(1),
         "{streams:?}"
     );
-    // They end at the same time, except for the frames in the encoders.
+    // The two streams end at the same time, except for the frames in the encoders.
     let apart = sound_ends.absdiff(*picture_ends);
     assert!(apart < gst::ClockTime::from_mseconds(700), "{streams:?}");
 }
 
-/// Two network namespaces with a cable between them. Without root: this machine alone.
+/// Two network namespaces with a cable between them. Without root, both sides are this machine.
 struct Network {
     name: String,
     has_namespaces: bool,
@@ -334,7 +334,7 @@ impl Network {
         Self { name, has_namespaces }
     }
 
-    /// The command that runs another on machine `a` or `b`, and that machine's address.
+    /// The prefix that runs a command on machine `a` or `b`, and the address of that machine.
     fn machine(&self, which: char) -> (Vec<String>, &'static str) {
         if !self.has_namespaces {
             return (Vec::new(), "127.0.0.1");
@@ -360,7 +360,7 @@ fn ip(words: &str) -> bool {
 
 /// Sends a channel of one machine to a channel of the other, and checks the picture that arrives.
 ///
-/// Either the sender or the receiver has to know the address of the other.
+/// Either the sender has to know the address of the receiver, or the receiver that of the sender.
 #[track_caller]
 fn assert_arrives_over(script_name: &str, port: u16, sender_connects: bool) {
     let (near, far) = (Channel::new(), Channel::new());

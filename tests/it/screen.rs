@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Windows of readers on a screen: their pictures, and what happens when a user resizes or closes a window.
+//! The windows of readers on a screen. The tests check their pictures, and the effect of a user who resizes or closes a
+//! window.
 
 use rsshm_testkit::{
     Channel, Process, eventually,

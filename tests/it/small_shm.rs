@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A /dev/shm as small as in a container: how many frames fit, and how programs survive when it is full.
+//! A /dev/shm of the small size that is usual in containers. The tests check the number of frames that fit, and that
+//! programs survive when it is full.
 //!
 //! Each test runs a role in a mount namespace whose /dev/shm has the wanted size.
 
@@ -18,7 +19,7 @@ use rsshm_testkit::{
     shm,
 };
 
-/// The processes that these tests start. The argument is the size of /dev/shm, as mount takes it.
+/// The processes that these tests start. Their argument is the size of /dev/shm, in the form that mount takes.
 pub const ROLES: &[(&str, Role)] = &[
     ("small_shm/long-queues", inside_64m),
     ("small_shm/two-displays", inside_32m),
@@ -38,7 +39,7 @@ macro_rules! need_namespaces {
     };
 }
 
-/// Runs a role where /dev/shm has this size.
+/// Runs a role in a namespace whose /dev/shm has this size.
 #[track_caller]
 fn run_with_shm(size: &str, role: &str) {
     let inner = role_command(role, &[size]);
@@ -52,14 +53,14 @@ fn run_with_shm(size: &str, role: &str) {
     assert!(output.contains(PASSED), "{output}");
 }
 
-/// Checks that nothing is left in the /dev/shm of the namespace, and reports that to the test.
+/// Checks that the /dev/shm of the namespace is empty, and reports that to the test.
 #[track_caller]
 fn pass_if_empty() {
     assert_eq!(shm::names(), [] as [String; 0]);
     say(PASSED);
 }
 
-/// A reader that never displays a frame; its queue asks for more frames than the memory can hold.
+/// A reader that never displays a frame. Its queue asks for more frames than the memory can hold.
 fn hoarder(channel: &Channel) -> Process {
     launch(&format!(
         "rsshmsrc name={channel} max-held-buffers=64 ! queue max-size-buffers=12 max-size-bytes=0 max-size-time=0 \
@@ -124,7 +125,7 @@ fn inside_32m(arguments: &[&str]) {
     let channel = Channel::new();
     let caps = "format=NV12,width=1920,height=1080,framerate=8/1";
     let writer = writer(&channel, "is-live=true num-buffers=40", caps, "");
-    // Like a video sink: it waits for the time of each frame, and holds the frame that it displays.
+    // The display waits for the time of each frame and holds the frame that it displays, like a video sink.
     let display = format!("rsshmsrc name={channel} ! queue max-size-buffers=2 ! fakesink name=check sync=true");
     let mut displays = [reader_with(&display, 1), reader_with(&display, 1)];
     writer.play();
@@ -155,7 +156,7 @@ fn inside_4m(arguments: &[&str]) {
         Some(gst::ResourceError::NoSpaceLeft),
         "{error}"
     );
-    // Needed: three frames and the tables. Free: four mebibytes without the page of the lock file.
+    // The tables and three frames are needed. Four mebibytes are free, without the page of the lock file.
     let wanted: u64 = number_before(error.message(), " bytes are needed");
     let free: u64 = number_before(error.message(), " of 4194304 bytes are free");
     let frame = 1920 * 1080 * 3 / 2;
@@ -206,7 +207,7 @@ fn assert_survives_full_shm(hoarders: usize) {
     let filler = Path::new("/dev/shm/filler");
     shm::fill_up(filler);
     let slots = writer.stat("rsshmsink", "slots");
-    // From here on the hoarders ask for more slots than there are.
+    // From here on, the hoarders ask for more slots than there are.
     let mut hoarders: Vec<Process> = (0..hoarders).map(|_| hoarder(&channel)).collect();
     let mut other = reader(&channel, "", hoarders.len());
     eventually("all readers are connected", || {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Any start order, and each side survives the other: writers come, die and come back while one reader continues.
+//! Both sides start in any order, and each survives the other. Writers come, die and come back while one reader
+//! continues.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -12,7 +13,7 @@ use rsshm_testkit::{
     timed,
 };
 
-/// A live writer whose frames have one colour, by which they are recognised.
+/// A live writer whose frames have one colour. The tests recognise its frames by that colour.
 fn writer(channel: &Channel, color: u8, caps: &str) -> Process {
     launch(&format!(
         "videotestsrc is-live=true pattern=solid-color foreground-color=0xff{color:02x}{color:02x}{color:02x} \
@@ -24,7 +25,7 @@ const GRAY: &str = "format=GRAY8,width=64,height=48,framerate=30/1";
 const LARGE_GRAY: &str = "format=GRAY8,width=128,height=96,framerate=25/1";
 const BGRX: &str = "format=BGRx,width=80,height=60,framerate=30/1";
 
-/// Checks that the whole frame has nearly this brightness.
+/// Checks that each pixel of the frame has nearly this brightness.
 #[track_caller]
 fn assert_color(frame: &RecordedFrame, color: u8) {
     let step = if frame.format() == "BGRx" { 4 } else { 1 };
@@ -149,7 +150,7 @@ fn late_reader_receives_newest_frame_at_once() {
     let channel = Channel::new();
     let mut writer = writer(&channel, 0x80, "format=GRAY8,width=64,height=48,framerate=1/1");
     eventually("the channel exists", || channel.exists());
-    // One frame a second: the newest is older than the limit below.
+    // The writer sends one frame a second, so the newest frame is older than the limit below.
     std::thread::sleep(Duration::from_millis(2500));
     let mut times: Vec<Duration> = (0..5)
         .map(|_| {
@@ -163,12 +164,12 @@ fn late_reader_receives_newest_frame_at_once() {
         })
         .collect();
     times.sort();
-    // The median, because the machine may be busy for a moment.
+    // The median is checked, because the machine may be busy for a moment.
     assert!(times[2] < Duration::from_millis(100), "{times:?}");
     writer.interrupt();
 }
 
-/// Checks that a reader that displays frames at their time drops none as late.
+/// Checks a reader that displays frames at their time. It must not drop frames because they are late.
 #[track_caller]
 fn assert_frames_are_in_time(writer_description: &str, writer_first: bool) {
     let channel = Channel::new();
@@ -259,7 +260,7 @@ fn source_stays_connected_to_stopped_writer() {
     let mut writer = writer(&channel, 0x80, GRAY);
     reader.wait_for_frames(5);
     writer.signal(Signal::SIGSTOP);
-    // Longer than the source needs to notice a dead writer.
+    // This is longer than the source needs to notice a dead writer.
     std::thread::sleep(Duration::from_millis(1500));
     let before = reader.frame_count();
     writer.signal(Signal::SIGCONT);

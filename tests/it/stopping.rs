@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The end of a stream, and prompt stops of pipelines that wait for something.
+//! The end of a stream, and pipelines that stop promptly although they wait for something.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use rsshm_testkit::{
     timed, wait_until,
 };
 
-/// The longest time that a change of state may take.
+/// The longest time that a state change may take.
 const MAX_STATE_CHANGE_TIME: Duration = Duration::from_secs(1);
 
 /// A writer that ends after this number of frames.
@@ -22,7 +22,7 @@ fn short_writer(channel: &Channel, frames: u32) -> Process {
     ))
 }
 
-/// Whether an EOS or an error comes within `time`.
+/// Whether an EOS or an error arrives within `time`.
 fn ended_within(reader: &Pipeline, time: Duration) -> bool {
     let timeout = gst::ClockTime::from_mseconds(time.as_millis() as u64);
     let types = [gst::MessageType::Eos, gst::MessageType::Error];
@@ -89,7 +89,7 @@ fn source_waits_after_writer_was_killed() {
 fn on_disconnect_eos_ends_stream_of_killed_writer() {
     let channel = Channel::new();
     let reader = SourceRecorder::with_options(&channel, "on-disconnect=eos");
-    // Without a first writer there is no disconnect.
+    // There is no disconnect before the first writer.
     assert!(!ended_within(&reader.pipeline, Duration::from_millis(500)));
     let mut writer = live_writer(&channel);
     reader.wait_for_frames(5);
@@ -161,7 +161,7 @@ fn waiting_source_lists_existing_channels_once() {
         time > Duration::from_millis(2500) && time < Duration::from_secs(8),
         "{time:?}"
     );
-    // The message is posted once.
+    // The message must be posted only once.
     let bus = reader.bus().unwrap();
     let again = bus.timed_pop_filtered(gst::ClockTime::from_mseconds(1500), &[gst::MessageType::Info]);
     assert!(again.is_none(), "{again:?}");
@@ -169,7 +169,7 @@ fn waiting_source_lists_existing_channels_once() {
 
 /// Sets a blocked pipeline to NULL: from PLAYING, from PAUSED, and from PLAYING after PAUSED.
 ///
-/// `wait_until_blocked` returns when the pipeline waits for something.
+/// `wait_until_blocked` returns as soon as the pipeline waits for something.
 #[track_caller]
 fn assert_stops_promptly(make: impl Fn() -> Pipeline, wait_until_blocked: impl Fn(&Pipeline)) {
     for detour in [
@@ -192,7 +192,7 @@ fn assert_stops_promptly(make: impl Fn() -> Pipeline, wait_until_blocked: impl F
     }
 }
 
-/// Waits until a source that has just started is waiting for a frame; nothing reports that.
+/// Waits until a source that has just started waits for a frame. It sleeps, because nothing reports that.
 fn wait_for_source() {
     std::thread::sleep(Duration::from_millis(100));
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! System calls per frame: the writer wakes once, the reader waits once, and no other call grows with the frames.
+//! System calls per frame. The writer wakes once, the reader waits once, and the number of other calls does not grow
+//! with the frames.
 
 use std::{collections::BTreeMap, fs::File, os::unix::fs::FileExt, path::PathBuf, process::Command};
 
@@ -13,8 +14,8 @@ use rsshm_testkit::{
 
 /// The number of calls of each system call.
 ///
-/// Futex calls on words that processes share are counted by their operation; other futex calls are locks inside a
-/// process.
+/// Futex calls on words that processes share are counted by their operation. Other futex calls are for locks inside a
+/// process; they are counted as `futex`.
 type Calls = BTreeMap<String, f64>;
 
 /// Starts `gst-launch-1.0 PIPELINE` and writes its system calls to `log`.
@@ -35,7 +36,8 @@ fn count(log: &PathBuf) -> Calls {
     std::fs::remove_file(log).unwrap();
     let mut calls = Calls::new();
     for line in text.lines() {
-        // "PID  name(arguments) = result". The second line of an interrupted call has another form and is not counted.
+        // A line has the form "PID  name(arguments) = result". The second line of an interrupted call has another form
+        // and is not counted.
         let Some((_, call)) = line.split_once(' ') else {
             continue;
         };
@@ -72,7 +74,7 @@ fn calls_of(frames: u32) -> [Calls; 2] {
     logs.each_ref().map(count)
 }
 
-/// The number of calls per frame: the difference between two runs, of which one has 200 more frames.
+/// The number of calls per frame. It is the difference between two runs, of which one has 200 more frames.
 fn growth(few: &Calls, many: &Calls) -> Calls {
     let names = few.keys().chain(many.keys());
     let of = |calls: &Calls, name: &String| calls.get(name).copied().unwrap_or_default();
@@ -91,7 +93,7 @@ const WAITS: [&str; 6] = [
     "restart_syscall",
 ];
 
-/// Checks that `call` is made at most once per frame and at least `least` times, and others almost never.
+/// Checks that `call` is made about once per frame, at least `least` times, and that other calls are made almost never.
 #[track_caller]
 fn assert_lean(side: &str, growth: &Calls, call: &str, least: f64) {
     println!("{side}: {growth:.3?}");
@@ -109,7 +111,7 @@ fn assert_lean(side: &str, growth: &Calls, call: &str, least: f64) {
     ] {
         assert!(per_frame(name) < 0.05, "{side}: {name} in {growth:.3?}");
     }
-    // The checks of which peers are alive are made a few times a second.
+    // The writer and the reader check a few times a second which peers are alive.
     let rest: f64 = growth
         .iter()
         .filter(|(name, _)| !WAITS.contains(&name.as_str()) && *name != call)
@@ -130,7 +132,8 @@ macro_rules! need_strace {
 #[test]
 fn frame_costs_one_wake_and_one_wait() {
     need_strace!();
-    // The first program writes GStreamer's registry, which would count in one of the runs.
+    // The first program writes GStreamer's registry. Without this run, those calls would count in one of the runs
+    // below.
     run_to_end("fakesrc num-buffers=1 ! fakesink");
     let ([writer_of_few, reader_of_few], [writer_of_many, reader_of_many]) = (calls_of(200), calls_of(400));
     assert_lean("writer", &growth(&writer_of_few, &writer_of_many), "FUTEX_WAKE", 0.95);
@@ -138,8 +141,8 @@ fn frame_costs_one_wake_and_one_wait() {
     assert_lean("reader", &growth(&reader_of_few, &reader_of_many), "FUTEX_WAIT", 0.2);
 }
 
-/// Covers the waits for frames, for readers, and for a semaphore that another process has taken. A wait by the wall
-/// clock would change its length when somebody sets the clock.
+/// Covers the waits for frames, for readers, and for a semaphore that another process has taken. The length of a wait
+/// by the wall clock would change when a user sets that clock.
 #[test]
 fn no_shared_wait_uses_wall_clock() {
     need_strace!();

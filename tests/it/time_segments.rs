@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Time segments of the writer's stream: a reader receives running time, whatever the segment is.
+//! Time segments of the writer's stream. A reader receives running times in any segment.
 
 use gst::prelude::*;
 use rsshm_testkit::{
@@ -8,7 +8,7 @@ use rsshm_testkit::{
     gst::{Pipeline, SinkHarness, SourceRecorder, init},
 };
 
-/// Nanoseconds of a millisecond.
+/// The number of nanoseconds in a millisecond.
 const MS: i64 = 1_000_000;
 const SECOND: i64 = 1_000 * MS;
 
@@ -29,8 +29,8 @@ fn time(nanoseconds: i64) -> gst::ClockTime {
     gst::ClockTime::from_nseconds(nanoseconds as u64)
 }
 
-/// Sends two frames in a segment. Returns their begin and duration in the writer's running time, as a reader receives
-/// them.
+/// Sends two frames in a segment. Returns the begin and the duration of each frame as the reader receives them, in the
+/// writer's running time.
 fn read(segment: &gst::FormattedSegment<gst::ClockTime>, frames: [Frame; 2]) -> Vec<Frame> {
     let channel = Channel::new();
     let reader = SourceRecorder::of(&channel);

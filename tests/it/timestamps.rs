@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Timestamps and latency: a frame keeps its time of capture in the reader's pipeline, and latency is reported.
+//! Timestamps and latency. A frame keeps its time of capture in the reader's pipeline, and the latency is reported.
 
 use std::time::{Duration, Instant};
 
@@ -16,14 +16,14 @@ fn age(frame: &RecordedFrame) -> i64 {
     frame.at.nseconds() as i64 - frame.pts.expect("a timestamp").nseconds() as i64
 }
 
-/// The median age: a busy machine delays single frames.
+/// The median age. It is used because a busy machine delays single frames.
 fn median_age(frames: &[RecordedFrame]) -> Duration {
     let mut ages: Vec<i64> = frames.iter().map(age).collect();
     ages.sort_unstable();
     Duration::from_nanos(u64::try_from(ages[ages.len() / 2]).expect("no frame is from the future"))
 }
 
-/// The frames after the first. The first was captured before the reader started, and has time 0.
+/// All frames after the first. The first frame was captured before the reader started, and has time 0.
 #[track_caller]
 fn frames_after_the_first(reader: &SourceRecorder) -> Vec<RecordedFrame> {
     reader.wait_for_frames(30);
@@ -87,7 +87,7 @@ fn later_reader_keeps_time_of_capture() {
     let channel = Channel::new();
     let mut writer = live_writer(&channel);
     eventually("the channel exists", || channel.exists());
-    // The reader starts 45 and a half frames later, so that no frame is captured exactly then.
+    // The reader starts 45 and a half frame times later, so that no frame is captured exactly at its start.
     std::thread::sleep(Duration::from_millis(1516));
     let reader = SourceRecorder::of(&channel);
     let frames = frames_after_the_first(&reader);
@@ -118,7 +118,7 @@ fn earlier_reader_keeps_time_of_capture() {
     writer.interrupt();
 }
 
-/// A seek elsewhere in the pipeline changes the base time like this while the source waits for a frame.
+/// The base time changes while the source waits for a frame. A seek elsewhere in the pipeline causes such a change.
 #[test]
 fn source_uses_base_time_changed_while_waiting() {
     let channel = Channel::new();
@@ -233,7 +233,7 @@ fn source_reports_latency_of_paced_writer() {
         reader.pipeline.source_latency("rsshmsrc").1 == expected
     });
     assert!(reader.pipeline.source_latency("rsshmsrc").0);
-    // The frames do have this age.
+    // The frames really have this age.
     let frames = frames_after_the_first(&reader);
     let age = median_age(&frames[frames.len() - 20..]);
     assert!(
@@ -303,7 +303,7 @@ fn sink_publishes_live_frames_at_once() {
     let writer = Pipeline::new(&format!(
         "videotestsrc is-live=true ! {CAPS} ! rsshmsink channel={channel}"
     ));
-    // A sink that waited would delay each frame by this time.
+    // If the sink waited, it would delay each frame by this time.
     writer.set_latency(400 * gst::ClockTime::MSECOND);
     writer.play();
     let reader = SourceRecorder::of(&channel);
@@ -346,7 +346,7 @@ fn file_waits_for_reader_and_plays_paced() {
              sync={sync}"
         ));
         eventually("the channel exists", || channel.exists());
-        // The writer waits this long for its reader.
+        // The writer waits for its reader during this time.
         std::thread::sleep(Duration::from_millis(1000));
         let started = Instant::now();
         let reader = SourceRecorder::of(&channel);
@@ -380,7 +380,7 @@ fn reader_displays_writer_slower_than_frame_rate() {
     eventually("the channel exists", || channel.exists());
     // After this time, the writer is half a second behind its frame rate.
     std::thread::sleep(Duration::from_millis(500));
-    // The writer falls further behind: all its frames are from before the reader's base time.
+    // The writer falls further behind, so all its frames are from before the reader's base time.
     let reader = SourceRecorder::of(&channel);
     reader.wait_for_frames(20);
     let frames = reader.frames();
@@ -407,7 +407,7 @@ fn restarted_writer_does_not_repeat_wait() {
         "videotestsrc ! {CAPS} ! rsshmsink channel={channel} wait-for-connection=true"
     ));
     eventually("the channel exists", || channel.exists());
-    // The writer waits this long for its reader.
+    // The writer waits for its reader during this time.
     std::thread::sleep(Duration::from_secs(4));
     let reader = SourceRecorder::of(&channel);
     reader.wait_for_frames(5);
@@ -422,8 +422,8 @@ fn restarted_writer_does_not_repeat_wait() {
     );
 }
 
-/// A pipeline without a clock has no running time. Frames that it sends are stamped when they are published, and frames
-/// that it receives have no timestamp.
+/// A pipeline without a clock has no running time. The frames that it sends are stamped when they are published. The
+/// frames that it receives have no timestamp.
 #[test]
 fn pipelines_without_clock_share_frames() {
     let channel = Channel::new();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Events that readers send upstream (keyframe requests and navigation), and their QoS messages about skipped frames.
+//! Events that readers send upstream (keyframe requests and navigation), and the readers' QoS messages about skipped
+//! frames.
 
 use std::{
     sync::{
@@ -57,12 +58,12 @@ fn keyframe_request() -> gst::Event {
     UpstreamForceKeyUnitEvent::builder().all_headers(true).build()
 }
 
-/// Sends an event upstream from the end of a reader's pipeline, as a sink does. Returns whether the event was handled.
+/// Sends an event upstream from the end of a reader's pipeline, as a sink does. Returns whether an element handled it.
 fn send(reader: &Pipeline, event: gst::Event) -> bool {
     reader.pad("fakesink", "sink").push_event(event)
 }
 
-/// A writer, and a reader that has received its first frame.
+/// A writer, and a reader that has received the writer's first frame.
 fn pair(channel: &Channel, options: &str) -> (SinkHarness, SourceRecorder) {
     let writer = SinkHarness::live(channel, options);
     let reader = SourceRecorder::of(channel);
@@ -100,7 +101,7 @@ fn reader_events_do_not_disturb_upstream_of_writer() {
             source.send_event(event);
         }
     }
-    // Longer than a message takes to reach the writer.
+    // This is longer than a message takes to reach the writer.
     std::thread::sleep(Duration::from_millis(400));
     assert!(sent.all().is_empty(), "{:?}", sent.all());
     // The stream continues, and was not flushed.
@@ -147,7 +148,7 @@ fn read_only_reader_sends_no_event() {
     let sent = UpstreamEvents::of(&writer.pipeline);
     assert!(!send(&observer.pipeline, keyframe_request()));
     assert!(!send(&observer.pipeline, event::Navigation::new(press().structure())));
-    // Longer than a message takes to reach the writer.
+    // This is longer than a message takes to reach the writer.
     std::thread::sleep(Duration::from_millis(400));
     assert!(sent.all().is_empty(), "{:?}", sent.all());
 }
@@ -204,7 +205,7 @@ fn navigation_stays_in_reader_by_default() {
     assert!(!writer.pipeline.by_factory("rsshmsink").property::<bool>("navigation"));
     let sent = UpstreamEvents::of(&writer.pipeline);
     assert!(!send(&reader.pipeline, event::Navigation::new(press().structure())));
-    // Longer than a message takes to reach the writer.
+    // This is longer than a message takes to reach the writer.
     std::thread::sleep(Duration::from_millis(400));
     assert!(sent.all().is_empty(), "{:?}", sent.all());
 }
@@ -219,7 +220,7 @@ fn writer_restarts_while_readers_send_events() {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // Relaxed, as is the store below: no other data depends on the flag.
+            // Relaxed, here and at the store below, because no other data depends on the flag.
             while !stop.load(Ordering::Relaxed) {
                 send(&reader.pipeline, keyframe_request());
                 send(&reader.pipeline, event::Navigation::new(press().structure()));
@@ -288,7 +289,7 @@ fn slow_reader_posts_qos_for_skipped_frames() {
     std::thread::sleep(Duration::from_millis(300));
     let messages: Vec<_> = qos_messages(&reader.pipeline).iter().map(qos).collect();
     let stat = |field| reader.stat(field);
-    // One message for each gap in the frames.
+    // Each gap in the frames causes one message.
     assert!(messages.len() >= 6, "{messages:?}");
     assert_eq!(
         messages.last().map(|qos| qos.dropped),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Copies: some frames are published in place and some are copied. All arrive unchanged in either case.
+//! Tests of copying. Some frames are published in place and some are copied, and all of them arrive unchanged.
 
 use std::{
     sync::{
@@ -28,17 +28,17 @@ struct Outcome {
     format: String,
 }
 
-/// Runs `producer` to its end, with a channel and one reader.
+/// Runs `producer` until its stream ends, with a channel and one reader.
 #[track_caller]
 fn run(producer: &str) -> Outcome {
     let channel = Channel::new();
     let reader = SourceRecorder::of(&channel);
     let writer = Pipeline::new(&format!("{producer} ! rsshmsink channel={channel} {LOSSLESS}"));
     let sink_pad = writer.pad("rsshmsink", "sink");
-    // Before the second frame the reader has to be connected and have a quota, so that it holds frames in place.
+    // The reader must be connected and have a quota before the second frame, so that it holds frames in place.
     let number = AtomicU32::new(0);
     sink_pad.add_probe(gst::PadProbeType::BUFFER, move |pad, _| {
-        // Relaxed: only the streaming thread uses the number.
+        // Relaxed, because only the streaming thread uses the number.
         let number = number.fetch_add(1, Ordering::Relaxed) + 1;
         let sink = pad.parent_element().unwrap();
         let started = Instant::now();
@@ -145,7 +145,7 @@ fn repeated_frames_are_copied() {
 
     let producer = format!("videotestsrc num-buffers=1 ! video/x-raw,format=I420,{SMALL} ! imagefreeze num-buffers=20");
     let Outcome { counts, frames, .. } = run(&producer);
-    // imagefreeze asks for memory before the sink has caps, so the memory is no slot.
+    // imagefreeze asks for memory before the sink has caps, so it gets no slot.
     assert_eq!((counts.published, counts.in_place), (20, 0));
     assert_exact(&producer, &frames);
 }
@@ -219,7 +219,7 @@ fn requested_padding_is_kept_in_place() {
             assert_eq!(seen.layout, Some((offset, stride)));
             assert_picture(&seen, &info, frame);
         }
-        // The first frame, in memory of the test, was copied.
+        // The first frame is in memory of the test, so it was copied.
         assert_eq!(roundtrip.counts(), CopyCounts::new(9, 8, 1, 0));
     }
 }
@@ -235,7 +235,7 @@ fn padding_is_removed_without_video_meta_support() {
     assert_eq!(roundtrip.counts(), CopyCounts::new(9, 8, 1, 0));
 }
 
-/// Elements copy a plane as a number of whole strides, so the padding after the last row has to exist.
+/// Elements copy a whole number of strides of a plane, so the padding after the last row has to exist.
 #[test]
 fn incomplete_padding_of_last_row_is_removed() {
     let info = info(VideoFormat::I420);
@@ -284,7 +284,7 @@ fn part_of_slot_is_published_in_place() {
     assert_eq!(roundtrip.counts(), CopyCounts::new(9, 8, 1, 0));
 }
 
-/// Redraws a buffer after it was published, while the reader holds the frames like a display.
+/// Redraws a buffer after it was published. The reader holds the frames meanwhile, like a display.
 #[track_caller]
 fn redraw(roundtrip: &mut Roundtrip, first: gst::Buffer) {
     let info = roundtrip.info.clone();
