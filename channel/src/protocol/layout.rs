@@ -4,14 +4,14 @@
 //!
 //! ```text
 //! 0        Header       written once, before the segment gets its name
-//! 256      Status       what changes for everybody, and the words that peers wait on
+//! 256      Status       the values that change for all peers, and the words that peers wait on
 //! 4096     caps         the format of the frames, a string
-//!          quotas       one word for each reader entry, written by the writer: how many slots the reader may pin
+//!          quotas       how many slots each reader may pin: one word for each reader entry, written by the writer
 //!          readers      the reader table: one entry for each reader, written by the owner of the entry
-//!          ring         one word for each of the newest frames: the slot that it is in
-//!          events       what happens between frames: the sticky events, then a ring of the newest events
+//!          ring         the slots of the newest frames: one word for each frame
+//!          events       the events between frames: the sticky events, then a ring of the newest events
 //!          messages     a few records for each reader entry, if the writer accepts messages
-//!          descriptors  one for each slot, 4096 bytes each
+//!          descriptors  the descriptors of the frames: 4096 bytes for each slot
 //!          slots        the frames; each slot starts on a page
 //! ```
 //!
@@ -91,7 +91,7 @@ pub mod reader_state {
     pub const NEW: u32 = 0;
     /// The reader takes frames in this segment.
     pub const ATTACHED: u32 = 1;
-    /// The reader took all the frames that it wanted in this segment, and went on to a newer one.
+    /// The reader took all the frames that it wanted in this segment, and went on to a newer segment.
     pub const MOVED: u32 = 2;
     /// The reader is gone. Frames that it passed on may still be in use.
     pub const LEFT: u32 = 3;
@@ -207,7 +207,7 @@ pub struct Status {
 }
 
 impl Status {
-    /// Whether the segment is superseded or closed, so that no frame follows the ones that it has.
+    /// Whether the segment is superseded or closed, so that no further frame follows in it.
     pub fn is_over(&self) -> bool {
         // Acquire: pairs with the release `fetch_or` of a writer that supersedes or closes the segment. The head that
         // is loaded after this is the last one.

@@ -123,8 +123,8 @@ impl Attachment {
     /// ```
     ///
     /// - `prepare` removes the values of the last owner from the entry, and stores a new generation and the cursor.
-    /// - From JOINING on, a lossless writer keeps the frames behind the cursor. A writer that waits for a reader does not
-    ///   continue yet, because this reader may still find that the segment is superseded.
+    /// - From JOINING on, a lossless writer keeps the frames behind the cursor. A writer that waits for a reader does
+    ///   not continue yet, because this reader may still find that the segment is superseded.
     /// - From ATTACHED on, a writer that waits for a reader continues, and this reader receives everything that it
     ///   publishes.
     fn join(segment: Segment, lock: Arc<EntryLock>, followed_to: Option<u64>) -> Option<Self> {

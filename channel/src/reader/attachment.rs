@@ -63,7 +63,7 @@ impl InitialStatus {
     }
 }
 
-/// The status of a segment at one moment.
+/// The status of a segment at the moment of the snapshot.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Snapshot {
     /// The readers' futex word.
@@ -153,7 +153,7 @@ impl Attachment {
             end,
             head,
             event_head,
-            // Relaxed: no other value depends on this one.
+            // Relaxed: no other value depends on this value.
             latency_ns: status.latency_ns.load(Ordering::Relaxed),
         }
     }

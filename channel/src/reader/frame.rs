@@ -75,7 +75,7 @@ impl Frame {
 ///         Next::Frame(_) => "a frame",
 ///         Next::Event(_) => "an event",
 ///         Next::EndOfStream => "the end of the stream",
-///         // `Lost`, `Evicted`, `TimedOut`, `Interrupted`, and what later versions add: call `next` again.
+///         // `Lost`, `Evicted`, `TimedOut`, `Interrupted`, or a variant of a later version: call `next` again.
 ///         _ => "no frame",
 ///     }
 /// }

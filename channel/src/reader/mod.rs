@@ -100,7 +100,7 @@ impl SegmentInfo {
             segment_id: Some(segment.file_id),
             caps: segment.caps.clone(),
             history: segment.header.history,
-            // Relaxed: no other value depends on this one.
+            // Relaxed: no other value depends on this value.
             latency_ns: segment
                 .tables
                 .status()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! One call of [`Reader::next`]: attach, take a snapshot of the status, deliver what is there, or wait.
+//! One call of [`Reader::next`]: it attaches, takes a snapshot of the status, delivers the next item, or waits.
 
 use std::{
     sync::Arc,

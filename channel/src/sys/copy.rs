@@ -53,8 +53,9 @@ fn streaming(from: &[u8], to: &mut [u8]) {
     let source = from[begin..end].as_ptr().cast::<__m128i>();
     let target = to[begin..end].as_mut_ptr().cast::<__m128i>();
     for part in 0..lines * LINE_SIZE / size_of::<__m128i>() {
-        // SAFETY: both ranges, from `begin` to `end`, have `lines * LINE_SIZE` bytes, so `part` is inside them. The target
-        // is aligned to a line (`align_offset`); the source need not be aligned. Every x86-64 processor has SSE2.
+        // SAFETY: both ranges, from `begin` to `end`, have `lines * LINE_SIZE` bytes, so `part` is inside them. The
+        // target is aligned to a line (`align_offset`); the source need not be aligned. Every x86-64 processor has
+        // SSE2.
         unsafe { _mm_stream_si128(target.add(part), _mm_loadu_si128(source.add(part))) };
     }
     plain(&from[end..], &mut to[end..]);

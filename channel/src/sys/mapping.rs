@@ -179,7 +179,7 @@ impl Mapping {
         }
     }
 
-    /// As [`slice`](Self::slice), for writing.
+    /// Like [`slice`](Self::slice), but for writing.
     ///
     /// # Safety
     /// The file reaches to the end of the bytes, the mapping is writable, and nobody else in this process uses the

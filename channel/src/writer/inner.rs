@@ -90,7 +90,7 @@ impl Inner {
         }
     }
 
-    /// The error for a frame, metadata or caps that do not fit; `what` names the sizes.
+    /// The error for a frame, metadata or caps that do not fit. The text `what` names the sizes.
     pub(super) fn too_large(&self, what: String) -> Error {
         Error::TooLarge {
             channel: self.name.to_string(),

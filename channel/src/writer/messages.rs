@@ -25,7 +25,7 @@ pub(super) struct RequestLog {
     seen: [RequestCounts; MAX_READERS],
 }
 
-/// The requests of the owner of a reader entry, in one segment.
+/// The requests that the owner of a reader entry has made in one segment.
 #[derive(Clone, Copy, Debug, Default)]
 struct RequestCounts {
     generation: u32,

@@ -25,11 +25,11 @@
 //!     |             '-- Overcommit     overcommit    more quota than slots
 //!     |-- SlotSizing    sizing         caps, slot sizes, history
 //!     |-- Sequence      sequence       the seqs of frames
-//!     |-- EventLog      events         the seqs of events, the sticky ones
+//!     |-- EventLog      events         the seqs of events, the sticky events
 //!     |-- ReaderTable   readers        the readers that are attached
-//!     |      '-- QuotaRecord    quota           what each may pin
+//!     |      '-- QuotaRecord    quota           how many slots each reader may pin
 //!     |-- RequestLog    messages       keyframe requests, messages
-//!     |-- ServiceState  service        what the service remembers; its report
+//!     |-- ServiceState  service        the values that the service keeps; its report
 //!     '-- WriterStats   stats          counters
 //! ```
 //!
@@ -250,7 +250,7 @@ impl Writer {
     /// interrupted. It makes the segment that a reader can attach to, with slots for frames of `size` bytes.
     ///
     /// # Errors
-    /// As [`claim`](Self::claim).
+    /// See [`claim`](Self::claim).
     pub fn wait_for_reader(&self, size: usize, is_wanted: impl Fn() -> bool) -> Result<bool, Error> {
         replace::ensure_segment(&self.inner, size)?;
         Ok(waits::wait_for_reader(&self.inner, is_wanted))

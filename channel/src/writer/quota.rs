@@ -25,7 +25,7 @@ use crate::protocol::layout::{MAX_QUOTA, MAX_READERS};
 const QUOTA_GRACE: Duration = Duration::from_secs(1);
 /// The quota of a new reader: one frame to copy from, one on display, and the frame before it, which many sinks keep.
 pub(super) const INITIAL_QUOTA: u32 = 3;
-/// By how many slots a reader's quota should exceed what the reader holds.
+/// The number of slots by which a reader's quota should exceed the slots that the reader holds.
 const SPARE_QUOTA: u32 = 2;
 
 /// The slots that the owner of a reader entry holds.

@@ -137,7 +137,7 @@ pub(super) fn replace_corrupted(inner: &Inner, check_header: bool) -> Result<boo
     let Some(segment) = current(&inner.lock()) else {
         return Ok(false);
     };
-    // Relaxed: in an honest channel only this process stores the word. Every bit counts, even one that has no meaning.
+    // Relaxed: without tampering, only this process stores the word. Every bit counts, even one that has no meaning.
     let is_marked = segment.tables.status().state.load(Ordering::Relaxed) != 0;
     let is_corrupted = is_marked || (check_header && segment.is_corrupted());
     if !is_corrupted {

@@ -45,9 +45,9 @@ pub(super) struct SlotAllocator {
     committed: u32,
     /// Bits of the slots whose memory was released to the system.
     released: u64,
-    /// The system had no memory for another slot.
+    /// Whether the system had no memory for another slot.
     is_out_of_memory: bool,
-    /// One more slot is being committed, without the lock of the writer's state.
+    /// Whether one more slot is being committed, without the lock of the writer's state.
     is_growing: bool,
     /// `None` while each reader can have enough slots of its own.
     overcommit: Option<Overcommit>,
@@ -381,7 +381,7 @@ impl SlotAllocator {
         shared.store(quota, Ordering::Release);
     }
 
-    /// Evicts a reader: its pins no longer count, and its quota says so.
+    /// Evicts a reader, so that its pins no longer count, and stores the eviction in its quota.
     pub(super) fn evict(&mut self, entry: usize, generation: u32) {
         self.pins.ignore(entry, generation);
         self.publish_quota(entry, generation, EVICTED);

@@ -47,7 +47,7 @@ impl<'a> Upstream<'a> {
     /// It never waits. It returns `Ok(None)` if no slot is free, or if upstream has half of the slots already.
     ///
     /// # Errors
-    /// As [`Writer::claim`](crate::Writer::claim).
+    /// See [`Writer::claim`](crate::Writer::claim).
     pub fn claim(self, size: usize) -> Result<Option<Slot>, Error> {
         claim::claim_for_upstream(self.0, size)
     }
