@@ -33,7 +33,7 @@ const THREAD_NAME: &str = "rsshm-monitor";
 ///     Ok(report) => println!("{} readers", report.reader_count),
 ///     Err(error) => {
 ///         eprintln!("{error}");
-///         // No further pass: the thread ends.
+///         // The thread ends without a further pass.
 ///         writer.stop_service();
 ///     }
 /// })?;

@@ -47,7 +47,7 @@ impl Segment {
     /// segment is locked already. Observers query that lock, because they cannot open the lock file.
     ///
     /// # Errors
-    /// [`CreateError`]; the staging file is removed.
+    /// [`CreateError`]. In this case, the staging file is removed.
     pub(crate) fn create(
         header: Header,
         caps: &str,

@@ -13,7 +13,7 @@ pub enum SemaphoreFault {
     Held,
     /// A program posted the semaphore, but had not taken it before.
     Posted,
-    /// Its bytes were not a valid semaphore.
+    /// The bytes of the semaphore were not valid.
     Damaged,
     /// A program put another semaphore under the name of this one.
     Replaced,

@@ -220,7 +220,7 @@ impl Segment {
         lock::is_locked(&self.file, layout::WRITER_BYTE).unwrap_or(true)
     }
 
-    /// Whether frames can still come here: the segment is not superseded or closed, and its writer lives.
+    /// Whether frames can still come in this segment: it is not superseded or closed, and its writer lives.
     pub(crate) fn is_current(&self) -> bool {
         !self.tables.status().is_over() && self.has_writer()
     }

@@ -138,7 +138,7 @@ impl Waiter {
             timeout
         };
         let timed_out = futex::futex_wait(word, seen, timeout);
-        // Relaxed: only whether the word changed matters. The caller loads it again with acquire order.
+        // Relaxed: only a change of the word matters. The caller loads it again with acquire order.
         if timed_out && word.load(Ordering::Relaxed) != seen {
             self.lost_wakeup_at.store(clock::monotonic_ns(), Ordering::Relaxed);
         }
@@ -154,8 +154,8 @@ impl Waiter {
         }
     }
 
-    /// Makes every wait return at once until [`resume`](Self::resume). It returns only after the thread has stopped
-    /// sleeping.
+    /// Makes every wait return at once until [`resume`](Self::resume). The call returns only after the thread has
+    /// stopped sleeping.
     pub(crate) fn interrupt(&self) {
         // Release: pairs with the acquire load in `is_interrupted`. The increment below pairs with the load in `sleep`.
         self.interrupted.store(true, Ordering::Release);

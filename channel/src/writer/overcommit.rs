@@ -9,7 +9,7 @@
 //!
 //! - *Spare slots*: a few slots stay without a frame, so that no reader can pin them.
 //! - When the spare slots cannot be kept, all quotas are withdrawn. Then no further slot is pinned until there are
-//!   enough free ones again. Readers keep what they hold, and copy meanwhile.
+//!   enough free ones again. Readers keep the slots that they hold, and copy further frames.
 
 use std::sync::atomic::{Ordering, fence};
 

@@ -118,7 +118,8 @@ impl QuotaRecord {
             // The reader may not have seen the lower quota, and may pin up to the former one. The slots that it holds
             // now do not raise the ceiling, because its own excess may be the reason why the quota was lowered.
             Some(at) if at.elapsed() < QUOTA_GRACE => self.ceiling = quota.max(self.ceiling),
-            // The grace period is over. The slots that the reader still holds were within its quota once.
+            // The grace period is over, so the ceiling falls to the slots that the reader still holds, or to the quota.
+            // The reader keeps these slots, because they were within its quota once.
             _ => {
                 self.ceiling = quota.max(self.ceiling.min(held));
                 self.lowered_at = None;

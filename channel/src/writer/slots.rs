@@ -139,7 +139,8 @@ impl SlotAllocator {
     }
 
     /// How many slots readers may pin together, once the segment has all its slots: all but the history and two for the
-    /// writer. If the system has no memory for more slots, the writer keeps only what it needs, and no history.
+    /// writer. If the system has no memory for more slots, the writer keeps only the slots that it needs, without a
+    /// history.
     pub(super) fn available_to_readers(&self) -> u32 {
         if self.is_out_of_memory {
             self.committed.saturating_sub(self.needed_by_writer())
@@ -153,8 +154,8 @@ impl SlotAllocator {
 impl SlotAllocator {
     /// Finds a slot for the frame after `head` and takes it for writing. It tries these steps in order:
     ///
-    /// 1. For upstream, the result is nothing if it has half of the slots already. A copy needs a slot too, and
-    ///    upstream, such as a decoder, keeps slots after they were published.
+    /// 1. For upstream, nothing is found if upstream has half of the slots already. A copy needs a slot too, and a
+    ///    decoder upstream, for example, keeps slots after they were published.
     /// 2. The oldest slot whose frame is beyond the history and that no counted pin marks; free slots first. In
     ///    lossless mode, all readers must have taken the frame. Spare slots are left out.
     /// 3. The same again, if there are new entries of dead readers. From then on, their pins do not count.
