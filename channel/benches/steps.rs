@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The time of single steps of the protocol, in one process and without sleepers: `make bench-channel`.
+//! Measures single steps of the protocol in one process, without sleepers. `make bench-channel` runs it.
 //!
-//! The benchmark of whole programs, benches/, measures what it takes to wake readers, and how they affect each other's
+//! The benchmark of whole programs (benches/) measures the cost of waking readers, and how readers affect each other's
 //! caches.
 #![allow(missing_docs)]
 
@@ -20,11 +20,11 @@ use rsshm_channel::{
     WriterOptions,
 };
 
-/// The size of a 1080p frame in NV12. Nothing is drawn.
+/// The size of a 1080p frame in NV12. The benchmark draws nothing into the frames.
 const FRAME_SIZE: usize = 1920 * 1080 * 3 / 2;
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 const SERVICE_INTERVAL: Duration = Duration::from_millis(250);
-/// Publishes after which the writer has committed the slots that 64 readers have in their quotas.
+/// The number of publishes after which the writer has committed the slots for the quotas of 64 readers.
 const WARM_UP_PUBLISHES: u32 = 256;
 
 fn main() {
@@ -42,7 +42,7 @@ struct Channel {
 impl Channel {
     fn new(readers: usize) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        // Relaxed: only the number matters.
+        // Relaxed: the count only makes the names different.
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = ChannelName::new(format!("rsshm-bench-{}-{count}", std::process::id())).unwrap();
         let writer = Arc::new(Writer::open(name.clone(), WriterOptions::default()).unwrap());
@@ -81,7 +81,7 @@ impl Channel {
     }
 }
 
-/// Takes the next frame and releases it. Returns whether it was in place.
+/// Takes the next frame and releases it. Returns whether the frame was delivered in place.
 fn take(reader: &mut Reader) -> bool {
     match reader.next(&mut Vec::new(), ReadLimits::default(), Some(READ_TIMEOUT)) {
         Ok(Next::Frame(frame)) => matches!(frame.data, FrameData::InPlace(_)),
@@ -95,7 +95,7 @@ fn claim_and_publish(bencher: Bencher, readers: usize) {
     bencher.bench_local(|| channel.publish());
 }
 
-// One frame in each sample, because of several frames only the newest stays available.
+// Each sample has one frame, because only the newest of several frames would stay available.
 #[divan::bench(args = [1, 8, 64], sample_size = 1, sample_count = 1000)]
 fn take_and_release(bencher: Bencher, readers: usize) {
     let mut channel = Channel::new(readers);
@@ -109,7 +109,7 @@ fn take_and_release(bencher: Bencher, readers: usize) {
 #[divan::bench(args = [0, 7, 63], sample_size = 1)]
 fn attach_take_and_detach(bencher: Bencher, others: usize) {
     let channel = Channel::new(others);
-    // The pause keeps the service within its rate, so that it answers the next reader at once.
+    // The pause keeps the service below its rate limit, so that it answers the next reader at once.
     let wait = || std::thread::sleep(Duration::from_millis(20));
     bencher
         .with_inputs(wait)

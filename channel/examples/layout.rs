@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Prints the layout of a segment as JSON, so that a test of a peer in another language can compare its own.
+//! Prints the layout of a segment as JSON. A test of a peer in another language compares its own layout with it.
 
 #[path = "../tests/it/fields.rs"]
 mod fields;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A reader: prints the seq, the size and the mean of each frame of the channel `grey`, or of the one that is named.
+//! A reader that prints the seq, the size and the mean byte of each frame. The argument names the channel; without an
+//! argument, it is `grey`.
 
 use rsshm_channel::{ChannelName, Error, Next, ReadLimits, Reader, ReaderOptions};
 
@@ -21,7 +22,7 @@ fn main() -> Result<(), Error> {
                 );
             }
             Next::EndOfStream => return Ok(()),
-            _ => {} // an event, or the writer is gone: the reader waits for the next one
+            _ => {} // an event, or the writer is gone; the next call waits for another
         }
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A writer: frames of one grey each, 30 a second. Read them with `examples/reader.rs`, or with
+//! A writer that publishes 30 frames a second, each of one shade of grey. Read them with `examples/reader.rs`, or with
 //! `gst-launch-1.0 rsshmsrc channel=grey ! videoconvert ! autovideosink`.
 
 use std::{thread::sleep, time::Duration};

@@ -23,7 +23,7 @@ pub enum Error {
     Name {
         /// The name.
         name: String,
-        /// What is wrong with it.
+        /// The rule that the name breaks.
         reason: &'static str,
     },
     /// The value of an option is invalid.
@@ -40,7 +40,7 @@ pub enum Error {
     Busy {
         /// The channel.
         channel: String,
-        /// The process that its segment names, if there is a segment.
+        /// The process that the channel's segment names, if there is a segment.
         pid: Option<u32>,
     },
     /// A file with the channel's name belongs to another user, or is not a file of a channel.
@@ -48,9 +48,9 @@ pub enum Error {
     Foreign {
         /// The channel.
         channel: String,
-        /// The file in the way.
+        /// The path of that file.
         path: String,
-        /// What is wrong with it.
+        /// Why the file cannot be used.
         what: String,
     },
     /// The permissions of the channel's files forbid what this user tried.
@@ -61,9 +61,9 @@ pub enum Error {
     Denied {
         /// The channel.
         channel: String,
-        /// The file.
+        /// The path of the file.
         path: String,
-        /// What was tried.
+        /// The action that the permissions forbid.
         action: &'static str,
         /// The file's permission bits.
         mode: u32,
@@ -81,11 +81,11 @@ pub enum Error {
         channel: String,
         /// The size in bytes of the smallest segment.
         wanted: u64,
-        /// Its slots; 0 if even the semaphore does not fit.
+        /// The slots of that segment; 0 if even the semaphore does not fit.
         slots: u32,
         /// The size of a slot in bytes.
         slot_size: u64,
-        /// Bytes free in /dev/shm.
+        /// The free bytes of /dev/shm.
         free: u64,
         /// The size of /dev/shm in bytes.
         total: u64,
@@ -102,7 +102,7 @@ pub enum Error {
         /// What is wrong with the directory, and what to do.
         what: String,
     },
-    /// The segment is of another version of the protocol, or damaged.
+    /// The segment has another version of the protocol, or it is damaged.
     #[error("channel {channel}: its segment is not usable: {what}")]
     Damaged {
         /// The channel.
@@ -115,7 +115,7 @@ pub enum Error {
     TooLarge {
         /// The channel.
         channel: String,
-        /// What is too large, and the limit.
+        /// The size that is too large, and the limit.
         what: String,
     },
     /// The slot cannot be published: it belongs to an older segment, or was published before.
@@ -143,7 +143,7 @@ pub enum Error {
     System {
         /// The channel.
         channel: String,
-        /// The call, and what it was for.
+        /// The call and its purpose.
         call: String,
         /// The system's error.
         errno: Errno,
@@ -151,8 +151,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// The error for a shared memory file system without memory for `wanted` bytes: `slots` slots of `slot_size` bytes,
-    /// and the tables before them. `space` is its [`files::space`](crate::sys::files::space).
+    /// The error of a full shared memory file system. A segment needs `wanted` bytes: `slots` slots of `slot_size`
+    /// bytes, and the tables before them. `space` is the result of [`files::space`](crate::sys::files::space).
     pub(crate) fn no_space(channel: &str, wanted: u64, slots: u32, slot_size: u64, space: (u64, u64)) -> Self {
         let (free, total) = space;
         Self::NoSpace {

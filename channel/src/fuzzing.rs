@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The bodies of the fuzz targets in `fuzz/`, which get bytes that another process may have written. They are not part
-//! of the public API, and exist only with the feature `fuzzing`.
+//! The bodies of the fuzz targets in `fuzz/`. Each gets bytes that another process could have written. The functions
+//! are not part of the public API, and exist only with the feature `fuzzing`.
 
 use std::{
     fs::{File, OpenOptions},
@@ -29,7 +29,7 @@ use crate::{
 const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=64";
 const FRAME_SIZE: usize = 64 * 64;
 const SLOT_COUNT: u32 = 4;
-/// The offset of the word of `Status` that has `published` and `state`.
+/// The offset of the 64-bit word of `Status` that contains `published` and `state`.
 const STATE_OFFSET: u64 = 24;
 
 /// A file in shared memory that has no name.
@@ -46,8 +46,8 @@ fn name() -> Option<ChannelName> {
     ChannelName::new(format!("rsshm-fuzz-{}", std::process::id())).ok()
 }
 
-/// The changes that `data` encodes, in six bytes each: two select a word between `from` and `to`, and four its new
-/// value, in one of several scales.
+/// The changes that `data` encodes in six bytes each. Two bytes select a word between `from` and `to`. Four bytes give
+/// the word's new value, in one of several scales.
 fn changes(data: &[u8], from: u64, to: u64) -> impl Iterator<Item = (u64, [u8; 8])> {
     let words = (to - from) / 8;
     data.chunks_exact(6).map(move |change| {
@@ -67,8 +67,8 @@ fn changes(data: &[u8], from: u64, to: u64) -> impl Iterator<Item = (u64, [u8; 8
     })
 }
 
-/// Opens a file as a segment, with each kind of access. The first byte of `data` selects whether the rest is the file,
-/// or the changes of a valid one.
+/// Opens a file as a segment, with each kind of access. The first byte of `data` selects whether the rest is the file
+/// itself or a list of changes to a valid segment.
 pub fn segment(data: &[u8]) {
     let (Some(name), Some(file), Some((kind, data))) = (name(), unnamed_file(), data.split_first()) else {
         return;
@@ -93,7 +93,7 @@ pub fn segment(data: &[u8]) {
         let Ok(segment) = Segment::open(&name, file, &stat, access) else {
             continue;
         };
-        // Everything in the tables can be read. Relaxed, here and below: nobody else has the segment.
+        // Everything in the tables can be read. Relaxed, here and below: nobody else uses the segment.
         for index in [0, 1, MAX_READERS - 1] {
             segment.tables.entry(index).pins.load(Ordering::Relaxed);
             segment.tables.quota(index).load(Ordering::Relaxed);
@@ -137,7 +137,7 @@ fn valid_segment() -> Option<(OwnedFd, Header)> {
         let mut descriptor = FrameDescriptor::new(FRAME_SIZE as u64);
         descriptor.metadata_size = 16;
         segment.write_descriptor(slot, &descriptor);
-        // Relaxed, here and below: nobody else has the segment.
+        // Relaxed, here and below: nobody else uses the segment.
         segment.slot_record(slot).seq.store(seq, Ordering::Relaxed);
         segment
             .tables
@@ -149,8 +149,8 @@ fn valid_segment() -> Option<(OwnedFd, Header)> {
 }
 
 /// Takes frames and events from a segment in which everything but the header may change. The first byte of `data`
-/// selects a reader with an entry or an observer, and the limits. The rest encodes the changes, before and between the
-/// reads.
+/// selects a reader with an entry or an observer, and the limits. The rest encodes the changes, which are made before
+/// and between the reads.
 pub fn frames(data: &[u8]) {
     let (Some((file, header)), Some((kind, data))) = (valid_segment(), data.split_first()) else {
         return;
@@ -196,7 +196,7 @@ pub fn frames(data: &[u8]) {
 }
 
 /// Publishes and runs the service of a writer while everything but the header of its segment changes. All calls use the
-/// same writer, because its state is in its own memory.
+/// same writer, because the changes cannot reach its state, which is in its own memory.
 pub fn readers(data: &[u8]) {
     static WRITER: LazyLock<Option<(Mutex<()>, Writer)>> = LazyLock::new(|| {
         let options = WriterOptions::default().max_slots(8).accept_messages(true);
@@ -215,7 +215,7 @@ pub fn readers(data: &[u8]) {
     };
     if writer.stats().published == 0 {
         publish();
-        // A living reader owns the entry, so that the writer uses what the entry says.
+        // A living reader owns the entry, so that the writer uses the entry's values.
         static READER: Mutex<Option<Reader>> = Mutex::new(None);
         let mut reader = sync::lock(&READER);
         let reader = reader.get_or_insert_with(|| Reader::new(writer.name().clone(), ReaderOptions::default()));
@@ -234,7 +234,8 @@ pub fn readers(data: &[u8]) {
     }
     for part in data.chunks(data.len().div_ceil(2).max(6)) {
         for (at, value) in changes(part, 256, header.slots_offset) {
-            // The word with the state is left alone: a segment that is over would be replaced each time.
+            // The word with the state stays unchanged, because the writer would replace a segment that is over each
+            // time.
             if at != header.status_offset + STATE_OFFSET {
                 let _ = file.write_all_at(&value, at);
             }

@@ -30,7 +30,7 @@
 //! ```
 //!
 //! [`Writer::service`] is the regular housekeeping: it counts the readers, sets their quotas and checks the channel's
-//! files. A writer that does not publish all the time leaves it to a [`ServiceThread`].
+//! files. A program that does not call it regularly starts a [`ServiceThread`].
 //!
 //! # A reader
 //!
@@ -44,7 +44,7 @@
 //!     match reader.next(&mut copy, ReadLimits::default(), None)? {
 //!         Next::Frame(frame) => println!("frame {} has {} bytes", frame.seq, frame.bytes(&copy).len()),
 //!         Next::EndOfStream => return Ok(()),
-//!         _ => {} // an event, or the writer is gone: the reader waits for the next one
+//!         _ => {} // an event, or the writer is gone; the next call waits for another
 //!     }
 //! }
 //! # }
@@ -52,13 +52,13 @@
 //!
 //! # Modules
 //!
-//! `docs/PROTOCOL.md` describes the shared memory field by field, for peers in other languages. [`layout`] is the same
-//! in Rust.
+//! `docs/PROTOCOL.md` describes the shared memory field by field, for peers in other languages. [`layout`] declares the
+//! same structures in Rust.
 //!
 //! The private modules are layers. `reader` and `writer` use `segment`, which uses `protocol`, which uses `sys`; no
 //! layer uses one above it. `service` is above `writer`. `unsafe` code is in `sys` and in `segment/tables.rs`.
-//! `protocol/layout.rs` declares which structures may be shared (`unsafe impl Shared`). Two further places borrow the
-//! bytes of a slot: `reader/pinned.rs` those of a pinned one, `writer/slot.rs` those of a claimed one.
+//! `protocol/layout.rs` declares which structures may be shared (`unsafe impl Shared`). Two further files borrow the
+//! bytes of a slot: `reader/pinned.rs` those of a pinned slot, `writer/slot.rs` those of a claimed slot.
 
 // Compiles the examples of README.md together with those of the doc comments.
 #[cfg(doctest)]

@@ -33,7 +33,7 @@ const THREAD_NAME: &str = "rsshm-monitor";
 ///     Ok(report) => println!("{} readers", report.reader_count),
 ///     Err(error) => {
 ///         eprintln!("{error}");
-///         // No further pass: the thread ends.
+///         // The thread ends without a further pass.
 ///         writer.stop_service();
 ///     }
 /// })?;
@@ -54,8 +54,8 @@ impl ServiceThread {
     /// Starts the thread. The first pass runs at once. The next one follows when a reader comes or goes, or after
     /// `interval`. 250 ms is a good interval: it bounds how late a killed reader is noticed.
     ///
-    /// `on_report` gets the result of each pass. To end the thread from there, call [`Writer::stop_service`]. It may
-    /// also drop the `ServiceThread`: the thread then ends after this call, without being waited for.
+    /// `on_report` gets the result of each pass, and may call [`Writer::stop_service`] to end the thread. It may also
+    /// drop the `ServiceThread`. Then the thread ends after this call, and nobody waits for its end.
     ///
     /// # Errors
     /// The system's error when it cannot create a thread.
@@ -72,7 +72,7 @@ impl ServiceThread {
                 // Acquire: pairs with the release store in `request_stop`.
                 while !stopped.load(Ordering::Acquire) {
                     on_report(&writer, writer.service());
-                    // `on_report` may have ended the service, and need not have dropped the value.
+                    // `on_report` may have ended the service without dropping the value.
                     if writer.is_service_stopped() {
                         return;
                     }
@@ -87,7 +87,7 @@ impl ServiceThread {
         })
     }
 
-    /// Stops the thread and waits for its end. From the thread itself, it only asks the thread to end.
+    /// Stops the thread and waits for its end. If the thread itself calls it, it only asks the thread to end.
     ///
     /// # Errors
     /// The value with which `on_report` panicked.
@@ -146,7 +146,7 @@ mod tests {
         .unwrap();
         assert_eq!(reports.recv_timeout(PATIENCE), Ok(0));
         drop(service);
-        // The thread is gone, and with it what `on_report` owned.
+        // The thread has ended, so the values that `on_report` owned are dropped.
         assert_eq!(reports.recv(), Err(mpsc::RecvError));
         assert_eq!(Arc::strong_count(&writer), 1);
     }
@@ -175,7 +175,7 @@ mod tests {
         let writer = writer("own");
         let own = Arc::<Mutex<Option<ServiceThread>>>::default();
         let (reported, reports) = mpsc::channel();
-        // Held until the value is where `on_report` looks for it.
+        // The lock is held until the value is where `on_report` looks for it.
         let mut place = own.lock().unwrap();
         let thread = ServiceThread::spawn(Arc::clone(&writer), HOUR, {
             let own = Arc::clone(&own);
@@ -191,7 +191,8 @@ mod tests {
             reports.recv_timeout(PATIENCE),
             Err(mpsc::RecvTimeoutError::Disconnected)
         );
-        // Nobody joins the thread. If the process ended before the thread lets the writer go, the channel's files stayed.
+        // Nobody joins the thread. If the process ended before the thread drops the writer, the channel's files would
+        // stay.
         let began = std::time::Instant::now();
         while Arc::strong_count(&writer) > 1 {
             assert!(began.elapsed() < PATIENCE, "the thread keeps the writer");

@@ -10,24 +10,25 @@
 //! ```
 //!
 //! - Each pass of a failpoint is counted in `FILE` and draws a number from a generator that starts at `SEED`.
-//! - Of a million passes, `KILLS` end in SIGKILL and `STOPS` in SIGSTOP, which the process sends to itself at that
+//! - Of a million passes, `KILLS` end in SIGKILL and `STOPS` in SIGSTOP. The process sends the signal to itself at that
 //!   place.
-//! - At failpoints that are passed rarely, these rates are up to 200 times as high. At every failpoint, the rate of a
-//!   signal is also 8 times as high until that signal has happened there once.
-//! - With `FAILPOINT`, only one pass of all draws: the first pass of that failpoint, or its pass number `PASS`.
+//! - At failpoints that are passed rarely, these rates are up to 200 times as high. At every failpoint, a signal is
+//!   another 8 times as likely until it has been sent there once.
+//! - With `FAILPOINT`, only one pass draws a number: the first pass of that failpoint, or its pass number `PASS`.
 //!
-//! The chaos tests use the first form, the failpoint tests of this crate the second.
+//! The chaos tests use the form without `FAILPOINT`; the failpoint tests of this crate use the form with it.
 //!
 //! Any number of processes may share `FILE`, and the test may read it meanwhile. It consists of 64-bit words. The test
-//! writes the first word: while it is not 0, passes are counted but do not draw. From byte 64 on, each failpoint has 64
-//! bytes: its name, filled with zeros to 32 bytes, then how many times it was passed, how many passes ended in SIGKILL,
-//! and how many in SIGSTOP.
+//! writes the first word: while that word is not 0, passes are counted but do not draw. From byte 64 on, each failpoint
+//! has 64 bytes. They contain its name, filled with zeros to 32 bytes, then three counts: its passes, those that ended
+//! in SIGKILL, and those that ended in SIGSTOP.
 
 /// Defines [`Failpoint`], with the name and the weight of each value. A failpoint that is passed once for each frame
 /// has the weight 1; rarer ones have a larger weight, so that a test reaches all of them.
 macro_rules! failpoints {
     ($($(#[$doc:meta])* $name:ident $weight:literal,)*) => {
-        /// A named place of the protocol. Each says which process passes it, and what has happened by then.
+        /// A named place of the protocol. The comment of each says which process passes it, and what has happened
+        /// before.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Failpoint {
             $($(#[$doc])* $name,)*
@@ -44,53 +45,53 @@ macro_rules! failpoints {
 failpoints! {
     /// Writer: the slot was seen without pins, and its seq is still there.
     PinsSeen 30,
-    /// Writer: the seq of the slot is 0, and the pins have not been loaded again.
+    /// Writer: the seq of the slot is 0, and the pins have not been loaded again yet.
     SeqCleared 10,
-    /// Writer: a slot is claimed, and nothing is drawn.
+    /// Writer: a slot is claimed, and nothing is drawn yet.
     SlotClaimed 1,
     /// Writer: the semaphore is held for a publish.
     PublishHolding 1,
-    /// Writer: the descriptor is written, and the seq is not stored.
+    /// Writer: the descriptor is written, and the seq is not stored yet.
     DescriptorWritten 1,
-    /// Writer: the seq is stored, and the ring's entry is not.
+    /// Writer: the seq is stored, and the ring's entry is not stored yet.
     SeqStored 1,
-    /// Writer: the ring's entry is stored, and the head is not.
+    /// Writer: the ring's entry is stored, and the head is not stored yet.
     RingStored 1,
     /// Writer: the head is stored, and the semaphore is still held.
     HeadStored 1,
-    /// Writer: everything is published, and the readers are not notified.
+    /// Writer: everything is published, and the readers are not notified yet.
     NotifyDue 1,
-    /// Reader: the pin's bit is set, and the seq has not been loaded again.
+    /// Reader: the pin's bit is set, and the seq has not been loaded again yet.
     PinSet 1,
     /// Reader: the seq was the expected one, so the frame is pinned.
     Pinned 1,
     /// Reader: it is about to clear the pin's bit.
     UnpinDue 1,
-    /// Reader: the pin's bit is cleared, and a waiting writer is not notified.
+    /// Reader: the pin's bit is cleared, and a waiting writer is not notified yet.
     Unpinned 1,
     /// Reader: half of a copy under a pin is done.
     CopyHalf 1,
     /// Reader: it is about to copy without a pin.
     CopyUnpinned 1,
-    /// Reader: the copy without a pin is done, and the seq has not been loaded again.
+    /// Reader: the copy without a pin is done, and the seq has not been loaded again yet.
     CopyUnchecked 1,
-    /// Reader: a frame is taken, and the cursor is not stored.
+    /// Reader: a frame is taken, and the cursor is not stored yet.
     CursorDue 1,
     /// Both: the record of an event or a message is half written.
     RecordHalf 200,
     /// Writer: the semaphore is held for an event.
     EventHolding 100,
-    /// Writer: the event is written, and the head of events is not stored.
+    /// Writer: the event is written, and the head of events is not stored yet.
     EventWritten 100,
-    /// Writer: the seq of the last frame before an end of the stream is stored, and the end is not counted.
+    /// Writer: the seq of the last frame before an end of the stream is stored, and the end is not counted yet.
     EndHalf 100,
-    /// Writer: a staging file exists and has no lock.
+    /// Writer: a staging file exists and has no lock yet.
     StagingMade 100,
-    /// Writer: a lock file is complete and locked, and has no name.
+    /// Writer: a lock file is complete and locked, and has no name yet.
     LockFileMade 100,
     /// Writer: the lock file has its name.
     LockFileNamed 100,
-    /// Writer: it holds the writer byte, and has not looked for the segment of a dead writer.
+    /// Writer: it holds the writer byte, and has not looked for the segment of a dead writer yet.
     ChannelLocked 100,
     /// Writer: the segment of a dead writer is open, and not superseded.
     FormerOpened 100,
@@ -100,11 +101,11 @@ failpoints! {
     SegmentMade 100,
     /// Writer: the semaphore is held for a new segment.
     ReplaceHolding 100,
-    /// Writer: a segment is complete, and has no name.
+    /// Writer: a segment is complete, and has no name yet.
     SegmentWritten 100,
-    /// Writer: a segment has the name, and the former one is not superseded.
+    /// Writer: a segment has the name, and the former one is not superseded yet.
     SegmentNamed 100,
-    /// Writer: a segment is superseded, and nobody is notified.
+    /// Writer: a segment is superseded, and nobody is notified yet.
     Superseded 100,
     /// Writer: the new segment is in use, and the semaphore is still held.
     SegmentCurrent 100,
@@ -112,7 +113,7 @@ failpoints! {
     GrowthDue 10,
     /// Writer: a slot has memory, and is not in use.
     Grown 10,
-    /// Writer: a slot of a superseded segment is taken, and its memory is not released.
+    /// Writer: a slot of a superseded segment is taken, and its memory is not released yet.
     ReleaseDue 10,
     /// Writer: it is about to lower a quota.
     QuotaLowered 100,
@@ -122,21 +123,21 @@ failpoints! {
     CloseUnnamed 100,
     /// Writer: it closes, and the state of the segment says so.
     CloseStored 100,
-    /// Reader: a segment is open, and no reader entry is locked.
+    /// Reader: a segment is open, and no reader entry is locked yet.
     SegmentOpened 100,
-    /// Reader: an entry is locked, with the values of its last owner.
+    /// Reader: an entry is locked, and it still has the values of its last owner.
     EntryLocked 100,
     /// Reader: the state of the last owner is cleared.
     EntryCleared 100,
-    /// Reader: its generation is stored.
+    /// Reader: the generation is stored.
     GenerationStored 100,
-    /// Reader: its cursor is stored.
+    /// Reader: the cursor is stored.
     CursorStored 100,
-    /// Reader: its state is joining, and a lossless writer keeps the frames that it is going to take.
+    /// Reader: the state is joining, and a lossless writer keeps the frames that the reader is going to take.
     Joining 100,
-    /// Reader: its state is attached, and the writer is not notified.
+    /// Reader: the state is attached, and the writer is not notified yet.
     Joined 100,
-    /// Reader: it is attached to the next segment, and the former entry does not say so.
+    /// Reader: it is attached to the next segment, and its entry in the former segment does not say so yet.
     MoveDue 100,
     /// Reader: it is about to store that it leaves.
     LeaveDue 100,
@@ -162,12 +163,12 @@ mod armed {
     use crate::sys::{files, mapping::Mapping, signal};
 
     const VARIABLE_NAME: &str = "RSSHM_FAILPOINTS";
-    /// The rates are of this number of passes.
+    /// The number of passes that the rates refer to.
     const RATE_UNIT: u64 = 1_000_000;
     /// The factor of a rate at a failpoint where the signal has not happened yet.
     const FIRST_TIME_FACTOR: u64 = 8;
 
-    /// Bytes before the first failpoint in the file, and of each failpoint.
+    /// The size in the file of the part before the first failpoint, and of each failpoint.
     const RECORD_SIZE: u64 = 64;
     const NAME_SIZE: u64 = 32;
     const FILE_SIZE: u64 = RECORD_SIZE * (1 + Failpoint::NAMES.len() as u64);
@@ -175,18 +176,18 @@ mod armed {
     static OFF: AtomicBool = AtomicBool::new(false);
     static PLAN: OnceLock<Option<FailpointPlan>> = OnceLock::new();
 
-    /// What the environment variable says.
+    /// The values of the environment variable.
     struct FailpointPlan {
         counts: Mapping,
         /// The state of the generator.
         generator: AtomicU64,
-        /// Of a million passes.
+        /// How many of a million passes end in SIGKILL.
         kills: u64,
-        /// Of a million passes.
+        /// How many of a million passes end in SIGSTOP.
         stops: u64,
-        /// The name of the only failpoint that draws, if there is one.
+        /// The name of the one failpoint that draws; `None` if all failpoints draw.
         only: Option<String>,
-        /// The number of the only pass that draws, if `only` is set.
+        /// The number of the one pass that draws, if `only` is set.
         pass: u64,
     }
 
@@ -200,7 +201,7 @@ mod armed {
 
     #[inline]
     pub(super) fn pass(at: Failpoint) {
-        // Relaxed, here and below: once set, the flag stays so. A thread that does not see it yet looks at the plan
+        // Relaxed, here and below: once set, the flag stays set. A thread that does not see it yet looks at the plan
         // again.
         if OFF.load(Ordering::Relaxed) {
             return;
@@ -258,7 +259,7 @@ mod armed {
             })
         }
 
-        /// Increases a count by `more`, and returns the count before.
+        /// Increases a count by `more`, and returns its former value.
         fn count(&self, at: Failpoint, what: Count, more: u64) -> u64 {
             let offset = RECORD_SIZE * (1 + at as u64) + NAME_SIZE + 8 * what as u64;
             let word = self.counts.at::<AtomicU64>(offset);
@@ -269,7 +270,7 @@ mod armed {
         fn pass(&self, at: Failpoint) {
             let passes = self.count(at, Count::Passes, 1) + 1;
             let paused = self.counts.at::<AtomicU64>(0);
-            // Relaxed: a pass that still draws does no harm.
+            // Relaxed: a pass that draws just after the test has paused the failpoints does no harm.
             if paused.is_none_or(|paused| paused.load(Ordering::Relaxed) != 0) {
                 return;
             }
@@ -297,7 +298,7 @@ mod armed {
         /// The next number of the generator (splitmix64), which all threads share.
         fn draw(&self) -> u64 {
             const INCREMENT: u64 = 0x9e37_79b9_7f4a_7c15;
-            // Relaxed: each thread needs another number, in any order.
+            // Relaxed: each draw needs a different number, and the order does not matter.
             let mut number = self
                 .generator
                 .fetch_add(INCREMENT, Ordering::Relaxed)

@@ -4,14 +4,14 @@
 //!
 //! ```text
 //! 0        Header       written once, before the segment gets its name
-//! 256      Status       what changes for everybody, and the words that peers wait on
+//! 256      Status       the values that change for all peers, and the words that peers wait on
 //! 4096     caps         the format of the frames, a string
-//!          quotas       one word for each reader entry, written by the writer: how many slots the reader may pin
+//!          quotas       how many slots each reader may pin: one word for each reader entry, written by the writer
 //!          readers      the reader table: one entry for each reader, written by the owner of the entry
-//!          ring         one word for each of the newest frames: the slot that it is in
-//!          events       what happens between frames: the sticky events, then a ring of the newest events
+//!          ring         the slots of the newest frames: one word for each frame
+//!          events       the events between frames: the sticky events, then a ring of the newest events
 //!          messages     a few records for each reader entry, if the writer accepts messages
-//!          descriptors  one for each slot, 4096 bytes each
+//!          descriptors  the descriptors of the frames: 4096 bytes for each slot
 //!          slots        the frames; each slot starts on a page
 //! ```
 //!
@@ -23,7 +23,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::sys::mapping::Shared;
 
-/// The most slots that a segment can have: one bit of a pin word each.
+/// The most slots that a segment can have, because a pin word has one bit for each slot.
 pub const MAX_SLOTS: usize = 64;
 /// The first bytes of a segment.
 pub const MAGIC: u64 = u64::from_ne_bytes(*b"rsshm\r\n\x1a");
@@ -37,9 +37,10 @@ pub const RING_LENGTH: u64 = 128;
 pub const MAX_CAPS_SIZE: usize = 64 * 1024;
 /// Bytes from one descriptor to the next: the [`SlotRecord`], then the metadata.
 pub const DESCRIPTOR_STRIDE: usize = 4096;
-/// The largest size of a frame's metadata in bytes: what belongs to it beside its bytes and its [`FrameDescriptor`].
+/// The largest size of a frame's metadata in bytes. Metadata belongs to a frame beside its bytes and its
+/// [`FrameDescriptor`].
 pub const MAX_METADATA_SIZE: usize = DESCRIPTOR_STRIDE - size_of::<SlotRecord>();
-/// Records for sticky events. A reader that joins later receives the newest event of each.
+/// Records for sticky events. A reader that joins later receives the newest event of each record.
 pub const STICKY_EVENT_COUNT: usize = 8;
 /// Records for the newest events, used in turn.
 pub const EVENT_RING_LENGTH: u64 = 32;
@@ -53,18 +54,20 @@ pub const MESSAGE_RING_LENGTH: u64 = 4;
 pub const MESSAGE_STRIDE: usize = 512;
 /// The largest size of a message in bytes.
 pub const MAX_MESSAGE_SIZE: usize = MESSAGE_STRIDE - 16;
-/// The slots start at a multiple of this, which is the largest page size of the machines that Linux runs on.
+/// The slots start at a multiple of this number of bytes. It is the largest page size of the machines that Linux runs
+/// on.
 pub const SLOTS_ALIGN: u64 = 64 * 1024;
-/// The size of a slot is a multiple of this.
+/// The size of a slot is a multiple of this number of bytes.
 pub const SLOT_ALIGN: u64 = 4096;
-/// "No value", in the times and offsets of a descriptor.
+/// The value of a time or an offset in a descriptor that means "no value".
 pub const TIME_NONE: u64 = u64::MAX;
 /// The most planes that a frame can have.
 pub const MAX_PLANES: usize = 4;
 
-/// The byte of the lock file, and of a segment, that the living writer holds a write lock on.
+/// The byte of the lock file, and of a segment, on which the living writer holds a write lock.
 pub const WRITER_BYTE: i64 = 4096;
-/// The byte of the lock file that the owner of reader entry 0 holds a write lock on. The other entries follow.
+/// The byte of the lock file on which the owner of reader entry 0 holds a write lock. The bytes of the other entries
+/// follow.
 pub const FIRST_READER_BYTE: i64 = 4097;
 
 /// Bits of [`Header::flags`].
@@ -78,7 +81,7 @@ pub mod state {
     /// A newer segment has the name, or is about to get it. A reader takes the frames that are left here, and then
     /// opens the name again.
     pub const SUPERSEDED: u32 = 1;
-    /// The writer stopped in an orderly way. No frame follows here.
+    /// The writer has closed the channel. No further frame follows in this segment.
     pub const CLOSED: u32 = 2;
 }
 
@@ -86,24 +89,24 @@ pub mod state {
 pub mod reader_state {
     /// No reader has used the entry in this segment.
     pub const NEW: u32 = 0;
-    /// The reader takes frames here.
+    /// The reader takes frames in this segment.
     pub const ATTACHED: u32 = 1;
-    /// The reader took all that it wanted here and went on to a newer segment.
+    /// The reader took all the frames that it wanted in this segment, and went on to a newer segment.
     pub const MOVED: u32 = 2;
     /// The reader is gone. Frames that it passed on may still be in use.
     pub const LEFT: u32 = 3;
-    /// The reader is about to attach. A lossless writer keeps the frames that it is going to take, but a writer that
-    /// waits for a reader does not continue yet, because this one may still have to open another segment.
+    /// The reader is about to attach. A lossless writer keeps the frames that it is going to take. But a writer that
+    /// waits for a reader does not continue yet, because this reader may still have to open another segment.
     pub const JOINING: u32 = 4;
 
-    /// Whether a reader takes frames here, or is about to.
+    /// Whether a reader with this state takes frames, or is about to take them.
     pub fn is_present(state: u32) -> bool {
         matches!(state, ATTACHED | JOINING)
     }
 }
 
 /// The header: the values that never change once the segment has its name. Peers copy it when they open the segment,
-/// and check the copy. They do not use the original afterwards; the writer only compares it with its copy.
+/// and check the copy. Afterwards they use only the copy; the writer also compares the original with it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Header {
@@ -127,7 +130,8 @@ pub struct Header {
     pub caps_size: u64,
     /// The offset of the [`Status`].
     pub status_offset: u64,
-    /// The offset of the quotas, 8 bytes each: the generation in the upper half, the number of slots in the lower.
+    /// The offset of the quotas. Each has 8 bytes: the generation in the upper half, the number of slots in the lower
+    /// half.
     pub quotas_offset: u64,
     /// The offset of the reader table.
     pub readers_offset: u64,
@@ -135,7 +139,7 @@ pub struct Header {
     pub reader_stride: u32,
     /// Entries of the reader table.
     pub reader_count: u32,
-    /// The offset of the ring, 8 bytes for each entry: the seq times 256, plus the slot.
+    /// The offset of the ring. Each entry has 8 bytes: the seq times 256, plus the slot.
     pub ring_offset: u64,
     /// Entries of the ring.
     pub ring_count: u32,
@@ -149,17 +153,19 @@ pub struct Header {
     pub slot_size: u64,
     /// Bytes from one descriptor to the next.
     pub descriptor_stride: u32,
-    /// How many later publishes a frame survives, at least.
+    /// The least number of later publishes that a frame survives.
     pub history: u32,
-    /// The process of the writer. It is for people, in error texts for example: it may be of another pid namespace.
+    /// The process id of the writer. It only informs people, for example in error texts, because it may belong to
+    /// another pid namespace.
     pub writer_pid: u32,
     /// Bits of [`flags`].
     pub flags: u32,
-    /// The offset of the event records: [`STICKY_EVENT_COUNT`] for sticky events, then [`EVENT_RING_LENGTH`].
+    /// The offset of the event records: [`STICKY_EVENT_COUNT`] for sticky events, then [`EVENT_RING_LENGTH`] for the
+    /// newest events.
     pub events_offset: u64,
     /// Bytes of an event record.
     pub event_stride: u32,
-    /// Event records of both kinds.
+    /// The number of event records of both kinds.
     pub event_count: u32,
     /// The offset of the message records, if there are any.
     pub messages_offset: u64,
@@ -180,7 +186,7 @@ pub struct Status {
     pub head: AtomicU64,
     /// The seq of the last frame before the end of the stream that `eos_count` counts.
     pub eos_seq: AtomicU64,
-    /// When frames leave the writer, in nanoseconds after their timestamp.
+    /// The latency of the writer: how many nanoseconds after its timestamp a frame leaves the writer.
     pub latency_ns: AtomicU64,
     /// Futex word of the readers: counts publishes and everything else that a reader waits for.
     pub published: AtomicU32,
@@ -192,7 +198,7 @@ pub struct Status {
     /// The seq of the newest event; 0 before the first event of the channel.
     pub event_head: AtomicU64,
     pad1: [u32; 4],
-    /// Futex word of the writer: readers increment it when they attach, leave, ask for something, or release something
+    /// Futex word of the writer: readers increment it when they attach, leave, request something, or release something
     /// that the writer waits for.
     pub writer_word: AtomicU32,
     /// Not 0 while the writer waits for something that a reader releases.
@@ -201,7 +207,7 @@ pub struct Status {
 }
 
 impl Status {
-    /// Whether the segment is superseded or closed, so that no frame follows the ones that it has.
+    /// Whether the segment is superseded or closed, so that no further frame follows in it.
     pub fn is_over(&self) -> bool {
         // Acquire: pairs with the release `fetch_or` of a writer that supersedes or closes the segment. The head that
         // is loaded after this is the last one.
@@ -217,11 +223,11 @@ pub struct ReaderEntry {
     pub pins: AtomicU64,
     /// The seq of the last frame that the reader has taken or does not want.
     pub cursor: AtomicU64,
-    /// Which owner of the entry this is. Each new owner increases it before its first pin.
+    /// The number of the entry's owner. Each new owner increases it before its first pin.
     pub generation: AtomicU32,
     /// One of [`reader_state`].
     pub state: AtomicU32,
-    /// The process of the reader, for people who inspect the channel.
+    /// The process id of the reader, for people who inspect the channel.
     pub pid: AtomicU32,
     /// How many times this owner has asked for a keyframe.
     pub keyframe_requests: AtomicU32,
@@ -230,7 +236,7 @@ pub struct ReaderEntry {
     pad: [u32; 6],
 }
 
-/// The lower half of a quota after an eviction: the reader held more slots than it may, and its pins no longer count.
+/// The lower half of a quota after an eviction. The reader held more slots than its quota, so its pins no longer count.
 pub const EVICTED: u32 = u32::MAX;
 /// The largest quota of a reader, in slots.
 pub const MAX_QUOTA: u32 = 8;
@@ -263,9 +269,9 @@ pub struct FrameDescriptor {
     pub dts: u64,
     /// The duration in nanoseconds.
     pub duration: u64,
-    /// The producer's own count, or [`TIME_NONE`].
+    /// The producer's own count at this frame (GST_BUFFER_OFFSET), or [`TIME_NONE`].
     pub offset: u64,
-    /// The producer's count after this frame, or [`TIME_NONE`].
+    /// The producer's own count after this frame (GST_BUFFER_OFFSET_END), or [`TIME_NONE`].
     pub offset_end: u64,
     /// The offset of the frame's bytes in its slot.
     pub data_offset: u64,
@@ -277,7 +283,7 @@ pub struct FrameDescriptor {
     pub planes: u32,
     /// The offset of each plane from the frame's first byte.
     pub plane_offset: [u64; MAX_PLANES],
-    /// Bytes from one row of each plane to the next.
+    /// The number of bytes from one row to the next, for each plane.
     pub plane_stride: [i32; MAX_PLANES],
     /// The size of the metadata in bytes.
     pub metadata_size: u32,
@@ -334,7 +340,7 @@ impl FrameDescriptor {
         self
     }
 
-    /// Sets the producer's own count.
+    /// Sets the producer's own count at this frame.
     #[must_use]
     pub fn with_offset(mut self, offset: u64) -> Self {
         self.offset = offset;
@@ -348,8 +354,8 @@ impl FrameDescriptor {
         self
     }
 
-    /// Sets the offset of each plane from the frame's first byte, and its bytes from one row to the next. Planes beyond
-    /// [`MAX_PLANES`] are ignored.
+    /// For each plane, sets the offset from the frame's first byte and the number of bytes from one row to the next.
+    /// Planes beyond [`MAX_PLANES`] are ignored.
     #[must_use]
     pub fn with_planes(mut self, planes: &[(u64, i32)]) -> Self {
         self.planes = planes.len().min(MAX_PLANES) as u32;
@@ -360,7 +366,7 @@ impl FrameDescriptor {
         self
     }
 
-    /// Whether the frame is no keyframe: it can be decoded only with the frames before it.
+    /// Whether the frame is not a keyframe, so that it can be decoded only with the frames before it.
     pub fn is_delta(&self) -> bool {
         self.flags & DELTA_UNIT != 0
     }
@@ -416,7 +422,7 @@ pub struct EventDescriptor {
 pub struct EventRecord {
     /// The seq of the event; 0 while the record cannot be read.
     pub seq: AtomicU64,
-    /// The [`EventDescriptor`], then the bytes.
+    /// The [`EventDescriptor`], then the event's bytes.
     pub words: [AtomicU64; EVENT_STRIDE / 8 - 1],
 }
 
@@ -426,7 +432,7 @@ pub struct EventRecord {
 pub struct MessageRecord {
     /// The seq of the message; 0 while the record cannot be read.
     pub seq: AtomicU64,
-    /// The size in bytes, then the bytes.
+    /// The size of the message in bytes, then its bytes.
     pub words: [AtomicU64; MESSAGE_STRIDE / 8 - 1],
 }
 
@@ -439,15 +445,17 @@ const _: () = {
     assert!(MAX_METADATA_SIZE.is_multiple_of(8));
 };
 
-// SAFETY: `repr(C)`, without `Drop`, of atomics and private padding integers that no code reads.
+// SAFETY: the type is `repr(C)`, has no `Drop`, and consists of atomics and of private padding integers that no code
+// reads.
 unsafe impl Shared for Status {}
-// SAFETY: `repr(C)`, without `Drop`, of atomics and private padding integers that no code reads.
+// SAFETY: the type is `repr(C)`, has no `Drop`, and consists of atomics and of private padding integers that no code
+// reads.
 unsafe impl Shared for ReaderEntry {}
-// SAFETY: `repr(C)`, without `Drop`, of atomics only.
+// SAFETY: the type is `repr(C)`, has no `Drop`, and consists of atomics only.
 unsafe impl Shared for SlotRecord {}
-// SAFETY: `repr(C)`, without `Drop`, of atomics only.
+// SAFETY: the type is `repr(C)`, has no `Drop`, and consists of atomics only.
 unsafe impl Shared for EventRecord {}
-// SAFETY: `repr(C)`, without `Drop`, of atomics only.
+// SAFETY: the type is `repr(C)`, has no `Drop`, and consists of atomics only.
 unsafe impl Shared for MessageRecord {}
 
 /// The size of the field that a function returns.
@@ -477,17 +485,17 @@ fn align_up(value: u64, to: u64) -> Option<u64> {
     value.checked_add(to - 1).map(|value| value / to * to)
 }
 
-/// A table of a segment: the field of the header that has its offset, its size, and its alignment.
+/// A table of a segment, with the header's field for its offset, its size, and its alignment.
 pub(crate) struct Table {
     /// The name of the header's field.
     field: &'static str,
     offset: fn(&Header) -> u64,
     set_offset: fn(&mut Header, u64),
-    /// Bytes of the table in a segment with that header; `None` if such a segment has no such table.
+    /// The size in bytes of the table that the header describes; `None` if there is no such table.
     size: fn(&Header) -> Option<u64>,
-    /// The offset is a multiple of this, or the segment is damaged.
+    /// The required alignment of the offset. If the offset is not a multiple of it, the segment is damaged.
     alignment: u64,
-    /// A new segment has the table at a multiple of this.
+    /// The alignment of the table in a new segment.
     placement: u64,
 }
 
@@ -519,13 +527,13 @@ impl Table {
         u64::from(header.slot_count) * DESCRIPTOR_STRIDE as u64
     ));
 
-    /// Offset and size of the table in a segment with that header; `None` if such a segment has no such table.
+    /// The offset and the size of the table that `header` describes; `None` if there is no such table.
     pub(crate) fn range(&self, header: &Header) -> Option<(u64, u64)> {
         (self.size)(header).map(|size| ((self.offset)(header), size))
     }
 }
 
-/// Event records of both kinds.
+/// The number of event records of both kinds.
 const EVENT_COUNT: u64 = STICKY_EVENT_COUNT as u64 + EVENT_RING_LENGTH;
 
 impl Header {
@@ -582,8 +590,8 @@ impl Header {
             .filter(|total| *total <= isize::MAX as u64)
     }
 
-    /// Checks a header that another process wrote, in a file of `file_size` bytes. Afterwards every table is aligned
-    /// and inside the file, before the slots.
+    /// Checks a header that another process wrote, in a file of `file_size` bytes. If it succeeds, every table is
+    /// aligned, inside the file, and before the slots.
     ///
     /// # Errors
     /// A text that names the field and its value.
@@ -605,7 +613,7 @@ impl Header {
         self.check_tables()
     }
 
-    /// Checks the fields that have one value in this version.
+    /// Checks the fields that can have only one value in this version.
     fn check_constants(&self) -> Result<(), String> {
         let constants = [
             ("header_size", self.header_size, size_of::<Self>()),

@@ -10,8 +10,8 @@ use crate::{
 /// The name of a channel: 1 to 250 bytes, without `/` and NUL. It does not start with `sem.` or `.rsshm-`, and it is
 /// not `.` or `..`.
 ///
-/// With 250 bytes there is room for the `sem.` that the C library puts before the name of a semaphore (NAME_MAX is
-/// 255). A name that starts with `sem.` would be the file of another channel's semaphore.
+/// The limit of 250 bytes leaves room for the `sem.` that the C library puts before the name of a semaphore (NAME_MAX
+/// is 255). A channel whose name starts with `sem.` would use the file of another channel's semaphore.
 ///
 /// # Examples
 ///

@@ -2,11 +2,11 @@
 
 //! The pin rule: how a reader keeps a slot, and how the writer takes one, without a lock between them.
 //!
-//! The reader sets its bit and then loads the seq of the slot. The writer sets the seq to 0 and then loads the bits.
-//! Both have a full fence between the two steps. Therefore at least one of them sees the other's store, whatever the
-//! timing.
+//! The reader sets the slot's bit in its pin word and then loads the seq of the slot. The writer sets the seq to 0 and
+//! then loads the bits. Both have a full fence between the two steps. Therefore at least one of them sees the other's
+//! store, whatever the timing.
 
-// With `super`, so that the loom model can include this file with its own atomics.
+// The path begins with `super`, so that the loom model can include this file with its own atomics.
 use super::{
     atomic::{AtomicU64, Ordering, fence},
     failpoint::{Failpoint, failpoint},
@@ -38,10 +38,10 @@ impl PinCounts {
         self.bits.count_ones()
     }
 
-    /// Pins `slot` if it still has the frame `wanted`, which is not 0. On `true` nobody changes the frame's bytes until
-    /// [`unpin`](Self::unpin).
+    /// Pins `slot` if it still has the frame `wanted`, which is not 0. If the result is `true`, nobody changes the
+    /// frame's bytes until [`unpin`](Self::unpin).
     ///
-    /// `word` is the pin word of this reader's entry, `seq` the seq of the slot, and `slot` is below 64.
+    /// `word` is the pin word of this reader's entry, `seq` is the seq of the slot, and `slot` is below 64.
     pub fn pin(&mut self, word: &AtomicU64, seq: &AtomicU64, slot: usize, wanted: u64) -> bool {
         let held_already = self.counts[slot] > 0;
         if !held_already {
@@ -52,9 +52,10 @@ impl PinCounts {
         }
         failpoint(Failpoint::PinSet);
         // Pairs with the fence in `take_for_writing`: either the writer sees the bit after its fence, or the load below
-        // sees the 0.
+        // sees the writer's 0.
         fence(Ordering::SeqCst);
-        // Acquire: pairs with the release store of the seq in `publish`. So this reader sees the bytes of the frame.
+        // Acquire: pairs with the release store of the seq in `publish`, so that this reader sees the bytes of the
+        // frame.
         if seq.load(Ordering::Acquire) == wanted {
             self.counts[slot] += 1;
             failpoint(Failpoint::Pinned);
@@ -77,8 +78,8 @@ impl PinCounts {
         if self.counts[slot] == 0 {
             self.bits &= !(1 << slot);
             failpoint(Failpoint::UnpinDue);
-            // Release: pairs with the acquire load of the writer that sees the bit clear and then draws. So this
-            // reader's last read of the frame comes before that.
+            // Release: pairs with the acquire load of the writer that sees the bit clear and then draws. Therefore this
+            // reader's last read of the frame comes before the writer draws.
             word.store(self.bits, Ordering::Release);
         }
     }
@@ -86,13 +87,14 @@ impl PinCounts {
 
 /// Takes a slot for writing unless a reader has pinned it. The caller has seen the slot without pins just before.
 ///
-/// `pinned` returns whether a pin of the slot counts, and loads the pin words with acquire order. On `false` the seq
-/// remains 0: a reader may have seen the 0 already, and the slot is the oldest one anyway. It is used once it is free.
+/// `pinned` returns whether a pin of the slot counts, and loads the pin words with acquire order. If the result is
+/// `false`, the seq remains 0, because a reader may have seen the 0 already and the slot is the oldest one anyway. The
+/// slot is used once no reader pins it.
 pub fn take_for_writing(seq: &AtomicU64, pinned: impl FnOnce() -> bool) -> bool {
     failpoint(Failpoint::PinsSeen);
-    // Relaxed: the fence below orders it before everything that follows. An observer copies without a pin, has an
-    // acquire fence after its copy, and then loads the seq again. It sees the 0, or its copy has no byte that was drawn
-    // after it.
+    // Relaxed: the fence below orders this store before everything that follows. An observer copies without a pin, has
+    // an acquire fence after its copy, and then loads the seq again. Either it sees the 0, or its copy has no byte that
+    // was drawn after this store.
     seq.store(0, Ordering::Relaxed);
     failpoint(Failpoint::SeqCleared);
     // Pairs with the fence in `PinCounts::pin`.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Records in shared memory that are read without a lock (seqlocks), and bytes as words of shared memory.
+//! Records in shared memory that are read without a lock (seqlocks), and the conversion of bytes to words and back.
 //!
-//! One process writes a record many times. Others copy it, and load its seq before and after the copy. The copy is
-//! consistent if both loads return the same seq, and it is not 0.
+//! One process writes a record many times. Other processes copy it, and load its seq before and after the copy. The
+//! copy is consistent if both loads return the same seq and this seq is not 0.
 
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -26,9 +26,9 @@ pub(crate) fn store_bytes(to: &[AtomicU64], bytes: &[u8]) {
     }
 }
 
-/// The first `size` bytes of words, or all of them if there are fewer.
+/// The first `size` bytes of `from`, or all of its bytes if there are fewer.
 ///
-/// Relaxed loads: the caller loads the seq that belongs to the words with acquire order before.
+/// Relaxed loads: before the call, the caller loads the seq of these words with acquire order.
 pub(crate) fn load_bytes(from: &[AtomicU64], size: usize) -> Vec<u8> {
     let size = size.min(from.len() * 8);
     let mut bytes = Vec::with_capacity(size.next_multiple_of(8));
@@ -41,7 +41,7 @@ pub(crate) fn load_bytes(from: &[AtomicU64], size: usize) -> Vec<u8> {
 
 /// Writes a record. The caller is its only writer.
 fn write(seq: &AtomicU64, value: u64, fill: impl FnOnce()) {
-    // Relaxed: ordered before the words by the fence.
+    // Relaxed: the fence orders this store before the stores of the words.
     seq.store(0, Ordering::Relaxed);
     // Pairs with the acquire fence in `read`: a process that has copied any of the words below sees the 0 above, or a
     // later seq.
@@ -51,7 +51,7 @@ fn write(seq: &AtomicU64, value: u64, fill: impl FnOnce()) {
     seq.store(value, Ordering::Release);
 }
 
-/// Copies a record; `None` if its seq is 0 or changes meanwhile.
+/// Copies a record; `None` if its seq is 0 or changes during the copy.
 fn read<T>(seq: &AtomicU64, copy: impl FnOnce() -> T) -> Option<(u64, T)> {
     // Acquire: pairs with the release store in `write`.
     let value = seq.load(Ordering::Acquire);
@@ -77,7 +77,7 @@ impl EventRecord {
 
     /// Makes the record empty.
     pub(crate) fn clear(&self) {
-        // Relaxed: it publishes nothing.
+        // Relaxed: this store publishes nothing.
         self.seq.store(0, Ordering::Relaxed);
     }
 

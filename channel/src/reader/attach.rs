@@ -34,11 +34,11 @@ use crate::{
 /// Why a reader has no entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ObserverReason {
-    /// Its options say so.
+    /// The options of the reader request it.
     Requested,
-    /// The permissions of the files allow no more, or it does not trust their owner.
+    /// The permissions of the files allow only reading, or the reader does not trust their owner.
     Permissions,
-    /// All entries are taken.
+    /// Other readers have all entries.
     NoEntry,
 }
 
@@ -47,7 +47,7 @@ impl Attachment {
     /// is no segment with a living writer.
     ///
     /// `former_lock` is the entry of this reader in a former segment. `followed_to` is the cursor of a reader that
-    /// comes from a superseded segment.
+    /// comes from a superseded segment; a newcomer has none.
     pub(crate) fn open(
         name: &ChannelName,
         read_only: bool,
@@ -107,8 +107,9 @@ impl Attachment {
         Self::new(segment, None)
     }
 
-    /// Joins the reader table. From here on the writer counts this reader and its pins. `None` if the segment was
-    /// superseded meanwhile, unless this reader follows: then it takes what is here before it goes on.
+    /// Joins the reader table. From here on the writer counts this reader and its pins. A newcomer gets `None` if the
+    /// segment was superseded meanwhile. A reader that follows stays, and takes the frames of this segment before it
+    /// goes on.
     ///
     /// The state of the entry in this segment:
     ///
@@ -121,10 +122,11 @@ impl Attachment {
     ///   +---- the next owner of the entry ---- LEFT <-------------------+  MOVED
     /// ```
     ///
-    /// - `prepare` removes what the last owner left in the entry, and stores a new generation and the cursor.
-    /// - From JOINING on, a lossless writer keeps the frames behind the cursor. A writer that waits for a reader does not
-    ///   continue yet, because this reader may still find that the segment is superseded.
-    /// - From ATTACHED on, a writer that waits for a reader continues, and this reader receives all that it publishes.
+    /// - `prepare` removes the values of the last owner from the entry, and stores a new generation and the cursor.
+    /// - From JOINING on, a lossless writer keeps the frames behind the cursor. A writer that waits for a reader does
+    ///   not continue yet, because this reader may still find that the segment is superseded.
+    /// - From ATTACHED on, a writer that waits for a reader continues, and this reader receives everything that it
+    ///   publishes.
     fn join(segment: Segment, lock: Arc<EntryLock>, followed_to: Option<u64>) -> Option<Self> {
         let before_first = segment.header.first_seq.saturating_sub(1);
         let is_following = followed_to.is_some_and(|cursor| cursor <= before_first);
@@ -140,15 +142,16 @@ impl Attachment {
     }
 
     /// Checks a newcomer's segment once more, now that a lossless writer sees the reader, and moves the cursor to the
-    /// newest frame. `false` if the segment is superseded: then the writer may not have waited for this reader.
+    /// newest frame. It returns `false` if the segment is superseded, because the writer may not have waited for this
+    /// reader.
     fn confirm_newcomer(&mut self) -> bool {
         if !self.segment.is_current() {
             return false;
         }
-        // The frame that was the newest before may be held by another reader, and the frames after it may be gone.
+        // Another reader may hold the frame that was the newest before, and the frames after it may be gone.
         let cursor = newcomer_cursor(&self.segment, self.initial.head);
         if let Some(own_entry) = &self.own_entry {
-            // Release: pairs with the acquire load of a lossless writer, which may take older slots then.
+            // Release: pairs with the acquire load of a lossless writer, which may then take the slots of older frames.
             let entry = self.segment.tables.entry(own_entry.index());
             entry.cursor.store(cursor, Ordering::Release);
         }
@@ -171,7 +174,7 @@ impl Attachment {
 
 #[cfg(feature = "fuzzing")]
 impl Attachment {
-    /// A reader in a segment without a name: with the first entry of a lock file without a name, or as an observer.
+    /// A reader in a segment without a name. It has the first entry of a lock file without a name, or it observes.
     pub(crate) fn for_fuzzing(segment: Segment, has_entry: bool) -> Option<Self> {
         use crate::sys::lock::OfdLock;
 
@@ -180,13 +183,13 @@ impl Attachment {
         }
         let lock = OfdLock::keep(segment.file.try_clone().ok()?).ok()?;
         let lock = EntryLock::new(FIRST_READER_BYTE, segment.file_id, lock);
-        // It follows from before the first frame, so that no writer has to be alive.
+        // The reader follows from before the first frame, so that no writer has to be alive.
         Self::join(segment, Arc::new(lock), Some(0))
     }
 }
 
 /// Opens the file of the segment, for writing if the options and the permissions allow that and the owner is trusted.
-/// Otherwise the last value says why the reader has to observe. `None` if there is no file.
+/// Otherwise the last value of the result says why the reader has to observe. `None` if there is no file.
 fn open_file(
     name: &ChannelName,
     read_only: bool,
@@ -216,9 +219,9 @@ fn is_lossless(segment: &Segment) -> bool {
     segment.header.flags & flags::LOSSLESS != 0
 }
 
-/// The cursor of a newcomer: its first frame is the newest, or of a compressed stream an older keyframe. A lossless
-/// writer keeps everything behind the cursor, so there the cursor is as old as the history promises; older frames may
-/// be gone.
+/// The cursor of a newcomer. Its first frame is the newest one, or an older keyframe if the stream is compressed. A
+/// lossless writer keeps all frames after the cursor. Therefore, in lossless mode, the cursor is as old as the history
+/// guarantees, because older frames may be gone.
 fn newcomer_cursor(segment: &Segment, head: u64) -> u64 {
     let history = if is_lossless(segment) {
         segment.header.history.max(1)
@@ -228,18 +231,18 @@ fn newcomer_cursor(segment: &Segment, head: u64) -> u64 {
     head.saturating_sub(history.into())
 }
 
-/// Removes what the last owner left in the entry, and stores the new generation and the cursor: that of a reader that
-/// follows, or a newcomer's. Returns the generation.
+/// Removes the values of the last owner from the entry, and stores the new generation and the cursor. The cursor is
+/// `following_cursor`, or that of a newcomer if it is `None`. Returns the generation.
 fn prepare(segment: &Segment, lock: &EntryLock, following_cursor: Option<u64>) -> u32 {
     let entry = segment.tables.entry(lock.index);
     // Relaxed: only owners of the entry store its generation, and the lock of the entry orders them.
     let former = entry.generation.load(Ordering::Relaxed);
-    // Relaxed: the release store of the generation below orders it. A writer that loads the generation with acquire
-    // order also sees that the state of a dead owner is gone.
+    // Relaxed: the release store of the generation below orders this store. A writer that loads the generation with
+    // acquire order also sees that the state of a dead owner is gone.
     entry.state.store(reader_state::NEW, Ordering::Relaxed);
     failpoint(Failpoint::EntryCleared);
-    // Another generation than that of any former owner in this segment: what the writer remembers of them does not
-    // apply to this owner. Relaxed: only this reader's thread uses the lock's copy.
+    // The generation differs from that of every former owner in this segment, so that the writer does not apply its
+    // records of them to this owner. Relaxed: only this reader's thread uses the lock's copy.
     let generation = match lock.generation.load(Ordering::Relaxed) {
         own if own > former => own,
         _ => former.wrapping_add(1),
@@ -257,8 +260,8 @@ fn prepare(segment: &Segment, lock: &EntryLock, following_cursor: Option<u64>) -
     });
     // Release: pairs with the acquire load of the cursor by a lossless writer.
     entry.cursor.store(cursor, Ordering::Release);
-    // Relaxed, here and below: the release store of the state in `announce` orders them before the writer's acquire
-    // load.
+    // Relaxed, here and below: the release store of the state in `announce` orders these stores before the writer's
+    // acquire load.
     entry.pid.store(std::process::id(), Ordering::Relaxed);
     failpoint(Failpoint::CursorStored);
     // This owner has not requested anything yet.
@@ -274,6 +277,6 @@ fn announce(segment: &Segment, lock: &EntryLock) {
     entry.state.store(reader_state::JOINING, Ordering::Release);
     failpoint(Failpoint::Joining);
     // Pairs with the fence in `supersede`. Either a lossless writer sees this reader, and waits for it before it
-    // publishes into the next segment. Or `confirm_newcomer` sees that the segment is superseded.
+    // publishes into the next segment, or `confirm_newcomer` sees that the segment is superseded.
     fence(Ordering::SeqCst);
 }

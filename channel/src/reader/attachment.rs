@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A reader's hold on one segment: pins, copies, cursor and requests.
+//! The attachment of a reader to one segment: its pins, copies, cursor and requests.
 
 use std::{
     sync::{
@@ -26,16 +26,17 @@ use crate::{
 
 /// How long a newcomer waits for its first quota before it starts to copy.
 const QUOTA_TIMEOUT: Duration = Duration::from_millis(20);
-/// How often a newcomer looks for its quota.
+/// The interval in which a newcomer looks for its quota.
 const QUOTA_POLL_INTERVAL: Duration = Duration::from_micros(100);
 
-/// A reader in one segment: with an entry, which lets it pin frames, or as an observer.
+/// A reader in one segment. It has an entry, with which it can pin frames, or it is an observer.
 #[derive(Debug)]
 pub(crate) struct Attachment {
     pub(crate) segment: Arc<Segment>,
     /// The status of the segment when this reader opened it.
     pub(super) initial: InitialStatus,
-    /// The writer keeps frames with a larger seq until this reader has taken its first frame. 0 if it promises nothing.
+    /// The writer keeps frames with a larger seq until this reader has taken its first frame. 0 if the writer does not
+    /// promise that.
     pub(super) protected_after: u64,
     /// `None` for an observer.
     pub(super) own_entry: Option<OwnEntry>,
@@ -51,9 +52,9 @@ pub(super) struct InitialStatus {
 
 impl InitialStatus {
     fn load(status: &Status) -> Self {
-        // Acquire, in this order: an end of the stream that is not in the count has no frame after it in the head, and
-        // an event before a frame in the head is in the head of events. The partners are the release stores of a
-        // publish.
+        // Acquire, in this order. If an end of the stream is not in the count, the loaded head has no frame after that
+        // end. If an event comes before a frame of the loaded head, the head of events includes it. The loads pair with
+        // the release stores of a publish.
         Self {
             eos_count: status.eos_count.load(Ordering::Acquire),
             head: status.head.load(Ordering::Acquire),
@@ -62,7 +63,7 @@ impl InitialStatus {
     }
 }
 
-/// The status of a segment at one moment.
+/// The status of a segment at the moment of the snapshot.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Snapshot {
     /// The readers' futex word.
@@ -77,8 +78,8 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// The seq of the newest frame that may be delivered now: no frame after an end of the stream before the end
-    /// itself.
+    /// The seq of the newest frame that may be delivered now. Frames after an end of the stream may be delivered only
+    /// after that end.
     #[inline]
     pub(super) fn newest(&self) -> u64 {
         self.end.map_or(self.head, |end| end.min(self.head))
@@ -125,16 +126,18 @@ impl Attachment {
         }
     }
 
-    /// The status now. `eos_delivered` is the count of the ends of the stream that the reader has delivered.
+    /// Takes a snapshot of the status. `eos_delivered` is the count of the ends of the stream that the reader has
+    /// delivered.
     ///
-    /// The order of the loads carries the correctness of a read; each is an acquire load, so none moves before another.
-    /// Their partners are the release stores of a publish, of an end of the stream, and of `supersede` and `close`.
+    /// A read is correct only because of the order of these loads. Each is an acquire load, so no later load moves
+    /// before it. They pair with the release stores of a publish, of an end of the stream, and of `supersede` and
+    /// `close`.
     ///
-    /// 1. `published`: whatever is published after this load changes the word, so that a wait with this value returns.
+    /// 1. `published`: each later publish changes the word, so that a wait with the loaded value returns.
     /// 2. `state`: if it says that the segment is over, the head loaded next is the last one.
-    /// 3. `eos_count` and `eos_seq`: an end that is not counted yet has no frame after it in the head loaded next.
+    /// 3. `eos_count` and `eos_seq`: if an end is not counted yet, the head loaded next has no frame after it.
     /// 4. `head`: every frame up to it can be found, or is overwritten.
-    /// 5. `event_head`: every event before a frame up to the head is in it.
+    /// 5. `event_head`: it includes every event before a frame up to the head.
     #[inline]
     pub(super) fn snapshot(&self, eos_delivered: u32) -> Snapshot {
         let status = self.segment.tables.status();
@@ -150,7 +153,7 @@ impl Attachment {
             end,
             head,
             event_head,
-            // Relaxed: a value that stands alone.
+            // Relaxed: no other value depends on this value.
             latency_ns: status.latency_ns.load(Ordering::Relaxed),
         }
     }
@@ -158,8 +161,8 @@ impl Attachment {
     /// Whether the writer died and published nothing since `snapshot`.
     pub(super) fn has_lost_writer(&self, snapshot: &Snapshot) -> bool {
         let status = self.segment.tables.status();
-        // The lock first, then the status with acquire loads: a dead writer publishes nothing any more, so what these
-        // loads see is final. A segment that was superseded or closed meanwhile is not lost.
+        // The lock is queried first, then the status with acquire loads. A dead writer publishes nothing more, so the
+        // loaded values are final. A segment that was superseded or closed meanwhile is not lost.
         !self.segment.has_writer()
             && !status.is_over()
             && status.head.load(Ordering::Acquire) == snapshot.head
@@ -167,13 +170,13 @@ impl Attachment {
             && status.eos_count.load(Ordering::Acquire) == snapshot.eos_count
     }
 
-    /// The lock of the entry, which the reader takes along into the next segment.
+    /// The lock of the entry, which the reader keeps when it goes on to the next segment.
     pub(super) fn entry_lock(&self) -> Option<&Arc<EntryLock>> {
         self.own_entry.as_ref().map(|own_entry| &own_entry.lock)
     }
 
-    /// Waits until the writer has answered a newcomer, at most for [`QUOTA_TIMEOUT`]. So the first frame need not be
-    /// copied.
+    /// Waits until the writer has given a newcomer its quota, at most for [`QUOTA_TIMEOUT`], so that the first frame
+    /// need not be copied.
     pub(super) fn wait_for_quota(&self) {
         let until = clock::monotonic_ns() + QUOTA_TIMEOUT.as_nanos() as u64;
         while self
@@ -186,7 +189,7 @@ impl Attachment {
         }
     }
 
-    /// Whether the writer has evicted this reader, because it held more than its quota. Its pins do not count any more.
+    /// Whether the writer has evicted this reader, because it held more than its quota. Then its pins no longer count.
     #[inline]
     pub(super) fn is_evicted(&self) -> bool {
         self.own_entry
@@ -207,8 +210,8 @@ impl Attachment {
         }
     }
 
-    /// Notifies the writer that `quota` is too small, once for each quota. The writer then counts what this reader
-    /// holds.
+    /// Notifies the writer that `quota` is too small, once for each quota. The writer then counts the slots that this
+    /// reader holds.
     pub(super) fn request_larger_quota(&self, quota: u32) {
         if let Some(own_entry) = &self.own_entry
             // Relaxed: one thread takes frames, and a second notification would do no harm.
@@ -229,7 +232,8 @@ impl Attachment {
     /// The location of the frame `seq`, according to the ring and the slot. The frame may be overwritten at any time.
     #[inline]
     pub(super) fn find(&self, seq: u64) -> Option<FrameLocation> {
-        // Acquire: pairs with the release store of the ring's entry in a publish, which follows that of the slot's seq.
+        // Acquire: pairs with the release store of the ring's entry in a publish, which follows the store of the slot's
+        // seq.
         let entry = self.segment.tables.ring(seq).load(Ordering::Acquire);
         let slot = (entry & 0xff) as usize;
         let is_named = entry >> 8 == seq & (u64::MAX >> 8) && slot < self.segment.header.slot_count as usize;
@@ -238,7 +242,7 @@ impl Attachment {
             .then_some(FrameLocation { seq, slot })
     }
 
-    /// Whether the frame at `location` is no keyframe. It is only a hint, because the frame is not pinned.
+    /// Whether the frame at `location` is not a keyframe. The answer is only a hint, because the frame is not pinned.
     #[inline]
     pub(super) fn is_delta(&self, location: FrameLocation) -> bool {
         let descriptor = self.segment.read_descriptor(location.slot);
@@ -253,7 +257,8 @@ impl Attachment {
         let Some(own_entry) = self.reachable_entry() else {
             return false;
         };
-        // Relaxed: the count stands alone. The release increment of the notification makes the writer load it.
+        // Relaxed: no other value depends on the count. The release increment of the notification makes the writer load
+        // it.
         let requests = &self.segment.tables.entry(own_entry.index()).keyframe_requests;
         requests.fetch_add(1, Ordering::Relaxed);
         self.segment.notify(FutexWord::Writer);
@@ -280,7 +285,7 @@ impl Attachment {
         true
     }
 
-    /// The entry while the writer reads requests from it. In a segment that is over it does not.
+    /// The entry, if the writer reads requests from it. `None` in a segment that is over, where the writer reads none.
     fn reachable_entry(&self) -> Option<&OwnEntry> {
         self.own_entry_of_this_process()
             .filter(|_| !self.segment.tables.status().is_over())
@@ -332,7 +337,8 @@ impl Attachment {
             return None;
         }
         let descriptor = self.segment.read_descriptor(location.slot);
-        // The slot is checked too, before the target prepares memory for the size that the descriptor claims.
+        // The descriptor and the slot are checked first, because the target prepares memory for the size that the
+        // descriptor claims.
         if !descriptor.fits(self.segment.header.slot_size) || !self.segment.is_committed(location.slot) {
             return None;
         }
@@ -347,16 +353,16 @@ impl Attachment {
         let metadata = self.segment.read_metadata(location.slot, descriptor.metadata_size);
         failpoint(Failpoint::CopyUnchecked);
         // Pairs with the fence in `take_for_writing`: if any copied byte was drawn after the seq became 0, the load
-        // below sees that 0 or a later seq. Relaxed: the fence orders it after the copy.
+        // below sees that 0 or a later seq. Relaxed below: the fence orders the load after the copy.
         fence(Ordering::Acquire);
         (seq.load(Ordering::Relaxed) == location.seq).then_some(FrameInfo { descriptor, metadata })
     }
 
-    /// Stores that this reader has taken, or does not want, all frames up to `seq`.
+    /// Stores `seq` as the cursor: this reader has taken, or does not want, all frames up to it.
     #[inline]
     pub(super) fn set_cursor(&self, seq: u64) {
         if let Some(own_entry) = &self.own_entry {
-            // Release: pairs with the acquire load of a lossless writer, which then takes older slots.
+            // Release: pairs with the acquire load of a lossless writer, which may then take the slots of older frames.
             self.segment
                 .tables
                 .entry(own_entry.index())
@@ -366,11 +372,12 @@ impl Attachment {
         }
     }
 
-    /// Stores that this reader takes no more frames here: `reader_state::MOVED` or `reader_state::LEFT`. The pins stay.
+    /// Stores that this reader takes no more frames in this segment: `reader_state::MOVED` or `reader_state::LEFT`. The
+    /// pins stay.
     pub(super) fn leave(&self, state: u32) {
         if let Some(own_entry) = self.own_entry_of_this_process() {
             failpoint(Failpoint::LeaveDue);
-            // Release: pairs with the acquire load of the state by the writer. What this reader took here comes before.
+            // Release: pairs with the acquire load of the state by the writer. All reads of this reader come before it.
             self.segment
                 .tables
                 .entry(own_entry.index())

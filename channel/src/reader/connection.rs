@@ -23,7 +23,7 @@ use crate::{
     segment::wait::{FutexWord, Waiter},
 };
 
-/// How often a reader that waits asks the kernel whether the writer lives. Also the longest sleep on a segment.
+/// How often a waiting reader asks the kernel whether the writer is alive. It is also the longest sleep on a segment.
 pub(super) const LIVENESS_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a channel may be without a segment, between a superseded one and the next, before it counts as gone.
 const SEGMENT_GAP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -44,10 +44,10 @@ pub(super) struct Connection {
 
 #[derive(Debug)]
 enum ConnectionState {
-    /// Never attached, or the loss of the writer is reported.
+    /// The reader has never attached, or it has reported the loss of the writer.
     Disconnected,
-    /// The segment was superseded at that time, and the next one is not open yet. The reader is still in the table of
-    /// the superseded segment, so that a lossless writer waits for it.
+    /// The segment was superseded at the given time, and the next one is not open yet. The reader is still in the table
+    /// of the superseded segment, so that a lossless writer waits for it.
     Moving(Instant, Arc<Attachment>),
     Attached(Arc<Attachment>),
 }
@@ -110,17 +110,17 @@ impl Connection {
         matches!(self.state, ConnectionState::Moving(..))
     }
 
-    /// Whether the segment after a superseded one has not appeared in time.
+    /// Whether the segment after a superseded one did not appear within [`SEGMENT_GAP_TIMEOUT`].
     pub(super) fn has_move_timed_out(&self) -> bool {
         matches!(self.state, ConnectionState::Moving(since, _) if since.elapsed() > SEGMENT_GAP_TIMEOUT)
     }
 
-    /// Whether the reader may attach now: it is not evicted again and again.
+    /// Whether the reader may attach now. After repeated evictions it has to wait first.
     pub(super) fn may_attach(&self) -> bool {
         self.backoff.is_over()
     }
 
-    /// Opens the segment that has the name now, with the entry that the reader has.
+    /// Opens the segment that has the name now, with the reader's former entry if it has one.
     pub(super) fn open(
         &self,
         name: &ChannelName,
@@ -130,24 +130,25 @@ impl Connection {
         Attachment::open(name, options.read_only, self.entry_lock.as_ref(), followed_to)
     }
 
-    /// Makes `attachment` the current segment, and then says in the superseded one that this reader has moved.
+    /// Makes `attachment` the current segment, and then stores in the superseded one that this reader has moved.
     pub(super) fn complete_attach(&mut self, attachment: Attachment) {
         self.entry_lock = attachment.entry_lock().cloned();
         self.liveness_checked_at = Instant::now();
         failpoint(Failpoint::MoveDue);
-        // Only now: a lossless writer waits for this, and must find the reader in the new segment then.
+        // The reader leaves the former segment last. A lossless writer waits for that, and must then find it in the new
+        // segment.
         self.leave_former(reader_state::MOVED);
         let attachment = Arc::new(attachment);
         *self.shared.attachment() = Some(Arc::clone(&attachment));
         self.state = ConnectionState::Attached(attachment);
     }
 
-    /// Notes that the current segment is superseded. The next one is to be opened.
+    /// Notes that the current segment is superseded, so that the reader opens the next one.
     pub(super) fn begin_move(&mut self, attachment: Arc<Attachment>) {
         self.state = ConnectionState::Moving(Instant::now(), attachment);
     }
 
-    /// Says in the superseded segment, if there is one, that this reader takes no more frames there.
+    /// Stores in the superseded segment, if there is one, that this reader takes no more frames there.
     pub(super) fn leave_former(&mut self, state: u32) {
         self.shared.attachment().take();
         if let ConnectionState::Moving(_, former) = std::mem::replace(&mut self.state, ConnectionState::Disconnected) {
@@ -169,9 +170,9 @@ impl Connection {
         self.backoff.record_eviction();
     }
 
-    /// Whether the writer is dead. The kernel is asked once in each [`LIVENESS_INTERVAL`].
+    /// Whether the writer is dead. The kernel is asked at most once in each [`LIVENESS_INTERVAL`].
     pub(super) fn has_lost_writer(&mut self, attachment: &Attachment, snapshot: &Snapshot) -> bool {
-        // The time since the last check decides, not the length of a sleep, because the caller's timeouts may be short.
+        // The time since the last check decides, because the caller's timeouts, and so the sleeps, may be short.
         if self.liveness_checked_at.elapsed() < LIVENESS_INTERVAL {
             return false;
         }

@@ -2,8 +2,8 @@
 
 //! The memory that copied frames go to.
 
-/// Memory for the frames that a [`Reader`](crate::Reader) or an [`Observer`](crate::Observer) copies. A `Vec<u8>` is
-/// one.
+/// Memory for the frames that a [`Reader`](crate::Reader) or an [`Observer`](crate::Observer) copies. `Vec<u8>`
+/// implements this trait.
 ///
 /// # Examples
 ///
@@ -22,13 +22,13 @@
 /// assert!(FixedBuffer([0; 4096]).prepare(5000).is_none());
 /// ```
 pub trait CopyTarget {
-    /// Memory of exactly `size` bytes; `None` if there is none.
+    /// Memory of exactly `size` bytes; `None` if no memory is available.
     fn prepare(&mut self, size: usize) -> Option<&mut [u8]>;
 }
 
 impl CopyTarget for Vec<u8> {
     fn prepare(&mut self, size: usize) -> Option<&mut [u8]> {
-        // A size that there is no memory for must not abort the program.
+        // If there is no memory for the size, the program must not abort.
         self.try_reserve(size.saturating_sub(self.len())).ok()?;
         self.resize(size, 0);
         Some(self)
@@ -38,7 +38,7 @@ impl CopyTarget for Vec<u8> {
 /// A target that remembers whether it had no memory for a frame.
 pub(super) struct CheckedTarget<'a> {
     target: &'a mut dyn CopyTarget,
-    /// The size that there was no memory for.
+    /// The size for which there was no memory.
     pub(super) failed_size: Option<usize>,
 }
 

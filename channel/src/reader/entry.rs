@@ -13,7 +13,7 @@ use crate::{
     sys::{clock, files::FileId, lock::OfdLock, sync},
 };
 
-/// The lock of a reader entry. It outlives segments, and also the reader while frames are in use.
+/// The lock of a reader entry. It outlives segments. While frames are in use, it also outlives the reader.
 #[derive(Debug)]
 pub(crate) struct EntryLock {
     pub(super) index: usize,
@@ -30,8 +30,8 @@ impl EntryLock {
         Self {
             index: (byte - FIRST_READER_BYTE) as usize,
             lock_file,
-            // A number that the last owner is unlikely to have had. In a new segment, where the entry has no generation
-            // yet, the writer tells the owners apart by it alone.
+            // The last owner is unlikely to have had this number. In a new segment, where the entry has no generation
+            // yet, only this number lets the writer distinguish the owners.
             generation: AtomicU32::new((clock::monotonic_ns() >> 10) as u32 | 1),
             _lock: lock,
         }
@@ -44,9 +44,9 @@ pub(super) struct OwnEntry {
     pub(super) lock: Arc<EntryLock>,
     pub(super) generation: u32,
     pin_counts: Mutex<PinCounts>,
-    /// The quota at which the writer was last asked for a larger one.
+    /// The quota with which this reader last asked for a larger one.
     pub(super) requested_at_quota: AtomicU32,
-    /// The seq of the newest message.
+    /// The seq of the newest message from this reader.
     pub(super) message_seq: Mutex<u64>,
 }
 
@@ -74,7 +74,8 @@ impl OwnEntry {
     /// The quota that the writer has stored for this owner; `None` if it has not answered yet.
     #[inline]
     pub(super) fn quota(&self, segment: &Segment) -> Option<u32> {
-        // Acquire: pairs with the release store of the quota by the writer. So a slot that the quota allows has memory.
+        // Acquire: pairs with the release store of the quota by the writer. Therefore the slots that the quota allows
+        // have memory.
         let quota = segment.tables.quota(self.index()).load(Ordering::Acquire);
         ((quota >> 32) as u32 == self.generation).then_some(quota as u32)
     }

@@ -22,7 +22,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// An event as a reader delivers it, without a time and a duration: for tests of code that handles events.
+    /// An event without a time and a duration, for tests of code that handles events.
     #[must_use]
     pub fn new(kind: u32, bytes: Vec<u8>) -> Self {
         Self {
@@ -47,17 +47,17 @@ struct PendingEvent {
 pub(super) struct EventQueue {
     /// The seq of the newest event that was delivered or is pending.
     cursor: u64,
-    /// The sticky events of a newcomer; later at most the next event.
+    /// For a newcomer, the sticky events; later at most the next event.
     pending: VecDeque<PendingEvent>,
 }
 
 impl EventQueue {
-    /// The events for a newcomer: the sticky events, and all that come from now on.
+    /// The events for a newcomer: the sticky events, and all events that the writer publishes from now on.
     pub(super) fn of_newcomer(attachment: &Attachment) -> Self {
         let cursor = attachment.initial.event_head;
         let mut pending = sticky_among(attachment, 0..=cursor);
         for event in &mut pending {
-            // They come before the first frame.
+            // Sticky events come before the first frame.
             event.descriptor.after = 0;
         }
         Self {
@@ -66,14 +66,14 @@ impl EventQueue {
         }
     }
 
-    /// Continues in the segment that follows; `false` if its events are not a continuation.
+    /// Continues in the next segment; `false` if that segment's events do not continue those of the former one.
     pub(super) fn follow(&mut self, attachment: &Attachment) -> bool {
-        // A pending event belongs after a frame that was never published.
+        // An event that is still pending comes after a frame that was never published.
         self.pending.clear();
         attachment.initial.event_head >= self.cursor
     }
 
-    /// Loads the next event, up to the seq `head`. Returns how many events were overwritten.
+    /// Loads the next event whose seq is at most `head`. Returns how many events were overwritten.
     #[inline]
     pub(super) fn load_next(&mut self, attachment: &Attachment, head: u64) -> u64 {
         // Only a damaged head can have moved the cursor beyond the head.
@@ -84,7 +84,7 @@ impl EventQueue {
         let mut missed = 0;
         let oldest = head.saturating_sub(EVENT_RING_LENGTH - 1).max(1);
         if self.cursor + 1 < oldest {
-            // Of the overwritten events, the sticky ones still exist.
+            // Of the overwritten events, the sticky ones still exist in their own records.
             let sticky = sticky_among(attachment, self.cursor + 1..=oldest - 1);
             missed = oldest - 1 - self.cursor - sticky.len() as u64;
             self.cursor = oldest - 1;
@@ -136,7 +136,7 @@ fn find(attachment: &Attachment, seq: u64) -> Option<PendingEvent> {
 fn sticky_among(attachment: &Attachment, seqs: RangeInclusive<u64>) -> Vec<PendingEvent> {
     let mut found: Vec<_> = sticky(attachment).filter(|event| seqs.contains(&event.seq)).collect();
     found.sort_unstable_by_key(|event| event.seq);
-    // Only damaged records have the same seq.
+    // Two records have the same seq only if they are damaged.
     found.dedup_by_key(|event| event.seq);
     found
 }

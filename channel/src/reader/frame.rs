@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What a reader delivers.
+//! The results of [`Reader::next`](crate::Reader::next).
 
 use super::{events::Event, pinned::PinnedFrame};
 use crate::protocol::layout::FrameDescriptor;
@@ -9,10 +9,10 @@ use crate::protocol::layout::FrameDescriptor;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum FrameData {
-    /// They are in shared memory, and the writer does not change them until this value is dropped, unless it evicts the
-    /// reader.
+    /// The bytes are in shared memory. The writer does not change them until this value is dropped, unless it evicts
+    /// the reader.
     InPlace(PinnedFrame),
-    /// They are in the [`CopyTarget`](crate::CopyTarget).
+    /// The bytes are in the [`CopyTarget`](crate::CopyTarget).
     Copied,
 }
 
@@ -36,7 +36,8 @@ pub enum FrameData {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Frame {
-    /// The sequence number of the frame in the channel. It grows by one, and by more if the writer dropped frames.
+    /// The sequence number of the frame in the channel. It grows by one with each frame, and by more if the writer
+    /// dropped frames.
     pub seq: u64,
     /// Times, size and planes.
     pub descriptor: FrameDescriptor,
@@ -44,10 +45,10 @@ pub struct Frame {
     pub metadata: Vec<u8>,
     /// The bytes.
     pub data: FrameData,
-    /// How many frames between the last one and this were lost or skipped.
+    /// How many frames were lost or skipped since the last delivered frame.
     pub missed: u64,
-    /// Whether the frame does not continue the last one: it is the first, frames were lost before it, or the writer or
-    /// the caps have changed.
+    /// Whether the frame does not continue the last one, because it is the first, frames were lost before it, or the
+    /// writer or the caps have changed.
     pub discontinuity: bool,
 }
 
@@ -74,7 +75,7 @@ impl Frame {
 ///         Next::Frame(_) => "a frame",
 ///         Next::Event(_) => "an event",
 ///         Next::EndOfStream => "the end of the stream",
-///         // `Lost`, `Evicted`, `TimedOut`, `Interrupted`, and what later versions add: call `next` again.
+///         // `Lost`, `Evicted`, `TimedOut`, `Interrupted`, or a variant of a later version: call `next` again.
 ///         _ => "no frame",
 ///     }
 /// }
@@ -88,14 +89,14 @@ pub enum Next {
     Frame(Frame),
     /// An event that happens between the last frame and the next.
     Event(Event),
-    /// The stream ended after the last frame. Another may follow.
+    /// The stream ended after the last frame. Another stream may follow.
     EndOfStream,
-    /// The writer is gone, without an end of the stream. Another may come.
+    /// The writer is gone, without an end of the stream. Another writer may come.
     Lost,
     /// The reader held more slots than its quota, so the writer ignores its pins. The frames that it holds may change.
     /// The reader attaches again by itself.
     Evicted,
-    /// The timeout is over.
+    /// The timeout has passed.
     TimedOut,
     /// [`ReaderHandle::interrupt`](crate::ReaderHandle::interrupt) was called.
     Interrupted,

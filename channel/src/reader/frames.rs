@@ -15,9 +15,9 @@ use super::{
 };
 use crate::protocol::failpoint::{Failpoint, failpoint};
 
-/// The largest seq of a frame: the ring stores the lower 56 bits.
+/// The largest seq of a frame, because the ring stores only the lower 56 bits.
 pub(super) const MAX_SEQ: u64 = u64::MAX >> 8;
-/// The largest count of frames that are missed at once: a year of a thousand frames a second.
+/// The largest plausible count of frames missed at once. It is a year of a thousand frames a second.
 const MAX_MISSED: u64 = 1 << 35;
 
 /// The place of a reader in the sequence of frames.
@@ -25,7 +25,7 @@ const MAX_MISSED: u64 = 1 << 35;
 pub(super) struct FrameCursor {
     /// The seq of the last frame that was delivered or skipped.
     seq: u64,
-    /// The next frame is the newest, whatever the seq is.
+    /// The next frame is the newest, whatever its seq is.
     wants_newest: bool,
     /// No frame of this stream has been delivered yet.
     is_newcomer: bool,
@@ -33,7 +33,7 @@ pub(super) struct FrameCursor {
     pub(super) keyframes: KeyframeSync,
 }
 
-/// The frames that a reader wants, as far as its limits allow.
+/// The range of frames that a reader wants, within its limits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FrameRange {
     /// The seq of the first frame.
@@ -42,7 +42,7 @@ pub(super) struct FrameRange {
     after: u64,
 }
 
-/// The error for a target without memory for a frame; it has the size of the frame in bytes.
+/// The error of a target that has no memory for a frame. The value is the size of the frame in bytes.
 pub(super) struct NoTargetMemory(pub(super) usize);
 
 impl FrameCursor {
@@ -68,7 +68,7 @@ impl FrameCursor {
         self.has_discontinuity = true;
     }
 
-    /// Continues in the segment that follows.
+    /// Continues in the next segment.
     pub(super) fn follow(&mut self) {
         self.has_discontinuity = true;
     }
@@ -78,7 +78,7 @@ impl FrameCursor {
         self.wants_newest = true;
     }
 
-    /// Moves a cursor that is beyond the newest frame back. Only a damaged head can have caused it.
+    /// Moves the cursor back if it is beyond the newest frame. Only a damaged head can have moved it there.
     #[inline]
     pub(super) fn repair(&mut self, newest: u64) {
         if self.seq > newest && newest != 0 {
@@ -87,14 +87,14 @@ impl FrameCursor {
         }
     }
 
-    /// Which of the frames up to `newest` are wanted; `None` if none is left.
+    /// The wanted frames among those up to `newest`; `None` if there are none.
     #[inline]
     pub(super) fn wanted(&self, attachment: &Attachment, newest: u64, limits: ReadLimits) -> Option<FrameRange> {
         if newest <= self.seq {
             return None;
         }
         // A newcomer may start with an older frame than the newest, if it needs a keyframe. But it does not start with
-        // one that may be overwritten before it has taken the next.
+        // a frame that may be overwritten before the newcomer has taken the frame after it.
         let taken_up_to = if self.is_newcomer {
             attachment.protected_after
         } else {
@@ -109,8 +109,8 @@ impl FrameCursor {
         Some(FrameRange { first, after })
     }
 
-    /// Takes the first wanted frame up to `last` that exists and can be decoded. `None` if there is no such frame: then
-    /// all frames up to `last` are given up.
+    /// Takes the first wanted frame up to `last` that exists and can be decoded. If there is no such frame, it gives up
+    /// all frames up to `last` and returns `None`.
     #[inline]
     pub(super) fn take_up_to(
         &mut self,
@@ -145,8 +145,8 @@ impl FrameCursor {
             };
             return Ok(Some(self.accept(attachment, seq, info, data, stats)));
         }
-        // All of them were overwritten, are damaged, or cannot be decoded. They do not become readable later: the head
-        // is stored after the frame.
+        // Each of these frames was overwritten, is damaged, or cannot be decoded. None becomes readable later, because
+        // the writer stores the head after the frame.
         let missed = self.count_missed(last, stats);
         self.keyframes.skipped = self.keyframes.skipped.saturating_add(missed);
         self.keyframes.is_lost = true;
@@ -195,7 +195,7 @@ impl FrameCursor {
             return 0;
         }
         let missed = seq.saturating_sub(self.seq);
-        // A damaged head may have any value. A number that cannot be a count of frames is not counted.
+        // A damaged head may have any value, so an implausible number is not counted.
         let missed = if missed > MAX_MISSED { 0 } else { missed };
         stats.missed = stats.missed.saturating_add(missed);
         missed
@@ -216,7 +216,7 @@ fn get_frame(
         attachment.request_larger_quota(quota);
     }
     let pinned = (held < quota).then(|| PinnedFrame::pin(attachment, location));
-    // If the quota was lowered meanwhile, the pin exceeds it and is released.
+    // If the quota was lowered meanwhile, the pin exceeds the quota and is released.
     let pinned = pinned.filter(|_| attachment.held() <= attachment.quota());
     let mut target = CheckedTarget::new(target);
     let result = match pinned {
@@ -232,7 +232,7 @@ fn get_frame(
             .map(|info| (info, FrameData::Copied)),
     };
     match target.failed_size {
-        // An error, because the frame is not at fault and would be missed silently.
+        // This is an error, because otherwise an intact frame would be missed without notice.
         Some(size) => Err(NoTargetMemory(size)),
         None => Ok(result),
     }

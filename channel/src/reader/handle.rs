@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The handle that other threads have of a reader.
+//! The handle with which other threads control a reader.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::attachment::Attachment;
 use crate::{segment::wait::Waiter, sys::sync};
 
-/// What a reader shares with its handles.
+/// The data that a reader shares with its handles.
 #[derive(Debug, Default)]
 pub(super) struct HandleState {
     pub(super) waiter: Waiter,
@@ -67,9 +67,9 @@ impl ReaderHandle {
 
     /// Sends the writer a message of at most [`MAX_MESSAGE_SIZE`](crate::MAX_MESSAGE_SIZE) bytes.
     ///
-    /// `false` as for [`request_keyframe`](Self::request_keyframe), and if the writer accepts no messages or this one
-    /// is too large. If messages come faster than the writer reads them, it receives the newest. It receives none of a
-    /// reader that has left meanwhile.
+    /// It returns `false` in the same cases as [`request_keyframe`](Self::request_keyframe), and also if the writer
+    /// accepts no messages or the message is too large. If messages come faster than the writer reads them, the writer
+    /// receives only the newest ones. It receives no message of a reader that has left meanwhile.
     pub fn send_message(&self, message: &[u8]) -> bool {
         self.0
             .attachment()

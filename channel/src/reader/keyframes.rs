@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Keyframe synchronisation: whether the next frame can be decoded, and which keyframe to continue with if not.
+//! Keyframe synchronisation: it decides whether the next frame can be decoded, and with which keyframe to continue
+//! otherwise.
 
 use std::time::{Duration, Instant};
 
@@ -10,16 +11,16 @@ use crate::protocol::layout::RING_LENGTH;
 /// How long a reader waits for a keyframe before it requests one again.
 const KEYFRAME_REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Whether the next frame of a compressed stream can be decoded, and which request is pending.
+/// Whether the next frame of a compressed stream can be decoded, and when a keyframe was requested.
 #[derive(Debug, Default)]
 pub(super) struct KeyframeSync {
     /// The frames that the next one depends on were not delivered.
     pub(super) is_lost: bool,
     /// How many frames were given up since the last delivered one.
     pub(super) skipped: u64,
-    /// Some of these were there, but could not be decoded.
+    /// Some of the frames that were given up existed, but could not be decoded.
     pub(super) has_undecodable: bool,
-    /// When the writer was last asked for a keyframe.
+    /// When this reader last asked the writer for a keyframe.
     requested_at: Option<Instant>,
 }
 
@@ -29,7 +30,7 @@ impl KeyframeSync {
         self.is_lost = true;
     }
 
-    /// Allows a request at once: the writer may not have received the last one, or it was another writer.
+    /// Allows a request at once, because the writer may not have received the last one, or it went to another writer.
     pub(super) fn reset_request(&mut self) {
         self.requested_at = None;
     }

@@ -2,8 +2,8 @@
 
 //! A reader: it follows a channel through its writers and their segments, and delivers frames and events in order.
 //!
-//! `next` is one call of [`Reader::next`]. `attach` opens a segment and joins its reader table, and `attachment` is a
-//! reader's hold on one segment. `frames`, `keyframes`, `events` and `end_of_stream` decide what comes next.
+//! `next` is one call of [`Reader::next`]. `attach` opens a segment and joins its reader table, and `attachment` is the
+//! attachment of a reader to one segment. `frames`, `keyframes`, `events` and `end_of_stream` decide what comes next.
 
 mod attach;
 pub(crate) mod attachment;
@@ -46,14 +46,15 @@ use crate::{
     },
 };
 
-/// How many passes without a frame a reader makes at once. Then it makes one in each [`IDLE_PASS_INTERVAL`].
+/// How many passes without a frame a reader makes without a pause. After them, it makes one in each
+/// [`IDLE_PASS_INTERVAL`].
 const MAX_IDLE_PASSES: u32 = 16;
 const IDLE_PASS_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Reads a channel.
 ///
-/// The channel need not exist yet, and the reader survives the end of a writer: it attaches to the next one. The caps
-/// may differ then; [`segment_changes`](Self::segment_changes) says when to look.
+/// The channel need not exist yet, and the reader survives the end of a writer: it attaches to the next one. The next
+/// writer's caps may differ; they can have changed only if [`segment_changes`](Self::segment_changes) has.
 ///
 /// # Examples
 ///
@@ -86,7 +87,7 @@ pub struct Reader {
     stats: ReaderStats,
 }
 
-/// What a reader knows of the segment it was in last.
+/// The values of the segment that the reader was in last.
 #[derive(Debug, Default)]
 struct SegmentInfo {
     segment_id: Option<FileId>,
@@ -103,7 +104,7 @@ impl SegmentInfo {
             segment_id: Some(segment.file_id),
             caps: segment.caps.clone(),
             history: segment.header.history,
-            // Relaxed: a value that stands alone.
+            // Relaxed: no other value depends on this value.
             latency_ns: segment
                 .tables
                 .status()
@@ -150,7 +151,7 @@ impl Reader {
         &self.info.caps
     }
 
-    /// How many times the reader went on to another segment. The caps can only have changed if this has.
+    /// How many times the reader went on to another segment. The caps can have changed only if this count has.
     pub fn segment_changes(&self) -> u64 {
         self.stats.reconnects
     }
@@ -165,7 +166,7 @@ impl Reader {
         self.info.observer_reason.is_some()
     }
 
-    /// Why a reader that did not ask to observe has no entry, as a sentence.
+    /// Why a reader has no entry although its options do not request that, as a sentence.
     pub fn observer_reason(&self) -> Option<&'static str> {
         match self.info.observer_reason? {
             ObserverReason::Requested => None,
@@ -178,7 +179,7 @@ impl Reader {
         }
     }
 
-    /// When frames leave the writer: nanoseconds after their timestamp.
+    /// The latency of the writer: how many nanoseconds after its timestamp a frame leaves the writer.
     pub fn latency_ns(&self) -> u64 {
         self.info.latency_ns
     }
@@ -192,12 +193,12 @@ impl Reader {
         self.info.clock_lead_ns
     }
 
-    /// How many more publishes a frame survives.
+    /// How many later publishes a frame survives.
     pub fn history(&self) -> u32 {
         self.info.history
     }
 
-    /// The counts so far.
+    /// The counts of this reader so far.
     pub fn stats(&self) -> ReaderStats {
         self.stats
     }

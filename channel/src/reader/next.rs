@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! One call of [`Reader::next`]: attach, take a snapshot of the status, deliver what is there, or wait.
+//! One call of [`Reader::next`]: it attaches, takes a snapshot of the status, delivers the next item, or waits.
 
 use std::{
     sync::Arc,
@@ -20,8 +20,8 @@ use crate::{Error, protocol::layout::reader_state};
 const NAME_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 impl Reader {
-    /// Waits for the next frame or event, at most for `timeout` (`None`: forever). Frames that have to be copied go to
-    /// `target`.
+    /// Waits for the next frame or event, at most for `timeout` (`None` means forever). Frames that have to be copied
+    /// go to `target`.
     ///
     /// # Errors
     /// [`Error::Denied`] if this user may not read the channel, [`Error::Damaged`] if its segment is invalid,
@@ -55,7 +55,7 @@ impl Reader {
         }
     }
 
-    /// Attaches, or sleeps until it is time to look for a segment again. `None` if the loop goes on.
+    /// Attaches, or sleeps until it is time to look for a segment again. Returns `None` if the loop of `next` goes on.
     fn connect(&mut self, deadline: Option<Instant>) -> Result<Option<Next>, Error> {
         if self.connection.may_attach() {
             match self.attach() {
@@ -98,7 +98,7 @@ impl Reader {
             }
             self.frames.follow();
         } else {
-            // The first stream, or another one under the same name: the newest frame comes first.
+            // This is the first stream, or another one under the same name, so the newest frame comes first.
             let before_newest = attachment.initial.head.saturating_sub(1);
             self.frames
                 .begin_after(before_newest.max(segment.header.first_seq.saturating_sub(1)));
@@ -114,8 +114,8 @@ impl Reader {
         Ok(true)
     }
 
-    /// Delivers what the snapshot has: an eviction, an event, a frame, an end of the stream, or the writer's end.
-    /// `None` if there is nothing left to deliver in this segment.
+    /// Delivers the next item of the snapshot: an eviction, an event, a frame, an end of the stream, or the loss of the
+    /// writer. `None` if there is nothing left to deliver in this segment.
     fn deliver(
         &mut self,
         attachment: &Arc<Attachment>,
@@ -147,8 +147,8 @@ impl Reader {
         Ok(None)
     }
 
-    /// Takes the oldest wanted frame, or an event before it. While an end of the stream is not delivered, events after
-    /// it wait.
+    /// Takes the oldest wanted frame, or an event before it. Events after an end of the stream wait until that end is
+    /// delivered.
     fn take(
         &mut self,
         attachment: &Arc<Attachment>,
@@ -156,7 +156,7 @@ impl Reader {
         target: &mut dyn CopyTarget,
         limits: ReadLimits,
     ) -> Result<Option<Next>, Error> {
-        // Only a damaged head is larger.
+        // Only a damaged head is larger than `MAX_SEQ`.
         let newest = snapshot.newest().min(MAX_SEQ);
         if !snapshot.has_end() {
             self.frames.repair(newest);
@@ -182,7 +182,7 @@ impl Reader {
                 .take_up_to(attachment, wanted, last, target, limits, &mut self.stats)
             {
                 Ok(Some(frame)) => return Ok(Some(Next::Frame(frame))),
-                // The cursor is at `last` now: the loop ends, or continues with the event.
+                // The cursor is at `last` now, so the loop ends, or continues with the event.
                 Ok(None) => {}
                 Err(NoTargetMemory(size)) => {
                     return Err(Error::NoMemory {
@@ -194,7 +194,8 @@ impl Reader {
         }
     }
 
-    /// Waits for news after `snapshot`, or starts to move to the next segment. `None` if the loop goes on.
+    /// Waits for news after `snapshot`, or starts to move to the next segment. Returns `None` if the loop of `next`
+    /// goes on.
     fn wait(
         &mut self,
         attachment: &Arc<Attachment>,
@@ -210,7 +211,7 @@ impl Reader {
             self.connection.disconnect(attachment);
             return Some(Next::Lost);
         }
-        // After a wakeup without news, and only now, so that no frame is delayed.
+        // The pass is counted only after a wakeup without news, so that no frame is delayed.
         if std::mem::take(has_waited) {
             self.slow_down();
         }
@@ -222,8 +223,8 @@ impl Reader {
         None
     }
 
-    /// Counts a pass without a frame, and sleeps if there were too many. So a process that increments or wakes the word
-    /// and publishes nothing cannot keep this reader busy.
+    /// Counts a pass without a frame, and sleeps if there were too many. Therefore a process that increments or wakes
+    /// the word and publishes nothing cannot keep this reader busy.
     fn slow_down(&mut self) {
         if let Some(pause) = self.limiter.throttle() {
             self.connection.waiter().sleep(pause);

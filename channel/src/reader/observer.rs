@@ -54,7 +54,7 @@ impl Observer {
 
     /// The seq of the newest frame; 0 before the first.
     pub fn head(&self) -> u64 {
-        // Acquire: pairs with the release store of the head in a publish. So the frame can be found.
+        // Acquire: pairs with the release store of the head in a publish, so that the frame can be found.
         self.attachment.segment.tables.status().head.load(Ordering::Acquire)
     }
 

@@ -8,8 +8,8 @@ use crate::protocol::layout::RING_LENGTH;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReaderOptions {
-    /// Observe: never write to the segment. This needs read permission only; the reader pins nothing and copies each
-    /// frame.
+    /// Whether the reader observes, that is, never writes to the segment. This needs read permission only; the reader
+    /// pins nothing and copies each frame.
     pub read_only: bool,
 }
 
@@ -36,7 +36,8 @@ impl ReaderOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReadLimits {
-    /// How many frames may wait before older ones are skipped: 1 = always the newest, 0 = as many as the ring has.
+    /// How many frames may wait before older ones are skipped. 1 means always the newest; 0 means as many as the ring
+    /// has.
     pub max_behind: u32,
     /// How many frames may be held in place at a time; further frames are copied.
     pub max_held: u32,
@@ -66,7 +67,7 @@ impl ReadLimits {
         self
     }
 
-    /// How many frames back from the newest are wanted.
+    /// How many of the newest frames are wanted.
     pub(super) fn reach(self) -> u64 {
         match self.max_behind {
             0 => RING_LENGTH,

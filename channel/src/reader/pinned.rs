@@ -37,7 +37,7 @@ impl PinnedFrame {
         if !attachment.pin(location) {
             return None;
         }
-        // Owns the pin from here on, so that an invalid descriptor releases it.
+        // This value owns the pin from here on, so that the pin is released if the descriptor is invalid.
         let mut frame = Self {
             attachment: Arc::clone(attachment),
             slot: location.slot,
@@ -59,10 +59,10 @@ impl PinnedFrame {
 impl AsRef<[u8]> for PinnedFrame {
     fn as_ref(&self) -> &[u8] {
         match self.attachment.segment.slots() {
-            // SAFETY: `Attachment::pin` has checked that the file has memory for the slot (`is_committed`), and `pin`
-            // above that the range is inside the slot (`fits`; a range of size 0 is at the start of the mapping). The
-            // slot is pinned as long as `self` lives, so a writer that obeys the pin rule does not change it. A peer
-            // with write permission that ignores the rule can.
+            // SAFETY: `Attachment::pin` has checked that the file has memory for the slot (`is_committed`). `pin` above
+            // has checked that the range is inside the slot (`fits`; a range of size 0 is at the start of the mapping).
+            // The slot is pinned as long as `self` lives, so a writer that obeys the pin rule does not change it. A
+            // peer with write permission that ignores the rule can change it.
             Some(slots) => unsafe { slots.slice(self.offset, self.size) },
             None => &[],
         }

@@ -2,7 +2,7 @@
 
 //! The counts of a reader.
 
-/// What a reader has counted since it was created.
+/// The counts of a reader since it was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReaderStats {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! New segments: made in a staging file, completed, and only then given the channel's name.
+//! The creation of segments: a segment is made in a staging file, completed, and only then gets the channel's name.
 
 use std::sync::atomic::Ordering;
 
@@ -20,7 +20,7 @@ use crate::{
 pub(crate) enum CreateError {
     /// The shared memory file system has no memory for it.
     NoMemory,
-    /// A call failed; the text says what it was for.
+    /// A call failed; the text names its purpose.
     Failed(String, Errno),
 }
 
@@ -43,11 +43,11 @@ impl CreateError {
 impl Segment {
     /// Creates a segment in a staging file and commits memory for its first `slots` slots.
     ///
-    /// The segment has no name yet, and [`write_header`](Self::write_header) completes it. Its writer's byte is locked
-    /// already: observers query that lock, because they cannot open the lock file.
+    /// The segment has no name yet, and [`write_header`](Self::write_header) completes it. The writer's byte of the
+    /// segment is locked already. Observers query that lock, because they cannot open the lock file.
     ///
     /// # Errors
-    /// [`CreateError`]; the staging file is removed.
+    /// [`CreateError`]. In this case, the staging file is removed.
     pub(crate) fn create(
         header: Header,
         caps: &str,
@@ -76,7 +76,7 @@ impl Segment {
         }
         // Relaxed: the count is a hint of this process (see `is_committed`).
         segment.committed.store(slots, Ordering::Relaxed);
-        // Only the first slot, so that the first frame does not wait for the others.
+        // Only the first slot is prefaulted, so that the first frame does not wait for the others.
         segment.prefault(0, 1);
         Ok((segment, staging, writer_lock))
     }

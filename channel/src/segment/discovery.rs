@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Discovery: which channels exist.
+//! Discovery of the existing channels.
 
 use std::{fs::File, io::Read, path::Path};
 

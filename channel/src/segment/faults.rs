@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Faults of the channel's semaphore: what other programs did to it.
+//! Faults of the channel's semaphore that other programs caused.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// What another program has done to the channel's semaphore. The exchange of frames continues, and the writer repairs
-/// the semaphore.
+/// A fault of the channel's semaphore that another program caused. The exchange of frames continues, and the writer
+/// repairs the semaphore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SemaphoreFault {
-    /// A program held it for longer than the writer waits.
+    /// A program held the semaphore for longer than the writer waits.
     Held,
-    /// A program posted it without having taken it.
+    /// A program posted the semaphore, but had not taken it before.
     Posted,
-    /// Its bytes were not a valid semaphore.
+    /// The bytes of the semaphore were not valid.
     Damaged,
-    /// A program put another semaphore under its name.
+    /// A program put another semaphore under the name of this one.
     Replaced,
 }
 

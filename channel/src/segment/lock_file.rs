@@ -3,8 +3,8 @@
 //! The lock file of a channel: its named semaphore, and the locks on single bytes of the same file.
 //!
 //! The locks decide who is alive, because the kernel releases the locks of a process that dies. The semaphore is a
-//! courtesy for programs that look at the channel while they hold it. POSIX semaphores have no owner and no recovery,
-//! so the writer waits at most [`ACQUIRE_TIMEOUT`] for it, and repairs an invalid value.
+//! courtesy for programs that look at the channel while they hold the semaphore. POSIX semaphores have no owner and no
+//! recovery, so the writer waits at most [`ACQUIRE_TIMEOUT`] for it, and repairs an invalid value.
 
 use std::{
     os::fd::OwnedFd,
@@ -48,12 +48,13 @@ pub(crate) struct LockFile {
     file: OwnedFd,
     file_id: FileId,
     semaphore: Semaphore,
-    /// Since when another program has held the semaphore for too long; `None` after it was acquired. The mutex also
-    /// lets only one thread of this process at a time hold the semaphore.
+    /// The time from which on another program has held the semaphore for too long; `None` after this writer acquired
+    /// it. The mutex also lets only one thread of this process at a time hold the semaphore.
     missed_since: Mutex<Option<Instant>>,
-    /// Outside the mutex, because the threads that read it must not wait for the thread that holds the semaphore.
+    /// The count is outside the mutex, because the threads that read it must not wait for the thread that holds the
+    /// semaphore.
     timeouts: AtomicU64,
-    /// Outside the mutex for the same reason.
+    /// The faults are outside the mutex for the same reason.
     pub(crate) faults: SemaphoreFaults,
 }
 
@@ -244,7 +245,7 @@ impl LockFile {
                 }
                 acquired
             }
-            // Another program may hold it for a short time just now: wait once more before the reset.
+            // Another program may hold the semaphore only for a moment, so wait once more before the reset.
             Some(since) if since.elapsed() > STUCK_TIMEOUT => {
                 self.semaphore.wait(ACQUIRE_TIMEOUT) || {
                     self.release();

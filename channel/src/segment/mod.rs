@@ -37,12 +37,12 @@ use crate::{
     },
 };
 
-/// What a peer wants to do with a segment, and so what it maps and how.
+/// The access that a peer needs to a segment. It decides which parts the peer maps, and whether it can write them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Read the tables, and read frames from the file.
     Observe,
-    /// Write pins, read frames in place.
+    /// Write pins, and read frames in place.
     Attach,
     /// Write everything.
     Write,
@@ -52,7 +52,7 @@ pub(crate) enum Access {
 /// smaller one cannot be mapped, a limit of the process is the reason.
 const ADDRESS_SPACE_SIZE: u64 = 1 << 47;
 
-/// What an error calls a failed mapping of a whole segment. It names the limit that may be the reason.
+/// The text for a failed mapping of a whole segment, for an error. It names the limit that may be the reason.
 fn mapping_text(header: &Header, path: &str) -> String {
     format!(
         "mapping {} slots of {} bytes of {path} into this program's address space (see ulimit -v)",
@@ -69,12 +69,12 @@ pub(crate) struct Segment {
     pub(crate) file: OwnedFd,
     pub(crate) tables: SegmentTables,
     slots: Option<Mapping>,
-    /// How many slots the file was seen to have memory for. It only grows.
+    /// The number of slots for which the file is known to have memory. It only grows.
     committed: AtomicU32,
     fork_guard: ForkGuard,
 }
 
-/// Opens the file that has the channel's name, and queries its status; `None` if there is none.
+/// Opens the file that has the channel's name, and queries its status; `None` if there is no such file.
 pub(crate) fn open_file(name: &ChannelName, writable: bool) -> std::io::Result<Option<(OwnedFd, FileStat)>> {
     let Some(file) = files::open(&name.segment_path(), writable)? else {
         return Ok(None);
@@ -96,7 +96,7 @@ impl Segment {
         let failed = |call: &str, errno| Error::system(name.as_str(), format!("{call} {}", name.segment_path()), errno);
         let file_size = u64::try_from(stat.st_size).unwrap_or(0);
         let mut header = Header::zeroed();
-        // With pread, because a file that shrinks meanwhile cannot raise SIGBUS there.
+        // The header is read with pread, because a file that shrinks meanwhile cannot raise SIGBUS there.
         if !files::read_exactly(&file, bytemuck::bytes_of_mut(&mut header), 0).map_err(|errno| failed("read", errno))? {
             return Err(damaged(format!("it has only {file_size} bytes")));
         }
@@ -149,7 +149,8 @@ impl Segment {
     pub(crate) fn is_corrupted(&self) -> bool {
         let mut header = Header::zeroed();
         let mut caps = vec![0; self.caps.len()];
-        // A file that cannot be read, or is too short, is an error for every reader that opens it.
+        // A file that cannot be read, or is too short, does not count here. Every reader that opens it returns an
+        // error.
         files::read_exactly(&self.file, bytemuck::bytes_of_mut(&mut header), 0) == Ok(true)
             && files::read_exactly(&self.file, &mut caps, self.header.caps_offset) == Ok(true)
             && (header != self.header || caps != self.caps.as_bytes())
@@ -165,13 +166,13 @@ impl Segment {
 
     /// Whether the file has memory for the whole of `slot`.
     ///
-    /// Touching a slot without memory is fatal (SIGBUS), and shared memory may name any slot. Therefore the file
-    /// decides. It is queried once for each slot that was not seen before.
+    /// Touching a slot without memory is fatal (SIGBUS), and shared memory may name any slot. Therefore the size of the
+    /// file decides. It is queried once for each slot that was not seen before.
     pub(crate) fn is_committed(&self, slot: usize) -> bool {
         if slot >= self.header.slot_count as usize {
             return false;
         }
-        // Relaxed, here and below: a hint that only grows; the file itself decides.
+        // Relaxed, here and below: the count is a hint that only grows; the file itself decides.
         if slot < self.committed.load(Ordering::Relaxed) as usize {
             return true;
         }
@@ -209,7 +210,7 @@ impl Segment {
     }
 
     /// Whether this value is a forked child's copy. Then the reader entry, the pins and the name belong to the parent,
-    /// and nothing of them may be released here.
+    /// and this process must not release them.
     pub(crate) fn is_inherited(&self) -> bool {
         self.fork_guard.is_inherited()
     }
@@ -219,7 +220,7 @@ impl Segment {
         lock::is_locked(&self.file, layout::WRITER_BYTE).unwrap_or(true)
     }
 
-    /// Whether frames can still come here: the segment is not superseded or closed, and its writer lives.
+    /// Whether frames can still come in this segment: it is not superseded or closed, and its writer lives.
     pub(crate) fn is_current(&self) -> bool {
         !self.tables.status().is_over() && self.has_writer()
     }
@@ -238,17 +239,18 @@ impl Segment {
         slot as u64 * self.header.slot_size
     }
 
-    /// Copies the descriptor of the frame in `slot`. It is valid only while the slot is pinned, or if the seq of the
-    /// slot is the same before and after.
+    /// Copies the descriptor of the frame in `slot`. The copy is valid only if the slot is pinned, or if the seq of the
+    /// slot is the same before and after the copy.
     pub(crate) fn read_descriptor(&self, slot: usize) -> FrameDescriptor {
-        // Relaxed: the acquire load of the seq before orders these, and without a pin also the acquire fence after.
+        // Relaxed: the acquire load of the seq before the copy orders these loads. Without a pin, the acquire fence
+        // after the copy orders them too.
         let words = &self.slot_record(slot).words;
         let words: [u64; layout::DESCRIPTOR_WORDS] = core::array::from_fn(|word| words[word].load(Ordering::Relaxed));
         bytemuck::must_cast(words)
     }
 
-    /// Copies the first `size` bytes of the metadata of the frame in `slot`, at most the largest size of metadata. They
-    /// are valid under the same condition as [`read_descriptor`](Self::read_descriptor).
+    /// Copies the first `size` bytes of the metadata of the frame in `slot`, at most `MAX_METADATA_SIZE`. They are
+    /// valid under the same condition as [`read_descriptor`](Self::read_descriptor).
     pub(crate) fn read_metadata(&self, slot: usize, size: u32) -> Vec<u8> {
         record::load_bytes(self.tables.metadata(slot), size as usize)
     }
@@ -262,7 +264,7 @@ impl Segment {
     pub(crate) fn write_descriptor(&self, slot: usize, descriptor: &FrameDescriptor) {
         let words: [u64; layout::DESCRIPTOR_WORDS] = bytemuck::must_cast(*descriptor);
         for (to, from) in self.slot_record(slot).words.iter().zip(words) {
-            // Relaxed: the release store of the seq publishes them.
+            // Relaxed: the release store of the seq publishes the words.
             to.store(from, Ordering::Relaxed);
         }
     }

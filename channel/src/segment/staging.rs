@@ -27,9 +27,9 @@ use crate::{
     },
 };
 
-/// How many random names are tried. Other processes cannot guess them, so a name is taken only by chance.
+/// How many random names are tried. Other processes cannot guess these names, so one is taken only by chance.
 const MAX_ATTEMPTS: u32 = 10;
-/// The age from which on a staging file counts as abandoned.
+/// The least age of a staging file that counts as abandoned.
 const MIN_SWEEP_AGE: Duration = Duration::from_secs(10);
 
 /// A file that is being prepared. It is removed on drop, unless [`persist`](Self::persist) has renamed it.

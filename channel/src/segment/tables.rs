@@ -70,7 +70,7 @@ impl SegmentTables {
         unsafe { self.status.as_ref() }
     }
 
-    /// The quota of the reader with that entry.
+    /// The quota of the reader that owns `entry`.
     pub(crate) fn quota(&self, entry: usize) -> &AtomicU64 {
         // SAFETY: `address_of` checked the whole table, which has `MAX_READERS` words, and the index is below that. The
         // mapping lives as long as `self`.

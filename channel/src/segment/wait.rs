@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Waits on the futex words of a segment, which another thread can end.
+//! Waits on the futex words of a segment. Another thread can end such a wait.
 
 use std::{
     sync::{
@@ -18,9 +18,9 @@ use crate::{
 /// One of the two futex words of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FutexWord {
-    /// Readers wait on it: it counts publishes and everything else that concerns them.
+    /// The word that readers wait on. It counts publishes and everything else that concerns readers.
     Published,
-    /// The writer waits on it: it counts what readers do that concerns the writer.
+    /// The word that the writer waits on. It counts the actions of readers that concern the writer.
     Writer,
 }
 
@@ -44,14 +44,14 @@ impl Segment {
         // Pairs with the fence of a writer that stores `writer_waits` and then looks for a slot (`wait_until`):
         // either the writer sees what was released, or the load below sees that it waits.
         fence(Ordering::SeqCst);
-        // Relaxed: ordered by the fence, and it carries no data.
+        // Relaxed: the fence orders this load, and the word carries no data.
         if self.tables.status().writer_waits.load(Ordering::Relaxed) != 0 {
             self.notify(FutexWord::Writer);
         }
     }
 }
 
-/// How long after a lost wakeup sleeps are limited to [`CAUTIOUS_TIMEOUT`].
+/// For how long after a lost wakeup sleeps are limited to [`CAUTIOUS_TIMEOUT`].
 ///
 /// A process with read permission can move the sleepers of a segment to a word of its own (FUTEX_REQUEUE). Then the
 /// wakes of the writer do not reach them.
@@ -76,8 +76,8 @@ impl RateLimiter {
         }
     }
 
-    /// Counts an iteration. Returns how long to sleep before the next one, if there were too many recently: then some
-    /// process wakes this one without a reason.
+    /// Counts an iteration. If there were too many recently, some process wakes this one without a reason. Then the
+    /// result says how long to sleep before the next iteration.
     pub(crate) fn throttle(&mut self) -> Option<Duration> {
         let now = Instant::now();
         let spent_until = self.spent_until.map_or(now, |until| until.max(now)) + self.interval;
@@ -109,11 +109,12 @@ impl Waiter {
         self.interrupted.load(Ordering::Acquire)
     }
 
-    /// Sleeps until the word is no longer `seen` or another thread interrupts, at most for `timeout`. It may return
-    /// early.
+    /// Sleeps until the word no longer has the value `seen` or another thread interrupts, at most for `timeout`. It may
+    /// return early.
     pub(crate) fn wait(&self, segment: &Arc<Segment>, word: FutexWord, seen: u32, timeout: Duration) {
         *self.lock() = Some((Arc::clone(segment), word));
-        // After the line above: `interrupt` sets the flag first and then looks for the sleeper, under the same lock.
+        // The flag is loaded after the line above, because `interrupt` sets the flag first and then looks for the
+        // sleeper under the same lock.
         if !self.is_interrupted() {
             match word {
                 FutexWord::Published => self.sleep_cautiously(segment.word(word), seen, timeout),
@@ -137,7 +138,7 @@ impl Waiter {
             timeout
         };
         let timed_out = futex::futex_wait(word, seen, timeout);
-        // Relaxed: only whether the word changed matters. The caller loads it again with acquire order.
+        // Relaxed: only a change of the word matters. The caller loads it again with acquire order.
         if timed_out && word.load(Ordering::Relaxed) != seen {
             self.lost_wakeup_at.store(clock::monotonic_ns(), Ordering::Relaxed);
         }
@@ -153,7 +154,8 @@ impl Waiter {
         }
     }
 
-    /// Makes every wait return at once until [`resume`](Self::resume). Returns when the thread does not sleep any more.
+    /// Makes every wait return at once until [`resume`](Self::resume). The call returns only after the thread has
+    /// stopped sleeping.
     pub(crate) fn interrupt(&self) {
         // Release: pairs with the acquire load in `is_interrupted`. The increment below pairs with the load in `sleep`.
         self.interrupted.store(true, Ordering::Release);

@@ -2,12 +2,11 @@
 
 //! The copy of a frame into its slot, for frames that were not drawn in shared memory.
 
-/// The frame size in bytes from which on a frame is copied past the caches.
+/// The least size in bytes of a frame that is copied past the caches.
 ///
-/// An ordinary store first reads the cache line that it is going to write. The lines of a frame of this size have left
-/// the caches between two frames of a camera anyway; those of smaller frames often have not. Measured with copies into
-/// five slots and another core that reads them, at 60 frames a second and unthrottled: docs/PERFORMANCE.md, "The one
-/// copy".
+/// An ordinary store first reads the cache line that it is going to write. A frame of this size has left the caches
+/// before the camera's next frame anyway; a smaller frame often has not. The size was measured with copies into five
+/// slots that another core reads, at 60 frames a second and unthrottled: docs/PERFORMANCE.md, "The one copy".
 const STREAMING_COPY_SIZE: usize = 2 << 20;
 
 /// Copies as much of the first slice as fits into the second.
@@ -15,8 +14,8 @@ pub type CopyFn = fn(&[u8], &mut [u8]);
 
 /// The fastest function to copy the parts of a frame of `size` bytes into a [`Slot`](crate::Slot).
 ///
-/// The copied bytes are ordered before [`Writer::publish`](crate::Writer::publish), and before no other store: a thread
-/// that waits for something else may not see them.
+/// The copied bytes are ordered before [`Writer::publish`](crate::Writer::publish), but not before any other store. A
+/// thread that waits for another store may not see them.
 ///
 /// # Examples
 ///
@@ -54,8 +53,9 @@ fn streaming(from: &[u8], to: &mut [u8]) {
     let source = from[begin..end].as_ptr().cast::<__m128i>();
     let target = to[begin..end].as_mut_ptr().cast::<__m128i>();
     for part in 0..lines * LINE_SIZE / size_of::<__m128i>() {
-        // SAFETY: both ranges, from `begin` to `end`, have `lines * LINE_SIZE` bytes, so `part` is inside them. The target
-        // is aligned to a line (`align_offset`); the source need not be aligned. Every x86-64 processor has SSE2.
+        // SAFETY: both ranges, from `begin` to `end`, have `lines * LINE_SIZE` bytes, so `part` is inside them. The
+        // target is aligned to a line (`align_offset`); the source need not be aligned. Every x86-64 processor has
+        // SSE2.
         unsafe { _mm_stream_si128(target.add(part), _mm_loadu_si128(source.add(part))) };
     }
     plain(&from[end..], &mut to[end..]);

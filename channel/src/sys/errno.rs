@@ -6,8 +6,8 @@ use std::io;
 
 use nix::errno::Errno;
 
-/// Whether the error means that permissions forbid the call. EROFS is among them: a container may mount the directory
-/// read-only.
+/// Whether the error means that permissions forbid the call. EROFS counts too, because a container may mount the
+/// directory read-only.
 pub(crate) fn is_denied(errno: Errno) -> bool {
     matches!(errno, Errno::EACCES | Errno::EPERM | Errno::EROFS)
 }

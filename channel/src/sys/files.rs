@@ -169,8 +169,8 @@ pub(crate) fn require_own(channel: &str, path: &str, file: &OwnedFd) -> Result<F
     })
 }
 
-/// Whether a reader may trust a file enough to attach to it. Write permission is trust: the file belongs to this user
-/// or to root, or a group that this user is in may write it.
+/// Whether a reader may trust a file enough to attach to it. Permission to write means trust: the file must
+/// belong to this user or to root, or a group of this user may write it.
 pub(crate) fn is_trusted(stat: &FileStat) -> bool {
     let is_own_group = |gid: u32| {
         getegid() == Gid::from_raw(gid) || getgroups().is_ok_and(|groups| groups.contains(&Gid::from_raw(gid)))
@@ -215,7 +215,7 @@ pub(crate) fn created_at_ns(file: &OwnedFd) -> Option<u64> {
     u64::try_from(since.as_nanos()).ok()
 }
 
-/// Reads `target.len()` bytes of `file` at `offset`; `false` if the file ends before that.
+/// Reads `target.len()` bytes of `file` at `offset`; `false` if the file ends earlier.
 pub(crate) fn read_exactly(file: impl AsFd, target: &mut [u8], offset: u64) -> nix::Result<bool> {
     let mut done = 0;
     while done < target.len() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Detection of forks: the values that a forked child finds in its copy of the memory still belong to its parent.
+//! Detection of forks. The values in a forked child's copy of the memory still belong to its parent.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -8,15 +8,15 @@ use nix::libc;
 
 /// Remembers the process in which a value was made.
 ///
-/// A forked child gets a copy of every value, but the reader entry, the pins and the files behind it are still its
-/// parent's. A value that owns such things asks its guard and does nothing in a child.
+/// A forked child gets a copy of every value, but the reader entry, the pins and the files behind it still belong to
+/// its parent. A value that owns such things asks its guard and does nothing in a child.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ForkGuard {
     forks: u32,
 }
 
 impl ForkGuard {
-    /// A guard of the current process.
+    /// A guard for the current process.
     pub(crate) fn new() -> Self {
         Self { forks: forks() }
     }
@@ -32,7 +32,7 @@ fn forks() -> u32 {
     static FORKS: AtomicU32 = AtomicU32::new(0);
     static REGISTER: std::sync::Once = std::sync::Once::new();
     extern "C" fn in_child() {
-        // Relaxed, here and below: a child starts with one thread, so nobody else looks meanwhile.
+        // Relaxed, here and below: a child starts with one thread, so no other thread reads the count meanwhile.
         FORKS.fetch_add(1, Ordering::Relaxed);
     }
     REGISTER.call_once(|| {

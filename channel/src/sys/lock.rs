@@ -23,8 +23,8 @@ fn byte_lock(kind: i32, byte: i64) -> libc::flock {
     }
 }
 
-/// Tries to lock `byte` for writing, for the open file description of `file`; `false` if another description has a
-/// lock.
+/// Tries to lock `byte` for writing, for the open file description of `file`; `false` if another description has a lock
+/// on it.
 pub(crate) fn try_lock(file: &OwnedFd, byte: i64) -> nix::Result<bool> {
     match fcntl(file, FcntlArg::F_OFD_SETLK(&byte_lock(libc::F_WRLCK, byte))) {
         Ok(_) => Ok(true),
@@ -45,12 +45,12 @@ pub(crate) fn is_locked(file: &OwnedFd, byte: i64) -> nix::Result<bool> {
 /// The locks of an open file description, kept until this value is dropped or the process ends.
 ///
 /// The description is kept by a mapping that a forked child does not inherit, and by no file descriptor. Therefore a
-/// child that outlives its parent does not hold the parent's locks. There is one gap of a few microseconds: a child
-/// that is forked between the opening of the file and the end of [`keep`](Self::keep), and does not execute another
-/// program, has the descriptor.
+/// child that outlives its parent does not hold the parent's locks. There is one gap of a few microseconds. A child
+/// that is forked between the opening of the file and the end of [`keep`](Self::keep) has the descriptor, unless it
+/// executes another program.
 #[derive(Debug)]
 pub(crate) struct OfdLock {
-    /// Always `Some`, except while it is dropped.
+    /// `Some` until this value is dropped.
     page: Option<Pages>,
     fork_guard: ForkGuard,
 }

@@ -2,11 +2,11 @@
 
 //! Mappings of shared memory.
 //!
-//! Other processes change these bytes at any time. Therefore a [`Mapping`] hands out atomics and raw pointers, and
-//! references to plain bytes in two functions only, [`Mapping::slice`] and [`Mapping::slice_mut`]. Each has one caller:
-//! a reader borrows the bytes of a slot that it has pinned, a writer those of a slot that it has claimed. Both rest on
+//! Other processes change these bytes at any time. Therefore a [`Mapping`] hands out atomics and raw pointers. Only two
+//! functions return references to plain bytes, [`Mapping::slice`] and [`Mapping::slice_mut`]. Each has one caller: a
+//! reader borrows the bytes of a slot that it has pinned, a writer those of a slot that it has claimed. Both rely on
 //! the pin rule (`protocol/pins.rs`), which every correct peer obeys. A peer with write permission that ignores the
-//! rule can change the bytes nevertheless: write permission is trust.
+//! rule can still change the bytes, so peers with write permission are trusted.
 
 use core::{
     ffi::c_void,
@@ -21,7 +21,7 @@ use nix::{
     sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap},
 };
 
-/// A type that consists of atomics: every byte pattern is a valid value, and others may change it at any time.
+/// A type that consists of atomics. Every byte pattern is a valid value, and other processes may change it at any time.
 ///
 /// # Safety
 /// The type is `repr(C)`, has only atomics and padding integers that no code reads, has no `Drop`, and is valid for all
@@ -70,8 +70,8 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        // SAFETY: mapped in `map` and unmapped only here. References into the pages borrow from their owner, so none is
-        // left.
+        // SAFETY: the pages were mapped in `map` and are unmapped only here. References into the pages borrow from
+        // their owner, so none is left.
         let _ = unsafe { munmap(self.start, self.length.get()) };
     }
 }
@@ -111,14 +111,15 @@ impl Mapping {
         self.pages.length.get()
     }
 
-    /// Excludes the bytes from core dumps: frames are large and tell little.
+    /// Excludes the bytes from core dumps, because frames are large and help little.
     pub(crate) fn exclude_from_dumps(&self) {
-        // SAFETY: the range is this mapping; the advice changes no byte of it. It is only advice: failure is harmless.
+        // SAFETY: the range is this mapping, and the advice changes no byte of it. A failure is harmless, because the
+        // call is only advice.
         let _ = unsafe { madvise(self.pages.start(), self.length(), MmapAdvise::MADV_DONTDUMP) };
     }
 
     /// Enters the pages of a range into the page table now, for writing. Otherwise the first write to each page is a
-    /// fault. It is only advice: systems before Linux 5.14 do not know it.
+    /// fault. A failure is harmless: systems before Linux 5.14 do not know this advice.
     pub(crate) fn prefault(&self, offset: u64, length: u64) {
         if let Some(start) = self.range(offset, length) {
             // SAFETY: the range is inside this mapping; no byte of it changes. Beyond the end of the file the call is
@@ -133,8 +134,8 @@ impl Mapping {
         if !pointer.is_aligned() {
             return None;
         }
-        // SAFETY: inside the mapping (checked by `range`), which lives as long as `self`; aligned (checked above); the
-        // trait promises that any bytes are a `T` and that others may change them.
+        // SAFETY: the value is inside the mapping (checked by `range`), which lives as long as `self`. It is aligned
+        // (checked above). The trait promises that any bytes are a `T` and that others may change them.
         Some(unsafe { pointer.as_ref() })
     }
 
@@ -153,8 +154,8 @@ impl Mapping {
 
     /// Copies bytes to `offset`; `false` if they do not fit.
     ///
-    /// Callers write only to parts that no other process can find yet. The failpoints also write names that other
-    /// processes write too, but always the same bytes, and this crate never reads them.
+    /// Callers write only to parts that no other process can find yet. The failpoints are an exception: other processes
+    /// may write the same names at the same time. Those bytes are always the same, and this crate never reads them.
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> bool {
         let Some(target) = self.range(offset, bytes.len() as u64) else {
             return false;
@@ -171,14 +172,14 @@ impl Mapping {
     /// The file reaches to the end of the bytes, and nobody changes them while the slice is used: the slot is pinned.
     pub(crate) unsafe fn slice(&self, offset: u64, length: u64) -> &[u8] {
         match self.range(offset, length) {
-            // SAFETY: inside the mapping (checked by `range`), and any bytes are `u8`s. The caller promises that the
-            // memory is there and does not change.
+            // SAFETY: the range is inside the mapping (checked by `range`), and any bytes are `u8`s. The caller
+            // promises that the memory is there and does not change.
             Some(start) => unsafe { core::slice::from_raw_parts(start.as_ptr(), length as usize) },
             None => &[],
         }
     }
 
-    /// As [`slice`](Self::slice), for writing.
+    /// Like [`slice`](Self::slice), but for writing.
     ///
     /// # Safety
     /// The file reaches to the end of the bytes, the mapping is writable, and nobody else in this process uses the
@@ -186,8 +187,8 @@ impl Mapping {
     #[allow(clippy::mut_from_ref)] // the claim of the slot makes it unique
     pub(crate) unsafe fn slice_mut(&self, offset: u64, length: u64) -> &mut [u8] {
         match self.range(offset, length) {
-            // SAFETY: inside the mapping (checked by `range`), and any bytes are `u8`s. The caller promises that the
-            // memory is there and that it alone uses it.
+            // SAFETY: the range is inside the mapping (checked by `range`), and any bytes are `u8`s. The caller
+            // promises that the memory is there and that it alone uses it.
             Some(start) => unsafe { core::slice::from_raw_parts_mut(start.as_ptr(), length as usize) },
             None => &mut [],
         }

@@ -2,9 +2,9 @@
 
 //! Operations on a semaphore in shared memory.
 //!
-//! The functions of glibc trust the bytes of a `sem_t`. If another process corrupts the word with the kind of futex,
-//! the kernel rejects the call and glibc aborts the process. Therefore, on 64-bit glibc, this module operates on the
-//! bytes itself, with atomics and futex calls of a fixed kind. On other C libraries it calls the library.
+//! The functions of glibc trust the bytes of a `sem_t`. If another process corrupts the word that holds the kind of
+//! futex, the kernel rejects the call and glibc aborts the process. Therefore, on 64-bit glibc, this module operates on
+//! the bytes itself, with atomics and futex calls of a fixed kind. On other C libraries it calls the library.
 
 use crate::sys::mapping::Mapping;
 
@@ -13,11 +13,11 @@ pub(crate) use imp::Semaphore;
 /// The value of a semaphore before [`Semaphore::release`] set it to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SemaphoreState {
-    /// The value was 0, as a holder leaves it.
+    /// The value was 0, because a process held the semaphore.
     Held,
-    /// The value was larger than 0: a process posted without having waited.
+    /// The value was larger than 0, because a process posted without waiting first.
     Posted,
-    /// No semaphore can have the value.
+    /// The value is impossible for a semaphore.
     Invalid,
 }
 
@@ -32,8 +32,8 @@ mod imp {
     use super::{Mapping, SemaphoreState};
     use crate::sys::futex;
 
-    /// How many times a change is attempted while other processes change the word. A correct process does not win every
-    /// time, so beyond this number the word is being tampered with.
+    /// How many times a change is attempted while other processes change the word. Correct processes do not change it
+    /// so often, so beyond this number another program is tampering with the word.
     const MAX_ATTEMPTS: u32 = 1000;
     /// The kind that `sem_init` writes for a semaphore that processes share.
     const SHARED_KIND: u32 = 128;
@@ -73,7 +73,7 @@ mod imp {
 
         /// Restores the kind of futex, for programs that use the library's functions; `true` if it was wrong.
         pub(crate) fn repair_kind(&self) -> bool {
-            // Relaxed: correct peers never change a right kind, and it orders nothing.
+            // Relaxed: correct peers never change a right kind, and the word orders nothing.
             self.0.at::<AtomicU32>(KIND_OFFSET).is_some_and(|kind| {
                 let wrong = kind.load(Ordering::Relaxed) != SHARED_KIND;
                 if wrong {
@@ -83,7 +83,7 @@ mod imp {
             })
         }
 
-        /// Replaces the word by `change(word)`, and returns the word before. `None` if `change` returns `None`, or if
+        /// Replaces the word by `change(word)`, and returns the former word. `None` if `change` returns `None`, or if
         /// other processes kept changing the word.
         fn update(&self, change: impl Fn(u64) -> Option<u64>) -> Option<u64> {
             let word = self.word()?;
@@ -189,7 +189,7 @@ mod imp {
         pub(crate) fn release(&self) -> SemaphoreState {
             self.raw.post();
             let mut found = SemaphoreState::Held;
-            // Bounded: the value may be damaged.
+            // The loop is bounded, because the value may be damaged.
             for _ in 0..64 {
                 if self.raw.value() <= 1 || !self.raw.try_wait() {
                     break;
@@ -211,7 +211,7 @@ mod raw {
     use crate::sys::clock::monotonic_ns;
 
     unsafe extern "C" {
-        /// As `sem_timedwait`, with a chosen clock. glibc has it since 2.30.
+        /// Like `sem_timedwait`, with a chosen clock. glibc has it since 2.30.
         fn sem_clockwait(
             semaphore: *mut libc::sem_t,
             clock: libc::clockid_t,

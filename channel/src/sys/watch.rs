@@ -15,10 +15,11 @@ use nix::{
 
 use super::files::SHM_DIR;
 
-/// How long a wait continues after the first change. Every program uses /dev/shm, and files often change in bursts.
+/// How long a wait continues after the first change. All programs share /dev/shm, and files often change in bursts.
 const SETTLE_TIME: Duration = Duration::from_millis(50);
 
-/// Waits for channels that may have appeared or disappeared. [`channels`](crate::channels) lists those that exist then.
+/// Waits for channels that may have appeared or disappeared. Afterwards, [`channels`](crate::channels) lists the
+/// existing ones.
 ///
 /// # Examples
 ///
@@ -54,7 +55,7 @@ impl Watch {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
             .ok()
             .filter(|inotify| {
-                // The kernel closes the files of a writer that is killed, which is IN_CLOSE_WRITE.
+                // When a writer is killed, the kernel closes its files, and inotify reports IN_CLOSE_WRITE.
                 let changes = AddWatchFlags::IN_CREATE
                     | AddWatchFlags::IN_DELETE
                     | AddWatchFlags::IN_MOVE

@@ -27,8 +27,8 @@ const MAX_RETIRED: usize = 8;
 
 /// How long a lossless writer that took over from a dead one waits for readers in segments that it does not know.
 ///
-/// Such readers find the new segment within about 20 ms. But a reader that is in no segment also has an entry, while it
-/// uses frames of old ones.
+/// Such readers find the new segment within about 20 ms. But a reader that is in no segment also keeps its entry while
+/// it uses frames of old segments.
 const STRANGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The current segment and the superseded ones.
@@ -36,11 +36,11 @@ const STRANGER_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct SegmentChain {
     current: Option<CurrentSegment>,
     retired: Vec<RetiredSegment>,
-    /// The file that has the channel's name: this writer gave it the name, or took it over from a dead one. It is set
-    /// also while no segment is current, because the next one could not be made.
+    /// The file that has the channel's name: this writer gave it the name, or took it over from a dead one. It stays
+    /// set while no segment is current because the next one could not be made.
     owned_name: Option<FileId>,
-    /// When a dead writer's channel was taken over. Readers may be on their way from older segments of that writer. It
-    /// died before they came to its last segment, and this writer knows only that one.
+    /// When a dead writer's channel was taken over. Readers may still be on their way from older segments of that
+    /// writer to its last one, and this writer knows only the last one.
     took_over_at: Option<Instant>,
 }
 
@@ -51,7 +51,7 @@ struct CurrentSegment {
     _writer_lock: OfdLock,
 }
 
-/// A superseded segment, of which readers may still take or hold frames.
+/// A superseded segment, whose frames readers may still take or hold.
 #[derive(Debug)]
 struct RetiredSegment {
     slots: SlotAllocator,
@@ -68,7 +68,8 @@ impl RetiredSegment {
 }
 
 impl SegmentChain {
-    /// The chain of a writer that has made no segment. `former` is the segment of a dead writer, `owned_name` its file.
+    /// The chain of a writer that has made no segment. `former` is the segment of a dead writer, and `owned_name` is
+    /// its file.
     pub(super) fn new(owned_name: Option<FileId>, former: Option<SlotAllocator>) -> Self {
         Self {
             current: None,
@@ -83,12 +84,12 @@ impl SegmentChain {
         self.current.as_ref().map(|current| &current.slots)
     }
 
-    /// As [`current`](Self::current), to change them.
+    /// The slots of the current segment, for changes.
     pub(super) fn current_mut(&mut self) -> Option<&mut SlotAllocator> {
         self.current.as_mut().map(|current| &mut current.slots)
     }
 
-    /// The slots of `segment`, if that is the current one.
+    /// The slots of `segment`, if it is the current one.
     pub(super) fn current_if(&mut self, segment: &Arc<WriterSegment>) -> Option<&mut SlotAllocator> {
         self.current_mut().filter(|slots| Arc::ptr_eq(slots.segment(), segment))
     }
@@ -153,7 +154,8 @@ impl SegmentChain {
         self.forget_deserted();
     }
 
-    /// As [`release_retired`](Self::release_retired), but only of segments that were superseded [`RETIRED_RELEASE_DELAY`] ago.
+    /// Like [`release_retired`](Self::release_retired), but only for segments that were superseded at least
+    /// [`RETIRED_RELEASE_DELAY`] ago.
     pub(super) fn release_old(&mut self, lossless: bool) {
         for retired in &mut self.retired {
             if retired.since.elapsed() > RETIRED_RELEASE_DELAY && !retired.slots.is_released() {
@@ -173,19 +175,20 @@ impl SegmentChain {
     }
 }
 
-/// Which segments readers are in.
+/// The segments that readers are in.
 impl SegmentChain {
-    /// The generation of the living reader in `entry` that takes frames, in the current segment or on its way there.
+    /// The generation of the living reader in `entry`, if it takes frames in the current segment or is on its way
+    /// there.
     pub(super) fn reader_in(&self, entry: usize) -> Option<u32> {
         let current = self.current()?.segment();
         let shared = current.tables().entry(entry);
-        // Acquire, both: pair with the release stores of a reader that attaches. The state comes first, so that the
-        // generation is at least that of the owner whose state it is.
+        // Acquire, both: they pair with the release stores of a reader that attaches. The state comes first, so that
+        // the generation is at least that of the owner whose state it is.
         let state = shared.state.load(Ordering::Acquire);
         let generation = shared.generation.load(Ordering::Acquire);
         match state {
             reader_state::ATTACHED => current.is_alive(entry).then_some(generation),
-            // Not here yet: perhaps on its way from a former segment.
+            // The reader is not here yet. It may be on its way from a former segment.
             reader_state::NEW | reader_state::JOINING => self.retired.iter().rev().find_map(|retired| {
                 let former = retired.slots.segment();
                 (former.lock_file_id() == current.lock_file_id() && former.has_reader(entry))
@@ -216,8 +219,8 @@ impl SegmentChain {
 
     /// Whether no living reader takes frames in a superseded segment any more.
     ///
-    /// A reader whose entry in the current segment was used has followed. Or the entry belonged to a reader that died,
-    /// and has another owner now.
+    /// If the entry in the current segment was used, the reader has followed, or it died and the entry has another
+    /// owner now.
     fn is_deserted(&self, retired: &RetiredSegment) -> bool {
         !(0..MAX_READERS).any(|entry| {
             let has_followed = self
@@ -242,18 +245,18 @@ impl SegmentChain {
 
 /// Marks a segment as superseded and wakes its readers, so that they look for the next one.
 pub(super) fn supersede(segment: &Segment) {
-    // Release: pairs with the acquire load of a reader that finds the mark. The head that it reads then is the last
-    // one.
+    // Release: pairs with the acquire load of a reader that finds the mark. The head that this reader loads then is the
+    // last one.
     segment
         .tables
         .status()
         .state
         .fetch_or(state::SUPERSEDED, Ordering::Release);
-    // Pairs with the fence in `announce` of the reader, after which a reader that has joined looks at the state. Either
-    // it sees the mark, or a lossless writer sees the reader and waits for it.
+    // Pairs with the fence in `announce` of the reader, after which a reader that has joined loads the state. Either it
+    // sees the mark, or a lossless writer sees the reader and waits for it.
     fence(Ordering::SeqCst);
     failpoint(Failpoint::Superseded);
     segment.notify(FutexWord::Published);
-    // The writer's own service sleeps on this word, and must change to the next segment's.
+    // The writer's own service sleeps on this word, and must change to the word of the next segment.
     segment.notify(FutexWord::Writer);
 }

@@ -76,7 +76,7 @@ impl ChannelLock {
         self.is_new
     }
 
-    /// Whether this writer still is the channel's writer: it has not been closed.
+    /// Whether this writer is still the channel's writer, that is, has not been closed.
     pub(super) fn is_held(&self) -> bool {
         self.writer_lock.is_some()
     }
@@ -104,7 +104,7 @@ pub(super) fn busy(name: &ChannelName) -> Error {
 fn writer_pid(name: &ChannelName) -> Option<u32> {
     let (file, stat) = segment::open_file(name, false).ok().flatten()?;
     let segment = Segment::open(name, file, &stat, Access::Observe).ok()?;
-    // Acquire: pairs with the release store in `supersede`. A superseded segment is that of a dead writer whose channel
+    // Acquire: pairs with the release store in `supersede`. A superseded segment belongs to a dead writer whose channel
     // was taken over.
     let state = segment.tables.status().state.load(Ordering::Acquire);
     (state & state::SUPERSEDED == 0).then_some(segment.header.writer_pid)

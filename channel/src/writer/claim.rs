@@ -25,7 +25,8 @@ pub(super) fn claim_for_copy(inner: &Inner, size: usize) -> Result<Option<Slot>,
             return Ok(None);
         }
         let slot = take_slot(inner, size, ClaimedFor::Copy);
-        // A slot was free when the wait ended, but a reader or another thread may have been faster: then wait again.
+        // A slot was free when the wait ended, but a reader or another thread may have taken it. Then this loop waits
+        // again.
         if slot.is_some() || !inner.options().lossless || !waits::wait_for_slot(inner) {
             return Ok(slot);
         }
@@ -38,7 +39,7 @@ pub(super) fn claim_for_upstream(inner: &Inner, size: usize) -> Result<Option<Sl
     Ok(take_slot(inner, size, ClaimedFor::Upstream))
 }
 
-/// Commits memory until the current segment has `count` slots with memory, as far as the system has it.
+/// Commits memory until the current segment has `count` slots with memory, or the system has no more.
 pub(super) fn commit_slots(inner: &Inner, count: u32) {
     loop {
         let reserved = inner.lock().chain.current_mut().and_then(|slots| {
@@ -72,8 +73,8 @@ fn take_slot(inner: &Inner, size: usize, claimed_for: ClaimedFor) -> Option<Slot
         let mut state = inner.lock();
         let head = state.sequence.head();
         let slots = state.chain.current_if(&segment)?;
-        // Another thread may have claimed the new slot since it got memory. Then, or without memory, one of the other
-        // slots is taken.
+        // Another thread may have claimed the new slot since it got memory. In that case, or if the system had no
+        // memory, one of the other slots is taken.
         let slot = if got_memory && slots.take_if_free(slot) {
             slot
         } else {
@@ -81,7 +82,8 @@ fn take_slot(inner: &Inner, size: usize, claimed_for: ClaimedFor) -> Option<Slot
         };
         slots.claim(slot, size, claimed_for)
     };
-    // Last, because it takes long. The growth is finished, so another thread that needs a slot meanwhile can get one.
+    // This step comes last, because it takes long. The growth is finished, so another thread that needs a slot
+    // meanwhile can get one.
     segment.mapped().prefault(claimed.index(), 1);
     Some(claimed)
 }

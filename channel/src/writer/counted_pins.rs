@@ -10,14 +10,15 @@ use crate::protocol::layout::{MAX_READERS, reader_state};
 /// The readers whose pins count in one segment.
 #[derive(Debug)]
 pub(super) struct CountedPins {
-    /// Bits of reader entries that ever had a quota here. Pins of the others do not count and are not looked at.
+    /// Bits of the reader entries that have had a quota in this segment. Pins of other entries do not count and are not
+    /// checked.
     with_quota: u64,
     /// For each reader entry, the generation whose pins do not count: its owner is dead or was evicted.
     ignored: [Option<u32>; MAX_READERS],
 }
 
 impl CountedPins {
-    /// For a new segment: no reader has a quota.
+    /// The counted pins of a new segment, where no reader has a quota.
     pub(super) fn none() -> Self {
         Self {
             with_quota: 0,
@@ -25,7 +26,7 @@ impl CountedPins {
         }
     }
 
-    /// For the segment of a dead writer: nobody knows who had a quota, so all pins count.
+    /// The counted pins of a dead writer's segment. Nobody knows which readers had a quota, so all pins count.
     pub(super) fn all() -> Self {
         Self {
             with_quota: u64::MAX,
@@ -56,7 +57,7 @@ impl CountedPins {
             let entry = entries.trailing_zeros() as usize;
             entries &= entries - 1;
             // Acquire: pairs with the release stores of `PinCounts`. A clear bit means that the reader no longer uses
-            // the slot. For a set bit, the generation that is read next is not older than the bit.
+            // the slot. For a set bit, the generation that is loaded next is not older than the bit.
             let bits = readers[entry].pins.load(Ordering::Acquire);
             // Acquire: pairs with the release store of the generation by a reader that attaches.
             if bits != 0 && !self.is_ignored(entry, readers[entry].generation.load(Ordering::Acquire)) {
@@ -66,8 +67,8 @@ impl CountedPins {
         pinned
     }
 
-    /// Finds entries with pins or a present reader whose owner is dead, and ignores them. Returns whether there were
-    /// any.
+    /// Finds entries of dead owners that have pins or the state of a present reader, and ignores their pins. Returns
+    /// whether it found any.
     ///
     /// The lock is queried last. If it is free, the owner whose generation was read is dead. A later owner stores
     /// another generation before its first pin, so its pins count.
@@ -75,8 +76,8 @@ impl CountedPins {
         let mut found = false;
         for entry in 0..MAX_READERS {
             let shared = segment.tables().entry(entry);
-            // Acquire, all three: pair with the release stores of the entry's owner. The generation comes last, so that
-            // it is not older than what was read before.
+            // Acquire, all three: they pair with the release stores of the entry's owner. The generation is loaded
+            // last, so that it is not older than the other two values.
             let matters = shared.pins.load(Ordering::Acquire) != 0
                 || reader_state::is_present(shared.state.load(Ordering::Acquire));
             let generation = shared.generation.load(Ordering::Acquire);
@@ -91,10 +92,11 @@ impl CountedPins {
     /// The seq up to which every counted reader has taken all frames.
     pub(super) fn slowest_cursor(&self, segment: &WriterSegment) -> u64 {
         let mut slowest = u64::MAX;
-        // All entries: the writer waits also for a reader that has just joined and has no quota yet.
+        // All entries are checked, because the writer also waits for a reader that has just joined and has no quota
+        // yet.
         for (shared, ignored) in segment.tables().readers().iter().zip(&self.ignored) {
-            // Acquire, all three: pair with the release stores of the entry's owner. Once its state says that it is
-            // present, its cursor is at least the one that it started with.
+            // Acquire, all three: they pair with the release stores of the entry's owner. Once its state says that it
+            // is present, its cursor is at least the one that it started with.
             if reader_state::is_present(shared.state.load(Ordering::Acquire))
                 && *ignored != Some(shared.generation.load(Ordering::Acquire))
             {

@@ -29,11 +29,11 @@ use crate::{
 pub struct NewEvent<'a> {
     /// The kind, which writer and readers agree on.
     pub kind: u32,
-    /// When it happens, in CLOCK_MONOTONIC nanoseconds, or [`TIME_NONE`].
+    /// When the event happens, in CLOCK_MONOTONIC nanoseconds, or [`TIME_NONE`].
     pub time: u64,
-    /// How long it lasts in nanoseconds, or [`TIME_NONE`].
+    /// How long the event lasts in nanoseconds, or [`TIME_NONE`].
     pub duration: u64,
-    /// Further bytes.
+    /// Further bytes of the event.
     pub bytes: &'a [u8],
 }
 
@@ -59,14 +59,14 @@ impl<'a> NewEvent<'a> {
         }
     }
 
-    /// Sets when it happens, in CLOCK_MONOTONIC nanoseconds.
+    /// Sets when the event happens, in CLOCK_MONOTONIC nanoseconds.
     #[must_use]
     pub fn with_time(mut self, time: u64) -> Self {
         self.time = time;
         self
     }
 
-    /// Sets how long it lasts, in nanoseconds.
+    /// Sets how long the event lasts, in nanoseconds.
     #[must_use]
     pub fn with_duration(mut self, duration: u64) -> Self {
         self.duration = duration;
@@ -92,7 +92,7 @@ impl<'a> NewEvent<'a> {
     }
 }
 
-/// The count of events, and the sticky ones: each new segment begins with them.
+/// The count of events, and the sticky events, which each new segment begins with.
 #[derive(Debug)]
 pub(super) struct EventLog {
     head: u64,
@@ -120,7 +120,7 @@ impl EventLog {
         self.head
     }
 
-    /// Gives an event its seq, and keeps it if it is sticky. It comes after the frame `after` of `segment`.
+    /// Gives an event its seq, and keeps it if it is sticky. The event comes after the frame `after` of `segment`.
     pub(super) fn record(
         &mut self,
         event: &NewEvent,
@@ -135,7 +135,7 @@ impl EventLog {
             duration: event.duration,
             kind: event.kind,
             size: event.bytes.len() as u32,
-            // Relaxed: only this writer stores it, under the lock of its state, which is held here.
+            // Relaxed: only this writer stores the count, under the lock of its state, which is held here.
             eos_count: segment.map_or(0, |segment| segment.tables.status().eos_count.load(Ordering::Relaxed)),
             ..EventDescriptor::zeroed()
         };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What all steps of a writer share: its name and options, its state, and its locks in their order.
+//! The data that all steps of a writer share: its name and options, its state, and its locks in their order.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -11,8 +11,8 @@ use crate::{
     sys::{fork::ForkGuard, sync},
 };
 
-/// The inside of a writer. Its locks, in the order in which they are taken: [`begin_replacing`](Self::begin_replacing),
-/// the semaphore in [`with_semaphore`](Self::with_semaphore), [`lock`](Self::lock).
+/// The data of a writer. Its locks are taken in this order: [`begin_replacing`](Self::begin_replacing), the semaphore
+/// in [`with_semaphore`](Self::with_semaphore), [`lock`](Self::lock).
 #[derive(Debug)]
 pub(super) struct Inner {
     name: ChannelName,
@@ -45,7 +45,7 @@ impl Inner {
         self.options
     }
 
-    /// Whether this is a forked child's copy: the channel is its parent's.
+    /// Whether this value is a forked child's copy. Then the channel belongs to the parent.
     pub(super) fn is_inherited(&self) -> bool {
         self.fork_guard.is_inherited()
     }
@@ -65,20 +65,20 @@ impl Inner {
         sync::lock(&self.state)
     }
 
-    /// Locks the replacement of segments: one thread at a time makes one.
+    /// Locks the replacement of segments, so that only one thread at a time makes a segment.
     pub(super) fn begin_replacing(&self) -> MutexGuard<'_, ()> {
         sync::lock(&self.replacing)
     }
 
     /// Runs `change` with the state locked, and with the channel's semaphore held if it was acquired in time.
     ///
-    /// The semaphore is a courtesy to programs that look at a channel under it. A program that holds it for too long
-    /// does not stop the writer.
+    /// The semaphore is a courtesy to programs that look at a channel while they hold it. A program that holds it for
+    /// too long does not stop the writer.
     pub(super) fn with_semaphore<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let lock_file = Arc::clone(self.lock().lock.lock_file());
         let semaphore = lock_file.acquire();
         let result = change(&mut self.lock());
-        // Only now, after the state was unlocked.
+        // The semaphore is released only now, after the state was unlocked.
         drop(semaphore);
         result
     }
@@ -90,7 +90,7 @@ impl Inner {
         }
     }
 
-    /// The error for a frame, metadata or caps that do not fit; `what` names the sizes.
+    /// The error for a frame, metadata or caps that do not fit. The text `what` names the sizes.
     pub(super) fn too_large(&self, what: String) -> Error {
         Error::TooLarge {
             channel: self.name.to_string(),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What readers ask of the writer: keyframes, and messages where the writer accepts them.
+//! The requests of readers: keyframes, and messages if the writer accepts them.
 
 use std::{
     sync::atomic::Ordering,
@@ -17,15 +17,15 @@ use crate::{
 /// get the same one.
 const KEYFRAME_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What readers have asked for so far.
+/// The requests that readers have made so far.
 #[derive(Debug)]
 pub(super) struct RequestLog {
     keyframes: KeyframeRequests,
-    /// What was seen of each reader entry in the current segment.
+    /// The requests that were seen in each reader entry of the current segment.
     seen: [RequestCounts; MAX_READERS],
 }
 
-/// What the owner of a reader entry has asked for, in one segment.
+/// The requests that the owner of a reader entry has made in one segment.
 #[derive(Clone, Copy, Debug, Default)]
 struct RequestCounts {
     generation: u32,
@@ -38,7 +38,7 @@ struct RequestCounts {
 struct KeyframeRequests {
     /// The seq of the newest keyframe.
     newest: u64,
-    /// A reader has wanted a keyframe since the frame of this seq.
+    /// The seq of the frame since which a reader has wanted a keyframe.
     wanted_since: Option<u64>,
     reported_at: Option<Instant>,
 }
@@ -77,12 +77,12 @@ impl RequestLog {
         self.keyframes.newest = seq;
     }
 
-    /// Starts counting anew: another segment is current.
+    /// Starts the counts again, because another segment is current.
     pub(super) fn begin_segment(&mut self) {
         self.seen = [RequestCounts::default(); MAX_READERS];
     }
 
-    /// Adds to `report` what readers have asked for since the last call. `generation_of` returns the generation of the
+    /// Adds to `report` the requests of readers since the last call. `generation_of` returns the generation of the
     /// attached reader in an entry, and `head` is the seq of the newest frame.
     pub(super) fn poll(
         &mut self,
@@ -101,7 +101,8 @@ impl RequestLog {
 
     fn poll_reader(&mut self, segment: &Segment, entry: usize, generation: u32, head: u64, report: &mut ServiceReport) {
         let shared = segment.tables.entry(entry);
-        // Acquire, both: pair with the release stores of a reader that attaches. Its counts begin at 0 before that.
+        // Acquire, both: they pair with the release stores of a reader that attaches. Before them, the reader sets its
+        // counts to 0.
         if shared.state.load(Ordering::Acquire) != reader_state::ATTACHED
             || shared.generation.load(Ordering::Acquire) != generation
         {

@@ -2,9 +2,9 @@
 
 //! The writer of a channel.
 //!
-//! A writer keeps its state in its own memory. Of what other processes can write, it reads only the reader table and
-//! the readers' messages. The state consists of parts. Each part is a type with private fields in a file of its own,
-//! and gets what it needs of other parts as arguments. Steps order the parts; [`Writer`] orders the steps.
+//! A writer keeps its state in its own memory. Of the memory that other processes can write, it reads only the reader
+//! table and the readers' messages. The state consists of parts. Each part is a type with private fields in a file of
+//! its own, and gets the data of other parts as arguments. Steps order the parts; [`Writer`] orders the steps.
 //!
 //! ```text
 //!  Writer (mod.rs)                       Upstream (upstream.rs)       the public methods
@@ -25,16 +25,17 @@
 //!     |             '-- Overcommit     overcommit    more quota than slots
 //!     |-- SlotSizing    sizing         caps, slot sizes, history
 //!     |-- Sequence      sequence       the seqs of frames
-//!     |-- EventLog      events         the seqs of events, the sticky ones
+//!     |-- EventLog      events         the seqs of events, the sticky events
 //!     |-- ReaderTable   readers        the readers that are attached
-//!     |      '-- QuotaRecord    quota           what each may pin
+//!     |      '-- QuotaRecord    quota           how many slots each reader may pin
 //!     |-- RequestLog    messages       keyframe requests, messages
-//!     |-- ServiceState  service        what the service remembers; its report
+//!     |-- ServiceState  service        the values that the service keeps; its report
 //!     '-- WriterStats   stats          counters
 //! ```
 //!
 //! The locks are always taken in this order: the replacement of segments, the semaphore, the state. None is held while
-//! the writer waits for a reader. The state is not locked while the writer waits for the semaphore. [`Inner`] has them.
+//! the writer waits for a reader. The state is not locked while the writer waits for the semaphore. [`Inner`] contains
+//! the locks.
 
 mod chain;
 mod channel_lock;
@@ -123,7 +124,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Becomes the channel's writer, and takes over what a dead writer of the same user left.
+    /// Becomes the channel's writer, and takes over the channel of a dead writer of the same user.
     ///
     /// # Errors
     /// [`Error::Busy`] when the channel still has another writer after two seconds. [`Error::Foreign`] when a file
@@ -141,8 +142,8 @@ impl Writer {
         })
     }
 
-    /// What was wrong with the segment that had the name, if it was damaged. The writer has replaced it. `None` when
-    /// there was no segment, or it was not damaged.
+    /// The fault of the segment that had the name before, if it was damaged. The writer has replaced that segment.
+    /// `None` if there was no segment, or it was not damaged.
     pub fn replaced_damaged(&self) -> Option<&str> {
         self.replaced_damaged.as_deref()
     }
@@ -157,7 +158,7 @@ impl Writer {
         self.inner.name()
     }
 
-    /// The counters, and the slots and bytes of the segment now.
+    /// The counters, and the slots and bytes of the current segment.
     pub fn stats(&self) -> WriterStats {
         let state = self.inner.lock();
         let mut stats = state.stats;
@@ -177,7 +178,7 @@ impl Writer {
     }
 }
 
-/// Frames, and what happens between them.
+/// Frames, and the events between them.
 impl Writer {
     /// Sets the caps of the frames from now on. The segment for them is made when the first slot is claimed.
     pub fn set_caps(&self, caps: Caps) {
@@ -186,8 +187,8 @@ impl Writer {
 
     /// Claims a slot for a frame of `size` bytes.
     ///
-    /// A lossless writer waits for its readers, and returns `Ok(None)` when it was interrupted. Otherwise `Ok(None)`
-    /// means that readers hold every slot that could be taken. If the frame is lost for that reason, call
+    /// A lossless writer waits for its readers, and returns `Ok(None)` if the wait was interrupted. Otherwise
+    /// `Ok(None)` means that readers hold every slot that could be taken. If the frame is lost for that reason, call
     /// [`record_drop`](Self::record_drop).
     ///
     /// # Errors
@@ -227,7 +228,8 @@ impl Writer {
         publish::publish_event(&self.inner, event, sticky)
     }
 
-    /// Forgets the sticky events, because another stream begins. Attached readers still receive them.
+    /// Forgets the sticky events, because another stream begins. Attached readers still receive those that were
+    /// published.
     pub fn forget_events(&self) {
         publish::forget_events(&self.inner);
     }
@@ -237,7 +239,7 @@ impl Writer {
         publish::end_of_stream(&self.inner);
     }
 
-    /// Sets when frames leave the writer, in nanoseconds after their timestamp.
+    /// Sets the latency: how many nanoseconds after its timestamp a frame leaves the writer.
     pub fn set_latency_ns(&self, latency_ns: u64) {
         publish::set_latency_ns(&self.inner, latency_ns);
     }
@@ -245,11 +247,11 @@ impl Writer {
 
 /// Waits of the publishing thread.
 impl Writer {
-    /// Waits until a reader is attached, or until `is_wanted` returns `false`. Returns `false` when interrupted. Makes
-    /// the segment that a reader can attach to, with slots for frames of `size` bytes.
+    /// Waits until a reader is attached, or until `is_wanted` returns `false`. Returns `false` if the wait was
+    /// interrupted. It makes the segment that a reader can attach to, with slots for frames of `size` bytes.
     ///
     /// # Errors
-    /// As [`claim`](Self::claim).
+    /// See [`claim`](Self::claim).
     pub fn wait_for_reader(&self, size: usize, is_wanted: impl Fn() -> bool) -> Result<bool, Error> {
         replace::ensure_segment(&self.inner, size)?;
         Ok(waits::wait_for_reader(&self.inner, is_wanted))
@@ -323,7 +325,7 @@ impl Writer {
                 state.lock.remove_file();
             }
             state.chain.clear_retired();
-            // Last, so that a writer that waits for the lock finds no files under the names.
+            // The lock is released last, so that a writer that waits for it finds no files under the names.
             state.lock.release();
         });
     }

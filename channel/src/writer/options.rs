@@ -25,9 +25,9 @@ pub struct WriterOptions {
     /// The maximum number of slots: 3 to 64, or 0 for as many as fit into half of the free shared memory, at most 1
     /// GiB.
     pub max_slots: u32,
-    /// Wait for the slowest attached reader instead of letting it miss a frame.
+    /// Whether the writer waits for the slowest attached reader instead of letting it miss a frame.
     pub lossless: bool,
-    /// Let readers send messages. [`ServiceReport::messages`](crate::ServiceReport::messages) has them.
+    /// Whether readers may send messages. [`ServiceReport::messages`](crate::ServiceReport::messages) contains them.
     pub accept_messages: bool,
 }
 
@@ -114,7 +114,8 @@ pub struct Caps {
 }
 
 impl Caps {
-    /// Caps of frames that have `frame_size` bytes each. Readers get `caps` as it is; the channel does not parse it.
+    /// Caps of frames that have `frame_size` bytes each. Readers get the string `caps` unchanged; the channel does not
+    /// parse it.
     pub fn fixed_size(caps: impl Into<String>, frame_size: usize) -> Self {
         Self {
             text: caps.into(),

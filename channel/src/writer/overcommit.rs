@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Overcommit: quotas for more readers than there are slots for.
+//! Overcommit: quotas whose sum exceeds the number of slots.
 //!
-//! Every reader should have a quota of [`INITIAL_QUOTA`] slots. With less, its frames are copied, and with many readers
-//! each frame is copied many times. Many readers cannot all have slots of their own, but readers of one stream mostly
-//! hold the same few frames. So the sum of the quotas may exceed the number of slots. Two things keep the writer from
-//! being blocked:
+//! Every reader should have a quota of [`INITIAL_QUOTA`] slots. With less, its frames are copied, and with many such
+//! readers each frame is copied many times. Many readers cannot all have slots of their own, but readers of one stream
+//! mostly hold the same few frames. So the sum of the quotas may exceed the number of slots. Two things keep the writer
+//! from being blocked:
 //!
 //! - *Spare slots*: a few slots stay without a frame, so that no reader can pin them.
 //! - When the spare slots cannot be kept, all quotas are withdrawn. Then no further slot is pinned until there are
-//!   enough free ones again. Readers keep what they hold, and copy meanwhile.
+//!   enough free ones again. Readers keep the slots that they hold, and copy further frames.
 
 use std::sync::atomic::{Ordering, fence};
 
 use super::quota::INITIAL_QUOTA;
 use crate::{protocol::layout::EVICTED, segment::tables::SegmentTables};
 
-/// The number of spare slots. After the quotas were withdrawn the writer uses them in turn, because it may not take the
-/// slot of the newest frame.
+/// The number of spare slots. After the quotas were withdrawn, the writer uses the spare slots in turn, because it may
+/// not take the slot of the newest frame.
 pub(super) const SPARE_SLOTS: u32 = 2;
-/// The least number of slots, beside all that the writer needs, for which overcommit is worthwhile.
+/// Overcommit is worthwhile only with at least this many slots beyond those that the writer needs.
 pub(super) const MIN_OVERCOMMIT_SLOTS: u32 = 4 * INITIAL_QUOTA;
 
 /// The state of a segment whose quotas may exceed its slots.
@@ -32,8 +32,9 @@ pub(super) enum Overcommit {
 }
 
 impl Overcommit {
-    /// The most pinned slots with which readers get quotas. After a stop, most of the congestion must be over first,
-    /// but one delayed reader does not count.
+    /// The most pinned slots with which readers get quotas. After a stop, the limit is lower, so that readers get
+    /// quotas again only when most of the congestion is over. The limit still leaves room for the slots of one delayed
+    /// reader.
     pub(super) fn max_pinned(former: Option<Self>, room: u32) -> u32 {
         match former {
             Some(Self::Stopped) => (room / 4).max(INITIAL_QUOTA),
@@ -42,13 +43,13 @@ impl Overcommit {
     }
 }
 
-/// How many of `slots` slots may be pinned while the writer has all it needs. It needs the history, the newest frame,
-/// the claimed slots (at least one), and the spare slots.
+/// How many of `slots` slots may be pinned while the writer has all the slots that it needs. It needs the history, the
+/// newest frame, the claimed slots (at least one), and the spare slots.
 pub(super) fn room(slots: u32, history: u32, claimed: u32) -> u32 {
     slots.saturating_sub(history + 1 + claimed.max(1) + SPARE_SLOTS)
 }
 
-/// The spare slots among those that are `blank`: without a frame, a claim, and a pin.
+/// Chooses the spare slots among the `blank` ones, which have no frame, no claim, and no pin.
 pub(super) fn spare_slots(mut blank: u64) -> u64 {
     let mut spare = 0;
     for _ in 0..SPARE_SLOTS {
@@ -69,7 +70,7 @@ pub(super) fn withdraw_quotas(tables: &SegmentTables) {
             shared.store(quota >> 32 << 32, Ordering::Release);
         }
     }
-    // Pairs with the fence in `PinCounts::pin`. Either the writer's next look at the pins sees a reader's bit, or that
+    // Pairs with the fence in `PinCounts::pin`. Either the writer's next load of the pins sees a reader's bit, or that
     // reader sees that its quota is gone and releases the pin.
     fence(Ordering::SeqCst);
 }

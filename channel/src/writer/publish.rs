@@ -94,7 +94,7 @@ fn store_frame(segment: &Segment, slot: usize, seq: u64, descriptor: &FrameDescr
     // The frame may have been copied with non-temporal stores, which no release store orders.
     copy::finish();
     // Release: pairs with the acquire loads in `PinCounts::pin` and in `Attachment::copy_unpinned`. A reader that finds
-    // the seq finds the bytes and the descriptor.
+    // the seq also finds the bytes and the descriptor.
     segment.slot_record(slot).seq.store(seq, Ordering::Release);
     failpoint(Failpoint::SeqStored);
     // Release: pairs with the acquire load of a reader that looks a frame up. It finds the seq in the slot.
@@ -108,7 +108,7 @@ fn store_frame(segment: &Segment, slot: usize, seq: u64, descriptor: &FrameDescr
     failpoint(Failpoint::HeadStored);
 }
 
-/// Publishes an event. While there is no segment, no reader can be attached: then only a sticky event is kept.
+/// Publishes an event. While there is no segment, no reader can be attached, so only a sticky event is kept.
 pub(super) fn publish_event(inner: &Inner, event: NewEvent, sticky: Option<usize>) -> Result<(), Error> {
     event.check(inner.name().as_str(), sticky)?;
     let segment = inner.with_semaphore(|state| {
@@ -142,7 +142,7 @@ pub(super) fn end_of_stream(inner: &Inner) {
     let segment = inner.with_semaphore(|state| {
         let segment = Arc::clone(state.chain.current_mapped()?);
         let status = segment.tables.status();
-        // Release: pairs with the acquire load in `load_newest_end`, which follows that of the count below.
+        // Release: pairs with the acquire load in `load_newest_end`, which follows the load of the count below.
         status.eos_seq.store(state.sequence.head(), Ordering::Release);
         failpoint(Failpoint::EndHalf);
         // Release: pairs with the acquire load of a reader that takes a snapshot. It finds the seq that belongs to this
@@ -155,7 +155,7 @@ pub(super) fn end_of_stream(inner: &Inner) {
     }
 }
 
-/// Sets when frames leave the writer.
+/// Sets the latency: how many nanoseconds after its timestamp a frame leaves the writer.
 pub(super) fn set_latency_ns(inner: &Inner, latency_ns: u64) {
     let mut state = inner.lock();
     if state.latency_ns == latency_ns {

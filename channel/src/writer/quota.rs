@@ -6,16 +6,16 @@
 //! |---|---|
 //! | held | the slots that a reader's counted pins mark now |
 //! | share | the slots that each reader could pin if all readers pinned equally many |
-//! | wanted | what a reader should get: held + 2, at least [`INITIAL_QUOTA`] and its present quota, at most the share |
-//! | quota | what a reader gets: the wanted number, lowered until all quotas fit into the slots that have memory |
-//! | ceiling | what a reader may hold: its quota, or what it held when the quota was lowered |
-//! | room | the slots that may be pinned while the writer has all it needs; for overcommit |
+//! | wanted | the quota that a reader should get: held + 2, at least [`INITIAL_QUOTA`] and its present quota, at most the share |
+//! | quota | the quota that a reader gets: the wanted one, lowered until all quotas fit into the slots that have memory |
+//! | ceiling | the most slots that a reader may hold: its quota, or those that it held when the quota was lowered |
+//! | room | the slots that may be pinned while the writer has all the slots that it needs; for overcommit |
 //!
 //! A reader may use its quota at once, and for ever. Therefore memory for the quota, and for the writer's own slots
 //! beside it, is committed before the quota is published. (Overcommit protects the writer by other means.) Readers that
 //! keep to their quotas never take the writer's last slot. A reader that holds more than its new quota, because other
-//! readers came later, keeps what it holds and gets no more. Therefore only a reader that pins beyond its quota can
-//! hold too much. It is evicted: its pins no longer count.
+//! readers came later, keeps those slots and gets no more. Therefore only a reader that pins beyond its quota can hold
+//! too much. Such a reader is evicted: its pins no longer count.
 
 use std::time::{Duration, Instant};
 
@@ -23,12 +23,12 @@ use crate::protocol::layout::{MAX_QUOTA, MAX_READERS};
 
 /// How long a reader may still pin up to its former quota, because it may not have seen the lower one.
 const QUOTA_GRACE: Duration = Duration::from_secs(1);
-/// The quota of a new reader: one frame to copy from, one on display, and the one before, which many sinks keep.
+/// The quota of a new reader: one frame to copy from, one on display, and the frame before it, which many sinks keep.
 pub(super) const INITIAL_QUOTA: u32 = 3;
-/// By how many slots a reader's quota should exceed what the reader holds.
+/// The number of slots by which a reader's quota should exceed the slots that the reader holds.
 const SPARE_QUOTA: u32 = 2;
 
-/// What the owner of a reader entry holds.
+/// The slots that the owner of a reader entry holds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EntryUsage {
     /// The generation in the entry.
@@ -42,7 +42,7 @@ pub(super) struct EntryUsage {
 /// The usage of all reader entries.
 pub(super) type Usage = [EntryUsage; MAX_READERS];
 
-/// The number of slots that are pinned when each reader pins its quota, or what it holds where that is more.
+/// The number of slots that are pinned if each reader pins its quota, or all that it holds now if that is more.
 pub(super) fn sum(usage: &Usage, quotas: &[u32; MAX_READERS]) -> u32 {
     usage
         .iter()
@@ -79,11 +79,11 @@ pub(super) fn lower_to_fit(usage: &Usage, mut quotas: [u32; MAX_READERS], slots:
     quotas
 }
 
-/// The quota of one reader entry's owner, and what the owner may hold.
+/// The quota and the ceiling of one reader entry's owner.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct QuotaRecord {
     quota: u32,
-    /// What the owner may hold without being evicted.
+    /// The most slots that the owner may hold without being evicted.
     ceiling: u32,
     lowered_at: Option<Instant>,
     /// The generation of an owner that was seen to hold too much while it was not attached.
@@ -96,7 +96,7 @@ impl QuotaRecord {
         Self::default()
     }
 
-    /// The record after the reader has left. It keeps the frames that it has passed on downstream.
+    /// The record after the reader has left. The reader keeps the frames that it has passed on downstream.
     pub(super) fn after_leaving(self) -> Self {
         Self {
             ceiling: self.ceiling,
@@ -108,17 +108,18 @@ impl QuotaRecord {
         self.quota
     }
 
-    /// Sets the quota of an attached reader, which holds `held` slots. Returns whether these are more than its ceiling.
+    /// Sets the quota of an attached reader, which holds `held` slots. Returns whether `held` exceeds the ceiling.
     pub(super) fn update(&mut self, quota: u32, held: u32) -> bool {
         if quota < self.quota {
             self.lowered_at = Some(Instant::now());
         }
         self.quota = quota;
         match self.lowered_at {
-            // The reader may not have seen the lower quota, and may pin up to the former one. What it holds now does
-            // not raise the ceiling, because its own excess may be the reason why the quota was lowered.
+            // The reader may not have seen the lower quota, and may pin up to the former one. The slots that it holds
+            // now do not raise the ceiling, because its own excess may be the reason why the quota was lowered.
             Some(at) if at.elapsed() < QUOTA_GRACE => self.ceiling = quota.max(self.ceiling),
-            // The grace period is over: what the reader holds now was within its quota once.
+            // The grace period is over, so the ceiling falls to the slots that the reader still holds, or to the quota.
+            // The reader keeps these slots, because they were within its quota once.
             _ => {
                 self.ceiling = quota.max(self.ceiling.min(held));
                 self.lowered_at = None;
@@ -127,9 +128,9 @@ impl QuotaRecord {
         held > self.ceiling
     }
 
-    /// Checks an owner that is not attached: it has left, or claims so. It may not hold more than before.
+    /// Checks an owner that is not attached: it has left, or its entry says so. It may not hold more than before.
     ///
-    /// Two checks in a row must find it. The first may see the pins of a dead owner, which its successor clears in a
+    /// Only two findings in a row count. The first may be the pins of a dead owner, which its successor clears in a
     /// moment.
     pub(super) fn update_unattached(&mut self, generation: u32, held: u32) -> bool {
         let holds_too_much = held > self.ceiling;

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::protocol::layout::MAX_READERS;
 
-/// What the writer knows of the owner of each reader entry.
+/// The writer's records of the owners of the reader entries.
 #[derive(Debug)]
 pub(super) struct ReaderTable {
     records: [ReaderRecord; MAX_READERS],
@@ -37,8 +37,8 @@ impl ReaderTable {
         self.records[entry].generation
     }
 
-    /// Compares the readers that are attached now with those before. `reader_in` returns the generation of the reader
-    /// in an entry.
+    /// Compares the readers that are attached now with those of the last call. `reader_in` returns the generation of
+    /// the reader in an entry.
     pub(super) fn update(&mut self, reader_in: impl Fn(usize) -> Option<u32>, report: &mut ServiceReport) {
         for (entry, record) in self.records.iter_mut().enumerate() {
             let now = reader_in(entry);
@@ -63,7 +63,7 @@ impl ReaderTable {
         }
     }
 
-    /// How many slots must have memory for all readers to get the quotas that they should have.
+    /// How many slots must have memory, so that all readers can get their wanted quotas.
     pub(super) fn needed_slots(&self, slots: &SlotAllocator) -> u32 {
         let usage = self.usage(slots);
         quota::sum(&usage, &self.wanted_quotas(slots, &usage)) + slots.needed_by_writer()
@@ -94,12 +94,12 @@ impl ReaderTable {
         }
     }
 
-    /// What the owner of each entry holds.
+    /// The usage of each entry's owner.
     fn usage(&self, slots: &SlotAllocator) -> Usage {
         core::array::from_fn(|entry| {
             let shared = slots.segment().tables().entry(entry);
-            // Acquire, both: pair with the release stores of the entry's owner. The pins come first, so that the
-            // generation is not older than they are.
+            // Acquire, both: they pair with the release stores of the entry's owner. The pins are loaded first, so that
+            // the generation is not older than they are.
             let bits = shared.pins.load(Ordering::Acquire);
             let owner = shared.generation.load(Ordering::Acquire);
             let is_ignored = |generation: u32| slots.pins().is_ignored(entry, generation);
@@ -127,7 +127,8 @@ impl ReaderTable {
         core::array::from_fn(|entry| quota::wanted(usage[entry].held, self.records[entry].quota.quota(), limit))
     }
 
-    /// The wanted quotas, lowered to what the slots with memory allow. With overcommit nothing is lowered.
+    /// The wanted quotas, lowered until the slots with memory are enough for them. With overcommit, they are not
+    /// lowered.
     fn quotas_that_fit(&self, slots: &SlotAllocator, usage: &Usage) -> [u32; MAX_READERS] {
         let available = match slots.overcommit() {
             Some(Overcommit::Sharing) => u32::MAX,
@@ -137,7 +138,7 @@ impl ReaderTable {
     }
 }
 
-/// How many slots each reader can have of its own.
+/// How many slots of its own each reader can have.
 fn share(slots: &SlotAllocator, usage: &Usage) -> u32 {
     quota::share(usage, slots.available_to_readers())
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Making segments: the first one, and each that takes the name of another.
+//! Makes segments: the first one, and each one that replaces another.
 //!
 //! Another segment is needed for a larger frame, for other caps, after a dead writer, and after lost names.
 
@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-/// The plan of a segment: its caps and header, and what its creation needs.
+/// The plan of a segment: its caps and header, and the values that its creation needs.
 struct SegmentPlan {
     caps: Caps,
     header: Header,
@@ -67,7 +67,7 @@ pub(super) fn replace(inner: &Inner, size: u64) -> Result<(), Error> {
     let plan = plan(inner, size)?;
     let new = create(inner, &plan)?;
     install(inner, new, &plan)?;
-    // The service sleeps on the former segment, or on none.
+    // The service still sleeps on the word of the former segment, or on none.
     inner.service().wake();
     Ok(())
 }
@@ -188,8 +188,8 @@ fn install(inner: &Inner, new: NewSegment, plan: &SegmentPlan) -> Result<(), Err
     })
 }
 
-/// Gives the staging file the channel's name. It replaces the file of this writer in one step; any other file is in the
-/// way.
+/// Gives the staging file the channel's name. It replaces the file of this writer in one step; any other file under the
+/// name is an error.
 fn persist(inner: &Inner, staging: &mut StagingFile, former: Option<FileId>) -> Result<(), Error> {
     let path = inner.name().segment_path();
     let replaces_own = former.is_some() && files::file_id_of(&path) == former;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Repair: the channel's names after somebody removed them, and what somebody wrote into the current segment.
+//! Repair of the channel's names after somebody removed them, and of the current segment after somebody wrote into it.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -27,16 +27,16 @@ struct OwnFiles {
 /// Which of the files has lost its name.
 enum Loss {
     None,
-    /// The lock file, and perhaps the segment too.
+    /// The lock file has lost its name, and perhaps the segment has too.
     LockFile {
         /// Another program has put a file under the name.
         was_replaced: bool,
     },
-    /// The segment. Or it names a former lock file: that one was made again, and the segment could not be.
+    /// The segment has lost its name. Or it names a former lock file, because only the lock file could be made again.
     Segment,
 }
 
-/// Makes the channel's files again if somebody removed them. Returns whether that was so.
+/// Makes the channel's files again if somebody removed them. Returns whether it made any.
 pub(super) fn restore_names(inner: &Inner) -> Result<bool, Error> {
     let _replacing = inner.begin_replacing();
     let Some(files) = OwnFiles::of(&inner.lock()) else {
@@ -68,7 +68,7 @@ impl OwnFiles {
         })
     }
 
-    /// Looks at what the names point to.
+    /// Compares the files under the channel's names with this writer's files.
     ///
     /// # Errors
     /// The segment's name belongs to a file of another program.
@@ -95,9 +95,9 @@ impl OwnFiles {
     }
 }
 
-/// Makes the lock file again, or takes over the one that another program has put there and no writer holds. `false`
-/// when a second writer holds it: it starts while the lock file is lost, finds this writer alive, and removes its file
-/// again.
+/// Makes the lock file again. If another program has put a file there and no writer holds it, this function takes over
+/// that file. It returns `false` if a second writer holds the file. Such a writer started while the lock file was lost;
+/// it finds this writer alive, and removes its file again.
 fn restore_lock_file(inner: &Inner, was_replaced: bool) -> Result<bool, Error> {
     let lock = match ChannelLock::take(inner.name(), inner.options()) {
         Ok(lock) => lock,
@@ -128,23 +128,23 @@ fn foreign_segment(name: &ChannelName) -> Error {
 }
 
 /// Makes another segment if another program has written into the header or the caps of the current one, or has marked
-/// it as over. Returns whether that was so.
+/// it as over. Returns whether it made one.
 ///
-/// Readers could not attach to such a segment any more, or would leave it. Header and caps are compared only with
-/// `check_header`.
+/// Readers could not attach to such a segment any more, or would leave it. Header and caps are compared only if
+/// `check_header` is set.
 pub(super) fn replace_corrupted(inner: &Inner, check_header: bool) -> Result<bool, Error> {
     let current = |state: &State| state.chain.current_mapped().map(Arc::clone);
     let Some(segment) = current(&inner.lock()) else {
         return Ok(false);
     };
-    // Relaxed: in an honest channel only this process stores the word. Any bit counts, also one without a meaning.
+    // Relaxed: without tampering, only this process stores the word. Every bit counts, even one that has no meaning.
     let is_marked = segment.tables.status().state.load(Ordering::Relaxed) != 0;
     let is_corrupted = is_marked || (check_header && segment.is_corrupted());
     if !is_corrupted {
         return Ok(false);
     }
     let _replacing = inner.begin_replacing();
-    // Another thread may have replaced it meanwhile, and so marked it as over.
+    // Another thread may have replaced the segment meanwhile, which marks it as over.
     if !current(&inner.lock()).is_some_and(|now| Arc::ptr_eq(&now, &segment)) {
         return Ok(false);
     }
@@ -165,7 +165,7 @@ pub(super) fn repair_status(state: &State) {
     ] {
         // Relaxed: only this writer stores these words, under the lock of its state, which is held here.
         if word.load(Ordering::Relaxed) != value {
-            // Release: pairs with the acquire load of a reader, as where the value was first stored.
+            // Release: pairs with the acquire load of a reader, like the first store of the value.
             word.store(value, Ordering::Release);
         }
     }

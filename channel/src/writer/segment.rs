@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A segment as its writer has it: with the file that carries its readers' locks, and with the slots that are claimed.
+//! A segment with the data that its writer adds: the file that carries its readers' locks, and the claimed slots.
 
 use std::sync::{
     Arc,
@@ -13,7 +13,7 @@ use crate::{
     sys::files::FileId,
 };
 
-/// What a slot is claimed for.
+/// The purpose of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ClaimedFor {
     /// The publishing thread copies a frame into it.
@@ -28,11 +28,12 @@ pub(super) struct WriterSegment {
     mapped: Arc<Segment>,
     /// The file that carries the locks of this segment's readers. If that file was lost, the channel has another one.
     lock_file: Arc<LockFile>,
-    /// Slots that memory of this process refers to: they are being filled, or published and still kept by upstream.
+    /// The claimed slots, to which memory of this process refers. They are being filled, or are published and still
+    /// kept by upstream.
     claimed: [AtomicBool; MAX_SLOTS],
-    /// Those of them that were claimed for a copy.
+    /// Which of the claimed slots were claimed for a copy.
     for_copy: [AtomicBool; MAX_SLOTS],
-    /// Those of them that have been published.
+    /// Which of the claimed slots have been published.
     published: [AtomicBool; MAX_SLOTS],
 }
 
@@ -60,7 +61,7 @@ impl WriterSegment {
         &self.mapped.tables
     }
 
-    /// Which file carries the locks of this segment's readers.
+    /// The identity of the file that carries the locks of this segment's readers.
     pub(super) fn lock_file_id(&self) -> FileId {
         self.lock_file.file_id()
     }
@@ -88,11 +89,11 @@ impl WriterSegment {
 
     /// Whether the slot is claimed for a copy.
     pub(super) fn is_claimed_for_copy(&self, slot: usize) -> bool {
-        // Relaxed: written in `claim` and read here, both under the lock of the writer's state.
+        // Relaxed: `claim` writes it, and this function reads it, both under the lock of the writer's state.
         self.is_claimed(slot) && self.for_copy[slot].load(Ordering::Relaxed)
     }
 
-    /// Marks a slot as claimed. The writer has taken it before; the lock of the writer's state is held.
+    /// Marks a slot as claimed. The caller has taken the slot before, and holds the lock of the writer's state.
     pub(super) fn claim(&self, slot: usize, claimed_for: ClaimedFor) {
         // Relaxed, both: the next search for a slot reads them under the same lock.
         self.for_copy[slot].store(claimed_for == ClaimedFor::Copy, Ordering::Relaxed);

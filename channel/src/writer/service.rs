@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What the service knows: the report of a pass, and what it remembers from one pass to the next.
+//! The state of the service: the report of a pass, and the values that it keeps from one pass to the next.
 
 use std::{
     sync::atomic::Ordering,
@@ -15,10 +15,10 @@ use crate::segment::{
 
 /// How often the names in /dev/shm are checked.
 const NAME_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long one of the names may be another writer's before the channel is given up. A second writer that finds this
-/// one alive needs a moment to withdraw.
+/// How long another writer may own one of the names before this writer gives up the channel. A second writer that finds
+/// this one alive needs a moment to withdraw.
 const FOREIGN_NAME_TIMEOUT: Duration = Duration::from_secs(2);
-/// How many wakes in a row the service handles at once; after them, one in each interval.
+/// How many wakes in a row the service handles at once. After them, it handles one in each interval.
 const WAKE_BURST: u32 = 16;
 const WAKE_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -49,19 +49,19 @@ pub struct ServiceReport {
     pub disconnected: Vec<u32>,
     /// The reader entries of readers that were evicted in this pass.
     pub evicted: Vec<u32>,
-    /// Readers wait for a keyframe. Reported once a second at most.
+    /// Whether readers wait for a keyframe. This is reported at most once a second.
     pub keyframe_wanted: bool,
-    /// Messages of readers, where the writer accepts them. They may have any content.
+    /// Messages of readers, if the writer accepts them. They may have any content.
     pub messages: Vec<Vec<u8>>,
-    /// The channel's files had been removed, and were made again.
+    /// Whether the channel's files had been removed and were made again.
     pub names_restored: bool,
-    /// Another program had written into what only this writer writes, so a new segment was made.
+    /// Whether a new segment was made because another program had written into memory that only this writer writes.
     pub repaired: bool,
-    /// What other programs did to the semaphore. Each kind is reported once.
+    /// The faults of the semaphore that other programs caused. Each kind is reported once.
     pub semaphore_faults: Vec<SemaphoreFault>,
 }
 
-/// What the service remembers.
+/// The values that the service keeps from one pass to the next.
 #[derive(Debug)]
 pub(super) struct ServiceState {
     /// The count of the current segment's writer word at the last pass.
@@ -69,7 +69,7 @@ pub(super) struct ServiceState {
     limiter: RateLimiter,
     reported_faults: SemaphoreFaults,
     names_checked_at: Instant,
-    /// Since when one of the names is another writer's.
+    /// The time since which another writer owns one of the names.
     foreign_since: Option<Instant>,
 }
 
@@ -93,25 +93,25 @@ impl ServiceState {
         is_due
     }
 
-    /// Notes that a name is another writer's. Returns whether that has lasted for too long.
+    /// Notes that another writer owns a name. Returns whether this has lasted too long.
     pub(super) fn note_foreign_name(&mut self) -> bool {
         let since = *self.foreign_since.get_or_insert_with(Instant::now);
         since.elapsed() > FOREIGN_NAME_TIMEOUT
     }
 
-    /// Notes that the names are this writer's.
+    /// Notes that this writer owns the names.
     pub(super) fn note_own_names(&mut self) {
         self.foreign_since = None;
     }
 
-    /// Notes up to where this pass sees the readers of `segment` come and go.
+    /// Notes the count of `segment`'s writer word. If readers come or go after this pass, the word has another count.
     pub(super) fn note_word(&mut self, segment: &Segment) {
         // Acquire: pairs with the release increment of a reader that notifies the writer. This pass finds a reader that
-        // came before; one that comes later changes the count.
+        // came before; a reader that comes later changes the count.
         self.seen_word = segment.word(FutexWord::Writer).load(Ordering::Acquire);
     }
 
-    /// Another segment is current: its count begins at 0.
+    /// Notes that another segment is current, whose count begins at 0.
     pub(super) fn begin_segment(&mut self) {
         self.seen_word = 0;
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{claim, inner::Inner, restore, service::ServiceReport, state::State};
 use crate::Error;
 
-/// Repairs what others damaged, looks for readers that came or went, and gives each its quota.
+/// Repairs damage by other programs, looks for readers that came or went, and gives each its quota.
 pub(super) fn run(inner: &Inner) -> Result<ServiceReport, Error> {
     let mut state = inner.lock();
     let lock_file = Arc::clone(state.lock.lock_file());
@@ -18,7 +18,7 @@ pub(super) fn run(inner: &Inner) -> Result<ServiceReport, Error> {
     drop(state);
 
     lock_file.repair_semaphore();
-    // Before readers are compared: an error here would lose the news of readers that came or went.
+    // The names come before the readers, because an error here would lose the news of readers that came or went.
     let names_restored = check_names && restore::restore_names(inner)?;
     let repaired = restore::replace_corrupted(inner, check_names)?;
 
@@ -28,13 +28,14 @@ pub(super) fn run(inner: &Inner) -> Result<ServiceReport, Error> {
         ..ServiceReport::default()
     };
     let needed_slots = poll_readers(&mut inner.lock(), &mut report);
-    // Without a lock: it takes milliseconds. The memory comes before the quotas that count on it.
+    // The commit runs without a lock, because it takes milliseconds. It comes before the quotas, because they rely on
+    // the memory.
     claim::commit_slots(inner, needed_slots);
     finish(&mut inner.lock(), inner.options().lossless, &mut report);
     Ok(report)
 }
 
-/// Notes which readers are there and what they ask for. Returns how many slots their quotas need.
+/// Notes the present readers and their requests. Returns how many slots their quotas need.
 fn poll_readers(state: &mut State, report: &mut ServiceReport) -> u32 {
     restore::repair_status(state);
     if let Some(segment) = state.chain.current_mapped() {
@@ -54,7 +55,7 @@ fn poll_readers(state: &mut State, report: &mut ServiceReport) -> u32 {
     state.readers.needed_slots(slots)
 }
 
-/// Publishes quotas, and releases what superseded segments still hold.
+/// Publishes quotas, and releases unused memory of superseded segments.
 fn finish(state: &mut State, lossless: bool, report: &mut ServiceReport) {
     let head = state.sequence.head();
     if let Some(slots) = state.chain.current_mut() {

@@ -5,16 +5,16 @@
 use super::options::{Caps, MIN_SLOTS};
 use crate::{protocol::layout::MAX_SLOTS, segment::Segment};
 
-/// From this number of slots on, frames survive [`LONG_HISTORY`] publishes, else [`SHORT_HISTORY`].
+/// With at least this many slots, frames survive [`LONG_HISTORY`] publishes; with fewer, [`SHORT_HISTORY`].
 const MIN_LONG_HISTORY_SLOTS: u32 = 12;
 const LONG_HISTORY: u32 = 4;
 const SHORT_HISTORY: u32 = 2;
-/// Frames of variable size have a longer history, up to this number of bytes. A reader that joins a compressed stream,
-/// or has missed a frame, continues at a keyframe.
+/// Frames of variable size have a longer history, up to this number of bytes, because a reader that joins a compressed
+/// stream or has missed a frame continues at a keyframe.
 const VARIABLE_HISTORY_BYTES: u64 = 4 << 20;
-/// The longest history of frames of variable size, so that readers have slots to hold.
+/// The longest history of frames of variable size. It is limited, so that slots are left for readers to hold.
 const MAX_VARIABLE_HISTORY: u32 = 32;
-/// The most address space that an automatic number of slots takes.
+/// The most bytes of address space that a segment with an automatic number of slots takes.
 const MAX_AUTOMATIC_BYTES: u64 = if usize::BITS == 64 { 1 << 30 } else { 1 << 28 };
 /// The least size of a slot for frames of variable size.
 const MIN_VARIABLE_SLOT_BYTES: u64 = 64 * 1024;
@@ -23,7 +23,7 @@ const MIN_VARIABLE_SLOT_BYTES: u64 = 64 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct SlotSizing {
     caps: Option<Caps>,
-    /// The least size of a slot, beyond the caps' frame size.
+    /// The least size of a slot, if it is larger than the caps' frame size.
     min_slot_size: u64,
 }
 
@@ -56,7 +56,7 @@ impl SlotSizing {
         self.caps.as_ref().is_some_and(|caps| caps.as_str() != segment.caps)
     }
 
-    /// The size of a slot of the next segment, for a frame of `size` bytes. `current` is the segment before.
+    /// The size of a slot of the next segment, for a frame of `size` bytes. `current` is the present segment.
     ///
     /// A slot for frames of variable size becomes twice as large as needed when it grows. Otherwise each frame that is
     /// a little larger would need another segment.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A claimed slot, as the user of a writer has it.
+//! A claimed slot, which the program that uses a writer fills.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// The value for a slot that was marked as claimed, of which the caller uses `size` bytes.
+    /// The value for a claimed slot. The caller uses `size` bytes of it.
     pub(super) fn new(segment: Arc<WriterSegment>, index: usize, size: u64) -> Self {
         Self { segment, index, size }
     }
@@ -60,8 +60,8 @@ impl AsMut<[u8]> for Slot {
         match segment.slots() {
             // SAFETY: the slot got its memory before it was claimed, and a writer's mapping is writable. Only this
             // value has the slot claimed, until it is dropped, so this is the only reference in this process. The slot
-            // is not published, so readers find the seq 0 and do not use what they see. It cannot be published while
-            // the slice is borrowed: that takes a reference to this value or to the slice.
+            // is not published, so readers find the seq 0 and do not use the bytes. It cannot be published while the
+            // slice is borrowed, because that takes a reference to this value or to the slice.
             Some(slots) if !self.is_published() => unsafe {
                 slots.slice_mut(segment.slot_offset(self.index), self.size)
             },

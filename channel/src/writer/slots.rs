@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The slots of one segment: which frame is in each, and which one the next frame gets.
+//! The slots of one segment: which frame is in each, and which slot the next frame gets.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -17,14 +17,14 @@ use crate::protocol::{
     pins::take_for_writing,
 };
 
-/// How many rounds a search makes while readers pin the found slots at the last moment.
+/// The most rounds that a search makes if readers pin the found slots at the last moment.
 const MAX_SEARCH_ROUNDS: u32 = 4;
 
 /// The result of a search for a slot.
 pub(super) enum SlotSearch {
     /// This slot was taken for writing.
     Taken(usize),
-    /// This slot can get memory: the caller commits it, without a lock, and calls
+    /// This slot can get memory. The caller commits it, without a lock, and calls
     /// [`finish_growth`](SlotAllocator::finish_growth).
     Grow(usize),
     /// No slot can be taken now.
@@ -45,9 +45,9 @@ pub(super) struct SlotAllocator {
     committed: u32,
     /// Bits of the slots whose memory was released to the system.
     released: u64,
-    /// The system had no memory for another slot.
+    /// Whether the system had no memory for another slot.
     is_out_of_memory: bool,
-    /// One more slot is being committed, without the lock of the writer's state.
+    /// Whether one more slot is being committed, without the lock of the writer's state.
     is_growing: bool,
     /// `None` while each reader can have enough slots of its own.
     overcommit: Option<Overcommit>,
@@ -78,7 +78,7 @@ impl SlotAllocator {
         let committed = (0..slots).take_while(|slot| mapped.is_committed(*slot)).count();
         let mut seqs = [0; MAX_SLOTS];
         for (slot, seq) in seqs.iter_mut().enumerate().take(slots) {
-            // Acquire: pairs with the release store of the writer before, in `publish`.
+            // Acquire: pairs with the release store of the dead writer, in `publish`.
             *seq = mapped.slot_record(slot).seq.load(Ordering::Acquire);
         }
         Self {
@@ -133,13 +133,14 @@ impl SlotAllocator {
             .count() as u32
     }
 
-    /// How many slots the writer needs at least: the newest frame, and one to fill or those that are claimed.
+    /// The least number of slots that the writer needs: one for the newest frame, and the claimed ones or one to fill.
     pub(super) fn needed_by_writer(&self) -> u32 {
         1 + self.claimed().max(1)
     }
 
     /// How many slots readers may pin together, once the segment has all its slots: all but the history and two for the
-    /// writer. If the system has no memory for more slots, the writer keeps only what it needs, and no history.
+    /// writer. If the system has no memory for more slots, the writer keeps only the slots that it needs, without a
+    /// history.
     pub(super) fn available_to_readers(&self) -> u32 {
         if self.is_out_of_memory {
             self.committed.saturating_sub(self.needed_by_writer())
@@ -149,19 +150,19 @@ impl SlotAllocator {
     }
 }
 
-/// How a slot for the next frame is found.
+/// The search for the slot of the next frame.
 impl SlotAllocator {
-    /// Finds a slot for the frame after `head` and takes it for writing. The ways, in this order:
+    /// Finds a slot for the frame after `head` and takes it for writing. It tries these steps in order:
     ///
-    /// 1. For upstream: nothing, when it has half of the slots already. A copy needs a slot too, and upstream keeps
-    ///    slots after they were published, as a decoder does.
+    /// 1. For upstream, nothing is found if upstream has half of the slots already. A copy needs a slot too, and a
+    ///    decoder upstream, for example, keeps slots after they were published.
     /// 2. The oldest slot whose frame is beyond the history and that no counted pin marks; free slots first. In
     ///    lossless mode, all readers must have taken the frame. Spare slots are left out.
-    /// 3. The same again, if there are new entries of dead readers: from now on their pins do not count.
+    /// 3. The same again, if there are new entries of dead readers. From then on, their pins do not count.
     /// 4. One more slot, if the segment may have more.
-    /// 5. If slots are scarce: as 2, but only the newest frame is kept.
-    /// 6. For a copy only, because upstream may keep it for long: a spare slot. From then on no reader may pin another
-    ///    slot.
+    /// 5. If slots are scarce, the same as step 2, but only the newest frame is kept.
+    /// 6. A spare slot, but only for a copy, because upstream may keep the slot for long. From then on, no reader may
+    ///    pin another slot.
     pub(super) fn find(&mut self, head: u64, claimed_for: ClaimedFor) -> SlotSearch {
         let for_upstream = claimed_for == ClaimedFor::Upstream;
         if for_upstream && self.upstream_has_its_half() {
@@ -202,13 +203,13 @@ impl SlotAllocator {
         !self.has_frame(slot) && !self.segment.is_claimed(slot) && self.take(slot)
     }
 
-    /// Takes the oldest slot, whatever the history; only the newest frame stays. It is for scarce slots, because a
-    /// shorter history is better than a dropped frame.
+    /// Takes the oldest slot without regard to the history, so that only the newest frame is sure to stay. It is used
+    /// when slots are scarce, because a shorter history is better than a dropped frame.
     pub(super) fn take_without_history(&mut self, head: u64) -> Option<usize> {
         self.take_oldest(head, 1)
     }
 
-    /// Whether [`find`](Self::find) would find a slot that has memory, for a copy.
+    /// Whether [`find`](Self::find) for a copy would find a slot that has memory.
     pub(super) fn has_takeable(&mut self, head: u64) -> bool {
         let finds = |slots: &Self| {
             let unpinned = !slots.pins.pinned(&slots.segment);
@@ -240,8 +241,8 @@ impl SlotAllocator {
     /// Takes the oldest slot that no counted pin marks and whose frame is beyond `history`.
     fn take_oldest(&mut self, head: u64, history: u32) -> Option<usize> {
         let newest = self.newest_takeable(head, history);
-        // Readers that lag as far as possible try to pin the very slots that are taken here. Each attempt keeps a slot
-        // from the writer for a moment. Then the reader finds the seq 0 and unpins, so the next round succeeds.
+        // Readers that lag as far as possible try to pin the slots that are taken here. Each attempt keeps a slot from
+        // the writer for a moment. Then the reader finds the seq 0 and unpins, so the next round succeeds.
         for _ in 0..MAX_SEARCH_ROUNDS {
             let pinned = self.pins.pinned(&self.segment);
             let mut allowed = !(pinned | self.spare(pinned));
@@ -261,8 +262,8 @@ impl SlotAllocator {
         None
     }
 
-    /// The newest frame whose slot may be taken: beyond `history` and, in lossless mode, taken by all readers. It is
-    /// never the newest frame of the channel.
+    /// The seq of the newest frame whose slot may be taken. That frame is beyond `history` and, in lossless mode, all
+    /// readers have taken it. It is never the newest frame of the channel.
     fn newest_takeable(&self, head: u64, history: u32) -> u64 {
         let beyond_history = head.saturating_sub(u64::from(history.max(1)));
         if self.is_lossless {
@@ -280,8 +281,8 @@ impl SlotAllocator {
             .min_by_key(|slot| self.seqs[*slot])
     }
 
-    /// Takes `slot`, which no counted pin was seen to mark, for writing. `false` when it is pinned by now. Its frame is
-    /// gone either way.
+    /// Takes `slot`, which had no counted pin, for writing. Returns `false` if it is pinned by now. Its frame is gone
+    /// in both cases.
     fn take(&mut self, slot: usize) -> bool {
         self.seqs[slot] = 0;
         take_for_writing(&self.segment.mapped().slot_record(slot).seq, || {
@@ -289,8 +290,8 @@ impl SlotAllocator {
         })
     }
 
-    /// Whether slots are scarce, so that frames are overwritten before the history is over: the segment cannot grow
-    /// now.
+    /// Whether slots are scarce, because the segment cannot grow now. Then frames are overwritten before the history is
+    /// over.
     ///
     /// If memory is not the reason, this is true for one copied frame at a time. Upstream may wait for the publish of
     /// that frame before it releases its own slots, and the service needs time to commit slots for readers.
@@ -300,7 +301,7 @@ impl SlotAllocator {
     }
 }
 
-/// How the segment gets more slots.
+/// The growth of the segment.
 impl SlotAllocator {
     /// Whether the segment may have more slots.
     pub(super) fn can_grow(&self) -> bool {
@@ -332,7 +333,7 @@ impl SlotAllocator {
         }
     }
 
-    /// Lets the segment grow again: the system may have memory by now.
+    /// Lets the segment grow again, because the system may have memory by now.
     pub(super) fn retry_growth(&mut self) {
         self.is_out_of_memory = false;
     }
@@ -340,8 +341,8 @@ impl SlotAllocator {
 
 /// The quotas of readers, and overcommit.
 impl SlotAllocator {
-    /// Whether overcommit is needed if each reader can have `share` slots of its own. It never is in lossless mode,
-    /// where all wait for the slowest reader anyway.
+    /// Whether overcommit is needed if each reader can have `share` slots of its own. It is never needed in lossless
+    /// mode, where the writer waits for the slowest reader anyway.
     pub(super) fn needs_overcommit(&self, share: u32) -> bool {
         share < INITIAL_QUOTA
             && !self.is_lossless
@@ -363,7 +364,7 @@ impl SlotAllocator {
 
     /// Publishes the quota of a reader.
     pub(super) fn publish_quota(&mut self, entry: usize, generation: u32, quota: u32) {
-        // Before the reader can see the quota and pin.
+        // This comes before the store of the quota, because the reader may pin as soon as it sees the quota.
         self.pins.include(entry);
         let quota = u64::from(generation) << 32 | u64::from(quota);
         let shared = self.segment.tables().quota(entry);
@@ -381,13 +382,13 @@ impl SlotAllocator {
         shared.store(quota, Ordering::Release);
     }
 
-    /// Evicts a reader: its pins no longer count, and its quota says so.
+    /// Evicts a reader, so that its pins no longer count, and stores the eviction in its quota.
     pub(super) fn evict(&mut self, entry: usize, generation: u32) {
         self.pins.ignore(entry, generation);
         self.publish_quota(entry, generation, EVICTED);
     }
 
-    /// How many of `slots` slots may be pinned while the writer has all it needs.
+    /// How many of `slots` slots may be pinned while the writer has all the slots that it needs.
     fn room(&self, slots: u32) -> u32 {
         overcommit::room(slots, self.history(), self.claimed())
     }
@@ -411,7 +412,7 @@ impl SlotAllocator {
     /// Removes the frames of the oldest slots until there are enough spare slots; `false` if that is not possible.
     fn fill_spare(&mut self, head: u64) -> bool {
         let newest = head.saturating_sub(self.history().max(1).into());
-        // This ends: in each round, one slot less has a frame.
+        // The loop ends, because each round leaves one slot fewer with a frame.
         loop {
             let pinned = self.pins.pinned(&self.segment);
             let blank = self.blank(pinned);
@@ -425,7 +426,7 @@ impl SlotAllocator {
         }
     }
 
-    /// Takes a spare slot. The quotas are withdrawn before, so that no reader pins another slot.
+    /// Takes a spare slot. The quotas are withdrawn first, so that no reader pins another slot.
     fn take_spare(&mut self) -> Option<usize> {
         match self.overcommit {
             None => return None,
@@ -444,7 +445,8 @@ impl SlotAllocator {
 
 /// The release of a superseded segment's memory.
 impl SlotAllocator {
-    /// Releases the memory of all slots that nobody uses. In lossless mode, only of frames that all readers have taken.
+    /// Releases the memory of all slots that nobody uses. In lossless mode, all readers must have taken the slot's
+    /// frame.
     pub(super) fn release_unused(&mut self, lossless: bool) {
         self.ignore_dead_readers();
         let newest = if lossless {

@@ -18,13 +18,14 @@ pub(super) struct State {
     pub(super) readers: ReaderTable,
     pub(super) requests: RequestLog,
     pub(super) service: ServiceState,
-    /// When frames leave the writer, in nanoseconds after their timestamp.
+    /// How many nanoseconds after its timestamp a frame leaves the writer.
     pub(super) latency_ns: u64,
     pub(super) stats: WriterStats,
 }
 
 impl State {
-    /// The state of a writer that has just got the channel. Frames and events go on after `head` and `event_head`.
+    /// The state of a writer that has just got the channel. The seqs of frames and events continue after `head` and
+    /// `event_head`.
     pub(super) fn new(lock: ChannelLock, chain: SegmentChain, head: u64, event_head: u64) -> Self {
         Self {
             lock,

@@ -2,7 +2,7 @@
 
 //! Counters of a writer.
 
-/// The counters of a writer, and the slots and bytes of its segment now.
+/// The counters of a writer, and the slots and bytes of its current segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WriterStats {
@@ -10,7 +10,7 @@ pub struct WriterStats {
     pub published: u64,
     /// Slots of the current segment that have memory.
     pub slots: u32,
-    /// Those of them that hold a frame or are claimed.
+    /// Slots of the current segment that hold a frame or are claimed.
     pub slots_in_use: u32,
     /// The size of the segment's file in bytes.
     pub bytes: u64,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Becoming the writer of a channel, and taking over what a dead writer left.
+//! Becoming the writer of a channel, and taking over the channel of a dead writer.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -22,20 +22,20 @@ use crate::{
     sys::files::{self, FileId},
 };
 
-/// How long a start is retried while the channel has a writer: a process that was killed needs a moment to exit.
+/// How long a start is retried while the channel has a writer, because a killed process needs a moment to exit.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 const BUSY_RETRY_INTERVAL: Duration = Duration::from_millis(20);
-/// A head of this or more is damaged. To take it over would bring the seqs near their end.
+/// A head of at least this value counts as damaged, because the seqs after it would soon reach their limit.
 const MAX_PLAUSIBLE_SEQ: u64 = 1 << 48;
 
 /// The result of [`open`].
 pub(super) struct Takeover {
     pub(super) state: State,
-    /// What was wrong with a segment of this user that has been replaced.
+    /// The fault of a segment of this user that has been replaced.
     pub(super) replaced_damaged: Option<String>,
 }
 
-/// What a dead writer left.
+/// The state that a dead writer left in the channel.
 #[derive(Default)]
 struct Legacy {
     /// The seq of its newest frame.
@@ -43,16 +43,16 @@ struct Legacy {
     /// The seq of its newest event.
     event_head: u64,
     /// The segment's file, which still has the channel's name. It keeps the name until the new writer's first segment
-    /// takes it. If the new writer dies before that, the next one finds the seqs there.
+    /// takes it. If the new writer dies before that, the next writer finds the seqs in this file.
     owned_name: Option<FileId>,
-    /// The same segment, because readers may still be in it.
+    /// The slots of that segment, because readers may still be in it.
     former: Option<SlotAllocator>,
-    /// What was wrong with the segment, if it was damaged.
+    /// The fault of the segment, if it was damaged.
     damaged: Option<String>,
 }
 
-/// Gets the writer's lock of the channel, and takes over what a dead writer left. While the channel has a writer, the
-/// attempt is repeated for [`BUSY_TIMEOUT`].
+/// Gets the writer's lock of the channel, and takes over the channel of a dead writer. While the channel has a writer,
+/// the attempt is repeated for [`BUSY_TIMEOUT`].
 pub(super) fn open(name: &ChannelName, options: WriterOptions) -> Result<Takeover, Error> {
     options.check(name)?;
     staging::sweep_staging_files();
@@ -65,7 +65,7 @@ pub(super) fn open(name: &ChannelName, options: WriterOptions) -> Result<Takeove
     }
 }
 
-/// One attempt. Leaves nothing behind when it fails.
+/// Makes one attempt, which leaves nothing behind if it fails.
 fn try_open(name: &ChannelName, options: WriterOptions) -> Result<Takeover, Error> {
     let lock = ChannelLock::take(name, options)?;
     failpoint(Failpoint::ChannelLocked);
@@ -86,7 +86,7 @@ fn try_open(name: &ChannelName, options: WriterOptions) -> Result<Takeover, Erro
     }
 }
 
-/// Takes over the segment under the channel's name, if there is one: that of a dead writer of this user.
+/// Takes over the segment under the channel's name, if there is one. It belongs to a dead writer of this user.
 fn take_over(name: &ChannelName, lock: &ChannelLock) -> Result<Legacy, Error> {
     let path = name.segment_path();
     let opened =
@@ -102,14 +102,14 @@ fn take_over(name: &ChannelName, lock: &ChannelLock) -> Result<Legacy, Error> {
         Err(error) => return Err(error),
     };
     if segment.has_writer() {
-        // That writer is dying. Or it lives, and is about to make its lost lock file again.
+        // The segment's writer is dying, or it lives and is about to make its lost lock file again.
         return Err(channel_lock::busy(name));
     }
     Ok(supersede_former(segment, file_id, lock.lock_file()))
 }
 
-/// Removes a damaged segment. If no lock file was beside it, the file may never have been a segment: then it is an
-/// error.
+/// Removes a damaged segment. If no lock file was beside it, the file may never have been a segment, so the result is
+/// an error.
 fn remove_damaged(name: &ChannelName, lock: &ChannelLock, file_id: FileId, what: String) -> Result<Legacy, Error> {
     let path = name.segment_path();
     if lock.is_new() {
@@ -131,13 +131,13 @@ fn supersede_former(segment: Segment, file_id: FileId, lock_file: &Arc<LockFile>
     failpoint(Failpoint::FormerOpened);
     let plausible = |seq: u64| if seq < MAX_PLAUSIBLE_SEQ { seq } else { 0 };
     let status = segment.tables.status();
-    // Acquire, both: pair with the release stores of the dead writer in `publish`.
+    // Acquire, both: they pair with the release stores of the dead writer in `publish`.
     let head = plausible(status.head.load(Ordering::Acquire));
     let event_head = plausible(status.event_head.load(Ordering::Acquire));
     chain::supersede(&segment);
     failpoint(Failpoint::FormerSuperseded);
     drop(semaphore);
-    // With another lock file, it is unknown which of its readers live.
+    // If the segment names another lock file, it is unknown which of its readers live.
     let has_same_locks = segment.lock_file_id() == lock_file.file_id();
     Legacy {
         head,

@@ -10,7 +10,7 @@ use crate::{Error, FrameDescriptor, protocol::layout::MAX_SLOTS};
 /// The operations for frames that upstream draws into slots.
 ///
 /// A program gets memory from [`claim`](Self::claim) and passes it upstream. Later a frame arrives, and its address
-/// says whether it lies in a slot. [`Writer::upstream`](crate::Writer::upstream) returns this value.
+/// shows whether it is in a slot. [`Writer::upstream`](crate::Writer::upstream) returns this value.
 ///
 /// # Examples
 /// ```
@@ -44,20 +44,20 @@ impl<'a> Upstream<'a> {
 
     /// Claims a slot for a frame of `size` bytes, for memory that upstream draws into.
     ///
-    /// It never waits. It returns `Ok(None)` when no slot is free, or when upstream has half of the slots already.
+    /// It never waits. It returns `Ok(None)` if no slot is free, or if upstream has half of the slots already.
     ///
     /// # Errors
-    /// As [`Writer::claim`](crate::Writer::claim).
+    /// See [`Writer::claim`](crate::Writer::claim).
     pub fn claim(self, size: usize) -> Result<Option<Slot>, Error> {
         claim::claim_for_upstream(self.0, size)
     }
 
-    /// Publishes the frame at `bytes`, which lie in a claimed slot, with `metadata` as
-    /// [`Writer::publish`](crate::Writer::publish) does.
+    /// Publishes the frame at `bytes`, which are in a claimed slot. [`Writer::publish`](crate::Writer::publish)
+    /// describes `metadata`.
     ///
     /// # Errors
-    /// [`Error::NotPublishable`] when the bytes lie elsewhere, in a superseded segment or one of other caps, or in a
-    /// slot that was published already. [`Error::TooLarge`] when `metadata` is too large.
+    /// [`Error::NotPublishable`] if the bytes are not in a slot, if the slot's segment was superseded or has other
+    /// caps, or if the slot was published already. [`Error::TooLarge`] if `metadata` is too large.
     pub fn publish(self, bytes: &[u8], mut descriptor: FrameDescriptor, metadata: &[u8]) -> Result<(), Error> {
         let (segment, slot, offset) = self.locate(bytes).ok_or_else(|| self.0.not_publishable())?;
         descriptor.data_offset = offset;
@@ -70,19 +70,19 @@ impl<'a> Upstream<'a> {
         self.locate(bytes).is_some()
     }
 
-    /// In lossless mode, waits until the readers of the former segment have taken all of its frames and follow. Call it
-    /// before a publish. It returns `false` when interrupted.
+    /// In lossless mode, waits until the readers of the former segment have taken all of its frames and have followed.
+    /// Call it before a publish. It returns `false` if the wait was interrupted.
     pub fn wait_for_followers(self) -> bool {
         waits::wait_for_followers(self.0)
     }
 
     /// In lossless mode, waits until the next frame can have a slot. Call it after a publish, so that upstream gets a
-    /// slot for the next frame. It returns `false` when interrupted.
+    /// slot for the next frame. It returns `false` if the wait was interrupted.
     pub fn wait_for_slot(self) -> bool {
         waits::wait_for_slot(self.0)
     }
 
-    /// The segment, the slot, and the offset in the slot of `bytes`.
+    /// The segment and the slot that contain `bytes`, and their offset in the slot.
     fn locate(self, bytes: &[u8]) -> Option<(Arc<WriterSegment>, usize, u64)> {
         let state = self.0.lock();
         let segment = state.chain.current()?.segment();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What a writer waits for: a reader, readers that follow to another segment, a slot, and work for the service.
+//! The waits of a writer: for a reader, for readers that follow to another segment, for a slot, and for work of the
+//! service.
 
 use std::{
     sync::{
@@ -13,29 +14,29 @@ use std::{
 use super::{inner::Inner, state::State};
 use crate::segment::wait::{FutexWord, RateLimiter};
 
-/// The longest sleep of a blocked writer, before it asks the kernel whether the reader it waits for still lives.
+/// The longest sleep of a blocked writer, before it asks the kernel whether the reader that it waits for is alive.
 const LIVENESS_INTERVAL: Duration = Duration::from_millis(10);
 /// How long a lossless writer waits for its readers before it commits one more slot than they need. Readers that keep
 /// up release a slot sooner. A few slots that stay in the processor's caches are faster than many.
 const GROWTH_DELAY: Duration = Duration::from_millis(2);
-/// How many wakes in a row a blocked writer handles at once; after them, one in each interval.
+/// How many wakes in a row a blocked writer handles at once. After them, it handles one in each interval.
 const WAKE_BURST: u32 = 256;
 const WAKE_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Waits until a reader is attached, or `is_wanted` returns `false`. Returns `false` when interrupted.
+/// Waits until a reader is attached, or `is_wanted` returns `false`. Returns `false` if the wait was interrupted.
 pub(super) fn wait_for_reader(inner: &Inner, is_wanted: impl Fn() -> bool) -> bool {
     wait_until(inner, LIVENESS_INTERVAL, |state| {
         state.chain.has_reader() || !is_wanted()
     })
 }
 
-/// In lossless mode, waits until the readers of former segments have taken all frames there and follow. Returns `false`
-/// when interrupted.
+/// In lossless mode, waits until the readers of former segments have taken all frames there and have followed. Returns
+/// `false` if the wait was interrupted.
 pub(super) fn wait_for_followers(inner: &Inner) -> bool {
     !inner.options().lossless || wait_until(inner, LIVENESS_INTERVAL, |state| state.chain.has_all_followers())
 }
 
-/// In lossless mode, waits until the next frame can have a slot. Returns `false` when interrupted.
+/// In lossless mode, waits until the next frame can have a slot. Returns `false` if the wait was interrupted.
 pub(super) fn wait_for_slot(inner: &Inner) -> bool {
     let mut began = None;
     !inner.options().lossless
@@ -47,8 +48,8 @@ pub(super) fn wait_for_slot(inner: &Inner) -> bool {
         })
 }
 
-/// Whether a claim in lossless mode would find a slot: one that has memory, or one more that readers need. With
-/// `may_grow`, one more that readers do not need counts too.
+/// Whether a claim in lossless mode would find a slot. The slot has memory, or it is one more slot that readers need.
+/// With `may_grow`, one more slot that readers do not need counts too.
 fn can_claim(state: &mut State, may_grow: bool) -> bool {
     let head = state.sequence.head();
     let Some(slots) = state.chain.current_mut() else {
@@ -59,8 +60,9 @@ fn can_claim(state: &mut State, may_grow: bool) -> bool {
             && (may_grow || slots.committed() < state.readers.needed_slots(slots) + slots.history())
 }
 
-/// Waits until `is_ready`, and returns `false` when interrupted. `is_ready` is called when a reader notifies the
-/// writer, at least every [`LIVENESS_INTERVAL`], and every `growth_interval` while the segment can have more slots.
+/// Waits until `is_ready` returns `true`. Returns `false` if the wait was interrupted. `is_ready` is called when a
+/// reader notifies the writer, at least every [`LIVENESS_INTERVAL`], and every `growth_interval` while the segment can
+/// have more slots.
 fn wait_until(inner: &Inner, growth_interval: Duration, mut is_ready: impl FnMut(&mut State) -> bool) -> bool {
     let mut state = inner.lock();
     if is_ready(&mut state) {
@@ -72,10 +74,10 @@ fn wait_until(inner: &Inner, growth_interval: Duration, mut is_ready: impl FnMut
             return true;
         };
         let status = segment.tables.status();
-        // Acquire: pairs with the release increment of a reader that notifies. What is released after this load changes
-        // it.
+        // Acquire: pairs with the release increment of a reader that notifies. Each later release by a reader changes
+        // the word.
         let seen = status.writer_word.load(Ordering::Acquire);
-        // Relaxed: ordered by the fence.
+        // Relaxed: the fence below orders this store.
         status.writer_waits.store(1, Ordering::Relaxed);
         // Pairs with the fence in `Segment::notify_waiting_writer`: either `is_ready` sees what a reader has released,
         // or the reader sees that the writer waits.
@@ -89,7 +91,7 @@ fn wait_until(inner: &Inner, growth_interval: Duration, mut is_ready: impl FnMut
         if !ready && !inner.publisher().is_interrupted() {
             inner.publisher().wait(&segment, FutexWord::Writer, seen, timeout);
         }
-        // Relaxed: a reader that misses it notifies once more, which does no harm.
+        // Relaxed: a reader that misses this store notifies once more, which does no harm.
         status.writer_waits.store(0, Ordering::Relaxed);
         if ready {
             return true;
@@ -110,14 +112,14 @@ pub(super) fn wait_for_service(inner: &Inner, timeout: Duration) {
     let (seen, pause) = state.service.begin_wait();
     let segment = state.chain.current_mapped().map(Arc::clone);
     drop(state);
-    // So a peer that only notifies cannot keep this thread busy.
+    // Because of this pause, a peer that only notifies cannot keep this thread busy.
     if let Some(pause) = pause {
         inner.service().sleep(pause);
     }
     match segment {
         None => inner.service().sleep(timeout),
-        // A reader that came after the last pass has changed the word, so it ends this wait. So does a writer that has
-        // superseded the segment since.
+        // A reader that came after the last pass has changed the word, so it ends this wait. The same holds for a
+        // writer that has superseded the segment since.
         Some(segment) => inner.service().wait(&segment, FutexWord::Writer, seen, timeout),
     }
 }
