@@ -14,7 +14,7 @@ use crate::support::{ChannelExt, SIZE, Service, StopOnDrop, descriptor, is_in_pl
 fn publish(writer: &Writer, metadata: &[u8]) {
     let slot = writer.claim(SIZE).unwrap().unwrap();
     let mut descriptor = descriptor(SIZE, 0);
-    descriptor.metadata_size = 77; // ignored: the number of bytes counts
+    descriptor.metadata_size = 77; // ignored, because the writer sets it to the number of bytes
     writer.publish(&slot, descriptor, metadata).unwrap();
 }
 
@@ -65,7 +65,8 @@ fn too_much_metadata_is_refused() {
         .unwrap();
 }
 
-/// The writer publishes as fast as it can. A reader without a pin gets a frame with all of its metadata, or not at all.
+/// The writer publishes as fast as it can. A reader without a pin gets a frame with all of its metadata, or does not
+/// get the frame.
 #[test]
 fn metadata_never_mixes_two_frames() {
     let channel = Channel::new();
