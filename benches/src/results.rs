@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::pace::Usage;
 
-/// The integers in an element's `channel-stats`, by name, since the first frame.
+/// The integers in an element's `channel-stats` by name. They count from the first frame.
 pub type Counts = BTreeMap<String, u64>;
 
 /// The report of a producer.
@@ -16,7 +16,7 @@ pub type Counts = BTreeMap<String, u64>;
 pub struct ProducerReport {
     /// Per frame.
     pub usage: Usage,
-    /// CPU time per frame of the one step that a limit measures.
+    /// The CPU time per frame of the step that a limit measures.
     pub core_us: Option<f64>,
     pub counts: Counts,
 }

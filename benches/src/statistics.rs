@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The values in order, without those that are not a number.
+/// The values in ascending order, without NaN.
 pub fn sorted(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
     let mut values: Vec<f64> = values.into_iter().filter(|value| !value.is_nan()).collect();
     values.sort_by(f64::total_cmp);

@@ -10,7 +10,7 @@ use crate::{
     statistics::Spread,
 };
 
-/// The columns of a table: title, and the text of a cell.
+/// The columns of a table. Each has a title and a function that returns the text of a cell.
 type Columns = [(&'static str, fn(&Figures) -> String)];
 
 const FIGURES: &Columns = &[
