@@ -9,7 +9,7 @@ use crate::{
     results::{ConsumerReport, Counts},
 };
 
-/// What a consumer has received so far.
+/// Checks and counts the frames that a consumer receives.
 pub struct FrameChecker {
     /// Whether each frame must arrive.
     is_exact: bool,

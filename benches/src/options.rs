@@ -49,7 +49,7 @@ pub struct BenchOptions {
     /// Frames that count in each run [default: two seconds of frames, or 600 at rate 0]
     #[arg(long, value_parser = clap::value_parser!(u64).range(2..))]
     pub frames: Option<u64>,
-    /// Frames before those that count [default: 30, and 4 for each reader]
+    /// Frames before those that count [default: 30, plus 4 for each reader]
     #[arg(long)]
     pub warm: Option<u64>,
     /// Seconds to wait for a late program before it is killed

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The report: all measurements, as report.json contains them.
+//! The report, which contains all measurements. report.json has its contents.
 
 use std::{collections::BTreeMap, path::Path};
 

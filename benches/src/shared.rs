@@ -27,7 +27,7 @@ const FRAMES_OFFSET: usize = 4096;
 /// The data that the futex's producer announces to its consumers.
 #[repr(C, align(64))]
 pub struct Header {
-    /// The futex word: counts the frames, modulo 2^32. Consumers sleep on it.
+    /// The futex word, which counts the frames modulo 2^32. Consumers sleep on it.
     pub word: AtomicU32,
     /// The seq of the newest frame.
     pub seq: AtomicU64,

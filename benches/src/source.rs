@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The source element of a producer: draws frames when they are due.
+//! The source element of a producer, which draws frames when they are due.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 

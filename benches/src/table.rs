@@ -100,7 +100,7 @@ fn significant(value: f64) -> String {
     }
 }
 
-/// The median of a figure; empty if there is none.
+/// The median of a figure. Empty if the figure is missing.
 fn plain(figures: &Figures, name: &str) -> String {
     figures
         .get(name)

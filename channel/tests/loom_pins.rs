@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The pin rule under every interleaving and every memory order that the language allows.
+//! Checks the pin rule under every interleaving and every memory order that the language allows.
 //!
 //! Each model has a variant in which a single step is weakened. The variant must fail, because a model that cannot fail
 //! proves nothing. loom treats SeqCst accesses as AcqRel (and full fences as full fences), so no model depends on the
@@ -64,7 +64,7 @@ impl Slot {
         self.word.load(Ordering::Acquire) & 1 == 1
     }
 
-    /// Redraws and publishes a slot that was taken, as `Writer::publish` does.
+    /// Redraws and publishes a slot that was taken. `Writer::publish` has the same steps.
     fn draw_and_publish(&self, seq: u64) {
         // SAFETY: no other thread accesses the pixel now. The model proves this, because loom makes it fail otherwise.
         self.pixel.with_mut(|pixel| unsafe { *pixel = seq });

@@ -40,7 +40,7 @@ use crate::Process;
 /// The environment variable that names the role of a process.
 const VARIABLE: &str = "RSSHM_ROLE";
 
-/// The exit code of a role that panicked. It is the one of any Rust program that panics.
+/// The exit code of a role that panicked. Any Rust program that panics has this exit code.
 const PANICKED: i32 = 101;
 
 /// The function that a process in a role runs, with the process's arguments. The process ends when it returns.
@@ -103,7 +103,7 @@ pub fn listen() -> String {
     line.trim_end().to_owned()
 }
 
-/// In the role's process: receives the lines from the test in a channel, for a role that has other work meanwhile.
+/// In the role's process: returns a receiver of the lines from the test, for a role that has other work between them.
 pub fn lines() -> mpsc::Receiver<String> {
     let (sender, lines) = mpsc::channel();
     std::thread::spawn(move || while sender.send(listen()).is_ok() {});

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Two containers that share nothing but /dev/shm: each program has its own mount and pid namespaces and is process 1
-//! there, so process numbers do not tell which peer is alive.
+//! Programs in containers that share only /dev/shm. Each program has its own mount and pid namespaces and is process 1
+//! there, so process IDs do not show which peer is alive.
 
 use std::time::Duration;
 

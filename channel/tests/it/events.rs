@@ -256,7 +256,7 @@ fn overrun_reader_gets_sticky_and_newest_events() {
         wanted.extend(newest);
         wanted.push("3".to_owned());
         assert_eq!(now(&mut reader), wanted);
-        // The events are the 100 and the three before them; the reader missed all but those that it received.
+        // The writer published these 100 events after three others. The reader missed all but those that it received.
         assert_eq!(reader.stats().events_missed, 100 + 3 - EVENT_RING_LENGTH - 3);
     }
 }
@@ -343,7 +343,8 @@ fn end_of_stream_keeps_its_order_among_events() {
         assert!(publish(&writer, 3));
         publish_event(&writer, "d", None);
         writer.end_of_stream();
-        // Two ends that come together are reported as one; events stay between their frames.
+        // A reader that finds two ends at once reports one end, at the place of the last. Events stay between their
+        // frames.
         assert_eq!(now(&mut reader), ["a", "2", "b", "c", "3", "d", "end"]);
         publish_event(&writer, "e", None);
         writer.end_of_stream();

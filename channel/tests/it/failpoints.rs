@@ -90,7 +90,7 @@ fn reader_of_four(channel: &str) {
     }
 }
 
-/// Says what it gets, until the writer is gone.
+/// Says each frame, event and end that it gets, until the writer is gone.
 fn reader_of_all(channel: &str) {
     let mut reader = open_reader(channel, ReaderOptions::default());
     loop {

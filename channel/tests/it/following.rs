@@ -33,7 +33,7 @@ pub const ROLES: &[(&str, Role)] = &[
     ("following/forking writer", |arguments| forking_writer(arguments[0])),
 ];
 
-/// Publishes frames; each line from the test says how many.
+/// Publishes frames. Each line from the test is the number of frames to publish.
 fn writer(channel: &str) {
     let writer = open_writer(channel, slots(12));
     let mut value = 0;

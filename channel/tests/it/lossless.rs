@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A lossless writer: its slowest living reader misses no frame.
+//! The slowest living reader of a lossless writer misses no frame.
 
 use std::{
     sync::{
@@ -203,7 +203,7 @@ fn waiting_lossless_writer_is_woken_by_reader() {
     };
     // The fastest of a few rounds counts, because other programs run too.
     let fastest = (0..8).map(|_| round()).find(|took| *took < Duration::from_millis(600));
-    assert!(fastest.is_some(), "as slow as without a wakeup");
+    assert!(fastest.is_some(), "each round was as slow as if no reader woke the writer");
 }
 
 /// After `resume`, the writer continues.
@@ -290,7 +290,7 @@ fn lossless_writer_ignores_new_owner_of_dead_followers_entry() {
     slot.as_mut().fill(2);
     victim.kill();
     drop(follower);
-    // One of the two new readers gets the entry of the dead one.
+    // One of the two new readers gets the entry of the dead reader.
     let mut newcomers = [channel.reader(), channel.reader()];
     for newcomer in &mut newcomers {
         let limits = ReadLimits::default();

@@ -227,7 +227,7 @@ fn read_after_restart(reader: &mut Reader, copy: &mut Vec<u8>, restart: u32) {
 /// The size of a frame of 4K in NV12.
 const SIZE_4K: usize = 3840 * 2160 * 3 / 2;
 
-/// What a reader of the 4K stream measures.
+/// The measurements of a reader of the 4K stream.
 #[derive(Default)]
 struct Measurements {
     /// The age of each frame at its arrival, in nanoseconds.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Metadata: bytes beside a frame, which the channel does not interpret.
+//! Metadata are bytes that belong to a frame. The channel does not interpret them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Property tests: peers check all data that another peer wrote before they use it.
+//! Property tests. They check that peers validate all data that another peer wrote before they use it.
 
 use std::{
     fs::OpenOptions,
@@ -224,7 +224,7 @@ impl Victim {
         Self { channel, writer, good }
     }
 
-    /// Writes into the segment, as any peer with write permission can. It never changes the size of the file.
+    /// Writes into the segment. Any peer with write permission can do this. It never changes the size of the file.
     fn corrupt(&self, at: u64, bytes: &[u8]) {
         let file = OpenOptions::new().write(true).open(self.channel.segment()).unwrap();
         file.write_all_at(bytes, at).unwrap();
@@ -519,7 +519,7 @@ fn erratic_head_harms_no_reader() {
     assert!(publish(&victim.writer, 4));
     check(&next(&mut reader, &mut copy), &copy, 4);
     let missed = reader.stats().missed;
-    assert!(missed < 1 << 40, "{missed} is no count of frames");
+    assert!(missed < 1 << 40, "{missed} is not a plausible count of frames");
 }
 
 /// A reader that joins while the head is damaged continues with the head that the next publish writes.

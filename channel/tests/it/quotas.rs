@@ -99,7 +99,7 @@ fn reader_pinning_everything_is_evicted_and_reattaches() {
     let evicted = reader.next(&mut copy, ReadLimits::default(), Some(SECOND)).unwrap();
     assert!(matches!(evicted, Next::Evicted), "{evicted:?}");
     for value in 2..100 {
-        assert!(publish(&writer, value), "its pins still count");
+        assert!(publish(&writer, value), "the pins of the evicted reader still count");
     }
     let frame = next(&mut reader, &mut copy);
     check_bytes(&frame, &copy);
@@ -126,7 +126,7 @@ fn reader_pinning_all_of_few_slots_is_evicted() {
     peer.entry(0).pins.store(0xff, Ordering::SeqCst);
     wait_until("evicted", 2 * SECOND, || service.seen().evicted == [0]);
     for value in 2..100 {
-        assert!(publish(&writer, value), "its pins still count");
+        assert!(publish(&writer, value), "the pins of the evicted reader still count");
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
 pub struct ReceivedFrame<'a> {
     pub bytes: &'a [u8],
     pub caps: &'a str,
-    /// The seq of the frame; `None` in a pipeline, which does not know it.
+    /// The seq of the frame. `None` in a pipeline, because a pipeline does not know the seq.
     pub seq: Option<u64>,
     pub offset: u64,
     /// The number of frames missed since the last received frame.

@@ -126,7 +126,7 @@ impl Tag {
     /// The caps of frames with `size` bytes, which is a multiple of 4096. They contain [`caps_id`](Self::caps_id) and
     /// `filler` additional bytes.
     pub fn caps_string(&self, size: usize, filler: usize) -> String {
-        // Rows without padding, so that GStreamer computes the same size.
+        // The width makes rows without padding, so that GStreamer computes the same size.
         let width = if size.is_multiple_of(64 * 256) { 256 } else { 64 };
         let filler = "z".repeat(filler);
         format!(

@@ -101,8 +101,7 @@ struct Stamper {
 }
 
 impl Stamper {
-    /// Fills a frame. One frame in ten gets memory of the pipeline in place of the sink's, so that the sink has to copy
-    /// it.
+    /// Fills a frame. One frame in ten gets memory that the pipeline allocated, so that the sink has to copy the frame.
     fn stamp(&mut self, buffer: &mut gst::Buffer, caps: &gst::CapsRef) {
         let caps = caps.to_string();
         let number = caps_id_in(&caps).and_then(|id| id.split_once('g')?.1.parse().ok());

@@ -44,7 +44,7 @@ const MAX_STALL: Duration = Duration::from_secs(2);
 const ENDING_TIME: Duration = Duration::from_secs(10);
 /// The interval between two measurements of a process's resources.
 const USAGE_INTERVAL: Duration = Duration::from_millis(250);
-/// The delay of a start that must not happen in this run: it is longer than any run.
+/// The delay of a start that must not happen in this run. It is longer than any run.
 const NEVER: Duration = Duration::from_secs(3600);
 
 /// One member of the run. It has at most one process at a time.

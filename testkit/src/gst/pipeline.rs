@@ -29,7 +29,7 @@ impl Pipeline {
         pipeline
     }
 
-    /// Sets the pipeline to PLAYING; it must accept.
+    /// Sets the pipeline to PLAYING. Panics if the pipeline refuses.
     #[track_caller]
     pub fn play(&self) {
         self.0.set_state(gst::State::Playing).unwrap();

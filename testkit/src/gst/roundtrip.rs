@@ -68,7 +68,7 @@ impl Roundtrip {
     /// Activates the pool that the sink offers, with this padding if there is one.
     #[track_caller]
     pub fn pool(&self, padding: Option<&gst_video::VideoAlignment>) -> gst::BufferPool {
-        // The pool is requested after the first caps, as elements do.
+        // The sink can offer a pool only after it has received caps.
         let pad = self.pipeline().pad("rsshmsink", "sink");
         eventually("the sink has caps", || pad.current_caps().is_some());
         let query = self.writer.allocation(&self.caps, true);

@@ -32,7 +32,7 @@ const FIRST_FRAME: &str = "FIRST FRAME ";
 /// The beginning of the line that contains a reader's summary.
 const SUMMARY: &str = "SUMMARY ";
 
-/// The longest time that a reader runs, so that it does not outlive a test that was killed.
+/// The longest time that a reader runs. It is limited so that no reader remains for long after a test was killed.
 const MAX_RUN_TIME: gst::ClockTime = gst::ClockTime::from_seconds(100);
 
 /// A pipeline in this process that publishes sequenced frames, from number 0 on. It does not play yet.
@@ -86,9 +86,9 @@ impl Summary {
     }
 }
 
-/// The command of a reader that checks the frames at the element `check` of its pipeline, until EOS.
+/// The command of a reader that checks the frames at the element `check` of its pipeline until EOS.
 ///
-/// It holds the last `hold` frames, and checks them again when it releases them.
+/// The reader holds the last `hold` frames, and checks each again when it releases it.
 pub fn reader_command(pipeline: &str, hold: usize) -> Command {
     role_command(READER, &[pipeline, &hold.to_string()])
 }

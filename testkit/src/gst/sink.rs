@@ -193,7 +193,7 @@ pub fn custom_event(name: &str, number: u64) -> gst::Event {
     gst::event::CustomDownstream::new(gst::Structure::builder(name).field("number", number).build())
 }
 
-/// The number of frames that an rsshmsink published: all, in place, copied from foreign memory, and repeated.
+/// The counts of the frames that an rsshmsink published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CopyCounts {
     /// The number of all published frames.

@@ -36,7 +36,7 @@ pub const RATE: u32 = 200;
 /// The time between two frames.
 const PERIOD: Duration = Duration::from_nanos(1_000_000_000 / RATE as u64);
 
-/// What a peer reports about itself.
+/// The report of a peer about itself.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     pub frames: u64,
@@ -74,8 +74,7 @@ impl Report {
     }
 }
 
-/// The reporter in a peer's process: the peer's counts, and the lines from the test, which the peer obeys beside its
-/// work.
+/// The part of a peer's process that reports. It has the peer's counts, and receives the lines from the test.
 struct Reporter {
     lines: mpsc::Receiver<String>,
     report: Report,

@@ -235,8 +235,8 @@ fn waiting_lossless_writer() {
     });
     let before = cpu_time();
     let began = Instant::now();
-    // The attacker wakes the writer once in 20 microseconds and sleeps in between, so that most of the processor time
-    // is the writer's.
+    // The attacker sleeps 20 microseconds after each wakeup. Most of the measured processor time is therefore that of
+    // the writer.
     let mut wakeups = 0;
     while began.elapsed() < SECOND {
         peer.status().writer_word.fetch_add(1, Ordering::Relaxed);
