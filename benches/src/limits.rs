@@ -39,7 +39,7 @@ fn run_paced(job: &Job, mut body: impl FnMut(Step) -> u64) -> Result<(), String>
     let mut pacer = Pacer::new(job, ipc::receive_commands(|| {}), {
         let core_ns = Arc::clone(&core_ns);
         move |usage| {
-            // Relaxed: the same thread stores it.
+            // Relaxed: the additions are made by the same thread.
             let core_us = core_ns.load(Ordering::Relaxed) as f64 / 1e3 / frames as f64;
             let report = ProducerReport {
                 usage,
@@ -53,7 +53,7 @@ fn run_paced(job: &Job, mut body: impl FnMut(Step) -> u64) -> Result<(), String>
     while let Some(step) = pacer.next_step() {
         let took_ns = body(step);
         if step.is_counted() {
-            // Relaxed: the same thread loads it.
+            // Relaxed: the load is made by the same thread.
             core_ns.fetch_add(took_ns, Ordering::Relaxed);
         }
     }

@@ -70,7 +70,7 @@ pub struct Run {
     pub missed: u64,
     pub frames_per_second: Option<f64>,
     pub latency: Option<Latency>,
-    /// Per frame.
+    /// The usage per frame.
     pub writer: Usage,
     /// The usage per frame, as the mean of all readers.
     pub reader: Option<Usage>,

@@ -14,7 +14,7 @@ pub type Counts = BTreeMap<String, u64>;
 /// The report of a producer.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct ProducerReport {
-    /// Per frame.
+    /// The usage per frame.
     pub usage: Usage,
     /// The CPU time per frame of the step that a limit measures.
     pub core_us: Option<f64>,
@@ -24,7 +24,7 @@ pub struct ProducerReport {
 /// The report of a consumer.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct ConsumerReport {
-    /// Per frame.
+    /// The usage per frame.
     pub usage: Usage,
     pub missed: u64,
     /// Time between the first frame and the last one.

@@ -20,7 +20,7 @@ use crate::{
     report::Run,
 };
 
-/// Set when the user interrupts the benchmark.
+/// Whether the user has interrupted the benchmark.
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// The error of an interrupted run.

@@ -12,7 +12,7 @@ use std::{
 
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 
-/// The user "nobody", who owns nothing. The group of this number is "nogroup".
+/// The ID of the user "nobody", who owns no files. The group with this ID is "nogroup".
 pub const NOBODY: u32 = 65534;
 
 /// Whether this process may become another user.

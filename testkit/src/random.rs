@@ -4,7 +4,7 @@
 
 use std::{ops::Range, time::Duration};
 
-/// A sequence of random numbers. The seed determines it.
+/// A sequence of random numbers that is determined by its seed.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Namespaces, a small /dev/shm, and files in it.
+//! Helpers for namespaces, for a small /dev/shm, and for the files in /dev/shm.
 
 use std::{fs::File, io::Write, path::Path, process::Command};
 

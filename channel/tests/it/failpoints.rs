@@ -41,8 +41,8 @@ impl AtFailpoint {
         Self::start_at_pass(role, channel, rates, failpoint, 1)
     }
 
-    /// As [`start`](Self::start), but the process kills or stops itself when it passes the failpoint for the `pass`th
-    /// time.
+    /// Starts a process as [`start`](Self::start) does. It kills or stops itself when it passes the failpoint for the
+    /// `pass`th time.
     fn start_at_pass(role: &str, channel: &Channel, rates: &str, failpoint: &str, pass: u64) -> Self {
         let counts = format!("{}/{}-{failpoint}", env!("CARGO_TARGET_TMPDIR"), channel.as_str());
         let mut command = role::command(role, &[channel.as_str()]);

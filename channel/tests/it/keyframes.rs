@@ -81,7 +81,7 @@ fn expect(readers: &mut [Reader; 2], wanted: &[&str]) {
     }
 }
 
-/// A reader and an observer that get these frames first.
+/// A reader and an observer. Checks that they get these frames first.
 #[track_caller]
 fn join(channel: &Channel, wanted: &[&str]) -> [Reader; 2] {
     let mut readers = [channel.reader(), channel.observer()];

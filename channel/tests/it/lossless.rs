@@ -203,7 +203,10 @@ fn waiting_lossless_writer_is_woken_by_reader() {
     };
     // The fastest of a few rounds counts, because other programs run too.
     let fastest = (0..8).map(|_| round()).find(|took| *took < Duration::from_millis(600));
-    assert!(fastest.is_some(), "each round was as slow as if no reader woke the writer");
+    assert!(
+        fastest.is_some(),
+        "each round was as slow as if no reader woke the writer"
+    );
 }
 
 /// After `resume`, the writer continues.

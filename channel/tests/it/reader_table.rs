@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Reader entries of other processes, which are killed, are stopped, or fork.
+//! Tests of the reader entries of other processes. These processes are killed, are stopped, or fork.
 
 use std::time::{Duration, Instant};
 

@@ -40,7 +40,7 @@ pub mod writer_request {
 #[repr(C)]
 #[derive(Default)]
 pub struct Counters {
-    /// CLOCK_MONOTONIC nanoseconds of the last frame.
+    /// The CLOCK_MONOTONIC time of the last frame, in nanoseconds.
     pub last_at: AtomicU64,
     /// The number of frames that were checked when they arrived.
     pub frames: AtomicU64,

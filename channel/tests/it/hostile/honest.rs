@@ -43,7 +43,7 @@ pub struct Report {
     pub missed: u64,
     /// The processor time of the process.
     pub cpu: Duration,
-    /// The longest publish, or the age of the oldest frame, since the last report.
+    /// The longest time of a publish (writer) or the highest age of a frame (reader) since the last report.
     pub longest: Duration,
     /// How often each kind of error or event occurred.
     pub occurrences: String,

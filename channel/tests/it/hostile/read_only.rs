@@ -81,7 +81,7 @@ impl ReadOnly {
         }
     }
 
-    /// A word of the status.
+    /// The word at the offset `field` of the status.
     fn status_word(&self, field: usize) -> &AtomicU32 {
         let mut offset = [0; 8];
         let at = std::mem::offset_of!(Header, status_offset) as u64;

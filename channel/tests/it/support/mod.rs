@@ -22,7 +22,7 @@ use rsshm_testkit::{Channel, frames::is_filled};
 /// The size of a frame in bytes.
 pub const SIZE: usize = 64 * 256;
 
-/// The caps of a channel with frames of that size.
+/// The caps of a channel whose frames have [`SIZE`] bytes.
 pub const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=256,framerate=30/1";
 
 /// The size of a frame of a compressed stream. Most of these frames are small.
@@ -35,7 +35,7 @@ pub const SECOND: Duration = Duration::from_secs(1);
 pub trait ChannelExt {
     /// A reader that attaches.
     fn reader(&self) -> Reader;
-    /// A reader that only observes.
+    /// A reader without an entry.
     fn observer(&self) -> Reader;
     /// A writer with [`CAPS`].
     fn writer(&self, options: WriterOptions) -> Arc<Writer>;
