@@ -46,7 +46,7 @@ impl ChildProcess {
             Command::new("/proc/self/exe")
                 .arg(command)
                 .arg(json)
-                // The parent process has just scanned all plugins.
+                // The registry is up to date, because the parent process has just scanned all plugins.
                 .env("GST_REGISTRY_UPDATE", "no")
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The reports of producer and consumer processes, about the frames that count.
+//! The reports of producer and consumer processes. They are about the frames that count.
 
 use std::collections::BTreeMap;
 

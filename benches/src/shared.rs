@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Shared memory without any protection, and the futex in it.
+//! Shared memory without any protection, which contains a futex.
 
 use std::{
     fs::File,

@@ -20,7 +20,7 @@ use pins::{PinCounts, take_for_writing};
 #[path = "../src/protocol/pins.rs"]
 mod pins;
 
-/// loom's atomics in place of the standard library's.
+/// The atomics of loom, which replace those of the standard library.
 mod atomic {
     pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
 }
@@ -43,7 +43,7 @@ mod layout {
     pub(crate) const MAX_SLOTS: usize = 64;
 }
 
-/// A slot with frame 1, whose only pixel is 1, and the pin word of one reader entry.
+/// A slot, and the pin word of one reader entry. The slot contains frame 1, whose only pixel is 1.
 struct Slot {
     word: AtomicU64,
     seq: AtomicU64,
@@ -102,7 +102,8 @@ fn take_without_second_look(seq: &AtomicU64, pinned: impl FnOnce() -> bool) -> b
     free
 }
 
-/// (a) A writer redraws a slot while a reader pins it, for the frame in it and for the next one.
+/// (a) A writer redraws a slot while a reader pins the slot, first for the frame that is in it and then for the next
+/// frame.
 fn redraw_while_pinning(take: fn(&AtomicU64, &dyn Fn() -> bool) -> bool) {
     loom::model(move || {
         let slot = Arc::new(Slot::new());

@@ -20,7 +20,7 @@ impl Random {
         mix(self.0)
     }
 
-    /// A number below `limit`; 0 if `limit` is 0.
+    /// A number below `limit`. It is 0 if `limit` is 0.
     pub fn below(&mut self, limit: u64) -> u64 {
         self.number() % limit.max(1)
     }

@@ -73,7 +73,7 @@ fn reader(channel: &str) {
     }
 }
 
-/// Says why it cannot open the channel.
+/// Tries to open a writer, and says the reason for the failure.
 fn refused_writer(channel: &str) {
     let refused = try_open_writer(channel, WriterOptions::default());
     say(match refused {

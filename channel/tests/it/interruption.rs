@@ -17,7 +17,7 @@ use rsshm_testkit::Channel;
 
 use crate::support::{ChannelExt, SECOND, SIZE, StopOnDrop, next, publish, publish_sized, raw::RawPeer, slots};
 
-/// Interrupts a waiting reader many times, at all kinds of moments.
+/// Interrupts a waiting reader many times, each time after another delay.
 fn interrupt_again_and_again(reader: &mut Reader) {
     let interrupter = reader.handle();
     let mut copy = Vec::new();

@@ -317,7 +317,7 @@ fn seek_newest_goes_to_newest_unread_keyframe() {
         reader.seek_newest();
         assert_eq!(now(reader), ["5", "6"]);
     }
-    // It does not go back to a keyframe that it has taken.
+    // The reader does not go back to a keyframe that it has taken.
     publish_all(&writer, "d7");
     for reader in &mut readers {
         reader.seek_newest();
@@ -479,7 +479,7 @@ fn keyframe_requests_are_merged_once_a_second() {
     assert!(!is_wanted());
 }
 
-/// A keyframe that was published meanwhile is not requested again.
+/// If a keyframe is published after the request, the writer does not report the request.
 #[test]
 fn keyframe_answers_earlier_requests() {
     let channel = Channel::new();
@@ -714,8 +714,8 @@ impl Habits {
     }
 }
 
-/// Publishes deltas, with keyframes at random distances, in bursts that no reader can follow, until all readers have
-/// ended.
+/// Publishes deltas, and keyframes at random distances, until all readers have ended. It publishes in bursts that no
+/// reader can follow.
 fn publish_under_load(writer: &Writer, stopping: StopOnDrop, readers: &[ScopedJoinHandle<(u64, u64)>]) {
     let (mut value, mut until_keyframe, mut random) = (1, 0, Random::new(1));
     let mut publish = || {

@@ -154,7 +154,7 @@ fn lossless_writer_adds_slots_for_stalled_readers_only() {
     assert!(began.elapsed() < 2 * SECOND, "{:?}", began.elapsed());
 }
 
-/// A reader that takes no frame stops the writer. When the reader goes, the wait ends at once.
+/// A reader that takes no frame stops the writer. When the reader leaves, the wait ends at once.
 #[test]
 fn lossless_writer_waits_for_living_readers_only() {
     let channel = Channel::new();

@@ -249,7 +249,7 @@ impl Measurements {
             self.in_place += 1;
         }
         if self.ages.len() == 30 {
-            // Reserved now, because a later allocation would count as growth.
+            // The memory is reserved now, because a later allocation would count as growth.
             self.ages.reserve(1 << 17);
             self.warm = Some(Resources::now());
         }
@@ -310,7 +310,7 @@ fn reader_of_4k(channel: &str) {
     }
 }
 
-/// Draws and publishes a frame of the 4K stream; `false` if there was no slot.
+/// Draws and publishes a frame of the 4K stream. Returns `false` if there was no slot.
 fn draw(writer: &Writer, value: u64) -> bool {
     let Some(mut slot) = writer.claim(SIZE_4K).unwrap() else {
         return false;

@@ -46,7 +46,7 @@ fn sender(channel: &str) {
     }
 }
 
-/// A writer that accepts messages, with a frame for readers to attach to.
+/// A writer that accepts messages. It has published a frame, so readers can attach.
 fn with_messages(channel: &Channel) -> Arc<Writer> {
     let writer = channel.writer(slots(8).accept_messages(true));
     assert!(publish(&writer, 1));

@@ -18,7 +18,7 @@ fn publish(writer: &Writer, metadata: &[u8]) {
     writer.publish(&slot, descriptor, metadata).unwrap();
 }
 
-/// `size` bytes, of which no two neighbours are equal.
+/// Returns `size` bytes. No two neighbours among the bytes are equal.
 fn bytes(size: usize) -> Vec<u8> {
     (0..size).map(|index| (index * 7 + size) as u8).collect()
 }

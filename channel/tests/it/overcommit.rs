@@ -62,7 +62,7 @@ fn overcommitted_readers_that_stop_never_block_writer() {
         assert!(publish(&writer, 1));
         let service = Service::of(&writer);
         let (mut readers, mut value) = attach_settled(&channel, &writer, 60);
-        // The service would withdraw the quotas earlier than necessary.
+        // The service is stopped, because it would withdraw the quotas before the writer has to.
         drop(service);
         let mut stopped: Vec<(Reader, Frame)> = Vec::new();
         let mut copy = Vec::new();

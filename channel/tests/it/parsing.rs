@@ -98,7 +98,7 @@ fn valid() -> impl Strategy<Value = Header> {
         .prop_map(|(caps, slots, size, messages)| Header::new(caps, slots, size, messages).expect("a valid layout"))
 }
 
-/// Writes 4 or 8 bytes somewhere into a header.
+/// Replaces the aligned 4 or 8 bytes that contain the offset `at` of a header.
 fn change(header: Header, at: usize, wide: bool, value: u64) -> Header {
     let mut bytes: [u8; HEADER_SIZE] = bytemuck::must_cast(header);
     let (at, length) = if wide { (at / 8 * 8, 8) } else { (at / 4 * 4, 4) };

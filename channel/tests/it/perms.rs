@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Permissions: modes, other users, and files of other users.
+//! Tests of file modes, of access by other users, and of files of other users.
 //!
 //! A role becomes another user. Only root can do that.
 

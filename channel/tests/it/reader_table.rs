@@ -63,14 +63,13 @@ fn forking_reader(channel: &str) {
     drop(frame);
 }
 
-/// Attaches, takes two frames and leaves, again and again.
+/// Attaches, takes two frames and leaves, and repeats this for ever.
 fn rejoining_reader(channel: &str) {
     loop {
         let mut reader = open_reader(channel, ReaderOptions::default());
         let held = next(&mut reader, &mut Vec::new());
         let held = (held, next(&mut reader, &mut Vec::new()));
-        // A new reader without a quota gets a copy. In that case, the second frame has replaced the first in the
-        // buffer.
+        // A new reader without a quota gets a copy. The buffer of that copy no longer exists here.
         if is_in_place(&held.0) {
             check_bytes(&held.0, &[]);
         }
@@ -160,7 +159,7 @@ fn forked_child_does_not_hold_dead_readers_entry() {
     assert!(is_alive);
 }
 
-/// The writer publishes as fast as it can while readers attach; each reader is killed at a random moment.
+/// The writer publishes as fast as it can while readers attach. Each reader is killed at a random moment.
 #[test]
 fn reader_entries_change_owners_at_full_speed() {
     let channel = Channel::new();

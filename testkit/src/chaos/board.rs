@@ -36,7 +36,7 @@ pub mod writer_request {
     pub const CLOSE: u32 = 2;
 }
 
-/// The counters of one member of the run, over all its processes.
+/// The counters of one member of the run. They are the sums over all processes of the member.
 #[repr(C)]
 #[derive(Default)]
 pub struct Counters {

@@ -39,7 +39,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Measures a process; `None` if it is gone.
+    /// Measures a process. `None` if the process has ended.
     pub fn of(pid: Pid) -> Option<Self> {
         let directory = Path::new("/proc").join(pid.to_string());
         let status = std::fs::read_to_string(directory.join("status")).ok()?;

@@ -115,7 +115,7 @@ fn kind(error: &Error) -> String {
     format!("{error:?}").split(' ').next().unwrap().to_owned()
 }
 
-/// Publishes a frame with the time as its pts; `false` if there was no slot.
+/// Publishes a frame that has the current time as its pts. Returns `false` if there was no slot.
 fn publish_now(writer: &Writer) -> Result<bool, Error> {
     let Some(mut slot) = writer.claim(SIZE)? else {
         return Ok(false);
@@ -125,7 +125,7 @@ fn publish_now(writer: &Writer) -> Result<bool, Error> {
     writer.publish(&slot, descriptor, &[]).map(|()| true)
 }
 
-/// Publishes [`RATE`] frames a second, and an event with every sixteenth.
+/// Publishes [`RATE`] frames a second, and an event with every sixteenth frame.
 fn writer(channel: &str) {
     let options = WriterOptions::default()
         .perms(0o644)

@@ -313,7 +313,7 @@ fn all_attacks(arguments: &[&str]) {
     }
     let after = metadata(&honest);
     assert_eq!((after.ino(), after.mode()), (before.ino(), before.mode()));
-    // Every byte of the segment is committed, and no more.
+    // Exactly the bytes of the segment are committed.
     assert_eq!(after.blocks() * 512, after.size());
     if has_own_shm {
         assert_eq!(bytes_outside(&after), outside_before, "memory outside the segment");

@@ -32,7 +32,7 @@ pub struct RawPeer {
     lock_file: File,
 }
 
-// SAFETY, both: the mapping is accessed only through atomics.
+// SAFETY, for `Send` and `Sync`: the mapping is accessed only through atomics.
 unsafe impl Send for RawPeer {}
 unsafe impl Sync for RawPeer {}
 
