@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Cases: the size of the frames, the memory they are drawn in, their rate, and the number of readers.
+//! A case: the size of the frames, the memory that they are drawn in, their rate, and the number of readers.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -45,13 +45,13 @@ impl Size {
     }
 }
 
-/// Which memory the producer draws its frames in.
+/// The memory in which the producer draws its frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Memory that the sink offers
     InPlace,
-    /// Memory of the producer, as with a camera
+    /// Memory that the producer allocated, as a camera does
     Foreign,
 }
 
@@ -64,12 +64,12 @@ impl Mode {
     }
 }
 
-/// One combination of what can be varied.
+/// One combination of size, mode, rate and number of readers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Case {
     pub size: Size,
     pub mode: Mode,
-    /// Frames per second; 0: as fast as both sides can.
+    /// Frames per second. 0 means as fast as both sides can.
     pub rate: u32,
     pub readers: u32,
 }
@@ -87,7 +87,7 @@ impl Case {
         self.rate > 0
     }
 
-    /// Number of frames that count, unless the user gives another.
+    /// Number of frames that count, unless the user gives another number.
     pub fn default_frames(self) -> u64 {
         match self.rate {
             0 if self.size == Size::UltraHd => 300,
@@ -96,7 +96,7 @@ impl Case {
         }
     }
 
-    /// Number of frames before those that count. With this many, each reader has had each slot once.
+    /// Number of frames before those that count. After this many frames, each reader has had each slot once.
     pub fn default_warm_up(self) -> u64 {
         30 + 4 * u64::from(self.readers)
     }

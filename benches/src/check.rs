@@ -9,9 +9,9 @@ use crate::{
     results::{ConsumerReport, Counts},
 };
 
-/// What a consumer has received so far.
+/// Checks and counts the frames that a consumer receives.
 pub struct FrameChecker {
-    /// Each frame must arrive.
+    /// Whether each frame must arrive.
     is_exact: bool,
     warm: u64,
     previous: Option<u64>,
@@ -22,7 +22,7 @@ pub struct FrameChecker {
     latencies_ns: Vec<u64>,
 }
 
-/// How far the consumer is after a frame.
+/// The progress of a consumer after a frame.
 pub enum Progress {
     /// This was the first frame.
     First,
@@ -40,7 +40,7 @@ impl FrameChecker {
             usage_before: None,
             first_ns: 0,
             last_ns: 0,
-            // All at once: memory that grows during the run would be measured too.
+            // All memory is allocated at once, because growth during the run would be measured too.
             latencies_ns: Vec::with_capacity(job.frames as usize),
         }
     }
@@ -77,11 +77,11 @@ impl FrameChecker {
         }))
     }
 
-    /// Fails if the frame is out of order, or if frames before it are missing that must arrive.
+    /// Fails if the frame is out of order, or if an earlier frame that must arrive is missing.
     fn check_order(&mut self, mark: Mark) -> Result<(), String> {
         let seq = mark.seq;
-        // From this seq on each consumer has received a frame. A consumer that has just joined may miss one: it gets
-        // the newest at once, and the next may have been read before its pipeline began to play.
+        // From this seq on, each consumer has received a frame. A consumer that has just joined may miss the second
+        // frame. It gets the newest frame at once, and may have read the next one before its pipeline began to play.
         let all_joined = mark.first.saturating_sub(self.warm);
         match self.previous.replace(seq) {
             None if seq < mark.first => Ok(()),
@@ -121,7 +121,8 @@ mod tests {
         })
     }
 
-    /// Receives a frame that was sent at 0. Frames before seq 10 do not know which frames count; 12 to 14 count.
+    /// Receives a frame that was sent at the time 0. The marks of frames before seq 10 do not contain the range of
+    /// frames that count. The frames 12 to 14 count.
     fn receive(checker: &mut FrameChecker, seq: u64) -> Result<Progress, String> {
         let first = if seq < 10 { SEQ_UNKNOWN } else { 10 + WARM };
         let mark = Mark {

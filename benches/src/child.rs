@@ -13,14 +13,14 @@ use std::{
 
 use crate::{cleanup, ipc, job::Job};
 
-/// Lines of its error output that an error quotes.
+/// The number of lines of a process's error output that an error quotes.
 const QUOTED_LINES: usize = 10;
 
 /// Something that a process has printed.
 pub struct OutputLine {
     /// Index of the process in its run.
     pub process: usize,
-    /// `None`: the process has closed its standard output.
+    /// The line, or `None` when the process has closed its standard output.
     pub line: Option<String>,
 }
 
@@ -33,7 +33,8 @@ pub struct ChildProcess {
 }
 
 impl ChildProcess {
-    /// Starts this program again with the hidden command `command`. Its lines go to `output` with this index.
+    /// Starts this program again with the hidden command `command`. The lines of the new process go to `output` with
+    /// this index.
     pub fn start(command: &str, index: usize, job: &Job, output: Sender<OutputLine>) -> Result<Self, String> {
         let name = match command {
             "consume" => format!("{} consumer {index}", job.transport),
@@ -45,12 +46,13 @@ impl ChildProcess {
             Command::new("/proc/self/exe")
                 .arg(command)
                 .arg(json)
-                // The parent process has just scanned all plugins.
+                // The registry is up to date, because the parent process has just scanned all plugins.
                 .env("GST_REGISTRY_UPDATE", "no")
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(std::fs::File::create(&stderr_path)?)
-                // Ctrl-C goes to the parent process alone, which then ends its children.
+                // With a process group of its own, the child gets no Ctrl-C. The parent process gets it and ends its
+                // children.
                 .process_group(0)
                 .spawn()
         };
@@ -84,7 +86,7 @@ impl ChildProcess {
         self.stdin = None;
     }
 
-    /// Requests the end of the process, and waits until it has ended without an error.
+    /// Requests the end of the process, and waits for it. Fails if the process is late or ends with an error.
     pub fn end(&mut self, deadline: Instant) -> Result<(), String> {
         self.stop();
         loop {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Removes the files that killed programs leave. The names of the files say which process they belong to.
+//! Removes the files that killed programs leave. The name of each file contains the ID of its process.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ impl Drop for RunDirectory {
     }
 }
 
-/// The name of the channel of a run; without a run, the prefix of all.
+/// The name of a run's channel. For `None`, the prefix that the channels of all runs share.
 pub fn channel(run: Option<u32>) -> String {
     let own = format!("{PREFIX}{}", std::process::id());
     run.map_or(own.clone(), |run| format!("{own}-{run}"))
@@ -36,7 +36,7 @@ fn files_in(directory: &Path) -> impl Iterator<Item = (String, PathBuf)> {
     entries.filter_map(|entry| Some((entry.file_name().to_str()?.to_owned(), entry.path())))
 }
 
-/// Removes the files of a channel. Returns whether there were any.
+/// Removes the files of a channel. Returns whether there were such files.
 pub fn remove_channel(channel: &str) -> bool {
     let files = [format!("{SHM_DIR}/{channel}"), format!("{SHM_DIR}/sem.{channel}")];
     files.iter().filter(|file| std::fs::remove_file(file).is_ok()).count() > 0
@@ -46,7 +46,7 @@ pub fn remove_channel(channel: &str) -> bool {
 pub fn remove_shmsink_memory(pid: u32) {
     let pid = pid.to_string();
     for (name, path) in files_in(Path::new(SHM_DIR)) {
-        // For example "shmpipe.   17.    0".
+        // A name is, for example, "shmpipe.   17.    0".
         if name
             .strip_prefix("shmpipe.")
             .and_then(|rest| rest.split('.').next())
@@ -57,7 +57,7 @@ pub fn remove_shmsink_memory(pid: u32) {
     }
 }
 
-/// Removes what killed benchmarks have left.
+/// Removes the files that killed benchmarks have left.
 pub fn remove_leftovers() {
     let owner = |name: &str| -> Option<u32> {
         let rest = name.strip_prefix("sem.").unwrap_or(name).strip_prefix(PREFIX)?;

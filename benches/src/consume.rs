@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A consumer with GStreamer: checks every frame, and measures its latency.
+//! A consumer with GStreamer, which checks every frame and measures its latency.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Calculates figures from runs: each is calculated within a round, and then the median over the rounds is taken.
+//! Calculates figures from runs. Each figure is first calculated within a round; then the median over the rounds is
+//! taken.
 
 use crate::{
     case::Case,
@@ -16,9 +17,9 @@ pub const RATE: &str = "frames_per_second";
 pub const MISSED: &str = "missed";
 pub const WRITER: &str = "writer_cpu_us";
 pub const READER: &str = "reader_cpu_us";
-/// CPU of the writer minus that of a writer into fakesink; for a limit, the wake or the copy alone.
+/// CPU of the writer minus that of a writer into fakesink. For a limit, the CPU of the wake or the copy alone.
 pub const WRITER_OVER: &str = "writer_cpu_over_fakesink_us";
-/// The same plus the CPU of one reader.
+/// CPU of the writer over fakesink, plus the CPU of one reader.
 pub const BOTH_OVER: &str = "both_cpu_over_fakesink_us";
 pub const WRITER_FAULTS: &str = "writer_page_faults";
 pub const READER_FAULTS: &str = "reader_page_faults";
@@ -37,7 +38,7 @@ pub const RATE_TO_SHM: &str = "frames_per_second_to_shm";
 pub const WRITER_TO_FUTEX: &str = "writer_cpu_to_futex";
 /// CPU of the writer over fakesink, relative to the wake alone.
 pub const OVER_TO_FUTEX: &str = "writer_cpu_over_fakesink_to_futex";
-/// The same, relative to the copy alone.
+/// CPU of the writer over fakesink, relative to the copy alone.
 pub const OVER_TO_MEMCPY: &str = "writer_cpu_over_fakesink_to_memcpy";
 
 /// Calculates the figures of all results.
@@ -95,7 +96,7 @@ impl<'a> Round<'a> {
         self.find(transport, |case| case == self.case)
     }
 
-    /// The run of the futex. It carries no frames, so their size and memory do not matter.
+    /// The run of the futex. The wake carries no frame data, so the size and the memory of the frames do not matter.
     fn futex(&self) -> Option<&'a Run> {
         self.find(Transport::Futex, |case| {
             (case.rate, case.readers) == (self.case.rate, self.case.readers)
@@ -112,7 +113,7 @@ impl<'a> Round<'a> {
     }
 }
 
-/// The figures of one run, as far as they can be calculated.
+/// The figures of one run that can be calculated.
 fn round_figures(report: &Report, measurement: &Measurement, run: &Run) -> Vec<(&'static str, f64)> {
     let round = Round {
         report,
@@ -134,7 +135,7 @@ fn round_figures(report: &Report, measurement: &Measurement, run: &Run) -> Vec<(
 
 type OptionalFigures = Vec<(&'static str, Option<f64>)>;
 
-/// The ratio of two figures, if both are there.
+/// The ratio of two figures, if both exist.
 fn ratio_of(value: Option<f64>, reference: Option<f64>) -> Option<f64> {
     ratio(value?, reference?)
 }
@@ -143,7 +144,7 @@ fn median_latency(run: &Run) -> Option<f64> {
     run.latency.as_ref().map(|latency| latency.p50_us)
 }
 
-/// What the writer's process used, and what the elements counted.
+/// The usage of the writer's process, and the counts of the elements.
 fn writer_figures(run: &Run) -> OptionalFigures {
     let sum = |counts: &[Counts], name: &str| -> Option<f64> {
         counts
@@ -163,7 +164,7 @@ fn writer_figures(run: &Run) -> OptionalFigures {
     ]
 }
 
-/// Figures of all transports but the base, which is fakesink.
+/// The figures of all transports except fakesink, which is the base.
 fn transport_figures(round: &Round, run: &Run) -> OptionalFigures {
     vec![
         (WRITER_OVER, round.writer_over(run)),
@@ -256,7 +257,7 @@ mod tests {
     #[test]
     fn ratio_is_calculated_within_a_round_before_the_median() {
         let case = Case::USUAL;
-        // In the second round the machine is twice as slow, and in the third four times.
+        // In the second round the machine is half as fast, and in the third a quarter as fast.
         let report = report((0..3).flat_map(|round| {
             let slow = f64::from(1 << round);
             [

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The content of a frame: a mark at its beginning, and a word in each page that is derived from the frame's seq.
+//! The content of a frame: a mark at its beginning, and in each page a word that is derived from the frame's seq.
 
-/// In place of a seq that is not known yet.
+/// The value in place of a seq that is not known yet.
 pub const SEQ_UNKNOWN: u64 = u64::MAX;
 
 const MAGIC: u64 = 0x7273_7368_6d2d_6231;
 const WORD_SIZE: usize = 8;
 const MARK_SIZE: usize = 5 * WORD_SIZE;
-/// One word in each page: enough to notice a frame made of two, and cheap.
+/// The distance between two words, which is a page. One word in each page is cheap, and is enough to notice a frame
+/// that is a mixture of two.
 const WORD_STRIDE: usize = 4096;
 
 /// The frame's seq, the time when it was sent, and the range of frames that count.
@@ -47,12 +48,12 @@ fn load_word(bytes: &[u8], offset: usize) -> Option<u64> {
     word.try_into().ok().map(u64::from_ne_bytes)
 }
 
-/// Draws the words. The mark comes last, as it contains the time.
+/// Draws the words. The mark is written last, because it contains the time.
 pub fn draw(bytes: &mut [u8], seq: u64) {
     draw_words(bytes.len(), seq, |offset, word| store_word(bytes, offset, word));
 }
 
-/// Draws the words with `store`, which gets the offset and the value of each.
+/// Draws the words with `store`, which gets the offset and the value of each word.
 pub fn draw_words(size: usize, seq: u64, mut store: impl FnMut(usize, u64)) {
     for offset in word_offsets(size) {
         store(offset, word_of(seq, offset));

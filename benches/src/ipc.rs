@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! How the parent process and its producers and consumers communicate: lines on the children's standard input and
-//! output.
+//! The communication between the parent process and its producers and consumers. It consists of lines on the standard
+//! input and output of the children.
 
 use std::{
     io::Write,
@@ -11,13 +11,13 @@ use std::{
     },
 };
 
-/// Child to parent: the producer plays. The port of its sink follows, if the sink listens on one.
+/// Child to parent: the producer plays. The line continues with the port of its sink, if the sink listens on a port.
 pub const READY: &str = "ready";
 /// Child to parent: the consumer has received its first frame.
 pub const FIRST: &str = "first";
-/// Child to parent: a report as JSON follows.
+/// Child to parent: the line continues with a report as JSON.
 pub const RESULT: &str = "result";
-/// Parent to child: the frames that count may begin. The end of the input is the request to end.
+/// Parent to child: the frames that count may begin. When the parent closes the input, the child has to end.
 pub const GO: &str = "go";
 
 /// The commands that have arrived from the parent process.
@@ -28,15 +28,15 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// Each consumer has received a frame, so the frames that count may begin.
+    /// Whether the frames that count may begin, because each consumer has received a frame.
     pub fn has_go(&self) -> bool {
-        // Partner: the store in receive_commands. No other data depends on it.
+        // Partner: the store in receive_commands. Relaxed is enough, because no other data depends on the flag.
         self.go.load(Ordering::Relaxed)
     }
 
-    /// The process has to end.
+    /// Whether the process has to end.
     pub fn has_stop(&self) -> bool {
-        // Partner: the store in receive_commands. No other data depends on it.
+        // Partner: the store in receive_commands. Relaxed is enough, because no other data depends on the flag.
         self.stop.load(Ordering::Relaxed)
     }
 }
@@ -62,7 +62,7 @@ pub fn receive_commands(on_stop: impl FnOnce() + Send + 'static) -> Arc<Commands
 /// Sends a line to the parent process.
 pub fn send(line: &str) {
     let mut output = std::io::stdout().lock();
-    // If the parent process reads no more, it is about to kill this one.
+    // An error is ignored: if the parent process no longer reads, it is about to kill this process.
     let _ = writeln!(output, "{line}").and_then(|()| output.flush());
 }
 

@@ -13,16 +13,16 @@ use crate::{
     transport::{Endpoint, Transport},
 };
 
-/// Ways to break a frame, to test that the benchmark notices.
+/// Ways to break a frame, which test that the benchmark notices broken frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 pub enum Sabotage {
     /// A frame has one wrong word.
     Corrupt,
-    /// A frame has the seq of the frame before.
+    /// A frame has the seq of the previous frame.
     RepeatSeq,
     /// A frame is left out.
     Omit,
-    /// The consumer stops and does not end.
+    /// The consumer hangs and does not end.
     Hang,
 }
 
@@ -33,11 +33,11 @@ pub struct Job {
     pub case: Case,
     /// Number of frames that count.
     pub frames: u64,
-    /// Number of frames before these, at the same rate.
+    /// Number of frames before the frames that count, at the same rate.
     pub warm: u64,
     pub endpoint: Endpoint,
     pub sabotage: Option<Sabotage>,
-    /// Process ID of the benchmark. Its end also ends this process.
+    /// Process ID of the benchmark. If the benchmark ends, this process ends too.
     pub parent: i32,
 }
 
@@ -49,7 +49,8 @@ impl Job {
         format!("video/x-raw,format=NV12,width={width},height={height},framerate={rate}/1")
     }
 
-    /// Whether this is the frame to break in this way. It is in the middle of those that count, which begin at `first`.
+    /// Whether the frame `seq` is the one to break in the way `how`. This is the frame in the middle of those that
+    /// count, which begin at `first`.
     pub fn sabotages(&self, how: Sabotage, seq: u64, first: u64) -> bool {
         self.sabotage == Some(how) && first.checked_add(self.frames / 2) == Some(seq)
     }
@@ -57,10 +58,10 @@ impl Job {
 
 type Body = fn(&Job) -> Result<(), String>;
 
-/// Executes a job: with GStreamer by `with_gstreamer`, and without by `bare`.
+/// Executes a job. `with_gstreamer` executes the jobs that need GStreamer, and `bare` executes the others.
 pub fn execute(json: &str, with_gstreamer: Body, bare: Body) -> Result<(), String> {
     let job: Job = serde_json::from_str(json).map_err(|error| error.to_string())?;
-    // No process is left if the benchmark is killed.
+    // If the benchmark is killed, this process is killed too.
     set_pdeathsig(Signal::SIGKILL).map_err(|error| error.to_string())?;
     if getppid().as_raw() != job.parent {
         return Err("the benchmark has ended".into());

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The limits of the machine, measured at the rate of the frames: shared memory with one futex, and one plain copy.
+//! Measures the limits of the machine at the rate of the frames. The limits are shared memory with one futex, and one
+//! plain copy.
 
 use std::{
     path::{Path, PathBuf},
@@ -21,7 +22,8 @@ use crate::{
     transport::Transport,
 };
 
-/// Number of buffers on each side of a copy, as many as a GStreamer producer has. So neither side is in the caches.
+/// Number of buffers on each side of a copy, which is the number that a GStreamer producer has. With this many, neither
+/// side is in the caches.
 const BUFFER_COUNT: usize = 8;
 
 fn map_shared(job: &Job) -> Result<(SharedMemory, PathBuf), String> {
@@ -37,7 +39,7 @@ fn run_paced(job: &Job, mut body: impl FnMut(Step) -> u64) -> Result<(), String>
     let mut pacer = Pacer::new(job, ipc::receive_commands(|| {}), {
         let core_ns = Arc::clone(&core_ns);
         move |usage| {
-            // Relaxed: the same thread stores it.
+            // Relaxed: the additions are made by the same thread.
             let core_us = core_ns.load(Ordering::Relaxed) as f64 / 1e3 / frames as f64;
             let report = ProducerReport {
                 usage,
@@ -51,7 +53,7 @@ fn run_paced(job: &Job, mut body: impl FnMut(Step) -> u64) -> Result<(), String>
     while let Some(step) = pacer.next_step() {
         let took_ns = body(step);
         if step.is_counted() {
-            // Relaxed: the same thread loads it.
+            // Relaxed: the load is made by the same thread.
             core_ns.fetch_add(took_ns, Ordering::Relaxed);
         }
     }
@@ -74,12 +76,12 @@ pub fn produce(job: &Job) -> Result<(), String> {
 
 fn produce_copies(job: &Job) -> Result<(), String> {
     let size = job.case.size.bytes();
-    // Written once, so that their memory is committed.
+    // All buffers are written once, so that their memory is committed.
     let mut from = vec![vec![1_u8; size]; BUFFER_COUNT];
     let mut to = vec![vec![2_u8; size]; BUFFER_COUNT];
     run_paced(job, |step| {
         let index = step.seq as usize % BUFFER_COUNT;
-        // The copied frame has just been drawn, as in a stream.
+        // The frame is drawn just before the copy, because a stream does this too.
         frame::draw(&mut from[index], step.seq);
         cpu_time_ns(|| to[index].copy_from_slice(std::hint::black_box(&from[index])))
     })
@@ -90,7 +92,7 @@ fn produce_wakes(job: &Job) -> Result<(), String> {
     let header = memory.header();
     let outcome = run_paced(job, |step| {
         memory.draw(step.seq);
-        // Relaxed: the store of the word publishes them.
+        // Relaxed: the release store of the word publishes these fields.
         header.seq.store(step.seq, Ordering::Relaxed);
         header.first.store(step.first, Ordering::Relaxed);
         header.end.store(step.end, Ordering::Relaxed);
@@ -108,7 +110,7 @@ fn produce_wakes(job: &Job) -> Result<(), String> {
 pub fn consume(job: &Job) -> Result<(), String> {
     let (memory, _) = map_shared(job)?;
     let header = memory.header();
-    // This thread sleeps without a timeout, so the request to end exits the process.
+    // This thread sleeps without a timeout, so a request to end must exit the whole process.
     ipc::receive_commands(|| std::process::exit(0));
     let mut checker = FrameChecker::new(job);
     let mut last = 0;
@@ -121,7 +123,8 @@ pub fn consume(job: &Job) -> Result<(), String> {
         }
         let now_ns = now_ns();
         last = word;
-        // Relaxed: the word was read before. If the next frame is already being written, its own word follows.
+        // Relaxed: the acquire load of the word came before. If the producer is already writing the next frame, that
+        // frame's word follows.
         let mark = Mark {
             seq: header.seq.load(Ordering::Relaxed),
             sent_ns: header.sent_ns.load(Ordering::Relaxed),
@@ -131,7 +134,7 @@ pub fn consume(job: &Job) -> Result<(), String> {
         if mark.seq as u32 + 1 != word {
             continue;
         }
-        // The same work as in the other consumers.
+        // The other consumers do the same work.
         std::hint::black_box(memory.is_intact(mark.seq));
         match checker.receive(mark, now_ns)? {
             Progress::First => ipc::send(ipc::FIRST),

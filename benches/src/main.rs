@@ -2,10 +2,8 @@
 
 //! Compares rsshmsink and rsshmsrc with other transports between two programs, and with the limits of the machine.
 //!
-//! The process that a user starts measures nothing itself.
-//! For each run it starts the same program again, as a producer and as consumers.
-//! It lets them warm up, and combines their reports.
-//! README.md describes what is measured, and how.
+//! The process that a user starts measures nothing itself. For each run it starts the same program again, as a producer
+//! and as consumers. It lets these processes warm up, and combines their reports. README.md describes the measurements.
 
 mod case;
 mod check;

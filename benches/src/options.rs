@@ -21,35 +21,35 @@ pub struct Options {
     pub bench: BenchOptions,
 }
 
-/// The options of a benchmark. If none of the four that choose cases is given, the usual cases run, for about five
-/// minutes.
+/// The options of a benchmark. If none of --sizes, --modes, --rates and --readers is given, the usual cases run for
+/// about five minutes.
 #[derive(Args, Clone, Debug)]
 pub struct BenchOptions {
     /// Measure only these transports
     #[arg(long, value_delimiter = ',', value_enum)]
     pub transports: Vec<Transport>,
-    /// Sizes of a frame (NV12) [if another choice is given: 1080p]
+    /// Frame sizes (NV12) [default if --modes, --rates or --readers is given: 1080p]
     #[arg(long, value_delimiter = ',', value_enum)]
     pub sizes: Vec<Size>,
-    /// Memory that the frames are drawn in [if another choice is given: in-place]
+    /// Memory that the frames are drawn in [default if --sizes, --rates or --readers is given: in-place]
     #[arg(long, value_delimiter = ',', value_enum)]
     pub modes: Vec<Mode>,
-    /// Frames per second; 0: as fast as both sides can [if another choice is given: 60]
+    /// Frames per second; 0: as fast as both sides can [default if --sizes, --modes or --readers is given: 60]
     #[arg(long, value_delimiter = ',')]
     pub rates: Vec<u32>,
-    /// Number of reading programs [if another choice is given: 1]
+    /// Number of reading programs [default if --sizes, --modes or --rates is given: 1]
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=64))]
     pub readers: Vec<u32>,
     /// Measure all sizes, modes, rates and numbers of readers (half an hour)
     #[arg(long, conflicts_with_all = ["sizes", "modes", "rates", "readers"])]
     pub full: bool,
-    /// Number of rounds; each round measures everything once
+    /// Number of rounds; each round measures every transport in every case once
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,
     /// Frames that count in each run [default: two seconds of frames, or 600 at rate 0]
     #[arg(long, value_parser = clap::value_parser!(u64).range(2..))]
     pub frames: Option<u64>,
-    /// Frames before those that count [default: 30, and 4 for each reader]
+    /// Frames before those that count [default: 30, plus 4 for each reader]
     #[arg(long)]
     pub warm: Option<u64>,
     /// Seconds to wait for a late program before it is killed
@@ -58,7 +58,7 @@ pub struct BenchOptions {
     /// Directory for report.json and the pictures
     #[arg(long, default_value = "target/bench")]
     pub out: PathBuf,
-    /// Break what rsshm transports, to test that the benchmark notices
+    /// Break a frame of rsshm, to test that the benchmark notices it
     #[arg(long, hide = true, value_enum)]
     pub sabotage: Option<Sabotage>,
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Paces a producer: when frames are due, which of them count, and what those cost.
+//! Paces a producer. Determines when frames are due and which frames count, and measures the usage for the frames that
+//! count.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{frame::SEQ_UNKNOWN, ipc::Commands, job::Job};
 
-/// Period of the frames that do not count, unless that of the case is longer.
+/// Period of the frames before and after the run at the case's rate, unless the period of the case is longer.
 const IDLE_PERIOD_NS: u64 = 20_000_000;
 
 fn clock_ns(clock: ClockId) -> u64 {
@@ -24,7 +25,7 @@ fn clock_ns(clock: ClockId) -> u64 {
     clock_gettime(clock).map_or(0, |time| time.num_nanoseconds() as u64)
 }
 
-/// CLOCK_MONOTONIC, the same in all processes.
+/// The time of CLOCK_MONOTONIC, which is the same in all processes.
 pub fn now_ns() -> u64 {
     clock_ns(ClockId::CLOCK_MONOTONIC)
 }
@@ -41,7 +42,7 @@ pub fn sleep_until(due_ns: u64) {
     while clock_nanosleep(ClockId::CLOCK_MONOTONIC, ClockNanosleepFlags::TIMER_ABSTIME, &due) == Err(Errno::EINTR) {}
 }
 
-/// What a process has used, in total or between two moments.
+/// The resources that a process has used, in total or between two moments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
     pub cpu_us: f64,
@@ -100,9 +101,8 @@ impl Step {
 
 /// Paces a producer from frame to frame.
 ///
-/// The pace is slow until all consumers have received a frame, and then the rate of the case. At that rate come first
-/// the frames that warm up, and then those that count. Afterwards the pace is slow again until the parent process
-/// requests the end.
+/// The pace is slow until all consumers have received a frame. Then it is the rate of the case, first for the frames
+/// that warm up and then for those that count. Afterwards it is slow again until the parent process requests the end.
 pub struct Pacer {
     period_ns: u64,
     frames: u64,
@@ -119,7 +119,7 @@ pub struct Pacer {
 }
 
 impl Pacer {
-    /// `on_end` is called after the last frame that counts, with the usage per frame.
+    /// `on_end` is called with the usage per frame after the last frame that counts.
     pub fn new(job: &Job, commands: Arc<Commands>, on_end: impl FnMut(Usage) + Send + 'static) -> Self {
         Self {
             period_ns: 1_000_000_000_u64.checked_div(u64::from(job.case.rate)).unwrap_or(0),
@@ -135,7 +135,7 @@ impl Pacer {
         }
     }
 
-    /// Waits until the next frame is due. `None`: the producer has to end.
+    /// Waits until the next frame is due. `None` if the producer has to end.
     pub fn next_step(&mut self) -> Option<Step> {
         if self.first == SEQ_UNKNOWN && self.commands.has_go() {
             self.first = self.seq + self.warm;
@@ -153,7 +153,7 @@ impl Pacer {
         } else {
             self.period_ns
         };
-        // A late producer does not hurry afterwards, as a camera does not.
+        // A late producer does not send faster to catch up, because a camera does not either.
         self.due_ns = (self.due_ns + period).max(now_ns());
         if period > 0 {
             sleep_until(self.due_ns);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What producers and consumers with GStreamer have in common.
+//! Functions that producers and consumers with GStreamer share.
 
 use gst::prelude::*;
 
@@ -40,7 +40,7 @@ pub fn element_with(pipeline: &gst::Pipeline, property: &str) -> Option<gst::Ele
         .find(|element| element.has_property(property))
 }
 
-/// The counts of the element that has `channel-stats`. Empty if there is none.
+/// The counts of the element that has `channel-stats`. Empty if no element has them.
 pub fn counts(pipeline: &gst::Pipeline) -> Counts {
     let element = element_with(pipeline, "channel-stats");
     let Some(stats) = element.and_then(|element| element.property::<Option<gst::Structure>>("channel-stats")) else {

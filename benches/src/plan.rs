@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The plan: which cases are measured, and which transports in each.
+//! The plan of a benchmark: the cases to measure, and the transports in each case.
 
 use crate::{
     case::{Case, Mode, Size},
@@ -9,9 +9,9 @@ use crate::{
 };
 
 const ALL_TRANSPORTS: [Transport; 8] = [Fakesink, Futex, Memcpy, Rsshm, RsshmLossless, Shm, Unixfd, Tcp];
-/// For cases in which all transports would take too long.
+/// The transports for cases in which it would take too long to measure all.
 const FEW_TRANSPORTS: [Transport; 4] = [Fakesink, Futex, Rsshm, Shm];
-/// The transports that keep every frame, and what they are compared with.
+/// The transports that keep every frame, and those with which these are compared.
 const UNTHROTTLED_TRANSPORTS: [Transport; 5] = [Fakesink, Memcpy, RsshmLossless, Shm, Unixfd];
 
 /// A case, and the transports that are measured in it.
@@ -52,7 +52,7 @@ pub fn plan(options: &BenchOptions) -> Vec<PlannedCase> {
     planned
 }
 
-/// What the user has chosen, or the default.
+/// The values that the user has chosen, or the default.
 fn or_default<T: Clone>(chosen: &[T], default: T) -> Vec<T> {
     if chosen.is_empty() {
         vec![default]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The pictures: the distribution of the latencies, and the CPU time by the number of readers and by the size of the
-//! frames.
+//! Draws the pictures. They show the distribution of the latencies, and the CPU time by the number of readers and by
+//! the size of the frames.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ use crate::{
 
 const PICTURE_SIZE: (u32, u32) = (1000, 540);
 const FONT: &str = "sans-serif";
-/// Width of the area beside the chart that names the lines.
+/// Width of the area beside the chart in which the lines are named.
 const LEGEND_WIDTH: u32 = 160;
 /// The least value on a logarithmic axis.
 const AXIS_MIN: f64 = 0.1;
@@ -32,7 +32,7 @@ struct Line {
     points: Vec<Point>,
 }
 
-/// A point of a line, and the range over the rounds.
+/// A point of a line, and its range over the rounds.
 #[derive(Clone, Copy)]
 struct Point {
     x: f64,
@@ -77,7 +77,7 @@ fn colour(transport: Transport) -> RGBColor {
     }
 }
 
-/// The distribution of the latencies in a case: each quantile is the median over the rounds.
+/// The distribution of the latencies in a case. Each quantile is the median over the rounds.
 fn latencies(report: &Report, case: Case) -> Picture<'static> {
     let line = |measurement: &Measurement| {
         let rounds: Vec<_> = measurement.runs.iter().filter_map(|run| run.latency.as_ref()).collect();
@@ -117,8 +117,8 @@ fn latencies(report: &Report, case: Case) -> Picture<'static> {
 /// The lines of one picture, for the cases that differ only in the value of the x axis.
 type Group = (Case, Vec<Line>);
 
-/// The lines of a figure by picture. `group` sets the value of the x axis to the same in all cases, and `x` is that
-/// value.
+/// The lines of a figure, grouped by picture. `x` returns the value of a case on the x axis. `group` replaces this
+/// value by a fixed one, so that all cases of a picture become equal.
 fn lines(report: &Report, name: &str, group: impl Fn(Case) -> Case, x: impl Fn(Case) -> f64) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for measurement in &report.results {
@@ -129,7 +129,7 @@ fn lines(report: &Report, name: &str, group: impl Fn(Case) -> Case, x: impl Fn(C
             .points
             .push(Point {
                 x: x(measurement.case),
-                // A logarithmic axis has no smaller values.
+                // The logarithmic axis begins at this value.
                 y: spread.median.max(AXIS_MIN),
                 low: spread.min.max(AXIS_MIN),
                 high: spread.max.max(AXIS_MIN),
@@ -216,11 +216,11 @@ fn without_size(case: Case) -> String {
 
 type DrawResult = Result<(), Box<dyn std::error::Error>>;
 
-/// The range of an axis: powers of the base around all values.
+/// The range of an axis. It ends at the powers of the base below and above all values.
 fn axis_range(values: impl Iterator<Item = f64> + Clone, base: f64) -> std::ops::Range<f64> {
     let high = values.clone().fold(AXIS_MIN, f64::max);
     let low = values.fold(high, f64::min);
-    // With a small margin, because rounding can put a value at the edge outside the range.
+    // The range has a small margin, because rounding can put a value at the edge outside the range.
     base.powf((low.log(base) + 1e-9).floor())
         ..base.powf((high.log(base) - 1e-9).ceil().max(low.log(base).floor() + 1.0))
 }
@@ -238,7 +238,7 @@ fn draw_lines(picture: &Picture, directory: &Path) -> DrawResult {
     draw_chart(picture, directory, x, y, true)
 }
 
-/// Draws the lines between these axes. With `has_markers`, also each point and its range over the rounds.
+/// Draws the lines between these axes. If `has_markers` is set, also draws each point and its range over the rounds.
 fn draw_chart<X, Y>(picture: &Picture, directory: &Path, x: X, y: Y, has_markers: bool) -> DrawResult
 where
     X: AsRangedCoord<Value = f64>,

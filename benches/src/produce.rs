@@ -47,7 +47,7 @@ pub fn run(job: &Job) -> Result<(), String> {
     stopped.map(|_| ()).map_err(|error| error.to_string())
 }
 
-/// The port on which the sink listens; 0 if it does not listen.
+/// The port on which the sink listens. It is 0 if the sink does not listen.
 fn port(pipeline: &gst::Pipeline) -> i32 {
     element_with(pipeline, "current-port").map_or(0, |element| element.property("current-port"))
 }

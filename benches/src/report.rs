@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The report: all measurements, as report.json contains them.
+//! The report, which contains all measurements. report.json has its contents.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -58,7 +58,7 @@ pub struct Measurement {
     pub runs: Vec<Run>,
 }
 
-/// Figures by name. The names are in figures.rs.
+/// The figures by name. figures.rs defines the names.
 pub type Figures = BTreeMap<String, Spread>;
 
 /// One run.
@@ -66,21 +66,21 @@ pub type Figures = BTreeMap<String, Spread>;
 pub struct Run {
     pub round: u32,
     pub frames: u64,
-    /// Frames that did not reach a reader, summed over all readers.
+    /// The number of frames that did not reach a reader, summed over all readers.
     pub missed: u64,
     pub frames_per_second: Option<f64>,
     pub latency: Option<Latency>,
-    /// Per frame.
+    /// The usage per frame.
     pub writer: Usage,
-    /// Per frame, the mean of all readers.
+    /// The usage per frame, as the mean of all readers.
     pub reader: Option<Usage>,
-    /// CPU time per frame of the wake or the copy alone.
+    /// The CPU time per frame of the wake or the copy alone.
     pub core_us: Option<f64>,
     pub writer_counts: Counts,
     pub reader_counts: Vec<Counts>,
 }
 
-/// The latency of the frames of all readers.
+/// The latencies of the frames of all readers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Latency {
     pub p50_us: f64,
@@ -158,7 +158,7 @@ impl Report {
         }
     }
 
-    /// The cases, each once, in the order in which they were measured.
+    /// The cases in the order in which they were measured. Each occurs once.
     pub fn cases(&self) -> Vec<Case> {
         let mut cases = Vec::new();
         for measurement in &self.results {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The reports of producer and consumer processes, about the frames that count.
+//! The reports of producer and consumer processes. They are about the frames that count.
 
 use std::collections::BTreeMap;
 
@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::pace::Usage;
 
-/// The integers in an element's `channel-stats`, by name, since the first frame.
+/// The integers in an element's `channel-stats` by name. They count from the first frame.
 pub type Counts = BTreeMap<String, u64>;
 
 /// The report of a producer.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct ProducerReport {
-    /// Per frame.
+    /// The usage per frame.
     pub usage: Usage,
-    /// CPU time per frame of the one step that a limit measures.
+    /// The CPU time per frame of the step that a limit measures.
     pub core_us: Option<f64>,
     pub counts: Counts,
 }
@@ -24,7 +24,7 @@ pub struct ProducerReport {
 /// The report of a consumer.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct ConsumerReport {
-    /// Per frame.
+    /// The usage per frame.
     pub usage: Usage,
     pub missed: u64,
     /// Time between the first frame and the last one.

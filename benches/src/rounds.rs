@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! All rounds: each round measures each transport once, in an order of its own.
+//! Runs all rounds. Each round measures each transport once in each case, in an order of its own.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -67,10 +67,11 @@ pub fn run_all(options: &BenchOptions) -> Result<(), String> {
     }
 }
 
-/// Lets Ctrl-C end the current run, which ends its processes.
+/// Makes Ctrl-C end the current run and so the run's processes.
 fn watch_for_signals() -> Result<(), String> {
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
-    // Before there are other threads, so that none of them gets a signal. Children start with no signal blocked.
+    // The signals are blocked before there are other threads, so that no other thread gets a signal. Children start
+    // with no signal blocked.
     signals.thread_block().map_err(|error| error.to_string())?;
     std::thread::spawn(move || {
         if signals.wait().is_ok() {
@@ -146,13 +147,13 @@ struct Runner<'a> {
     options: &'a BenchOptions,
     directory: RunDirectory,
     bar: ProgressBar,
-    /// Number of runs so far, with those that failed.
+    /// Number of runs so far, including those that failed.
     run_count: u32,
 }
 
 impl Runner<'_> {
-    /// Runs a transport in a case, again if it fails and may be tried again. Adds the result or the failures to the
-    /// report. An error is an interruption by the user.
+    /// Runs a transport in a case. If the run fails and may be tried again, repeats it. Adds the result or the failures
+    /// to the report. Returns an error only if the user interrupts the run.
     fn measure(&mut self, transport: Transport, case: Case, round: u32, report: &mut Report) -> Result<(), String> {
         self.bar.set_message(format!("{transport}: {case}"));
         let mut failures = Vec::new();
@@ -185,7 +186,7 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// One run, with a directory and a channel of its own.
+    /// Executes one run, which has a directory and a channel of its own.
     fn run(&mut self, transport: Transport, case: Case, round: u32) -> Result<Run, String> {
         self.run_count += 1;
         let dir = self.directory.0.join(self.run_count.to_string());

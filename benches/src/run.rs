@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! One run: a producer and its consumers, from start to end.
+//! One run of a producer and its consumers, from start to end.
 
 use std::{
     ops::Range,
@@ -20,19 +20,19 @@ use crate::{
     report::Run,
 };
 
-/// Set when the user interrupts the benchmark.
+/// Whether the user has interrupted the benchmark.
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// The error of an interrupted run.
 pub const INTERRUPTION: &str = "interrupted";
 
-/// How long a process may take to end after it has closed its output.
+/// The longest time that a process may take to end after it has closed its output.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a wait looks for an interruption.
+/// The interval at which a wait checks for an interruption.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 struct Processes {
-    /// The producer, and the consumers after it.
+    /// The processes. The first is the producer, and the others are the consumers.
     children: Vec<ChildProcess>,
     sender: Sender<OutputLine>,
     receiver: Receiver<OutputLine>,
@@ -48,7 +48,7 @@ pub fn run(job: &mut Job, round: u32, patience: Duration) -> Result<Run, String>
     };
     let outcome = processes.run(job, round, patience);
     let failed = outcome.is_err();
-    // Kills what still runs.
+    // This kills the processes that still run.
     drop(processes);
     let left = cleanup::remove_channel(&job.endpoint.channel);
     if left && !failed {
@@ -82,7 +82,7 @@ impl Processes {
         let mut results = results.iter();
         let producer = parse(results.next())?;
         let consumers = results.map(|result| parse(Some(result))).collect::<Result<_, _>>()?;
-        // Consumers first, so that none of them sees the producer vanish.
+        // Consumers end first, so that none of them loses its producer.
         let deadline = deadline();
         self.children.iter_mut().skip(1).for_each(ChildProcess::stop);
         for child in self.children.iter_mut().rev() {
@@ -97,12 +97,13 @@ impl Processes {
         Ok(())
     }
 
-    /// Waits until each of these processes has sent a line with the word. Returns the rest of each line.
+    /// Waits until each of these processes has sent a line that begins with `word`. Returns the rest of each line.
     fn collect(&mut self, from: Range<usize>, word: &str, deadline: Instant) -> Result<Vec<String>, String> {
         let mut payloads = vec![None; from.len()];
         while let Some(missing) = payloads.iter().position(Option::is_none) {
             if INTERRUPTED.load(Ordering::Relaxed) {
-                // Partner: the store in rounds::watch_for_signals. No other data depends on it.
+                // Partner: the store in rounds::watch_for_signals. Relaxed is enough, because no other data depends on
+                // the flag.
                 return Err(INTERRUPTION.into());
             }
             match self.receiver.recv_timeout(POLL_INTERVAL) {
@@ -118,7 +119,7 @@ impl Processes {
                 }
                 Ok(OutputLine { process, line: None }) => {
                     let child = &mut self.children[process];
-                    // Its last output and its status are complete only after its end.
+                    // The last output of the process and its status are complete only after its end.
                     let ended = child.end(Instant::now() + END_TIMEOUT);
                     return Err(ended.err().unwrap_or_else(|| child.error("it ends early")));
                 }

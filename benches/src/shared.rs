@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Shared memory without any protection, and the futex in it.
+//! Shared memory without any protection, which contains a futex.
 
 use std::{
     fs::File,
@@ -19,15 +19,15 @@ use nix::{
 
 use crate::frame;
 
-/// Number of frames in turn, the same as a GStreamer producer has in the mode `foreign`.
+/// Number of frames that are used in turn. A GStreamer producer has the same number in the mode `foreign`.
 const FRAME_COUNT: usize = 8;
-/// Where the frames begin.
+/// Offset at which the frames begin.
 const FRAMES_OFFSET: usize = 4096;
 
-/// What the futex's producer announces to its consumers.
+/// The data that the futex's producer announces to its consumers.
 #[repr(C, align(64))]
 pub struct Header {
-    /// The futex word: counts the frames, modulo 2^32. Consumers sleep on it.
+    /// The futex word, which counts the frames modulo 2^32. Consumers sleep on it.
     pub word: AtomicU32,
     /// The seq of the newest frame.
     pub seq: AtomicU64,
@@ -52,7 +52,7 @@ impl SharedMemory {
             .create(true)
             .truncate(false)
             .open(path)?;
-        // Missing memory is an error here, and not a signal later.
+        // If memory is missing, this returns an error. Otherwise a signal would come at the first write.
         posix_fallocate(&file, 0, length as i64)?;
         let length = NonZeroUsize::MIN.saturating_add(length - 1);
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
@@ -90,16 +90,16 @@ impl SharedMemory {
     pub fn draw(&self, seq: u64) {
         frame::draw_words(self.frame_size, seq, |offset, value| {
             if let Some(word) = self.word(seq, offset) {
-                // Relaxed: the store of the futex word, which follows, publishes it.
+                // Relaxed: the release store of the futex word comes later and publishes the frame.
                 word.store(value, Ordering::Relaxed);
             }
         });
     }
 
-    /// Whether all words of the frame belong to it. They may not, because the producer does not wait for slow
-    /// consumers.
+    /// Whether all words belong to the frame `seq`. Some may belong to a later frame, because the producer does not
+    /// wait for slow consumers.
     pub fn is_intact(&self, seq: u64) -> bool {
-        // Relaxed: the load of the futex word came before.
+        // Relaxed: the acquire load of the futex word came before.
         let load = |offset| self.word(seq, offset).map(|word| word.load(Ordering::Relaxed));
         frame::first_wrong_word(self.frame_size, seq, load).is_none()
     }

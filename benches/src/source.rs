@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The source element of a producer: draws frames when they are due.
+//! The source element of a producer, which draws frames when they are due.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -14,10 +14,10 @@ use crate::{
     pace::{self, Pacer},
 };
 
-/// Size of the source's own buffer pool, which is used in turn.
+/// Number of buffers in the source's own pool, which are used in turn.
 ///
-/// With this many, the memory of a frame has left the caches when its turn comes again. There are no more of them,
-/// because shmsink waits forever if a pool keeps all of its memory.
+/// With this many buffers, the memory of a frame has left the caches when its turn comes again. The pool has no more
+/// buffers, because shmsink waits forever if a pool keeps all of its memory.
 const BUFFER_COUNT: u32 = 8;
 
 glib::wrapper! {
@@ -114,7 +114,8 @@ mod imp {
             self.parent_decide_allocation(query)
         }
 
-        // Not a PushSrc: in its bindings, create() does not allocate the buffer that fill() needs.
+        // The source is not a PushSrc, because in the bindings of PushSrc, create() does not allocate the buffer that
+        // fill() needs.
         fn fill(
             &self,
             _offset: u64,

@@ -4,15 +4,15 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The values in order, without those that are not a number.
+/// The values in ascending order, without NaN.
 pub fn sorted(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
     let mut values: Vec<f64> = values.into_iter().filter(|value| !value.is_nan()).collect();
     values.sort_by(f64::total_cmp);
     values
 }
 
-/// The value that `share` (0 to 1) of the sorted values does not exceed, interpolated between two values.
-/// `None` if there are no values.
+/// The quantile of the sorted values at `share` (0 to 1), interpolated between two values. `None` if there are no
+/// values.
 pub fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
     let last = sorted.len().checked_sub(1)?;
     let rank = share.clamp(0.0, 1.0) * last as f64;

@@ -10,7 +10,7 @@ use crate::{
     statistics::Spread,
 };
 
-/// The columns of a table: title, and the text of a cell.
+/// The columns of a table. Each has a title and a function that returns the text of a cell.
 type Columns = [(&'static str, fn(&Figures) -> String)];
 
 const FIGURES: &Columns = &[
@@ -100,7 +100,7 @@ fn significant(value: f64) -> String {
     }
 }
 
-/// The median of a figure; empty if there is none.
+/// The median of a figure. Empty if the figure is missing.
 fn plain(figures: &Figures, name: &str) -> String {
     figures
         .get(name)

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::case::{Case, Mode};
 
-/// Bytes per second up to which TCP is measured.
+/// The highest number of bytes per second at which TCP is measured.
 const MAX_TCP_RATE: u64 = 400_000_000;
 
-/// Where producer and consumers meet.
+/// The channel and the directory through which a producer and its consumers connect.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Endpoint {
     /// Name of the channel.
@@ -26,7 +26,7 @@ pub struct Endpoint {
 pub enum Transport {
     /// rsshmsink and rsshmsrc with their defaults
     Rsshm,
-    /// the same with lossless=true
+    /// rsshmsink and rsshmsrc with lossless=true
     RsshmLossless,
     /// shmsink and shmsrc
     Shm,
@@ -34,9 +34,9 @@ pub enum Transport {
     Unixfd,
     /// gdppay, tcpserversink, tcpclientsrc, gdpdepay
     Tcp,
-    /// the producer alone: the base for the figures over fakesink
+    /// the producer alone, which is the base for the figures over fakesink
     Fakesink,
-    /// shared memory and one futex, nothing else: the fastest way to notify a process
+    /// shared memory and one futex, which is the fastest way to notify a process
     Futex,
     /// one copy of the frame in one process
     Memcpy,
@@ -56,7 +56,7 @@ impl Transport {
         }
     }
 
-    /// The elements that it needs.
+    /// The elements that the transport needs.
     pub fn elements(self) -> &'static [&'static str] {
         match self {
             Self::Rsshm | Self::RsshmLossless => &["rsshmsink", "rsshmsrc"],
@@ -68,22 +68,23 @@ impl Transport {
         }
     }
 
-    /// Whether it belongs to this project.
+    /// Whether the transport belongs to this project.
     pub fn is_own(self) -> bool {
         matches!(self, Self::Rsshm | Self::RsshmLossless)
     }
 
-    /// Whether it belongs to another project. Its failures are then no failures of this project.
+    /// Whether the transport belongs to another project. In that case its failures do not make the benchmark fail.
     pub fn is_foreign(self) -> bool {
         matches!(self, Self::Shm | Self::Unixfd | Self::Tcp)
     }
 
-    /// How often a run is tried. Clients of shmsink sometimes lose their connection while other clients connect.
+    /// The number of times that a run is tried. It is above 1 for foreign transports, because clients of shmsink
+    /// sometimes lose their connection while other clients connect.
     pub fn tries(self) -> usize {
         if self.is_foreign() { 3 } else { 1 }
     }
 
-    /// Whether it works without GStreamer.
+    /// Whether the transport works without GStreamer.
     pub fn is_bare(self) -> bool {
         self.elements().is_empty()
     }
@@ -101,7 +102,8 @@ impl Transport {
     /// Whether the transport is measured in this case.
     pub fn supports(self, case: Case) -> bool {
         match self {
-            // A slow reader misses frames with either: rsshm is designed so, and the futex waits for no process.
+            // A slow reader misses frames with both transports. rsshm drops frames for slow readers by design, and the
+            // producer of the futex waits for no process.
             Self::Rsshm | Self::Futex => case.is_paced(),
             // The server queues without a limit.
             Self::Tcp => case.is_paced() && u64::from(case.rate) * case.size.bytes() as u64 <= MAX_TCP_RATE,
@@ -119,7 +121,7 @@ impl Transport {
             Self::Rsshm => format!("rsshmsink name={channel} sync=false"),
             Self::RsshmLossless => format!("rsshmsink name={channel} sync=false lossless=true"),
             Self::Shm => {
-                // Enough for a few slow readers. shmsink waits while it is full.
+                // This is enough for a few slow readers. shmsink waits while its memory is full.
                 let size = case.size.bytes() * 16 + (1 << 20);
                 format!("shmsink socket-path={dir}/shm shm-size={size} wait-for-connection=false sync=false")
             }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Small benchmarks, from the start to the report.
+//! Tests that run small benchmarks from the start to the report.
 
 use std::{
     path::PathBuf,
@@ -21,7 +21,7 @@ impl Bench {
     fn start(name: &str, arguments: &str) -> Self {
         let out = std::env::temp_dir().join(format!("rsshm-bench-test-{}-{name}", std::process::id()));
         let mut command = gst::command(env!("CARGO_BIN_EXE_rsshm-bench"));
-        // The warnings of other projects' elements are no failures here.
+        // Without this variable, warnings of other projects' elements are not fatal.
         command.env_remove("G_DEBUG");
         command
             .args("--sizes 720p --rounds 1 --warm 5".split(' '))
@@ -44,7 +44,7 @@ impl Drop for Bench {
     }
 }
 
-/// The process has left no files in /dev/shm or /tmp.
+/// Checks that the process has left no files in /dev/shm or /tmp.
 #[track_caller]
 fn assert_nothing_left(pid: i32) {
     for directory in ["/dev/shm".into(), std::env::temp_dir()] {
@@ -95,7 +95,7 @@ fn small_benchmark_writes_report_and_pictures() {
     assert!(picture.starts_with("<svg") && picture.contains("rsshm"));
 }
 
-/// The benchmark fails, prints the reason, and has no result.
+/// Checks that the benchmark fails, prints the reason, and has no result.
 #[track_caller]
 fn assert_fails(name: &str, arguments: &str, reason: &str) {
     let mut bench = Bench::start(name, arguments);

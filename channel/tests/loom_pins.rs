@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The pin rule under every interleaving and every memory order that the language allows.
+//! Checks the pin rule under every interleaving and every memory order that the language allows.
 //!
-//! Beside each model there is one with a single step weakened, which must fail: a model that cannot fail proves nothing.
-//! loom treats SeqCst accesses as AcqRel (and full fences as full fences), so no model depends on them.
+//! Each model has a variant in which a single step is weakened. The variant must fail, because a model that cannot fail
+//! proves nothing. loom treats SeqCst accesses as AcqRel (and full fences as full fences), so no model depends on the
+//! stronger order of SeqCst accesses.
 
 use loom::{
     cell::UnsafeCell,
@@ -15,11 +16,11 @@ use loom::{
 };
 use pins::{PinCounts, take_for_writing};
 
-/// The file of the crate itself; the modules that it uses are replaced by those below.
+/// The crate's own file. The modules that it uses are replaced by those below.
 #[path = "../src/protocol/pins.rs"]
 mod pins;
 
-/// loom's atomics in place of the standard library's.
+/// The atomics of loom, which replace those of the standard library.
 mod atomic {
     pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
 }
@@ -42,11 +43,11 @@ mod layout {
     pub(crate) const MAX_SLOTS: usize = 64;
 }
 
-/// A slot with frame 1, whose only pixel is 1, and the pin word of one reader entry.
+/// A slot, and the pin word of one reader entry. The slot contains frame 1, whose only pixel is 1.
 struct Slot {
     word: AtomicU64,
     seq: AtomicU64,
-    /// loom reports every read of it that is not ordered with a write.
+    /// loom reports every read of the pixel that is not ordered with a write.
     pixel: UnsafeCell<u64>,
 }
 
@@ -63,20 +64,20 @@ impl Slot {
         self.word.load(Ordering::Acquire) & 1 == 1
     }
 
-    /// Redraws and publishes a slot that was taken, as `Writer::publish` does.
+    /// Redraws and publishes a slot that was taken. `Writer::publish` has the same steps.
     fn draw_and_publish(&self, seq: u64) {
-        // SAFETY: no other thread accesses the pixel now. That is what the model proves; loom fails it otherwise.
+        // SAFETY: no other thread accesses the pixel now. The model proves this, because loom makes it fail otherwise.
         self.pixel.with_mut(|pixel| unsafe { *pixel = seq });
         self.seq.store(seq, Ordering::Release);
     }
 
-    /// Reads the pixel, as the holder of a pin of frame `seq` may.
+    /// Reads the pixel. Only a holder of a pin of frame `seq` may do this.
     fn check(&self, seq: u64) {
         // SAFETY: as in `draw_and_publish`.
         self.pixel.with(|pixel| assert_eq!(unsafe { *pixel }, seq));
     }
 
-    /// Pins frame `seq` if it is there, reads it twice, and unpins it.
+    /// Pins frame `seq` if it is in the slot, reads it twice, and unpins it.
     fn read(&self, counts: &mut PinCounts, seq: u64) {
         if counts.pin(&self.word, &self.seq, 0, seq) {
             self.check(seq);
@@ -87,13 +88,13 @@ impl Slot {
     }
 }
 
-/// A wrong `take_for_writing`: without its fence.
+/// A wrong `take_for_writing`: it has no fence.
 fn take_without_fence(seq: &AtomicU64, pinned: impl FnOnce() -> bool) -> bool {
     seq.store(0, Ordering::Relaxed);
     !pinned()
 }
 
-/// A wrong `take_for_writing`: it looks at the pins only before it clears the seq.
+/// A wrong `take_for_writing`: it checks the pins before it clears the seq, but not afterwards.
 fn take_without_second_look(seq: &AtomicU64, pinned: impl FnOnce() -> bool) -> bool {
     let free = !pinned();
     seq.store(0, Ordering::Relaxed);
@@ -101,7 +102,8 @@ fn take_without_second_look(seq: &AtomicU64, pinned: impl FnOnce() -> bool) -> b
     free
 }
 
-/// (a) A writer redraws a slot while a reader pins it, for the frame in it and for the next one.
+/// (a) A writer redraws a slot while a reader pins the slot, first for the frame that is in it and then for the next
+/// frame.
 fn redraw_while_pinning(take: fn(&AtomicU64, &dyn Fn() -> bool) -> bool) {
     loom::model(move || {
         let slot = Arc::new(Slot::new());
@@ -145,11 +147,11 @@ fn model_detects_missing_second_look() {
 struct ReaderEntry {
     slot: Slot,
     generation: AtomicU32,
-    /// The kernel's lock on the entry's byte. The kernel orders its accesses, like a mutex.
+    /// The kernel's lock on the entry's byte. The kernel orders the accesses to the lock, as a mutex does.
     locked: Mutex<bool>,
 }
 
-/// The writer's steps, for its one reader entry.
+/// The writer's part of the model, which has one reader entry.
 #[derive(Default)]
 struct WriterSide {
     ignored: Option<u32>,
@@ -171,7 +173,7 @@ impl WriterSide {
         }
     }
 
-    /// The wrong order: the lock is tested first, so the result may concern another owner than the generation read later.
+    /// A wrong order: the lock is tested before the generation is read, so the two may belong to different owners.
     fn ignore_dead_owner_too_early(&mut self, entry: &ReaderEntry) {
         let locked = *entry.locked.lock().unwrap();
         let has_pins = entry.slot.word.load(Ordering::Acquire) != 0;
@@ -182,9 +184,9 @@ impl WriterSide {
     }
 }
 
-/// (b) An entry gets a new owner while the writer ignores the dead owner's pins and redraws the slot.
+/// (b) A reader entry gets a new owner while the writer ignores the dead owner's pins and redraws the slot.
 ///
-/// `enter` is what the new owner does between taking the lock and its first pin.
+/// `enter` has the steps of the new owner between taking the lock and its first pin.
 fn entry_changes_owner(enter: fn(&ReaderEntry), ignore: fn(&mut WriterSide, &ReaderEntry)) {
     loom::model(move || {
         let entry = Arc::new(ReaderEntry {
@@ -237,8 +239,8 @@ fn model_detects_lock_tested_too_early() {
     entry_changes_owner(enter, WriterSide::ignore_dead_owner_too_early);
 }
 
-/// (c) One slot is held twice, and a pin of it for another frame fails: the slot does not change until the last valid pin
-/// is cleared.
+/// (c) A reader holds one slot twice, and fails to pin it for another frame. The slot does not change until the last
+/// valid pin is cleared.
 #[test]
 fn slot_is_held_until_its_last_pin_is_cleared() {
     loom::model(|| {
@@ -248,7 +250,7 @@ fn slot_is_held_until_its_last_pin_is_cleared() {
         let reader = thread::spawn({
             let slot = Arc::clone(&slot);
             move || {
-                // The writer may have set the seq to 0 and left it so: then the second pin is refused.
+                // If the writer has set the seq to 0 and left it at 0, the second pin is refused.
                 let twice = counts.pin(&slot.word, &slot.seq, 0, 1);
                 slot.check(1);
                 assert!(!counts.pin(&slot.word, &slot.seq, 0, 9));
@@ -260,7 +262,7 @@ fn slot_is_held_until_its_last_pin_is_cleared() {
                     counts.unpin(&slot.word, 0);
                 }
                 assert_eq!(counts.held(), 0);
-                // One unpin too many does no harm.
+                // An additional unpin does no harm.
                 counts.unpin(&slot.word, 0);
             }
         });
@@ -273,8 +275,8 @@ fn slot_is_held_until_its_last_pin_is_cleared() {
     });
 }
 
-/// (d) An observer copies without a pin and accepts one whole frame. The frame's pixels are two words. The kernel copies
-/// them, so they are atomics here.
+/// (d) An observer copies without a pin and accepts only a whole frame. The frame's pixels are two words. They are
+/// atomics here, because the kernel copies them.
 fn observe(fence_of_observer: fn()) {
     loom::model(move || {
         let seq = Arc::new(AtomicU64::new(1));

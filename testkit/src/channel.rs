@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Channels that belong to one test each.
+//! A channel that belongs to one test.
 
 use std::{
     fmt,
@@ -16,7 +16,7 @@ use rsshm_channel::ChannelName;
 pub struct Channel(pub ChannelName);
 
 impl Channel {
-    /// A name that no other test has, in this process or another.
+    /// A name that no other test in this process or in another has.
     #[expect(clippy::new_without_default, reason = "each value is another one")]
     pub fn new() -> Self {
         // Relaxed: only the values have to differ.

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Test frames: their bytes show which frame it is, and whether it is whole.
+//! Test frames. The bytes of a frame identify it and show whether it is whole.
 
-/// The eight bytes that frame `number` repeats.
+/// The eight bytes of which the frame `number` consists.
 fn word(number: u32) -> [u8; 8] {
     (u64::from(number) | u64::from(!number) << 32).to_ne_bytes()
 }
 
-/// Draws the frame `number` into `bytes`: eight bytes that contain the number, repeated from start to end.
+/// Draws the frame `number` into `bytes`, which then repeat eight bytes that contain the number.
 pub fn fill(bytes: &mut [u8], number: u32) {
     for (to, from) in bytes.iter_mut().zip(word(number)) {
         *to = from;
@@ -20,7 +20,7 @@ pub fn fill(bytes: &mut [u8], number: u32) {
     }
 }
 
-/// The number that [`fill`] drew into `bytes`; `None` if they are torn or too short.
+/// The number that [`fill`] drew into `bytes`. `None` if the bytes are torn or too few.
 pub fn check(bytes: &[u8]) -> Option<u32> {
     let first: [u8; 8] = bytes.get(..8)?.try_into().ok()?;
     let number = u64::from_ne_bytes(first) as u32;

@@ -2,12 +2,12 @@
 
 //! Test kit: the code that the tests of the channel and of the elements share.
 //!
-//! A test names its channel with [`Channel`], starts programs as [`Process`]es and runs parts of itself in other
-//! processes with [`role`]. It waits with [`eventually`] or [`wait_until`], which fail with a message, and skips with
-//! [`need_root!`], [`need_program!`] or [`skip!`], which record that it did.
+//! A test names its channel with [`Channel`], starts programs as [`Process`]es, and runs parts of itself in other
+//! processes with [`role`]. It waits with [`eventually`] or [`wait_until`], which fail with a message. It skips with
+//! [`need_root!`], [`need_program!`] or [`skip!`], which record the skipped test.
 //!
-//! The feature `gst` adds two modules: `gst` has pipelines, sources and checks of frames, and `chaos` is the code of
-//! the program `rsshm-chaos`.
+//! The feature `gst` adds two modules. `gst` has pipelines, sources and checks of frames. `chaos` is the code of the
+//! program `rsshm-chaos`.
 
 pub mod channel;
 #[cfg(feature = "gst")]

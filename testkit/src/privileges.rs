@@ -12,7 +12,7 @@ use std::{
 
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 
-/// The user "nobody", who owns nothing. The group of this number is "nogroup".
+/// The ID of the user "nobody", who owns no files. The group with this ID is "nogroup".
 pub const NOBODY: u32 = 65534;
 
 /// Whether this process may become another user.
@@ -20,7 +20,7 @@ pub fn is_root() -> bool {
     Uid::effective().is_root()
 }
 
-/// Makes this process one of another user and group. This cannot be undone, so only a role process may do it.
+/// Changes the user and the group of this process. This cannot be undone, so only the process of a role may call it.
 pub fn become_user(user: u32, group: u32) {
     setgroups(&[]).expect("the supplementary groups are dropped");
     setgid(Gid::from_raw(group)).expect("the group changes");
@@ -28,7 +28,7 @@ pub fn become_user(user: u32, group: u32) {
 }
 
 /// A copy of this test program that every user may execute, in a directory that every user may write to. Dropping the
-/// value removes both.
+/// value removes the copy and the directory.
 #[derive(Debug)]
 pub struct ProgramForAll(PathBuf);
 

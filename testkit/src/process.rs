@@ -27,20 +27,19 @@ use crate::wait::{PATIENCE, wait_until};
 
 /// A running program. It is killed when the value is dropped.
 ///
-/// Its output goes to a file in memory and not to a pipe, which would block a program that prints much.
+/// The program's output goes to a file in memory. A pipe would block a program that prints much.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
     stdin: Option<ChildStdin>,
     output: File,
-    /// How many bytes of `output` [`receive`](Self::receive) has returned.
+    /// The number of bytes of `output` that [`receive`](Self::receive) has returned.
     received: u64,
     command_line: String,
 }
 
 impl Process {
-    /// Starts a program that reads nothing. Its output on stdout and stderr is collected, and is shown if the test
-    /// fails.
+    /// Starts a program without input. Its output on stdout and stderr is collected, and is shown if the test fails.
     #[track_caller]
     pub fn start(mut command: Command) -> Self {
         let output = new_output();
@@ -48,7 +47,7 @@ impl Process {
         Self::spawn(command, output)
     }
 
-    /// Starts a program that converses with the test in lines: on its stdin and its stdout. Its stderr is the test's.
+    /// Starts a program that converses with the test in lines on stdin and stdout. Its stderr is that of the test.
     #[track_caller]
     pub fn converse(mut command: Command) -> Self {
         command.stdin(Stdio::piped());
@@ -76,12 +75,12 @@ impl Process {
         Pid::from_raw(self.child.id() as i32)
     }
 
-    /// Everything that it has printed so far.
+    /// All output of the program so far.
     pub fn output(&self) -> String {
         String::from_utf8_lossy(&self.read_from(0)).into_owned()
     }
 
-    /// The output from `offset` on. The file's own offset, at which the process writes, does not change.
+    /// The output from `offset` on. The call does not change the file's own offset, at which the process writes.
     fn read_from(&self, offset: u64) -> Vec<u8> {
         let length = self.output.metadata().expect("the size of the output").len();
         let mut bytes = vec![0; length.saturating_sub(offset) as usize];
@@ -89,12 +88,13 @@ impl Process {
         bytes
     }
 
-    /// The next line that it prints.
+    /// Waits for the next line that the program prints, and returns it.
     #[track_caller]
     pub fn receive(&mut self) -> String {
         let started = Instant::now();
         loop {
-            // It is checked first whether the process runs. If it has ended, all its output is in the file by now.
+            // This is checked before the output is read, because a process that has ended has all its output in the
+            // file.
             let is_running = self.is_running();
             if let Some(line) = self.try_receive() {
                 return line;
@@ -105,7 +105,7 @@ impl Process {
         }
     }
 
-    /// The next line that it has printed already.
+    /// The next line, if the program has printed it already.
     pub fn try_receive(&mut self) -> Option<String> {
         let bytes = self.read_from(self.received);
         let length = bytes.iter().position(|byte| *byte == b'\n')?;
@@ -113,49 +113,49 @@ impl Process {
         Some(String::from_utf8_lossy(&bytes[..length]).into_owned())
     }
 
-    /// Checks that the next line that it prints is `line`.
+    /// Checks that the next line of the program is `line`.
     #[track_caller]
     pub fn expect(&mut self, line: &str) {
         assert_eq!(self.receive(), line, "{}", self.command_line);
     }
 
-    /// Sends it a line.
+    /// Sends the program a line.
     #[track_caller]
     pub fn send(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().expect("a process that converses");
         writeln!(stdin, "{line}").unwrap_or_else(|error| panic!("{}: {error}", self.command_line));
     }
 
-    /// Sends it a signal.
+    /// Sends the program a signal.
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).unwrap_or_else(|error| panic!("{}: {error}", self.command_line));
     }
 
-    /// Stops it, and waits until it is stopped.
+    /// Stops the program, and waits until it is stopped.
     #[track_caller]
     pub fn stop(&self) {
         self.signal(Signal::SIGSTOP);
         self.wait_stopped();
     }
 
-    /// Continues it after a stop.
+    /// Continues the program after a stop.
     #[track_caller]
     pub fn resume(&self) {
         self.signal(Signal::SIGCONT);
     }
 
-    /// Waits until a signal has stopped it.
+    /// Waits until a signal has stopped the program.
     #[track_caller]
     pub fn wait_stopped(&self) {
-        // Without WEXITED: the status of a process that ended stays for `wait`.
+        // WEXITED is not set, so that the status of a process that ended stays for `wait`.
         let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG;
         wait_until(&format!("{} stops", self.command_line), PATIENCE, || {
             matches!(waitid(Id::Pid(self.pid()), flags), Ok(WaitStatus::Stopped(..)))
         });
     }
 
-    /// Waits until it ends, and checks that SIGKILL killed it.
+    /// Waits until the program ends, and checks that SIGKILL killed it.
     #[track_caller]
     pub fn wait_killed(&mut self) {
         let status = self.wait();
@@ -185,7 +185,7 @@ impl Process {
         }
     }
 
-    /// Waits until it ends by itself with success. Returns its output.
+    /// Waits until the program ends by itself with success. Returns its output.
     #[track_caller]
     pub fn wait_ok(&mut self) -> String {
         let status = self.wait();
@@ -193,7 +193,7 @@ impl Process {
         self.output()
     }
 
-    /// Waits until it ends by itself with an error, not by a signal. Returns its output.
+    /// Waits until the program ends by itself with an error, not by a signal. Returns its output.
     #[track_caller]
     pub fn wait_error(&mut self) -> String {
         let status = self.wait();
@@ -206,7 +206,7 @@ impl Process {
         self.output()
     }
 
-    /// Sends it SIGINT, as Ctrl-C does, and waits until it ends. Returns its output.
+    /// Sends the program SIGINT, as Ctrl-C does, and waits until it ends. Returns its output.
     #[track_caller]
     pub fn interrupt(&mut self) -> String {
         self.signal(Signal::SIGINT);
@@ -214,13 +214,13 @@ impl Process {
         self.output()
     }
 
-    /// Kills it and waits until it is gone.
+    /// Kills the program and waits until it is gone.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Whether it has not ended yet.
+    /// Whether the program has not ended yet.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("the status of a child").is_none()
     }
@@ -235,7 +235,7 @@ impl Drop for Process {
     }
 }
 
-/// A file in memory for a program's output. Each write appends, because stdout and stderr share it.
+/// A file in memory for a program's output. stdout and stderr share this file, so each write appends.
 fn new_output() -> File {
     let file = File::from(memfd_create("output", MFdFlags::MFD_CLOEXEC).expect("a file in memory"));
     fcntl(file.as_fd(), FcntlArg::F_SETFL(OFlag::O_APPEND)).expect("append mode");

@@ -4,7 +4,7 @@
 
 use std::{ops::Range, time::Duration};
 
-/// A sequence of random numbers that its seed determines.
+/// A sequence of random numbers that is determined by its seed.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
@@ -20,7 +20,7 @@ impl Random {
         mix(self.0)
     }
 
-    /// A number below `limit`; 0 if `limit` is 0.
+    /// A number below `limit`. It is 0 if `limit` is 0.
     pub fn below(&mut self, limit: u64) -> u64 {
         self.number() % limit.max(1)
     }
@@ -30,23 +30,23 @@ impl Random {
         range.start + self.number() % (range.end - range.start)
     }
 
-    /// `true` in `permille` of a thousand cases.
+    /// `true` in `permille` of a thousand calls on average.
     pub fn permille(&mut self, permille: u64) -> bool {
         self.within(0..1000) < permille
     }
 
-    /// A time of whole milliseconds, whose number is in `range`.
+    /// A time of whole milliseconds. Their number is in `range`.
     pub fn millis(&mut self, range: Range<u64>) -> Duration {
         Duration::from_millis(self.within(range))
     }
 
-    /// A size whose number of bits is in `bits`: each order of magnitude is equally frequent.
+    /// A size whose number of bits is in `bits`, so that each order of magnitude is equally frequent.
     pub fn size(&mut self, bits: Range<u64>) -> usize {
         let low = 1 << self.within(bits);
         self.within(low..2 * low) as usize
     }
 
-    /// `true` about once in `mean`, if called once in every `step`.
+    /// `true` about once in the time `mean`, if this is called once in each time `step`.
     pub fn happens(&mut self, step: Duration, mean: Duration) -> bool {
         self.within(0..1 << 32) < ((step.as_secs_f64() / mean.as_secs_f64()) * (1u64 << 32) as f64) as u64
     }

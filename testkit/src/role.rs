@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Roles: functions of a test program that run in a process of their own.
+//! Roles: functions of a test program, each of which runs in a process of its own.
 //!
 //! The test program starts itself again with `RSSHM_ROLE` set. A constructor, which runs before `main` and so before
 //! the test harness, then calls the function of that name and ends the process.
@@ -40,14 +40,14 @@ use crate::Process;
 /// The environment variable that names the role of a process.
 const VARIABLE: &str = "RSSHM_ROLE";
 
-/// The exit code of a role that panicked: that of any Rust program.
+/// The exit code of a role that panicked. Any Rust program that panics has this exit code.
 const PANICKED: i32 = 101;
 
 /// The function that a process in a role runs, with the process's arguments. The process ends when it returns.
 pub type Role = fn(&[&str]);
 
-/// Declares the roles of a test program: tables of names and functions. Each test program has one such declaration, in
-/// `main.rs`.
+/// Declares the roles of a test program. The arguments are tables of names and functions. Each test program has one
+/// such declaration, in `main.rs`.
 #[macro_export]
 macro_rules! roles {
     ($($table:expr),+ $(,)?) => {
@@ -62,13 +62,13 @@ macro_rules! roles {
     };
 }
 
-/// Starts a process in a role. It converses with the test: see [`Process::converse`].
+/// Starts a process in a role. The process converses with the test (see [`Process::converse`]).
 #[track_caller]
 pub fn start(role: &str, arguments: &[&str]) -> Process {
     Process::converse(command(role, arguments))
 }
 
-/// Starts a process in a role through `wrapper`: a command that runs the rest of its command line.
+/// Starts a process in a role through `wrapper`, which is a command that runs the rest of its command line.
 #[track_caller]
 pub fn start_within(wrapper: &[&str], role: &str, arguments: &[&str]) -> Process {
     let inner = command(role, arguments);
@@ -88,13 +88,13 @@ pub fn command(role: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// In the role's process: says a line to the test.
+/// In the role's process: sends a line to the test.
 pub fn say(line: impl Display) {
     println!("{line}");
     let _ = std::io::stdout().flush();
 }
 
-/// In the role's process: waits for a line of the test. Ends the process if the test has ended.
+/// In the role's process: waits for a line from the test. Ends the process if the test has ended.
 pub fn listen() -> String {
     let mut line = String::new();
     if std::io::stdin().read_line(&mut line).unwrap_or(0) == 0 {
@@ -103,14 +103,15 @@ pub fn listen() -> String {
     line.trim_end().to_owned()
 }
 
-/// In the role's process: the lines of the test, for a role that does something else meanwhile.
+/// In the role's process: returns a receiver of the lines from the test, for a role that has other work between them.
 pub fn lines() -> mpsc::Receiver<String> {
     let (sender, lines) = mpsc::channel();
     std::thread::spawn(move || while sender.send(listen()).is_ok() {});
     lines
 }
 
-/// Runs the role that this process was started for and ends the process. Returns if it was started for none.
+/// Runs the role for which this process was started, and ends the process. Returns if the process was started for no
+/// role.
 ///
 /// [`roles!`](crate::roles) calls it before `main`.
 #[doc(hidden)]
@@ -121,7 +122,8 @@ pub fn play(tables: &[&[(&str, Role)]]) {
     // Programs that the role starts must not play the role again.
     // SAFETY: this runs before `main`, so that no other thread reads or changes the environment.
     unsafe { std::env::remove_var(VARIABLE) };
-    // A write to a closed pipe is an error and no signal. Rust's runtime does the same before `main`.
+    // A write to a closed pipe has to return an error and cause no signal. Rust's runtime also arranges this, but
+    // later, just before `main`.
     // SAFETY: SIG_IGN installs no handler, so no code has to be async-signal-safe.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }.expect("SIGPIPE is ignored");
 

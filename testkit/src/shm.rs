@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Namespaces, a small /dev/shm, and files in it.
+//! Helpers for namespaces, for a small /dev/shm, and for the files in /dev/shm.
 
 use std::{fs::File, io::Write, path::Path, process::Command};
 
@@ -9,8 +9,8 @@ use crate::{privileges, skip};
 /// Options of `unshare` for a private mount namespace.
 pub const OWN_MOUNTS: [&str; 3] = ["--mount", "--propagation", "private"];
 
-/// A command that runs the rest of its command line in new `namespaces` (options of `unshare`); `None` if the system
-/// does not allow that.
+/// A command that runs the rest of its command line in new `namespaces` (options of `unshare`). `None` if the system
+/// does not allow this.
 pub fn unshared(namespaces: &[&'static str]) -> Option<Vec<&'static str>> {
     let mut wrapper = vec!["unshare"];
     if !privileges::is_root() {
@@ -20,8 +20,8 @@ pub fn unshared(namespaces: &[&'static str]) -> Option<Vec<&'static str>> {
     skip::succeeds(Command::new(wrapper[0]).args(&wrapper[1..]).arg("true")).then_some(wrapper)
 }
 
-/// In a process with a private mount namespace: mounts a tmpfs of `size` (as mount takes it, such as `64m`) on
-/// /dev/shm.
+/// In a process with a private mount namespace: mounts a tmpfs of `size` on /dev/shm. `size` is in the syntax of mount,
+/// such as `64m`.
 #[track_caller]
 pub fn mount(size: &str) {
     let mut mount = Command::new("mount");
@@ -30,7 +30,7 @@ pub fn mount(size: &str) {
     assert!(status.success(), "{mount:?}: {status}");
 }
 
-/// Creates a file that takes all memory that is left in its file system.
+/// Creates a file that takes all memory that is left in the file system of `path`.
 pub fn fill_up(path: impl AsRef<Path>) {
     let mut file = File::create(path).expect("a new file");
     while file.write_all(&[1; 4096]).is_ok() {}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Skips a test that this machine cannot run. A skipped test is counted, so that it does not look like one that passed.
+//! Skips a test that this machine cannot run. Skipped tests are counted, so that they do not look like passed tests.
 
 use std::{
     env,
@@ -11,7 +11,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// The environment variable that names the file of skipped tests.
+/// The environment variable that names the file in which skipped tests are recorded.
 pub const SKIPPED: &str = "RSSHM_SKIPPED";
 
 /// Returns from the test that calls it. Prints `SKIPPED <test>: <reason>` and appends that line to the file that
@@ -47,14 +47,15 @@ macro_rules! need_program {
     };
 }
 
-/// What [`skip!`] does before it returns. `_here` is a function inside the test, whose type has the test's name.
+/// Prints and records a skipped test for [`skip!`]. `_here` is a function inside the test, so its type contains the
+/// test's name.
 pub fn record<F>(_here: &F, reason: impl std::fmt::Display) {
     let here = std::any::type_name::<F>();
     let test = here.strip_suffix("::here").unwrap_or(here);
     let line = format!("SKIPPED {test}: {reason}\n");
     print!("{line}");
     if let Some(path) = env::var_os(SKIPPED).filter(|path| !path.is_empty()) {
-        // One write in append mode: tests of other processes use the same file.
+        // The line is one write in append mode, because tests in other processes use the same file.
         let file = File::options().create(true).append(true).open(&path);
         let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
         written.unwrap_or_else(|error| panic!("{}: {error}", path.display()));

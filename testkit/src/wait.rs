@@ -4,19 +4,20 @@
 
 use std::time::{Duration, Instant};
 
-/// The longest time that anything expected may take, even on a busy machine.
+/// The longest time that an expected change may take, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The pause between two checks of a condition.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Waits until `condition` holds, for [`PATIENCE`] at most. Returns how long that took.
+/// Waits until `condition` holds, for [`PATIENCE`] at most. Returns the time that this took.
 #[track_caller]
 pub fn eventually(what: &str, condition: impl FnMut() -> bool) -> Duration {
     wait_until(what, PATIENCE, condition)
 }
 
-/// Waits until `condition` holds. Panics with `what` if it does not within `limit`. Returns how long it took.
+/// Waits until `condition` holds. Panics with `what` if it does not hold within `limit`. Returns the time that this
+/// took.
 #[track_caller]
 pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) -> Duration {
     let started = Instant::now();
@@ -27,7 +28,7 @@ pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bo
     started.elapsed()
 }
 
-/// Runs `action` and returns how long it took, and its result.
+/// Runs `action`. Returns the time that it took, and its result.
 pub fn timed<T>(action: impl FnOnce() -> T) -> (Duration, T) {
     let started = Instant::now();
     let value = action();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Roles and processes of the test kit itself.
+//! Tests of the roles and processes of the test kit.
 
 use std::os::unix::process::ExitStatusExt;
 
@@ -112,7 +112,7 @@ fn skips_on_request() {
     if std::env::var_os("SKIP_NOW").is_some() {
         rsshm_testkit::skip!("because the role {} for it", "asked");
     }
-    // A program that is installed is no reason to skip.
+    // An installed program is found, so it causes no skip.
     assert!(rsshm_testkit::skip::has_program("sh"));
     rsshm_testkit::need_program!("sh");
 }

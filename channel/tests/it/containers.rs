@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Two containers that share nothing but /dev/shm: each program has its own mount and pid namespaces and is process 1
-//! there, so process numbers do not tell which peer is alive.
+//! Programs in containers that share only /dev/shm. Each program has its own mount and pid namespaces and is process 1
+//! there, so process IDs do not show which peer is alive.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::support::{
     SECOND, Service, check_bytes, is_in_place, open_reader, open_writer, publish, slots, try_open_writer,
 };
 
-/// What `unshare` makes a container of.
+/// The options with which `unshare` starts a container.
 const CONTAINER: [&str; 6] = ["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"];
 
 pub const ROLES: &[(&str, Role)] = &[
@@ -26,7 +26,7 @@ pub const ROLES: &[(&str, Role)] = &[
     ("containers/refused writer", |arguments| refused_writer(arguments[0])),
 ];
 
-/// Publishes a hundred frames a second. For each line of the test it says how many readers are attached.
+/// Publishes a hundred frames a second. For each line from the test it says how many readers are attached.
 fn writer(channel: &str) {
     let lines = role::lines();
     let writer = open_writer(channel, slots(12));
@@ -45,8 +45,8 @@ fn writer(channel: &str) {
     say("stopped");
 }
 
-/// Reads all frames. For each line of the test it says the newest seq, how many frames were in place, how often the
-/// writer was lost, and whether it holds a frame.
+/// Reads all frames. For each line from the test it says the newest seq, how many frames were in place, how often it
+/// lost the writer, and whether it holds a frame.
 fn reader(channel: &str) {
     let lines = role::lines();
     let mut reader = open_reader(channel, ReaderOptions::default());
@@ -73,7 +73,7 @@ fn reader(channel: &str) {
     }
 }
 
-/// Says why it cannot open the channel.
+/// Tries to open a writer, and says the reason for the failure.
 fn refused_writer(channel: &str) {
     let refused = try_open_writer(channel, WriterOptions::default());
     say(match refused {
@@ -82,7 +82,7 @@ fn refused_writer(channel: &str) {
     });
 }
 
-/// The numbers that a process reports.
+/// Asks a process for its numbers.
 #[track_caller]
 fn ask(process: &mut Process) -> Vec<u64> {
     process.send("report");
@@ -101,7 +101,7 @@ fn writer_and_readers_work_across_containers() {
         process.expect("1");
         process
     };
-    // The readers first, then the writer; each is process 1 of its container.
+    // The readers start first, then the writer. Each is process 1 of its container.
     let (mut one, mut other) = (start("containers/reader"), start("containers/reader"));
     let mut writer = start("containers/writer");
     wait_until("both are attached", 5 * SECOND, || ask(&mut writer) == [2]);
@@ -113,13 +113,13 @@ fn writer_and_readers_work_across_containers() {
     let mut refused = role::start_within(&container, "containers/refused writer", &[channel.as_str()]);
     assert!(refused.receive().starts_with("busy"));
 
-    // A reader is killed: it is gone within a second, and another one attaches.
+    // A reader is killed. The writer notices that within a second, and another reader attaches.
     other.kill();
     let took = wait_until("one is gone", 2 * SECOND, || ask(&mut writer) == [1]);
     let mut other = start("containers/reader");
     wait_until("two again", 5 * SECOND, || ask(&mut writer) == [2]);
 
-    // The writer is killed, and started again in another container: seqs continue.
+    // The writer is killed, and another one starts in another container. It continues the seqs.
     for round in 1..=3 {
         let before = ask(&mut one)[0];
         writer.kill();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The end of a stream comes in order, and a forked child ends nothing.
+//! Readers get the end of a stream in order, and a forked child ends no stream.
 
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ fn reader_joining_ended_stream_waits_for_next() {
     assert!(matches!(next(&mut reader), Next::EndOfStream));
 }
 
-/// A reader that did not look while the stream ended twice gets one end; events still come before the frames that
+/// A reader that did not read while the stream ended twice gets one end. Events still come before the frames that
 /// follow them.
 #[test]
 fn events_between_two_ends_arrive_in_order() {
@@ -85,7 +85,7 @@ fn events_between_two_ends_arrive_in_order() {
     assert!(matches!(&event, Next::Event(event) if event.kind == 8), "{event:?}");
 }
 
-/// The child has copies of everything, but the reader, the writer and the frame belong to the parent.
+/// The child has copies of all values, but the reader, the writer and the frame belong to the parent.
 #[test]
 fn forked_child_ends_nothing_of_its_parent() {
     role::start("end_of_stream/fork", &[]).wait_ok();
@@ -103,7 +103,7 @@ fn ends_nothing_after_fork() {
         ForkResult::Child => {
             drop((held, reader));
             writer.close();
-            // SAFETY: ends without running the destructors, which are the parent's.
+            // SAFETY: `_exit` ends the child without running the destructors, which are for the parent alone.
             unsafe { nix::libc::_exit(0) };
         }
         ForkResult::Parent { child } => {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Events come between the frames between which they were published, once to each reader; sticky ones also come to
-//! readers that join later.
+//! Each reader gets each event once, between the two frames between which it was published. Readers that join later
+//! also get the sticky events.
 
 use std::{
     sync::{
@@ -27,7 +27,7 @@ use crate::support::{
 
 pub const ROLES: &[(&str, Role)] = &[("events/writer", |arguments| commanded_writer(arguments[0]))];
 
-/// A writer that carries out the orders in each line of the test.
+/// A writer that carries out the orders in each line from the test.
 fn commanded_writer(channel: &str) {
     let writer = open_writer(channel, slots(12));
     loop {
@@ -51,7 +51,7 @@ fn order(writer: &mut Process, orders: &str) {
     writer.expect("done");
 }
 
-/// Everything that the reader gets without waiting, with no limits.
+/// All items that the reader gets without waiting, with no limits.
 #[track_caller]
 fn now(reader: &mut Reader) -> Vec<String> {
     drain(reader, ReadLimits::default())
@@ -67,7 +67,7 @@ fn attach_both(channel: &Channel, writer: &Writer) -> [Reader; 2] {
     readers
 }
 
-/// A reader and an observer that have taken frame 1, each of its own channel.
+/// A reader and an observer that have taken frame 1. Each has its own channel.
 fn attach_each() -> [(Channel, Arc<Writer>, Reader); 2] {
     [0, 1].map(|kind| {
         let channel = Channel::new();
@@ -195,7 +195,7 @@ fn joining_reader_gets_only_sticky_events_in_order() {
     }
 }
 
-/// A reader that follows has received them already.
+/// A reader that follows to the next segment does not get the sticky events again.
 #[test]
 fn sticky_events_outlive_segment_for_joining_readers() {
     for (channel, writer, mut attached) in attach_each() {
@@ -203,7 +203,7 @@ fn sticky_events_outlive_segment_for_joining_readers() {
         publish_event(&writer, "passing", None);
         assert!(publish(&writer, 2));
         writer.set_caps(Caps::fixed_size("new", 10));
-        // Before the next segment exists.
+        // This event is published before the next segment exists.
         publish_event(&writer, "of the next", Some(2));
         assert!(publish_sized(&writer, 3, 10));
         assert_eq!(now(&mut attached), ["sticky", "passing", "2", "of the next", "3"]);
@@ -228,17 +228,17 @@ fn forgotten_sticky_events_reach_no_joining_reader() {
     writer.forget_events();
     publish_event(&writer, "new", Some(0));
     assert_eq!(now(&mut channel.reader()), ["new", "1"]);
-    // Not in the next segment either.
+    // The reader does not get them in the next segment either.
     writer.set_caps(Caps::fixed_size("new", 10));
     assert!(publish_sized(&writer, 2, 10));
     assert_eq!(now(&mut channel.reader()), ["new", "2"]);
     for mut reader in attached {
-        // It was attached, and gets all events in order.
+        // The reader was attached, so it gets all events in order.
         assert_eq!(now(&mut reader), ["old", "old too", "new", "2"]);
     }
 }
 
-/// A reader that was too slow for the events still receives the sticky ones; the others are counted as missed.
+/// A reader that was too slow for the events still receives the sticky ones. It counts the others as missed.
 #[test]
 fn overrun_reader_gets_sticky_and_newest_events() {
     for (_channel, writer, mut reader) in attach_each() {
@@ -256,7 +256,7 @@ fn overrun_reader_gets_sticky_and_newest_events() {
         wanted.extend(newest);
         wanted.push("3".to_owned());
         assert_eq!(now(&mut reader), wanted);
-        // The 100 and the three before, except those that came.
+        // The writer published these 100 events after three others. The reader missed all but those that it received.
         assert_eq!(reader.stats().events_missed, 100 + 3 - EVENT_RING_LENGTH - 3);
     }
 }
@@ -343,7 +343,8 @@ fn end_of_stream_keeps_its_order_among_events() {
         assert!(publish(&writer, 3));
         publish_event(&writer, "d", None);
         writer.end_of_stream();
-        // Two ends that come together are reported as one; events stay between their frames.
+        // A reader that finds two ends at once reports one end, at the place of the last. Events stay between their
+        // frames.
         assert_eq!(now(&mut reader), ["a", "2", "b", "c", "3", "d", "end"]);
         publish_event(&writer, "e", None);
         writer.end_of_stream();
@@ -354,7 +355,7 @@ fn end_of_stream_keeps_its_order_among_events() {
     }
 }
 
-/// The reader finds the event, but the end before it was not counted yet when the reader loaded the count of ends.
+/// The reader finds the event. It loaded the count of ends before the writer counted the end that precedes the event.
 #[test]
 fn event_after_end_never_overtakes_it() {
     let channel = Channel::new();
@@ -371,7 +372,7 @@ fn event_after_end_never_overtakes_it() {
     }
 }
 
-/// The reader finds the event, but the frame before it was not published yet when the reader loaded the head.
+/// The reader finds the event. It loaded the head before the writer published the frame that precedes the event.
 #[test]
 fn event_after_frame_never_overtakes_it() {
     let channel = Channel::new();
@@ -415,7 +416,8 @@ fn event_up_to_head_is_always_readable() {
     }
 }
 
-/// A frame that the head counts but that is unreadable withholds no event, and no event moves behind the end.
+/// The head counts a frame that is unreadable. Events behind this frame still arrive, and none of them moves behind the
+/// end.
 #[test]
 fn events_after_lost_frame_keep_their_order() {
     let channel = Channel::new();
@@ -440,7 +442,7 @@ fn events_after_lost_frame_keep_their_order() {
     assert_eq!(observer.stats().missed, 2);
 }
 
-/// The seqs of events continue, and the dead writer's sticky events are forgotten.
+/// The new writer continues the seqs of events, and the dead writer's sticky events are forgotten.
 #[test]
 fn restarted_writer_continues_event_order() {
     let channel = Channel::new();
@@ -459,7 +461,7 @@ fn restarted_writer_continues_event_order() {
         assert_eq!((reader.stats().missed, reader.stats().events_missed), (0, 0));
     }
     assert_eq!(now(&mut channel.reader()), ["e", "3"]);
-    // A reader that never looked at the second segment gets the sticky event of the third.
+    // A reader that never read the second segment gets the sticky event of the third.
     let mut late = channel.reader();
     now(&mut late);
     order(&mut second, "event=g");
@@ -469,8 +471,8 @@ fn restarted_writer_continues_event_order() {
     assert_eq!(now(&mut late), ["g", "h", "4"]);
 }
 
-/// A dead writer's event head is out of range. The next writer does not continue from it; frames and ends of the stream
-/// go on.
+/// A dead writer's event head is out of range. The next writer does not continue from it, but it continues to publish
+/// frames and ends of the stream.
 #[test]
 fn events_restart_after_damaged_event_head() {
     let channel = Channel::new();
@@ -485,7 +487,7 @@ fn events_restart_after_damaged_event_head() {
         .store(u64::MAX, Ordering::SeqCst);
     let mut second = role::start("events/writer", &[channel.as_str()]);
     order(&mut second, "sticky=b frame=2 end=");
-    // Whatever the damage does, the sticky event comes before the frame, and the frame before the end.
+    // Whatever the damage is, the sticky event comes before the frame, and the frame comes before the end.
     let received = now(&mut reader);
     assert!(received.ends_with(&["b", "2", "end"].map(String::from)), "{received:?}");
     order(&mut second, "event=c");
@@ -525,8 +527,8 @@ fn closed_writer_publishes_no_event() {
     assert!(matches!(next(), Next::Lost));
 }
 
-/// Reads frames and events, which count up together, until `stop` and then until nothing comes. Checks that each value
-/// is higher than the one before. Returns the last value, and the number of events received and missed.
+/// Reads frames and events until `stop` is set and nothing more comes. Their values count up together: each must be
+/// higher than the previous one. Returns the last value, and the numbers of events received and missed.
 fn read_in_order(reader: &mut Reader, max_behind: u32, pause: Duration, stop: &AtomicBool) -> (u64, u64) {
     let mut copy = Vec::new();
     let (mut last, mut events) = (1, 0);
@@ -553,8 +555,8 @@ fn read_in_order(reader: &mut Reader, max_behind: u32, pause: Duration, stop: &A
     (last, events + reader.stats().events_missed)
 }
 
-/// Publishes frames, events, ends of the stream and new caps as fast as it can. Frames and events count up from 2.
-/// Returns the last value, which is a frame, and the number of events.
+/// Publishes frames, events, ends of the stream and new caps as fast as it can. The values of frames and events count
+/// up from 2. Returns the last value, which is that of a frame, and the number of events.
 fn publish_everything(writer: &Writer) -> (u64, u64) {
     let end = Instant::now() + Duration::from_millis(700);
     let (mut value, mut events, mut random) = (1, 0, Random::new(1));
@@ -578,7 +580,7 @@ fn publish_everything(writer: &Writer) -> (u64, u64) {
     (value, events)
 }
 
-/// Readers of all kinds get frames and events in order, none twice, and know how many events they have missed.
+/// Readers of all kinds get frames and events in order and none twice, and know how many events they have missed.
 #[test]
 fn order_of_events_and_frames_holds_under_load() {
     let channel = Channel::new();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Faults that were found by killing and stopping processes at failpoints (`channel/src/protocol/failpoint.rs`), each
-//! with a process that ends or stops exactly there.
+//! Faults that were found by killing and stopping processes at failpoints (`channel/src/protocol/failpoint.rs`). Each
+//! test has a process that is killed or stopped at one failpoint.
 
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use crate::support::{
     slots,
 };
 
-/// The rates of kills and stops at a failpoint that mean "always", for `RSSHM_FAILPOINTS`.
+/// The kills and the stops in a million passes of a failpoint, for `RSSHM_FAILPOINTS`: each pass kills the process, or
+/// with `STOP` stops it.
 const KILL: &str = "1000000,0";
 const STOP: &str = "0,1000000";
 
@@ -40,7 +41,8 @@ impl AtFailpoint {
         Self::start_at_pass(role, channel, rates, failpoint, 1)
     }
 
-    /// As [`start`](Self::start), at the pass with the number `pass`.
+    /// Starts a process as [`start`](Self::start) does. It kills or stops itself when it passes the failpoint for the
+    /// `pass`th time.
     fn start_at_pass(role: &str, channel: &Channel, rates: &str, failpoint: &str, pass: u64) -> Self {
         let counts = format!("{}/{}-{failpoint}", env!("CARGO_TARGET_TMPDIR"), channel.as_str());
         let mut command = role::command(role, &[channel.as_str()]);
@@ -66,7 +68,8 @@ fn writer(channel: &str) {
     listen();
 }
 
-/// A lossless writer that publishes three frames, and after a line of the test one with other caps.
+/// A lossless writer that publishes three frames, waits for a line from the test, and publishes a frame with other
+/// caps.
 fn writer_of_two_caps(channel: &str) {
     let writer = open_writer(channel, lossless(6));
     for value in 1..=3 {
@@ -78,7 +81,7 @@ fn writer_of_two_caps(channel: &str) {
     publish(&writer, 4);
 }
 
-/// Says the seq of each of four frames, and how many frames it missed before.
+/// Says the seq of each of four frames, and how many frames it missed before each.
 fn reader_of_four(channel: &str) {
     let mut reader = open_reader(channel, ReaderOptions::default());
     for _ in 0..4 {
@@ -87,7 +90,7 @@ fn reader_of_four(channel: &str) {
     }
 }
 
-/// Says what it gets, until the writer is gone.
+/// Says each frame, event and end that it gets, until the writer is gone.
 fn reader_of_all(channel: &str) {
     let mut reader = open_reader(channel, ReaderOptions::default());
     loop {
@@ -103,7 +106,7 @@ fn reader_of_all(channel: &str) {
     }
 }
 
-/// The writer has taken the channel over. The next writer continues the seqs all the same.
+/// A writer took over the channel and died before its first frame. The next writer continues the seqs nevertheless.
 #[test]
 fn seqs_continue_after_writer_died_before_first_frame() {
     for failpoint in [
@@ -131,8 +134,9 @@ fn seqs_continue_after_writer_died_before_first_frame() {
     }
 }
 
-/// When the reader continues, another reader holds the frame that was the newest, and the frames after it are gone. Its
-/// first frame is the newest then, and it misses none of the following frames.
+/// The reader is stopped. When it continues, another reader still holds the frame that was the newest before, and the
+/// frames after that frame are gone. The first frame that the continued reader gets is the newest at that time, and it
+/// misses no later frame.
 #[test]
 fn reader_stopped_while_joining_misses_no_lossless_frame() {
     let channel = Channel::new();
@@ -146,7 +150,7 @@ fn reader_stopped_while_joining_misses_no_lossless_frame() {
         assert!(publish(&writer, 1));
         drop(next(&mut other, &mut copy));
     }
-    // The other reader leaves: it would have to take all following frames.
+    // The other reader leaves, because the lossless writer would wait for it to take the following frames.
     drop(other);
     late.process.resume();
     late.process.expect(&format!("{} 0", held.seq + 30));
@@ -156,7 +160,8 @@ fn reader_stopped_while_joining_misses_no_lossless_frame() {
     }
 }
 
-/// The reader stops before it has joined, and the segment is superseded meanwhile. The reader does not begin there.
+/// The reader is stopped before it has joined, and the segment is superseded meanwhile. The reader does not begin in
+/// this segment.
 #[test]
 fn reader_joining_superseded_segment_loses_no_lossless_frame() {
     for failpoint in ["SegmentOpened", "EntryLocked", "CursorStored"] {
@@ -178,7 +183,8 @@ fn reader_joining_superseded_segment_loses_no_lossless_frame() {
     }
 }
 
-/// A writer that waits for a reader does not continue for a joining one, which may still have to use another segment.
+/// A writer that waits for a reader keeps waiting while a reader is still joining, because that reader may have to use
+/// another segment.
 #[test]
 fn joining_reader_is_not_counted_yet() {
     for options in [lossless(8), slots(8)] {
@@ -200,8 +206,8 @@ fn joining_reader_is_not_counted_yet() {
     }
 }
 
-/// A writer that waits for a reader continues when one has joined. The writer may have closed before the reader looks
-/// at the frames; the reader still gets everything.
+/// A writer that waits for a reader continues when one has joined. The writer may have closed before the reader takes
+/// its first frame; the reader still gets all frames and events.
 #[test]
 fn awaited_reader_gets_stream_from_its_beginning() {
     for closes in [false, true] {
@@ -234,8 +240,8 @@ fn awaited_reader_gets_stream_from_its_beginning() {
     }
 }
 
-/// A writer dies when it has just created another segment, which its reader has not entered. The next writer does not
-/// know the segment that the reader is in, and waits for the reader all the same.
+/// A writer dies after it has created another segment and before its reader has entered that segment. The next writer
+/// does not know the reader's segment, but waits for the reader nevertheless.
 #[test]
 fn reader_in_older_segment_misses_nothing_of_next_writer() {
     let channel = Channel::new();

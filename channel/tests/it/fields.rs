@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Every structure of the segment with its fields, and every constant. Documents and other implementations are compared
-//! with them.
+//! Lists every structure of the segment with its fields, and every constant. Other tests compare documents and other
+//! implementations with these lists.
 
 use core::mem::offset_of;
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ macro_rules! structure {
             size_of_field(|value: &$type| &value.$field),
         ))),*]))
     };
-    // With the private fields, which the type itself names.
+    // This arm adds the private fields, which the type itself lists.
     ($type:ty: $($field:ident)* ; reserved) => {{
         let (name, size, mut fields) = structure!($type: $($field)*);
         fields.extend(<$type>::RESERVED.iter().map(|(field, offset, size)| (*field, (*offset, *size))));

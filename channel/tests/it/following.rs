@@ -33,7 +33,7 @@ pub const ROLES: &[(&str, Role)] = &[
     ("following/forking writer", |arguments| forking_writer(arguments[0])),
 ];
 
-/// Publishes as many frames as each line of the test says.
+/// Publishes frames. Each line from the test is the number of frames to publish.
 fn writer(channel: &str) {
     let writer = open_writer(channel, slots(12));
     let mut value = 0;
@@ -47,7 +47,7 @@ fn writer(channel: &str) {
     }
 }
 
-/// Publishes a frame, and has a child process that does nothing, for ever.
+/// Publishes a frame, and then waits for ever with a child process that does nothing.
 fn forking_writer(channel: &str) {
     let writer = open_writer(channel, slots(12));
     assert!(publish(&writer, 1));
@@ -60,7 +60,7 @@ fn forking_writer(channel: &str) {
     listen();
 }
 
-/// All frames of the old segment come, in order, then the frames of the new one; none is missed.
+/// The reader gets all frames of the old segment in order, and then those of the new one. It misses none.
 #[test]
 fn reader_follows_new_caps_and_larger_frames() {
     let channel = Channel::new();
@@ -78,7 +78,7 @@ fn reader_follows_new_caps_and_larger_frames() {
         .enumerate()
     {
         let former = reader.caps().to_owned();
-        // Two with the old caps, which no reader has taken yet, and two with the new caps.
+        // Two frames have the old caps, and no reader has taken them yet. Two have the new caps.
         let frames = [(true, SIZE.min(10)), (true, 10), (false, size), (false, size)];
         for (old, size) in frames {
             if !old {
@@ -128,7 +128,7 @@ fn held_frame_outlives_its_segment() {
     check_bytes(&held, &copy);
 }
 
-/// The writer is killed and another takes over: the same reader continues, and so do the seqs.
+/// The writer is killed and another takes over. The same reader continues, and the new writer continues the seqs.
 #[test]
 fn reader_follows_writer_that_replaces_killed_one() {
     let channel = Channel::new();
@@ -148,7 +148,7 @@ fn reader_follows_writer_that_replaces_killed_one() {
     second.expect("published");
     let mut seqs = Vec::new();
     while seqs.last() != Some(&10) {
-        // It notices either the killed writer or the new segment first.
+        // The reader notices either the killed writer or the new segment first.
         match reader.next(&mut copy, ReadLimits::default(), Some(5 * SECOND)).unwrap() {
             Next::Frame(frame) => {
                 assert_eq!(frame.discontinuity, seqs.is_empty());
@@ -163,7 +163,7 @@ fn reader_follows_writer_that_replaces_killed_one() {
     assert_eq!(reader.stats().writer_pid, second.pid().as_raw() as u32);
 }
 
-/// It notices with any timeout.
+/// The reader notices the lost writer within a second, whatever its timeout is.
 #[test]
 fn reader_notices_killed_writer_within_a_second() {
     for timeout in [None, Some(Duration::from_millis(50)), Some(Duration::ZERO)] {
@@ -200,8 +200,8 @@ fn forked_child_does_not_hold_dead_writers_channel() {
     assert!(began.elapsed() < 2 * SECOND);
 }
 
-/// A reader that has found no segment to follow stays attached to the old one: a lossless writer waits for it, and it
-/// is not reported as gone and back.
+/// A reader that has found no segment to follow stays attached to the old one. A lossless writer waits for this reader,
+/// and the service does not report that it left and came back.
 #[test]
 fn reader_stays_in_superseded_segment_until_another_exists() {
     let channel = Channel::new();
@@ -249,7 +249,8 @@ fn stopped_writer_keeps_its_channel() {
     check(&next(&mut reader, &mut copy), &copy, 2);
 }
 
-/// The files are removed while the writer runs. It creates them again; attached readers continue, new ones find it.
+/// The files are removed while the writer runs. The writer creates them again. Attached readers continue, and new
+/// readers find the channel.
 #[test]
 fn writer_restores_deleted_files() {
     for (segment, semaphore) in [(true, true), (true, false), (false, true)] {
@@ -279,7 +280,7 @@ fn writer_restores_deleted_files() {
             check(&frame, &copy, value);
             channel.segment().exists() && channel.lock_file().exists() && service.seen().names_restored
         });
-        // Longer than the writer keeps the old segment.
+        // This is longer than the writer keeps the old segment.
         let end = Instant::now() + Duration::from_millis(1500);
         while Instant::now() < end {
             value += 1;
@@ -300,7 +301,8 @@ fn writer_restores_deleted_files() {
     }
 }
 
-/// Another program's file has the name of the deleted one. The writer does not touch it and reports it.
+/// A file was deleted, and another program created a file with its name. The writer reports this file and does not
+/// touch it.
 #[test]
 fn writer_does_not_take_back_a_stolen_name() {
     let channel = Channel::new();
@@ -318,7 +320,8 @@ fn writer_does_not_take_back_a_stolen_name() {
     assert_eq!(std::fs::read(channel.segment()).unwrap(), b"mine");
 }
 
-/// A dead writer's segment is replaced, whatever the damage; a file that was never a channel's is not touched.
+/// A writer replaces a dead writer's segment, whatever the damage is. It does not touch a file that never belonged to a
+/// channel.
 #[test]
 fn writer_replaces_only_damaged_segments_with_lock_file() {
     type Damage = fn(&mut [u8]);
@@ -327,7 +330,7 @@ fn writer_replaces_only_damaged_segments_with_lock_file() {
         ("version", |bytes| bytes[8] ^= 1),
         ("empty", |bytes| bytes.fill(0)),
         ("slot_size", |bytes| {
-            // A whole number of pages, and more than can be mapped.
+            // The value is a whole number of pages, and more than can be mapped.
             let at = std::mem::offset_of!(Header, slot_size);
             bytes[at..at + 8].copy_from_slice(&(1u64 << 55).to_ne_bytes());
         }),
@@ -349,7 +352,7 @@ fn writer_replaces_only_damaged_segments_with_lock_file() {
             Err(Error::Damaged { .. }) | Ok(Next::TimedOut)
         ));
 
-        // Without the lock file the segment may belong to another program.
+        // If there is no lock file, the segment may belong to another program.
         if what != "head" {
             let moved = format!("{}.moved", channel.lock_file().display());
             std::fs::rename(channel.lock_file(), &moved).unwrap();

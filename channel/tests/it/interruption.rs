@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Another thread ends a wait promptly, wherever the waiting thread is.
+//! Another thread ends a wait promptly, whichever step of the wait the waiting thread is in.
 
 use std::{
     sync::{
@@ -17,7 +17,7 @@ use rsshm_testkit::Channel;
 
 use crate::support::{ChannelExt, SECOND, SIZE, StopOnDrop, next, publish, publish_sized, raw::RawPeer, slots};
 
-/// Interrupts a waiting reader many times, at all kinds of moments.
+/// Interrupts a waiting reader many times, each time after another delay.
 fn interrupt_again_and_again(reader: &mut Reader) {
     let interrupter = reader.handle();
     let mut copy = Vec::new();
@@ -28,7 +28,7 @@ fn interrupt_again_and_again(reader: &mut Reader) {
                 let next = reader.next(&mut copy, ReadLimits::default(), None).unwrap();
                 (matches!(next, Next::Interrupted), format!("{next:?}"), Instant::now())
             });
-            // From "not asleep yet" to "long asleep".
+            // The reader is not asleep yet in the first rounds, and has long been asleep in the last.
             std::thread::sleep(Duration::from_micros(round * round));
             let called = Instant::now();
             interrupter.interrupt();
@@ -44,7 +44,7 @@ fn interrupt_again_and_again(reader: &mut Reader) {
         assert!(matches!(still, Next::Interrupted), "{still:?}");
         interrupter.resume();
     }
-    // A few are slow on a busy machine. Without a wakeup, each wait would last 250 ms.
+    // A few waits are slow on a busy machine. Without a wakeup, each wait would last 250 ms.
     assert!(slow.len() < 10, "{slow:?}");
 }
 
@@ -83,7 +83,7 @@ fn interrupt_ends_wait_between_two_segments() {
     assert!(publish(&writer, 1));
     let mut reader = channel.reader();
     next(&mut reader, &mut Vec::new());
-    // The segment is superseded, and no other follows.
+    // The segment is superseded, and no other segment follows.
     let peer = RawPeer::open(&channel);
     peer.status().state.store(state::SUPERSEDED, Ordering::SeqCst);
     let began = Instant::now();
@@ -103,7 +103,7 @@ fn interrupt_ends_wait_between_two_segments() {
     assert!(matches!(lost, Ok(Next::Lost)), "{lost:?}");
 }
 
-/// Another peer increments the futex word and publishes nothing: the reader neither spins nor misses the next frame.
+/// Another peer increments the futex word and publishes nothing. The reader does not spin, and it gets the next frame.
 #[test]
 fn spurious_wakeups_do_not_make_reader_spin() {
     let channel = Channel::new();
@@ -142,18 +142,18 @@ fn spurious_wakeups_do_not_make_reader_spin() {
     });
 }
 
-/// Waits for the service in another thread, which `wake` has to end; without it the wait would last an hour.
+/// Waits for the service in another thread. `wake` has to end this wait, which would otherwise last an hour.
 #[track_caller]
 fn assert_wakes(writer: &Arc<Writer>, wake: impl FnOnce()) {
     let waiting = wait_for_service(writer);
-    // Time for the thread to fall asleep.
+    // In this time the thread falls asleep.
     std::thread::sleep(Duration::from_millis(20));
     assert!(waiting.try_recv().is_err(), "the service does not wait");
     wake();
     waiting.recv_timeout(10 * SECOND).expect("the service is not woken");
 }
 
-/// Waits for the service in another thread, which says so when the wait is over.
+/// Waits for the service in another thread, which sends a value when the wait is over.
 fn wait_for_service(writer: &Arc<Writer>) -> mpsc::Receiver<()> {
     let (sender, ended) = mpsc::channel();
     let writer = Arc::clone(writer);
@@ -185,7 +185,7 @@ fn service_wait_is_woken_by_readers_and_stop() {
     next(&mut reader, &mut copy);
     assert_does_not_wait(&writer);
     assert_eq!(writer.service().unwrap().reader_count, 1);
-    // So does a new segment.
+    // A new segment ends the wait too.
     writer.set_caps(Caps::fixed_size("new", 9));
     assert!(publish_sized(&writer, 2, 9));
     next(&mut reader, &mut copy);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Compressed streams: a reader gets no frame without the frames that it is decoded with, and requests a keyframe when
-//! it waits for one.
+//! Compressed streams: a reader gets a frame only if it has got the frames that are needed to decode it. A reader that
+//! waits for a keyframe requests one.
 
 use std::{
     sync::{
@@ -29,7 +29,7 @@ use crate::support::{
 
 pub const ROLES: &[(&str, Role)] = &[("keyframes/writer", |arguments| compressing_writer(arguments[0]))];
 
-/// A writer of a compressed stream that publishes what each line of the test says.
+/// A writer of a compressed stream that publishes the frames that each line from the test lists.
 fn compressing_writer(channel: &str) {
     let writer = open_writer(channel, slots(12));
     writer.set_caps(h264());
@@ -50,7 +50,7 @@ fn compressed(channel: &Channel, options: WriterOptions) -> Arc<Writer> {
     writer
 }
 
-/// `k3 d4`: publishes the keyframe 3 and the delta 4.
+/// Publishes a list of frames: `k3 d4` is the keyframe 3 and the delta 4.
 #[track_caller]
 fn publish_all(writer: &Writer, frames: &str) {
     for frame in frames.split(' ') {
@@ -67,13 +67,13 @@ fn publish_deltas(writer: &Writer, values: std::ops::RangeInclusive<u64>) {
     }
 }
 
-/// Everything that the reader gets without waiting, with no limits.
+/// All items that the reader gets without waiting, with no limits.
 #[track_caller]
 fn now(reader: &mut Reader) -> Vec<String> {
     drain(reader, ReadLimits::default())
 }
 
-/// Checks what both readers get without waiting.
+/// Checks which items both readers get without waiting.
 #[track_caller]
 fn expect(readers: &mut [Reader; 2], wanted: &[&str]) {
     for reader in readers {
@@ -81,7 +81,7 @@ fn expect(readers: &mut [Reader; 2], wanted: &[&str]) {
     }
 }
 
-/// A reader and an observer that get these frames first.
+/// A reader and an observer. Checks that they get these frames first.
 #[track_caller]
 fn join(channel: &Channel, wanted: &[&str]) -> [Reader; 2] {
     let mut readers = [channel.reader(), channel.observer()];
@@ -89,7 +89,7 @@ fn join(channel: &Channel, wanted: &[&str]) -> [Reader; 2] {
     readers
 }
 
-/// How many keyframes the reader of the first entry has requested.
+/// The number of keyframes that the reader of the first entry has requested.
 fn requests(channel: &Channel) -> u32 {
     RawPeer::open(channel).entry(0).keyframe_requests.load(Ordering::SeqCst)
 }
@@ -160,7 +160,7 @@ fn reader_that_missed_one_frame_requests_keyframe() {
     let writer = compressed(&channel, slots(12));
     publish_all(&writer, "k1 d2");
     let mut readers = join(&channel, &["1", "2"]);
-    // One missing frame is enough.
+    // One missing frame is enough for a request.
     publish_all(&writer, "d3 d4");
     lose(&channel, 3);
     expect(&mut readers, &[]);
@@ -275,8 +275,8 @@ fn joining_reader_begins_within_max_behind() {
     }
 }
 
-/// Events between skipped frames change nothing about which frames are skipped. A reader finds a keyframe after an
-/// event before it requests one.
+/// Events between skipped frames do not change which frames are skipped. If a keyframe follows an event, the reader
+/// finds this keyframe and requests none.
 #[test]
 fn events_do_not_change_which_frames_are_skipped() {
     for (max_behind, lost, published, wanted, requested) in [
@@ -317,7 +317,7 @@ fn seek_newest_goes_to_newest_unread_keyframe() {
         reader.seek_newest();
         assert_eq!(now(reader), ["5", "6"]);
     }
-    // It does not go back to a keyframe that it has taken.
+    // The reader does not go back to a keyframe that it has taken.
     publish_all(&writer, "d7");
     for reader in &mut readers {
         reader.seek_newest();
@@ -330,7 +330,7 @@ fn seek_newest_goes_to_newest_unread_keyframe() {
     }
 }
 
-/// Another writer's frames are another stream.
+/// The frames of another writer are another stream.
 #[test]
 fn restarted_writers_deltas_wait_for_its_keyframe() {
     let channel = Channel::new();
@@ -352,7 +352,7 @@ fn restarted_writers_deltas_wait_for_its_keyframe() {
     }
 }
 
-/// The same stream in larger slots continues; other caps are another stream.
+/// A stream continues if only the slots become larger. Other caps begin another stream.
 #[test]
 fn deltas_continue_in_segment_of_larger_slots() {
     let channel = Channel::new();
@@ -385,7 +385,8 @@ fn no_delta_is_decoded_across_end_of_stream() {
     expect(&mut readers, &["end", "4", "5"]);
 }
 
-/// The writer had no slot for a frame: the deltas to it are not delivered, although all published frames are there.
+/// The writer had no slot for a frame. The reader does not get the deltas that depend on this frame, although it could
+/// read all published frames.
 #[test]
 fn deltas_of_dropped_frame_wait_for_keyframe() {
     let channel = Channel::new();
@@ -405,7 +406,7 @@ fn deltas_of_dropped_frame_wait_for_keyframe() {
         assert_eq!((first.seq, first.missed), (6, 3));
         assert_eq!(now(reader), ["7"]);
     }
-    // Also across segments.
+    // The same holds across segments.
     writer.record_drop();
     writer.record_drop();
     writer.set_caps(Caps::fixed_size("raw", 100));
@@ -468,7 +469,7 @@ fn keyframe_requests_are_merged_once_a_second() {
     let reported = Instant::now();
     assert!(is_wanted());
     assert!(!is_wanted());
-    // Too soon, but kept for later.
+    // This request comes too soon, but the writer keeps it and reports it later.
     request();
     assert!(!is_wanted());
     publish_all(&writer, "d3");
@@ -478,7 +479,7 @@ fn keyframe_requests_are_merged_once_a_second() {
     assert!(!is_wanted());
 }
 
-/// A keyframe that was published meanwhile is not requested again.
+/// If a keyframe is published after the request, the writer does not report the request.
 #[test]
 fn keyframe_answers_earlier_requests() {
     let channel = Channel::new();
@@ -545,7 +546,7 @@ fn observers_and_unconnected_readers_request_no_keyframe() {
     assert!(!attached.0.request_keyframe());
 }
 
-/// Compressed frames are small: the writer keeps more of them, so that a keyframe is among them.
+/// Compressed frames are small, so the writer keeps more frames, and a keyframe is among them.
 #[test]
 fn history_is_longer_for_small_compressed_frames() {
     let channel = Channel::new();
@@ -557,12 +558,12 @@ fn history_is_longer_for_small_compressed_frames() {
         let wanted: Vec<_> = (1..=33).map(|value: u64| value.to_string()).collect();
         assert_eq!(now(&mut reader), wanted);
     }
-    // Half a megabyte, in slots of twice that size.
+    // This frame has half a megabyte; the slots have twice that size.
     assert!(publish_sized(&writer, 34, 1 << 19));
     assert_eq!(RawPeer::open(&channel).header.history, 4);
 }
 
-/// A target that publishes frames while a frame is copied to it, as far as the writer finds slots.
+/// A target that publishes frames while the reader copies a frame into it, until the writer finds no slot.
 struct PublishingTarget<'a> {
     writer: &'a Writer,
     frames: u32,
@@ -583,8 +584,7 @@ impl CopyTarget for PublishingTarget<'_> {
     }
 }
 
-/// The reader begins with a frame that is older than the newest, and the writer keeps all later frames from that moment
-/// on.
+/// The reader begins with a frame that is older than the newest. From that moment, the writer keeps all later frames.
 #[test]
 fn reader_joining_lossless_compressed_stream_misses_nothing() {
     let channel = Channel::new();
@@ -612,7 +612,7 @@ fn reader_joining_lossless_compressed_stream_misses_nothing() {
     assert!(reader.stats().received > 4, "some frames were published meanwhile");
 }
 
-/// The keyframe is readable, but the writer need not keep it for a reader that has not begun.
+/// The keyframe is readable, but the writer need not keep it for a reader that has not taken its first frame.
 #[test]
 fn reader_joining_lossless_stream_skips_unprotected_keyframe() {
     let channel = Channel::new();
@@ -658,14 +658,14 @@ fn keyframe_request_ends_with_its_reader() {
     assert!(!writer.service().unwrap().keyframe_wanted);
 }
 
-/// How a reader under load behaves.
+/// The behaviour of a reader under load.
 #[derive(Clone, Copy)]
 struct Habits {
     observes: bool,
     max_behind: u32,
-    /// After each frame.
+    /// The pause after each frame.
     pause: Duration,
-    /// The number of frames after which it leaves and attaches again.
+    /// The number of frames after which the reader leaves and attaches again.
     stay: u32,
 }
 
@@ -679,8 +679,8 @@ impl Habits {
         }
     }
 
-    /// Reads until `stop`, and checks that each frame can be decoded with the frames before it. Returns how many frames
-    /// it received and missed.
+    /// Reads until `stop` is set, and checks that each frame can be decoded with the frames before it. Returns the
+    /// numbers of frames received and missed.
     fn read(self, channel: &Channel, stop: &AtomicBool) -> (u64, u64) {
         let (mut received, mut missed, mut copy) = (0, 0, Vec::new());
         while !stop.load(Ordering::Relaxed) {
@@ -703,7 +703,7 @@ impl Habits {
                 );
                 last = Some(frame.seq);
                 std::thread::sleep(self.pause);
-                // As a decoder does, it holds a frame while it waits for the next one.
+                // The reader holds a frame while it waits for the next one, because decoders do that.
                 held = Some(frame);
             }
             drop(held);
@@ -714,8 +714,8 @@ impl Habits {
     }
 }
 
-/// Publishes deltas, with keyframes at random distances, in bursts that no reader can follow, until all readers have
-/// ended.
+/// Publishes deltas, and keyframes at random distances, until all readers have ended. It publishes in bursts that no
+/// reader can follow.
 fn publish_under_load(writer: &Writer, stopping: StopOnDrop, readers: &[ScopedJoinHandle<(u64, u64)>]) {
     let (mut value, mut until_keyframe, mut random) = (1, 0, Random::new(1));
     let mut publish = || {
@@ -741,7 +741,7 @@ fn publish_under_load(writer: &Writer, stopping: StopOnDrop, readers: &[ScopedJo
     }
 }
 
-/// Readers of all speeds: each frame can be decoded with the frames that its reader got before.
+/// Readers of all speeds get only frames that can be decoded with the frames that they got before.
 #[test]
 fn every_delivered_frame_is_decodable_under_load() {
     const READERS: [Habits; 4] = [

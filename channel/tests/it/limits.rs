@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A process that may open no more files, or has no more address space: it gets an error, and continues when it may
-//! again.
+//! A process that may open no more files, or has no more address space, gets an error. It continues when the resource
+//! is available again.
 
 use std::{fs::File, time::Duration};
 
@@ -17,7 +17,8 @@ use crate::support::{ChannelExt, Service, check, next, open_reader, open_writer,
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-/// Runs an action while a resource is exhausted. The action gets the text that its errors contain.
+/// A function that runs an action while a resource is exhausted. The action receives the text that its errors must
+/// contain.
 type Exhaustion = fn(&mut dyn FnMut(&str));
 
 pub const ROLES: &[(&str, Role)] = &[
@@ -46,7 +47,7 @@ fn limit(resource: libc::__rlimit_resource_t, most: u64) {
     assert_eq!(unsafe { libc::setrlimit(resource, &raw const limit) }, 0);
 }
 
-/// Runs an action while no file can be opened.
+/// Runs an action while this process can open no file.
 fn without_files(action: &mut dyn FnMut(&str)) {
     limit(libc::RLIMIT_NOFILE, 40);
     let taken: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
@@ -74,7 +75,7 @@ fn assert_system_error<T: std::fmt::Debug>(result: Result<T, Error>, what: &str)
     say(&text);
 }
 
-/// A writer whose segment has 4 MiB, and whose next segment of 64 MiB cannot be created.
+/// A writer with a segment of 4 MiB. It cannot create its next segment of 64 MiB while the resource is exhausted.
 fn writer_within(channel: &str, within: Exhaustion) {
     let writer = open_writer(channel, slots(64));
     writer.set_caps(Caps::fixed_size("small", 64 * KIB));
@@ -84,7 +85,7 @@ fn writer_within(channel: &str, within: Exhaustion) {
     let mut copy = Vec::new();
     check(&next(&mut reader, &mut copy), &copy, 1);
     within(&mut |what| {
-        // The segment that it has stays in use.
+        // The writer keeps using the segment that it has.
         for value in 2..20 {
             assert!(publish_sized(&writer, value, 64 * KIB));
             check(&next(&mut reader, &mut copy), &copy, value);
@@ -93,7 +94,7 @@ fn writer_within(channel: &str, within: Exhaustion) {
         for _ in 0..3 {
             assert_system_error(writer.claim(MIB), what);
         }
-        // Longer than the interval at which the service checks the names.
+        // This is longer than the interval at which the service checks the names.
         std::thread::sleep(Duration::from_millis(1100));
         writer.set_caps(Caps::fixed_size("small", 64 * KIB));
         assert!(publish_sized(&writer, 20, 64 * KIB));
@@ -123,7 +124,7 @@ fn reader_within(channel: &str, within: Exhaustion) {
     listen();
 }
 
-/// Prints what a role says until it is done.
+/// Prints the lines of a role until the role is done.
 #[track_caller]
 fn wait_done(mut process: Process) {
     loop {

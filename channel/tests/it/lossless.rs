@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A lossless writer: its slowest living reader misses no frame.
+//! The slowest living reader of a lossless writer misses no frame.
 
 use std::{
     sync::{
@@ -49,7 +49,8 @@ fn reader_of_one(channel: &str) {
     listen();
 }
 
-/// Publishes as rsshmsink does: it claims a slot, and publishes when all readers have followed to the slot's segment.
+/// Publishes as rsshmsink does: claims a slot, waits until all readers have followed to the slot's segment, and
+/// publishes.
 fn publish_lossless(writer: &Writer, value: u64, size: usize) {
     let mut slot = writer.claim(size).unwrap().expect("a lossless writer waits for a slot");
     assert!(writer.upstream().wait_for_followers());
@@ -57,7 +58,7 @@ fn publish_lossless(writer: &Writer, value: u64, size: usize) {
     writer.publish(&slot, descriptor(size, value), &[]).unwrap();
 }
 
-/// 500 frames with three caps, for a slow reader, a fast one, and one that is killed.
+/// The writer publishes 500 frames with three caps for a slow reader, a fast one, and one that is killed.
 #[test]
 fn no_reader_misses_a_frame_of_lossless_writer() {
     for max_slots in [3, 6, 24] {
@@ -90,7 +91,8 @@ fn no_reader_misses_a_frame_of_lossless_writer() {
                 })
             });
             wait_until("all are attached", 5 * SECOND, || service.seen().reader_count == 3);
-            // The service counts it as soon as it attaches, but it takes its first frame a little later.
+            // The service counts the victim as soon as it attaches, but the victim takes its first frame a little
+            // later.
             victim.as_mut().unwrap().expect("attached");
             started.store(true, Ordering::Relaxed);
             for value in 2..=FRAMES {
@@ -103,7 +105,7 @@ fn no_reader_misses_a_frame_of_lossless_writer() {
                 if value == 5
                     && let Some(mut victim) = victim.take()
                 {
-                    // It takes three frames and no more: while it lives, the writer waits.
+                    // The victim takes no more than three frames, so the writer waits while the victim lives.
                     victim.expect("holds three");
                     scope.spawn(move || {
                         std::thread::sleep(Duration::from_millis(100));
@@ -120,8 +122,8 @@ fn no_reader_misses_a_frame_of_lossless_writer() {
     }
 }
 
-/// The writer waits for a reader that is slower but releases each frame within half a millisecond: more slots would
-/// only cost memory and cold caches. For a reader that takes no frame, the writer adds slots first, as long as it may.
+/// The writer waits for a slow reader that releases each frame within half a millisecond, because more slots would only
+/// cost memory and cold caches. For a reader that takes no frame, the writer first adds slots up to its maximum.
 #[test]
 fn lossless_writer_adds_slots_for_stalled_readers_only() {
     let channel = Channel::new();
@@ -152,7 +154,7 @@ fn lossless_writer_adds_slots_for_stalled_readers_only() {
     assert!(began.elapsed() < 2 * SECOND, "{:?}", began.elapsed());
 }
 
-/// A reader that takes no frame stops the writer. When the reader goes, the wait ends at once.
+/// A reader that takes no frame stops the writer. When the reader leaves, the wait ends at once.
 #[test]
 fn lossless_writer_waits_for_living_readers_only() {
     let channel = Channel::new();
@@ -178,7 +180,7 @@ fn lossless_writer_waits_for_living_readers_only() {
     assert!((3..=5).contains(&published), "{published} of 4 slots");
 }
 
-/// The reader wakes the writer, which otherwise looks for a slot every 10 ms.
+/// The reader wakes the writer, which would otherwise look for a slot only every 10 ms.
 #[test]
 fn waiting_lossless_writer_is_woken_by_reader() {
     const FRAMES: u64 = 300;
@@ -193,18 +195,21 @@ fn waiting_lossless_writer_is_woken_by_reader() {
             scope.spawn(|| (2..=FRAMES).for_each(|value| assert!(publish(&writer, value))));
             for value in 2..=FRAMES {
                 check(&next(&mut reader, &mut copy), &copy, value);
-                // Slower than the writer, which therefore waits for at least one frame in three.
+                // The reader is slower than the writer, so the writer waits at one frame in three or more often.
                 std::thread::sleep(Duration::from_micros(300));
             }
         });
         began.elapsed()
     };
-    // The fastest of a few rounds, as other programs run too.
+    // The fastest of a few rounds counts, because other programs run too.
     let fastest = (0..8).map(|_| round()).find(|took| *took < Duration::from_millis(600));
-    assert!(fastest.is_some(), "as slow as without a wakeup");
+    assert!(
+        fastest.is_some(),
+        "each round was as slow as if no reader woke the writer"
+    );
 }
 
-/// The writer continues after `resume`.
+/// After `resume`, the writer continues.
 #[test]
 fn interrupt_ends_wait_of_lossless_writer() {
     let channel = Channel::new();
@@ -258,7 +263,7 @@ fn first_reader_ends_wait_for_reader() {
         let (connected, at) = waiting.join().unwrap();
         assert!(connected && at.duration_since(came) < SECOND);
     });
-    // The reader has left again.
+    // The reader has left, so the writer waits again.
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| writer.wait_for_reader(SIZE, || true).unwrap());
         std::thread::sleep(Duration::from_millis(50));
@@ -268,8 +273,8 @@ fn first_reader_ends_wait_for_reader() {
     });
 }
 
-/// A reader died in a superseded segment, and another reader of the new segment has its entry: the writer does not wait
-/// for it in the old segment.
+/// A reader died in a superseded segment, and a reader of the new segment has taken its entry. The writer does not wait
+/// for the dead reader to follow.
 #[test]
 fn lossless_writer_ignores_new_owner_of_dead_followers_entry() {
     let channel = Channel::new();
@@ -279,7 +284,7 @@ fn lossless_writer_ignores_new_owner_of_dead_followers_entry() {
     let mut follower = channel.reader();
     let mut copy = Vec::new();
     check(&next(&mut follower, &mut copy), &copy, 1);
-    // It is in the first segment and stays there: its process is stopped.
+    // The victim stays in the first segment, because its process is stopped.
     let mut victim = role::start("lossless/reader of one", &[channel.as_str()]);
     victim.expect("took one");
     victim.stop();
@@ -288,7 +293,7 @@ fn lossless_writer_ignores_new_owner_of_dead_followers_entry() {
     slot.as_mut().fill(2);
     victim.kill();
     drop(follower);
-    // Two new readers: one of them gets the dead one's entry.
+    // One of the two new readers gets the entry of the dead reader.
     let mut newcomers = [channel.reader(), channel.reader()];
     for newcomer in &mut newcomers {
         let limits = ReadLimits::default();

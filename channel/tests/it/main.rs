@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Tests of the channel from outside, as its users see it: one program, one module for each behaviour.
+//! Tests of the channel through its public interface. They are one program, with one module for each behaviour.
 //!
-//! A module that needs other processes has a table `ROLES`: the functions that run in them.
+//! A module that needs other processes has a table `ROLES` of the functions that run in those processes.
 #![allow(clippy::undocumented_unsafe_blocks)] // plain calls of the C library
 
 mod containers;

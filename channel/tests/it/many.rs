@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Many readers, many starts, and a long time: nothing leaks.
+//! Many readers, many starts and long runs leak no resources.
 //!
-//! Short by default. With `RSSHM_TEST_SECONDS` the counts are large; `RSSHM_SOAK_SECONDS` is how long the stream of
-//! large frames goes on.
+//! The tests are short by default. If `RSSHM_TEST_SECONDS` is set, the counts are large. `RSSHM_SOAK_SECONDS` is the
+//! duration of the stream of large frames.
 //!
 //! A test that counts the resources of a process runs in a role, because the test's own process runs other tests too.
 
@@ -35,7 +35,8 @@ pub const ROLES: &[(&str, Role)] = &[
     ("many/restarting writers", |_| restarting_writers()),
 ];
 
-/// Runs a role to its end, which may take as long as the environment variables say, and prints what it says.
+/// Runs a role to its end and prints its output. There is no time limit, because the environment variables set the
+/// duration.
 fn run(role: &str) {
     let mut process = role::start(role, &[]);
     while process.is_running() {
@@ -44,7 +45,7 @@ fn run(role: &str) {
     print!("{}", process.wait_ok());
 }
 
-/// What the 65 readers share: the flag that stops them, and their counts.
+/// The data that the 65 readers share: the flag that stops them, and their counts.
 #[derive(Default)]
 struct Progress {
     stop: AtomicBool,
@@ -55,7 +56,7 @@ struct Progress {
 }
 
 impl Progress {
-    /// One of the readers: attaches and reads up to the frame `last`.
+    /// Runs one of the readers, which attaches and reads up to the frame `last`.
     fn read(&self, channel: &Channel, number: u32, last: u64) {
         // The 65th reader waits until all reader entries are taken.
         wait_until("its turn", 10 * SECOND, || {
@@ -79,7 +80,7 @@ impl Progress {
     }
 }
 
-/// 64 readers with an entry each, and one that observes, get the stream to its end.
+/// 64 readers with an entry each, and one observer, get the stream to its end.
 #[test]
 fn sixty_five_readers_get_the_whole_stream() {
     const FRAMES: u64 = 60;
@@ -165,7 +166,7 @@ fn restarting_writers_leak_nothing() {
     run("many/restarting writers");
 }
 
-/// Writers stop and start, every tenth of them is killed, and the same readers continue.
+/// Writers start and end, and every tenth is killed. The same reader continues.
 fn restarting_writers() {
     let restarts = repetitions(40, 1000);
     let channel = Channel::new();
@@ -212,7 +213,7 @@ fn restarting_writers() {
     after.assert_not_grown_since(&before);
 }
 
-/// Reads until the frame of the new writer comes.
+/// Reads until a frame of the new writer comes.
 fn read_after_restart(reader: &mut Reader, copy: &mut Vec<u8>, restart: u32) {
     let began = Instant::now();
     loop {
@@ -226,7 +227,7 @@ fn read_after_restart(reader: &mut Reader, copy: &mut Vec<u8>, restart: u32) {
 /// The size of a frame of 4K in NV12.
 const SIZE_4K: usize = 3840 * 2160 * 3 / 2;
 
-/// What a reader of the 4K stream measures.
+/// The measurements of a reader of the 4K stream.
 #[derive(Default)]
 struct Measurements {
     /// The age of each frame at its arrival, in nanoseconds.
@@ -248,13 +249,13 @@ impl Measurements {
             self.in_place += 1;
         }
         if self.ages.len() == 30 {
-            // Reserved now, because a later allocation would count as growth.
+            // The memory is reserved now, because a later allocation would count as growth.
             self.ages.reserve(1 << 17);
             self.warm = Some(Resources::now());
         }
     }
 
-    /// Says the measurements, and checks that the resources have not grown.
+    /// Prints the measurements, and checks that the resources have not grown.
     fn report(mut self, reader: &Reader) {
         let now = Resources::now();
         self.ages.sort_unstable();
@@ -272,7 +273,7 @@ impl Measurements {
             self.warm,
         ));
         if let Some(warm) = self.warm {
-            // A word for each age.
+            // `ages` has grown by a word for each frame.
             let warm = Resources {
                 memory_kib: warm.memory_kib + count as u64 * 8 / 1024,
                 ..warm
@@ -283,7 +284,7 @@ impl Measurements {
     }
 }
 
-/// Takes frames of the 4K stream and holds two. For a line of the test it says its measurements, and ends.
+/// Takes frames of the 4K stream and holds two. When a line comes from the test, it prints its measurements and ends.
 fn reader_of_4k(channel: &str) {
     let lines = role::lines();
     let mut reader = open_reader(channel, ReaderOptions::default());
@@ -309,7 +310,7 @@ fn reader_of_4k(channel: &str) {
     }
 }
 
-/// Draws and publishes a frame of the 4K stream; `false` if there was no slot.
+/// Draws and publishes a frame of the 4K stream. Returns `false` if there was no slot.
 fn draw(writer: &Writer, value: u64) -> bool {
     let Some(mut slot) = writer.claim(SIZE_4K).unwrap() else {
         return false;
@@ -326,7 +327,7 @@ fn stream_of_4k_to_four_readers_leaks_nothing() {
     run("many/4K stream");
 }
 
-/// 4K at 60 frames a second, each drawn anew, with four readers that hold two frames each.
+/// Publishes 4K frames at 60 frames a second, and draws each anew. Four readers hold two frames each.
 fn stream_of_4k() {
     let time = seconds_from("RSSHM_SOAK_SECONDS", 3.0);
     let channel = Channel::new();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Messages of readers to a writer that accepts them.
+//! Messages from readers to a writer that accepts messages.
 
 use std::{
     sync::{
@@ -34,7 +34,7 @@ pub const ROLES: &[(&str, Role)] = &[
     ("messages/fork", |_| sends_nothing_after_fork()),
 ];
 
-/// A reader that sends the messages in each line of the test.
+/// A reader that sends the messages in each line from the test.
 fn sender(channel: &str) {
     let mut reader = open_reader(channel, ReaderOptions::default());
     next(&mut reader, &mut Vec::new());
@@ -46,7 +46,7 @@ fn sender(channel: &str) {
     }
 }
 
-/// A writer that accepts messages, with a frame for readers to attach to.
+/// A writer that accepts messages. It has published a frame, so readers can attach.
 fn with_messages(channel: &Channel) -> Arc<Writer> {
     let writer = channel.writer(slots(8).accept_messages(true));
     assert!(publish(&writer, 1));
@@ -71,7 +71,7 @@ fn receive(writer: &Writer) -> Vec<String> {
         .collect()
 }
 
-/// Sends messages, which must succeed.
+/// Sends messages. Each call must succeed.
 #[track_caller]
 fn send(handle: &ReaderHandle, messages: &[&str]) {
     for message in messages {
@@ -101,7 +101,7 @@ fn messages_of_all_sizes_arrive_unchanged() {
     let writer = with_messages(&channel);
     let (_reader, handle) = attach(&channel);
     let bytes: Vec<u8> = (0..=MAX_MESSAGE_SIZE).map(|byte| (byte * 3) as u8).collect();
-    // A long one first: the shorter ones that follow contain nothing of it.
+    // The first message is long, and the shorter messages after it must contain none of its bytes.
     for size in [MAX_MESSAGE_SIZE, 0, 1, 7, 8, 9, 488, MAX_MESSAGE_SIZE - 1] {
         assert!(handle.send_message(&bytes[..size]));
         assert_eq!(writer.service().unwrap().messages, [&bytes[..size]]);
@@ -138,7 +138,7 @@ fn each_reader_has_its_own_message_queue() {
     }
     let mut arrived = receive(&writer);
     assert_eq!(arrived.len(), 12);
-    // The messages of each reader are in order; there is no order between different readers.
+    // The messages of one reader are in order. Those of different readers are in no particular order.
     arrived.sort_by_key(|message| message.split(' ').next().unwrap().to_owned());
     assert!(arrived.is_sorted(), "{arrived:?}");
 }
@@ -152,7 +152,7 @@ fn writer_that_accepts_no_messages_gets_none() {
     let (_reader, handle) = attach(&channel);
     assert!(!handle.send_message(b"a"));
     assert_eq!(receive(&writer), [""; 0]);
-    // A keyframe can be requested all the same.
+    // The reader can still request a keyframe.
     assert!(handle.request_keyframe());
     assert!(writer.service().unwrap().keyframe_wanted);
 }
@@ -197,7 +197,7 @@ fn reader_sends_messages_in_the_next_segment() {
     assert_eq!(receive(&writer), [""; 0]);
 }
 
-/// The new owner's messages begin at seq 1 again.
+/// The seqs of the new owner's messages begin at 1 again.
 #[test]
 fn new_owner_of_entry_inherits_no_message() {
     let channel = Channel::new();
@@ -220,7 +220,7 @@ fn new_owner_of_entry_inherits_no_message() {
     send(&handle, &["c"]);
     assert_eq!(receive(&writer), ["c"]);
     drop(second);
-    // The service has not seen the entry empty between the two, and both send the same number of messages.
+    // The service has not seen the entry empty between its two owners, and both send the same number of messages.
     let (_third, handle) = attach(&channel);
     send(&handle, &["d"]);
     assert_eq!(receive(&writer), ["d"]);
@@ -261,7 +261,7 @@ fn sends_nothing_after_fork() {
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             let sent = handle.send_message(b"a") || handle.request_keyframe();
-            // Ends without running the destructors, which are the parent's.
+            // `_exit` ends the child without running the destructors, which are for the parent alone.
             unsafe { _exit(i32::from(sent)) };
         }
         ForkResult::Parent { child } => {
@@ -274,7 +274,7 @@ fn sends_nothing_after_fork() {
     assert_eq!(receive(&writer), ["b"]);
 }
 
-/// Several threads of each reader send faster than the writer reads: messages arrive whole, and none twice.
+/// Several threads of each reader send faster than the writer reads. Messages arrive whole, and none arrives twice.
 #[test]
 fn messages_are_whole_under_load() {
     let channel = Channel::new();

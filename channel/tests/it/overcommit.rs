@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Overcommit: more readers than slots. They share the frames in place, and the frames that they hold never block the
-//! writer.
+//! Overcommit: the readers together have more quota than there are slots. They share the frames in place, and the
+//! frames that they hold never block the writer.
 
 use rsshm_channel::{Frame, Reader, Writer};
 use rsshm_testkit::{Channel, wait_until};
 
 use crate::support::{ChannelExt, SECOND, Service, check, check_bytes, is_in_place, next, publish, slots};
 
-/// Publishes a frame that each reader takes. Returns for how many readers it was in place.
+/// Publishes a frame that each reader takes. Returns the number of readers that got it in place.
 #[track_caller]
 fn publish_to_all(writer: &Writer, readers: &mut [Reader], value: u64) -> usize {
     assert!(publish(writer, value), "frame {value} had no slot");
@@ -22,7 +22,8 @@ fn publish_to_all(writer: &Writer, readers: &mut [Reader], value: u64) -> usize 
     frames.filter(|in_place| *in_place).count()
 }
 
-/// Attaches `count` readers and waits until all get their frames in place. Returns them and the last value published.
+/// Attaches `count` readers and waits until all get their frames in place. Returns the readers and the last published
+/// value.
 #[track_caller]
 fn attach_settled(channel: &Channel, writer: &Writer, count: usize) -> (Vec<Reader>, u64) {
     let mut readers: Vec<_> = (0..count).map(|_| channel.reader()).collect();
@@ -50,9 +51,9 @@ fn sixty_readers_get_frames_in_place() {
     assert_eq!(writer.stats().evicted, 0);
 }
 
-/// One after the other, each reader holds the newest frame, a different one each, and takes no more. The writer has a
-/// slot for each frame, the other readers get it, and held frames do not change. In the end all frames are in place
-/// again.
+/// One after the other, each reader takes the newest frame, holds it and takes no more, so that each holds a different
+/// frame. The writer has a slot for each frame, the other readers get the frame, and held frames do not change. In the
+/// end all frames are in place again.
 #[test]
 fn overcommitted_readers_that_stop_never_block_writer() {
     for max_slots in [24, 64] {
@@ -61,7 +62,7 @@ fn overcommitted_readers_that_stop_never_block_writer() {
         assert!(publish(&writer, 1));
         let service = Service::of(&writer);
         let (mut readers, mut value) = attach_settled(&channel, &writer, 60);
-        // The service would withdraw the quotas earlier than necessary.
+        // The service is stopped, because it would withdraw the quotas before the writer has to.
         drop(service);
         let mut stopped: Vec<(Reader, Frame)> = Vec::new();
         let mut copy = Vec::new();

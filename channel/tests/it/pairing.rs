@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A writer and readers in one process: what the protocol guarantees in ordinary use.
+//! A writer and readers in one process. These tests check the guarantees of the protocol in ordinary use.
 
 use std::time::Instant;
 
@@ -126,7 +126,7 @@ fn late_reader_gets_newest_frame_and_max_behind_skips() {
     assert!(matches!(poll(&mut reader, &mut copy), Next::TimedOut));
 }
 
-/// Readers that are attached, late, or behind get it at different times.
+/// Readers that are attached, late, or behind get the end of the stream at different times.
 #[test]
 fn reader_gets_end_of_stream_after_its_last_frame() {
     let channel = Channel::new();
@@ -153,7 +153,7 @@ fn reader_gets_end_of_stream_after_its_last_frame() {
     check(&next(&mut late, &mut copy), &copy, 4);
     writer.end_of_stream();
     assert!(matches!(poll(&mut late, &mut copy), Next::EndOfStream));
-    // A reader that is behind gets the end before what follows it.
+    // A reader that is behind gets the end before the frames that follow the end.
     assert!(publish(&writer, 5));
     check(&next(&mut late, &mut copy), &copy, 5);
     assert!(matches!(poll(&mut slow, &mut copy), Next::EndOfStream));

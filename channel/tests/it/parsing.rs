@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Property tests: what another peer wrote is checked before it is used, whatever it is.
+//! Property tests. They check that peers validate all data that another peer wrote before they use it.
 
 use std::{
     fs::OpenOptions,
@@ -28,7 +28,7 @@ use crate::support::{
 
 const HEADER_SIZE: usize = size_of::<Header>();
 
-/// Checks what a peer relies on after it has accepted a header.
+/// Checks the properties of a header that a peer relies on after it has accepted the header.
 fn assert_usable(header: &Header, file_size: u64) {
     let inside = |offset: u64, size: u64, align: u64| {
         let end = offset.checked_add(size).expect("no overflow");
@@ -80,7 +80,7 @@ fn assert_usable(header: &Header, file_size: u64) {
     assert!(isize::try_from(total).is_ok());
 }
 
-/// Numbers at which arithmetic goes wrong, and ordinary ones.
+/// Numbers at which arithmetic overflows easily, and ordinary numbers.
 fn number() -> impl Strategy<Value = u64> {
     prop_oneof![
         any::<u64>(),
@@ -98,7 +98,7 @@ fn valid() -> impl Strategy<Value = Header> {
         .prop_map(|(caps, slots, size, messages)| Header::new(caps, slots, size, messages).expect("a valid layout"))
 }
 
-/// Writes 4 or 8 bytes somewhere into a header.
+/// Replaces the aligned 4 or 8 bytes that contain the offset `at` of a header.
 fn change(header: Header, at: usize, wide: bool, value: u64) -> Header {
     let mut bytes: [u8; HEADER_SIZE] = bytemuck::must_cast(header);
     let (at, length) = if wide { (at / 8 * 8, 8) } else { (at / 4 * 4, 4) };
@@ -115,7 +115,7 @@ proptest! {
         prop_assert!(header.check(file_size).is_err(), "it does not begin with the magic");
     }
 
-    /// The magic and the sizes that a version prescribes are right; the rest is anything.
+    /// The magic and the sizes that the version prescribes are right. All other bytes are random.
     #[test]
     fn accepted_header_of_any_layout_is_usable(
         header in valid(),
@@ -224,13 +224,13 @@ impl Victim {
         Self { channel, writer, good }
     }
 
-    /// Writes into the segment, as any peer with write permission can. It never changes the size of the file.
+    /// Writes into the segment. Any peer with write permission can do this. It never changes the size of the file.
     fn corrupt(&self, at: u64, bytes: &[u8]) {
         let file = OpenOptions::new().write(true).open(self.channel.segment()).unwrap();
         file.write_all_at(bytes, at).unwrap();
     }
 
-    /// Uses the channel with every kind of peer. Each gets some result soon, and the writer continues.
+    /// Uses the channel with every kind of peer. Checks that each gets some result soon, and that the writer continues.
     fn use_channel(&self) {
         let began = Instant::now();
         let mut copy = Vec::new();
@@ -260,7 +260,7 @@ impl Victim {
     }
 }
 
-/// Offsets in the tables: those where a wrong value matters most, and all others.
+/// Offsets in the tables. Those where a wrong value matters most come more often than the others.
 fn offset(header: Header) -> impl Strategy<Value = usize> {
     let length = header.descriptors_offset as usize + 5 * DESCRIPTOR_STRIDE;
     prop_oneof![
@@ -279,7 +279,8 @@ fn offset(header: Header) -> impl Strategy<Value = usize> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// In the header, the status, the reader table, the ring, events, messages and descriptors of a live channel.
+    /// The changes hit the header, the status, the reader table, the ring, events, messages and descriptors of a live
+    /// channel.
     #[test]
     fn corrupted_segments_harm_no_peer(
         changes in prop::collection::vec((offset(layout()), number(), any::<bool>()), 1..6),
@@ -292,7 +293,7 @@ proptest! {
         victim.use_channel();
     }
 
-    /// Any bytes of any length, beside the lock file of a live writer.
+    /// The file with the segment's name contains any bytes of any length. The lock file is that of a live writer.
     #[test]
     fn any_file_under_the_name_harms_no_peer(
         bytes in prop::collection::vec(any::<u8>(), 0..3000),
@@ -304,7 +305,7 @@ proptest! {
         let mut content = if like_a_segment { victim.good.clone() } else { Vec::new() };
         let changed = bytes.len().min(content.len());
         if like_a_segment {
-            // Not the header, which is checked first.
+            // The header stays intact, because it is checked first.
             let at = HEADER_SIZE + (bytes.len() % 200) * 8;
             content[at..at + changed].copy_from_slice(&bytes[..changed]);
         } else {
@@ -318,12 +319,12 @@ proptest! {
     }
 }
 
-/// How the segment of [`Victim`] is laid out.
+/// The header of the segment of [`Victim`].
 fn layout() -> Header {
     Header::new(CAPS.len(), 5, SIZE as u64, true).expect("a valid layout")
 }
 
-/// Seqs of events around the event head of [`Victim`], which is 6, and others.
+/// Seqs of events around 6, the event head of [`Victim`], and other seqs.
 fn event_seq() -> impl Strategy<Value = u64> {
     prop_oneof![3 => 0u64..8, 3 => 0u64..80, 1 => number()]
 }
@@ -331,8 +332,8 @@ fn event_seq() -> impl Strategy<Value = u64> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Records of events that no writer wrote, for attached readers and new ones: they may get garbage as events, but
-    /// they get all frames.
+    /// The event records are garbage that no writer wrote. Attached and new readers may get garbage as events, but they
+    /// get all frames.
     #[test]
     fn corrupted_events_withhold_no_frame(
         heads in prop::collection::vec(event_seq(), 1..4),
@@ -346,7 +347,7 @@ proptest! {
         }
         let peer = RawPeer::open(&victim.channel);
         for (place, seq, after, sizes, eos_count) in records {
-            // The records of sticky events more often than the others.
+            // The records of sticky events are hit more often than the others.
             let place = if place < 40 { place } else { place - 40 };
             let mut descriptor = EventDescriptor::zeroed();
             (descriptor.after, descriptor.size, descriptor.eos_count) = (after, sizes as u32, eos_count);
@@ -380,8 +381,8 @@ proptest! {
         }
     }
 
-    /// Records of messages that no reader wrote, up to any head: the writer takes no more than the ring holds, and
-    /// loses no message of another entry.
+    /// The message records and the head of an entry are garbage that no reader wrote. The writer takes at most the
+    /// messages that fit into the ring, and loses no message of another entry.
     #[test]
     fn corrupted_messages_harm_no_peer(
         heads in prop::collection::vec(event_seq(), 1..6),
@@ -409,7 +410,7 @@ proptest! {
     }
 }
 
-/// All sticky records claim to be the one event that is no longer in the ring.
+/// All records of sticky events claim to hold the same event, which is no longer in the ring.
 #[test]
 fn sticky_records_of_equal_seq_are_one_event() {
     let victim = Victim::new();
@@ -443,7 +444,7 @@ fn messages_offset_is_unchecked_without_messages() {
     }
 }
 
-/// The header announces huge slots: no peer allocates memory for such a frame.
+/// The header announces huge slots. No peer allocates memory for a frame of this size.
 #[test]
 fn frame_of_impossible_size_is_not_allocated() {
     for slot_size in [1u64 << 40, 1 << 46, 1 << 56] {
@@ -461,7 +462,8 @@ fn frame_of_impossible_size_is_not_allocated() {
     }
 }
 
-/// A frame outside its slot, or in a slot beyond the end of the file: no reader gets it or allocates memory for it.
+/// A frame is outside its slot, or in a slot beyond the end of the file. No reader gets this frame or allocates memory
+/// for it.
 #[test]
 fn frame_outside_its_slot_is_not_delivered() {
     let huge = 1 << 40;
@@ -499,7 +501,7 @@ fn frame_outside_its_slot_is_not_delivered() {
     }
 }
 
-/// The head takes values that are no seqs of frames.
+/// The head takes values that are not the seq of any frame.
 #[test]
 fn erratic_head_harms_no_reader() {
     let victim = Victim::new();
@@ -517,10 +519,10 @@ fn erratic_head_harms_no_reader() {
     assert!(publish(&victim.writer, 4));
     check(&next(&mut reader, &mut copy), &copy, 4);
     let missed = reader.stats().missed;
-    assert!(missed < 1 << 40, "{missed} is no count of frames");
+    assert!(missed < 1 << 40, "{missed} is not a plausible count of frames");
 }
 
-/// A reader that joins at a damaged head does not keep to it.
+/// A reader that joins while the head is damaged continues with the head that the next publish writes.
 #[test]
 fn reader_joining_at_corrupted_head_recovers() {
     for lossless in [false, true] {

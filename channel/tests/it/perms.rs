@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Permissions: modes, other users, and files of other users.
+//! Tests of file modes, of access by other users, and of files of other users.
 //!
-//! A role becomes the other user, which only root can do.
+//! A role becomes another user. Only root can do that.
 
 use std::{
     fs::{File, OpenOptions},
@@ -57,7 +57,7 @@ fn mode(path: PathBuf) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
-/// Arguments: the channel, the umask, and `perms`, both octal.
+/// Opens a writer under a umask. The arguments are the channel, and in octal the umask and `perms`.
 fn writer_under_umask(arguments: &[&str]) {
     let [channel, mask, perms] = arguments else {
         panic!("{arguments:?}");
@@ -70,7 +70,8 @@ fn writer_under_umask(arguments: &[&str]) {
     listen();
 }
 
-/// Both files have exactly the modes that `perms` means. No class of users may only read the lock file.
+/// Both files have exactly the modes that `perms` requests. No class of users may read the lock file without writing
+/// it.
 #[test]
 fn file_modes_ignore_the_umask() {
     for (perms, of_lock_file) in [
@@ -120,8 +121,8 @@ fn illegal_modes_and_slot_counts_are_refused() {
     channel.assert_removed();
 }
 
-/// Takes three frames as another user, and says after each how it got it. For the line "files" it says what it can do
-/// with the channel's files.
+/// Takes three frames as another user, and says after each whether the reader is an observer. For the line "files" it
+/// says which accesses to the channel's files succeed.
 fn reader_as(channel: &str, user: u32, group: u32) {
     become_user(user, group);
     let mut reader = open_reader(channel, ReaderOptions::default());
@@ -147,7 +148,7 @@ fn reader_as(channel: &str, user: u32, group: u32) {
                 ]
                 .map(|opens| if opens { "yes" } else { "no" })
                 .join(" "));
-                // The locks that a read-only descriptor can take, to hinder others.
+                // Take the locks that a read-only descriptor can take, to hinder others.
                 let file = File::open(path("")).ok();
                 if let Some(file) = &file {
                     raw::lock(file, libc::F_RDLCK, 0, 4096);
@@ -176,7 +177,7 @@ fn mode_0600_denies_other_users_with_reason() {
     );
 }
 
-/// Other users see the frames, and can neither write nor lock bytes that others need.
+/// Other users get the frames, but can neither write nor lock bytes that other peers need.
 #[test]
 fn other_users_observe_with_0644() {
     need_root!("another user's process");
@@ -232,12 +233,12 @@ fn reader_only_observes_foreign_segment() {
     assert!(reader.is_observer() && !is_in_place(&frame));
     assert!(reader.observer_reason().is_some());
     assert!(matches!(poll(&mut reader, &mut copy), Next::TimedOut));
-    // Not even root replaces it, whether its writer is alive or dead.
+    // Not even root replaces the segment, whether its writer is alive or dead.
     let refused = Writer::open(channel.0.clone(), WriterOptions::default());
     assert!(matches!(refused, Err(Error::Foreign { .. })), "{refused:?}");
 }
 
-/// Says why it cannot open the channel as nobody.
+/// Tries to open a writer as nobody, and says the reason for the failure.
 fn refused_writer(channel: &str) {
     become_user(NOBODY, NOBODY);
     let refused = try_open_writer(channel, WriterOptions::default());
@@ -247,13 +248,13 @@ fn refused_writer(channel: &str) {
     });
 }
 
-/// A file of another user has one of the names: the writer refuses to start and does not change the file.
+/// A file of another user has one of the channel's names. The writer refuses to start and does not change the file.
 #[test]
 fn writer_leaves_foreign_files_alone() {
     need_root!("another user's process");
     for file in [Channel::segment, Channel::lock_file] {
         for mode in [0o600, 0o666] {
-            // Root finds a file of nobody.
+            // Root finds a file that belongs to nobody.
             let channel = Channel::new();
             std::fs::write(file(&channel), "mine").unwrap();
             std::fs::set_permissions(file(&channel), PermissionsExt::from_mode(mode)).unwrap();
@@ -264,7 +265,7 @@ fn writer_leaves_foreign_files_alone() {
             let files = [channel.segment(), channel.lock_file()];
             assert_eq!(files.iter().filter(|path| path.exists()).count(), 1);
 
-            // Nobody finds a file of root.
+            // The user nobody finds a file that belongs to root.
             chown(file(&channel), Some(0), None).unwrap();
             let answer = role::start("perms/refused writer", &[channel.as_str()]).receive();
             let expected = if mode == 0o600 {
@@ -291,8 +292,8 @@ fn planter(channel: &str) {
     listen();
 }
 
-/// The channel's files are removed, and another user creates new ones before the writer does. The writer reports it,
-/// leaves the files alone, and serves the attached readers.
+/// The channel's files are removed, and another user creates new files with their names before the writer does. The
+/// writer reports these files, does not touch them, and serves the attached readers.
 #[test]
 fn writer_leaves_names_that_another_user_took() {
     need_root!("another user's process");

@@ -58,7 +58,7 @@ fn check(structure: &str, size: usize, fields: Fields) {
     );
 }
 
-/// The size of a type as the tables name it: `a64`, `u64[13]`, or `bytes`, which is only used for the magic.
+/// The size of a type that the tables name: `a64`, `u64[13]`, or `bytes`, which only the magic uses.
 fn size_of_kind(kind: &str) -> usize {
     let (base, count) = match kind.trim_end_matches(']').split_once('[') {
         None => (kind, 1),

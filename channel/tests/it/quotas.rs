@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Quotas: a reader that keeps to its quota is never evicted; a reader that pins more is, and notices it.
+//! Quotas: a reader that keeps to its quota is never evicted. A reader that pins more is evicted, and notices that.
 
 use std::{
     collections::VecDeque,
@@ -21,7 +21,7 @@ use crate::support::{
 fn honest_reader(channel: &Channel, number: u64, stop: &AtomicBool, in_place: &AtomicU64) {
     let limits = ReadLimits::default().max_held(8);
     let mut held = VecDeque::new();
-    // They attach at different times.
+    // The readers attach at different times.
     std::thread::sleep(Duration::from_millis(40 * (number % 8)));
     for max_held in [64, 2, 64] {
         let mut reader = channel.reader();
@@ -50,7 +50,7 @@ fn honest_reader(channel: &Channel, number: u64, stop: &AtomicBool, in_place: &A
     }
 }
 
-/// The readers hold as many frames as they may, and leave and attach again meanwhile.
+/// The readers hold as many frames as they may, leave, and attach again.
 #[test]
 fn readers_within_quota_are_never_evicted() {
     for max_slots in [64, 24] {
@@ -82,7 +82,7 @@ fn readers_within_quota_are_never_evicted() {
     }
 }
 
-/// The reader is evicted within a second, notices that, and attaches again.
+/// The reader is evicted within a second, notices the eviction, and attaches again.
 #[test]
 fn reader_pinning_everything_is_evicted_and_reattaches() {
     let channel = Channel::new();
@@ -91,7 +91,7 @@ fn reader_pinning_everything_is_evicted_and_reattaches() {
     let service = Service::of(&writer);
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     let _held = next(&mut reader, &mut copy);
-    // In the reader's own entry, as if the reader had pinned all slots.
+    // Write into the reader's own entry, as if the reader had pinned all slots.
     let peer = RawPeer::open(&channel);
     peer.entry(0).pins.store(u64::MAX, Ordering::SeqCst);
     let took = wait_until("evicted", SECOND, || service.seen().evicted == [0]);
@@ -99,7 +99,7 @@ fn reader_pinning_everything_is_evicted_and_reattaches() {
     let evicted = reader.next(&mut copy, ReadLimits::default(), Some(SECOND)).unwrap();
     assert!(matches!(evicted, Next::Evicted), "{evicted:?}");
     for value in 2..100 {
-        assert!(publish(&writer, value), "its pins still count");
+        assert!(publish(&writer, value), "the pins of the evicted reader still count");
     }
     let frame = next(&mut reader, &mut copy);
     check_bytes(&frame, &copy);
@@ -112,8 +112,8 @@ fn reader_pinning_everything_is_evicted_and_reattaches() {
     assert_eq!((writer.stats().evicted, service.seen().reader_count), (1, 1));
 }
 
-/// The reader pins all slots that there are, which are no more than the largest quota allows. The service lowers its
-/// quota for that reason, but the time that a reader has to follow a lower quota does not protect it.
+/// The reader pins all eight slots, which the largest quota would allow, so the service lowers its quota. Readers get
+/// time to follow a lower quota, but this time does not protect a reader that pins all slots.
 #[test]
 fn reader_pinning_all_of_few_slots_is_evicted() {
     let channel = Channel::new();
@@ -126,11 +126,11 @@ fn reader_pinning_all_of_few_slots_is_evicted() {
     peer.entry(0).pins.store(0xff, Ordering::SeqCst);
     wait_until("evicted", 2 * SECOND, || service.seen().evicted == [0]);
     for value in 2..100 {
-        assert!(publish(&writer, value), "its pins still count");
+        assert!(publish(&writer, value), "the pins of the evicted reader still count");
     }
 }
 
-/// A process that writes anything into its reader entry takes nothing from other readers, in any state.
+/// A process that writes garbage into its reader entry takes no slots from other readers, whatever state the entry has.
 #[test]
 fn rogue_reader_entry_costs_other_readers_nothing() {
     for state in [reader_state::ATTACHED, reader_state::LEFT, reader_state::NEW, 77] {
@@ -151,7 +151,7 @@ fn rogue_reader_entry_costs_other_readers_nothing() {
             check_bytes(&frame, &copy);
             in_place += u32::from(is_in_place(&frame));
         }
-        // The first frames may be copied, before the writer has noticed the new reader.
+        // The first frames may be copies, because the writer has not noticed the new reader yet.
         assert!(
             in_place >= 30,
             "{in_place} of 38 in place beside a rogue of state {state}"
@@ -160,7 +160,7 @@ fn rogue_reader_entry_costs_other_readers_nothing() {
     }
 }
 
-/// Of three slots none can be pinned: the writer needs them.
+/// No reader can pin any of three slots, because the writer needs all three.
 #[test]
 fn frames_are_copied_where_quota_leaves_no_slot() {
     let channel = Channel::new();
@@ -176,7 +176,7 @@ fn frames_are_copied_where_quota_leaves_no_slot() {
     }
 }
 
-/// `max_held` bounds the frames held in place; the reader copies the rest and misses none.
+/// `max_held` bounds the number of frames held in place. The reader copies the other frames and misses none.
 #[test]
 fn frames_beyond_max_held_are_copied() {
     let channel = Channel::new();
@@ -194,7 +194,7 @@ fn frames_beyond_max_held_are_copied() {
         let frame = next_within(&mut reader, &mut copy, ReadLimits::default().max_held(3));
         assert!(held.len() < 3 || !is_in_place(&frame), "with {} held", held.len());
         if held.len() < 3 && !is_in_place(&frame) {
-            // The quota follows the number of held frames, as soon as the service has run.
+            // The quota follows the number of held frames when the service has run.
             std::thread::sleep(Duration::from_millis(20));
         }
         check(&frame, &copy, value - 1);
@@ -212,7 +212,7 @@ fn frames_beyond_max_held_are_copied() {
     assert!(is_in_place(&frame), "it may hold another one");
 }
 
-/// A reader that reads the same frame again holds it twice.
+/// A reader that reads a frame again, while it holds that frame, holds it twice.
 #[test]
 fn frame_held_twice_stays_until_both_are_released() {
     let channel = Channel::new();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Reader entries of other processes, which are killed, stopped, or fork.
+//! Tests of the reader entries of other processes. These processes are killed, are stopped, or fork.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ pub const ROLES: &[(&str, Role)] = &[
     }),
 ];
 
-/// Holds three frames in place, and checks them for each line of the test.
+/// Holds three frames in place, and checks them when a line comes from the test.
 fn holder(channel: &str) {
     let mut reader = open_reader(channel, ReaderOptions::default());
     let mut copy = Vec::new();
@@ -49,7 +49,7 @@ fn holder(channel: &str) {
     }
 }
 
-/// Holds a frame, and has a child process that does nothing, for ever.
+/// Holds a frame for ever, and has a child process that does nothing.
 fn forking_reader(channel: &str) {
     let mut reader = open_reader(channel, ReaderOptions::default());
     let frame = next(&mut reader, &mut Vec::new());
@@ -63,13 +63,13 @@ fn forking_reader(channel: &str) {
     drop(frame);
 }
 
-/// Attaches, takes two frames and leaves, again and again.
+/// Attaches, takes two frames and leaves, and repeats this for ever.
 fn rejoining_reader(channel: &str) {
     loop {
         let mut reader = open_reader(channel, ReaderOptions::default());
         let held = next(&mut reader, &mut Vec::new());
         let held = (held, next(&mut reader, &mut Vec::new()));
-        // A new reader without a quota gets a copy, which the second frame has replaced.
+        // A new reader without a quota gets a copy. The buffer of that copy no longer exists here.
         if is_in_place(&held.0) {
             check_bytes(&held.0, &[]);
         }
@@ -104,7 +104,7 @@ fn killed_readers_slots_are_free_within_a_second() {
     let took = wait_until("gone", SECOND, || service.seen().disconnected == [0]);
     assert!(took < SECOND);
     assert_eq!(service.seen().reader_count, 0);
-    // All slots can be claimed except those of the two newest frames, which stay for readers.
+    // The writer can claim all slots except those of the two newest frames, which stay for readers.
     let claimed: Vec<_> = std::iter::from_fn(|| writer.claim(SIZE).unwrap()).collect();
     assert_eq!(claimed.len(), 6);
     assert_eq!(writer.stats().evicted, 0);
@@ -159,7 +159,7 @@ fn forked_child_does_not_hold_dead_readers_entry() {
     assert!(is_alive);
 }
 
-/// The writer publishes as fast as it can while readers attach; each reader is killed at a random moment.
+/// The writer publishes as fast as it can while readers attach. Each reader is killed at a random moment.
 #[test]
 fn reader_entries_change_owners_at_full_speed() {
     let channel = Channel::new();
@@ -185,7 +185,8 @@ fn reader_entries_change_owners_at_full_speed() {
     assert!(seen.evicted.is_empty());
 }
 
-/// One reader is killed and another takes its entry, in a new segment, before the service runs: it reports both.
+/// One reader is killed, and another takes its entry in a new segment before the service runs. The service reports
+/// both.
 #[test]
 fn writer_notices_new_entry_owner_in_new_segment() {
     let channel = Channel::new();
@@ -208,7 +209,7 @@ fn writer_notices_new_entry_owner_in_new_segment() {
     );
 }
 
-/// All 64 entries are taken, so the next reader observes.
+/// All 64 entries are taken, so the next reader is an observer.
 #[test]
 fn sixty_fifth_reader_observes() {
     let channel = Channel::new();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The semaphore: whatever another program does to it, frames go on, and the writer repairs it.
+//! Whatever another program does to the semaphore, frames arrive at full rate, and the writer repairs the semaphore.
 
 use std::{
     ffi::CString,
@@ -89,14 +89,14 @@ struct Episode {
     reported: Vec<SemaphoreFault>,
 }
 
-/// Publishes 200 frames a second for two seconds, and calls `harm` meanwhile. A reader takes all frames, and in the end
-/// the semaphore has its value.
+/// Publishes 200 frames a second for two seconds, and calls `harm` meanwhile. Checks that a reader gets all frames, and
+/// that the semaphore has the value 1 in the end.
 #[track_caller]
 fn stream_while(case: &str, harm: impl FnOnce(&Channel, &Writer)) -> Episode {
     const FRAMES: u64 = 400;
     const EACH: Duration = Duration::from_millis(5);
     let channel = Channel::new();
-    // Enough slots for a reader on a busy machine to miss no frame.
+    // With this many slots, a reader on a busy machine misses no frame.
     let writer = channel.writer(slots(64));
     assert!(publish(&writer, 0));
     let service = Service::of(&writer);
@@ -135,7 +135,7 @@ fn stream_while(case: &str, harm: impl FnOnce(&Channel, &Writer)) -> Episode {
     wait_until("the semaphore is repaired", 2 * SECOND, || {
         Semaphore::open(&channel).value() == 1
     });
-    // Two milliseconds, and the delays of a busy machine.
+    // The writer waits for two milliseconds; a busy machine adds delays.
     assert!(longest_publish < Duration::from_millis(60), "{longest_publish:?}");
     Episode {
         longest_publish,
@@ -191,7 +191,8 @@ fn frames_go_on_when_semaphore_is_posted_ten_times() {
 
 #[test]
 fn frames_go_on_when_semaphore_bytes_are_damaged() {
-    // The value, the number of sleepers, the kind of futex, which makes the library's functions abort, and all bytes.
+    // The cases overwrite the value, the number of sleepers, the kind of futex, and all bytes. A wrong kind of futex
+    // makes the functions of the C library abort.
     let cases: [(&str, u64, &[u8]); 5] = [
         ("value", 0, &[0xff; 4]),
         ("value 0 and sleepers", 0, &[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]),
@@ -221,7 +222,7 @@ fn frames_go_on_when_semaphore_name_is_removed() {
     assert_eq!(episode.timeouts, 0);
 }
 
-/// Another program creates it again, as a program does that believes it owns the semaphore.
+/// Another program removes the semaphore and creates a new one, because it believes that the semaphore is its own.
 #[test]
 fn frames_go_on_when_another_program_replaces_semaphore() {
     all_at_once(&[0 as libc::c_uint, 1, 7], |value| {
@@ -242,7 +243,7 @@ fn frames_go_on_when_another_program_replaces_semaphore() {
     });
 }
 
-/// Runs all cases at the same time. Each has its own channel, and mostly sleeps.
+/// Runs all cases at the same time. This is possible because each case has its own channel and mostly sleeps.
 fn all_at_once<T: Sync>(cases: &[T], body: impl Fn(&T) + Sync) {
     std::thread::scope(|scope| {
         for case in cases {
@@ -251,7 +252,7 @@ fn all_at_once<T: Sync>(cases: &[T], body: impl Fn(&T) + Sync) {
     });
 }
 
-/// A repeated fault is counted each time, and reported once.
+/// The writer counts a repeated fault each time, and reports it once.
 #[test]
 fn each_kind_of_semaphore_fault_is_reported_once() {
     let channel = Channel::new();
@@ -270,7 +271,8 @@ fn each_kind_of_semaphore_fault_is_reported_once() {
     assert_eq!(reported, [SemaphoreFault::Held]);
 }
 
-/// Another program takes it and never releases it: the writer waits once for 2 ms, and repairs it after a second.
+/// Another program takes the semaphore and never releases it. The writer waits for 2 ms once, and repairs the semaphore
+/// after a second.
 #[test]
 fn semaphore_held_for_ever_costs_one_delay() {
     let channel = Channel::new();
@@ -284,14 +286,14 @@ fn semaphore_held_for_ever_costs_one_delay() {
         while began.elapsed() < Duration::from_millis(800) {
             assert!(publish(&writer, 2));
             assert_eq!(writer.stats().semaphore_timeouts, episode);
-            // Or this thread was delayed until the semaphore was repaired.
+            // If the value is not 0, this thread was delayed until the semaphore was repaired.
             assert!(semaphore.value() == 0 || began.elapsed() > Duration::from_millis(950));
             std::thread::sleep(Duration::from_millis(1));
         }
         std::thread::sleep(Duration::from_millis(250));
         assert!(publish(&writer, 3));
         assert_eq!(semaphore.value(), 1);
-        // The holder posts after all: until the next publish, two programs could hold the semaphore.
+        // The holder now posts the repaired semaphore. Until the next publish, two programs could hold it at once.
         semaphore.post();
         assert!(publish(&writer, 4));
         assert_eq!((semaphore.value(), writer.stats().semaphore_timeouts), (1, episode));
@@ -362,7 +364,7 @@ fn semaphore_holder_sees_channel_at_rest() {
         let (mut looks, mut overruled) = (0, 0);
         let began = Instant::now();
         while looks < 200 && began.elapsed() < 10 * SECOND {
-            // The writer has found it free since the last look, so it waits for it again.
+            // After these publishes, the writer has found the semaphore free, so it waits for a holder again.
             let before = head();
             while head() < before + 3 {
                 std::thread::yield_now();
@@ -374,7 +376,7 @@ fn semaphore_holder_sees_channel_at_rest() {
             let newest = head();
             std::thread::yield_now();
             let at_rest = peer.seqs().last() == Some(&newest) && head() == newest;
-            // The writer does not wait for a holder that is off its processor for more than 2 ms, and counts that.
+            // If the holder is off its processor for more than 2 ms, the writer stops waiting and counts a time-out.
             let counted = writer.stats().semaphore_timeouts != timeouts;
             semaphore.post();
             assert!(at_rest || counted, "the writer does not wait for the holder");
@@ -386,9 +388,9 @@ fn semaphore_holder_sees_channel_at_rest() {
     });
 }
 
-/// Any thread may call `stats` at any time, also while another program holds the semaphore.
+/// Any thread may call `stats` at any time, even while another program holds the semaphore.
 ///
-/// In a process of its own: threads that wait for each other cannot be joined.
+/// The test runs in a process of its own, because deadlocked threads could not be joined.
 #[test]
 fn reading_stats_never_blocks_the_writer() {
     let channel = Channel::new();

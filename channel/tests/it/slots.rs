@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Which slots frames get: how long frames stay, and which slots may not be claimed.
+//! The choice of slots for frames: how long frames stay, and which slots the writer may not claim.
 
 use std::{
     sync::mpsc,
@@ -14,7 +14,7 @@ use crate::support::{
     ChannelExt, SECOND, SIZE, Service, check, descriptor, next, publish, publish_sized, raw::RawPeer, slots,
 };
 
-/// A frame survives `history` later publishes, and the writer commits no more slots than that takes.
+/// A frame survives `history` later publishes, and the writer commits only the slots that are needed for this.
 #[test]
 fn frame_survives_history_more_publishes() {
     for (max_slots, history) in [(3, 2), (4, 2), (11, 2), (12, 4), (64, 4)] {
@@ -30,19 +30,19 @@ fn frame_survives_history_more_publishes() {
             for value in base..=base + u64::from(history) {
                 assert!(publish(&writer, value), "no slot for {value} of {max_slots}");
             }
-            // `history` frames were published after the oldest unread one.
+            // `history` frames have been published after the oldest unread frame.
             for value in base..=base + u64::from(history) {
                 let frame = next(&mut reader, &mut copy);
                 assert_eq!(frame.missed, 0, "before {value} with {max_slots} slots");
                 check(&frame, &copy, value);
             }
         }
-        // The writer commits no more slots than that.
+        // The writer commits one slot more than `history`, but at least three.
         assert_eq!(writer.stats().slots, (history + 1).max(3));
     }
 }
 
-/// Committing a large slot takes the system milliseconds. Frames use the committed slots meanwhile.
+/// The kernel takes milliseconds to commit a large slot. Meanwhile, frames use the committed slots.
 #[test]
 fn publishing_goes_on_while_service_commits_slots() {
     let channel = Channel::new();
@@ -57,7 +57,7 @@ fn publishing_goes_on_while_service_commits_slots() {
         writer.publish(&slot, FrameDescriptor::default(), &[]).unwrap();
     };
     (1..=3).for_each(publish_empty);
-    // A reader attaches, for which the writer needs more slots.
+    // A reader attaches, so the writer needs more slots.
     let peer = RawPeer::open(&channel);
     peer.attach();
     std::thread::scope(|scope| {
@@ -105,7 +105,7 @@ fn slots_are_committed_when_first_needed() {
     assert_eq!(writer.stats().bytes, file_size());
     let mut claimed = Vec::new();
     for expected in [3, 3, 4, 5, 6] {
-        claimed.push(writer.claim(SIZE).unwrap().expect("room to grow"));
+        claimed.push(writer.claim(SIZE).unwrap().expect("a new slot"));
         assert_eq!(writer.stats().slots, expected);
         assert_eq!(writer.stats().bytes, file_size());
     }
@@ -113,7 +113,8 @@ fn slots_are_committed_when_first_needed() {
     assert_eq!(writer.stats().slots_in_use, 6);
     drop(claimed);
     assert_eq!(writer.stats().slots_in_use, 1);
-    // Every byte of the file is committed: a hole would let a peer fill it, or kill a peer that reads it.
+    // Every byte of the file is committed. If there were a hole, a peer could fill it, and a peer that reads it could
+    // be killed.
     let meta = std::fs::metadata(channel.segment()).unwrap();
     assert_eq!(std::os::unix::fs::MetadataExt::blocks(&meta) * 512, meta.len());
 }
@@ -143,9 +144,9 @@ fn claimed_memory_is_published_once_and_not_reused() {
     let writer = channel.writer(slots(8));
     let mut slot = writer.claim(SIZE).unwrap().unwrap();
     slot.as_mut().fill(77);
-    // A GstMemory also keeps the address of the memory that it wraps.
+    // Keep the address of the slot's memory, because a GstMemory also keeps the address that it wraps.
     let (start, size) = (slot.as_mut().as_ptr(), slot.as_mut().len());
-    // SAFETY: the slot's memory, which stays mapped and unchanged while `slot` lives.
+    // SAFETY: this is the slot's memory, which stays mapped and unchanged while `slot` lives.
     let memory = unsafe { std::slice::from_raw_parts(start, size) };
     let descriptor = descriptor(SIZE, 77);
     let mut too_large = descriptor;
@@ -171,7 +172,7 @@ fn claimed_memory_is_published_once_and_not_reused() {
     assert!(!writer.upstream().owns(&[0; 16]));
     let foreign = writer.upstream().publish(&[0; 16], FrameDescriptor::default(), &[]);
     assert!(matches!(foreign, Err(Error::NotPublishable { .. })));
-    // Memory of an older segment.
+    // This slot is memory of an older segment.
     let mut old = writer.claim(SIZE).unwrap().unwrap();
     assert!(publish_sized(&writer, 1, 10 * SIZE));
     let late = writer.publish(&old, descriptor, &[]);
@@ -227,7 +228,7 @@ fn writer_needs_caps_of_legal_size_first() {
     assert_eq!(reader.caps().len(), 64 * 1024);
 }
 
-/// Upstream keeps every slot that it may have, also published ones, and continues only after its next frame is
+/// Upstream keeps every slot that it may have, even published ones. It continues only after its next frame is
 /// published.
 #[test]
 fn slots_kept_by_upstream_do_not_stop_copied_frames() {
@@ -246,7 +247,7 @@ fn slots_kept_by_upstream_do_not_stop_copied_frames() {
         std::thread::scope(|scope| {
             let (done, ended) = mpsc::channel::<()>();
             let writer = &writer;
-            // A writer that waited for its own upstream would never return.
+            // If the writer waited for its own upstream, it would never return.
             scope.spawn(move || {
                 if ended.recv_timeout(5 * SECOND) == Err(mpsc::RecvTimeoutError::Timeout) {
                     writer.interrupt();
@@ -260,7 +261,7 @@ fn slots_kept_by_upstream_do_not_stop_copied_frames() {
     }
 }
 
-/// The service commits slots for new readers, which takes a while. The publishing thread gets slots meanwhile.
+/// It takes a while until the service has committed slots for new readers. Meanwhile, the publishing thread gets slots.
 #[test]
 fn no_frame_is_dropped_while_readers_get_slots() {
     const LARGE: usize = 8 << 20;
@@ -269,7 +270,7 @@ fn no_frame_is_dropped_while_readers_get_slots() {
     let _service = Service::of(&writer);
     let publish = || {
         let slot = writer.claim(LARGE).unwrap().expect("a slot");
-        // Readers check the first bytes only.
+        // The frame consists of the first eight bytes of the slot.
         writer.publish(&slot, descriptor(8, 0), &[]).unwrap();
     };
     publish();

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A full /dev/shm is an error with a message, and no signal.
+//! A full /dev/shm causes an error with a message, not a signal.
 //!
-//! Each test runs in a role with a mount namespace and a small /dev/shm of its own.
+//! Each test runs in a role that has its own mount namespace and a small /dev/shm.
 
 use std::{os::unix::fs::PermissionsExt, process::Command, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::support::{
 
 const KIB: usize = 1024;
 
-/// The file with which another program takes the memory that is left.
+/// A file of another program that takes all memory that is left.
 const FILLER: &str = "/dev/shm/filler";
 
 pub const ROLES: &[(&str, Role)] = &[
@@ -189,7 +189,7 @@ fn too_small(size: &str) {
         }
         assert_eq!(names(), [format!("sem.{}", channel.as_str())]);
     }
-    // A smaller segment does fit.
+    // A smaller segment fits.
     writer.set_caps(Caps::fixed_size("small", 50 * KIB));
     assert!(publish_sized(&writer, 1, 50 * KIB));
     drop(writer);
@@ -243,7 +243,7 @@ fn no_growth(size: &str) {
     drop(service);
 }
 
-/// The number of slots that the file of the segment has.
+/// The number of slots in the file of the segment.
 fn slots_in_file(channel: &Channel) -> u32 {
     let observer = Observer::open(channel).unwrap().unwrap();
     let bytes = std::fs::metadata(channel.segment()).unwrap().len() - observer.header().slots_offset;
@@ -271,7 +271,7 @@ fn recovery(size: &str) {
     }
     std::fs::remove_file(FILLER).unwrap();
     assert!(publish_sized(&writer, 2, 100 * KIB));
-    // The same reader continues, whether it noticed the gap or not.
+    // The same reader continues. It may have noticed that it had no writer for a while.
     loop {
         match reader.next(&mut copy, ReadLimits::default(), Some(5 * SECOND)).unwrap() {
             Next::Frame(frame) => {
@@ -283,7 +283,7 @@ fn recovery(size: &str) {
             other => panic!("{other:?}"),
         }
     }
-    // A writer that cannot continue leaves nothing either.
+    // A writer that cannot continue leaves no files either.
     fill_up(FILLER);
     writer.set_caps(Caps::fixed_size("larger", 200 * KIB));
     assert!(writer.claim(200 * KIB).is_err());
@@ -296,7 +296,7 @@ fn old_segment_releases_memory_to_new_one() {
     run!("space/release", 1024 * KIB);
 }
 
-/// Two segments do not fit beside each other; a held frame stays.
+/// Two segments do not fit at the same time, so the writer releases the old one first. A held frame stays.
 fn release(size: &str) {
     mount(size);
     let channel = Channel::new();
@@ -322,11 +322,11 @@ fn held_frame_survives_full_memory() {
     run!("space/held frame", 1024 * KIB);
 }
 
-/// A held frame is not released, even if the next segment cannot be created for that reason.
+/// A held frame is not released, even if this prevents the creation of the next segment.
 fn held_frame(size: &str) {
     mount(size);
     let channel = Channel::new();
-    // Two of the slots are for the reader, beside those that the writer needs.
+    // Two of the slots are for the reader; the writer needs the others.
     let writer = channel.writer(slots(7));
     let service = Service::of(&writer);
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
@@ -372,8 +372,8 @@ fn stream_survives_another_program_filling_memory() {
     }
 }
 
-/// Reads and checks all frames, and holds some. For a line of the test it says how many frames it got and the last one,
-/// and ends.
+/// Reads and checks all frames, and holds some. When a line comes from the test, it says the number of frames and the
+/// value of the last one, and ends.
 fn reader(channel: &str, read_only: bool, hold: usize) {
     let mut reader = open_reader(channel, ReaderOptions::default().read_only(read_only));
     let (mut copy, mut held, mut frames, mut last) = (Vec::new(), Vec::new(), 0, 0);
@@ -403,7 +403,7 @@ fn reader(channel: &str, read_only: bool, hold: usize) {
 fn filled_up(size: &str) {
     mount(size);
     let size: usize = size.parse().unwrap();
-    // A segment with its three slots takes half of the memory.
+    // A segment with three slots takes half of the memory.
     let frame_size = size / 6 / 4096 * 4096;
     let channel = Channel::new();
     let writer = channel.writer(WriterOptions::default());
@@ -426,7 +426,7 @@ fn filled_up(size: &str) {
     fill_up(FILLER);
     stream(20..60);
     let slots = writer.stats().slots;
-    // A segment that does not fit is an error with sizes, each time.
+    // A segment that does not fit causes an error that names the sizes, each time.
     writer.set_caps(Caps::fixed_size("half", size / 2));
     for _ in 0..2 {
         let refused = writer.claim(size / 2).expect_err("there is no room");
@@ -444,7 +444,7 @@ fn filled_up(size: &str) {
         let counts = reader.receive();
         println!("{size} bytes: {counts}");
         let (frames, last) = counts.split_once(' ').unwrap();
-        // Some frames are missed: of three slots only one can wait for the reader.
+        // The reader misses some frames, because only one of three slots can wait for it.
         assert!(frames.parse::<u64>().unwrap() > 5 && last == "89", "{counts}");
     }
     drop(service);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Kills and stops programs at any instruction, and checks every frame that the others receive.
+//! Kills and stops programs at any instruction, and checks every frame that the other programs receive.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -9,12 +9,12 @@ use rsshm_testkit::chaos::{self, Plan};
 
 rsshm_testkit::roles!(chaos::ROLES);
 
-/// The longest time of a run, in seconds: a long test has many runs, and so many seeds.
+/// The longest time of a run, in seconds. It is short, so that a long test has many runs and uses many seeds.
 const RUN_SECONDS: u64 = 60;
 
-/// Kill and stop programs at any instruction, and check every frame that the others receive.
+/// Kill and stop programs at any instruction, and check every frame that the other programs receive.
 ///
-/// The mode of the writer alternates from run to run; a run takes up to a minute.
+/// The mode of the writer alternates from run to run. A run takes up to a minute.
 #[derive(Debug, Parser)]
 struct Options {
     /// How long to run, in seconds
@@ -23,21 +23,21 @@ struct Options {
     /// The seed of the first run; the next runs have the seeds after it [default: from the clock]
     #[arg(long)]
     seed: Option<u64>,
-    /// What the writer does with a slow reader
+    /// The behaviour of the writer if a reader is slow
     #[arg(long, value_enum, default_value_t = Mode::Both)]
     mode: Mode,
-    /// Where to write report.json, and the output of the programs of a run that failed
+    /// Directory for report.json, and for the output of the programs of failed runs
     #[arg(long, default_value = "target/chaos")]
     directory: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 enum Mode {
-    /// It overwrites frames that the reader has not read
+    /// The writer overwrites frames that the reader has not read
     Dropping,
-    /// It waits for the reader
+    /// The writer waits for the reader
     Lossless,
-    /// Both in turn, dropping first
+    /// The runs alternate between both, dropping first
     Both,
 }
 

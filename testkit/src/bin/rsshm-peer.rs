@@ -88,7 +88,7 @@ fn write(name: &str, caps: &str, options: &[&str]) -> Outcome {
     Ok(())
 }
 
-/// Reads a frame after its size; `None` at the end of the input.
+/// Reads the size of a frame, and then the frame. `None` at the end of the input.
 fn read_frame(input: &mut impl Read) -> Result<Option<Vec<u8>>, std::io::Error> {
     let mut size = [0; 4];
     match input.read_exact(&mut size) {
@@ -152,7 +152,7 @@ fn check(name: &str, seconds: f64) -> Outcome {
                 let bytes = frame.bytes(&copy);
                 let value = bytes.first().copied().unwrap_or_default();
                 let is_whole = || rsshm_testkit::frames::is_filled(bytes, value);
-                // The check runs twice, because a pinned frame must not change between them either.
+                // The check runs twice, because a pinned frame must not change while the reader holds it.
                 torn += u64::from(!(is_whole() && is_whole()));
             }
             Next::EndOfStream => break,

@@ -24,17 +24,18 @@ pub enum Kind {
     Writer,
     /// A pipeline that ends in rsshmsink.
     Sink,
-    /// A reader that uses the channel crate, like those below, and holds a few frames in place.
+    /// A reader that holds a few frames in place. Readers of this kind and of the kinds below use the channel crate
+    /// unless they are pipelines.
     InPlace,
     /// Copies each frame.
     Copying,
-    /// Has read permission only.
+    /// Has only read permission.
     Observer,
     /// Holds each frame for a long time.
     Slow,
     /// Reads only the newest frame.
     Newest,
-    /// Asks to hold more frames than its quota allows.
+    /// Requests to hold more frames than its quota allows.
     Hoarder,
     /// Attaches and detaches all the time, and keeps frames after it has detached.
     Guest,
@@ -83,7 +84,7 @@ impl Kind {
         matches!(self, Self::Writer | Self::Sink)
     }
 
-    /// Whether it receives every frame of a lossless writer.
+    /// Whether a reader of this kind receives every frame of a lossless writer.
     pub fn misses_nothing(self) -> bool {
         !self.is_writer() && !matches!(self, Self::Observer | Self::Newest | Self::SourceNewest)
     }
@@ -94,14 +95,14 @@ impl Kind {
 pub struct Assignment {
     pub directory: PathBuf,
     pub kind: Kind,
-    /// The member of the run that the process is, by index.
+    /// The index of the member of the run to which the process belongs.
     pub member: usize,
     pub seed: u64,
     pub channel: String,
     pub lossless: bool,
-    /// The writers that have been started so far.
+    /// The number of writers that have been started so far.
     pub incarnation: u32,
-    /// The writers that have been asked to close so far.
+    /// The number of writers that have been asked to close so far.
     pub epoch: u32,
 }
 
@@ -151,10 +152,11 @@ impl ProcessContext {
     }
 }
 
-/// The time at which this process was last continued after a stop. Relaxed everywhere: no other data depends on it.
+/// The time at which this process was last continued after a stop. All accesses are relaxed, because no other data
+/// depends on it.
 static CONTINUED_AT: AtomicU64 = AtomicU64::new(0);
 
-/// From now on, records each time at which this process is continued after a stop.
+/// From this call on, each continuation of this process after a stop is recorded.
 fn record_continues() {
     extern "C" fn record(_: nix::libc::c_int) {
         CONTINUED_AT.store(monotonic_ns(), Relaxed);
@@ -164,10 +166,11 @@ fn record_continues() {
     unsafe { sigaction(Signal::SIGCONT, &action) }.unwrap();
 }
 
-/// The time from `began` to `ended` in nanoseconds, without the time before this process was last continued.
+/// The time from `began` to `ended` in nanoseconds. If this process was stopped and continued in between, the time
+/// counts from the last continuation.
 pub fn awake_between(began: u64, ended: u64) -> u64 {
     if ended - began > 10_000_000 {
-        // The handler may run in another thread, which may be late.
+        // The handler may run late, because another thread may run it.
         std::thread::sleep(Duration::from_millis(20));
     }
     ended.saturating_sub(began.max(CONTINUED_AT.load(Relaxed)))

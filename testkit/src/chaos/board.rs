@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The shared memory of the processes of a run, which survives each of them.
+//! The shared memory of the processes of a run. It survives each process.
 //!
-//! All accesses except those to [`Board::slots`] are relaxed: the atomics are counters and flags, and no other data
-//! depends on them.
+//! All accesses except those to [`Board::slots`] are relaxed, because the atomics are counters and flags, and no other
+//! data depends on them.
 
 use std::{
     fs::{File, OpenOptions},
@@ -30,21 +30,21 @@ pub mod request {
 /// The requests of the run to the writer.
 pub mod writer_request {
     pub const CONTINUE: u32 = 0;
-    /// All readers have ended: count the slots that can be used.
+    /// Count the slots that can be used. All readers have ended before.
     pub const COUNT_SLOTS: u32 = 1;
     /// Close the channel and end.
     pub const CLOSE: u32 = 2;
 }
 
-/// The counters of one member of the run, over all its processes.
+/// The counters of one member of the run. They are the sums over all processes of the member.
 #[repr(C)]
 #[derive(Default)]
 pub struct Counters {
-    /// CLOCK_MONOTONIC nanoseconds of the last frame.
+    /// The CLOCK_MONOTONIC time of the last frame, in nanoseconds.
     pub last_at: AtomicU64,
-    /// Frames that were checked when they arrived.
+    /// The number of frames that were checked when they arrived.
     pub frames: AtomicU64,
-    /// Frames that were checked again when they were released.
+    /// The number of frames that were checked again when they were released.
     pub again: AtomicU64,
     pub in_place: AtomicU64,
     pub copied: AtomicU64,
@@ -55,13 +55,13 @@ pub struct Counters {
     pub torn: AtomicU64,
     pub order: AtomicU64,
     pub others: AtomicU64,
-    /// Writer: frames published.
+    /// The number of frames that a writer published.
     pub published: AtomicU64,
-    /// Writer: frames for which there was no slot.
+    /// The number of frames for which a writer had no slot.
     pub no_slot: AtomicU64,
-    /// Writer: messages received.
+    /// The number of messages that a writer received.
     pub messages: AtomicU64,
-    /// Writer: the longest claim and publish in nanoseconds.
+    /// The longest time that a writer took to claim a slot and publish, in nanoseconds.
     pub stall: AtomicU64,
 }
 
@@ -69,10 +69,10 @@ pub struct Counters {
 pub struct Board {
     pub request: AtomicU32,
     pub writer_request: AtomicU32,
-    /// The answer to `COUNT_SLOTS`: the committed slots plus 1. The writer's release store pairs with the run's acquire
-    /// load, so that the run sees the [`slots_used`](Self::slots_used) of this answer.
+    /// The writer's answer to `COUNT_SLOTS`: the number of committed slots plus 1. The writer's release store pairs
+    /// with the run's acquire load, so that the run sees the [`slots_used`](Self::slots_used) of this answer.
     pub slots: AtomicU64,
-    /// The answer to `COUNT_SLOTS`: the slots that could be used.
+    /// The second part of the answer to `COUNT_SLOTS`: the number of slots that could be used.
     pub slots_used: AtomicU64,
     killed_at: [AtomicU64; MAX_DEATHS],
     recovery_count: AtomicU64,
@@ -93,8 +93,8 @@ impl Board {
         file.set_len(size_of::<Self>() as u64).unwrap();
         let length = NonZeroUsize::new(size_of::<Self>()).unwrap();
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new mapping at an address that the kernel chooses. It is never unmapped, the file has its length,
-        // and the board consists of atomics, for which all bytes are valid.
+        // SAFETY: this is a new mapping at an address that the kernel chooses. It is never unmapped, the file is as
+        // long as the board, and the board consists of atomics, for which all bytes are valid.
         unsafe {
             mmap(None, length, protection, MapFlags::MAP_SHARED, &file, 0)
                 .unwrap()
@@ -108,8 +108,8 @@ impl Board {
         self.killed_at[incarnation as usize % MAX_DEATHS].store(at, Relaxed);
     }
 
-    /// Forgets the death before the writer `incarnation`, which was stopped before its first frame. The time since that
-    /// death is no recovery time.
+    /// Forgets the death of the writer before `incarnation`. The writer `incarnation` was stopped before its first
+    /// frame, so the time since that death is not a recovery time.
     pub fn forget_death_before(&self, incarnation: u32) {
         self.killed_at[incarnation.wrapping_sub(1) as usize % MAX_DEATHS].store(0, Relaxed);
     }
@@ -120,7 +120,7 @@ impl Board {
         (at != 0).then_some(at)
     }
 
-    /// Records the time from the death of a writer to the first frame that a reader receives from the next.
+    /// Records the time from the death of a writer to the first frame that a reader receives from the next writer.
     pub fn record_recovery(&self, nanoseconds: u64) {
         let index = self.recovery_count.fetch_add(1, Relaxed) as usize;
         self.recoveries[index % MAX_RECOVERIES].store(nanoseconds, Relaxed);

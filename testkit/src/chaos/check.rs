@@ -15,10 +15,10 @@ use super::{
 pub struct ReceivedFrame<'a> {
     pub bytes: &'a [u8],
     pub caps: &'a str,
-    /// The seq of the frame; a pipeline does not know it.
+    /// The seq of the frame. `None` in a pipeline, because a pipeline does not know the seq.
     pub seq: Option<u64>,
     pub offset: u64,
-    /// Frames missed since the last one.
+    /// The number of frames missed since the last received frame.
     pub missed: u64,
 }
 
@@ -29,15 +29,15 @@ pub struct FrameChecker {
     last_seq: u64,
     /// The incarnation of the last frame's writer, and the difference between its seq and its serial.
     ahead: Option<(u32, u64)>,
-    /// Whether the reader has lost its writer, or was replaced by another reader, since the last frame.
+    /// Whether the reader has lost its writer or was replaced by another reader since the last frame.
     is_interrupted: bool,
-    /// The tag of the last event, which the next frame has to follow.
+    /// The tag of the last event. The next frame must have been published after this event.
     after: Option<Tag>,
 }
 
 impl FrameChecker {
-    /// Records that the next frame need not follow the last one. For another reader (`is_new_reader`) it may even be
-    /// the same frame.
+    /// Records that the next frame need not follow the last one. If another reader continues (`is_new_reader`), the
+    /// next frame may even be the same frame.
     pub fn interrupt(&mut self, is_new_reader: bool) {
         self.is_interrupted = true;
         if is_new_reader {
@@ -75,7 +75,7 @@ impl FrameChecker {
         Some(tag)
     }
 
-    /// Checks that the caps and the descriptor are those of the frame.
+    /// Checks that the caps and the offset of the frame match its tag.
     fn check_description(&self, context: &ProcessContext, frame: &ReceivedFrame, tag: Tag) {
         let found = |what: String| context.found_other(&format!("{what}: {tag:?}, after {:?}", self.last));
         if caps_id_in(frame.caps) != Some(&tag.caps_id()) {
@@ -113,7 +113,7 @@ impl FrameChecker {
         self.check_missed(context, frame, tag, last);
     }
 
-    /// Checks that the seq of a writer's frames is ahead of their serial by a constant.
+    /// Checks that the difference between seq and serial is the same for all frames of a writer.
     fn check_seq(&mut self, context: &ProcessContext, frame: &ReceivedFrame, tag: Tag) {
         let Some(seq) = frame.seq.filter(|_| tag.kind == COUNTED_FRAME) else {
             return;
@@ -128,7 +128,7 @@ impl FrameChecker {
         }
     }
 
-    /// If this is the first frame of another writer, records the time since the death of the one before.
+    /// If this is the first frame of a writer, records the time since the death of the writer before it.
     fn record_recovery(&self, context: &ProcessContext, tag: Tag, now: u64) {
         let is_new_writer = self.last.is_some_and(|last| last.incarnation != tag.incarnation);
         if is_new_writer
@@ -139,7 +139,7 @@ impl FrameChecker {
         }
     }
 
-    /// Checks that a reader of a lossless writer misses nothing while both live.
+    /// Checks that a reader of a lossless writer misses no frame while both processes live.
     fn check_missed(&self, context: &ProcessContext, frame: &ReceivedFrame, tag: Tag, last: Tag) {
         let assignment = &context.assignment;
         if !assignment.lossless || !assignment.kind.misses_nothing() {
@@ -175,7 +175,7 @@ impl FrameChecker {
         }
     }
 
-    /// Checks an event. Its tag is that of the frame after which its writer published it.
+    /// Checks an event. The tag in an event is that of the frame after which the writer published the event.
     pub fn event(&mut self, context: &ProcessContext, bytes: &[u8]) {
         context.counters.events.fetch_add(1, Relaxed);
         match Tag::read(bytes) {

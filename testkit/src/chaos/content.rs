@@ -2,8 +2,8 @@
 
 //! The content of frames, events, metadata and messages.
 //!
-//! A head identifies the frame; after it one word repeats that depends on the whole head. So one comparison of memory
-//! checks every byte, and finds a byte of any other frame.
+//! A head identifies the frame. The rest of the content repeats one word, which depends on the whole head. So one
+//! comparison of memory checks every byte, and finds a byte of any other frame.
 
 use crate::random::mix;
 
@@ -16,22 +16,22 @@ pub const HEAD: usize = 48;
 pub struct Tag {
     /// The number of the writer. Each writer that starts gets the next number.
     pub incarnation: u32,
-    /// How many writers have closed before this one. Sequence numbers begin again after a close.
+    /// The number of writers that have closed before this one. Seqs begin again after a close.
     pub epoch: u32,
-    /// The number of the caps among those of this writer.
+    /// The number of the caps. Each writer counts its own caps.
     pub caps: u32,
     /// [`FRAME`], [`COUNTED_FRAME`], [`EVENT`] or [`MESSAGE`].
     pub kind: u32,
-    /// The count of this writer's frames up to this one.
+    /// The number of frames of this writer up to this one.
     pub serial: u64,
 }
 
 pub const FRAME: u32 = 1;
-/// A frame of a writer that publishes each frame that it counts.
+/// A frame of a writer that publishes each frame to which it gives a serial.
 pub const COUNTED_FRAME: u32 = 2;
 pub const EVENT: u32 = 3;
 pub const MESSAGE: u32 = 4;
-/// The kind of the events in the channel.
+/// The kind of the events that the writer publishes.
 pub const OWN_EVENT: u32 = 7777;
 
 impl Tag {
@@ -76,14 +76,14 @@ impl Tag {
         }
     }
 
-    /// The content of this tag, of this size or at least that of the head.
+    /// The content of this tag with `size` bytes, or with the size of the head if that is larger.
     pub fn bytes(&self, size: usize) -> Vec<u8> {
         let mut bytes = vec![0; size.max(HEAD)];
         self.fill(&mut bytes);
         bytes
     }
 
-    /// Checks every byte and returns the tag, or what is wrong.
+    /// Checks every byte. Returns the tag, or a description of the wrong bytes.
     pub fn read(bytes: &[u8]) -> Result<Self, String> {
         if bytes.len() < HEAD {
             return Err(format!("{} bytes", bytes.len()));
@@ -123,10 +123,10 @@ impl Tag {
         ))
     }
 
-    /// Caps of frames of `size` bytes, a multiple of 4096. They contain [`caps_id`](Self::caps_id) and `filler` bytes
-    /// more.
+    /// The caps of frames with `size` bytes, which is a multiple of 4096. They contain [`caps_id`](Self::caps_id) and
+    /// `filler` additional bytes.
     pub fn caps_string(&self, size: usize, filler: usize) -> String {
-        // Rows without padding, so that GStreamer computes the same size.
+        // The width makes rows without padding, so that GStreamer computes the same size.
         let width = if size.is_multiple_of(64 * 256) { 256 } else { 64 };
         let filler = "z".repeat(filler);
         format!(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A description of a channel, which helps to find out why it stands still.
+//! A description of a channel. It helps to find out why no frames arrive.
 
 use std::{
     fmt::Write,
@@ -16,7 +16,7 @@ use nix::{
 };
 use rsshm_channel::layout::{FIRST_READER_BYTE, MAGIC, MAX_READERS};
 
-/// An integer of N bytes in a file; 0 beyond its end.
+/// The integer of N bytes at the offset `at` of a file; 0 if the offset is beyond the end of the file.
 fn number<const N: usize>(file: &File, at: u64) -> u64 {
     let mut bytes = [0; 8];
     let _ = file.read_exact_at(&mut bytes[..N], at);
@@ -39,7 +39,7 @@ fn locked_entries(lock_file: &File) -> Vec<usize> {
     (0..MAX_READERS).filter(is_locked).collect()
 }
 
-/// The locks of a channel, and all segments that its writer has open.
+/// Describes the locks of a channel, and all segments that its writer has open.
 pub fn dump(channel: &str, writer: Pid) -> String {
     let mut text = String::new();
     if let Ok(lock_file) = File::open(format!("/dev/shm/sem.{channel}")) {
@@ -59,7 +59,7 @@ pub fn dump(channel: &str, writer: Pid) -> String {
     text
 }
 
-/// The main fields of a segment. The offsets are those of docs/PROTOCOL.md.
+/// Describes the main fields of a segment. The offsets are those of docs/PROTOCOL.md.
 fn segment(text: &mut String, path: &str, file: &File) {
     let (status, readers, slots) = (number::<8>(file, 64), number::<8>(file, 80), number::<8>(file, 112));
     let (quotas, count) = (number::<8>(file, 72), number::<4>(file, 108));

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Chaos: a test that one faulty program never disturbs the others.
+//! Chaos: a test that checks that one faulty program never disturbs the others.
 //!
-//! A run has one writer and readers of all kinds on one channel. Each process is killed or stopped at any instruction,
-//! from outside and by itself at the failpoints of the protocol, and is started again. Every byte of every frame is
-//! checked when the frame arrives and again when it is released.
+//! A run has one writer and readers of all kinds on one channel. The run kills and stops each process at any
+//! instruction, and each process kills and stops itself at the failpoints of the protocol. Killed processes are started
+//! again. Readers check every byte of every frame when the frame arrives and again when they release it.
 //!
-//! A seed gives the same mix of events, but not the same order, which also depends on the machine's timing.
+//! The same seed gives the same mix of events. Their order may differ, because it also depends on the machine's timing.
 
 mod assignment;
 mod board;
@@ -38,21 +38,21 @@ pub const ROLES: &[(&str, Role)] = &[(PROCESS, play)];
 pub struct Plan {
     /// The seed of all random numbers of the run.
     pub seed: u64,
-    /// For how long processes are killed and stopped.
+    /// The time in which processes are killed and stopped.
     pub time: Duration,
     /// Whether the writer waits for its readers.
     pub lossless: bool,
 }
 
-/// A seed that differs from run to run.
+/// A new seed, which differs from call to call.
 pub fn new_seed() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     now.as_millis() as u64 % 1_000_000_000
 }
 
-/// Runs the plans in order and prints their tables. Fails with the findings of the first run that has some.
+/// Runs the plans in order and prints their tables. Fails with the findings of the first run that has findings.
 ///
-/// `directory` receives `report.json`, and the output of the processes of a run that failed.
+/// Writes `report.json` to `directory`, and also the output of the processes if a run fails.
 pub fn run(plans: &[Plan], directory: &Path) -> Result<(), String> {
     let mut reports = Vec::new();
     let mut sum: Option<report::Report> = None;
@@ -82,7 +82,7 @@ pub fn run(plans: &[Plan], directory: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The role of a process of a run. Argument: its assignment.
+/// The role of a process of a run. The argument is its assignment.
 fn play(arguments: &[&str]) {
     let assignment: Assignment = serde_json::from_str(arguments[0]).expect("an assignment");
     match assignment.kind {

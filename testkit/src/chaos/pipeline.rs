@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Pipelines that write and read.
+//! Pipelines that write to a channel or read from it.
 
 use std::{
     collections::VecDeque,
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{Random, gst::Pipeline};
 
-/// Plays a pipeline that writes, until the run asks it to close. Its caps change now and then.
+/// Plays a writing pipeline until the run asks it to close. Its caps change now and then.
 pub fn write(assignment: Assignment) {
     let mut random = Random::new(assignment.seed ^ 3);
     let context = Arc::new(ProcessContext::new(assignment));
@@ -65,7 +65,7 @@ fn new_writer(context: &ProcessContext, random: &mut Random, caps: &str) -> Pipe
     ))
 }
 
-/// The caps of a writing pipeline, one after the other.
+/// The sequence of the caps of a writing pipeline.
 struct CapsSequence {
     tag: Tag,
     count: u32,
@@ -101,7 +101,7 @@ struct Stamper {
 }
 
 impl Stamper {
-    /// Fills a frame. One in ten is replaced by memory of the pipeline, which the sink has to copy.
+    /// Fills a frame. One frame in ten gets memory that the pipeline allocated, so that the sink has to copy the frame.
     fn stamp(&mut self, buffer: &mut gst::Buffer, caps: &gst::CapsRef) {
         let caps = caps.to_string();
         let number = caps_id_in(&caps).and_then(|id| id.split_once('g')?.1.parse().ok());
@@ -124,7 +124,7 @@ impl Stamper {
     }
 }
 
-/// Waits a moment for messages of the pipeline; `false` if it has failed.
+/// Waits a moment for messages of the pipeline. `false` if the pipeline has failed.
 fn check_messages(context: &ProcessContext, pipeline: &Pipeline) -> bool {
     let types = [gst::MessageType::Error, gst::MessageType::Warning];
     let bus = pipeline.bus().unwrap();
@@ -134,7 +134,7 @@ fn check_messages(context: &ProcessContext, pipeline: &Pipeline) -> bool {
             context.found_other(&format!("{} ({:?})", error.error(), error.debug()));
             false
         }
-        // This warns of processes that stop while they hold the semaphore, which some do in each run.
+        // The sink warns of processes that stop while they hold the semaphore. Some processes do that in each run.
         Some(gst::MessageView::Warning(warning)) if warning.error().message().contains("held its semaphore") => true,
         Some(gst::MessageView::Warning(warning)) => {
             context.found_other(&format!("{} ({:?})", warning.error(), warning.debug()));
@@ -187,7 +187,7 @@ impl ReadingProbe {
     }
 }
 
-/// Plays a pipeline that reads, until the run asks it to end.
+/// Plays a reading pipeline until the run asks it to end.
 pub fn read(assignment: Assignment) {
     let random = Random::new(assignment.seed ^ 4);
     let context = Arc::new(ProcessContext::new(assignment));
@@ -208,7 +208,8 @@ pub fn read(assignment: Assignment) {
         source: pipeline.by_factory("rsshmsrc").downgrade(),
     }));
     let in_probe = Arc::clone(&reading);
-    // The probe is at the pad of the source: there, its statistics include this buffer and no later one.
+    // The probe is at the pad of the source, because the statistics of the source there include this buffer and no
+    // later one.
     pipeline
         .pad("rsshmsrc", "src")
         .add_probe(gst::PadProbeType::BUFFER, move |pad, info| {

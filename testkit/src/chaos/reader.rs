@@ -32,7 +32,7 @@ const WAIT: Duration = Duration::from_millis(100);
 struct Manner {
     limits: ReadLimits,
     is_read_only: bool,
-    /// The most frames that it holds.
+    /// The maximum number of frames that the reader holds.
     hold: usize,
     /// The longest pause after a frame.
     pause_ms: u64,
@@ -104,10 +104,10 @@ struct ReaderPlayer {
     checker: FrameChecker,
     copy: Vec<u8>,
     held: VecDeque<HeldFrame>,
-    /// In readers of the kind `Threaded`.
+    /// The thread that releases frames, in readers of the kind `Threaded`.
     releaser: Option<Releaser>,
     messages: u64,
-    /// In readers of the kind `Guest`: frames until the next detachment.
+    /// The number of frames until the next detachment, in readers of the kind `Guest`.
     stay: u64,
 }
 
@@ -145,7 +145,7 @@ impl ReaderPlayer {
     fn step(&mut self) {
         self.receive();
         while self.held.len() > self.manner.hold || self.random.permille(100) && !self.held.is_empty() {
-            // The frame is not always the oldest.
+            // The reader does not always release the oldest frame.
             let index = self.random.within(0..self.held.len() as u64) as usize;
             if let Some(frame) = self.held.remove(index) {
                 frame.release(&self.context);
@@ -176,7 +176,7 @@ impl ReaderPlayer {
                 self.stay = self.stay.saturating_sub(1);
             }
             Ok(Next::Event(event)) if event.kind == OWN_EVENT => self.checker.event(&context, &event.bytes),
-            // Events of rsshmsink.
+            // This is an event of rsshmsink.
             Ok(Next::Event(_)) => {}
             Ok(Next::EndOfStream) => drop(context.counters.ends.fetch_add(1, Relaxed)),
             Ok(Next::Lost) => {
@@ -193,11 +193,11 @@ impl ReaderPlayer {
         }
     }
 
-    /// Checks a frame. Returns the held frame, unless it is torn.
+    /// Checks a frame. Returns it as a held frame, unless it is torn.
     fn take(&mut self, frame: Frame) -> Option<HeldFrame> {
         let context = &self.context;
         let arrived = ReceivedFrame {
-            // All of a copy. `Frame::bytes` would hide one that is larger than the frame.
+            // These are all bytes of a copy. `Frame::bytes` would hide a copy that is larger than the frame.
             bytes: match &frame.data {
                 FrameData::InPlace(pinned) => pinned.as_ref(),
                 _ => &self.copy,

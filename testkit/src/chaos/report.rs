@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The result of a run: a table for people, JSON for programs.
+//! The result of a run, as a table for people and as JSON for programs.
 
 use std::{
     collections::BTreeMap,
@@ -20,10 +20,10 @@ use super::{
     board::{Counters, Findings},
 };
 
-/// The least age of a process whose growth is checked.
+/// The growth of a process is checked only if the process is at least this old.
 const MIN_AGE: Duration = Duration::from_secs(10);
-/// The largest accepted growth of a process's resources from early to late in its life. The C library keeps memory, and
-/// a reader keeps segments of which it still holds frames.
+/// The largest accepted growth of a process's resources from early to late in its life. Some growth is normal: the C
+/// library keeps memory, and a reader keeps segments while it holds frames in them.
 const MAX_GROWTH: Usage = Usage {
     descriptors: 4,
     mappings: 12,
@@ -39,7 +39,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Measures a process; `None` if it is gone.
+    /// Measures a process. `None` if the process has ended.
     pub fn of(pid: Pid) -> Option<Self> {
         let directory = Path::new("/proc").join(pid.to_string());
         let status = std::fs::read_to_string(directory.join("status")).ok()?;
@@ -76,7 +76,7 @@ struct Growth {
     most: Usage,
 }
 
-/// How often a failpoint was passed, and how often a process was killed or stopped there.
+/// The counts of a failpoint: its passes, and the kills and the stops there.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Hits {
     passes: u64,
@@ -98,7 +98,7 @@ impl Hits {
 pub struct FailpointCounts(BTreeMap<String, Hits>);
 
 impl FailpointCounts {
-    /// Reads the file that the processes have shared. `channel/src/protocol/failpoint.rs` describes it.
+    /// Reads the file of counts that the processes share. `channel/src/protocol/failpoint.rs` describes this file.
     pub fn read(file: &Path) -> Self {
         let bytes = std::fs::read(file).unwrap_or_default();
         let records = bytes.chunks_exact(64).skip(1).filter(|record| record[0] != 0);
@@ -137,9 +137,9 @@ impl FailpointCounts {
 #[derive(Clone, Debug, Default, Serialize)]
 struct Figures {
     started: u64,
-    /// Killed from outside.
+    /// The number of processes that the run killed from outside.
     killed: u64,
-    /// Stopped from outside.
+    /// The number of stops from outside.
     stopped: u64,
     frames: u64,
     again: u64,
@@ -189,7 +189,7 @@ pub struct Report {
     published: u64,
     no_slot: u64,
     messages: u64,
-    /// The longest claim and publish.
+    /// The longest time that a writer took to claim a slot and publish.
     stall: Duration,
     recoveries: Vec<u64>,
     slots: u64,
@@ -198,7 +198,7 @@ pub struct Report {
     growth: BTreeMap<Kind, Growth>,
     /// The violations that were found.
     pub findings: Vec<String>,
-    /// The directory with the output of the processes.
+    /// The directory that contains the output of the processes.
     pub directory: PathBuf,
 }
 
@@ -237,7 +237,7 @@ impl Report {
         self.figures(kind).started += 1;
     }
 
-    /// Counts a signal that a process was sent.
+    /// Counts a signal that was sent to a process.
     pub fn add_signal(&mut self, kind: Kind, signal: Signal) {
         match signal {
             Signal::SIGKILL => self.figures(kind).killed += 1,
@@ -245,7 +245,7 @@ impl Report {
         }
     }
 
-    /// Records a time in which a reader received nothing while frames were published.
+    /// Records a time in which a reader received no frame although frames were published.
     pub fn add_time_without_frames(&mut self, time: Duration) {
         self.longest_without_frames = self.longest_without_frames.max(time);
     }
@@ -293,7 +293,8 @@ impl Report {
         self.stall = self.stall.max(Duration::from_nanos(counters.stall.load(Relaxed)));
     }
 
-    /// Adds the growth of a process: from the least use in the second quarter of its life to that in the last quarter.
+    /// Adds the growth of a process: the difference between its least use in the last quarter of its life and its least
+    /// use in the second quarter.
     pub fn add_usage(&mut self, kind: Kind, usage: &[(Duration, Usage)]) {
         let Some((age, _)) = usage.last().filter(|(age, _)| *age >= MIN_AGE) else {
             return;
@@ -482,7 +483,7 @@ impl Report {
     }
 }
 
-/// A table without lines, whose columns except the first are numbers.
+/// A table without lines. All columns but the first contain numbers.
 fn new_table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(header.to_vec());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A run: starts, kills, stops and restarts processes of all kinds on one channel, and watches those that live.
+//! A run starts, kills, stops and restarts processes of all kinds on one channel, and watches the living ones.
 
 use std::{
     fs::{File, OpenOptions},
@@ -31,27 +31,27 @@ use crate::{Random, gst::role_command};
 
 /// The interval between two checks of the processes.
 const TICK: Duration = Duration::from_millis(2);
-/// A reader is starved if it receives nothing for this time while frames are published.
+/// A reader is starved if it receives no frame for this time while frames are published.
 const STARVATION_TIME: Duration = Duration::from_secs(3);
-/// The time after a start or a continuation in which a process need not receive frames.
+/// After a start or a continuation, a process need not receive frames for this time.
 const SETTLING_TIME: Duration = Duration::from_millis(600);
 /// The longest time between two frames of a writer while no process is stopped.
 const MAX_PUBLISH_PAUSE: Duration = Duration::from_secs(4);
-/// The longest time of a claim and publish of a writer that does not wait for readers: much longer than on a busy
-/// machine.
+/// The longest time that a writer may take to claim a slot and publish if it does not wait for readers. It is much
+/// longer than these calls take on a busy machine.
 const MAX_STALL: Duration = Duration::from_secs(2);
 /// The longest time that a process may take to end when it is asked to.
 const ENDING_TIME: Duration = Duration::from_secs(10);
 /// The interval between two measurements of a process's resources.
 const USAGE_INTERVAL: Duration = Duration::from_millis(250);
-/// The delay of a start that must not happen in this run: it is longer than any run.
+/// The delay of a start that must not happen in this run. It is longer than any run.
 const NEVER: Duration = Duration::from_secs(3600);
 
-/// One member of the run: a kind of process, of which one runs at a time.
+/// One member of the run. It has at most one process at a time.
 struct Member {
     kind: Kind,
     index: usize,
-    /// Its processes are stopped but never killed, so that their resources can be measured.
+    /// Whether the member's processes are stopped but never killed, so that their resources can be measured.
     is_long_lived: bool,
     process: Option<MemberProcess>,
     start_at: Instant,
@@ -63,12 +63,12 @@ struct MemberProcess {
     started: Instant,
     is_stopped: bool,
     continue_at: Option<Instant>,
-    /// The time at which it was last started or continued.
+    /// The time at which the process was last started or continued.
     awake_since: Instant,
     last_at: u64,
-    /// The time in which it has received nothing while frames were published.
+    /// The time in which the process has received no frame although frames were published.
     time_without_frames: Duration,
-    /// It is not killed at failpoints, and seldom or never from outside.
+    /// Whether the process is never killed at failpoints, and seldom or never from outside.
     is_immune: bool,
     usage: Vec<(Duration, Usage)>,
 }
@@ -80,7 +80,7 @@ struct Run {
     channel: String,
     board: &'static Board,
     findings: Findings,
-    /// The first member is the writer.
+    /// The members of the run. The first is the writer.
     members: Vec<Member>,
     incarnation: u32,
     epoch: u32,
@@ -111,7 +111,8 @@ pub fn run(plan: &Plan, parent: &Path) -> Report {
     report
 }
 
-/// The kinds of the members of a run, the writer first, and whether each is long-lived: six to ten readers.
+/// Chooses the kinds of the members of a run, and whether each is long-lived. The first is the writer; six to ten
+/// readers follow.
 fn choose_members(random: &mut Random) -> Vec<(Kind, bool)> {
     let mut kinds = vec![
         (Kind::Writer, false),
@@ -178,7 +179,7 @@ impl Run {
         }
     }
 
-    /// Disturbs the processes for the time of the plan, with calm phases in which each has to receive frames.
+    /// Disturbs the processes for the time of the plan. In calm phases in between, each process has to receive frames.
     fn disturb(&mut self) {
         let ends = Instant::now() + self.plan.time;
         let mut change = Instant::now() + self.random.millis(4000..7000);
@@ -189,7 +190,7 @@ impl Run {
             // If this process did not run for a while, the others may not have run either.
             let step = (now - last).min(Duration::from_millis(20));
             last = now;
-            // At the end the writer counts its slots, which a pipeline cannot do.
+            // At the end the writer has to count its slots, and a pipeline cannot do that.
             self.is_without_sink = ends - now < Duration::from_secs(5);
             if now > change {
                 self.is_calm = !self.is_calm;
@@ -203,7 +204,7 @@ impl Run {
             }
             if !self.findings.all().is_empty() {
                 self.dump("found");
-                // More disturbance would hide the cause.
+                // The run ends here, because further kills and stops would hide the cause.
                 break;
             }
         }
@@ -272,7 +273,7 @@ impl Run {
         self.plan.time >= Duration::from_secs(40) && self.random.permille(40)
     }
 
-    /// The value of `RSSHM_FAILPOINTS`: seed, kills and stops in a million passes, file of counts.
+    /// The value of `RSSHM_FAILPOINTS`: the seed, the kills and the stops in a million passes, and the file of counts.
     fn failpoints(&mut self, kind: Kind, is_immune: bool) -> String {
         let (kills, stops) = match (is_immune, kind.is_writer()) {
             (true, false) if self.plan.lossless => (0, 50),
@@ -285,7 +286,7 @@ impl Run {
         format!("{},{kills},{stops},{}", self.random.number(), file.display())
     }
 
-    /// Starts the processes that are due, and checks which processes have died, stopped, or receive nothing.
+    /// Starts the processes that are due, and checks which processes have died, have stopped, or receive no frames.
     fn tick(&mut self, now: Instant, step: Duration) {
         for index in 0..self.members.len() {
             let member = &self.members[index];
@@ -327,7 +328,7 @@ impl Run {
         }
         let age = now - process.started;
         let last_measured = process.usage.last().map_or(Duration::ZERO, |(age, _)| *age);
-        // A writer that is killed soon is not measured.
+        // The resources of a writer that will be killed soon are not measured.
         let is_short_lived = kind.is_writer() && !process.is_immune;
         if age - last_measured > USAGE_INTERVAL
             && !is_short_lived
@@ -337,7 +338,7 @@ impl Run {
         }
     }
 
-    /// Records the end of a process, which is a violation unless it was killed or asked to end.
+    /// Records the end of a process. The end is a violation unless the process was killed or asked to end.
     fn record_end(&mut self, index: usize, ended: WaitStatus, now: Instant) {
         let member = &mut self.members[index];
         let Some(process) = member.process.take() else {
@@ -440,7 +441,7 @@ impl Run {
             };
             let (mean_kill, mean_stop) = match (kind.is_writer(), process.is_immune) {
                 (true, false) => (Duration::from_millis(2500), Duration::from_millis(2000)),
-                // Long enough for a measurement of its resources.
+                // The process lives long enough for a measurement of its resources.
                 (true, true) => (Duration::from_secs(10), Duration::from_millis(2000)),
                 (false, false) => (Duration::from_secs(5), Duration::from_millis(2500)),
                 (false, true) => (Duration::MAX, Duration::from_millis(2500)),
@@ -470,7 +471,7 @@ impl Run {
         }
     }
 
-    /// Disturbs no process until `is_done` holds; `false` if it does not hold within `time`.
+    /// Waits until `is_done` holds, and disturbs no process meanwhile. `false` if it does not hold within `time`.
     fn wait_calmly(&mut self, time: Duration, mut is_done: impl FnMut(&Self) -> bool) -> bool {
         let began = Instant::now();
         while !is_done(self) {
@@ -483,7 +484,7 @@ impl Run {
         true
     }
 
-    /// Ends all processes, and checks what has to hold then.
+    /// Ends all processes, and checks the slots and the files that are left.
     fn end(&mut self) {
         self.is_without_sink = true;
         self.pause_failpoints(true);
@@ -575,7 +576,7 @@ impl Run {
         }
     }
 
-    /// Checks that a writer that closes leaves no file, and that the next start removes the staging files of dead
+    /// Checks that a closing writer leaves no file, and that the next writer removes the staging files of dead
     /// processes.
     fn check_leftovers(&mut self) {
         let mut leftovers = Vec::new();
@@ -649,7 +650,7 @@ fn staging_files() -> Vec<PathBuf> {
         .filter(|entry| {
             let name = entry.file_name().into_string().unwrap_or_default();
             let pid = name.strip_prefix(".rsshm-").and_then(|rest| rest.split('-').next());
-            // The processes of other tests have staging files while they live.
+            // Living processes of other tests may have staging files too.
             pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
                 && entry
                     .metadata()

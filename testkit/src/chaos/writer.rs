@@ -23,7 +23,7 @@ use super::{
 };
 use crate::Random;
 
-/// The number of bits of a frame's size, which is from 4 KiB to 1 MiB.
+/// The number of bits of a frame's size. The sizes are from 4 KiB to 1 MiB.
 const SIZE_BITS: std::ops::Range<u64> = 12..20;
 const PAGE_SIZE: usize = 4096;
 const SERVICE_INTERVAL: Duration = Duration::from_millis(250);
@@ -62,7 +62,7 @@ struct WriterPlayer {
     writer: Arc<Writer>,
     tag: Tag,
     size: usize,
-    /// Slots that an upstream element keeps after they were published.
+    /// Published slots that an upstream element still keeps.
     kept: VecDeque<Slot>,
 }
 
@@ -169,7 +169,7 @@ impl WriterPlayer {
             self.publish_event();
         }
         if self.random.permille(2) {
-            // The channel keeps fewer events.
+            // This is more than the channel's ring of events holds.
             (0..50).for_each(|_| self.publish_event());
         }
         if self.random.permille(3) {
@@ -178,7 +178,7 @@ impl WriterPlayer {
         if self.random.permille(300) {
             self.kept.clear();
         }
-        // About 250 frames a second, with bursts at full speed.
+        // The writer publishes about 250 frames a second, with bursts at full speed.
         let burst = if self.random.permille(50) {
             self.random.within(2..30)
         } else {
@@ -227,7 +227,7 @@ impl WriterPlayer {
         }
     }
 
-    /// Claims a slot, now and then as for an upstream element. Returns the slot and whether it is for upstream.
+    /// Claims a slot, now and then for an upstream element. Returns the slot, and whether it is for upstream.
     fn claim(&mut self) -> Option<(Slot, bool)> {
         let claimed = if self.random.permille(300) {
             self.writer.upstream().claim(self.size)
@@ -254,7 +254,7 @@ impl WriterPlayer {
         }
     }
 
-    /// Publishes a frame, now and then with metadata. Returns how long that took.
+    /// Publishes a frame, now and then with metadata. Returns the time that this took.
     fn publish(&mut self, slot: &Slot, tag: Tag) -> Option<u64> {
         let metadata = if self.random.permille(300) {
             tag.bytes(self.random.within(HEAD as u64..MAX_METADATA_SIZE as u64 + 1) as usize)
@@ -265,7 +265,8 @@ impl WriterPlayer {
         let descriptor = FrameDescriptor::new(self.size as u64)
             .with_pts(began)
             .with_offset(tag.serial);
-        // As in rsshmsink: the slot of an upstream element may have been claimed while readers were still following.
+        // rsshmsink waits here too, because the slot of an upstream element may have been claimed while readers were
+        // still following.
         self.writer.upstream().wait_for_followers();
         self.context.before_publish(tag.serial);
         let published = self.writer.publish(slot, descriptor, &metadata);
@@ -281,7 +282,7 @@ impl WriterPlayer {
         Some(publish_time)
     }
 
-    /// Publishes until each slot must have been used, and reports how many were. There are no readers.
+    /// Publishes until each slot must have been used, and reports the number of used slots. There are no readers.
     fn count_slots(&mut self) {
         self.kept.clear();
         let slots = &self.context.board.slots;
@@ -289,7 +290,7 @@ impl WriterPlayer {
             std::thread::sleep(Duration::from_millis(5));
             return;
         }
-        // After this time, the service has noticed which readers are dead, and has released the old segments.
+        // After this time, the service has noticed the dead readers and has released the old segments.
         std::thread::sleep(Duration::from_millis(600));
         let mut used = HashSet::new();
         let committed = self.writer.stats().slots;

@@ -20,7 +20,7 @@ pub use roundtrip::Roundtrip;
 pub use sink::{CopyCounts, LOSSLESS, SinkHarness, custom_event};
 pub use xvfb::{BARS, Picture, Xvfb};
 
-/// The format of most tests: small frames, 30 a second.
+/// The format that most tests use: small frames, 30 a second.
 pub const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=48,framerate=30/1";
 
 /// The format [`CAPS`] with another frame rate.
@@ -30,7 +30,7 @@ pub fn caps_at(frames_per_second: u32) -> String {
 
 /// Initialises GStreamer in this process and registers the plugin's elements.
 ///
-/// GLib's warnings end the process from here on.
+/// After this call, GLib's warnings end the process.
 pub fn init() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

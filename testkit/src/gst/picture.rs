@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Pictures in any layout. Every byte is known, and differs between frames, planes, rows and columns.
+//! Test pictures in any layout. The value of every byte depends on its frame, plane, row and column.
 
 use gst::prelude::*;
 use gst_video::VideoInfo;
@@ -51,7 +51,7 @@ pub fn assert_drawn(bytes: &[u8], info: &VideoInfo, offset: &[usize], stride: &[
     }
 }
 
-/// Checks a picture in the layout of its VideoMeta, or without one in the layout of its caps.
+/// Checks a picture in the layout of its VideoMeta, or in the layout of its caps if it has no VideoMeta.
 #[track_caller]
 pub fn assert_picture(seen: &RecordedFrame, info: &VideoInfo, frame: u8) {
     match &seen.layout {

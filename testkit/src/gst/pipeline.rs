@@ -29,13 +29,13 @@ impl Pipeline {
         pipeline
     }
 
-    /// Sets the pipeline to PLAYING; it must accept.
+    /// Sets the pipeline to PLAYING. Panics if the pipeline refuses.
     #[track_caller]
     pub fn play(&self) {
         self.0.set_state(gst::State::Playing).unwrap();
     }
 
-    /// The element with this name.
+    /// The element whose name is `name`.
     pub fn element(&self, name: &str) -> gst::Element {
         self.0.by_name(name).unwrap()
     }
@@ -69,7 +69,7 @@ impl Pipeline {
         self.by_factory("rsshmsink").property("num-clients")
     }
 
-    /// A source's answer to the LATENCY query: whether it is live, its minimum and its maximum.
+    /// A source's answer to the LATENCY query: whether the source is live, its minimum and its maximum latency.
     pub fn source_latency(&self, factory: &str) -> (bool, gst::ClockTime, Option<gst::ClockTime>) {
         let mut query = gst::query::Latency::new();
         assert!(self.pad(factory, "src").query(&mut query));

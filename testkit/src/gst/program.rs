@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! GStreamer's own programs, run with the plugin that was built with the tests.
+//! Runs GStreamer's own programs with the plugin that was built with the tests.
 
 use std::{fmt::Display, path::PathBuf, process::Command, sync::Once};
 
@@ -9,7 +9,7 @@ use crate::{Process, role};
 
 /// The plugin in the directory of the test program.
 ///
-/// `cargo test` rebuilds this one, but not the one in `target/debug`.
+/// `cargo test` rebuilds this plugin, but not the one in `target/debug`.
 pub fn plugin() -> PathBuf {
     let directory = std::env::current_exe().unwrap().parent().unwrap().to_owned();
     let plugin = directory.join("libgstrsshm.so");
@@ -17,7 +17,7 @@ pub fn plugin() -> PathBuf {
     plugin
 }
 
-/// A command for a program that finds the plugin; its warnings are fatal.
+/// A command for a program that finds the plugin. GLib's warnings end the program.
 pub fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     command
@@ -50,11 +50,11 @@ pub fn run_to_end(pipeline: &str) -> String {
     launch(pipeline).wait_ok()
 }
 
-/// The command that runs a role of this test program which makes pipelines; its warnings are fatal.
+/// The command that runs a role of this test program which makes pipelines. GLib's warnings end the role's process.
 pub fn role_command(role: &str, arguments: &[&str]) -> Command {
     let mut command = role::command(role, arguments);
     command
-        // This registry is not that of the other programs, because here the plugin is part of the program.
+        // The role has a registry of its own, because here the plugin is part of the program.
         .env(
             "GST_REGISTRY",
             std::env::temp_dir().join("rsshm-test-registry-static.bin"),
@@ -70,13 +70,14 @@ pub fn role_command(role: &str, arguments: &[&str]) -> Command {
 /// libraries.
 fn plugin_directory() -> PathBuf {
     static ONCE: Once = Once::new();
-    // Below target/ and not in /tmp: the tests of another checkout may run at the same time.
+    // The directory is below target/ and not in /tmp, because the tests of another checkout may run at the same time.
     let directory = plugin().parent().unwrap().with_file_name("rsshm-test-plugin");
     ONCE.call_once(|| {
         std::fs::create_dir_all(&directory).unwrap();
         let link = directory.join("libgstrsshm.so");
         if std::fs::read_link(&link).ok() != Some(plugin()) {
-            // Renamed into place, because other tests may open it at the same time.
+            // The link is created under another name and then renamed, because other tests may open it at the same
+            // time.
             let staging = directory.join(format!(".{}", std::process::id()));
             let _ = std::fs::remove_file(&staging);
             std::os::unix::fs::symlink(plugin(), &staging).unwrap();

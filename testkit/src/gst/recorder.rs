@@ -26,7 +26,7 @@ pub fn layout(buffer: &gst::BufferRef) -> Option<PlaneLayout> {
     Some((meta.offset().to_vec(), meta.stride().to_vec()))
 }
 
-/// A buffer that left the element, copied.
+/// A copy of a buffer that left the element.
 #[derive(Clone, Debug)]
 pub struct RecordedFrame {
     /// The caps of the pad when the buffer left.
@@ -35,7 +35,7 @@ pub struct RecordedFrame {
     pub pts: Option<gst::ClockTime>,
     /// The duration.
     pub duration: Option<gst::ClockTime>,
-    /// The running time of the pipeline when the buffer left; zero without a clock.
+    /// The running time of the pipeline when the buffer left. Zero if the pipeline had no clock.
     pub at: gst::ClockTime,
     /// The flags.
     pub flags: gst::BufferFlags,
@@ -43,13 +43,14 @@ pub struct RecordedFrame {
     pub video_flags: gst_video::VideoBufferFlags,
     /// The layout in the VideoMeta, if the buffer has one.
     pub layout: Option<PlaneLayout>,
-    /// The buffer's offset: its place in the stream of the writer's pipeline.
+    /// The buffer's offset, which is its place in the stream of the writer's pipeline.
     pub offset: u64,
     /// The sizes of the memories.
     pub memories: Vec<usize>,
     /// The contents.
     pub bytes: Vec<u8>,
-    /// A buffer without memory that has copies of the metas. The memory is not kept: it would pin its slot.
+    /// A buffer without memory that has copies of the metas. The recorder does not keep the memory, because that would
+    /// pin its slot.
     pub metas: gst::Buffer,
 }
 
@@ -80,7 +81,7 @@ impl RecordedFrame {
         self.flags.contains(gst::BufferFlags::DISCONT)
     }
 
-    /// The caps of the pad when the buffer left; there must have been some.
+    /// The caps of the pad when the buffer left. Panics if there were none.
     #[track_caller]
     pub fn caps(&self) -> &gst::Caps {
         self.caps.as_ref().unwrap()
@@ -133,7 +134,7 @@ impl Item {
         }
     }
 
-    /// The item as a word: `frame 5`, `caps`, `tag`; a custom event with its field `number`, as `app 3`.
+    /// The item as a word, such as `frame 5`, `caps` or `tag`. A custom event has its field `number`, such as `app 3`.
     fn word(&self) -> String {
         let event = match self {
             Self::Frame(frame) => return format!("frame {}", frame.offset),
@@ -155,7 +156,7 @@ pub struct SourceRecorder {
 }
 
 impl SourceRecorder {
-    /// A pipeline of this description; it does not play yet.
+    /// A pipeline of this description. It does not play yet.
     #[track_caller]
     pub fn new(description: &str) -> Self {
         let pipeline = Pipeline::new(description);
@@ -174,7 +175,7 @@ impl SourceRecorder {
         Self { pipeline, items }
     }
 
-    /// A pipeline of this description, which plays.
+    /// A playing pipeline of this description.
     #[track_caller]
     pub fn playing(description: &str) -> Self {
         let recorder = Self::new(description);
@@ -182,29 +183,29 @@ impl SourceRecorder {
         recorder
     }
 
-    /// A reader of the channel, which plays. Nothing after the source delays frames.
+    /// A playing reader of the channel. No element after the source delays frames.
     #[track_caller]
     pub fn of(channel: impl Display) -> Self {
         Self::with_options(channel, "")
     }
 
-    /// A reader of the channel, which plays. `options` are properties of rsshmsrc.
+    /// A playing reader of the channel. `options` are properties of rsshmsrc.
     #[track_caller]
     pub fn with_options(channel: impl Display, options: &str) -> Self {
         Self::playing(&format!("rsshmsrc channel={channel} {options} ! fakesink sync=false"))
     }
 
-    /// Everything since the start or the last [`clear`](Self::clear).
+    /// All items since the start or the last [`clear`](Self::clear).
     pub fn items(&self) -> Vec<Item> {
         self.items.lock().unwrap().clone()
     }
 
-    /// Forgets everything so far.
+    /// Forgets all items so far.
     pub fn clear(&self) {
         self.items.lock().unwrap().clear();
     }
 
-    /// All frames since the start or the last [`clear`](Self::clear). The same holds for the methods below.
+    /// All frames since the start or the last [`clear`](Self::clear). The methods below count from there too.
     pub fn frames(&self) -> Vec<RecordedFrame> {
         let items = self.items.lock().unwrap();
         items.iter().filter_map(Item::frame).cloned().collect()
@@ -234,7 +235,7 @@ impl SourceRecorder {
         events.filter(|event| event.type_() == kind).cloned().collect()
     }
 
-    /// All items as words: `frame 5`, `caps`, `tag`, and custom events with their field `number`.
+    /// All items as words, such as `frame 5`, `caps` or `tag`. Custom events have their field `number`.
     pub fn words(&self) -> Vec<String> {
         self.items.lock().unwrap().iter().map(Item::word).collect()
     }

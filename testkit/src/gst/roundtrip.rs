@@ -7,7 +7,7 @@ use gst_video::{VideoInfo, prelude::*};
 use super::{CopyCounts, LOSSLESS, Pipeline, RecordedFrame, SinkHarness, SourceRecorder, picture};
 use crate::{Channel, eventually};
 
-/// A lossless writer that the test feeds, and its reader.
+/// A lossless writer to which the test pushes buffers, and its reader.
 pub struct Roundtrip {
     /// The writer.
     pub writer: SinkHarness,
@@ -15,7 +15,7 @@ pub struct Roundtrip {
     pub reader: SourceRecorder,
     /// The caps of all frames.
     pub caps: gst::Caps,
-    /// The same as a VideoInfo.
+    /// The caps as a VideoInfo.
     pub info: VideoInfo,
     pushed: usize,
     _channel: Channel,
@@ -68,7 +68,7 @@ impl Roundtrip {
     /// Activates the pool that the sink offers, with this padding if there is one.
     #[track_caller]
     pub fn pool(&self, padding: Option<&gst_video::VideoAlignment>) -> gst::BufferPool {
-        // An element asks for a pool after it has started.
+        // The sink can offer a pool only after it has received caps.
         let pad = self.pipeline().pad("rsshmsink", "sink");
         eventually("the sink has caps", || pad.current_caps().is_some());
         let query = self.writer.allocation(&self.caps, true);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Sequenced frames through pipelines: a writer in this process, and readers in other processes that check each frame.
+//! Sends sequenced frames through pipelines. The writer is in this process. Readers in other processes check each
+//! frame.
 //!
-//! The bytes of a frame contain its number (see [`frames`]). So a reader finds frames that are torn, too short, missing
+//! The bytes of a frame contain its number (see [`frames`]), so a reader finds frames that are torn, too short, missing
 //! or repeated. A test program that starts readers has to list [`ROLES`] among its roles.
 
 use std::{
@@ -26,17 +27,18 @@ const READER: &str = "sequence/reader";
 /// The roles that this module needs.
 pub const ROLES: &[(&str, Role)] = &[(READER, read)];
 
-/// The line that a reader prints when it has received a frame begins with this.
+/// The beginning of the line that a reader prints when it has received its first frame.
 const FIRST_FRAME: &str = "FIRST FRAME ";
-/// The line with a reader's summary begins with this.
+/// The beginning of the line that contains a reader's summary.
 const SUMMARY: &str = "SUMMARY ";
 
-/// The longest time that a reader runs, so that it does not outlive a test that was killed.
+/// The longest time that a reader runs. It is limited so that no reader remains for long after a test was killed.
 const MAX_RUN_TIME: gst::ClockTime = gst::ClockTime::from_seconds(100);
 
-/// A pipeline in this process that publishes sequenced frames, from number 0 on; it does not play yet.
+/// A pipeline in this process that publishes sequenced frames, from number 0 on. It does not play yet.
 ///
-/// `source` are properties of videotestsrc, `caps` the fields after `video/x-raw,`, `options` properties of rsshmsink.
+/// `source` contains properties of videotestsrc, `caps` the fields after `video/x-raw,`, and `options` properties of
+/// rsshmsink.
 #[track_caller]
 pub fn writer(channel: impl Display, source: &str, caps: &str, options: &str) -> Pipeline {
     let pipeline = Pipeline::new(&format!(
@@ -58,21 +60,21 @@ pub fn writer(channel: impl Display, source: &str, caps: &str, options: &str) ->
 /// The results of a reader's process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Frames received.
+    /// The number of frames received.
     pub received: u64,
-    /// Numbers that were skipped, except those between the first two frames.
+    /// The count of skipped frames, without those between the first two received frames.
     pub missed: u64,
-    /// Frames that were not whole when they came, or had changed when they were released.
+    /// The count of frames that were not whole when they arrived, or had changed when they were released.
     pub torn: u64,
-    /// Frames whose number was not above that of the frame before.
+    /// The count of frames whose number was not above that of the previous frame.
     pub backwards: u64,
     /// The first number received.
     pub first: u64,
     /// The last number received.
     pub last: u64,
-    /// Frames whose memory was the segment.
+    /// The count of frames whose memory was the segment.
     pub in_place: u64,
-    /// Frames that the source copied.
+    /// The count of frames that the source copied.
     pub copied: u64,
 }
 
@@ -84,9 +86,9 @@ impl Summary {
     }
 }
 
-/// The command of a reader that checks the frames at the element `check` of its pipeline, until EOS.
+/// The command of a reader that checks the frames at the element `check` of its pipeline until EOS.
 ///
-/// It holds the last `hold` frames, and checks them again when it releases them.
+/// The reader holds the last `hold` frames, and checks each again when it releases it.
 pub fn reader_command(pipeline: &str, hold: usize) -> Command {
     role_command(READER, &[pipeline, &hold.to_string()])
 }
@@ -157,7 +159,7 @@ impl SequenceChecker {
                 self.summary.first = number.into();
                 say(format!("{FIRST_FRAME}{number}"));
             }
-            // The first frame is the newest that there was. The source skips all others from before the base time.
+            // The first frame is the newest at the start. The source skips all other frames from before the base time.
             Some(previous) if previous < number && self.summary.received == 2 => {}
             Some(previous) if previous < number => self.summary.missed += u64::from(number - previous - 1),
             Some(_) => self.summary.backwards += 1,
@@ -177,7 +179,7 @@ impl SequenceChecker {
     }
 }
 
-/// The role of a reader. Arguments: the pipeline, and how many frames to hold.
+/// The role of a reader. The arguments are the pipeline, and the number of frames to hold.
 fn read(arguments: &[&str]) {
     let (description, hold) = (arguments[0], arguments[1].parse().unwrap());
     let pipeline = Pipeline::new(description);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A harness that feeds an rsshmsink buffer by buffer.
+//! A harness that pushes buffers to an rsshmsink one by one.
 
 use std::{
     fmt::Display,
@@ -16,7 +16,8 @@ use crate::eventually;
 /// Properties of an rsshmsink that drops no frame and waits for the first reader.
 pub const LOSSLESS: &str = "lossless=true wait-for-connection=true sync=false";
 
-/// A pipeline in this process: an appsrc, to which the test gives buffers and events, and an rsshmsink.
+/// A pipeline in this process that consists of an appsrc and an rsshmsink. The test gives buffers and events to the
+/// appsrc.
 pub struct SinkHarness {
     /// The pipeline.
     pub pipeline: Pipeline,
@@ -24,15 +25,16 @@ pub struct SinkHarness {
 }
 
 impl SinkHarness {
-    /// A live source of frames in the format [`CAPS`], stamped when they are pushed. It plays.
+    /// A playing harness with a live source in the format [`CAPS`]. The source gives each frame a timestamp when the
+    /// test pushes it.
     ///
-    /// `options` are properties of rsshmsink, here and below.
+    /// Here and in the functions below, `options` are properties of rsshmsink.
     #[track_caller]
     pub fn live(channel: impl Display, options: &str) -> Self {
         Self::live_with_caps(channel, CAPS, options)
     }
 
-    /// A live source of frames in another format. It plays.
+    /// A playing harness with a live source in another format.
     #[track_caller]
     pub fn live_with_caps(channel: impl Display, caps: &str, options: &str) -> Self {
         let harness = Self::with_source(channel, "is-live=true do-timestamp=true", options);
@@ -41,13 +43,13 @@ impl SinkHarness {
         harness
     }
 
-    /// A source that does not stamp its frames and has no caps yet. It does not play yet.
+    /// A harness whose source sets no timestamps and has no caps yet. It does not play yet.
     #[track_caller]
     pub fn new(channel: impl Display, options: &str) -> Self {
         Self::with_source(channel, "", options)
     }
 
-    /// A source without timestamps and caps, whose rsshmsink is [`LOSSLESS`]. It plays.
+    /// A playing harness whose source sets no timestamps and has no caps yet. Its rsshmsink is [`LOSSLESS`].
     #[track_caller]
     pub fn lossless(channel: impl Display) -> Self {
         let harness = Self::new(channel, LOSSLESS);
@@ -55,7 +57,7 @@ impl SinkHarness {
         harness
     }
 
-    /// A source with these properties of appsrc. It does not play yet.
+    /// A harness whose appsrc has these properties. It does not play yet.
     #[track_caller]
     pub fn with_source(channel: impl Display, source: &str, options: &str) -> Self {
         let pipeline = Pipeline::new(&format!(
@@ -87,7 +89,7 @@ impl SinkHarness {
         self.source.emit_by_name("push-buffer", &[buffer])
     }
 
-    /// Pushes a buffer with its caps, and in its segment if there is one.
+    /// Pushes a buffer with its caps, and with its segment if there is one.
     #[track_caller]
     pub fn push_sample(
         &self,
@@ -132,7 +134,7 @@ impl SinkHarness {
         gst_video::VideoInfo::from_caps(&caps).map_or(1000, |info| info.size())
     }
 
-    /// Pushes frames with this offset until `reader` has received one of them.
+    /// Pushes frames with this offset until `reader` has received one.
     #[track_caller]
     pub fn push_frame_until_seen(&self, offset: u64, reader: &SourceRecorder) {
         eventually("the reader has received the frame", || {
@@ -142,9 +144,10 @@ impl SinkHarness {
         });
     }
 
-    /// Waits until `reader` has received everything that was pushed and sent so far, and clears its recording.
+    /// Waits until `reader` has received all buffers and events so far, and clears its recording.
     ///
-    /// [`push_frame_until_seen`](Self::push_frame_until_seen) may have pushed more frames than the one that was seen.
+    /// This is needed because [`push_frame_until_seen`](Self::push_frame_until_seen) may have pushed more frames than
+    /// the received one.
     #[track_caller]
     pub fn settle(&self, reader: &SourceRecorder) {
         static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -158,7 +161,7 @@ impl SinkHarness {
         reader.clear();
     }
 
-    /// Sends an event after everything that was pushed or sent before.
+    /// Sends an event after all buffers and events so far.
     #[track_caller]
     pub fn send(&self, event: gst::Event) {
         assert!(self.source.send_event(event));
@@ -190,16 +193,16 @@ pub fn custom_event(name: &str, number: u64) -> gst::Event {
     gst::event::CustomDownstream::new(gst::Structure::builder(name).field("number", number).build())
 }
 
-/// How many frames an rsshmsink published, and how many of them in place, copied from foreign memory, and repeated.
+/// The counts of the frames that an rsshmsink published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CopyCounts {
-    /// All frames.
+    /// The number of all published frames.
     pub published: u64,
-    /// Frames whose memory was a slot.
+    /// The number of frames whose memory was a slot.
     pub in_place: u64,
-    /// Frames that were copied from other memory.
+    /// The number of frames that were copied from other memory.
     pub foreign: u64,
-    /// Frames that were copied because their slot had been published before.
+    /// The number of frames that were copied because their slot had been published before.
     pub repeated: u64,
 }
 

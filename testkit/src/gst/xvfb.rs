@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! An X server without a display, for tests that look at a window.
+//! An X server without a display, for tests that check a window.
 
 use std::{
     io::{Read, Write},
@@ -39,7 +39,7 @@ pub struct Picture {
     pub width: usize,
     /// Rows.
     pub height: usize,
-    /// Rows of pixels; a pixel is blue, green, red and an unused byte.
+    /// The rows of pixels. The bytes of a pixel are blue, green, red and an unused byte.
     pixels: Vec<u8>,
 }
 
@@ -53,8 +53,8 @@ impl Xvfb {
         let directory = std::env::temp_dir().join(format!("rsshm-screen-{}-{count}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let mut server = Command::new("Xvfb");
-        // -displayfd: the server prints the number of the free display that it has found.
-        // -noreset: autovideosink tries several sinks, and the server must survive the end of its last client.
+        // With -displayfd, the server prints the number of the free display that it has found. With -noreset, the
+        // server survives the end of its last client. This is needed because autovideosink tries several sinks.
         server
             .args(["-displayfd", "1", "-noreset", "-nolisten", "tcp", "-screen", "0"])
             .arg(format!("{width}x{height}x24"))
@@ -130,7 +130,7 @@ impl Xvfb {
         Picture { width, height, pixels }
     }
 
-    /// Ends the server, as when the user logs out.
+    /// Ends the server, which also happens when a user logs out.
     #[track_caller]
     pub fn end(&mut self) {
         self.server.signal(Signal::SIGTERM);
@@ -155,7 +155,7 @@ impl Client {
     fn connect(display: &str) -> Self {
         let socket = format!("/tmp/.X11-unix/X{}", display.trim_start_matches(':'));
         let mut stream = UnixStream::connect(socket).unwrap();
-        // Little-endian, version 11.0, without authorization.
+        // The client asks for little-endian numbers and version 11.0, and sends no authorization.
         stream.write_all(&[b'l', 0, 11, 0, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap();
         let mut answer = [0; 8];
         stream.read_exact(&mut answer).unwrap();
@@ -165,7 +165,7 @@ impl Client {
         Self(stream)
     }
 
-    /// InternAtom: the number of a name.
+    /// Requests the number of a name (InternAtom).
     fn atom(&mut self, name: &str) -> u32 {
         let padded = name.len().next_multiple_of(4);
         let mut request = vec![16, 0];
@@ -180,7 +180,7 @@ impl Client {
         u32::from_le_bytes(answer[8..12].try_into().unwrap())
     }
 
-    /// SendEvent: asks the window's program to close it.
+    /// Asks the window's program to close the window (SendEvent).
     fn close_window(&mut self, window: u32) {
         let (protocols, delete) = (self.atom("WM_PROTOCOLS"), self.atom("WM_DELETE_WINDOW"));
         let mut request = vec![25, 0, 11, 0];
@@ -195,13 +195,14 @@ impl Client {
 }
 
 impl Picture {
-    /// Red, green and blue of a pixel.
+    /// The red, green and blue of a pixel.
     pub fn pixel(&self, x: usize, y: usize) -> [u8; 3] {
         let at = 4 * (y * self.width + x);
         [self.pixels[at + 2], self.pixels[at + 1], self.pixels[at]]
     }
 
-    /// Whether the upper half of the rectangle (left, top, width, height) shows these bars from left to right.
+    /// Whether the upper half of a rectangle shows these bars from left to right. The rectangle is left, top, width and
+    /// height.
     pub fn shows(&self, (left, top, width, height): (usize, usize, usize, usize), bars: &[[u8; 3]]) -> bool {
         bars.iter().enumerate().all(|(bar, expected)| {
             let x = left + (2 * bar + 1) * width / (2 * bars.len());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A channel's honest peers, each a process of its own, which report how they fare.
+//! A channel's honest peers. Each is a process of its own and reports its frames, errors and processor time.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -36,14 +36,14 @@ pub const RATE: u32 = 200;
 /// The time between two frames.
 const PERIOD: Duration = Duration::from_nanos(1_000_000_000 / RATE as u64);
 
-/// What a peer reports about itself.
+/// The report of a peer about itself.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     pub frames: u64,
     pub missed: u64,
     /// The processor time of the process.
     pub cpu: Duration,
-    /// The longest publish, or the age of the oldest frame, since the last report.
+    /// The longest time of a publish (writer) or the highest age of a frame (reader) since the last report.
     pub longest: Duration,
     /// How often each kind of error or event occurred.
     pub occurrences: String,
@@ -74,7 +74,7 @@ impl Report {
     }
 }
 
-/// In a peer's process: what it has counted, and the lines of the test, which it obeys beside its work.
+/// The part of a peer's process that reports. It has the peer's counts, and receives the lines from the test.
 struct Reporter {
     lines: mpsc::Receiver<String>,
     report: Report,
@@ -94,7 +94,7 @@ impl Reporter {
         *self.occurrences.entry(what.into()).or_default() += 1;
     }
 
-    /// Reports if the test asks for it. `false` when it is time to stop.
+    /// Reports if the test asks for a report. `false` if the peer has to stop.
     fn obey(&mut self) -> bool {
         match self.lines.try_recv().as_deref() {
             Ok("report") => {
@@ -115,7 +115,7 @@ fn kind(error: &Error) -> String {
     format!("{error:?}").split(' ').next().unwrap().to_owned()
 }
 
-/// Publishes a frame with the time as its pts; `false` if there was no slot.
+/// Publishes a frame that has the current time as its pts. Returns `false` if there was no slot.
 fn publish_now(writer: &Writer) -> Result<bool, Error> {
     let Some(mut slot) = writer.claim(SIZE)? else {
         return Ok(false);
@@ -125,7 +125,7 @@ fn publish_now(writer: &Writer) -> Result<bool, Error> {
     writer.publish(&slot, descriptor, &[]).map(|()| true)
 }
 
-/// Publishes [`RATE`] frames a second, and an event with every sixteenth.
+/// Publishes [`RATE`] frames a second, and an event with every sixteenth frame.
 fn writer(channel: &str) {
     let options = WriterOptions::default()
         .perms(0o644)
@@ -162,13 +162,13 @@ fn writer(channel: &str) {
     say("stopped");
 }
 
-/// Reads bytes all over a frame, so that a mapping that is gone is noticed.
+/// Reads bytes all over a frame. If its mapping were gone, this would crash the process.
 fn touch(bytes: &[u8]) {
     black_box(bytes.iter().step_by(64).map(|byte| u64::from(*byte)).sum::<u64>());
 }
 
-/// Reads all frames and holds two of those in place. After an error it starts anew, as a program does that is
-/// restarted.
+/// Reads all frames and holds two of those that are in place. After an error it opens a new reader, as a restarted
+/// program does.
 fn reader(channel: &str, read_only: bool, max_held: u32) {
     let new = || -> Reader { open_reader(channel, ReaderOptions::default().read_only(read_only)) };
     let limits = ReadLimits::default().max_held(max_held);
@@ -207,7 +207,7 @@ fn reader(channel: &str, read_only: bool, max_held: u32) {
     say("stopped");
 }
 
-/// Releases all but the last two frames, after it has read them again.
+/// Reads all held frames but the last two again, and releases them.
 fn release(held: &mut VecDeque<rsshm_channel::Frame>, copy: &[u8]) {
     while held.len() > 2
         && let Some(frame) = held.pop_front()
@@ -242,7 +242,7 @@ impl Honest {
         honest
     }
 
-    /// The reports of all peers; the writer's is the first.
+    /// The reports of all peers. The writer's report is the first.
     #[track_caller]
     fn reports(&mut self) -> Vec<(&'static str, Report)> {
         let peers = std::iter::once(("hostile/writer", &mut self.writer))
@@ -255,7 +255,7 @@ impl Honest {
             .collect()
     }
 
-    /// Waits until each peer has more frames than now.
+    /// Waits until each peer has more frames than at the call.
     #[track_caller]
     fn wait_for_frames(&mut self) {
         let before = self.reports();
@@ -265,7 +265,7 @@ impl Honest {
         });
     }
 
-    /// Runs `attack`, and reports what happened to each peer meanwhile. No peer may spin.
+    /// Runs `attack`, and returns the report of each peer about this time. Checks that no peer spins.
     #[track_caller]
     pub fn during(&mut self, what: &str, attack: impl FnOnce(&Channel)) -> Vec<(&'static str, Report)> {
         let before = self.reports();
@@ -295,7 +295,7 @@ impl Honest {
             })
             .collect();
         for (role, report) in &reports {
-            // Debug builds on a busy machine use much time; a peer that spins uses all that it gets.
+            // A debug build on a busy machine uses much processor time, but less than a peer that spins.
             assert!(
                 report.cpu < took.mul_f64(0.4),
                 "{what}: {role} spins: {report:?} in {took:?}"
@@ -304,7 +304,7 @@ impl Honest {
         reports
     }
 
-    /// Checks that all peers get frames, and the writer publishes at full rate.
+    /// Checks that all peers get frames, and that the writer publishes at full rate.
     #[track_caller]
     pub fn assert_well(&mut self, what: &str) {
         let reports = self.during(what, |_| std::thread::sleep(SECOND));
@@ -313,7 +313,7 @@ impl Honest {
         }
     }
 
-    /// Checks that the writer ends and leaves nothing, and that the readers follow the next one.
+    /// Checks that the writer ends and leaves no files, and that the readers follow the next writer.
     #[track_caller]
     pub fn assert_restart_is_clean(mut self) {
         self.writer.send("stop");

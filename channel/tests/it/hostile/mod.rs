@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Hostile peers. One that may write the segment writes garbage into all of it, or wakes other peers without end; one
-//! that may only read the segment tries everything that read permission allows. No honest peer crashes, hangs, or is
+//! Hostile peers. A peer with write permission writes garbage all over the segment, or wakes other peers without end. A
+//! peer with read permission alone tries every call that this permission allows. No honest peer crashes, hangs, or is
 //! kept busy.
 //!
 //! `RSSHM_TEST_SECONDS` makes the attacks longer.
@@ -38,7 +38,7 @@ use crate::support::{
 
 pub const ROLES: &[(&str, Role)] = &[("hostile/waiting lossless writer", |_| waiting_lossless_writer())];
 
-/// The parts of a segment's tables: offset and size of each.
+/// The offset and the size of each part of a segment's tables.
 fn parts(header: &Header) -> [(u64, u64); 9] {
     let readers = MAX_READERS as u64;
     [
@@ -63,7 +63,7 @@ fn parts(header: &Header) -> [(u64, u64); 9] {
     ]
 }
 
-/// Garbage for a word that has the value `now`: special values, values near it, plausible ones, and any.
+/// Garbage for a word whose value is `now`: special values, values near `now`, plausible values, and any others.
 fn garbage(random: &mut Random, now: u64, slots_offset: u64) -> u64 {
     match random.below(8) {
         0 => 0,
@@ -77,13 +77,14 @@ fn garbage(random: &mut Random, now: u64, slots_offset: u64) -> u64 {
     }
 }
 
-/// Writes garbage into all tables of the segment for a time, and into the semaphore. Returns the number of words
-/// written.
+/// Writes garbage into all tables of the segment and into the semaphore until `time` is over. Returns the number of
+/// words written.
 ///
-/// `sparing` leaves out the words that make all peers look for another segment, so that the others are hit more often.
+/// `sparing` leaves out the words that make all peers look for another segment, so that the other words are hit more
+/// often.
 fn write_garbage(channel: &Channel, time: Duration, sparing: bool, seed: u64) -> u64 {
     let mut random = Random::new(seed);
-    // It has a reader entry, so its pins count until it is evicted.
+    // The attacker has a reader entry, so its pins count until it is evicted.
     let own = RawPeer::open(channel);
     own.attach();
     let until = Instant::now() + time;
@@ -101,7 +102,7 @@ fn write_garbage(channel: &Channel, time: Duration, sparing: bool, seed: u64) ->
             let _ = file.write_all_at(&random.number().to_ne_bytes(), random.below(4) * 8);
         }
         let parts = parts(&peer.header);
-        // The word that contains the state of the segment too.
+        // This word also contains the state of the segment.
         let state_at = peer.header.status_offset + std::mem::offset_of!(Status, published) as u64;
         for _ in 0..2000 {
             let part = random.below(parts.len() as u64) as usize;
@@ -154,7 +155,7 @@ fn garbage_in_whole_segment_ends_no_peer() {
     honest.assert_restart_is_clean();
 }
 
-/// The state of the segment or its header is overwritten: all peers continue in a new segment.
+/// The state of the segment or its header is overwritten. All peers continue in a new segment.
 #[test]
 fn writer_replaces_corrupted_segment() {
     type Corrupt = fn(&RawPeer);
@@ -181,7 +182,7 @@ fn writer_replaces_corrupted_segment() {
     }
 }
 
-/// Increments a futex word of the channel and wakes its sleepers as fast as it can, for a time.
+/// Increments a futex word of the channel and wakes its sleepers as fast as it can, until `time` is over.
 fn wake_for(channel: &Channel, time: Duration, word: impl Fn(&RawPeer) -> &AtomicU32) {
     let peer = RawPeer::open(channel);
     let until = Instant::now() + time;
@@ -210,8 +211,8 @@ fn endless_wakeups_keep_no_peer_busy() {
     honest.assert_restart_is_clean();
 }
 
-/// A lossless writer that waits for a reader is not kept busy either. In a role, as it measures the processor time of
-/// its process.
+/// A lossless writer that waits for a reader is not kept busy either. The test runs in a role because it measures the
+/// processor time of its process.
 #[test]
 fn endless_wakeups_keep_no_lossless_writer_busy() {
     print!("{}", role::start("hostile/waiting lossless writer", &[]).wait_ok());
@@ -223,7 +224,7 @@ fn waiting_lossless_writer() {
     assert!(publish(&writer, 1));
     let _service = Service::of(&writer);
     let peer = RawPeer::open(&channel);
-    // A reader that never takes a frame.
+    // This reader never takes a frame.
     peer.attach();
     let waits = std::thread::spawn({
         let writer = Arc::clone(&writer);
@@ -234,7 +235,8 @@ fn waiting_lossless_writer() {
     });
     let before = cpu_time();
     let began = Instant::now();
-    // One wakeup in 20 microseconds: the rest of the processor time is the writer's.
+    // The attacker sleeps 20 microseconds after each wakeup. Most of the measured processor time is therefore that of
+    // the writer.
     let mut wakeups = 0;
     while began.elapsed() < SECOND {
         peer.status().writer_word.fetch_add(1, Ordering::Relaxed);
@@ -251,7 +253,7 @@ fn waiting_lossless_writer() {
     assert!(cpu < Duration::from_millis(600), "{cpu:?} in a second");
 }
 
-/// Another peer writes "evicted" into its quota all the time.
+/// Another peer keeps writing "evicted" into the reader's quota.
 #[test]
 fn repeatedly_evicted_reader_backs_off() {
     let channel = Channel::new();
@@ -283,7 +285,7 @@ fn repeatedly_evicted_reader_backs_off() {
     });
     println!("evicted {evictions} times in {:?}", began.elapsed());
     assert!((1..=4).contains(&evictions), "{evictions}");
-    // It attaches again.
+    // When the attack is over, the reader attaches again.
     wait_until("a frame", 3 * SECOND, || {
         assert!(publish(&writer, 3));
         matches!(

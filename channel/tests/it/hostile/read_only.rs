@@ -50,12 +50,12 @@ const ATTACKS: [&str; 4] = [
     "hostile/many sleepers",
 ];
 
-/// The word of an attacker whose attack has begun.
+/// The line that an attacker prints when its attack has begun.
 const ATTACKING: &str = "attacks";
-/// The answer of an attacker whose calls are all refused.
+/// The line that an attacker prints if all its calls are refused.
 const ALL_REFUSED: &str = "succeeded: []";
 
-/// A process of another user that has the segment mapped for reading.
+/// The segment as a process of another user has it: opened and mapped for reading.
 struct ReadOnly {
     channel: String,
     path: String,
@@ -81,7 +81,7 @@ impl ReadOnly {
         }
     }
 
-    /// A word of the status.
+    /// The word at the offset `field` of the status.
     fn status_word(&self, field: usize) -> &AtomicU32 {
         let mut offset = [0; 8];
         let at = std::mem::offset_of!(Header, status_offset) as u64;
@@ -98,7 +98,7 @@ impl ReadOnly {
         self.status_word(std::mem::offset_of!(Status, writer_word))
     }
 
-    /// The names of the calls on the segment's path that succeed.
+    /// Tries calls on the segment's path. Returns the names of those that succeed.
     fn try_by_path(&self) -> Vec<&'static str> {
         let path = CString::new(self.path.clone()).unwrap();
         let may_write = |path: &str| OpenOptions::new().write(true).open(path).is_ok();
@@ -126,7 +126,7 @@ impl ReadOnly {
         succeeded(&calls)
     }
 
-    /// The names of the calls on the segment's descriptor and mapping that succeed.
+    /// Tries calls on the segment's descriptor and mapping. Returns the names of those that succeed.
     fn try_by_descriptor(&self) -> Vec<&'static str> {
         let fd = self.file.as_raw_fd();
         let read_write = libc::PROT_READ | libc::PROT_WRITE;
@@ -157,11 +157,11 @@ impl ReadOnly {
         succeeded(&calls)
     }
 
-    /// Tries every call that could change the segment, takes all locks that it may take, and reads all bytes.
+    /// Tries every call that could change the segment, takes all locks that it may take, and reads a byte of each page.
     fn try_forbidden_calls(&self) {
         let mut done = self.try_by_path();
         done.extend(self.try_by_descriptor());
-        // Read locks of all bytes, and flock locks, on descriptions that stay open.
+        // Take read locks of all bytes, and flock locks, on file descriptions that stay open.
         let locked: Vec<_> = [(0, 4096), (4097, 0), (4096, 1)]
             .map(|(byte, length)| {
                 let file = File::open(&self.path).unwrap();
@@ -170,7 +170,7 @@ impl ReadOnly {
                 file
             })
             .into();
-        // Every page, through the mapping: that must commit no memory.
+        // Read every page through the mapping. This must commit no memory.
         let bytes = unsafe { std::slice::from_raw_parts(self.mapping.cast::<u8>(), self.size) };
         black_box(bytes.iter().step_by(4096).map(|byte| u64::from(*byte)).sum::<u64>());
         say(format!("succeeded: {done:?}"));
@@ -188,7 +188,8 @@ impl ReadOnly {
 
     fn steal_sleepers_for_ever(&self) {
         let words = [self.published(), self.writer_word()];
-        // Shared memory, as only sleepers of one kind of futex can be moved.
+        // This word is in shared memory too, because the kernel moves sleepers only between two shared futexes or two
+        // private ones.
         let own = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -209,7 +210,7 @@ impl ReadOnly {
         }
     }
 
-    /// Sleeps on `published` in a thousand threads; a user may have as many as their limit allows.
+    /// Sleeps on `published` in a thousand threads, or in fewer if the user's limit does not allow that.
     fn sleep_in_many_threads(&self) {
         let address = self.published().as_ptr().addr();
         for _ in 0..1000 {
@@ -270,7 +271,7 @@ fn steal_sleepers(from: &AtomicU32, own: &AtomicU32) -> i64 {
     }
 }
 
-/// Runs in a role with a /dev/shm of its own, where that is allowed, so that its use of memory can be checked.
+/// The test runs in a role, with its own /dev/shm if the system allows that, so that it can check the use of memory.
 #[test]
 fn read_only_attackers_change_nothing() {
     need_root!("the attackers are another user's processes");
@@ -279,7 +280,7 @@ fn read_only_attackers_change_nothing() {
         Some(wrapper) => role::start_within(&wrapper, ROLE, &["own /dev/shm"]),
         None => role::start(ROLE, &[]),
     };
-    // Each attack lasts as long as the environment says.
+    // Each attack lasts for the time that the environment variable gives.
     while process.is_running() {
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -312,7 +313,7 @@ fn all_attacks(arguments: &[&str]) {
     }
     let after = metadata(&honest);
     assert_eq!((after.ino(), after.mode()), (before.ino(), before.mode()));
-    // Every byte of the segment is committed, and no more.
+    // Exactly the bytes of the segment are committed.
     assert_eq!(after.blocks() * 512, after.size());
     if has_own_shm {
         assert_eq!(bytes_outside(&after), outside_before, "memory outside the segment");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What the modules share: a writer and readers of a channel, frames that can be checked, and measurements.
+//! Helpers that the modules share: a writer and readers of a channel, frames that can be checked, and measurements.
 
 pub mod raw;
 
@@ -22,10 +22,10 @@ use rsshm_testkit::{Channel, frames::is_filled};
 /// The size of a frame in bytes.
 pub const SIZE: usize = 64 * 256;
 
-/// The caps of a channel with frames of that size.
+/// The caps of a channel whose frames have [`SIZE`] bytes.
 pub const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=256,framerate=30/1";
 
-/// The size of a frame of a compressed stream: most are small.
+/// The size of a frame of a compressed stream. Most of these frames are small.
 pub const COMPRESSED_SIZE: usize = 256;
 
 /// One second.
@@ -35,7 +35,7 @@ pub const SECOND: Duration = Duration::from_secs(1);
 pub trait ChannelExt {
     /// A reader that attaches.
     fn reader(&self) -> Reader;
-    /// A reader that only observes.
+    /// A reader without an entry.
     fn observer(&self) -> Reader;
     /// A writer with [`CAPS`].
     fn writer(&self, options: WriterOptions) -> Arc<Writer>;
@@ -57,19 +57,19 @@ impl ChannelExt for Channel {
     }
 }
 
-/// In a role's process: opens the channel `name` with [`CAPS`].
+/// In a role's process: opens a writer of the channel `name` with [`CAPS`].
 pub fn open_writer(name: &str, options: WriterOptions) -> Arc<Writer> {
     let writer = try_open_writer(name, options).unwrap();
     writer.set_caps(Caps::fixed_size(CAPS, SIZE));
     Arc::new(writer)
 }
 
-/// In a role's process: opens the channel `name`, if that is possible.
+/// In a role's process: opens a writer of the channel `name`, if that is possible.
 pub fn try_open_writer(name: &str, options: WriterOptions) -> Result<Writer, Error> {
     Writer::open(ChannelName::new(name).unwrap(), options)
 }
 
-/// In a role's process: a reader of the channel `name`.
+/// In a role's process: opens a reader of the channel `name`.
 pub fn open_reader(name: &str, options: ReaderOptions) -> Reader {
     Reader::new(ChannelName::new(name).unwrap(), options)
 }
@@ -84,24 +84,24 @@ pub fn lossless(max_slots: u32) -> WriterOptions {
     slots(max_slots).lossless(true)
 }
 
-/// Limits under which a reader lags at most `max_behind` frames behind.
+/// Limits for a reader that is at most `max_behind` frames behind.
 pub fn behind(max_behind: u32) -> ReadLimits {
     ReadLimits::default().max_behind(max_behind)
 }
 
-/// The descriptor of a frame of `size` bytes, whose offset is `value`.
+/// The descriptor of a frame with `size` bytes and the offset `value`.
 pub fn descriptor(size: usize, value: u64) -> FrameDescriptor {
     FrameDescriptor::new(size as u64).with_offset(value)
 }
 
-/// Publishes a frame of [`SIZE`] bytes. They are all the lowest byte of `value`, and the frame's offset is `value`.
-/// `false` if there was no slot.
+/// Publishes a frame of [`SIZE`] bytes. Each byte is the lowest byte of `value`, and the frame's offset is `value`.
+/// Returns `false` if there was no slot.
 #[track_caller]
 pub fn publish(writer: &Writer, value: u64) -> bool {
     publish_sized(writer, value, SIZE)
 }
 
-/// As [`publish`], with `size` bytes.
+/// Publishes a frame as [`publish`] does, but with `size` bytes.
 #[track_caller]
 pub fn publish_sized(writer: &Writer, value: u64, size: usize) -> bool {
     publish_frame(writer, descriptor(size, value))
@@ -114,7 +114,8 @@ pub fn publish_compressed(writer: &Writer, value: u64, is_delta: bool) -> bool {
     publish_frame(writer, descriptor(COMPRESSED_SIZE, value).with_flags(flags))
 }
 
-/// Publishes a frame of this descriptor. Its bytes are all the lowest byte of its offset. `false` if there was no slot.
+/// Publishes a frame with this descriptor. Each byte is the lowest byte of the offset. Returns `false` if there was no
+/// slot.
 #[track_caller]
 pub fn publish_frame(writer: &Writer, descriptor: FrameDescriptor) -> bool {
     loop {
@@ -124,20 +125,20 @@ pub fn publish_frame(writer: &Writer, descriptor: FrameDescriptor) -> bool {
         slot.as_mut().fill(descriptor.offset as u8);
         match writer.publish(&slot, descriptor, &[]) {
             Ok(()) => return true,
-            // The service made another segment between the two calls.
+            // The service created another segment between the two calls.
             Err(Error::NotPublishable { .. }) => {}
             Err(error) => panic!("{error}"),
         }
     }
 }
 
-/// Publishes an event with a text. With `sticky` it is the sticky event of that place.
+/// Publishes an event with a text. If `sticky` is given, the event is the sticky event of that place.
 #[track_caller]
 pub fn publish_event(writer: &Writer, text: &str, sticky: Option<usize>) {
     writer.publish_event(NewEvent::new(7, text.as_bytes()), sticky).unwrap();
 }
 
-/// Everything that the reader gets without waiting: the offsets of frames, the texts of events, and "end".
+/// All items that the reader gets without waiting: the offsets of frames, the texts of events, and "end".
 #[track_caller]
 pub fn drain(reader: &mut Reader, limits: ReadLimits) -> Vec<String> {
     let mut copy = Vec::new();
@@ -171,7 +172,8 @@ pub fn next_within(reader: &mut Reader, copy: &mut Vec<u8>, limits: ReadLimits) 
     }
 }
 
-/// Publishes frames until the reader gets one in place: until the writer has noticed the reader and raised its quota.
+/// Publishes frames until the reader gets one in place. This happens when the writer has noticed the reader and raised
+/// its quota.
 #[track_caller]
 pub fn next_in_place(writer: &Writer, reader: &mut Reader, copy: &mut Vec<u8>) -> Frame {
     for _ in 0..1000 {
@@ -185,14 +187,14 @@ pub fn next_in_place(writer: &Writer, reader: &mut Reader, copy: &mut Vec<u8>) -
     panic!("the reader gets no quota");
 }
 
-/// What comes within a millisecond.
+/// The item that the reader gets within a millisecond.
 pub fn poll(reader: &mut Reader, copy: &mut Vec<u8>) -> Next {
     reader
         .next(copy, ReadLimits::default(), Some(Duration::from_millis(1)))
         .unwrap()
 }
 
-/// The bytes of a frame; `copy` is the buffer that its reader was given.
+/// The bytes of a frame. `copy` is the buffer that the test passed to the reader.
 ///
 /// `Frame::bytes` would hide a copy that is larger than the frame.
 pub fn bytes<'a>(frame: &'a Frame, copy: &'a [u8]) -> &'a [u8] {
@@ -206,14 +208,14 @@ pub fn is_in_place(frame: &Frame) -> bool {
     matches!(frame.data, FrameData::InPlace(_))
 }
 
-/// Checks that a frame is the one published with `value`, and is whole.
+/// Checks that a frame is whole and was published with `value`.
 #[track_caller]
 pub fn check(frame: &Frame, copy: &[u8], value: u64) {
     assert_eq!(frame.descriptor.offset, value);
     check_bytes(frame, copy);
 }
 
-/// Checks that a frame is whole: its bytes are those that its descriptor announces.
+/// Checks that a frame is whole: its bytes must be those that its descriptor announces.
 #[track_caller]
 pub fn check_bytes(frame: &Frame, copy: &[u8]) {
     let bytes = bytes(frame, copy);
@@ -232,7 +234,7 @@ pub fn cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).unwrap().into()
 }
 
-/// The system resources that a process holds. They grow where something is never released.
+/// The system resources that a process holds. They grow if some resource is never released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resources {
     pub files: usize,
@@ -241,7 +243,7 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// What this process holds now.
+    /// The resources that this process holds now.
     pub fn now() -> Self {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let memory = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
@@ -252,7 +254,7 @@ impl Resources {
         }
     }
 
-    /// Checks that no more files are open than before. The allocator may have taken a few mappings and some memory.
+    /// Checks that the number of open files has not grown. The allocator may have taken a few mappings and some memory.
     #[track_caller]
     pub fn assert_not_grown_since(&self, before: &Self) {
         assert!(
@@ -264,7 +266,7 @@ impl Resources {
     }
 }
 
-/// The number of repetitions of something that takes long: `long` if `RSSHM_TEST_SECONDS` is set.
+/// The number of repetitions of a slow step: `long` if `RSSHM_TEST_SECONDS` is set, otherwise `short`.
 pub fn repetitions(short: u32, long: u32) -> u32 {
     if std::env::var_os("RSSHM_TEST_SECONDS").is_some() {
         long
@@ -273,7 +275,7 @@ pub fn repetitions(short: u32, long: u32) -> u32 {
     }
 }
 
-/// The duration of a test that can run for any time: `RSSHM_TEST_SECONDS`, or `short` seconds.
+/// The duration of a test that can run for any time: the value of `RSSHM_TEST_SECONDS`, or `short` seconds.
 pub fn test_duration(short: f64) -> Duration {
     seconds_from("RSSHM_TEST_SECONDS", short)
 }
@@ -284,7 +286,8 @@ pub fn seconds_from(variable: &str, default: f64) -> Duration {
     Duration::from_secs_f64(asked.unwrap_or(default))
 }
 
-/// Stops the threads of a scope when it is dropped, also if the test fails: the scope would wait for them for ever.
+/// Stops the threads of a scope when it is dropped. This happens even if the test fails, because the scope would
+/// otherwise wait for its threads for ever.
 pub struct StopOnDrop<'a>(pub &'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -326,7 +329,7 @@ impl Service {
         }
     }
 
-    /// Everything reported since the start, and how many readers there are now.
+    /// All reports since the start, and the current number of readers.
     pub fn seen(&self) -> ServiceReport {
         self.seen.lock().unwrap().clone()
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A peer that may do anything: it has mapped the segment for writing and can lock bytes of the lock file.
+//! A peer that need not keep to the protocol. It has mapped the segment for writing and can lock bytes of the lock
+//! file.
 
 use std::{
     fs::{File, OpenOptions},
@@ -27,11 +28,11 @@ pub struct RawPeer {
     pub header: Header,
     start: NonNull<u8>,
     length: NonZeroUsize,
-    /// Carries the locks.
+    /// The file that carries the locks.
     lock_file: File,
 }
 
-// SAFETY, both: the mapping is accessed only through atomics.
+// SAFETY, for `Send` and `Sync`: the mapping is accessed only through atomics.
 unsafe impl Send for RawPeer {}
 unsafe impl Sync for RawPeer {}
 
@@ -40,7 +41,7 @@ impl RawPeer {
         Self::try_open(channel).expect("a channel that is not damaged")
     }
 
-    /// `None` when the channel is not there, or its header is damaged.
+    /// Opens the channel. `None` if the channel does not exist or its header is damaged.
     pub fn try_open(channel: &Channel) -> Option<Self> {
         let open = |path| OpenOptions::new().read(true).write(true).open(path).ok();
         let file = open(channel.segment())?;
@@ -58,7 +59,7 @@ impl RawPeer {
         })
     }
 
-    /// Any part of the tables; the caller makes sure that it is inside.
+    /// The part of the tables at `offset`. The caller makes sure that it is inside the tables.
     pub fn at<T>(&self, offset: u64) -> &T {
         unsafe { self.start.add(offset as usize).cast().as_ref() }
     }
@@ -101,7 +102,7 @@ impl RawPeer {
             .expect("no reader entry is free")
     }
 
-    /// Locks a reader entry and fills it in as an honest reader does, without any rule about what it pins.
+    /// Locks a reader entry and fills it in as an honest reader does. The peer may then pin any slots.
     pub fn attach(&self) -> usize {
         let entry = self.lock_entry();
         let shared = self.entry(entry);
@@ -126,7 +127,7 @@ pub fn wake(word: &AtomicU32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
 }
 
-/// Locks bytes for the open file description of `file`; `false` if a lock of another one conflicts.
+/// Locks bytes for the open file description of `file`. `false` if a lock of another description conflicts.
 pub fn lock(file: &File, kind: i32, byte: i64, length: i64) -> bool {
     let lock = libc::flock {
         l_type: kind as libc::c_short,
