@@ -107,20 +107,22 @@ class Attachment:
         ticket = segment.seat_half(index, ReaderEntry.generation)
         state = segment.seat_half(index, ReaderEntry.state)
         self._position = segment.seat_word(index, ReaderEntry.cursor)
-        # Before the generation, by which the writer notices this reader: the other values are still those of a dead owner.
+        # Store the state first, then the generation. The writer notices this reader by the generation, and the state tells
+        # it that the other values are still those of a dead owner.
         halves[state] = layout.READER_NEW
         former: int = halves[ticket]
         if seat.generation <= former:
             seat.generation = (former + 1) & 0xFFFF_FFFF
         self._ticket = seat.generation
-        # Before the first pin: the writer then does not apply what it knows of former owners' pins to this reader.
+        # Store the generation before the first pin, so that the writer does not apply to this reader what it knows of former
+        # owners' pins.
         release()
         halves[ticket] = seat.generation
         release()
         words[segment.seat_word(index, ReaderEntry.pins)] = 0
         halves[segment.seat_half(index, ReaderEntry.keyframe_requests)] = 0
         words[segment.seat_word(index, ReaderEntry.message_head)] = 0
-        # The first frame of a new reader is the newest, or of a compressed stream one before it. A lossless writer keeps
+        # The first frame of a new reader is the newest, or in a compressed stream an older one. A lossless writer keeps
         # the frames after the cursor as soon as the reader has joined. Before that, frames beyond the history may be
         # overwritten.
         is_lossless = bool(segment.header.flags & layout.LOSSLESS)

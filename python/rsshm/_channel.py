@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""The writer's side of a channel: slots, segments, readers and names. It does not know what a picture is.
+"""The writer's side of a channel: slots, segments, readers and names. It does not deal with pictures.
 
 It keeps its state in its own memory, and reads back only the reader entries.
 """
@@ -288,7 +288,7 @@ class Channel:
                 segment.complete_descriptor(index, pts, duration, flags)
                 self._head = owner.numbers[index] = number
                 self._passed_over = 0
-                # Each store makes valid what the next one points to.
+                # Each store makes the data valid to which the next store points.
                 release()
                 segment.numbers[index] = number
                 release()
@@ -297,7 +297,7 @@ class Channel:
                 segment.words[segment.head] = number
             finally:
                 self._control.give_back(taken)
-            # Under the lock, because the word is incremented without an atomic addition.
+            # Notify under the lock, because the word is incremented without an atomic addition.
             segment.ring_bell(segment.published)
             # The remaining work is done after the readers are awake.
             self.published += 1

@@ -15,7 +15,7 @@ GRACE = 1.0
 FIRST_GRANT = 3
 """The first quota of a reader: a slot to copy from, a slot to show, and the slot shown before, which many programs keep."""
 GRANT_AHEAD = 2
-"""By how many slots a quota exceeds what the reader holds."""
+"""The number of slots by which a quota exceeds the number of slots that the reader holds."""
 KEY_FRAME_INTERVAL = 1.0
 """The least interval between two reported keyframe requests, because each keyframe costs an encoder bits."""
 

@@ -18,7 +18,7 @@ ASIDE_PREFIX = ".rsshm-"
 """The prefix of staging files. No channel name begins with it."""
 
 Identity = Tuple[int, int]
-"""Device and inode: they identify a file, whatever its name is."""
+"""Device and inode. They identify a file even if its name changes."""
 
 
 class Name:

@@ -234,7 +234,7 @@ class Mapping:
         self.address = _map(fd, offset, length, PROT_READ | (PROT_WRITE if writable else 0))
 
     def exporter(self, offset: int, length: int) -> Any:
-        """The bytes from ``offset`` on, as a ctypes array. Attributes that are set on the array live as long as it does."""
+        """The bytes from ``offset`` on, as a ctypes array. Attributes that are set on the array live as long as the array."""
         if offset < 0 or length < 0 or offset + length > self.length:
             raise ValueError("outside the mapping")
         array: Any = (ctypes.c_uint8 * length).from_address(self.address + offset)

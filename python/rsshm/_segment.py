@@ -234,7 +234,7 @@ class Segment:
         return nobody_woke and self.halves[index] != seen
 
     def is_spoilt(self) -> bool:
-        """Whether the header or the caps, which never change, differ from what was written."""
+        """Whether the header or the caps, which should never change, differ from those that the writer wrote."""
         header, caps = Header(), bytearray(self.header.caps_size)
         # If the file cannot be read or is too short, new readers report that themselves.
         try:

@@ -31,7 +31,7 @@ class Claim:
 
 
 class WriterSegment:
-    """A segment, and what its writer knows of slots and reader entries. All but :meth:`let_go` need the channel's lock."""
+    """A segment, with the writer's state of its slots and reader entries. All but :meth:`let_go` need the channel's lock."""
 
     def __init__(self, segment: Segment, control: ControlFile, backed: int, lossless: bool, alive: Optional[KeptLock]) -> None:
         self.segment = segment
@@ -50,7 +50,7 @@ class WriterSegment:
         self.growing = False
         """Whether one more slot is being committed, outside the lock."""
         self.ignored: List[Optional[int]] = [None] * MAX_READERS
-        """For each reader entry, the generation of an owner whose pins do not count: it is dead, or was evicted."""
+        """For each reader entry, the generation of an owner whose pins do not count, because it is dead or was evicted."""
         self.in_hand = [False] * MAX_SLOTS
         """Slots that arrays of this process still refer to."""
         self.retired_at = 0.0

@@ -25,10 +25,10 @@ CHECK = 0.25
 BETWEEN_SEGMENTS = 1.0
 """How long a channel may have no segment, between two segments, before its writer counts as gone."""
 FALSE_ALARMS, LOOK_AGAIN = 16, 0.001
-"""After this many wakes without a frame, the reader looks once per interval. So needless wakes do not keep it busy."""
+"""After this many wakes without a frame, the reader looks once per interval, so that needless wakes do not keep it busy."""
 WARY, SHORT = 60.0, 0.004
-"""After a lost wake, each wait stays short: the time for which this holds, and the length of such a wait. Any process that
-may read a segment can move the segment's sleepers to another futex, and so cause lost wakes."""
+"""For ``WARY`` seconds after a lost wake, each wait lasts at most ``SHORT`` seconds. Any process that may read a segment can
+move the segment's sleepers to another futex, and so cause lost wakes."""
 EVICTED_AGAIN = 1.0
 """A reader that is evicted twice within this time waits before it attaches again. An honest reader is not evicted, so
 another process is changing the quota word."""
@@ -336,8 +336,8 @@ class Reader:
         ``count`` is the number that was just read.
         """
         number: Optional[int] = None
-        # The writer stores the seq before the count, so the seq may belong to one more end. The loop is bounded, as a
-        # faulty writer could increment the count without end.
+        # The writer stores the seq before the count, so the seq may belong to a later end. The loop is bounded, because
+        # a faulty writer could increment the count all the time.
         for _ in range(8):
             if count == self._eos_seen:
                 return count, None

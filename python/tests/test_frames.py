@@ -19,7 +19,7 @@ cv2 = pytest.importorskip("cv2")
 
 
 def in_place(writer: rsshm.Writer, reader: rsshm.Reader, value: int = 7) -> rsshm.Frame:
-    """A frame in place, as soon as the reader has a quota."""
+    """Waits until the reader has a quota, and returns a frame in place."""
     for _ in range(1000):
         writer.write(grey(value))
         frame = reader.read(5)
