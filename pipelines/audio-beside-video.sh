@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # audio-beside-video.sh
 #
-# Sound beside the picture. One program publishes picture and sound on two channels; another program combines them again, in sync.
-# It records them to talk.mkv in the directory OUTPUT. To play the recording: gst-play-1.0 recordings/talk.mkv
+# Sound beside the picture. One program publishes picture and sound on two channels. Another program combines them again, in sync,
+# and records them to talk.mkv in the directory OUTPUT. To play the recording: gst-play-1.0 recordings/talk.mkv
 #
 #   MICROPHONE=autoaudiosrc    the element that records sound (default: a test tone)
 . "$(dirname "$0")/common.sh"

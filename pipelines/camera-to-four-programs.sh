@@ -24,7 +24,7 @@ choose_display
 start "$shown" gst-launch-1.0 -q rsshmsrc "channel=$CHANNEL" ! "${show[@]}"
 start "A recording" gst-launch-1.0 -q -e rsshmsrc "channel=$CHANNEL" ! queue ! "${encoder[@]}" ! \
 	splitmuxsink "location=$OUTPUT/part-%03d.mp4" max-size-time=10000000000
-# max-buffers=1: a slow detector skips frames and always gets the newest one.
+# With max-buffers=1, a slow detector skips frames and always gets the newest frame.
 start "A detector" gst-launch-1.0 -m rsshmsrc "channel=$CHANNEL" max-buffers=1 ! \
 	videorate ! video/x-raw,framerate=1/1 ! videoconvert ! videoanalyse ! fakesink > >(brightness) 2>&1
 start "A stream" gst-launch-1.0 -q rsshmsrc "channel=$CHANNEL" ! queue ! "${encoder[@]}" ! rtph264pay config-interval=-1 ! \

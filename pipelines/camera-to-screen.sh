@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # camera-to-screen.sh
 #
-# The camera in a window: one program captures, another shows. To get a second window on the same camera, start the script again in
-# another terminal.
+# The camera in a window: one program captures the camera, and another shows it. To get a second window on the same camera, start the
+# script again in another terminal.
 . "$(dirname "$0")/common.sh"
 
 need gstreamer1.0-plugins-base videotestsrc timeoverlay videoconvert

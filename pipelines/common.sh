@@ -40,8 +40,8 @@ esac
 # --- Requirements
 
 missing=()
-# exists ELEMENT: whether the element is installed. Not with gst-inspect-1.0 --exists, which also compares the version of the plugin with
-# that of GStreamer; the two may differ.
+# exists ELEMENT: whether the element is installed. It does not use gst-inspect-1.0 --exists, which fails if the version of the plugin
+# differs from that of GStreamer.
 exists() { gst-inspect-1.0 "$1" >/dev/null 2>&1; }
 # need PACKAGE ELEMENT...: records the package as missing if one of its elements is not installed.
 need() {
@@ -93,8 +93,8 @@ need_decoder() { decoder=$(first_of avdec_h264 openh264dec) && need gstreamer1.0
 
 # --- Parts of pipelines
 
-# choose_display: sets `show`, the end of a pipeline that shows the picture, and `shown`, its description. It is a window or, without a
-# display, one picture file a second.
+# choose_display: sets `show`, the end of a pipeline that shows the picture, and `shown`, its description. The pipeline shows a window
+# or, without a display, saves one picture file a second.
 choose_display() {
 	if [ -n "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ]; then
 		shown="A window"
@@ -110,7 +110,7 @@ encoder=(videoconvert ! x264enc tune=zerolatency speed-preset=veryfast key-int-m
 # --- Programs
 
 processes=()
-# finish: interrupts all programs, waits until they have ended, and counts the channel's files that are left.
+# finish: interrupts all programs, waits until they have ended, and counts the files of the channel that are left.
 finish() {
 	trap - EXIT INT TERM
 	local pid left

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # over-rtsp.sh send | receive HOST
 #
-# From a channel on one machine to a channel on another, as H.264 over RTSP. Many other programs can receive RTSP too:
-# `gst-play-1.0 rtsp://HOST:8554/cam0`, VLC, recorders for surveillance cameras.
+# Sends a channel on one machine to a channel on another, as H.264 over RTSP. Many other programs can receive RTSP too:
+# `gst-play-1.0 rtsp://HOST:8554/cam0`, VLC, and recorders for surveillance cameras.
 #
 #   PORT=8554      TCP port of the sender
 #   LATENCY=100    milliseconds that the receiver waits for late packets

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # over-srt.sh send | receive HOST
 #
-# From a channel on one machine to a channel on another, as H.264 in MPEG-TS over SRT. Lost packets are sent again. Any number of
-# receivers connect to the sender and disconnect from it at any time.
+# Sends a channel on one machine to a channel on another, as H.264 in MPEG-TS over SRT. Lost packets are sent again. Any number of
+# receivers may connect to the sender, and disconnect from it, at any time.
 #
 #   PORT=7001      UDP port of the sender
 #   LATENCY=120    milliseconds within which lost packets can be sent again

@@ -4,10 +4,10 @@
 
     bench.py [--frames 600] [--fps 60] [--only rsshm]
 
-Latency: from the time when the writer has the picture until the reader has it as an array, at a steady rate.
-CPU: of the reader's process, per frame.
-Full speed: both sides as fast as they can. The reader takes each picture that it gets.
-The figures are valid for this machine at this time: compare only figures of the same run.
+Latency is the time from when the writer has the picture until the reader has it as an array, at a steady rate.
+CPU is the CPU time of the reader's process per frame.
+At full speed, both sides run as fast as they can, and the reader takes each picture that it gets.
+The figures are valid only for this machine at this time, so compare only figures of the same run.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Shared:
 
 
 def paced(count: int, fps: float) -> Iterator[int]:
-    """Counts from 0 at this rate; 0: without a delay."""
+    """Counts from 0 at this rate, or without a delay if the rate is 0."""
     due = time.monotonic()
     for index in range(count):
         if fps:
@@ -72,7 +72,7 @@ def in_place_writer(shared: Shared, count: int, fps: float) -> None:
     with rsshm.Writer(shared.name, SHAPE, fps=fps or None, lossless=fps == 0) as writer:
         writer.wait_for_reader(20)
         for _ in paced(count, fps):
-            # The picture is already in the slot: drawing it is not part of the measurement.
+            # The picture is already in the slot, because drawing it is not part of the measurement.
             with writer.buffer() as slot:
                 stamp = slot.data[:8].view(numpy.uint64)
                 stamp[0] = time.monotonic_ns()
@@ -228,7 +228,7 @@ def read(transport: str, shared: Shared, results: Any) -> None:
             began, used, first = time.monotonic(), cpu_seconds(), False
         last, spent = time.monotonic(), cpu_seconds()
     count = max(len(latencies) - 1, 1)
-    # Without the first tenth, which has cold caches and new memory.
+    # Leave out the first tenth, which has cold caches and new memory.
     results.put((latencies[len(latencies) // 10 :], count / (last - began), (spent - used) / count, len(latencies)))
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""A classic reader with posix_ipc, ctypes and NumPy: takes the semaphore, looks, copies, and releases the semaphore.
+"""A classic reader with posix_ipc, ctypes and NumPy: it takes the semaphore, copies a frame, and releases the semaphore.
 
-It prints one frame per second of the channel cam0. It does not use the package rsshm, only docs/PROTOCOL.md.
+It prints one frame per second of the channel cam0. It does not use the package rsshm, but follows docs/PROTOCOL.md.
 It takes no reader entry.
 """
 

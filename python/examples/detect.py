@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
                 writer.set_format(picture.shape, fps=frame.caps.fps)
                 print(f"{output}: {writer.caps}", flush=True)
             boxes = detector.find(picture)
-            # The only copy: from the slot of the camera into the slot of the output, where the boxes are drawn.
+            # This is the only copy, from the slot of the camera into the slot of the output, where the boxes are drawn.
             with writer.buffer() as slot:
                 slot.array[:] = picture
                 for x, y, width, height in boxes:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""A reader in one segment: with a reader entry, in which it can pin frames, or as an observer, which only reads."""
+"""A reader in one segment. It has a reader entry and can pin frames, or it is an observer and only reads."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class HeldSeat:
     def __init__(self, byte: int, locks: Identity, lock: KeptLock) -> None:
         self.index = byte - layout.FIRST_READER_BYTE
         self.locks = locks
-        # A value that the owner before is unlikely to have had. In a new segment, the writer distinguishes owners by the
+        # A value that the previous owner is unlikely to have had. In a new segment, the writer distinguishes owners by the
         # generation alone.
         self.generation = (monotonic_ns() >> 10) & 0xFFFF_FFFF | 1
         self._lock = lock
 
 
 class Pin:
-    """A pin of a slot, removed when nothing refers to this object any more. There is no pin until an attachment is set."""
+    """A pin of a slot. It is removed when nothing refers to this object. There is no pin until an attachment is set."""
 
     __slots__ = ("attachment", "_slot")
 
@@ -54,8 +54,8 @@ class Pin:
 
 
 class Prepared(NamedTuple):
-    """The objects of the next frame in a slot, made in advance while the reader has nothing to do. They are usable if that
-    frame has the same layout as the last one."""
+    """The objects of the next frame in a slot, made in advance while the reader has nothing to do. They are usable if the
+    next frame has the same layout as the last one."""
 
     shape: bytes
     """The layout of the last frame: a part of its descriptor, which was checked."""
@@ -80,22 +80,22 @@ class Attachment:
         self._to_prepare: Optional[Tuple[int, bytes]] = None
         self._usual_shape = b""
         self.kept_behind = 0
-        """If the writer is lossless: no frame after this seq is overwritten before this reader has taken it."""
+        """A lossless writer overwrites no frame after this seq before this reader has taken it."""
         self._asked_at = -1
         """The quota at which the reader last requested a larger one."""
         self._look()
 
     def _look(self) -> None:
-        """Loads the state on arrival. The order matters: no frame in this head comes after an end that is not counted yet."""
+        """Loads the state on arrival, in an order such that no frame up to the head comes after an end that is not counted."""
         self.eos_then: int = self.segment.halves[self.segment.eos_count]
         acquire()
         self.head_then: int = self.segment.words[self.segment.head]
         acquire()
 
     def _enter(self, seat: HeldSeat, follows: Optional[int]) -> bool:
-        """Joins: from here on the writer counts this reader, and its pins. False if the segment was superseded in between.
+        """Joins the segment: the writer then counts this reader and its pins. False if the segment was superseded meanwhile.
 
-        A reader that follows from a former segment joins all the same, and takes the frames that are here first.
+        A reader that follows from a former segment joins even then, and takes the frames of this segment first.
         """
         segment = self.segment
         halves, words = segment.halves, segment.words
@@ -107,20 +107,22 @@ class Attachment:
         ticket = segment.seat_half(index, ReaderEntry.generation)
         state = segment.seat_half(index, ReaderEntry.state)
         self._position = segment.seat_word(index, ReaderEntry.cursor)
-        # Before the generation, by which the writer notices this reader: the other values are still those of a dead owner.
+        # Store the state first, then the generation. The writer notices this reader by the generation, and the state tells
+        # it that the other values are still those of a dead owner.
         halves[state] = layout.READER_NEW
         former: int = halves[ticket]
         if seat.generation <= former:
             seat.generation = (former + 1) & 0xFFFF_FFFF
         self._ticket = seat.generation
-        # Before the first pin: the writer then does not apply what it knows of former owners' pins to this reader.
+        # Store the generation before the first pin, so that the writer does not apply to this reader what it knows of former
+        # owners' pins.
         release()
         halves[ticket] = seat.generation
         release()
         words[segment.seat_word(index, ReaderEntry.pins)] = 0
         halves[segment.seat_half(index, ReaderEntry.keyframe_requests)] = 0
         words[segment.seat_word(index, ReaderEntry.message_head)] = 0
-        # The first frame of a new reader is the newest, or of a compressed stream one before it. A lossless writer keeps
+        # The first frame of a new reader is the newest, or in a compressed stream an older one. A lossless writer keeps
         # the frames after the cursor as soon as the reader has joined. Before that, frames beyond the history may be
         # overwritten.
         is_lossless = bool(segment.header.flags & layout.LOSSLESS)
@@ -139,12 +141,12 @@ class Attachment:
             if halves[segment.state]:
                 self.leave(layout.READER_LEFT)
                 return False
-            # Another reader may hold the frame that was the newest before this one joined. The later ones may be gone.
+            # Another reader may hold the frame that was the newest before this reader joined. The frames after it may be gone.
             kept_behind = max(self.head_then - retain, 0)
             words[self._position] = kept_behind
             if is_lossless:
                 self.kept_behind = kept_behind
-        # Only now does a writer that waits for a reader continue. This reader takes all frames from here on.
+        # A writer that waits for a reader continues only now. This reader then takes all frames that it publishes.
         release()
         halves[state] = layout.READER_ATTACHED
         segment.ring_bell(segment.writer_word)
@@ -232,7 +234,7 @@ class Attachment:
         return 0 if self.seat is None else self._pins.held
 
     def ask_for_more(self, allowance: int) -> None:
-        """Notifies the writer, so that it raises the quota by the slots that this reader holds. Once for each quota."""
+        """Notifies the writer once for each quota, so that it raises the quota to fit the slots that this reader holds."""
         if self.seat is not None and self._asked_at != allowance:
             self._asked_at = allowance
             self.segment.ring_bell(self.segment.writer_word)
@@ -248,13 +250,13 @@ class Attachment:
         return slot if segment.numbers[slot] == number else None
 
     def is_delta(self, slot: int, number: int) -> bool:
-        """Whether the frame is not a keyframe. Only a hint, as the frame is not pinned."""
+        """Whether the frame is not a keyframe. The result is only a hint, because the frame is not pinned."""
         descriptor = FrameDescriptor.from_buffer_copy(self.segment.read_descriptor(slot))
         acquire()
         return bool(self.segment.numbers[slot] == number and descriptor.flags & layout.DELTA_UNIT)
 
     def request_key_unit(self) -> bool:
-        """Requests a keyframe. False if the request cannot arrive: without a reader entry, or in a segment that is over."""
+        """Requests a keyframe. False if no request can arrive, because there is no reader entry or the segment is over."""
         if self.seat is None or self.segment.is_of_parent() or self.segment.halves[self.segment.state] != 0:
             return False
         index = self.segment.seat_half(self.seat.index, ReaderEntry.keyframe_requests)
@@ -263,9 +265,9 @@ class Attachment:
         return True
 
     def get(self, slot: int, number: int, allowance: int, max_held: int) -> Optional[Frame]:
-        """Gets one frame: in place if this reader may and wants to hold one more, and otherwise a copy.
+        """Gets one frame. It is in place if this reader may and wants to hold one more, and otherwise a copy.
 
-        A copy is made under a pin, or without one if the reader may have none.
+        The copy is made under a pin, or without a pin if the reader may have none.
         """
         held = self.held()
         if held < max_held and held + 1 >= allowance:
@@ -273,7 +275,7 @@ class Attachment:
         # The last pin of the quota is for copying.
         if held < allowance:
             frame = self._pin(slot, number)
-            # If the quota was lowered in between, the pin was not permitted, and is removed.
+            # If the quota was lowered meanwhile, the pin was not permitted, and is removed.
             if self.held() <= self.allowance():
                 if frame is not None and held >= min(max_held, allowance - 1):
                     frame.copy_out()
@@ -291,7 +293,7 @@ class Attachment:
         if not self._pins.pin(slot, number):
             self._tell_writer()
             return None
-        # Owns the pin from here on, even if the descriptor is not valid.
+        # This object owns the pin now, even if the descriptor is not valid.
         pin.attachment = self
         descriptor = segment.read_descriptor(slot)
         shape = descriptor[_SHAPE]
@@ -315,7 +317,7 @@ class Attachment:
         return Frame(self.caps, exporter, True)
 
     def prepare(self) -> None:
-        """Prepares the next frame in the slot of the last one, if frames have the same layout. For idle times."""
+        """Prepares the next frame in the slot of the last one, if frames have the same layout. It is called in idle times."""
         if self._to_prepare is None:
             return
         (slot, descriptor), self._to_prepare = self._to_prepare, None
@@ -364,14 +366,14 @@ class Attachment:
             self._tell_writer()
 
     def leave(self, how: int) -> None:
-        """Sets the state moved or left: this reader takes no more frames here. Pins stay."""
+        """Sets the state *moved* or *left*, because this reader takes no more frames here. The pins stay."""
         if self.seat is not None and not self.segment.is_of_parent():
             release()
             self.segment.halves[self.segment.seat_half(self.seat.index, ReaderEntry.state)] = how
             self.segment.ring_bell(self.segment.writer_word)
 
     def _tell_writer(self) -> None:
-        # Pairs with the fence of a writer that announces its wait and then looks: one of the two sees the other.
+        # Pairs with the fence of a writer that sets `writer_waits` and then checks. One side sees the other's store.
         full_fence()
         if self.segment.halves[self.segment.writer_waits] != 0:
             self.segment.ring_bell(self.segment.writer_word)

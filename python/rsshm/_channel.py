@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""The writer's side of a channel, without pictures: slots, segments, readers, names.
+"""The writer's side of a channel: slots, segments, readers and names. It does not deal with pictures.
 
 It keeps its state in its own memory, and reads back only the reader entries.
 """
@@ -24,16 +24,16 @@ from .errors import BadOption, Busy, Closed, Error, Foreign
 from .layout import FrameDescriptor, ReaderEntry
 
 FIRST_SLOTS = 3
-"""Slots that a segment starts with. It is not created with fewer."""
+"""The number of slots that a segment starts with. A segment is not created with fewer slots."""
 MANY_SLOTS, KEEP_MANY, KEEP_FEW = 12, 4, 2
-"""The history: from 12 slots on, a frame survives four more publishes, otherwise two."""
+"""The history: with 12 or more slots, a frame survives four more publishes, otherwise two."""
 KEEP_VARIABLE_BYTES, KEEP_VARIABLE = 4 << 20, 32
-"""The history of frames of varying size is longer, as long as it is within this number of bytes, because a reader joins a
-compressed stream at a keyframe. It is at most 32, so that readers have slots to hold."""
+"""The history of frames of varying size is longer, within this number of bytes, because a reader joins a compressed stream
+at a keyframe. The history is at most 32, so that readers have slots to hold."""
 MAX_ADDRESS_SPACE = 1 << 30
-"""The most address space that slots take by themselves."""
+"""The maximum address space of the slots if the number of slots is chosen automatically."""
 MIN_VARIABLE_SLOT = 64 * 1024
-"""The least size of a slot if the size of the frames varies."""
+"""The minimum size of a slot if the size of the frames varies."""
 BLOCKED_CHECK = 0.01
 """How long a blocked writer sleeps before it asks the kernel whether the reader that it waits for is alive."""
 NAMES_CHECK = 1.0
@@ -41,13 +41,13 @@ NAMES_CHECK = 1.0
 KEEP_RETIRED = 1.0
 """How long a superseded segment keeps frames that no reader holds."""
 MAX_RETIRED = 8
-"""The most superseded segments that are kept, even if readers are still in older ones."""
+"""The maximum number of superseded segments that are kept, even if readers are still in older segments."""
 SERVICE = 0.25
 """Interval of the service if nothing notifies it."""
 SERVICE_WAKES, SERVICE_LOOK = 16, 0.005
 """After this many notifications in a row, the service runs once per interval."""
 BLOCKED_WAKES, BLOCKED_LOOK = 256, 0.001
-"""The same for a writer that waits for its readers."""
+"""The number of such notifications for a writer that waits for its readers."""
 STRANGERS = 1.0
 """How long a lossless writer waits for readers in older segments after it took over from a dead writer."""
 
@@ -78,7 +78,7 @@ class Channel:
         self.key_frame_wanted = False
         self._max_slots = max_slots
         self._forks = _libc.forks()
-        # Entered again by finalisers, which run anywhere.
+        # The lock is reentrant, because finalisers run anywhere and take it too.
         self._lock = threading.RLock()
         taken = take_channel(self.name, perms)
         self._control = taken.control
@@ -110,7 +110,7 @@ class Channel:
     # The service.
 
     def _look_after(self) -> None:
-        """Runs the service for the readers and the names, also while no frames flow."""
+        """Runs the service for the readers and the names, even while no frames flow."""
         while self._writer_lock is not None:
             current = self._current
             if current is None:
@@ -124,7 +124,7 @@ class Channel:
                 self._failure = error
             except OSError as error:
                 self._failure = _files.system(self.name.text, "service the channel", error)
-            # A superseded segment is not kept during the wait.
+            # Drop the reference, so that a superseded segment is not kept during the wait.
             del current
             rest = self._pace.turn()
             if rest is not None:
@@ -249,7 +249,7 @@ class Channel:
                 if backed:
                     current.backed += 1
                 else:
-                    # No further slot until the service allows another try.
+                    # The writer commits no further slot until the service allows another try.
                     current.full = True
         return index if backed else None
 
@@ -288,7 +288,7 @@ class Channel:
                 segment.complete_descriptor(index, pts, duration, flags)
                 self._head = owner.numbers[index] = number
                 self._passed_over = 0
-                # Each store makes valid what the next one points to.
+                # Each store makes the data valid to which the next store points.
                 release()
                 segment.numbers[index] = number
                 release()
@@ -297,17 +297,16 @@ class Channel:
                 segment.words[segment.head] = number
             finally:
                 self._control.give_back(taken)
-            # Under the lock, because the word is incremented without an atomic addition.
+            # Notify under the lock, because the word is incremented without an atomic addition.
             segment.ring_bell(segment.published)
-            # The rest is done after the readers are awake.
+            # The remaining work is done after the readers are awake.
             self.published += 1
             if not flags & layout.DELTA_UNIT:
                 self._clients.newest_key = number
         return number
 
     def pass_over(self) -> None:
-        """Skips the seq of a frame that was dropped, because there was no slot for it. So readers see that a frame is
-        missing."""
+        """Skips the seq of a frame that was dropped because no slot was free. So readers see that a frame is missing."""
         with self._lock:
             self._passed_over += 1
 
@@ -329,7 +328,7 @@ class Channel:
 
     @property
     def latency_ns(self) -> int:
-        """When frames leave the writer: nanoseconds after their timestamp."""
+        """The time from the timestamp of a frame until it leaves the writer, in nanoseconds."""
         return self._latency_ns
 
     @latency_ns.setter
@@ -351,7 +350,7 @@ class Channel:
 
     @property
     def evicted(self) -> int:
-        """Number of evicted readers: they held more slots than their quota, and their pins no longer count."""
+        """Number of evicted readers. They held more slots than their quota, so their pins no longer count."""
         return self._clients.evicted
 
     @property
@@ -374,7 +373,7 @@ class Channel:
         )
 
     def _followers_arrived(self) -> bool:
-        """Whether the readers of the former segments have moved to the current one, or are gone."""
+        """Whether the readers of the former segments have moved to the current segment, or are gone."""
         if self._took_over is not None and time.monotonic() - self._took_over < STRANGERS and self._expects_strangers():
             return False
         self._took_over = None
@@ -392,7 +391,7 @@ class Channel:
         )
 
     def _wait_until(self, ready: Callable[[], bool], deadline: Optional[float] = None) -> bool:
-        """Waits until ``ready()`` is true. It is called under the lock, at least every 10 ms. False after the deadline."""
+        """Waits until ``ready()``, which is called under the lock at least every 10 ms, is true. False after the deadline."""
         pace = Pace(BLOCKED_WAKES, BLOCKED_LOOK)
         while True:
             self._check_open()
@@ -448,7 +447,7 @@ class Channel:
                 self._retired.clear()
             finally:
                 self._control.give_back(taken)
-            # After the names, so that a process that gets the locks finds the names free.
+            # Release the locks after the names are removed, so that a process that gets the locks finds the names free.
             if current is not None and current.alive is not None:
                 current.alive.drop()
             lock.drop()
@@ -578,7 +577,7 @@ class Channel:
             control.timeouts = self._control.timeouts
             self._control, self._writer_lock = control, lock
         self._names_foreign_since = None
-        # Also if only the lock file could be created again before.
+        # This is needed too if only the lock file could be created again before.
         if current is not None and (segment_lost or current.control.identity != self._control.identity):
             self._replace(current.segment.slot_size)
 
@@ -599,8 +598,8 @@ class Channel:
         return busy(self.name)
 
     def _replace_spoilt(self, thoroughly: bool) -> None:
-        """Creates a new segment if another process has overwritten the header or the caps, or has set the state: readers could
-        not attach any more, or would leave."""
+        """Creates a new segment if another process has overwritten the header or the caps, or has set the state. Otherwise
+        readers could not attach any more, or would leave."""
         current = self._current
         if current is not None:
             over = current.segment.halves[current.segment.state] != 0
@@ -608,7 +607,7 @@ class Channel:
                 self._replace(current.segment.slot_size)
 
     def _mend_heads(self, current: WriterSegment) -> None:
-        """Restores the head, the event head and the latency if another process has changed them. Newcomers use them."""
+        """Restores the head, event head and latency if another process has changed them, because newcomers use them."""
         segment = current.segment
         for index, value in (
             (segment.head, self._head),

@@ -13,9 +13,9 @@ from .layout import EVICTED, MAX_QUOTA, MAX_READERS, ReaderEntry
 GRACE = 1.0
 """How long a reader may hold its former quota after the quota was lowered."""
 FIRST_GRANT = 3
-"""The first quota of a reader: one slot to copy from, one to show, and the one before, which many programs keep."""
+"""The first quota of a reader: a slot to copy from, a slot to show, and the slot shown before, which many programs keep."""
 GRANT_AHEAD = 2
-"""By how many slots a quota exceeds what the reader holds."""
+"""The number of slots by which a quota exceeds the number of slots that the reader holds."""
 KEY_FRAME_INTERVAL = 1.0
 """The least interval between two reported keyframe requests, because each keyframe costs an encoder bits."""
 
@@ -28,10 +28,10 @@ class _Record:
         """The owner that is counted as a reader."""
         self.grant = 0
         self.ceiling = ceiling
-        """What it may hold without eviction: the quota, or what it already held when the quota was lowered."""
+        """How many slots it may hold without eviction: its quota, or the number that it held when the quota was lowered."""
         self.lowered_at: Optional[float] = None
         self._suspect: Optional[int] = None
-        """An owner that is not counted as a reader, and was found to hold too much."""
+        """The owner that is not counted as a reader, and that was once found to hold too many slots."""
         self.heard = 0
         """Number of its keyframe requests so far."""
 
@@ -48,19 +48,19 @@ class _Record:
             self.lowered_at = time.monotonic()
         self.grant = share
         if self.lowered_at is not None and time.monotonic() - self.lowered_at < GRACE:
-            # The reader may not have seen the lower quota yet, so the former one is permitted: what the reader holds may be
-            # the reason why it was lowered.
+            # The reader may not have seen the lower quota yet, so the former quota is still permitted. The slots that the
+            # reader holds may themselves be the reason why the quota was lowered.
             self.ceiling = max(share, self.ceiling)
         else:
-            # What it holds at the end of this time was permitted once.
+            # The slots that it holds at the end of this time were permitted before.
             self.ceiling = max(share, min(self.ceiling, held))
             self.lowered_at = None
         return held > self.ceiling
 
     def breaks_rule_unattached(self, ticket: int, held: int) -> bool:
-        """The same for an owner that is not counted as a reader. It may hold no more slots than before.
+        """The same check for an owner that is not counted as a reader. It may hold no more slots than before.
 
-        It must be found twice, because the pins may be those of a dead owner, whose successor is about to clear them.
+        The excess must be found twice, because the pins may be those of a dead owner, whose successor is about to clear them.
         """
         too_many = held > self.ceiling
         self.ceiling = min(self.ceiling, held)
@@ -76,7 +76,7 @@ class _Held(NamedTuple):
     slots: int
     """Slots whose pins count."""
     is_reader: bool
-    """Whether the owner has a quota. False if it has left or was evicted."""
+    """Whether the owner has a quota. False if the owner has left or was evicted."""
 
 
 class Clients:
@@ -107,7 +107,7 @@ class Clients:
     def _held(self, current: WriterSegment) -> List[_Held]:
         held = []
         for seat, record in enumerate(self._records):
-            # The pins before the generation, as in `WriterSegment.pinned`.
+            # Load the pins before the generation; `WriterSegment.pinned` gives the reason.
             bits = current.pins_of(seat)
             owner = current.half(seat, ReaderEntry.generation)
             ignored = current.ignored[seat]
@@ -137,8 +137,9 @@ class Clients:
     def update_grants(self, current: WriterSegment) -> None:
         """Sets the quota of each reader.
 
-        Slots within a quota may be pinned at once and for ever. So they are committed before, and the writer's own slots too.
-        Only a reader that ignores its quota can hold too much; it is evicted, and its pins do not count.
+        A reader may pin the slots of its quota at once and for ever. So these slots are committed before the quota is set, and
+        the writer's own slots too. Only a reader that ignores its quota can hold too many slots. It is evicted, and its pins
+        no longer count.
         """
         held = self._held(current)
         grants = self._wishes(current, held)
@@ -170,7 +171,7 @@ class Clients:
                 continue
             asked = current.half(seat, ReaderEntry.keyframe_requests)
             if asked != record.heard:
-                # It counts from 0 in each segment.
+                # The reader counts its requests from 0 in each segment.
                 record.heard = asked
                 if asked and self._key_wanted_since is None:
                     self._key_wanted_since = head
@@ -188,13 +189,13 @@ class Clients:
 
 def _reader_in(seat: int, current: WriterSegment, retired: List[WriterSegment]) -> Optional[int]:
     """The generation of the living reader that owns the entry and takes frames. None if there is none."""
-    # The state first: the generation is then at least as new as that of the owner that stored the state.
+    # Load the state first, so that the generation is at least as new as that of the owner that stored the state.
     state = current.half(seat, ReaderEntry.state)
     ticket = current.half(seat, ReaderEntry.generation)
     if state == layout.READER_ATTACHED:
         return ticket if current.is_alive(seat) else None
     if state in (layout.READER_NEW, layout.READER_JOINING):
-        # It may still be attached to a former segment.
+        # The owner may still be attached to a former segment.
         for former in reversed(retired):
             if former.control.identity == current.control.identity and former.has_reader_in(seat):
                 return former.half(seat, ReaderEntry.generation)

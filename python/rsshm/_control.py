@@ -18,7 +18,7 @@ from ._libc import KeptLock, Mapping, Semaphore
 from .errors import Damaged
 
 PATIENCE = 0.002
-"""How long a publish waits for a semaphore that somebody else holds."""
+"""How long a publish waits for a semaphore that another process holds."""
 STUCK = 1.0
 """How long a semaphore may stay taken before the writer sets it to 1."""
 
@@ -27,7 +27,7 @@ NAME_CHANGED = "name changed"
 
 
 def control_mode(perms: int) -> int:
-    """The mode of the lock file: that of the segment, without the classes of users that may only read."""
+    """The mode of the lock file: the segment's mode, but without any permission for classes of users that may only read."""
     return sum(bits for bits in (0o600, 0o060, 0o006) if perms & bits == bits)
 
 
@@ -82,7 +82,7 @@ class ControlFile:
             raise _files.create_error(name.text, name.control_path, error) from error
 
     def initialise(self) -> None:
-        """Makes the bytes a semaphore with the value 1, whatever they are now."""
+        """Overwrites the bytes with a semaphore of value 1."""
         self._semaphore.init(1)
 
     def take_first(self, bytes_: Iterable[int]) -> Tuple[Optional[int], Optional[KeptLock], str]:
@@ -110,7 +110,7 @@ class ControlFile:
         return _libc.is_locked(self.fd, byte)
 
     def acquire(self) -> bool:
-        """Takes the semaphore if it is free soon. If False, the caller continues without it.
+        """Takes the semaphore if it becomes free soon. If it returns False, the caller continues without the semaphore.
 
         The caller holds a lock of its own around this and :meth:`give_back`.
         """
@@ -158,7 +158,7 @@ def _no_space(name: Name) -> Exception:
 
 
 def repair(name: Name) -> bool:
-    """Makes a lock file of this user that is too short as large as a semaphore again. Returns whether it was too short."""
+    """Enlarges a lock file of this user that is too short for a semaphore. Returns whether it was too short."""
     try:
         fd = _files.open_existing(name.control_path, True)
     except OSError:

@@ -18,7 +18,7 @@ ASIDE_PREFIX = ".rsshm-"
 """The prefix of staging files. No channel name begins with it."""
 
 Identity = Tuple[int, int]
-"""Device and inode: they identify a file, whatever its name is."""
+"""Device and inode. They identify a file even if its name changes."""
 
 
 class Name:
@@ -76,12 +76,12 @@ def open_existing(path: str, writable: bool) -> Optional[int]:
 
 
 def is_denied(error: OSError) -> bool:
-    """Whether the permissions are the reason."""
+    """Whether the call failed because of the permissions."""
     return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def open_error(channel: str, path: str, action: str, error: OSError) -> Error:
-    """The error of a failed open, with what the user can do."""
+    """The error of a failed open. Its message says what the user can do."""
     try:
         found = os.lstat(path)
     except OSError:
@@ -143,7 +143,7 @@ def _describe(mode: int) -> str:
 
 
 def require_own(channel: str, path: str, fd: int) -> None:
-    """Raises an error if a writer must not touch the file: it belongs to another user, or is not a regular file."""
+    """Raises an error if a writer must not touch the file, because it belongs to another user or is not a regular file."""
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode):
         what = "is not a regular file"
@@ -155,7 +155,7 @@ def require_own(channel: str, path: str, fd: int) -> None:
 
 
 def is_trusted(found: os.stat_result) -> bool:
-    """Whether a reader may attach to a file. Its owner is this user or root, or a group of this user may write it."""
+    """Whether a reader may attach to a file: its owner is this user or root, or a group of this user may write it."""
     return stat.S_ISREG(found.st_mode) and (
         found.st_uid in (os.geteuid(), 0)
         or bool(found.st_mode & 0o020 and (found.st_gid == os.getegid() or found.st_gid in os.getgroups()))
@@ -179,7 +179,7 @@ def no_space(channel: str, wanted: int, frames: str, fd: int) -> NoSpace:
 
 
 class Aside:
-    """A staging file: it has a private name until :meth:`place` gives it its real name. Otherwise it is removed."""
+    """A staging file. It has a private name until :meth:`place` gives it its real name. Without a real name, it is removed."""
 
     def __init__(self) -> None:
         # One try is enough in practice, because no process can guess the name.
@@ -223,7 +223,7 @@ class Aside:
 
 
 def sweep_asides() -> None:
-    """Removes staging files that killed writers of this user have left: more than ten seconds old, and not locked."""
+    """Removes staging files that killed writers of this user have left. They are over ten seconds old, and not locked."""
     try:
         names = os.listdir(SHM_DIR)
     except OSError:
@@ -237,7 +237,7 @@ def sweep_asides() -> None:
             continue
         found = os.fstat(fd)
         ours = found.st_uid == os.geteuid() and time.time() - found.st_mtime > 10
-        # A file that already has its real name keeps it: only the private name is removed.
+        # A file that already has its real name keeps that name. Only the private name is removed.
         if ours and not _libc.is_locked(fd, layout.WRITER_BYTE):
             remove_if(path, (found.st_dev, found.st_ino))
         os.close(fd)

@@ -22,7 +22,7 @@ if not sys.platform.startswith("linux") or sys.maxsize < 1 << 32:
     raise ImportError("rsshm needs a 64-bit Linux")
 
 libc = ctypes.CDLL(None, use_errno=True)
-# Without errno, because saving it makes each call slower.
+# The library is loaded without errno, because saving errno makes each call slower.
 _quick = ctypes.PyDLL(None)
 
 
@@ -72,7 +72,7 @@ _sem_getvalue = function(_quick, "sem_getvalue", c_void_p, ctypes.POINTER(c_int)
 
 _fence_word = (c_uint64 * 8)()
 _sem_init(ctypes.addressof(_fence_word), 0, 0)
-# Without argument types, because checking them makes each call slower. The argument needs no conversion.
+# Argument types are not set, because checking them makes each call slower. The argument needs no conversion.
 _fence_argument = ctypes.byref(_fence_word)
 _fence_post = _quick["sem_post"]
 _fence_trywait = _quick["sem_trywait"]
@@ -103,7 +103,7 @@ _FUTEX_WAIT, _FUTEX_WAKE = 0, 1
 _futex_wait = libc["syscall"]
 _futex_wait.argtypes = [c_long, c_void_p, c_int, c_uint32, ctypes.POINTER(timespec), c_void_p, c_uint32]
 _futex_wait.restype = c_long
-# Without argument types, as for the fence.
+# Argument types are not set, for the same reason as with the fence.
 _futex_wake = _quick["syscall"]
 
 
@@ -159,7 +159,7 @@ class Semaphore:
         self._halves = memoryview(mapping.exporter(0, SEM_SIZE)).cast("B").cast("I")
 
     def init(self, value: int) -> None:
-        """Initialises it as shared between processes. Only before another process can find it, or if it is damaged."""
+        """Initialises the semaphore as shared. Only for a semaphore that no process can find yet, or that is damaged."""
         _sem_init(self._address, 1, value)
 
     def mend_kind(self) -> None:
@@ -182,7 +182,7 @@ class Semaphore:
         return True
 
     def give_back(self) -> None:
-        """Releases the semaphore, and sets its value to 1 whatever it was."""
+        """Releases the semaphore, and sets its value to 1 even if it was damaged."""
         self.mend_kind()
         _sem_post(self._address)
         if not _VALUE_IS_KNOWN or self._halves[_SEM_VALUE] != 1:
@@ -190,8 +190,8 @@ class Semaphore:
 
     def _bring_to_one(self) -> None:
         value = c_int()
-        # A process that posts without having waited lets two processes in at once. Bounded, because another process may change
-        # the value all the time.
+        # A process that posts without a wait before lets two processes in at once. The loop is bounded, because another
+        # process may change the value all the time.
         for _ in range(64):
             _sem_getvalue(self._address, value)
             if value.value == 1 or (value.value > 1 and not self.take()):
@@ -223,7 +223,7 @@ def _map(fd: int, offset: int, length: int, protection: int) -> int:
 
 
 class Mapping:
-    """Bytes of a file, shared with all processes that map it.
+    """A mapping of a file's bytes, shared with all processes that map the file.
 
     The module ``mmap`` is not used: it refuses to map beyond the end of a file that will grow, and keeps a duplicate of the
     file descriptor. Everything made of :meth:`exporter` keeps the mapping, so that no array can outlive its memory.
@@ -234,7 +234,7 @@ class Mapping:
         self.address = _map(fd, offset, length, PROT_READ | (PROT_WRITE if writable else 0))
 
     def exporter(self, offset: int, length: int) -> Any:
-        """The bytes from ``offset`` on, as a ctypes array. Attributes that are set on the array live as long as it does."""
+        """The bytes from ``offset`` on, as a ctypes array. Attributes that are set on the array live as long as the array."""
         if offset < 0 or length < 0 or offset + length > self.length:
             raise ValueError("outside the mapping")
         array: Any = (ctypes.c_uint8 * length).from_address(self.address + offset)
@@ -277,7 +277,7 @@ def is_locked(fd: int, byte: int) -> bool:
 
 
 class KeptLock:
-    """Keeps the locks of an open file description for as long as it lives, and no longer than this process.
+    """Keeps the locks of an open file description while this object exists, and no longer than this process lives.
 
     The description is kept by a mapping that a forked child does not inherit, and by no file descriptor.
     """
@@ -317,7 +317,7 @@ def punch_hole(fd: int, offset: int, length: int) -> None:
 
 
 def read_exactly(fd: int, target: Any, offset: int) -> bool:
-    """Fills ``target`` from the file. False if the file ends before. Unlike access to a mapping, it cannot raise SIGBUS."""
+    """Fills ``target`` from the file. False if the file is too short. Unlike access to a mapping, it cannot raise SIGBUS."""
     view = memoryview(target).cast("B")
     done = 0
     while done < len(view):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""A limit on how often a loop turns that other processes can wake: a burst of turns, then one turn per interval."""
+"""A limit on the turns of a loop that other processes can wake: after a burst, one turn per interval."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Pace:
         self._burst = burst
         self._each = each
         self._until = 0.0
-        """When the turns so far would be over at one turn per interval."""
+        """The time when the turns so far would have ended at one turn per interval."""
 
     def turn(self) -> Optional[float]:
-        """Counts a turn. Returns how long to sleep before it if there were too many, because of wakes without news."""
+        """Counts a turn. If wakes without news caused too many turns, returns how long to sleep before this one."""
         now = time.monotonic()
         self._until = max(self._until, now) + self._each
         return self._each if self._until - now > self._each * self._burst else None

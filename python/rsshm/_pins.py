@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""The pin rule: how a reader pins a slot, and how the writer takes one, with no lock between them.
+"""The pin rule, by which a reader pins a slot and the writer takes a slot, with no lock between them.
 
 The reader sets its bit, then loads the seq of the slot. The writer sets the seq to 0, then loads the bits. Both issue a full
 fence between the two steps, so at least one of them sees what the other has stored.
@@ -19,7 +19,7 @@ from ._segment import Segment
 class Pins:
     """The pins of one reader. The pin word in shared memory reflects these counts.
 
-    A reader may hold a slot more than once, so a bit is set when a count leaves 0 and cleared when it returns to 0.
+    A reader may pin a slot more than once, so a bit is set when a count leaves 0 and cleared when it returns to 0.
     """
 
     def __init__(self, segment: Segment, word: int) -> None:
@@ -83,7 +83,7 @@ class Pins:
         if self._counts[slot] == 0:
             self.held -= 1
             self._bits &= ~(1 << slot)
-            # This reader has read the pixels before the writer sees the bit cleared.
+            # This fence makes the reader's loads of the pixels happen before the writer sees the cleared bit.
             release()
             self._segment.words[self._word] = self._bits
 

@@ -53,7 +53,7 @@ class Segment:
         self.slots_offset: int = header.slots_offset
         self._forks = _libc.forks()
         self._backed = 0
-        """Number of slots that the file is known to include. It only grows."""
+        """Number of slots that the file is known to include. This number only grows."""
         self._control = Mapping(fd, 0, self.slots_offset, access is not Access.OBSERVE)
         self.slots: Optional[Mapping] = None
         if access is not Access.OBSERVE:
@@ -82,7 +82,7 @@ class Segment:
         self.grants = self._view(header.quotas_offset, layout.MAX_READERS, 8)
         """The quota of each reader entry."""
         self.ring = self._view(header.ring_offset, layout.RING_LENGTH, 8)
-        """The entries of frames, each at its seq modulo :data:`~rsshm.layout.RING_LENGTH`."""
+        """The ring entries; that of a frame is at the frame's seq modulo :data:`~rsshm.layout.RING_LENGTH`."""
         self.numbers = self._view(self._descriptors, self.slot_count, layout.DESCRIPTOR_STRIDE)
         """The seq of the frame in each slot."""
         self.pins = self._view(self._seats + ReaderEntry.pins.offset, layout.MAX_READERS, READER_ENTRY_SIZE)
@@ -94,7 +94,7 @@ class Segment:
         """Maps and checks the segment in the file. Takes over the file descriptor."""
         try:
             header = Header()
-            # By pread, because a file that shrinks meanwhile then raises no signal.
+            # Use pread, because it raises no signal if the file shrinks meanwhile.
             if not _libc.read_exactly(fd, header, 0):
                 raise Damaged(f"channel {name}: its segment is not usable: the file has only {found.st_size} bytes")
             problem = header.problem(found.st_size)
@@ -120,7 +120,7 @@ class Segment:
     def create(cls, header: Header, caps: str, slots: int, perms: int) -> Tuple[Segment, Aside, KeptLock]:
         """Creates a segment in a staging file, with memory for some of its slots.
 
-        The segment has no name yet, and :meth:`begin` writes its header. It already has the lock by which observers see that
+        The segment has no name yet, and :meth:`begin` writes its header. It already has the lock that shows observers that
         its writer is alive.
         """
         aside = Aside()
@@ -145,7 +145,7 @@ class Segment:
             raise
 
     def begin(self, first_seq: int, event_head: int, latency_ns: int) -> None:
-        """Writes the header of a segment that has no name yet, with its first seq. It never changes afterwards."""
+        """Writes the header of a segment that has no name yet, with its first seq. The header never changes afterwards."""
         self.header.first_seq = first_seq
         self.bytes[: ctypes.sizeof(Header)] = bytes(self.header)
         self.words[self.head] = first_seq - 1
@@ -187,7 +187,7 @@ class Segment:
         return slot < backed
 
     def back_slot(self, slot: int) -> bool:
-        """Commits one more slot. False if there is no memory. Only for the writer."""
+        """Commits one more slot. False if there is no memory. Only the writer calls this."""
         try:
             os.posix_fallocate(self.fd, self.slots_offset + self.slot_offset(slot), self.slot_size)
         except OSError as error:
@@ -198,7 +198,7 @@ class Segment:
         return True
 
     def punch_slot(self, slot: int) -> None:
-        """Releases the memory of a slot that was taken for writing. Only for the writer."""
+        """Releases the memory of a slot that was taken for writing. Only the writer calls this."""
         _libc.punch_hole(self.fd, self.slots_offset + self.slot_offset(slot), self.slot_size)
 
     def is_of_parent(self) -> bool:
@@ -225,7 +225,7 @@ class Segment:
         _libc.futex_wake_all(self._bells[index])
 
     def wait(self, index: int, seen: int, seconds: float) -> bool:
-        """Sleeps until the word is no longer ``seen``, or until the time is over. May return early.
+        """Sleeps until the value of the word is no longer ``seen``, or until the time is over. May return early.
 
         True if the wait ended by its time-out although the word has changed.
         """
@@ -234,7 +234,7 @@ class Segment:
         return nobody_woke and self.halves[index] != seen
 
     def is_spoilt(self) -> bool:
-        """Whether the header or the caps, which never change, differ from what was written."""
+        """Whether the header or the caps, which should never change, differ from those that the writer wrote."""
         header, caps = Header(), bytearray(self.header.caps_size)
         # If the file cannot be read or is too short, new readers report that themselves.
         try:
@@ -255,7 +255,7 @@ class Segment:
         self.bytes[at : at + _DESCRIPTOR_SIZE] = bytes(descriptor)
 
     def complete_descriptor(self, slot: int, pts: int, duration: int, flags: int) -> None:
-        """Writes the fields that may be known last into a descriptor that was written before."""
+        """Writes the fields that may be known only after the others into a descriptor that was written before."""
         at = self._descriptors + slot * layout.DESCRIPTOR_STRIDE + _DESCRIPTOR_AT
         self.words[(at + _PTS) // 8] = pts & layout.TIME_NONE
         self.words[(at + _DURATION) // 8] = duration & layout.TIME_NONE

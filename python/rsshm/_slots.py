@@ -31,14 +31,14 @@ class Claim:
 
 
 class WriterSegment:
-    """A segment, and what its writer knows of slots and reader entries. All but :meth:`let_go` need the channel's lock."""
+    """A segment, with the writer's state of its slots and reader entries. All but :meth:`let_go` need the channel's lock."""
 
     def __init__(self, segment: Segment, control: ControlFile, backed: int, lossless: bool, alive: Optional[KeptLock]) -> None:
         self.segment = segment
         self.control = control
-        """The lock file of this segment's reader entries. It differs from the channel's after that was lost."""
+        """The lock file of this segment's reader entries. The channel has another one if this file was lost."""
         self.alive = alive
-        """The lock by which observers see that the writer is alive. It is released with the segment."""
+        """The lock that shows observers that the writer is alive. It is released with the segment."""
         self.lossless = lossless
         self.history: int = segment.header.history
         self.numbers = [0] * MAX_SLOTS
@@ -50,7 +50,7 @@ class WriterSegment:
         self.growing = False
         """Whether one more slot is being committed, outside the lock."""
         self.ignored: List[Optional[int]] = [None] * MAX_READERS
-        """For each reader entry, the generation of an owner whose pins do not count: it is dead, or was evicted."""
+        """For each reader entry, the generation of an owner whose pins do not count, because it is dead or was evicted."""
         self.in_hand = [False] * MAX_SLOTS
         """Slots that arrays of this process still refer to."""
         self.retired_at = 0.0
@@ -78,7 +78,7 @@ class WriterSegment:
         return self.half(seat, ReaderEntry.state) in layout.READER_IS_PRESENT and self.is_alive(seat)
 
     def let_go(self, index: int) -> None:
-        """Releases the claim of a slot, when no array refers to it any more."""
+        """Releases the claim of a slot to which no array refers any more."""
         if self.segment.is_of_parent():
             return
         self.in_hand[index] = False
@@ -92,7 +92,7 @@ class WriterSegment:
         pinned = 0
         for seat, bits in enumerate(self.segment.pins.tolist()):
             if bits:
-                # After the pins: the generation is at least as new as that of the owner that set them.
+                # Load the generation after the pins, so that it is at least as new as that of the owner that set them.
                 acquire()
                 if self.ignored[seat] is None or self.ignored[seat] != self.half(seat, ReaderEntry.generation):
                     pinned |= bits
@@ -102,13 +102,13 @@ class WriterSegment:
     def take(self, slot: int) -> bool:
         """Takes a slot for writing unless it is pinned."""
         taken = take_for_writing(self.segment, slot, lambda: bool(self.pinned() >> slot & 1))
-        # If the first load found a pin, the frame is still there. If the second one did, the frame is gone.
+        # If the first load found a pin, the frame is still there. If only the second load found one, the frame is gone.
         if taken or self.segment.numbers[slot] == 0:
             self.numbers[slot] = 0
         return taken
 
     def oldest(self, allowed: int, newest: int) -> Optional[int]:
-        """The oldest slot of ``allowed`` whose frame has at most the seq ``newest``; free slots first."""
+        """The slot of ``allowed`` with the oldest frame whose seq is at most ``newest``. Free slots come first."""
         slots = [
             slot
             for slot in range(self.backed)
@@ -131,7 +131,7 @@ class WriterSegment:
         return found
 
     def taken_by_all(self) -> int:
-        """The seq up to which all readers that count have taken their frames."""
+        """The seq up to which all readers whose frames are kept have taken their frames."""
         least = layout.TIME_NONE
         for seat in range(MAX_READERS):
             if self.half(seat, ReaderEntry.state) in layout.READER_IS_PRESENT:
@@ -187,8 +187,8 @@ class WriterSegment:
         return self.full or (not self.can_grow() and not any(self.in_hand))
 
     def find_scarce(self, head: int) -> Optional[int]:
-        """Like :meth:`find`, but with a history of one frame, the newest. For scarce slots: otherwise nothing could be
-        published."""
+        """Like :meth:`find`, but with a history of one frame, the newest. It is used if slots are scarce, because otherwise
+        the frame could not be published."""
         return self._take_oldest(head, 1)
 
     def has_claimable(self, head: int) -> bool:
@@ -209,8 +209,8 @@ class WriterSegment:
         return Claim(self, index)
 
     def give_back(self) -> None:
-        """Releases the memory of all slots of a superseded segment that are not pinned. In a lossless channel, only of frames
-        that all readers have taken."""
+        """Releases the memory of all slots of a superseded segment that are not pinned. In a lossless channel, it keeps the
+        frames that some reader has not taken yet."""
         self.ignore_the_dead()
         newest = self.taken_by_all() if self.lossless else layout.TIME_NONE
         allowed = ~self.pinned()
@@ -236,5 +236,5 @@ class WriterSegment:
         # Pairs with the fence of a reader that has joined and then loads the state.
         full_fence()
         segment.ring_bell(segment.published)
-        # The writer's service thread sleeps on this word, and has another one to sleep on now.
+        # The writer's service thread sleeps on this word. Wake it, so that it sleeps on the next segment's word.
         segment.ring_bell(segment.writer_word)

@@ -31,7 +31,7 @@ class Taken(NamedTuple):
     """The dead writer's segment, which still has the name until this writer's first segment gets it. If this writer dies
     before, the next one finds the seq there."""
     retired: Optional[WriterSegment]
-    """The same segment, as readers may still be in it."""
+    """The same segment as an object, because readers may still be in it."""
 
 
 def busy(name: Name) -> Busy:
@@ -147,5 +147,5 @@ def _take_over(
 
 
 def _sane(number: int) -> int:
-    """The seq, or 0 if it is implausible: a damaged head must not bring the seq near its end."""
+    """The seq, or 0 if it is implausible, because a damaged head must not bring the seq near its maximum."""
     return number if number < 1 << 48 else 0

@@ -96,7 +96,7 @@ class Layout:
 
     @cached_property
     def least_size(self) -> int:
-        """The least size of a frame: without padding after the last row."""
+        """The minimum size of a frame, without padding after the last row."""
         return max(plane.end for plane in self.planes)
 
     @property
@@ -106,12 +106,12 @@ class Layout:
 
     @property
     def is_stackable(self) -> bool:
-        """Whether OpenCV takes the planes as one array of height * 3/2 rows: the chroma has half the rows of the picture."""
+        """Whether OpenCV takes the planes as one array of height * 3/2 rows: the chroma has half the picture's rows."""
         parts = _FORMATS[self.format]
         return len(parts) > 1 and all(part.down == 2 for part in parts[1:])
 
     def stacked(self) -> Optional[Plane]:
-        """All planes in OpenCV's layout, one array of height * 3/2 rows. None if this layout is not compatible with it."""
+        """All planes in OpenCV's layout, one array of height * 3/2 rows. None if OpenCV does not support this layout."""
         first, *rest = self.planes
         if not self.is_stackable or self.width % 2 or self.height % 2:
             return None
@@ -209,7 +209,7 @@ _MEDIA = re.compile(r"\s*([A-Za-z][\w./+-]*)(\([^)]*\))?")
 
 
 def parse(text: str) -> Caps:
-    """Parses the caps of a segment. The text may be anything; what is not valid is skipped."""
+    """Parses the caps of a segment. The text may be anything; fields that are not valid are skipped."""
     begin = _MEDIA.match(text)
     media = begin.group(1) if begin else ""
     memory = begin.group(2) if begin else None
@@ -218,7 +218,7 @@ def parse(text: str) -> Caps:
     while True:
         found = _FIELD.match(text, at)
         if found is None:
-            # Not a plain value but, for example, a list: continue at the next comma.
+            # The value is not a plain value but, for example, a list. Continue at the next comma.
             at = text.find(",", at + 1)
             if at < 0:
                 break
@@ -249,7 +249,7 @@ Rate = Union[int, float, str, Fraction, None]
 
 
 def fraction_of(fps: Rate) -> Fraction:
-    """The rate as a fraction, 0 if it is unknown. 29.97 is 30000/1001."""
+    """The rate as a fraction, or 0 if the rate is unknown. 29.97 becomes 30000/1001."""
     try:
         rate = Fraction(0 if fps is None else fps)
     except (ValueError, ZeroDivisionError, OverflowError, TypeError):
@@ -288,7 +288,7 @@ def layout_for_array(format: str, shape: Sequence[int], dtype: Any, align: int =
 
 
 def infer_layout(format: str, picture: Any, dtype: Any, align: int) -> Layout:
-    """The layout for pictures like this one. The one array of a planar format has height * 3/2 rows."""
+    """The layout for pictures like this one. If a planar picture is one array, the array has height * 3/2 rows."""
     if isinstance(picture, (list, tuple)) and picture:
         picture = picture[0]
         shape = numpy.shape(picture)
@@ -305,7 +305,7 @@ def infer_layout(format: str, picture: Any, dtype: Any, align: int) -> Layout:
 def as_planes(layout: Layout, picture: Any) -> List[numpy.ndarray[Any, Any]]:
     """The planes of a picture, checked against the layout.
 
-    The picture is one array or a sequence of planes. The one array of a planar format has height * 3/2 rows.
+    The picture is one array or a sequence of planes. If a planar picture is one array, the array has height * 3/2 rows.
     """
     given: Sequence[Any]
     if isinstance(picture, (list, tuple)) and len(layout.planes) > 1:

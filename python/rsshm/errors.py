@@ -45,7 +45,7 @@ class Foreign(Error):
 
 
 class Denied(Error, PermissionError):
-    """The permissions of the channel's files do not allow it to this user."""
+    """The permissions of the channel's files forbid what this user tried."""
 
 
 class NoSpace(Error, OSError):

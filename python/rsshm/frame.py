@@ -34,7 +34,7 @@ def _read_only(memory: Any) -> Array:
 class Frame:
     """A frame. Its arrays are read-only, and do not change for as long as any of them exists.
 
-    A frame in place, in shared memory, keeps its slot for that time.
+    If the frame is in place, in shared memory, its arrays keep the slot for that time.
     :meth:`release` (or the end of ``with``) drops the arrays that the frame itself holds.
     The slot is free when the program has dropped its own arrays too.
     """
@@ -45,13 +45,13 @@ class Frame:
     )  # fmt: skip
 
     def __init__(self, caps: Caps, exporter: Any, in_place: bool) -> None:
-        """A frame of these bytes. It may be prepared before a frame arrives; :meth:`arrive` says which frame it is."""
+        """Creates a frame with these bytes. It may be created before its frame arrives; :meth:`arrive` then sets the frame."""
         self.caps: Caps = caps
         """The format."""
         self.seq: int = 0
         """The sequence number of the frame. Each frame of a channel has one more than the frame before."""
         self.missed: int = 0
-        """Number of frames between the last one and this that were lost or skipped."""
+        """Number of frames between the previous frame and this one that were lost or skipped."""
         self.discontinuity: bool = False
         """Whether this is the first frame, or the first after a change of the writer or the format."""
         self.in_place: bool = in_place
@@ -64,7 +64,7 @@ class Frame:
         self._picture: Optional[Array] = None
 
     def arrive(self, seq: int, descriptor: bytes) -> None:
-        """Sets which frame this is. What was prepared is valid for a descriptor of the same shape."""
+        """Sets which frame this is. The prepared objects stay valid if its descriptor has the same layout."""
         self.seq = seq
         self._described = descriptor
 
@@ -75,11 +75,11 @@ class Frame:
             _ = self.array
         except FormatError:
             pass
-        # It has the times of another frame.
+        # The prepared descriptor has the times of another frame.
         self._descriptor_read = None
 
     def copy_out(self) -> None:
-        """Replaces the bytes in shared memory by a copy."""
+        """Replaces the reference to the bytes in shared memory by a copy."""
         self._exporter = _read_only(self._buffer().copy())
         self._picture = None
         self.in_place = False

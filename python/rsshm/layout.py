@@ -34,7 +34,7 @@ WRITER_BYTE = 4096
 FIRST_READER_BYTE = 4097
 
 TIME_NONE = 0xFFFF_FFFF_FFFF_FFFF
-"""Absence of a value, in times and counts."""
+"""The value of a time or count that is absent."""
 
 SUPERSEDED = 1
 """A bit of ``Status.state``: a newer segment has the name, or is about to get it."""
@@ -46,7 +46,7 @@ LOSSLESS = 1
 READER_NEW, READER_ATTACHED, READER_MOVED, READER_LEFT, READER_JOINING = range(5)
 """Values of ``ReaderEntry.state``."""
 READER_IS_PRESENT = (READER_ATTACHED, READER_JOINING)
-"""The values with which a reader takes frames, or is about to."""
+"""The states of a reader that takes frames, or is about to take frames."""
 
 STATUS_OFFSET = 256
 CAPS_OFFSET = 4096
@@ -94,7 +94,7 @@ class Header(ctypes.Structure):
         return int(self.slots_offset + self.slot_count * self.slot_size)
 
     def problem(self, file_size: int) -> Optional[str]:
-        """What is wrong with this header of a file of ``file_size`` bytes. None if it is valid. Another process wrote it."""
+        """The fault of this header, which another process wrote, in a file of ``file_size`` bytes. None if it is valid."""
         if self.magic != MAGIC:
             return f"it begins with {self.magic:#018x}, so it is not a segment of rsshm"
         if self.version != VERSION:
@@ -142,7 +142,7 @@ class Header(ctypes.Structure):
 
 
 class Status(ctypes.Structure):
-    """The status: what the writer announces to all readers, and the word that wakes the writer."""
+    """The status: the values that the writer announces to all readers, and the futex word that wakes the writer."""
 
     _fields_ = [
         ("head", c_uint64),

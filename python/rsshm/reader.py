@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""A reader: follows a channel through its writers and segments, and returns the frames in order."""
+"""A reader follows a channel through its writers and segments, and returns the frames in order."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from .errors import BadOption, Closed, EndOfStream, Error, Timeout
 from .frame import Frame
 
 LOOK = 0.02
-"""Interval at which the reader looks for a segment while there is none, in seconds."""
+"""Interval at which the reader looks for a segment while there is no segment, in seconds."""
 CHECK = 0.25
 """The longest wait for a frame. After it, the reader asks the kernel whether the writer is alive."""
 BETWEEN_SEGMENTS = 1.0
-"""How long a channel may have no segment, between two segments, before it counts as gone."""
+"""How long a channel may have no segment, between two segments, before its writer counts as gone."""
 FALSE_ALARMS, LOOK_AGAIN = 16, 0.001
-"""After this many wakes without a frame, the reader looks once per interval. So needless wakes do not keep it busy."""
+"""After this many wakes without a frame, the reader looks once per interval, so that needless wakes do not keep it busy."""
 WARY, SHORT = 60.0, 0.004
-"""How long after a lost wake each wait stays short, and how short. Any process that may read a segment can move the
-segment's sleepers to another futex, and so cause lost wakes."""
+"""For ``WARY`` seconds after a lost wake, each wait lasts at most ``SHORT`` seconds. Any process that may read a segment can
+move the segment's sleepers to another futex, and so cause lost wakes."""
 EVICTED_AGAIN = 1.0
 """A reader that is evicted twice within this time waits before it attaches again. An honest reader is not evicted, so
 another process is changing the quota word."""
@@ -53,7 +53,7 @@ class Reader:
     Each frame is in place, without a copy, unless the program keeps too many frames at a time.
 
     ``timeout``: seconds that :meth:`read` waits before it raises :class:`~rsshm.Timeout`. None waits forever.
-    ``latest``: always read the newest frame, and skip those between. Otherwise read every frame that the channel still has.
+    ``latest``: always read the newest frame, and skip those before it. Otherwise read every frame that the channel still has.
     ``max_held``: how many frames the program may keep in place. More frames are copied.
     ``read_only``: only observe. The reader then writes nothing to the channel, but each frame is copied.
     A reader also observes if the permissions or the number of readers allow no more; :attr:`observing` gives the reason.
@@ -95,7 +95,7 @@ class Reader:
         self._newly_attached = True
         self._discontinuity = True
         self._lost = False
-        """The frames before the next one are missing, so it can be decoded only if it is a keyframe."""
+        """Whether frames before the next one are missing, so that it can be decoded only if it is a keyframe."""
         self._skipped = 0
         """Frames skipped since the last one returned."""
         self._asked: Optional[float] = None
@@ -104,7 +104,7 @@ class Reader:
         self._checked = 0.0
         self._observing: Optional[str] = None
         self._undecodable = False
-        """Some of the skipped frames were available but not decodable."""
+        """Whether some of the skipped frames were available but not decodable."""
         self._writer_pid = 0
         self._pace = Pace(FALSE_ALARMS, LOOK_AGAIN)
         self._paced = 0
@@ -178,7 +178,7 @@ class Reader:
             except EndOfStream:
                 return
             yield frame
-            # Otherwise this frame would be held while the reader waits for the next.
+            # Otherwise this frame would be held while the reader waits for the next frame.
             del frame
 
     def request_key_frame(self) -> bool:
@@ -261,7 +261,7 @@ class Reader:
             acquire()
             events: int = segment.words[segment.event_head]
             allowance = at.allowance()
-            # A reader that was evicted may pin nothing.
+            # An evicted reader may not pin any slot.
             if allowance == 0 and at.is_evicted():
                 warnings.warn(
                     f"channel {self._name}: the writer evicted this reader, which held more slots than its quota; frames that "
@@ -301,10 +301,10 @@ class Reader:
                 self._at, self._former, self._former_since = None, at, time.monotonic()
                 continue
             now = time.monotonic()
-            # By the time since the last check, not by the length of a wait: the caller's timeout may be short.
+            # Use the time since the last check, not the length of a wait, because the caller's timeout may be short.
             if now - self._checked >= CHECK:
                 self._checked = now
-                # Checked after the lock: a segment that was superseded in between is not lost.
+                # Check the state after the lock, because a segment that was superseded meanwhile is not lost.
                 if (
                     not segment.has_writer()
                     and not halves[segment.state] & (layout.SUPERSEDED | layout.CLOSED)
@@ -314,7 +314,7 @@ class Reader:
                 ):
                     self._go_away(at)
                     continue
-            # Before the wait rather than after it, when a frame is there to be returned.
+            # Do this before the wait, because after it a frame is ready to be returned.
             at.prepare()
             self._slow_down()
             wary = self._robbed_at is not None and now - self._robbed_at < WARY
@@ -331,13 +331,13 @@ class Reader:
             time.sleep(rest)
 
     def _newest_end(self, segment: Segment, count: int) -> Tuple[int, Optional[int]]:
-        """The number of ends of the stream, and the last seq before the newest end if it was not reported yet.
+        """The number of ends of the stream, and the last seq before the newest end if this end was not reported yet.
 
         ``count`` is the number that was just read.
         """
         number: Optional[int] = None
-        # The writer stores the seq before the count, so the seq may belong to one more end. The loop is bounded, as a
-        # faulty writer could increment the count without end.
+        # The writer stores the seq before the count, so the seq may belong to a later end. The loop is bounded, because
+        # a faulty writer could increment the count all the time.
         for _ in range(8):
             if count == self._eos_seen:
                 return count, None
@@ -378,13 +378,13 @@ class Reader:
         if self._segment_id is not None and self._segment_id != at.segment.identity:
             self.reconnects += 1
         if follows:
-            # Only ends of stream in this segment are new. The count begins at 0 in each segment.
+            # The count begins at 0 in each segment, so every end that is counted in this segment is new.
             self._eos_seen = 0
             if at.segment.caps != self._caps.text or at.segment.header.writer_pid != self._writer_pid:
-                # Another stream: its frames do not depend on those before.
+                # This is another stream, whose frames do not depend on the frames before it.
                 self._lost = True
         else:
-            # Another stream, or the first: begin at the frame that was the newest on arrival.
+            # This is another stream, or the first one. Begin at the frame that was the newest on arrival.
             self._position = max(at.head_then - 1, first - 1, 0)
             self._want_newest = False
             self._eos_seen = at.eos_then
@@ -400,7 +400,7 @@ class Reader:
         self._observing = observing
         self._seat = at.seat
         self._checked = time.monotonic()
-        # Only now: a lossless writer waits until the reader has left, and then finds it in the new segment.
+        # Leave only now, because a lossless writer waits until the reader has left, and then finds it in the new segment.
         self._leave_former(layout.READER_MOVED)
         self._at = at
         return True
@@ -462,7 +462,7 @@ class Reader:
             self.received += 1
             self.copied += not frame.in_place
             return frame
-        # All were overwritten, damaged, or not decodable. None of them becomes readable later, as the writer announces a
+        # All frames were overwritten, damaged, or not decodable. None becomes readable later, because the writer announces a
         # frame only when it is readable.
         self._skipped += self._miss_up_to(newest)
         self._lost = True
@@ -482,7 +482,7 @@ class Reader:
         return missed
 
     def _newest_key(self, at: Attachment, behind: int, newest: int) -> Optional[int]:
-        """The seq of the newest keyframe after ``behind``, if all frames from it on are available."""
+        """The seq of the newest keyframe after ``behind``, if this keyframe and all frames after it are available."""
         for number in range(newest, max(behind, newest - layout.RING_LENGTH), -1):
             slot = at.find(number)
             if slot is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Ctypes structures shared by name: one process writes, any number read, and no reader ever sees half of a change."""
+"""Ctypes structures shared by name. One process writes, any number of processes read, and none sees half of a change."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ S = TypeVar("S", bound=ctypes.Structure)
 class StructChannel(Generic[S]):
     """A channel whose frames are values of one ctypes structure. :func:`struct_channel` creates it.
 
-    The first :meth:`write` makes this process the writer of the channel, which has only one.
+    The first :meth:`write` makes this process the writer of the channel. A channel has only one writer.
     """
 
     def __init__(self, name: str, structure: Type[S], perms: int = 0o600) -> None:
@@ -38,7 +38,7 @@ class StructChannel(Generic[S]):
         self._last: Optional[S] = None
 
     def write(self, value: S) -> None:
-        """Publishes the value as the newest one, all of it at once, while the channel's semaphore is held."""
+        """Publishes the value as the newest one. The whole value changes at once, while the channel's semaphore is held."""
         if not isinstance(value, self.structure):
             raise FormatError(f"channel {self.name}: the value has type {type(value).__name__}, not {self.structure.__name__}")
         if self._writer is None:
@@ -58,7 +58,7 @@ class StructChannel(Generic[S]):
         return self.structure.from_buffer_copy(self._last)
 
     def wait(self, timeout: Optional[float] = None) -> S:
-        """A copy of the newest value that this object has not returned yet. Waits for one."""
+        """A copy of the newest value that this object has not returned yet. Waits until there is one."""
         self._last = self._value(self._reader.read(timeout))
         return self.structure.from_buffer_copy(self._last)
 
@@ -93,7 +93,7 @@ class StructChannel(Generic[S]):
 
 
 def struct_channel(name: str, structure: Type[S], perms: int = 0o600) -> StructChannel[S]:
-    """Shares a ctypes structure by name. ``perms``: mode of the segment, as for :class:`Writer`.
+    """Shares a ctypes structure by name. ``perms`` is the mode of the segment, as for :class:`Writer`.
 
     >>> class Pose(ctypes.Structure):
     ...     _fields_ = [("x", ctypes.c_double), ("y", ctypes.c_double)]

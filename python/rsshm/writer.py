@@ -22,8 +22,8 @@ from .layout import TIME_NONE, FrameDescriptor
 class Slot:
     """A slot to draw a frame into. ``with writer.buffer() as slot:`` publishes it at the end, unless an error is raised.
 
-    A published slot belongs to the readers: from then on, the arrays of the slot are read-only.
-    Arrays that you derived from them could still be written to: do not keep them.
+    A published slot belongs to the readers, so the arrays of the slot are then read-only.
+    Arrays that you derived from these arrays are still writable, so do not keep them.
     """
 
     def __init__(self, writer: Writer, size: int, layout: Optional[Layout]) -> None:
@@ -31,22 +31,22 @@ class Slot:
         self._layout = layout
         self._size = size
         self.pts_ns: Optional[int] = None
-        """Time at which the picture was taken, in nanoseconds of CLOCK_MONOTONIC. None: the time of publishing."""
+        """Time at which the picture was taken, in nanoseconds of CLOCK_MONOTONIC. None means the time of publishing."""
         self.duration_ns: Optional[int] = None
-        """Duration of the frame in nanoseconds. None: one period of ``fps``."""
+        """Duration of the frame in nanoseconds. None means one period of ``fps``."""
         self.flags = 0
         """GstBufferFlags."""
         self.seq: Optional[int] = None
         """The seq of the frame. None before it is published, and if it was dropped because readers held every slot."""
         self._done = False
-        # Now, before the frame is drawn: work after drawing adds to the latency.
+        # Do this before the frame is drawn, because work after drawing adds to the latency.
         self._descriptor = writer._describe(size, layout)
         self._duration: int = self._descriptor.duration
         self._owner: Optional[WriterSegment] = None
         self._index = 0
         claim = writer._channel.claim(size)
         if claim is None:
-            # Memory to draw into all the same. It is copied into a slot if one is free by then.
+            # Without a slot, the program draws into this memory. It is copied if a slot is free at the publish.
             self._exporter: Any = bytearray(size)
         else:
             self._index = claim.index
@@ -89,7 +89,7 @@ class Slot:
         try:
             self.seq = self._writer._publish(self)
         finally:
-            # After publishing: readers wait for the frame.
+            # Do this after publishing, because readers wait for the frame.
             for array in (*(self._arrays or ()), *(() if self._data is None else (self._data,))):
                 array.setflags(write=False)
         self._let_go()
@@ -130,13 +130,13 @@ class Writer:
     ...     with writer.buffer() as slot:            # draws in place
     ...         slot.array[:] = 128
 
-    ``shape``: (height, width), with or without the channels of the format. None: the shape of the first picture.
-    ``dtype``: type of the arrays, only checked against the format.
+    ``shape``: (height, width), with or without the channels of the format. None means the shape of the first picture.
+    ``dtype``: type of the arrays. It is only checked against the format.
     ``format``: GStreamer's name of a raw format (:data:`rsshm.FORMATS`).
     ``fps``: frames per second, as information for the readers. 29.97 means 30000/1001.
     ``perms``: mode of the segment. 0o600 is for this user, 0o644 lets others observe, 0o660 lets the group attach fully.
     ``lossless``: wait for the slowest attached reader, so that it misses no frame.
-    ``caps``: instead of shape and format, GStreamer's caps of any other format (``"image/jpeg,width=640,height=480"``).
+    ``caps``: GStreamer's caps of any other format (``"image/jpeg,width=640,height=480"``), instead of shape and format.
     Frames are then bytes.
     ``frame_size``: size of these frames; 0 if they differ in size.
     ``max_slots``: the most slots of the channel, 3 to 64. 0 chooses the number by the free memory.
@@ -165,10 +165,10 @@ class Writer:
         self._layout: Optional[Layout] = None
         self._caps: Optional[str] = None
         self._frame_size = 0
-        # Before the channel is taken, so that an error in the format is reported first.
+        # Set the format before the channel is taken, so that an error in the format is reported first.
         self.set_format(shape, dtype, format, fps, caps=caps, frame_size=frame_size)
         self._channel = Channel(name, perms, max_slots, lossless)
-        # Also closes the channel at the end of the program, before the service thread is stopped at any point.
+        # This also closes the channel at the end of the program, before Python stops the service thread at an arbitrary point.
         self._finalizer = weakref.finalize(self, self._channel.close)
         self._apply_format()
         self.dropped = 0
@@ -231,7 +231,7 @@ class Writer:
 
     @property
     def latency_ns(self) -> int:
-        """How long after its ``pts_ns`` a frame is published at the latest, in nanoseconds. 0: at once.
+        """The maximum time from the ``pts_ns`` of a frame until it is published, in nanoseconds. 0 means at once.
 
         GStreamer's video sinks delay all frames by this time.
         """
@@ -242,7 +242,7 @@ class Writer:
         self._channel.latency_ns = latency_ns
 
     def key_frame_wanted(self) -> bool:
-        """Whether readers have requested a keyframe since the last call. For encoders."""
+        """Whether readers have requested a keyframe since the last call. Encoders need this."""
         wanted, self._channel.key_frame_wanted = self._channel.key_frame_wanted, False
         return wanted
 
@@ -268,7 +268,7 @@ class Writer:
         """Copies a picture into the channel. Returns its seq, or None if it was dropped because readers held every slot.
 
         The picture is an array or, for a format with several planes, also a list of planes.
-        If the channel was made with ``caps``, it is an object of bytes.
+        If the channel was created with ``caps``, the picture is an object of bytes.
         """
         self._channel._check_open()
         if self._caps is None:
@@ -314,7 +314,7 @@ class Writer:
             seq = self._publish_copy(slot, pts, duration)
         if seq is None:
             self.dropped += 1
-            # So that readers notice that a frame is missing.
+            # Skip a seq, so that readers notice that a frame is missing.
             self._channel.pass_over()
         return seq
 

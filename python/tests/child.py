@@ -89,7 +89,7 @@ def poses(name: str) -> None:
 
 
 def hold(name: str, count: str) -> None:
-    """Holds frames, and says so. After a line from the test, checks them, and reads to the end of the stream."""
+    """Holds frames, and prints that it does. After a line from the test, checks them, and reads to the end of the stream."""
     reader = rsshm.Reader(name, timeout=20)
     held: Any = []
     while len(held) < int(count):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""What the tests share: channels, processes, and frames that can be checked for tears."""
+"""Code that the tests share: channels, processes, and frames that can be checked for tears."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TARGET = ROOT / "target" / "debug"
 PATIENCE = 20.0
 """Seconds to wait for something that must happen."""
 WORDS = 100_000
-"""Enough in a :class:`Pose` that copying one takes a while, so that half of a change could be seen."""
+"""Number of values in a :class:`Pose`. It is large, so that a copy takes a while and half of a change could be seen."""
 
 
 class Channel:
@@ -199,7 +199,7 @@ def unpadded(layout: Layout, data: bytes) -> bytes:
 
 
 def records(frames: Iterable[bytes]) -> bytes:
-    """Frames in the format that the peers read and write: each after its size."""
+    """Frames in the format that the peers read and write, in which its size precedes each frame."""
     return b"".join(struct.pack("=I", len(frame)) + frame for frame in frames)
 
 

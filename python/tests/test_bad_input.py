@@ -242,7 +242,7 @@ def test_garbage_in_tables_crashes_no_reader_or_writer(channel: Channel) -> None
         values = [0, 1, 2, 3, 63, 64, 255, 8192, 1 << 20, (1 << 31) - 1, 1 << 31, (1 << 32) - 1]
         frames = 0
         began = time.monotonic()
-        # For a second, and on a busy machine until enough frames have arrived.
+        # Continue for a second, and on a busy machine until enough frames have arrived.
         while time.monotonic() - began < 1 or frames <= 10:
             assert time.monotonic() - began < PATIENCE, f"only {frames} frames arrive"
             for _ in range(numbers.randrange(4)):

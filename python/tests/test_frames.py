@@ -19,7 +19,7 @@ cv2 = pytest.importorskip("cv2")
 
 
 def in_place(writer: rsshm.Writer, reader: rsshm.Reader, value: int = 7) -> rsshm.Frame:
-    """A frame in place, as soon as the reader has a quota."""
+    """Waits until the reader has a quota, and returns a frame in place."""
     for _ in range(1000):
         writer.write(grey(value))
         frame = reader.read(5)
@@ -63,7 +63,7 @@ def test_planar_array_has_the_layout_of_opencv(format: str, channel: Channel) ->
 def test_every_format_converts_to_the_same_bgr(format: str, channel: Channel) -> None:
     """A picture of one colour in each of GStreamer's formats, converted by this package."""
     blue, green, red = 40, 120, 200
-    luma, u, v = 132, 81, 169  # the same in BT.601, limited range
+    luma, u, v = 132, 81, 169  # the same colour in BT.601, limited range
     pixel = {
         "RGB": (red, green, blue), "BGRx": (blue, green, red, 0), "RGBA": (red, green, blue, 255),
         "ARGB": (255, red, green, blue), "xBGR": (0, blue, green, red),
@@ -264,7 +264,7 @@ def test_end_of_stream_comes_after_the_last_frame(channel: Channel) -> None:
             writer.write(grey(value))
     channel.assert_gone()
     assert [frame.seq for frame in reader] == [2, 3]
-    # Another stream.
+    # This is another stream.
     with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer:
         writer.write(grey(9))
         frame = reader.read()
@@ -318,7 +318,7 @@ def test_encoded_stream_begins_and_continues_at_keyframes(channel: Channel) -> N
             frame = reader.read()
             assert frame.seq == 3 and frame.is_key
             assert [reader.read().seq for _ in range(2)] == [4, 5]
-            # More than the channel keeps: the reader has missed some, and requests the next keyframe.
+            # These are more frames than the channel keeps, so the reader has missed some, and requests the next keyframe.
             for _ in range(200):
                 writer.write(b"frame", flags=delta)
             with pytest.raises(rsshm.Timeout):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Every writer with every reader, of rsshmsink, Python and Rust: each frame is the same on both sides, in every format."""
+"""Every writer works with every reader (GStreamer, Python, Rust): each frame is the same on both sides, in every format."""
 
 from __future__ import annotations
 

@@ -78,7 +78,8 @@ def test_no_frame_is_torn(writer: str, channel: Channel, start: Start) -> None:
 def test_original_demonstration_tears_frames() -> None:
     """One buffer under a semaphore, and a view of it that is used after the semaphore is released.
 
-    The numbers above are to be compared with this one. If no frame were torn here, the check above would not see any.
+    Compare the numbers of the test above with the number of this test. If no frame were torn here, that test could not
+    detect torn frames.
     """
     name = f"/rsshm-pytest-demonstration-{os.getpid()}"
     semaphore = posix_ipc.Semaphore(name, posix_ipc.O_CREX, initial_value=1)
