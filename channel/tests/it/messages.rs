@@ -249,7 +249,7 @@ fn message_wakes_the_writer() {
     });
 }
 
-/// The child is no reader of its own: the reader entry belongs to the parent.
+/// The child may not send as the reader, because the reader entry belongs to the parent process.
 #[test]
 fn forked_child_sends_no_message_and_no_request() {
     role::start("messages/fork", &[]).wait_ok();

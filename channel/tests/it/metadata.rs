@@ -65,8 +65,8 @@ fn too_much_metadata_is_refused() {
         .unwrap();
 }
 
-/// The writer publishes as fast as it can. A reader that copies frames without pins either gets a frame with all of the
-/// frame's metadata, or does not get the frame.
+/// The writer publishes as fast as it can. An observer gets each frame with all of the frame's metadata, or does not
+/// get the frame.
 #[test]
 fn metadata_never_mixes_two_frames() {
     let channel = Channel::new();

@@ -288,7 +288,7 @@ fn semaphore_held_for_ever_costs_one_delay() {
         while began.elapsed() < Duration::from_millis(800) {
             assert!(publish(&writer, 2));
             assert_eq!(writer.stats().semaphore_timeouts, episode);
-            // The value stays 0 until the repair. If it is not 0, this thread was delayed and the repair is due.
+            // The value stays 0 until the repair. It may be 1 here only if this thread was delayed until the repair.
             assert!(semaphore.value() == 0 || began.elapsed() > Duration::from_millis(950));
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -427,6 +427,6 @@ fn stats_under_load(channel: &str) {
     }
     publishing.join().unwrap();
     say("published");
-    // This also ends the threads that call `stats`.
+    // The exit also ends the threads that call `stats`.
     std::process::exit(0);
 }
