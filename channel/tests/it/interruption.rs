@@ -166,14 +166,15 @@ fn wait_for_service(writer: &Arc<Writer>) -> mpsc::Receiver<()> {
     ended
 }
 
-/// Checks that `wait_for_service` returns although nobody ends the wait.
+/// Checks that `wait_for_service` returns without a wakeup from the test.
 #[track_caller]
 fn assert_does_not_wait(writer: &Arc<Writer>) {
     let ended = wait_for_service(writer).recv_timeout(10 * SECOND);
     ended.expect("the service waits");
 }
 
-/// A reader that attaches ends the service's wait. After `stop_service`, no wait of the service lasts.
+/// A reader that attaches ends the service's wait. `stop_service` ends the current wait, and all later waits end at
+/// once.
 #[test]
 fn service_wait_is_woken_by_readers_and_stop() {
     let channel = Channel::new();

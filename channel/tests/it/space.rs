@@ -284,7 +284,7 @@ fn recovery(size: &str) {
             other => panic!("{other:?}"),
         }
     }
-    // A writer that cannot create its next segment also removes its files.
+    // A writer that could not create its next segment also removes its files when it ends.
     fill_up(FILLER);
     writer.set_caps(Caps::fixed_size("larger", 200 * KIB));
     assert!(writer.claim(200 * KIB).is_err());
@@ -324,7 +324,7 @@ fn held_frame_survives_full_memory() {
     run!("space/held frame", 1024 * KIB);
 }
 
-/// The memory of a held frame is not released, even if the next segment cannot be created without it.
+/// The writer does not release the memory of a held frame, even if it then has too little memory for its next segment.
 fn held_frame(size: &str) {
     mount(size);
     let channel = Channel::new();

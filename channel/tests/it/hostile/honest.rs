@@ -75,7 +75,7 @@ impl Report {
     }
 }
 
-/// Keeps the counts of a peer, receives the lines from the test, and reports the counts to the test.
+/// The counts of a peer, and the lines from the test. It reports the counts when a line asks for them.
 struct Reporter {
     lines: mpsc::Receiver<String>,
     report: Report,
@@ -296,8 +296,8 @@ impl Honest {
             })
             .collect();
         for (role, report) in &reports {
-            // A debug build on a busy machine uses much processor time. A peer that spins uses even more than this
-            // limit.
+            // The limit is high, because a debug build on a busy machine uses much processor time. A peer that spins
+            // exceeds it.
             assert!(
                 report.cpu < took.mul_f64(0.4),
                 "{what}: {role} spins: {report:?} in {took:?}"
