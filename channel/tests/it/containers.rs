@@ -113,7 +113,7 @@ fn writer_and_readers_work_across_containers() {
     let mut refused = role::start_within(&container, "containers/refused writer", &[channel.as_str()]);
     assert!(refused.receive().starts_with("busy"));
 
-    // A reader is killed. The writer notices this within a second or two, and another reader attaches.
+    // A reader is killed. The writer notices this within two seconds, and another reader attaches.
     other.kill();
     let took = wait_until("one is gone", 2 * SECOND, || ask(&mut writer) == [1]);
     let mut other = start("containers/reader");

@@ -16,8 +16,8 @@ use crate::support::{
     slots,
 };
 
-/// Two fields of `RSSHM_FAILPOINTS`: of a million passes of a failpoint, how many kill the process and how many stop
-/// it. With `KILL`, each pass kills the process; with `STOP`, each pass stops it.
+/// The fields KILLS and STOPS of `RSSHM_FAILPOINTS`: how many passes of a failpoint, out of a million, kill or stop the
+/// process. `KILL` makes each pass kill the process, and `STOP` makes each pass stop it.
 const KILL: &str = "1000000,0";
 const STOP: &str = "0,1000000";
 
@@ -106,8 +106,8 @@ fn reader_of_all(channel: &str) {
     }
 }
 
-/// A writer takes over the channel, and dies before it publishes a frame. The next writer still continues the seqs of
-/// the frames before.
+/// A writer takes over the channel, and dies before it publishes a frame. The next writer continues after the seq of
+/// the last published frame.
 #[test]
 fn seqs_continue_after_writer_died_before_first_frame() {
     for failpoint in [

@@ -131,8 +131,8 @@ fn reader_pinning_all_of_few_slots_is_evicted() {
     }
 }
 
-/// A process writes garbage into its reader entry. Other readers still get their frames in place, whatever state the
-/// entry has.
+/// A process writes garbage into its reader entry. Whatever state this entry has, another reader still gets frames in
+/// place.
 #[test]
 fn rogue_reader_entry_costs_other_readers_nothing() {
     for state in [reader_state::ATTACHED, reader_state::LEFT, reader_state::NEW, 77] {

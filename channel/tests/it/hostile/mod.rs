@@ -81,8 +81,8 @@ fn garbage(random: &mut Random, now: u64, slots_offset: u64) -> u64 {
 /// Writes garbage into all tables of the segment and into the semaphore until `time` is over. Returns the number of
 /// words that it wrote to the tables.
 ///
-/// With `sparing`, it does not overwrite the words whose damage makes all peers look for another segment. It then hits
-/// the other words more often.
+/// If `sparing` is set, the attacker does not overwrite words whose damage makes all peers look for another segment.
+/// The other words are then hit more often.
 fn write_garbage(channel: &Channel, time: Duration, sparing: bool, seed: u64) -> u64 {
     let mut random = Random::new(seed);
     // The attacker attaches as a reader, so that its pins count until the writer evicts it.
