@@ -17,7 +17,7 @@ use loom::{
 };
 use pins::{PinCounts, take_for_writing};
 
-/// The crate's own file. It uses the modules `atomic`, `failpoint` and `layout`, which this test replaces.
+/// The crate's own file. It uses the modules `atomic`, `failpoint` and `layout`, which are replaced below.
 #[path = "../src/protocol/pins.rs"]
 mod pins;
 
@@ -48,7 +48,7 @@ mod layout {
 struct Slot {
     word: AtomicU64,
     seq: AtomicU64,
-    /// loom reports each read of the pixel that is not ordered before or after each write.
+    /// loom reports every read of the pixel that can race with a write.
     pixel: UnsafeCell<u64>,
 }
 

@@ -408,7 +408,7 @@ fn deltas_of_dropped_frame_wait_for_keyframe() {
         assert_eq!((first.seq, first.missed), (6, 3));
         assert_eq!(now(reader), ["7"]);
     }
-    // A drop before a change of segment also counts as missed frames.
+    // Frames that were dropped before a change of segment also count as missed.
     writer.record_drop();
     writer.record_drop();
     writer.set_caps(Caps::fixed_size("raw", 100));

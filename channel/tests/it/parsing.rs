@@ -351,8 +351,8 @@ proptest! {
         }
         let peer = RawPeer::open(&victim.channel);
         for (place, seq, after, sizes, eos_count) in records {
-            // Places from 40 on stand for sticky events again, so that these records are hit more often than the
-            // others.
+            // There are 40 places. The places from 40 to 47 mean the eight sticky events again, so that their records
+            // are hit more often.
             let place = if place < 40 { place } else { place - 40 };
             let mut descriptor = EventDescriptor::zeroed();
             (descriptor.after, descriptor.size, descriptor.eos_count) = (after, sizes as u32, eos_count);
