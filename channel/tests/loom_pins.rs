@@ -3,9 +3,9 @@
 //! Checks the pin rule under every interleaving of the threads, and under every order of memory accesses that the
 //! language allows.
 //!
-//! Each model has a variant in which a single step is weakened. The variant must fail, because a model that cannot fail
-//! proves nothing. loom treats SeqCst accesses as AcqRel accesses, but models full fences exactly. No model therefore
-//! depends on the stronger order of SeqCst accesses.
+//! Models (a), (b) and (d) also have variants in which a single step is weakened. These variants must fail, because a
+//! model that cannot fail proves nothing. loom treats SeqCst accesses as AcqRel accesses, but models full fences
+//! exactly. No model therefore depends on the stronger order of SeqCst accesses.
 
 use loom::{
     cell::UnsafeCell,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Readers get the end of a stream in order, and a forked child ends no stream.
+//! Readers get the end of a stream in order, and a forked child does not end its parent's stream.
 
 use std::time::Duration;
 
@@ -85,7 +85,7 @@ fn events_between_two_ends_arrive_in_order() {
     assert!(matches!(&event, Next::Event(event) if event.kind == 8), "{event:?}");
 }
 
-/// The child has copies of the reader, the writer and the frame. Dropping the copies has no effect on the parent's
+/// A forked child has copies of the reader, the writer and the frame. Dropping the copies has no effect on the parent's
 /// channel.
 #[test]
 fn forked_child_ends_nothing_of_its_parent() {

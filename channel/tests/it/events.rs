@@ -128,7 +128,7 @@ fn events_of_illegal_size_or_place_are_refused() {
     }
 }
 
-/// An event wakes a waiting reader as a frame does.
+/// An event wakes a waiting reader at once, as a frame does.
 #[test]
 fn event_without_following_frame_arrives_at_once() {
     for (_channel, writer, mut reader) in attach_each() {
@@ -234,7 +234,7 @@ fn forgotten_sticky_events_reach_no_joining_reader() {
     assert!(publish_sized(&writer, 2, 10));
     assert_eq!(now(&mut channel.reader()), ["new", "2"]);
     for mut reader in attached {
-        // The reader was attached, so it gets all events in order.
+        // This reader was attached when the events were published, so it gets all of them in order.
         assert_eq!(now(&mut reader), ["old", "old too", "new", "2"]);
     }
 }
@@ -358,8 +358,8 @@ fn end_of_stream_keeps_its_order_among_events() {
     }
 }
 
-/// The end of a stream precedes an event. A reader that sees the event, but loaded the count of ends too early, does
-/// not deliver the event yet.
+/// The end of a stream precedes an event. If a reader sees the event but an old count of ends, it does not deliver the
+/// event before the end.
 #[test]
 fn event_after_end_never_overtakes_it() {
     let channel = Channel::new();
@@ -376,8 +376,8 @@ fn event_after_end_never_overtakes_it() {
     }
 }
 
-/// A frame precedes an event. A reader that sees the event, but loaded the head too early to see the frame, does not
-/// deliver the event yet.
+/// A frame precedes an event. If a reader sees the event but an old head, it does not deliver the event before the
+/// frame.
 #[test]
 fn event_after_frame_never_overtakes_it() {
     let channel = Channel::new();
@@ -421,8 +421,8 @@ fn event_up_to_head_is_always_readable() {
     }
 }
 
-/// A frame is counted by the head, but cannot be read. The events after this frame still arrive, and all of them arrive
-/// before the end of the stream.
+/// The head counts two frames that cannot be read. The events after these frames still arrive, and they arrive before
+/// the end of the stream.
 #[test]
 fn events_after_lost_frame_keep_their_order() {
     let channel = Channel::new();
@@ -447,7 +447,8 @@ fn events_after_lost_frame_keep_their_order() {
     assert_eq!(observer.stats().missed, 2);
 }
 
-/// The new writer continues the seqs of events, and the dead writer's sticky events are forgotten.
+/// A new writer continues the dead writer's seqs of events. Readers that join later do not get the dead writer's sticky
+/// events.
 #[test]
 fn restarted_writer_continues_event_order() {
     let channel = Channel::new();
@@ -476,8 +477,8 @@ fn restarted_writer_continues_event_order() {
     assert_eq!(now(&mut late), ["g", "h", "4"]);
 }
 
-/// A dead writer's event head is out of range. The next writer does not continue from it, but it continues to publish
-/// frames and ends of the stream.
+/// A dead writer's event head is out of range. The next writer does not continue from this value. Its events, frames
+/// and ends of the stream still arrive in order.
 #[test]
 fn events_restart_after_damaged_event_head() {
     let channel = Channel::new();
@@ -533,9 +534,9 @@ fn closed_writer_publishes_no_event() {
     assert!(matches!(next(), Next::Lost));
 }
 
-/// Reads frames and events until `stop` is set and nothing more comes. Frames and events share one count of values, so
-/// each value must be higher than the value before. Returns the last value, and the number of events, received or
-/// missed.
+/// Reads frames and events until `stop` is set and nothing more comes. The values of frames and events form one
+/// sequence, so each value must be higher than the value before. Returns the last value, and how many events were
+/// received or missed.
 fn read_in_order(reader: &mut Reader, max_behind: u32, pause: Duration, stop: &AtomicBool) -> (u64, u64) {
     let mut copy = Vec::new();
     let (mut last, mut events) = (1, 0);

@@ -90,7 +90,7 @@ fn reader_of_four(channel: &str) {
     }
 }
 
-/// Says each frame, event and end that it gets, until the writer is gone.
+/// Says what it gets (frames, events and ends of the stream), until the writer is gone.
 fn reader_of_all(channel: &str) {
     let mut reader = open_reader(channel, ReaderOptions::default());
     loop {
@@ -135,8 +135,8 @@ fn seqs_continue_after_writer_died_before_first_frame() {
     }
 }
 
-/// A reader is stopped while it joins. Meanwhile, the writer publishes 30 frames, while another reader still holds the
-/// frame that was the newest before. When the stopped reader continues, it first gets the frame that is then the
+/// A reader is stopped while it joins. Meanwhile, the writer publishes 30 frames, and another reader holds the frame
+/// that was the newest before these. When the stopped reader continues, it first gets the frame that is then the
 /// newest, and misses no later frame.
 #[test]
 fn reader_stopped_while_joining_misses_no_lossless_frame() {

@@ -47,7 +47,7 @@ fn writer(channel: &str) {
     }
 }
 
-/// Publishes a frame, and then waits for ever with a child process that does nothing.
+/// Publishes a frame, forks a child process that does nothing, and waits for ever.
 fn forking_writer(channel: &str) {
     let writer = open_writer(channel, slots(12));
     assert!(publish(&writer, 1));
@@ -165,7 +165,7 @@ fn reader_follows_writer_that_replaces_killed_one() {
     assert_eq!(reader.stats().writer_pid, second.pid().as_raw() as u32);
 }
 
-/// The reader notices that its writer was killed within a second, whatever the reader's timeout is.
+/// Within a second, the reader notices that its writer was killed, whatever the reader's timeout is.
 #[test]
 fn reader_notices_killed_writer_within_a_second() {
     for timeout in [None, Some(Duration::from_millis(50)), Some(Duration::ZERO)] {
@@ -202,8 +202,8 @@ fn forked_child_does_not_hold_dead_writers_channel() {
     assert!(began.elapsed() < 2 * SECOND);
 }
 
-/// A reader that has found no segment to follow stays attached to the old one. A lossless writer waits for this reader,
-/// and the service does not report that the reader left and came back.
+/// A reader that finds no other segment stays attached to the superseded segment. A lossless writer waits for this
+/// reader, and the service does not report that the reader left and came back.
 #[test]
 fn reader_stays_in_superseded_segment_until_another_exists() {
     let channel = Channel::new();
@@ -251,8 +251,8 @@ fn stopped_writer_keeps_its_channel() {
     check(&next(&mut reader, &mut copy), &copy, 2);
 }
 
-/// The files are removed while the writer runs. The writer creates them again. Attached readers continue, and new
-/// readers find the channel.
+/// The channel's files are removed while the writer runs. The writer creates the files again. Attached readers
+/// continue, and new readers find the channel.
 #[test]
 fn writer_restores_deleted_files() {
     for (segment, semaphore) in [(true, true), (true, false), (false, true)] {
@@ -355,7 +355,7 @@ fn writer_replaces_only_damaged_segments_with_lock_file() {
             Err(Error::Damaged { .. }) | Ok(Next::TimedOut)
         ));
 
-        // If there is no lock file, the segment may belong to another program.
+        // Without the lock file, the writer refuses to start, because the segment may belong to another program.
         if what != "head" {
             let moved = format!("{}.moved", channel.lock_file().display());
             std::fs::rename(channel.lock_file(), &moved).unwrap();
@@ -389,7 +389,7 @@ fn next_writer_repairs_damaged_semaphore() {
     }
 }
 
-/// A start that fails creates no file and removes none.
+/// A writer that fails to start creates no file and removes no file.
 #[test]
 fn writer_refuses_names_that_are_no_files() {
     let channel = Channel::new();

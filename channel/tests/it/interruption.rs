@@ -40,7 +40,7 @@ fn interrupt_again_and_again(reader: &mut Reader) {
                 slow.push(took);
             }
         });
-        // The interrupt lasts until `resume`.
+        // The interrupt stays in effect until `resume`.
         let still = reader.next(&mut copy, ReadLimits::default(), None).unwrap();
         assert!(matches!(still, Next::Interrupted), "{still:?}");
         interrupter.resume();

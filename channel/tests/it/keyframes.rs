@@ -59,7 +59,7 @@ fn publish_all(writer: &Writer, frames: &str) {
     }
 }
 
-/// Publishes deltas with these values.
+/// Publishes one delta for each value in `values`.
 #[track_caller]
 fn publish_deltas(writer: &Writer, values: std::ops::RangeInclusive<u64>) {
     for value in values {

@@ -26,7 +26,7 @@ pub const ROLES: &[(&str, Role)] = &[
     ("lossless/reader of one", |arguments| reader_of_one(arguments[0])),
 ];
 
-/// The number of frames that a writer publishes.
+/// The number of frames that the writer of a test publishes.
 const FRAMES: u64 = 500;
 
 /// Takes three frames, says "holds three", and keeps the frames.
@@ -123,9 +123,9 @@ fn no_reader_misses_a_frame_of_lossless_writer() {
     }
 }
 
-/// The writer waits for a slow reader that releases each frame within half a millisecond, because more slots would only
-/// cost memory and cold caches. For a reader that has stopped taking frames, the writer adds slots, almost up to its
-/// maximum.
+/// A reader is only slow if it releases each frame within half a millisecond. The writer waits for this reader, because
+/// more slots would only cost memory and cache misses. For a reader that has stopped taking frames, the writer adds
+/// slots, almost up to its maximum.
 #[test]
 fn lossless_writer_adds_slots_for_stalled_readers_only() {
     let channel = Channel::new();
@@ -197,14 +197,13 @@ fn waiting_lossless_writer_is_woken_by_reader() {
             scope.spawn(|| (2..=FRAMES).for_each(|value| assert!(publish(&writer, value))));
             for value in 2..=FRAMES {
                 check(&next(&mut reader, &mut copy), &copy, value);
-                // The reader is slower than the writer, so the writer waits for a slot at every third frame or more
-                // often.
+                // The reader is slower than the writer, so the writer waits for a slot at least at every third frame.
                 std::thread::sleep(Duration::from_micros(300));
             }
         });
         began.elapsed()
     };
-    // The fastest of a few rounds counts, because other programs run too.
+    // One fast round is enough, because other programs may slow down some rounds.
     let fastest = (0..8).map(|_| round()).find(|took| *took < Duration::from_millis(600));
     assert!(
         fastest.is_some(),

@@ -328,7 +328,7 @@ fn stream_of_4k_to_four_readers_leaks_nothing() {
     run("many/4K stream");
 }
 
-/// Draws and publishes 60 4K frames a second. Each of the four readers holds two frames.
+/// Draws and publishes 4K frames at a rate of 60 a second. Each of the four readers holds two frames.
 fn stream_of_4k() {
     let time = seconds_from("RSSHM_SOAK_SECONDS", 3.0);
     let channel = Channel::new();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Tests of metadata: bytes that belong to a frame, and that the channel does not interpret.
+//! Tests of metadata, which are bytes that belong to a frame. The channel does not interpret them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -98,8 +98,8 @@ fn valid() -> impl Strategy<Value = Header> {
         .prop_map(|(caps, slots, size, messages)| Header::new(caps, slots, size, messages).expect("a valid layout"))
 }
 
-/// Replaces an aligned word of a header, which contains the byte at the offset `at`. The word has 8 bytes if `wide`,
-/// otherwise 4.
+/// Replaces an aligned word of a header, which contains the byte at the offset `at`. The word has 8 bytes if `wide` is
+/// set, otherwise 4.
 fn change(header: Header, at: usize, wide: bool, value: u64) -> Header {
     let mut bytes: [u8; HEADER_SIZE] = bytemuck::must_cast(header);
     let (at, length) = if wide { (at / 8 * 8, 8) } else { (at / 4 * 4, 4) };
@@ -351,8 +351,8 @@ proptest! {
         }
         let peer = RawPeer::open(&victim.channel);
         for (place, seq, after, sizes, eos_count) in records {
-            // There are 40 places. The places from 40 to 47 mean the eight sticky events again, so that their records
-            // are hit more often.
+            // There are 40 records. A place above 39 selects one of the eight sticky events again, so that their
+            // records are hit more often.
             let place = if place < 40 { place } else { place - 40 };
             let mut descriptor = EventDescriptor::zeroed();
             (descriptor.after, descriptor.size, descriptor.eos_count) = (after, sizes as u32, eos_count);
@@ -507,7 +507,8 @@ fn frame_outside_its_slot_is_not_delivered() {
     }
 }
 
-/// Another peer sets the head to values that are no seq of a frame. Readers still get the frame that is published next.
+/// Another peer sets the head to values that are not the seq of any frame. Readers still get the frame that is
+/// published next.
 #[test]
 fn erratic_head_harms_no_reader() {
     let victim = Victim::new();

@@ -70,8 +70,8 @@ fn writer_under_umask(arguments: &[&str]) {
     listen();
 }
 
-/// The segment's mode is exactly `perms`. The lock file's mode has only those classes of users that may both read and
-/// write the segment.
+/// The segment's mode is exactly `perms`. The lock file's mode gives access only to those classes of users that may
+/// both read and write the segment.
 #[test]
 fn file_modes_ignore_the_umask() {
     for (perms, of_lock_file) in [
@@ -293,8 +293,8 @@ fn planter(channel: &str) {
     listen();
 }
 
-/// The channel's files are removed, and another user creates new files with the names before the writer does. The
-/// writer reports the new files, does not touch them, and continues to serve the attached readers.
+/// The channel's files are removed, and another user creates new files with the same names before the writer restores
+/// its files. The writer reports the new files, does not touch them, and continues to serve the attached readers.
 #[test]
 fn writer_leaves_names_that_another_user_took() {
     need_root!("another user's process");

@@ -44,7 +44,7 @@ fn honest_reader(channel: &Channel, number: u64, stop: &AtomicBool, in_place: &A
                 check_bytes(&held.pop_front().unwrap(), &[]);
             }
         }
-        // The held frames stay in use for a while after their reader is gone.
+        // The held frames stay in use for a while after the reader that took them is gone.
     }
     for frame in held {
         check_bytes(&frame, &[]);
@@ -178,7 +178,7 @@ fn frames_are_copied_where_quota_leaves_no_slot() {
     }
 }
 
-/// `max_held` bounds the number of frames held in place. The reader copies the other frames and misses none.
+/// `max_held` bounds the number of frames held in place. The reader copies the other frames and misses no frame.
 #[test]
 fn frames_beyond_max_held_are_copied() {
     let channel = Channel::new();

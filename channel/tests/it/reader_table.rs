@@ -105,7 +105,7 @@ fn killed_readers_slots_are_free_within_a_second() {
     let took = wait_until("gone", SECOND, || service.seen().disconnected == [0]);
     assert!(took < SECOND);
     assert_eq!(service.seen().reader_count, 0);
-    // The writer can claim six of the eight slots. The other two have the newest frames, which stay for readers.
+    // The writer can claim six of the eight slots. The other two contain the newest frames, which stay for readers.
     let claimed: Vec<_> = std::iter::from_fn(|| writer.claim(SIZE).unwrap()).collect();
     assert_eq!(claimed.len(), 6);
     assert_eq!(writer.stats().evicted, 0);

@@ -136,7 +136,7 @@ fn stream_while(case: &str, harm: impl FnOnce(&Channel, &Writer)) -> Episode {
     wait_until("the semaphore is repaired", 2 * SECOND, || {
         Semaphore::open(&channel).value() == 1
     });
-    // The writer waits for two milliseconds; a busy machine adds delays.
+    // The writer itself waits for two milliseconds, but a busy machine adds delays.
     assert!(longest_publish < Duration::from_millis(60), "{longest_publish:?}");
     Episode {
         longest_publish,
@@ -295,8 +295,8 @@ fn semaphore_held_for_ever_costs_one_delay() {
         std::thread::sleep(Duration::from_millis(250));
         assert!(publish(&writer, 3));
         assert_eq!(semaphore.value(), 1);
-        // The holder now posts the semaphore after the repair, so its value is 2. Until the next publish, two programs
-        // could hold it at once.
+        // The holder now posts the repaired semaphore, which raises its value to 2. Until the next publish, two
+        // programs could take it at once.
         semaphore.post();
         assert!(publish(&writer, 4));
         assert_eq!((semaphore.value(), writer.stats().semaphore_timeouts), (1, episode));

@@ -63,8 +63,8 @@ fn parts(header: &Header) -> [(u64, u64); 9] {
     ]
 }
 
-/// Garbage for a word whose current value is `now`. It is a special value, a value near `now`, a plausible value or any
-/// value.
+/// Garbage for a word whose current value is `now`. It is a special value, a value near `now`, a plausible value or a
+/// random value.
 fn garbage(random: &mut Random, now: u64, slots_offset: u64) -> u64 {
     match random.below(8) {
         0 => 0,

@@ -98,7 +98,7 @@ impl ReadOnly {
         self.status_word(std::mem::offset_of!(Status, writer_word))
     }
 
-    /// Tries calls on the segment's path. Returns the names of those that succeed.
+    /// Tries calls on the segment's path. Returns the names of the calls that succeed.
     fn try_by_path(&self) -> Vec<&'static str> {
         let path = CString::new(self.path.clone()).unwrap();
         let may_write = |path: &str| OpenOptions::new().write(true).open(path).is_ok();
@@ -126,7 +126,7 @@ impl ReadOnly {
         succeeded(&calls)
     }
 
-    /// Tries calls on the segment's descriptor and mapping. Returns the names of those that succeed.
+    /// Tries calls on the segment's descriptor and mapping. Returns the names of the calls that succeed.
     fn try_by_descriptor(&self) -> Vec<&'static str> {
         let fd = self.file.as_raw_fd();
         let read_write = libc::PROT_READ | libc::PROT_WRITE;

@@ -25,7 +25,7 @@ pub const SIZE: usize = 64 * 256;
 /// The caps of a channel whose frames have [`SIZE`] bytes.
 pub const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=256,framerate=30/1";
 
-/// The size in bytes of most frames of a compressed stream. It is small, as it is in most compressed streams.
+/// The size in bytes of most frames of a compressed stream. It is small, because compressed frames are usually small.
 pub const COMPRESSED_SIZE: usize = 256;
 
 /// One second.
