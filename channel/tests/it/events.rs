@@ -493,8 +493,8 @@ fn events_restart_after_damaged_event_head() {
         .store(u64::MAX, Ordering::SeqCst);
     let mut second = role::start("events/writer", &[channel.as_str()]);
     order(&mut second, "sticky=b frame=2 end=");
-    // The damaged head may cost events, but the sticky event comes before the frame, and the frame comes before the
-    // end.
+    // Events may be lost because of the damaged head. The sticky event still comes before the frame, and the frame
+    // before the end.
     let received = now(&mut reader);
     assert!(received.ends_with(&["b", "2", "end"].map(String::from)), "{received:?}");
     order(&mut second, "event=c");
