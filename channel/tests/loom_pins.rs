@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Checks the pin rule under every interleaving and every memory order that the language allows.
+//! Checks the pin rule under every interleaving of the threads, and under every order of memory accesses that the
+//! language allows.
 //!
-//! Each model has a variant in which a single step is weakened. The variant must fail, because a model that cannot fail
-//! proves nothing. loom treats SeqCst accesses as AcqRel (and full fences as full fences), so no model depends on the
-//! stronger order of SeqCst accesses.
+//! Models (a), (b) and (d) also have variants in which a single step is weakened. These variants must fail, because a
+//! model that cannot fail proves nothing. loom treats SeqCst accesses as AcqRel accesses, but models full fences
+//! exactly. No model therefore depends on the stronger order of SeqCst accesses.
 
 use loom::{
     cell::UnsafeCell,
@@ -16,7 +17,7 @@ use loom::{
 };
 use pins::{PinCounts, take_for_writing};
 
-/// The crate's own file. The modules that it uses are replaced by those below.
+/// The crate's own file. It uses the modules `atomic`, `failpoint` and `layout`, which are replaced below.
 #[path = "../src/protocol/pins.rs"]
 mod pins;
 
@@ -25,7 +26,7 @@ mod atomic {
     pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
 }
 
-/// A failpoint does nothing in the model.
+/// Failpoints, which do nothing in a model.
 mod failpoint {
     pub(crate) enum Failpoint {
         PinSet,
@@ -38,16 +39,16 @@ mod failpoint {
     pub(crate) fn failpoint(_: Failpoint) {}
 }
 
-/// The one constant of the layout that the pin rule needs.
+/// The only constant of the layout that the pin rule needs.
 mod layout {
     pub(crate) const MAX_SLOTS: usize = 64;
 }
 
-/// A slot, and the pin word of one reader entry. The slot contains frame 1, whose only pixel is 1.
+/// A slot, and the pin word of one reader entry. At first, the slot contains frame 1, which has one pixel of value 1.
 struct Slot {
     word: AtomicU64,
     seq: AtomicU64,
-    /// loom reports every read of the pixel that is not ordered with a write.
+    /// loom reports every read of the pixel that can race with a write.
     pixel: UnsafeCell<u64>,
 }
 
@@ -64,20 +65,21 @@ impl Slot {
         self.word.load(Ordering::Acquire) & 1 == 1
     }
 
-    /// Redraws and publishes a slot that was taken. `Writer::publish` has the same steps.
+    /// Redraws and publishes a slot that the writer has taken, in the same steps as `Writer::publish`.
     fn draw_and_publish(&self, seq: u64) {
-        // SAFETY: no other thread accesses the pixel now. The model proves this, because loom makes it fail otherwise.
+        // SAFETY: no other thread accesses the pixel now. The model proves this: if another thread did, loom would make
+        // the model fail.
         self.pixel.with_mut(|pixel| unsafe { *pixel = seq });
         self.seq.store(seq, Ordering::Release);
     }
 
-    /// Reads the pixel. Only a holder of a pin of frame `seq` may do this.
+    /// Checks the pixel of frame `seq`. The caller must hold a pin of this frame.
     fn check(&self, seq: u64) {
         // SAFETY: as in `draw_and_publish`.
         self.pixel.with(|pixel| assert_eq!(unsafe { *pixel }, seq));
     }
 
-    /// Pins frame `seq` if it is in the slot, reads it twice, and unpins it.
+    /// If frame `seq` is in the slot, pins the frame, reads it twice, and unpins it.
     fn read(&self, counts: &mut PinCounts, seq: u64) {
         if counts.pin(&self.word, &self.seq, 0, seq) {
             self.check(seq);
@@ -88,13 +90,13 @@ impl Slot {
     }
 }
 
-/// A wrong `take_for_writing`: it has no fence.
+/// A wrong variant of `take_for_writing`, which has no fence.
 fn take_without_fence(seq: &AtomicU64, pinned: impl FnOnce() -> bool) -> bool {
     seq.store(0, Ordering::Relaxed);
     !pinned()
 }
 
-/// A wrong `take_for_writing`: it checks the pins before it clears the seq, but not afterwards.
+/// A wrong variant of `take_for_writing`, which checks the pins before it clears the seq instead of afterwards.
 fn take_without_second_look(seq: &AtomicU64, pinned: impl FnOnce() -> bool) -> bool {
     let free = !pinned();
     seq.store(0, Ordering::Relaxed);
@@ -102,8 +104,8 @@ fn take_without_second_look(seq: &AtomicU64, pinned: impl FnOnce() -> bool) -> b
     free
 }
 
-/// (a) A writer redraws a slot while a reader pins the slot, first for the frame that is in it and then for the next
-/// frame.
+/// Model (a): a writer redraws a slot while a reader pins the slot. The reader pins it first for the frame that it
+/// contains at first, and then for the next frame.
 fn redraw_while_pinning(take: fn(&AtomicU64, &dyn Fn() -> bool) -> bool) {
     loom::model(move || {
         let slot = Arc::new(Slot::new());
@@ -147,11 +149,11 @@ fn model_detects_missing_second_look() {
 struct ReaderEntry {
     slot: Slot,
     generation: AtomicU32,
-    /// The kernel's lock on the entry's byte. The kernel orders the accesses to the lock, as a mutex does.
+    /// Whether the entry's byte is locked. The mutex orders accesses to the lock, as the kernel does.
     locked: Mutex<bool>,
 }
 
-/// The writer's part of the model, which has one reader entry.
+/// The writer's state in model (b), which has one reader entry.
 #[derive(Default)]
 struct WriterSide {
     ignored: Option<u32>,
@@ -164,7 +166,7 @@ impl WriterSide {
         bits != 0 && self.ignored != Some(entry.generation.load(Ordering::Acquire)) && bits & 1 == 1
     }
 
-    /// Ignores the pins of an entry that no process locks.
+    /// Ignores the pins of the entry if they are set and no process has locked the entry.
     fn ignore_dead_owner(&mut self, entry: &ReaderEntry) {
         let has_pins = entry.slot.word.load(Ordering::Acquire) != 0;
         let generation = entry.generation.load(Ordering::Acquire);
@@ -173,7 +175,8 @@ impl WriterSide {
         }
     }
 
-    /// A wrong order: the lock is tested before the generation is read, so the two may belong to different owners.
+    /// A wrong variant: it tests the lock before it reads the generation, so that the two values may belong to
+    /// different owners.
     fn ignore_dead_owner_too_early(&mut self, entry: &ReaderEntry) {
         let locked = *entry.locked.lock().unwrap();
         let has_pins = entry.slot.word.load(Ordering::Acquire) != 0;
@@ -184,9 +187,9 @@ impl WriterSide {
     }
 }
 
-/// (b) A reader entry gets a new owner while the writer ignores the dead owner's pins and redraws the slot.
+/// Model (b): a reader entry gets a new owner while the writer ignores the dead owner's pins and redraws the slot.
 ///
-/// `enter` has the steps of the new owner between taking the lock and its first pin.
+/// `enter` does what the new owner does after it has taken the lock and before it sets its first pin.
 fn entry_changes_owner(enter: fn(&ReaderEntry), ignore: fn(&mut WriterSide, &ReaderEntry)) {
     loom::model(move || {
         let entry = Arc::new(ReaderEntry {
@@ -212,7 +215,7 @@ fn entry_changes_owner(enter: fn(&ReaderEntry), ignore: fn(&mut WriterSide, &Rea
     });
 }
 
-/// Joins the entry as `Attachment` does.
+/// Takes over the entry, in the same steps as `Attachment`.
 fn enter(entry: &ReaderEntry) {
     let former = entry.generation.load(Ordering::Relaxed);
     entry.generation.store(former + 1, Ordering::Release);
@@ -239,8 +242,8 @@ fn model_detects_lock_tested_too_early() {
     entry_changes_owner(enter, WriterSide::ignore_dead_owner_too_early);
 }
 
-/// (c) A reader holds one slot twice, and fails to pin it for another frame. The slot does not change until the last
-/// valid pin is cleared.
+/// Model (c): a reader holds one slot twice, and fails to pin the slot for another frame. The slot does not change
+/// until the reader has cleared its last valid pin.
 #[test]
 fn slot_is_held_until_its_last_pin_is_cleared() {
     loom::model(|| {
@@ -250,7 +253,7 @@ fn slot_is_held_until_its_last_pin_is_cleared() {
         let reader = thread::spawn({
             let slot = Arc::clone(&slot);
             move || {
-                // If the writer has set the seq to 0 and left it at 0, the second pin is refused.
+                // The second pin fails if the writer has set the seq to 0, found the first pin, and left the seq at 0.
                 let twice = counts.pin(&slot.word, &slot.seq, 0, 1);
                 slot.check(1);
                 assert!(!counts.pin(&slot.word, &slot.seq, 0, 9));
@@ -275,8 +278,8 @@ fn slot_is_held_until_its_last_pin_is_cleared() {
     });
 }
 
-/// (d) An observer copies without a pin and accepts only a whole frame. The frame's pixels are two words. They are
-/// atomics here, because the kernel copies them.
+/// Model (d): an observer copies a frame without a pin, and accepts the copy only if it is whole. The frame has two
+/// pixels. They are atomics here, because outside this model the kernel copies them.
 fn observe(fence_of_observer: fn()) {
     loom::model(move || {
         let seq = Arc::new(AtomicU64::new(1));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Programs in containers that share only /dev/shm. Each program has its own mount and pid namespaces and is process 1
-//! there, so process IDs do not show which peer is alive.
+//! Tests of programs in containers that share only /dev/shm. Each program has its own mount and pid namespaces, and is
+//! process 1 in its container. The process IDs therefore cannot show which peer is alive.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub const ROLES: &[(&str, Role)] = &[
     ("containers/refused writer", |arguments| refused_writer(arguments[0])),
 ];
 
-/// Publishes a hundred frames a second. For each line from the test it says how many readers are attached.
+/// Publishes a hundred frames a second. For each line from the test, it says how many readers are attached.
 fn writer(channel: &str) {
     let lines = role::lines();
     let writer = open_writer(channel, slots(12));
@@ -45,7 +45,7 @@ fn writer(channel: &str) {
     say("stopped");
 }
 
-/// Reads all frames. For each line from the test it says the newest seq, how many frames were in place, how often it
+/// Reads all frames. For each line from the test, it says the newest seq, how many frames were in place, how often it
 /// lost the writer, and whether it holds a frame.
 fn reader(channel: &str) {
     let lines = role::lines();
@@ -73,7 +73,7 @@ fn reader(channel: &str) {
     }
 }
 
-/// Tries to open a writer, and says the reason for the failure.
+/// Tries to open a writer, and says why this failed.
 fn refused_writer(channel: &str) {
     let refused = try_open_writer(channel, WriterOptions::default());
     say(match refused {
@@ -82,7 +82,7 @@ fn refused_writer(channel: &str) {
     });
 }
 
-/// Asks a process for its numbers.
+/// Asks a process for its report, and returns the numbers in it.
 #[track_caller]
 fn ask(process: &mut Process) -> Vec<u64> {
     process.send("report");
@@ -101,7 +101,7 @@ fn writer_and_readers_work_across_containers() {
         process.expect("1");
         process
     };
-    // The readers start first, then the writer. Each is process 1 of its container.
+    // The readers start first, then the writer. `start` checks that each process has the process ID 1.
     let (mut one, mut other) = (start("containers/reader"), start("containers/reader"));
     let mut writer = start("containers/writer");
     wait_until("both are attached", 5 * SECOND, || ask(&mut writer) == [2]);
@@ -113,13 +113,13 @@ fn writer_and_readers_work_across_containers() {
     let mut refused = role::start_within(&container, "containers/refused writer", &[channel.as_str()]);
     assert!(refused.receive().starts_with("busy"));
 
-    // A reader is killed. The writer notices that within a second, and another reader attaches.
+    // A reader is killed. The writer notices this within two seconds, and another reader attaches.
     other.kill();
     let took = wait_until("one is gone", 2 * SECOND, || ask(&mut writer) == [1]);
     let mut other = start("containers/reader");
     wait_until("two again", 5 * SECOND, || ask(&mut writer) == [2]);
 
-    // The writer is killed, and another one starts in another container. It continues the seqs.
+    // The writer is killed, and another writer starts in another container. The new writer continues the seqs.
     for round in 1..=3 {
         let before = ask(&mut one)[0];
         writer.kill();

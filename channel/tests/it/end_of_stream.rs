@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Readers get the end of a stream in order, and a forked child ends no stream.
+//! Readers get the end of a stream in order, and a forked child does not end its parent's stream.
 
 use std::time::Duration;
 
@@ -62,8 +62,8 @@ fn reader_joining_ended_stream_waits_for_next() {
     assert!(matches!(next(&mut reader), Next::EndOfStream));
 }
 
-/// A reader that did not read while the stream ended twice gets one end. Events still come before the frames that
-/// follow them.
+/// The stream ends twice while a reader does not read. The reader gets one end, and each event still comes before the
+/// frames that were published after it.
 #[test]
 fn events_between_two_ends_arrive_in_order() {
     let channel = Channel::new();
@@ -85,7 +85,8 @@ fn events_between_two_ends_arrive_in_order() {
     assert!(matches!(&event, Next::Event(event) if event.kind == 8), "{event:?}");
 }
 
-/// The child has copies of all values, but the reader, the writer and the frame belong to the parent.
+/// A forked child has copies of the reader, the writer and the frame. Dropping the copies has no effect on the parent's
+/// channel.
 #[test]
 fn forked_child_ends_nothing_of_its_parent() {
     role::start("end_of_stream/fork", &[]).wait_ok();
@@ -98,12 +99,12 @@ fn ends_nothing_after_fork() {
     let service = Service::of(&writer);
     let mut copy = Vec::new();
     let held = next_in_place(&writer, &mut reader, &mut copy);
-    // SAFETY: the child drops values, none of which takes a lock that another thread could hold, and exits.
+    // SAFETY: the child only drops values and exits. No drop takes a lock that another thread could hold.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             drop((held, reader));
             writer.close();
-            // SAFETY: `_exit` ends the child without running the destructors, which are for the parent alone.
+            // SAFETY: `_exit` ends the child without running the destructors, because only the parent may run them.
             unsafe { nix::libc::_exit(0) };
         }
         ForkResult::Parent { child } => {

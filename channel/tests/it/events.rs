@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Each reader gets each event once, between the two frames between which it was published. Readers that join later
-//! also get the sticky events.
+//! Each reader gets each event once, in order with the frames. A reader that joins later gets only those older events
+//! that are sticky.
 
 use std::{
     sync::{
@@ -27,7 +27,7 @@ use crate::support::{
 
 pub const ROLES: &[(&str, Role)] = &[("events/writer", |arguments| commanded_writer(arguments[0]))];
 
-/// A writer that carries out the orders in each line from the test.
+/// A writer that carries out the orders that each line from the test contains.
 fn commanded_writer(channel: &str) {
     let writer = open_writer(channel, slots(12));
     loop {
@@ -44,14 +44,14 @@ fn commanded_writer(channel: &str) {
     }
 }
 
-/// Lets the writer carry out orders.
+/// Sends orders to the writer and waits until it has carried them out.
 #[track_caller]
 fn order(writer: &mut Process, orders: &str) {
     writer.send(orders);
     writer.expect("done");
 }
 
-/// All items that the reader gets without waiting, with no limits.
+/// All items that the reader gets without waiting, under the default limits.
 #[track_caller]
 fn now(reader: &mut Reader) -> Vec<String> {
     drain(reader, ReadLimits::default())
@@ -67,7 +67,7 @@ fn attach_both(channel: &Channel, writer: &Writer) -> [Reader; 2] {
     readers
 }
 
-/// A reader and an observer that have taken frame 1. Each has its own channel.
+/// A reader and an observer that have each taken frame 1. Each has its own channel and writer.
 fn attach_each() -> [(Channel, Arc<Writer>, Reader); 2] {
     [0, 1].map(|kind| {
         let channel = Channel::new();
@@ -128,7 +128,7 @@ fn events_of_illegal_size_or_place_are_refused() {
     }
 }
 
-/// An event wakes a waiting reader as a frame does.
+/// An event wakes a waiting reader at once, as a frame does.
 #[test]
 fn event_without_following_frame_arrives_at_once() {
     for (_channel, writer, mut reader) in attach_each() {
@@ -195,7 +195,8 @@ fn joining_reader_gets_only_sticky_events_in_order() {
     }
 }
 
-/// A reader that follows to the next segment does not get the sticky events again.
+/// Sticky events pass into the next segment for readers that join there. A reader that follows to the next segment does
+/// not get them again.
 #[test]
 fn sticky_events_outlive_segment_for_joining_readers() {
     for (channel, writer, mut attached) in attach_each() {
@@ -207,7 +208,7 @@ fn sticky_events_outlive_segment_for_joining_readers() {
         publish_event(&writer, "of the next", Some(2));
         assert!(publish_sized(&writer, 3, 10));
         assert_eq!(now(&mut attached), ["sticky", "passing", "2", "of the next", "3"]);
-        // Larger frames of the same format.
+        // This frame has the same caps, but is larger, so it needs a new segment.
         assert!(publish_sized(&writer, 4, 2 * SIZE));
         publish_event(&writer, "after all", None);
         assert_eq!(now(&mut attached), ["4", "after all"]);
@@ -228,17 +229,18 @@ fn forgotten_sticky_events_reach_no_joining_reader() {
     writer.forget_events();
     publish_event(&writer, "new", Some(0));
     assert_eq!(now(&mut channel.reader()), ["new", "1"]);
-    // The reader does not get them in the next segment either.
+    // A new reader does not get the old events in the next segment either.
     writer.set_caps(Caps::fixed_size("new", 10));
     assert!(publish_sized(&writer, 2, 10));
     assert_eq!(now(&mut channel.reader()), ["new", "2"]);
     for mut reader in attached {
-        // The reader was attached, so it gets all events in order.
+        // This reader was attached when the events were published, so it gets all of them in order.
         assert_eq!(now(&mut reader), ["old", "old too", "new", "2"]);
     }
 }
 
-/// A reader that was too slow for the events still receives the sticky ones. It counts the others as missed.
+/// A reader that was too slow for the events still receives the sticky events. It counts the other lost events as
+/// missed.
 #[test]
 fn overrun_reader_gets_sticky_and_newest_events() {
     for (_channel, writer, mut reader) in attach_each() {
@@ -256,7 +258,8 @@ fn overrun_reader_gets_sticky_and_newest_events() {
         wanted.extend(newest);
         wanted.push("3".to_owned());
         assert_eq!(now(&mut reader), wanted);
-        // The writer published these 100 events after three others. The reader missed all but those that it received.
+        // The writer published 3 events and then 100 more. The reader got only three sticky events and the events in
+        // the ring, and missed all others.
         assert_eq!(reader.stats().events_missed, 100 + 3 - EVENT_RING_LENGTH - 3);
     }
 }
@@ -317,7 +320,7 @@ fn seek_newest_delivers_earlier_events() {
     }
 }
 
-/// The newest keyframe is older than the last event.
+/// The last event is newer than the newest keyframe.
 #[test]
 fn seek_to_keyframe_delivers_only_earlier_events() {
     for (_channel, writer, mut reader) in attach_each() {
@@ -343,8 +346,8 @@ fn end_of_stream_keeps_its_order_among_events() {
         assert!(publish(&writer, 3));
         publish_event(&writer, "d", None);
         writer.end_of_stream();
-        // A reader that finds two ends at once reports one end, at the place of the last. Events stay between their
-        // frames.
+        // A reader that finds two ends at once reports only one, at the place of the second end. Events stay between
+        // their frames.
         assert_eq!(now(&mut reader), ["a", "2", "b", "c", "3", "d", "end"]);
         publish_event(&writer, "e", None);
         writer.end_of_stream();
@@ -355,7 +358,8 @@ fn end_of_stream_keeps_its_order_among_events() {
     }
 }
 
-/// The reader finds the event. It loaded the count of ends before the writer counted the end that precedes the event.
+/// The end of a stream precedes an event. If a reader sees the event but an old count of ends, it does not deliver the
+/// event before the end.
 #[test]
 fn event_after_end_never_overtakes_it() {
     let channel = Channel::new();
@@ -372,7 +376,8 @@ fn event_after_end_never_overtakes_it() {
     }
 }
 
-/// The reader finds the event. It loaded the head before the writer published the frame that precedes the event.
+/// A frame precedes an event. If a reader sees the event but an old head, it does not deliver the event before the
+/// frame.
 #[test]
 fn event_after_frame_never_overtakes_it() {
     let channel = Channel::new();
@@ -390,7 +395,7 @@ fn event_after_frame_never_overtakes_it() {
     }
 }
 
-/// `event_head` never runs ahead of the records.
+/// The writer fills in an event's record before it raises `event_head`, so the reader misses no event.
 #[test]
 fn event_up_to_head_is_always_readable() {
     for (_channel, writer, mut reader) in attach_each() {
@@ -416,8 +421,8 @@ fn event_up_to_head_is_always_readable() {
     }
 }
 
-/// The head counts a frame that is unreadable. Events behind this frame still arrive, and none of them moves behind the
-/// end.
+/// The head counts two frames that cannot be read. The events after these frames still arrive, and they arrive before
+/// the end of the stream.
 #[test]
 fn events_after_lost_frame_keep_their_order() {
     let channel = Channel::new();
@@ -442,7 +447,8 @@ fn events_after_lost_frame_keep_their_order() {
     assert_eq!(observer.stats().missed, 2);
 }
 
-/// The new writer continues the seqs of events, and the dead writer's sticky events are forgotten.
+/// A new writer continues the dead writer's seqs of events. Readers that join later do not get the dead writer's sticky
+/// events.
 #[test]
 fn restarted_writer_continues_event_order() {
     let channel = Channel::new();
@@ -461,7 +467,7 @@ fn restarted_writer_continues_event_order() {
         assert_eq!((reader.stats().missed, reader.stats().events_missed), (0, 0));
     }
     assert_eq!(now(&mut channel.reader()), ["e", "3"]);
-    // A reader that never read the second segment gets the sticky event of the third.
+    // This reader reads no frame of the second writer, and gets the sticky event of the third writer.
     let mut late = channel.reader();
     now(&mut late);
     order(&mut second, "event=g");
@@ -471,8 +477,8 @@ fn restarted_writer_continues_event_order() {
     assert_eq!(now(&mut late), ["g", "h", "4"]);
 }
 
-/// A dead writer's event head is out of range. The next writer does not continue from it, but it continues to publish
-/// frames and ends of the stream.
+/// A dead writer's event head is out of range. The next writer does not continue from this value. Its events, frames
+/// and ends of the stream still arrive in order.
 #[test]
 fn events_restart_after_damaged_event_head() {
     let channel = Channel::new();
@@ -487,14 +493,15 @@ fn events_restart_after_damaged_event_head() {
         .store(u64::MAX, Ordering::SeqCst);
     let mut second = role::start("events/writer", &[channel.as_str()]);
     order(&mut second, "sticky=b frame=2 end=");
-    // Whatever the damage is, the sticky event comes before the frame, and the frame comes before the end.
+    // Events may be lost because of the damaged head. The sticky event still comes before the frame, and the frame
+    // before the end.
     let received = now(&mut reader);
     assert!(received.ends_with(&["b", "2", "end"].map(String::from)), "{received:?}");
     order(&mut second, "event=c");
     assert_eq!(now(&mut reader), ["c"]);
 }
 
-/// A lossless writer waits until readers have taken its frames, but not its events.
+/// A lossless writer waits until readers have taken its frames. It does not wait until they have taken its events.
 #[test]
 fn lossless_writer_does_not_wait_for_events() {
     let channel = Channel::new();
@@ -527,8 +534,9 @@ fn closed_writer_publishes_no_event() {
     assert!(matches!(next(), Next::Lost));
 }
 
-/// Reads frames and events until `stop` is set and nothing more comes. Their values count up together: each must be
-/// higher than the previous one. Returns the last value, and the numbers of events received and missed.
+/// Reads frames and events until `stop` is set and nothing more comes. The values of frames and events form one
+/// sequence, so each value must be higher than the value before. Returns the last value, and how many events were
+/// received or missed.
 fn read_in_order(reader: &mut Reader, max_behind: u32, pause: Duration, stop: &AtomicBool) -> (u64, u64) {
     let mut copy = Vec::new();
     let (mut last, mut events) = (1, 0);
@@ -556,7 +564,7 @@ fn read_in_order(reader: &mut Reader, max_behind: u32, pause: Duration, stop: &A
 }
 
 /// Publishes frames, events, ends of the stream and new caps as fast as it can. The values of frames and events count
-/// up from 2. Returns the last value, which is that of a frame, and the number of events.
+/// up from 2. Returns the last value, which is a frame's value, and the number of events.
 fn publish_everything(writer: &Writer) -> (u64, u64) {
     let end = Instant::now() + Duration::from_millis(700);
     let (mut value, mut events, mut random) = (1, 0, Random::new(1));
@@ -580,7 +588,7 @@ fn publish_everything(writer: &Writer) -> (u64, u64) {
     (value, events)
 }
 
-/// Readers of all kinds get frames and events in order and none twice, and know how many events they have missed.
+/// Readers of all kinds get frames and events in order, and get none twice. They know how many events they have missed.
 #[test]
 fn order_of_events_and_frames_holds_under_load() {
     let channel = Channel::new();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Faults that were found by killing and stopping processes at failpoints (`channel/src/protocol/failpoint.rs`). Each
-//! test has a process that is killed or stopped at one failpoint.
+//! Regression tests for faults that were found when processes were killed or stopped at failpoints
+//! (`channel/src/protocol/failpoint.rs`). Each test kills or stops a process at one failpoint.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use crate::support::{
     slots,
 };
 
-/// The kills and the stops in a million passes of a failpoint, for `RSSHM_FAILPOINTS`: each pass kills the process, or
-/// with `STOP` stops it.
+/// The fields KILLS and STOPS of `RSSHM_FAILPOINTS`: how many passes of a failpoint, out of a million, kill or stop the
+/// process. `KILL` makes each pass kill the process, and `STOP` makes each pass stop it.
 const KILL: &str = "1000000,0";
 const STOP: &str = "0,1000000";
 
@@ -41,8 +41,8 @@ impl AtFailpoint {
         Self::start_at_pass(role, channel, rates, failpoint, 1)
     }
 
-    /// Starts a process as [`start`](Self::start) does. It kills or stops itself when it passes the failpoint for the
-    /// `pass`th time.
+    /// Starts a process as [`start`](Self::start) does. The process kills or stops itself when it passes the failpoint
+    /// for the `pass`th time.
     fn start_at_pass(role: &str, channel: &Channel, rates: &str, failpoint: &str, pass: u64) -> Self {
         let counts = format!("{}/{}-{failpoint}", env!("CARGO_TARGET_TMPDIR"), channel.as_str());
         let mut command = role::command(role, &[channel.as_str()]);
@@ -68,7 +68,7 @@ fn writer(channel: &str) {
     listen();
 }
 
-/// A lossless writer that publishes three frames, waits for a line from the test, and publishes a frame with other
+/// A lossless writer that publishes three frames. When the test sends a line, the writer publishes a frame with other
 /// caps.
 fn writer_of_two_caps(channel: &str) {
     let writer = open_writer(channel, lossless(6));
@@ -81,7 +81,7 @@ fn writer_of_two_caps(channel: &str) {
     publish(&writer, 4);
 }
 
-/// Says the seq of each of four frames, and how many frames it missed before each.
+/// Takes four frames. For each frame, it says the seq and how many frames it missed before this frame.
 fn reader_of_four(channel: &str) {
     let mut reader = open_reader(channel, ReaderOptions::default());
     for _ in 0..4 {
@@ -90,7 +90,7 @@ fn reader_of_four(channel: &str) {
     }
 }
 
-/// Says each frame, event and end that it gets, until the writer is gone.
+/// Says what it gets (frames, events and ends of the stream), until the writer is gone.
 fn reader_of_all(channel: &str) {
     let mut reader = open_reader(channel, ReaderOptions::default());
     loop {
@@ -106,7 +106,8 @@ fn reader_of_all(channel: &str) {
     }
 }
 
-/// A writer took over the channel and died before its first frame. The next writer continues the seqs nevertheless.
+/// A writer takes over the channel, and dies before it publishes a frame. The next writer continues after the seq of
+/// the last published frame.
 #[test]
 fn seqs_continue_after_writer_died_before_first_frame() {
     for failpoint in [
@@ -134,8 +135,8 @@ fn seqs_continue_after_writer_died_before_first_frame() {
     }
 }
 
-/// The reader is stopped. When it continues, another reader still holds the frame that was the newest before, and the
-/// frames after that frame are gone. The first frame that the continued reader gets is the newest at that time, and it
+/// A reader is stopped while it joins. Meanwhile, the writer publishes 30 frames, and another reader holds the frame
+/// that was the newest before. When the stopped reader continues, it first gets the frame that is then the newest, and
 /// misses no later frame.
 #[test]
 fn reader_stopped_while_joining_misses_no_lossless_frame() {
@@ -150,7 +151,8 @@ fn reader_stopped_while_joining_misses_no_lossless_frame() {
         assert!(publish(&writer, 1));
         drop(next(&mut other, &mut copy));
     }
-    // The other reader leaves, because the lossless writer would wait for it to take the following frames.
+    // The other reader leaves, because otherwise the lossless writer would wait until that reader has taken the next
+    // frames.
     drop(other);
     late.process.resume();
     late.process.expect(&format!("{} 0", held.seq + 30));
@@ -160,8 +162,8 @@ fn reader_stopped_while_joining_misses_no_lossless_frame() {
     }
 }
 
-/// The reader is stopped before it has joined, and the segment is superseded meanwhile. The reader does not begin in
-/// this segment.
+/// A reader is stopped before it has joined, and meanwhile the segment is superseded. The reader begins in the next
+/// segment.
 #[test]
 fn reader_joining_superseded_segment_loses_no_lossless_frame() {
     for failpoint in ["SegmentOpened", "EntryLocked", "CursorStored"] {
@@ -183,8 +185,8 @@ fn reader_joining_superseded_segment_loses_no_lossless_frame() {
     }
 }
 
-/// A writer that waits for a reader keeps waiting while a reader is still joining, because that reader may have to use
-/// another segment.
+/// A writer that waits for a reader keeps waiting while the reader is still joining, because a joining reader may have
+/// to use another segment.
 #[test]
 fn joining_reader_is_not_counted_yet() {
     for options in [lossless(8), slots(8)] {
@@ -206,8 +208,8 @@ fn joining_reader_is_not_counted_yet() {
     }
 }
 
-/// A writer that waits for a reader continues when one has joined. The writer may have closed before the reader takes
-/// its first frame; the reader still gets all frames and events.
+/// A writer that waits for a reader continues when a reader has joined. The reader gets all frames and events, even if
+/// the writer closes before the reader takes its first frame.
 #[test]
 fn awaited_reader_gets_stream_from_its_beginning() {
     for closes in [false, true] {
@@ -240,8 +242,8 @@ fn awaited_reader_gets_stream_from_its_beginning() {
     }
 }
 
-/// A writer dies after it has created another segment and before its reader has entered that segment. The next writer
-/// does not know the reader's segment, but waits for the reader nevertheless.
+/// A writer creates another segment and dies before its reader has entered that segment. The next writer does not know
+/// the segment that the reader still uses, but it waits for the reader.
 #[test]
 fn reader_in_older_segment_misses_nothing_of_next_writer() {
     let channel = Channel::new();

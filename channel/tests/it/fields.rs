@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Lists every structure of the segment with its fields, and every constant. Other tests compare documents and other
-//! implementations with these lists.
+//! Lists of the segment's structures, with their fields, and of the constants. Other tests compare documents and other
+//! implementations of the protocol with these lists.
 
 use core::mem::offset_of;
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use rsshm_channel::{FrameDescriptor, layout::*};
 /// Offset and size of each field, by name.
 pub type Fields = BTreeMap<&'static str, (usize, usize)>;
 
-/// The size of the field that a function returns.
+/// The size of the field to which the given function returns a reference.
 fn size_of_field<T, F>(_: impl Fn(&T) -> &F) -> usize {
     size_of::<F>()
 }
@@ -23,7 +23,7 @@ macro_rules! structure {
             size_of_field(|value: &$type| &value.$field),
         ))),*]))
     };
-    // This arm adds the private fields, which the type itself lists.
+    // This arm adds the private fields, which the type lists in `RESERVED`.
     ($type:ty: $($field:ident)* ; reserved) => {{
         let (name, size, mut fields) = structure!($type: $($field)*);
         fields.extend(<$type>::RESERVED.iter().map(|(field, offset, size)| (*field, (*offset, *size))));

@@ -33,7 +33,7 @@ pub const ROLES: &[(&str, Role)] = &[
     ("following/forking writer", |arguments| forking_writer(arguments[0])),
 ];
 
-/// Publishes frames. Each line from the test is the number of frames to publish.
+/// Publishes frames. Each line that it receives from the test is the number of frames to publish.
 fn writer(channel: &str) {
     let writer = open_writer(channel, slots(12));
     let mut value = 0;
@@ -47,7 +47,7 @@ fn writer(channel: &str) {
     }
 }
 
-/// Publishes a frame, and then waits for ever with a child process that does nothing.
+/// Publishes a frame, forks a child process that does nothing, and waits for ever.
 fn forking_writer(channel: &str) {
     let writer = open_writer(channel, slots(12));
     assert!(publish(&writer, 1));
@@ -60,7 +60,7 @@ fn forking_writer(channel: &str) {
     listen();
 }
 
-/// The reader gets all frames of the old segment in order, and then those of the new one. It misses none.
+/// The reader gets all frames of the old segment in order, and then all frames of the new segment. It misses no frame.
 #[test]
 fn reader_follows_new_caps_and_larger_frames() {
     let channel = Channel::new();
@@ -78,7 +78,8 @@ fn reader_follows_new_caps_and_larger_frames() {
         .enumerate()
     {
         let former = reader.caps().to_owned();
-        // Two frames have the old caps, and no reader has taken them yet. Two have the new caps.
+        // The first two frames have the old caps, and no reader takes them before the caps change. The other two frames
+        // have the new caps.
         let frames = [(true, SIZE.min(10)), (true, 10), (false, size), (false, size)];
         for (old, size) in frames {
             if !old {
@@ -107,7 +108,7 @@ fn reader_follows_new_caps_and_larger_frames() {
     );
 }
 
-/// A frame in place stays unchanged when its segment is superseded and released.
+/// A frame that a reader holds in place does not change when the frame's segment is superseded and released.
 #[test]
 fn held_frame_outlives_its_segment() {
     let channel = Channel::new();
@@ -128,7 +129,8 @@ fn held_frame_outlives_its_segment() {
     check_bytes(&held, &copy);
 }
 
-/// The writer is killed and another takes over. The same reader continues, and the new writer continues the seqs.
+/// The writer is killed, and another writer takes over the channel. The reader continues, and the new writer continues
+/// the seqs.
 #[test]
 fn reader_follows_writer_that_replaces_killed_one() {
     let channel = Channel::new();
@@ -148,7 +150,7 @@ fn reader_follows_writer_that_replaces_killed_one() {
     second.expect("published");
     let mut seqs = Vec::new();
     while seqs.last() != Some(&10) {
-        // The reader notices either the killed writer or the new segment first.
+        // The reader may notice the killed writer first, or the new segment first.
         match reader.next(&mut copy, ReadLimits::default(), Some(5 * SECOND)).unwrap() {
             Next::Frame(frame) => {
                 assert_eq!(frame.discontinuity, seqs.is_empty());
@@ -163,7 +165,7 @@ fn reader_follows_writer_that_replaces_killed_one() {
     assert_eq!(reader.stats().writer_pid, second.pid().as_raw() as u32);
 }
 
-/// The reader notices the lost writer within a second, whatever its timeout is.
+/// Within a second, the reader notices that its writer was killed, whatever the reader's timeout is.
 #[test]
 fn reader_notices_killed_writer_within_a_second() {
     for timeout in [None, Some(Duration::from_millis(50)), Some(Duration::ZERO)] {
@@ -200,8 +202,8 @@ fn forked_child_does_not_hold_dead_writers_channel() {
     assert!(began.elapsed() < 2 * SECOND);
 }
 
-/// A reader that has found no segment to follow stays attached to the old one. A lossless writer waits for this reader,
-/// and the service does not report that it left and came back.
+/// A reader that finds no other segment stays attached to the superseded segment. A lossless writer waits for this
+/// reader, and the service does not report that the reader left and came back.
 #[test]
 fn reader_stays_in_superseded_segment_until_another_exists() {
     let channel = Channel::new();
@@ -249,8 +251,8 @@ fn stopped_writer_keeps_its_channel() {
     check(&next(&mut reader, &mut copy), &copy, 2);
 }
 
-/// The files are removed while the writer runs. The writer creates them again. Attached readers continue, and new
-/// readers find the channel.
+/// The channel's files are removed while the writer runs. The writer creates the files again. Attached readers
+/// continue, and new readers find the channel.
 #[test]
 fn writer_restores_deleted_files() {
     for (segment, semaphore) in [(true, true), (true, false), (false, true)] {
@@ -259,7 +261,8 @@ fn writer_restores_deleted_files() {
         let service = Service::of(&writer);
         let (mut old, mut copy) = (channel.reader(), Vec::new());
         {
-            // Another reader has the first entry, so that the old reader gets another entry in the new files.
+            // Another reader has the first entry and leaves, so that the old reader gets another entry in the new
+            // files.
             assert!(publish(&writer, 1));
             let mut first = channel.reader();
             next(&mut first, &mut copy);
@@ -280,7 +283,7 @@ fn writer_restores_deleted_files() {
             check(&frame, &copy, value);
             channel.segment().exists() && channel.lock_file().exists() && service.seen().names_restored
         });
-        // This is longer than the writer keeps the old segment.
+        // The test reads for 1.5 seconds, which is longer than the writer keeps the old segment.
         let end = Instant::now() + Duration::from_millis(1500);
         while Instant::now() < end {
             value += 1;
@@ -301,8 +304,8 @@ fn writer_restores_deleted_files() {
     }
 }
 
-/// A file was deleted, and another program created a file with its name. The writer reports this file and does not
-/// touch it.
+/// The segment's file was deleted, and another program created a file with its name. The writer reports the new file
+/// and does not touch it.
 #[test]
 fn writer_does_not_take_back_a_stolen_name() {
     let channel = Channel::new();
@@ -320,8 +323,8 @@ fn writer_does_not_take_back_a_stolen_name() {
     assert_eq!(std::fs::read(channel.segment()).unwrap(), b"mine");
 }
 
-/// A writer replaces a dead writer's segment, whatever the damage is. It does not touch a file that never belonged to a
-/// channel.
+/// A writer replaces a dead writer's segment, however the segment is damaged. It does not touch a file that never
+/// belonged to a channel.
 #[test]
 fn writer_replaces_only_damaged_segments_with_lock_file() {
     type Damage = fn(&mut [u8]);
@@ -330,7 +333,7 @@ fn writer_replaces_only_damaged_segments_with_lock_file() {
         ("version", |bytes| bytes[8] ^= 1),
         ("empty", |bytes| bytes.fill(0)),
         ("slot_size", |bytes| {
-            // The value is a whole number of pages, and more than can be mapped.
+            // The value is a whole number of pages, but too large to be mapped.
             let at = std::mem::offset_of!(Header, slot_size);
             bytes[at..at + 8].copy_from_slice(&(1u64 << 55).to_ne_bytes());
         }),
@@ -352,7 +355,7 @@ fn writer_replaces_only_damaged_segments_with_lock_file() {
             Err(Error::Damaged { .. }) | Ok(Next::TimedOut)
         ));
 
-        // If there is no lock file, the segment may belong to another program.
+        // Without the lock file, the writer refuses to start, because the segment may belong to another program.
         if what != "head" {
             let moved = format!("{}.moved", channel.lock_file().display());
             std::fs::rename(channel.lock_file(), &moved).unwrap();
@@ -386,7 +389,7 @@ fn next_writer_repairs_damaged_semaphore() {
     }
 }
 
-/// A start that fails creates no file and removes none.
+/// A writer that fails to start creates no file and removes no file.
 #[test]
 fn writer_refuses_names_that_are_no_files() {
     let channel = Channel::new();
@@ -413,7 +416,7 @@ fn writer_refuses_names_that_are_no_files() {
     assert!(Path::new(&channel.segment()).is_symlink());
 }
 
-/// A reader waits for a channel that does not exist yet, and for its first frame.
+/// A reader waits for a channel that does not exist yet, and then for the channel's first frame.
 #[test]
 fn reader_may_start_before_writer() {
     let channel = Channel::new();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Another thread ends a wait promptly, whichever step of the wait the waiting thread is in.
+//! A call from another thread ends a wait promptly, whatever step of the wait the waiting thread has reached.
 
 use std::{
     sync::{
@@ -17,7 +17,7 @@ use rsshm_testkit::Channel;
 
 use crate::support::{ChannelExt, SECOND, SIZE, StopOnDrop, next, publish, publish_sized, raw::RawPeer, slots};
 
-/// Interrupts a waiting reader many times, each time after another delay.
+/// Interrupts a waiting reader 60 times, each time after a longer delay.
 fn interrupt_again_and_again(reader: &mut Reader) {
     let interrupter = reader.handle();
     let mut copy = Vec::new();
@@ -28,7 +28,8 @@ fn interrupt_again_and_again(reader: &mut Reader) {
                 let next = reader.next(&mut copy, ReadLimits::default(), None).unwrap();
                 (matches!(next, Next::Interrupted), format!("{next:?}"), Instant::now())
             });
-            // The reader is not asleep yet in the first rounds, and has long been asleep in the last.
+            // In the first rounds, the interrupt comes before the reader sleeps. In the last rounds, the reader is
+            // already asleep.
             std::thread::sleep(Duration::from_micros(round * round));
             let called = Instant::now();
             interrupter.interrupt();
@@ -39,12 +40,12 @@ fn interrupt_again_and_again(reader: &mut Reader) {
                 slow.push(took);
             }
         });
-        // The interrupt lasts until `resume`.
+        // The interrupt stays in effect until `resume`.
         let still = reader.next(&mut copy, ReadLimits::default(), None).unwrap();
         assert!(matches!(still, Next::Interrupted), "{still:?}");
         interrupter.resume();
     }
-    // A few waits are slow on a busy machine. Without a wakeup, each wait would last 250 ms.
+    // A few waits may be slow, because the machine may be busy. Without a wakeup, each wait would last 250 ms.
     assert!(slow.len() < 10, "{slow:?}");
 }
 
@@ -103,7 +104,8 @@ fn interrupt_ends_wait_between_two_segments() {
     assert!(matches!(lost, Ok(Next::Lost)), "{lost:?}");
 }
 
-/// Another peer increments the futex word and publishes nothing. The reader does not spin, and it gets the next frame.
+/// Another peer increments the futex word and publishes nothing. The reader uses little processor time meanwhile, and
+/// gets the next frame.
 #[test]
 fn spurious_wakeups_do_not_make_reader_spin() {
     let channel = Channel::new();
@@ -142,18 +144,18 @@ fn spurious_wakeups_do_not_make_reader_spin() {
     });
 }
 
-/// Waits for the service in another thread. `wake` has to end this wait, which would otherwise last an hour.
+/// Calls `wait_for_service` in another thread. `wake` must end this wait, which would otherwise last an hour.
 #[track_caller]
 fn assert_wakes(writer: &Arc<Writer>, wake: impl FnOnce()) {
     let waiting = wait_for_service(writer);
-    // In this time the thread falls asleep.
+    // Give the thread time to fall asleep.
     std::thread::sleep(Duration::from_millis(20));
     assert!(waiting.try_recv().is_err(), "the service does not wait");
     wake();
     waiting.recv_timeout(10 * SECOND).expect("the service is not woken");
 }
 
-/// Waits for the service in another thread, which sends a value when the wait is over.
+/// Calls `wait_for_service` in another thread, which sends a value when the wait is over.
 fn wait_for_service(writer: &Arc<Writer>) -> mpsc::Receiver<()> {
     let (sender, ended) = mpsc::channel();
     let writer = Arc::clone(writer);
@@ -164,14 +166,15 @@ fn wait_for_service(writer: &Arc<Writer>) -> mpsc::Receiver<()> {
     ended
 }
 
-/// Checks that a wait for the service ends by itself.
+/// Checks that `wait_for_service` returns without a wakeup from the test.
 #[track_caller]
 fn assert_does_not_wait(writer: &Arc<Writer>) {
     let ended = wait_for_service(writer).recv_timeout(10 * SECOND);
     ended.expect("the service waits");
 }
 
-/// A reader that attaches ends the wait, and `stop_service` ends all waits for good.
+/// A reader that attaches ends the service's wait. `stop_service` ends the current wait, and all later waits end at
+/// once.
 #[test]
 fn service_wait_is_woken_by_readers_and_stop() {
     let channel = Channel::new();
@@ -179,13 +182,13 @@ fn service_wait_is_woken_by_readers_and_stop() {
     assert!(publish(&writer, 1));
     writer.service().unwrap();
     assert_wakes(&writer, || drop(next(&mut channel.reader(), &mut Vec::new())));
-    // A reader that attached while the service did not wait ends the next wait.
+    // If a reader attaches while the service does not wait, the next wait ends at once.
     writer.service().unwrap();
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     next(&mut reader, &mut copy);
     assert_does_not_wait(&writer);
     assert_eq!(writer.service().unwrap().reader_count, 1);
-    // A new segment ends the wait too.
+    // After the writer has created a new segment, the next wait also ends at once.
     writer.set_caps(Caps::fixed_size("new", 9));
     assert!(publish_sized(&writer, 2, 9));
     next(&mut reader, &mut copy);

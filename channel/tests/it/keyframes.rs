@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Compressed streams: a reader gets a frame only if it has got the frames that are needed to decode it. A reader that
-//! waits for a keyframe requests one.
+//! Tests of compressed streams. A reader gets a frame only if it has already got all frames that are needed to decode
+//! this frame. A reader that waits for a keyframe requests a keyframe.
 
 use std::{
     sync::{
@@ -59,7 +59,7 @@ fn publish_all(writer: &Writer, frames: &str) {
     }
 }
 
-/// Publishes deltas with these values.
+/// Publishes one delta for each value in `values`.
 #[track_caller]
 fn publish_deltas(writer: &Writer, values: std::ops::RangeInclusive<u64>) {
     for value in values {
@@ -67,13 +67,13 @@ fn publish_deltas(writer: &Writer, values: std::ops::RangeInclusive<u64>) {
     }
 }
 
-/// All items that the reader gets without waiting, with no limits.
+/// All items that the reader gets without waiting, under the default limits.
 #[track_caller]
 fn now(reader: &mut Reader) -> Vec<String> {
     drain(reader, ReadLimits::default())
 }
 
-/// Checks which items both readers get without waiting.
+/// Checks that each of the two readers gets the items `wanted` without waiting.
 #[track_caller]
 fn expect(readers: &mut [Reader; 2], wanted: &[&str]) {
     for reader in readers {
@@ -81,7 +81,7 @@ fn expect(readers: &mut [Reader; 2], wanted: &[&str]) {
     }
 }
 
-/// A reader and an observer. Checks that they get these frames first.
+/// A reader and an observer. Checks that each of them gets the frames `wanted` first.
 #[track_caller]
 fn join(channel: &Channel, wanted: &[&str]) -> [Reader; 2] {
     let mut readers = [channel.reader(), channel.observer()];
@@ -89,12 +89,12 @@ fn join(channel: &Channel, wanted: &[&str]) -> [Reader; 2] {
     readers
 }
 
-/// The number of keyframes that the reader of the first entry has requested.
+/// How many keyframes the reader in the first reader entry has requested.
 fn requests(channel: &Channel) -> u32 {
     RawPeer::open(channel).entry(0).keyframe_requests.load(Ordering::SeqCst)
 }
 
-/// Makes a frame unreadable.
+/// Makes the frame `seq` unreadable.
 fn lose(channel: &Channel, seq: u64) {
     let peer = RawPeer::open(channel);
     let slot = (0..peer.header.slot_count as usize)
@@ -160,7 +160,7 @@ fn reader_that_missed_one_frame_requests_keyframe() {
     let writer = compressed(&channel, slots(12));
     publish_all(&writer, "k1 d2");
     let mut readers = join(&channel, &["1", "2"]);
-    // One missing frame is enough for a request.
+    // If one frame is missing, the reader requests a keyframe.
     publish_all(&writer, "d3 d4");
     lose(&channel, 3);
     expect(&mut readers, &[]);
@@ -175,7 +175,8 @@ fn reader_that_missed_one_frame_requests_keyframe() {
     assert_eq!(requests(&channel), 1);
 }
 
-/// The keyframe is readable only because another reader holds it.
+/// The keyframe is still readable, because another reader holds it, but the deltas after it are gone. A new reader does
+/// not begin with this keyframe.
 #[test]
 fn keyframe_without_its_deltas_is_not_used() {
     let channel = Channel::new();
@@ -275,8 +276,8 @@ fn joining_reader_begins_within_max_behind() {
     }
 }
 
-/// Events between skipped frames do not change which frames are skipped. If a keyframe follows an event, the reader
-/// finds this keyframe and requests none.
+/// Events between frames do not change which frames the reader skips. If a keyframe follows an event, the reader finds
+/// this keyframe and does not request another.
 #[test]
 fn events_do_not_change_which_frames_are_skipped() {
     for (max_behind, lost, published, wanted, requested) in [
@@ -317,7 +318,7 @@ fn seek_newest_goes_to_newest_unread_keyframe() {
         reader.seek_newest();
         assert_eq!(now(reader), ["5", "6"]);
     }
-    // The reader does not go back to a keyframe that it has taken.
+    // The reader does not go back to a keyframe that it has already taken.
     publish_all(&writer, "d7");
     for reader in &mut readers {
         reader.seek_newest();
@@ -330,7 +331,8 @@ fn seek_newest_goes_to_newest_unread_keyframe() {
     }
 }
 
-/// The frames of another writer are another stream.
+/// Each writer begins a new stream, so the deltas of a restarted writer are not delivered before this writer's first
+/// keyframe.
 #[test]
 fn restarted_writers_deltas_wait_for_its_keyframe() {
     let channel = Channel::new();
@@ -352,7 +354,7 @@ fn restarted_writers_deltas_wait_for_its_keyframe() {
     }
 }
 
-/// A stream continues if only the slots become larger. Other caps begin another stream.
+/// The stream continues in a new segment if only the slots become larger. If the caps change, another stream begins.
 #[test]
 fn deltas_continue_in_segment_of_larger_slots() {
     let channel = Channel::new();
@@ -406,7 +408,7 @@ fn deltas_of_dropped_frame_wait_for_keyframe() {
         assert_eq!((first.seq, first.missed), (6, 3));
         assert_eq!(now(reader), ["7"]);
     }
-    // The same holds across segments.
+    // Frames that were dropped before a change of segment also count as missed.
     writer.record_drop();
     writer.record_drop();
     writer.set_caps(Caps::fixed_size("raw", 100));
@@ -417,7 +419,8 @@ fn deltas_of_dropped_frame_wait_for_keyframe() {
     }
 }
 
-/// The writer may not have seen the request in the segment that was superseded.
+/// The reader repeats its request in the next segment, because the writer may not have seen the request in the
+/// superseded segment.
 #[test]
 fn keyframe_request_is_repeated_in_next_segment() {
     let channel = Channel::new();
@@ -450,7 +453,7 @@ fn keyframe_request_is_repeated_after_a_second() {
     assert_eq!(requests(&channel), 2);
 }
 
-/// One keyframe is enough for all readers.
+/// The writer merges the requests of all readers, because one keyframe is enough for all of them.
 #[test]
 fn keyframe_requests_are_merged_once_a_second() {
     let channel = Channel::new();
@@ -469,7 +472,7 @@ fn keyframe_requests_are_merged_once_a_second() {
     let reported = Instant::now();
     assert!(is_wanted());
     assert!(!is_wanted());
-    // This request comes too soon, but the writer keeps it and reports it later.
+    // This request comes within a second after the reported one, so the writer keeps it and reports it later.
     request();
     assert!(!is_wanted());
     publish_all(&writer, "d3");
@@ -479,7 +482,7 @@ fn keyframe_requests_are_merged_once_a_second() {
     assert!(!is_wanted());
 }
 
-/// If a keyframe is published after the request, the writer does not report the request.
+/// If the writer publishes a keyframe after a request, it does not report this request.
 #[test]
 fn keyframe_answers_earlier_requests() {
     let channel = Channel::new();
@@ -498,7 +501,7 @@ fn keyframe_answers_earlier_requests() {
         assert!(!is_wanted());
         std::thread::sleep(Duration::from_millis(50));
     }
-    // A request after the keyframe counts.
+    // The writer reports a request that comes after the keyframe.
     assert!(reader.handle().request_keyframe());
     assert!(is_wanted());
 }
@@ -546,7 +549,8 @@ fn observers_and_unconnected_readers_request_no_keyframe() {
     assert!(!attached.0.request_keyframe());
 }
 
-/// Compressed frames are small, so the writer keeps more frames, and a keyframe is among them.
+/// Compressed frames are small, so the writer keeps more of them for new readers. A keyframe is then among the kept
+/// frames.
 #[test]
 fn history_is_longer_for_small_compressed_frames() {
     let channel = Channel::new();
@@ -558,12 +562,12 @@ fn history_is_longer_for_small_compressed_frames() {
         let wanted: Vec<_> = (1..=33).map(|value: u64| value.to_string()).collect();
         assert_eq!(now(&mut reader), wanted);
     }
-    // This frame has half a megabyte; the slots have twice that size.
+    // This frame has half a mebibyte. The new slots have twice this size, so the history is short again.
     assert!(publish_sized(&writer, 34, 1 << 19));
     assert_eq!(RawPeer::open(&channel).header.history, 4);
 }
 
-/// A target that publishes frames while the reader copies a frame into it, until the writer finds no slot.
+/// A copy target. While the reader copies a frame into it, it publishes frames until the writer finds no slot.
 struct PublishingTarget<'a> {
     writer: &'a Writer,
     frames: u32,
@@ -584,7 +588,8 @@ impl CopyTarget for PublishingTarget<'_> {
     }
 }
 
-/// The reader begins with a frame that is older than the newest. From that moment, the writer keeps all later frames.
+/// A reader joins, and begins with a keyframe that is older than the newest frame. The writer keeps all later frames
+/// until this reader has taken them.
 #[test]
 fn reader_joining_lossless_compressed_stream_misses_nothing() {
     let channel = Channel::new();
@@ -612,7 +617,8 @@ fn reader_joining_lossless_compressed_stream_misses_nothing() {
     assert!(reader.stats().received > 4, "some frames were published meanwhile");
 }
 
-/// The keyframe is readable, but the writer need not keep it for a reader that has not taken its first frame.
+/// The old keyframe is readable, but the writer need not keep old frames for a reader that has taken no frame yet. The
+/// reader waits for the next keyframe.
 #[test]
 fn reader_joining_lossless_stream_skips_unprotected_keyframe() {
     let channel = Channel::new();
@@ -642,7 +648,7 @@ fn reader_joining_lossless_stream_skips_unprotected_keyframe() {
     assert!(received > 2, "some frames were published meanwhile");
 }
 
-/// The new owner of a reader entry does not inherit the request.
+/// If a reader requests a keyframe and leaves, the next owner of its entry does not inherit the request.
 #[test]
 fn keyframe_request_ends_with_its_reader() {
     let channel = Channel::new();
@@ -679,8 +685,8 @@ impl Habits {
         }
     }
 
-    /// Reads until `stop` is set, and checks that each frame can be decoded with the frames before it. Returns the
-    /// numbers of frames received and missed.
+    /// Reads until `stop` is set, and checks that each frame can be decoded with the frames before it. Returns how many
+    /// frames it received and how many it missed.
     fn read(self, channel: &Channel, stop: &AtomicBool) -> (u64, u64) {
         let (mut received, mut missed, mut copy) = (0, 0, Vec::new());
         while !stop.load(Ordering::Relaxed) {
@@ -703,7 +709,7 @@ impl Habits {
                 );
                 last = Some(frame.seq);
                 std::thread::sleep(self.pause);
-                // The reader holds a frame while it waits for the next one, because decoders do that.
+                // The reader holds a frame while it waits for the next frame, as decoders do.
                 held = Some(frame);
             }
             drop(held);
@@ -714,8 +720,8 @@ impl Habits {
     }
 }
 
-/// Publishes deltas, and keyframes at random distances, until all readers have ended. It publishes in bursts that no
-/// reader can follow.
+/// Publishes deltas, and keyframes at random intervals, until all readers have ended. It publishes the frames in bursts
+/// that no reader can follow.
 fn publish_under_load(writer: &Writer, stopping: StopOnDrop, readers: &[ScopedJoinHandle<(u64, u64)>]) {
     let (mut value, mut until_keyframe, mut random) = (1, 0, Random::new(1));
     let mut publish = || {

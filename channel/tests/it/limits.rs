@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A process that may open no more files, or has no more address space, gets an error. It continues when the resource
+//! A process that cannot open more files, or has no address space left, gets an error. It continues when the resource
 //! is available again.
 
 use std::{fs::File, time::Duration};
@@ -75,7 +75,8 @@ fn assert_system_error<T: std::fmt::Debug>(result: Result<T, Error>, what: &str)
     say(&text);
 }
 
-/// A writer with a segment of 4 MiB. It cannot create its next segment of 64 MiB while the resource is exhausted.
+/// A writer with a segment of 4 MiB. While the resource is exhausted, the writer cannot create its next segment, which
+/// has 64 MiB.
 fn writer_within(channel: &str, within: Exhaustion) {
     let writer = open_writer(channel, slots(64));
     writer.set_caps(Caps::fixed_size("small", 64 * KIB));
@@ -85,7 +86,7 @@ fn writer_within(channel: &str, within: Exhaustion) {
     let mut copy = Vec::new();
     check(&next(&mut reader, &mut copy), &copy, 1);
     within(&mut |what| {
-        // The writer keeps using the segment that it has.
+        // While the resource is exhausted, the writer keeps using the segment that it has.
         for value in 2..20 {
             assert!(publish_sized(&writer, value, 64 * KIB));
             check(&next(&mut reader, &mut copy), &copy, value);
@@ -94,7 +95,7 @@ fn writer_within(channel: &str, within: Exhaustion) {
         for _ in 0..3 {
             assert_system_error(writer.claim(MIB), what);
         }
-        // This is longer than the interval at which the service checks the names.
+        // The service checks the names once a second, so this sleep contains at least one check.
         std::thread::sleep(Duration::from_millis(1100));
         writer.set_caps(Caps::fixed_size("small", 64 * KIB));
         assert!(publish_sized(&writer, 20, 64 * KIB));
@@ -124,7 +125,7 @@ fn reader_within(channel: &str, within: Exhaustion) {
     listen();
 }
 
-/// Prints the lines of a role until the role is done.
+/// Prints the lines of a role until the role says "done".
 #[track_caller]
 fn wait_done(mut process: Process) {
     loop {

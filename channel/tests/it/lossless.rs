@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The slowest living reader of a lossless writer misses no frame.
+//! A lossless writer waits for its readers, so that even the slowest living reader misses no frame.
 
 use std::{
     sync::{
@@ -26,10 +26,10 @@ pub const ROLES: &[(&str, Role)] = &[
     ("lossless/reader of one", |arguments| reader_of_one(arguments[0])),
 ];
 
-/// The number of frames that a writer publishes.
+/// The number of frames that the writer of a test publishes.
 const FRAMES: u64 = 500;
 
-/// Takes three frames and holds them.
+/// Takes three frames, says "holds three", and keeps the frames.
 fn holding_reader(channel: &str) {
     let mut reader = open_reader(channel, ReaderOptions::default());
     let mut next = || next(&mut reader, &mut Vec::new());
@@ -41,7 +41,7 @@ fn holding_reader(channel: &str) {
     drop(held);
 }
 
-/// Takes one frame and holds it.
+/// Takes one frame, says "took one", and keeps the frame.
 fn reader_of_one(channel: &str) {
     let mut reader = open_reader(channel, ReaderOptions::default());
     let _frame = next(&mut reader, &mut Vec::new());
@@ -58,7 +58,8 @@ fn publish_lossless(writer: &Writer, value: u64, size: usize) {
     writer.publish(&slot, descriptor(size, value), &[]).unwrap();
 }
 
-/// The writer publishes 500 frames with three caps for a slow reader, a fast one, and one that is killed.
+/// The writer publishes 500 frames, with three different caps, to three readers: a slow one, a fast one, and one that
+/// is killed.
 #[test]
 fn no_reader_misses_a_frame_of_lossless_writer() {
     for max_slots in [3, 6, 24] {
@@ -105,7 +106,7 @@ fn no_reader_misses_a_frame_of_lossless_writer() {
                 if value == 5
                     && let Some(mut victim) = victim.take()
                 {
-                    // The victim takes no more than three frames, so the writer waits while the victim lives.
+                    // The victim takes only three frames, so the writer waits for the victim until it is killed.
                     victim.expect("holds three");
                     scope.spawn(move || {
                         std::thread::sleep(Duration::from_millis(100));
@@ -122,8 +123,9 @@ fn no_reader_misses_a_frame_of_lossless_writer() {
     }
 }
 
-/// The writer waits for a slow reader that releases each frame within half a millisecond, because more slots would only
-/// cost memory and cold caches. For a reader that takes no frame, the writer first adds slots up to its maximum.
+/// A reader is only slow if it releases each frame within half a millisecond. The writer waits for this reader, because
+/// more slots would only cost memory and cache misses. For a reader that has stopped taking frames, the writer adds
+/// slots, almost up to its maximum.
 #[test]
 fn lossless_writer_adds_slots_for_stalled_readers_only() {
     let channel = Channel::new();
@@ -154,7 +156,7 @@ fn lossless_writer_adds_slots_for_stalled_readers_only() {
     assert!(began.elapsed() < 2 * SECOND, "{:?}", began.elapsed());
 }
 
-/// A reader that takes no frame stops the writer. When the reader leaves, the wait ends at once.
+/// The writer waits for a reader that takes no frame. When the reader leaves, the wait ends at once.
 #[test]
 fn lossless_writer_waits_for_living_readers_only() {
     let channel = Channel::new();
@@ -180,7 +182,7 @@ fn lossless_writer_waits_for_living_readers_only() {
     assert!((3..=5).contains(&published), "{published} of 4 slots");
 }
 
-/// The reader wakes the writer, which would otherwise look for a slot only every 10 ms.
+/// The reader wakes the waiting writer. Without these wakeups, the writer would look for a free slot only every 10 ms.
 #[test]
 fn waiting_lossless_writer_is_woken_by_reader() {
     const FRAMES: u64 = 300;
@@ -195,13 +197,13 @@ fn waiting_lossless_writer_is_woken_by_reader() {
             scope.spawn(|| (2..=FRAMES).for_each(|value| assert!(publish(&writer, value))));
             for value in 2..=FRAMES {
                 check(&next(&mut reader, &mut copy), &copy, value);
-                // The reader is slower than the writer, so the writer waits at one frame in three or more often.
+                // The reader is slower than the writer, so the writer waits for a slot at least at every third frame.
                 std::thread::sleep(Duration::from_micros(300));
             }
         });
         began.elapsed()
     };
-    // The fastest of a few rounds counts, because other programs run too.
+    // One fast round is enough, because other programs may slow down some rounds.
     let fastest = (0..8).map(|_| round()).find(|took| *took < Duration::from_millis(600));
     assert!(
         fastest.is_some(),
@@ -209,7 +211,7 @@ fn waiting_lossless_writer_is_woken_by_reader() {
     );
 }
 
-/// After `resume`, the writer continues.
+/// An interrupt ends the writer's wait. After `resume`, the writer publishes again.
 #[test]
 fn interrupt_ends_wait_of_lossless_writer() {
     let channel = Channel::new();
@@ -243,7 +245,7 @@ fn interrupt_ends_wait_of_lossless_writer() {
     assert!(value > 20, "{value}");
 }
 
-/// An interrupt ends the wait too.
+/// The writer waits until a reader attaches. An interrupt also ends this wait.
 #[test]
 fn first_reader_ends_wait_for_reader() {
     let channel = Channel::new();
@@ -263,7 +265,7 @@ fn first_reader_ends_wait_for_reader() {
         let (connected, at) = waiting.join().unwrap();
         assert!(connected && at.duration_since(came) < SECOND);
     });
-    // The reader has left, so the writer waits again.
+    // The only reader has left, so `wait_for_reader` waits again.
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| writer.wait_for_reader(SIZE, || true).unwrap());
         std::thread::sleep(Duration::from_millis(50));
@@ -273,8 +275,8 @@ fn first_reader_ends_wait_for_reader() {
     });
 }
 
-/// A reader died in a superseded segment, and a reader of the new segment has taken its entry. The writer does not wait
-/// for the dead reader to follow.
+/// A reader died in a superseded segment, and a reader of the new segment has taken the dead reader's entry. The writer
+/// does not wait for the dead reader to follow.
 #[test]
 fn lossless_writer_ignores_new_owner_of_dead_followers_entry() {
     let channel = Channel::new();

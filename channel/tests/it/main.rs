@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Tests of the channel through its public interface. They are one program, with one module for each behaviour.
+//! Tests of the channel through its public interface. They form one program, which has one module for each behaviour.
 //!
 //! A module that needs other processes has a table `ROLES` of the functions that run in those processes.
-#![allow(clippy::undocumented_unsafe_blocks)] // plain calls of the C library
+#![allow(clippy::undocumented_unsafe_blocks)] // most unsafe blocks are plain calls of the C library
 
 mod containers;
 mod end_of_stream;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Many readers, many starts and long runs leak no resources.
+//! Tests with many readers, many starts and long runs. They check that no resources leak.
 //!
-//! The tests are short by default. If `RSSHM_TEST_SECONDS` is set, the counts are large. `RSSHM_SOAK_SECONDS` is the
-//! duration of the stream of large frames.
+//! The tests are short by default. If `RSSHM_TEST_SECONDS` is set, the tests repeat their steps more often.
+//! `RSSHM_SOAK_SECONDS` is the duration of the 4K stream.
 //!
 //! A test that counts the resources of a process runs in a role, because the test's own process runs other tests too.
 
@@ -35,8 +35,8 @@ pub const ROLES: &[(&str, Role)] = &[
     ("many/restarting writers", |_| restarting_writers()),
 ];
 
-/// Runs a role to its end and prints its output. There is no time limit, because the environment variables set the
-/// duration.
+/// Runs a role to its end and prints its output. There is no time limit, because the environment variables decide how
+/// long the role runs.
 fn run(role: &str) {
     let mut process = role::start(role, &[]);
     while process.is_running() {
@@ -56,7 +56,7 @@ struct Progress {
 }
 
 impl Progress {
-    /// Runs one of the readers, which attaches and reads up to the frame `last`.
+    /// Runs one of the readers, which attaches and reads until it gets the frame `last`.
     fn read(&self, channel: &Channel, number: u32, last: u64) {
         // The 65th reader waits until all reader entries are taken.
         wait_until("its turn", 10 * SECOND, || {
@@ -80,7 +80,7 @@ impl Progress {
     }
 }
 
-/// 64 readers with an entry each, and one observer, get the stream to its end.
+/// 64 readers, each with an entry, and one observer get the last frame of the stream.
 #[test]
 fn sixty_five_readers_get_the_whole_stream() {
     const FRAMES: u64 = 60;
@@ -124,7 +124,7 @@ fn attaching_readers_leak_nothing() {
     run("many/attaching readers");
 }
 
-/// Readers attach and leave.
+/// Readers attach and leave, one after the other.
 fn attaching_readers() {
     let cycles = repetitions(500, 10_000);
     let channel = Channel::new();
@@ -166,7 +166,7 @@ fn restarting_writers_leak_nothing() {
     run("many/restarting writers");
 }
 
-/// Writers start and end, and every tenth is killed. The same reader continues.
+/// Writers start and end, and every tenth writer is killed. The readers stay the same and follow each writer.
 fn restarting_writers() {
     let restarts = repetitions(40, 1000);
     let channel = Channel::new();
@@ -224,16 +224,16 @@ fn read_after_restart(reader: &mut Reader, copy: &mut Vec<u8>, restart: u32) {
     }
 }
 
-/// The size of a frame of 4K in NV12.
+/// The size of a 4K frame in NV12.
 const SIZE_4K: usize = 3840 * 2160 * 3 / 2;
 
-/// The measurements of a reader of the 4K stream.
+/// What a reader of the 4K stream measures.
 #[derive(Default)]
 struct Measurements {
     /// The age of each frame at its arrival, in nanoseconds.
     ages: Vec<u64>,
     in_place: u64,
-    /// The resources after the first frames.
+    /// The resources that the process held after the first 30 frames.
     warm: Option<Resources>,
 }
 
@@ -249,7 +249,7 @@ impl Measurements {
             self.in_place += 1;
         }
         if self.ages.len() == 30 {
-            // The memory is reserved now, because a later allocation would count as growth.
+            // Reserve the memory for `ages` now, because a later allocation would count as growth.
             self.ages.reserve(1 << 17);
             self.warm = Some(Resources::now());
         }
@@ -273,7 +273,7 @@ impl Measurements {
             self.warm,
         ));
         if let Some(warm) = self.warm {
-            // `ages` has grown by a word for each frame.
+            // `ages` has grown by 8 bytes for each frame, which is no leak.
             let warm = Resources {
                 memory_kib: warm.memory_kib + count as u64 * 8 / 1024,
                 ..warm
@@ -284,7 +284,8 @@ impl Measurements {
     }
 }
 
-/// Takes frames of the 4K stream and holds two. When a line comes from the test, it prints its measurements and ends.
+/// Takes frames of the 4K stream and holds two of them. When the test sends a line, the reader prints its measurements
+/// and ends.
 fn reader_of_4k(channel: &str) {
     let lines = role::lines();
     let mut reader = open_reader(channel, ReaderOptions::default());
@@ -327,7 +328,7 @@ fn stream_of_4k_to_four_readers_leaks_nothing() {
     run("many/4K stream");
 }
 
-/// Publishes 4K frames at 60 frames a second, and draws each anew. Four readers hold two frames each.
+/// Draws and publishes 4K frames at a rate of 60 a second. Each of the four readers holds two frames.
 fn stream_of_4k() {
     let time = seconds_from("RSSHM_SOAK_SECONDS", 3.0);
     let channel = Channel::new();

@@ -34,7 +34,7 @@ pub const ROLES: &[(&str, Role)] = &[
     ("messages/fork", |_| sends_nothing_after_fork()),
 ];
 
-/// A reader that sends the messages in each line from the test.
+/// A reader that sends the messages that each line from the test contains.
 fn sender(channel: &str) {
     let mut reader = open_reader(channel, ReaderOptions::default());
     next(&mut reader, &mut Vec::new());
@@ -101,7 +101,7 @@ fn messages_of_all_sizes_arrive_unchanged() {
     let writer = with_messages(&channel);
     let (_reader, handle) = attach(&channel);
     let bytes: Vec<u8> = (0..=MAX_MESSAGE_SIZE).map(|byte| (byte * 3) as u8).collect();
-    // The first message is long, and the shorter messages after it must contain none of its bytes.
+    // The first message is long. The shorter messages that follow must not contain its bytes.
     for size in [MAX_MESSAGE_SIZE, 0, 1, 7, 8, 9, 488, MAX_MESSAGE_SIZE - 1] {
         assert!(handle.send_message(&bytes[..size]));
         assert_eq!(writer.service().unwrap().messages, [&bytes[..size]]);
@@ -138,7 +138,7 @@ fn each_reader_has_its_own_message_queue() {
     }
     let mut arrived = receive(&writer);
     assert_eq!(arrived.len(), 12);
-    // The messages of one reader are in order. Those of different readers are in no particular order.
+    // The messages of one reader arrive in order. Messages of different readers arrive in any order.
     arrived.sort_by_key(|message| message.split(' ').next().unwrap().to_owned());
     assert!(arrived.is_sorted(), "{arrived:?}");
 }
@@ -197,7 +197,7 @@ fn reader_sends_messages_in_the_next_segment() {
     assert_eq!(receive(&writer), [""; 0]);
 }
 
-/// The seqs of the new owner's messages begin at 1 again.
+/// The entry gets a new owner, whose messages have seqs that begin at 1 again.
 #[test]
 fn new_owner_of_entry_inherits_no_message() {
     let channel = Channel::new();
@@ -220,7 +220,8 @@ fn new_owner_of_entry_inherits_no_message() {
     send(&handle, &["c"]);
     assert_eq!(receive(&writer), ["c"]);
     drop(second);
-    // The service has not seen the entry empty between its two owners, and both send the same number of messages.
+    // The service does not run between the two owners of the entry, so it does not see the entry empty. The second and
+    // the third reader send the same number of messages.
     let (_third, handle) = attach(&channel);
     send(&handle, &["d"]);
     assert_eq!(receive(&writer), ["d"]);
@@ -248,7 +249,7 @@ fn message_wakes_the_writer() {
     });
 }
 
-/// The child has no entry of its own.
+/// The child may not send as the reader, because the reader entry belongs to the parent process.
 #[test]
 fn forked_child_sends_no_message_and_no_request() {
     role::start("messages/fork", &[]).wait_ok();
@@ -261,7 +262,7 @@ fn sends_nothing_after_fork() {
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             let sent = handle.send_message(b"a") || handle.request_keyframe();
-            // `_exit` ends the child without running the destructors, which are for the parent alone.
+            // `_exit` ends the child without running the destructors, because only the parent may run them.
             unsafe { _exit(i32::from(sent)) };
         }
         ForkResult::Parent { child } => {
@@ -274,7 +275,8 @@ fn sends_nothing_after_fork() {
     assert_eq!(receive(&writer), ["b"]);
 }
 
-/// Several threads of each reader send faster than the writer reads. Messages arrive whole, and none arrives twice.
+/// Several threads of each reader send faster than the writer reads. Each message arrives whole, and no message arrives
+/// twice.
 #[test]
 fn messages_are_whole_under_load() {
     let channel = Channel::new();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Metadata are bytes that belong to a frame. The channel does not interpret them.
+//! Tests of metadata, which are bytes that belong to a frame. The channel does not interpret them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,11 +14,11 @@ use crate::support::{ChannelExt, SIZE, Service, StopOnDrop, descriptor, is_in_pl
 fn publish(writer: &Writer, metadata: &[u8]) {
     let slot = writer.claim(SIZE).unwrap().unwrap();
     let mut descriptor = descriptor(SIZE, 0);
-    descriptor.metadata_size = 77; // ignored, because the writer sets it to the number of bytes
+    descriptor.metadata_size = 77; // the writer replaces this value by the size of `metadata`
     writer.publish(&slot, descriptor, metadata).unwrap();
 }
 
-/// Returns `size` bytes. No two neighbours among the bytes are equal.
+/// Returns `size` bytes. Adjacent bytes always differ.
 fn bytes(size: usize) -> Vec<u8> {
     (0..size).map(|index| (index * 7 + size) as u8).collect()
 }
@@ -65,7 +65,7 @@ fn too_much_metadata_is_refused() {
         .unwrap();
 }
 
-/// The writer publishes as fast as it can. A reader without a pin gets a frame with all of its metadata, or does not
+/// The writer publishes as fast as it can. An observer gets each frame with all of the frame's metadata, or does not
 /// get the frame.
 #[test]
 fn metadata_never_mixes_two_frames() {

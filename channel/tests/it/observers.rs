@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Observers, which need read permission and no other.
+//! Tests of observers, which need only read permission.
 
 use std::{
     fs::File,
@@ -16,8 +16,8 @@ use crate::support::{
     CAPS, ChannelExt, SECOND, SIZE, Service, StopOnDrop, check, check_bytes, next, publish, raw, slots,
 };
 
-/// A read-only descriptor can take read locks on every byte. These locks keep no peer out and make no peer look alive.
-/// (Observers cannot open the lock file; `perms` tests that.)
+/// An observer's read-only descriptor can take read locks on bytes of the segment. These locks do not hinder other
+/// peers, and do not make a dead peer look alive. (Observers cannot open the lock file, which `perms` tests.)
 #[test]
 fn read_locks_of_observer_change_nothing() {
     let channel = Channel::new();
@@ -38,7 +38,7 @@ fn read_locks_of_observer_change_nothing() {
     let mut reader = channel.reader();
     next(&mut reader, &mut copy);
     drop(service);
-    // In a dead writer's segment, every byte can be locked.
+    // When the writer is gone, the descriptor can lock every byte of the segment.
     drop(writer);
     assert!(raw::lock(&file, libc::F_RDLCK, 0, 0));
     let lost = reader.next(&mut copy, ReadLimits::default(), Some(2 * SECOND));
@@ -73,7 +73,7 @@ fn observer_is_woken_by_publish() {
     assert!(fast >= 12, "{fast} of 20 at once");
 }
 
-/// The writer redraws its slots as fast as it can.
+/// The writer redraws its slots as fast as it can. The observer never gets a mixture of two frames.
 #[test]
 fn observer_gets_whole_frames_only() {
     let channel = Channel::new();
@@ -113,7 +113,7 @@ fn observer_gets_whole_frames_only() {
     });
 }
 
-/// The readers and the writer run at full speed. Frames are whole and in order.
+/// The readers and the writer run at full speed. The readers get whole frames, in order.
 #[test]
 fn attached_readers_get_whole_frames_only() {
     let channel = Channel::new();
@@ -144,7 +144,7 @@ fn attached_readers_get_whole_frames_only() {
             assert!(publish(&writer, value));
         }
         drop(stopping);
-        // A reader that tested `stop` before it was set may still wait for another frame.
+        // A reader that loaded `stop` before this thread set it may still wait for another frame.
         while readers.iter().any(|reader| !reader.is_finished()) {
             value += 1;
             assert!(publish(&writer, value));

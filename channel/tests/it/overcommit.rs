@@ -8,7 +8,7 @@ use rsshm_testkit::{Channel, wait_until};
 
 use crate::support::{ChannelExt, SECOND, Service, check, check_bytes, is_in_place, next, publish, slots};
 
-/// Publishes a frame that each reader takes. Returns the number of readers that got it in place.
+/// Publishes a frame, which each reader takes. Returns the number of readers that got the frame in place.
 #[track_caller]
 fn publish_to_all(writer: &Writer, readers: &mut [Reader], value: u64) -> usize {
     assert!(publish(writer, value), "frame {value} had no slot");
@@ -22,8 +22,8 @@ fn publish_to_all(writer: &Writer, readers: &mut [Reader], value: u64) -> usize 
     frames.filter(|in_place| *in_place).count()
 }
 
-/// Attaches `count` readers and waits until all get their frames in place. Returns the readers and the last published
-/// value.
+/// Attaches `count` readers, and publishes frames until all readers get a frame in place. Returns the readers and the
+/// last published value.
 #[track_caller]
 fn attach_settled(channel: &Channel, writer: &Writer, count: usize) -> (Vec<Reader>, u64) {
     let mut readers: Vec<_> = (0..count).map(|_| channel.reader()).collect();
@@ -51,9 +51,9 @@ fn sixty_readers_get_frames_in_place() {
     assert_eq!(writer.stats().evicted, 0);
 }
 
-/// One after the other, each reader takes the newest frame, holds it and takes no more, so that each holds a different
-/// frame. The writer has a slot for each frame, the other readers get the frame, and held frames do not change. In the
-/// end all frames are in place again.
+/// One reader after the other stops: it keeps the newest frame and takes no more frames. Each reader therefore holds a
+/// different frame. The writer still has a slot for each new frame, the other readers get the frame, and held frames do
+/// not change. When the readers continue, all get their frames in place again.
 #[test]
 fn overcommitted_readers_that_stop_never_block_writer() {
     for max_slots in [24, 64] {
@@ -62,7 +62,8 @@ fn overcommitted_readers_that_stop_never_block_writer() {
         assert!(publish(&writer, 1));
         let service = Service::of(&writer);
         let (mut readers, mut value) = attach_settled(&channel, &writer, 60);
-        // The service is stopped, because it would withdraw the quotas before the writer has to.
+        // The service is stopped, because it would withdraw the quotas early. Without the service, the publishing
+        // thread has to withdraw them.
         drop(service);
         let mut stopped: Vec<(Reader, Frame)> = Vec::new();
         let mut copy = Vec::new();

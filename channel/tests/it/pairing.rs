@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A writer and readers in one process. These tests check the guarantees of the protocol in ordinary use.
+//! Tests with a writer and its readers in one process. They check what the protocol guarantees in ordinary use.
 
 use std::time::Instant;
 
@@ -95,7 +95,7 @@ fn writer_reports_readers_that_attach_and_leave() {
     for value in 3..200 {
         assert!(publish(&writer, value));
     }
-    check(&frame, &copy, 2); // still held, although its reader is gone
+    check(&frame, &copy, 2); // the frame stays held after its reader is gone
 }
 
 #[test]
@@ -126,7 +126,8 @@ fn late_reader_gets_newest_frame_and_max_behind_skips() {
     assert!(matches!(poll(&mut reader, &mut copy), Next::TimedOut));
 }
 
-/// Readers that are attached, late, or behind get the end of the stream at different times.
+/// Each attached reader gets the end of a stream after its last frame, even if it is behind. A reader that attaches
+/// after the end does not get that end.
 #[test]
 fn reader_gets_end_of_stream_after_its_last_frame() {
     let channel = Channel::new();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Property tests. They check that peers validate all data that another peer wrote before they use it.
+//! Property tests. They check that peers validate all data that another peer wrote, before they use the data.
 
 use std::{
     fs::OpenOptions,
@@ -28,7 +28,7 @@ use crate::support::{
 
 const HEADER_SIZE: usize = size_of::<Header>();
 
-/// Checks the properties of a header that a peer relies on after it has accepted the header.
+/// Checks the properties that a peer relies on after it has accepted a header.
 fn assert_usable(header: &Header, file_size: u64) {
     let inside = |offset: u64, size: u64, align: u64| {
         let end = offset.checked_add(size).expect("no overflow");
@@ -80,7 +80,7 @@ fn assert_usable(header: &Header, file_size: u64) {
     assert!(isize::try_from(total).is_ok());
 }
 
-/// Numbers at which arithmetic overflows easily, and ordinary numbers.
+/// Numbers that easily make arithmetic overflow, and ordinary numbers.
 fn number() -> impl Strategy<Value = u64> {
     prop_oneof![
         any::<u64>(),
@@ -92,13 +92,14 @@ fn number() -> impl Strategy<Value = u64> {
     ]
 }
 
-/// A header that a writer would write.
+/// A header as an honest writer writes it.
 fn valid() -> impl Strategy<Value = Header> {
     (0..=MAX_CAPS_SIZE, 1..=MAX_SLOTS as u32, 0u64..1 << 40, any::<bool>())
         .prop_map(|(caps, slots, size, messages)| Header::new(caps, slots, size, messages).expect("a valid layout"))
 }
 
-/// Replaces the aligned 4 or 8 bytes that contain the offset `at` of a header.
+/// Replaces an aligned word of a header, which contains the byte at the offset `at`. The word has 8 bytes if `wide` is
+/// set, otherwise 4.
 fn change(header: Header, at: usize, wide: bool, value: u64) -> Header {
     let mut bytes: [u8; HEADER_SIZE] = bytemuck::must_cast(header);
     let (at, length) = if wide { (at / 8 * 8, 8) } else { (at / 4 * 4, 4) };
@@ -115,7 +116,8 @@ proptest! {
         prop_assert!(header.check(file_size).is_err(), "it does not begin with the magic");
     }
 
-    /// The magic and the sizes that the version prescribes are right. All other bytes are random.
+    /// The header's magic is right, and so are all sizes that the version of the protocol prescribes. The other fields
+    /// are random.
     #[test]
     fn accepted_header_of_any_layout_is_usable(
         header in valid(),
@@ -224,13 +226,14 @@ impl Victim {
         Self { channel, writer, good }
     }
 
-    /// Writes into the segment. Any peer with write permission can do this. It never changes the size of the file.
+    /// Writes into the segment, as any peer with write permission can. The size of the file does not change.
     fn corrupt(&self, at: u64, bytes: &[u8]) {
         let file = OpenOptions::new().write(true).open(self.channel.segment()).unwrap();
         file.write_all_at(bytes, at).unwrap();
     }
 
-    /// Uses the channel with every kind of peer. Checks that each gets some result soon, and that the writer continues.
+    /// Uses the channel with every kind of peer. Checks that each peer gets some result soon, and that the writer
+    /// continues.
     fn use_channel(&self) {
         let began = Instant::now();
         let mut copy = Vec::new();
@@ -260,7 +263,7 @@ impl Victim {
     }
 }
 
-/// Offsets in the tables. Those where a wrong value matters most come more often than the others.
+/// Offsets in the tables. Offsets at which a wrong value does the most harm come more often than the others.
 fn offset(header: Header) -> impl Strategy<Value = usize> {
     let length = header.descriptors_offset as usize + 5 * DESCRIPTOR_STRIDE;
     prop_oneof![
@@ -279,8 +282,8 @@ fn offset(header: Header) -> impl Strategy<Value = usize> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// The changes hit the header, the status, the reader table, the ring, events, messages and descriptors of a live
-    /// channel.
+    /// Another peer changes the header, the status, the reader table, the ring, events, messages or descriptors of a
+    /// live channel.
     #[test]
     fn corrupted_segments_harm_no_peer(
         changes in prop::collection::vec((offset(layout()), number(), any::<bool>()), 1..6),
@@ -293,7 +296,8 @@ proptest! {
         victim.use_channel();
     }
 
-    /// The file with the segment's name contains any bytes of any length. The lock file is that of a live writer.
+    /// The file with the segment's name contains arbitrary bytes and has an arbitrary length. The lock file belongs to
+    /// a live writer.
     #[test]
     fn any_file_under_the_name_harms_no_peer(
         bytes in prop::collection::vec(any::<u8>(), 0..3000),
@@ -305,7 +309,8 @@ proptest! {
         let mut content = if like_a_segment { victim.good.clone() } else { Vec::new() };
         let changed = bytes.len().min(content.len());
         if like_a_segment {
-            // The header stays intact, because it is checked first.
+            // The header stays intact, because a peer would otherwise refuse the file before it reads the changed
+            // bytes.
             let at = HEADER_SIZE + (bytes.len() % 200) * 8;
             content[at..at + changed].copy_from_slice(&bytes[..changed]);
         } else {
@@ -324,7 +329,7 @@ fn layout() -> Header {
     Header::new(CAPS.len(), 5, SIZE as u64, true).expect("a valid layout")
 }
 
-/// Seqs of events around 6, the event head of [`Victim`], and other seqs.
+/// Seqs of events. Most are near 6, the event head of [`Victim`].
 fn event_seq() -> impl Strategy<Value = u64> {
     prop_oneof![3 => 0u64..8, 3 => 0u64..80, 1 => number()]
 }
@@ -332,8 +337,7 @@ fn event_seq() -> impl Strategy<Value = u64> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// The event records are garbage that no writer wrote. Attached and new readers may get garbage as events, but they
-    /// get all frames.
+    /// The event records contain garbage. Attached and new readers may deliver garbage events, but they get all frames.
     #[test]
     fn corrupted_events_withhold_no_frame(
         heads in prop::collection::vec(event_seq(), 1..4),
@@ -347,7 +351,8 @@ proptest! {
         }
         let peer = RawPeer::open(&victim.channel);
         for (place, seq, after, sizes, eos_count) in records {
-            // The records of sticky events are hit more often than the others.
+            // There are 40 records. A place above 39 selects one of the eight sticky events again, so that their
+            // records are hit more often.
             let place = if place < 40 { place } else { place - 40 };
             let mut descriptor = EventDescriptor::zeroed();
             (descriptor.after, descriptor.size, descriptor.eos_count) = (after, sizes as u32, eos_count);
@@ -381,8 +386,8 @@ proptest! {
         }
     }
 
-    /// The message records and the head of an entry are garbage that no reader wrote. The writer takes at most the
-    /// messages that fit into the ring, and loses no message of another entry.
+    /// The message records and the message head of a reader entry contain garbage. The writer takes at most as many
+    /// messages as fit into the ring, and loses no message of another entry.
     #[test]
     fn corrupted_messages_harm_no_peer(
         heads in prop::collection::vec(event_seq(), 1..6),
@@ -410,7 +415,8 @@ proptest! {
     }
 }
 
-/// All records of sticky events claim to hold the same event, which is no longer in the ring.
+/// All records of sticky events have the seq of one event, which is no longer in the ring. The reader gets this event
+/// once.
 #[test]
 fn sticky_records_of_equal_seq_are_one_event() {
     let victim = Victim::new();
@@ -444,7 +450,7 @@ fn messages_offset_is_unchecked_without_messages() {
     }
 }
 
-/// The header announces huge slots. No peer allocates memory for a frame of this size.
+/// The header announces huge slots. No peer allocates memory for a frame of such a slot's size.
 #[test]
 fn frame_of_impossible_size_is_not_allocated() {
     for slot_size in [1u64 << 40, 1 << 46, 1 << 56] {
@@ -462,8 +468,8 @@ fn frame_of_impossible_size_is_not_allocated() {
     }
 }
 
-/// A frame is outside its slot, or in a slot beyond the end of the file. No reader gets this frame or allocates memory
-/// for it.
+/// A descriptor says that the frame is outside its slot, or that it is in a slot beyond the end of the file. No reader
+/// gets this frame or allocates memory for it.
 #[test]
 fn frame_outside_its_slot_is_not_delivered() {
     let huge = 1 << 40;
@@ -501,7 +507,8 @@ fn frame_outside_its_slot_is_not_delivered() {
     }
 }
 
-/// The head takes values that are not the seq of any frame.
+/// Another peer sets the head to values that are not the seq of any frame. Readers still get the frame that is
+/// published next.
 #[test]
 fn erratic_head_harms_no_reader() {
     let victim = Victim::new();
@@ -522,7 +529,7 @@ fn erratic_head_harms_no_reader() {
     assert!(missed < 1 << 40, "{missed} is not a plausible count of frames");
 }
 
-/// A reader that joins while the head is damaged continues with the head that the next publish writes.
+/// A reader that joins while the head is damaged continues after the next publish, which writes the right head.
 #[test]
 fn reader_joining_at_corrupted_head_recovers() {
     for lossless in [false, true] {

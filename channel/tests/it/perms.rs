@@ -2,7 +2,7 @@
 
 //! Tests of file modes, of access by other users, and of files of other users.
 //!
-//! A role becomes another user. Only root can do that.
+//! Some roles become another user, which only root can do.
 
 use std::{
     fs::{File, OpenOptions},
@@ -57,7 +57,7 @@ fn mode(path: PathBuf) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
-/// Opens a writer under a umask. The arguments are the channel, and in octal the umask and `perms`.
+/// Opens a writer under a umask. The arguments are the channel's name, the umask and `perms`; the last two are octal.
 fn writer_under_umask(arguments: &[&str]) {
     let [channel, mask, perms] = arguments else {
         panic!("{arguments:?}");
@@ -70,8 +70,8 @@ fn writer_under_umask(arguments: &[&str]) {
     listen();
 }
 
-/// Both files have exactly the modes that `perms` requests. No class of users may read the lock file without writing
-/// it.
+/// The segment's mode is exactly `perms`. The lock file's mode gives access only to those classes of users that may
+/// both read and write the segment.
 #[test]
 fn file_modes_ignore_the_umask() {
     for (perms, of_lock_file) in [
@@ -95,7 +95,7 @@ fn file_modes_ignore_the_umask() {
     }
 }
 
-/// A restart with other permissions changes the modes of both files.
+/// A writer that restarts with other permissions changes the modes of both files.
 #[test]
 fn restarted_writer_sets_new_modes() {
     let channel = Channel::new();
@@ -121,8 +121,8 @@ fn illegal_modes_and_slot_counts_are_refused() {
     channel.assert_removed();
 }
 
-/// Takes three frames as another user, and says after each whether the reader is an observer. For the line "files" it
-/// says which accesses to the channel's files succeed.
+/// Takes three frames as another user, and says after each frame whether the reader is an observer. When the test sends
+/// the line "files", it says which accesses to the channel's files succeed.
 fn reader_as(channel: &str, user: u32, group: u32) {
     become_user(user, group);
     let mut reader = open_reader(channel, ReaderOptions::default());
@@ -148,7 +148,7 @@ fn reader_as(channel: &str, user: u32, group: u32) {
                 ]
                 .map(|opens| if opens { "yes" } else { "no" })
                 .join(" "));
-                // Take the locks that a read-only descriptor can take, to hinder others.
+                // Try to hinder other peers with the locks that a read-only descriptor can take.
                 let file = File::open(path("")).ok();
                 if let Some(file) = &file {
                     raw::lock(file, libc::F_RDLCK, 0, 4096);
@@ -177,7 +177,7 @@ fn mode_0600_denies_other_users_with_reason() {
     );
 }
 
-/// Other users get the frames, but can neither write nor lock bytes that other peers need.
+/// Other users get the frames. They cannot write the channel's files, and cannot lock bytes that other peers need.
 #[test]
 fn other_users_observe_with_0644() {
     need_root!("another user's process");
@@ -220,7 +220,8 @@ fn writer_as_nobody(channel: &str, perms: u32) {
     listen();
 }
 
-/// A reader does not trust a segment of another user and group, although every user may write it.
+/// A reader only observes a segment that belongs to another user and group, even if the mode allows every user to
+/// write.
 #[test]
 fn reader_only_observes_foreign_segment() {
     need_root!("another user's process");
@@ -238,7 +239,7 @@ fn reader_only_observes_foreign_segment() {
     assert!(matches!(refused, Err(Error::Foreign { .. })), "{refused:?}");
 }
 
-/// Tries to open a writer as nobody, and says the reason for the failure.
+/// Tries to open a writer as the user "nobody", and says why this failed.
 fn refused_writer(channel: &str) {
     become_user(NOBODY, NOBODY);
     let refused = try_open_writer(channel, WriterOptions::default());
@@ -254,7 +255,7 @@ fn writer_leaves_foreign_files_alone() {
     need_root!("another user's process");
     for file in [Channel::segment, Channel::lock_file] {
         for mode in [0o600, 0o666] {
-            // Root finds a file that belongs to nobody.
+            // Root finds a file that belongs to the user "nobody".
             let channel = Channel::new();
             std::fs::write(file(&channel), "mine").unwrap();
             std::fs::set_permissions(file(&channel), PermissionsExt::from_mode(mode)).unwrap();
@@ -265,7 +266,7 @@ fn writer_leaves_foreign_files_alone() {
             let files = [channel.segment(), channel.lock_file()];
             assert_eq!(files.iter().filter(|path| path.exists()).count(), 1);
 
-            // The user nobody finds a file that belongs to root.
+            // The user "nobody" finds a file that belongs to root.
             chown(file(&channel), Some(0), None).unwrap();
             let answer = role::start("perms/refused writer", &[channel.as_str()]).receive();
             let expected = if mode == 0o600 {
@@ -292,8 +293,8 @@ fn planter(channel: &str) {
     listen();
 }
 
-/// The channel's files are removed, and another user creates new files with their names before the writer does. The
-/// writer reports these files, does not touch them, and serves the attached readers.
+/// The channel's files are removed, and another user creates new files with the same names before the writer restores
+/// its files. The writer reports the new files, does not touch them, and continues to serve the attached readers.
 #[test]
 fn writer_leaves_names_that_another_user_took() {
     need_root!("another user's process");

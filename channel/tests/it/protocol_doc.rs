@@ -22,7 +22,7 @@ fn section<'a>(document: &'a str, name: &str) -> &'a str {
     text.split("\n#").next().unwrap()
 }
 
-/// The cells of each row of the section's table, without its heading.
+/// The cells of each row of the section's table. The heading row is left out.
 fn rows(section: &str) -> impl Iterator<Item = Vec<&str>> {
     section
         .lines()
@@ -58,7 +58,7 @@ fn check(structure: &str, size: usize, fields: Fields) {
     );
 }
 
-/// The size of a type that the tables name: `a64`, `u64[13]`, or `bytes`, which only the magic uses.
+/// The size of a type that the tables name, such as `a64` or `u64[13]`. Only the magic has the type `bytes`.
 fn size_of_kind(kind: &str) -> usize {
     let (base, count) = match kind.trim_end_matches(']').split_once('[') {
         None => (kind, 1),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Quotas: a reader that keeps to its quota is never evicted. A reader that pins more is evicted, and notices that.
+//! Tests of quotas. A reader that keeps to its quota is never evicted. A reader that pins more slots is evicted, and
+//! notices that it was evicted.
 
 use std::{
     collections::VecDeque,
@@ -16,8 +17,8 @@ use crate::support::{
     raw::RawPeer, slots,
 };
 
-/// A reader that holds as many frames as its quota allows, leaves and attaches again, and checks each frame when it
-/// releases it.
+/// A reader that holds frames within its quota, leaves and attaches again. It checks each frame before it releases the
+/// frame.
 fn honest_reader(channel: &Channel, number: u64, stop: &AtomicBool, in_place: &AtomicU64) {
     let limits = ReadLimits::default().max_held(8);
     let mut held = VecDeque::new();
@@ -43,14 +44,14 @@ fn honest_reader(channel: &Channel, number: u64, stop: &AtomicBool, in_place: &A
                 check_bytes(&held.pop_front().unwrap(), &[]);
             }
         }
-        // The held frames stay in use for a while after their reader is gone.
+        // The held frames stay in use for a while after the reader that took them is gone.
     }
     for frame in held {
         check_bytes(&frame, &[]);
     }
 }
 
-/// The readers hold as many frames as they may, leave, and attach again.
+/// The readers hold as many frames as their quotas allow, leave, and attach again.
 #[test]
 fn readers_within_quota_are_never_evicted() {
     for max_slots in [64, 24] {
@@ -82,7 +83,7 @@ fn readers_within_quota_are_never_evicted() {
     }
 }
 
-/// The reader is evicted within a second, notices the eviction, and attaches again.
+/// The reader pins all slots. It is evicted within a second, notices the eviction, and attaches again.
 #[test]
 fn reader_pinning_everything_is_evicted_and_reattaches() {
     let channel = Channel::new();
@@ -91,7 +92,7 @@ fn reader_pinning_everything_is_evicted_and_reattaches() {
     let service = Service::of(&writer);
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     let _held = next(&mut reader, &mut copy);
-    // Write into the reader's own entry, as if the reader had pinned all slots.
+    // Write into the reader's entry, as if the reader had pinned all slots.
     let peer = RawPeer::open(&channel);
     peer.entry(0).pins.store(u64::MAX, Ordering::SeqCst);
     let took = wait_until("evicted", SECOND, || service.seen().evicted == [0]);
@@ -112,8 +113,8 @@ fn reader_pinning_everything_is_evicted_and_reattaches() {
     assert_eq!((writer.stats().evicted, service.seen().reader_count), (1, 1));
 }
 
-/// The reader pins all eight slots, which the largest quota would allow, so the service lowers its quota. Readers get
-/// time to follow a lower quota, but this time does not protect a reader that pins all slots.
+/// The reader pins all eight slots, so the service lowers the reader's quota. A reader normally gets time to follow a
+/// lower quota, but a reader that pins all slots is evicted nevertheless.
 #[test]
 fn reader_pinning_all_of_few_slots_is_evicted() {
     let channel = Channel::new();
@@ -130,7 +131,8 @@ fn reader_pinning_all_of_few_slots_is_evicted() {
     }
 }
 
-/// A process that writes garbage into its reader entry takes no slots from other readers, whatever state the entry has.
+/// A process writes garbage into its reader entry. Whatever state this entry has, another reader still gets frames in
+/// place.
 #[test]
 fn rogue_reader_entry_costs_other_readers_nothing() {
     for state in [reader_state::ATTACHED, reader_state::LEFT, reader_state::NEW, 77] {
@@ -160,7 +162,7 @@ fn rogue_reader_entry_costs_other_readers_nothing() {
     }
 }
 
-/// No reader can pin any of three slots, because the writer needs all three.
+/// The channel has three slots. No reader can pin a slot, because the writer needs all three.
 #[test]
 fn frames_are_copied_where_quota_leaves_no_slot() {
     let channel = Channel::new();
@@ -176,7 +178,7 @@ fn frames_are_copied_where_quota_leaves_no_slot() {
     }
 }
 
-/// `max_held` bounds the number of frames held in place. The reader copies the other frames and misses none.
+/// `max_held` bounds the number of frames held in place. The reader copies the other frames and misses no frame.
 #[test]
 fn frames_beyond_max_held_are_copied() {
     let channel = Channel::new();
@@ -194,7 +196,7 @@ fn frames_beyond_max_held_are_copied() {
         let frame = next_within(&mut reader, &mut copy, ReadLimits::default().max_held(3));
         assert!(held.len() < 3 || !is_in_place(&frame), "with {} held", held.len());
         if held.len() < 3 && !is_in_place(&frame) {
-            // The quota follows the number of held frames when the service has run.
+            // The service must run before the reader's quota follows the number of frames that the reader holds.
             std::thread::sleep(Duration::from_millis(20));
         }
         check(&frame, &copy, value - 1);
@@ -212,7 +214,7 @@ fn frames_beyond_max_held_are_copied() {
     assert!(is_in_place(&frame), "it may hold another one");
 }
 
-/// A reader that reads a frame again, while it holds that frame, holds it twice.
+/// If a reader reads a frame again while it holds that frame, it holds the frame twice.
 #[test]
 fn frame_held_twice_stays_until_both_are_released() {
     let channel = Channel::new();
@@ -222,7 +224,7 @@ fn frame_held_twice_stays_until_both_are_released() {
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     let first = next_in_place(&writer, &mut reader, &mut copy);
     let newest = first.seq;
-    // A head that goes back and returns makes the reader drop its cursor and read the newest frame again.
+    // If the head goes back and returns, the reader forgets its cursor and reads the newest frame again.
     let peer = RawPeer::open(&channel);
     peer.status().head.store(newest - 1, Ordering::SeqCst);
     let _ = poll(&mut reader, &mut copy);

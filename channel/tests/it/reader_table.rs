@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Tests of the reader entries of other processes. These processes are killed, are stopped, or fork.
+//! Tests of the reader entries of processes that are killed, are stopped, or fork.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ pub const ROLES: &[(&str, Role)] = &[
     }),
 ];
 
-/// Holds three frames in place, and checks them when a line comes from the test.
+/// Holds three frames in place, and checks these frames when the test sends a line.
 fn holder(channel: &str) {
     let mut reader = open_reader(channel, ReaderOptions::default());
     let mut copy = Vec::new();
@@ -49,7 +49,7 @@ fn holder(channel: &str) {
     }
 }
 
-/// Holds a frame for ever, and has a child process that does nothing.
+/// Forks a child process that does nothing, and holds a frame for ever.
 fn forking_reader(channel: &str) {
     let mut reader = open_reader(channel, ReaderOptions::default());
     let frame = next(&mut reader, &mut Vec::new());
@@ -69,14 +69,15 @@ fn rejoining_reader(channel: &str) {
         let mut reader = open_reader(channel, ReaderOptions::default());
         let held = next(&mut reader, &mut Vec::new());
         let held = (held, next(&mut reader, &mut Vec::new()));
-        // A new reader without a quota gets a copy. The buffer of that copy no longer exists here.
+        // Only a frame in place can be checked here. A new reader without a quota gets a copy, whose buffer no longer
+        // exists.
         if is_in_place(&held.0) {
             check_bytes(&held.0, &[]);
         }
     }
 }
 
-/// Starts a holder and publishes frames until it holds three in place.
+/// Starts a holder, and publishes frames until the holder has three frames in place.
 fn start_holder(channel: &Channel, writer: &Writer) -> Process {
     let mut holder = role::start("reader_table/holder", &[channel.as_str()]);
     let mut value = 1;
@@ -104,7 +105,7 @@ fn killed_readers_slots_are_free_within_a_second() {
     let took = wait_until("gone", SECOND, || service.seen().disconnected == [0]);
     assert!(took < SECOND);
     assert_eq!(service.seen().reader_count, 0);
-    // The writer can claim all slots except those of the two newest frames, which stay for readers.
+    // The writer can claim six of the eight slots. The other two contain the newest frames, which stay for readers.
     let claimed: Vec<_> = std::iter::from_fn(|| writer.claim(SIZE).unwrap()).collect();
     assert_eq!(claimed.len(), 6);
     assert_eq!(writer.stats().evicted, 0);
@@ -185,8 +186,8 @@ fn reader_entries_change_owners_at_full_speed() {
     assert!(seen.evicted.is_empty());
 }
 
-/// One reader is killed, and another takes its entry in a new segment before the service runs. The service reports
-/// both.
+/// One reader is killed, and another reader takes its entry in a new segment before the service runs. The service
+/// reports that the first reader left and that the second attached.
 #[test]
 fn writer_notices_new_entry_owner_in_new_segment() {
     let channel = Channel::new();

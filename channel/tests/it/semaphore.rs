@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Whatever another program does to the semaphore, frames arrive at full rate, and the writer repairs the semaphore.
+//! Other programs hold, damage or replace the semaphore. Frames still arrive at full rate, and the writer repairs the
+//! semaphore.
 
 use std::{
     ffi::CString,
@@ -82,7 +83,7 @@ fn holder(channel: &str) {
     listen();
 }
 
-/// The effect of a fault of the semaphore on the exchange of frames.
+/// The effects that a fault of the semaphore has on publishing.
 struct Episode {
     longest_publish: Duration,
     timeouts: u64,
@@ -90,7 +91,7 @@ struct Episode {
 }
 
 /// Publishes 200 frames a second for two seconds, and calls `harm` meanwhile. Checks that a reader gets all frames, and
-/// that the semaphore has the value 1 in the end.
+/// that the final value of the semaphore is 1.
 #[track_caller]
 fn stream_while(case: &str, harm: impl FnOnce(&Channel, &Writer)) -> Episode {
     const FRAMES: u64 = 400;
@@ -135,7 +136,7 @@ fn stream_while(case: &str, harm: impl FnOnce(&Channel, &Writer)) -> Episode {
     wait_until("the semaphore is repaired", 2 * SECOND, || {
         Semaphore::open(&channel).value() == 1
     });
-    // The writer waits for two milliseconds; a busy machine adds delays.
+    // The writer itself waits for two milliseconds, but a busy machine adds delays.
     assert!(longest_publish < Duration::from_millis(60), "{longest_publish:?}");
     Episode {
         longest_publish,
@@ -191,8 +192,8 @@ fn frames_go_on_when_semaphore_is_posted_ten_times() {
 
 #[test]
 fn frames_go_on_when_semaphore_bytes_are_damaged() {
-    // The cases overwrite the value, the number of sleepers, the kind of futex, and all bytes. A wrong kind of futex
-    // makes the functions of the C library abort.
+    // The cases overwrite the value, the number of sleepers, the kind of futex (private or shared), or all bytes. If
+    // the kind is wrong, the functions of the C library abort the process.
     let cases: [(&str, u64, &[u8]); 5] = [
         ("value", 0, &[0xff; 4]),
         ("value 0 and sleepers", 0, &[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]),
@@ -243,7 +244,8 @@ fn frames_go_on_when_another_program_replaces_semaphore() {
     });
 }
 
-/// Runs all cases at the same time. This is possible because each case has its own channel and mostly sleeps.
+/// Runs all cases at the same time, which is possible because each case has its own channel and sleeps most of the
+/// time.
 fn all_at_once<T: Sync>(cases: &[T], body: impl Fn(&T) + Sync) {
     std::thread::scope(|scope| {
         for case in cases {
@@ -252,7 +254,7 @@ fn all_at_once<T: Sync>(cases: &[T], body: impl Fn(&T) + Sync) {
     });
 }
 
-/// The writer counts a repeated fault each time, and reports it once.
+/// The writer counts each occurrence of a repeated fault, but reports only the first.
 #[test]
 fn each_kind_of_semaphore_fault_is_reported_once() {
     let channel = Channel::new();
@@ -271,8 +273,8 @@ fn each_kind_of_semaphore_fault_is_reported_once() {
     assert_eq!(reported, [SemaphoreFault::Held]);
 }
 
-/// Another program takes the semaphore and never releases it. The writer waits for 2 ms once, and repairs the semaphore
-/// after a second.
+/// Another program takes the semaphore and never releases it. The writer waits only once, for 2 ms, and repairs the
+/// semaphore after a second.
 #[test]
 fn semaphore_held_for_ever_costs_one_delay() {
     let channel = Channel::new();
@@ -286,14 +288,15 @@ fn semaphore_held_for_ever_costs_one_delay() {
         while began.elapsed() < Duration::from_millis(800) {
             assert!(publish(&writer, 2));
             assert_eq!(writer.stats().semaphore_timeouts, episode);
-            // If the value is not 0, this thread was delayed until the semaphore was repaired.
+            // The value stays 0 until the repair. It may be 1 here only if this thread was delayed until the repair.
             assert!(semaphore.value() == 0 || began.elapsed() > Duration::from_millis(950));
             std::thread::sleep(Duration::from_millis(1));
         }
         std::thread::sleep(Duration::from_millis(250));
         assert!(publish(&writer, 3));
         assert_eq!(semaphore.value(), 1);
-        // The holder now posts the repaired semaphore. Until the next publish, two programs could hold it at once.
+        // The holder now posts the repaired semaphore, which raises its value to 2. Until the next publish, two
+        // programs could take it at once.
         semaphore.post();
         assert!(publish(&writer, 4));
         assert_eq!((semaphore.value(), writer.stats().semaphore_timeouts), (1, episode));
@@ -342,7 +345,7 @@ fn service_restores_unlinked_semaphore() {
     wait_until("in use", SECOND, || semaphore.value() == 1);
 }
 
-/// The writer publishes as fast as it can, but not while another program holds the semaphore.
+/// The writer publishes as fast as it can, but it does not publish while another program holds the semaphore.
 #[test]
 fn semaphore_holder_sees_channel_at_rest() {
     let channel = Channel::new();
@@ -364,7 +367,8 @@ fn semaphore_holder_sees_channel_at_rest() {
         let (mut looks, mut overruled) = (0, 0);
         let began = Instant::now();
         while looks < 200 && began.elapsed() < 10 * SECOND {
-            // After these publishes, the writer has found the semaphore free, so it waits for a holder again.
+            // Wait for three publishes. The writer has then found the semaphore free, so it will wait for the next
+            // holder again.
             let before = head();
             while head() < before + 3 {
                 std::thread::yield_now();
@@ -376,7 +380,7 @@ fn semaphore_holder_sees_channel_at_rest() {
             let newest = head();
             std::thread::yield_now();
             let at_rest = peer.seqs().last() == Some(&newest) && head() == newest;
-            // If the holder is off its processor for more than 2 ms, the writer stops waiting and counts a time-out.
+            // If the kernel suspends the holder for more than 2 ms, the writer stops waiting and counts a time-out.
             let counted = writer.stats().semaphore_timeouts != timeouts;
             semaphore.post();
             assert!(at_rest || counted, "the writer does not wait for the holder");
@@ -390,7 +394,7 @@ fn semaphore_holder_sees_channel_at_rest() {
 
 /// Any thread may call `stats` at any time, even while another program holds the semaphore.
 ///
-/// The test runs in a process of its own, because deadlocked threads could not be joined.
+/// The test runs in a process of its own, because a test could not end threads that are deadlocked.
 #[test]
 fn reading_stats_never_blocks_the_writer() {
     let channel = Channel::new();
@@ -423,6 +427,6 @@ fn stats_under_load(channel: &str) {
     }
     publishing.join().unwrap();
     say("published");
-    // The threads that call `stats` end with the process.
+    // The exit also ends the threads that call `stats`.
     std::process::exit(0);
 }

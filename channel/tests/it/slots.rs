@@ -14,7 +14,7 @@ use crate::support::{
     ChannelExt, SECOND, SIZE, Service, check, descriptor, next, publish, publish_sized, raw::RawPeer, slots,
 };
 
-/// A frame survives `history` later publishes, and the writer commits only the slots that are needed for this.
+/// A frame survives `history` later publishes, and the writer commits only the slots that this requires.
 #[test]
 fn frame_survives_history_more_publishes() {
     for (max_slots, history) in [(3, 2), (4, 2), (11, 2), (12, 4), (64, 4)] {
@@ -42,7 +42,8 @@ fn frame_survives_history_more_publishes() {
     }
 }
 
-/// The kernel takes milliseconds to commit a large slot. Meanwhile, frames use the committed slots.
+/// The kernel takes milliseconds to commit a large slot. Meanwhile, the writer publishes frames in the slots that are
+/// already committed.
 #[test]
 fn publishing_goes_on_while_service_commits_slots() {
     let channel = Channel::new();
@@ -113,8 +114,8 @@ fn slots_are_committed_when_first_needed() {
     assert_eq!(writer.stats().slots_in_use, 6);
     drop(claimed);
     assert_eq!(writer.stats().slots_in_use, 1);
-    // Every byte of the file is committed. If there were a hole, a peer could fill it, and a peer that reads it could
-    // be killed.
+    // Every byte of the file is committed. If the file had a hole, a peer could fill the hole, and the kernel could
+    // kill a peer that reads it.
     let meta = std::fs::metadata(channel.segment()).unwrap();
     assert_eq!(std::os::unix::fs::MetadataExt::blocks(&meta) * 512, meta.len());
 }
@@ -144,7 +145,7 @@ fn claimed_memory_is_published_once_and_not_reused() {
     let writer = channel.writer(slots(8));
     let mut slot = writer.claim(SIZE).unwrap().unwrap();
     slot.as_mut().fill(77);
-    // Keep the address of the slot's memory, because a GstMemory also keeps the address that it wraps.
+    // Keep only the address of the slot's memory, as a GstMemory does.
     let (start, size) = (slot.as_mut().as_ptr(), slot.as_mut().len());
     // SAFETY: this is the slot's memory, which stays mapped and unchanged while `slot` lives.
     let memory = unsafe { std::slice::from_raw_parts(start, size) };
@@ -172,12 +173,12 @@ fn claimed_memory_is_published_once_and_not_reused() {
     assert!(!writer.upstream().owns(&[0; 16]));
     let foreign = writer.upstream().publish(&[0; 16], FrameDescriptor::default(), &[]);
     assert!(matches!(foreign, Err(Error::NotPublishable { .. })));
-    // This slot is memory of an older segment.
+    // This slot belongs to the older segment after the next publish, because the larger frame needs a new segment.
     let mut old = writer.claim(SIZE).unwrap().unwrap();
     assert!(publish_sized(&writer, 1, 10 * SIZE));
     let late = writer.publish(&old, descriptor, &[]);
     assert!(matches!(late, Err(Error::NotPublishable { .. })), "{late:?}");
-    old.as_mut().fill(1); // its memory still exists
+    old.as_mut().fill(1); // the slot's memory still exists
 }
 
 #[test]
@@ -228,8 +229,8 @@ fn writer_needs_caps_of_legal_size_first() {
     assert_eq!(reader.caps().len(), 64 * 1024);
 }
 
-/// Upstream keeps every slot that it may have, even published ones. It continues only after its next frame is
-/// published.
+/// Upstream claims all slots that it may have, publishes them and does not release them. The writer still finds slots
+/// for frames that it copies.
 #[test]
 fn slots_kept_by_upstream_do_not_stop_copied_frames() {
     for (max_slots, lossless) in [3, 4, 5, 12]
@@ -247,7 +248,8 @@ fn slots_kept_by_upstream_do_not_stop_copied_frames() {
         std::thread::scope(|scope| {
             let (done, ended) = mpsc::channel::<()>();
             let writer = &writer;
-            // If the writer waited for its own upstream, it would never return.
+            // If the writer waited for upstream to release a slot, it would wait for ever. After five seconds, this
+            // thread ends such a wait.
             scope.spawn(move || {
                 if ended.recv_timeout(5 * SECOND) == Err(mpsc::RecvTimeoutError::Timeout) {
                     writer.interrupt();
@@ -261,7 +263,7 @@ fn slots_kept_by_upstream_do_not_stop_copied_frames() {
     }
 }
 
-/// It takes a while until the service has committed slots for new readers. Meanwhile, the publishing thread gets slots.
+/// The service needs some time to commit slots for new readers. Meanwhile, the publishing thread still gets slots.
 #[test]
 fn no_frame_is_dropped_while_readers_get_slots() {
     const LARGE: usize = 8 << 20;

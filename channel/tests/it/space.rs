@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A full /dev/shm causes an error with a message, not a signal.
+//! If /dev/shm is full, a program gets an error with a message. It does not get a signal.
 //!
-//! Each test runs in a role that has its own mount namespace and a small /dev/shm.
+//! Each test runs in a role, which has its own mount namespace and a small /dev/shm.
 
 use std::{os::unix::fs::PermissionsExt, process::Command, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::support::{
 
 const KIB: usize = 1024;
 
-/// A file of another program that takes all memory that is left.
+/// A file that takes all memory that is left in /dev/shm, as another program's file might.
 const FILLER: &str = "/dev/shm/filler";
 
 pub const ROLES: &[(&str, Role)] = &[
@@ -69,7 +69,7 @@ fn unusable_directory(fault: &str) {
     const DIRECTORY: &str = "/dev/shm";
     let words = match fault {
         "missing" => {
-            // A /dev without the directory.
+            // A new tmpfs at /dev hides the directory /dev/shm.
             run_mount(&["-t", "tmpfs", "tmpfs", "/dev"]);
             [
                 "ENOENT",
@@ -123,7 +123,7 @@ fn unusable_directory(fault: &str) {
     assert!(!text.contains("/.rsshm-"), "{text}");
 }
 
-/// Runs mount, in a mount namespace of its own.
+/// Runs `mount`. The mount affects only this role, which has its own mount namespace.
 fn run_mount(arguments: &[&str]) {
     let status = Command::new("mount").args(arguments).status().unwrap();
     assert!(status.success(), "mount {arguments:?}");
@@ -135,10 +135,11 @@ fn segment_that_cannot_be_created_is_error_that_says_what_to_do() {
     run!("space/denied segment", "1m");
 }
 
-/// The directory is closed for this user after the lock file was created.
+/// After the writer has created the lock file, the directory's mode no longer lets this user create files.
 fn denied_segment(size: &str) {
     mount(size);
-    // The user owns the directory, so it can close it for itself.
+    // The user "nobody" must own the directory, because this role changes the directory's mode after it has become
+    // "nobody".
     std::os::unix::fs::chown("/dev/shm", Some(NOBODY), Some(NOBODY)).unwrap();
     become_user(NOBODY, NOBODY);
     let channel = Channel::new();
@@ -243,7 +244,7 @@ fn no_growth(size: &str) {
     drop(service);
 }
 
-/// The number of slots in the file of the segment.
+/// The number of slots for which the segment's file has space.
 fn slots_in_file(channel: &Channel) -> u32 {
     let observer = Observer::open(channel).unwrap().unwrap();
     let bytes = std::fs::metadata(channel.segment()).unwrap().len() - observer.header().slots_offset;
@@ -271,7 +272,7 @@ fn recovery(size: &str) {
     }
     std::fs::remove_file(FILLER).unwrap();
     assert!(publish_sized(&writer, 2, 100 * KIB));
-    // The same reader continues. It may have noticed that it had no writer for a while.
+    // The reader continues. It may first report that it lost the writer for a while.
     loop {
         match reader.next(&mut copy, ReadLimits::default(), Some(5 * SECOND)).unwrap() {
             Next::Frame(frame) => {
@@ -283,7 +284,7 @@ fn recovery(size: &str) {
             other => panic!("{other:?}"),
         }
     }
-    // A writer that cannot continue leaves no files either.
+    // A writer that could not create its next segment also removes its files when it ends.
     fill_up(FILLER);
     writer.set_caps(Caps::fixed_size("larger", 200 * KIB));
     assert!(writer.claim(200 * KIB).is_err());
@@ -296,7 +297,8 @@ fn old_segment_releases_memory_to_new_one() {
     run!("space/release", 1024 * KIB);
 }
 
-/// Two segments do not fit at the same time, so the writer releases the old one first. A held frame stays.
+/// /dev/shm has no room for two segments at the same time, so the writer releases the old segment before it creates the
+/// new one.
 fn release(size: &str) {
     mount(size);
     let channel = Channel::new();
@@ -322,11 +324,11 @@ fn held_frame_survives_full_memory() {
     run!("space/held frame", 1024 * KIB);
 }
 
-/// A held frame is not released, even if this prevents the creation of the next segment.
+/// The writer does not release the memory of a held frame, even if it then has too little memory for its next segment.
 fn held_frame(size: &str) {
     mount(size);
     let channel = Channel::new();
-    // Two of the slots are for the reader; the writer needs the others.
+    // Of the seven slots, the reader may pin two; the writer needs the others.
     let writer = channel.writer(slots(7));
     let service = Service::of(&writer);
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
@@ -372,8 +374,8 @@ fn stream_survives_another_program_filling_memory() {
     }
 }
 
-/// Reads and checks all frames, and holds some. When a line comes from the test, it says the number of frames and the
-/// value of the last one, and ends.
+/// Reads and checks all frames, and always holds the last `hold` frames. When the test sends a line, the reader says
+/// the number of frames and the last frame's value, and ends.
 fn reader(channel: &str, read_only: bool, hold: usize) {
     let mut reader = open_reader(channel, ReaderOptions::default().read_only(read_only));
     let (mut copy, mut held, mut frames, mut last) = (Vec::new(), Vec::new(), 0, 0);
@@ -403,7 +405,7 @@ fn reader(channel: &str, read_only: bool, hold: usize) {
 fn filled_up(size: &str) {
     mount(size);
     let size: usize = size.parse().unwrap();
-    // A segment with three slots takes half of the memory.
+    // Each frame takes a sixth of the memory, so a segment with three slots takes half of it.
     let frame_size = size / 6 / 4096 * 4096;
     let channel = Channel::new();
     let writer = channel.writer(WriterOptions::default());
@@ -426,7 +428,7 @@ fn filled_up(size: &str) {
     fill_up(FILLER);
     stream(20..60);
     let slots = writer.stats().slots;
-    // A segment that does not fit causes an error that names the sizes, each time.
+    // Each attempt to create a segment that does not fit causes an error, which names the sizes.
     writer.set_caps(Caps::fixed_size("half", size / 2));
     for _ in 0..2 {
         let refused = writer.claim(size / 2).expect_err("there is no room");
@@ -444,7 +446,8 @@ fn filled_up(size: &str) {
         let counts = reader.receive();
         println!("{size} bytes: {counts}");
         let (frames, last) = counts.split_once(' ').unwrap();
-        // The reader misses some frames, because only one of three slots can wait for it.
+        // The reader misses some frames, because only one of the three slots can keep a frame that it has not taken
+        // yet.
         assert!(frames.parse::<u64>().unwrap() > 5 && last == "89", "{counts}");
     }
     drop(service);

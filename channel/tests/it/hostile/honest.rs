@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A channel's honest peers. Each is a process of its own and reports its frames, errors and processor time.
+//! The honest peers of a channel. Each peer is a process of its own, and reports its frames, errors and processor time.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -30,20 +30,21 @@ pub const ROLES: &[(&str, Role)] = &[
 /// The roles of the readers.
 const READERS: [&str; 3] = ["hostile/in-place reader", "hostile/copying reader", "hostile/observer"];
 
-/// Frames that the writer publishes in a second.
+/// How many frames the writer publishes in a second.
 pub const RATE: u32 = 200;
 
 /// The time between two frames.
 const PERIOD: Duration = Duration::from_nanos(1_000_000_000 / RATE as u64);
 
-/// The report of a peer about itself.
+/// What a peer reports about itself.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     pub frames: u64,
     pub missed: u64,
     /// The processor time of the process.
     pub cpu: Duration,
-    /// The longest time of a publish (writer) or the highest age of a frame (reader) since the last report.
+    /// For a writer, the longest duration of a publish since the last report. For a reader, the highest age of a frame
+    /// since the last report.
     pub longest: Duration,
     /// How often each kind of error or event occurred.
     pub occurrences: String,
@@ -74,7 +75,7 @@ impl Report {
     }
 }
 
-/// The part of a peer's process that reports. It has the peer's counts, and receives the lines from the test.
+/// The counts of a peer, and the lines from the test. It reports the counts when a line asks for them.
 struct Reporter {
     lines: mpsc::Receiver<String>,
     report: Report,
@@ -94,7 +95,7 @@ impl Reporter {
         *self.occurrences.entry(what.into()).or_default() += 1;
     }
 
-    /// Reports if the test asks for a report. `false` if the peer has to stop.
+    /// Reports if the test asks for a report. Returns `false` if the peer must stop.
     fn obey(&mut self) -> bool {
         match self.lines.try_recv().as_deref() {
             Ok("report") => {
@@ -115,7 +116,7 @@ fn kind(error: &Error) -> String {
     format!("{error:?}").split(' ').next().unwrap().to_owned()
 }
 
-/// Publishes a frame that has the current time as its pts. Returns `false` if there was no slot.
+/// Publishes a frame with the current time as its pts. Returns `false` if there was no slot.
 fn publish_now(writer: &Writer) -> Result<bool, Error> {
     let Some(mut slot) = writer.claim(SIZE)? else {
         return Ok(false);
@@ -162,13 +163,13 @@ fn writer(channel: &str) {
     say("stopped");
 }
 
-/// Reads bytes all over a frame. If its mapping were gone, this would crash the process.
+/// Reads every 64th byte of a frame. If the frame's memory were no longer mapped, these reads would crash the process.
 fn touch(bytes: &[u8]) {
     black_box(bytes.iter().step_by(64).map(|byte| u64::from(*byte)).sum::<u64>());
 }
 
-/// Reads all frames and holds two of those that are in place. After an error it opens a new reader, as a restarted
-/// program does.
+/// Reads all frames, and holds the last two frames that are in place. After an error, the process opens a new reader,
+/// as a restarted program does.
 fn reader(channel: &str, read_only: bool, max_held: u32) {
     let new = || -> Reader { open_reader(channel, ReaderOptions::default().read_only(read_only)) };
     let limits = ReadLimits::default().max_held(max_held);
@@ -207,7 +208,7 @@ fn reader(channel: &str, read_only: bool, max_held: u32) {
     say("stopped");
 }
 
-/// Reads all held frames but the last two again, and releases them.
+/// Releases all held frames except the last two. Before it releases a frame, it reads the frame once more.
 fn release(held: &mut VecDeque<rsshm_channel::Frame>, copy: &[u8]) {
     while held.len() > 2
         && let Some(frame) = held.pop_front()
@@ -242,7 +243,7 @@ impl Honest {
         honest
     }
 
-    /// The reports of all peers. The writer's report is the first.
+    /// The reports of all peers, that of the writer first.
     #[track_caller]
     fn reports(&mut self) -> Vec<(&'static str, Report)> {
         let peers = std::iter::once(("hostile/writer", &mut self.writer))
@@ -255,7 +256,7 @@ impl Honest {
             .collect()
     }
 
-    /// Waits until each peer has more frames than at the call.
+    /// Waits until each peer has published or received more frames than before this call.
     #[track_caller]
     fn wait_for_frames(&mut self) {
         let before = self.reports();
@@ -265,7 +266,7 @@ impl Honest {
         });
     }
 
-    /// Runs `attack`, and returns the report of each peer about this time. Checks that no peer spins.
+    /// Runs `attack`, and returns what each peer reports about the time of the attack. Checks that no peer spins.
     #[track_caller]
     pub fn during(&mut self, what: &str, attack: impl FnOnce(&Channel)) -> Vec<(&'static str, Report)> {
         let before = self.reports();
@@ -295,7 +296,8 @@ impl Honest {
             })
             .collect();
         for (role, report) in &reports {
-            // A debug build on a busy machine uses much processor time, but less than a peer that spins.
+            // The limit is high, because a debug build on a busy machine uses much processor time. A peer that spins
+            // exceeds it.
             assert!(
                 report.cpu < took.mul_f64(0.4),
                 "{what}: {role} spins: {report:?} in {took:?}"
@@ -304,7 +306,7 @@ impl Honest {
         reports
     }
 
-    /// Checks that all peers get frames, and that the writer publishes at full rate.
+    /// Checks for a second that the writer publishes frames and that all readers get them.
     #[track_caller]
     pub fn assert_well(&mut self, what: &str) {
         let reports = self.during(what, |_| std::thread::sleep(SECOND));
@@ -313,7 +315,7 @@ impl Honest {
         }
     }
 
-    /// Checks that the writer ends and leaves no files, and that the readers follow the next writer.
+    /// Checks that the writer ends and leaves no files, and that the readers then follow another writer.
     #[track_caller]
     pub fn assert_restart_is_clean(mut self) {
         self.writer.send("stop");

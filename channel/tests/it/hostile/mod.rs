@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Hostile peers. A peer with write permission writes garbage all over the segment, or wakes other peers without end. A
-//! peer with read permission alone tries every call that this permission allows. No honest peer crashes, hangs, or is
-//! kept busy.
+//! Tests with hostile peers. A peer with write permission writes garbage all over the segment, or wakes other peers
+//! without end. A peer that has only read permission tries calls that could harm other peers. No honest peer crashes,
+//! hangs, or is kept busy.
 //!
-//! `RSSHM_TEST_SECONDS` makes the attacks longer.
+//! `RSSHM_TEST_SECONDS` sets the duration of each attack.
 
 pub mod honest;
 pub mod read_only;
@@ -63,7 +63,8 @@ fn parts(header: &Header) -> [(u64, u64); 9] {
     ]
 }
 
-/// Garbage for a word whose value is `now`: special values, values near `now`, plausible values, and any others.
+/// Garbage for a word whose current value is `now`. It is a special value, a value near `now`, a plausible value or a
+/// random value.
 fn garbage(random: &mut Random, now: u64, slots_offset: u64) -> u64 {
     match random.below(8) {
         0 => 0,
@@ -78,19 +79,20 @@ fn garbage(random: &mut Random, now: u64, slots_offset: u64) -> u64 {
 }
 
 /// Writes garbage into all tables of the segment and into the semaphore until `time` is over. Returns the number of
-/// words written.
+/// words that it wrote to the tables.
 ///
-/// `sparing` leaves out the words that make all peers look for another segment, so that the other words are hit more
-/// often.
+/// If `sparing` is set, the attacker does not overwrite words whose damage makes all peers look for another segment.
+/// The other words are then hit more often.
 fn write_garbage(channel: &Channel, time: Duration, sparing: bool, seed: u64) -> u64 {
     let mut random = Random::new(seed);
-    // The attacker has a reader entry, so its pins count until it is evicted.
+    // The attacker attaches as a reader, so that its pins count until the writer evicts it.
     let own = RawPeer::open(channel);
     own.attach();
     let until = Instant::now() + time;
     let mut writes = 0;
     while Instant::now() < until {
-        // Another segment may have the name by now. If it is damaged, its offsets are unknown.
+        // Another segment may have the name by now. If the new segment's header is damaged, the offsets of its tables
+        // are unknown.
         let Some(peer) = RawPeer::try_open(channel) else {
             std::thread::sleep(Duration::from_millis(1));
             continue;
@@ -102,7 +104,7 @@ fn write_garbage(channel: &Channel, time: Duration, sparing: bool, seed: u64) ->
             let _ = file.write_all_at(&random.number().to_ne_bytes(), random.below(4) * 8);
         }
         let parts = parts(&peer.header);
-        // This word also contains the state of the segment.
+        // The 8 bytes at `published` also contain the state of the segment.
         let state_at = peer.header.status_offset + std::mem::offset_of!(Status, published) as u64;
         for _ in 0..2000 {
             let part = random.below(parts.len() as u64) as usize;
@@ -148,14 +150,14 @@ fn garbage_in_whole_segment_ends_no_peer() {
             );
             println!("{writes} words written");
         });
-        // The service checks the header once a second.
+        // The service checks the header once a second, so it has repaired the segment after this sleep.
         std::thread::sleep(Duration::from_millis(2500));
         honest.assert_well("after it");
     }
     honest.assert_restart_is_clean();
 }
 
-/// The state of the segment or its header is overwritten. All peers continue in a new segment.
+/// Another peer overwrites the segment's state, header or caps. The writer creates a new segment and continues there.
 #[test]
 fn writer_replaces_corrupted_segment() {
     type Corrupt = fn(&RawPeer);
@@ -182,7 +184,7 @@ fn writer_replaces_corrupted_segment() {
     }
 }
 
-/// Increments a futex word of the channel and wakes its sleepers as fast as it can, until `time` is over.
+/// Increments a futex word of the channel and wakes the word's sleepers, as fast as it can, until `time` is over.
 fn wake_for(channel: &Channel, time: Duration, word: impl Fn(&RawPeer) -> &AtomicU32) {
     let peer = RawPeer::open(channel);
     let until = Instant::now() + time;
@@ -211,8 +213,8 @@ fn endless_wakeups_keep_no_peer_busy() {
     honest.assert_restart_is_clean();
 }
 
-/// A lossless writer that waits for a reader is not kept busy either. The test runs in a role because it measures the
-/// processor time of its process.
+/// Endless wakeups do not keep a lossless writer busy while it waits for a reader. The test runs in a role, because it
+/// measures the processor time of its process.
 #[test]
 fn endless_wakeups_keep_no_lossless_writer_busy() {
     print!("{}", role::start("hostile/waiting lossless writer", &[]).wait_ok());
@@ -235,8 +237,8 @@ fn waiting_lossless_writer() {
     });
     let before = cpu_time();
     let began = Instant::now();
-    // The attacker sleeps 20 microseconds after each wakeup. Most of the measured processor time is therefore that of
-    // the writer.
+    // The attacker sleeps 20 microseconds after each wakeup. Most of the processor time that the test measures is
+    // therefore used by the writer.
     let mut wakeups = 0;
     while began.elapsed() < SECOND {
         peer.status().writer_word.fetch_add(1, Ordering::Relaxed);
@@ -253,7 +255,7 @@ fn waiting_lossless_writer() {
     assert!(cpu < Duration::from_millis(600), "{cpu:?} in a second");
 }
 
-/// Another peer keeps writing "evicted" into the reader's quota.
+/// Another peer keeps writing the value "evicted" into the reader's quota.
 #[test]
 fn repeatedly_evicted_reader_backs_off() {
     let channel = Channel::new();
@@ -295,7 +297,8 @@ fn repeatedly_evicted_reader_backs_off() {
     });
 }
 
-/// Entries that no process has locked claim to be attached and pin all slots.
+/// An attacker fills in all reader entries, as if attached readers pinned all slots, but no process has locked these
+/// entries.
 #[test]
 fn faked_reader_entries_count_for_nothing() {
     let channel = Channel::new();

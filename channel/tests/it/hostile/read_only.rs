@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Attacks by another user who may only read the segment.
+//! Attacks by processes of another user, which may only read the segment.
 
 use std::{
     ffi::CString,
@@ -50,12 +50,12 @@ const ATTACKS: [&str; 4] = [
     "hostile/many sleepers",
 ];
 
-/// The line that an attacker prints when its attack has begun.
+/// The line that an attacker prints when it begins its attack.
 const ATTACKING: &str = "attacks";
-/// The line that an attacker prints if all its calls are refused.
+/// The line that an attacker prints if the kernel refuses all its calls.
 const ALL_REFUSED: &str = "succeeded: []";
 
-/// The segment as a process of another user has it: opened and mapped for reading.
+/// The segment, opened and mapped only for reading, as a process of another user can have it.
 struct ReadOnly {
     channel: String,
     path: String,
@@ -81,7 +81,7 @@ impl ReadOnly {
         }
     }
 
-    /// The word at the offset `field` of the status.
+    /// The word of the status that is at the offset `field`.
     fn status_word(&self, field: usize) -> &AtomicU32 {
         let mut offset = [0; 8];
         let at = std::mem::offset_of!(Header, status_offset) as u64;
@@ -98,7 +98,7 @@ impl ReadOnly {
         self.status_word(std::mem::offset_of!(Status, writer_word))
     }
 
-    /// Tries calls on the segment's path. Returns the names of those that succeed.
+    /// Tries calls on the segment's path. Returns the names of the calls that succeed.
     fn try_by_path(&self) -> Vec<&'static str> {
         let path = CString::new(self.path.clone()).unwrap();
         let may_write = |path: &str| OpenOptions::new().write(true).open(path).is_ok();
@@ -126,7 +126,7 @@ impl ReadOnly {
         succeeded(&calls)
     }
 
-    /// Tries calls on the segment's descriptor and mapping. Returns the names of those that succeed.
+    /// Tries calls on the segment's descriptor and mapping. Returns the names of the calls that succeed.
     fn try_by_descriptor(&self) -> Vec<&'static str> {
         let fd = self.file.as_raw_fd();
         let read_write = libc::PROT_READ | libc::PROT_WRITE;
@@ -157,11 +157,12 @@ impl ReadOnly {
         succeeded(&calls)
     }
 
-    /// Tries every call that could change the segment, takes all locks that it may take, and reads a byte of each page.
+    /// Tries every call that could change the segment, takes all locks that the kernel allows, and reads a byte of each
+    /// page.
     fn try_forbidden_calls(&self) {
         let mut done = self.try_by_path();
         done.extend(self.try_by_descriptor());
-        // Take read locks of all bytes, and flock locks, on file descriptions that stay open.
+        // Take read locks on all bytes, and `flock` locks. Their file descriptions stay open, so that the locks last.
         let locked: Vec<_> = [(0, 4096), (4097, 0), (4096, 1)]
             .map(|(byte, length)| {
                 let file = File::open(&self.path).unwrap();
@@ -170,7 +171,7 @@ impl ReadOnly {
                 file
             })
             .into();
-        // Read every page through the mapping. This must commit no memory.
+        // Read a byte of every page through the mapping. These reads must not commit memory.
         let bytes = unsafe { std::slice::from_raw_parts(self.mapping.cast::<u8>(), self.size) };
         black_box(bytes.iter().step_by(4096).map(|byte| u64::from(*byte)).sum::<u64>());
         say(format!("succeeded: {done:?}"));
@@ -188,8 +189,8 @@ impl ReadOnly {
 
     fn steal_sleepers_for_ever(&self) {
         let words = [self.published(), self.writer_word()];
-        // This word is in shared memory too, because the kernel moves sleepers only between two shared futexes or two
-        // private ones.
+        // The attacker's own word must be in shared memory too, because the kernel moves sleepers only between two
+        // shared futexes or two private futexes.
         let own = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -210,7 +211,7 @@ impl ReadOnly {
         }
     }
 
-    /// Sleeps on `published` in a thousand threads, or in fewer if the user's limit does not allow that.
+    /// Sleeps on the futex word `published` in a thousand threads.
     fn sleep_in_many_threads(&self) {
         let address = self.published().as_ptr().addr();
         for _ in 0..1000 {
@@ -251,13 +252,13 @@ fn succeeds(result: i32) -> bool {
     result != -1
 }
 
-/// The names of the calls that succeeded.
+/// The names of those calls that succeeded.
 fn succeeded(calls: &[(&'static str, bool)]) -> Vec<&'static str> {
     let succeeded = calls.iter().filter(|(_, succeeded)| *succeeded);
     succeeded.map(|(name, _)| *name).collect()
 }
 
-/// Moves the threads of other programs that sleep on `from` to the attacker's own word, where nobody wakes them.
+/// Moves all threads that sleep on `from` to the attacker's own word, where nobody wakes them.
 fn steal_sleepers(from: &AtomicU32, own: &AtomicU32) -> i64 {
     unsafe {
         libc::syscall(
@@ -271,7 +272,8 @@ fn steal_sleepers(from: &AtomicU32, own: &AtomicU32) -> i64 {
     }
 }
 
-/// The test runs in a role, with its own /dev/shm if the system allows that, so that it can check the use of memory.
+/// The test runs in a role. If possible, the role has its own /dev/shm, so that the test can check how much memory is
+/// used.
 #[test]
 fn read_only_attackers_change_nothing() {
     need_root!("the attackers are another user's processes");
@@ -280,7 +282,7 @@ fn read_only_attackers_change_nothing() {
         Some(wrapper) => role::start_within(&wrapper, ROLE, &["own /dev/shm"]),
         None => role::start(ROLE, &[]),
     };
-    // Each attack lasts for the time that the environment variable gives.
+    // This wait has no limit, because the environment variable `RSSHM_TEST_SECONDS` decides how long the attacks last.
     while process.is_running() {
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -313,7 +315,7 @@ fn all_attacks(arguments: &[&str]) {
     }
     let after = metadata(&honest);
     assert_eq!((after.ino(), after.mode()), (before.ino(), before.mode()));
-    // Exactly the bytes of the segment are committed.
+    // Memory is committed for exactly the bytes of the segment.
     assert_eq!(after.blocks() * 512, after.size());
     if has_own_shm {
         assert_eq!(bytes_outside(&after), outside_before, "memory outside the segment");
@@ -321,7 +323,7 @@ fn all_attacks(arguments: &[&str]) {
     honest.assert_restart_is_clean();
 }
 
-/// The bytes of /dev/shm that are in use, without those of the segment.
+/// How many bytes of /dev/shm are in use outside the segment.
 fn bytes_outside(segment: &Metadata) -> i64 {
     let shm = statvfs("/dev/shm").unwrap();
     let used = (shm.blocks() - shm.blocks_free()) * shm.fragment_size();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Helpers that the modules share: a writer and readers of a channel, frames that can be checked, and measurements.
+//! Helpers that the test modules share. They open writers and readers, publish and check frames, and measure resources.
 
 pub mod raw;
 
@@ -25,7 +25,7 @@ pub const SIZE: usize = 64 * 256;
 /// The caps of a channel whose frames have [`SIZE`] bytes.
 pub const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=256,framerate=30/1";
 
-/// The size of a frame of a compressed stream. Most of these frames are small.
+/// The size in bytes of most frames of a compressed stream. It is small, because compressed frames are usually small.
 pub const COMPRESSED_SIZE: usize = 256;
 
 /// One second.
@@ -33,9 +33,9 @@ pub const SECOND: Duration = Duration::from_secs(1);
 
 /// The writer and the readers of a test's channel.
 pub trait ChannelExt {
-    /// A reader that attaches.
+    /// A reader that takes a reader entry when it attaches.
     fn reader(&self) -> Reader;
-    /// A reader without an entry.
+    /// A reader without a reader entry.
     fn observer(&self) -> Reader;
     /// A writer with [`CAPS`].
     fn writer(&self, options: WriterOptions) -> Arc<Writer>;
@@ -57,19 +57,19 @@ impl ChannelExt for Channel {
     }
 }
 
-/// In a role's process: opens a writer of the channel `name` with [`CAPS`].
+/// Opens a writer of the channel `name` with [`CAPS`], in the process of a role.
 pub fn open_writer(name: &str, options: WriterOptions) -> Arc<Writer> {
     let writer = try_open_writer(name, options).unwrap();
     writer.set_caps(Caps::fixed_size(CAPS, SIZE));
     Arc::new(writer)
 }
 
-/// In a role's process: opens a writer of the channel `name`, if that is possible.
+/// Tries to open a writer of the channel `name`, in the process of a role.
 pub fn try_open_writer(name: &str, options: WriterOptions) -> Result<Writer, Error> {
     Writer::open(ChannelName::new(name).unwrap(), options)
 }
 
-/// In a role's process: opens a reader of the channel `name`.
+/// Opens a reader of the channel `name`, in the process of a role.
 pub fn open_reader(name: &str, options: ReaderOptions) -> Reader {
     Reader::new(ChannelName::new(name).unwrap(), options)
 }
@@ -89,13 +89,13 @@ pub fn behind(max_behind: u32) -> ReadLimits {
     ReadLimits::default().max_behind(max_behind)
 }
 
-/// The descriptor of a frame with `size` bytes and the offset `value`.
+/// The descriptor of a frame with `size` bytes. Its field `offset`, which identifies the frame, is `value`.
 pub fn descriptor(size: usize, value: u64) -> FrameDescriptor {
     FrameDescriptor::new(size as u64).with_offset(value)
 }
 
-/// Publishes a frame of [`SIZE`] bytes. Each byte is the lowest byte of `value`, and the frame's offset is `value`.
-/// Returns `false` if there was no slot.
+/// Publishes a frame of [`SIZE`] bytes. Each byte is the lowest byte of `value`, and the descriptor's field `offset` is
+/// `value`. Returns `false` if there was no slot.
 #[track_caller]
 pub fn publish(writer: &Writer, value: u64) -> bool {
     publish_sized(writer, value, SIZE)
@@ -107,15 +107,15 @@ pub fn publish_sized(writer: &Writer, value: u64, size: usize) -> bool {
     publish_frame(writer, descriptor(size, value))
 }
 
-/// Publishes a frame of a compressed stream: a keyframe, or a delta to the frames before it.
+/// Publishes a frame of a compressed stream: a delta if `is_delta`, otherwise a keyframe.
 #[track_caller]
 pub fn publish_compressed(writer: &Writer, value: u64, is_delta: bool) -> bool {
     let flags = if is_delta { DELTA_UNIT } else { 0 };
     publish_frame(writer, descriptor(COMPRESSED_SIZE, value).with_flags(flags))
 }
 
-/// Publishes a frame with this descriptor. Each byte is the lowest byte of the offset. Returns `false` if there was no
-/// slot.
+/// Publishes a frame with this descriptor. Each byte of the frame is the lowest byte of the field `offset`. Returns
+/// `false` if there was no slot.
 #[track_caller]
 pub fn publish_frame(writer: &Writer, descriptor: FrameDescriptor) -> bool {
     loop {
@@ -132,13 +132,15 @@ pub fn publish_frame(writer: &Writer, descriptor: FrameDescriptor) -> bool {
     }
 }
 
-/// Publishes an event with a text. If `sticky` is given, the event is the sticky event of that place.
+/// Publishes an event that contains `text`. If `sticky` is given, the event is sticky, and `sticky` is its place among
+/// the sticky events.
 #[track_caller]
 pub fn publish_event(writer: &Writer, text: &str, sticky: Option<usize>) {
     writer.publish_event(NewEvent::new(7, text.as_bytes()), sticky).unwrap();
 }
 
-/// All items that the reader gets without waiting: the offsets of frames, the texts of events, and "end".
+/// All items that the reader gets without waiting. A frame is listed as its offset, an event as its text, and an end of
+/// the stream as "end".
 #[track_caller]
 pub fn drain(reader: &mut Reader, limits: ReadLimits) -> Vec<String> {
     let mut copy = Vec::new();
@@ -172,8 +174,8 @@ pub fn next_within(reader: &mut Reader, copy: &mut Vec<u8>, limits: ReadLimits) 
     }
 }
 
-/// Publishes frames until the reader gets one in place. This happens when the writer has noticed the reader and raised
-/// its quota.
+/// Publishes frames until the reader gets one in place. The reader gets frames in place when the writer has noticed it
+/// and has raised its quota.
 #[track_caller]
 pub fn next_in_place(writer: &Writer, reader: &mut Reader, copy: &mut Vec<u8>) -> Frame {
     for _ in 0..1000 {
@@ -187,7 +189,7 @@ pub fn next_in_place(writer: &Writer, reader: &mut Reader, copy: &mut Vec<u8>) -
     panic!("the reader gets no quota");
 }
 
-/// The item that the reader gets within a millisecond.
+/// The next item. The reader waits for at most a millisecond.
 pub fn poll(reader: &mut Reader, copy: &mut Vec<u8>) -> Next {
     reader
         .next(copy, ReadLimits::default(), Some(Duration::from_millis(1)))
@@ -196,7 +198,7 @@ pub fn poll(reader: &mut Reader, copy: &mut Vec<u8>) -> Next {
 
 /// The bytes of a frame. `copy` is the buffer that the test passed to the reader.
 ///
-/// `Frame::bytes` would hide a copy that is larger than the frame.
+/// The tests do not use `Frame::bytes`, which would hide that a copy is larger than the frame.
 pub fn bytes<'a>(frame: &'a Frame, copy: &'a [u8]) -> &'a [u8] {
     match &frame.data {
         FrameData::InPlace(pinned) => pinned.as_ref(),
@@ -215,7 +217,7 @@ pub fn check(frame: &Frame, copy: &[u8], value: u64) {
     check_bytes(frame, copy);
 }
 
-/// Checks that a frame is whole: its bytes must be those that its descriptor announces.
+/// Checks that a frame is whole: its size and each of its bytes must agree with its descriptor.
 #[track_caller]
 pub fn check_bytes(frame: &Frame, copy: &[u8]) {
     let bytes = bytes(frame, copy);
@@ -234,7 +236,7 @@ pub fn cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).unwrap().into()
 }
 
-/// The system resources that a process holds. They grow if some resource is never released.
+/// The system resources that a process holds. They grow if the process leaks a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resources {
     pub files: usize,
@@ -254,7 +256,8 @@ impl Resources {
         }
     }
 
-    /// Checks that the number of open files has not grown. The allocator may have taken a few mappings and some memory.
+    /// Checks that the number of open files has not grown. A few more mappings and some more memory are allowed,
+    /// because the allocator may have taken them.
     #[track_caller]
     pub fn assert_not_grown_since(&self, before: &Self) {
         assert!(
@@ -275,7 +278,8 @@ pub fn repetitions(short: u32, long: u32) -> u32 {
     }
 }
 
-/// The duration of a test that can run for any time: the value of `RSSHM_TEST_SECONDS`, or `short` seconds.
+/// The duration of a test that can run for any time: `RSSHM_TEST_SECONDS` if this variable is set, otherwise `short`
+/// seconds.
 pub fn test_duration(short: f64) -> Duration {
     seconds_from("RSSHM_TEST_SECONDS", short)
 }
@@ -286,8 +290,8 @@ pub fn seconds_from(variable: &str, default: f64) -> Duration {
     Duration::from_secs_f64(asked.unwrap_or(default))
 }
 
-/// Stops the threads of a scope when it is dropped. This happens even if the test fails, because the scope would
-/// otherwise wait for its threads for ever.
+/// Tells the threads of a scope to stop when it is dropped. It is dropped even if the test fails; otherwise the scope
+/// would wait for its threads for ever.
 pub struct StopOnDrop<'a>(pub &'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -329,7 +333,7 @@ impl Service {
         }
     }
 
-    /// All reports since the start, and the current number of readers.
+    /// The merged reports of all passes since the start, with the current number of readers.
     pub fn seen(&self) -> ServiceReport {
         self.seen.lock().unwrap().clone()
     }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A peer that need not keep to the protocol. It has mapped the segment for writing and can lock bytes of the lock
-//! file.
+//! A peer that can violate the protocol. It has mapped the segment for writing, and can lock bytes of the lock file.
 
 use std::{
     fs::{File, OpenOptions},
@@ -41,7 +40,7 @@ impl RawPeer {
         Self::try_open(channel).expect("a channel that is not damaged")
     }
 
-    /// Opens the channel. `None` if the channel does not exist or its header is damaged.
+    /// Opens the channel. Returns `None` if the channel does not exist or its header is damaged.
     pub fn try_open(channel: &Channel) -> Option<Self> {
         let open = |path| OpenOptions::new().read(true).write(true).open(path).ok();
         let file = open(channel.segment())?;
@@ -59,7 +58,7 @@ impl RawPeer {
         })
     }
 
-    /// The part of the tables at `offset`. The caller makes sure that it is inside the tables.
+    /// The part of the tables at `offset`. The caller makes sure that this part is inside the tables.
     pub fn at<T>(&self, offset: u64) -> &T {
         unsafe { self.start.add(offset as usize).cast().as_ref() }
     }
@@ -69,7 +68,7 @@ impl RawPeer {
         self.at(self.header.status_offset)
     }
 
-    /// An entry of the reader table.
+    /// The reader entry with this index.
     pub fn entry(&self, entry: usize) -> &ReaderEntry {
         self.at(self.header.readers_offset + (entry * size_of::<ReaderEntry>()) as u64)
     }
@@ -80,7 +79,7 @@ impl RawPeer {
         quota.load(Ordering::Acquire)
     }
 
-    /// The record of a slot.
+    /// The record of the slot with this index.
     pub fn slot(&self, slot: usize) -> &SlotRecord {
         self.at(self.header.descriptors_offset + (slot * DESCRIPTOR_STRIDE) as u64)
     }
@@ -102,7 +101,7 @@ impl RawPeer {
             .expect("no reader entry is free")
     }
 
-    /// Locks a reader entry and fills it in as an honest reader does. The peer may then pin any slots.
+    /// Locks a reader entry and fills it in as an honest reader does. The test may then pin any slots in this entry.
     pub fn attach(&self) -> usize {
         let entry = self.lock_entry();
         let shared = self.entry(entry);
@@ -122,12 +121,13 @@ impl Drop for RawPeer {
     }
 }
 
-/// Wakes every thread that sleeps on a word.
+/// Wakes every thread that sleeps on the futex `word`.
 pub fn wake(word: &AtomicU32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
 }
 
-/// Locks bytes for the open file description of `file`. `false` if a lock of another description conflicts.
+/// Locks bytes for the open file description of `file`. Returns `false` if a lock of another open file description
+/// conflicts.
 pub fn lock(file: &File, kind: i32, byte: i64, length: i64) -> bool {
     let lock = libc::flock {
         l_type: kind as libc::c_short,
