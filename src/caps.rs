@@ -93,8 +93,8 @@ static ANSWER: LazyLock<gst::Caps> = LazyLock::new(|| {
 
 /// The sink's answer to a CAPS query. It is never ANY, because upstream might deliver GPU memory after such an answer.
 ///
-/// With a filter, the answer has all of the filter's caps that are in system memory. Its raw formats are in the sink's
-/// order of preference.
+/// With a filter, the answer has all of the filter's caps that are in system memory. The raw formats of the answer are
+/// in the sink's order of preference.
 pub(crate) fn answer(filter: Option<&gst::Caps>) -> gst::Caps {
     let Some(filter) = filter else {
         return ANSWER.clone();
@@ -337,7 +337,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// The texts look like caps, because only such texts can reach GStreamer's own parser. None of them may cause a
+        /// The texts look like caps, because only such texts can reach GStreamer's own parser. No text may cause a
         /// warning.
         #[test]
         fn parser_survives_any_text(

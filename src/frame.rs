@@ -13,8 +13,7 @@ const OBJECT_FLAGS: gst::BufferFlags = gst::BufferFlags::TAG_MEMORY;
 /// The flag bits that every GstMiniObject uses for its locks. They do not belong to the buffer.
 const MINI_OBJECT_FLAGS: u32 = 0xf;
 
-/// Describes the times, counts and flags of `buffer`. The size and the layout of the frame are set when it is
-/// published.
+/// Describes the times, counts and flags of `buffer`. The size and the layout are set when the frame is published.
 ///
 /// `origin` is the CLOCK_MONOTONIC time of running time 0, in nanoseconds. If it is `None`, the pipeline has no clock,
 /// and its timestamps mean nothing to other programs. The frame then gets the current time.

@@ -21,9 +21,9 @@ impl Planes {
 
     /// The layout of a buffer of `size` bytes. If the buffer has a GstVideoMeta, the meta gives the layout.
     ///
-    /// Without a GstVideoMeta, the layout is the default one, except for a buffer of exactly the unpadded size. Such a
-    /// buffer has the unpadded layout, because programs that do not know GStreamer's padding (OpenCV, NumPy behind an
-    /// appsrc) send rows without padding.
+    /// Without a GstVideoMeta, the layout is the default one, except that a buffer of exactly the unpadded size has the
+    /// unpadded layout. Programs that do not know GStreamer's padding (OpenCV, NumPy behind an appsrc) send rows
+    /// without padding.
     pub(crate) fn of_buffer(buffer: &gst::BufferRef, size: usize, info: &VideoInfo) -> Self {
         if let Some(meta) = buffer.meta::<gst_video::VideoMeta>() {
             return Self::new(meta.offset(), meta.stride());
@@ -38,8 +38,8 @@ impl Planes {
 
     /// Whether this is the unpadded layout, and `size` its size.
     ///
-    /// In a few formats, the default layout differs from the unpadded one only by padding behind the last row. There
-    /// [`Self::fit`] expects this padding, so it refuses an unpadded frame.
+    /// In a few formats, the default layout differs from the unpadded one only by padding behind the last row. For
+    /// these formats, [`Self::fit`] expects the padding, so it refuses an unpadded frame.
     pub(crate) fn is_unpadded(&self, info: &VideoInfo, size: usize) -> bool {
         Self::unpadded_of(info) == Some(*self) && self.size_of(info) == Some(size)
     }

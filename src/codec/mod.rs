@@ -28,7 +28,8 @@ pub(crate) fn put_text(to: &mut Vec<u8>, text: &str) -> Option<()> {
 
 /// Appends a structure as text; `None` if it has values that readers do not accept.
 pub(crate) fn put_structure(to: &mut Vec<u8>, structure: &gst::StructureRef) -> Option<()> {
-    // The check of the text below would be enough. The types are checked first, because the text of a buffer is large.
+    // The check of the text below would be enough. The types are checked first, because making the text of a large
+    // buffer would be slow.
     if !structure.iter().all(|(_, value)| is_plain_type(value.type_())) {
         return None;
     }

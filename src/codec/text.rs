@@ -69,7 +69,7 @@ fn is_structure(text: &str, is_caps: bool, mut admit: impl FnMut(&str) -> bool) 
 /// The text that has not been checked yet.
 struct Rest<'a> {
     bytes: &'a [u8],
-    /// Whether the text is that of caps.
+    /// Whether the text describes caps.
     is_caps: bool,
 }
 
@@ -117,7 +117,7 @@ impl<'a> Rest<'a> {
             .then_some(())
     }
 
-    /// Skips a text in quotes, from the byte after the opening quote on.
+    /// Skips the rest of a text in quotes. The opening quote has been skipped before.
     fn quoted(&mut self) -> Option<()> {
         let mut text = Vec::new();
         loop {
@@ -132,7 +132,7 @@ impl<'a> Rest<'a> {
         }
     }
 
-    /// Reads the byte after a backslash. It is written as three octal digits, or as any other character.
+    /// Reads the byte after a backslash. The text has its value as three octal digits, or else the byte itself.
     fn escaped(&mut self) -> Option<u8> {
         let (first, rest) = self.bytes.split_first()?;
         if !(b'0'..=b'3').contains(first) {
@@ -208,7 +208,7 @@ fn is_hexadecimal(text: &str) -> bool {
 }
 
 /// Whether GStreamer accepts `text` as a value of the type `kind`. GStreamer must not receive any other value, because
-/// it leaks a list if it refuses one of its values.
+/// GStreamer leaks a list that contains a refused value.
 fn is_value(kind: &str, text: &str) -> bool {
     match kind {
         "int" => is_integer::<i32>(text),

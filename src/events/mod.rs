@@ -6,14 +6,12 @@
 //! # How to add a kind of event
 //!
 //! 1. Describe its bytes in docs/PROTOCOL.md, and add its number to `kind`. If it is sticky, add its index to `sticky`.
-//! 2. Encode it in [`Encoder::encode`]. In [`EncodeResult`], count the parts that cannot be sent, so that the user
-//!    learns
-//!    about the loss.
+//! 2. Encode it in [`Encoder::encode`]. In [`EncodeResult`], count the parts that cannot be sent, so that the
+//!    user learns about the loss.
 //! 3. Decode it in [`Decoder::decode`], which must survive any bytes. Text goes through [`Names::structure`], never
 //!    directly to GStreamer's parser.
-//! 4. In `tests.rs`, add a round-trip test. Add a sample to `samples()` too, because the tests for truncated and
-//!    mutated
-//!    bytes use it.
+//! 4. In `tests.rs`, add a round-trip test. Add a sample to `samples()` too, because the tests for truncated
+//!    and mutated bytes use it.
 
 use std::{
     collections::HashMap,

@@ -35,7 +35,7 @@ pub(crate) const NO_SLOT_META: &str = "RsShmNoSlotMeta";
 
 /// Whether there was no slot when upstream asked for `buffer`.
 pub(crate) fn had_no_slot(buffer: &gst::BufferRef) -> bool {
-    // Iterates, because a search by name looks the name up in a global table even if the buffer has no metas.
+    // This loop looks at all metas, because a search by name uses a global table even if the buffer has no metas.
     buffer.iter_meta::<gst::Meta>().any(|meta| is_no_slot(&meta))
 }
 
@@ -115,7 +115,7 @@ fn keeps_memories(buffer: &gst::BufferRef, info: Option<&VideoInfo>) -> bool {
 #[cold]
 fn encode_memories(buffer: &gst::BufferRef, to: &mut Vec<u8>) {
     to.extend(kind::MEMORIES.to_ne_bytes());
-    // At most MAX_MEMORIES times 8.
+    // The size is at most MAX_MEMORIES times 8, so it fits 16 bits.
     to.extend((buffer.n_memory() as u16 * 8).to_ne_bytes());
     for memory in buffer.iter_memories() {
         to.extend((memory.size() as u64).to_ne_bytes());
@@ -130,8 +130,8 @@ struct EncodedMeta {
     params_left_out: u64,
 }
 
-/// Appends the record of one meta; `None` if metas of this type are not sent. The caller sets the size of the record,
-/// which is zero here.
+/// Appends the record of one meta; `None` if metas of this type are not sent. The size of the record is zero until the
+/// caller sets it.
 fn encode_one(meta: &MetaRef<gst::Meta>, info: Option<&VideoInfo>, to: &mut Vec<u8>) -> Option<EncodedMeta> {
     let mut params_left_out = 0;
     let valid = if let Some(crop) = meta.downcast_ref::<VideoCropMeta>() {
@@ -274,7 +274,7 @@ impl Decoder {
                 return refused;
             }
             let Some((kind, record)) = bytes.record() else {
-                // It is not known where the next record begins.
+                // The beginning of the next record is unknown.
                 return refused + 1;
             };
             let done = match kind {
@@ -409,7 +409,7 @@ fn memories(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
         count += 1;
         end = end.checked_add(size)?;
     }
-    // If the frame has a second record of memories, the first one has already divided the memory.
+    // A second record of memories is refused, because the first one has already divided the memory.
     if count < 2 || end != buffer.size() || buffer.n_memory() != 1 {
         return None;
     }

@@ -5,7 +5,7 @@
 /// The smallest change of a clock, in nanoseconds, that counts as a step. The filter treats smaller changes as drift.
 const MIN_STEP_NS: f64 = 1e6;
 
-/// If the error of a measurement exceeds the expected deviation times this factor, the error is a step.
+/// If the error of a measurement exceeds the expected deviation times this factor, the clock has made a step.
 const STEP_DEVIATIONS: f64 = 6.0;
 
 /// The deviation of measurements, in nanoseconds, that is assumed until the deviation is known.
@@ -47,8 +47,9 @@ pub(super) struct Step {
 /// A Kalman filter of the second order, which follows the offset and the rate of a clock.
 ///
 /// The weight of a measurement depends on how certain the estimate is. The first measurements have a large weight.
-/// Later, the weight falls if the measurements deviate more. So the filter needs no settings for the frame rate or the
-/// kind of the clock. A step is far larger than all deviations, so the filter estimates the offset anew after a step.
+/// Later, measurements that deviate more have a smaller weight. So the filter needs no settings for the frame rate or
+/// the kind of the clock. A step is far larger than all deviations, so the filter estimates the offset anew after a
+/// step.
 #[derive(Debug, Default)]
 pub(super) struct OffsetFilter {
     state: Option<State>,
@@ -58,13 +59,14 @@ pub(super) struct OffsetFilter {
 struct State {
     /// The time of the last measurement, in monotonic nanoseconds.
     at: i64,
-    /// The base of `offset`, which is relative to it, because a float cannot hold the nanoseconds since 1970 exactly.
+    /// The value that `offset` is relative to. A float cannot hold the nanoseconds since 1970 exactly, so `offset` must
+    /// be small.
     reference: i64,
     /// The estimated offset, in nanoseconds, minus `reference`.
     offset: f64,
     /// The estimated rate in nanoseconds a second.
     rate: f64,
-    /// The covariance matrix of offset and rate. It says how uncertain they are.
+    /// The covariance matrix of offset and rate. It says how uncertain the two estimates are.
     offset_variance: f64,
     covariance: f64,
     rate_variance: f64,
@@ -76,7 +78,7 @@ struct State {
     step_noise: StepNoise,
 }
 
-/// Recognises alternating steps up and down, which come from a clock that deviates more than assumed.
+/// Recognises alternating steps up and down. They come from a clock that deviates more than assumed.
 #[derive(Debug, Default)]
 struct StepNoise {
     /// The monotonic time of the last step, and whether the step was upwards.

@@ -42,7 +42,7 @@ pub(crate) struct ClockOffset {
 #[derive(Debug)]
 struct ClockState {
     clock: gst::Clock,
-    /// Whether the clock reads CLOCK_MONOTONIC. Even then, its time differs if it is slaved to another clock.
+    /// Whether the clock reads CLOCK_MONOTONIC. A clock that does so may still be slaved to another clock.
     reads_monotonic: bool,
     /// `None` while the time of the clock is CLOCK_MONOTONIC.
     measurements: Option<Measurements>,

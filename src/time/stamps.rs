@@ -8,12 +8,14 @@ use super::filter::Step;
 ///
 /// A timestamp gives one monotonic time with the old offset, and another one with the new offset:
 ///
-/// - If the time with the old offset is after the step was seen, the timestamp is from after the step.
-/// - If the time with the new offset is before the step or in the future, the timestamp is from before the step.
+/// - If the time with the old offset is later than the measurement that showed the step, the timestamp was taken after
+///   the step.
+/// - If the time with the new offset is earlier than the last measurement before the step, or in the future, the
+///   timestamp was taken before the step.
 /// - Otherwise, the regular distance of frames gives an expected time. The offset whose time is nearer to it is used.
 #[derive(Debug, Default)]
 pub(super) struct StepTracker {
-    /// The last step, while timestamps from before it may still arrive.
+    /// The last step; `None` once a timestamp from after the step has arrived.
     step: Option<Step>,
     /// The last timestamp, as the clock gave it.
     last_stamp: Option<i64>,

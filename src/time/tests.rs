@@ -10,7 +10,7 @@ const US: i64 = 1_000;
 const MS: i64 = 1_000 * US;
 const SECOND: i64 = 1_000 * MS;
 
-/// The frame rates of the tests. The slowest is that of a slide show, the fastest that of a sensor.
+/// The frame rates of the tests, in frames a second: from 1 for a slide show to 5000 for a sensor.
 const RATES: [i64; 4] = [1, 30, 240, 5000];
 
 /// A simulated clock with drift, steps and reading noise.
@@ -22,8 +22,8 @@ struct Clock {
     /// The maximum deviation of a reading, in nanoseconds.
     noise: i64,
     random: Random,
-    /// The latest time that was read. A GstClock never goes backwards. After a step back, it stands still until its
-    /// time is later than this one.
+    /// The latest time that was read. A GstClock never goes backwards. After a step back, it shows this time until the
+    /// stepped time is later.
     latest: i64,
 }
 
@@ -54,7 +54,7 @@ impl Clock {
         self.latest
     }
 
-    /// Measures the offset. A measurement takes 300 ns, because that of a real clock takes time too.
+    /// Measures the offset. A measurement takes 300 ns, because a measurement of a real clock takes time too.
     fn measure(&mut self, monotonic: i64) -> (i64, i64, i64) {
         let time = self.time(monotonic) + self.random.within(-self.noise..=self.noise);
         (monotonic, monotonic - 150 - time, monotonic + 150 - time)
@@ -151,8 +151,8 @@ fn filter_follows_step_at_once() {
             let times: Vec<_> = frames(rate, rate.max(10) * 12).collect();
             let at = times[times.len() * 3 / 4];
             let (errors, _) = follow(&mut Clock::new(200.0, 0).stepped(at, by), times.into_iter());
-            // The steps are not counted: a clock that was stepped back stands still for a while, and then each frame
-            // shows a step.
+            // The steps are not counted, because a clock that was stepped back stands still for a while. Each frame
+            // then shows a step.
             assert!(worst(&errors) < MS, "{rate} a second, {by}: {}", worst(&errors));
         }
     }
@@ -220,7 +220,7 @@ fn filter_survives_pause() {
 fn stamp(clock: &mut Clock, captured: impl Iterator<Item = i64>, mut later: impl FnMut() -> i64) -> Vec<i64> {
     let mut filter = OffsetFilter::default();
     let mut stamps = StepTracker::default();
-    // Stamps and measurements take place in order of time.
+    // The events are sorted, because the simulated clock must be read in the order of time.
     let mut events: Vec<(i64, Option<i64>)> = captured
         .flat_map(|captured| [(captured, None), (captured + later(), Some(captured))])
         .collect();
