@@ -36,7 +36,7 @@ impl Planes {
         Self::default_of(info)
     }
 
-    /// Whether this is the unpadded layout, and `size` its size.
+    /// Whether this is the unpadded layout, and `size` is the size of an unpadded frame.
     ///
     /// In a few formats, the default layout differs from the unpadded one only by padding behind the last row. For
     /// these formats, [`Self::fit`] expects the padding, so it refuses an unpadded frame.

@@ -2,7 +2,7 @@
 
 //! Encodes and decodes the building blocks of metas and events in the channel, which are numbers, texts and structures.
 //!
-//! Decoding survives any bytes, because any program with write permission may have written them.
+//! Decoding must survive any bytes, because any program with write permission may have written them.
 
 #[cfg(test)]
 pub(crate) mod samples;

@@ -159,7 +159,7 @@ impl State {
         self.rate_variance += wander;
     }
 
-    /// Corrects the prediction by a measurement.
+    /// Corrects the prediction with the error of a measurement.
     fn correct(&mut self, error: f64, variance: f64) {
         let (offset_gain, rate_gain) = (self.offset_variance / variance, self.covariance / variance);
         self.offset += offset_gain * error;

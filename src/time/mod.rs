@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Converts timestamps to CLOCK_MONOTONIC nanoseconds, which mean the same in every pipeline of the machine.
+//! Converts timestamps to CLOCK_MONOTONIC nanoseconds, which have one meaning in all pipelines of the machine.
 
 mod filter;
 mod stamps;
