@@ -26,8 +26,8 @@ const PREFERRED_FORMATS: [VideoFormat; 12] = [
 
 /// The media types that cameras, encoders and muxers deliver besides raw video.
 ///
-/// The list serves upstream elements that have no preference of their own. Such an element can be linked only if the
-/// list has a type that it delivers.
+/// The list is for upstream elements that have no preference of their own. They can be linked only if the list has a
+/// type that they deliver.
 const OTHER_MEDIA_TYPES: [&str; 36] = [
     "image/jpeg",
     "video/x-h264",
@@ -69,8 +69,8 @@ const OTHER_MEDIA_TYPES: [&str; 36] = [
 
 /// The sink's answer to a CAPS query without a filter.
 static ANSWER: LazyLock<gst::Caps> = LazyLock::new(|| {
-    // Each format has its own structure. If elements in between intersect these caps with their own, the order of
-    // structures survives. The order of the formats in one structure does not survive.
+    // Each format has its own structure, because elements in between intersect these caps with their own caps. The
+    // intersection keeps the order of structures, but not the order of the formats in one structure.
     let mut caps = gst::Caps::new_empty();
     for format in PREFERRED_FORMATS {
         caps.merge(gst_video::VideoCapsBuilder::new().format(format).build());
@@ -91,10 +91,10 @@ static ANSWER: LazyLock<gst::Caps> = LazyLock::new(|| {
     caps
 });
 
-/// The sink's answer to a CAPS query. It is never ANY, because upstream might then deliver GPU memory.
+/// The sink's answer to a CAPS query. It is never ANY, because upstream might deliver GPU memory after such an answer.
 ///
-/// With a filter, the answer has everything in system memory that the filter has. Raw video is in the order of
-/// preference.
+/// With a filter, the answer has all of the filter's caps that are in system memory. The raw formats of the answer are
+/// in the sink's order of preference.
 pub(crate) fn answer(filter: Option<&gst::Caps>) -> gst::Caps {
     let Some(filter) = filter else {
         return ANSWER.clone();
@@ -120,8 +120,8 @@ pub(crate) fn answer(filter: Option<&gst::Caps>) -> gst::Caps {
     caps
 }
 
-/// The first feature that the channel cannot carry. The channel carries system memory, with whole frames or single
-/// fields.
+/// The first feature that the channel cannot carry. The channel carries only buffers in system memory. Each buffer has
+/// a whole frame, or a single field (`format:Interlaced`).
 fn unsupported_feature(features: &gst::CapsFeaturesRef) -> Option<&str> {
     features
         .iter()
@@ -199,7 +199,7 @@ pub(crate) fn refusal_of_offer(filter: &gst::CapsRef) -> Option<String> {
 /// Parses the caps of a segment, which may hold any text.
 pub(crate) fn parse(text: &str) -> Result<gst::Caps, String> {
     // GStreamer's parser recurses once for each level of nesting, and creates values of any type that the text names.
-    // So only plain caps may reach it.
+    // Therefore, only plain caps may reach the parser.
     let caps = Some(text)
         .filter(|text| is_plain_caps(text))
         .and_then(|text| text.parse::<gst::Caps>().ok())
@@ -213,8 +213,8 @@ pub(crate) fn parse(text: &str) -> Result<gst::Caps, String> {
     }
 }
 
-/// Adds the pixel aspect ratio 1/1 to raw video caps that have none, because such caps mean square pixels. `None` for
-/// other caps.
+/// Adds the pixel aspect ratio 1/1 to raw video caps that have no ratio, because a missing ratio means square pixels.
+/// `None` for all other caps.
 pub(crate) fn with_square_pixels(caps: &gst::Caps) -> Option<gst::Caps> {
     const FIELD: &str = "pixel-aspect-ratio";
     let structure = caps.structure(0)?;
@@ -337,7 +337,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// The texts look like caps, because only such texts can reach GStreamer's own parser. None of them may cause a
+        /// The texts look like caps, because only such texts can reach GStreamer's own parser. No text may cause a
         /// warning.
         #[test]
         fn parser_survives_any_text(

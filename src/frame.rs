@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Converts the fields of a buffer to a frame descriptor, and back.
+//! Converts the fields of a buffer to a frame descriptor, and a frame descriptor to the fields of a buffer.
 
 use gst_video::{VideoBufferFlags, prelude::*};
 use rsshm_channel::{FrameDescriptor, TIME_NONE};
@@ -10,14 +10,13 @@ use crate::time::{self, Times};
 /// Buffer flags that describe the buffer object and not the frame.
 const OBJECT_FLAGS: gst::BufferFlags = gst::BufferFlags::TAG_MEMORY;
 
-/// Bits that belong to every GstMiniObject (its locks) and not to the buffer.
+/// The flag bits that every GstMiniObject uses for its locks. They do not belong to the buffer.
 const MINI_OBJECT_FLAGS: u32 = 0xf;
 
-/// Describes the times, counts and flags of `buffer`. The size and the layout of the frame are set when it is
-/// published.
+/// Describes the times, counts and flags of `buffer`. The size and the layout are set when the frame is published.
 ///
 /// `origin` is the CLOCK_MONOTONIC time of running time 0, in nanoseconds. If it is `None`, the pipeline has no clock,
-/// and its timestamps mean nothing to other programs. Then the frame gets the current time.
+/// and its timestamps mean nothing to other programs. The frame then gets the current time.
 pub(crate) fn describe(buffer: &gst::BufferRef, times: Times, origin: Option<i64>) -> FrameDescriptor {
     let (pts, dts) = match origin {
         Some(origin) => (
@@ -38,7 +37,7 @@ pub(crate) fn describe(buffer: &gst::BufferRef, times: Times, origin: Option<i64
     descriptor
 }
 
-/// Gives `buffer` the counts, flags and duration of a frame; the caller sets its timestamps.
+/// Gives `buffer` the counts, flags and duration of a frame. The caller sets the timestamps of the buffer.
 pub(crate) fn apply(buffer: &mut gst::BufferRef, descriptor: &FrameDescriptor) {
     if descriptor.duration != TIME_NONE {
         buffer.set_duration(gst::ClockTime::from_nseconds(descriptor.duration));

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Recognises memory that may be a slot. Marks memory as read-only, because the bindings have no function for that.
+//! Recognises memory that may be a slot, and marks memory as read-only. The bindings have no function to mark memory.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use gst::ffi;
 
-/// The memory type of everything that `gst::Memory::from_slice` and `from_mut_slice` make, including slots.
+/// The memory type of all memories that `gst::Memory::from_slice` and `from_mut_slice` make. Slots have this type.
 const WRAPPED: &gst::glib::GStr = gst::glib::gstr!("RustGlobalAllocatorMemory");
 
 /// Whether `memory` can be a slot or a part of one.
@@ -22,8 +22,8 @@ pub(crate) fn mark_read_only(memory: &gst::MemoryRef) {
         // GStreamer changes without a lock.
         unsafe {
             let flags = &raw mut (*pointer).mini_object.flags;
-            // Relaxed: the bit publishes no other data. The atomic access only keeps two publishers of one memory from
-            // losing each other's bits.
+            // Relaxed: the bit publishes no other data. The access is atomic only so that two publishers of one memory
+            // do not lose each other's bits.
             AtomicU32::from_ptr(flags).fetch_or(ffi::GST_MEMORY_FLAG_READONLY, Ordering::Relaxed);
             pointer = (*pointer).parent;
         }

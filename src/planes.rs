@@ -19,10 +19,11 @@ impl Planes {
         Self::new(info.offset(), info.stride())
     }
 
-    /// The layout of a buffer of `size` bytes: the one in its GstVideoMeta, or else the one that its size tells.
+    /// The layout of a buffer of `size` bytes. If the buffer has a GstVideoMeta, the meta gives the layout.
     ///
-    /// Without a GstVideoMeta, the layout is the default one. Programs that do not know GStreamer's padding (OpenCV,
-    /// NumPy behind an appsrc) send rows without any, so a buffer of exactly that size has the unpadded layout.
+    /// Without a GstVideoMeta, the layout is the default one, except that a buffer of exactly the unpadded size has the
+    /// unpadded layout. Programs that do not know GStreamer's padding (OpenCV, NumPy behind an appsrc) send rows
+    /// without padding.
     pub(crate) fn of_buffer(buffer: &gst::BufferRef, size: usize, info: &VideoInfo) -> Self {
         if let Some(meta) = buffer.meta::<gst_video::VideoMeta>() {
             return Self::new(meta.offset(), meta.stride());
@@ -35,9 +36,10 @@ impl Planes {
         Self::default_of(info)
     }
 
-    /// Whether this is the unpadded layout, and `size` its size.
+    /// Whether this is the unpadded layout, and `size` is the size of an unpadded frame.
     ///
-    /// [`Self::fit`] does not cover the few formats whose default layout has padding behind the last row alone.
+    /// In a few formats, the default layout differs from the unpadded one only by padding behind the last row. For
+    /// these formats, [`Self::fit`] expects the padding, so it refuses an unpadded frame.
     pub(crate) fn is_unpadded(&self, info: &VideoInfo, size: usize) -> bool {
         Self::unpadded_of(info) == Some(*self) && self.size_of(info) == Some(size)
     }
@@ -51,14 +53,14 @@ impl Planes {
         let mut end = 0;
         for (plane, rows) in rows.of_plane.iter().enumerate().take(default.count) {
             unpadded.offset[plane] = end;
-            // The default stride of a palette is less than its single row.
+            // A palette is a single row, and its default stride is less than the bytes of this row.
             unpadded.stride[plane] = i32::try_from(rows.bytes.min(rows.stride)).ok()?;
             end += rows.bytes * rows.count;
         }
         Some(unpadded)
     }
 
-    /// Why a buffer of `size` bytes does not have this layout, and what to do about it.
+    /// The message that says why a buffer of `size` bytes does not have this layout, and what to do about it.
     #[cold]
     pub(crate) fn misfit(&self, buffer: &gst::BufferRef, size: usize, info: &VideoInfo) -> String {
         if buffer.meta::<gst_video::VideoMeta>().is_some() {
@@ -81,7 +83,7 @@ impl Planes {
         )
     }
 
-    /// The layout that the descriptor of a frame describes, or the default one.
+    /// The layout that the descriptor of a frame describes; the default layout if the descriptor has no planes.
     pub(crate) fn of_descriptor(descriptor: &FrameDescriptor, info: &VideoInfo) -> Self {
         if descriptor.planes == 0 {
             return Self::default_of(info);
@@ -111,12 +113,12 @@ impl Planes {
         descriptor.with_planes(&planes[..self.count])
     }
 
-    /// Whether every row of every plane lies inside `size` bytes. GStreamer does not check a GstVideoMeta.
+    /// Whether every row of every plane lies inside `size` bytes. GStreamer does not check this for a GstVideoMeta.
     pub(crate) fn fit(&self, info: &VideoInfo, size: usize) -> bool {
         self.fit_as(self.is_default(info), info, size)
     }
 
-    /// As [`Self::fit`], for a caller that knows whether this is the default layout.
+    /// The result of [`Self::fit`], for a caller that already knows whether this is the default layout.
     pub(crate) fn fit_as(&self, is_default: bool, info: &VideoInfo, size: usize) -> bool {
         if is_default {
             return size >= info.size();
@@ -129,8 +131,8 @@ impl Planes {
         *self == Self::default_of(info)
     }
 
-    /// Whether `size` bytes also hold the padding after the last row of every plane. GStreamer's elements need that,
-    /// because they copy planes in whole strides.
+    /// Whether `size` bytes also hold the padding after the last row of every plane. GStreamer's elements need this
+    /// padding, because they copy planes in whole strides.
     pub(crate) fn fit_whole_strides(&self, info: &VideoInfo, size: usize) -> bool {
         self.size_of(info).is_some_and(|bytes| bytes <= size)
     }
@@ -164,7 +166,7 @@ impl Planes {
         let rows = self.rows(info).ok_or_else(no_layout)?;
         let packed = Self::default_of(info).rows(info).ok_or_else(no_layout)?;
         for (rows, packed) in rows.of_plane.iter().zip(&packed.of_plane).take(self.count) {
-            // Maps only the memories that the plane lies in, so that the others are not merged.
+            // Maps only the memories that the plane lies in, so that the other memories are not merged.
             let (memories, skip) = from
                 .find_memory(rows.offset..rows.end())
                 .ok_or_else(|| format!("its {} bytes are too few for its layout {self:?}", from.size()))?;
@@ -211,7 +213,7 @@ impl Rows {
     }
 }
 
-/// The rows of one plane. Computing where they end does not overflow.
+/// The rows of one plane. `new` ensures that computing where they end does not overflow.
 #[derive(Clone, Copy, Default)]
 struct PlaneRows {
     offset: usize,
@@ -246,11 +248,11 @@ impl PlaneRows {
         self.offset + self.stride.max(self.bytes) * self.count
     }
 
-    /// Copies these rows, which begin with the first byte of `from`, to the rows `packed`, which begin with that of
-    /// `to`.
+    /// Copies these rows to the rows `packed`. The first of these rows begins with the first byte of `from`, and the
+    /// first of `packed` with the first byte of `to`.
     fn copy(&self, from: &[u8], packed: &Self, to: &mut [u8], copy: CopyFn) {
         if self.stride == packed.stride {
-            // Including the padding between the rows: one large copy is faster.
+            // The padding between the rows is copied too, because one large copy is faster than many small ones.
             let bytes = from.len().min(to.len());
             copy(&from[..bytes], &mut to[..bytes]);
             return;
@@ -272,7 +274,7 @@ fn components_of_plane(info: &VideoInfo, plane: usize) -> impl Iterator<Item = u
 
 fn row_count(info: &VideoInfo, plane: usize) -> Option<usize> {
     let component = components_of_plane(info, plane).next()?;
-    // `field_height`, because `comp_height` ignores that a buffer may hold a single field.
+    // This uses `field_height`, because `comp_height` ignores that a buffer may hold a single field.
     Some(info.format_info().scale_height(component, info.field_height()) as usize)
 }
 
@@ -280,12 +282,12 @@ fn row_count(info: &VideoInfo, plane: usize) -> Option<usize> {
 fn row_bytes(info: &VideoInfo, plane: usize) -> Option<usize> {
     let first = components_of_plane(info, plane).next()?;
     let default_stride = usize::try_from(info.stride()[plane]).ok()?;
-    // Formats that pack pixels in groups have a pixel stride of 0. For these, only the default stride is known to be
-    // enough.
+    // Formats that pack pixels in groups have a pixel stride of 0. For these formats, only the default stride is known
+    // to be enough.
     let Ok(pixel @ 1..) = usize::try_from(info.comp_pstride(first)) else {
         return Some(default_stride);
     };
-    // The last pixel of a row may belong to a group that is needed as a whole (YUY2 with an odd width).
+    // The last pixel of a row may belong to a group of pixels that is needed as a whole (YUY2 with an odd width).
     let end_of_last = |component: u8| {
         let format = info.format_info();
         let bits = format.shift()[component as usize] + format.depth()[component as usize];
@@ -327,7 +329,7 @@ mod tests {
             }
             let size = (format.depth()[component as usize] + format.shift()[component as usize]).div_ceil(8) as usize;
             let rows = format.scale_height(component, info.field_height()) as usize;
-            // For formats without a pixel stride: the whole row.
+            // Formats without a pixel stride are compared by whole rows.
             let (step, columns, size) = match info.comp_pstride(component) {
                 1.. => (
                     info.comp_pstride(component) as usize,
@@ -349,8 +351,8 @@ mod tests {
         bytes
     }
 
-    /// A layout with `padding` after each row and a distance between planes, and a buffer of noise in it. The buffer
-    /// ends with the last byte of the last row.
+    /// A layout with `padding` bytes after each row and with gaps between the planes, and a buffer of noise that has
+    /// this layout. The buffer ends with the last byte of the last row.
     fn spread(info: &VideoInfo, padding: i32) -> (Planes, gst::Buffer) {
         let mut planes = Planes::default_of(info);
         for plane in 0..planes.count {
@@ -434,7 +436,7 @@ mod tests {
                     planes.copy_packed(&buffer, &info, &mut to, copy_to_slot(0)).unwrap();
                     let bytes = buffer.map_readable().unwrap();
                     let from = pixel_bytes(&info, &planes);
-                    // No gap between rows or planes: at most a part of the last pixel is unused, as in BGRx.
+                    // There is no gap between rows or planes. At most a part of the last pixel is unused, as in BGRx.
                     assert!(
                         from.iter().max().is_some_and(|last| *last < size && last + 8 >= size),
                         "{info:?}"

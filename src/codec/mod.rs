@@ -2,7 +2,7 @@
 
 //! Encodes and decodes the building blocks of metas and events in the channel, which are numbers, texts and structures.
 //!
-//! Decoding survives any bytes, because any program with write permission may have written them.
+//! Decoding must survive any bytes, because any program with write permission may have written them.
 
 #[cfg(test)]
 pub(crate) mod samples;
@@ -17,8 +17,8 @@ pub(crate) use text::{MAX_NAME_SIZE, is_plain_caps};
 /// The maximum number of names that a peer may introduce. GStreamer keeps each name until the program ends.
 pub(crate) const MAX_NAMES: usize = 4096;
 
-/// Appends the length of a text and the text; `None` if the text has 64 KiB or more, because its length takes two
-/// bytes.
+/// Appends the length of a text and the text. The length takes two bytes, so the result is `None` for a text of 64 KiB
+/// or more.
 pub(crate) fn put_text(to: &mut Vec<u8>, text: &str) -> Option<()> {
     let size = u16::try_from(text.len()).ok()?;
     to.extend(size.to_ne_bytes());
@@ -28,7 +28,8 @@ pub(crate) fn put_text(to: &mut Vec<u8>, text: &str) -> Option<()> {
 
 /// Appends a structure as text; `None` if it has values that readers do not accept.
 pub(crate) fn put_structure(to: &mut Vec<u8>, structure: &gst::StructureRef) -> Option<()> {
-    // The check of the text below would be enough. This check comes first, because the text of a buffer is large.
+    // The check of the text below would be enough. The types are checked first, because making the text of a large
+    // buffer would be slow.
     if !structure.iter().all(|(_, value)| is_plain_type(value.type_())) {
         return None;
     }
@@ -62,7 +63,7 @@ pub(crate) fn is_plain_type(value_type: gst::glib::Type) -> bool {
 pub(crate) struct Names(HashSet<Box<str>>);
 
 impl Names {
-    /// Admits a name, which GStreamer then keeps; `false` if the peer has introduced too many.
+    /// Admits a name, which GStreamer then keeps; `false` if the peer has introduced too many names.
     pub(crate) fn admit(&mut self, name: &str) -> bool {
         self.0.contains(name) || (self.0.len() < MAX_NAMES && self.0.insert(name.into()))
     }
@@ -119,7 +120,7 @@ impl<'a> Bytes<'a> {
         self.numbers().map(|[x, y, width, height]| (x, y, width, height))
     }
 
-    /// The bytes after a size of two bytes.
+    /// Reads a size of two bytes, and as many bytes as the size says.
     pub(crate) fn sized(&mut self) -> Option<&'a [u8]> {
         let size = self.u16()?;
         let (bytes, rest) = self.0.split_at_checked(size.into())?;
@@ -127,14 +128,14 @@ impl<'a> Bytes<'a> {
         Some(bytes)
     }
 
-    /// A text after its size. The text has no NUL, because it goes to C code.
+    /// Reads a text with its size; `None` if the text is not UTF-8 or has a NUL, which would end the text in C code.
     pub(crate) fn text(&mut self) -> Option<&'a str> {
         self.sized()
             .filter(|bytes| !bytes.contains(&0))
             .and_then(|bytes| str::from_utf8(bytes).ok())
     }
 
-    /// The kind and the content of a record.
+    /// Reads a record. Returns its kind and its content.
     pub(crate) fn record(&mut self) -> Option<(u16, Bytes<'a>)> {
         Some((self.u16()?, Bytes(self.sized()?)))
     }

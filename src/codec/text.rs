@@ -2,12 +2,12 @@
 
 //! Checks whether a text from another program may go to GStreamer's own parser of structures and caps.
 //!
-//! That parser creates values of any type that the text names, even buffers and samples. It recurses once for each
-//! level of nesting, and prints critical warnings for invalid ranges and fractions. So only a name and fields with
-//! plain values may reach it. Plain values are numbers, booleans, strings, fractions, bit masks, and lists and arrays
-//! of these.
+//! GStreamer's parser creates values of any type that the text names, even buffers and samples. It recurses once for
+//! each level of nesting, and prints critical warnings for invalid ranges and fractions. Therefore, only a name and
+//! fields with plain values may reach the parser. Plain values are numbers, booleans, strings, fractions, bit masks,
+//! and lists and arrays of these.
 
-/// The maximum length, in bytes, of the name of a structure, a field or a type of region.
+/// The maximum length, in bytes, of the name of a structure, of a field, or of a region's type.
 pub(crate) const MAX_NAME_SIZE: usize = 128;
 
 /// The maximum nesting of lists.
@@ -18,24 +18,24 @@ const TYPES: [&str; 11] = [
     "boolean", "int", "uint", "gint64", "guint64", "float", "double", "string", "fraction", "bitmask", "guchar",
 ];
 
-/// Further types that caps may have. They hold the headers of compressed streams and the flags of 3D video.
+/// Further types that values in caps may have. They hold the headers of compressed streams and the flags of 3D video.
 const CAPS_TYPES: [&str; 2] = ["buffer", "GstVideoMultiviewFlagsSet"];
 
 /// The prefixes of the names of raw formats in GStreamer 0.10.
 const OLD_NAME_PREFIXES: [&str; 2] = ["video/x-raw-", "audio/x-raw-"];
 
-/// Whether `text` is a structure of plain values. `admit` decides on each name in it.
+/// Whether `text` is a structure of plain values. For each name in the text, `admit` says whether the name is allowed.
 pub(crate) fn is_plain(text: &str, admit: impl FnMut(&str) -> bool) -> bool {
     is_structure(text, false, admit)
 }
 
-/// Whether `text` describes caps with one structure. Its values are plain, or have one of the [`CAPS_TYPES`].
+/// Whether `text` describes caps with one structure, whose values are plain or have one of the [`CAPS_TYPES`].
 pub(crate) fn is_plain_caps(text: &str) -> bool {
     is_structure(text, true, |_| true)
 }
 
 fn is_structure(text: &str, is_caps: bool, mut admit: impl FnMut(&str) -> bool) -> bool {
-    // GStreamer prints warnings for names from version 0.10.
+    // GStreamer prints warnings for the names that raw formats had in version 0.10.
     let name = text.trim_ascii_start();
     if OLD_NAME_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
         return false;
@@ -60,7 +60,7 @@ fn is_structure(text: &str, is_caps: bool, mut admit: impl FnMut(&str) -> bool) 
             rest.value(None, 0)?;
         }
         rest.skip(b';');
-        // GStreamer prints warnings for spaces after the semicolon.
+        // Nothing may follow the semicolon, because GStreamer prints warnings for spaces there.
         rest.bytes.is_empty().then_some(())
     };
     structure().is_some()
@@ -69,7 +69,7 @@ fn is_structure(text: &str, is_caps: bool, mut admit: impl FnMut(&str) -> bool) 
 /// The text that has not been checked yet.
 struct Rest<'a> {
     bytes: &'a [u8],
-    /// Whether the text is that of caps.
+    /// Whether the text describes caps.
     is_caps: bool,
 }
 
@@ -90,7 +90,7 @@ impl<'a> Rest<'a> {
         self.skip(byte).then_some(())
     }
 
-    /// A word without quotes.
+    /// Reads a word without quotes.
     fn word(&mut self) -> Option<&'a str> {
         self.skip_spaces();
         let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-_.:+".contains(byte);
@@ -104,7 +104,7 @@ impl<'a> Rest<'a> {
         str::from_utf8(word).ok().filter(|word| !word.is_empty())
     }
 
-    /// The optional caps features, such as `(memory:GLMemory, meta:GstVideoMeta)`.
+    /// Skips the optional caps features, such as `(memory:GLMemory, meta:GstVideoMeta)`.
     fn features(&mut self) -> Option<()> {
         let Some(rest) = self.bytes.strip_prefix(b"(") else {
             return Some(());
@@ -117,7 +117,7 @@ impl<'a> Rest<'a> {
             .then_some(())
     }
 
-    /// A text in quotes, after the opening quote.
+    /// Skips the rest of a text in quotes. The opening quote has been skipped before.
     fn quoted(&mut self) -> Option<()> {
         let mut text = Vec::new();
         loop {
@@ -132,7 +132,7 @@ impl<'a> Rest<'a> {
         }
     }
 
-    /// The byte after a backslash, which is given by three octal digits or by any other character.
+    /// Reads the byte after a backslash. The text has its value as three octal digits, or else the byte itself.
     fn escaped(&mut self) -> Option<u8> {
         let (first, rest) = self.bytes.split_first()?;
         if !(b'0'..=b'3').contains(first) {
@@ -145,7 +145,7 @@ impl<'a> Rest<'a> {
         (byte != 0).then_some(byte)
     }
 
-    /// A value. `outer` is the type that the enclosing list gives.
+    /// Skips a value. `outer` is the type that the enclosing list gives for its values.
     fn value(&mut self, outer: Option<&'a str>, depth: u32) -> Option<()> {
         let mut kind = outer;
         if self.skip(b'(') {
@@ -173,14 +173,14 @@ impl<'a> Rest<'a> {
         }
         let kind = match kind {
             Some(kind) => kind,
-            // In caps, the type may be missing, because people write them. GStreamer guesses the type.
+            // People write caps by hand, so the type may be missing in caps. GStreamer then guesses the type.
             None if self.is_caps => "",
             None => return None,
         };
         match kind {
             "string" if self.skip(b'"') => self.quoted(),
             _ => {
-                // NULL stands for a missing string. GStreamer prints a critical warning for a NULL in a list.
+                // The word NULL stands for a missing string. GStreamer prints a critical warning if a list contains it.
                 let is_missing_string = |word: &str| depth > 0 && word == "NULL";
                 self.word()
                     .filter(|word| is_value(kind, word) && !is_missing_string(word))
@@ -207,7 +207,8 @@ fn is_hexadecimal(text: &str) -> bool {
     text.len().is_multiple_of(2) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Whether GStreamer accepts `text` as a value of the type. GStreamer leaks a list with a value that it refuses.
+/// Whether GStreamer accepts `text` as a value of the type `kind`. GStreamer must not receive any other value, because
+/// GStreamer leaks a list that contains a refused value.
 fn is_value(kind: &str, text: &str) -> bool {
     match kind {
         "int" => is_integer::<i32>(text),
@@ -225,8 +226,7 @@ fn is_value(kind: &str, text: &str) -> bool {
             .is_some_and(|digits| !digits.starts_with('+') && u64::from_str_radix(digits, 16).is_ok()),
         "buffer" => is_hexadecimal(text),
         "fraction" => is_fraction(text),
-        // Without a type, GStreamer guesses the type. Everything that does not look like a fraction is a number or a
-        // string.
+        // GStreamer guesses a missing type. A text that does not look like a fraction becomes a number or a string.
         "" => !has_form_of_fraction(text) || is_fraction(text),
         _ => true,
     }
@@ -239,7 +239,7 @@ fn is_integer<T: std::str::FromStr>(text: &str) -> bool {
     text.parse::<T>().is_ok() && (digits == "0" || !digits.starts_with('0')) && !text.starts_with('+')
 }
 
-/// Whether `text` is a fraction that GStreamer accepts. It has no `i32::MIN`, and its denominator is not 0.
+/// Whether `text` is a fraction that GStreamer accepts: neither number is `i32::MIN`, and the denominator is not 0.
 fn is_fraction(text: &str) -> bool {
     let number = |text: &str| text.parse::<i32>().ok().filter(|number| *number != i32::MIN);
     let Some((numerator, denominator)) = text.split_once('/') else {

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The events between frames, encoded as the bytes that go through the channel, and back. docs/PROTOCOL.md has the
-//! format.
+//! Encodes the events between frames as the bytes that go through the channel, and decodes them. docs/PROTOCOL.md has
+//! the format.
 //!
 //! # How to add a kind of event
 //!
-//! 1. Describe its bytes in docs/PROTOCOL.md, and add its number to `kind` (and its index to `sticky`, if it is
-//!    sticky).
-//! 2. Encode it in [`Encoder::encode`]. Count what cannot be sent in [`EncodeResult`], so that the user learns about
-//!    it.
+//! 1. Describe its bytes in docs/PROTOCOL.md, and add its number to `kind`. If it is sticky, add its index to `sticky`.
+//! 2. Encode it in [`Encoder::encode`]. In [`EncodeResult`], count the parts that cannot be sent, so that the
+//!    user learns about the loss.
 //! 3. Decode it in [`Decoder::decode`], which must survive any bytes. Text goes through [`Names::structure`], never
 //!    directly to GStreamer's parser.
-//! 4. In `tests.rs`, add a round trip, and a sample to `samples()`: the tests for truncated and mutated bytes use it.
+//! 4. In `tests.rs`, add a round-trip test. Add a sample to `samples()` too, because the tests for truncated
+//!    and mutated bytes use it.
 
 use std::{
     collections::HashMap,
@@ -38,7 +38,7 @@ mod kind {
     pub(super) const STICKY_CUSTOM: u32 = 5;
 }
 
-/// The indices of sticky events: a new event replaces the one with the same index.
+/// The indices of sticky events. A new sticky event replaces the one with the same index.
 mod sticky {
     pub(super) const STREAM_START: usize = 0;
     pub(super) const STREAM_TAGS: usize = 1;
@@ -49,26 +49,27 @@ mod sticky {
 /// The name of the structure of all navigation events.
 const NAVIGATION_NAME: &str = "application/x-gst-navigation";
 
-/// The field of a navigation event that is not a plain value: the modifier keys.
+/// The field of a navigation event that has the pressed modifier keys and mouse buttons. Its value is not plain.
 const MODIFIERS_FIELD: &str = "state";
 
 /// The end of the names of events that latency tracers send through a pipeline: `latency_probe.id`,
-/// `sub_latency_probe.id`. Their fields are pads and times of one process.
+/// `sub_latency_probe.id`. The fields of these events are pads and times of one process.
 const TRACER_PROBE_SUFFIX: &str = "latency_probe.id";
 
 /// The names of other custom events that are valid only in the writer's own pipeline.
 const LOCAL_NAMES: [&str; 6] = [
-    // These refer to times of that pipeline.
+    // These events contain times of the writer's pipeline.
     "GstForceKeyUnit",
     "GstNtpOffset",
     "GstOnvifTimestamp",
-    // These are signals between parts of a playback bin.
+    // These events are signals between parts of a playback bin.
     "decodebin3-custom-eos",
     "decodebin3-custom-final-eos",
     "urisourcebin-custom-eos",
 ];
 
-/// Whether a custom event of this name is valid only in the writer's own pipeline. It is not sent, and is no loss.
+/// Whether a custom event of this name is valid only in the writer's own pipeline. The event is then not sent, and does
+/// not count as left out.
 fn is_local(name: &str) -> bool {
     name.ends_with(TRACER_PROBE_SUFFIX) || LOCAL_NAMES.contains(&name)
 }
@@ -80,9 +81,9 @@ pub(crate) struct EncodedEvent {
     time: Option<gst::ClockTime>,
     duration: Option<gst::ClockTime>,
     bytes: Vec<u8>,
-    /// The index of a sticky event.
+    /// The index of a sticky event; `None` for all other events.
     pub(crate) sticky_index: Option<usize>,
-    /// The event begins another stream, which ends all sticky events of the former stream.
+    /// The event begins another stream, so the sticky events of the former stream are no longer valid.
     pub(crate) begins_stream: bool,
 }
 
@@ -170,7 +171,7 @@ impl Encoder {
             begins_stream: true,
             ..EncodedEvent::new(kind::STREAM_START)
         };
-        // Read from the structure, because the bindings hide the number of a group.
+        // The group is read from the structure, because the bindings hide the number of a group.
         let group = event
             .structure()
             .and_then(|structure| structure.get::<u32>("group-id").ok());
@@ -204,7 +205,7 @@ impl Encoder {
                 1 => values.into_iter().for_each(|value| tag.set_value(name, value)),
                 _ => tag.set(name, gst::List::new(values)),
             }
-            // A tag that is too large, such as the lyrics of a song, does not keep the other tags from being sent.
+            // A tag that is too large, such as the lyrics of a song, is left out alone. The other tags are sent.
             let size = encoded_size(&tag).unwrap_or(bytes_left + 1);
             match tag.value(name) {
                 Ok(value) if size <= bytes_left => {
@@ -237,8 +238,8 @@ impl Encoder {
         }
     }
 
-    /// The index of custom sticky events of this name; `None` if all indices are taken. Further events are not sticky
-    /// then.
+    /// The index of custom sticky events of this name; `None` if all indices are taken. An event without an index is
+    /// not sticky for readers.
     fn sticky_index(&mut self, name: &str) -> Option<usize> {
         let known = self.custom_sticky.iter().position(|known| known == name);
         let position = known.unwrap_or(self.custom_sticky.len());
@@ -256,7 +257,7 @@ fn encoded_size(structure: &gst::StructureRef) -> Option<usize> {
     put_structure(&mut bytes, structure).map(|()| bytes.len())
 }
 
-/// The value of a tag as a plain value; `None` if there is none.
+/// Converts the value of a tag to a plain value; `None` if its type has no plain form.
 fn plain_tag(value: &glib::SendValue) -> Option<glib::SendValue> {
     if is_plain_type(value.type_()) {
         return Some(value.clone());
@@ -275,10 +276,10 @@ fn random_process_id() -> u64 {
 
 /// The group in this program that stands for `group` of another process.
 ///
-/// So streams that share a group there share one here.
+/// Streams that share a group in that process therefore share a group in this program.
 fn local_group(process: u64, group: u32) -> gst::GroupId {
     static GROUPS: LazyLock<Mutex<HashMap<(u64, u32), gst::GroupId>>> = LazyLock::new(Mutex::default);
-    /// The maximum number of groups, which no correct writer exceeds.
+    /// The maximum number of groups in the table. No correct writer exceeds it.
     const MAX_GROUPS: usize = 1024;
     let mut groups = lock(&GROUPS);
     if groups.len() >= MAX_GROUPS {
@@ -294,7 +295,7 @@ pub(crate) enum DecodedEvent {
     StreamStart(gst::Event),
     /// An event to pass on unchanged.
     Event(gst::Event),
-    /// There are no frames for a while; the time is in CLOCK_MONOTONIC nanoseconds.
+    /// There are no frames for a while. The time is in CLOCK_MONOTONIC nanoseconds.
     Gap {
         time: u64,
         duration: Option<gst::ClockTime>,
@@ -348,7 +349,8 @@ impl Decoder {
         Some(decoded)
     }
 
-    /// Decodes the tags that this program knows. A tag whose type differs from the writer's is left out.
+    /// Decodes the tags that this program knows. A tag is left out if its type in this program differs from its type in
+    /// the writer.
     fn tags(&mut self, text: &str) -> Option<gst::TagList> {
         let structure = self.names.structure(text)?;
         let mut tags = gst::TagList::new();
@@ -371,7 +373,7 @@ impl Decoder {
     }
 }
 
-/// The value of a tag of `tag_type`, from the plain value that [`plain_tag`] made of it.
+/// Converts a plain value, which [`plain_tag`] made, to the type of its tag; `None` if that fails.
 fn tag_value(value: &glib::SendValue, tag_type: glib::Type) -> Option<glib::SendValue> {
     if value.type_() == tag_type {
         return Some(value.clone());
@@ -386,8 +388,8 @@ fn tag_value(value: &glib::SendValue, tag_type: glib::Type) -> Option<glib::Send
     None
 }
 
-/// Encodes a navigation event as a message to the writer; `None` if that is too long. Fields without a plain value are
-/// left out.
+/// Encodes a navigation event as a message to the writer; `None` if the message is too long. Fields without a plain
+/// value are left out.
 pub(crate) fn navigation_message(structure: &gst::StructureRef) -> Option<Vec<u8>> {
     let mut plain = gst::Structure::new_empty(structure.name());
     for (name, value) in structure.iter() {
@@ -402,13 +404,13 @@ pub(crate) fn navigation_message(structure: &gst::StructureRef) -> Option<Vec<u8
     (message.len() <= MAX_MESSAGE_SIZE).then_some(message)
 }
 
-/// Decodes the navigation event in a reader's message, which may hold any bytes; `None` if there is none.
+/// Decodes a reader's message, which may hold any bytes; `None` if it is not a navigation event.
 pub(crate) fn navigation_event(message: &[u8], names: &mut Names) -> Option<gst::Event> {
     let mut structure = names.structure(Bytes(message).text()?)?;
     if structure.name() != NAVIGATION_NAME {
         return None;
     }
-    // The modifier keys and mouse buttons that are pressed: flags, which the message holds as a number.
+    // The pressed modifier keys and mouse buttons are flags. The message holds them as a number.
     if let Ok(bits) = structure.get::<u32>(MODIFIERS_FIELD) {
         structure.set(MODIFIERS_FIELD, NavigationModifierType::from_bits_truncate(bits));
     }

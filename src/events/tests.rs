@@ -32,7 +32,7 @@ impl tags::CustomTag<'_> for Exposure {
     const DESCRIPTION: &'static glib::GStr = glib::gstr!("exposure time in seconds");
 }
 
-/// The event that a reader gets.
+/// The event that a reader receives.
 fn received(encoded: &EncodedEvent) -> rsshm_channel::Event {
     let published = encoded.to_channel(
         5_000_001_000,
@@ -57,7 +57,7 @@ fn transfer_with(encoder: &mut Encoder, event: &gst::Event) -> (EncodedEvent, De
     }
 }
 
-/// Encodes and decodes an event, of which nothing may be left out. Returns the decoded event.
+/// Encodes and decodes an event. Nothing of the event may be left out. Returns the decoded event.
 #[track_caller]
 fn transferred(event: &gst::Event) -> gst::Event {
     init();
@@ -225,7 +225,7 @@ fn event_without_sendable_tags_is_not_sent() {
     });
     let result = Encoder::default().encode(&event);
     assert!(matches!(result, EncodeResult::LeftOut(2)), "{result:?}");
-    // But an event without any tags is sent.
+    // An event that has no tags from the start is sent.
     transfer_with(&mut Encoder::default(), &tag_event(|_| {}));
 }
 
@@ -346,7 +346,7 @@ fn custom_sticky_events_get_indices_until_none_is_left() {
         ["d", "e", "f", "g", "e", "f"].map(&mut index),
         [Some(6), Some(7), None, None, Some(7), None]
     );
-    // When a new stream begins, the sticky events of the former stream are over.
+    // A new stream ends the sticky events of the former stream, so their indices are free again.
     transfer_with(&mut encoder, &event::StreamStart::new("next"));
     assert_eq!(transfer_with(&mut encoder, &sticky("f")).0.sticky_index, Some(3));
 }
@@ -365,7 +365,7 @@ fn events_of_unlisted_types_are_not_sent() {
         event::CustomDownstreamOob::new(structure.clone()),
         event::CustomBothOob::new(structure),
         event::StreamGroupDone::new(gst::GroupId::next()),
-        // This event refers to times of the writer's own pipeline.
+        // A force-key-unit event contains times of the writer's own pipeline.
         gst_video::DownstreamForceKeyUnitEvent::builder().build(),
         UpstreamForceKeyUnitEvent::builder().build(),
     ] {
@@ -398,7 +398,7 @@ fn events_of_one_process_are_not_sent() {
             assert!(matches!(result, EncodeResult::NotSent), "{event:?}: {result:?}");
         }
     }
-    // They take no sticky index.
+    // The events of one process take no sticky index.
     let sticky = event::CustomDownstreamSticky::new(gst::Structure::new_empty("app"));
     assert_eq!(transfer_with(&mut encoder, &sticky).0.sticky_index, Some(3));
 }
@@ -462,7 +462,7 @@ fn navigation_events_arrive_unchanged() {
         let received = navigation_event(&message, &mut Names::default()).unwrap();
         assert_eq!(NavigationEvent::parse(&received).unwrap(), event);
     }
-    // GStreamer's C code makes commands of this form. The bindings would make the command's code an enum.
+    // GStreamer's C code stores the code of a command as a number. The bindings would store it as an enum.
     let command = gst::Structure::builder(NAVIGATION_NAME)
         .field("event", "command")
         .field("command-code", 3u32)

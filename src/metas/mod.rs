@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The metas of a buffer, and the boundaries of its memories, encoded as the metadata of a frame, and back. docs/PROTOCOL.md has the format.
+//! Encodes the metas of a buffer, and the boundaries of its memories, as the metadata of a frame, and decodes them.
+//! docs/PROTOCOL.md has the format.
 //!
-//! GStreamer's own serialisation of metas needs version 1.24, and supports few of them. This module supports the metas
+//! GStreamer's own serialisation of metas needs version 1.24, and supports few metas. This module supports the metas
 //! that belong to a frame and are of use in other programs. The layout of the planes is in the frame's descriptor.
 //!
 //! # How to add a meta
 //!
 //! 1. Describe its record in docs/PROTOCOL.md, and add its number to `kind`.
-//! 2. Add a branch to `encode_one`, and a function that appends the fields. Return `None` where a value cannot be
-//!    encoded: the meta is left out and counted then. Fields that the bindings assume to be valid are read in `raw`.
+//! 2. Add a branch to `encode_one`, and a function that appends the fields. Return `None` if a value cannot be
+//!    encoded, so that the meta is left out and counted. Use `raw` to read fields that the bindings assume to be valid.
 //! 3. Add the kind to [`Decoder::decode`], and a function that reads the fields. It must survive any bytes, so check
-//!    everything that GStreamer or the bindings do not. Text goes through [`Names::structure`], never directly to
-//!    GStreamer's parser.
-//! 4. In `tests.rs`, add a round trip, and the meta to `all()`: the tests for truncated and mutated bytes use it.
+//!    everything that GStreamer and the bindings do not check. Text goes through [`Names::structure`], never directly
+//!    to GStreamer's parser.
+//! 4. In `tests.rs`, add a round-trip test. Add the meta to `all()` too, because the tests for truncated and mutated
+//!    bytes use it.
 
 mod raw;
 
@@ -33,7 +35,7 @@ pub(crate) const NO_SLOT_META: &str = "RsShmNoSlotMeta";
 
 /// Whether there was no slot when upstream asked for `buffer`.
 pub(crate) fn had_no_slot(buffer: &gst::BufferRef) -> bool {
-    // Iterates, because a search by name looks the name up in a global table even if the buffer has no metas.
+    // This loop looks at all metas, because a search by name uses a global table even if the buffer has no metas.
     buffer.iter_meta::<gst::Meta>().any(|meta| is_no_slot(&meta))
 }
 
@@ -47,7 +49,7 @@ const MAX_RECORDS: usize = 128;
 /// The size of the head of a record: its kind and its size.
 const RECORD_HEAD_SIZE: usize = 4;
 
-/// The maximum number of memories of a buffer. GStreamer merges further ones, and has no constant for this limit.
+/// The maximum number of memories of a buffer. GStreamer merges memories beyond this limit, and has no constant for it.
 const MAX_MEMORIES: usize = 16;
 
 /// The kinds of records.
@@ -63,14 +65,16 @@ mod kind {
     pub(super) const MEMORIES: u16 = 9;
 }
 
-/// Encodes the metas of `buffer` into `to`, and replaces its content. `info` is the format of raw video.
+/// Encodes the metas of `buffer` into `to`, and replaces the content of `to`. `info` is the format of raw video.
 ///
-/// Returns how many metas, or parameters of a meta, were left out, because they do not fit or have no plain values.
+/// Returns how many metas, and parameters of metas, were left out. They are left out if they do not fit, or if their
+/// values cannot be encoded.
 pub(crate) fn encode(buffer: &gst::BufferRef, info: Option<&VideoInfo>, to: &mut Vec<u8>) -> u64 {
     to.clear();
     let (mut records, mut left_out) = (0, 0);
     if buffer.n_memory() > 1 && keeps_memories(buffer, info) {
-        // First, because the bytes of a frame without its boundaries may be useless, as those of tensors are.
+        // The sizes of the memories come first, so that they always fit. Without them, the bytes of some frames, such
+        // as tensors, are useless.
         encode_memories(buffer, to);
         records = 1;
     }
@@ -99,9 +103,9 @@ pub(crate) fn encode(buffer: &gst::BufferRef, info: Option<&VideoInfo>, to: &mut
     left_out
 }
 
-/// Whether the bytes of the frame will be those of the memories of `buffer`, one after the other.
+/// Whether the frame will consist of the bytes of the memories of `buffer`, one after the other.
 ///
-/// Those of raw video may not be: the copy has the default layout, whatever GstVideoMeta says of the buffer.
+/// For raw video, this may be false: the frame has the default layout, and the buffer may have another one.
 #[cold]
 fn keeps_memories(buffer: &gst::BufferRef, info: Option<&VideoInfo>) -> bool {
     info.is_none_or(|info| buffer.size() == info.size() && buffer.meta::<VideoMeta>().is_none())
@@ -111,7 +115,7 @@ fn keeps_memories(buffer: &gst::BufferRef, info: Option<&VideoInfo>) -> bool {
 #[cold]
 fn encode_memories(buffer: &gst::BufferRef, to: &mut Vec<u8>) {
     to.extend(kind::MEMORIES.to_ne_bytes());
-    // At most MAX_MEMORIES times 8.
+    // The size is at most MAX_MEMORIES times 8, so it fits 16 bits.
     to.extend((buffer.n_memory() as u16 * 8).to_ne_bytes());
     for memory in buffer.iter_memories() {
         to.extend((memory.size() as u64).to_ne_bytes());
@@ -126,7 +130,8 @@ struct EncodedMeta {
     params_left_out: u64,
 }
 
-/// Appends the record of one meta, with its size still zero; `None` if metas of this type are not sent.
+/// Appends the record of one meta; `None` if metas of this type are not sent. The size of the record is zero until the
+/// caller sets it.
 fn encode_one(meta: &MetaRef<gst::Meta>, info: Option<&VideoInfo>, to: &mut Vec<u8>) -> Option<EncodedMeta> {
     let mut params_left_out = 0;
     let valid = if let Some(crop) = meta.downcast_ref::<VideoCropMeta>() {
@@ -245,8 +250,8 @@ fn put_numbers(to: &mut Vec<u8>, numbers: &[u32]) {
     }
 }
 
-/// Whether the rectangle lies inside the picture, or inside the field if a buffer holds one. Elements that crop do not
-/// check.
+/// Whether the rectangle lies inside the picture, or inside the field if a buffer holds one field. Elements that crop
+/// do not check this.
 fn is_inside((x, y, width, height): (u32, u32, u32, u32), info: Option<&VideoInfo>) -> bool {
     let ends_inside = |from: u32, size: u32, whole: u32| from.checked_add(size).is_some_and(|end| end <= whole);
     info.is_none_or(|info| ends_inside(x, width, info.width()) && ends_inside(y, height, info.field_height()))
@@ -269,7 +274,7 @@ impl Decoder {
                 return refused;
             }
             let Some((kind, record)) = bytes.record() else {
-                // It is not known where the next record begins.
+                // The beginning of the next record is unknown.
                 return refused + 1;
             };
             let done = match kind {
@@ -324,7 +329,8 @@ impl Decoder {
     fn custom(&mut self, mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
         let name = record.text().filter(|name| !name.is_empty() && *name != NO_SLOT_META)?;
         let text = record.text()?;
-        // Never registered on behalf of a peer: registering a meta decides what it means and how elements treat it.
+        // A meta is never registered on behalf of a peer, because its registration decides what the meta means and how
+        // elements treat it.
         if !CustomMeta::is_registered(name) {
             return Some(());
         }
@@ -376,7 +382,7 @@ fn caption(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
 fn active_format(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
     let [field, spec, value] = record.numbers()?;
     let (spec, value): (VideoAFDSpec, VideoAFDValue) = (raw::known(spec)?, raw::known(value)?);
-    // GStreamer adds no such meta and returns NULL, which the bindings do not expect.
+    // For these values GStreamer adds no meta and returns NULL, which the bindings do not expect.
     if field > 1 || (spec, value) == (VideoAFDSpec::DvbEtsi, VideoAFDValue::Unavailable) {
         return None;
     }
@@ -386,13 +392,13 @@ fn active_format(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
 
 fn bars(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
     let [field, is_letterbox, first, second] = record.numbers()?;
-    // For other fields GStreamer returns NULL, as in `active_format`.
+    // For fields above 1, GStreamer returns NULL, as in `active_format`.
     let field = u8::try_from(field).ok().filter(|field| *field <= 1)?;
     VideoBarMeta::add(buffer, field, is_letterbox != 0, first, second);
     Some(())
 }
 
-/// Divides the one memory of `buffer` into several, without a copy.
+/// Divides the single memory of `buffer` into several memories, without a copy.
 #[cold]
 fn memories(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
     let mut sizes = [0; MAX_MEMORIES];
@@ -403,7 +409,7 @@ fn memories(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
         count += 1;
         end = end.checked_add(size)?;
     }
-    // A second record finds more than one memory.
+    // A second record of memories is refused, because the first one has already divided the memory.
     if count < 2 || end != buffer.size() || buffer.n_memory() != 1 {
         return None;
     }
@@ -412,7 +418,7 @@ fn memories(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
     let mut offset = 0;
     for size in &sizes[..count] {
         buffer.append_memory(match size {
-            // The bindings do not share an empty part behind the last byte.
+            // An empty part gets a new memory, because the bindings do not share an empty part behind the last byte.
             0 => gst::Memory::from_slice([]),
             _ => whole.share(offset..offset + size),
         });

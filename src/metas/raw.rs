@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Reads fields of metas that the bindings assume to be valid. Programs in C and Python can leave them out, and the
-//! bindings would panic or worse.
+//! Reads fields of metas that the bindings assume to be valid. Programs in C and Python can leave these fields out. The
+//! bindings would then panic or worse.
 
 use gst::{
     MetaRef,
@@ -9,7 +9,7 @@ use gst::{
 };
 use gst_video::{VideoRegionOfInterestMeta, VideoTimeCodeMeta};
 
-/// Whether the region has a type, which may be NULL in C and Python.
+/// Whether the region has a type. In C and Python, the type may be NULL.
 pub(super) fn has_type(region: &MetaRef<VideoRegionOfInterestMeta>) -> bool {
     // SAFETY: the reference is to a valid meta of this type, and the field is a plain integer.
     unsafe { (*region.as_ptr()).roi_type != 0 }
@@ -29,10 +29,10 @@ pub(super) fn frame_rate(time_code: &MetaRef<VideoTimeCodeMeta>) -> (u32, u32) {
     (config.fps_n, config.fps_d)
 }
 
-/// The value of a GStreamer enumeration with this number, if there is one.
+/// The value that has this number in a GStreamer enumeration, if there is one.
 pub(super) fn known<T: StaticType + FromGlib<i32>>(number: u32) -> Option<T> {
     let number = i32::try_from(number).ok()?;
     EnumClass::with_type(T::static_type())?.value(number)?;
-    // SAFETY: the enumerations of the bindings accept any number, and this one is a value of the type.
+    // SAFETY: the enumerations of the bindings accept any number, and this number is a value of the enumeration.
     Some(unsafe { T::from_glib(number) })
 }

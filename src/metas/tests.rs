@@ -54,7 +54,7 @@ fn decoded(bytes: &[u8]) -> (gst::Buffer, usize) {
 /// The bytes of each decoded buffer.
 const FRAME: [u8; 32] = *b"0123456789abcdefghijklmnopqrstuv";
 
-/// Checks that a buffer still has the bytes of its frame, in at most 16 memories, and returns their sizes.
+/// Checks that a buffer still has the bytes of its frame, in at most 16 memories. Returns the sizes of the memories.
 #[track_caller]
 fn check_memories(buffer: &gst::BufferRef) -> Vec<usize> {
     let maps: Vec<_> = buffer
@@ -66,7 +66,7 @@ fn check_memories(buffer: &gst::BufferRef) -> Vec<usize> {
     maps.iter().map(|map| map.size()).collect()
 }
 
-/// The record of memories of these sizes.
+/// The record that describes memories of these sizes.
 fn record_of_memories(sizes: &[u64]) -> Vec<u8> {
     let mut bytes = Vec::new();
     begin(&mut bytes, kind::MEMORIES);
@@ -154,16 +154,16 @@ fn invalid_memories_are_refused() {
     odd.extend([0; 4]);
     odd[2] += 4;
     assert_eq!(decoded(&odd).1, 1);
-    // The second of two records.
+    // The second of two records is refused.
     let (twice, refused) = decoded(&[record_of_memories(&[12, 20]), record_of_memories(&[16, 16])].concat());
     assert_eq!((check_memories(&twice), refused), (vec![12, 20], 1));
-    // A buffer without memory.
+    // A record for a buffer without memory is refused.
     let mut empty = buffer(|_| {});
     let record = record_of_memories(&[0, 0]);
     assert_eq!(Decoder::default().decode(&record, None, empty.get_mut().unwrap()), 1);
 }
 
-/// Encodes and decodes the metas that `add` adds; none may be left out or refused.
+/// Encodes and decodes the metas that `add` adds. None of them may be left out or refused.
 #[track_caller]
 fn transferred(add: impl FnOnce(&mut gst::BufferRef)) -> gst::Buffer {
     let (bytes, left_out) = encoded(&buffer(add));
@@ -375,7 +375,7 @@ fn time_codes_are_sent() {
 
 #[test]
 fn captions_are_sent() {
-    // A field of CEA-608, and a CDP of CEA-708, whose content does not matter here.
+    // A field of CEA-608, and a CDP of CEA-708. Their content does not matter here.
     let captions: [(VideoCaptionType, &[u8]); 2] = [
         (VideoCaptionType::Cea608S3341a, &[0x80, 0x94, 0x2c]),
         (VideoCaptionType::Cea708Cdp, &[0x96; 256]),
@@ -410,7 +410,7 @@ fn active_formats_and_bars_are_sent() {
     assert_eq!(bars, [(0, true, u32::MAX, 1000), (1, false, 3, 4)]);
 }
 
-/// GStreamer returns NULL for these, and the bindings would take that for a meta.
+/// GStreamer returns NULL for these values, and the bindings would take the NULL for a meta.
 #[test]
 fn invalid_captions_formats_and_bars_are_refused() {
     for (kind, numbers) in [
@@ -468,7 +468,8 @@ fn registered_custom_metas_are_sent() {
 #[test]
 fn decoder_registers_no_metas_and_adds_custom_ones_only() {
     buffer(add_video_meta);
-    // The second is a GStreamer meta, which is no custom meta; the last must not come from another process.
+    // The second name is that of a GStreamer meta, which is no custom meta. A meta with the last name must not come
+    // from another process.
     for (name, refused) in [
         ("RsShmNobodyKnowsMe", 0),
         ("GstVideoMeta", 1),
@@ -515,7 +516,7 @@ fn only_meta_that_does_not_fit_is_left_out() {
         (count(&buffer), left_out, refused),
         (MAX_RECORDS, 500 - MAX_RECORDS as u64, 0)
     );
-    // The decoder reads no more than that either.
+    // The decoder does not read more than `MAX_RECORDS` records either.
     let (buffer, refused) = decoded(&[&bytes[..], &bytes[..]].concat());
     assert_eq!((count(&buffer), refused), (MAX_RECORDS, 1));
 }
@@ -554,7 +555,7 @@ fn decoder_skips_records_of_unknown_kind() {
     assert_eq!((count(&buffer), refused), (1, 0));
 }
 
-/// The encoded metas of a buffer that has a meta of each kind, and two memories.
+/// The encoded metas of a buffer that has two memories and a meta of each kind.
 fn all() -> Vec<u8> {
     let buffer = buffer(|buffer| {
         buffer.append_memory(gst::Memory::from_slice([1; 12]));
@@ -597,7 +598,7 @@ proptest! {
         decoded(&bytes);
     }
 
-    /// Records of known kinds with any content.
+    /// Nearly all of the records have a known kind. Their content is random.
     #[test]
     fn decoder_survives_any_records(
         records in prop::collection::vec((0u16..10, prop::collection::vec(any::<u8>(), 0..100)), 0..20),
@@ -642,7 +643,7 @@ proptest! {
         decoded(&bytes);
     }
 
-    /// Texts that look like structures, because those can reach GStreamer's own parser.
+    /// The texts look like structures, because only such texts can reach GStreamer's own parser.
     #[test]
     fn decoder_survives_any_text(
         text in r#"[a-c/]{1,3}(, [a-c]=(\((int|uint|gint64|guint64|float|double|string|fraction|bitmask|boolean|guchar|GstCaps|structure)\))?[{<\[( ]?(-?[0-9]{1,12}(/-?[0-9]{1,11})?|0x[0-9a-f]{1,20}|[ -~]{0,12}|"[ -~]{0,12}"|min|max|NULL|nan)[}>\]) ]?){0,4};?"#,

@@ -2,52 +2,54 @@
 
 //! Estimates the offset between two clocks from single measurements.
 
-/// The smallest step of a clock, in nanoseconds. The filter follows smaller changes as it follows drift.
+/// The smallest change of a clock, in nanoseconds, that counts as a step. The filter treats smaller changes as drift.
 const MIN_STEP_NS: f64 = 1e6;
 
-/// An error is a step if it is larger than the deviation of measurements times this factor.
+/// If the error of a measurement exceeds the expected deviation times this factor, the clock has made a step.
 const STEP_DEVIATIONS: f64 = 6.0;
 
-/// The assumed deviation of measurements, in nanoseconds, before it is known.
+/// The deviation of measurements, in nanoseconds, that is assumed until the deviation is known.
 const INITIAL_DEVIATION_NS: f64 = 1e6;
 
 /// The smallest assumed deviation of measurements, in nanoseconds.
 const MIN_DEVIATION_NS: f64 = 1e3;
 
-/// The time, in seconds, over which deviations are averaged.
+/// The time, in seconds, over which the deviation is averaged.
 const DEVIATION_MEMORY_S: f64 = 1.0;
 
-/// The largest weight of one measurement in that average, once there are enough measurements.
+/// The largest weight of one measurement in the average of the deviation, once there are enough measurements.
 const MAX_DEVIATION_WEIGHT: f64 = 1.0 / 8.0;
 
-/// The assumed difference between the rates of two clocks before it is known, in nanoseconds a second (1000 are 1 ppm).
+/// The difference between the rates of two clocks that is assumed until it is known, in nanoseconds a second (1000 are
+/// 1 ppm).
 const INITIAL_RATE_NS_PER_S: f64 = 300e3;
 
-/// The assumed change of that difference from one second to the next, in nanoseconds a second.
+/// The assumed change of the difference between the rates from one second to the next, in nanoseconds a second.
 const RATE_WANDER_NS_PER_S: f64 = 1e3;
 
-/// The time, in seconds, within which steps in opposite directions may be noise.
+/// If two steps in opposite directions follow each other within this many seconds, they may be noise.
 const NOISE_INTERVAL_S: f64 = 5.0;
 
-/// The number of changes of direction after which steps are noise.
+/// The number of changes of direction after which steps count as noise.
 const MIN_NOISE_TURNS: u32 = 2;
 
-/// A step of a clock, somewhere between two measurements.
+/// A step that a clock made at some time between two measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Step {
     /// The offset before the step.
     pub(super) offset_before: i64,
-    /// The monotonic time, in nanoseconds, at which that offset was last measured.
+    /// The monotonic time, in nanoseconds, of the last measurement before the step.
     pub(super) after: i64,
-    /// The monotonic time, in nanoseconds, at which the step was seen.
+    /// The monotonic time, in nanoseconds, of the measurement that showed the step.
     pub(super) seen: i64,
 }
 
 /// A Kalman filter of the second order, which follows the offset and the rate of a clock.
 ///
-/// The weight of a measurement depends on the certainty of the estimate. At first it is large; later, it falls as
-/// measurements deviate more. So the filter needs no settings for the frame rate or the kind of the clock. A step is
-/// far larger than all deviations, so the filter estimates the offset anew after a step.
+/// The weight of a measurement depends on how certain the estimate is. The first measurements have a large weight.
+/// Later, measurements that deviate more have a smaller weight. So the filter needs no settings for the frame rate or
+/// the kind of the clock. A step is far larger than all deviations, so the filter estimates the offset anew after a
+/// step.
 #[derive(Debug, Default)]
 pub(super) struct OffsetFilter {
     state: Option<State>,
@@ -57,17 +59,18 @@ pub(super) struct OffsetFilter {
 struct State {
     /// The time of the last measurement, in monotonic nanoseconds.
     at: i64,
-    /// The value that `offset` is relative to, because a float cannot hold the nanoseconds since 1970 exactly.
+    /// The value that `offset` is relative to. A float cannot hold the nanoseconds since 1970 exactly, so `offset` must
+    /// be small.
     reference: i64,
-    /// The estimated offset in nanoseconds.
+    /// The estimated offset, in nanoseconds, minus `reference`.
     offset: f64,
     /// The estimated rate in nanoseconds a second.
     rate: f64,
-    /// The covariance matrix of offset and rate, which is their uncertainty.
+    /// The covariance matrix of offset and rate. It says how uncertain the two estimates are.
     offset_variance: f64,
     covariance: f64,
     rate_variance: f64,
-    /// The squared deviation of measurements.
+    /// The squared deviation of measurements, as an average.
     deviation: f64,
     /// The error of the last measurement.
     last_error: f64,
@@ -75,7 +78,7 @@ struct State {
     step_noise: StepNoise,
 }
 
-/// Recognises alternating steps up and down, which come from a clock that deviates more than assumed.
+/// Recognises alternating steps up and down. They come from a clock that deviates more than assumed.
 #[derive(Debug, Default)]
 struct StepNoise {
     /// The monotonic time of the last step, and whether the step was upwards.
@@ -84,8 +87,8 @@ struct StepNoise {
 }
 
 impl OffsetFilter {
-    /// Adds the measurement that the offset was between `low` and `high` at the monotonic time `at`. Returns the step
-    /// that the measurement shows.
+    /// Adds a measurement: at the monotonic time `at`, the offset was between `low` and `high`. Returns the step that
+    /// the measurement shows, if it shows one.
     pub(super) fn add(&mut self, at: i64, low: i64, high: i64) -> Option<Step> {
         match &mut self.state {
             Some(state) => state.add(at, low, high),
@@ -132,7 +135,7 @@ impl State {
         let elapsed = at.saturating_sub(self.at).max(0) as f64 / 1e9;
         self.at = at;
         self.predict(elapsed);
-        // All offsets from `low` to `high` are equally likely, so an expected offset in between is no error.
+        // All offsets from `low` to `high` are equally likely, so the error is 0 if the expected offset is one of them.
         let expected = self.offset();
         let error = expected.clamp(low.min(high), high.max(low)).saturating_sub(expected) as f64;
         let variance = self.offset_variance + self.deviation;
@@ -146,7 +149,7 @@ impl State {
         None
     }
 
-    /// Predicts offset and rate after the elapsed time.
+    /// Predicts the offset and the rate after the elapsed time.
     fn predict(&mut self, elapsed: f64) {
         self.offset += self.rate * elapsed;
         let wander = RATE_WANDER_NS_PER_S.powi(2) * elapsed;
@@ -156,7 +159,7 @@ impl State {
         self.rate_variance += wander;
     }
 
-    /// Corrects the prediction by a measurement.
+    /// Corrects the prediction with the error of a measurement.
     fn correct(&mut self, error: f64, variance: f64) {
         let (offset_gain, rate_gain) = (self.offset_variance / variance, self.covariance / variance);
         self.offset += offset_gain * error;
@@ -166,8 +169,8 @@ impl State {
         self.offset_variance *= 1.0 - offset_gain;
     }
 
-    /// Updates the deviation. It uses the difference between successive errors, because an error that stays the same is
-    /// the lag behind a clock whose rate has changed.
+    /// Updates the deviation. It uses the difference between successive errors, because a constant error is not a
+    /// deviation. A constant error is the lag behind a clock whose rate has changed.
     fn learn_deviation(&mut self, error: f64, elapsed: f64) {
         self.measurements = self.measurements.saturating_add(1);
         let weight = (elapsed / DEVIATION_MEMORY_S)
@@ -179,7 +182,8 @@ impl State {
         self.deviation = self.deviation.max(MIN_DEVIATION_NS.powi(2));
     }
 
-    /// Begins anew with the offset after a step. The rate stays, because a step does not change it.
+    /// Restarts the estimate with `offset`, which was measured after a step. The rate stays, because a step does not
+    /// change it.
     fn begin_anew(&mut self, at: i64, offset: i64, error: f64) {
         if self.step_noise.is_noise(at, error > 0.0) {
             self.deviation = self.deviation.max((error / 2.0).powi(2));
@@ -193,7 +197,7 @@ impl State {
 }
 
 impl StepNoise {
-    /// Records a step. Returns whether the steps are noise.
+    /// Records a step. Returns whether the latest steps are noise.
     fn is_noise(&mut self, at: i64, up: bool) -> bool {
         match self.last.replace((at, up)) {
             Some((last, was_up)) if at.saturating_sub(last) as f64 / 1e9 < NOISE_INTERVAL_S => {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Converts timestamps to CLOCK_MONOTONIC nanoseconds, which mean the same in every pipeline of the machine.
+//! Converts timestamps to CLOCK_MONOTONIC nanoseconds, which have one meaning in all pipelines of the machine.
 
 mod filter;
 mod stamps;
@@ -23,10 +23,10 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     )
 });
 
-/// A measurement that takes longer than this many nanoseconds is repeated, because something else ran in between.
+/// A measurement that takes longer than this many nanoseconds is repeated, because it was interrupted.
 const MAX_READING_NS: i64 = 10_000;
 
-/// The maximum number of tries of one measurement.
+/// The maximum number of attempts at one measurement.
 const MAX_READINGS: usize = 3;
 
 /// The offset between the clock of a pipeline and CLOCK_MONOTONIC.
@@ -42,9 +42,9 @@ pub(crate) struct ClockOffset {
 #[derive(Debug)]
 struct ClockState {
     clock: gst::Clock,
-    /// Whether the clock is CLOCK_MONOTONIC unless it is slaved to another clock.
+    /// Whether the clock reads CLOCK_MONOTONIC. A clock that does so may still be slaved to another clock.
     reads_monotonic: bool,
-    /// `None` while the clock is CLOCK_MONOTONIC.
+    /// `None` while the time of the clock is CLOCK_MONOTONIC.
     measurements: Option<Measurements>,
 }
 
@@ -56,13 +56,14 @@ struct Measurements {
 }
 
 impl ClockOffset {
-    /// CLOCK_MONOTONIC minus the time of `clock`, in nanoseconds.
+    /// CLOCK_MONOTONIC minus the time of `clock`, in nanoseconds, measured now.
     fn monotonic_minus(&mut self, clock: &gst::Clock) -> i64 {
         self.measure(clock)
             .map_or(0, |measurements| measurements.filter.offset())
     }
 
-    /// The same difference for the timestamp `stamp` of that clock, which may be older than the clock's last step.
+    /// CLOCK_MONOTONIC minus the time of `clock`, in nanoseconds, when the clock showed `stamp`. The clock may have
+    /// been stepped since then.
     fn monotonic_minus_at(&mut self, clock: &gst::Clock, stamp: i64) -> i64 {
         self.measure(clock).map_or(0, |measurements| {
             let offset = measurements.filter.offset();
@@ -87,7 +88,7 @@ impl ClockOffset {
         })
     }
 
-    /// Measures the offset once more; `None` if the clock is CLOCK_MONOTONIC.
+    /// Measures the offset once more, and returns all results; `None` if the clock is CLOCK_MONOTONIC.
     fn measure(&mut self, clock: &gst::Clock) -> Option<&mut Measurements> {
         let is_monotonic = self.is_monotonic(clock);
         let state = self.state(clock);
@@ -116,7 +117,8 @@ impl ClockOffset {
     }
 }
 
-/// Reads `clock` between two readings of CLOCK_MONOTONIC, and repeats that if it takes long.
+/// Reads `clock` between two readings of CLOCK_MONOTONIC. If this takes too long, it tries again and returns the
+/// fastest attempt.
 fn read(clock: &gst::Clock) -> (i64, i64, i64) {
     let once = || {
         let before = monotonic_ns();
@@ -134,7 +136,7 @@ fn read(clock: &gst::Clock) -> (i64, i64, i64) {
     best
 }
 
-/// Whether `clock` is the system's monotonic clock itself. A clock of a derived type is not.
+/// Whether `clock` is the system's monotonic clock itself, and not a clock of a derived type.
 fn reads_monotonic(clock: &gst::Clock) -> bool {
     clock.type_() == gst::SystemClock::static_type()
         && clock.property::<gst::ClockType>("clock-type") == gst::ClockType::Monotonic
@@ -153,14 +155,14 @@ pub(crate) fn origin(element: &gst::Element, offset: &mut ClockOffset) -> Option
     Some(base_time(element).saturating_add(offset.monotonic_minus(&clock)))
 }
 
-/// Whether an element's pipeline runs on CLOCK_MONOTONIC. If so, its origin is its [`base_time`], which may change at
-/// any time.
+/// Whether an element's pipeline runs on CLOCK_MONOTONIC. If it does, the element's origin is its [`base_time`], which
+/// may change at any time.
 pub(crate) fn is_on_monotonic(element: &gst::Element, offset: &mut ClockOffset) -> bool {
     element.clock().is_some_and(|clock| offset.is_monotonic(&clock))
 }
 
-/// The [`origin`] for a frame whose timestamp, as running time, is `stamp`. The timestamp may be older than the clock's
-/// last step.
+/// The [`origin`] for a frame with the timestamp `stamp`, which is a running time. The timestamp may be older than the
+/// clock's last step.
 pub(crate) fn origin_at(element: &gst::Element, offset: &mut ClockOffset, stamp: Option<i64>) -> Option<i64> {
     let Some(stamp) = stamp else {
         return origin(element, offset);
@@ -188,7 +190,7 @@ impl Times {
     /// The times of a buffer.
     pub(crate) fn of_buffer(buffer: &gst::BufferRef, segment: &gst::FormattedSegment<gst::ClockTime>) -> Self {
         let mut times = Self::of_span(buffer.pts().or(buffer.dts()), buffer.duration(), segment);
-        // In reverse playback, timestamps do not say when a frame is to be decoded.
+        // In reverse playback, timestamps do not say when a frame is to be decoded, so the frame has no DTS.
         if segment.rate() >= 0.0 {
             times.pts = running_time(buffer.pts(), segment);
             times.dts = running_time(buffer.dts(), segment);
@@ -203,7 +205,7 @@ impl Times {
         segment: &gst::FormattedSegment<gst::ClockTime>,
     ) -> Self {
         let rate = segment.rate();
-        // In reverse playback, the end of a frame is played first.
+        // In reverse playback, the end of a frame is played first, so the frame begins there.
         let begin = match duration {
             Some(duration) if rate < 0.0 => time.map(|time| time.saturating_add(duration)),
             _ => time,

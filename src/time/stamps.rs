@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Timestamps around a step of the clock that they were taken with.
+//! Finds out whether a timestamp was taken before or after a step of the clock.
 
 use super::filter::Step;
 
 /// Finds the timestamps that were taken before a step of the clock, but arrive after it.
 ///
-/// A timestamp is from before the step if it would otherwise be from before the last measurement, or from the future.
-/// In all other cases, it is compared with the time that the regular distance of frames makes likely.
+/// A timestamp gives one monotonic time with the old offset, and another one with the new offset:
+///
+/// - If the time with the old offset is later than the measurement that showed the step, the timestamp was taken after
+///   the step.
+/// - If the time with the new offset is earlier than the last measurement before the step, or in the future, the
+///   timestamp was taken before the step.
+/// - Otherwise, the regular distance of frames gives an expected time. The offset whose time is nearer to it is used.
 #[derive(Debug, Default)]
 pub(super) struct StepTracker {
-    /// The last step, while timestamps from before it may still arrive.
+    /// The last step; `None` once a timestamp from after the step has arrived.
     step: Option<Step>,
-    /// The last timestamp, in the time of the clock.
+    /// The last timestamp, as the clock gave it.
     last_stamp: Option<i64>,
     /// The monotonic time of the last timestamp.
     last: Option<i64>,
@@ -22,7 +27,8 @@ pub(super) struct StepTracker {
 
 impl StepTracker {
     pub(super) fn record_step(&mut self, step: Step) {
-        // A clock that stands still shows a step with each measurement.
+        // A clock that stands still shows a step with each measurement. These steps become one, from the first to the
+        // last.
         let earlier = self.step.unwrap_or(step);
         self.step = Some(Step {
             seen: step.seen,
@@ -30,12 +36,12 @@ impl StepTracker {
         });
     }
 
-    /// The offset that turns the timestamp `stamp` into monotonic time; `offset` is the current offset.
+    /// The offset that turns the timestamp `stamp` into monotonic time. `offset` is the current offset.
     pub(super) fn offset(&mut self, stamp: i64, offset: i64, now: i64) -> i64 {
         let is_next = self.last_stamp.replace(stamp) != Some(stamp);
         let Some(step) = self.step else {
             let time = stamp.saturating_add(offset);
-            // The same timestamp comes again if a frame could not be sent at once.
+            // If a frame could not be sent at once, its timestamp comes again, which must not change the interval.
             if is_next {
                 self.interval = self.last.map_or(0, |last| time.saturating_sub(last));
             }
@@ -47,7 +53,7 @@ impl StepTracker {
         if is_before(&step, stamp, offset, now, expected) {
             return step.offset_before;
         }
-        // All timestamps after this one are from after the step as well.
+        // This timestamp is from after the step, so all later timestamps are from after the step too.
         self.step = None;
         self.last = Some(stamp.saturating_add(offset));
         offset

@@ -10,25 +10,25 @@ const US: i64 = 1_000;
 const MS: i64 = 1_000 * US;
 const SECOND: i64 = 1_000 * MS;
 
-/// The frame rates of the tests, from a slide show to a sensor.
+/// The frame rates of the tests, in frames a second: from 1 for a slide show to 5000 for a sensor.
 const RATES: [i64; 4] = [1, 30, 240, 5000];
 
 /// A simulated clock with drift, steps and reading noise.
 struct Clock {
     /// The drift in parts per million.
     ppm: f64,
-    /// The steps. Each has its monotonic time, and the nanoseconds by which the clock is later from then on.
+    /// The steps. Each has its monotonic time, and the nanoseconds that it adds to the time of the clock.
     steps: Vec<(i64, i64)>,
-    /// The maximum deviation of a reading.
+    /// The maximum deviation of a reading, in nanoseconds.
     noise: i64,
     random: Random,
-    /// The latest time read. A GstClock never goes backwards: after a step back, it stands still until it reaches that
-    /// time again.
+    /// The latest time that was read. A GstClock never goes backwards. After a step back, it shows this time until the
+    /// stepped time is later.
     latest: i64,
 }
 
 impl Clock {
-    /// The realtime clock is so far from the monotonic one that a float cannot hold the difference exactly.
+    /// The offset of the clock. It is as large as that of the realtime clock, which a float cannot hold exactly.
     const OFFSET: i64 = 1_800_000_000 * SECOND;
 
     fn new(ppm: f64, noise: i64) -> Self {
@@ -54,14 +54,14 @@ impl Clock {
         self.latest
     }
 
-    /// Measures the offset. As with a real clock, each reading takes 300 ns.
+    /// Measures the offset. A measurement takes 300 ns, because a measurement of a real clock takes time too.
     fn measure(&mut self, monotonic: i64) -> (i64, i64, i64) {
         let time = self.time(monotonic) + self.random.within(-self.noise..=self.noise);
         (monotonic, monotonic - 150 - time, monotonic + 150 - time)
     }
 }
 
-/// A generator of random numbers. The testkit's generator cannot be used here, because that crate contains the plugin,
+/// A generator of random numbers. The testkit's generator cannot be used here, because the testkit contains the plugin,
 /// and two copies of the plugin's symbols cannot be linked.
 struct Random(u64);
 
@@ -77,7 +77,8 @@ impl Random {
     }
 }
 
-/// The error of the offset at each of the times, and the number of steps that the filter saw.
+/// Measures the clock at each of the times. Returns the error of the filter's offset at each time, and the number of
+/// steps that the filter saw.
 fn follow(clock: &mut Clock, times: impl Iterator<Item = i64>) -> (Vec<i64>, usize) {
     let mut filter = OffsetFilter::default();
     let mut steps = 0;
@@ -113,7 +114,7 @@ fn filter_follows_drift_without_lag_at_every_rate() {
             assert_eq!(steps, 0, "{rate} a second");
             assert!(worst(&errors) < 150 * US, "{rate} a second: {}", worst(&errors));
             assert!(jitter(&errors) < 100 * US, "{rate} a second: {}", jitter(&errors));
-            // After a few measurements, the rate of the clock is known.
+            // After a few measurements, the filter knows the rate of the clock.
             let later = &errors[errors.len() / 2..];
             assert!(worst(later) < US, "{rate} a second: {}", worst(later));
         }
@@ -134,7 +135,7 @@ fn filter_smooths_jittery_clock() {
     for rate in RATES {
         let (errors, steps) = follow(&mut Clock::new(50.0, 3 * MS), frames(rate, rate.max(10) * 20));
         assert_eq!(steps, 0, "{rate} a second");
-        // This holds from the first measurement on.
+        // The next two limits hold from the first measurement on.
         assert!(worst(&errors) < 3 * MS, "{rate} a second: {}", worst(&errors));
         assert!(jitter(&errors) < 1500 * US, "{rate} a second: {}", jitter(&errors));
         let later = &errors[errors.len() / 2..];
@@ -150,7 +151,8 @@ fn filter_follows_step_at_once() {
             let times: Vec<_> = frames(rate, rate.max(10) * 12).collect();
             let at = times[times.len() * 3 / 4];
             let (errors, _) = follow(&mut Clock::new(200.0, 0).stepped(at, by), times.into_iter());
-            // A clock that was stepped back stands still for a while; each frame shows a step then.
+            // The steps are not counted, because a clock that was stepped back stands still for a while. Each frame
+            // then shows a step.
             assert!(worst(&errors) < MS, "{rate} a second, {by}: {}", worst(&errors));
         }
     }
@@ -191,7 +193,7 @@ fn filter_tolerates_slow_measurements() {
     let mut clock = Clock::new(200.0, 0);
     let mut filter = OffsetFilter::default();
     for (n, now) in frames(30, 3000).enumerate() {
-        // Something else ran before or after the reading of the clock.
+        // In some measurements, something else ran before or after the reading of the clock.
         let (mut before, mut after) = (now - 150, now + 150);
         match n % 20 {
             7 => before -= 20 * MS,
@@ -213,12 +215,12 @@ fn filter_survives_pause() {
     assert!(worst(&errors) < MS, "{}", worst(&errors));
 }
 
-/// The errors of the times of frames. The clock stamps each frame at its capture. The frame is sent `later()`
-/// nanoseconds after its capture.
+/// Returns the errors of the times that frames get. The clock stamps each frame at its capture. The frame is sent
+/// `later()` nanoseconds after its capture.
 fn stamp(clock: &mut Clock, captured: impl Iterator<Item = i64>, mut later: impl FnMut() -> i64) -> Vec<i64> {
     let mut filter = OffsetFilter::default();
     let mut stamps = StepTracker::default();
-    // Stamps and measurements take place in order of time.
+    // The events are sorted, because the simulated clock must be read in the order of time.
     let mut events: Vec<(i64, Option<i64>)> = captured
         .flat_map(|captured| [(captured, None), (captured + later(), Some(captured))])
         .collect();
@@ -242,7 +244,7 @@ fn stamp(clock: &mut Clock, captured: impl Iterator<Item = i64>, mut later: impl
 
 #[test]
 fn frames_get_capture_time_despite_drift_and_steps() {
-    // The step takes place at each millisecond between two frames in turn.
+    // Each round puts the step at another millisecond between two frames.
     for part in 0..33 {
         for (latency, by) in [
             (5, 50),
@@ -258,7 +260,7 @@ fn frames_get_capture_time_despite_drift_and_steps() {
             let mut random = Random(7);
             let later = || latency * MS - random.within(0..=4 * MS);
             let errors = stamp(&mut clock, frames(30, 1800), later);
-            // The timestamps of a clock that stands still have no information.
+            // While a clock stands still, its timestamps have no information, so they are not checked.
             let still = |n: i64| by < 0 && (step..step - by * MS).contains(&(n * SECOND / 30));
             let valid: Vec<_> = (1..)
                 .zip(errors)
