@@ -35,8 +35,8 @@ pub(crate) fn channel_name(property: Option<&str>, element_name: &str) -> Result
 
 /// The template of an element's only pad.
 ///
-/// The template's caps are ANY, because no list can name all caps that the channel takes. The sink still never answers
-/// a CAPS query with ANY.
+/// The template's caps are ANY, because no list can name all caps that the channel takes. Nevertheless, the answer of
+/// `rsshmsink` to a CAPS query is never ANY.
 pub(crate) fn pad_template(direction: gst::PadDirection) -> Vec<gst::PadTemplate> {
     let name = match direction {
         gst::PadDirection::Sink => "sink",

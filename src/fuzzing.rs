@@ -23,7 +23,7 @@ fn init() {
 }
 
 /// Decodes the metas of a frame and encodes the result again. A pipeline that passes frames on from one channel to
-/// another does the same two steps.
+/// another performs these two steps.
 pub fn metas(data: &[u8]) {
     init();
     let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Gray8, 640, 480)
@@ -38,8 +38,8 @@ pub fn metas(data: &[u8]) {
     }
 }
 
-/// Decodes the bytes after the first one as an event of the channel. The first byte gives the kind of the event. Also
-/// decodes the bytes after the first one as a reader's message.
+/// Decodes an event of the channel and a reader's message. The first byte gives the kind of the event. The other bytes
+/// are decoded twice: as an event of this kind, and as a message.
 pub fn events(data: &[u8]) {
     init();
     let Some((kind, bytes)) = data.split_first() else {
@@ -49,7 +49,7 @@ pub fn events(data: &[u8]) {
     (event.time, event.duration) = (0, data.len() as u64);
     let decoded = events::Decoder::default().decode(&event);
     if let Some(events::DecodedEvent::StreamStart(event) | events::DecodedEvent::Event(event)) = &decoded {
-        // If a pipeline passes the event on to another channel, its sink encodes the event again.
+        // If a pipeline passes the event on to another channel, the sink of this pipeline encodes the event again.
         let _ = events::Encoder::default().encode(event);
     }
     events::navigation_event(bytes, &mut Names::default());

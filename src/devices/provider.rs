@@ -21,7 +21,7 @@ use crate::{caps, sync::lock};
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The time for which a channel must be missing before its device is removed. The channel's name is missing for a
-/// moment while another segment takes it over.
+/// moment while another segment takes over this name.
 const REMOVAL_DELAY: Duration = Duration::from_millis(300);
 
 /// The running thread that watches the channels.

@@ -49,7 +49,7 @@ impl Pacing {
         self.delay_ns.load(Ordering::Relaxed)
     }
 
-    /// Sets the delay, and passes it to the base class, which waits before each frame.
+    /// Sets the delay, and applies it to the base class.
     pub(super) fn set_delay(&self, sink: &gst_base::BaseSink, settings: PacingSettings, delay_ns: i64) {
         self.delay_ns.store(delay_ns, Ordering::Relaxed);
         self.apply(sink, settings);

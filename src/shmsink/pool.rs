@@ -81,7 +81,8 @@ impl CurrentFormat {
         *lock(&self.0) = info;
     }
 
-    /// Whether pictures of the format `info` have the format, size and interlacing of the current format.
+    /// Whether the pictures that `info` describes are like those of the current format: in pixel format, size and
+    /// interlacing.
     fn matches(&self, info: &gst_video::VideoInfo) -> bool {
         let picture = |info: &gst_video::VideoInfo| {
             (

@@ -140,7 +140,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSink:navigation:
          *
-         * Whether to forward navigation events from readers upstream. Navigation events are mouse and keyboard input in
+         * Whether to send the readers' navigation events upstream. Navigation events are mouse and keyboard input in
          * the readers' windows.
          *
          * Since: 0.1
@@ -199,7 +199,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          * - `slots`: slots that have memory
          * - `slots-in-use`: slots that hold a frame or are being drawn into
          * - `bytes`: size of the segment's file
-         * - `semaphore-timeouts`: publishes without the semaphore, because the semaphore's holder kept it too long
+         * - `semaphore-timeouts`: the number of publishes that went on without the semaphore, because another process
+         *   held it too long
          * - `readers-evicted`: readers whose pins no longer count, because they exceeded their quota
          *
          * Since: 0.1

@@ -63,8 +63,8 @@ pub(super) fn publish(writer: &Writer, counters: &Counters, frame: Frame) -> Res
     Ok(Outcome::Published)
 }
 
-/// Publishes a buffer in place. Returns `false` if it must be copied, because its memory is not a slot or was published
-/// before, for example.
+/// Publishes a buffer in place. Returns `false` if the buffer must be copied instead, for example because its memory is
+/// not a slot or was published before.
 fn publish_in_place(writer: &Writer, frame: Frame) -> Result<bool, PublishError> {
     if frame.buffer.n_memory() != 1 {
         return Ok(false);
@@ -149,8 +149,8 @@ fn is_published_slot(writer: &Writer, buffer: &gst::BufferRef) -> bool {
             .is_ok_and(|map| writer.upstream().owns(map.as_slice()))
 }
 
-/// Copies a buffer into a slot. Copies row by row if the buffer does not have the default layout, otherwise whole
-/// memories at once.
+/// Copies a buffer into a slot: row by row if the buffer's layout is not the default layout, otherwise one whole memory
+/// at a time.
 fn copy_frame(from: &gst::BufferRef, to: &mut [u8], info: Option<&VideoInfo>) -> Result<(), String> {
     let copy = copy_to_slot(to.len());
     if let Some(info) = info {

@@ -89,8 +89,8 @@ impl Stream {
         let times = Times::of_buffer(buffer, &self.segment);
         let origin = self.origin(element, &times, delay_ns);
         let mut descriptor = frame::describe(buffer, times, origin);
-        // v4l2src flags all frames except raw video and JPEG as delta units, even Bayer pictures. With these flags, a
-        // reader would wait forever for a keyframe. So the flag is dropped until the stream has had a keyframe.
+        // v4l2src flags all frames except raw video and JPEG as delta units, even Bayer pictures. Because of this flag,
+        // a reader would wait forever for a keyframe. So the flag is cleared until the stream has had a keyframe.
         self.has_keyframes |= !descriptor.is_delta();
         if !self.has_keyframes {
             descriptor.flags &= !gst::BufferFlags::DELTA_UNIT.bits();

@@ -114,8 +114,8 @@ impl EventForwarder {
     pub(super) fn begin_data(&mut self, context: Context) {
         self.is_segment_due = false;
         // The base class queues no custom sticky events. So they are stored on the pad, and go out after the SEGMENT
-        // event. They are stored only now, because before the ALLOCATION query they would go out too early, with that
-        // query.
+        // event. They are stored only after the ALLOCATION query, because events that are stored earlier go out before
+        // the query.
         for event in std::mem::take(&mut self.pending).sticky {
             let _ = context.element.src_pad().store_sticky_event(&event);
         }

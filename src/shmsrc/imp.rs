@@ -64,8 +64,8 @@ impl RsShmSrc {
         lock(&self.handle).clone()
     }
 
-    /// Drops ALLOCATION queries without caps, because some elements crash at such a query. The base class sends one,
-    /// because it negotiates before the caps are known.
+    /// Drops ALLOCATION queries without caps, because some elements crash at such a query. The base class sends such a
+    /// query, because it negotiates before the caps are known.
     fn drop_allocation_queries_without_caps(&self) {
         // If no caps came after the last start, the probe of that start is still installed.
         if self.has_probe.swap(true, Ordering::Relaxed) {
@@ -205,8 +205,7 @@ impl ElementImpl for RsShmSrc {
         self.parent_post_message(self.explain_not_negotiated(&message).unwrap_or(message))
     }
 
-    /// Refuses seeks. If a seek is sent to the element, the base class would flush first, and only then find that the
-    /// element cannot seek.
+    /// Refuses seeks, because the base class would first flush, and only then find that the element cannot seek.
     fn send_event(&self, event: gst::Event) -> bool {
         match send_to_writer(|| self.handle(), &event) {
             Some(sent) => sent,

@@ -32,7 +32,7 @@ pub(super) struct Shared {
     /// Whether downstream understands a GstVideoMeta. The streaming thread sets this flag when it negotiates. All
     /// accesses are Relaxed, because no other data depends on the flag.
     downstream_takes_video_meta: AtomicBool,
-    /// Whether the streaming thread has yet to react to the pipeline's change to PLAYING.
+    /// Whether the streaming thread must still react to the pipeline's change to PLAYING.
     has_resumed: AtomicBool,
 }
 

@@ -337,7 +337,7 @@ impl Stream {
             return;
         };
         let now = now.unwrap_or(running);
-        // The jitter is how much later than its time the frame arrived.
+        // The jitter is the delay between the frame's time and its arrival.
         let jitter = now.nseconds() as i64 - running.nseconds() as i64;
         let stats = self.reader.stats();
         // The conversion fails only for the highest number, which means "none" in GStreamer.

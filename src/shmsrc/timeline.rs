@@ -2,13 +2,13 @@
 
 //! Maps the times of frames to the running time of the reader's pipeline.
 
-/// The period after the start in which frames from before the start are skipped, in nanoseconds, without the writer's
-/// latency. If frames from before the start still arrive after this period, their writer is late (too slow for its
-/// frame rate, for example), and they are shown late.
+/// During this period after the start, in nanoseconds, frames from before the start are skipped. The period is extended
+/// by the writer's latency. If frames from before the start still arrive after it, their writer is late (too slow for
+/// its frame rate, for example), and these frames are shown late.
 const EARLY_FRAMES_PERIOD_NS: i64 = 1_000_000_000;
 
-/// A frame more than this many nanoseconds ahead of now does not hold up the frames after it, because its writer did
-/// not keep to the clock.
+/// A frame that is more than this many nanoseconds ahead of now does not hold up the frames after it, because its
+/// writer did not keep to the clock.
 const FAR_FUTURE_NS: i64 = 1_000_000_000;
 
 /// The smallest distance between the running times of two frames, in nanoseconds.
@@ -23,7 +23,7 @@ pub(super) struct Arrival {
     pub(super) running: i64,
     /// The current running time.
     pub(super) now: i64,
-    /// Whether it is the first frame since the pipeline went to PLAYING.
+    /// Whether this is the first frame since the pipeline went to PLAYING.
     pub(super) is_first: bool,
     /// The delay between a frame's own time and the moment at which the frame leaves the writer.
     pub(super) latency: i64,
@@ -37,7 +37,8 @@ pub(super) struct Arrival {
 /// A timeline, which places frames in the running time of the reader's pipeline.
 ///
 /// In general, a frame keeps its own time. Only a frame from before the pipeline's time, or from before the last frame
-/// passed on, is skipped or shifted. So timestamps always rise, and two frames are as far apart as their captures.
+/// passed on, is skipped or shifted. So timestamps always rise, and the distance between two timestamps is the time
+/// between the two captures.
 #[derive(Debug, Default)]
 pub(super) struct Timeline {
     /// Frames from before this running time are skipped or shifted.
@@ -88,8 +89,8 @@ impl Timeline {
             return None;
         } else {
             self.is_late = running < self.earliest;
-            // The frame keeps its distance from the last frame, but is placed no later than `now`, unless `least`
-            // requires it.
+            // The frame keeps its distance from the last frame, but is placed no later than `now`, unless `least` is
+            // later.
             running.saturating_add(self.shift).min(now).max(least)
         };
         self.shift = placed_at.saturating_sub(running);

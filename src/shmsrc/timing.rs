@@ -34,7 +34,7 @@ const MAX_LEAD_ERROR_NS: i64 = 2_000_000_000;
 /// How far this program's CLOCK_MONOTONIC is ahead of the writer's, in nanoseconds; `None` if this is not certain.
 ///
 /// `segment_lead` is [`Reader::clock_lead_ns`]. `frame_lead` is how much later than expected a frame arrived. Each of
-/// these two values can be large for another reason. `segment_lead` is large if the system's time was set or the
+/// these two values can also be large for other reasons. `segment_lead` is large if the system's time was set or the
 /// machine slept. `frame_lead` is large if the writer has a `ts-offset`, keeps to no clock or has stopped. Only a
 /// shifted clock makes the two values large and about equal.
 fn certain_lead(segment_lead: i64, frame_lead: i64) -> Option<i64> {
@@ -159,7 +159,7 @@ impl Timing {
     }
 
     /// Converts `absolute`, the CLOCK_MONOTONIC time of an event between two frames, to running time. Returns `None` if
-    /// the time is over, or is before the pipeline's time or before its first frame.
+    /// the time is before the start of the pipeline's time or before the last frame that was passed on.
     pub(super) fn place_gap(&mut self, element: &gst_base::BaseSrc, absolute: u64) -> Option<i64> {
         let origin = time::origin(element.upcast_ref(), &mut self.clock_offset)?;
         self.timeline.place_gap(time::to_running(absolute, origin)?)
