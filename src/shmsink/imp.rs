@@ -77,7 +77,7 @@ pub struct RsShmSink {
     counters: Counters,
 }
 
-/// The channel and its readers.
+/// Methods for the channel and its readers.
 impl RsShmSink {
     fn base(&self) -> gst_base::BaseSink {
         self.obj().clone().upcast()
@@ -137,7 +137,7 @@ impl RsShmSink {
         self.clients.set(&self.base(), 0);
     }
 
-    /// Posts `error`, an error of the channel, on the bus.
+    /// Posts an error message about `error`, an error of the channel.
     fn fail(&self, error: &Error) -> gst::FlowError {
         let message = error::message(error, gst::ResourceError::Write);
         gst::error!(CAT, imp = self, "{error}");
@@ -146,7 +146,7 @@ impl RsShmSink {
     }
 }
 
-/// The pacing of frames.
+/// Methods for the pacing of frames.
 impl RsShmSink {
     /// Decides how frames are paced, and announces the latency to readers.
     fn update_latency(&self) {
@@ -212,7 +212,7 @@ impl RsShmSink {
     }
 }
 
-/// The frames and events that go through the channel.
+/// Methods for the frames and events that go through the channel.
 impl RsShmSink {
     /// Waits until `buffer` can be published, and publishes it. `metadata` has the encoded metas of the buffer.
     fn publish_buffer(
@@ -307,7 +307,7 @@ impl RsShmSink {
     }
 }
 
-/// Negotiation of caps.
+/// Methods for the negotiation of caps.
 impl RsShmSink {
     /// Records the answer to a query for caps. `refusal` is the reason if the sink accepts none of the caps in the
     /// query. A warning is posted if the first answer is a refusal.

@@ -251,8 +251,8 @@ impl Stream {
         }
     }
 
-    /// Resumes after the pipeline went to PLAYING. Of the frames that were captured before, the pipeline gets only the
-    /// newest.
+    /// Resumes after the pipeline went to PLAYING. Of the frames that were captured before this change, the pipeline
+    /// gets only the newest.
     fn resume(&mut self, context: Context) {
         self.reader.seek_newest();
         self.timing.resume(context.element);

@@ -46,7 +46,8 @@ pub(super) struct Timeline {
     last: Option<LastFrame>,
     /// How much later than its own time the last frame was placed.
     shift: i64,
-    /// Whether the writer is late: its frames are from before `earliest`, and this is expected of its next frames too.
+    /// Whether the writer is late: its frames are from before `earliest`, and its next frames are expected to be so
+    /// too.
     is_late: bool,
 }
 
