@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The common parts of both elements, which are the `channel` property and one pad that takes any caps.
+//! The parts that `rsshmsink` and `rsshmsrc` have in common: properties, the name of the channel, and a pad that takes
+//! any caps.
 
 use gst::{glib, prelude::*};
 use rsshm_channel::ChannelName;
@@ -16,7 +17,8 @@ pub(crate) fn channel_property() -> glib::ParamSpec {
         .build()
 }
 
-/// The specification of the `channel-stats` property. `blurb` names the fields of its structure.
+/// The specification of the `channel-stats` property. `blurb` lists the fields of the structure that is the property's
+/// value.
 pub(crate) fn channel_stats_property(blurb: &str) -> glib::ParamSpec {
     glib::ParamSpecBoxed::builder::<gst::Structure>("channel-stats")
         .nick("Channel statistics")
@@ -25,7 +27,7 @@ pub(crate) fn channel_stats_property(blurb: &str) -> glib::ParamSpec {
         .build()
 }
 
-/// The channel of an element, which is its `channel` property or, if that is unset, its own name.
+/// The name of an element's channel: the `channel` property or, if this property is unset, the element's name.
 pub(crate) fn channel_name(property: Option<&str>, element_name: &str) -> Result<ChannelName, gst::ErrorMessage> {
     ChannelName::new(property.unwrap_or(element_name))
         .map_err(|error| error::message(&error, gst::ResourceError::Settings))
@@ -33,8 +35,8 @@ pub(crate) fn channel_name(property: Option<&str>, element_name: &str) -> Result
 
 /// The template of an element's only pad.
 ///
-/// The template is ANY because no list can name all caps that the channel takes. The answer to a CAPS query is never
-/// ANY.
+/// The template's caps are ANY, because no list can name all caps that the channel takes. Nevertheless, the answer of
+/// `rsshmsink` to a CAPS query is never ANY.
 pub(crate) fn pad_template(direction: gst::PadDirection) -> Vec<gst::PadTemplate> {
     let name = match direction {
         gst::PadDirection::Sink => "sink",

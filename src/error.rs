@@ -4,7 +4,8 @@
 
 use rsshm_channel::Error;
 
-/// The message that reports `error` to the user. `other` is the kind for system errors that have no kind of their own.
+/// The message that reports `error` to the user. `other` is the kind of the message for all errors that have no more
+/// specific kind.
 pub(crate) fn message(error: &Error, other: gst::ResourceError) -> gst::ErrorMessage {
     match error {
         Error::Name { .. } | Error::Option { .. } => {

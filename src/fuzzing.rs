@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Entry points for the fuzz targets in `fuzz/`. Their input is bytes that any program may have written into a channel.
-//! They exist only with the feature `fuzzing`.
+//! Entry points for the fuzz targets in `fuzz/`. The input of each entry point stands for bytes that any program may
+//! have written into a channel. The module exists only with the feature `fuzzing`.
 
 use std::sync::Once;
 
@@ -9,7 +9,7 @@ use gst::glib;
 
 use crate::{caps, codec::Names, events, metas};
 
-/// Initialises GStreamer so that a warning of GLib aborts the program, because no input from a peer may cause a
+/// Initialises GStreamer, and makes each GLib warning abort the program, because no input from a peer may cause a
 /// warning.
 fn init() {
     static ONCE: Once = Once::new();
@@ -22,14 +22,14 @@ fn init() {
     });
 }
 
-/// Decodes the metas of a frame and encodes the result again. A reader that passes the frame on to another channel does
-/// this.
+/// Decodes the metas of a frame and encodes the result again. A pipeline that passes frames on from one channel to
+/// another performs these two steps.
 pub fn metas(data: &[u8]) {
     init();
     let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Gray8, 640, 480)
         .build()
         .ok();
-    // The seed `memories` divides 32 bytes.
+    // The buffer has 32 bytes, because the fuzzing seed `memories` divides this number of bytes into memories.
     let mut buffer = gst::Buffer::from_slice([0; 32]);
     if let Some(buffer) = buffer.get_mut() {
         metas::Decoder::default().decode(data, info.as_ref(), buffer);
@@ -38,8 +38,8 @@ pub fn metas(data: &[u8]) {
     }
 }
 
-/// Decodes an event of the channel, of the kind that the first byte gives. Also decodes the other bytes as a reader's
-/// message.
+/// Decodes an event of the channel and a reader's message. The first byte gives the kind of the event. The other bytes
+/// are decoded twice: as an event of this kind, and as a message.
 pub fn events(data: &[u8]) {
     init();
     let Some((kind, bytes)) = data.split_first() else {
@@ -49,13 +49,13 @@ pub fn events(data: &[u8]) {
     (event.time, event.duration) = (0, data.len() as u64);
     let decoded = events::Decoder::default().decode(&event);
     if let Some(events::DecodedEvent::StreamStart(event) | events::DecodedEvent::Event(event)) = &decoded {
-        // A writer that is downstream of a reader encodes the event again.
+        // If a pipeline passes the event on to another channel, the sink of this pipeline encodes the event again.
         let _ = events::Encoder::default().encode(event);
     }
     events::navigation_event(bytes, &mut Names::default());
 }
 
-/// Parses the caps of a segment.
+/// Parses `data` as the caps of a segment.
 pub fn caps(data: &[u8]) {
     init();
     if let Ok(text) = str::from_utf8(data)

@@ -2,11 +2,12 @@
 
 //! GStreamer elements that share the frames of one pipeline with any number of other programs.
 //!
-//! `rsshmsink` publishes frames, with their caps, on a named channel in POSIX shared memory. `rsshmsrc` reads them in
-//! any number of unrelated pipelines. The crate `rsshm-channel` defines the format and the protocol of the channel.
+//! `rsshmsink` publishes frames, with their caps, on a named channel in POSIX shared memory. `rsshmsrc` reads these
+//! frames in any number of unrelated pipelines. The crate `rsshm-channel` defines the format and the protocol of the
+//! channel.
 
 #![allow(missing_docs)] // plugin_define! makes public items without documentation
-#![allow(unused_doc_comments)] // rustdoc does not use the blocks for GStreamer's documentation tool
+#![allow(unused_doc_comments)] // some doc comments are for GStreamer's documentation tool, not for rustdoc
 
 /**
  * plugin-rsshm:

@@ -43,7 +43,7 @@ fn to_name(uri: &str) -> Result<String, glib::Error> {
 
 /// Decodes the percent escapes of `text`; `None` if an escape is invalid, or if the result is not UTF-8.
 ///
-/// GLib's own function does not check that the result is UTF-8, and its binding assumes that it is.
+/// GLib's own function may return text that is not UTF-8, but the function's Rust binding assumes UTF-8.
 fn unescape(text: &str) -> Option<String> {
     let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
     let mut bytes = Vec::with_capacity(text.len());

@@ -52,7 +52,7 @@ impl ObjectSubclass for RsShmDevice {
 impl ObjectImpl for RsShmDevice {}
 impl GstObjectImpl for RsShmDevice {}
 
-// Nothing here may panic, because C code calls these functions, and a panic there aborts the whole program.
+// The functions in this block must not panic. C code calls them, so a panic in them aborts the whole program.
 impl DeviceImpl for RsShmDevice {
     fn create_element(&self, name: Option<&str>) -> Result<gst::Element, gst::LoggableError> {
         gst::ElementFactory::make("rsshmsrc")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The channels of this machine as devices, for programs that let the user choose a camera.
+//! Lists the channels of this machine as devices, for programs that let the user choose a camera.
 
 use std::sync::LazyLock;
 
@@ -18,7 +18,7 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 });
 
 glib::wrapper! {
-    /// A channel that has a writer.
+    /// The device that stands for a channel with a writer.
     pub struct RsShmDevice(ObjectSubclass<device::RsShmDevice>) @extends gst::Device, gst::Object;
 }
 
@@ -28,7 +28,7 @@ glib::wrapper! {
 }
 
 pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
-    // The provider ranks below the providers of real cameras, because a camera should be the default.
+    // The provider ranks below the providers of real cameras, because a real camera should be the default device.
     gst::DeviceProvider::register(
         Some(plugin),
         "rsshmdeviceprovider",

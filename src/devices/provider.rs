@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The device provider. It lists the channels that have a writer, and reports when they come and go.
+//! The device provider. It lists the channels that have a writer, and reports when a channel appears, changes or
+//! disappears.
 
 use std::{
     collections::BTreeMap,
@@ -15,11 +16,12 @@ use rsshm_channel::{ChannelName, Observer, Watch, WatchStop};
 use super::CAT;
 use crate::{caps, sync::lock};
 
-/// The longest time between two checks of the listed channels. A notification of a change causes a check at once.
+/// The longest time between two checks of the listed channels. If the file system notifies of a change, the check
+/// happens at once.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A device is removed when its channel has been missing for this time. A channel is missing for a moment while another
-/// segment takes its name.
+/// The time for which a channel must be missing before its device is removed. The channel's name is missing for a
+/// moment while another segment takes over this name.
 const REMOVAL_DELAY: Duration = Duration::from_millis(300);
 
 /// The running thread that watches the channels.
@@ -41,7 +43,8 @@ struct Channel {
 }
 
 impl Channel {
-    /// Reads a channel; `None` if it has no living writer.
+    /// Reads the caps and the writer of the channel `name`; `None` if the channel has no living writer or no valid
+    /// caps.
     fn read(name: &str) -> Option<Self> {
         let observer = Observer::open(&ChannelName::new(name).ok()?).ok()??;
         Some(Self {
@@ -70,7 +73,7 @@ struct ListEntry {
     missing_since: Option<Instant>,
 }
 
-/// The channels that the application knows, by name.
+/// The channels that the application knows as devices. The keys are the names of the channels.
 #[derive(Default)]
 struct DeviceList(BTreeMap<String, ListEntry>);
 
@@ -110,7 +113,7 @@ impl DeviceList {
         }
     }
 
-    /// The longest time to wait for a notification of a change.
+    /// The longest time to wait for a notification before the next check.
     fn timeout(&self, watch: &Watch) -> Duration {
         if self.0.values().any(|entry| entry.missing_since.is_some()) {
             REMOVAL_DELAY
@@ -132,7 +135,7 @@ impl ObjectSubclass for RsShmDeviceProvider {
 impl ObjectImpl for RsShmDeviceProvider {}
 impl GstObjectImpl for RsShmDeviceProvider {}
 
-// Nothing here may panic, because C code calls these functions, and a panic there aborts the whole program.
+// The functions in this block must not panic. C code calls them, so a panic in them aborts the whole program.
 impl DeviceProviderImpl for RsShmDeviceProvider {
     fn metadata() -> Option<&'static gst::subclass::DeviceProviderMetadata> {
         static METADATA: LazyLock<gst::subclass::DeviceProviderMetadata> = LazyLock::new(|| {
@@ -157,7 +160,7 @@ impl DeviceProviderImpl for RsShmDeviceProvider {
         let failed = |error: std::io::Error| gst::loggable_error!(CAT, "the channels cannot be watched: {error}");
         let (watch, stop) = Watch::new().map_err(failed)?;
         let mut list = DeviceList::default();
-        // The channels that exist now are listed when this function returns.
+        // This first update lists the existing channels, so that the application knows them when this function returns.
         list.update(&self.obj());
         let provider = self.obj().downgrade();
         let run = move || {
@@ -180,8 +183,8 @@ impl DeviceProviderImpl for RsShmDeviceProvider {
         let watch_thread = lock(&self.watch_thread).take();
         if let Some(WatchThread { stop, thread }) = watch_thread {
             drop(stop);
-            // An application may stop the provider from its handler for a new device. The handler runs in the
-            // provider's thread, which must not wait for itself.
+            // An application may call this function in its handler for a new device. The handler runs in the provider's
+            // thread, and a thread must not wait for itself.
             if thread.thread().id() != thread::current().id() {
                 let _ = thread.join();
             }

@@ -4,11 +4,12 @@
  * SECTION:element-rsshmsink
  * @see_also: rsshmsrc
  *
- * Publishes the frames of a pipeline, with their caps, on a named channel in POSIX shared memory. Any number of #rsshmsrc
- * elements in unrelated programs read them. The readers may start first, stop, or crash at any time.
+ * Publishes the frames of a pipeline, with their caps, on a named channel in POSIX shared memory. Any number of
+ * #rsshmsrc elements in unrelated programs can read these frames. Readers may start before the sink, and may stop or
+ * crash at any time.
  *
- * Upstream elements that take their buffers from a pool draw into shared memory directly, so that nothing is copied.
- * Memory that upstream allocated itself is copied once.
+ * Upstream elements that take their buffers from the sink's pool draw directly into shared memory, so nothing is
+ * copied. A frame in memory that upstream allocated itself is copied once.
  *
  * ## Examples
  *
@@ -50,20 +51,20 @@ use crate::{
     uri,
 };
 
-/// The number of buffers that the pool announces as its minimum.
+/// The minimum number of buffers that the sink announces for its pool.
 const MIN_BUFFERS: u32 = 2;
 
-/// A wait for a connection delays the frames after it only if it takes at least this long.
+/// The shortest wait for a connection that delays the frames after the wait.
 const MIN_CONNECTION_WAIT: gst::ClockTime = gst::ClockTime::from_mseconds(5);
 
-/// The open channel. It exists between the state changes NULL->READY and READY->NULL.
+/// The open channel. It exists from the state change NULL->READY to the state change READY->NULL.
 struct Session {
     writer: Arc<Writer>,
     service: ServiceThread,
 }
 
-// Each lock is held for a few lines, and never while another lock is taken. No lock is held during a call into the base
-// class, a post, a notification or a wait.
+// A thread holds each lock for a few lines only, and takes no other lock while it holds one. It holds no lock while it
+// calls the base class, posts a message, notifies or waits.
 #[derive(Default)]
 pub struct RsShmSink {
     settings: Mutex<Settings>,
@@ -76,7 +77,7 @@ pub struct RsShmSink {
     counters: Counters,
 }
 
-/// The channel and its readers.
+/// Methods for the channel and its readers.
 impl RsShmSink {
     fn base(&self) -> gst_base::BaseSink {
         self.obj().clone().upcast()
@@ -128,14 +129,15 @@ impl RsShmSink {
     fn close(&self) {
         let session = lock(&self.session).take();
         if let Some(Session { writer, service }) = session {
-            // The result only says whether the thread panicked, and a panic was printed when it happened.
+            // The result is ignored, because it says only whether the thread panicked, and a panic prints its own
+            // message.
             let _ = service.stop();
             writer.close();
         }
         self.clients.set(&self.base(), 0);
     }
 
-    /// Posts an error of the channel.
+    /// Posts an error message about `error`, an error of the channel.
     fn fail(&self, error: &Error) -> gst::FlowError {
         let message = error::message(error, gst::ResourceError::Write);
         gst::error!(CAT, imp = self, "{error}");
@@ -144,7 +146,7 @@ impl RsShmSink {
     }
 }
 
-/// The pacing of frames.
+/// Methods for the pacing of frames.
 impl RsShmSink {
     /// Decides how frames are paced, and announces the latency to readers.
     fn update_latency(&self) {
@@ -155,15 +157,15 @@ impl RsShmSink {
         }
     }
 
-    /// Lets each frame leave `delay_ns` after the time of its timestamp.
+    /// Makes each frame leave `delay_ns` nanoseconds later than its timestamp says.
     fn set_delay(&self, delay_ns: i64) {
         let settings = lock(&self.settings).pacing;
         self.pacing.set_delay(self.obj().upcast_ref(), settings, delay_ns);
     }
 
-    /// Waits until a reader is attached, if `wait-for-connection` is set; `false` if the wait was interrupted.
+    /// If `wait-for-connection` is set, waits until a reader is attached. Returns `false` if the wait was interrupted.
     ///
-    /// `wait_began` holds the running time at which the wait for this buffer began; `None` if it has not begun.
+    /// `wait_began` holds the running time at which `buffer` first waited; `None` if it has not waited yet.
     fn wait_for_connection(
         &self,
         writer: &Writer,
@@ -195,8 +197,8 @@ impl RsShmSink {
         Ok(true)
     }
 
-    /// Makes this frame leave `now`, and delays all later frames by the same time. So a file plays on from the frame at
-    /// which it waited for its first reader.
+    /// Delays `buffer` and all later frames, so that `buffer` leaves at the running time `now`. A file then plays on
+    /// from the frame at which it waited for its first reader.
     ///
     /// Without the delay, all frames that are due before `now` would be late, and the reader's pipeline would skip
     /// them.
@@ -210,9 +212,9 @@ impl RsShmSink {
     }
 }
 
-/// The frames and events that go through the channel.
+/// Methods for the frames and events that go through the channel.
 impl RsShmSink {
-    /// Waits until a buffer can be published, and publishes it with its encoded metas.
+    /// Waits until `buffer` can be published, and publishes it. `metadata` has the encoded metas of the buffer.
     fn publish_buffer(
         &self,
         writer: &Writer,
@@ -244,7 +246,7 @@ impl RsShmSink {
                     gst::debug!(CAT, imp = self, "readers hold all slots: frame dropped");
                     return Ok(gst::FlowSuccess::Ok);
                 }
-                // While the pipeline is PAUSED, the frame waits here. During a flush, `wait_preroll` returns the flow
+                // While the pipeline is PAUSED, the frame waits here. During a flush, `wait_preroll` returns a flow
                 // error.
                 Outcome::Interrupted => self.obj().wait_preroll()?,
             };
@@ -289,7 +291,7 @@ impl RsShmSink {
         self.count_left_out(&self.counters.events_left_out, left_out);
     }
 
-    /// Counts metas or events that were not sent, and warns the first time.
+    /// Counts metas or events that were not sent. Posts a warning if `counter` was 0 before.
     fn count_left_out(&self, counter: &Counter, count: u64) {
         if count > 0 && counter.add(count) == 0 {
             let channel = self
@@ -305,9 +307,10 @@ impl RsShmSink {
     }
 }
 
-/// Negotiation.
+/// Methods for the negotiation of caps.
 impl RsShmSink {
-    /// Records whether the sink accepts the caps that upstream asks about, and warns if it refuses them.
+    /// Records the answer to a query for caps. `refusal` is the reason if the sink accepts none of the caps in the
+    /// query. A warning is posted if the first answer is a refusal.
     fn note_answer(&self, refusal: Option<&str>) {
         let Some(refusal) = refusal else {
             self.negotiation.record_offer();
@@ -319,11 +322,11 @@ impl RsShmSink {
         }
     }
 
-    /// Posts the reason why caps that upstream sends cannot be carried.
+    /// Posts an error if `event` announces caps that the channel cannot carry.
     ///
-    /// A pad probe calls this, because such caps do not reach the element. The pad sends an ACCEPT_CAPS query, and then
-    /// refuses the caps without giving a reason. The query itself does not show that upstream sends the caps, because
-    /// any element may send such a query.
+    /// A pad probe calls this function, because refused caps do not reach the element: the pad sends an ACCEPT_CAPS
+    /// query, and then refuses the caps without giving a reason. The query alone does not show that upstream sends the
+    /// caps, because any element may send an ACCEPT_CAPS query.
     fn check_sent_caps(&self, event: &gst::EventRef) {
         let gst::EventView::Caps(caps) = event.view() else {
             return;
@@ -357,7 +360,7 @@ impl ObjectImpl for RsShmSink {
 
     fn constructed(&self) {
         self.parent_constructed();
-        // The last sample would keep its slot while the stream stands still.
+        // If the base class kept the last sample, the sample would occupy a slot while no frames flow.
         self.obj().set_enable_last_sample(false);
         let weak = self.downgrade();
         let probe = move |_: &gst::Pad, info: &mut gst::PadProbeInfo| {
@@ -425,8 +428,8 @@ impl ElementImpl for RsShmSink {
         &TEMPLATES
     }
 
-    // The channel is opened here and not in the base class's start(), because the base class would add an error that
-    // has no useful text.
+    // The channel is opened here and not in `start`, because after an error in `start`, the base class posts a second
+    // error without a useful text.
     fn change_state(&self, transition: gst::StateChange) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         if transition == gst::StateChange::NullToReady {
             self.open().map_err(|message| {
@@ -435,7 +438,7 @@ impl ElementImpl for RsShmSink {
             })?;
         }
         if transition == gst::StateChange::ReadyToPaused {
-            // The running time begins again at 0.
+            // The running time begins again at 0, so the delay is reset.
             self.set_delay(0);
             self.negotiation.reset();
         }
@@ -497,8 +500,8 @@ impl BaseSinkImpl for RsShmSink {
 
     fn query(&self, query: &mut gst::QueryRef) -> bool {
         if let gst::QueryViewMut::AcceptCaps(accept) = query.view_mut() {
-            // The base class would compare the caps with the answer to a CAPS query without a filter, but that answer
-            // only lists preferences.
+            // The base class would compare the caps with the answer to a CAPS query without a filter. This answer lists
+            // only preferred caps, but the sink accepts others too.
             let refusal = caps::refusal(accept.caps());
             self.note_answer(refusal.as_deref());
             accept.set_result(refusal.is_none());
@@ -515,8 +518,8 @@ impl BaseSinkImpl for RsShmSink {
             return Ok(());
         };
         query.add_allocation_meta::<gst_video::VideoMeta>(None);
-        // The crop meta is not offered, because upstream would then leave cropping to the elements after a reader. The
-        // sink does not know whether those elements crop.
+        // The sink does not offer GstVideoCropMeta, because upstream would then leave the cropping to the elements
+        // downstream of the readers. The sink does not know whether these elements crop.
         query.add_allocation_meta::<gst_video::VideoRegionOfInterestMeta>(None);
         query.add_allocation_meta::<gst::ReferenceTimestampMeta>(None);
         query.add_allocation_meta::<gst_video::VideoTimeCodeMeta>(None);
@@ -538,7 +541,7 @@ impl BaseSinkImpl for RsShmSink {
                 self.parent_event(event)
             }
             gst::EventView::FlushStop(flush) => {
-                // The running time begins again at 0.
+                // The running time begins again at 0, so the delay is reset.
                 if flush.resets_time() {
                     self.set_delay(0);
                 }
@@ -546,10 +549,10 @@ impl BaseSinkImpl for RsShmSink {
                 self.parent_event(event)
             }
             gst::EventView::Eos(_) => {
-                // The base class waits here until the time of the last frame is over, and then posts EOS.
+                // `parent_event` waits until the time of the last frame is over, and then posts EOS.
                 let handled = self.parent_event(event);
-                // If a flush ended that wait, the stream has not ended, because it continues at another position or is
-                // stopped.
+                // If a flush interrupted this wait, `handled` is false. The stream then continues at another position
+                // or is stopped, so readers do not get an end of stream.
                 if let Some(writer) = self.writer().filter(|_| handled) {
                     writer.end_of_stream();
                 }
@@ -557,7 +560,7 @@ impl BaseSinkImpl for RsShmSink {
             }
             _ => {
                 let encoded = lock(&self.stream).encode_event(&event);
-                // The base class waits here until the time of a gap is over.
+                // If the event is a gap, `parent_event` waits until the time of the gap is over.
                 let handled = self.parent_event(event);
                 if handled {
                     self.publish_event(encoded);

@@ -2,15 +2,16 @@
 
 //! The element `rsshmsink`.
 //!
-//! `imp` is the element, which owns the parts below and calls them. None of the parts uses `imp`.
+//! The module `imp` has the element, which owns the parts in the modules below and calls them. None of these modules
+//! uses `imp`.
 //!
 //! - `properties`: settings, property specifications, signals
-//! - `negotiation`: the last answer that upstream received about caps, and the messages that follow from it
-//! - `pacing`: the times at which frames leave, and the latency that is announced to readers
-//! - `pool`: the buffer pool that upstream draws from
-//! - `stream`: the state of the current stream, from which frames and events get their descriptors
-//! - `publish`: puts a buffer into a slot and publishes it
-//! - `service`: the writer's service thread, and the reports on its passes
+//! - `negotiation`: decides which messages the sink posts about caps that it cannot carry
+//! - `pacing`: decides when frames leave the sink, and which latency the sink announces to readers
+//! - `pool`: the buffer pool that the sink offers to upstream
+//! - `stream`: the state of the current stream, which gives frames and events their times and flags
+//! - `publish`: publishes a buffer, in place or as a copy in a slot
+//! - `service`: the writer's service thread, which reports to the element
 //! - `stats`: the counters of `channel-stats`
 
 use std::sync::LazyLock;

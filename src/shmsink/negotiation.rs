@@ -35,10 +35,10 @@ impl Negotiation {
         *lock(&self.0) = CapsAnswer::Offer;
     }
 
-    /// Records that upstream may send none of the caps that it asked about. Returns whether to post a warning.
+    /// Records that the sink refused all caps that upstream asked about. Returns whether to post a warning.
     ///
-    /// A warning is posted only if this is the first answer. After an offer, upstream only tries further caps, and the
-    /// caps that it then sends are checked when they arrive.
+    /// A warning is posted only if the refusal is the first answer. A refusal after an offer means only that upstream
+    /// tries further caps. The caps that upstream finally sends are checked when they arrive.
     pub(super) fn record_refusal(&self) -> bool {
         let mut answer = lock(&self.0);
         let is_first = *answer == CapsAnswer::None;
@@ -50,7 +50,7 @@ impl Negotiation {
 
     /// Records that upstream sent caps that cannot be carried. Returns whether to post an error.
     ///
-    /// An error is posted once, because upstream may send the caps again with each buffer.
+    /// The error is posted only once, although upstream may send the caps again with each buffer.
     pub(super) fn record_error(&self) -> bool {
         std::mem::replace(&mut *lock(&self.0), CapsAnswer::Error) != CapsAnswer::Error
     }

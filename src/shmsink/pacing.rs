@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Pacing, that is, the times at which frames leave the sink, and the latency that is announced to readers.
+//! Decides when frames leave the sink (pacing), and which latency the sink announces to readers.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
@@ -9,8 +9,8 @@ use gst_base::prelude::*;
 
 use super::CAT;
 
-/// The settings of the user, which are the element's own `sync` and `ts-offset`. The properties of the base class with
-/// these names are derived from them.
+/// The values that the user has set for the element's properties `sync` and `ts-offset`. The base class has its own
+/// properties with these names, and their values are derived from the user's values.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PacingSettings {
     pub(super) sync: bool,
@@ -28,42 +28,43 @@ impl Default for PacingSettings {
 
 /// The current pacing of frames.
 ///
-/// Accesses to both atomics are Relaxed, because no other data depends on their values. At a change, a frame may be
-/// paced by the old or the new value.
+/// All accesses to the two atomics are Relaxed, because no other data depends on their values. A frame that arrives
+/// during a change may be paced by the old value or by the new one.
 #[derive(Debug, Default)]
 pub(super) struct Pacing {
     upstream_is_live: AtomicBool,
-    /// Nanoseconds by which frames leave after the time of their timestamps, because the stream waited for a reader.
+    /// The delay between the time of a frame's timestamp and the moment at which the frame leaves, in nanoseconds. It
+    /// grows when the stream waits for a reader.
     delay_ns: AtomicI64,
 }
 
 impl Pacing {
-    /// Whether frames leave at once, because upstream is live.
+    /// Whether upstream is live, so that frames leave at once.
     pub(super) fn upstream_is_live(&self) -> bool {
         self.upstream_is_live.load(Ordering::Relaxed)
     }
 
-    /// Nanoseconds by which frames leave after the time of their timestamps.
+    /// The delay between the time of a frame's timestamp and the moment at which the frame leaves, in nanoseconds.
     pub(super) fn delay_ns(&self) -> i64 {
         self.delay_ns.load(Ordering::Relaxed)
     }
 
-    /// Sets the delay, and lets the base class wait accordingly.
+    /// Sets the delay, and applies it to the base class.
     pub(super) fn set_delay(&self, sink: &gst_base::BaseSink, settings: PacingSettings, delay_ns: i64) {
         self.delay_ns.store(delay_ns, Ordering::Relaxed);
         self.apply(sink, settings);
     }
 
-    /// Lets the base class wait according to the settings and the delay.
+    /// Sets the base class's `ts-offset` to the user's `ts-offset` plus the delay.
     pub(super) fn apply(&self, sink: &gst_base::BaseSink, settings: PacingSettings) {
         sink.set_ts_offset(settings.ts_offset.saturating_add(self.delay_ns()));
     }
 
-    /// Decides whether the base class waits for the time of each frame. Returns the latency, in nanoseconds, after
-    /// which readers can expect frames.
+    /// Decides whether the base class waits for the time of each frame. Returns the latency for readers, that is, how
+    /// many nanoseconds after its own time a frame leaves.
     ///
-    /// The frames of a live upstream leave at once. The base class would hold each frame and the streaming thread until
-    /// the latency of the frame is over. So the element's `sync` is passed to the base class only if upstream is not
+    /// The frames of a live upstream leave at once. With `sync`, the base class would block the streaming thread until
+    /// the latency of each frame is over. So the element's `sync` is passed to the base class only if upstream is not
     /// live.
     pub(super) fn update_latency(&self, sink: &gst_base::BaseSink, settings: PacingSettings) -> u64 {
         let mut query = gst::query::Latency::new();
@@ -75,8 +76,8 @@ impl Pacing {
         };
         self.upstream_is_live.store(live, Ordering::Relaxed);
         sink.set_sync(settings.sync && !live);
-        // The values are read as properties, because the getters of the bindings panic at the value "none", which a
-        // user may set.
+        // The values are read as properties, because the getters of the bindings panic if a user has set the value
+        // "none".
         let nanoseconds = |property: &str| sink.property::<u64>(property);
         let latency_ns = if live {
             min.nseconds().saturating_add(nanoseconds("processing-deadline"))

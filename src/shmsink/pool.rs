@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The buffer pool that upstream draws from. Each of its buffers is a slot of the segment that is current when the
-//! buffer is acquired.
+//! The buffer pool that the sink offers to upstream. Each buffer is a slot of the segment that is current when upstream
+//! acquires the buffer.
 //!
-//! The pool keeps no buffers. `acquire_buffer` takes a free slot or, if there is none, plain memory. So it never waits,
-//! and it does not fail if no slot is free. A released buffer is freed, and so is its slot.
+//! The pool keeps no buffers. `acquire_buffer` takes a free slot. If no slot is free, it neither waits nor fails, but
+//! takes plain memory. A buffer is freed when it is released, and its slot is freed with it.
 
 use std::sync::{
     Arc, LazyLock, Mutex, Weak,
@@ -30,7 +30,8 @@ struct Config {
 }
 
 impl Config {
-    /// Reads the configuration that upstream asks for, and completes its alignment; `None` if that is impossible.
+    /// Reads the configuration that upstream asks for, and completes its alignment; `None` if the alignment is
+    /// impossible.
     fn new(config: &mut gst::BufferPoolConfigRef, caps: &gst::CapsRef, mut size: usize) -> Option<Self> {
         let wants_meta = config.has_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
         let mut layout = None;
@@ -42,8 +43,8 @@ impl Config {
             {
                 info.align(&mut alignment).ok()?;
                 config.set_video_alignment(&alignment);
-                // If each buffer is a single field, `align` counts only half of the rows that it leaves free at the
-                // top.
+                // If each buffer is a single field, the size that `align` computes has only half of the padding rows at
+                // the top.
                 size = size.max(Planes::default_of(&info).size_of(&info).unwrap_or(0));
             }
             size = size.max(info.size());
@@ -67,11 +68,11 @@ impl Config {
     }
 }
 
-/// The video format that the sink currently receives, shared with all of its pools.
+/// The video format that the sink currently receives. All pools of the sink share it.
 ///
-/// The caps of a pool may differ from this format. They may be the next caps of the stream. They may also be the caps
-/// before an element, such as videorate, that changes the caps of the buffers that it passes on. Slots are only for
-/// pictures that the channel's caps describe.
+/// The caps of a pool may differ from this format, for two reasons. The stream may be about to change to the pool's
+/// caps. Or an element between the user of the pool and the sink, such as videorate, may change the caps of buffers. A
+/// buffer is a slot only if the channel's caps describe its picture.
 #[derive(Debug, Default)]
 pub(super) struct CurrentFormat(Mutex<Option<gst_video::VideoInfo>>);
 
@@ -80,7 +81,8 @@ impl CurrentFormat {
         *lock(&self.0) = info;
     }
 
-    /// Whether the pictures of `info` are those of the current format.
+    /// Whether the pictures that `info` describes are like those of the current format: in pixel format, size and
+    /// interlacing.
     fn matches(&self, info: &gst_video::VideoInfo) -> bool {
         let picture = |info: &gst_video::VideoInfo| {
             (
@@ -104,8 +106,8 @@ pub struct RsShmPool {
     current_format: Mutex<Arc<CurrentFormat>>,
     config: Mutex<Option<Arc<Config>>>,
     /// Whether buffers may be acquired. The stores are Release and the load is Acquire, so a thread that sees `true`
-    /// also sees the changes that `start` or `flush_stop` made before. A thread that still sees the old value gets one
-    /// buffer too many or one too few. This does no harm, because buffers are freed on release.
+    /// also sees the changes that `start` or `flush_stop` made before the store. A thread that still sees the old value
+    /// gets one buffer too many or one too few. This does no harm, because buffers are freed on release.
     is_active: AtomicBool,
 }
 
@@ -115,7 +117,7 @@ glib::wrapper! {
 }
 
 impl Pool {
-    /// A pool of slots of `writer`, for buffers with these caps.
+    /// Creates a pool whose buffers are slots of `writer` and have the given caps.
     pub(super) fn new(
         writer: &Arc<Writer>,
         current_format: &Arc<CurrentFormat>,
@@ -142,7 +144,7 @@ impl ObjectSubclass for RsShmPool {
 impl ObjectImpl for RsShmPool {}
 impl GstObjectImpl for RsShmPool {}
 
-// Nothing here may panic, because C code calls these functions, and a panic there aborts the whole program.
+// The functions in this block must not panic. C code calls them, so a panic in them aborts the whole program.
 impl BufferPoolImpl for RsShmPool {
     fn options() -> &'static [&'static str] {
         static OPTIONS: LazyLock<[&str; 2]> = LazyLock::new(|| {
@@ -172,9 +174,9 @@ impl BufferPoolImpl for RsShmPool {
         self.parent_set_config(config)
     }
 
-    /// Does not call the base class, because that would fill its queue with slots that remain unused.
+    /// Does not call the base class's `start`, because it would fill the pool's queue with slots that nobody uses.
     fn start(&self) -> bool {
-        // Release, here and below: pairs with the acquire load in `acquire_buffer`.
+        // Release: this store and those below pair with the acquire load in `acquire_buffer`.
         self.is_active.store(true, Ordering::Release);
         true
     }
@@ -217,19 +219,19 @@ impl BufferPoolImpl for RsShmPool {
         Ok(buffer)
     }
 
-    /// Frees the buffer. If it were recycled, upstream would draw into it while readers use it.
+    /// Frees the buffer. A recycled buffer would let upstream draw into a slot that readers still use.
     fn release_buffer(&self, buffer: gst::Buffer) {
         drop(buffer);
     }
 }
 
 impl RsShmPool {
-    /// Returns memory for one buffer, and whether it is a slot.
+    /// Returns memory for one buffer, and whether this memory is a slot.
     fn allocate(&self, config: &Config) -> Result<(gst::Memory, bool), gst::FlowError> {
         let writer = lock(&self.writer).upgrade();
         let current = Arc::clone(&lock(&self.current_format));
-        // If the segment cannot be created, the sink gets the same error when it publishes the frame, and reports it
-        // then.
+        // An error of `claim` is ignored here, because the sink gets the same error when it publishes the frame, and
+        // then reports it.
         let slot = writer
             .filter(|_| config.picture.as_ref().is_some_and(|info| current.matches(info)))
             .and_then(|writer| writer.upstream().claim(config.memory_size()).ok().flatten());

@@ -25,12 +25,12 @@ pub(super) enum Effect {
     AtStart,
     /// At the next frame.
     AtOnce,
-    /// At once, because the pacing is updated.
+    /// At once, after an update of the pacing.
     Pacing,
 }
 
 impl Settings {
-    /// Takes over the value of a property. The value has the type that the property's specification gives.
+    /// Stores the new value of a property. The value always has the type that the property's specification declares.
     pub(super) fn set(&mut self, property: &str, value: &glib::Value) -> Effect {
         match property {
             "channel" => self.channel = value.get().unwrap_or_default(),
@@ -77,8 +77,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSink:channel:
          *
-         * The name of the channel. It has 1 to 250 bytes, contains no slash, and does not begin with "sem.". If it is
-         * unset, the element's own name is used.
+         * The name of the channel. It has 1 to 250 bytes, contains no slash, and does not begin with "sem.". If this
+         * property is unset, the element's name is used.
          *
          * The channel "cam0" consists of the shared memory object "/cam0" and the named semaphore "/cam0".
          *
@@ -88,11 +88,11 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSink:perms:
          *
-         * The mode of the segment, in octal if written with a leading zero, such as 0644.
+         * The file mode of the segment. A number with a leading zero, such as 0644, is octal.
          *
-         * With read permission, other users may observe: they copy each frame and write nothing. With read and write
-         * permission, they may attach as readers. This needs trust, because a program that may write the segment can
-         * corrupt frames.
+         * Users with read permission may observe: their programs copy each frame and write nothing. Users with read and
+         * write permission may attach as readers. Give write permission only to trusted users, because a program that
+         * can write to the segment can corrupt frames.
          *
          * Since: 0.1
          */
@@ -124,10 +124,10 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSink:lossless:
          *
-         * Whether the writer waits for the slowest attached reader, so that this reader misses no frame. The writer
-         * does not wait for observers.
+         * Whether the writer waits for the slowest attached reader, so that no attached reader misses a frame. The
+         * writer does not wait for observers.
          *
-         * If this is false, the writer never waits for readers, and a slow reader misses frames.
+         * If this property is false, the writer never waits for readers, and a slow reader misses frames.
          *
          * Since: 0.1
          */
@@ -140,7 +140,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSink:navigation:
          *
-         * Whether to forward navigation events upstream. They are mouse and keyboard input in the readers' windows.
+         * Whether to send the readers' navigation events upstream. Navigation events are mouse and keyboard input in
+         * the readers' windows.
          *
          * Since: 0.1
          */
@@ -155,8 +156,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          *
          * Whether to block the stream until a reader is attached. Observers do not count.
          *
-         * A file that waited for its first reader plays on from the frame at which it waited, because its frames are
-         * published later by the time of the wait.
+         * A file that waited for its first reader plays on from the frame at which it waited. The sink publishes this
+         * frame and all later ones with a delay.
          *
          * Since: 0.1
          */
@@ -171,8 +172,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSink:num-clients:
          *
-         * The number of attached readers that are alive, without observers. It is correct within a second, even when no
-         * frames flow. A thread of the element notifies of changes.
+         * The number of attached readers that are alive. Observers do not count. The number is updated within a second
+         * after a change, even when no frames flow. A thread of the element emits the notifications of changes.
          *
          * Since: 0.1
          */
@@ -188,7 +189,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          *
          * - `frames-published`: all frames published
          * - `frames-in-place`: frames that upstream drew into shared memory
-         * - `frames-copied`: frames copied into shared memory; the sum of the next three
+         * - `frames-copied`: frames copied into shared memory; the sum of the next three fields
          * - `copied-foreign`: frames copied because upstream allocated the memory itself
          * - `copied-repeated`: frames copied because the same buffer came again
          * - `copied-no-slot`: frames copied because no slot was free when upstream asked for a buffer
@@ -198,7 +199,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          * - `slots`: slots that have memory
          * - `slots-in-use`: slots that hold a frame or are being drawn into
          * - `bytes`: size of the segment's file
-         * - `semaphore-timeouts`: publishes that went on without the semaphore, because its holder took too long
+         * - `semaphore-timeouts`: the number of publishes that went on without the semaphore, because another process
+         *   held it too long
          * - `readers-evicted`: readers whose pins no longer count, because they exceeded their quota
          *
          * Since: 0.1
@@ -222,9 +224,9 @@ pub(super) static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new
          * GstRsShmSink::client-connected:
          * @entry: index of the reader's entry in the reader table
          *
-         * A reader attached to the channel. Observers cause no signal.
+         * Emitted when a reader has attached to the channel. Observers cause no signal.
          *
-         * A thread of the element emits the signal. As in any streaming thread, a handler must not change the state of
+         * A thread of the element emits the signal. A handler runs in this thread, so it must not change the state of
          * the pipeline itself.
          *
          * Since: 0.1
@@ -234,7 +236,8 @@ pub(super) static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new
          * GstRsShmSink::client-disconnected:
          * @entry: index of the reader's entry in the reader table
          *
-         * A reader left the channel, or its process ended. A thread of the element emits this signal too.
+         * Emitted when a reader has left the channel, or when the process of a reader has ended. A handler of this
+         * signal too must not change the state of the pipeline itself.
          *
          * Since: 0.1
          */

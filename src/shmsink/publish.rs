@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Brings a buffer into the channel: in place if its memory is a slot, otherwise with one copy.
+//! Publishes a buffer in the channel: in place if the buffer's memory is a slot, otherwise with one copy.
 
 use gst_video::VideoInfo;
 use rsshm_channel::{Error, FrameDescriptor, Writer, copy_to_slot};
@@ -15,7 +15,7 @@ pub(super) struct Frame<'a> {
     pub(super) descriptor: FrameDescriptor,
     /// The encoded metas.
     pub(super) metadata: &'a [u8],
-    /// The format of raw video.
+    /// `None` if the frame is not raw video.
     pub(super) info: Option<&'a VideoInfo>,
 }
 
@@ -23,7 +23,7 @@ pub(super) struct Frame<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Published,
-    /// There was no slot, and the writer does not wait for readers.
+    /// No slot was free, and the writer does not wait for readers.
     Dropped,
     /// The wait for a reader or a slot was interrupted.
     Interrupted,
@@ -34,7 +34,7 @@ pub(super) enum Outcome {
 pub(super) enum PublishError {
     /// The channel failed.
     Channel(Error),
-    /// The buffer cannot be copied, for this reason.
+    /// The buffer cannot be copied. The text gives the reason.
     Copy(String),
 }
 
@@ -57,13 +57,14 @@ pub(super) fn publish(writer: &Writer, counters: &Counters, frame: Frame) -> Res
             other => return Ok(other),
         }
     }
-    // A lossless writer waits now, so that upstream can draw the next frame into a slot. An interrupted wait loses
-    // nothing.
+    // A lossless writer waits now, so that upstream can draw the next frame into a slot. If this wait is interrupted,
+    // no frame is lost, because this frame has been published.
     writer.upstream().wait_for_slot();
     Ok(Outcome::Published)
 }
 
-/// Publishes a buffer whose memory is a slot; `false` if it is not a slot, or was published before.
+/// Publishes a buffer in place. Returns `false` if the buffer must be copied instead, for example because its memory is
+/// not a slot or was published before.
 fn publish_in_place(writer: &Writer, frame: Frame) -> Result<bool, PublishError> {
     if frame.buffer.n_memory() != 1 {
         return Ok(false);
@@ -89,7 +90,7 @@ fn publish_in_place(writer: &Writer, frame: Frame) -> Result<bool, PublishError>
             descriptor = planes.describe(descriptor);
         }
     }
-    // Before the frame is published: from then on, nobody in this process may draw into it.
+    // The memory becomes read-only before the publish, because nobody in this process may draw into a published frame.
     memory::mark_read_only(memory);
     match writer.upstream().publish(map.as_slice(), descriptor, frame.metadata) {
         Ok(()) => Ok(true),
@@ -116,7 +117,8 @@ fn publish_copy(writer: &Writer, counters: &Counters, frame: Frame) -> Result<Ou
         copy_frame(buffer, slot.as_mut(), info).map_err(PublishError::Copy)?;
         match writer.publish(&slot, descriptor, frame.metadata) {
             Ok(()) => break,
-            // The channel's files were lost, and made again, between claim and publish.
+            // The channel's files were lost and created again between claim and publish, so the frame needs another
+            // slot.
             Err(Error::NotPublishable { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -136,7 +138,8 @@ fn copy_counter<'a>(writer: &Writer, counters: &'a Counters, buffer: &gst::Buffe
     }
 }
 
-/// Whether the memory of a buffer that was copied is a slot of the channel. Such a buffer was published before.
+/// Whether the memory of `buffer` is a slot of the channel. If a buffer in a slot is copied, it has been published
+/// before.
 fn is_published_slot(writer: &Writer, buffer: &gst::BufferRef) -> bool {
     buffer.n_memory() > 0
         && memory::may_be_slot(buffer.peek_memory(0))
@@ -146,7 +149,8 @@ fn is_published_slot(writer: &Writer, buffer: &gst::BufferRef) -> bool {
             .is_ok_and(|map| writer.upstream().owns(map.as_slice()))
 }
 
-/// Copies a buffer into a slot: row by row if the layouts differ, otherwise all bytes at once.
+/// Copies a buffer into a slot: row by row if the buffer's layout is not the default layout, otherwise one whole memory
+/// at a time.
 fn copy_frame(from: &gst::BufferRef, to: &mut [u8], info: Option<&VideoInfo>) -> Result<(), String> {
     let copy = copy_to_slot(to.len());
     if let Some(info) = info {
@@ -160,8 +164,8 @@ fn copy_frame(from: &gst::BufferRef, to: &mut [u8], info: Option<&VideoInfo>) ->
             return planes.copy_packed(from, info, to, copy);
         }
     }
-    // Memory by memory, so that a buffer with several is not merged first. Each is mapped here, because
-    // gst_buffer_extract does not check whether mapping succeeds.
+    // The memories are copied one by one, so that GStreamer does not merge them first. They are mapped here, because
+    // gst_buffer_extract does not check whether the mapping succeeds.
     let mut rest = to;
     for memory in from.iter_memories() {
         let from = memory.map_readable().map_err(|_| "it cannot be mapped for reading")?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The writer's service thread. It keeps the number of readers, the signals and the channel's files correct even when
-//! no frames flow.
+//! The writer's service thread. It updates the number of readers, emits the signals, and restores the channel's files,
+//! even when no frames flow.
 
 use std::{
     sync::{
@@ -30,7 +30,7 @@ impl ClientCount {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Sets the number. If it changed, notifies of `num-clients` on `sink`.
+    /// Sets the number of readers. If the number has changed, emits a notification of `num-clients` on `sink`.
     pub(super) fn set(&self, sink: &gst_base::BaseSink, count: u32) {
         if self.0.swap(count, Ordering::Relaxed) != count {
             sink.notify("num-clients");
@@ -38,7 +38,7 @@ impl ClientCount {
     }
 }
 
-/// Starts the service thread of `writer`, which reports to `sink`.
+/// Starts the service thread of `writer`. The thread reports to `sink`.
 pub(super) fn start(
     sink: &gst_base::BaseSink,
     writer: &Arc<Writer>,
@@ -61,9 +61,9 @@ pub(super) fn start(
 struct Reporter {
     sink: glib::WeakRef<gst_base::BaseSink>,
     clients: Arc<ClientCount>,
-    /// The names that readers' messages have introduced.
+    /// The names of structures and fields that readers' messages have introduced.
     names: Names,
-    /// The error of the last pass.
+    /// The error of the last pass; `None` if the pass succeeded.
     last_error: Option<Error>,
 }
 
@@ -81,13 +81,13 @@ impl Reporter {
                 self.send_upstream(&sink, &report);
                 true
             }
-            // Each pass tries again, but the same error is reported only once.
+            // Each pass tries again, but an error that repeats is reported only once.
             Err(error) if self.last_error.as_ref() == Some(&error) => true,
             Err(error) => {
                 gst::error!(CAT, obj = sink, "{error}");
                 sink.post_error_message(error::message(&error, gst::ResourceError::OpenWrite));
-                // Another process owns the names now, so nothing is left to service. Frames still reach the readers
-                // that are attached.
+                // Another process now owns the channel's names, so this writer needs no more service. Its frames still
+                // reach the readers that are attached.
                 let is_lost = matches!(error, Error::Busy { .. });
                 self.last_error = Some(error);
                 !is_lost
@@ -105,8 +105,8 @@ impl Reporter {
         }
     }
 
-    /// Sends the readers' requests upstream. Nothing else from readers goes upstream, because no reader may disturb the
-    /// writer.
+    /// Sends the readers' keyframe requests and navigation events upstream. Nothing else from readers goes upstream,
+    /// because no reader may disturb the writer.
     fn send_upstream(&mut self, sink: &gst_base::BaseSink, report: &ServiceReport) {
         let pad = sink.sink_pad();
         if report.keyframe_wanted {
@@ -124,7 +124,7 @@ impl Reporter {
     }
 }
 
-/// Posts warnings about changes that other programs made to the channel.
+/// Posts a warning for each fault that another program caused in the channel.
 fn warn(sink: &gst_base::BaseSink, writer: &Writer, report: &ServiceReport) {
     let warn = |what: &str| {
         gst::element_warning!(sink, gst::ResourceError::Failed, ("channel {}: {what}", writer.name()));

@@ -52,7 +52,7 @@ impl Counters {
         }
     }
 
-    /// The value of `channel-stats`, with these counters and those of the writer.
+    /// The value of `channel-stats`, which has these counters and the writer's counters.
     pub(super) fn to_structure(&self, writer: &WriterStats) -> gst::Structure {
         let (foreign, repeated, no_slot) = (
             self.copied_foreign.get(),

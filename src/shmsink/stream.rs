@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The state of the sink's current stream, from which frames and events get their descriptors.
+//! The state of the sink's current stream, which gives frames and events their times and flags.
 
 use std::sync::Arc;
 
@@ -18,10 +18,10 @@ pub(super) struct Stream {
     /// `None` if the stream is not raw video.
     info: Option<Arc<VideoInfo>>,
     clock_offset: ClockOffset,
-    /// The memory for the encoded metas of a frame, which is used again for the next frame.
+    /// The memory for the encoded metas of a frame. The memory is used again for the next frame.
     metadata: Vec<u8>,
     events: events::Encoder,
-    /// Whether the next frame does not continue the frames before it.
+    /// Whether the next frame is discontinuous, that is, does not continue the frames before it.
     is_discont: bool,
     /// Whether the stream has had a keyframe.
     has_keyframes: bool,
@@ -42,7 +42,8 @@ impl Default for Stream {
 }
 
 impl Stream {
-    /// Takes over a SEGMENT event. Frames and events get no times from a segment whose format is not time.
+    /// Stores the segment of a SEGMENT event. If the format of the segment is not time, the default time segment is
+    /// stored instead.
     pub(super) fn set_segment(&mut self, segment: &gst::event::Segment) {
         self.segment = segment
             .segment()
@@ -51,28 +52,29 @@ impl Stream {
             .unwrap_or_default();
     }
 
-    /// Takes over new caps; `info` is the format of raw video.
+    /// Stores the format of new caps. `info` is `None` if the caps are not raw video.
     pub(super) fn set_format(&mut self, info: Option<VideoInfo>) {
         self.info = info.map(Arc::new);
         self.has_keyframes = false;
     }
 
-    /// Sets whether the next frame does not continue the frames before it.
+    /// Sets whether the next frame is discontinuous.
     pub(super) fn set_discont(&mut self, is_discont: bool) {
         self.is_discont = is_discont;
     }
 
-    /// The format of the next frame, and memory for its metas, which [`Self::put_back`] returns.
+    /// Returns the format of the next frame, and memory for its metas. [`Self::put_back`] stores this memory for the
+    /// next use.
     pub(super) fn begin_frame(&mut self) -> (Option<Arc<VideoInfo>>, Vec<u8>) {
         (self.info.clone(), std::mem::take(&mut self.metadata))
     }
 
-    /// Returns the memory that [`Self::begin_frame`] gave out.
+    /// Stores the memory that [`Self::begin_frame`] returned, so that the next frame can use it.
     pub(super) fn put_back(&mut self, metadata: Vec<u8>) {
         self.metadata = metadata;
     }
 
-    /// The running time at which `buffer` is due, in nanoseconds.
+    /// The running time at which `buffer` is due, in nanoseconds; `None` if the buffer has no such time.
     pub(super) fn due(&self, buffer: &gst::BufferRef) -> Option<i64> {
         Times::of_buffer(buffer, &self.segment).pts
     }
@@ -87,8 +89,8 @@ impl Stream {
         let times = Times::of_buffer(buffer, &self.segment);
         let origin = self.origin(element, &times, delay_ns);
         let mut descriptor = frame::describe(buffer, times, origin);
-        // v4l2src flags all frames except raw video and JPEG as delta units, even Bayer pictures. With these flags, a
-        // reader would wait forever for a keyframe. So the flag is dropped until the stream has had a keyframe.
+        // v4l2src flags all frames except raw video and JPEG as delta units, even Bayer pictures. Because of this flag,
+        // a reader would wait forever for a keyframe. So the flag is cleared until the stream has had a keyframe.
         self.has_keyframes |= !descriptor.is_delta();
         if !self.has_keyframes {
             descriptor.flags &= !gst::BufferFlags::DELTA_UNIT.bits();
@@ -104,7 +106,7 @@ impl Stream {
         self.events.encode(event)
     }
 
-    /// The time and the duration of an event, for readers.
+    /// The time and the duration of an event, as readers receive them.
     pub(super) fn event_times(
         &mut self,
         element: &gst::Element,
@@ -119,7 +121,8 @@ impl Stream {
         )
     }
 
-    /// The CLOCK_MONOTONIC time of running time 0, in nanoseconds, for a frame or an event with these times.
+    /// The CLOCK_MONOTONIC time at which the running time is 0, in nanoseconds. `times` are those of the frame or event
+    /// that is about to be sent.
     fn origin(&mut self, element: &gst::Element, times: &Times, delay_ns: i64) -> Option<i64> {
         // The DTS is preferred to the PTS, because frames arrive in the order of their DTS.
         let origin = time::origin_at(element, &mut self.clock_offset, times.dts.or(times.pts));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Makes buffers of the channel's frames.
+//! Turns the channel's frames into buffers.
 
 use gst_video::VideoInfo;
 use rsshm_channel::{CopyTarget, Frame, FrameData};
@@ -23,21 +23,23 @@ impl CopyTarget for CopyBuffer {
     }
 }
 
-/// Makes buffers of frames.
+/// Turns frames into buffers.
 #[derive(Default)]
 pub(super) struct BufferMaker {
     metas: metas::Decoder,
-    /// A buffer without memory, for a frame in place.
+    /// A buffer without memory. It gets the memory of the next frame that is passed on in place.
     spare: Option<gst::Buffer>,
 }
 
 impl BufferMaker {
-    /// Prepares for the next frame before the wait for that frame, so that little is left to do when it arrives.
+    /// Prepares for the next frame. Call this before the wait for the frame, so that little is left to do when the
+    /// frame arrives.
     pub(super) fn prepare(&mut self) {
         self.spare.get_or_insert_default();
     }
 
-    /// Makes a buffer of a frame; `None` if the frame does not match its caps. `copy` is the target of a copied frame.
+    /// Turns a frame into a buffer; `None` if the frame does not match its caps. If the frame was copied, `copy` has
+    /// its bytes.
     pub(super) fn make(
         &mut self,
         context: Context,
@@ -87,7 +89,7 @@ impl BufferMaker {
                 .map(gst::buffer::MappedBuffer::into_buffer)
                 .ok_or(gst::FlowError::Error);
         };
-        // The memory owns the pin from here on, even if the frame turns out not to match its caps.
+        // From here on, the memory owns the pin, and releases it even if the frame turns out not to match its caps.
         let mut buffer = self.spare.take().unwrap_or_default();
         if let Some(buffer) = buffer.get_mut() {
             buffer.append_memory(gst::Memory::from_slice(pinned));
@@ -96,8 +98,8 @@ impl BufferMaker {
     }
 }
 
-/// Adapts a buffer whose layout is not the default layout of its format. A GstVideoMeta describes the layout if
-/// downstream understands that meta. Otherwise the frame is copied into the default layout.
+/// Adapts a buffer whose layout is not the default layout of its format. If downstream understands GstVideoMeta, the
+/// buffer gets one that describes its layout. Otherwise the frame is copied into the default layout.
 fn with_layout(
     context: Context,
     mut buffer: gst::Buffer,

@@ -25,7 +25,7 @@ pub(super) enum Due {
     Nothing,
     /// Show the user which channels exist.
     Hint,
-    /// Give up.
+    /// Fail, because no writer has appeared in time.
     Failure,
 }
 
@@ -66,7 +66,7 @@ impl WriterWait {
     }
 }
 
-/// The channels that exist, for a message.
+/// The part of a message that lists the channels that exist.
 pub(super) fn present_channels() -> String {
     if !std::path::Path::new("/dev/shm").is_dir() {
         return "there is no /dev/shm (mount -t tmpfs -o mode=1777 tmpfs /dev/shm)".to_owned();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The events between frames. Events of the channel go downstream, and events of downstream go to the writer.
+//! Passes on the events between frames. The channel's events go downstream, and events that come from downstream go to
+//! the writer.
 
 use gst::prelude::*;
 use gst_base::prelude::*;
@@ -9,10 +10,10 @@ use rsshm_channel::{Event, ReaderHandle};
 use super::{CAT, shared::Context, timing::Timing};
 use crate::events::{DecodedEvent, Decoder, navigation_message};
 
-/// The maximum number of events that wait for the first buffer of a stream; more are left out.
+/// The maximum number of events that wait for the first buffer of a stream. Further events are left out.
 const MAX_PENDING_EVENTS: usize = 1024;
 
-/// Passes the events of the channel on downstream, in order with the buffers.
+/// Sends the channel's events downstream, so that events and buffers keep their order.
 #[derive(Default)]
 pub(super) struct EventForwarder {
     decoder: Decoder,
@@ -24,7 +25,7 @@ pub(super) struct EventForwarder {
 /// The events that came before the first buffer of a stream.
 #[derive(Default)]
 struct PendingEvents {
-    /// The number of all these events, including those that the base class queues.
+    /// The number of all pending events, including those that the base class queues.
     count: usize,
     /// The custom sticky events, which the base class does not queue.
     sticky: Vec<gst::Event>,
@@ -63,8 +64,9 @@ impl EventForwarder {
         let has_begun = self.has_segment(element) || self.is_segment_due;
         let current = pad.sticky_event::<gst::event::StreamStart>(0);
         if let (gst::EventViewMut::StreamStart(new), Some(current)) = (event.make_mut().view_mut(), current) {
-            // A player that plays groups of streams in turn expects the times of the second group to begin again at 0.
-            // Here the times continue, so all streams after the first buffer belong to one group.
+            // A player that plays groups of streams one after another expects the times of each group to begin at 0. In
+            // this element, the times continue from stream to stream, so all streams after the first buffer belong to
+            // one group.
             if let Some(group) = current.group_id().filter(|_| has_begun || new.group_id().is_none()) {
                 new.set_group_id(group);
             }
@@ -74,7 +76,7 @@ impl EventForwarder {
         }
         gst::debug!(CAT, obj = element, "another stream begins: {event:?}");
         pad.push_event(event);
-        // Each stream has its own SEGMENT event; the base class sends it before the next buffer.
+        // Each stream needs its own SEGMENT event. The base class sends the event before the next buffer.
         if self.has_segment(element) {
             let segment = element.segment();
             if element.new_segment(&segment).is_ok() {
@@ -88,7 +90,7 @@ impl EventForwarder {
         !self.is_segment_due && element.src_pad().sticky_event::<gst::event::Segment>(0).is_some()
     }
 
-    /// Sends an event downstream. If the stream has begun, this happens at once, otherwise before its first buffer.
+    /// Sends an event downstream: at once if the stream has begun, otherwise before the first buffer of the stream.
     fn push(&mut self, context: Context, event: gst::Event) {
         let element = context.element;
         gst::debug!(CAT, obj = element, "{event:?}");
@@ -111,16 +113,17 @@ impl EventForwarder {
     /// Makes sure that all pending events go out before the buffer that the base class gets next.
     pub(super) fn begin_data(&mut self, context: Context) {
         self.is_segment_due = false;
-        // The base class queues no custom sticky events. If they are stored on the pad, they go out after the SEGMENT
-        // event. They are stored only after the ALLOCATION query, because otherwise they would go out before that
-        // query.
+        // The base class queues no custom sticky events. So they are stored on the pad, and go out after the SEGMENT
+        // event. They are stored only after the ALLOCATION query, because events that are stored earlier go out before
+        // the query.
         for event in std::mem::take(&mut self.pending).sticky {
             let _ = context.element.src_pad().store_sticky_event(&event);
         }
     }
 }
 
-/// Sends an event from downstream to the writer. Returns whether that worked; `None` if it is no event for the writer.
+/// Sends `event`, which came from downstream, to the writer. Returns whether the event was sent; `None` if it is not
+/// meant for the writer.
 pub(super) fn send_to_writer(handle: impl FnOnce() -> Option<ReaderHandle>, event: &gst::EventRef) -> Option<bool> {
     match event.view() {
         gst::EventView::CustomUpstream(_) if gst_video::UpstreamForceKeyUnitEvent::parse(event).is_ok() => {

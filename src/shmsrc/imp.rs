@@ -5,10 +5,10 @@
  * @see_also: rsshmsink
  *
  * Reads the frames that an #rsshmsink in another program publishes under the same channel name. The element may start
- * before that program. When that program is restarted, the element continues with the new frames, even if they have
- * other caps.
+ * before the other program. When the other program is restarted, the element continues with the new frames, even if
+ * their caps differ.
  *
- * The element is always live, and has the latency of the writer.
+ * The element is always live, and reports the latency that the writer announces.
  *
  * ## Examples
  *
@@ -45,16 +45,17 @@ use super::{
 };
 use crate::{element, sync::lock, uri};
 
-// The comment at `Shared` gives the rule for locks.
+// The comment at `Shared` also gives the rule for the locks of this type.
 #[derive(Default)]
 pub struct RsShmSrc {
     shared: Shared,
-    /// The state of the streaming thread. It is in a box, because each call of `create` takes it out and puts it back.
+    /// The state of the streaming thread. It is in a box, because each call of `create` moves it out of the mutex and
+    /// back.
     stream: Mutex<Option<Box<Stream>>>,
-    /// The reader, for other threads than the streaming thread.
+    /// A handle of the reader, for threads other than the streaming thread.
     handle: Mutex<Option<ReaderHandle>>,
-    /// Whether the pad probe of [`Self::drop_allocation_queries_without_caps`] is installed. Relaxed: no other data
-    /// depends on the flag.
+    /// Whether the pad probe of [`Self::drop_allocation_queries_without_caps`] is installed. All accesses are Relaxed,
+    /// because no other data depends on the flag.
     has_probe: Arc<AtomicBool>,
 }
 
@@ -63,8 +64,8 @@ impl RsShmSrc {
         lock(&self.handle).clone()
     }
 
-    /// Keeps the base class from sending an ALLOCATION query without caps, because some elements crash at such a query.
-    /// The base class would send it, because it negotiates before there are caps.
+    /// Drops ALLOCATION queries without caps, because some elements crash at such a query. The base class sends such a
+    /// query, because it negotiates before the caps are known.
     fn drop_allocation_queries_without_caps(&self) {
         // If no caps came after the last start, the probe of that start is still installed.
         if self.has_probe.swap(true, Ordering::Relaxed) {
@@ -84,7 +85,7 @@ impl RsShmSrc {
             .add_probe(gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PUSH, probe);
     }
 
-    /// The message that replaces an error of the base class; `None` if that error is not about negotiation.
+    /// The error to post instead of the base class's `message`; `None` if `message` is not an error of negotiation.
     fn explain_not_negotiated(&self, message: &gst::MessageRef) -> Option<gst::Message> {
         let gst::MessageView::Error(error) = message.view() else {
             return None;
@@ -197,14 +198,14 @@ impl ElementImpl for RsShmSrc {
         self.parent_change_state(transition)
     }
 
-    /// Replaces the base class's error for caps that downstream does not accept, because that error names no remedy. No
-    /// error can be posted earlier, because pushed caps count as accepted until the buffer after them is refused.
+    /// Replaces the base class's error for caps that downstream does not accept, because that error names no remedy.
+    /// The error cannot be posted earlier, because pushed caps count as accepted until downstream refuses the next
+    /// buffer.
     fn post_message(&self, message: gst::Message) -> bool {
         self.parent_post_message(self.explain_not_negotiated(&message).unwrap_or(message))
     }
 
-    /// Refuses seeks. Otherwise the base class would flush for a seek that is sent to the element itself, and only then
-    /// find that the element cannot seek.
+    /// Refuses seeks, because the base class would first flush, and only then find that the element cannot seek.
     fn send_event(&self, event: gst::Event) -> bool {
         match send_to_writer(|| self.handle(), &event) {
             Some(sent) => sent,
@@ -263,7 +264,7 @@ impl BaseSrcImpl for RsShmSrc {
         false
     }
 
-    /// Succeeds before the first frame, because there are no caps to negotiate yet. `create` waits for caps.
+    /// Succeeds before the first frame, because there are no caps to negotiate yet. `create` then waits for the caps.
     fn negotiate(&self) -> Result<(), gst::LoggableError> {
         let caps = lock(&self.shared.caps).clone();
         let Some(caps) = caps else {
@@ -277,7 +278,8 @@ impl BaseSrcImpl for RsShmSrc {
     fn decide_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
         let takes_meta = query.find_allocation_meta::<gst_video::VideoMeta>().is_some();
         self.shared.set_downstream_takes_video_meta(takes_meta);
-        // Frames are in shared memory already. The base class would activate a pool of downstream and never use it.
+        // Frames are in shared memory already. If downstream proposed a pool, the base class would activate the pool
+        // and never use it.
         while query.allocation_pools().len() > 0 {
             query.remove_nth_allocation_pool(0);
         }
@@ -294,7 +296,8 @@ impl BaseSrcImpl for RsShmSrc {
                 status.latency_ns
             };
             let min = gst::ClockTime::from_nseconds(latency_ns);
-            // A frame survives `history` more publishes, so the source may deliver it later by that time.
+            // A frame survives `history` more publishes, so the source may deliver it up to `history` frame durations
+            // later.
             let max = status
                 .frame_duration
                 .and_then(|duration| duration.checked_mul(status.history.into()))
@@ -315,8 +318,8 @@ impl PushSrcImpl for RsShmSrc {
         let context = Context {
             element: obj.upcast_ref(),
             shared: &self.shared,
-            // The event does not go through the element's own `send_event`, because that takes the lock of a state
-            // change.
+            // The event does not go through the element's own `send_event`, because `send_event` takes the lock that a
+            // state change holds.
             queue_event: &|event| {
                 self.parent_send_event(event);
             },

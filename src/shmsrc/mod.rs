@@ -2,15 +2,16 @@
 
 //! The element `rsshmsrc`.
 //!
-//! `imp` is the element, which owns the parts below and calls them. None of the parts uses `imp`.
+//! The module `imp` has the element, which owns the parts in the modules below and calls them. None of these modules
+//! uses `imp`.
 //!
 //! - `properties`: settings and property specifications
 //! - `shared`: the data that the streaming thread shares with other threads
 //! - `stream`: the streaming thread, which waits for frames, follows the channel's caps, and makes buffers
-//! - `connection`: the time without a writer, and the action that is due after it
-//! - `timing`, `timeline`: the timestamps of buffers
-//! - `buffer`: makes buffers of frames
-//! - `events`: the events between frames, in both directions
+//! - `connection`: measures the time without a writer, and decides which action is due
+//! - `timing`, `timeline`: compute the timestamps of buffers
+//! - `buffer`: turns frames into buffers
+//! - `events`: passes on the events between frames, in both directions
 
 use std::sync::LazyLock;
 
@@ -46,7 +47,7 @@ glib::wrapper! {
  * @eos: end the stream
  * @error: fail
  *
- * The reaction of rsshmsrc to a writer that goes away without an end of stream.
+ * What rsshmsrc does when the writer goes away without an end of stream.
  *
  * Since: 0.1
  */

@@ -18,13 +18,14 @@ pub(super) struct Settings {
     pub(super) stream: StreamSettings,
 }
 
-/// The settings that may change while frames flow. They are copied for each frame, so they need no allocation.
+/// The settings that may change while frames flow. They are copied for each frame, so no setting here may need an
+/// allocation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StreamSettings {
     pub(super) limits: ReadLimits,
     pub(super) on_disconnect: OnDisconnect,
     pub(super) forward_eos: bool,
-    /// With zero, the element waits forever.
+    /// The longest wait for a writer. If it is zero, the element waits forever.
     pub(super) connection_timeout: Duration,
 }
 
@@ -40,7 +41,7 @@ impl Default for StreamSettings {
 }
 
 impl Settings {
-    /// Takes over the value of a property. The value has the type that the property's specification gives.
+    /// Stores the new value of a property. The value always has the type that the property's specification declares.
     pub(super) fn set(&mut self, property: &str, value: &glib::Value) {
         match property {
             "channel" => self.channel = value.get().unwrap_or_default(),
@@ -78,8 +79,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSrc:channel:
          *
-         * The name of the channel. It has 1 to 250 bytes, contains no slash, and does not begin with "sem.". If it is
-         * unset, the element's own name is used.
+         * The name of the channel. It has 1 to 250 bytes, contains no slash, and does not begin with "sem.". If this
+         * property is unset, the element's name is used.
          *
          * Since: 0.1
          */
@@ -87,8 +88,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSrc:max-buffers:
          *
-         * The number of frames that may wait before older ones are skipped. With 1, each buffer is the newest frame.
-         * With 0, the limit is the number of frames that the channel keeps.
+         * The maximum number of frames that may wait. If more frames wait, the oldest are skipped. With 1, each buffer
+         * is the newest frame. With 0, the limit is the number of frames that the channel keeps.
          *
          * Since: 0.1
          */
@@ -101,8 +102,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSrc:max-held-buffers:
          *
-         * The number of frames that downstream may hold in place. Further frames are copied, so that a long queue does
-         * not starve the writer of slots.
+         * The maximum number of frames that downstream may hold in shared memory. Further frames are copied, so that a
+         * long queue does not take all slots from the writer.
          *
          * Since: 0.1
          */
@@ -127,8 +128,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSrc:forward-eos:
          *
-         * Whether this stream ends when the writer's stream has ended and its last frame has been passed on. If this is
-         * false, the element waits for the next stream.
+         * Whether the element ends its stream after the last frame of the writer's stream. If this property is false,
+         * the element waits for the next stream on the channel.
          *
          * Since: 0.1
          */
@@ -141,7 +142,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSrc:connection-timeout:
          *
-         * The number of seconds to wait for a writer before the element fails. With 0, it waits forever.
+         * The number of seconds to wait for a writer before the element fails. With 0, the element waits forever.
          *
          * After 3 seconds without a writer, one INFO message lists the channels that exist.
          *
@@ -159,8 +160,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          * Whether the element only observes. An observer needs only read permission and writes nothing to the segment,
          * but it copies each frame. The writer neither waits for an observer nor counts it.
          *
-         * If the permissions allow nothing else, the element observes even without this property, and an INFO message
-         * says so.
+         * If the permissions allow only reading, the element observes even if this property is false, and posts an INFO
+         * message about it.
          *
          * Since: 0.1
          */
@@ -173,7 +174,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         /**
          * GstRsShmSrc:connected:
          *
-         * Whether the channel has a writer. The element notifies of changes.
+         * Whether the channel has a writer. The element emits a notification at each change.
          *
          * Since: 0.1
          */
@@ -192,9 +193,9 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          * - `frames-copied`: frames that were copied out of shared memory
          * - `frames-missed`: frames that were skipped or were overwritten before this reader took them
          * - `events-missed`: events that were overwritten before this reader took them
-         * - `writer-pid`: the process of the writer; 0 before the first writer
-         * - `reconnects`: the number of times that the reader moved to another segment, of the same writer or of
-         *   another one
+         * - `writer-pid`: the process ID of the writer; 0 before the first writer
+         * - `reconnects`: the number of times that the reader moved to another segment, whether of the same writer or
+         *   of another writer
          *
          * Since: 0.1
          */

@@ -11,7 +11,7 @@ use rsshm_channel::ReaderStats;
 
 use super::properties::Settings;
 
-/// The state of the streaming thread that other threads may read while it works.
+/// The state of the streaming thread. Other threads may read it while the streaming thread works.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Status {
     pub(super) connected: bool,
@@ -21,18 +21,18 @@ pub(super) struct Status {
     pub(super) frame_duration: Option<gst::ClockTime>,
 }
 
-// Each lock is held for a few lines, and never while another lock is taken. No lock is held during a call into the base
-// class, a post, a notification or a wait.
+// A thread holds each lock for a few lines only, and takes no other lock while it holds one. It holds no lock while it
+// calls the base class, posts a message, notifies or waits.
 #[derive(Default)]
 pub(super) struct Shared {
     pub(super) settings: Mutex<Settings>,
     pub(super) status: Mutex<Status>,
-    /// The caps of the stream, once they are known.
+    /// The caps of the stream; `None` until they are known.
     pub(super) caps: Mutex<Option<gst::Caps>>,
-    /// All accesses are Relaxed, because no other data depends on the flag. The streaming thread itself stores it when
-    /// it negotiates.
+    /// Whether downstream understands a GstVideoMeta. The streaming thread sets this flag when it negotiates. All
+    /// accesses are Relaxed, because no other data depends on the flag.
     downstream_takes_video_meta: AtomicBool,
-    /// Whether the pipeline went to PLAYING and the streaming thread has not reacted to that yet.
+    /// Whether the streaming thread must still react to the pipeline's change to PLAYING.
     has_resumed: AtomicBool,
 }
 
@@ -46,19 +46,20 @@ impl Shared {
         self.downstream_takes_video_meta.store(takes_meta, Ordering::Relaxed);
     }
 
-    /// Records that the pipeline goes to PLAYING, so that the next frame is the newest.
+    /// Records that the pipeline goes to PLAYING, so that the next buffer is the newest frame.
     pub(super) fn resume(&self) {
-        // Release: pairs with the Acquire of `take_resumed` and `has_resumed`.
+        // Release: pairs with the acquire operations in `take_resumed` and `has_resumed`.
         self.has_resumed.store(true, Ordering::Release);
     }
 
-    /// Whether the pipeline went to PLAYING since the last call.
+    /// Whether the pipeline went to PLAYING since the last call of this function.
     pub(super) fn take_resumed(&self) -> bool {
         // Acquire: pairs with the store in `resume`, so that the element's new clock and base time are visible.
         self.has_resumed.swap(false, Ordering::Acquire)
     }
 
-    /// Whether the pipeline went to PLAYING since the last [`Self::take_resumed`], maybe with another clock.
+    /// Whether the pipeline went to PLAYING since the last call of [`Self::take_resumed`]. If it did, its clock may
+    /// have changed.
     pub(super) fn has_resumed(&self) -> bool {
         // Acquire: pairs with the store in `resume`.
         self.has_resumed.load(Ordering::Acquire)

@@ -20,7 +20,8 @@ use crate::{caps, error, sync::lock};
 
 /// The state of the streaming thread.
 ///
-/// Each call takes it out of its mutex, so that nothing is locked while the call waits, notifies or negotiates.
+/// Each call of `create` moves this state out of its mutex, so that no lock is held while the call waits, notifies or
+/// negotiates.
 pub(super) struct Stream {
     reader: Reader,
     channel: String,
@@ -31,9 +32,10 @@ pub(super) struct Stream {
     writer_wait: WriterWait,
     /// Whether the next frame is the first one since the pipeline went to PLAYING.
     is_first: bool,
-    /// Whether the next frame does not follow the frame that was passed on last.
+    /// Whether the next frame is discontinuous, that is, does not follow the frame that was passed on last.
     is_discont: bool,
-    /// Whether the writer's stream has ended and no other has followed. If so, the writer may go away without an error.
+    /// Whether the writer's stream has ended and no frame has followed. If this is true, the loss of the writer is not
+    /// an error.
     has_ended: bool,
     is_observer_reported: bool,
 }
@@ -41,7 +43,7 @@ pub(super) struct Stream {
 /// The format of the last frame.
 #[derive(Default)]
 struct Format {
-    /// The value of [`Reader::segment_changes`] for the segment that the format belongs to.
+    /// The value of [`Reader::segment_changes`] for the segment whose caps gave this format.
     segment_changes: Option<u64>,
     /// `None` if the stream is not raw video.
     info: Option<VideoInfo>,
@@ -64,12 +66,12 @@ impl Stream {
         }
     }
 
-    /// The reader, for other threads.
+    /// A handle of the reader, for other threads.
     pub(super) fn handle(&self) -> ReaderHandle {
         self.reader.handle()
     }
 
-    /// Waits for the next buffer.
+    /// Waits for the next frame, and returns it as a buffer.
     pub(super) fn next_buffer(&mut self, context: Context) -> Result<gst::Buffer, gst::FlowError> {
         loop {
             let settings = lock(&context.shared.settings).stream;
@@ -101,7 +103,7 @@ impl Stream {
         }
     }
 
-    /// Makes a buffer of a frame; `None` if the frame is skipped.
+    /// Turns a frame into a buffer; `None` if the frame is skipped.
     fn receive(
         &mut self,
         context: Context,
@@ -141,7 +143,8 @@ impl Stream {
         Ok(Some(buffer))
     }
 
-    /// Warns once if the writer is in another time namespace, because its frames then have wrong times here.
+    /// Warns once if the writer is in another time namespace, because the times of its frames are then wrong in this
+    /// program.
     fn check_clock(&mut self, context: Context, frame: &Frame) {
         if let Some(lead) = self.timing.find_clock_lead(&self.reader, &frame.descriptor) {
             let (side, effect) = if lead > 0 {
@@ -160,7 +163,7 @@ impl Stream {
         }
     }
 
-    /// Handles everything that is not a frame.
+    /// Handles a result of the reader that is not a frame.
     fn handle_other(&mut self, context: Context, settings: &StreamSettings, next: Next) -> Result<(), gst::FlowError> {
         match next {
             Next::Interrupted => return Err(gst::FlowError::Flushing),
@@ -200,7 +203,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Shows the user which channels exist after some time without a writer, and gives up at the time-out.
+    /// After some time without a writer, shows the user which channels exist. Fails when the time-out is over.
     fn check_writer_wait(&mut self, context: Context, settings: &StreamSettings) -> Result<(), gst::FlowError> {
         let timeout = settings.connection_timeout;
         match self.writer_wait.due(self.reader.is_connected(), timeout) {
@@ -248,15 +251,15 @@ impl Stream {
         }
     }
 
-    /// Resumes after the pipeline went to PLAYING. The pipeline gets the newest frame, and no other frame that was
-    /// captured before.
+    /// Resumes after the pipeline went to PLAYING. Of the frames that were captured before this change, the pipeline
+    /// gets only the newest.
     fn resume(&mut self, context: Context) {
         self.reader.seek_newest();
         self.timing.resume(context.element);
         self.is_first = true;
     }
 
-    /// Takes over the caps of the segment that the last frame came from, if the reader has moved to another segment.
+    /// If the reader has moved to another segment, takes over the caps of that segment.
     fn follow_caps(&mut self, context: Context) -> Result<(), gst::FlowError> {
         let segment_changes = self.reader.segment_changes();
         if self.format.segment_changes == Some(segment_changes) {
@@ -287,7 +290,7 @@ impl Stream {
         self.timing.reset_format();
         lock(&context.shared.status).frame_duration = self.format.info.as_ref().and_then(frame_duration);
         *lock(&context.shared.caps) = Some(caps);
-        // The base class pushes the caps, and sends an ALLOCATION query downstream.
+        // `negotiate` pushes the caps, and sends an ALLOCATION query downstream.
         if !context.element.negotiate() {
             let pad_flags = context.element.src_pad().pad_flags();
             if pad_flags.contains(gst::PadFlags::FLUSHING) {
@@ -298,7 +301,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Publishes the state of the reader for other threads, and reports changes.
+    /// Copies the state of the reader to the status that other threads read, and reports changes.
     fn update_status(&self, context: Context) {
         let connected = self.reader.is_connected();
         let latency_ns = latency_ns(&self.reader);
@@ -325,7 +328,7 @@ impl Stream {
         }
     }
 
-    /// Reports in a QoS message that frames were skipped before `buffer`.
+    /// Posts a QoS message, because frames were skipped before `buffer`.
     fn post_qos(&self, context: Context, buffer: &gst::BufferRef) {
         let element = context.element;
         let now = element.current_running_time();
@@ -334,10 +337,10 @@ impl Stream {
             return;
         };
         let now = now.unwrap_or(running);
-        // The frame arrived this much later than its time.
+        // The jitter is the delay between the frame's time and its arrival.
         let jitter = now.nseconds() as i64 - running.nseconds() as i64;
         let stats = self.reader.stats();
-        // The highest number means "none" in GStreamer.
+        // The conversion fails only for the highest number, which means "none" in GStreamer.
         let frames = |count: u64| gst::format::Buffers::try_from(count).ok();
         let message = gst::message::Qos::builder(true)
             .src(element)
@@ -357,9 +360,10 @@ fn post_info(context: Context, kind: gst::ResourceError, text: &str) {
     gst::element_info!(context.element, kind, ("{text}"), ["{text}"]);
 }
 
-/// Completes `caps` so that downstream accepts them.
+/// Adds a pixel aspect ratio to `caps` if downstream accepts them only with one.
 ///
-/// Sinks that know the pixel aspect ratio of the screen also need that of the picture. Cameras often leave it out.
+/// Sinks that know the pixel aspect ratio of the screen also need the pixel aspect ratio of the picture. The caps of
+/// cameras often have none.
 fn completed(context: Context, caps: gst::Caps) -> gst::Caps {
     let is_accepted = |caps: &gst::Caps| context.element.src_pad().peer_query_accept_caps(caps);
     if is_accepted(&caps) {
@@ -368,13 +372,13 @@ fn completed(context: Context, caps: gst::Caps) -> gst::Caps {
     caps::with_square_pixels(&caps).filter(is_accepted).unwrap_or(caps)
 }
 
-/// The duration of a frame; `None` if the frame rate varies, which caps give as 0/1.
+/// The duration of a frame; `None` if the frame rate varies. Caps express a varying frame rate as 0/1.
 fn frame_duration(info: &VideoInfo) -> Option<gst::ClockTime> {
     let (numerator, denominator) = (
         u64::try_from(info.fps().numer()).ok().filter(|rate| *rate != 0)?,
         u64::try_from(info.fps().denom()).ok()?,
     );
-    // If each buffer is a field, the frame rate counts pairs of buffers.
+    // If each buffer is a single field, the frame rate is the rate of pairs of buffers.
     let buffers = if info.interlace_mode() == gst_video::VideoInterlaceMode::Alternate {
         2
     } else {

@@ -2,67 +2,69 @@
 
 //! Maps the times of frames to the running time of the reader's pipeline.
 
-/// Frames from before the pipeline's time are skipped for this time after the start, in nanoseconds, plus the writer's
-/// latency. If frames are still from before the start after that, their writer is late (too slow for its frame rate,
-/// for example), and they are shown late.
+/// During this period after the start, in nanoseconds, frames from before the start are skipped. The period is extended
+/// by the writer's latency. If frames from before the start still arrive after it, their writer is late (too slow for
+/// its frame rate, for example), and these frames are shown late.
 const EARLY_FRAMES_PERIOD_NS: i64 = 1_000_000_000;
 
-/// A frame more than this many nanoseconds ahead of now does not hold up the frames after it, because its writer did
-/// not keep to the clock.
+/// A frame that is more than this many nanoseconds ahead of now does not hold up the frames after it, because its
+/// writer did not keep to the clock.
 const FAR_FUTURE_NS: i64 = 1_000_000_000;
 
-/// The smallest distance between two frames, in nanoseconds.
+/// The smallest distance between the running times of two frames, in nanoseconds.
 const MIN_STEP_NS: i64 = 1_000;
 
 /// A frame that has arrived. All times are in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
-    /// The time of capture or of decoding, in CLOCK_MONOTONIC.
+    /// The frame's time of capture or of decoding, on CLOCK_MONOTONIC.
     pub(super) time: i64,
-    /// The same time as running time.
+    /// The value of `time`, converted to running time.
     pub(super) running: i64,
-    /// The running time now.
+    /// The current running time.
     pub(super) now: i64,
-    /// Whether it is the first frame since the pipeline went to PLAYING.
+    /// Whether this is the first frame since the pipeline went to PLAYING.
     pub(super) is_first: bool,
     /// The delay between a frame's own time and the moment at which the frame leaves the writer.
     pub(super) latency: i64,
-    /// Whether frames arrive in the order of these times. Encoded frames that have only a PTS may arrive in another
+    /// Whether frames arrive in the order of their `time`. Encoded frames that have only a PTS may arrive in another
     /// order.
     pub(super) is_in_order: bool,
-    /// Whether other frames can be shown without this frame.
+    /// Whether this frame can be skipped, because no other frame needs it.
     pub(super) may_be_skipped: bool,
 }
 
-/// The running times of the frames that have been passed on.
+/// A timeline, which places frames in the running time of the reader's pipeline.
 ///
-/// In general, a frame keeps its own time. It is skipped or shifted only if it is from before the pipeline's time, or
-/// from before the last frame passed on. So timestamps rise, and their distances are those of the captures.
+/// In general, a frame keeps its own time. Only a frame from before the pipeline's time, or from before the last frame
+/// passed on, is skipped or shifted. So timestamps always rise, and the distance between two timestamps is the time
+/// between the two captures.
 #[derive(Debug, Default)]
 pub(super) struct Timeline {
     /// Frames from before this running time are skipped or shifted.
     earliest: i64,
     last: Option<LastFrame>,
-    /// The distance by which the last frame was placed later than its own time.
+    /// How much later than its own time the last frame was placed.
     shift: i64,
-    /// Whether the frames of this writer are from before `earliest`, and are expected to remain so.
+    /// Whether the writer is late: its frames are from before `earliest`, and its next frames are expected to be so
+    /// too.
     is_late: bool,
 }
 
 /// The last frame passed on.
 #[derive(Clone, Copy, Debug)]
 struct LastFrame {
-    /// Its time in CLOCK_MONOTONIC.
+    /// The frame's own time, on CLOCK_MONOTONIC.
     time: i64,
-    /// The running time at which it was placed.
+    /// The running time at which the frame was placed.
     placed_at: i64,
 }
 
 impl Timeline {
-    /// Resumes after the pipeline went to PLAYING at the running time `now`. The pipeline gets the newest frame, and no
-    /// other frame that was captured before.
+    /// Resumes after the pipeline went to PLAYING at the running time `now`. Of the frames that were captured before
+    /// `now`, the pipeline gets only the newest.
     pub(super) fn resume(&mut self, now: i64) {
-        // At the first call, `now` is only the time between the state change and the call.
+        // The pipeline's time begins at 0. At the first call, `now` is only the time since the state change.
         self.earliest = match self.last {
             None => 0,
             Some(_) => self
@@ -71,7 +73,7 @@ impl Timeline {
         };
     }
 
-    /// Places a frame. Returns the distance by which it is placed later than its own time; `None` if it is skipped.
+    /// Places a frame. Returns how much later than its own time the frame is placed; `None` if the frame is skipped.
     pub(super) fn place(&mut self, arrival: &Arrival) -> Option<i64> {
         let &Arrival { time, running, now, .. } = arrival;
         let last = self.last_near(now).filter(|_| arrival.is_in_order || arrival.is_first);
@@ -82,13 +84,14 @@ impl Timeline {
         } else if arrival.is_first {
             least
         } else if let Some(same) = last.filter(|last| last.time == time) {
-            // A frame may come in several buffers, which all have its time.
+            // A frame may come in several buffers, which all have the frame's time.
             same.placed_at
         } else if self.is_early(arrival) {
             return None;
         } else {
             self.is_late = running < self.earliest;
-            // The frame keeps its distance from the last frame, but a frame that has arrived is not delayed.
+            // The frame keeps its distance from the last frame, but is placed no later than `now`, unless `least` is
+            // later.
             running.saturating_add(self.shift).min(now).max(least)
         };
         self.shift = placed_at.saturating_sub(running);
@@ -96,12 +99,13 @@ impl Timeline {
         Some(self.shift)
     }
 
-    /// The distance by which the last frame was placed later than its own time.
+    /// How much later than its own time the last frame was placed.
     pub(super) fn shift(&self) -> i64 {
         self.shift
     }
 
-    /// The running time of an event between two frames; `None` if that time is over.
+    /// Shifts `running`, the running time of an event between two frames, as the last frame was shifted. Returns `None`
+    /// if the last frame was placed after this time, or if the time is before `earliest`.
     pub(super) fn place_gap(&self, running: i64) -> Option<i64> {
         let place = running.saturating_add(self.shift);
         let least = self
@@ -116,7 +120,8 @@ impl Timeline {
             .filter(|last| last.placed_at <= now.saturating_add(FAR_FUTURE_NS))
     }
 
-    /// Whether this frame is from before the pipeline's time and frames of that time can be expected soon.
+    /// Whether this frame is from before the pipeline's time, and the writer can be expected to reach the pipeline's
+    /// time soon.
     fn is_early(&self, arrival: &Arrival) -> bool {
         let since = arrival.now.saturating_sub(self.earliest);
         arrival.running < self.earliest
@@ -182,7 +187,7 @@ mod tests {
             place(&mut timeline, if n == 0 { first(arrival) } else { arrival })
         };
         assert_eq!(put(0, own_time(0)), Some(0));
-        // During the first second, they may be early frames of a writer that is on time.
+        // During the first second, such frames may also come from a writer that is on time.
         assert!((1..50).all(|n| put(n, own_time(n)).is_none()));
         for n in 50..150 {
             assert_eq!(
@@ -191,7 +196,8 @@ mod tests {
                 "as far from the first frame as it was captured"
             );
         }
-        // The writer is less late now, but the frame is still from before the frame that was shown last.
+        // The writer is less late now, but this frame's own time is still before the time at which the last frame was
+        // shown.
         assert_eq!(put(150, 100 * MS), Some(300 * MS));
         assert_eq!(put(151, 2900 * MS), Some(2900 * MS));
         assert_eq!(put(152, 2920 * MS), Some(2920 * MS));
@@ -269,7 +275,7 @@ mod tests {
         assert_eq!(place(&mut timeline, first(raw(-10 * MS, MS))), Some(0));
         assert_eq!(place(&mut timeline, raw(-10 * MS, MS)), Some(0));
         assert_eq!(place(&mut timeline, raw(23 * MS, 24 * MS)), Some(23 * MS));
-        // The offset of the pipeline's clock has been measured again since the first buffer.
+        // Between the two buffers of this frame, the offset of the pipeline's clock was measured again.
         let again = Arrival {
             time: ORIGIN + 23 * MS,
             ..raw(23 * MS - 40, 24 * MS)

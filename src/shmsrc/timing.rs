@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The timestamps of buffers. The times of a frame in the channel become running times of the reader's pipeline.
+//! Computes the timestamps of buffers. The times of a frame in the channel are converted to running times of the
+//! reader's pipeline.
 
 use gst::prelude::*;
 use gst_base::prelude::*;
@@ -13,8 +14,8 @@ use super::{
 };
 use crate::time::{self, ClockOffset};
 
-/// The greatest latency that a writer may announce. A greater value comes from a faulty program, and sinks would wait
-/// for all of that time.
+/// The greatest latency that a writer may announce. It is limited, because a greater value comes from a faulty program,
+/// and sinks would wait for all of that time.
 const MAX_LATENCY_NS: u64 = 60_000_000_000;
 
 /// The latency that the writer announces, that is, the delay between a frame's own time and the moment at which the
@@ -23,24 +24,26 @@ pub(super) fn latency_ns(reader: &Reader) -> u64 {
     reader.latency_ns().min(MAX_LATENCY_NS)
 }
 
-/// A smaller difference between two clocks, in nanoseconds, is not reported.
+/// The smallest difference between the clocks of reader and writer that is reported, in nanoseconds.
 const MIN_CLOCK_LEAD_NS: i64 = 10_000_000_000;
 
-/// How far the two measurements of a clock's lead may be apart, in nanoseconds.
+/// The greatest difference between the two measurements of a clock's lead, in nanoseconds, at which the lead counts as
+/// certain.
 const MAX_LEAD_ERROR_NS: i64 = 2_000_000_000;
 
-/// How far this program's CLOCK_MONOTONIC is ahead of the writer's, in nanoseconds, if that is certain.
+/// How far this program's CLOCK_MONOTONIC is ahead of the writer's, in nanoseconds; `None` if this is not certain.
 ///
-/// `segment_lead` is [`Reader::clock_lead_ns`]. `frame_lead` is how much later than expected a frame arrived. Each alone
-/// has other causes: the system's time was set or the machine slept; the writer has a `ts-offset`, keeps to no clock or
-/// has stopped. Only a shifted clock makes both large and equal.
+/// `segment_lead` is [`Reader::clock_lead_ns`]. `frame_lead` is how much later than expected a frame arrived. Each of
+/// these two values can also be large for other reasons. `segment_lead` is large if the system's time was set or the
+/// machine slept. `frame_lead` is large if the writer has a `ts-offset`, keeps to no clock or has stopped. Only a
+/// shifted clock makes the two values large and about equal.
 fn certain_lead(segment_lead: i64, frame_lead: i64) -> Option<i64> {
     let is_certain = segment_lead.saturating_abs() >= MIN_CLOCK_LEAD_NS
         && segment_lead.abs_diff(frame_lead) <= MAX_LEAD_ERROR_NS as u64;
     is_certain.then_some(segment_lead)
 }
 
-/// PTS and DTS.
+/// The PTS and the DTS of a buffer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Stamps {
     pub(super) pts: Option<gst::ClockTime>,
@@ -62,7 +65,8 @@ pub(super) struct Timing {
 }
 
 impl Timing {
-    /// Prepares for the next frame before the wait for that frame, so that little is left to do when it arrives.
+    /// Prepares for the next frame. Call this before the wait for the frame, so that little is left to do when the
+    /// frame arrives.
     pub(super) fn prepare(&mut self, element: &gst_base::BaseSrc) {
         self.does_timestamp = element.does_timestamp();
         self.is_on_monotonic = time::is_on_monotonic(element.upcast_ref(), &mut self.clock_offset);
@@ -75,9 +79,10 @@ impl Timing {
         self.timeline.resume(now.unwrap_or(0));
     }
 
-    /// How far this program's CLOCK_MONOTONIC is ahead of the writer's, in nanoseconds, when that is found out.
+    /// How far this program's CLOCK_MONOTONIC is ahead of the writer's, in nanoseconds. It is returned only once, at
+    /// the first frame that makes it certain.
     pub(super) fn find_clock_lead(&mut self, reader: &Reader, descriptor: &FrameDescriptor) -> Option<i64> {
-        // With do-timestamp, the difference does no harm.
+        // With do-timestamp, a difference between the clocks does no harm.
         if self.is_clock_lead_reported || self.does_timestamp || descriptor.pts == TIME_NONE {
             return None;
         }
@@ -116,7 +121,7 @@ impl Timing {
         } else {
             time::origin(element, &mut self.clock_offset)
         };
-        // Without a clock there is no running time, and buffers have no timestamps.
+        // Without a clock there is no running time, so buffers get no timestamps.
         let Some(origin) = origin else {
             return Some(Stamps::default());
         };
@@ -153,8 +158,8 @@ impl Timing {
         })
     }
 
-    /// Converts `absolute`, the CLOCK_MONOTONIC time of an event between two frames, to running time. `None` if that
-    /// time is over, or is before this pipeline's time or its first frame.
+    /// Converts `absolute`, the CLOCK_MONOTONIC time of an event between two frames, to running time. Returns `None` if
+    /// the time is before the start of the pipeline's time or before the last frame that was passed on.
     pub(super) fn place_gap(&mut self, element: &gst_base::BaseSrc, absolute: u64) -> Option<i64> {
         let origin = time::origin(element.upcast_ref(), &mut self.clock_offset)?;
         self.timeline.place_gap(time::to_running(absolute, origin)?)
@@ -175,7 +180,7 @@ mod tests {
 
     #[test]
     fn other_causes_are_no_lead() {
-        // Late or early frames: `ts-offset`, a file with `sync=false`, a stopped writer.
+        // Frames are late or early because of a `ts-offset`, a file with `sync=false`, or a stopped writer.
         for frame_lead in [3600 * S, -3600 * S, 11 * S, i64::MAX, i64::MIN] {
             assert_eq!(certain_lead(0, frame_lead), None);
         }
@@ -183,7 +188,7 @@ mod tests {
         for segment_lead in [3600 * S, -3600 * S, 11 * S, i64::MAX, i64::MIN] {
             assert_eq!(certain_lead(segment_lead, 0), None);
         }
-        // A writer that stopped before the machine slept.
+        // The writer stopped before the machine slept.
         assert_eq!(certain_lead(-3600 * S, 3600 * S), None);
         assert_eq!(certain_lead(5 * S, 5 * S), None);
     }
