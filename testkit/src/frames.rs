@@ -7,7 +7,7 @@ fn word(number: u32) -> [u8; 8] {
     (u64::from(number) | u64::from(!number) << 32).to_ne_bytes()
 }
 
-/// Draws the frame `number` into `bytes`, which then repeat eight bytes that contain the number.
+/// Draws the frame `number` into `bytes`. The frame repeats eight bytes that contain the number.
 pub fn fill(bytes: &mut [u8], number: u32) {
     for (to, from) in bytes.iter_mut().zip(word(number)) {
         *to = from;

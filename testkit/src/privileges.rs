@@ -35,7 +35,7 @@ pub struct ProgramForAll(PathBuf);
 impl ProgramForAll {
     /// Links or copies the program to a new directory in /tmp.
     pub fn new() -> std::io::Result<Self> {
-        // Relaxed: only the values have to differ.
+        // Relaxed, because the values only have to differ from each other.
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let this = Self(format!("/tmp/rsshm-test-program-{}-{count}", std::process::id()).into());

@@ -93,8 +93,8 @@ impl Process {
     pub fn receive(&mut self) -> String {
         let started = Instant::now();
         loop {
-            // This is checked before the output is read, because a process that has ended has all its output in the
-            // file.
+            // `is_running` is read before the output. If the process has ended by then, the file contains all its
+            // output.
             let is_running = self.is_running();
             if let Some(line) = self.try_receive() {
                 return line;
@@ -148,7 +148,7 @@ impl Process {
     /// Waits until a signal has stopped the program.
     #[track_caller]
     pub fn wait_stopped(&self) {
-        // WEXITED is not set, so that the status of a process that ended stays for `wait`.
+        // WEXITED is not set, so that `wait` can still read the exit status of a process that has ended.
         let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG;
         wait_until(&format!("{} stops", self.command_line), PATIENCE, || {
             matches!(waitid(Id::Pid(self.pid()), flags), Ok(WaitStatus::Stopped(..)))
@@ -167,7 +167,7 @@ impl Process {
         );
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until the program ends by itself, and returns its exit status.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         let started = Instant::now();

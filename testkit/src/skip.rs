@@ -14,10 +14,10 @@ use std::{
 /// The environment variable that names the file in which skipped tests are recorded.
 pub const SKIPPED: &str = "RSSHM_SKIPPED";
 
-/// Returns from the test that calls it. Prints `SKIPPED <test>: <reason>` and appends that line to the file that
+/// Returns from the calling test. Prints `SKIPPED <test>: <reason>` and appends this line to the file that
 /// `RSSHM_SKIPPED` names.
 ///
-/// Use it in the test itself, not in a function that the test calls.
+/// Use the macro in the test itself, not in a function that the test calls.
 #[macro_export]
 macro_rules! skip {
     ($($reason:tt)+) => {{

@@ -36,8 +36,8 @@ pub struct FrameChecker {
 }
 
 impl FrameChecker {
-    /// Records that the next frame need not follow the last one. If another reader continues (`is_new_reader`), the
-    /// next frame may even be the same frame.
+    /// Records that the next frame need not directly follow the last one. If another reader continues
+    /// (`is_new_reader`), the next frame may even be the last frame again.
     pub fn interrupt(&mut self, is_new_reader: bool) {
         self.is_interrupted = true;
         if is_new_reader {
@@ -139,7 +139,7 @@ impl FrameChecker {
         }
     }
 
-    /// Checks that a reader of a lossless writer misses no frame while both processes live.
+    /// Checks that a reader of a lossless writer misses no frame while the reader and the writer live.
     fn check_missed(&self, context: &ProcessContext, frame: &ReceivedFrame, tag: Tag, last: Tag) {
         let assignment = &context.assignment;
         if !assignment.lossless || !assignment.kind.misses_nothing() {

@@ -134,7 +134,7 @@ fn check_messages(context: &ProcessContext, pipeline: &Pipeline) -> bool {
             context.found_other(&format!("{} ({:?})", error.error(), error.debug()));
             false
         }
-        // The sink warns of processes that stop while they hold the semaphore. Some processes do that in each run.
+        // The sink warns if a process stops while it holds the semaphore. This happens in every run.
         Some(gst::MessageView::Warning(warning)) if warning.error().message().contains("held its semaphore") => true,
         Some(gst::MessageView::Warning(warning)) => {
             context.found_other(&format!("{} ({:?})", warning.error(), warning.debug()));
@@ -208,8 +208,8 @@ pub fn read(assignment: Assignment) {
         source: pipeline.by_factory("rsshmsrc").downgrade(),
     }));
     let in_probe = Arc::clone(&reading);
-    // The probe is at the pad of the source, because the statistics of the source there include this buffer and no
-    // later one.
+    // The probe is at the source's pad. When a buffer passes the pad, the source's statistics include this buffer and
+    // no later one.
     pipeline
         .pad("rsshmsrc", "src")
         .add_probe(gst::PadProbeType::BUFFER, move |pad, info| {

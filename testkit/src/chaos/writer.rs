@@ -23,7 +23,7 @@ use super::{
 };
 use crate::Random;
 
-/// The number of bits of a frame's size. The sizes are from 4 KiB to 1 MiB.
+/// The range of the number of bits in a frame's size. The sizes are from 4 KiB to 1 MiB.
 const SIZE_BITS: std::ops::Range<u64> = 12..20;
 const PAGE_SIZE: usize = 4096;
 const SERVICE_INTERVAL: Duration = Duration::from_millis(250);
@@ -169,7 +169,7 @@ impl WriterPlayer {
             self.publish_event();
         }
         if self.random.permille(2) {
-            // This is more than the channel's ring of events holds.
+            // These are more events than the channel's ring holds.
             (0..50).for_each(|_| self.publish_event());
         }
         if self.random.permille(3) {
@@ -282,7 +282,7 @@ impl WriterPlayer {
         Some(publish_time)
     }
 
-    /// Publishes until each slot must have been used, and reports the number of used slots. There are no readers.
+    /// Publishes enough frames to use every slot, and reports the number of used slots. No readers run at this time.
     fn count_slots(&mut self) {
         self.kept.clear();
         let slots = &self.context.board.slots;

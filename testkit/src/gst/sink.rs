@@ -89,7 +89,7 @@ impl SinkHarness {
         self.source.emit_by_name("push-buffer", &[buffer])
     }
 
-    /// Pushes a buffer with its caps, and with its segment if there is one.
+    /// Pushes a sample with a buffer, its caps, and its segment if there is one.
     #[track_caller]
     pub fn push_sample(
         &self,
@@ -134,7 +134,7 @@ impl SinkHarness {
         gst_video::VideoInfo::from_caps(&caps).map_or(1000, |info| info.size())
     }
 
-    /// Pushes frames with this offset until `reader` has received one.
+    /// Pushes frames with this offset until `reader` has received one of them.
     #[track_caller]
     pub fn push_frame_until_seen(&self, offset: u64, reader: &SourceRecorder) {
         eventually("the reader has received the frame", || {
@@ -146,12 +146,12 @@ impl SinkHarness {
 
     /// Waits until `reader` has received all buffers and events so far, and clears its recording.
     ///
-    /// This is needed because [`push_frame_until_seen`](Self::push_frame_until_seen) may have pushed more frames than
-    /// the received one.
+    /// Use it after [`push_frame_until_seen`](Self::push_frame_until_seen), which may have pushed more frames than the
+    /// one that `reader` has received.
     #[track_caller]
     pub fn settle(&self, reader: &SourceRecorder) {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        // Relaxed: only the number has to be unique.
+        // Relaxed, because the number only has to be unique.
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         self.send(custom_event("settled", count));
         let marker = format!("settled {count}");
@@ -161,7 +161,7 @@ impl SinkHarness {
         reader.clear();
     }
 
-    /// Sends an event after all buffers and events so far.
+    /// Sends an event after all buffers and events that were pushed so far.
     #[track_caller]
     pub fn send(&self, event: gst::Event) {
         assert!(self.source.send_event(event));
