@@ -17,7 +17,7 @@ use rsshm_testkit::{
     gst::{launch, run_to_end},
 };
 
-/// A word to write. It is a special value, a small one, or any.
+/// A word to write: a special value, a small value, or any value.
 fn garbage(random: &mut Random) -> u64 {
     match random.below(4) {
         0 => 0,
@@ -66,7 +66,8 @@ const STATE_OFFSET: u64 = STATUS_OFFSET + 24;
 
 /// Writes garbage into the channel's files for a time.
 ///
-/// The offsets are those of the current segment, or of the last one whose header was plausible.
+/// It writes at the offsets of the current segment. If the header of that segment is not plausible, it writes at the
+/// last plausible offsets.
 fn write_garbage(channel: &Channel, time: Duration, attack: Attack) {
     let mut random = Random::new(0x9e37_79b9_7f4a_7c15);
     let mut offsets = None;
@@ -85,7 +86,7 @@ fn write_garbage(channel: &Channel, time: Duration, attack: Attack) {
                 0 => STATUS_OFFSET + random.below(16) * 8,
                 _ => quotas + random.below(slots - quotas) / 8 * 8,
             };
-            // Garbage in the state can supersede the segment, which a writer then replaces.
+            // Garbage in the state can mark the segment as superseded. A writer then replaces the segment.
             if !(attack == Attack::Tables && at == STATE_OFFSET) {
                 let _ = segment.write_all_at(&garbage(&mut random).to_ne_bytes(), at);
             }
@@ -144,7 +145,7 @@ fn attack_once(channel: &Channel, attack: Attack, writer: &mut Process, readers:
             assert_idle(process, before);
             continue;
         }
-        // The segment is not plausible, or downstream does not accept its caps.
+        // A reader may end if the segment is not plausible, or if downstream does not accept its caps.
         let status = process.wait();
         let output = process.output();
         assert!(

@@ -25,9 +25,9 @@ const FRAME_TIME: Duration = Duration::from_nanos(1_000_000_000 / 30);
 
 /// The time by which one side starts earlier than the other.
 const HEAD_START: Duration = Duration::from_secs(10);
-/// The time in which frames are displayed while both sides run.
+/// How long frames are displayed while both sides run.
 const DISPLAY_TIME: Duration = Duration::from_secs(10);
-/// The number of frames that each display has to render, of the 300 frames in that time.
+/// The number of frames that each display has to render, of the 300 frames in `DISPLAY_TIME`.
 const MIN_FRAMES: u64 = 280;
 
 const LIVE: &str = "videotestsrc is-live=true";
@@ -163,7 +163,7 @@ impl Drop for Film {
     }
 }
 
-/// Measures the time in which the machine did not run this process. Frames that are late because of that are excused.
+/// Measures how long the machine did not run this process. Frames that are late for this reason are excused.
 struct StallMeter {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Duration>,
@@ -321,8 +321,8 @@ impl JointDisplay {
         complaints
     }
 
-    /// Checks that the displays show each pair of pictures that were captured together at most one frame time apart.
-    /// Returns the complaint.
+    /// Checks pairs of pictures that were captured together. The displays must show the two pictures of a pair at most
+    /// one frame time apart. Returns the complaint.
     fn pictures_apart(&self) -> Option<String> {
         let (near, far) = (self.shown[0].lock().unwrap(), self.shown[1].lock().unwrap());
         let pairs = near

@@ -360,7 +360,7 @@ fn ip(words: &str) -> bool {
 
 /// Sends a channel of one machine to a channel of the other, and checks the picture that arrives.
 ///
-/// Either the sender has to know the address of the receiver, or the receiver that of the sender.
+/// Either the sender has to know the receiver's address, or the receiver has to know the sender's address.
 #[track_caller]
 fn assert_arrives_over(script_name: &str, port: u16, sender_connects: bool) {
     let (near, far) = (Channel::new(), Channel::new());
@@ -378,7 +378,7 @@ fn assert_arrives_over(script_name: &str, port: u16, sender_connects: bool) {
     let reader = SourceRecorder::of(&far);
     reader.wait_for_frames(20);
     let picture = reader.last_frame().unwrap();
-    // In I420 and in NV12 the plane of the brightness comes first.
+    // In I420 and in NV12, the plane of the brightness comes first.
     assert_eq!(picture.width(), 320);
     for (bar, expected) in LUMA.iter().enumerate() {
         let seen = picture.bytes[120 * 320 + (2 * bar + 1) * 320 / 14];

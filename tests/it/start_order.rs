@@ -178,14 +178,14 @@ fn assert_frames_are_in_time(writer_description: &str, writer_first: bool) {
     if writer_first {
         process = Some(launch(&description));
         eventually("the channel exists", || channel.exists());
-        // The reader starts this much later.
+        // The reader starts this much later than the writer.
         std::thread::sleep(Duration::from_millis(700));
     }
     let reader = Pipeline::playing(&format!(
         "rsshmsrc channel={channel} ! fakesink name=sink sync=true max-lateness=400000000"
     ));
     if !writer_first {
-        // The writer starts this much later.
+        // The writer starts this much later than the reader.
         std::thread::sleep(Duration::from_millis(700));
         process = Some(launch(&description));
     }

@@ -74,7 +74,8 @@ fn calls_of(frames: u32) -> [Calls; 2] {
     logs.each_ref().map(count)
 }
 
-/// The number of calls per frame. It is the difference between two runs, of which one has 200 more frames.
+/// The number of calls per frame. It is the difference between two runs, divided by the 200 frames that one run has
+/// more.
 fn growth(few: &Calls, many: &Calls) -> Calls {
     let names = few.keys().chain(many.keys());
     let of = |calls: &Calls, name: &String| calls.get(name).copied().unwrap_or_default();
@@ -132,8 +133,8 @@ macro_rules! need_strace {
 #[test]
 fn frame_costs_one_wake_and_one_wait() {
     need_strace!();
-    // The first program writes GStreamer's registry. Without this run, those calls would count in one of the runs
-    // below.
+    // The first program writes GStreamer's registry. Without this run, one of the runs below would write it, and those
+    // calls would be counted.
     run_to_end("fakesrc num-buffers=1 ! fakesink");
     let ([writer_of_few, reader_of_few], [writer_of_many, reader_of_many]) = (calls_of(200), calls_of(400));
     assert_lean("writer", &growth(&writer_of_few, &writer_of_many), "FUTEX_WAKE", 0.95);
@@ -141,8 +142,8 @@ fn frame_costs_one_wake_and_one_wait() {
     assert_lean("reader", &growth(&reader_of_few, &reader_of_many), "FUTEX_WAIT", 0.2);
 }
 
-/// Covers the waits for frames, for readers, and for a semaphore that another process has taken. The length of a wait
-/// by the wall clock would change when a user sets that clock.
+/// The test covers the waits for frames, for readers, and for a semaphore that another process has taken. If a wait
+/// used the wall clock, its length would change when a user sets that clock.
 #[test]
 fn no_shared_wait_uses_wall_clock() {
     need_strace!();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Time segments of the writer's stream. A reader receives running times in any segment.
+//! Time segments of the writer's stream. A reader receives correct running times, whatever the segment is.
 
 use gst::prelude::*;
 use rsshm_testkit::{

@@ -72,7 +72,7 @@ fn reader_in_same_time_namespace_does_not_warn() {
             "videotestsrc is-live={is_live} ! {CAPS} ! rsshmsink name={channel} async=false {options}"
         ));
         if options == "ts-offset=20000000000" {
-            // The sink holds its first frame for that time.
+            // With `sync`, the sink would hold its first frame for 20 s.
             writer.by_factory("rsshmsink").set_property("sync", false);
         }
         let reader = SourceRecorder::of(&channel);
@@ -105,7 +105,7 @@ fn later_reader_keeps_time_of_capture() {
 fn earlier_reader_keeps_time_of_capture() {
     let channel = Channel::new();
     let reader = SourceRecorder::of(&channel);
-    // The writer starts this much later.
+    // The writer starts this much later than the reader.
     std::thread::sleep(Duration::from_millis(1500));
     let mut writer = live_writer(&channel);
     let frames = frames_after_the_first(&reader);
@@ -233,7 +233,7 @@ fn source_reports_latency_of_paced_writer() {
         reader.pipeline.source_latency("rsshmsrc").1 == expected
     });
     assert!(reader.pipeline.source_latency("rsshmsrc").0);
-    // The frames really have this age.
+    // The age of the frames really equals this latency.
     let frames = frames_after_the_first(&reader);
     let age = median_age(&frames[frames.len() - 20..]);
     assert!(
@@ -265,7 +265,7 @@ fn do_timestamp_stamps_on_arrival() {
     ));
     writer.play();
     let reader = SourceRecorder::with_options(&channel, "do-timestamp=true");
-    // By their own timestamps the frames are 300 ms old.
+    // By the writer's timestamps, the frames are 300 ms old.
     let frames = frames_after_the_first(&reader);
     assert!(
         median_age(&frames) < Duration::from_millis(20),

@@ -250,9 +250,9 @@ fn qos_messages(reader: &Pipeline) -> Vec<gst::Message> {
 struct Qos {
     running_time: gst::ClockTime,
     jitter: i64,
-    /// Frames received so far.
+    /// The number of frames received so far.
     processed: u64,
-    /// Frames skipped so far.
+    /// The number of frames skipped so far.
     dropped: u64,
 }
 

@@ -68,7 +68,7 @@ fn run(producer: &str) -> Outcome {
     }
 }
 
-/// The frames of `producer` without a channel.
+/// The frames that `producer` delivers without a channel.
 fn expected(producer: &str) -> Vec<Vec<u8>> {
     let pipeline = Pipeline::new(&format!(
         "{producer} ! fakesink name=sink signal-handoffs=true sync=false"
