@@ -13,7 +13,7 @@ use gst::prelude::*;
 use gst_check::Harness;
 use rsshm_testkit::{Channel, gst::init};
 
-/// The number of frames of a counted run. It is so large that work which is done only once does not matter.
+/// The number of frames of a counted run. The number is large, so that work which is done only once does not matter.
 const FRAMES: u64 = 2000;
 
 /// The largest accepted growth, in percent.
@@ -49,7 +49,7 @@ const MEMORY: &str = "RSSHM_COUNTED";
 const IN_PLACE: &str = "in place";
 const FOREIGN: &str = "foreign";
 
-/// Runs a writer and a reader in this process, one after the other for each frame.
+/// Runs a writer and a reader in this process. For each frame, the writer runs first, and then the reader.
 fn pair(memory: &str) {
     init();
     let channel = Channel::new();

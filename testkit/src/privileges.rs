@@ -20,7 +20,8 @@ pub fn is_root() -> bool {
     Uid::effective().is_root()
 }
 
-/// Changes the user and the group of this process. This cannot be undone, so only the process of a role may call it.
+/// Changes the user and the group of this process. The change cannot be undone, so only the process of a role may call
+/// this function.
 pub fn become_user(user: u32, group: u32) {
     setgroups(&[]).expect("the supplementary groups are dropped");
     setgid(Gid::from_raw(group)).expect("the group changes");

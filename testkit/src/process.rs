@@ -47,7 +47,8 @@ impl Process {
         Self::spawn(command, output)
     }
 
-    /// Starts a program that converses with the test in lines on stdin and stdout. Its stderr is that of the test.
+    /// Starts a program that converses with the test in lines on stdin and stdout. Its stderr is the stderr of the
+    /// test.
     #[track_caller]
     pub fn converse(mut command: Command) -> Self {
         command.stdin(Stdio::piped());
@@ -80,7 +81,7 @@ impl Process {
         String::from_utf8_lossy(&self.read_from(0)).into_owned()
     }
 
-    /// The output from `offset` on. The call does not change the file's own offset, at which the process writes.
+    /// The output from `offset` on. The process writes at the file's own offset, which the call does not change.
     fn read_from(&self, offset: u64) -> Vec<u8> {
         let length = self.output.metadata().expect("the size of the output").len();
         let mut bytes = vec![0; length.saturating_sub(offset) as usize];

@@ -104,8 +104,8 @@ pub fn listen() -> String {
     line.trim_end().to_owned()
 }
 
-/// In the role's process: returns a receiver of the lines from the test. It is for a role that does other work between
-/// the lines.
+/// In the role's process: returns a receiver of the lines from the test. A role that does other work between the lines
+/// needs a receiver.
 pub fn lines() -> mpsc::Receiver<String> {
     let (sender, lines) = mpsc::channel();
     std::thread::spawn(move || while sender.send(listen()).is_ok() {});

@@ -55,7 +55,7 @@ pub fn record<F>(_here: &F, reason: impl std::fmt::Display) {
     let line = format!("SKIPPED {test}: {reason}\n");
     print!("{line}");
     if let Some(path) = env::var_os(SKIPPED).filter(|path| !path.is_empty()) {
-        // The line is one write in append mode, because tests in other processes use the same file.
+        // The line is written with one call in append mode, because tests in other processes use the same file.
         let file = File::options().create(true).append(true).open(&path);
         let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
         written.unwrap_or_else(|error| panic!("{}: {error}", path.display()));

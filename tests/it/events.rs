@@ -565,7 +565,7 @@ fn blocked_reader_counts_missed_events() {
     writer.push_frame(1);
     eventually("the reader is blocked", || reader.offsets().contains(&1));
     writer.send(sticky("app/state", 1000));
-    // The channel keeps the sticky events and a ring of the others.
+    // The channel keeps all sticky events, and a ring of the other events.
     for number in 1..=100 {
         writer.send(custom_event("app", number));
     }
@@ -602,7 +602,7 @@ fn players_show_new_writer_without_pause() {
             .unwrap();
         let player = Pipeline::from(player.downcast::<gst::Pipeline>().unwrap());
         player.play();
-        // Both writers are displayed for two seconds.
+        // The frames of both writers are displayed for two seconds.
         std::thread::sleep(Duration::from_millis(2000));
         writer.kill();
         let mut writer = live_writer(&channel);
@@ -656,7 +656,7 @@ fn recordings_continue_with_new_writer() {
     .map(|end| launch(&format!("-e rsshmsrc name={channel} ! {encoder} ! {end}")));
     for _ in 0..2 {
         let mut writer = live_writer(&channel);
-        // Both writers are recorded for two seconds.
+        // The frames of both writers are recorded for two seconds.
         std::thread::sleep(Duration::from_millis(2000));
         writer.kill();
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Faults around a channel. Its files vanish, a process dies or leaves a child, or frames outgrow the slots.
+//! Faults around a channel. The channel's files vanish, a process dies or leaves a child, or frames outgrow the slots.
 
 use std::{os::unix::fs::FileExt, time::Duration};
 

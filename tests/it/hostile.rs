@@ -37,7 +37,7 @@ fn open(path: PathBuf) -> Option<File> {
 enum Attack {
     /// The status and the tables, except the word with the state of the segment.
     Tables,
-    /// All of the channel's files, including, now and then, the header and the lock file.
+    /// All of the channel's files. The header and the lock file are also attacked, but less often.
     Everything,
 }
 
@@ -110,7 +110,7 @@ fn cpu_time(process: &Process) -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-/// The properties of readers that get frames in place, that copy frames, and that observe.
+/// The properties of three readers: one that gets frames in place, one that copies frames, and one that observes.
 const READERS: [&str; 3] = ["", "max-held-buffers=0", "read-only=true"];
 
 fn reader(channel: &Channel, options: &str) -> Process {

@@ -499,8 +499,8 @@ fn do_timestamp_stamps_frames_of_slow_stream() {
     assert!(frames.is_sorted_by_key(|frame| frame.pts));
 }
 
-/// The offsets of the frames that a reader receives if it is blocked while five frames are published. `settings` sets
-/// the properties of the reader.
+/// The offsets of the frames that a reader receives if it is blocked during five publishes. `settings` sets the
+/// properties of the reader.
 fn offsets_after_block(settings: &str) -> Vec<u64> {
     let channel = Channel::new();
     let reader = SourceRecorder::new(&format!("rsshmsrc channel={channel} {settings} ! fakesink sync=false"));

@@ -23,7 +23,7 @@ use rsshm_testkit::{
 const I420_CAPS: &str = "video/x-raw,format=I420,width=64,height=48,framerate=30/1";
 const FRAME_TIME: Duration = Duration::from_nanos(1_000_000_000 / 30);
 
-/// The time by which one side starts earlier than the other.
+/// How much earlier one side starts than the other.
 const HEAD_START: Duration = Duration::from_secs(10);
 /// How long frames are displayed while both sides run.
 const DISPLAY_TIME: Duration = Duration::from_secs(10);
@@ -248,8 +248,8 @@ fn record(recording: &Recording, sink: &gst::Element, buffer: &gst::BufferRef) {
     });
 }
 
-/// A writer that sends a camera to two channels, one of them delayed, and a microphone to a third channel; and a reader
-/// that plays all three.
+/// A writer and a reader. The writer sends a camera to two channels, one of them delayed, and a microphone to a third
+/// channel. The reader plays all three channels.
 struct JointDisplay {
     writer: Pipeline,
     reader: Pipeline,

@@ -301,7 +301,8 @@ fn audio_beside_video_records_both() {
     assert!(apart < gst::ClockTime::from_mseconds(700), "{streams:?}");
 }
 
-/// Two network namespaces with a cable between them. Without root, both sides are this machine.
+/// Two network namespaces with a cable between them. Without root, there are no namespaces, and both sides are this
+/// machine.
 struct Network {
     name: String,
     has_namespaces: bool,
@@ -358,7 +359,7 @@ fn ip(words: &str) -> bool {
     output.is_ok_and(|output| output.status.success())
 }
 
-/// Sends a channel of one machine to a channel of the other, and checks the picture that arrives.
+/// Sends a channel of one machine to a channel of another machine, and checks the picture that arrives.
 ///
 /// Either the sender has to know the receiver's address, or the receiver has to know the sender's address.
 #[track_caller]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Both sides start in any order, and each survives the other. Writers come, die and come back while one reader
-//! continues.
+//! The writer and the reader start in any order, and each survives the end of the other. Writers come, die and come
+//! back while one reader continues.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -169,7 +169,7 @@ fn late_reader_receives_newest_frame_at_once() {
     writer.interrupt();
 }
 
-/// Checks a reader that displays frames at their time. It must not drop frames because they are late.
+/// Checks a reader that displays frames at their time. The reader must not drop frames because they are late.
 #[track_caller]
 fn assert_frames_are_in_time(writer_description: &str, writer_first: bool) {
     let channel = Channel::new();

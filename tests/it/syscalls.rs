@@ -138,7 +138,7 @@ fn frame_costs_one_wake_and_one_wait() {
     run_to_end("fakesrc num-buffers=1 ! fakesink");
     let ([writer_of_few, reader_of_few], [writer_of_many, reader_of_many]) = (calls_of(200), calls_of(400));
     assert_lean("writer", &growth(&writer_of_few, &writer_of_many), "FUTEX_WAKE", 0.95);
-    // A reader that is late on a busy machine finds two frames and waits once for both.
+    // A reader that is late on a busy machine finds two frames, and needs one wait for the two.
     assert_lean("reader", &growth(&reader_of_few, &reader_of_many), "FUTEX_WAIT", 0.2);
 }
 
@@ -168,7 +168,7 @@ fn no_shared_wait_uses_wall_clock() {
         let waits: Vec<&str> = text
             .lines()
             .filter(|line| line.contains("FUTEX_WAIT") && !line.contains("PRIVATE"))
-            // A wait without a time limit uses no clock. The C library joins threads with such waits.
+            // A wait without a time limit uses no clock. The C library uses untimed waits to join threads.
             .filter(|line| !line.contains(", NULL"))
             .collect();
         println!("{} waits on shared words in {}", waits.len(), log.display());

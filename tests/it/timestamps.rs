@@ -16,7 +16,7 @@ fn age(frame: &RecordedFrame) -> i64 {
     frame.at.nseconds() as i64 - frame.pts.expect("a timestamp").nseconds() as i64
 }
 
-/// The median age. It is used because a busy machine delays single frames.
+/// The median age. The median is used because a busy machine delays single frames.
 fn median_age(frames: &[RecordedFrame]) -> Duration {
     let mut ages: Vec<i64> = frames.iter().map(age).collect();
     ages.sort_unstable();
@@ -118,7 +118,8 @@ fn earlier_reader_keeps_time_of_capture() {
     writer.interrupt();
 }
 
-/// The base time changes while the source waits for a frame. A seek elsewhere in the pipeline causes such a change.
+/// The base time changes while the source waits for a frame. A seek in another part of the pipeline can cause this
+/// change.
 #[test]
 fn source_uses_base_time_changed_while_waiting() {
     let channel = Channel::new();

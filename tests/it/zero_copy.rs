@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Tests of copying. Some frames are published in place and some are copied, and all of them arrive unchanged.
+//! Tests of copying. Some frames are published in place and some are copied. All frames arrive unchanged.
 
 use std::{
     sync::{
@@ -284,7 +284,7 @@ fn part_of_slot_is_published_in_place() {
     assert_eq!(roundtrip.counts(), CopyCounts::new(9, 8, 1, 0));
 }
 
-/// Redraws a buffer after it was published. The reader holds the frames meanwhile, like a display.
+/// Redraws a buffer after it was published. Meanwhile, the reader holds the frames, as a display does.
 #[track_caller]
 fn redraw(roundtrip: &mut Roundtrip, first: gst::Buffer) {
     let info = roundtrip.info.clone();

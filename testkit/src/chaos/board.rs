@@ -36,7 +36,7 @@ pub mod writer_request {
     pub const CLOSE: u32 = 2;
 }
 
-/// The counters of one member of the run. They are the sums over all processes of the member.
+/// The counters of one member of the run. Each counter is the sum over all processes of the member.
 #[repr(C)]
 #[derive(Default)]
 pub struct Counters {
@@ -135,8 +135,8 @@ impl Board {
     }
 }
 
-/// The file in which violations are recorded. Each violation is written with one call, so it remains if the process is
-/// killed.
+/// The file in which violations are recorded. Each violation is written with one call, so the record remains if the
+/// process is killed.
 #[derive(Clone)]
 pub struct Findings(PathBuf);
 

@@ -113,7 +113,7 @@ impl FrameChecker {
         self.check_missed(context, frame, tag, last);
     }
 
-    /// Checks that the difference between seq and serial is the same for all frames of a writer.
+    /// Checks that all frames of a writer have the same difference between seq and serial.
     fn check_seq(&mut self, context: &ProcessContext, frame: &ReceivedFrame, tag: Tag) {
         let Some(seq) = frame.seq.filter(|_| tag.kind == COUNTED_FRAME) else {
             return;

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{Random, gst::Pipeline};
 
-/// Plays a writing pipeline until the run asks it to close. Its caps change now and then.
+/// Plays a writing pipeline until the run asks it to close. The pipeline's caps change from time to time.
 pub fn write(assignment: Assignment) {
     let mut random = Random::new(assignment.seed ^ 3);
     let context = Arc::new(ProcessContext::new(assignment));
@@ -101,7 +101,8 @@ struct Stamper {
 }
 
 impl Stamper {
-    /// Fills a frame. One frame in ten gets memory that the pipeline allocated, so that the sink has to copy the frame.
+    /// Fills a frame. For one frame in ten, the pipeline allocates other memory, so that the sink has to copy the
+    /// frame.
     fn stamp(&mut self, buffer: &mut gst::Buffer, caps: &gst::CapsRef) {
         let caps = caps.to_string();
         let number = caps_id_in(&caps).and_then(|id| id.split_once('g')?.1.parse().ok());

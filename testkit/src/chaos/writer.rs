@@ -227,7 +227,7 @@ impl WriterPlayer {
         }
     }
 
-    /// Claims a slot, now and then for an upstream element. Returns the slot, and whether it is for upstream.
+    /// Claims a slot, sometimes for an upstream element. Returns the slot, and whether it is for upstream.
     fn claim(&mut self) -> Option<(Slot, bool)> {
         let claimed = if self.random.permille(300) {
             self.writer.upstream().claim(self.size)
@@ -254,7 +254,7 @@ impl WriterPlayer {
         }
     }
 
-    /// Publishes a frame, now and then with metadata. Returns the time that this took.
+    /// Publishes a frame, sometimes with metadata. Returns the time that this took.
     fn publish(&mut self, slot: &Slot, tag: Tag) -> Option<u64> {
         let metadata = if self.random.permille(300) {
             tag.bytes(self.random.within(HEAD as u64..MAX_METADATA_SIZE as u64 + 1) as usize)
@@ -265,8 +265,8 @@ impl WriterPlayer {
         let descriptor = FrameDescriptor::new(self.size as u64)
             .with_pts(began)
             .with_offset(tag.serial);
-        // rsshmsink waits here too, because the slot of an upstream element may have been claimed while readers were
-        // still following.
+        // rsshmsink waits here too. The slot of an upstream element may have been claimed before all readers had
+        // followed to the current segment.
         self.writer.upstream().wait_for_followers();
         self.context.before_publish(tag.serial);
         let published = self.writer.publish(slot, descriptor, &metadata);

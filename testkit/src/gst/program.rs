@@ -70,7 +70,8 @@ pub fn role_command(role: &str, arguments: &[&str]) -> Command {
 /// contains other libraries too.
 fn plugin_directory() -> PathBuf {
     static ONCE: Once = Once::new();
-    // The directory is below target/ and not in /tmp, because the tests of another checkout may run at the same time.
+    // The directory is below target/ and not in /tmp, so that each checkout has its own. The tests of another checkout
+    // may run at the same time.
     let directory = plugin().parent().unwrap().with_file_name("rsshm-test-plugin");
     ONCE.call_once(|| {
         std::fs::create_dir_all(&directory).unwrap();

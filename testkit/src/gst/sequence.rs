@@ -32,7 +32,7 @@ const FIRST_FRAME: &str = "FIRST FRAME ";
 /// The beginning of the line that contains a reader's summary.
 const SUMMARY: &str = "SUMMARY ";
 
-/// The longest time that a reader runs. It is limited so that no reader remains for long after a test was killed.
+/// The longest time that a reader runs. Because of this limit, no reader remains for long after a test was killed.
 const MAX_RUN_TIME: gst::ClockTime = gst::ClockTime::from_seconds(100);
 
 /// A pipeline in this process that publishes sequenced frames, from number 0 on. It does not play yet.
