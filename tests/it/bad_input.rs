@@ -291,8 +291,8 @@ fn overwrite(path: &Path, bytes: &[u8], offset: u64) {
     file.write_all_at(bytes, offset).unwrap();
 }
 
-/// Damage to a segment: the bytes to write, their offset, and a word of the error that follows. The damaged fields are
-/// the magic, the version and the slot size.
+/// Damage to a segment: the bytes to write, their offset, and a word of the resulting error. The damaged fields are the
+/// magic, the version and the slot size.
 const DAMAGE: [(&[u8], u64, &str); 3] = [
     (b"nonsense", 0, "begins with"),
     (&[99, 0, 0, 0], 8, "version is 99"),

@@ -268,8 +268,8 @@ fn new_stream_begins_new_segment_and_tags() {
     assert_eq!((stream(&late).0.as_str(), titles(&late)), ("third", vec![]));
 }
 
-/// streamsynchronizer can add the end of the first group of streams to the times of the second group. The base of the
-/// segment stays zero only if it does not.
+/// streamsynchronizer can add the end of the first group of streams to the times of the second group. Here the base
+/// of the segment stays zero, so nothing is added.
 #[test]
 fn new_stream_does_not_shift_time_in_streamsynchronizer() {
     let channel = Channel::new();

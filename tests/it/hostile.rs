@@ -66,8 +66,8 @@ const STATE_OFFSET: u64 = STATUS_OFFSET + 24;
 
 /// Writes garbage into the channel's files for a time.
 ///
-/// It writes at the offsets of the current segment. If the header of that segment is not plausible, it writes at the
-/// last plausible offsets.
+/// The function takes its offsets from the header of the current segment. If that header is not plausible, the function
+/// uses the last plausible offsets.
 fn write_garbage(channel: &Channel, time: Duration, attack: Attack) {
     let mut random = Random::new(0x9e37_79b9_7f4a_7c15);
     let mut offsets = None;

@@ -74,8 +74,8 @@ fn calls_of(frames: u32) -> [Calls; 2] {
     logs.each_ref().map(count)
 }
 
-/// The number of calls per frame. It is the difference between two runs, divided by the 200 frames that one run has
-/// more.
+/// The number of calls per frame. The run `many` has 200 more frames than the run `few`, so it is the difference of
+/// their calls divided by 200.
 fn growth(few: &Calls, many: &Calls) -> Calls {
     let names = few.keys().chain(many.keys());
     let of = |calls: &Calls, name: &String| calls.get(name).copied().unwrap_or_default();

@@ -234,7 +234,7 @@ fn source_reports_latency_of_paced_writer() {
         reader.pipeline.source_latency("rsshmsrc").1 == expected
     });
     assert!(reader.pipeline.source_latency("rsshmsrc").0);
-    // The age of the frames really equals this latency.
+    // The measured age of the frames is about this latency.
     let frames = frames_after_the_first(&reader);
     let age = median_age(&frames[frames.len() - 20..]);
     assert!(

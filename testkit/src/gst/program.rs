@@ -54,7 +54,7 @@ pub fn run_to_end(pipeline: &str) -> String {
 pub fn role_command(role: &str, arguments: &[&str]) -> Command {
     let mut command = role::command(role, arguments);
     command
-        // The role has its own GStreamer registry, because the plugin is a part of this program here.
+        // The role has its own GStreamer registry, because this program contains the plugin.
         .env(
             "GST_REGISTRY",
             std::env::temp_dir().join("rsshm-test-registry-static.bin"),
@@ -67,7 +67,7 @@ pub fn role_command(role: &str, arguments: &[&str]) -> Command {
 /// A directory that contains only the plugin.
 ///
 /// GStreamer searches the directories in GST_PLUGIN_PATH and their subdirectories. The directory of the test program
-/// contains other libraries too.
+/// also contains other libraries.
 fn plugin_directory() -> PathBuf {
     static ONCE: Once = Once::new();
     // The directory is below target/ and not in /tmp, so that each checkout has its own. The tests of another checkout
