@@ -19,8 +19,8 @@ const FRAMES: u64 = 2000;
 /// The largest accepted growth, in percent.
 const MAX_GROWTH: u64 = 20;
 
-/// The counted functions. Each has a name, the memory of the frames, a valgrind pattern of the function, and the
-/// recorded number of instructions. The functions that it calls are counted too.
+/// The counted functions. Each entry has a name, the kind of memory of the frames, a valgrind pattern of the function,
+/// and the recorded number of instructions. The functions that the counted function calls are counted too.
 const COUNTED: [(&str, &str, &str, u64); 5] = [
     (
         "writer, a buffer of the pool",
@@ -44,7 +44,7 @@ const COUNTED: [(&str, &str, &str, u64); 5] = [
     ("both, a buffer is freed", IN_PLACE, "*memory_wrapped::free*", 385),
 ];
 
-/// The environment variable that makes this test the counted program. Its value is the memory of the frames.
+/// The environment variable that makes this test the counted program. Its value is the kind of memory of the frames.
 const MEMORY: &str = "RSSHM_COUNTED";
 const IN_PLACE: &str = "in place";
 const FOREIGN: &str = "foreign";

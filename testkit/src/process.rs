@@ -236,7 +236,7 @@ impl Drop for Process {
     }
 }
 
-/// A file in memory for a program's output. stdout and stderr share this file, so each write appends.
+/// A file in memory for a program's output. stdout and stderr share this file, so each write appends to the file.
 fn new_output() -> File {
     let file = File::from(memfd_create("output", MFdFlags::MFD_CLOEXEC).expect("a file in memory"));
     fcntl(file.as_fd(), FcntlArg::F_SETFL(OFlag::O_APPEND)).expect("append mode");

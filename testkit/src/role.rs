@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Roles: functions of a test program, each of which runs in a process of its own.
+//! Roles: functions of a test program. Each role runs in its own process.
 //!
 //! The test program starts itself again with the name of a role in `RSSHM_ROLE`. In the new process, a constructor
 //! calls the role's function and ends the process. The constructor runs before `main`, and so before the test harness.
@@ -53,8 +53,8 @@ pub type Role = fn(&[&str]);
 macro_rules! roles {
     ($($table:expr),+ $(,)?) => {
         $crate::ctor::declarative::ctor! {
-            // SAFETY: the function runs before `main`. With glibc, the parts of the standard library that it uses work
-            // there. The function catches the panics of the role.
+            // SAFETY: the function runs before `main`. With glibc, the parts of the standard library that the function
+            // uses work before `main`. The function catches the panics of the role.
             #[ctor(unsafe)]
             fn play_role() {
                 $crate::role::play(&[$($table),+]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A camera that fails, disappears, loses frames or delivers corrupted ones.
+//! A camera that fails, disappears, loses frames or delivers corrupted frames.
 
 use std::{fs::File, path::Path};
 

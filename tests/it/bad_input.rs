@@ -388,7 +388,7 @@ fn writer_repairs_empty_lock_file() {
     write_three_frames(&channel);
 }
 
-/// A file that is not a regular file, at a path of the channel. Dropping the value removes the file.
+/// An obstacle at a path of the channel: a file that is not a regular file. Dropping the value removes the file.
 struct Obstacle(PathBuf);
 
 impl Drop for Obstacle {

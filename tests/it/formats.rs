@@ -107,8 +107,8 @@ fn frames_larger_than_slots_reconnect_reader() {
 
 #[test]
 fn reader_receives_frames_without_any_keyframe() {
-    // v4l2src marks all frames that are neither raw video nor JPEG as delta units. It does so with Bayer pictures, and
-    // with the H.264 of some cameras.
+    // v4l2src marks all frames that are neither raw video nor JPEG as delta units. Examples are Bayer pictures, and the
+    // H.264 of some cameras.
     let channel = Channel::new();
     let writer = Pipeline::new(&format!(
         "videotestsrc is-live=true ! video/x-bayer,format=rggb,width=64,height=48,framerate=30/1 ! rsshmsink name={channel}"
@@ -333,7 +333,7 @@ fn interlaced_video_keeps_caps_and_flags() {
 #[test]
 fn alternate_fields_keep_caps_and_flags() {
     let caps = caps_with("(format:Interlaced)", "interlace-mode=(string)alternate");
-    // Each buffer is one field, which has half of the rows of a picture: 17, rounded up to 18.
+    // Each buffer is one field, so it has half of the rows of a picture: 17, rounded up to 18.
     assert_eq!(VideoInfo::from_caps(&caps).unwrap().size(), 62 * 2 * (18 + 9));
     let flags = VideoBufferFlags::INTERLACED;
     assert_caps_and_flags_arrive(

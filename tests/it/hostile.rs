@@ -104,7 +104,8 @@ fn write_garbage(channel: &Channel, time: Duration, attack: Attack) {
 /// The processor time that a process has used.
 fn cpu_time(process: &Process) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid())).unwrap();
-    // The name may contain any character. The user time and the system time, in hundredths of a second, follow it.
+    // The name may contain any character. Fields after the name contain the user time and the system time, in
+    // hundredths of a second.
     let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
     let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
     Duration::from_millis(ticks * 10)
@@ -125,7 +126,7 @@ fn attack_time() -> Duration {
     Duration::from_secs_f64(seconds.and_then(|text| text.parse().ok()).unwrap_or(2.5))
 }
 
-/// Attacks for half a second. Returns the number of readers that ended, and starts others in their place.
+/// Attacks for half a second. Returns the number of readers that ended, and starts new readers in their place.
 ///
 /// No process may use much processor time, and the writer must not end.
 #[track_caller]

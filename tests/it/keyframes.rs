@@ -238,7 +238,7 @@ fn slow_reader_of_newest_frames_decodes_cleanly() {
     writer.interrupt();
 }
 
-/// The caps of H.264 frames, which need not be valid because nothing decodes them.
+/// The caps of H.264 frames. The frames need not be valid, because nothing decodes them.
 const H264_CAPS: &str = "video/x-h264,stream-format=byte-stream,alignment=au";
 
 #[test]

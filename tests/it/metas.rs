@@ -64,7 +64,7 @@ fn time_code() -> ValidVideoTimeCode {
     ValidVideoTimeCode::new(rate, Some(&jam), flags, 1, 2, 3, 4, 1).unwrap()
 }
 
-/// Adds one meta of each kind, or two metas if a buffer can have several of that kind.
+/// Adds one meta of each kind. If a buffer can have several metas of a kind, adds two.
 fn add_metas(buffer: &mut gst::BufferRef) {
     VideoCropMeta::add(buffer, (1, 2, 30, 40));
     let mut region = VideoRegionOfInterestMeta::add(buffer, "person", (5, 6, 7, 8));
@@ -135,7 +135,7 @@ fn check_all(reader: &SourceRecorder) {
     }
 }
 
-/// Pushes buffers with the metas that `add` adds, 50 a second, until `is_done`.
+/// Pushes 50 buffers a second until `is_done` holds. `add` adds the metas of each buffer.
 fn push_until(writer: &SinkHarness, add: impl Fn(&mut gst::BufferRef), mut is_done: impl FnMut() -> bool) {
     eventually("enough frames arrive", || {
         let mut buffer = gst::Buffer::from_slice([9u8; 64 * 48]);

@@ -100,7 +100,7 @@ impl DisplayReader {
         }
     }
 
-    /// Returns the complaints. At most `excused` frames may have been late.
+    /// Returns the complaints. Up to `excused` late frames cause no complaint.
     fn complaints(self, excused: u64) -> Vec<String> {
         let Self { name, handler, reader } = self;
         let sink = reader.pipeline.element("display");
@@ -138,7 +138,7 @@ fn ages(reader: &SourceRecorder) -> Vec<Duration> {
     ages
 }
 
-/// A file with a film of 40 seconds. Dropping it removes the file.
+/// A file with a film of 40 seconds. Dropping the value removes the file.
 struct Film(PathBuf);
 
 impl Film {
@@ -292,7 +292,7 @@ impl JointDisplay {
         }
     }
 
-    /// Returns the complaints. At most `excused` frames of a channel may have been late.
+    /// Returns the complaints. Up to `excused` late frames of a channel cause no complaint.
     fn complaints(&self, excused: u64) -> Vec<String> {
         let base_time = |pipeline: &Pipeline| pipeline.base_time().unwrap();
         let mut complaints = Vec::new();

@@ -123,7 +123,7 @@ fn read_lock(start: i64, length: i64) -> nix::libc::flock {
 /// The byte of the lock file that a running writer has locked.
 const WRITER_BYTE: i64 = 4096;
 
-/// Tries to open, write and lock the files of a channel, and prints each success. Its argument is the channel.
+/// Tries to open, write and lock the files of a channel, and prints each success. The role's argument is the channel.
 ///
 /// At the end, the intruder waits until the writer's byte is unlocked, locks this byte, and sleeps.
 fn intruder(arguments: &[&str]) {
@@ -315,7 +315,7 @@ fn other_user_cannot_take_over_channel() {
     assert!(found.missed == 0 && found.last == 49, "{found:?}");
 }
 
-/// Tries to write to a channel and prints the error. Its argument is the channel.
+/// Tries to write to a channel and prints the error. The role's argument is the channel.
 fn second_writer(arguments: &[&str]) {
     let writer = writer(arguments[0], "is-live=true num-buffers=5", CAPS, "");
     let _ = writer.set_state(gst::State::Playing);

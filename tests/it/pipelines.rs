@@ -54,7 +54,7 @@ fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines")
 }
 
-/// The command that runs a script with its arguments. `prefix` is the beginning of the command, which may be empty.
+/// The command that runs a script with its arguments. `prefix` is the beginning of the command, and may be empty.
 fn script_in(prefix: &[String], words: &str, channel: &Channel) -> Command {
     let mut words = words.split_whitespace();
     let script = scripts().join(words.next().unwrap());
@@ -131,7 +131,7 @@ fn streams_of(file: &Path) -> Vec<(String, gst::ClockTime, gst::ClockTime)> {
 fn scripts_print_help_and_missing_packages() {
     let channel = Channel::new();
     let directory = Directory::new(&channel);
-    // This gst-inspect-1.0 knows no element, as on a system without any plugin.
+    // This gst-inspect-1.0 finds no element, as on a system without plugins.
     let inspect = directory.file("gst-inspect-1.0");
     std::fs::write(&inspect, "#!/bin/sh\nexit 1\n").unwrap();
     std::fs::set_permissions(&inspect, std::fs::Permissions::from_mode(0o755)).unwrap();

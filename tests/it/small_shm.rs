@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! A /dev/shm of the small size that is usual in containers. The tests check the number of frames that fit, and that
-//! programs survive when it is full.
+//! programs survive when /dev/shm is full.
 //!
 //! Each test runs a role in a mount namespace whose /dev/shm has the wanted size.
 

@@ -38,7 +38,7 @@ fn assert_color(frame: &RecordedFrame, color: u8) {
     );
 }
 
-/// Waits for the first frame of the next stream, which must be marked as discontinuous, and returns it.
+/// Waits for the first frame of the next stream, and returns this frame. The frame must be marked as discontinuous.
 #[track_caller]
 fn wait_for_stream(reader: &SourceRecorder, from: usize, width: i32) -> RecordedFrame {
     eventually("frames of the next stream arrive", || {

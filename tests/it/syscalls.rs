@@ -74,8 +74,8 @@ fn calls_of(frames: u32) -> [Calls; 2] {
     logs.each_ref().map(count)
 }
 
-/// The number of calls per frame. The run `many` has 200 more frames than the run `few`, so it is the difference of
-/// their calls divided by 200.
+/// The number of calls per frame. The run `many` has 200 more frames than the run `few`, so the difference in calls is
+/// divided by 200.
 fn growth(few: &Calls, many: &Calls) -> Calls {
     let names = few.keys().chain(many.keys());
     let of = |calls: &Calls, name: &String| calls.get(name).copied().unwrap_or_default();
@@ -94,7 +94,7 @@ const WAITS: [&str; 6] = [
     "restart_syscall",
 ];
 
-/// Checks that `call` is made about once per frame, at least `least` times, and that other calls are made almost never.
+/// Checks that `call` is made about once per frame, but at least `least` times. Other calls must be almost absent.
 #[track_caller]
 fn assert_lean(side: &str, growth: &Calls, call: &str, least: f64) {
     println!("{side}: {growth:.3?}");
@@ -112,7 +112,7 @@ fn assert_lean(side: &str, growth: &Calls, call: &str, least: f64) {
     ] {
         assert!(per_frame(name) < 0.05, "{side}: {name} in {growth:.3?}");
     }
-    // The writer and the reader check a few times a second which peers are alive.
+    // A few times a second, the writer and the reader check which peers are alive.
     let rest: f64 = growth
         .iter()
         .filter(|(name, _)| !WAITS.contains(&name.as_str()) && *name != call)
@@ -133,8 +133,8 @@ macro_rules! need_strace {
 #[test]
 fn frame_costs_one_wake_and_one_wait() {
     need_strace!();
-    // The first program writes GStreamer's registry. Without this run, one of the runs below would write it, and those
-    // calls would be counted.
+    // The first program writes GStreamer's registry. Without this run, one of the runs below would write the registry,
+    // and its calls would be counted.
     run_to_end("fakesrc num-buffers=1 ! fakesink");
     let ([writer_of_few, reader_of_few], [writer_of_many, reader_of_many]) = (calls_of(200), calls_of(400));
     assert_lean("writer", &growth(&writer_of_few, &writer_of_many), "FUTEX_WAKE", 0.95);

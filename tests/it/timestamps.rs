@@ -96,7 +96,7 @@ fn later_reader_keeps_time_of_capture() {
         "{:?}",
         median_age(&frames)
     );
-    // The newest frame at the start is due at once.
+    // The newest frame at the reader's start is due at once.
     assert_eq!(reader.frames()[0].pts, Some(gst::ClockTime::ZERO));
     writer.interrupt();
 }
@@ -289,7 +289,7 @@ fn sink_paces_frames_of_file() {
         time > Duration::from_millis(950) && time < Duration::from_secs(4),
         "{time:?}"
     );
-    // With sync=false, the frames are not paced.
+    // With sync=false, the sink does not wait for the time of a frame.
     let started = Instant::now();
     let writer = Pipeline::playing(&format!(
         "videotestsrc num-buffers=301 ! {CAPS} ! rsshmsink channel={channel}-2 sync=false"

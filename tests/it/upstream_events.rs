@@ -285,7 +285,7 @@ fn slow_reader_posts_qos_for_skipped_frames() {
     reader.pipeline.play();
     eventually("eight frames arrive", || reader.offsets().len() >= 8);
     writer.interrupt();
-    // The reader takes the frames that are left.
+    // Meanwhile, the reader takes the remaining frames.
     std::thread::sleep(Duration::from_millis(300));
     let messages: Vec<_> = qos_messages(&reader.pipeline).iter().map(qos).collect();
     let stat = |field| reader.stat(field);

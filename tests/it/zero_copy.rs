@@ -126,7 +126,7 @@ fn unconstrained_negotiation_chooses_i420() {
 
 #[test]
 fn foreign_memory_is_copied() {
-    // A tee does not forward the pool.
+    // A tee does not forward the sink's pool to upstream.
     let producer = format!("videotestsrc num-buffers=60 ! video/x-raw,format=I420,{SMALL} ! tee");
     let outcome = run(&producer);
     assert_eq!(outcome.counts, CopyCounts::new(60, 0, 60, 0));
@@ -235,7 +235,7 @@ fn padding_is_removed_without_video_meta_support() {
     assert_eq!(roundtrip.counts(), CopyCounts::new(9, 8, 1, 0));
 }
 
-/// Elements copy a whole number of strides of a plane, so the padding after the last row has to exist.
+/// Elements copy each plane in whole strides, so the padding after the last row has to exist.
 #[test]
 fn incomplete_padding_of_last_row_is_removed() {
     let info = info(VideoFormat::I420);

@@ -166,8 +166,8 @@ fn record_continues() {
     unsafe { sigaction(Signal::SIGCONT, &action) }.unwrap();
 }
 
-/// The time from `began` to `ended` in nanoseconds. If this process was stopped and continued in between, the time
-/// counts from the last continuation.
+/// The time from `began` to `ended` in nanoseconds. If this process was stopped and continued in this time, the result
+/// is the time from the last continuation.
 pub fn awake_between(began: u64, ended: u64) -> u64 {
     if ended - began > 10_000_000 {
         // The signal handler may run late, because another thread may run it.

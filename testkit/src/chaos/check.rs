@@ -175,7 +175,7 @@ impl FrameChecker {
         }
     }
 
-    /// Checks an event. The tag in an event is that of the frame after which the writer published the event.
+    /// Checks an event. An event contains the tag of the last frame that the writer published before the event.
     pub fn event(&mut self, context: &ProcessContext, bytes: &[u8]) {
         context.counters.events.fetch_add(1, Relaxed);
         match Tag::read(bytes) {
@@ -187,7 +187,8 @@ impl FrameChecker {
                     let text = format!("an event is late: {tag:?} after frame {last:?}");
                     context.found(&context.counters.order, &text);
                 }
-                // A reader that joins receives all sticky events at once, also those published after its first frame.
+                // A reader that joins receives all sticky events at once, even events that were published after its
+                // first frame.
                 if self.last.is_some() && !self.is_interrupted {
                     self.after = Some(tag);
                 }

@@ -83,7 +83,7 @@ pub fn run(plans: &[Plan], directory: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The role of a process of a run. The argument is its assignment.
+/// The role of a process of a run. The argument is the process's assignment.
 fn play(arguments: &[&str]) {
     let assignment: Assignment = serde_json::from_str(arguments[0]).expect("an assignment");
     match assignment.kind {

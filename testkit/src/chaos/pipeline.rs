@@ -125,7 +125,7 @@ impl Stamper {
     }
 }
 
-/// Waits a moment for messages of the pipeline. `false` if the pipeline has failed.
+/// Waits a moment for messages of the pipeline. Returns `false` if the pipeline has failed.
 fn check_messages(context: &ProcessContext, pipeline: &Pipeline) -> bool {
     let types = [gst::MessageType::Error, gst::MessageType::Warning];
     let bus = pipeline.bus().unwrap();

@@ -179,8 +179,8 @@ impl Run {
         }
     }
 
-    /// Disturbs the processes for the time of the plan. Between the disturbances are calm phases, in which each process
-    /// has to receive frames.
+    /// Disturbs the processes for as long as the plan says. Between the disturbances are calm phases, in which each
+    /// process has to receive frames.
     fn disturb(&mut self) {
         let ends = Instant::now() + self.plan.time;
         let mut change = Instant::now() + self.random.millis(4000..7000);
@@ -191,7 +191,7 @@ impl Run {
             // If this process did not run for a while, the others may not have run either, so `step` is limited.
             let step = (now - last).min(Duration::from_millis(20));
             last = now;
-            // At the end the writer has to count its slots, and a pipeline cannot do that.
+            // At the end, the writer has to count its slots. A pipeline cannot count slots.
             self.is_without_sink = ends - now < Duration::from_secs(5);
             if now > change {
                 self.is_calm = !self.is_calm;
@@ -442,7 +442,7 @@ impl Run {
             };
             let (mean_kill, mean_stop) = match (kind.is_writer(), process.is_immune) {
                 (true, false) => (Duration::from_millis(2500), Duration::from_millis(2000)),
-                // The process lives long enough for a measurement of its resources.
+                // Kills are rare here, so that the process lives long enough for a measurement of its resources.
                 (true, true) => (Duration::from_secs(10), Duration::from_millis(2000)),
                 (false, false) => (Duration::from_secs(5), Duration::from_millis(2500)),
                 (false, true) => (Duration::MAX, Duration::from_millis(2500)),
@@ -463,7 +463,7 @@ impl Run {
         }
     }
 
-    /// Asks the writer to close, instead of killing it.
+    /// Asks the writer to close. This replaces a kill.
     fn close_writer(&mut self) {
         if !self.is_closing {
             self.is_closing = true;
@@ -628,7 +628,8 @@ impl Run {
     }
 }
 
-/// Starts a process. The run waits for its process ID, because [`std::process::Child`] does not report stops.
+/// Starts a process. The run waits for the process by its process ID, because [`std::process::Child`] does not report
+/// stops.
 #[allow(clippy::zombie_processes)]
 fn spawn(assignment: &Assignment, failpoints: &str, output: &Path) -> Pid {
     let output = File::options().append(true).create(true).open(output).unwrap();

@@ -62,7 +62,7 @@ pub fn writer(channel: impl Display, source: &str, caps: &str, options: &str) ->
 pub struct Summary {
     /// The number of frames received.
     pub received: u64,
-    /// The count of skipped frames, without those between the first two received frames.
+    /// The count of skipped frames. Frames between the first two received frames are not counted.
     pub missed: u64,
     /// The count of frames that were not whole when they arrived, or had changed when they were released.
     pub torn: u64,

@@ -78,18 +78,18 @@ impl SinkHarness {
         self.source.set_property("caps", caps.parse::<gst::Caps>().unwrap());
     }
 
-    /// Pushes a buffer, which the source must accept.
+    /// Pushes a buffer. The source must accept it.
     #[track_caller]
     pub fn push(&self, buffer: &gst::Buffer) {
         assert_eq!(self.try_push(buffer), gst::FlowReturn::Ok);
     }
 
-    /// Pushes a buffer, which the source may refuse.
+    /// Pushes a buffer. The source may refuse it.
     pub fn try_push(&self, buffer: &gst::Buffer) -> gst::FlowReturn {
         self.source.emit_by_name("push-buffer", &[buffer])
     }
 
-    /// Pushes a sample with a buffer, its caps, and its segment if there is one.
+    /// Pushes a sample that contains a buffer, its caps, and its segment if there is one.
     #[track_caller]
     pub fn push_sample(
         &self,
@@ -217,7 +217,7 @@ impl CopyCounts {
         }
     }
 
-    /// Reads the counts of a pipeline's sink, which must have dropped no frame.
+    /// Reads the counts of a pipeline's sink. The sink must not have dropped any frame.
     #[track_caller]
     pub fn of(writer: &Pipeline) -> Self {
         let stat = |field| writer.stat("rsshmsink", field);

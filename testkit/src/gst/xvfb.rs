@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use super::{command, run_to_end};
 use crate::{Process, eventually};
 
-/// A running Xvfb. Dropping it ends the server.
+/// A running Xvfb. Dropping the value ends the server.
 pub struct Xvfb {
     server: Process,
     display: String,
@@ -201,8 +201,8 @@ impl Picture {
         [self.pixels[at + 2], self.pixels[at + 1], self.pixels[at]]
     }
 
-    /// Whether the upper half of a rectangle shows these bars from left to right. The rectangle is left, top, width and
-    /// height.
+    /// Whether the upper half of a rectangle shows these bars from left to right. The rectangle is given as left, top,
+    /// width and height.
     pub fn shows(&self, (left, top, width, height): (usize, usize, usize, usize), bars: &[[u8; 3]]) -> bool {
         bars.iter().enumerate().all(|(bar, expected)| {
             let x = left + (2 * bar + 1) * width / (2 * bars.len());
