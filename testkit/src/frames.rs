@@ -29,7 +29,7 @@ pub fn check(bytes: &[u8]) -> Option<u32> {
 
 /// Whether all bytes are `value`.
 pub fn is_filled(bytes: &[u8], value: u8) -> bool {
-    // A comparison of memory is far faster than a loop in a build without optimisation.
+    // In a build without optimisation, a comparison of memory is far faster than a loop.
     bytes == vec![value; bytes.len()]
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! System calls per frame. The writer wakes once, the reader waits once, and the number of other calls does not grow
-//! with the frames.
+//! System calls per frame. For each frame, the writer makes one wake call and the reader one wait call. The number of
+//! other calls does not grow with the frames.
 
 use std::{collections::BTreeMap, fs::File, os::unix::fs::FileExt, path::PathBuf, process::Command};
 

@@ -76,7 +76,7 @@ impl Tag {
         }
     }
 
-    /// The content of this tag with `size` bytes, or with the size of the head if that is larger.
+    /// The content of this tag with `size` bytes, or with the size of the head if the head is larger.
     pub fn bytes(&self, size: usize) -> Vec<u8> {
         let mut bytes = vec![0; size.max(HEAD)];
         self.fill(&mut bytes);

@@ -118,7 +118,7 @@ impl SinkHarness {
         self.push_frame_at(offset, flags, None);
     }
 
-    /// Pushes a frame that was captured at a running time of this pipeline.
+    /// Pushes a frame that was captured at the given running time of this pipeline.
     #[track_caller]
     pub fn push_frame_at(&self, offset: u64, flags: gst::BufferFlags, time: Option<gst::ClockTime>) {
         let mut buffer = gst::Buffer::from_slice(vec![9u8; self.frame_size()]);
