@@ -13,14 +13,14 @@ use gst::prelude::*;
 use gst_check::Harness;
 use rsshm_testkit::{Channel, gst::init};
 
-/// The number of frames of a counted run. It is so large that work which is done only once does not matter.
+/// The number of frames of a counted run. The number is large, so that work which is done only once does not matter.
 const FRAMES: u64 = 2000;
 
 /// The largest accepted growth, in percent.
 const MAX_GROWTH: u64 = 20;
 
-/// The counted functions. Each has a name, the memory of the frames, a valgrind pattern of the function, and the
-/// recorded number of instructions. The functions that it calls are counted too.
+/// The counted functions. Each entry has a name, the kind of memory of the frames, a valgrind pattern of the function,
+/// and the recorded number of instructions. The functions that the counted function calls are counted too.
 const COUNTED: [(&str, &str, &str, u64); 5] = [
     (
         "writer, a buffer of the pool",
@@ -44,12 +44,12 @@ const COUNTED: [(&str, &str, &str, u64); 5] = [
     ("both, a buffer is freed", IN_PLACE, "*memory_wrapped::free*", 385),
 ];
 
-/// The environment variable that makes this test the counted program. Its value is the memory of the frames.
+/// The environment variable that makes this test the counted program. Its value is the kind of memory of the frames.
 const MEMORY: &str = "RSSHM_COUNTED";
 const IN_PLACE: &str = "in place";
 const FOREIGN: &str = "foreign";
 
-/// Runs a writer and a reader in this process, one after the other for each frame.
+/// Runs a writer and a reader in this process. For each frame, the writer runs first, and then the reader.
 fn pair(memory: &str) {
     init();
     let channel = Channel::new();

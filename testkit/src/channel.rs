@@ -11,15 +11,15 @@ use std::{
 
 use rsshm_channel::ChannelName;
 
-/// A unique channel name. Its files are removed at the end of the test, even if the test fails.
+/// A unique channel name. Dropping the value removes the channel's files, so they are removed even if the test fails.
 #[derive(Debug)]
 pub struct Channel(pub ChannelName);
 
 impl Channel {
-    /// A name that no other test in this process or in another has.
+    /// Makes a name that no other test uses, in this process or in another.
     #[expect(clippy::new_without_default, reason = "each value is another one")]
     pub fn new() -> Self {
-        // Relaxed: only the values have to differ.
+        // Relaxed, because the values only have to differ from each other.
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = ChannelName::new(format!("rsshm-test-{}-{count}", std::process::id()));
@@ -36,24 +36,24 @@ impl Channel {
         format!("/dev/shm/sem.{}", self.0).into()
     }
 
-    /// The paths of both files.
+    /// The paths of the segment and of the lock file.
     pub fn files(&self) -> [PathBuf; 2] {
         [self.segment(), self.lock_file()]
     }
 
-    /// Whether both files exist.
+    /// Whether the segment and the lock file exist.
     pub fn exists(&self) -> bool {
         self.files().iter().all(|file| file.exists())
     }
 
-    /// Removes the files that exist.
+    /// Removes the segment and the lock file, if they exist.
     pub fn remove_files(&self) {
         for file in self.files() {
             let _ = std::fs::remove_file(file);
         }
     }
 
-    /// Checks that the channel's writer has left neither file behind.
+    /// Checks that the channel's writer has left neither the segment nor the lock file.
     #[track_caller]
     pub fn assert_removed(&self) {
         for file in self.files() {

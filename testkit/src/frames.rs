@@ -7,7 +7,7 @@ fn word(number: u32) -> [u8; 8] {
     (u64::from(number) | u64::from(!number) << 32).to_ne_bytes()
 }
 
-/// Draws the frame `number` into `bytes`, which then repeat eight bytes that contain the number.
+/// Draws the frame `number` into `bytes`. The frame repeats eight bytes that contain the number.
 pub fn fill(bytes: &mut [u8], number: u32) {
     for (to, from) in bytes.iter_mut().zip(word(number)) {
         *to = from;
@@ -29,7 +29,7 @@ pub fn check(bytes: &[u8]) -> Option<u32> {
 
 /// Whether all bytes are `value`.
 pub fn is_filled(bytes: &[u8], value: u8) -> bool {
-    // A comparison of memory is far faster than a loop in a build without optimisation.
+    // In a build without optimisation, a comparison of memory is far faster than a loop.
     bytes == vec![value; bytes.len()]
 }
 

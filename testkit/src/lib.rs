@@ -3,8 +3,8 @@
 //! Test kit: the code that the tests of the channel and of the elements share.
 //!
 //! A test names its channel with [`Channel`], starts programs as [`Process`]es, and runs parts of itself in other
-//! processes with [`role`]. It waits with [`eventually`] or [`wait_until`], which fail with a message. It skips with
-//! [`need_root!`], [`need_program!`] or [`skip!`], which record the skipped test.
+//! processes with [`role`]. It waits with [`eventually`] or [`wait_until`], which fail with a message. The macros
+//! [`need_root!`], [`need_program!`] and [`skip!`] skip a test, and record that it was skipped.
 //!
 //! The feature `gst` adds two modules. `gst` has pipelines, sources and checks of frames. `chaos` is the code of the
 //! program `rsshm-chaos`.

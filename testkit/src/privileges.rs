@@ -20,7 +20,8 @@ pub fn is_root() -> bool {
     Uid::effective().is_root()
 }
 
-/// Changes the user and the group of this process. This cannot be undone, so only the process of a role may call it.
+/// Changes the user and the group of this process. The change cannot be undone, so only the process of a role may call
+/// this function.
 pub fn become_user(user: u32, group: u32) {
     setgroups(&[]).expect("the supplementary groups are dropped");
     setgid(Gid::from_raw(group)).expect("the group changes");
@@ -35,7 +36,7 @@ pub struct ProgramForAll(PathBuf);
 impl ProgramForAll {
     /// Links or copies the program to a new directory in /tmp.
     pub fn new() -> std::io::Result<Self> {
-        // Relaxed: only the values have to differ.
+        // Relaxed, because the values only have to differ from each other.
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let this = Self(format!("/tmp/rsshm-test-program-{}-{count}", std::process::id()).into());

@@ -47,7 +47,8 @@ impl Process {
         Self::spawn(command, output)
     }
 
-    /// Starts a program that converses with the test in lines on stdin and stdout. Its stderr is that of the test.
+    /// Starts a program that converses with the test in lines on stdin and stdout. Its stderr is the stderr of the
+    /// test.
     #[track_caller]
     pub fn converse(mut command: Command) -> Self {
         command.stdin(Stdio::piped());
@@ -80,7 +81,7 @@ impl Process {
         String::from_utf8_lossy(&self.read_from(0)).into_owned()
     }
 
-    /// The output from `offset` on. The call does not change the file's own offset, at which the process writes.
+    /// The output from `offset` on. The process writes at the file's own offset, which the call does not change.
     fn read_from(&self, offset: u64) -> Vec<u8> {
         let length = self.output.metadata().expect("the size of the output").len();
         let mut bytes = vec![0; length.saturating_sub(offset) as usize];
@@ -93,8 +94,8 @@ impl Process {
     pub fn receive(&mut self) -> String {
         let started = Instant::now();
         loop {
-            // This is checked before the output is read, because a process that has ended has all its output in the
-            // file.
+            // `is_running` is read before the output. If the process has ended by then, the file contains all its
+            // output.
             let is_running = self.is_running();
             if let Some(line) = self.try_receive() {
                 return line;
@@ -148,7 +149,7 @@ impl Process {
     /// Waits until a signal has stopped the program.
     #[track_caller]
     pub fn wait_stopped(&self) {
-        // WEXITED is not set, so that the status of a process that ended stays for `wait`.
+        // WEXITED is not set, so that `wait` can still read the exit status of a process that has ended.
         let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG;
         wait_until(&format!("{} stops", self.command_line), PATIENCE, || {
             matches!(waitid(Id::Pid(self.pid()), flags), Ok(WaitStatus::Stopped(..)))
@@ -167,7 +168,7 @@ impl Process {
         );
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until the program ends by itself, and returns its exit status.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         let started = Instant::now();
@@ -235,7 +236,7 @@ impl Drop for Process {
     }
 }
 
-/// A file in memory for a program's output. stdout and stderr share this file, so each write appends.
+/// A file in memory for a program's output. stdout and stderr share this file, so each write appends to the file.
 fn new_output() -> File {
     let file = File::from(memfd_create("output", MFdFlags::MFD_CLOEXEC).expect("a file in memory"));
     fcntl(file.as_fd(), FcntlArg::F_SETFL(OFlag::O_APPEND)).expect("append mode");

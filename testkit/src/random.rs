@@ -46,7 +46,7 @@ impl Random {
         self.within(low..2 * low) as usize
     }
 
-    /// `true` about once in the time `mean`, if this is called once in each time `step`.
+    /// Returns `true` about once per time `mean`, if it is called once per time `step`.
     pub fn happens(&mut self, step: Duration, mean: Duration) -> bool {
         self.within(0..1 << 32) < ((step.as_secs_f64() / mean.as_secs_f64()) * (1u64 << 32) as f64) as u64
     }

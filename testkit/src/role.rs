@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Roles: functions of a test program, each of which runs in a process of its own.
+//! Roles: functions of a test program. Each role runs in its own process.
 //!
-//! The test program starts itself again with `RSSHM_ROLE` set. A constructor, which runs before `main` and so before
-//! the test harness, then calls the function of that name and ends the process.
+//! The test program starts itself again with the name of a role in `RSSHM_ROLE`. In the new process, a constructor
+//! calls the role's function and ends the process. The constructor runs before `main`, and so before the test harness.
 //!
 //! ```no_run
 //! use rsshm_testkit::role::{self, Role, listen, say};
@@ -43,17 +43,18 @@ const VARIABLE: &str = "RSSHM_ROLE";
 /// The exit code of a role that panicked. Any Rust program that panics has this exit code.
 const PANICKED: i32 = 101;
 
-/// The function that a process in a role runs, with the process's arguments. The process ends when it returns.
+/// The function that a process in a role runs, with the process's arguments. The process ends when the function
+/// returns.
 pub type Role = fn(&[&str]);
 
-/// Declares the roles of a test program. The arguments are tables of names and functions. Each test program has one
-/// such declaration, in `main.rs`.
+/// Declares the roles of a test program. Each argument of the macro is a table of names and functions. A test program
+/// uses the macro once, in `main.rs`.
 #[macro_export]
 macro_rules! roles {
     ($($table:expr),+ $(,)?) => {
         $crate::ctor::declarative::ctor! {
-            // SAFETY: the function runs before `main`. The parts of the standard library that it uses work there with
-            // glibc, and it catches the panics of the role.
+            // SAFETY: the function runs before `main`. With glibc, the parts of the standard library that the function
+            // uses work before `main`. The function catches the panics of the role.
             #[ctor(unsafe)]
             fn play_role() {
                 $crate::role::play(&[$($table),+]);
@@ -68,7 +69,7 @@ pub fn start(role: &str, arguments: &[&str]) -> Process {
     Process::converse(command(role, arguments))
 }
 
-/// Starts a process in a role through `wrapper`, which is a command that runs the rest of its command line.
+/// Starts a process in a role through `wrapper`, a command that runs the rest of its command line.
 #[track_caller]
 pub fn start_within(wrapper: &[&str], role: &str, arguments: &[&str]) -> Process {
     let inner = command(role, arguments);
@@ -103,17 +104,18 @@ pub fn listen() -> String {
     line.trim_end().to_owned()
 }
 
-/// In the role's process: returns a receiver of the lines from the test, for a role that has other work between them.
+/// In the role's process: returns a receiver of the lines from the test. A role that does other work between the lines
+/// needs a receiver.
 pub fn lines() -> mpsc::Receiver<String> {
     let (sender, lines) = mpsc::channel();
     std::thread::spawn(move || while sender.send(listen()).is_ok() {});
     lines
 }
 
-/// Runs the role for which this process was started, and ends the process. Returns if the process was started for no
-/// role.
+/// Runs the role for which this process was started, and ends the process. Returns only if the process was not started
+/// for a role.
 ///
-/// [`roles!`](crate::roles) calls it before `main`.
+/// [`roles!`](crate::roles) calls this function before `main`.
 #[doc(hidden)]
 pub fn play(tables: &[&[(&str, Role)]]) {
     let Ok(name) = std::env::var(VARIABLE) else {
@@ -122,8 +124,8 @@ pub fn play(tables: &[&[(&str, Role)]]) {
     // Programs that the role starts must not play the role again.
     // SAFETY: this runs before `main`, so that no other thread reads or changes the environment.
     unsafe { std::env::remove_var(VARIABLE) };
-    // A write to a closed pipe has to return an error and cause no signal. Rust's runtime also arranges this, but
-    // later, just before `main`.
+    // A write to a closed pipe must return an error instead of causing a signal. Rust's runtime also arranges this, but
+    // only just before `main`.
     // SAFETY: SIG_IGN installs no handler, so no code has to be async-signal-safe.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }.expect("SIGPIPE is ignored");
 

@@ -14,10 +14,10 @@ use std::{
 /// The environment variable that names the file in which skipped tests are recorded.
 pub const SKIPPED: &str = "RSSHM_SKIPPED";
 
-/// Returns from the test that calls it. Prints `SKIPPED <test>: <reason>` and appends that line to the file that
+/// Returns from the calling test. Prints `SKIPPED <test>: <reason>` and appends this line to the file that
 /// `RSSHM_SKIPPED` names.
 ///
-/// Use it in the test itself, not in a function that the test calls.
+/// Use the macro in the test itself, not in a function that the test calls.
 #[macro_export]
 macro_rules! skip {
     ($($reason:tt)+) => {{
@@ -55,7 +55,7 @@ pub fn record<F>(_here: &F, reason: impl std::fmt::Display) {
     let line = format!("SKIPPED {test}: {reason}\n");
     print!("{line}");
     if let Some(path) = env::var_os(SKIPPED).filter(|path| !path.is_empty()) {
-        // The line is one write in append mode, because tests in other processes use the same file.
+        // The line is written with one call in append mode, because tests in other processes use the same file.
         let file = File::options().create(true).append(true).open(&path);
         let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
         written.unwrap_or_else(|error| panic!("{}: {error}", path.display()));

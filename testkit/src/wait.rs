@@ -28,7 +28,7 @@ pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bo
     started.elapsed()
 }
 
-/// Runs `action`. Returns the time that it took, and its result.
+/// Runs `action`. Returns the time that the action took, and the action's result.
 pub fn timed<T>(action: impl FnOnce() -> T) -> (Duration, T) {
     let started = Instant::now();
     let value = action();

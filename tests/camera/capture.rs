@@ -32,7 +32,7 @@ fn several_programs_show_camera() {
         let pictures = std::fs::read(file).unwrap();
         assert_eq!(pictures.len(), 3 * 640 * 480 * 3);
         for picture in pictures.chunks_exact(640 * 480 * 3) {
-            // vivid writes text into the rows above.
+            // vivid writes text into the rows above the checked row.
             assert_bars(picture, 640, 400, 8);
         }
     }

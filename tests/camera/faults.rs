@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A camera that fails, disappears, loses frames or delivers corrupted ones.
+//! A camera that fails, disappears, loses frames or delivers corrupted frames.
 
 use std::{fs::File, path::Path};
 
@@ -58,8 +58,8 @@ fn reader_survives_failing_device() {
 #[test]
 #[ignore = "make test-camera"]
 fn reader_survives_disconnected_device() {
-    // The driver connects the device again when its last user closes it. The last user is this file, which is closed
-    // after the writer's.
+    // The driver connects the device again when the last user of the device closes it. This file is the last user,
+    // because it is closed after the writer's file.
     let user = File::open(CAMERA).unwrap();
     assert_reader_survives(|| control(CAMERA, "disconnect=1"), || drop(user));
 }

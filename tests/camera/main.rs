@@ -18,8 +18,8 @@ use rsshm_testkit::{
     gst::{init, run_to_end},
 };
 
-/// Creates the registries of the test program and of gst-launch-1.0 outside of the machine. In the emulated machine,
-/// the first scan of all plugins takes longer than a test may take.
+/// This test runs on the host, not in the virtual machine. It creates the registries of the test program and of
+/// gst-launch-1.0. In the emulated machine, the first scan of all plugins takes longer than a test may take.
 #[test]
 fn programs_find_plugin() {
     init();

@@ -6,8 +6,8 @@ use rsshm_testkit::{eventually, gst::Xvfb};
 
 use crate::device::{BARS, CAMERA, control, launch};
 
-/// `RSSHM_SCREENSHOT=FILE` writes the picture to a file in the machine. docs/screen.png was copied from there with
-/// base64(1).
+/// `RSSHM_SCREENSHOT=FILE` writes the picture to a file in the virtual machine. docs/screen.png was copied from there
+/// with base64(1).
 #[test]
 #[ignore = "make test-camera"]
 fn windows_show_the_camera() {
@@ -16,7 +16,7 @@ fn windows_show_the_camera() {
     let mut writer =
         launch("v4l2src ! video/x-raw,format=BGRx,width=320,height=180,framerate=30/1 ! rsshmsink name=cam0");
     let mut plain = screen.launch("rsshmsrc name=cam0 ! autovideosink");
-    // vivid writes text into the rows above.
+    // vivid writes text into the rows above the checked rows.
     let below = |left| (left, 150, 320, 20);
     eventually("the camera is on the screen", || {
         assert!(writer.is_running(), "{}", writer.output());

@@ -23,8 +23,8 @@ fn nanoseconds(text: &str) -> Option<i64> {
 #[test]
 #[ignore = "make test-camera"]
 fn reader_keeps_timestamps_of_driver() {
-    // The timestamps are of the start of a frame. Otherwise v4l2src would distrust the clock, because vivid delivers
-    // frames before their end.
+    // With this setting, a timestamp is the time at which its frame starts. If a timestamp were the time of the frame's
+    // end, v4l2src would distrust the clock, because vivid delivers a frame before its end.
     control(CAMERA, "timestamp_source=1");
     let channel = Channel::new();
     let reader = SourceRecorder::of(&channel);

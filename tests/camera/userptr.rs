@@ -21,7 +21,7 @@ fn reference(device: &str, fourcc: &str) -> Vec<u8> {
 }
 
 /// Captures thirty frames with `io-mode=userptr` and compares them with a frame of the driver. Returns the number of
-/// frames in place and the number of copied frames.
+/// frames that were published in place, and the number of copied frames.
 #[track_caller]
 fn count_copies(device: &str, format: &str, fourcc: &str, sink: &str) -> (u64, u64) {
     control(device, "osd_text_mode=2");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Invalid names, properties, caps, buffers and files cause an error that names the cause, and no other harm.
+//! Invalid names, properties, caps, buffers and files cause an error that names the cause. They do no other harm.
 
 use std::{
     fs::OpenOptions,
@@ -93,7 +93,8 @@ fn second_writer_is_refused_after_two_seconds() {
     let (kind, text) = error_at_start(&second);
     assert_eq!(kind, "ResourceError::Busy", "{text}");
     assert!(text.contains(&format!("process {}", first.pid())), "{text}");
-    // The sink waits two seconds, because a killed process takes a moment to exit.
+    // The sink waits two seconds before it fails, because the other writer may have been killed and may not have exited
+    // yet.
     let waited = started.elapsed();
     assert!(
         (Duration::from_millis(1900)..Duration::from_secs(6)).contains(&waited),
@@ -290,8 +291,8 @@ fn overwrite(path: &Path, bytes: &[u8], offset: u64) {
     file.write_all_at(bytes, offset).unwrap();
 }
 
-/// Damage to a segment: the bytes, their offset, and a word of the error. The damaged fields are the magic, the version
-/// and the slot size.
+/// Damage to a segment: the bytes to write, their offset, and a word of the resulting error. The damaged fields are the
+/// magic, the version and the slot size.
 const DAMAGE: [(&[u8], u64, &str); 3] = [
     (b"nonsense", 0, "begins with"),
     (&[99, 0, 0, 0], 8, "version is 99"),
@@ -356,7 +357,7 @@ fn writer_refuses_foreign_file_without_lock_file() {
 
 #[test]
 fn writer_replaces_truncated_segment() {
-    // The last size is that of the segment without its last byte.
+    // `None` stands for the size of the whole segment minus one byte.
     for size in [Some(0), Some(8), Some(255), Some(4096), Some(100_000), None] {
         let channel = Channel::new();
         leave_files_of_killed_writer(&channel);
@@ -368,7 +369,8 @@ fn writer_replaces_truncated_segment() {
             let (kind, text) = error_of(&reader);
             assert_eq!(kind, "StreamError::WrongType", "{size:?}: {text}");
         } else {
-            // Only the frames are cut off. The reader only notices that the writer is dead, and waits.
+            // The file has lost only a part of the frames, so the reader posts no error. It notices that the writer is
+            // dead, and waits.
             reader.play();
             std::thread::sleep(Duration::from_millis(300));
             let errors = reader.take_messages(gst::MessageType::Error);
@@ -386,7 +388,7 @@ fn writer_repairs_empty_lock_file() {
     write_three_frames(&channel);
 }
 
-/// A file that is not a regular file, at a path of the channel. Dropping the value removes the file.
+/// An obstacle at a path of the channel: a file that is not a regular file. Dropping the value removes the file.
 struct Obstacle(PathBuf);
 
 impl Drop for Obstacle {
@@ -396,7 +398,7 @@ impl Drop for Obstacle {
     }
 }
 
-/// Makes an obstacle at a path.
+/// A function that makes an obstacle at a path.
 type ObstacleMaker = fn(&Path);
 
 #[test]

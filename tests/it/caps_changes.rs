@@ -85,7 +85,7 @@ fn new_caps_arrive_with_their_first_frame() {
     assert_eq!(discont, Vec::from_iter((0..sent.len()).step_by(3)));
 }
 
-/// Runs an upstream that draws into shared memory and changes its caps after every second frame.
+/// Runs an upstream that draws into shared memory and changes the caps after every second frame.
 ///
 /// Returns the caps that the sink received with each frame, the frames that a reader received, and the writer.
 fn run_changing_upstream(

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Programs that are killed and stopped at any instruction. The test is a short run of `make chaos`.
+//! A short run of `make chaos`, which kills and stops programs at arbitrary instructions.
 //!
-//! `RSSHM_CHAOS_SEED` repeats the mix of an earlier run.
+//! `RSSHM_CHAOS_SEED` may contain the seed of an earlier run. The test then repeats the mix of events of that run.
 
 use std::{path::Path, time::Duration};
 

@@ -58,7 +58,7 @@ impl DriftingClock {
     }
 
     fn time_at(&self, monotonic: u64) -> u64 {
-        // Relaxed, for the same reason as in `step`.
+        // Relaxed, because the test orders steps and timestamps itself.
         let steps = self.imp().steps.load(Ordering::Relaxed);
         let drift = monotonic / 5_000;
         let time = monotonic + drift + 1_000_000_000_000;

@@ -237,7 +237,7 @@ fn new_stream_begins_new_segment_and_tags() {
     writer.settle(&reader);
     let start = stream_start("second");
     writer.send(start.copy());
-    // A gap before the stream's first frame is left out: the stream has no segment yet.
+    // A gap before the stream's first frame is left out, because the stream has no segment yet.
     writer.send(event::Gap::new(writer.pipeline.current_running_time().unwrap(), None));
     writer.send(title("second"));
     writer.send(custom_event("app", 1));
@@ -252,23 +252,24 @@ fn new_stream_begins_new_segment_and_tags() {
     let now = reader.pipeline.current_running_time().unwrap();
     let pts = reader.frames()[0].pts.unwrap();
     assert!(now.absdiff(pts) < gst::ClockTime::SECOND, "{pts} at {now}");
-    // The same stream-start once more begins no other stream.
+    // A repeated stream-start event does not begin another stream.
     reader.clear();
     writer.send(start);
     writer.send(custom_event("app", 2));
     eventually("only the event after it arrives", || reader.words() == ["app 2"]);
-    // Tags of earlier streams are not sticky in the third.
+    // The third stream does not keep the tags of earlier streams.
     writer.send(stream_start("third"));
     writer.push_frame(2);
-    // A reader that joins before the frame is published would skip it, as one from before its base time.
+    // The next reader joins only after the frame is published. Otherwise it would skip the frame, because the frame
+    // would be older than the reader's base time.
     eventually("the frame is published", || reader.offsets().contains(&2));
     let late = SourceRecorder::of(&channel);
     eventually("a frame arrives", || late.offsets().contains(&2));
     assert_eq!((stream(&late).0.as_str(), titles(&late)), ("third", vec![]));
 }
 
-/// streamsynchronizer adds the end of the first group of streams to the times of the second, unless the base stays
-/// zero.
+/// streamsynchronizer can add the end of the first group of streams to the times of the second group. Here the base
+/// of the segment stays zero, so nothing is added.
 #[test]
 fn new_stream_does_not_shift_time_in_streamsynchronizer() {
     let channel = Channel::new();
@@ -316,7 +317,7 @@ fn late_reader_receives_sticky_custom_events() {
 fn gap_keeps_time_in_later_reader() {
     let channel = Channel::new();
     let writer = SinkHarness::live(&channel, "");
-    // The reader starts later, so its running time is less.
+    // The reader starts later, so its running time is less than the writer's.
     std::thread::sleep(Duration::from_millis(700));
     let reader = SourceRecorder::of(&channel);
     writer.push_frame_until_seen(0, &reader);
@@ -354,7 +355,7 @@ fn reader_waiting_for_gap_stops_promptly() {
     for state in [gst::State::Paused, gst::State::Null] {
         let reader = SourceRecorder::playing(&format!("rsshmsrc channel={channel} ! fakesink sync=true"));
         writer.push_frame_until_seen(0, &reader);
-        // The reader's sink waits for a minute from now on.
+        // The gap starts a minute from now, so the reader's sink waits that long.
         let start = writer.pipeline.current_running_time().unwrap() + 60 * gst::ClockTime::SECOND;
         writer.send(event::Gap::new(start, None));
         eventually("the gap arrives", || !reader.events(EventType::Gap).is_empty());
@@ -376,7 +377,7 @@ fn paused_reader_receives_events_when_playing_again() {
     let reader = SourceRecorder::of(&channel);
     writer.push_frame_until_seen(0, &reader);
     reader.pipeline.set_state(gst::State::Paused).unwrap();
-    // After this time, a frame that was on its way has arrived.
+    // After this time, a frame that had left the sink before the pause has arrived.
     std::thread::sleep(Duration::from_millis(50));
     reader.clear();
     writer.send(title("sent during the pause"));
@@ -384,7 +385,7 @@ fn paused_reader_receives_events_when_playing_again() {
         writer.send(custom_event("app", number));
         writer.push_frame(number);
     }
-    // The source does not receive them while it is paused.
+    // The source does not receive the events and frames while it is paused.
     std::thread::sleep(Duration::from_millis(100));
     reader.pipeline.play();
     writer.push_frame_until_seen(6, &reader);
@@ -466,12 +467,12 @@ fn new_writer_loses_and_repeats_no_event() {
         expected.push(format!("app/state {first}"));
         expected.push(format!("app {first}"));
         expected.push(format!("app {second}"));
-        // The test below kills the writers.
+        // The writer is closed here. The test below kills the writers instead.
         drop(writer);
     }
     assert_eq!(only(&reader.words(), &["app"]), expected);
     assert_eq!(titles(&reader), ["title 1", "title 2", "title 3"]);
-    // The first of the four is that of the source itself.
+    // The first of the four streams is the one that the source itself began.
     assert_eq!(reader.events(EventType::StreamStart).len(), 4);
 }
 
@@ -564,7 +565,7 @@ fn blocked_reader_counts_missed_events() {
     writer.push_frame(1);
     eventually("the reader is blocked", || reader.offsets().contains(&1));
     writer.send(sticky("app/state", 1000));
-    // The channel keeps the sticky events and a ring of the others.
+    // The channel keeps all sticky events, and a ring of the other events.
     for number in 1..=100 {
         writer.send(custom_event("app", number));
     }
@@ -601,7 +602,7 @@ fn players_show_new_writer_without_pause() {
             .unwrap();
         let player = Pipeline::from(player.downcast::<gst::Pipeline>().unwrap());
         player.play();
-        // Both writers are displayed for two seconds.
+        // The frames of both writers are displayed for two seconds.
         std::thread::sleep(Duration::from_millis(2000));
         writer.kill();
         let mut writer = live_writer(&channel);
@@ -655,7 +656,7 @@ fn recordings_continue_with_new_writer() {
     .map(|end| launch(&format!("-e rsshmsrc name={channel} ! {encoder} ! {end}")));
     for _ in 0..2 {
         let mut writer = live_writer(&channel);
-        // Both writers are recorded for two seconds.
+        // The frames of both writers are recorded for two seconds.
         std::thread::sleep(Duration::from_millis(2000));
         writer.kill();
     }

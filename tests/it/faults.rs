@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Faults around a channel. Its files vanish, a process dies or leaves a child, or frames outgrow the slots.
+//! Faults around a channel. The channel's files vanish, a process dies or leaves a child, or frames outgrow the slots.
 
 use std::{os::unix::fs::FileExt, time::Duration};
 
@@ -21,7 +21,7 @@ use rsshm_testkit::{
 const FORKING_WRITER: &str = "faults/forking-writer";
 const FORKING_READER: &str = "faults/forking-reader";
 
-/// The processes that these tests start.
+/// The roles of the processes that these tests start.
 pub const ROLES: &[(&str, Role)] = &[(FORKING_WRITER, forking_writer), (FORKING_READER, forking_reader)];
 
 const CAPS: &str = "format=GRAY8,width=320,height=240,framerate=10/1";
@@ -42,7 +42,7 @@ fn assert_files_are_restored(remove: [bool; 2]) {
     {
         std::fs::remove_file(file).unwrap();
     }
-    // The restoration usually takes a second.
+    // The restoration of the files usually takes a second.
     wait_until("the files are restored", Duration::from_secs(3), || channel.exists());
     let mut new = reader(&channel, "", 2);
     eventually("both readers are counted", || writer.num_clients() == 2);
@@ -274,7 +274,7 @@ fn semaphore_fault_is_reported_once() {
         eventually("the timeout is counted", || {
             writer.stat("rsshmsink", "semaphore-timeouts") == episode
         });
-        // After this time, the writer takes the next fault for a new one.
+        // After this time, the writer counts the next fault as a new one.
         std::thread::sleep(Duration::from_millis(1300));
     }
     let warnings: Vec<String> = writer

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A reader receives every format byte for byte, with its caps and flags; unsupported caps are refused with advice.
+//! A reader receives every format byte for byte, with its caps and flags. Unsupported caps are refused with advice.
 
 use gst::prelude::*;
 use gst_video::{VideoBufferFlags, VideoInfo, prelude::*};
@@ -56,7 +56,7 @@ fn jpeg_arrives_unchanged() {
 #[test]
 fn audio_arrives_unchanged() {
     assert_arrives_unchanged("audiotestsrc num-buffers=200 wave=white-noise", 200);
-    // Buffers of different lengths.
+    // The buffers have different lengths.
     let odd =
         "audiotestsrc num-buffers=100 wave=white-noise samplesperbuffer=997 ! audio/x-raw,rate=44100,format=S16LE";
     assert_arrives_unchanged(&format!("{odd} ! audiobuffersplit output-buffer-duration=1/77"), 175);
@@ -107,8 +107,8 @@ fn frames_larger_than_slots_reconnect_reader() {
 
 #[test]
 fn reader_receives_frames_without_any_keyframe() {
-    // v4l2src marks all frames that are neither raw video nor JPEG as delta units: Bayer pictures, and the H.264 of
-    // some cameras.
+    // v4l2src marks all frames that are neither raw video nor JPEG as delta units. Examples are Bayer pictures, and the
+    // H.264 of some cameras.
     let channel = Channel::new();
     let writer = Pipeline::new(&format!(
         "videotestsrc is-live=true ! video/x-bayer,format=rggb,width=64,height=48,framerate=30/1 ! rsshmsink name={channel}"
@@ -189,7 +189,7 @@ fn unpadded_rows_arrive_pixel_by_pixel() {
                 let mut bytes = vec![0; size];
                 draw(&mut bytes, &info, &offset, &stride, frame);
                 let seen = roundtrip.send(gst::Buffer::from_slice(bytes));
-                // The copy has the default layout, so that no reader needs another one.
+                // The sink copies the frame into the default layout, so that no reader needs another layout.
                 assert_packed(&seen, &info, frame);
             }
             assert_eq!(roundtrip.counts(), CopyCounts::new(4, 0, 4, 0));
@@ -333,7 +333,7 @@ fn interlaced_video_keeps_caps_and_flags() {
 #[test]
 fn alternate_fields_keep_caps_and_flags() {
     let caps = caps_with("(format:Interlaced)", "interlace-mode=(string)alternate");
-    // Each buffer is half of a picture: 17 rows, rounded up to 18.
+    // Each buffer is one field, so it has half of the rows of a picture: 17, rounded up to 18.
     assert_eq!(VideoInfo::from_caps(&caps).unwrap().size(), 62 * 2 * (18 + 9));
     let flags = VideoBufferFlags::INTERLACED;
     assert_caps_and_flags_arrive(
@@ -370,9 +370,9 @@ fn multiview_video_keeps_caps_and_flags() {
     );
 }
 
-/// The sink's message about an upstream that it cannot serve. It has to be the first message of the pipeline.
+/// The sink's message about an upstream that it cannot serve. No other message of the pipeline may come first.
 ///
-/// The element `set` of the upstream gets the caps.
+/// `caps` are set on the element of `upstream` whose name is `set`.
 #[track_caller]
 fn refusal(upstream: &str, caps: &str) -> String {
     let channel = Channel::new();

@@ -17,7 +17,7 @@ use rsshm_testkit::{
     gst::{launch, run_to_end},
 };
 
-/// A word to write. It is a special value, a small one, or any.
+/// A word to write: a special value, a small value, or any value.
 fn garbage(random: &mut Random) -> u64 {
     match random.below(4) {
         0 => 0,
@@ -37,7 +37,7 @@ fn open(path: PathBuf) -> Option<File> {
 enum Attack {
     /// The status and the tables, except the word with the state of the segment.
     Tables,
-    /// All of the channel's files, including, now and then, the header and the lock file.
+    /// All of the channel's files. The header and the lock file are also attacked, but less often.
     Everything,
 }
 
@@ -66,7 +66,8 @@ const STATE_OFFSET: u64 = STATUS_OFFSET + 24;
 
 /// Writes garbage into the channel's files for a time.
 ///
-/// The offsets are those of the current segment, or of the last one whose header was plausible.
+/// The function takes its offsets from the header of the current segment. If that header is not plausible, the function
+/// uses the last plausible offsets.
 fn write_garbage(channel: &Channel, time: Duration, attack: Attack) {
     let mut random = Random::new(0x9e37_79b9_7f4a_7c15);
     let mut offsets = None;
@@ -85,7 +86,7 @@ fn write_garbage(channel: &Channel, time: Duration, attack: Attack) {
                 0 => STATUS_OFFSET + random.below(16) * 8,
                 _ => quotas + random.below(slots - quotas) / 8 * 8,
             };
-            // Garbage in the state can supersede the segment, which a writer then replaces.
+            // Garbage in the state can mark the segment as superseded. A writer then replaces the segment.
             if !(attack == Attack::Tables && at == STATE_OFFSET) {
                 let _ = segment.write_all_at(&garbage(&mut random).to_ne_bytes(), at);
             }
@@ -103,13 +104,14 @@ fn write_garbage(channel: &Channel, time: Duration, attack: Attack) {
 /// The processor time that a process has used.
 fn cpu_time(process: &Process) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid())).unwrap();
-    // The name may contain any character. The user time and the system time, in hundredths of a second, follow it.
+    // The name may contain any character. Fields after the name contain the user time and the system time, in
+    // hundredths of a second.
     let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
     let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
     Duration::from_millis(ticks * 10)
 }
 
-/// The properties of readers that get frames in place, that copy frames, and that observe.
+/// The properties of three readers: one that gets frames in place, one that copies frames, and one that observes.
 const READERS: [&str; 3] = ["", "max-held-buffers=0", "read-only=true"];
 
 fn reader(channel: &Channel, options: &str) -> Process {
@@ -124,7 +126,7 @@ fn attack_time() -> Duration {
     Duration::from_secs_f64(seconds.and_then(|text| text.parse().ok()).unwrap_or(2.5))
 }
 
-/// Attacks for half a second. Returns the number of readers that ended, and starts others in their place.
+/// Attacks for half a second. Returns the number of readers that ended, and starts new readers in their place.
 ///
 /// No process may use much processor time, and the writer must not end.
 #[track_caller]
@@ -144,7 +146,7 @@ fn attack_once(channel: &Channel, attack: Attack, writer: &mut Process, readers:
             assert_idle(process, before);
             continue;
         }
-        // The segment is not plausible, or downstream does not accept its caps.
+        // A reader may end if the segment is not plausible, or if downstream does not accept its caps.
         let status = process.wait();
         let output = process.output();
         assert!(

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! No reader delays the writer or another reader, even if it is stopped, killed or greedy, or if there are many
-//! readers.
+//! No reader delays the writer or another reader. This holds even if a reader is stopped, killed or greedy, or if there
+//! are many readers.
 
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,8 @@ use rsshm_testkit::{
     wait_until,
 };
 
-/// The caps of most tests. The frame rate is low, because a frame survives only four more publishes, even on a busy
-/// machine.
+/// The caps of most tests. A frame survives only four more publishes. The frame rate is low, so that readers are in
+/// time even on a busy machine.
 const CAPS: &str = "format=GRAY8,width=320,height=240,framerate=10/1";
 
 #[test]
@@ -36,7 +36,7 @@ fn stopped_and_killed_readers_disturb_no_peer() {
         writer.num_clients() == 7
     });
     writer.wait_eos();
-    // These are 80 frames at 10 frames a second.
+    // The stream takes 8 s: it has 80 frames, and 10 frames a second.
     assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
     assert_nothing_dropped(&writer, 80);
     for reader in &mut readers[2..] {
@@ -69,7 +69,7 @@ fn num_clients_is_correct_without_frames() {
     );
 }
 
-/// A reader that never releases a frame; its queue holds 200 frames.
+/// A reader that never releases a frame. Its queue holds 200 frames.
 fn hoarder(channel: &Channel, options: &str) -> Process {
     launch(&format!(
         "rsshmsrc name={channel} {options} ! queue max-size-buffers=200 max-size-bytes=0 max-size-time=0 \
@@ -97,7 +97,7 @@ fn writer_survives_queue_that_never_drains() {
 #[test]
 fn writer_survives_full_queue() {
     let channel = Channel::new();
-    // These are more frames than the queue can hold, so its reader blocks.
+    // The stream has more frames than the queue can hold, so the reader with the queue blocks.
     let caps = CAPS.replace("10/1", "150/1");
     let writer = writer(&channel, "is-live=true num-buffers=900", &caps, "max-slots=10");
     let mut hoarder = hoarder(&channel, "");
@@ -120,7 +120,7 @@ fn sixteen_readers_receive_frames_in_order() {
     let writer = writer(&channel, "is-live=true num-buffers=100", CAPS, "");
     let mut readers: Vec<Process> = (0..16)
         .map(|index| {
-            // Frames are checked after a queue; some readers hold frames.
+            // All readers check frames after a queue, and some also hold frames.
             let delay_ms = 50 * (index % 4);
             reader_with(
                 &format!(

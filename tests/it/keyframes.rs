@@ -151,7 +151,7 @@ fn parse(line: &str) -> Option<EncodedFrame> {
     })
 }
 
-/// Checks a reader that joins late, and is stopped later until its next frame has been overwritten.
+/// Checks a reader that joins late. Later, the test stops the reader until its next frame has been overwritten.
 #[track_caller]
 fn assert_late_reader_survives_gap(codec: &Codec) {
     let channel = Channel::new();
@@ -238,7 +238,7 @@ fn slow_reader_of_newest_frames_decodes_cleanly() {
     writer.interrupt();
 }
 
-/// The caps of H.264 frames, which need not be valid because nothing decodes them.
+/// The caps of H.264 frames. The frames need not be valid, because nothing decodes them.
 const H264_CAPS: &str = "video/x-h264,stream-format=byte-stream,alignment=au";
 
 #[test]
@@ -304,7 +304,7 @@ fn frames_of_new_caps_count_as_keyframes_until_first_delta() {
     // The pause takes effect while the source waits for a frame.
     std::thread::sleep(Duration::from_millis(100));
     reader.pipeline.play();
-    // The source has waited for frame 3 since before the pause. Frame 4 is the first for which it waits after the
+    // The source has waited for frame 3 since before the pause. Frame 4 is the first frame for which it waits after the
     // pause.
     writer.push_frame_until_seen(3, &reader);
     writer.push_frame_until_seen(4, &reader);
@@ -333,7 +333,7 @@ fn paused_reader_continues_at_requested_keyframe() {
     let push_deltas = |numbers: Range<u64>| {
         for number in numbers {
             writer.push_frame_with(number, BufferFlags::DELTA_UNIT);
-            // The source can read them at this speed.
+            // At this rate, the source can read all frames.
             std::thread::sleep(Duration::from_millis(5));
         }
     };

@@ -40,7 +40,7 @@ fn cycle(element: &gst::Element) {
 #[test]
 fn unlinked_elements_start_and_stop_repeatedly() {
     for factory in ["rsshmsink", "rsshmsrc"] {
-        // The channel is the name that GStreamer gives to the element.
+        // The channel has the name that GStreamer gives to the element.
         let element = make(factory);
         let name = element.name();
         assert!(name.starts_with(factory), "{name}");
@@ -120,7 +120,7 @@ fn gst_inspect_prints_elements_without_warnings() {
     }
 }
 
-/// The default of a property, in the form that the README's tables have.
+/// The default of a property, in the form of the README's tables.
 fn documented_default(property: &gst::glib::ParamSpec) -> String {
     let default = property.default_value();
     if !property.flags().contains(gst::glib::ParamFlags::WRITABLE) {
@@ -499,8 +499,8 @@ fn do_timestamp_stamps_frames_of_slow_stream() {
     assert!(frames.is_sorted_by_key(|frame| frame.pts));
 }
 
-/// The offsets of the frames that a reader receives if it is blocked while five frames are published. `settings` sets
-/// the properties of the reader.
+/// The offsets of the frames that a reader receives if it is blocked during five publishes. `settings` sets the
+/// properties of the reader.
 fn offsets_after_block(settings: &str) -> Vec<u64> {
     let channel = Channel::new();
     let reader = SourceRecorder::new(&format!("rsshmsrc channel={channel} {settings} ! fakesink sync=false"));

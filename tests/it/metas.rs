@@ -24,7 +24,7 @@ use rsshm_testkit::{
 
 const READER: &str = "metas/reader";
 
-/// The process that these tests start.
+/// The role of the process that these tests start.
 pub const ROLES: &[(&str, Role)] = &[(READER, reader_of_metas)];
 
 /// The name of a custom meta.
@@ -64,7 +64,7 @@ fn time_code() -> ValidVideoTimeCode {
     ValidVideoTimeCode::new(rate, Some(&jam), flags, 1, 2, 3, 4, 1).unwrap()
 }
 
-/// Adds one meta of each kind, or two metas if a buffer can have several of that kind.
+/// Adds one meta of each kind. If a buffer can have several metas of a kind, adds two.
 fn add_metas(buffer: &mut gst::BufferRef) {
     VideoCropMeta::add(buffer, (1, 2, 30, 40));
     let mut region = VideoRegionOfInterestMeta::add(buffer, "person", (5, 6, 7, 8));
@@ -135,7 +135,7 @@ fn check_all(reader: &SourceRecorder) {
     }
 }
 
-/// Pushes buffers with the metas that `add` adds, 50 a second, until `is_done`.
+/// Pushes 50 buffers a second until `is_done` holds. `add` adds the metas of each buffer.
 fn push_until(writer: &SinkHarness, add: impl Fn(&mut gst::BufferRef), mut is_done: impl FnMut() -> bool) {
     eventually("enough frames arrive", || {
         let mut buffer = gst::Buffer::from_slice([9u8; 64 * 48]);
@@ -181,7 +181,7 @@ fn metas_reach_another_process() {
     assert_eq!(writer.stat("metas-left-out"), 0);
 }
 
-/// A buffer of memories of these sizes, and its bytes.
+/// A buffer whose memories have these sizes, and its bytes.
 fn buffer_of_memories(sizes: &[usize]) -> (gst::Buffer, Vec<u8>) {
     let bytes: Vec<u8> = (0..sizes.iter().sum::<usize>()).map(|at| (at % 251) as u8).collect();
     let mut buffer = gst::Buffer::new();
@@ -253,7 +253,7 @@ fn memories_survive_two_channels() {
 
 #[test]
 fn packets_of_process_keep_their_memories() {
-    // A payloader puts the header and the payload into memories of their own.
+    // A payloader puts the header and the payload into separate memories.
     let payloader = "videotestsrc num-buffers=30 ! video/x-raw,format=I420,width=64,height=48 ! jpegenc ! rtpjpegpay timestamp-offset=0 \
                      seqnum-offset=0 ssrc=1";
     let plain = Pipeline::new(&format!("{payloader} ! fakesink sync=false"));
@@ -369,8 +369,8 @@ fn allocation_query_lists_supported_metas() {
     assert!(query.find_allocation_meta::<VideoTimeCodeMeta>().is_some());
 }
 
-/// If downstream claims to support crop metas, an element leaves cropping to downstream. The sink must not claim that,
-/// because it cannot know whether the readers support them.
+/// If downstream claims to support crop metas, an element leaves the cropping to downstream. The sink must not claim
+/// this support, because it cannot know whether the readers have it.
 #[test]
 fn upstream_crops_frames_itself() {
     let crop = format!(

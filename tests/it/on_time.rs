@@ -23,11 +23,11 @@ use rsshm_testkit::{
 const I420_CAPS: &str = "video/x-raw,format=I420,width=64,height=48,framerate=30/1";
 const FRAME_TIME: Duration = Duration::from_nanos(1_000_000_000 / 30);
 
-/// The time by which one side starts earlier than the other.
+/// How much earlier one side starts than the other.
 const HEAD_START: Duration = Duration::from_secs(10);
-/// The time in which frames are displayed while both sides run.
+/// How long frames are displayed while both sides run.
 const DISPLAY_TIME: Duration = Duration::from_secs(10);
-/// The number of frames that each display has to render, of the 300 frames in that time.
+/// The number of frames that each display has to render, of the 300 frames in `DISPLAY_TIME`.
 const MIN_FRAMES: u64 = 280;
 
 const LIVE: &str = "videotestsrc is-live=true";
@@ -100,7 +100,7 @@ impl DisplayReader {
         }
     }
 
-    /// Returns the complaints. At most `excused` frames may have been late.
+    /// Returns the complaints. Up to `excused` late frames cause no complaint.
     fn complaints(self, excused: u64) -> Vec<String> {
         let Self { name, handler, reader } = self;
         let sink = reader.pipeline.element("display");
@@ -138,7 +138,7 @@ fn ages(reader: &SourceRecorder) -> Vec<Duration> {
     ages
 }
 
-/// A file with a film of 40 seconds. Dropping it removes the file.
+/// A file with a film of 40 seconds. Dropping the value removes the file.
 struct Film(PathBuf);
 
 impl Film {
@@ -163,7 +163,7 @@ impl Drop for Film {
     }
 }
 
-/// Measures the time in which the machine did not run this process. Frames that are late because of that are excused.
+/// Measures how long the machine did not run this process. Frames that are late for this reason are excused.
 struct StallMeter {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Duration>,
@@ -248,8 +248,8 @@ fn record(recording: &Recording, sink: &gst::Element, buffer: &gst::BufferRef) {
     });
 }
 
-/// A writer that sends a camera to two channels, one of them delayed, and a microphone to a third channel; and a reader
-/// that plays all three.
+/// A writer and a reader. The writer sends a camera to two channels, one of them delayed, and a microphone to a third
+/// channel. The reader plays all three channels.
 struct JointDisplay {
     writer: Pipeline,
     reader: Pipeline,
@@ -292,7 +292,7 @@ impl JointDisplay {
         }
     }
 
-    /// Returns the complaints. At most `excused` frames of a channel may have been late.
+    /// Returns the complaints. Up to `excused` late frames of a channel cause no complaint.
     fn complaints(&self, excused: u64) -> Vec<String> {
         let base_time = |pipeline: &Pipeline| pipeline.base_time().unwrap();
         let mut complaints = Vec::new();
@@ -321,8 +321,8 @@ impl JointDisplay {
         complaints
     }
 
-    /// Checks that the displays show each pair of pictures that were captured together at most one frame time apart.
-    /// Returns the complaint.
+    /// Checks pairs of pictures that were captured together. The displays must show the two pictures of a pair at most
+    /// one frame time apart. Returns the complaint.
     fn pictures_apart(&self) -> Option<String> {
         let (near, far) = (self.shown[0].lock().unwrap(), self.shown[1].lock().unwrap());
         let pairs = near

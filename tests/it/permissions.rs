@@ -27,7 +27,7 @@ use rsshm_testkit::{
 const INTRUDER: &str = "permissions/intruder";
 const SECOND_WRITER: &str = "permissions/second-writer";
 
-/// The processes that these tests start.
+/// The roles of the processes that these tests start.
 pub const ROLES: &[(&str, Role)] = &[(INTRUDER, intruder), (SECOND_WRITER, second_writer)];
 
 const CAPS: &str = "format=GRAY8,width=320,height=240,framerate=10/1";
@@ -123,9 +123,9 @@ fn read_lock(start: i64, length: i64) -> nix::libc::flock {
 /// The byte of the lock file that a running writer has locked.
 const WRITER_BYTE: i64 = 4096;
 
-/// Tries to open, write and lock the files of a channel, and prints each success. Its argument is the channel.
+/// Tries to open, write and lock the files of a channel, and prints each success. The role's argument is the channel.
 ///
-/// Finally, waits until the writer's byte is unlocked, locks it, and sleeps.
+/// At the end, the intruder waits until the writer's byte is unlocked, locks this byte, and sleeps.
 fn intruder(arguments: &[&str]) {
     let channel = arguments[0];
     let mut kept: Vec<File> = Vec::new();
@@ -137,8 +137,8 @@ fn intruder(arguments: &[&str]) {
             continue;
         };
         say(format!("READABLE {path}"));
-        // Both kinds of lock are tried on all bytes, even on those beyond the end of the file. These include the bytes
-        // of the writer and of the readers.
+        // Both kinds of lock are tried on all bytes, even on bytes beyond the end of the file. The bytes that the
+        // writer and the readers lock are among them.
         for (start, length) in [(0, WRITER_BYTE), (WRITER_BYTE + 1, 0), (WRITER_BYTE, 1)] {
             let lock = read_lock(start, length);
             let of_description = fcntl(&file, FcntlArg::F_OFD_SETLK(&lock));
@@ -235,7 +235,7 @@ fn perms_set_file_modes() {
         modes
     };
     for umask in ["077", "000"] {
-        // Users with read permission alone may not open the lock file.
+        // A user that has only read permission must not be able to open the lock file.
         for (perms, segment, lock_file) in [
             ("0600", 0o600, 0o600),
             ("0644", 0o644, 0o600),
@@ -255,7 +255,7 @@ fn perms_set_file_modes() {
 /// Creates a file that belongs to the user nobody and that every user may write. Returns its bytes.
 fn plant(path: &Path) -> Vec<u8> {
     let bytes = b"rsshm\r\n\x1a, but not really".repeat(1000);
-    // The owner must be the only reason why the sink leaves the file alone.
+    // Every user may write the file. So the owner is the only reason why the sink leaves it alone.
     let file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -315,7 +315,7 @@ fn other_user_cannot_take_over_channel() {
     assert!(found.missed == 0 && found.last == 49, "{found:?}");
 }
 
-/// Tries to write to a channel and prints the error. Its argument is the channel.
+/// Tries to write to a channel and prints the error. The role's argument is the channel.
 fn second_writer(arguments: &[&str]) {
     let writer = writer(arguments[0], "is-live=true num-buffers=5", CAPS, "");
     let _ = writer.set_state(gst::State::Playing);

@@ -54,7 +54,7 @@ fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines")
 }
 
-/// The command that runs a script with its arguments. `prefix` is the beginning of the command, which may be empty.
+/// The command that runs a script with its arguments. `prefix` is the beginning of the command, and may be empty.
 fn script_in(prefix: &[String], words: &str, channel: &Channel) -> Command {
     let mut words = words.split_whitespace();
     let script = scripts().join(words.next().unwrap());
@@ -131,7 +131,7 @@ fn streams_of(file: &Path) -> Vec<(String, gst::ClockTime, gst::ClockTime)> {
 fn scripts_print_help_and_missing_packages() {
     let channel = Channel::new();
     let directory = Directory::new(&channel);
-    // This gst-inspect-1.0 knows no element, as on a system without any plugin.
+    // This gst-inspect-1.0 finds no element, as on a system without plugins.
     let inspect = directory.file("gst-inspect-1.0");
     std::fs::write(&inspect, "#!/bin/sh\nexit 1\n").unwrap();
     std::fs::set_permissions(&inspect, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -301,7 +301,8 @@ fn audio_beside_video_records_both() {
     assert!(apart < gst::ClockTime::from_mseconds(700), "{streams:?}");
 }
 
-/// Two network namespaces with a cable between them. Without root, both sides are this machine.
+/// Two network namespaces with a cable between them. Without root, there are no namespaces, and both sides are this
+/// machine.
 struct Network {
     name: String,
     has_namespaces: bool,
@@ -358,9 +359,9 @@ fn ip(words: &str) -> bool {
     output.is_ok_and(|output| output.status.success())
 }
 
-/// Sends a channel of one machine to a channel of the other, and checks the picture that arrives.
+/// Sends a channel of one machine to a channel of another machine, and checks the picture that arrives.
 ///
-/// Either the sender has to know the address of the receiver, or the receiver that of the sender.
+/// Either the sender has to know the receiver's address, or the receiver has to know the sender's address.
 #[track_caller]
 fn assert_arrives_over(script_name: &str, port: u16, sender_connects: bool) {
     let (near, far) = (Channel::new(), Channel::new());
@@ -378,7 +379,7 @@ fn assert_arrives_over(script_name: &str, port: u16, sender_connects: bool) {
     let reader = SourceRecorder::of(&far);
     reader.wait_for_frames(20);
     let picture = reader.last_frame().unwrap();
-    // In I420 and in NV12 the plane of the brightness comes first.
+    // In I420 and in NV12, the plane of the brightness comes first.
     assert_eq!(picture.width(), 320);
     for (bar, expected) in LUMA.iter().enumerate() {
         let seen = picture.bytes[120 * 320 + (2 * bar + 1) * 320 / 14];

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! A /dev/shm of the small size that is usual in containers. The tests check the number of frames that fit, and that
-//! programs survive when it is full.
+//! programs survive when /dev/shm is full.
 //!
 //! Each test runs a role in a mount namespace whose /dev/shm has the wanted size.
 
@@ -19,7 +19,7 @@ use rsshm_testkit::{
     shm,
 };
 
-/// The processes that these tests start. Their argument is the size of /dev/shm, in the form that mount takes.
+/// The roles of the processes that these tests start. Their argument is the size of /dev/shm, in the syntax of mount.
 pub const ROLES: &[(&str, Role)] = &[
     ("small_shm/long-queues", inside_64m),
     ("small_shm/two-displays", inside_32m),
@@ -156,7 +156,8 @@ fn inside_4m(arguments: &[&str]) {
         Some(gst::ResourceError::NoSpaceLeft),
         "{error}"
     );
-    // The tables and three frames are needed. Four mebibytes are free, without the page of the lock file.
+    // The needed bytes are those of the tables and of three frames. The free bytes are four mebibytes minus the page of
+    // the lock file.
     let wanted: u64 = number_before(error.message(), " bytes are needed");
     let free: u64 = number_before(error.message(), " of 4194304 bytes are free");
     let frame = 1920 * 1080 * 3 / 2;
@@ -207,7 +208,7 @@ fn assert_survives_full_shm(hoarders: usize) {
     let filler = Path::new("/dev/shm/filler");
     shm::fill_up(filler);
     let slots = writer.stat("rsshmsink", "slots");
-    // From here on, the hoarders ask for more slots than there are.
+    // From here on, the hoarders ask for more slots than the channel has.
     let mut hoarders: Vec<Process> = (0..hoarders).map(|_| hoarder(&channel)).collect();
     let mut other = reader(&channel, "", hoarders.len());
     eventually("all readers are connected", || {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Both sides start in any order, and each survives the other. Writers come, die and come back while one reader
-//! continues.
+//! The writer and the reader start in any order, and each survives the end of the other. Writers come, die and come
+//! back while one reader continues.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -38,7 +38,7 @@ fn assert_color(frame: &RecordedFrame, color: u8) {
     );
 }
 
-/// Waits for the first frame of the next stream, which must be marked as discontinuous, and returns it.
+/// Waits for the first frame of the next stream, and returns this frame. The frame must be marked as discontinuous.
 #[track_caller]
 fn wait_for_stream(reader: &SourceRecorder, from: usize, width: i32) -> RecordedFrame {
     eventually("frames of the next stream arrive", || {
@@ -169,7 +169,7 @@ fn late_reader_receives_newest_frame_at_once() {
     writer.interrupt();
 }
 
-/// Checks a reader that displays frames at their time. It must not drop frames because they are late.
+/// Checks a reader that displays frames at their time. The reader must not drop frames because they are late.
 #[track_caller]
 fn assert_frames_are_in_time(writer_description: &str, writer_first: bool) {
     let channel = Channel::new();
@@ -178,14 +178,14 @@ fn assert_frames_are_in_time(writer_description: &str, writer_first: bool) {
     if writer_first {
         process = Some(launch(&description));
         eventually("the channel exists", || channel.exists());
-        // The reader starts this much later.
+        // The reader starts this much later than the writer.
         std::thread::sleep(Duration::from_millis(700));
     }
     let reader = Pipeline::playing(&format!(
         "rsshmsrc channel={channel} ! fakesink name=sink sync=true max-lateness=400000000"
     ));
     if !writer_first {
-        // The writer starts this much later.
+        // The writer starts this much later than the reader.
         std::thread::sleep(Duration::from_millis(700));
         process = Some(launch(&description));
     }

@@ -58,7 +58,7 @@ fn reader_receives_eos_after_last_frame() {
 #[test]
 fn source_without_forward_eos_follows_next_writer() {
     let channel = Channel::new();
-    // A writer that stops after EOS is not a disconnect.
+    // A writer that stops after EOS does not count as a disconnect.
     let reader = SourceRecorder::with_options(&channel, "forward-eos=false on-disconnect=error");
     for round in 1..=3 {
         short_writer(&channel, 20).wait_ok();
@@ -89,7 +89,7 @@ fn source_waits_after_writer_was_killed() {
 fn on_disconnect_eos_ends_stream_of_killed_writer() {
     let channel = Channel::new();
     let reader = SourceRecorder::with_options(&channel, "on-disconnect=eos");
-    // There is no disconnect before the first writer.
+    // Before the first writer, the reader is not connected, so there is no disconnect.
     assert!(!ended_within(&reader.pipeline, Duration::from_millis(500)));
     let mut writer = live_writer(&channel);
     reader.wait_for_frames(5);
@@ -192,7 +192,8 @@ fn assert_stops_promptly(make: impl Fn() -> Pipeline, wait_until_blocked: impl F
     }
 }
 
-/// Waits until a source that has just started waits for a frame. It sleeps, because nothing reports that.
+/// Waits until a source that has just started waits for a frame. The function sleeps, because nothing reports this
+/// state.
 fn wait_for_source() {
     std::thread::sleep(Duration::from_millis(100));
 }

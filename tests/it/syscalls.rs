@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! System calls per frame. The writer wakes once, the reader waits once, and the number of other calls does not grow
-//! with the frames.
+//! System calls per frame. For each frame, the writer makes one wake call and the reader one wait call. The number of
+//! other calls does not grow with the frames.
 
 use std::{collections::BTreeMap, fs::File, os::unix::fs::FileExt, path::PathBuf, process::Command};
 
@@ -74,7 +74,8 @@ fn calls_of(frames: u32) -> [Calls; 2] {
     logs.each_ref().map(count)
 }
 
-/// The number of calls per frame. It is the difference between two runs, of which one has 200 more frames.
+/// The number of calls per frame. The run `many` has 200 more frames than the run `few`, so the difference in calls is
+/// divided by 200.
 fn growth(few: &Calls, many: &Calls) -> Calls {
     let names = few.keys().chain(many.keys());
     let of = |calls: &Calls, name: &String| calls.get(name).copied().unwrap_or_default();
@@ -93,7 +94,7 @@ const WAITS: [&str; 6] = [
     "restart_syscall",
 ];
 
-/// Checks that `call` is made about once per frame, at least `least` times, and that other calls are made almost never.
+/// Checks that `call` is made about once per frame, but at least `least` times. Other calls must be almost absent.
 #[track_caller]
 fn assert_lean(side: &str, growth: &Calls, call: &str, least: f64) {
     println!("{side}: {growth:.3?}");
@@ -111,7 +112,7 @@ fn assert_lean(side: &str, growth: &Calls, call: &str, least: f64) {
     ] {
         assert!(per_frame(name) < 0.05, "{side}: {name} in {growth:.3?}");
     }
-    // The writer and the reader check a few times a second which peers are alive.
+    // A few times a second, the writer and the reader check which peers are alive.
     let rest: f64 = growth
         .iter()
         .filter(|(name, _)| !WAITS.contains(&name.as_str()) && *name != call)
@@ -132,17 +133,17 @@ macro_rules! need_strace {
 #[test]
 fn frame_costs_one_wake_and_one_wait() {
     need_strace!();
-    // The first program writes GStreamer's registry. Without this run, those calls would count in one of the runs
-    // below.
+    // The first program writes GStreamer's registry. Without this run, one of the runs below would write the registry,
+    // and its calls would be counted.
     run_to_end("fakesrc num-buffers=1 ! fakesink");
     let ([writer_of_few, reader_of_few], [writer_of_many, reader_of_many]) = (calls_of(200), calls_of(400));
     assert_lean("writer", &growth(&writer_of_few, &writer_of_many), "FUTEX_WAKE", 0.95);
-    // A reader that is late on a busy machine finds two frames and waits once for both.
+    // A reader that is late on a busy machine finds two frames, and needs one wait for the two.
     assert_lean("reader", &growth(&reader_of_few, &reader_of_many), "FUTEX_WAIT", 0.2);
 }
 
-/// Covers the waits for frames, for readers, and for a semaphore that another process has taken. The length of a wait
-/// by the wall clock would change when a user sets that clock.
+/// The test covers the waits for frames, for readers, and for a semaphore that another process has taken. If a wait
+/// used the wall clock, its length would change when a user sets that clock.
 #[test]
 fn no_shared_wait_uses_wall_clock() {
     need_strace!();
@@ -167,7 +168,7 @@ fn no_shared_wait_uses_wall_clock() {
         let waits: Vec<&str> = text
             .lines()
             .filter(|line| line.contains("FUTEX_WAIT") && !line.contains("PRIVATE"))
-            // A wait without a time limit uses no clock. The C library joins threads with such waits.
+            // A wait without a time limit uses no clock. The C library uses untimed waits to join threads.
             .filter(|line| !line.contains(", NULL"))
             .collect();
         println!("{} waits on shared words in {}", waits.len(), log.display());

@@ -16,7 +16,7 @@ fn age(frame: &RecordedFrame) -> i64 {
     frame.at.nseconds() as i64 - frame.pts.expect("a timestamp").nseconds() as i64
 }
 
-/// The median age. It is used because a busy machine delays single frames.
+/// The median age. The median is used because a busy machine delays single frames.
 fn median_age(frames: &[RecordedFrame]) -> Duration {
     let mut ages: Vec<i64> = frames.iter().map(age).collect();
     ages.sort_unstable();
@@ -72,7 +72,7 @@ fn reader_in_same_time_namespace_does_not_warn() {
             "videotestsrc is-live={is_live} ! {CAPS} ! rsshmsink name={channel} async=false {options}"
         ));
         if options == "ts-offset=20000000000" {
-            // The sink holds its first frame for that time.
+            // With `sync`, the sink would hold its first frame for 20 s.
             writer.by_factory("rsshmsink").set_property("sync", false);
         }
         let reader = SourceRecorder::of(&channel);
@@ -96,7 +96,7 @@ fn later_reader_keeps_time_of_capture() {
         "{:?}",
         median_age(&frames)
     );
-    // The newest frame at the start is due at once.
+    // The newest frame at the reader's start is due at once.
     assert_eq!(reader.frames()[0].pts, Some(gst::ClockTime::ZERO));
     writer.interrupt();
 }
@@ -105,7 +105,7 @@ fn later_reader_keeps_time_of_capture() {
 fn earlier_reader_keeps_time_of_capture() {
     let channel = Channel::new();
     let reader = SourceRecorder::of(&channel);
-    // The writer starts this much later.
+    // The writer starts this much later than the reader.
     std::thread::sleep(Duration::from_millis(1500));
     let mut writer = live_writer(&channel);
     let frames = frames_after_the_first(&reader);
@@ -118,7 +118,8 @@ fn earlier_reader_keeps_time_of_capture() {
     writer.interrupt();
 }
 
-/// The base time changes while the source waits for a frame. A seek elsewhere in the pipeline causes such a change.
+/// The base time changes while the source waits for a frame. A seek in another part of the pipeline can cause this
+/// change.
 #[test]
 fn source_uses_base_time_changed_while_waiting() {
     let channel = Channel::new();
@@ -233,7 +234,7 @@ fn source_reports_latency_of_paced_writer() {
         reader.pipeline.source_latency("rsshmsrc").1 == expected
     });
     assert!(reader.pipeline.source_latency("rsshmsrc").0);
-    // The frames really have this age.
+    // The measured age of the frames is about this latency.
     let frames = frames_after_the_first(&reader);
     let age = median_age(&frames[frames.len() - 20..]);
     assert!(
@@ -265,7 +266,7 @@ fn do_timestamp_stamps_on_arrival() {
     ));
     writer.play();
     let reader = SourceRecorder::with_options(&channel, "do-timestamp=true");
-    // By their own timestamps the frames are 300 ms old.
+    // By the writer's timestamps, the frames are 300 ms old.
     let frames = frames_after_the_first(&reader);
     assert!(
         median_age(&frames) < Duration::from_millis(20),
@@ -288,7 +289,7 @@ fn sink_paces_frames_of_file() {
         time > Duration::from_millis(950) && time < Duration::from_secs(4),
         "{time:?}"
     );
-    // With sync=false, the frames are not paced.
+    // With sync=false, the sink does not wait for the time of a frame.
     let started = Instant::now();
     let writer = Pipeline::playing(&format!(
         "videotestsrc num-buffers=301 ! {CAPS} ! rsshmsink channel={channel}-2 sync=false"

@@ -250,9 +250,9 @@ fn qos_messages(reader: &Pipeline) -> Vec<gst::Message> {
 struct Qos {
     running_time: gst::ClockTime,
     jitter: i64,
-    /// Frames received so far.
+    /// The number of frames received so far.
     processed: u64,
-    /// Frames skipped so far.
+    /// The number of frames skipped so far.
     dropped: u64,
 }
 
@@ -285,7 +285,7 @@ fn slow_reader_posts_qos_for_skipped_frames() {
     reader.pipeline.play();
     eventually("eight frames arrive", || reader.offsets().len() >= 8);
     writer.interrupt();
-    // The reader takes the frames that are left.
+    // Meanwhile, the reader takes the remaining frames.
     std::thread::sleep(Duration::from_millis(300));
     let messages: Vec<_> = qos_messages(&reader.pipeline).iter().map(qos).collect();
     let stat = |field| reader.stat(field);

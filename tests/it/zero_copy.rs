@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Tests of copying. Some frames are published in place and some are copied, and all of them arrive unchanged.
+//! Tests of copying. Some frames are published in place and some are copied. All frames arrive unchanged.
 
 use std::{
     sync::{
@@ -68,7 +68,7 @@ fn run(producer: &str) -> Outcome {
     }
 }
 
-/// The frames of `producer` without a channel.
+/// The frames that `producer` delivers without a channel.
 fn expected(producer: &str) -> Vec<Vec<u8>> {
     let pipeline = Pipeline::new(&format!(
         "{producer} ! fakesink name=sink signal-handoffs=true sync=false"
@@ -126,7 +126,7 @@ fn unconstrained_negotiation_chooses_i420() {
 
 #[test]
 fn foreign_memory_is_copied() {
-    // A tee does not forward the pool.
+    // A tee does not forward the sink's pool to upstream.
     let producer = format!("videotestsrc num-buffers=60 ! video/x-raw,format=I420,{SMALL} ! tee");
     let outcome = run(&producer);
     assert_eq!(outcome.counts, CopyCounts::new(60, 0, 60, 0));
@@ -235,7 +235,7 @@ fn padding_is_removed_without_video_meta_support() {
     assert_eq!(roundtrip.counts(), CopyCounts::new(9, 8, 1, 0));
 }
 
-/// Elements copy a whole number of strides of a plane, so the padding after the last row has to exist.
+/// Elements copy each plane in whole strides, so the padding after the last row has to exist.
 #[test]
 fn incomplete_padding_of_last_row_is_removed() {
     let info = info(VideoFormat::I420);
@@ -284,7 +284,7 @@ fn part_of_slot_is_published_in_place() {
     assert_eq!(roundtrip.counts(), CopyCounts::new(9, 8, 1, 0));
 }
 
-/// Redraws a buffer after it was published. The reader holds the frames meanwhile, like a display.
+/// Redraws a buffer after it was published. Meanwhile, the reader holds the frames, as a display does.
 #[track_caller]
 fn redraw(roundtrip: &mut Roundtrip, first: gst::Buffer) {
     let info = roundtrip.info.clone();

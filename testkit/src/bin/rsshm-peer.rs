@@ -48,7 +48,7 @@ fn open(name: &str, options: WriterOptions) -> Result<(Arc<Writer>, ServiceThrea
     Ok((writer, service))
 }
 
-/// Parses the planes in `OFFSET:STRIDE,...`.
+/// Parses planes in the form `OFFSET:STRIDE,...`.
 fn parse_planes(text: &str) -> Result<Vec<(u64, i32)>, Box<dyn Error>> {
     let planes = text.split(',').map(|plane| {
         let (offset, stride) = plane.split_once(':').ok_or("OFFSET:STRIDE")?;

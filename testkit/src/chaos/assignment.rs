@@ -24,8 +24,8 @@ pub enum Kind {
     Writer,
     /// A pipeline that ends in rsshmsink.
     Sink,
-    /// A reader that holds a few frames in place. Readers of this kind and of the kinds below use the channel crate
-    /// unless they are pipelines.
+    /// A reader that holds a few frames in place. This kind and the kinds below use the channel crate, except the kinds
+    /// that are pipelines.
     InPlace,
     /// Copies each frame.
     Copying,
@@ -35,7 +35,7 @@ pub enum Kind {
     Slow,
     /// Reads only the newest frame.
     Newest,
-    /// Requests to hold more frames than its quota allows.
+    /// Asks to hold more frames than its quota allows.
     Hoarder,
     /// Attaches and detaches all the time, and keeps frames after it has detached.
     Guest,
@@ -166,11 +166,11 @@ fn record_continues() {
     unsafe { sigaction(Signal::SIGCONT, &action) }.unwrap();
 }
 
-/// The time from `began` to `ended` in nanoseconds. If this process was stopped and continued in between, the time
-/// counts from the last continuation.
+/// The time from `began` to `ended` in nanoseconds. If this process was stopped and continued in this time, the result
+/// is the time from the last continuation.
 pub fn awake_between(began: u64, ended: u64) -> u64 {
     if ended - began > 10_000_000 {
-        // The handler may run late, because another thread may run it.
+        // The signal handler may run late, because another thread may run it.
         std::thread::sleep(Duration::from_millis(20));
     }
     ended.saturating_sub(began.max(CONTINUED_AT.load(Relaxed)))

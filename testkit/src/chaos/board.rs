@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The shared memory of the processes of a run. It survives each process.
+//! The shared memory of the processes of a run. It remains when a process is killed.
 //!
 //! All accesses except those to [`Board::slots`] are relaxed, because the atomics are counters and flags, and no other
 //! data depends on them.
@@ -16,9 +16,9 @@ use std::{
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 
 pub const MAX_MEMBERS: usize = 16;
-/// The number of writers whose deaths are remembered.
+/// The maximum number of writers whose time of death is recorded.
 const MAX_DEATHS: usize = 8192;
-/// The number of recovery times that are remembered.
+/// The maximum number of recovery times that are recorded.
 const MAX_RECOVERIES: usize = 65536;
 
 /// The requests of the run to the readers.
@@ -30,13 +30,13 @@ pub mod request {
 /// The requests of the run to the writer.
 pub mod writer_request {
     pub const CONTINUE: u32 = 0;
-    /// Count the slots that can be used. All readers have ended before.
+    /// Asks the writer to count the slots that can be used. The run sends this request after all readers have ended.
     pub const COUNT_SLOTS: u32 = 1;
-    /// Close the channel and end.
+    /// Asks the writer to close the channel and to end.
     pub const CLOSE: u32 = 2;
 }
 
-/// The counters of one member of the run. They are the sums over all processes of the member.
+/// The counters of one member of the run. Each counter is the sum over all processes of the member.
 #[repr(C)]
 #[derive(Default)]
 pub struct Counters {
@@ -135,7 +135,8 @@ impl Board {
     }
 }
 
-/// The file of violations. Each violation is one write, which survives the process.
+/// The file in which violations are recorded. Each violation is written with one call, so the record remains if the
+/// process is killed.
 #[derive(Clone)]
 pub struct Findings(PathBuf);
 

@@ -36,8 +36,8 @@ pub struct FrameChecker {
 }
 
 impl FrameChecker {
-    /// Records that the next frame need not follow the last one. If another reader continues (`is_new_reader`), the
-    /// next frame may even be the same frame.
+    /// Records that the next frame need not directly follow the last one. If another reader continues
+    /// (`is_new_reader`), the next frame may even be the last frame again.
     pub fn interrupt(&mut self, is_new_reader: bool) {
         self.is_interrupted = true;
         if is_new_reader {
@@ -113,7 +113,7 @@ impl FrameChecker {
         self.check_missed(context, frame, tag, last);
     }
 
-    /// Checks that the difference between seq and serial is the same for all frames of a writer.
+    /// Checks that all frames of a writer have the same difference between seq and serial.
     fn check_seq(&mut self, context: &ProcessContext, frame: &ReceivedFrame, tag: Tag) {
         let Some(seq) = frame.seq.filter(|_| tag.kind == COUNTED_FRAME) else {
             return;
@@ -139,7 +139,7 @@ impl FrameChecker {
         }
     }
 
-    /// Checks that a reader of a lossless writer misses no frame while both processes live.
+    /// Checks that a reader of a lossless writer misses no frame while the reader and the writer live.
     fn check_missed(&self, context: &ProcessContext, frame: &ReceivedFrame, tag: Tag, last: Tag) {
         let assignment = &context.assignment;
         if !assignment.lossless || !assignment.kind.misses_nothing() {
@@ -175,7 +175,7 @@ impl FrameChecker {
         }
     }
 
-    /// Checks an event. The tag in an event is that of the frame after which the writer published the event.
+    /// Checks an event. An event contains the tag of the last frame that the writer published before the event.
     pub fn event(&mut self, context: &ProcessContext, bytes: &[u8]) {
         context.counters.events.fetch_add(1, Relaxed);
         match Tag::read(bytes) {
@@ -187,7 +187,8 @@ impl FrameChecker {
                     let text = format!("an event is late: {tag:?} after frame {last:?}");
                     context.found(&context.counters.order, &text);
                 }
-                // A reader that joins receives all sticky events at once, also those published after its first frame.
+                // A reader that joins receives all sticky events at once, even events that were published after its
+                // first frame.
                 if self.last.is_some() && !self.is_interrupted {
                     self.after = Some(tag);
                 }

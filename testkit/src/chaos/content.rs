@@ -3,12 +3,12 @@
 //! The content of frames, events, metadata and messages.
 //!
 //! A head identifies the frame. The rest of the content repeats one word, which depends on the whole head. So one
-//! comparison of memory checks every byte, and finds a byte of any other frame.
+//! comparison of memory checks every byte, and detects every byte that belongs to another frame.
 
 use crate::random::mix;
 
 const MAGIC: u64 = 0x6368_616f_732d_3031;
-/// The size of the head, which is the smallest size of any content.
+/// The size of the head. All content has at least this size.
 pub const HEAD: usize = 48;
 
 /// The identity of a frame.
@@ -22,12 +22,12 @@ pub struct Tag {
     pub caps: u32,
     /// [`FRAME`], [`COUNTED_FRAME`], [`EVENT`] or [`MESSAGE`].
     pub kind: u32,
-    /// The number of frames of this writer up to this one.
+    /// The number of frames that this writer has made, including this one.
     pub serial: u64,
 }
 
 pub const FRAME: u32 = 1;
-/// A frame of a writer that publishes each frame to which it gives a serial.
+/// The kind of a frame whose writer publishes every frame that gets a serial.
 pub const COUNTED_FRAME: u32 = 2;
 pub const EVENT: u32 = 3;
 pub const MESSAGE: u32 = 4;
@@ -35,7 +35,7 @@ pub const MESSAGE: u32 = 4;
 pub const OWN_EVENT: u32 = 7777;
 
 impl Tag {
-    /// Frames are in the order of their keys.
+    /// The sort key of a frame. Later frames have larger keys.
     pub fn key(&self) -> (u32, u64) {
         (self.incarnation, self.serial)
     }
@@ -54,7 +54,7 @@ impl Tag {
         words
     }
 
-    /// Writes the content of this tag. `bytes` is at least as large as the head.
+    /// Fills `bytes` with the content of this tag. `bytes` is at least as large as the head.
     pub fn fill(&self, bytes: &mut [u8]) {
         let words = self.words(bytes.len());
         for (to, from) in bytes.chunks_mut(8).zip(words) {
@@ -76,7 +76,7 @@ impl Tag {
         }
     }
 
-    /// The content of this tag with `size` bytes, or with the size of the head if that is larger.
+    /// The content of this tag with `size` bytes, or with the size of the head if the head is larger.
     pub fn bytes(&self, size: usize) -> Vec<u8> {
         let mut bytes = vec![0; size.max(HEAD)];
         self.fill(&mut bytes);
@@ -123,10 +123,10 @@ impl Tag {
         ))
     }
 
-    /// The caps of frames with `size` bytes, which is a multiple of 4096. They contain [`caps_id`](Self::caps_id) and
-    /// `filler` additional bytes.
+    /// The caps of frames of `size` bytes. `size` is a multiple of 4096. The caps contain [`caps_id`](Self::caps_id)
+    /// and `filler` additional bytes.
     pub fn caps_string(&self, size: usize, filler: usize) -> String {
-        // The width makes rows without padding, so that GStreamer computes the same size.
+        // Rows of this width need no padding, so GStreamer computes the same size for a frame.
         let width = if size.is_multiple_of(64 * 256) { 256 } else { 64 };
         let filler = "z".repeat(filler);
         format!(
@@ -142,7 +142,7 @@ impl Tag {
     }
 }
 
-/// The part of `caps` that [`Tag::caps_id`] has written.
+/// The part of `caps` that [`Tag::caps_id`] made.
 pub fn caps_id_in(caps: &str) -> Option<&str> {
     let (_, rest) = caps.split_once("chaos=(string)")?;
     rest.split([',', ';']).next()

@@ -23,7 +23,7 @@ fn number<const N: usize>(file: &File, at: u64) -> u64 {
     u64::from_ne_bytes(bytes)
 }
 
-/// The reader entries whose byte of the lock file is locked.
+/// The reader entries whose byte in the lock file is locked.
 fn locked_entries(lock_file: &File) -> Vec<usize> {
     let is_locked = |entry: &usize| {
         let mut lock = libc::flock {
@@ -59,7 +59,7 @@ pub fn dump(channel: &str, writer: Pid) -> String {
     text
 }
 
-/// Describes the main fields of a segment. The offsets are those of docs/PROTOCOL.md.
+/// Describes the main fields of a segment. The offsets of the fields are those in docs/PROTOCOL.md.
 fn segment(text: &mut String, path: &str, file: &File) {
     let (status, readers, slots) = (number::<8>(file, 64), number::<8>(file, 80), number::<8>(file, 112));
     let (quotas, count) = (number::<8>(file, 72), number::<4>(file, 108));

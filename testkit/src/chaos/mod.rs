@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Chaos: a test that checks that one faulty program never disturbs the others.
+//! Chaos: a test in which no faulty program may disturb the other programs.
 //!
-//! A run has one writer and readers of all kinds on one channel. The run kills and stops each process at any
-//! instruction, and each process kills and stops itself at the failpoints of the protocol. Killed processes are started
-//! again. Readers check every byte of every frame when the frame arrives and again when they release it.
+//! A run has one writer and readers of all kinds on one channel. The run kills and stops processes at arbitrary
+//! instructions. Each process also kills and stops itself at the failpoints of the protocol. Killed processes are
+//! started again. Readers check every byte of every frame when the frame arrives, and again when they release the
+//! frame.
 //!
 //! The same seed gives the same mix of events. Their order may differ, because it also depends on the machine's timing.
 
@@ -38,7 +39,7 @@ pub const ROLES: &[(&str, Role)] = &[(PROCESS, play)];
 pub struct Plan {
     /// The seed of all random numbers of the run.
     pub seed: u64,
-    /// The time in which processes are killed and stopped.
+    /// How long processes are killed and stopped.
     pub time: Duration,
     /// Whether the writer waits for its readers.
     pub lossless: bool,
@@ -82,7 +83,7 @@ pub fn run(plans: &[Plan], directory: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The role of a process of a run. The argument is its assignment.
+/// The role of a process of a run. The argument is the process's assignment.
 fn play(arguments: &[&str]) {
     let assignment: Assignment = serde_json::from_str(arguments[0]).expect("an assignment");
     match assignment.kind {

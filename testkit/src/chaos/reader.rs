@@ -145,7 +145,7 @@ impl ReaderPlayer {
     fn step(&mut self) {
         self.receive();
         while self.held.len() > self.manner.hold || self.random.permille(100) && !self.held.is_empty() {
-            // The reader does not always release the oldest frame.
+            // The reader releases a random frame, not always the oldest one.
             let index = self.random.within(0..self.held.len() as u64) as usize;
             if let Some(frame) = self.held.remove(index) {
                 frame.release(&self.context);
@@ -176,7 +176,7 @@ impl ReaderPlayer {
                 self.stay = self.stay.saturating_sub(1);
             }
             Ok(Next::Event(event)) if event.kind == OWN_EVENT => self.checker.event(&context, &event.bytes),
-            // This is an event of rsshmsink.
+            // rsshmsink published this event, so there is nothing to check in it.
             Ok(Next::Event(_)) => {}
             Ok(Next::EndOfStream) => drop(context.counters.ends.fetch_add(1, Relaxed)),
             Ok(Next::Lost) => {
@@ -197,7 +197,7 @@ impl ReaderPlayer {
     fn take(&mut self, frame: Frame) -> Option<HeldFrame> {
         let context = &self.context;
         let arrived = ReceivedFrame {
-            // These are all bytes of a copy. `Frame::bytes` would hide a copy that is larger than the frame.
+            // For a copy, the check gets all bytes. `Frame::bytes` would hide that a copy is larger than the frame.
             bytes: match &frame.data {
                 FrameData::InPlace(pinned) => pinned.as_ref(),
                 _ => &self.copy,

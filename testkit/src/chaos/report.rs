@@ -76,7 +76,7 @@ struct Growth {
     most: Usage,
 }
 
-/// The counts of a failpoint: its passes, and the kills and the stops there.
+/// The counts of one failpoint: how often processes passed it, were killed at it, and were stopped at it.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Hits {
     passes: u64,
@@ -139,7 +139,7 @@ struct Figures {
     started: u64,
     /// The number of processes that the run killed from outside.
     killed: u64,
-    /// The number of stops from outside.
+    /// The number of times that the run stopped a process from outside.
     stopped: u64,
     frames: u64,
     again: u64,
@@ -245,7 +245,7 @@ impl Report {
         }
     }
 
-    /// Records a time in which a reader received no frame although frames were published.
+    /// Records how long a reader received no frame although frames were published.
     pub fn add_time_without_frames(&mut self, time: Duration) {
         self.longest_without_frames = self.longest_without_frames.max(time);
     }
@@ -293,8 +293,8 @@ impl Report {
         self.stall = self.stall.max(Duration::from_nanos(counters.stall.load(Relaxed)));
     }
 
-    /// Adds the growth of a process: the difference between its least use in the last quarter of its life and its least
-    /// use in the second quarter.
+    /// Adds the growth of a process's resources. It is the minimum in the last quarter of the process's life, minus the
+    /// minimum in the second quarter.
     pub fn add_usage(&mut self, kind: Kind, usage: &[(Duration, Usage)]) {
         let Some((age, _)) = usage.last().filter(|(age, _)| *age >= MIN_AGE) else {
             return;
@@ -344,7 +344,7 @@ impl Report {
         }
     }
 
-    /// The counts of the failpoints of all kinds.
+    /// The counts of the failpoints, added up over all kinds of processes.
     fn all_failpoints(&self) -> FailpointCounts {
         let mut all = FailpointCounts::default();
         self.failpoints.values().for_each(|counts| all.add(counts));
@@ -483,7 +483,7 @@ impl Report {
     }
 }
 
-/// A table without lines. All columns but the first contain numbers.
+/// A table without borders. All columns but the first contain numbers.
 fn new_table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(header.to_vec());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A run starts, kills, stops and restarts processes of all kinds on one channel, and watches the living ones.
+//! A run starts, kills, stops and restarts processes of all kinds on one channel, and watches the living processes.
 
 use std::{
     fs::{File, OpenOptions},
@@ -33,9 +33,9 @@ use crate::{Random, gst::role_command};
 const TICK: Duration = Duration::from_millis(2);
 /// A reader is starved if it receives no frame for this time while frames are published.
 const STARVATION_TIME: Duration = Duration::from_secs(3);
-/// After a start or a continuation, a process need not receive frames for this time.
+/// For this time after a start or a continuation, a process need not receive frames.
 const SETTLING_TIME: Duration = Duration::from_millis(600);
-/// The longest time between two frames of a writer while no process is stopped.
+/// The longest accepted time between two frames of a writer while no process is stopped.
 const MAX_PUBLISH_PAUSE: Duration = Duration::from_secs(4);
 /// The longest time that a writer may take to claim a slot and publish if it does not wait for readers. It is much
 /// longer than these calls take on a busy machine.
@@ -66,7 +66,7 @@ struct MemberProcess {
     /// The time at which the process was last started or continued.
     awake_since: Instant,
     last_at: u64,
-    /// The time in which the process has received no frame although frames were published.
+    /// How long the process has received no frame although frames were published.
     time_without_frames: Duration,
     /// Whether the process is never killed at failpoints, and seldom or never from outside.
     is_immune: bool,
@@ -86,7 +86,7 @@ struct Run {
     epoch: u32,
     /// Whether the writer was asked to close.
     is_closing: bool,
-    /// Whether no process is killed or stopped at the moment.
+    /// Whether the run kills and stops no process at the moment.
     is_calm: bool,
     /// Whether the writer must use the channel crate and must not be a pipeline.
     is_without_sink: bool,
@@ -111,8 +111,8 @@ pub fn run(plan: &Plan, parent: &Path) -> Report {
     report
 }
 
-/// Chooses the kinds of the members of a run, and whether each is long-lived. The first is the writer; six to ten
-/// readers follow.
+/// Chooses the kinds of the members of a run, and whether each member is long-lived. The first member is the writer;
+/// six to ten readers follow.
 fn choose_members(random: &mut Random) -> Vec<(Kind, bool)> {
     let mut kinds = vec![
         (Kind::Writer, false),
@@ -179,7 +179,8 @@ impl Run {
         }
     }
 
-    /// Disturbs the processes for the time of the plan. In calm phases in between, each process has to receive frames.
+    /// Disturbs the processes for as long as the plan says. Between the disturbances are calm phases, in which each
+    /// process has to receive frames.
     fn disturb(&mut self) {
         let ends = Instant::now() + self.plan.time;
         let mut change = Instant::now() + self.random.millis(4000..7000);
@@ -187,10 +188,10 @@ impl Run {
         while Instant::now() < ends {
             std::thread::sleep(TICK);
             let now = Instant::now();
-            // If this process did not run for a while, the others may not have run either.
+            // If this process did not run for a while, the others may not have run either, so `step` is limited.
             let step = (now - last).min(Duration::from_millis(20));
             last = now;
-            // At the end the writer has to count its slots, and a pipeline cannot do that.
+            // At the end, the writer has to count its slots. A pipeline cannot count slots.
             self.is_without_sink = ends - now < Duration::from_secs(5);
             if now > change {
                 self.is_calm = !self.is_calm;
@@ -204,7 +205,7 @@ impl Run {
             }
             if !self.findings.all().is_empty() {
                 self.dump("found");
-                // The run ends here, because further kills and stops would hide the cause.
+                // The run ends here, because further kills and stops would hide the cause of the finding.
                 break;
             }
         }
@@ -431,7 +432,7 @@ impl Run {
 
     /// Kills and stops processes from outside.
     fn send_signals(&mut self, step: Duration) {
-        // A lossless writer waits while one of its readers is stopped.
+        // Stops are rarer in a lossless run, because the writer waits while one of its readers is stopped.
         let stop_factor = if self.plan.lossless { 4 } else { 1 };
         for index in 0..self.members.len() {
             let member = &mut self.members[index];
@@ -441,7 +442,7 @@ impl Run {
             };
             let (mean_kill, mean_stop) = match (kind.is_writer(), process.is_immune) {
                 (true, false) => (Duration::from_millis(2500), Duration::from_millis(2000)),
-                // The process lives long enough for a measurement of its resources.
+                // Kills are rare here, so that the process lives long enough for a measurement of its resources.
                 (true, true) => (Duration::from_secs(10), Duration::from_millis(2000)),
                 (false, false) => (Duration::from_secs(5), Duration::from_millis(2500)),
                 (false, true) => (Duration::MAX, Duration::from_millis(2500)),
@@ -462,7 +463,7 @@ impl Run {
         }
     }
 
-    /// Asks the writer to close, instead of killing it.
+    /// Asks the writer to close. This replaces a kill.
     fn close_writer(&mut self) {
         if !self.is_closing {
             self.is_closing = true;
@@ -484,7 +485,7 @@ impl Run {
         true
     }
 
-    /// Ends all processes, and checks the slots and the files that are left.
+    /// Ends all processes. Checks the slots, and the files that remain.
     fn end(&mut self) {
         self.is_without_sink = true;
         self.pause_failpoints(true);
@@ -585,7 +586,7 @@ impl Run {
                 leftovers.push(file);
             }
         }
-        // A writer removes staging files that are ten seconds old.
+        // A writer removes only staging files that are at least ten seconds old, so these files are made older.
         for file in staging_files() {
             let old = std::fs::FileTimes::new().set_modified(SystemTime::now() - Duration::from_secs(11));
             if let Ok(file) = File::options().write(true).open(file) {
@@ -627,7 +628,8 @@ impl Run {
     }
 }
 
-/// Starts a process. The run waits for its process ID, because [`std::process::Child`] does not report stops.
+/// Starts a process. The run waits for the process by its process ID, because [`std::process::Child`] does not report
+/// stops.
 #[allow(clippy::zombie_processes)]
 fn spawn(assignment: &Assignment, failpoints: &str, output: &Path) -> Pid {
     let output = File::options().append(true).create(true).open(output).unwrap();
@@ -643,7 +645,7 @@ fn spawn(assignment: &Assignment, failpoints: &str, output: &Path) -> Pid {
     Pid::from_raw(child.id() as i32)
 }
 
-/// The staging files of processes that are gone.
+/// The staging files of processes that have ended.
 fn staging_files() -> Vec<PathBuf> {
     let entries = std::fs::read_dir("/dev/shm").unwrap().flatten();
     entries

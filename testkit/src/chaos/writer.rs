@@ -23,7 +23,7 @@ use super::{
 };
 use crate::Random;
 
-/// The number of bits of a frame's size. The sizes are from 4 KiB to 1 MiB.
+/// The range of the number of bits in a frame's size. The sizes are from 4 KiB to 1 MiB.
 const SIZE_BITS: std::ops::Range<u64> = 12..20;
 const PAGE_SIZE: usize = 4096;
 const SERVICE_INTERVAL: Duration = Duration::from_millis(250);
@@ -169,7 +169,7 @@ impl WriterPlayer {
             self.publish_event();
         }
         if self.random.permille(2) {
-            // This is more than the channel's ring of events holds.
+            // These are more events than the channel's ring holds.
             (0..50).for_each(|_| self.publish_event());
         }
         if self.random.permille(3) {
@@ -227,7 +227,7 @@ impl WriterPlayer {
         }
     }
 
-    /// Claims a slot, now and then for an upstream element. Returns the slot, and whether it is for upstream.
+    /// Claims a slot, sometimes for an upstream element. Returns the slot, and whether it is for upstream.
     fn claim(&mut self) -> Option<(Slot, bool)> {
         let claimed = if self.random.permille(300) {
             self.writer.upstream().claim(self.size)
@@ -254,7 +254,7 @@ impl WriterPlayer {
         }
     }
 
-    /// Publishes a frame, now and then with metadata. Returns the time that this took.
+    /// Publishes a frame, sometimes with metadata. Returns the time that this took.
     fn publish(&mut self, slot: &Slot, tag: Tag) -> Option<u64> {
         let metadata = if self.random.permille(300) {
             tag.bytes(self.random.within(HEAD as u64..MAX_METADATA_SIZE as u64 + 1) as usize)
@@ -265,8 +265,8 @@ impl WriterPlayer {
         let descriptor = FrameDescriptor::new(self.size as u64)
             .with_pts(began)
             .with_offset(tag.serial);
-        // rsshmsink waits here too, because the slot of an upstream element may have been claimed while readers were
-        // still following.
+        // rsshmsink waits here too. The slot of an upstream element may have been claimed before all readers had
+        // followed to the current segment.
         self.writer.upstream().wait_for_followers();
         self.context.before_publish(tag.serial);
         let published = self.writer.publish(slot, descriptor, &metadata);
@@ -282,7 +282,7 @@ impl WriterPlayer {
         Some(publish_time)
     }
 
-    /// Publishes until each slot must have been used, and reports the number of used slots. There are no readers.
+    /// Publishes enough frames to use every slot, and reports the number of used slots. No readers run at this time.
     fn count_slots(&mut self) {
         self.kept.clear();
         let slots = &self.context.board.slots;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! GStreamer in tests: pipelines in this process and in others, sources of buffers, and checks of frames.
+//! GStreamer in tests: pipelines in this process and in other processes, sources of buffers, and checks of frames.
 
 pub mod picture;
 mod pipeline;

@@ -7,7 +7,7 @@ use gst_video::VideoInfo;
 
 use super::{RecordedFrame, layout};
 
-/// The byte at a place of a picture.
+/// The byte at one position in a picture.
 fn value(frame: u8, plane: usize, row: usize, column: usize) -> u8 {
     (plane * 83 + row * 7 + column) as u8 ^ frame
 }

@@ -9,7 +9,7 @@ use gst::prelude::*;
 use super::init;
 use crate::PATIENCE;
 
-/// A pipeline in this process. Dropping it sets it to NULL.
+/// A pipeline in this process. Dropping the value sets the pipeline to NULL.
 pub struct Pipeline(gst::Pipeline);
 
 impl Pipeline {

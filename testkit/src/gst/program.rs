@@ -44,17 +44,17 @@ pub fn live_writer(channel: impl Display) -> Process {
     ))
 }
 
-/// Runs `gst-launch-1.0 PIPELINE` until it ends without an error, and returns its output.
+/// Runs `gst-launch-1.0 PIPELINE` to its end, and returns its output. The program must end without an error.
 #[track_caller]
 pub fn run_to_end(pipeline: &str) -> String {
     launch(pipeline).wait_ok()
 }
 
-/// The command that runs a role of this test program which makes pipelines. GLib's warnings end the role's process.
+/// The command for a role that makes pipelines. GLib's warnings end the role's process.
 pub fn role_command(role: &str, arguments: &[&str]) -> Command {
     let mut command = role::command(role, arguments);
     command
-        // The role has a registry of its own, because here the plugin is part of the program.
+        // The role has its own GStreamer registry, because this program contains the plugin.
         .env(
             "GST_REGISTRY",
             std::env::temp_dir().join("rsshm-test-registry-static.bin"),
@@ -66,11 +66,12 @@ pub fn role_command(role: &str, arguments: &[&str]) -> Command {
 
 /// A directory that contains only the plugin.
 ///
-/// GStreamer searches GST_PLUGIN_PATH with its subdirectories, and the directory of the test program has other
-/// libraries.
+/// GStreamer searches the directories in GST_PLUGIN_PATH and their subdirectories. The directory of the test program
+/// also contains other libraries.
 fn plugin_directory() -> PathBuf {
     static ONCE: Once = Once::new();
-    // The directory is below target/ and not in /tmp, because the tests of another checkout may run at the same time.
+    // The directory is below target/ and not in /tmp, so that each checkout has its own. The tests of another checkout
+    // may run at the same time.
     let directory = plugin().parent().unwrap().with_file_name("rsshm-test-plugin");
     ONCE.call_once(|| {
         std::fs::create_dir_all(&directory).unwrap();

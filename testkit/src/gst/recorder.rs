@@ -49,8 +49,8 @@ pub struct RecordedFrame {
     pub memories: Vec<usize>,
     /// The contents.
     pub bytes: Vec<u8>,
-    /// A buffer without memory that has copies of the metas. The recorder does not keep the memory, because that would
-    /// pin its slot.
+    /// Copies of the metas, in a buffer without memory. The recorder does not keep the frame's memory, because this
+    /// would keep its slot pinned.
     pub metas: gst::Buffer,
 }
 
@@ -134,7 +134,8 @@ impl Item {
         }
     }
 
-    /// The item as a word, such as `frame 5`, `caps` or `tag`. A custom event has its field `number`, such as `app 3`.
+    /// The item as a word, such as `frame 5`, `caps` or `tag`. The word of a custom event contains its field `number`,
+    /// as in `app 3`.
     fn word(&self) -> String {
         let event = match self {
             Self::Frame(frame) => return format!("frame {}", frame.offset),
@@ -156,7 +157,7 @@ pub struct SourceRecorder {
 }
 
 impl SourceRecorder {
-    /// A pipeline of this description. It does not play yet.
+    /// A recorder with a pipeline of this description. The pipeline does not play yet.
     #[track_caller]
     pub fn new(description: &str) -> Self {
         let pipeline = Pipeline::new(description);
@@ -175,7 +176,7 @@ impl SourceRecorder {
         Self { pipeline, items }
     }
 
-    /// A playing pipeline of this description.
+    /// A recorder whose pipeline has this description and plays.
     #[track_caller]
     pub fn playing(description: &str) -> Self {
         let recorder = Self::new(description);
@@ -205,7 +206,8 @@ impl SourceRecorder {
         self.items.lock().unwrap().clear();
     }
 
-    /// All frames since the start or the last [`clear`](Self::clear). The methods below count from there too.
+    /// All frames since the start or the last [`clear`](Self::clear). The methods below also ignore everything before
+    /// that call.
     pub fn frames(&self) -> Vec<RecordedFrame> {
         let items = self.items.lock().unwrap();
         items.iter().filter_map(Item::frame).cloned().collect()
@@ -235,12 +237,12 @@ impl SourceRecorder {
         events.filter(|event| event.type_() == kind).cloned().collect()
     }
 
-    /// All items as words, such as `frame 5`, `caps` or `tag`. Custom events have their field `number`.
+    /// All items as words, such as `frame 5`, `caps` or `tag`. The words of custom events contain their field `number`.
     pub fn words(&self) -> Vec<String> {
         self.items.lock().unwrap().iter().map(Item::word).collect()
     }
 
-    /// Waits for `more` frames in addition to those so far.
+    /// Waits until `more` frames have arrived during this call.
     #[track_caller]
     pub fn wait_for_frames(&self, more: usize) {
         let until = self.frame_count() + more;

@@ -22,13 +22,14 @@ pub struct Roundtrip {
 }
 
 impl Roundtrip {
-    /// Starts both for frames of this format. `downstream` is the part of the reader's pipeline after the source.
+    /// Starts the writer and the reader for frames of this format. `downstream` is the part of the reader's pipeline
+    /// after the source.
     #[track_caller]
     pub fn new(info: &VideoInfo, downstream: &str) -> Self {
         Self::with_caps(&info.to_caps().unwrap(), downstream)
     }
 
-    /// Starts both for frames of these caps.
+    /// Starts the writer and the reader for frames of these caps.
     #[track_caller]
     pub fn with_caps(caps: &gst::Caps, downstream: &str) -> Self {
         let channel = Channel::new();
@@ -88,7 +89,7 @@ impl Roundtrip {
         pool
     }
 
-    /// The counts of the sink.
+    /// The sink's counts of published frames.
     #[track_caller]
     pub fn counts(&self) -> CopyCounts {
         CopyCounts::of(self.pipeline())

@@ -32,7 +32,7 @@ const FIRST_FRAME: &str = "FIRST FRAME ";
 /// The beginning of the line that contains a reader's summary.
 const SUMMARY: &str = "SUMMARY ";
 
-/// The longest time that a reader runs. It is limited so that no reader remains for long after a test was killed.
+/// The longest time that a reader runs. Because of this limit, no reader remains for long after a test was killed.
 const MAX_RUN_TIME: gst::ClockTime = gst::ClockTime::from_seconds(100);
 
 /// A pipeline in this process that publishes sequenced frames, from number 0 on. It does not play yet.
@@ -62,7 +62,7 @@ pub fn writer(channel: impl Display, source: &str, caps: &str, options: &str) ->
 pub struct Summary {
     /// The number of frames received.
     pub received: u64,
-    /// The count of skipped frames, without those between the first two received frames.
+    /// The count of skipped frames. Frames between the first two received frames are not counted.
     pub missed: u64,
     /// The count of frames that were not whole when they arrived, or had changed when they were released.
     pub torn: u64,
@@ -72,7 +72,7 @@ pub struct Summary {
     pub first: u64,
     /// The last number received.
     pub last: u64,
-    /// The count of frames whose memory was the segment.
+    /// The count of frames whose memory was in the segment.
     pub in_place: u64,
     /// The count of frames that the source copied.
     pub copied: u64,
@@ -86,9 +86,9 @@ impl Summary {
     }
 }
 
-/// The command of a reader that checks the frames at the element `check` of its pipeline until EOS.
+/// The command of a reader. Until EOS, the reader checks the frames at the element `check` of its pipeline.
 ///
-/// The reader holds the last `hold` frames, and checks each again when it releases it.
+/// The reader holds the last `hold` frames, and checks each frame again on release.
 pub fn reader_command(pipeline: &str, hold: usize) -> Command {
     role_command(READER, &[pipeline, &hold.to_string()])
 }
@@ -159,7 +159,8 @@ impl SequenceChecker {
                 self.summary.first = number.into();
                 say(format!("{FIRST_FRAME}{number}"));
             }
-            // The first frame is the newest at the start. The source skips all other frames from before the base time.
+            // At its start, the source delivers the newest frame, and skips all other frames from before the base time.
+            // The gap between the first two frames is therefore not counted.
             Some(previous) if previous < number && self.summary.received == 2 => {}
             Some(previous) if previous < number => self.summary.missed += u64::from(number - previous - 1),
             Some(_) => self.summary.backwards += 1,

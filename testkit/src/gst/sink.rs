@@ -78,18 +78,18 @@ impl SinkHarness {
         self.source.set_property("caps", caps.parse::<gst::Caps>().unwrap());
     }
 
-    /// Pushes a buffer, which the source must accept.
+    /// Pushes a buffer. The source must accept it.
     #[track_caller]
     pub fn push(&self, buffer: &gst::Buffer) {
         assert_eq!(self.try_push(buffer), gst::FlowReturn::Ok);
     }
 
-    /// Pushes a buffer, which the source may refuse.
+    /// Pushes a buffer. The source may refuse it.
     pub fn try_push(&self, buffer: &gst::Buffer) -> gst::FlowReturn {
         self.source.emit_by_name("push-buffer", &[buffer])
     }
 
-    /// Pushes a buffer with its caps, and with its segment if there is one.
+    /// Pushes a sample that contains a buffer, its caps, and its segment if there is one.
     #[track_caller]
     pub fn push_sample(
         &self,
@@ -118,7 +118,7 @@ impl SinkHarness {
         self.push_frame_at(offset, flags, None);
     }
 
-    /// Pushes a frame that was captured at a running time of this pipeline.
+    /// Pushes a frame that was captured at the given running time of this pipeline.
     #[track_caller]
     pub fn push_frame_at(&self, offset: u64, flags: gst::BufferFlags, time: Option<gst::ClockTime>) {
         let mut buffer = gst::Buffer::from_slice(vec![9u8; self.frame_size()]);
@@ -134,7 +134,7 @@ impl SinkHarness {
         gst_video::VideoInfo::from_caps(&caps).map_or(1000, |info| info.size())
     }
 
-    /// Pushes frames with this offset until `reader` has received one.
+    /// Pushes frames with this offset until `reader` has received one of them.
     #[track_caller]
     pub fn push_frame_until_seen(&self, offset: u64, reader: &SourceRecorder) {
         eventually("the reader has received the frame", || {
@@ -146,12 +146,12 @@ impl SinkHarness {
 
     /// Waits until `reader` has received all buffers and events so far, and clears its recording.
     ///
-    /// This is needed because [`push_frame_until_seen`](Self::push_frame_until_seen) may have pushed more frames than
-    /// the received one.
+    /// Use it after [`push_frame_until_seen`](Self::push_frame_until_seen), which may have pushed more frames than the
+    /// one that `reader` has received.
     #[track_caller]
     pub fn settle(&self, reader: &SourceRecorder) {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        // Relaxed: only the number has to be unique.
+        // Relaxed, because the number only has to be unique.
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         self.send(custom_event("settled", count));
         let marker = format!("settled {count}");
@@ -161,7 +161,7 @@ impl SinkHarness {
         reader.clear();
     }
 
-    /// Sends an event after all buffers and events so far.
+    /// Sends an event after all buffers and events that were pushed so far.
     #[track_caller]
     pub fn send(&self, event: gst::Event) {
         assert!(self.source.send_event(event));
@@ -217,7 +217,7 @@ impl CopyCounts {
         }
     }
 
-    /// Reads the counts of a pipeline's sink, which must have dropped no frame.
+    /// Reads the counts of a pipeline's sink. The sink must not have dropped any frame.
     #[track_caller]
     pub fn of(writer: &Pipeline) -> Self {
         let stat = |field| writer.stat("rsshmsink", field);

@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use super::{command, run_to_end};
 use crate::{Process, eventually};
 
-/// A running Xvfb. Dropping it ends the server.
+/// A running Xvfb. Dropping the value ends the server.
 pub struct Xvfb {
     server: Process,
     display: String,
@@ -48,7 +48,7 @@ impl Xvfb {
     #[track_caller]
     pub fn start(width: u32, height: u32) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        // Relaxed: only the number has to be unique.
+        // Relaxed, because the number only has to be unique.
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("rsshm-screen-{}-{count}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
@@ -76,7 +76,7 @@ impl Xvfb {
         &self.display
     }
 
-    /// Starts `gst-launch-1.0`, whose windows are on this screen.
+    /// Starts `gst-launch-1.0` with its windows on this screen.
     #[track_caller]
     pub fn launch(&self, pipeline: &str) -> Process {
         let mut launch = command("gst-launch-1.0");
@@ -130,7 +130,7 @@ impl Xvfb {
         Picture { width, height, pixels }
     }
 
-    /// Ends the server, which also happens when a user logs out.
+    /// Ends the server. The X server of a desktop also ends when its user logs out.
     #[track_caller]
     pub fn end(&mut self) {
         self.server.signal(Signal::SIGTERM);
@@ -148,7 +148,7 @@ impl Drop for Xvfb {
     }
 }
 
-/// The part of an X client that a window manager needs to close a window. xdotool cannot do that.
+/// A minimal X client that closes windows as a window manager does. xdotool cannot do that.
 struct Client(UnixStream);
 
 impl Client {
@@ -165,7 +165,7 @@ impl Client {
         Self(stream)
     }
 
-    /// Requests the number of a name (InternAtom).
+    /// Requests the atom (the number) of a name with InternAtom.
     fn atom(&mut self, name: &str) -> u32 {
         let padded = name.len().next_multiple_of(4);
         let mut request = vec![16, 0];
@@ -201,8 +201,8 @@ impl Picture {
         [self.pixels[at + 2], self.pixels[at + 1], self.pixels[at]]
     }
 
-    /// Whether the upper half of a rectangle shows these bars from left to right. The rectangle is left, top, width and
-    /// height.
+    /// Whether the upper half of a rectangle shows these bars from left to right. The rectangle is given as left, top,
+    /// width and height.
     pub fn shows(&self, (left, top, width, height): (usize, usize, usize, usize), bars: &[[u8; 3]]) -> bool {
         bars.iter().enumerate().all(|(bar, expected)| {
             let x = left + (2 * bar + 1) * width / (2 * bars.len());
