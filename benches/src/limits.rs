@@ -22,7 +22,7 @@ use crate::{
     transport::Transport,
 };
 
-/// Number of buffers on each side of a copy, which is the number that a GStreamer producer has. With this many, neither
+/// Number of buffers on each side of a copy. A GStreamer producer has the same number. With this many buffers, neither
 /// side is in the caches.
 const BUFFER_COUNT: usize = 8;
 
@@ -123,8 +123,8 @@ pub fn consume(job: &Job) -> Result<(), String> {
         }
         let now_ns = now_ns();
         last = word;
-        // Relaxed: the acquire load of the word came before. If the producer is already writing the next frame, that
-        // frame's word follows.
+        // Relaxed: the acquire load of the word came before. If the producer is already writing the next frame, this
+        // thread wakes again for that frame.
         let mark = Mark {
             seq: header.seq.load(Ordering::Relaxed),
             sent_ns: header.sent_ns.load(Ordering::Relaxed),

@@ -118,7 +118,7 @@ fn latencies(report: &Report, case: Case) -> Picture<'static> {
 type Group = (Case, Vec<Line>);
 
 /// The lines of a figure, grouped by picture. `x` returns the value of a case on the x axis. `group` replaces this
-/// value by a fixed one, so that all cases of a picture become equal.
+/// value in the case by a fixed one, so that all cases of a picture become equal.
 fn lines(report: &Report, name: &str, group: impl Fn(Case) -> Case, x: impl Fn(Case) -> f64) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for measurement in &report.results {

@@ -74,7 +74,8 @@ impl SharedMemory {
     /// The words of all frames.
     fn words(&self) -> &[AtomicU64] {
         let count = FRAME_COUNT * self.frame_size / size_of::<AtomicU64>();
-        // SAFETY: as in `header`; FRAMES_OFFSET is a multiple of the alignment, and the frames lie behind it.
+        // SAFETY: the argument in `header` holds here too. FRAMES_OFFSET is a multiple of the alignment, and the frames
+        // follow it.
         unsafe {
             let first = self.start.add(FRAMES_OFFSET).cast::<AtomicU64>();
             std::slice::from_raw_parts(first.as_ptr(), count)

@@ -73,7 +73,8 @@ impl Transport {
         matches!(self, Self::Rsshm | Self::RsshmLossless)
     }
 
-    /// Whether the transport belongs to another project. In that case its failures do not make the benchmark fail.
+    /// Whether the transport belongs to another project. The failures of such a transport do not make the benchmark
+    /// fail.
     pub fn is_foreign(self) -> bool {
         matches!(self, Self::Shm | Self::Unixfd | Self::Tcp)
     }

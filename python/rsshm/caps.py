@@ -128,7 +128,7 @@ class Layout:
         return Plane(first.offset, first.stride, (rows, self.width), first.dtype) if fits else None
 
     def with_planes(self, offsets: Sequence[int], strides: Sequence[int], size: int) -> Layout:
-        """The same picture with other offsets and strides, in a frame of ``size`` bytes. The values of a peer are checked."""
+        """The same picture with other offsets and strides, in a frame of ``size`` bytes. Checks these values of a peer."""
         if len(offsets) != len(self.planes):
             raise FormatError(f"a frame has {len(offsets)} planes, but {self.format} has {len(self.planes)}")
         planes = []

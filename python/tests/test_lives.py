@@ -189,7 +189,7 @@ def test_holder_of_the_semaphore_delays_no_reader(kind: str, how: signal.Signals
         frames = [reader.read() for _ in range(25)]
         assert time.monotonic() - began < 5
         assert frames[-1].seq >= frames[0].seq + 24
-        # The writer repairs it after a second.
+        # The writer repairs the semaphore after a second.
         semaphore = posix_ipc.Semaphore("/" + channel.name)
         eventually("the semaphore is free again", lambda: semaphore.value == 1, 5)
         if how == signal.SIGSTOP:
