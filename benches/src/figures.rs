@@ -27,9 +27,9 @@ pub const WRITER_SWITCHES: &str = "writer_context_switches";
 pub const READER_SWITCHES: &str = "reader_context_switches";
 /// Number of slots of rsshmsink at the end.
 pub const SLOTS: &str = "slots";
-/// Share of frames that were copied. The first is among the frames that rsshmsink has published; the second is among
-/// those that readers have received.
+/// Share of the copied frames among the frames that rsshmsink has published.
 pub const WRITER_COPIED: &str = "writer_copied_share";
+/// Share of the copied frames among the frames that readers have received.
 pub const READER_COPIED: &str = "reader_copied_share";
 pub const LATENCY_TO_FUTEX: &str = "latency_to_futex";
 pub const LATENCY_TO_SHM: &str = "latency_to_shm";
