@@ -81,7 +81,7 @@ fn produce_copies(job: &Job) -> Result<(), String> {
     let mut to = vec![vec![2_u8; size]; BUFFER_COUNT];
     run_paced(job, |step| {
         let index = step.seq as usize % BUFFER_COUNT;
-        // The frame is drawn just before the copy, because a stream does this too.
+        // The frame is drawn just before the copy, because a real producer does this too.
         frame::draw(&mut from[index], step.seq);
         cpu_time_ns(|| to[index].copy_from_slice(std::hint::black_box(&from[index])))
     })

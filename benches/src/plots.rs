@@ -216,7 +216,7 @@ fn without_size(case: Case) -> String {
 
 type DrawResult = Result<(), Box<dyn std::error::Error>>;
 
-/// The range of an axis. It ends at the powers of the base below and above all values.
+/// The range of an axis. Its ends are the nearest powers of `base` below and above all values.
 fn axis_range(values: impl Iterator<Item = f64> + Clone, base: f64) -> std::ops::Range<f64> {
     let high = values.clone().fold(AXIS_MIN, f64::max);
     let low = values.fold(high, f64::min);

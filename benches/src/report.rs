@@ -26,7 +26,7 @@ pub struct Report {
     pub rounds: u32,
     /// Transports whose elements are missing.
     pub skipped: Vec<SkippedTransport>,
-    /// Runs that do not count.
+    /// Runs that failed each time that they were tried. They do not count.
     pub failures: Vec<Failure>,
     /// Failed runs of foreign transports that succeeded when they were tried again.
     pub repeated: Vec<Failure>,

@@ -67,7 +67,7 @@ pub fn run_all(options: &BenchOptions) -> Result<(), String> {
     }
 }
 
-/// Makes Ctrl-C end the current run and so the run's processes.
+/// Makes Ctrl-C end the current run and the processes of that run.
 fn watch_for_signals() -> Result<(), String> {
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
     // The signals are blocked before there are other threads, so that no other thread gets a signal. Children start

@@ -19,7 +19,8 @@ use nix::{
 
 use crate::frame;
 
-/// Number of frames that are used in turn. A GStreamer producer has the same number in the mode `foreign`.
+/// Number of frames in the memory, which are used in turn. A GStreamer producer has the same number in the mode
+/// `foreign`.
 const FRAME_COUNT: usize = 8;
 /// Offset at which the frames begin.
 const FRAMES_OFFSET: usize = 4096;

@@ -106,10 +106,10 @@ impl Transport {
             // A slow reader misses frames with both transports. rsshm drops frames for slow readers by design, and the
             // producer of the futex waits for no process.
             Self::Rsshm | Self::Futex => case.is_paced(),
-            // The server queues without a limit.
+            // The queue of tcpserversink has no limit, so TCP is not measured at full speed or above MAX_TCP_RATE.
             Self::Tcp => case.is_paced() && u64::from(case.rate) * case.size.bytes() as u64 <= MAX_TCP_RATE,
             Self::Memcpy => case.mode == Mode::Foreign,
-            // Earlier versions accept no foreign memory.
+            // Before version 1.28, unixfdsink accepts no foreign memory.
             Self::Unixfd => case.mode == Mode::InPlace || gst::version() >= (1, 28, 0, 0),
             Self::RsshmLossless | Self::Shm | Self::Fakesink => true,
         }

@@ -114,7 +114,7 @@ class Attachment:
         if seat.generation <= former:
             seat.generation = (former + 1) & 0xFFFF_FFFF
         self._ticket = seat.generation
-        # Store the generation before the first pin, so that the writer does not apply to this reader what it knows of former
+        # Store the generation before the first pin. Otherwise the writer would apply to this reader what it knows of former
         # owners' pins.
         release()
         halves[ticket] = seat.generation

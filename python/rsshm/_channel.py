@@ -578,7 +578,7 @@ class Channel:
             control.timeouts = self._control.timeouts
             self._control, self._writer_lock = control, lock
         self._names_foreign_since = None
-        # This is needed too if only the lock file could be created again before.
+        # The segment is also replaced if an earlier call could create only the lock file again.
         if current is not None and (segment_lost or current.control.identity != self._control.identity):
             self._replace(current.segment.slot_size)
 

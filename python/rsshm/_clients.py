@@ -39,7 +39,7 @@ class _Record:
         """The record of the next owner, or of this one if it is no longer counted as a reader."""
         if ticket is not None:
             return _Record(ticket)
-        # A reader that has left may keep the frames that it gave to other elements or programs.
+        # A reader that has left may still hold the frames that it has delivered.
         return _Record(None, self.ceiling)
 
     def breaks_rule(self, share: int, held: int) -> bool:

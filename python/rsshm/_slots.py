@@ -120,7 +120,7 @@ class WriterSegment:
     def ignore_the_dead(self) -> bool:
         """Finds reader entries whose owners are dead, and ignores their pins. Returns whether there were any.
 
-        The lock is checked after the pins were read. Pins that a later owner sets then find the seq 0, and are not valid.
+        Checks the lock after it reads the pins. Pins that a later owner sets after that find the seq 0, so they are not valid.
         """
         found = False
         for seat in range(MAX_READERS):

@@ -41,7 +41,7 @@ def busy(name: Name) -> Busy:
         opened = open_file(name, False)
         if opened is not None:
             segment = Segment.open(name, *opened, Access.OBSERVE)
-            # A superseded segment was taken over, and belongs to a dead writer.
+            # If the segment is superseded, another writer has taken it over, and the pid is that of a dead writer.
             if not segment.halves[segment.state] & layout.SUPERSEDED:
                 who = f"process {segment.header.writer_pid}"
     except (Error, OSError):

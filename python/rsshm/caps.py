@@ -106,7 +106,8 @@ class Layout:
 
     @property
     def is_stackable(self) -> bool:
-        """Whether OpenCV takes the planes as one array of height * 3/2 rows: the chroma has half the picture's rows."""
+        """Whether OpenCV takes the planes as one array of height * 3/2 rows. It does if the chroma has half the picture's
+        rows."""
         parts = _FORMATS[self.format]
         return len(parts) > 1 and all(part.down == 2 for part in parts[1:])
 

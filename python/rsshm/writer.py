@@ -221,7 +221,7 @@ class Writer:
 
     @property
     def readers(self) -> int:
-        """Number of attached readers that are alive, without observers."""
+        """Number of attached readers that are alive. Observers are not counted."""
         return self._channel.readers
 
     @property

@@ -105,7 +105,7 @@ def test_error_of_a_second_writer_names_the_first(channel: Channel, start: Start
 def test_only_lossless_writer_waits_for_a_stopped_reader(
     how: signal.Signals, lossless: bool, channel: Channel, start: Start
 ) -> None:
-    """A lossless writer waits for a stopped reader, because it may continue. No writer waits for a killed reader."""
+    """A lossless writer waits for a stopped reader, because the reader may continue. No writer waits for a killed reader."""
     with rsshm.Writer(channel.name, (48, 64), format="GRAY8", lossless=lossless, max_slots=8) as writer:
         reader = start(python("hold", channel.name, 2))
         stop = threading.Event()
@@ -261,7 +261,7 @@ def test_forked_child_owns_no_writer(channel: Channel) -> None:
 
 
 def test_end_of_a_reader_process_keeps_the_channel(channel: Channel, start: Start) -> None:
-    """The test compares with multiprocessing.shared_memory, whose resource tracker removes memory to which it attached."""
+    """multiprocessing.shared_memory is the counter-example: its resource tracker removes memory that a process only opened."""
     shared = shared_memory.SharedMemory(create=True, size=4096)
     try:
         with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer:
