@@ -141,7 +141,8 @@ class Attachment:
             if halves[segment.state]:
                 self.leave(layout.READER_LEFT)
                 return False
-            # Another reader may hold the frame that was the newest before this reader joined. The frames after it may be gone.
+            # The frame that was the newest before this reader joined may be held by another reader, and the frames after it
+            # may be overwritten. So the cursor is set again.
             kept_behind = max(self.head_then - retain, 0)
             words[self._position] = kept_behind
             if is_lossless:

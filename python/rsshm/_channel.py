@@ -173,7 +173,7 @@ class Channel:
     def _is_deserted(self, retired: WriterSegment) -> bool:
         """Whether no living reader takes frames in a superseded segment any more.
 
-        A reader that has used its entry in the current segment has followed, or is a new owner of a dead reader's entry.
+        If the current segment's entry is in use, its reader has moved there, or a new reader owns the entry of a dead one.
         """
         for seat in range(layout.MAX_READERS):
             followed = self._current is not None and self._current.half(seat, ReaderEntry.state) != layout.READER_NEW

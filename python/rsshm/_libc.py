@@ -103,7 +103,7 @@ _FUTEX_WAIT, _FUTEX_WAKE = 0, 1
 _futex_wait = libc["syscall"]
 _futex_wait.argtypes = [c_long, c_void_p, c_int, c_uint32, ctypes.POINTER(timespec), c_void_p, c_uint32]
 _futex_wait.restype = c_long
-# Argument types are not set, for the same reason as with the fence.
+# Argument types are not set here either, because checking them makes each call slower.
 _futex_wake = _quick["syscall"]
 
 

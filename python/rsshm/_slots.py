@@ -102,7 +102,7 @@ class WriterSegment:
     def take(self, slot: int) -> bool:
         """Takes a slot for writing unless it is pinned."""
         taken = take_for_writing(self.segment, slot, lambda: bool(self.pinned() >> slot & 1))
-        # If the first load found a pin, the frame is still there. If only the second load found one, the frame is gone.
+        # If the first load found a pin, the slot still has its frame. If only the second load found one, the frame is lost.
         if taken or self.segment.numbers[slot] == 0:
             self.numbers[slot] = 0
         return taken

@@ -124,7 +124,7 @@ def _take_over(
     try:
         segment = Segment.open(name, fd, found, Access.WRITE)
     except Damaged as error:
-        # A damaged file of this user is replaced if there was a lock file, which shows that it was a segment.
+        # A damaged file of this user is replaced if there was a lock file, which shows that the file was a segment.
         if control_is_new:
             raise Damaged(f"{error}; remove {path}, or choose another name") from None
         _files.remove_if(path, (found.st_dev, found.st_ino))

@@ -178,7 +178,7 @@ class Reader:
             except EndOfStream:
                 return
             yield frame
-            # Otherwise this frame would be held while the reader waits for the next frame.
+            # Drop the frame, because otherwise it would be held while the reader waits for the next one.
             del frame
 
     def request_key_frame(self) -> bool:
@@ -331,7 +331,7 @@ class Reader:
             time.sleep(rest)
 
     def _newest_end(self, segment: Segment, count: int) -> Tuple[int, Optional[int]]:
-        """The number of ends of the stream, and the last seq before the newest end if this end was not reported yet.
+        """The number of ends of the stream. If the newest end was not reported yet, also the last seq before that end.
 
         ``count`` is the number that was just read.
         """

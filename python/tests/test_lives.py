@@ -261,7 +261,7 @@ def test_forked_child_owns_no_writer(channel: Channel) -> None:
 
 
 def test_end_of_a_reader_process_keeps_the_channel(channel: Channel, start: Start) -> None:
-    """multiprocessing.shared_memory is the counter-example: its resource tracker removes memory that a process only opened."""
+    """By contrast, the resource tracker of multiprocessing.shared_memory removes memory that a process has only opened."""
     shared = shared_memory.SharedMemory(create=True, size=4096)
     try:
         with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer:
