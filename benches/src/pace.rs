@@ -90,7 +90,7 @@ pub struct Step {
     pub seq: u64,
     /// Seq of the first frame that counts.
     pub first: u64,
-    /// Seq of the first frame that does not count any more.
+    /// Seq of the first frame after those that count.
     pub end: u64,
 }
 
