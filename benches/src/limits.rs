@@ -134,7 +134,7 @@ pub fn consume(job: &Job) -> Result<(), String> {
         if mark.seq as u32 + 1 != word {
             continue;
         }
-        // The other consumers do the same work.
+        // The consumers of the transports check each frame too, so this one does the same work.
         std::hint::black_box(memory.is_intact(mark.seq));
         match checker.receive(mark, now_ns)? {
             Progress::First => ipc::send(ipc::FIRST),

@@ -158,7 +158,7 @@ impl Report {
         }
     }
 
-    /// The cases in the order in which they were measured. Each occurs once.
+    /// The cases in the order in which they were measured. Each case occurs once.
     pub fn cases(&self) -> Vec<Case> {
         let mut cases = Vec::new();
         for measurement in &self.results {

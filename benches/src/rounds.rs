@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Runs all rounds. Each round measures each transport once in each case, in an order of its own.
+//! Runs all rounds. Each round measures each transport once in each case. The order differs from round to round.
 
 use std::{sync::atomic::Ordering, time::Duration};
 

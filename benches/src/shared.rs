@@ -76,7 +76,7 @@ impl SharedMemory {
     fn words(&self) -> &[AtomicU64] {
         let count = FRAME_COUNT * self.frame_size / size_of::<AtomicU64>();
         // SAFETY: the argument in `header` holds here too. FRAMES_OFFSET is a multiple of the alignment, and the frames
-        // follow it.
+        // begin there.
         unsafe {
             let first = self.start.add(FRAMES_OFFSET).cast::<AtomicU64>();
             std::slice::from_raw_parts(first.as_ptr(), count)

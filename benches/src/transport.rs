@@ -122,7 +122,7 @@ impl Transport {
             Self::Rsshm => format!("rsshmsink name={channel} sync=false"),
             Self::RsshmLossless => format!("rsshmsink name={channel} sync=false lossless=true"),
             Self::Shm => {
-                // This is enough for a few slow readers. shmsink waits while its memory is full.
+                // This much memory is enough for a few slow readers. shmsink waits while its memory is full.
                 let size = case.size.bytes() * 16 + (1 << 20);
                 format!("shmsink socket-path={dir}/shm shm-size={size} wait-for-connection=false sync=false")
             }

@@ -2,7 +2,7 @@
 """The lock file of a channel: its named semaphore, and the bytes that carry the locks.
 
 Some peers hold the semaphore while they read the channel. POSIX semaphores have no owner and no recovery, so every wait for
-the semaphore is short, and an invalid value is repaired. Only the locks decide which process owns what.
+the semaphore is short, and an invalid value is repaired. Only the locks say which process owns the channel or a reader entry.
 """
 
 from __future__ import annotations
