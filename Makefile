@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # `make demo` shows what the project does, `make test` checks all of it, `make help` lists the rest.
-# Each target installs the Debian or Ubuntu packages that it needs; only make and Rust must be installed before.
+# Each target installs the Debian or Ubuntu packages that it needs. Only make and Rust must already be installed.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -19,7 +19,7 @@ SCREEN_PACKAGES := xvfb xdotool
 CAMERA_PACKAGES := xz-utils $(SCREEN_PACKAGES)
 TEST_PACKAGES := gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-plugins-base-apps $(SCREEN_PACKAGES) \
 	python3-gi gir1.2-gst-rtsp-server-1.0 iproute2 strace util-linux procps
-# Debian's Python, because Debian's OpenCV is built with GStreamer.
+# The tests use Debian's Python, because Debian's OpenCV is built with GStreamer.
 PYTHON_PACKAGES := python3 python3-venv python3-numpy python3-opencv
 LINT_PACKAGES := git shellcheck
 
@@ -30,10 +30,10 @@ TOOLS_DIR := $(CURDIR)/target/python/bin
 PYTHON := $(TOOLS_DIR)/python
 NEXTEST := $(TOOLS_DIR)/cargo-nextest nextest
 
-# Tests that cannot run on this machine append a line with the reason to this file.
+# A test that cannot run on this machine appends a line with the reason to this file.
 export RSSHM_SKIPPED := $(CURDIR)/target/skipped.txt
 
-# Lets GStreamer find the plugin that `make build` has built before any plugin in the user's own path.
+# Makes GStreamer search target/plugin, where `make build` puts the plugin, before the directories in the user's own path.
 PLUGIN_PATH = GST_PLUGIN_PATH="$$PWD/target/plugin$${GST_PLUGIN_PATH:+:$$GST_PLUGIN_PATH}"
 
 # $(call install_missing,PACKAGES): installs the packages that are missing, and checks that Rust is installed.
@@ -77,7 +77,7 @@ test: lint ## run all checks and tests
 	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES) $(PYTHON_PACKAGES))
 	$(call install_tools)
 	scripts/test-summary start
-	# Prints the summary even if a step fails, which ends the target.
+	# A step that fails ends the target. The summary is printed even then.
 	trap 'scripts/test-summary print' EXIT
 	scripts/test-summary run doc $(CARGO) test --workspace --doc --locked
 	scripts/test-summary run python $(MAKE) --no-print-directory test-python
@@ -101,13 +101,13 @@ test-camera: ## run the tests with a camera device, in a small virtual machine
 	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(CAMERA_PACKAGES))
 	status=0
 	tests/camera/prepare || status=$$?
-	# 77: this machine cannot run the virtual machine, and tests/camera/prepare has printed why.
+	# Status 77 means that this machine cannot run the virtual machine. tests/camera/prepare has then printed why.
 	if [ "$$status" = 77 ]; then exit 0; fi
 	[ "$$status" = 0 ]
 	# This builds the whole workspace, so that dependencies have the same features as in the other steps and are not compiled again.
 	$(CARGO) test --workspace --locked --test camera
-	# Backtraces are off, because in an emulated machine they take longer than the tests. Frames may be late there, so
-	# tests/camera/each repeats a test that fails, and names it as flaky if it then passes.
+	# Backtraces are off, because in an emulated machine they take longer than the tests. Frames may be late in such a machine,
+	# so tests/camera/each repeats a test that fails. If the test then passes, it is named as flaky.
 	RUST_BACKTRACE=0 CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$$PWD/tests/camera/vm $$PWD/tests/camera/each" \
 		$(CARGO) test --workspace --locked --test camera -- $(CAMERA_TESTS)
 
@@ -118,7 +118,7 @@ test-python: ## run the tests of the Python package
 	# The tests need other peers: the plugin, and programs in Rust.
 	$(CARGO) build --workspace --lib --bins --examples --locked
 	cd python
-	# A test that hangs fails after 120 seconds; nextest ends such tests too.
+	# A test that hangs fails after 120 seconds. nextest has the same limit.
 	"$(PYTHON)" -m pytest -r s --timeout 120
 
 .PHONY: bench
@@ -134,7 +134,7 @@ bench-channel: ## time the single steps of the protocol, without GStreamer
 	@$(call install_missing,$(BUILD_PACKAGES))
 	$(CARGO) bench --locked --package rsshm-channel --bench steps -- $(BENCH)
 
-# Approximate durations for the next three targets, in seconds: that of the long stream, of each fuzz target, and of the chaos run.
+# Approximate duration, in seconds, of the long stream (`make reliability`), of each fuzz target, and of the chaos run.
 SECONDS := 60
 
 # Modules of the channel crate's test program whose tests attack the guarantees of docs/RELIABILITY.md.

@@ -4,7 +4,7 @@
 # Functions and settings that all scripts of this directory share. The settings come from the environment:
 #
 #   CHANNEL=cam0        name of the channel
-#   DEVICE=/dev/video0  the camera (if it does not exist: a test picture)
+#   DEVICE=/dev/video0  the camera (if it does not exist, a test picture is used)
 #   SIZE=640x480        size of the picture
 #   OUTPUT=recordings   directory for files that the script writes
 #   RUN_SECONDS=10      seconds until the script ends (default: until Ctrl-C, or 10 if standard input is not a terminal)
@@ -40,8 +40,8 @@ esac
 # --- Requirements
 
 missing=()
-# exists ELEMENT: whether the element is installed. It does not use gst-inspect-1.0 --exists, which fails if the version of the plugin
-# differs from that of GStreamer.
+# exists ELEMENT: succeeds if the element is installed. gst-inspect-1.0 --exists is not used, because it fails if the version of the
+# plugin differs from that of GStreamer.
 exists() { gst-inspect-1.0 "$1" >/dev/null 2>&1; }
 # need PACKAGE ELEMENT...: records the package as missing if one of its elements is not installed.
 need() {

@@ -3,7 +3,7 @@
 # file-as-camera.sh FILE
 #
 # A file as a camera: the file is played at its own speed, again and again. Programs that read the channel end with the file, unless
-# they have forward-eos=false. Between two rounds there is a short gap. To play without a gap, once for each FILE:
+# they have forward-eos=false. Between two rounds there is a short gap. To play without gaps, name the file once for each round:
 #
 #   gst-play-1.0 --gapless --videosink="videoconvert ! rsshmsink channel=cam0" FILE FILE FILE
 . "$(dirname "$0")/common.sh"

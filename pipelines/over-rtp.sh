@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # over-rtp.sh send HOST | receive
 #
-# Sends a channel on one machine to a channel on another, as H.264 in RTP over UDP. This has the least delay, and lost packets are not
+# Sends a channel on one machine to a channel on another, as H.264 in RTP over UDP. This has the least delay, but lost packets are not
 # sent again.
 #
 #   PORT=5004      UDP port of the receiver

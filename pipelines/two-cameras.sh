@@ -4,7 +4,7 @@
 #
 # Two cameras side by side: each camera has its own channel, and a third program combines them in one picture.
 #
-#   SECOND_DEVICE=/dev/video2   the second camera (if it does not exist: another test picture)
+#   SECOND_DEVICE=/dev/video2   the second camera (if it does not exist, another test picture is used)
 . "$(dirname "$0")/common.sh"
 
 need gstreamer1.0-plugins-base videotestsrc timeoverlay videoconvert compositor

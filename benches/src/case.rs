@@ -87,7 +87,7 @@ impl Case {
         self.rate > 0
     }
 
-    /// Number of frames that count, unless the user gives another number.
+    /// Number of frames that count, which means that they are measured. The user may give another number.
     pub fn default_frames(self) -> u64 {
         match self.rate {
             0 if self.size == Size::UltraHd => 300,

@@ -80,8 +80,9 @@ impl FrameChecker {
     /// Fails if the frame is out of order, or if an earlier frame that must arrive is missing.
     fn check_order(&mut self, mark: Mark) -> Result<(), String> {
         let seq = mark.seq;
-        // From this seq on, each consumer has received a frame. A consumer that has just joined may miss the second
-        // frame. It gets the newest frame at once, and may have read the next one before its pipeline began to play.
+        // Before the frame with this seq is sent, each consumer has received a frame. A consumer that has just joined
+        // may miss its second frame. It gets the newest frame at once, and may have read the next one before its
+        // pipeline began to play.
         let all_joined = mark.first.saturating_sub(self.warm);
         match self.previous.replace(seq) {
             None if seq < mark.first => Ok(()),

@@ -27,8 +27,9 @@ pub const WRITER_SWITCHES: &str = "writer_context_switches";
 pub const READER_SWITCHES: &str = "reader_context_switches";
 /// Number of slots of rsshmsink at the end.
 pub const SLOTS: &str = "slots";
-/// Share of copied frames among those that rsshmsink has published, and among those that readers have received.
+/// Share of the copied frames among the frames that rsshmsink has published.
 pub const WRITER_COPIED: &str = "writer_copied_share";
+/// Share of the copied frames among the frames that readers have received.
 pub const READER_COPIED: &str = "reader_copied_share";
 pub const LATENCY_TO_FUTEX: &str = "latency_to_futex";
 pub const LATENCY_TO_SHM: &str = "latency_to_shm";
@@ -96,7 +97,7 @@ impl<'a> Round<'a> {
         self.find(transport, |case| case == self.case)
     }
 
-    /// The run of the futex. The wake carries no frame data, so the size and the memory of the frames do not matter.
+    /// The run of the futex. A wake carries no frame data, so the run's size and mode do not matter.
     fn futex(&self) -> Option<&'a Run> {
         self.find(Transport::Futex, |case| {
             (case.rate, case.readers) == (self.case.rate, self.case.readers)

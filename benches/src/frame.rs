@@ -9,7 +9,7 @@ const MAGIC: u64 = 0x7273_7368_6d2d_6231;
 const WORD_SIZE: usize = 8;
 const MARK_SIZE: usize = 5 * WORD_SIZE;
 /// The distance between two words, which is a page. One word in each page is cheap, and is enough to notice a frame
-/// that is a mixture of two.
+/// that is a mixture of two frames.
 const WORD_STRIDE: usize = 4096;
 
 /// The frame's seq, the time when it was sent, and the range of frames that count.
@@ -19,7 +19,7 @@ pub struct Mark {
     pub sent_ns: u64,
     /// Seq of the first frame that counts.
     pub first: u64,
-    /// Seq of the first frame that does not count any more.
+    /// Seq of the first frame after those that count.
     pub end: u64,
 }
 

@@ -62,7 +62,7 @@ pub fn receive_commands(on_stop: impl FnOnce() + Send + 'static) -> Arc<Commands
 /// Sends a line to the parent process.
 pub fn send(line: &str) {
     let mut output = std::io::stdout().lock();
-    // An error is ignored: if the parent process no longer reads, it is about to kill this process.
+    // An error is ignored, because a parent process that no longer reads is about to kill this process.
     let _ = writeln!(output, "{line}").and_then(|()| output.flush());
 }
 

@@ -31,13 +31,13 @@ pub enum Sabotage {
 pub struct Job {
     pub transport: Transport,
     pub case: Case,
-    /// Number of frames that count.
+    /// Number of frames that count, which means that they are measured.
     pub frames: u64,
-    /// Number of frames before the frames that count, at the same rate.
+    /// Number of frames that are sent at the same rate before the frames that count.
     pub warm: u64,
     pub endpoint: Endpoint,
     pub sabotage: Option<Sabotage>,
-    /// Process ID of the benchmark. If the benchmark ends, this process ends too.
+    /// ID of the benchmark's process. If the benchmark ends, the process with this job ends too.
     pub parent: i32,
 }
 

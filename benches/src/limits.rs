@@ -22,7 +22,7 @@ use crate::{
     transport::Transport,
 };
 
-/// Number of buffers on each side of a copy, which is the number that a GStreamer producer has. With this many, neither
+/// Number of buffers on each side of a copy. A GStreamer producer has the same number. With this many buffers, neither
 /// side is in the caches.
 const BUFFER_COUNT: usize = 8;
 
@@ -81,7 +81,7 @@ fn produce_copies(job: &Job) -> Result<(), String> {
     let mut to = vec![vec![2_u8; size]; BUFFER_COUNT];
     run_paced(job, |step| {
         let index = step.seq as usize % BUFFER_COUNT;
-        // The frame is drawn just before the copy, because a stream does this too.
+        // The frame is drawn just before the copy, because a real producer does this too.
         frame::draw(&mut from[index], step.seq);
         cpu_time_ns(|| to[index].copy_from_slice(std::hint::black_box(&from[index])))
     })
@@ -123,8 +123,8 @@ pub fn consume(job: &Job) -> Result<(), String> {
         }
         let now_ns = now_ns();
         last = word;
-        // Relaxed: the acquire load of the word came before. If the producer is already writing the next frame, that
-        // frame's word follows.
+        // Relaxed: the acquire load of the word came before. If the producer is already writing the next frame, this
+        // thread wakes again for that frame.
         let mark = Mark {
             seq: header.seq.load(Ordering::Relaxed),
             sent_ns: header.sent_ns.load(Ordering::Relaxed),
@@ -134,7 +134,7 @@ pub fn consume(job: &Job) -> Result<(), String> {
         if mark.seq as u32 + 1 != word {
             continue;
         }
-        // The other consumers do the same work.
+        // The consumers of the transports check each frame too, so this one does the same work.
         std::hint::black_box(memory.is_intact(mark.seq));
         match checker.receive(mark, now_ns)? {
             Progress::First => ipc::send(ipc::FIRST),

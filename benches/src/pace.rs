@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{frame::SEQ_UNKNOWN, ipc::Commands, job::Job};
 
-/// Period of the frames before and after the run at the case's rate, unless the period of the case is longer.
+/// Period of the frames that are sent before and after the measured rate. If the period of the case is longer, that
+/// period is used.
 const IDLE_PERIOD_NS: u64 = 20_000_000;
 
 fn clock_ns(clock: ClockId) -> u64 {
@@ -89,7 +90,7 @@ pub struct Step {
     pub seq: u64,
     /// Seq of the first frame that counts.
     pub first: u64,
-    /// Seq of the first frame that does not count any more.
+    /// Seq of the first frame after those that count.
     pub end: u64,
 }
 

@@ -9,9 +9,9 @@ use crate::{
 };
 
 const ALL_TRANSPORTS: [Transport; 8] = [Fakesink, Futex, Memcpy, Rsshm, RsshmLossless, Shm, Unixfd, Tcp];
-/// The transports for cases in which it would take too long to measure all.
+/// The transports for the cases in which it would take too long to measure all transports.
 const FEW_TRANSPORTS: [Transport; 4] = [Fakesink, Futex, Rsshm, Shm];
-/// The transports that keep every frame, and those with which these are compared.
+/// The transports that keep every frame, and the two that they are compared with.
 const UNTHROTTLED_TRANSPORTS: [Transport; 5] = [Fakesink, Memcpy, RsshmLossless, Shm, Unixfd];
 
 /// A case, and the transports that are measured in it.

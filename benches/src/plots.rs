@@ -118,7 +118,7 @@ fn latencies(report: &Report, case: Case) -> Picture<'static> {
 type Group = (Case, Vec<Line>);
 
 /// The lines of a figure, grouped by picture. `x` returns the value of a case on the x axis. `group` replaces this
-/// value by a fixed one, so that all cases of a picture become equal.
+/// value in the case by a fixed one, so that all cases of a picture become equal.
 fn lines(report: &Report, name: &str, group: impl Fn(Case) -> Case, x: impl Fn(Case) -> f64) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for measurement in &report.results {
@@ -216,7 +216,7 @@ fn without_size(case: Case) -> String {
 
 type DrawResult = Result<(), Box<dyn std::error::Error>>;
 
-/// The range of an axis. It ends at the powers of the base below and above all values.
+/// The range of an axis. Its ends are the nearest powers of `base` below and above all values.
 fn axis_range(values: impl Iterator<Item = f64> + Clone, base: f64) -> std::ops::Range<f64> {
     let high = values.clone().fold(AXIS_MIN, f64::max);
     let low = values.fold(high, f64::min);

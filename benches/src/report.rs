@@ -26,7 +26,7 @@ pub struct Report {
     pub rounds: u32,
     /// Transports whose elements are missing.
     pub skipped: Vec<SkippedTransport>,
-    /// Runs that do not count.
+    /// Runs that failed each time that they were tried. They do not count.
     pub failures: Vec<Failure>,
     /// Failed runs of foreign transports that succeeded when they were tried again.
     pub repeated: Vec<Failure>,
@@ -158,7 +158,7 @@ impl Report {
         }
     }
 
-    /// The cases in the order in which they were measured. Each occurs once.
+    /// The cases in the order in which they were measured. Each case occurs once.
     pub fn cases(&self) -> Vec<Case> {
         let mut cases = Vec::new();
         for measurement in &self.results {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Runs all rounds. Each round measures each transport once in each case, in an order of its own.
+//! Runs all rounds. Each round measures each transport once in each case. The order differs from round to round.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -67,7 +67,7 @@ pub fn run_all(options: &BenchOptions) -> Result<(), String> {
     }
 }
 
-/// Makes Ctrl-C end the current run and so the run's processes.
+/// Makes Ctrl-C end the current run and the processes of that run.
 fn watch_for_signals() -> Result<(), String> {
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
     // The signals are blocked before there are other threads, so that no other thread gets a signal. Children start

@@ -19,7 +19,8 @@ use nix::{
 
 use crate::frame;
 
-/// Number of frames that are used in turn. A GStreamer producer has the same number in the mode `foreign`.
+/// Number of frames in the memory, which are used in turn. A GStreamer producer has the same number in the mode
+/// `foreign`.
 const FRAME_COUNT: usize = 8;
 /// Offset at which the frames begin.
 const FRAMES_OFFSET: usize = 4096;
@@ -74,7 +75,8 @@ impl SharedMemory {
     /// The words of all frames.
     fn words(&self) -> &[AtomicU64] {
         let count = FRAME_COUNT * self.frame_size / size_of::<AtomicU64>();
-        // SAFETY: as in `header`; FRAMES_OFFSET is a multiple of the alignment, and the frames lie behind it.
+        // SAFETY: the argument in `header` holds here too. FRAMES_OFFSET is a multiple of the alignment, and the frames
+        // begin there.
         unsafe {
             let first = self.start.add(FRAMES_OFFSET).cast::<AtomicU64>();
             std::slice::from_raw_parts(first.as_ptr(), count)

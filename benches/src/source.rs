@@ -98,7 +98,8 @@ mod imp {
                     query.remove_nth_allocation_param(0);
                 }
             }
-            // A sink may offer an allocator without a pool. The base class gives that allocator to this pool.
+            // A sink may offer an allocator without a pool. The base class gives that allocator to the pool that is
+            // added here.
             if !query.allocation_pools().any(|(pool, ..)| pool.is_some()) {
                 while query.allocation_pools().next().is_some() {
                     query.remove_nth_allocation_pool(0);

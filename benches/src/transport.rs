@@ -73,7 +73,8 @@ impl Transport {
         matches!(self, Self::Rsshm | Self::RsshmLossless)
     }
 
-    /// Whether the transport belongs to another project. In that case its failures do not make the benchmark fail.
+    /// Whether the transport belongs to another project. The failures of such a transport do not make the benchmark
+    /// fail.
     pub fn is_foreign(self) -> bool {
         matches!(self, Self::Shm | Self::Unixfd | Self::Tcp)
     }
@@ -105,10 +106,10 @@ impl Transport {
             // A slow reader misses frames with both transports. rsshm drops frames for slow readers by design, and the
             // producer of the futex waits for no process.
             Self::Rsshm | Self::Futex => case.is_paced(),
-            // The server queues without a limit.
+            // The queue of tcpserversink has no limit, so TCP is not measured at full speed or above MAX_TCP_RATE.
             Self::Tcp => case.is_paced() && u64::from(case.rate) * case.size.bytes() as u64 <= MAX_TCP_RATE,
             Self::Memcpy => case.mode == Mode::Foreign,
-            // Earlier versions accept no foreign memory.
+            // Before version 1.28, unixfdsink accepts no foreign memory.
             Self::Unixfd => case.mode == Mode::InPlace || gst::version() >= (1, 28, 0, 0),
             Self::RsshmLossless | Self::Shm | Self::Fakesink => true,
         }
@@ -121,7 +122,7 @@ impl Transport {
             Self::Rsshm => format!("rsshmsink name={channel} sync=false"),
             Self::RsshmLossless => format!("rsshmsink name={channel} sync=false lossless=true"),
             Self::Shm => {
-                // This is enough for a few slow readers. shmsink waits while its memory is full.
+                // This much memory is enough for a few slow readers. shmsink waits while its memory is full.
                 let size = case.size.bytes() * 16 + (1 << 20);
                 format!("shmsink socket-path={dir}/shm shm-size={size} wait-for-connection=false sync=false")
             }

@@ -21,7 +21,7 @@ impl Bench {
     fn start(name: &str, arguments: &str) -> Self {
         let out = std::env::temp_dir().join(format!("rsshm-bench-test-{}-{name}", std::process::id()));
         let mut command = gst::command(env!("CARGO_BIN_EXE_rsshm-bench"));
-        // Without this variable, warnings of other projects' elements are not fatal.
+        // G_DEBUG is removed, so that warnings of other projects' elements are not fatal.
         command.env_remove("G_DEBUG");
         command
             .args("--sizes 720p --rounds 1 --warm 5".split(' '))

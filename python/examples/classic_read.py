@@ -47,7 +47,7 @@ def newest(name):
         if head == 0 or word(descriptor) != head or slot >= header.slot_count or offset + size > header.slot_size:
             return None
         frame = numpy.frombuffer(segment, numpy.uint8, size, header.slots + slot * header.slot_size + offset).copy()
-        # A writer waits only briefly for the semaphore, and may have overwritten the frame without it.
+        # A writer waits only briefly for the semaphore, and may have overwritten the frame without holding the semaphore.
         same = word(descriptor) == head
         return (head, segment[header.caps : header.caps + header.caps_size].decode(), frame) if same else None
     finally:

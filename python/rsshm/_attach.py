@@ -20,7 +20,7 @@ from .frame import Frame
 from .layout import FrameDescriptor, ReaderEntry
 
 GRANT_PATIENCE = 0.02
-"""How long a new reader waits for a quota before it begins with copies, in seconds."""
+"""How long a new reader waits for a quota, in seconds. After that, it begins with copies of frames."""
 
 WANTED = "read_only was requested, so each frame is copied"
 PERMISSIONS = "the permissions of the channel let this user only read, so each frame is copied"
@@ -28,7 +28,7 @@ NO_SEAT = "all 64 reader entries of the channel are taken, so each frame is copi
 
 
 class HeldSeat:
-    """The lock of a reader entry. It outlives segments, and also the reader as long as frames are in use."""
+    """The lock of a reader entry. It is kept across segments and, while frames are in use, even after the reader is gone."""
 
     def __init__(self, byte: int, locks: Identity, lock: KeptLock) -> None:
         self.index = byte - layout.FIRST_READER_BYTE
@@ -40,7 +40,7 @@ class HeldSeat:
 
 
 class Pin:
-    """A pin of a slot. It is removed when nothing refers to this object. There is no pin until an attachment is set."""
+    """A pin of a slot. It is removed when nothing refers to this object. Until ``attachment`` is set, there is no pin."""
 
     __slots__ = ("attachment", "_slot")
 
@@ -54,11 +54,11 @@ class Pin:
 
 
 class Prepared(NamedTuple):
-    """The objects of the next frame in a slot, made in advance while the reader has nothing to do. They are usable if the
-    next frame has the same layout as the last one."""
+    """Objects for the next frame in a slot, made in advance while the reader has nothing to do. They are usable if the next
+    frame has the layout of the last one."""
 
     shape: bytes
-    """The layout of the last frame: a part of its descriptor, which was checked."""
+    """The layout of the last frame. It is a part of the frame's checked descriptor."""
     pin: Pin
     frame: Frame
 
@@ -73,7 +73,7 @@ class Attachment:
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
         self.caps = caps.parse("")
-        """The caps of the frames, which the reader has parsed."""
+        """The parsed caps of the frames."""
         self.seat: Optional[HeldSeat] = None
         self._ticket = 0
         self._prepared: Dict[int, Prepared] = {}
@@ -82,11 +82,11 @@ class Attachment:
         self.kept_behind = 0
         """A lossless writer overwrites no frame after this seq before this reader has taken it."""
         self._asked_at = -1
-        """The quota at which the reader last requested a larger one."""
+        """The quota that the reader had when it last requested a larger one."""
         self._look()
 
     def _look(self) -> None:
-        """Loads the state on arrival, in an order such that no frame up to the head comes after an end that is not counted."""
+        """Loads the state on arrival. In this order, the head includes every frame before an end of stream that is counted."""
         self.eos_then: int = self.segment.halves[self.segment.eos_count]
         acquire()
         self.head_then: int = self.segment.words[self.segment.head]
@@ -95,7 +95,7 @@ class Attachment:
     def _enter(self, seat: HeldSeat, follows: Optional[int]) -> bool:
         """Joins the segment: the writer then counts this reader and its pins. False if the segment was superseded meanwhile.
 
-        A reader that follows from a former segment joins even then, and takes the frames of this segment first.
+        A reader that comes from a former segment joins a superseded segment too, and takes its frames before it moves on.
         """
         segment = self.segment
         halves, words = segment.halves, segment.words
@@ -114,7 +114,7 @@ class Attachment:
         if seat.generation <= former:
             seat.generation = (former + 1) & 0xFFFF_FFFF
         self._ticket = seat.generation
-        # Store the generation before the first pin, so that the writer does not apply to this reader what it knows of former
+        # Store the generation before the first pin. Otherwise the writer would apply to this reader what it knows of former
         # owners' pins.
         release()
         halves[ticket] = seat.generation
@@ -122,8 +122,8 @@ class Attachment:
         words[segment.seat_word(index, ReaderEntry.pins)] = 0
         halves[segment.seat_half(index, ReaderEntry.keyframe_requests)] = 0
         words[segment.seat_word(index, ReaderEntry.message_head)] = 0
-        # The first frame of a new reader is the newest, or in a compressed stream an older one. A lossless writer keeps
-        # the frames after the cursor as soon as the reader has joined. Before that, frames beyond the history may be
+        # A new reader begins with the newest frame, or in a compressed stream with an older one. As soon as the reader has
+        # joined, a lossless writer keeps the frames after the cursor. Before that, frames beyond the history may be
         # overwritten.
         is_lossless = bool(segment.header.flags & layout.LOSSLESS)
         retain = max(segment.header.history, 1) if is_lossless else 1
@@ -141,12 +141,14 @@ class Attachment:
             if halves[segment.state]:
                 self.leave(layout.READER_LEFT)
                 return False
-            # Another reader may hold the frame that was the newest before this reader joined. The frames after it may be gone.
+            # The frame that was the newest before this reader joined may be held by another reader, and the frames after it
+            # may be overwritten. So the cursor is set again.
             kept_behind = max(self.head_then - retain, 0)
             words[self._position] = kept_behind
             if is_lossless:
                 self.kept_behind = kept_behind
-        # A writer that waits for a reader continues only now. This reader then takes all frames that it publishes.
+        # A writer that waits for a reader continues only after it sees this state. So this reader takes all frames that the
+        # writer then publishes.
         release()
         halves[state] = layout.READER_ATTACHED
         segment.ring_bell(segment.writer_word)
@@ -158,7 +160,7 @@ class Attachment:
     ) -> Optional[Tuple[Attachment, Optional[str]]]:
         """Attaches to the segment that has the channel's name now. None while there is no segment with a living writer.
 
-        Also returns the reason if the reader has no reader entry. ``follows``: the last seq that this reader has taken from
+        If the reader gets no reader entry, also returns the reason. ``follows``: the last seq that this reader has taken from
         a former segment.
         """
         observing = WANTED if read_only else None
@@ -224,7 +226,7 @@ class Attachment:
     def allowance(self) -> int:
         """How many slots this reader may pin now."""
         grant = self._grant()
-        # The usual case needs no further comparison.
+        # In the usual case, this is the only comparison.
         if grant is not None and grant > layout.MAX_QUOTA:
             return 0 if grant == layout.EVICTED else layout.MAX_QUOTA
         return grant or 0
@@ -234,13 +236,13 @@ class Attachment:
         return 0 if self.seat is None else self._pins.held
 
     def ask_for_more(self, allowance: int) -> None:
-        """Notifies the writer once for each quota, so that it raises the quota to fit the slots that this reader holds."""
+        """Notifies the writer, which then raises the quota to fit the slots that this reader holds. Does so once per quota."""
         if self.seat is not None and self._asked_at != allowance:
             self._asked_at = allowance
             self.segment.ring_bell(self.segment.writer_word)
 
     def find(self, number: int) -> Optional[int]:
-        """The slot of the frame, if the ring and the slot agree."""
+        """The slot of the frame. None unless the ring entry and the slot both have the seq of the frame."""
         segment = self.segment
         entry: int = segment.ring[number % layout.RING_LENGTH]
         acquire()
@@ -265,9 +267,9 @@ class Attachment:
         return True
 
     def get(self, slot: int, number: int, allowance: int, max_held: int) -> Optional[Frame]:
-        """Gets one frame. It is in place if this reader may and wants to hold one more, and otherwise a copy.
+        """Gets one frame. The frame is in place if this reader may hold one more slot and wants to. Otherwise it is a copy.
 
-        The copy is made under a pin, or without a pin if the reader may have none.
+        The reader pins the slot for the copy if it may. Otherwise it copies without a pin.
         """
         held = self.held()
         if held < max_held and held + 1 >= allowance:
@@ -284,7 +286,7 @@ class Attachment:
         return self._copy_unpinned(slot, number)
 
     def _pin(self, slot: int, number: int) -> Optional[Frame]:
-        """Pins a frame, whose bytes keep the pin. None if the writer was faster, or if the descriptor is not valid."""
+        """Pins a frame. The frame's bytes keep the pin. None if the writer was faster, or if the descriptor is not valid."""
         segment = self.segment
         if not segment.is_backed(slot):
             return None
@@ -308,7 +310,7 @@ class Attachment:
         return frame
 
     def _frame_in(self, slot: int, descriptor: bytes, pin: Pin) -> Frame:
-        """A frame in the slot, with the layout of the descriptor, which was checked."""
+        """A frame in the slot. Its layout is that of the descriptor, which the caller has checked."""
         slots = self.segment.slots
         assert slots is not None
         place = FrameDescriptor.from_buffer_copy(descriptor)
@@ -317,7 +319,8 @@ class Attachment:
         return Frame(self.caps, exporter, True)
 
     def prepare(self) -> None:
-        """Prepares the next frame in the slot of the last one, if frames have the same layout. It is called in idle times."""
+        """In idle time, prepares the next frame in the slot of the last one. Does so only if the last two frames had the same
+        layout."""
         if self._to_prepare is None:
             return
         (slot, descriptor), self._to_prepare = self._to_prepare, None
@@ -366,7 +369,7 @@ class Attachment:
             self._tell_writer()
 
     def leave(self, how: int) -> None:
-        """Sets the state *moved* or *left*, because this reader takes no more frames here. The pins stay."""
+        """Sets the state *moved* or *left*, because this reader takes no more frames in this segment. The pins stay."""
         if self.seat is not None and not self.segment.is_of_parent():
             release()
             self.segment.halves[self.segment.seat_half(self.seat.index, ReaderEntry.state)] = how

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """The writer's side of a channel: slots, segments, readers and names. It does not deal with pictures.
 
-It keeps its state in its own memory, and reads back only the reader entries.
+The writer keeps its state in its own memory, and reads back only the reader entries from the segment.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ FIRST_SLOTS = 3
 MANY_SLOTS, KEEP_MANY, KEEP_FEW = 12, 4, 2
 """The history: with 12 or more slots, a frame survives four more publishes, otherwise two."""
 KEEP_VARIABLE_BYTES, KEEP_VARIABLE = 4 << 20, 32
-"""The history of frames of varying size is longer, within this number of bytes, because a reader joins a compressed stream
-at a keyframe. The history is at most 32, so that readers have slots to hold."""
+"""If frames vary in size, the history is longer, because a reader joins a compressed stream at a keyframe. This history has at
+most these bytes and at most 32 frames, so that readers have slots to hold."""
 MAX_ADDRESS_SPACE = 1 << 30
 """The maximum address space of the slots if the number of slots is chosen automatically."""
 MIN_VARIABLE_SLOT = 64 * 1024
@@ -47,7 +47,7 @@ SERVICE = 0.25
 SERVICE_WAKES, SERVICE_LOOK = 16, 0.005
 """After this many notifications in a row, the service runs once per interval."""
 BLOCKED_WAKES, BLOCKED_LOOK = 256, 0.001
-"""The number of such notifications for a writer that waits for its readers."""
+"""The corresponding values for a writer that waits for its readers."""
 STRANGERS = 1.0
 """How long a lossless writer waits for readers in older segments after it took over from a dead writer."""
 
@@ -57,7 +57,7 @@ class Format(NamedTuple):
 
     caps: str
     frame_size: int
-    """Size of each frame; 0 if they differ, as in a compressed stream. Slots are then larger than the frames."""
+    """Size of each frame. 0 if frames differ in size, as in a compressed stream; slots are then larger than the frames."""
 
 
 class Channel:
@@ -173,7 +173,7 @@ class Channel:
     def _is_deserted(self, retired: WriterSegment) -> bool:
         """Whether no living reader takes frames in a superseded segment any more.
 
-        A reader that has used its entry in the current segment has followed, or is a new owner of a dead reader's entry.
+        If the current segment's entry is in use, its reader has moved there, or a new reader owns the entry of a dead one.
         """
         for seat in range(layout.MAX_READERS):
             followed = self._current is not None and self._current.half(seat, ReaderEntry.state) != layout.READER_NEW
@@ -228,7 +228,7 @@ class Channel:
             # The history is shortened only if no slot can be added, or if another thread is still adding one.
             if not current.growing and not current.is_scarce():
                 return None
-            # A frame within the history gives up its slot.
+            # Take the slot of a frame within the history.
             slot = current.find_scarce(self._head)
             return None if slot is None else current.claim(slot)
 
@@ -260,7 +260,7 @@ class Channel:
     def begin(self, claim: Claim, descriptor: FrameDescriptor) -> Tuple[WriterSegment, Any]:
         """The segment of the claimed slot, and the slot as a ctypes array that keeps the claim.
 
-        Writes the descriptor, which must fit the slot. :meth:`publish` completes it with its arguments.
+        Writes the descriptor, which must fit the slot. :meth:`publish` writes its arguments into the descriptor.
         """
         owner = claim._owner
         assert owner.segment.slots is not None
@@ -288,7 +288,7 @@ class Channel:
                 segment.complete_descriptor(index, pts, duration, flags)
                 self._head = owner.numbers[index] = number
                 self._passed_over = 0
-                # Each store makes the data valid to which the next store points.
+                # Each store makes the data valid to which the next store points, so the order matters.
                 release()
                 segment.numbers[index] = number
                 release()
@@ -306,7 +306,7 @@ class Channel:
         return number
 
     def pass_over(self) -> None:
-        """Skips the seq of a frame that was dropped because no slot was free. So readers see that a frame is missing."""
+        """Skips the seq of a frame that was dropped because no slot was free, so that readers see that a frame is missing."""
         with self._lock:
             self._passed_over += 1
 
@@ -391,7 +391,7 @@ class Channel:
         )
 
     def _wait_until(self, ready: Callable[[], bool], deadline: Optional[float] = None) -> bool:
-        """Waits until ``ready()``, which is called under the lock at least every 10 ms, is true. False after the deadline."""
+        """Waits until ``ready()`` is true. It is called under the lock, at least every 10 ms. False after the deadline."""
         pace = Pace(BLOCKED_WAKES, BLOCKED_LOOK)
         while True:
             self._check_open()
@@ -424,7 +424,7 @@ class Channel:
 
         Arrays of claimed slots stay valid.
         """
-        # A forked child has a copy of this object, and the channel is still its parent's.
+        # A forked child has a copy of this object, but the channel still belongs to the parent.
         if self._forks != _libc.forks():
             return
         with self._lock:
@@ -568,16 +568,17 @@ class Channel:
             if not segment_lost and found != current.segment.identity:
                 raise self._taken_by_others()
         if control_lost:
-            # Creates the file, or opens one that another program has created and no writer has locked.
+            # This creates the lock file, or opens a file that another program has created and no writer has locked.
             try:
                 control, lock, _ = open_control(self.name, self.perms)
             except Busy:
-                # A second writer that starts while the lock file is lost creates one, finds this writer alive, and removes it.
+                # If a second writer starts while the lock file is lost, it creates one, finds this writer alive, and removes
+                # the file.
                 return self._names_are_foreign()
             control.timeouts = self._control.timeouts
             self._control, self._writer_lock = control, lock
         self._names_foreign_since = None
-        # This is needed too if only the lock file could be created again before.
+        # The segment is also replaced if an earlier call could create only the lock file again.
         if current is not None and (segment_lost or current.control.identity != self._control.identity):
             self._replace(current.segment.slot_size)
 

@@ -17,7 +17,7 @@ FIRST_GRANT = 3
 GRANT_AHEAD = 2
 """The number of slots by which a quota exceeds the number of slots that the reader holds."""
 KEY_FRAME_INTERVAL = 1.0
-"""The least interval between two reported keyframe requests, because each keyframe costs an encoder bits."""
+"""The least interval between two reported keyframe requests. It limits the bits that an encoder spends on keyframes."""
 
 
 class _Record:
@@ -31,19 +31,19 @@ class _Record:
         """How many slots it may hold without eviction: its quota, or the number that it held when the quota was lowered."""
         self.lowered_at: Optional[float] = None
         self._suspect: Optional[int] = None
-        """The owner that is not counted as a reader, and that was once found to hold too many slots."""
+        """An owner that is not counted as a reader, and that was found once to hold too many slots."""
         self.heard = 0
-        """Number of its keyframe requests so far."""
+        """Number of keyframe requests of this owner so far."""
 
     def followed_by(self, ticket: Optional[int]) -> _Record:
         """The record of the next owner, or of this one if it is no longer counted as a reader."""
         if ticket is not None:
             return _Record(ticket)
-        # A reader that has left may keep the frames that it passed on.
+        # A reader that has left may still hold the frames that it has delivered.
         return _Record(None, self.ceiling)
 
     def breaks_rule(self, share: int, held: int) -> bool:
-        """Whether an owner that is granted ``share`` and holds ``held`` slots has broken the rule."""
+        """Whether an owner with the quota ``share`` holds more slots than it may. It holds ``held`` slots."""
         if share < self.grant:
             self.lowered_at = time.monotonic()
         self.grant = share
@@ -52,13 +52,13 @@ class _Record:
             # reader holds may themselves be the reason why the quota was lowered.
             self.ceiling = max(share, self.ceiling)
         else:
-            # The slots that it holds at the end of this time were permitted before.
+            # When the grace period ends, the slots that the reader still holds were permitted before.
             self.ceiling = max(share, min(self.ceiling, held))
             self.lowered_at = None
         return held > self.ceiling
 
     def breaks_rule_unattached(self, ticket: int, held: int) -> bool:
-        """The same check for an owner that is not counted as a reader. It may hold no more slots than before.
+        """Like :meth:`breaks_rule`, for an owner that is not counted as a reader. It may hold no more slots than before.
 
         The excess must be found twice, because the pins may be those of a dead owner, whose successor is about to clear them.
         """
@@ -137,9 +137,9 @@ class Clients:
     def update_grants(self, current: WriterSegment) -> None:
         """Sets the quota of each reader.
 
-        A reader may pin the slots of its quota at once and for ever. So these slots are committed before the quota is set, and
-        the writer's own slots too. Only a reader that ignores its quota can hold too many slots. It is evicted, and its pins
-        no longer count.
+        A reader may pin the slots of its quota at once and for ever. So these slots and those that the writer needs are
+        committed before the quota is set. Only a reader that ignores its quota can hold too many slots. It is evicted, and its
+        pins no longer count.
         """
         held = self._held(current)
         grants = self._wishes(current, held)
@@ -208,5 +208,5 @@ def _sum(held: List[_Held], grants: List[int]) -> int:
 
 
 def _for_writer(current: WriterSegment) -> int:
-    """The least number of slots for the writer: the newest frame, and one to draw into or all that are claimed."""
+    """The least number of slots for the writer: the newest frame, and the claimed slots, at least one."""
     return 1 + max(current.count_in_hand(), 1)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """The lock file of a channel: its named semaphore, and the bytes that carry the locks.
 
-The semaphore is a courtesy for peers that read the channel while they hold it. POSIX semaphores have no owner and no
-recovery, so every wait for it is short, and an invalid value is repaired. Only the locks decide.
+Some peers hold the semaphore while they read the channel. POSIX semaphores have no owner and no recovery, so every wait for
+the semaphore is short, and an invalid value is repaired. Only the locks say which process owns the channel or a reader entry.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ControlFile:
         self.channel = name.text
         self.path = name.control_path
         self.timeouts = 0
-        """How often a holder took longer than ``PATIENCE``."""
+        """How often a wait for the semaphore ended after ``PATIENCE``, because another process still held it."""
         self._taken_since: Optional[float] = None
         size = os.fstat(fd).st_size
         if size < _libc.SEM_SIZE:
@@ -50,7 +50,7 @@ class ControlFile:
 
     @classmethod
     def open(cls, name: Name) -> Optional[ControlFile]:
-        """Opens the lock file. None if there is none."""
+        """Opens the lock file. None if it does not exist."""
         try:
             fd = _files.open_existing(name.control_path, True)
         except OSError as error:
@@ -124,7 +124,7 @@ class ControlFile:
                     self.timeouts += 1
                     self._taken_since = time.monotonic()
             elif time.monotonic() - self._taken_since > STUCK:
-                # Another process may hold it for a moment, so wait once more before the value is set to 1.
+                # Another process may hold the semaphore only for a moment, so wait once more before the value is set to 1.
                 taken = semaphore.take_within(PATIENCE)
                 if not taken:
                     semaphore.give_back()

@@ -97,8 +97,8 @@ def open_error(channel: str, path: str, action: str, error: OSError) -> Error:
 
 
 def create_error(channel: str, path: str, error: OSError, call: str = "creating") -> Error:
-    """A file that could not be created or opened, as what a user can act on. The name of a staging file means nothing to
-    a user, so the message names the channel's file."""
+    """The error of a file that could not be created or opened. Its message says what the user can do. It names the channel's
+    file, because the name of a staging file means nothing to a user."""
     what = _directory_fault(error.errno or 0)
     if what is None:
         return system(channel, f"{call} {path}", error)
@@ -107,7 +107,7 @@ def create_error(channel: str, path: str, error: OSError, call: str = "creating"
 
 
 def _directory_fault(number: int) -> Optional[str]:
-    """What is wrong with the directory of shared memory and what to do about it, if that explains the error."""
+    """What is wrong with the shared memory directory, and what to do. None if the directory does not explain the error."""
     mount = f"mount -t tmpfs -o mode=1777 tmpfs {SHM_DIR}"
     containers = "in a container, docker run --shm-size=... or --ipc=..."
     try:
@@ -202,7 +202,7 @@ class Aside:
             os.rename(self.path, path)
             self.path = ""
         else:
-            # Like renameat2 with RENAME_NOREPLACE, which Python does not have: it fails if the name is taken.
+            # A link fails if the name is taken. renameat2 with RENAME_NOREPLACE would fail too, but Python does not have it.
             os.link(self.path, path)
         self.close()
 
@@ -223,7 +223,7 @@ class Aside:
 
 
 def sweep_asides() -> None:
-    """Removes staging files that killed writers of this user have left. They are over ten seconds old, and not locked."""
+    """Removes staging files that killed writers of this user left. Keeps files that are locked or under ten seconds old."""
     try:
         names = os.listdir(SHM_DIR)
     except OSError:

@@ -22,7 +22,7 @@ if not sys.platform.startswith("linux") or sys.maxsize < 1 << 32:
     raise ImportError("rsshm needs a 64-bit Linux")
 
 libc = ctypes.CDLL(None, use_errno=True)
-# The library is loaded without errno, because saving errno makes each call slower.
+# The library is loaded without use_errno, because saving errno makes each call slower.
 _quick = ctypes.PyDLL(None)
 
 
@@ -33,7 +33,7 @@ class timespec(ctypes.Structure):
 
 
 def function(library: Any, name: str, *arguments: Any, result: Any = c_int) -> Any:
-    """A function of the library, with its types."""
+    """A function of the library, with its argument types and its result type."""
     found = library[name]
     found.argtypes = arguments
     found.restype = result
@@ -103,7 +103,7 @@ _FUTEX_WAIT, _FUTEX_WAKE = 0, 1
 _futex_wait = libc["syscall"]
 _futex_wait.argtypes = [c_long, c_void_p, c_int, c_uint32, ctypes.POINTER(timespec), c_void_p, c_uint32]
 _futex_wait.restype = c_long
-# Argument types are not set, for the same reason as with the fence.
+# Argument types are not set here either, because checking them makes each call slower.
 _futex_wake = _quick["syscall"]
 
 
@@ -145,7 +145,7 @@ try:
     _IS_GLIBC = bool(os.confstr("CS_GNU_LIBC_VERSION"))
 except (ValueError, OSError):
     _IS_GLIBC = False
-# The lower half of the first 64-bit word is the value, the upper half the number of sleepers.
+# The lower half of the first 64-bit word is the value. The upper half is the number of sleepers.
 _SEM_VALUE, _SEM_KIND = 0, 2
 _SEM_SHARED = 128
 _VALUE_IS_KNOWN = _IS_GLIBC and sys.byteorder == "little"
@@ -190,8 +190,8 @@ class Semaphore:
 
     def _bring_to_one(self) -> None:
         value = c_int()
-        # A process that posts without a wait before lets two processes in at once. The loop is bounded, because another
-        # process may change the value all the time.
+        # A process that posts without having waited lets two processes in at once, so the value may be above 1. The loop is
+        # bounded, because another process may change the value all the time.
         for _ in range(64):
             _sem_getvalue(self._address, value)
             if value.value == 1 or (value.value > 1 and not self.take()):
@@ -226,7 +226,7 @@ class Mapping:
     """A mapping of a file's bytes, shared with all processes that map the file.
 
     The module ``mmap`` is not used: it refuses to map beyond the end of a file that will grow, and keeps a duplicate of the
-    file descriptor. Everything made of :meth:`exporter` keeps the mapping, so that no array can outlive its memory.
+    file descriptor. Every array made from :meth:`exporter` keeps the mapping, so no array can outlive its memory.
     """
 
     def __init__(self, fd: int, offset: int, length: int, writable: bool) -> None:
@@ -267,8 +267,8 @@ def try_lock(fd: int, byte: int) -> bool:
 
 
 def is_locked(fd: int, byte: int) -> bool:
-    """Whether another description has a write lock on the byte. If the query fails, True, because nothing may be taken from an
-    owner that could be alive. Read locks do not count: every process that may read the file can take them."""
+    """Whether another description has a write lock on the byte. Also True if the query fails, because the owner could be
+    alive. Read locks do not count: every process that may read the file can take them."""
     try:
         answer = fcntl.fcntl(fd, _F_OFD_GETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
     except OSError:
@@ -277,9 +277,9 @@ def is_locked(fd: int, byte: int) -> bool:
 
 
 class KeptLock:
-    """Keeps the locks of an open file description while this object exists, and no longer than this process lives.
+    """Keeps the locks of an open file description while this object exists. If the process ends, they are released.
 
-    The description is kept by a mapping that a forked child does not inherit, and by no file descriptor.
+    Only a mapping keeps the description. A forked child does not inherit this mapping, but would inherit a file descriptor.
     """
 
     def __init__(self, fd: int) -> None:
@@ -317,7 +317,8 @@ def punch_hole(fd: int, offset: int, length: int) -> None:
 
 
 def read_exactly(fd: int, target: Any, offset: int) -> bool:
-    """Fills ``target`` from the file. False if the file is too short. Unlike access to a mapping, it cannot raise SIGBUS."""
+    """Fills ``target`` from the file. False if the file is too short. Unlike a read from a mapping, this cannot raise
+    SIGBUS."""
     view = memoryview(target).cast("B")
     done = 0
     while done < len(view):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""A limit on the turns of a loop that other processes can wake: after a burst, one turn per interval."""
+"""A limit on the turns of a loop that other processes can wake. After a burst, it allows one turn per interval."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Pace:
         self._burst = burst
         self._each = each
         self._until = 0.0
-        """The time when the turns so far would have ended at one turn per interval."""
+        """The time at which the turns so far would have ended if each had taken one interval."""
 
     def turn(self) -> Optional[float]:
         """Counts a turn. If wakes without news caused too many turns, returns how long to sleep before this one."""
@@ -23,5 +23,5 @@ class Pace:
         return self._each if self._until - now > self._each * self._burst else None
 
     def reset(self) -> None:
-        """Forgets the turns so far, because there was news."""
+        """Forgets the turns so far. The caller has found news."""
         self._until = 0.0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""The pin rule, by which a reader pins a slot and the writer takes a slot, with no lock between them.
+"""The pin rule: how a reader pins a slot, and how the writer takes a slot, without a lock between them.
 
 The reader sets its bit, then loads the seq of the slot. The writer sets the seq to 0, then loads the bits. Both issue a full
 fence between the two steps, so at least one of them sees what the other has stored.
@@ -33,8 +33,8 @@ class Pins:
         self._given_back: Deque[int] = deque()
 
     def pin(self, slot: int, wanted: int) -> bool:
-        """Pins the slot if the seq of its frame is still ``wanted``, which is not 0. If True, the frame's bytes do not change
-        until the pin is released."""
+        """Pins the slot if the seq of its frame is still ``wanted``, which is not 0. If the result is True, the frame's bytes
+        do not change until the pin is released."""
         segment = self._segment
         words = segment.words
         try:
@@ -91,7 +91,7 @@ class Pins:
 def take_for_writing(segment: Segment, slot: int, is_pinned: Callable[[], bool]) -> bool:
     """Takes a slot for writing unless a reader has pinned it.
 
-    If False, the seq of the slot may be 0. It is not restored, because a reader may have seen the 0 already.
+    If the result is False, the seq of the slot may be 0. It is not restored, because a reader may have seen the 0 already.
     """
     if is_pinned():
         return False

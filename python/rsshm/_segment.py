@@ -30,7 +30,7 @@ class Access(enum.Enum):
 
 
 def open_file(name: Name, writable: bool) -> Optional[Tuple[int, os.stat_result]]:
-    """Opens the file of the channel's segment, and returns its status too. None if there is no file."""
+    """Opens the file of the channel's segment. Returns the file descriptor and the file's status. None if there is no file."""
     fd = _files.open_existing(name.segment_path, writable)
     return None if fd is None else (fd, os.fstat(fd))
 
@@ -38,8 +38,8 @@ def open_file(name: Name, writable: bool) -> Optional[Tuple[int, os.stat_result]
 class Segment:
     """A segment of a channel: its format and sizes never change.
 
-    ``words`` (64 bits) and ``halves`` (32 bits) are views of the tables. One instruction loads or stores an item of such a
-    view. The indices of the fields of ``Status`` have names.
+    ``words`` (64 bits) and ``halves`` (32 bits) are views of the tables. An item of these views is loaded or stored by one
+    instruction. Attributes such as ``head`` are the indices of the fields of ``Status``.
     """
 
     def __init__(self, header: Header, caps: str, identity: Identity, fd: int, access: Access) -> None:
@@ -82,7 +82,7 @@ class Segment:
         self.grants = self._view(header.quotas_offset, layout.MAX_READERS, 8)
         """The quota of each reader entry."""
         self.ring = self._view(header.ring_offset, layout.RING_LENGTH, 8)
-        """The ring entries; that of a frame is at the frame's seq modulo :data:`~rsshm.layout.RING_LENGTH`."""
+        """The ring entries. The index of a frame's entry is the frame's seq modulo :data:`~rsshm.layout.RING_LENGTH`."""
         self.numbers = self._view(self._descriptors, self.slot_count, layout.DESCRIPTOR_STRIDE)
         """The seq of the frame in each slot."""
         self.pins = self._view(self._seats + ReaderEntry.pins.offset, layout.MAX_READERS, READER_ENTRY_SIZE)
@@ -255,7 +255,7 @@ class Segment:
         self.bytes[at : at + _DESCRIPTOR_SIZE] = bytes(descriptor)
 
     def complete_descriptor(self, slot: int, pts: int, duration: int, flags: int) -> None:
-        """Writes the fields that may be known only after the others into a descriptor that was written before."""
+        """Writes fields into a descriptor that was written before. These fields may be known later than the others."""
         at = self._descriptors + slot * layout.DESCRIPTOR_STRIDE + _DESCRIPTOR_AT
         self.words[(at + _PTS) // 8] = pts & layout.TIME_NONE
         self.words[(at + _DURATION) // 8] = duration & layout.TIME_NONE

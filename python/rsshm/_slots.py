@@ -14,7 +14,7 @@ from ._segment import Segment
 from .layout import MAX_READERS, MAX_SLOTS, ReaderEntry
 
 REFUSED_ROUNDS = 4
-"""How many times the writer tries slots again that readers pinned while it took them."""
+"""How many times the writer tries again if readers pinned the slots that it was taking."""
 
 
 class Claim:
@@ -36,7 +36,7 @@ class WriterSegment:
     def __init__(self, segment: Segment, control: ControlFile, backed: int, lossless: bool, alive: Optional[KeptLock]) -> None:
         self.segment = segment
         self.control = control
-        """The lock file of this segment's reader entries. The channel has another one if this file was lost."""
+        """The lock file of this segment's reader entries. If this file was lost, the channel now has another one."""
         self.alive = alive
         """The lock that shows observers that the writer is alive. It is released with the segment."""
         self.lossless = lossless
@@ -102,13 +102,14 @@ class WriterSegment:
     def take(self, slot: int) -> bool:
         """Takes a slot for writing unless it is pinned."""
         taken = take_for_writing(self.segment, slot, lambda: bool(self.pinned() >> slot & 1))
-        # If the first load found a pin, the frame is still there. If only the second load found one, the frame is gone.
+        # If the first load found a pin, the slot still has its frame. If only the second load found one, the frame is lost.
         if taken or self.segment.numbers[slot] == 0:
             self.numbers[slot] = 0
         return taken
 
     def oldest(self, allowed: int, newest: int) -> Optional[int]:
-        """The slot of ``allowed`` with the oldest frame whose seq is at most ``newest``. Free slots come first."""
+        """Among the slots ``allowed``, the one with the oldest frame whose seq is at most ``newest``. Free slots come
+        first."""
         slots = [
             slot
             for slot in range(self.backed)
@@ -119,7 +120,7 @@ class WriterSegment:
     def ignore_the_dead(self) -> bool:
         """Finds reader entries whose owners are dead, and ignores their pins. Returns whether there were any.
 
-        The lock is checked after the pins were read. Pins that a later owner sets then find the seq 0, and are not valid.
+        Checks the lock after it reads the pins. Pins that a later owner sets after that find the seq 0, so they are not valid.
         """
         found = False
         for seat in range(MAX_READERS):
@@ -131,7 +132,7 @@ class WriterSegment:
         return found
 
     def taken_by_all(self) -> int:
-        """The seq up to which all readers whose frames are kept have taken their frames."""
+        """The least cursor of all readers whose pins count: each of them has taken its frames up to this seq."""
         least = layout.TIME_NONE
         for seat in range(MAX_READERS):
             if self.half(seat, ReaderEntry.state) in layout.READER_IS_PRESENT:
@@ -142,8 +143,8 @@ class WriterSegment:
         return least
 
     def _newest_to_take(self, head: int, retain: int) -> int:
-        """The seq of the newest frame whose slot may be taken. It is beyond the history and, in a lossless channel, taken by
-        all readers. It is never the newest frame."""
+        """The seq of the newest frame whose slot may be taken. The frame is beyond the history. In a lossless channel, all
+        readers have taken it. It is never the newest frame of all."""
         kept = max(head - max(retain, 1), 0)
         return min(kept, self.taken_by_all()) if self.lossless else kept
 
@@ -152,7 +153,7 @@ class WriterSegment:
         return not self.full and self.backed < self.segment.slot_count
 
     def count_in_hand(self) -> int:
-        """Slots that arrays of this process refer to."""
+        """Number of slots that arrays of this process refer to."""
         return sum(self.in_hand[: self.backed])
 
     def _take_oldest(self, head: int, retain: int) -> Optional[int]:
@@ -182,13 +183,13 @@ class WriterSegment:
         return slot
 
     def is_scarce(self) -> bool:
-        """Whether the history may be shortened: no more slots can be committed and, unless memory is the reason, no array of
-        this process refers to a slot."""
+        """Whether the history may be shortened. It may if memory is exhausted, or if no more slots can be committed and no
+        array of this process refers to a slot."""
         return self.full or (not self.can_grow() and not any(self.in_hand))
 
     def find_scarce(self, head: int) -> Optional[int]:
         """Like :meth:`find`, but with a history of one frame, the newest. It is used if slots are scarce, because otherwise
-        the frame could not be published."""
+        the next frame could not be published."""
         return self._take_oldest(head, 1)
 
     def has_claimable(self, head: int) -> bool:
@@ -209,8 +210,8 @@ class WriterSegment:
         return Claim(self, index)
 
     def give_back(self) -> None:
-        """Releases the memory of all slots of a superseded segment that are not pinned. In a lossless channel, it keeps the
-        frames that some reader has not taken yet."""
+        """Releases the memory of all slots of a superseded segment that are not pinned. A lossless channel keeps the frames
+        that some reader has not taken yet."""
         self.ignore_the_dead()
         newest = self.taken_by_all() if self.lossless else layout.TIME_NONE
         allowed = ~self.pinned()

@@ -16,7 +16,7 @@ from ._slots import WriterSegment
 from .errors import Busy, Damaged, Error
 
 BUSY_PATIENCE = 2.0
-"""How long a second start retries, because a killed process needs a moment to exit."""
+"""How long the start of a writer retries while another has the channel. A killed process needs a moment to exit."""
 
 
 class Taken(NamedTuple):
@@ -28,8 +28,8 @@ class Taken(NamedTuple):
     """The seq of the newest frame so far."""
     event_head: int
     placed: Optional[Identity]
-    """The dead writer's segment, which still has the name until this writer's first segment gets it. If this writer dies
-    before, the next one finds the seq there."""
+    """The dead writer's segment. It still has the name until this writer's first segment gets it. If this writer dies before
+    that, the next one finds the seq there."""
     retired: Optional[WriterSegment]
     """The same segment as an object, because readers may still be in it."""
 
@@ -41,7 +41,7 @@ def busy(name: Name) -> Busy:
         opened = open_file(name, False)
         if opened is not None:
             segment = Segment.open(name, *opened, Access.OBSERVE)
-            # A superseded segment was taken over, and belongs to a dead writer.
+            # If the segment is superseded, another writer has taken it over, and the pid is that of a dead writer.
             if not segment.halves[segment.state] & layout.SUPERSEDED:
                 who = f"process {segment.header.writer_pid}"
     except (Error, OSError):
@@ -75,7 +75,7 @@ def _take(name: Name, perms: int) -> Taken:
 
 
 def open_control(name: Name, perms: int) -> Tuple[ControlFile, KeptLock, bool]:
-    """Opens or creates the lock file, and takes the writer's lock. The last value says whether it was created."""
+    """Opens or creates the lock file, and takes the writer's lock. The last value says whether the file was created."""
     path = name.control_path
     try:
         fd = _files.open_existing(path, True)
@@ -124,7 +124,7 @@ def _take_over(
     try:
         segment = Segment.open(name, fd, found, Access.WRITE)
     except Damaged as error:
-        # A damaged file of this user is replaced if there was a lock file, which shows that it was a segment.
+        # A damaged file of this user is replaced if there was a lock file, which shows that the file was a segment.
         if control_is_new:
             raise Damaged(f"{error}; remove {path}, or choose another name") from None
         _files.remove_if(path, (found.st_dev, found.st_ino))

@@ -106,7 +106,8 @@ class Layout:
 
     @property
     def is_stackable(self) -> bool:
-        """Whether OpenCV takes the planes as one array of height * 3/2 rows: the chroma has half the picture's rows."""
+        """Whether OpenCV takes the planes as one array of height * 3/2 rows. It does if the chroma has half the picture's
+        rows."""
         parts = _FORMATS[self.format]
         return len(parts) > 1 and all(part.down == 2 for part in parts[1:])
 
@@ -128,7 +129,7 @@ class Layout:
         return Plane(first.offset, first.stride, (rows, self.width), first.dtype) if fits else None
 
     def with_planes(self, offsets: Sequence[int], strides: Sequence[int], size: int) -> Layout:
-        """The same picture with other offsets and strides, in a frame of ``size`` bytes. The values of a peer are checked."""
+        """The same picture with other offsets and strides, in a frame of ``size`` bytes. Checks these values of a peer."""
         if len(offsets) != len(self.planes):
             raise FormatError(f"a frame has {len(offsets)} planes, but {self.format} has {len(self.planes)}")
         planes = []

@@ -49,9 +49,9 @@ class Frame:
         self.caps: Caps = caps
         """The format."""
         self.seq: int = 0
-        """The sequence number of the frame. Each frame of a channel has one more than the frame before."""
+        """The sequence number of the frame. It is one higher than that of the frame before in the channel."""
         self.missed: int = 0
-        """Number of frames between the previous frame and this one that were lost or skipped."""
+        """Number of frames that were lost or skipped between this frame and the one returned before."""
         self.discontinuity: bool = False
         """Whether this is the first frame, or the first after a change of the writer or the format."""
         self.in_place: bool = in_place
@@ -64,12 +64,12 @@ class Frame:
         self._picture: Optional[Array] = None
 
     def arrive(self, seq: int, descriptor: bytes) -> None:
-        """Sets which frame this is. The prepared objects stay valid if its descriptor has the same layout."""
+        """Sets which frame this is. The prepared objects stay valid if the new descriptor has the same layout."""
         self.seq = seq
         self._described = descriptor
 
     def prepare(self, descriptor: bytes) -> None:
-        """Makes the array in advance, if the format has one."""
+        """Makes the array in advance, if the format has an array."""
         self._described = descriptor
         try:
             _ = self.array
@@ -95,7 +95,7 @@ class Frame:
         self.release()
 
     def release(self) -> None:
-        """Releases the frame. Arrays that were taken from it stay valid; the frame itself has no arrays any more."""
+        """Releases the frame. Arrays that were taken from it stay valid. The frame itself then has no arrays."""
         self._exporter = self._picture = None
 
     @property

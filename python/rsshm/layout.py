@@ -94,7 +94,8 @@ class Header(ctypes.Structure):
         return int(self.slots_offset + self.slot_count * self.slot_size)
 
     def problem(self, file_size: int) -> Optional[str]:
-        """The fault of this header, which another process wrote, in a file of ``file_size`` bytes. None if it is valid."""
+        """The fault of this header, in a file of ``file_size`` bytes. None if it is valid. Another process wrote the
+        header."""
         if self.magic != MAGIC:
             return f"it begins with {self.magic:#018x}, so it is not a segment of rsshm"
         if self.version != VERSION:

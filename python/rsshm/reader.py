@@ -23,7 +23,7 @@ LOOK = 0.02
 CHECK = 0.25
 """The longest wait for a frame. After it, the reader asks the kernel whether the writer is alive."""
 BETWEEN_SEGMENTS = 1.0
-"""How long a channel may have no segment, between two segments, before its writer counts as gone."""
+"""If a channel has no segment for this long after it had one, its writer counts as gone."""
 FALSE_ALARMS, LOOK_AGAIN = 16, 0.001
 """After this many wakes without a frame, the reader looks once per interval, so that needless wakes do not keep it busy."""
 WARY, SHORT = 60.0, 0.004
@@ -37,7 +37,7 @@ MOST_MISSED = 1 << 35
 ASK_AGAIN = 1.0
 """How long the reader waits for a keyframe before it requests one again."""
 MAX_NUMBER = (1 << 56) - 1
-"""The largest seq: the ring holds the lower 56 bits. Only a damaged head has more."""
+"""The largest seq, because the ring holds the lower 56 bits. Only a damaged head is larger."""
 
 _DEFAULT = object()
 
@@ -95,7 +95,7 @@ class Reader:
         self._newly_attached = True
         self._discontinuity = True
         self._lost = False
-        """Whether frames before the next one are missing, so that it can be decoded only if it is a keyframe."""
+        """Whether frames before the next one are missing. If so, the next one can be decoded only if it is a keyframe."""
         self._skipped = 0
         """Frames skipped since the last one returned."""
         self._asked: Optional[float] = None
@@ -178,7 +178,7 @@ class Reader:
             except EndOfStream:
                 return
             yield frame
-            # Otherwise this frame would be held while the reader waits for the next frame.
+            # Drop the frame, because otherwise it would be held while the reader waits for the next one.
             del frame
 
     def request_key_frame(self) -> bool:
@@ -245,9 +245,9 @@ class Reader:
                 continue
             segment = at.segment
             halves = segment.halves
-            # The order of the loads matters. A frame published after the first load changes `published`. A segment whose
-            # state says that it is over gets no frame after the head loaded next. No frame in this head comes after an end
-            # of stream that is not counted yet.
+            # The order of the loads matters. A frame published after the first load changes `published`. If the state says
+            # that the segment is over, no frame follows the head loaded next. This head includes every frame before an end of
+            # stream that is counted.
             seen: int = halves[segment.published]
             acquire()
             state: int = halves[segment.state]
@@ -314,7 +314,7 @@ class Reader:
                 ):
                     self._go_away(at)
                     continue
-            # Do this before the wait, because after it a frame is ready to be returned.
+            # Prepare before the wait, so that a frame that arrives is returned without this delay.
             at.prepare()
             self._slow_down()
             wary = self._robbed_at is not None and now - self._robbed_at < WARY
@@ -331,7 +331,7 @@ class Reader:
             time.sleep(rest)
 
     def _newest_end(self, segment: Segment, count: int) -> Tuple[int, Optional[int]]:
-        """The number of ends of the stream, and the last seq before the newest end if this end was not reported yet.
+        """The number of ends of the stream. If the newest end was not reported yet, also the last seq before that end.
 
         ``count`` is the number that was just read.
         """
@@ -393,7 +393,7 @@ class Reader:
         if at.segment.caps != self._caps.text or self._segment_id is None:
             self._caps = caps.parse(at.segment.caps)
         at.caps = self._caps
-        # A request in another segment may never arrive.
+        # A request that was made in another segment may never arrive.
         self._asked = None
         self._writer_pid = at.segment.header.writer_pid
         self._segment_id = at.segment.identity
@@ -419,15 +419,15 @@ class Reader:
         if at is not None:
             at.leave(layout.READER_LEFT)
         self._leave_former(layout.READER_LEFT)
-        # The lock is released with the last frame.
+        # The lock is released when the last frame is released.
         self._seat = None
 
     # Taking frames.
 
     def _take(self, at: Attachment, newest: int, allowance: int) -> Optional[Frame]:
         """Takes the oldest frame up to ``newest`` that is wanted, available, and decodable after the frames before it."""
-        # A new reader may begin with an older frame than the newest. The frame must be one that it has not had, that is not
-        # older than it wants, and that is not overwritten before the reader has taken the next.
+        # A new reader may begin with an older frame than the newest. It must not have had this frame before, and the frame
+        # must not be older than it wants. The frame must not be overwritten before the reader has taken the next.
         reach = 1 if self.latest else layout.RING_LENGTH
         behind = max(at.kept_behind if self._newly_attached else self._position, newest - reach)
         if self._want_newest:

@@ -46,7 +46,8 @@ class Slot:
         self._index = 0
         claim = writer._channel.claim(size)
         if claim is None:
-            # Without a slot, the program draws into this memory. It is copied if a slot is free at the publish.
+            # Without a slot, the program draws into this memory. If a slot is free when the frame is published, the
+            # frame is copied into it.
             self._exporter: Any = bytearray(size)
         else:
             self._index = claim.index
@@ -221,7 +222,7 @@ class Writer:
 
     @property
     def readers(self) -> int:
-        """Number of attached readers that are alive, without observers."""
+        """Number of attached readers that are alive. Observers are not counted."""
         return self._channel.readers
 
     @property

@@ -30,7 +30,7 @@ def listen() -> None:
 
 
 def write(name: str, format: str, width: str, height: str, align: str) -> None:
-    """Waits for a reader, and writes the frames of the standard input: unpadded, each after its size."""
+    """Waits for a reader, and writes the frames from the standard input. They are unpadded, and each follows its size."""
     tight = layout_of(format, int(width), int(height), 1)
     with rsshm.Writer(
         name, (int(height), int(width)), format=format, fps=30, lossless=True, stride_align=int(align)
@@ -47,7 +47,7 @@ def write(name: str, format: str, width: str, height: str, align: str) -> None:
 
 
 def read(name: str) -> None:
-    """Prints the frames up to the end of the stream: unpadded, each after its size."""
+    """Prints the frames up to the end of the stream. They are unpadded, and each follows its size."""
     with rsshm.Reader(name, timeout=20) as reader:
         for frame in reader:
             data = b"".join(numpy.ascontiguousarray(plane).tobytes() for plane in frame.planes)
@@ -126,7 +126,7 @@ def semaphore(name: str) -> None:
 
 
 def fork(name: str) -> None:
-    """A reader whose forked child outlives it, with everything that the child inherited."""
+    """A reader whose forked child outlives it. The child keeps everything that it has inherited."""
     reader = rsshm.Reader(name, timeout=20)
     frame = reader.read()
     while not frame.in_place:

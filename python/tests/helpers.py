@@ -110,7 +110,7 @@ class Process:
         return self.errors.read().decode(errors="replace")
 
     def wait_ok(self, given: bytes = b"") -> bytes:
-        """Writes its whole input, waits until it ends without an error, and returns its output."""
+        """Writes the whole input, waits for the end, and returns the output. The program must end without an error."""
         try:
             out, _ = self.process.communicate(given, timeout=PATIENCE)
         except subprocess.TimeoutExpired:
@@ -199,7 +199,7 @@ def unpadded(layout: Layout, data: bytes) -> bytes:
 
 
 def records(frames: Iterable[bytes]) -> bytes:
-    """Frames in the format that the peers read and write, in which its size precedes each frame."""
+    """Frames in the format that the peers read and write: the size of each frame precedes it."""
     return b"".join(struct.pack("=I", len(frame)) + frame for frame in frames)
 
 

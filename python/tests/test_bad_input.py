@@ -205,7 +205,7 @@ def test_invalid_header_is_refused_or_harmless(field: str, channel: Channel) -> 
         changed = bytearray(data)
         changed[member.offset : member.offset + member.size] = value.to_bytes(member.size, "little")
         problem = rsshm.Header.from_buffer_copy(changed).problem(len(changed))
-        # The problem of a value before the slots may be reported as one of slots_offset.
+        # A wrong value of a field before slots_offset may be reported as a problem of slots_offset.
         assert problem is None or field in problem or field in ("magic", "slots_offset"), problem
         with channel.segment.open("r+b") as file:
             file.write(changed)
@@ -220,7 +220,7 @@ def test_invalid_header_is_refused_or_harmless(field: str, channel: Channel) -> 
 
 @pytest.mark.filterwarnings("ignore:.*more slots than its quota")
 def test_garbage_in_tables_crashes_no_reader_or_writer(channel: Channel) -> None:
-    """Everything that changes in the tables, and all descriptors, may have any value at any time."""
+    """Every value in the tables that changes, and every descriptor, may have any value at any time."""
     numbers = random.Random(11)
     with rsshm.Writer(channel.name, (48, 64), format="GRAY8", max_slots=8) as writer:
         writer.write(grey(0))
@@ -260,7 +260,7 @@ def test_garbage_in_tables_crashes_no_reader_or_writer(channel: Channel) -> None
 
 
 def test_shrinking_file_crashes_no_observer(channel: Channel) -> None:
-    """Its frames are copied by pread. (The tables are mapped: see docs/PROTOCOL.md.)"""
+    """An observer copies its frames by pread. (The tables are mapped: see docs/PROTOCOL.md.)"""
     with rsshm.Writer(channel.name, (480, 640), format="GRAY8") as writer:
         writer.write(grey(1, (480, 640)))
         with rsshm.Observer(channel.name) as observer:

@@ -114,7 +114,7 @@ def test_frame_is_unchanged_while_one_of_its_arrays_exists(channel: Channel) -> 
         reader = rsshm.Reader(channel.name, timeout=5)
         with in_place(writer, reader, 7) as frame:
             part = frame.array[::2, 3:9]
-        # Only a part of an array is left, without the frame and the reader.
+        # Only a part of an array is left; the frame and the reader are gone.
         del frame
         reader.close()
         del reader
@@ -350,7 +350,7 @@ def test_other_threads_run_while_a_reader_waits(channel: Channel) -> None:
         waiting.start()
         began = time.monotonic()
         rounds = 0
-        # A reader that kept the interpreter's lock while it waits would stop this loop until its timeout.
+        # If the reader kept the interpreter's lock while it waits, this loop would stop until the reader's timeout.
         while time.monotonic() - began < 0.2 or rounds <= 10_000:
             rounds += 1
         assert waiting.is_alive()

@@ -105,7 +105,7 @@ def test_error_of_a_second_writer_names_the_first(channel: Channel, start: Start
 def test_only_lossless_writer_waits_for_a_stopped_reader(
     how: signal.Signals, lossless: bool, channel: Channel, start: Start
 ) -> None:
-    """A lossless writer waits for a stopped reader, because it may continue. No writer waits for a killed reader."""
+    """A lossless writer waits for a stopped reader, because the reader may continue. No writer waits for a killed reader."""
     with rsshm.Writer(channel.name, (48, 64), format="GRAY8", lossless=lossless, max_slots=8) as writer:
         reader = start(python("hold", channel.name, 2))
         stop = threading.Event()
@@ -189,7 +189,7 @@ def test_holder_of_the_semaphore_delays_no_reader(kind: str, how: signal.Signals
         frames = [reader.read() for _ in range(25)]
         assert time.monotonic() - began < 5
         assert frames[-1].seq >= frames[0].seq + 24
-        # The writer repairs it after a second.
+        # The writer repairs the semaphore after a second.
         semaphore = posix_ipc.Semaphore("/" + channel.name)
         eventually("the semaphore is free again", lambda: semaphore.value == 1, 5)
         if how == signal.SIGSTOP:
@@ -261,7 +261,7 @@ def test_forked_child_owns_no_writer(channel: Channel) -> None:
 
 
 def test_end_of_a_reader_process_keeps_the_channel(channel: Channel, start: Start) -> None:
-    """The test compares with multiprocessing.shared_memory, whose resource tracker removes memory to which it attached."""
+    """By contrast, the resource tracker of multiprocessing.shared_memory removes memory that a process has only opened."""
     shared = shared_memory.SharedMemory(create=True, size=4096)
     try:
         with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer:

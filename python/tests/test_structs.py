@@ -34,7 +34,7 @@ def test_newest_value_can_be_read_repeatedly(channel: Channel) -> None:
 
 
 def read_50_values(reader: rsshm.StructChannel[Pose]) -> None:
-    """Checks that no value is half of a change, until 50 different values have come, regardless of the time."""
+    """Checks that no value is half of a change. Continues until 50 different values have come, however long that takes."""
     seen = set()
     for _ in range(5000):
         value = reader.wait(PATIENCE)
