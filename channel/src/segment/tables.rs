@@ -18,7 +18,8 @@ pub(crate) type MetadataWords = [AtomicU64; MAX_METADATA_SIZE / 8];
 /// The tables of a segment: everything before the slots, except the caps.
 ///
 /// Offsets and sizes are checked once, in [`new`](Self::new), and the pointers stay valid because this value owns the
-/// mapping. An index beyond the end of a table wraps around, so that no value of another process can lead outside.
+/// mapping. An index beyond the end of a table wraps around, so that no value from another process can lead outside the
+/// table.
 #[derive(Debug)]
 pub(crate) struct SegmentTables {
     mapping: Mapping,
@@ -33,7 +34,8 @@ pub(crate) struct SegmentTables {
     slot_count: usize,
 }
 
-// SAFETY: the pointers lead into `mapping`, which is `Send` and moves with them; its address does not change.
+// SAFETY: the pointers point into `mapping`, which is `Send` and moves with them. The address of the mapped bytes does
+// not change.
 unsafe impl Send for SegmentTables {}
 // SAFETY: a shared reference gives access to atomics only, which threads may use at the same time.
 unsafe impl Sync for SegmentTables {}
@@ -88,7 +90,7 @@ impl SegmentTables {
         unsafe { self.readers.cast::<[ReaderEntry; MAX_READERS]>().as_ref() }
     }
 
-    /// The ring's entry of a frame.
+    /// The entry of the ring for the frame `seq`.
     pub(crate) fn ring(&self, seq: u64) -> &AtomicU64 {
         // SAFETY: `address_of` checked the whole table, which has `RING_LENGTH` words, and the index is below that. The
         // mapping lives as long as `self`.
@@ -102,7 +104,7 @@ impl SegmentTables {
         unsafe { self.events.add(index % STICKY_EVENT_COUNT).as_ref() }
     }
 
-    /// The record of an event in the ring of events.
+    /// The record of the event `seq` in the ring of events.
     pub(crate) fn event(&self, seq: u64) -> &EventRecord {
         let index = STICKY_EVENT_COUNT + (seq % EVENT_RING_LENGTH) as usize;
         // SAFETY: `address_of` checked the whole table, which has `STICKY_EVENT_COUNT + EVENT_RING_LENGTH` records, and
@@ -110,7 +112,7 @@ impl SegmentTables {
         unsafe { self.events.add(index).as_ref() }
     }
 
-    /// The record of a reader's message; `None` if the writer accepts no messages.
+    /// The record of the message `seq` of a reader entry; `None` if the writer accepts no messages.
     pub(crate) fn messages(&self, entry: usize, seq: u64) -> Option<&MessageRecord> {
         let index = entry % MAX_READERS * MESSAGE_RING_LENGTH as usize + (seq % MESSAGE_RING_LENGTH) as usize;
         // SAFETY: `address_of` checked the whole table, which has `MESSAGE_RING_LENGTH` records for each of
@@ -126,8 +128,9 @@ impl SegmentTables {
 
     /// The metadata of the frame in a slot.
     pub(crate) fn metadata(&self, slot: usize) -> &MetadataWords {
-        // SAFETY: record and metadata together are one stride (`MAX_METADATA_SIZE`), so the metadata is inside the
-        // table. It is aligned, because the record's size is a multiple of a word's. An array of atomics is `Shared`.
+        // SAFETY: the record and the metadata together have the size of one stride (see `MAX_METADATA_SIZE`), so the
+        // metadata is inside the table. It is aligned, because the record's size is a multiple of a word's size. An
+        // array of atomics is `Shared`.
         unsafe { self.slot_record(slot).add(1).cast::<MetadataWords>().as_ref() }
     }
 

@@ -4,9 +4,9 @@
 
 /// Frames of at least this many bytes are copied past the caches.
 ///
-/// An ordinary store first reads the cache line that it is going to write; a streaming store does not read it. The
-/// caches lose a frame of this size before the camera's next frame anyway; they often still have a smaller frame then.
-/// The threshold was measured with copies into five slots that another core reads, at 60 frames a second and without a
+/// An ordinary store first reads the cache line that it is going to write; a streaming store does not read it. A frame
+/// of this size is no longer in the caches when the camera's next frame comes; a smaller frame often still is. The
+/// threshold was measured with copies into five slots that another core reads, at 60 frames a second and without a
 /// limit (docs/PERFORMANCE.md, "The one copy").
 const STREAMING_COPY_SIZE: usize = 2 << 20;
 

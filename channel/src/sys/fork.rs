@@ -21,7 +21,7 @@ impl ForkGuard {
         Self { forks: forks() }
     }
 
-    /// Whether the guard was made in an ancestor of this process, and came here by a fork.
+    /// Whether an ancestor of this process made the guard, and a fork copied it into this process.
     pub(crate) fn is_inherited(self) -> bool {
         self.forks != forks()
     }
