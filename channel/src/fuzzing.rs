@@ -151,7 +151,7 @@ fn valid_segment() -> Option<(OwnedFd, Header)> {
 
 /// Takes frames and events from a segment in which everything except the header may change. The first byte of `data`
 /// selects the reader's limits, and whether it has an entry or observes. The rest encodes the changes, which are made
-/// before each read.
+/// before the first read and between the reads.
 pub fn frames(data: &[u8]) {
     let (Some((file, header)), Some((kind, data))) = (valid_segment(), data.split_first()) else {
         return;

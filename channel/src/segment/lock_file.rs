@@ -3,9 +3,9 @@
 //! The lock file of a channel: its named semaphore, and the locks on single bytes of the same file.
 //!
 //! The locks decide which peers are alive, because the kernel releases the locks of a process that dies. The semaphore
-//! is for programs that inspect the channel while they hold it; no peer depends on the semaphore. A POSIX semaphore has
-//! no owner, and stays taken when its holder dies. Therefore the writer waits at most [`ACQUIRE_TIMEOUT`] for it, and
-//! repairs an invalid value.
+//! is for programs that hold it while they inspect the channel; no peer depends on it. A POSIX semaphore has no owner,
+//! and stays taken when its holder dies. Therefore the writer waits at most [`ACQUIRE_TIMEOUT`] for it, and repairs an
+//! invalid value.
 
 use std::{
     os::fd::OwnedFd,
@@ -49,7 +49,7 @@ pub(crate) struct LockFile {
     file: OwnedFd,
     file_id: FileId,
     semaphore: Semaphore,
-    /// When a wait for the semaphore timed out first; `None` if this writer has acquired the semaphore since. The mutex
+    /// When a wait for the semaphore first timed out; `None` if this writer has acquired the semaphore since. The mutex
     /// also lets only one thread of this process at a time hold the semaphore.
     missed_since: Mutex<Option<Instant>>,
     /// How many waits have timed out. The count is outside the mutex, because the threads that read the count must not
@@ -276,8 +276,8 @@ impl LockFile {
         }
     }
 
-    /// Repairs a damaged semaphore and resets a stuck one. The service calls it, because the next publish may be a long
-    /// time away.
+    /// Repairs a damaged semaphore and resets a stuck one. The service calls it, because the next publish may come much
+    /// later.
     pub(crate) fn repair_semaphore(&self) {
         self.repair_kind();
         let missed_since = *sync::lock(&self.missed_since);
@@ -293,7 +293,7 @@ impl LockFile {
     }
 }
 
-/// One attempt to hold the semaphore. If the semaphore was acquired in time, dropping the guard sets the semaphore to
+/// One attempt to hold the semaphore. If the semaphore was acquired in time, dropping the guard resets the semaphore to
 /// 1. Otherwise another program holds the semaphore, and the guard only excludes the other threads of this process.
 pub(crate) struct SemaphoreGuard<'a> {
     lock_file: &'a LockFile,

@@ -96,7 +96,7 @@ impl Segment {
         let failed = |call: &str, errno| Error::system(name.as_str(), format!("{call} {}", name.segment_path()), errno);
         let file_size = u64::try_from(stat.st_size).unwrap_or(0);
         let mut header = Header::zeroed();
-        // pread reads the header, because it does not raise SIGBUS if another process truncates the file meanwhile.
+        // The header is read with pread, which does not raise SIGBUS if another process truncates the file meanwhile.
         if !files::read_exactly(&file, bytemuck::bytes_of_mut(&mut header), 0).map_err(|errno| failed("read", errno))? {
             return Err(damaged(format!("it has only {file_size} bytes")));
         }
@@ -194,8 +194,8 @@ impl Segment {
         Ok(())
     }
 
-    /// Enters the pages of slots into the page table, so that the first frame in each slot is written as fast as later
-    /// frames.
+    /// Enters the pages of `slots` slots, from `first` on, into the page table. The first frame in each of them is then
+    /// written as fast as later frames.
     pub(crate) fn prefault(&self, first: usize, slots: u32) {
         if let Some(mapping) = &self.slots {
             mapping.prefault(self.slot_offset(first), u64::from(slots) * self.header.slot_size);

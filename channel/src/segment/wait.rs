@@ -34,7 +34,7 @@ impl Segment {
 
     /// Increments the word and wakes its sleepers, in all processes.
     pub(crate) fn notify(&self, word: FutexWord) {
-        // Release: pairs with the acquire load of the word. A waiter does this load before it looks for news.
+        // Release: pairs with the acquire load of the word by a waiter, which then looks for news.
         self.word(word).fetch_add(1, Ordering::Release);
         futex::futex_wake_all(self.word(word));
     }
@@ -51,14 +51,15 @@ impl Segment {
     }
 }
 
-/// How long each sleep is limited to [`CAUTIOUS_TIMEOUT`] after a wakeup was lost.
+/// For this long after a lost wakeup, each sleep is limited to [`CAUTIOUS_TIMEOUT`].
 ///
 /// A process with read permission can move the sleepers of a segment to a word of its own (FUTEX_REQUEUE). The wakes of
 /// the writer then do not reach these sleepers.
 const CAUTIOUS_PERIOD: Duration = Duration::from_secs(60);
 const CAUTIOUS_TIMEOUT: Duration = Duration::from_millis(4);
 
-/// Limits how often a loop that other processes can wake runs: first a burst of iterations, then one in each interval.
+/// Limits how often a loop runs if other processes can wake it. It allows a burst of iterations, then one in each
+/// interval.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RateLimiter {
     burst: u32,
