@@ -124,7 +124,7 @@ pub enum Error {
         /// The channel.
         channel: String,
     },
-    /// There is no memory to copy a frame to.
+    /// There is no free memory to which a frame can be copied.
     #[error("channel {channel}: no memory to copy a frame of {size} bytes to")]
     NoMemory {
         /// The channel.

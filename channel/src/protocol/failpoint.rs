@@ -10,7 +10,7 @@
 //! ```
 //!
 //! - Each pass of a failpoint is counted in `FILE` and draws a number from a generator that starts at `SEED`.
-//! - Of a million passes, `KILLS` end in SIGKILL and `STOPS` in SIGSTOP. The process sends itself the signal at the
+//! - Of a million passes, `KILLS` end in SIGKILL and `STOPS` in SIGSTOP. The process sends the signal to itself at the
 //!   failpoint.
 //! - At failpoints that are passed rarely, these rates are up to 200 times as high. At each failpoint, the rate of each
 //!   signal is 8 times as high until that signal has been sent there once.

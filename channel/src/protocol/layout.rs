@@ -60,7 +60,7 @@ pub const MAX_MESSAGE_SIZE: usize = MESSAGE_STRIDE - 16;
 pub const SLOTS_ALIGN: u64 = 64 * 1024;
 /// The size of a slot is a multiple of this number of bytes.
 pub const SLOT_ALIGN: u64 = 4096;
-/// The value of a time or an offset in a descriptor that means "no value".
+/// The value that means "no value" for a time or an offset in a descriptor.
 pub const TIME_NONE: u64 = u64::MAX;
 /// The most planes that a frame can have.
 pub const MAX_PLANES: usize = 4;

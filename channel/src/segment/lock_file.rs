@@ -256,7 +256,7 @@ impl LockFile {
                     self.semaphore.try_wait()
                 }
             }
-            // Each further wait would delay a frame.
+            // The call does not wait again, because each further wait would delay a frame.
             Some(_) => false,
         }
     }
@@ -293,8 +293,8 @@ impl LockFile {
     }
 }
 
-/// One attempt to hold the semaphore. If the semaphore was acquired in time, dropping the guard resets the semaphore to
-/// 1. Otherwise another program holds the semaphore, and the guard only excludes the other threads of this process.
+/// One attempt to hold the semaphore. After a successful attempt, dropping the guard resets the semaphore to 1. After a
+/// failed attempt, another program holds the semaphore, and the guard only excludes the other threads of this process.
 pub(crate) struct SemaphoreGuard<'a> {
     lock_file: &'a LockFile,
     _missed_since: MutexGuard<'a, Option<Instant>>,

@@ -74,8 +74,8 @@ impl SegmentTables {
 
     /// The quota of the reader that owns `entry`.
     pub(crate) fn quota(&self, entry: usize) -> &AtomicU64 {
-        // SAFETY: `address_of` checked the whole table, which has `MAX_READERS` words, and the index is below that. The
-        // mapping lives as long as `self`.
+        // SAFETY: `address_of` checked the whole table, which has `MAX_READERS` words, and the index is below this
+        // number. The mapping lives as long as `self`.
         unsafe { self.quotas.add(entry % MAX_READERS).as_ref() }
     }
 
@@ -92,15 +92,15 @@ impl SegmentTables {
 
     /// The entry of the ring for the frame `seq`.
     pub(crate) fn ring(&self, seq: u64) -> &AtomicU64 {
-        // SAFETY: `address_of` checked the whole table, which has `RING_LENGTH` words, and the index is below that. The
-        // mapping lives as long as `self`.
+        // SAFETY: `address_of` checked the whole table, which has `RING_LENGTH` words, and the index is below this
+        // number. The mapping lives as long as `self`.
         unsafe { self.ring.add((seq % RING_LENGTH) as usize).as_ref() }
     }
 
     /// The record of a sticky event.
     pub(crate) fn sticky_event(&self, index: usize) -> &EventRecord {
         // SAFETY: `address_of` checked the whole table, which starts with `STICKY_EVENT_COUNT` records, and the index
-        // is below that. `EventRecord` is `Shared`.
+        // is below this number. `EventRecord` is `Shared`.
         unsafe { self.events.add(index % STICKY_EVENT_COUNT).as_ref() }
     }
 
@@ -108,7 +108,7 @@ impl SegmentTables {
     pub(crate) fn event(&self, seq: u64) -> &EventRecord {
         let index = STICKY_EVENT_COUNT + (seq % EVENT_RING_LENGTH) as usize;
         // SAFETY: `address_of` checked the whole table, which has `STICKY_EVENT_COUNT + EVENT_RING_LENGTH` records, and
-        // the index is below that. `EventRecord` is `Shared`.
+        // the index is below this number. `EventRecord` is `Shared`.
         unsafe { self.events.add(index).as_ref() }
     }
 
@@ -116,7 +116,7 @@ impl SegmentTables {
     pub(crate) fn messages(&self, entry: usize, seq: u64) -> Option<&MessageRecord> {
         let index = entry % MAX_READERS * MESSAGE_RING_LENGTH as usize + (seq % MESSAGE_RING_LENGTH) as usize;
         // SAFETY: `address_of` checked the whole table, which has `MESSAGE_RING_LENGTH` records for each of
-        // `MAX_READERS` entries, and the index is below that. `MessageRecord` is `Shared`.
+        // `MAX_READERS` entries, and the index is below this number. `MessageRecord` is `Shared`.
         self.messages.map(|messages| unsafe { messages.add(index).as_ref() })
     }
 
@@ -135,8 +135,8 @@ impl SegmentTables {
     }
 
     fn slot_record(&self, slot: usize) -> NonNull<SlotRecord> {
-        // SAFETY: `address_of` checked the whole table, which has `slot_count` strides, and the index is below that.
-        // The stride is a multiple of the record's alignment.
+        // SAFETY: `address_of` checked the whole table, which has `slot_count` strides, and the index is below this
+        // number. The stride is a multiple of the record's alignment.
         unsafe { self.descriptors.byte_add(slot % self.slot_count * DESCRIPTOR_STRIDE) }
     }
 }

@@ -17,7 +17,7 @@ pub(crate) fn is_out_of_memory(errno: Errno) -> bool {
     matches!(errno, Errno::ENOSPC | Errno::ENOMEM)
 }
 
-/// The system error in `error`; EIO if it is not a system error.
+/// The system error in `error`; EIO if `error` has none.
 pub(crate) fn of(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }

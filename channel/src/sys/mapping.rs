@@ -21,7 +21,8 @@ use nix::{
     sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap},
 };
 
-/// A type that consists of atomics. Every byte pattern is a valid value, and other processes may change it at any time.
+/// A type that consists of atomics. Every byte pattern is a valid value, and other processes may change the value at
+/// any time.
 ///
 /// # Safety
 /// The type is `repr(C)`, has only atomics and padding integers that no code reads, has no `Drop`, and is valid for all
@@ -78,8 +79,8 @@ impl Drop for Pages {
 
 /// Bytes of a file, shared with every other process that maps it.
 ///
-/// It is `Send` and `Sync` because [`Pages`] is, and because its methods give other threads only atomics, raw pointers
-/// and the slices of the two unsafe functions, whose callers promise exclusion.
+/// It is `Send` and `Sync`, because [`Pages`] is, and because its safe methods give out only atomics and raw pointers.
+/// The two unsafe methods return slices, and their callers promise that nobody else changes the bytes.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     pages: Pages,

@@ -4,8 +4,8 @@
 //!
 //! The functions of glibc trust the bytes of a `sem_t`. If another process corrupts the word that holds the kind of
 //! futex, the kernel rejects glibc's futex call, and glibc aborts the process. Therefore, on 64-bit glibc, this module
-//! does not call glibc: it changes the bytes with atomics, and makes futex calls of a fixed kind. On other C libraries
-//! it calls the library.
+//! does not call glibc: it changes the bytes with atomics, and makes futex calls of a fixed kind. With any other C
+//! library, it calls the library's functions.
 
 use crate::sys::mapping::Mapping;
 
