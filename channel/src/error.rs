@@ -40,7 +40,7 @@ pub enum Error {
     Busy {
         /// The channel.
         channel: String,
-        /// The process id in the channel's segment; `None` if there is no segment.
+        /// The process id of the writer, as the channel's segment names it; `None` if there is no segment.
         pid: Option<u32>,
     },
     /// A file with the channel's name belongs to another user, or is not a file of a channel.

@@ -59,7 +59,7 @@ failpoints! {
     RingStored 1,
     /// Writer: the head is stored, and the semaphore is still held.
     HeadStored 1,
-    /// Writer: everything is published, and the readers are not notified yet.
+    /// Writer: the frame is published, and the readers are not notified yet.
     NotifyDue 1,
     /// Reader: the pin's bit is set, and the seq has not been loaded again yet.
     PinSet 1,

@@ -89,8 +89,8 @@ impl PinCounts {
 /// Takes a slot for writing unless a reader has pinned it. The caller has seen the slot without pins just before.
 ///
 /// `pinned` loads the pin words with acquire order, and returns whether the slot has a pin that counts. If this
-/// function returns `false`, the seq remains 0, because a reader may have seen the 0 already, and the slot has the
-/// oldest frame anyway. The writer uses the slot once no reader pins it.
+/// function returns `false`, the seq remains 0, because a reader may have seen the 0 already. The frame is the oldest
+/// one anyway. The writer uses the slot once no reader pins it.
 pub fn take_for_writing(seq: &AtomicU64, pinned: impl FnOnce() -> bool) -> bool {
     failpoint(Failpoint::PinsSeen);
     // Relaxed: the fence below orders this store before everything that follows. An observer copies without a pin, has

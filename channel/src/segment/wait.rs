@@ -115,8 +115,8 @@ impl Waiter {
     /// call may return early.
     pub(crate) fn wait(&self, segment: &Arc<Segment>, word: FutexWord, seen: u32, timeout: Duration) {
         *self.lock() = Some((Arc::clone(segment), word));
-        // The flag is loaded after the line above has stored the sleeper, because `interrupt` sets the flag first and
-        // then looks for a sleeper under the same lock.
+        // The flag is loaded only after the line above has stored the sleeper. `interrupt` does the reverse: it sets
+        // the flag, and then looks for a sleeper under the same lock.
         if !self.is_interrupted() {
             match word {
                 FutexWord::Published => self.sleep_cautiously(segment.word(word), seen, timeout),

@@ -6,8 +6,8 @@
 ///
 /// An ordinary store first reads the cache line that it is going to write; a streaming store does not read it. A frame
 /// of this size is no longer in the caches when the camera's next frame comes; a smaller frame often still is. The
-/// threshold was measured with copies into five slots that another core reads, at 60 frames a second and without a
-/// limit (docs/PERFORMANCE.md, "The one copy").
+/// threshold was measured at 60 frames a second and at full speed, with copies into five slots that another core reads.
+/// See docs/PERFORMANCE.md, "The one copy".
 const STREAMING_COPY_SIZE: usize = 2 << 20;
 
 /// Copies as much of the first slice as fits into the second.

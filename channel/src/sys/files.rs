@@ -170,8 +170,8 @@ pub(crate) fn require_own(channel: &str, path: &str, file: &OwnedFd) -> Result<F
     })
 }
 
-/// Whether a reader may trust a file enough to attach to it. It must be a plain file. It must also belong to this user
-/// or to root, or a group of this user must have write permission for it, because write permission means trust.
+/// Whether a reader may trust a file enough to attach to it. It must be a plain file, and belong to this user or to
+/// root. A file of another user is trusted if a group of this user has write permission for it.
 pub(crate) fn is_trusted(stat: &FileStat) -> bool {
     let is_own_group = |gid: u32| {
         getegid() == Gid::from_raw(gid) || getgroups().is_ok_and(|groups| groups.contains(&Gid::from_raw(gid)))

@@ -8,8 +8,8 @@ use nix::libc;
 
 /// Remembers the process in which a value was made.
 ///
-/// A forked child gets a copy of every value, but the reader entry, the pins and the files behind it still belong to
-/// its parent. A value that owns one of these has a guard, and does nothing if its guard was inherited.
+/// A forked child gets a copy of every value, but the reader entry, the pins and the files still belong to its parent.
+/// A value that owns one of these has a guard, and does nothing if its guard was inherited.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ForkGuard {
     forks: u32,
