@@ -9,7 +9,8 @@
 //! RSSHM_FAILPOINTS=SEED,KILLS,STOPS,FILE[,FAILPOINT[,PASS]]
 //! ```
 //!
-//! - Each pass of a failpoint is counted in `FILE` and draws a number from a generator that starts at `SEED`.
+//! - Each pass of a failpoint is counted in `FILE` and draws a number from a generator that starts at `SEED`. The
+//!   number decides whether the process gets a signal.
 //! - Of a million passes, `KILLS` end in SIGKILL and `STOPS` in SIGSTOP. The process sends the signal to itself at the
 //!   failpoint.
 //! - At failpoints that are passed rarely, these rates are up to 200 times as high. At each failpoint, the rate of each
@@ -23,8 +24,8 @@
 //! on, each failpoint has 64 bytes. They contain its name, filled with zeros to 32 bytes, and then three counts: all
 //! passes, the passes that ended in SIGKILL, and the passes that ended in SIGSTOP.
 
-/// Defines [`Failpoint`], with the name and the weight of each value. A failpoint that is passed once for each frame
-/// has the weight 1; rarer failpoints have a larger weight, so that a test reaches all of them.
+/// Defines [`Failpoint`], with the name and the weight of each failpoint. A failpoint that is passed once for each
+/// frame has the weight 1; rarer failpoints have a larger weight, so that a test reaches all of them.
 macro_rules! failpoints {
     ($($(#[$doc:meta])* $name:ident $weight:literal,)*) => {
         /// A named place of the protocol. The comment of each failpoint says which process passes it, and what has

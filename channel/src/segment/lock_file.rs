@@ -141,7 +141,7 @@ impl LockFile {
         Ok(is_short)
     }
 
-    /// Makes the bytes a semaphore with the value 1, whatever they were.
+    /// Turns the bytes, whatever they were, into a semaphore with the value 1.
     pub(crate) fn initialise(&self) -> Result<(), Error> {
         self.semaphore
             .initialise()

@@ -41,7 +41,7 @@ unsafe impl Send for SegmentTables {}
 unsafe impl Sync for SegmentTables {}
 
 impl SegmentTables {
-    /// The tables that `header` names; `None` if one of them is outside the mapping or not aligned.
+    /// The tables that `header` describes; `None` if one of them is outside the mapping or not aligned.
     pub(crate) fn new(mapping: Mapping, header: &Header) -> Option<Self> {
         let slot_count = header.slot_count as usize;
         let has_messages = header.message_count > 0;
@@ -86,7 +86,7 @@ impl SegmentTables {
     /// The reader table.
     pub(crate) fn readers(&self) -> &[ReaderEntry; MAX_READERS] {
         // SAFETY: `address_of` checked the whole table, which has `MAX_READERS` entries. `ReaderEntry` is `Shared`, and
-        // so is an array of them.
+        // so is an array of such entries.
         unsafe { self.readers.cast::<[ReaderEntry; MAX_READERS]>().as_ref() }
     }
 

@@ -77,8 +77,8 @@ impl RateLimiter {
         }
     }
 
-    /// Counts an iteration. Too many in a short time mean that some process wakes this one without a reason; the result
-    /// then says how long to sleep before the next iteration.
+    /// Counts an iteration. Too many iterations in a short time mean that some process wakes this one without a reason.
+    /// The result then says how long to sleep before the next iteration.
     pub(crate) fn throttle(&mut self) -> Option<Duration> {
         let now = Instant::now();
         let spent_until = self.spent_until.map_or(now, |until| until.max(now)) + self.interval;

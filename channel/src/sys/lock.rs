@@ -35,7 +35,7 @@ pub(crate) fn try_lock(file: &OwnedFd, byte: i64) -> nix::Result<bool> {
 
 /// Whether an open file description other than that of `file` has a write lock on `byte`.
 ///
-/// Read locks do not count: every process with read permission can take them.
+/// Read locks do not count, because every process with read permission can take them.
 pub(crate) fn is_locked(file: &OwnedFd, byte: i64) -> nix::Result<bool> {
     let mut lock = byte_lock(libc::F_RDLCK, byte);
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;

@@ -63,7 +63,7 @@ mod imp {
             self.0.at(VALUE_OFFSET)
         }
 
-        /// Makes the bytes a semaphore with the value 1, whatever they were.
+        /// Turns the bytes, whatever they were, into a semaphore with the value 1.
         pub(crate) fn initialise(&self) -> nix::Result<()> {
             self.repair_kind();
             if let Some(word) = self.word() {
@@ -169,7 +169,7 @@ mod imp {
             Some(Self { raw, _mapping: mapping })
         }
 
-        /// Makes the bytes a semaphore with the value 1, whatever they were.
+        /// Turns the bytes, whatever they were, into a semaphore with the value 1.
         pub(crate) fn initialise(&self) -> nix::Result<()> {
             self.raw.initialise(1)
         }
