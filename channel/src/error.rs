@@ -40,7 +40,7 @@ pub enum Error {
     Busy {
         /// The channel.
         channel: String,
-        /// The process that the channel's segment names, if there is a segment.
+        /// The process id of the writer, as the channel's segment names it; `None` if there is no segment.
         pid: Option<u32>,
     },
     /// A file with the channel's name belongs to another user, or is not a file of a channel.
@@ -48,7 +48,7 @@ pub enum Error {
     Foreign {
         /// The channel.
         channel: String,
-        /// The path of that file.
+        /// The path of the file.
         path: String,
         /// Why the file cannot be used.
         what: String,
@@ -81,7 +81,7 @@ pub enum Error {
         channel: String,
         /// The size in bytes of the smallest segment.
         wanted: u64,
-        /// The slots of that segment; 0 if even the semaphore does not fit.
+        /// The number of slots of the smallest segment; 0 if even the semaphore does not fit.
         slots: u32,
         /// The size of a slot in bytes.
         slot_size: u64,
@@ -107,7 +107,7 @@ pub enum Error {
     Damaged {
         /// The channel.
         channel: String,
-        /// The field and the value found.
+        /// What is wrong, for example a field and its value.
         what: String,
     },
     /// A frame, its metadata, its caps or an event is too large for a segment.
@@ -118,13 +118,13 @@ pub enum Error {
         /// The size that is too large, and the limit.
         what: String,
     },
-    /// The slot cannot be published: it belongs to an older segment, or was published before.
+    /// The slot cannot be published, because it belongs to an older segment or has already been published.
     #[error("channel {channel}: this memory cannot be published in place")]
     NotPublishable {
         /// The channel.
         channel: String,
     },
-    /// There is no memory to copy a frame to.
+    /// There is no free memory to which a frame can be copied.
     #[error("channel {channel}: no memory to copy a frame of {size} bytes to")]
     NoMemory {
         /// The channel.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The bodies of the fuzz targets in `fuzz/`. Each gets bytes that another process could have written. The functions
+//! The bodies of the fuzz targets in `fuzz/`. Each body gets bytes that another process could have written. The bodies
 //! are not part of the public API, and exist only with the feature `fuzzing`.
 
 use std::{
@@ -32,7 +32,7 @@ const SLOT_COUNT: u32 = 4;
 /// The offset of the 64-bit word of `Status` that contains `published` and `state`.
 const STATE_OFFSET: u64 = 24;
 
-/// A file in shared memory that has no name.
+/// A file without a name in the directory of shared memory.
 fn unnamed_file() -> Option<File> {
     OpenOptions::new()
         .read(true)
@@ -46,8 +46,8 @@ fn name() -> Option<ChannelName> {
     ChannelName::new(format!("rsshm-fuzz-{}", std::process::id())).ok()
 }
 
-/// The changes that `data` encodes in six bytes each. Two bytes select a word between `from` and `to`. Four bytes give
-/// the word's new value, in one of several scales.
+/// The changes that `data` encodes, six bytes for each change. Two bytes select a word between `from` and `to`. The
+/// other four bytes encode the word's new value; their upper three bits select the encoding.
 fn changes(data: &[u8], from: u64, to: u64) -> impl Iterator<Item = (u64, [u8; 8])> {
     let words = (to - from) / 8;
     data.chunks_exact(6).map(move |change| {
@@ -67,8 +67,8 @@ fn changes(data: &[u8], from: u64, to: u64) -> impl Iterator<Item = (u64, [u8; 8
     })
 }
 
-/// Opens a file as a segment, with each kind of access. The first byte of `data` selects whether the rest is the file
-/// itself or a list of changes to a valid segment.
+/// Opens a file as a segment, with each kind of access. The first byte of `data` selects whether the rest is the
+/// content of the file, or a list of changes to a valid segment.
 pub fn segment(data: &[u8]) {
     let (Some(name), Some(file), Some((kind, data))) = (name(), unnamed_file(), data.split_first()) else {
         return;
@@ -93,7 +93,8 @@ pub fn segment(data: &[u8]) {
         let Ok(segment) = Segment::open(&name, file, &stat, access) else {
             continue;
         };
-        // Everything in the tables can be read. Relaxed, here and below: nobody else uses the segment.
+        // If the segment can be opened, all its tables can be read. Relaxed, here and below: nobody else uses the
+        // segment.
         for index in [0, 1, MAX_READERS - 1] {
             segment.tables.entry(index).pins.load(Ordering::Relaxed);
             segment.tables.quota(index).load(Ordering::Relaxed);
@@ -148,9 +149,9 @@ fn valid_segment() -> Option<(OwnedFd, Header)> {
     Some((file.into(), header))
 }
 
-/// Takes frames and events from a segment in which everything but the header may change. The first byte of `data`
-/// selects a reader with an entry or an observer, and the limits. The rest encodes the changes, which are made before
-/// and between the reads.
+/// Takes frames and events from a segment in which everything except the header may change. The first byte of `data`
+/// selects the reader's limits, and whether it has an entry or observes. The rest encodes the changes, which are made
+/// before the first read and between the reads.
 pub fn frames(data: &[u8]) {
     let (Some((file, header)), Some((kind, data))) = (valid_segment(), data.split_first()) else {
         return;
@@ -171,7 +172,7 @@ pub fn frames(data: &[u8]) {
     let Some(attachment) = Attachment::for_fuzzing(segment, has_entry) else {
         return;
     };
-    // The quota is stored first, because the changes cannot guess the generation.
+    // A valid quota is stored first. It contains the generation, which the changes cannot guess.
     let generation = attachment.generation_for_fuzzing();
     let _ = file.write_all_at(&(u64::from(generation) << 32 | 4).to_ne_bytes(), header.quotas_offset);
     let mut reader = Reader::for_fuzzing(name, attachment);
@@ -195,8 +196,8 @@ pub fn frames(data: &[u8]) {
     }
 }
 
-/// Publishes and runs the service of a writer while everything but the header of its segment changes. All calls use the
-/// same writer, because the changes cannot reach its state, which is in its own memory.
+/// Publishes frames and runs the service of a writer while everything in its segment except the header changes. All
+/// calls share one writer, because its state is in its own memory, where the changes cannot reach it.
 pub fn readers(data: &[u8]) {
     static WRITER: LazyLock<Option<(Mutex<()>, Writer)>> = LazyLock::new(|| {
         let options = WriterOptions::default().max_slots(8).accept_messages(true);
@@ -215,7 +216,7 @@ pub fn readers(data: &[u8]) {
     };
     if writer.stats().published == 0 {
         publish();
-        // A living reader owns the entry, so that the writer uses the entry's values.
+        // A living reader owns an entry, so that the writer uses the values in this entry.
         static READER: Mutex<Option<Reader>> = Mutex::new(None);
         let mut reader = sync::lock(&READER);
         let reader = reader.get_or_insert_with(|| Reader::new(writer.name().clone(), ReaderOptions::default()));
@@ -234,8 +235,8 @@ pub fn readers(data: &[u8]) {
     }
     for part in data.chunks(data.len().div_ceil(2).max(6)) {
         for (at, value) in changes(part, 256, header.slots_offset) {
-            // The word with the state stays unchanged, because the writer would replace a segment that is over each
-            // time.
+            // The word that contains the state stays unchanged. If the state said that the segment is over, the writer
+            // would replace the segment in each call.
             if at != header.status_offset + STATE_OFFSET {
                 let _ = file.write_all_at(&value, at);
             }

@@ -4,7 +4,8 @@
 //!
 //! A *channel* is a name, shared by one [`Writer`] and any number of [`Reader`]s in unrelated processes. The frames are
 //! in the shared memory object `/NAME`. The file of the named semaphore `/NAME` is the *lock file*: locks on its bytes
-//! tell which peers are alive. Each side may start first, stop, or be killed at any instruction.
+//! tell which peers are alive. The writer and the readers may start in any order. Each of them may stop, or be killed
+//! at any instruction.
 //!
 //! The crate does not depend on GStreamer. A frame is a run of bytes with a [`FrameDescriptor`], and its caps are a
 //! string.
@@ -30,7 +31,7 @@
 //! ```
 //!
 //! [`Writer::service`] is the regular housekeeping: it counts the readers, sets their quotas and checks the channel's
-//! files. A program that does not call it regularly starts a [`ServiceThread`].
+//! files. A program that does not call it regularly must start a [`ServiceThread`], which calls it.
 //!
 //! # A reader
 //!
@@ -44,7 +45,7 @@
 //!     match reader.next(&mut copy, ReadLimits::default(), None)? {
 //!         Next::Frame(frame) => println!("frame {} has {} bytes", frame.seq, frame.bytes(&copy).len()),
 //!         Next::EndOfStream => return Ok(()),
-//!         _ => {} // an event, or the writer is gone; the next call waits for another
+//!         _ => {} // an event, or the writer is gone; the next call waits for another writer
 //!     }
 //! }
 //! # }
@@ -52,13 +53,13 @@
 //!
 //! # Modules
 //!
-//! `docs/PROTOCOL.md` describes the shared memory field by field, for peers in other languages. [`layout`] declares the
-//! same structures in Rust.
+//! `docs/PROTOCOL.md` describes the shared memory field by field, for peers in other languages. [`layout`] declares
+//! these structures in Rust.
 //!
 //! The private modules are layers. `reader` and `writer` use `segment`, which uses `protocol`, which uses `sys`; no
-//! layer uses one above it. `service` is above `writer`. `unsafe` code is in `sys` and in `segment/tables.rs`.
+//! layer uses a layer above it. `service` is above `writer`. `unsafe` code is in `sys` and in `segment/tables.rs`.
 //! `protocol/layout.rs` declares which structures may be shared (`unsafe impl Shared`). Two further files borrow the
-//! bytes of a slot: `reader/pinned.rs` those of a pinned slot, `writer/slot.rs` those of a claimed slot.
+//! bytes of a slot: `reader/pinned.rs` borrows those of a pinned slot, and `writer/slot.rs` those of a claimed slot.
 
 // Compiles the examples of README.md together with those of the doc comments.
 #[cfg(doctest)]

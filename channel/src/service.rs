@@ -14,12 +14,12 @@ use std::{
 
 use crate::{Error, ServiceReport, Writer};
 
-/// The name of the thread; Linux shows 15 characters of it.
+/// The name of the thread; Linux shows only its first 15 characters.
 const THREAD_NAME: &str = "rsshm-monitor";
 
 /// A thread that calls [`Writer::service`] when a reader comes or goes, and at least once per interval.
 ///
-/// Dropping the value stops the thread and waits for its end. A writer has one service thread at a time.
+/// Dropping the value stops the thread and waits for its end. A writer may have only one service thread at a time.
 ///
 /// # Examples
 /// ```
@@ -46,19 +46,19 @@ const THREAD_NAME: &str = "rsshm-monitor";
 pub struct ServiceThread {
     writer: Arc<Writer>,
     stopped: Arc<AtomicBool>,
-    /// `None` once the thread has been waited for.
+    /// `None` after the thread was joined.
     thread: Option<JoinHandle<()>>,
 }
 
 impl ServiceThread {
-    /// Starts the thread. The first pass runs at once. The next one follows when a reader comes or goes, or after
-    /// `interval`. 250 ms is a good interval: it bounds how late a killed reader is noticed.
+    /// Starts the thread. The first pass runs at once. Each further pass runs when a reader comes or goes, and at the
+    /// latest after `interval`. `interval` bounds how late a killed reader is noticed; 250 ms is a good value.
     ///
     /// `on_report` gets the result of each pass, and may call [`Writer::stop_service`] to end the thread. It may also
-    /// drop the `ServiceThread`. Then the thread ends after this call, and nobody waits for its end.
+    /// drop the `ServiceThread`. The thread then ends after this call of `on_report`, and nobody waits for its end.
     ///
     /// # Errors
-    /// The system's error when it cannot create a thread.
+    /// The system's error if the thread cannot be created.
     pub fn spawn(
         writer: Arc<Writer>,
         interval: Duration,
@@ -72,7 +72,7 @@ impl ServiceThread {
                 // Acquire: pairs with the release store in `request_stop`.
                 while !stopped.load(Ordering::Acquire) {
                     on_report(&writer, writer.service());
-                    // `on_report` may have ended the service without dropping the value.
+                    // `on_report` may have called `stop_service`, which does not set `stopped`.
                     if writer.is_service_stopped() {
                         return;
                     }
@@ -87,24 +87,25 @@ impl ServiceThread {
         })
     }
 
-    /// Stops the thread and waits for its end. If the thread itself calls it, it only asks the thread to end.
+    /// Stops the thread and waits for its end. If the service thread itself calls this function, the function only asks
+    /// the thread to end, and does not wait.
     ///
     /// # Errors
-    /// The value with which `on_report` panicked.
+    /// If `on_report` panicked, the value of this panic.
     pub fn stop(mut self) -> thread::Result<()> {
         self.request_stop();
         self.join()
     }
 
     fn request_stop(&self) {
-        // Release: pairs with the acquire load of the thread, which looks at it after each wait.
+        // Release: pairs with the acquire load in the thread, which loads the flag after each wait.
         self.stopped.store(true, Ordering::Release);
         self.writer.stop_service();
     }
 
     fn join(&mut self) -> thread::Result<()> {
         match self.thread.take() {
-            // A thread that waits for itself would wait for ever.
+            // A thread that joined itself would wait for ever.
             Some(thread) if thread.thread().id() != thread::current().id() => thread.join(),
             _ => Ok(()),
         }
@@ -115,7 +116,7 @@ impl Drop for ServiceThread {
     fn drop(&mut self) {
         if self.thread.is_some() {
             self.request_stop();
-            // A panic of `on_report` was printed when it happened.
+            // The error is ignored, because a panic of `on_report` was printed when it happened.
             let _ = self.join();
         }
     }
@@ -175,7 +176,7 @@ mod tests {
         let writer = writer("own");
         let own = Arc::<Mutex<Option<ServiceThread>>>::default();
         let (reported, reports) = mpsc::channel();
-        // The lock is held until the value is where `on_report` looks for it.
+        // The lock is held until the `ServiceThread` is in `own`, where `on_report` looks for it.
         let mut place = own.lock().unwrap();
         let thread = ServiceThread::spawn(Arc::clone(&writer), HOUR, {
             let own = Arc::clone(&own);
@@ -191,8 +192,8 @@ mod tests {
             reports.recv_timeout(PATIENCE),
             Err(mpsc::RecvTimeoutError::Disconnected)
         );
-        // Nobody joins the thread. If the process ended before the thread drops the writer, the channel's files would
-        // stay.
+        // Nobody joins the thread, so the test waits here until the thread has dropped the writer. If the process ended
+        // earlier, the channel's files would stay.
         let began = std::time::Instant::now();
         while Arc::strong_count(&writer) > 1 {
             assert!(began.elapsed() < PATIENCE, "the thread keeps the writer");

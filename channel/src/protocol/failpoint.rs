@@ -2,33 +2,34 @@
 
 //! Failpoints: named places of the protocol where a test can kill or stop the process that passes them.
 //!
-//! A build without `debug_assertions`, such as the plugin that users install, contains no failpoints. In a debug build
-//! a failpoint is one relaxed load, unless the process was started with this environment variable:
+//! A build without `debug_assertions`, such as the plugin that users install, contains no failpoints. In a debug build,
+//! a failpoint does only one relaxed load, unless the process was started with this environment variable:
 //!
 //! ```text
 //! RSSHM_FAILPOINTS=SEED,KILLS,STOPS,FILE[,FAILPOINT[,PASS]]
 //! ```
 //!
-//! - Each pass of a failpoint is counted in `FILE` and draws a number from a generator that starts at `SEED`.
-//! - Of a million passes, `KILLS` end in SIGKILL and `STOPS` in SIGSTOP. The process sends the signal to itself at that
-//!   place.
-//! - At failpoints that are passed rarely, these rates are up to 200 times as high. At every failpoint, a signal is
-//!   another 8 times as likely until it has been sent there once.
+//! - Each pass of a failpoint is counted in `FILE` and draws a number from a generator that starts at `SEED`. The
+//!   number decides whether the process gets a signal.
+//! - Of a million passes, `KILLS` end in SIGKILL and `STOPS` in SIGSTOP. The process sends the signal to itself at the
+//!   failpoint.
+//! - At failpoints that are passed rarely, these rates are up to 200 times as high. At each failpoint, the rate of each
+//!   signal is 8 times as high until that signal has been sent there once.
 //! - With `FAILPOINT`, only one pass draws a number: the first pass of that failpoint, or its pass number `PASS`.
 //!
 //! The chaos tests use the form without `FAILPOINT`; the failpoint tests of this crate use the form with it.
 //!
-//! Any number of processes may share `FILE`, and the test may read it meanwhile. It consists of 64-bit words. The test
-//! writes the first word: while that word is not 0, passes are counted but do not draw. From byte 64 on, each failpoint
-//! has 64 bytes. They contain its name, filled with zeros to 32 bytes, then three counts: its passes, those that ended
-//! in SIGKILL, and those that ended in SIGSTOP.
+//! Any number of processes may share `FILE`, and the test may read the file while they run. The file consists of 64-bit
+//! words. The test writes the first word: while the word is not 0, passes are counted but draw no number. From byte 64
+//! on, each failpoint has 64 bytes. They contain its name, filled with zeros to 32 bytes, and then three counts: all
+//! passes, the passes that ended in SIGKILL, and the passes that ended in SIGSTOP.
 
-/// Defines [`Failpoint`], with the name and the weight of each value. A failpoint that is passed once for each frame
-/// has the weight 1; rarer ones have a larger weight, so that a test reaches all of them.
+/// Defines [`Failpoint`], with the name and the weight of each failpoint. A failpoint that is passed once for each
+/// frame has the weight 1; rarer failpoints have a larger weight, so that a test reaches all of them.
 macro_rules! failpoints {
     ($($(#[$doc:meta])* $name:ident $weight:literal,)*) => {
-        /// A named place of the protocol. The comment of each says which process passes it, and what has happened
-        /// before.
+        /// A named place of the protocol. The comment of each failpoint says which process passes it, and what has
+        /// happened before.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Failpoint {
             $($(#[$doc])* $name,)*
@@ -43,7 +44,7 @@ macro_rules! failpoints {
 }
 
 failpoints! {
-    /// Writer: the slot was seen without pins, and its seq is still there.
+    /// Writer: the slot was seen without pins, and still has its seq.
     PinsSeen 30,
     /// Writer: the seq of the slot is 0, and the pins have not been loaded again yet.
     SeqCleared 10,
@@ -59,7 +60,7 @@ failpoints! {
     RingStored 1,
     /// Writer: the head is stored, and the semaphore is still held.
     HeadStored 1,
-    /// Writer: everything is published, and the readers are not notified yet.
+    /// Writer: the frame is published, and the readers are not notified yet.
     NotifyDue 1,
     /// Reader: the pin's bit is set, and the seq has not been loaded again yet.
     PinSet 1,
@@ -77,7 +78,7 @@ failpoints! {
     CopyUnchecked 1,
     /// Reader: a frame is taken, and the cursor is not stored yet.
     CursorDue 1,
-    /// Both: the record of an event or a message is half written.
+    /// Writer or reader: the record of an event or a message is half written.
     RecordHalf 200,
     /// Writer: the semaphore is held for an event.
     EventHolding 100,
@@ -93,7 +94,7 @@ failpoints! {
     LockFileNamed 100,
     /// Writer: it holds the writer byte, and has not looked for the segment of a dead writer yet.
     ChannelLocked 100,
-    /// Writer: the segment of a dead writer is open, and not superseded.
+    /// Writer: the segment of a dead writer is open, and not superseded yet.
     FormerOpened 100,
     /// Writer: the segment of a dead writer is superseded.
     FormerSuperseded 100,
@@ -103,7 +104,7 @@ failpoints! {
     ReplaceHolding 100,
     /// Writer: a segment is complete, and has no name yet.
     SegmentWritten 100,
-    /// Writer: a segment has the name, and the former one is not superseded yet.
+    /// Writer: a new segment has the name, and the former one is not superseded yet.
     SegmentNamed 100,
     /// Writer: a segment is superseded, and nobody is notified yet.
     Superseded 100,
@@ -111,7 +112,7 @@ failpoints! {
     SegmentCurrent 100,
     /// Writer: it is about to commit memory for a slot.
     GrowthDue 10,
-    /// Writer: a slot has memory, and is not in use.
+    /// Writer: a slot has memory, and is not in use yet.
     Grown 10,
     /// Writer: a slot of a superseded segment is taken, and its memory is not released yet.
     ReleaseDue 10,
@@ -119,9 +120,9 @@ failpoints! {
     QuotaLowered 100,
     /// Writer: it is about to store another quota.
     QuotaDue 10,
-    /// Writer: it closes, and the segment has lost its name.
+    /// Writer: it is closing the channel, and the segment has lost its name.
     CloseUnnamed 100,
-    /// Writer: it closes, and the state of the segment says so.
+    /// Writer: it is closing the channel, and the segment's state says that it is closed.
     CloseStored 100,
     /// Reader: a segment is open, and no reader entry is locked yet.
     SegmentOpened 100,
@@ -137,13 +138,13 @@ failpoints! {
     Joining 100,
     /// Reader: the state is attached, and the writer is not notified yet.
     Joined 100,
-    /// Reader: it is attached to the next segment, and its entry in the former segment does not say so yet.
+    /// Reader: it is attached to the next segment, and its entry in the former segment is not in the state moved yet.
     MoveDue 100,
     /// Reader: it is about to store that it leaves.
     LeaveDue 100,
 }
 
-/// Passes a failpoint. In a release build it does nothing.
+/// Passes a failpoint. In a release build, the function does nothing.
 #[inline(always)]
 pub(crate) fn failpoint(at: Failpoint) {
     #[cfg(debug_assertions)]
@@ -165,10 +166,10 @@ mod armed {
     const VARIABLE_NAME: &str = "RSSHM_FAILPOINTS";
     /// The number of passes that the rates refer to.
     const RATE_UNIT: u64 = 1_000_000;
-    /// The factor of a rate at a failpoint where the signal has not happened yet.
+    /// The factor by which the rate of a signal is higher at a failpoint until the signal has been sent there once.
     const FIRST_TIME_FACTOR: u64 = 8;
 
-    /// The size in the file of the part before the first failpoint, and of each failpoint.
+    /// The size of each failpoint's record in the file, and of the part before the first record.
     const RECORD_SIZE: u64 = 64;
     const NAME_SIZE: u64 = 32;
     const FILE_SIZE: u64 = RECORD_SIZE * (1 + Failpoint::NAMES.len() as u64);
@@ -201,8 +202,8 @@ mod armed {
 
     #[inline]
     pub(super) fn pass(at: Failpoint) {
-        // Relaxed, here and below: once set, the flag stays set. A thread that does not see it yet looks at the plan
-        // again.
+        // Relaxed, here and below: once set, the flag stays set. A thread that does not see the set flag yet looks at
+        // the plan again.
         if OFF.load(Ordering::Relaxed) {
             return;
         }
@@ -270,7 +271,7 @@ mod armed {
         fn pass(&self, at: Failpoint) {
             let passes = self.count(at, Count::Passes, 1) + 1;
             let paused = self.counts.at::<AtomicU64>(0);
-            // Relaxed: a pass that draws just after the test has paused the failpoints does no harm.
+            // Relaxed: if a pass still draws just after the test has paused the failpoints, this does no harm.
             if paused.is_none_or(|paused| paused.load(Ordering::Relaxed) != 0) {
                 return;
             }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The layout of a segment: every structure, offset and size, once. docs/PROTOCOL.md describes the same in words.
+//! The layout of a segment: the only declaration of each structure, offset and size. docs/PROTOCOL.md describes the
+//! layout in words.
 //!
 //! ```text
 //! 0        Header       written once, before the segment gets its name
@@ -15,7 +16,7 @@
 //!          slots        the frames; each slot starts on a page
 //! ```
 //!
-//! All integers have the byte order of the machine. A segment of the other byte order fails the check of its version.
+//! All integers have the byte order of the machine. A segment with the other byte order fails the check of its version.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -29,28 +30,28 @@ pub const MAX_SLOTS: usize = 64;
 pub const MAGIC: u64 = u64::from_ne_bytes(*b"rsshm\r\n\x1a");
 /// The version of this layout. A peer uses only segments of its own version.
 pub const VERSION: u32 = 1;
-/// Entries of the reader table. Readers beyond this number observe.
+/// The number of entries of the reader table. Readers beyond this number become observers.
 pub const MAX_READERS: usize = 64;
-/// Entries of the ring. Only this many of the newest frames can be found.
+/// The number of entries of the ring. Readers can find only this many of the newest frames.
 pub const RING_LENGTH: u64 = 128;
 /// The largest size of the caps in bytes.
 pub const MAX_CAPS_SIZE: usize = 64 * 1024;
-/// Bytes from one descriptor to the next: the [`SlotRecord`], then the metadata.
+/// The number of bytes from one descriptor to the next: the [`SlotRecord`], then the metadata.
 pub const DESCRIPTOR_STRIDE: usize = 4096;
-/// The largest size of a frame's metadata in bytes. Metadata belongs to a frame beside its bytes and its
+/// The largest size of a frame's metadata in bytes. Metadata is what a frame has besides its bytes and its
 /// [`FrameDescriptor`].
 pub const MAX_METADATA_SIZE: usize = DESCRIPTOR_STRIDE - size_of::<SlotRecord>();
-/// Records for sticky events. A reader that joins later receives the newest event of each record.
+/// The number of records for sticky events. A reader that joins later receives the event in each record.
 pub const STICKY_EVENT_COUNT: usize = 8;
-/// Records for the newest events, used in turn.
+/// The number of records for the newest events. The writer uses these records in turn.
 pub const EVENT_RING_LENGTH: u64 = 32;
-/// Bytes of an event record.
+/// The size of an event record in bytes.
 pub const EVENT_STRIDE: usize = 4096;
-/// The largest size of an event in bytes, beside its [`EventDescriptor`].
+/// The largest size of an event in bytes, without its [`EventDescriptor`].
 pub const MAX_EVENT_SIZE: usize = EVENT_STRIDE - 8 - size_of::<EventDescriptor>();
-/// Message records of each reader entry.
+/// The number of message records of each reader entry.
 pub const MESSAGE_RING_LENGTH: u64 = 4;
-/// Bytes of a message record.
+/// The size of a message record in bytes.
 pub const MESSAGE_STRIDE: usize = 512;
 /// The largest size of a message in bytes.
 pub const MAX_MESSAGE_SIZE: usize = MESSAGE_STRIDE - 16;
@@ -59,7 +60,7 @@ pub const MAX_MESSAGE_SIZE: usize = MESSAGE_STRIDE - 16;
 pub const SLOTS_ALIGN: u64 = 64 * 1024;
 /// The size of a slot is a multiple of this number of bytes.
 pub const SLOT_ALIGN: u64 = 4096;
-/// The value of a time or an offset in a descriptor that means "no value".
+/// The value that means "no value" for a time or an offset in a descriptor.
 pub const TIME_NONE: u64 = u64::MAX;
 /// The most planes that a frame can have.
 pub const MAX_PLANES: usize = 4;
@@ -78,8 +79,8 @@ pub mod flags {
 
 /// Bits of [`Status::state`].
 pub mod state {
-    /// A newer segment has the name, or is about to get it. A reader takes the frames that are left here, and then
-    /// opens the name again.
+    /// A newer segment has the channel's name, or is about to get it. A reader takes the remaining frames of this
+    /// segment, and then opens the channel's name again.
     pub const SUPERSEDED: u32 = 1;
     /// The writer has closed the channel. No further frame follows in this segment.
     pub const CLOSED: u32 = 2;
@@ -95,8 +96,8 @@ pub mod reader_state {
     pub const MOVED: u32 = 2;
     /// The reader is gone. Frames that it passed on may still be in use.
     pub const LEFT: u32 = 3;
-    /// The reader is about to attach. A lossless writer keeps the frames that it is going to take. But a writer that
-    /// waits for a reader does not continue yet, because this reader may still have to open another segment.
+    /// The reader is about to attach. A lossless writer keeps the frames that this reader is going to take. But a
+    /// writer that waits for a reader keeps waiting, because this reader may still have to open another segment.
     pub const JOINING: u32 = 4;
 
     /// Whether a reader with this state takes frames, or is about to take them.
@@ -106,7 +107,7 @@ pub mod reader_state {
 }
 
 /// The header: the values that never change once the segment has its name. Peers copy it when they open the segment,
-/// and check the copy. Afterwards they use only the copy; the writer also compares the original with it.
+/// and check the copy. Afterwards they use only the copy; the writer also compares the original with its copy.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Header {
@@ -118,7 +119,7 @@ pub struct Header {
     pub header_size: u32,
     /// When the segment was made, in CLOCK_MONOTONIC nanoseconds.
     pub created_ns: u64,
-    /// The seq of the first frame that is published here.
+    /// The seq of the first frame that is published in this segment.
     pub first_seq: u64,
     /// The device number of the lock file.
     pub lock_device: u64,
@@ -130,18 +131,18 @@ pub struct Header {
     pub caps_size: u64,
     /// The offset of the [`Status`].
     pub status_offset: u64,
-    /// The offset of the quotas. Each has 8 bytes: the generation in the upper half, the number of slots in the lower
-    /// half.
+    /// The offset of the quotas. Each quota has 8 bytes: the generation in the upper half, and the number of slots in
+    /// the lower half.
     pub quotas_offset: u64,
     /// The offset of the reader table.
     pub readers_offset: u64,
-    /// Bytes from one [`ReaderEntry`] to the next.
+    /// The number of bytes from one [`ReaderEntry`] to the next.
     pub reader_stride: u32,
-    /// Entries of the reader table.
+    /// The number of entries of the reader table.
     pub reader_count: u32,
     /// The offset of the ring. Each entry has 8 bytes: the seq times 256, plus the slot.
     pub ring_offset: u64,
-    /// Entries of the ring.
+    /// The number of entries of the ring.
     pub ring_count: u32,
     /// The most slots that the segment can have.
     pub slot_count: u32,
@@ -151,11 +152,11 @@ pub struct Header {
     pub slots_offset: u64,
     /// The size of a slot in bytes.
     pub slot_size: u64,
-    /// Bytes from one descriptor to the next.
+    /// The number of bytes from one descriptor to the next.
     pub descriptor_stride: u32,
     /// The least number of later publishes that a frame survives.
     pub history: u32,
-    /// The process id of the writer. It only informs people, for example in error texts, because it may belong to
+    /// The process id of the writer. It is only for people, for example in error texts, because it may come from
     /// another pid namespace.
     pub writer_pid: u32,
     /// Bits of [`flags`].
@@ -163,30 +164,30 @@ pub struct Header {
     /// The offset of the event records: [`STICKY_EVENT_COUNT`] for sticky events, then [`EVENT_RING_LENGTH`] for the
     /// newest events.
     pub events_offset: u64,
-    /// Bytes of an event record.
+    /// The size of an event record in bytes.
     pub event_stride: u32,
     /// The number of event records of both kinds.
     pub event_count: u32,
     /// The offset of the message records, if there are any.
     pub messages_offset: u64,
-    /// Bytes of a message record.
+    /// The size of a message record in bytes.
     pub message_stride: u32,
-    /// Message records of each reader entry; 0 if the writer accepts no messages.
+    /// The number of message records of each reader entry; 0 if the writer accepts no messages.
     pub message_count: u32,
     /// Zero.
     reserved: [u64; 9],
 }
 
-/// The status: the values that change for all peers. Only the writer writes it, except for `writer_word`, which readers
-/// increment too.
+/// The status: the values that change for all peers. Only the writer writes the status, except for `writer_word`, which
+/// readers increment too.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Status {
     /// The seq of the newest frame; 0 before the first frame of the channel.
     pub head: AtomicU64,
-    /// The seq of the last frame before the end of the stream that `eos_count` counts.
+    /// The seq of the last frame before the newest end of the stream. `eos_count` counts these ends.
     pub eos_seq: AtomicU64,
-    /// The latency of the writer: how many nanoseconds after its timestamp a frame leaves the writer.
+    /// The latency of the writer: the time in nanoseconds from a frame's timestamp until the frame leaves the writer.
     pub latency_ns: AtomicU64,
     /// Futex word of the readers: counts publishes and everything else that a reader waits for.
     pub published: AtomicU32,
@@ -209,13 +210,13 @@ pub struct Status {
 impl Status {
     /// Whether the segment is superseded or closed, so that no further frame follows in it.
     pub fn is_over(&self) -> bool {
-        // Acquire: pairs with the release `fetch_or` of a writer that supersedes or closes the segment. The head that
-        // is loaded after this is the last one.
+        // Acquire: pairs with the release `fetch_or` of a writer that supersedes or closes the segment. A head that is
+        // loaded after this load is the final head.
         self.state.load(Ordering::Acquire) & (state::SUPERSEDED | state::CLOSED) != 0
     }
 }
 
-/// A reader's entry in one segment. Only the process that holds the lock of the entry writes it.
+/// A reader's entry in one segment. Only the process that holds the lock of the entry writes the entry.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct ReaderEntry {
@@ -223,7 +224,7 @@ pub struct ReaderEntry {
     pub pins: AtomicU64,
     /// The seq of the last frame that the reader has taken or does not want.
     pub cursor: AtomicU64,
-    /// The number of the entry's owner. Each new owner increases it before its first pin.
+    /// The number of the entry's current owner. Each new owner increases the number before its first pin.
     pub generation: AtomicU32,
     /// One of [`reader_state`].
     pub state: AtomicU32,
@@ -236,7 +237,8 @@ pub struct ReaderEntry {
     pad: [u32; 6],
 }
 
-/// The lower half of a quota after an eviction. The reader held more slots than its quota, so its pins no longer count.
+/// The lower half of the quota of an evicted reader. The reader held more slots than its quota, so its pins no longer
+/// count.
 pub const EVICTED: u32 = u32::MAX;
 /// The largest quota of a reader, in slots.
 pub const MAX_QUOTA: u32 = 8;
@@ -293,7 +295,7 @@ pub struct FrameDescriptor {
     reserved: [u64; 16],
 }
 
-/// The bit of [`FrameDescriptor::flags`] that marks a frame which is not a keyframe (GST_BUFFER_FLAG_DELTA_UNIT).
+/// The bit of [`FrameDescriptor::flags`] that is set if the frame is not a keyframe (GST_BUFFER_FLAG_DELTA_UNIT).
 pub const DELTA_UNIT: u32 = 1 << 13;
 
 impl Default for FrameDescriptor {
@@ -388,13 +390,13 @@ impl FrameDescriptor {
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct SlotRecord {
-    /// The seq of the frame in the slot; 0 while it cannot be read.
+    /// The seq of the frame in the slot; 0 while the slot cannot be read.
     pub seq: AtomicU64,
     /// The [`FrameDescriptor`].
     pub words: [AtomicU64; DESCRIPTOR_WORDS],
 }
 
-/// The description of an event, beside its bytes.
+/// The description of an event, without the event's bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct EventDescriptor {
@@ -426,7 +428,7 @@ pub struct EventRecord {
     pub words: [AtomicU64; EVENT_STRIDE / 8 - 1],
 }
 
-/// The record of a message in the segment. Only the process that holds the lock of the reader entry writes it.
+/// The record of a message in the segment. Only the process that holds the lock of the reader entry writes the record.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct MessageRecord {
@@ -466,7 +468,7 @@ const fn size_of_field<T, F>(_: fn(&T) -> &F) -> usize {
 macro_rules! reserved_fields {
     ($type:ty: $($field:ident),*) => {
         impl $type {
-            /// Name, offset and size of the private fields that are zero, for tests that compare the whole layout.
+            /// Name, offset and size of the private fields that are zero, for tests that check the whole layout.
             #[doc(hidden)]
             pub const RESERVED: &[(&str, usize, usize)] = &[$((
                 stringify!($field),
@@ -485,15 +487,15 @@ fn align_up(value: u64, to: u64) -> Option<u64> {
     value.checked_add(to - 1).map(|value| value / to * to)
 }
 
-/// A table of a segment, with the header's field for its offset, its size, and its alignment.
+/// A table of a segment: its size, its alignment, and the header's field for its offset.
 pub(crate) struct Table {
     /// The name of the header's field.
     field: &'static str,
     offset: fn(&Header) -> u64,
     set_offset: fn(&mut Header, u64),
-    /// The size in bytes of the table that the header describes; `None` if there is no such table.
+    /// The size in bytes of the table that the header describes; `None` if the segment does not have this table.
     size: fn(&Header) -> Option<u64>,
-    /// The required alignment of the offset. If the offset is not a multiple of it, the segment is damaged.
+    /// The required alignment. If the offset is not a multiple of this number, the segment is damaged.
     alignment: u64,
     /// The alignment of the table in a new segment.
     placement: u64,
@@ -527,7 +529,7 @@ impl Table {
         u64::from(header.slot_count) * DESCRIPTOR_STRIDE as u64
     ));
 
-    /// The offset and the size of the table that `header` describes; `None` if there is no such table.
+    /// The offset and the size of the table that `header` describes; `None` if the segment does not have this table.
     pub(crate) fn range(&self, header: &Header) -> Option<(u64, u64)> {
         (self.size)(header).map(|size| ((self.offset)(header), size))
     }
@@ -550,7 +552,7 @@ impl Header {
     ];
 
     /// The header of a segment for caps of `caps_size` bytes and `slot_count` slots of at least `frame_size` bytes,
-    /// with message records if `accept_messages` is set. `None` if the numbers are out of bounds.
+    /// with message records if `accept_messages` is set. `None` if a number is out of bounds.
     pub fn new(caps_size: usize, slot_count: u32, frame_size: u64, accept_messages: bool) -> Option<Self> {
         if caps_size > MAX_CAPS_SIZE || !(1..=MAX_SLOTS as u32).contains(&slot_count) {
             return None;
@@ -590,8 +592,8 @@ impl Header {
             .filter(|total| *total <= isize::MAX as u64)
     }
 
-    /// Checks a header that another process wrote, in a file of `file_size` bytes. If it succeeds, every table is
-    /// aligned, inside the file, and before the slots.
+    /// Checks a header that another process wrote, in a file of `file_size` bytes. If the check succeeds, every table
+    /// is aligned, inside the file, and before the slots.
     ///
     /// # Errors
     /// A text that names the field and its value.
@@ -633,7 +635,7 @@ impl Header {
         Ok(())
     }
 
-    /// Checks the fields that have a range.
+    /// Checks the fields whose values must be in a range.
     fn check_sizes(&self, file_size: u64) -> Result<(), String> {
         if ![0, MESSAGE_RING_LENGTH].contains(&u64::from(self.message_count)) {
             return Err(format!(

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The pin rule: how a reader keeps a slot, and how the writer takes one, without a lock between them.
+//! The pin rule: how a reader keeps a slot and the writer takes a slot, without a lock between the two processes.
 //!
 //! The reader sets the slot's bit in its pin word and then loads the seq of the slot. The writer sets the seq to 0 and
-//! then loads the bits. Both have a full fence between the two steps. Therefore at least one of them sees the other's
-//! store, whatever the timing.
+//! then loads the bits. Each of them has a full fence between its two steps. Therefore, whatever the timing, at least
+//! one of them sees the other's store.
 
-// The path begins with `super`, so that the loom model can include this file with its own atomics.
+// The paths begin with `super`, so that the loom model can include this file with its own atomics.
 use super::{
     atomic::{AtomicU64, Ordering, fence},
     failpoint::{Failpoint, failpoint},
@@ -15,8 +15,9 @@ use super::{
 
 /// How many times one reader holds each slot. The reader's pin word in shared memory follows from these counts.
 ///
-/// A reader may hold a slot more than once, for example a frame that it shows again after a pause. So a bit is set when
-/// its count leaves 0, and cleared when the count returns to 0. The owner keeps this value behind a lock.
+/// A reader may hold a slot more than once, for example a frame that it shows again after a pause. Therefore the slot's
+/// bit is set when its count leaves 0, and cleared when the count returns to 0. The owner keeps this value behind a
+/// lock.
 #[derive(Debug)]
 pub struct PinCounts {
     counts: [u32; MAX_SLOTS],
@@ -38,8 +39,8 @@ impl PinCounts {
         self.bits.count_ones()
     }
 
-    /// Pins `slot` if it still has the frame `wanted`, which is not 0. If the result is `true`, nobody changes the
-    /// frame's bytes until [`unpin`](Self::unpin).
+    /// Pins `slot` if it still has the frame with the seq `wanted`, which is not 0. If the result is `true`, nobody
+    /// changes the frame's bytes until [`unpin`](Self::unpin).
     ///
     /// `word` is the pin word of this reader's entry, `seq` is the seq of the slot, and `slot` is below 64.
     pub fn pin(&mut self, word: &AtomicU64, seq: &AtomicU64, slot: usize, wanted: u64) -> bool {
@@ -87,9 +88,9 @@ impl PinCounts {
 
 /// Takes a slot for writing unless a reader has pinned it. The caller has seen the slot without pins just before.
 ///
-/// `pinned` returns whether a pin of the slot counts, and loads the pin words with acquire order. If the result is
-/// `false`, the seq remains 0, because a reader may have seen the 0 already and the slot is the oldest one anyway. The
-/// slot is used once no reader pins it.
+/// `pinned` loads the pin words with acquire order, and returns whether the slot has a pin that counts. If this
+/// function returns `false`, the seq remains 0, because a reader may have seen the 0 already. The frame is the oldest
+/// one anyway. The writer uses the slot once no reader pins it.
 pub fn take_for_writing(seq: &AtomicU64, pinned: impl FnOnce() -> bool) -> bool {
     failpoint(Failpoint::PinsSeen);
     // Relaxed: the fence below orders this store before everything that follows. An observer copies without a pin, has

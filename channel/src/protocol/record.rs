@@ -12,12 +12,12 @@ use crate::protocol::{
     layout::{EventDescriptor, EventRecord, MessageRecord},
 };
 
-/// Words of an [`EventDescriptor`] in an event record.
+/// The number of words that an [`EventDescriptor`] has in an event record.
 const EVENT_DESCRIPTOR_WORDS: usize = size_of::<EventDescriptor>() / 8;
 
 /// Writes bytes into words and fills the last word with zeros. Bytes beyond the last word are ignored.
 ///
-/// Relaxed stores: the release store of the seq that belongs to the words publishes them.
+/// The stores are relaxed, because the release store of the record's seq publishes the words.
 pub(crate) fn store_bytes(to: &[AtomicU64], bytes: &[u8]) {
     for (to, from) in to.iter().zip(bytes.chunks(8)) {
         let mut word = [0; 8];
@@ -28,7 +28,7 @@ pub(crate) fn store_bytes(to: &[AtomicU64], bytes: &[u8]) {
 
 /// The first `size` bytes of `from`, or all of its bytes if there are fewer.
 ///
-/// Relaxed loads: before the call, the caller loads the seq of these words with acquire order.
+/// The loads are relaxed, because the caller loads the record's seq with acquire order before the call.
 pub(crate) fn load_bytes(from: &[AtomicU64], size: usize) -> Vec<u8> {
     let size = size.min(from.len() * 8);
     let mut bytes = Vec::with_capacity(size.next_multiple_of(8));
@@ -81,7 +81,8 @@ impl EventRecord {
         self.seq.store(0, Ordering::Relaxed);
     }
 
-    /// The event in the record: its seq, its descriptor and its bytes.
+    /// The event in the record: its seq, its descriptor and its bytes; `None` if the record is empty or changes during
+    /// the copy.
     pub(crate) fn read(&self) -> Option<(u64, EventDescriptor, Vec<u8>)> {
         let (head, body) = self.words.split_at(EVENT_DESCRIPTOR_WORDS);
         let (seq, (descriptor, bytes)) = read(&self.seq, || {
@@ -107,7 +108,7 @@ impl MessageRecord {
         });
     }
 
-    /// The bytes of the message `seq`; `None` if the record has another message.
+    /// The bytes of the message `seq`; `None` if the record does not have this message.
     pub(crate) fn read(&self, seq: u64) -> Option<Vec<u8>> {
         let (size, body) = (&self.words[0], &self.words[1..]);
         let (found, bytes) = read(&self.seq, || {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The creation of segments: a segment is made in a staging file, completed, and only then gets the channel's name.
+//! The creation of segments. A segment is written to a staging file, which gets the channel's name only when the
+//! segment is complete.
 
 use std::sync::atomic::Ordering;
 
@@ -18,7 +19,7 @@ use crate::{
 /// Why a segment cannot be created.
 #[derive(Debug)]
 pub(crate) enum CreateError {
-    /// The shared memory file system has no memory for it.
+    /// The shared memory file system has no memory for the segment.
     NoMemory,
     /// A call failed; the text names its purpose.
     Failed(String, Errno),
@@ -44,10 +45,10 @@ impl Segment {
     /// Creates a segment in a staging file and commits memory for its first `slots` slots.
     ///
     /// The segment has no name yet, and [`write_header`](Self::write_header) completes it. The writer's byte of the
-    /// segment is locked already. Observers query that lock, because they cannot open the lock file.
+    /// segment's file is already locked. Observers query this lock, because they cannot open the lock file.
     ///
     /// # Errors
-    /// [`CreateError`]. In this case, the staging file is removed.
+    /// [`CreateError`]. After an error, the staging file is removed.
     pub(crate) fn create(
         header: Header,
         caps: &str,
@@ -70,25 +71,24 @@ impl Segment {
         let segment = Self::map(header, caps.to_owned(), file_id, file, Access::Write)
             .and_then(|segment| segment.ok_or(Errno::EINVAL))
             .map_err(|errno| CreateError::Failed(mapping_text(&header, "a new segment"), errno))?;
-        // Nobody else can find the file yet, so plain bytes may be written.
+        // No other process can find the file yet, so a plain copy is safe.
         if !segment.tables.mapping().write(header.caps_offset, caps.as_bytes()) {
             return Err(CreateError::failed("writing the caps")(Errno::EINVAL));
         }
-        // Relaxed: the count is a hint of this process (see `is_committed`).
+        // Relaxed: the count is only a hint for this process (see `is_committed`).
         segment.committed.store(slots, Ordering::Relaxed);
-        // Only the first slot is prefaulted, so that the first frame does not wait for the others.
+        // Only the first slot is prefaulted, so that the first frame does not wait until all slots are prefaulted.
         segment.prefault(0, 1);
         Ok((segment, staging, writer_lock))
     }
 
-    /// Writes the header, and the first values of the status, of a segment that has no name yet. It is the last step
-    /// before the segment gets its name.
+    /// Writes the header and the first values of the status. This is the last step before the segment gets its name.
     pub(crate) fn write_header(&mut self, first_seq: u64, event_head: u64, latency_ns: u64) {
         self.header.first_seq = first_seq;
         self.tables.mapping().write(0, bytemuck::bytes_of(&self.header));
         let status = self.tables.status();
-        // Relaxed: the rename that gives the segment its name follows, and a process that opens the name sees all
-        // stores before the rename.
+        // Relaxed: the rename that gives the segment its name comes later. A process that opens the segment by this
+        // name sees all stores before the rename.
         status.head.store(first_seq - 1, Ordering::Relaxed);
         status.event_head.store(event_head, Ordering::Relaxed);
         status.latency_ns.store(latency_ns, Ordering::Relaxed);

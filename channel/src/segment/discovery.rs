@@ -10,8 +10,8 @@ use crate::{
     sys::files::{SHM_DIR, open},
 };
 
-/// The names of the existing channels, sorted. A channel exists if /dev/shm has a file of its name that this user may
-/// read and that begins with the magic number of a segment.
+/// The names of the existing channels, sorted. A channel exists if /dev/shm has a file with the channel's name. This
+/// user must be able to read the file, and it must begin with the magic number of a segment.
 ///
 /// # Examples
 ///

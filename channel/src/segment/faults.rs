@@ -15,7 +15,7 @@ pub enum SemaphoreFault {
     Posted,
     /// The bytes of the semaphore were not valid.
     Damaged,
-    /// A program put another semaphore under the name of this one.
+    /// A program gave the name of the semaphore to another semaphore.
     Replaced,
 }
 
@@ -41,7 +41,7 @@ impl std::fmt::Display for SemaphoreFault {
     }
 }
 
-/// A set of kinds of faults.
+/// A set of faults.
 #[derive(Debug, Default)]
 pub(crate) struct SemaphoreFaults(AtomicU32);
 
@@ -53,7 +53,7 @@ impl SemaphoreFaults {
         }
     }
 
-    /// Adds the faults of `others`; returns those that were not in this set before.
+    /// Adds the faults of `others` to this set, and returns the faults that were not in it before.
     pub(crate) fn merge(&self, others: &Self) -> Vec<SemaphoreFault> {
         let others = others.0.load(Ordering::Relaxed);
         let added = others & !self.0.fetch_or(others, Ordering::Relaxed);

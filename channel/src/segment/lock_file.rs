@@ -2,9 +2,10 @@
 
 //! The lock file of a channel: its named semaphore, and the locks on single bytes of the same file.
 //!
-//! The locks decide who is alive, because the kernel releases the locks of a process that dies. The semaphore is a
-//! courtesy for programs that look at the channel while they hold the semaphore. POSIX semaphores have no owner and no
-//! recovery, so the writer waits at most [`ACQUIRE_TIMEOUT`] for it, and repairs an invalid value.
+//! The locks decide which peers are alive, because the kernel releases the locks of a process that dies. The semaphore
+//! is for programs that hold it while they inspect the channel; no peer depends on it. A POSIX semaphore has no owner,
+//! and stays taken when its holder dies. Therefore the writer waits at most [`ACQUIRE_TIMEOUT`] for it, and repairs an
+//! invalid value.
 
 use std::{
     os::fd::OwnedFd,
@@ -37,7 +38,7 @@ use crate::{
 
 /// How long a publish waits for a semaphore that another program holds.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(2);
-/// How long a semaphore may stay taken before the writer resets it to 1.
+/// How long the semaphore may stay taken before the writer resets it to 1.
 const STUCK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The file `/dev/shm/sem.NAME`: the semaphore, and the bytes that are locked.
@@ -48,13 +49,13 @@ pub(crate) struct LockFile {
     file: OwnedFd,
     file_id: FileId,
     semaphore: Semaphore,
-    /// The time from which on another program has held the semaphore for too long; `None` after this writer acquired
-    /// it. The mutex also lets only one thread of this process at a time hold the semaphore.
+    /// When a wait for the semaphore first timed out; `None` if this writer has acquired the semaphore since. The mutex
+    /// also lets only one thread of this process at a time hold the semaphore.
     missed_since: Mutex<Option<Instant>>,
-    /// The count is outside the mutex, because the threads that read it must not wait for the thread that holds the
-    /// semaphore.
+    /// How many waits have timed out. The count is outside the mutex, because the threads that read the count must not
+    /// wait for the thread that holds the semaphore.
     timeouts: AtomicU64,
-    /// The faults are outside the mutex for the same reason.
+    /// The faults are outside the mutex for the same reason as `timeouts`.
     pub(crate) faults: SemaphoreFaults,
 }
 
@@ -65,14 +66,15 @@ pub(crate) enum LockAttempt {
     Locked(i64, OfdLock),
     /// Other processes hold all bytes.
     AllTaken,
-    /// Another file has the name by now.
+    /// The name of the lock file now belongs to another file, or to none.
     NameChanged,
 }
 
-/// The mode of the lock file of a channel with the mode `perms`: each class has read and write permission, or none.
+/// The mode of the lock file of a channel with the mode `perms`: each class (owner, group, others) has both read and
+/// write permission, or neither.
 ///
-/// A process that can open the file can lock its bytes. Therefore a class that may only read the segment must not open
-/// it.
+/// A process that can open the file can lock its bytes. Therefore a class that may only read the segment must not be
+/// able to open the lock file.
 pub(crate) fn lock_file_mode(perms: u32) -> u32 {
     [0o600, 0o060, 0o006]
         .into_iter()
@@ -91,8 +93,8 @@ impl LockFile {
         }
     }
 
-    /// Creates a lock file whose semaphore has the value 1; `None` if another process was faster. The writer's byte is
-    /// locked before another process can find the file.
+    /// Creates a lock file whose semaphore has the value 1; `None` if another process created it first. The writer's
+    /// byte is locked before another process can find the file.
     pub(crate) fn create(name: &ChannelName, perms: u32) -> Result<Option<(Self, OfdLock)>, Error> {
         let channel = name.as_str();
         let path = name.lock_file_path();
@@ -123,8 +125,8 @@ impl LockFile {
         }
     }
 
-    /// Extends a lock file that was truncated, so that it has the size of a semaphore again; `true` if it was too
-    /// short. The writer then calls [`initialise`](Self::initialise), once it has locked its byte.
+    /// Extends a truncated lock file to the size of a semaphore; `true` if the file was too short. If so, the writer
+    /// calls [`initialise`](Self::initialise) after it has locked its byte.
     pub(crate) fn repair(name: &ChannelName) -> Result<bool, Error> {
         let path = name.lock_file_path();
         let Ok(Some(file)) = files::open(&path, true) else {
@@ -139,7 +141,7 @@ impl LockFile {
         Ok(is_short)
     }
 
-    /// Makes the bytes a semaphore with the value 1, whatever they were.
+    /// Turns the bytes, whatever they were, into a semaphore with the value 1.
     pub(crate) fn initialise(&self) -> Result<(), Error> {
         self.semaphore
             .initialise()
@@ -181,7 +183,8 @@ impl LockFile {
         &self.path
     }
 
-    /// Sets the mode that belongs to `perms`. A former writer of the same user may have had other permissions.
+    /// Sets the mode of the lock file that `perms` requires, because a former writer of this user may have had other
+    /// permissions.
     pub(crate) fn set_perms(&self, perms: u32) -> Result<(), Error> {
         nix::sys::stat::fchmod(
             &self.file,
@@ -211,8 +214,8 @@ impl LockFile {
         Ok(LockAttempt::AllTaken)
     }
 
-    /// Whether a process holds the lock of `byte`. `true` if the kernel cannot tell, so that nothing is taken from a
-    /// living process.
+    /// Whether a process holds the lock of `byte`. The result is also `true` if the kernel cannot tell, so that nothing
+    /// is taken from a living process.
     pub(crate) fn is_locked(&self, byte: i64) -> bool {
         lock::is_locked(&self.file, byte).unwrap_or(true)
     }
@@ -232,7 +235,8 @@ impl LockFile {
         }
     }
 
-    /// Waits for the semaphore once, and resets it when it is stuck; `false` if it stays taken.
+    /// Handles a taken semaphore: waits for it once, and resets it after [`STUCK_TIMEOUT`]. `false` if the semaphore
+    /// stays taken.
     fn wait(&self, missed_since: &mut Option<Instant>) -> bool {
         match *missed_since {
             None => {
@@ -245,14 +249,14 @@ impl LockFile {
                 }
                 acquired
             }
-            // Another program may hold the semaphore only for a moment, so wait once more before the reset.
+            // Perhaps another program has just taken the semaphore for a moment, so wait once more before the reset.
             Some(since) if since.elapsed() > STUCK_TIMEOUT => {
                 self.semaphore.wait(ACQUIRE_TIMEOUT) || {
                     self.release();
                     self.semaphore.try_wait()
                 }
             }
-            // Each further wait would delay a frame.
+            // The call does not wait again, because each further wait would delay a frame.
             Some(_) => false,
         }
     }
@@ -272,7 +276,8 @@ impl LockFile {
         }
     }
 
-    /// Repairs a damaged semaphore and resets a stuck one. The service calls it, because a publish may not come soon.
+    /// Repairs a damaged semaphore and resets a stuck one. The service calls it, because the next publish may come much
+    /// later.
     pub(crate) fn repair_semaphore(&self) {
         self.repair_kind();
         let missed_since = *sync::lock(&self.missed_since);
@@ -288,8 +293,8 @@ impl LockFile {
     }
 }
 
-/// One attempt to hold the semaphore. If it was acquired in time, dropping the guard sets it to 1. Otherwise another
-/// program holds it, and the guard only keeps out other threads of this process.
+/// One attempt to hold the semaphore. After a successful attempt, dropping the guard resets the semaphore to 1. After a
+/// failed attempt, another program holds the semaphore, and the guard only excludes the other threads of this process.
 pub(crate) struct SemaphoreGuard<'a> {
     lock_file: &'a LockFile,
     _missed_since: MutexGuard<'a, Option<Instant>>,

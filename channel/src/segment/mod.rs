@@ -37,7 +37,7 @@ use crate::{
     },
 };
 
-/// The access that a peer needs to a segment. It decides which parts the peer maps, and whether it can write them.
+/// The access that a peer needs to a segment. It decides which parts the peer maps, and which of them are writable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Read the tables, and read frames from the file.
@@ -48,11 +48,11 @@ pub(crate) enum Access {
     Write,
 }
 
-/// The size of the largest address space of a process, in bytes. A segment of this size or more is damaged; if a
-/// smaller one cannot be mapped, a limit of the process is the reason.
+/// The size of the largest address space of a process, in bytes. A header that describes a segment of this size or more
+/// is damaged. If a smaller segment cannot be mapped, the reason is a limit of the process.
 const ADDRESS_SPACE_SIZE: u64 = 1 << 47;
 
-/// The text for a failed mapping of a whole segment, for an error. It names the limit that may be the reason.
+/// The text of the error for a segment that cannot be mapped. It names the limit that may be the reason.
 fn mapping_text(header: &Header, path: &str) -> String {
     format!(
         "mapping {} slots of {} bytes of {path} into this program's address space (see ulimit -v)",
@@ -69,7 +69,7 @@ pub(crate) struct Segment {
     pub(crate) file: OwnedFd,
     pub(crate) tables: SegmentTables,
     slots: Option<Mapping>,
-    /// The number of slots for which the file is known to have memory. It only grows.
+    /// The number of slots for which the file is known to have memory. The number only grows.
     committed: AtomicU32,
     fork_guard: ForkGuard,
 }
@@ -96,7 +96,7 @@ impl Segment {
         let failed = |call: &str, errno| Error::system(name.as_str(), format!("{call} {}", name.segment_path()), errno);
         let file_size = u64::try_from(stat.st_size).unwrap_or(0);
         let mut header = Header::zeroed();
-        // The header is read with pread, because a file that shrinks meanwhile cannot raise SIGBUS there.
+        // The header is read with pread, which does not raise SIGBUS if another process truncates the file meanwhile.
         if !files::read_exactly(&file, bytemuck::bytes_of_mut(&mut header), 0).map_err(|errno| failed("read", errno))? {
             return Err(damaged(format!("it has only {file_size} bytes")));
         }
@@ -121,7 +121,7 @@ impl Segment {
             .ok_or_else(|| damaged("its tables are not inside it".to_owned()))
     }
 
-    /// Maps the file; `None` if the tables of the header are not inside it.
+    /// Maps the file; `None` if the tables that the header describes are not inside it.
     fn map(header: Header, caps: String, file_id: FileId, file: OwnedFd, access: Access) -> nix::Result<Option<Self>> {
         let tables = Mapping::new(&file, 0, header.slots_offset, access != Access::Observe)?;
         let slots = match access {
@@ -149,14 +149,14 @@ impl Segment {
     pub(crate) fn is_corrupted(&self) -> bool {
         let mut header = Header::zeroed();
         let mut caps = vec![0; self.caps.len()];
-        // A file that cannot be read, or is too short, does not count here. Every reader that opens it returns an
-        // error.
+        // A file that cannot be read, or is too short, does not count as corrupted here. Every reader that opens such a
+        // file returns an error.
         files::read_exactly(&self.file, bytemuck::bytes_of_mut(&mut header), 0) == Ok(true)
             && files::read_exactly(&self.file, &mut caps, self.header.caps_offset) == Ok(true)
             && (header != self.header || caps != self.caps.as_bytes())
     }
 
-    /// The identity of the lock file of this segment's readers.
+    /// The identity of the lock file in which this segment's readers lock their bytes.
     pub(crate) fn lock_file_id(&self) -> FileId {
         FileId {
             device: self.header.lock_device,
@@ -166,8 +166,8 @@ impl Segment {
 
     /// Whether the file has memory for the whole of `slot`.
     ///
-    /// Touching a slot without memory is fatal (SIGBUS), and shared memory may name any slot. Therefore the size of the
-    /// file decides. It is queried once for each slot that was not seen before.
+    /// Touching a slot without memory is fatal (SIGBUS), and a slot's index in shared memory may be wrong. Therefore
+    /// the size of the file decides. The size is queried only for a slot that is not yet known to have memory.
     pub(crate) fn is_committed(&self, slot: usize) -> bool {
         if slot >= self.header.slot_count as usize {
             return false;
@@ -185,7 +185,7 @@ impl Segment {
         (slot as u64) < committed
     }
 
-    /// Commits memory for one more slot. Only the writer calls it.
+    /// Commits memory for `slot`. Only the writer calls it.
     pub(crate) fn commit_slot(&self, slot: usize) -> nix::Result<()> {
         let offset = self.header.slots_offset + slot as u64 * self.header.slot_size;
         files::commit_memory(&self.file, offset, self.header.slot_size)?;
@@ -194,7 +194,8 @@ impl Segment {
         Ok(())
     }
 
-    /// Enters the pages of slots into the page table, so that the first frame in them is as fast as the later ones.
+    /// Enters the pages of `slots` slots, from `first` on, into the page table. The first frame in each of them is then
+    /// written as fast as later frames.
     pub(crate) fn prefault(&self, first: usize, slots: u32) {
         if let Some(mapping) = &self.slots {
             mapping.prefault(self.slot_offset(first), u64::from(slots) * self.header.slot_size);
@@ -209,18 +210,19 @@ impl Segment {
         let _ = nix::fcntl::fallocate(&self.file, keep, offset as i64, self.header.slot_size as i64);
     }
 
-    /// Whether this value is a forked child's copy. Then the reader entry, the pins and the name belong to the parent,
-    /// and this process must not release them.
+    /// Whether this value is a forked child's copy. If it is, the reader entry, the pins and the name belong to the
+    /// parent, and this process must not release them.
     pub(crate) fn is_inherited(&self) -> bool {
         self.fork_guard.is_inherited()
     }
 
-    /// Whether the writer that created the segment lives and has not closed it. `true` if the kernel cannot tell.
+    /// Whether the writer that created the segment lives and has not closed it. The result is also `true` if the kernel
+    /// cannot tell.
     pub(crate) fn has_writer(&self) -> bool {
         lock::is_locked(&self.file, layout::WRITER_BYTE).unwrap_or(true)
     }
 
-    /// Whether frames can still come in this segment: it is not superseded or closed, and its writer lives.
+    /// Whether frames can still come in this segment: it is neither superseded nor closed, and its writer lives.
     pub(crate) fn is_current(&self) -> bool {
         !self.tables.status().is_over() && self.has_writer()
     }
@@ -242,15 +244,15 @@ impl Segment {
     /// Copies the descriptor of the frame in `slot`. The copy is valid only if the slot is pinned, or if the seq of the
     /// slot is the same before and after the copy.
     pub(crate) fn read_descriptor(&self, slot: usize) -> FrameDescriptor {
-        // Relaxed: the acquire load of the seq before the copy orders these loads. Without a pin, the acquire fence
-        // after the copy orders them too.
+        // Relaxed: the caller's acquire load of the seq before the copy orders these loads. Without a pin, the caller
+        // also has an acquire fence after the copy.
         let words = &self.slot_record(slot).words;
         let words: [u64; layout::DESCRIPTOR_WORDS] = core::array::from_fn(|word| words[word].load(Ordering::Relaxed));
         bytemuck::must_cast(words)
     }
 
-    /// Copies the first `size` bytes of the metadata of the frame in `slot`, at most `MAX_METADATA_SIZE`. They are
-    /// valid under the same condition as [`read_descriptor`](Self::read_descriptor).
+    /// Copies the first `size` bytes of the metadata of the frame in `slot`, at most `MAX_METADATA_SIZE`. The copy is
+    /// valid under the condition that [`read_descriptor`](Self::read_descriptor) names.
     pub(crate) fn read_metadata(&self, slot: usize, size: u32) -> Vec<u8> {
         record::load_bytes(self.tables.metadata(slot), size as usize)
     }

@@ -27,7 +27,8 @@ use crate::{
     },
 };
 
-/// How many random names are tried. Other processes cannot guess these names, so one is taken only by chance.
+/// How many random names are tried. Other processes cannot guess these names, so a name is already in use only by
+/// chance.
 const MAX_ATTEMPTS: u32 = 10;
 /// The least age of a staging file that counts as abandoned.
 const MIN_SWEEP_AGE: Duration = Duration::from_secs(10);
@@ -70,7 +71,7 @@ impl StagingFile {
         Err(io::ErrorKind::AlreadyExists.into())
     }
 
-    /// Opens another file description of the same file.
+    /// Opens another file description of the staging file.
     pub(crate) fn open_again(&self) -> io::Result<OwnedFd> {
         open(&self.path, true)?.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -80,7 +81,8 @@ impl StagingFile {
         fchmod(&self.file, Mode::from_bits_truncate(mode))
     }
 
-    /// Renames the file to `path`. With `replace` it replaces the file of that name; otherwise such a file is an error.
+    /// Renames the file to `path`. If `path` exists already, the call replaces that file if `replace` is set, and fails
+    /// otherwise.
     pub(crate) fn persist(&mut self, path: &str, replace: bool) -> nix::Result<()> {
         let flags = if replace {
             RenameFlags::empty()
@@ -101,8 +103,8 @@ impl Drop for StagingFile {
     }
 }
 
-/// Removes the staging files of processes that died: files of this user that are older than [`MIN_SWEEP_AGE`] and whose
-/// writer byte nobody has locked.
+/// Removes the staging files of processes that died. Such a file belongs to this user, is older than [`MIN_SWEEP_AGE`],
+/// and its writer byte is not locked.
 pub(crate) fn sweep_staging_files() {
     for entry in std::fs::read_dir(SHM_DIR).into_iter().flatten().flatten() {
         let name = entry.file_name();

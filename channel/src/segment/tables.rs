@@ -18,7 +18,8 @@ pub(crate) type MetadataWords = [AtomicU64; MAX_METADATA_SIZE / 8];
 /// The tables of a segment: everything before the slots, except the caps.
 ///
 /// Offsets and sizes are checked once, in [`new`](Self::new), and the pointers stay valid because this value owns the
-/// mapping. An index beyond the end of a table wraps around, so that no value of another process can lead outside.
+/// mapping. An index beyond the end of a table wraps around, so that no value from another process can lead outside the
+/// table.
 #[derive(Debug)]
 pub(crate) struct SegmentTables {
     mapping: Mapping,
@@ -33,13 +34,14 @@ pub(crate) struct SegmentTables {
     slot_count: usize,
 }
 
-// SAFETY: the pointers lead into `mapping`, which is `Send` and moves with them; its address does not change.
+// SAFETY: the pointers point into `mapping`, which is `Send` and moves with them. The address of the mapped bytes does
+// not change.
 unsafe impl Send for SegmentTables {}
 // SAFETY: a shared reference gives access to atomics only, which threads may use at the same time.
 unsafe impl Sync for SegmentTables {}
 
 impl SegmentTables {
-    /// The tables that `header` names; `None` if one of them is outside the mapping or not aligned.
+    /// The tables that `header` describes; `None` if one of them is outside the mapping or not aligned.
     pub(crate) fn new(mapping: Mapping, header: &Header) -> Option<Self> {
         let slot_count = header.slot_count as usize;
         let has_messages = header.message_count > 0;
@@ -72,8 +74,8 @@ impl SegmentTables {
 
     /// The quota of the reader that owns `entry`.
     pub(crate) fn quota(&self, entry: usize) -> &AtomicU64 {
-        // SAFETY: `address_of` checked the whole table, which has `MAX_READERS` words, and the index is below that. The
-        // mapping lives as long as `self`.
+        // SAFETY: `address_of` checked the whole table, which has `MAX_READERS` words, and the index is below this
+        // number. The mapping lives as long as `self`.
         unsafe { self.quotas.add(entry % MAX_READERS).as_ref() }
     }
 
@@ -84,37 +86,37 @@ impl SegmentTables {
     /// The reader table.
     pub(crate) fn readers(&self) -> &[ReaderEntry; MAX_READERS] {
         // SAFETY: `address_of` checked the whole table, which has `MAX_READERS` entries. `ReaderEntry` is `Shared`, and
-        // so is an array of them.
+        // so is an array of such entries.
         unsafe { self.readers.cast::<[ReaderEntry; MAX_READERS]>().as_ref() }
     }
 
-    /// The ring's entry of a frame.
+    /// The entry of the ring for the frame `seq`.
     pub(crate) fn ring(&self, seq: u64) -> &AtomicU64 {
-        // SAFETY: `address_of` checked the whole table, which has `RING_LENGTH` words, and the index is below that. The
-        // mapping lives as long as `self`.
+        // SAFETY: `address_of` checked the whole table, which has `RING_LENGTH` words, and the index is below this
+        // number. The mapping lives as long as `self`.
         unsafe { self.ring.add((seq % RING_LENGTH) as usize).as_ref() }
     }
 
     /// The record of a sticky event.
     pub(crate) fn sticky_event(&self, index: usize) -> &EventRecord {
         // SAFETY: `address_of` checked the whole table, which starts with `STICKY_EVENT_COUNT` records, and the index
-        // is below that. `EventRecord` is `Shared`.
+        // is below this number. `EventRecord` is `Shared`.
         unsafe { self.events.add(index % STICKY_EVENT_COUNT).as_ref() }
     }
 
-    /// The record of an event in the ring of events.
+    /// The record of the event `seq` in the ring of events.
     pub(crate) fn event(&self, seq: u64) -> &EventRecord {
         let index = STICKY_EVENT_COUNT + (seq % EVENT_RING_LENGTH) as usize;
         // SAFETY: `address_of` checked the whole table, which has `STICKY_EVENT_COUNT + EVENT_RING_LENGTH` records, and
-        // the index is below that. `EventRecord` is `Shared`.
+        // the index is below this number. `EventRecord` is `Shared`.
         unsafe { self.events.add(index).as_ref() }
     }
 
-    /// The record of a reader's message; `None` if the writer accepts no messages.
+    /// The record of the message `seq` of a reader entry; `None` if the writer accepts no messages.
     pub(crate) fn messages(&self, entry: usize, seq: u64) -> Option<&MessageRecord> {
         let index = entry % MAX_READERS * MESSAGE_RING_LENGTH as usize + (seq % MESSAGE_RING_LENGTH) as usize;
         // SAFETY: `address_of` checked the whole table, which has `MESSAGE_RING_LENGTH` records for each of
-        // `MAX_READERS` entries, and the index is below that. `MessageRecord` is `Shared`.
+        // `MAX_READERS` entries, and the index is below this number. `MessageRecord` is `Shared`.
         self.messages.map(|messages| unsafe { messages.add(index).as_ref() })
     }
 
@@ -126,14 +128,15 @@ impl SegmentTables {
 
     /// The metadata of the frame in a slot.
     pub(crate) fn metadata(&self, slot: usize) -> &MetadataWords {
-        // SAFETY: record and metadata together are one stride (`MAX_METADATA_SIZE`), so the metadata is inside the
-        // table. It is aligned, because the record's size is a multiple of a word's. An array of atomics is `Shared`.
+        // SAFETY: the record and the metadata together have the size of one stride (see `MAX_METADATA_SIZE`), so the
+        // metadata is inside the table. It is aligned, because the record's size is a multiple of a word's size. An
+        // array of atomics is `Shared`.
         unsafe { self.slot_record(slot).add(1).cast::<MetadataWords>().as_ref() }
     }
 
     fn slot_record(&self, slot: usize) -> NonNull<SlotRecord> {
-        // SAFETY: `address_of` checked the whole table, which has `slot_count` strides, and the index is below that.
-        // The stride is a multiple of the record's alignment.
+        // SAFETY: `address_of` checked the whole table, which has `slot_count` strides, and the index is below this
+        // number. The stride is a multiple of the record's alignment.
         unsafe { self.descriptors.byte_add(slot % self.slot_count * DESCRIPTOR_STRIDE) }
     }
 }

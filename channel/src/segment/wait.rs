@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Waits on the futex words of a segment. Another thread can end such a wait.
+//! Waits on the futex words of a segment. Another thread can end a wait.
 
 use std::{
     sync::{
@@ -34,15 +34,15 @@ impl Segment {
 
     /// Increments the word and wakes its sleepers, in all processes.
     pub(crate) fn notify(&self, word: FutexWord) {
-        // Release: pairs with the acquire load of the word that a waiter does before it looks for news.
+        // Release: pairs with the acquire load of the word by a waiter, which then looks for news.
         self.word(word).fetch_add(1, Ordering::Release);
         futex::futex_wake_all(self.word(word));
     }
 
     /// Wakes the writer if it waits for something that the caller has just released.
     pub(crate) fn notify_waiting_writer(&self) {
-        // Pairs with the fence of a writer that stores `writer_waits` and then looks for a slot (`wait_until`):
-        // either the writer sees what was released, or the load below sees that it waits.
+        // Pairs with the fence of a writer that stores `writer_waits` and then looks for a slot (`wait_until`): either
+        // the writer sees what was released, or the load below sees that the writer waits.
         fence(Ordering::SeqCst);
         // Relaxed: the fence orders this load, and the word carries no data.
         if self.tables.status().writer_waits.load(Ordering::Relaxed) != 0 {
@@ -51,19 +51,20 @@ impl Segment {
     }
 }
 
-/// For how long after a lost wakeup sleeps are limited to [`CAUTIOUS_TIMEOUT`].
+/// For this long after a lost wakeup, each sleep is limited to [`CAUTIOUS_TIMEOUT`].
 ///
-/// A process with read permission can move the sleepers of a segment to a word of its own (FUTEX_REQUEUE). Then the
-/// wakes of the writer do not reach them.
+/// A process with read permission can move the sleepers of a segment to a word of its own (FUTEX_REQUEUE). The wakes of
+/// the writer then do not reach these sleepers.
 const CAUTIOUS_PERIOD: Duration = Duration::from_secs(60);
 const CAUTIOUS_TIMEOUT: Duration = Duration::from_millis(4);
 
-/// Limits a loop that other processes can wake: a burst of iterations, then one in each interval.
+/// Limits how often a loop runs if other processes can wake it. It allows a burst of iterations, then one in each
+/// interval.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RateLimiter {
     burst: u32,
     interval: Duration,
-    /// When the iterations so far would have ended if each had taken one interval.
+    /// The time at which the iterations so far would end if each took one interval.
     spent_until: Option<Instant>,
 }
 
@@ -76,8 +77,8 @@ impl RateLimiter {
         }
     }
 
-    /// Counts an iteration. If there were too many recently, some process wakes this one without a reason. Then the
-    /// result says how long to sleep before the next iteration.
+    /// Counts an iteration. Too many iterations in a short time mean that some process wakes this one without a reason.
+    /// The result then says how long to sleep before the next iteration.
     pub(crate) fn throttle(&mut self) -> Option<Duration> {
         let now = Instant::now();
         let spent_until = self.spent_until.map_or(now, |until| until.max(now)) + self.interval;
@@ -97,7 +98,8 @@ pub(crate) struct Waiter {
     interrupted: AtomicBool,
     /// The word that the thread sleeps on, so that another thread can wake it there.
     sleeping_on: Mutex<Option<(Arc<Segment>, FutexWord)>>,
-    /// Futex word of this process, which the thread sleeps on in [`sleep`](Self::sleep). Each wake increments it.
+    /// A futex word that only this process uses. The thread sleeps on it in [`sleep`](Self::sleep), and each wake
+    /// increments it.
     wakes: AtomicU32,
     /// When the last lost wakeup was found, in CLOCK_MONOTONIC nanoseconds; 0 if there was none.
     lost_wakeup_at: AtomicU64,
@@ -109,12 +111,12 @@ impl Waiter {
         self.interrupted.load(Ordering::Acquire)
     }
 
-    /// Sleeps until the word no longer has the value `seen` or another thread interrupts, at most for `timeout`. It may
-    /// return early.
+    /// Sleeps while the word has the value `seen` and no other thread interrupts the wait, at most for `timeout`. The
+    /// call may return early.
     pub(crate) fn wait(&self, segment: &Arc<Segment>, word: FutexWord, seen: u32, timeout: Duration) {
         *self.lock() = Some((Arc::clone(segment), word));
-        // The flag is loaded after the line above, because `interrupt` sets the flag first and then looks for the
-        // sleeper under the same lock.
+        // The flag is loaded only after the line above has stored the sleeper. `interrupt` does the reverse: it sets
+        // the flag, and then looks for a sleeper under the same lock.
         if !self.is_interrupted() {
             match word {
                 FutexWord::Published => self.sleep_cautiously(segment.word(word), seen, timeout),
@@ -144,10 +146,10 @@ impl Waiter {
         }
     }
 
-    /// Sleeps until another thread interrupts or wakes this one, at most for `timeout`. It may return early.
+    /// Sleeps until another thread interrupts or wakes this one, at most for `timeout`. The call may return early.
     pub(crate) fn sleep(&self, timeout: Duration) {
-        // Acquire: pairs with the release increment in `interrupt`, which follows the store of the flag. So the flag
-        // that is loaded next is at least as new as this count.
+        // Acquire: pairs with the release increment in `interrupt`, which follows the store of the flag. Therefore the
+        // flag that is loaded next is at least as new as this count.
         let seen = self.wakes.load(Ordering::Acquire);
         if !self.is_interrupted() {
             futex::futex_wait(&self.wakes, seen, timeout);
@@ -162,7 +164,7 @@ impl Waiter {
         self.wakes.fetch_add(1, Ordering::Release);
         futex::futex_wake_all(&self.wakes);
         // A wake between the sleeper's load of the flag and its sleep is lost. Therefore the wake is repeated until the
-        // sleeper is gone. Every sleep is bounded, and so is this loop.
+        // sleeper is gone. This loop ends, because every sleep has a timeout.
         loop {
             match &*self.lock() {
                 None => return,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The clock that all programs of a machine share.
+//! The two clocks that all programs of a machine share.
 
 use nix::time::{ClockId, clock_gettime};
 

@@ -2,11 +2,12 @@
 
 //! The copy of a frame into its slot, for frames that were not drawn in shared memory.
 
-/// The least size in bytes of a frame that is copied past the caches.
+/// Frames of at least this many bytes are copied past the caches.
 ///
-/// An ordinary store first reads the cache line that it is going to write. A frame of this size has left the caches
-/// before the camera's next frame anyway; a smaller frame often has not. The size was measured with copies into five
-/// slots that another core reads, at 60 frames a second and unthrottled: docs/PERFORMANCE.md, "The one copy".
+/// An ordinary store first reads the cache line that it is going to write; a streaming store does not read it. A frame
+/// of this size is no longer in the caches when the camera's next frame comes; a smaller frame often still is. The
+/// threshold was measured at 60 frames a second and at full speed, with copies into five slots that another core reads.
+/// See docs/PERFORMANCE.md, "The one copy".
 const STREAMING_COPY_SIZE: usize = 2 << 20;
 
 /// Copies as much of the first slice as fits into the second.
@@ -14,8 +15,8 @@ pub type CopyFn = fn(&[u8], &mut [u8]);
 
 /// The fastest function to copy the parts of a frame of `size` bytes into a [`Slot`](crate::Slot).
 ///
-/// The copied bytes are ordered before [`Writer::publish`](crate::Writer::publish), but not before any other store. A
-/// thread that waits for another store may not see them.
+/// The copied bytes are ordered before the stores of [`Writer::publish`](crate::Writer::publish), but not before any
+/// other store. A thread that waits for another store may not see the copied bytes.
 ///
 /// # Examples
 ///
@@ -41,7 +42,7 @@ fn plain(from: &[u8], to: &mut [u8]) {
 fn streaming(from: &[u8], to: &mut [u8]) {
     use core::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
 
-    /// Bytes of a cache line, which the processor writes to memory at once.
+    /// The size in bytes of a cache line, which the processor writes to memory as a whole.
     const LINE_SIZE: usize = 64;
 
     let size = from.len().min(to.len());
@@ -53,9 +54,8 @@ fn streaming(from: &[u8], to: &mut [u8]) {
     let source = from[begin..end].as_ptr().cast::<__m128i>();
     let target = to[begin..end].as_mut_ptr().cast::<__m128i>();
     for part in 0..lines * LINE_SIZE / size_of::<__m128i>() {
-        // SAFETY: both ranges, from `begin` to `end`, have `lines * LINE_SIZE` bytes, so `part` is inside them. The
-        // target is aligned to a line (`align_offset`); the source need not be aligned. Every x86-64 processor has
-        // SSE2.
+        // SAFETY: `source` and `target` point to `lines * LINE_SIZE` bytes each, so `part` is inside both. The target
+        // is aligned to a line (`align_offset`); the source need not be aligned. Every x86-64 processor has SSE2.
         unsafe { _mm_stream_si128(target.add(part), _mm_loadu_si128(source.add(part))) };
     }
     plain(&from[end..], &mut to[end..]);
@@ -64,9 +64,10 @@ fn streaming(from: &[u8], to: &mut [u8]) {
 #[cfg(not(target_arch = "x86_64"))]
 use plain as streaming;
 
-/// Orders all copies before this call before all stores after it, for every other thread and process.
+/// Orders every copy that this thread made earlier before every store that it makes after this call. The order holds
+/// for all threads and processes.
 pub(crate) fn finish() {
-    // Streaming stores have no order, not even with a release store.
+    // Even a release store does not order the streaming stores before it.
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a fence touches no memory. Every x86-64 processor has SSE.
     unsafe {

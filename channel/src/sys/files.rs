@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Files in the directory of shared memory: opening, trust, identity, and the memory behind their bytes.
+//! Files in the directory of shared memory: opening, trust, identity, and memory for their bytes.
 
 use std::{
     fs::OpenOptions,
@@ -27,7 +27,7 @@ use crate::{Error, sys::errno};
 /// The directory of POSIX shared memory objects and named semaphores (shm_overview(7), sem_overview(7)).
 pub(crate) const SHM_DIR: &str = "/dev/shm";
 
-/// The prefix of staging files. No channel has such a name.
+/// The prefix of the names of staging files. The name of a channel cannot begin with it.
 pub(crate) const STAGING_PREFIX: &str = ".rsshm-";
 
 /// The identity of a file, independent of its name.
@@ -53,8 +53,8 @@ pub(crate) fn file_id_of(path: &str) -> Option<FileId> {
 
 /// Opens an existing file; `None` if there is none.
 ///
-/// It never creates a file: O_CREAT fails for the file of another user if fs.protected_regular is set. It never follows
-/// a symbolic link and never blocks on a pipe.
+/// The call does not use O_CREAT, because O_CREAT fails for another user's file if fs.protected_regular is set. It
+/// never follows a symbolic link, and never blocks on a pipe.
 pub(crate) fn open(path: &str, writable: bool) -> io::Result<Option<OwnedFd>> {
     let opened = OpenOptions::new()
         .read(true)
@@ -88,8 +88,8 @@ pub(crate) fn open_error(channel: &str, path: &str, action: &'static str, error:
     }
 }
 
-/// The error of a file that could not be created or opened, as a text that a user can act on. `call` names the channel's
-/// file: the name of a staging file means nothing to a user.
+/// The error of a file that could not be created or opened, as a text that a user can act on. `call` names the
+/// channel's file, because the name of a staging file means nothing to a user.
 pub(crate) fn create_error(channel: &str, call: impl Into<String>, errno: Errno) -> Error {
     match directory_fault(errno) {
         Some(what) => Error::NoSharedMemory {
@@ -102,7 +102,7 @@ pub(crate) fn create_error(channel: &str, call: impl Into<String>, errno: Errno)
     }
 }
 
-/// What is wrong with [`SHM_DIR`] and what to do about it, if that explains `errno`.
+/// What is wrong with [`SHM_DIR`] and what to do about it; `None` if the directory does not explain `errno`.
 fn directory_fault(errno: Errno) -> Option<String> {
     let mount = format!("mount -t tmpfs -o mode=1777 tmpfs {SHM_DIR}");
     let containers = "in a container, docker run --shm-size=... or --ipc=...";
@@ -116,7 +116,8 @@ fn directory_fault(errno: Errno) -> Option<String> {
             "{SHM_DIR} is not a directory: replace it ({mount}; {containers})"
         ));
     }
-    // What other file systems refuse: new files, allocation, mapping, renaming without replacing.
+    // A file system other than tmpfs may refuse to create, allocate or map a file, or to rename it without replacing
+    // another.
     let is_refusal = errno::is_denied(errno)
         || matches!(
             errno,
@@ -169,8 +170,8 @@ pub(crate) fn require_own(channel: &str, path: &str, file: &OwnedFd) -> Result<F
     })
 }
 
-/// Whether a reader may trust a file enough to attach to it. Permission to write means trust: the file must
-/// belong to this user or to root, or a group of this user may write it.
+/// Whether a reader may trust a file enough to attach to it. It must be a plain file, and belong to this user or to
+/// root. A file of another user is trusted if a group of this user has write permission for it.
 pub(crate) fn is_trusted(stat: &FileStat) -> bool {
     let is_own_group = |gid: u32| {
         getegid() == Gid::from_raw(gid) || getgroups().is_ok_and(|groups| groups.contains(&Gid::from_raw(gid)))
@@ -181,7 +182,7 @@ pub(crate) fn is_trusted(stat: &FileStat) -> bool {
             || (stat.st_mode & 0o020 != 0 && is_own_group(stat.st_gid)))
 }
 
-/// The free bytes (for this user) and the total bytes of the file system that has `file`.
+/// The free bytes (for this user) and the total bytes of the file system that contains `file`.
 pub(crate) fn space(file: &OwnedFd) -> (u64, u64) {
     nix::sys::statvfs::fstatvfs(file).map_or((0, 0), |vfs| {
         let block = vfs.fragment_size();
@@ -192,7 +193,7 @@ pub(crate) fn space(file: &OwnedFd) -> (u64, u64) {
     })
 }
 
-/// Removes the name `path` if it still belongs to `file_id`.
+/// Removes the name `path` if the file `file_id` still has this name.
 ///
 /// Only the process that holds the channel's writer byte calls this. Therefore no other process changes the name
 /// between the check and the removal.
@@ -207,7 +208,8 @@ pub(crate) fn file_id(file: impl AsFd) -> nix::Result<FileId> {
     fstat(file).as_ref().map(FileId::from).map_err(|errno| *errno)
 }
 
-/// When the file was created, in nanoseconds of CLOCK_REALTIME since 1970; `None` if the file system does not tell.
+/// When the file was created, in nanoseconds of CLOCK_REALTIME since 1970; `None` if the file system does not record
+/// this time.
 pub(crate) fn created_at_ns(file: &OwnedFd) -> Option<u64> {
     let file = std::fs::File::from(file.try_clone().ok()?);
     let created = file.metadata().ok()?.created().ok()?;
@@ -229,8 +231,8 @@ pub(crate) fn read_exactly(file: impl AsFd, target: &mut [u8], offset: u64) -> n
     Ok(true)
 }
 
-/// Extends `file` to `offset + length` and commits memory for every byte from `offset` on. If that fails, the file
-/// stays as it is.
+/// Extends `file` to `offset + length` and commits memory for every byte from `offset` on. If the call fails, the file
+/// is unchanged.
 pub(crate) fn commit_memory(file: &OwnedFd, offset: u64, length: u64) -> nix::Result<()> {
     let (offset, length) = (
         i64::try_from(offset).map_err(|_| Errno::EFBIG)?,

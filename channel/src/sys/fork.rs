@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Detection of forks. The values in a forked child's copy of the memory still belong to its parent.
+//! Detection of forks. A forked child has a copy of each value, but what the value owns still belongs to the parent.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -8,8 +8,8 @@ use nix::libc;
 
 /// Remembers the process in which a value was made.
 ///
-/// A forked child gets a copy of every value, but the reader entry, the pins and the files behind it still belong to
-/// its parent. A value that owns such things asks its guard and does nothing in a child.
+/// A forked child gets a copy of every value, but the reader entry, the pins and the files still belong to its parent.
+/// A value that owns one of these has a guard, and does nothing if its guard was inherited.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ForkGuard {
     forks: u32,
@@ -21,13 +21,13 @@ impl ForkGuard {
         Self { forks: forks() }
     }
 
-    /// Whether the guard was made in a parent of this process.
+    /// Whether an ancestor of this process made the guard, and a fork copied it into this process.
     pub(crate) fn is_inherited(self) -> bool {
         self.forks != forks()
     }
 }
 
-/// The number of forks between this process and the one that called this function first.
+/// The number of forks from the process that first called this function to this process.
 fn forks() -> u32 {
     static FORKS: AtomicU32 = AtomicU32::new(0);
     static REGISTER: std::sync::Once = std::sync::Once::new();

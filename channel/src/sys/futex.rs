@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use nix::{errno::Errno, libc};
 
-/// The most sleepers that one notification wakes: all readers, and as many observers.
+/// The most sleepers that one notification wakes. It is enough for all 64 readers and for 64 observers.
 ///
-/// A process with read permission can put any number of sleepers on a word, and the writer would have to wake them all
-/// at each frame. Waiters beyond the limit notice at their next time-out.
+/// Any process with read permission can add sleepers to a word. Without the limit, the writer would have to wake all of
+/// them at each frame. Waiters beyond the limit notice at their next time-out.
 const MAX_WAKES: i32 = 128;
 
-/// Sleeps while `word` is `expected`, at most for `timeout`; it may return early without a reason. `true` if it slept
-/// for the whole timeout and nobody woke it.
+/// Sleeps while `word` is `expected`, at most for `timeout`; it may also return early for no reason. The result is
+/// `true` if it slept for the whole timeout and nobody woke it.
 ///
 /// The word may be in a read-only mapping (futex(2)). The timeout uses CLOCK_MONOTONIC, so that changing the wall clock
 /// does not affect it.
@@ -24,7 +24,8 @@ pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, timeout: Duration) -> 
         tv_nsec: timeout.subsec_nanos().into(),
     };
     // SAFETY: `word` is a valid, aligned 32-bit word for the length of the call, `timeout` outlives it, and the kernel
-    // writes neither. Any failure (EAGAIN, EINTR, ETIMEDOUT) means "look again", which every caller does.
+    // writes neither. After any failure (EAGAIN, EINTR, ETIMEDOUT) the caller has to look at the shared memory again,
+    // and every caller does.
     let result = unsafe {
         libc::syscall(
             libc::SYS_futex,

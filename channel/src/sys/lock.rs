@@ -23,8 +23,8 @@ fn byte_lock(kind: i32, byte: i64) -> libc::flock {
     }
 }
 
-/// Tries to lock `byte` for writing, for the open file description of `file`; `false` if another description has a lock
-/// on it.
+/// Tries to take a write lock on `byte` for the open file description of `file`; `false` if another description has a
+/// lock on this byte.
 pub(crate) fn try_lock(file: &OwnedFd, byte: i64) -> nix::Result<bool> {
     match fcntl(file, FcntlArg::F_OFD_SETLK(&byte_lock(libc::F_WRLCK, byte))) {
         Ok(_) => Ok(true),
@@ -35,7 +35,7 @@ pub(crate) fn try_lock(file: &OwnedFd, byte: i64) -> nix::Result<bool> {
 
 /// Whether an open file description other than that of `file` has a write lock on `byte`.
 ///
-/// Read locks do not count: every process with read permission can take them.
+/// Read locks do not count, because every process with read permission can take them.
 pub(crate) fn is_locked(file: &OwnedFd, byte: i64) -> nix::Result<bool> {
     let mut lock = byte_lock(libc::F_RDLCK, byte);
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;
@@ -44,9 +44,9 @@ pub(crate) fn is_locked(file: &OwnedFd, byte: i64) -> nix::Result<bool> {
 
 /// The locks of an open file description, kept until this value is dropped or the process ends.
 ///
-/// The description is kept by a mapping that a forked child does not inherit, and by no file descriptor. Therefore a
-/// child that outlives its parent does not hold the parent's locks. There is one gap of a few microseconds. A child
-/// that is forked between the opening of the file and the end of [`keep`](Self::keep) has the descriptor, unless it
+/// A mapping keeps the description, and no file descriptor does. A forked child does not inherit the mapping. Therefore
+/// a child that outlives its parent does not hold the parent's locks. There is one gap of a few microseconds: a child
+/// that is forked between the opening of the file and the end of [`keep`](Self::keep) has the file descriptor until it
 /// executes another program.
 #[derive(Debug)]
 pub(crate) struct OfdLock {
@@ -56,7 +56,7 @@ pub(crate) struct OfdLock {
 }
 
 impl OfdLock {
-    /// Keeps the description of `file`, which has the locks, and closes the descriptor.
+    /// Keeps the open file description of `file`, which has the locks, and closes the file descriptor.
     pub(crate) fn keep(file: OwnedFd) -> nix::Result<Self> {
         let page = Pages::map(&file, 0, NonZeroUsize::MIN, ProtFlags::PROT_NONE)?;
         page.exclude_from_forks()?;
@@ -69,7 +69,8 @@ impl OfdLock {
 
 impl Drop for OfdLock {
     fn drop(&mut self) {
-        // A forked child does not have the mapping. Whatever is at its address there belongs to something else.
+        // A forked child does not have the mapping. In the child, the memory at this address belongs to something else
+        // and must stay mapped.
         if self.fork_guard.is_inherited() {
             std::mem::forget(self.page.take());
         }

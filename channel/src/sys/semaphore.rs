@@ -3,8 +3,9 @@
 //! Operations on a semaphore in shared memory.
 //!
 //! The functions of glibc trust the bytes of a `sem_t`. If another process corrupts the word that holds the kind of
-//! futex, the kernel rejects the call and glibc aborts the process. Therefore, on 64-bit glibc, this module operates on
-//! the bytes itself, with atomics and futex calls of a fixed kind. On other C libraries it calls the library.
+//! futex, the kernel rejects glibc's futex call, and glibc aborts the process. Therefore, on 64-bit glibc, this module
+//! does not call glibc: it changes the bytes with atomics, and makes futex calls of a fixed kind. With any other C
+//! library, it calls the library's functions.
 
 use crate::sys::mapping::Mapping;
 
@@ -15,7 +16,7 @@ pub(crate) use imp::Semaphore;
 pub(crate) enum SemaphoreState {
     /// The value was 0, because a process held the semaphore.
     Held,
-    /// The value was larger than 0, because a process posted without waiting first.
+    /// The value was larger than 0, because a process posted the semaphore without having waited for it.
     Posted,
     /// The value is impossible for a semaphore.
     Invalid,
@@ -32,14 +33,15 @@ mod imp {
     use super::{Mapping, SemaphoreState};
     use crate::sys::futex;
 
-    /// How many times a change is attempted while other processes change the word. Correct processes do not change it
-    /// so often, so beyond this number another program is tampering with the word.
+    /// How many times a change of the word is attempted. If all attempts fail, another program tampers with the word,
+    /// because correct processes do not change it so often.
     const MAX_ATTEMPTS: u32 = 1000;
-    /// The kind that `sem_init` writes for a semaphore that processes share.
+    /// The kind of futex that `sem_init` writes for a semaphore that processes share.
     const SHARED_KIND: u32 = 128;
     /// The largest value of a semaphore.
     const MAX_VALUE: u32 = i32::MAX as u32;
-    /// One sleeper. The word has the value in its lower half and the number of sleepers in its upper half.
+    /// One sleeper, as the word counts it. The lower half of the word is the value, and the upper half is the number of
+    /// sleepers.
     const SLEEPER: u64 = 1 << 32;
     const VALUE_OFFSET: u64 = 0;
     const KIND_OFFSET: u64 = 8;
@@ -61,7 +63,7 @@ mod imp {
             self.0.at(VALUE_OFFSET)
         }
 
-        /// Makes the bytes a semaphore with the value 1, whatever they were.
+        /// Turns the bytes, whatever they were, into a semaphore with the value 1.
         pub(crate) fn initialise(&self) -> nix::Result<()> {
             self.repair_kind();
             if let Some(word) = self.word() {
@@ -71,9 +73,9 @@ mod imp {
             Ok(())
         }
 
-        /// Restores the kind of futex, for programs that use the library's functions; `true` if it was wrong.
+        /// Restores the kind of futex, for programs that use the C library's functions; `true` if the kind was wrong.
         pub(crate) fn repair_kind(&self) -> bool {
-            // Relaxed: correct peers never change a right kind, and the word orders nothing.
+            // Relaxed: correct peers never change the kind once it is right, and its loads and stores order nothing.
             self.0.at::<AtomicU32>(KIND_OFFSET).is_some_and(|kind| {
                 let wrong = kind.load(Ordering::Relaxed) != SHARED_KIND;
                 if wrong {
@@ -90,8 +92,8 @@ mod imp {
             // Relaxed: the exchange below compares the word again.
             let mut seen = word.load(Ordering::Relaxed);
             for _ in 0..MAX_ATTEMPTS {
-                // Acquire and release, as in the library: each holder sees what the holders before it did. Relaxed on
-                // failure: the word is only compared again.
+                // Acquire and release, as in the C library: each holder of the semaphore sees what earlier holders
+                // wrote. Relaxed on failure: the next attempt compares the word again.
                 match word.compare_exchange_weak(seen, change(seen)?, Ordering::AcqRel, Ordering::Relaxed) {
                     Ok(before) => return Some(before),
                     Err(now) => seen = now,
@@ -104,10 +106,11 @@ mod imp {
             self.update(|word| (word as u32 > 0).then(|| word - 1)).is_some()
         }
 
-        /// Waits at most for `timeout`, which changes of the wall clock do not affect.
+        /// Waits at most for `timeout`; changes of the wall clock do not affect the wait.
         pub(crate) fn wait(&self, timeout: Duration) -> bool {
             let until = Instant::now() + timeout;
-            // A process that releases the semaphore wakes somebody only if it sees sleepers.
+            // The sleeper is counted first, because a process that releases the semaphore wakes a sleeper only if the
+            // count is not 0.
             self.update(|word| Some(word.wrapping_add(SLEEPER)));
             let taken = loop {
                 if self.try_wait() {
@@ -119,7 +122,7 @@ mod imp {
                 };
                 futex::futex_wait(futex, 0, left);
             };
-            // If the semaphore was initialised again meanwhile, it has no sleepers.
+            // If the semaphore was initialised again meanwhile, its count of sleepers is 0 and stays 0.
             self.update(|word| word.checked_sub(SLEEPER));
             taken
         }
@@ -166,12 +169,12 @@ mod imp {
             Some(Self { raw, _mapping: mapping })
         }
 
-        /// Makes the bytes a semaphore with the value 1, whatever they were.
+        /// Turns the bytes, whatever they were, into a semaphore with the value 1.
         pub(crate) fn initialise(&self) -> nix::Result<()> {
             self.raw.initialise(1)
         }
 
-        /// Always `false`: only the library knows the right kind.
+        /// Always `false`, because only the C library knows the right kind of futex.
         pub(crate) fn repair_kind(&self) -> bool {
             false
         }
@@ -180,7 +183,7 @@ mod imp {
             self.raw.try_wait()
         }
 
-        /// Waits at most for `timeout`, which changes of the wall clock do not affect.
+        /// Waits at most for `timeout`; changes of the wall clock do not affect the wait.
         pub(crate) fn wait(&self, timeout: Duration) -> bool {
             self.raw.wait(timeout)
         }
@@ -189,7 +192,7 @@ mod imp {
         pub(crate) fn release(&self) -> SemaphoreState {
             self.raw.post();
             let mut found = SemaphoreState::Held;
-            // The loop is bounded, because the value may be damaged.
+            // The loop is bounded, because a damaged value may be very large.
             for _ in 0..64 {
                 if self.raw.value() <= 1 || !self.raw.try_wait() {
                     break;
@@ -201,7 +204,7 @@ mod imp {
     }
 }
 
-/// The C library's calls on a semaphore in shared memory. `sem_open` in any program maps the same `sem_t`.
+/// The C library's calls on a semaphore in shared memory. Other programs map this `sem_t` with `sem_open`.
 #[cfg(not(all(target_env = "gnu", target_pointer_width = "64")))]
 mod raw {
     use std::{io, time::Duration};
@@ -211,7 +214,7 @@ mod raw {
     use crate::sys::clock::monotonic_ns;
 
     unsafe extern "C" {
-        /// Like `sem_timedwait`, with a chosen clock. glibc has it since 2.30.
+        /// Like `sem_timedwait`, but the caller chooses the clock. glibc has this function since version 2.30.
         fn sem_clockwait(
             semaphore: *mut libc::sem_t,
             clock: libc::clockid_t,
@@ -219,13 +222,15 @@ mod raw {
         ) -> libc::c_int;
     }
 
-    /// A semaphore inside a mapping. The caller of the constructor keeps the mapping for at least as long.
+    /// A semaphore inside a mapping. The caller of the constructor keeps the mapping for at least as long as this
+    /// value.
     #[derive(Clone, Copy, Debug)]
     pub(crate) struct RawSemaphore(*mut libc::sem_t);
 
     // SAFETY: the functions of a process-shared semaphore may be called from any thread (sem_overview(7)).
     unsafe impl Send for RawSemaphore {}
-    // SAFETY: those functions may also be called by several threads at the same time (sem_overview(7)).
+    // SAFETY: the functions of a process-shared semaphore may also be called by several threads at the same time
+    // (sem_overview(7)).
     unsafe impl Sync for RawSemaphore {}
 
     impl RawSemaphore {
@@ -236,7 +241,7 @@ mod raw {
             Self(at)
         }
 
-        /// Makes the bytes a new semaphore that processes share. Nobody else may know the semaphore yet.
+        /// Makes the bytes a new semaphore that processes share. No other process may use the semaphore yet.
         pub(crate) fn initialise(self, value: u32) -> nix::Result<()> {
             // SAFETY: the address is valid (the caller of `new` promises it).
             Errno::result(unsafe { libc::sem_init(self.0, 1, value) }).map(drop)
@@ -266,8 +271,8 @@ mod raw {
         }
 
         pub(crate) fn post(self) {
-            // SAFETY: the address is valid (the caller of `new` promises it). EOVERFLOW is harmless: the caller sets
-            // the value to 1 next.
+            // SAFETY: the address is valid (the caller of `new` promises it). EOVERFLOW is harmless, because the caller
+            // then sets the value to 1.
             unsafe { libc::sem_post(self.0) };
         }
 

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Locks `mutex`, even if a thread panicked while it held the lock.
 ///
-/// The values behind the locks of this crate are valid after each statement, so a poisoned lock hides no broken value.
+/// Each value behind a lock of this crate is valid after each statement, so it is still valid after a panic.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

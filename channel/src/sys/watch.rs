@@ -15,11 +15,12 @@ use nix::{
 
 use super::files::SHM_DIR;
 
-/// How long a wait continues after the first change. All programs share /dev/shm, and files often change in bursts.
+/// How long a wait continues after the first change. One wait then covers a burst of changes; bursts are common,
+/// because all programs share /dev/shm.
 const SETTLE_TIME: Duration = Duration::from_millis(50);
 
-/// Waits for channels that may have appeared or disappeared. Afterwards, [`channels`](crate::channels) lists the
-/// existing ones.
+/// Waits until channels may have appeared or disappeared. After a wait, call [`channels`](crate::channels) to list the
+/// existing channels.
 ///
 /// # Examples
 ///
@@ -36,12 +37,13 @@ const SETTLE_TIME: Duration = Duration::from_millis(50);
 /// ```
 #[derive(Debug)]
 pub struct Watch {
-    /// `None` if the system has no inotify instance left. Then only the timeouts of the caller end a wait.
+    /// `None` if the directory cannot be watched, for example because the system has no inotify instance left. A wait
+    /// then ends only at the caller's timeout, or when the watch is stopped.
     inotify: Option<Inotify>,
     stopped: PipeReader,
 }
 
-/// A value whose drop ends the wait of its [`Watch`]. Later waits return at once.
+/// Dropping this value ends the wait of its [`Watch`], and makes later waits return at once.
 #[derive(Debug)]
 pub struct WatchStop(#[allow(dead_code)] PipeWriter);
 
@@ -65,7 +67,7 @@ impl Watch {
         Ok((Self { inotify, stopped }, WatchStop(stop)))
     }
 
-    /// Whether a change ends a wait at once. Otherwise only the timeout does.
+    /// Whether a change ends a wait at once. If not, a wait ends only at its timeout, or when the watch is stopped.
     pub fn is_immediate(&self) -> bool {
         self.inotify.is_some()
     }
@@ -82,7 +84,8 @@ impl Watch {
                 .map(|inotify| PollFd::new(inotify.as_fd(), PollFlags::POLLIN)),
         );
         let Ok(ready) = poll(&mut descriptors, milliseconds(timeout)) else {
-            // A signal interrupted the call, or the kernel has no memory. The sleep keeps the caller from spinning.
+            // A signal interrupted the call, or the kernel has no memory. The sleep limits how often the caller repeats
+            // the failing call.
             std::thread::sleep(SETTLE_TIME);
             return true;
         };

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Runs the body of a fuzz target without cargo-fuzz, on its seeds and on random changes of them.
+//! Runs the body of a fuzz target without cargo-fuzz, on the target's seeds and on random changes of the seeds.
 //!
 //! ```text
 //! rsshm-fuzz-loops TARGET SECONDS
 //! ```
 //!
-//! If a body ends the program, its input is in `artifacts/TARGET-last`.
+//! If the body crashes the program, `artifacts/TARGET-last` contains the input of that call.
 
 use std::{
     fs::File,
@@ -32,10 +32,10 @@ const TARGETS: [(&str, Body); 6] = [
 const MAX_INPUT_SIZE: usize = 4096;
 /// The largest number of inputs that are kept for further changes.
 const MAX_INPUTS: usize = 1000;
-/// One of this many inputs is kept.
+/// On average, one of this many inputs is kept for further changes.
 const KEEP_ONE_OF: usize = 64;
 
-/// Makes inputs.
+/// Makes new inputs by random changes of older ones.
 struct Mutator(Random);
 
 impl Mutator {
@@ -43,7 +43,7 @@ impl Mutator {
         self.0.below(limit as u64) as usize
     }
 
-    /// A copy of `seed` with a few changes, some of which insert a part of `other`.
+    /// A copy of `seed` with a few random changes. Some changes insert a part of `other`.
     fn change(&mut self, seed: &[u8], other: &[u8]) -> Vec<u8> {
         let mut bytes = seed.to_vec();
         for _ in 0..=self.below(8) {
@@ -103,7 +103,7 @@ fn main() {
         let _ = last_input.write_all_at(&bytes, 0);
         body(&bytes);
         calls += 1;
-        // Some inputs are changed further.
+        // Some inputs are kept, so that a later iteration can change them further.
         if random.below(KEEP_ONE_OF) == 0 {
             if inputs.len() < MAX_INPUTS {
                 inputs.push(bytes);
