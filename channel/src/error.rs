@@ -79,9 +79,9 @@ pub enum Error {
     NoSpace {
         /// The channel.
         channel: String,
-        /// The size in bytes of the smallest segment.
+        /// The size in bytes of the smallest segment that the channel can use.
         wanted: u64,
-        /// The number of slots of the smallest segment; 0 if even the semaphore does not fit.
+        /// The number of slots of this smallest segment; 0 if even the semaphore does not fit.
         slots: u32,
         /// The size of a slot in bytes.
         slot_size: u64,

@@ -368,12 +368,12 @@ impl FrameDescriptor {
         self
     }
 
-    /// Whether the frame is not a keyframe, so that it can be decoded only with the frames before it.
+    /// Whether the frame is not a keyframe, and therefore can be decoded only together with frames before it.
     pub fn is_delta(&self) -> bool {
         self.flags & DELTA_UNIT != 0
     }
 
-    /// Whether everything that the descriptor names is inside a slot of `slot_size` bytes.
+    /// Whether everything that the descriptor describes is within bounds, for a slot of `slot_size` bytes.
     pub fn fits(&self, slot_size: u64) -> bool {
         self.data_offset
             .checked_add(self.size)

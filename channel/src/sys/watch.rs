@@ -51,7 +51,7 @@ impl Watch {
     /// A watch, and the value that stops it.
     ///
     /// # Errors
-    /// The process has no file descriptors left.
+    /// The system's error if the process has no file descriptors left.
     pub fn new() -> io::Result<(Self, WatchStop)> {
         let (stopped, stop) = io::pipe()?;
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
@@ -97,7 +97,7 @@ impl Watch {
             if poll(&mut descriptors, milliseconds(SETTLE_TIME)).is_ok() && descriptors[0].any() == Some(true) {
                 return false;
             }
-            // The events are discarded: the caller lists all channels again.
+            // The events are discarded, because the caller lists all channels again.
             while self.inotify.as_ref().is_some_and(|it| it.read_events().is_ok()) {}
         }
         true
