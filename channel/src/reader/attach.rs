@@ -141,9 +141,9 @@ impl Attachment {
         Some(attachment)
     }
 
-    /// Checks once more that a newcomer's segment is current, because only now a lossless writer is sure to see the
-    /// reader. Then moves the cursor to where a newcomer starts. The result is `false` if the segment is superseded,
-    /// because the writer may not have waited for this reader.
+    /// Checks once more that a newcomer's segment is current, and moves the cursor to where a newcomer starts. The
+    /// second check is needed because a lossless writer sees the reader only after `announce`. The result is `false` if
+    /// the segment is superseded, because the writer may not have waited for this reader.
     fn confirm_newcomer(&mut self) -> bool {
         if !self.segment.is_current() {
             return false;

@@ -36,8 +36,8 @@ pub enum FrameData {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Frame {
-    /// The sequence number of the frame in the channel. It is one more than that of the frame before. After dropped
-    /// frames, it is larger by their number too.
+    /// The sequence number of the frame in the channel. Sequence numbers grow by one from frame to frame, and by more
+    /// if the writer dropped frames in between.
     pub seq: u64,
     /// The frame's times, size and planes.
     pub descriptor: FrameDescriptor,

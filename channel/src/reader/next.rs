@@ -197,8 +197,8 @@ impl Reader {
         }
     }
 
-    /// Waits for a change after `snapshot`, or starts to move to the next segment. Returns `None` if the loop of `next`
-    /// goes on.
+    /// Waits for a change after `snapshot`, or starts to move to the next segment. Returns `None` if the loop in `next`
+    /// has to continue.
     fn wait(
         &mut self,
         attachment: &Arc<Attachment>,
