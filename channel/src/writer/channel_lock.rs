@@ -77,7 +77,7 @@ impl ChannelLock {
         self.is_new
     }
 
-    /// Whether this writer still is the channel's writer: it has not been closed.
+    /// Whether this writer is still the channel's writer, that is, has not been closed.
     pub(super) fn is_held(&self) -> bool {
         self.writer_lock.is_some()
     }
