@@ -97,8 +97,8 @@ fn claim_and_publish(bencher: Bencher, readers: usize) {
     bencher.bench_local(|| channel.publish());
 }
 
-// Each sample publishes and takes only one frame: a sample publishes all its frames first, and only the newest few
-// would still be available.
+// Each sample publishes and takes only one frame: a larger sample would publish all its frames first, and only the
+// newest would still be available.
 #[divan::bench(args = [1, 8, 64], sample_size = 1, sample_count = 1000)]
 fn take_and_release(bencher: Bencher, readers: usize) {
     let mut channel = Channel::new(readers);

@@ -13,7 +13,7 @@ use super::attachment::{Attachment, FrameInfo, FrameLocation};
 /// ```
 /// use rsshm_channel::{FrameData, Frame};
 ///
-/// /// Takes the frame out of a [`Frame`], to keep it. A reader may hold as many frames as its quota allows.
+/// /// Takes the pinned frame out of a [`Frame`], so that the program can keep it.
 /// fn keep(frame: Frame) -> Option<impl AsRef<[u8]>> {
 ///     match frame.data {
 ///         FrameData::InPlace(pinned) => Some(pinned),

@@ -15,7 +15,7 @@
 //! committed memory for it and for its own slots. (Overcommit protects the writer by other means.) Readers that keep to
 //! their quotas never take the writer's last slot. If other readers come later, a reader's quota may fall below the
 //! slots that the reader holds. The reader keeps these slots and gets no more. So a reader can exceed its ceiling only
-//! by pinning beyond its quota. The writer then evicts the reader: its pins no longer count.
+//! by pinning beyond its quota. The writer then evicts this reader, so that the reader's pins no longer count.
 
 use std::time::{Duration, Instant};
 

@@ -9,8 +9,8 @@ use crate::{protocol::layout::MAX_SLOTS, segment::Segment};
 const MIN_LONG_HISTORY_SLOTS: u32 = 12;
 const LONG_HISTORY: u32 = 4;
 const SHORT_HISTORY: u32 = 2;
-/// The limit for the history of frames of variable size, in bytes. It is longer than that of other frames, because a
-/// reader that joins a compressed stream, or has missed a frame, needs a keyframe from the history.
+/// Frames of variable size have a longer history than others, up to this many bytes. The reason is that a reader that
+/// joins a compressed stream, or has missed a frame, needs a keyframe from the history.
 const VARIABLE_HISTORY_BYTES: u64 = 4 << 20;
 /// The longest history of frames of variable size, in frames. The limit leaves slots that readers can hold.
 const MAX_VARIABLE_HISTORY: u32 = 32;
