@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Measures single steps of the protocol in one process, without sleepers. `make bench-channel` runs it.
+//! Measures single steps of the protocol in one process, where no reader sleeps while the writer publishes. `make
+//! bench-channel` runs it.
 //!
-//! The benchmark of whole programs (benches/) measures the cost of waking readers, and how readers affect each other's
-//! caches.
+//! The benchmark of whole programs (benches/) also measures what it costs to wake readers, and how readers affect each
+//! other's processor caches.
 #![allow(missing_docs)]
 
 use std::{
@@ -20,18 +21,19 @@ use rsshm_channel::{
     WriterOptions,
 };
 
-/// The size of a 1080p frame in NV12. The benchmark draws nothing into the frames.
+/// The size of a 1080p frame in NV12, in bytes. The benchmark draws nothing into the frames.
 const FRAME_SIZE: usize = 1920 * 1080 * 3 / 2;
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 const SERVICE_INTERVAL: Duration = Duration::from_millis(250);
-/// The number of publishes after which the writer has committed the slots for the quotas of 64 readers.
+/// How many frames the benchmark publishes first. After them, the writer has committed the slots for the quotas of 64
+/// readers.
 const WARM_UP_PUBLISHES: u32 = 256;
 
 fn main() {
     divan::main();
 }
 
-/// A writer with its service, and readers that are attached and idle.
+/// A channel with a writer, its service, and readers that are attached and idle.
 struct Channel {
     name: ChannelName,
     readers: Vec<Reader>,
@@ -42,7 +44,7 @@ struct Channel {
 impl Channel {
     fn new(readers: usize) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        // Relaxed: the count only makes the names different.
+        // Relaxed: the count only makes each channel's name unique.
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = ChannelName::new(format!("rsshm-bench-{}-{count}", std::process::id())).unwrap();
         let writer = Arc::new(Writer::open(name.clone(), WriterOptions::default()).unwrap());
@@ -95,7 +97,8 @@ fn claim_and_publish(bencher: Bencher, readers: usize) {
     bencher.bench_local(|| channel.publish());
 }
 
-// Each sample has one frame, because only the newest of several frames would stay available.
+// Each sample publishes and takes only one frame: a larger sample would publish all its frames first, and only the
+// newest would still be available.
 #[divan::bench(args = [1, 8, 64], sample_size = 1, sample_count = 1000)]
 fn take_and_release(bencher: Bencher, readers: usize) {
     let mut channel = Channel::new(readers);
@@ -109,7 +112,8 @@ fn take_and_release(bencher: Bencher, readers: usize) {
 #[divan::bench(args = [0, 7, 63], sample_size = 1)]
 fn attach_take_and_detach(bencher: Bencher, others: usize) {
     let channel = Channel::new(others);
-    // The pause keeps the service below its rate limit, so that it answers the next reader at once.
+    // The pause keeps the wakes of the service below its rate limit, so that the service answers the next reader at
+    // once.
     let wait = || std::thread::sleep(Duration::from_millis(20));
     bencher
         .with_inputs(wait)

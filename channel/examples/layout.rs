@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Prints the layout of a segment as JSON. A test of a peer in another language compares its own layout with it.
+//! Prints the layout of a segment as JSON. A peer in another language can compare its own layout with this output in a
+//! test.
 
 #[path = "../tests/it/fields.rs"]
 mod fields;

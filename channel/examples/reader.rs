@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A reader that prints the seq, the size and the mean byte of each frame. The argument names the channel; without an
-//! argument, it is `grey`.
+//! A reader that prints the seq, the size and the mean byte of each frame. The first argument names the channel; the
+//! default is `grey`.
 
 use rsshm_channel::{ChannelName, Error, Next, ReadLimits, Reader, ReaderOptions};
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Attaching to a channel: opens its segment and joins the reader table.
+//! Attaching to a channel: the reader opens the channel's segment and joins the reader table.
 
 use std::{
     io,
@@ -46,8 +46,8 @@ impl Attachment {
     /// Attaches to the segment that has the channel's name now, or observes it for the returned reason. `None` if there
     /// is no segment with a living writer.
     ///
-    /// `former_lock` is the entry of this reader in a former segment. `followed_to` is the cursor of a reader that
-    /// comes from a superseded segment; a newcomer has none.
+    /// `former_lock` is the lock of the entry that this reader had in a former segment. `followed_to` is the cursor of
+    /// a reader that comes from a superseded segment; for a newcomer it is `None`.
     pub(crate) fn open(
         name: &ChannelName,
         read_only: bool,
@@ -108,8 +108,8 @@ impl Attachment {
     }
 
     /// Joins the reader table. From here on the writer counts this reader and its pins. A newcomer gets `None` if the
-    /// segment was superseded meanwhile. A reader that follows stays, and takes the frames of this segment before it
-    /// goes on.
+    /// segment was superseded meanwhile. A reader that comes from a former segment joins even then, because it takes
+    /// the frames of this segment before it goes on.
     ///
     /// The state of the entry in this segment:
     ///
@@ -123,10 +123,10 @@ impl Attachment {
     /// ```
     ///
     /// - `prepare` removes the values of the last owner from the entry, and stores a new generation and the cursor.
-    /// - From JOINING on, a lossless writer keeps the frames behind the cursor. A writer that waits for a reader does
+    /// - From JOINING on, a lossless writer keeps the frames after the cursor. A writer that waits for a reader does
     ///   not continue yet, because this reader may still find that the segment is superseded.
-    /// - From ATTACHED on, a writer that waits for a reader continues, and this reader receives everything that it
-    ///   publishes.
+    /// - From ATTACHED on, a writer that waits for a reader continues, and this reader receives everything that the
+    ///   writer publishes.
     fn join(segment: Segment, lock: Arc<EntryLock>, followed_to: Option<u64>) -> Option<Self> {
         let before_first = segment.header.first_seq.saturating_sub(1);
         let is_following = followed_to.is_some_and(|cursor| cursor <= before_first);
@@ -141,14 +141,15 @@ impl Attachment {
         Some(attachment)
     }
 
-    /// Checks a newcomer's segment once more, now that a lossless writer sees the reader, and moves the cursor to the
-    /// newest frame. It returns `false` if the segment is superseded, because the writer may not have waited for this
-    /// reader.
+    /// Checks once more that a newcomer's segment is current, and moves the cursor to where a newcomer starts. The
+    /// second check is needed because a lossless writer sees the reader only after `announce`. The result is `false` if
+    /// the segment is superseded, because the writer may not have waited for this reader.
     fn confirm_newcomer(&mut self) -> bool {
         if !self.segment.is_current() {
             return false;
         }
-        // Another reader may hold the frame that was the newest before, and the frames after it may be gone.
+        // The cursor that `prepare` stored may be too old: the frame that was the newest then may still exist, because
+        // another reader holds it, while the frames after it are gone.
         let cursor = newcomer_cursor(&self.segment, self.initial.head);
         if let Some(own_entry) = &self.own_entry {
             // Release: pairs with the acquire load of a lossless writer, which may then take the slots of older frames.
@@ -174,7 +175,8 @@ impl Attachment {
 
 #[cfg(feature = "fuzzing")]
 impl Attachment {
-    /// A reader in a segment without a name. It has the first entry of a lock file without a name, or it observes.
+    /// A reader in a segment without a name. With an entry, the reader has the lock of the first reader entry; without
+    /// one, it observes.
     pub(crate) fn for_fuzzing(segment: Segment, has_entry: bool) -> Option<Self> {
         use crate::sys::lock::OfdLock;
 
@@ -183,13 +185,14 @@ impl Attachment {
         }
         let lock = OfdLock::keep(segment.file.try_clone().ok()?).ok()?;
         let lock = EntryLock::new(FIRST_READER_BYTE, segment.file_id, lock);
-        // The reader follows from before the first frame, so that no writer has to be alive.
+        // The reader joins as if it came from a former segment, because a newcomer needs a living writer.
         Self::join(segment, Arc::new(lock), Some(0))
     }
 }
 
-/// Opens the file of the segment, for writing if the options and the permissions allow that and the owner is trusted.
-/// Otherwise the last value of the result says why the reader has to observe. `None` if there is no file.
+/// Opens the segment's file, for writing if the options and the permissions allow it. The last value of the result says
+/// why the reader has to observe: the file is open only for reading, or its owner is not trusted. The result is `None`
+/// if there is no file.
 fn open_file(
     name: &ChannelName,
     read_only: bool,
@@ -219,9 +222,9 @@ fn is_lossless(segment: &Segment) -> bool {
     segment.header.flags & flags::LOSSLESS != 0
 }
 
-/// The cursor of a newcomer. Its first frame is the newest one, or an older keyframe if the stream is compressed. A
-/// lossless writer keeps all frames after the cursor. Therefore, in lossless mode, the cursor is as old as the history
-/// guarantees, because older frames may be gone.
+/// The cursor of a newcomer. A newcomer starts with the newest frame, or with an older keyframe if the stream is
+/// compressed. A lossless writer keeps all frames after the cursor. In lossless mode, the cursor is therefore before
+/// the oldest frame that the history guarantees. Older frames may be gone.
 fn newcomer_cursor(segment: &Segment, head: u64) -> u64 {
     let history = if is_lossless(segment) {
         segment.header.history.max(1)
@@ -232,24 +235,24 @@ fn newcomer_cursor(segment: &Segment, head: u64) -> u64 {
 }
 
 /// Removes the values of the last owner from the entry, and stores the new generation and the cursor. The cursor is
-/// `following_cursor`, or that of a newcomer if it is `None`. Returns the generation.
+/// `following_cursor`; if this is `None`, it is the cursor of a newcomer. Returns the generation.
 fn prepare(segment: &Segment, lock: &EntryLock, following_cursor: Option<u64>) -> u32 {
     let entry = segment.tables.entry(lock.index);
-    // Relaxed: only owners of the entry store its generation, and the lock of the entry orders them.
+    // Relaxed: only owners of the entry store its generation, and the lock of the entry orders their stores.
     let former = entry.generation.load(Ordering::Relaxed);
     // Relaxed: the release store of the generation below orders this store. A writer that loads the generation with
     // acquire order also sees that the state of a dead owner is gone.
     entry.state.store(reader_state::NEW, Ordering::Relaxed);
     failpoint(Failpoint::EntryCleared);
     // The generation differs from that of every former owner in this segment, so that the writer does not apply its
-    // records of them to this owner. Relaxed: only this reader's thread uses the lock's copy.
+    // records of a former owner to this one. Relaxed: only this reader's thread uses the generation in `lock`.
     let generation = match lock.generation.load(Ordering::Relaxed) {
         own if own > former => own,
         _ => former.wrapping_add(1),
     };
     lock.generation.store(generation, Ordering::Relaxed);
-    // Release: pairs with the acquire load of the writer. The generation precedes the first pin, so a writer that sees
-    // the pin also sees the generation.
+    // Release: pairs with the acquire load of the writer. The reader stores the generation before its first pin, so a
+    // writer that sees the pin also sees the generation.
     entry.generation.store(generation, Ordering::Release);
     failpoint(Failpoint::GenerationStored);
     // Release: pairs with the acquire load of the pin words by the writer, which then also sees the generation.
@@ -260,8 +263,8 @@ fn prepare(segment: &Segment, lock: &EntryLock, following_cursor: Option<u64>) -
     });
     // Release: pairs with the acquire load of the cursor by a lossless writer.
     entry.cursor.store(cursor, Ordering::Release);
-    // Relaxed, here and below: the release store of the state in `announce` orders these stores before the writer's
-    // acquire load.
+    // This store and those below are relaxed: the release store of the state in `announce` orders them before the
+    // writer's acquire load.
     entry.pid.store(std::process::id(), Ordering::Relaxed);
     failpoint(Failpoint::CursorStored);
     // This owner has not requested anything yet.
@@ -270,7 +273,7 @@ fn prepare(segment: &Segment, lock: &EntryLock, following_cursor: Option<u64>) -
     generation
 }
 
-/// Stores the state JOINING, so that a lossless writer keeps the frames behind the cursor.
+/// Stores the state JOINING, so that a lossless writer keeps the frames after the cursor.
 fn announce(segment: &Segment, lock: &EntryLock) {
     let entry = segment.tables.entry(lock.index);
     // Release: pairs with the acquire load of the state by the writer, which then also sees the cursor and the counts.

@@ -26,7 +26,7 @@ use crate::{
 
 /// How long a newcomer waits for its first quota before it starts to copy.
 const QUOTA_TIMEOUT: Duration = Duration::from_millis(20);
-/// The interval in which a newcomer looks for its quota.
+/// The time between two looks of a newcomer for its quota.
 const QUOTA_POLL_INTERVAL: Duration = Duration::from_micros(100);
 
 /// A reader in one segment. It has an entry, with which it can pin frames, or it is an observer.
@@ -35,8 +35,8 @@ pub(crate) struct Attachment {
     pub(crate) segment: Arc<Segment>,
     /// The status of the segment when this reader opened it.
     pub(super) initial: InitialStatus,
-    /// The writer keeps frames with a larger seq until this reader has taken its first frame. 0 if the writer does not
-    /// promise that.
+    /// In lossless mode, the writer keeps all frames with a larger seq than this until the newcomer has taken its first
+    /// one. The value is 0 in other modes, and for a reader that is no newcomer.
     pub(super) protected_after: u64,
     /// `None` for an observer.
     pub(super) own_entry: Option<OwnEntry>,
@@ -52,9 +52,9 @@ pub(super) struct InitialStatus {
 
 impl InitialStatus {
     fn load(status: &Status) -> Self {
-        // Acquire, in this order. If an end of the stream is not in the count, the loaded head has no frame after that
-        // end. If an event comes before a frame of the loaded head, the head of events includes it. The loads pair with
-        // the release stores of a publish.
+        // The order of these acquire loads matters. The head is loaded after the count, so it includes every frame
+        // before a counted end of the stream. The head of events is loaded last, so it includes every event before a
+        // frame up to the head. The loads pair with the release stores of a publish.
         Self {
             eos_count: status.eos_count.load(Ordering::Acquire),
             head: status.head.load(Ordering::Acquire),
@@ -78,8 +78,8 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// The seq of the newest frame that may be delivered now. Frames after an end of the stream may be delivered only
-    /// after that end.
+    /// The seq of the newest frame that may be delivered now. If the stream has ended, later frames may be delivered
+    /// only after the end.
     #[inline]
     pub(super) fn newest(&self) -> u64 {
         self.end.map_or(self.head, |end| end.min(self.head))
@@ -126,17 +126,17 @@ impl Attachment {
         }
     }
 
-    /// Takes a snapshot of the status. `eos_delivered` is the count of the ends of the stream that the reader has
-    /// delivered.
+    /// Takes a snapshot of the status. `eos_delivered` says how many ends of the stream the reader has delivered.
     ///
-    /// A read is correct only because of the order of these loads. Each is an acquire load, so no later load moves
-    /// before it. They pair with the release stores of a publish, of an end of the stream, and of `supersede` and
-    /// `close`.
+    /// A read is correct only if the values are loaded in the order below. Each load is an acquire load, so no later
+    /// load moves before it. The loads pair with the release stores of a publish, of an end of the stream, and of
+    /// `supersede` and `close`.
     ///
-    /// 1. `published`: each later publish changes the word, so that a wait with the loaded value returns.
-    /// 2. `state`: if it says that the segment is over, the head loaded next is the last one.
-    /// 3. `eos_count` and `eos_seq`: if an end is not counted yet, the head loaded next has no frame after it.
-    /// 4. `head`: every frame up to it can be found, or is overwritten.
+    /// 1. `published`: each later publish changes this futex word, so a wait for a change of the loaded value returns.
+    /// 2. `state`: if it says that the segment is over, the head that is loaded later is the last one.
+    /// 3. `eos_count` and `eos_seq`: the head that is loaded later includes every frame before a counted end of the
+    ///    stream.
+    /// 4. `head`: every frame up to the head can be found, or was overwritten.
     /// 5. `event_head`: it includes every event before a frame up to the head.
     #[inline]
     pub(super) fn snapshot(&self, eos_delivered: u32) -> Snapshot {
@@ -153,7 +153,7 @@ impl Attachment {
             end,
             head,
             event_head,
-            // Relaxed: no other value depends on this value.
+            // Relaxed: no other value depends on the latency.
             latency_ns: status.latency_ns.load(Ordering::Relaxed),
         }
     }
@@ -162,7 +162,8 @@ impl Attachment {
     pub(super) fn has_lost_writer(&self, snapshot: &Snapshot) -> bool {
         let status = self.segment.tables.status();
         // The lock is queried first, then the status with acquire loads. A dead writer publishes nothing more, so the
-        // loaded values are final. A segment that was superseded or closed meanwhile is not lost.
+        // loaded values are final. If the segment was superseded or closed meanwhile, its writer does not count as
+        // lost.
         !self.segment.has_writer()
             && !status.is_over()
             && status.head.load(Ordering::Acquire) == snapshot.head
@@ -189,7 +190,8 @@ impl Attachment {
         }
     }
 
-    /// Whether the writer has evicted this reader, because it held more than its quota. Then its pins no longer count.
+    /// Whether the writer has evicted this reader for holding more slots than its quota. The pins of an evicted reader
+    /// no longer count.
     #[inline]
     pub(super) fn is_evicted(&self) -> bool {
         self.own_entry
@@ -210,8 +212,8 @@ impl Attachment {
         }
     }
 
-    /// Notifies the writer that `quota` is too small, once for each quota. The writer then counts the slots that this
-    /// reader holds.
+    /// Notifies the writer that `quota` is too small, once for each value of the quota. The writer then counts the
+    /// slots that this reader holds.
     pub(super) fn request_larger_quota(&self, quota: u32) {
         if let Some(own_entry) = &self.own_entry
             // Relaxed: one thread takes frames, and a second notification would do no harm.
@@ -242,11 +244,13 @@ impl Attachment {
             .then_some(FrameLocation { seq, slot })
     }
 
-    /// Whether the frame at `location` is not a keyframe. The answer is only a hint, because the frame is not pinned.
+    /// Whether the frame at `location` is not a keyframe. The answer may be outdated at once, because the frame is not
+    /// pinned.
     #[inline]
     pub(super) fn is_delta(&self, location: FrameLocation) -> bool {
         let descriptor = self.segment.read_descriptor(location.slot);
-        // Pairs with the fence in `take_for_writing`, as in `copy_unpinned`. Relaxed below: the fence orders the load.
+        // Pairs with the fence in `take_for_writing`, as in `copy_unpinned`. The load below is relaxed, because the
+        // fence orders it.
         fence(Ordering::Acquire);
         let seq = self.segment.slot_record(location.slot).seq.load(Ordering::Relaxed);
         seq == location.seq && descriptor.is_delta()
@@ -257,15 +261,16 @@ impl Attachment {
         let Some(own_entry) = self.reachable_entry() else {
             return false;
         };
-        // Relaxed: no other value depends on the count. The release increment of the notification makes the writer load
-        // it.
+        // Relaxed: no other value depends on the count. The notification's release increment makes the writer load the
+        // count.
         let requests = &self.segment.tables.entry(own_entry.index()).keyframe_requests;
         requests.fetch_add(1, Ordering::Relaxed);
         self.segment.notify(FutexWord::Writer);
         true
     }
 
-    /// Sends a message; `false` if the writer accepts none or would not receive it, or if the message is too large.
+    /// Sends a message; `false` if the writer accepts no messages or would not receive this one, or if the message is
+    /// too large.
     pub(super) fn send_message(&self, message: &[u8]) -> bool {
         let Some(own_entry) = self.reachable_entry().filter(|_| message.len() <= MAX_MESSAGE_SIZE) else {
             return false;
@@ -285,13 +290,14 @@ impl Attachment {
         true
     }
 
-    /// The entry, if the writer reads requests from it. `None` in a segment that is over, where the writer reads none.
+    /// The entry, if the writer reads requests from it. `None` in a segment that is over, because the writer reads no
+    /// requests there.
     fn reachable_entry(&self) -> Option<&OwnEntry> {
         self.own_entry_of_this_process()
             .filter(|_| !self.segment.tables.status().is_over())
     }
 
-    /// The entry, unless it belongs to the parent that forked this process.
+    /// The entry; `None` if it belongs to the process that forked this one.
     #[inline]
     fn own_entry_of_this_process(&self) -> Option<&OwnEntry> {
         self.own_entry.as_ref().filter(|_| !self.segment.is_inherited())
@@ -328,8 +334,8 @@ impl Attachment {
         }
     }
 
-    /// Copies a frame without a pin, with pread. `None` if the writer overwrites it meanwhile, its descriptor is
-    /// invalid, or `target` has no memory.
+    /// Copies a frame with pread, without pinning its slot. `None` if the writer overwrites the frame meanwhile, the
+    /// descriptor is invalid, or `target` has no memory.
     pub(super) fn copy_unpinned(&self, location: FrameLocation, target: &mut dyn CopyTarget) -> Option<FrameInfo> {
         let seq = &self.segment.slot_record(location.slot).seq;
         // Acquire: pairs with the release store of the seq in a publish, so that the frame can be read.
@@ -337,8 +343,8 @@ impl Attachment {
             return None;
         }
         let descriptor = self.segment.read_descriptor(location.slot);
-        // The descriptor and the slot are checked first, because the target prepares memory for the size that the
-        // descriptor claims.
+        // The descriptor and the slot are checked first, because the target allocates the size that the descriptor
+        // states.
         if !descriptor.fits(self.segment.header.slot_size) || !self.segment.is_committed(location.slot) {
             return None;
         }
@@ -352,13 +358,13 @@ impl Attachment {
         }
         let metadata = self.segment.read_metadata(location.slot, descriptor.metadata_size);
         failpoint(Failpoint::CopyUnchecked);
-        // Pairs with the fence in `take_for_writing`: if any copied byte was drawn after the seq became 0, the load
-        // below sees that 0 or a later seq. Relaxed below: the fence orders the load after the copy.
+        // Pairs with the fence in `take_for_writing`: if the writer drew any copied byte after it had set the seq to 0,
+        // the load below sees this 0 or a later seq. The load is relaxed, because the fence orders it after the copy.
         fence(Ordering::Acquire);
         (seq.load(Ordering::Relaxed) == location.seq).then_some(FrameInfo { descriptor, metadata })
     }
 
-    /// Stores `seq` as the cursor: this reader has taken, or does not want, all frames up to it.
+    /// Stores `seq` as the cursor: this reader has taken all frames up to `seq`, or does not want them.
     #[inline]
     pub(super) fn set_cursor(&self, seq: u64) {
         if let Some(own_entry) = &self.own_entry {
@@ -372,8 +378,8 @@ impl Attachment {
         }
     }
 
-    /// Stores that this reader takes no more frames in this segment: `reader_state::MOVED` or `reader_state::LEFT`. The
-    /// pins stay.
+    /// Stores that this reader takes no more frames in this segment. `state` is `reader_state::MOVED` or
+    /// `reader_state::LEFT`. The pins stay.
     pub(super) fn leave(&self, state: u32) {
         if let Some(own_entry) = self.own_entry_of_this_process() {
             failpoint(Failpoint::LeaveDue);

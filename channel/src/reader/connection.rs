@@ -23,12 +23,13 @@ use crate::{
     segment::wait::{FutexWord, Waiter},
 };
 
-/// How often a waiting reader asks the kernel whether the writer is alive. It is also the longest sleep on a segment.
+/// How often a waiting reader asks the kernel whether the writer is alive. A sleep on a segment's futex word is not
+/// longer than this either.
 pub(super) const LIVENESS_INTERVAL: Duration = Duration::from_millis(250);
-/// How long a channel may be without a segment, between a superseded one and the next, before it counts as gone.
+/// How long a reader waits for the next segment after a superseded one. Then it reports the writer as lost.
 const SEGMENT_GAP_TIMEOUT: Duration = Duration::from_secs(1);
 /// If a second eviction follows within this time, the reader waits this long before it attaches again. A correct reader
-/// is not evicted twice so soon, so another program is tampering with its quota.
+/// is never evicted twice within this time, so another program must be changing the reader's quota.
 const EVICTION_BACKOFF: Duration = Duration::from_secs(1);
 
 /// The connection of a reader to the channel.
@@ -36,7 +37,7 @@ const EVICTION_BACKOFF: Duration = Duration::from_secs(1);
 pub(super) struct Connection {
     shared: Arc<HandleState>,
     state: ConnectionState,
-    /// The entry, which the reader keeps from one segment to the next.
+    /// The lock of the reader's entry, which the reader keeps from one segment to the next.
     entry_lock: Option<Arc<EntryLock>>,
     backoff: EvictionBackoff,
     liveness_checked_at: Instant,
@@ -46,8 +47,8 @@ pub(super) struct Connection {
 enum ConnectionState {
     /// The reader has never attached, or it has reported the loss of the writer.
     Disconnected,
-    /// The segment was superseded at the given time, and the next one is not open yet. The reader is still in the table
-    /// of the superseded segment, so that a lossless writer waits for it.
+    /// The reader found its segment superseded at the given time, and has not opened the next one yet. It is still in
+    /// the reader table of the superseded segment, so that a lossless writer waits for the reader.
     Moving(Instant, Arc<Attachment>),
     Attached(Arc<Attachment>),
 }
@@ -92,7 +93,8 @@ impl Connection {
         &self.shared.waiter
     }
 
-    /// The current segment; `None` while there is none, and between a superseded one and the next.
+    /// The attachment to the current segment. `None` while the reader is not attached, or moves from a superseded
+    /// segment to the next.
     #[inline]
     pub(super) fn attachment(&self) -> Option<&Arc<Attachment>> {
         match &self.state {
@@ -115,12 +117,13 @@ impl Connection {
         matches!(self.state, ConnectionState::Moving(since, _) if since.elapsed() > SEGMENT_GAP_TIMEOUT)
     }
 
-    /// Whether the reader may attach now. After repeated evictions it has to wait first.
+    /// Whether the reader may attach now. After repeated evictions, the reader has to wait first.
     pub(super) fn may_attach(&self) -> bool {
         self.backoff.is_over()
     }
 
-    /// Opens the segment that has the name now, with the reader's former entry if it has one.
+    /// Opens the segment that has the channel's name now. If the reader has an entry from a former segment, it keeps
+    /// the entry.
     pub(super) fn open(
         &self,
         name: &ChannelName,
@@ -130,20 +133,21 @@ impl Connection {
         Attachment::open(name, options.read_only, self.entry_lock.as_ref(), followed_to)
     }
 
-    /// Makes `attachment` the current segment, and then stores in the superseded one that this reader has moved.
+    /// Makes `attachment` the current one. If the reader comes from a superseded segment, stores there that the reader
+    /// has moved.
     pub(super) fn complete_attach(&mut self, attachment: Attachment) {
         self.entry_lock = attachment.entry_lock().cloned();
         self.liveness_checked_at = Instant::now();
         failpoint(Failpoint::MoveDue);
-        // The reader leaves the former segment last. A lossless writer waits for that, and must then find it in the new
-        // segment.
+        // The reader leaves the former segment only after it has joined the new one. A lossless writer waits until the
+        // reader has left, and must then find the reader in the new segment.
         self.leave_former(reader_state::MOVED);
         let attachment = Arc::new(attachment);
         *self.shared.attachment() = Some(Arc::clone(&attachment));
         self.state = ConnectionState::Attached(attachment);
     }
 
-    /// Notes that the current segment is superseded, so that the reader opens the next one.
+    /// Records that the current segment is superseded, so that the reader opens the next one.
     pub(super) fn begin_move(&mut self, attachment: Arc<Attachment>) {
         self.state = ConnectionState::Moving(Instant::now(), attachment);
     }
@@ -163,16 +167,16 @@ impl Connection {
         self.state = ConnectionState::Disconnected;
     }
 
-    /// Leaves the current segment after an eviction, and gives up the entry.
+    /// Leaves the current segment after an eviction, and gives up the reader entry.
     pub(super) fn disconnect_evicted(&mut self, attachment: &Attachment) {
         self.disconnect(attachment);
         self.entry_lock = None;
         self.backoff.record_eviction();
     }
 
-    /// Whether the writer is dead. The kernel is asked at most once in each [`LIVENESS_INTERVAL`].
+    /// Whether the writer is dead. This function asks the kernel at most once in each [`LIVENESS_INTERVAL`].
     pub(super) fn has_lost_writer(&mut self, attachment: &Attachment, snapshot: &Snapshot) -> bool {
-        // The time since the last check decides, because the caller's timeouts, and so the sleeps, may be short.
+        // The caller's timeouts may be short, so a wakeup does not mean that the interval has passed.
         if self.liveness_checked_at.elapsed() < LIVENESS_INTERVAL {
             return false;
         }
@@ -180,7 +184,7 @@ impl Connection {
         attachment.has_lost_writer(snapshot)
     }
 
-    /// Sleeps until the readers' word of the segment is no longer the one in `snapshot`, at most for `timeout`.
+    /// Sleeps until the segment's futex word for readers differs from the value in `snapshot`, at most for `timeout`.
     pub(super) fn wait(&self, attachment: &Attachment, snapshot: &Snapshot, timeout: Duration) {
         self.shared
             .waiter

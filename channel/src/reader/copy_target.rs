@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The memory that copied frames go to.
+//! The memory into which a reader copies frames.
 
 /// Memory for the frames that a [`Reader`](crate::Reader) or an [`Observer`](crate::Observer) copies. `Vec<u8>`
 /// implements this trait.
@@ -22,13 +22,13 @@
 /// assert!(FixedBuffer([0; 4096]).prepare(5000).is_none());
 /// ```
 pub trait CopyTarget {
-    /// Memory of exactly `size` bytes; `None` if no memory is available.
+    /// Returns memory of exactly `size` bytes, or `None` if no memory is available.
     fn prepare(&mut self, size: usize) -> Option<&mut [u8]>;
 }
 
 impl CopyTarget for Vec<u8> {
     fn prepare(&mut self, size: usize) -> Option<&mut [u8]> {
-        // If there is no memory for the size, the program must not abort.
+        // `try_reserve` fails if there is no memory; `resize` alone would abort the program.
         self.try_reserve(size.saturating_sub(self.len())).ok()?;
         self.resize(size, 0);
         Some(self)

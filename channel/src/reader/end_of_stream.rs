@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The record of the ends of the stream that a reader has delivered.
+//! Counts the ends of the stream that a reader has delivered.
 
 use std::sync::atomic::Ordering;
 
@@ -10,19 +10,20 @@ use crate::protocol::layout::Status;
 /// forever.
 const MAX_ATTEMPTS: u32 = 8;
 
-/// The ends of the stream that a reader has delivered, as the count in the [`Status`] of its segment.
+/// How many ends of the stream a reader has delivered. The reader compares this number with the count in the segment's
+/// [`Status`].
 #[derive(Debug, Default)]
 pub(super) struct EndOfStream {
     pub(super) delivered: u32,
 }
 
-/// The count of ends of the stream, and the seq of the last frame before the newest end. If the count is `delivered`,
-/// the reader has delivered that end, and the seq is `None`.
+/// Loads the count of ends of the stream, and the seq of the last frame before the newest end. If the count equals
+/// `delivered`, the reader has delivered the newest end already, and the seq is `None`.
 #[inline]
 pub(super) fn load_newest_end(status: &Status, delivered: u32) -> (u32, Option<u64>) {
-    // Acquire, all of them: each pairs with a release store in `Writer::end_of_stream`. The writer stores the seq
-    // first, so a seq that is loaded after a count may belong to a later end. It belongs to the loaded count if the
-    // count is still the same afterwards.
+    // These are acquire loads; each pairs with a release store in `Writer::end_of_stream`. The writer stores the seq
+    // before the count, so the loaded seq may belong to a later end than the loaded count. Therefore the count is
+    // loaded again, until it no longer changes.
     let mut count = status.eos_count.load(Ordering::Acquire);
     let mut seq = None;
     for _ in 0..MAX_ATTEMPTS {

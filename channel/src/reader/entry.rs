@@ -13,7 +13,8 @@ use crate::{
     sys::{clock, files::FileId, lock::OfdLock, sync},
 };
 
-/// The lock of a reader entry. It outlives segments. While frames are in use, it also outlives the reader.
+/// The lock of a reader entry. The reader keeps it from one segment to the next. While frames of the reader are in use,
+/// the lock also outlives the reader.
 #[derive(Debug)]
 pub(crate) struct EntryLock {
     pub(super) index: usize,
@@ -25,26 +26,26 @@ pub(crate) struct EntryLock {
 }
 
 impl EntryLock {
-    /// The lock of the entry that belongs to `byte`.
+    /// The lock of the reader entry for which `byte` stands in the lock file.
     pub(super) fn new(byte: i64, lock_file: FileId, lock: OfdLock) -> Self {
         Self {
             index: (byte - FIRST_READER_BYTE) as usize,
             lock_file,
-            // The last owner is unlikely to have had this number. In a new segment, where the entry has no generation
-            // yet, only this number lets the writer distinguish the owners.
+            // The clock gives a generation that the entry's last owner is unlikely to have had. In a new segment, the
+            // entry has no generation yet, so the writer can distinguish the owners only by this value.
             generation: AtomicU32::new((clock::monotonic_ns() >> 10) as u32 | 1),
             _lock: lock,
         }
     }
 }
 
-/// A reader's own entry in one segment.
+/// The reader entry that this reader owns in one segment.
 #[derive(Debug)]
 pub(super) struct OwnEntry {
     pub(super) lock: Arc<EntryLock>,
     pub(super) generation: u32,
     pin_counts: Mutex<PinCounts>,
-    /// The quota with which this reader last asked for a larger one.
+    /// The quota that this reader had when it last asked for a larger one.
     pub(super) requested_at_quota: AtomicU32,
     /// The seq of the newest message from this reader.
     pub(super) message_seq: Mutex<u64>,
@@ -71,11 +72,11 @@ impl OwnEntry {
         sync::lock(&self.pin_counts)
     }
 
-    /// The quota that the writer has stored for this owner; `None` if it has not answered yet.
+    /// The quota that the writer has stored for this owner; `None` if the writer has stored none yet.
     #[inline]
     pub(super) fn quota(&self, segment: &Segment) -> Option<u32> {
-        // Acquire: pairs with the release store of the quota by the writer. Therefore the slots that the quota allows
-        // have memory.
+        // Acquire: pairs with the release store of the quota by the writer. The writer commits the memory for a quota
+        // before it stores the quota.
         let quota = segment.tables.quota(self.index()).load(Ordering::Acquire);
         ((quota >> 32) as u32 == self.generation).then_some(quota as u32)
     }

@@ -47,7 +47,8 @@ struct PendingEvent {
 pub(super) struct EventQueue {
     /// The seq of the newest event that was delivered or is pending.
     cursor: u64,
-    /// For a newcomer, the sticky events; later at most the next event.
+    /// The loaded events: for a newcomer the sticky events, later the next event, or the sticky ones among overwritten
+    /// events.
     pending: VecDeque<PendingEvent>,
 }
 
@@ -57,7 +58,7 @@ impl EventQueue {
         let cursor = attachment.initial.event_head;
         let mut pending = sticky_among(attachment, 0..=cursor);
         for event in &mut pending {
-            // Sticky events come before the first frame.
+            // A newcomer receives the sticky events before its first frame.
             event.descriptor.after = 0;
         }
         Self {
@@ -66,9 +67,10 @@ impl EventQueue {
         }
     }
 
-    /// Continues in the next segment; `false` if that segment's events do not continue those of the former one.
+    /// Continues in the next segment. Returns `false` if the events of that segment do not continue those of the former
+    /// segment.
     pub(super) fn follow(&mut self, attachment: &Attachment) -> bool {
-        // An event that is still pending comes after a frame that was never published.
+        // A pending event belongs after a frame that was never published, so it is dropped.
         self.pending.clear();
         attachment.initial.event_head >= self.cursor
     }
@@ -76,7 +78,7 @@ impl EventQueue {
     /// Loads the next event whose seq is at most `head`. Returns how many events were overwritten.
     #[inline]
     pub(super) fn load_next(&mut self, attachment: &Attachment, head: u64) -> u64 {
-        // Only a damaged head can have moved the cursor beyond the head.
+        // The cursor is beyond the head only if a damaged head has moved it there.
         self.cursor = self.cursor.min(head);
         if !self.pending.is_empty() || self.cursor == head {
             return 0;
@@ -84,7 +86,7 @@ impl EventQueue {
         let mut missed = 0;
         let oldest = head.saturating_sub(EVENT_RING_LENGTH - 1).max(1);
         if self.cursor + 1 < oldest {
-            // Of the overwritten events, the sticky ones still exist in their own records.
+            // Each sticky event also has a record outside the ring, which still exists after the ring was overwritten.
             let sticky = sticky_among(attachment, self.cursor + 1..=oldest - 1);
             missed = oldest - 1 - self.cursor - sticky.len() as u64;
             self.cursor = oldest - 1;
@@ -100,7 +102,7 @@ impl EventQueue {
         missed
     }
 
-    /// The seq of the frame that the next event comes after. `None` if there is no event, or if the stream had ended
+    /// The seq of the frame after which the next event comes. `None` if there is no event, or if the stream had ended
     /// more than `eos_count` times when the event was published.
     #[inline]
     pub(super) fn next_after(&self, eos_count: u32) -> Option<u64> {
@@ -132,11 +134,11 @@ fn find(attachment: &Attachment, seq: u64) -> Option<PendingEvent> {
         .or_else(|| sticky(attachment).find(|event| event.seq == seq))
 }
 
-/// The sticky events with these seqs, in order.
+/// The sticky events whose seqs are in `seqs`, in the order of their seqs.
 fn sticky_among(attachment: &Attachment, seqs: RangeInclusive<u64>) -> Vec<PendingEvent> {
     let mut found: Vec<_> = sticky(attachment).filter(|event| seqs.contains(&event.seq)).collect();
     found.sort_unstable_by_key(|event| event.seq);
-    // Two records have the same seq only if they are damaged.
+    // Two sticky records have equal seqs only if they are damaged.
     found.dedup_by_key(|event| event.seq);
     found
 }

@@ -9,8 +9,8 @@ use crate::protocol::layout::FrameDescriptor;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum FrameData {
-    /// The bytes are in shared memory. The writer does not change them until this value is dropped, unless it evicts
-    /// the reader.
+    /// The bytes are in shared memory. They do not change until this value is dropped, unless the writer evicts the
+    /// reader.
     InPlace(PinnedFrame),
     /// The bytes are in the [`CopyTarget`](crate::CopyTarget).
     Copied,
@@ -36,10 +36,10 @@ pub enum FrameData {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Frame {
-    /// The sequence number of the frame in the channel. It grows by one with each frame, and by more if the writer
-    /// dropped frames.
+    /// The sequence number of the frame in the channel. Sequence numbers grow by one from frame to frame, and by more
+    /// if the writer dropped frames in between.
     pub seq: u64,
-    /// Times, size and planes.
+    /// The frame's times, size and planes.
     pub descriptor: FrameDescriptor,
     /// The metadata that the writer added. The channel does not interpret it.
     pub metadata: Vec<u8>,
@@ -47,8 +47,8 @@ pub struct Frame {
     pub data: FrameData,
     /// How many frames were lost or skipped since the last delivered frame.
     pub missed: u64,
-    /// Whether the frame does not continue the last one, because it is the first, frames were lost before it, or the
-    /// writer or the caps have changed.
+    /// Whether there is a break between the last delivered frame and this one. There is a break if this is the first
+    /// frame, if frames were lost, or if the writer or the caps have changed.
     pub discontinuity: bool,
 }
 
@@ -91,10 +91,10 @@ pub enum Next {
     Event(Event),
     /// The stream ended after the last frame. Another stream may follow.
     EndOfStream,
-    /// The writer is gone, without an end of the stream. Another writer may come.
+    /// The writer is gone, and no further end of the stream was published. Another writer may come.
     Lost,
-    /// The reader held more slots than its quota, so the writer ignores its pins. The frames that it holds may change.
-    /// The reader attaches again by itself.
+    /// The reader held more slots than its quota, so the writer ignores the reader's pins. Frames that the program
+    /// still holds may change. The next calls attach the reader again.
     Evicted,
     /// The timeout has passed.
     TimedOut,

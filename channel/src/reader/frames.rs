@@ -15,9 +15,9 @@ use super::{
 };
 use crate::protocol::failpoint::{Failpoint, failpoint};
 
-/// The largest seq of a frame, because the ring stores only the lower 56 bits.
+/// The largest possible seq of a frame. The ring stores only the lower 56 bits of a seq.
 pub(super) const MAX_SEQ: u64 = u64::MAX >> 8;
-/// The largest plausible count of frames missed at once. It is a year of a thousand frames a second.
+/// The largest plausible count of frames missed at once: about one year at 1000 frames a second.
 const MAX_MISSED: u64 = 1 << 35;
 
 /// The place of a reader in the sequence of frames.
@@ -25,20 +25,21 @@ const MAX_MISSED: u64 = 1 << 35;
 pub(super) struct FrameCursor {
     /// The seq of the last frame that was delivered or skipped.
     seq: u64,
-    /// The next frame is the newest, whatever its seq is.
+    /// Whether the next frame to deliver is the newest one, whatever its seq is.
     wants_newest: bool,
-    /// No frame of this stream has been delivered yet.
+    /// Whether no frame of this stream has been delivered yet.
     is_newcomer: bool,
     has_discontinuity: bool,
     pub(super) keyframes: KeyframeSync,
 }
 
-/// The range of frames that a reader wants, within its limits.
+/// The range of frames that a reader wants, within the limits of the read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FrameRange {
     /// The seq of the first frame.
     pub(super) first: u64,
-    /// If the first frame cannot be decoded, a keyframe with a larger seq than this may replace it.
+    /// If the first frame cannot be decoded, a keyframe may replace it. The seq of that keyframe must be larger than
+    /// this value.
     after: u64,
 }
 
@@ -73,7 +74,7 @@ impl FrameCursor {
         self.has_discontinuity = true;
     }
 
-    /// Makes the next frame the newest.
+    /// Makes the reader continue with the newest frame.
     pub(super) fn seek_newest(&mut self) {
         self.wants_newest = true;
     }
@@ -93,8 +94,8 @@ impl FrameCursor {
         if newest <= self.seq {
             return None;
         }
-        // A newcomer may start with an older frame than the newest, if it needs a keyframe. But it does not start with
-        // a frame that may be overwritten before the newcomer has taken the frame after it.
+        // A newcomer that needs a keyframe may start before the newest frame. In lossless mode, it starts only with a
+        // frame that the writer keeps for it, because older frames may be overwritten.
         let taken_up_to = if self.is_newcomer {
             attachment.protected_after
         } else {
@@ -109,8 +110,8 @@ impl FrameCursor {
         Some(FrameRange { first, after })
     }
 
-    /// Takes the first wanted frame up to `last` that exists and can be decoded. If there is no such frame, it gives up
-    /// all frames up to `last` and returns `None`.
+    /// Takes the first wanted frame up to `last` that exists and can be decoded. If no frame up to `last` can be taken,
+    /// the reader gives up all of them, and the result is `None`.
     #[inline]
     pub(super) fn take_up_to(
         &mut self,
@@ -145,8 +146,8 @@ impl FrameCursor {
             };
             return Ok(Some(self.accept(attachment, seq, info, data, stats)));
         }
-        // Each of these frames was overwritten, is damaged, or cannot be decoded. None becomes readable later, because
-        // the writer stores the head after the frame.
+        // Each wanted frame up to `last` was overwritten, is damaged, or cannot be decoded. Waiting does not help,
+        // because the writer completes each frame before it stores the head.
         let missed = self.count_missed(last, stats);
         self.keyframes.skipped = self.keyframes.skipped.saturating_add(missed);
         self.keyframes.is_lost = true;
@@ -156,7 +157,7 @@ impl FrameCursor {
         Ok(None)
     }
 
-    /// Moves the cursor to the frame that was taken, and counts it.
+    /// Moves the cursor to the taken frame, and counts this frame.
     #[inline]
     fn accept(
         &mut self,
@@ -187,7 +188,7 @@ impl FrameCursor {
         }
     }
 
-    /// Counts the frames after the cursor, up to `seq`, as missed. Frames before a newcomer's first one, or before a
+    /// Counts the frames after the cursor, up to `seq`, as missed. Frames before a newcomer's first frame, or before a
     /// jump to the newest frame, do not count.
     #[inline]
     fn count_missed(&self, seq: u64, stats: &mut ReaderStats) -> u64 {
@@ -195,15 +196,15 @@ impl FrameCursor {
             return 0;
         }
         let missed = seq.saturating_sub(self.seq);
-        // A damaged head may have any value, so an implausible number is not counted.
+        // A damaged head may have any value, so an implausible count of missed frames is ignored.
         let missed = if missed > MAX_MISSED { 0 } else { missed };
         stats.missed = stats.missed.saturating_add(missed);
         missed
     }
 }
 
-/// Gets one frame: in place if the reader may hold one more, copied under a pin if not, and copied without a pin if it
-/// has no quota left. `None` if the frame is overwritten or damaged.
+/// Gets one frame. It is delivered in place if the reader may hold one more. Otherwise it is copied: under a pin, or
+/// without a pin if no quota is left. The result is `None` if the frame was overwritten or is damaged.
 fn get_frame(
     attachment: &Arc<Attachment>,
     location: FrameLocation,
@@ -216,12 +217,14 @@ fn get_frame(
         attachment.request_larger_quota(quota);
     }
     let pinned = (held < quota).then(|| PinnedFrame::pin(attachment, location));
-    // If the quota was lowered meanwhile, the pin exceeds the quota and is released.
+    // The writer may have lowered the quota meanwhile. If the reader now has more pins than its quota, the new pin is
+    // released.
     let pinned = pinned.filter(|_| attachment.held() <= attachment.quota());
     let mut target = CheckedTarget::new(target);
     let result = match pinned {
         Some(None) => None,
-        // The last pin of the quota is for copies, so that the reader can go on while it holds frames.
+        // The last pin of the quota is reserved for copies, so that a reader that holds frames can still read further
+        // ones.
         Some(Some((frame, info))) if held < limits.max_held.min(quota - 1) => Some((info, FrameData::InPlace(frame))),
         Some(Some((frame, info))) => target.prepare(frame.as_ref().len()).map(|memory| {
             copy_in_halves(frame.as_ref(), memory);
@@ -232,13 +235,13 @@ fn get_frame(
             .map(|info| (info, FrameData::Copied)),
     };
     match target.failed_size {
-        // This is an error, because otherwise an intact frame would be missed without notice.
+        // Without this error, the reader would skip an intact frame and nobody would notice.
         Some(size) => Err(NoTargetMemory(size)),
         None => Ok(result),
     }
 }
 
-/// Copies a pinned frame, in halves, so that a test can stop the copy in the middle.
+/// Copies a pinned frame in two halves, so that a test can stop the copy in the middle.
 fn copy_in_halves(from: &[u8], to: &mut [u8]) {
     let half = from.len() / 2;
     to[..half].copy_from_slice(&from[..half]);

@@ -11,7 +11,7 @@ use crate::{segment::wait::Waiter, sys::sync};
 #[derive(Debug, Default)]
 pub(super) struct HandleState {
     pub(super) waiter: Waiter,
-    /// The segment that requests go to.
+    /// The attachment to the segment in which requests are stored.
     attachment: Mutex<Option<Arc<Attachment>>>,
 }
 
@@ -21,8 +21,8 @@ impl HandleState {
     }
 }
 
-/// A handle of a [`Reader`](crate::Reader) for other threads: it ends the reader's wait, and sends requests to the
-/// writer.
+/// A handle with which other threads control a [`Reader`](crate::Reader). It ends the reader's wait, and sends requests
+/// to the writer.
 ///
 /// # Examples
 ///
@@ -45,8 +45,8 @@ impl HandleState {
 pub struct ReaderHandle(pub(super) Arc<HandleState>);
 
 impl ReaderHandle {
-    /// Makes [`Reader::next`](crate::Reader::next) return [`Next::Interrupted`](crate::Next::Interrupted), now and
-    /// until [`resume`](Self::resume).
+    /// Makes [`Reader::next`](crate::Reader::next) return [`Next::Interrupted`](crate::Next::Interrupted), now and in
+    /// later calls, until [`resume`](Self::resume) is called.
     pub fn interrupt(&self) {
         self.0.waiter.interrupt();
     }
@@ -56,8 +56,8 @@ impl ReaderHandle {
         self.0.waiter.resume();
     }
 
-    /// Requests a keyframe from the writer. `false` if there is no writer, the reader observes, or it has not reached
-    /// the newest segment yet.
+    /// Requests a keyframe from the writer. Returns `false` if there is no writer, if the reader is an observer, or if
+    /// it has not reached the newest segment yet.
     pub fn request_keyframe(&self) -> bool {
         self.0
             .attachment()
@@ -69,7 +69,8 @@ impl ReaderHandle {
     ///
     /// It returns `false` in the same cases as [`request_keyframe`](Self::request_keyframe), and also if the writer
     /// accepts no messages or the message is too large. If messages come faster than the writer reads them, the writer
-    /// receives only the newest ones. It receives no message of a reader that has left meanwhile.
+    /// receives only the newest ones. The writer does not receive a message if the sending reader has left before the
+    /// writer reads.
     pub fn send_message(&self, message: &[u8]) -> bool {
         self.0
             .attachment()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Keyframe synchronisation: it decides whether the next frame can be decoded, and with which keyframe to continue
-//! otherwise.
+//! Keyframe synchronisation: whether the next frame can be decoded, and if not, with which keyframe the reader
+//! continues.
 
 use std::time::{Duration, Instant};
 
@@ -14,23 +14,24 @@ const KEYFRAME_REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 /// Whether the next frame of a compressed stream can be decoded, and when a keyframe was requested.
 #[derive(Debug, Default)]
 pub(super) struct KeyframeSync {
-    /// The frames that the next one depends on were not delivered.
+    /// Whether frames on which the next frame depends were not delivered.
     pub(super) is_lost: bool,
     /// How many frames were given up since the last delivered one.
     pub(super) skipped: u64,
-    /// Some of the frames that were given up existed, but could not be decoded.
+    /// Whether at least one of the skipped frames existed but could not be decoded.
     pub(super) has_undecodable: bool,
     /// When this reader last asked the writer for a keyframe.
     requested_at: Option<Instant>,
 }
 
 impl KeyframeSync {
-    /// The next frame belongs to another stream, although the seqs continue.
+    /// Records that the next frame belongs to another stream, although the seqs continue.
     pub(super) fn begin_stream(&mut self) {
         self.is_lost = true;
     }
 
-    /// Allows a request at once, because the writer may not have received the last one, or it went to another writer.
+    /// Allows the next request at once. The writer may not have received the last request, or it went to another
+    /// writer.
     pub(super) fn reset_request(&mut self) {
         self.requested_at = None;
     }
@@ -48,8 +49,8 @@ impl KeyframeSync {
     }
 }
 
-/// The seq of the newest keyframe that is larger than `after` and at most `last`. `None` if there is none, or if a
-/// frame between it and `last` is missing.
+/// The seq of the newest keyframe after the frame `after` and up to the frame `last`. `None` if there is no keyframe in
+/// this range, or if a frame from the keyframe up to `last` is missing.
 pub(super) fn newest_keyframe(attachment: &Attachment, after: u64, last: u64) -> Option<u64> {
     let oldest = (after + 1).max(last.saturating_sub(RING_LENGTH - 1));
     for seq in (oldest..=last).rev() {

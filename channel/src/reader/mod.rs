@@ -2,8 +2,9 @@
 
 //! A reader: it follows a channel through its writers and their segments, and delivers frames and events in order.
 //!
-//! `next` is one call of [`Reader::next`]. `attach` opens a segment and joins its reader table, and `attachment` is the
-//! attachment of a reader to one segment. `frames`, `keyframes`, `events` and `end_of_stream` decide what comes next.
+//! The module `next` implements [`Reader::next`]. `attach` opens a segment and joins its reader table, and `attachment`
+//! is the attachment of a reader to one segment. `frames`, `keyframes`, `events` and `end_of_stream` decide what the
+//! reader delivers next.
 
 mod attach;
 pub(crate) mod attachment;
@@ -46,15 +47,15 @@ use crate::{
     },
 };
 
-/// How many passes without a frame a reader makes without a pause. After them, it makes one in each
+/// The most passes without a frame that a reader makes without a pause. After these passes, it makes one in each
 /// [`IDLE_PASS_INTERVAL`].
 const MAX_IDLE_PASSES: u32 = 16;
 const IDLE_PASS_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Reads a channel.
 ///
-/// The channel need not exist yet, and the reader survives the end of a writer: it attaches to the next one. The next
-/// writer's caps may differ; they can have changed only if [`segment_changes`](Self::segment_changes) has.
+/// The channel need not exist yet. When its writer ends, the reader attaches to the next writer, whose caps may differ.
+/// The caps can have changed only if the count [`segment_changes`](Self::segment_changes) has changed.
 ///
 /// # Examples
 ///
@@ -82,12 +83,12 @@ pub struct Reader {
     frames: FrameCursor,
     events: EventQueue,
     end_of_stream: EndOfStream,
-    /// Limits passes without a frame.
+    /// Limits the rate of passes without a frame.
     limiter: RateLimiter,
     stats: ReaderStats,
 }
 
-/// The values of the segment that the reader was in last.
+/// Values of the segment to which the reader was attached last.
 #[derive(Debug, Default)]
 struct SegmentInfo {
     segment_id: Option<FileId>,
@@ -104,7 +105,7 @@ impl SegmentInfo {
             segment_id: Some(segment.file_id),
             caps: segment.caps.clone(),
             history: segment.header.history,
-            // Relaxed: no other value depends on this value.
+            // Relaxed: no other value depends on the latency.
             latency_ns: segment
                 .tables
                 .status()
@@ -116,8 +117,8 @@ impl SegmentInfo {
     }
 }
 
-/// How far CLOCK_MONOTONIC of this process is ahead of the writer's, as far as the age of the segment tells: the header
-/// has its creation on CLOCK_MONOTONIC, its file the same on CLOCK_REALTIME.
+/// How far CLOCK_MONOTONIC of this process is ahead of the writer's. The segment's header has the creation time on the
+/// writer's CLOCK_MONOTONIC, and the file system has it on CLOCK_REALTIME. The two ages that follow are compared.
 fn clock_lead_ns(segment: &Segment) -> Option<i64> {
     let difference = |now: u64, created: u64| i64::try_from(now).ok()?.checked_sub_unsigned(created);
     let age = difference(clock::realtime_ns(), files::created_at_ns(&segment.file)?)?;
@@ -126,7 +127,7 @@ fn clock_lead_ns(segment: &Segment) -> Option<i64> {
 }
 
 impl Reader {
-    /// A reader of the channel, which need not exist yet.
+    /// A reader of the channel `name`. The channel need not exist yet.
     pub fn new(name: ChannelName, options: ReaderOptions) -> Self {
         Self {
             name,
@@ -141,7 +142,7 @@ impl Reader {
         }
     }
 
-    /// A handle for other threads.
+    /// A handle with which other threads control this reader.
     pub fn handle(&self) -> ReaderHandle {
         self.connection.handle()
     }
@@ -151,7 +152,7 @@ impl Reader {
         &self.info.caps
     }
 
-    /// How many times the reader went on to another segment. The caps can have changed only if this count has.
+    /// How many times the reader went on to another segment. The caps can have changed only if this count has changed.
     pub fn segment_changes(&self) -> u64 {
         self.stats.reconnects
     }
@@ -161,12 +162,13 @@ impl Reader {
         self.connection.is_attached()
     }
 
-    /// Whether the reader has no entry: its options or the permissions forbid it, or all entries are taken.
+    /// Whether the reader is an observer. It observes if its options request this, if the permissions allow only
+    /// reading, or if all reader entries are taken.
     pub fn is_observer(&self) -> bool {
         self.info.observer_reason.is_some()
     }
 
-    /// Why a reader has no entry although its options do not request that, as a sentence.
+    /// The reason, in words, why the reader observes although its options do not request this.
     pub fn observer_reason(&self) -> Option<&'static str> {
         match self.info.observer_reason? {
             ObserverReason::Requested => None,
@@ -179,7 +181,7 @@ impl Reader {
         }
     }
 
-    /// The latency of the writer: how many nanoseconds after its timestamp a frame leaves the writer.
+    /// The writer's latency in nanoseconds: the time from a frame's timestamp until the frame leaves the writer.
     pub fn latency_ns(&self) -> u64 {
         self.info.latency_ns
     }
@@ -187,8 +189,9 @@ impl Reader {
     /// How far CLOCK_MONOTONIC of this process seems to be ahead of the writer's, in nanoseconds. `None` if the file
     /// system does not record when files were created.
     ///
-    /// It is near 0 in general, and large if the two are in different time namespaces. It is large too if the machine
-    /// slept or CLOCK_REALTIME was set since the segment was created, so it is not enough as the only sign.
+    /// The value is near 0 in general, and large if this process and the writer are in different time namespaces. It is
+    /// also large if the machine slept or CLOCK_REALTIME was set after the segment was created. So a large value alone
+    /// does not prove that the time namespaces differ.
     pub fn clock_lead_ns(&self) -> Option<i64> {
         self.info.clock_lead_ns
     }

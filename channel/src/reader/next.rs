@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! One call of [`Reader::next`]: it attaches, takes a snapshot of the status, delivers the next item, or waits.
+//! The steps of [`Reader::next`]: it attaches, takes a snapshot of the segment's status, and delivers the next item or
+//! waits.
 
 use std::{
     sync::Arc,
@@ -16,12 +17,12 @@ use super::{
 };
 use crate::{Error, protocol::layout::reader_state};
 
-/// How often a reader looks for a segment while there is none with the channel's name.
+/// How often a reader looks for a segment while no segment has the channel's name.
 const NAME_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 impl Reader {
-    /// Waits for the next frame or event, at most for `timeout` (`None` means forever). Frames that have to be copied
-    /// go to `target`.
+    /// Waits for the next frame or event, at most for `timeout` (`None` means forever). A frame that has to be copied
+    /// is copied into `target`.
     ///
     /// # Errors
     /// [`Error::Denied`] if this user may not read the channel, [`Error::Damaged`] if its segment is invalid,
@@ -55,7 +56,8 @@ impl Reader {
         }
     }
 
-    /// Attaches, or sleeps until it is time to look for a segment again. Returns `None` if the loop of `next` goes on.
+    /// Attaches, or sleeps until it is time to look for a segment again. Returns `None` if the loop in `next` has to
+    /// continue.
     fn connect(&mut self, deadline: Option<Instant>) -> Result<Option<Next>, Error> {
         if self.connection.may_attach() {
             match self.attach() {
@@ -78,7 +80,7 @@ impl Reader {
         Ok(None)
     }
 
-    /// Attaches to the segment that has the name now; `false` if there is none.
+    /// Attaches to the segment that has the channel's name now. Returns `false` if there is no segment.
     fn attach(&mut self) -> Result<bool, Error> {
         let followed_to = self.connection.is_moving().then_some(self.frames.seq());
         let Some((attachment, observer_reason)) = self.connection.open(&self.name, self.options, followed_to)? else {
@@ -98,7 +100,8 @@ impl Reader {
             }
             self.frames.follow();
         } else {
-            // This is the first stream, or another one under the same name, so the newest frame comes first.
+            // This is the first stream, or a new one under the channel's name, so the reader starts with the newest
+            // frame.
             let before_newest = attachment.initial.head.saturating_sub(1);
             self.frames
                 .begin_after(before_newest.max(segment.header.first_seq.saturating_sub(1)));
@@ -147,7 +150,7 @@ impl Reader {
         Ok(None)
     }
 
-    /// Takes the oldest wanted frame, or an event before it. Events after an end of the stream wait until that end is
+    /// Takes the oldest wanted frame, or an event before it. Events after an end of the stream wait until the end is
     /// delivered.
     fn take(
         &mut self,
@@ -156,7 +159,7 @@ impl Reader {
         target: &mut dyn CopyTarget,
         limits: ReadLimits,
     ) -> Result<Option<Next>, Error> {
-        // Only a damaged head is larger than `MAX_SEQ`.
+        // A head that is larger than `MAX_SEQ` is damaged.
         let newest = snapshot.newest().min(MAX_SEQ);
         if !snapshot.has_end() {
             self.frames.repair(newest);
@@ -167,7 +170,7 @@ impl Reader {
             self.stats.events_missed = self.stats.events_missed.saturating_add(events_missed);
             let wanted = self.frames.wanted(attachment, newest, limits);
             let event_after = self.events.next_after(eos_count);
-            // An event after the newest frame waits, because it may belong to a frame that the head does not have yet.
+            // An event waits if it comes after a frame that is newer than the loaded head.
             if event_after.is_some_and(|after| wanted.map_or(after <= newest, |wanted| after < wanted.first)) {
                 return Ok(self.events.take().map(Next::Event));
             }
@@ -194,8 +197,8 @@ impl Reader {
         }
     }
 
-    /// Waits for news after `snapshot`, or starts to move to the next segment. Returns `None` if the loop of `next`
-    /// goes on.
+    /// Waits for a change after `snapshot`, or starts to move to the next segment. Returns `None` if the loop in `next`
+    /// has to continue.
     fn wait(
         &mut self,
         attachment: &Arc<Attachment>,
@@ -211,7 +214,7 @@ impl Reader {
             self.connection.disconnect(attachment);
             return Some(Next::Lost);
         }
-        // The pass is counted only after a wakeup without news, so that no frame is delayed.
+        // A pass is counted only if the wakeup before it brought nothing to deliver, so that no frame is delayed.
         if std::mem::take(has_waited) {
             self.slow_down();
         }
@@ -223,8 +226,8 @@ impl Reader {
         None
     }
 
-    /// Counts a pass without a frame, and sleeps if there were too many. Therefore a process that increments or wakes
-    /// the word and publishes nothing cannot keep this reader busy.
+    /// Counts a pass without a frame, and sleeps if there were too many of them. Therefore a process that only changes
+    /// or wakes the readers' futex word cannot keep this reader busy.
     fn slow_down(&mut self) {
         if let Some(pause) = self.limiter.throttle() {
             self.connection.waiter().sleep(pause);

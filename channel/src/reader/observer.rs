@@ -52,18 +52,19 @@ impl Observer {
         &self.attachment.segment.header
     }
 
-    /// The seq of the newest frame; 0 before the first.
+    /// The seq of the newest frame; 0 before the first frame.
     pub fn head(&self) -> u64 {
         // Acquire: pairs with the release store of the head in a publish, so that the frame can be found.
         self.attachment.segment.tables.status().head.load(Ordering::Acquire)
     }
 
-    /// Whether frames can still come in this segment: it is not superseded or closed, and its writer lives.
+    /// Whether the writer can still publish frames in this segment: the writer lives, and the segment is neither
+    /// superseded nor closed.
     pub fn is_current(&self) -> bool {
         self.attachment.segment.is_current()
     }
 
-    /// Copies the newest frame; `None` if there is none, or the writer overwrote it meanwhile.
+    /// Copies the newest frame; `None` if there is no frame, or if the writer overwrote it during the copy.
     pub fn newest(&self, target: &mut dyn CopyTarget) -> Option<(u64, FrameDescriptor)> {
         let seq = self.head();
         let location = self.attachment.find(seq).filter(|_| seq != 0)?;

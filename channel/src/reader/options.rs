@@ -8,7 +8,7 @@ use crate::protocol::layout::RING_LENGTH;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReaderOptions {
-    /// Whether the reader observes, that is, never writes to the segment. This needs read permission only; the reader
+    /// Whether the reader is an observer, which never writes to the segment. An observer needs read permission only; it
     /// pins nothing and copies each frame.
     pub read_only: bool,
 }
@@ -36,8 +36,8 @@ impl ReaderOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReadLimits {
-    /// How many frames may wait before older ones are skipped. 1 means always the newest; 0 means as many as the ring
-    /// has.
+    /// How many published frames may wait for the reader. It skips older ones. With 1, the reader always gets the
+    /// newest frame; 0 stands for the number of frames in the ring.
     pub max_behind: u32,
     /// How many frames may be held in place at a time; further frames are copied.
     pub max_held: u32,
@@ -67,7 +67,7 @@ impl ReadLimits {
         self
     }
 
-    /// How many of the newest frames are wanted.
+    /// How many of the newest frames the reader wants.
     pub(super) fn reach(self) -> u64 {
         match self.max_behind {
             0 => RING_LENGTH,

@@ -6,15 +6,14 @@ use std::sync::Arc;
 
 use super::attachment::{Attachment, FrameInfo, FrameLocation};
 
-/// A frame in shared memory. The writer does not change its bytes until this value is dropped, unless it evicts the
-/// reader.
+/// A frame in shared memory. The bytes do not change until this value is dropped, unless the writer evicts the reader.
 ///
 /// # Examples
 ///
 /// ```
 /// use rsshm_channel::{FrameData, Frame};
 ///
-/// /// Takes the frame out of a [`Frame`], to keep it. A reader may hold as many frames as its quota allows.
+/// /// Takes the pinned frame out of a [`Frame`], so that the program can keep it.
 /// fn keep(frame: Frame) -> Option<impl AsRef<[u8]>> {
 ///     match frame.data {
 ///         FrameData::InPlace(pinned) => Some(pinned),
@@ -37,7 +36,7 @@ impl PinnedFrame {
         if !attachment.pin(location) {
             return None;
         }
-        // This value owns the pin from here on, so that the pin is released if the descriptor is invalid.
+        // This value owns the pin from here on. If the descriptor is invalid, dropping the value releases the pin.
         let mut frame = Self {
             attachment: Arc::clone(attachment),
             slot: location.slot,
@@ -61,8 +60,8 @@ impl AsRef<[u8]> for PinnedFrame {
         match self.attachment.segment.slots() {
             // SAFETY: `Attachment::pin` has checked that the file has memory for the slot (`is_committed`). `pin` above
             // has checked that the range is inside the slot (`fits`; a range of size 0 is at the start of the mapping).
-            // The slot is pinned as long as `self` lives, so a writer that obeys the pin rule does not change it. A
-            // peer with write permission that ignores the rule can change it.
+            // The slot is pinned as long as `self` lives, so a writer that obeys the protocol does not change its
+            // bytes. A peer with write permission that ignores the protocol can change them.
             Some(slots) => unsafe { slots.slice(self.offset, self.size) },
             None => &[],
         }

@@ -16,7 +16,7 @@ pub struct ReaderStats {
     pub missed: u64,
     /// Events not delivered.
     pub events_missed: u64,
-    /// The process of the writer; 0 before the first.
+    /// The process ID of the writer; 0 before the reader has attached to one.
     pub writer_pid: u32,
     /// How many times the reader went on to another segment, of the same writer or of another.
     pub reconnects: u64,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The segments of a channel, in order: the current one, and those before it that readers may still use.
+//! The segments of a channel: the current one, and the superseded ones that readers may still use.
 
 use std::{
     sync::{
@@ -20,15 +20,16 @@ use crate::{
     sys::{files::FileId, lock::OfdLock},
 };
 
-/// How long a superseded segment keeps frames that nobody holds, so that readers can still take them.
+/// How long a superseded segment keeps frames that no reader holds, so that readers can still take them.
 const RETIRED_RELEASE_DELAY: Duration = Duration::from_secs(1);
-/// The most superseded segments that are kept, even if readers still use more.
+/// The most superseded segments that the writer keeps, even if readers still use more of them.
 const MAX_RETIRED: usize = 8;
 
-/// How long a lossless writer that took over from a dead one waits for readers in segments that it does not know.
+/// How long a lossless writer waits, after it took over from a dead writer, for readers in segments that it does not
+/// know.
 ///
-/// Such readers find the new segment within about 20 ms. But a reader that is in no segment also keeps its entry while
-/// it uses frames of old segments.
+/// Readers in those segments find the new one within about 20 ms. The wait is limited, because a reader that uses old
+/// frames keeps its entry although it is in no segment.
 const STRANGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The current segment and the superseded ones.
@@ -36,11 +37,11 @@ const STRANGER_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct SegmentChain {
     current: Option<CurrentSegment>,
     retired: Vec<RetiredSegment>,
-    /// The file that has the channel's name: this writer gave it the name, or took it over from a dead one. It stays
-    /// set while no segment is current because the next one could not be made.
+    /// The file that has the channel's name. This writer gave it the name, or took it over from a dead writer. The
+    /// value stays set even if no segment is current because the next one could not be made.
     owned_name: Option<FileId>,
-    /// When a dead writer's channel was taken over. Readers may still be on their way from older segments of that
-    /// writer to its last one, and this writer knows only the last one.
+    /// When this writer took over a dead writer's channel. Readers may still be in older segments of the dead writer,
+    /// while this writer knows only its last one.
     took_over_at: Option<Instant>,
 }
 
@@ -51,7 +52,7 @@ struct CurrentSegment {
     _writer_lock: OfdLock,
 }
 
-/// A superseded segment, whose frames readers may still take or hold.
+/// A superseded segment. Readers may still take or hold its frames.
 #[derive(Debug)]
 struct RetiredSegment {
     slots: SlotAllocator,
@@ -84,7 +85,7 @@ impl SegmentChain {
         self.current.as_ref().map(|current| &current.slots)
     }
 
-    /// The slots of the current segment, for changes.
+    /// The slots of the current segment, mutably.
     pub(super) fn current_mut(&mut self) -> Option<&mut SlotAllocator> {
         self.current.as_mut().map(|current| &mut current.slots)
     }
@@ -122,7 +123,7 @@ impl SegmentChain {
         }
     }
 
-    /// Gives up the name, and returns the file that has it. The caller removes that file.
+    /// Forgets which file has the channel's name, and returns this file. The caller removes it.
     pub(super) fn take_owned_name(&mut self) -> Option<FileId> {
         self.owned_name.take()
     }
@@ -131,8 +132,8 @@ impl SegmentChain {
     pub(super) fn close_current(&mut self) {
         if let Some(current) = self.current.take() {
             let mapped = current.slots.segment().mapped();
-            // Release: pairs with the acquire load of a reader that finds the segment closed. It sees all that was
-            // published.
+            // Release: pairs with the acquire load of a reader that finds the segment closed. This reader then sees
+            // everything that was published.
             mapped.tables.status().state.fetch_or(state::CLOSED, Ordering::Release);
             mapped.notify(FutexWord::Published);
         }
@@ -177,22 +178,22 @@ impl SegmentChain {
 
 /// The segments that readers are in.
 impl SegmentChain {
-    /// The generation of the living reader in `entry`, if it takes frames in the current segment or is on its way
-    /// there.
+    /// The generation of the living reader in `entry`, if the reader takes frames in the current segment or is on its
+    /// way there.
     pub(super) fn reader_in(&self, entry: usize) -> Option<u32> {
         let current = self.current()?.segment();
         let shared = current.tables().entry(entry);
-        // Acquire, both: they pair with the release stores of a reader that attaches. The state comes first, so that
-        // the generation is at least that of the owner whose state it is.
+        // Both are acquire loads, which pair with the release stores of a reader that attaches. The state is loaded
+        // first, so the generation belongs to the owner of this state or to a later owner.
         let state = shared.state.load(Ordering::Acquire);
         let generation = shared.generation.load(Ordering::Acquire);
         match state {
             reader_state::ATTACHED => current.is_alive(entry).then_some(generation),
-            // The reader is not here yet. It may be on its way from a former segment.
+            // The reader is not attached to this segment yet. It may be on its way from a former segment.
             reader_state::NEW | reader_state::JOINING => self.retired.iter().rev().find_map(|retired| {
                 let former = retired.slots.segment();
                 (former.lock_file_id() == current.lock_file_id() && former.has_reader(entry))
-                    // Acquire: as above.
+                    // Acquire: pairs like the load of the generation above.
                     .then(|| former.tables().entry(entry).generation.load(Ordering::Acquire))
             }),
             _ => None,
@@ -208,7 +209,7 @@ impl SegmentChain {
         })
     }
 
-    /// Whether the readers of the former segments have come to the current one, or are dead.
+    /// Whether all readers of the former segments have come to the current one, have left, or are dead.
     pub(super) fn has_all_followers(&mut self) -> bool {
         if self.took_over_at.is_some_and(|at| at.elapsed() < STRANGER_TIMEOUT) && self.expects_strangers() {
             return false;
@@ -219,8 +220,8 @@ impl SegmentChain {
 
     /// Whether no living reader takes frames in a superseded segment any more.
     ///
-    /// If the entry in the current segment was used, the reader has followed, or it died and the entry has another
-    /// owner now.
+    /// If the entry is in use in the current segment, its reader has followed, or has died and the entry has another
+    /// owner.
     fn is_deserted(&self, retired: &RetiredSegment) -> bool {
         !(0..MAX_READERS).any(|entry| {
             let has_followed = self
@@ -230,7 +231,7 @@ impl SegmentChain {
         })
     }
 
-    /// Whether a reader has an entry that it has not used in any segment that this writer knows.
+    /// Whether a living process has the lock of a reader entry that is unused in every segment that this writer knows.
     fn expects_strangers(&self) -> bool {
         let Some(current) = self.current() else {
             return false;
@@ -245,18 +246,19 @@ impl SegmentChain {
 
 /// Marks a segment as superseded and wakes its readers, so that they look for the next one.
 pub(super) fn supersede(segment: &Segment) {
-    // Release: pairs with the acquire load of a reader that finds the mark. The head that this reader loads then is the
-    // last one.
+    // Release: pairs with the acquire load of a reader that finds the mark. The head that this reader loads afterwards
+    // is final.
     segment
         .tables
         .status()
         .state
         .fetch_or(state::SUPERSEDED, Ordering::Release);
-    // Pairs with the fence in `announce` of the reader, after which a reader that has joined loads the state. Either it
-    // sees the mark, or a lossless writer sees the reader and waits for it.
+    // Pairs with the fence in the reader's `announce`. After that fence, a reader that has joined loads the state.
+    // Either the reader sees the mark, or a lossless writer sees the reader and waits for it.
     fence(Ordering::SeqCst);
     failpoint(Failpoint::Superseded);
     segment.notify(FutexWord::Published);
-    // The writer's own service sleeps on this word, and must change to the word of the next segment.
+    // The writer's own service sleeps on this futex word. It must wake up, so that it can sleep on the word of the next
+    // segment.
     segment.notify(FutexWord::Writer);
 }

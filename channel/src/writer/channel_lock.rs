@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The writer's lock on the channel: the lock file, and the lock on its writer's byte.
+//! The writer's lock on the channel: the lock file, and the lock on the byte for the writer in this file.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -29,8 +29,8 @@ impl ChannelLock {
     /// Opens or creates the lock file and takes the writer's lock.
     ///
     /// # Errors
-    /// [`Error::Busy`] when another process has the lock, [`Error::Foreign`] when the file belongs to another user, and
-    /// the errors of the system.
+    /// [`Error::Busy`] when another process has this lock, [`Error::Foreign`] when the file belongs to another user,
+    /// and the errors of the system.
     pub(super) fn take(name: &ChannelName, options: WriterOptions) -> Result<Self, Error> {
         let path = name.lock_file_path();
         match files::open(&path, true) {
@@ -48,7 +48,8 @@ impl ChannelLock {
         let LockAttempt::Locked(_, lock) = lock_file.take_first([WRITER_BYTE])? else {
             return Err(busy(name));
         };
-        // Between opening and locking, the former writer may have removed the name.
+        // The former writer may have removed the lock file's name after this writer opened the file and before it got
+        // the lock.
         if files::file_id_of(&path) != Some(lock_file.file_id()) {
             return Err(busy(name));
         }
@@ -71,7 +72,7 @@ impl ChannelLock {
         &self.lock_file
     }
 
-    /// Whether the file did not exist before.
+    /// Whether [`take`](Self::take) has created the lock file.
     pub(super) fn is_new(&self) -> bool {
         self.is_new
     }
@@ -81,7 +82,7 @@ impl ChannelLock {
         self.writer_lock.is_some()
     }
 
-    /// Removes the name of the lock file, if it still belongs to this file.
+    /// Removes the lock file's name, if this name still belongs to the file.
     pub(super) fn remove_file(&self) {
         files::remove_if(self.lock_file.path(), self.lock_file.file_id());
     }
@@ -100,12 +101,12 @@ pub(super) fn busy(name: &ChannelName) -> Error {
     }
 }
 
-/// The process of the writer that the channel's segment names.
+/// The process ID of the writer, as the header of the channel's segment states it.
 fn writer_pid(name: &ChannelName) -> Option<u32> {
     let (file, stat) = segment::open_file(name, false).ok().flatten()?;
     let segment = Segment::open(name, file, &stat, Access::Observe).ok()?;
-    // Acquire: pairs with the release store in `supersede`. A superseded segment belongs to a dead writer whose channel
-    // was taken over.
+    // Acquire: pairs with the release store in `supersede`. The writer of a superseded segment is dead, and another
+    // writer has taken over its channel.
     let state = segment.tables.status().state.load(Ordering::Acquire);
     (state & state::SUPERSEDED == 0).then_some(segment.header.writer_pid)
 }

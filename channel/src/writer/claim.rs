@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Claiming slots, and committing memory for more of them.
+//! Claiming slots, and committing memory for further slots.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::{
     protocol::failpoint::{Failpoint, failpoint},
 };
 
-/// Claims a slot for a copy; in lossless mode, waits for readers.
+/// Claims a slot for a copy. In lossless mode, it waits for readers.
 pub(super) fn claim_for_copy(inner: &Inner, size: usize) -> Result<Option<Slot>, Error> {
     loop {
         replace::ensure_segment(inner, size)?;
@@ -25,15 +25,15 @@ pub(super) fn claim_for_copy(inner: &Inner, size: usize) -> Result<Option<Slot>,
             return Ok(None);
         }
         let slot = take_slot(inner, size, ClaimedFor::Copy);
-        // A slot was free when the wait ended, but a reader or another thread may have taken it. Then this loop waits
-        // again.
+        // A slot was free when the wait ended, but a reader or another thread may have taken it since. If so, this loop
+        // waits again.
         if slot.is_some() || !inner.options().lossless || !waits::wait_for_slot(inner) {
             return Ok(slot);
         }
     }
 }
 
-/// Claims a slot for upstream; never waits.
+/// Claims a slot for upstream, without waiting for readers.
 pub(super) fn claim_for_upstream(inner: &Inner, size: usize) -> Result<Option<Slot>, Error> {
     replace::ensure_segment(inner, size)?;
     Ok(take_slot(inner, size, ClaimedFor::Upstream))
@@ -55,7 +55,7 @@ pub(super) fn commit_slots(inner: &Inner, count: u32) {
     }
 }
 
-/// Finds a slot for a frame of `size` bytes and claims it; never waits for a reader.
+/// Finds a slot for a frame of `size` bytes and claims the slot, without waiting for readers.
 fn take_slot(inner: &Inner, size: usize, claimed_for: ClaimedFor) -> Option<Slot> {
     let size = size as u64;
     let (segment, slot) = {
@@ -73,8 +73,8 @@ fn take_slot(inner: &Inner, size: usize, claimed_for: ClaimedFor) -> Option<Slot
         let mut state = inner.lock();
         let head = state.sequence.head();
         let slots = state.chain.current_if(&segment)?;
-        // Another thread may have claimed the new slot since it got memory. In that case, or if the system had no
-        // memory, one of the other slots is taken.
+        // Another thread may have claimed the new slot since the slot got memory, or the system had no memory. In both
+        // cases, another slot is taken.
         let slot = if got_memory && slots.take_if_free(slot) {
             slot
         } else {
@@ -82,8 +82,8 @@ fn take_slot(inner: &Inner, size: usize, claimed_for: ClaimedFor) -> Option<Slot
         };
         slots.claim(slot, size, claimed_for)
     };
-    // This step comes last, because it takes long. The growth is finished, so another thread that needs a slot
-    // meanwhile can get one.
+    // The prefault takes long, so it comes last. The growth is already finished, so other threads can get slots
+    // meanwhile.
     segment.mapped().prefault(claimed.index(), 1);
     Some(claimed)
 }

@@ -10,10 +10,10 @@ use crate::protocol::layout::{MAX_READERS, reader_state};
 /// The readers whose pins count in one segment.
 #[derive(Debug)]
 pub(super) struct CountedPins {
-    /// Bits of the reader entries that have had a quota in this segment. Pins of other entries do not count and are not
-    /// checked.
+    /// One bit for each reader entry that has had a quota in this segment. The pins of other entries do not count, so
+    /// the writer does not load them.
     with_quota: u64,
-    /// For each reader entry, the generation whose pins do not count: its owner is dead or was evicted.
+    /// For each reader entry, the generation whose pins do not count, because its owner is dead or was evicted.
     ignored: [Option<u32>; MAX_READERS],
 }
 
@@ -26,7 +26,8 @@ impl CountedPins {
         }
     }
 
-    /// The counted pins of a dead writer's segment. Nobody knows which readers had a quota, so all pins count.
+    /// The counted pins of a dead writer's segment. The new writer does not know which readers had a quota, so it
+    /// counts all pins.
     pub(super) fn all() -> Self {
         Self {
             with_quota: u64::MAX,
@@ -52,12 +53,12 @@ impl CountedPins {
     pub(super) fn pinned(&self, segment: &WriterSegment) -> u64 {
         let readers = segment.tables().readers();
         let (mut pinned, mut entries) = (0, self.with_quota);
-        // This runs for every frame, so it visits only the entries that matter.
+        // This loop runs for every frame, so it visits only entries that have had a quota.
         while entries != 0 {
             let entry = entries.trailing_zeros() as usize;
             entries &= entries - 1;
             // Acquire: pairs with the release stores of `PinCounts`. A clear bit means that the reader no longer uses
-            // the slot. For a set bit, the generation that is loaded next is not older than the bit.
+            // the slot. The generation is loaded afterwards, so it is not older than a set bit.
             let bits = readers[entry].pins.load(Ordering::Acquire);
             // Acquire: pairs with the release store of the generation by a reader that attaches.
             if bits != 0 && !self.is_ignored(entry, readers[entry].generation.load(Ordering::Acquire)) {
@@ -70,14 +71,14 @@ impl CountedPins {
     /// Finds entries of dead owners that have pins or the state of a present reader, and ignores their pins. Returns
     /// whether it found any.
     ///
-    /// The lock is queried last. If it is free, the owner whose generation was read is dead. A later owner stores
-    /// another generation before its first pin, so its pins count.
+    /// The entry's lock is queried last. If it is free, the owner whose generation was loaded is dead. A later owner
+    /// stores another generation before its first pin, so the pins of the later owner count.
     pub(super) fn ignore_dead(&mut self, segment: &WriterSegment) -> bool {
         let mut found = false;
         for entry in 0..MAX_READERS {
             let shared = segment.tables().entry(entry);
-            // Acquire, all three: they pair with the release stores of the entry's owner. The generation is loaded
-            // last, so that it is not older than the other two values.
+            // All three are acquire loads, which pair with the release stores of the entry's owner. The generation is
+            // loaded last, so it is not older than the pins and the state.
             let matters = shared.pins.load(Ordering::Acquire) != 0
                 || reader_state::is_present(shared.state.load(Ordering::Acquire));
             let generation = shared.generation.load(Ordering::Acquire);
@@ -89,14 +90,14 @@ impl CountedPins {
         found
     }
 
-    /// The seq up to which every counted reader has taken all frames.
+    /// The seq up to which every present reader has taken all frames. Ignored readers are left out.
     pub(super) fn slowest_cursor(&self, segment: &WriterSegment) -> u64 {
         let mut slowest = u64::MAX;
         // All entries are checked, because the writer also waits for a reader that has just joined and has no quota
         // yet.
         for (shared, ignored) in segment.tables().readers().iter().zip(&self.ignored) {
-            // Acquire, all three: they pair with the release stores of the entry's owner. Once its state says that it
-            // is present, its cursor is at least the one that it started with.
+            // All three are acquire loads, which pair with the release stores of the entry's owner. If the state says
+            // that the owner is present, the loaded cursor is not older than the owner's first one.
             if reader_state::is_present(shared.state.load(Ordering::Acquire))
                 && *ignored != Some(shared.generation.load(Ordering::Acquire))
             {

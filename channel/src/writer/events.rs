@@ -49,7 +49,7 @@ impl Default for NewEvent<'_> {
 }
 
 impl<'a> NewEvent<'a> {
-    /// An event of this kind and with these bytes, without a time and a duration.
+    /// An event with this kind and these bytes. It has no time and no duration.
     #[must_use]
     pub fn new(kind: u32, bytes: &'a [u8]) -> Self {
         Self {
@@ -73,7 +73,7 @@ impl<'a> NewEvent<'a> {
         self
     }
 
-    /// Checks that the event and its sticky place are within the limits.
+    /// Checks that the event's size and its place among the sticky events are within the limits.
     ///
     /// # Errors
     /// [`Error::TooLarge`].
@@ -92,7 +92,7 @@ impl<'a> NewEvent<'a> {
     }
 }
 
-/// The count of events, and the sticky events, which each new segment begins with.
+/// The seq of the newest event, and the sticky events. Each new segment begins with these values.
 #[derive(Debug)]
 pub(super) struct EventLog {
     head: u64,
@@ -120,7 +120,7 @@ impl EventLog {
         self.head
     }
 
-    /// Gives an event its seq, and keeps it if it is sticky. The event comes after the frame `after` of `segment`.
+    /// Gives an event its seq, and keeps it if it is sticky. In `segment`, the event comes after the frame `after`.
     pub(super) fn record(
         &mut self,
         event: &NewEvent,
@@ -153,7 +153,7 @@ impl EventLog {
     pub(super) fn write_sticky_to(&self, segment: &Segment) {
         for (index, sticky) in self.sticky.iter().enumerate() {
             if let Some(sticky) = sticky {
-                // In each segment, the count of ends begins at 0.
+                // In each segment, the count of ends of the stream begins at 0.
                 let descriptor = EventDescriptor {
                     eos_count: 0,
                     ..sticky.descriptor
@@ -177,7 +177,7 @@ impl EventLog {
     }
 }
 
-/// Writes an event into a segment and announces it.
+/// Writes an event into a segment, and then stores its seq as the head of events.
 pub(super) fn store(segment: &Segment, seq: u64, descriptor: EventDescriptor, bytes: &[u8], sticky: Option<usize>) {
     if let Some(index) = sticky {
         segment.tables.sticky_event(index).write(seq, descriptor, bytes);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The data that all steps of a writer share: its name and options, its state, and its locks in their order.
+//! The data that all steps of a writer share: the writer's name, options, state and locks.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -45,7 +45,7 @@ impl Inner {
         self.options
     }
 
-    /// Whether this value is a forked child's copy. Then the channel belongs to the parent.
+    /// Whether this value is the copy in a forked child. If it is, the channel belongs to the parent process.
     pub(super) fn is_inherited(&self) -> bool {
         self.fork_guard.is_inherited()
     }
@@ -72,8 +72,8 @@ impl Inner {
 
     /// Runs `change` with the state locked, and with the channel's semaphore held if it was acquired in time.
     ///
-    /// The semaphore is a courtesy to programs that look at a channel while they hold it. A program that holds it for
-    /// too long does not stop the writer.
+    /// The semaphore serves programs that hold it while they inspect a channel. If a program holds the semaphore for
+    /// too long, the writer continues without it.
     pub(super) fn with_semaphore<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let lock_file = Arc::clone(self.lock().lock.lock_file());
         let semaphore = lock_file.acquire();
@@ -83,14 +83,14 @@ impl Inner {
         result
     }
 
-    /// The error for memory that cannot be published.
+    /// The error for a frame that cannot be published.
     pub(super) fn not_publishable(&self) -> Error {
         Error::NotPublishable {
             channel: self.name.to_string(),
         }
     }
 
-    /// The error for a frame, metadata or caps that do not fit. The text `what` names the sizes.
+    /// The error for a frame, metadata or caps that are too large. The text `what` names the sizes.
     pub(super) fn too_large(&self, what: String) -> Error {
         Error::TooLarge {
             channel: self.name.to_string(),

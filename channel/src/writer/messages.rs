@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The requests of readers: keyframes, and messages if the writer accepts them.
+//! The requests of readers: requests for keyframes, and messages if the writer accepts them.
 
 use std::{
     sync::atomic::Ordering,
@@ -13,8 +13,8 @@ use crate::{
     segment::Segment,
 };
 
-/// The least time between two reports that a keyframe is wanted. Each keyframe costs an encoder bits, and all readers
-/// get the same one.
+/// The least time between two reports that a keyframe is wanted. It limits the bits that an encoder spends on
+/// keyframes. One keyframe serves all readers.
 const KEYFRAME_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The requests that readers have made so far.
@@ -33,12 +33,12 @@ struct RequestCounts {
     messages: u64,
 }
 
-/// The keyframes of the stream, and whether readers want one.
+/// The newest keyframe of the stream, and whether readers want another one.
 #[derive(Clone, Copy, Debug, Default)]
 struct KeyframeRequests {
     /// The seq of the newest keyframe.
     newest: u64,
-    /// The seq of the frame since which a reader has wanted a keyframe.
+    /// The seq of the newest frame when a reader first asked for the keyframe that is still wanted.
     wanted_since: Option<u64>,
     reported_at: Option<Instant>,
 }
@@ -72,18 +72,18 @@ impl RequestLog {
         }
     }
 
-    /// Notes that the frame `seq` is a keyframe.
+    /// Records that the frame `seq` is a keyframe.
     pub(super) fn note_keyframe(&mut self, seq: u64) {
         self.keyframes.newest = seq;
     }
 
-    /// Starts the counts again, because another segment is current.
+    /// Resets the counts, because another segment is current.
     pub(super) fn begin_segment(&mut self) {
         self.seen = [RequestCounts::default(); MAX_READERS];
     }
 
-    /// Adds to `report` the requests of readers since the last call. `generation_of` returns the generation of the
-    /// attached reader in an entry, and `head` is the seq of the newest frame.
+    /// Adds the requests that readers have made since the last call to `report`. `generation_of` returns the generation
+    /// of the attached reader in an entry, and `head` is the seq of the newest frame.
     pub(super) fn poll(
         &mut self,
         segment: &Segment,
@@ -101,8 +101,8 @@ impl RequestLog {
 
     fn poll_reader(&mut self, segment: &Segment, entry: usize, generation: u32, head: u64, report: &mut ServiceReport) {
         let shared = segment.tables.entry(entry);
-        // Acquire, both: they pair with the release stores of a reader that attaches. Before them, the reader sets its
-        // counts to 0.
+        // Both are acquire loads, which pair with the release stores of a reader that attaches. The reader sets its
+        // counts to 0 before these stores.
         if shared.state.load(Ordering::Acquire) != reader_state::ATTACHED
             || shared.generation.load(Ordering::Acquire) != generation
         {

@@ -3,8 +3,9 @@
 //! The writer of a channel.
 //!
 //! A writer keeps its state in its own memory. Of the memory that other processes can write, it reads only the reader
-//! table and the readers' messages. The state consists of parts. Each part is a type with private fields in a file of
-//! its own, and gets the data of other parts as arguments. Steps order the parts; [`Writer`] orders the steps.
+//! table and the readers' messages. The state consists of parts. Each part is a type with private fields in a separate
+//! file, and gets the data of other parts as arguments. The methods of [`Writer`] call steps, and the steps call the
+//! parts.
 //!
 //! ```text
 //!  Writer (mod.rs)                       Upstream (upstream.rs)       the public methods
@@ -33,9 +34,9 @@
 //!     '-- WriterStats   stats          counters
 //! ```
 //!
-//! The locks are always taken in this order: the replacement of segments, the semaphore, the state. None is held while
-//! the writer waits for a reader. The state is not locked while the writer waits for the semaphore. [`Inner`] contains
-//! the locks.
+//! The locks are always taken in this order: the replacement of segments, the semaphore, the state. The writer holds
+//! none of them while it waits for a reader. The state is not locked while the writer waits for the semaphore.
+//! [`Inner`] contains the locks.
 
 mod chain;
 mod channel_lock;
@@ -83,8 +84,8 @@ pub use upstream::Upstream;
 
 /// Writes a channel.
 ///
-/// All methods may be called from any thread. But only two threads at a time may wait: one that publishes, and one that
-/// runs the service. A writer needs its service: use a [`ServiceThread`](crate::ServiceThread), or call
+/// All methods may be called from any thread. But only two threads at a time may wait: one that publishes frames, and
+/// one that runs the service. The service must run regularly: use a [`ServiceThread`](crate::ServiceThread), or call
 /// [`service`](Self::service) a few times a second. Dropping a writer closes the channel.
 ///
 /// # Examples
@@ -104,7 +105,7 @@ pub use upstream::Upstream;
 /// writer.set_caps(Caps::fixed_size("video/x-raw,format=GRAY8,width=640,height=360,framerate=30/1", size));
 /// for brightness in 0..3 {
 ///     let Some(mut slot) = writer.claim(size)? else {
-///         // Readers hold all slots: this frame is lost.
+///         // Readers hold all slots, so this frame is lost.
 ///         writer.record_drop();
 ///         continue;
 ///     };
@@ -127,10 +128,10 @@ impl Writer {
     /// Becomes the channel's writer, and takes over the channel of a dead writer of the same user.
     ///
     /// # Errors
-    /// [`Error::Busy`] when the channel still has another writer after two seconds. [`Error::Foreign`] when a file
-    /// under the name belongs to another user. [`Error::Option`] for options that are not allowed. [`Error::Denied`],
-    /// [`Error::Damaged`], [`Error::NoSpace`], [`Error::NoSharedMemory`] and [`Error::System`] when the lock file cannot
-    /// be opened or made.
+    /// [`Error::Busy`] if the channel still has another writer after two seconds. [`Error::Foreign`] if a file under
+    /// one of the channel's names belongs to another user. [`Error::Option`] if an option has a value that is not
+    /// allowed. [`Error::Denied`], [`Error::Damaged`], [`Error::NoSpace`], [`Error::NoSharedMemory`] and
+    /// [`Error::System`] if the channel's files cannot be opened or made.
     pub fn open(name: ChannelName, options: WriterOptions) -> Result<Self, Error> {
         let Takeover {
             state,
@@ -142,13 +143,13 @@ impl Writer {
         })
     }
 
-    /// The fault of the segment that had the name before, if it was damaged. The writer has replaced that segment.
-    /// `None` if there was no segment, or it was not damaged.
+    /// The fault of the damaged segment that the writer found under the channel's name and removed. `None` if there was
+    /// no segment, or if the segment was not damaged.
     pub fn replaced_damaged(&self) -> Option<&str> {
         self.replaced_damaged.as_deref()
     }
 
-    /// Whether the writer waits for its readers.
+    /// Whether the writer waits for its slowest reader.
     pub fn is_lossless(&self) -> bool {
         self.inner.options().lossless
     }
@@ -180,31 +181,32 @@ impl Writer {
 
 /// Frames, and the events between them.
 impl Writer {
-    /// Sets the caps of the frames from now on. The segment for them is made when the first slot is claimed.
+    /// Sets the caps of all further frames. The writer makes a segment for these frames when the first slot is claimed.
     pub fn set_caps(&self, caps: Caps) {
         self.inner.lock().sizing.set_caps(caps);
     }
 
     /// Claims a slot for a frame of `size` bytes.
     ///
-    /// A lossless writer waits for its readers, and returns `Ok(None)` if the wait was interrupted. Otherwise
-    /// `Ok(None)` means that readers hold every slot that could be taken. If the frame is lost for that reason, call
-    /// [`record_drop`](Self::record_drop).
+    /// A lossless writer waits for its readers, and returns `Ok(None)` if the wait was interrupted. For other writers,
+    /// `Ok(None)` means that readers hold all slots that the writer could use. If the program then drops the frame, it
+    /// calls [`record_drop`](Self::record_drop).
     ///
     /// # Errors
-    /// [`Error::Option`] before [`set_caps`](Self::set_caps), [`Error::Closed`] after [`close`](Self::close). When a
-    /// new segment is needed: [`Error::NoSpace`], [`Error::TooLarge`], [`Error::Foreign`] and [`Error::System`].
+    /// [`Error::Option`] before [`set_caps`](Self::set_caps), [`Error::Closed`] after [`close`](Self::close). If a new
+    /// segment is needed and cannot be made: [`Error::NoSpace`], [`Error::TooLarge`], [`Error::Foreign`] or
+    /// [`Error::System`].
     pub fn claim(&self, size: usize) -> Result<Option<Slot>, Error> {
         claim::claim_for_copy(&self.inner, size)
     }
 
-    /// Publishes the frame in `slot`. Readers receive it with the bytes of `metadata`, at most
-    /// [`MAX_METADATA_SIZE`](crate::MAX_METADATA_SIZE), which the channel does not interpret.
+    /// Publishes the frame in `slot`. Readers receive the frame and the bytes of `metadata`, which the channel does not
+    /// interpret. `metadata` may have at most [`MAX_METADATA_SIZE`](crate::MAX_METADATA_SIZE) bytes.
     ///
     /// # Errors
-    /// [`Error::NotPublishable`] when the slot's segment was superseded meanwhile or has other caps, or when the slot
-    /// was published already. [`Error::TooLarge`] when the frame does not fit into its slot, or `metadata` is too
-    /// large.
+    /// [`Error::NotPublishable`] if the slot's segment was superseded meanwhile, if it has other caps than the current
+    /// ones, or if the slot was already published. [`Error::TooLarge`] if the frame does not fit into its slot, or if
+    /// `metadata` is too large.
     pub fn publish(&self, slot: &Slot, descriptor: FrameDescriptor, metadata: &[u8]) -> Result<(), Error> {
         publish::publish_frame(&self.inner, slot.segment(), slot.index(), descriptor, metadata)
     }
@@ -218,18 +220,19 @@ impl Writer {
     /// Publishes an event that happens after the last frame and before the next.
     ///
     /// `sticky` is the place of a sticky event, below [`STICKY_EVENT_COUNT`](crate::STICKY_EVENT_COUNT). Readers that
-    /// join later receive it too, until another event has the same place. Before the first claim there is no segment,
-    /// so no reader is attached. Then a sticky event is kept, and any other is dropped.
+    /// join later receive a sticky event too, until another event replaces it at its place. Before the first claim
+    /// there is no segment, so no reader is attached. An event that is published then is kept if it is sticky, and
+    /// dropped otherwise.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] when the event has more bytes than [`MAX_EVENT_SIZE`](crate::MAX_EVENT_SIZE), or there is no
-    /// such place.
+    /// [`Error::TooLarge`] if the event has more bytes than [`MAX_EVENT_SIZE`](crate::MAX_EVENT_SIZE), or if the place
+    /// `sticky` does not exist.
     pub fn publish_event(&self, event: NewEvent, sticky: Option<usize>) -> Result<(), Error> {
         publish::publish_event(&self.inner, event, sticky)
     }
 
-    /// Forgets the sticky events, because another stream begins. Attached readers still receive those that were
-    /// published.
+    /// Forgets the sticky events; call it when another stream begins. Attached readers still receive the events that
+    /// were published before.
     pub fn forget_events(&self) {
         publish::forget_events(&self.inner);
     }
@@ -239,16 +242,17 @@ impl Writer {
         publish::end_of_stream(&self.inner);
     }
 
-    /// Sets the latency: how many nanoseconds after its timestamp a frame leaves the writer.
+    /// Sets the latency: the time in nanoseconds from a frame's timestamp until the frame leaves the writer.
     pub fn set_latency_ns(&self, latency_ns: u64) {
         publish::set_latency_ns(&self.inner, latency_ns);
     }
 }
 
-/// Waits of the publishing thread.
+/// The waits of the thread that publishes.
 impl Writer {
     /// Waits until a reader is attached, or until `is_wanted` returns `false`. Returns `false` if the wait was
-    /// interrupted. It makes the segment that a reader can attach to, with slots for frames of `size` bytes.
+    /// interrupted. Before it waits, it makes a segment with slots for frames of `size` bytes, so that readers can
+    /// attach.
     ///
     /// # Errors
     /// See [`claim`](Self::claim).
@@ -257,7 +261,7 @@ impl Writer {
         Ok(waits::wait_for_reader(&self.inner, is_wanted))
     }
 
-    /// Makes the waits of the publishing thread return at once, until [`resume`](Self::resume).
+    /// Makes all waits of the publishing thread return at once, until [`resume`](Self::resume) is called.
     pub fn interrupt(&self) {
         self.inner.publisher().interrupt();
     }
@@ -271,24 +275,25 @@ impl Writer {
 /// The service. A [`ServiceThread`](crate::ServiceThread) calls these methods.
 impl Writer {
     /// Runs one pass of the service: repairs the channel's files, looks for readers that came or went, and sets their
-    /// quotas. Call it a few times a second, from any thread, and when [`wait_for_service`](Self::wait_for_service)
-    /// returns.
+    /// quotas. Call this method a few times a second, from any thread, and whenever
+    /// [`wait_for_service`](Self::wait_for_service) returns.
     ///
     /// # Errors
-    /// [`Error::Busy`] or [`Error::Foreign`] when another program has taken the channel's names. [`Error::NoSpace`] and
-    /// others when lost files cannot be made again.
+    /// [`Error::Busy`] or [`Error::Foreign`] if another program has taken the channel's names. [`Error::NoSpace`] and
+    /// other errors if lost files cannot be made again.
     pub fn service(&self) -> Result<ServiceReport, Error> {
         service_pass::run(&self.inner)
     }
 
-    /// Sleeps until a reader comes or goes, until `timeout` is over, or until [`stop_service`](Self::stop_service).
+    /// Sleeps until a reader comes or goes, until `timeout` has passed, or until [`stop_service`](Self::stop_service)
+    /// is called.
     pub fn wait_for_service(&self, timeout: Duration) {
         waits::wait_for_service(&self.inner, timeout);
     }
 
-    /// Makes [`wait_for_service`](Self::wait_for_service) return at once, now and later, until another
-    /// [`ServiceThread`](crate::ServiceThread) is started. It also ends a service thread, and may be called from that
-    /// thread itself.
+    /// Makes [`wait_for_service`](Self::wait_for_service) return at once, now and in later calls, until another
+    /// [`ServiceThread`](crate::ServiceThread) is started. A running service thread ends. The service thread itself may
+    /// call this method too.
     pub fn stop_service(&self) {
         self.inner.service().interrupt();
     }
@@ -305,14 +310,14 @@ impl Writer {
 
 /// The end of a channel.
 impl Writer {
-    /// Ends the channel: notifies readers, removes the names, and releases the locks. Memory of claimed slots stays
-    /// valid. Nothing can be claimed or published afterwards.
+    /// Ends the channel: notifies readers, removes the channel's names, and releases the locks. The memory of claimed
+    /// slots stays valid. Afterwards, no slot can be claimed and no frame can be published.
     pub fn close(&self) {
-        // A forked child has a copy of this value, but the channel is still its parent's.
+        // A forked child has a copy of this value, but the channel belongs to the parent process.
         if self.inner.is_inherited() {
             return;
         }
-        // From here on, no segment is being made.
+        // While this lock is held, no other thread makes a segment.
         let _replacing = self.inner.begin_replacing();
         self.inner.with_semaphore(|state| {
             if let Some(owned_name) = state.chain.take_owned_name() {
@@ -325,7 +330,8 @@ impl Writer {
                 state.lock.remove_file();
             }
             state.chain.clear_retired();
-            // The lock is released last, so that a writer that waits for it finds no files under the names.
+            // The lock is released last, so that a writer that waits for the lock finds no files under the channel's
+            // names.
             state.lock.release();
         });
     }

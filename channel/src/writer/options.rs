@@ -4,7 +4,7 @@
 
 use crate::{ChannelName, Error, protocol::layout::MAX_SLOTS};
 
-/// The number of slots that a segment starts with, and the least that it may have.
+/// The number of slots with which a segment starts, and the least number of slots that it may have.
 pub(super) const MIN_SLOTS: u32 = 3;
 
 /// The options of a [`Writer`](crate::Writer).
@@ -13,21 +13,22 @@ pub(super) const MIN_SLOTS: u32 = 3;
 /// ```
 /// use rsshm_channel::WriterOptions;
 ///
-/// // A channel that the group may attach to, and that waits for its slowest reader.
+/// // Users in the file's group may attach, and the writer waits for the slowest reader.
 /// let options = WriterOptions::default().perms(0o660).max_slots(8).lossless(true);
 /// assert!(options.lossless);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WriterOptions {
-    /// The permission bits of the segment. They must include the owner's read and write bits.
+    /// The permission bits of the segment's file. They must include the owner's read and write bits.
     pub perms: u32,
-    /// The maximum number of slots: 3 to 64, or 0 for as many as fit into half of the free shared memory, at most 1
-    /// GiB.
+    /// The maximum number of slots, 3 to 64. With 0, the writer chooses as many as fit into half of the free shared
+    /// memory and into 1 GiB.
     pub max_slots: u32,
     /// Whether the writer waits for the slowest attached reader instead of letting it miss a frame.
     pub lossless: bool,
-    /// Whether readers may send messages. [`ServiceReport::messages`](crate::ServiceReport::messages) contains them.
+    /// Whether readers may send messages. The writer receives them in
+    /// [`ServiceReport::messages`](crate::ServiceReport::messages).
     pub accept_messages: bool,
 }
 
@@ -114,8 +115,8 @@ pub struct Caps {
 }
 
 impl Caps {
-    /// Caps of frames that have `frame_size` bytes each. Readers get the string `caps` unchanged; the channel does not
-    /// parse it.
+    /// Caps of frames that have `frame_size` bytes each. The channel does not parse the string `caps`; readers get it
+    /// unchanged.
     pub fn fixed_size(caps: impl Into<String>, frame_size: usize) -> Self {
         Self {
             text: caps.into(),
@@ -124,8 +125,8 @@ impl Caps {
         }
     }
 
-    /// Caps of frames whose sizes differ, such as those of a compressed stream. Slots are made larger than the first
-    /// frame.
+    /// Caps of frames whose sizes differ, such as those of a compressed stream. The first slots are larger than the
+    /// first frame, so that larger frames fit too.
     pub fn variable_size(caps: impl Into<String>) -> Self {
         Self {
             text: caps.into(),
@@ -138,7 +139,7 @@ impl Caps {
         &self.text
     }
 
-    /// The size of every frame; 0 when the sizes differ.
+    /// The size of every frame in bytes; 0 if the sizes differ.
     pub(super) fn frame_size(&self) -> u64 {
         self.frame_size
     }

@@ -2,24 +2,24 @@
 
 //! Overcommit: quotas whose sum exceeds the number of slots.
 //!
-//! Every reader should have a quota of [`INITIAL_QUOTA`] slots. With less, its frames are copied, and with many such
-//! readers each frame is copied many times. Many readers cannot all have slots of their own, but readers of one stream
-//! mostly hold the same few frames. So the sum of the quotas may exceed the number of slots. Two things keep the writer
-//! from being blocked:
+//! Every reader should have a quota of [`INITIAL_QUOTA`] slots. A reader with a smaller quota copies its frames. With
+//! many of these readers, each frame is copied many times. Many readers cannot all have slots of their own, but readers
+//! of one stream mostly hold the same few frames. So the sum of the quotas may exceed the number of slots. Two rules
+//! make sure that the writer always finds a slot:
 //!
 //! - *Spare slots*: a few slots stay without a frame, so that no reader can pin them.
-//! - When the spare slots cannot be kept, all quotas are withdrawn. Then no further slot is pinned until there are
-//!   enough free ones again. Readers keep the slots that they hold, and copy further frames.
+//! - When the spare slots cannot be kept, all quotas are withdrawn. Then no further slot is pinned until enough slots
+//!   are free again. Readers keep the slots that they hold, and copy further frames.
 
 use std::sync::atomic::{Ordering, fence};
 
 use super::quota::INITIAL_QUOTA;
 use crate::{protocol::layout::EVICTED, segment::tables::SegmentTables};
 
-/// The number of spare slots. After the quotas were withdrawn, the writer uses the spare slots in turn, because it may
-/// not take the slot of the newest frame.
+/// The number of spare slots. There are two, because after the quotas were withdrawn the writer may have only the spare
+/// slots, and must not overwrite the newest frame in one of them.
 pub(super) const SPARE_SLOTS: u32 = 2;
-/// Overcommit is worthwhile only with at least this many slots beyond those that the writer needs.
+/// The least number of slots, beyond those that the writer needs, with which overcommit is worthwhile.
 pub(super) const MIN_OVERCOMMIT_SLOTS: u32 = 4 * INITIAL_QUOTA;
 
 /// The state of a segment whose quotas may exceed its slots.
@@ -32,8 +32,8 @@ pub(super) enum Overcommit {
 }
 
 impl Overcommit {
-    /// The most pinned slots with which readers get quotas. After a stop, the limit is lower, so that readers get
-    /// quotas again only when most of the congestion is over. The limit still leaves room for the slots of one delayed
+    /// The most slots that may be pinned while readers get quotas. After a stop, this limit is lower, so that readers
+    /// get quotas again only when most of the pins are gone. The lower limit still allows for the pins of one delayed
     /// reader.
     pub(super) fn max_pinned(former: Option<Self>, room: u32) -> u32 {
         match former {
@@ -43,8 +43,8 @@ impl Overcommit {
     }
 }
 
-/// How many of `slots` slots may be pinned while the writer has all the slots that it needs. It needs the history, the
-/// newest frame, the claimed slots (at least one), and the spare slots.
+/// How many of `slots` slots readers may pin so that the writer still has all the slots that it needs. The writer needs
+/// slots for the history and for the newest frame, the claimed slots (at least one), and the spare slots.
 pub(super) fn room(slots: u32, history: u32, claimed: u32) -> u32 {
     slots.saturating_sub(history + 1 + claimed.max(1) + SPARE_SLOTS)
 }
@@ -70,7 +70,7 @@ pub(super) fn withdraw_quotas(tables: &SegmentTables) {
             shared.store(quota >> 32 << 32, Ordering::Release);
         }
     }
-    // Pairs with the fence in `PinCounts::pin`. Either the writer's next load of the pins sees a reader's bit, or that
+    // Pairs with the fence in `PinCounts::pin`. Either the writer's next load of the pins sees a reader's bit, or this
     // reader sees that its quota is gone and releases the pin.
     fence(Ordering::SeqCst);
 }

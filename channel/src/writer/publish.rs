@@ -20,7 +20,8 @@ use crate::{
     sys::copy,
 };
 
-/// Publishes the frame in a claimed slot, in three steps: validate, assign its seq, store it.
+/// Publishes the frame in a claimed slot. The three steps are to validate the frame, to assign its seq, and to store
+/// it.
 pub(super) fn publish_frame(
     inner: &Inner,
     segment: &Arc<WriterSegment>,
@@ -42,7 +43,7 @@ pub(super) fn publish_frame(
     Ok(())
 }
 
-/// Checks that the frame fits into its slot, and the metadata into its place.
+/// Checks that the frame fits into its slot, and that the metadata is not too large.
 fn validate(
     inner: &Inner,
     segment: &WriterSegment,
@@ -65,7 +66,7 @@ fn validate(
     Ok(())
 }
 
-/// Gives the frame in `slot` its seq. `None` when the slot was published before, or its segment was superseded or has
+/// Gives the frame in `slot` its seq. `None` if the slot was already published, or if its segment was superseded or has
 /// outdated caps.
 fn assign_seq(
     state: &mut State,
@@ -86,29 +87,30 @@ fn assign_seq(
     Some(seq)
 }
 
-/// Writes the frame into the segment's tables, in the order that lets a reader find it whole.
+/// Writes the frame's values into the segment's tables. In this order, a reader that finds the frame finds all of it.
 fn store_frame(segment: &Segment, slot: usize, seq: u64, descriptor: &FrameDescriptor, metadata: &[u8]) {
     segment.write_descriptor(slot, descriptor);
     segment.write_metadata(slot, metadata);
     failpoint(Failpoint::DescriptorWritten);
-    // The frame may have been copied with non-temporal stores, which no release store orders.
+    // The frame may have been copied with non-temporal stores, which a release store does not order.
     copy::finish();
     // Release: pairs with the acquire loads in `PinCounts::pin` and in `Attachment::copy_unpinned`. A reader that finds
     // the seq also finds the bytes and the descriptor.
     segment.slot_record(slot).seq.store(seq, Ordering::Release);
     failpoint(Failpoint::SeqStored);
-    // Release: pairs with the acquire load of a reader that looks a frame up. It finds the seq in the slot.
+    // Release: pairs with the acquire load of a reader that looks up a frame. This reader then finds the seq in the
+    // slot.
     segment
         .tables
         .ring(seq)
         .store(seq << 8 | slot as u64, Ordering::Release);
     failpoint(Failpoint::RingStored);
-    // Release: pairs with the acquire load of a reader that takes a snapshot. It finds the entry of the ring.
+    // Release: pairs with the acquire load of a reader that takes a snapshot. This reader then finds the ring's entry.
     segment.tables.status().head.store(seq, Ordering::Release);
     failpoint(Failpoint::HeadStored);
 }
 
-/// Publishes an event. While there is no segment, no reader can be attached, so only a sticky event is kept.
+/// Publishes an event. Without a segment, no reader can be attached, so only a sticky event is kept then.
 pub(super) fn publish_event(inner: &Inner, event: NewEvent, sticky: Option<usize>) -> Result<(), Error> {
     event.check(inner.name().as_str(), sticky)?;
     let segment = inner.with_semaphore(|state| {
@@ -142,11 +144,12 @@ pub(super) fn end_of_stream(inner: &Inner) {
     let segment = inner.with_semaphore(|state| {
         let segment = Arc::clone(state.chain.current_mapped()?);
         let status = segment.tables.status();
-        // Release: pairs with the acquire load in `load_newest_end`, which follows the load of the count below.
+        // Release: pairs with the acquire load in `load_newest_end`, where a reader loads the count first and then this
+        // seq.
         status.eos_seq.store(state.sequence.head(), Ordering::Release);
         failpoint(Failpoint::EndHalf);
-        // Release: pairs with the acquire load of a reader that takes a snapshot. It finds the seq that belongs to this
-        // end.
+        // Release: pairs with the acquire load of a reader that takes a snapshot. This reader then finds the seq of
+        // this end.
         status.eos_count.fetch_add(1, Ordering::Release);
         Some(segment)
     });
@@ -155,7 +158,7 @@ pub(super) fn end_of_stream(inner: &Inner) {
     }
 }
 
-/// Sets the latency: how many nanoseconds after its timestamp a frame leaves the writer.
+/// Sets the latency: the time in nanoseconds from a frame's timestamp until the frame leaves the writer.
 pub(super) fn set_latency_ns(inner: &Inner, latency_ns: u64) {
     let mut state = inner.lock();
     if state.latency_ns == latency_ns {
@@ -163,7 +166,7 @@ pub(super) fn set_latency_ns(inner: &Inner, latency_ns: u64) {
     }
     state.latency_ns = latency_ns;
     if let Some(segment) = state.chain.current_mapped() {
-        // Relaxed: the value carries no other data. The notification makes readers look at it.
+        // Relaxed: no other value depends on the latency. The notification makes readers load it.
         segment.tables.status().latency_ns.store(latency_ns, Ordering::Relaxed);
         segment.notify(FutexWord::Published);
     }

@@ -11,19 +11,21 @@
 //! | ceiling | the most slots that a reader may hold: its quota, or those that it held when the quota was lowered |
 //! | room | the slots that may be pinned while the writer has all the slots that it needs; for overcommit |
 //!
-//! A reader may use its quota at once, and for ever. Therefore memory for the quota, and for the writer's own slots
-//! beside it, is committed before the quota is published. (Overcommit protects the writer by other means.) Readers that
-//! keep to their quotas never take the writer's last slot. A reader that holds more than its new quota, because other
-//! readers came later, keeps those slots and gets no more. Therefore only a reader that pins beyond its quota can hold
-//! too much. Such a reader is evicted: its pins no longer count.
+//! A reader may use its whole quota at once, and for ever. Therefore the writer publishes a quota only after it has
+//! committed memory for it and for its own slots. (Overcommit protects the writer by other means.) Readers that keep to
+//! their quotas never take the writer's last slot. If other readers come later, a reader's quota may fall below the
+//! slots that the reader holds. The reader keeps these slots and gets no more. So a reader can exceed its ceiling only
+//! by pinning beyond its quota. The writer then evicts this reader, so that the reader's pins no longer count.
 
 use std::time::{Duration, Instant};
 
 use crate::protocol::layout::{MAX_QUOTA, MAX_READERS};
 
-/// How long a reader may still pin up to its former quota, because it may not have seen the lower one.
+/// How long after a quota was lowered a reader may still pin up to the former quota, because it may not have seen the
+/// lower one.
 const QUOTA_GRACE: Duration = Duration::from_secs(1);
-/// The quota of a new reader: one frame to copy from, one on display, and the frame before it, which many sinks keep.
+/// The quota of a new reader: one frame to copy from, one frame on display, and the frame displayed before, which many
+/// sinks keep.
 pub(super) const INITIAL_QUOTA: u32 = 3;
 /// The number of slots by which a reader's quota should exceed the slots that the reader holds.
 const SPARE_QUOTA: u32 = 2;
@@ -31,18 +33,19 @@ const SPARE_QUOTA: u32 = 2;
 /// The slots that the owner of a reader entry holds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EntryUsage {
-    /// The generation in the entry.
+    /// The generation that the entry has now.
     pub(super) owner: u32,
-    /// The number of slots that its counted pins mark.
+    /// The number of slots that the owner's counted pins mark.
     pub(super) held: u32,
-    /// The generation of the reader that gets a quota; `None` when it has left or was evicted.
+    /// The generation of the reader that gets a quota; `None` if the entry's reader has left or was evicted.
     pub(super) reader: Option<u32>,
 }
 
 /// The usage of all reader entries.
 pub(super) type Usage = [EntryUsage; MAX_READERS];
 
-/// The number of slots that are pinned if each reader pins its quota, or all that it holds now if that is more.
+/// The number of slots that are pinned if each reader pins its quota. A reader that holds more slots than its quota
+/// counts with the slots that it holds.
 pub(super) fn sum(usage: &Usage, quotas: &[u32; MAX_READERS]) -> u32 {
     usage
         .iter()
@@ -62,8 +65,8 @@ pub(super) fn share(usage: &Usage, slots: u32) -> u32 {
         .unwrap_or(0)
 }
 
-/// The quota that a reader should get. It holds `held` slots now, and its quota is `current`. This lowers a quota only
-/// to the share, so that a reader whose queue grows again continues in place.
+/// The quota that a reader should get if it holds `held` slots and its quota is `current`. The result is less than
+/// `current` only if the share is. So a reader whose queue grows again still gets its frames in place.
 pub(super) fn wanted(held: u32, current: u32, share: u32) -> u32 {
     (held + SPARE_QUOTA).max(INITIAL_QUOTA).max(current).min(share)
 }
@@ -86,7 +89,7 @@ pub(super) struct QuotaRecord {
     /// The most slots that the owner may hold without being evicted.
     ceiling: u32,
     lowered_at: Option<Instant>,
-    /// The generation of an owner that was seen to hold too much while it was not attached.
+    /// The generation of an unattached owner that held too many slots at the last check.
     suspect: Option<u32>,
 }
 
@@ -96,7 +99,7 @@ impl QuotaRecord {
         Self::default()
     }
 
-    /// The record after the reader has left. The reader keeps the frames that it has passed on downstream.
+    /// The record after the reader has left. The reader may still hold the frames that it has passed downstream.
     pub(super) fn after_leaving(self) -> Self {
         Self {
             ceiling: self.ceiling,
@@ -115,11 +118,12 @@ impl QuotaRecord {
         }
         self.quota = quota;
         match self.lowered_at {
-            // The reader may not have seen the lower quota, and may pin up to the former one. The slots that it holds
-            // now do not raise the ceiling, because its own excess may be the reason why the quota was lowered.
+            // The reader may not have seen the lower quota, and may pin up to the former one. The slots that the reader
+            // holds now do not raise the ceiling, because a reader that pins too many slots can itself cause the lower
+            // quota.
             Some(at) if at.elapsed() < QUOTA_GRACE => self.ceiling = quota.max(self.ceiling),
             // The grace period is over, so the ceiling falls to the slots that the reader still holds, or to the quota.
-            // The reader keeps these slots, because they were within its quota once.
+            // The reader keeps these slots, because they were within an earlier quota.
             _ => {
                 self.ceiling = quota.max(self.ceiling.min(held));
                 self.lowered_at = None;
@@ -128,10 +132,11 @@ impl QuotaRecord {
         held > self.ceiling
     }
 
-    /// Checks an owner that is not attached: it has left, or its entry says so. It may not hold more than before.
+    /// Checks an owner that has left, or whose entry says that it has left. Such an owner must not pin further slots.
+    /// Returns whether it must be evicted.
     ///
-    /// Only two findings in a row count. The first may be the pins of a dead owner, which its successor clears in a
-    /// moment.
+    /// The owner is evicted only if two checks in a row find too many pins. The first check may see pins of a dead
+    /// owner, which the entry's next owner is about to clear.
     pub(super) fn update_unattached(&mut self, generation: u32, held: u32) -> bool {
         let holds_too_much = held > self.ceiling;
         self.ceiling = self.ceiling.min(held);

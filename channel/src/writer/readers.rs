@@ -37,13 +37,13 @@ impl ReaderTable {
         self.records[entry].generation
     }
 
-    /// Compares the readers that are attached now with those of the last call. `reader_in` returns the generation of
-    /// the reader in an entry.
+    /// Compares the readers that are attached now with the readers of the last call, and reports the differences.
+    /// `reader_in` returns the generation of the reader in an entry.
     pub(super) fn update(&mut self, reader_in: impl Fn(usize) -> Option<u32>, report: &mut ServiceReport) {
         for (entry, record) in self.records.iter_mut().enumerate() {
             let now = reader_in(entry);
             if now != record.generation {
-                // A reader that goes on to another segment may have another generation there. It counts as another
+                // A reader that goes on to another segment may have another generation there. Then it counts as a new
                 // reader.
                 if record.generation.is_some() {
                     report.disconnected.push(entry as u32);
@@ -63,7 +63,7 @@ impl ReaderTable {
         }
     }
 
-    /// How many slots must have memory, so that all readers can get their wanted quotas.
+    /// How many slots must have memory so that all readers can get their wanted quotas.
     pub(super) fn needed_slots(&self, slots: &SlotAllocator) -> u32 {
         let usage = self.usage(slots);
         quota::sum(&usage, &self.wanted_quotas(slots, &usage)) + slots.needed_by_writer()
@@ -98,8 +98,8 @@ impl ReaderTable {
     fn usage(&self, slots: &SlotAllocator) -> Usage {
         core::array::from_fn(|entry| {
             let shared = slots.segment().tables().entry(entry);
-            // Acquire, both: they pair with the release stores of the entry's owner. The pins are loaded first, so that
-            // the generation is not older than they are.
+            // Both are acquire loads, which pair with the release stores of the entry's owner. The pins are loaded
+            // first, so the generation is not older than the pins.
             let bits = shared.pins.load(Ordering::Acquire);
             let owner = shared.generation.load(Ordering::Acquire);
             let is_ignored = |generation: u32| slots.pins().is_ignored(entry, generation);
@@ -111,7 +111,7 @@ impl ReaderTable {
         })
     }
 
-    /// The quota that each reader should get. With overcommit it may be more than the share.
+    /// The quota that each reader should get. With overcommit, this quota may exceed the share.
     fn wanted_quotas(&self, slots: &SlotAllocator, usage: &Usage) -> [u32; MAX_READERS] {
         let limit = match slots.overcommit() {
             Some(Overcommit::Stopped) => 0,
@@ -127,8 +127,8 @@ impl ReaderTable {
         core::array::from_fn(|entry| quota::wanted(usage[entry].held, self.records[entry].quota.quota(), limit))
     }
 
-    /// The wanted quotas, lowered until the slots with memory are enough for them. With overcommit, they are not
-    /// lowered.
+    /// The wanted quotas, lowered until the slots with memory are enough for them. While readers share slots by
+    /// overcommit, the quotas are not lowered.
     fn quotas_that_fit(&self, slots: &SlotAllocator, usage: &Usage) -> [u32; MAX_READERS] {
         let available = match slots.overcommit() {
             Some(Overcommit::Sharing) => u32::MAX,

@@ -2,7 +2,8 @@
 
 //! Makes segments: the first one, and each one that replaces another.
 //!
-//! Another segment is needed for a larger frame, for other caps, after a dead writer, and after lost names.
+//! A new segment is needed when a frame is too large for the slots, when the caps change, after a takeover from a dead
+//! writer, and after the channel's names were lost.
 
 use std::sync::Arc;
 
@@ -34,7 +35,7 @@ struct SegmentPlan {
     caps: Caps,
     header: Header,
     lock_file: Arc<LockFile>,
-    /// The file to which this writer gave the channel's name, if there is one.
+    /// The file with the channel's name that this writer owns, if there is one.
     former: Option<FileId>,
     /// The free and the total bytes of shared memory.
     space: (u64, u64),
@@ -47,14 +48,14 @@ struct NewSegment {
     writer_lock: OfdLock,
 }
 
-/// Makes a segment unless the current one has slots for frames of `size` bytes and of the present caps.
+/// Makes a segment, unless the current one has the present caps and slots for frames of `size` bytes.
 pub(super) fn ensure_segment(inner: &Inner, size: usize) -> Result<(), Error> {
     let size = size as u64;
     if is_current_sufficient(inner, size) {
         return Ok(());
     }
     let _replacing = inner.begin_replacing();
-    // Another thread may have made it meanwhile.
+    // Another thread may have made the segment meanwhile.
     if is_current_sufficient(inner, size) {
         return Ok(());
     }
@@ -67,7 +68,7 @@ pub(super) fn replace(inner: &Inner, size: u64) -> Result<(), Error> {
     let plan = plan(inner, size)?;
     let new = create(inner, &plan)?;
     install(inner, new, &plan)?;
-    // The service still sleeps on the word of the former segment, or on none.
+    // The service may still sleep on the futex word of the former segment, or without a segment.
     inner.service().wake();
     Ok(())
 }
@@ -97,7 +98,7 @@ fn plan(inner: &Inner, size: u64) -> Result<SegmentPlan, Error> {
     let slot_size = state
         .sizing
         .slot_size(&caps, size, current.map(|slots| slots.segment().mapped().as_ref()));
-    // The slots of the current segment will be free soon.
+    // The current segment's slots become free soon, so their bytes count as free.
     let own_bytes = current.map_or(0, |slots| {
         u64::from(slots.committed()) * slots.segment().header().slot_size
     });
@@ -129,8 +130,8 @@ fn plan(inner: &Inner, size: u64) -> Result<SegmentPlan, Error> {
     })
 }
 
-/// Creates the planned segment. If there is no memory for it, releases the unused memory of the old segments and tries
-/// once more, which often succeeds.
+/// Creates the planned segment. If there is no memory, it releases the unused memory of the old segments and tries once
+/// more.
 fn create(inner: &Inner, plan: &SegmentPlan) -> Result<NewSegment, Error> {
     let header = plan.header;
     let try_create = || Segment::create(header, plan.caps.as_str(), MIN_SLOTS, inner.options().perms);
@@ -188,8 +189,8 @@ fn install(inner: &Inner, new: NewSegment, plan: &SegmentPlan) -> Result<(), Err
     })
 }
 
-/// Gives the staging file the channel's name. It replaces the file of this writer in one step; any other file under the
-/// name is an error.
+/// Gives the staging file the channel's name. If the name belongs to this writer's former file, the new file replaces
+/// that file atomically. Any other file under the name is an error.
 fn persist(inner: &Inner, staging: &mut StagingFile, former: Option<FileId>) -> Result<(), Error> {
     let path = inner.name().segment_path();
     let replaces_own = former.is_some() && files::file_id_of(&path) == former;

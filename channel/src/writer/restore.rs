@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Repair of the channel's names after somebody removed them, and of the current segment after somebody wrote into it.
+//! Repair of the channel's names after another program removed them, and of the current segment after another program
+//! wrote into it.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -17,26 +18,27 @@ use crate::{
     sys::files,
 };
 
-/// The files that should have the channel's names.
+/// The files of this writer, which should have the channel's names.
 struct OwnFiles {
     lock_file: Arc<LockFile>,
     /// `None` before the first segment.
     segment: Option<Arc<WriterSegment>>,
 }
 
-/// Which of the files has lost its name.
+/// Which of the writer's files has lost its name.
 enum Loss {
     None,
     /// The lock file has lost its name, and perhaps the segment has too.
     LockFile {
-        /// Another program has put a file under the name.
+        /// Whether another program has put a file under the lock file's name.
         was_replaced: bool,
     },
-    /// The segment has lost its name. Or it names a former lock file, because only the lock file could be made again.
+    /// The segment has lost its name. Or the segment names a former lock file: the lock file was made again, but then
+    /// making a new segment failed.
     Segment,
 }
 
-/// Makes the channel's files again if somebody removed them. Returns whether it made any.
+/// Makes the channel's files again if another program removed them. Returns whether it made any file.
 pub(super) fn restore_names(inner: &Inner) -> Result<bool, Error> {
     let _replacing = inner.begin_replacing();
     let Some(files) = OwnFiles::of(&inner.lock()) else {
@@ -60,7 +62,7 @@ pub(super) fn restore_names(inner: &Inner) -> Result<bool, Error> {
 }
 
 impl OwnFiles {
-    /// `None` when the writer is closed.
+    /// The files of the writer, or `None` if the writer is closed.
     fn of(state: &State) -> Option<Self> {
         state.lock.is_held().then(|| Self {
             lock_file: Arc::clone(state.lock.lock_file()),
@@ -71,7 +73,7 @@ impl OwnFiles {
     /// Compares the files under the channel's names with this writer's files.
     ///
     /// # Errors
-    /// The segment's name belongs to a file of another program.
+    /// Returns an error if the segment's name belongs to a file of another program.
     fn find_loss(&self, name: &ChannelName) -> Result<Loss, Error> {
         let lock_file_found = files::file_id_of(self.lock_file.path());
         let own_lock_file = self.lock_file.file_id();
@@ -95,9 +97,9 @@ impl OwnFiles {
     }
 }
 
-/// Makes the lock file again. If another program has put a file there and no writer holds it, this function takes over
-/// that file. It returns `false` if a second writer holds the file. Such a writer started while the lock file was lost;
-/// it finds this writer alive, and removes its file again.
+/// Makes the lock file again. If another program has put a file under its name and no writer has locked that file, this
+/// function takes over that file. It returns `false` if a second writer has locked the file. The second writer started
+/// while the lock file was lost. When it finds this writer alive, it removes its file.
 fn restore_lock_file(inner: &Inner, was_replaced: bool) -> Result<bool, Error> {
     let lock = match ChannelLock::take(inner.name(), inner.options()) {
         Ok(lock) => lock,
@@ -116,7 +118,7 @@ fn restore_lock_file(inner: &Inner, was_replaced: bool) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// The error for a segment under the channel's name that is not this writer's.
+/// The error for a file under the segment's name that does not belong to this writer.
 fn foreign_segment(name: &ChannelName) -> Error {
     let path = name.segment_path();
     let checked = match files::open(&path, false) {
@@ -127,32 +129,32 @@ fn foreign_segment(name: &ChannelName) -> Error {
     checked.err().unwrap_or_else(|| channel_lock::busy(name))
 }
 
-/// Makes another segment if another program has written into the header or the caps of the current one, or has marked
-/// it as over. Returns whether it made one.
+/// Makes a new segment if another program has written into the current segment's header or caps, or has marked the
+/// segment as over. Returns whether it made one.
 ///
-/// Readers could not attach to such a segment any more, or would leave it. Header and caps are compared only if
-/// `check_header` is set.
+/// Readers cannot attach to a segment with a changed header, and they leave one that is marked as over. Header and caps
+/// are checked only if `check_header` is `true`.
 pub(super) fn replace_corrupted(inner: &Inner, check_header: bool) -> Result<bool, Error> {
     let current = |state: &State| state.chain.current_mapped().map(Arc::clone);
     let Some(segment) = current(&inner.lock()) else {
         return Ok(false);
     };
-    // Relaxed: without tampering, only this process stores the word. Every bit counts, even one that has no meaning.
+    // Relaxed: only this process should store this word. Any set bit counts as damage, even a bit without a meaning.
     let is_marked = segment.tables.status().state.load(Ordering::Relaxed) != 0;
     let is_corrupted = is_marked || (check_header && segment.is_corrupted());
     if !is_corrupted {
         return Ok(false);
     }
     let _replacing = inner.begin_replacing();
-    // Another thread may have replaced the segment meanwhile, which marks it as over.
+    // Another thread may have replaced the segment meanwhile, and a replaced segment is marked as over.
     if !current(&inner.lock()).is_some_and(|now| Arc::ptr_eq(&now, &segment)) {
         return Ok(false);
     }
     replace::replace(inner, segment.header.slot_size).map(|()| true)
 }
 
-/// Writes the seqs of the newest frame and event, and the latency, again if another program has overwritten them.
-/// Readers that attach start from them.
+/// Restores the seqs of the newest frame and event, and the latency, if another program has overwritten them. Readers
+/// that attach start with these values.
 pub(super) fn repair_status(state: &State) {
     let Some(segment) = state.chain.current_mapped() else {
         return;
@@ -163,7 +165,8 @@ pub(super) fn repair_status(state: &State) {
         (&status.event_head, state.events.head()),
         (&status.latency_ns, state.latency_ns),
     ] {
-        // Relaxed: only this writer stores these words, under the lock of its state, which is held here.
+        // Relaxed: only this writer should store these words, and it does so under the lock of its state, which is held
+        // here.
         if word.load(Ordering::Relaxed) != value {
             // Release: pairs with the acquire load of a reader, like the first store of the value.
             word.store(value, Ordering::Release);

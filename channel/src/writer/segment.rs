@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A segment with the data that its writer adds: the file that carries its readers' locks, and the claimed slots.
+//! A segment with the data that only its writer has: the file that carries the readers' locks, and the claimed slots.
 
 use std::sync::{
     Arc,
@@ -16,20 +16,21 @@ use crate::{
 /// The purpose of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ClaimedFor {
-    /// The publishing thread copies a frame into it.
+    /// The publishing thread copies a frame into the slot.
     Copy,
-    /// Upstream draws into it, and may keep it for long.
+    /// Upstream draws into the slot, and may keep it for a long time.
     Upstream,
 }
 
-/// A segment of this writer. Every [`Slot`](super::slot::Slot) of it refers to this value.
+/// A segment of this writer. Every [`Slot`](super::slot::Slot) of the segment refers to this value.
 #[derive(Debug)]
 pub(super) struct WriterSegment {
     mapped: Arc<Segment>,
-    /// The file that carries the locks of this segment's readers. If that file was lost, the channel has another one.
+    /// The file that carries the locks of this segment's readers. If that file was lost, the channel has a newer lock
+    /// file, which differs from this one.
     lock_file: Arc<LockFile>,
-    /// The claimed slots, to which memory of this process refers. They are being filled, or are published and still
-    /// kept by upstream.
+    /// The claimed slots, which memory objects of this process still use. Each is being filled, or is published and
+    /// upstream still keeps it.
     claimed: [AtomicBool; MAX_SLOTS],
     /// Which of the claimed slots were claimed for a copy.
     for_copy: [AtomicBool; MAX_SLOTS],
@@ -77,7 +78,7 @@ impl WriterSegment {
         self.tables().entry(entry).state.load(Ordering::Acquire)
     }
 
-    /// Whether a living reader takes frames here, or is about to.
+    /// Whether a living reader in `entry` takes frames in this segment, or is about to take them.
     pub(super) fn has_reader(&self, entry: usize) -> bool {
         reader_state::is_present(self.reader_state(entry)) && self.is_alive(entry)
     }
@@ -89,26 +90,28 @@ impl WriterSegment {
 
     /// Whether the slot is claimed for a copy.
     pub(super) fn is_claimed_for_copy(&self, slot: usize) -> bool {
-        // Relaxed: `claim` writes it, and this function reads it, both under the lock of the writer's state.
+        // Relaxed: `claim` and this function both run under the lock of the writer's state.
         self.is_claimed(slot) && self.for_copy[slot].load(Ordering::Relaxed)
     }
 
-    /// Marks a slot as claimed. The caller has taken the slot before, and holds the lock of the writer's state.
+    /// Marks a slot as claimed. The caller has already taken the slot for writing, and holds the lock of the writer's
+    /// state.
     pub(super) fn claim(&self, slot: usize, claimed_for: ClaimedFor) {
-        // Relaxed, both: the next search for a slot reads them under the same lock.
+        // Both stores are relaxed, because the next search for a slot reads the values under the lock of the writer's
+        // state.
         self.for_copy[slot].store(claimed_for == ClaimedFor::Copy, Ordering::Relaxed);
         self.claimed[slot].store(true, Ordering::Relaxed);
     }
 
-    /// Ends a claim: no memory of this process refers to the slot any more.
+    /// Ends a claim, after the last memory object of this process that uses the slot is gone.
     pub(super) fn end_claim(&self, slot: usize) {
-        // In a forked child, the claim is its parent's.
+        // In a forked child, the claim belongs to the parent process.
         if self.mapped.is_inherited() {
             return;
         }
-        // Relaxed: the release store below orders it.
+        // Relaxed: the release store below orders this store.
         self.published[slot].store(false, Ordering::Relaxed);
-        // Release: pairs with the acquire load in `is_claimed`. All writes to the slot's bytes come before it.
+        // Release: pairs with the acquire load in `is_claimed`. All writes to the slot's bytes come before this store.
         self.claimed[slot].store(false, Ordering::Release);
         // A lossless writer may be waiting for this slot.
         self.mapped.notify_waiting_writer();
@@ -119,7 +122,7 @@ impl WriterSegment {
         self.published[slot].load(Ordering::Acquire)
     }
 
-    /// Marks the slot as published: from here on, nobody in this process may write to its bytes.
+    /// Marks the slot as published: from here on, this process must not write to the slot's bytes.
     pub(super) fn mark_published(&self, slot: usize) {
         // Release: pairs with the acquire load in `is_published`.
         self.published[slot].store(true, Ordering::Release);

@@ -2,11 +2,11 @@
 
 //! The sequence numbers of frames.
 
-/// Gives frames their seqs.
+/// Assigns the seqs of frames.
 #[derive(Debug)]
 pub(super) struct Sequence {
     head: u64,
-    /// Frames since `head` that were lost before they were published.
+    /// The number of frames after `head` that were lost before they were published.
     dropped: u64,
 }
 
@@ -21,12 +21,12 @@ impl Sequence {
         self.head
     }
 
-    /// Counts a frame that was lost before it was published: the next seq is one higher.
+    /// Counts a frame that was lost before it was published. This makes the next seq one higher.
     pub(super) fn record_drop(&mut self) {
         self.dropped += 1;
     }
 
-    /// The seq of the next frame, which is the newest from here on.
+    /// Returns the seq of the next frame. This frame is the newest from here on.
     pub(super) fn advance(&mut self) -> u64 {
         self.head += 1 + std::mem::take(&mut self.dropped);
         self.head

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The state of the service: the report of a pass, and the values that it keeps from one pass to the next.
+//! The report of a service pass, and the values that the service keeps from one pass to the next.
 
 use std::{
     sync::atomic::Ordering,
@@ -13,12 +13,13 @@ use crate::segment::{
     wait::{FutexWord, RateLimiter},
 };
 
-/// How often the names in /dev/shm are checked.
+/// How often the service checks the channel's names in /dev/shm.
 const NAME_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long another writer may own one of the names before this writer gives up the channel. A second writer that finds
-/// this one alive needs a moment to withdraw.
+/// How long another writer may own one of the channel's names before this writer gives up the channel. A second writer
+/// that finds this one alive needs a moment to remove its files.
 const FOREIGN_NAME_TIMEOUT: Duration = Duration::from_secs(2);
-/// How many wakes in a row the service handles at once. After them, it handles one in each interval.
+/// How many wakes in a row the service handles without a pause. After these wakes, it handles one in each
+/// [`WAKE_INTERVAL`].
 const WAKE_BURST: u32 = 16;
 const WAKE_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -57,19 +58,19 @@ pub struct ServiceReport {
     pub names_restored: bool,
     /// Whether a new segment was made because another program had written into memory that only this writer writes.
     pub repaired: bool,
-    /// The faults of the semaphore that other programs caused. Each kind is reported once.
+    /// The faults of the semaphore that other programs caused. Each kind of fault is reported once.
     pub semaphore_faults: Vec<SemaphoreFault>,
 }
 
 /// The values that the service keeps from one pass to the next.
 #[derive(Debug)]
 pub(super) struct ServiceState {
-    /// The count of the current segment's writer word at the last pass.
+    /// The count in the current segment's futex word for the writer, at the last pass.
     seen_word: u32,
     limiter: RateLimiter,
     reported_faults: SemaphoreFaults,
     names_checked_at: Instant,
-    /// The time since which another writer owns one of the names.
+    /// When this writer first noticed that another writer owns one of the channel's names.
     foreign_since: Option<Instant>,
 }
 
@@ -84,7 +85,7 @@ impl ServiceState {
         }
     }
 
-    /// Whether this pass checks the names.
+    /// Whether this pass has to check the channel's names.
     pub(super) fn begin_name_check(&mut self) -> bool {
         let is_due = self.names_checked_at.elapsed() > NAME_CHECK_INTERVAL;
         if is_due {
@@ -93,30 +94,31 @@ impl ServiceState {
         is_due
     }
 
-    /// Notes that another writer owns a name. Returns whether this has lasted too long.
+    /// Records that another writer owns one of the names. Returns whether it has owned the name for too long.
     pub(super) fn note_foreign_name(&mut self) -> bool {
         let since = *self.foreign_since.get_or_insert_with(Instant::now);
         since.elapsed() > FOREIGN_NAME_TIMEOUT
     }
 
-    /// Notes that this writer owns the names.
+    /// Records that this writer owns the channel's names.
     pub(super) fn note_own_names(&mut self) {
         self.foreign_since = None;
     }
 
-    /// Notes the count of `segment`'s writer word. If readers come or go after this pass, the word has another count.
+    /// Records the count in `segment`'s futex word for the writer. If readers come or go after this pass, the count
+    /// changes.
     pub(super) fn note_word(&mut self, segment: &Segment) {
         // Acquire: pairs with the release increment of a reader that notifies the writer. This pass finds a reader that
-        // came before; a reader that comes later changes the count.
+        // came before this load; a reader that comes later changes the count.
         self.seen_word = segment.word(FutexWord::Writer).load(Ordering::Acquire);
     }
 
-    /// Notes that another segment is current, whose count begins at 0.
+    /// Records that a new segment is current. Its count begins at 0.
     pub(super) fn begin_segment(&mut self) {
         self.seen_word = 0;
     }
 
-    /// The count at the last pass, and how long to sleep first if there were too many wakes.
+    /// The count at the last pass, and, if there were too many wakes, how long to sleep before the wait.
     pub(super) fn begin_wait(&mut self) -> (u32, Option<Duration>) {
         (self.seen_word, self.limiter.throttle())
     }

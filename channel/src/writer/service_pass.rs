@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! One pass of the service: the order of a writer's regular housekeeping.
+//! One pass of the service, which is the writer's regular housekeeping.
 
 use std::sync::Arc;
 
@@ -18,7 +18,8 @@ pub(super) fn run(inner: &Inner) -> Result<ServiceReport, Error> {
     drop(state);
 
     lock_file.repair_semaphore();
-    // The names come before the readers, because an error here would lose the news of readers that came or went.
+    // The names are restored before the readers are polled. If the names cannot be restored, this function returns
+    // early, and would lose a report of readers that came or went.
     let names_restored = check_names && restore::restore_names(inner)?;
     let repaired = restore::replace_corrupted(inner, check_names)?;
 
@@ -28,14 +29,14 @@ pub(super) fn run(inner: &Inner) -> Result<ServiceReport, Error> {
         ..ServiceReport::default()
     };
     let needed_slots = poll_readers(&mut inner.lock(), &mut report);
-    // The commit runs without a lock, because it takes milliseconds. It comes before the quotas, because they rely on
-    // the memory.
+    // The memory is committed without a lock, because this takes milliseconds. It is committed before the quotas are
+    // published, because readers may use their quotas at once.
     claim::commit_slots(inner, needed_slots);
     finish(&mut inner.lock(), inner.options().lossless, &mut report);
     Ok(report)
 }
 
-/// Notes the present readers and their requests. Returns how many slots their quotas need.
+/// Records the present readers and their requests. Returns how many slots their quotas and the writer need.
 fn poll_readers(state: &mut State, report: &mut ServiceReport) -> u32 {
     restore::repair_status(state);
     if let Some(segment) = state.chain.current_mapped() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The sizes of a segment: how large a slot is, how many slots there are, and how long frames stay.
+//! The sizes of a segment: how large a slot is, how many slots there are, and how many publishes a frame survives.
 
 use super::options::{Caps, MIN_SLOTS};
 use crate::{protocol::layout::MAX_SLOTS, segment::Segment};
@@ -9,21 +9,21 @@ use crate::{protocol::layout::MAX_SLOTS, segment::Segment};
 const MIN_LONG_HISTORY_SLOTS: u32 = 12;
 const LONG_HISTORY: u32 = 4;
 const SHORT_HISTORY: u32 = 2;
-/// Frames of variable size have a longer history, up to this number of bytes, because a reader that joins a compressed
-/// stream or has missed a frame continues at a keyframe.
+/// Frames of variable size have a longer history than others, up to this many bytes. The reason is that a reader that
+/// joins a compressed stream, or has missed a frame, needs a keyframe from the history.
 const VARIABLE_HISTORY_BYTES: u64 = 4 << 20;
-/// The longest history of frames of variable size. It is limited, so that slots are left for readers to hold.
+/// The longest history of frames of variable size, in frames. The limit leaves slots that readers can hold.
 const MAX_VARIABLE_HISTORY: u32 = 32;
 /// The most bytes of address space that a segment with an automatic number of slots takes.
 const MAX_AUTOMATIC_BYTES: u64 = if usize::BITS == 64 { 1 << 30 } else { 1 << 28 };
 /// The least size of a slot for frames of variable size.
 const MIN_VARIABLE_SLOT_BYTES: u64 = 64 * 1024;
 
-/// The requirements for the slots of the next segment: the caps, and the size that upstream asked for.
+/// The requirements for the slots of the next segment: the caps, and the slot size that upstream needs.
 #[derive(Debug, Default)]
 pub(super) struct SlotSizing {
     caps: Option<Caps>,
-    /// The least size of a slot, if it is larger than the caps' frame size.
+    /// The least size of a slot. It has an effect only if it exceeds the caps' frame size.
     min_slot_size: u64,
 }
 
@@ -58,8 +58,8 @@ impl SlotSizing {
 
     /// The size of a slot of the next segment, for a frame of `size` bytes. `current` is the present segment.
     ///
-    /// A slot for frames of variable size becomes twice as large as needed when it grows. Otherwise each frame that is
-    /// a little larger would need another segment.
+    /// If slots for frames of variable size have to grow, they become twice as large as needed. Otherwise each frame
+    /// that is a little larger than the last would need another segment.
     pub(super) fn slot_size(&self, caps: &Caps, size: u64, current: Option<&Segment>) -> u64 {
         let least = self.least_slot_size(caps, size).max(1);
         if !caps.is_variable() {

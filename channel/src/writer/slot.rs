@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::segment::WriterSegment;
 
-/// A slot that the caller fills with a frame. No other claim gets the slot while this value lives.
+/// A claimed slot that the caller fills with a frame. No other claim gets this slot while the value lives.
 ///
-/// Publishing does not consume the value: the slot stays claimed, and is reused only after the value was dropped.
+/// Publishing does not consume the value. The slot stays claimed, and is not reused before the value is dropped.
 ///
 /// # Examples
 /// ```
@@ -34,7 +34,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// The value for a claimed slot. The caller uses `size` bytes of it.
+    /// The value for a claimed slot, of which the caller uses `size` bytes.
     pub(super) fn new(segment: Arc<WriterSegment>, index: usize, size: u64) -> Self {
         Self { segment, index, size }
     }
@@ -47,8 +47,8 @@ impl Slot {
         self.index
     }
 
-    /// Whether the slot's frame was published. Then [`as_mut`](Self::as_mut) is empty, because readers may use the
-    /// bytes.
+    /// Whether the slot's frame was published. After that, [`as_mut`](Self::as_mut) is empty, because readers may use
+    /// the bytes.
     pub fn is_published(&self) -> bool {
         self.segment.is_published(self.index)
     }
@@ -58,10 +58,10 @@ impl AsMut<[u8]> for Slot {
     fn as_mut(&mut self) -> &mut [u8] {
         let segment = self.segment.mapped();
         match segment.slots() {
-            // SAFETY: the slot got its memory before it was claimed, and a writer's mapping is writable. Only this
-            // value has the slot claimed, until it is dropped, so this is the only reference in this process. The slot
-            // is not published, so readers find the seq 0 and do not use the bytes. It cannot be published while the
-            // slice is borrowed, because that takes a reference to this value or to the slice.
+            // SAFETY: the slot got its memory before it was claimed, and a writer's mapping is writable. No other claim
+            // gets the slot until this value is dropped, so this is the only reference in this process. The slot is not
+            // published, so readers find the seq 0 and do not use the bytes. It cannot be published while the slice is
+            // borrowed, because publishing needs a reference to this value or to the slice.
             Some(slots) if !self.is_published() => unsafe {
                 slots.slice_mut(segment.slot_offset(self.index), self.size)
             },

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The slots of one segment: which frame is in each, and which slot the next frame gets.
+//! The slots of one segment: which frame is in each slot, and which slot the next frame gets.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -17,14 +17,14 @@ use crate::protocol::{
     pins::take_for_writing,
 };
 
-/// The most rounds that a search makes if readers pin the found slots at the last moment.
+/// The most rounds of one search for a slot. A round fails if readers pin the found slots at the last moment.
 const MAX_SEARCH_ROUNDS: u32 = 4;
 
 /// The result of a search for a slot.
 pub(super) enum SlotSearch {
-    /// This slot was taken for writing.
+    /// The slot was taken for writing.
     Taken(usize),
-    /// This slot can get memory. The caller commits it, without a lock, and calls
+    /// This slot can get memory. The caller commits memory for it while no lock is held, and then calls
     /// [`finish_growth`](SlotAllocator::finish_growth).
     Grow(usize),
     /// No slot can be taken now.
@@ -35,7 +35,7 @@ pub(super) enum SlotSearch {
 #[derive(Debug)]
 pub(super) struct SlotAllocator {
     segment: Arc<WriterSegment>,
-    /// The history and the lossless flag of the segment's header, here because each search needs them.
+    /// The history and the lossless flag, copied from the segment's header, because each search needs them.
     history: u32,
     is_lossless: bool,
     pins: CountedPins,
@@ -43,13 +43,13 @@ pub(super) struct SlotAllocator {
     seqs: [u64; MAX_SLOTS],
     /// How many slots have memory.
     committed: u32,
-    /// Bits of the slots whose memory was released to the system.
+    /// One bit for each slot whose memory was released to the system.
     released: u64,
-    /// Whether the system had no memory for another slot.
+    /// Whether the last attempt to commit another slot failed for lack of memory.
     is_out_of_memory: bool,
-    /// Whether one more slot is being committed, without the lock of the writer's state.
+    /// Whether a thread is committing one more slot. It does so without the lock of the writer's state.
     is_growing: bool,
-    /// `None` while each reader can have enough slots of its own.
+    /// `None` while there is no overcommit.
     overcommit: Option<Overcommit>,
 }
 
@@ -126,21 +126,22 @@ impl SlotAllocator {
             .count() as u32
     }
 
-    /// How many slots are claimed: being filled, or published and still kept by upstream.
+    /// How many slots are claimed. A claimed slot is being filled, or is published and upstream still keeps it.
     pub(super) fn claimed(&self) -> u32 {
         (0..self.committed as usize)
             .filter(|slot| self.segment.is_claimed(*slot))
             .count() as u32
     }
 
-    /// The least number of slots that the writer needs: one for the newest frame, and the claimed ones or one to fill.
+    /// The least number of slots that the writer needs: one for the newest frame, and the claimed slots, or one to fill
+    /// if none is claimed.
     pub(super) fn needed_by_writer(&self) -> u32 {
         1 + self.claimed().max(1)
     }
 
-    /// How many slots readers may pin together, once the segment has all its slots: all but the history and two for the
-    /// writer. If the system has no memory for more slots, the writer keeps only the slots that it needs, without a
-    /// history.
+    /// How many slots all readers together may pin once the segment has all its slots. The writer keeps the slots of
+    /// the history and two more. If the system has no memory for more slots, the writer keeps only the slots that it
+    /// needs, without a history.
     pub(super) fn available_to_readers(&self) -> u32 {
         if self.is_out_of_memory {
             self.committed.saturating_sub(self.needed_by_writer())
@@ -152,17 +153,17 @@ impl SlotAllocator {
 
 /// The search for the slot of the next frame.
 impl SlotAllocator {
-    /// Finds a slot for the frame after `head` and takes it for writing. It tries these steps in order:
+    /// Finds a slot for the frame after `head` and takes the slot for writing. The search tries these steps in order:
     ///
-    /// 1. For upstream, nothing is found if upstream has half of the slots already. A copy needs a slot too, and a
-    ///    decoder upstream, for example, keeps slots after they were published.
-    /// 2. The oldest slot whose frame is beyond the history and that no counted pin marks; free slots first. In
-    ///    lossless mode, all readers must have taken the frame. Spare slots are left out.
-    /// 3. The same again, if there are new entries of dead readers. From then on, their pins do not count.
-    /// 4. One more slot, if the segment may have more.
-    /// 5. If slots are scarce, the same as step 2, but only the newest frame is kept.
-    /// 6. A spare slot, but only for a copy, because upstream may keep the slot for long. From then on, no reader may
-    ///    pin another slot.
+    /// 1. A claim for upstream finds nothing if upstream has half of the slots already. Upstream may keep published
+    ///    slots, as a decoder does, and copies need slots too.
+    /// 2. Take a free slot, or else the oldest slot whose frame is beyond the history. No counted pin may mark the
+    ///    slot. In lossless mode, all readers must have taken the frame. Spare slots are left out.
+    /// 3. If entries of dead readers are found, ignore their pins from now on, and repeat step 2.
+    /// 4. Let the caller commit one more slot, if the segment may have more.
+    /// 5. If slots are scarce, repeat step 2 with a history of one frame, the newest.
+    /// 6. For a copy, take a spare slot. From then on, no reader may pin another slot. Upstream gets no spare slot,
+    ///    because it may keep the slot for a long time.
     pub(super) fn find(&mut self, head: u64, claimed_for: ClaimedFor) -> SlotSearch {
         let for_upstream = claimed_for == ClaimedFor::Upstream;
         if for_upstream && self.upstream_has_its_half() {
@@ -203,8 +204,8 @@ impl SlotAllocator {
         !self.has_frame(slot) && !self.segment.is_claimed(slot) && self.take(slot)
     }
 
-    /// Takes the oldest slot without regard to the history, so that only the newest frame is sure to stay. It is used
-    /// when slots are scarce, because a shorter history is better than a dropped frame.
+    /// Takes the oldest slot even if its frame is within the history; only the newest frame is protected. Callers use
+    /// this when slots are scarce, because a shorter history is better than a dropped frame.
     pub(super) fn take_without_history(&mut self, head: u64) -> Option<usize> {
         self.take_oldest(head, 1)
     }
@@ -223,7 +224,8 @@ impl SlotAllocator {
         finds(self) || (self.ignore_dead_readers() && finds(self))
     }
 
-    /// Ignores the pins of dead readers from now on. Returns whether it found any that were not ignored before.
+    /// Ignores the pins of dead readers from now on. Returns whether it found a dead reader that was not ignored
+    /// before.
     pub(super) fn ignore_dead_readers(&mut self) -> bool {
         self.pins.ignore_dead(&self.segment)
     }
@@ -241,8 +243,8 @@ impl SlotAllocator {
     /// Takes the oldest slot that no counted pin marks and whose frame is beyond `history`.
     fn take_oldest(&mut self, head: u64, history: u32) -> Option<usize> {
         let newest = self.newest_takeable(head, history);
-        // Readers that lag as far as possible try to pin the slots that are taken here. Each attempt keeps a slot from
-        // the writer for a moment. Then the reader finds the seq 0 and unpins, so the next round succeeds.
+        // The slowest readers try to pin the slots that the writer is about to take. Each attempt blocks a slot for a
+        // moment. Then the reader finds the seq 0 and unpins the slot, so a later round succeeds.
         for _ in 0..MAX_SEARCH_ROUNDS {
             let pinned = self.pins.pinned(&self.segment);
             let mut allowed = !(pinned | self.spare(pinned));
@@ -262,8 +264,8 @@ impl SlotAllocator {
         None
     }
 
-    /// The seq of the newest frame whose slot may be taken. That frame is beyond `history` and, in lossless mode, all
-    /// readers have taken it. It is never the newest frame of the channel.
+    /// The seq of the newest frame whose slot may be taken. This frame is beyond `history`, so it is never the newest
+    /// frame of the channel. In lossless mode, all readers have taken it.
     fn newest_takeable(&self, head: u64, history: u32) -> u64 {
         let beyond_history = head.saturating_sub(u64::from(history.max(1)));
         if self.is_lossless {
@@ -281,8 +283,8 @@ impl SlotAllocator {
             .min_by_key(|slot| self.seqs[*slot])
     }
 
-    /// Takes `slot`, which had no counted pin, for writing. Returns `false` if it is pinned by now. Its frame is gone
-    /// in both cases.
+    /// Takes `slot`, which had no counted pin, for writing. Returns `false` if the slot is pinned by now. The slot
+    /// loses its frame even then.
     fn take(&mut self, slot: usize) -> bool {
         self.seqs[slot] = 0;
         take_for_writing(&self.segment.mapped().slot_record(slot).seq, || {
@@ -290,11 +292,12 @@ impl SlotAllocator {
         })
     }
 
-    /// Whether slots are scarce, because the segment cannot grow now. Then frames are overwritten before the history is
-    /// over.
+    /// Whether slots are scarce, because the segment cannot grow now. If they are, frames within the history are
+    /// overwritten.
     ///
-    /// If memory is not the reason, this is true for one copied frame at a time. Upstream may wait for the publish of
-    /// that frame before it releases its own slots, and the service needs time to commit slots for readers.
+    /// If the system still has memory, slots count as scarce for only one copied frame at a time. This frame must not
+    /// fail: upstream may wait for its publish before it releases slots, and the service needs time to commit slots for
+    /// readers.
     fn is_scarce(&self, claimed_for: ClaimedFor) -> bool {
         let is_copying = || (0..self.committed as usize).any(|slot| self.segment.is_claimed_for_copy(slot));
         self.is_out_of_memory || claimed_for == ClaimedFor::Copy && !self.may_begin_growth() && !is_copying()
@@ -308,13 +311,13 @@ impl SlotAllocator {
         !self.is_out_of_memory && self.committed < self.segment.header().slot_count
     }
 
-    /// Whether the segment may have more slots and none is being committed.
+    /// Whether the segment may have more slots and no thread is committing one.
     pub(super) fn may_begin_growth(&self) -> bool {
         self.can_grow() && !self.is_growing
     }
 
-    /// Reserves the next slot for the caller, which commits it without a lock held. That takes milliseconds for a large
-    /// frame, because the system clears the memory.
+    /// Reserves the next slot for the caller, which commits memory for it while no lock is held. The commit takes
+    /// milliseconds for a large frame, because the system clears the memory.
     pub(super) fn begin_growth(&mut self) -> Option<usize> {
         self.may_begin_growth().then(|| {
             self.is_growing = true;
@@ -322,8 +325,8 @@ impl SlotAllocator {
         })
     }
 
-    /// Notes whether the slot of [`begin_growth`](Self::begin_growth) got memory. If not, the segment does not grow
-    /// until [`retry_growth`](Self::retry_growth).
+    /// Records whether the slot that [`begin_growth`](Self::begin_growth) reserved got memory. If it got none, the
+    /// segment does not grow until [`retry_growth`](Self::retry_growth) is called.
     pub(super) fn finish_growth(&mut self, got_memory: bool) {
         self.is_growing = false;
         if got_memory {
@@ -341,8 +344,8 @@ impl SlotAllocator {
 
 /// The quotas of readers, and overcommit.
 impl SlotAllocator {
-    /// Whether overcommit is needed if each reader can have `share` slots of its own. It is never needed in lossless
-    /// mode, where the writer waits for the slowest reader anyway.
+    /// Whether overcommit is needed if each reader can have `share` slots of its own. In lossless mode it is never
+    /// needed, because the writer waits for the slowest reader.
     pub(super) fn needs_overcommit(&self, share: u32) -> bool {
         share < INITIAL_QUOTA
             && !self.is_lossless
@@ -364,7 +367,7 @@ impl SlotAllocator {
 
     /// Publishes the quota of a reader.
     pub(super) fn publish_quota(&mut self, entry: usize, generation: u32, quota: u32) {
-        // This comes before the store of the quota, because the reader may pin as soon as it sees the quota.
+        // The entry is included before the quota is stored, because the reader may pin as soon as it sees the quota.
         self.pins.include(entry);
         let quota = u64::from(generation) << 32 | u64::from(quota);
         let shared = self.segment.tables().quota(entry);
@@ -382,18 +385,18 @@ impl SlotAllocator {
         shared.store(quota, Ordering::Release);
     }
 
-    /// Evicts a reader, so that its pins no longer count, and stores the eviction in its quota.
+    /// Evicts a reader: its pins no longer count, and its quota says that it was evicted.
     pub(super) fn evict(&mut self, entry: usize, generation: u32) {
         self.pins.ignore(entry, generation);
         self.publish_quota(entry, generation, EVICTED);
     }
 
-    /// How many of `slots` slots may be pinned while the writer has all the slots that it needs.
+    /// How many of `slots` slots readers may pin so that the writer still has all the slots that it needs.
     fn room(&self, slots: u32) -> u32 {
         overcommit::room(slots, self.history(), self.claimed())
     }
 
-    /// The slots that are kept without a frame.
+    /// The spare slots, which are kept without a frame.
     fn spare(&self, pinned: u64) -> u64 {
         match self.overcommit {
             None => 0,
@@ -409,7 +412,8 @@ impl SlotAllocator {
             & !pinned
     }
 
-    /// Removes the frames of the oldest slots until there are enough spare slots; `false` if that is not possible.
+    /// Removes the frames of the oldest slots until there are enough spare slots. Returns `false` if not enough frames
+    /// can be removed.
     fn fill_spare(&mut self, head: u64) -> bool {
         let newest = head.saturating_sub(self.history().max(1).into());
         // The loop ends, because each round leaves one slot fewer with a frame.
@@ -426,7 +430,7 @@ impl SlotAllocator {
         }
     }
 
-    /// Takes a spare slot. The quotas are withdrawn first, so that no reader pins another slot.
+    /// Takes a spare slot. Before that, it withdraws all quotas, so that no reader pins another slot.
     fn take_spare(&mut self) -> Option<usize> {
         match self.overcommit {
             None => return None,
@@ -445,8 +449,8 @@ impl SlotAllocator {
 
 /// The release of a superseded segment's memory.
 impl SlotAllocator {
-    /// Releases the memory of all slots that nobody uses. In lossless mode, all readers must have taken the slot's
-    /// frame.
+    /// Releases the memory of all unused slots. In lossless mode, a slot counts as used until all readers have taken
+    /// its frame.
     pub(super) fn release_unused(&mut self, lossless: bool) {
         self.ignore_dead_readers();
         let newest = if lossless {

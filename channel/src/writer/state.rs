@@ -7,7 +7,7 @@ use super::{
     sequence::Sequence, service::ServiceState, sizing::SlotSizing, stats::WriterStats,
 };
 
-/// The parts of a writer. Each owns its data; the steps of the writer order them.
+/// The parts of a writer. Each part owns its data. The steps of the writer call the parts in the right order.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) lock: ChannelLock,
@@ -18,14 +18,14 @@ pub(super) struct State {
     pub(super) readers: ReaderTable,
     pub(super) requests: RequestLog,
     pub(super) service: ServiceState,
-    /// How many nanoseconds after its timestamp a frame leaves the writer.
+    /// The time in nanoseconds from a frame's timestamp until the frame leaves the writer.
     pub(super) latency_ns: u64,
     pub(super) stats: WriterStats,
 }
 
 impl State {
-    /// The state of a writer that has just got the channel. The seqs of frames and events continue after `head` and
-    /// `event_head`.
+    /// The state of a writer that has just become the channel's writer. The seqs of frames and events continue after
+    /// `head` and `event_head`.
     pub(super) fn new(lock: ChannelLock, chain: SegmentChain, head: u64, event_head: u64) -> Self {
         Self {
             lock,

@@ -14,9 +14,10 @@ pub struct WriterStats {
     pub slots_in_use: u32,
     /// The size of the segment's file in bytes.
     pub bytes: u64,
-    /// How many times the writer continued without the semaphore, because its holder took too long.
+    /// How many times the writer continued without the semaphore, because another process held the semaphore for too
+    /// long.
     pub semaphore_timeouts: u64,
-    /// Readers whose pins no longer count, because they held more slots than their quota.
+    /// Readers evicted because they held more slots than their quota. Their pins no longer count.
     pub evicted: u64,
     /// Segments made.
     pub segments: u64,

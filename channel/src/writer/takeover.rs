@@ -22,32 +22,32 @@ use crate::{
     sys::files::{self, FileId},
 };
 
-/// How long a start is retried while the channel has a writer, because a killed process needs a moment to exit.
+/// How long a new writer retries while the channel still has a writer. A killed process needs a moment to exit.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 const BUSY_RETRY_INTERVAL: Duration = Duration::from_millis(20);
-/// A head of at least this value counts as damaged, because the seqs after it would soon reach their limit.
+/// A head of at least this value counts as damaged: seqs that continued after it could reach the largest possible seq.
 const MAX_PLAUSIBLE_SEQ: u64 = 1 << 48;
 
 /// The result of [`open`].
 pub(super) struct Takeover {
     pub(super) state: State,
-    /// The fault of a segment of this user that has been replaced.
+    /// The fault of the damaged segment that was removed, if there was one. It belonged to this user.
     pub(super) replaced_damaged: Option<String>,
 }
 
 /// The state that a dead writer left in the channel.
 #[derive(Default)]
 struct Legacy {
-    /// The seq of its newest frame.
+    /// The seq of the dead writer's newest frame.
     head: u64,
-    /// The seq of its newest event.
+    /// The seq of the dead writer's newest event.
     event_head: u64,
-    /// The segment's file, which still has the channel's name. It keeps the name until the new writer's first segment
-    /// takes it. If the new writer dies before that, the next writer finds the seqs in this file.
+    /// The segment's file, which still has the channel's name. The file keeps the name until the new writer's first
+    /// segment gets it. If the new writer dies earlier, the next writer finds the seqs in this file.
     owned_name: Option<FileId>,
-    /// The slots of that segment, because readers may still be in it.
+    /// The slots of the dead writer's segment. They are kept because readers may still be in this segment.
     former: Option<SlotAllocator>,
-    /// The fault of the segment, if it was damaged.
+    /// The fault of the dead writer's segment, if the segment was damaged.
     damaged: Option<String>,
 }
 
@@ -65,7 +65,7 @@ pub(super) fn open(name: &ChannelName, options: WriterOptions) -> Result<Takeove
     }
 }
 
-/// Makes one attempt, which leaves nothing behind if it fails.
+/// Makes one attempt. If the attempt fails, it leaves no files behind.
 fn try_open(name: &ChannelName, options: WriterOptions) -> Result<Takeover, Error> {
     let lock = ChannelLock::take(name, options)?;
     failpoint(Failpoint::ChannelLocked);
@@ -86,7 +86,8 @@ fn try_open(name: &ChannelName, options: WriterOptions) -> Result<Takeover, Erro
     }
 }
 
-/// Takes over the segment under the channel's name, if there is one. It belongs to a dead writer of this user.
+/// Takes over the segment under the channel's name, if there is one. The segment must belong to a dead writer of this
+/// user.
 fn take_over(name: &ChannelName, lock: &ChannelLock) -> Result<Legacy, Error> {
     let path = name.segment_path();
     let opened =
@@ -102,14 +103,14 @@ fn take_over(name: &ChannelName, lock: &ChannelLock) -> Result<Legacy, Error> {
         Err(error) => return Err(error),
     };
     if segment.has_writer() {
-        // The segment's writer is dying, or it lives and is about to make its lost lock file again.
+        // The segment's writer is dying, or it lives, has lost its lock file, and is about to create it again.
         return Err(channel_lock::busy(name));
     }
     Ok(supersede_former(segment, file_id, lock.lock_file()))
 }
 
-/// Removes a damaged segment. If no lock file was beside it, the file may never have been a segment, so the result is
-/// an error.
+/// Removes a damaged segment. If the channel had no lock file, the damaged file may never have been a segment. Then the
+/// result is an error, and the file stays.
 fn remove_damaged(name: &ChannelName, lock: &ChannelLock, file_id: FileId, what: String) -> Result<Legacy, Error> {
     let path = name.segment_path();
     if lock.is_new() {
@@ -131,13 +132,14 @@ fn supersede_former(segment: Segment, file_id: FileId, lock_file: &Arc<LockFile>
     failpoint(Failpoint::FormerOpened);
     let plausible = |seq: u64| if seq < MAX_PLAUSIBLE_SEQ { seq } else { 0 };
     let status = segment.tables.status();
-    // Acquire, both: they pair with the release stores of the dead writer in `publish`.
+    // Both are acquire loads, which pair with the release stores of the dead writer in `publish`.
     let head = plausible(status.head.load(Ordering::Acquire));
     let event_head = plausible(status.event_head.load(Ordering::Acquire));
     chain::supersede(&segment);
     failpoint(Failpoint::FormerSuperseded);
     drop(semaphore);
-    // If the segment names another lock file, it is unknown which of its readers live.
+    // If the segment names another lock file, the locks in this lock file do not show which of the segment's readers
+    // live.
     let has_same_locks = segment.lock_file_id() == lock_file.file_id();
     Legacy {
         head,

@@ -9,8 +9,8 @@ use crate::{Error, FrameDescriptor, protocol::layout::MAX_SLOTS};
 
 /// The operations for frames that upstream draws into slots.
 ///
-/// A program gets memory from [`claim`](Self::claim) and passes it upstream. Later a frame arrives, and its address
-/// shows whether it is in a slot. [`Writer::upstream`](crate::Writer::upstream) returns this value.
+/// A program gets memory from [`claim`](Self::claim) and passes it upstream. When a frame arrives later, its address
+/// shows whether the frame is in a slot. [`Writer::upstream`](crate::Writer::upstream) returns this value.
 ///
 /// # Examples
 /// ```
@@ -21,7 +21,7 @@ use crate::{Error, FrameDescriptor, protocol::layout::MAX_SLOTS};
 /// let writer = Writer::open(ChannelName::new(name)?, WriterOptions::default())?;
 /// writer.set_caps(Caps::fixed_size("video/x-raw,format=GRAY8,width=64,height=64,framerate=30/1", 64 * 64));
 /// let mut memory = writer.upstream().claim(64 * 64)?.expect("no reader holds a slot");
-/// // Upstream draws, and passes the memory on. Only its address is known then.
+/// // Upstream draws, and passes the memory on. The program then knows only the memory's address.
 /// let frame: &[u8] = memory.as_mut();
 /// assert!(writer.upstream().owns(frame));
 /// writer.upstream().publish(frame, FrameDescriptor::default(), &[])?;
@@ -36,8 +36,8 @@ impl<'a> Upstream<'a> {
         Self(inner)
     }
 
-    /// Sets the least size of a slot, for upstream's padding. It applies from the next segment on, until the caps
-    /// change.
+    /// Sets the least size of a slot, because upstream may need padding. This size applies from the next segment on,
+    /// until the caps change.
     pub fn set_min_slot_size(self, size: usize) {
         self.0.lock().sizing.raise_min_slot_size(size as u64);
     }
@@ -52,8 +52,8 @@ impl<'a> Upstream<'a> {
         claim::claim_for_upstream(self.0, size)
     }
 
-    /// Publishes the frame at `bytes`, which are in a claimed slot. [`Writer::publish`](crate::Writer::publish)
-    /// describes `metadata`.
+    /// Publishes the frame whose bytes are `bytes`. They must be in a claimed slot.
+    /// [`Writer::publish`](crate::Writer::publish) describes `metadata`.
     ///
     /// # Errors
     /// [`Error::NotPublishable`] if the bytes are not in a slot, if the slot's segment was superseded or has other
@@ -70,8 +70,8 @@ impl<'a> Upstream<'a> {
         self.locate(bytes).is_some()
     }
 
-    /// In lossless mode, waits until the readers of the former segment have taken all of its frames and have followed.
-    /// Call it before a publish. It returns `false` if the wait was interrupted.
+    /// In lossless mode, waits until the readers of former segments have taken all frames there and have come to the
+    /// current segment. Call it before a publish. It returns `false` if the wait was interrupted.
     pub fn wait_for_followers(self) -> bool {
         waits::wait_for_followers(self.0)
     }
@@ -82,7 +82,7 @@ impl<'a> Upstream<'a> {
         waits::wait_for_slot(self.0)
     }
 
-    /// The segment and the slot that contain `bytes`, and their offset in the slot.
+    /// The segment and the slot that contain `bytes`, and the offset of `bytes` in the slot.
     fn locate(self, bytes: &[u8]) -> Option<(Arc<WriterSegment>, usize, u64)> {
         let state = self.0.lock();
         let segment = state.chain.current()?.segment();

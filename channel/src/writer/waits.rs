@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The waits of a writer: for a reader, for readers that follow to another segment, for a slot, and for work of the
-//! service.
+//! The waits of a writer: for a reader, for readers that follow to a new segment, for a slot, and for work that the
+//! service has to do.
 
 use std::{
     sync::{
@@ -16,10 +16,11 @@ use crate::segment::wait::{FutexWord, RateLimiter};
 
 /// The longest sleep of a blocked writer, before it asks the kernel whether the reader that it waits for is alive.
 const LIVENESS_INTERVAL: Duration = Duration::from_millis(10);
-/// How long a lossless writer waits for its readers before it commits one more slot than they need. Readers that keep
-/// up release a slot sooner. A few slots that stay in the processor's caches are faster than many.
+/// How long a lossless writer waits for its readers before it commits a slot beyond those that they need. Readers that
+/// keep up release a slot within this time. Few slots stay in the processor's caches, so they are faster than many.
 const GROWTH_DELAY: Duration = Duration::from_millis(2);
-/// How many wakes in a row a blocked writer handles at once. After them, it handles one in each interval.
+/// How many wakes in a row a blocked writer handles without a pause. After these wakes, it handles one in each
+/// [`WAKE_INTERVAL`].
 const WAKE_BURST: u32 = 256;
 const WAKE_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -48,8 +49,8 @@ pub(super) fn wait_for_slot(inner: &Inner) -> bool {
         })
 }
 
-/// Whether a claim in lossless mode would find a slot. The slot has memory, or it is one more slot that readers need.
-/// With `may_grow`, one more slot that readers do not need counts too.
+/// Whether a claim in lossless mode would find a slot. This is a slot that has memory, or a new slot that readers need.
+/// With `may_grow`, the new slot need not be needed by readers.
 fn can_claim(state: &mut State, may_grow: bool) -> bool {
     let head = state.sequence.head();
     let Some(slots) = state.chain.current_mut() else {
@@ -74,8 +75,8 @@ fn wait_until(inner: &Inner, growth_interval: Duration, mut is_ready: impl FnMut
             return true;
         };
         let status = segment.tables.status();
-        // Acquire: pairs with the release increment of a reader that notifies. Each later release by a reader changes
-        // the word.
+        // Acquire: pairs with the release increment of a reader that notifies. Each later notification by a reader
+        // changes the word.
         let seen = status.writer_word.load(Ordering::Acquire);
         // Relaxed: the fence below orders this store.
         status.writer_waits.store(1, Ordering::Relaxed);
@@ -91,7 +92,7 @@ fn wait_until(inner: &Inner, growth_interval: Duration, mut is_ready: impl FnMut
         if !ready && !inner.publisher().is_interrupted() {
             inner.publisher().wait(&segment, FutexWord::Writer, seen, timeout);
         }
-        // Relaxed: a reader that misses this store notifies once more, which does no harm.
+        // Relaxed: a reader that does not see this store yet notifies once more, which does no harm.
         status.writer_waits.store(0, Ordering::Relaxed);
         if ready {
             return true;
@@ -106,20 +107,20 @@ fn wait_until(inner: &Inner, growth_interval: Duration, mut is_ready: impl FnMut
     }
 }
 
-/// Sleeps until the service has work: a reader comes or goes, another segment is current, or `timeout` is over.
+/// Sleeps until a reader comes or goes, until another segment is current, or until `timeout` has passed.
 pub(super) fn wait_for_service(inner: &Inner, timeout: Duration) {
     let mut state = inner.lock();
     let (seen, pause) = state.service.begin_wait();
     let segment = state.chain.current_mapped().map(Arc::clone);
     drop(state);
-    // Because of this pause, a peer that only notifies cannot keep this thread busy.
+    // With this pause, a peer that only sends notifications cannot keep this thread busy.
     if let Some(pause) = pause {
         inner.service().sleep(pause);
     }
     match segment {
         None => inner.service().sleep(timeout),
-        // A reader that came after the last pass has changed the word, so it ends this wait. The same holds for a
-        // writer that has superseded the segment since.
+        // A reader that came after the last pass has changed the word, so this wait ends at once. If this writer has
+        // superseded the segment since the last pass, the word has changed too.
         Some(segment) => inner.service().wait(&segment, FutexWord::Writer, seen, timeout),
     }
 }
