@@ -118,7 +118,7 @@ class Clients:
     def _wishes(self, current: WriterSegment, held: List[_Held]) -> List[int]:
         """The quota that each reader should get: somewhat more than it holds, and not less than before.
 
-        No quota exceeds the share that each reader can have if all of them pin as many slots as they may.
+        No quota exceeds the share: the largest equal quota for which the slots suffice if every reader uses all of it.
         """
         if current.full:
             room = current.backed - _for_writer(current)

@@ -78,7 +78,7 @@ def test_no_frame_is_torn(writer: str, channel: Channel, start: Start) -> None:
 def test_original_demonstration_tears_frames() -> None:
     """One buffer under a semaphore, and a view of it that is used after the semaphore is released.
 
-    Compare the numbers of the test above with the number of this test. If no frame were torn here, the test above could not
+    Each test prints how many frames were torn: none above, some here. If no frame were torn here, the test above could not
     detect torn frames.
     """
     name = f"/rsshm-pytest-demonstration-{os.getpid()}"

@@ -171,7 +171,7 @@ impl Encoder {
             begins_stream: true,
             ..EncodedEvent::new(kind::STREAM_START)
         };
-        // The group is read from the structure, because the bindings hide the number of a group.
+        // The group is read from the structure, because the bindings hide the group id.
         let group = event
             .structure()
             .and_then(|structure| structure.get::<u32>("group-id").ok());

@@ -135,8 +135,8 @@ impl SegmentTables {
     }
 
     fn slot_record(&self, slot: usize) -> NonNull<SlotRecord> {
-        // SAFETY: `address_of` checked the whole table, which has `slot_count` strides, and the index is below this
-        // number. The stride is a multiple of the record's alignment.
+        // SAFETY: `address_of` checked the whole table, which is `slot_count` strides long, and the index is below
+        // `slot_count`. The stride is a multiple of the record's alignment.
         unsafe { self.descriptors.byte_add(slot % self.slot_count * DESCRIPTOR_STRIDE) }
     }
 }

@@ -44,10 +44,10 @@ pub(crate) fn is_locked(file: &OwnedFd, byte: i64) -> nix::Result<bool> {
 
 /// The locks of an open file description, kept until this value is dropped or the process ends.
 ///
-/// A mapping keeps the description, and no file descriptor does. A forked child does not inherit the mapping. Therefore
-/// a child that outlives its parent does not hold the parent's locks. There is one gap of a few microseconds: a child
-/// that is forked between the opening of the file and the end of [`keep`](Self::keep) has the file descriptor until it
-/// executes another program.
+/// A mapping keeps the open file description alive; no file descriptor stays open. A forked child does not inherit the
+/// mapping. Therefore a child that outlives its parent does not hold the parent's locks. There is one gap of a few
+/// microseconds: a child that is forked between the opening of the file and the end of [`keep`](Self::keep) has the
+/// file descriptor until it executes another program.
 #[derive(Debug)]
 pub(crate) struct OfdLock {
     /// `Some` until this value is dropped.

@@ -170,7 +170,7 @@ fn record_continues() {
 /// is the time from the last continuation.
 pub fn awake_between(began: u64, ended: u64) -> u64 {
     if ended - began > 10_000_000 {
-        // The signal handler may run late, because another thread may run it.
+        // Another thread may run the signal handler, and may not have stored the time yet. So this thread waits a moment.
         std::thread::sleep(Duration::from_millis(20));
     }
     ended.saturating_sub(began.max(CONTINUED_AT.load(Relaxed)))

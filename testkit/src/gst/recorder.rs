@@ -184,7 +184,7 @@ impl SourceRecorder {
         recorder
     }
 
-    /// A playing reader of the channel. No element after the source delays frames.
+    /// A playing reader of the channel. The elements after the source do not delay frames.
     #[track_caller]
     pub fn of(channel: impl Display) -> Self {
         Self::with_options(channel, "")
