@@ -47,8 +47,8 @@ struct PendingEvent {
 pub(super) struct EventQueue {
     /// The seq of the newest event that was delivered or is pending.
     cursor: u64,
-    /// The loaded events: for a newcomer the sticky events, later the next event, or the sticky ones among overwritten
-    /// events.
+    /// The loaded events. For a newcomer, these are the sticky events; later, the next event, or sticky events that
+    /// were overwritten in the ring.
     pending: VecDeque<PendingEvent>,
 }
 
