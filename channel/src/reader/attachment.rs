@@ -161,9 +161,9 @@ impl Attachment {
     /// Whether the writer died and published nothing since `snapshot`.
     pub(super) fn has_lost_writer(&self, snapshot: &Snapshot) -> bool {
         let status = self.segment.tables.status();
-        // The lock is queried first, then the status with acquire loads. A dead writer publishes nothing more, so the
-        // loaded values are final. If the segment was superseded or closed meanwhile, its writer does not count as
-        // lost.
+        // The lock is queried first, then the status with acquire loads. If the writer is dead, it publishes nothing
+        // more, so the loaded values are final. If the segment was superseded or closed meanwhile, its writer does not
+        // count as lost.
         !self.segment.has_writer()
             && !status.is_over()
             && status.head.load(Ordering::Acquire) == snapshot.head

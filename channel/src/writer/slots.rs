@@ -152,7 +152,7 @@ impl SlotAllocator {
     }
 }
 
-/// The search for the slot of the next frame.
+/// Search for the slot of the next frame.
 impl SlotAllocator {
     /// Finds a slot for the frame after `head` and takes the slot for writing. The search tries these steps in order:
     ///
