@@ -177,7 +177,7 @@ impl SegmentChain {
     }
 }
 
-/// In which segments readers are.
+/// The readers, and the segments in which they are.
 impl SegmentChain {
     /// The generation of the living reader in `entry`, if the reader takes frames in the current segment or is on its
     /// way there.
