@@ -34,7 +34,7 @@ use crate::{
 /// Why a reader has no entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ObserverReason {
-    /// The options of the reader request it.
+    /// The reader's options request an observer.
     Requested,
     /// The permissions of the files allow only reading, or the reader does not trust their owner.
     Permissions,
@@ -43,8 +43,8 @@ pub(crate) enum ObserverReason {
 }
 
 impl Attachment {
-    /// Attaches to the segment that has the channel's name now, or observes it for the returned reason. `None` if there
-    /// is no segment with a living writer.
+    /// Attaches to the segment that has the channel's name now, or observes this segment for the returned reason.
+    /// `None` if there is no segment with a living writer.
     ///
     /// `former_lock` is the lock of the entry that this reader had in a former segment. `followed_to` is the cursor of
     /// a reader that comes from a superseded segment; for a newcomer it is `None`.
@@ -175,8 +175,8 @@ impl Attachment {
 
 #[cfg(feature = "fuzzing")]
 impl Attachment {
-    /// A reader in a segment without a name. With an entry, the reader has the lock of the first reader entry; without
-    /// one, it observes.
+    /// A reader in a segment without a name. If `has_entry` is `true`, the reader has the first reader entry; otherwise
+    /// it observes.
     pub(crate) fn for_fuzzing(segment: Segment, has_entry: bool) -> Option<Self> {
         use crate::sys::lock::OfdLock;
 
@@ -223,8 +223,8 @@ fn is_lossless(segment: &Segment) -> bool {
 }
 
 /// The cursor of a newcomer. A newcomer starts with the newest frame, or with an older keyframe if the stream is
-/// compressed. A lossless writer keeps all frames after the cursor. In lossless mode, the cursor is therefore before
-/// the oldest frame that the history guarantees. Older frames may be gone.
+/// compressed. A lossless writer keeps all frames after the cursor. In lossless mode, the cursor is therefore just
+/// before the oldest frame that the history guarantees, because older frames may be gone.
 fn newcomer_cursor(segment: &Segment, head: u64) -> u64 {
     let history = if is_lossless(segment) {
         segment.header.history.max(1)

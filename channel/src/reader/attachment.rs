@@ -26,7 +26,7 @@ use crate::{
 
 /// How long a newcomer waits for its first quota before it starts to copy.
 const QUOTA_TIMEOUT: Duration = Duration::from_millis(20);
-/// The time between two looks of a newcomer for its quota.
+/// How often a waiting newcomer checks whether it has a quota.
 const QUOTA_POLL_INTERVAL: Duration = Duration::from_micros(100);
 
 /// A reader in one segment. It has an entry, with which it can pin frames, or it is an observer.
@@ -35,8 +35,8 @@ pub(crate) struct Attachment {
     pub(crate) segment: Arc<Segment>,
     /// The status of the segment when this reader opened it.
     pub(super) initial: InitialStatus,
-    /// In lossless mode, the writer keeps all frames with a larger seq than this until the newcomer has taken its first
-    /// one. The value is 0 in other modes, and for a reader that is no newcomer.
+    /// In lossless mode, the writer keeps all frames with a larger seq until this newcomer has taken its first frame.
+    /// The value is 0 in other modes, and for a reader that comes from a former segment.
     pub(super) protected_after: u64,
     /// `None` for an observer.
     pub(super) own_entry: Option<OwnEntry>,
@@ -78,8 +78,8 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// The seq of the newest frame that may be delivered now. If the stream has ended, later frames may be delivered
-    /// only after the end.
+    /// The seq of the newest frame that may be delivered now. Frames of the next stream may be delivered only after an
+    /// end of the stream was delivered.
     #[inline]
     pub(super) fn newest(&self) -> u64 {
         self.end.map_or(self.head, |end| end.min(self.head))
@@ -161,9 +161,9 @@ impl Attachment {
     /// Whether the writer died and published nothing since `snapshot`.
     pub(super) fn has_lost_writer(&self, snapshot: &Snapshot) -> bool {
         let status = self.segment.tables.status();
-        // First the lock is queried; then the status is read with acquire loads. A dead writer publishes nothing more, so the
-        // loaded values are final. If the segment was superseded or closed meanwhile, its writer does not count as
-        // lost.
+        // The lock is queried first, then the status with acquire loads. If the writer is dead, it publishes nothing
+        // more, so the loaded values are final. If the segment was superseded or closed meanwhile, its writer does not
+        // count as lost.
         !self.segment.has_writer()
             && !status.is_over()
             && status.head.load(Ordering::Acquire) == snapshot.head

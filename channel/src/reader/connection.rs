@@ -23,8 +23,8 @@ use crate::{
     segment::wait::{FutexWord, Waiter},
 };
 
-/// How often a waiting reader asks the kernel whether the writer is alive. A sleep on a segment's futex word is not
-/// longer than this either.
+/// How often a waiting reader asks the kernel whether the writer is alive. This is also the longest sleep of a reader
+/// on a segment's futex word.
 pub(super) const LIVENESS_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a reader waits for the next segment after a superseded one. Then it reports the writer as lost.
 const SEGMENT_GAP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -133,8 +133,8 @@ impl Connection {
         Attachment::open(name, options.read_only, self.entry_lock.as_ref(), followed_to)
     }
 
-    /// Makes `attachment` the current one. If the reader comes from a superseded segment, stores there that the reader
-    /// has moved.
+    /// Makes `attachment` the current attachment. If the reader comes from a superseded segment, this function stores
+    /// there that the reader has moved.
     pub(super) fn complete_attach(&mut self, attachment: Attachment) {
         self.entry_lock = attachment.entry_lock().cloned();
         self.liveness_checked_at = Instant::now();

@@ -15,7 +15,7 @@ pub struct Event {
     pub kind: u32,
     /// When the event happens, in CLOCK_MONOTONIC nanoseconds, or [`TIME_NONE`](crate::TIME_NONE).
     pub time: u64,
-    /// The duration in nanoseconds, or [`TIME_NONE`](crate::TIME_NONE).
+    /// How long the event lasts in nanoseconds, or [`TIME_NONE`](crate::TIME_NONE).
     pub duration: u64,
     /// The bytes that the writer added.
     pub bytes: Vec<u8>,
@@ -34,7 +34,7 @@ impl Event {
     }
 }
 
-/// An event that is not delivered yet.
+/// An event that was loaded but not delivered yet.
 #[derive(Debug)]
 struct PendingEvent {
     seq: u64,
@@ -47,8 +47,8 @@ struct PendingEvent {
 pub(super) struct EventQueue {
     /// The seq of the newest event that was delivered or is pending.
     cursor: u64,
-    /// The loaded events: for a newcomer the sticky events, later the next event, or the sticky ones among overwritten
-    /// events.
+    /// The loaded events. For a newcomer, these are the sticky events; later, the next event, or sticky events that
+    /// were overwritten in the ring.
     pending: VecDeque<PendingEvent>,
 }
 
@@ -86,7 +86,8 @@ impl EventQueue {
         let mut missed = 0;
         let oldest = head.saturating_sub(EVENT_RING_LENGTH - 1).max(1);
         if self.cursor + 1 < oldest {
-            // Each sticky event also has a record outside the ring, which still exists after the ring was overwritten.
+            // Each sticky event also has a record outside the ring. An overwritten event that is sticky is read from
+            // that record.
             let sticky = sticky_among(attachment, self.cursor + 1..=oldest - 1);
             missed = oldest - 1 - self.cursor - sticky.len() as u64;
             self.cursor = oldest - 1;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Which frame comes next, and whether it is delivered in place or copied.
+//! Decides which frame comes next, and whether it is delivered in place or copied.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub(super) const MAX_SEQ: u64 = u64::MAX >> 8;
 /// The largest plausible count of frames missed at once: about one year at 1000 frames a second.
 const MAX_MISSED: u64 = 1 << 35;
 
-/// The place of a reader in the sequence of frames.
+/// How far a reader is in the sequence of frames.
 #[derive(Debug)]
 pub(super) struct FrameCursor {
     /// The seq of the last frame that was delivered or skipped.
@@ -43,7 +43,7 @@ pub(super) struct FrameRange {
     after: u64,
 }
 
-/// The error of a target that has no memory for a frame. The value is the size of the frame in bytes.
+/// The error of a target that has no memory for a frame. The field is the size of the frame in bytes.
 pub(super) struct NoTargetMemory(pub(super) usize);
 
 impl FrameCursor {
@@ -88,7 +88,7 @@ impl FrameCursor {
         }
     }
 
-    /// The wanted frames among those up to `newest`; `None` if there are none.
+    /// The wanted frames up to the frame `newest`; `None` if there are none.
     #[inline]
     pub(super) fn wanted(&self, attachment: &Attachment, newest: u64, limits: ReadLimits) -> Option<FrameRange> {
         if newest <= self.seq {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A reader: it follows a channel through its writers and their segments, and delivers frames and events in order.
+//! The reader of a channel. It follows the channel from one writer or segment to the next, and delivers frames and
+//! events in order.
 //!
 //! The module `next` implements [`Reader::next`]. `attach` opens a segment and joins its reader table, and `attachment`
 //! is the attachment of a reader to one segment. `frames`, `keyframes`, `events` and `end_of_stream` decide what the
@@ -117,8 +118,9 @@ impl SegmentInfo {
     }
 }
 
-/// How far CLOCK_MONOTONIC of this process is ahead of the writer's. The segment's header has the creation time on the
-/// writer's CLOCK_MONOTONIC, and the file system has it on CLOCK_REALTIME. The two ages that follow are compared.
+/// How far CLOCK_MONOTONIC of this process is ahead of the writer's. The header has the segment's creation time on the
+/// writer's CLOCK_MONOTONIC, and the file system has it on CLOCK_REALTIME. So the segment's age is measured on both
+/// clocks, and the ages are compared.
 fn clock_lead_ns(segment: &Segment) -> Option<i64> {
     let difference = |now: u64, created: u64| i64::try_from(now).ok()?.checked_sub_unsigned(created);
     let age = difference(clock::realtime_ns(), files::created_at_ns(&segment.file)?)?;
@@ -157,7 +159,7 @@ impl Reader {
         self.stats.reconnects
     }
 
-    /// Whether the reader is in the segment of a living writer.
+    /// Whether the reader is attached to the segment of a living writer.
     pub fn is_connected(&self) -> bool {
         self.connection.is_attached()
     }

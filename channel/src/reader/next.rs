@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The steps of [`Reader::next`]: it attaches, takes a snapshot of the segment's status, and delivers the next item or
-//! waits.
+//! The steps of [`Reader::next`]: attach, take a snapshot of the segment's status, and deliver the next item or wait.
 
 use std::{
     sync::Arc,
@@ -118,7 +117,7 @@ impl Reader {
     }
 
     /// Delivers the next item of the snapshot: an eviction, an event, a frame, an end of the stream, or the loss of the
-    /// writer. `None` if there is nothing left to deliver in this segment.
+    /// writer. `None` if the snapshot has nothing left to deliver.
     fn deliver(
         &mut self,
         attachment: &Arc<Attachment>,
@@ -178,7 +177,7 @@ impl Reader {
                 self.frames.keyframes.request_if_needed(attachment);
                 return Ok(None);
             };
-            // Frames after the next event wait until it is delivered.
+            // Frames after the next event wait until the event is delivered.
             let last = event_after.map_or(newest, |after| after.min(newest));
             match self
                 .frames

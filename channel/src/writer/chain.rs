@@ -40,8 +40,8 @@ pub(super) struct SegmentChain {
     /// The file that has the channel's name. This writer gave it the name, or took it over from a dead writer. The
     /// value stays set even if no segment is current because the next one could not be made.
     owned_name: Option<FileId>,
-    /// When this writer took over a dead writer's channel. Readers may still be in older segments of the dead writer,
-    /// while this writer knows only its last one.
+    /// When this writer took over a dead writer's channel. Readers may still be in older segments of the dead writer.
+    /// This writer knows only the dead writer's last segment.
     took_over_at: Option<Instant>,
 }
 
@@ -166,7 +166,8 @@ impl SegmentChain {
         self.forget_deserted();
     }
 
-    /// Forgets superseded segments that have neither memory nor readers, and the oldest ones beyond [`MAX_RETIRED`].
+    /// Forgets superseded segments that have neither memory nor readers. If more than [`MAX_RETIRED`] are left, it
+    /// forgets the oldest of them.
     fn forget_deserted(&mut self) {
         let mut retired = std::mem::take(&mut self.retired);
         retired.retain(|retired| !(retired.slots.is_released() && self.is_deserted(retired)));
@@ -176,7 +177,7 @@ impl SegmentChain {
     }
 }
 
-/// The segments that readers are in.
+/// The readers, and the segments in which they are.
 impl SegmentChain {
     /// The generation of the living reader in `entry`, if the reader takes frames in the current segment or is on its
     /// way there.
@@ -218,7 +219,7 @@ impl SegmentChain {
         self.retired.iter().all(|retired| self.is_deserted(retired))
     }
 
-    /// Whether no living reader takes frames in a superseded segment any more.
+    /// Whether the superseded segment has no living reader that takes frames there.
     ///
     /// If the entry is in use in the current segment, its reader has followed, or has died and the entry has another
     /// owner.
@@ -244,7 +245,7 @@ impl SegmentChain {
     }
 }
 
-/// Marks a segment as superseded and wakes its readers, so that they look for the next one.
+/// Marks a segment as superseded and wakes its readers, so that they look for the next segment.
 pub(super) fn supersede(segment: &Segment) {
     // Release: pairs with the acquire load of a reader that finds the mark. The head that this reader loads afterwards
     // is final.
@@ -258,7 +259,7 @@ pub(super) fn supersede(segment: &Segment) {
     fence(Ordering::SeqCst);
     failpoint(Failpoint::Superseded);
     segment.notify(FutexWord::Published);
-    // The writer's own service sleeps on this futex word. It must wake up, so that it can sleep on the word of the next
-    // segment.
+    // The writer's own service sleeps on this futex word. The service must wake up, so that it can sleep on the word of
+    // the next segment.
     segment.notify(FutexWord::Writer);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The writer's lock on the channel: the lock file, and the lock on the byte for the writer in this file.
+//! The writer's lock on the channel, which is a lock on one byte of the lock file.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -19,7 +19,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct ChannelLock {
     lock_file: Arc<LockFile>,
-    /// `None` once the writer is closed.
+    /// `None` after the writer was closed.
     writer_lock: Option<OfdLock>,
     /// Whether [`take`](Self::take) has created the file.
     is_new: bool,
@@ -29,8 +29,8 @@ impl ChannelLock {
     /// Opens or creates the lock file and takes the writer's lock.
     ///
     /// # Errors
-    /// [`Error::Busy`] when another process has this lock, [`Error::Foreign`] when the file belongs to another user,
-    /// and the errors of the system.
+    /// [`Error::Busy`] if another process has this lock, [`Error::Foreign`] if the file belongs to another user, and
+    /// the errors of the system.
     pub(super) fn take(name: &ChannelName, options: WriterOptions) -> Result<Self, Error> {
         let path = name.lock_file_path();
         match files::open(&path, true) {

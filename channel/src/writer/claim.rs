@@ -39,7 +39,7 @@ pub(super) fn claim_for_upstream(inner: &Inner, size: usize) -> Result<Option<Sl
     Ok(take_slot(inner, size, ClaimedFor::Upstream))
 }
 
-/// Commits memory until the current segment has `count` slots with memory, or the system has no more.
+/// Commits memory until the current segment has `count` slots with memory, or until the system has no more memory.
 pub(super) fn commit_slots(inner: &Inner, count: u32) {
     loop {
         let reserved = inner.lock().chain.current_mut().and_then(|slots| {

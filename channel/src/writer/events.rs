@@ -27,13 +27,13 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NewEvent<'a> {
-    /// The kind, which writer and readers agree on.
+    /// The kind of the event. The writer and its readers agree on the meaning.
     pub kind: u32,
     /// When the event happens, in CLOCK_MONOTONIC nanoseconds, or [`TIME_NONE`].
     pub time: u64,
     /// How long the event lasts in nanoseconds, or [`TIME_NONE`].
     pub duration: u64,
-    /// Further bytes of the event.
+    /// Further data of the event.
     pub bytes: &'a [u8],
 }
 
@@ -120,7 +120,8 @@ impl EventLog {
         self.head
     }
 
-    /// Gives an event its seq, and keeps it if it is sticky. In `segment`, the event comes after the frame `after`.
+    /// Gives an event its seq, and keeps the event if it is sticky. In `segment`, the event comes after the frame
+    /// `after`.
     pub(super) fn record(
         &mut self,
         event: &NewEvent,

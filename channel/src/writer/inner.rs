@@ -78,7 +78,7 @@ impl Inner {
         let lock_file = Arc::clone(self.lock().lock.lock_file());
         let semaphore = lock_file.acquire();
         let result = change(&mut self.lock());
-        // The semaphore is released only now, after the state was unlocked.
+        // The state is already unlocked here, before the semaphore is released.
         drop(semaphore);
         result
     }

@@ -14,14 +14,14 @@ use crate::{
 };
 
 /// The least time between two reports that a keyframe is wanted. It limits the bits that an encoder spends on
-/// keyframes. One keyframe serves all readers.
+/// keyframes. All readers use the same keyframe.
 const KEYFRAME_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The requests that readers have made so far.
 #[derive(Debug)]
 pub(super) struct RequestLog {
     keyframes: KeyframeRequests,
-    /// The requests that were seen in each reader entry of the current segment.
+    /// The requests that the writer has seen so far in each reader entry of the current segment.
     seen: [RequestCounts; MAX_READERS],
 }
 
@@ -38,7 +38,7 @@ struct RequestCounts {
 struct KeyframeRequests {
     /// The seq of the newest keyframe.
     newest: u64,
-    /// The seq of the newest frame when a reader first asked for the keyframe that is still wanted.
+    /// The seq of the newest frame at the first request for a keyframe that no keyframe has answered yet.
     wanted_since: Option<u64>,
     reported_at: Option<Instant>,
 }
@@ -82,7 +82,7 @@ impl RequestLog {
         self.seen = [RequestCounts::default(); MAX_READERS];
     }
 
-    /// Adds the requests that readers have made since the last call to `report`. `generation_of` returns the generation
+    /// Adds to `report` the requests that readers have made since the last call. `generation_of` returns the generation
     /// of the attached reader in an entry, and `head` is the seq of the newest frame.
     pub(super) fn poll(
         &mut self,
@@ -115,7 +115,7 @@ impl RequestLog {
                 ..RequestCounts::default()
             };
         }
-        // Relaxed: the count carries no other data.
+        // Relaxed: no other value depends on the count.
         let keyframe_requests = shared.keyframe_requests.load(Ordering::Relaxed);
         if keyframe_requests != seen.keyframe_requests {
             seen.keyframe_requests = keyframe_requests;

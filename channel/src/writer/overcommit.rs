@@ -16,8 +16,8 @@ use std::sync::atomic::{Ordering, fence};
 use super::quota::INITIAL_QUOTA;
 use crate::{protocol::layout::EVICTED, segment::tables::SegmentTables};
 
-/// The number of spare slots. There are two, because after the quotas were withdrawn the writer may have only the spare
-/// slots, and must not overwrite the newest frame in one of them.
+/// The number of spare slots. After the quotas were withdrawn, the writer may have only these slots. It then uses them
+/// in turn, because it must not overwrite the newest frame.
 pub(super) const SPARE_SLOTS: u32 = 2;
 /// The least number of slots, beyond those that the writer needs, with which overcommit is worthwhile.
 pub(super) const MIN_OVERCOMMIT_SLOTS: u32 = 4 * INITIAL_QUOTA;

@@ -20,8 +20,7 @@ use crate::{
     sys::copy,
 };
 
-/// Publishes the frame in a claimed slot. The three steps are to validate the frame, to assign its seq, and to store
-/// it.
+/// Publishes the frame in a claimed slot. It validates the frame, gives it a seq, and stores it.
 pub(super) fn publish_frame(
     inner: &Inner,
     segment: &Arc<WriterSegment>,
@@ -87,7 +86,7 @@ fn assign_seq(
     Some(seq)
 }
 
-/// Writes the frame's values into the segment's tables. In this order, a reader that finds the frame finds all of it.
+/// Writes the frame's values into the segment's tables. The values that lead a reader to the frame are stored last.
 fn store_frame(segment: &Segment, slot: usize, seq: u64, descriptor: &FrameDescriptor, metadata: &[u8]) {
     segment.write_descriptor(slot, descriptor);
     segment.write_metadata(slot, metadata);

@@ -111,7 +111,7 @@ impl QuotaRecord {
         self.quota
     }
 
-    /// Sets the quota of an attached reader, which holds `held` slots. Returns whether `held` exceeds the ceiling.
+    /// Sets the quota of an attached reader that holds `held` slots. Returns whether `held` exceeds the ceiling.
     pub(super) fn update(&mut self, quota: u32, held: u32) -> bool {
         if quota < self.quota {
             self.lowered_at = Some(Instant::now());
@@ -132,8 +132,8 @@ impl QuotaRecord {
         held > self.ceiling
     }
 
-    /// Checks an owner that has left, or whose entry says that it has left. Such an owner must not pin further slots.
-    /// Returns whether it must be evicted.
+    /// Checks an owner that is not attached, which must not pin further slots. Returns whether the owner must be
+    /// evicted.
     ///
     /// The owner is evicted only if two checks in a row find too many pins. The first check may see pins of a dead
     /// owner, which the entry's next owner is about to clear.

@@ -43,8 +43,8 @@ impl ReaderTable {
         for (entry, record) in self.records.iter_mut().enumerate() {
             let now = reader_in(entry);
             if now != record.generation {
-                // A reader that goes on to another segment may have another generation there. Then it counts as a new
-                // reader.
+                // A reader that goes on to another segment may have another generation there. In that case it counts as
+                // a new reader.
                 if record.generation.is_some() {
                     report.disconnected.push(entry as u32);
                 }
@@ -138,7 +138,7 @@ impl ReaderTable {
     }
 }
 
-/// How many slots of its own each reader can have.
+/// How many slots each reader can have if the readers share none.
 fn share(slots: &SlotAllocator, usage: &Usage) -> u32 {
     quota::share(usage, slots.available_to_readers())
 }

@@ -2,8 +2,8 @@
 
 //! Makes segments: the first one, and each one that replaces another.
 //!
-//! A new segment is needed when a frame is too large for the slots, when the caps change, after a takeover from a dead
-//! writer, and after the channel's names were lost.
+//! A new segment is needed if a frame is too large for the slots or the caps change. It is also needed after a takeover
+//! from a dead writer, and after the channel's names were lost.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ struct SegmentPlan {
     caps: Caps,
     header: Header,
     lock_file: Arc<LockFile>,
-    /// The file with the channel's name that this writer owns, if there is one.
+    /// The file of this writer that has the channel's name, if there is one.
     former: Option<FileId>,
     /// The free and the total bytes of shared memory.
     space: (u64, u64),
@@ -165,7 +165,7 @@ fn create(inner: &Inner, plan: &SegmentPlan) -> Result<NewSegment, Error> {
     })
 }
 
-/// Gives a new segment the channel's name, makes it the current one, and notifies the readers of the former one.
+/// Gives a new segment the channel's name, makes it the current one, and notifies the readers of the former segment.
 fn install(inner: &Inner, new: NewSegment, plan: &SegmentPlan) -> Result<(), Error> {
     let NewSegment {
         mut segment,

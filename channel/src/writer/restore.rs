@@ -97,9 +97,9 @@ impl OwnFiles {
     }
 }
 
-/// Makes the lock file again. If another program has put a file under its name and no writer has locked that file, this
-/// function takes over that file. It returns `false` if a second writer has locked the file. The second writer started
-/// while the lock file was lost. When it finds this writer alive, it removes its file.
+/// Makes the lock file again. If another program has put a file under the lock file's name, and no writer has locked
+/// it, this function takes it over. The result is `false` if a second writer has locked it. The second writer started
+/// while the lock file was lost, and removes its file when it finds this writer alive.
 fn restore_lock_file(inner: &Inner, was_replaced: bool) -> Result<bool, Error> {
     let lock = match ChannelLock::take(inner.name(), inner.options()) {
         Ok(lock) => lock,

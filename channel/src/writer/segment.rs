@@ -26,11 +26,11 @@ pub(super) enum ClaimedFor {
 #[derive(Debug)]
 pub(super) struct WriterSegment {
     mapped: Arc<Segment>,
-    /// The file that carries the locks of this segment's readers. If that file was lost, the channel has a newer lock
-    /// file, which differs from this one.
+    /// The file that carries the locks of this segment's readers. If this file loses its name, the channel gets a new
+    /// lock file, but this segment keeps this one.
     lock_file: Arc<LockFile>,
-    /// The claimed slots, which memory objects of this process still use. Each is being filled, or is published and
-    /// upstream still keeps it.
+    /// The claimed slots. This process is filling each of them, or has published it while upstream still keeps its
+    /// memory.
     claimed: [AtomicBool; MAX_SLOTS],
     /// Which of the claimed slots were claimed for a copy.
     for_copy: [AtomicBool; MAX_SLOTS],
@@ -67,12 +67,12 @@ impl WriterSegment {
         self.lock_file.file_id()
     }
 
-    /// Whether a living process holds the lock of `entry`.
+    /// Whether a living process holds the lock of the reader entry `entry`.
     pub(super) fn is_alive(&self, entry: usize) -> bool {
         self.lock_file.is_locked(FIRST_READER_BYTE + entry as i64)
     }
 
-    /// The state that the owner of `entry` has stored.
+    /// The state that the reader with the entry `entry` has stored.
     pub(super) fn reader_state(&self, entry: usize) -> u32 {
         // Acquire: pairs with the release store of a reader that attaches or leaves.
         self.tables().entry(entry).state.load(Ordering::Acquire)
@@ -103,7 +103,7 @@ impl WriterSegment {
         self.claimed[slot].store(true, Ordering::Relaxed);
     }
 
-    /// Ends a claim, after the last memory object of this process that uses the slot is gone.
+    /// Ends a claim. The caller has made sure that this process no longer uses the slot's memory.
     pub(super) fn end_claim(&self, slot: usize) {
         // In a forked child, the claim belongs to the parent process.
         if self.mapped.is_inherited() {
@@ -113,7 +113,7 @@ impl WriterSegment {
         self.published[slot].store(false, Ordering::Relaxed);
         // Release: pairs with the acquire load in `is_claimed`. All writes to the slot's bytes come before this store.
         self.claimed[slot].store(false, Ordering::Release);
-        // A lossless writer may be waiting for this slot.
+        // The publishing thread of a lossless writer may be waiting for this slot.
         self.mapped.notify_waiting_writer();
     }
 

@@ -50,7 +50,7 @@ pub struct ServiceReport {
     pub disconnected: Vec<u32>,
     /// The reader entries of readers that were evicted in this pass.
     pub evicted: Vec<u32>,
-    /// Whether readers wait for a keyframe. This is reported at most once a second.
+    /// Whether readers wait for a keyframe. The value is `true` at most once a second.
     pub keyframe_wanted: bool,
     /// Messages of readers, if the writer accepts them. They may have any content.
     pub messages: Vec<Vec<u8>>,
@@ -94,7 +94,7 @@ impl ServiceState {
         is_due
     }
 
-    /// Records that another writer owns one of the names. Returns whether it has owned the name for too long.
+    /// Records that another writer owns one of the names. Returns whether this has lasted for too long.
     pub(super) fn note_foreign_name(&mut self) -> bool {
         let since = *self.foreign_since.get_or_insert_with(Instant::now);
         since.elapsed() > FOREIGN_NAME_TIMEOUT
@@ -108,8 +108,8 @@ impl ServiceState {
     /// Records the count in `segment`'s futex word for the writer. If readers come or go after this pass, the count
     /// changes.
     pub(super) fn note_word(&mut self, segment: &Segment) {
-        // Acquire: pairs with the release increment of a reader that notifies the writer. This pass finds a reader that
-        // came before this load; a reader that comes later changes the count.
+        // Acquire: pairs with the release increment of a reader that notifies the writer. This pass finds every reader
+        // that notified before this load. A reader that notifies later changes the count.
         self.seen_word = segment.word(FutexWord::Writer).load(Ordering::Acquire);
     }
 
@@ -118,7 +118,8 @@ impl ServiceState {
         self.seen_word = 0;
     }
 
-    /// The count at the last pass, and, if there were too many wakes, how long to sleep before the wait.
+    /// Returns the count at the last pass. If there were too many wakes, also returns how long to sleep before the
+    /// wait.
     pub(super) fn begin_wait(&mut self) -> (u32, Option<Duration>) {
         (self.seen_word, self.limiter.throttle())
     }

@@ -9,8 +9,8 @@ use crate::{protocol::layout::MAX_SLOTS, segment::Segment};
 const MIN_LONG_HISTORY_SLOTS: u32 = 12;
 const LONG_HISTORY: u32 = 4;
 const SHORT_HISTORY: u32 = 2;
-/// Frames of variable size have a longer history than others, up to this many bytes. The reason is that a reader that
-/// joins a compressed stream, or has missed a frame, needs a keyframe from the history.
+/// Frames of variable size have a longer history than others, up to this many bytes. A reader that joins a compressed
+/// stream, or has missed a frame, continues at a keyframe in this history.
 const VARIABLE_HISTORY_BYTES: u64 = 4 << 20;
 /// The longest history of frames of variable size, in frames. The limit leaves slots that readers can hold.
 const MAX_VARIABLE_HISTORY: u32 = 32;
@@ -43,7 +43,7 @@ impl SlotSizing {
         self.min_slot_size = self.min_slot_size.max(size);
     }
 
-    /// Whether `segment` has slots for frames of `size` bytes and of the present caps.
+    /// Whether `segment` has the present caps and slots for frames of `size` bytes.
     pub(super) fn is_met_by(&self, segment: Option<&Segment>, size: u64) -> bool {
         let (Some(segment), Some(caps)) = (segment, &self.caps) else {
             return false;

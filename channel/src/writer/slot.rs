@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A claimed slot, which the program that uses a writer fills.
+//! A claimed slot. The program that uses the writer fills it with a frame.
 
 use std::sync::Arc;
 
@@ -60,8 +60,8 @@ impl AsMut<[u8]> for Slot {
         match segment.slots() {
             // SAFETY: the slot got its memory before it was claimed, and a writer's mapping is writable. No other claim
             // gets the slot until this value is dropped, so this is the only reference in this process. The slot is not
-            // published, so readers find the seq 0 and do not use the bytes. It cannot be published while the slice is
-            // borrowed, because publishing needs a reference to this value or to the slice.
+            // published, so readers find the seq 0 and do not use the bytes. The slot cannot be published while the
+            // slice is borrowed, because publishing needs a reference to this value or to the slice.
             Some(slots) if !self.is_published() => unsafe {
                 slots.slice_mut(segment.slot_offset(self.index), self.size)
             },

@@ -35,7 +35,8 @@ pub(super) enum SlotSearch {
 #[derive(Debug)]
 pub(super) struct SlotAllocator {
     segment: Arc<WriterSegment>,
-    /// The history and the lossless flag, copied from the segment's header, because each search needs them.
+    /// The history, copied from the segment's header like the lossless flag below, because each search for a slot needs
+    /// them.
     history: u32,
     is_lossless: bool,
     pins: CountedPins,
@@ -47,7 +48,7 @@ pub(super) struct SlotAllocator {
     released: u64,
     /// Whether the last attempt to commit another slot failed for lack of memory.
     is_out_of_memory: bool,
-    /// Whether a thread is committing one more slot. It does so without the lock of the writer's state.
+    /// Whether a thread is committing one more slot, which needs no lock of the writer's state.
     is_growing: bool,
     /// `None` while there is no overcommit.
     overcommit: Option<Overcommit>,
@@ -114,7 +115,7 @@ impl SlotAllocator {
         self.seqs[slot] != 0
     }
 
-    /// Notes that the frame `seq` is in `slot`.
+    /// Records that the frame `seq` is in `slot`.
     pub(super) fn set_frame(&mut self, slot: usize, seq: u64) {
         self.seqs[slot] = seq;
     }
@@ -151,7 +152,7 @@ impl SlotAllocator {
     }
 }
 
-/// The search for the slot of the next frame.
+/// Search for the slot of the next frame.
 impl SlotAllocator {
     /// Finds a slot for the frame after `head` and takes the slot for writing. The search tries these steps in order:
     ///
@@ -161,7 +162,7 @@ impl SlotAllocator {
     ///    slot. In lossless mode, all readers must have taken the frame. Spare slots are left out.
     /// 3. If entries of dead readers are found, ignore their pins from now on, and repeat step 2.
     /// 4. Let the caller commit one more slot, if the segment may have more.
-    /// 5. If slots are scarce, repeat step 2 with a history of one frame, the newest.
+    /// 5. If slots are scarce, repeat step 2 with a history of only the newest frame.
     /// 6. For a copy, take a spare slot. From then on, no reader may pin another slot. Upstream gets no spare slot,
     ///    because it may keep the slot for a long time.
     pub(super) fn find(&mut self, head: u64, claimed_for: ClaimedFor) -> SlotSearch {
@@ -275,16 +276,16 @@ impl SlotAllocator {
         }
     }
 
-    /// The oldest of the `allowed` slots that is not claimed and whose frame is not newer than `newest`; free slots
-    /// first.
+    /// A free slot, or else the slot with the oldest frame. Only slots count that are `allowed`, not claimed, and
+    /// without a frame after `newest`.
     fn oldest(&self, allowed: u64, newest: u64) -> Option<usize> {
         (0..self.committed as usize)
             .filter(|slot| allowed >> slot & 1 == 1 && self.seqs[*slot] <= newest && !self.segment.is_claimed(*slot))
             .min_by_key(|slot| self.seqs[*slot])
     }
 
-    /// Takes `slot`, which had no counted pin, for writing. Returns `false` if the slot is pinned by now. The slot
-    /// loses its frame even then.
+    /// Takes `slot`, which had no counted pin, for writing. Returns `false` if the slot is pinned by now. In both
+    /// cases, the slot loses its frame.
     fn take(&mut self, slot: usize) -> bool {
         self.seqs[slot] = 0;
         take_for_writing(&self.segment.mapped().slot_record(slot).seq, || {
@@ -295,9 +296,9 @@ impl SlotAllocator {
     /// Whether slots are scarce, because the segment cannot grow now. If they are, frames within the history are
     /// overwritten.
     ///
-    /// If the system still has memory, slots count as scarce for only one copied frame at a time. This frame must not
-    /// fail: upstream may wait for its publish before it releases slots, and the service needs time to commit slots for
-    /// readers.
+    /// If the system still has memory, slots count as scarce for only one copied frame at a time. This one frame should
+    /// get a slot: upstream may release slots only after the frame is published, and the service needs time to commit
+    /// slots for readers.
     fn is_scarce(&self, claimed_for: ClaimedFor) -> bool {
         let is_copying = || (0..self.committed as usize).any(|slot| self.segment.is_claimed_for_copy(slot));
         self.is_out_of_memory || claimed_for == ClaimedFor::Copy && !self.may_begin_growth() && !is_copying()
@@ -352,7 +353,7 @@ impl SlotAllocator {
             && self.room(self.segment.header().slot_count) >= MIN_OVERCOMMIT_SLOTS
     }
 
-    /// Begins, stops or ends overcommit. It begins only after the segment has all its slots.
+    /// Begins, stops or ends overcommit. Overcommit begins only after the segment has all its slots.
     pub(super) fn update_overcommit(&mut self, is_needed: bool, head: u64) {
         let room = self.room(self.committed);
         let pinned = self.pins.pinned(&self.segment).count_ones();
@@ -416,7 +417,7 @@ impl SlotAllocator {
     /// can be removed.
     fn fill_spare(&mut self, head: u64) -> bool {
         let newest = head.saturating_sub(self.history().max(1).into());
-        // The loop ends, because each round leaves one slot fewer with a frame.
+        // The loop ends, because each round removes one frame.
         loop {
             let pinned = self.pins.pinned(&self.segment);
             let blank = self.blank(pinned);
@@ -469,7 +470,7 @@ impl SlotAllocator {
         }
     }
 
-    /// Whether no slot has memory any more.
+    /// Whether the memory of all slots was released.
     pub(super) fn is_released(&self) -> bool {
         (0..self.committed).all(|slot| self.released >> slot & 1 == 1)
     }

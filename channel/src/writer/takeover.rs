@@ -25,7 +25,7 @@ use crate::{
 /// How long a new writer retries while the channel still has a writer. A killed process needs a moment to exit.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 const BUSY_RETRY_INTERVAL: Duration = Duration::from_millis(20);
-/// A head of at least this value counts as damaged: seqs that continued after it could reach the largest possible seq.
+/// A head of at least this value counts as damaged. If the writer continued from it, the seqs could reach their limit.
 const MAX_PLAUSIBLE_SEQ: u64 = 1 << 48;
 
 /// The result of [`open`].
@@ -103,14 +103,14 @@ fn take_over(name: &ChannelName, lock: &ChannelLock) -> Result<Legacy, Error> {
         Err(error) => return Err(error),
     };
     if segment.has_writer() {
-        // The segment's writer is dying, or it lives, has lost its lock file, and is about to create it again.
+        // The segment's writer is dying. Or it lives, has lost its lock file, and is about to create the file again.
         return Err(channel_lock::busy(name));
     }
     Ok(supersede_former(segment, file_id, lock.lock_file()))
 }
 
-/// Removes a damaged segment. If the channel had no lock file, the damaged file may never have been a segment. Then the
-/// result is an error, and the file stays.
+/// Removes a damaged segment. If the channel had no lock file, the file may never have been a segment, so the function
+/// keeps the file and returns an error.
 fn remove_damaged(name: &ChannelName, lock: &ChannelLock, file_id: FileId, what: String) -> Result<Legacy, Error> {
     let path = name.segment_path();
     if lock.is_new() {

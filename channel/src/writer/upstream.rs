@@ -44,7 +44,7 @@ impl<'a> Upstream<'a> {
 
     /// Claims a slot for a frame of `size` bytes, for memory that upstream draws into.
     ///
-    /// It never waits. It returns `Ok(None)` if no slot is free, or if upstream has half of the slots already.
+    /// This method never waits. It returns `Ok(None)` if no slot is free, or if upstream already has half of the slots.
     ///
     /// # Errors
     /// See [`Writer::claim`](crate::Writer::claim).
@@ -52,7 +52,7 @@ impl<'a> Upstream<'a> {
         claim::claim_for_upstream(self.0, size)
     }
 
-    /// Publishes the frame whose bytes are `bytes`. They must be in a claimed slot.
+    /// Publishes the frame that consists of `bytes`, which must be in a claimed slot.
     /// [`Writer::publish`](crate::Writer::publish) describes `metadata`.
     ///
     /// # Errors
@@ -65,19 +65,19 @@ impl<'a> Upstream<'a> {
         publish::publish_frame(self.0, &segment, slot, descriptor, metadata)
     }
 
-    /// Whether `bytes` lie in a claimed slot of the current segment, published or not.
+    /// Whether `bytes` are in a claimed slot of the current segment. The slot may already be published.
     pub fn owns(self, bytes: &[u8]) -> bool {
         self.locate(bytes).is_some()
     }
 
     /// In lossless mode, waits until the readers of former segments have taken all frames there and have come to the
-    /// current segment. Call it before a publish. It returns `false` if the wait was interrupted.
+    /// current segment. Call this method before a publish. It returns `false` if the wait was interrupted.
     pub fn wait_for_followers(self) -> bool {
         waits::wait_for_followers(self.0)
     }
 
-    /// In lossless mode, waits until the next frame can have a slot. Call it after a publish, so that upstream gets a
-    /// slot for the next frame. It returns `false` if the wait was interrupted.
+    /// In lossless mode, waits until the next frame can have a slot. Call this method after a publish, so that upstream
+    /// gets a slot for the next frame. It returns `false` if the wait was interrupted.
     pub fn wait_for_slot(self) -> bool {
         waits::wait_for_slot(self.0)
     }
