@@ -13,7 +13,7 @@ from .layout import EVICTED, MAX_QUOTA, MAX_READERS, ReaderEntry
 GRACE = 1.0
 """How long a reader may hold its former quota after the quota was lowered."""
 FIRST_GRANT = 3
-"""The first quota of a reader: a slot to copy from, a slot to show, and the last slot shown, which many programs keep."""
+"""The first quota of a reader: a slot to copy from, a slot to show, and the last one shown, which many programs keep."""
 GRANT_AHEAD = 2
 """The number of slots by which a quota exceeds the number of slots that the reader holds."""
 KEY_FRAME_INTERVAL = 1.0
@@ -28,27 +28,28 @@ class _Record:
         """The generation of the owner that is counted as a reader. None if no owner is."""
         self.grant = 0
         self.ceiling = ceiling
-        """How many slots the owner may hold without eviction. It is the quota, or more for a while after a lower quota."""
+        """How many slots the owner may hold without eviction. It can exceed the quota after the quota was lowered."""
         self.lowered_at: Optional[float] = None
         self._suspect: Optional[int] = None
-        """The generation of an owner that is not counted as a reader, and that held too many slots at the last check."""
+        """An owner that is not counted as a reader, and that held too many slots at the last check (its generation)."""
         self.heard = 0
         """Number of keyframe requests of this owner so far."""
 
     def followed_by(self, ticket: Optional[int]) -> _Record:
-        """The record of the next owner. If ``ticket`` is None, the record of an entry without an owner that is a reader."""
+        """The record of the next owner that is a reader. If there is none yet, a record that keeps only the ceiling."""
         if ticket is not None:
             return _Record(ticket)
         # A reader that has left may still hold the frames that it has delivered.
         return _Record(None, self.ceiling)
 
     def breaks_rule(self, share: int, held: int) -> bool:
-        """Whether an owner whose quota is ``share`` may not hold the ``held`` slots that it holds."""
+        """Whether an owner with the quota ``share`` holds too many slots. ``held`` is the number of slots that it holds."""
         if share < self.grant:
             self.lowered_at = time.monotonic()
         self.grant = share
         if self.lowered_at is not None and time.monotonic() - self.lowered_at < GRACE:
-            # The reader may not have seen the lower quota yet, so the former quota is still permitted.
+            # The reader may not have seen the lower quota yet, so the former quota is still permitted. The quota may even
+            # have been lowered because of the slots that this reader holds.
             self.ceiling = max(share, self.ceiling)
         else:
             # After the grace period, the reader may keep the slots that it was permitted to hold before.
@@ -138,7 +139,7 @@ class Clients:
         """Sets the quota of each reader.
 
         A reader may pin as many slots as its quota allows, at once and for ever. So these slots, and the slots that the
-        writer needs, are committed before the quota is set. Only a reader that ignores its quota can hold too many slots.
+        writer needs, are committed before the quota is set. Only a reader that ignores its quota can hold too many.
         The writer evicts this reader, and no longer counts its pins.
         """
         held = self._held(current)

@@ -2,8 +2,8 @@
 """The lock file of a channel: its named semaphore, and the bytes that carry the locks.
 
 Some peers hold the semaphore while they read the channel. A POSIX semaphore records no owner, and stays taken if its
-holder dies. So every wait for the semaphore is short, and the writer repairs an invalid value. Only the locks show which
-process owns the channel or a reader entry.
+holder dies. So every wait for the semaphore is short, and the writer repairs an invalid value. Only the locks show
+which process owns the channel or a reader entry.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NAME_CHANGED = "name changed"
 
 
 def control_mode(perms: int) -> int:
-    """The mode of the lock file. The owner, the group and others get access only if the segment's mode lets them write."""
+    """The mode of the lock file. It gives access to each class of users that may both read and write the segment."""
     return sum(bits for bits in (0o600, 0o060, 0o006) if perms & bits == bits)
 
 
@@ -87,7 +87,7 @@ class ControlFile:
         self._semaphore.init(1)
 
     def take_first(self, bytes_: Iterable[int]) -> Tuple[Optional[int], Optional[KeptLock], str]:
-        """Locks the first free byte of ``bytes_``. Returns the byte and its lock, or the reason why no byte was locked."""
+        """Locks the first free byte of ``bytes_``. Returns the byte and its lock, or why no byte was locked."""
         try:
             fd = _files.open_existing(self.path, True)
         except OSError as error:
@@ -125,7 +125,7 @@ class ControlFile:
                     self.timeouts += 1
                     self._taken_since = time.monotonic()
             elif time.monotonic() - self._taken_since > STUCK:
-                # Different processes may have held it since, each for a moment. So wait once more before setting it to 1.
+                # Several processes may have held it since, each for a moment. So wait once more before setting it to 1.
                 taken = semaphore.take_within(PATIENCE)
                 if not taken:
                     semaphore.give_back()

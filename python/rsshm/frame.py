@@ -25,8 +25,8 @@ def _time(value: int) -> Optional[int]:
 
 def _read_only(memory: Any) -> Array:
     """The bytes as an array that no program can make writable."""
-    # `frombuffer` makes an array of the read-only view. `numpy.ndarray` would use the memory behind the view, and a program
-    # could then make the array writable.
+    # `frombuffer` makes an array of the read-only view. `numpy.ndarray` would use the memory behind the view, so that a
+    # program could make the array writable.
     view = memoryview(memory).toreadonly()
     return numpy.frombuffer(view, numpy.uint8) if len(view) else numpy.empty(0, numpy.uint8)
 
@@ -45,15 +45,15 @@ class Frame:
     )  # fmt: skip
 
     def __init__(self, caps: Caps, exporter: Any, in_place: bool) -> None:
-        """Creates the object for the bytes of ``exporter``, perhaps in advance. :meth:`arrive` says which frame it holds."""
+        """Creates the object, perhaps before its frame arrives in ``exporter``. :meth:`arrive` then sets the frame."""
         self.caps: Caps = caps
         """The format."""
         self.seq: int = 0
-        """The sequence number of the frame. Each frame of a channel has the number of the frame before it, plus one."""
+        """The sequence number of the frame. Consecutive frames of a channel have consecutive numbers."""
         self.missed: int = 0
         """Number of frames that were lost or skipped since the reader returned the frame before this one."""
         self.discontinuity: bool = False
-        """Whether this is the reader's first frame, the first after a gap, or the first of a new writer or format."""
+        """Whether this is the reader's first frame, or the first frame of a new writer or a new format."""
         self.in_place: bool = in_place
         """Whether the bytes are in shared memory. Otherwise they are a copy."""
         self._described = b""
@@ -64,7 +64,7 @@ class Frame:
         self._picture: Optional[Array] = None
 
     def arrive(self, seq: int, descriptor: bytes) -> None:
-        """Sets which frame this is. Prepared arrays stay valid if this descriptor has the layout that they were made for."""
+        """Sets the frame's seq and descriptor. Arrays made before stay valid if their layout is that of the descriptor."""
         self.seq = seq
         self._described = descriptor
 
