@@ -38,7 +38,7 @@ class StructChannel(Generic[S]):
         self._last: Optional[S] = None
 
     def write(self, value: S) -> None:
-        """Publishes the value as the newest one. Readers see either the whole new value or the whole old value."""
+        """Publishes the value as the newest one, under the channel's semaphore. Readers see the whole old or new value."""
         if not isinstance(value, self.structure):
             raise FormatError(f"channel {self.name}: the value has type {type(value).__name__}, not {self.structure.__name__}")
         if self._writer is None:
