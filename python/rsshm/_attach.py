@@ -86,7 +86,7 @@ class Attachment:
         self._look()
 
     def _look(self) -> None:
-        """Loads ``eos_count`` and then ``head``. In this order, the head includes all frames before the counted ends of stream."""
+        """Loads ``eos_count``, then ``head``. In this order, the head includes all frames before each counted end of stream."""
         self.eos_then: int = self.segment.halves[self.segment.eos_count]
         acquire()
         self.head_then: int = self.segment.words[self.segment.head]
@@ -148,8 +148,8 @@ class Attachment:
             words[self._position] = kept_behind
             if is_lossless:
                 self.kept_behind = kept_behind
-        # A writer that waits for its first reader continues only when it sees this state. So this reader receives all frames
-        # that the writer publishes after the wait.
+        # A writer in `wait_for_reader` continues only when it sees this state. So this reader receives all frames that the
+        # writer publishes after the wait.
         release()
         halves[state] = layout.READER_ATTACHED
         segment.ring_bell(segment.writer_word)
@@ -227,7 +227,7 @@ class Attachment:
     def allowance(self) -> int:
         """How many slots this reader may pin now."""
         grant = self._grant()
-        # If the quota is valid, no further comparison is needed.
+        # If the quota is in range, no further comparison is needed.
         if grant is not None and grant > layout.MAX_QUOTA:
             return 0 if grant == layout.EVICTED else layout.MAX_QUOTA
         return grant or 0
@@ -237,7 +237,7 @@ class Attachment:
         return 0 if self.seat is None else self._pins.held
 
     def ask_for_more(self, allowance: int) -> None:
-        """Notifies the writer that this reader needs a larger quota than ``allowance``. Notifies once for each quota."""
+        """Notifies the writer that this reader needs a larger quota. It does so once for each quota."""
         if self.seat is not None and self._asked_at != allowance:
             self._asked_at = allowance
             self.segment.ring_bell(self.segment.writer_word)

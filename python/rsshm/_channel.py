@@ -28,8 +28,8 @@ FIRST_SLOTS = 3
 MANY_SLOTS, KEEP_MANY, KEEP_FEW = 12, 4, 2
 """The history. In a segment with 12 or more slots, a frame survives four more publishes; in others, it survives two."""
 KEEP_VARIABLE_BYTES, KEEP_VARIABLE = 4 << 20, 32
-"""The longer history of a channel whose frames vary in size, because a reader joins a compressed stream at a keyframe. It has at
-most ``KEEP_VARIABLE_BYTES`` bytes and ``KEEP_VARIABLE`` frames, so that slots are left for readers to hold."""
+"""The limits of the history in bytes and frames, if frames vary in size. This history is longer, because a reader joins a
+compressed stream at a keyframe. The limits leave slots that readers can hold."""
 MAX_ADDRESS_SPACE = 1 << 30
 """The maximum address space of the slots if the number of slots is chosen automatically."""
 MIN_VARIABLE_SLOT = 64 * 1024
@@ -574,7 +574,8 @@ class Channel:
             try:
                 control, lock, _ = open_control(self.name, self.perms)
             except Busy:
-                # A second writer has locked the new lock file. When it finds this writer alive, it removes the file again.
+                # A second writer may have created and locked a new lock file. It removes the file when it finds this writer
+                # alive.
                 return self._names_are_foreign()
             control.timeouts = self._control.timeouts
             self._control, self._writer_lock = control, lock
