@@ -2,7 +2,7 @@
 """rsshm in Python: the frames of a camera in POSIX shared memory, as NumPy arrays, without a copy.
 
 A channel has one :class:`Writer` and any number of :class:`Reader`, in unrelated programs.
-The other side may also be one of the GStreamer elements rsshmsink and rsshmsrc, or a program in Rust.
+The writer or a reader may also be one of the GStreamer elements rsshmsink and rsshmsrc, or a program in Rust.
 See README.md beside this package, and docs/PROTOCOL.md.
 """
 

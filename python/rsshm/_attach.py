@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""A reader in one segment. It has a reader entry and can pin frames, or it is an observer and only reads."""
+"""A reader in one segment. Either it has a reader entry and can pin frames, or it is an observer and only reads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .frame import Frame
 from .layout import FrameDescriptor, ReaderEntry
 
 GRANT_PATIENCE = 0.02
-"""How long a new reader waits for a quota, in seconds. After that, it begins with copies of frames."""
+"""How long a new reader waits for a quota, in seconds. After this time, it starts without one and copies frames."""
 
 WANTED = "read_only was requested, so each frame is copied"
 PERMISSIONS = "the permissions of the channel let this user only read, so each frame is copied"
@@ -28,19 +28,19 @@ NO_SEAT = "all 64 reader entries of the channel are taken, so each frame is copi
 
 
 class HeldSeat:
-    """The lock of a reader entry. It is kept across segments and, while frames are in use, even after the reader is gone."""
+    """The lock of a reader entry. The reader keeps it across segments. Frames in use keep it even after the reader is gone."""
 
     def __init__(self, byte: int, locks: Identity, lock: KeptLock) -> None:
         self.index = byte - layout.FIRST_READER_BYTE
         self.locks = locks
-        # A value that the previous owner is unlikely to have had. In a new segment, the writer distinguishes owners by the
-        # generation alone.
+        # The clock gives a value that the previous owner is unlikely to have had. In a new segment, the writer
+        # distinguishes owners by the generation alone.
         self.generation = (monotonic_ns() >> 10) & 0xFFFF_FFFF | 1
         self._lock = lock
 
 
 class Pin:
-    """A pin of a slot. It is removed when nothing refers to this object. Until ``attachment`` is set, there is no pin."""
+    """A pin of a slot. The pin exists from when ``attachment`` is set until nothing refers to this object any more."""
 
     __slots__ = ("attachment", "_slot")
 
@@ -54,17 +54,17 @@ class Pin:
 
 
 class Prepared(NamedTuple):
-    """Objects for the next frame in a slot, made in advance while the reader has nothing to do. They are usable if the next
-    frame has the layout of the last one."""
+    """Objects for the next frame in a slot. They are made while the reader is idle, and can be used if the next frame has
+    the layout of the last one."""
 
     shape: bytes
-    """The layout of the last frame. It is a part of the frame's checked descriptor."""
+    """The layout of the last frame: those bytes of its checked descriptor that ``_SHAPE`` selects."""
     pin: Pin
     frame: Frame
 
 
 _SHAPE = slice(FrameDescriptor.data_offset.offset, FrameDescriptor.reserved0.offset)
-"""The part of a descriptor that contains the layout of a frame in its slot. It also contains the flags."""
+"""The bytes of a descriptor that describe the layout of a frame in its slot. They include the flags."""
 
 
 class Attachment:
@@ -80,22 +80,23 @@ class Attachment:
         self._to_prepare: Optional[Tuple[int, bytes]] = None
         self._usual_shape = b""
         self.kept_behind = 0
-        """A lossless writer overwrites no frame after this seq before this reader has taken it."""
+        """A lossless writer does not overwrite the frames after this seq until this reader has taken them."""
         self._asked_at = -1
         """The quota that the reader had when it last requested a larger one."""
         self._look()
 
     def _look(self) -> None:
-        """Loads the state on arrival. In this order, the head includes every frame before an end of stream that is counted."""
+        """Loads ``eos_count``, then ``head``. In this order, the head includes all frames before each counted end of stream."""
         self.eos_then: int = self.segment.halves[self.segment.eos_count]
         acquire()
         self.head_then: int = self.segment.words[self.segment.head]
         acquire()
 
     def _enter(self, seat: HeldSeat, follows: Optional[int]) -> bool:
-        """Joins the segment: the writer then counts this reader and its pins. False if the segment was superseded meanwhile.
+        """Joins the segment, so that the writer counts this reader and its pins. False if it was superseded meanwhile.
 
-        A reader that comes from a former segment joins a superseded segment too, and takes its frames before it moves on.
+        A reader that comes from a former segment joins a superseded segment too. It takes the frames of that segment
+        before it moves on.
         """
         segment = self.segment
         halves, words = segment.halves, segment.words
@@ -114,8 +115,8 @@ class Attachment:
         if seat.generation <= former:
             seat.generation = (former + 1) & 0xFFFF_FFFF
         self._ticket = seat.generation
-        # Store the generation before the first pin. Otherwise the writer would apply to this reader what it knows of former
-        # owners' pins.
+        # Store the generation before the first pin. Otherwise the writer would treat this reader's pins as pins of a former
+        # owner.
         release()
         halves[ticket] = seat.generation
         release()
@@ -123,8 +124,8 @@ class Attachment:
         halves[segment.seat_half(index, ReaderEntry.keyframe_requests)] = 0
         words[segment.seat_word(index, ReaderEntry.message_head)] = 0
         # A new reader begins with the newest frame, or in a compressed stream with an older one. As soon as the reader has
-        # joined, a lossless writer keeps the frames after the cursor. Before that, frames beyond the history may be
-        # overwritten.
+        # joined, a lossless writer keeps the frames after the reader's cursor. Before the reader has joined, the writer may
+        # overwrite frames that are older than the history.
         is_lossless = bool(segment.header.flags & layout.LOSSLESS)
         retain = max(segment.header.history, 1) if is_lossless else 1
         self._look()
@@ -133,22 +134,22 @@ class Attachment:
         release()
         halves[state] = layout.READER_JOINING
         self._pins = Pins(segment, segment.seat_word(index, ReaderEntry.pins))
-        # Either a lossless writer sees this reader, and waits before it publishes into the next segment, or this reader
-        # sees below that the segment is superseded.
+        # Because of this fence, one of two things happens. A lossless writer sees this reader, and waits for it before it
+        # publishes into the next segment. Or this reader sees below that the segment is superseded.
         full_fence()
         self._look()
         if follows is None:
             if halves[segment.state]:
                 self.leave(layout.READER_LEFT)
                 return False
-            # The frame that was the newest before this reader joined may be held by another reader, and the frames after it
-            # may be overwritten. So the cursor is set again.
+            # The cursor was set before the reader joined. The frames after it may have been overwritten meanwhile, even if
+            # another reader holds the newest frame of that time. So set the cursor again.
             kept_behind = max(self.head_then - retain, 0)
             words[self._position] = kept_behind
             if is_lossless:
                 self.kept_behind = kept_behind
-        # A writer that waits for a reader continues only after it sees this state. So this reader takes all frames that the
-        # writer then publishes.
+        # A writer in `wait_for_reader` continues only when it sees this state. So this reader receives all frames that the
+        # writer publishes after the wait.
         release()
         halves[state] = layout.READER_ATTACHED
         segment.ring_bell(segment.writer_word)
@@ -158,10 +159,10 @@ class Attachment:
     def open(
         cls, name: Name, read_only: bool, former_seat: Optional[HeldSeat], follows: Optional[int]
     ) -> Optional[Tuple[Attachment, Optional[str]]]:
-        """Attaches to the segment that has the channel's name now. None while there is no segment with a living writer.
+        """Attaches to the segment that has the channel's name now. None if no segment with a living writer has the name.
 
-        If the reader gets no reader entry, also returns the reason. ``follows``: the last seq that this reader has taken from
-        a former segment.
+        Also returns the reason if the reader gets no reader entry. ``follows`` is the last seq that this reader has taken
+        from a former segment.
         """
         observing = WANTED if read_only else None
         try:
@@ -207,26 +208,26 @@ class Attachment:
         return None if why == _control.NAME_CHANGED else (at, NO_SEAT)
 
     def _grant(self) -> Optional[int]:
-        """The quota of this owner of the reader entry. None if the writer has not set it yet."""
+        """The quota of this reader. None if it has no reader entry, or if the writer has not set the quota yet."""
         if self.seat is None:
             return None
         grant: int = self.segment.grants[self.seat.index]
         return grant & 0xFFFF_FFFF if grant >> 32 == self._ticket else None
 
     def wait_for_grant(self) -> None:
-        """Waits briefly until the writer has set the quota of a new reader, so that its first frame need not be copied."""
+        """Waits briefly for the writer to set the quota of a new reader. With a quota, the first frame need not be copied."""
         until = time.monotonic() + GRANT_PATIENCE
         while self.seat is not None and self._grant() is None and time.monotonic() < until:
             time.sleep(0.0001)
 
     def is_evicted(self) -> bool:
-        """Whether the writer has evicted this reader, which held more than its quota. Its pins no longer count."""
+        """Whether the writer has evicted this reader, because it held more slots than its quota. Its pins no longer count."""
         return self._grant() == layout.EVICTED
 
     def allowance(self) -> int:
         """How many slots this reader may pin now."""
         grant = self._grant()
-        # In the usual case, this is the only comparison.
+        # If the quota is in range, no further comparison is needed.
         if grant is not None and grant > layout.MAX_QUOTA:
             return 0 if grant == layout.EVICTED else layout.MAX_QUOTA
         return grant or 0
@@ -236,13 +237,13 @@ class Attachment:
         return 0 if self.seat is None else self._pins.held
 
     def ask_for_more(self, allowance: int) -> None:
-        """Notifies the writer, which then raises the quota to fit the slots that this reader holds. Does so once per quota."""
+        """Notifies the writer that this reader needs a larger quota. It does so once for each quota."""
         if self.seat is not None and self._asked_at != allowance:
             self._asked_at = allowance
             self.segment.ring_bell(self.segment.writer_word)
 
     def find(self, number: int) -> Optional[int]:
-        """The slot of the frame. None unless the ring entry and the slot both have the seq of the frame."""
+        """The slot of the frame with the seq ``number``. None if the ring entry or the slot has another seq."""
         segment = self.segment
         entry: int = segment.ring[number % layout.RING_LENGTH]
         acquire()
@@ -252,13 +253,13 @@ class Attachment:
         return slot if segment.numbers[slot] == number else None
 
     def is_delta(self, slot: int, number: int) -> bool:
-        """Whether the frame is not a keyframe. The result is only a hint, because the frame is not pinned."""
+        """Whether the frame depends on other frames, that is, is no keyframe. Only a hint, because the frame is not pinned."""
         descriptor = FrameDescriptor.from_buffer_copy(self.segment.read_descriptor(slot))
         acquire()
         return bool(self.segment.numbers[slot] == number and descriptor.flags & layout.DELTA_UNIT)
 
     def request_key_unit(self) -> bool:
-        """Requests a keyframe. False if no request can arrive, because there is no reader entry or the segment is over."""
+        """Requests a keyframe. False if the reader has no reader entry, or if the segment is superseded or closed."""
         if self.seat is None or self.segment.is_of_parent() or self.segment.halves[self.segment.state] != 0:
             return False
         index = self.segment.seat_half(self.seat.index, ReaderEntry.keyframe_requests)
@@ -267,9 +268,9 @@ class Attachment:
         return True
 
     def get(self, slot: int, number: int, allowance: int, max_held: int) -> Optional[Frame]:
-        """Gets one frame. The frame is in place if this reader may hold one more slot and wants to. Otherwise it is a copy.
+        """Gets one frame. It is in place if the quota and ``max_held`` both permit one more slot. Otherwise it is a copy.
 
-        The reader pins the slot for the copy if it may. Otherwise it copies without a pin.
+        If the quota permits a pin, the reader pins the slot while it copies. Otherwise it copies without a pin.
         """
         held = self.held()
         if held < max_held and held + 1 >= allowance:
@@ -277,7 +278,7 @@ class Attachment:
         # The last pin of the quota is for copying.
         if held < allowance:
             frame = self._pin(slot, number)
-            # If the quota was lowered meanwhile, the pin was not permitted, and is removed.
+            # If the quota was lowered meanwhile, the new pin exceeds it. Then the pin is removed below.
             if self.held() <= self.allowance():
                 if frame is not None and held >= min(max_held, allowance - 1):
                     frame.copy_out()
@@ -286,7 +287,7 @@ class Attachment:
         return self._copy_unpinned(slot, number)
 
     def _pin(self, slot: int, number: int) -> Optional[Frame]:
-        """Pins a frame. The frame's bytes keep the pin. None if the writer was faster, or if the descriptor is not valid."""
+        """Pins a frame. Its bytes keep the pin. None if the writer overwrote it first, or if its descriptor is not valid."""
         segment = self.segment
         if not segment.is_backed(slot):
             return None
@@ -295,7 +296,7 @@ class Attachment:
         if not self._pins.pin(slot, number):
             self._tell_writer()
             return None
-        # This object owns the pin now, even if the descriptor is not valid.
+        # From here on, `pin` removes the pin when it is dropped, even if the descriptor is not valid.
         pin.attachment = self
         descriptor = segment.read_descriptor(slot)
         shape = descriptor[_SHAPE]
@@ -310,7 +311,7 @@ class Attachment:
         return frame
 
     def _frame_in(self, slot: int, descriptor: bytes, pin: Pin) -> Frame:
-        """A frame in the slot. Its layout is that of the descriptor, which the caller has checked."""
+        """A frame in the slot. It has the layout of ``descriptor``, which the caller has checked."""
         slots = self.segment.slots
         assert slots is not None
         place = FrameDescriptor.from_buffer_copy(descriptor)
@@ -319,8 +320,8 @@ class Attachment:
         return Frame(self.caps, exporter, True)
 
     def prepare(self) -> None:
-        """In idle time, prepares the next frame in the slot of the last one. Does so only if the last two frames had the same
-        layout."""
+        """Prepares the objects of the next frame in the last frame's slot, if the last two frames had one layout. The reader
+        calls this while it is idle."""
         if self._to_prepare is None:
             return
         (slot, descriptor), self._to_prepare = self._to_prepare, None
@@ -339,21 +340,22 @@ class Attachment:
             self._tell_writer()
 
     def _copy_unpinned(self, slot: int, number: int) -> Optional[Frame]:
-        """Copies a frame without a pin, by pread. None if the writer was faster, or if the descriptor is not valid."""
+        """Copies a frame without a pin, by pread. None if the writer overwrote it, or if its descriptor is not valid."""
         segment = self.segment
         if segment.numbers[slot] != number:
             return None
         acquire()
         copied = segment.read_descriptor(slot)
         descriptor = FrameDescriptor.from_buffer_copy(copied)
-        # Checks that the slot exists before it allocates the copy.
+        # Check that the slot is committed before the memory for the copy is allocated.
         if not descriptor.fits(segment.slot_size) or not segment.is_backed(slot):
             return None
         copy = numpy.empty(descriptor.size, numpy.uint8)
         at = segment.slots_offset + segment.slot_offset(slot) + descriptor.data_offset
         if descriptor.size and not _libc.read_exactly(segment.fd, copy, at):
             return None
-        # If a copied byte was drawn after the seq became 0, the load below sees that 0, or a later seq.
+        # If the writer has overwritten a copied byte, it had set the seq to 0 before. The load below then sees the 0, or a
+        # later seq.
         acquire()
         if segment.numbers[slot] != number:
             return None
@@ -362,21 +364,22 @@ class Attachment:
         return frame
 
     def set_position(self, number: int) -> None:
-        """Sets the cursor: all frames up to this seq are taken or not wanted."""
+        """Sets the cursor to ``number``. The reader has taken all frames up to this seq, or does not want them."""
         if self.seat is not None:
             release()
             self.segment.words[self._position] = number
             self._tell_writer()
 
     def leave(self, how: int) -> None:
-        """Sets the state *moved* or *left*, because this reader takes no more frames in this segment. The pins stay."""
+        """Sets the state to *moved* or *left*. This reader then takes no more frames in this segment, but its pins stay."""
         if self.seat is not None and not self.segment.is_of_parent():
             release()
             self.segment.halves[self.segment.seat_half(self.seat.index, ReaderEntry.state)] = how
             self.segment.ring_bell(self.segment.writer_word)
 
     def _tell_writer(self) -> None:
-        # Pairs with the fence of a writer that sets `writer_waits` and then checks. One side sees the other's store.
+        # Pairs with the fence of a writer that sets `writer_waits` and then checks its condition. Either the writer sees the
+        # change that this reader made, or this reader sees `writer_waits`.
         full_fence()
         if self.segment.halves[self.segment.writer_waits] != 0:
             self.segment.ring_bell(self.segment.writer_word)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""The writer's side of a channel: slots, segments, readers and names. It does not deal with pictures.
+"""The writer's side of a channel: slots, segments, readers and names. This module does not deal with pictures.
 
-The writer keeps its state in its own memory, and reads back only the reader entries from the segment.
+The writer keeps its state in its own memory. Of the values in the segment, it uses only those of the reader entries.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from .layout import FrameDescriptor, ReaderEntry
 FIRST_SLOTS = 3
 """The number of slots that a segment starts with. A segment is not created with fewer slots."""
 MANY_SLOTS, KEEP_MANY, KEEP_FEW = 12, 4, 2
-"""The history: with 12 or more slots, a frame survives four more publishes, otherwise two."""
+"""The history. In a segment with 12 or more slots, a frame survives four more publishes; in others, it survives two."""
 KEEP_VARIABLE_BYTES, KEEP_VARIABLE = 4 << 20, 32
-"""If frames vary in size, the history is longer, because a reader joins a compressed stream at a keyframe. This history has at
-most these bytes and at most 32 frames, so that readers have slots to hold."""
+"""The limits of the history in bytes and frames, if frames vary in size. This history is longer, because a reader joins a
+compressed stream at a keyframe. The limits leave slots that readers can hold."""
 MAX_ADDRESS_SPACE = 1 << 30
 """The maximum address space of the slots if the number of slots is chosen automatically."""
 MIN_VARIABLE_SLOT = 64 * 1024
 """The minimum size of a slot if the size of the frames varies."""
 BLOCKED_CHECK = 0.01
-"""How long a blocked writer sleeps before it asks the kernel whether the reader that it waits for is alive."""
+"""How long a blocked writer sleeps before it asks the kernel whether the readers that it waits for are alive."""
 NAMES_CHECK = 1.0
 """Interval at which the names in /dev/shm are checked."""
 KEEP_RETIRED = 1.0
 """How long a superseded segment keeps frames that no reader holds."""
 MAX_RETIRED = 8
-"""The maximum number of superseded segments that are kept, even if readers are still in older segments."""
+"""The maximum number of superseded segments that the writer keeps. It drops older ones even if readers still use them."""
 SERVICE = 0.25
-"""Interval of the service if nothing notifies it."""
+"""Interval of the service while no peer notifies the writer."""
 SERVICE_WAKES, SERVICE_LOOK = 16, 0.005
 """After this many notifications in a row, the service runs once per interval."""
 BLOCKED_WAKES, BLOCKED_LOOK = 256, 0.001
-"""The corresponding values for a writer that waits for its readers."""
+"""The limits, as above, for a writer that waits for its readers: the number of wakes, and then the interval."""
 STRANGERS = 1.0
-"""How long a lossless writer waits for readers in older segments after it took over from a dead writer."""
+"""After a lossless writer took over from a dead writer, it waits at most this long for readers in older segments."""
 
 
 class Format(NamedTuple):
@@ -57,7 +57,7 @@ class Format(NamedTuple):
 
     caps: str
     frame_size: int
-    """Size of each frame. 0 if frames differ in size, as in a compressed stream; slots are then larger than the frames."""
+    """Size of each frame. 0 if frames differ in size, as in a compressed stream; slots may then be larger than the frames."""
 
 
 class Channel:
@@ -78,7 +78,7 @@ class Channel:
         self.key_frame_wanted = False
         self._max_slots = max_slots
         self._forks = _libc.forks()
-        # The lock is reentrant, because finalisers run anywhere and take it too.
+        # The lock is reentrant, because a finaliser that takes it may run in the thread that holds it.
         self._lock = threading.RLock()
         taken = take_channel(self.name, perms)
         self._control = taken.control
@@ -90,11 +90,11 @@ class Channel:
         self._current: Optional[WriterSegment] = None
         self._format: Optional[Format] = None
         self._placed = taken.placed
-        """The file to which this writer gave the channel's name, or which it took over from a dead writer."""
+        """The file that has the channel's name: this writer's segment, or at first the segment of a dead writer."""
         self._took_over: Optional[float] = None if taken.placed is None else time.monotonic()
-        """When a dead writer's channel was taken over. Readers may still be moving from its older segments to its last one."""
+        """When this writer took over from a dead writer. Some readers may still be in older segments of the dead writer."""
         self._passed_over = 0
-        """Frames since the last published one that were dropped before publishing."""
+        """Number of frames dropped since the last published frame."""
         self._pace = Pace(SERVICE_WAKES, SERVICE_LOOK)
         self._latency_ns = 0
         self._names_checked = time.monotonic()
@@ -102,7 +102,7 @@ class Channel:
         self._clients = Clients()
         self._served = 0
         self._failure: Optional[Error] = None
-        """An error of the service, raised by the next call."""
+        """An error in the service. The next call of the program raises it."""
         self._wake = threading.Event()
         self._monitor = threading.Thread(target=self._look_after, name=f"rsshm {name}", daemon=True)
         self._monitor.start()
@@ -124,7 +124,7 @@ class Channel:
                 self._failure = error
             except OSError as error:
                 self._failure = _files.system(self.name.text, "service the channel", error)
-            # Drop the reference, so that a superseded segment is not kept during the wait.
+            # Drop the reference, because it would keep a superseded segment during the wait.
             del current
             rest = self._pace.turn()
             if rest is not None:
@@ -147,7 +147,8 @@ class Channel:
             current = self._current
             if current is not None:
                 self._mend_heads(current)
-                # The update below finds readers that attached before this load. A later reader changes the word.
+                # The update below finds readers that attached before this load. A reader that attaches later changes the
+                # word, so the service runs again.
                 self._served = current.segment.halves[current.segment.writer_word]
                 full_fence()
             self._clients.update(current, self._retired)
@@ -171,9 +172,9 @@ class Channel:
         self._retired = kept[-MAX_RETIRED:]
 
     def _is_deserted(self, retired: WriterSegment) -> bool:
-        """Whether no living reader takes frames in a superseded segment any more.
+        """Whether no living reader takes frames in this superseded segment any more.
 
-        If the current segment's entry is in use, its reader has moved there, or a new reader owns the entry of a dead one.
+        If a reader entry is in use in the current segment, its reader has moved there, or a new reader owns the entry.
         """
         for seat in range(layout.MAX_READERS):
             followed = self._current is not None and self._current.half(seat, ReaderEntry.state) != layout.READER_NEW
@@ -193,20 +194,20 @@ class Channel:
             raise failure
 
     def set_format(self, format: Format) -> None:
-        """Sets the format of the frames from now on. The next claim of a slot creates the segment for it."""
+        """Sets the format of the frames from now on. The next claim of a slot creates a segment for this format."""
         with self._lock:
             self._format = format
 
     def claim(self, size: int) -> Optional[Claim]:
-        """Claims a slot for a frame of ``size`` bytes. If readers hold every slot, a lossless writer waits for them, and any
-        other writer gets None."""
+        """Claims a slot for a frame of ``size`` bytes. If readers hold every slot, a lossless writer waits for them, and for
+        any other writer the result is None."""
         while True:
             self._check_open()
             self._ensure_segment(size)
             if self.lossless:
                 self._wait_until(self._followers_arrived)
             claim = self._take_slot(size)
-            # A slot was free when the wait ended, but a reader may have pinned it since.
+            # The claim can fail although a slot was free when the wait ended, because a reader may have pinned it since.
             if claim is not None or not self.lossless:
                 return claim
             self._wait_until(lambda: self._current is None or self._current.has_claimable(self._head))
@@ -225,7 +226,7 @@ class Channel:
                 return None
             if grown is not None:
                 return current.claim(grown) if current.take(grown) else None
-            # The history is shortened only if no slot can be added, or if another thread is still adding one.
+            # Shorten the history only if no slot can be added, or if another thread is still adding one.
             if not current.growing and not current.is_scarce():
                 return None
             # Take the slot of a frame within the history.
@@ -233,8 +234,8 @@ class Channel:
             return None if slot is None else current.claim(slot)
 
     def _grow(self, current: WriterSegment) -> Optional[int]:
-        """Commits one more slot, without the lock. For a large frame, this takes milliseconds, because the system clears the
-        memory."""
+        """Commits one more slot without holding the lock, and returns its index. For a large frame, this takes milliseconds,
+        because the system clears the memory."""
         with self._lock:
             if current.growing or not current.can_grow():
                 return None
@@ -258,9 +259,9 @@ class Channel:
             pass
 
     def begin(self, claim: Claim, descriptor: FrameDescriptor) -> Tuple[WriterSegment, Any]:
-        """The segment of the claimed slot, and the slot as a ctypes array that keeps the claim.
+        """Returns the segment of the claimed slot, and the slot as a ctypes array that keeps the claim.
 
-        Writes the descriptor, which must fit the slot. :meth:`publish` writes its arguments into the descriptor.
+        Writes the descriptor, which must fit the slot. Later, :meth:`publish` writes the times and flags into it.
         """
         owner = claim._owner
         assert owner.segment.slots is not None
@@ -272,7 +273,8 @@ class Channel:
     def publish(self, owner: WriterSegment, index: int, pts: int, duration: int, flags: int) -> Optional[int]:
         """Publishes the frame in a claimed slot after :meth:`begin`, and returns its seq.
 
-        None if the segment of the slot was superseded meanwhile or has another format, or if the slot is published already.
+        Returns None if the slot's segment was superseded meanwhile or has another format, or if the slot is published
+        already.
         """
         self._check_open()
         segment = owner.segment
@@ -288,7 +290,7 @@ class Channel:
                 segment.complete_descriptor(index, pts, duration, flags)
                 self._head = owner.numbers[index] = number
                 self._passed_over = 0
-                # Each store makes the data valid to which the next store points, so the order matters.
+                # The order matters: each store refers to data that the stores before it have completed.
                 release()
                 segment.numbers[index] = number
                 release()
@@ -297,16 +299,16 @@ class Channel:
                 segment.words[segment.head] = number
             finally:
                 self._control.give_back(taken)
-            # Notify under the lock, because the word is incremented without an atomic addition.
+            # Notify while holding the lock, because the word is not incremented by an atomic addition.
             segment.ring_bell(segment.published)
-            # The remaining work is done after the readers are awake.
+            # Do the remaining work only now, so that it does not delay the readers.
             self.published += 1
             if not flags & layout.DELTA_UNIT:
                 self._clients.newest_key = number
         return number
 
     def pass_over(self) -> None:
-        """Skips the seq of a frame that was dropped because no slot was free, so that readers see that a frame is missing."""
+        """Skips one seq for a frame that was dropped because no slot was free. Readers then see that a frame is missing."""
         with self._lock:
             self._passed_over += 1
 
@@ -328,7 +330,7 @@ class Channel:
 
     @property
     def latency_ns(self) -> int:
-        """The time from the timestamp of a frame until it leaves the writer, in nanoseconds."""
+        """The time from the timestamp of a frame until the writer publishes the frame, in nanoseconds."""
         return self._latency_ns
 
     @latency_ns.setter
@@ -355,11 +357,11 @@ class Channel:
 
     @property
     def semaphore_timeouts(self) -> int:
-        """How often a publish continued without the semaphore, because its holder took too long."""
+        """How often a publish continued without the semaphore, because another process held the semaphore too long."""
         return self._control.timeouts
 
     def wait_for_reader(self, size: int, timeout: Optional[float]) -> bool:
-        """Waits until a reader is attached. Creates the segment that the reader attaches to."""
+        """Waits until a reader is attached. Before the wait, it creates a segment, because a reader needs one to attach."""
         self._check_open()
         self._ensure_segment(size)
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -373,14 +375,14 @@ class Channel:
         )
 
     def _followers_arrived(self) -> bool:
-        """Whether the readers of the former segments have moved to the current segment, or are gone."""
+        """Whether no reader is left in a former segment. Each has moved to the current segment, or is gone."""
         if self._took_over is not None and time.monotonic() - self._took_over < STRANGERS and self._expects_strangers():
             return False
         self._took_over = None
         return all(self._is_deserted(retired) for retired in self._retired)
 
     def _expects_strangers(self) -> bool:
-        """Whether a reader has the lock of an entry, but has not used the entry in any segment that this writer knows."""
+        """Whether a reader holds the lock of a reader entry that is unused in all segments that this writer knows."""
         current = self._current
         if current is None:
             return False
@@ -391,7 +393,7 @@ class Channel:
         )
 
     def _wait_until(self, ready: Callable[[], bool], deadline: Optional[float] = None) -> bool:
-        """Waits until ``ready()`` is true. It is called under the lock, at least every 10 ms. False after the deadline."""
+        """Waits until ``ready()`` is true, and calls it under the lock at least every 10 ms. False after the deadline."""
         pace = Pace(BLOCKED_WAKES, BLOCKED_LOOK)
         while True:
             self._check_open()
@@ -402,7 +404,7 @@ class Channel:
             seen: int = segment.halves[segment.writer_word]
             _libc.acquire()
             segment.halves[segment.writer_waits] = 1
-            # Pairs with the fence of a reader that releases something and then loads `writer_waits`.
+            # Pairs with the fence of a reader that removes a pin or sets its cursor, and then loads `writer_waits`.
             full_fence()
             try:
                 with self._lock:
@@ -447,7 +449,7 @@ class Channel:
                 self._retired.clear()
             finally:
                 self._control.give_back(taken)
-            # Release the locks after the names are removed, so that a process that gets the locks finds the names free.
+            # Release the locks only after the names are removed. A process that then gets the locks finds the names free.
             if current is not None and current.alive is not None:
                 current.alive.drop()
             lock.drop()
@@ -458,7 +460,7 @@ class Channel:
     # Segments.
 
     def _ensure_segment(self, size: int) -> None:
-        """Creates a segment unless the current one has the format and slots of at least ``size`` bytes."""
+        """Creates a segment unless the current segment has this format, and its slots have at least ``size`` bytes."""
         with self._lock:
             if self._format is None:
                 raise BadOption(f"channel {self.name}: no caps were set before the first frame")
@@ -481,7 +483,7 @@ class Channel:
         return former if least <= former else least * 2
 
     def _replace(self, size: int) -> None:
-        """Creates a segment, and gives it the name."""
+        """Creates a segment, and gives it the channel's name."""
         self._check_open()
         format = self._format
         assert format is not None
@@ -509,7 +511,7 @@ class Channel:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.ENOMEM):
                 raise _files.create_error(self.name.text, self.name.segment_path, error) from error
-            # Release the slots of old segments that no reader has pinned. Often this is enough memory.
+            # Release those slots of old segments that no reader has pinned. Often this frees enough memory.
             self._retire()
             for retired in self._retired:
                 retired.give_back()
@@ -525,13 +527,13 @@ class Channel:
         self._install(*made)
 
     def _install(self, segment: Segment, aside: _files.Aside, alive: KeptLock) -> None:
-        """Gives the new segment the name, and notifies the readers of the old one."""
+        """Gives the new segment the channel's name, and notifies the readers of the old segment."""
         path = self.name.segment_path
         with aside:
             taken = self._control.acquire()
             try:
                 segment.begin(self._head + 1, self._event_head, self._latency_ns)
-                # One rename replaces the writer's own former segment. Any other file under the name is an error.
+                # A rename replaces the writer's own former segment. If another file has the name, an error is raised.
                 replaces_own = self._placed is not None and _files.identity_of(path) == self._placed
                 try:
                     aside.place(path, replaces_own)
@@ -568,22 +570,22 @@ class Channel:
             if not segment_lost and found != current.segment.identity:
                 raise self._taken_by_others()
         if control_lost:
-            # This creates the lock file, or opens a file that another program has created and no writer has locked.
+            # Create the lock file. If another program has created one that no writer has locked, open that file.
             try:
                 control, lock, _ = open_control(self.name, self.perms)
             except Busy:
-                # If a second writer starts while the lock file is lost, it creates one, finds this writer alive, and removes
-                # the file.
+                # A second writer may have created and locked a new lock file. It removes the file when it finds this writer
+                # alive.
                 return self._names_are_foreign()
             control.timeouts = self._control.timeouts
             self._control, self._writer_lock = control, lock
         self._names_foreign_since = None
-        # The segment is also replaced if an earlier call could create only the lock file again.
+        # Also replace the segment if it belongs to an older lock file, because an earlier call could not replace it.
         if current is not None and (segment_lost or current.control.identity != self._control.identity):
             self._replace(current.segment.slot_size)
 
     def _taken_by_others(self) -> Error:
-        """The error for a segment under the name that does not belong to this writer."""
+        """The error that is raised if the channel's name belongs to a file of another writer or user."""
         path = self.name.segment_path
         try:
             fd = _files.open_existing(path, False)
@@ -599,8 +601,8 @@ class Channel:
         return busy(self.name)
 
     def _replace_spoilt(self, thoroughly: bool) -> None:
-        """Creates a new segment if another process has overwritten the header or the caps, or has set the state. Otherwise
-        readers could not attach any more, or would leave."""
+        """Creates a new segment if another process has overwritten the header, the caps or the state. With the overwritten
+        values, readers could not attach any more, or would leave."""
         current = self._current
         if current is not None:
             over = current.segment.halves[current.segment.state] != 0
@@ -608,7 +610,7 @@ class Channel:
                 self._replace(current.segment.slot_size)
 
     def _mend_heads(self, current: WriterSegment) -> None:
-        """Restores the head, event head and latency if another process has changed them, because newcomers use them."""
+        """Restores the head, event head and latency if another process has changed them. New readers need these values."""
         segment = current.segment
         for index, value in (
             (segment.head, self._head),

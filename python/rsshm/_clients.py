@@ -13,7 +13,7 @@ from .layout import EVICTED, MAX_QUOTA, MAX_READERS, ReaderEntry
 GRACE = 1.0
 """How long a reader may hold its former quota after the quota was lowered."""
 FIRST_GRANT = 3
-"""The first quota of a reader: a slot to copy from, a slot to show, and the slot shown before, which many programs keep."""
+"""The first quota of a reader: a slot to copy from, a slot to show, and the last one shown, which many programs keep."""
 GRANT_AHEAD = 2
 """The number of slots by which a quota exceeds the number of slots that the reader holds."""
 KEY_FRAME_INTERVAL = 1.0
@@ -21,46 +21,46 @@ KEY_FRAME_INTERVAL = 1.0
 
 
 class _Record:
-    """What the writer knows of the owner of a reader entry."""
+    """What the writer knows about the owner of a reader entry."""
 
     def __init__(self, ticket: Optional[int] = None, ceiling: int = 0) -> None:
         self.generation = ticket
-        """The owner that is counted as a reader."""
+        """The generation of the owner that is counted as a reader. None if no owner is."""
         self.grant = 0
         self.ceiling = ceiling
-        """How many slots it may hold without eviction: its quota, or the number that it held when the quota was lowered."""
+        """How many slots the owner may hold without eviction. It can exceed the quota after the quota was lowered."""
         self.lowered_at: Optional[float] = None
         self._suspect: Optional[int] = None
-        """An owner that is not counted as a reader, and that was found once to hold too many slots."""
+        """An owner that is not counted as a reader, and that held too many slots at the last check (its generation)."""
         self.heard = 0
         """Number of keyframe requests of this owner so far."""
 
     def followed_by(self, ticket: Optional[int]) -> _Record:
-        """The record of the next owner, or of this one if it is no longer counted as a reader."""
+        """The record of the next owner that is a reader. If there is none yet, a record that keeps only the ceiling."""
         if ticket is not None:
             return _Record(ticket)
         # A reader that has left may still hold the frames that it has delivered.
         return _Record(None, self.ceiling)
 
     def breaks_rule(self, share: int, held: int) -> bool:
-        """Whether an owner with the quota ``share`` holds more slots than it may. It holds ``held`` slots."""
+        """Whether an owner with the quota ``share`` holds too many slots. ``held`` is the number of slots that it holds."""
         if share < self.grant:
             self.lowered_at = time.monotonic()
         self.grant = share
         if self.lowered_at is not None and time.monotonic() - self.lowered_at < GRACE:
-            # The reader may not have seen the lower quota yet, so the former quota is still permitted. The slots that the
-            # reader holds may themselves be the reason why the quota was lowered.
+            # The reader may not have seen the lower quota yet, so the former quota is still permitted. The quota may even
+            # have been lowered because of the slots that this reader holds.
             self.ceiling = max(share, self.ceiling)
         else:
-            # When the grace period ends, the slots that the reader still holds were permitted before.
+            # After the grace period, the reader may keep the slots that it was permitted to hold before.
             self.ceiling = max(share, min(self.ceiling, held))
             self.lowered_at = None
         return held > self.ceiling
 
     def breaks_rule_unattached(self, ticket: int, held: int) -> bool:
-        """Like :meth:`breaks_rule`, for an owner that is not counted as a reader. It may hold no more slots than before.
+        """Like :meth:`breaks_rule`, for an owner that is not counted as a reader. Its number of slots may only fall.
 
-        The excess must be found twice, because the pins may be those of a dead owner, whose successor is about to clear them.
+        Only a second excess counts, because the pins may be a dead owner's, which the next owner is about to clear.
         """
         too_many = held > self.ceiling
         self.ceiling = min(self.ceiling, held)
@@ -74,7 +74,7 @@ class _Held(NamedTuple):
 
     owner: int
     slots: int
-    """Slots whose pins count."""
+    """Number of slots that the owner has pinned. 0 if its pins do not count."""
     is_reader: bool
     """Whether the owner has a quota. False if the owner has left or was evicted."""
 
@@ -93,7 +93,7 @@ class Clients:
         self._key_told: Optional[float] = None
 
     def update(self, current: Optional[WriterSegment], retired: List[WriterSegment]) -> None:
-        """Finds the readers that have come and gone."""
+        """Finds the readers that have attached or left since the last call."""
         count = 0
         for seat, record in enumerate(self._records):
             now = None if current is None else _reader_in(seat, current, retired)
@@ -116,9 +116,10 @@ class Clients:
         return held
 
     def _wishes(self, current: WriterSegment, held: List[_Held]) -> List[int]:
-        """The quota that each reader should get: somewhat more than it holds, and not less than before.
+        """The quota that each reader should get: more slots than it holds now, and no fewer than its last quota.
 
-        No quota exceeds the share: the largest equal quota for which the slots suffice if every reader uses all of it.
+        Each quota is limited to ``share``. If every reader had the quota ``share`` and used all of it, the slots would
+        still suffice.
         """
         if current.full:
             room = current.backed - _for_writer(current)
@@ -137,9 +138,9 @@ class Clients:
     def update_grants(self, current: WriterSegment) -> None:
         """Sets the quota of each reader.
 
-        A reader may pin the slots of its quota at once and for ever. So these slots and those that the writer needs are
-        committed before the quota is set. Only a reader that ignores its quota can hold too many slots. It is evicted, and its
-        pins no longer count.
+        A reader may pin as many slots as its quota allows, at once and for ever. So these slots, and the slots that the
+        writer needs, are committed before the quota is set. Only a reader that ignores its quota can hold too many.
+        The writer evicts this reader, and no longer counts its pins.
         """
         held = self._held(current)
         grants = self._wishes(current, held)
@@ -188,8 +189,8 @@ class Clients:
 
 
 def _reader_in(seat: int, current: WriterSegment, retired: List[WriterSegment]) -> Optional[int]:
-    """The generation of the living reader that owns the entry and takes frames. None if there is none."""
-    # Load the state first, so that the generation is at least as new as that of the owner that stored the state.
+    """The generation of the living reader that owns the entry and takes frames. None if there is no such reader."""
+    # Load the state first. The generation is then that of the owner that stored the state, or of a later owner.
     state = current.half(seat, ReaderEntry.state)
     ticket = current.half(seat, ReaderEntry.generation)
     if state == layout.READER_ATTACHED:
@@ -208,5 +209,5 @@ def _sum(held: List[_Held], grants: List[int]) -> int:
 
 
 def _for_writer(current: WriterSegment) -> int:
-    """The least number of slots for the writer: the newest frame, and the claimed slots, at least one."""
+    """The number of slots that the writer needs: one for the newest frame, and the claimed slots (at least one)."""
     return 1 + max(current.count_in_hand(), 1)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """The lock file of a channel: its named semaphore, and the bytes that carry the locks.
 
-Some peers hold the semaphore while they read the channel. POSIX semaphores have no owner and no recovery, so every wait for
-the semaphore is short, and an invalid value is repaired. Only the locks say which process owns the channel or a reader entry.
+Some peers hold the semaphore while they read the channel. A POSIX semaphore records no owner, and stays taken if its
+holder dies. So every wait for the semaphore is short, and the writer repairs an invalid value. Only the locks show
+which process owns the channel or a reader entry.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ NAME_CHANGED = "name changed"
 
 
 def control_mode(perms: int) -> int:
-    """The mode of the lock file: the segment's mode, but without any permission for classes of users that may only read."""
+    """The mode of the lock file. It gives access to each class of users that may both read and write the segment."""
     return sum(bits for bits in (0o600, 0o060, 0o006) if perms & bits == bits)
 
 
 class ControlFile:
-    """The file ``/dev/shm/sem.NAME``, open."""
+    """The open file ``/dev/shm/sem.NAME``."""
 
     def __init__(self, name: Name, fd: int) -> None:
         """Takes over the file descriptor."""
@@ -59,7 +60,7 @@ class ControlFile:
 
     @classmethod
     def create(cls, name: Name, perms: int) -> Optional[Tuple[ControlFile, KeptLock]]:
-        """Creates a lock file whose semaphore has the value 1. None if another process has just created one.
+        """Creates a lock file whose semaphore has the value 1. None if another process has just created the file.
 
         The writer's byte is locked before another process can find the file.
         """
@@ -86,7 +87,7 @@ class ControlFile:
         self._semaphore.init(1)
 
     def take_first(self, bytes_: Iterable[int]) -> Tuple[Optional[int], Optional[KeptLock], str]:
-        """Locks the first of the bytes that is free. Returns the byte and its lock, or the reason why there is none."""
+        """Locks the first free byte of ``bytes_``. Returns the byte and its lock, or why no byte was locked."""
         try:
             fd = _files.open_existing(self.path, True)
         except OSError as error:
@@ -112,7 +113,7 @@ class ControlFile:
     def acquire(self) -> bool:
         """Takes the semaphore if it becomes free soon. If it returns False, the caller continues without the semaphore.
 
-        The caller holds a lock of its own around this and :meth:`give_back`.
+        Before this call, the caller takes a lock of its own. It keeps that lock until :meth:`give_back` has returned.
         """
         semaphore = self._semaphore
         semaphore.mend_kind()
@@ -124,7 +125,7 @@ class ControlFile:
                     self.timeouts += 1
                     self._taken_since = time.monotonic()
             elif time.monotonic() - self._taken_since > STUCK:
-                # Another process may hold the semaphore only for a moment, so wait once more before the value is set to 1.
+                # Several processes may have held it since, each for a moment. So wait once more before setting it to 1.
                 taken = semaphore.take_within(PATIENCE)
                 if not taken:
                     semaphore.give_back()
@@ -134,12 +135,12 @@ class ControlFile:
         return taken
 
     def give_back(self, taken: bool) -> None:
-        """Releases the semaphore if :meth:`acquire` took it. Its value is then 1."""
+        """Releases the semaphore if :meth:`acquire` took it. The semaphore's value is then 1."""
         if taken:
             self._semaphore.give_back()
 
     def mend(self) -> None:
-        """Repairs a semaphore that has been taken for too long, or is damaged. A publish does the same."""
+        """Repairs the semaphore if it has been taken for too long, or is damaged. Each publish repairs it too."""
         self._semaphore.mend_kind()
         if self._taken_since is not None and time.monotonic() - self._taken_since > STUCK:
             self.give_back(self.acquire())

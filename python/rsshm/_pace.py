@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""A limit on the turns of a loop that other processes can wake. After a burst, it allows one turn per interval."""
+"""A limit for a loop that other processes can wake. After a burst of turns, it allows one turn per interval."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class Pace:
         self._burst = burst
         self._each = each
         self._until = 0.0
-        """The time at which the turns so far would have ended if each had taken one interval."""
+        """When the turns so far would have ended, if each turn had taken one interval."""
 
     def turn(self) -> Optional[float]:
-        """Counts a turn. If wakes without news caused too many turns, returns how long to sleep before this one."""
+        """Counts a turn. If there were too many in a short time, returns how long to sleep before this turn."""
         now = time.monotonic()
         self._until = max(self._until, now) + self._each
         return self._each if self._until - now > self._each * self._burst else None
 
     def reset(self) -> None:
-        """Forgets the turns so far. The caller has found news."""
+        """Forgets the turns so far. The caller calls this when it has found something new."""
         self._until = 0.0

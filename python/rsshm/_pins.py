@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""The pin rule: how a reader pins a slot, and how the writer takes a slot, without a lock between them.
+"""The pin rule: how a reader pins a slot, and how the writer takes a slot, although no lock protects the slot.
 
-The reader sets its bit, then loads the seq of the slot. The writer sets the seq to 0, then loads the bits. Both issue a full
-fence between the two steps, so at least one of them sees what the other has stored.
+The reader sets its bit, then loads the seq of the slot. The writer sets the seq to 0, then loads the readers' bits. The
+reader and the writer each issue a full fence between their two steps. So at least one of them sees the other's store.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from ._segment import Segment
 
 
 class Pins:
-    """The pins of one reader. The pin word in shared memory reflects these counts.
+    """The pins of one reader: a count for each slot, and the reader's pin word in shared memory.
 
-    A reader may pin a slot more than once, so a bit is set when a count leaves 0 and cleared when it returns to 0.
+    A reader may pin a slot more than once. The slot's bit in the pin word is set while the count is above 0.
     """
 
     def __init__(self, segment: Segment, word: int) -> None:
@@ -33,8 +33,8 @@ class Pins:
         self._given_back: Deque[int] = deque()
 
     def pin(self, slot: int, wanted: int) -> bool:
-        """Pins the slot if the seq of its frame is still ``wanted``, which is not 0. If the result is True, the frame's bytes
-        do not change until the pin is released."""
+        """Pins the slot if the seq of its frame is still ``wanted``. The caller passes no 0. If the result is True, the
+        frame's bytes do not change until the pin is released."""
         segment = self._segment
         words = segment.words
         try:
@@ -44,8 +44,8 @@ class Pins:
                     self._bits |= 1 << slot
                     release()
                     words[self._word] = self._bits
-                # Pairs with the fence in `take_for_writing`: either the writer's second load sees the bit, or the load
-                # below sees the 0.
+                # Pairs with the fence in `take_for_writing`. Either the writer's second check sees the bit, or the load
+                # below sees that the seq is 0.
                 full_fence()
                 if segment.numbers[slot] == wanted:
                     acquire()
@@ -64,8 +64,8 @@ class Pins:
     def give_back(self, slot: int) -> None:
         """Releases one pin of the slot.
 
-        A finaliser may call this anywhere, even in the thread that has the lock. If the lock is taken, its holder removes the
-        pin later.
+        A finaliser may call this at any time, even in the thread that holds the lock. If the lock is taken, its holder
+        removes the pin later.
         """
         self._given_back.append(slot)
         self._settle()
@@ -83,7 +83,7 @@ class Pins:
         if self._counts[slot] == 0:
             self.held -= 1
             self._bits &= ~(1 << slot)
-            # This fence makes the reader's loads of the pixels happen before the writer sees the cleared bit.
+            # Because of this fence, the reader has loaded the pixels before the writer sees the cleared bit.
             release()
             self._segment.words[self._word] = self._bits
 
@@ -91,7 +91,8 @@ class Pins:
 def take_for_writing(segment: Segment, slot: int, is_pinned: Callable[[], bool]) -> bool:
     """Takes a slot for writing unless a reader has pinned it.
 
-    If the result is False, the seq of the slot may be 0. It is not restored, because a reader may have seen the 0 already.
+    If the result is False, the seq of the slot may be 0. The old seq is not restored, because a reader may have seen
+    the 0 already.
     """
     if is_pinned():
         return False

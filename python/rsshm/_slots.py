@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""The writer's state of a segment, and the choice of the slot for the next frame."""
+"""What the writer knows about a segment, and how it chooses the slot for the next frame."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ._segment import Segment
 from .layout import MAX_READERS, MAX_SLOTS, ReaderEntry
 
 REFUSED_ROUNDS = 4
-"""How many times the writer tries again if readers pinned the slots that it was taking."""
+"""How many rounds the writer tries to take a slot, if readers pin slots while it takes them."""
 
 
 class Claim:
@@ -31,26 +31,29 @@ class Claim:
 
 
 class WriterSegment:
-    """A segment, with the writer's state of its slots and reader entries. All but :meth:`let_go` need the channel's lock."""
+    """A segment, and what the writer knows about its slots and reader entries.
+
+    Callers hold the channel's lock for every method except :meth:`let_go`.
+    """
 
     def __init__(self, segment: Segment, control: ControlFile, backed: int, lossless: bool, alive: Optional[KeptLock]) -> None:
         self.segment = segment
         self.control = control
-        """The lock file of this segment's reader entries. If this file was lost, the channel now has another one."""
+        """The lock file that this segment's readers use. If this file was removed, the channel now has another lock file."""
         self.alive = alive
-        """The lock that shows observers that the writer is alive. It is released with the segment."""
+        """The lock that shows observers that the writer is alive. It is released when the segment is superseded."""
         self.lossless = lossless
         self.history: int = segment.header.history
         self.numbers = [0] * MAX_SLOTS
-        """The seq of the frame in each slot; 0: free, or being drawn."""
+        """The seq of the frame in each slot. 0 means that the slot is free, or that a frame is being drawn into it."""
         self.backed = backed
         """Number of committed slots."""
         self.full = False
         """Whether the system had no memory for one more slot."""
         self.growing = False
-        """Whether one more slot is being committed, outside the lock."""
+        """Whether a thread is committing one more slot. It does so without the channel's lock."""
         self.ignored: List[Optional[int]] = [None] * MAX_READERS
-        """For each reader entry, the generation of an owner whose pins do not count, because it is dead or was evicted."""
+        """For each reader entry, the generation of a dead or evicted owner. The pins of this owner do not count."""
         self.in_hand = [False] * MAX_SLOTS
         """Slots that arrays of this process still refer to."""
         self.retired_at = 0.0
@@ -74,25 +77,25 @@ class WriterSegment:
         return self.control.is_locked(layout.FIRST_READER_BYTE + seat)
 
     def has_reader_in(self, seat: int) -> bool:
-        """Whether a living reader takes frames here, or is about to."""
+        """Whether a living reader takes frames in this segment, or is about to take them."""
         return self.half(seat, ReaderEntry.state) in layout.READER_IS_PRESENT and self.is_alive(seat)
 
     def let_go(self, index: int) -> None:
-        """Releases the claim of a slot to which no array refers any more."""
+        """Releases the claim of a slot. No array refers to the slot any more."""
         if self.segment.is_of_parent():
             return
         self.in_hand[index] = False
-        # A writer that waits for a slot may be waiting for this one.
+        # A thread of the writer may be waiting for this slot.
         full_fence()
         if self.segment.halves[self.segment.writer_waits]:
             self.segment.ring_bell(self.segment.writer_word)
 
     def pinned(self) -> int:
-        """The slots with a pin that counts."""
+        """The slots with at least one pin that counts, as a bit mask."""
         pinned = 0
         for seat, bits in enumerate(self.segment.pins.tolist()):
             if bits:
-                # Load the generation after the pins, so that it is at least as new as that of the owner that set them.
+                # Load the generation after the pins. It is then that of the owner that set the pins, or of a later owner.
                 acquire()
                 if self.ignored[seat] is None or self.ignored[seat] != self.half(seat, ReaderEntry.generation):
                     pinned |= bits
@@ -102,14 +105,15 @@ class WriterSegment:
     def take(self, slot: int) -> bool:
         """Takes a slot for writing unless it is pinned."""
         taken = take_for_writing(self.segment, slot, lambda: bool(self.pinned() >> slot & 1))
-        # If the first load found a pin, the slot still has its frame. If only the second load found one, the frame is lost.
+        # If the first check found a pin, the slot still has its frame. If only the second check found a pin, the frame is
+        # lost.
         if taken or self.segment.numbers[slot] == 0:
             self.numbers[slot] = 0
         return taken
 
     def oldest(self, allowed: int, newest: int) -> Optional[int]:
-        """Among the slots ``allowed``, the one with the oldest frame whose seq is at most ``newest``. Free slots come
-        first."""
+        """The slot with the oldest frame, among the slots ``allowed`` whose seq is at most ``newest``. A free slot has
+        the seq 0, so it comes first."""
         slots = [
             slot
             for slot in range(self.backed)
@@ -118,9 +122,10 @@ class WriterSegment:
         return min(slots, key=self.numbers.__getitem__, default=None)
 
     def ignore_the_dead(self) -> bool:
-        """Finds reader entries whose owners are dead, and ignores their pins. Returns whether there were any.
+        """Finds reader entries whose owners are dead, and ignores their pins. Returns whether it found one.
 
-        Checks the lock after it reads the pins. Pins that a later owner sets after that find the seq 0, so they are not valid.
+        It checks the lock after it reads the pins. If a later owner then pins a slot that the writer takes, this owner
+        finds the seq 0, so its pin is not valid.
         """
         found = False
         for seat in range(MAX_READERS):
@@ -132,7 +137,7 @@ class WriterSegment:
         return found
 
     def taken_by_all(self) -> int:
-        """The least cursor of all readers whose pins count: each of them has taken its frames up to this seq."""
+        """The least cursor of all readers whose pins count. All these readers have taken the frames up to this seq."""
         least = layout.TIME_NONE
         for seat in range(MAX_READERS):
             if self.half(seat, ReaderEntry.state) in layout.READER_IS_PRESENT:
@@ -143,8 +148,8 @@ class WriterSegment:
         return least
 
     def _newest_to_take(self, head: int, retain: int) -> int:
-        """The seq of the newest frame whose slot may be taken. The frame is beyond the history. In a lossless channel, all
-        readers have taken it. It is never the newest frame of all."""
+        """The seq of the newest frame whose slot may be taken. This frame is older than the history, and never the
+        channel's newest frame. In a lossless channel, all readers have taken it."""
         kept = max(head - max(retain, 1), 0)
         return min(kept, self.taken_by_all()) if self.lossless else kept
 
@@ -158,8 +163,8 @@ class WriterSegment:
 
     def _take_oldest(self, head: int, retain: int) -> Optional[int]:
         newest = self._newest_to_take(head, retain)
-        # Readers that lag far behind try to pin the slots that are taken here, and each try keeps a slot from the writer for a
-        # moment. The seqs are then 0, so that these readers do not try again in the next round.
+        # Readers that lag far behind try to pin the slots that are taken here. During each try, the writer cannot take that
+        # slot. The seq of the slot is then 0, so these readers do not try again in the next round.
         for _ in range(REFUSED_ROUNDS):
             allowed = ~self.pinned()
             refused = False
@@ -183,13 +188,13 @@ class WriterSegment:
         return slot
 
     def is_scarce(self) -> bool:
-        """Whether the history may be shortened. It may if memory is exhausted, or if no more slots can be committed and no
-        array of this process refers to a slot."""
+        """Whether the history may be shortened. This is allowed if memory is exhausted. It is also allowed if no more slots
+        can be committed and no array of this process refers to a slot."""
         return self.full or (not self.can_grow() and not any(self.in_hand))
 
     def find_scarce(self, head: int) -> Optional[int]:
-        """Like :meth:`find`, but with a history of one frame, the newest. It is used if slots are scarce, because otherwise
-        the next frame could not be published."""
+        """Like :meth:`find`, but keeps only the newest frame. It is used if slots are scarce, because otherwise the next
+        frame could not be published."""
         return self._take_oldest(head, 1)
 
     def has_claimable(self, head: int) -> bool:
@@ -205,13 +210,13 @@ class WriterSegment:
         return False
 
     def claim(self, index: int) -> Claim:
-        """Gives a taken slot to the caller."""
+        """Makes a claim of a slot that the writer has taken."""
         self.in_hand[index] = True
         return Claim(self, index)
 
     def give_back(self) -> None:
-        """Releases the memory of all slots of a superseded segment that are not pinned. A lossless channel keeps the frames
-        that some reader has not taken yet."""
+        """Releases the memory of all slots that are not pinned. The segment is superseded. A lossless channel keeps the
+        frames that some reader has not taken yet."""
         self.ignore_the_dead()
         newest = self.taken_by_all() if self.lossless else layout.TIME_NONE
         allowed = ~self.pinned()
@@ -225,7 +230,7 @@ class WriterSegment:
             allowed &= ~(1 << slot)
 
     def is_empty(self) -> bool:
-        """Whether no slot has memory any more."""
+        """Whether the memory of all slots has been released."""
         return all(self._given_back >> slot & 1 for slot in range(self.backed))
 
     def supersede(self) -> None:

@@ -17,7 +17,7 @@ from .errors import FormatError
 
 @dataclass(frozen=True)
 class _Part:
-    """A plane of a format: its subsampling, and the type of its pixels."""
+    """A plane of a format: its horizontal and vertical subsampling, its channels, and the type of its samples."""
 
     across: int
     down: int
@@ -29,7 +29,7 @@ def _packed(channels: int, dtype: str = "|u1") -> Tuple[_Part, ...]:
     return (_Part(1, 1, channels, dtype),)
 
 
-# The names are GStreamer's. The planes are in their order in memory, so YV12 has V before U.
+# The names are those of GStreamer. The planes are listed in their memory order; for example, YV12 has V before U.
 _FORMATS: Dict[str, Tuple[_Part, ...]] = {
     **dict.fromkeys(("BGR", "RGB"), _packed(3)),
     **dict.fromkeys(("BGRx", "RGBx", "xRGB", "xBGR", "BGRA", "RGBA", "ARGB", "ABGR"), _packed(4)),
@@ -75,11 +75,11 @@ class Plane:
 
     @property
     def end(self) -> int:
-        """Offset of the end of its last pixel."""
+        """Offset of the end of the plane's last pixel."""
         return self.offset + self.stride * (self.shape[0] - 1) + self.row_bytes
 
     def array(self, buffer: Any) -> numpy.ndarray[Any, Any]:
-        """The plane as an array in the bytes of a frame, without a copy."""
+        """The plane as an array that uses the bytes of the frame in ``buffer``, without a copy."""
         return numpy.ndarray(self.shape, self.sample, buffer, self.offset, self.strides)
 
 
@@ -96,7 +96,7 @@ class Layout:
 
     @cached_property
     def least_size(self) -> int:
-        """The minimum size of a frame, without padding after the last row."""
+        """The minimum size of a frame. It includes no padding after the last row."""
         return max(plane.end for plane in self.planes)
 
     @property
@@ -106,20 +106,20 @@ class Layout:
 
     @property
     def is_stackable(self) -> bool:
-        """Whether OpenCV takes the planes as one array of height * 3/2 rows. It does if the chroma has half the picture's
-        rows."""
+        """Whether OpenCV accepts the planes as one array of height * 3/2 rows. This is so if the chroma planes have half as
+        many rows as the picture."""
         parts = _FORMATS[self.format]
         return len(parts) > 1 and all(part.down == 2 for part in parts[1:])
 
     def stacked(self) -> Optional[Plane]:
-        """All planes in OpenCV's layout, one array of height * 3/2 rows. None if OpenCV does not support this layout."""
+        """All planes as one plane of height * 3/2 rows, as OpenCV expects. None if these planes do not fit OpenCV's layout."""
         first, *rest = self.planes
         if not self.is_stackable or self.width % 2 or self.height % 2:
             return None
         if len(rest) == 1:
             fits = rest[0].stride == first.stride
         else:
-            # Two rows of a chroma plane side by side must be as long as one row of the picture.
+            # In OpenCV's layout, one row of the picture is as long as two chroma rows, without padding.
             fits = first.stride == self.width * self.dtype.itemsize and all(plane.stride * 2 == first.stride for plane in rest)
         at = first.offset
         for plane in self.planes:
@@ -129,7 +129,8 @@ class Layout:
         return Plane(first.offset, first.stride, (rows, self.width), first.dtype) if fits else None
 
     def with_planes(self, offsets: Sequence[int], strides: Sequence[int], size: int) -> Layout:
-        """The same picture with other offsets and strides, in a frame of ``size`` bytes. Checks these values of a peer."""
+        """This layout with other offsets and strides, in a frame of ``size`` bytes. Another process chose these values, so
+        they are checked."""
         if len(offsets) != len(self.planes):
             raise FormatError(f"a frame has {len(offsets)} planes, but {self.format} has {len(self.planes)}")
         planes = []
@@ -142,7 +143,7 @@ class Layout:
 
 
 def layout_of(format: str, width: int, height: int, align: int = 4) -> Layout:
-    """GStreamer's layout of a picture. With ``align`` above 4, rows begin at multiples of it."""
+    """GStreamer's layout of a picture. Each stride is a multiple of ``align``; GStreamer's default is 4."""
     parts = _FORMATS.get(format)
     if parts is None:
         raise FormatError(f"the format {format} is not one of {', '.join(FORMATS)}")
@@ -163,14 +164,14 @@ def layout_of(format: str, width: int, height: int, align: int = 4) -> Layout:
 
 @dataclass(frozen=True)
 class Caps:
-    """The format of a channel: GStreamer's caps, with the fields that this package parses."""
+    """The format of a channel: GStreamer's caps as text, and the fields that this package parsed from them."""
 
     text: str
     media: str
     """``video/x-raw``, ``image/jpeg``, ..."""
     fields: Mapping[str, str] = field(compare=False)
     layout: Optional[Layout] = field(compare=False)
-    """The memory layout of the pictures. None if they are not raw, or if their format is unknown to this package."""
+    """The memory layout of the pictures. None if they are not raw, or if this package does not know their format."""
 
     def __str__(self) -> str:
         return self.text
@@ -210,7 +211,7 @@ _MEDIA = re.compile(r"\s*([A-Za-z][\w./+-]*)(\([^)]*\))?")
 
 
 def parse(text: str) -> Caps:
-    """Parses the caps of a segment. The text may be anything; fields that are not valid are skipped."""
+    """Parses the caps of a segment. The text may contain errors; fields that are not valid are skipped."""
     begin = _MEDIA.match(text)
     media = begin.group(1) if begin else ""
     memory = begin.group(2) if begin else None
@@ -219,7 +220,7 @@ def parse(text: str) -> Caps:
     while True:
         found = _FIELD.match(text, at)
         if found is None:
-            # The value is not a plain value but, for example, a list. Continue at the next comma.
+            # The value is, for example, a list, which this package does not parse. Continue at the next comma.
             at = text.find(",", at + 1)
             if at < 0:
                 break
@@ -233,7 +234,7 @@ def parse(text: str) -> Caps:
     width, height = _int(fields.get("width")), _int(fields.get("height"))
     if media == "video/x-raw" and memory in (None, "(memory:SystemMemory)") and width and height:
         try:
-            # If frames are single fields, each has half the rows.
+            # With "alternate", each frame is a single field, which has half the rows of the picture.
             rows = -(-height // 2) if fields.get("interlace-mode") == "alternate" else height
             layout = layout_of(fields.get("format", ""), width, rows)
         except FormatError:
@@ -273,7 +274,7 @@ def raw_video(layout: Layout, fps: Rate) -> str:
 
 
 def layout_for_array(format: str, shape: Sequence[int], dtype: Any, align: int = 4) -> Layout:
-    """The layout of pictures whose arrays have ``shape``: (height, width), with or without the channels of the format."""
+    """The layout of pictures whose arrays have this ``shape``: (height, width) or (height, width, channels)."""
     parts = _FORMATS.get(format)
     if parts is None:
         raise FormatError(f"the format {format} is not one of {', '.join(FORMATS)}")
@@ -289,7 +290,8 @@ def layout_for_array(format: str, shape: Sequence[int], dtype: Any, align: int =
 
 
 def infer_layout(format: str, picture: Any, dtype: Any, align: int) -> Layout:
-    """The layout for pictures like this one. If a planar picture is one array, the array has height * 3/2 rows."""
+    """The layout for pictures like this one. If a picture with several planes is one array, the array has height * 3/2
+    rows."""
     if isinstance(picture, (list, tuple)) and picture:
         picture = picture[0]
         shape = numpy.shape(picture)
@@ -306,7 +308,8 @@ def infer_layout(format: str, picture: Any, dtype: Any, align: int) -> Layout:
 def as_planes(layout: Layout, picture: Any) -> List[numpy.ndarray[Any, Any]]:
     """The planes of a picture, checked against the layout.
 
-    The picture is one array or a sequence of planes. If a planar picture is one array, the array has height * 3/2 rows.
+    The picture is one array or a sequence of planes. If a picture with several planes is one array, the array has
+    height * 3/2 rows.
     """
     given: Sequence[Any]
     if isinstance(picture, (list, tuple)) and len(layout.planes) > 1:

@@ -17,7 +17,7 @@ class BadOption(Error, ValueError):
 
 
 class FormatError(Error, ValueError):
-    """The format, shape or type of an array is not that of the channel, or is unknown to this package."""
+    """The format, shape or type of an array differs from the channel's, or this package does not know it."""
 
 
 class Timeout(Error, TimeoutError):
@@ -29,7 +29,7 @@ class EndOfStream(Error, EOFError):
 
 
 class Closed(Error, ValueError):
-    """The reader or writer is closed, or belongs to the parent of this forked process."""
+    """The reader or writer is closed, or belongs to the parent process and this process is a forked child."""
 
 
 class Released(Error, ValueError):
@@ -57,7 +57,7 @@ class Damaged(Error):
 
 
 class SystemCall(Error, OSError):
-    """A system call failed in a way that has no error class of its own."""
+    """A system call failed, and no other class of this module describes the failure."""
 
 
 class MissingOpenCV(Error, ImportError):

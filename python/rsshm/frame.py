@@ -24,17 +24,17 @@ def _time(value: int) -> Optional[int]:
 
 
 def _read_only(memory: Any) -> Array:
-    """An array of the bytes that cannot be made writable."""
-    # `frombuffer` keeps the read-only view. `numpy.ndarray` uses the memory behind the view, so that a program could make
-    # its array writable.
+    """The bytes as an array that no program can make writable."""
+    # `frombuffer` makes an array of the read-only view. `numpy.ndarray` would use the memory behind the view, so that a
+    # program could make the array writable.
     view = memoryview(memory).toreadonly()
     return numpy.frombuffer(view, numpy.uint8) if len(view) else numpy.empty(0, numpy.uint8)
 
 
 class Frame:
-    """A frame. Its arrays are read-only, and do not change for as long as any of them exists.
+    """A frame. Its arrays are read-only, and their bytes do not change while any of the arrays exists.
 
-    If the frame is in place, in shared memory, its arrays keep the slot for that time.
+    If the frame is in place (in shared memory), no other frame gets its slot while any of these arrays exists.
     :meth:`release` (or the end of ``with``) drops the arrays that the frame itself holds.
     The slot is free when the program has dropped its own arrays too.
     """
@@ -45,15 +45,15 @@ class Frame:
     )  # fmt: skip
 
     def __init__(self, caps: Caps, exporter: Any, in_place: bool) -> None:
-        """Creates a frame with these bytes. It may be created before its frame arrives; :meth:`arrive` then sets the frame."""
+        """Creates the object, perhaps before its frame arrives in ``exporter``. :meth:`arrive` then sets the frame."""
         self.caps: Caps = caps
         """The format."""
         self.seq: int = 0
-        """The sequence number of the frame. It is one higher than that of the frame before in the channel."""
+        """The sequence number of the frame. Consecutive frames of a channel have consecutive numbers."""
         self.missed: int = 0
-        """Number of frames that were lost or skipped between this frame and the one returned before."""
+        """Number of frames that were lost or skipped since the reader returned the frame before this one."""
         self.discontinuity: bool = False
-        """Whether this is the first frame, or the first after a change of the writer or the format."""
+        """Whether this is the reader's first frame, or the first frame of a new writer or a new format."""
         self.in_place: bool = in_place
         """Whether the bytes are in shared memory. Otherwise they are a copy."""
         self._described = b""
@@ -64,12 +64,12 @@ class Frame:
         self._picture: Optional[Array] = None
 
     def arrive(self, seq: int, descriptor: bytes) -> None:
-        """Sets which frame this is. The prepared objects stay valid if the new descriptor has the same layout."""
+        """Sets the frame's seq and descriptor. Arrays made before stay valid if their layout is that of the descriptor."""
         self.seq = seq
         self._described = descriptor
 
     def prepare(self, descriptor: bytes) -> None:
-        """Makes the array in advance, if the format has an array."""
+        """Makes the array before the frame arrives, unless the format has no array."""
         self._described = descriptor
         try:
             _ = self.array
@@ -79,7 +79,7 @@ class Frame:
         self._descriptor_read = None
 
     def copy_out(self) -> None:
-        """Replaces the reference to the bytes in shared memory by a copy."""
+        """Copies the bytes out of shared memory. The frame then refers only to the copy."""
         self._exporter = _read_only(self._buffer().copy())
         self._picture = None
         self.in_place = False
@@ -95,7 +95,7 @@ class Frame:
         self.release()
 
     def release(self) -> None:
-        """Releases the frame. Arrays that were taken from it stay valid. The frame itself then has no arrays."""
+        """Releases the frame, which then has no arrays. Arrays that the program took from it before stay valid."""
         self._exporter = self._picture = None
 
     @property
@@ -126,12 +126,12 @@ class Frame:
 
     @property
     def flags(self) -> int:
-        """GstBufferFlags."""
+        """The frame's flags, as GStreamer's GstBufferFlags."""
         return int(self._descriptor.flags)
 
     @property
     def is_key(self) -> bool:
-        """Whether the frame is a keyframe. All frames of raw video and JPEG are."""
+        """Whether the frame is a keyframe. Every frame of raw video and JPEG is a keyframe."""
         return self.flags & layout.DELTA_UNIT == 0
 
     def _buffer(self) -> Array:
@@ -141,12 +141,12 @@ class Frame:
 
     @property
     def data(self) -> Array:
-        """The bytes of the frame, of any format."""
+        """The bytes of the frame, whatever its format is."""
         return self._buffer().view()
 
     @property
     def layout(self) -> Layout:
-        """The layout of the picture in the bytes of the frame."""
+        """Where the planes of the picture are in the bytes of the frame."""
         if self._layout is not None:
             return self._layout
         default = self.caps.layout
@@ -174,8 +174,8 @@ class Frame:
     def array(self) -> Array:
         """The picture: (height, width, channels), or (height, width) for one channel.
 
-        NV12, I420, P010 and similar formats are one array of height * 3/2 rows, as OpenCV takes them.
-        A frame that is not raw video is an array of its bytes.
+        For NV12, I420, P010 and similar formats, it is one array of height * 3/2 rows, as OpenCV expects.
+        If the frame is not raw video, it is an array of the bytes.
         """
         if self._picture is None:
             self._picture = self._make_array()
@@ -193,14 +193,14 @@ class Frame:
         return stacked.array(self._buffer())
 
     def to_bgr(self) -> Array:
-        """The picture as (height, width, 3) in the order blue, green, red. Also decodes JPEG and PNG.
+        """The picture as an array (height, width, 3) with the channels blue, green and red. Also decodes JPEG and PNG.
 
-        For BGR frames, this is :attr:`array` itself. All other formats need OpenCV (cv2), and give a new array.
+        For BGR frames, it returns :attr:`array` itself. For other formats, it needs OpenCV (cv2) and makes a new array.
         """
         if self.caps.format == "BGR" and self.caps.layout is not None:
             return self.array
         if self.caps.media not in _ENCODED:
-            # An unknown format is an error even if OpenCV is missing.
+            # For an unknown format, this raises FormatError, even if OpenCV is missing.
             _ = self.layout
         return _to_bgr(self)
 
@@ -235,7 +235,7 @@ def _to_bgr(frame: Frame) -> Array:
     if format in ("xBGR", "ABGR"):
         return numpy.ascontiguousarray(planes[0][..., 1:])
     if planes[0].dtype.itemsize == 2:
-        # Bits beyond eight are dropped.
+        # Keep only the upper eight bits of each sample.
         planes = tuple((plane >> 8).astype(numpy.uint8) for plane in planes)
         format = {"P010_10LE": "NV12"}.get(format, "GRAY8")
     conversion = _CONVERSIONS.get(format)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""A reader follows a channel through its writers and segments, and returns the frames in order."""
+"""The reader: it follows a channel from writer to writer and from segment to segment, and returns the frames in order."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ from .errors import BadOption, Closed, EndOfStream, Error, Timeout
 from .frame import Frame
 
 LOOK = 0.02
-"""Interval at which the reader looks for a segment while there is no segment, in seconds."""
+"""Interval in seconds at which a reader without a segment looks for one."""
 CHECK = 0.25
-"""The longest wait for a frame. After it, the reader asks the kernel whether the writer is alive."""
+"""The longest wait for a frame. After this time, the reader asks the kernel whether the writer is alive."""
 BETWEEN_SEGMENTS = 1.0
-"""If a channel has no segment for this long after it had one, its writer counts as gone."""
+"""The reader leaves a superseded segment if the channel has no new segment after this time."""
 FALSE_ALARMS, LOOK_AGAIN = 16, 0.001
-"""After this many wakes without a frame, the reader looks once per interval, so that needless wakes do not keep it busy."""
+"""After this many wakes without a frame, the reader looks for frames only once per interval. So needless wakes cannot keep it
+busy."""
 WARY, SHORT = 60.0, 0.004
-"""For ``WARY`` seconds after a lost wake, each wait lasts at most ``SHORT`` seconds. Any process that may read a segment can
-move the segment's sleepers to another futex, and so cause lost wakes."""
+"""For ``WARY`` seconds after a lost wake, each wait lasts at most ``SHORT`` seconds. Wakes can be lost because any process that
+may read a segment can move the segment's sleepers to another futex."""
 EVICTED_AGAIN = 1.0
-"""A reader that is evicted twice within this time waits before it attaches again. An honest reader is not evicted, so
-another process is changing the quota word."""
+"""A reader that is evicted twice within this time waits before it attaches again. This reader respects its quota, so a second
+eviction shows that another process changes the quota word."""
 MOST_MISSED = 1 << 35
-"""A larger gap is not counted as missed frames: it can only come from a damaged head."""
+"""A gap of more frames is not counted as missed frames, because only a damaged head can cause it."""
 ASK_AGAIN = 1.0
 """How long the reader waits for a keyframe before it requests one again."""
 MAX_NUMBER = (1 << 56) - 1
-"""The largest seq, because the ring holds the lower 56 bits. Only a damaged head is larger."""
+"""The largest valid seq, because the ring entries hold only 56 bits of a seq. Only a damaged head is larger."""
 
 _DEFAULT = object()
 
@@ -49,16 +50,16 @@ class Reader:
     ...     for frame in reader:
     ...         print(frame.seq, frame.array.mean())
 
-    The channel need not exist yet. If its writer is killed, restarted, or returns with another format, the reader follows.
+    The channel need not exist yet. The reader follows the channel if its writer dies, restarts, or changes the format.
     Each frame is in place, without a copy, unless the program keeps too many frames at a time.
 
     ``timeout``: seconds that :meth:`read` waits before it raises :class:`~rsshm.Timeout`. None waits forever.
-    ``latest``: always read the newest frame, and skip those before it. Otherwise read every frame that the channel still has.
+    ``latest``: always read the newest frame, and skip older frames. By default, read every frame that the channel still has.
     ``max_held``: how many frames the program may keep in place. More frames are copied.
     ``read_only``: only observe. The reader then writes nothing to the channel, but each frame is copied.
-    A reader also observes if the permissions or the number of readers allow no more; :attr:`observing` gives the reason.
+    A reader also only observes if the permissions forbid more, or if 64 readers are attached. :attr:`observing` says why.
 
-    Only one thread reads, but any thread may call :meth:`close`.
+    Only one thread at a time may read, but any thread may call :meth:`close`.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Reader:
         self._at: Optional[Attachment] = None
         """The segment from which the reader takes frames."""
         self._former: Optional[Attachment] = None
-        """The superseded segment, until the reader has the next one. The writer still counts the reader in it."""
+        """The superseded segment, until the reader has attached to the next segment. The writer still counts this reader there."""
         self._former_since = 0.0
         self._seat: Optional[HeldSeat] = None
         """The reader entry. The reader keeps it across segments."""
@@ -95,20 +96,20 @@ class Reader:
         self._newly_attached = True
         self._discontinuity = True
         self._lost = False
-        """Whether frames before the next one are missing. If so, the next one can be decoded only if it is a keyframe."""
+        """Whether frames before the next frame are missing. If so, the next frame must be a keyframe."""
         self._skipped = 0
-        """Frames skipped since the last one returned."""
+        """Number of frames skipped since the last frame that was returned."""
         self._asked: Optional[float] = None
         """When the reader last requested a keyframe."""
         self._eos_seen = 0
         self._checked = 0.0
         self._observing: Optional[str] = None
         self._undecodable = False
-        """Whether some of the skipped frames were available but not decodable."""
+        """Whether the reader skipped a frame that was available, because it could not be decoded without a missing frame."""
         self._writer_pid = 0
         self._pace = Pace(FALSE_ALARMS, LOOK_AGAIN)
         self._paced = 0
-        """Value of ``received`` when wakes were last counted."""
+        """The value of ``received`` at the last call of :meth:`_slow_down`."""
         self._robbed_at: Optional[float] = None
         """When a lost wake was last noticed."""
         self._evicted_at: Optional[float] = None
@@ -119,7 +120,7 @@ class Reader:
         self.copied = 0
         """Number of returned frames that are copies."""
         self.missed = 0
-        """Number of frames lost or skipped."""
+        """Number of frames that were lost or skipped."""
         self.reconnects = 0
         """How often the reader followed the channel to another writer or segment."""
 
@@ -142,17 +143,17 @@ class Reader:
 
     @property
     def latency_ns(self) -> int:
-        """The latency of the writer: how long after its ``pts_ns`` a frame is published, in nanoseconds."""
+        """The writer's latency: the time from the ``pts_ns`` of a frame until it is published, in nanoseconds."""
         at = self._at
         return 0 if at is None else int(at.segment.words[at.segment.latency_ns])
 
     @property
     def observing(self) -> Optional[str]:
-        """Why this reader has no reader entry, so that each frame is copied. None if it has one."""
+        """The reason why this reader has no reader entry and copies each frame. None if it has a reader entry."""
         return self._observing
 
     def read(self, timeout: Union[float, None, object] = _DEFAULT) -> Frame:
-        """Returns the next frame, and waits for it.
+        """Waits for the next frame, and returns it.
 
         Raises :class:`~rsshm.Timeout` if no frame came in time, and :class:`~rsshm.EndOfStream` if the writer ended the
         stream. Raises :class:`~rsshm.Denied` if this user may not read the channel, and :class:`~rsshm.Damaged` if the
@@ -171,14 +172,14 @@ class Reader:
                 self._leave()
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames up to the end of the stream."""
+        """Yields the frames up to the end of the stream."""
         while True:
             try:
                 frame = self.read()
             except EndOfStream:
                 return
             yield frame
-            # Drop the frame, because otherwise it would be held while the reader waits for the next one.
+            # Drop this reference. Otherwise the frame would stay in use while the reader waits for the next frame.
             del frame
 
     def request_key_frame(self) -> bool:
@@ -197,7 +198,7 @@ class Reader:
             finally:
                 self._reading.release()
             return
-        # The reading thread sees the flag when it wakes, and leaves the channel itself.
+        # Another thread is reading. It sees `_closed` when it wakes, and leaves the channel itself.
         at = self._at
         if at is not None:
             at.segment.wake(at.segment.published)
@@ -246,8 +247,8 @@ class Reader:
             segment = at.segment
             halves = segment.halves
             # The order of the loads matters. A frame published after the first load changes `published`. If the state says
-            # that the segment is over, no frame follows the head loaded next. This head includes every frame before an end of
-            # stream that is counted.
+            # that the segment is superseded or closed, the writer publishes no frame after the head that is loaded below.
+            # Because the count is loaded before the head, the head includes all frames before each counted end of stream.
             seen: int = halves[segment.published]
             acquire()
             state: int = halves[segment.state]
@@ -261,7 +262,7 @@ class Reader:
             acquire()
             events: int = segment.words[segment.event_head]
             allowance = at.allowance()
-            # An evicted reader may not pin any slot.
+            # The quota of an evicted reader counts as 0.
             if allowance == 0 and at.is_evicted():
                 warnings.warn(
                     f"channel {self._name}: the writer evicted this reader, which held more slots than its quota; frames that "
@@ -275,8 +276,8 @@ class Reader:
                 if again is not None and self._evicted_at - again < EVICTED_AGAIN:
                     self._not_before = again + EVICTED_AGAIN
                 continue
-            # Frames after an end of stream are not returned before the end. A cursor beyond the head comes from a damaged
-            # head, and is reset.
+            # Do not return frames after an end of stream before the end is reported. If the cursor is beyond the head, a
+            # head was damaged, so the cursor is reset.
             newest = min(head if end is None else min(head, end), MAX_NUMBER)
             if self._position > newest and newest != 0 and end is None:
                 self._want_newest = True
@@ -290,7 +291,7 @@ class Reader:
                     self._ask_for_key_unit(at)
             if end is not None:
                 self._eos_seen = eos
-                # The next frame belongs to another stream, though its seq continues.
+                # The next frame belongs to another stream, although the seqs continue.
                 self._lost = True
                 self._slow_down()
                 raise EndOfStream(f"channel {self._name}: the stream ended")
@@ -301,10 +302,11 @@ class Reader:
                 self._at, self._former, self._former_since = None, at, time.monotonic()
                 continue
             now = time.monotonic()
-            # Use the time since the last check, not the length of a wait, because the caller's timeout may be short.
+            # Check by the time since the last check. A wait may be shorter, because the caller's timeout may be short.
             if now - self._checked >= CHECK:
                 self._checked = now
-                # Check the state after the lock, because a segment that was superseded meanwhile is not lost.
+                # Load the state after the lock was checked. A segment that was superseded meanwhile has a successor, so the
+                # reader does not go away.
                 if (
                     not segment.has_writer()
                     and not halves[segment.state] & (layout.SUPERSEDED | layout.CLOSED)
@@ -314,7 +316,7 @@ class Reader:
                 ):
                     self._go_away(at)
                     continue
-            # Prepare before the wait, so that a frame that arrives is returned without this delay.
+            # Prepare before the wait, so that this work does not delay the next frame.
             at.prepare()
             self._slow_down()
             wary = self._robbed_at is not None and now - self._robbed_at < WARY
@@ -322,7 +324,7 @@ class Reader:
                 self._robbed_at = now
 
     def _slow_down(self) -> None:
-        """Counts a wake without a frame, and waits if there were too many."""
+        """Counts a wake without a frame. After too many of these wakes, it sleeps for an interval."""
         if self.received != self._paced:
             self._paced = self.received
             self._pace.reset()
@@ -331,13 +333,13 @@ class Reader:
             time.sleep(rest)
 
     def _newest_end(self, segment: Segment, count: int) -> Tuple[int, Optional[int]]:
-        """The number of ends of the stream. If the newest end was not reported yet, also the last seq before that end.
+        """How many ends of stream the writer has counted. Also the last seq before the newest end, if it is not reported yet.
 
-        ``count`` is the number that was just read.
+        ``count`` is the value of ``eos_count`` that the caller has just loaded.
         """
         number: Optional[int] = None
-        # The writer stores the seq before the count, so the seq may belong to a later end. The loop is bounded, because
-        # a faulty writer could increment the count all the time.
+        # The writer stores the seq before the count, so a loaded seq may belong to a later end than the loaded count. The
+        # loop is bounded, because a faulty writer could increment the count all the time.
         for _ in range(8):
             if count == self._eos_seen:
                 return count, None
@@ -362,7 +364,7 @@ class Reader:
         raise Timeout(f"channel {self._name}: no writer came in time (other channels: {others})")
 
     def _attach(self) -> bool:
-        """Attaches to the segment that has the name now, if there is one."""
+        """Attaches to the segment that has the channel's name now. False if there is none."""
         try:
             position = None if self._former is None else self._position
             opened = Attachment.open(self._name, self._read_only, self._seat, position)
@@ -378,13 +380,15 @@ class Reader:
         if self._segment_id is not None and self._segment_id != at.segment.identity:
             self.reconnects += 1
         if follows:
-            # The count begins at 0 in each segment, so every end that is counted in this segment is new.
+            # The count of ends of stream begins at 0 in each segment. So this reader has not reported any end of this
+            # segment.
             self._eos_seen = 0
             if at.segment.caps != self._caps.text or at.segment.header.writer_pid != self._writer_pid:
-                # This is another stream, whose frames do not depend on the frames before it.
+                # This is another stream. Its frames do not depend on the frames of the former stream.
                 self._lost = True
         else:
-            # This is another stream, or the first one. Begin at the frame that was the newest on arrival.
+            # This is another stream, or the reader's first stream. Begin at the frame that was the newest when the reader
+            # attached.
             self._position = max(at.head_then - 1, first - 1, 0)
             self._want_newest = False
             self._eos_seen = at.eos_then
@@ -393,14 +397,15 @@ class Reader:
         if at.segment.caps != self._caps.text or self._segment_id is None:
             self._caps = caps.parse(at.segment.caps)
         at.caps = self._caps
-        # A request that was made in another segment may never arrive.
+        # Request a keyframe again if needed, because the writer may not have seen a request in another segment.
         self._asked = None
         self._writer_pid = at.segment.header.writer_pid
         self._segment_id = at.segment.identity
         self._observing = observing
         self._seat = at.seat
         self._checked = time.monotonic()
-        # Leave only now, because a lossless writer waits until the reader has left, and then finds it in the new segment.
+        # Leave the former segment only now. A lossless writer waits until the reader has left it, and must then find the
+        # reader in the new segment.
         self._leave_former(layout.READER_MOVED)
         self._at = at
         return True
@@ -419,15 +424,15 @@ class Reader:
         if at is not None:
             at.leave(layout.READER_LEFT)
         self._leave_former(layout.READER_LEFT)
-        # The lock is released when the last frame is released.
+        # This releases the lock of the reader entry, or, if frames are still in use, the last of these frames releases it.
         self._seat = None
 
     # Taking frames.
 
     def _take(self, at: Attachment, newest: int, allowance: int) -> Optional[Frame]:
-        """Takes the oldest frame up to ``newest`` that is wanted, available, and decodable after the frames before it."""
-        # A new reader may begin with an older frame than the newest. It must not have had this frame before, and the frame
-        # must not be older than it wants. The frame must not be overwritten before the reader has taken the next.
+        """Takes the oldest frame up to ``newest`` that the reader wants, and that is available and can be decoded."""
+        # A reader may begin with an older frame than the newest, but only with one after `behind`. It has not had these
+        # frames, they are as new as `latest` demands, and a lossless writer keeps them for this reader.
         reach = 1 if self.latest else layout.RING_LENGTH
         behind = max(at.kept_behind if self._newly_attached else self._position, newest - reach)
         if self._want_newest:
@@ -462,8 +467,8 @@ class Reader:
             self.received += 1
             self.copied += not frame.in_place
             return frame
-        # All frames were overwritten, damaged, or not decodable. None becomes readable later, because the writer announces a
-        # frame only when it is readable.
+        # All frames were overwritten, damaged, or not decodable. They stay unreadable, because the writer announces a frame
+        # only when it is readable.
         self._skipped += self._miss_up_to(newest)
         self._lost = True
         self._discontinuity = True
@@ -472,7 +477,7 @@ class Reader:
         return None
 
     def _miss_up_to(self, number: int) -> int:
-        """Counts the frames after the cursor as missed, unless the reader is new or wants the newest frame."""
+        """Counts the frames from the cursor to ``number`` as missed. Counts none if the reader is new or wants the newest."""
         if self._want_newest or self._newly_attached:
             return 0
         missed = max(number - self._position, 0)

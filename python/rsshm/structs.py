@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Ctypes structures shared by name. One process writes, any number of processes read, and none sees half of a change."""
+"""Shares ctypes structures by name. One process writes a value, and any number of processes read it as a whole."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class StructChannel(Generic[S]):
         self._last: Optional[S] = None
 
     def write(self, value: S) -> None:
-        """Publishes the value as the newest one. The whole value changes at once, while the channel's semaphore is held."""
+        """Publishes the value as the newest one, under the channel's semaphore. Readers see the whole old or new value."""
         if not isinstance(value, self.structure):
             raise FormatError(f"channel {self.name}: the value has type {type(value).__name__}, not {self.structure.__name__}")
         if self._writer is None:
@@ -77,7 +77,7 @@ class StructChannel(Generic[S]):
         return self._reader.name
 
     def close(self) -> None:
-        """Leaves the channel. Also closes the channel if this process is its writer."""
+        """Leaves the channel. If this object is the channel's writer, it also closes the channel."""
         self._reader.close()
         writer, self._writer = self._writer, None
         if writer is not None:
@@ -93,7 +93,7 @@ class StructChannel(Generic[S]):
 
 
 def struct_channel(name: str, structure: Type[S], perms: int = 0o600) -> StructChannel[S]:
-    """Shares a ctypes structure by name. ``perms`` is the mode of the segment, as for :class:`Writer`.
+    """Shares a ctypes structure by name. ``perms`` is the mode of the segment, as in :class:`Writer`.
 
     >>> class Pose(ctypes.Structure):
     ...     _fields_ = [("x", ctypes.c_double), ("y", ctypes.c_double)]
