@@ -102,8 +102,8 @@ impl Step {
 
 /// Paces a producer from frame to frame.
 ///
-/// The rate is low until all consumers have received a frame. Then it is the rate of the case, first for the frames that
-/// warm up and then for the frames that count. Afterwards it is low until the parent process requests the end.
+/// The rate is low until all consumers have received a frame. Then it is the rate of the case, first for the warm-up
+/// frames and then for the frames that count. Afterwards it is low until the parent process requests the end.
 pub struct Pacer {
     period_ns: u64,
     frames: u64,

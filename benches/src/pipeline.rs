@@ -6,8 +6,8 @@ use gst::prelude::*;
 
 use crate::results::Counts;
 
-/// Waits for the end of the stream, an error, or an application message. Only an error makes it fail, or a pipeline that
-/// could not be started.
+/// Waits for the end of the stream, an error, or an application message. If `is_started` is false, it waits only a
+/// second for the error that explains why.
 pub fn wait_for_end(bus: &gst::Bus, is_started: bool) -> Result<(), String> {
     let types = [
         gst::MessageType::Eos,
