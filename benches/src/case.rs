@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A case: the size of the frames, the memory that they are drawn in, their rate, and the number of readers.
+//! A case: the size of the frames, the memory in which they are drawn, their rate, and the number of readers.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -69,7 +69,7 @@ impl Mode {
 pub struct Case {
     pub size: Size,
     pub mode: Mode,
-    /// Frames per second. 0 means as fast as both sides can.
+    /// Frames per second. At 0, the producer and the readers run as fast as they can.
     pub rate: u32,
     pub readers: u32,
 }
@@ -87,7 +87,7 @@ impl Case {
         self.rate > 0
     }
 
-    /// Number of frames that count, which means that they are measured. The user may give another number.
+    /// Default number of frames that count, that is, are measured. The option `--frames` overrides it.
     pub fn default_frames(self) -> u64 {
         match self.rate {
             0 if self.size == Size::UltraHd => 300,
@@ -96,7 +96,8 @@ impl Case {
         }
     }
 
-    /// Number of frames before those that count. After this many frames, each reader has had each slot once.
+    /// Default number of frames that are sent before those that count. They are so many that each reader uses each slot
+    /// once.
     pub fn default_warm_up(self) -> u64 {
         30 + 4 * u64::from(self.readers)
     }

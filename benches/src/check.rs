@@ -11,7 +11,7 @@ use crate::{
 
 /// Checks and counts the frames that a consumer receives.
 pub struct FrameChecker {
-    /// Whether each frame must arrive.
+    /// Whether a consumer must receive every frame.
     is_exact: bool,
     warm: u64,
     previous: Option<u64>,
@@ -40,7 +40,7 @@ impl FrameChecker {
             usage_before: None,
             first_ns: 0,
             last_ns: 0,
-            // All memory is allocated at once, because growth during the run would be measured too.
+            // All memory is allocated before the run, because an allocation during the run would be measured too.
             latencies_ns: Vec::with_capacity(job.frames as usize),
         }
     }
@@ -80,9 +80,9 @@ impl FrameChecker {
     /// Fails if the frame is out of order, or if an earlier frame that must arrive is missing.
     fn check_order(&mut self, mark: Mark) -> Result<(), String> {
         let seq = mark.seq;
-        // Before the frame with this seq is sent, each consumer has received a frame. A consumer that has just joined
-        // may miss its second frame. It gets the newest frame at once, and may have read the next one before its
-        // pipeline began to play.
+        // Every consumer has received a frame before the frame with this seq is sent. Before this seq, gaps are
+        // permitted, because a consumer that has just joined may miss the frame after its first one. It gets the
+        // newest frame when it joins, and may receive the next frame before its pipeline plays.
         let all_joined = mark.first.saturating_sub(self.warm);
         match self.previous.replace(seq) {
             None if seq < mark.first => Ok(()),
@@ -122,8 +122,8 @@ mod tests {
         })
     }
 
-    /// Receives a frame that was sent at the time 0. The marks of frames before seq 10 do not contain the range of
-    /// frames that count. The frames 12 to 14 count.
+    /// Receives a frame that was sent at the time 0. The frames 12 to 14 count. The marks of the frames before seq 10
+    /// say that this range is not known yet.
     fn receive(checker: &mut FrameChecker, seq: u64) -> Result<Progress, String> {
         let first = if seq < 10 { SEQ_UNKNOWN } else { 10 + WARM };
         let mark = Mark {

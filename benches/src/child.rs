@@ -24,7 +24,7 @@ pub struct OutputLine {
     pub line: Option<String>,
 }
 
-/// A producer or consumer process. Dropping it kills the process, and removes the files that the process leaves.
+/// A producer or consumer process. Dropping this value kills the process and removes the files that it leaves.
 pub struct ChildProcess {
     pub name: String,
     process: Child,
@@ -33,8 +33,8 @@ pub struct ChildProcess {
 }
 
 impl ChildProcess {
-    /// Starts this program again with the hidden command `command`. The lines of the new process go to `output` with
-    /// this index.
+    /// Starts this program in a new process, with the hidden command `command`. The lines that the process prints go to
+    /// `output`, together with `index`.
     pub fn start(command: &str, index: usize, job: &Job, output: Sender<OutputLine>) -> Result<Self, String> {
         let name = match command {
             "consume" => format!("{} consumer {index}", job.transport),
@@ -51,8 +51,8 @@ impl ChildProcess {
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(std::fs::File::create(&stderr_path)?)
-                // With a process group of its own, the child gets no Ctrl-C. The parent process gets it and ends its
-                // children.
+                // The child has its own process group, so that Ctrl-C does not reach it. The parent process receives
+                // the signal and ends its children.
                 .process_group(0)
                 .spawn()
         };
@@ -75,18 +75,19 @@ impl ChildProcess {
         })
     }
 
-    /// Lets the producer begin with the frames that count.
+    /// Tells the producer that the frames that count may begin.
     pub fn go(&mut self) -> Result<(), String> {
         let stdin = self.stdin.as_mut().ok_or("the producer has no input")?;
         writeln!(stdin, "{}", ipc::GO).map_err(|error| format!("{}: {error}", self.name))
     }
 
-    /// Requests the end of the process.
+    /// Requests that the process ends.
     pub fn stop(&mut self) {
         self.stdin = None;
     }
 
-    /// Requests the end of the process, and waits for it. Fails if the process is late or ends with an error.
+    /// Requests that the process ends, and waits until it has ended. Fails if the process still runs at `deadline`, or
+    /// if its exit status reports an error.
     pub fn end(&mut self, deadline: Instant) -> Result<(), String> {
         self.stop();
         loop {
@@ -100,7 +101,7 @@ impl ChildProcess {
         }
     }
 
-    /// An error of this process, with the last lines of its error output.
+    /// The text of an error: the name of this process, `what`, and the last lines of its error output.
     pub fn error(&self, what: &str) -> String {
         let stderr = std::fs::read(&self.stderr_path).unwrap_or_default();
         let stderr = String::from_utf8_lossy(&stderr);

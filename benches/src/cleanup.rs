@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Removes the files that killed programs leave. The name of each file contains the ID of its process.
+//! Removes the files that killed programs leave. The name of each file contains the ID of the process that created it.
 
 use std::path::{Path, PathBuf};
 
 const PREFIX: &str = "rsshm-bench-";
 const SHM_DIR: &str = "/dev/shm";
 
-/// A temporary directory for the runs of this program. Dropping it removes the directory.
+/// A temporary directory for the runs of this program. Dropping this value removes the directory.
 pub struct RunDirectory(pub PathBuf);
 
 impl RunDirectory {
@@ -36,7 +36,7 @@ fn files_in(directory: &Path) -> impl Iterator<Item = (String, PathBuf)> {
     entries.filter_map(|entry| Some((entry.file_name().to_str()?.to_owned(), entry.path())))
 }
 
-/// Removes the files of a channel. Returns whether there were such files.
+/// Removes the files of a channel. Returns whether it removed any.
 pub fn remove_channel(channel: &str) -> bool {
     let files = [format!("{SHM_DIR}/{channel}"), format!("{SHM_DIR}/sem.{channel}")];
     files.iter().filter(|file| std::fs::remove_file(file).is_ok()).count() > 0
@@ -46,7 +46,7 @@ pub fn remove_channel(channel: &str) -> bool {
 pub fn remove_shmsink_memory(pid: u32) {
     let pid = pid.to_string();
     for (name, path) in files_in(Path::new(SHM_DIR)) {
-        // A name is, for example, "shmpipe.   17.    0".
+        // shmsink's files have names like "shmpipe.   17.    0", which begin with the process ID (here 17).
         if name
             .strip_prefix("shmpipe.")
             .and_then(|rest| rest.split('.').next())
@@ -57,7 +57,7 @@ pub fn remove_shmsink_memory(pid: u32) {
     }
 }
 
-/// Removes the files that killed benchmarks have left.
+/// Removes the files of earlier benchmarks that were killed.
 pub fn remove_leftovers() {
     let owner = |name: &str| -> Option<u32> {
         let rest = name.strip_prefix("sem.").unwrap_or(name).strip_prefix(PREFIX)?;

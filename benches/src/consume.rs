@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A consumer with GStreamer, which checks every frame and measures its latency.
+//! A consumer that is a GStreamer pipeline. It checks every frame and measures the frame's latency.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -87,7 +87,7 @@ fn probe(
     }
 }
 
-/// Ends the pipeline for this reason.
+/// Stores `reason`, and makes the consumer's pipeline end.
 fn fail(bus: &gst::Bus, failure: &FailureReason, reason: String) {
     *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
     let message = gst::message::Application::builder(gst::Structure::new_empty("failed"));

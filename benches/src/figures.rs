@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Calculates figures from runs. Each figure is first calculated within a round; then the median over the rounds is
-//! taken.
+//! Calculates figures from runs. Each figure is calculated for each round, and the result is the median over the
+//! rounds.
 
 use crate::{
     case::Case,
@@ -17,29 +17,29 @@ pub const RATE: &str = "frames_per_second";
 pub const MISSED: &str = "missed";
 pub const WRITER: &str = "writer_cpu_us";
 pub const READER: &str = "reader_cpu_us";
-/// CPU of the writer minus that of a writer into fakesink. For a limit, the CPU of the wake or the copy alone.
+/// CPU of the writer minus the CPU of a writer into fakesink. A limit has the CPU of its wake or its copy instead.
 pub const WRITER_OVER: &str = "writer_cpu_over_fakesink_us";
-/// CPU of the writer over fakesink, plus the CPU of one reader.
+/// [`WRITER_OVER`] plus the CPU of one reader.
 pub const BOTH_OVER: &str = "both_cpu_over_fakesink_us";
 pub const WRITER_FAULTS: &str = "writer_page_faults";
 pub const READER_FAULTS: &str = "reader_page_faults";
 pub const WRITER_SWITCHES: &str = "writer_context_switches";
 pub const READER_SWITCHES: &str = "reader_context_switches";
-/// Number of slots of rsshmsink at the end.
+/// Number of slots that rsshmsink has after the last frame that counts.
 pub const SLOTS: &str = "slots";
-/// Share of the copied frames among the frames that rsshmsink has published.
+/// Frames that rsshmsink has copied, divided by those that it has published.
 pub const WRITER_COPIED: &str = "writer_copied_share";
-/// Share of the copied frames among the frames that readers have received.
+/// Frames that the readers have copied, divided by those that they have received.
 pub const READER_COPIED: &str = "reader_copied_share";
 pub const LATENCY_TO_FUTEX: &str = "latency_to_futex";
 pub const LATENCY_TO_SHM: &str = "latency_to_shm";
 pub const BOTH_TO_SHM: &str = "both_cpu_over_fakesink_to_shm";
 pub const RATE_TO_SHM: &str = "frames_per_second_to_shm";
-/// CPU of the whole process of the writer, relative to the whole process of the futex's producer.
+/// CPU of the writer's whole process, divided by the CPU of the whole producer process of the transport `futex`.
 pub const WRITER_TO_FUTEX: &str = "writer_cpu_to_futex";
-/// CPU of the writer over fakesink, relative to the wake alone.
+/// [`WRITER_OVER`], divided by the CPU of the wake alone in the transport `futex`.
 pub const OVER_TO_FUTEX: &str = "writer_cpu_over_fakesink_to_futex";
-/// CPU of the writer over fakesink, relative to the copy alone.
+/// [`WRITER_OVER`], divided by the CPU of the copy alone in the transport `memcpy`.
 pub const OVER_TO_MEMCPY: &str = "writer_cpu_over_fakesink_to_memcpy";
 
 /// Calculates the figures of all results.
@@ -75,7 +75,7 @@ fn figures(report: &Report, measurement: &Measurement) -> Figures {
     figures
 }
 
-/// The other runs of the same round.
+/// Finds the other runs in the round of a run.
 struct Round<'a> {
     report: &'a Report,
     number: u32,
@@ -97,7 +97,8 @@ impl<'a> Round<'a> {
         self.find(transport, |case| case == self.case)
     }
 
-    /// The run of the futex. A wake carries no frame data, so the run's size and mode do not matter.
+    /// The run of the transport `futex`. Its size and mode may differ from the case, because a wake carries no frame
+    /// data.
     fn futex(&self) -> Option<&'a Run> {
         self.find(Transport::Futex, |case| {
             (case.rate, case.readers) == (self.case.rate, self.case.readers)
@@ -114,7 +115,7 @@ impl<'a> Round<'a> {
     }
 }
 
-/// The figures of one run that can be calculated.
+/// The figures of one run. Figures whose reference is missing are left out.
 fn round_figures(report: &Report, measurement: &Measurement, run: &Run) -> Vec<(&'static str, f64)> {
     let round = Round {
         report,
@@ -165,7 +166,7 @@ fn writer_figures(run: &Run) -> OptionalFigures {
     ]
 }
 
-/// The figures of all transports except fakesink, which is the base.
+/// The figures that every transport except fakesink has. fakesink is the base that `writer_over` subtracts.
 fn transport_figures(round: &Round, run: &Run) -> OptionalFigures {
     vec![
         (WRITER_OVER, round.writer_over(run)),
@@ -180,7 +181,7 @@ fn transport_figures(round: &Round, run: &Run) -> OptionalFigures {
     ]
 }
 
-/// Ratios to shm and to the limits.
+/// The ratios of a run to the runs of shm and of the limits.
 fn ratios(round: &Round, run: &Run) -> OptionalFigures {
     let (shm, futex, memcpy) = (
         round.run_of(Transport::Shm),

@@ -2,17 +2,17 @@
 
 //! The content of a frame: a mark at its beginning, and in each page a word that is derived from the frame's seq.
 
-/// The value in place of a seq that is not known yet.
+/// The value that stands for a seq that is not known yet.
 pub const SEQ_UNKNOWN: u64 = u64::MAX;
 
 const MAGIC: u64 = 0x7273_7368_6d2d_6231;
 const WORD_SIZE: usize = 8;
 const MARK_SIZE: usize = 5 * WORD_SIZE;
-/// The distance between two words, which is a page. One word in each page is cheap, and is enough to notice a frame
-/// that is a mixture of two frames.
+/// The distance between two words: one page. One word in each page costs little, and reveals a frame that is a mixture
+/// of two frames.
 const WORD_STRIDE: usize = 4096;
 
-/// The frame's seq, the time when it was sent, and the range of frames that count.
+/// The frame's seq, the time when the frame was sent, and the range of frames that count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     pub seq: u64,
@@ -23,7 +23,7 @@ pub struct Mark {
     pub end: u64,
 }
 
-/// Offsets of the words in a frame of `size` bytes.
+/// Offsets of the check words in a frame of `size` bytes.
 fn word_offsets(size: usize) -> impl Iterator<Item = usize> {
     let last = size.saturating_sub(WORD_SIZE);
     (WORD_STRIDE..last)
@@ -32,7 +32,7 @@ fn word_offsets(size: usize) -> impl Iterator<Item = usize> {
         .filter(|offset| *offset >= MARK_SIZE)
 }
 
-/// The word that the frame has at the offset.
+/// The word that the frame `seq` has at `offset`.
 fn word_of(seq: u64, offset: usize) -> u64 {
     (seq + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (offset as u64).wrapping_mul(0xc2b2_ae3d_27d4_eb4f)
 }
@@ -48,7 +48,7 @@ fn load_word(bytes: &[u8], offset: usize) -> Option<u64> {
     word.try_into().ok().map(u64::from_ne_bytes)
 }
 
-/// Draws the words. The mark is written last, because it contains the time.
+/// Draws the words of a frame. [`write_mark`] writes the mark afterwards, because the mark contains the sending time.
 pub fn draw(bytes: &mut [u8], seq: u64) {
     draw_words(bytes.len(), seq, |offset, word| store_word(bytes, offset, word));
 }
@@ -60,7 +60,7 @@ pub fn draw_words(size: usize, seq: u64, mut store: impl FnMut(usize, u64)) {
     }
 }
 
-/// Offset of the first word that does not belong to the frame with this seq. `load` reads the word at an offset.
+/// Offset of the first word that does not belong to the frame `seq`. `load` reads the word at an offset.
 pub fn first_wrong_word(size: usize, seq: u64, load: impl Fn(usize) -> Option<u64>) -> Option<usize> {
     word_offsets(size).find(|offset| load(*offset) != Some(word_of(seq, *offset)))
 }
@@ -73,7 +73,7 @@ pub fn corrupt(bytes: &mut [u8]) {
     }
 }
 
-/// Writes the mark.
+/// Writes the mark of a frame.
 pub fn write_mark(bytes: &mut [u8], mark: Mark) {
     let words = [MAGIC, mark.seq, mark.sent_ns, mark.first, mark.end];
     for (index, word) in words.into_iter().enumerate() {
@@ -81,7 +81,7 @@ pub fn write_mark(bytes: &mut [u8], mark: Mark) {
     }
 }
 
-/// Reads the mark, and checks that the whole frame belongs to it.
+/// Reads the mark of a frame, and checks that all words of the frame belong to the mark's seq.
 pub fn read_mark(bytes: &[u8], size: usize) -> Result<Mark, String> {
     if bytes.len() != size {
         return Err(format!("a frame has {} bytes instead of {size}", bytes.len()));

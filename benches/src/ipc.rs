@@ -11,13 +11,14 @@ use std::{
     },
 };
 
-/// Child to parent: the producer plays. The line continues with the port of its sink, if the sink listens on a port.
+/// Child to parent: the producer runs. If its sink listens on a port, the line continues with the port.
 pub const READY: &str = "ready";
 /// Child to parent: the consumer has received its first frame.
 pub const FIRST: &str = "first";
 /// Child to parent: the line continues with a report as JSON.
 pub const RESULT: &str = "result";
-/// Parent to child: the frames that count may begin. When the parent closes the input, the child has to end.
+/// Parent to child: the frames that count may begin. No line requests the end: the parent closes the child's input, and
+/// the child ends.
 pub const GO: &str = "go";
 
 /// The commands that have arrived from the parent process.
@@ -28,20 +29,20 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// Whether the frames that count may begin, because each consumer has received a frame.
+    /// Whether the frames that count may begin. The parent sends [`GO`] when each consumer has received a frame.
     pub fn has_go(&self) -> bool {
         // Partner: the store in receive_commands. Relaxed is enough, because no other data depends on the flag.
         self.go.load(Ordering::Relaxed)
     }
 
-    /// Whether the process has to end.
+    /// Whether the parent process requests that this process ends.
     pub fn has_stop(&self) -> bool {
         // Partner: the store in receive_commands. Relaxed is enough, because no other data depends on the flag.
         self.stop.load(Ordering::Relaxed)
     }
 }
 
-/// Receives commands in a thread of its own. Calls `on_stop` when the parent process requests the end.
+/// Receives commands in a new thread. The thread calls `on_stop` when the parent process requests the end.
 pub fn receive_commands(on_stop: impl FnOnce() + Send + 'static) -> Arc<Commands> {
     let commands = Arc::new(Commands::default());
     let received = Arc::clone(&commands);
@@ -62,7 +63,7 @@ pub fn receive_commands(on_stop: impl FnOnce() + Send + 'static) -> Arc<Commands
 /// Sends a line to the parent process.
 pub fn send(line: &str) {
     let mut output = std::io::stdout().lock();
-    // An error is ignored, because a parent process that no longer reads is about to kill this process.
+    // An error is ignored: it means that the parent process no longer reads, and it will kill this process.
     let _ = writeln!(output, "{line}").and_then(|()| output.flush());
 }
 
@@ -73,7 +74,7 @@ pub fn send_result(report: &impl serde::Serialize) -> Result<(), String> {
     Ok(())
 }
 
-/// The rest of a line that begins with `word`.
+/// The rest of a line that begins with `word`, or `None` for other lines.
 pub fn payload<'a>(line: &'a str, word: &str) -> Option<&'a str> {
     line.strip_prefix(word).map(str::trim_start)
 }

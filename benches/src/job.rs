@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The job of a producer or consumer process: one JSON argument of the program's hidden commands.
+//! The job of a producer or consumer process. The program's hidden commands take it as one JSON argument.
 
 use nix::{
     sys::{prctl::set_pdeathsig, signal::Signal},
@@ -13,7 +13,7 @@ use crate::{
     transport::{Endpoint, Transport},
 };
 
-/// Ways to break a frame, which test that the benchmark notices broken frames.
+/// Faults that a test injects, to check that the benchmark notices them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 pub enum Sabotage {
     /// A frame has one wrong word.
@@ -31,26 +31,26 @@ pub enum Sabotage {
 pub struct Job {
     pub transport: Transport,
     pub case: Case,
-    /// Number of frames that count, which means that they are measured.
+    /// Number of frames that count, that is, are measured.
     pub frames: u64,
-    /// Number of frames that are sent at the same rate before the frames that count.
+    /// Number of frames that are sent at the rate of the case before the frames that count.
     pub warm: u64,
     pub endpoint: Endpoint,
     pub sabotage: Option<Sabotage>,
-    /// ID of the benchmark's process. If the benchmark ends, the process with this job ends too.
+    /// ID of the benchmark's main process. If that process ends, the process with this job ends too.
     pub parent: i32,
 }
 
 impl Job {
     pub fn caps(&self) -> String {
         let (width, height) = self.case.size.width_height();
-        // Unthrottled frames have a nominal rate.
+        // The caps need a rate, so those of an unthrottled case have 60 frames per second.
         let rate = if self.case.is_paced() { self.case.rate } else { 60 };
         format!("video/x-raw,format=NV12,width={width},height={height},framerate={rate}/1")
     }
 
-    /// Whether the frame `seq` is the one to break in the way `how`. This is the frame in the middle of those that
-    /// count, which begin at `first`.
+    /// Whether this job breaks the frame `seq` in the way `how`. It breaks the middle one of the frames that count,
+    /// which begin at `first`.
     pub fn sabotages(&self, how: Sabotage, seq: u64, first: u64) -> bool {
         self.sabotage == Some(how) && first.checked_add(self.frames / 2) == Some(seq)
     }
@@ -58,10 +58,10 @@ impl Job {
 
 type Body = fn(&Job) -> Result<(), String>;
 
-/// Executes a job. `with_gstreamer` executes the jobs that need GStreamer, and `bare` executes the others.
+/// Executes a job. `with_gstreamer` executes it if its transport needs GStreamer; otherwise `bare` does.
 pub fn execute(json: &str, with_gstreamer: Body, bare: Body) -> Result<(), String> {
     let job: Job = serde_json::from_str(json).map_err(|error| error.to_string())?;
-    // If the benchmark is killed, this process is killed too.
+    // The kernel kills this process if its parent, the benchmark, is killed.
     set_pdeathsig(Signal::SIGKILL).map_err(|error| error.to_string())?;
     if getppid().as_raw() != job.parent {
         return Err("the benchmark has ended".into());

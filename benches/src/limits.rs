@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Measures the limits of the machine at the rate of the frames. The limits are shared memory with one futex, and one
-//! plain copy.
+//! Measures the limits of the machine at the frame rate of a case. One limit is a wake through a futex in shared
+//! memory, and the other is a plain copy of a frame.
 
 use std::{
     path::{Path, PathBuf},
@@ -22,8 +22,8 @@ use crate::{
     transport::Transport,
 };
 
-/// Number of buffers on each side of a copy. A GStreamer producer has the same number. With this many buffers, neither
-/// side is in the caches.
+/// Number of source buffers, and of target buffers, of the copies. A GStreamer producer has as many buffers. With this
+/// many, neither the source nor the target of a copy is in the caches.
 const BUFFER_COUNT: usize = 8;
 
 fn map_shared(job: &Job) -> Result<(SharedMemory, PathBuf), String> {
@@ -76,12 +76,12 @@ pub fn produce(job: &Job) -> Result<(), String> {
 
 fn produce_copies(job: &Job) -> Result<(), String> {
     let size = job.case.size.bytes();
-    // All buffers are written once, so that their memory is committed.
+    // Each buffer is written once before the run, so that its memory is committed.
     let mut from = vec![vec![1_u8; size]; BUFFER_COUNT];
     let mut to = vec![vec![2_u8; size]; BUFFER_COUNT];
     run_paced(job, |step| {
         let index = step.seq as usize % BUFFER_COUNT;
-        // The frame is drawn just before the copy, because a real producer does this too.
+        // The frame is drawn just before the copy, as a real producer does.
         frame::draw(&mut from[index], step.seq);
         cpu_time_ns(|| to[index].copy_from_slice(std::hint::black_box(&from[index])))
     })
@@ -110,7 +110,7 @@ fn produce_wakes(job: &Job) -> Result<(), String> {
 pub fn consume(job: &Job) -> Result<(), String> {
     let (memory, _) = map_shared(job)?;
     let header = memory.header();
-    // This thread sleeps without a timeout, so a request to end must exit the whole process.
+    // This thread sleeps without a time-out, so the thread that receives the request to end exits the whole process.
     ipc::receive_commands(|| std::process::exit(0));
     let mut checker = FrameChecker::new(job);
     let mut last = 0;
@@ -123,8 +123,8 @@ pub fn consume(job: &Job) -> Result<(), String> {
         }
         let now_ns = now_ns();
         last = word;
-        // Relaxed: the acquire load of the word came before. If the producer is already writing the next frame, this
-        // thread wakes again for that frame.
+        // Relaxed: the acquire load of the word came before. If these fields already belong to a later frame, this
+        // thread skips them here and reads that frame when the word changes.
         let mark = Mark {
             seq: header.seq.load(Ordering::Relaxed),
             sent_ns: header.sent_ns.load(Ordering::Relaxed),
@@ -134,7 +134,7 @@ pub fn consume(job: &Job) -> Result<(), String> {
         if mark.seq as u32 + 1 != word {
             continue;
         }
-        // The consumers of the transports check each frame too, so this one does the same work.
+        // The consumers of the other transports check every frame, so this consumer does the same work.
         std::hint::black_box(memory.is_intact(mark.seq));
         match checker.receive(mark, now_ns)? {
             Progress::First => ipc::send(ipc::FIRST),

@@ -13,7 +13,7 @@ pub struct Machine {
     pub kernel: String,
     pub gstreamer: String,
     pub rsshm: String,
-    /// Load average at the beginning. If it is above 0, other programs disturb the measurement.
+    /// Load average before the benchmark. A value above 0 means that other programs disturb the measurement.
     pub load: f64,
     pub date: String,
     pub command_line: String,

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Compares rsshmsink and rsshmsrc with other transports between two programs, and with the limits of the machine.
+//! Compares the transport from rsshmsink to rsshmsrc with other transports between programs, and with the limits of the
+//! machine.
 //!
-//! The process that a user starts measures nothing itself. For each run it starts the same program again, as a producer
-//! and as consumers. It lets these processes warm up, and combines their reports. README.md describes the measurements.
+//! The process that a user starts does not measure. For each run it starts this program again, once as the producer and
+//! once for each consumer. It lets these processes warm up, and combines their reports. README.md describes the
+//! measurements.
 
 mod case;
 mod check;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Paces a producer. Determines when frames are due and which frames count, and measures the usage for the frames that
-//! count.
+//! Paces a producer: determines when each frame is due and which frames count. Measures the resources that the process
+//! uses for the frames that count.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{frame::SEQ_UNKNOWN, ipc::Commands, job::Job};
 
-/// Period of the frames that are sent before and after the measured rate. If the period of the case is longer, that
-/// period is used.
+/// Shortest period of the frames before the warm-up and after the frames that count. A case with a longer period keeps
+/// its own.
 const IDLE_PERIOD_NS: u64 = 20_000_000;
 
 fn clock_ns(clock: ClockId) -> u64 {
@@ -26,7 +26,7 @@ fn clock_ns(clock: ClockId) -> u64 {
     clock_gettime(clock).map_or(0, |time| time.num_nanoseconds() as u64)
 }
 
-/// The time of CLOCK_MONOTONIC, which is the same in all processes.
+/// The time of CLOCK_MONOTONIC. All processes see the same value.
 pub fn now_ns() -> u64 {
     clock_ns(ClockId::CLOCK_MONOTONIC)
 }
@@ -36,14 +36,14 @@ pub fn thread_ns() -> u64 {
     clock_ns(ClockId::CLOCK_THREAD_CPUTIME_ID)
 }
 
-/// Sleeps until CLOCK_MONOTONIC has this value.
+/// Sleeps until CLOCK_MONOTONIC reaches `due_ns`.
 pub fn sleep_until(due_ns: u64) {
     let due = TimeSpec::nanoseconds(due_ns as i64);
-    // A signal may interrupt the sleep.
+    // If a signal interrupts the sleep, it continues.
     while clock_nanosleep(ClockId::CLOCK_MONOTONIC, ClockNanosleepFlags::TIMER_ABSTIME, &due) == Err(Errno::EINTR) {}
 }
 
-/// The resources that a process has used, in total or between two moments.
+/// The resources that a process has used, either since its start or between two moments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
     pub cpu_us: f64,
@@ -102,8 +102,8 @@ impl Step {
 
 /// Paces a producer from frame to frame.
 ///
-/// The pace is slow until all consumers have received a frame. Then it is the rate of the case, first for the frames
-/// that warm up and then for those that count. Afterwards it is slow again until the parent process requests the end.
+/// The rate is low until all consumers have received a frame. Then it is the rate of the case, first for the warm-up
+/// frames and then for the frames that count. Afterwards it is low until the parent process requests the end.
 pub struct Pacer {
     period_ns: u64,
     frames: u64,
@@ -120,7 +120,7 @@ pub struct Pacer {
 }
 
 impl Pacer {
-    /// `on_end` is called with the usage per frame after the last frame that counts.
+    /// A pacer that calls `on_end` after the last frame that counts. The argument of `on_end` is the usage per frame.
     pub fn new(job: &Job, commands: Arc<Commands>, on_end: impl FnMut(Usage) + Send + 'static) -> Self {
         Self {
             period_ns: 1_000_000_000_u64.checked_div(u64::from(job.case.rate)).unwrap_or(0),
@@ -136,7 +136,7 @@ impl Pacer {
         }
     }
 
-    /// Waits until the next frame is due. `None` if the producer has to end.
+    /// Waits until the next frame is due. Returns `None` if the parent process requests the end.
     pub fn next_step(&mut self) -> Option<Step> {
         if self.first == SEQ_UNKNOWN && self.commands.has_go() {
             self.first = self.seq + self.warm;
@@ -154,7 +154,7 @@ impl Pacer {
         } else {
             self.period_ns
         };
-        // A late producer does not send faster to catch up, because a camera does not either.
+        // A producer that is late does not send faster afterwards, as a camera does not.
         self.due_ns = (self.due_ns + period).max(now_ns());
         if period > 0 {
             sleep_until(self.due_ns);

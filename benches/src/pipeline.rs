@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Functions that producers and consumers with GStreamer share.
+//! Functions for the producers and consumers that are GStreamer pipelines.
 
 use gst::prelude::*;
 
 use crate::results::Counts;
 
-/// Waits for the end of the stream, an error, or an application message.
+/// Waits for the end of the stream, an error, or an application message. If `is_started` is false, it waits only a
+/// second for the error that explains why.
 pub fn wait_for_end(bus: &gst::Bus, is_started: bool) -> Result<(), String> {
     let types = [
         gst::MessageType::Eos,
@@ -31,7 +32,7 @@ pub fn wait_for_end(bus: &gst::Bus, is_started: bool) -> Result<(), String> {
     }
 }
 
-/// The first element of the pipeline that has the property.
+/// The first element in the pipeline that has the property `property`.
 pub fn element_with(pipeline: &gst::Pipeline, property: &str) -> Option<gst::Element> {
     pipeline
         .iterate_recurse()
@@ -40,7 +41,7 @@ pub fn element_with(pipeline: &gst::Pipeline, property: &str) -> Option<gst::Ele
         .find(|element| element.has_property(property))
 }
 
-/// The counts of the element that has `channel-stats`. Empty if no element has them.
+/// The integers in the property `channel-stats` of an element. Empty if no element has this property.
 pub fn counts(pipeline: &gst::Pipeline) -> Counts {
     let element = element_with(pipeline, "channel-stats");
     let Some(stats) = element.and_then(|element| element.property::<Option<gst::Structure>>("channel-stats")) else {

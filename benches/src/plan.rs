@@ -9,9 +9,9 @@ use crate::{
 };
 
 const ALL_TRANSPORTS: [Transport; 8] = [Fakesink, Futex, Memcpy, Rsshm, RsshmLossless, Shm, Unixfd, Tcp];
-/// The transports for the cases in which it would take too long to measure all transports.
+/// The transports for cases with many readers, because measuring all transports in these cases would take too long.
 const FEW_TRANSPORTS: [Transport; 4] = [Fakesink, Futex, Rsshm, Shm];
-/// The transports that keep every frame, and the two that they are compared with.
+/// The transports that lose no frame, and fakesink and memcpy for comparison.
 const UNTHROTTLED_TRANSPORTS: [Transport; 5] = [Fakesink, Memcpy, RsshmLossless, Shm, Unixfd];
 
 /// A case, and the transports that are measured in it.
@@ -52,7 +52,7 @@ pub fn plan(options: &BenchOptions) -> Vec<PlannedCase> {
     planned
 }
 
-/// The values that the user has chosen, or the default.
+/// The values that the user has chosen. If there are none, the default.
 fn or_default<T: Clone>(chosen: &[T], default: T) -> Vec<T> {
     if chosen.is_empty() {
         vec![default]
@@ -63,7 +63,7 @@ fn or_default<T: Clone>(chosen: &[T], default: T) -> Vec<T> {
 
 type Cases = Vec<(Case, &'static [Transport])>;
 
-/// All combinations, with all transports.
+/// All combinations of these values, each with all transports.
 fn combinations(sizes: &[Size], modes: &[Mode], rates: &[u32], readers: &[u32]) -> Cases {
     let mut cases = Cases::new();
     for (&size, &mode) in sizes.iter().flat_map(|size| modes.iter().map(move |mode| (size, mode))) {

@@ -20,9 +20,9 @@ use crate::{
 
 const PICTURE_SIZE: (u32, u32) = (1000, 540);
 const FONT: &str = "sans-serif";
-/// Width of the area beside the chart in which the lines are named.
+/// Width of the legend beside the chart.
 const LEGEND_WIDTH: u32 = 160;
-/// The least value on a logarithmic axis.
+/// The lowest value that a logarithmic axis shows.
 const AXIS_MIN: f64 = 0.1;
 
 /// A line with its name and points.
@@ -32,7 +32,7 @@ struct Line {
     points: Vec<Point>,
 }
 
-/// A point of a line, and its range over the rounds.
+/// A point of a line: the median over the rounds, with the lowest and the highest value.
 #[derive(Clone, Copy)]
 struct Point {
     x: f64,
@@ -114,11 +114,11 @@ fn latencies(report: &Report, case: Case) -> Picture<'static> {
     }
 }
 
-/// The lines of one picture, for the cases that differ only in the value of the x axis.
+/// The lines of one picture, and its case. The measured cases in a picture differ only in what the x axis shows.
 type Group = (Case, Vec<Line>);
 
-/// The lines of a figure, grouped by picture. `x` returns the value of a case on the x axis. `group` replaces this
-/// value in the case by a fixed one, so that all cases of a picture become equal.
+/// The lines of a figure, grouped by picture. `x` returns the position of a case on the x axis. `group` replaces the
+/// part of the case that the x axis shows by a constant, so that all cases of one picture become equal.
 fn lines(report: &Report, name: &str, group: impl Fn(Case) -> Case, x: impl Fn(Case) -> f64) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for measurement in &report.results {
@@ -129,7 +129,7 @@ fn lines(report: &Report, name: &str, group: impl Fn(Case) -> Case, x: impl Fn(C
             .points
             .push(Point {
                 x: x(measurement.case),
-                // The logarithmic axis begins at this value.
+                // The logarithmic axis begins at AXIS_MIN.
                 y: spread.median.max(AXIS_MIN),
                 low: spread.min.max(AXIS_MIN),
                 high: spread.max.max(AXIS_MIN),
@@ -145,7 +145,7 @@ fn lines(report: &Report, name: &str, group: impl Fn(Case) -> Case, x: impl Fn(C
     groups
 }
 
-/// The line of the transport in the group of the case. Adds the group and the line if they are missing.
+/// The line of `transport` in the group of `case`. Adds the group or the line if it is missing.
 fn line_of(groups: &mut Vec<Group>, case: Case, transport: Transport) -> &mut Line {
     let index = groups.iter().position(|(other, _)| *other == case).unwrap_or_else(|| {
         groups.push((case, Vec::new()));
@@ -186,7 +186,7 @@ fn by_size(report: &Report) -> Vec<Picture<'static>> {
     let groups = lines(report, figures::BOTH_OVER, group, x);
     let mut copies = lines(report, figures::WRITER_OVER, group, x);
     let pictures = groups.into_iter().map(|(case, mut lines)| {
-        // The plain copy has no reader, so it has no figure for both sides.
+        // memcpy has no reader, so it has no BOTH_OVER. The picture shows its WRITER_OVER instead.
         let copy = copies.iter_mut().find(|(other, _)| *other == case);
         let copy =
             copy.and_then(|(_, lines)| Some(lines.swap_remove(lines.iter().position(|line| line.name == "memcpy")?)));
@@ -220,7 +220,8 @@ type DrawResult = Result<(), Box<dyn std::error::Error>>;
 fn axis_range(values: impl Iterator<Item = f64> + Clone, base: f64) -> std::ops::Range<f64> {
     let high = values.clone().fold(AXIS_MIN, f64::max);
     let low = values.fold(high, f64::min);
-    // The range has a small margin, because rounding can put a value at the edge outside the range.
+    // The margin of 1e-9 is for rounding errors: without it, a value that is a power of `base` could move an end of the
+    // range to the next power.
     base.powf((low.log(base) + 1e-9).floor())
         ..base.powf((high.log(base) - 1e-9).ceil().max(low.log(base).floor() + 1.0))
 }
@@ -238,7 +239,7 @@ fn draw_lines(picture: &Picture, directory: &Path) -> DrawResult {
     draw_chart(picture, directory, x, y, true)
 }
 
-/// Draws the lines between these axes. If `has_markers` is set, also draws each point and its range over the rounds.
+/// Draws the lines on the axes `x` and `y`. With `has_markers`, also draws each point and its range over the rounds.
 fn draw_chart<X, Y>(picture: &Picture, directory: &Path, x: X, y: Y, has_markers: bool) -> DrawResult
 where
     X: AsRangedCoord<Value = f64>,
@@ -290,7 +291,7 @@ where
     Ok(())
 }
 
-/// The number at a tick of an axis.
+/// The text at a tick of an axis.
 fn label(value: &f64) -> String {
     let text = format!("{value:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A producer with GStreamer.
+//! A producer that is a GStreamer pipeline.
 
 use gst::prelude::*;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The report, which contains all measurements. report.json has its contents.
+//! The report, which contains all measurements. It is saved as report.json.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -24,11 +24,11 @@ pub struct Report {
     pub version: u32,
     pub machine: Machine,
     pub rounds: u32,
-    /// Transports whose elements are missing.
+    /// Transports that were not measured, because GStreamer lacks their elements.
     pub skipped: Vec<SkippedTransport>,
-    /// Runs that failed each time that they were tried. They do not count.
+    /// Runs that failed at every attempt. No figure contains them.
     pub failures: Vec<Failure>,
-    /// Failed runs of foreign transports that succeeded when they were tried again.
+    /// Failed runs of other projects' transports that succeeded at a later attempt.
     pub repeated: Vec<Failure>,
     pub results: Vec<Measurement>,
 }
@@ -49,7 +49,7 @@ pub struct Failure {
     pub reason: String,
 }
 
-/// One transport in one case.
+/// The runs and the figures of one transport in one case.
 #[derive(Serialize, Deserialize)]
 pub struct Measurement {
     pub transport: Transport,
@@ -61,7 +61,7 @@ pub struct Measurement {
 /// The figures by name. figures.rs defines the names.
 pub type Figures = BTreeMap<String, Spread>;
 
-/// One run.
+/// The results of one run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Run {
     pub round: u32,
@@ -70,28 +70,28 @@ pub struct Run {
     pub missed: u64,
     pub frames_per_second: Option<f64>,
     pub latency: Option<Latency>,
-    /// The usage per frame.
+    /// The writer's usage per frame.
     pub writer: Usage,
-    /// The usage per frame, as the mean of all readers.
+    /// The readers' usage per frame: the mean over all readers.
     pub reader: Option<Usage>,
-    /// The CPU time per frame of the wake or the copy alone.
+    /// For a limit: the CPU time per frame of its wake or its copy alone.
     pub core_us: Option<f64>,
     pub writer_counts: Counts,
     pub reader_counts: Vec<Counts>,
 }
 
-/// The latencies of the frames of all readers.
+/// The distribution of the latencies, over the frames of all readers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Latency {
     pub p50_us: f64,
     pub p90_us: f64,
     pub p99_us: f64,
     pub max_us: f64,
-    /// The quantiles at 0 %, 0.5 %, and so on to 100 %.
+    /// The quantiles at 0 %, 0.5 %, and so on up to 100 %.
     pub quantiles_us: Vec<f64>,
 }
 
-/// Number of steps between the quantiles at 0 % and at 100 %.
+/// Number of steps from the quantile at 0 % to the quantile at 100 %.
 const QUANTILE_STEPS: u32 = 200;
 
 impl Latency {

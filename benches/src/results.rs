@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The reports of producer and consumer processes. They are about the frames that count.
+//! The reports that producer and consumer processes send. They cover only the frames that count, except for the counts.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::pace::Usage;
 
-/// The integers in an element's `channel-stats` by name. They count from the first frame.
+/// The integers in an element's `channel-stats`, by name. The element counts from its first frame, so the warm-up
+/// frames are included.
 pub type Counts = BTreeMap<String, u64>;
 
 /// The report of a producer.
@@ -16,7 +17,7 @@ pub type Counts = BTreeMap<String, u64>;
 pub struct ProducerReport {
     /// The usage per frame.
     pub usage: Usage,
-    /// The CPU time per frame of the step that a limit measures.
+    /// For a limit: the CPU time per frame of its wake or its copy alone.
     pub core_us: Option<f64>,
     pub counts: Counts,
 }
@@ -27,7 +28,7 @@ pub struct ConsumerReport {
     /// The usage per frame.
     pub usage: Usage,
     pub missed: u64,
-    /// Time between the first frame and the last one.
+    /// Time between the first frame that counts and the last one.
     pub span_ns: u64,
     pub latencies_ns: Vec<u64>,
     pub counts: Counts,

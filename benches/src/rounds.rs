@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Runs all rounds. Each round measures each transport once in each case. The order differs from round to round.
+//! Runs all rounds. Each round measures each transport once in each case. The order of the transports differs from
+//! round to round.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -70,8 +71,8 @@ pub fn run_all(options: &BenchOptions) -> Result<(), String> {
 /// Makes Ctrl-C end the current run and the processes of that run.
 fn watch_for_signals() -> Result<(), String> {
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
-    // The signals are blocked before there are other threads, so that no other thread gets a signal. Children start
-    // with no signal blocked.
+    // The signals are blocked before other threads start, so that all threads inherit the mask and only the thread
+    // below receives them. Children start with no blocked signals.
     signals.thread_block().map_err(|error| error.to_string())?;
     std::thread::spawn(move || {
         if signals.wait().is_ok() {
@@ -82,7 +83,8 @@ fn watch_for_signals() -> Result<(), String> {
     Ok(())
 }
 
-/// Removes the transports whose elements are missing, and prints their names.
+/// Removes the transports whose elements are missing, and prints their names. Fails if an element of this project is
+/// missing.
 fn skip_missing(planned: &mut Vec<PlannedCase>) -> Result<Vec<SkippedTransport>, String> {
     let mut skipped: Vec<SkippedTransport> = Vec::new();
     for PlannedCase { transports, .. } in planned.iter_mut() {
@@ -142,7 +144,7 @@ fn measure(options: &BenchOptions, planned: &[PlannedCase], report: &mut Report)
     Ok(())
 }
 
-/// Runs jobs one after another, each in a directory of its own.
+/// Runs jobs one after another. Each job has its own directory.
 struct Runner<'a> {
     options: &'a BenchOptions,
     directory: RunDirectory,
@@ -152,7 +154,7 @@ struct Runner<'a> {
 }
 
 impl Runner<'_> {
-    /// Runs a transport in a case. If the run fails and may be tried again, repeats it. Adds the result or the failures
+    /// Runs a transport in a case. A failed run is repeated up to `Transport::tries`. Adds the result and the failures
     /// to the report. Returns an error only if the user interrupts the run.
     fn measure(&mut self, transport: Transport, case: Case, round: u32, report: &mut Report) -> Result<(), String> {
         self.bar.set_message(format!("{transport}: {case}"));
@@ -186,7 +188,7 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// Executes one run, which has a directory and a channel of its own.
+    /// Executes one run. It has its own directory and its own channel.
     fn run(&mut self, transport: Transport, case: Case, round: u32) -> Result<Run, String> {
         self.run_count += 1;
         let dir = self.directory.0.join(self.run_count.to_string());

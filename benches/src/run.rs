@@ -26,9 +26,9 @@ pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// The error of an interrupted run.
 pub const INTERRUPTION: &str = "interrupted";
 
-/// The longest time that a process may take to end after it has closed its output.
+/// How long a process may still run after it has closed its output.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
-/// The interval at which a wait checks for an interruption.
+/// The interval at which [`Processes::collect`] checks whether the user has interrupted the benchmark.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 struct Processes {
@@ -38,7 +38,7 @@ struct Processes {
     receiver: Receiver<OutputLine>,
 }
 
-/// Runs a job. A process that is late by `patience` is killed.
+/// Runs a job. Each step of the run may take `patience`; after that, all processes are killed and the run fails.
 pub fn run(job: &mut Job, round: u32, patience: Duration) -> Result<Run, String> {
     let (sender, receiver) = channel();
     let mut processes = Processes {
@@ -82,7 +82,7 @@ impl Processes {
         let mut results = results.iter();
         let producer = parse(results.next())?;
         let consumers = results.map(|result| parse(Some(result))).collect::<Result<_, _>>()?;
-        // Consumers end first, so that none of them loses its producer.
+        // The consumers end before the producer, so that no consumer loses its producer.
         let deadline = deadline();
         self.children.iter_mut().skip(1).for_each(ChildProcess::stop);
         for child in self.children.iter_mut().rev() {
@@ -97,7 +97,8 @@ impl Processes {
         Ok(())
     }
 
-    /// Waits until each of these processes has sent a line that begins with `word`. Returns the rest of each line.
+    /// Waits until each process whose index is in `from` has sent a line that begins with `word`. Returns the rest of
+    /// each line.
     fn collect(&mut self, from: Range<usize>, word: &str, deadline: Instant) -> Result<Vec<String>, String> {
         let mut payloads = vec![None; from.len()];
         while let Some(missing) = payloads.iter().position(Option::is_none) {
@@ -119,7 +120,7 @@ impl Processes {
                 }
                 Ok(OutputLine { process, line: None }) => {
                     let child = &mut self.children[process];
-                    // The last output of the process and its status are complete only after its end.
+                    // Only after the process has ended are its status and its error output complete.
                     let ended = child.end(Instant::now() + END_TIMEOUT);
                     return Err(ended.err().unwrap_or_else(|| child.error("it ends early")));
                 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Shared memory without any protection, which contains a futex.
+//! Shared memory that contains a futex and frames. Nothing protects a frame from being overwritten while it is read.
 
 use std::{
     fs::File,
@@ -19,13 +19,13 @@ use nix::{
 
 use crate::frame;
 
-/// Number of frames in the memory, which are used in turn. A GStreamer producer has the same number in the mode
-/// `foreign`.
+/// Number of frames in the memory, which are used in turn. A GStreamer producer in the mode `foreign` has as many
+/// buffers.
 const FRAME_COUNT: usize = 8;
 /// Offset at which the frames begin.
 const FRAMES_OFFSET: usize = 4096;
 
-/// The data that the futex's producer announces to its consumers.
+/// The data by which the producer of the transport `futex` announces a frame to its consumers.
 #[repr(C, align(64))]
 pub struct Header {
     /// The futex word, which counts the frames modulo 2^32. Consumers sleep on it.
@@ -37,7 +37,7 @@ pub struct Header {
     pub end: AtomicU64,
 }
 
-/// A mapped [`Header`] and the frames behind it. Dropping it unmaps them.
+/// A mapped [`Header`] and the frames behind it. Dropping this value unmaps them.
 pub struct SharedMemory {
     start: NonNull<u8>,
     length: NonZeroUsize,
@@ -53,7 +53,7 @@ impl SharedMemory {
             .create(true)
             .truncate(false)
             .open(path)?;
-        // If memory is missing, this returns an error. Otherwise a signal would come at the first write.
+        // This returns an error if there is too little memory. Without it, the first write would raise SIGBUS instead.
         posix_fallocate(&file, 0, length as i64)?;
         let length = NonZeroUsize::MIN.saturating_add(length - 1);
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
@@ -68,15 +68,16 @@ impl SharedMemory {
 
     pub fn header(&self) -> &Header {
         // SAFETY: the mapping lives as long as `self`, begins at a page, and is longer than a header. A header holds
-        // atomics alone, for which all bytes are valid. The file belongs to this run and keeps its length.
+        // only atomics, for which all bytes are valid. The file belongs to this run and keeps its length.
         unsafe { self.start.cast::<Header>().as_ref() }
     }
 
     /// The words of all frames.
     fn words(&self) -> &[AtomicU64] {
         let count = FRAME_COUNT * self.frame_size / size_of::<AtomicU64>();
-        // SAFETY: the argument in `header` holds here too. FRAMES_OFFSET is a multiple of the alignment, and the frames
-        // begin there.
+        // SAFETY: the mapping lives as long as `self`, and all bytes are valid for atomics. The frames begin at
+        // FRAMES_OFFSET, which is a multiple of the alignment, and `map` made the mapping long enough for `count`
+        // words.
         unsafe {
             let first = self.start.add(FRAMES_OFFSET).cast::<AtomicU64>();
             std::slice::from_raw_parts(first.as_ptr(), count)
@@ -88,7 +89,7 @@ impl SharedMemory {
         self.words().get((frame + offset) / size_of::<AtomicU64>())
     }
 
-    /// Draws a frame.
+    /// Draws the frame `seq`.
     pub fn draw(&self, seq: u64) {
         frame::draw_words(self.frame_size, seq, |offset, value| {
             if let Some(word) = self.word(seq, offset) {
@@ -98,8 +99,8 @@ impl SharedMemory {
         });
     }
 
-    /// Whether all words belong to the frame `seq`. Some may belong to a later frame, because the producer does not
-    /// wait for slow consumers.
+    /// Whether all words of a frame belong to the frame `seq`. If a consumer is slow, the producer may already have
+    /// drawn a later frame there.
     pub fn is_intact(&self, seq: u64) -> bool {
         // Relaxed: the acquire load of the futex word came before.
         let load = |offset| self.word(seq, offset).map(|word| word.load(Ordering::Relaxed));
@@ -114,7 +115,7 @@ impl Drop for SharedMemory {
     }
 }
 
-/// Sleeps while the word is `value`.
+/// Sleeps while `word` has the value `value`. It may wake earlier.
 pub fn wait(word: &AtomicU32, value: u32) {
     // SAFETY: the word is mapped as long as it is borrowed. There is no timeout and no second word.
     unsafe {
@@ -128,7 +129,7 @@ pub fn wait(word: &AtomicU32, value: u32) {
     }
 }
 
-/// Wakes all processes that sleep on the word.
+/// Wakes all processes that sleep on `word`.
 pub fn wake(word: &AtomicU32) {
     // SAFETY: the word is mapped as long as it is borrowed.
     unsafe {

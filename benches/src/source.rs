@@ -16,8 +16,8 @@ use crate::{
 
 /// Number of buffers in the source's own pool, which are used in turn.
 ///
-/// With this many buffers, the memory of a frame has left the caches when its turn comes again. The pool has no more
-/// buffers, because shmsink waits forever if a pool keeps all of its memory.
+/// With this many buffers, a buffer has left the caches when it is used again. The pool has no more buffers, because
+/// shmsink waits forever if a pool keeps all of shmsink's memory.
 const BUFFER_COUNT: u32 = 8;
 
 glib::wrapper! {
@@ -98,8 +98,8 @@ mod imp {
                     query.remove_nth_allocation_param(0);
                 }
             }
-            // A sink may offer an allocator without a pool. The base class gives that allocator to the pool that is
-            // added here.
+            // A sink may offer an allocator but no pool. This adds a pool, and the base class gives the sink's
+            // allocator to it.
             if !query.allocation_pools().any(|(pool, ..)| pool.is_some()) {
                 while query.allocation_pools().next().is_some() {
                     query.remove_nth_allocation_pool(0);
@@ -115,8 +115,8 @@ mod imp {
             self.parent_decide_allocation(query)
         }
 
-        // The source is not a PushSrc, because in the bindings of PushSrc, create() does not allocate the buffer that
-        // fill() needs.
+        // The source is not a PushSrc, because the Rust bindings of PushSrc have a create() that does not allocate the
+        // buffer that fill() needs.
         fn fill(
             &self,
             _offset: u64,

@@ -11,8 +11,8 @@ pub fn sorted(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
     values
 }
 
-/// The quantile of the sorted values at `share` (0 to 1), interpolated between two values. `None` if there are no
-/// values.
+/// The quantile at `share` (0 to 1) of the sorted values. It is interpolated between the two nearest values. `None` if
+/// there are no values.
 pub fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
     let last = sorted.len().checked_sub(1)?;
     let rank = share.clamp(0.0, 1.0) * last as f64;
@@ -22,7 +22,7 @@ pub fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
     Some(low + (high - low) * (rank - below))
 }
 
-/// The median, the least and the greatest value of a figure over the rounds.
+/// The median, the lowest and the highest value of a figure over the rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     pub median: f64,

@@ -10,7 +10,7 @@ use crate::{
     statistics::Spread,
 };
 
-/// The columns of a table. Each has a title and a function that returns the text of a cell.
+/// The columns of a table. Each column has a title and a function that returns the text of its cell in a row.
 type Columns = [(&'static str, fn(&Figures) -> String)];
 
 const FIGURES: &Columns = &[
@@ -90,7 +90,7 @@ fn table<'a>(
     table
 }
 
-/// The value with three significant digits, or without a fraction from 100 on.
+/// The value with three significant digits. Values from 100 on have all their digits but no fraction.
 fn significant(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
@@ -108,7 +108,7 @@ fn plain(figures: &Figures, name: &str) -> String {
         .unwrap_or_default()
 }
 
-/// The median of a figure, followed by the least and the greatest value.
+/// The median of a figure, followed by the lowest and the highest value. Empty if the figure is missing.
 fn with_spread(figures: &Figures, name: &str) -> String {
     let text = |spread: &Spread| {
         format!(
@@ -121,7 +121,8 @@ fn with_spread(figures: &Figures, name: &str) -> String {
     figures.get(name).map(text).unwrap_or_default()
 }
 
-/// The medians of a figure of the writer and of the reader.
+/// The medians of two figures: one of the writer, and one of the reader. Without the reader's figure, only the
+/// writer's.
 fn both(figures: &Figures, writer: &str, reader: &str) -> String {
     match (plain(figures, writer), plain(figures, reader)) {
         (writer, reader) if reader.is_empty() => writer,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The transports from one process to another, and the limits of the machine.
+//! The transports that carry frames from one process to another, and the limits of the machine.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use crate::case::{Case, Mode};
 /// The highest number of bytes per second at which TCP is measured.
 const MAX_TCP_RATE: u64 = 400_000_000;
 
-/// The channel and the directory through which a producer and its consumers connect.
+/// The names by which the consumers of a run find their producer.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Endpoint {
     /// Name of the channel.
@@ -73,14 +73,14 @@ impl Transport {
         matches!(self, Self::Rsshm | Self::RsshmLossless)
     }
 
-    /// Whether the transport belongs to another project. The failures of such a transport do not make the benchmark
+    /// Whether the transport belongs to another project. The benchmark succeeds even if runs of foreign transports
     /// fail.
     pub fn is_foreign(self) -> bool {
         matches!(self, Self::Shm | Self::Unixfd | Self::Tcp)
     }
 
-    /// The number of times that a run is tried. It is above 1 for foreign transports, because clients of shmsink
-    /// sometimes lose their connection while other clients connect.
+    /// How often a run is attempted until it succeeds. Foreign transports have several attempts, because readers of
+    /// shmsink sometimes lose their connection while other readers connect.
     pub fn tries(self) -> usize {
         if self.is_foreign() { 3 } else { 1 }
     }
@@ -90,12 +90,12 @@ impl Transport {
         self.elements().is_empty()
     }
 
-    /// Whether there are no consumers.
+    /// Whether the transport has a producer but no consumers.
     pub fn is_producer_only(self) -> bool {
         matches!(self, Self::Fakesink | Self::Memcpy)
     }
 
-    /// Whether each frame must arrive.
+    /// Whether every frame must reach every consumer.
     pub fn is_exact(self) -> bool {
         !matches!(self, Self::Rsshm | Self::Futex)
     }
@@ -103,10 +103,10 @@ impl Transport {
     /// Whether the transport is measured in this case.
     pub fn supports(self, case: Case) -> bool {
         match self {
-            // A slow reader misses frames with both transports. rsshm drops frames for slow readers by design, and the
-            // producer of the futex waits for no process.
+            // Unthrottled, both transports would lose frames: rsshm drops frames for slow readers by design, and the
+            // producer of `futex` waits for no process.
             Self::Rsshm | Self::Futex => case.is_paced(),
-            // The queue of tcpserversink has no limit, so TCP is not measured at full speed or above MAX_TCP_RATE.
+            // The queue of tcpserversink has no limit, so TCP is measured only at rates up to MAX_TCP_RATE.
             Self::Tcp => case.is_paced() && u64::from(case.rate) * case.size.bytes() as u64 <= MAX_TCP_RATE,
             Self::Memcpy => case.mode == Mode::Foreign,
             // Before version 1.28, unixfdsink accepts no foreign memory.
@@ -122,7 +122,7 @@ impl Transport {
             Self::Rsshm => format!("rsshmsink name={channel} sync=false"),
             Self::RsshmLossless => format!("rsshmsink name={channel} sync=false lossless=true"),
             Self::Shm => {
-                // This much memory is enough for a few slow readers. shmsink waits while its memory is full.
+                // shmsink waits while its memory is full. 16 frames are enough for a few slow readers.
                 let size = case.size.bytes() * 16 + (1 << 20);
                 format!("shmsink socket-path={dir}/shm shm-size={size} wait-for-connection=false sync=false")
             }

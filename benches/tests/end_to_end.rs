@@ -21,7 +21,7 @@ impl Bench {
     fn start(name: &str, arguments: &str) -> Self {
         let out = std::env::temp_dir().join(format!("rsshm-bench-test-{}-{name}", std::process::id()));
         let mut command = gst::command(env!("CARGO_BIN_EXE_rsshm-bench"));
-        // G_DEBUG is removed, so that warnings of other projects' elements are not fatal.
+        // Without G_DEBUG, warnings of other projects' elements are not fatal.
         command.env_remove("G_DEBUG");
         command
             .args("--sizes 720p --rounds 1 --warm 5".split(' '))
@@ -32,7 +32,7 @@ impl Bench {
         Self { process, out }
     }
 
-    /// The report that the benchmark has written.
+    /// The contents of report.json, which the benchmark has written.
     fn report(&self) -> Value {
         serde_json::from_str(&std::fs::read_to_string(self.out.join("report.json")).unwrap()).unwrap()
     }
@@ -44,7 +44,7 @@ impl Drop for Bench {
     }
 }
 
-/// Checks that the process has left no files in /dev/shm or /tmp.
+/// Checks that the benchmark has left no files in /dev/shm or in the directory for temporary files.
 #[track_caller]
 fn assert_nothing_left(pid: i32) {
     for directory in ["/dev/shm".into(), std::env::temp_dir()] {
@@ -95,7 +95,7 @@ fn small_benchmark_writes_report_and_pictures() {
     assert!(picture.starts_with("<svg") && picture.contains("rsshm"));
 }
 
-/// Checks that the benchmark fails, prints the reason, and has no result.
+/// Checks that the benchmark fails, prints `reason`, and writes a report without results.
 #[track_caller]
 fn assert_fails(name: &str, arguments: &str, reason: &str) {
     let mut bench = Bench::start(name, arguments);

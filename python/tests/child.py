@@ -24,13 +24,13 @@ def say(line: object) -> None:
 
 
 def listen() -> None:
-    """Waits for a line from the test. Ends if the test has ended."""
+    """Waits for a line from the test. If the test has ended, this process ends too."""
     if not sys.stdin.readline():
         sys.exit(0)
 
 
 def write(name: str, format: str, width: str, height: str, align: str) -> None:
-    """Waits for a reader, and writes the frames from the standard input. They are unpadded, and each follows its size."""
+    """Waits for a reader, and writes the frames from the standard input: for each, its size and its unpadded bytes."""
     tight = layout_of(format, int(width), int(height), 1)
     with rsshm.Writer(
         name, (int(height), int(width)), format=format, fps=30, lossless=True, stride_align=int(align)
@@ -47,7 +47,7 @@ def write(name: str, format: str, width: str, height: str, align: str) -> None:
 
 
 def read(name: str) -> None:
-    """Prints the frames up to the end of the stream. They are unpadded, and each follows its size."""
+    """Prints the frames up to the end of the stream: for each, its size and its unpadded bytes."""
     with rsshm.Reader(name, timeout=20) as reader:
         for frame in reader:
             data = b"".join(numpy.ascontiguousarray(plane).tobytes() for plane in frame.planes)
@@ -56,7 +56,7 @@ def read(name: str) -> None:
 
 
 def flood(name: str, size: str, seconds: str) -> None:
-    """Writes frames of equal bytes at full speed, drawn in place."""
+    """Draws frames in place at full speed. All bytes of a frame are equal."""
     until = time.monotonic() + float(seconds)
     count = 0
     with rsshm.Writer(name, (1, int(size)), format="GRAY8") as writer:
@@ -68,7 +68,7 @@ def flood(name: str, size: str, seconds: str) -> None:
 
 
 def steady(name: str, fps: str = "100") -> None:
-    """Writes frames at a rate, until the process is ended."""
+    """Writes ``fps`` frames a second, until the test ends this process."""
     with rsshm.Writer(name, (48, 64), format="GRAY8", fps=float(fps)) as writer:
         say("ready")
         count = 0
@@ -80,7 +80,7 @@ def steady(name: str, fps: str = "100") -> None:
 
 
 def poses(name: str) -> None:
-    """Writes structures at full speed, until the process is ended."""
+    """Writes structures at full speed, until the test ends this process."""
     values = [pose(value) for value in range(64)]
     with rsshm.struct_channel(name, Pose) as channel:
         while True:
@@ -89,7 +89,7 @@ def poses(name: str) -> None:
 
 
 def hold(name: str, count: str) -> None:
-    """Holds frames, and prints that it does. After a line from the test, checks them, and reads to the end of the stream."""
+    """Holds frames, and prints "holds". After a line from the test, checks them, and reads up to the end of the stream."""
     reader = rsshm.Reader(name, timeout=20)
     held: Any = []
     while len(held) < int(count):
@@ -114,7 +114,7 @@ def count(name: str) -> None:
 
 
 def semaphore(name: str) -> None:
-    """Takes the semaphore of the channel as the classic reader does, and holds it until a line from the test."""
+    """Takes the semaphore of the channel as the classic reader does, and holds it until the test sends a line."""
     import posix_ipc
 
     posix_ipc.Semaphore("/" + name).acquire(5)
@@ -126,7 +126,7 @@ def semaphore(name: str) -> None:
 
 
 def fork(name: str) -> None:
-    """A reader whose forked child outlives it. The child keeps everything that it has inherited."""
+    """Attaches a reader, and forks a child that lives longer than the reader."""
     reader = rsshm.Reader(name, timeout=20)
     frame = reader.read()
     while not frame.in_place:

@@ -24,7 +24,7 @@ TARGET = ROOT / "target" / "debug"
 PATIENCE = 20.0
 """Seconds to wait for something that must happen."""
 WORDS = 100_000
-"""Number of values in a :class:`Pose`. It is large, so that a copy takes a while and half of a change could be seen."""
+"""Number of values in a :class:`Pose`. It is so large that a reader could see a write that is half done."""
 
 
 class Channel:
@@ -77,9 +77,9 @@ class Process:
         return self.process.pid
 
     def read_line(self) -> str:
-        """The next line of its output."""
+        """The next line of the program's output."""
         assert self.process.stdout is not None
-        # A process that hangs is killed, so that the test fails with its error output.
+        # A process that hangs is killed, so that the test fails and shows the error output of the process.
         watchdog = threading.Timer(2 * PATIENCE, self.process.kill)
         watchdog.start()
         try:
@@ -110,7 +110,7 @@ class Process:
         return self.errors.read().decode(errors="replace")
 
     def wait_ok(self, given: bytes = b"") -> bytes:
-        """Writes the whole input, waits for the end, and returns the output. The program must end without an error."""
+        """Writes the whole input, waits until the program has ended, and returns its output. The program must succeed."""
         try:
             out, _ = self.process.communicate(given, timeout=PATIENCE)
         except subprocess.TimeoutExpired:
@@ -143,21 +143,21 @@ def peer(*arguments: object) -> List[str]:
 
 
 def gst(*pipeline: object) -> List[str]:
-    """The command of a pipeline."""
+    """The command that runs a pipeline."""
     return ["gst-launch-1.0", "-q", *(word for part in pipeline for word in str(part).split())]
 
 
 def gst_environment() -> Dict[str, str]:
-    """The environment of GStreamer with the new build of the plugin, and with fatal warnings.
+    """The environment in which GStreamer finds the new build of the plugin and warnings are fatal.
 
-    The plugin is alone in a directory, because GStreamer searches GST_PLUGIN_PATH recursively.
+    The plugin has its own directory, because GStreamer loads every plugin in and below GST_PLUGIN_PATH.
     """
     directory = ROOT / "target" / "python-plugin"
     directory.mkdir(parents=True, exist_ok=True)
     link = directory / "libgstrsshm.so"
     plugin = TARGET / "libgstrsshm.so"
     assert plugin.exists(), f"{plugin} is missing: cargo build --lib"
-    # The link may be of another checkout.
+    # A link from an earlier run may point to the plugin of another checkout.
     if not link.is_symlink() or os.readlink(link) != str(plugin):
         link.unlink(missing_ok=True)
         link.symlink_to(plugin)
@@ -219,7 +219,7 @@ def grey(value: int, shape: Sequence[int] = (48, 64)) -> Any:
 
 
 def is_even(array: Any) -> bool:
-    """Whether all samples are the same, as in frames that are not torn."""
+    """Whether all samples are equal. In a torn frame they differ."""
     return bool(array.min() == array.max())
 
 
@@ -236,5 +236,5 @@ def pose(value: int) -> Pose:
 
 
 def is_whole(value: Pose) -> bool:
-    """Whether all fields are those of one value."""
+    """Whether all fields are derived from one value."""
     return value.x == value.y == value.count and bool((numpy.frombuffer(value.words, numpy.uint32) == value.count).all())

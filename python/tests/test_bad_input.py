@@ -205,7 +205,7 @@ def test_invalid_header_is_refused_or_harmless(field: str, channel: Channel) -> 
         changed = bytearray(data)
         changed[member.offset : member.offset + member.size] = value.to_bytes(member.size, "little")
         problem = rsshm.Header.from_buffer_copy(changed).problem(len(changed))
-        # A wrong value of a field before slots_offset may be reported as a problem of slots_offset.
+        # If an earlier field is wrong, the error may name slots_offset instead of that field.
         assert problem is None or field in problem or field in ("magic", "slots_offset"), problem
         with channel.segment.open("r+b") as file:
             file.write(changed)
@@ -220,7 +220,7 @@ def test_invalid_header_is_refused_or_harmless(field: str, channel: Channel) -> 
 
 @pytest.mark.filterwarnings("ignore:.*more slots than its quota")
 def test_garbage_in_tables_crashes_no_reader_or_writer(channel: Channel) -> None:
-    """Every value in the tables that changes, and every descriptor, may have any value at any time."""
+    """Another process may write any value into the status, the tables and the descriptors at any time."""
     numbers = random.Random(11)
     with rsshm.Writer(channel.name, (48, 64), format="GRAY8", max_slots=8) as writer:
         writer.write(grey(0))
@@ -242,7 +242,7 @@ def test_garbage_in_tables_crashes_no_reader_or_writer(channel: Channel) -> None
         values = [0, 1, 2, 3, 63, 64, 255, 8192, 1 << 20, (1 << 31) - 1, 1 << 31, (1 << 32) - 1]
         frames = 0
         began = time.monotonic()
-        # Continue for a second, and on a busy machine until enough frames have arrived.
+        # Continue for at least a second. On a busy machine, continue until enough frames have arrived.
         while time.monotonic() - began < 1 or frames <= 10:
             assert time.monotonic() - began < PATIENCE, f"only {frames} frames arrive"
             for _ in range(numbers.randrange(4)):
@@ -260,7 +260,7 @@ def test_garbage_in_tables_crashes_no_reader_or_writer(channel: Channel) -> None
 
 
 def test_shrinking_file_crashes_no_observer(channel: Channel) -> None:
-    """An observer copies its frames by pread. (The tables are mapped: see docs/PROTOCOL.md.)"""
+    """An observer copies frames with pread, so a shorter file cannot crash it. (It maps the tables: see docs/PROTOCOL.md.)"""
     with rsshm.Writer(channel.name, (480, 640), format="GRAY8") as writer:
         writer.write(grey(1, (480, 640)))
         with rsshm.Observer(channel.name) as observer:

@@ -42,7 +42,7 @@ def library() -> dict:
 
 
 class Feed:
-    """A thread that publishes pictures, each of one value."""
+    """A thread that publishes pictures. All samples of a picture are equal."""
 
     def __init__(self, name: str, **options: Any) -> None:
         self.writer = rsshm.Writer(name, **options)
@@ -196,7 +196,7 @@ def test_example_reports_a_missing_channel(channel: Channel, start: Start) -> No
 
 
 def test_readers_in_the_documents_work(channel: Channel, tmp_path: Path) -> None:
-    """The first code in README.md beside the package, and the code in docs/PROTOCOL.md."""
+    """Runs the first example in the package's README.md, and the example in docs/PROTOCOL.md."""
     root = EXAMPLES.parents[1]
     first = (EXAMPLES.parent / "README.md").read_text().split("```python\n", 1)[1].split("```", 1)[0]
     protocol = (root / "docs" / "PROTOCOL.md").read_text().split("<!-- the example begins -->", 1)[1]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Frames: arrays of their planes, in place, for as long as one of them exists."""
+"""Frames: arrays of their planes, in place. A frame keeps its slot as long as one of its arrays exists."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_frame_is_unchanged_while_one_of_its_arrays_exists(channel: Channel) -> 
         reader = rsshm.Reader(channel.name, timeout=5)
         with in_place(writer, reader, 7) as frame:
             part = frame.array[::2, 3:9]
-        # Only a part of an array is left; the frame and the reader are gone.
+        # Only a part of one array remains. The frame and the reader are deleted.
         del frame
         reader.close()
         del reader
@@ -135,7 +135,7 @@ def test_slot_is_free_after_its_last_array(channel: Channel) -> None:
 
 
 def wait_without_a_frame(reader: rsshm.Reader) -> None:
-    """Lets the reader wait. While it waits, it prepares the next frame in the slot of the last one."""
+    """Lets the reader wait for a frame that does not come. While it waits, it prepares the next frame object."""
     with pytest.raises(rsshm.Timeout):
         reader.read(0)
 
@@ -153,7 +153,7 @@ def test_prepared_frame_keeps_its_slot(channel: Channel) -> None:
                 frame = reader.read()
                 assert frame.in_place and frame.pts_ns == value
                 part = frame.array[::2]
-                # The writer would draw here if the slot were not pinned.
+                # ``part`` still pins the slot. Otherwise the writer would draw into it below.
                 frame.release()
                 for later in range(3):
                     wait_without_a_frame(reader)
@@ -264,7 +264,7 @@ def test_end_of_stream_comes_after_the_last_frame(channel: Channel) -> None:
             writer.write(grey(value))
     channel.assert_gone()
     assert [frame.seq for frame in reader] == [2, 3]
-    # This is another stream.
+    # A new writer begins another stream.
     with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer:
         writer.write(grey(9))
         frame = reader.read()
@@ -301,7 +301,7 @@ def test_new_format_is_followed(channel: Channel) -> None:
             assert reader.read().array.shape == (40, 50)
             writer.set_format((20, 30, 3), fps=50)
             done = threading.Thread(target=lambda: writer.write(numpy.full((20, 30, 3), 2, numpy.uint8)))
-            # A lossless writer waits until its readers have followed.
+            # A lossless writer waits until its readers have attached to the new segment.
             done.start()
             frame = reader.read()
             done.join(5)
@@ -318,7 +318,7 @@ def test_encoded_stream_begins_and_continues_at_keyframes(channel: Channel) -> N
             frame = reader.read()
             assert frame.seq == 3 and frame.is_key
             assert [reader.read().seq for _ in range(2)] == [4, 5]
-            # These are more frames than the channel keeps, so the reader has missed some, and requests the next keyframe.
+            # The channel keeps fewer frames than these, so the reader misses some and requests a keyframe.
             for _ in range(200):
                 writer.write(b"frame", flags=delta)
             with pytest.raises(rsshm.Timeout):

@@ -24,7 +24,7 @@ def __getattr__(name):
 
 
 def evaluated_at_import(node: ast.AST) -> Iterator[ast.AST]:
-    """The expressions that run at the import of a module whose annotations are postponed."""
+    """The expressions that Python evaluates when it imports the module. The module must postpone its annotations."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         run = [*node.decorator_list, *node.args.defaults, *(value for value in node.args.kw_defaults if value)]
     elif isinstance(node, ast.Lambda):
@@ -41,7 +41,7 @@ def evaluated_at_import(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def numpy_subscripts(source: str) -> list[str]:
-    """The subscripted names of NumPy that run at import."""
+    """The expressions that subscript a name of NumPy and are evaluated at import."""
     return [
         ast.unparse(node)
         for node in evaluated_at_import(ast.parse(source))
@@ -58,7 +58,7 @@ def test_check_finds_numpy_alias() -> None:
 def test_no_numpy_name_is_subscripted_at_import(path: Path) -> None:
     source = path.read_text()
     assert numpy_subscripts(source) == []
-    # Otherwise annotations would run at import too.
+    # Without this import, Python would evaluate annotations at import too.
     assert path.name == "__init__.py" or "from __future__ import annotations" in source
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""The ctypes structures match the Rust crate. A test of the crate compares docs/PROTOCOL.md with it too."""
+"""The ctypes structures match the Rust crate. A test of that crate compares docs/PROTOCOL.md with it."""
 
 from __future__ import annotations
 

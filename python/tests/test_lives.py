@@ -83,7 +83,7 @@ def test_reader_follows_from_a_dead_python_writer_to_rsshmsink(channel: Channel,
         command, env = WRITERS["rsshmsink"](channel.name)
         second = start(command, env=env)
         frame = read_until(reader, "the new writer", lambda _: reader.reconnects == 1)
-        # The seq continues.
+        # The new writer continues the seqs of the dead one.
         assert frame.seq > seq
         second.signal(signal.SIGINT)
         second.wait_ok()
@@ -134,7 +134,7 @@ def test_only_lossless_writer_waits_for_a_stopped_reader(
             if how == signal.SIGKILL:
                 eventually("no reader is left", lambda: writer.readers == 0)
             else:
-                # The frames that it holds are unchanged.
+                # The frames that the stopped reader held are unchanged.
                 reader.signal(signal.SIGCONT)
                 reader.write_line("go on")
                 reader.expect("whole")
@@ -231,7 +231,7 @@ def test_forked_child_owns_no_reader(channel: Channel, start: Start) -> None:
         try:
             child = int(reader.read_line().removeprefix("child "))
             pinned = writer._channel._current.pinned
-            # The child has released what it inherited, but the parent is still a reader that holds a frame.
+            # The child has closed its inherited reader. The parent is still attached and holds a frame.
             time.sleep(0.1)
             assert writer.readers == 1 and pinned() != 0
             reader.kill()
@@ -453,7 +453,7 @@ def test_timestamps_use_the_monotonic_clock(channel: Channel, start: Start) -> N
     ],
 )
 def test_unusable_dev_shm_is_an_error_that_says_what_to_do(fault: str, words: list[str], start: Start) -> None:
-    """The message names the channel's file, not a staging file."""
+    """The error message names the channel's file, not a staging file."""
     path = str(Path(__file__).resolve().parents[1])
     writing = (
         f"import sys; sys.path.insert(0, {path!r}); import rsshm, numpy, os\n"
@@ -474,7 +474,7 @@ def test_unusable_dev_shm_is_an_error_that_says_what_to_do(fault: str, words: li
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small /dev/shm")
 @pytest.mark.parametrize("size, output", [("64k", "NoSpace"), ("1m", "NoSpace"), ("3m", "lives")])
 def test_small_dev_shm_is_an_error_or_limits_the_slots(size: str, output: str, channel: Channel, start: Start) -> None:
-    """A channel needs memory for three frames of 300 KB. It uses more if there is more."""
+    """A channel needs memory for three frames of 300 KB. It uses more memory if /dev/shm has more."""
     path = str(Path(__file__).resolve().parents[1])
     writing = (
         f"import sys; sys.path.insert(0, {path!r}); import rsshm, numpy, os\n"

@@ -70,7 +70,7 @@ class RustWriter:
 
 
 class GstReader:
-    """rsshmsrc converts frames to GStreamer's layout for elements that support no other."""
+    """rsshmsrc converts frames to GStreamer's layout, because filesink does not know other layouts."""
 
     def __init__(self, start: Start, name: str, directory: Path) -> None:
         self.file = directory / "read"

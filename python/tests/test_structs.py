@@ -34,7 +34,7 @@ def test_newest_value_can_be_read_repeatedly(channel: Channel) -> None:
 
 
 def read_50_values(reader: rsshm.StructChannel[Pose]) -> None:
-    """Checks that no value is half of a change. Continues until 50 different values have come, however long that takes."""
+    """Checks that each value is whole, until 50 different values have come."""
     seen = set()
     for _ in range(5000):
         value = reader.wait(PATIENCE)
@@ -66,7 +66,7 @@ def test_reader_never_sees_half_of_a_change_by_a_thread(channel: Channel) -> Non
 
 
 def test_reader_never_sees_half_of_a_change_by_a_process(channel: Channel, start: Start) -> None:
-    """The writer and the reader run at the same time, so that a change could be seen while it is made."""
+    """The writer and the reader run at the same time, so the reader could see a write that is half done."""
     start(python("poses", channel.name))
     with rsshm.struct_channel(channel.name, Pose) as reader:
         for _ in range(4):

@@ -26,7 +26,7 @@ SIZE = 640 * 480 * 3
 
 
 def is_whole(array: Any) -> bool:
-    """Whether all bytes are equal, and still are when they are read again."""
+    """Whether all bytes are equal, in each of two checks."""
     first = array[0]
     return bool((array == first).all() and (array == first).all())
 
@@ -76,10 +76,10 @@ def test_no_frame_is_torn(writer: str, channel: Channel, start: Start) -> None:
 
 
 def test_original_demonstration_tears_frames() -> None:
-    """One buffer under a semaphore, and a view of it that is used after the semaphore is released.
+    """The demonstration protects one buffer with a semaphore, but uses a view of it after it has released the semaphore.
 
-    Each test prints how many frames were torn: none above, some here. If no frame were torn here, the test above could not
-    detect torn frames.
+    Each test prints how many frames were torn. The test above must find none, and this test must find some. It shows
+    that the check detects torn frames.
     """
     name = f"/rsshm-pytest-demonstration-{os.getpid()}"
     semaphore = posix_ipc.Semaphore(name, posix_ipc.O_CREX, initial_value=1)
@@ -89,7 +89,7 @@ def test_original_demonstration_tears_frames() -> None:
     child = os.fork()
     buffer = numpy.frombuffer(mmap.mmap(memory.fd, SIZE), numpy.uint8)
     if child == 0:
-        # The parent kills this process. The limit ends it if the parent was killed itself.
+        # The parent kills this process. If the parent itself is killed, the limit ends this process.
         value = 0
         while time.monotonic() < limit:
             value = (value + 1) & 0xFF
