@@ -68,8 +68,8 @@ struct MemberProcess {
     last_at: u64,
     /// The time in which the process has received no frame although frames were published.
     time_without_frames: Duration,
-    /// Whether the process never kills itself at failpoints.
-    /// The run kills a writer of this type rarely, and a reader of this type never.
+    /// Whether the process never kills itself at failpoints. The run kills an immune writer rarely, and
+    /// an immune reader never.
     is_immune: bool,
     usage: Vec<(Duration, Usage)>,
 }
