@@ -11,12 +11,13 @@ use std::{
 
 use rsshm_channel::ChannelName;
 
-/// A unique channel name. Dropping the value removes the channel's files, so they are removed even if the test fails.
+/// A unique channel name. Dropping the value removes the channel's files. The files are therefore removed even if the
+/// test fails.
 #[derive(Debug)]
 pub struct Channel(pub ChannelName);
 
 impl Channel {
-    /// Makes a name that no other test uses, in this process or in another.
+    /// Makes a name that no other test in this process or in another process uses.
     #[expect(clippy::new_without_default, reason = "each value is another one")]
     pub fn new() -> Self {
         // Relaxed, because the values only have to differ from each other.

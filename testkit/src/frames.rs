@@ -2,12 +2,12 @@
 
 //! Test frames. The bytes of a frame identify it and show whether it is whole.
 
-/// The eight bytes of which the frame `number` consists.
+/// The eight bytes that the frame `number` repeats.
 fn word(number: u32) -> [u8; 8] {
     (u64::from(number) | u64::from(!number) << 32).to_ne_bytes()
 }
 
-/// Draws the frame `number` into `bytes`. The frame repeats eight bytes that contain the number.
+/// Draws the frame `number` into `bytes`. The frame repeats eight bytes that contain `number`.
 pub fn fill(bytes: &mut [u8], number: u32) {
     for (to, from) in bytes.iter_mut().zip(word(number)) {
         *to = from;
@@ -20,7 +20,7 @@ pub fn fill(bytes: &mut [u8], number: u32) {
     }
 }
 
-/// The number that [`fill`] drew into `bytes`. `None` if the bytes are torn or too few.
+/// The number that [`fill`] drew into `bytes`. `None` if the frame is torn, or if there are fewer than eight bytes.
 pub fn check(bytes: &[u8]) -> Option<u32> {
     let first: [u8; 8] = bytes.get(..8)?.try_into().ok()?;
     let number = u64::from_ne_bytes(first) as u32;

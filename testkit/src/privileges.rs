@@ -12,7 +12,7 @@ use std::{
 
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 
-/// The ID of the user "nobody", who owns no files. The group with this ID is "nogroup".
+/// The ID of the user "nobody", who owns no files. It is also the ID of the group "nogroup".
 pub const NOBODY: u32 = 65534;
 
 /// Whether this process may become another user.
@@ -20,8 +20,8 @@ pub fn is_root() -> bool {
     Uid::effective().is_root()
 }
 
-/// Changes the user and the group of this process. The change cannot be undone, so only the process of a role may call
-/// this function.
+/// Changes the user and the group of this process. The process cannot undo the change, so only the process of a role
+/// may call this function.
 pub fn become_user(user: u32, group: u32) {
     setgroups(&[]).expect("the supplementary groups are dropped");
     setgid(Gid::from_raw(group)).expect("the group changes");
@@ -56,7 +56,7 @@ impl ProgramForAll {
         self.0.join("test")
     }
 
-    /// The command that starts this program as `user`, with the arguments and the environment of `command`.
+    /// The command that starts the copied program as `user`, with the arguments and the environment of `command`.
     pub fn command(&self, command: &Command, user: u32) -> Command {
         let mut other = Command::new(self.program());
         other

@@ -27,7 +27,7 @@ use crate::wait::{PATIENCE, wait_until};
 
 /// A running program. It is killed when the value is dropped.
 ///
-/// The program's output goes to a file in memory. A pipe would block a program that prints much.
+/// The program's output goes to a file in memory, because a full pipe would block the program.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -39,7 +39,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program without input. Its output on stdout and stderr is collected, and is shown if the test fails.
+    /// Starts a program whose stdin is empty. Its stdout and stderr are collected, and are shown if the test fails.
     #[track_caller]
     pub fn start(mut command: Command) -> Self {
         let output = new_output();
@@ -81,7 +81,7 @@ impl Process {
         String::from_utf8_lossy(&self.read_from(0)).into_owned()
     }
 
-    /// The output from `offset` on. The process writes at the file's own offset, which the call does not change.
+    /// The output from `offset` on. This call does not move the file position at which the process writes.
     fn read_from(&self, offset: u64) -> Vec<u8> {
         let length = self.output.metadata().expect("the size of the output").len();
         let mut bytes = vec![0; length.saturating_sub(offset) as usize];
@@ -94,7 +94,7 @@ impl Process {
     pub fn receive(&mut self) -> String {
         let started = Instant::now();
         loop {
-            // `is_running` is read before the output. If the process has ended by then, the file contains all its
+            // `is_running` is read before the output: if the process has already ended, the file contains all its
             // output.
             let is_running = self.is_running();
             if let Some(line) = self.try_receive() {
@@ -186,7 +186,7 @@ impl Process {
         }
     }
 
-    /// Waits until the program ends by itself with success. Returns its output.
+    /// Waits until the program ends by itself, and returns its output. The program must exit with code 0.
     #[track_caller]
     pub fn wait_ok(&mut self) -> String {
         let status = self.wait();
@@ -194,7 +194,7 @@ impl Process {
         self.output()
     }
 
-    /// Waits until the program ends by itself with an error, not by a signal. Returns its output.
+    /// Waits until the program ends by itself, and returns its output. The program must exit with an error code.
     #[track_caller]
     pub fn wait_error(&mut self) -> String {
         let status = self.wait();
@@ -236,7 +236,7 @@ impl Drop for Process {
     }
 }
 
-/// A file in memory for a program's output. stdout and stderr share this file, so each write appends to the file.
+/// A file in memory for a program's output. It is in append mode, because stdout and stderr may share the file.
 fn new_output() -> File {
     let file = File::from(memfd_create("output", MFdFlags::MFD_CLOEXEC).expect("a file in memory"));
     fcntl(file.as_fd(), FcntlArg::F_SETFL(OFlag::O_APPEND)).expect("append mode");

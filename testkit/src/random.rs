@@ -35,24 +35,24 @@ impl Random {
         self.within(0..1000) < permille
     }
 
-    /// A time of whole milliseconds. Their number is in `range`.
+    /// A time in whole milliseconds, whose number is in `range`.
     pub fn millis(&mut self, range: Range<u64>) -> Duration {
         Duration::from_millis(self.within(range))
     }
 
-    /// A size whose number of bits is in `bits`, so that each order of magnitude is equally frequent.
+    /// A size from 2^n to 2^(n+1) - 1 for a random `n` in `bits`, so that small and large sizes are equally frequent.
     pub fn size(&mut self, bits: Range<u64>) -> usize {
         let low = 1 << self.within(bits);
         self.within(low..2 * low) as usize
     }
 
-    /// Returns `true` about once per time `mean`, if it is called once per time `step`.
+    /// Whether an event happens in this step. If the caller asks once per `step`, the average is one event per `mean`.
     pub fn happens(&mut self, step: Duration, mean: Duration) -> bool {
         self.within(0..1 << 32) < ((step.as_secs_f64() / mean.as_secs_f64()) * (1u64 << 32) as f64) as u64
     }
 }
 
-/// Scatters the bits of a number over the whole word.
+/// Mixes the bits of a number, so that each bit of the result depends on all its bits.
 pub fn mix(mut number: u64) -> u64 {
     number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -3,7 +3,7 @@
 //! Roles: functions of a test program. Each role runs in its own process.
 //!
 //! The test program starts itself again with the name of a role in `RSSHM_ROLE`. In the new process, a constructor
-//! calls the role's function and ends the process. The constructor runs before `main`, and so before the test harness.
+//! calls the role's function and ends the process. The constructor runs before `main`, so no test harness runs.
 //!
 //! ```no_run
 //! use rsshm_testkit::role::{self, Role, listen, say};
@@ -43,7 +43,7 @@ const VARIABLE: &str = "RSSHM_ROLE";
 /// The exit code of a role that panicked. Any Rust program that panics has this exit code.
 const PANICKED: i32 = 101;
 
-/// The function that a process in a role runs, with the process's arguments. The process ends when the function
+/// The function of a role. It receives the arguments of the role's process, and the process ends when the function
 /// returns.
 pub type Role = fn(&[&str]);
 
@@ -69,7 +69,7 @@ pub fn start(role: &str, arguments: &[&str]) -> Process {
     Process::converse(command(role, arguments))
 }
 
-/// Starts a process in a role through `wrapper`, a command that runs the rest of its command line.
+/// Starts a process in a role through the command `wrapper`. The command has to run the rest of its command line.
 #[track_caller]
 pub fn start_within(wrapper: &[&str], role: &str, arguments: &[&str]) -> Process {
     let inner = command(role, arguments);
@@ -104,16 +104,15 @@ pub fn listen() -> String {
     line.trim_end().to_owned()
 }
 
-/// In the role's process: returns a receiver of the lines from the test. A role that does other work between the lines
-/// needs a receiver.
+/// In the role's process: returns a receiver of the lines from the test. With a receiver, a role can do other work
+/// between the lines.
 pub fn lines() -> mpsc::Receiver<String> {
     let (sender, lines) = mpsc::channel();
     std::thread::spawn(move || while sender.send(listen()).is_ok() {});
     lines
 }
 
-/// Runs the role for which this process was started, and ends the process. Returns only if the process was not started
-/// for a role.
+/// Runs the role for which this process was started, and ends the process. Returns only if `RSSHM_ROLE` is not set.
 ///
 /// [`roles!`](crate::roles) calls this function before `main`.
 #[doc(hidden)]
@@ -124,8 +123,8 @@ pub fn play(tables: &[&[(&str, Role)]]) {
     // Programs that the role starts must not play the role again.
     // SAFETY: this runs before `main`, so that no other thread reads or changes the environment.
     unsafe { std::env::remove_var(VARIABLE) };
-    // A write to a closed pipe must return an error instead of causing a signal. Rust's runtime also arranges this, but
-    // only just before `main`.
+    // With SIGPIPE ignored, a write to a closed pipe returns an error. Rust's runtime also ignores SIGPIPE, but only
+    // later, just before `main`.
     // SAFETY: SIG_IGN installs no handler, so no code has to be async-signal-safe.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }.expect("SIGPIPE is ignored");
 

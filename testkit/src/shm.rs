@@ -9,8 +9,8 @@ use crate::{privileges, skip};
 /// Options of `unshare` for a private mount namespace.
 pub const OWN_MOUNTS: [&str; 3] = ["--mount", "--propagation", "private"];
 
-/// A command that runs the rest of its command line in new `namespaces` (options of `unshare`). `None` if the system
-/// does not allow this.
+/// A command that runs the rest of its command line in new namespaces. `namespaces` are options of `unshare`. `None` if
+/// the system does not allow new namespaces.
 pub fn unshared(namespaces: &[&'static str]) -> Option<Vec<&'static str>> {
     let mut wrapper = vec!["unshare"];
     if !privileges::is_root() {
@@ -30,7 +30,7 @@ pub fn mount(size: &str) {
     assert!(status.success(), "{mount:?}: {status}");
 }
 
-/// Creates a file that takes all memory that is left in the file system of `path`.
+/// Creates the file `path`, and writes to it until its file system is full.
 pub fn fill_up(path: impl AsRef<Path>) {
     let mut file = File::create(path).expect("a new file");
     while file.write_all(&[1; 4096]).is_ok() {}

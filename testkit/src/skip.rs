@@ -47,15 +47,15 @@ macro_rules! need_program {
     };
 }
 
-/// Prints and records a skipped test for [`skip!`]. `_here` is a function inside the test, so its type contains the
-/// test's name.
+/// Prints and records a skipped test for [`skip!`]. `_here` is a function inside the test, so the name of its type
+/// contains the test's name.
 pub fn record<F>(_here: &F, reason: impl std::fmt::Display) {
     let here = std::any::type_name::<F>();
     let test = here.strip_suffix("::here").unwrap_or(here);
     let line = format!("SKIPPED {test}: {reason}\n");
     print!("{line}");
     if let Some(path) = env::var_os(SKIPPED).filter(|path| !path.is_empty()) {
-        // The line is written with one call in append mode, because tests in other processes use the same file.
+        // One call writes the line in append mode, because tests in other processes write to this file too.
         let file = File::options().create(true).append(true).open(&path);
         let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
         written.unwrap_or_else(|error| panic!("{}: {error}", path.display()));

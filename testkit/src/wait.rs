@@ -10,14 +10,13 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// The pause between two checks of a condition.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Waits until `condition` holds, for [`PATIENCE`] at most. Returns the time that this took.
+/// Waits at most [`PATIENCE`] until `condition` holds. Panics with `what` if it does not. Returns the time of the wait.
 #[track_caller]
 pub fn eventually(what: &str, condition: impl FnMut() -> bool) -> Duration {
     wait_until(what, PATIENCE, condition)
 }
 
-/// Waits until `condition` holds. Panics with `what` if it does not hold within `limit`. Returns the time that this
-/// took.
+/// Waits until `condition` holds. Panics with `what` if it does not hold within `limit`. Returns the time of the wait.
 #[track_caller]
 pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) -> Duration {
     let started = Instant::now();

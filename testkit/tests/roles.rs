@@ -106,7 +106,7 @@ fn skipping(file: &std::path::Path) -> std::process::Command {
     command
 }
 
-/// The test `skip_is_recorded_with_test_name` runs this test in a process with the variable `SKIP_NOW`.
+/// The test `skip_is_recorded_with_test_name` runs this test again, in a process with the variable `SKIP_NOW`.
 #[test]
 fn skips_on_request() {
     if std::env::var_os("SKIP_NOW").is_some() {

@@ -9,7 +9,7 @@ use rsshm_testkit::chaos::{self, Plan};
 
 rsshm_testkit::roles!(chaos::ROLES);
 
-/// The longest time of a run, in seconds. It is short, so that a long test has many runs and uses many seeds.
+/// The longest time of a run, in seconds. The runs are short, so that a long test uses many seeds.
 const RUN_SECONDS: u64 = 60;
 
 /// Kill and stop programs at any instruction, and check every frame that the other programs receive.

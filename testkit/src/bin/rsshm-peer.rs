@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A plain peer, for tests of other programs and for experiments.
+//! A peer without GStreamer, for tests of other programs and for experiments.
 
 use std::{
     error::Error,
@@ -152,7 +152,7 @@ fn check(name: &str, seconds: f64) -> Outcome {
                 let bytes = frame.bytes(&copy);
                 let value = bytes.first().copied().unwrap_or_default();
                 let is_whole = || rsshm_testkit::frames::is_filled(bytes, value);
-                // The check runs twice, because a pinned frame must not change while the reader holds it.
+                // The frame is checked twice, because a pinned frame must not change while the reader holds it.
                 torn += u64::from(!(is_whole() && is_whole()));
             }
             Next::EndOfStream => break,

@@ -24,8 +24,8 @@ pub enum Kind {
     Writer,
     /// A pipeline that ends in rsshmsink.
     Sink,
-    /// A reader that holds a few frames in place. This kind and the kinds below use the channel crate, except the kinds
-    /// that are pipelines.
+    /// A reader that holds a few frames in place. This kind and the kinds below are readers. They use the channel
+    /// crate, unless they are pipelines.
     InPlace,
     /// Copies each frame.
     Copying,
@@ -106,7 +106,7 @@ pub struct Assignment {
     pub epoch: u32,
 }
 
-/// The data that a process works with.
+/// The data of one process: its assignment, the shared board, its counters and the file of findings.
 pub struct ProcessContext {
     pub assignment: Assignment,
     pub board: &'static Board,
@@ -153,7 +153,7 @@ impl ProcessContext {
 }
 
 /// The time at which this process was last continued after a stop. All accesses are relaxed, because no other data
-/// depends on it.
+/// depends on this time.
 static CONTINUED_AT: AtomicU64 = AtomicU64::new(0);
 
 /// From this call on, each continuation of this process after a stop is recorded.
@@ -166,17 +166,17 @@ fn record_continues() {
     unsafe { sigaction(Signal::SIGCONT, &action) }.unwrap();
 }
 
-/// The time from `began` to `ended` in nanoseconds. If this process was stopped and continued in this time, the result
-/// is the time from the last continuation.
+/// The time from `began` to `ended` in nanoseconds. If this process was continued after `began`, the result is the time
+/// from the last continuation to `ended`.
 pub fn awake_between(began: u64, ended: u64) -> u64 {
     if ended - began > 10_000_000 {
-        // Another thread may run the signal handler, and may not have stored the time yet. So this thread waits a moment.
+        // If another thread runs the signal handler, it may not have stored `CONTINUED_AT` yet. So this thread waits.
         std::thread::sleep(Duration::from_millis(20));
     }
     ended.saturating_sub(began.max(CONTINUED_AT.load(Relaxed)))
 }
 
-/// Whether this process was stopped and continued since `began`.
+/// Whether this process was continued after a stop since `began`.
 pub fn was_stopped_since(began: u64) -> bool {
     CONTINUED_AT.load(Relaxed) > began
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The shared memory of the processes of a run. It remains when a process is killed.
+//! The memory that the processes of a run share. Its contents remain when a process is killed.
 //!
 //! All accesses except those to [`Board::slots`] are relaxed, because the atomics are counters and flags, and no other
 //! data depends on them.
@@ -70,7 +70,7 @@ pub struct Board {
     pub request: AtomicU32,
     pub writer_request: AtomicU32,
     /// The writer's answer to `COUNT_SLOTS`: the number of committed slots plus 1. The writer's release store pairs
-    /// with the run's acquire load, so that the run sees the [`slots_used`](Self::slots_used) of this answer.
+    /// with the run's acquire load, so that the run then also reads this answer's [`slots_used`](Self::slots_used).
     pub slots: AtomicU64,
     /// The second part of the answer to `COUNT_SLOTS`: the number of slots that could be used.
     pub slots_used: AtomicU64,
@@ -108,8 +108,8 @@ impl Board {
         self.killed_at[incarnation as usize % MAX_DEATHS].store(at, Relaxed);
     }
 
-    /// Forgets the death of the writer before `incarnation`. The writer `incarnation` was stopped before its first
-    /// frame, so the time since that death is not a recovery time.
+    /// Forgets the death of the writer before `incarnation`. A writer calls this if it was stopped before its first
+    /// frame, because the stop would make the recovery time too long.
     pub fn forget_death_before(&self, incarnation: u32) {
         self.killed_at[incarnation.wrapping_sub(1) as usize % MAX_DEATHS].store(0, Relaxed);
     }
@@ -135,8 +135,8 @@ impl Board {
     }
 }
 
-/// The file in which violations are recorded. Each violation is written with one call, so the record remains if the
-/// process is killed.
+/// The file in which violations are recorded. A process writes each violation with one call, so the file has every
+/// violation even if the process is killed later.
 #[derive(Clone)]
 pub struct Findings(PathBuf);
 

@@ -18,7 +18,7 @@ pub struct ReceivedFrame<'a> {
     /// The seq of the frame. `None` in a pipeline, because a pipeline does not know the seq.
     pub seq: Option<u64>,
     pub offset: u64,
-    /// The number of frames missed since the last received frame.
+    /// The number of frames that the reader missed since the last frame it received.
     pub missed: u64,
 }
 
@@ -27,17 +27,17 @@ pub struct ReceivedFrame<'a> {
 pub struct FrameChecker {
     last: Option<Tag>,
     last_seq: u64,
-    /// The incarnation of the last frame's writer, and the difference between its seq and its serial.
+    /// The incarnation of the last frame's writer, and the difference between the frame's seq and its serial.
     ahead: Option<(u32, u64)>,
-    /// Whether the reader has lost its writer or was replaced by another reader since the last frame.
+    /// Whether, since the last frame, the reader has lost its writer or another reader has replaced it.
     is_interrupted: bool,
     /// The tag of the last event. The next frame must have been published after this event.
     after: Option<Tag>,
 }
 
 impl FrameChecker {
-    /// Records that the next frame need not directly follow the last one. If another reader continues
-    /// (`is_new_reader`), the next frame may even be the last frame again.
+    /// Records that the next frame need not directly follow the last one. If another reader has replaced this one
+    /// (`is_new_reader`), it may receive the last frame again.
     pub fn interrupt(&mut self, is_new_reader: bool) {
         self.is_interrupted = true;
         if is_new_reader {
@@ -113,7 +113,7 @@ impl FrameChecker {
         self.check_missed(context, frame, tag, last);
     }
 
-    /// Checks that all frames of a writer have the same difference between seq and serial.
+    /// Checks that the difference between seq and serial is equal for all frames of a writer.
     fn check_seq(&mut self, context: &ProcessContext, frame: &ReceivedFrame, tag: Tag) {
         let Some(seq) = frame.seq.filter(|_| tag.kind == COUNTED_FRAME) else {
             return;
@@ -128,7 +128,7 @@ impl FrameChecker {
         }
     }
 
-    /// If this is the first frame of a writer, records the time since the death of the writer before it.
+    /// If this is the first frame from a new writer, records the time since the death of the previous writer.
     fn record_recovery(&self, context: &ProcessContext, tag: Tag, now: u64) {
         let is_new_writer = self.last.is_some_and(|last| last.incarnation != tag.incarnation);
         if is_new_writer
@@ -167,7 +167,7 @@ impl FrameChecker {
         }
     }
 
-    /// Checks the metadata of a frame.
+    /// Checks that the metadata of a frame has the frame's tag.
     pub fn metadata(context: &ProcessContext, tag: Tag, bytes: &[u8]) {
         let read = Tag::read(bytes);
         if read != Ok(tag) {

@@ -2,8 +2,8 @@
 
 //! The content of frames, events, metadata and messages.
 //!
-//! A head identifies the frame. The rest of the content repeats one word, which depends on the whole head. So one
-//! comparison of memory checks every byte, and detects every byte that belongs to another frame.
+//! The content begins with a head, which identifies the frame. The rest repeats one word, which is a hash of the head.
+//! One comparison of memory therefore checks every byte, and detects bytes of another frame.
 
 use crate::random::mix;
 
@@ -14,11 +14,11 @@ pub const HEAD: usize = 48;
 /// The identity of a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tag {
-    /// The number of the writer. Each writer that starts gets the next number.
+    /// The number of the writer. The numbers follow the order in which the writers start.
     pub incarnation: u32,
     /// The number of writers that have closed before this one. Seqs begin again after a close.
     pub epoch: u32,
-    /// The number of the caps. Each writer counts its own caps.
+    /// The number of the caps. Each writer numbers its own caps.
     pub caps: u32,
     /// [`FRAME`], [`COUNTED_FRAME`], [`EVENT`] or [`MESSAGE`].
     pub kind: u32,
@@ -27,11 +27,11 @@ pub struct Tag {
 }
 
 pub const FRAME: u32 = 1;
-/// The kind of a frame whose writer publishes every frame that gets a serial.
+/// The kind of a frame whose writer publishes a frame for every serial, without gaps.
 pub const COUNTED_FRAME: u32 = 2;
 pub const EVENT: u32 = 3;
 pub const MESSAGE: u32 = 4;
-/// The kind of the events that the writer publishes.
+/// The event kind, in the channel, of the events that a chaos writer publishes.
 pub const OWN_EVENT: u32 = 7777;
 
 impl Tag {
@@ -76,7 +76,7 @@ impl Tag {
         }
     }
 
-    /// The content of this tag with `size` bytes, or with the size of the head if the head is larger.
+    /// The content of this tag. It has `size` bytes, but at least the size of the head.
     pub fn bytes(&self, size: usize) -> Vec<u8> {
         let mut bytes = vec![0; size.max(HEAD)];
         self.fill(&mut bytes);
@@ -123,10 +123,10 @@ impl Tag {
         ))
     }
 
-    /// The caps of frames of `size` bytes. `size` is a multiple of 4096. The caps contain [`caps_id`](Self::caps_id)
-    /// and `filler` additional bytes.
+    /// The caps for frames of `size` bytes, a multiple of 4096. The caps contain [`caps_id`](Self::caps_id) and
+    /// `filler` additional bytes.
     pub fn caps_string(&self, size: usize, filler: usize) -> String {
-        // Rows of this width need no padding, so GStreamer computes the same size for a frame.
+        // Rows of this width need no padding, so the frame size that GStreamer computes from the caps is `size`.
         let width = if size.is_multiple_of(64 * 256) { 256 } else { 64 };
         let filler = "z".repeat(filler);
         format!(
@@ -142,7 +142,7 @@ impl Tag {
     }
 }
 
-/// The part of `caps` that [`Tag::caps_id`] made.
+/// The identity in `caps` (see [`Tag::caps_id`]).
 pub fn caps_id_in(caps: &str) -> Option<&str> {
     let (_, rest) = caps.split_once("chaos=(string)")?;
     rest.split([',', ';']).next()

@@ -16,7 +16,7 @@ use nix::{
 };
 use rsshm_channel::layout::{FIRST_READER_BYTE, MAGIC, MAX_READERS};
 
-/// The integer of N bytes at the offset `at` of a file; 0 if the offset is beyond the end of the file.
+/// The integer of N bytes at the offset `at` of a file. It is 0 if the file ends before the offset.
 fn number<const N: usize>(file: &File, at: u64) -> u64 {
     let mut bytes = [0; 8];
     let _ = file.read_exact_at(&mut bytes[..N], at);
@@ -39,7 +39,7 @@ fn locked_entries(lock_file: &File) -> Vec<usize> {
     (0..MAX_READERS).filter(is_locked).collect()
 }
 
-/// Describes the locks of a channel, and all segments that its writer has open.
+/// Describes the locked reader entries of a channel, and all segments that its writer has open.
 pub fn dump(channel: &str, writer: Pid) -> String {
     let mut text = String::new();
     if let Ok(lock_file) = File::open(format!("/dev/shm/sem.{channel}")) {

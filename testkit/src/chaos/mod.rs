@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Chaos: a test in which no faulty program may disturb the other programs.
+//! Chaos: a test that programs which die or stop do not disturb the other programs.
 //!
 //! A run has one writer and readers of all kinds on one channel. The run kills and stops processes at arbitrary
 //! instructions. Each process also kills and stops itself at the failpoints of the protocol. Killed processes are
 //! started again. Readers check every byte of every frame when the frame arrives, and again when they release the
 //! frame.
 //!
-//! The same seed gives the same mix of events. Their order may differ, because it also depends on the machine's timing.
+//! Two runs with the same seed make the same random choices. The order of events may still differ, because it also
+//! depends on the machine's timing.
 
 mod assignment;
 mod board;
@@ -39,7 +40,7 @@ pub const ROLES: &[(&str, Role)] = &[(PROCESS, play)];
 pub struct Plan {
     /// The seed of all random numbers of the run.
     pub seed: u64,
-    /// How long processes are killed and stopped.
+    /// For how long the run kills and stops processes.
     pub time: Duration,
     /// Whether the writer waits for its readers.
     pub lossless: bool,
@@ -51,9 +52,9 @@ pub fn new_seed() -> u64 {
     now.as_millis() as u64 % 1_000_000_000
 }
 
-/// Runs the plans in order and prints their tables. Fails with the findings of the first run that has findings.
+/// Runs the plans in order and prints a table for each. Fails with the findings of the first run that has findings.
 ///
-/// Writes `report.json` to `directory`, and also the output of the processes if a run fails.
+/// Writes `report.json` to `directory`. If a run fails, the output of its processes is also there.
 pub fn run(plans: &[Plan], directory: &Path) -> Result<(), String> {
     let mut reports = Vec::new();
     let mut sum: Option<report::Report> = None;

@@ -101,8 +101,7 @@ struct Stamper {
 }
 
 impl Stamper {
-    /// Fills a frame. For one frame in ten, the pipeline allocates other memory, so that the sink has to copy the
-    /// frame.
+    /// Fills a frame. One frame in ten gets memory that is not a slot, so that the sink has to copy the frame.
     fn stamp(&mut self, buffer: &mut gst::Buffer, caps: &gst::CapsRef) {
         let caps = caps.to_string();
         let number = caps_id_in(&caps).and_then(|id| id.split_once('g')?.1.parse().ok());
@@ -125,7 +124,7 @@ impl Stamper {
     }
 }
 
-/// Waits a moment for messages of the pipeline. Returns `false` if the pipeline has failed.
+/// Waits up to 20 ms for an error or a warning of the pipeline. Returns `false` if the pipeline has failed.
 fn check_messages(context: &ProcessContext, pipeline: &Pipeline) -> bool {
     let types = [gst::MessageType::Error, gst::MessageType::Warning];
     let bus = pipeline.bus().unwrap();
@@ -135,7 +134,7 @@ fn check_messages(context: &ProcessContext, pipeline: &Pipeline) -> bool {
             context.found_other(&format!("{} ({:?})", error.error(), error.debug()));
             false
         }
-        // The sink warns if a process stops while it holds the semaphore. This happens in every run.
+        // The sink warns if a process is stopped while it holds the semaphore. Such stops happen in every run.
         Some(gst::MessageView::Warning(warning)) if warning.error().message().contains("held its semaphore") => true,
         Some(gst::MessageView::Warning(warning)) => {
             context.found_other(&format!("{} ({:?})", warning.error(), warning.debug()));
@@ -209,8 +208,8 @@ pub fn read(assignment: Assignment) {
         source: pipeline.by_factory("rsshmsrc").downgrade(),
     }));
     let in_probe = Arc::clone(&reading);
-    // The probe is at the source's pad. When a buffer passes the pad, the source's statistics include this buffer and
-    // no later one.
+    // The probe is at the source's pad. When a buffer passes the pad, the source's statistics include this buffer, but
+    // no later buffer.
     pipeline
         .pad("rsshmsrc", "src")
         .add_probe(gst::PadProbeType::BUFFER, move |pad, info| {

@@ -104,10 +104,10 @@ struct ReaderPlayer {
     checker: FrameChecker,
     copy: Vec<u8>,
     held: VecDeque<HeldFrame>,
-    /// The thread that releases frames, in readers of the kind `Threaded`.
+    /// The thread that releases frames. Only readers of the kind `Threaded` have one.
     releaser: Option<Releaser>,
     messages: u64,
-    /// The number of frames until the next detachment, in readers of the kind `Guest`.
+    /// The number of frames until the reader detaches. Only readers of the kind `Guest` use it.
     stay: u64,
 }
 
@@ -176,7 +176,7 @@ impl ReaderPlayer {
                 self.stay = self.stay.saturating_sub(1);
             }
             Ok(Next::Event(event)) if event.kind == OWN_EVENT => self.checker.event(&context, &event.bytes),
-            // rsshmsink published this event, so there is nothing to check in it.
+            // rsshmsink published this event. It contains no tag, so there is nothing to check.
             Ok(Next::Event(_)) => {}
             Ok(Next::EndOfStream) => drop(context.counters.ends.fetch_add(1, Relaxed)),
             Ok(Next::Lost) => {
@@ -193,11 +193,11 @@ impl ReaderPlayer {
         }
     }
 
-    /// Checks a frame. Returns it as a held frame, unless it is torn.
+    /// Checks a frame. Returns it as a held frame, or `None` if it is torn.
     fn take(&mut self, frame: Frame) -> Option<HeldFrame> {
         let context = &self.context;
         let arrived = ReceivedFrame {
-            // For a copy, the check gets all bytes. `Frame::bytes` would hide that a copy is larger than the frame.
+            // If the frame was copied, the whole copy is checked. `Frame::bytes` would hide a copy that is too large.
             bytes: match &frame.data {
                 FrameData::InPlace(pinned) => pinned.as_ref(),
                 _ => &self.copy,
@@ -231,7 +231,7 @@ impl ReaderPlayer {
         self.reader.handle().send_message(&message.bytes(size as usize));
     }
 
-    /// Detaches, keeps its frames, and attaches again.
+    /// Detaches and attaches again. The reader keeps its held frames meanwhile.
     fn attach_again(&mut self) {
         self.stay = self.random.within(1..20);
         let options = ReaderOptions::default().read_only(self.manner.is_read_only);

@@ -20,10 +20,10 @@ use super::{
     board::{Counters, Findings},
 };
 
-/// The growth of a process is checked only if the process is at least this old.
+/// The minimum age of a process whose growth is checked.
 const MIN_AGE: Duration = Duration::from_secs(10);
-/// The largest accepted growth of a process's resources from early to late in its life. Some growth is normal: the C
-/// library keeps memory, and a reader keeps segments while it holds frames in them.
+/// The largest accepted growth of a process's resources (see [`Report::add_usage`]). Some growth is normal: the C
+/// library keeps freed memory, and a reader keeps a segment mapped while it holds frames in it.
 const MAX_GROWTH: Usage = Usage {
     descriptors: 4,
     mappings: 12,
@@ -68,7 +68,7 @@ impl Usage {
     }
 }
 
-/// The growth of the long-lived processes of one kind.
+/// The number of processes of one kind that lived long enough, and the largest growth of each resource.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 struct Growth {
     processes: u64,
@@ -173,7 +173,7 @@ impl Figures {
     }
 }
 
-/// The result of a run, or the sum of several.
+/// The result of a run, or the sum of the results of several runs.
 #[derive(Debug)]
 pub struct Report {
     seed: u64,
@@ -245,7 +245,7 @@ impl Report {
         }
     }
 
-    /// Records how long a reader received no frame although frames were published.
+    /// Records a time in which a reader received no frame although frames were published.
     pub fn add_time_without_frames(&mut self, time: Duration) {
         self.longest_without_frames = self.longest_without_frames.max(time);
     }
@@ -267,7 +267,7 @@ impl Report {
         self.failpoints.insert(kind, counts);
     }
 
-    /// Sets the sorted recovery times, in nanoseconds.
+    /// Sets the recovery times. They are sorted, and in nanoseconds.
     pub fn set_recoveries(&mut self, recoveries: Vec<u64>) {
         self.recoveries = recoveries;
     }
@@ -293,8 +293,8 @@ impl Report {
         self.stall = self.stall.max(Duration::from_nanos(counters.stall.load(Relaxed)));
     }
 
-    /// Adds the growth of a process's resources. It is the minimum in the last quarter of the process's life, minus the
-    /// minimum in the second quarter.
+    /// Adds the growth of a process's resources. The growth is the least usage in the last quarter of the process's
+    /// life, minus the least usage in the second quarter.
     pub fn add_usage(&mut self, kind: Kind, usage: &[(Duration, Usage)]) {
         let Some((age, _)) = usage.last().filter(|(age, _)| *age >= MIN_AGE) else {
             return;

@@ -31,27 +31,27 @@ use crate::{Random, gst::role_command};
 
 /// The interval between two checks of the processes.
 const TICK: Duration = Duration::from_millis(2);
-/// A reader is starved if it receives no frame for this time while frames are published.
+/// A reader is starved if it receives no frame for longer than this time while frames are published.
 const STARVATION_TIME: Duration = Duration::from_secs(3);
-/// For this time after a start or a continuation, a process need not receive frames.
+/// The time after a start or a continuation in which a process need not publish or receive frames.
 const SETTLING_TIME: Duration = Duration::from_millis(600);
 /// The longest accepted time between two frames of a writer while no process is stopped.
 const MAX_PUBLISH_PAUSE: Duration = Duration::from_secs(4);
-/// The longest time that a writer may take to claim a slot and publish if it does not wait for readers. It is much
-/// longer than these calls take on a busy machine.
+/// The longest time that a writer which is not lossless may take to claim a slot and publish. These calls are much
+/// faster, even on a busy machine.
 const MAX_STALL: Duration = Duration::from_secs(2);
-/// The longest time that a process may take to end when it is asked to.
+/// The longest time that a process may take to end after the run has asked it to end.
 const ENDING_TIME: Duration = Duration::from_secs(10);
 /// The interval between two measurements of a process's resources.
 const USAGE_INTERVAL: Duration = Duration::from_millis(250);
-/// The delay of a start that must not happen in this run. It is longer than any run.
+/// A delay that is longer than any run. A start with this delay does not happen.
 const NEVER: Duration = Duration::from_secs(3600);
 
 /// One member of the run. It has at most one process at a time.
 struct Member {
     kind: Kind,
     index: usize,
-    /// Whether the member's processes are stopped but never killed, so that their resources can be measured.
+    /// Whether the run stops but never kills the member's processes, so that it can measure their resources.
     is_long_lived: bool,
     process: Option<MemberProcess>,
     start_at: Instant,
@@ -66,9 +66,10 @@ struct MemberProcess {
     /// The time at which the process was last started or continued.
     awake_since: Instant,
     last_at: u64,
-    /// How long the process has received no frame although frames were published.
+    /// The time in which the process has received no frame although frames were published.
     time_without_frames: Duration,
-    /// Whether the process is never killed at failpoints, and seldom or never from outside.
+    /// Whether the process never kills itself at failpoints. The run kills an immune writer rarely, and
+    /// an immune reader never.
     is_immune: bool,
     usage: Vec<(Duration, Usage)>,
 }
@@ -88,7 +89,7 @@ struct Run {
     is_closing: bool,
     /// Whether the run kills and stops no process at the moment.
     is_calm: bool,
-    /// Whether the writer must use the channel crate and must not be a pipeline.
+    /// Whether the next writer must use the channel crate and must not be a pipeline.
     is_without_sink: bool,
     published: u64,
     published_at: Instant,
@@ -96,7 +97,7 @@ struct Run {
     report: Report,
 }
 
-/// Runs a plan and returns its report. The output of the processes is kept below `parent` if there are findings.
+/// Runs a plan and returns its report. If there are findings, the output of the processes stays below `parent`.
 pub fn run(plan: &Plan, parent: &Path) -> Report {
     let directory = parent.join(format!("chaos-{}-{}", std::process::id(), plan.seed));
     let _ = std::fs::remove_dir_all(&directory);
@@ -111,8 +112,8 @@ pub fn run(plan: &Plan, parent: &Path) -> Report {
     report
 }
 
-/// Chooses the kinds of the members of a run, and whether each member is long-lived. The first member is the writer;
-/// six to ten readers follow.
+/// Chooses the kinds of the members of a run, and whether each member is long-lived. The first member is the writer,
+/// and the others are readers.
 fn choose_members(random: &mut Random) -> Vec<(Kind, bool)> {
     let mut kinds = vec![
         (Kind::Writer, false),
@@ -179,8 +180,8 @@ impl Run {
         }
     }
 
-    /// Disturbs the processes for as long as the plan says. Between the disturbances are calm phases, in which each
-    /// process has to receive frames.
+    /// Kills and stops processes for the time of the plan. In the calm phases between, no process is killed or stopped,
+    /// and each reader has to receive frames.
     fn disturb(&mut self) {
         let ends = Instant::now() + self.plan.time;
         let mut change = Instant::now() + self.random.millis(4000..7000);
@@ -188,10 +189,10 @@ impl Run {
         while Instant::now() < ends {
             std::thread::sleep(TICK);
             let now = Instant::now();
-            // If this process did not run for a while, the others may not have run either, so `step` is limited.
+            // `step` is limited, because if this process did not run for a while, the others may not have run either.
             let step = (now - last).min(Duration::from_millis(20));
             last = now;
-            // At the end, the writer has to count its slots. A pipeline cannot count slots.
+            // At the end, the run asks the writer to count its slots. A pipeline cannot count slots.
             self.is_without_sink = ends - now < Duration::from_secs(5);
             if now > change {
                 self.is_calm = !self.is_calm;
@@ -262,7 +263,7 @@ impl Run {
         self.report.add_start(kind);
     }
 
-    /// Chooses the kind of the next writer. Returns whether it is immune.
+    /// Chooses the kind of the next writer. Returns whether the writer is immune.
     fn prepare_writer(&mut self, index: usize) -> bool {
         self.incarnation += 1;
         if std::mem::take(&mut self.is_closing) {
@@ -274,7 +275,8 @@ impl Run {
         self.plan.time >= Duration::from_secs(40) && self.random.permille(40)
     }
 
-    /// The value of `RSSHM_FAILPOINTS`: the seed, the kills and the stops in a million passes, and the file of counts.
+    /// The value of `RSSHM_FAILPOINTS`: the seed, the kills per million passes, the stops per million passes, and the
+    /// file of counts.
     fn failpoints(&mut self, kind: Kind, is_immune: bool) -> String {
         let (kills, stops) = match (is_immune, kind.is_writer()) {
             (true, false) if self.plan.lossless => (0, 50),
@@ -376,7 +378,7 @@ impl Run {
         writer.is_some_and(|it| !it.is_stopped && now - it.awake_since > SETTLING_TIME)
     }
 
-    /// Checks that the writer publishes unless a process is stopped.
+    /// Checks that the writer publishes frames while no process is stopped.
     fn watch_writer(&mut self, now: Instant) {
         let published = self.board.counters[0].published.load(Relaxed);
         let is_excused = !self.is_writer_settled(now) || now - self.last_stop_at < SETTLING_TIME;
@@ -430,7 +432,7 @@ impl Run {
         }
     }
 
-    /// Kills and stops processes from outside.
+    /// Sends signals that kill and stop processes.
     fn send_signals(&mut self, step: Duration) {
         // Stops are rarer in a lossless run, because the writer waits while one of its readers is stopped.
         let stop_factor = if self.plan.lossless { 4 } else { 1 };
@@ -463,7 +465,7 @@ impl Run {
         }
     }
 
-    /// Asks the writer to close. This replaces a kill.
+    /// Asks the writer to close the channel, instead of a kill.
     fn close_writer(&mut self) {
         if !self.is_closing {
             self.is_closing = true;
@@ -472,7 +474,7 @@ impl Run {
         }
     }
 
-    /// Waits until `is_done` holds, and disturbs no process meanwhile. `false` if it does not hold within `time`.
+    /// Waits until `is_done` holds. Kills and stops no process meanwhile. `false` if it does not hold within `time`.
     fn wait_calmly(&mut self, time: Duration, mut is_done: impl FnMut(&Self) -> bool) -> bool {
         let began = Instant::now();
         while !is_done(self) {
@@ -485,7 +487,7 @@ impl Run {
         true
     }
 
-    /// Ends all processes. Checks the slots, and the files that remain.
+    /// Ends all processes. Checks that no slots are lost and no files remain.
     fn end(&mut self) {
         self.is_without_sink = true;
         self.pause_failpoints(true);
@@ -577,8 +579,7 @@ impl Run {
         }
     }
 
-    /// Checks that a closing writer leaves no file, and that the next writer removes the staging files of dead
-    /// processes.
+    /// Checks that the closed writer left no file, and that a new writer removes the staging files of dead processes.
     fn check_leftovers(&mut self) {
         let mut leftovers = Vec::new();
         for file in [self.channel.clone(), format!("sem.{}", self.channel)] {
@@ -586,7 +587,7 @@ impl Run {
                 leftovers.push(file);
             }
         }
-        // A writer removes only staging files that are at least ten seconds old, so these files are made older.
+        // A writer removes only staging files that are at least ten seconds old, so their times are set back here.
         for file in staging_files() {
             let old = std::fs::FileTimes::new().set_modified(SystemTime::now() - Duration::from_secs(11));
             if let Ok(file) = File::options().write(true).open(file) {
@@ -628,8 +629,8 @@ impl Run {
     }
 }
 
-/// Starts a process. The run waits for the process by its process ID, because [`std::process::Child`] does not report
-/// stops.
+/// Starts a process. Returns its process ID, because the run waits with `waitpid`. [`std::process::Child`] does not
+/// report stops.
 #[allow(clippy::zombie_processes)]
 fn spawn(assignment: &Assignment, failpoints: &str, output: &Path) -> Pid {
     let output = File::options().append(true).create(true).open(output).unwrap();

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::Random;
 
-/// The range of the number of bits in a frame's size. The sizes are from 4 KiB to 1 MiB.
+/// The range of `n` for frame sizes from 2^n (see [`Random::size`]). The sizes are from 4 KiB to 1 MiB.
 const SIZE_BITS: std::ops::Range<u64> = 12..20;
 const PAGE_SIZE: usize = 4096;
 const SERVICE_INTERVAL: Duration = Duration::from_millis(250);
@@ -62,7 +62,7 @@ struct WriterPlayer {
     writer: Arc<Writer>,
     tag: Tag,
     size: usize,
-    /// Published slots that an upstream element still keeps.
+    /// Published slots that the simulated upstream element still keeps.
     kept: VecDeque<Slot>,
 }
 
@@ -127,7 +127,7 @@ fn open(context: &ProcessContext, random: &mut Random) -> Option<Arc<Writer>> {
     Some(writer)
 }
 
-/// Checks the report of a pass of the service.
+/// Checks the report that the service makes on each pass.
 fn check_report(context: &ProcessContext, report: Result<ServiceReport, Error>) {
     let report = match report {
         Ok(report) => report,
@@ -169,7 +169,7 @@ impl WriterPlayer {
             self.publish_event();
         }
         if self.random.permille(2) {
-            // These are more events than the channel's ring holds.
+            // The ring of the channel holds fewer events than these.
             (0..50).for_each(|_| self.publish_event());
         }
         if self.random.permille(3) {
@@ -178,7 +178,7 @@ impl WriterPlayer {
         if self.random.permille(300) {
             self.kept.clear();
         }
-        // The writer publishes about 250 frames a second, with bursts at full speed.
+        // The writer publishes about 250 times a second. Sometimes it publishes several frames without a pause.
         let burst = if self.random.permille(50) {
             self.random.within(2..30)
         } else {
@@ -227,7 +227,7 @@ impl WriterPlayer {
         }
     }
 
-    /// Claims a slot, sometimes for an upstream element. Returns the slot, and whether it is for upstream.
+    /// Claims a slot, sometimes for an upstream element. Returns the slot, and whether it is for an upstream element.
     fn claim(&mut self) -> Option<(Slot, bool)> {
         let claimed = if self.random.permille(300) {
             self.writer.upstream().claim(self.size)
@@ -254,7 +254,7 @@ impl WriterPlayer {
         }
     }
 
-    /// Publishes a frame, sometimes with metadata. Returns the time that this took.
+    /// Publishes a frame, sometimes with metadata. Returns the time that the call of `Writer::publish` took.
     fn publish(&mut self, slot: &Slot, tag: Tag) -> Option<u64> {
         let metadata = if self.random.permille(300) {
             tag.bytes(self.random.within(HEAD as u64..MAX_METADATA_SIZE as u64 + 1) as usize)
@@ -265,8 +265,8 @@ impl WriterPlayer {
         let descriptor = FrameDescriptor::new(self.size as u64)
             .with_pts(began)
             .with_offset(tag.serial);
-        // rsshmsink waits here too. The slot of an upstream element may have been claimed before all readers had
-        // followed to the current segment.
+        // rsshmsink also waits for its readers before it publishes. An upstream element may have claimed its slot
+        // before all readers had followed to the current segment.
         self.writer.upstream().wait_for_followers();
         self.context.before_publish(tag.serial);
         let published = self.writer.publish(slot, descriptor, &metadata);

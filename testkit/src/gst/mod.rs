@@ -20,10 +20,10 @@ pub use roundtrip::Roundtrip;
 pub use sink::{CopyCounts, LOSSLESS, SinkHarness, custom_event};
 pub use xvfb::{BARS, Picture, Xvfb};
 
-/// The format that most tests use: small frames, 30 a second.
+/// The format that most tests use. Its frames are small, and their rate is 30 a second.
 pub const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=48,framerate=30/1";
 
-/// The format [`CAPS`] with another frame rate.
+/// [`CAPS`] with the given frame rate.
 pub fn caps_at(frames_per_second: u32) -> String {
     CAPS.replace("30/1", &format!("{frames_per_second}/1"))
 }

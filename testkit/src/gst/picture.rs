@@ -12,7 +12,7 @@ fn value(frame: u8, plane: usize, row: usize, column: usize) -> u8 {
     (plane * 83 + row * 7 + column) as u8 ^ frame
 }
 
-/// The bytes of a row and the number of rows of a plane.
+/// The number of bytes in a row of a plane, and the number of rows of the plane.
 pub fn plane_size(info: &VideoInfo, plane: usize) -> (usize, usize) {
     let component = plane as u8;
     let columns = info.comp_width(component) as usize * info.comp_pstride(component) as usize;
@@ -20,7 +20,7 @@ pub fn plane_size(info: &VideoInfo, plane: usize) -> (usize, usize) {
     (columns, rows as usize)
 }
 
-/// Draws the picture `frame` in a layout.
+/// Draws the picture of frame `frame` into `bytes`, in the layout that `offset` and `stride` give.
 pub fn draw(bytes: &mut [u8], info: &VideoInfo, offset: &[usize], stride: &[i32], frame: u8) {
     for plane in 0..info.n_planes() as usize {
         let (columns, rows) = plane_size(info, plane);
@@ -33,7 +33,7 @@ pub fn draw(bytes: &mut [u8], info: &VideoInfo, offset: &[usize], stride: &[i32]
     }
 }
 
-/// Checks every byte of a picture in a layout.
+/// Checks every byte of the picture of frame `frame`, in the layout that `offset` and `stride` give.
 #[track_caller]
 pub fn assert_drawn(bytes: &[u8], info: &VideoInfo, offset: &[usize], stride: &[i32], frame: u8) {
     for plane in 0..info.n_planes() as usize {
@@ -74,7 +74,8 @@ pub fn packed(info: &VideoInfo, frame: u8) -> Vec<u8> {
     bytes
 }
 
-/// A picture in memory that the test allocated, with gaps between rows and planes and before the first plane.
+/// A picture in memory that the test allocated. It has gaps between the rows, between the planes and before the first
+/// plane.
 pub fn padded(info: &VideoInfo, frame: u8) -> gst::Buffer {
     let stride: Vec<i32> = info.stride().iter().map(|stride| stride + 52).collect();
     let offset: Vec<usize> = info.offset().iter().map(|offset| offset * 4 + 40 + 128 * 34).collect();
@@ -85,14 +86,14 @@ pub fn padded(info: &VideoInfo, frame: u8) -> gst::Buffer {
     buffer
 }
 
-/// Adds a VideoMeta with this layout.
+/// Adds a VideoMeta with the layout that `offset` and `stride` give.
 pub fn add_video_meta(buffer: &mut gst::BufferRef, info: &VideoInfo, offset: &[usize], stride: &[i32]) {
     let flags = gst_video::VideoFrameFlags::empty();
     let (format, width, height) = (info.format(), info.width(), info.height());
     gst_video::VideoMeta::add_full(buffer, flags, format, width, height, offset, stride).unwrap();
 }
 
-/// A picture in a buffer of `pool`, in the buffer's own layout.
+/// A picture in a buffer of `pool`. The layout is that of the buffer's VideoMeta, or of the caps if it has none.
 pub fn drawn(pool: &gst::BufferPool, info: &VideoInfo, frame: u8) -> gst::Buffer {
     let mut buffer = pool.acquire_buffer(None).unwrap();
     let (offset, stride) = layout(&buffer).unwrap_or((info.offset().to_vec(), info.stride().to_vec()));
@@ -103,7 +104,7 @@ pub fn drawn(pool: &gst::BufferPool, info: &VideoInfo, frame: u8) -> gst::Buffer
     buffer
 }
 
-/// Padding on all four sides.
+/// The padding of a picture with padding on all four sides.
 pub fn padding() -> gst_video::VideoAlignment {
     gst_video::VideoAlignment::new(8, 6, 16, 4, &[31; 4])
 }

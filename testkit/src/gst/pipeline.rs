@@ -69,14 +69,15 @@ impl Pipeline {
         self.by_factory("rsshmsink").property("num-clients")
     }
 
-    /// A source's answer to the LATENCY query: whether the source is live, its minimum and its maximum latency.
+    /// A source's answer to the LATENCY query. It says whether the source is live, and gives the minimum and the
+    /// maximum latency.
     pub fn source_latency(&self, factory: &str) -> (bool, gst::ClockTime, Option<gst::ClockTime>) {
         let mut query = gst::query::Latency::new();
         assert!(self.pad(factory, "src").query(&mut query));
         query.result()
     }
 
-    /// Waits for EOS. Panics on an error.
+    /// Waits for EOS. Panics if an error message comes first.
     #[track_caller]
     pub fn wait_eos(&self) {
         let message = self.message(&[gst::MessageType::Eos, gst::MessageType::Error]);
@@ -85,7 +86,7 @@ impl Pipeline {
         }
     }
 
-    /// Waits for an error. Panics on EOS.
+    /// Waits for an error message. Panics if EOS comes first.
     #[track_caller]
     pub fn wait_error(&self) -> gst::glib::Error {
         match self.message(&[gst::MessageType::Eos, gst::MessageType::Error]).view() {

@@ -9,7 +9,7 @@ use crate::{Process, role};
 
 /// The plugin in the directory of the test program.
 ///
-/// `cargo test` rebuilds this plugin, but not the one in `target/debug`.
+/// `cargo test` rebuilds this plugin. It does not rebuild the plugin in `target/debug`.
 pub fn plugin() -> PathBuf {
     let directory = std::env::current_exe().unwrap().parent().unwrap().to_owned();
     let plugin = directory.join("libgstrsshm.so");
@@ -17,7 +17,7 @@ pub fn plugin() -> PathBuf {
     plugin
 }
 
-/// A command for a program that finds the plugin. GLib's warnings end the program.
+/// The command of a program whose GStreamer loads the plugin. GLib's warnings end the program.
 pub fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     command
@@ -54,7 +54,7 @@ pub fn run_to_end(pipeline: &str) -> String {
 pub fn role_command(role: &str, arguments: &[&str]) -> Command {
     let mut command = role::command(role, arguments);
     command
-        // The role has its own GStreamer registry, because this program contains the plugin.
+        // The role's program contains the plugin, so it does not share the GStreamer registry of `command`.
         .env(
             "GST_REGISTRY",
             std::env::temp_dir().join("rsshm-test-registry-static.bin"),
@@ -70,15 +70,15 @@ pub fn role_command(role: &str, arguments: &[&str]) -> Command {
 /// also contains other libraries.
 fn plugin_directory() -> PathBuf {
     static ONCE: Once = Once::new();
-    // The directory is below target/ and not in /tmp, so that each checkout has its own. The tests of another checkout
-    // may run at the same time.
+    // The directory is below target/, so that each checkout of the repository has its own directory. The tests of two
+    // checkouts may run at the same time.
     let directory = plugin().parent().unwrap().with_file_name("rsshm-test-plugin");
     ONCE.call_once(|| {
         std::fs::create_dir_all(&directory).unwrap();
         let link = directory.join("libgstrsshm.so");
         if std::fs::read_link(&link).ok() != Some(plugin()) {
-            // The link is created under another name and then renamed, because other tests may open it at the same
-            // time.
+            // The link is created under another name and then renamed, so that other tests never find an incomplete
+            // or missing link.
             let staging = directory.join(format!(".{}", std::process::id()));
             let _ = std::fs::remove_file(&staging);
             std::os::unix::fs::symlink(plugin(), &staging).unwrap();

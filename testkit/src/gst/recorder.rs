@@ -49,8 +49,8 @@ pub struct RecordedFrame {
     pub memories: Vec<usize>,
     /// The contents.
     pub bytes: Vec<u8>,
-    /// Copies of the metas, in a buffer without memory. The recorder does not keep the frame's memory, because this
-    /// would keep its slot pinned.
+    /// Copies of the metas, in a buffer without memory. A reference to the frame's memory would keep the frame's slot
+    /// pinned.
     pub metas: gst::Buffer,
 }
 
@@ -134,8 +134,8 @@ impl Item {
         }
     }
 
-    /// The item as a word, such as `frame 5`, `caps` or `tag`. The word of a custom event contains its field `number`,
-    /// as in `app 3`.
+    /// A short text for the item, such as `frame 5`, `caps` or `tag`. For an event with a field `number`, it is the
+    /// name and the number, as in `app 3`.
     fn word(&self) -> String {
         let event = match self {
             Self::Frame(frame) => return format!("frame {}", frame.offset),
@@ -149,7 +149,7 @@ impl Item {
     }
 }
 
-/// A pipeline in this process that records the buffers and events that leave its rsshmsrc, in order.
+/// A pipeline in this process. It records, in order, the buffers and events that leave its rsshmsrc.
 pub struct SourceRecorder {
     /// The pipeline.
     pub pipeline: Pipeline,
@@ -157,7 +157,7 @@ pub struct SourceRecorder {
 }
 
 impl SourceRecorder {
-    /// A recorder with a pipeline of this description. The pipeline does not play yet.
+    /// A recorder whose pipeline has this description. The pipeline does not play yet.
     #[track_caller]
     pub fn new(description: &str) -> Self {
         let pipeline = Pipeline::new(description);
@@ -206,8 +206,8 @@ impl SourceRecorder {
         self.items.lock().unwrap().clear();
     }
 
-    /// All frames since the start or the last [`clear`](Self::clear). The methods below also ignore everything before
-    /// that call.
+    /// All frames since the start or the last [`clear`](Self::clear). The methods below also ignore all items before
+    /// the last `clear`.
     pub fn frames(&self) -> Vec<RecordedFrame> {
         let items = self.items.lock().unwrap();
         items.iter().filter_map(Item::frame).cloned().collect()
@@ -237,12 +237,12 @@ impl SourceRecorder {
         events.filter(|event| event.type_() == kind).cloned().collect()
     }
 
-    /// All items as words, such as `frame 5`, `caps` or `tag`. The words of custom events contain their field `number`.
+    /// Short texts for all items, such as `frame 5`, `caps`, `tag`, or `app 3` for an event with a field `number`.
     pub fn words(&self) -> Vec<String> {
         self.items.lock().unwrap().iter().map(Item::word).collect()
     }
 
-    /// Waits until `more` frames have arrived during this call.
+    /// Waits until `more` new frames have arrived since the beginning of this call.
     #[track_caller]
     pub fn wait_for_frames(&self, more: usize) {
         let until = self.frame_count() + more;

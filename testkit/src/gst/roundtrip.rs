@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A sink and a source in this process, tested one buffer at a time.
+//! A sink and a source in this process. A test sends one buffer at a time through both elements.
 
 use gst_video::{VideoInfo, prelude::*};
 
@@ -66,7 +66,7 @@ impl Roundtrip {
         self.reader.last_frame().unwrap()
     }
 
-    /// Activates the pool that the sink offers, with this padding if there is one.
+    /// Configures the pool that the sink offers, with `padding` if it is given. Returns the active pool.
     #[track_caller]
     pub fn pool(&self, padding: Option<&gst_video::VideoAlignment>) -> gst::BufferPool {
         // The sink can offer a pool only after it has received caps.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Sends sequenced frames through pipelines. The writer is in this process. Readers in other processes check each
+//! Sends numbered frames through pipelines. The writer is in this process. Readers in other processes check each
 //! frame.
 //!
 //! The bytes of a frame contain its number (see [`frames`]), so a reader finds frames that are torn, too short, missing
@@ -32,10 +32,10 @@ const FIRST_FRAME: &str = "FIRST FRAME ";
 /// The beginning of the line that contains a reader's summary.
 const SUMMARY: &str = "SUMMARY ";
 
-/// The longest time that a reader runs. Because of this limit, no reader remains for long after a test was killed.
+/// The longest time that a reader runs. The limit ends the readers of a test that was killed.
 const MAX_RUN_TIME: gst::ClockTime = gst::ClockTime::from_seconds(100);
 
-/// A pipeline in this process that publishes sequenced frames, from number 0 on. It does not play yet.
+/// A pipeline in this process that publishes numbered frames, from number 0 on. It does not play yet.
 ///
 /// `source` contains properties of videotestsrc, `caps` the fields after `video/x-raw,`, and `options` properties of
 /// rsshmsink.
@@ -60,17 +60,17 @@ pub fn writer(channel: impl Display, source: &str, caps: &str, options: &str) ->
 /// The results of a reader's process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
-    /// The number of frames received.
+    /// The number of received frames.
     pub received: u64,
     /// The count of skipped frames. Frames between the first two received frames are not counted.
     pub missed: u64,
-    /// The count of frames that were not whole when they arrived, or had changed when they were released.
+    /// The count of frames that were torn when they arrived, or that had changed when they were released.
     pub torn: u64,
-    /// The count of frames whose number was not above that of the previous frame.
+    /// The count of frames whose number was not greater than the number before.
     pub backwards: u64,
-    /// The first number received.
+    /// The number in the first whole frame.
     pub first: u64,
-    /// The last number received.
+    /// The number in the last whole frame.
     pub last: u64,
     /// The count of frames whose memory was in the segment.
     pub in_place: u64,
@@ -86,7 +86,7 @@ impl Summary {
     }
 }
 
-/// The command of a reader. Until EOS, the reader checks the frames at the element `check` of its pipeline.
+/// The command of a reader. Until EOS, the reader checks each frame that reaches the element `check` of its pipeline.
 ///
 /// The reader holds the last `hold` frames, and checks each frame again on release.
 pub fn reader_command(pipeline: &str, hold: usize) -> Command {
@@ -121,7 +121,7 @@ pub fn summary(reader: &mut Process) -> Summary {
     serde_json::from_str(summary.unwrap_or_else(|| panic!("no summary in:\n{output}"))).unwrap()
 }
 
-/// Checks that a writer had a slot for each of its `frames`, and evicted no reader.
+/// Checks that a writer published `frames` frames, dropped none, and evicted no reader.
 #[track_caller]
 pub fn assert_nothing_dropped(writer: &Pipeline, frames: u64) {
     let sink = writer.by_factory("rsshmsink");
@@ -131,7 +131,7 @@ pub fn assert_nothing_dropped(writer: &Pipeline, frames: u64) {
     assert_eq!(writer.stat("rsshmsink", "readers-evicted"), 0, "{stats}");
 }
 
-/// Checks that a reader received all frames up to `last`.
+/// Checks that a reader received all frames up to the number `last`, and that they were whole and in order.
 #[track_caller]
 pub fn assert_complete(found: &Summary, last: u64) {
     found.assert_exact();
@@ -159,8 +159,8 @@ impl SequenceChecker {
                 self.summary.first = number.into();
                 say(format!("{FIRST_FRAME}{number}"));
             }
-            // At its start, the source delivers the newest frame, and skips all other frames from before the base time.
-            // The gap between the first two frames is therefore not counted.
+            // The gap between the first two frames is not counted: the source first delivers the newest frame, and
+            // skips all other frames from before the base time.
             Some(previous) if previous < number && self.summary.received == 2 => {}
             Some(previous) if previous < number => self.summary.missed += u64::from(number - previous - 1),
             Some(_) => self.summary.backwards += 1,

@@ -13,7 +13,7 @@ use gst::prelude::*;
 use super::{CAPS, Pipeline, SourceRecorder};
 use crate::eventually;
 
-/// Properties of an rsshmsink that drops no frame and waits for the first reader.
+/// The properties that make an rsshmsink drop no frame and wait for the first reader.
 pub const LOSSLESS: &str = "lossless=true wait-for-connection=true sync=false";
 
 /// A pipeline in this process that consists of an appsrc and an rsshmsink. The test gives buffers and events to the
@@ -43,7 +43,7 @@ impl SinkHarness {
         harness
     }
 
-    /// A harness whose source sets no timestamps and has no caps yet. It does not play yet.
+    /// A harness whose source sets no timestamps and has no caps yet. The pipeline does not play yet.
     #[track_caller]
     pub fn new(channel: impl Display, options: &str) -> Self {
         Self::with_source(channel, "", options)
@@ -57,7 +57,7 @@ impl SinkHarness {
         harness
     }
 
-    /// A harness whose appsrc has these properties. It does not play yet.
+    /// A harness whose appsrc has the properties `source`. The pipeline does not play yet.
     #[track_caller]
     pub fn with_source(channel: impl Display, source: &str, options: &str) -> Self {
         let pipeline = Pipeline::new(&format!(
@@ -89,7 +89,7 @@ impl SinkHarness {
         self.source.emit_by_name("push-buffer", &[buffer])
     }
 
-    /// Pushes a sample that contains a buffer, its caps, and its segment if there is one.
+    /// Pushes a sample that contains a buffer, its caps, and `segment` if it is given.
     #[track_caller]
     pub fn push_sample(
         &self,
@@ -134,7 +134,7 @@ impl SinkHarness {
         gst_video::VideoInfo::from_caps(&caps).map_or(1000, |info| info.size())
     }
 
-    /// Pushes frames with this offset until `reader` has received one of them.
+    /// Pushes frames, all with this offset, until `reader` has received one of them.
     #[track_caller]
     pub fn push_frame_until_seen(&self, offset: u64, reader: &SourceRecorder) {
         eventually("the reader has received the frame", || {
@@ -146,8 +146,8 @@ impl SinkHarness {
 
     /// Waits until `reader` has received all buffers and events so far, and clears its recording.
     ///
-    /// Use it after [`push_frame_until_seen`](Self::push_frame_until_seen), which may have pushed more frames than the
-    /// one that `reader` has received.
+    /// Call this after [`push_frame_until_seen`](Self::push_frame_until_seen), because further copies of the pushed
+    /// frame may not have reached `reader` yet.
     #[track_caller]
     pub fn settle(&self, reader: &SourceRecorder) {
         static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -161,7 +161,7 @@ impl SinkHarness {
         reader.clear();
     }
 
-    /// Sends an event after all buffers and events that were pushed so far.
+    /// Sends an event. It follows all buffers and events that were pushed before.
     #[track_caller]
     pub fn send(&self, event: gst::Event) {
         assert!(self.source.send_event(event));
@@ -207,7 +207,7 @@ pub struct CopyCounts {
 }
 
 impl CopyCounts {
-    /// Makes the counts.
+    /// Counts with these values.
     pub const fn new(published: u64, in_place: u64, foreign: u64, repeated: u64) -> Self {
         Self {
             published,

@@ -53,8 +53,8 @@ impl Xvfb {
         let directory = std::env::temp_dir().join(format!("rsshm-screen-{}-{count}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let mut server = Command::new("Xvfb");
-        // With -displayfd, the server prints the number of the free display that it has found. With -noreset, the
-        // server survives the end of its last client. This is needed because autovideosink tries several sinks.
+        // With -displayfd, the server uses a free display number and prints it. With -noreset, the server does not
+        // reset when its last client ends, because autovideosink tries several sinks one after the other.
         server
             .args(["-displayfd", "1", "-noreset", "-nolisten", "tcp", "-screen", "0"])
             .arg(format!("{width}x{height}x24"))
@@ -117,7 +117,7 @@ impl Xvfb {
 
     /// Copies the contents of the screen.
     pub fn picture(&self) -> Picture {
-        // The file has the format of xwd(1), with a header of big-endian numbers.
+        // Xvfb writes the screen to a file in the format of xwd(1). The header consists of big-endian numbers.
         let file = std::fs::read(self.directory.join("Xvfb_screen0")).unwrap();
         let field = |index: usize| u32::from_be_bytes(file[4 * index..4 * index + 4].try_into().unwrap()) as usize;
         let (header, width, height, bits, stride, colours) =
@@ -130,7 +130,7 @@ impl Xvfb {
         Picture { width, height, pixels }
     }
 
-    /// Ends the server. The X server of a desktop also ends when its user logs out.
+    /// Ends the server, as the X server of a desktop ends when its user logs out.
     #[track_caller]
     pub fn end(&mut self) {
         self.server.signal(Signal::SIGTERM);
@@ -141,14 +141,14 @@ impl Xvfb {
 impl Drop for Xvfb {
     fn drop(&mut self) {
         if self.server.is_running() {
-            // Unlike SIGKILL, this lets the server remove its socket and its lock.
+            // The server receives SIGTERM, not SIGKILL, so that it can remove its socket and its lock.
             self.end();
         }
         let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
 
-/// A minimal X client that closes windows as a window manager does. xdotool cannot do that.
+/// A minimal X client that closes windows as a window manager does. xdotool cannot close windows in this way.
 struct Client(UnixStream);
 
 impl Client {
@@ -165,7 +165,7 @@ impl Client {
         Self(stream)
     }
 
-    /// Requests the atom (the number) of a name with InternAtom.
+    /// Sends the request InternAtom, and returns the atom (the number) of the name.
     fn atom(&mut self, name: &str) -> u32 {
         let padded = name.len().next_multiple_of(4);
         let mut request = vec![16, 0];
@@ -189,7 +189,7 @@ impl Client {
         request.extend([window, protocols, delete].into_iter().flat_map(u32::to_le_bytes));
         request.resize(44, 0);
         self.0.write_all(&request).unwrap();
-        // The answer to a second request shows that the server has read the first.
+        // The answer to this request shows that the server has read the request before.
         self.atom("WM_PROTOCOLS");
     }
 }
@@ -201,7 +201,7 @@ impl Picture {
         [self.pixels[at + 2], self.pixels[at + 1], self.pixels[at]]
     }
 
-    /// Whether the upper half of a rectangle shows these bars from left to right. The rectangle is given as left, top,
+    /// Whether the middle row of a rectangle shows these bars from left to right. The rectangle is given as left, top,
     /// width and height.
     pub fn shows(&self, (left, top, width, height): (usize, usize, usize, usize), bars: &[[u8; 3]]) -> bool {
         bars.iter().enumerate().all(|(bar, expected)| {
