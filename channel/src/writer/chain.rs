@@ -25,7 +25,7 @@ const RETIRED_RELEASE_DELAY: Duration = Duration::from_secs(1);
 /// The most superseded segments that the writer keeps, even if readers still use more of them.
 const MAX_RETIRED: usize = 8;
 
-/// How long a lossless writer waits, after it took over from a dead writer, for readers in segments that it does not
+/// After a takeover from a dead writer, a lossless writer waits this long for readers in segments that it does not
 /// know.
 ///
 /// Readers in those segments find the new one within about 20 ms. The wait is limited, because a reader that uses old
@@ -38,10 +38,10 @@ pub(super) struct SegmentChain {
     current: Option<CurrentSegment>,
     retired: Vec<RetiredSegment>,
     /// The file that has the channel's name. This writer gave it the name, or took it over from a dead writer. The
-    /// value stays set even if no segment is current because the next one could not be made.
+    /// value stays set if the next segment could not be made, so that no segment is current.
     owned_name: Option<FileId>,
     /// When this writer took over a dead writer's channel. Readers may still be in older segments of the dead writer,
-    /// while this writer knows only its last one.
+    /// while this writer knows only the last of these segments.
     took_over_at: Option<Instant>,
 }
 
@@ -220,8 +220,8 @@ impl SegmentChain {
 
     /// Whether no living reader takes frames in a superseded segment any more.
     ///
-    /// If the entry is in use in the current segment, its reader has followed, or has died and the entry has another
-    /// owner.
+    /// If a reader entry is in use in the current segment, its reader in the superseded segment has followed. Or that
+    /// reader has died, and the entry has another owner.
     fn is_deserted(&self, retired: &RetiredSegment) -> bool {
         !(0..MAX_READERS).any(|entry| {
             let has_followed = self

@@ -13,8 +13,8 @@ use crate::{
     segment::Segment,
 };
 
-/// The least time between two reports that a keyframe is wanted. It limits the bits that an encoder spends on
-/// keyframes. One keyframe serves all readers.
+/// The least time between two reports of a wanted keyframe. It limits the bits that an encoder spends on keyframes. One
+/// keyframe serves all readers.
 const KEYFRAME_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The requests that readers have made so far.
@@ -38,7 +38,8 @@ struct RequestCounts {
 struct KeyframeRequests {
     /// The seq of the newest keyframe.
     newest: u64,
-    /// The seq of the newest frame when a reader first asked for the keyframe that is still wanted.
+    /// The seq of the frame that was the newest when a reader first asked for the wanted keyframe. `None` if no
+    /// keyframe is wanted.
     wanted_since: Option<u64>,
     reported_at: Option<Instant>,
 }

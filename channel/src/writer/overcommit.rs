@@ -16,10 +16,10 @@ use std::sync::atomic::{Ordering, fence};
 use super::quota::INITIAL_QUOTA;
 use crate::{protocol::layout::EVICTED, segment::tables::SegmentTables};
 
-/// The number of spare slots. There are two, because after the quotas were withdrawn the writer may have only the spare
-/// slots, and must not overwrite the newest frame in one of them.
+/// The number of spare slots. After the quotas were withdrawn, the writer may have only the spare slots. One of them
+/// then holds the newest frame, which must not be overwritten, so a second one is needed.
 pub(super) const SPARE_SLOTS: u32 = 2;
-/// The least number of slots, beyond those that the writer needs, with which overcommit is worthwhile.
+/// Overcommit is worthwhile only with at least this many slots beyond those that the writer needs.
 pub(super) const MIN_OVERCOMMIT_SLOTS: u32 = 4 * INITIAL_QUOTA;
 
 /// The state of a segment whose quotas may exceed its slots.

@@ -29,8 +29,8 @@ pub(super) struct WriterSegment {
     /// The file that carries the locks of this segment's readers. If that file was lost, the channel has a newer lock
     /// file, which differs from this one.
     lock_file: Arc<LockFile>,
-    /// The claimed slots, which memory objects of this process still use. Each is being filled, or is published and
-    /// upstream still keeps it.
+    /// The claimed slots, which memory objects of this process still use. Each claimed slot is being filled, or is
+    /// published and upstream still keeps it.
     claimed: [AtomicBool; MAX_SLOTS],
     /// Which of the claimed slots were claimed for a copy.
     for_copy: [AtomicBool; MAX_SLOTS],

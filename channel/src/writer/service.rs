@@ -94,7 +94,8 @@ impl ServiceState {
         is_due
     }
 
-    /// Records that another writer owns one of the names. Returns whether it has owned the name for too long.
+    /// Records that another writer owns one of the names. Returns whether the other writer has owned the name for too
+    /// long.
     pub(super) fn note_foreign_name(&mut self) -> bool {
         let since = *self.foreign_since.get_or_insert_with(Instant::now);
         since.elapsed() > FOREIGN_NAME_TIMEOUT

@@ -133,15 +133,15 @@ impl SlotAllocator {
             .count() as u32
     }
 
-    /// The least number of slots that the writer needs: one for the newest frame, and the claimed slots, or one to fill
-    /// if none is claimed.
+    /// The least number of slots that the writer needs: one for the newest frame, and all claimed slots. If no slot is
+    /// claimed, the writer needs one more slot to fill.
     pub(super) fn needed_by_writer(&self) -> u32 {
         1 + self.claimed().max(1)
     }
 
     /// How many slots all readers together may pin once the segment has all its slots. The writer keeps the slots of
-    /// the history and two more. If the system has no memory for more slots, the writer keeps only the slots that it
-    /// needs, without a history.
+    /// the history and two more slots. If the system has no memory for more slots, the writer keeps only the slots that
+    /// it needs, without a history.
     pub(super) fn available_to_readers(&self) -> u32 {
         if self.is_out_of_memory {
             self.committed.saturating_sub(self.needed_by_writer())
@@ -276,7 +276,7 @@ impl SlotAllocator {
     }
 
     /// The oldest of the `allowed` slots that is not claimed and whose frame is not newer than `newest`; free slots
-    /// first.
+    /// come first.
     fn oldest(&self, allowed: u64, newest: u64) -> Option<usize> {
         (0..self.committed as usize)
             .filter(|slot| allowed >> slot & 1 == 1 && self.seqs[*slot] <= newest && !self.segment.is_claimed(*slot))
@@ -284,7 +284,7 @@ impl SlotAllocator {
     }
 
     /// Takes `slot`, which had no counted pin, for writing. Returns `false` if the slot is pinned by now. The slot
-    /// loses its frame even then.
+    /// loses its frame in that case too.
     fn take(&mut self, slot: usize) -> bool {
         self.seqs[slot] = 0;
         take_for_writing(&self.segment.mapped().slot_record(slot).seq, || {

@@ -44,7 +44,7 @@ impl<'a> Upstream<'a> {
 
     /// Claims a slot for a frame of `size` bytes, for memory that upstream draws into.
     ///
-    /// It never waits. It returns `Ok(None)` if no slot is free, or if upstream has half of the slots already.
+    /// The call never waits. It returns `Ok(None)` if no slot is free, or if upstream has half of the slots already.
     ///
     /// # Errors
     /// See [`Writer::claim`](crate::Writer::claim).

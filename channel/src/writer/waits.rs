@@ -14,7 +14,7 @@ use std::{
 use super::{inner::Inner, state::State};
 use crate::segment::wait::{FutexWord, RateLimiter};
 
-/// The longest sleep of a blocked writer, before it asks the kernel whether the reader that it waits for is alive.
+/// A blocked writer sleeps at most this long before it asks the kernel whether the reader that it waits for is alive.
 const LIVENESS_INTERVAL: Duration = Duration::from_millis(10);
 /// How long a lossless writer waits for its readers before it commits a slot beyond those that they need. Readers that
 /// keep up release a slot within this time. Few slots stay in the processor's caches, so they are faster than many.
@@ -50,7 +50,7 @@ pub(super) fn wait_for_slot(inner: &Inner) -> bool {
 }
 
 /// Whether a claim in lossless mode would find a slot. This is a slot that has memory, or a new slot that readers need.
-/// With `may_grow`, the new slot need not be needed by readers.
+/// With `may_grow`, any new slot counts, even one that readers do not need.
 fn can_claim(state: &mut State, may_grow: bool) -> bool {
     let head = state.sequence.head();
     let Some(slots) = state.chain.current_mut() else {
