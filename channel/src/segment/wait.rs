@@ -140,7 +140,7 @@ impl Waiter {
             timeout
         };
         let timed_out = futex::futex_wait(word, seen, timeout);
-        // Relaxed: only a change of the word matters. The caller loads it again with acquire order.
+        // Relaxed: only a change of the word matters. The caller loads the word again with acquire order.
         if timed_out && word.load(Ordering::Relaxed) != seen {
             self.lost_wakeup_at.store(clock::monotonic_ns(), Ordering::Relaxed);
         }

@@ -38,8 +38,8 @@ struct RequestCounts {
 struct KeyframeRequests {
     /// The seq of the newest keyframe.
     newest: u64,
-    /// The seq of the frame that was the newest when a reader first asked for the wanted keyframe. `None` if no
-    /// keyframe is wanted.
+    /// The seq of the frame that was the newest at the first keyframe request that was not yet answered or reported.
+    /// `None` if there is no such request.
     wanted_since: Option<u64>,
     reported_at: Option<Instant>,
 }
