@@ -87,8 +87,8 @@ fn assign_seq(
     Some(seq)
 }
 
-/// Writes the frame's values into the segment's tables. The order of the stores ensures that readers never find a part
-/// of the frame without the rest.
+/// Writes the frame's values into the segment's tables. Because of the order of the stores, a reader that finds the
+/// frame finds all of it.
 fn store_frame(segment: &Segment, slot: usize, seq: u64, descriptor: &FrameDescriptor, metadata: &[u8]) {
     segment.write_descriptor(slot, descriptor);
     segment.write_metadata(slot, metadata);
