@@ -44,7 +44,7 @@ impl CreateError {
 impl Segment {
     /// Creates a segment in a staging file and commits memory for its first `slots` slots.
     ///
-    /// The segment has no name yet, and [`write_header`](Self::write_header) completes it. The writer's byte of the
+    /// The segment has no name yet, and [`write_header`](Self::write_header) completes it. The writer's byte in the
     /// segment's file is already locked. Observers query this lock, because they cannot open the lock file.
     ///
     /// # Errors

@@ -53,7 +53,7 @@ impl SemaphoreFaults {
         }
     }
 
-    /// Adds the faults of `others` to this set, and returns the faults that were not in it before.
+    /// Adds the faults of `others` to this set, and returns the faults that this set did not contain before.
     pub(crate) fn merge(&self, others: &Self) -> Vec<SemaphoreFault> {
         let others = others.0.load(Ordering::Relaxed);
         let added = others & !self.0.fetch_or(others, Ordering::Relaxed);

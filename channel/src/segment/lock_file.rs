@@ -2,9 +2,9 @@
 
 //! The lock file of a channel: its named semaphore, and the locks on single bytes of the same file.
 //!
-//! The locks decide which peers are alive, because the kernel releases the locks of a process that dies. The semaphore
-//! is for programs that hold it while they inspect the channel; no peer depends on it. A POSIX semaphore has no owner,
-//! and stays taken when its holder dies. Therefore the writer waits at most [`ACQUIRE_TIMEOUT`] for it, and repairs an
+//! The locks show which peers are alive, because the kernel releases the locks of a process that dies. The semaphore is
+//! for programs that hold it while they inspect the channel; no peer depends on it. A POSIX semaphore has no owner, and
+//! stays taken when its holder dies. Therefore the writer waits at most [`ACQUIRE_TIMEOUT`] for it, and repairs an
 //! invalid value.
 
 use std::{
@@ -55,7 +55,7 @@ pub(crate) struct LockFile {
     /// How many waits have timed out. The count is outside the mutex, because the threads that read the count must not
     /// wait for the thread that holds the semaphore.
     timeouts: AtomicU64,
-    /// The faults are outside the mutex for the same reason as `timeouts`.
+    /// Like `timeouts`, the faults are outside the mutex, so that a thread can read them without waiting.
     pub(crate) faults: SemaphoreFaults,
 }
 
@@ -66,7 +66,7 @@ pub(crate) enum LockAttempt {
     Locked(i64, OfdLock),
     /// Other processes hold all bytes.
     AllTaken,
-    /// The name of the lock file now belongs to another file, or to none.
+    /// The name of the lock file now belongs to another file, or to no file.
     NameChanged,
 }
 
@@ -183,7 +183,7 @@ impl LockFile {
         &self.path
     }
 
-    /// Sets the mode of the lock file that `perms` requires, because a former writer of this user may have had other
+    /// Gives the lock file the mode that `perms` requires, because a former writer of this user may have had other
     /// permissions.
     pub(crate) fn set_perms(&self, perms: u32) -> Result<(), Error> {
         nix::sys::stat::fchmod(
@@ -220,7 +220,7 @@ impl LockFile {
         lock::is_locked(&self.file, byte).unwrap_or(true)
     }
 
-    /// Takes the semaphore if that succeeds within [`ACQUIRE_TIMEOUT`], and continues without it otherwise.
+    /// Tries to take the semaphore for at most [`ACQUIRE_TIMEOUT`], and continues without it if the attempt fails.
     pub(crate) fn acquire(&self) -> SemaphoreGuard<'_> {
         let mut missed_since = sync::lock(&self.missed_since);
         self.repair_kind();
@@ -256,7 +256,8 @@ impl LockFile {
                     self.semaphore.try_wait()
                 }
             }
-            // The call does not wait again, because each further wait would delay a frame.
+            // An earlier call has already waited. This call does not wait again, because each further wait would delay
+            // a frame.
             Some(_) => false,
         }
     }
@@ -276,8 +277,8 @@ impl LockFile {
         }
     }
 
-    /// Repairs a damaged semaphore and resets a stuck one. The service calls it, because the next publish may come much
-    /// later.
+    /// Repairs a damaged semaphore and resets a stuck one. The service calls this method, because the next publish may
+    /// come much later.
     pub(crate) fn repair_semaphore(&self) {
         self.repair_kind();
         let missed_since = *sync::lock(&self.missed_since);

@@ -48,7 +48,7 @@ pub(crate) enum Access {
     Write,
 }
 
-/// The size of the largest address space of a process, in bytes. A header that describes a segment of this size or more
+/// The largest address space that a process can have, in bytes. A header that describes a segment of this size or more
 /// is damaged. If a smaller segment cannot be mapped, the reason is a limit of the process.
 const ADDRESS_SPACE_SIZE: u64 = 1 << 47;
 
@@ -96,7 +96,8 @@ impl Segment {
         let failed = |call: &str, errno| Error::system(name.as_str(), format!("{call} {}", name.segment_path()), errno);
         let file_size = u64::try_from(stat.st_size).unwrap_or(0);
         let mut header = Header::zeroed();
-        // The header is read with pread, which does not raise SIGBUS if another process truncates the file meanwhile.
+        // The header is read with pread, which does not raise SIGBUS if another process truncates the file during the
+        // read.
         if !files::read_exactly(&file, bytemuck::bytes_of_mut(&mut header), 0).map_err(|errno| failed("read", errno))? {
             return Err(damaged(format!("it has only {file_size} bytes")));
         }
@@ -194,8 +195,8 @@ impl Segment {
         Ok(())
     }
 
-    /// Enters the pages of `slots` slots, from `first` on, into the page table. The first frame in each of them is then
-    /// written as fast as later frames.
+    /// Enters the pages of `slots` slots, from `first` on, into the page table. The first frame in each of these slots
+    /// is then written as fast as later frames.
     pub(crate) fn prefault(&self, first: usize, slots: u32) {
         if let Some(mapping) = &self.slots {
             mapping.prefault(self.slot_offset(first), u64::from(slots) * self.header.slot_size);
@@ -222,7 +223,8 @@ impl Segment {
         lock::is_locked(&self.file, layout::WRITER_BYTE).unwrap_or(true)
     }
 
-    /// Whether frames can still come in this segment: it is neither superseded nor closed, and its writer lives.
+    /// Whether the writer can still publish frames in this segment: it is neither superseded nor closed, and its writer
+    /// lives.
     pub(crate) fn is_current(&self) -> bool {
         !self.tables.status().is_over() && self.has_writer()
     }

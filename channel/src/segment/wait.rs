@@ -18,9 +18,9 @@ use crate::{
 /// One of the two futex words of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FutexWord {
-    /// The word that readers wait on. It counts publishes and everything else that concerns readers.
+    /// The word that readers wait on. It counts publishes and all other changes that readers have to notice.
     Published,
-    /// The word that the writer waits on. It counts the actions of readers that concern the writer.
+    /// The word that the writer waits on. It counts those actions of readers that the writer has to notice.
     Writer,
 }
 
@@ -53,8 +53,8 @@ impl Segment {
 
 /// For this long after a lost wakeup, each sleep is limited to [`CAUTIOUS_TIMEOUT`].
 ///
-/// A process with read permission can move the sleepers of a segment to a word of its own (FUTEX_REQUEUE). The wakes of
-/// the writer then do not reach these sleepers.
+/// A process with read permission can move the sleepers of a segment to another futex word (FUTEX_REQUEUE). The wakes
+/// of the writer then do not reach these sleepers.
 const CAUTIOUS_PERIOD: Duration = Duration::from_secs(60);
 const CAUTIOUS_TIMEOUT: Duration = Duration::from_millis(4);
 
@@ -128,7 +128,7 @@ impl Waiter {
         self.lock().take();
     }
 
-    /// Sleeps on the word, and only for a short time if a wakeup was lost recently.
+    /// Sleeps on the word. If a wakeup was lost recently, the sleep is short.
     fn sleep_cautiously(&self, word: &AtomicU32, seen: u32, timeout: Duration) {
         // Relaxed, here and below: only this thread uses the time.
         let lost_wakeup_at = self.lost_wakeup_at.load(Ordering::Relaxed);
@@ -140,7 +140,7 @@ impl Waiter {
             timeout
         };
         let timed_out = futex::futex_wait(word, seen, timeout);
-        // Relaxed: only a change of the word matters. The caller loads it again with acquire order.
+        // Relaxed: only a change of the word matters. The caller loads the word again with acquire order.
         if timed_out && word.load(Ordering::Relaxed) != seen {
             self.lost_wakeup_at.store(clock::monotonic_ns(), Ordering::Relaxed);
         }

@@ -67,7 +67,7 @@ use plain as streaming;
 /// Orders every copy that this thread made earlier before every store that it makes after this call. The order holds
 /// for all threads and processes.
 pub(crate) fn finish() {
-    // Even a release store does not order the streaming stores before it.
+    // A release store alone does not order earlier streaming stores.
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a fence touches no memory. Every x86-64 processor has SSE.
     unsafe {

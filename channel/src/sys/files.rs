@@ -102,7 +102,7 @@ pub(crate) fn create_error(channel: &str, call: impl Into<String>, errno: Errno)
     }
 }
 
-/// What is wrong with [`SHM_DIR`] and what to do about it; `None` if the directory does not explain `errno`.
+/// What is wrong with [`SHM_DIR`] and what to do about it; `None` if the directory is not the cause of `errno`.
 fn directory_fault(errno: Errno) -> Option<String> {
     let mount = format!("mount -t tmpfs -o mode=1777 tmpfs {SHM_DIR}");
     let containers = "in a container, docker run --shm-size=... or --ipc=...";
@@ -116,8 +116,8 @@ fn directory_fault(errno: Errno) -> Option<String> {
             "{SHM_DIR} is not a directory: replace it ({mount}; {containers})"
         ));
     }
-    // A file system other than tmpfs may refuse to create, allocate or map a file, or to rename it without replacing
-    // another.
+    // A file system other than tmpfs may refuse to create, allocate or map a file, or to rename a file without
+    // replacing another one.
     let is_refusal = errno::is_denied(errno)
         || matches!(
             errno,

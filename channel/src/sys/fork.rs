@@ -32,7 +32,8 @@ fn forks() -> u32 {
     static FORKS: AtomicU32 = AtomicU32::new(0);
     static REGISTER: std::sync::Once = std::sync::Once::new();
     extern "C" fn in_child() {
-        // Relaxed, here and below: a child starts with one thread, so no other thread reads the count meanwhile.
+        // Relaxed, here and below: a child starts with one thread, so no other thread reads the count during the
+        // addition.
         FORKS.fetch_add(1, Ordering::Relaxed);
     }
     REGISTER.call_once(|| {

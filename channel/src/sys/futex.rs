@@ -13,8 +13,8 @@ use nix::{errno::Errno, libc};
 /// them at each frame. Waiters beyond the limit notice at their next time-out.
 const MAX_WAKES: i32 = 128;
 
-/// Sleeps while `word` is `expected`, at most for `timeout`; it may also return early for no reason. The result is
-/// `true` if it slept for the whole timeout and nobody woke it.
+/// Sleeps while `word` is `expected`, at most for `timeout`. The function may also return early, without a reason. The
+/// result is `true` if the function slept for the whole timeout and nobody woke it.
 ///
 /// The word may be in a read-only mapping (futex(2)). The timeout uses CLOCK_MONOTONIC, so that changing the wall clock
 /// does not affect it.

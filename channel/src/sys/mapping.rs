@@ -64,7 +64,8 @@ impl Pages {
     /// Excludes the pages from forked children.
     pub(super) fn exclude_from_forks(&self) -> nix::Result<()> {
         // SAFETY: the range is exactly these pages. In this process the advice changes nothing. In a child the
-        // addresses are unmapped, and only `OfdLock` gives this advice; it never touches the pages.
+        // addresses are unmapped, but no code touches them: only `OfdLock` gives this advice, and it never touches its
+        // pages.
         unsafe { madvise(self.start, self.length.get(), MmapAdvise::MADV_DONTFORK) }
     }
 }
@@ -79,8 +80,9 @@ impl Drop for Pages {
 
 /// Bytes of a file, shared with every other process that maps it.
 ///
-/// It is `Send` and `Sync`, because [`Pages`] is, and because its safe methods give out only atomics and raw pointers.
-/// The two unsafe methods return slices, and their callers promise that nobody else changes the bytes.
+/// A mapping is `Send` and `Sync`, because [`Pages`] is, and because the safe methods of a mapping give out only
+/// atomics and raw pointers. The two unsafe methods return slices, and their callers promise that nobody else changes
+/// the bytes.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     pages: Pages,
@@ -172,7 +174,7 @@ impl Mapping {
     ///
     /// # Safety
     /// The file must reach to the end of the bytes, and nobody may change them while the slice is used. The caller has
-    /// pinned the slot.
+    /// pinned the slot that contains the bytes.
     pub(crate) unsafe fn slice(&self, offset: u64, length: u64) -> &[u8] {
         match self.range(offset, length) {
             // SAFETY: the range is inside the mapping (checked by `range`), and any bytes are `u8`s. The caller
@@ -186,7 +188,7 @@ impl Mapping {
     ///
     /// # Safety
     /// The file must reach to the end of the bytes, the mapping must be writable, and nobody else in this process may
-    /// use the bytes. The caller has claimed the slot.
+    /// use the bytes. The caller has claimed the slot that contains the bytes.
     #[allow(clippy::mut_from_ref)] // the claim of the slot makes the reference unique
     pub(crate) unsafe fn slice_mut(&self, offset: u64, length: u64) -> &mut [u8] {
         match self.range(offset, length) {

@@ -33,14 +33,14 @@ mod imp {
     use super::{Mapping, SemaphoreState};
     use crate::sys::futex;
 
-    /// How many times a change of the word is attempted. If all attempts fail, another program tampers with the word,
-    /// because correct processes do not change it so often.
+    /// The limit of attempts to change the word. If all of them fail, another program tampers with the word, because
+    /// correct processes do not change it so often.
     const MAX_ATTEMPTS: u32 = 1000;
     /// The kind of futex that `sem_init` writes for a semaphore that processes share.
     const SHARED_KIND: u32 = 128;
     /// The largest value of a semaphore.
     const MAX_VALUE: u32 = i32::MAX as u32;
-    /// One sleeper, as the word counts it. The lower half of the word is the value, and the upper half is the number of
+    /// What one sleeper adds to the word. The lower half of the word is the value, and the upper half is the number of
     /// sleepers.
     const SLEEPER: u64 = 1 << 32;
     const VALUE_OFFSET: u64 = 0;
@@ -122,7 +122,8 @@ mod imp {
                 };
                 futex::futex_wait(futex, 0, left);
             };
-            // If the semaphore was initialised again meanwhile, its count of sleepers is 0 and stays 0.
+            // If another process initialised the semaphore during the wait, the count of sleepers is 0, and this call
+            // leaves it at 0.
             self.update(|word| word.checked_sub(SLEEPER));
             taken
         }

@@ -67,7 +67,7 @@ impl Watch {
         Ok((Self { inotify, stopped }, WatchStop(stop)))
     }
 
-    /// Whether a change ends a wait at once. If not, a wait ends only at its timeout, or when the watch is stopped.
+    /// Whether a change ends a wait at once. Otherwise a wait ends only at its timeout, or when the watch is stopped.
     pub fn is_immediate(&self) -> bool {
         self.inotify.is_some()
     }

@@ -17,7 +17,7 @@ use crate::{
     protocol::failpoint::{Failpoint, failpoint},
 };
 
-/// Claims a slot for a copy. In lossless mode, it waits for readers.
+/// Claims a slot for a copy. In lossless mode, this function waits for readers.
 pub(super) fn claim_for_copy(inner: &Inner, size: usize) -> Result<Option<Slot>, Error> {
     loop {
         replace::ensure_segment(inner, size)?;
@@ -82,8 +82,8 @@ fn take_slot(inner: &Inner, size: usize, claimed_for: ClaimedFor) -> Option<Slot
         };
         slots.claim(slot, size, claimed_for)
     };
-    // The prefault takes long, so it comes last. The growth is already finished, so other threads can get slots
-    // meanwhile.
+    // The prefault takes long, so it comes last. The growth is already finished, so other threads can get slots during
+    // the prefault.
     segment.mapped().prefault(claimed.index(), 1);
     Some(claimed)
 }

@@ -204,9 +204,9 @@ impl Writer {
     /// interpret. `metadata` may have at most [`MAX_METADATA_SIZE`](crate::MAX_METADATA_SIZE) bytes.
     ///
     /// # Errors
-    /// [`Error::NotPublishable`] if the slot's segment was superseded meanwhile, if it has other caps than the current
-    /// ones, or if the slot was already published. [`Error::TooLarge`] if the frame does not fit into its slot, or if
-    /// `metadata` is too large.
+    /// [`Error::NotPublishable`] if the slot's segment was superseded after the claim, if the segment has other caps
+    /// than the current ones, or if the slot was already published. [`Error::TooLarge`] if the frame does not fit into
+    /// its slot, or if `metadata` is too large.
     pub fn publish(&self, slot: &Slot, descriptor: FrameDescriptor, metadata: &[u8]) -> Result<(), Error> {
         publish::publish_frame(&self.inner, slot.segment(), slot.index(), descriptor, metadata)
     }
@@ -251,8 +251,8 @@ impl Writer {
 /// The waits of the thread that publishes.
 impl Writer {
     /// Waits until a reader is attached, or until `is_wanted` returns `false`. Returns `false` if the wait was
-    /// interrupted. Before it waits, it makes a segment with slots for frames of `size` bytes, so that readers can
-    /// attach.
+    /// interrupted. Before the wait, the call makes a segment with slots for frames of `size` bytes, so that readers
+    /// can attach.
     ///
     /// # Errors
     /// See [`claim`](Self::claim).

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use crate::protocol::layout::{MAX_QUOTA, MAX_READERS};
 
-/// How long after a quota was lowered a reader may still pin up to the former quota, because it may not have seen the
+/// After a quota was lowered, a reader may pin up to the former quota for this long, because it may not have seen the
 /// lower one.
 const QUOTA_GRACE: Duration = Duration::from_secs(1);
 /// The quota of a new reader: one frame to copy from, one frame on display, and the frame displayed before, which many
@@ -57,7 +57,7 @@ pub(super) fn sum(usage: &Usage, quotas: &[u32; MAX_READERS]) -> u32 {
         .sum()
 }
 
-/// The largest equal quota of all readers for which `slots` slots are enough.
+/// The largest quota that all readers can have at the same time if there are `slots` slots.
 pub(super) fn share(usage: &Usage, slots: u32) -> u32 {
     (1..=MAX_QUOTA)
         .rev()
@@ -66,7 +66,8 @@ pub(super) fn share(usage: &Usage, slots: u32) -> u32 {
 }
 
 /// The quota that a reader should get if it holds `held` slots and its quota is `current`. The result is less than
-/// `current` only if the share is. So a reader whose queue grows again still gets its frames in place.
+/// `current` only if `share` is less than `current`. So a reader whose queue grows again still gets its frames in
+/// place.
 pub(super) fn wanted(held: u32, current: u32, share: u32) -> u32 {
     (held + SPARE_QUOTA).max(INITIAL_QUOTA).max(current).min(share)
 }

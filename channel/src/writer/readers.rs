@@ -69,7 +69,7 @@ impl ReaderTable {
         quota::sum(&usage, &self.wanted_quotas(slots, &usage)) + slots.needed_by_writer()
     }
 
-    /// Publishes the quota of each reader, and evicts readers that hold more than they may.
+    /// Publishes the quota of each reader, and evicts readers that hold more slots than they may.
     pub(super) fn update_quotas(&mut self, slots: &mut SlotAllocator, head: u64, report: &mut ServiceReport) {
         let usage = self.usage(slots);
         let needs_overcommit = slots.needs_overcommit(share(slots, &usage));

@@ -55,7 +55,7 @@ pub(super) fn ensure_segment(inner: &Inner, size: usize) -> Result<(), Error> {
         return Ok(());
     }
     let _replacing = inner.begin_replacing();
-    // Another thread may have made the segment meanwhile.
+    // Another thread may have made the segment while this thread waited for the lock.
     if is_current_sufficient(inner, size) {
         return Ok(());
     }
@@ -68,7 +68,7 @@ pub(super) fn replace(inner: &Inner, size: u64) -> Result<(), Error> {
     let plan = plan(inner, size)?;
     let new = create(inner, &plan)?;
     install(inner, new, &plan)?;
-    // The service may still sleep on the futex word of the former segment, or without a segment.
+    // The service may still sleep on the futex word of the former segment, or may sleep because there was no segment.
     inner.service().wake();
     Ok(())
 }

@@ -33,8 +33,8 @@ enum Loss {
         /// Whether another program has put a file under the lock file's name.
         was_replaced: bool,
     },
-    /// The segment has lost its name. Or the segment names a former lock file: the lock file was made again, but then
-    /// making a new segment failed.
+    /// The segment has lost its name. This value also means that the segment names a former lock file: the lock file
+    /// was made again, but then making a new segment failed.
     Segment,
 }
 
@@ -130,10 +130,10 @@ fn foreign_segment(name: &ChannelName) -> Error {
 }
 
 /// Makes a new segment if another program has written into the current segment's header or caps, or has marked the
-/// segment as over. Returns whether it made one.
+/// segment as over. Returns whether it made a new segment.
 ///
-/// Readers cannot attach to a segment with a changed header, and they leave one that is marked as over. Header and caps
-/// are checked only if `check_header` is `true`.
+/// Readers cannot attach to a segment with a changed header, and they leave a segment that is marked as over. Header
+/// and caps are checked only if `check_header` is `true`.
 pub(super) fn replace_corrupted(inner: &Inner, check_header: bool) -> Result<bool, Error> {
     let current = |state: &State| state.chain.current_mapped().map(Arc::clone);
     let Some(segment) = current(&inner.lock()) else {

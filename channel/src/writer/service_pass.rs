@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{claim, inner::Inner, restore, service::ServiceReport, state::State};
 use crate::Error;
 
-/// Repairs damage by other programs, looks for readers that came or went, and gives each its quota.
+/// Repairs damage by other programs, looks for readers that came or went, and gives each reader its quota.
 pub(super) fn run(inner: &Inner) -> Result<ServiceReport, Error> {
     let mut state = inner.lock();
     let lock_file = Arc::clone(state.lock.lock_file());

@@ -5,7 +5,8 @@
 use super::options::{Caps, MIN_SLOTS};
 use crate::{protocol::layout::MAX_SLOTS, segment::Segment};
 
-/// With at least this many slots, frames survive [`LONG_HISTORY`] publishes; with fewer, [`SHORT_HISTORY`].
+/// With at least this many slots, frames survive [`LONG_HISTORY`] publishes; with fewer slots, they survive
+/// [`SHORT_HISTORY`].
 const MIN_LONG_HISTORY_SLOTS: u32 = 12;
 const LONG_HISTORY: u32 = 4;
 const SHORT_HISTORY: u32 = 2;

@@ -31,7 +31,7 @@ const MAX_PLAUSIBLE_SEQ: u64 = 1 << 48;
 /// The result of [`open`].
 pub(super) struct Takeover {
     pub(super) state: State,
-    /// The fault of the damaged segment that was removed, if there was one. It belonged to this user.
+    /// The fault of the damaged segment that was removed, if there was one. The segment belonged to this user.
     pub(super) replaced_damaged: Option<String>,
 }
 
