@@ -377,7 +377,7 @@ fn paused_reader_receives_events_when_playing_again() {
     let reader = SourceRecorder::of(&channel);
     writer.push_frame_until_seen(0, &reader);
     reader.pipeline.set_state(gst::State::Paused).unwrap();
-    // After this time, a frame that had left the sink before the pause has arrived.
+    // After this time, any frame that left the sink before the pause has arrived.
     std::thread::sleep(Duration::from_millis(50));
     reader.clear();
     writer.send(title("sent during the pause"));

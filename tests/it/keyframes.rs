@@ -248,7 +248,7 @@ fn delta_frames_before_start_are_all_delivered() {
     writer.push_frame(0);
     for number in 1..=20 {
         writer.push_frame_with(number, BufferFlags::DELTA_UNIT);
-        // The frames have different times of capture.
+        // This pause gives the frames different times of capture.
         std::thread::sleep(Duration::from_millis(10));
     }
     let reader = SourceRecorder::of(&channel);

@@ -29,8 +29,8 @@ fn time(nanoseconds: i64) -> gst::ClockTime {
     gst::ClockTime::from_nseconds(nanoseconds as u64)
 }
 
-/// Sends two frames in a segment. Returns the begin and the duration of each frame that the reader receives. Both are
-/// in the writer's running time.
+/// Sends two frames in a segment. Returns the start and the duration of each frame that the reader receives, in the
+/// writer's running time.
 fn read(segment: &gst::FormattedSegment<gst::ClockTime>, frames: [Frame; 2]) -> Vec<Frame> {
     let channel = Channel::new();
     let reader = SourceRecorder::of(&channel);
