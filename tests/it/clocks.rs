@@ -141,7 +141,7 @@ fn errors(writing: Side, reading: Side, mut at: impl FnMut(CaptureMoment)) -> Ve
         let target = buffer.get_mut().unwrap();
         target.set_pts(gst::ClockTime::from_nseconds(stamp));
         target.set_offset(n);
-        // The time of capture, by the reader's clock.
+        // The time of capture on the reader's clock.
         captured.push((reading.time_at)(now) - reader.pipeline.base_time().unwrap().nseconds());
         writer.push(&buffer);
         eventually("the frame arrives", || {

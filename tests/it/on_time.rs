@@ -180,7 +180,7 @@ impl StallMeter {
                     let before = Instant::now();
                     std::thread::sleep(Duration::from_millis(2));
                     let late = before.elapsed().saturating_sub(Duration::from_millis(2));
-                    // A display tolerates shorter stalls.
+                    // Shorter stalls are not counted, because a display tolerates them.
                     if late > Duration::from_millis(30) {
                         stalled += late;
                     }

@@ -104,7 +104,7 @@ fn reader_events_do_not_disturb_upstream_of_writer() {
     // A message reaches the writer in less than this time.
     std::thread::sleep(Duration::from_millis(400));
     assert!(sent.all().is_empty(), "{:?}", sent.all());
-    // The stream continues, and was not flushed.
+    // The stream continues without a flush.
     writer.push_frame_until_seen(1, &reader);
     assert!(reader.events(EventType::FlushStart).is_empty());
 }

@@ -162,8 +162,8 @@ fn reader_stopped_while_joining_misses_no_lossless_frame() {
     }
 }
 
-/// A reader is stopped before it has joined, and meanwhile the segment is superseded. The reader begins in the next
-/// segment.
+/// A reader is stopped before it has joined, and the segment is superseded while the reader is stopped. The reader
+/// begins in the next segment.
 #[test]
 fn reader_joining_superseded_segment_loses_no_lossless_frame() {
     for failpoint in ["SegmentOpened", "EntryLocked", "CursorStored"] {

@@ -204,7 +204,7 @@ fn waiting_lossless_writer_is_woken_by_reader() {
         });
         began.elapsed()
     };
-    // One fast round is enough, because other programs may slow down some rounds.
+    // The test passes if one round is fast, because other programs may slow down some rounds.
     let fastest = (0..8).map(|_| round()).find(|took| *took < Duration::from_millis(600));
     assert!(
         fastest.is_some(),

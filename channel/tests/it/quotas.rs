@@ -225,7 +225,8 @@ fn frame_held_twice_stays_until_both_are_released() {
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     let first = next_in_place(&writer, &mut reader, &mut copy);
     let newest = first.seq;
-    // If the head goes back and returns, the reader forgets its cursor and reads the newest frame again.
+    // If the head decreases and then gets its old value again, the reader forgets its cursor and reads the newest frame
+    // again.
     let peer = RawPeer::open(&channel);
     peer.status().head.store(newest - 1, Ordering::SeqCst);
     let _ = poll(&mut reader, &mut copy);

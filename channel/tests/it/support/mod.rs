@@ -125,7 +125,7 @@ pub fn publish_frame(writer: &Writer, descriptor: FrameDescriptor) -> bool {
         slot.as_mut().fill(descriptor.offset as u8);
         match writer.publish(&slot, descriptor, &[]) {
             Ok(()) => return true,
-            // The service created another segment between the two calls.
+            // The service created another segment between `claim` and `publish`.
             Err(Error::NotPublishable { .. }) => {}
             Err(error) => panic!("{error}"),
         }
