@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Counts the instructions per frame in the code of this project, and in the functions of GStreamer and libc that it
-//! calls.
+//! Counts the instructions per frame in the code of this project, and in the functions of GStreamer and libc that this
+//! code calls.
 //!
 //! Valgrind counts them, so a busy machine does not change the result. `make instructions` runs this test in a release
 //! build, because the counts of a debug build are of no use.

@@ -90,13 +90,13 @@ impl Slot {
     }
 }
 
-/// A wrong variant of `take_for_writing`, which has no fence.
+/// A wrong variant of `take_for_writing`: it has no fence.
 fn take_without_fence(seq: &AtomicU64, pinned: impl FnOnce() -> bool) -> bool {
     seq.store(0, Ordering::Relaxed);
     !pinned()
 }
 
-/// A wrong variant of `take_for_writing`, which checks the pins before it clears the seq instead of afterwards.
+/// A wrong variant of `take_for_writing`: it checks the pins before it clears the seq, instead of afterwards.
 fn take_without_second_look(seq: &AtomicU64, pinned: impl FnOnce() -> bool) -> bool {
     let free = !pinned();
     seq.store(0, Ordering::Relaxed);
@@ -104,8 +104,8 @@ fn take_without_second_look(seq: &AtomicU64, pinned: impl FnOnce() -> bool) -> b
     free
 }
 
-/// Model (a): a writer redraws a slot while a reader pins the slot. The reader pins it first for the frame that it
-/// contains at first, and then for the next frame.
+/// Model (a): a writer redraws a slot while a reader pins the slot. The reader pins the slot first for the frame that
+/// the slot contains at first, and then for the next frame.
 fn redraw_while_pinning(take: fn(&AtomicU64, &dyn Fn() -> bool) -> bool) {
     loom::model(move || {
         let slot = Arc::new(Slot::new());
@@ -279,7 +279,7 @@ fn slot_is_held_until_its_last_pin_is_cleared() {
 }
 
 /// Model (d): an observer copies a frame without a pin, and accepts the copy only if it is whole. The frame has two
-/// pixels. They are atomics here, because outside this model the kernel copies them.
+/// pixels. The pixels are atomics in this model, because in the real program the kernel copies them.
 fn observe(fence_of_observer: fn()) {
     loom::model(move || {
         let seq = Arc::new(AtomicU64::new(1));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The cameras of the machine, and a pipeline that captures from one.
+//! The cameras of the virtual machine, and a pipeline that captures frames from one of them.
 
 use std::{
     process::Command,

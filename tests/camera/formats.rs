@@ -11,8 +11,8 @@ use rsshm_testkit::{
 
 use crate::device::{CAMERA, Capture, MULTIPLANAR, SMALL};
 
-/// Formats of which v4l2src drops every frame, because vivid reports a size that is a little too large. The element
-/// after v4l2src does not matter.
+/// Formats that do not work. v4l2src drops each of their frames, whatever element follows it, because vivid reports a
+/// size that is a little too large.
 const BROKEN: [(&str, &str); 2] = [(MULTIPLANAR, "NV16"), (MULTIPLANAR, "NV61")];
 
 /// The caps of a camera at one size.

@@ -93,8 +93,8 @@ fn second_writer_is_refused_after_two_seconds() {
     let (kind, text) = error_at_start(&second);
     assert_eq!(kind, "ResourceError::Busy", "{text}");
     assert!(text.contains(&format!("process {}", first.pid())), "{text}");
-    // The sink waits two seconds before it fails, because the other writer may have been killed and may not have exited
-    // yet.
+    // The other writer may have been killed, and a killed process needs some time to exit. The sink therefore waits two
+    // seconds before it fails.
     let waited = started.elapsed();
     assert!(
         (Duration::from_millis(1900)..Duration::from_secs(6)).contains(&waited),
@@ -121,7 +121,7 @@ fn sink_names_unsupported_memory_before_upstream_errors() {
     let caps = "video/x-raw(memory:GLMemory),format=RGBA,width=64,height=64,framerate=30/1";
     let writer = sink_with(&channel, caps, &gst::Buffer::with_size(64 * 64 * 4).unwrap());
     let _ = writer.pipeline.set_state(gst::State::Playing);
-    // The sink's error is posted before that of the source, because the source only says that negotiation failed.
+    // The sink posts its error before the source does, because the source's error only says that negotiation failed.
     let message = writer
         .pipeline
         .message(&[gst::MessageType::Warning, gst::MessageType::Error]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Pipelines with clocks other than CLOCK_MONOTONIC. Timestamps stay right while a clock drifts and steps.
+//! Pipelines with clocks other than CLOCK_MONOTONIC. Timestamps stay correct while a clock drifts and steps.
 
 use std::{
     sync::atomic::{AtomicI64, Ordering},
@@ -141,7 +141,7 @@ fn errors(writing: Side, reading: Side, mut at: impl FnMut(CaptureMoment)) -> Ve
         let target = buffer.get_mut().unwrap();
         target.set_pts(gst::ClockTime::from_nseconds(stamp));
         target.set_offset(n);
-        // The time of capture, by the reader's clock.
+        // The time of capture on the reader's clock.
         captured.push((reading.time_at)(now) - reader.pipeline.base_time().unwrap().nseconds());
         writer.push(&buffer);
         eventually("the frame arrives", || {
@@ -204,6 +204,6 @@ fn timestamps_survive_reader_clock_set_back() {
         }
     });
     assert_exact(&errors[..100]);
-    // The reader's time stands still for 80 ms.
+    // The reader's time does not advance for 80 ms.
     assert_exact(&errors[115..]);
 }

@@ -217,7 +217,7 @@ fn device_monitor_program_shows_channel_and_pipeline() {
 #[test]
 fn players_play_rsshm_uri() {
     let channel = Channel::new();
-    // Players have to convert this format, and its frame rate is not their default.
+    // Players have to convert this format, and the frame rate differs from the players' default.
     let _writer = writer(&channel, "video/x-raw,format=NV12,width=64,height=48,framerate=25/1");
     eventually("the channel exists", || channel.exists());
     let uri = format!("rsshm://{channel}");

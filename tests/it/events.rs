@@ -115,7 +115,7 @@ fn late_reader_receives_tags_before_first_frame() {
          ! rsshmsink name={channel}"
     ));
     eventually("the channel exists", || channel.exists());
-    // The tags and the first frames are in the past when the reader joins.
+    // When the reader joins, the tags and the first frames are already in the past.
     std::thread::sleep(Duration::from_millis(500));
     let reader = SourceRecorder::of(&channel);
     eventually("a frame arrives", || !reader.offsets().is_empty());
@@ -377,7 +377,7 @@ fn paused_reader_receives_events_when_playing_again() {
     let reader = SourceRecorder::of(&channel);
     writer.push_frame_until_seen(0, &reader);
     reader.pipeline.set_state(gst::State::Paused).unwrap();
-    // After this time, a frame that had left the sink before the pause has arrived.
+    // After this time, any frame that left the sink before the pause has arrived.
     std::thread::sleep(Duration::from_millis(50));
     reader.clear();
     writer.send(title("sent during the pause"));
@@ -472,7 +472,7 @@ fn new_writer_loses_and_repeats_no_event() {
     }
     assert_eq!(only(&reader.words(), &["app"]), expected);
     assert_eq!(titles(&reader), ["title 1", "title 2", "title 3"]);
-    // The first of the four streams is the one that the source itself began.
+    // The source itself began the first of the four streams.
     assert_eq!(reader.events(EventType::StreamStart).len(), 4);
 }
 

@@ -203,7 +203,7 @@ fn writer_takes_over_and_leaves_no_staging_file() {
     }
     let mut writer = launch(&pipeline);
     pids.push(writer.pid());
-    // This is longer than a writer needs to take over.
+    // A writer takes over in less than this time.
     std::thread::sleep(Duration::from_millis(700));
     assert!(writer.is_running() && reader.is_running());
     writer.interrupt();

@@ -62,7 +62,8 @@ fn audio_arrives_unchanged() {
     assert_arrives_unchanged(&format!("{odd} ! audiobuffersplit output-buffer-duration=1/77"), 175);
 }
 
-/// H.264 of black and then of noise. The first keyframes have a few hundred bytes; later ones are larger than any slot.
+/// An H.264 stream that shows black and then noise. The first keyframes have a few hundred bytes; later ones are larger
+/// than any slot.
 const GROWING_H264: &str = "concat name=c \
     ! x264enc tune=zerolatency speed-preset=ultrafast quantizer=4 pass=quant key-int-max=15 \
     ! h264parse ! video/x-h264,stream-format=byte-stream,alignment=au";
@@ -262,7 +263,7 @@ fn raw_video_of_wrong_size_is_refused_with_advice() {
     }
 }
 
-/// Caps with every optional field of a picture, and `fields`.
+/// Caps with every optional field of a picture, and with the additional `fields`.
 fn caps_with(features: &str, fields: &str) -> gst::Caps {
     init();
     format!(
@@ -275,7 +276,7 @@ fn caps_with(features: &str, fields: &str) -> gst::Caps {
     .unwrap()
 }
 
-/// Sends frames in each layout and kind of memory, with each of the `flags` in turn. All must arrive unchanged.
+/// Sends frames in each layout and kind of memory, with each of the `flags` in turn. All frames must arrive unchanged.
 #[track_caller]
 fn assert_caps_and_flags_arrive(caps: &gst::Caps, flags: &[VideoBufferFlags]) {
     for downstream in ["fakevideosink sync=false", "fakesink sync=false"] {
@@ -402,7 +403,7 @@ fn upstream_draws_overlays_itself() {
     let channel = Channel::new();
     let reader = SourceRecorder::of(&channel);
     let writer = Pipeline::playing(&format!("{text} ! rsshmsink channel={channel} {LOSSLESS}"));
-    // textoverlay asks whether the sink carries overlays, which must not cause a warning.
+    // textoverlay asks whether the sink supports overlays. This question must not cause a warning.
     let message = writer.message(&[
         gst::MessageType::Eos,
         gst::MessageType::Error,

@@ -41,7 +41,7 @@ enum Attack {
     Everything,
 }
 
-/// Offsets from the header of a segment.
+/// The offsets that the header of a segment contains.
 #[derive(Clone, Copy)]
 struct Offsets {
     quotas: u64,
@@ -64,7 +64,7 @@ impl Offsets {
 const STATUS_OFFSET: u64 = 256;
 const STATE_OFFSET: u64 = STATUS_OFFSET + 24;
 
-/// Writes garbage into the channel's files for a time.
+/// Writes garbage into the channel's files for the duration `time`.
 ///
 /// The function takes its offsets from the header of the current segment. If that header is not plausible, the function
 /// uses the last plausible offsets.

@@ -248,7 +248,7 @@ fn delta_frames_before_start_are_all_delivered() {
     writer.push_frame(0);
     for number in 1..=20 {
         writer.push_frame_with(number, BufferFlags::DELTA_UNIT);
-        // The frames have different times of capture.
+        // This pause gives the frames different times of capture.
         std::thread::sleep(Duration::from_millis(10));
     }
     let reader = SourceRecorder::of(&channel);
@@ -301,7 +301,7 @@ fn frames_of_new_caps_count_as_keyframes_until_first_delta() {
     writer.push_frame_until_seen(2, &reader);
     let before = writer.pipeline.current_running_time();
     reader.pipeline.set_state(gst::State::Paused).unwrap();
-    // The pause takes effect while the source waits for a frame.
+    // After this time, the pause has taken effect, and the source waits for a frame.
     std::thread::sleep(Duration::from_millis(100));
     reader.pipeline.play();
     // The source has waited for frame 3 since before the pause. Frame 4 is the first frame for which it waits after the

@@ -180,7 +180,7 @@ impl StallMeter {
                     let before = Instant::now();
                     std::thread::sleep(Duration::from_millis(2));
                     let late = before.elapsed().saturating_sub(Duration::from_millis(2));
-                    // A display tolerates shorter stalls.
+                    // Shorter stalls are not counted, because a display tolerates them.
                     if late > Duration::from_millis(30) {
                         stalled += late;
                     }
@@ -195,7 +195,7 @@ impl StallMeter {
     fn excused(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         let stalled = self.thread.join().unwrap();
-        // Twice the time is excused, because a reader has to catch up.
+        // Twice the stalled time is excused, because a reader needs time to catch up after a stall.
         (2 * stalled).as_nanos().div_ceil(FRAME_TIME.as_nanos()) as u64
     }
 }
@@ -248,8 +248,8 @@ fn record(recording: &Recording, sink: &gst::Element, buffer: &gst::BufferRef) {
     });
 }
 
-/// A writer and a reader. The writer sends a camera to two channels, one of them delayed, and a microphone to a third
-/// channel. The reader plays all three channels.
+/// A writer and a reader. The writer sends the frames of a camera to two channels, one of them delayed, and the sound
+/// of a microphone to a third channel. The reader plays all three channels.
 struct JointDisplay {
     writer: Pipeline,
     reader: Pipeline,

@@ -255,7 +255,7 @@ fn perms_set_file_modes() {
 /// Creates a file that belongs to the user nobody and that every user may write. Returns its bytes.
 fn plant(path: &Path) -> Vec<u8> {
     let bytes = b"rsshm\r\n\x1a, but not really".repeat(1000);
-    // Every user may write the file. So the owner is the only reason why the sink leaves it alone.
+    // Every user may write the file. The owner is therefore the only reason why the sink does not touch the file.
     let file = OpenOptions::new()
         .write(true)
         .create_new(true)

@@ -191,7 +191,7 @@ fn camera_to_four_programs_feeds_all() {
     });
     directory.wait_for("picture-000.png");
     directory.wait_for("part-000.mp4");
-    // Meanwhile, the recording becomes long enough for the check below.
+    // After this time, the recording is long enough for the check below.
     std::thread::sleep(Duration::from_secs(1));
     end(four, &channel);
     let streams = streams_of(&directory.file("part-000.mp4"));
@@ -217,7 +217,7 @@ fn file_as_camera_repeats_at_file_speed() {
     reader.wait_for_frames(75);
     let frames = reader.frames();
     assert!(frames.iter().filter(|frame| frame.is_discont()).count() >= 3);
-    // The first thirty frames take a second.
+    // The first thirty frames should take a second.
     let took = frames[29].at - frames[0].at;
     assert!(took > gst::ClockTime::from_mseconds(900), "{took}");
     end(camera, &channel);
@@ -248,7 +248,7 @@ fn still_picture_saves_png() {
     let words = format!("still-picture.sh {}", picture.display());
     Process::start(script(&words, &channel)).wait_ok();
     channel.assert_removed();
-    // Now the channel has a writer already.
+    // From here on, the channel has a writer.
     let _writer = launch(&format!(
         "videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=30/1 ! rsshmsink name={channel}"
     ));
@@ -278,7 +278,7 @@ fn audio_beside_video_records_both() {
     let directory = Directory::new(&channel);
     let both = Process::start(script("audio-beside-video.sh", &channel));
     directory.wait_for("talk.mkv");
-    // Meanwhile, the recording becomes long enough for the checks below.
+    // After this time, the recording is long enough for the checks below.
     std::thread::sleep(Duration::from_secs(3));
     end(both, &channel);
     let mut streams = streams_of(&directory.file("talk.mkv"));
@@ -296,13 +296,13 @@ fn audio_beside_video_records_both() {
         *picture_ends - *picture_begins > gst::ClockTime::from_seconds(1),
         "{streams:?}"
     );
-    // The two streams end at the same time, except for the frames in the encoders.
+    // The ends of the two streams may differ by the frames that were still in the encoders.
     let apart = sound_ends.absdiff(*picture_ends);
     assert!(apart < gst::ClockTime::from_mseconds(700), "{streams:?}");
 }
 
-/// Two network namespaces with a cable between them. Without root, there are no namespaces, and both sides are this
-/// machine.
+/// Two network namespaces that a virtual cable connects. Without root, no namespaces are created, and both sides are
+/// this machine.
 struct Network {
     name: String,
     has_namespaces: bool,
@@ -379,7 +379,7 @@ fn assert_arrives_over(script_name: &str, port: u16, sender_connects: bool) {
     let reader = SourceRecorder::of(&far);
     reader.wait_for_frames(20);
     let picture = reader.last_frame().unwrap();
-    // In I420 and in NV12, the plane of the brightness comes first.
+    // In I420 and NV12, the first plane contains the brightness.
     assert_eq!(picture.width(), 320);
     for (bar, expected) in LUMA.iter().enumerate() {
         let seen = picture.bytes[120 * 320 + (2 * bar + 1) * 320 / 14];

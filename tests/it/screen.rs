@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The windows of readers on a screen. The tests check their pictures, and the effect of a user who resizes or closes a
-//! window.
+//! The windows of readers on a screen. The tests check the pictures in the windows, and what happens when a user
+//! resizes or closes a window.
 
 use rsshm_testkit::{
     Channel, Process, eventually,
@@ -54,7 +54,7 @@ fn screen_shows_converted_format() {
 fn unsupported_format_error_suggests_videoconvert() {
     let (screen, channel) = (Xvfb::start(640, 480), Channel::new());
     let _writer = writer(&channel, "I420");
-    // On a plain X server, autovideosink chooses this sink.
+    // On a plain X server, autovideosink chooses ximagesink.
     let mut reader = screen.launch(&format!("rsshmsrc name={channel} ! ximagesink"));
     let output = reader.wait_error();
     assert!(output.contains("put videoconvert after this element"), "{output}");

@@ -60,7 +60,7 @@ fn pass_if_empty() {
     say(PASSED);
 }
 
-/// A reader that never displays a frame. Its queue asks for more frames than the memory can hold.
+/// A reader that never displays a frame. Its queue can hold more frames than fit into the memory.
 fn hoarder(channel: &Channel) -> Process {
     launch(&format!(
         "rsshmsrc name={channel} max-held-buffers=64 ! queue max-size-buffers=12 max-size-bytes=0 max-size-time=0 \

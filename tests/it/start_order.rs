@@ -150,7 +150,8 @@ fn late_reader_receives_newest_frame_at_once() {
     let channel = Channel::new();
     let mut writer = writer(&channel, 0x80, "format=GRAY8,width=64,height=48,framerate=1/1");
     eventually("the channel exists", || channel.exists());
-    // The writer sends one frame a second, so the newest frame is older than the limit below.
+    // The writer sends one frame a second. A reader that waited for the next frame would usually exceed the limit of
+    // 100 ms.
     std::thread::sleep(Duration::from_millis(2500));
     let mut times: Vec<Duration> = (0..5)
         .map(|_| {
@@ -164,7 +165,7 @@ fn late_reader_receives_newest_frame_at_once() {
         })
         .collect();
     times.sort();
-    // The median is checked, because the machine may be busy for a moment.
+    // The check uses the median, because a busy machine delays single frames.
     assert!(times[2] < Duration::from_millis(100), "{times:?}");
     writer.interrupt();
 }
@@ -260,7 +261,7 @@ fn source_stays_connected_to_stopped_writer() {
     let mut writer = writer(&channel, 0x80, GRAY);
     reader.wait_for_frames(5);
     writer.signal(Signal::SIGSTOP);
-    // This is longer than the source needs to notice a dead writer.
+    // The source notices a dead writer in less than this time.
     std::thread::sleep(Duration::from_millis(1500));
     let before = reader.frame_count();
     writer.signal(Signal::SIGCONT);

@@ -167,7 +167,7 @@ fn waiting_source_lists_existing_channels_once() {
     assert!(again.is_none(), "{again:?}");
 }
 
-/// Sets a blocked pipeline to NULL: from PLAYING, from PAUSED, and from PLAYING after PAUSED.
+/// Sets a blocked pipeline to NULL three times: from PLAYING, from PAUSED, and from PLAYING after PAUSED.
 ///
 /// `wait_until_blocked` returns as soon as the pipeline waits for something.
 #[track_caller]

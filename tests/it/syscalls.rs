@@ -94,7 +94,8 @@ const WAITS: [&str; 6] = [
     "restart_syscall",
 ];
 
-/// Checks that `call` is made about once per frame, but at least `least` times. Other calls must be almost absent.
+/// Checks that the number of calls of `call` per frame is at least `least` and at most about one. Other calls must be
+/// almost absent.
 #[track_caller]
 fn assert_lean(side: &str, growth: &Calls, call: &str, least: f64) {
     println!("{side}: {growth:.3?}");
@@ -138,7 +139,7 @@ fn frame_costs_one_wake_and_one_wait() {
     run_to_end("fakesrc num-buffers=1 ! fakesink");
     let ([writer_of_few, reader_of_few], [writer_of_many, reader_of_many]) = (calls_of(200), calls_of(400));
     assert_lean("writer", &growth(&writer_of_few, &writer_of_many), "FUTEX_WAKE", 0.95);
-    // A reader that is late on a busy machine finds two frames, and needs one wait for the two.
+    // A reader that is late on a busy machine finds two frames after one wait.
     assert_lean("reader", &growth(&reader_of_few, &reader_of_many), "FUTEX_WAIT", 0.2);
 }
 

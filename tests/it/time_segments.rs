@@ -29,8 +29,8 @@ fn time(nanoseconds: i64) -> gst::ClockTime {
     gst::ClockTime::from_nseconds(nanoseconds as u64)
 }
 
-/// Sends two frames in a segment. Returns the begin and the duration of each frame that the reader receives. Both are
-/// in the writer's running time.
+/// Sends two frames in a segment. Returns the start and the duration of each frame that the reader receives, in the
+/// writer's running time.
 fn read(segment: &gst::FormattedSegment<gst::ClockTime>, frames: [Frame; 2]) -> Vec<Frame> {
     let channel = Channel::new();
     let reader = SourceRecorder::of(&channel);
@@ -39,7 +39,7 @@ fn read(segment: &gst::FormattedSegment<gst::ClockTime>, frames: [Frame; 2]) -> 
         let running = reader.pipeline.current_running_time();
         running.is_some_and(|running| running > 100 * gst::ClockTime::MSECOND)
     });
-    // The source is live, because the frames of a live source are not delayed by a wait for the first reader.
+    // The source is live, because the sink's wait for the first reader does not delay the frames of a live source.
     let writer = SinkHarness::with_source(
         &channel,
         "is-live=true handle-segment-change=true",

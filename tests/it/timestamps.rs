@@ -87,7 +87,7 @@ fn later_reader_keeps_time_of_capture() {
     let channel = Channel::new();
     let mut writer = live_writer(&channel);
     eventually("the channel exists", || channel.exists());
-    // The reader starts 45 and a half frame times later, so that no frame is captured exactly at its start.
+    // The reader starts 45.5 frame times after the writer, so that no frame is captured exactly at its start.
     std::thread::sleep(Duration::from_millis(1516));
     let reader = SourceRecorder::of(&channel);
     let frames = frames_after_the_first(&reader);
@@ -266,7 +266,7 @@ fn do_timestamp_stamps_on_arrival() {
     ));
     writer.play();
     let reader = SourceRecorder::with_options(&channel, "do-timestamp=true");
-    // By the writer's timestamps, the frames are 300 ms old.
+    // According to the writer's timestamps, the frames are 300 ms old.
     let frames = frames_after_the_first(&reader);
     assert!(
         median_age(&frames) < Duration::from_millis(20),

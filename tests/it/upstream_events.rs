@@ -101,10 +101,10 @@ fn reader_events_do_not_disturb_upstream_of_writer() {
             source.send_event(event);
         }
     }
-    // This is longer than a message takes to reach the writer.
+    // A message reaches the writer in less than this time.
     std::thread::sleep(Duration::from_millis(400));
     assert!(sent.all().is_empty(), "{:?}", sent.all());
-    // The stream continues, and was not flushed.
+    // The stream continues without a flush.
     writer.push_frame_until_seen(1, &reader);
     assert!(reader.events(EventType::FlushStart).is_empty());
 }
@@ -148,7 +148,7 @@ fn read_only_reader_sends_no_event() {
     let sent = UpstreamEvents::of(&writer.pipeline);
     assert!(!send(&observer.pipeline, keyframe_request()));
     assert!(!send(&observer.pipeline, event::Navigation::new(press().structure())));
-    // This is longer than a message takes to reach the writer.
+    // A message reaches the writer in less than this time.
     std::thread::sleep(Duration::from_millis(400));
     assert!(sent.all().is_empty(), "{:?}", sent.all());
 }
@@ -161,7 +161,7 @@ fn events_without_writer_are_not_handled() {
     assert!(!send(&reader.pipeline, event::Navigation::new(press().structure())));
 }
 
-/// A mouse button is pressed while Shift and another button are held.
+/// The event of a mouse button that is pressed while Shift and another button are held.
 fn press() -> NavigationEvent {
     NavigationEvent::MouseButtonPress {
         button: 3,
@@ -205,7 +205,7 @@ fn navigation_stays_in_reader_by_default() {
     assert!(!writer.pipeline.by_factory("rsshmsink").property::<bool>("navigation"));
     let sent = UpstreamEvents::of(&writer.pipeline);
     assert!(!send(&reader.pipeline, event::Navigation::new(press().structure())));
-    // This is longer than a message takes to reach the writer.
+    // A message reaches the writer in less than this time.
     std::thread::sleep(Duration::from_millis(400));
     assert!(sent.all().is_empty(), "{:?}", sent.all());
 }
@@ -285,7 +285,7 @@ fn slow_reader_posts_qos_for_skipped_frames() {
     reader.pipeline.play();
     eventually("eight frames arrive", || reader.offsets().len() >= 8);
     writer.interrupt();
-    // Meanwhile, the reader takes the remaining frames.
+    // After this time, the reader has taken the remaining frames.
     std::thread::sleep(Duration::from_millis(300));
     let messages: Vec<_> = qos_messages(&reader.pipeline).iter().map(qos).collect();
     let stat = |field| reader.stat(field);

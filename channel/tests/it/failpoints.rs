@@ -135,9 +135,9 @@ fn seqs_continue_after_writer_died_before_first_frame() {
     }
 }
 
-/// A reader is stopped while it joins. Meanwhile, the writer publishes 30 frames, and another reader holds the frame
-/// that was the newest before. When the stopped reader continues, it first gets the frame that is then the newest, and
-/// misses no later frame.
+/// A reader is stopped while it joins. While it is stopped, the writer publishes 30 frames, and another reader holds
+/// the frame that was the newest at the stop. When the stopped reader continues, it first gets the frame that is the
+/// newest at that time, and misses no later frame.
 #[test]
 fn reader_stopped_while_joining_misses_no_lossless_frame() {
     let channel = Channel::new();
@@ -162,8 +162,8 @@ fn reader_stopped_while_joining_misses_no_lossless_frame() {
     }
 }
 
-/// A reader is stopped before it has joined, and meanwhile the segment is superseded. The reader begins in the next
-/// segment.
+/// A reader is stopped before it has joined, and the segment is superseded while the reader is stopped. The reader
+/// begins in the next segment.
 #[test]
 fn reader_joining_superseded_segment_loses_no_lossless_frame() {
     for failpoint in ["SegmentOpened", "EntryLocked", "CursorStored"] {

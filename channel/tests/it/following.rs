@@ -261,8 +261,8 @@ fn writer_restores_deleted_files() {
         let service = Service::of(&writer);
         let (mut old, mut copy) = (channel.reader(), Vec::new());
         {
-            // Another reader has the first entry and leaves, so that the old reader gets another entry in the new
-            // files.
+            // Another reader takes the first entry and leaves, so that the reader `old` gets a different entry in
+            // the new files.
             assert!(publish(&writer, 1));
             let mut first = channel.reader();
             next(&mut first, &mut copy);

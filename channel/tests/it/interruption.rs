@@ -84,7 +84,7 @@ fn interrupt_ends_wait_between_two_segments() {
     assert!(publish(&writer, 1));
     let mut reader = channel.reader();
     next(&mut reader, &mut Vec::new());
-    // The segment is superseded, and no other segment follows.
+    // The test marks the segment as superseded, and no other segment follows.
     let peer = RawPeer::open(&channel);
     peer.status().state.store(state::SUPERSEDED, Ordering::SeqCst);
     let began = Instant::now();

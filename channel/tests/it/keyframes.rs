@@ -160,7 +160,7 @@ fn reader_that_missed_one_frame_requests_keyframe() {
     let writer = compressed(&channel, slots(12));
     publish_all(&writer, "k1 d2");
     let mut readers = join(&channel, &["1", "2"]);
-    // If one frame is missing, the reader requests a keyframe.
+    // When one frame is missing, the reader requests a keyframe.
     publish_all(&writer, "d3 d4");
     lose(&channel, 3);
     expect(&mut readers, &[]);
@@ -472,7 +472,8 @@ fn keyframe_requests_are_merged_once_a_second() {
     let reported = Instant::now();
     assert!(is_wanted());
     assert!(!is_wanted());
-    // This request comes within a second after the reported one, so the writer keeps it and reports it later.
+    // This request comes within a second after the reported request, so the writer keeps the new request and reports it
+    // later.
     request();
     assert!(!is_wanted());
     publish_all(&writer, "d3");

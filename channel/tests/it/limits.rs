@@ -109,7 +109,7 @@ fn writer_within(channel: &str, within: Exhaustion) {
     say("done");
 }
 
-/// A reader that cannot attach until the resource is available again.
+/// A reader that can attach only when the resource is available again.
 fn reader_within(channel: &str, within: Exhaustion) {
     let mut reader = open_reader(channel, ReaderOptions::default());
     let mut copy = Vec::new();

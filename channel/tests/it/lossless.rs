@@ -123,9 +123,9 @@ fn no_reader_misses_a_frame_of_lossless_writer() {
     }
 }
 
-/// A reader is only slow if it releases each frame within half a millisecond. The writer waits for this reader, because
-/// more slots would only cost memory and cache misses. For a reader that has stopped taking frames, the writer adds
-/// slots, almost up to its maximum.
+/// The writer waits for a slow reader that releases each frame within half a millisecond, because more slots would only
+/// cost memory and cache misses. For a reader that has stopped taking frames, the writer adds slots, almost up to its
+/// maximum.
 #[test]
 fn lossless_writer_adds_slots_for_stalled_readers_only() {
     let channel = Channel::new();
@@ -182,7 +182,8 @@ fn lossless_writer_waits_for_living_readers_only() {
     assert!((3..=5).contains(&published), "{published} of 4 slots");
 }
 
-/// The reader wakes the waiting writer. Without these wakeups, the writer would look for a free slot only every 10 ms.
+/// The reader wakes the waiting writer. Without wakeups by the reader, the writer would look for a free slot only every
+/// 10 ms.
 #[test]
 fn waiting_lossless_writer_is_woken_by_reader() {
     const FRAMES: u64 = 300;
@@ -203,7 +204,7 @@ fn waiting_lossless_writer_is_woken_by_reader() {
         });
         began.elapsed()
     };
-    // One fast round is enough, because other programs may slow down some rounds.
+    // The test passes if one round is fast, because other programs may slow down some rounds.
     let fastest = (0..8).map(|_| round()).find(|took| *took < Duration::from_millis(600));
     assert!(
         fastest.is_some(),

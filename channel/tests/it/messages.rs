@@ -197,7 +197,7 @@ fn reader_sends_messages_in_the_next_segment() {
     assert_eq!(receive(&writer), [""; 0]);
 }
 
-/// The entry gets a new owner, whose messages have seqs that begin at 1 again.
+/// A reader entry gets a new owner. The seqs of the new owner's messages begin at 1 again.
 #[test]
 fn new_owner_of_entry_inherits_no_message() {
     let channel = Channel::new();
@@ -249,7 +249,7 @@ fn message_wakes_the_writer() {
     });
 }
 
-/// The child may not send as the reader, because the reader entry belongs to the parent process.
+/// A forked child may not send messages as its parent's reader, because the reader entry belongs to the parent process.
 #[test]
 fn forked_child_sends_no_message_and_no_request() {
     role::start("messages/fork", &[]).wait_ok();

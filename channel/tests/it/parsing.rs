@@ -98,7 +98,7 @@ fn valid() -> impl Strategy<Value = Header> {
         .prop_map(|(caps, slots, size, messages)| Header::new(caps, slots, size, messages).expect("a valid layout"))
 }
 
-/// Replaces an aligned word of a header, which contains the byte at the offset `at`. The word has 8 bytes if `wide` is
+/// Replaces the aligned word that contains the byte at the offset `at` of a header. The word has 8 bytes if `wide` is
 /// set, otherwise 4.
 fn change(header: Header, at: usize, wide: bool, value: u64) -> Header {
     let mut bytes: [u8; HEADER_SIZE] = bytemuck::must_cast(header);

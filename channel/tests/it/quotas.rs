@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Tests of quotas. A reader that keeps to its quota is never evicted. A reader that pins more slots is evicted, and
-//! notices that it was evicted.
+//! Tests of quotas. A reader that keeps to its quota is never evicted. A reader that pins more slots than its quota
+//! allows is evicted, and notices that it was evicted.
 
 use std::{
     collections::VecDeque,
@@ -196,7 +196,8 @@ fn frames_beyond_max_held_are_copied() {
         let frame = next_within(&mut reader, &mut copy, ReadLimits::default().max_held(3));
         assert!(held.len() < 3 || !is_in_place(&frame), "with {} held", held.len());
         if held.len() < 3 && !is_in_place(&frame) {
-            // The service must run before the reader's quota follows the number of frames that the reader holds.
+            // The service adapts the reader's quota to the number of frames that the reader holds, so the service must
+            // run first.
             std::thread::sleep(Duration::from_millis(20));
         }
         check(&frame, &copy, value - 1);
@@ -224,7 +225,8 @@ fn frame_held_twice_stays_until_both_are_released() {
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     let first = next_in_place(&writer, &mut reader, &mut copy);
     let newest = first.seq;
-    // If the head goes back and returns, the reader forgets its cursor and reads the newest frame again.
+    // If the head decreases and then gets its old value again, the reader forgets its cursor and reads the newest frame
+    // again.
     let peer = RawPeer::open(&channel);
     peer.status().head.store(newest - 1, Ordering::SeqCst);
     let _ = poll(&mut reader, &mut copy);

@@ -145,7 +145,7 @@ fn claimed_memory_is_published_once_and_not_reused() {
     let writer = channel.writer(slots(8));
     let mut slot = writer.claim(SIZE).unwrap().unwrap();
     slot.as_mut().fill(77);
-    // Keep only the address of the slot's memory, as a GstMemory does.
+    // The test keeps only the address of the slot's memory, as a GstMemory does.
     let (start, size) = (slot.as_mut().as_ptr(), slot.as_mut().len());
     // SAFETY: this is the slot's memory, which stays mapped and unchanged while `slot` lives.
     let memory = unsafe { std::slice::from_raw_parts(start, size) };

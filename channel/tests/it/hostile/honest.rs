@@ -169,7 +169,7 @@ fn touch(bytes: &[u8]) {
 }
 
 /// Reads all frames, and holds the last two frames that are in place. After an error, the process opens a new reader,
-/// as a restarted program does.
+/// as a program does when it restarts.
 fn reader(channel: &str, read_only: bool, max_held: u32) {
     let new = || -> Reader { open_reader(channel, ReaderOptions::default().read_only(read_only)) };
     let limits = ReadLimits::default().max_held(max_held);

@@ -125,7 +125,7 @@ pub fn publish_frame(writer: &Writer, descriptor: FrameDescriptor) -> bool {
         slot.as_mut().fill(descriptor.offset as u8);
         match writer.publish(&slot, descriptor, &[]) {
             Ok(()) => return true,
-            // The service created another segment between the two calls.
+            // The service created another segment between `claim` and `publish`.
             Err(Error::NotPublishable { .. }) => {}
             Err(error) => panic!("{error}"),
         }
@@ -278,8 +278,8 @@ pub fn repetitions(short: u32, long: u32) -> u32 {
     }
 }
 
-/// The duration of a test that can run for any time: `RSSHM_TEST_SECONDS` if this variable is set, otherwise `short`
-/// seconds.
+/// The duration of a test that can run for any length of time: `RSSHM_TEST_SECONDS` if this variable is set, otherwise
+/// `short` seconds.
 pub fn test_duration(short: f64) -> Duration {
     seconds_from("RSSHM_TEST_SECONDS", short)
 }
@@ -290,8 +290,8 @@ pub fn seconds_from(variable: &str, default: f64) -> Duration {
     Duration::from_secs_f64(asked.unwrap_or(default))
 }
 
-/// Tells the threads of a scope to stop when it is dropped. It is dropped even if the test fails; otherwise the scope
-/// would wait for its threads for ever.
+/// When this value is dropped, the threads of a scope stop. The value is dropped even if the test fails; otherwise the
+/// scope would wait for its threads for ever.
 pub struct StopOnDrop<'a>(pub &'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
