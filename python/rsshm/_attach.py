@@ -86,7 +86,7 @@ class Attachment:
         self._look()
 
     def _look(self) -> None:
-        """Loads ``eos_count``, then ``head``. In this order, the head includes all frames before each counted end of stream."""
+        """Loads ``eos_count``, then ``head``. In this order, the head includes all frames before a counted end of stream."""
         self.eos_then: int = self.segment.halves[self.segment.eos_count]
         acquire()
         self.head_then: int = self.segment.words[self.segment.head]

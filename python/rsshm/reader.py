@@ -28,8 +28,8 @@ FALSE_ALARMS, LOOK_AGAIN = 16, 0.001
 """After this many wakes without a frame, the reader looks for frames only once per interval. So needless wakes cannot keep it
 busy."""
 WARY, SHORT = 60.0, 0.004
-"""For ``WARY`` seconds after a lost wake, each wait lasts at most ``SHORT`` seconds. Wakes can be lost because any process that
-may read a segment can move the segment's sleepers to another futex."""
+"""For ``WARY`` seconds after a lost wake, each wait lasts at most ``SHORT`` seconds. Wakes can be lost because any process
+that may read a segment can move the segment's sleepers to another futex."""
 EVICTED_AGAIN = 1.0
 """A reader that is evicted twice within this time waits before it attaches again. This reader respects its quota, so a second
 eviction shows that another process changes the quota word."""
@@ -84,7 +84,7 @@ class Reader:
         self._at: Optional[Attachment] = None
         """The segment from which the reader takes frames."""
         self._former: Optional[Attachment] = None
-        """The superseded segment, until the reader has attached to the next segment. The writer still counts this reader there."""
+        """The superseded segment, until the reader has attached to the next one. The writer still counts this reader there."""
         self._former_since = 0.0
         self._seat: Optional[HeldSeat] = None
         """The reader entry. The reader keeps it across segments."""
