@@ -80,7 +80,7 @@ impl FrameChecker {
     /// Fails if the frame is out of order, or if an earlier frame that must arrive is missing.
     fn check_order(&mut self, mark: Mark) -> Result<(), String> {
         let seq = mark.seq;
-        // Every consumer has received a frame before the frame with this seq is sent. Before this seq, gaps are
+        // By the time the frame `all_joined` is sent, every consumer has received a frame. Gaps before that frame are
         // permitted, because a consumer that has just joined may miss the frame after its first one. It gets the
         // newest frame when it joins, and may receive the next frame before its pipeline plays.
         let all_joined = mark.first.saturating_sub(self.warm);

@@ -216,7 +216,7 @@ pub fn readers(data: &[u8]) {
     };
     if writer.stats().published == 0 {
         publish();
-        // A living reader owns an entry, so that the writer uses the values in this entry.
+        // Attach a reader and keep it alive: the writer uses the values of an entry only if a living reader owns it.
         static READER: Mutex<Option<Reader>> = Mutex::new(None);
         let mut reader = sync::lock(&READER);
         let reader = reader.get_or_insert_with(|| Reader::new(writer.name().clone(), ReaderOptions::default()));

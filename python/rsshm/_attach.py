@@ -275,7 +275,7 @@ class Attachment:
         held = self.held()
         if held < max_held and held + 1 >= allowance:
             self.ask_for_more(allowance)
-        # The last pin of the quota is for copying.
+        # The last pin of the quota is held only while a frame is copied.
         if held < allowance:
             frame = self._pin(slot, number)
             # If the quota was lowered meanwhile, the new pin exceeds it. Then the pin is removed below.

@@ -23,7 +23,7 @@ LOOK = 0.02
 CHECK = 0.25
 """The longest wait for a frame. After this time, the reader asks the kernel whether the writer is alive."""
 BETWEEN_SEGMENTS = 1.0
-"""The reader leaves a superseded segment if the channel has no new segment after this time."""
+"""How long a channel may have no segment, between two segments, before its writer counts as gone."""
 FALSE_ALARMS, LOOK_AGAIN = 16, 0.001
 """After this many wakes without a frame, the reader looks for frames only once per interval. So needless wakes cannot keep it
 busy."""
