@@ -13,11 +13,15 @@ use std::{
     time::Duration,
 };
 
+use bytemuck::Zeroable;
 use nix::{fcntl::OFlag, sys::stat::fstat};
 
 use crate::{
     Caps, ChannelName, FrameData, FrameDescriptor, NewEvent, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions,
-    protocol::layout::{Header, MAX_READERS},
+    protocol::{
+        layout::{Header, MAX_READERS, RunRecord, flags},
+        run::RunPosition,
+    },
     reader::attachment::Attachment,
     segment::{Access, Segment},
     sys::{
@@ -123,11 +127,12 @@ pub fn segment(data: &[u8]) {
     }
 }
 
-/// A segment with three frames, in a file without a name.
+/// A segment with four frames in three slots, in a file without a name.
 fn valid_segment() -> Option<(OwnedFd, Header)> {
     let file = unnamed_file()?;
     let mut header = Header::new(CAPS.len(), SLOT_COUNT, FRAME_SIZE as u64, true)?;
     header.first_seq = 1;
+    header.flags = flags::RUNS;
     file.set_len(header.total_size()?).ok()?;
     file.write_all_at(bytemuck::bytes_of(&header), 0).ok()?;
     file.write_all_at(CAPS.as_bytes(), header.caps_offset).ok()?;
@@ -137,15 +142,25 @@ fn valid_segment() -> Option<(OwnedFd, Header)> {
         let seq = slot as u64 + 1;
         let mut descriptor = FrameDescriptor::new(FRAME_SIZE as u64);
         descriptor.metadata_size = 16;
+        descriptor.keyframe = 1;
         segment.write_descriptor(slot, &descriptor);
         // Relaxed, here and below: nobody else uses the segment.
-        segment.slot_record(slot).seq.store(seq, Ordering::Relaxed);
+        let record = segment.slot_record(slot);
+        record.tail.store(RunPosition::FIRST.to_word(), Ordering::Relaxed);
+        record.keyframe.store(RunPosition::FIRST.to_word(), Ordering::Relaxed);
+        record.seq.store(seq, Ordering::Relaxed);
         segment
             .tables
             .ring(seq)
             .store(seq << 8 | slot as u64, Ordering::Relaxed);
     }
-    segment.tables.status().head.store(3, Ordering::Relaxed);
+    // The last run has a second frame.
+    let record_offset = FRAME_SIZE as u64 / 2;
+    segment.write_appended(2, record_offset, &RunRecord::zeroed().descriptor(record_offset), &[]);
+    let tail = RunPosition::FIRST.next(record_offset).to_word();
+    segment.slot_record(2).tail.store(tail, Ordering::Relaxed);
+    segment.tables.status().run_head.store(3, Ordering::Relaxed);
+    segment.tables.status().head.store(4, Ordering::Relaxed);
     Some((file.into(), header))
 }
 
@@ -182,7 +197,9 @@ pub fn frames(data: &[u8]) {
     let (mut copy, mut held) = (Vec::new(), Vec::new());
     let mut parts = data.chunks(data.len().div_ceil(4).max(6));
     for _ in 0..8 {
-        for (at, value) in changes(parts.next().unwrap_or_default(), 256, header.slots_offset) {
+        // The words up to the end of the slots change, because slots have the records of runs.
+        let end = header.total_size().unwrap_or(header.slots_offset);
+        for (at, value) in changes(parts.next().unwrap_or_default(), 256, end) {
             let _ = file.write_all_at(&value, at);
         }
         let next = reader.next(&mut copy, limits, Some(Duration::ZERO));

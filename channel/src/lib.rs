@@ -95,7 +95,7 @@ pub use sys::{
     copy::{CopyFn, copy_to_slot},
     watch::{Watch, WatchStop},
 };
-pub use writer::{Caps, NewEvent, ServiceReport, Slot, Upstream, Writer, WriterOptions, WriterStats};
+pub use writer::{Batch, Caps, NewEvent, ServiceReport, Slot, Upstream, Writer, WriterOptions, WriterStats};
 
 /// The examples of the README, which `cargo test --doc` compiles.
 #[cfg(doctest)]

@@ -58,6 +58,10 @@ failpoints! {
     SeqStored 1,
     /// Writer: the ring's entry is stored, and the head is not stored yet.
     RingStored 1,
+    /// Writer: a frame is appended to a run, and the run's tail is not stored yet.
+    AppendWritten 1,
+    /// Writer: the tail of a run is stored, and the head is not stored yet.
+    TailStored 1,
     /// Writer: the head is stored, and the semaphore is still held.
     HeadStored 1,
     /// Writer: the frame is published, and the readers are not notified yet.

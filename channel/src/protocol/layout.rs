@@ -9,12 +9,16 @@
 //! 4096     caps         the format of the frames, a string
 //!          quotas       how many slots each reader may pin: one word for each reader entry, written by the writer
 //!          readers      the reader table: one entry for each reader, written by the owner of the entry
-//!          ring         the slots of the newest frames: one word for each frame
+//!          ring         the slots of the newest runs: one word for each run
 //!          events       the events between frames: the sticky events, then a ring of the newest events
 //!          messages     a few records for each reader entry, if the writer accepts messages
-//!          descriptors  the descriptors of the frames: 4096 bytes for each slot
+//!          descriptors  the descriptor of the first frame in each slot: 4096 bytes for each slot
 //!          slots        the frames; each slot starts on a page
 //! ```
+//!
+//! The frames in one slot are a run. Most runs have one frame. Where frames are small and differ in size, the writer
+//! appends further frames to the run in the newest slot. Each of them is a [`RunRecord`] in the slot, then the frame's
+//! bytes, then its metadata.
 //!
 //! All integers have the byte order of the machine. A segment with the other byte order fails the check of its version.
 
@@ -29,10 +33,10 @@ pub const MAX_SLOTS: usize = 64;
 /// The first bytes of a segment.
 pub const MAGIC: u64 = u64::from_ne_bytes(*b"rsshm\r\n\x1a");
 /// The version of this layout. A peer uses only segments of its own version.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The number of entries of the reader table. Readers beyond this number become observers.
 pub const MAX_READERS: usize = 64;
-/// The number of entries of the ring. Readers can find only this many of the newest frames.
+/// The number of entries of the ring. Readers can find only the frames of this many runs, which is more than the slots.
 pub const RING_LENGTH: u64 = 128;
 /// The largest size of the caps in bytes.
 pub const MAX_CAPS_SIZE: usize = 64 * 1024;
@@ -62,6 +66,8 @@ pub const SLOTS_ALIGN: u64 = 64 * 1024;
 pub const SLOT_ALIGN: u64 = 4096;
 /// The value that means "no value" for a time or an offset in a descriptor.
 pub const TIME_NONE: u64 = u64::MAX;
+/// The alignment in bytes of a [`RunRecord`], and of the metadata of an appended frame.
+pub const RUN_ALIGN: u64 = 8;
 /// The most planes that a frame can have.
 pub const MAX_PLANES: usize = 4;
 
@@ -75,6 +81,8 @@ pub const FIRST_READER_BYTE: i64 = 4097;
 pub mod flags {
     /// The writer waits for its slowest attached reader.
     pub const LOSSLESS: u32 = 1;
+    /// Slots may have runs of several frames. Without this bit, each slot has a single frame.
+    pub const RUNS: u32 = 2;
 }
 
 /// Bits of [`Status::state`].
@@ -140,7 +148,7 @@ pub struct Header {
     pub reader_stride: u32,
     /// The number of entries of the reader table.
     pub reader_count: u32,
-    /// The offset of the ring. Each entry has 8 bytes: the seq times 256, plus the slot.
+    /// The offset of the ring. Each entry has 8 bytes: the seq of the run's first frame times 256, plus the slot.
     pub ring_offset: u64,
     /// The number of entries of the ring.
     pub ring_count: u32,
@@ -154,7 +162,7 @@ pub struct Header {
     pub slot_size: u64,
     /// The number of bytes from one descriptor to the next.
     pub descriptor_stride: u32,
-    /// The least number of later publishes that a frame survives.
+    /// The least number of later runs that a frame survives.
     pub history: u32,
     /// The process id of the writer. It is only for people, for example in error texts, because it may come from
     /// another pid namespace.
@@ -198,7 +206,9 @@ pub struct Status {
     pad: u32,
     /// The seq of the newest event; 0 before the first event of the channel.
     pub event_head: AtomicU64,
-    pad1: [u32; 4],
+    /// The number of the newest run; 0 before the first run of this segment.
+    pub run_head: AtomicU64,
+    pad1: [u32; 2],
     /// Futex word of the writer: readers increment it when they attach, leave, request something, or release something
     /// that the writer waits for.
     pub writer_word: AtomicU32,
@@ -289,10 +299,10 @@ pub struct FrameDescriptor {
     pub plane_stride: [i32; MAX_PLANES],
     /// The size of the metadata in bytes.
     pub metadata_size: u32,
+    /// 1 if a reader can start with this frame, 0 otherwise. The writer sets it when it publishes the frame.
+    pub keyframe: u32,
     /// Zero.
-    reserved0: u32,
-    /// Zero.
-    reserved: [u64; 16],
+    reserved: [u64; 14],
 }
 
 /// The bit of [`FrameDescriptor::flags`] that is set if the frame is not a keyframe (GST_BUFFER_FLAG_DELTA_UNIT).
@@ -386,14 +396,81 @@ impl FrameDescriptor {
     }
 }
 
-/// The record of a slot in the segment: the seq of its frame, then the [`FrameDescriptor`] as words.
+/// The record of a slot in the segment: the values of its run, then the [`FrameDescriptor`] of the run's first frame as
+/// words.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct SlotRecord {
-    /// The seq of the frame in the slot; 0 while the slot cannot be read.
+    /// The seq of the first frame of the run in the slot; 0 while the slot cannot be read.
     pub seq: AtomicU64,
+    /// The position of the newest frame of the run, as a word (see [`RunPosition`](super::run::RunPosition)). While the
+    /// slot can be read, this position only moves forward.
+    pub tail: AtomicU64,
+    /// The position of the newest keyframe of the run, as a word; 0 if the run has no keyframe.
+    pub keyframe: AtomicU64,
     /// The [`FrameDescriptor`].
     pub words: [AtomicU64; DESCRIPTOR_WORDS],
+}
+
+/// The description of a frame that was appended to a run. It comes before the frame's bytes in the slot. The metadata
+/// comes after these bytes, at a multiple of [`RUN_ALIGN`]. The fields are those of [`FrameDescriptor`] with the same
+/// names; an appended frame has no planes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct RunRecord {
+    /// The presentation time.
+    pub pts: u64,
+    /// The decoding time.
+    pub dts: u64,
+    /// The duration in nanoseconds.
+    pub duration: u64,
+    /// The producer's own count at this frame, or [`TIME_NONE`].
+    pub offset: u64,
+    /// The producer's own count after this frame, or [`TIME_NONE`].
+    pub offset_end: u64,
+    /// The size of the frame in bytes.
+    pub size: u64,
+    /// GstBufferFlags, such as [`DELTA_UNIT`].
+    pub flags: u32,
+    /// 1 if a reader can start with this frame, 0 otherwise.
+    pub keyframe: u32,
+    /// The size of the metadata in bytes.
+    pub metadata_size: u32,
+    /// Zero.
+    reserved: u32,
+}
+
+impl RunRecord {
+    /// The record of an appended frame. The planes and the offset of the bytes are not part of it.
+    pub(crate) fn new(descriptor: &FrameDescriptor) -> Self {
+        Self {
+            pts: descriptor.pts,
+            dts: descriptor.dts,
+            duration: descriptor.duration,
+            offset: descriptor.offset,
+            offset_end: descriptor.offset_end,
+            size: descriptor.size,
+            flags: descriptor.flags,
+            keyframe: descriptor.keyframe,
+            metadata_size: descriptor.metadata_size,
+            reserved: 0,
+        }
+    }
+
+    /// The descriptor of the frame whose record is at `offset`.
+    pub(crate) fn descriptor(&self, offset: u64) -> FrameDescriptor {
+        let mut descriptor = FrameDescriptor::new(self.size)
+            .with_pts(self.pts)
+            .with_dts(self.dts)
+            .with_duration(self.duration)
+            .with_offset(self.offset)
+            .with_flags(self.flags);
+        descriptor.offset_end = self.offset_end;
+        descriptor.data_offset = offset.saturating_add(size_of::<Self>() as u64);
+        descriptor.keyframe = self.keyframe;
+        descriptor.metadata_size = self.metadata_size;
+        descriptor
+    }
 }
 
 /// The description of an event, without the event's bytes.
@@ -442,7 +519,7 @@ const _: () = {
     assert!(size_of::<EventRecord>() == EVENT_STRIDE && size_of::<MessageRecord>() == MESSAGE_STRIDE);
     assert!(size_of::<EventDescriptor>() == 56);
     assert!(size_of::<Header>() == 256 && size_of::<Status>() == 128);
-    assert!(size_of::<ReaderEntry>() == 64 && size_of::<SlotRecord>() == 256);
+    assert!(size_of::<ReaderEntry>() == 64 && size_of::<SlotRecord>() == 256 && size_of::<RunRecord>() == 64);
     assert!(size_of::<FrameDescriptor>().is_multiple_of(8));
     assert!(MAX_METADATA_SIZE.is_multiple_of(8));
 };
@@ -480,7 +557,8 @@ macro_rules! reserved_fields {
 }
 
 reserved_fields!(Header: reserved);
-reserved_fields!(FrameDescriptor: reserved0, reserved);
+reserved_fields!(FrameDescriptor: reserved);
+reserved_fields!(RunRecord: reserved);
 reserved_fields!(EventDescriptor: reserved0, reserved);
 
 fn align_up(value: u64, to: u64) -> Option<u64> {

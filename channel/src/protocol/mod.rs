@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The rules of the protocol: names, the layout of a segment, the pin rule, and records that are read without a lock.
+//! The rules of the protocol: names, the layout of a segment, the pin rule, runs, and records that are read without a
+//! lock.
 
 pub(crate) mod atomic;
 pub(crate) mod failpoint;
@@ -8,3 +9,4 @@ pub mod layout;
 pub(crate) mod name;
 pub(crate) mod pins;
 pub(crate) mod record;
+pub(crate) mod run;

@@ -14,11 +14,13 @@ use super::{
     copy_target::CopyTarget,
     end_of_stream,
     entry::{EntryLock, OwnEntry},
+    runs::{FrameLocation, Run},
 };
 use crate::{
     protocol::{
         failpoint::{Failpoint, failpoint},
         layout::{EVICTED, FrameDescriptor, MAX_MESSAGE_SIZE, MAX_QUOTA, Status, state},
+        run,
     },
     segment::{Segment, wait::FutexWord},
     sys::{clock, files, sync},
@@ -100,13 +102,6 @@ impl Snapshot {
     pub(super) fn is_superseded(&self) -> bool {
         self.state & state::SUPERSEDED != 0
     }
-}
-
-/// The seq of a frame, and the slot that the ring names for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FrameLocation {
-    pub(crate) seq: u64,
-    pub(crate) slot: usize,
 }
 
 /// Copies of a frame's descriptor and metadata.
@@ -231,31 +226,6 @@ impl Attachment {
             .map_or(0, |own_entry| own_entry.pin_counts().held())
     }
 
-    /// The location of the frame `seq`, according to the ring and the slot. The frame may be overwritten at any time.
-    #[inline]
-    pub(super) fn find(&self, seq: u64) -> Option<FrameLocation> {
-        // Acquire: pairs with the release store of the ring's entry in a publish, which follows the store of the slot's
-        // seq.
-        let entry = self.segment.tables.ring(seq).load(Ordering::Acquire);
-        let slot = (entry & 0xff) as usize;
-        let is_named = entry >> 8 == seq & (u64::MAX >> 8) && slot < self.segment.header.slot_count as usize;
-        // Acquire: pairs with the release store of the slot's seq in a publish, so that the descriptor can be read.
-        (is_named && self.segment.slot_record(slot).seq.load(Ordering::Acquire) == seq)
-            .then_some(FrameLocation { seq, slot })
-    }
-
-    /// Whether the frame at `location` is not a keyframe. The answer may be outdated at once, because the frame is not
-    /// pinned.
-    #[inline]
-    pub(super) fn is_delta(&self, location: FrameLocation) -> bool {
-        let descriptor = self.segment.read_descriptor(location.slot);
-        // Pairs with the fence in `take_for_writing`, as in `copy_unpinned`. The load below is relaxed, because the
-        // fence orders it.
-        fence(Ordering::Acquire);
-        let seq = self.segment.slot_record(location.slot).seq.load(Ordering::Relaxed);
-        seq == location.seq && descriptor.is_delta()
-    }
-
     /// Requests a keyframe; `false` if the writer would not receive the request.
     pub(super) fn request_keyframe(&self) -> bool {
         let Some(own_entry) = self.reachable_entry() else {
@@ -309,14 +279,13 @@ impl Attachment {
         let Some(own_entry) = self.own_entry.as_ref() else {
             return false;
         };
-        if !self.segment.is_committed(location.slot) {
+        let Run { slot, first, .. } = location.run;
+        if !self.segment.is_committed(slot) {
             return false;
         }
         let entry = self.segment.tables.entry(own_entry.index());
-        let seq = &self.segment.slot_record(location.slot).seq;
-        let is_pinned = own_entry
-            .pin_counts()
-            .pin(&entry.pins, seq, location.slot, location.seq);
+        let seq = &self.segment.slot_record(slot).seq;
+        let is_pinned = own_entry.pin_counts().pin(&entry.pins, seq, slot, first);
         if !is_pinned {
             self.segment.notify_waiting_writer();
         }
@@ -337,31 +306,38 @@ impl Attachment {
     /// Copies a frame with pread, without pinning its slot. `None` if the writer overwrites the frame meanwhile, the
     /// descriptor is invalid, or `target` has no memory.
     pub(super) fn copy_unpinned(&self, location: FrameLocation, target: &mut dyn CopyTarget) -> Option<FrameInfo> {
-        let seq = &self.segment.slot_record(location.slot).seq;
+        let FrameLocation { run, position } = location;
+        let seq = &self.segment.slot_record(run.slot).seq;
         // Acquire: pairs with the release store of the seq in a publish, so that the frame can be read.
-        if seq.load(Ordering::Acquire) != location.seq {
+        if seq.load(Ordering::Acquire) != run.first {
             return None;
         }
-        let descriptor = self.segment.read_descriptor(location.slot);
         // The descriptor and the slot are checked first, because the target allocates the size that the descriptor
         // states.
-        if !descriptor.fits(self.segment.header.slot_size) || !self.segment.is_committed(location.slot) {
+        let descriptor = self.describe_unpinned(location)?;
+        if !self.segment.is_committed(run.slot) {
             return None;
         }
-        let offset =
-            self.segment.header.slots_offset + self.segment.slot_offset(location.slot) + descriptor.data_offset;
+        let in_slot = self.segment.header.slots_offset + self.segment.slot_offset(run.slot);
         let bytes = target.prepare(descriptor.size as usize)?;
         failpoint(Failpoint::CopyUnpinned);
-        if bytes.len() != descriptor.size as usize || files::read_exactly(&self.segment.file, bytes, offset) != Ok(true)
+        if bytes.len() != descriptor.size as usize
+            || files::read_exactly(&self.segment.file, bytes, in_slot + descriptor.data_offset) != Ok(true)
         {
             return None;
         }
-        let metadata = self.segment.read_metadata(location.slot, descriptor.metadata_size);
+        let metadata = if position.is_first() {
+            self.segment.read_metadata(run.slot, descriptor.metadata_size)
+        } else {
+            let mut metadata = vec![0; descriptor.metadata_size as usize];
+            let offset = in_slot + run::metadata_offset(&descriptor)?;
+            (files::read_exactly(&self.segment.file, &mut metadata, offset) == Ok(true)).then_some(metadata)?
+        };
         failpoint(Failpoint::CopyUnchecked);
         // Pairs with the fence in `take_for_writing`: if the writer drew any copied byte after it had set the seq to 0,
         // the load below sees this 0 or a later seq. The load is relaxed, because the fence orders it after the copy.
         fence(Ordering::Acquire);
-        (seq.load(Ordering::Relaxed) == location.seq).then_some(FrameInfo { descriptor, metadata })
+        (seq.load(Ordering::Relaxed) == run.first).then_some(FrameInfo { descriptor, metadata })
     }
 
     /// Stores `seq` as the cursor: this reader has taken all frames up to `seq`, or does not want them.

@@ -5,12 +5,13 @@
 use std::sync::Arc;
 
 use super::{
-    attachment::{Attachment, FrameInfo, FrameLocation},
+    attachment::{Attachment, FrameInfo},
     copy_target::{CheckedTarget, CopyTarget},
     frame::{Frame, FrameData},
-    keyframes::{KeyframeSync, newest_keyframe},
+    keyframes::KeyframeSync,
     options::ReadLimits,
     pinned::PinnedFrame,
+    runs::{self, Delivered, FrameLocation},
     stats::ReaderStats,
 };
 use crate::protocol::failpoint::{Failpoint, failpoint};
@@ -20,11 +21,17 @@ pub(super) const MAX_SEQ: u64 = u64::MAX >> 8;
 /// The largest plausible count of frames missed at once: about one year at 1000 frames a second.
 const MAX_MISSED: u64 = 1 << 35;
 
+/// Where slots have runs, frames of at most this size are copied although a pin is free. A pin would keep the slot with
+/// all its frames, and costs more than the copy.
+const MAX_COPIED_SIZE: usize = 16 * 1024;
+
 /// How far a reader is in the sequence of frames.
 #[derive(Debug)]
 pub(super) struct FrameCursor {
     /// The seq of the last frame that was delivered or skipped.
     seq: u64,
+    /// The frame that was delivered last in the present segment, from which the next frame is found.
+    delivered: Option<Delivered>,
     /// Whether the next frame to deliver is the newest one, whatever its seq is.
     wants_newest: bool,
     /// Whether no frame of this stream has been delivered yet.
@@ -50,6 +57,7 @@ impl FrameCursor {
     pub(super) fn new() -> Self {
         Self {
             seq: 0,
+            delivered: None,
             wants_newest: false,
             is_newcomer: true,
             has_discontinuity: true,
@@ -64,6 +72,7 @@ impl FrameCursor {
     /// Starts another stream after the frame `seq`.
     pub(super) fn begin_after(&mut self, seq: u64) {
         self.seq = seq;
+        self.delivered = None;
         self.wants_newest = false;
         self.is_newcomer = true;
         self.has_discontinuity = true;
@@ -71,6 +80,7 @@ impl FrameCursor {
 
     /// Continues in the next segment.
     pub(super) fn follow(&mut self) {
+        self.delivered = None;
         self.has_discontinuity = true;
     }
 
@@ -103,7 +113,7 @@ impl FrameCursor {
         };
         let after = taken_up_to.max(newest.saturating_sub(limits.reach()));
         let first = if self.wants_newest {
-            newest_keyframe(attachment, after, newest).unwrap_or(newest)
+            attachment.newest_keyframe(after, newest).unwrap_or(newest)
         } else {
             self.seq.max(after) + 1
         };
@@ -126,14 +136,14 @@ impl FrameCursor {
             first: mut seq,
             mut after,
         } = wanted;
-        while seq <= last {
-            let Some(location) = attachment.find(seq) else {
-                seq += 1;
-                continue;
-            };
+        while let Some(location) = attachment.find(seq, self.delivered.as_ref()) {
+            seq = location.seq();
+            if seq > last {
+                break;
+            }
             let continues = seq == self.seq + 1 && !self.is_newcomer && !self.wants_newest && !self.keyframes.is_lost;
-            if !continues && attachment.is_delta(location) {
-                let Some(keyframe) = newest_keyframe(attachment, after, last) else {
+            if !continues && !attachment.is_keyframe(location) {
+                let Some(keyframe) = attachment.newest_keyframe(after, last) else {
                     self.keyframes.has_undecodable = true;
                     break;
                 };
@@ -141,9 +151,11 @@ impl FrameCursor {
                 continue;
             }
             let Some((info, data)) = get_frame(attachment, location, target, limits)? else {
-                seq += 1;
+                // The slot was overwritten, or is damaged. In both cases, the whole run is lost.
+                seq = location.last_of_run().saturating_add(1);
                 continue;
             };
+            self.delivered = runs::end_of(location.position, &info.descriptor).map(|end| Delivered { location, end });
             return Ok(Some(self.accept(attachment, seq, info, data, stats)));
         }
         // Each wanted frame up to `last` was overwritten, is damaged, or cannot be decoded. Waiting does not help,
@@ -221,11 +233,14 @@ fn get_frame(
     // released.
     let pinned = pinned.filter(|_| attachment.held() <= attachment.quota());
     let mut target = CheckedTarget::new(target);
+    let is_small = |frame: &PinnedFrame| attachment.segment.has_runs() && frame.as_ref().len() <= MAX_COPIED_SIZE;
     let result = match pinned {
         Some(None) => None,
         // The last pin of the quota is reserved for copies, so that a reader that holds frames can still read further
         // ones.
-        Some(Some((frame, info))) if held < limits.max_held.min(quota - 1) => Some((info, FrameData::InPlace(frame))),
+        Some(Some((frame, info))) if held < limits.max_held.min(quota - 1) && !is_small(&frame) => {
+            Some((info, FrameData::InPlace(frame)))
+        }
         Some(Some((frame, info))) => target.prepare(frame.as_ref().len()).map(|memory| {
             copy_in_halves(frame.as_ref(), memory);
             (info, FrameData::Copied)

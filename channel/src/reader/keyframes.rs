@@ -6,7 +6,6 @@
 use std::time::{Duration, Instant};
 
 use super::attachment::Attachment;
-use crate::protocol::layout::RING_LENGTH;
 
 /// How long a reader waits for a keyframe before it requests one again.
 const KEYFRAME_REQUEST_INTERVAL: Duration = Duration::from_secs(1);
@@ -47,17 +46,4 @@ impl KeyframeSync {
             self.requested_at = Some(Instant::now());
         }
     }
-}
-
-/// The seq of the newest keyframe after the frame `after` and up to the frame `last`. `None` if there is no keyframe in
-/// this range, or if a frame from the keyframe up to `last` is missing.
-pub(super) fn newest_keyframe(attachment: &Attachment, after: u64, last: u64) -> Option<u64> {
-    let oldest = (after + 1).max(last.saturating_sub(RING_LENGTH - 1));
-    for seq in (oldest..=last).rev() {
-        let location = attachment.find(seq)?;
-        if !attachment.is_delta(location) {
-            return Some(seq);
-        }
-    }
-    None
 }

@@ -22,6 +22,7 @@ mod next;
 mod observer;
 mod options;
 mod pinned;
+mod runs;
 mod stats;
 
 use std::time::Duration;

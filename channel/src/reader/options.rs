@@ -2,8 +2,6 @@
 
 //! The options of a reader, and the limits of one read.
 
-use crate::protocol::layout::RING_LENGTH;
-
 /// How to attach to a channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -37,7 +35,7 @@ impl ReaderOptions {
 #[non_exhaustive]
 pub struct ReadLimits {
     /// How many published frames may wait for the reader. It skips older ones. With 1, the reader always gets the
-    /// newest frame; 0 stands for the number of frames in the ring.
+    /// newest frame; with 0, it gets all frames that are left.
     pub max_behind: u32,
     /// How many frames may be held in place at a time; further frames are copied.
     pub max_held: u32,
@@ -70,8 +68,8 @@ impl ReadLimits {
     /// How many of the newest frames the reader wants.
     pub(super) fn reach(self) -> u64 {
         match self.max_behind {
-            0 => RING_LENGTH,
-            behind => RING_LENGTH.min(behind.into()),
+            0 => u64::MAX,
+            behind => behind.into(),
         }
     }
 }

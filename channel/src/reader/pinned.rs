@@ -4,7 +4,16 @@
 
 use std::sync::Arc;
 
-use super::attachment::{Attachment, FrameInfo, FrameLocation};
+use bytemuck::Zeroable;
+
+use super::{
+    attachment::{Attachment, FrameInfo},
+    runs::FrameLocation,
+};
+use crate::protocol::{
+    layout::RunRecord,
+    run::{self, RUN_RECORD_SIZE},
+};
 
 /// A frame in shared memory. The bytes do not change until this value is dropped, unless the writer evicts the reader.
 ///
@@ -25,6 +34,7 @@ use super::attachment::{Attachment, FrameInfo, FrameLocation};
 pub struct PinnedFrame {
     attachment: Arc<Attachment>,
     slot: usize,
+    /// The offset of the frame's bytes in the slot.
     offset: u64,
     size: u64,
 }
@@ -39,32 +49,61 @@ impl PinnedFrame {
         // This value owns the pin from here on. If the descriptor is invalid, dropping the value releases the pin.
         let mut frame = Self {
             attachment: Arc::clone(attachment),
-            slot: location.slot,
+            slot: location.run.slot,
             offset: 0,
             size: 0,
         };
-        let segment = &attachment.segment;
-        let descriptor = segment.read_descriptor(location.slot);
-        if !descriptor.fits(segment.header.slot_size) {
+        let info = if location.position.is_first() {
+            frame.first_info()
+        } else {
+            frame.appended_info(location.position.offset)
+        }?;
+        frame.offset = info.descriptor.data_offset;
+        frame.size = info.descriptor.size;
+        Some((frame, info))
+    }
+
+    /// The descriptor and the metadata of the first frame in the slot.
+    fn first_info(&self) -> Option<FrameInfo> {
+        let segment = &self.attachment.segment;
+        let descriptor = segment.read_descriptor(self.slot);
+        descriptor.fits(segment.header.slot_size).then(|| FrameInfo {
+            descriptor,
+            metadata: segment.read_metadata(self.slot, descriptor.metadata_size),
+        })
+    }
+
+    /// The descriptor and the metadata of the frame whose record is at `offset` in the slot.
+    fn appended_info(&self, offset: u64) -> Option<FrameInfo> {
+        let mut record = RunRecord::zeroed();
+        bytemuck::bytes_of_mut(&mut record).copy_from_slice(self.bytes(offset, RUN_RECORD_SIZE)?);
+        let descriptor = record.descriptor(offset);
+        if !descriptor.fits(self.attachment.segment.header.slot_size) {
             return None;
         }
-        frame.offset = segment.slot_offset(location.slot) + descriptor.data_offset;
-        frame.size = descriptor.size;
-        let metadata = segment.read_metadata(location.slot, descriptor.metadata_size);
-        Some((frame, FrameInfo { descriptor, metadata }))
+        let metadata = self.bytes(run::metadata_offset(&descriptor)?, descriptor.metadata_size.into())?;
+        Some(FrameInfo {
+            descriptor,
+            metadata: metadata.to_vec(),
+        })
+    }
+
+    /// The `length` bytes at `offset` in the slot; `None` if they are not entirely inside it.
+    fn bytes(&self, offset: u64, length: u64) -> Option<&[u8]> {
+        let segment = &self.attachment.segment;
+        let is_inside = offset.checked_add(length)? <= segment.header.slot_size;
+        let slots = segment.slots().filter(|_| is_inside)?;
+        // SAFETY: `Attachment::pin` has checked that the file has memory for the slot (`is_committed`), and the range is
+        // inside the slot (checked above). The slot is pinned as long as `self` lives, so a writer that obeys the
+        // protocol does not change bytes before the run's tail. A peer with write permission that ignores the protocol
+        // can change them.
+        Some(unsafe { slots.slice(segment.slot_offset(self.slot) + offset, length) })
     }
 }
 
 impl AsRef<[u8]> for PinnedFrame {
     fn as_ref(&self) -> &[u8] {
-        match self.attachment.segment.slots() {
-            // SAFETY: `Attachment::pin` has checked that the file has memory for the slot (`is_committed`). `pin` above
-            // has checked that the range is inside the slot (`fits`; a range of size 0 is at the start of the mapping).
-            // The slot is pinned as long as `self` lives, so a writer that obeys the protocol does not change its
-            // bytes. A peer with write permission that ignores the protocol can change them.
-            Some(slots) => unsafe { slots.slice(self.offset, self.size) },
-            None => &[],
-        }
+        self.bytes(self.offset, self.size).unwrap_or_default()
     }
 }
 

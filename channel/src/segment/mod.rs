@@ -25,8 +25,9 @@ pub(crate) use self::create::CreateError;
 use crate::{
     ChannelName, Error,
     protocol::{
-        layout::{self, FrameDescriptor, Header, SlotRecord},
+        layout::{self, FrameDescriptor, Header, RunRecord, SlotRecord, flags},
         record,
+        run::{self, RUN_RECORD_SIZE},
     },
     segment::tables::SegmentTables,
     sys::{
@@ -229,6 +230,11 @@ impl Segment {
         !self.tables.status().is_over() && self.has_writer()
     }
 
+    /// Whether slots may have runs of several frames.
+    pub(crate) fn has_runs(&self) -> bool {
+        self.header.flags & flags::RUNS != 0
+    }
+
     pub(crate) fn slot_record(&self, slot: usize) -> &SlotRecord {
         self.tables.slot(slot)
     }
@@ -243,7 +249,7 @@ impl Segment {
         slot as u64 * self.header.slot_size
     }
 
-    /// Copies the descriptor of the frame in `slot`. The copy is valid only if the slot is pinned, or if the seq of the
+    /// Copies the descriptor of the first frame in `slot`. The copy is valid only if the slot is pinned, or if the seq of the
     /// slot is the same before and after the copy.
     pub(crate) fn read_descriptor(&self, slot: usize) -> FrameDescriptor {
         // Relaxed: the caller's acquire load of the seq before the copy orders these loads. Without a pin, the caller
@@ -253,18 +259,45 @@ impl Segment {
         bytemuck::must_cast(words)
     }
 
-    /// Copies the first `size` bytes of the metadata of the frame in `slot`, at most `MAX_METADATA_SIZE`. The copy is
+    /// Copies the description of an appended frame from the file, without a pin. `None` if the record is not inside the
+    /// slot, or the file has no memory for the slot. The copy is valid under the condition that
+    /// [`read_descriptor`](Self::read_descriptor) names.
+    pub(crate) fn read_appended(&self, slot: usize, offset: u64) -> Option<FrameDescriptor> {
+        let mut record = RunRecord::zeroed();
+        let is_inside = offset
+            .checked_add(RUN_RECORD_SIZE)
+            .is_some_and(|end| end <= self.header.slot_size);
+        if !is_inside || !self.is_committed(slot) {
+            return None;
+        }
+        let in_file = self.header.slots_offset + self.slot_offset(slot) + offset;
+        let is_read = files::read_exactly(&self.file, bytemuck::bytes_of_mut(&mut record), in_file) == Ok(true);
+        is_read.then(|| record.descriptor(offset))
+    }
+
+    /// Writes the record and the metadata of the frame that the writer appends at `offset` in `slot`, which it has
+    /// claimed. The caller has checked that all of it is inside the slot.
+    pub(crate) fn write_appended(&self, slot: usize, offset: u64, descriptor: &FrameDescriptor, metadata: &[u8]) {
+        let (Some(slots), Some(metadata_offset)) = (&self.slots, run::metadata_offset(descriptor)) else {
+            return;
+        };
+        let start = self.slot_offset(slot);
+        slots.write(start + offset, bytemuck::bytes_of(&RunRecord::new(descriptor)));
+        slots.write(start + metadata_offset, metadata);
+    }
+
+    /// Copies the first `size` bytes of the metadata of the first frame in `slot`, at most `MAX_METADATA_SIZE`. The copy is
     /// valid under the condition that [`read_descriptor`](Self::read_descriptor) names.
     pub(crate) fn read_metadata(&self, slot: usize, size: u32) -> Vec<u8> {
         record::load_bytes(self.tables.metadata(slot), size as usize)
     }
 
-    /// Writes the metadata of the frame in `slot`, which the caller has claimed. The caller has checked the size.
+    /// Writes the metadata of the first frame in `slot`, which the caller has claimed. The caller has checked the size.
     pub(crate) fn write_metadata(&self, slot: usize, bytes: &[u8]) {
         record::store_bytes(self.tables.metadata(slot), bytes);
     }
 
-    /// Writes the descriptor of the frame in `slot`, which the caller has claimed.
+    /// Writes the descriptor of the first frame in `slot`, which the caller has claimed.
     pub(crate) fn write_descriptor(&self, slot: usize, descriptor: &FrameDescriptor) {
         let words: [u64; layout::DESCRIPTOR_WORDS] = bytemuck::must_cast(*descriptor);
         for (to, from) in self.slot_record(slot).words.iter().zip(words) {

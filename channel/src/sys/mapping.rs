@@ -157,15 +157,16 @@ impl Mapping {
 
     /// Copies bytes to `offset`; `false` if they do not fit into the mapping.
     ///
-    /// Callers write only to parts that no other process can find yet. The file of the failpoints is an exception:
-    /// several processes may write the failpoints' names to it at the same time. All of them write equal bytes, and
-    /// this crate never reads the names.
+    /// Callers write only to parts that no other process can find yet: a segment before it has its name, or a frame's
+    /// record and metadata before the run's tail moves. The file of the failpoints is an exception: several processes
+    /// may write the failpoints' names to it at the same time. All of them write equal bytes, and this crate never
+    /// reads the names.
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> bool {
         let Some(target) = self.range(offset, bytes.len() as u64) else {
             return false;
         };
         // SAFETY: the target is inside the mapping (checked by `range`). `bytes` cannot overlap it: the only slices of
-        // a mapping are the bytes of slots, and callers write only outside the slots.
+        // a mapping are the bytes of frames, and callers write only outside of them.
         unsafe { target.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
         true
     }

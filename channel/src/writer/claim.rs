@@ -27,7 +27,7 @@ pub(super) fn claim_for_copy(inner: &Inner, size: usize) -> Result<Option<Slot>,
         let slot = take_slot(inner, size, ClaimedFor::Copy);
         // A slot was free when the wait ended, but a reader or another thread may have taken it since. If so, this loop
         // waits again.
-        if slot.is_some() || !inner.options().lossless || !waits::wait_for_slot(inner) {
+        if slot.is_some() || !inner.options().lossless || !waits::wait_for_slot(inner, size as u64) {
             return Ok(slot);
         }
     }
@@ -60,9 +60,13 @@ fn take_slot(inner: &Inner, size: usize, claimed_for: ClaimedFor) -> Option<Slot
     let size = size as u64;
     let (segment, slot) = {
         let mut state = inner.lock();
-        let head = state.sequence.head();
+        // A dropped frame leaves a gap in the seqs, which a run cannot have.
+        let may_append = claimed_for == ClaimedFor::Copy && !state.sequence.has_gap();
         let slots = state.chain.current_mut().filter(|slots| has_room(slots, size))?;
-        match slots.find(head, claimed_for) {
+        if may_append && let Some(slot) = slots.claim_append(size) {
+            return Some(slot);
+        }
+        match slots.find(claimed_for) {
             SlotSearch::Taken(slot) => return Some(slots.claim(slot, size, claimed_for)),
             SlotSearch::Nothing => return None,
             SlotSearch::Grow(slot) => (Arc::clone(slots.segment()), slot),
@@ -71,14 +75,13 @@ fn take_slot(inner: &Inner, size: usize, claimed_for: ClaimedFor) -> Option<Slot
     let got_memory = commit_slot(inner, &segment, slot);
     let claimed = {
         let mut state = inner.lock();
-        let head = state.sequence.head();
         let slots = state.chain.current_if(&segment)?;
         // Another thread may have claimed the new slot since the slot got memory, or the system had no memory. In both
         // cases, another slot is taken.
         let slot = if got_memory && slots.take_if_free(slot) {
             slot
         } else {
-            slots.take_without_history(head)?
+            slots.take_without_history()?
         };
         slots.claim(slot, size, claimed_for)
     };

@@ -90,6 +90,27 @@ impl CountedPins {
         found
     }
 
+    /// How many of the frames from `first` to `last` the attached readers have not taken, summed over the readers.
+    /// Ignored readers are left out.
+    pub(super) fn count_missed(&self, segment: &WriterSegment, first: u64, last: u64) -> u64 {
+        let readers = segment.tables().readers();
+        let (mut missed, mut entries) = (0, self.with_quota);
+        while entries != 0 {
+            let entry = entries.trailing_zeros() as usize;
+            entries &= entries - 1;
+            let shared = &readers[entry];
+            // All three are acquire loads, as in `slowest_cursor`.
+            let cursor = shared.cursor.load(Ordering::Acquire);
+            if cursor < last
+                && shared.state.load(Ordering::Acquire) == reader_state::ATTACHED
+                && !self.is_ignored(entry, shared.generation.load(Ordering::Acquire))
+            {
+                missed += last - cursor.max(first - 1);
+            }
+        }
+        missed
+    }
+
     /// The seq up to which every present reader has taken all frames. Ignored readers are left out.
     pub(super) fn slowest_cursor(&self, segment: &WriterSegment) -> u64 {
         let mut slowest = u64::MAX;

@@ -2,12 +2,18 @@
 
 //! The data that all steps of a writer share: the writer's name, options, state and locks.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicU32, Ordering},
+};
 
 use super::{options::WriterOptions, state::State};
 use crate::{
     ChannelName, Error,
-    segment::wait::Waiter,
+    segment::{
+        Segment,
+        wait::{FutexWord, Waiter},
+    },
     sys::{fork::ForkGuard, sync},
 };
 
@@ -20,6 +26,10 @@ pub(super) struct Inner {
     fork_guard: ForkGuard,
     publisher: Waiter,
     service: Waiter,
+    /// How many batches are open. While there is one, readers are notified later.
+    batches: AtomicU32,
+    /// Whether readers have to be notified of something that was published in a batch.
+    is_notification_due: AtomicBool,
     replacing: Mutex<()>,
     state: Mutex<State>,
 }
@@ -32,6 +42,8 @@ impl Inner {
             fork_guard: ForkGuard::new(),
             publisher: Waiter::default(),
             service: Waiter::default(),
+            batches: AtomicU32::new(0),
+            is_notification_due: AtomicBool::new(false),
             replacing: Mutex::default(),
             state: Mutex::new(state),
         }
@@ -81,6 +93,45 @@ impl Inner {
         // The state is already unlocked here, before the semaphore is released.
         drop(semaphore);
         result
+    }
+
+    /// Wakes the readers that wait for something new in `segment`: now, or at the end of a batch. The caller holds no
+    /// lock.
+    pub(super) fn notify_readers(&self, segment: &Segment) {
+        // Relaxed: the notification itself orders what was published.
+        if self.batches.load(Ordering::Relaxed) == 0 {
+            segment.notify(FutexWord::Published);
+            return;
+        }
+        // Sequentially consistent, like the operations in `end_batch` and `notify_delayed`: either the batch that ends
+        // now sees this store, or the load below sees that the batch has ended.
+        self.is_notification_due.store(true, Ordering::SeqCst);
+        if self.batches.load(Ordering::SeqCst) == 0 {
+            self.notify_delayed();
+        }
+    }
+
+    /// Delays the notifications of readers until [`end_batch`](Self::end_batch).
+    pub(super) fn begin_batch(&self) {
+        // Relaxed: a publish of another thread that does not see this increment notifies the readers at once.
+        self.batches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn end_batch(&self) {
+        // Sequentially consistent: pairs with the operations in `notify_readers`.
+        self.batches.fetch_sub(1, Ordering::SeqCst);
+        self.notify_delayed();
+    }
+
+    /// Notifies readers of what was published in a batch so far. Call it before a wait for readers. The caller holds no
+    /// lock.
+    pub(super) fn notify_delayed(&self) {
+        // Sequentially consistent: pairs with the operations in `notify_readers`.
+        if self.is_notification_due.swap(false, Ordering::SeqCst)
+            && let Some(segment) = self.lock().chain.current_mapped().map(Arc::clone)
+        {
+            segment.notify(FutexWord::Published);
+        }
     }
 
     /// The error for a frame that cannot be published.

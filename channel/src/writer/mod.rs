@@ -22,6 +22,7 @@
 //!     |-- SegmentChain  chain          the current and the superseded segments, and which readers are in them
 //!     |      '-- SlotAllocator  slots           the frame in each slot, and the slot of the next frame
 //!     |             |-- WriterSegment  segment       the mapped file, claims, readers' locks
+//!     |             |-- Runs           runs          the frames in each slot, and the history
 //!     |             |-- CountedPins    counted_pins  the pins that count
 //!     |             '-- Overcommit     overcommit    more quota than slots
 //!     |-- SlotSizing    sizing         caps, slot sizes, history
@@ -52,6 +53,7 @@ mod quota;
 mod readers;
 mod replace;
 mod restore;
+mod runs;
 mod segment;
 mod sequence;
 mod service;
@@ -183,7 +185,7 @@ impl Writer {
 impl Writer {
     /// Sets the caps of all further frames. The writer makes a segment for these frames when the first slot is claimed.
     pub fn set_caps(&self, caps: Caps) {
-        self.inner.lock().sizing.set_caps(caps);
+        publish::set_caps(&self.inner, caps);
     }
 
     /// Claims a slot for a frame of `size` bytes.
@@ -205,10 +207,39 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::NotPublishable`] if the slot's segment was superseded after the claim, if the segment has other caps
-    /// than the current ones, or if the slot was already published. [`Error::TooLarge`] if the frame does not fit into
+    /// than the current ones, or if the slot was already published. For frames of variable size, also if another thread
+    /// published a frame after the claim. The frame then needs another claim. [`Error::TooLarge`] if the frame does not fit into
     /// its slot, or if `metadata` is too large.
     pub fn publish(&self, slot: &Slot, descriptor: FrameDescriptor, metadata: &[u8]) -> Result<(), Error> {
-        publish::publish_frame(&self.inner, slot.segment(), slot.index(), descriptor, metadata)
+        publish::publish_claimed(&self.inner, slot, descriptor, metadata)
+    }
+
+    /// Delays the wakes of readers until the returned value is dropped, so that all frames that are published meanwhile
+    /// cost one wake. If the writer has to wait for a reader, it wakes the readers before.
+    ///
+    /// # Examples
+    /// ```
+    /// use rsshm_channel::{Caps, ChannelName, FrameDescriptor, Writer, WriterOptions};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("rsshm-doc-batch-{}", std::process::id());
+    /// let writer = Writer::open(ChannelName::new(name)?, WriterOptions::default())?;
+    /// writer.set_caps(Caps::variable_size("video/mpegts,systemstream=true,packetsize=188"));
+    /// let batch = writer.batch();
+    /// for packet in [[0x47; 188]; 7] {
+    ///     if let Some(mut slot) = writer.claim(packet.len())? {
+    ///         slot.as_mut().copy_from_slice(&packet);
+    ///         writer.publish(&slot, FrameDescriptor::new(188), &[])?;
+    ///     }
+    /// }
+    /// drop(batch);
+    /// assert_eq!(writer.stats().published, 7);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn batch(&self) -> Batch<'_> {
+        self.inner.begin_batch();
+        Batch(&self.inner)
     }
 
     /// Counts a frame that was lost because there was no slot for it. The next frame's seq is one higher, so that
@@ -334,6 +365,17 @@ impl Writer {
             // names.
             state.lock.release();
         });
+    }
+}
+
+/// Frames that are published while this value lives cost one wake of the readers. [`Writer::batch`] returns it.
+#[derive(Debug)]
+#[must_use = "the batch ends when this value is dropped"]
+pub struct Batch<'a>(&'a Inner);
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.0.end_batch();
     }
 }
 

@@ -7,7 +7,10 @@ use std::sync::{Arc, atomic::Ordering};
 use super::{
     events::{self, NewEvent},
     inner::Inner,
+    options::Caps,
+    runs::{self, Place},
     segment::WriterSegment,
+    slot::Slot,
     state::State,
 };
 use crate::{
@@ -15,40 +18,77 @@ use crate::{
     protocol::{
         failpoint::{Failpoint, failpoint},
         layout::MAX_METADATA_SIZE,
+        run::{self, RunPosition},
     },
     segment::{Segment, wait::FutexWord},
     sys::copy,
 };
 
-/// Publishes the frame in a claimed slot. It validates the frame, gives it a seq, and stores it.
+/// A frame that is about to be published: its place, and what readers get with its bytes.
+struct NewFrame<'a> {
+    place: Place,
+    descriptor: FrameDescriptor,
+    metadata: &'a [u8],
+    /// The offset in the slot at which the frame ends (see [`runs::end_of_frame`]).
+    end: u64,
+}
+
+/// Publishes the frame in a claimed slot, or at a claimed place in a run.
+pub(super) fn publish_claimed(
+    inner: &Inner,
+    slot: &Slot,
+    mut descriptor: FrameDescriptor,
+    metadata: &[u8],
+) -> Result<(), Error> {
+    let place = slot.place();
+    if place.record != 0 {
+        let end = descriptor.data_offset.checked_add(descriptor.size);
+        // An appended frame has no planes, and must stay within its claim, because the next record comes after it.
+        if end.is_none_or(|end| end > slot.size()) || descriptor.data_offset != 0 || descriptor.planes != 0 {
+            return Err(inner.not_publishable());
+        }
+        descriptor.data_offset = runs::data_offset(place.record);
+    }
+    publish_frame(inner, slot.segment(), place, descriptor, metadata)
+}
+
+/// Publishes the frame at `place`. It validates the frame, gives it a seq, and stores it.
 pub(super) fn publish_frame(
     inner: &Inner,
     segment: &Arc<WriterSegment>,
-    slot: usize,
+    place: Place,
     mut descriptor: FrameDescriptor,
     metadata: &[u8],
 ) -> Result<(), Error> {
     descriptor.metadata_size = metadata.len() as u32;
-    validate(inner, segment, &descriptor, metadata)?;
+    let end = validate(inner, segment, place, &descriptor, metadata)?;
+    let mut frame = NewFrame {
+        place,
+        descriptor,
+        metadata,
+        end,
+    };
     inner.with_semaphore(|state| {
         failpoint(Failpoint::PublishHolding);
-        let seq = assign_seq(state, segment, slot, &descriptor).ok_or_else(|| inner.not_publishable())?;
-        segment.mark_published(slot);
-        store_frame(segment.mapped(), slot, seq, &descriptor, metadata);
+        let assigned = assign_seq(state, segment, &mut frame).ok_or_else(|| inner.not_publishable())?;
+        segment.mark_published(place.slot);
+        store_frame(segment.mapped(), &frame, assigned);
         Ok(())
     })?;
     failpoint(Failpoint::NotifyDue);
-    segment.mapped().notify(FutexWord::Published);
+    inner.notify_readers(segment.mapped());
     Ok(())
 }
 
-/// Checks that the frame fits into its slot, and that the metadata is not too large.
+/// Checks that the frame fits into its slot, and that the metadata is not too large. Returns the offset in the slot at
+/// which the frame ends.
 fn validate(
     inner: &Inner,
     segment: &WriterSegment,
+    place: Place,
     descriptor: &FrameDescriptor,
     metadata: &[u8],
-) -> Result<(), Error> {
+) -> Result<u64, Error> {
     if metadata.len() > MAX_METADATA_SIZE {
         return Err(inner.too_large(format!(
             "a frame has {} bytes of metadata (limit {MAX_METADATA_SIZE})",
@@ -56,57 +96,111 @@ fn validate(
         )));
     }
     let slot_size = segment.header().slot_size;
-    if !descriptor.fits(slot_size) {
-        return Err(inner.too_large(format!(
+    let data_end = descriptor.data_offset.checked_add(descriptor.size);
+    let end = data_end.and_then(|end| runs::end_of_frame(place.record, end, metadata.len() as u64));
+    match end {
+        Some(end) if descriptor.fits(slot_size) && (place.record == 0 || end <= slot_size) => Ok(end),
+        _ => Err(inner.too_large(format!(
             "a frame of {} bytes at {} does not fit into its slot of {slot_size} bytes",
             descriptor.size, descriptor.data_offset
-        )));
+        ))),
     }
-    Ok(())
 }
 
-/// Gives the frame in `slot` its seq. `None` if the slot was already published, or if its segment was superseded or has
-/// outdated caps.
+/// The seq and the run of a frame.
+#[derive(Clone, Copy)]
+struct Assigned {
+    seq: u64,
+    /// The number of the run in the segment.
+    run: u64,
+    position: RunPosition,
+}
+
+/// Gives the frame its seq and its position in its run. `None` if the slot was already published, if its segment was
+/// superseded or has outdated caps, or if the run is no longer the newest one.
 fn assign_seq(
     state: &mut State,
     segment: &Arc<WriterSegment>,
-    slot: usize,
-    descriptor: &FrameDescriptor,
-) -> Option<u64> {
+    frame: &mut NewFrame,
+) -> Option<Assigned> {
     let slots = state.chain.current_if(segment)?;
-    if state.sizing.has_other_caps(segment.mapped()) || slots.has_frame(slot) {
+    let place = frame.place;
+    let is_possible = if place.record == 0 {
+        !slots.has_frame(place.slot)
+    } else {
+        !state.sequence.has_gap() && slots.runs().is_open_at(place)
+    };
+    if state.sizing.has_other_caps(segment.mapped()) || !is_possible {
         return None;
     }
     let seq = state.sequence.advance();
-    slots.set_frame(slot, seq);
-    if !descriptor.is_delta() {
+    let position = slots.runs_mut().publish(place, seq, frame.descriptor.size, frame.end)?;
+    let run = slots.runs().newest();
+    state.stats.missed_by_readers += slots.take_missed();
+    let is_keyframe = state.sequence.note_frame(frame.descriptor.is_delta());
+    frame.descriptor.keyframe = is_keyframe.into();
+    if is_keyframe {
         state.requests.note_keyframe(seq);
     }
     state.stats.published += 1;
-    Some(seq)
+    Some(Assigned { seq, run, position })
 }
 
-/// Writes the frame's values into the segment's tables. The values that lead a reader to the frame are stored last.
-fn store_frame(segment: &Segment, slot: usize, seq: u64, descriptor: &FrameDescriptor, metadata: &[u8]) {
-    segment.write_descriptor(slot, descriptor);
-    segment.write_metadata(slot, metadata);
+/// Writes the frame's values into the segment. The values that lead a reader to the frame are stored last.
+fn store_frame(segment: &Segment, frame: &NewFrame, assigned: Assigned) {
+    if assigned.position.is_first() {
+        start_run(segment, frame, assigned);
+    } else {
+        append(segment, frame, assigned.position);
+    }
+    // Release: pairs with the acquire load of a reader that takes a snapshot. This reader then finds the ring's entry,
+    // and the run's tail.
+    segment.tables.status().head.store(assigned.seq, Ordering::Release);
+    failpoint(Failpoint::HeadStored);
+}
+
+/// Stores the first frame of a run, and the run.
+fn start_run(segment: &Segment, frame: &NewFrame, assigned: Assigned) {
+    let Assigned { seq, run, .. } = assigned;
+    let slot = frame.place.slot;
+    let record = segment.slot_record(slot);
+    segment.write_descriptor(slot, &frame.descriptor);
+    segment.write_metadata(slot, frame.metadata);
     failpoint(Failpoint::DescriptorWritten);
     // The frame may have been copied with non-temporal stores, which a release store does not order.
     copy::finish();
+    let keyframe = if frame.descriptor.keyframe != 0 { RunPosition::FIRST.to_word() } else { 0 };
+    // Relaxed, here and for the tail: the release store of the seq below orders both stores.
+    record.keyframe.store(keyframe, Ordering::Relaxed);
+    record.tail.store(RunPosition::FIRST.to_word(), Ordering::Relaxed);
     // Release: pairs with the acquire loads in `PinCounts::pin` and in `Attachment::copy_unpinned`. A reader that finds
     // the seq also finds the bytes and the descriptor.
-    segment.slot_record(slot).seq.store(seq, Ordering::Release);
+    record.seq.store(seq, Ordering::Release);
     failpoint(Failpoint::SeqStored);
-    // Release: pairs with the acquire load of a reader that looks up a frame. This reader then finds the seq in the
-    // slot.
+    // Release: pairs with the acquire load of a reader that looks up a run. This reader then finds the seq in the slot.
     segment
         .tables
-        .ring(seq)
+        .ring(run)
         .store(seq << 8 | slot as u64, Ordering::Release);
     failpoint(Failpoint::RingStored);
-    // Release: pairs with the acquire load of a reader that takes a snapshot. This reader then finds the ring's entry.
-    segment.tables.status().head.store(seq, Ordering::Release);
-    failpoint(Failpoint::HeadStored);
+    // Release: pairs with the acquire load of a reader that looks for a frame. This reader then finds the ring's entry,
+    // and the final tail of the former run.
+    segment.tables.status().run_head.store(run, Ordering::Release);
+}
+
+/// Stores a frame that is appended to the newest run.
+fn append(segment: &Segment, frame: &NewFrame, position: RunPosition) {
+    let record = segment.slot_record(frame.place.slot);
+    segment.write_appended(frame.place.slot, frame.place.record, &frame.descriptor, frame.metadata);
+    failpoint(Failpoint::AppendWritten);
+    // As in `start_run`.
+    copy::finish();
+    if frame.descriptor.keyframe != 0 {
+        // Relaxed: the release store of the tail orders this store.
+        record.keyframe.store(position.to_word(), Ordering::Relaxed);
+    }
+    run::publish_tail(&record.tail, position);
+    failpoint(Failpoint::TailStored);
 }
 
 /// Publishes an event. Without a segment, no reader can be attached, so only a sticky event is kept then.
@@ -126,9 +220,17 @@ pub(super) fn publish_event(inner: &Inner, event: NewEvent, sticky: Option<usize
         segment
     });
     if let Some(segment) = segment {
-        segment.notify(FutexWord::Published);
+        inner.notify_readers(&segment);
     }
     Ok(())
+}
+
+/// Sets the caps of all further frames.
+pub(super) fn set_caps(inner: &Inner, caps: Caps) {
+    let mut state = inner.lock();
+    if state.sizing.set_caps(caps) {
+        state.sequence.begin_stream();
+    }
 }
 
 /// Forgets the sticky events.
@@ -150,6 +252,7 @@ pub(super) fn end_of_stream(inner: &Inner) {
         // Release: pairs with the acquire load of a reader that takes a snapshot. This reader then finds the seq of
         // this end.
         status.eos_count.fetch_add(1, Ordering::Release);
+        state.sequence.begin_stream();
         Some(segment)
     });
     if let Some(segment) = segment {

@@ -70,10 +70,10 @@ impl ReaderTable {
     }
 
     /// Publishes the quota of each reader, and evicts readers that hold more slots than they may.
-    pub(super) fn update_quotas(&mut self, slots: &mut SlotAllocator, head: u64, report: &mut ServiceReport) {
+    pub(super) fn update_quotas(&mut self, slots: &mut SlotAllocator, report: &mut ServiceReport) {
         let usage = self.usage(slots);
         let needs_overcommit = slots.needs_overcommit(share(slots, &usage));
-        slots.update_overcommit(needs_overcommit, head);
+        slots.update_overcommit(needs_overcommit);
         let quotas = self.quotas_that_fit(slots, &usage);
         for (entry, (usage, quota)) in usage.into_iter().zip(quotas).enumerate() {
             let record = &mut self.records[entry];

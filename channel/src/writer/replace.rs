@@ -95,9 +95,9 @@ fn plan(inner: &Inner, size: u64) -> Result<SegmentPlan, Error> {
     };
     let lock_file = Arc::clone(state.lock.lock_file());
     let current = state.chain.current();
-    let slot_size = state
-        .sizing
-        .slot_size(&caps, size, current.map(|slots| slots.segment().mapped().as_ref()));
+    let space = files::space(lock_file.file());
+    let current_mapped = current.map(|slots| slots.segment().mapped().as_ref());
+    let slot_size = state.sizing.slot_size(&caps, size, current_mapped, space.0);
     // The current segment's slots become free soon, so their bytes count as free.
     let own_bytes = current.map_or(0, |slots| {
         u64::from(slots.committed()) * slots.segment().header().slot_size
@@ -106,7 +106,6 @@ fn plan(inner: &Inner, size: u64) -> Result<SegmentPlan, Error> {
     drop(state);
 
     let options = inner.options();
-    let space = files::space(lock_file.file());
     let slots = sizing::slot_count(options.max_slots, slot_size, space.0.saturating_add(own_bytes));
     let caps_size = caps.as_str().len();
     let mut header = Header::new(caps_size, slots, slot_size, options.accept_messages).ok_or_else(|| {
@@ -121,6 +120,9 @@ fn plan(inner: &Inner, size: u64) -> Result<SegmentPlan, Error> {
     header.history = sizing::history(slots, slot_size, &caps);
     header.writer_pid = std::process::id();
     header.flags = if options.lossless { flags::LOSSLESS } else { 0 };
+    if caps.is_variable() {
+        header.flags |= flags::RUNS;
+    }
     Ok(SegmentPlan {
         caps,
         header,

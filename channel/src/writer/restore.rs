@@ -153,15 +153,16 @@ pub(super) fn replace_corrupted(inner: &Inner, check_header: bool) -> Result<boo
     replace::replace(inner, segment.header.slot_size).map(|()| true)
 }
 
-/// Restores the seqs of the newest frame and event, and the latency, if another program has overwritten them. Readers
+/// Restores the seqs of the newest frame and event, the number of the newest run, and the latency, if another program has overwritten them. Readers
 /// that attach start with these values.
 pub(super) fn repair_status(state: &State) {
-    let Some(segment) = state.chain.current_mapped() else {
+    let Some(slots) = state.chain.current() else {
         return;
     };
-    let status = segment.tables.status();
+    let status = slots.segment().tables().status();
     for (word, value) in [
         (&status.head, state.sequence.head()),
+        (&status.run_head, slots.runs().newest()),
         (&status.event_head, state.events.head()),
         (&status.latency_ns, state.latency_ns),
     ] {

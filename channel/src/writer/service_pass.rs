@@ -58,9 +58,8 @@ fn poll_readers(state: &mut State, report: &mut ServiceReport) -> u32 {
 
 /// Publishes quotas, and releases unused memory of superseded segments.
 fn finish(state: &mut State, lossless: bool, report: &mut ServiceReport) {
-    let head = state.sequence.head();
     if let Some(slots) = state.chain.current_mut() {
-        state.readers.update_quotas(slots, head, report);
+        state.readers.update_quotas(slots, report);
     }
     state.stats.evicted += report.evicted.len() as u64;
     state.chain.release_old(lossless);

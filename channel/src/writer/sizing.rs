@@ -2,23 +2,28 @@
 
 //! The sizes of a segment: how large a slot is, how many slots there are, and how many publishes a frame survives.
 
-use super::options::{Caps, MIN_SLOTS};
-use crate::{protocol::layout::MAX_SLOTS, segment::Segment};
+use super::{
+    options::{Caps, MIN_SLOTS},
+    runs::RUN_HISTORY_BYTES,
+};
+use crate::{
+    protocol::layout::{MAX_SLOTS, SLOT_ALIGN},
+    segment::Segment,
+};
 
-/// With at least this many slots, frames survive [`LONG_HISTORY`] publishes; with fewer slots, they survive
+/// With at least this many slots, frames survive [`LONG_HISTORY`] later runs; with fewer slots, they survive
 /// [`SHORT_HISTORY`].
 const MIN_LONG_HISTORY_SLOTS: u32 = 12;
 const LONG_HISTORY: u32 = 4;
 const SHORT_HISTORY: u32 = 2;
-/// Frames of variable size have a longer history than others, up to this many bytes. A reader that joins a compressed
-/// stream, or has missed a frame, continues at a keyframe in this history.
-const VARIABLE_HISTORY_BYTES: u64 = 4 << 20;
-/// The longest history of frames of variable size, in frames. The limit leaves slots that readers can hold.
+/// The longest history of frames of variable size, in slots. The limit leaves slots that readers can hold.
 const MAX_VARIABLE_HISTORY: u32 = 32;
 /// The most bytes of address space that a segment with an automatic number of slots takes.
 const MAX_AUTOMATIC_BYTES: u64 = if usize::BITS == 64 { 1 << 30 } else { 1 << 28 };
-/// The least size of a slot for frames of variable size.
-const MIN_VARIABLE_SLOT_BYTES: u64 = 64 * 1024;
+/// The size of a slot for small frames of variable size: all slots together contain a burst of 16 MiB and the frames
+/// before it. If little shared memory is free, slots are smaller.
+const MAX_RUN_SLOT_BYTES: u64 = 512 * 1024;
+const MIN_RUN_SLOT_BYTES: u64 = 64 * 1024;
 
 /// The requirements for the slots of the next segment: the caps, and the slot size that upstream needs.
 #[derive(Debug, Default)]
@@ -33,11 +38,14 @@ impl SlotSizing {
         self.caps.as_ref()
     }
 
-    pub(super) fn set_caps(&mut self, caps: Caps) {
-        if self.caps.as_ref() != Some(&caps) {
+    /// Sets the caps. Returns whether they differ from the former ones.
+    pub(super) fn set_caps(&mut self, caps: Caps) -> bool {
+        let is_change = self.caps.as_ref() != Some(&caps);
+        if is_change {
             self.min_slot_size = 0;
             self.caps = Some(caps);
         }
+        is_change
     }
 
     pub(super) fn raise_min_slot_size(&mut self, size: u64) {
@@ -57,18 +65,19 @@ impl SlotSizing {
         self.caps.as_ref().is_some_and(|caps| caps.as_str() != segment.caps)
     }
 
-    /// The size of a slot of the next segment, for a frame of `size` bytes. `current` is the present segment.
+    /// The size of a slot of the next segment, for a frame of `size` bytes. `current` is the present segment, and `free`
+    /// the free shared memory in bytes.
     ///
     /// If slots for frames of variable size have to grow, they become twice as large as needed. Otherwise each frame
     /// that is a little larger than the last would need another segment.
-    pub(super) fn slot_size(&self, caps: &Caps, size: u64, current: Option<&Segment>) -> u64 {
+    pub(super) fn slot_size(&self, caps: &Caps, size: u64, current: Option<&Segment>, free: u64) -> u64 {
         let least = self.least_slot_size(caps, size).max(1);
         if !caps.is_variable() {
             return least;
         }
         let former = current
             .filter(|segment| segment.caps == caps.as_str())
-            .map_or(MIN_VARIABLE_SLOT_BYTES, |segment| segment.header.slot_size);
+            .map_or_else(|| run_slot_size(free), |segment| segment.header.slot_size);
         if least > former {
             least.saturating_mul(2)
         } else {
@@ -90,7 +99,16 @@ pub(super) fn slot_count(max_slots: u32, slot_size: u64, free: u64) -> u32 {
     slots.clamp(MIN_SLOTS.into(), MAX_SLOTS as u64) as u32
 }
 
-/// The number of publishes that a frame survives, in a segment of at most `slots` slots.
+/// The size of a slot for small frames of variable size. All slots fit into half of the `free` bytes.
+fn run_slot_size(free: u64) -> u64 {
+    let slot_size = free / 2 / MAX_SLOTS as u64;
+    slot_size.clamp(MIN_RUN_SLOT_BYTES, MAX_RUN_SLOT_BYTES) / SLOT_ALIGN * SLOT_ALIGN
+}
+
+/// The number of later runs that a frame survives, in a segment of at most `slots` slots.
+///
+/// Frames of variable size have a longer history than others. A reader that joins a compressed stream, or has missed a
+/// frame, continues at a keyframe in this history.
 pub(super) fn history(slots: u32, slot_size: u64, caps: &Caps) -> u32 {
     let least = if slots >= MIN_LONG_HISTORY_SLOTS {
         LONG_HISTORY
@@ -100,6 +118,6 @@ pub(super) fn history(slots: u32, slot_size: u64, caps: &Caps) -> u32 {
     if !caps.is_variable() {
         return least;
     }
-    let by_bytes = u32::try_from(VARIABLE_HISTORY_BYTES / slot_size).unwrap_or(MAX_VARIABLE_HISTORY);
+    let by_bytes = u32::try_from(RUN_HISTORY_BYTES / slot_size).unwrap_or(MAX_VARIABLE_HISTORY);
     by_bytes.min(MAX_VARIABLE_HISTORY).min(slots / 2).max(least)
 }

@@ -4,9 +4,13 @@
 
 use std::sync::Arc;
 
-use super::segment::WriterSegment;
+use super::{
+    runs::{self, Place},
+    segment::WriterSegment,
+};
 
-/// A claimed slot that the caller fills with a frame. No other claim gets this slot while the value lives.
+/// A claimed slot that the caller fills with a frame. No other claim gets this slot while the value lives. For a small
+/// frame of variable size, it may be the place after other frames in a slot.
 ///
 /// Publishing does not consume the value. The slot stays claimed, and is not reused before the value is dropped.
 ///
@@ -29,14 +33,20 @@ use super::segment::WriterSegment;
 #[derive(Debug)]
 pub struct Slot {
     segment: Arc<WriterSegment>,
-    index: usize,
+    place: Place,
     size: u64,
 }
 
 impl Slot {
     /// The value for a claimed slot, of which the caller uses `size` bytes.
     pub(super) fn new(segment: Arc<WriterSegment>, index: usize, size: u64) -> Self {
-        Self { segment, index, size }
+        let place = Place { slot: index, record: 0 };
+        Self { segment, place, size }
+    }
+
+    /// The value for a claimed place at the end of a run.
+    pub(super) fn appended(segment: Arc<WriterSegment>, place: Place, size: u64) -> Self {
+        Self { segment, place, size }
     }
 
     pub(super) fn segment(&self) -> &Arc<WriterSegment> {
@@ -44,13 +54,23 @@ impl Slot {
     }
 
     pub(super) fn index(&self) -> usize {
-        self.index
+        self.place.slot
+    }
+
+    /// The slot, or the place in a run, that this value claims.
+    pub(super) fn place(&self) -> Place {
+        self.place
+    }
+
+    /// How many bytes the claim has for the frame.
+    pub(super) fn size(&self) -> u64 {
+        self.size
     }
 
     /// Whether the slot's frame was published. After that, [`as_mut`](Self::as_mut) is empty, because readers may use
     /// the bytes.
     pub fn is_published(&self) -> bool {
-        self.segment.is_published(self.index)
+        self.segment.is_published(self.index())
     }
 }
 
@@ -60,10 +80,11 @@ impl AsMut<[u8]> for Slot {
         match segment.slots() {
             // SAFETY: the slot got its memory before it was claimed, and a writer's mapping is writable. No other claim
             // gets the slot until this value is dropped, so this is the only reference in this process. The slot is not
-            // published, so readers find the seq 0 and do not use the bytes. The slot cannot be published while the
+            // published, so readers find the seq 0 and do not use the bytes. If the claim is a place in a run, the bytes
+            // are beyond the run's tail, and readers do not use them either. The frame cannot be published while the
             // slice is borrowed, because publishing needs a reference to this value or to the slice.
             Some(slots) if !self.is_published() => unsafe {
-                slots.slice_mut(segment.slot_offset(self.index), self.size)
+                slots.slice_mut(segment.slot_offset(self.index()) + runs::data_offset(self.place.record), self.size)
             },
             _ => &mut [],
         }
@@ -72,6 +93,6 @@ impl AsMut<[u8]> for Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.segment.end_claim(self.index);
+        self.segment.end_claim(self.index());
     }
 }

@@ -8,13 +8,15 @@ use super::{
     counted_pins::CountedPins,
     overcommit::{self, MIN_OVERCOMMIT_SLOTS, Overcommit, SPARE_SLOTS},
     quota::INITIAL_QUOTA,
+    runs::{Overwritable, Place, Run, Runs},
     segment::{ClaimedFor, WriterSegment},
     slot::Slot,
 };
 use crate::protocol::{
     failpoint::{Failpoint, failpoint},
-    layout::{EVICTED, MAX_SLOTS, flags},
+    layout::{EVICTED, flags},
     pins::take_for_writing,
+    run::{self, RunPosition},
 };
 
 /// The most rounds of one search for a slot. A round fails if readers pin the found slots at the last moment.
@@ -40,8 +42,9 @@ pub(super) struct SlotAllocator {
     history: u32,
     is_lossless: bool,
     pins: CountedPins,
-    /// The seq of the frame in each slot; 0 when the slot is free or being filled.
-    seqs: [u64; MAX_SLOTS],
+    runs: Runs,
+    /// How many frames readers missed because their slots were taken. A frame counts once for each reader.
+    missed: u64,
     /// How many slots have memory.
     committed: u32,
     /// One bit for each slot whose memory was released to the system.
@@ -61,14 +64,15 @@ impl SlotAllocator {
         Self {
             history: header.history,
             is_lossless: header.flags & flags::LOSSLESS != 0,
-            segment,
             pins: CountedPins::none(),
-            seqs: [0; MAX_SLOTS],
+            runs: Runs::new(header.flags & flags::RUNS != 0),
+            missed: 0,
             committed,
             released: 0,
             is_out_of_memory: false,
             is_growing: false,
             overcommit: None,
+            segment,
         }
     }
 
@@ -77,14 +81,17 @@ impl SlotAllocator {
         let mapped = segment.mapped();
         let slots = segment.header().slot_count as usize;
         let committed = (0..slots).take_while(|slot| mapped.is_committed(*slot)).count();
-        let mut seqs = [0; MAX_SLOTS];
-        for (slot, seq) in seqs.iter_mut().enumerate().take(slots) {
+        let mut runs = Runs::new(false);
+        for slot in 0..slots {
+            let record = mapped.slot_record(slot);
             // Acquire: pairs with the release store of the dead writer, in `publish`.
-            *seq = mapped.slot_record(slot).seq.load(Ordering::Acquire);
+            let first = record.seq.load(Ordering::Acquire);
+            let tail = run::load_tail(&record.tail).unwrap_or(RunPosition::FIRST);
+            runs.add_former(slot, first, tail.number);
         }
         Self {
             pins: CountedPins::all(),
-            seqs,
+            runs,
             ..Self::new(Arc::new(segment), committed as u32)
         }
     }
@@ -105,19 +112,28 @@ impl SlotAllocator {
         self.overcommit
     }
 
-    /// The number of publishes that a frame survives.
+    /// The number of later runs that a frame survives.
     pub(super) fn history(&self) -> u32 {
         self.history
     }
 
     /// Whether the slot holds a frame that was published.
     pub(super) fn has_frame(&self, slot: usize) -> bool {
-        self.seqs[slot] != 0
+        self.runs.has_frame(slot)
     }
 
-    /// Records that the frame `seq` is in `slot`.
-    pub(super) fn set_frame(&mut self, slot: usize, seq: u64) {
-        self.seqs[slot] = seq;
+    pub(super) fn runs(&self) -> &Runs {
+        &self.runs
+    }
+
+    /// The runs, to which a publish adds frames.
+    pub(super) fn runs_mut(&mut self) -> &mut Runs {
+        &mut self.runs
+    }
+
+    /// Returns how many frames readers have missed since the last call.
+    pub(super) fn take_missed(&mut self) -> u64 {
+        std::mem::take(&mut self.missed)
     }
 
     /// How many slots hold a frame or are claimed.
@@ -154,7 +170,7 @@ impl SlotAllocator {
 
 /// Search for the slot of the next frame.
 impl SlotAllocator {
-    /// Finds a slot for the frame after `head` and takes the slot for writing. The search tries these steps in order:
+    /// Finds a slot for the next frame and takes the slot for writing. The search tries these steps in order:
     ///
     /// 1. A claim for upstream finds nothing if upstream has half of the slots already. Upstream may keep published
     ///    slots, as a decoder does, and copies need slots too.
@@ -165,17 +181,16 @@ impl SlotAllocator {
     /// 5. If slots are scarce, repeat step 2 with a history of only the newest frame.
     /// 6. For a copy, take a spare slot. From then on, no reader may pin another slot. Upstream gets no spare slot,
     ///    because it may keep the slot for a long time.
-    pub(super) fn find(&mut self, head: u64, claimed_for: ClaimedFor) -> SlotSearch {
+    pub(super) fn find(&mut self, claimed_for: ClaimedFor) -> SlotSearch {
         let for_upstream = claimed_for == ClaimedFor::Upstream;
         if for_upstream && self.upstream_has_its_half() {
             return SlotSearch::Nothing;
         }
-        let history = self.history();
-        if let Some(slot) = self.take_oldest(head, history) {
+        if let Some(slot) = self.take_oldest(self.beyond_history()) {
             return SlotSearch::Taken(slot);
         }
         if self.ignore_dead_readers()
-            && let Some(slot) = self.take_oldest(head, history)
+            && let Some(slot) = self.take_oldest(self.beyond_history())
         {
             return SlotSearch::Taken(slot);
         }
@@ -183,7 +198,7 @@ impl SlotAllocator {
             return SlotSearch::Grow(slot);
         }
         if self.is_scarce(claimed_for)
-            && let Some(slot) = self.take_without_history(head)
+            && let Some(slot) = self.take_without_history()
         {
             return SlotSearch::Taken(slot);
         }
@@ -200,27 +215,47 @@ impl SlotAllocator {
         Slot::new(Arc::clone(&self.segment), slot, size)
     }
 
+    /// Claims the place after the newest frame of the newest run, for a frame of `size` bytes. `None` if the frame needs
+    /// a slot of its own.
+    pub(super) fn claim_append(&self, size: u64) -> Option<Slot> {
+        let place = self.append_place(size)?;
+        self.segment.claim(place.slot, ClaimedFor::Copy);
+        failpoint(Failpoint::SlotClaimed);
+        Some(Slot::appended(Arc::clone(&self.segment), place, size))
+    }
+
+    /// Whether [`claim_append`](Self::claim_append) would find a place.
+    pub(super) fn can_append(&self, size: u64) -> bool {
+        self.append_place(size).is_some()
+    }
+
+    fn append_place(&self, size: u64) -> Option<Place> {
+        self.runs
+            .append_place(size, self.segment.header().slot_size)
+            .filter(|place| !self.segment.is_claimed(place.slot))
+    }
+
     /// Takes `slot` for writing if it is still free.
     pub(super) fn take_if_free(&mut self, slot: usize) -> bool {
         !self.has_frame(slot) && !self.segment.is_claimed(slot) && self.take(slot)
     }
 
-    /// Takes the oldest slot even if its frame is within the history; only the newest frame is protected. Callers use
+    /// Takes the oldest slot even if its frames are within the history; only the newest run is protected. Callers use
     /// this when slots are scarce, because a shorter history is better than a dropped frame.
-    pub(super) fn take_without_history(&mut self, head: u64) -> Option<usize> {
-        self.take_oldest(head, 1)
+    pub(super) fn take_without_history(&mut self) -> Option<usize> {
+        self.take_oldest(self.beyond_newest())
     }
 
     /// Whether [`find`](Self::find) for a copy would find a slot that has memory.
-    pub(super) fn has_takeable(&mut self, head: u64) -> bool {
+    pub(super) fn has_takeable(&mut self) -> bool {
         let finds = |slots: &Self| {
             let unpinned = !slots.pins.pinned(&slots.segment);
-            let history = if slots.is_scarce(ClaimedFor::Copy) {
-                1
+            let overwritable = if slots.is_scarce(ClaimedFor::Copy) {
+                slots.beyond_newest()
             } else {
-                slots.history()
+                slots.beyond_history()
             };
-            slots.oldest(unpinned, slots.newest_takeable(head, history)).is_some()
+            slots.oldest(unpinned, overwritable).is_some()
         };
         finds(self) || (self.ignore_dead_readers() && finds(self))
     }
@@ -241,16 +276,15 @@ impl SlotAllocator {
         claimed > 0 && (claimed + 1) * 2 > slots
     }
 
-    /// Takes the oldest slot that no counted pin marks and whose frame is beyond `history`.
-    fn take_oldest(&mut self, head: u64, history: u32) -> Option<usize> {
-        let newest = self.newest_takeable(head, history);
+    /// Takes the oldest slot that no counted pin marks and whose frames are `overwritable`.
+    fn take_oldest(&mut self, overwritable: Overwritable) -> Option<usize> {
         // The slowest readers try to pin the slots that the writer is about to take. Each attempt blocks a slot for a
         // moment. Then the reader finds the seq 0 and unpins the slot, so a later round succeeds.
         for _ in 0..MAX_SEARCH_ROUNDS {
             let pinned = self.pins.pinned(&self.segment);
             let mut allowed = !(pinned | self.spare(pinned));
             let mut was_refused = false;
-            while let Some(slot) = self.oldest(allowed, newest) {
+            while let Some(slot) = self.oldest(allowed, overwritable) {
                 if self.take(slot) {
                     return Some(slot);
                 }
@@ -265,29 +299,41 @@ impl SlotAllocator {
         None
     }
 
-    /// The seq of the newest frame whose slot may be taken. This frame is beyond `history`, so it is never the newest
-    /// frame of the channel. In lossless mode, all readers have taken it.
-    fn newest_takeable(&self, head: u64, history: u32) -> u64 {
-        let beyond_history = head.saturating_sub(u64::from(history.max(1)));
+    /// The frames beyond the history. In lossless mode, all readers have taken them.
+    fn beyond_history(&self) -> Overwritable {
+        self.taken_by_readers(self.runs.beyond_history(self.history))
+    }
+
+    /// All frames except those of the newest run. In lossless mode, all readers have taken them.
+    fn beyond_newest(&self) -> Overwritable {
+        self.taken_by_readers(self.runs.beyond_newest())
+    }
+
+    fn taken_by_readers(&self, overwritable: Overwritable) -> Overwritable {
         if self.is_lossless {
-            beyond_history.min(self.pins.slowest_cursor(&self.segment))
+            overwritable.at_most(self.pins.slowest_cursor(&self.segment))
         } else {
-            beyond_history
+            overwritable
         }
     }
 
-    /// A free slot, or else the slot with the oldest frame. Only slots count that are `allowed`, not claimed, and
-    /// without a frame after `newest`.
-    fn oldest(&self, allowed: u64, newest: u64) -> Option<usize> {
+    /// A free slot, or else the slot with the oldest frames. Only slots count that are `allowed`, not claimed, and whose
+    /// frames are all `overwritable`.
+    fn oldest(&self, allowed: u64, overwritable: Overwritable) -> Option<usize> {
         (0..self.committed as usize)
-            .filter(|slot| allowed >> slot & 1 == 1 && self.seqs[*slot] <= newest && !self.segment.is_claimed(*slot))
-            .min_by_key(|slot| self.seqs[*slot])
+            .filter(|slot| allowed >> slot & 1 == 1 && overwritable.includes(self.runs.in_slot(*slot)))
+            .filter(|slot| !self.segment.is_claimed(*slot))
+            .min_by_key(|slot| self.runs.in_slot(*slot).first)
     }
 
     /// Takes `slot`, which had no counted pin, for writing. Returns `false` if the slot is pinned by now. In both
-    /// cases, the slot loses its frame.
+    /// cases, the slot loses its frames.
     fn take(&mut self, slot: usize) -> bool {
-        self.seqs[slot] = 0;
+        let Run { first, last, .. } = *self.runs.in_slot(slot);
+        if first != 0 {
+            self.missed += self.pins.count_missed(&self.segment, first, last);
+        }
+        self.runs.clear(slot);
         take_for_writing(&self.segment.mapped().slot_record(slot).seq, || {
             self.pins.pinned(&self.segment) >> slot & 1 == 1
         })
@@ -354,12 +400,12 @@ impl SlotAllocator {
     }
 
     /// Begins, stops or ends overcommit. Overcommit begins only after the segment has all its slots.
-    pub(super) fn update_overcommit(&mut self, is_needed: bool, head: u64) {
+    pub(super) fn update_overcommit(&mut self, is_needed: bool) {
         let room = self.room(self.committed);
         let pinned = self.pins.pinned(&self.segment).count_ones();
         self.overcommit = if !is_needed || self.can_grow() || room < MIN_OVERCOMMIT_SLOTS {
             None
-        } else if pinned <= Overcommit::max_pinned(self.overcommit, room) && self.fill_spare(head) {
+        } else if pinned <= Overcommit::max_pinned(self.overcommit, room) && self.fill_spare() {
             Some(Overcommit::Sharing)
         } else {
             Some(Overcommit::Stopped)
@@ -415,8 +461,8 @@ impl SlotAllocator {
 
     /// Removes the frames of the oldest slots until there are enough spare slots. Returns `false` if not enough frames
     /// can be removed.
-    fn fill_spare(&mut self, head: u64) -> bool {
-        let newest = head.saturating_sub(self.history().max(1).into());
+    fn fill_spare(&mut self) -> bool {
+        let overwritable = self.runs.beyond_history(self.history);
         // The loop ends, because each round removes one frame.
         loop {
             let pinned = self.pins.pinned(&self.segment);
@@ -424,7 +470,7 @@ impl SlotAllocator {
             if blank.count_ones() >= SPARE_SLOTS {
                 return true;
             }
-            let Some(slot) = self.oldest(!(pinned | blank), newest) else {
+            let Some(slot) = self.oldest(!(pinned | blank), overwritable) else {
                 return false;
             };
             self.take(slot);
@@ -454,13 +500,13 @@ impl SlotAllocator {
     /// its frame.
     pub(super) fn release_unused(&mut self, lossless: bool) {
         self.ignore_dead_readers();
-        let newest = if lossless {
+        let overwritable = Overwritable::up_to(if lossless {
             self.pins.slowest_cursor(&self.segment)
         } else {
             u64::MAX
-        };
+        });
         let mut allowed = !self.pins.pinned(&self.segment);
-        while let Some(slot) = self.oldest(allowed & !self.released, newest) {
+        while let Some(slot) = self.oldest(allowed & !self.released, overwritable) {
             if self.take(slot) {
                 failpoint(Failpoint::ReleaseDue);
                 self.segment.mapped().release_slot(slot);

@@ -19,6 +19,9 @@ pub struct WriterStats {
     pub semaphore_timeouts: u64,
     /// Readers evicted because they held more slots than their quota. Their pins no longer count.
     pub evicted: u64,
+    /// Frames that were overwritten before an attached reader took them. A frame counts once for each such reader, also
+    /// if the reader did not want the frame.
+    pub missed_by_readers: u64,
     /// Segments made.
     pub segments: u64,
 }

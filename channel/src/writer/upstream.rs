@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{claim, inner::Inner, publish, segment::WriterSegment, slot::Slot, waits};
+use super::{claim, inner::Inner, publish, runs::Place, segment::WriterSegment, slot::Slot, waits};
 use crate::{Error, FrameDescriptor, protocol::layout::MAX_SLOTS};
 
 /// The operations for frames that upstream draws into slots.
@@ -62,7 +62,7 @@ impl<'a> Upstream<'a> {
         let (segment, slot, offset) = self.locate(bytes).ok_or_else(|| self.0.not_publishable())?;
         descriptor.data_offset = offset;
         descriptor.size = bytes.len() as u64;
-        publish::publish_frame(self.0, &segment, slot, descriptor, metadata)
+        publish::publish_frame(self.0, &segment, Place { slot, record: 0 }, descriptor, metadata)
     }
 
     /// Whether `bytes` are in a claimed slot of the current segment. The slot may already be published.
@@ -79,7 +79,7 @@ impl<'a> Upstream<'a> {
     /// In lossless mode, waits until the next frame can have a slot. Call this method after a publish, so that upstream
     /// gets a slot for the next frame. It returns `false` if the wait was interrupted.
     pub fn wait_for_slot(self) -> bool {
-        waits::wait_for_slot(self.0)
+        waits::wait_for_slot(self.0, 0)
     }
 
     /// The segment and the slot that contain `bytes`, and the offset of `bytes` in the slot.

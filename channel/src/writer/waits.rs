@@ -37,26 +37,27 @@ pub(super) fn wait_for_followers(inner: &Inner) -> bool {
     !inner.options().lossless || wait_until(inner, LIVENESS_INTERVAL, |state| state.chain.has_all_followers())
 }
 
-/// In lossless mode, waits until the next frame can have a slot. Returns `false` if the wait was interrupted.
-pub(super) fn wait_for_slot(inner: &Inner) -> bool {
+/// In lossless mode, waits until a frame of `size` bytes can have a place. Returns `false` if the wait was interrupted.
+pub(super) fn wait_for_slot(inner: &Inner, size: u64) -> bool {
     let mut began = None;
     !inner.options().lossless
         || wait_until(inner, GROWTH_DELAY, |state| {
-            can_claim(state, false) || {
+            can_claim(state, size, false) || {
                 let began = *began.get_or_insert_with(Instant::now);
-                began.elapsed() >= GROWTH_DELAY && can_claim(state, true)
+                began.elapsed() >= GROWTH_DELAY && can_claim(state, size, true)
             }
         })
 }
 
-/// Whether a claim in lossless mode would find a slot. This is a slot that has memory, or a new slot that readers need.
-/// With `may_grow`, any new slot counts.
-fn can_claim(state: &mut State, may_grow: bool) -> bool {
-    let head = state.sequence.head();
+/// Whether a claim in lossless mode would find a place: in the newest run, in a slot that has memory, or in a new slot
+/// that readers need. With `may_grow`, any new slot counts.
+fn can_claim(state: &mut State, size: u64, may_grow: bool) -> bool {
+    let has_gap = state.sequence.has_gap();
     let Some(slots) = state.chain.current_mut() else {
         return true;
     };
-    slots.has_takeable(head)
+    !has_gap && slots.can_append(size)
+        || slots.has_takeable()
         || slots.may_begin_growth()
             && (may_grow || slots.committed() < state.readers.needed_slots(slots) + slots.history())
 }
@@ -89,6 +90,8 @@ fn wait_until(inner: &Inner, growth_interval: Duration, mut is_ready: impl FnMut
             _ => LIVENESS_INTERVAL,
         };
         drop(state);
+        // Readers that sleep cannot release anything. Within a batch, they have not been notified yet.
+        inner.notify_delayed();
         if !ready && !inner.publisher().is_interrupted() {
             inner.publisher().wait(&segment, FutexWord::Writer, seen, timeout);
         }
