@@ -23,7 +23,7 @@ const MAX_MISSED: u64 = 1 << 35;
 
 /// Where slots have runs, frames of at most this size are copied although a pin is free. A pin would keep the slot with
 /// all its frames, and costs more than the copy.
-const MAX_COPIED_SIZE: usize = 16 * 1024;
+const MAX_COPIED_SIZE: usize = 8 * 1024;
 
 /// How far a reader is in the sequence of frames.
 #[derive(Debug)]

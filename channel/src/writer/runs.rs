@@ -188,10 +188,9 @@ impl Runs {
             .is_some_and(|open| (open.slot, open.end) == (place.slot, place.record))
     }
 
-    /// The frames beyond a history of `runs` runs. The newest run is never among them.
+    /// The frames beyond a history of `runs` runs, [`RUN_HISTORY_BYTES`] and [`RUN_HISTORY_NS`].
     pub(super) fn beyond_history(&self, runs: u32) -> Overwritable {
-        let mut overwritable = self.beyond_newest();
-        overwritable.run = self.newest.saturating_sub(u64::from(runs.max(1)));
+        let mut overwritable = self.beyond_runs(runs);
         if self.can_append {
             overwritable.bytes_up_to = self.bytes.saturating_sub(RUN_HISTORY_BYTES);
             overwritable.published_ns = clock::monotonic_ns().saturating_sub(RUN_HISTORY_NS);
@@ -199,12 +198,17 @@ impl Runs {
         overwritable
     }
 
-    /// All frames except those of the newest run.
-    pub(super) fn beyond_newest(&self) -> Overwritable {
+    /// The frames beyond the newest `runs` runs. The newest run is never among them.
+    pub(super) fn beyond_runs(&self, runs: u32) -> Overwritable {
         Overwritable {
-            run: self.newest.saturating_sub(1),
+            run: self.newest.saturating_sub(u64::from(runs.max(1))),
             ..Overwritable::up_to(u64::MAX)
         }
+    }
+
+    /// All frames except those of the newest run.
+    pub(super) fn beyond_newest(&self) -> Overwritable {
+        self.beyond_runs(1)
     }
 }
 

@@ -178,8 +178,9 @@ impl SlotAllocator {
     ///    slot. In lossless mode, all readers must have taken the frame. Spare slots are left out.
     /// 3. If entries of dead readers are found, ignore their pins from now on, and repeat step 2.
     /// 4. Let the caller commit one more slot, if the segment may have more.
-    /// 5. If slots are scarce, repeat step 2 with a history of only the newest frame.
-    /// 6. For a copy, take a spare slot. From then on, no reader may pin another slot. Upstream gets no spare slot,
+    /// 5. Repeat step 2 with the history in runs alone, without its bytes and its time.
+    /// 6. If slots are scarce, repeat step 2 with a history of only the newest run.
+    /// 7. For a copy, take a spare slot. From then on, no reader may pin another slot. Upstream gets no spare slot,
     ///    because it may keep the slot for a long time.
     pub(super) fn find(&mut self, claimed_for: ClaimedFor) -> SlotSearch {
         let for_upstream = claimed_for == ClaimedFor::Upstream;
@@ -196,6 +197,9 @@ impl SlotAllocator {
         }
         if let Some(slot) = self.begin_growth() {
             return SlotSearch::Grow(slot);
+        }
+        if let Some(slot) = self.take_oldest(self.beyond_runs()) {
+            return SlotSearch::Taken(slot);
         }
         if self.is_scarce(claimed_for)
             && let Some(slot) = self.take_without_history()
@@ -252,8 +256,10 @@ impl SlotAllocator {
             let unpinned = !slots.pins.pinned(&slots.segment);
             let overwritable = if slots.is_scarce(ClaimedFor::Copy) {
                 slots.beyond_newest()
-            } else {
+            } else if slots.may_begin_growth() {
                 slots.beyond_history()
+            } else {
+                slots.beyond_runs()
             };
             slots.oldest(unpinned, overwritable).is_some()
         };
@@ -302,6 +308,11 @@ impl SlotAllocator {
     /// The frames beyond the history. In lossless mode, all readers have taken them.
     fn beyond_history(&self) -> Overwritable {
         self.taken_by_readers(self.runs.beyond_history(self.history))
+    }
+
+    /// The frames beyond the history in runs, which may be within its bytes or its time.
+    fn beyond_runs(&self) -> Overwritable {
+        self.taken_by_readers(self.runs.beyond_runs(self.history))
     }
 
     /// All frames except those of the newest run. In lossless mode, all readers have taken them.

@@ -361,7 +361,7 @@ fn deltas_continue_in_segment_of_larger_slots() {
     let writer = compressed(&channel, slots(12));
     publish_all(&writer, "k1");
     let mut readers = join(&channel, &["1"]);
-    assert!(publish_frame(&writer, descriptor(100_000, 2).with_flags(DELTA_UNIT)));
+    assert!(publish_frame(&writer, descriptor(600_000, 2).with_flags(DELTA_UNIT)));
     publish_all(&writer, "d3");
     for reader in &mut readers {
         assert_eq!(now(reader), ["2", "3"]);
@@ -558,13 +558,13 @@ fn history_is_longer_for_small_compressed_frames() {
     let writer = compressed(&channel, slots(64));
     publish_all(&writer, "k1");
     publish_deltas(&writer, 2..=33);
-    assert_eq!(RawPeer::open(&channel).header.history, 32);
+    assert_eq!(RawPeer::open(&channel).header.history, 16);
     for mut reader in [channel.reader(), channel.observer()] {
         let wanted: Vec<_> = (1..=33).map(|value: u64| value.to_string()).collect();
         assert_eq!(now(&mut reader), wanted);
     }
-    // This frame has half a mebibyte. The new slots have twice this size, so the history is short again.
-    assert!(publish_sized(&writer, 34, 1 << 19));
+    // This frame has 4 MiB. The new slots have twice this size, so the history is short again.
+    assert!(publish_sized(&writer, 34, 4 << 20));
     assert_eq!(RawPeer::open(&channel).header.history, 4);
 }
 

@@ -15,7 +15,7 @@ use rsshm_channel::{
     Caps, FrameDescriptor, MAX_EVENT_SIZE, MAX_MESSAGE_SIZE, Next, Observer, ReadLimits, STICKY_EVENT_COUNT, Writer,
     layout::{
         DESCRIPTOR_STRIDE, EVENT_RING_LENGTH, EVENT_STRIDE, EventDescriptor, EventRecord, Header, MAX_CAPS_SIZE,
-        MAX_READERS, MAX_SLOTS, MESSAGE_RING_LENGTH, MESSAGE_STRIDE, MessageRecord, RING_LENGTH, ReaderEntry,
+        MAX_READERS, MAX_SLOTS, MESSAGE_RING_LENGTH, MESSAGE_STRIDE, MessageRecord, RING_LENGTH, ReaderEntry, SlotRecord,
         SLOT_ALIGN, SLOTS_ALIGN, SlotRecord, Status,
     },
 };
@@ -460,7 +460,7 @@ fn frame_of_impossible_size_is_not_allocated() {
         header.slot_size = slot_size;
         victim.corrupt(0, bytemuck::bytes_of(&header));
         for slot in 0..5 {
-            let size_at = size_of::<u64>() + std::mem::offset_of!(FrameDescriptor, size);
+            let size_at = std::mem::offset_of!(SlotRecord, words) + std::mem::offset_of!(FrameDescriptor, size);
             let at = header.descriptors_offset + slot * DESCRIPTOR_STRIDE as u64 + size_at as u64;
             victim.corrupt(at, &slot_size.to_ne_bytes());
         }
@@ -491,7 +491,8 @@ fn frame_outside_its_slot_is_not_delivered() {
         ];
         for slot in 0..5 {
             for (field, value) in fields {
-                let at = header.descriptors_offset as usize + slot * DESCRIPTOR_STRIDE + size_of::<u64>() + field;
+                let in_record = std::mem::offset_of!(SlotRecord, words) + field;
+                let at = header.descriptors_offset as usize + slot * DESCRIPTOR_STRIDE + in_record;
                 victim.corrupt(at as u64, &value.to_ne_bytes());
             }
         }

@@ -26,7 +26,7 @@ pub const SIZE: usize = 64 * 256;
 pub const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=256,framerate=30/1";
 
 /// The size in bytes of most frames of a compressed stream. It is small, because compressed frames are usually small.
-pub const COMPRESSED_SIZE: usize = 256;
+pub const COMPRESSED_SIZE: usize = 20_000;
 
 /// One second.
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -107,11 +107,25 @@ pub fn publish_sized(writer: &Writer, value: u64, size: usize) -> bool {
     publish_frame(writer, descriptor(size, value))
 }
 
-/// Publishes a frame of a compressed stream: a delta if `is_delta`, otherwise a keyframe.
+/// Publishes a frame of a compressed stream, in a slot of its own: a delta if `is_delta`, otherwise a keyframe. Returns
+/// `false` if there was no slot.
 #[track_caller]
 pub fn publish_compressed(writer: &Writer, value: u64, is_delta: bool) -> bool {
     let flags = if is_delta { DELTA_UNIT } else { 0 };
-    publish_frame(writer, descriptor(COMPRESSED_SIZE, value).with_flags(flags))
+    let descriptor = descriptor(COMPRESSED_SIZE, value).with_flags(flags);
+    loop {
+        // A claim for upstream never appends to a run.
+        let Some(mut slot) = writer.upstream().claim(COMPRESSED_SIZE).unwrap() else {
+            return false;
+        };
+        slot.as_mut().fill(value as u8);
+        match writer.publish(&slot, descriptor, &[]) {
+            Ok(()) => return true,
+            // The service created another segment between `claim` and `publish`.
+            Err(Error::NotPublishable { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 /// Publishes a frame with this descriptor. Each byte of the frame is the lowest byte of the field `offset`. Returns
