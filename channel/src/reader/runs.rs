@@ -267,6 +267,10 @@ fn oldest_in_ring(newest: u64) -> u64 {
 pub(super) fn end_of(position: RunPosition, descriptor: &FrameDescriptor) -> Option<u64> {
     let data_end = descriptor.data_offset.checked_add(descriptor.size)?;
     // The metadata of the first frame is outside the slot.
-    let metadata_in_slot = if position.is_first() { 0 } else { descriptor.metadata_size.into() };
+    let metadata_in_slot = if position.is_first() {
+        0
+    } else {
+        descriptor.metadata_size.into()
+    };
     run::next_offset(data_end, metadata_in_slot)
 }

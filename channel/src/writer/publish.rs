@@ -118,11 +118,7 @@ struct Assigned {
 
 /// Gives the frame its seq and its position in its run. `None` if the slot was already published, if its segment was
 /// superseded or has outdated caps, or if the run is no longer the newest one.
-fn assign_seq(
-    state: &mut State,
-    segment: &Arc<WriterSegment>,
-    frame: &mut NewFrame,
-) -> Option<Assigned> {
+fn assign_seq(state: &mut State, segment: &Arc<WriterSegment>, frame: &mut NewFrame) -> Option<Assigned> {
     let slots = state.chain.current_if(segment)?;
     let place = frame.place;
     let is_possible = if place.record == 0 {
@@ -169,7 +165,11 @@ fn start_run(segment: &Segment, frame: &NewFrame, assigned: Assigned) {
     failpoint(Failpoint::DescriptorWritten);
     // The frame may have been copied with non-temporal stores, which a release store does not order.
     copy::finish();
-    let keyframe = if frame.descriptor.keyframe != 0 { RunPosition::FIRST.to_word() } else { 0 };
+    let keyframe = if frame.descriptor.keyframe != 0 {
+        RunPosition::FIRST.to_word()
+    } else {
+        0
+    };
     // Relaxed, here and for the tail: the release store of the seq below orders both stores.
     record.keyframe.store(keyframe, Ordering::Relaxed);
     record.tail.store(RunPosition::FIRST.to_word(), Ordering::Relaxed);

@@ -71,7 +71,11 @@ mod tests {
     fn starts(deltas: &str) -> String {
         let mut sequence = Sequence::after(0);
         let is_start = |kind| sequence.note_frame(kind == 'd');
-        deltas.chars().map(is_start).map(|is_start| if is_start { 'S' } else { '.' }).collect()
+        deltas
+            .chars()
+            .map(is_start)
+            .map(|is_start| if is_start { 'S' } else { '.' })
+            .collect()
     }
 
     #[test]

@@ -84,7 +84,10 @@ impl AsMut<[u8]> for Slot {
             // are beyond the run's tail, and readers do not use them either. The frame cannot be published while the
             // slice is borrowed, because publishing needs a reference to this value or to the slice.
             Some(slots) if !self.is_published() => unsafe {
-                slots.slice_mut(segment.slot_offset(self.index()) + runs::data_offset(self.place.record), self.size)
+                slots.slice_mut(
+                    segment.slot_offset(self.index()) + runs::data_offset(self.place.record),
+                    self.size,
+                )
             },
             _ => &mut [],
         }

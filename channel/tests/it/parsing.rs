@@ -15,7 +15,7 @@ use rsshm_channel::{
     Caps, FrameDescriptor, MAX_EVENT_SIZE, MAX_MESSAGE_SIZE, Next, Observer, ReadLimits, STICKY_EVENT_COUNT, Writer,
     layout::{
         DESCRIPTOR_STRIDE, EVENT_RING_LENGTH, EVENT_STRIDE, EventDescriptor, EventRecord, Header, MAX_CAPS_SIZE,
-        MAX_READERS, MAX_SLOTS, MESSAGE_RING_LENGTH, MESSAGE_STRIDE, MessageRecord, RING_LENGTH, ReaderEntry, SlotRecord,
+        MAX_READERS, MAX_SLOTS, MESSAGE_RING_LENGTH, MESSAGE_STRIDE, MessageRecord, RING_LENGTH, ReaderEntry,
         SLOT_ALIGN, SLOTS_ALIGN, SlotRecord, Status,
     },
 };
