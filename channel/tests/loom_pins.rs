@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Checks the pin rule under every interleaving of the threads, and under every order of memory accesses that the
+//! Checks the pin rule and the runs under every interleaving of the threads, and under every order of memory accesses that the
 //! language allows.
 //!
-//! Models (a), (b) and (d) also have variants in which a single step is weakened. These variants must fail, because a
+//! Models (a), (b), (d), (e) and (f) also have variants in which a single step is weakened. These variants must fail, because a
 //! model that cannot fail proves nothing. loom treats SeqCst accesses as AcqRel accesses, but models full fences
 //! exactly. No model therefore depends on the stronger order of SeqCst accesses.
 
@@ -16,10 +16,15 @@ use loom::{
     thread,
 };
 use pins::{PinCounts, take_for_writing};
+use run::{RunPosition, load_tail, publish_tail};
 
 /// The crate's own file. It uses the modules `atomic`, `failpoint` and `layout`, which are replaced below.
 #[path = "../src/protocol/pins.rs"]
 mod pins;
+/// The crate's own file. It uses the modules `atomic` and `layout`, which are replaced below.
+#[allow(dead_code)] // the models use only the tail
+#[path = "../src/protocol/run.rs"]
+mod run;
 
 /// The atomics of loom, which replace those of the standard library.
 mod atomic {
@@ -39,9 +44,15 @@ mod failpoint {
     pub(crate) fn failpoint(_: Failpoint) {}
 }
 
-/// The only constant of the layout that the pin rule needs.
+/// The parts of the layout that the pin rule and the runs need.
 mod layout {
     pub(crate) const MAX_SLOTS: usize = 64;
+    pub(crate) const RUN_ALIGN: u64 = 8;
+
+    /// Only the size of this structure matters.
+    pub(crate) struct RunRecord {
+        _bytes: [u8; 64],
+    }
 }
 
 /// A slot, and the pin word of one reader entry. At first, the slot contains frame 1, which has one pixel of value 1.
@@ -313,4 +324,116 @@ fn observer_accepts_whole_frames_only() {
 #[should_panic(expected = "left == right")]
 fn model_detects_observer_without_fence() {
     observe(|| {});
+}
+
+/// A slot with a run. At first, the run has the frame 1.
+struct RunSlot {
+    first: Slot,
+    tail: AtomicU64,
+    /// The pixel of the second frame. loom reports every read of it that can race with a write.
+    second: UnsafeCell<u64>,
+}
+
+impl RunSlot {
+    fn new() -> Self {
+        Self {
+            first: Slot::new(),
+            tail: AtomicU64::new(RunPosition::FIRST.to_word()),
+            second: UnsafeCell::new(0),
+        }
+    }
+
+    /// Writes a second frame with the pixel `value` and appends it.
+    fn append(&self, value: u64, publish: fn(&AtomicU64, RunPosition)) {
+        // SAFETY: as in `Slot::draw_and_publish`.
+        self.second.with_mut(|second| unsafe { *second = value });
+        publish(&self.tail, RunPosition::FIRST.next(64));
+    }
+
+    /// If the run that begins with frame `seq` is in the slot, pins the slot and checks all frames up to the tail.
+    fn read(&self, counts: &mut PinCounts, seq: u64) {
+        if counts.pin(&self.first.word, &self.first.seq, 0, seq) {
+            self.first.check(seq);
+            if load_tail(&self.tail) == Some(RunPosition::FIRST.next(64)) {
+                // SAFETY: as in `Slot::draw_and_publish`.
+                self.second.with(|second| assert_eq!(unsafe { *second }, seq * 10));
+            }
+            counts.unpin(&self.first.word, 0);
+        }
+    }
+}
+
+/// Model (e): a writer appends a frame to a run, and then takes the slot for another run, to which it appends a frame too.
+/// A reader pins the slot and reads all frames of the run.
+fn append_while_pinning(publish: fn(&AtomicU64, RunPosition)) {
+    loom::model(move || {
+        let slot = Arc::new(RunSlot::new());
+        let reader = thread::spawn({
+            let slot = Arc::clone(&slot);
+            move || {
+                let mut counts = PinCounts::default();
+                slot.read(&mut counts, 1);
+                slot.read(&mut counts, 2);
+            }
+        });
+        slot.append(10, publish);
+        // Another slot has the newest run now, so this slot may be taken.
+        if take_for_writing(&slot.first.seq, || slot.first.is_pinned()) {
+            slot.tail.store(RunPosition::FIRST.to_word(), Ordering::Relaxed);
+            slot.first.draw_and_publish(2);
+            slot.append(20, publish);
+        }
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn pinned_run_never_changes_up_to_its_tail() {
+    append_while_pinning(publish_tail);
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn model_detects_tail_without_release() {
+    append_while_pinning(|tail, position| tail.store(position.to_word(), Ordering::Relaxed));
+}
+
+/// Model (f): a writer appends frame 2 to the run of frame 1, and then starts a run with frame 3. A reader that has
+/// taken frame 1 finds frame 2, and does not go on to the next run without it.
+///
+/// `load` loads the number of the newest run and the tail of the first run.
+fn next_frame_is_found(load: fn(&AtomicU64, &AtomicU64) -> (u64, Option<RunPosition>)) {
+    loom::model(move || {
+        let tail = Arc::new(AtomicU64::new(RunPosition::FIRST.to_word()));
+        let newest_run = Arc::new(AtomicU64::new(1));
+        let reader = thread::spawn({
+            let (tail, newest_run) = (Arc::clone(&tail), Arc::clone(&newest_run));
+            move || {
+                let (newest, tail) = load(&newest_run, &tail);
+                if newest == 2 {
+                    assert_ne!(tail, Some(RunPosition::FIRST), "frame 2 is skipped");
+                }
+            }
+        });
+        publish_tail(&tail, RunPosition::FIRST.next(64));
+        newest_run.store(2, Ordering::Release);
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn reader_skips_no_frame_at_the_end_of_a_run() {
+    next_frame_is_found(|newest_run, tail| {
+        let newest = newest_run.load(Ordering::Acquire);
+        (newest, load_tail(tail))
+    });
+}
+
+#[test]
+#[should_panic(expected = "frame 2 is skipped")]
+fn model_detects_tail_loaded_too_early() {
+    next_frame_is_found(|newest_run, tail| {
+        let tail = load_tail(tail);
+        (newest_run.load(Ordering::Acquire), tail)
+    });
 }

@@ -383,6 +383,12 @@ impl FrameDescriptor {
         self.flags & DELTA_UNIT != 0
     }
 
+    /// The offset of the metadata in the slot, if the frame is appended to a run. `None` if no slot is that large.
+    pub(crate) fn metadata_offset(&self) -> Option<u64> {
+        let end = self.data_offset.checked_add(self.size)?;
+        end.checked_next_multiple_of(RUN_ALIGN)
+    }
+
     /// Whether everything that the descriptor describes is within bounds, for a slot of `slot_size` bytes.
     pub fn fits(&self, slot_size: u64) -> bool {
         self.data_offset

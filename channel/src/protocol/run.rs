@@ -12,7 +12,7 @@
 // The path begins with `super`, so that the loom model can include this file with its own atomics.
 use super::{
     atomic::{AtomicU64, Ordering},
-    layout::{FrameDescriptor, RUN_ALIGN, RunRecord},
+    layout::{RUN_ALIGN, RunRecord},
 };
 
 /// The number of bits that the number of a frame has in a [`RunPosition`] as a word.
@@ -91,14 +91,6 @@ pub fn next_offset(end: u64, metadata_size: u64) -> Option<u64> {
 /// The size in bytes of the record, the bytes and the metadata of an appended frame; `None` if it has no such size.
 pub fn appended_size(size: u64, metadata_size: u64) -> Option<u64> {
     next_offset(RUN_RECORD_SIZE.checked_add(size)?, metadata_size)
-}
-
-/// The offset of an appended frame's metadata in its slot.
-pub fn metadata_offset(descriptor: &FrameDescriptor) -> Option<u64> {
-    descriptor
-        .data_offset
-        .checked_add(descriptor.size)?
-        .checked_next_multiple_of(RUN_ALIGN)
 }
 
 #[cfg(test)]

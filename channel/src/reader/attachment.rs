@@ -20,7 +20,6 @@ use crate::{
     protocol::{
         failpoint::{Failpoint, failpoint},
         layout::{EVICTED, FrameDescriptor, MAX_MESSAGE_SIZE, MAX_QUOTA, Status, state},
-        run,
     },
     segment::{Segment, wait::FutexWord},
     sys::{clock, files, sync},
@@ -330,7 +329,7 @@ impl Attachment {
             self.segment.read_metadata(run.slot, descriptor.metadata_size)
         } else {
             let mut metadata = vec![0; descriptor.metadata_size as usize];
-            let offset = in_slot + run::metadata_offset(&descriptor)?;
+            let offset = in_slot + descriptor.metadata_offset()?;
             (files::read_exactly(&self.segment.file, &mut metadata, offset) == Ok(true)).then_some(metadata)?
         };
         failpoint(Failpoint::CopyUnchecked);

@@ -10,10 +10,7 @@ use super::{
     attachment::{Attachment, FrameInfo},
     runs::FrameLocation,
 };
-use crate::protocol::{
-    layout::RunRecord,
-    run::{self, RUN_RECORD_SIZE},
-};
+use crate::protocol::{layout::RunRecord, run::RUN_RECORD_SIZE};
 
 /// A frame in shared memory. The bytes do not change until this value is dropped, unless the writer evicts the reader.
 ///
@@ -81,7 +78,7 @@ impl PinnedFrame {
         if !descriptor.fits(self.attachment.segment.header.slot_size) {
             return None;
         }
-        let metadata = self.bytes(run::metadata_offset(&descriptor)?, descriptor.metadata_size.into())?;
+        let metadata = self.bytes(descriptor.metadata_offset()?, descriptor.metadata_size.into())?;
         Some(FrameInfo {
             descriptor,
             metadata: metadata.to_vec(),

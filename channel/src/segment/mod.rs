@@ -27,7 +27,7 @@ use crate::{
     protocol::{
         layout::{self, FrameDescriptor, Header, RunRecord, SlotRecord, flags},
         record,
-        run::{self, RUN_RECORD_SIZE},
+        run::RUN_RECORD_SIZE,
     },
     segment::tables::SegmentTables,
     sys::{
@@ -278,7 +278,7 @@ impl Segment {
     /// Writes the record and the metadata of the frame that the writer appends at `offset` in `slot`, which it has
     /// claimed. The caller has checked that all of it is inside the slot.
     pub(crate) fn write_appended(&self, slot: usize, offset: u64, descriptor: &FrameDescriptor, metadata: &[u8]) {
-        let (Some(slots), Some(metadata_offset)) = (&self.slots, run::metadata_offset(descriptor)) else {
+        let (Some(slots), Some(metadata_offset)) = (&self.slots, descriptor.metadata_offset()) else {
             return;
         };
         let start = self.slot_offset(slot);

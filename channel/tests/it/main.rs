@@ -27,6 +27,7 @@ mod perms;
 mod protocol_doc;
 mod quotas;
 mod reader_table;
+mod runs;
 mod semaphore;
 mod slots;
 mod space;
@@ -48,6 +49,7 @@ rsshm_testkit::roles!(
     messages::ROLES,
     perms::ROLES,
     reader_table::ROLES,
+    runs::ROLES,
     semaphore::ROLES,
     space::ROLES,
 );
