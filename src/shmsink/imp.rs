@@ -248,7 +248,10 @@ impl RsShmSink {
                 }
                 // While the pipeline is PAUSED, the frame waits here. During a flush, `wait_preroll` returns a flow
                 // error.
-                Outcome::Interrupted => self.obj().wait_preroll()?,
+                Outcome::Interrupted => {
+                    writer.notify_batch();
+                    self.obj().wait_preroll()?
+                }
             };
         }
     }
@@ -578,6 +581,16 @@ impl BaseSinkImpl for RsShmSink {
         let rendered = self.publish_buffer(&writer, buffer, &metadata, info.as_deref());
         lock(&self.stream).put_back(metadata);
         rendered
+    }
+
+    /// Publishes the buffers of a list. All of them together cost one wake of the readers.
+    fn render_list(&self, list: &gst::BufferList) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let writer = self.writer().ok_or(gst::FlowError::Flushing)?;
+        let _batch = writer.batch();
+        for buffer in list.iter_owned() {
+            self.render(&buffer)?;
+        }
+        Ok(gst::FlowSuccess::Ok)
     }
 }
 

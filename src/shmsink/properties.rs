@@ -194,6 +194,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          * - `copied-repeated`: frames copied because the same buffer came again
          * - `copied-no-slot`: frames copied because no slot was free when upstream asked for a buffer
          * - `frames-dropped`: frames not published, because readers held every slot
+         * - `missed-by-readers`: frames that were overwritten before a reader took them, once for each reader
          * - `metas-left-out`: metas that the channel could not carry
          * - `events-left-out`: tags and events that the channel could not carry
          * - `slots`: slots that have memory
@@ -207,7 +208,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          */
         element::channel_stats_property(
             "Counters: frames-published, frames-in-place, frames-copied (copied-foreign, copied-repeated, copied-no-slot), \
-             frames-dropped, metas-left-out, events-left-out, slots, slots-in-use, bytes, semaphore-timeouts, \
+             frames-dropped, missed-by-readers, metas-left-out, events-left-out, slots, slots-in-use, bytes, semaphore-timeouts, \
              readers-evicted",
         ),
     ]

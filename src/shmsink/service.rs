@@ -16,7 +16,7 @@ use gst_base::prelude::*;
 use rsshm_channel::{Error, ServiceReport, ServiceThread, Writer};
 
 use super::CAT;
-use crate::{codec::Names, error, events};
+use crate::{caps, codec::Names, error, events};
 
 /// The longest time between two service passes.
 const SERVICE_INTERVAL: Duration = Duration::from_millis(250);
@@ -49,6 +49,7 @@ pub(super) fn start(
         clients: Arc::clone(clients),
         names: Names::default(),
         last_error: None,
+        has_warned_of_missed: false,
     };
     ServiceThread::spawn(Arc::clone(writer), SERVICE_INTERVAL, move |writer, result| {
         if !reporter.report(writer, result) {
@@ -65,6 +66,8 @@ struct Reporter {
     names: Names,
     /// The error of the last pass; `None` if the pass succeeded.
     last_error: Option<Error>,
+    /// Whether a warning about frames that readers missed was posted.
+    has_warned_of_missed: bool,
 }
 
 impl Reporter {
@@ -77,6 +80,7 @@ impl Reporter {
             Ok(report) => {
                 self.last_error = None;
                 warn(&sink, writer, &report);
+                self.warn_of_missed(&sink, writer, &report);
                 self.update_clients(&sink, &report);
                 self.send_upstream(&sink, &report);
                 true
@@ -92,6 +96,33 @@ impl Reporter {
                 self.last_error = Some(error);
                 !is_lost
             }
+        }
+    }
+
+    /// Posts a warning when readers miss frames for the first time. In raw video, a reader that misses frames goes on with
+    /// the next one, so no warning is needed there.
+    fn warn_of_missed(&mut self, sink: &gst_base::BaseSink, writer: &Writer, report: &ServiceReport) {
+        let missed = report.missed_by_readers;
+        if missed == 0 {
+            return;
+        }
+        gst::debug!(CAT, obj = sink, "readers missed {missed} frames");
+        let is_raw = || {
+            sink.sink_pad()
+                .current_caps()
+                .is_some_and(|caps| caps::raw_video(&caps).is_some())
+        };
+        if !self.has_warned_of_missed && !is_raw() {
+            self.has_warned_of_missed = true;
+            gst::element_warning!(
+                sink,
+                gst::ResourceError::Busy,
+                (
+                    "channel {}: readers were too slow and missed {missed} frames; missed-by-readers in channel-stats \
+                     counts them, and lossless=true makes the writer wait",
+                    writer.name()
+                )
+            );
         }
     }
 

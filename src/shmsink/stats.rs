@@ -67,6 +67,7 @@ impl Counters {
             .field("copied-repeated", repeated)
             .field("copied-no-slot", no_slot)
             .field("frames-dropped", self.dropped.get())
+            .field("missed-by-readers", writer.missed_by_readers)
             .field("metas-left-out", self.metas_left_out.get())
             .field("events-left-out", self.events_left_out.get())
             .field("slots", writer.slots)

@@ -267,6 +267,7 @@ fn sink_properties_have_defaults() {
             "copied-repeated",
             "copied-no-slot",
             "frames-dropped",
+            "missed-by-readers",
             "metas-left-out",
             "events-left-out",
             "slots",

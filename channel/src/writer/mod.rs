@@ -242,6 +242,11 @@ impl Writer {
         Batch(&self.inner)
     }
 
+    /// Wakes the readers for what was published in a [`batch`](Self::batch) so far. Call it before a wait within a batch.
+    pub fn notify_batch(&self) {
+        self.inner.notify_delayed();
+    }
+
     /// Counts a frame that was lost because there was no slot for it. The next frame's seq is one higher, so that
     /// readers know that a frame is missing.
     pub fn record_drop(&self) {

@@ -54,6 +54,9 @@ pub struct ServiceReport {
     pub keyframe_wanted: bool,
     /// Messages of readers, if the writer accepts them. They may have any content.
     pub messages: Vec<Vec<u8>>,
+    /// How many frames readers have missed since the last pass, as
+    /// [`WriterStats::missed_by_readers`](crate::WriterStats::missed_by_readers) counts them.
+    pub missed_by_readers: u64,
     /// Whether the channel's files had been removed and were made again.
     pub names_restored: bool,
     /// Whether a new segment was made because another program had written into memory that only this writer writes.
@@ -69,6 +72,7 @@ pub(super) struct ServiceState {
     seen_word: u32,
     limiter: RateLimiter,
     reported_faults: SemaphoreFaults,
+    reported_missed: u64,
     names_checked_at: Instant,
     /// When this writer first noticed that another writer owns one of the channel's names.
     foreign_since: Option<Instant>,
@@ -80,6 +84,7 @@ impl ServiceState {
             seen_word: 0,
             limiter: RateLimiter::new(WAKE_BURST, WAKE_INTERVAL),
             reported_faults: SemaphoreFaults::default(),
+            reported_missed: 0,
             names_checked_at: Instant::now(),
             foreign_since: None,
         }
@@ -122,6 +127,11 @@ impl ServiceState {
     /// wait.
     pub(super) fn begin_wait(&mut self) -> (u32, Option<Duration>) {
         (self.seen_word, self.limiter.throttle())
+    }
+
+    /// How many of the `missed` frames were not reported before.
+    pub(super) fn new_missed(&mut self, missed: u64) -> u64 {
+        missed - std::mem::replace(&mut self.reported_missed, missed)
     }
 
     /// The kinds of faults that were not reported before.

@@ -60,7 +60,9 @@ fn poll_readers(state: &mut State, report: &mut ServiceReport) -> u32 {
 fn finish(state: &mut State, lossless: bool, report: &mut ServiceReport) {
     if let Some(slots) = state.chain.current_mut() {
         state.readers.update_quotas(slots, report);
+        state.stats.missed_by_readers += slots.take_missed();
     }
+    report.missed_by_readers = state.service.new_missed(state.stats.missed_by_readers);
     state.stats.evicted += report.evicted.len() as u64;
     state.chain.release_old(lossless);
     report.semaphore_faults = state.service.new_faults(&state.lock.lock_file().faults);
