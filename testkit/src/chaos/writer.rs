@@ -25,6 +25,8 @@ use crate::Random;
 
 /// The range of `n` for frame sizes from 2^n (see [`Random::size`]). The sizes are from 4 KiB to 1 MiB.
 const SIZE_BITS: std::ops::Range<u64> = 12..20;
+/// The same for frames of variable size. Most of these frames are small, so that many of them share a slot.
+const SMALL_SIZE_BITS: std::ops::Range<u64> = 6..13;
 const PAGE_SIZE: usize = 4096;
 const SERVICE_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -61,7 +63,8 @@ struct WriterPlayer {
     random: Random,
     writer: Arc<Writer>,
     tag: Tag,
-    size: usize,
+    /// The size of each frame; `None` if the sizes differ.
+    size: Option<usize>,
     /// Published slots that the simulated upstream element still keeps.
     kept: VecDeque<Slot>,
 }
@@ -90,7 +93,7 @@ pub fn play(assignment: Assignment) {
         random,
         writer: Arc::clone(&writer),
         tag,
-        size: PAGE_SIZE,
+        size: None,
         kept: VecDeque::new(),
     };
     player.change_caps();
@@ -150,15 +153,38 @@ fn check_report(context: &ProcessContext, report: Result<ServiceReport, Error>) 
 
 impl WriterPlayer {
     fn change_caps(&mut self) {
+        if self.random.permille(400) {
+            self.tag.caps += 1;
+            self.size = None;
+            let caps = format!("application/x-chaos,chaos=(string){}", self.tag.caps_id());
+            self.writer.set_caps(Caps::variable_size(caps));
+        } else {
+            self.set_fixed_size();
+        }
+    }
+
+    /// Sets caps of frames that all have the same size. Returns this size.
+    fn set_fixed_size(&mut self) -> usize {
         self.tag.caps += 1;
-        self.size = random_size(&mut self.random);
+        let size = random_size(&mut self.random);
+        self.size = Some(size);
         let filler = if self.random.permille(100) {
             self.random.within(0..3000)
         } else {
             0
         };
-        let caps = self.tag.caps_string(self.size, filler as usize);
-        self.writer.set_caps(Caps::fixed_size(caps, self.size));
+        let caps = self.tag.caps_string(size, filler as usize);
+        self.writer.set_caps(Caps::fixed_size(caps, size));
+        size
+    }
+
+    /// The size of the next frame.
+    fn next_size(&mut self) -> usize {
+        match self.size {
+            Some(size) => size,
+            None if self.random.permille(10) => random_size(&mut self.random),
+            None => self.random.size(SMALL_SIZE_BITS).max(HEAD),
+        }
     }
 
     fn step(&mut self) {
@@ -179,12 +205,20 @@ impl WriterPlayer {
             self.kept.clear();
         }
         // The writer publishes about 250 times a second. Sometimes it publishes several frames without a pause.
+        let most = if self.size.is_none() && !self.context.assignment.lossless {
+            300
+        } else {
+            30
+        };
         let burst = if self.random.permille(50) {
-            self.random.within(2..30)
+            self.random.within(2..most)
         } else {
             1
         };
+        let writer = Arc::clone(&self.writer);
+        let batch = self.random.permille(500).then(|| writer.batch());
         (0..burst).for_each(|_| self.publish_frame());
+        drop(batch);
         std::thread::sleep(self.random.millis(1..7));
     }
 
@@ -205,8 +239,9 @@ impl WriterPlayer {
     }
 
     fn publish_frame(&mut self) {
+        let size = self.next_size();
         let began = monotonic_ns();
-        let Some((mut slot, is_upstream)) = self.claim() else {
+        let Some((mut slot, is_upstream)) = self.claim(size) else {
             return;
         };
         let claim_time = awake_between(began, monotonic_ns());
@@ -215,7 +250,7 @@ impl WriterPlayer {
             ..self.tag
         };
         tag.fill(slot.as_mut());
-        let Some(publish_time) = self.publish(&slot, tag) else {
+        let Some(publish_time) = self.publish(&slot, tag, size) else {
             return;
         };
         if !self.context.assignment.lossless {
@@ -228,15 +263,15 @@ impl WriterPlayer {
     }
 
     /// Claims a slot, sometimes for an upstream element. Returns the slot, and whether it is for an upstream element.
-    fn claim(&mut self) -> Option<(Slot, bool)> {
+    fn claim(&mut self, size: usize) -> Option<(Slot, bool)> {
         let claimed = if self.random.permille(300) {
-            self.writer.upstream().claim(self.size)
+            self.writer.upstream().claim(size)
         } else {
             Ok(None)
         };
         let is_upstream = matches!(claimed, Ok(Some(_)));
         let claimed = match claimed {
-            Ok(None) => self.writer.claim(self.size),
+            Ok(None) => self.writer.claim(size),
             claimed => claimed,
         };
         match claimed {
@@ -255,14 +290,14 @@ impl WriterPlayer {
     }
 
     /// Publishes a frame, sometimes with metadata. Returns the time that the call of `Writer::publish` took.
-    fn publish(&mut self, slot: &Slot, tag: Tag) -> Option<u64> {
+    fn publish(&mut self, slot: &Slot, tag: Tag, size: usize) -> Option<u64> {
         let metadata = if self.random.permille(300) {
             tag.bytes(self.random.within(HEAD as u64..MAX_METADATA_SIZE as u64 + 1) as usize)
         } else {
             Vec::new()
         };
         let began = monotonic_ns();
-        let descriptor = FrameDescriptor::new(self.size as u64)
+        let descriptor = FrameDescriptor::new(size as u64)
             .with_pts(began)
             .with_offset(tag.serial);
         // rsshmsink also waits for its readers before it publishes. An upstream element may have claimed its slot
@@ -292,10 +327,15 @@ impl WriterPlayer {
         }
         // After this time, the service has noticed the dead readers and has released the old segments.
         std::thread::sleep(Duration::from_millis(600));
+        // Frames of one size never share a slot, so each claim shows another slot.
+        let size = match self.size {
+            Some(size) => size,
+            None => self.set_fixed_size(),
+        };
         let mut used = HashSet::new();
         let committed = self.writer.stats().slots;
         for _ in 0..3 * committed {
-            match self.writer.claim(self.size) {
+            match self.writer.claim(size) {
                 Ok(Some(mut slot)) => {
                     used.insert(slot.as_mut().as_ptr().addr());
                     let published = self.writer.publish(&slot, FrameDescriptor::default(), &[]);
