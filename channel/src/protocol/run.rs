@@ -15,53 +15,53 @@ use super::{
     layout::{RUN_ALIGN, RunRecord},
 };
 
-/// The number of bits that the number of a frame has in a [`RunPosition`] as a word.
-const NUMBER_BITS: u32 = 24;
+/// The number of bits that the ordinal has in a [`RunPosition`] as a word.
+const ORDINAL_BITS: u32 = 24;
 
 /// The most frames of a run.
-pub const MAX_RUN_LENGTH: u32 = (1 << NUMBER_BITS) - 1;
+pub const MAX_RUN_LENGTH: u32 = (1 << ORDINAL_BITS) - 1;
 
 /// The size of a [`RunRecord`] in bytes.
 pub const RUN_RECORD_SIZE: u64 = size_of::<RunRecord>() as u64;
 
-/// The position of a frame in its run. As a word, the number is in the lower 24 bits and the offset in the others.
+/// The position of a frame in its run. As a word, the ordinal is in the lower 24 bits and the offset in the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunPosition {
-    /// The number of the frame in the run; the first frame has the number 1.
-    pub number: u32,
+    /// Which frame of the run it is; the first frame has the ordinal 1.
+    pub ordinal: u32,
     /// The offset of the [`RunRecord`] in the slot; 0 for the first frame, which has none.
     pub offset: u64,
 }
 
 impl RunPosition {
     /// The position of the first frame of a run.
-    pub const FIRST: Self = Self { number: 1, offset: 0 };
+    pub const FIRST: Self = Self { ordinal: 1, offset: 0 };
 
     /// The position as a word.
     pub fn to_word(self) -> u64 {
-        self.offset << NUMBER_BITS | u64::from(self.number)
+        self.offset << ORDINAL_BITS | u64::from(self.ordinal)
     }
 
     /// The position that a word contains; `None` if the word is 0 or the position is impossible.
     pub fn from_word(word: u64) -> Option<Self> {
         let position = Self {
-            number: word as u32 & MAX_RUN_LENGTH,
-            offset: word >> NUMBER_BITS,
+            ordinal: word as u32 & MAX_RUN_LENGTH,
+            offset: word >> ORDINAL_BITS,
         };
-        let is_first = position.number == 1;
-        let is_possible = position.number > 0 && is_first == (position.offset == 0);
+        let is_first = position.ordinal == 1;
+        let is_possible = position.ordinal > 0 && is_first == (position.offset == 0);
         (is_possible && position.offset.is_multiple_of(RUN_ALIGN)).then_some(position)
     }
 
     /// Whether this is the first frame of its run.
     pub fn is_first(self) -> bool {
-        self.number == 1
+        self.ordinal == 1
     }
 
     /// The position of the next frame, whose record starts at `offset`.
     pub fn next(self, offset: u64) -> Self {
         Self {
-            number: self.number + 1,
+            ordinal: self.ordinal + 1,
             offset,
         }
     }
@@ -103,7 +103,7 @@ mod tests {
             RunPosition::FIRST,
             RunPosition::FIRST.next(4096),
             RunPosition {
-                number: MAX_RUN_LENGTH,
+                ordinal: MAX_RUN_LENGTH,
                 offset: (1 << 40) - 8,
             },
         ] {

@@ -14,7 +14,7 @@ use super::{
     copy_target::CopyTarget,
     end_of_stream,
     entry::{EntryLock, OwnEntry},
-    runs::{FrameLocation, Run},
+    runs::{FrameLocation, Run, Runs},
 };
 use crate::{
     protocol::{
@@ -225,6 +225,12 @@ impl Attachment {
             .map_or(0, |own_entry| own_entry.pin_counts().held())
     }
 
+    /// The runs of the segment, in which this reader finds frames.
+    #[inline]
+    pub(super) fn runs(&self) -> Runs<'_> {
+        Runs { segment: &self.segment }
+    }
+
     /// Requests a keyframe; `false` if the writer would not receive the request.
     pub(super) fn request_keyframe(&self) -> bool {
         let Some(own_entry) = self.reachable_entry() else {
@@ -313,7 +319,7 @@ impl Attachment {
         }
         // The descriptor and the slot are checked first, because the target allocates the size that the descriptor
         // states.
-        let descriptor = self.describe_unpinned(location)?;
+        let descriptor = self.runs().describe_unpinned(location)?;
         if !self.segment.is_committed(run.slot) {
             return None;
         }

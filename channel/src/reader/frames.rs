@@ -113,7 +113,7 @@ impl FrameCursor {
         };
         let after = taken_up_to.max(newest.saturating_sub(limits.reach()));
         let first = if self.wants_newest {
-            attachment.newest_keyframe(after, newest).unwrap_or(newest)
+            attachment.runs().newest_keyframe(after, newest).unwrap_or(newest)
         } else {
             self.seq.max(after) + 1
         };
@@ -136,14 +136,14 @@ impl FrameCursor {
             first: mut seq,
             mut after,
         } = wanted;
-        while let Some(location) = attachment.find(seq, self.delivered.as_ref()) {
+        while let Some(location) = attachment.runs().find(seq, self.delivered.as_ref()) {
             seq = location.seq();
             if seq > last {
                 break;
             }
             let continues = seq == self.seq + 1 && !self.is_newcomer && !self.wants_newest && !self.keyframes.is_lost;
-            if !continues && !attachment.is_keyframe(location) {
-                let Some(keyframe) = attachment.newest_keyframe(after, last) else {
+            if !continues && !attachment.runs().is_keyframe(location) {
+                let Some(keyframe) = attachment.runs().newest_keyframe(after, last) else {
                     self.keyframes.has_undecodable = true;
                     break;
                 };

@@ -67,7 +67,7 @@ impl Observer {
     /// Copies the newest frame; `None` if there is no frame, or if the writer overwrote it during the copy.
     pub fn newest(&self, target: &mut dyn CopyTarget) -> Option<(u64, FrameDescriptor)> {
         let seq = self.head();
-        let location = self.attachment.find(seq, None).filter(|_| seq != 0)?;
+        let location = self.attachment.runs().find(seq, None).filter(|_| seq != 0)?;
         let seq = location.seq();
         self.attachment
             .copy_unpinned(location, target)

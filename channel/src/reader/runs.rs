@@ -5,10 +5,12 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use super::attachment::Attachment;
-use crate::protocol::{
-    layout::{FrameDescriptor, MAX_SLOTS, RING_LENGTH},
-    run::{self, RunPosition},
+use crate::{
+    protocol::{
+        layout::{FrameDescriptor, MAX_SLOTS, RING_LENGTH},
+        run::{self, RunPosition},
+    },
+    segment::Segment,
 };
 
 /// How often a search is repeated if the writer has used all slots meanwhile.
@@ -27,7 +29,7 @@ pub(super) struct Run {
 impl Run {
     /// The seq of the newest frame.
     fn last(&self) -> u64 {
-        self.first.saturating_add(u64::from(self.tail.number - 1))
+        self.first.saturating_add(u64::from(self.tail.ordinal - 1))
     }
 
     fn at(&self, position: RunPosition) -> FrameLocation {
@@ -45,7 +47,7 @@ pub(crate) struct FrameLocation {
 impl FrameLocation {
     /// The seq of the frame.
     pub(super) fn seq(&self) -> u64 {
-        self.run.first.saturating_add(u64::from(self.position.number - 1))
+        self.run.first.saturating_add(u64::from(self.position.ordinal - 1))
     }
 
     /// The seq of the newest frame of the run.
@@ -61,10 +63,16 @@ pub(super) struct Delivered {
     pub(super) end: u64,
 }
 
-impl Attachment {
+/// The runs of a segment, as a reader sees them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Runs<'a> {
+    pub(super) segment: &'a Segment,
+}
+
+impl Runs<'_> {
     /// The first frame at or after the frame `seq`. `former` is the frame that was delivered last in this segment.
     #[inline]
-    pub(super) fn find(&self, seq: u64, former: Option<&Delivered>) -> Option<FrameLocation> {
+    pub(super) fn find(self, seq: u64, former: Option<&Delivered>) -> Option<FrameLocation> {
         if let Some(former) = former
             && former.location.seq() + 1 == seq
             && let Some(location) = self.find_next(former)
@@ -83,13 +91,13 @@ impl Attachment {
     }
 
     /// The frame after `former`, if no frame was dropped between them.
-    fn find_next(&self, former: &Delivered) -> Option<FrameLocation> {
+    fn find_next(self, former: &Delivered) -> Option<FrameLocation> {
         let Delivered { location, end } = *former;
         // The number of the newest run is loaded first, so that the tail of an older run is final.
         let newest = self.newest_run();
         if self.segment.has_runs()
             && let Some(run) = self.reload(location.run)
-            && run.tail.number > location.position.number
+            && run.tail.ordinal > location.position.ordinal
         {
             return Some(run.at(location.position.next(end)));
         }
@@ -101,7 +109,7 @@ impl Attachment {
     }
 
     /// The first frame at or after the frame `seq`, among the runs up to the run `newest`.
-    fn search(&self, seq: u64, newest: u64) -> Option<FrameLocation> {
+    fn search(self, seq: u64, newest: u64) -> Option<FrameLocation> {
         (self.run_before(seq, newest)..=newest).find_map(|number| {
             let run = self.run(number).filter(|run| run.last() >= seq)?;
             self.locate(&run, seq.max(run.first))
@@ -109,7 +117,7 @@ impl Attachment {
     }
 
     /// The number of the newest run that starts at or before the frame `seq`. If no run does, it is the oldest run.
-    fn run_before(&self, seq: u64, newest: u64) -> u64 {
+    fn run_before(self, seq: u64, newest: u64) -> u64 {
         let oldest = oldest_in_ring(newest);
         // The first seqs of the runs grow, so the run is found by bisection.
         let (mut low, mut high) = (oldest, newest.saturating_add(1));
@@ -125,7 +133,7 @@ impl Attachment {
     }
 
     /// The run `number`; `None` if its slot has another run.
-    fn run(&self, number: u64) -> Option<Run> {
+    fn run(self, number: u64) -> Option<Run> {
         let (first, slot) = self.ring_entry(number);
         let run = Run {
             number,
@@ -139,7 +147,7 @@ impl Attachment {
     }
 
     /// The run with its present tail; `None` if it is no longer in its slot.
-    fn reload(&self, run: Run) -> Option<Run> {
+    fn reload(self, run: Run) -> Option<Run> {
         let record = self.segment.slot_record(run.slot);
         // Acquire: pairs with the release store of the slot's seq in a publish, so that the descriptor can be read.
         if record.seq.load(Ordering::Acquire) != run.first {
@@ -155,39 +163,42 @@ impl Attachment {
 
     /// The seq and the slot in the ring's entry for the run `number`.
     #[inline]
-    fn ring_entry(&self, number: u64) -> (u64, usize) {
+    fn ring_entry(self, number: u64) -> (u64, usize) {
         // Acquire: pairs with the release store of the ring's entry in a publish, which follows the store of the slot's
         // seq.
         let entry = self.segment.tables.ring(number).load(Ordering::Acquire);
         (entry >> 8, (entry & 0xff) as usize)
     }
 
-    fn newest_run(&self) -> u64 {
+    fn newest_run(self) -> u64 {
         // Acquire: pairs with the release store of the number in a publish, which follows the store of the ring's entry.
         self.segment.tables.status().run_head.load(Ordering::Acquire)
     }
 
     /// The location of the frame `seq` in `run`, which contains it.
-    fn locate(&self, run: &Run, seq: u64) -> Option<FrameLocation> {
-        let number = u32::try_from(seq - run.first).ok()?.checked_add(1)?;
-        if number == 1 {
+    fn locate(self, run: &Run, seq: u64) -> Option<FrameLocation> {
+        let ordinal = u32::try_from(seq - run.first).ok()?.checked_add(1)?;
+        if ordinal == 1 {
             return Some(run.at(RunPosition::FIRST));
         }
-        if number == run.tail.number {
+        if ordinal == run.tail.ordinal {
             return Some(run.at(run.tail));
         }
-        if let Some(keyframe) = self.keyframe_position(run).filter(|keyframe| keyframe.number == number) {
+        if let Some(keyframe) = self
+            .keyframe_position(run)
+            .filter(|keyframe| keyframe.ordinal == ordinal)
+        {
             return Some(run.at(keyframe));
         }
-        let is_wanted = |location: &FrameLocation| location.position.number == number;
+        let is_wanted = |location: &FrameLocation| location.position.ordinal == ordinal;
         self.walk(run).map(|(location, _)| location).find(is_wanted)
     }
 
     /// The frames of a run from the first on, with their descriptors. It ends early if the run is overwritten.
-    fn walk(&self, run: &Run) -> impl Iterator<Item = (FrameLocation, FrameDescriptor)> {
+    fn walk(self, run: &Run) -> impl Iterator<Item = (FrameLocation, FrameDescriptor)> {
         let mut next = Some(RunPosition::FIRST);
         std::iter::from_fn(move || {
-            let location = run.at(next.filter(|position| position.number <= run.tail.number)?);
+            let location = run.at(next.filter(|position| position.ordinal <= run.tail.ordinal)?);
             let descriptor = self.describe_unpinned(location)?;
             next = end_of(location.position, &descriptor).map(|end| location.position.next(end));
             Some((location, descriptor))
@@ -195,7 +206,7 @@ impl Attachment {
     }
 
     /// The descriptor of a frame whose slot is not pinned; `None` if the frame is overwritten.
-    pub(super) fn describe_unpinned(&self, location: FrameLocation) -> Option<FrameDescriptor> {
+    pub(super) fn describe_unpinned(self, location: FrameLocation) -> Option<FrameDescriptor> {
         let FrameLocation { run, position } = location;
         let descriptor = if position.is_first() {
             self.segment.read_descriptor(run.slot)
@@ -210,14 +221,14 @@ impl Attachment {
     }
 
     /// Whether a reader can start with the frame at `location`. The answer may be outdated at once.
-    pub(super) fn is_keyframe(&self, location: FrameLocation) -> bool {
+    pub(super) fn is_keyframe(self, location: FrameLocation) -> bool {
         self.describe_unpinned(location)
             .is_some_and(|descriptor| descriptor.keyframe != 0)
     }
 
     /// The seq of the newest keyframe after the frame `after` and up to the frame `last`. `None` if there is no keyframe
     /// in this range, or if a frame from the keyframe up to `last` is missing.
-    pub(super) fn newest_keyframe(&self, after: u64, last: u64) -> Option<u64> {
+    pub(super) fn newest_keyframe(self, after: u64, last: u64) -> Option<u64> {
         let newest = self.newest_run();
         let mut run = self.run(self.run_before(last, newest))?;
         let mut wanted_last = last;
@@ -239,7 +250,7 @@ impl Attachment {
     }
 
     /// The seq of the newest keyframe of `run` up to the frame `last`.
-    fn keyframe_in(&self, run: &Run, last: u64) -> Option<u64> {
+    fn keyframe_in(self, run: &Run, last: u64) -> Option<u64> {
         let newest = run.at(self.keyframe_position(run)?);
         if newest.seq() <= last {
             return Some(newest.seq());
@@ -252,7 +263,7 @@ impl Attachment {
     }
 
     /// The position of the newest keyframe of `run`.
-    fn keyframe_position(&self, run: &Run) -> Option<RunPosition> {
+    fn keyframe_position(self, run: &Run) -> Option<RunPosition> {
         // Relaxed: the caller's acquire load of the tail orders this load. The keyframe may be newer than this tail.
         RunPosition::from_word(self.segment.slot_record(run.slot).keyframe.load(Ordering::Relaxed))
     }

@@ -145,7 +145,7 @@ impl Runs {
     pub(super) fn append_place(&self, size: u64, slot_size: u64) -> Option<Place> {
         let open = self.open?;
         let needed = run::appended_size(size, MAX_METADATA_SIZE as u64)?;
-        let has_room = open.tail.number < MAX_RUN_LENGTH && open.end.checked_add(needed)? <= slot_size;
+        let has_room = open.tail.ordinal < MAX_RUN_LENGTH && open.end.checked_add(needed)? <= slot_size;
         has_room.then_some(Place {
             slot: open.slot,
             record: open.end,

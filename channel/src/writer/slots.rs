@@ -87,7 +87,7 @@ impl SlotAllocator {
             // Acquire: pairs with the release store of the dead writer, in `publish`.
             let first = record.seq.load(Ordering::Acquire);
             let tail = run::load_tail(&record.tail).unwrap_or(RunPosition::FIRST);
-            runs.add_former(slot, first, tail.number);
+            runs.add_former(slot, first, tail.ordinal);
         }
         Self {
             pins: CountedPins::all(),
