@@ -330,7 +330,12 @@ impl WriterPlayer {
         // Frames of one size never share a slot, so each claim shows another slot.
         let size = match self.size {
             Some(size) => size,
-            None => self.set_fixed_size(),
+            None => {
+                let size = self.set_fixed_size();
+                // The first frame makes the segment of the new caps.
+                self.publish_frame();
+                size
+            }
         };
         let mut used = HashSet::new();
         let committed = self.writer.stats().slots;
