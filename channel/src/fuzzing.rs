@@ -34,7 +34,7 @@ const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=64";
 const FRAME_SIZE: usize = 64 * 64;
 const SLOT_COUNT: u32 = 4;
 /// The offset of the 64-bit word of `Status` that contains `published` and `state`.
-const STATE_OFFSET: u64 = 24;
+const STATE_OFFSET: u64 = 32;
 
 /// A file without a name in the directory of shared memory.
 fn unnamed_file() -> Option<File> {

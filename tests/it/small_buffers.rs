@@ -125,11 +125,11 @@ fn buffer_list_costs_one_wake_and_keeps_order_and_flags() {
     let mut writer = start("small_buffers/list", &[&channel]);
     let reader = SourceRecorder::of(&channel);
     eventually("the first buffer", || reader.frame_count() == 1);
-    // The readers' futex word, which counts the wakes, is 24 bytes behind the beginning of the status at 256.
+    // The readers' futex word, which counts the wakes, is 32 bytes behind the beginning of the status at 256.
     let segment = std::fs::File::open(channel.segment()).unwrap();
     let wakes = || {
         let mut word = [0; 4];
-        segment.read_exact_at(&mut word, 256 + 24).unwrap();
+        segment.read_exact_at(&mut word, 256 + 32).unwrap();
         u32::from_ne_bytes(word)
     };
     let before = wakes();

@@ -193,8 +193,9 @@ pub struct Header {
 pub struct Status {
     /// The seq of the newest frame; 0 before the first frame of the channel.
     pub head: AtomicU64,
-    /// The seq of the last frame before the newest end of the stream. `eos_count` counts these ends.
-    pub eos_seq: AtomicU64,
+    /// The seq of the last frame before each of the two newest ends of the stream. End number `n` is in entry `n % 2`;
+    /// `eos_count` counts these ends.
+    pub eos_seqs: [AtomicU64; 2],
     /// The latency of the writer: the time in nanoseconds from a frame's timestamp until the frame leaves the writer.
     pub latency_ns: AtomicU64,
     /// Futex word of the readers: counts publishes and everything else that a reader waits for.
@@ -208,7 +209,6 @@ pub struct Status {
     pub event_head: AtomicU64,
     /// The number of the newest run; 0 before the first run of this segment.
     pub run_head: AtomicU64,
-    pad1: [u32; 2],
     /// Futex word of the writer: readers increment it when they attach, leave, request something, or release something
     /// that the writer waits for.
     pub writer_word: AtomicU32,

@@ -128,17 +128,25 @@ impl Attachment {
     ///
     /// 1. `published`: each later publish changes this futex word, so a wait for a change of the loaded value returns.
     /// 2. `state`: if it says that the segment is over, the head that is loaded later is the last one.
-    /// 3. `eos_count` and `eos_seq`: the head that is loaded later includes every frame before a counted end of the
+    /// 3. `eos_count` and `eos_seqs`: the head that is loaded later includes every frame before a counted end of the
     ///    stream.
-    /// 4. `head`: every frame up to the head can be found, or was overwritten.
+    /// 4. `head`: every frame up to the head can be found, or was overwritten. Then the count is loaded again. If it has
+    ///    grown, the head may include frames after an end that is not counted yet, so steps 3 and 4 are repeated.
     /// 5. `event_head`: it includes every event before a frame up to the head.
     #[inline]
     pub(super) fn snapshot(&self, eos_delivered: u32) -> Snapshot {
         let status = self.segment.tables.status();
         let published = status.published.load(Ordering::Acquire);
         let state = status.state.load(Ordering::Acquire);
-        let (eos_count, end) = end_of_stream::load_newest_end(status, eos_delivered);
-        let head = status.head.load(Ordering::Acquire);
+        let (mut eos_count, mut end) = end_of_stream::load_newest_end(status, eos_delivered);
+        let mut head = status.head.load(Ordering::Acquire);
+        for _ in 0..end_of_stream::MAX_ATTEMPTS {
+            if status.eos_count.load(Ordering::Acquire) == eos_count {
+                break;
+            }
+            (eos_count, end) = end_of_stream::load_newest_end(status, eos_delivered);
+            head = status.head.load(Ordering::Acquire);
+        }
         let event_head = status.event_head.load(Ordering::Acquire);
         Snapshot {
             published,

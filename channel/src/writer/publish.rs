@@ -245,9 +245,10 @@ pub(super) fn end_of_stream(inner: &Inner) {
     let segment = inner.with_semaphore(|state| {
         let segment = Arc::clone(state.chain.current_mapped()?);
         let status = segment.tables.status();
-        // Release: pairs with the acquire load in `load_newest_end`, where a reader loads the count first and then this
-        // seq.
-        status.eos_seq.store(state.sequence.head(), Ordering::Release);
+        // Relaxed: only this writer changes the count, under the lock of its state.
+        let next = status.eos_count.load(Ordering::Relaxed).wrapping_add(1);
+        // Release: pairs with the acquire load in `load_newest_end`.
+        status.eos_seqs[next as usize % 2].store(state.sequence.head(), Ordering::Release);
         failpoint(Failpoint::EndHalf);
         // Release: pairs with the acquire load of a reader that takes a snapshot. This reader then finds the seq of
         // this end.
