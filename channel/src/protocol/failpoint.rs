@@ -66,6 +66,8 @@ failpoints! {
     HeadStored 1,
     /// Writer: the frame is published, and the readers are not notified yet.
     NotifyDue 1,
+    /// Reader: the ends of the stream are loaded, and the head is not loaded yet.
+    EndsLoaded 1,
     /// Reader: the pin's bit is set, and the seq has not been loaded again yet.
     PinSet 1,
     /// Reader: the seq was the expected one, so the frame is pinned.

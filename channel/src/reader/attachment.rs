@@ -139,6 +139,7 @@ impl Attachment {
         let published = status.published.load(Ordering::Acquire);
         let state = status.state.load(Ordering::Acquire);
         let (mut eos_count, mut end) = end_of_stream::load_newest_end(status, eos_delivered);
+        failpoint(Failpoint::EndsLoaded);
         let mut head = status.head.load(Ordering::Acquire);
         for _ in 0..end_of_stream::MAX_ATTEMPTS {
             if status.eos_count.load(Ordering::Acquire) == eos_count {

@@ -2,10 +2,7 @@
 
 //! Readers get the end of a stream in order, and a forked child does not end its parent's stream.
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use nix::{
     sys::wait::waitpid,
@@ -125,56 +122,4 @@ fn ends_nothing_after_fork() {
     assert_eq!(service.seen().reader_count, 1, "the parent's reader keeps its entry");
     drop(held);
     assert!(matches!(next(&mut reader), Next::Frame(_)), "and gets frames");
-}
-
-/// Ends of the stream keep their place between frames, although the writer publishes both as fast as it can. Each frame
-/// says in its field `duration` how many ends came before it.
-#[test]
-fn order_of_ends_and_frames_holds_under_load() {
-    let channel = Channel::new();
-    let writer = channel.writer(slots(64));
-    let _service = Service::of(&writer);
-    assert!(publish(&writer, 0));
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let readers = [channel.reader(), channel.observer()].map(|mut reader| {
-            let stop = &stop;
-            scope.spawn(move || {
-                // How many ends came before the last frame, and whether an end was delivered after it.
-                let (mut ends_before, mut has_end, mut ends, mut frames) = (0, false, 0, 0);
-                while !stop.load(Ordering::Relaxed) {
-                    match next(&mut reader) {
-                        Next::Frame(frame) => {
-                            let now = frame.descriptor.duration.wrapping_add(1);
-                            // The stream of a newcomer's first frame may have ended already. The newcomer gets no end
-                            // then.
-                            frames += 1;
-                            if frames > 2 {
-                                assert_eq!(now > ends_before, has_end, "{now} ends after {ends_before}");
-                            }
-                            (ends_before, has_end) = (now, false);
-                        }
-                        Next::EndOfStream => {
-                            assert!(!has_end, "two ends without a frame between them");
-                            (has_end, ends) = (true, ends + 1);
-                        }
-                        Next::TimedOut => {}
-                        other => panic!("{other:?}"),
-                    }
-                }
-                ends
-            })
-        });
-        let end = Instant::now() + Duration::from_millis(1500);
-        let mut ends = 0;
-        while Instant::now() < end {
-            writer.end_of_stream();
-            ends += 1;
-            assert!(publish_frame(&writer, descriptor(100, 1).with_duration(ends)));
-        }
-        stop.store(true, Ordering::Relaxed);
-        for reader in readers {
-            assert!(reader.join().unwrap() > 10, "of {ends} ends");
-        }
-    });
 }

@@ -26,6 +26,9 @@ pub const ROLES: &[(&str, Role)] = &[
     ("failpoints/writer of two caps", |arguments| {
         writer_of_two_caps(arguments[0])
     }),
+    ("failpoints/writer of two ends", |arguments| {
+        writer_of_two_ends(arguments[0])
+    }),
     ("failpoints/reader of four", |arguments| reader_of_four(arguments[0])),
     ("failpoints/reader of all", |arguments| reader_of_all(arguments[0])),
 ];
@@ -79,6 +82,19 @@ fn writer_of_two_caps(channel: &str) {
     listen();
     writer.set_caps(Caps::fixed_size("video/x-raw,another=1", SIZE));
     publish(&writer, 4);
+}
+
+/// Publishes a frame. When the test sends a line, it publishes two more frames, and ends the stream after each of them.
+fn writer_of_two_ends(channel: &str) {
+    let writer = open_writer(channel, slots(12));
+    assert!(publish(&writer, 1));
+    say("published");
+    listen();
+    for value in 2..=3 {
+        assert!(publish(&writer, value));
+        writer.end_of_stream();
+    }
+    listen();
 }
 
 /// Takes four frames. For each frame, it says the seq and how many frames it missed before this frame.
@@ -266,4 +282,49 @@ fn reader_in_older_segment_misses_nothing_of_next_writer() {
             assert_eq!((frame.seq, frame.missed), (seq, 0));
         }
     });
+}
+
+/// A reader is stopped after it has loaded the count of ends, and before it loads the head. Meanwhile the stream ends and
+/// another one begins. The reader still gets the end between the two streams.
+#[test]
+fn end_of_stream_between_two_loads_keeps_its_order() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(12));
+    assert!(publish(&writer, 1));
+    let mut reader = AtFailpoint::start("failpoints/reader of all", &channel, STOP, "EndsLoaded").process;
+    reader.wait_stopped();
+    writer.end_of_stream();
+    assert!(publish(&writer, 2));
+    reader.resume();
+    for wanted in ["1", "end", "2"] {
+        reader.expect(wanted);
+    }
+    writer.close();
+    reader.expect("lost");
+}
+
+/// A writer is stopped after it has stored the seq of the second end, and before it counts this end. A reader that has not
+/// delivered the first end yet still gets it in its place.
+#[test]
+fn seq_of_an_end_is_not_mistaken_for_the_seq_of_the_next() {
+    let channel = Channel::new();
+    let mut writer = AtFailpoint::start_at_pass("failpoints/writer of two ends", &channel, STOP, "EndHalf", 2).process;
+    writer.expect("published");
+    let mut reader = channel.reader();
+    assert_eq!(next(&mut reader, &mut Vec::new()).seq, 1);
+    writer.send("go");
+    writer.wait_stopped();
+    let item = |reader: &mut rsshm_channel::Reader| {
+        let timeout = Some(Duration::from_millis(300));
+        match reader.next(&mut Vec::new(), ReadLimits::default(), timeout).unwrap() {
+            Next::Frame(frame) => frame.seq.to_string(),
+            Next::EndOfStream => "end".to_owned(),
+            other => format!("{other:?}"),
+        }
+    };
+    for wanted in ["2", "end", "3", "TimedOut"] {
+        assert_eq!(item(&mut reader), wanted);
+    }
+    writer.resume();
+    assert_eq!(item(&mut reader), "end");
 }
