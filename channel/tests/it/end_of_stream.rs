@@ -14,7 +14,7 @@ use rsshm_testkit::{
     role::{self, Role},
 };
 
-use crate::support::{ChannelExt, Service, check_bytes, descriptor, next_in_place, publish, publish_frame, slots};
+use crate::support::{ChannelExt, Service, check_bytes, next_in_place, publish, slots};
 
 pub const ROLES: &[(&str, Role)] = &[("end_of_stream/fork", |_| ends_nothing_after_fork())];
 

@@ -291,7 +291,8 @@ fn end_of_stream_between_two_loads_keeps_its_order() {
     let channel = Channel::new();
     let writer = channel.writer(slots(12));
     assert!(publish(&writer, 1));
-    let mut reader = AtFailpoint::start("failpoints/reader of all", &channel, STOP, "EndsLoaded").process;
+    let mut reader = AtFailpoint::start("failpoints/reader of all", &channel, STOP, "EndsLoaded");
+    let reader = &mut reader.process;
     reader.wait_stopped();
     writer.end_of_stream();
     assert!(publish(&writer, 2));
@@ -308,7 +309,8 @@ fn end_of_stream_between_two_loads_keeps_its_order() {
 #[test]
 fn seq_of_an_end_is_not_mistaken_for_the_seq_of_the_next() {
     let channel = Channel::new();
-    let mut writer = AtFailpoint::start_at_pass("failpoints/writer of two ends", &channel, STOP, "EndHalf", 2).process;
+    let mut writer = AtFailpoint::start_at_pass("failpoints/writer of two ends", &channel, STOP, "EndHalf", 2);
+    let writer = &mut writer.process;
     writer.expect("published");
     let mut reader = channel.reader();
     assert_eq!(next(&mut reader, &mut Vec::new()).seq, 1);
