@@ -5,8 +5,7 @@
 use std::sync::LazyLock;
 
 use gst_video::VideoFormat;
-
-use crate::codec::is_plain_caps;
+use rsshm_channel::caps_text::canonical_caps;
 
 /// The preferred raw formats, most preferred first. Screens and encoders take these formats without a conversion.
 const PREFERRED_FORMATS: [VideoFormat; 12] = [
@@ -147,10 +146,12 @@ pub(crate) fn refusal(caps: &gst::CapsRef) -> Option<String> {
     if let Some(refusal) = caps.features(0).and_then(unsupported_feature).map(refusal_of_feature) {
         return Some(refusal);
     }
-    (!is_plain_caps(&caps.to_string())).then(|| {
+    let text = caps.to_string();
+    canonical_caps(&text).err().map(|mistake| {
         format!(
-            "caps with structures or other values that are not plain are not shared: put a capssetter with plain caps \
-             before this element: {caps}"
+            "caps with values that not every program may read are not shared: put a capssetter with other caps before \
+             this element: {}; the caps are {text}",
+            mistake.describe(&text)
         )
     })
 }
@@ -198,12 +199,12 @@ pub(crate) fn refusal_of_offer(filter: &gst::CapsRef) -> Option<String> {
 
 /// Parses the caps of a segment, which may hold any text.
 pub(crate) fn parse(text: &str) -> Result<gst::Caps, String> {
-    // GStreamer's parser recurses once for each level of nesting, and creates values of any type that the text names.
-    // Therefore, only plain caps may reach the parser.
-    let caps = Some(text)
-        .filter(|text| is_plain_caps(text))
-        .and_then(|text| text.parse::<gst::Caps>().ok())
-        .ok_or_else(|| format!("its caps cannot be read: {text:.200}"))?;
+    // GStreamer's own parser trusts its input, so it gets only texts that were written here.
+    let canonical = canonical_caps(text)
+        .map_err(|mistake| format!("its caps cannot be read: {}: {text:.200}", mistake.describe(text)))?;
+    let caps: gst::Caps = canonical
+        .parse()
+        .map_err(|_| format!("its caps have values that this version of GStreamer does not know: {canonical:.200}"))?;
     if caps.size() != 1 || !caps.is_fixed() {
         return Err(format!("its caps are not fixed: {text:.200}"));
     }

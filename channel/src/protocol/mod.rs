@@ -3,6 +3,7 @@
 //! The rules of the protocol: names, the layout of a segment, the pin rule, and records that are read without a lock.
 
 pub(crate) mod atomic;
+pub mod caps_text;
 pub(crate) mod failpoint;
 pub mod layout;
 pub(crate) mod name;

@@ -70,7 +70,7 @@ fn write(name: &str, caps: &str, options: &[&str]) -> Outcome {
                 Caps::variable_size(caps)
             } else {
                 Caps::fixed_size(caps, frame.len())
-            });
+            })?;
             if lossless {
                 writer.wait_for_reader(frame.len(), || true)?;
             }
@@ -122,7 +122,7 @@ fn read(name: &str, read_only: bool) -> Outcome {
 fn flood(name: &str, size: usize, seconds: f64) -> Outcome {
     let (writer, service) = open(name, WriterOptions::default())?;
     let caps = format!("video/x-raw,format=GRAY8,width={size},height=1,framerate=0/1");
-    writer.set_caps(Caps::fixed_size(caps, size));
+    writer.set_caps(Caps::fixed_size(caps, size))?;
     let until = Instant::now() + Duration::from_secs_f64(seconds);
     let mut count = 0_u64;
     while Instant::now() < until {

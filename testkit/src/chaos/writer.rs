@@ -158,7 +158,9 @@ impl WriterPlayer {
             0
         };
         let caps = self.tag.caps_string(self.size, filler as usize);
-        self.writer.set_caps(Caps::fixed_size(caps, self.size));
+        self.writer
+            .set_caps(Caps::fixed_size(caps, self.size))
+            .expect("the caps are fixed");
     }
 
     fn step(&mut self) {
