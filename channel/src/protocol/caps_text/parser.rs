@@ -19,7 +19,7 @@ const MAX_DEPTH: u32 = 8;
 pub(super) enum Subject {
     /// Caps with one structure, whose values are fixed.
     Caps,
-    /// A structure in caps. GStreamer warns of anything after its end.
+    /// A structure in caps.
     Structure,
     /// A structure with plain values and lists of them.
     PlainStructure,
@@ -173,10 +173,8 @@ impl<'a> Parser<'a, '_> {
         if self.subject == Subject::Caps && self.skip(b'(') {
             self.features()?;
         }
-        let has_end = self.fields()?;
-        if has_end && self.subject == Subject::Caps {
-            self.skip_spaces();
-        }
+        self.fields()?;
+        self.skip_spaces();
         if self.at < self.text.len() {
             return self.mistake(self.at, "the end of the text, because there can be only one structure,");
         }
@@ -235,15 +233,12 @@ impl<'a> Parser<'a, '_> {
         Ok(())
     }
 
-    /// Reads the fields of a structure. Returns whether a semicolon ended them.
-    fn fields(&mut self) -> Result<bool, Mistake> {
+    /// Reads the fields of a structure, and the semicolon that may end them.
+    fn fields(&mut self) -> Result<(), Mistake> {
         loop {
             self.skip_spaces_between_fields();
-            if self.at == self.text.len() {
-                return Ok(false);
-            }
-            if self.skip(b';') {
-                return Ok(true);
+            if self.at == self.text.len() || self.skip(b';') {
+                return Ok(());
             }
             self.expect(b',', "a comma or the end of the text")?;
             self.skip_spaces_between_fields();
