@@ -24,7 +24,28 @@ fn init() {
 /// What GStreamer takes the text for; `None` unless it takes it for fixed caps.
 fn as_gstreamer_reads(text: &str) -> Option<gst::Caps> {
     let caps: gst::Caps = text.parse().ok()?;
-    caps.is_fixed().then_some(caps)
+    is_fixed_caps(&caps).then_some(caps)
+}
+
+/// Whether caps are fixed. Version 1.22 of GStreamer does not look into the caps in caps, newer versions do.
+fn is_fixed_caps(caps: &gst::CapsRef) -> bool {
+    let is_fixed_value = |(_, value): (_, &gst::glib::SendValue)| is_fixed_value(value);
+    caps.is_fixed()
+        && caps
+            .structure(0)
+            .is_some_and(|structure| structure.iter().all(is_fixed_value))
+}
+
+fn is_fixed_value(value: &gst::glib::Value) -> bool {
+    if let Ok(caps) = value.get::<gst::Caps>() {
+        is_fixed_caps(&caps)
+    } else if let Ok(structure) = value.get::<gst::Structure>() {
+        structure.iter().all(|(_, value)| is_fixed_value(value))
+    } else if let Ok(array) = value.get::<gst::ArrayRef>() {
+        array.iter().all(|value| is_fixed_value(value))
+    } else {
+        true
+    }
 }
 
 /// Parts of texts. Most texts that are made of them are almost valid.

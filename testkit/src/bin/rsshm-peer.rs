@@ -5,6 +5,7 @@
 use std::{
     error::Error,
     io::{Read, Write},
+    process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -25,9 +26,19 @@ const SERVICE_INTERVAL: Duration = Duration::from_millis(250);
 
 type Outcome = Result<(), Box<dyn Error>>;
 
-fn main() -> Outcome {
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[&str]) -> Outcome {
     match arguments[..] {
         ["write", name, caps, ref options @ ..] => write(name, caps, options),
         ["read", name, ref options @ ..] => read(name, options.contains(&"observe")),

@@ -187,7 +187,12 @@ impl<'a> Parser<'a, '_> {
         // GStreamer does not find the end of a name in quotes if it is in brackets.
         let name = if is_quoted && self.depth == 0 {
             let token = self.token()?;
-            token[1..token.len() - 1].replace('\\', "")
+            let mut characters = token[1..token.len() - 1].chars();
+            let unescaped = || match characters.next() {
+                Some('\\') => characters.next(),
+                other => other,
+            };
+            std::iter::from_fn(unescaped).collect()
         } else {
             self.word(is_word_byte).to_owned()
         };
