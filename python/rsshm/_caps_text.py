@@ -271,17 +271,17 @@ _ALIASES = {
 
 
 class _Parser:
-    """Parses a text. ``origin`` is the position of the text in the whole, or, with ``fixed``, that of the quotes around it."""
+    """Parses a text. ``origin`` is its position in the whole text, or, if it ``was_quoted``, that of its quotes."""
 
-    def __init__(self, text: str, origin: int = 0, fixed: bool = False, depth: int = 0) -> None:
+    def __init__(self, text: str, origin: int = 0, was_quoted: bool = False, depth: int = 0) -> None:
         self.text = text
         self.at = 0
         self.origin = origin
-        self.fixed = fixed
+        self.was_quoted = was_quoted
         self.depth = depth
 
     def mistake(self, at: int, expected: str) -> Mistake:
-        return Mistake(self.origin if self.fixed else self.origin + at, expected)
+        return Mistake(self.origin if self.was_quoted else self.origin + at, expected)
 
     def match(self, pattern: re.Pattern[str]) -> str:
         found = pattern.match(self.text, self.at)
@@ -451,7 +451,7 @@ class _Parser:
                 raise max(as_caps, as_structure, key=lambda mistake: mistake.position) from None
 
     def nested(self, kind: str, inner: str, at: int, quoted: bool = False) -> str:
-        parser = _Parser(inner, self.mistake(at, "").position, self.fixed or quoted, self.deeper())
+        parser = _Parser(inner, self.mistake(at, "").position, self.was_quoted or quoted, self.deeper())
         return f"({kind})[{parser.whole(kind == 'GstCaps').canonical}]"
 
     def token(self) -> str:

@@ -197,7 +197,7 @@ fn value() -> impl Strategy<Value = String> {
     })
 }
 
-/// The text with a letter for each `#`. If a name occurred twice, the value of the first field would not matter.
+/// The text with a name for each `#`. If a name occurred twice, the value of the first field would not matter.
 fn with_distinct_names(text: &str) -> String {
     let mut names = ('a'..='z').cycle();
     text.chars()
