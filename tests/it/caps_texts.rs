@@ -301,7 +301,7 @@ fn gstreamer_reads_table_of_texts_alike() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn gstreamer_reads_any_text_alike(text in text()) {
@@ -355,8 +355,10 @@ fn source_reads_texts_of_other_writers() {
             continue;
         }
         let size = gst_video::VideoInfo::from_caps(&expected).map_or(64, |info| info.size());
-        // GStreamer's own text has only one type for all values of an array.
-        let own = Some(expected.to_string()).filter(|own| as_gstreamer_reads(own).as_ref() == Some(&expected));
+        // GStreamer's own text has one type for all values of an array, and does not protect brackets in brackets.
+        let own = expected.to_string();
+        let is_same = canonical_caps(&own).is_ok_and(|own| as_gstreamer_reads(&own).as_ref() == Some(&expected));
+        let own = is_same.then_some(own);
         for text in [text, canonical].into_iter().chain(own.as_deref()) {
             writer.set_caps(Caps::fixed_size(text, size)).unwrap();
             let mut slot = writer.claim(size).unwrap().unwrap();
