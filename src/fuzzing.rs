@@ -6,6 +6,7 @@
 use std::sync::Once;
 
 use gst::glib;
+use rsshm_channel::caps_text::canonical_caps;
 
 use crate::{caps, codec::Names, events, metas};
 
@@ -55,12 +56,19 @@ pub fn events(data: &[u8]) {
     events::navigation_event(bytes, &mut Names::default());
 }
 
-/// Parses `data` as the caps of a segment.
+/// Parses `data` as the caps of a segment. GStreamer must take each canonical text for fixed caps.
 pub fn caps(data: &[u8]) {
     init();
-    if let Ok(text) = str::from_utf8(data)
-        && let Ok(caps) = caps::parse(text)
-    {
+    let Ok(text) = str::from_utf8(data) else {
+        return;
+    };
+    if let Ok(canonical) = canonical_caps(text) {
+        assert_eq!(canonical_caps(&canonical).as_ref(), Ok(&canonical));
+        let is_fixed = canonical.parse::<gst::Caps>().is_ok_and(|caps| caps.is_fixed());
+        // Only newer versions of GStreamer know sets.
+        assert!(is_fixed || canonical.contains("(/uniquelist)"), "{canonical}");
+    }
+    if let Ok(caps) = caps::parse(text) {
         let _ = caps::raw_video(&caps);
     }
 }

@@ -48,10 +48,12 @@ impl Channel {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = ChannelName::new(format!("rsshm-bench-{}-{count}", std::process::id())).unwrap();
         let writer = Arc::new(Writer::open(name.clone(), WriterOptions::default()).unwrap());
-        writer.set_caps(Caps::fixed_size(
-            "video/x-raw,format=NV12,width=1920,height=1080,framerate=60/1",
-            FRAME_SIZE,
-        ));
+        writer
+            .set_caps(Caps::fixed_size(
+                "video/x-raw,format=NV12,width=1920,height=1080,framerate=60/1",
+                FRAME_SIZE,
+            ))
+            .unwrap();
         let service = ServiceThread::spawn(Arc::clone(&writer), SERVICE_INTERVAL, |_, report| {
             report.unwrap();
         });

@@ -13,7 +13,7 @@ fn main() -> Result<(), Error> {
     writer.set_caps(Caps::fixed_size(
         "video/x-raw,format=GRAY8,width=640,height=360,framerate=30/1",
         size,
-    ));
+    ))?;
     for shade in (0..=255).cycle() {
         if let Some(mut slot) = writer.claim(size)? {
             slot.as_mut().fill(shade);

@@ -4,6 +4,8 @@
 
 use nix::errno::Errno;
 
+use crate::protocol::caps_text::Mistake;
+
 /// Why a channel cannot be opened, written or read.
 ///
 /// # Examples
@@ -33,6 +35,17 @@ pub enum Error {
         channel: String,
         /// The option, and its valid values.
         reason: String,
+    },
+    /// The caps are not fixed caps.
+    #[error("channel {channel}: caps must be fixed, as GStreamer writes them: {}; the text is {text:.200}",
+            mistake.describe(text))]
+    Caps {
+        /// The channel.
+        channel: String,
+        /// The caps.
+        text: String,
+        /// Where the text has a mistake, and what it should have there.
+        mistake: Mistake,
     },
     /// The channel has another living writer.
     #[error("channel {channel} already has a writer ({}); stop it, or choose another name",

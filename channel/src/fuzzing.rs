@@ -219,7 +219,7 @@ pub fn readers(data: &[u8]) {
     static WRITER: LazyLock<Option<(Mutex<()>, Writer)>> = LazyLock::new(|| {
         let options = WriterOptions::default().max_slots(8).accept_messages(true);
         let writer = Writer::open(name()?, options).ok()?;
-        writer.set_caps(Caps::fixed_size(CAPS, FRAME_SIZE));
+        writer.set_caps(Caps::fixed_size(CAPS, FRAME_SIZE)).ok()?;
         Some((Mutex::new(()), writer))
     });
     let Some((one_at_a_time, writer)) = &*WRITER else {

@@ -18,7 +18,7 @@
 //! # fn main() -> Result<(), rsshm_channel::Error> {
 //! let size = 640 * 360;
 //! let writer = Writer::open(ChannelName::new("cam0")?, WriterOptions::default())?;
-//! writer.set_caps(Caps::fixed_size("video/x-raw,format=GRAY8,width=640,height=360,framerate=30/1", size));
+//! writer.set_caps(Caps::fixed_size("video/x-raw,format=GRAY8,width=640,height=360,framerate=30/1", size))?;
 //! loop {
 //!     if let Some(mut slot) = writer.claim(size)? {
 //!         slot.as_mut().fill(128);
@@ -79,6 +79,7 @@ mod writer;
 
 pub use error::Error;
 pub use protocol::{
+    caps_text,
     layout::{
         self, FrameDescriptor, MAX_EVENT_SIZE, MAX_MESSAGE_SIZE, MAX_METADATA_SIZE, STICKY_EVENT_COUNT, TIME_NONE,
     },

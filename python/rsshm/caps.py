@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy
 
+from . import _caps_text
 from .errors import FormatError
 
 
@@ -205,34 +206,16 @@ def _int(text: Optional[str]) -> Optional[int]:
     return int(text) if text is not None and re.fullmatch(r"[0-9]{1,9}", text) else None
 
 
-# A field in GStreamer's syntax: a name, an optional type in parentheses, and a value with or without quotes.
-_FIELD = re.compile(r'\s*,\s*([A-Za-z][\w./:-]*)\s*=\s*(?:\(\s*[\w./:-]+\s*\)\s*)?("(?:[^"\\]|\\.)*"|[^",;{}\[\]<>]+)')
-_MEDIA = re.compile(r"\s*([A-Za-z][\w./+-]*)(\([^)]*\))?")
-
-
 def parse(text: str) -> Caps:
-    """Parses the caps of a segment. The text may contain errors; fields that are not valid are skipped."""
-    begin = _MEDIA.match(text)
-    media = begin.group(1) if begin else ""
-    memory = begin.group(2) if begin else None
-    fields: Dict[str, str] = {}
-    at = begin.end() if begin else 0
-    while True:
-        found = _FIELD.match(text, at)
-        if found is None:
-            # The value is, for example, a list, which this package does not parse. Continue at the next comma.
-            at = text.find(",", at + 1)
-            if at < 0:
-                break
-            continue
-        value = found.group(2).strip()
-        if value.startswith('"'):
-            value = re.sub(r"\\(.)", r"\1", value[1:-1])
-        fields.setdefault(found.group(1), value)
-        at = found.end()
+    """Parses the caps of a segment. If the text has a mistake, only its beginning counts."""
+    try:
+        media, features, fields, _ = _caps_text.parse(text)
+    except _caps_text.Mistake:
+        begin = re.match(r"\s*([A-Za-z][\w./+-]*)", text)
+        return Caps(text, begin.group(1) if begin else "", {}, None)
     layout = None
     width, height = _int(fields.get("width")), _int(fields.get("height"))
-    if media == "video/x-raw" and memory in (None, "(memory:SystemMemory)") and width and height:
+    if media == "video/x-raw" and features in ((), ("memory:SystemMemory",)) and width and height:
         try:
             # With "alternate", each frame is a single field, which has half the rows of the picture.
             rows = -(-height // 2) if fields.get("interlace-mode") == "alternate" else height
@@ -242,9 +225,17 @@ def parse(text: str) -> Caps:
     return Caps(text, media, fields, layout)
 
 
-def quote(text: str) -> str:
-    """Quotes a text for use as a value in caps."""
-    return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
+def check(text: str) -> None:
+    """Raises FormatError if GStreamer would not take the text for fixed caps."""
+    try:
+        text.encode()
+        _caps_text.parse(text)
+    except UnicodeEncodeError as error:
+        raise FormatError(f"the caps are not text: {error}") from None
+    except _caps_text.Mistake as mistake:
+        raise FormatError(
+            f"caps must be fixed, as GStreamer writes them: {mistake.describe(text)}; the text is {text:.200}"
+        ) from None
 
 
 Rate = Union[int, float, str, Fraction, None]

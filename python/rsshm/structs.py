@@ -7,7 +7,7 @@ import ctypes
 from types import TracebackType
 from typing import Generic, Optional, Type, TypeVar
 
-from . import caps
+from . import _caps_text
 from .errors import BadOption, FormatError, Timeout
 from .frame import Frame
 from .reader import Reader
@@ -42,7 +42,7 @@ class StructChannel(Generic[S]):
         if not isinstance(value, self.structure):
             raise FormatError(f"channel {self.name}: the value has type {type(value).__name__}, not {self.structure.__name__}")
         if self._writer is None:
-            text = f"{MEDIA}, name=(string){caps.quote(self.structure.__name__)}, size=(int){self._size}"
+            text = f"{MEDIA}, name=(string){_caps_text.quote(self.structure.__name__)}, size=(int){self._size}"
             self._writer = Writer(self.name, caps=text, frame_size=self._size, perms=self._perms, max_slots=_SLOTS)
         self._writer.write(bytes(value))
 

@@ -190,8 +190,9 @@ class Writer:
         self._format = format
         self._dtype = dtype
         if caps is not None:
-            if "\0" in caps or not caps.strip() or frame_size < 0:
-                raise BadOption("caps must be a text without NUL, and frame_size must not be below 0")
+            if not isinstance(caps, str) or frame_size < 0:
+                raise BadOption("caps must be a text, and frame_size must not be below 0")
+            _caps.check(caps)
             self._caps, self._layout, self._frame_size = caps, None, frame_size
         elif shape is not None:
             self._set_layout(_caps.layout_for_array(format, shape, dtype, self._stride_align))

@@ -55,6 +55,15 @@ def read(name: str) -> None:
     sys.stdout.buffer.flush()
 
 
+def read_data(name: str) -> None:
+    """Prints the frames up to the end of the stream: for each, its size and its bytes."""
+    with rsshm.Reader(name, timeout=20) as reader:
+        for frame in reader:
+            data = frame.data.tobytes()
+            sys.stdout.buffer.write(struct.pack("=I", len(data)) + data)
+    sys.stdout.buffer.flush()
+
+
 def flood(name: str, size: str, seconds: str) -> None:
     """Draws frames in place at full speed. All bytes of a frame are equal."""
     until = time.monotonic() + float(seconds)
@@ -145,5 +154,5 @@ def fork(name: str) -> None:
 
 
 if __name__ == "__main__":
-    roles = {role.__name__: role for role in (write, read, flood, steady, poses, hold, count, semaphore, fork)}
+    roles = {role.__name__: role for role in (write, read, read_data, flood, steady, poses, hold, count, semaphore, fork)}
     roles[sys.argv[1]](*sys.argv[2:])

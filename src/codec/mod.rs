@@ -6,13 +6,11 @@
 
 #[cfg(test)]
 pub(crate) mod samples;
-mod text;
 
 use std::collections::HashSet;
 
 use gst::prelude::*;
-
-pub(crate) use text::{MAX_NAME_SIZE, is_plain_caps};
+use rsshm_channel::caps_text::canonical_structure;
 
 /// The maximum number of names that a peer may introduce. GStreamer keeps each name until the program ends.
 pub(crate) const MAX_NAMES: usize = 4096;
@@ -34,7 +32,7 @@ pub(crate) fn put_structure(to: &mut Vec<u8>, structure: &gst::StructureRef) -> 
         return None;
     }
     let text = structure.to_string();
-    text::is_plain(&text, |_| true).then_some(())?;
+    canonical_structure(&text, |_| true).ok()?;
     put_text(to, &text)
 }
 
@@ -75,10 +73,8 @@ impl Names {
 
     /// Parses a structure; `None` if it has values that are not plain, or too many new names.
     pub(crate) fn structure(&mut self, text: &str) -> Option<gst::Structure> {
-        if !text::is_plain(text, |name| self.admit(name)) {
-            return None;
-        }
-        text.parse().ok()
+        // GStreamer's own parser trusts its input, so it gets only texts that were written here.
+        canonical_structure(text, |name| self.admit(name)).ok()?.parse().ok()
     }
 }
 

@@ -26,9 +26,9 @@ use gst_video::{
     ValidVideoTimeCode, VideoAFDMeta, VideoAFDSpec, VideoAFDValue, VideoBarMeta, VideoCaptionMeta, VideoCaptionType,
     VideoCropMeta, VideoInfo, VideoMeta, VideoRegionOfInterestMeta, VideoTimeCodeFlags, VideoTimeCodeMeta,
 };
-use rsshm_channel::MAX_METADATA_SIZE;
+use rsshm_channel::{MAX_METADATA_SIZE, caps_text::MAX_NAME_SIZE};
 
-use crate::codec::{Bytes, MAX_NAME_SIZE, Names, put_structure, put_text};
+use crate::codec::{Bytes, Names, put_structure, put_text};
 
 /// The name of the meta that marks a buffer for which there was no slot. It never leaves this process.
 pub(crate) const NO_SLOT_META: &str = "RsShmNoSlotMeta";

@@ -493,7 +493,9 @@ impl BaseSinkImpl for RsShmSink {
         let writer = self
             .writer()
             .ok_or_else(|| gst::loggable_error!(CAT, "the element is not started"))?;
-        writer.set_caps(format);
+        writer
+            .set_caps(format)
+            .map_err(|error| gst::loggable_error!(CAT, "{error}"))?;
         self.current_format.set(info.clone());
         lock(&self.stream).set_format(info);
         gst::debug!(CAT, imp = self, "caps are {caps}");

@@ -9,6 +9,7 @@
 //! The feature `gst` adds two modules. `gst` has pipelines, sources and checks of frames. `chaos` is the code of the
 //! program `rsshm-chaos`.
 
+pub mod caps_texts;
 pub mod channel;
 #[cfg(feature = "gst")]
 pub mod chaos;

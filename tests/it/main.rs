@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod caps_changes;
+mod caps_texts;
 mod chaos;
 mod clocks;
 mod devices;

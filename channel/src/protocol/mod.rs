@@ -4,6 +4,7 @@
 //! lock.
 
 pub(crate) mod atomic;
+pub mod caps_text;
 pub(crate) mod failpoint;
 pub mod layout;
 pub(crate) mod name;

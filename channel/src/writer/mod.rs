@@ -104,7 +104,7 @@ pub use upstream::Upstream;
 ///         eprintln!("{error}");
 ///     }
 /// })?;
-/// writer.set_caps(Caps::fixed_size("video/x-raw,format=GRAY8,width=640,height=360,framerate=30/1", size));
+/// writer.set_caps(Caps::fixed_size("video/x-raw,format=GRAY8,width=640,height=360,framerate=30/1", size))?;
 /// for brightness in 0..3 {
 ///     let Some(mut slot) = writer.claim(size)? else {
 ///         // Readers hold all slots, so this frame is lost.
@@ -184,8 +184,14 @@ impl Writer {
 /// Frames, and the events between them.
 impl Writer {
     /// Sets the caps of all further frames. The writer makes a segment for these frames when the first slot is claimed.
-    pub fn set_caps(&self, caps: Caps) {
+    ///
+    /// # Errors
+    /// [`Error::Caps`] if GStreamer would not take the text for fixed caps, [`Error::TooLarge`] if it has more than
+    /// 65536 bytes. The former caps then stay.
+    pub fn set_caps(&self, caps: Caps) -> Result<(), Error> {
+        caps.validate(self.name())?;
         publish::set_caps(&self.inner, caps);
+        Ok(())
     }
 
     /// Claims a slot for a frame of `size` bytes.
@@ -224,7 +230,7 @@ impl Writer {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let name = format!("rsshm-doc-batch-{}", std::process::id());
     /// let writer = Writer::open(ChannelName::new(name)?, WriterOptions::default())?;
-    /// writer.set_caps(Caps::variable_size("video/mpegts,systemstream=true,packetsize=188"));
+    /// writer.set_caps(Caps::variable_size("video/mpegts,systemstream=true,packetsize=188"))?;
     /// let batch = writer.batch();
     /// for packet in [[0x47; 188]; 7] {
     ///     if let Some(mut slot) = writer.claim(packet.len())? {

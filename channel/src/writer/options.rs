@@ -2,7 +2,13 @@
 
 //! The options of a writer, and the caps of its stream.
 
-use crate::{ChannelName, Error, protocol::layout::MAX_SLOTS};
+use crate::{
+    ChannelName, Error,
+    protocol::{
+        caps_text::canonical_caps,
+        layout::{MAX_CAPS_SIZE, MAX_SLOTS},
+    },
+};
 
 /// The number of slots with which a segment starts, and the least number of slots that it may have.
 pub(super) const MIN_SLOTS: u32 = 3;
@@ -115,8 +121,8 @@ pub struct Caps {
 }
 
 impl Caps {
-    /// Caps of frames that have `frame_size` bytes each. The channel does not parse the string `caps`; readers get it
-    /// unchanged.
+    /// Caps of frames that have `frame_size` bytes each. The writer checks the text
+    /// ([`Writer::set_caps`](crate::Writer::set_caps)); readers get it unchanged.
     pub fn fixed_size(caps: impl Into<String>, frame_size: usize) -> Self {
         Self {
             text: caps.into(),
@@ -133,6 +139,21 @@ impl Caps {
             frame_size: 0,
             is_variable: true,
         }
+    }
+
+    /// Whether the text describes fixed caps, and fits into a segment.
+    pub(super) fn validate(&self, name: &ChannelName) -> Result<(), Error> {
+        if self.text.len() > MAX_CAPS_SIZE {
+            return Err(Error::TooLarge {
+                channel: name.to_string(),
+                what: format!("the caps have {} bytes, more than {MAX_CAPS_SIZE}", self.text.len()),
+            });
+        }
+        canonical_caps(&self.text).map(drop).map_err(|mistake| Error::Caps {
+            channel: name.to_string(),
+            text: self.text.clone(),
+            mistake,
+        })
     }
 
     pub(super) fn as_str(&self) -> &str {

@@ -21,7 +21,7 @@ use super::{
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let name = format!("rsshm-doc-slot-{}", std::process::id());
 /// let writer = Writer::open(ChannelName::new(name)?, WriterOptions::default())?;
-/// writer.set_caps(Caps::fixed_size("video/x-raw,format=GRAY8,width=64,height=64,framerate=30/1", 64 * 64));
+/// writer.set_caps(Caps::fixed_size("video/x-raw,format=GRAY8,width=64,height=64,framerate=30/1", 64 * 64))?;
 /// let mut slot = writer.claim(64 * 64)?.expect("no reader holds a slot");
 /// slot.as_mut().fill(128);
 /// writer.publish(&slot, FrameDescriptor::new(64 * 64), &[])?;

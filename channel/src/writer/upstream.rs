@@ -19,7 +19,7 @@ use crate::{Error, FrameDescriptor, protocol::layout::MAX_SLOTS};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let name = format!("rsshm-doc-upstream-{}", std::process::id());
 /// let writer = Writer::open(ChannelName::new(name)?, WriterOptions::default())?;
-/// writer.set_caps(Caps::fixed_size("video/x-raw,format=GRAY8,width=64,height=64,framerate=30/1", 64 * 64));
+/// writer.set_caps(Caps::fixed_size("video/x-raw,format=GRAY8,width=64,height=64,framerate=30/1", 64 * 64))?;
 /// let mut memory = writer.upstream().claim(64 * 64)?.expect("no reader holds a slot");
 /// // Upstream draws, and passes the memory on. The program then knows only the memory's address.
 /// let frame: &[u8] = memory.as_mut();

@@ -203,7 +203,7 @@ fn sticky_events_outlive_segment_for_joining_readers() {
         publish_event(&writer, "sticky", Some(1));
         publish_event(&writer, "passing", None);
         assert!(publish(&writer, 2));
-        writer.set_caps(Caps::fixed_size("new", 10));
+        writer.set_caps(Caps::fixed_size("new", 10)).unwrap();
         // This event is published before the next segment exists.
         publish_event(&writer, "of the next", Some(2));
         assert!(publish_sized(&writer, 3, 10));
@@ -230,7 +230,7 @@ fn forgotten_sticky_events_reach_no_joining_reader() {
     publish_event(&writer, "new", Some(0));
     assert_eq!(now(&mut channel.reader()), ["new", "1"]);
     // A new reader does not get the old events in the next segment either.
-    writer.set_caps(Caps::fixed_size("new", 10));
+    writer.set_caps(Caps::fixed_size("new", 10)).unwrap();
     assert!(publish_sized(&writer, 2, 10));
     assert_eq!(now(&mut channel.reader()), ["new", "2"]);
     for mut reader in attached {
@@ -578,7 +578,7 @@ fn publish_everything(writer: &Writer) -> (u64, u64) {
                 events += 1;
             }
             100..104 => writer.end_of_stream(),
-            104..107 => writer.set_caps(Caps::fixed_size(value.to_string(), SIZE)),
+            104..107 => writer.set_caps(Caps::fixed_size(format!("caps{value}"), SIZE)).unwrap(),
             107..108 => writer.forget_events(),
             _ => assert!(publish(writer, value)),
         }

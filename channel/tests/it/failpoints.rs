@@ -80,7 +80,9 @@ fn writer_of_two_caps(channel: &str) {
     }
     say("published");
     listen();
-    writer.set_caps(Caps::fixed_size("video/x-raw,another=1", SIZE));
+    writer
+        .set_caps(Caps::fixed_size("video/x-raw,another=1", SIZE))
+        .unwrap();
     publish(&writer, 4);
 }
 
@@ -188,7 +190,9 @@ fn reader_joining_superseded_segment_loses_no_lossless_frame() {
         assert!(publish(&writer, 1));
         let mut late = AtFailpoint::start("failpoints/reader of four", &channel, STOP, failpoint);
         late.process.wait_stopped();
-        writer.set_caps(Caps::fixed_size("video/x-raw,another=1", SIZE));
+        writer
+            .set_caps(Caps::fixed_size("video/x-raw,another=1", SIZE))
+            .unwrap();
         for _ in 2..=30 {
             assert!(publish(&writer, 1));
         }

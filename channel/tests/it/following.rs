@@ -83,7 +83,7 @@ fn reader_follows_new_caps_and_larger_frames() {
         let frames = [(true, SIZE.min(10)), (true, 10), (false, size), (false, size)];
         for (old, size) in frames {
             if !old {
-                writer.set_caps(Caps::fixed_size(caps, size));
+                writer.set_caps(Caps::fixed_size(caps, size)).unwrap();
             }
             value += 1;
             assert!(publish_sized(&writer, value, size));
@@ -216,7 +216,7 @@ fn reader_stays_in_superseded_segment_until_another_exists() {
     old.status().state.store(state::SUPERSEDED, Ordering::SeqCst);
     assert!(matches!(poll(&mut reader, &mut copy), Next::TimedOut));
     assert_eq!(state(), reader_state::ATTACHED);
-    writer.set_caps(Caps::fixed_size("new", SIZE));
+    writer.set_caps(Caps::fixed_size("new", SIZE)).unwrap();
     assert!(publish(&writer, 2));
     check(&next(&mut reader, &mut copy), &copy, 2);
     assert_eq!(state(), reader_state::MOVED);
@@ -316,7 +316,7 @@ fn writer_does_not_take_back_a_stolen_name() {
     std::thread::sleep(SECOND + Duration::from_millis(50));
     let refused = writer.service();
     assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
-    writer.set_caps(Caps::fixed_size("other", 5));
+    writer.set_caps(Caps::fixed_size("other", 5)).unwrap();
     let refused = writer.claim(5);
     assert!(matches!(refused, Err(Error::Foreign { .. })), "{refused:?}");
     drop(writer);

@@ -189,7 +189,7 @@ fn service_wait_is_woken_by_readers_and_stop() {
     assert_does_not_wait(&writer);
     assert_eq!(writer.service().unwrap().reader_count, 1);
     // After the writer has created a new segment, the next wait also ends at once.
-    writer.set_caps(Caps::fixed_size("new", 9));
+    writer.set_caps(Caps::fixed_size("new", 9)).unwrap();
     assert!(publish_sized(&writer, 2, 9));
     next(&mut reader, &mut copy);
     assert_does_not_wait(&writer);

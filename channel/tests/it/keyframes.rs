@@ -32,7 +32,7 @@ pub const ROLES: &[(&str, Role)] = &[("keyframes/writer", |arguments| compressin
 /// A writer of a compressed stream that publishes the frames that each line from the test lists.
 fn compressing_writer(channel: &str) {
     let writer = open_writer(channel, slots(12));
-    writer.set_caps(h264());
+    writer.set_caps(h264()).unwrap();
     loop {
         publish_all(&writer, &listen());
         say("done");
@@ -46,7 +46,7 @@ fn h264() -> Caps {
 /// A writer of a compressed stream.
 fn compressed(channel: &Channel, options: WriterOptions) -> Arc<Writer> {
     let writer = channel.writer(options);
-    writer.set_caps(h264());
+    writer.set_caps(h264()).unwrap();
     writer
 }
 
@@ -367,7 +367,7 @@ fn deltas_continue_in_segment_of_larger_slots() {
         assert_eq!(now(reader), ["2", "3"]);
         assert_eq!(reader.segment_changes(), 1);
     }
-    writer.set_caps(Caps::variable_size("video/x-h265"));
+    writer.set_caps(Caps::variable_size("video/x-h265")).unwrap();
     publish_all(&writer, "d4 d5");
     for reader in &mut readers {
         assert_eq!(now(reader), [""; 0], "no delta of other caps");
@@ -411,7 +411,7 @@ fn deltas_of_dropped_frame_wait_for_keyframe() {
     // Frames that were dropped before a change of segment also count as missed.
     writer.record_drop();
     writer.record_drop();
-    writer.set_caps(Caps::fixed_size("raw", 100));
+    writer.set_caps(Caps::fixed_size("raw", 100)).unwrap();
     assert!(publish_sized(&writer, 10, 100));
     for reader in &mut readers {
         let first = next(reader, &mut Vec::new());
@@ -429,7 +429,7 @@ fn keyframe_request_is_repeated_in_next_segment() {
     let mut reader = channel.reader();
     assert_eq!(now(&mut reader), [""; 0]);
     assert_eq!(requests(&channel), 1);
-    writer.set_caps(Caps::variable_size("video/x-h265"));
+    writer.set_caps(Caps::variable_size("video/x-h265")).unwrap();
     publish_deltas(&writer, 4..=5);
     assert_eq!(now(&mut reader), [""; 0]);
     assert_eq!(requests(&channel), 1);
@@ -543,7 +543,7 @@ fn observers_and_unconnected_readers_request_no_keyframe() {
     assert!(!observer.0.request_keyframe());
     assert!(writer.service().unwrap().keyframe_wanted);
     // The writer does not read requests of a superseded segment.
-    writer.set_caps(Caps::variable_size("video/x-h265"));
+    writer.set_caps(Caps::variable_size("video/x-h265")).unwrap();
     publish_all(&writer, "k2");
     assert!(!attached.0.request_keyframe());
     drop(attached.1);

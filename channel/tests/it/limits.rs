@@ -79,7 +79,7 @@ fn assert_system_error<T: std::fmt::Debug>(result: Result<T, Error>, what: &str)
 /// has 64 MiB.
 fn writer_within(channel: &str, within: Exhaustion) {
     let writer = open_writer(channel, slots(64));
-    writer.set_caps(Caps::fixed_size("small", 64 * KIB));
+    writer.set_caps(Caps::fixed_size("small", 64 * KIB)).unwrap();
     assert!(publish_sized(&writer, 1, 64 * KIB));
     let service = Service::of(&writer);
     let mut reader = open_reader(channel, ReaderOptions::default());
@@ -91,16 +91,16 @@ fn writer_within(channel: &str, within: Exhaustion) {
             assert!(publish_sized(&writer, value, 64 * KIB));
             check(&next(&mut reader, &mut copy), &copy, value);
         }
-        writer.set_caps(Caps::fixed_size("large", MIB));
+        writer.set_caps(Caps::fixed_size("large", MIB)).unwrap();
         for _ in 0..3 {
             assert_system_error(writer.claim(MIB), what);
         }
         // The service checks the names once a second, so this sleep contains at least one check.
         std::thread::sleep(Duration::from_millis(1100));
-        writer.set_caps(Caps::fixed_size("small", 64 * KIB));
+        writer.set_caps(Caps::fixed_size("small", 64 * KIB)).unwrap();
         assert!(publish_sized(&writer, 20, 64 * KIB));
     });
-    writer.set_caps(Caps::fixed_size("large", MIB));
+    writer.set_caps(Caps::fixed_size("large", MIB)).unwrap();
     assert!(publish_sized(&writer, 21, MIB));
     check(&next(&mut reader, &mut copy), &copy, 20);
     check(&next(&mut reader, &mut copy), &copy, 21);
@@ -150,7 +150,7 @@ fn reader_without_files_or_addresses_reports_and_attaches_later() {
     for role in ["limits/reader without files", "limits/reader without addresses"] {
         let channel = Channel::new();
         let writer = channel.writer(slots(64));
-        writer.set_caps(Caps::fixed_size("large", MIB));
+        writer.set_caps(Caps::fixed_size("large", MIB)).unwrap();
         assert!(publish_sized(&writer, 7, MIB));
         wait_done(role::start(role, &[channel.as_str()]));
         assert!(publish(&writer, 8));

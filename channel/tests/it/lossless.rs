@@ -102,7 +102,7 @@ fn no_reader_misses_a_frame_of_lossless_writer() {
                     200..350 => ("larger", 3 * SIZE),
                     350.. => ("smaller", 100),
                 };
-                writer.set_caps(Caps::fixed_size(caps, size));
+                writer.set_caps(Caps::fixed_size(caps, size)).unwrap();
                 if value == 5
                     && let Some(mut victim) = victim.take()
                 {
@@ -291,7 +291,7 @@ fn lossless_writer_ignores_new_owner_of_dead_followers_entry() {
     let mut victim = role::start("lossless/reader of one", &[channel.as_str()]);
     victim.expect("took one");
     victim.stop();
-    writer.set_caps(Caps::fixed_size("another", SIZE));
+    writer.set_caps(Caps::fixed_size("another", SIZE)).unwrap();
     let mut slot = writer.upstream().claim(SIZE).unwrap().unwrap();
     slot.as_mut().fill(2);
     victim.kill();

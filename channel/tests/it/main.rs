@@ -5,6 +5,7 @@
 //! A module that needs other processes has a table `ROLES` of the functions that run in those processes.
 #![allow(clippy::undocumented_unsafe_blocks)] // most unsafe blocks are plain calls of the C library
 
+mod caps_texts;
 mod containers;
 mod end_of_stream;
 mod events;

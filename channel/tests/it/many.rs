@@ -333,10 +333,12 @@ fn stream_of_4k() {
     let time = seconds_from("RSSHM_SOAK_SECONDS", 3.0);
     let channel = Channel::new();
     let writer = channel.writer(WriterOptions::default());
-    writer.set_caps(Caps::fixed_size(
-        "video/x-raw,format=NV12,width=3840,height=2160,framerate=60/1",
-        SIZE_4K,
-    ));
+    writer
+        .set_caps(Caps::fixed_size(
+            "video/x-raw,format=NV12,width=3840,height=2160,framerate=60/1",
+            SIZE_4K,
+        ))
+        .unwrap();
     assert!(draw(&writer, 0));
     let service = Service::of(&writer);
     let mut readers: Vec<Process> = (0..4)

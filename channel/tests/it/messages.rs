@@ -188,7 +188,7 @@ fn reader_sends_messages_in_the_next_segment() {
     let (mut reader, handle) = attach(&channel);
     send(&handle, &["a", "b", "c"]);
     assert_eq!(receive(&writer), ["a", "b", "c"]);
-    writer.set_caps(Caps::fixed_size("new", SIZE));
+    writer.set_caps(Caps::fixed_size("new", SIZE)).unwrap();
     assert!(publish(&writer, 2));
     assert!(!handle.send_message(b"never read"));
     assert_eq!(drain(&mut reader, ReadLimits::default()), ["2"]);

@@ -537,7 +537,7 @@ fn reader_joining_at_corrupted_head_recovers() {
         for caps in [Caps::fixed_size("raw", SIZE), Caps::variable_size("compressed")] {
             let channel = Channel::new();
             let writer = channel.writer(slots(6).lossless(lossless));
-            writer.set_caps(caps);
+            writer.set_caps(caps).unwrap();
             assert!(publish_compressed(&writer, 1, false));
             let peer = RawPeer::open(&channel);
             for (value, head) in [(2, u64::MAX), (3, 1 << 60), (4, u64::MAX - 1)] {

@@ -199,7 +199,7 @@ fn writer_notices_new_entry_owner_in_new_segment() {
     };
     assert_eq!(writer.service().unwrap().reader_count, 1);
     first.kill();
-    writer.set_caps(Caps::fixed_size("new", SIZE));
+    writer.set_caps(Caps::fixed_size("new", SIZE)).unwrap();
     assert!(publish(&writer, 2));
     let mut second = channel.reader();
     next(&mut second, &mut Vec::new());

@@ -95,7 +95,9 @@ fn publish_small(writer: &Writer, value: u64, size: usize, is_delta: bool) {
 /// A writer of small frames.
 fn small(channel: &Channel, options: WriterOptions) -> Arc<Writer> {
     let writer = channel.writer(options);
-    writer.set_caps(Caps::variable_size("video/mpegts,systemstream=true,packetsize=188"));
+    writer
+        .set_caps(Caps::variable_size("video/mpegts,systemstream=true,packetsize=188"))
+        .unwrap();
     writer
 }
 

@@ -49,7 +49,7 @@ fn publishing_goes_on_while_service_commits_slots() {
     let channel = Channel::new();
     let writer = channel.writer(slots(12));
     let size = 8 << 20;
-    writer.set_caps(Caps::fixed_size("large", size));
+    writer.set_caps(Caps::fixed_size("large", size)).unwrap();
     let publish_empty = |value| {
         let slot = writer
             .claim(size)
@@ -204,7 +204,7 @@ fn part_of_a_slot_is_published_in_place() {
 fn frames_may_be_empty() {
     let channel = Channel::new();
     let writer = channel.writer(WriterOptions::default());
-    writer.set_caps(Caps::fixed_size("application/x-nothing", 0));
+    writer.set_caps(Caps::fixed_size("application/x-nothing", 0)).unwrap();
     let _service = Service::of(&writer);
     let (mut reader, mut copy) = (channel.reader(), vec![1; 5]);
     for value in 1..=10 {
@@ -218,9 +218,11 @@ fn writer_needs_caps_of_legal_size_first() {
     let channel = Channel::new();
     let writer = Writer::open(channel.0.clone(), WriterOptions::default()).unwrap();
     assert!(matches!(writer.claim(1), Err(Error::Option { .. })));
-    writer.set_caps(Caps::fixed_size("x".repeat(65 * 1024), 1));
-    assert!(matches!(writer.claim(1), Err(Error::TooLarge { .. })));
-    writer.set_caps(Caps::fixed_size("x".repeat(64 * 1024), 1));
+    let caps_of_size = |size: usize| Caps::fixed_size(format!("a/b,c={}", "x".repeat(size - 6)), 1);
+    let too_large = writer.set_caps(caps_of_size(64 * 1024 + 1));
+    assert!(matches!(too_large, Err(Error::TooLarge { .. })), "{too_large:?}");
+    assert!(matches!(writer.claim(1), Err(Error::Option { .. })));
+    writer.set_caps(caps_of_size(64 * 1024)).unwrap();
     assert!(publish(&writer, 1));
     let too_large = writer.claim(usize::MAX);
     assert!(matches!(too_large, Err(Error::TooLarge { .. })), "{too_large:?}");

@@ -168,7 +168,7 @@ fn too_small(size: &str) {
     mount(size);
     let channel = Channel::new();
     let writer = Writer::open(channel.0.clone(), WriterOptions::default()).unwrap();
-    writer.set_caps(Caps::fixed_size("large", 500 * KIB));
+    writer.set_caps(Caps::fixed_size("large", 500 * KIB)).unwrap();
     for _ in 0..3 {
         match writer.claim(500 * KIB) {
             Err(
@@ -191,7 +191,7 @@ fn too_small(size: &str) {
         assert_eq!(names(), [format!("sem.{}", channel.as_str())]);
     }
     // A smaller segment fits.
-    writer.set_caps(Caps::fixed_size("small", 50 * KIB));
+    writer.set_caps(Caps::fixed_size("small", 50 * KIB)).unwrap();
     assert!(publish_sized(&writer, 1, 50 * KIB));
     drop(writer);
     assert!(names().is_empty());
@@ -265,7 +265,7 @@ fn recovery(size: &str) {
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     check(&next(&mut reader, &mut copy), &copy, 1);
     fill_up(FILLER);
-    writer.set_caps(Caps::fixed_size("large", 100 * KIB));
+    writer.set_caps(Caps::fixed_size("large", 100 * KIB)).unwrap();
     for _ in 0..2 {
         let refused = writer.claim(100 * KIB);
         assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
@@ -286,7 +286,7 @@ fn recovery(size: &str) {
     }
     // A writer that could not create its next segment also removes its files when it ends.
     fill_up(FILLER);
-    writer.set_caps(Caps::fixed_size("larger", 200 * KIB));
+    writer.set_caps(Caps::fixed_size("larger", 200 * KIB)).unwrap();
     assert!(writer.claim(200 * KIB).is_err());
     drop((service, writer));
     assert_eq!(names(), ["filler"]);
@@ -303,13 +303,13 @@ fn release(size: &str) {
     mount(size);
     let channel = Channel::new();
     let writer = channel.writer(slots(4));
-    writer.set_caps(Caps::fixed_size("one", 150 * KIB));
+    writer.set_caps(Caps::fixed_size("one", 150 * KIB)).unwrap();
     assert!(publish_sized(&writer, 1, 150 * KIB));
     let service = Service::of(&writer);
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     check(&next(&mut reader, &mut copy), &copy, 1);
     for (value, caps) in (2..20).zip(["two", "three"].into_iter().cycle()) {
-        writer.set_caps(Caps::fixed_size(caps, 150 * KIB));
+        writer.set_caps(Caps::fixed_size(caps, 150 * KIB)).unwrap();
         assert!(publish_sized(&writer, value, 150 * KIB));
         let frame = next(&mut reader, &mut copy);
         check(&frame, &copy, value);
@@ -334,7 +334,7 @@ fn held_frame(size: &str) {
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     let held = next_in_place(&writer, &mut reader, &mut copy);
     fill_up(FILLER);
-    writer.set_caps(Caps::fixed_size("large", 400 * KIB));
+    writer.set_caps(Caps::fixed_size("large", 400 * KIB)).unwrap();
     assert!(matches!(writer.claim(400 * KIB), Err(Error::NoSpace { .. })));
     std::thread::sleep(Duration::from_millis(1300));
     check_bytes(&held, &[]);
@@ -351,7 +351,9 @@ fn fits_32_mib(size: &str) {
     let frame_size = 1920 * 1080 * 3 / 2;
     let channel = Channel::new();
     let writer = channel.writer(WriterOptions::default());
-    writer.set_caps(Caps::fixed_size("video/x-raw,format=NV12", frame_size));
+    writer
+        .set_caps(Caps::fixed_size("video/x-raw,format=NV12", frame_size))
+        .unwrap();
     assert!(publish_sized(&writer, 1, frame_size));
     let _service = Service::of(&writer);
     let mut readers = [channel.reader(), channel.reader()];
@@ -409,8 +411,8 @@ fn filled_up(size: &str) {
     let frame_size = size / 6 / 4096 * 4096;
     let channel = Channel::new();
     let writer = channel.writer(WriterOptions::default());
-    let caps = Caps::fixed_size("a sixth", frame_size);
-    writer.set_caps(caps.clone());
+    let caps = Caps::fixed_size("sixth", frame_size);
+    writer.set_caps(caps.clone()).unwrap();
     assert!(publish_sized(&writer, 1, frame_size));
     let service = Service::of(&writer);
     let mut readers = ["space/in-place reader", "space/copying reader", "space/observer"].map(|role| {
@@ -429,7 +431,7 @@ fn filled_up(size: &str) {
     stream(20..60);
     let slots = writer.stats().slots;
     // Each attempt to create a segment that does not fit causes an error, which names the sizes.
-    writer.set_caps(Caps::fixed_size("half", size / 2));
+    writer.set_caps(Caps::fixed_size("half", size / 2)).unwrap();
     for _ in 0..2 {
         let refused = writer.claim(size / 2).expect_err("there is no room");
         assert!(matches!(refused, Error::NoSpace { .. }), "{refused}");
@@ -438,7 +440,7 @@ fn filled_up(size: &str) {
         println!("{size} bytes, {slots} slots: {refused}");
     }
     std::fs::remove_file(FILLER).unwrap();
-    writer.set_caps(caps);
+    writer.set_caps(caps).unwrap();
     stream(60..90);
     std::thread::sleep(Duration::from_millis(500));
     for reader in &mut readers {

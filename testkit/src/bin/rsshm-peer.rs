@@ -5,6 +5,7 @@
 use std::{
     error::Error,
     io::{Read, Write},
+    process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -25,9 +26,19 @@ const SERVICE_INTERVAL: Duration = Duration::from_millis(250);
 
 type Outcome = Result<(), Box<dyn Error>>;
 
-fn main() -> Outcome {
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[&str]) -> Outcome {
     match arguments[..] {
         ["write", name, caps, ref options @ ..] => write(name, caps, options),
         ["read", name, ref options @ ..] => read(name, options.contains(&"observe")),
@@ -70,7 +81,7 @@ fn write(name: &str, caps: &str, options: &[&str]) -> Outcome {
                 Caps::variable_size(caps)
             } else {
                 Caps::fixed_size(caps, frame.len())
-            });
+            })?;
             if lossless {
                 writer.wait_for_reader(frame.len(), || true)?;
             }
@@ -122,7 +133,7 @@ fn read(name: &str, read_only: bool) -> Outcome {
 fn flood(name: &str, size: usize, seconds: f64) -> Outcome {
     let (writer, service) = open(name, WriterOptions::default())?;
     let caps = format!("video/x-raw,format=GRAY8,width={size},height=1,framerate=0/1");
-    writer.set_caps(Caps::fixed_size(caps, size));
+    writer.set_caps(Caps::fixed_size(caps, size))?;
     let until = Instant::now() + Duration::from_secs_f64(seconds);
     let mut count = 0_u64;
     while Instant::now() < until {

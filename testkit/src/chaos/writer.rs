@@ -157,7 +157,9 @@ impl WriterPlayer {
             self.tag.caps += 1;
             self.size = None;
             let caps = format!("application/x-chaos,chaos=(string){}", self.tag.caps_id());
-            self.writer.set_caps(Caps::variable_size(caps));
+            self.writer
+                .set_caps(Caps::variable_size(caps))
+                .expect("the caps are fixed");
         } else {
             self.set_fixed_size();
         }
@@ -174,7 +176,9 @@ impl WriterPlayer {
             0
         };
         let caps = self.tag.caps_string(size, filler as usize);
-        self.writer.set_caps(Caps::fixed_size(caps, size));
+        self.writer
+            .set_caps(Caps::fixed_size(caps, size))
+            .expect("the caps are fixed");
         size
     }
 

@@ -52,7 +52,7 @@ impl ChannelExt for Channel {
 
     fn writer(&self, options: WriterOptions) -> Arc<Writer> {
         let writer = Writer::open(self.0.clone(), options).unwrap();
-        writer.set_caps(Caps::fixed_size(CAPS, SIZE));
+        writer.set_caps(Caps::fixed_size(CAPS, SIZE)).unwrap();
         Arc::new(writer)
     }
 }
@@ -60,7 +60,7 @@ impl ChannelExt for Channel {
 /// Opens a writer of the channel `name` with [`CAPS`], in the process of a role.
 pub fn open_writer(name: &str, options: WriterOptions) -> Arc<Writer> {
     let writer = try_open_writer(name, options).unwrap();
-    writer.set_caps(Caps::fixed_size(CAPS, SIZE));
+    writer.set_caps(Caps::fixed_size(CAPS, SIZE)).unwrap();
     Arc::new(writer)
 }
 
