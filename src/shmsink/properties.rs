@@ -198,17 +198,20 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          * - `events-left-out`: tags and events that the channel could not carry
          * - `slots`: slots that have memory
          * - `slots-in-use`: slots that hold a frame or are being drawn into
+         * - `max-slots`: slots that the channel may have; with an automatic number, as many as memory allows
          * - `bytes`: size of the segment's file
          * - `semaphore-timeouts`: the number of publishes that went on without the semaphore, because another process
          *   held it too long
          * - `readers-evicted`: readers whose pins no longer count, because they exceeded their quota
+         * - `space-limit`, `space-total`, `space-free`: what limits the memory for slots, such as `/dev/shm` or the memory
+         *   limit of a control group; this limit in bytes; and how many bytes it leaves for further slots
          *
          * Since: 0.1
          */
         element::channel_stats_property(
             "Counters: frames-published, frames-in-place, frames-copied (copied-foreign, copied-repeated, copied-no-slot), \
-             frames-dropped, metas-left-out, events-left-out, slots, slots-in-use, bytes, semaphore-timeouts, \
-             readers-evicted",
+             frames-dropped, metas-left-out, events-left-out, slots, slots-in-use, max-slots, bytes, \
+             semaphore-timeouts, readers-evicted, space-limit, space-total, space-free",
         ),
     ]
 });

@@ -2,14 +2,20 @@
 
 //! The data that all steps of a writer share: the writer's name, options, state and locks.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
 
 use super::{options::WriterOptions, state::State};
 use crate::{
     ChannelName, Error,
     segment::wait::Waiter,
-    sys::{fork::ForkGuard, sync},
+    sys::{fork::ForkGuard, space::Space, sync},
 };
+
+/// How old a result of [`Inner::space`] may be.
+const SPACE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The data of a writer. Its locks are taken in this order: [`begin_replacing`](Self::begin_replacing), the semaphore
 /// in [`with_semaphore`](Self::with_semaphore), [`lock`](Self::lock).
@@ -22,6 +28,8 @@ pub(super) struct Inner {
     service: Waiter,
     replacing: Mutex<()>,
     state: Mutex<State>,
+    /// The result of the last [`space`](Self::space), and its time.
+    space: Mutex<Option<(Instant, Space)>>,
 }
 
 impl Inner {
@@ -34,6 +42,7 @@ impl Inner {
             service: Waiter::default(),
             replacing: Mutex::default(),
             state: Mutex::new(state),
+            space: Mutex::default(),
         }
     }
 
@@ -81,6 +90,16 @@ impl Inner {
         // The state is already unlocked here, before the semaphore is released.
         drop(semaphore);
         result
+    }
+
+    /// What the tightest limit of memory leaves. The limits are read at most once in [`SPACE_INTERVAL`], because a
+    /// program may ask for each frame.
+    pub(super) fn space(&self) -> Space {
+        let mut cached = sync::lock(&self.space);
+        match &*cached {
+            Some((at, space)) if at.elapsed() < SPACE_INTERVAL => space.clone(),
+            _ => cached.insert((Instant::now(), Space::now())).1.clone(),
+        }
     }
 
     /// The error for a frame that cannot be published.

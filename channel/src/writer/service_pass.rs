@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{claim, inner::Inner, restore, service::ServiceReport, state::State};
+use super::{claim, inner::Inner, restore, service::ServiceReport, shortage::Shortage, state::State};
 use crate::Error;
 
 /// Repairs damage by other programs, looks for readers that came or went, and gives each reader its quota.
@@ -60,7 +60,12 @@ fn poll_readers(state: &mut State, report: &mut ServiceReport) -> u32 {
 fn finish(state: &mut State, lossless: bool, report: &mut ServiceReport) {
     let head = state.sequence.head();
     if let Some(slots) = state.chain.current_mut() {
-        state.readers.update_quotas(slots, head, report);
+        let are_readers_short = state.readers.update_quotas(slots, head, report);
+        report.shortage = state.shortage.take(are_readers_short).map(|space| Shortage {
+            slots: slots.committed(),
+            slot_size: slots.segment().header().slot_size,
+            space,
+        });
     }
     state.stats.evicted += report.evicted.len() as u64;
     state.chain.release_old(lossless);
