@@ -73,7 +73,10 @@ impl Counters {
             .field("slots-in-use", writer.slots_in_use)
             .field("max-slots", writer.max_slots)
             .field("bytes", writer.bytes)
-            .field("space-limit", space.map_or_else(String::new, |space| space.limit.to_string()))
+            .field(
+                "space-limit",
+                space.map_or_else(String::new, |space| space.limit.to_string()),
+            )
             .field("space-total", space.map_or(0, |space| space.total))
             .field("space-free", space.map_or(0, |space| space.free))
             .field("semaphore-timeouts", writer.semaphore_timeouts)

@@ -9,6 +9,7 @@
 //! The feature `gst` adds two modules. `gst` has pipelines, sources and checks of frames. `chaos` is the code of the
 //! program `rsshm-chaos`.
 
+pub mod cgroup;
 pub mod channel;
 #[cfg(feature = "gst")]
 pub mod chaos;
@@ -23,6 +24,7 @@ pub mod shm;
 pub mod skip;
 pub mod wait;
 
+pub use cgroup::Cgroup;
 pub use channel::Channel;
 #[doc(hidden)]
 pub use ctor;

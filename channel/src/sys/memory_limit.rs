@@ -70,7 +70,9 @@ fn tightest_of(read: impl Fn(&str) -> Option<String>) -> Option<MemoryLimit> {
 fn machine(meminfo: &str) -> Option<MemoryLimit> {
     // A line has the form "MemTotal:       24731876 kB".
     let bytes = |name: &str| {
-        let value = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        let value = meminfo
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
         value.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
     };
     let unused = bytes("MemAvailable")?.saturating_add(bytes("SwapFree").unwrap_or(0));
@@ -123,10 +125,14 @@ impl Group {
                 // The value "max" of version 2 is not a number.
                 let total = number(limit).filter(|total| *total < UNLIMITED)?;
                 let used = number(usage)?;
-                let reclaimable =
-                    *reclaimable.get_or_insert_with(|| read("memory.stat").map_or(0, |stat| reclaimable_in(&stat, stat_prefix)));
+                let reclaimable = *reclaimable
+                    .get_or_insert_with(|| read("memory.stat").map_or(0, |stat| reclaimable_in(&stat, stat_prefix)));
                 let unused = total.saturating_sub(used.saturating_sub(reclaimable));
-                Some(MemoryLimit::new(Some(format!("{}/{limit}", self.directory)), total, unused))
+                Some(MemoryLimit::new(
+                    Some(format!("{}/{limit}", self.directory)),
+                    total,
+                    unused,
+                ))
             })
             .collect()
     }
@@ -225,7 +231,9 @@ impl Mount {
 fn unescape(text: &str) -> String {
     [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
         .into_iter()
-        .fold(text.to_owned(), |text, (escape, character)| text.replace(escape, character))
+        .fold(text.to_owned(), |text, (escape, character)| {
+            text.replace(escape, character)
+        })
 }
 
 /// The names of the groups from the group `root` down to the group `path`; `None` if `path` is not below `root`.

@@ -33,7 +33,11 @@ pub struct Shortage {
 
 impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { slots, slot_size, space } = self;
+        let Self {
+            slots,
+            slot_size,
+            space,
+        } = self;
         write!(
             f,
             "there are only {slots} slots of {slot_size} bytes, because of {} of {} bytes; readers that hold more frames \

@@ -17,6 +17,7 @@ mod keyframes;
 mod limits;
 mod lossless;
 mod many;
+mod memory_limits;
 mod messages;
 mod metadata;
 mod observers;
@@ -45,6 +46,7 @@ rsshm_testkit::roles!(
     limits::ROLES,
     lossless::ROLES,
     many::ROLES,
+    memory_limits::ROLES,
     messages::ROLES,
     perms::ROLES,
     reader_table::ROLES,
