@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The memory limits of this process: those of its control groups (cgroups(7)), and the memory of the machine.
+//! The memory limits of this process's control groups (cgroups(7)).
 //!
 //! The pages of a file in /dev/shm count as memory of the control group whose process touches them first, whatever
 //! group mounted /dev/shm. If a group is at its limit, the kernel does not refuse a page. It kills a process of the
@@ -10,8 +10,7 @@
 //! cannot see do not count. In a container, those are the limits above the container's own group, and all limits if
 //! the container has no /sys/fs/cgroup.
 //!
-//! Swap does not count as free, because a frame in swap is too slow to be of use. If the machine's memory is the
-//! limit, its free swap counts, because then only the least used memory of all programs moves to swap.
+//! Swap does not count as free, because a frame in swap is too slow to be of use.
 
 use std::{collections::HashMap, fs};
 
@@ -23,13 +22,11 @@ const MAX_RESERVED: u64 = 64 << 20;
 /// A limit of version 1 that is at least this large means that there is no limit.
 const UNLIMITED: u64 = 1 << 62;
 
-const MACHINE: &str = "/proc/meminfo";
-
 /// A memory limit, and what it leaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MemoryLimit {
-    /// The file that contains the limit; `None` if the limit is the memory of the machine.
-    pub(crate) file: Option<String>,
+    /// The file that contains the limit.
+    pub(crate) file: String,
     /// The limit in bytes.
     pub(crate) total: u64,
     /// How many bytes a writer may still commit. This is less than the limit leaves, because a part is reserved.
@@ -37,7 +34,7 @@ pub(crate) struct MemoryLimit {
 }
 
 impl MemoryLimit {
-    fn new(file: Option<String>, total: u64, unused: u64) -> Self {
+    fn new(file: String, total: u64, unused: u64) -> Self {
         let reserved = (total / RESERVED_PART).min(MAX_RESERVED);
         Self {
             file,
@@ -55,28 +52,10 @@ pub(crate) fn tightest() -> Option<MemoryLimit> {
 
 /// The tightest limit, in files that `read` reads.
 fn tightest_of(read: impl Fn(&str) -> Option<String>) -> Option<MemoryLimit> {
-    let groups = match (read("/proc/self/cgroup"), read("/proc/self/mountinfo")) {
-        (Some(cgroup), Some(mountinfo)) => groups(&cgroup, &mountinfo),
-        _ => Vec::new(),
-    };
-    groups
+    groups(&read("/proc/self/cgroup")?, &read("/proc/self/mountinfo")?)
         .iter()
         .flat_map(|group| group.limits(&read))
-        .chain(read(MACHINE).and_then(|meminfo| machine(&meminfo)))
         .min_by_key(|limit| limit.free)
-}
-
-/// The limit by the machine's memory. `meminfo` is the text of /proc/meminfo.
-fn machine(meminfo: &str) -> Option<MemoryLimit> {
-    // A line has the form "MemTotal:       24731876 kB".
-    let bytes = |name: &str| {
-        let value = meminfo
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-        value.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
-    };
-    let unused = bytes("MemAvailable")?.saturating_add(bytes("SwapFree").unwrap_or(0));
-    Some(MemoryLimit::new(None, bytes("MemTotal")?, unused))
 }
 
 /// The version of the interface of control groups.
@@ -128,11 +107,7 @@ impl Group {
                 let reclaimable = *reclaimable
                     .get_or_insert_with(|| read("memory.stat").map_or(0, |stat| reclaimable_in(&stat, stat_prefix)));
                 let unused = total.saturating_sub(used.saturating_sub(reclaimable));
-                Some(MemoryLimit::new(
-                    Some(format!("{}/{limit}", self.directory)),
-                    total,
-                    unused,
-                ))
+                Some(MemoryLimit::new(format!("{}/{limit}", self.directory), total, unused))
             })
             .collect()
     }
@@ -253,5 +228,221 @@ fn names_below<'a>(path: &'a str, root: &'a str) -> Option<Vec<&'a str>> {
             let ups = path.iter().take_while(|name| **name == "..").count();
             (is_above(&root) && ups < root.len()).then(Vec::new)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// The tightest limit on a system with these files.
+    fn tightest_with(files: &[(&str, &str)]) -> Option<MemoryLimit> {
+        tightest_of(|path| {
+            let (_, text) = files.iter().find(|(name, _)| *name == path)?;
+            Some((*text).to_owned())
+        })
+    }
+
+    /// The directories of all groups.
+    fn directories(cgroup: &str, mountinfo: &str) -> Vec<String> {
+        groups(cgroup, mountinfo)
+            .into_iter()
+            .map(|group| group.directory)
+            .collect()
+    }
+
+    /// Version 2 under systemd.
+    const MOUNT_V2: &str = "\
+24 30 0:22 / /sys rw,nosuid,nodev,noexec,relatime shared:7 - sysfs sysfs rw
+28 24 0:25 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot
+29 24 0:26 / /sys/fs/pstore rw,nosuid,nodev,noexec,relatime shared:10 - pstore pstore rw
+";
+    /// Version 1, with an unused version 2 beside it.
+    const MOUNTS_V1: &str = "\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+";
+    const CGROUP_V1: &str = "9:name=systemd:/\n4:memory:/system/camera\n1:cpu:/\n0::/\n";
+
+    #[test]
+    fn all_ancestors_of_version_2_count() {
+        let cgroup = "0::/system.slice/camera.service\n";
+        let slice = "/sys/fs/cgroup/system.slice";
+        assert_eq!(
+            directories(cgroup, MOUNT_V2),
+            ["/sys/fs/cgroup", slice, &format!("{slice}/camera.service")]
+        );
+        let limit = |max: &str, high: &str, slice_max: &str| {
+            tightest_with(&[
+                ("/proc/self/cgroup", cgroup),
+                ("/proc/self/mountinfo", MOUNT_V2),
+                ("/sys/fs/cgroup/system.slice/memory.max", slice_max),
+                ("/sys/fs/cgroup/system.slice/memory.high", "max\n"),
+                ("/sys/fs/cgroup/system.slice/memory.current", "104857600\n"),
+                ("/sys/fs/cgroup/system.slice/camera.service/memory.max", max),
+                ("/sys/fs/cgroup/system.slice/camera.service/memory.high", high),
+                (
+                    "/sys/fs/cgroup/system.slice/camera.service/memory.current",
+                    "10485760\n",
+                ),
+                (
+                    "/sys/fs/cgroup/system.slice/camera.service/memory.stat",
+                    "anon 4194304\nfile 6291456\nfile_dirty 1048576\ninactive_file 4194304\nactive_file 2097152\n",
+                ),
+            ])
+        };
+        assert_eq!(limit("max\n", "max\n", "max\n"), None);
+        let camera = format!("{slice}/camera.service");
+        let max = limit("83886080\n", "max\n", "max\n").unwrap();
+        assert_eq!(max.file, format!("{camera}/memory.max"));
+        assert_eq!(max.total, 80 * MIB);
+        // Of the ten MiB in use, four can be taken back. A tenth, an eighth of the limit, is reserved.
+        assert_eq!(max.free, (80 - 10 + 4 - 10) * MIB);
+        let high = limit("83886080\n", "41943040\n", "max\n").unwrap();
+        assert_eq!((high.file, high.total), (format!("{camera}/memory.high"), 40 * MIB));
+        let above = limit("83886080\n", "41943040\n", "134217728\n").unwrap();
+        assert_eq!(
+            (above.file, above.free),
+            (format!("{slice}/memory.max"), (128 - 100 - 16) * MIB)
+        );
+        // The group uses more than a limit that was lowered.
+        assert_eq!(limit("83886080\n", "1048576\n", "max\n").unwrap().free, 0);
+    }
+
+    #[test]
+    fn all_ancestors_of_version_1_count() {
+        let memory = "/sys/fs/cgroup/memory";
+        // The groups of version 2 have no files for memory here.
+        assert_eq!(
+            directories(CGROUP_V1, MOUNTS_V1),
+            [
+                memory,
+                &format!("{memory}/system"),
+                &format!("{memory}/system/camera"),
+                "/sys/fs/cgroup/unified"
+            ]
+        );
+        let limit =
+            |hierarchy: &str, memsw: &str| {
+                tightest_with(&[
+                ("/proc/self/cgroup", CGROUP_V1),
+                ("/proc/self/mountinfo", MOUNTS_V1),
+                ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
+                ("/sys/fs/cgroup/memory/memory.usage_in_bytes", "22580195328\n"),
+                ("/sys/fs/cgroup/memory/system/memory.use_hierarchy", hierarchy),
+                ("/sys/fs/cgroup/memory/system/memory.limit_in_bytes", "33554432\n"),
+                ("/sys/fs/cgroup/memory/system/memory.usage_in_bytes", "16777216\n"),
+                ("/sys/fs/cgroup/memory/system/camera/memory.use_hierarchy", "0\n"),
+                ("/sys/fs/cgroup/memory/system/camera/memory.limit_in_bytes", "67108864\n"),
+                ("/sys/fs/cgroup/memory/system/camera/memory.usage_in_bytes", "16777216\n"),
+                ("/sys/fs/cgroup/memory/system/camera/memory.memsw.limit_in_bytes", memsw),
+                ("/sys/fs/cgroup/memory/system/camera/memory.memsw.usage_in_bytes", "67108864\n"),
+                (
+                    "/sys/fs/cgroup/memory/system/camera/memory.stat",
+                    "inactive_file 1048576\ntotal_inactive_file 4194304\ntotal_active_file 2097152\ntotal_dirty 0\n",
+                ),
+            ])
+            .unwrap()
+            };
+        let above = limit("1\n", "9223372036854771712\n");
+        assert_eq!(above.file, format!("{memory}/system/memory.limit_in_bytes"));
+        assert_eq!(above.free, (32 - 16 - 4) * MIB);
+        let own = limit("0\n", "9223372036854771712\n");
+        assert_eq!(own.file, format!("{memory}/system/camera/memory.limit_in_bytes"));
+        assert_eq!(own.free, (64 - 16 + 5 - 8) * MIB);
+        let with_swap = limit("0\n", "75497472\n");
+        assert_eq!(
+            with_swap.file,
+            format!("{memory}/system/camera/memory.memsw.limit_in_bytes")
+        );
+        assert_eq!(with_swap.free, (72 - 64 + 5 - 9) * MIB);
+    }
+
+    #[test]
+    fn groups_of_containers_are_found() {
+        // Version 2 with a namespace, as in Docker and Kubernetes.
+        let mount = "1524 1520 0:29 / /sys/fs/cgroup ro,nosuid,nodev,noexec,relatime - cgroup2 cgroup rw,nsdelegate\n";
+        assert_eq!(directories("0::/\n", mount), ["/sys/fs/cgroup"]);
+        // Version 1 without a namespace: the mount shows the container's group alone.
+        let id = "/docker/57c8e0ab";
+        let mount = format!("711 705 0:31 {id} /sys/fs/cgroup/memory ro,nosuid - cgroup cgroup rw,memory\n");
+        assert_eq!(
+            directories(&format!("11:memory:{id}\n"), &mount),
+            ["/sys/fs/cgroup/memory"]
+        );
+        assert_eq!(
+            directories(&format!("11:hugetlb,memory:{id}/inner\n"), &mount),
+            ["/sys/fs/cgroup/memory", "/sys/fs/cgroup/memory/inner"]
+        );
+        // A group with a similar name, and a group elsewhere.
+        assert_eq!(directories(&format!("11:memory:{id}9\n"), &mount), [""; 0]);
+        assert_eq!(directories("11:memory:/\n", &mount), [""; 0]);
+        // No mount, as in many sandboxes.
+        assert_eq!(
+            directories("0::/user.slice\n", "23 30 0:21 / /proc rw - proc proc rw\n"),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn groups_outside_namespace_count_as_far_as_they_are_known() {
+        // A namespace whose mount was made outside it: the names of the groups in between are unknown.
+        let mount = |root: &str| format!("52 48 0:32 {root} /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n");
+        assert_eq!(directories("4:memory:/\n", &mount("/../..")), ["/sys/fs/cgroup/memory"]);
+        assert_eq!(
+            directories("4:memory:/../x/y\n", &mount("/..")),
+            [
+                "/sys/fs/cgroup/memory",
+                "/sys/fs/cgroup/memory/x",
+                "/sys/fs/cgroup/memory/x/y"
+            ]
+        );
+        assert_eq!(
+            directories("4:memory:/../x\n", &mount("/../..")),
+            ["/sys/fs/cgroup/memory"]
+        );
+        assert_eq!(directories("4:memory:/../x\n", &mount("/")), [""; 0]);
+        assert_eq!(directories("4:memory:/../..\n", &mount("/..")), [""; 0]);
+    }
+
+    #[test]
+    fn unusual_texts_are_read() {
+        let mount = "52 48 0:32 / /a\\040b\\134 rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(directories("0::/x:y (deleted)\n", mount), ["/a b\\", "/a b\\/x:y"]);
+        for text in [
+            "",
+            "\n",
+            "0",
+            "0:",
+            "0:::::",
+            "no numbers",
+            " - ",
+            "1 2 3 - cgroup2",
+            "1 2 3 4 5 - cgroup2 x",
+        ] {
+            groups(text, text);
+            assert_eq!(
+                tightest_with(&[("/proc/self/cgroup", text), ("/proc/self/mountinfo", text)]),
+                None
+            );
+        }
+        let garbage = |text: &'static str| {
+            tightest_with(&[
+                ("/proc/self/cgroup", "0::/\n"),
+                ("/proc/self/mountinfo", MOUNT_V2),
+                ("/sys/fs/cgroup/memory.max", text),
+                ("/sys/fs/cgroup/memory.current", text),
+                ("/sys/fs/cgroup/memory.stat", text),
+            ])
+        };
+        for text in ["", "max", "-1", "99999999999999999999", "1 2"] {
+            assert_eq!(garbage(text), None);
+        }
+        assert_eq!(garbage("1").unwrap().free, 0);
     }
 }

@@ -41,8 +41,6 @@ pub enum SpaceLimit {
     /// The memory limit of a control group (cgroups(7)) of this process. The value is the path of the file with the
     /// limit.
     ControlGroup(String),
-    /// The memory of the machine.
-    Machine,
     /// The largest file that this process may make (RLIMIT_FSIZE).
     FileSize,
 }
@@ -56,7 +54,6 @@ impl SpaceLimit {
                 "raise the limit (docker run --memory=..., MemoryHigh= and MemoryMax= of a systemd unit, \
                  resources.limits.memory of a Kubernetes container)"
             }
-            Self::Machine => "end other programs",
             Self::FileSize => "raise the limit (ulimit -f, or LimitFSIZE= of a systemd unit)",
         }
     }
@@ -67,7 +64,6 @@ impl fmt::Display for SpaceLimit {
         match self {
             Self::SharedMemory => write!(f, "/dev/shm"),
             Self::ControlGroup(file) => write!(f, "the memory limit {file}"),
-            Self::Machine => write!(f, "the memory of this machine"),
             Self::FileSize => write!(f, "the limit of the size of a file"),
         }
     }
@@ -114,7 +110,7 @@ impl Space {
     /// What the memory limits leave; `None` if they are unknown.
     fn in_memory() -> Option<Self> {
         memory_limit::tightest().map(|memory| Self {
-            limit: memory.file.map_or(SpaceLimit::Machine, SpaceLimit::ControlGroup),
+            limit: SpaceLimit::ControlGroup(memory.file),
             total: memory.total,
             free: memory.free,
         })
