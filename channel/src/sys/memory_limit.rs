@@ -47,7 +47,8 @@ impl MemoryLimit {
 /// The limit that leaves the least memory to this process. Everything is read again at each call, because limits
 /// change, and because processes move to other groups. `None` if no limit can be read.
 pub(crate) fn tightest() -> Option<MemoryLimit> {
-    tightest_of(|path| fs::read_to_string(path).ok())
+    // A directory whose name is not UTF-8 does not matter here, unless it is one of the groups'.
+    tightest_of(|path| Some(String::from_utf8_lossy(&fs::read(path).ok()?).into_owned()))
 }
 
 /// The tightest limit, in files that `read` reads.
