@@ -102,20 +102,29 @@ impl Cgroup {
         text.trim().parse().expect("a number")
     }
 
-    /// How often the group was at its limit and could not continue without a kill, or was slowed down.
+    /// The bytes of files on disks that the group keeps in memory.
+    #[track_caller]
+    pub fn page_cache(&self) -> u64 {
+        self.value("memory.stat", "inactive_file") + self.value("memory.stat", "active_file")
+    }
+
+    /// How often the kernel killed a process of the group, or slowed the group down.
     #[track_caller]
     pub fn kills(&self) -> u64 {
-        let name = if self.is_v2 {
+        let file = if self.is_v2 {
             "memory.events"
         } else {
             "memory.oom_control"
         };
-        let text = fs::read_to_string(self.directory.join(name)).expect("the events of a control group");
-        let count = |name: &str| -> u64 {
-            let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-            value.map_or(0, |value| value.parse().expect("a number"))
-        };
-        count("oom_kill") + count("high")
+        self.value(file, "oom_kill") + self.value(file, "high")
+    }
+
+    /// The value `name` in a file with one value a line; 0 if there is none.
+    #[track_caller]
+    fn value(&self, file: &str, name: &str) -> u64 {
+        let text = fs::read_to_string(self.directory.join(file)).expect("a file of a control group");
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().expect("a number"))
     }
 
     /// A command that runs the rest of its command line in this group.

@@ -19,6 +19,7 @@ mod on_time;
 mod permissions;
 mod pipelines;
 mod screen;
+mod small_cgroup;
 mod small_shm;
 mod start_order;
 mod stopping;
@@ -34,5 +35,6 @@ rsshm_testkit::roles!(
     faults::ROLES,
     metas::ROLES,
     permissions::ROLES,
+    small_cgroup::ROLES,
     small_shm::ROLES,
 );

@@ -461,11 +461,16 @@ fn restarted_writer_fits_beside_frames_of_former_one() {
 fn page_cache_counts_as_free() {
     let group = need_cgroup!(48);
     let channel = Channel::new();
-    let mut process = start(&group, "memory_limits/page cache", &[channel.as_str()]);
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.cache", channel.as_str()));
+    let _remove = RemoveOnDrop(path.clone());
+    let mut process = start(
+        &group,
+        "memory_limits/page cache",
+        &[channel.as_str(), path.to_str().unwrap()],
+    );
     process.expect("written");
-    println!("{} bytes in use", group.usage());
-    if group.usage() < 30 * MIB {
-        skip!("files of the temporary directory are not in the page cache of the control group");
+    if group.page_cache() < 30 * MIB {
+        skip!("the files of this project are not on a disk, or another control group keeps them in memory");
     }
     process.send("continue");
     process.expect("published");
@@ -473,10 +478,17 @@ fn page_cache_counts_as_free() {
     assert_eq!(group.kills(), 0);
 }
 
+struct RemoveOnDrop(PathBuf);
+
+impl Drop for RemoveOnDrop {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// Fills the control group with the pages of a file on a disk.
 fn page_cache(arguments: &[&str]) {
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.cache", arguments[0]));
-    let mut file = File::create(&path).unwrap();
+    let mut file = File::create(arguments[1]).unwrap();
     for _ in 0..40 {
         file.write_all(&vec![1; MIB as usize]).unwrap();
         file.sync_all().unwrap();
@@ -486,9 +498,7 @@ fn page_cache(arguments: &[&str]) {
     let size = 8 << 20;
     let writer = Writer::open(ChannelName::new(arguments[0]).unwrap(), WriterOptions::default()).unwrap();
     writer.set_caps(Caps::fixed_size("large", size));
-    let claimed = writer.claim(size);
-    std::fs::remove_file(path).unwrap();
-    let mut slot = claimed.unwrap().expect("a slot");
+    let mut slot = writer.claim(size).unwrap().expect("a slot");
     slot.as_mut().fill(7);
     writer.publish(&slot, descriptor(size, 7), &[]).unwrap();
     say("published");
