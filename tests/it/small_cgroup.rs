@@ -114,7 +114,7 @@ fn inside_group(arguments: &[&str]) {
 
 #[test]
 fn frame_too_large_for_group_is_error_that_names_limit() {
-    let group = need_cgroup!(40);
+    let group = need_cgroup!(32);
     let channel = Channel::new();
     let mut inner = command("gst-launch-1.0");
     let pipeline = format!("videotestsrc ! video/x-raw,{BGRX_1080P} ! rsshmsink name={channel}");
@@ -123,7 +123,7 @@ fn frame_too_large_for_group_is_error_that_names_limit() {
     let file = group.limit_file();
     for word in [
         file.to_str().unwrap(),
-        &(40 << 20).to_string(),
+        &(32 << 20).to_string(),
         "for 3 frames of 8294400 bytes",
         "raise the limit (docker run --memory",
     ] {

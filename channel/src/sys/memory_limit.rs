@@ -81,9 +81,7 @@ impl Group {
         let read = |name: &str| read(&format!("{}/{name}", self.directory));
         let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
         // Before Linux 5.11, a limit of version 1 counts for the groups below it only if this setting is 1.
-        if self.version == Version::V1 && self.is_ancestor && number("memory.use_hierarchy") == Some(0) {
-            return Vec::new();
-        }
+        let counts = || self.version == Version::V2 || !self.is_ancestor || number("memory.use_hierarchy") != Some(0);
         // Beyond memory.high, the kernel does not kill, but it slows the group's processes down until they hardly run.
         let (limits, stat_prefix) = match self.version {
             Version::V1 => (
@@ -103,7 +101,7 @@ impl Group {
             .into_iter()
             .filter_map(|(limit, usage)| {
                 // The value "max" of version 2 is not a number.
-                let total = number(limit).filter(|total| *total < UNLIMITED)?;
+                let total = number(limit).filter(|total| *total < UNLIMITED && counts())?;
                 let used = number(usage)?;
                 let reclaimable = *reclaimable
                     .get_or_insert_with(|| read("memory.stat").map_or(0, |stat| reclaimable_in(&stat, stat_prefix)));

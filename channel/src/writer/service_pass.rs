@@ -62,7 +62,7 @@ fn finish(state: &mut State, lossless: bool, report: &mut ServiceReport) {
     if let Some(slots) = state.chain.current_mut() {
         let are_readers_short = state.readers.update_quotas(slots, head, report);
         report.shortage = state.shortage.take(are_readers_short).map(|space| Shortage {
-            slots: slots.committed(),
+            slots: slots.attainable(),
             slot_size: slots.segment().header().slot_size,
             space,
         });

@@ -23,7 +23,7 @@ use crate::sys::space::{Space, SpaceLimit};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Shortage {
-    /// The slots of the current segment that have memory.
+    /// How many slots the current segment can have.
     pub slots: u32,
     /// The size of a slot in bytes.
     pub slot_size: u64,
@@ -40,8 +40,8 @@ impl fmt::Display for Shortage {
         } = self;
         write!(
             f,
-            "there are only {slots} slots of {slot_size} bytes, because of {} of {} bytes; readers that hold more frames \
-             copy or miss further ones; use smaller frames, or {}",
+            "there is memory for only {slots} slots of {slot_size} bytes, because of {} of {} bytes; readers that hold more \
+             frames copy or miss further ones; use smaller frames, or {}",
             space.limit,
             space.total,
             space.limit.remedy()

@@ -136,6 +136,7 @@ fn small_files(channel: &str) {
     let shortage = writer.service().unwrap().shortage.expect("a shortage");
     assert!(shortage.to_string().contains("ulimit -f"), "{shortage}");
     assert_eq!(writer.service().unwrap().shortage, None);
+    drop((claimed, writer));
     say("done");
 }
 
