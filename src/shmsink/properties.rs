@@ -110,7 +110,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          * GstRsShmSink:max-slots:
          *
          * The maximum number of frame slots, 3 to 64. Each slot takes memory only when it is first needed.
-         * With 0, the maximum is the number of slots that fit in half of the free space of /dev/shm.
+         * With 0, the maximum is the number of slots that fit in half of what /dev/shm and the memory limits of the
+         * control group leave.
          *
          * Since: 0.1
          */

@@ -127,6 +127,19 @@ impl Cgroup {
         value.map_or(0, |value| value.parse().expect("a number"))
     }
 
+    /// The command that mounts the groups that a process may see, and the directory with the root of these groups.
+    pub fn mount_command(&self) -> (&'static str, &'static str) {
+        if self.is_v2 {
+            ("mount -t cgroup2 cgroup2 /sys/fs/cgroup", "/sys/fs/cgroup")
+        } else {
+            (
+                "mount -t tmpfs tmpfs /sys/fs/cgroup && mkdir /sys/fs/cgroup/memory \
+                 && mount -t cgroup -o memory cgroup /sys/fs/cgroup/memory",
+                "/sys/fs/cgroup/memory",
+            )
+        }
+    }
+
     /// A command that runs the rest of its command line in this group.
     pub fn wrapper(&self) -> [String; 4] {
         let enter = format!("echo $$ >{}/cgroup.procs && exec \"$@\"", self.directory.display());

@@ -31,6 +31,7 @@ const FRAME: u64 = MIB;
 pub const ROLES: &[(&str, Role)] = &[
     ("memory_limits/writer", writer),
     ("memory_limits/first frame", first_frame),
+    ("memory_limits/no limit", |arguments| no_limit(arguments[0])),
     ("memory_limits/page cache", page_cache),
 ];
 
@@ -378,6 +379,55 @@ fn frame_too_large_for_limit_is_error_that_names_it() {
     }
     assert!(process.wait().success());
     assert_eq!(group.kills(), 0);
+}
+
+#[test]
+fn writer_in_container_finds_limit_of_its_group() {
+    let group = need_cgroup!(32);
+    let (mount, directory) = group.mount_command();
+    let channel = Channel::new();
+    let mut process = start_in_container(&group, mount, "memory_limits/first frame", &channel);
+    let name = group.limit_file().file_name().unwrap().to_owned();
+    let file = format!("{directory}/{} ", name.to_str().unwrap());
+    let text = process.receive();
+    assert!(text.contains(&file), "{file}: {text}");
+    assert!(process.wait().success());
+    assert_eq!(group.kills(), 0);
+}
+
+#[test]
+fn writer_without_visible_groups_has_no_limit() {
+    let group = need_cgroup!(256);
+    let channel = Channel::new();
+    let hidden = "mount -t tmpfs tmpfs /sys/fs/cgroup";
+    start_in_container(&group, hidden, "memory_limits/no limit", &channel).wait_ok();
+}
+
+/// Starts a role in a container whose root group is `group`. `mount` is the command that mounts /sys/fs/cgroup.
+#[track_caller]
+fn start_in_container(group: &Cgroup, mount: &str, role: &str, channel: &Channel) -> Process {
+    let run = format!("{mount} && exec \"$@\"");
+    let enter = group.wrapper();
+    let container = [
+        "unshare",
+        "--cgroup",
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        &run,
+        "sh",
+    ];
+    let wrapper: Vec<&str> = enter.iter().map(String::as_str).chain(container).collect();
+    role::start_within(&wrapper, role, &[channel.as_str()])
+}
+
+fn no_limit(channel: &str) {
+    let writer = Writer::open(ChannelName::new(channel).unwrap(), slots(4)).unwrap();
+    assert_eq!(writer.space().limit, SpaceLimit::SharedMemory);
+    writer.set_caps(Caps::fixed_size("small", FRAME as usize));
+    assert!(writer.claim(FRAME as usize).unwrap().is_some());
 }
 
 fn first_frame(arguments: &[&str]) {
