@@ -130,7 +130,11 @@ impl Cgroup {
     /// The command that mounts the groups that a process may see, and the directory with the root of these groups.
     pub fn mount_command(&self) -> (&'static str, &'static str) {
         if self.is_v2 {
-            ("mount -t cgroup2 cgroup2 /sys/fs/cgroup", "/sys/fs/cgroup")
+            // cgroup2 cannot be mounted over itself.
+            (
+                "mount -t tmpfs tmpfs /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup",
+                "/sys/fs/cgroup",
+            )
         } else {
             (
                 "mount -t tmpfs tmpfs /sys/fs/cgroup && mkdir /sys/fs/cgroup/memory \
