@@ -110,6 +110,10 @@ test-camera: ## run the tests with a camera device, in a small virtual machine
 	# so tests/camera/each repeats a test that fails. If the test then passes, it is named as flaky.
 	RUST_BACKTRACE=0 CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$$PWD/tests/camera/vm $$PWD/tests/camera/each" \
 		$(CARGO) test --workspace --locked --test camera -- $(CAMERA_TESTS)
+	if [ -n "$(CAMERA_TESTS)" ]; then exit 0; fi
+	# The machine has memory limits of version 2. Many hosts use version 1, whose tests run in the host.
+	CAMERA_VM_SECONDS=600 CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$$PWD/tests/camera/vm" \
+		$(CARGO) test --workspace --locked --package rsshm-channel --test it -- --test-threads=1 memory_limits::
 
 .PHONY: test-python
 test-python: ## run the tests of the Python package

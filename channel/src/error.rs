@@ -4,7 +4,10 @@
 
 use nix::errno::Errno;
 
-use crate::protocol::caps_text::Mistake;
+use crate::{
+    protocol::caps_text::Mistake,
+    sys::space::{Space, SpaceLimit},
+};
 
 /// Why a channel cannot be opened, written or read.
 ///
@@ -83,11 +86,12 @@ pub enum Error {
         /// The file's owner.
         owner: u32,
     },
-    /// The shared memory file system is full.
+    /// The shared memory file system is full, or a limit leaves too little memory.
     #[error(
-        "channel {channel}: /dev/shm is too small: {wanted} bytes are needed{}, {free} of {total} bytes are free; \
-             use smaller frames, or make it larger (mount -o remount,size=... /dev/shm, or docker run --shm-size=...)",
-        if *slots == 0 { String::new() } else { format!(" for {slots} frames of {slot_size} bytes") }
+        "channel {channel}: {limit} is too small: {wanted} bytes are needed{}, {free} of {total} bytes are free; \
+             use smaller frames, or {}",
+        if *slots == 0 { String::new() } else { format!(" for {slots} frames of {slot_size} bytes") },
+        limit.remedy()
     )]
     NoSpace {
         /// The channel.
@@ -98,9 +102,11 @@ pub enum Error {
         slots: u32,
         /// The size of a slot in bytes.
         slot_size: u64,
-        /// The free bytes of /dev/shm.
+        /// What is too small: /dev/shm, or the limit.
+        limit: SpaceLimit,
+        /// The bytes that are free for the channel. Of a memory limit, a part is reserved for other memory.
         free: u64,
-        /// The size of /dev/shm in bytes.
+        /// The size of /dev/shm in bytes, or the limit.
         total: u64,
     },
     /// The directory of shared memory is missing or unsuitable, so no file can be created in it.
@@ -164,15 +170,16 @@ pub enum Error {
 }
 
 impl Error {
-    /// The error of a full shared memory file system. A segment needs `wanted` bytes: `slots` slots of `slot_size`
-    /// bytes, and the tables before them. `space` is the result of [`files::space`](crate::sys::files::space).
-    pub(crate) fn no_space(channel: &str, wanted: u64, slots: u32, slot_size: u64, space: (u64, u64)) -> Self {
-        let (free, total) = space;
+    /// The error of too little space. A segment needs `wanted` bytes: `slots` slots of `slot_size` bytes, and the tables
+    /// before them.
+    pub(crate) fn no_space(channel: &str, wanted: u64, slots: u32, slot_size: u64, space: Space) -> Self {
+        let Space { limit, total, free } = space;
         Self::NoSpace {
             channel: channel.to_owned(),
             wanted,
             slots,
             slot_size,
+            limit,
             free,
             total,
         }

@@ -94,9 +94,10 @@ pub use service::ServiceThread;
 pub use sys::{
     clock::monotonic_ns,
     copy::{CopyFn, copy_to_slot},
+    space::{Space, SpaceLimit},
     watch::{Watch, WatchStop},
 };
-pub use writer::{Batch, Caps, NewEvent, ServiceReport, Slot, Upstream, Writer, WriterOptions, WriterStats};
+pub use writer::{Batch, Caps, NewEvent, ServiceReport, Shortage, Slot, Upstream, Writer, WriterOptions, WriterStats};
 
 /// The examples of the README, which `cargo test --doc` compiles.
 #[cfg(doctest)]

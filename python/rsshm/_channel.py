@@ -488,7 +488,7 @@ class Channel:
         format = self._format
         assert format is not None
         slot_size = self._slot_size(format, size)
-        free, _ = _files.space(self._control.fd)
+        free = _files.space(self._control.fd).free
         if self._current is not None:
             free += self._current.backed * self._current.segment.slot_size
         slots = self._max_slots

@@ -11,6 +11,7 @@ import time
 from typing import List, Optional, Tuple
 
 from . import _libc, layout
+from ._memory import Limit, tightest
 from .errors import BadName, Denied, Error, Foreign, NoSpace, SystemCall
 
 SHM_DIR = "/dev/shm"
@@ -162,19 +163,28 @@ def is_trusted(found: os.stat_result) -> bool:
     )
 
 
-def space(fd: int) -> Tuple[int, int]:
-    """The bytes of the file's file system that are free for this user, and all its bytes."""
+def space(fd: int) -> Limit:
+    """What the tightest limit leaves to this user: the size of the file's file system, or a memory limit."""
     found = os.fstatvfs(fd)
-    return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+    shm = Limit(SHM_DIR, found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
+    memory = tightest()
+    return shm if memory is None or shm.free <= memory.free else memory
 
 
 def no_space(channel: str, wanted: int, frames: str, fd: int) -> NoSpace:
-    """The error of a full /dev/shm."""
-    free, total = space(fd)
+    """The error of a full /dev/shm, or of a memory limit."""
+    limit = space(fd)
+    if limit.file == SHM_DIR:
+        remedy = "enlarge it (mount -o remount,size=... /dev/shm, or docker run --shm-size=...)"
+    else:
+        remedy = (
+            "raise the limit (docker run --memory=..., MemoryHigh= and MemoryMax= of a systemd unit, "
+            "resources.limits.memory of a Kubernetes container)"
+        )
     return NoSpace(
         errno.ENOSPC,
-        f"channel {channel}: /dev/shm is too small: {wanted} bytes are needed{frames}, {free} of {total} bytes are free; use "
-        "smaller frames, or enlarge it (mount -o remount,size=... /dev/shm, or docker run --shm-size=...)",
+        f"channel {channel}: {limit.file} is too small: {wanted} bytes are needed{frames}, {limit.free} of {limit.total} "
+        f"bytes are free; use smaller frames, or {remedy}",
     )
 
 

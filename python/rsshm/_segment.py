@@ -9,7 +9,7 @@ import errno
 import os
 from typing import Any, Optional, Tuple
 
-from . import _files, _libc, layout
+from . import _files, _libc, _memory, layout
 from ._files import Aside, Identity, Name
 from ._libc import KeptLock, Mapping, acquire, release
 from .errors import Damaged
@@ -128,7 +128,7 @@ class Segment:
             locked = aside.open_again()
             _libc.try_lock(locked, layout.WRITER_BYTE)
             alive = KeptLock(locked)
-            os.posix_fallocate(aside.fd, 0, header.slots_offset + slots * header.slot_size)
+            _memory.commit(aside.fd, 0, header.slots_offset + slots * header.slot_size)
             os.fchmod(aside.fd, perms)
             fd = aside.open_again()
             try:
@@ -189,7 +189,7 @@ class Segment:
     def back_slot(self, slot: int) -> bool:
         """Commits one more slot. False if there is no memory. Only the writer calls this."""
         try:
-            os.posix_fallocate(self.fd, self.slots_offset + self.slot_offset(slot), self.slot_size)
+            _memory.commit(self.fd, self.slots_offset + self.slot_offset(slot), self.slot_size)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG, errno.EDQUOT):
                 return False

@@ -49,7 +49,7 @@ class Denied(Error, PermissionError):
 
 
 class NoSpace(Error, OSError):
-    """The shared memory file system is full."""
+    """The shared memory file system is full, or a memory limit leaves too little memory."""
 
 
 class Damaged(Error):

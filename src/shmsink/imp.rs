@@ -399,8 +399,10 @@ impl ObjectImpl for RsShmSink {
         match pspec.name() {
             "num-clients" => self.clients.get().to_value(),
             "channel-stats" => {
-                let stats = self.writer().map(|writer| writer.stats()).unwrap_or_default();
-                self.counters.to_structure(&stats).to_value()
+                let writer = self.writer();
+                let stats = writer.as_ref().map(|writer| writer.stats()).unwrap_or_default();
+                let space = writer.map(|writer| writer.space());
+                self.counters.to_structure(&stats, space.as_ref()).to_value()
             }
             name => {
                 let value = lock(&self.settings).get(name);

@@ -110,7 +110,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          * GstRsShmSink:max-slots:
          *
          * The maximum number of frame slots, 3 to 64. Each slot takes memory only when it is first needed.
-         * With 0, the maximum is the number of slots that fit in half of the free space of /dev/shm.
+         * With 0, the maximum is the number of slots that fit in half of what /dev/shm and the memory limits of the
+         * control group leave.
          *
          * Since: 0.1
          */
@@ -199,17 +200,20 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          * - `events-left-out`: tags and events that the channel could not carry
          * - `slots`: slots that have memory
          * - `slots-in-use`: slots that hold a frame or are being drawn into
+         * - `max-slots`: slots that the channel may have; with an automatic number, as many as memory allows
          * - `bytes`: size of the segment's file
          * - `semaphore-timeouts`: the number of publishes that went on without the semaphore, because another process
          *   held it too long
          * - `readers-evicted`: readers whose pins no longer count, because they exceeded their quota
+         * - `space-limit`, `space-total`, `space-free`: what limits the memory for slots, such as `/dev/shm` or the memory
+         *   limit of a control group; this limit in bytes; and how many bytes it leaves for further slots
          *
          * Since: 0.1
          */
         element::channel_stats_property(
             "Counters: frames-published, frames-in-place, frames-copied (copied-foreign, copied-repeated, copied-no-slot), \
-             frames-dropped, missed-by-readers, metas-left-out, events-left-out, slots, slots-in-use, bytes, semaphore-timeouts, \
-             readers-evicted",
+             frames-dropped, missed-by-readers, metas-left-out, events-left-out, slots, slots-in-use, max-slots, bytes, \
+             semaphore-timeouts, readers-evicted, space-limit, space-total, space-free",
         ),
     ]
 });

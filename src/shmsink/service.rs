@@ -165,6 +165,9 @@ fn warn(sink: &gst_base::BaseSink, writer: &Writer, report: &ServiceReport) {
             "the reader in entry {entry} held more frames than its quota; its pins no longer count"
         ));
     }
+    if let Some(shortage) = &report.shortage {
+        warn(&shortage.to_string());
+    }
     if report.names_restored {
         warn("its files in /dev/shm were removed by another program, and were created again");
     }

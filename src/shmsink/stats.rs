@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rsshm_channel::WriterStats;
+use rsshm_channel::{Space, WriterStats};
 
 /// A counter. All accesses are Relaxed, because no other data depends on its value.
 #[derive(Debug, Default)]
@@ -53,7 +53,7 @@ impl Counters {
     }
 
     /// The value of `channel-stats`, which has these counters and the writer's counters.
-    pub(super) fn to_structure(&self, writer: &WriterStats) -> gst::Structure {
+    pub(super) fn to_structure(&self, writer: &WriterStats, space: Option<&Space>) -> gst::Structure {
         let (foreign, repeated, no_slot) = (
             self.copied_foreign.get(),
             self.copied_repeated.get(),
@@ -72,7 +72,14 @@ impl Counters {
             .field("events-left-out", self.events_left_out.get())
             .field("slots", writer.slots)
             .field("slots-in-use", writer.slots_in_use)
+            .field("max-slots", writer.max_slots)
             .field("bytes", writer.bytes)
+            .field(
+                "space-limit",
+                space.map_or_else(String::new, |space| space.limit.to_string()),
+            )
+            .field("space-total", space.map_or(0, |space| space.total))
+            .field("space-free", space.map_or(0, |space| space.free))
             .field("semaphore-timeouts", writer.semaphore_timeouts)
             .field("readers-evicted", writer.evicted)
             .build()

@@ -10,6 +10,7 @@
 //! program `rsshm-chaos`.
 
 pub mod caps_texts;
+pub mod cgroup;
 pub mod channel;
 #[cfg(feature = "gst")]
 pub mod chaos;
@@ -24,6 +25,7 @@ pub mod shm;
 pub mod skip;
 pub mod wait;
 
+pub use cgroup::Cgroup;
 pub use channel::Channel;
 #[doc(hidden)]
 pub use ctor;

@@ -21,6 +21,7 @@ mod permissions;
 mod pipelines;
 mod screen;
 mod small_buffers;
+mod small_cgroup;
 mod small_shm;
 mod start_order;
 mod stopping;
@@ -37,5 +38,6 @@ rsshm_testkit::roles!(
     metas::ROLES,
     permissions::ROLES,
     small_buffers::ROLES,
+    small_cgroup::ROLES,
     small_shm::ROLES,
 );

@@ -167,7 +167,7 @@ mod armed {
     use nix::libc;
 
     use super::Failpoint;
-    use crate::sys::{files, mapping::Mapping, signal};
+    use crate::sys::{mapping::Mapping, signal, space};
 
     const VARIABLE_NAME: &str = "RSSHM_FAILPOINTS";
     /// The number of passes that the rates refer to.
@@ -248,7 +248,7 @@ mod armed {
                 return None;
             }
             let pass = fields.next().map_or(Some(1), |pass| pass.parse().ok())?;
-            files::commit_memory(&file.try_clone().ok()?.into(), 0, FILE_SIZE).ok()?;
+            space::allocate(&file.try_clone().ok()?.into(), 0, FILE_SIZE).ok()?;
             let counts = Mapping::new(&file, 0, FILE_SIZE, true).ok()?;
             for (index, name) in (1..).zip(Failpoint::NAMES) {
                 counts.write(

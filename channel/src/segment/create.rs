@@ -13,14 +13,15 @@ use crate::{
     sys::{
         errno, files,
         lock::{self, OfdLock},
+        space::{self, CommitError, Space},
     },
 };
 
 /// Why a segment cannot be created.
 #[derive(Debug)]
 pub(crate) enum CreateError {
-    /// The shared memory file system has no memory for the segment.
-    NoMemory,
+    /// A limit leaves too little memory for the segment.
+    NoMemory(Space),
     /// A call failed; the text names its purpose.
     Failed(String, Errno),
 }
@@ -30,13 +31,11 @@ impl CreateError {
         move |errno| Self::Failed(what.to_owned(), errno)
     }
 
-    fn failed_or_no_memory(what: &'static str) -> impl Fn(Errno) -> Self {
-        move |errno| {
-            if errno::is_out_of_memory(errno) {
-                Self::NoMemory
-            } else {
-                Self::Failed(what.to_owned(), errno)
-            }
+    fn opening(errno: Errno) -> Self {
+        if errno::is_out_of_memory(errno) {
+            Self::NoMemory(Space::in_file_system())
+        } else {
+            Self::Failed("opening a new file".to_owned(), errno)
         }
     }
 }
@@ -55,14 +54,16 @@ impl Segment {
         slots: u32,
         perms: u32,
     ) -> Result<(Self, StagingFile, OfdLock), CreateError> {
-        let opening = |error| CreateError::failed_or_no_memory("opening a new file")(errno::of(&error));
+        let opening = |error| CreateError::opening(errno::of(&error));
         let staging = StagingFile::create().map_err(opening)?;
         let locked = staging.open_again().map_err(opening)?;
         lock::try_lock(&locked, layout::WRITER_BYTE).map_err(CreateError::failed("locking a new segment"))?;
         let writer_lock = OfdLock::keep(locked).map_err(CreateError::failed("mapping a new segment"))?;
         let size = header.slots_offset + u64::from(slots) * header.slot_size;
-        files::commit_memory(&staging.file, 0, size)
-            .map_err(CreateError::failed_or_no_memory("committing memory for a segment"))?;
+        space::commit_memory(&staging.file, 0, size).map_err(|error| match error {
+            CommitError::NoMemory(space) => CreateError::NoMemory(space),
+            CommitError::Failed(errno) => CreateError::failed("committing memory for a segment")(errno),
+        })?;
         staging
             .set_mode(perms)
             .map_err(CreateError::failed("setting a new segment's mode"))?;

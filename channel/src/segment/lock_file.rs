@@ -32,6 +32,7 @@ use crate::{
         lock::{self, OfdLock},
         mapping::Mapping,
         semaphore::{SEMAPHORE_SIZE, Semaphore, SemaphoreState},
+        space::{self, CommitError},
         sync,
     },
 };
@@ -101,12 +102,10 @@ impl LockFile {
         let failed = |errno| files::create_error(channel, format!("creating {path}"), errno);
         let failed_io = |error: std::io::Error| failed(errno::of(&error));
         let mut staging = StagingFile::create().map_err(failed_io)?;
-        files::commit_memory(&staging.file, 0, SEMAPHORE_SIZE).map_err(|errno| {
-            if errno::is_out_of_memory(errno) {
-                Error::no_space(channel, SEMAPHORE_SIZE, 0, 0, files::space(&staging.file))
-            } else {
-                failed(errno)
-            }
+        // A few bytes do not bring a control group to its limit, so the memory limits do not matter here.
+        space::allocate(&staging.file, 0, SEMAPHORE_SIZE).map_err(|errno| match CommitError::new(errno) {
+            CommitError::NoMemory(space) => Error::no_space(channel, SEMAPHORE_SIZE, 0, 0, space),
+            CommitError::Failed(errno) => failed(errno),
         })?;
         let locked = staging.open_again().map_err(failed_io)?;
         lock::try_lock(&locked, WRITER_BYTE).map_err(failed)?;
@@ -135,7 +134,7 @@ impl LockFile {
         let stat = files::require_own(name.as_str(), &path, &file)?;
         let is_short = (stat.st_size as u64) < SEMAPHORE_SIZE;
         if is_short {
-            files::commit_memory(&file, 0, SEMAPHORE_SIZE)
+            space::allocate(&file, 0, SEMAPHORE_SIZE)
                 .map_err(|errno| Error::system(name.as_str(), format!("repair {path}"), errno))?;
         }
         Ok(is_short)
@@ -173,10 +172,6 @@ impl LockFile {
 
     pub(crate) fn file_id(&self) -> FileId {
         self.file_id
-    }
-
-    pub(crate) fn file(&self) -> &OwnedFd {
-        &self.file
     }
 
     pub(crate) fn path(&self) -> &str {

@@ -35,6 +35,7 @@ use crate::{
         fork::ForkGuard,
         lock,
         mapping::Mapping,
+        space::{self, CommitError},
     },
 };
 
@@ -188,9 +189,9 @@ impl Segment {
     }
 
     /// Commits memory for `slot`. Only the writer calls it.
-    pub(crate) fn commit_slot(&self, slot: usize) -> nix::Result<()> {
+    pub(crate) fn commit_slot(&self, slot: usize) -> Result<(), CommitError> {
         let offset = self.header.slots_offset + slot as u64 * self.header.slot_size;
-        files::commit_memory(&self.file, offset, self.header.slot_size)?;
+        space::commit_memory(&self.file, offset, self.header.slot_size)?;
         // Relaxed: as in `is_committed`.
         self.committed.fetch_max(slot as u32 + 1, Ordering::Relaxed);
         Ok(())
@@ -208,8 +209,7 @@ impl Segment {
     /// The slot is not used again.
     pub(crate) fn release_slot(&self, slot: usize) {
         let offset = self.header.slots_offset + slot as u64 * self.header.slot_size;
-        let keep = nix::fcntl::FallocateFlags::FALLOC_FL_KEEP_SIZE | nix::fcntl::FallocateFlags::FALLOC_FL_PUNCH_HOLE;
-        let _ = nix::fcntl::fallocate(&self.file, keep, offset as i64, self.header.slot_size as i64);
+        space::release_memory(&self.file, offset, self.header.slot_size);
     }
 
     /// Whether this value is a forked child's copy. If it is, the reader entry, the pins and the name belong to the

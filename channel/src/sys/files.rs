@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Files in the directory of shared memory: opening, trust, identity, and memory for their bytes.
+//! Files in the directory of shared memory: opening, trust and identity.
 
 use std::{
     fs::OpenOptions,
@@ -22,10 +22,8 @@ use nix::{
     unistd::{Gid, getegid, geteuid, getgroups, unlink},
 };
 
+pub(crate) use super::space::SHM_DIR;
 use crate::{Error, sys::errno};
-
-/// The directory of POSIX shared memory objects and named semaphores (shm_overview(7), sem_overview(7)).
-pub(crate) const SHM_DIR: &str = "/dev/shm";
 
 /// The prefix of the names of staging files. The name of a channel cannot begin with it.
 pub(crate) const STAGING_PREFIX: &str = ".rsshm-";
@@ -182,17 +180,6 @@ pub(crate) fn is_trusted(stat: &FileStat) -> bool {
             || (stat.st_mode & 0o020 != 0 && is_own_group(stat.st_gid)))
 }
 
-/// The free bytes (for this user) and the total bytes of the file system that contains `file`.
-pub(crate) fn space(file: &OwnedFd) -> (u64, u64) {
-    nix::sys::statvfs::fstatvfs(file).map_or((0, 0), |vfs| {
-        let block = vfs.fragment_size();
-        (
-            vfs.blocks_available().saturating_mul(block),
-            vfs.blocks().saturating_mul(block),
-        )
-    })
-}
-
 /// Removes the name `path` if the file `file_id` still has this name.
 ///
 /// Only the process that holds the channel's writer byte calls this. Therefore no other process changes the name
@@ -229,19 +216,4 @@ pub(crate) fn read_exactly(file: impl AsFd, target: &mut [u8], offset: u64) -> n
         }
     }
     Ok(true)
-}
-
-/// Extends `file` to `offset + length` and commits memory for every byte from `offset` on. If the call fails, the file
-/// is unchanged.
-pub(crate) fn commit_memory(file: &OwnedFd, offset: u64, length: u64) -> nix::Result<()> {
-    let (offset, length) = (
-        i64::try_from(offset).map_err(|_| Errno::EFBIG)?,
-        i64::try_from(length).map_err(|_| Errno::EFBIG)?,
-    );
-    loop {
-        match nix::fcntl::posix_fallocate(file, offset, length) {
-            Err(Errno::EINTR) => {}
-            done => return done,
-        }
-    }
 }

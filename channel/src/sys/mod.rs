@@ -10,8 +10,10 @@ pub(crate) mod fork;
 pub(crate) mod futex;
 pub(crate) mod lock;
 pub(crate) mod mapping;
+pub(crate) mod memory_limit;
 pub(crate) mod semaphore;
 #[cfg(debug_assertions)]
 pub(crate) mod signal;
+pub(crate) mod space;
 pub(crate) mod sync;
 pub(crate) mod watch;

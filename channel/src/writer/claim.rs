@@ -15,6 +15,7 @@ use super::{
 use crate::{
     Error,
     protocol::failpoint::{Failpoint, failpoint},
+    sys::space::CommitError,
 };
 
 /// Claims a slot for a copy. In lossless mode, this function waits for readers.
@@ -98,10 +99,15 @@ fn has_room(slots: &SlotAllocator, size: u64) -> bool {
 /// Commits memory for a slot that was reserved for the caller. Returns whether the system had memory.
 fn commit_slot(inner: &Inner, segment: &Arc<WriterSegment>, slot: usize) -> bool {
     failpoint(Failpoint::GrowthDue);
-    let got_memory = segment.mapped().commit_slot(slot).is_ok();
+    let committed = segment.mapped().commit_slot(slot);
     failpoint(Failpoint::Grown);
-    if let Some(slots) = inner.lock().chain.current_if(segment) {
+    let got_memory = committed.is_ok();
+    let mut state = inner.lock();
+    if let Some(slots) = state.chain.current_if(segment) {
         slots.finish_growth(got_memory);
+        if let Err(CommitError::NoMemory(space)) = committed {
+            state.shortage.note_refusal(space);
+        }
     }
     got_memory
 }

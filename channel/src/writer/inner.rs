@@ -2,9 +2,12 @@
 
 //! The data that all steps of a writer share: the writer's name, options, state and locks.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use super::{options::WriterOptions, state::State};
@@ -14,8 +17,11 @@ use crate::{
         Segment,
         wait::{FutexWord, Waiter},
     },
-    sys::{fork::ForkGuard, sync},
+    sys::{fork::ForkGuard, space::Space, sync},
 };
+
+/// How old a result of [`Inner::space`] may be.
+const SPACE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The data of a writer. Its locks are taken in this order: [`begin_replacing`](Self::begin_replacing), the semaphore
 /// in [`with_semaphore`](Self::with_semaphore), [`lock`](Self::lock).
@@ -32,6 +38,8 @@ pub(super) struct Inner {
     is_notification_due: AtomicBool,
     replacing: Mutex<()>,
     state: Mutex<State>,
+    /// The result of the last [`space`](Self::space), and its time.
+    space: Mutex<Option<(Instant, Space)>>,
 }
 
 impl Inner {
@@ -46,6 +54,7 @@ impl Inner {
             is_notification_due: AtomicBool::new(false),
             replacing: Mutex::default(),
             state: Mutex::new(state),
+            space: Mutex::default(),
         }
     }
 
@@ -131,6 +140,16 @@ impl Inner {
             && let Some(segment) = self.lock().chain.current_mapped().map(Arc::clone)
         {
             segment.notify(FutexWord::Published);
+        }
+    }
+
+    /// What the tightest limit of memory leaves. The limits are read at most once in [`SPACE_INTERVAL`], because a
+    /// program may ask for each frame.
+    pub(super) fn space(&self) -> Space {
+        let mut cached = sync::lock(&self.space);
+        match &*cached {
+            Some((at, space)) if at.elapsed() < SPACE_INTERVAL => space.clone(),
+            _ => cached.insert((Instant::now(), Space::now())).1.clone(),
         }
     }
 

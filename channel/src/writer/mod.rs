@@ -58,6 +58,7 @@ mod segment;
 mod sequence;
 mod service;
 mod service_pass;
+mod shortage;
 mod sizing;
 mod slot;
 mod slots;
@@ -72,7 +73,7 @@ use std::time::Duration;
 use crate::{
     ChannelName, Error, FrameDescriptor,
     protocol::failpoint::{Failpoint, failpoint},
-    sys::files,
+    sys::{files, space::Space},
 };
 use inner::Inner;
 use takeover::Takeover;
@@ -80,6 +81,7 @@ use takeover::Takeover;
 pub use events::NewEvent;
 pub use options::{Caps, WriterOptions};
 pub use service::ServiceReport;
+pub use shortage::Shortage;
 pub use slot::Slot;
 pub use stats::WriterStats;
 pub use upstream::Upstream;
@@ -169,10 +171,16 @@ impl Writer {
         if let Some(slots) = state.chain.current() {
             let header = slots.segment().header();
             stats.slots = slots.committed();
+            stats.max_slots = header.slot_count;
             stats.slots_in_use = slots.in_use();
             stats.bytes = header.slots_offset + u64::from(stats.slots) * header.slot_size;
         }
         stats
+    }
+
+    /// What the tightest limit of memory leaves for further slots. The value is up to a second old.
+    pub fn space(&self) -> Space {
+        self.inner.space()
     }
 
     /// The operations for frames that upstream draws into slots.

@@ -28,8 +28,8 @@ pub(super) const MIN_SLOTS: u32 = 3;
 pub struct WriterOptions {
     /// The permission bits of the segment's file. They must include the owner's read and write bits.
     pub perms: u32,
-    /// The maximum number of slots, 3 to 64. With 0, the writer chooses as many as fit into half of the free shared
-    /// memory and into 1 GiB.
+    /// The maximum number of slots, 3 to 64. With 0, the writer chooses as many as fit into 1 GiB, into half of the
+    /// free shared memory, and into half of what the memory limits of its control group leave.
     pub max_slots: u32,
     /// Whether the writer waits for the slowest attached reader instead of letting it miss a frame.
     pub lossless: bool,

@@ -69,10 +69,12 @@ impl ReaderTable {
         quota::sum(&usage, &self.wanted_quotas(slots, &usage)) + slots.needed_by_writer()
     }
 
-    /// Publishes the quota of each reader, and evicts readers that hold more slots than they may.
-    pub(super) fn update_quotas(&mut self, slots: &mut SlotAllocator, report: &mut ServiceReport) {
+    /// Publishes the quota of each reader, and evicts readers that hold more slots than they may. Returns whether
+    /// readers share too few slots to get [`INITIAL_QUOTA`] each.
+    pub(super) fn update_quotas(&mut self, slots: &mut SlotAllocator, report: &mut ServiceReport) -> bool {
         let usage = self.usage(slots);
-        let needs_overcommit = slots.needs_overcommit(share(slots, &usage));
+        let share = share(slots, &usage);
+        let needs_overcommit = slots.needs_overcommit(share);
         slots.update_overcommit(needs_overcommit);
         let quotas = self.quotas_that_fit(slots, &usage);
         for (entry, (usage, quota)) in usage.into_iter().zip(quotas).enumerate() {
@@ -92,6 +94,7 @@ impl ReaderTable {
                 slots.publish_quota(entry, generation, quota);
             }
         }
+        report.reader_count > 0 && share < INITIAL_QUOTA
     }
 
     /// The usage of each entry's owner.

@@ -27,6 +27,7 @@ use crate::{
         clock,
         files::{self, FileId},
         lock::OfdLock,
+        space::Space,
     },
 };
 
@@ -37,8 +38,8 @@ struct SegmentPlan {
     lock_file: Arc<LockFile>,
     /// The file of this writer that has the channel's name, if there is one.
     former: Option<FileId>,
-    /// The free and the total bytes of shared memory.
-    space: (u64, u64),
+    /// What limits the number of slots; `None` if it is not memory.
+    bound: Option<Space>,
 }
 
 /// A segment that has no name yet.
@@ -83,6 +84,7 @@ fn is_current_sufficient(inner: &Inner, size: u64) -> bool {
 /// Decides the sizes of the next segment.
 fn plan(inner: &Inner, size: u64) -> Result<SegmentPlan, Error> {
     let channel = || inner.name().to_string();
+    let space = Space::now();
     let state = inner.lock();
     if !state.lock.is_held() {
         return Err(Error::Closed { channel: channel() });
@@ -95,9 +97,8 @@ fn plan(inner: &Inner, size: u64) -> Result<SegmentPlan, Error> {
     };
     let lock_file = Arc::clone(state.lock.lock_file());
     let current = state.chain.current();
-    let space = files::space(lock_file.file());
     let current_mapped = current.map(|slots| slots.segment().mapped().as_ref());
-    let slot_size = state.sizing.slot_size(&caps, size, current_mapped, space.0);
+    let slot_size = state.sizing.slot_size(&caps, size, current_mapped, space.free);
     // The current segment's slots become free soon, so their bytes count as free.
     let own_bytes = current.map_or(0, |slots| {
         u64::from(slots.committed()) * slots.segment().header().slot_size
@@ -106,7 +107,8 @@ fn plan(inner: &Inner, size: u64) -> Result<SegmentPlan, Error> {
     drop(state);
 
     let options = inner.options();
-    let slots = sizing::slot_count(options.max_slots, slot_size, space.0.saturating_add(own_bytes));
+    let slots = sizing::slot_count(options.max_slots, slot_size, space.free.saturating_add(own_bytes));
+    let is_bounded = slots < sizing::slot_count(options.max_slots, slot_size, u64::MAX);
     let caps_size = caps.as_str().len();
     let mut header = Header::new(caps_size, slots, slot_size, options.accept_messages).ok_or_else(|| {
         inner.too_large(format!(
@@ -128,7 +130,7 @@ fn plan(inner: &Inner, size: u64) -> Result<SegmentPlan, Error> {
         header,
         lock_file,
         former,
-        space,
+        bound: is_bounded.then_some(space),
     })
 }
 
@@ -138,7 +140,7 @@ fn create(inner: &Inner, plan: &SegmentPlan) -> Result<NewSegment, Error> {
     let header = plan.header;
     let try_create = || Segment::create(header, plan.caps.as_str(), MIN_SLOTS, inner.options().perms);
     let mut created = try_create();
-    if matches!(created, Err(CreateError::NoMemory)) {
+    if matches!(created, Err(CreateError::NoMemory(_))) {
         let mut state = inner.lock();
         state.chain.retire();
         state.chain.release_retired(inner.options().lossless);
@@ -147,12 +149,12 @@ fn create(inner: &Inner, plan: &SegmentPlan) -> Result<NewSegment, Error> {
     }
     let channel = inner.name().as_str();
     let (segment, staging, writer_lock) = created.map_err(|error| match error {
-        CreateError::NoMemory => Error::no_space(
+        CreateError::NoMemory(space) => Error::no_space(
             channel,
             header.slots_offset + u64::from(MIN_SLOTS) * header.slot_size,
             MIN_SLOTS,
             header.slot_size,
-            plan.space,
+            space,
         ),
         CreateError::Failed(what, errno) => {
             let path = inner.name().segment_path();
@@ -185,6 +187,7 @@ fn install(inner: &Inner, new: NewSegment, plan: &SegmentPlan) -> Result<(), Err
         state.chain.install(SlotAllocator::new(segment, MIN_SLOTS), writer_lock);
         state.service.begin_segment();
         state.requests.begin_segment();
+        state.shortage.begin_segment(plan.bound.clone());
         state.stats.segments += 1;
         failpoint(Failpoint::SegmentCurrent);
         Ok(())

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::shortage::Shortage;
 use crate::segment::{
     Segment,
     faults::{SemaphoreFault, SemaphoreFaults},
@@ -63,6 +64,8 @@ pub struct ServiceReport {
     pub repaired: bool,
     /// The faults of the semaphore that other programs caused. Each kind of fault is reported once.
     pub semaphore_faults: Vec<SemaphoreFault>,
+    /// Why there are fewer slots than readers could use. Each limit is reported once.
+    pub shortage: Option<Shortage>,
 }
 
 /// The values that the service keeps from one pass to the next.

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{claim, inner::Inner, restore, service::ServiceReport, state::State};
+use super::{claim, inner::Inner, restore, service::ServiceReport, shortage::Shortage, state::State};
 use crate::Error;
 
 /// Repairs damage by other programs, looks for readers that came or went, and gives each reader its quota.
@@ -59,7 +59,12 @@ fn poll_readers(state: &mut State, report: &mut ServiceReport) -> u32 {
 /// Publishes quotas, and releases unused memory of superseded segments.
 fn finish(state: &mut State, lossless: bool, report: &mut ServiceReport) {
     if let Some(slots) = state.chain.current_mut() {
-        state.readers.update_quotas(slots, report);
+        let are_readers_short = state.readers.update_quotas(slots, report);
+        report.shortage = state.shortage.take(are_readers_short).map(|space| Shortage {
+            slots: slots.attainable(),
+            slot_size: slots.segment().header().slot_size,
+            space,
+        });
         state.stats.missed_by_readers += slots.take_missed();
     }
     report.missed_by_readers = state.service.new_missed(state.stats.missed_by_readers);

@@ -108,6 +108,15 @@ impl SlotAllocator {
         self.committed
     }
 
+    /// How many slots the segment can have with the memory that there is now, as far as this is known.
+    pub(super) fn attainable(&self) -> u32 {
+        if self.is_out_of_memory {
+            self.committed
+        } else {
+            self.segment.header().slot_count
+        }
+    }
+
     pub(super) fn overcommit(&self) -> Option<Overcommit> {
         self.overcommit
     }
@@ -273,13 +282,8 @@ impl SlotAllocator {
     }
 
     fn upstream_has_its_half(&self) -> bool {
-        let slots = if self.can_grow() {
-            self.segment.header().slot_count
-        } else {
-            self.committed
-        };
         let claimed = self.claimed();
-        claimed > 0 && (claimed + 1) * 2 > slots
+        claimed > 0 && (claimed + 1) * 2 > self.attainable()
     }
 
     /// Takes the oldest slot that no counted pin marks and whose frames are `overwritable`.

@@ -4,7 +4,7 @@
 
 use super::{
     chain::SegmentChain, channel_lock::ChannelLock, events::EventLog, messages::RequestLog, readers::ReaderTable,
-    sequence::Sequence, service::ServiceState, sizing::SlotSizing, stats::WriterStats,
+    sequence::Sequence, service::ServiceState, shortage::ShortageLog, sizing::SlotSizing, stats::WriterStats,
 };
 
 /// The parts of a writer. Each part owns its data. The steps of the writer call the parts in the right order.
@@ -18,6 +18,7 @@ pub(super) struct State {
     pub(super) readers: ReaderTable,
     pub(super) requests: RequestLog,
     pub(super) service: ServiceState,
+    pub(super) shortage: ShortageLog,
     /// The time in nanoseconds from a frame's timestamp until the frame leaves the writer.
     pub(super) latency_ns: u64,
     pub(super) stats: WriterStats,
@@ -36,6 +37,7 @@ impl State {
             readers: ReaderTable::new(),
             requests: RequestLog::new(),
             service: ServiceState::new(),
+            shortage: ShortageLog::default(),
             latency_ns: 0,
             stats: WriterStats::default(),
         }

@@ -10,6 +10,9 @@ pub struct WriterStats {
     pub published: u64,
     /// Slots of the current segment that have memory.
     pub slots: u32,
+    /// Slots that the current segment may have. With an automatic number, this is what memory allowed when the segment
+    /// was made.
+    pub max_slots: u32,
     /// Slots of the current segment that hold a frame or are claimed.
     pub slots_in_use: u32,
     /// The size of the segment's file in bytes.

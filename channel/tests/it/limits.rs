@@ -6,7 +6,7 @@
 use std::{fs::File, time::Duration};
 
 use nix::libc;
-use rsshm_channel::{Caps, Error, Next, ReadLimits, ReaderOptions};
+use rsshm_channel::{Caps, Error, Next, ReadLimits, ReaderOptions, SpaceLimit};
 use rsshm_testkit::{
     Channel, Process,
     role::{self, Role, listen, say},
@@ -28,6 +28,7 @@ pub const ROLES: &[(&str, Role)] = &[
     ("limits/writer without addresses", |arguments| {
         writer_within(arguments[0], without_addresses);
     }),
+    ("limits/writer of small files", |arguments| small_files(arguments[0])),
     ("limits/reader without files", |arguments| {
         reader_within(arguments[0], without_files);
     }),
@@ -109,6 +110,36 @@ fn writer_within(channel: &str, within: Exhaustion) {
     say("done");
 }
 
+/// A writer that may make only files of less than 4 MiB. The kernel's signal for a larger file would end it.
+fn small_files(channel: &str) {
+    const LIMIT: usize = 4 * MIB;
+    limit(libc::RLIMIT_FSIZE, LIMIT as u64);
+    let writer = open_writer(channel, slots(64));
+    writer.set_caps(Caps::fixed_size("large", 2 * MIB)).unwrap();
+    match writer.claim(2 * MIB) {
+        Err(
+            ref error @ Error::NoSpace {
+                limit: SpaceLimit::FileSize,
+                total,
+                ..
+            },
+        ) => {
+            assert_eq!(total, LIMIT as u64);
+            assert!(error.to_string().contains("ulimit -f"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+    // Smaller frames fit. The segment gets as many slots as the limit allows.
+    writer.set_caps(Caps::fixed_size("small", 512 * KIB)).unwrap();
+    let claimed: Vec<_> = std::iter::from_fn(|| writer.claim(512 * KIB).unwrap()).collect();
+    assert!((6..8).contains(&claimed.len()), "{}", claimed.len());
+    let shortage = writer.service().unwrap().shortage.expect("a shortage");
+    assert!(shortage.to_string().contains("ulimit -f"), "{shortage}");
+    assert_eq!(writer.service().unwrap().shortage, None);
+    drop((claimed, writer));
+    say("done");
+}
+
 /// A reader that can attach only when the resource is available again.
 fn reader_within(channel: &str, within: Exhaustion) {
     let mut reader = open_reader(channel, ReaderOptions::default());
@@ -143,6 +174,13 @@ fn writer_without_files_or_addresses_reports_and_continues() {
         wait_done(role::start(role, &[channel.as_str()]));
         channel.assert_removed();
     }
+}
+
+#[test]
+fn writer_that_may_make_only_small_files_reports_and_continues() {
+    let channel = Channel::new();
+    wait_done(role::start("limits/writer of small files", &[channel.as_str()]));
+    channel.assert_removed();
 }
 
 #[test]

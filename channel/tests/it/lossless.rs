@@ -256,6 +256,8 @@ fn first_reader_ends_wait_for_reader() {
             let connected = writer.wait_for_reader(SIZE, || true).unwrap();
             (connected, Instant::now())
         });
+        // A reader that comes before the segment might not attach within its time-out.
+        wait_until("there is a segment", 5 * SECOND, || channel.exists());
         std::thread::sleep(Duration::from_millis(50));
         assert!(!waiting.is_finished());
         let mut reader = channel.reader();

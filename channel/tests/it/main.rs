@@ -18,6 +18,7 @@ mod keyframes;
 mod limits;
 mod lossless;
 mod many;
+mod memory_limits;
 mod messages;
 mod metadata;
 mod observers;
@@ -47,6 +48,7 @@ rsshm_testkit::roles!(
     limits::ROLES,
     lossless::ROLES,
     many::ROLES,
+    memory_limits::ROLES,
     messages::ROLES,
     perms::ROLES,
     reader_table::ROLES,
