@@ -4,6 +4,7 @@
 
 pub(crate) mod atomic;
 pub(crate) mod failpoint;
+pub(crate) mod keyframe;
 pub mod layout;
 pub(crate) mod name;
 pub(crate) mod pins;

@@ -79,9 +79,7 @@ fn assign_seq(
     }
     let seq = state.sequence.advance();
     slots.set_frame(slot, seq);
-    if !descriptor.is_delta() {
-        state.requests.note_keyframe(seq);
-    }
+    state.requests.note_frame(seq, descriptor);
     state.stats.published += 1;
     Some(seq)
 }
