@@ -467,7 +467,9 @@ fn length(file: &Path) -> u64 {
     let pad = player.element("sink").static_pad("sink").unwrap();
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         let buffer = info.buffer().unwrap();
-        to.lock().unwrap().extend(buffer.pts().map(|time| (buffer.flags(), time)));
+        to.lock()
+            .unwrap()
+            .extend(buffer.pts().map(|time| (buffer.flags(), time)));
         gst::PadProbeReturn::Ok
     });
     player.play();
