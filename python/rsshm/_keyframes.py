@@ -17,7 +17,7 @@ KEY_FRAME_INTERVAL = 1.0
 keyframes."""
 SAME_FRAME_NS = 1_000_000
 """Two requests whose times are less far apart than this mean the same frame."""
-MAX_REQUESTS_IN_PERIOD = 4
+MAX_REQUESTS_IN_PERIOD = 8
 """The most keyframes that one reader can get in a second by requests for a later time."""
 RATE_PERIOD_NS = 1_000_000_000
 MAX_PENDING = 16

@@ -26,7 +26,7 @@ pub(super) struct KeyframeRequests {
     pending: Mutex<Vec<PendingRequest>>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct PendingRequest {
     request: KeyframeRequest,
     /// The running time of the request; `None` if it asked for a keyframe at once.
@@ -103,6 +103,10 @@ impl KeyframeRequests {
 
     fn remember(&self, request: PendingRequest) {
         let mut pending = lock(&self.pending);
+        // An event may come from several branches of the pipeline.
+        if pending.contains(&request) {
+            return;
+        }
         if pending.len() == MAX_PENDING {
             pending.remove(0);
         }

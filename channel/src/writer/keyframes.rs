@@ -22,7 +22,7 @@ const KEYFRAME_INTERVAL: Duration = Duration::from_secs(1);
 /// different clocks differ by microseconds.
 const SAME_FRAME_NS: u64 = 1_000_000;
 /// The most keyframes that one reader can get within [`RATE_PERIOD_NS`] by requests for a time.
-const MAX_REQUESTS_IN_PERIOD: usize = 4;
+const MAX_REQUESTS_IN_PERIOD: usize = 8;
 const RATE_PERIOD_NS: u64 = 1_000_000_000;
 /// The most requests for a later time that are kept for one reader, and for all readers.
 const MAX_PENDING: usize = 16;
