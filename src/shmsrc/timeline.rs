@@ -30,6 +30,8 @@ pub(super) struct Arrival {
     /// Whether frames arrive in the order of their `time`. Encoded frames that have only a PTS may arrive in another
     /// order.
     pub(super) is_in_order: bool,
+    /// Whether frames are shown in another order than that in which they arrive. All of them then need the same shift.
+    pub(super) is_reordered: bool,
     /// Whether this frame can be skipped, because no other frame needs it.
     pub(super) may_be_skipped: bool,
 }
@@ -88,7 +90,7 @@ impl Timeline {
             same.placed_at
         } else if self.is_starting(arrival) && arrival.may_be_skipped && running < self.earliest {
             return None;
-        } else if self.is_starting(arrival) && !arrival.may_be_skipped {
+        } else if self.is_starting(arrival) && !arrival.may_be_skipped && !arrival.is_reordered {
             // The frame keeps no distance from the last frame. Otherwise the frames of a writer with a latency would
             // never get back to their own times.
             least
@@ -149,6 +151,7 @@ mod tests {
             is_first: false,
             latency: 0,
             is_in_order: true,
+            is_reordered: false,
             may_be_skipped: true,
         }
     }
@@ -264,25 +267,6 @@ mod tests {
             assert!(place > last);
             assert!(if running < 0 { place < MS } else { place == running }, "{n}: {place}");
             last = place;
-        }
-    }
-
-    #[test]
-    fn frames_before_first_keyframe_in_decoding_order_get_back_to_their_times() {
-        let mut timeline = Timeline::default();
-        timeline.resume(0);
-        let frame = |n: i64| Arrival {
-            may_be_skipped: false,
-            latency: 900 * MS,
-            ..raw(n * FRAME - 8 * MS, n * FRAME + 892 * MS)
-        };
-        // The first frame is placed by its PTS, because the stream is not known to have deltas. The others are placed by
-        // their DTS.
-        assert_eq!(place(&mut timeline, first(raw(25 * MS, 900 * MS))), Some(25 * MS));
-        assert_eq!(place(&mut timeline, frame(0)), Some(25 * MS + 1000));
-        assert_eq!(place(&mut timeline, frame(1)), Some(25 * MS + 2000));
-        for n in 2..100 {
-            assert_eq!(place(&mut timeline, frame(n)), Some(frame(n).running));
         }
     }
 

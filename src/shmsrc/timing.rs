@@ -91,6 +91,8 @@ pub(super) struct Timing {
     is_on_monotonic: bool,
     /// Whether the stream has frames that can be decoded only together with other frames.
     has_deltas: bool,
+    /// Whether the stream has frames whose DTS is not their PTS.
+    is_reordered: bool,
     is_clock_lead_reported: bool,
     delay: LastingDelay,
 }
@@ -133,6 +135,7 @@ impl Timing {
     /// Forgets the former format, because the caps of the stream have changed.
     pub(super) fn reset_format(&mut self) {
         self.has_deltas = false;
+        self.is_reordered = false;
     }
 
     /// The PTS and DTS of a frame in this pipeline; `None` if the frame is skipped.
@@ -166,6 +169,7 @@ impl Timing {
         self.has_deltas = !is_raw_video && (self.has_deltas || descriptor.is_delta());
         let running = |absolute| time::to_running(absolute, origin);
         let (pts, dts) = (running(descriptor.pts), running(descriptor.dts));
+        self.is_reordered |= pts.is_some() && dts.is_some() && pts != dts;
         let in_order = if self.has_deltas { dts } else { pts };
         let shift_before = self.timeline.shift();
         let now = (rsshm_channel::monotonic_ns() as i64).saturating_sub(origin);
@@ -178,6 +182,7 @@ impl Timing {
                 is_first,
                 latency: latency_ns(reader) as i64,
                 is_in_order: in_order.is_some(),
+                is_reordered: self.is_reordered,
                 may_be_skipped: !self.has_deltas,
             })?,
         };
