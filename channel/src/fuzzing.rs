@@ -101,6 +101,7 @@ pub fn segment(data: &[u8]) {
         // segment.
         for index in [0, 1, MAX_READERS - 1] {
             segment.tables.entry(index).pins.load(Ordering::Relaxed);
+            segment.tables.entry(index).keyframe_record(u64::MAX).read(1);
             segment.tables.quota(index).load(Ordering::Relaxed);
             segment
                 .tables

@@ -37,7 +37,7 @@ def newest(name):
     semaphore.acquire(1)  # raises BusyError after a second, rather than wait forever
     try:
         header = Header.from_buffer_copy(segment)
-        if (header.magic, header.version) != (b"rsshm\r\n\x1a", 1):
+        if (header.magic, header.version) != (b"rsshm\r\n\x1a", 2):
             raise ValueError(name + " is not a segment of a known version")
         word = lambda at: int.from_bytes(segment[at : at + 8], "little")
         head = word(header.status)

@@ -9,7 +9,7 @@ from typing import Dict, NamedTuple, Optional, Tuple
 
 import numpy
 
-from . import _control, _files, _libc, caps, layout
+from . import _control, _files, _keyframes, _libc, caps, layout
 from ._control import ControlFile
 from ._files import Identity, Name
 from ._libc import KeptLock, acquire, full_fence, monotonic_ns, release
@@ -123,6 +123,7 @@ class Attachment:
         words[segment.seat_word(index, ReaderEntry.pins)] = 0
         halves[segment.seat_half(index, ReaderEntry.keyframe_requests)] = 0
         words[segment.seat_word(index, ReaderEntry.message_head)] = 0
+        words[segment.seat_word(index, ReaderEntry.keyframe_head)] = 0
         # A new reader begins with the newest frame, or in a compressed stream with an older one. As soon as the reader has
         # joined, a lossless writer keeps the frames after the reader's cursor. Before the reader has joined, the writer may
         # overwrite frames that are older than the history.
@@ -258,12 +259,14 @@ class Attachment:
         acquire()
         return bool(self.segment.numbers[slot] == number and descriptor.flags & layout.DELTA_UNIT)
 
-    def request_key_unit(self) -> bool:
+    def request_key_unit(self, at_ns: Optional[int] = None) -> bool:
         """Requests a keyframe. False if the reader has no reader entry, or if the segment is superseded or closed."""
         if self.seat is None or self.segment.is_of_parent() or self.segment.halves[self.segment.state] != 0:
             return False
-        index = self.segment.seat_half(self.seat.index, ReaderEntry.keyframe_requests)
-        self.segment.halves[index] = (self.segment.halves[index] + 1) & 0xFFFF_FFFF
+        if at_ns is None:
+            _keyframes.write_immediate(self.segment, self.seat.index)
+        else:
+            _keyframes.write_timed(self.segment, self.seat.index, at_ns)
         self.segment.ring_bell(self.segment.writer_word)
         return True
 

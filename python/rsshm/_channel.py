@@ -117,7 +117,9 @@ class Channel:
                 self._wake.wait(SERVICE)
                 self._wake.clear()
             else:
-                current.segment.wait(current.segment.writer_word, self._served, SERVICE)
+                due = self._clients.keyframes.seconds_until_due(monotonic_ns())
+                longest = SERVICE if due is None else min(due, SERVICE)
+                current.segment.wait(current.segment.writer_word, self._served, longest)
             try:
                 self._service()
             except Error as error:
@@ -303,8 +305,7 @@ class Channel:
             segment.ring_bell(segment.published)
             # Do the remaining work only now, so that it does not delay the readers.
             self.published += 1
-            if not flags & layout.DELTA_UNIT:
-                self._clients.newest_key = number
+            self._clients.keyframes.note_frame(number, pts, flags)
         return number
 
     def pass_over(self) -> None:

@@ -7,6 +7,8 @@ import time
 from typing import List, NamedTuple, Optional
 
 from . import layout
+from ._keyframes import KeyframeRequests, read_timed
+from ._libc import monotonic_ns
 from ._slots import WriterSegment
 from .layout import EVICTED, MAX_QUOTA, MAX_READERS, ReaderEntry
 
@@ -16,8 +18,6 @@ FIRST_GRANT = 3
 """The first quota of a reader: a slot to copy from, a slot to show, and the last one shown, which many programs keep."""
 GRANT_AHEAD = 2
 """The number of slots by which a quota exceeds the number of slots that the reader holds."""
-KEY_FRAME_INTERVAL = 1.0
-"""The least interval between two reported keyframe requests. It limits the bits that an encoder spends on keyframes."""
 
 
 class _Record:
@@ -34,6 +34,10 @@ class _Record:
         """An owner that is not counted as a reader, and that held too many slots at the last check (its generation)."""
         self.heard = 0
         """Number of keyframe requests of this owner so far."""
+        self.heard_in: Optional[WriterSegment] = None
+        """The segment in which the owner sent the requests that ``heard_timed`` counts."""
+        self.heard_timed = 0
+        """Number of requests of this owner for a keyframe of a later time so far."""
 
     def followed_by(self, ticket: Optional[int]) -> _Record:
         """The record of the next owner that is a reader. If there is none yet, a record that keeps only the ceiling."""
@@ -87,10 +91,7 @@ class Clients:
         self.count = 0
         """Readers that are attached and alive."""
         self.evicted = 0
-        self.newest_key = 0
-        """The seq of the newest keyframe."""
-        self._key_wanted_since: Optional[int] = None
-        self._key_told: Optional[float] = None
+        self.keyframes = KeyframeRequests()
 
     def update(self, current: Optional[WriterSegment], retired: List[WriterSegment]) -> None:
         """Finds the readers that have attached or left since the last call."""
@@ -174,18 +175,14 @@ class Clients:
             if asked != record.heard:
                 # The reader counts its requests from 0 in each segment.
                 record.heard = asked
-                if asked and self._key_wanted_since is None:
-                    self._key_wanted_since = head
-        if self._key_wanted_since is None:
-            return False
-        if self.newest_key > self._key_wanted_since:
-            self._key_wanted_since = None
-            return False
-        if self._key_told is not None and time.monotonic() - self._key_told < KEY_FRAME_INTERVAL:
-            return False
-        self._key_wanted_since = None
-        self._key_told = time.monotonic()
-        return True
+                if asked:
+                    self.keyframes.add_immediate(head)
+            if record.heard_in is not current:
+                record.heard_in, record.heard_timed = current, 0
+            record.heard_timed, times = read_timed(current.segment, seat, record.heard_timed)
+            for at_ns in times:
+                self.keyframes.add_timed(at_ns, (seat, record.generation))
+        return self.keyframes.take_due(monotonic_ns())
 
 
 def _reader_in(seat: int, current: WriterSegment, retired: List[WriterSegment]) -> Optional[int]:

@@ -13,7 +13,7 @@ from ctypes import c_int32, c_uint32, c_uint64
 from typing import Optional
 
 MAGIC = int.from_bytes(b"rsshm\r\n\x1a", sys.byteorder)
-VERSION = 1
+VERSION = 2
 MAX_READERS = 64
 RING_LENGTH = 128
 MAX_SLOTS = 64
@@ -27,6 +27,7 @@ EVENT_RING_LENGTH = 32
 EVENT_STRIDE = 4096
 MESSAGE_RING_LENGTH = 4
 MESSAGE_STRIDE = 512
+KEYFRAME_RING_LENGTH = 8
 DELTA_UNIT = 8192
 SLOT_ALIGN = 4096
 SLOTS_ALIGN = 65536
@@ -42,6 +43,9 @@ CLOSED = 2
 """A bit of ``Status.state``: the writer has closed the channel."""
 LOSSLESS = 1
 """A bit of ``Header.flags``: the writer waits for its slowest attached reader."""
+
+ALL_HEADERS = 1 << 32
+"""A bit of ``KeyframeRecord.details``: the keyframe must come with all headers of the stream."""
 
 READER_NEW, READER_ATTACHED, READER_MOVED, READER_LEFT, READER_JOINING = range(5)
 """Values of ``ReaderEntry.state``."""
@@ -161,6 +165,12 @@ class Status(ctypes.Structure):
     ]
 
 
+class KeyframeRecord(ctypes.Structure):
+    """The record of a reader's request for a keyframe of a later time."""
+
+    _fields_ = [("seq", c_uint64), ("time", c_uint64), ("details", c_uint64)]
+
+
 class ReaderEntry(ctypes.Structure):
     """A reader entry of one segment. Only the process that holds the lock of the entry writes it."""
 
@@ -172,7 +182,10 @@ class ReaderEntry(ctypes.Structure):
         ("pid", c_uint32),
         ("keyframe_requests", c_uint32),
         ("message_head", c_uint64),
-        ("_pad0", c_uint32 * 6),
+        ("keyframe_details", c_uint64),
+        ("keyframe_head", c_uint64),
+        ("_pad0", c_uint32 * 2),
+        ("keyframes", KeyframeRecord * KEYFRAME_RING_LENGTH),
     ]
 
 

@@ -182,10 +182,16 @@ class Reader:
             # Drop this reference. Otherwise the frame would stay in use while the reader waits for the next frame.
             del frame
 
-    def request_key_frame(self) -> bool:
-        """Requests a keyframe of a compressed stream. False if there is no writer, or if this reader only observes."""
+    def request_key_frame(self, at_ns: Optional[int] = None) -> bool:
+        """Requests a keyframe of a compressed stream. False if there is no writer, or if this reader only observes.
+
+        ``at_ns``: the keyframe is the first frame with this ``pts_ns`` or a later one. Without it, the keyframe comes as
+        soon as possible.
+        """
+        if at_ns is not None and not 0 <= at_ns < layout.TIME_NONE:
+            raise BadOption(f"at_ns is {at_ns}, not a time in nanoseconds")
         at = self._at
-        return at is not None and at.request_key_unit()
+        return at is not None and at.request_key_unit(at_ns)
 
     def close(self) -> None:
         """Leaves the channel. Frames that the program still has stay valid."""

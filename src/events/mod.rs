@@ -57,9 +57,8 @@ const MODIFIERS_FIELD: &str = "state";
 const TRACER_PROBE_SUFFIX: &str = "latency_probe.id";
 
 /// The names of other custom events that are valid only in the writer's own pipeline.
-const LOCAL_NAMES: [&str; 6] = [
-    // These events contain times of the writer's pipeline.
-    "GstForceKeyUnit",
+const LOCAL_NAMES: [&str; 5] = [
+    // These events contain times of the writer's pipeline, and what they mean to a reader is not known.
     "GstNtpOffset",
     "GstOnvifTimestamp",
     // These events are signals between parts of a playback bin.
@@ -67,6 +66,42 @@ const LOCAL_NAMES: [&str; 6] = [
     "decodebin3-custom-final-eos",
     "urisourcebin-custom-eos",
 ];
+
+/// The fields of a custom event that have times of one pipeline. The channel has the time and the duration instead.
+#[derive(Clone, Copy, Debug)]
+struct TimeFields {
+    /// The name of the event.
+    event: &'static str,
+    /// The field that has the time of the event in its stream.
+    timestamp: &'static str,
+    /// Further fields that have the time of the event.
+    others: &'static [&'static str],
+    duration: Option<&'static str>,
+}
+
+/// The field that has the running time of an event.
+const RUNNING_TIME_FIELD: &str = "running-time";
+
+/// The custom events that have times.
+const TIME_FIELDS: [TimeFields; 2] = [
+    TimeFields {
+        event: "GstForceKeyUnit",
+        timestamp: "timestamp",
+        others: &[RUNNING_TIME_FIELD, "stream-time"],
+        duration: None,
+    },
+    TimeFields {
+        event: "GstRTPPacketLost",
+        timestamp: "timestamp",
+        others: &[],
+        duration: Some("duration"),
+    },
+];
+
+/// The time fields of custom events of this name.
+fn time_fields(event: &str) -> Option<TimeFields> {
+    TIME_FIELDS.into_iter().find(|fields| fields.event == event)
+}
 
 /// Whether a custom event of this name is valid only in the writer's own pipeline. The event is then not sent, and does
 /// not count as left out.
@@ -79,6 +114,8 @@ fn is_local(name: &str) -> bool {
 pub(crate) struct EncodedEvent {
     kind: u32,
     time: Option<gst::ClockTime>,
+    /// The running time of the event in nanoseconds, if the event has one. It is preferred to `time`.
+    running_time: Option<i64>,
     duration: Option<gst::ClockTime>,
     bytes: Vec<u8>,
     /// The index of a sticky event; `None` for all other events.
@@ -92,6 +129,7 @@ impl EncodedEvent {
         Self {
             kind,
             time: None,
+            running_time: None,
             duration: None,
             bytes: Vec::new(),
             sticky_index: None,
@@ -99,9 +137,40 @@ impl EncodedEvent {
         }
     }
 
+    /// Takes over the times of a custom event. Returns its structure without them.
+    fn take_times(
+        &mut self,
+        event: &gst::EventRef,
+        structure: &gst::StructureRef,
+        fields: TimeFields,
+    ) -> gst::Structure {
+        let mut rest = structure.to_owned();
+        let mut take = |field| {
+            let time = structure.get::<Option<gst::ClockTime>>(field).ok().flatten();
+            rest.remove_field(field);
+            time
+        };
+        self.time = take(fields.timestamp);
+        self.duration = fields.duration.and_then(&mut take);
+        for field in fields.others {
+            let time = take(field);
+            if *field == RUNNING_TIME_FIELD {
+                // Pads that the event went through may have changed its running time.
+                self.running_time = time
+                    .and_then(|time| i64::try_from(time.nseconds()).ok())
+                    .map(|time| time.saturating_add(event.running_time_offset()));
+            }
+        }
+        rest
+    }
+
     /// The time and the duration of the event, in running time.
     pub(crate) fn times(&self, segment: &gst::FormattedSegment<gst::ClockTime>) -> Times {
-        Times::of_span(self.time, self.duration, segment)
+        let times = Times::of_span(self.time, self.duration, segment);
+        Times {
+            pts: self.running_time.or(times.pts),
+            ..times
+        }
     }
 
     /// The event as the channel takes it, with its time in CLOCK_MONOTONIC nanoseconds.
@@ -151,6 +220,13 @@ impl Encoder {
             }
             EventView::CustomDownstream(_) | EventView::CustomBoth(_) | EventView::CustomDownstreamSticky(_)
                 if event.structure().is_some_and(|structure| is_local(structure.name())) =>
+            {
+                EncodeResult::NotSent
+            }
+            EventView::CustomBoth(_) | EventView::CustomDownstreamSticky(_)
+                if event
+                    .structure()
+                    .is_some_and(|structure| time_fields(structure.name()).is_some()) =>
             {
                 EncodeResult::NotSent
             }
@@ -232,7 +308,14 @@ impl Encoder {
             sticky_index,
             ..EncodedEvent::new(kind)
         };
-        match put_structure(&mut encoded.bytes, structure) {
+        let encoding = match time_fields(structure.name()) {
+            None => put_structure(&mut encoded.bytes, structure),
+            Some(fields) => {
+                let rest = encoded.take_times(event, structure, fields);
+                put_structure(&mut encoded.bytes, &rest)
+            }
+        };
+        match encoding {
             Some(()) => EncodeResult::Encoded(encoded, 0),
             None => EncodeResult::LeftOut(1),
         }
@@ -295,6 +378,12 @@ pub(crate) enum DecodedEvent {
     StreamStart(gst::Event),
     /// An event to pass on unchanged.
     Event(gst::Event),
+    /// A custom event with times. [`with_times`] makes the event. The time is in CLOCK_MONOTONIC nanoseconds.
+    Timed {
+        structure: gst::Structure,
+        time: Option<u64>,
+        duration: Option<gst::ClockTime>,
+    },
     /// There are no frames for a while. The time is in CLOCK_MONOTONIC nanoseconds.
     Gap {
         time: u64,
@@ -339,7 +428,15 @@ impl Decoder {
                 flags: gst::GapFlags::from_bits_truncate(bytes.u32().unwrap_or(0)),
             },
             kind::CUSTOM => {
-                DecodedEvent::Event(gst::event::CustomDownstream::new(self.names.structure(bytes.text()?)?))
+                let structure = self.names.structure(bytes.text()?)?;
+                match time_fields(structure.name()) {
+                    None => DecodedEvent::Event(gst::event::CustomDownstream::new(structure)),
+                    Some(_) => DecodedEvent::Timed {
+                        structure,
+                        time: Some(event.time).filter(|time| *time != TIME_NONE),
+                        duration: gst::ClockTime::try_from(event.duration).ok(),
+                    },
+                }
             }
             kind::STICKY_CUSTOM => DecodedEvent::Event(gst::event::CustomDownstreamSticky::new(
                 self.names.structure(bytes.text()?)?,
@@ -371,6 +468,25 @@ impl Decoder {
         }
         Some(tags)
     }
+}
+
+/// The custom event with `structure` and these times. In the reader's pipeline, `time` is the running time, the stream
+/// time and the timestamp.
+pub(crate) fn with_times(
+    mut structure: gst::Structure,
+    time: Option<gst::ClockTime>,
+    duration: Option<gst::ClockTime>,
+) -> gst::Event {
+    if let Some(fields) = time_fields(structure.name()) {
+        structure.set(fields.timestamp, time);
+        for field in fields.others {
+            structure.set(*field, time);
+        }
+        if let Some(field) = fields.duration {
+            structure.set(field, duration);
+        }
+    }
+    gst::event::CustomDownstream::new(structure)
 }
 
 /// Converts a plain value, which [`plain_tag`] made, to the type of its tag; `None` if that fails.

@@ -35,6 +35,7 @@ use rsshm_channel::{Caps, Error, ServiceThread, Writer};
 
 use super::{
     CAT,
+    keyframes::KeyframeForwarder,
     negotiation::Negotiation,
     pacing::Pacing,
     pool::{CurrentFormat, Pool},
@@ -74,6 +75,7 @@ pub struct RsShmSink {
     negotiation: Negotiation,
     pacing: Pacing,
     clients: Arc<ClientCount>,
+    keyframes: Arc<KeyframeForwarder>,
     counters: Counters,
 }
 
@@ -109,9 +111,10 @@ impl RsShmSink {
         let writer = Arc::new(writer);
         self.counters.reset();
         *lock(&self.stream) = Stream::default();
+        self.keyframes.reset();
         self.set_delay(0);
         self.current_format.set(None);
-        let service = service::start(&self.base(), &writer, &self.clients).map_err(|error| {
+        let service = service::start(&self.base(), &writer, &self.clients, &self.keyframes).map_err(|error| {
             gst::error_msg!(
                 gst::ResourceError::Failed,
                 (
@@ -226,7 +229,8 @@ impl RsShmSink {
         loop {
             let outcome = if self.wait_for_connection(writer, buffer, info, &mut wait_began)? {
                 let delay_ns = self.pacing.delay_ns();
-                let descriptor = lock(&self.stream).describe(self.obj().upcast_ref(), buffer, delay_ns);
+                let descriptor =
+                    lock(&self.stream).describe(self.obj().upcast_ref(), buffer, delay_ns, &self.keyframes.conversion);
                 let frame = Frame {
                     buffer,
                     descriptor,
@@ -565,6 +569,7 @@ impl BaseSinkImpl for RsShmSink {
                 }
                 handled
             }
+            _ if self.keyframes.is_answer(&event) => self.parent_event(event),
             _ => {
                 let encoded = lock(&self.stream).encode_event(&event);
                 // If the event is a gap, `parent_event` waits until the time of the gap is over.

@@ -9,6 +9,7 @@
 //! - `negotiation`: decides which messages the sink posts about caps that it cannot carry
 //! - `pacing`: decides when frames leave the sink, and which latency the sink announces to readers
 //! - `pool`: the buffer pool that the sink offers to upstream
+//! - `keyframes`: sends the readers' requests for keyframes upstream
 //! - `stream`: the state of the current stream, which gives frames and events their times and flags
 //! - `publish`: publishes a buffer, in place or as a copy in a slot
 //! - `service`: the writer's service thread, which reports to the element
@@ -19,6 +20,7 @@ use std::sync::LazyLock;
 use gst::{glib, prelude::*};
 
 mod imp;
+mod keyframes;
 mod negotiation;
 mod pacing;
 mod pool;

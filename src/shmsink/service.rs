@@ -15,7 +15,7 @@ use gst::{glib, prelude::*};
 use gst_base::prelude::*;
 use rsshm_channel::{Error, ServiceReport, ServiceThread, Writer};
 
-use super::CAT;
+use super::{CAT, keyframes::KeyframeForwarder};
 use crate::{caps, codec::Names, error, events};
 
 /// The longest time between two service passes.
@@ -43,10 +43,12 @@ pub(super) fn start(
     sink: &gst_base::BaseSink,
     writer: &Arc<Writer>,
     clients: &Arc<ClientCount>,
+    keyframes: &Arc<KeyframeForwarder>,
 ) -> std::io::Result<ServiceThread> {
     let mut reporter = Reporter {
         sink: sink.downgrade(),
         clients: Arc::clone(clients),
+        keyframes: Arc::clone(keyframes),
         names: Names::default(),
         last_error: None,
         has_warned_of_missed: false,
@@ -62,6 +64,7 @@ pub(super) fn start(
 struct Reporter {
     sink: glib::WeakRef<gst_base::BaseSink>,
     clients: Arc<ClientCount>,
+    keyframes: Arc<KeyframeForwarder>,
     /// The names of structures and fields that readers' messages have introduced.
     names: Names,
     /// The error of the last pass; `None` if the pass succeeded.
@@ -140,13 +143,7 @@ impl Reporter {
     /// because no reader may disturb the writer.
     fn send_upstream(&mut self, sink: &gst_base::BaseSink, report: &ServiceReport) {
         let pad = sink.sink_pad();
-        if report.keyframe_wanted {
-            gst::debug!(CAT, obj = sink, "a reader waits for a keyframe");
-            let event = gst_video::UpstreamForceKeyUnitEvent::builder()
-                .all_headers(true)
-                .build();
-            pad.push_event(event);
-        }
+        self.keyframes.send_requests(sink, report);
         for message in &report.messages {
             if let Some(event) = events::navigation_event(message, &mut self.names) {
                 pad.push_event(event);

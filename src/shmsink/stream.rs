@@ -9,7 +9,7 @@ use rsshm_channel::{FrameDescriptor, TIME_NONE};
 
 use crate::{
     events, frame,
-    time::{self, ClockOffset, Times},
+    time::{self, ClockOffset, LastConversion, Times},
 };
 
 /// The current stream.
@@ -79,15 +79,20 @@ impl Stream {
         Times::of_buffer(buffer, &self.segment).pts
     }
 
-    /// Describes a frame for readers. The frame leaves `delay_ns` after the time of its timestamp.
+    /// Describes a frame for readers. The frame leaves `delay_ns` after the time of its timestamp. `conversion` gets the
+    /// conversion of its times.
     pub(super) fn describe(
         &mut self,
         element: &gst::Element,
         buffer: &gst::BufferRef,
         delay_ns: i64,
+        conversion: &LastConversion,
     ) -> FrameDescriptor {
         let times = Times::of_buffer(buffer, &self.segment);
         let origin = self.origin(element, &times, delay_ns);
+        if let Some(origin) = origin {
+            conversion.record(element, origin);
+        }
         let mut descriptor = frame::describe(buffer, times, origin);
         // v4l2src flags all frames except raw video and JPEG as delta units, even Bayer pictures. Because of this flag,
         // a reader would wait forever for a keyframe. So the flag is cleared until the stream has had a keyframe.

@@ -7,8 +7,15 @@ use gst::prelude::*;
 use gst_base::prelude::*;
 use rsshm_channel::{Event, ReaderHandle};
 
-use super::{CAT, shared::Context, timing::Timing};
-use crate::events::{DecodedEvent, Decoder, navigation_message};
+use super::{
+    CAT,
+    shared::{Context, Shared},
+    timing::Timing,
+};
+use crate::{
+    events::{DecodedEvent, Decoder, navigation_message, with_times},
+    sync::lock,
+};
 
 /// The maximum number of events that wait for the first buffer of a stream. Further events are left out.
 const MAX_PENDING_EVENTS: usize = 1024;
@@ -43,6 +50,14 @@ impl EventForwarder {
             ),
             Some(DecodedEvent::StreamStart(event)) => self.start_stream(context.element, event),
             Some(DecodedEvent::Event(event)) => self.push(context, event),
+            Some(DecodedEvent::Timed {
+                structure,
+                time,
+                duration,
+            }) => {
+                let time = time.and_then(|time| timing.place_event(context.element, time));
+                self.push(context, with_times(structure, time, duration));
+            }
             Some(DecodedEvent::Gap { time, duration, flags }) => {
                 let start = timing.place_gap(context.element, time);
                 let Some(start) = start.filter(|_| self.has_segment(context.element)) else {
@@ -90,6 +105,16 @@ impl EventForwarder {
         !self.is_segment_due && element.src_pad().sticky_event::<gst::event::Segment>(0).is_some()
     }
 
+    /// Announces the keyframe at the running time `time` to those elements that have requested it.
+    pub(super) fn announce_keyframe(&mut self, context: Context, time: Option<gst::ClockTime>) {
+        // With do-timestamp, the keyframe's time is now.
+        if let Some(time) = time.or_else(|| context.element.current_running_time()) {
+            for event in context.shared.keyframes.take_answered(time) {
+                self.push(context, event);
+            }
+        }
+    }
+
     /// Sends an event downstream: at once if the stream has begun, otherwise before the first buffer of the stream.
     fn push(&mut self, context: Context, event: gst::Event) {
         let element = context.element;
@@ -124,10 +149,17 @@ impl EventForwarder {
 
 /// Sends `event`, which came from downstream, to the writer. Returns whether the event was sent; `None` if it is not
 /// meant for the writer.
-pub(super) fn send_to_writer(handle: impl FnOnce() -> Option<ReaderHandle>, event: &gst::EventRef) -> Option<bool> {
+pub(super) fn send_to_writer(
+    element: &gst::Element,
+    shared: &Shared,
+    handle: impl FnOnce() -> Option<ReaderHandle>,
+    event: &gst::EventRef,
+) -> Option<bool> {
     match event.view() {
         gst::EventView::CustomUpstream(_) if gst_video::UpstreamForceKeyUnitEvent::parse(event).is_ok() => {
-            Some(handle().is_some_and(|handle| handle.request_keyframe()))
+            let status = *lock(&shared.status);
+            let is_attached = status.connected && !status.observes;
+            Some(shared.keyframes.send(element, event, handle(), is_attached))
         }
         gst::EventView::Navigation(navigation) => {
             let message = navigation.structure().and_then(navigation_message);

@@ -64,6 +64,12 @@ impl RsShmSrc {
         lock(&self.handle).clone()
     }
 
+    /// Sends `event`, which came from downstream, to the writer; `None` if it is not meant for the writer.
+    fn send_to_writer(&self, event: &gst::EventRef) -> Option<bool> {
+        let obj = self.obj();
+        send_to_writer(obj.upcast_ref(), &self.shared, || self.handle(), event)
+    }
+
     /// Drops ALLOCATION queries without caps, because some elements crash at such a query. The base class sends such a
     /// query, because it negotiates before the caps are known.
     fn drop_allocation_queries_without_caps(&self) {
@@ -207,7 +213,7 @@ impl ElementImpl for RsShmSrc {
 
     /// Refuses seeks, because the base class would first flush, and only then find that the element cannot seek.
     fn send_event(&self, event: gst::Event) -> bool {
-        match send_to_writer(|| self.handle(), &event) {
+        match self.send_to_writer(&event) {
             Some(sent) => sent,
             None => event.type_() != gst::EventType::Seek && self.parent_send_event(event),
         }
@@ -223,6 +229,7 @@ impl BaseSrcImpl for RsShmSrc {
         *lock(&self.handle) = Some(stream.handle());
         *lock(&self.shared.status) = Status::default();
         *lock(&self.shared.caps) = None;
+        self.shared.keyframes.reset();
         self.drop_allocation_queries_without_caps();
         *lock(&self.stream) = Some(Box::new(stream));
         Ok(())
@@ -254,7 +261,7 @@ impl BaseSrcImpl for RsShmSrc {
     }
 
     fn event(&self, event: &gst::Event) -> bool {
-        match send_to_writer(|| self.handle(), event) {
+        match self.send_to_writer(event) {
             Some(sent) => sent,
             None => BaseSrcImplExt::parent_event(self, event),
         }

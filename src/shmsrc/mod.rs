@@ -11,6 +11,7 @@
 //! - `connection`: measures the time without a writer, and decides which action is due
 //! - `timing`, `timeline`: compute the timestamps of buffers
 //! - `buffer`: turns frames into buffers
+//! - `keyframes`: the requests for keyframes that came from downstream
 //! - `events`: passes on the events between frames, in both directions
 
 use std::sync::LazyLock;
@@ -21,6 +22,7 @@ mod buffer;
 mod connection;
 mod events;
 mod imp;
+mod keyframes;
 mod properties;
 mod shared;
 mod stream;

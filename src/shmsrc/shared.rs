@@ -9,12 +9,14 @@ use std::sync::{
 
 use rsshm_channel::ReaderStats;
 
-use super::properties::Settings;
+use super::{keyframes::KeyframeRequests, properties::Settings};
 
 /// The state of the streaming thread. Other threads may read it while the streaming thread works.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Status {
     pub(super) connected: bool,
+    /// Whether the reader only observes, so that it sends the writer nothing.
+    pub(super) observes: bool,
     pub(super) stats: ReaderStats,
     pub(super) latency_ns: u64,
     pub(super) history: u32,
@@ -29,6 +31,7 @@ pub(super) struct Shared {
     pub(super) status: Mutex<Status>,
     /// The caps of the stream; `None` until they are known.
     pub(super) caps: Mutex<Option<gst::Caps>>,
+    pub(super) keyframes: KeyframeRequests,
     /// Whether downstream understands a GstVideoMeta. The streaming thread sets this flag when it negotiates. All
     /// accesses are Relaxed, because no other data depends on the flag.
     downstream_takes_video_meta: AtomicBool,

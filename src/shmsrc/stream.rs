@@ -113,7 +113,7 @@ impl Stream {
         self.has_ended = false;
         self.follow_caps(context)?;
         self.check_clock(context, &frame);
-        let (seq, missed) = (frame.seq, frame.missed);
+        let (seq, missed, is_delta) = (frame.seq, frame.missed, frame.descriptor.is_delta());
         self.is_discont |= frame.discontinuity || missed > 0;
         let info = self.format.info.as_ref();
         let stamps = self
@@ -138,6 +138,9 @@ impl Stream {
         gst::trace!(CAT, obj = context.element, "frame {seq}: {buffer:?}");
         if missed > 0 {
             self.post_qos(context, &buffer);
+        }
+        if !is_delta {
+            self.events.announce_keyframe(context, buffer.pts());
         }
         self.events.begin_data(context);
         Ok(Some(buffer))
@@ -265,6 +268,7 @@ impl Stream {
         if self.format.segment_changes == Some(segment_changes) {
             return Ok(());
         }
+        context.shared.keyframes.send_again(&self.reader.handle());
         if let Some(reason) = self.reader.observer_reason().filter(|_| !self.is_observer_reported) {
             self.is_observer_reported = true;
             let text = format!("channel {}: {reason}", self.channel);
@@ -309,6 +313,7 @@ impl Stream {
             let mut status = lock(&context.shared.status);
             let changed = (status.connected != connected, status.latency_ns != latency_ns);
             status.connected = connected;
+            status.observes = self.reader.is_observer();
             status.latency_ns = latency_ns;
             status.history = self.reader.history();
             status.stats = self.reader.stats();

@@ -30,6 +30,8 @@ pub(super) struct Arrival {
     /// Whether frames arrive in the order of their `time`. Encoded frames that have only a PTS may arrive in another
     /// order.
     pub(super) is_in_order: bool,
+    /// Whether frames are shown in another order than that in which they arrive. All of them then need the same shift.
+    pub(super) is_reordered: bool,
     /// Whether this frame can be skipped, because no other frame needs it.
     pub(super) may_be_skipped: bool,
 }
@@ -86,8 +88,12 @@ impl Timeline {
         } else if let Some(same) = last.filter(|last| last.time == time) {
             // A frame may come in several buffers, which all have the frame's time.
             same.placed_at
-        } else if self.is_early(arrival) {
+        } else if self.is_starting(arrival) && arrival.may_be_skipped && running < self.earliest {
             return None;
+        } else if self.is_starting(arrival) && !arrival.may_be_skipped && !arrival.is_reordered {
+            // The frame keeps no distance from the last frame. Otherwise the frames of a writer with a latency would
+            // never get back to their own times.
+            least
         } else {
             self.is_late = running < self.earliest;
             // The frame keeps its distance from the last frame, but is placed no later than `now`, unless `least` is
@@ -120,14 +126,10 @@ impl Timeline {
             .filter(|last| last.placed_at <= now.saturating_add(FAR_FUTURE_NS))
     }
 
-    /// Whether this frame is from before the pipeline's time, and the writer can be expected to reach the pipeline's
-    /// time soon.
-    fn is_early(&self, arrival: &Arrival) -> bool {
+    /// Whether the pipeline has just started, and the writer can be expected to reach the pipeline's time soon.
+    fn is_starting(&self, arrival: &Arrival) -> bool {
         let since = arrival.now.saturating_sub(self.earliest);
-        arrival.running < self.earliest
-            && arrival.may_be_skipped
-            && !self.is_late
-            && since < EARLY_FRAMES_PERIOD_NS.saturating_add(arrival.latency)
+        !self.is_late && since < EARLY_FRAMES_PERIOD_NS.saturating_add(arrival.latency)
     }
 }
 
@@ -149,6 +151,7 @@ mod tests {
             is_first: false,
             latency: 0,
             is_in_order: true,
+            is_reordered: false,
             may_be_skipped: true,
         }
     }
@@ -242,6 +245,27 @@ mod tests {
                 running < 0 || place - running < FRAME,
                 "the shift ends with the first frame after the start"
             );
+            last = place;
+        }
+    }
+
+    #[test]
+    fn frames_of_writer_with_latency_get_back_to_their_times() {
+        let mut timeline = Timeline::default();
+        timeline.resume(0);
+        let mut last = -1;
+        // The first frames arrive at once, and the others 900 ms after their time.
+        for n in 0..200 {
+            let running = n * FRAME - 2000 * MS;
+            let arrival = Arrival {
+                is_first: n == 0,
+                may_be_skipped: false,
+                latency: 900 * MS,
+                ..raw(running, (running + 900 * MS).max(n * MS / 10 + MS))
+            };
+            let place = place(&mut timeline, arrival).unwrap();
+            assert!(place > last);
+            assert!(if running < 0 { place < MS } else { place == running }, "{n}: {place}");
             last = place;
         }
     }

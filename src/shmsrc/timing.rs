@@ -50,6 +50,36 @@ pub(super) struct Stamps {
     pub(super) dts: Option<gst::ClockTime>,
 }
 
+/// The delay between the capture of frames and their timestamps in this pipeline, as far as it lasts.
+///
+/// A request for a keyframe of a later time is converted with it. If the delay were overestimated, the keyframe would
+/// come before its time. So the delay is the least one of the last second or two, and 0 in the first second.
+#[derive(Debug, Default)]
+struct LastingDelay {
+    /// When the current period began; `None` before the first frame.
+    since: Option<i64>,
+    /// The least delay in the current period, in nanoseconds.
+    least: i64,
+    /// The least delay in the period before.
+    least_before: i64,
+}
+
+impl LastingDelay {
+    const PERIOD_NS: i64 = 1_000_000_000;
+
+    /// Adds the delay of a frame that arrived at the time `now`. Returns the delay that lasts.
+    fn add(&mut self, now: i64, delay: i64) -> i64 {
+        match self.since {
+            Some(since) if now.saturating_sub(since) < Self::PERIOD_NS => self.least = self.least.min(delay),
+            since => {
+                self.least_before = since.map_or(0, |_| self.least);
+                (self.since, self.least) = (Some(now), delay);
+            }
+        }
+        self.least.min(self.least_before).max(0)
+    }
+}
+
 /// Gives frames their timestamps.
 #[derive(Default)]
 pub(super) struct Timing {
@@ -61,7 +91,10 @@ pub(super) struct Timing {
     is_on_monotonic: bool,
     /// Whether the stream has frames that can be decoded only together with other frames.
     has_deltas: bool,
+    /// Whether the stream has frames whose DTS is not their PTS.
+    is_reordered: bool,
     is_clock_lead_reported: bool,
+    delay: LastingDelay,
 }
 
 impl Timing {
@@ -77,6 +110,7 @@ impl Timing {
         let origin = time::origin(element.upcast_ref(), &mut self.clock_offset);
         let now = origin.and_then(|origin| time::to_running(rsshm_channel::monotonic_ns(), origin));
         self.timeline.resume(now.unwrap_or(0));
+        self.delay = LastingDelay::default();
     }
 
     /// How far this program's CLOCK_MONOTONIC is ahead of the writer's, in nanoseconds. It is returned only once, at
@@ -101,6 +135,7 @@ impl Timing {
     /// Forgets the former format, because the caps of the stream have changed.
     pub(super) fn reset_format(&mut self) {
         self.has_deltas = false;
+        self.is_reordered = false;
     }
 
     /// The PTS and DTS of a frame in this pipeline; `None` if the frame is skipped.
@@ -112,9 +147,6 @@ impl Timing {
         is_raw_video: bool,
         is_first: bool,
     ) -> Option<Stamps> {
-        if self.does_timestamp {
-            return Some(Stamps::default());
-        }
         let element = context.element.upcast_ref();
         let origin = if self.is_on_monotonic && !context.shared.has_resumed() {
             Some(time::base_time(element))
@@ -125,20 +157,32 @@ impl Timing {
         let Some(origin) = origin else {
             return Some(Stamps::default());
         };
+        let conversion = &context.shared.keyframes.conversion;
+        if self.does_timestamp {
+            if descriptor.pts != TIME_NONE {
+                let now = i64::try_from(rsshm_channel::monotonic_ns()).unwrap_or(i64::MAX);
+                let delay = self.delay.add(now, now.saturating_sub_unsigned(descriptor.pts));
+                conversion.record(element, origin.saturating_sub(delay));
+            }
+            return Some(Stamps::default());
+        }
         self.has_deltas = !is_raw_video && (self.has_deltas || descriptor.is_delta());
         let running = |absolute| time::to_running(absolute, origin);
         let (pts, dts) = (running(descriptor.pts), running(descriptor.dts));
+        self.is_reordered |= pts.is_some() && dts.is_some() && pts != dts;
         let in_order = if self.has_deltas { dts } else { pts };
         let shift_before = self.timeline.shift();
+        let now = (rsshm_channel::monotonic_ns() as i64).saturating_sub(origin);
         let shift = match in_order.or(pts).or(dts) {
             None => 0,
             Some(running) => self.timeline.place(&Arrival {
                 time: origin.saturating_add(running),
                 running,
-                now: (rsshm_channel::monotonic_ns() as i64).saturating_sub(origin),
+                now,
                 is_first,
                 latency: latency_ns(reader) as i64,
                 is_in_order: in_order.is_some(),
+                is_reordered: self.is_reordered,
                 may_be_skipped: !self.has_deltas,
             })?,
         };
@@ -149,6 +193,8 @@ impl Timing {
                 "from here on frames are {shift} ns later than their time"
             );
         }
+        let delay = self.delay.add(now, shift);
+        conversion.record(element, origin.saturating_sub(delay));
         let stamp = |running: Option<i64>| {
             running.map(|running| gst::ClockTime::from_nseconds(running.saturating_add(shift).max(0) as u64))
         };
@@ -164,13 +210,37 @@ impl Timing {
         let origin = time::origin(element.upcast_ref(), &mut self.clock_offset)?;
         self.timeline.place_gap(time::to_running(absolute, origin)?)
     }
+
+    /// Converts `absolute`, the CLOCK_MONOTONIC time of an event that announces a frame, to running time, with the delay
+    /// of the last frame. Returns `None` without a clock.
+    pub(super) fn place_event(&mut self, element: &gst_base::BaseSrc, absolute: u64) -> Option<gst::ClockTime> {
+        let origin = time::origin(element.upcast_ref(), &mut self.clock_offset)?;
+        let running = time::to_running(absolute, origin)?.saturating_add(self.timeline.shift());
+        Some(gst::ClockTime::from_nseconds(running.max(0) as u64))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::certain_lead;
+    use super::{LastingDelay, certain_lead};
 
     const S: i64 = 1_000_000_000;
+
+    #[test]
+    fn only_lasting_delay_counts() {
+        const MS: i64 = 1_000_000;
+        let mut delay = LastingDelay::default();
+        // The first frames are from before the start, and were shifted.
+        assert!((0..30).all(|n| delay.add(n * 33 * MS, (30 - n) * 33 * MS) == 0));
+        assert!((30..60).all(|n| delay.add(n * 33 * MS, 0) == 0));
+        // The writer becomes late for good.
+        let last = (60..180).map(|n| delay.add(n * 33 * MS, 2 * S + n)).last();
+        assert!(
+            last.is_some_and(|delay| (2 * S..2 * S + 180).contains(&delay)),
+            "{last:?}"
+        );
+        assert_eq!(delay.add(180 * 33 * MS, 5), 5);
+    }
 
     #[test]
     fn lead_of_shifted_clock_is_certain() {

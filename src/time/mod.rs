@@ -2,6 +2,7 @@
 
 //! Converts timestamps to CLOCK_MONOTONIC nanoseconds, which have one meaning in all pipelines of the machine.
 
+mod conversion;
 mod filter;
 mod stamps;
 #[cfg(test)]
@@ -12,6 +13,7 @@ use std::sync::LazyLock;
 use gst::prelude::*;
 use rsshm_channel::{TIME_NONE, monotonic_ns};
 
+pub(crate) use conversion::LastConversion;
 use filter::OffsetFilter;
 use stamps::StepTracker;
 

@@ -13,6 +13,7 @@ mod faults;
 mod formats;
 mod hostile;
 mod isolation;
+mod keyframe_requests;
 mod keyframes;
 mod lifecycle;
 mod metas;

@@ -59,6 +59,8 @@ pub const MESSAGE_RING_LENGTH: u64 = 4;
 pub const MESSAGE_STRIDE: usize = 512;
 /// The largest size of a message in bytes.
 pub const MAX_MESSAGE_SIZE: usize = MESSAGE_STRIDE - 16;
+/// The number of keyframe records in each reader entry.
+pub const KEYFRAME_RING_LENGTH: u64 = 8;
 /// The slots start at a multiple of this number of bytes. It is the largest page size of the machines that Linux runs
 /// on.
 pub const SLOTS_ALIGN: u64 = 64 * 1024;
@@ -240,11 +242,30 @@ pub struct ReaderEntry {
     pub state: AtomicU32,
     /// The process id of the reader, for people who inspect the channel.
     pub pid: AtomicU32,
-    /// How many times this owner has asked for a keyframe.
+    /// How many times this owner has asked for a keyframe as soon as possible.
     pub keyframe_requests: AtomicU32,
     /// The seq of the newest message of this owner; 0 before the first.
     pub message_head: AtomicU64,
-    pad: [u32; 6],
+    /// The details of the newest request that `keyframe_requests` counts, as in a [`KeyframeRecord`].
+    pub keyframe_details: AtomicU64,
+    /// The seq of this owner's newest request for a keyframe of a later time; 0 before the first.
+    pub keyframe_head: AtomicU64,
+    pad: [u32; 2],
+    /// The newest requests for keyframes of a later time. The reader uses these records in turn.
+    pub keyframes: [KeyframeRecord; KEYFRAME_RING_LENGTH as usize],
+}
+
+/// The record of a request for a keyframe of a later time. Only the process that holds the lock of the reader entry
+/// writes the record.
+#[repr(C)]
+#[derive(Debug)]
+pub struct KeyframeRecord {
+    /// The seq of the request; 0 while the record cannot be read.
+    pub seq: AtomicU64,
+    /// The time of the keyframe, in CLOCK_MONOTONIC nanoseconds.
+    pub time: AtomicU64,
+    /// The reader's own count in the lower half; bit 32 is set if all headers are wanted.
+    pub details: AtomicU64,
 }
 
 /// The lower half of the quota of an evicted reader. The reader held more slots than its quota, so its pins no longer
@@ -525,7 +546,7 @@ const _: () = {
     assert!(size_of::<EventRecord>() == EVENT_STRIDE && size_of::<MessageRecord>() == MESSAGE_STRIDE);
     assert!(size_of::<EventDescriptor>() == 56);
     assert!(size_of::<Header>() == 256 && size_of::<Status>() == 128);
-    assert!(size_of::<ReaderEntry>() == 64 && size_of::<SlotRecord>() == 256 && size_of::<RunRecord>() == 64);
+    assert!(size_of::<ReaderEntry>() == 256 && size_of::<SlotRecord>() == 256 && size_of::<RunRecord>() == 64);
     assert!(size_of::<FrameDescriptor>().is_multiple_of(8));
     assert!(MAX_METADATA_SIZE.is_multiple_of(8));
 };

@@ -6,6 +6,7 @@
 pub(crate) mod atomic;
 pub mod caps_text;
 pub(crate) mod failpoint;
+pub(crate) mod keyframe;
 pub mod layout;
 pub(crate) mod name;
 pub(crate) mod pins;

@@ -40,7 +40,7 @@ pub(crate) fn load_bytes(from: &[AtomicU64], size: usize) -> Vec<u8> {
 }
 
 /// Writes a record. The caller is its only writer.
-fn write(seq: &AtomicU64, value: u64, fill: impl FnOnce()) {
+pub(super) fn write(seq: &AtomicU64, value: u64, fill: impl FnOnce()) {
     // Relaxed: the fence orders this store before the stores of the words.
     seq.store(0, Ordering::Relaxed);
     // Pairs with the acquire fence in `read`: a process that has copied any of the words below sees the 0 above, or a
@@ -52,7 +52,7 @@ fn write(seq: &AtomicU64, value: u64, fill: impl FnOnce()) {
 }
 
 /// Copies a record; `None` if its seq is 0 or changes during the copy.
-fn read<T>(seq: &AtomicU64, copy: impl FnOnce() -> T) -> Option<(u64, T)> {
+pub(super) fn read<T>(seq: &AtomicU64, copy: impl FnOnce() -> T) -> Option<(u64, T)> {
     // Acquire: pairs with the release store in `write`.
     let value = seq.load(Ordering::Acquire);
     if value == 0 {

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     protocol::{
         failpoint::{Failpoint, failpoint},
+        keyframe::KeyframeRequest,
         layout::{EVICTED, FrameDescriptor, MAX_MESSAGE_SIZE, MAX_QUOTA, Status, state},
     },
     segment::{Segment, wait::FutexWord},
@@ -241,14 +242,23 @@ impl Attachment {
     }
 
     /// Requests a keyframe; `false` if the writer would not receive the request.
-    pub(super) fn request_keyframe(&self) -> bool {
+    pub(super) fn request_keyframe(&self, request: KeyframeRequest) -> bool {
         let Some(own_entry) = self.reachable_entry() else {
             return false;
         };
-        // Relaxed: no other value depends on the count. The notification's release increment makes the writer load the
-        // count.
-        let requests = &self.segment.tables.entry(own_entry.index()).keyframe_requests;
-        requests.fetch_add(1, Ordering::Relaxed);
+        let entry = self.segment.tables.entry(own_entry.index());
+        if request.is_immediate() {
+            // Relaxed: the release increment below publishes the details.
+            entry.keyframe_details.store(request.details(), Ordering::Relaxed);
+            // Release: pairs with the acquire load of the writer, which then finds these details or newer ones.
+            entry.keyframe_requests.fetch_add(1, Ordering::Release);
+        } else {
+            let mut seq = sync::lock(&own_entry.keyframe_seq);
+            *seq += 1;
+            entry.keyframe_record(*seq).write(*seq, request);
+            // Release: pairs with the acquire load of the writer, which then finds the request.
+            entry.keyframe_head.store(*seq, Ordering::Release);
+        }
         self.segment.notify(FutexWord::Writer);
         true
     }

@@ -49,6 +49,8 @@ pub(super) struct OwnEntry {
     pub(super) requested_at_quota: AtomicU32,
     /// The seq of the newest message from this reader.
     pub(super) message_seq: Mutex<u64>,
+    /// The seq of the newest request of this reader for a keyframe of a later time.
+    pub(super) keyframe_seq: Mutex<u64>,
 }
 
 impl OwnEntry {
@@ -59,6 +61,7 @@ impl OwnEntry {
             pin_counts: Mutex::default(),
             requested_at_quota: AtomicU32::new(u32::MAX),
             message_seq: Mutex::default(),
+            keyframe_seq: Mutex::default(),
         }
     }
 

@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::attachment::Attachment;
-use crate::{segment::wait::Waiter, sys::sync};
+use crate::{protocol::keyframe::KeyframeRequest, segment::wait::Waiter, sys::sync};
 
 /// The data that a reader shares with its handles.
 #[derive(Debug, Default)]
@@ -56,13 +56,23 @@ impl ReaderHandle {
         self.0.waiter.resume();
     }
 
-    /// Requests a keyframe from the writer. Returns `false` if there is no writer, if the reader is an observer, or if
-    /// it has not reached the newest segment yet.
+    /// Requests a keyframe from the writer, as soon as possible. Returns `false` if there is no writer, if the reader is
+    /// an observer, or if it has not reached the newest segment yet.
     pub fn request_keyframe(&self) -> bool {
+        self.send_keyframe_request(KeyframeRequest::default())
+    }
+
+    /// Sends the writer a request for a keyframe, at once or of a later time. It returns `false` in the same cases as
+    /// [`request_keyframe`](Self::request_keyframe).
+    ///
+    /// A request ends with its segment: after [`Reader::segment_changes`](crate::Reader::segment_changes) has changed,
+    /// the reader sends a request again whose time has not come yet. If a reader sends more than eight requests for
+    /// later times before the writer reads them, the writer receives only the newest eight.
+    pub fn send_keyframe_request(&self, request: KeyframeRequest) -> bool {
         self.0
             .attachment()
             .as_ref()
-            .is_some_and(|attachment| attachment.request_keyframe())
+            .is_some_and(|attachment| attachment.request_keyframe(request))
     }
 
     /// Sends the writer a message of at most [`MAX_MESSAGE_SIZE`](crate::MAX_MESSAGE_SIZE) bytes.

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::attachment::Attachment;
+use crate::protocol::keyframe::KeyframeRequest;
 
 /// How long a reader waits for a keyframe before it requests one again.
 const KEYFRAME_REQUEST_INTERVAL: Duration = Duration::from_secs(1);
@@ -41,7 +42,7 @@ impl KeyframeSync {
             && self
                 .requested_at
                 .is_none_or(|time| time.elapsed() >= KEYFRAME_REQUEST_INTERVAL)
-            && attachment.request_keyframe()
+            && attachment.request_keyframe(KeyframeRequest::default())
         {
             self.requested_at = Some(Instant::now());
         }

@@ -2,20 +2,21 @@
 
 //! The requests of readers: requests for keyframes, and messages if the writer accepts them.
 
-use std::{
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
-};
+use std::{ops::RangeInclusive, sync::atomic::Ordering, time::Duration};
 
-use super::service::ServiceReport;
+use super::{
+    keyframes::{KeyframeRequests, ReaderId},
+    service::ServiceReport,
+};
 use crate::{
-    protocol::layout::{MAX_READERS, MESSAGE_RING_LENGTH, reader_state},
+    FrameDescriptor,
+    protocol::{
+        keyframe::KeyframeRequest,
+        layout::{KEYFRAME_RING_LENGTH, MAX_READERS, MESSAGE_RING_LENGTH, TIME_NONE, reader_state},
+    },
     segment::Segment,
+    sys::clock,
 };
-
-/// The least time between two reports that a keyframe is wanted. It limits the bits that an encoder spends on
-/// keyframes. All readers use the same keyframe.
-const KEYFRAME_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The requests that readers have made so far.
 #[derive(Debug)]
@@ -30,38 +31,8 @@ pub(super) struct RequestLog {
 struct RequestCounts {
     generation: u32,
     keyframe_requests: u32,
+    timed_keyframe_requests: u64,
     messages: u64,
-}
-
-/// The newest keyframe of the stream, and whether readers want another one.
-#[derive(Clone, Copy, Debug, Default)]
-struct KeyframeRequests {
-    /// The seq of the newest keyframe.
-    newest: u64,
-    /// The seq of the newest frame at the first request for a keyframe that no keyframe has answered yet.
-    wanted_since: Option<u64>,
-    reported_at: Option<Instant>,
-}
-
-impl KeyframeRequests {
-    /// Whether to report in this pass that a keyframe is wanted.
-    fn take_due(&mut self) -> bool {
-        let Some(since) = self.wanted_since else {
-            return false;
-        };
-        if self.newest > since {
-            self.wanted_since = None;
-            return false;
-        }
-        let is_due = self
-            .reported_at
-            .is_none_or(|reported_at| reported_at.elapsed() >= KEYFRAME_INTERVAL);
-        if is_due {
-            self.wanted_since = None;
-            self.reported_at = Some(Instant::now());
-        }
-        is_due
-    }
 }
 
 impl RequestLog {
@@ -72,9 +43,14 @@ impl RequestLog {
         }
     }
 
-    /// Records that the frame `seq` is a keyframe.
-    pub(super) fn note_keyframe(&mut self, seq: u64) {
-        self.keyframes.newest = seq;
+    /// Records the frame `seq`, which is about to be published.
+    pub(super) fn note_frame(&mut self, seq: u64, descriptor: &FrameDescriptor) {
+        self.keyframes.note_frame(seq, descriptor);
+    }
+
+    /// How long the service may sleep until the next request is due; `None` if no request waits for its time.
+    pub(super) fn time_until_due(&self) -> Option<Duration> {
+        self.keyframes.time_until_due(clock::monotonic_ns())
     }
 
     /// Resets the counts, because another segment is current.
@@ -96,7 +72,7 @@ impl RequestLog {
                 self.poll_reader(segment, entry, generation, head, report);
             }
         }
-        report.keyframe_wanted = self.keyframes.take_due();
+        self.keyframes.report_due(clock::monotonic_ns(), report);
     }
 
     fn poll_reader(&mut self, segment: &Segment, entry: usize, generation: u32, head: u64, report: &mut ServiceReport) {
@@ -115,20 +91,40 @@ impl RequestLog {
                 ..RequestCounts::default()
             };
         }
-        // Relaxed: no other value depends on the count.
-        let keyframe_requests = shared.keyframe_requests.load(Ordering::Relaxed);
+        // Acquire: pairs with the release increment of a reader that has stored the details of its request.
+        let keyframe_requests = shared.keyframe_requests.load(Ordering::Acquire);
         if keyframe_requests != seen.keyframe_requests {
             seen.keyframe_requests = keyframe_requests;
-            self.keyframes.wanted_since.get_or_insert(head);
+            // Relaxed: the load above orders this load. The details may be those of a still newer request.
+            let details = shared.keyframe_details.load(Ordering::Relaxed);
+            self.keyframes
+                .add_immediate(KeyframeRequest::from_words(TIME_NONE, details), head);
         }
+        // Acquire: pairs with the release store of a reader that has written a request.
+        let newest = shared.keyframe_head.load(Ordering::Acquire);
+        for seq in new_records(seen.timed_keyframe_requests, newest, KEYFRAME_RING_LENGTH) {
+            // A request without a time is not an honest reader's, which counts such a request instead.
+            let request = shared.keyframe_record(seq).read(seq);
+            if let Some(request) = request.filter(|request| !request.is_immediate()) {
+                self.keyframes
+                    .add_timed(request, ReaderId { entry, generation }, report);
+            }
+        }
+        seen.timed_keyframe_requests = newest;
         if segment.header.message_count == 0 {
             return;
         }
         // Acquire: pairs with the release store of a reader that has written a message.
         let newest = shared.message_head.load(Ordering::Acquire);
-        let first = (seen.messages.saturating_add(1)).max(newest.saturating_sub(MESSAGE_RING_LENGTH - 1));
-        let messages = (first..=newest).filter_map(|seq| segment.tables.messages(entry, seq)?.read(seq));
+        let new = new_records(seen.messages, newest, MESSAGE_RING_LENGTH);
+        let messages = new.filter_map(|seq| segment.tables.messages(entry, seq)?.read(seq));
         report.messages.extend(messages);
         seen.messages = newest;
     }
+}
+
+/// The seqs of the records after the record `seen` and up to the record `newest`, in a ring of `length` records. Another
+/// process may have written `newest`.
+fn new_records(seen: u64, newest: u64, length: u64) -> RangeInclusive<u64> {
+    seen.saturating_add(1).max(newest.saturating_sub(length - 1))..=newest
 }

@@ -30,7 +30,8 @@
 //!     |-- EventLog      events         the seqs of events, the sticky events
 //!     |-- ReaderTable   readers        the readers that are attached
 //!     |      '-- QuotaRecord    quota           how many slots each reader may pin
-//!     |-- RequestLog    messages       keyframe requests, messages
+//!     |-- RequestLog    messages       messages of readers
+//!     |      '-- KeyframeRequests  keyframes  which keyframes readers want
 //!     |-- ServiceState  service        the values that the service keeps; its report
 //!     '-- WriterStats   stats          counters
 //! ```
@@ -45,6 +46,7 @@ mod claim;
 mod counted_pins;
 mod events;
 mod inner;
+mod keyframes;
 mod messages;
 mod options;
 mod overcommit;

@@ -135,9 +135,7 @@ fn assign_seq(state: &mut State, segment: &Arc<WriterSegment>, frame: &mut NewFr
     state.stats.missed_by_readers += slots.take_missed();
     let is_keyframe = state.sequence.note_frame(frame.descriptor.is_delta());
     frame.descriptor.keyframe = is_keyframe.into();
-    if is_keyframe {
-        state.requests.note_keyframe(seq);
-    }
+    state.requests.note_frame(seq, &frame.descriptor);
     state.stats.published += 1;
     Some(Assigned { seq, run, position })
 }

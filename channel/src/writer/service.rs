@@ -8,10 +8,13 @@ use std::{
 };
 
 use super::shortage::Shortage;
-use crate::segment::{
-    Segment,
-    faults::{SemaphoreFault, SemaphoreFaults},
-    wait::{FutexWord, RateLimiter},
+use crate::{
+    protocol::keyframe::KeyframeRequest,
+    segment::{
+        Segment,
+        faults::{SemaphoreFault, SemaphoreFaults},
+        wait::{FutexWord, RateLimiter},
+    },
 };
 
 /// How often the service checks the channel's names in /dev/shm.
@@ -51,8 +54,14 @@ pub struct ServiceReport {
     pub disconnected: Vec<u32>,
     /// The reader entries of readers that were evicted in this pass.
     pub evicted: Vec<u32>,
-    /// Whether readers wait for a keyframe. The value is `true` at most once a second.
+    /// Whether readers wait for a keyframe now, that is, whether `due_keyframe_requests` has a request.
     pub keyframe_wanted: bool,
+    /// New requests for the first keyframe of a later time. An encoder that can plan its keyframes uses them and ignores
+    /// `due_keyframe_requests` with a time. Requests of several readers for one frame are reported once.
+    pub keyframe_requests: Vec<KeyframeRequest>,
+    /// Requests for a keyframe now. At most once a second, one of them stands for all requests that have no time. The
+    /// others are former `keyframe_requests` whose time has come before a keyframe.
+    pub due_keyframe_requests: Vec<KeyframeRequest>,
     /// Messages of readers, if the writer accepts them. They may have any content.
     pub messages: Vec<Vec<u8>>,
     /// How many frames readers have missed since the last pass, as

@@ -110,11 +110,13 @@ fn wait_until(inner: &Inner, growth_interval: Duration, mut is_ready: impl FnMut
     }
 }
 
-/// Sleeps until a reader comes or goes, until another segment is current, or until `timeout` has passed.
+/// Sleeps until a reader comes or goes, until another segment is current, until the time of a keyframe request comes, or
+/// until `timeout` has passed.
 pub(super) fn wait_for_service(inner: &Inner, timeout: Duration) {
     let mut state = inner.lock();
     let (seen, pause) = state.service.begin_wait();
     let segment = state.chain.current_mapped().map(Arc::clone);
+    let timeout = state.requests.time_until_due().map_or(timeout, |due| due.min(timeout));
     drop(state);
     // With this pause, a peer that only sends notifications cannot keep this thread busy.
     if let Some(pause) = pause {

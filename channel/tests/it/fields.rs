@@ -32,7 +32,7 @@ macro_rules! structure {
 }
 
 /// Name, size and fields of each structure.
-pub fn structures() -> [(&'static str, usize, Fields); 9] {
+pub fn structures() -> [(&'static str, usize, Fields); 10] {
     [
         structure!(Header: magic version header_size created_ns first_seq lock_device lock_inode caps_offset caps_size
             status_offset quotas_offset readers_offset reader_stride reader_count ring_offset ring_count slot_count
@@ -40,7 +40,9 @@ pub fn structures() -> [(&'static str, usize, Fields); 9] {
             event_stride event_count messages_offset message_stride message_count; reserved),
         structure!(Status: head eos_seqs latency_ns published state eos_count event_head run_head writer_word
             writer_waits),
-        structure!(ReaderEntry: pins cursor generation state pid keyframe_requests message_head),
+        structure!(ReaderEntry: pins cursor generation state pid keyframe_requests message_head keyframe_details
+            keyframe_head keyframes),
+        structure!(KeyframeRecord: seq time details),
         structure!(EventRecord: seq words),
         structure!(EventDescriptor: after time duration kind size eos_count; reserved),
         structure!(MessageRecord: seq words),
@@ -59,5 +61,5 @@ macro_rules! constants {
 pub fn constants() -> BTreeMap<&'static str, u64> {
     constants!(VERSION MAX_READERS RING_LENGTH MAX_SLOTS MAX_CAPS_SIZE RUN_ALIGN MAX_PLANES MAX_QUOTA EVICTED DESCRIPTOR_STRIDE
         MAX_METADATA_SIZE STICKY_EVENT_COUNT EVENT_RING_LENGTH EVENT_STRIDE MAX_EVENT_SIZE MESSAGE_RING_LENGTH
-        MESSAGE_STRIDE MAX_MESSAGE_SIZE DELTA_UNIT SLOT_ALIGN SLOTS_ALIGN WRITER_BYTE FIRST_READER_BYTE)
+        MESSAGE_STRIDE MAX_MESSAGE_SIZE KEYFRAME_RING_LENGTH DELTA_UNIT SLOT_ALIGN SLOTS_ALIGN WRITER_BYTE FIRST_READER_BYTE)
 }

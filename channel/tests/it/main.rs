@@ -14,6 +14,7 @@ mod fields;
 mod following;
 mod hostile;
 mod interruption;
+mod keyframe_requests;
 mod keyframes;
 mod limits;
 mod lossless;
