@@ -10,7 +10,7 @@ mod text;
 
 use std::collections::HashSet;
 
-use gst::prelude::*;
+use gst::{glib::SendValue, prelude::*};
 
 pub(crate) use text::{MAX_NAME_SIZE, is_plain_caps};
 
@@ -35,6 +35,24 @@ pub(crate) fn put_structure(to: &mut Vec<u8>, structure: &gst::StructureRef) -> 
     }
     let text = structure.to_string();
     text::is_plain(&text, |_| true).then_some(())?;
+    put_text(to, &text)
+}
+
+/// The maximum size of a buffer in a structure. As text, it has twice this size.
+const MAX_BUFFER_SIZE: usize = 2048;
+
+/// Appends a structure whose values may be small buffers too, as those of a GstProtectionMeta are.
+pub(crate) fn put_structure_with_buffers(to: &mut Vec<u8>, structure: &gst::StructureRef) -> Option<()> {
+    let is_small_buffer = |value: &SendValue| {
+        let buffer = value.get::<gst::Buffer>();
+        buffer.is_ok_and(|buffer| buffer.size() <= MAX_BUFFER_SIZE)
+    };
+    let is_supported = |value: &SendValue| is_plain_type(value.type_()) || is_small_buffer(value);
+    if !structure.iter().all(|(_, value)| is_supported(value)) {
+        return None;
+    }
+    let text = structure.to_string();
+    text::is_plain_with_buffers(&text, |_| true).then_some(())?;
     put_text(to, &text)
 }
 
@@ -76,6 +94,14 @@ impl Names {
     /// Parses a structure; `None` if it has values that are not plain, or too many new names.
     pub(crate) fn structure(&mut self, text: &str) -> Option<gst::Structure> {
         if !text::is_plain(text, |name| self.admit(name)) {
+            return None;
+        }
+        text.parse().ok()
+    }
+
+    /// As [`Self::structure`], but the values may be buffers too.
+    pub(crate) fn structure_with_buffers(&mut self, text: &str) -> Option<gst::Structure> {
+        if !text::is_plain_with_buffers(text, |name| self.admit(name)) {
             return None;
         }
         text.parse().ok()

@@ -24,17 +24,30 @@ const CAPS_TYPES: [&str; 2] = ["buffer", "GstVideoMultiviewFlagsSet"];
 /// The prefixes of the names of raw formats in GStreamer 0.10.
 const OLD_NAME_PREFIXES: [&str; 2] = ["video/x-raw-", "audio/x-raw-"];
 
+/// A further type that values in the structure of a GstProtectionMeta may have.
+const BUFFER_TYPES: [&str; 1] = ["buffer"];
+
 /// Whether `text` is a structure of plain values. For each name in the text, `admit` says whether the name is allowed.
 pub(crate) fn is_plain(text: &str, admit: impl FnMut(&str) -> bool) -> bool {
-    is_structure(text, false, admit)
+    is_structure(text, false, &[], admit)
+}
+
+/// As [`is_plain`], but the values may be buffers too.
+pub(crate) fn is_plain_with_buffers(text: &str, admit: impl FnMut(&str) -> bool) -> bool {
+    is_structure(text, false, &BUFFER_TYPES, admit)
 }
 
 /// Whether `text` describes caps with one structure, whose values are plain or have one of the [`CAPS_TYPES`].
 pub(crate) fn is_plain_caps(text: &str) -> bool {
-    is_structure(text, true, |_| true)
+    is_structure(text, true, &CAPS_TYPES, |_| true)
 }
 
-fn is_structure(text: &str, is_caps: bool, mut admit: impl FnMut(&str) -> bool) -> bool {
+fn is_structure(
+    text: &str,
+    is_caps: bool,
+    further_types: &'static [&'static str],
+    mut admit: impl FnMut(&str) -> bool,
+) -> bool {
     // GStreamer prints warnings for the names that raw formats had in version 0.10.
     let name = text.trim_ascii_start();
     if OLD_NAME_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
@@ -43,6 +56,7 @@ fn is_structure(text: &str, is_caps: bool, mut admit: impl FnMut(&str) -> bool) 
     let mut rest = Rest {
         bytes: text.as_bytes(),
         is_caps,
+        further_types,
     };
     let mut next_name = |rest: &mut Rest| {
         let name = rest.word()?;
@@ -71,6 +85,8 @@ struct Rest<'a> {
     bytes: &'a [u8],
     /// Whether the text describes caps.
     is_caps: bool,
+    /// The allowed types besides [`TYPES`].
+    further_types: &'static [&'static str],
 }
 
 impl<'a> Rest<'a> {
@@ -149,8 +165,8 @@ impl<'a> Rest<'a> {
     fn value(&mut self, outer: Option<&'a str>, depth: u32) -> Option<()> {
         let mut kind = outer;
         if self.skip(b'(') {
-            let is_caps = self.is_caps;
-            let is_known = |word: &&str| TYPES.contains(word) || (is_caps && CAPS_TYPES.contains(word));
+            let further_types = self.further_types;
+            let is_known = |word: &&str| TYPES.contains(word) || further_types.contains(word);
             kind = Some(self.word().filter(is_known)?);
             self.expect(b')')?;
         }

@@ -195,6 +195,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          * - `copied-no-slot`: frames copied because no slot was free when upstream asked for a buffer
          * - `frames-dropped`: frames not published, because readers held every slot
          * - `metas-left-out`: metas that the channel could not carry
+         * - `metas-left-out-by-name`: a structure with a field for each meta that was left out: its name and how often
          * - `events-left-out`: tags and events that the channel could not carry
          * - `slots`: slots that have memory
          * - `slots-in-use`: slots that hold a frame or are being drawn into
@@ -207,8 +208,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          */
         element::channel_stats_property(
             "Counters: frames-published, frames-in-place, frames-copied (copied-foreign, copied-repeated, copied-no-slot), \
-             frames-dropped, metas-left-out, events-left-out, slots, slots-in-use, bytes, semaphore-timeouts, \
-             readers-evicted",
+             frames-dropped, metas-left-out, metas-left-out-by-name, events-left-out, slots, slots-in-use, bytes, \
+             semaphore-timeouts, readers-evicted",
         ),
     ]
 });

@@ -268,6 +268,7 @@ fn sink_properties_have_defaults() {
             "copied-no-slot",
             "frames-dropped",
             "metas-left-out",
+            "metas-left-out-by-name",
             "events-left-out",
             "slots",
             "slots-in-use",
@@ -305,6 +306,8 @@ fn source_properties_have_defaults() {
             "events-missed",
             "writer-pid",
             "reconnects",
+            "metas-refused",
+            "metas-unknown",
         ],
     );
     assert_eq!(source.factory().unwrap().rank(), gst::Rank::NONE);
