@@ -22,7 +22,7 @@ pub(super) fn encode(meta: &MetaRef<gst::Meta>, to: &mut Output) -> Option<()> {
 }
 
 pub(super) fn decode(input: &mut Input) -> Option<()> {
-    let name = input.record.text()?;
+    let name = input.record.text().filter(|name| !name.is_empty())?;
     let bytes = input.record.0;
     // Metas that have a record of their own must not get in unchecked. GStreamer's functions for them trust the bytes.
     let is_own = name.starts_with("Gst") && (encoder(name).is_some() || name == "GstVideoMeta");

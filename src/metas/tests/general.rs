@@ -152,6 +152,7 @@ fn protection_with_other_values_is_left_out() {
 /// Before GStreamer 1.24, the meta has no place for the information.
 #[test]
 fn information_about_timestamp_is_sent_if_gstreamer_has_it() {
+    init();
     let info = || structure("clock, leap-seconds=(int)37");
     let caps = gst::Caps::new_empty_simple("timestamp/x-ptp");
     let buffer = transferred(|buffer| {

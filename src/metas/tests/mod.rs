@@ -56,6 +56,7 @@ fn decode(bytes: &[u8], info: Option<&VideoInfo>, buffer: &mut gst::BufferRef) -
 
 /// Decodes one record, and says what was skipped.
 fn skipped(bytes: &[u8]) -> Skipped {
+    init();
     let mut skipped = Skipped::default();
     let info = info();
     buffer(|buffer| {
