@@ -2,6 +2,7 @@
 
 //! The tests of the elements. Each module has the name of the behaviour that it tests.
 
+mod audio;
 mod bad_input;
 mod caps_changes;
 mod chaos;
@@ -14,6 +15,7 @@ mod hostile;
 mod isolation;
 mod keyframes;
 mod lifecycle;
+mod meta_table;
 mod metas;
 mod on_time;
 mod permissions;
@@ -32,6 +34,7 @@ rsshm_testkit::roles!(
     rsshm_testkit::chaos::ROLES,
     rsshm_testkit::gst::sequence::ROLES,
     faults::ROLES,
+    meta_table::ROLES,
     metas::ROLES,
     permissions::ROLES,
     small_shm::ROLES,
