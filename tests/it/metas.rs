@@ -12,6 +12,8 @@ use std::{
 };
 
 use gst::{ReferenceTimestampMeta, glib::translate::IntoGlibPtr, meta::CustomMeta, prelude::*};
+use gst_audio::{AudioClippingMeta, AudioLevelMeta};
+use gst_net::{NetAddressMeta, gio, gio::prelude::*};
 use gst_video::{
     ValidVideoTimeCode, VideoAFDMeta, VideoAFDSpec, VideoAFDValue, VideoBarMeta, VideoCaptionMeta, VideoCaptionType,
     VideoCropMeta, VideoRegionOfInterestMeta, VideoTimeCodeFlags, VideoTimeCodeMeta,
@@ -83,6 +85,22 @@ fn add_metas(buffer: &mut gst::BufferRef) {
     VideoCaptionMeta::add(buffer, VideoCaptionType::Cea608Raw, &CAPTION);
     VideoAFDMeta::add(buffer, 1, VideoAFDSpec::AtscA53, VideoAFDValue::_169Letter169Full);
     VideoBarMeta::add(buffer, 0, true, 7, 9);
+    AudioLevelMeta::add(buffer, 20, true);
+    AudioClippingMeta::add(buffer, gst::ClockTime::SECOND, gst::ClockTime::MSECOND);
+    NetAddressMeta::add(buffer, &address());
+    // SAFETY: the buffer is writable, and the meta copies the bytes.
+    unsafe {
+        let pointer = buffer.as_mut_ptr();
+        let (uuid, data) = ((&raw const SEI).cast_mut(), SEI.as_ptr().cast_mut());
+        gst_video::ffi::gst_buffer_add_video_sei_user_data_unregistered_meta(pointer, uuid, data, SEI.len());
+    }
+}
+
+/// The UUID of an SEI message, and its content.
+const SEI: [u8; 16] = *b"0123456789abcdef";
+
+fn address() -> gio::InetSocketAddress {
+    gio::InetSocketAddress::new(&gio::InetAddress::from_string("192.0.2.1").unwrap(), 5004)
 }
 
 /// Checks that a buffer has the metas that [`add_metas`] adds.
@@ -126,6 +144,18 @@ fn check_metas(buffer: &gst::BufferRef) {
     let bars = buffer.meta::<VideoBarMeta>().unwrap();
     assert_eq!((bars.field(), bars.is_letterbox()), (0, true));
     assert_eq!((bars.bar_data1(), bars.bar_data2()), (7, 9));
+    let level = buffer.meta::<AudioLevelMeta>().unwrap();
+    assert_eq!((level.level(), level.voice_activity()), (20, true));
+    let clipping = buffer.meta::<AudioClippingMeta>().unwrap();
+    let time = |nanoseconds| Some(gst::ClockTime::from_nseconds(nanoseconds)).into();
+    assert_eq!(
+        (clipping.start(), clipping.end()),
+        (time(1_000_000_000), time(1_000_000))
+    );
+    let found = buffer.meta::<NetAddressMeta>().unwrap().addr();
+    assert_eq!(found.to_string(), address().to_string());
+    let mut sei = buffer.iter_meta::<gst::Meta>();
+    assert!(sei.any(|meta| meta.type_().name() == "GstVideoSEIUserDataUnregisteredMeta"));
 }
 
 /// Checks all frames that a reader has received.
