@@ -75,7 +75,11 @@ fn sounds(info: &AudioInfo) -> Vec<Sound> {
     const SAMPLES: usize = 10;
     let channels = info.channels() as usize;
     let plane = SAMPLES * info.width() as usize / 8;
-    let noise = |size: usize, seed: usize| (0..size).map(|at| ((at + seed) * 2_654_435_761 >> 13) as u8).collect();
+    let noise = |size: usize, seed: usize| {
+        (0..size)
+            .map(|at| (((at + seed) * 2_654_435_761) >> 13) as u8)
+            .collect()
+    };
     if info.layout() == AudioLayout::Interleaved {
         let bytes = [1, 2].map(|seed| noise(plane * channels, seed));
         return bytes.map(|bytes| Sound { bytes, layout: None }).into();

@@ -97,7 +97,7 @@ fn add_metas(buffer: &mut gst::BufferRef) {
 }
 
 /// The UUID of an SEI message, and its content.
-const SEI: [u8; 16] = *b"0123456789abcdef";
+static SEI: [u8; 16] = *b"0123456789abcdef";
 
 fn address() -> gio::InetSocketAddress {
     gio::InetSocketAddress::new(&gio::InetAddress::from_string("192.0.2.1").unwrap(), 5004)
