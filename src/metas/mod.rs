@@ -48,11 +48,12 @@ pub(crate) const NO_SLOT_META: &str = "RsShmNoSlotMeta";
 
 /// The metas that concern memory or objects of one process, and say nothing about the frame. They are not sent, and
 /// nothing is lost without them.
-const PROCESS_METAS: [&str; 4] = [
+const PROCESS_METAS: [&str; 5] = [
     NO_SLOT_META,
     "GstParentBufferMeta",
     "GstVideoGLTextureUploadMeta",
     "GstGLSyncMeta",
+    "GstNVMMParentMeta",
 ];
 
 /// Whether there was no slot when upstream asked for `buffer`.

@@ -102,7 +102,9 @@ fn register_metas_of(library: &Path) {
 fn register_metas_of_plugins() {
     let registry = gst::Registry::get();
     for plugin in registry.plugins() {
-        if !plugin.source().starts_with("gst") || plugin.load().is_err() {
+        let source = plugin.source();
+        let is_own = ["gstreamer", "gst-libav"].contains(&source.as_str()) || source.starts_with("gst-plugins-");
+        if !is_own || plugin.load().is_err() {
             continue;
         }
         for feature in registry.features_by_plugin(&plugin.plugin_name()) {

@@ -28,7 +28,7 @@ proptest! {
     /// Nearly all of the records have a known kind. Their content is random.
     #[test]
     fn decoder_survives_any_records(
-        records in prop::collection::vec((0u16..10, prop::collection::vec(any::<u8>(), 0..100)), 0..20),
+        records in prop::collection::vec((0u16..28, prop::collection::vec(any::<u8>(), 0..100)), 0..20),
     ) {
         let mut bytes = Vec::new();
         for (kind, payload) in records {
