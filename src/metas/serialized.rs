@@ -11,7 +11,13 @@ use super::{
 
 /// Whether GStreamer can turn this meta into bytes.
 pub(super) fn is_supported(meta: &MetaRef<gst::Meta>) -> bool {
-    raw::serialize::is_serializable(meta)
+    !has_own_record(meta.type_().name()) && raw::serialize::is_serializable(meta)
+}
+
+/// Whether metas of this name are sent in another way. GStreamer's functions for them trust the bytes.
+fn has_own_record(name: &str) -> bool {
+    // The layout of raw video is in the frame's descriptor.
+    encoder(name).is_some() || name == "GstVideoMeta"
 }
 
 pub(super) fn encode(meta: &MetaRef<gst::Meta>, to: &mut Output) -> Option<()> {
@@ -24,9 +30,8 @@ pub(super) fn encode(meta: &MetaRef<gst::Meta>, to: &mut Output) -> Option<()> {
 pub(super) fn decode(input: &mut Input) -> Option<()> {
     let name = input.record.text().filter(|name| !name.is_empty())?;
     let bytes = input.record.0;
-    // Metas that have a record of their own must not get in unchecked. GStreamer's functions for them trust the bytes.
-    let is_own = name.starts_with("Gst") && (encoder(name).is_some() || name == "GstVideoMeta");
-    if is_own || CustomMeta::is_registered(name) || raw::serialize::name_in(bytes) != Some(name) {
+    // Metas that have a record of their own must not get in unchecked.
+    if has_own_record(name) || CustomMeta::is_registered(name) || raw::serialize::name_in(bytes) != Some(name) {
         return None;
     }
     if !raw::serialize::is_deserializable(name) {

@@ -23,9 +23,6 @@ use gst::{
 };
 use gst_video::{VideoRegionOfInterestMeta, VideoTimeCodeMeta};
 
-/// The version of GStreamer from which on a GstReferenceTimestampMeta has the field `info`.
-const REFERENCE_INFO_VERSION: (u32, u32) = (1, 24);
-
 /// The C structure of a meta; `None` if the meta is too small for it.
 ///
 /// # Safety
@@ -66,28 +63,31 @@ pub(super) fn timestamp(reference: &MetaRef<ReferenceTimestampMeta>) -> Option<u
     (timestamp != gst::ffi::GST_CLOCK_TIME_NONE).then_some(timestamp)
 }
 
-fn has_reference_info() -> bool {
-    let (major, minor, ..) = gst::version();
-    (major, minor) >= REFERENCE_INFO_VERSION
+/// Whether a GstReferenceTimestampMeta has the field `info`, which is the last one. GStreamer before 1.28 does not have
+/// it.
+fn has_reference_info(meta: *const gst::ffi::GstReferenceTimestampMeta) -> bool {
+    // SAFETY: the callers have a reference to the meta, and each meta has a valid info.
+    let size = unsafe { (*(*meta).parent.info).size };
+    size >= size_of::<gst::ffi::GstReferenceTimestampMeta>()
 }
 
 /// The additional information about the timestamp, if there is any.
 pub(super) fn reference_info<'a>(reference: &'a MetaRef<ReferenceTimestampMeta>) -> Option<&'a gst::StructureRef> {
-    if !has_reference_info() {
+    if !has_reference_info(reference.as_ptr()) {
         return None;
     }
-    // SAFETY: the reference is to a valid meta of this type, and the running GStreamer has the field.
+    // SAFETY: the reference is to a valid meta of this type, which has the field.
     let info = unsafe { (*reference.as_ptr()).info };
     // SAFETY: the meta owns the structure, and outlives the reference.
     (!info.is_null()).then(|| unsafe { gst::StructureRef::from_glib_borrow(info) })
 }
 
-/// Sets the additional information about the timestamp. GStreamer before 1.24 has no place for it.
+/// Sets the additional information about the timestamp. Without the field, there is no place for it.
 pub(super) fn set_reference_info(
     mut reference: gst::MetaRefMut<ReferenceTimestampMeta, Standalone>,
     info: gst::Structure,
 ) {
-    if has_reference_info() {
+    if has_reference_info(reference.as_ptr()) {
         // SAFETY: the meta was just added, so its field is NULL, and the meta takes the structure.
         unsafe { (*reference.as_mut_ptr()).info = info.into_glib_ptr() };
     }

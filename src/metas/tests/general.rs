@@ -149,7 +149,7 @@ fn protection_with_other_values_is_left_out() {
     }
 }
 
-/// Before GStreamer 1.24, the meta has no place for the information.
+/// Before GStreamer 1.28, the meta has no place for the information.
 #[test]
 fn information_about_timestamp_is_sent_if_gstreamer_has_it() {
     init();
@@ -161,7 +161,7 @@ fn information_about_timestamp_is_sent_if_gstreamer_has_it() {
     });
     let meta = buffer.meta::<ReferenceTimestampMeta>().unwrap();
     let found = raw::reference_info(&meta).map(gst::StructureRef::to_owned);
-    assert_eq!(found, (gst::version() >= (1, 24, 0, 0)).then(info));
+    assert_eq!(found, (gst::version() >= (1, 27, 0, 0)).then(info));
     // A reader without this field still takes the timestamp.
     let mut content = [1_u64.to_ne_bytes(), u64::MAX.to_ne_bytes()].concat();
     put_text(&mut content, "timestamp/x-ptp").unwrap();
