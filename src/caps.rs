@@ -230,6 +230,14 @@ pub(crate) fn with_square_pixels(caps: &gst::Caps) -> Option<gst::Caps> {
     Some(caps)
 }
 
+/// The audio format of caps in system memory; `None` if they are not raw audio.
+pub(crate) fn raw_audio(caps: &gst::CapsRef) -> Option<gst_audio::AudioInfo> {
+    if caps.structure(0)?.name() != "audio/x-raw" || unsupported_feature(caps.features(0)?).is_some() {
+        return None;
+    }
+    gst_audio::AudioInfo::from_caps(caps).ok()
+}
+
 /// The video format of caps in system memory; `None` if they are not raw video.
 pub(crate) fn raw_video(caps: &gst::CapsRef) -> Option<gst_video::VideoInfo> {
     let structure = caps.structure(0)?;

@@ -30,12 +30,23 @@ pub fn metas(data: &[u8]) {
     let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Gray8, 640, 480)
         .build()
         .ok();
+    let audio = gst_audio::AudioInfo::builder(gst_audio::AudioFormat::S16le, 8000, 2)
+        .layout(gst_audio::AudioLayout::NonInterleaved)
+        .build()
+        .ok();
+    let format = metas::Format {
+        video: info.as_ref(),
+        audio: audio.as_ref(),
+    };
     // The buffer has 32 bytes, because the fuzzing seed `memories` divides this number of bytes into memories.
     let mut buffer = gst::Buffer::from_slice([0; 32]);
     if let Some(buffer) = buffer.get_mut() {
-        metas::Decoder::default().decode(data, info.as_ref(), buffer);
-        metas::encode(buffer, info.as_ref(), &mut Vec::new());
-        metas::encode(buffer, None, &mut Vec::new());
+        metas::Decoder::default().decode(data, format, buffer);
+        metas::encode(buffer, format, &mut Vec::new());
+        metas::encode(buffer, metas::Format::default(), &mut Vec::new());
+        if let Some(audio) = &audio {
+            metas::complete_audio_layout(buffer, audio);
+        }
     }
 }
 

@@ -9,8 +9,9 @@ pub(crate) mod samples;
 
 use std::collections::HashSet;
 
-use gst::prelude::*;
-use rsshm_channel::caps_text::canonical_structure;
+use gst::{glib::SendValue, prelude::*};
+pub(crate) use rsshm_channel::caps_text::MAX_NAME_SIZE;
+use rsshm_channel::caps_text::{canonical_structure, canonical_structure_with_buffers};
 
 /// The maximum number of names that a peer may introduce. GStreamer keeps each name until the program ends.
 pub(crate) const MAX_NAMES: usize = 4096;
@@ -33,6 +34,24 @@ pub(crate) fn put_structure(to: &mut Vec<u8>, structure: &gst::StructureRef) -> 
     }
     let text = structure.to_string();
     canonical_structure(&text, |_| true).ok()?;
+    put_text(to, &text)
+}
+
+/// The maximum size of a buffer in a structure. As text, it has twice this size.
+const MAX_BUFFER_SIZE: usize = 2048;
+
+/// Appends a structure whose values may be small buffers too, as those of a GstProtectionMeta are.
+pub(crate) fn put_structure_with_buffers(to: &mut Vec<u8>, structure: &gst::StructureRef) -> Option<()> {
+    let is_small_buffer = |value: &SendValue| {
+        let buffer = value.get::<gst::Buffer>();
+        buffer.is_ok_and(|buffer| buffer.size() <= MAX_BUFFER_SIZE)
+    };
+    let is_supported = |value: &SendValue| is_plain_type(value.type_()) || is_small_buffer(value);
+    if !structure.iter().all(|(_, value)| is_supported(value)) {
+        return None;
+    }
+    let text = structure.to_string();
+    canonical_structure_with_buffers(&text, |_| true).ok()?;
     put_text(to, &text)
 }
 
@@ -75,6 +94,14 @@ impl Names {
     pub(crate) fn structure(&mut self, text: &str) -> Option<gst::Structure> {
         // GStreamer's own parser trusts its input, so it gets only texts that were written here.
         canonical_structure(text, |name| self.admit(name)).ok()?.parse().ok()
+    }
+
+    /// As [`Self::structure`], but the values may be buffers too.
+    pub(crate) fn structure_with_buffers(&mut self, text: &str) -> Option<gst::Structure> {
+        canonical_structure_with_buffers(text, |name| self.admit(name))
+            .ok()?
+            .parse()
+            .ok()
     }
 }
 

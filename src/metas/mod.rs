@@ -1,56 +1,71 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! Encodes the metas of a buffer, and the boundaries of its memories, as the metadata of a frame, and decodes them.
-//! docs/PROTOCOL.md has the format.
+//! docs/PROTOCOL.md has the format, and docs/METAS.md has the metas.
 //!
-//! GStreamer's own serialisation of metas needs version 1.24, and supports few metas. This module supports the metas
-//! that belong to a frame and are of use in other programs. The layout of the planes is in the frame's descriptor.
+//! GStreamer's own serialisation of metas needs version 1.24, and few metas have it. Therefore this module has a record
+//! of its own for each meta of GStreamer's libraries that consists of plain values. GStreamer's serialisation is used
+//! for the metas of other libraries.
 //!
 //! # How to add a meta
 //!
-//! 1. Describe its record in docs/PROTOCOL.md, and add its number to `kind`.
-//! 2. Add a branch to `encode_one`, and a function that appends the fields. Return `None` if a value cannot be
-//!    encoded, so that the meta is left out and counted. Use `raw` to read fields that the bindings assume to be valid.
-//! 3. Add the kind to [`Decoder::decode`], and a function that reads the fields. It must survive any bytes, so check
-//!    everything that GStreamer and the bindings do not check. Text goes through [`Names::structure`], never directly
-//!    to GStreamer's parser.
-//! 4. In `tests.rs`, add a round-trip test. Add the meta to `all()` too, because the tests for truncated and mutated
-//!    bytes use it.
+//! 1. Describe its record in docs/PROTOCOL.md, add its number to `kind`, and change its row in docs/METAS.md.
+//! 2. Write a function that appends the fields, and add it to [`encoder`]. Return `None` if a value cannot be encoded,
+//!    so that the meta is left out and counted. Use `raw` for structures and functions of C.
+//! 3. Write a function that reads the fields, and add it to [`decoder`]. It must survive any bytes, so check everything
+//!    that GStreamer and the bindings do not check. Text goes through [`Names::structure`], never directly to
+//!    GStreamer's parser.
+//! 4. In `tests/`, add a round-trip test. Add the meta to `all()` too, because the tests for truncated and mutated bytes
+//!    use it.
 
+mod analytics;
+mod ancillary;
+mod audio;
+mod general;
+mod left_out;
+mod memories;
+mod network;
 mod raw;
+mod record;
+mod serialized;
+mod video;
 
 use std::ops::ControlFlow;
 
-use gst::{MetaRef, ReferenceTimestampMeta, glib::translate::IntoGlib, meta::CustomMeta};
-use gst_video::{
-    ValidVideoTimeCode, VideoAFDMeta, VideoAFDSpec, VideoAFDValue, VideoBarMeta, VideoCaptionMeta, VideoCaptionType,
-    VideoCropMeta, VideoInfo, VideoMeta, VideoRegionOfInterestMeta, VideoTimeCodeFlags, VideoTimeCodeMeta,
-};
-use rsshm_channel::{MAX_METADATA_SIZE, caps_text::MAX_NAME_SIZE};
+use gst::MetaRef;
+use gst_audio::AudioInfo;
+use gst_video::VideoInfo;
+use rsshm_channel::MAX_METADATA_SIZE;
 
-use crate::codec::{Bytes, Names, put_structure, put_text};
+use crate::codec::{Bytes, Names};
+pub(crate) use audio::complete_layout as complete_audio_layout;
+pub(crate) use left_out::LeftOut;
+use left_out::Reason;
+use record::{Input, Output};
 
 /// The name of the meta that marks a buffer for which there was no slot. It never leaves this process.
 pub(crate) const NO_SLOT_META: &str = "RsShmNoSlotMeta";
 
+/// The metas that concern memory or objects of one process, and say nothing about the frame. They are not sent, and
+/// nothing is lost without them.
+const PROCESS_METAS: [&str; 5] = [
+    NO_SLOT_META,
+    "GstParentBufferMeta",
+    "GstVideoGLTextureUploadMeta",
+    "GstGLSyncMeta",
+    "GstNVMMParentMeta",
+];
+
 /// Whether there was no slot when upstream asked for `buffer`.
 pub(crate) fn had_no_slot(buffer: &gst::BufferRef) -> bool {
     // This loop looks at all metas, because a search by name uses a global table even if the buffer has no metas.
-    buffer.iter_meta::<gst::Meta>().any(|meta| is_no_slot(&meta))
-}
-
-fn is_no_slot(meta: &MetaRef<gst::Meta>) -> bool {
-    meta.type_().name() == NO_SLOT_META
+    buffer
+        .iter_meta::<gst::Meta>()
+        .any(|meta| meta.type_().name() == NO_SLOT_META)
 }
 
 /// The maximum number of records of a frame.
 const MAX_RECORDS: usize = 128;
-
-/// The size of the head of a record: its kind and its size.
-const RECORD_HEAD_SIZE: usize = 4;
-
-/// The maximum number of memories of a buffer. GStreamer merges memories beyond this limit, and has no constant for it.
-const MAX_MEMORIES: usize = 16;
 
 /// The kinds of records.
 mod kind {
@@ -63,198 +78,190 @@ mod kind {
     pub(super) const ACTIVE_FORMAT: u16 = 7;
     pub(super) const BARS: u16 = 8;
     pub(super) const MEMORIES: u16 = 9;
+    pub(super) const AUDIO_LAYOUT: u16 = 10;
+    pub(super) const AUDIO_CLIPPING: u16 = 11;
+    pub(super) const AUDIO_LEVEL: u16 = 12;
+    pub(super) const AUDIO_DOWNMIX: u16 = 13;
+    pub(super) const DSD_LAYOUT: u16 = 14;
+    pub(super) const AFFINE_TRANSFORMATION: u16 = 15;
+    pub(super) const SEI_USER_DATA: u16 = 16;
+    pub(super) const ANCILLARY: u16 = 17;
+    pub(super) const HDR: u16 = 18;
+    pub(super) const PROTECTION: u16 = 19;
+    pub(super) const NET_ADDRESS: u16 = 20;
+    pub(super) const RTP_SOURCE: u16 = 21;
+    pub(super) const SCTP_SEND: u16 = 22;
+    pub(super) const SCTP_RECEIVE: u16 = 23;
+    pub(super) const PES_METADATA: u16 = 24;
+    pub(super) const ANALYTICS: u16 = 25;
+    pub(super) const SERIALIZED: u16 = 26;
 }
 
-/// Encodes the metas of `buffer` into `to`, and replaces the content of `to`. `info` is the format of raw video.
+/// The format of the frames of a stream, as far as their metas depend on it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Format<'a> {
+    /// `None` if the stream is not raw video.
+    pub(crate) video: Option<&'a VideoInfo>,
+    /// `None` if the stream is not raw audio.
+    pub(crate) audio: Option<&'a AudioInfo>,
+}
+
+/// Appends the fields of a meta; `None` if a value cannot be encoded.
+type EncodeFn = fn(&MetaRef<gst::Meta>, &mut Output) -> Option<()>;
+
+/// Adds the meta of a record to the buffer; `None` if the record is not valid.
+type DecodeFn = fn(&mut Input) -> Option<()>;
+
+/// The kind of the record of a meta, and the function that encodes the meta; `None` if metas of this name are not sent.
+fn encoder(name: &str) -> Option<(u16, EncodeFn)> {
+    Some(match name {
+        "GstVideoCropMeta" => (kind::CROP, video::encode_crop),
+        "GstVideoRegionOfInterestMeta" => (kind::REGION, video::encode_region),
+        "GstVideoTimeCodeMeta" => (kind::TIME_CODE, video::encode_time_code),
+        "GstVideoAffineTransformationMeta" => (kind::AFFINE_TRANSFORMATION, video::encode_affine_transformation),
+        "GstVideoCaptionMeta" => (kind::CAPTION, ancillary::encode_caption),
+        "GstVideoAFDMeta" => (kind::ACTIVE_FORMAT, ancillary::encode_active_format),
+        "GstVideoBarMeta" => (kind::BARS, ancillary::encode_bars),
+        "GstVideoSEIUserDataUnregisteredMeta" => (kind::SEI_USER_DATA, ancillary::encode_sei_user_data),
+        "GstAncillaryMeta" => (kind::ANCILLARY, ancillary::encode_packet),
+        "GstVideoHDRMeta" => (kind::HDR, ancillary::encode_hdr),
+        "GstReferenceTimestampMeta" => (kind::REFERENCE_TIMESTAMP, general::encode_reference),
+        "GstProtectionMeta" => (kind::PROTECTION, general::encode_protection),
+        "GstAudioMeta" => (kind::AUDIO_LAYOUT, audio::encode_layout),
+        "GstAudioClippingMeta" => (kind::AUDIO_CLIPPING, audio::encode_clipping),
+        "GstAudioLevelMeta" => (kind::AUDIO_LEVEL, audio::encode_level),
+        "GstAudioDownmixMeta" => (kind::AUDIO_DOWNMIX, audio::encode_downmix),
+        "GstDsdPlaneOffsetMeta" => (kind::DSD_LAYOUT, audio::encode_dsd_layout),
+        "GstNetAddressMeta" => (kind::NET_ADDRESS, network::encode_address),
+        "GstRTPSourceMeta" => (kind::RTP_SOURCE, network::encode_rtp_source),
+        "GstSctpSendMeta" => (kind::SCTP_SEND, network::encode_sctp_send),
+        "GstSctpReceiveMeta" => (kind::SCTP_RECEIVE, network::encode_sctp_receive),
+        "GstMpegtsPESMetadataMeta" => (kind::PES_METADATA, network::encode_pes_metadata),
+        "GstAnalyticsRelationMeta" => (kind::ANALYTICS, analytics::encode),
+        _ => return None,
+    })
+}
+
+/// The function that decodes records of this kind; `None` if the kind is unknown.
+fn decoder(kind: u16) -> Option<DecodeFn> {
+    Some(match kind {
+        kind::CROP => video::decode_crop,
+        kind::REGION => video::decode_region,
+        kind::TIME_CODE => video::decode_time_code,
+        kind::AFFINE_TRANSFORMATION => video::decode_affine_transformation,
+        kind::CAPTION => ancillary::decode_caption,
+        kind::ACTIVE_FORMAT => ancillary::decode_active_format,
+        kind::BARS => ancillary::decode_bars,
+        kind::SEI_USER_DATA => ancillary::decode_sei_user_data,
+        kind::ANCILLARY => ancillary::decode_packet,
+        kind::HDR => ancillary::decode_hdr,
+        kind::REFERENCE_TIMESTAMP => general::decode_reference,
+        kind::CUSTOM => general::decode_custom,
+        kind::PROTECTION => general::decode_protection,
+        kind::MEMORIES => memories::decode,
+        kind::AUDIO_LAYOUT => audio::decode_layout,
+        kind::AUDIO_CLIPPING => audio::decode_clipping,
+        kind::AUDIO_LEVEL => audio::decode_level,
+        kind::AUDIO_DOWNMIX => audio::decode_downmix,
+        kind::DSD_LAYOUT => audio::decode_dsd_layout,
+        kind::NET_ADDRESS => network::decode_address,
+        kind::RTP_SOURCE => network::decode_rtp_source,
+        kind::SCTP_SEND => network::decode_sctp_send,
+        kind::SCTP_RECEIVE => network::decode_sctp_receive,
+        kind::PES_METADATA => network::decode_pes_metadata,
+        kind::ANALYTICS => analytics::decode,
+        kind::SERIALIZED => serialized::decode,
+        _ => return None,
+    })
+}
+
+/// Encodes the metas of `buffer` into `to`, and replaces the content of `to`.
 ///
-/// Returns how many metas, and parameters of metas, were left out. They are left out if they do not fit, or if their
-/// values cannot be encoded.
-pub(crate) fn encode(buffer: &gst::BufferRef, info: Option<&VideoInfo>, to: &mut Vec<u8>) -> u64 {
+/// Returns the metas that were left out. They are left out if metas of their type are not sent, if they do not fit, or
+/// if their values cannot be encoded.
+pub(crate) fn encode(buffer: &gst::BufferRef, format: Format, to: &mut Vec<u8>) -> LeftOut {
     to.clear();
-    let (mut records, mut left_out) = (0, 0);
-    if buffer.n_memory() > 1 && keeps_memories(buffer, info) {
+    let (mut records, mut left_out) = (0, LeftOut::default());
+    if buffer.n_memory() > 1 && memories::are_kept(buffer, format) {
         // The sizes of the memories come first, so that they always fit. Without them, the bytes of some frames, such
         // as tensors, are useless.
-        encode_memories(buffer, to);
+        memories::encode(buffer, to);
         records = 1;
     }
     // C code calls this closure, so a panic in it would abort the program.
     buffer.foreach_meta(|meta| {
-        let begin = to.len();
-        match encode_one(&meta, info, to) {
-            None => return ControlFlow::Continue(()),
-            Some(EncodedMeta {
-                is_valid: true,
-                params_left_out,
-            }) if to.len() <= MAX_METADATA_SIZE && records < MAX_RECORDS => {
+        match encode_one(&meta, buffer, format, records, to) {
+            Encoding::NotForOthers => {}
+            Encoding::Done { parts_left_out } => {
                 records += 1;
-                left_out += params_left_out;
-                // The size of the record without its head. It fits 16 bits, because MAX_METADATA_SIZE does.
-                let size = (to.len() - begin - RECORD_HEAD_SIZE) as u16;
-                to[begin + 2..begin + RECORD_HEAD_SIZE].copy_from_slice(&size.to_ne_bytes());
+                left_out.add(meta.type_().name(), Reason::Values, parts_left_out);
             }
-            Some(_) => {
-                left_out += 1;
-                to.truncate(begin);
-            }
+            Encoding::LeftOut(reason) => left_out.add(meta.type_().name(), reason, 1),
         }
         ControlFlow::Continue(())
     });
     left_out
 }
 
-/// Whether the frame will consist of the bytes of the memories of `buffer`, one after the other.
-///
-/// For raw video, this may be false: the frame has the default layout, and the buffer may have another one.
-#[cold]
-fn keeps_memories(buffer: &gst::BufferRef, info: Option<&VideoInfo>) -> bool {
-    info.is_none_or(|info| buffer.size() == info.size() && buffer.meta::<VideoMeta>().is_none())
-}
-
-/// Appends the record with the sizes of the memories of `buffer`.
-#[cold]
-fn encode_memories(buffer: &gst::BufferRef, to: &mut Vec<u8>) {
-    to.extend(kind::MEMORIES.to_ne_bytes());
-    // The size is at most MAX_MEMORIES times 8, so it fits 16 bits.
-    to.extend((buffer.n_memory() as u16 * 8).to_ne_bytes());
-    for memory in buffer.iter_memories() {
-        to.extend((memory.size() as u64).to_ne_bytes());
-    }
-}
-
 /// The result of encoding one meta.
-struct EncodedMeta {
-    /// The meta has values that can be encoded. Otherwise its record is incomplete.
-    is_valid: bool,
-    /// How many parameters were left out.
-    params_left_out: u64,
+enum Encoding {
+    /// The meta has no record, because it says nothing about the frame, or because the frame's descriptor says it.
+    NotForOthers,
+    /// The record is complete, apart from some parts of the meta that cannot be sent.
+    Done {
+        parts_left_out: u64,
+    },
+    LeftOut(Reason),
 }
 
-/// Appends the record of one meta; `None` if metas of this type are not sent. The size of the record is zero until the
-/// caller sets it.
-fn encode_one(meta: &MetaRef<gst::Meta>, info: Option<&VideoInfo>, to: &mut Vec<u8>) -> Option<EncodedMeta> {
-    let mut params_left_out = 0;
-    let valid = if let Some(crop) = meta.downcast_ref::<VideoCropMeta>() {
-        begin(to, kind::CROP);
-        put_rect(to, crop.rect());
-        is_inside(crop.rect(), info).then_some(())
-    } else if let Some(region) = meta.downcast_ref::<VideoRegionOfInterestMeta>() {
-        begin(to, kind::REGION);
-        encode_region(region, to, &mut params_left_out)
-    } else if let Some(reference) = meta.downcast_ref::<ReferenceTimestampMeta>() {
-        begin(to, kind::REFERENCE_TIMESTAMP);
-        encode_reference(reference, to)
-    } else if let Some(time_code) = meta.downcast_ref::<VideoTimeCodeMeta>() {
-        begin(to, kind::TIME_CODE);
-        encode_time_code(time_code, to)
-    } else if let Some(caption) = meta.downcast_ref::<VideoCaptionMeta>() {
-        begin(to, kind::CAPTION);
-        put_numbers(to, &[caption.caption_type().into_glib() as u32]);
-        to.extend(caption.data());
-        Some(())
-    } else if let Some(format) = meta.downcast_ref::<VideoAFDMeta>() {
-        begin(to, kind::ACTIVE_FORMAT);
-        let (spec, value) = (format.spec().into_glib() as u32, format.afd().into_glib() as u32);
-        put_numbers(to, &[format.field().into(), spec, value]);
-        Some(())
-    } else if let Some(bars) = meta.downcast_ref::<VideoBarMeta>() {
-        begin(to, kind::BARS);
-        let is_letterbox = bars.is_letterbox().into();
-        put_numbers(
-            to,
-            &[bars.field().into(), is_letterbox, bars.bar_data1(), bars.bar_data2()],
-        );
-        Some(())
-    } else {
-        let custom = meta.try_as_custom_meta()?;
-        if is_no_slot(meta) {
-            return None;
-        }
-        begin(to, kind::CUSTOM);
-        put_text(to, meta.type_().name()).and_then(|()| put_structure(to, custom.structure()))
-    };
-    Some(EncodedMeta {
-        is_valid: valid.is_some(),
-        params_left_out,
-    })
-}
-
-fn encode_region(
-    region: &MetaRef<VideoRegionOfInterestMeta>,
+/// Appends the record of one meta of `buffer`. `records` is the number of records before it.
+fn encode_one(
+    meta: &MetaRef<gst::Meta>,
+    buffer: &gst::BufferRef,
+    format: Format,
+    records: usize,
     to: &mut Vec<u8>,
-    params_left_out: &mut u64,
-) -> Option<()> {
-    put_rect(to, region.rect());
-    to.extend(region.id().to_ne_bytes());
-    to.extend(region.parent_id().to_ne_bytes());
-    let name = if raw::has_type(region) { region.roi_type() } else { "" };
-    put_text(to, Some(name).filter(|name| name.len() <= MAX_NAME_SIZE)?)?;
-    for param in region.params() {
-        // A region is useful even without some of its parameters.
-        let begin = to.len();
-        if put_structure(to, param).is_none() || to.len() > MAX_METADATA_SIZE {
-            to.truncate(begin);
-            *params_left_out += 1;
+) -> Encoding {
+    let name = meta.type_().name();
+    if PROCESS_METAS.contains(&name) || (name == "GstVideoMeta" && format.video.is_some()) {
+        return Encoding::NotForOthers;
+    }
+    let encoder = if meta.try_as_custom_meta().is_some() {
+        // The name of a custom meta may be that of any meta, so its name does not say what it consists of.
+        Some((kind::CUSTOM, general::encode_custom as EncodeFn))
+    } else {
+        encoder(name).or_else(|| serialized::is_supported(meta).then_some((kind::SERIALIZED, serialized::encode)))
+    };
+    let Some((kind, encode)) = encoder else {
+        return Encoding::LeftOut(Reason::Type);
+    };
+    if records == MAX_RECORDS {
+        return Encoding::LeftOut(Reason::Size);
+    }
+    let begin = to.len();
+    let mut output = Output::begin(to, kind, buffer, format);
+    let is_valid = encode(meta, &mut output).is_some();
+    let parts_left_out = output.parts_left_out;
+    let reason = match is_valid {
+        true if to.len() <= MAX_METADATA_SIZE => {
+            record::set_size(&mut to[begin..]);
+            return Encoding::Done { parts_left_out };
         }
-    }
-    Some(())
+        true => Reason::Size,
+        false => Reason::Values,
+    };
+    to.truncate(begin);
+    Encoding::LeftOut(reason)
 }
 
-fn encode_reference(meta: &MetaRef<ReferenceTimestampMeta>, to: &mut Vec<u8>) -> Option<()> {
-    to.extend(raw::timestamp(meta)?.to_ne_bytes());
-    to.extend(meta.duration().map_or(u64::MAX, |time| time.nseconds()).to_ne_bytes());
-    let reference = meta.reference();
-    let without_features =
-        |features: &gst::CapsFeaturesRef| features.is_equal(&gst::CAPS_FEATURES_MEMORY_SYSTEM_MEMORY);
-    let is_plain = reference.is_fixed() && reference.features(0).is_none_or(without_features);
-    let structure = reference.structure(0).filter(|_| is_plain)?;
-    put_structure(to, structure)
-}
-
-fn encode_time_code(meta: &MetaRef<VideoTimeCodeMeta>, to: &mut Vec<u8>) -> Option<()> {
-    let (numerator, denominator) = raw::frame_rate(meta);
-    let code = meta.tc();
-    let numbers = [
-        numerator,
-        denominator,
-        code.flags().bits(),
-        code.hours(),
-        code.minutes(),
-        code.seconds(),
-        code.frames(),
-        code.field_count(),
-    ];
-    put_numbers(to, &numbers);
-    match code.latest_daily_jam() {
-        None => put_text(to, ""),
-        Some(time) => {
-            let (date, zone) = (time.format("%Y-%m-%dT%H:%M:%S").ok()?, time.format("%:z").ok()?);
-            put_text(to, &format!("{date}.{:06}{zone}", time.microsecond()))
-        }
-    }
-}
-
-/// Appends the head of a record, with a size of zero.
-fn begin(to: &mut Vec<u8>, kind: u16) {
-    to.extend(kind.to_ne_bytes());
-    to.extend([0; RECORD_HEAD_SIZE - 2]);
-}
-
-fn put_rect(to: &mut Vec<u8>, (x, y, width, height): (u32, u32, u32, u32)) {
-    put_numbers(to, &[x, y, width, height]);
-}
-
-fn put_numbers(to: &mut Vec<u8>, numbers: &[u32]) {
-    for number in numbers {
-        to.extend(number.to_ne_bytes());
-    }
-}
-
-/// Whether the rectangle lies inside the picture, or inside the field if a buffer holds one field. Elements that crop
-/// do not check this.
-fn is_inside((x, y, width, height): (u32, u32, u32, u32), info: Option<&VideoInfo>) -> bool {
-    let ends_inside = |from: u32, size: u32, whole: u32| from.checked_add(size).is_some_and(|end| end <= whole);
-    info.is_none_or(|info| ends_inside(x, width, info.width()) && ends_inside(y, height, info.field_height()))
+/// The numbers of records that did not become metas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Skipped {
+    /// The records that are not valid.
+    pub(crate) refused: u64,
+    /// The records that this program cannot turn into metas: their kind is unknown, their custom meta is not
+    /// registered, or this GStreamer does not have their meta.
+    pub(crate) unknown: u64,
 }
 
 /// Decodes metadata that [`encode`] or any other program wrote.
@@ -264,167 +271,30 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    /// Adds the metas in `bytes` to `buffer`. Returns how many records were refused. Records of unknown kinds are
-    /// skipped.
-    pub(crate) fn decode(&mut self, bytes: &[u8], info: Option<&VideoInfo>, buffer: &mut gst::BufferRef) -> usize {
+    /// Adds the metas in `bytes` to `buffer`.
+    pub(crate) fn decode(&mut self, bytes: &[u8], format: Format, buffer: &mut gst::BufferRef) -> Skipped {
         let mut bytes = Bytes(bytes);
-        let mut refused = 0;
+        let mut skipped = Skipped::default();
         for _ in 0..MAX_RECORDS {
             if bytes.0.is_empty() {
-                return refused;
+                return skipped;
             }
             let Some((kind, record)) = bytes.record() else {
                 // The beginning of the next record is unknown.
-                return refused + 1;
+                skipped.refused += 1;
+                return skipped;
             };
-            let done = match kind {
-                kind::CROP => crop(record, info, buffer),
-                kind::REGION => self.region(record, buffer),
-                kind::REFERENCE_TIMESTAMP => self.reference(record, buffer),
-                kind::TIME_CODE => time_code(record, buffer),
-                kind::CUSTOM => self.custom(record, buffer),
-                kind::CAPTION => caption(record, buffer),
-                kind::ACTIVE_FORMAT => active_format(record, buffer),
-                kind::BARS => bars(record, buffer),
-                kind::MEMORIES => memories(record, buffer),
-                _ => Some(()),
+            let mut input = Input::new(record, format, buffer, &mut self.names);
+            let done = match decoder(kind) {
+                Some(decode) => decode(&mut input),
+                None => input.skip_unknown(),
             };
-            refused += usize::from(done.is_none());
+            skipped.unknown += u64::from(input.is_unknown());
+            skipped.refused += u64::from(done.is_none());
         }
-        refused + usize::from(!bytes.0.is_empty())
+        skipped.refused += u64::from(!bytes.0.is_empty());
+        skipped
     }
-
-    fn region(&mut self, mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
-        let rect = record.rect()?;
-        let (id, parent) = (record.i32()?, record.i32()?);
-        let name = record.text().filter(|name| name.len() <= MAX_NAME_SIZE)?;
-        if !self.names.admit(name) {
-            return None;
-        }
-        let mut params = Vec::new();
-        while !record.0.is_empty() {
-            params.push(self.names.structure(record.text()?)?);
-        }
-        let mut meta = VideoRegionOfInterestMeta::add(buffer, name, rect);
-        meta.set_id(id);
-        meta.set_parent_id(parent);
-        for param in params {
-            meta.add_param(param);
-        }
-        Some(())
-    }
-
-    fn reference(&mut self, mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
-        let timestamp = gst::ClockTime::try_from(record.u64()?).ok()?;
-        let duration = gst::ClockTime::try_from(record.u64()?).ok();
-        let structure = self.names.structure(record.text()?)?;
-        let caps = gst::Caps::builder_full().structure(structure).build();
-        if !caps.is_fixed() {
-            return None;
-        }
-        ReferenceTimestampMeta::add(buffer, &caps, timestamp, duration);
-        Some(())
-    }
-
-    fn custom(&mut self, mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
-        let name = record.text().filter(|name| !name.is_empty() && *name != NO_SLOT_META)?;
-        let text = record.text()?;
-        // A meta is never registered on behalf of a peer, because its registration decides what the meta means and how
-        // elements treat it.
-        if !CustomMeta::is_registered(name) {
-            return Some(());
-        }
-        let structure = self.names.structure(text)?;
-        let mut meta = CustomMeta::add(buffer, name).ok()?;
-        let to = meta.mut_structure();
-        for (field, value) in structure.iter() {
-            to.set_value(field, value.clone());
-        }
-        Some(())
-    }
-}
-
-fn crop(mut record: Bytes, info: Option<&VideoInfo>, buffer: &mut gst::BufferRef) -> Option<()> {
-    let rect = record.rect().filter(|rect| is_inside(*rect, info))?;
-    VideoCropMeta::add(buffer, rect);
-    Some(())
-}
-
-fn time_code(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
-    let [numerator, denominator, flags, hours, minutes, seconds, frames, fields] = record.numbers()?;
-    let numerator = i32::try_from(numerator).ok()?;
-    let denominator = i32::try_from(denominator).ok().filter(|number| *number > 0)?;
-    let daily_jam = match record.text()? {
-        "" => None,
-        text => Some(gst::glib::DateTime::from_iso8601(text, None).ok()?),
-    };
-    let code = ValidVideoTimeCode::new(
-        gst::Fraction::new(numerator, denominator),
-        daily_jam.as_ref(),
-        VideoTimeCodeFlags::from_bits_truncate(flags),
-        hours,
-        minutes,
-        seconds,
-        frames,
-        fields,
-    );
-    VideoTimeCodeMeta::add(buffer, &code.ok()?);
-    Some(())
-}
-
-fn caption(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
-    let kind = raw::known(record.u32()?).filter(|kind| *kind != VideoCaptionType::Unknown)?;
-    let data = Some(record.0).filter(|data| !data.is_empty())?;
-    VideoCaptionMeta::add(buffer, kind, data);
-    Some(())
-}
-
-fn active_format(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
-    let [field, spec, value] = record.numbers()?;
-    let (spec, value): (VideoAFDSpec, VideoAFDValue) = (raw::known(spec)?, raw::known(value)?);
-    // For these values GStreamer adds no meta and returns NULL, which the bindings do not expect.
-    if field > 1 || (spec, value) == (VideoAFDSpec::DvbEtsi, VideoAFDValue::Unavailable) {
-        return None;
-    }
-    VideoAFDMeta::add(buffer, field as u8, spec, value);
-    Some(())
-}
-
-fn bars(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
-    let [field, is_letterbox, first, second] = record.numbers()?;
-    // For fields above 1, GStreamer returns NULL, as in `active_format`.
-    let field = u8::try_from(field).ok().filter(|field| *field <= 1)?;
-    VideoBarMeta::add(buffer, field, is_letterbox != 0, first, second);
-    Some(())
-}
-
-/// Divides the single memory of `buffer` into several memories, without a copy.
-#[cold]
-fn memories(mut record: Bytes, buffer: &mut gst::BufferRef) -> Option<()> {
-    let mut sizes = [0; MAX_MEMORIES];
-    let (mut count, mut end) = (0, 0_usize);
-    while !record.0.is_empty() {
-        let size = usize::try_from(record.u64()?).ok()?;
-        *sizes.get_mut(count)? = size;
-        count += 1;
-        end = end.checked_add(size)?;
-    }
-    // A second record of memories is refused, because the first one has already divided the memory.
-    if count < 2 || end != buffer.size() || buffer.n_memory() != 1 {
-        return None;
-    }
-    let whole = buffer.peek_memory(0).to_owned();
-    buffer.remove_all_memory();
-    let mut offset = 0;
-    for size in &sizes[..count] {
-        buffer.append_memory(match size {
-            // An empty part gets a new memory, because the bindings do not share an empty part behind the last byte.
-            0 => gst::Memory::from_slice([]),
-            _ => whole.share(offset..offset + size),
-        });
-        offset += size;
-    }
-    Some(())
 }
 
 #[cfg(test)]

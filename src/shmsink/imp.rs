@@ -42,12 +42,12 @@ use super::{
     properties::{Effect, PROPERTIES, SIGNALS, Settings},
     publish::{Frame, Outcome, PublishError, publish},
     service::{self, ClientCount},
-    stats::{Counter, Counters},
+    stats::Counters,
     stream::Stream,
 };
 use crate::{
     caps, element, error, events,
-    metas::{self, NO_SLOT_META},
+    metas::{self, LeftOut, NO_SLOT_META},
     sync::lock,
     uri,
 };
@@ -280,7 +280,7 @@ impl RsShmSink {
     fn publish_event(&self, event: events::EncodeResult) {
         let (event, mut left_out) = match event {
             events::EncodeResult::NotSent => return,
-            events::EncodeResult::LeftOut(count) => return self.count_left_out(&self.counters.events_left_out, count),
+            events::EncodeResult::LeftOut(count) => return self.count_events_left_out(count),
             events::EncodeResult::Encoded(event, left_out) => (event, left_out),
         };
         let Some(writer) = self.writer() else {
@@ -295,21 +295,40 @@ impl RsShmSink {
             gst::info!(CAT, imp = self, "{error}");
             left_out += 1;
         }
-        self.count_left_out(&self.counters.events_left_out, left_out);
+        self.count_events_left_out(left_out);
     }
 
-    /// Counts metas or events that were not sent. Posts a warning if `counter` was 0 before.
-    fn count_left_out(&self, counter: &Counter, count: u64) {
-        if count > 0 && counter.add(count) == 0 {
-            let channel = self
-                .writer()
-                .map_or_else(String::new, |writer| writer.name().to_string());
+    /// The name of the channel, for messages; empty if the channel is closed.
+    fn channel_for_message(&self) -> String {
+        self.writer()
+            .map_or_else(String::new, |writer| writer.name().to_string())
+    }
+
+    /// Counts events that were not sent. Posts a warning about the first ones.
+    fn count_events_left_out(&self, count: u64) {
+        if count > 0 && self.counters.events_left_out.add(count) == 0 {
+            let channel = self.channel_for_message();
             gst::element_imp_warning!(
                 self,
                 gst::StreamError::Encode,
-                ("channel {channel}: some metas or events are too large or of an unsupported type and were not sent; \
-                     see metas-left-out and events-left-out in channel-stats")
+                ("channel {channel}: some tags or events are too large or of an unsupported type and were not sent; \
+                     see events-left-out in channel-stats")
             );
+        }
+    }
+
+    /// Counts metas that were not sent. Posts a warning about the first one of each name.
+    fn count_metas_left_out(&self, left_out: &LeftOut) {
+        for missing in left_out.iter() {
+            if self.counters.metas_left_out.add(missing.name, missing.count) {
+                let (channel, name) = (self.channel_for_message(), missing.name);
+                let reason = missing.reason();
+                let text = format!(
+                    "channel {channel}: {name} was not sent, because {reason}; metas-left-out in channel-stats counts such \
+                     metas, and docs/METAS.md says what is carried"
+                );
+                gst::element_imp_warning!(self, gst::StreamError::Encode, ("{text}"), ["{text}"]);
+            }
         }
     }
 }
@@ -503,7 +522,7 @@ impl BaseSinkImpl for RsShmSink {
             .set_caps(format)
             .map_err(|error| gst::loggable_error!(CAT, "{error}"))?;
         self.current_format.set(info.clone());
-        lock(&self.stream).set_format(info);
+        lock(&self.stream).set_format(info, caps::raw_audio(caps));
         gst::debug!(CAT, imp = self, "caps are {caps}");
         self.update_latency();
         Ok(())
@@ -584,10 +603,10 @@ impl BaseSinkImpl for RsShmSink {
 
     fn render(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let writer = self.writer().ok_or(gst::FlowError::Flushing)?;
-        let (info, mut metadata) = lock(&self.stream).begin_frame();
-        let left_out = metas::encode(buffer, info.as_deref(), &mut metadata);
-        self.count_left_out(&self.counters.metas_left_out, left_out);
-        let rendered = self.publish_buffer(&writer, buffer, &metadata, info.as_deref());
+        let (format, mut metadata) = lock(&self.stream).begin_frame();
+        let left_out = metas::encode(buffer, format.for_metas(), &mut metadata);
+        self.count_metas_left_out(&left_out);
+        let rendered = self.publish_buffer(&writer, buffer, &metadata, format.video.as_deref());
         lock(&self.stream).put_back(metadata);
         rendered
     }

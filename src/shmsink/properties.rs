@@ -197,6 +197,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          * - `frames-dropped`: frames not published, because readers held every slot
          * - `missed-by-readers`: frames that were overwritten before a reader took them, once for each reader
          * - `metas-left-out`: metas that the channel could not carry
+         * - `metas-left-out-by-name`: a structure with a field for each meta that was left out: its name and how often
          * - `events-left-out`: tags and events that the channel could not carry
          * - `slots`: slots that have memory
          * - `slots-in-use`: slots that hold a frame or are being drawn into
@@ -212,7 +213,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          */
         element::channel_stats_property(
             "Counters: frames-published, frames-in-place, frames-copied (copied-foreign, copied-repeated, copied-no-slot), \
-             frames-dropped, missed-by-readers, metas-left-out, events-left-out, slots, slots-in-use, max-slots, bytes, \
+             frames-dropped, missed-by-readers, metas-left-out, metas-left-out-by-name, events-left-out, slots, slots-in-use, max-slots, bytes, \
              semaphore-timeouts, readers-evicted, space-limit, space-total, space-free",
         ),
     ]

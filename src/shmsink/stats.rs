@@ -2,9 +2,17 @@
 
 //! The counters of the sink's `channel-stats`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use rsshm_channel::{Space, WriterStats};
+
+use crate::sync::lock;
 
 /// A counter. All accesses are Relaxed, because no other data depends on its value.
 #[derive(Debug, Default)]
@@ -25,6 +33,37 @@ impl Counter {
     }
 }
 
+/// A counter for each name.
+#[derive(Debug, Default)]
+pub(super) struct NamedCounters(Mutex<BTreeMap<&'static str, u64>>);
+
+impl NamedCounters {
+    /// Adds `count` to the counter `name`. Returns whether the counter is new.
+    pub(super) fn add(&self, name: &'static str, count: u64) -> bool {
+        let mut counters = lock(&self.0);
+        let is_new = !counters.contains_key(name);
+        *counters.entry(name).or_default() += count;
+        is_new
+    }
+
+    fn sum(&self) -> u64 {
+        lock(&self.0).values().sum()
+    }
+
+    /// A structure with a field for each counter.
+    fn to_structure(&self, name: &str) -> gst::Structure {
+        let mut structure = gst::Structure::new_empty(name);
+        for (name, count) in lock(&self.0).iter() {
+            structure.set(*name, *count);
+        }
+        structure
+    }
+
+    fn reset(&self) {
+        lock(&self.0).clear();
+    }
+}
+
 /// The numbers of frames that were published in place, copied or dropped, and of metas and events that were left out.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
@@ -33,7 +72,8 @@ pub(super) struct Counters {
     pub(super) copied_repeated: Counter,
     pub(super) copied_no_slot: Counter,
     pub(super) dropped: Counter,
-    pub(super) metas_left_out: Counter,
+    /// By the name of the meta.
+    pub(super) metas_left_out: NamedCounters,
     pub(super) events_left_out: Counter,
 }
 
@@ -45,11 +85,11 @@ impl Counters {
             &self.copied_repeated,
             &self.copied_no_slot,
             &self.dropped,
-            &self.metas_left_out,
             &self.events_left_out,
         ] {
             counter.reset();
         }
+        self.metas_left_out.reset();
     }
 
     /// The value of `channel-stats`, which has these counters and the writer's counters.
@@ -68,7 +108,8 @@ impl Counters {
             .field("copied-no-slot", no_slot)
             .field("frames-dropped", self.dropped.get())
             .field("missed-by-readers", writer.missed_by_readers)
-            .field("metas-left-out", self.metas_left_out.get())
+            .field("metas-left-out", self.metas_left_out.sum())
+            .field("metas-left-out-by-name", self.metas_left_out.to_structure("metas"))
             .field("events-left-out", self.events_left_out.get())
             .field("slots", writer.slots)
             .field("slots-in-use", writer.slots_in_use)

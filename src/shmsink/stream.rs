@@ -4,19 +4,38 @@
 
 use std::sync::Arc;
 
+use gst_audio::AudioInfo;
 use gst_video::VideoInfo;
 use rsshm_channel::{FrameDescriptor, TIME_NONE};
 
 use crate::{
-    events, frame,
+    events, frame, metas,
     time::{self, ClockOffset, LastConversion, Times},
 };
+
+/// The format of a raw stream.
+#[derive(Clone, Default)]
+pub(super) struct RawFormat {
+    /// `None` if the stream is not raw video.
+    pub(super) video: Option<Arc<VideoInfo>>,
+    /// `None` if the stream is not raw audio.
+    audio: Option<Arc<AudioInfo>>,
+}
+
+impl RawFormat {
+    /// The format, as the metas of a frame depend on it.
+    pub(super) fn for_metas(&self) -> metas::Format<'_> {
+        metas::Format {
+            video: self.video.as_deref(),
+            audio: self.audio.as_deref(),
+        }
+    }
+}
 
 /// The current stream.
 pub(super) struct Stream {
     segment: gst::FormattedSegment<gst::ClockTime>,
-    /// `None` if the stream is not raw video.
-    info: Option<Arc<VideoInfo>>,
+    format: RawFormat,
     clock_offset: ClockOffset,
     /// The memory for the encoded metas of a frame. The memory is used again for the next frame.
     metadata: Vec<u8>,
@@ -31,7 +50,7 @@ impl Default for Stream {
     fn default() -> Self {
         Self {
             segment: gst::FormattedSegment::new(),
-            info: None,
+            format: RawFormat::default(),
             clock_offset: ClockOffset::default(),
             metadata: Vec::new(),
             events: events::Encoder::default(),
@@ -52,9 +71,13 @@ impl Stream {
             .unwrap_or_default();
     }
 
-    /// Stores the format of new caps. `info` is `None` if the caps are not raw video.
-    pub(super) fn set_format(&mut self, info: Option<VideoInfo>) {
-        self.info = info.map(Arc::new);
+    /// Stores the format of new caps. `video` is `None` if the caps are not raw video, and `audio` is `None` if they are
+    /// not raw audio.
+    pub(super) fn set_format(&mut self, video: Option<VideoInfo>, audio: Option<AudioInfo>) {
+        self.format = RawFormat {
+            video: video.map(Arc::new),
+            audio: audio.map(Arc::new),
+        };
         self.has_keyframes = false;
     }
 
@@ -65,8 +88,8 @@ impl Stream {
 
     /// Returns the format of the next frame, and memory for its metas. [`Self::put_back`] stores this memory for the
     /// next use.
-    pub(super) fn begin_frame(&mut self) -> (Option<Arc<VideoInfo>>, Vec<u8>) {
-        (self.info.clone(), std::mem::take(&mut self.metadata))
+    pub(super) fn begin_frame(&mut self) -> (RawFormat, Vec<u8>) {
+        (self.format.clone(), std::mem::take(&mut self.metadata))
     }
 
     /// Stores the memory that [`Self::begin_frame`] returned, so that the next frame can use it.

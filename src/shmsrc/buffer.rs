@@ -2,11 +2,16 @@
 
 //! Turns the channel's frames into buffers.
 
+use gst_audio::AudioInfo;
 use gst_video::VideoInfo;
 use rsshm_channel::{CopyTarget, Frame, FrameData};
 
 use super::{CAT, shared::Context, timing::Stamps};
-use crate::{frame, metas, planes::Planes};
+use crate::{
+    frame,
+    metas::{self, Skipped},
+    planes::Planes,
+};
 
 /// A buffer that a frame is copied into.
 #[derive(Default)]
@@ -45,12 +50,12 @@ impl BufferMaker {
         context: Context,
         frame: Frame,
         copy: CopyBuffer,
-        info: Option<&VideoInfo>,
+        format: metas::Format,
         stamps: Stamps,
     ) -> Result<Option<gst::Buffer>, gst::FlowError> {
         let descriptor = &frame.descriptor;
         let mut buffer = self.with_memory(frame.data, copy)?;
-        if let Some(info) = info {
+        if let Some(info) = format.video {
             let planes = Planes::of_descriptor(descriptor, info);
             if !planes.fit(info, buffer.size()) {
                 gst::warning!(
@@ -67,14 +72,21 @@ impl BufferMaker {
         }
         let target = buffer.make_mut();
         frame::apply(target, descriptor);
-        let refused = self.metas.decode(&frame.metadata, info, target);
-        if refused > 0 {
+        let skipped = self.metas.decode(&frame.metadata, format, target);
+        if skipped != Skipped::default() {
+            let (seq, Skipped { refused, unknown }) = (frame.seq, skipped);
             gst::debug!(
                 CAT,
                 obj = context.element,
-                "frame {}: {refused} of its metas are not valid",
-                frame.seq
+                "frame {seq}: {refused} of its metas are not valid, {unknown} are unknown to this program"
             );
+            context.shared.count_skipped_metas(skipped);
+        }
+        if let Some(info) = format.audio
+            && !metas::complete_audio_layout(target, info)
+        {
+            warn_of_audio_layout(context, frame.seq, target, info);
+            return Ok(None);
         }
         target.set_pts(stamps.pts);
         target.set_dts(stamps.dts);
@@ -96,6 +108,18 @@ impl BufferMaker {
         }
         Ok(buffer)
     }
+}
+
+#[cold]
+fn warn_of_audio_layout(context: Context, seq: u64, buffer: &gst::BufferRef, info: &AudioInfo) {
+    gst::warning!(
+        CAT,
+        obj = context.element,
+        "frame {seq} has {} bytes, which are no whole samples of {} planes of {}",
+        buffer.size(),
+        info.channels(),
+        info.format()
+    );
 }
 
 /// Adapts a buffer whose layout is not the default layout of its format. If downstream understands GstVideoMeta, the

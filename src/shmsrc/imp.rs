@@ -119,7 +119,10 @@ impl RsShmSrc {
 
     /// The value of `channel-stats`.
     fn stats(&self) -> gst::Structure {
-        let stats = lock(&self.shared.status).stats;
+        let (stats, skipped_metas) = {
+            let status = lock(&self.shared.status);
+            (status.stats, status.skipped_metas)
+        };
         gst::Structure::builder("rsshm-src-stats")
             .field("frames-received", stats.received)
             .field("frames-in-place", stats.in_place)
@@ -128,6 +131,8 @@ impl RsShmSrc {
             .field("writer-pid", stats.writer_pid)
             .field("events-missed", stats.events_missed)
             .field("reconnects", stats.reconnects)
+            .field("metas-refused", skipped_metas.refused)
+            .field("metas-unknown", skipped_metas.unknown)
             .build()
     }
 }

@@ -196,11 +196,15 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          * - `writer-pid`: the process ID of the writer; 0 before the first writer
          * - `reconnects`: the number of times that the reader moved to another segment, whether of the same writer or
          *   of another writer
+         * - `metas-refused`: metas that were not given to buffers, because what another program wrote is not valid
+         * - `metas-unknown`: metas that were not given to buffers, because this program or its GStreamer does not know
+         *   them
          *
          * Since: 0.1
          */
         element::channel_stats_property(
-            "Counters: frames-received, frames-in-place, frames-copied, frames-missed, events-missed, writer-pid, reconnects",
+            "Counters: frames-received, frames-in-place, frames-copied, frames-missed, events-missed, writer-pid, reconnects, \
+             metas-refused, metas-unknown",
         ),
     ]
 });

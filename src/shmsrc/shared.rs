@@ -10,6 +10,7 @@ use std::sync::{
 use rsshm_channel::ReaderStats;
 
 use super::{keyframes::KeyframeRequests, properties::Settings};
+use crate::{metas::Skipped, sync::lock};
 
 /// The state of the streaming thread. Other threads may read it while the streaming thread works.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,6 +19,8 @@ pub(super) struct Status {
     /// Whether the reader only observes, so that it sends the writer nothing.
     pub(super) observes: bool,
     pub(super) stats: ReaderStats,
+    /// The metas that could not be given to buffers since the element was started.
+    pub(super) skipped_metas: Skipped,
     pub(super) latency_ns: u64,
     pub(super) history: u32,
     pub(super) frame_duration: Option<gst::ClockTime>,
@@ -40,6 +43,12 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    pub(super) fn count_skipped_metas(&self, skipped: Skipped) {
+        let total = &mut lock(&self.status).skipped_metas;
+        total.refused += skipped.refused;
+        total.unknown += skipped.unknown;
+    }
+
     /// Whether downstream understands a GstVideoMeta.
     pub(super) fn downstream_takes_video_meta(&self) -> bool {
         self.downstream_takes_video_meta.load(Ordering::Relaxed)

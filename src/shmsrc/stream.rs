@@ -3,6 +3,7 @@
 //! The source's streaming thread, which waits for frames, follows the channel's caps, and makes buffers.
 
 use gst::prelude::*;
+use gst_audio::AudioInfo;
 use gst_base::prelude::*;
 use gst_video::VideoInfo;
 use rsshm_channel::{Frame, Next, Reader, ReaderHandle};
@@ -16,7 +17,7 @@ use super::{
     shared::Context,
     timing::{Timing, latency_ns},
 };
-use crate::{caps, error, sync::lock};
+use crate::{caps, error, metas, sync::lock};
 
 /// The state of the streaming thread.
 ///
@@ -47,6 +48,18 @@ struct Format {
     segment_changes: Option<u64>,
     /// `None` if the stream is not raw video.
     info: Option<VideoInfo>,
+    /// `None` if the stream is not raw audio.
+    audio: Option<AudioInfo>,
+}
+
+impl Format {
+    /// The format, as the metas of a frame depend on it.
+    fn for_metas(&self) -> metas::Format<'_> {
+        metas::Format {
+            video: self.info.as_ref(),
+            audio: self.audio.as_ref(),
+        }
+    }
 }
 
 impl Stream {
@@ -115,10 +128,10 @@ impl Stream {
         self.check_clock(context, &frame);
         let (seq, missed, is_delta) = (frame.seq, frame.missed, frame.descriptor.is_delta());
         self.is_discont |= frame.discontinuity || missed > 0;
-        let info = self.format.info.as_ref();
+        let is_raw_video = self.format.info.is_some();
         let stamps = self
             .timing
-            .stamps(context, &self.reader, &frame.descriptor, info.is_some(), self.is_first);
+            .stamps(context, &self.reader, &frame.descriptor, is_raw_video, self.is_first);
         let Some(stamps) = stamps else {
             self.is_discont = true;
             gst::trace!(
@@ -128,7 +141,8 @@ impl Stream {
             );
             return Ok(None);
         };
-        let Some(mut buffer) = self.buffers.make(context, frame, copy, info, stamps)? else {
+        let format = self.format.for_metas();
+        let Some(mut buffer) = self.buffers.make(context, frame, copy, format, stamps)? else {
             return Ok(None);
         };
         if std::mem::take(&mut self.is_discont) || self.is_first {
@@ -285,6 +299,7 @@ impl Stream {
         self.format = Format {
             segment_changes: Some(segment_changes),
             info: caps::raw_video(&caps),
+            audio: caps::raw_audio(&caps),
         };
         let caps = completed(context, caps);
         if lock(&context.shared.caps).as_ref() == Some(&caps) {

@@ -269,6 +269,7 @@ fn sink_properties_have_defaults() {
             "frames-dropped",
             "missed-by-readers",
             "metas-left-out",
+            "metas-left-out-by-name",
             "events-left-out",
             "slots",
             "slots-in-use",
@@ -306,6 +307,8 @@ fn source_properties_have_defaults() {
             "events-missed",
             "writer-pid",
             "reconnects",
+            "metas-refused",
+            "metas-unknown",
         ],
     );
     assert_eq!(source.factory().unwrap().rank(), gst::Rank::NONE);

@@ -2,6 +2,7 @@
 
 //! The tests of the elements. Each module has the name of the behaviour that it tests.
 
+mod audio;
 mod bad_input;
 mod caps_changes;
 mod caps_texts;
@@ -16,6 +17,7 @@ mod isolation;
 mod keyframe_requests;
 mod keyframes;
 mod lifecycle;
+mod meta_table;
 mod metas;
 mod on_time;
 mod permissions;
@@ -36,6 +38,7 @@ rsshm_testkit::roles!(
     rsshm_testkit::chaos::ROLES,
     rsshm_testkit::gst::sequence::ROLES,
     faults::ROLES,
+    meta_table::ROLES,
     metas::ROLES,
     permissions::ROLES,
     small_buffers::ROLES,

@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use gst::{ReferenceTimestampMeta, meta::CustomMeta, prelude::*};
+use gst::{ReferenceTimestampMeta, glib::translate::IntoGlibPtr, meta::CustomMeta, prelude::*};
+use gst_audio::{AudioClippingMeta, AudioLevelMeta};
+use gst_net::{NetAddressMeta, gio, gio::prelude::*};
 use gst_video::{
     ValidVideoTimeCode, VideoAFDMeta, VideoAFDSpec, VideoAFDValue, VideoBarMeta, VideoCaptionMeta, VideoCaptionType,
     VideoCropMeta, VideoRegionOfInterestMeta, VideoTimeCodeFlags, VideoTimeCodeMeta,
@@ -23,9 +25,10 @@ use rsshm_testkit::{
 };
 
 const READER: &str = "metas/reader";
+const IGNORANT_READER: &str = "metas/ignorant-reader";
 
-/// The role of the process that these tests start.
-pub const ROLES: &[(&str, Role)] = &[(READER, reader_of_metas)];
+/// The roles of the processes that these tests start.
+pub const ROLES: &[(&str, Role)] = &[(READER, reader_of_metas), (IGNORANT_READER, ignorant_reader)];
 
 /// The name of a custom meta.
 const CUSTOM: &str = "RsShmTestMeta";
@@ -82,6 +85,22 @@ fn add_metas(buffer: &mut gst::BufferRef) {
     VideoCaptionMeta::add(buffer, VideoCaptionType::Cea608Raw, &CAPTION);
     VideoAFDMeta::add(buffer, 1, VideoAFDSpec::AtscA53, VideoAFDValue::_169Letter169Full);
     VideoBarMeta::add(buffer, 0, true, 7, 9);
+    AudioLevelMeta::add(buffer, 20, true);
+    AudioClippingMeta::add(buffer, gst::ClockTime::SECOND, gst::ClockTime::MSECOND);
+    NetAddressMeta::add(buffer, &address());
+    // SAFETY: the buffer is writable, and the meta copies the bytes.
+    unsafe {
+        let pointer = buffer.as_mut_ptr();
+        let (uuid, data) = ((&raw const SEI).cast_mut(), SEI.as_ptr().cast_mut());
+        gst_video::ffi::gst_buffer_add_video_sei_user_data_unregistered_meta(pointer, uuid, data, SEI.len());
+    }
+}
+
+/// The UUID of an SEI message, and its content.
+static SEI: [u8; 16] = *b"0123456789abcdef";
+
+fn address() -> gio::InetSocketAddress {
+    gio::InetSocketAddress::new(&gio::InetAddress::from_string("192.0.2.1").unwrap(), 5004)
 }
 
 /// Checks that a buffer has the metas that [`add_metas`] adds.
@@ -125,6 +144,18 @@ fn check_metas(buffer: &gst::BufferRef) {
     let bars = buffer.meta::<VideoBarMeta>().unwrap();
     assert_eq!((bars.field(), bars.is_letterbox()), (0, true));
     assert_eq!((bars.bar_data1(), bars.bar_data2()), (7, 9));
+    let level = buffer.meta::<AudioLevelMeta>().unwrap();
+    assert_eq!((level.level(), level.voice_activity()), (20, true));
+    let clipping = buffer.meta::<AudioClippingMeta>().unwrap();
+    let time = |nanoseconds| Some(gst::ClockTime::from_nseconds(nanoseconds)).into();
+    assert_eq!(
+        (clipping.start(), clipping.end()),
+        (time(1_000_000_000), time(1_000_000))
+    );
+    let found = buffer.meta::<NetAddressMeta>().unwrap().addr();
+    assert_eq!(found.to_string(), address().to_string());
+    let mut sei = buffer.iter_meta::<gst::Meta>();
+    assert!(sei.any(|meta| meta.type_().name() == "GstVideoSEIUserDataUnregisteredMeta"));
 }
 
 /// Checks all frames that a reader has received.
@@ -357,6 +388,103 @@ fn oversized_metas_are_counted_and_warned_once() {
         "{left_out} of {published}"
     );
     assert_eq!(writer.pipeline.take_messages(gst::MessageType::Warning).len(), 1);
+}
+
+/// A field of `metas-left-out-by-name` of a sink's `channel-stats`.
+fn left_out_by_name(writer: &SinkHarness, name: &str) -> Option<u64> {
+    let sink = writer.pipeline.by_factory("rsshmsink");
+    let stats = sink.property::<gst::Structure>("channel-stats");
+    let by_name: gst::Structure = stats.get("metas-left-out-by-name").unwrap();
+    by_name.get(name).ok()
+}
+
+#[test]
+fn metas_that_are_not_carried_are_counted_and_named_once() {
+    register();
+    let channel = Channel::new();
+    let reader = SourceRecorder::of(&channel);
+    let writer = live_writer(&channel);
+    let add = |buffer: &mut gst::BufferRef| {
+        add_metas(buffer);
+        gst_video::VideoOverlayCompositionMeta::add(buffer, &overlay());
+        gst_video::VideoOverlayCompositionMeta::add(buffer, &overlay());
+        let alpha = gst::Buffer::from_slice([1_u8; 10]);
+        // SAFETY: the buffer is writable, and the meta takes the reference to the second buffer.
+        unsafe {
+            gst_video::ffi::gst_buffer_add_video_codec_alpha_meta(buffer.as_mut_ptr(), alpha.into_glib_ptr());
+        }
+        // Nothing of this meta concerns other programs, so it is not counted.
+        gst::ParentBufferMeta::add(buffer, &gst::Buffer::new());
+        let mut region = VideoRegionOfInterestMeta::add(buffer, "odd", (1, 1, 1, 1));
+        region.add_param(gst::Structure::builder("odd").field("caps", ntp()).build());
+    };
+    push_until(&writer, add, || reader.frame_count() >= 10);
+    // The sink counts the metas of a frame before it publishes the frame.
+    let published = writer.stat("frames-published");
+    let close_to = |count: Option<u64>, expected: u64| count.is_some_and(|count| count.abs_diff(expected) <= 2);
+    for (name, each) in [
+        ("GstVideoOverlayCompositionMeta", 2),
+        ("GstVideoCodecAlphaMeta", 1),
+        ("GstVideoRegionOfInterestMeta", 1),
+    ] {
+        assert!(close_to(left_out_by_name(&writer, name), published * each), "{name}");
+    }
+    assert_eq!(left_out_by_name(&writer, "GstParentBufferMeta"), None);
+    assert!(writer.stat("metas-left-out").abs_diff(published * 4) <= 4);
+    let warnings: Vec<_> = writer
+        .pipeline
+        .take_messages(gst::MessageType::Warning)
+        .iter()
+        .map(|message| match message.view() {
+            gst::MessageView::Warning(warning) => warning.error().to_string(),
+            _ => String::new(),
+        })
+        .collect();
+    assert_eq!(warnings.len(), 3, "{warnings:?}");
+    for name in [
+        "GstVideoOverlayCompositionMeta",
+        "GstVideoCodecAlphaMeta",
+        "GstVideoRegionOfInterestMeta",
+    ] {
+        assert_eq!(
+            warnings.iter().filter(|text| text.contains(name)).count(),
+            1,
+            "{warnings:?}"
+        );
+    }
+    let metas = reader.last_frame().unwrap().metas;
+    assert_eq!(metas.iter_meta::<VideoRegionOfInterestMeta>().count(), 3);
+    assert_eq!(reader.stat("metas-refused") + reader.stat("metas-unknown"), 0);
+}
+
+fn overlay() -> gst_video::VideoOverlayComposition {
+    let mut pixels = gst::Buffer::from_slice([0_u8; 16]);
+    let flags = gst_video::VideoFrameFlags::empty();
+    gst_video::VideoMeta::add(pixels.get_mut().unwrap(), flags, gst_video::VideoFormat::Bgra, 2, 2).unwrap();
+    let flags = gst_video::VideoOverlayFormatFlags::empty();
+    let rectangle = gst_video::VideoOverlayRectangle::new_raw(&pixels, 0, 0, 2, 2, flags);
+    gst_video::VideoOverlayComposition::new(Some(&rectangle)).unwrap()
+}
+
+/// The reader's program has not registered the custom meta.
+#[test]
+fn custom_meta_that_reader_does_not_know_is_counted() {
+    register();
+    let channel = Channel::new();
+    let mut reader = Process::start(role_command(IGNORANT_READER, &[channel.as_str()]));
+    let writer = live_writer(&channel);
+    push_until(&writer, add_metas, || !reader.is_running());
+    assert!(reader.wait_ok().contains("COUNTED"));
+}
+
+/// A reader that has not registered the custom meta. Its argument is the channel.
+fn ignorant_reader(arguments: &[&str]) {
+    init();
+    let reader = SourceRecorder::of(arguments[0]);
+    eventually("ten frames arrive", || reader.frame_count() >= 10);
+    assert!(reader.stat("metas-unknown") >= 10);
+    assert_eq!(reader.stat("metas-refused"), 0);
+    say("COUNTED");
 }
 
 #[test]

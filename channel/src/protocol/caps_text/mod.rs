@@ -39,5 +39,13 @@ pub fn canonical_caps(text: &str) -> Result<String, Mistake> {
 /// # Errors
 /// [`Mistake`] if the text does not describe such a structure.
 pub fn canonical_structure(text: &str, mut admit: impl FnMut(&str) -> bool) -> Result<String, Mistake> {
-    parser::parse(text, parser::Subject::PlainStructure, &mut admit)
+    parser::parse(text, parser::Subject::PlainStructure(false), &mut admit)
+}
+
+/// As [`canonical_structure`], but the values may be buffers too.
+///
+/// # Errors
+/// [`Mistake`] if the text does not describe such a structure.
+pub fn canonical_structure_with_buffers(text: &str, mut admit: impl FnMut(&str) -> bool) -> Result<String, Mistake> {
+    parser::parse(text, parser::Subject::PlainStructure(true), &mut admit)
 }

@@ -21,8 +21,8 @@ pub(super) enum Subject {
     Caps,
     /// A structure in caps.
     Structure,
-    /// A structure with plain values and lists of them.
-    PlainStructure,
+    /// A structure with plain values and lists of them. With `true`, the values may be buffers too.
+    PlainStructure(bool),
 }
 
 /// Names that stand for caps without a structure.
@@ -259,6 +259,10 @@ impl<'a> Parser<'a, '_> {
         }
     }
 
+    fn is_plain(&self) -> bool {
+        matches!(self.subject, Subject::PlainStructure(_))
+    }
+
     /// Reads a value. `outer` is the type that the enclosing container gives for its values.
     fn value(&mut self, outer: Option<Kind>) -> Result<(), Mistake> {
         self.skip_spaces();
@@ -274,10 +278,10 @@ impl<'a> Parser<'a, '_> {
                 self.elements(b'{', b'}', kind)
             }
             _ if is_set => self.mistake(at, "a list in { }"),
-            Some(b'{') if self.subject == Subject::PlainStructure => self.elements(b'{', b'}', kind),
+            Some(b'{') if self.is_plain() => self.elements(b'{', b'}', kind),
             Some(b'{') => self.mistake(at, "a single value, because a list is not fixed,"),
             Some(b'<') => self.elements(b'<', b'>', kind),
-            Some(b'[') if self.subject != Subject::PlainStructure => self.in_brackets(kind),
+            Some(b'[') if !self.is_plain() => self.in_brackets(kind),
             Some(b'[') => self.mistake(at, "a value without brackets"),
             _ => self.scalar(kind, start),
         }
@@ -297,13 +301,16 @@ impl<'a> Parser<'a, '_> {
             Some(name) => (name, true),
             None => (name, false),
         };
-        if is_set && self.subject == Subject::PlainStructure {
+        if is_set && self.is_plain() {
             return self.mistake(start, "a known type");
         }
         if is_set && name.is_empty() {
             return Ok((outer, true));
         }
-        let is_allowed = |kind: &Kind| self.subject != Subject::PlainStructure || kind.is_plain();
+        let is_allowed = |kind: &Kind| match self.subject {
+            Subject::PlainStructure(has_buffers) => kind.is_plain() || has_buffers && *kind == Kind::Buffer,
+            Subject::Caps | Subject::Structure => true,
+        };
         match Kind::from_name(name).filter(is_allowed) {
             Some(kind) => Ok((Some(kind), is_set)),
             None => self.mistake(start, "a known type, such as int, string, fraction or buffer,"),
