@@ -13,11 +13,12 @@ from ctypes import c_int32, c_uint32, c_uint64
 from typing import Optional
 
 MAGIC = int.from_bytes(b"rsshm\r\n\x1a", sys.byteorder)
-VERSION = 1
+VERSION = 2
 MAX_READERS = 64
 RING_LENGTH = 128
 MAX_SLOTS = 64
 MAX_CAPS_SIZE = 65536
+RUN_ALIGN = 8
 MAX_PLANES = 4
 MAX_QUOTA = 8
 EVICTED = 0xFFFF_FFFF
@@ -42,6 +43,8 @@ CLOSED = 2
 """A bit of ``Status.state``: the writer has closed the channel."""
 LOSSLESS = 1
 """A bit of ``Header.flags``: the writer waits for its slowest attached reader."""
+RUNS = 2
+"""A bit of ``Header.flags``: slots may have runs of several frames."""
 
 READER_NEW, READER_ATTACHED, READER_MOVED, READER_LEFT, READER_JOINING = range(5)
 """Values of ``ReaderEntry.state``."""
@@ -154,7 +157,8 @@ class Status(ctypes.Structure):
         ("eos_count", c_uint32),
         ("_pad0", c_uint32),
         ("event_head", c_uint64),
-        ("_pad1", c_uint32 * 4),
+        ("run_head", c_uint64),
+        ("_pad1", c_uint32 * 2),
         ("writer_word", c_uint32),
         ("writer_waits", c_uint32),
         ("_pad2", c_uint32 * 14),
@@ -192,8 +196,8 @@ class FrameDescriptor(ctypes.Structure):
         ("plane_offset", c_uint64 * MAX_PLANES),
         ("plane_stride", c_int32 * MAX_PLANES),
         ("metadata_size", c_uint32),
-        ("reserved0", c_uint32),
-        ("reserved", c_uint64 * 16),
+        ("keyframe", c_uint32),
+        ("reserved", c_uint64 * 14),
     ]
 
     def fits(self, slot_size: int) -> bool:
@@ -209,9 +213,32 @@ class FrameDescriptor(ctypes.Structure):
 
 
 class SlotRecord(ctypes.Structure):
-    """The record of a slot: the seq of its frame, then the words of a ``FrameDescriptor``."""
+    """The record of a slot: the seq of the first frame of its run, the positions of the run's newest frame and newest
+    keyframe, then the words of the first frame's ``FrameDescriptor``."""
 
-    _fields_ = [("seq", c_uint64), ("words", c_uint64 * (ctypes.sizeof(FrameDescriptor) // 8))]
+    _fields_ = [
+        ("seq", c_uint64),
+        ("tail", c_uint64),
+        ("keyframe", c_uint64),
+        ("words", c_uint64 * (ctypes.sizeof(FrameDescriptor) // 8)),
+    ]
+
+
+class RunRecord(ctypes.Structure):
+    """The record of a frame that was appended to a run. It is in the slot, and the bytes of the frame follow it."""
+
+    _fields_ = [
+        ("pts", c_uint64),
+        ("dts", c_uint64),
+        ("duration", c_uint64),
+        ("offset", c_uint64),
+        ("offset_end", c_uint64),
+        ("size", c_uint64),
+        ("flags", c_uint32),
+        ("keyframe", c_uint32),
+        ("metadata_size", c_uint32),
+        ("reserved", c_uint32),
+    ]
 
 
 class EventDescriptor(ctypes.Structure):
