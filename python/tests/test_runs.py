@@ -161,6 +161,17 @@ def test_large_frames_of_a_run_arrive(peer_class: Any, channel: Channel, start: 
         assert any(frame.in_place for frame in frames) == (peer_class is rsshm.Reader)
 
 
+@peers
+def test_empty_frames_arrive(peer_class: Any, channel: Channel, start: Start) -> None:
+    sent = [b"", b"a", b"", b"", b"bb", b""]
+    writer = start(peer("write", channel.name, CAPS, "variable", "burst"))
+    writer.write(records(sent[:1]))
+    with peer_class(channel.name, timeout=PATIENCE) as reader:
+        received = [reader.read().data.tobytes()]
+        writer.wait_ok(records(sent[1:]))
+        assert received + rest_of(reader) == sent
+
+
 def test_rust_reader_begins_at_the_first_part_of_a_keyframe(channel: Channel, start: Start) -> None:
     delta = layout.DELTA_UNIT
     with rsshm.Writer(channel.name, caps=CAPS) as writer:
