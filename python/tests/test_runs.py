@@ -42,7 +42,7 @@ def rest_of(reader: rsshm.Reader) -> List[bytes]:
 @peers
 def test_burst_of_small_frames_arrives_whole(peer_class: Any, channel: Channel, start: Start) -> None:
     sent = packets(BURST)
-    writer = start(peer("write", channel.name, CAPS, "variable", "burst"))
+    writer = start(peer("write", channel.name, CAPS, "variable", "burst", "metadata"))
     writer.write(records(sent[:1]))
     with peer_class(channel.name, timeout=PATIENCE) as reader:
         received = [reader.read().data.tobytes()]
@@ -104,7 +104,7 @@ def stream(channel: Channel, start: Start, count: int, *options: str) -> List[by
 
 @peers
 def test_newcomer_begins_at_a_keyframe_within_a_run(peer_class: Any, channel: Channel, start: Start) -> None:
-    sent = stream(channel, start, 3000, f"keyframes={KEYFRAMES}")
+    sent = stream(channel, start, 3000, f"keyframes={KEYFRAMES}", "metadata")
     newest_key = (len(sent) - 1) // KEYFRAMES * KEYFRAMES
     with peer_class(channel.name, timeout=PATIENCE) as reader:
         frames = [reader.read() for _ in sent[newest_key:]]
@@ -126,7 +126,7 @@ def test_reader_of_the_newest_frame_finds_it_in_a_run(peer_class: Any, channel: 
 def test_each_frame_and_keyframe_is_found(peer_class: Any, channel: Channel, start: Start) -> None:
     """A search finds any frame of any run, and the newest keyframe of any range."""
     count = 3000
-    stream(channel, start, count, f"keyframes={KEYFRAMES}")
+    stream(channel, start, count, f"keyframes={KEYFRAMES}", "metadata")
     with peer_class(channel.name, timeout=PATIENCE) as reader:
         reader.read()
         runs = reader._at.runs
@@ -257,7 +257,7 @@ def damage(memory: Any, header: rsshm.Header, numbers: random.Random) -> None:
 
 def test_damaged_runs_crash_no_reader(channel: Channel, start: Start) -> None:
     """Another process may write any value into the tail, the positions and the records of a run at any time."""
-    stream(channel, start, 3000, f"keyframes={KEYFRAMES}")
+    stream(channel, start, 3000, f"keyframes={KEYFRAMES}", "metadata")
     numbers = random.Random(5)
     with channel.segment.open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
         header = rsshm.Header.from_buffer_copy(memory)

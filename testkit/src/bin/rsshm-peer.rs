@@ -16,9 +16,10 @@ use rsshm_channel::{
 };
 
 const USAGE: &str = "\
-rsshm-peer write NAME CAPS [lossless] [variable] [burst] [keyframes=N] [planes=OFFSET:STRIDE,...]
+rsshm-peer write NAME CAPS [lossless] [variable] [burst] [keyframes=N] [metadata] [planes=OFFSET:STRIDE,...]
                                                frames from stdin, each after its size; after the first one, `burst`
-                                               reads all frames before it publishes them; only every Nth is a keyframe
+                                               reads all frames before it publishes them; only every Nth is a keyframe;
+                                               frame N has N % 23 bytes of `metadata`
 rsshm-peer read NAME [observe]                 frames to stdout, in the same form, until the end of the stream
 rsshm-peer flood NAME SIZE SECONDS             frames of equal bytes, drawn in place, as fast as possible
 rsshm-peer check NAME SECONDS                  prints how many of those frames it received, and how many were torn";
@@ -70,6 +71,7 @@ fn write(name: &str, caps: &str, options: &[&str]) -> Outcome {
         .transpose()?
         .unwrap_or(1)
         .max(1);
+    let has_metadata = options.contains(&"metadata");
     let (writer, _service) = open(name, WriterOptions::default().lossless(lossless))?;
     let mut input = std::io::stdin().lock();
     let mut burst = VecDeque::new();
@@ -102,7 +104,8 @@ fn write(name: &str, caps: &str, options: &[&str]) -> Outcome {
             .with_pts(monotonic_ns())
             .with_flags(flags)
             .with_planes(&planes);
-        writer.publish(&slot, descriptor, &[])?;
+        let metadata_size = if has_metadata { count % 23 } else { 0 };
+        writer.publish(&slot, descriptor, &vec![0xab; metadata_size])?;
     }
     writer.end_of_stream();
     Ok(())
