@@ -51,7 +51,8 @@ class Reader:
     ...         print(frame.seq, frame.array.mean())
 
     The channel need not exist yet. The reader follows the channel if its writer dies, restarts, or changes the format.
-    Each frame is in place, without a copy, unless the program keeps too many frames at a time.
+    Each frame is in place, without a copy, unless the program keeps too many frames at a time. Small frames that share a slot
+    are copied too.
 
     ``timeout``: seconds that :meth:`read` waits before it raises :class:`~rsshm.Timeout`. None waits forever.
     ``latest``: always read the newest frame, and skip older frames. By default, read every frame that the channel still has.

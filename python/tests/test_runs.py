@@ -152,6 +152,8 @@ def test_large_frames_of_a_run_arrive(peer_class: Any, channel: Channel, start: 
     writer.write(records(sent[:1]))
     with peer_class(channel.name, timeout=PATIENCE) as reader:
         frames = [reader.read()]
+        if peer_class is rsshm.Reader:
+            eventually("the quota", lambda: reader._at.allowance() > 1)
         feeding = threading.Thread(target=writer.wait_ok, args=(records(sent[1:]),))
         feeding.start()
         frames += reader
@@ -207,6 +209,20 @@ def test_stream_after_an_end_has_new_keyframes(channel: Channel) -> None:
             reader.read()
         # The new stream has had no delta frame, so each frame may be independent.
         assert [reader.read().is_key for _ in range(2)] == [True, True]
+
+
+def test_each_frame_is_a_run_of_its_own(channel: Channel) -> None:
+    """Other readers use the positions in the record of a slot, even if the writer appends no frames."""
+    delta = layout.DELTA_UNIT
+    flags = [0, delta, 0, 0, delta]
+    with rsshm.Writer(channel.name, caps=CAPS) as writer:
+        for flag in flags:
+            writer.write(b"x", flags=flag)
+        segment = writer._channel._current.segment
+        assert segment.words[segment.run_head] == len(flags) and not segment.header.flags & layout.RUNS
+        for run, is_key in enumerate([1, 0, 1, 0, 0], 1):
+            slot = segment.ring[run] & 0xFF
+            assert (segment.numbers[slot], segment.tails[slot], segment.keyframes[slot]) == (run, 1, is_key)
 
 
 def test_history_counts_published_frames(channel: Channel) -> None:
