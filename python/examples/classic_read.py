@@ -59,7 +59,7 @@ def newest(name):
         if run == 0 or slot >= header.slot_count or word(at) != first:
             return None
         record = SlotRecord.from_buffer_copy(segment, at)
-        # The number of the newest frame in the slot, and where its record is. The first frame has no record in the slot.
+        # Which frame of the slot is the newest, and where its record is. The first frame has no record in the slot.
         behind, number = divmod(record.tail, 1 << 24)
         start, offset, size = header.slots + slot * header.slot_size, record.data_offset, record.size
         if number > 1 and behind + ctypes.sizeof(RunRecord) <= header.slot_size:

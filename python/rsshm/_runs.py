@@ -48,7 +48,7 @@ class Place(NamedTuple):
     tail: int
     """The position of the newest frame of the run when it was looked up, as a word."""
     number: int
-    """The number of the frame in its run. The first frame has the number 1."""
+    """Which frame of its run this is. The first frame has the number 1."""
     offset: int
     """The offset of the frame's ``RunRecord`` in the slot. 0 for the first frame, which has none."""
 
@@ -68,7 +68,7 @@ class Place(NamedTuple):
 
 
 def position(word: int) -> Optional[Tuple[int, int]]:
-    """The number of a frame in its run, and the offset of its record, from a word. None if the word is not valid."""
+    """Which frame of its run a word means, and the offset of the frame's record. None if the word is not valid."""
     number, offset = word & _MAX_NUMBER, word >> _NUMBER_BITS
     if number == 0 or (number == 1) != (offset == 0) or offset % layout.RUN_ALIGN:
         return None
