@@ -53,16 +53,16 @@ def newest(name):
         if (header.magic, header.version) != (b"rsshm\r\n\x1a", 2):
             raise ValueError(name + " is not a segment of a known version")
         word = lambda at: int.from_bytes(segment[at : at + 8], sys.byteorder)
-        run = word(header.status + 48)
+        run = word(header.status + 56)
         first, slot = divmod(word(header.ring + run % header.ring_count * 8), 256)
         at = header.descriptors + slot * header.descriptor_stride
         if run == 0 or slot >= header.slot_count or word(at) != first:
             return None
         record = SlotRecord.from_buffer_copy(segment, at)
         # Which frame of the slot is the newest, and where its record is. The first frame has no record in the slot.
-        behind, number = divmod(record.tail, 1 << 24)
+        behind, ordinal = divmod(record.tail, 1 << 24)
         start, offset, size = header.slots + slot * header.slot_size, record.data_offset, record.size
-        if number > 1 and behind + ctypes.sizeof(RunRecord) <= header.slot_size:
+        if ordinal > 1 and behind + ctypes.sizeof(RunRecord) <= header.slot_size:
             offset, size = behind + ctypes.sizeof(RunRecord), RunRecord.from_buffer_copy(segment, start + behind).size
         if offset + size > header.slot_size:
             return None
@@ -70,7 +70,7 @@ def newest(name):
         # A writer waits only briefly for the semaphore, and may have overwritten the frame without holding the semaphore.
         same = word(at) == first
         caps = segment[header.caps : header.caps + header.caps_size].decode()
-        return (first + number - 1, caps, frame) if same else None
+        return (first + ordinal - 1, caps, frame) if same else None
     finally:
         semaphore.release()
         semaphore.close()

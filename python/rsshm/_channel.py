@@ -348,9 +348,10 @@ class Channel:
             segment = self._current.segment
             taken = self._control.acquire()
             try:
-                segment.words[segment.eos_seq] = self._head
+                count = (segment.halves[segment.eos_count] + 1) & 0xFFFF_FFFF
+                segment.words[segment.eos_seqs + count % 2] = self._head
                 release()
-                segment.halves[segment.eos_count] = (segment.halves[segment.eos_count] + 1) & 0xFFFF_FFFF
+                segment.halves[segment.eos_count] = count
             finally:
                 self._control.give_back(taken)
             self._keyframes = KeyframeRule()

@@ -22,8 +22,8 @@ MAX_COPIED = 8192
 """Where slots may have runs, frames of at most this size are copied although a pin is free, because a pin would keep the slot
 with all its frames."""
 
-_NUMBER_BITS = 24
-_MAX_NUMBER = (1 << _NUMBER_BITS) - 1
+_ORDINAL_BITS = 24
+_MAX_ORDINAL = (1 << _ORDINAL_BITS) - 1
 _RECORD_SIZE = ctypes.sizeof(RunRecord)
 _TIMES = slice(0, RunRecord.size.offset)
 """The bytes of a ``RunRecord`` that are the same in a ``FrameDescriptor``."""
@@ -47,32 +47,32 @@ class Place(NamedTuple):
     """The seq of the first frame of the run."""
     tail: int
     """The position of the newest frame of the run when it was looked up, as a word."""
-    number: int
-    """Which frame of its run this is. The first frame has the number 1."""
+    ordinal: int
+    """Which frame of its run this is. The first frame has the ordinal 1."""
     offset: int
     """The offset of the frame's ``RunRecord`` in the slot. 0 for the first frame, which has none."""
 
     @property
     def seq(self) -> int:
         """The seq of the frame."""
-        return self.first + self.number - 1
+        return self.first + self.ordinal - 1
 
     @property
     def last_of_run(self) -> int:
         """The seq of the newest frame of the run."""
-        return self.first + (self.tail & _MAX_NUMBER) - 1
+        return self.first + (self.tail & _MAX_ORDINAL) - 1
 
-    def at(self, number: int, offset: int) -> Place:
+    def at(self, ordinal: int, offset: int) -> Place:
         """The place of another frame of the run."""
-        return Place(self.run, self.slot, self.first, self.tail, number, offset)
+        return Place(self.run, self.slot, self.first, self.tail, ordinal, offset)
 
 
 def position(word: int) -> Optional[Tuple[int, int]]:
-    """Which frame of its run a word means, and the offset of the frame's record. None if the word is not valid."""
-    number, offset = word & _MAX_NUMBER, word >> _NUMBER_BITS
-    if number == 0 or (number == 1) != (offset == 0) or offset % layout.RUN_ALIGN:
+    """The ordinal of a frame in its run, and the offset of its record, from a word. None if the word is not valid."""
+    ordinal, offset = word & _MAX_ORDINAL, word >> _ORDINAL_BITS
+    if ordinal == 0 or (ordinal == 1) != (offset == 0) or offset % layout.RUN_ALIGN:
         return None
-    return number, offset
+    return ordinal, offset
 
 
 def span_of(descriptor: bytes) -> Tuple[int, int]:
@@ -88,7 +88,7 @@ def _aligned(offset: int) -> int:
 def _end_of(place: Place, descriptor: bytes) -> int:
     """The offset in the slot at which the frame ends, and at which the next record starts."""
     end = _aligned(sum(span_of(descriptor)))
-    if place.number == 1:
+    if place.ordinal == 1:
         # The metadata of the first frame is outside the slot.
         return end
     return _aligned(end + _METADATA_SIZE.unpack_from(descriptor, FrameDescriptor.metadata_size.offset)[0])
@@ -115,7 +115,7 @@ class Runs:
     def find(self, seq: int) -> Optional[Place]:
         """The first frame at or after the frame ``seq``."""
         former = self._former
-        if former is not None and former.first + former.number == seq:
+        if former is not None and former.first + former.ordinal == seq:
             place = self._next(former)
             if place is not None:
                 return place
@@ -131,7 +131,7 @@ class Runs:
 
     def _next(self, former: Place) -> Optional[Place]:
         """The frame after ``former``, if no frame was dropped between them."""
-        following = former.first + former.number
+        following = former.first + former.ordinal
         if self.may_be_long:
             # The number of the newest run is loaded first. So the tail of an older run is final.
             newest: int = self._segment.words[self._segment.run_head]
@@ -139,8 +139,8 @@ class Runs:
             if self._segment.numbers[former.slot] == former.first:
                 acquire()
                 tail = self._tail(former.slot)
-                if tail & _MAX_NUMBER > former.number:
-                    return Place(former.run, former.slot, former.first, tail, former.number + 1, self._former_end)
+                if tail & _MAX_ORDINAL > former.ordinal:
+                    return Place(former.run, former.slot, former.first, tail, former.ordinal + 1, self._former_end)
             if former.run >= newest:
                 return None
         place = self._run(former.run + 1)
@@ -195,33 +195,33 @@ class Runs:
 
     def _locate(self, run: Place, seq: int) -> Optional[Place]:
         """The place of the frame ``seq`` in the run, which contains it."""
-        number = seq - run.first + 1
-        if number == 1:
+        ordinal = seq - run.first + 1
+        if ordinal == 1:
             return run
         for word in (run.tail, self._segment.keyframes[run.slot]):
             known = position(word)
-            if known is not None and known[0] == number:
+            if known is not None and known[0] == ordinal:
                 return run.at(*known)
         # Begin behind the frame that was taken last, if it is in this run.
         former, begin = self._former, run
-        if former is not None and (former.run, former.first) == (run.run, run.first) and former.number < number:
-            begin = run.at(former.number + 1, self._former_end)
-        return next((place for place, _ in self._walk(begin) if place.number == number), None)
+        if former is not None and (former.run, former.first) == (run.run, run.first) and former.ordinal < ordinal:
+            begin = run.at(former.ordinal + 1, self._former_end)
+        return next((place for place, _ in self._walk(begin) if place.ordinal == ordinal), None)
 
     def _walk(self, place: Place) -> Iterator[Tuple[Place, bytes]]:
         """The frames of a run from this one on, with their descriptors. It ends early if the run is overwritten."""
-        while place.number <= place.tail & _MAX_NUMBER:
+        while place.ordinal <= place.tail & _MAX_ORDINAL:
             descriptor = self.describe(place)
             if descriptor is None:
                 return
             yield place, descriptor
-            place = place.at(place.number + 1, _end_of(place, descriptor))
+            place = place.at(place.ordinal + 1, _end_of(place, descriptor))
 
     def describe(self, place: Place) -> Optional[bytes]:
         """The bytes of the frame's ``FrameDescriptor``, without a pin. None if the frame was overwritten, or if the
         descriptor is not valid."""
         segment = self._segment
-        if place.number == 1:
+        if place.ordinal == 1:
             descriptor = segment.read_descriptor(place.slot)
             fits = FrameDescriptor.from_buffer_copy(descriptor).fits(segment.slot_size)
         else:
@@ -241,7 +241,7 @@ class Runs:
 
     def is_keyframe(self, place: Place) -> bool:
         """Whether a reader can start with the frame. The answer may be outdated at once, because the frame is not pinned."""
-        if place.number == 1:
+        if place.ordinal == 1:
             keyframe: int = self._segment.keyframe_fields[place.slot]
             acquire()
             return keyframe != 0 and bool(self._segment.numbers[place.slot] == place.first)

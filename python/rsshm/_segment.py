@@ -68,7 +68,7 @@ class Segment:
         self.halves = self.bytes.cast("I")
         status: int = header.status_offset
         self.head = (status + Status.head.offset) // 8
-        self.eos_seq = (status + Status.eos_seq.offset) // 8
+        self.eos_seqs = (status + Status.eos_seqs.offset) // 8
         self.latency_ns = (status + Status.latency_ns.offset) // 8
         self.event_head = (status + Status.event_head.offset) // 8
         self.run_head = (status + Status.run_head.offset) // 8

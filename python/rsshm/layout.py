@@ -150,7 +150,7 @@ class Status(ctypes.Structure):
 
     _fields_ = [
         ("head", c_uint64),
-        ("eos_seq", c_uint64),
+        ("eos_seqs", c_uint64 * 2),
         ("latency_ns", c_uint64),
         ("published", c_uint32),
         ("state", c_uint32),
@@ -158,10 +158,9 @@ class Status(ctypes.Structure):
         ("_pad0", c_uint32),
         ("event_head", c_uint64),
         ("run_head", c_uint64),
-        ("_pad1", c_uint32 * 2),
         ("writer_word", c_uint32),
         ("writer_waits", c_uint32),
-        ("_pad2", c_uint32 * 14),
+        ("_pad1", c_uint32 * 14),
     ]
 
 

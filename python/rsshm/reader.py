@@ -40,6 +40,9 @@ ASK_AGAIN = 1.0
 MAX_NUMBER = (1 << 56) - 1
 """The largest valid seq, because a ring entry holds only 56 bits of a seq. Only a damaged head is larger."""
 
+MAX_ENDS = 8
+"""How often the count of ends of the stream is loaded again while it changes. A faulty writer could change it all the time."""
+
 _DEFAULT = object()
 
 
@@ -254,13 +257,17 @@ class Reader:
             acquire()
             state: int = halves[segment.state]
             acquire()
-            eos: int = halves[segment.eos_count]
-            acquire()
-            end: Optional[int] = None
-            if eos != self._eos_seen:
-                eos, end = self._newest_end(segment, eos)
-            head: int = segment.words[segment.head]
-            acquire()
+            for _ in range(MAX_ENDS):
+                eos: int = halves[segment.eos_count]
+                acquire()
+                end: Optional[int] = None
+                if eos != self._eos_seen:
+                    eos, end = self._newest_end(segment, eos)
+                head: int = segment.words[segment.head]
+                acquire()
+                # If the count has grown, the head may include frames after an end that is not counted yet.
+                if halves[segment.eos_count] == eos:
+                    break
             events: int = segment.words[segment.event_head]
             allowance = at.allowance()
             # The quota of an evicted reader counts as 0.
@@ -339,12 +346,12 @@ class Reader:
         ``count`` is the value of ``eos_count`` that the caller has just loaded.
         """
         number: Optional[int] = None
-        # The writer stores the seq before the count, so a loaded seq may belong to a later end than the loaded count. The
-        # loop is bounded, because a faulty writer could increment the count all the time.
-        for _ in range(8):
+        # The writer overwrites the seq of an end only after the count has grown. So if the count is unchanged after the load
+        # of the seq, the seq belongs to this count.
+        for _ in range(MAX_ENDS):
             if count == self._eos_seen:
                 return count, None
-            number = segment.words[segment.eos_seq]
+            number = segment.words[segment.eos_seqs + count % 2]
             acquire()
             again: int = segment.halves[segment.eos_count]
             if again == count:
@@ -443,7 +450,7 @@ class Reader:
             place = at.runs.find(number)
             if place is None:
                 break
-            number = place.first + place.number - 1
+            number = place.first + place.ordinal - 1
             if number > newest:
                 break
             continues = number == self._position + 1 and not self._newly_attached and not self._want_newest and not self._lost

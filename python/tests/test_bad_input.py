@@ -229,7 +229,7 @@ def test_garbage_in_tables_crashes_no_reader_or_writer(channel: Channel) -> None
         segment = writer._channel._current.segment
         header = segment.header
         offsets = [
-            *range(header.status_offset, header.status_offset + 56, 4),
+            *range(header.status_offset, header.status_offset + 64, 4),
             *range(header.quotas_offset, header.quotas_offset + 512, 8),
             *range(header.readers_offset, header.readers_offset + 128, 4),
             *range(header.ring_offset, header.ring_offset + 64, 4),
