@@ -9,6 +9,7 @@ It takes no reader entry.
 import argparse
 import ctypes
 import mmap
+import sys
 import time
 
 import numpy
@@ -28,6 +29,18 @@ class Header(ctypes.Structure):
     ]  # fmt: skip
 
 
+class SlotRecord(ctypes.Structure):
+    """The record of a slot, as far as this program needs it. The last fields describe the first frame in the slot."""
+
+    _fields_ = [("seq", u64), ("tail", u64), ("keyframe", u64), ("times", u64 * 5), ("data_offset", u64), ("size", u64)]
+
+
+class RunRecord(ctypes.Structure):
+    """The record of a further frame in a slot. The bytes of the frame follow it."""
+
+    _fields_ = [("times", u64 * 5), ("size", u64), ("flags", u32), ("keyframe", u32), ("metadata_size", u32 * 2)]
+
+
 def newest(name):
     """The seq, the caps and a copy of the newest frame. None if there is none."""
     semaphore = posix_ipc.Semaphore("/" + name)
@@ -39,17 +52,25 @@ def newest(name):
         header = Header.from_buffer_copy(segment)
         if (header.magic, header.version) != (b"rsshm\r\n\x1a", 2):
             raise ValueError(name + " is not a segment of a known version")
-        word = lambda at: int.from_bytes(segment[at : at + 8], "little")
-        head = word(header.status)
-        slot = word(header.ring + head % header.ring_count * 8) % 256
-        descriptor = header.descriptors + slot * header.descriptor_stride
-        offset, size = word(descriptor + 48), word(descriptor + 56)
-        if head == 0 or word(descriptor) != head or slot >= header.slot_count or offset + size > header.slot_size:
+        word = lambda at: int.from_bytes(segment[at : at + 8], sys.byteorder)
+        run = word(header.status + 56)
+        first, slot = divmod(word(header.ring + run % header.ring_count * 8), 256)
+        at = header.descriptors + slot * header.descriptor_stride
+        if run == 0 or slot >= header.slot_count or word(at) != first:
             return None
-        frame = numpy.frombuffer(segment, numpy.uint8, size, header.slots + slot * header.slot_size + offset).copy()
+        record = SlotRecord.from_buffer_copy(segment, at)
+        # Which frame of the slot is the newest, and where its record is. The first frame has no record in the slot.
+        behind, ordinal = divmod(record.tail, 1 << 24)
+        start, offset, size = header.slots + slot * header.slot_size, record.data_offset, record.size
+        if ordinal > 1 and behind + ctypes.sizeof(RunRecord) <= header.slot_size:
+            offset, size = behind + ctypes.sizeof(RunRecord), RunRecord.from_buffer_copy(segment, start + behind).size
+        if offset + size > header.slot_size:
+            return None
+        frame = numpy.frombuffer(segment, numpy.uint8, size, start + offset).copy()
         # A writer waits only briefly for the semaphore, and may have overwritten the frame without holding the semaphore.
-        same = word(descriptor) == head
-        return (head, segment[header.caps : header.caps + header.caps_size].decode(), frame) if same else None
+        same = word(at) == first
+        caps = segment[header.caps : header.caps + header.caps_size].decode()
+        return (first + ordinal - 1, caps, frame) if same else None
     finally:
         semaphore.release()
         semaphore.close()

@@ -14,6 +14,7 @@ from ._control import ControlFile
 from ._files import Identity, Name
 from ._libc import KeptLock, acquire, full_fence, monotonic_ns, release
 from ._pins import Pins
+from ._runs import MAX_COPIED, Place, Runs, span_of
 from ._segment import Access, Segment, open_file
 from .errors import Denied
 from .frame import Frame
@@ -63,7 +64,7 @@ class Prepared(NamedTuple):
     frame: Frame
 
 
-_SHAPE = slice(FrameDescriptor.data_offset.offset, FrameDescriptor.reserved0.offset)
+_SHAPE = slice(FrameDescriptor.data_offset.offset, FrameDescriptor.keyframe.offset)
 """The bytes of a descriptor that describe the layout of a frame in its slot. They include the flags."""
 
 
@@ -72,6 +73,7 @@ class Attachment:
 
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
+        self.runs = Runs(segment)
         self.caps = caps.parse("")
         """The parsed caps of the frames."""
         self.seat: Optional[HeldSeat] = None
@@ -243,22 +245,6 @@ class Attachment:
             self._asked_at = allowance
             self.segment.ring_bell(self.segment.writer_word)
 
-    def find(self, number: int) -> Optional[int]:
-        """The slot of the frame with the seq ``number``. None if the ring entry or the slot has another seq."""
-        segment = self.segment
-        entry: int = segment.ring[number % layout.RING_LENGTH]
-        acquire()
-        slot = entry & 0xFF
-        if entry >> 8 != number & ((1 << 56) - 1) or slot >= segment.slot_count:
-            return None
-        return slot if segment.numbers[slot] == number else None
-
-    def is_delta(self, slot: int, number: int) -> bool:
-        """Whether the frame depends on other frames, that is, is no keyframe. Only a hint, because the frame is not pinned."""
-        descriptor = FrameDescriptor.from_buffer_copy(self.segment.read_descriptor(slot))
-        acquire()
-        return bool(self.segment.numbers[slot] == number and descriptor.flags & layout.DELTA_UNIT)
-
     def request_key_unit(self, at_ns: Optional[int] = None) -> bool:
         """Requests a keyframe. False if the reader has no reader entry, or if the segment is superseded or closed."""
         if self.seat is None or self.segment.is_of_parent() or self.segment.halves[self.segment.state] != 0:
@@ -270,42 +256,58 @@ class Attachment:
         self.segment.ring_bell(self.segment.writer_word)
         return True
 
-    def get(self, slot: int, number: int, allowance: int, max_held: int) -> Optional[Frame]:
-        """Gets one frame. It is in place if the quota and ``max_held`` both permit one more slot. Otherwise it is a copy.
+    def get(self, place: Place, number: int, allowance: int, max_held: int) -> Optional[Frame]:
+        """Gets the frame with the seq ``number``. It is in place if the quota and ``max_held`` both permit one more slot.
+        Otherwise it is a copy.
 
-        If the quota permits a pin, the reader pins the slot while it copies. Otherwise it copies without a pin.
+        If the quota permits a pin, the reader pins the slot while it copies. Otherwise it copies without a pin. A small frame
+        whose slot may have others is copied without a pin too.
         """
+        descriptor = None
+        if self.runs.may_be_long:
+            descriptor = self.runs.describe(place)
+            if descriptor is None:
+                return None
+            if span_of(descriptor)[1] <= MAX_COPIED:
+                return self._copy_unpinned(place, number, descriptor)
         held = self.held()
         if held < max_held and held + 1 >= allowance:
             self.ask_for_more(allowance)
         # The last pin of the quota is held only while a frame is copied.
         if held < allowance:
-            frame = self._pin(slot, number)
+            frame = self._pin(place, number, descriptor)
             # If the quota was lowered meanwhile, the new pin exceeds it. Then the pin is removed below.
             if self.held() <= self.allowance():
                 if frame is not None and held >= min(max_held, allowance - 1):
                     frame.copy_out()
                 return frame
             del frame
-        return self._copy_unpinned(slot, number)
+        descriptor = descriptor or self.runs.describe(place)
+        return None if descriptor is None else self._copy_unpinned(place, number, descriptor)
 
-    def _pin(self, slot: int, number: int) -> Optional[Frame]:
-        """Pins a frame. Its bytes keep the pin. None if the writer overwrote it first, or if its descriptor is not valid."""
-        segment = self.segment
+    def _pin(self, place: Place, number: int, descriptor: Optional[bytes]) -> Optional[Frame]:
+        """Pins a frame. Its bytes keep the pin. None if the writer overwrote it first, or if its descriptor is not valid.
+
+        ``descriptor`` is its checked descriptor, or None for a frame that is first in its slot and whose descriptor was not
+        read.
+        """
+        segment, slot = self.segment, place.slot
         if not segment.is_backed(slot):
             return None
         prepared = self._prepared.pop(slot, None)
         pin = Pin(slot) if prepared is None else prepared.pin
-        if not self._pins.pin(slot, number):
+        if not self._pins.pin(slot, place.first):
             self._tell_writer()
             return None
         # From here on, `pin` removes the pin when it is dropped, even if the descriptor is not valid.
         pin.attachment = self
-        descriptor = segment.read_descriptor(slot)
+        is_checked = descriptor is not None
+        if descriptor is None:
+            descriptor = segment.read_descriptor(slot)
         shape = descriptor[_SHAPE]
         if prepared is not None and prepared.shape == shape:
             frame = prepared.frame
-        elif FrameDescriptor.from_buffer_copy(descriptor).fits(segment.slot_size):
+        elif is_checked or FrameDescriptor.from_buffer_copy(descriptor).fits(segment.slot_size):
             frame = self._frame_in(slot, descriptor, pin)
         else:
             return None
@@ -342,28 +344,25 @@ class Attachment:
             self._pins.give_back(slot)
             self._tell_writer()
 
-    def _copy_unpinned(self, slot: int, number: int) -> Optional[Frame]:
-        """Copies a frame without a pin, by pread. None if the writer overwrote it, or if its descriptor is not valid."""
+    def _copy_unpinned(self, place: Place, number: int, descriptor: bytes) -> Optional[Frame]:
+        """Copies a frame by pread, without a pin. None if the writer overwrote it. :meth:`Runs.describe` has checked the
+        descriptor."""
         segment = self.segment
-        if segment.numbers[slot] != number:
-            return None
-        acquire()
-        copied = segment.read_descriptor(slot)
-        descriptor = FrameDescriptor.from_buffer_copy(copied)
         # Check that the slot is committed before the memory for the copy is allocated.
-        if not descriptor.fits(segment.slot_size) or not segment.is_backed(slot):
+        if not segment.is_backed(place.slot):
             return None
-        copy = numpy.empty(descriptor.size, numpy.uint8)
-        at = segment.slots_offset + segment.slot_offset(slot) + descriptor.data_offset
-        if descriptor.size and not _libc.read_exactly(segment.fd, copy, at):
+        data_offset, size = span_of(descriptor)
+        copy = numpy.empty(size, numpy.uint8)
+        at = segment.slots_offset + segment.slot_offset(place.slot) + data_offset
+        if size and not _libc.read_exactly(segment.fd, copy, at):
             return None
         # If the writer has overwritten a copied byte, it had set the seq to 0 before. The load below then sees the 0, or a
         # later seq.
         acquire()
-        if segment.numbers[slot] != number:
+        if segment.numbers[place.slot] != place.first:
             return None
         frame = Frame(self.caps, copy, False)
-        frame.arrive(number, copied)
+        frame.arrive(number, descriptor)
         return frame
 
     def set_position(self, number: int) -> None:

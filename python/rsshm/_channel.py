@@ -26,7 +26,7 @@ from .layout import FrameDescriptor, ReaderEntry
 FIRST_SLOTS = 3
 """The number of slots that a segment starts with. A segment is not created with fewer slots."""
 MANY_SLOTS, KEEP_MANY, KEEP_FEW = 12, 4, 2
-"""The history. In a segment with 12 or more slots, a frame survives four more publishes; in others, it survives two."""
+"""The history. In a segment with 12 or more slots, a frame survives four later frames; in others, it survives two."""
 KEEP_VARIABLE_BYTES, KEEP_VARIABLE = 4 << 20, 32
 """The limits of the history in bytes and frames, if frames vary in size. This history is longer, because a reader joins a
 compressed stream at a keyframe. The limits leave slots that readers can hold."""
@@ -58,6 +58,25 @@ class Format(NamedTuple):
     caps: str
     frame_size: int
     """Size of each frame. 0 if frames differ in size, as in a compressed stream; slots may then be larger than the frames."""
+
+
+class KeyframeRule:
+    """Decides with which frames of a stream a reader can start.
+
+    A muxer or a payloader divides a keyframe into many frames, and marks none of them as a delta frame. A reader can start
+    only with the first of them. So in a stream with delta frames, only a frame after a delta frame counts.
+    """
+
+    def __init__(self) -> None:
+        self._has_deltas = False
+        self._is_after_delta = True
+
+    def is_keyframe(self, is_delta: bool) -> bool:
+        """Whether a reader can start with the next frame of the stream."""
+        self._has_deltas |= is_delta
+        is_start = not is_delta and (self._is_after_delta or not self._has_deltas)
+        self._is_after_delta = is_delta
+        return is_start
 
 
 class Channel:
@@ -95,6 +114,7 @@ class Channel:
         """When this writer took over from a dead writer. Some readers may still be in older segments of the dead writer."""
         self._passed_over = 0
         """Number of frames dropped since the last published frame."""
+        self._keyframes = KeyframeRule()
         self._pace = Pace(SERVICE_WAKES, SERVICE_LOOK)
         self._latency_ns = 0
         self._names_checked = time.monotonic()
@@ -198,6 +218,8 @@ class Channel:
     def set_format(self, format: Format) -> None:
         """Sets the format of the frames from now on. The next claim of a slot creates a segment for this format."""
         with self._lock:
+            if format != self._format:
+                self._keyframes = KeyframeRule()
             self._format = format
 
     def claim(self, size: int) -> Optional[Claim]:
@@ -212,14 +234,14 @@ class Channel:
             # The claim can fail although a slot was free when the wait ended, because a reader may have pinned it since.
             if claim is not None or not self.lossless:
                 return claim
-            self._wait_until(lambda: self._current is None or self._current.has_claimable(self._head))
+            self._wait_until(lambda: self._current is None or self._current.has_claimable())
 
     def _take_slot(self, size: int) -> Optional[Claim]:
         with self._lock:
             current = self._current
             if current is None or size > current.segment.slot_size:
                 return None
-            slot = current.find(self._head)
+            slot = current.find()
             if slot is not None:
                 return current.claim(slot)
         grown = self._grow(current)
@@ -232,7 +254,7 @@ class Channel:
             if not current.growing and not current.is_scarce():
                 return None
             # Take the slot of a frame within the history.
-            slot = current.find_scarce(self._head)
+            slot = current.find_scarce()
             return None if slot is None else current.claim(slot)
 
     def _grow(self, current: WriterSegment) -> Optional[int]:
@@ -286,17 +308,22 @@ class Channel:
             if owner.numbers[index] != 0:
                 return None
             number = self._head + 1 + self._passed_over
+            run = owner.newest_run + 1
             entry = (number & (1 << 56) - 1) << 8 | index
+            is_keyframe = self._keyframes.is_keyframe(bool(flags & layout.DELTA_UNIT))
             taken = self._control.acquire()
             try:
-                segment.complete_descriptor(index, pts, duration, flags)
+                segment.complete_record(index, pts, duration, flags, is_keyframe)
                 self._head = owner.numbers[index] = number
+                owner.newest_run = owner.runs[index] = run
                 self._passed_over = 0
                 # The order matters: each store refers to data that the stores before it have completed.
                 release()
                 segment.numbers[index] = number
                 release()
-                segment.ring[number % layout.RING_LENGTH] = entry
+                segment.ring[run % layout.RING_LENGTH] = entry
+                release()
+                segment.words[segment.run_head] = run
                 release()
                 segment.words[segment.head] = number
             finally:
@@ -305,7 +332,7 @@ class Channel:
             segment.ring_bell(segment.published)
             # Do the remaining work only now, so that it does not delay the readers.
             self.published += 1
-            self._clients.keyframes.note_frame(number, pts, flags)
+            self._clients.keyframes.note_frame(number, pts, is_keyframe)
         return number
 
     def pass_over(self) -> None:
@@ -322,11 +349,13 @@ class Channel:
             segment = self._current.segment
             taken = self._control.acquire()
             try:
-                segment.words[segment.eos_seq] = self._head
+                count = (segment.halves[segment.eos_count] + 1) & 0xFFFF_FFFF
+                segment.words[segment.eos_seqs + count % 2] = self._head
                 release()
-                segment.halves[segment.eos_count] = (segment.halves[segment.eos_count] + 1) & 0xFFFF_FFFF
+                segment.halves[segment.eos_count] = count
             finally:
                 self._control.give_back(taken)
+            self._keyframes = KeyframeRule()
             segment.ring_bell(segment.published)
 
     @property
@@ -611,10 +640,11 @@ class Channel:
                 self._replace(current.segment.slot_size)
 
     def _mend_heads(self, current: WriterSegment) -> None:
-        """Restores the head, event head and latency if another process has changed them. New readers need these values."""
+        """Restores the heads and the latency if another process has changed them. New readers need these values."""
         segment = current.segment
         for index, value in (
             (segment.head, self._head),
+            (segment.run_head, current.newest_run),
             (segment.event_head, self._event_head),
             (segment.latency_ns, self._latency_ns),
         ):

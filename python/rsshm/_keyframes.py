@@ -98,10 +98,10 @@ class KeyframeRequests:
         self._told: Optional[float] = None
         self._timed: List[_Timed] = []
 
-    def note_frame(self, number: int, pts: int, flags: int) -> None:
+    def note_frame(self, number: int, pts: int, is_keyframe: bool) -> None:
         """Records a frame that was published."""
         self._head_ns = None if pts == layout.TIME_NONE else pts
-        if flags & layout.DELTA_UNIT:
+        if not is_keyframe:
             return
         self._newest, self._newest_ns = number, self._head_ns
         for timed in self._timed:

@@ -19,6 +19,8 @@ READER_ENTRY_SIZE = ctypes.sizeof(ReaderEntry)
 _DESCRIPTOR_SIZE = ctypes.sizeof(FrameDescriptor)
 _DESCRIPTOR_AT = SlotRecord.words.offset
 _PTS, _DURATION, _FLAGS = FrameDescriptor.pts.offset, FrameDescriptor.duration.offset, FrameDescriptor.flags.offset
+ONLY_FRAME = 1
+"""The position of the first frame of a run, as a word."""
 
 
 class Access(enum.Enum):
@@ -66,9 +68,10 @@ class Segment:
         self.halves = self.bytes.cast("I")
         status: int = header.status_offset
         self.head = (status + Status.head.offset) // 8
-        self.eos_seq = (status + Status.eos_seq.offset) // 8
+        self.eos_seqs = (status + Status.eos_seqs.offset) // 8
         self.latency_ns = (status + Status.latency_ns.offset) // 8
         self.event_head = (status + Status.event_head.offset) // 8
+        self.run_head = (status + Status.run_head.offset) // 8
         self.published = (status + Status.published.offset) // 4
         self.state = (status + Status.state.offset) // 4
         self.eos_count = (status + Status.eos_count.offset) // 4
@@ -82,9 +85,16 @@ class Segment:
         self.grants = self._view(header.quotas_offset, layout.MAX_READERS, 8)
         """The quota of each reader entry."""
         self.ring = self._view(header.ring_offset, layout.RING_LENGTH, 8)
-        """The ring entries. The index of a frame's entry is the frame's seq modulo :data:`~rsshm.layout.RING_LENGTH`."""
-        self.numbers = self._view(self._descriptors, self.slot_count, layout.DESCRIPTOR_STRIDE)
-        """The seq of the frame in each slot."""
+        """The ring entries. The index of a run's entry is the number of the run modulo :data:`~rsshm.layout.RING_LENGTH`."""
+        self.numbers, self.tails, self.keyframes = (
+            self._view(self._descriptors + field.offset, self.slot_count, layout.DESCRIPTOR_STRIDE)
+            for field in (SlotRecord.seq, SlotRecord.tail, SlotRecord.keyframe)
+        )
+        """For each slot, the seq of the first frame of its run, and the positions of the newest frame and keyframe."""
+        at = self._descriptors + _DESCRIPTOR_AT + FrameDescriptor.keyframe.offset
+        stride = layout.DESCRIPTOR_STRIDE
+        self.keyframe_fields = self.halves[at // 4 : (at + self.slot_count * stride) // 4 : stride // 4]
+        """The field ``keyframe`` of the first frame in each slot."""
         self.pins = self._view(self._seats + ReaderEntry.pins.offset, layout.MAX_READERS, READER_ENTRY_SIZE)
         """The pin word of each reader entry."""
         self.fd = fd
@@ -244,8 +254,8 @@ class Segment:
         return there and (bytes(header) != bytes(self.header) or caps != self.caps.encode())
 
     def read_descriptor(self, slot: int) -> bytes:
-        """A copy of the ``FrameDescriptor`` of the frame in the slot. It is valid only while the slot is pinned, or if the seq
-        of the slot is the same before and after."""
+        """A copy of the ``FrameDescriptor`` of the first frame in the slot. It is valid only while the slot is pinned, or if
+        the seq of the slot is the same before and after."""
         at = self._descriptors + slot * layout.DESCRIPTOR_STRIDE + _DESCRIPTOR_AT
         return self.bytes[at : at + _DESCRIPTOR_SIZE].tobytes()
 
@@ -254,12 +264,16 @@ class Segment:
         at = self._descriptors + slot * layout.DESCRIPTOR_STRIDE + _DESCRIPTOR_AT
         self.bytes[at : at + _DESCRIPTOR_SIZE] = bytes(descriptor)
 
-    def complete_descriptor(self, slot: int, pts: int, duration: int, flags: int) -> None:
-        """Writes fields into a descriptor that was written before. These fields may be known later than the others."""
+    def complete_record(self, slot: int, pts: int, duration: int, flags: int, is_keyframe: bool) -> None:
+        """Writes fields into a descriptor that was written before. These fields may be known later than the others. The frame
+        is the only one of its run."""
         at = self._descriptors + slot * layout.DESCRIPTOR_STRIDE + _DESCRIPTOR_AT
         self.words[(at + _PTS) // 8] = pts & layout.TIME_NONE
         self.words[(at + _DURATION) // 8] = duration & layout.TIME_NONE
         self.halves[(at + _FLAGS) // 4] = flags & 0xFFFF_FFFF
+        self.keyframe_fields[slot] = is_keyframe
+        self.keyframes[slot] = ONLY_FRAME if is_keyframe else 0
+        self.tails[slot] = ONLY_FRAME
 
     def __del__(self) -> None:
         if getattr(self, "fd", -1) >= 0:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, List, Optional
+from typing import Any, List, Optional, Tuple
 
 from . import layout
 from ._control import ControlFile
@@ -46,6 +46,9 @@ class WriterSegment:
         self.history: int = segment.header.history
         self.numbers = [0] * MAX_SLOTS
         """The seq of the frame in each slot. 0 means that the slot is free, or that a frame is being drawn into it."""
+        self.runs = [0] * MAX_SLOTS
+        """The number of the run in each slot. 0 in a segment of a dead writer. Each run of this writer has one frame."""
+        self.newest_run = 0
         self.backed = backed
         """Number of committed slots."""
         self.full = False
@@ -108,16 +111,19 @@ class WriterSegment:
         # If the first check found a pin, the slot still has its frame. If only the second check found a pin, the frame is
         # lost.
         if taken or self.segment.numbers[slot] == 0:
-            self.numbers[slot] = 0
+            self.numbers[slot] = self.runs[slot] = 0
         return taken
 
-    def oldest(self, allowed: int, newest: int) -> Optional[int]:
-        """The slot with the oldest frame, among the slots ``allowed`` whose seq is at most ``newest``. A free slot has
-        the seq 0, so it comes first."""
+    def oldest(self, allowed: int, newest: int, newest_run: int) -> Optional[int]:
+        """The slot with the oldest frame, among the slots ``allowed`` whose seq is at most ``newest`` and whose run is at most
+        ``newest_run``. A free slot has the seq 0, so it comes first."""
         slots = [
             slot
             for slot in range(self.backed)
-            if allowed >> slot & 1 and self.numbers[slot] <= newest and not self.in_hand[slot]
+            if allowed >> slot & 1
+            and self.numbers[slot] <= newest
+            and self.runs[slot] <= newest_run
+            and not self.in_hand[slot]
         ]
         return min(slots, key=self.numbers.__getitem__, default=None)
 
@@ -147,11 +153,10 @@ class WriterSegment:
                     least = min(least, position)
         return least
 
-    def _newest_to_take(self, head: int, retain: int) -> int:
-        """The seq of the newest frame whose slot may be taken. This frame is older than the history, and never the
+    def _newest_to_take(self, retain: int) -> Tuple[int, int]:
+        """The seq and the run of the newest frame whose slot may be taken. This frame is older than the history, and never the
         channel's newest frame. In a lossless channel, all readers have taken it."""
-        kept = max(head - max(retain, 1), 0)
-        return min(kept, self.taken_by_all()) if self.lossless else kept
+        return self.taken_by_all() if self.lossless else layout.TIME_NONE, max(self.newest_run - max(retain, 1), 0)
 
     def can_grow(self) -> bool:
         """Whether one more slot can be committed."""
@@ -161,15 +166,15 @@ class WriterSegment:
         """Number of slots that arrays of this process refer to."""
         return sum(self.in_hand[: self.backed])
 
-    def _take_oldest(self, head: int, retain: int) -> Optional[int]:
-        newest = self._newest_to_take(head, retain)
+    def _take_oldest(self, retain: int) -> Optional[int]:
+        newest = self._newest_to_take(retain)
         # Readers that lag far behind try to pin the slots that are taken here. During each try, the writer cannot take that
         # slot. The seq of the slot is then 0, so these readers do not try again in the next round.
         for _ in range(REFUSED_ROUNDS):
             allowed = ~self.pinned()
             refused = False
             while True:
-                slot = self.oldest(allowed, newest)
+                slot = self.oldest(allowed, *newest)
                 if slot is None:
                     break
                 if self.take(slot):
@@ -180,11 +185,11 @@ class WriterSegment:
                 break
         return None
 
-    def find(self, head: int) -> Optional[int]:
+    def find(self) -> Optional[int]:
         """Takes a committed slot for the next frame."""
-        slot = self._take_oldest(head, self.history)
+        slot = self._take_oldest(self.history)
         if slot is None and self.ignore_the_dead():
-            slot = self._take_oldest(head, self.history)
+            slot = self._take_oldest(self.history)
         return slot
 
     def is_scarce(self) -> bool:
@@ -192,18 +197,18 @@ class WriterSegment:
         can be committed and no array of this process refers to a slot."""
         return self.full or (not self.can_grow() and not any(self.in_hand))
 
-    def find_scarce(self, head: int) -> Optional[int]:
+    def find_scarce(self) -> Optional[int]:
         """Like :meth:`find`, but keeps only the newest frame. It is used if slots are scarce, because otherwise the next
         frame could not be published."""
-        return self._take_oldest(head, 1)
+        return self._take_oldest(1)
 
-    def has_claimable(self, head: int) -> bool:
+    def has_claimable(self) -> bool:
         """Whether a slot can be claimed."""
         retain = 1 if self.is_scarce() else self.history
         for _ in range(2):
             if self.can_grow() and not self.growing:
                 return True
-            if self.oldest(~self.pinned(), self._newest_to_take(head, retain)) is not None:
+            if self.oldest(~self.pinned(), *self._newest_to_take(retain)) is not None:
                 return True
             if not self.ignore_the_dead():
                 break
@@ -221,7 +226,7 @@ class WriterSegment:
         newest = self.taken_by_all() if self.lossless else layout.TIME_NONE
         allowed = ~self.pinned()
         while True:
-            slot = self.oldest(allowed & ~self._given_back, newest)
+            slot = self.oldest(allowed & ~self._given_back, newest, self.newest_run)
             if slot is None:
                 return
             if self.take(slot):

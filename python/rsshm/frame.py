@@ -131,8 +131,8 @@ class Frame:
 
     @property
     def is_key(self) -> bool:
-        """Whether the frame is a keyframe. Every frame of raw video and JPEG is a keyframe."""
-        return self.flags & layout.DELTA_UNIT == 0
+        """Whether a reader can start with the frame. This is true for every frame of raw video and JPEG."""
+        return bool(self._descriptor.keyframe)
 
     def _buffer(self) -> Array:
         if self._exporter is None:

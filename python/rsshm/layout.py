@@ -18,6 +18,7 @@ MAX_READERS = 64
 RING_LENGTH = 128
 MAX_SLOTS = 64
 MAX_CAPS_SIZE = 65536
+RUN_ALIGN = 8
 MAX_PLANES = 4
 MAX_QUOTA = 8
 EVICTED = 0xFFFF_FFFF
@@ -43,6 +44,8 @@ CLOSED = 2
 """A bit of ``Status.state``: the writer has closed the channel."""
 LOSSLESS = 1
 """A bit of ``Header.flags``: the writer waits for its slowest attached reader."""
+RUNS = 2
+"""A bit of ``Header.flags``: slots may have runs of several frames."""
 
 ALL_HEADERS = 1 << 32
 """A bit of ``KeyframeRecord.details``: the keyframe must come with all headers of the stream."""
@@ -151,17 +154,17 @@ class Status(ctypes.Structure):
 
     _fields_ = [
         ("head", c_uint64),
-        ("eos_seq", c_uint64),
+        ("eos_seqs", c_uint64 * 2),
         ("latency_ns", c_uint64),
         ("published", c_uint32),
         ("state", c_uint32),
         ("eos_count", c_uint32),
         ("_pad0", c_uint32),
         ("event_head", c_uint64),
-        ("_pad1", c_uint32 * 4),
+        ("run_head", c_uint64),
         ("writer_word", c_uint32),
         ("writer_waits", c_uint32),
-        ("_pad2", c_uint32 * 14),
+        ("_pad1", c_uint32 * 14),
     ]
 
 
@@ -205,8 +208,8 @@ class FrameDescriptor(ctypes.Structure):
         ("plane_offset", c_uint64 * MAX_PLANES),
         ("plane_stride", c_int32 * MAX_PLANES),
         ("metadata_size", c_uint32),
-        ("reserved0", c_uint32),
-        ("reserved", c_uint64 * 16),
+        ("keyframe", c_uint32),
+        ("reserved", c_uint64 * 14),
     ]
 
     def fits(self, slot_size: int) -> bool:
@@ -222,9 +225,32 @@ class FrameDescriptor(ctypes.Structure):
 
 
 class SlotRecord(ctypes.Structure):
-    """The record of a slot: the seq of its frame, then the words of a ``FrameDescriptor``."""
+    """The record of a slot: the seq of the first frame of its run, the positions of the run's newest frame and newest
+    keyframe, then the words of the first frame's ``FrameDescriptor``."""
 
-    _fields_ = [("seq", c_uint64), ("words", c_uint64 * (ctypes.sizeof(FrameDescriptor) // 8))]
+    _fields_ = [
+        ("seq", c_uint64),
+        ("tail", c_uint64),
+        ("keyframe", c_uint64),
+        ("words", c_uint64 * (ctypes.sizeof(FrameDescriptor) // 8)),
+    ]
+
+
+class RunRecord(ctypes.Structure):
+    """The record of a frame that was appended to a run. It is in the slot, and the bytes of the frame follow it."""
+
+    _fields_ = [
+        ("pts", c_uint64),
+        ("dts", c_uint64),
+        ("duration", c_uint64),
+        ("offset", c_uint64),
+        ("offset_end", c_uint64),
+        ("size", c_uint64),
+        ("flags", c_uint32),
+        ("keyframe", c_uint32),
+        ("metadata_size", c_uint32),
+        ("reserved", c_uint32),
+    ]
 
 
 class EventDescriptor(ctypes.Structure):

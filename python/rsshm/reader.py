@@ -38,7 +38,10 @@ MOST_MISSED = 1 << 35
 ASK_AGAIN = 1.0
 """How long the reader waits for a keyframe before it requests one again."""
 MAX_NUMBER = (1 << 56) - 1
-"""The largest valid seq, because the ring entries hold only 56 bits of a seq. Only a damaged head is larger."""
+"""The largest valid seq, because a ring entry holds only 56 bits of a seq. Only a damaged head is larger."""
+
+MAX_ENDS = 8
+"""How often the count of ends of the stream is loaded again while it changes. A faulty writer could change it all the time."""
 
 _DEFAULT = object()
 
@@ -51,7 +54,8 @@ class Reader:
     ...         print(frame.seq, frame.array.mean())
 
     The channel need not exist yet. The reader follows the channel if its writer dies, restarts, or changes the format.
-    Each frame is in place, without a copy, unless the program keeps too many frames at a time.
+    Each frame is in place, without a copy, unless the program keeps too many frames at a time. Small frames that share a slot
+    are copied too.
 
     ``timeout``: seconds that :meth:`read` waits before it raises :class:`~rsshm.Timeout`. None waits forever.
     ``latest``: always read the newest frame, and skip older frames. By default, read every frame that the channel still has.
@@ -259,13 +263,17 @@ class Reader:
             acquire()
             state: int = halves[segment.state]
             acquire()
-            eos: int = halves[segment.eos_count]
-            acquire()
-            end: Optional[int] = None
-            if eos != self._eos_seen:
-                eos, end = self._newest_end(segment, eos)
-            head: int = segment.words[segment.head]
-            acquire()
+            for _ in range(MAX_ENDS):
+                eos: int = halves[segment.eos_count]
+                acquire()
+                end: Optional[int] = None
+                if eos != self._eos_seen:
+                    eos, end = self._newest_end(segment, eos)
+                head: int = segment.words[segment.head]
+                acquire()
+                # If the count has grown, the head may include frames after an end that is not counted yet.
+                if halves[segment.eos_count] == eos:
+                    break
             events: int = segment.words[segment.event_head]
             allowance = at.allowance()
             # The quota of an evicted reader counts as 0.
@@ -344,12 +352,12 @@ class Reader:
         ``count`` is the value of ``eos_count`` that the caller has just loaded.
         """
         number: Optional[int] = None
-        # The writer stores the seq before the count, so a loaded seq may belong to a later end than the loaded count. The
-        # loop is bounded, because a faulty writer could increment the count all the time.
-        for _ in range(8):
+        # The writer overwrites the seq of an end only after the count has grown. So if the count is unchanged after the load
+        # of the seq, the seq belongs to this count.
+        for _ in range(MAX_ENDS):
             if count == self._eos_seen:
                 return count, None
-            number = segment.words[segment.eos_seq]
+            number = segment.words[segment.eos_seqs + count % 2]
             acquire()
             again: int = segment.halves[segment.eos_count]
             if again == count:
@@ -439,29 +447,32 @@ class Reader:
         """Takes the oldest frame up to ``newest`` that the reader wants, and that is available and can be decoded."""
         # A reader may begin with an older frame than the newest, but only with one after `behind`. It has not had these
         # frames, they are as new as `latest` demands, and a lossless writer keeps them for this reader.
-        reach = 1 if self.latest else layout.RING_LENGTH
-        behind = max(at.kept_behind if self._newly_attached else self._position, newest - reach)
+        behind = max(at.kept_behind if self._newly_attached else self._position, newest - 1 if self.latest else 0)
         if self._want_newest:
-            number = self._newest_key(at, behind, newest) or newest
+            number = at.runs.newest_keyframe(behind, newest) or newest
         else:
             number = max(self._position, behind) + 1
-        while number <= newest:
-            slot = at.find(number)
-            if slot is None:
-                number += 1
-                continue
+        while True:
+            place = at.runs.find(number)
+            if place is None:
+                break
+            number = place.first + place.ordinal - 1
+            if number > newest:
+                break
             continues = number == self._position + 1 and not self._newly_attached and not self._want_newest and not self._lost
-            if not continues and at.is_delta(slot, number):
-                key = self._newest_key(at, behind, newest)
+            if not continues and not at.runs.is_keyframe(place):
+                key = at.runs.newest_keyframe(behind, newest)
                 if key is None:
                     self._undecodable = True
                     break
                 number = behind = key
                 continue
-            frame = at.get(slot, number, allowance, self._max_held)
+            frame = at.get(place, number, allowance, self._max_held)
             if frame is None:
-                number += 1
+                # The slot was overwritten, or is damaged. In both cases, the whole run is lost.
+                number = place.last_of_run + 1
                 continue
+            at.runs.took(place, frame._described)
             if not continues or self._skipped or self._discontinuity:
                 frame.missed = self._miss_up_to(number - 1) + self._skipped
                 frame.discontinuity = self._discontinuity or self._want_newest
@@ -491,16 +502,6 @@ class Reader:
             missed = 0
         self.missed += missed
         return missed
-
-    def _newest_key(self, at: Attachment, behind: int, newest: int) -> Optional[int]:
-        """The seq of the newest keyframe after ``behind``, if this keyframe and all frames after it are available."""
-        for number in range(newest, max(behind, newest - layout.RING_LENGTH), -1):
-            slot = at.find(number)
-            if slot is None:
-                return None
-            if not at.is_delta(slot, number):
-                return number
-        return None
 
     def _ask_for_key_unit(self, at: Attachment) -> None:
         now = time.monotonic()

@@ -94,8 +94,11 @@ class Process:
         assert received == line, f"{received!r}\n{self.error_output()}"
 
     def write_line(self, line: str) -> None:
+        self.write(line.encode() + b"\n")
+
+    def write(self, given: bytes) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.write(given)
         self.process.stdin.flush()
 
     def signal(self, number: int) -> None:
@@ -178,6 +181,14 @@ def pictures(layout: Layout, count: int, seed: int = 1) -> List[List[Any]]:
         ]
         for _ in range(count)
     ]
+
+
+def packets(count: int, seed: int = 1) -> List[bytes]:
+    """Frames of 188 to 1400 bytes of noise. Each begins with its index."""
+    random = numpy.random.default_rng(seed)
+    noise = random.bytes(65536)
+    sizes, begins = random.integers(184, 1397, count), random.integers(0, 60000, count)
+    return [struct.pack("=I", index) + noise[begin : begin + size] for index, (size, begin) in enumerate(zip(sizes, begins))]
 
 
 def tight(planes: Iterable[Any]) -> bytes:

@@ -229,14 +229,14 @@ def test_garbage_in_tables_crashes_no_reader_or_writer(channel: Channel) -> None
         segment = writer._channel._current.segment
         header = segment.header
         offsets = [
-            *range(header.status_offset, header.status_offset + 40, 4),
+            *range(header.status_offset, header.status_offset + 64, 4),
             *range(header.quotas_offset, header.quotas_offset + 512, 8),
             *range(header.readers_offset, header.readers_offset + 128, 4),
             *range(header.ring_offset, header.ring_offset + 64, 4),
             *(
                 header.descriptors_offset + slot * layout.DESCRIPTOR_STRIDE + offset
                 for slot in range(8)
-                for offset in range(0, 132, 4)
+                for offset in range(0, 144, 4)
             ),
         ]
         values = [0, 1, 2, 3, 63, 64, 255, 8192, 1 << 20, (1 << 31) - 1, 1 << 31, (1 << 32) - 1]

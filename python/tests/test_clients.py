@@ -9,11 +9,11 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, List
+from typing import Any, Callable, Dict, List
 
 import numpy
 import pytest
-from helpers import PATIENCE, Channel, Process, gst, gst_environment
+from helpers import PATIENCE, Channel, Process, eventually, gst, gst_environment, packets, peer, records
 
 import rsshm
 
@@ -188,6 +188,31 @@ def test_examples_report_missing_opencv(name: str, channel: Channel, start: Star
     assert "OpenCV is missing" in errors and "python3-opencv" in errors and "Traceback" not in errors
 
 
+def test_classic_readers_find_the_newest_frame_of_a_run(channel: Channel, start: Start) -> None:
+    """Both classic readers: the example, and the one in docs/PROTOCOL.md."""
+    sys.path.insert(0, str(EXAMPLES))
+    try:
+        from classic_read import newest
+    finally:
+        sys.path.pop(0)
+    in_the_document: Dict[str, Any] = {"__name__": "document"}
+    exec(classic_of_the_protocol(), in_the_document)
+    sent = packets(2000)
+    writer = start(peer("write", channel.name, "application/x-thing", "variable"))
+    published = 0
+    for count in (1, 2, 50, len(sent)):
+        writer.write(records(sent[published:count]))
+        published = count
+        # While the writer creates the segment, the name may be missing.
+        eventually("the channel", channel.exists)
+        eventually("the newest frame", lambda: (newest(channel.name) or (0,))[0] == published)
+        _, caps, frame = newest(channel.name)
+        assert (caps, frame.tobytes()) == ("application/x-thing", sent[published - 1])
+        caps, _, frame = in_the_document["newest"](channel.name)
+        assert (caps, frame.tobytes()) == ("application/x-thing", sent[published - 1])
+    writer.wait_ok()
+
+
 def test_example_reports_a_missing_channel(channel: Channel, start: Start) -> None:
     process = start(example("read", "--channel", channel.name, "--timeout", "0.1"), env=library())
     with pytest.raises(AssertionError):
@@ -195,12 +220,16 @@ def test_example_reports_a_missing_channel(channel: Channel, start: Start) -> No
     assert f"read.py: channel {channel.name}: no writer came in time" in process.error_output()
 
 
+def classic_of_the_protocol() -> str:
+    """The example in docs/PROTOCOL.md."""
+    protocol = (EXAMPLES.parents[1] / "docs" / "PROTOCOL.md").read_text().split("<!-- the example begins -->", 1)[1]
+    return protocol.split("```python\n", 1)[1].split("```", 1)[0]
+
+
 def test_readers_in_the_documents_work(channel: Channel, tmp_path: Path) -> None:
     """Runs the first example in the package's README.md, and the example in docs/PROTOCOL.md."""
-    root = EXAMPLES.parents[1]
     first = (EXAMPLES.parent / "README.md").read_text().split("```python\n", 1)[1].split("```", 1)[0]
-    protocol = (root / "docs" / "PROTOCOL.md").read_text().split("<!-- the example begins -->", 1)[1]
-    classic = protocol.split("```python\n", 1)[1].split("```", 1)[0]
+    classic = classic_of_the_protocol()
     with Feed(channel.name, shape=(48, 64, 3), fps=50):
         code = first.replace('"cam0"', repr(channel.name))
         done = subprocess.run(

@@ -283,6 +283,27 @@ def test_end_of_stream_comes_before_the_next_frame(channel: Channel) -> None:
             assert reader.read().seq == 3
 
 
+@pytest.mark.parametrize("load", range(1, 6))
+def test_end_stays_between_the_frames_around_it(load: int, channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stream ends, and the next one begins, after any of the loads with which the reader looks for frames."""
+    loads = 0
+
+    def after_a_load() -> None:
+        nonlocal loads
+        loads += 1
+        if loads == load:
+            writer.end_stream()
+            writer.write(grey(2))
+
+    with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer, rsshm.Reader(channel.name, timeout=5) as reader:
+        writer.write(grey(1))
+        assert reader.read().seq == 1
+        monkeypatch.setattr(rsshm.reader, "acquire", after_a_load)
+        with pytest.raises(rsshm.EndOfStream):
+            reader.read()
+        assert reader.read().seq == 2 and loads >= load
+
+
 def test_closed_writer_is_noticed_at_once(channel: Channel) -> None:
     writer = rsshm.Writer(channel.name, (48, 64), format="GRAY8")
     with rsshm.Reader(channel.name, timeout=5) as reader:

@@ -143,7 +143,8 @@ impl Runs {
     /// The place for a frame of `size` bytes at the end of the newest run, in slots of `slot_size` bytes. `None` if the
     /// frame needs a slot of its own.
     pub(super) fn append_place(&self, size: u64, slot_size: u64) -> Option<Place> {
-        let open = self.open?;
+        // The record of an appended frame cannot be at 0, where an empty first frame ends.
+        let open = self.open.filter(|open| open.end > 0)?;
         let needed = run::appended_size(size, MAX_METADATA_SIZE as u64)?;
         let has_room = open.tail.ordinal < MAX_RUN_LENGTH && open.end.checked_add(needed)? <= slot_size;
         has_room.then_some(Place {

@@ -312,6 +312,21 @@ fn overrun_reader_resumes_at_keyframe_and_writer_counts_missed_frames() {
     assert!((1..=7900 - 11).contains(&missed), "{missed}");
 }
 
+/// An empty frame at the beginning of a run leaves no place for the record of a second frame.
+#[test]
+fn frames_after_an_empty_frame_arrive() {
+    let channel = Channel::new();
+    let writer = small(&channel, WriterOptions::default());
+    publish_small(&writer, 1, 0, false);
+    let mut reader = channel.reader();
+    assert_eq!(drain(&mut reader, ReadLimits::default()), ["1"]);
+    for (value, size) in [(2, 0), (3, 9), (4, 0), (5, 0), (6, 1)] {
+        publish_small(&writer, value, size, true);
+    }
+    assert_eq!(drain(&mut reader, ReadLimits::default()), ["2", "3", "4", "5", "6"]);
+    assert_eq!(RawPeer::open(&channel).seqs(), [1, 2, 3]);
+}
+
 /// A dropped frame ends the run, because the seqs of a run have no gap.
 #[test]
 fn dropped_frame_ends_the_run() {

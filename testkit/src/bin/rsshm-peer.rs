@@ -3,6 +3,7 @@
 //! A peer without GStreamer, for tests of other programs and for experiments.
 
 use std::{
+    collections::VecDeque,
     error::Error,
     io::{Read, Write},
     process::ExitCode,
@@ -12,11 +13,14 @@ use std::{
 
 use rsshm_channel::{
     Caps, ChannelName, FrameDescriptor, Next, ReadLimits, Reader, ReaderOptions, ServiceThread, Writer, WriterOptions,
-    monotonic_ns,
+    layout::DELTA_UNIT, monotonic_ns,
 };
 
 const USAGE: &str = "\
-rsshm-peer write NAME CAPS [lossless] [variable] [planes=OFFSET:STRIDE,...]   frames from stdin, each after its size
+rsshm-peer write NAME CAPS [lossless] [variable] [burst] [keyframes=N] [metadata] [planes=OFFSET:STRIDE,...]
+                                               frames from stdin, each after its size; after the first one, `burst`
+                                               reads all frames before it publishes them; only every Nth is a keyframe;
+                                               frame N has N % 23 bytes of `metadata`
 rsshm-peer read NAME [observe]                 frames to stdout, in the same form, until the end of the stream
 rsshm-peer flood NAME SIZE SECONDS             frames of equal bytes, drawn in place, as fast as possible
 rsshm-peer check NAME SECONDS                  prints how many of those frames it received, and how many were torn";
@@ -72,11 +76,27 @@ fn write(name: &str, caps: &str, options: &[&str]) -> Outcome {
     let lossless = options.contains(&"lossless");
     let planes = options.iter().find_map(|option| option.strip_prefix("planes="));
     let planes = planes.map(parse_planes).transpose()?.unwrap_or_default();
+    let keyframe_interval = options.iter().find_map(|option| option.strip_prefix("keyframes="));
+    let keyframe_interval = keyframe_interval
+        .map(str::parse::<usize>)
+        .transpose()?
+        .unwrap_or(1)
+        .max(1);
+    let has_metadata = options.contains(&"metadata");
     let (writer, _service) = open(name, WriterOptions::default().lossless(lossless))?;
     let mut input = std::io::stdin().lock();
-    let mut is_first = true;
-    while let Some(frame) = read_frame(&mut input)? {
-        if std::mem::take(&mut is_first) {
+    let mut burst = VecDeque::new();
+    for count in 0_usize.. {
+        if count == 1 && options.contains(&"burst") {
+            while let Some(frame) = read_frame(&mut input)? {
+                burst.push_back(frame);
+            }
+        }
+        let next = burst.pop_front();
+        let Some(frame) = next.map_or_else(|| read_frame(&mut input), |frame| Ok(Some(frame)))? else {
+            break;
+        };
+        if count == 0 {
             writer.set_caps(if options.contains(&"variable") {
                 Caps::variable_size(caps)
             } else {
@@ -90,10 +110,13 @@ fn write(name: &str, caps: &str, options: &[&str]) -> Outcome {
             continue;
         };
         slot.as_mut().copy_from_slice(&frame);
+        let flags = if count % keyframe_interval == 0 { 0 } else { DELTA_UNIT };
         let descriptor = FrameDescriptor::new(frame.len() as u64)
             .with_pts(monotonic_ns())
+            .with_flags(flags)
             .with_planes(&planes);
-        writer.publish(&slot, descriptor, &[])?;
+        let metadata_size = if has_metadata { count % 23 } else { 0 };
+        writer.publish(&slot, descriptor, &vec![0xab; metadata_size])?;
     }
     writer.end_of_stream();
     Ok(())
