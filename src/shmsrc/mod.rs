@@ -20,6 +20,7 @@ use gst::{glib, prelude::*};
 mod buffer;
 mod connection;
 mod events;
+mod headers;
 mod imp;
 mod properties;
 mod shared;

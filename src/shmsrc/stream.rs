@@ -12,6 +12,7 @@ use super::{
     buffer::{BufferMaker, CopyBuffer},
     connection::{Due, WriterWait, present_channels},
     events::EventForwarder,
+    headers::StreamHeaders,
     properties::StreamSettings,
     shared::Context,
     timing::{Timing, latency_ns},
@@ -29,6 +30,7 @@ pub(super) struct Stream {
     timing: Timing,
     buffers: BufferMaker,
     events: EventForwarder,
+    headers: StreamHeaders,
     writer_wait: WriterWait,
     /// Whether the next frame is the first one since the pipeline went to PLAYING.
     is_first: bool,
@@ -58,6 +60,7 @@ impl Stream {
             timing: Timing::default(),
             buffers: BufferMaker::default(),
             events: EventForwarder::default(),
+            headers: StreamHeaders::default(),
             writer_wait: WriterWait::start(),
             is_first: true,
             is_discont: false,
@@ -77,6 +80,9 @@ impl Stream {
             let settings = lock(&context.shared.settings).stream;
             if context.shared.take_resumed() {
                 self.resume(context);
+            }
+            if let Some(buffer) = self.headers.next() {
+                return Ok(buffer);
             }
             self.timing.prepare(context.element);
             self.buffers.prepare();
@@ -131,6 +137,9 @@ impl Stream {
         let Some(mut buffer) = self.buffers.make(context, frame, copy, info, stamps)? else {
             return Ok(None);
         };
+        if self.headers.are_repeated_by(&buffer) {
+            return Ok(None);
+        }
         if std::mem::take(&mut self.is_discont) || self.is_first {
             buffer.make_mut().set_flags(gst::BufferFlags::DISCONT);
         }
@@ -140,7 +149,7 @@ impl Stream {
             self.post_qos(context, &buffer);
         }
         self.events.begin_data(context);
-        Ok(Some(buffer))
+        Ok(Some(self.headers.precede(buffer)))
     }
 
     /// Warns once if the writer is in another time namespace, because the times of its frames are then wrong in this
@@ -255,6 +264,7 @@ impl Stream {
     /// gets only the newest.
     fn resume(&mut self, context: Context) {
         self.reader.seek_newest();
+        self.headers.drop_frame();
         self.timing.resume(context.element);
         self.is_first = true;
     }
@@ -288,6 +298,7 @@ impl Stream {
         }
         gst::info!(CAT, obj = context.element, "caps are {caps}");
         self.timing.reset_format();
+        self.headers = StreamHeaders::of_caps(&caps);
         lock(&context.shared.status).frame_duration = self.format.info.as_ref().and_then(frame_duration);
         *lock(&context.shared.caps) = Some(caps);
         // `negotiate` pushes the caps, and sends an ALLOCATION query downstream.
