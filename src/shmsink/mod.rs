@@ -18,10 +18,12 @@ use std::sync::LazyLock;
 
 use gst::{glib, prelude::*};
 
+mod ending;
 mod imp;
 mod negotiation;
 mod pacing;
 mod pool;
+mod preroll;
 mod properties;
 mod publish;
 mod service;
