@@ -30,6 +30,7 @@ mod frame;
 pub mod fuzzing;
 mod memory;
 mod metas;
+mod pipeline;
 mod planes;
 mod shmsink;
 mod shmsrc;

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import Any, Callable, List, NamedTuple, Optional, Tuple
 
-from . import _files, _libc, layout
+from . import _files, _libc, _signals, layout
 from ._clients import Clients
 from ._files import Name
 from ._libc import KeptLock, full_fence, monotonic_ns, release
@@ -126,6 +126,7 @@ class Channel:
         self._wake = threading.Event()
         self._monitor = threading.Thread(target=self._look_after, name=f"rsshm {name}", daemon=True)
         self._monitor.start()
+        _signals.add(self)
 
     # The service.
 
@@ -483,6 +484,7 @@ class Channel:
             if current is not None and current.alive is not None:
                 current.alive.drop()
             lock.drop()
+        _signals.discard(self)
         self._wake.set()
         if threading.current_thread() is not self._monitor:
             self._monitor.join(1.0)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import struct
 import sys
 import time
@@ -88,6 +89,42 @@ def steady(name: str, fps: str = "100") -> None:
             time.sleep(1 / float(fps))
 
 
+def stopped(name: str, other: str, disposition: str) -> None:
+    """Writes two channels and waits for a signal. ``disposition`` says what the program itself does about SIGTERM."""
+
+    def leave(*_: object) -> None:
+        say("own handler")
+        sys.exit(3)
+
+    if disposition == "own":
+        signal.signal(signal.SIGTERM, leave)
+    if disposition == "ignored":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    writers = [rsshm.Writer(each, (48, 64), format="GRAY8") for each in (name, other)]
+    for writer in writers:
+        writer.write(numpy.zeros((48, 64), numpy.uint8))
+    if disposition == "forked":
+        ours, theirs = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(theirs, b"x")
+            time.sleep(60)
+            os._exit(0)
+        # Python forgets signals that arrive in a child before the child runs.
+        os.read(ours, 1)
+        os.kill(child, signal.SIGTERM)
+        _, status = os.waitpid(child, 0)
+        say(f"child {os.WTERMSIG(status)}")
+    if disposition == "closed":
+        for writer in writers:
+            writer.close()
+        say(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)
+    say("ready")
+    if disposition == "waiting":
+        writers[0].wait_for_reader()
+    listen()
+
+
 def poses(name: str) -> None:
     """Writes structures at full speed, until the test ends this process."""
     values = [pose(value) for value in range(64)]
@@ -154,5 +191,7 @@ def fork(name: str) -> None:
 
 
 if __name__ == "__main__":
-    roles = {role.__name__: role for role in (write, read, read_data, flood, steady, poses, hold, count, semaphore, fork)}
+    roles = {
+        role.__name__: role for role in (write, read, read_data, flood, steady, stopped, poses, hold, count, semaphore, fork)
+    }
     roles[sys.argv[1]](*sys.argv[2:])

@@ -495,3 +495,71 @@ def test_small_dev_shm_is_an_error_or_limits_the_slots(size: str, output: str, c
     mounted = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$0" -c "$1"'
     out = start(["unshare", "-m", "sh", "-c", mounted, sys.executable, writing]).wait_ok().decode()
     assert out.splitlines() == [output, "[]"], out
+
+
+SIGNALS = [signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.fixture
+def other(channel: Channel) -> Any:
+    second = Channel()
+    yield second
+    second.remove()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("disposition", ["default", "waiting", "closed"])
+def test_signal_ends_writer_and_removes_files(
+    number: int, disposition: str, channel: Channel, other: Channel, start: Start
+) -> None:
+    writer = start(python("stopped", channel.name, other.name, disposition))
+    if disposition == "closed":
+        writer.expect("True")
+    writer.expect("ready")
+    assert (channel.exists(), other.exists()) == (disposition != "closed",) * 2
+    writer.signal(number)
+    assert writer.process.wait(20) == -number
+    channel.assert_gone()
+    other.assert_gone()
+
+
+def test_own_handler_of_program_stays(channel: Channel, other: Channel, start: Start) -> None:
+    writer = start(python("stopped", channel.name, other.name, "own"))
+    writer.expect("ready")
+    writer.signal(signal.SIGTERM)
+    writer.expect("own handler")
+    assert writer.process.wait(20) == 3
+    channel.assert_gone()
+    other.assert_gone()
+
+
+def test_ignored_signal_stays_ignored(channel: Channel, other: Channel, start: Start) -> None:
+    writer = start(python("stopped", channel.name, other.name, "ignored"))
+    writer.expect("ready")
+    writer.signal(signal.SIGTERM)
+    time.sleep(0.3)
+    assert writer.process.poll() is None
+    assert channel.exists() and other.exists()
+
+
+def test_signal_to_forked_child_leaves_files(channel: Channel, other: Channel, start: Start) -> None:
+    writer = start(python("stopped", channel.name, other.name, "forked"))
+    writer.expect(f"child {signal.SIGTERM.value}")
+    writer.expect("ready")
+    assert channel.exists() and other.exists()
+    writer.signal(signal.SIGTERM)
+    assert writer.process.wait(20) == -signal.SIGTERM
+    channel.assert_gone()
+    other.assert_gone()
+
+
+def test_reader_survives_signal_to_writer(channel: Channel, start: Start) -> None:
+    writer = start(python("steady", channel.name))
+    writer.expect("ready")
+    with rsshm.Reader(channel.name, timeout=20) as reader:
+        reader.read()
+        writer.signal(signal.SIGTERM)
+        assert writer.process.wait(20) == -signal.SIGTERM
+        channel.assert_gone()
+        start(python("steady", channel.name))
+        read_until(reader, "the next writer", lambda frame: reader.reconnects == 1)

@@ -35,10 +35,12 @@ use rsshm_channel::{Caps, Error, ServiceThread, Writer};
 
 use super::{
     CAT,
+    ending::{Ending, SourceWatch},
     keyframes::KeyframeForwarder,
     negotiation::Negotiation,
     pacing::Pacing,
     pool::{CurrentFormat, Pool},
+    preroll::Preroll,
     properties::{Effect, PROPERTIES, SIGNALS, Settings},
     publish::{Frame, Outcome, PublishError, publish},
     service::{self, ClientCount},
@@ -48,12 +50,18 @@ use super::{
 use crate::{
     caps, element, error, events,
     metas::{self, LeftOut, NO_SLOT_META},
+    pipeline,
+    shmsrc::RsShmSrc,
     sync::lock,
     uri,
 };
 
 /// The minimum number of buffers that the sink announces for its pool.
 const MIN_BUFFERS: u32 = 2;
+
+/// The default of `processing-deadline`, which a live writer adds to the latency that it announces. A publish takes at
+/// most 2 ms, so the 20 ms of the base class would only make readers show every frame later.
+const PROCESSING_DEADLINE: gst::ClockTime = gst::ClockTime::from_mseconds(5);
 
 /// The shortest wait for a connection that delays the frames after the wait.
 const MIN_CONNECTION_WAIT: gst::ClockTime = gst::ClockTime::from_mseconds(5);
@@ -74,6 +82,8 @@ pub struct RsShmSink {
     current_format: Arc<CurrentFormat>,
     negotiation: Negotiation,
     pacing: Pacing,
+    preroll: Preroll,
+    ending: Ending,
     clients: Arc<ClientCount>,
     keyframes: Arc<KeyframeForwarder>,
     counters: Counters,
@@ -177,18 +187,24 @@ impl RsShmSink {
         wait_began: &mut Option<gst::ClockTime>,
     ) -> Result<bool, gst::FlowError> {
         let is_wanted = || lock(&self.settings).wait_for_connection;
-        if !is_wanted() || self.clients.get() > 0 {
+        if !is_wanted() || self.clients.get() > 0 || self.ending.is_near() {
             return Ok(true);
         }
         if wait_began.is_none() {
             *wait_began = self.obj().current_running_time();
         }
         let size = info.map_or_else(|| buffer.size(), |info| info.size().max(buffer.size()));
+        let watch = SourceWatch::start(self.obj().upcast_ref());
         let may_go_on = writer
-            .wait_for_reader(size, is_wanted)
+            .wait_for_reader(size, || {
+                if watch.has_pending_eos() {
+                    self.ending.set(true);
+                }
+                is_wanted() && !self.ending.is_near()
+            })
             .map_err(|error| self.fail(&error))?;
-        if !may_go_on {
-            return Ok(false);
+        if !may_go_on || self.ending.is_near() {
+            return Ok(may_go_on);
         }
         let now = self.obj().current_running_time();
         if let (Some(began), Some(now)) = (*wait_began, now)
@@ -198,6 +214,14 @@ impl RsShmSink {
             self.delay_from(buffer, now);
         }
         Ok(true)
+    }
+
+    /// Delays `buffer` and all later frames of a paced upstream, so that `buffer` leaves now.
+    fn catch_up(&self, buffer: &gst::BufferRef) {
+        let is_paced = self.obj().is_sync() && !self.pacing.upstream_is_live();
+        if let Some(now) = self.obj().current_running_time().filter(|_| is_paced) {
+            self.delay_from(buffer, now);
+        }
     }
 
     /// Delays `buffer` and all later frames, so that `buffer` leaves at the running time `now`. A file then plays on
@@ -388,6 +412,7 @@ impl ObjectImpl for RsShmSink {
         self.parent_constructed();
         // If the base class kept the last sample, the sample would occupy a slot while no frames flow.
         self.obj().set_enable_last_sample(false);
+        self.obj().set_processing_deadline(PROCESSING_DEADLINE);
         let weak = self.downgrade();
         let probe = move |_: &gst::Pad, info: &mut gst::PadProbeInfo| {
             if let (Some(event), Some(sink)) = (info.event(), weak.upgrade()) {
@@ -469,13 +494,30 @@ impl ElementImpl for RsShmSink {
             // The running time begins again at 0, so the delay is reset.
             self.set_delay(0);
             self.negotiation.reset();
+            let sources = pipeline::sources(self.obj().upcast_ref());
+            self.ending.set(false);
+            self.preroll.start(self.obj().upcast_ref(), &sources);
+            let has_channel_source = sources.iter().any(|source| source.is::<RsShmSrc>());
+            self.pacing.set_ignores_latency(has_channel_source);
         }
         let changed = self.parent_change_state(transition);
+        if transition == gst::StateChange::PausedToReady {
+            self.preroll.stop(self.obj().upcast_ref());
+        }
         let ends = transition == gst::StateChange::ReadyToNull;
         if ends || (transition == gst::StateChange::NullToReady && changed.is_err()) {
             self.close();
         }
         changed
+    }
+
+    /// Finds out whether upstream is live before the base class answers a LATENCY query. The base class would otherwise
+    /// count this sink as one that waits for the time of each frame, and could warn that the pipeline needs queues.
+    fn query(&self, query: &mut gst::QueryRef) -> bool {
+        if query.type_() == gst::QueryType::Latency && !self.pacing.upstream_is_live() {
+            self.update_latency();
+        }
+        ElementImplExt::parent_query(self, query)
     }
 
     fn send_event(&self, event: gst::Event) -> bool {
@@ -567,6 +609,8 @@ impl BaseSinkImpl for RsShmSink {
     fn event(&self, event: gst::Event) -> bool {
         match event.view() {
             gst::EventView::Segment(segment) => {
+                // The stream goes on, so the thread was not about to send EOS.
+                self.ending.set(false);
                 lock(&self.stream).set_segment(segment);
                 self.parent_event(event)
             }
@@ -574,11 +618,13 @@ impl BaseSinkImpl for RsShmSink {
                 // The running time begins again at 0, so the delay is reset.
                 if flush.resets_time() {
                     self.set_delay(0);
+                    self.preroll.restart();
                 }
                 lock(&self.stream).set_discont(true);
                 self.parent_event(event)
             }
             gst::EventView::Eos(_) => {
+                self.ending.set(false);
                 // `parent_event` waits until the time of the last frame is over, and then posts EOS.
                 let handled = self.parent_event(event);
                 // If a flush interrupted this wait, `handled` is false. The stream then continues at another position
@@ -603,6 +649,9 @@ impl BaseSinkImpl for RsShmSink {
 
     fn render(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let writer = self.writer().ok_or(gst::FlowError::Flushing)?;
+        if self.preroll.take_behind() {
+            self.catch_up(buffer);
+        }
         let (format, mut metadata) = lock(&self.stream).begin_frame();
         let left_out = metas::encode(buffer, format.for_metas(), &mut metadata);
         self.count_metas_left_out(&left_out);

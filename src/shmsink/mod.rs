@@ -19,11 +19,13 @@ use std::sync::LazyLock;
 
 use gst::{glib, prelude::*};
 
+mod ending;
 mod imp;
 mod keyframes;
 mod negotiation;
 mod pacing;
 mod pool;
+mod preroll;
 mod properties;
 mod publish;
 mod service;

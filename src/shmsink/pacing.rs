@@ -28,7 +28,7 @@ impl Default for PacingSettings {
 
 /// The current pacing of frames.
 ///
-/// All accesses to the two atomics are Relaxed, because no other data depends on their values. A frame that arrives
+/// All accesses to the atomics are Relaxed, because no other data depends on their values. A frame that arrives
 /// during a change may be paced by the old value or by the new one.
 #[derive(Debug, Default)]
 pub(super) struct Pacing {
@@ -36,6 +36,8 @@ pub(super) struct Pacing {
     /// The delay between the time of a frame's timestamp and the moment at which the frame leaves, in nanoseconds. It
     /// grows when the stream waits for a reader.
     delay_ns: AtomicI64,
+    /// Whether a paced frame leaves at its own time, without the latency of the pipeline.
+    ignores_latency: AtomicBool,
 }
 
 impl Pacing {
@@ -55,9 +57,29 @@ impl Pacing {
         self.apply(sink, settings);
     }
 
-    /// Sets the base class's `ts-offset` to the user's `ts-offset` plus the delay.
+    /// Sets whether paced frames leave at their own time, without the latency of the pipeline.
+    ///
+    /// This is necessary if the pipeline has a source that reads a channel, because that channel may depend on the
+    /// frames of this sink. The source then reports at least the latency that this sink announces. If the sink in turn
+    /// waited for the latency of the pipeline, the two latencies would grow without limit.
+    pub(super) fn set_ignores_latency(&self, ignores_latency: bool) {
+        self.ignores_latency.store(ignores_latency, Ordering::Relaxed);
+    }
+
+    /// The latency of the pipeline that paced frames wait for, in nanoseconds.
+    fn pipeline_latency_ns(&self, sink: &gst_base::BaseSink) -> i128 {
+        if self.ignores_latency.load(Ordering::Relaxed) {
+            return 0;
+        }
+        sink.latency().nseconds().into()
+    }
+
+    /// Sets the base class's `ts-offset` to the user's `ts-offset` plus the delay, minus the latency that the base
+    /// class adds and that frames do not wait for.
     pub(super) fn apply(&self, sink: &gst_base::BaseSink, settings: PacingSettings) {
-        sink.set_ts_offset(settings.ts_offset.saturating_add(self.delay_ns()));
+        let unwanted = i128::from(sink.latency().nseconds()) - self.pipeline_latency_ns(sink);
+        let offset = i128::from(settings.ts_offset) + i128::from(self.delay_ns()) - unwanted;
+        sink.set_ts_offset(offset.clamp(i64::MIN.into(), i64::MAX.into()) as i64);
     }
 
     /// Decides whether the base class waits for the time of each frame. Returns the latency for readers, that is, how
@@ -76,13 +98,14 @@ impl Pacing {
         };
         self.upstream_is_live.store(live, Ordering::Relaxed);
         sink.set_sync(settings.sync && !live);
+        self.apply(sink, settings);
         // The values are read as properties, because the getters of the bindings panic if a user has set the value
         // "none".
         let nanoseconds = |property: &str| sink.property::<u64>(property);
         let latency_ns = if live {
             min.nseconds().saturating_add(nanoseconds("processing-deadline"))
         } else if settings.sync {
-            let latency = i128::from(sink.latency().nseconds()) + i128::from(settings.ts_offset);
+            let latency = self.pipeline_latency_ns(sink) + i128::from(settings.ts_offset);
             let latency = latency - i128::from(nanoseconds("render-delay"));
             u64::try_from(latency.max(0)).unwrap_or(u64::MAX)
         } else {

@@ -21,6 +21,7 @@ use gst::{glib, prelude::*};
 mod buffer;
 mod connection;
 mod events;
+mod headers;
 mod imp;
 mod keyframes;
 mod properties;

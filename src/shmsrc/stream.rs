@@ -13,6 +13,7 @@ use super::{
     buffer::{BufferMaker, CopyBuffer},
     connection::{Due, WriterWait, present_channels},
     events::EventForwarder,
+    headers::StreamHeaders,
     properties::StreamSettings,
     shared::Context,
     timing::{Timing, latency_ns},
@@ -30,6 +31,7 @@ pub(super) struct Stream {
     timing: Timing,
     buffers: BufferMaker,
     events: EventForwarder,
+    headers: StreamHeaders,
     writer_wait: WriterWait,
     /// Whether the next frame is the first one since the pipeline went to PLAYING.
     is_first: bool,
@@ -71,6 +73,7 @@ impl Stream {
             timing: Timing::default(),
             buffers: BufferMaker::default(),
             events: EventForwarder::default(),
+            headers: StreamHeaders::default(),
             writer_wait: WriterWait::start(),
             is_first: true,
             is_discont: false,
@@ -90,6 +93,9 @@ impl Stream {
             let settings = lock(&context.shared.settings).stream;
             if context.shared.take_resumed() {
                 self.resume(context);
+            }
+            if let Some(buffer) = self.headers.next() {
+                return Ok(buffer);
             }
             self.timing.prepare(context.element);
             self.buffers.prepare();
@@ -145,6 +151,9 @@ impl Stream {
         let Some(mut buffer) = self.buffers.make(context, frame, copy, format, stamps)? else {
             return Ok(None);
         };
+        if self.headers.are_repeated_by(&buffer) {
+            return Ok(None);
+        }
         if std::mem::take(&mut self.is_discont) || self.is_first {
             buffer.make_mut().set_flags(gst::BufferFlags::DISCONT);
         }
@@ -157,7 +166,7 @@ impl Stream {
             self.events.announce_keyframe(context, buffer.pts());
         }
         self.events.begin_data(context);
-        Ok(Some(buffer))
+        Ok(Some(self.headers.precede(buffer)))
     }
 
     /// Warns once if the writer is in another time namespace, because the times of its frames are then wrong in this
@@ -272,6 +281,7 @@ impl Stream {
     /// gets only the newest.
     fn resume(&mut self, context: Context) {
         self.reader.seek_newest();
+        self.headers.drop_frame();
         self.timing.resume(context.element);
         self.is_first = true;
     }
@@ -307,6 +317,7 @@ impl Stream {
         }
         gst::info!(CAT, obj = context.element, "caps are {caps}");
         self.timing.reset_format();
+        self.headers = StreamHeaders::of_caps(&caps);
         lock(&context.shared.status).frame_duration = self.format.info.as_ref().and_then(frame_duration);
         *lock(&context.shared.caps) = Some(caps);
         // `negotiate` pushes the caps, and sends an ALLOCATION query downstream.

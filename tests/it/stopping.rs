@@ -8,7 +8,7 @@ use gst::prelude::*;
 use nix::sys::signal::Signal;
 use rsshm_testkit::{
     Channel, PATIENCE, Process, eventually,
-    gst::{CAPS, LOSSLESS, Pipeline, SourceRecorder, launch, live_writer},
+    gst::{CAPS, LOSSLESS, Pipeline, SourceRecorder, command, launch, live_writer},
     timed, wait_until,
 };
 
@@ -313,4 +313,45 @@ fn blocked_sink_continues_after_pause() {
     writer.wait_eos();
     reader.pipeline.wait_eos();
     assert_eq!(reader.frame_count(), 50);
+}
+
+/// Elements upstream of a sink that waits for a reader. Each case keeps EOS from the sink in another way.
+const WAITING_WRITERS: [&str; 5] = [
+    "videotestsrc",
+    "videotestsrc ! queue",
+    "videotestsrc is-live=true ! identity drop-allocation=true",
+    // EOS waits in the queue, or behind the frames that the encoder delays.
+    "videotestsrc is-live=true ! queue max-size-buffers=0 ! videoconvert ! x264enc",
+    "audiotestsrc is-live=true",
+];
+
+#[test]
+fn eos_ends_pipeline_that_waits_for_connection() {
+    let writers = WAITING_WRITERS.map(|source| {
+        let channel = Channel::new();
+        let mut command = command("gst-launch-1.0");
+        let pipeline = format!("-q -e {source} ! rsshmsink name={channel} wait-for-connection=true");
+        command.args(pipeline.split_whitespace());
+        (channel, Process::start(command))
+    });
+    for (channel, mut writer) in writers {
+        eventually("the channel exists", || channel.exists());
+        std::thread::sleep(Duration::from_millis(500));
+        writer.signal(Signal::SIGINT);
+        writer.wait_ok();
+        channel.assert_removed();
+    }
+}
+
+#[test]
+fn end_of_queued_film_does_not_end_wait_for_connection() {
+    let channel = Channel::new();
+    let _writer = launch(&format!(
+        "videotestsrc num-buffers=5 ! {CAPS} ! queue ! rsshmsink name={channel} wait-for-connection=true"
+    ));
+    eventually("the channel exists", || channel.exists());
+    std::thread::sleep(Duration::from_secs(1));
+    let reader = SourceRecorder::of(&channel);
+    reader.pipeline.wait_eos();
+    assert_eq!(reader.frame_count(), 5);
 }

@@ -448,3 +448,15 @@ fn pipelines_without_clock_share_frames() {
     assert!(untimed.frame_count() > 50, "{}", untimed.frame_count());
     assert!(untimed.frames().iter().all(|frame| frame.pts.is_none()));
 }
+
+#[test]
+fn live_writer_adds_five_milliseconds_of_latency() {
+    let channel = Channel::new();
+    let writer = Pipeline::playing(&format!(
+        "videotestsrc is-live=true ! {CAPS} ! rsshmsink channel={channel}"
+    ));
+    let reader = SourceRecorder::of(&channel);
+    reader.wait_for_frames(3);
+    let added = reader.pipeline.source_latency("rsshmsrc").1 - writer.source_latency("videotestsrc").1;
+    assert_eq!(added, 5 * gst::ClockTime::MSECOND);
+}

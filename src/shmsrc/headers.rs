@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The stream headers in the caps field `streamheader`. Whoever joins a stream gets them before the first frame.
+
+use std::collections::VecDeque;
+
+/// The caps whose `streamheader` is not a part of the stream. Only Ogg files contain these headers.
+const OGG_ONLY: [&str; 2] = ["audio/x-opus", "video/x-vp8"];
+
+/// What precedes the first header of FLAC in Ogg. The FLAC stream itself begins after it.
+const OGG_FLAC_MARK: &[u8] = b"\x7fFLAC";
+const OGG_FLAC_MARK_SIZE: usize = 9;
+
+/// The headers of the current caps.
+///
+/// A reader that joins late would miss the headers at the beginning of the stream, so it gets those in the caps
+/// instead. A reader that joins at the beginning gets only those in the caps too, because many demuxers do not accept
+/// headers twice.
+#[derive(Default)]
+pub(super) struct StreamHeaders {
+    /// The headers, one after another.
+    bytes: Vec<u8>,
+    /// The sizes of the headers.
+    sizes: Vec<usize>,
+    /// The headers that must still be passed on.
+    due: VecDeque<gst::Buffer>,
+    /// The frame that follows the headers.
+    held: Option<gst::Buffer>,
+    /// Whether all frames since the headers have repeated them.
+    is_at_start: bool,
+}
+
+impl StreamHeaders {
+    /// The headers of a stream with these caps. None of them has been passed on.
+    pub(super) fn of_caps(caps: &gst::CapsRef) -> Self {
+        let mut headers = Self {
+            is_at_start: true,
+            ..Self::default()
+        };
+        let Some(structure) = caps.structure(0) else {
+            return headers;
+        };
+        let Ok(array) = structure.get::<gst::Array>("streamheader") else {
+            return headers;
+        };
+        if OGG_ONLY.contains(&structure.name().as_str()) {
+            return headers;
+        }
+        for header in array.iter().filter_map(|value| value.get::<gst::Buffer>().ok()) {
+            let Ok(map) = header.map_readable() else {
+                continue;
+            };
+            let is_marked = structure.name() == "audio/x-flac" && map.starts_with(OGG_FLAC_MARK);
+            let bytes = &map[if is_marked {
+                OGG_FLAC_MARK_SIZE.min(map.len())
+            } else {
+                0
+            }..];
+            if bytes.is_empty() {
+                continue;
+            }
+            headers.bytes.extend_from_slice(bytes);
+            headers.sizes.push(bytes.len());
+            let mut buffer = gst::Buffer::from_slice(bytes.to_vec());
+            buffer.make_mut().set_flags(gst::BufferFlags::HEADER);
+            headers.due.push_back(buffer);
+        }
+        headers
+    }
+
+    /// Whether `frame` repeats the headers, so that it is skipped.
+    pub(super) fn are_repeated_by(&mut self, frame: &gst::BufferRef) -> bool {
+        if self.bytes.is_empty() {
+            return false;
+        }
+        let is_header = frame.flags().contains(gst::BufferFlags::HEADER);
+        let repeats = frame.map_readable().is_ok_and(|frame| {
+            if frame.is_empty() || frame.len() > self.bytes.len() {
+                return false;
+            }
+            // A muxer may send one header in several buffers. Some muxers do not flag the headers of a new stream.
+            is_header && self.bytes.windows(frame.len()).any(|part| part == frame.as_slice())
+                || self.is_at_start && self.each().any(|header| header == frame.as_slice())
+        });
+        self.is_at_start &= repeats;
+        repeats
+    }
+
+    /// The headers one by one.
+    fn each(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = self.bytes.as_slice();
+        self.sizes.iter().map(move |size| {
+            let (header, after) = rest.split_at(*size);
+            rest = after;
+            header
+        })
+    }
+
+    /// The buffer to pass on first, if `frame` is the next frame: a header if one is due, otherwise `frame` itself.
+    pub(super) fn precede(&mut self, mut frame: gst::Buffer) -> gst::Buffer {
+        let Some(mut first) = self.due.pop_front() else {
+            return frame;
+        };
+        // The headers and the frame belong together, so only the first of these buffers is discontinuous.
+        if frame.flags().contains(gst::BufferFlags::DISCONT) {
+            frame.make_mut().unset_flags(gst::BufferFlags::DISCONT);
+            first.make_mut().set_flags(gst::BufferFlags::DISCONT);
+        }
+        self.held = Some(frame);
+        first
+    }
+
+    /// The next buffer that follows a buffer which [`Self::precede`] returned.
+    pub(super) fn next(&mut self) -> Option<gst::Buffer> {
+        self.held.as_ref()?;
+        self.due.pop_front().or_else(|| self.held.take())
+    }
+
+    /// Drops the frame that follows the headers, because a newer one takes its place.
+    pub(super) fn drop_frame(&mut self) {
+        self.held = None;
+    }
+}
