@@ -11,6 +11,7 @@
 //! - `connection`: measures the time without a writer, and decides which action is due
 //! - `timing`, `timeline`: compute the timestamps of buffers
 //! - `buffer`: turns frames into buffers
+//! - `convert`: converts raw video that downstream does not take in the channel's format
 //! - `events`: passes on the events between frames, in both directions
 
 use std::sync::LazyLock;
@@ -19,6 +20,7 @@ use gst::{glib, prelude::*};
 
 mod buffer;
 mod connection;
+mod convert;
 mod events;
 mod imp;
 mod properties;

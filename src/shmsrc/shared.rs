@@ -9,13 +9,15 @@ use std::sync::{
 
 use rsshm_channel::ReaderStats;
 
-use super::properties::Settings;
+use super::{convert::Output, properties::Settings};
 
 /// The state of the streaming thread. Other threads may read it while the streaming thread works.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Status {
     pub(super) connected: bool,
     pub(super) stats: ReaderStats,
+    /// Frames that were converted to a format that downstream takes.
+    pub(super) converted: u64,
     pub(super) latency_ns: u64,
     pub(super) history: u32,
     pub(super) frame_duration: Option<gst::ClockTime>,
@@ -27,8 +29,10 @@ pub(super) struct Status {
 pub(super) struct Shared {
     pub(super) settings: Mutex<Settings>,
     pub(super) status: Mutex<Status>,
-    /// The caps of the stream; `None` until they are known.
+    /// The caps of the channel; `None` until they are known.
     pub(super) caps: Mutex<Option<gst::Caps>>,
+    /// What goes downstream for these caps; `None` until the first negotiation. The streaming thread negotiates.
+    pub(super) output: Mutex<Option<Output>>,
     /// Whether downstream understands a GstVideoMeta. The streaming thread sets this flag when it negotiates. All
     /// accesses are Relaxed, because no other data depends on the flag.
     downstream_takes_video_meta: AtomicBool,

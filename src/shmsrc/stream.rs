@@ -11,6 +11,7 @@ use super::{
     CAT, OnDisconnect,
     buffer::{BufferMaker, CopyBuffer},
     connection::{Due, WriterWait, present_channels},
+    convert::Converter,
     events::EventForwarder,
     properties::StreamSettings,
     shared::Context,
@@ -28,6 +29,7 @@ pub(super) struct Stream {
     format: Format,
     timing: Timing,
     buffers: BufferMaker,
+    converter: Converter,
     events: EventForwarder,
     writer_wait: WriterWait,
     /// Whether the next frame is the first one since the pipeline went to PLAYING.
@@ -57,6 +59,7 @@ impl Stream {
             format: Format::default(),
             timing: Timing::default(),
             buffers: BufferMaker::default(),
+            converter: Converter::default(),
             events: EventForwarder::default(),
             writer_wait: WriterWait::start(),
             is_first: true,
@@ -134,6 +137,7 @@ impl Stream {
         if std::mem::take(&mut self.is_discont) || self.is_first {
             buffer.make_mut().set_flags(gst::BufferFlags::DISCONT);
         }
+        let buffer = self.converter.apply(context, &self.channel, buffer)?;
         self.is_first = false;
         gst::trace!(CAT, obj = context.element, "frame {seq}: {buffer:?}");
         if missed > 0 {
@@ -263,7 +267,11 @@ impl Stream {
     fn follow_caps(&mut self, context: Context) -> Result<(), gst::FlowError> {
         let segment_changes = self.reader.segment_changes();
         if self.format.segment_changes == Some(segment_changes) {
-            return Ok(());
+            // Downstream may have changed during the wait for the frame.
+            return match context.element.src_pad().needs_reconfigure() {
+                true => negotiate(context),
+                false => Ok(()),
+            };
         }
         if let Some(reason) = self.reader.observer_reason().filter(|_| !self.is_observer_reported) {
             self.is_observer_reported = true;
@@ -282,23 +290,13 @@ impl Stream {
             segment_changes: Some(segment_changes),
             info: caps::raw_video(&caps),
         };
-        let caps = completed(context, caps);
         if lock(&context.shared.caps).as_ref() == Some(&caps) {
             return Ok(());
         }
-        gst::info!(CAT, obj = context.element, "caps are {caps}");
         self.timing.reset_format();
         lock(&context.shared.status).frame_duration = self.format.info.as_ref().and_then(frame_duration);
         *lock(&context.shared.caps) = Some(caps);
-        // `negotiate` pushes the caps, and sends an ALLOCATION query downstream.
-        if !context.element.negotiate() {
-            let pad_flags = context.element.src_pad().pad_flags();
-            if pad_flags.contains(gst::PadFlags::FLUSHING) {
-                return Err(gst::FlowError::Flushing);
-            }
-            return Err(gst::FlowError::NotNegotiated);
-        }
-        Ok(())
+        negotiate(context)
     }
 
     /// Copies the state of the reader to the status that other threads read, and reports changes.
@@ -360,16 +358,16 @@ fn post_info(context: Context, kind: gst::ResourceError, text: &str) {
     gst::element_info!(context.element, kind, ("{text}"), ["{text}"]);
 }
 
-/// Adds a pixel aspect ratio to `caps` if downstream accepts them only with one.
-///
-/// Sinks that know the pixel aspect ratio of the screen also need the pixel aspect ratio of the picture. The caps of
-/// cameras often have none.
-fn completed(context: Context, caps: gst::Caps) -> gst::Caps {
-    let is_accepted = |caps: &gst::Caps| context.element.src_pad().peer_query_accept_caps(caps);
-    if is_accepted(&caps) {
-        return caps;
+/// Pushes the caps, and sends an ALLOCATION query downstream.
+fn negotiate(context: Context) -> Result<(), gst::FlowError> {
+    if context.element.negotiate() {
+        return Ok(());
     }
-    caps::with_square_pixels(&caps).filter(is_accepted).unwrap_or(caps)
+    let pad_flags = context.element.src_pad().pad_flags();
+    if pad_flags.contains(gst::PadFlags::FLUSHING) {
+        return Err(gst::FlowError::Flushing);
+    }
+    Err(gst::FlowError::NotNegotiated)
 }
 
 /// The duration of a frame; `None` if the frame rate varies. Caps express a varying frame rate as 0/1.
