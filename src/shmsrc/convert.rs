@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use gst::prelude::*;
 use gst_base::prelude::*;
-use gst_video::{VideoConverter, VideoConverterConfig, VideoFormatFlags, VideoFormatInfo, VideoFrameRef, VideoInfo};
+use gst_video::{
+    VideoConverter, VideoConverterConfig, VideoFormat, VideoFormatFlags, VideoFormatInfo, VideoFrameRef, VideoInfo,
+};
 
 use super::{CAT, shared::Context};
 use crate::{caps, sync::lock};
@@ -103,6 +105,7 @@ impl Target {
             .iter_with_features()
             .filter(|(_, offered)| offered.is_equal(features))
             .flat_map(|(structure, _)| formats(structure).map(move |format| (format, structure)))
+            .filter(|(format, _)| !is_faulty(&from, format))
             // Of several formats with the same loss, `min_by_key` returns the first.
             .min_by_key(|(format, _)| loss(&from.format_info(), format))?;
         let mut chosen = structure.to_owned();
@@ -125,19 +128,20 @@ fn formats(structure: &gst::StructureRef) -> impl Iterator<Item = VideoFormatInf
     };
     names
         .into_iter()
-        .map(|name| gst_video::VideoFormat::from_string(&name))
-        .filter(|format| VIDEO_FORMATS_WITHOUT_PIXELS.iter().all(|other| other != format))
+        .map(|name| VideoFormat::from_string(&name))
+        .filter(|format| !FORMATS_WITHOUT_PIXELS.contains(format))
         .map(VideoFormatInfo::from_format)
 }
 
 /// The values of GstVideoFormat that have no pixels which could be converted.
-const VIDEO_FORMATS_WITHOUT_PIXELS: [gst_video::VideoFormat; 2] =
-    [gst_video::VideoFormat::Unknown, gst_video::VideoFormat::Encoded];
+const FORMATS_WITHOUT_PIXELS: [VideoFormat; 2] = [VideoFormat::Unknown, VideoFormat::Encoded];
 
-/// How much a conversion loses. The values are those of `videoconvert`, so that both choose the same format.
-fn loss(from: &VideoFormatInfo, to: &VideoFormatInfo) -> u32 {
+/// How much a conversion loses: a measure, and the bits of depth that are lost, which decide between equal measures.
+///
+/// The measure is that of `videoconvert`, so that both choose the same format.
+fn loss(from: &VideoFormatInfo, to: &VideoFormatInfo) -> (u32, u32) {
     if from.format() == to.format() {
-        return 0;
+        return (0, 0);
     }
     let mut loss = 1;
     let mut add = |has_changed: bool, change: u32, is_lost: bool, lost: u32| {
@@ -154,13 +158,21 @@ fn loss(from: &VideoFormatInfo, to: &VideoFormatInfo) -> u32 {
     add(from.has_alpha() != to.has_alpha(), 1, from.has_alpha(), 8);
     add(from_h != to_h, 1, from_h < to_h, 32);
     add(from_w != to_w, 1, from_w < to_w, 16);
-    add(
-        from.bits() != to.bits(),
-        1,
-        from.bits() > to.bits(),
-        4 + from.bits().saturating_sub(to.bits()),
-    );
-    loss
+    add(from.bits() != to.bits(), 1, from.bits() > to.bits(), 4);
+    (loss, from.bits().saturating_sub(to.bits()))
+}
+
+/// Whether GStreamer's converter crashes at this conversion, or writes behind the end of the new frame.
+///
+/// - If the new format is the one that the converter unpacks to, it unpacks each row directly into the new frame. Its
+///   code for formats with subsampled colours writes two pixels at once, to addresses that it takes as aligned. The rows
+///   of an odd width are not.
+/// - UYVP stores pixels in pairs, and its default layout has no room for the second pixel of the last pair.
+fn is_faulty(from: &VideoInfo, to: &VideoFormatInfo) -> bool {
+    let format = from.format_info();
+    let is_subsampled = format.w_sub().iter().any(|subsampling| *subsampling > 0);
+    let is_direct = to.format() == format.unpack_format() && is_subsampled;
+    from.width() % 2 == 1 && (is_direct || to.format() == VideoFormat::Uyvp)
 }
 
 /// Keeps the colorimetry and the chroma site of `from`, as far as the format and downstream allow.
@@ -168,8 +180,7 @@ fn keep_colours(chosen: &mut gst::Structure, channel: &gst::StructureRef, from: 
     let source = from.format_info();
     let family = |format: &VideoFormatInfo| (format.is_yuv(), format.is_rgb(), format.is_gray());
     let is_same_family = family(&source) == family(format);
-    let has_same_subsampling =
-        source.w_sub().get(1) == format.w_sub().get(1) && source.h_sub().get(1) == format.h_sub().get(1);
+    let has_same_subsampling = source.w_sub() == format.w_sub() && source.h_sub() == format.h_sub();
     let mut keep = |field: &str, value: Option<String>| match value {
         Some(value) if chosen.has_field(field) => {
             chosen.fixate_field_str(field, &value);
@@ -187,6 +198,8 @@ fn keep_colours(chosen: &mut gst::Structure, channel: &gst::StructureRef, from: 
         keep("colorimetry", kept);
     }
     if let Ok(chroma_site) = channel.get::<String>("chroma-site")
+        && source.is_yuv()
+        && format.is_yuv()
         && has_same_subsampling
     {
         keep("chroma-site", Some(chroma_site));
@@ -226,6 +239,9 @@ impl Conversion {
         let mut config = VideoConverterConfig::new();
         // 0 means as many threads as there are processors.
         config.set_threads(0);
+        // Planes of subsampled colours are scaled as videoconvert scales them: fast, and well enough for so small a step.
+        config.set_resampler_method(gst_video::VideoResamplerMethod::Linear);
+        config.set("GstVideoResampler.max-taps", 2);
         let converter = VideoConverter::new(&from, &to, Some(config))
             .inspect_err(|error| gst::warning!(CAT, "no conversion to {}: {error}", target.caps))
             .ok()?;
@@ -338,4 +354,48 @@ fn report(context: Context, channel: &str, conversion: &Conversion) {
         conversion.to.format()
     );
     gst::element_info!(context.element, gst::CoreError::Negotiation, ("{text}"), ["{text}"]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(format: VideoFormat, width: u32, height: u32) -> VideoInfo {
+        gst::init().unwrap();
+        VideoInfo::builder(format, width, height).build().unwrap()
+    }
+
+    #[test]
+    fn every_pair_of_formats_converts_at_any_size() {
+        gst::init().unwrap();
+        let formats: Vec<VideoFormat> = VideoFormat::iter_raw().collect();
+        let mut faulty = 0;
+        for (width, height) in [(1, 1), (3, 5), (16, 2), (61, 33)] {
+            for from in &formats {
+                let from = raw(*from, width, height);
+                let mut buffer = gst::Buffer::with_size(from.size()).unwrap();
+                buffer.get_mut().unwrap().map_writable().unwrap().fill(77);
+                for to in &formats {
+                    let to = raw(*to, width, height);
+                    if is_faulty(&from, &to.format_info()) {
+                        faulty += 1;
+                        continue;
+                    }
+                    let (caps, size) = (to.to_caps().unwrap(), to.size());
+                    let target = gst::Buffer::from_mut_slice(vec![0xee_u8; size + 256]);
+                    let conversion = Conversion::new(Target {
+                        from: from.clone(),
+                        to,
+                        caps: caps.clone(),
+                    });
+                    let conversion = conversion.unwrap_or_else(|| panic!("{from:?} {caps}"));
+                    let converted = conversion.convert(buffer.clone(), target).unwrap();
+                    let map = converted.map_readable().unwrap();
+                    let behind = map[size..].iter().rposition(|byte| *byte != 0xee);
+                    assert_eq!(behind, None, "{from:?} {caps}");
+                }
+            }
+        }
+        assert!(faulty > 0);
+    }
 }

@@ -6,6 +6,7 @@ mod bad_input;
 mod caps_changes;
 mod chaos;
 mod clocks;
+mod convert;
 mod devices;
 mod events;
 mod faults;
