@@ -9,6 +9,7 @@
 //! - `shared`: the data that the streaming thread shares with other threads
 //! - `stream`: the streaming thread, which waits for frames, follows the channel's caps, and makes buffers
 //! - `connection`: measures the time without a writer, and decides which action is due
+//! - `absence`: fills the time without a writer with silence or GAP events
 //! - `timing`, `timeline`: compute the timestamps of buffers
 //! - `buffer`: turns frames into buffers
 //! - `convert`: converts raw video that downstream does not take in the channel's format
@@ -18,6 +19,7 @@ use std::sync::LazyLock;
 
 use gst::{glib, prelude::*};
 
+mod absence;
 mod buffer;
 mod connection;
 mod convert;

@@ -9,6 +9,7 @@ use rsshm_channel::{Frame, Next, Reader, ReaderHandle};
 
 use super::{
     CAT, OnDisconnect,
+    absence::{self, Silence},
     buffer::{BufferMaker, CopyBuffer},
     connection::{Due, WriterWait, present_channels},
     convert::Converter,
@@ -49,6 +50,8 @@ struct Format {
     segment_changes: Option<u64>,
     /// `None` if the stream is not raw video.
     info: Option<VideoInfo>,
+    /// `None` if the stream is not filled with silence while there is no writer.
+    silence: Option<Silence>,
 }
 
 impl Stream {
@@ -84,9 +87,10 @@ impl Stream {
             self.timing.prepare(context.element);
             self.buffers.prepare();
             let mut copy = CopyBuffer::default();
-            let timeout = self
-                .writer_wait
-                .remaining(self.reader.is_connected(), settings.connection_timeout);
+            let is_connected = self.reader.is_connected();
+            let timeout = self.writer_wait.remaining(is_connected, settings.connection_timeout);
+            let timeout =
+                absence::time_until_filling(is_connected, &self.timing).map_or(timeout, |due| due.min(timeout));
             let next = self.reader.next(&mut copy, settings.limits, Some(timeout));
             self.update_status(context);
             match next {
@@ -95,7 +99,13 @@ impl Stream {
                         return Ok(buffer);
                     }
                 }
-                Ok(other) => self.handle_other(context, &settings, other)?,
+                Ok(other) => {
+                    let may_fill = matches!(other, Next::TimedOut) && !self.reader.is_connected();
+                    self.handle_other(context, &settings, other)?;
+                    if may_fill && let Some(silence) = self.fill_absence(context) {
+                        return Ok(silence);
+                    }
+                }
                 Err(error) => {
                     gst::error!(CAT, obj = context.element, "{error}");
                     let message = error::message(&error, gst::ResourceError::OpenRead);
@@ -145,6 +155,14 @@ impl Stream {
         }
         self.events.begin_data(context);
         Ok(Some(buffer))
+    }
+
+    /// Fills the time without a writer. Returns a buffer, if it fills the time with one.
+    fn fill_absence(&mut self, context: Context) -> Option<gst::Buffer> {
+        let (silence, latency_ns) = (self.format.silence.as_ref(), latency_ns(&self.reader));
+        let buffer = absence::fill(context, silence, &self.events, &mut self.timing, latency_ns)?;
+        self.events.begin_data(context);
+        Some(buffer)
     }
 
     /// Warns once if the writer is in another time namespace, because the times of its frames are then wrong in this
@@ -289,6 +307,7 @@ impl Stream {
         self.format = Format {
             segment_changes: Some(segment_changes),
             info: caps::raw_video(&caps),
+            silence: Silence::of(&caps),
         };
         if lock(&context.shared.caps).as_ref() == Some(&caps) {
             return Ok(());

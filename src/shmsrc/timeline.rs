@@ -9,7 +9,7 @@ const EARLY_FRAMES_PERIOD_NS: i64 = 1_000_000_000;
 
 /// A frame that is more than this many nanoseconds ahead of now does not hold up the frames after it, because its
 /// writer did not keep to the clock.
-const FAR_FUTURE_NS: i64 = 1_000_000_000;
+pub(super) const FAR_FUTURE_NS: i64 = 1_000_000_000;
 
 /// The smallest distance between the running times of two frames, in nanoseconds.
 const MIN_STEP_NS: i64 = 1_000;
@@ -71,6 +71,11 @@ impl Timeline {
                 .last_near(now)
                 .map_or(now, |last| now.max(last.placed_at + MIN_STEP_NS)),
         };
+    }
+
+    /// Lets no frame be placed before the running time `earliest`, because the time before it has been declared empty.
+    pub(super) fn begin_at(&mut self, earliest: i64) {
+        self.earliest = self.earliest.max(earliest);
     }
 
     /// Places a frame. Returns how much later than its own time the frame is placed; `None` if the frame is skipped.
