@@ -11,8 +11,8 @@ use gst_video::{
     VideoConverter, VideoConverterConfig, VideoFormat, VideoFormatFlags, VideoFormatInfo, VideoFrameRef, VideoInfo,
 };
 
-use super::{CAT, shared::Context};
-use crate::{caps, sync::lock};
+use super::CAT;
+use crate::caps;
 
 /// The caps fields that a conversion may change.
 const FORMAT_FIELDS: [&str; 3] = ["format", "colorimetry", "chroma-site"];
@@ -308,29 +308,24 @@ pub(super) struct Converter {
 }
 
 impl Converter {
-    /// Converts `buffer` if downstream does not take the format of the channel.
+    /// Converts `buffer` into a buffer of the pool that the base class negotiated.
     pub(super) fn apply(
         &mut self,
-        context: Context,
+        element: &gst_base::BaseSrc,
         channel: &str,
+        conversion: &Conversion,
         buffer: gst::Buffer,
     ) -> Result<gst::Buffer, gst::FlowError> {
-        let conversion = lock(&context.shared.output)
-            .as_ref()
-            .and_then(|output| output.conversion.clone());
-        let Some(conversion) = conversion else {
-            return Ok(buffer);
-        };
         if !std::mem::replace(&mut self.is_reported, true) {
-            report(context, channel, &conversion);
+            report(element, channel, conversion);
         }
-        let target = match context.element.buffer_pool() {
+        let target = match element.buffer_pool() {
             Some(pool) => pool.acquire_buffer(None)?,
             None => gst::Buffer::with_size(conversion.target.to.size()).map_err(|_| gst::FlowError::Error)?,
         };
-        let converted = conversion.convert(buffer, target).map_err(|error| {
+        conversion.convert(buffer, target).map_err(|error| {
             gst::element_error!(
-                context.element,
+                element,
                 gst::StreamError::Format,
                 (
                     "channel {channel}: a frame could not be converted to {}: {error}",
@@ -338,22 +333,20 @@ impl Converter {
                 )
             );
             gst::FlowError::Error
-        })?;
-        lock(&context.shared.status).converted += 1;
-        Ok(converted)
+        })
     }
 }
 
 /// Says that frames are converted, and what to do about it. gst-launch-1.0 prints only the debug text of an INFO
 /// message, so it is the same text.
-fn report(context: Context, channel: &str, conversion: &Conversion) {
+fn report(element: &gst_base::BaseSrc, channel: &str, conversion: &Conversion) {
     let text = format!(
         "channel {channel}: downstream does not take {}, so this element converts each frame to {}, on all processors; \
          put videoconvert where the conversion is wanted, or set convert=false",
         conversion.from.format(),
         conversion.to.format()
     );
-    gst::element_info!(context.element, gst::CoreError::Negotiation, ("{text}"), ["{text}"]);
+    gst::element_info!(element, gst::CoreError::Negotiation, ("{text}"), ["{text}"]);
 }
 
 #[cfg(test)]

@@ -14,12 +14,12 @@
  *
  * Show the channel "cam0" in a window:
  * ```bash
- * gst-launch-1.0 rsshmsrc name=cam0 ! videoconvert ! autovideosink
+ * gst-launch-1.0 rsshmsrc name=cam0 ! autovideosink
  * ```
  *
  * Always process the newest frame, even if the processing of a frame takes long:
  * ```bash
- * gst-launch-1.0 rsshmsrc name=cam0 max-buffers=1 ! videoconvert ! fakesink
+ * gst-launch-1.0 rsshmsrc name=cam0 max-buffers=1 ! fakesink
  * ```
  *
  * Since: 0.1
@@ -283,9 +283,7 @@ impl BaseSrcImpl for RsShmSrc {
             return Ok(());
         };
         let may_convert = lock(&self.shared.settings).stream.convert;
-        let present = lock(&self.shared.output)
-            .as_ref()
-            .and_then(|output| output.conversion.clone());
+        let present = self.shared.conversion();
         let output = Output::choose(self.obj().src_pad(), &caps, may_convert, present);
         let caps = output.caps.clone();
         *lock(&self.shared.output) = Some(output);
@@ -297,9 +295,7 @@ impl BaseSrcImpl for RsShmSrc {
 
     fn decide_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
         let takes_meta = query.find_allocation_meta::<gst_video::VideoMeta>().is_some();
-        let conversion = lock(&self.shared.output)
-            .as_ref()
-            .and_then(|output| output.conversion.clone());
+        let conversion = self.shared.conversion();
         // The converter reads each frame in the layout of its GstVideoMeta.
         self.shared
             .set_downstream_takes_video_meta(takes_meta || conversion.is_some());

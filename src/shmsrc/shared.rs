@@ -3,13 +3,17 @@
 //! The data that the streaming thread shares with other threads.
 
 use std::sync::{
-    Mutex,
+    Arc, Mutex,
     atomic::{AtomicBool, Ordering},
 };
 
 use rsshm_channel::ReaderStats;
 
-use super::{convert::Output, properties::Settings};
+use super::{
+    convert::{Conversion, Output},
+    properties::Settings,
+};
+use crate::sync::lock;
 
 /// The state of the streaming thread. Other threads may read it while the streaming thread works.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,6 +45,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// The conversion of the stream; `None` if frames go downstream in the format of the channel.
+    pub(super) fn conversion(&self) -> Option<Arc<Conversion>> {
+        lock(&self.output).as_ref()?.conversion.clone()
+    }
+
     /// Whether downstream understands a GstVideoMeta.
     pub(super) fn downstream_takes_video_meta(&self) -> bool {
         self.downstream_takes_video_meta.load(Ordering::Relaxed)

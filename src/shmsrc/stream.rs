@@ -147,7 +147,12 @@ impl Stream {
         if std::mem::take(&mut self.is_discont) || self.is_first {
             buffer.make_mut().set_flags(gst::BufferFlags::DISCONT);
         }
-        let buffer = self.converter.apply(context, &self.channel, buffer)?;
+        if let Some(conversion) = context.shared.conversion() {
+            buffer = self
+                .converter
+                .apply(context.element, &self.channel, &conversion, buffer)?;
+            lock(&context.shared.status).converted += 1;
+        }
         self.is_first = false;
         gst::trace!(CAT, obj = context.element, "frame {seq}: {buffer:?}");
         if missed > 0 {

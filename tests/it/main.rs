@@ -2,6 +2,7 @@
 
 //! The tests of the elements. Each module has the name of the behaviour that it tests.
 
+mod absence;
 mod bad_input;
 mod caps_changes;
 mod chaos;
