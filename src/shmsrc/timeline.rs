@@ -315,6 +315,33 @@ mod tests {
     }
 
     #[test]
+    fn frames_are_placed_after_absence_of_writer() {
+        for may_be_skipped in [true, false] {
+            let mut timeline = Timeline::default();
+            timeline.resume(0);
+            assert_eq!(place(&mut timeline, first(raw(0, MS))), Some(0));
+            timeline.begin_at(5000 * MS);
+            // The next writer is slower than the last: its frames arrive half a second after their time.
+            let mut last = 5000 * MS - 1;
+            for n in 0..60 {
+                let running = 4800 * MS + n * FRAME;
+                let arrival = Arrival {
+                    latency: 500 * MS,
+                    may_be_skipped,
+                    ..raw(running, running + 500 * MS)
+                };
+                let place = place(&mut timeline, arrival);
+                assert_eq!(place.is_none(), may_be_skipped && running < 5000 * MS);
+                let Some(place) = place else { continue };
+                assert!(place > last, "{place} is after {last}");
+                assert!(!may_be_skipped || place == running);
+                assert!(place - running <= 200 * MS, "frames keep their distance");
+                last = place;
+            }
+        }
+    }
+
+    #[test]
     fn pause_never_turns_time_back() {
         let mut timeline = Timeline::default();
         let mut last = -1;

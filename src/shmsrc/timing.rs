@@ -61,6 +61,8 @@ pub(super) struct Timing {
     is_on_monotonic: bool,
     /// Whether the stream has frames that can be decoded only together with other frames.
     has_deltas: bool,
+    /// Whether the format has changed since the last frame, so that the next frames may need this one.
+    is_format_new: bool,
     is_clock_lead_reported: bool,
     /// The running time at which the last frame or the last gap ends; `None` before the first frame.
     end: Option<i64>,
@@ -103,6 +105,7 @@ impl Timing {
     /// Forgets the former format, because the caps of the stream have changed.
     pub(super) fn reset_format(&mut self) {
         self.has_deltas = false;
+        self.is_format_new = true;
     }
 
     /// The PTS and DTS of a frame in this pipeline; `None` if the frame is skipped.
@@ -130,6 +133,7 @@ impl Timing {
             return Some(Stamps::default());
         };
         self.has_deltas = !is_raw_video && (self.has_deltas || descriptor.is_delta());
+        let may_begin_deltas = std::mem::take(&mut self.is_format_new) && !is_raw_video;
         let running = |absolute| time::to_running(absolute, origin);
         let (pts, dts) = (running(descriptor.pts), running(descriptor.dts));
         let in_order = if self.has_deltas { dts } else { pts };
@@ -143,7 +147,7 @@ impl Timing {
                 is_first,
                 latency: latency_ns(reader) as i64,
                 is_in_order: in_order.is_some(),
-                may_be_skipped: !self.has_deltas,
+                may_be_skipped: !self.has_deltas && !may_begin_deltas,
             })?,
         };
         if shift != shift_before {

@@ -156,7 +156,6 @@ fn stopped_writer_is_not_absent() {
     let reader = SourceRecorder::of(&channel);
     reader.wait_for_frames(5);
     writer.stop();
-    writer.wait_stopped();
     sleep(Duration::from_millis(500));
     assert_eq!(fillings(&reader), []);
     writer.resume();
@@ -172,6 +171,26 @@ fn reader_that_ends_without_writer_fills_nothing() {
     writer.kill();
     reader.pipeline.wait_eos();
     assert_eq!(fillings(&reader), []);
+}
+
+#[test]
+fn keyframe_of_slower_writer_is_kept() {
+    let channel = Channel::new();
+    let mut writer = launch(&format!("{PICTURE} ! {H264} ! rsshmsink name={channel}"));
+    let reader = SourceRecorder::of(&channel);
+    reader.wait_for_frames(10);
+    writer.kill();
+    eventually("gaps", || fillings(&reader).len() >= 5);
+    reader.clear();
+    // This encoder looks a second ahead, so its first frames are from before the last gap.
+    let slow = "x264enc speed-preset=ultrafast rc-lookahead=30 sync-lookahead=0 mb-tree=true ! h264parse";
+    let _writer = launch(&format!("{PICTURE} ! {slow} ! rsshmsink name={channel}"));
+    reader.wait_for_frames(20);
+    let frames = reader.frames();
+    assert!(frames[0].is_discont() && !frames[0].flags.contains(gst::BufferFlags::DELTA_UNIT));
+    assert!(frames[1..].iter().all(|frame| !frame.is_discont()));
+    let times: Vec<_> = frames.iter().map(|frame| frame.pts).collect();
+    assert!(times.is_sorted(), "{times:?}");
 }
 
 /// Two writers and a program that records both channels into one file.

@@ -107,7 +107,9 @@ pub(crate) fn streams_of(file: &Path) -> Vec<(String, gst::ClockTime, gst::Clock
         bin.add(&sink).unwrap();
         sink.sync_state_with_parent().unwrap();
         pad.link(&sink.static_pad("sink").unwrap()).unwrap();
-        let media = pad.current_caps().unwrap().structure(0).unwrap().name().to_string();
+        // Not all demuxers have set their caps when they add the pad.
+        let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+        let media = caps.structure(0).unwrap().name().to_string();
         let index = {
             let mut streams = in_handler.lock().unwrap();
             streams.push((media, gst::ClockTime::MAX, gst::ClockTime::ZERO));
