@@ -14,10 +14,11 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BUILD_PACKAGES := gcc libc6-dev pkgconf libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
 RUN_PACKAGES := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-x
 DEMO_PACKAGES := gstreamer1.0-plugins-bad
-# The packages for the tests with a window, and those for the tests with a camera.
+# The packages for the tests with a window, for those with OpenGL or Wayland, and for the tests with a camera.
 SCREEN_PACKAGES := xvfb xdotool
+GL_PACKAGES := weston gstreamer1.0-gl libgl1-mesa-dri
 CAMERA_PACKAGES := xz-utils $(SCREEN_PACKAGES)
-TEST_PACKAGES := gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-plugins-base-apps $(SCREEN_PACKAGES) \
+TEST_PACKAGES := gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-plugins-base-apps $(SCREEN_PACKAGES) $(GL_PACKAGES) \
 	python3-gi gir1.2-gst-rtsp-server-1.0 iproute2 strace util-linux procps
 # The tests use Debian's Python, because Debian's OpenCV is built with GStreamer.
 PYTHON_PACKAGES := python3 python3-venv python3-numpy python3-opencv

@@ -12,5 +12,5 @@ check_requirements
 
 start_camera "$CHANNEL"
 choose_display
-start "$shown" gst-launch-1.0 -q rsshmsrc "channel=$CHANNEL" ! "${show[@]}"
+start "$shown" gst-launch-1.0 -q rsshmsrc "channel=$CHANNEL" ! "${show_channel[@]}"
 wait_for_end

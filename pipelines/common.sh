@@ -93,16 +93,18 @@ need_decoder() { decoder=$(first_of avdec_h264 openh264dec) && need gstreamer1.0
 
 # --- Parts of pipelines
 
-# choose_display: sets `show`, the end of a pipeline that shows the picture, and `shown`, its description. The pipeline shows a window
-# or, without a display, saves one picture file a second.
+# choose_display: sets `show`, the end of a pipeline that shows the picture, `show_channel`, the same directly after rsshmsrc, and `shown`,
+# its description. The pipeline shows a window or, without a display, saves one picture file a second.
 choose_display() {
 	if [ -n "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ]; then
 		shown="A window"
 		show=(videoconvert ! autovideosink)
+		show_channel=(autovideosink)
 	else
 		mkdir -p "$OUTPUT"
 		shown="One picture a second, because there is no display (the last ten are kept)"
-		show=(videoconvert ! videorate ! "video/x-raw,framerate=1/1" ! pngenc ! multifilesink "location=$OUTPUT/picture-%03d.png" max-files=10)
+		show=(videorate ! "video/x-raw,framerate=1/1" ! videoconvert ! pngenc ! multifilesink "location=$OUTPUT/picture-%03d.png" max-files=10)
+		show_channel=("${show[@]}")
 	fi
 }
 encoder=(videoconvert ! x264enc tune=zerolatency speed-preset=veryfast key-int-max=30 bitrate=2000 ! "video/x-h264,profile=main" ! h264parse)

@@ -217,6 +217,22 @@ pub(crate) fn parse(text: &str) -> Result<gst::Caps, String> {
     }
 }
 
+/// What to do if downstream of a reader does not accept `caps`. `may_convert` is whether the reader converts raw video.
+pub(crate) fn remedy_for_reader(caps: Option<&gst::CapsRef>, may_convert: bool) -> &'static str {
+    match caps
+        .and_then(|caps| caps.structure(0))
+        .map(|structure| structure.name().as_str())
+    {
+        Some("video/x-raw") if may_convert => {
+            "it takes no format of raw video with this size and frame rate: put videoscale, videorate or another element \
+             that changes the caps after this element"
+        }
+        Some("video/x-raw") => "put videoconvert after this element, or set convert=true",
+        Some("audio/x-raw") => "put audioconvert ! audioresample after this element",
+        _ => "put the parser or the decoder that the caps need after this element",
+    }
+}
+
 /// Adds the pixel aspect ratio 1/1 to raw video caps that have no ratio, because a missing ratio means square pixels.
 /// `None` for all other caps.
 pub(crate) fn with_square_pixels(caps: &gst::Caps) -> Option<gst::Caps> {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! A writer that publishes 30 frames a second, each filled with one shade of grey. Read the frames with
-//! `examples/reader.rs`, or with `gst-launch-1.0 rsshmsrc channel=grey ! videoconvert ! autovideosink`.
+//! `examples/reader.rs`, or with `gst-launch-1.0 rsshmsrc channel=grey ! autovideosink`.
 
 use std::{thread::sleep, time::Duration};
 

@@ -3,7 +3,7 @@
 """Reads a channel, finds what moves, draws a box around it, and publishes the result on a second channel.
 
     detect.py --channel cam0 --output cam0-out
-    gst-launch-1.0 rsshmsrc name=cam0-out ! videoconvert ! autovideosink
+    gst-launch-1.0 rsshmsrc name=cam0-out ! autovideosink
 
 It always takes the newest frame. If the detector is slower than the camera, frames are skipped.
 """

@@ -16,7 +16,7 @@
  * Publish a camera as the channel "cam0", and show it in another program:
  * ```bash
  * gst-launch-1.0 v4l2src ! video/x-raw,width=1280,height=720 ! rsshmsink name=cam0
- * gst-launch-1.0 rsshmsrc name=cam0 ! videoconvert ! autovideosink
+ * gst-launch-1.0 rsshmsrc name=cam0 ! autovideosink
  * ```
  *
  * Publish a file at the speed of its reader, so that the reader misses no frame:

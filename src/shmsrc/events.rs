@@ -59,7 +59,7 @@ impl EventForwarder {
                 self.push(context, with_times(structure, time, duration));
             }
             Some(DecodedEvent::Gap { time, duration, flags }) => {
-                let start = timing.place_gap(context.element, time);
+                let start = timing.place_gap(context.element, time, duration);
                 let Some(start) = start.filter(|_| self.has_segment(context.element)) else {
                     return;
                 };
@@ -101,7 +101,7 @@ impl EventForwarder {
     }
 
     /// Whether the SEGMENT event of the stream has been sent, so that data may flow.
-    fn has_segment(&self, element: &gst_base::BaseSrc) -> bool {
+    pub(super) fn has_segment(&self, element: &gst_base::BaseSrc) -> bool {
         !self.is_segment_due && element.src_pad().sticky_event::<gst::event::Segment>(0).is_some()
     }
 

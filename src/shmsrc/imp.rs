@@ -14,12 +14,12 @@
  *
  * Show the channel "cam0" in a window:
  * ```bash
- * gst-launch-1.0 rsshmsrc name=cam0 ! videoconvert ! autovideosink
+ * gst-launch-1.0 rsshmsrc name=cam0 ! autovideosink
  * ```
  *
  * Always process the newest frame, even if the processing of a frame takes long:
  * ```bash
- * gst-launch-1.0 rsshmsrc name=cam0 max-buffers=1 ! videoconvert ! fakesink
+ * gst-launch-1.0 rsshmsrc name=cam0 max-buffers=1 ! fakesink
  * ```
  *
  * Since: 0.1
@@ -38,12 +38,13 @@ use rsshm_channel::{Reader, ReaderHandle};
 
 use super::{
     CAT,
+    convert::Output,
     events::send_to_writer,
     properties::PROPERTIES,
     shared::{Context, Shared, Status},
     stream::Stream,
 };
-use crate::{element, sync::lock, uri};
+use crate::{caps, element, sync::lock, uri};
 
 // The comment at `Shared` also gives the rule for the locks of this type.
 #[derive(Default)]
@@ -101,13 +102,16 @@ impl RsShmSrc {
             return None;
         }
         let obj = self.obj();
-        let channel = lock(&self.shared.settings).channel.clone();
-        let text = format!(
-            "downstream does not accept the caps of channel {}; put videoconvert after this element (or the decoder that \
-             the caps need)",
-            channel.as_deref().unwrap_or(&obj.name())
-        );
+        let (channel, may_convert) = {
+            let settings = lock(&self.shared.settings);
+            (settings.channel.clone(), settings.stream.convert)
+        };
         let caps = lock(&self.shared.caps).clone();
+        let text = format!(
+            "downstream does not accept the caps of channel {}; {}",
+            channel.as_deref().unwrap_or(&obj.name()),
+            caps::remedy_for_reader(caps.as_deref(), may_convert)
+        );
         gst::error!(CAT, imp = self, "{text}: {caps:?}");
         let error = gst::message::Error::builder(gst::CoreError::Negotiation, &text).src(&*obj);
         Some(
@@ -119,14 +123,15 @@ impl RsShmSrc {
 
     /// The value of `channel-stats`.
     fn stats(&self) -> gst::Structure {
-        let (stats, skipped_metas) = {
+        let (stats, skipped_metas, converted) = {
             let status = lock(&self.shared.status);
-            (status.stats, status.skipped_metas)
+            (status.stats, status.skipped_metas, status.converted)
         };
         gst::Structure::builder("rsshm-src-stats")
             .field("frames-received", stats.received)
             .field("frames-in-place", stats.in_place)
             .field("frames-copied", stats.copied)
+            .field("frames-converted", converted)
             .field("frames-missed", stats.missed)
             .field("writer-pid", stats.writer_pid)
             .field("events-missed", stats.events_missed)
@@ -159,6 +164,9 @@ impl ObjectImpl for RsShmSrc {
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
         lock(&self.shared.settings).set(pspec.name(), value);
+        if pspec.name() == "convert" {
+            self.obj().src_pad().mark_reconfigure();
+        }
     }
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
@@ -235,6 +243,7 @@ impl BaseSrcImpl for RsShmSrc {
         *lock(&self.shared.status) = Status::default();
         *lock(&self.shared.caps) = None;
         self.shared.keyframes.reset();
+        *lock(&self.shared.output) = None;
         self.drop_allocation_queries_without_caps();
         *lock(&self.stream) = Some(Box::new(stream));
         Ok(())
@@ -282,6 +291,12 @@ impl BaseSrcImpl for RsShmSrc {
         let Some(caps) = caps else {
             return Ok(());
         };
+        let may_convert = lock(&self.shared.settings).stream.convert;
+        let present = self.shared.conversion();
+        let output = Output::choose(self.obj().src_pad(), &caps, may_convert, present);
+        let caps = output.caps.clone();
+        *lock(&self.shared.output) = Some(output);
+        gst::info!(CAT, imp = self, "caps are {caps}");
         self.obj()
             .set_caps(&caps)
             .map_err(|_| gst::loggable_error!(CAT, "downstream does not accept {caps}"))
@@ -289,7 +304,14 @@ impl BaseSrcImpl for RsShmSrc {
 
     fn decide_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
         let takes_meta = query.find_allocation_meta::<gst_video::VideoMeta>().is_some();
-        self.shared.set_downstream_takes_video_meta(takes_meta);
+        let conversion = self.shared.conversion();
+        // The converter reads each frame in the layout of its GstVideoMeta.
+        self.shared
+            .set_downstream_takes_video_meta(takes_meta || conversion.is_some());
+        if let Some(conversion) = conversion {
+            conversion.configure_pool(query, takes_meta);
+            return self.parent_decide_allocation(query);
+        }
         // Frames are in shared memory already. If downstream proposed a pool, the base class would activate the pool
         // and never use it.
         while query.allocation_pools().len() > 0 {

@@ -9,17 +9,21 @@
 //! - `shared`: the data that the streaming thread shares with other threads
 //! - `stream`: the streaming thread, which waits for frames, follows the channel's caps, and makes buffers
 //! - `connection`: measures the time without a writer, and decides which action is due
+//! - `absence`: fills the time without a writer with silence or GAP events
 //! - `timing`, `timeline`: compute the timestamps of buffers
 //! - `buffer`: turns frames into buffers
 //! - `keyframes`: the requests for keyframes that came from downstream
+//! - `convert`: converts raw video that downstream does not take in the channel's format
 //! - `events`: passes on the events between frames, in both directions
 
 use std::sync::LazyLock;
 
 use gst::{glib, prelude::*};
 
+mod absence;
 mod buffer;
 mod connection;
+mod convert;
 mod events;
 mod headers;
 mod imp;

@@ -27,6 +27,8 @@ pub(super) struct StreamSettings {
     pub(super) forward_eos: bool,
     /// The longest wait for a writer. If it is zero, the element waits forever.
     pub(super) connection_timeout: Duration,
+    /// Whether raw video is converted if downstream does not take its format.
+    pub(super) convert: bool,
 }
 
 impl Default for StreamSettings {
@@ -36,6 +38,7 @@ impl Default for StreamSettings {
             on_disconnect: OnDisconnect::default(),
             forward_eos: true,
             connection_timeout: Duration::ZERO,
+            convert: true,
         }
     }
 }
@@ -54,6 +57,7 @@ impl Settings {
                 self.stream.connection_timeout = Duration::from_secs(seconds.into());
             }
             "read-only" => self.reader.read_only = value.get().unwrap_or_default(),
+            "convert" => self.stream.convert = value.get().unwrap_or_default(),
             _ => {}
         }
     }
@@ -68,6 +72,7 @@ impl Settings {
             "forward-eos" => self.stream.forward_eos.to_value(),
             "connection-timeout" => (self.stream.connection_timeout.as_secs() as u32).to_value(),
             "read-only" => self.reader.read_only.to_value(),
+            "convert" => self.stream.convert.to_value(),
             _ => return None,
         })
     }
@@ -172,6 +177,21 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .mutable_ready()
             .build(),
         /**
+         * GstRsShmSrc:convert:
+         *
+         * Whether raw video is converted if downstream does not take its format, but takes another raw format of the
+         * same size. An INFO message says once that frames are converted. Nothing is converted if downstream takes the
+         * format of the channel.
+         *
+         * Since: 0.1
+         */
+        glib::ParamSpecBoolean::builder("convert")
+            .nick("Convert")
+            .blurb("Convert raw video if downstream does not take its format, but takes another of the same size")
+            .default_value(default.stream.convert)
+            .mutable_playing()
+            .build(),
+        /**
          * GstRsShmSrc:connected:
          *
          * Whether the channel has a writer. The element emits a notification at each change.
@@ -191,6 +211,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          * - `frames-received`: all frames received
          * - `frames-in-place`: frames that were passed on in shared memory, without a copy
          * - `frames-copied`: frames that were copied out of shared memory
+         * - `frames-converted`: frames that were converted to a format that downstream takes
          * - `frames-missed`: frames that were skipped or were overwritten before this reader took them
          * - `events-missed`: events that were overwritten before this reader took them
          * - `writer-pid`: the process ID of the writer; 0 before the first writer
@@ -203,8 +224,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
          * Since: 0.1
          */
         element::channel_stats_property(
-            "Counters: frames-received, frames-in-place, frames-copied, frames-missed, events-missed, writer-pid, reconnects, \
-             metas-refused, metas-unknown",
+            "Counters: frames-received, frames-in-place, frames-copied, frames-converted, frames-missed, events-missed, \
+             writer-pid, reconnects, metas-refused, metas-unknown",
         ),
     ]
 });

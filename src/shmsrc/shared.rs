@@ -3,13 +3,17 @@
 //! The data that the streaming thread shares with other threads.
 
 use std::sync::{
-    Mutex,
+    Arc, Mutex,
     atomic::{AtomicBool, Ordering},
 };
 
 use rsshm_channel::ReaderStats;
 
-use super::{keyframes::KeyframeRequests, properties::Settings};
+use super::{
+    convert::{Conversion, Output},
+    keyframes::KeyframeRequests,
+    properties::Settings,
+};
 use crate::{metas::Skipped, sync::lock};
 
 /// The state of the streaming thread. Other threads may read it while the streaming thread works.
@@ -21,6 +25,8 @@ pub(super) struct Status {
     pub(super) stats: ReaderStats,
     /// The metas that could not be given to buffers since the element was started.
     pub(super) skipped_metas: Skipped,
+    /// Frames that were converted to a format that downstream takes.
+    pub(super) converted: u64,
     pub(super) latency_ns: u64,
     pub(super) history: u32,
     pub(super) frame_duration: Option<gst::ClockTime>,
@@ -32,9 +38,11 @@ pub(super) struct Status {
 pub(super) struct Shared {
     pub(super) settings: Mutex<Settings>,
     pub(super) status: Mutex<Status>,
-    /// The caps of the stream; `None` until they are known.
+    /// The caps of the channel; `None` until they are known.
     pub(super) caps: Mutex<Option<gst::Caps>>,
     pub(super) keyframes: KeyframeRequests,
+    /// What goes downstream for these caps; `None` until the first negotiation. The streaming thread negotiates.
+    pub(super) output: Mutex<Option<Output>>,
     /// Whether downstream understands a GstVideoMeta. The streaming thread sets this flag when it negotiates. All
     /// accesses are Relaxed, because no other data depends on the flag.
     downstream_takes_video_meta: AtomicBool,
@@ -47,6 +55,11 @@ impl Shared {
         let total = &mut lock(&self.status).skipped_metas;
         total.refused += skipped.refused;
         total.unknown += skipped.unknown;
+    }
+
+    /// The conversion of the stream; `None` if frames go downstream in the format of the channel.
+    pub(super) fn conversion(&self) -> Option<Arc<Conversion>> {
+        lock(&self.output).as_ref()?.conversion.clone()
     }
 
     /// Whether downstream understands a GstVideoMeta.

@@ -10,8 +10,10 @@ use rsshm_channel::{Frame, Next, Reader, ReaderHandle};
 
 use super::{
     CAT, OnDisconnect,
+    absence::{self, Silence},
     buffer::{BufferMaker, CopyBuffer},
     connection::{Due, WriterWait, present_channels},
+    convert::Converter,
     events::EventForwarder,
     headers::StreamHeaders,
     properties::StreamSettings,
@@ -30,6 +32,7 @@ pub(super) struct Stream {
     format: Format,
     timing: Timing,
     buffers: BufferMaker,
+    converter: Converter,
     events: EventForwarder,
     headers: StreamHeaders,
     writer_wait: WriterWait,
@@ -52,6 +55,8 @@ struct Format {
     info: Option<VideoInfo>,
     /// `None` if the stream is not raw audio.
     audio: Option<AudioInfo>,
+    /// `None` if the stream is not filled with silence while there is no writer.
+    silence: Option<Silence>,
 }
 
 impl Format {
@@ -72,6 +77,7 @@ impl Stream {
             format: Format::default(),
             timing: Timing::default(),
             buffers: BufferMaker::default(),
+            converter: Converter::default(),
             events: EventForwarder::default(),
             headers: StreamHeaders::default(),
             writer_wait: WriterWait::start(),
@@ -100,9 +106,10 @@ impl Stream {
             self.timing.prepare(context.element);
             self.buffers.prepare();
             let mut copy = CopyBuffer::default();
-            let timeout = self
-                .writer_wait
-                .remaining(self.reader.is_connected(), settings.connection_timeout);
+            let is_connected = self.reader.is_connected();
+            let timeout = self.writer_wait.remaining(is_connected, settings.connection_timeout);
+            let timeout =
+                absence::time_until_filling(is_connected, &self.timing).map_or(timeout, |due| due.min(timeout));
             let next = self.reader.next(&mut copy, settings.limits, Some(timeout));
             self.update_status(context);
             match next {
@@ -111,7 +118,13 @@ impl Stream {
                         return Ok(buffer);
                     }
                 }
-                Ok(other) => self.handle_other(context, &settings, other)?,
+                Ok(other) => {
+                    let may_fill = matches!(other, Next::TimedOut) && !self.reader.is_connected();
+                    self.handle_other(context, &settings, other)?;
+                    if may_fill && let Some(silence) = self.fill_absence(context) {
+                        return Ok(silence);
+                    }
+                }
                 Err(error) => {
                     gst::error!(CAT, obj = context.element, "{error}");
                     let message = error::message(&error, gst::ResourceError::OpenRead);
@@ -157,6 +170,12 @@ impl Stream {
         if std::mem::take(&mut self.is_discont) || self.is_first {
             buffer.make_mut().set_flags(gst::BufferFlags::DISCONT);
         }
+        if let Some(conversion) = context.shared.conversion() {
+            buffer = self
+                .converter
+                .apply(context.element, &self.channel, &conversion, buffer)?;
+            lock(&context.shared.status).converted += 1;
+        }
         self.is_first = false;
         gst::trace!(CAT, obj = context.element, "frame {seq}: {buffer:?}");
         if missed > 0 {
@@ -167,6 +186,14 @@ impl Stream {
         }
         self.events.begin_data(context);
         Ok(Some(self.headers.precede(buffer)))
+    }
+
+    /// Fills the time without a writer. Returns a buffer, if it fills the time with one.
+    fn fill_absence(&mut self, context: Context) -> Option<gst::Buffer> {
+        let (silence, latency_ns) = (self.format.silence.as_ref(), latency_ns(&self.reader));
+        let buffer = absence::fill(context, silence, &self.events, &mut self.timing, latency_ns)?;
+        self.events.begin_data(context);
+        Some(buffer)
     }
 
     /// Warns once if the writer is in another time namespace, because the times of its frames are then wrong in this
@@ -290,7 +317,11 @@ impl Stream {
     fn follow_caps(&mut self, context: Context) -> Result<(), gst::FlowError> {
         let segment_changes = self.reader.segment_changes();
         if self.format.segment_changes == Some(segment_changes) {
-            return Ok(());
+            // Downstream may have changed during the wait for the frame.
+            return match context.element.src_pad().needs_reconfigure() {
+                true => negotiate(context),
+                false => Ok(()),
+            };
         }
         context.shared.keyframes.send_again(&self.reader.handle());
         if let Some(reason) = self.reader.observer_reason().filter(|_| !self.is_observer_reported) {
@@ -310,25 +341,16 @@ impl Stream {
             segment_changes: Some(segment_changes),
             info: caps::raw_video(&caps),
             audio: caps::raw_audio(&caps),
+            silence: Silence::of(&caps),
         };
-        let caps = completed(context, caps);
         if lock(&context.shared.caps).as_ref() == Some(&caps) {
             return Ok(());
         }
-        gst::info!(CAT, obj = context.element, "caps are {caps}");
         self.timing.reset_format();
         self.headers = StreamHeaders::of_caps(&caps);
         lock(&context.shared.status).frame_duration = self.format.info.as_ref().and_then(frame_duration);
         *lock(&context.shared.caps) = Some(caps);
-        // `negotiate` pushes the caps, and sends an ALLOCATION query downstream.
-        if !context.element.negotiate() {
-            let pad_flags = context.element.src_pad().pad_flags();
-            if pad_flags.contains(gst::PadFlags::FLUSHING) {
-                return Err(gst::FlowError::Flushing);
-            }
-            return Err(gst::FlowError::NotNegotiated);
-        }
-        Ok(())
+        negotiate(context)
     }
 
     /// Copies the state of the reader to the status that other threads read, and reports changes.
@@ -391,16 +413,16 @@ fn post_info(context: Context, kind: gst::ResourceError, text: &str) {
     gst::element_info!(context.element, kind, ("{text}"), ["{text}"]);
 }
 
-/// Adds a pixel aspect ratio to `caps` if downstream accepts them only with one.
-///
-/// Sinks that know the pixel aspect ratio of the screen also need the pixel aspect ratio of the picture. The caps of
-/// cameras often have none.
-fn completed(context: Context, caps: gst::Caps) -> gst::Caps {
-    let is_accepted = |caps: &gst::Caps| context.element.src_pad().peer_query_accept_caps(caps);
-    if is_accepted(&caps) {
-        return caps;
+/// Pushes the caps, and sends an ALLOCATION query downstream.
+fn negotiate(context: Context) -> Result<(), gst::FlowError> {
+    if context.element.negotiate() {
+        return Ok(());
     }
-    caps::with_square_pixels(&caps).filter(is_accepted).unwrap_or(caps)
+    let pad_flags = context.element.src_pad().pad_flags();
+    if pad_flags.contains(gst::PadFlags::FLUSHING) {
+        return Err(gst::FlowError::Flushing);
+    }
+    Err(gst::FlowError::NotNegotiated)
 }
 
 /// The duration of a frame; `None` if the frame rate varies. Caps express a varying frame rate as 0/1.

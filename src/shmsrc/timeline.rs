@@ -9,7 +9,7 @@ const EARLY_FRAMES_PERIOD_NS: i64 = 1_000_000_000;
 
 /// A frame that is more than this many nanoseconds ahead of now does not hold up the frames after it, because its
 /// writer did not keep to the clock.
-const FAR_FUTURE_NS: i64 = 1_000_000_000;
+pub(super) const FAR_FUTURE_NS: i64 = 1_000_000_000;
 
 /// The smallest distance between the running times of two frames, in nanoseconds.
 const MIN_STEP_NS: i64 = 1_000;
@@ -73,6 +73,11 @@ impl Timeline {
                 .last_near(now)
                 .map_or(now, |last| now.max(last.placed_at + MIN_STEP_NS)),
         };
+    }
+
+    /// Lets no frame be placed before the running time `earliest`, because the time before it has been declared empty.
+    pub(super) fn begin_at(&mut self, earliest: i64) {
+        self.earliest = self.earliest.max(earliest);
     }
 
     /// Places a frame. Returns how much later than its own time the frame is placed; `None` if the frame is skipped.
@@ -331,6 +336,33 @@ mod tests {
         assert_eq!(place(&mut timeline, raw(30 * MS, 31 * MS)), Some(30 * MS));
         timeline.resume(50 * MS);
         assert_eq!(place(&mut timeline, first(raw(30 * MS, 51 * MS))), Some(50 * MS));
+    }
+
+    #[test]
+    fn frames_are_placed_after_absence_of_writer() {
+        for may_be_skipped in [true, false] {
+            let mut timeline = Timeline::default();
+            timeline.resume(0);
+            assert_eq!(place(&mut timeline, first(raw(0, MS))), Some(0));
+            timeline.begin_at(5000 * MS);
+            // The next writer is slower than the last: its frames arrive half a second after their time.
+            let mut last = 5000 * MS - 1;
+            for n in 0..60 {
+                let running = 4800 * MS + n * FRAME;
+                let arrival = Arrival {
+                    latency: 500 * MS,
+                    may_be_skipped,
+                    ..raw(running, running + 500 * MS)
+                };
+                let place = place(&mut timeline, arrival);
+                assert_eq!(place.is_none(), may_be_skipped && running < 5000 * MS);
+                let Some(place) = place else { continue };
+                assert!(place > last, "{place} is after {last}");
+                assert!(!may_be_skipped || place == running);
+                assert!(place - running <= 200 * MS, "frames keep their distance");
+                last = place;
+            }
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use rsshm_channel::{FrameDescriptor, Reader, TIME_NONE};
 use super::{
     CAT,
     shared::Context,
-    timeline::{Arrival, Timeline},
+    timeline::{Arrival, FAR_FUTURE_NS, Timeline},
 };
 use crate::time::{self, ClockOffset};
 
@@ -93,8 +93,12 @@ pub(super) struct Timing {
     has_deltas: bool,
     /// Whether the stream has frames whose DTS is not their PTS.
     is_reordered: bool,
-    is_clock_lead_reported: bool,
     delay: LastingDelay,
+    /// Whether the format has changed since the last frame, so that the next frames may need this one.
+    is_format_new: bool,
+    is_clock_lead_reported: bool,
+    /// The running time at which the last frame or the last gap ends; `None` before the first frame.
+    end: Option<i64>,
 }
 
 impl Timing {
@@ -136,6 +140,7 @@ impl Timing {
     pub(super) fn reset_format(&mut self) {
         self.has_deltas = false;
         self.is_reordered = false;
+        self.is_format_new = true;
     }
 
     /// The PTS and DTS of a frame in this pipeline; `None` if the frame is skipped.
@@ -159,14 +164,16 @@ impl Timing {
         };
         let conversion = &context.shared.keyframes.conversion;
         if self.does_timestamp {
+            let now = i64::try_from(rsshm_channel::monotonic_ns()).unwrap_or(i64::MAX);
+            self.end_at(Some(now.saturating_sub(origin)), descriptor);
             if descriptor.pts != TIME_NONE {
-                let now = i64::try_from(rsshm_channel::monotonic_ns()).unwrap_or(i64::MAX);
                 let delay = self.delay.add(now, now.saturating_sub_unsigned(descriptor.pts));
                 conversion.record(element, origin.saturating_sub(delay));
             }
             return Some(Stamps::default());
         }
         self.has_deltas = !is_raw_video && (self.has_deltas || descriptor.is_delta());
+        let may_begin_deltas = std::mem::take(&mut self.is_format_new) && !is_raw_video;
         let running = |absolute| time::to_running(absolute, origin);
         let (pts, dts) = (running(descriptor.pts), running(descriptor.dts));
         self.is_reordered |= pts.is_some() && dts.is_some() && pts != dts;
@@ -183,7 +190,7 @@ impl Timing {
                 latency: latency_ns(reader) as i64,
                 is_in_order: in_order.is_some(),
                 is_reordered: self.is_reordered,
-                may_be_skipped: !self.has_deltas,
+                may_be_skipped: !self.has_deltas && !may_begin_deltas,
             })?,
         };
         if shift != shift_before {
@@ -195,6 +202,7 @@ impl Timing {
         }
         let delay = self.delay.add(now, shift);
         conversion.record(element, origin.saturating_sub(delay));
+        self.end_at(pts.or(dts).map(|running| running.saturating_add(shift)), descriptor);
         let stamp = |running: Option<i64>| {
             running.map(|running| gst::ClockTime::from_nseconds(running.saturating_add(shift).max(0) as u64))
         };
@@ -206,9 +214,16 @@ impl Timing {
 
     /// Converts `absolute`, the CLOCK_MONOTONIC time of an event between two frames, to running time. Returns `None` if
     /// the time is before the start of the pipeline's time or before the last frame that was passed on.
-    pub(super) fn place_gap(&mut self, element: &gst_base::BaseSrc, absolute: u64) -> Option<i64> {
+    pub(super) fn place_gap(
+        &mut self,
+        element: &gst_base::BaseSrc,
+        absolute: u64,
+        duration: Option<gst::ClockTime>,
+    ) -> Option<i64> {
         let origin = time::origin(element.upcast_ref(), &mut self.clock_offset)?;
-        self.timeline.place_gap(time::to_running(absolute, origin)?)
+        let start = self.timeline.place_gap(time::to_running(absolute, origin)?)?;
+        self.end = self.end.max(Some(start.saturating_add(nanoseconds(duration))));
+        Some(start)
     }
 
     /// Converts `absolute`, the CLOCK_MONOTONIC time of an event that announces a frame, to running time, with the delay
@@ -218,6 +233,60 @@ impl Timing {
         let running = time::to_running(absolute, origin)?.saturating_add(self.timeline.shift());
         Some(gst::ClockTime::from_nseconds(running.max(0) as u64))
     }
+
+    /// Whether there has been a frame with a time.
+    pub(super) fn has_begun(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// Records that a frame begins at this running time.
+    fn end_at(&mut self, start: Option<i64>, descriptor: &FrameDescriptor) {
+        let duration = Some(descriptor.duration).filter(|duration| *duration != TIME_NONE);
+        let end = start.map(|start| start.saturating_add(nanoseconds(duration.map(gst::ClockTime::from_nseconds))));
+        // Encoded frames may arrive in another order than that of their times. A frame from the far future does not
+        // count.
+        let is_later = |last: i64| end.is_some_and(|end| end > last || end.saturating_add(FAR_FUTURE_NS) < last);
+        if self.end.is_none_or(is_later) {
+            self.end = end;
+        }
+    }
+
+    /// The running time now; `None` if the pipeline has no clock.
+    fn arrival_time(&mut self, element: &gst::Element) -> Option<i64> {
+        let origin = time::origin(element, &mut self.clock_offset)?;
+        Some((rsshm_channel::monotonic_ns() as i64).saturating_sub(origin))
+    }
+
+    /// The time, as start and duration, for which no frame has come, because there is no writer. It ends with the time
+    /// of a frame that would arrive now. `usable` is how much of this time is filled. Frames of the next writer are
+    /// placed after the filled time.
+    pub(super) fn take_absence(
+        &mut self,
+        element: &gst_base::BaseSrc,
+        latency_ns: u64,
+        usable: impl FnOnce(gst::ClockTime) -> gst::ClockTime,
+    ) -> Option<(gst::ClockTime, gst::ClockTime)> {
+        // With do-timestamp, a frame has the time of its arrival.
+        let latency = if element.does_timestamp() { 0 } else { latency_ns };
+        let end = self
+            .arrival_time(element.upcast_ref())?
+            .saturating_sub_unsigned(latency);
+        let start = gst::ClockTime::from_nseconds(u64::try_from(self.end?).ok()?);
+        let end = gst::ClockTime::from_nseconds(u64::try_from(end).ok()?);
+        let duration = usable(end.checked_sub(start)?);
+        if duration.is_zero() {
+            return None;
+        }
+        let filled = nanoseconds(Some(start.saturating_add(duration)));
+        self.end = Some(filled);
+        self.timeline.begin_at(filled);
+        Some((start, duration))
+    }
+}
+
+/// A duration in nanoseconds; 0 if it is unknown.
+fn nanoseconds(duration: Option<gst::ClockTime>) -> i64 {
+    duration.map_or(0, |duration| i64::try_from(duration.nseconds()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

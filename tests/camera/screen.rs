@@ -11,7 +11,7 @@ use crate::device::{BARS, CAMERA, control, launch};
 #[test]
 #[ignore = "make test-camera"]
 fn windows_show_the_camera() {
-    let screen = Xvfb::start(660, 180);
+    let screen = Xvfb::start_plain(660, 180);
     control(CAMERA, "osd_text_mode=1");
     let mut writer =
         launch("v4l2src ! video/x-raw,format=BGRx,width=320,height=180,framerate=30/1 ! rsshmsink name=cam0");
@@ -23,8 +23,7 @@ fn windows_show_the_camera() {
         assert!(plain.is_running(), "{}", plain.output());
         screen.picture().shows(below(0), &BARS)
     });
-    let mirrored = screen
-        .launch("rsshmsrc name=cam0 ! videoconvert ! videoflip video-direction=horiz ! videoconvert ! autovideosink");
+    let mirrored = screen.launch("rsshmsrc name=cam0 ! videoflip video-direction=horiz ! autovideosink");
     screen.window_action(&mirrored, "windowmove", &["340", "0"]);
     let mut reversed = BARS;
     reversed.reverse();

@@ -156,7 +156,7 @@ fn reader_that_misses_frames_receives_right_caps() {
 fn source_reports_downstream_that_refuses_new_caps() {
     let channel = Channel::new();
     let reader = SourceRecorder::playing(&format!(
-        "rsshmsrc channel={channel} ! video/x-raw,format=GRAY8 ! fakesink sync=false"
+        "rsshmsrc channel={channel} convert=false ! video/x-raw,format=GRAY8 ! fakesink sync=false"
     ));
     let writer = SinkHarness::lossless(&channel);
     for number in 0..3 {

@@ -2,12 +2,14 @@
 
 //! The tests of the elements. Each module has the name of the behaviour that it tests.
 
+mod absence;
 mod audio;
 mod bad_input;
 mod caps_changes;
 mod caps_texts;
 mod chaos;
 mod clocks;
+mod convert;
 mod devices;
 mod events;
 mod faults;

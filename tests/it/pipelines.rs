@@ -94,7 +94,7 @@ fn end(mut script: Process, channel: &Channel) -> String {
 }
 
 /// Plays a file. Returns the media type, the first timestamp and the last timestamp of each of its streams.
-fn streams_of(file: &Path) -> Vec<(String, gst::ClockTime, gst::ClockTime)> {
+pub(crate) fn streams_of(file: &Path) -> Vec<(String, gst::ClockTime, gst::ClockTime)> {
     let pipeline = Pipeline::new(&format!("filesrc location={} ! parsebin name=parse", file.display()));
     let streams = Arc::new(Mutex::new(Vec::new()));
     let (in_handler, bin) = (Arc::clone(&streams), pipeline.clone());
@@ -107,7 +107,9 @@ fn streams_of(file: &Path) -> Vec<(String, gst::ClockTime, gst::ClockTime)> {
         bin.add(&sink).unwrap();
         sink.sync_state_with_parent().unwrap();
         pad.link(&sink.static_pad("sink").unwrap()).unwrap();
-        let media = pad.current_caps().unwrap().structure(0).unwrap().name().to_string();
+        // Not all demuxers have set their caps when they add the pad.
+        let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+        let media = caps.structure(0).unwrap().name().to_string();
         let index = {
             let mut streams = in_handler.lock().unwrap();
             streams.push((media, gst::ClockTime::MAX, gst::ClockTime::ZERO));
@@ -159,6 +161,20 @@ fn scripts_print_help_and_missing_packages() {
             "{name}: {output}"
         );
     }
+}
+
+#[test]
+fn demo_shows_picture_on_plain_screen() {
+    let (screen, channel) = (Xvfb::start_plain(640, 480), Channel::new());
+    let mut demo = script("demo.sh", &channel);
+    demo.env("DISPLAY", screen.display());
+    let demo = Process::start(demo);
+    eventually("the screen shows the picture", || {
+        screen.picture().shows((0, 0, 320, 240), &BARS)
+    });
+    let output = end(demo, &channel);
+    let shown = format!("gst-launch-1.0 -q rsshmsrc name={channel} ! autovideosink");
+    assert!(output.contains(&shown), "{output}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod recorder;
 mod roundtrip;
 pub mod sequence;
 mod sink;
+mod weston;
 mod xvfb;
 
 use std::sync::Once;
@@ -18,6 +19,7 @@ pub use program::{command, launch, live_writer, plugin, role_command, run_to_end
 pub use recorder::{Item, PlaneLayout, RecordedFrame, SourceRecorder, layout};
 pub use roundtrip::Roundtrip;
 pub use sink::{CopyCounts, LOSSLESS, SinkHarness, custom_event};
+pub use weston::{Renderer, Weston};
 pub use xvfb::{BARS, Picture, Xvfb};
 
 /// The format that most tests use. Its frames are small, and their rate is 30 a second.

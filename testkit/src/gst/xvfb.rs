@@ -44,9 +44,20 @@ pub struct Picture {
 }
 
 impl Xvfb {
-    /// Starts a server with a screen of this size.
+    /// Starts a server with a screen of this size. Its clients can use OpenGL.
     #[track_caller]
     pub fn start(width: u32, height: u32) -> Self {
+        Self::start_with(width, height, &[])
+    }
+
+    /// Starts a plain server, as virtual machines and remote desktops often have. Its clients can only draw BGRx.
+    #[track_caller]
+    pub fn start_plain(width: u32, height: u32) -> Self {
+        Self::start_with(width, height, &["-extension", "GLX", "-extension", "XVideo"])
+    }
+
+    #[track_caller]
+    fn start_with(width: u32, height: u32, options: &[&str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         // Relaxed, because the number only has to be unique.
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -59,7 +70,8 @@ impl Xvfb {
             .args(["-displayfd", "1", "-noreset", "-nolisten", "tcp", "-screen", "0"])
             .arg(format!("{width}x{height}x24"))
             .arg("-fbdir")
-            .arg(&directory);
+            .arg(&directory)
+            .args(options);
         let server = Process::start(server);
         let number = || server.output().lines().find_map(|line| line.trim().parse::<u32>().ok());
         eventually("the X server is ready", || number().is_some());
@@ -195,6 +207,13 @@ impl Client {
 }
 
 impl Picture {
+    /// A picture of this size. The bytes of a pixel are blue, green, red and an unused byte.
+    #[track_caller]
+    pub(super) fn from_pixels(width: usize, height: usize, pixels: Vec<u8>) -> Self {
+        assert_eq!(pixels.len(), 4 * width * height);
+        Self { width, height, pixels }
+    }
+
     /// The red, green and blue of a pixel.
     pub fn pixel(&self, x: usize, y: usize) -> [u8; 3] {
         let at = 4 * (y * self.width + x);
@@ -211,6 +230,12 @@ impl Picture {
                 .zip(expected)
                 .all(|(seen, expected)| seen.abs_diff(*expected) < 24)
         })
+    }
+
+    /// Whether a rectangle of this width and height shows these bars, wherever it is.
+    pub fn shows_somewhere(&self, (width, height): (usize, usize), bars: &[[u8; 3]]) -> bool {
+        let mut rows = 0..=self.height - height;
+        rows.any(|top| (0..=self.width - width).any(|left| self.shows((left, top, width, height), bars)))
     }
 
     /// Writes a PNG file.
