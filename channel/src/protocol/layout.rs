@@ -430,10 +430,11 @@ impl FrameDescriptor {
 pub struct SlotRecord {
     /// The seq of the first frame of the run in the slot; 0 while the slot cannot be read.
     pub seq: AtomicU64,
-    /// The position of the newest frame of the run, as a word (see [`RunPosition`](super::run::RunPosition)). While the
-    /// slot can be read, this position only moves forward.
+    /// The position of the newest frame of the run. Its lower 24 bits say which frame of the run it is, counted from 1.
+    /// Its upper 40 bits are the offset of the [`RunRecord`] in the slot, or 0 for the first frame. While the slot can be
+    /// read, this position only moves forward.
     pub tail: AtomicU64,
-    /// The position of the newest keyframe of the run, as a word; 0 if the run has no keyframe.
+    /// The position of the newest keyframe of the run; 0 if the run has no keyframe.
     pub keyframe: AtomicU64,
     /// The [`FrameDescriptor`].
     pub words: [AtomicU64; DESCRIPTOR_WORDS],
