@@ -92,15 +92,17 @@ fn stream_of_changing_media_arrives_unchanged() {
 fn frames_larger_than_slots_reconnect_reader() {
     let channel = Channel::new();
     let reader = SourceRecorder::of(&channel);
+    let [black, noise] = [BLACK, NOISE].map(|source| source.replace("width=640,height=360", "width=1280,height=720"));
     let mut writer = launch(&format!(
-        "{BLACK} {NOISE} {GROWING_H264} ! rsshmsink name={channel} {LOSSLESS}"
+        "{black} {noise} {GROWING_H264} ! rsshmsink name={channel} {LOSSLESS}"
     ));
     reader.pipeline.wait_eos();
     writer.wait_ok();
     let frames = reader.frames();
     assert_eq!(frames.len(), 80);
     let largest = |frames: &[RecordedFrame]| frames.iter().map(|frame| frame.bytes.len()).max().unwrap();
-    assert!(largest(&frames[..40]) < 64 * 1024 && largest(&frames[40..]) > 64 * 1024);
+    // The first slots have 512 KiB.
+    assert!(largest(&frames[..40]) < 512 * 1024 && largest(&frames[40..]) > 512 * 1024);
     assert!(reader.stat("reconnects") > 0);
     assert!(frames.iter().all(|frame| frame.caps() == frames[0].caps()));
     channel.assert_removed();
