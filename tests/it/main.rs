@@ -6,6 +6,7 @@ mod bad_input;
 mod caps_changes;
 mod chaos;
 mod clocks;
+mod compatibility;
 mod devices;
 mod events;
 mod faults;
@@ -30,6 +31,7 @@ mod zero_copy;
 
 rsshm_testkit::roles!(
     rsshm_testkit::chaos::ROLES,
+    rsshm_testkit::compatibility::ROLES,
     rsshm_testkit::gst::sequence::ROLES,
     faults::ROLES,
     metas::ROLES,
