@@ -168,6 +168,12 @@ fuzz: ## fuzz the code that parses the bytes of other processes: make fuzz SECON
 	# A fuzzer exits without removing its files.
 	rm -f /dev/shm/rsshm-fuzz-* /dev/shm/sem.rsshm-fuzz-*
 
+# WRITE=1 replaces the table. ONLY='mpegtsmux Payloaders' runs the rows whose heading or element contains one of the words.
+.PHONY: compatibility
+compatibility: ## send each muxer, payloader, encoder and parser through a channel, 15 minutes; fails if a row is worse than in the table
+	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES))
+	$(CARGO) run --locked --package rsshm-testkit --features gst --bin rsshm-compatibility -- $(if $(WRITE),--write) $(ONLY)
+
 .PHONY: chaos
 chaos: ## kill and stop programs at any instruction and check the others: make chaos SECONDS=600 SEED=1
 	@$(call install_missing,$(BUILD_PACKAGES))

@@ -2,8 +2,9 @@
 
 //! The caps that the elements accept, in order of preference.
 
-use std::sync::LazyLock;
+use std::{collections::BTreeSet, sync::LazyLock};
 
+use gst::prelude::*;
 use gst_video::VideoFormat;
 use rsshm_channel::caps_text::canonical_caps;
 
@@ -23,10 +24,8 @@ const PREFERRED_FORMATS: [VideoFormat; 12] = [
     VideoFormat::P01010le,
 ];
 
-/// The media types that cameras, encoders and muxers deliver besides raw video.
-///
-/// The list is for upstream elements that have no preference of their own. They can be linked only if the list has a
-/// type that they deliver.
+/// The media types that cameras, encoders and muxers mostly deliver besides raw video. Upstream elements that have no
+/// preference of their own take the first that they can deliver.
 const OTHER_MEDIA_TYPES: [&str; 36] = [
     "image/jpeg",
     "video/x-h264",
@@ -76,7 +75,11 @@ static ANSWER: LazyLock<gst::Caps> = LazyLock::new(|| {
     }
     let rest = VideoFormat::iter_raw().filter(|format| !PREFERRED_FORMATS.contains(format));
     caps.merge(gst_video::VideoCapsBuilder::new().format_list(rest).build());
-    for name in OTHER_MEDIA_TYPES {
+    let installed = installed_media_types();
+    let others = installed
+        .iter()
+        .filter(|name| !OTHER_MEDIA_TYPES.contains(&name.as_str()));
+    for name in OTHER_MEDIA_TYPES.into_iter().chain(others.map(String::as_str)) {
         caps.merge_structure(gst::Structure::new_empty(name));
     }
     // Single fields come last, so that an upstream element that can send whole frames does not send fields.
@@ -89,6 +92,28 @@ static ANSWER: LazyLock<gst::Caps> = LazyLock::new(|| {
     caps.make_mut().mark_may_be_leaked();
     caps
 });
+
+/// The media types that the installed elements can deliver in system memory, besides raw video.
+///
+/// An element can be linked only if the answer without a filter has a media type of the element.
+fn installed_media_types() -> BTreeSet<String> {
+    let features = gst::Registry::get().features(gst::ElementFactory::static_type());
+    let factories = features
+        .iter()
+        .filter_map(|feature| feature.downcast_ref::<gst::ElementFactory>());
+    let mut names = BTreeSet::new();
+    for template in factories.flat_map(|factory| factory.static_pad_templates()) {
+        if template.direction() == gst::PadDirection::Src {
+            let caps = template.caps();
+            let structures = caps.iter_with_features();
+            let carried =
+                structures.filter(|(_, features)| !features.is_any() && unsupported_feature(features).is_none());
+            names.extend(carried.map(|(structure, _)| structure.name().to_string()));
+        }
+    }
+    names.remove("video/x-raw");
+    names
+}
 
 /// The sink's answer to a CAPS query. It is never ANY, because upstream might deliver GPU memory after such an answer.
 ///

@@ -99,6 +99,23 @@ impl RsShmSink {
         lock(&self.session).as_ref().map(|session| Arc::clone(&session.writer))
     }
 
+    /// Takes the caps of upstream's pad if upstream sends no caps before its frames. The muxers of libav send none,
+    /// but their pads have only one format.
+    fn adopt_caps_of_upstream(&self) {
+        let pad = self.obj().sink_pad().clone();
+        if pad.current_caps().is_some() {
+            return;
+        }
+        let caps = pad.peer_query_caps(None);
+        // Without fixed caps, the first frame fails with an error that says so.
+        if caps.is_fixed()
+            && caps::refusal(&caps).is_none()
+            && let Err(error) = self.set_caps(&caps)
+        {
+            error.log_with_imp(self);
+        }
+    }
+
     /// Opens the channel.
     fn open(&self) -> Result<(), gst::ErrorMessage> {
         let settings = lock(&self.settings).clone();
@@ -611,6 +628,7 @@ impl BaseSinkImpl for RsShmSink {
             gst::EventView::Segment(segment) => {
                 // The stream goes on, so the thread was not about to send EOS.
                 self.ending.set(false);
+                self.adopt_caps_of_upstream();
                 lock(&self.stream).set_segment(segment);
                 self.parent_event(event)
             }

@@ -14,6 +14,8 @@ pub mod cgroup;
 pub mod channel;
 #[cfg(feature = "gst")]
 pub mod chaos;
+#[cfg(feature = "gst")]
+pub mod compatibility;
 pub mod frames;
 #[cfg(feature = "gst")]
 pub mod gst;

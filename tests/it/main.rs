@@ -9,6 +9,7 @@ mod caps_changes;
 mod caps_texts;
 mod chaos;
 mod clocks;
+mod compatibility;
 mod convert;
 mod devices;
 mod events;
@@ -40,6 +41,7 @@ mod zero_copy;
 
 rsshm_testkit::roles!(
     rsshm_testkit::chaos::ROLES,
+    rsshm_testkit::compatibility::ROLES,
     rsshm_testkit::gst::sequence::ROLES,
     faults::ROLES,
     meta_table::ROLES,

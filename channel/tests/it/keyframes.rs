@@ -733,7 +733,11 @@ fn publish_under_load(writer: &Writer, stopping: StopOnDrop, readers: &[ScopedJo
         } else {
             until_keyframe - 1
         };
-        assert!(publish_compressed(writer, value, !is_keyframe));
+        let flags = if is_keyframe { 0 } else { DELTA_UNIT };
+        assert!(publish_frame(
+            writer,
+            descriptor(COMPRESSED_SIZE, value).with_flags(flags)
+        ));
         if random.permille(117) {
             std::thread::sleep(Duration::from_micros(random.below(0x800)));
         }

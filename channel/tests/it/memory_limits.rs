@@ -60,7 +60,7 @@ fn writer(arguments: &[&str]) {
     let mut size: usize = size.parse().unwrap();
     let options = slots(max_slots.parse().unwrap());
     let writer = Arc::new(Writer::open(ChannelName::new(channel).unwrap(), options).unwrap());
-    let set_caps = |size: usize| writer.set_caps(Caps::fixed_size(format!("{size}"), size));
+    let set_caps = |size: usize| writer.set_caps(Caps::fixed_size(format!("frames,size={size}"), size));
     set_caps(size).unwrap();
     let (shortages, reported) = std::sync::mpsc::channel();
     let service = ServiceThread::spawn(Arc::clone(&writer), SECOND / 4, move |_, report| {
