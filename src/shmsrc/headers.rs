@@ -14,8 +14,8 @@ const OGG_FLAC_MARK_SIZE: usize = 9;
 /// The headers of the current caps.
 ///
 /// A reader that joins late would miss the headers at the beginning of the stream, so it gets those in the caps
-/// instead. A reader that joins at the beginning gets only those in the caps too, because many demuxers do not accept
-/// headers twice.
+/// instead. A reader that joins at the beginning gets the headers of the stream itself, and none of them twice, because
+/// many demuxers do not accept headers twice.
 #[derive(Default)]
 pub(super) struct StreamHeaders {
     /// The headers, one after another.
@@ -28,11 +28,28 @@ pub(super) struct StreamHeaders {
     held: Option<gst::Buffer>,
     /// Whether all frames since the headers have repeated them.
     is_at_start: bool,
+    /// Whether the frame that comes next takes the place of a header that was due.
+    takes_place: bool,
+    /// The newest frames, one after another, as long as all of them are headers.
+    passed: Vec<u8>,
 }
 
+/// The most bytes of headers that are remembered before their caps come.
+const MAX_PASSED_SIZE: usize = 64 * 1024;
+
 impl StreamHeaders {
-    /// The headers of a stream with these caps. None of them has been passed on.
-    pub(super) fn of_caps(caps: &gst::CapsRef) -> Self {
+    /// The headers of a stream with these caps. Some muxers send their headers before they set the caps; these headers
+    /// are not due again. `former` are the headers of the former caps.
+    pub(super) fn of_caps(caps: &gst::CapsRef, former: &Self) -> Self {
+        let mut headers = Self::in_caps(caps);
+        if !headers.bytes.is_empty() && former.passed.ends_with(&headers.bytes) {
+            headers.due.clear();
+        }
+        headers
+    }
+
+    /// The headers in these caps.
+    fn in_caps(caps: &gst::CapsRef) -> Self {
         let mut headers = Self {
             is_at_start: true,
             ..Self::default()
@@ -74,6 +91,11 @@ impl StreamHeaders {
             return false;
         }
         let is_header = frame.flags().contains(gst::BufferFlags::HEADER);
+        if self.is_at_start && self.is_due(frame) {
+            self.due.pop_front();
+            self.takes_place = true;
+            return false;
+        }
         let repeats = frame.map_readable().is_ok_and(|frame| {
             if frame.is_empty() || frame.len() > self.bytes.len() {
                 return false;
@@ -84,6 +106,26 @@ impl StreamHeaders {
         });
         self.is_at_start &= repeats;
         repeats
+    }
+
+    /// Whether `frame` is the header that is due next.
+    fn is_due(&self, frame: &gst::BufferRef) -> bool {
+        let Some(Ok(due)) = self.due.front().map(|due| due.map_readable()) else {
+            return false;
+        };
+        frame
+            .map_readable()
+            .is_ok_and(|frame| frame.as_slice() == due.as_slice())
+    }
+
+    /// Records a frame that is passed on.
+    fn note_passed(&mut self, frame: &gst::BufferRef) {
+        let is_header = frame.flags().contains(gst::BufferFlags::HEADER);
+        if !is_header || self.passed.len() + frame.size() > MAX_PASSED_SIZE {
+            self.passed.clear();
+        } else if let Ok(frame) = frame.map_readable() {
+            self.passed.extend_from_slice(&frame);
+        }
     }
 
     /// The headers one by one.
@@ -98,6 +140,10 @@ impl StreamHeaders {
 
     /// The buffer to pass on first, if `frame` is the next frame: a header if one is due, otherwise `frame` itself.
     pub(super) fn precede(&mut self, mut frame: gst::Buffer) -> gst::Buffer {
+        self.note_passed(&frame);
+        if std::mem::take(&mut self.takes_place) {
+            return frame;
+        }
         let Some(mut first) = self.due.pop_front() else {
             return frame;
         };

@@ -347,7 +347,7 @@ impl Stream {
             return Ok(());
         }
         self.timing.reset_format();
-        self.headers = StreamHeaders::of_caps(&caps);
+        self.headers = StreamHeaders::of_caps(&caps, &self.headers);
         lock(&context.shared.status).frame_duration = self.format.info.as_ref().and_then(frame_duration);
         *lock(&context.shared.caps) = Some(caps);
         negotiate(context)

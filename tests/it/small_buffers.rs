@@ -176,7 +176,7 @@ fn live_mpeg_ts_arrives_byte_for_byte() {
         "video/x-raw,width=320,height=240,framerate=30/1 ! x264enc tune=zerolatency key-int-max=15 bitrate=2000 ! mpegtsmux",
         // Each frame is a burst of more than a thousand packets.
         "video/x-raw,width=640,height=480,framerate=10/1 ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 \
-         qp-max=12 ! mpegtsmux alignment=7",
+         qp-max=12 ! mpegtsmux",
     ] {
         let channel = Channel::new();
         let [sent, received] = ["sent", "received"].map(|name| TemporaryFile::new(&channel, name));

@@ -64,6 +64,39 @@ fn headers_come_once_at_the_beginning() {
     }
 }
 
+/// A reader at the beginning of the stream gets the headers of the stream itself, with all their flags.
+#[test]
+fn headers_of_the_stream_keep_their_flags() {
+    let channel = Channel::new();
+    let reader = SourceRecorder::of(&channel);
+    let writer = SinkHarness::lossless(&channel);
+    writer.set_caps(CAPS);
+    push(&writer, &[1, 2], HEADER | gst::BufferFlags::MARKER);
+    push(&writer, &[3, 4, 5], HEADER | gst::BufferFlags::DELTA_UNIT);
+    push(&writer, &[6, 7], NO_FLAGS);
+    assert_bytes(&reader, &[&[1, 2], &[3, 4, 5], &[6, 7]]);
+    let frames = reader.frames();
+    assert!(frames[0].flags.contains(HEADER | gst::BufferFlags::MARKER));
+    assert!(frames[1].flags.contains(HEADER | gst::BufferFlags::DELTA_UNIT));
+}
+
+/// Some muxers send their headers first, and set caps with these headers afterwards.
+#[test]
+fn headers_before_their_caps_do_not_come_again() {
+    let channel = Channel::new();
+    let reader = SourceRecorder::of(&channel);
+    let writer = SinkHarness::lossless(&channel);
+    writer.set_caps("application/x-test");
+    push(&writer, &[1, 2], HEADER);
+    push(&writer, &[3, 4, 5], HEADER);
+    writer.set_caps(CAPS);
+    push(&writer, &[6, 7], NO_FLAGS);
+    assert_bytes(&reader, &[&[1, 2], &[3, 4, 5], &[6, 7]]);
+    // A reader that joins now gets the headers in the caps.
+    let late = SourceRecorder::of(&channel);
+    assert_bytes(&late, &[&[1, 2], &[3, 4, 5], &[6, 7]]);
+}
+
 #[test]
 fn headers_without_flag_are_not_repeated_at_the_beginning() {
     let channel = Channel::new();
