@@ -96,13 +96,10 @@ impl StreamHeaders {
             self.takes_place = true;
             return false;
         }
-        let repeats = frame.map_readable().is_ok_and(|frame| {
-            if frame.is_empty() || frame.len() > self.bytes.len() {
-                return false;
-            }
+        let repeats = bytes_of(frame, self.bytes.len()).is_some_and(|frame| {
             // A muxer may send one header in several buffers. Some muxers do not flag the headers of a new stream.
-            is_header && self.bytes.windows(frame.len()).any(|part| part == frame.as_slice())
-                || self.is_at_start && self.each().any(|header| header == frame.as_slice())
+            is_header && self.bytes.windows(frame.len()).any(|part| part == frame)
+                || self.is_at_start && self.each().any(|header| header == frame)
         });
         self.is_at_start &= repeats;
         repeats
@@ -113,18 +110,16 @@ impl StreamHeaders {
         let Some(Ok(due)) = self.due.front().map(|due| due.map_readable()) else {
             return false;
         };
-        frame
-            .map_readable()
-            .is_ok_and(|frame| frame.as_slice() == due.as_slice())
+        bytes_of(frame, due.len()).is_some_and(|frame| frame == due.as_slice())
     }
 
     /// Records a frame that is passed on.
     fn note_passed(&mut self, frame: &gst::BufferRef) {
         let is_header = frame.flags().contains(gst::BufferFlags::HEADER);
-        if !is_header || self.passed.len() + frame.size() > MAX_PASSED_SIZE {
-            self.passed.clear();
-        } else if let Ok(frame) = frame.map_readable() {
-            self.passed.extend_from_slice(&frame);
+        let room = MAX_PASSED_SIZE - self.passed.len();
+        match is_header.then(|| bytes_of(frame, room)).flatten() {
+            Some(bytes) => self.passed.extend(bytes),
+            None => self.passed.clear(),
         }
     }
 
@@ -166,4 +161,13 @@ impl StreamHeaders {
     pub(super) fn drop_frame(&mut self) {
         self.held = None;
     }
+}
+
+/// A copy of the bytes of a frame; `None` if the frame is empty or has more than `max_size` bytes.
+///
+/// The buffer is not mapped, because GStreamer then merges its memories.
+fn bytes_of(frame: &gst::BufferRef, max_size: usize) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; Some(frame.size()).filter(|size| (1..=max_size).contains(size))?];
+    frame.copy_to_slice(0, &mut bytes).ok()?;
+    Some(bytes)
 }

@@ -80,6 +80,26 @@ fn headers_of_the_stream_keep_their_flags() {
     assert!(frames[1].flags.contains(HEADER | gst::BufferFlags::DELTA_UNIT));
 }
 
+/// The source compares frames with the headers. Frames of several memories keep them all the same.
+#[test]
+fn memories_of_frames_beside_headers_stay_apart() {
+    let channel = Channel::new();
+    let reader = SourceRecorder::of(&channel);
+    let writer = SinkHarness::lossless(&channel);
+    writer.set_caps(CAPS);
+    for flags in [HEADER, NO_FLAGS] {
+        let mut buffer = gst::Buffer::new();
+        for bytes in [&[6][..], &[7, 8]] {
+            buffer.get_mut().unwrap().append_memory(gst::Memory::from_slice(bytes));
+        }
+        buffer.get_mut().unwrap().set_flags(flags);
+        writer.push(&buffer);
+    }
+    assert_bytes(&reader, &[&[1, 2], &[3, 4, 5], &[6, 7, 8], &[6, 7, 8]]);
+    let frames = reader.frames();
+    assert_eq!((&frames[2].memories, &frames[3].memories), (&vec![1, 2], &vec![1, 2]));
+}
+
 /// Some muxers send their headers first, and set caps with these headers afterwards.
 #[test]
 fn headers_before_their_caps_do_not_come_again() {
