@@ -50,7 +50,7 @@ fn write_bursts(channel: &str, count: u64, size: usize) {
         for number in 1..=count {
             writer.push(&buffer(burst * count + number, size, gst::BufferFlags::DELTA_UNIT));
         }
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(100));
     }
     say(writer.pipeline.stat("rsshmsink", "missed-by-readers"));
     listen();

@@ -128,7 +128,7 @@ fn bursts_of_small_frames_arrive_whole() {
                 value += 1;
                 publish_small(&writer, value, size, !value.is_multiple_of(1000));
             }
-            std::thread::sleep(Duration::from_millis(700));
+            std::thread::sleep(Duration::from_millis(300));
         }
         publish_small(&writer, value + 1, 1, true);
         for reader in &mut readers {
