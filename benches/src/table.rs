@@ -53,10 +53,10 @@ const BURSTS: &Columns = &[
     ("CPU µs per buffer\nwriter", |f| with_spread(f, bursts::WRITER)),
     ("\nover fakesink", |f| with_spread(f, bursts::WRITER_OVER)),
     ("\nreader", |f| with_spread(f, bursts::READER)),
-    ("CPU to shm, writer\nover fakesink", |f| {
+    ("CPU over fakesink, to shm\nwriter", |f| {
         with_spread(f, bursts::WRITER_OVER_TO_SHM)
     }),
-    ("\nand one reader", |f| with_spread(f, bursts::BOTH_TO_SHM)),
+    ("\nwriter and one reader", |f| with_spread(f, bursts::BOTH_TO_SHM)),
     ("ms for\na burst", |f| with_spread(f, bursts::BURST_TIME)),
     ("switches\nwriter/reader", |f| {
         both(f, bursts::WRITER_SWITCHES, bursts::READER_SWITCHES)

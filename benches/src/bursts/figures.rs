@@ -176,7 +176,11 @@ fn round_figures(
         (BOTH_OVER, both_over(run)),
         (WRITER_OVER_TO_SHM, to_shm(&writer_over)),
         (BOTH_TO_SHM, to_shm(&both_over)),
-        (BURST_TIME, quantile(&sorted(run.burst_ms.iter().copied()), 0.5)),
+        // The producer makes pauses within a burst for shmsink, so its time says nothing.
+        (
+            BURST_TIME,
+            quantile(&sorted(run.burst_ms.iter().copied()), 0.5).filter(|_| measurement.transport != Transport::Shm),
+        ),
         (READER_SWITCHES, Some(reader.context_switches)),
     ]);
     figures

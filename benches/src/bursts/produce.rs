@@ -22,6 +22,13 @@ use crate::{
 /// The period of the buffers before and after the bursts.
 const IDLE_PERIOD: Duration = Duration::from_millis(20);
 
+/// shmsink gets this many buffers of a burst at a time, with [`SHM_PAUSE`] between them.
+///
+/// If a reader is about 270 buffers behind, shmsink waits for room in the reader's socket. Meanwhile it takes nothing from
+/// the reader, so soon the reader waits for shmsink too, and neither of them ever continues.
+const SHM_GROUP: usize = 64;
+const SHM_PAUSE: Duration = Duration::from_millis(3);
+
 /// Room for the buffers that a slow reader of shmsink has not taken yet. It is shmsink's default.
 const SHM_SIZE: usize = 32 << 20;
 
@@ -121,22 +128,14 @@ impl Producer<'_> {
     }
 
     fn push_bursts(&self) -> Result<WriterReport, String> {
-        let BurstCase {
-            buffers, bursts, push, ..
-        } = self.job.case;
+        let BurstCase { buffers, bursts, .. } = self.job.case;
         let mut usage = Usage::default();
         let mut starts_ns = Vec::new();
         for burst in 0..bursts {
             let prepared = self.burst(FIRST_SEQ + burst * buffers)?;
             let before = Usage::now();
             starts_ns.push(now_ns());
-            match push {
-                Push::Single => prepared
-                    .into_iter()
-                    .try_for_each(|buffer| self.pad.push(buffer).map(|_| ())),
-                Push::List => self.pad.push_list(prepared.into_iter().collect()).map(|_| ()),
-            }
-            .map_err(failed)?;
+            self.push_burst(prepared)?;
             // The pause is measured too, because the sink's other threads may still work for the burst.
             std::thread::sleep(Duration::from_millis(self.job.case.pause_ms));
             usage = usage.plus(Usage::now().since(before));
@@ -146,6 +145,29 @@ impl Producer<'_> {
             starts_ns,
             counts: counts(&self.pipeline),
         })
+    }
+
+    fn push_burst(&self, mut buffers: Vec<gst::Buffer>) -> Result<(), String> {
+        if self.job.transport != Transport::Shm {
+            return self.push_at_once(buffers);
+        }
+        while !buffers.is_empty() {
+            let later = buffers.split_off(SHM_GROUP.min(buffers.len()));
+            self.push_at_once(buffers)?;
+            std::thread::sleep(SHM_PAUSE);
+            buffers = later;
+        }
+        Ok(())
+    }
+
+    fn push_at_once(&self, buffers: Vec<gst::Buffer>) -> Result<(), String> {
+        match self.job.case.push {
+            Push::Single => buffers
+                .into_iter()
+                .try_for_each(|buffer| self.pad.push(buffer).map(|_| ())),
+            Push::List => self.pad.push_list(buffers.into_iter().collect()).map(|_| ()),
+        }
+        .map_err(failed)
     }
 
     /// The buffers of a burst, which begins with the buffer `first`. If the job says so, the middle one is wrong.
