@@ -42,14 +42,14 @@ const COUNTED: [(&str, &str, &str, u64); 8] = [
     ),
     ("reader, a frame", IN_PLACE, "*push_src::push_src_create*", 5091),
     ("both, a buffer is freed", IN_PLACE, "*memory_wrapped::free*", 385),
-    ("writer, a small buffer", SMALL, "*base_sink::base_sink_render*", 99999),
+    ("writer, a small buffer", SMALL, "*base_sink::base_sink_render*", 2923),
     (
         "writer, a small one of a list",
         LISTS,
         "*base_sink::base_sink_render_list*",
-        99999,
+        2383,
     ),
-    ("reader, a small buffer", SMALL, "*push_src::push_src_create*", 99999),
+    ("reader, a small buffer", SMALL, "*push_src::push_src_create*", 4633),
 ];
 
 /// The environment variable that makes this test the counted program. Its value is the kind of memory of the frames.

@@ -214,6 +214,19 @@ impl RsShmSink {
 
 /// Methods for the frames and events that go through the channel.
 impl RsShmSink {
+    /// Publishes one buffer. `metadata` is memory for its encoded metas.
+    fn render_buffer(
+        &self,
+        writer: &Writer,
+        buffer: &gst::Buffer,
+        info: Option<&VideoInfo>,
+        metadata: &mut Vec<u8>,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let left_out = metas::encode(buffer, info, metadata);
+        self.count_left_out(&self.counters.metas_left_out, left_out);
+        self.publish_buffer(writer, buffer, metadata, info)
+    }
+
     /// Waits until `buffer` can be published, and publishes it. `metadata` has the encoded metas of the buffer.
     fn publish_buffer(
         &self,
@@ -223,10 +236,12 @@ impl RsShmSink {
         info: Option<&VideoInfo>,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let mut wait_began = None;
+        let mut is_discont = false;
         loop {
             let outcome = if self.wait_for_connection(writer, buffer, info, &mut wait_began)? {
                 let delay_ns = self.pacing.delay_ns();
                 let descriptor = lock(&self.stream).describe(self.obj().upcast_ref(), buffer, delay_ns);
+                is_discont = descriptor.flags & gst::BufferFlags::DISCONT.bits() != 0;
                 let frame = Frame {
                     buffer,
                     descriptor,
@@ -239,7 +254,9 @@ impl RsShmSink {
             };
             match outcome {
                 Outcome::Published => {
-                    lock(&self.stream).set_discont(false);
+                    if is_discont {
+                        lock(&self.stream).set_discont(false);
+                    }
                     return Ok(gst::FlowSuccess::Ok);
                 }
                 Outcome::Dropped => {
@@ -250,6 +267,7 @@ impl RsShmSink {
                 // error.
                 Outcome::Interrupted => {
                     writer.notify_batch();
+                    lock(&self.stream).end_list();
                     self.obj().wait_preroll()?
                 }
             };
@@ -576,9 +594,7 @@ impl BaseSinkImpl for RsShmSink {
     fn render(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let writer = self.writer().ok_or(gst::FlowError::Flushing)?;
         let (info, mut metadata) = lock(&self.stream).begin_frame();
-        let left_out = metas::encode(buffer, info.as_deref(), &mut metadata);
-        self.count_left_out(&self.counters.metas_left_out, left_out);
-        let rendered = self.publish_buffer(&writer, buffer, &metadata, info.as_deref());
+        let rendered = self.render_buffer(&writer, buffer, info.as_deref(), &mut metadata);
         lock(&self.stream).put_back(metadata);
         rendered
     }
@@ -587,10 +603,19 @@ impl BaseSinkImpl for RsShmSink {
     fn render_list(&self, list: &gst::BufferList) -> Result<gst::FlowSuccess, gst::FlowError> {
         let writer = self.writer().ok_or(gst::FlowError::Flushing)?;
         let _batch = writer.batch();
-        for buffer in list.iter_owned() {
-            self.render(&buffer)?;
-        }
-        Ok(gst::FlowSuccess::Ok)
+        let (info, mut metadata) = {
+            let mut stream = lock(&self.stream);
+            stream.begin_list(self.obj().upcast_ref());
+            stream.begin_frame()
+        };
+        let rendered = list.iter_owned().try_for_each(|buffer| {
+            self.render_buffer(&writer, &buffer, info.as_deref(), &mut metadata)
+                .map(|_| ())
+        });
+        let mut stream = lock(&self.stream);
+        stream.end_list();
+        stream.put_back(metadata);
+        rendered.map(|()| gst::FlowSuccess::Ok)
     }
 }
 
