@@ -127,7 +127,7 @@ test-python: ## run the tests of the Python package
 	"$(PYTHON)" -m pytest -r s --timeout 120
 
 .PHONY: bench
-bench: build ## compare with other transports, 5 minutes: make bench BENCH='--help'
+bench: build ## compare with other transports, 6 minutes: make bench BENCH='--help'
 	@$(call install_missing,$(RUN_PACKAGES) gstreamer1.0-plugins-bad)
 	$(CARGO) build --release --locked --package rsshm-bench
 	# GStreamer rewrites the user's registry if the plugin path differs, so use a separate registry.

@@ -21,7 +21,7 @@ const MAX_GROWTH: u64 = 20;
 
 /// The counted functions. Each entry has a name, the kind of memory of the frames, a valgrind pattern of the function,
 /// and the recorded number of instructions. The functions that the counted function calls are counted too.
-const COUNTED: [(&str, &str, &str, u64); 5] = [
+const COUNTED: [(&str, &str, &str, u64); 8] = [
     (
         "writer, a buffer of the pool",
         IN_PLACE,
@@ -42,12 +42,26 @@ const COUNTED: [(&str, &str, &str, u64); 5] = [
     ),
     ("reader, a frame", IN_PLACE, "*push_src::push_src_create*", 5091),
     ("both, a buffer is freed", IN_PLACE, "*memory_wrapped::free*", 385),
+    ("writer, a small buffer", SMALL, "*base_sink::base_sink_render*", 2923),
+    (
+        "writer, a small one of a list",
+        LISTS,
+        "*base_sink::base_sink_render_list*",
+        2383,
+    ),
+    ("reader, a small buffer", SMALL, "*push_src::push_src_create*", 4633),
 ];
 
 /// The environment variable that makes this test the counted program. Its value is the kind of memory of the frames.
 const MEMORY: &str = "RSSHM_COUNTED";
 const IN_PLACE: &str = "in place";
 const FOREIGN: &str = "foreign";
+/// Buffers of an MPEG transport stream, of one packet each.
+const SMALL: &str = "small";
+const LISTS: &str = "small in lists";
+const SMALL_SIZE: usize = 188;
+/// How many small buffers are in a list.
+const LIST_LENGTH: u64 = 10;
 
 /// Runs a writer and a reader in this process. For each frame, the writer runs first, and then the reader.
 fn pair(memory: &str) {
@@ -57,13 +71,19 @@ fn pair(memory: &str) {
         .fps(gst::Fraction::new(60, 1))
         .build()
         .unwrap();
-    let caps = info.to_caps().unwrap();
+    let caps = match memory {
+        SMALL | LISTS => gst::Caps::builder("video/mpegts")
+            .field("systemstream", true)
+            .field("packetsize", SMALL_SIZE as i32)
+            .build(),
+        _ => info.to_caps().unwrap(),
+    };
     let element = |factory| {
         let element = gst::ElementFactory::make(factory).property("channel", channel.as_str());
         element.build().unwrap()
     };
     let sink = element("rsshmsink");
-    sink.set_property("lossless", true);
+    sink.set_property("lossless", ![SMALL, LISTS].contains(&memory));
     let mut writer = Harness::with_element(&sink, Some("sink"), None);
     let mut reader = Harness::with_element(&element("rsshmsrc"), None, Some("src"));
     for harness in [&mut writer, &mut reader] {
@@ -71,6 +91,9 @@ fn pair(memory: &str) {
         harness.play();
     }
     writer.set_src_caps(caps.clone());
+    if [SMALL, LISTS].contains(&memory) {
+        return push_small(memory, &mut writer, &mut reader);
+    }
     let mut allocation = gst::query::Allocation::new(Some(&caps), true);
     assert!(sink.static_pad("sink").unwrap().query(&mut allocation));
     let pool = allocation.allocation_pools().next().unwrap().0.unwrap();
@@ -93,6 +116,34 @@ fn pair(memory: &str) {
         "copied-foreign"
     };
     assert_eq!(stats.get::<u64>(field).unwrap(), FRAMES);
+}
+
+/// Lets the writer and the reader pass on small buffers.
+fn push_small(memory: &str, writer: &mut Harness, reader: &mut Harness) {
+    let small = |number: u64| {
+        let mut buffer = gst::Buffer::with_size(SMALL_SIZE).unwrap();
+        let target = buffer.make_mut();
+        target.set_offset(number);
+        target.set_pts(gst::ClockTime::from_useconds(number));
+        buffer
+    };
+    // The reader begins with the newest buffer.
+    writer.push(small(FRAMES)).unwrap();
+    assert_eq!(reader.pull().unwrap().offset(), FRAMES);
+    for first in (0..FRAMES).step_by(LIST_LENGTH as usize) {
+        let numbers = first..first + LIST_LENGTH;
+        if memory == LISTS {
+            let list: gst::BufferList = numbers.clone().map(small).collect();
+            writer.srcpad().unwrap().push_list(list).unwrap();
+        } else {
+            numbers.clone().for_each(|number| {
+                writer.push(small(number)).unwrap();
+            });
+        }
+        for number in numbers {
+            assert_eq!(reader.pull().unwrap().offset(), number);
+        }
+    }
 }
 
 /// Counts the instructions of `function` per frame.

@@ -3,6 +3,7 @@
 //! Checks the frames that a consumer receives, and collects their latencies.
 
 use crate::{
+    consume::Progress,
     frame::Mark,
     job::Job,
     pace::Usage,
@@ -22,15 +23,6 @@ pub struct FrameChecker {
     latencies_ns: Vec<u64>,
 }
 
-/// The progress of a consumer after a frame.
-pub enum Progress {
-    /// This was the first frame.
-    First,
-    Continue,
-    /// All frames that count have been sent.
-    Complete(ConsumerReport),
-}
-
 impl FrameChecker {
     pub fn new(job: &Job) -> Self {
         Self {
@@ -46,7 +38,7 @@ impl FrameChecker {
     }
 
     /// Checks and counts a frame that arrived at `now_ns`.
-    pub fn receive(&mut self, mark: Mark, now_ns: u64) -> Result<Progress, String> {
+    pub fn receive(&mut self, mark: Mark, now_ns: u64) -> Result<Progress<ConsumerReport>, String> {
         let is_first = self.previous.is_none();
         self.check_order(mark)?;
         if is_first {
@@ -124,7 +116,7 @@ mod tests {
 
     /// Receives a frame that was sent at the time 0. The frames 12 to 14 count. The marks of the frames before seq 10
     /// say that this range is not known yet.
-    fn receive(checker: &mut FrameChecker, seq: u64) -> Result<Progress, String> {
+    fn receive(checker: &mut FrameChecker, seq: u64) -> Result<Progress<ConsumerReport>, String> {
         let first = if seq < 10 { SEQ_UNKNOWN } else { 10 + WARM };
         let mark = Mark {
             seq,

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{cleanup, ipc, job::Job};
+use crate::{cleanup, ipc, job::RunJob};
 
 /// The number of lines of a process's error output that an error quotes.
 const QUOTED_LINES: usize = 10;
@@ -33,14 +33,14 @@ pub struct ChildProcess {
 }
 
 impl ChildProcess {
-    /// Starts this program in a new process, with the hidden command `command`. The lines that the process prints go to
-    /// `output`, together with `index`.
-    pub fn start(command: &str, index: usize, job: &Job, output: Sender<OutputLine>) -> Result<Self, String> {
-        let name = match command {
-            "consume" => format!("{} consumer {index}", job.transport),
-            _ => format!("{} producer", job.transport),
+    /// Starts this program in a new process: as the producer if `index` is 0, and as a consumer otherwise. The lines that
+    /// the process prints go to `output`, together with `index`.
+    pub fn start<J: RunJob>(index: usize, job: &J, output: Sender<OutputLine>) -> Result<Self, String> {
+        let (command, name) = match index {
+            0 => (J::PRODUCE, format!("{} producer", job.transport())),
+            _ => (J::CONSUME, format!("{} consumer {index}", job.transport())),
         };
-        let stderr_path = Path::new(&job.endpoint.dir).join(format!("errors-{index}"));
+        let stderr_path = Path::new(&job.endpoint().dir).join(format!("errors-{index}"));
         let json = serde_json::to_string(job).map_err(|error| error.to_string())?;
         let start = || {
             Command::new("/proc/self/exe")

@@ -1,24 +1,61 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A consumer that is a GStreamer pipeline. It checks every frame and measures the frame's latency.
+//! A consumer that is a GStreamer pipeline. It checks every buffer and measures when the buffer arrives.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gst::prelude::*;
 
 use crate::{
-    check::{FrameChecker, Progress},
+    check::FrameChecker,
     frame, ipc,
     job::{Job, Sabotage},
     pace::now_ns,
     pipeline::{counts, wait_for_end},
+    results::{ConsumerReport, Counts},
 };
+
+/// The progress of a consumer after a buffer. `R` is its report.
+pub enum Progress<R> {
+    /// This was the first buffer.
+    First,
+    Continue,
+    /// All buffers that count have been sent.
+    Complete(R),
+}
+
+/// The report of a consumer.
+pub trait ConsumerResult: serde::Serialize {
+    /// Adds the counts of the transport's source.
+    fn set_counts(&mut self, counts: Counts);
+}
+
+impl ConsumerResult for ConsumerReport {
+    fn set_counts(&mut self, counts: Counts) {
+        self.counts = counts;
+    }
+}
 
 /// The reason why the consumer failed.
 type FailureReason = Arc<Mutex<Option<String>>>;
 
 pub fn run(job: &Job) -> Result<(), String> {
-    let source = job.transport.source(&job.endpoint, &job.caps());
+    let mut checker = FrameChecker::new(job);
+    let size = job.case.size.bytes();
+    receive_all(
+        &job.transport.source(&job.endpoint, &job.caps()),
+        job.sabotage == Some(Sabotage::Hang),
+        move |bytes, now_ns| checker.receive(frame::read_mark(bytes, size)?, now_ns),
+    )
+}
+
+/// Runs a pipeline that begins with the elements `source`, until the parent process requests the end. `check` gets the
+/// bytes of each buffer and the time of its arrival. If `hangs` is set, the consumer does not send its report.
+pub fn receive_all<R: ConsumerResult + 'static>(
+    source: &str,
+    hangs: bool,
+    check: impl FnMut(&[u8], u64) -> Result<Progress<R>, String> + Send + 'static,
+) -> Result<(), String> {
     let description = format!("{source} ! fakesink name=end sync=false async=false enable-last-sample=false");
     let pipeline = gst::parse::launch(&description)
         .map_err(|error| error.to_string())?
@@ -36,7 +73,10 @@ pub fn run(job: &Job) -> Result<(), String> {
         .by_name("end")
         .and_then(|end| end.static_pad("sink"))
         .ok_or("the fakesink has no pad")?;
-    pad.add_probe(gst::PadProbeType::BUFFER, probe(job, &pipeline, &bus, &failure));
+    pad.add_probe(
+        gst::PadProbeType::BUFFER,
+        probe(hangs, check, &pipeline, &bus, &failure),
+    );
     let started = pipeline.set_state(gst::State::Playing);
     let outcome = wait_for_end(&bus, started.is_ok());
     let _ = pipeline.set_state(gst::State::Null);
@@ -46,40 +86,40 @@ pub fn run(job: &Job) -> Result<(), String> {
     }
 }
 
-/// The pad probe that checks each frame.
-fn probe(
-    job: &Job,
+/// The pad probe that checks each buffer.
+fn probe<R: ConsumerResult, F: FnMut(&[u8], u64) -> Result<Progress<R>, String> + Send + 'static>(
+    hangs: bool,
+    check: F,
     pipeline: &gst::Pipeline,
     bus: &gst::Bus,
     failure: &FailureReason,
-) -> impl Fn(&gst::Pad, &mut gst::PadProbeInfo) -> gst::PadProbeReturn + use<> {
-    let checker = Mutex::new(Some(FrameChecker::new(job)));
-    let (size, hangs) = (job.case.size.bytes(), job.sabotage == Some(Sabotage::Hang));
+) -> impl Fn(&gst::Pad, &mut gst::PadProbeInfo) -> gst::PadProbeReturn + Send + Sync + use<R, F> {
+    // `None` after the report and after a failure.
+    let check = Mutex::new(Some(check));
     let (pipeline, bus, failure) = (pipeline.downgrade(), bus.clone(), Arc::clone(failure));
     move |_, info| {
         let now_ns = now_ns();
-        let mut checker = checker.lock().unwrap_or_else(PoisonError::into_inner);
-        let (Some(buffer), Some(current)) = (info.buffer(), checker.as_mut()) else {
+        let mut check = check.lock().unwrap_or_else(PoisonError::into_inner);
+        let (Some(buffer), Some(current)) = (info.buffer(), check.as_mut()) else {
             return gst::PadProbeReturn::Ok;
         };
         let progress = buffer
             .map_readable()
-            .map_err(|_| "a frame is not readable".to_owned())
-            .and_then(|map| frame::read_mark(&map, size))
-            .and_then(|mark| current.receive(mark, now_ns));
+            .map_err(|_| "a buffer is not readable".to_owned())
+            .and_then(|map| current(&map, now_ns));
         match progress {
             Ok(Progress::First) => ipc::send(ipc::FIRST),
             Ok(Progress::Continue) => {}
             Ok(Progress::Complete(_)) if hangs => {}
             Ok(Progress::Complete(mut report)) => {
-                *checker = None;
-                report.counts = pipeline.upgrade().as_ref().map(counts).unwrap_or_default();
+                *check = None;
+                report.set_counts(pipeline.upgrade().as_ref().map(counts).unwrap_or_default());
                 if let Err(error) = ipc::send_result(&report) {
                     fail(&bus, &failure, error);
                 }
             }
             Err(error) => {
-                *checker = None;
+                *check = None;
                 fail(&bus, &failure, error);
             }
         }

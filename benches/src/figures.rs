@@ -243,6 +243,7 @@ mod tests {
             failures: Vec::new(),
             repeated: Vec::new(),
             results: Vec::new(),
+            bursts: Vec::new(),
         };
         for (transport, case, run) in runs {
             report.add(transport, case, run);

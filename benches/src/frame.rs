@@ -33,7 +33,7 @@ fn word_offsets(size: usize) -> impl Iterator<Item = usize> {
 }
 
 /// The word that the frame `seq` has at `offset`.
-fn word_of(seq: u64, offset: usize) -> u64 {
+pub fn word_of(seq: u64, offset: usize) -> u64 {
     (seq + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (offset as u64).wrapping_mul(0xc2b2_ae3d_27d4_eb4f)
 }
 

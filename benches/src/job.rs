@@ -2,6 +2,8 @@
 
 //! The job of a producer or consumer process. The program's hidden commands take it as one JSON argument.
 
+use std::time::Duration;
+
 use nix::{
     sys::{prctl::set_pdeathsig, signal::Signal},
     unistd::getppid,
@@ -26,7 +28,26 @@ pub enum Sabotage {
     Hang,
 }
 
-/// The job of one process.
+/// A job of the producer and the consumers of one run.
+pub trait RunJob: Serialize {
+    /// The hidden commands that execute the job.
+    const PRODUCE: &str;
+    const CONSUME: &str;
+
+    fn transport(&self) -> Transport;
+
+    fn readers(&self) -> u32;
+
+    fn endpoint(&self) -> &Endpoint;
+
+    /// Stores the port that the producer has chosen.
+    fn set_port(&mut self, port: u16);
+
+    /// How long the producer takes at least. It is 0 if it works as fast as it can.
+    fn duration(&self) -> Duration;
+}
+
+/// The job of one process, with frames of raw video.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
     pub transport: Transport,
@@ -56,20 +77,55 @@ impl Job {
     }
 }
 
+impl RunJob for Job {
+    const PRODUCE: &str = "produce";
+    const CONSUME: &str = "consume";
+
+    fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    fn readers(&self) -> u32 {
+        self.case.readers
+    }
+
+    fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    fn set_port(&mut self, port: u16) {
+        self.endpoint.port = port;
+    }
+
+    fn duration(&self) -> Duration {
+        Duration::from_secs(
+            (self.frames + self.warm)
+                .checked_div(self.case.rate.into())
+                .unwrap_or(0),
+        )
+    }
+}
+
 type Body = fn(&Job) -> Result<(), String>;
 
 /// Executes a job. `with_gstreamer` executes it if its transport needs GStreamer; otherwise `bare` does.
 pub fn execute(json: &str, with_gstreamer: Body, bare: Body) -> Result<(), String> {
     let job: Job = serde_json::from_str(json).map_err(|error| error.to_string())?;
-    // The kernel kills this process if its parent, the benchmark, is killed.
-    set_pdeathsig(Signal::SIGKILL).map_err(|error| error.to_string())?;
-    if getppid().as_raw() != job.parent {
-        return Err("the benchmark has ended".into());
-    }
+    end_with_parent(job.parent)?;
     if job.transport.is_bare() {
         bare(&job)
     } else {
         gst::init().map_err(|error| error.to_string())?;
         with_gstreamer(&job)
+    }
+}
+
+/// Makes the kernel kill this process if its parent, the benchmark, is killed.
+pub fn end_with_parent(parent: i32) -> Result<(), String> {
+    set_pdeathsig(Signal::SIGKILL).map_err(|error| error.to_string())?;
+    if getppid().as_raw() == parent {
+        Ok(())
+    } else {
+        Err("the benchmark has ended".into())
     }
 }

@@ -12,7 +12,8 @@ use std::{
 };
 
 use crate::{
-    check::{FrameChecker, Progress},
+    check::FrameChecker,
+    consume::Progress,
     frame::{self, Mark},
     ipc,
     job::Job,

@@ -7,6 +7,7 @@
 //! once for each consumer. It lets these processes warm up, and combines their reports. README.md describes the
 //! measurements.
 
+mod bursts;
 mod case;
 mod check;
 mod child;
@@ -44,6 +45,8 @@ fn main() -> ExitCode {
     let outcome = match &options.command {
         Some(BenchCommand::Produce { job }) => job::execute(job, produce::run, limits::produce),
         Some(BenchCommand::Consume { job }) => job::execute(job, consume::run, limits::consume),
+        Some(BenchCommand::ProduceBursts { job }) => bursts::execute(job, bursts::produce::run),
+        Some(BenchCommand::ConsumeBursts { job }) => bursts::execute(job, bursts::consume::run),
         Some(BenchCommand::Plot { file, out }) => {
             report::Report::load(file).and_then(|report| plots::draw(&report, out))
         }

@@ -12,6 +12,15 @@ use crate::{
     transport::Transport,
 };
 
+/// A part of the benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// Frames of raw video
+    Frames,
+    /// Bursts of small buffers
+    Bursts,
+}
+
 #[derive(Parser)]
 #[command(about, version, args_conflicts_with_subcommands = true)]
 pub struct Options {
@@ -21,8 +30,8 @@ pub struct Options {
     pub bench: BenchOptions,
 }
 
-/// The options of a benchmark. If none of --sizes, --modes, --rates and --readers is given, the usual cases run for
-/// about five minutes.
+/// The options of a benchmark. If none of --sizes, --modes, --rates and --readers is given, the usual cases and the bursts
+/// run for about six minutes.
 #[derive(Args, Clone, Debug)]
 pub struct BenchOptions {
     /// Measure only these transports
@@ -43,6 +52,10 @@ pub struct BenchOptions {
     /// Measure all sizes, modes, rates and numbers of readers (half an hour)
     #[arg(long, conflicts_with_all = ["sizes", "modes", "rates", "readers"])]
     pub full: bool,
+    /// Measure only frames of raw video, or only bursts of small buffers [default: both, or frames if --sizes, --modes,
+    /// --rates or --readers is given]
+    #[arg(long, value_enum, conflicts_with_all = ["sizes", "modes", "rates"])]
+    pub only: Option<Part>,
     /// Number of rounds; each round measures every transport in every case once
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,
@@ -52,6 +65,12 @@ pub struct BenchOptions {
     /// Frames before those that count [default: 30, plus 4 for each reader]
     #[arg(long)]
     pub warm: Option<u64>,
+    /// Bursts in each run [default: 3, or 10 with --full]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub bursts: Option<u64>,
+    /// Small buffers in each burst
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub burst_buffers: u64,
     /// Seconds to wait for a late program before it is killed
     #[arg(long, default_value_t = 30)]
     pub patience: u64,
@@ -61,6 +80,18 @@ pub struct BenchOptions {
     /// Break a frame of rsshm, to test that the benchmark notices it
     #[arg(long, hide = true, value_enum)]
     pub sabotage: Option<Sabotage>,
+}
+
+impl BenchOptions {
+    /// Whether the options choose cases of frames.
+    pub fn chooses_frames(&self) -> bool {
+        !(self.sizes.is_empty() && self.modes.is_empty() && self.rates.is_empty() && self.readers.is_empty())
+    }
+
+    /// Whether the transport is to be measured.
+    pub fn wants(&self, transport: Transport) -> bool {
+        self.transports.is_empty() || self.transports.contains(&transport)
+    }
 }
 
 #[derive(Subcommand)]
@@ -77,4 +108,8 @@ pub enum BenchCommand {
     Produce { job: String },
     #[command(hide = true)]
     Consume { job: String },
+    #[command(hide = true)]
+    ProduceBursts { job: String },
+    #[command(hide = true)]
+    ConsumeBursts { job: String },
 }

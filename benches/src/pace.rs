@@ -74,6 +74,21 @@ impl Usage {
         }
     }
 
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            cpu_us: self.cpu_us + other.cpu_us,
+            page_faults: self.page_faults + other.page_faults,
+            context_switches: self.context_switches + other.context_switches,
+        }
+    }
+
+    /// The mean of several processes. `None` if there are none.
+    pub fn mean(usages: impl ExactSizeIterator<Item = Self>) -> Option<Self> {
+        let count = usages.len() as u64;
+        (count > 0).then(|| usages.fold(Self::default(), Self::plus).per_frame(count))
+    }
+
+    /// The share of each of so many frames, or buffers.
     pub fn per_frame(self, frames: u64) -> Self {
         let frames = frames.max(1) as f64;
         Self {

@@ -4,7 +4,7 @@
 
 use crate::{
     case::{Case, Mode, Size},
-    options::BenchOptions,
+    options::{BenchOptions, Part},
     transport::Transport::{self, Fakesink, Futex, Memcpy, Rsshm, RsshmLossless, Shm, Tcp, Unixfd},
 };
 
@@ -22,11 +22,10 @@ pub struct PlannedCase {
 
 /// The cases that the options choose.
 pub fn plan(options: &BenchOptions) -> Vec<PlannedCase> {
-    let is_chosen = !(options.sizes.is_empty()
-        && options.modes.is_empty()
-        && options.rates.is_empty()
-        && options.readers.is_empty());
-    let cases = match (options.full, is_chosen) {
+    if options.only == Some(Part::Bursts) {
+        return Vec::new();
+    }
+    let cases = match (options.full, options.chooses_frames()) {
         (true, _) => full(),
         (false, true) => {
             let usual = Case::USUAL;
@@ -41,9 +40,7 @@ pub fn plan(options: &BenchOptions) -> Vec<PlannedCase> {
     };
     let mut planned = Vec::new();
     for (case, transports) in cases {
-        let is_wanted = |transport: &&Transport| {
-            (options.transports.is_empty() || options.transports.contains(transport)) && transport.supports(case)
-        };
+        let is_wanted = |transport: &&Transport| options.wants(**transport) && transport.supports(case);
         let transports: Vec<_> = transports.iter().filter(is_wanted).copied().collect();
         if !transports.is_empty() {
             planned.push(PlannedCase { case, transports });

@@ -71,6 +71,7 @@ fn colour(transport: Transport) -> RGBColor {
         Transport::Shm => RGBColor(31, 119, 180),
         Transport::Unixfd => RGBColor(44, 160, 44),
         Transport::Tcp => RGBColor(148, 103, 189),
+        Transport::Udp => RGBColor(227, 119, 194),
         Transport::Futex => RGBColor(90, 90, 90),
         Transport::Memcpy => RGBColor(140, 86, 75),
         Transport::Fakesink => RGBColor(170, 170, 170),

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, path::Path};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    bursts::figures::BurstMeasurement,
     case::Case,
     machine::Machine,
     pace::Usage,
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// Version of the format of report.json.
-pub const REPORT_VERSION: u32 = 1;
+pub const REPORT_VERSION: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 pub struct Report {
@@ -31,6 +32,7 @@ pub struct Report {
     /// Failed runs of other projects' transports that succeeded at a later attempt.
     pub repeated: Vec<Failure>,
     pub results: Vec<Measurement>,
+    pub bursts: Vec<BurstMeasurement>,
 }
 
 /// A transport that was not measured.
@@ -44,7 +46,8 @@ pub struct SkippedTransport {
 #[derive(Serialize, Deserialize)]
 pub struct Failure {
     pub transport: Transport,
-    pub case: Case,
+    /// The case as text.
+    pub case: String,
     pub round: u32,
     pub reason: String,
 }
@@ -58,7 +61,7 @@ pub struct Measurement {
     pub runs: Vec<Run>,
 }
 
-/// The figures by name. figures.rs defines the names.
+/// The figures by name. figures.rs defines the names, and bursts/figures.rs those of bursts.
 pub type Figures = BTreeMap<String, Spread>;
 
 /// The results of one run.
@@ -113,11 +116,7 @@ impl Run {
     pub fn new(round: u32, frames: u64, producer: ProducerReport, consumers: Vec<ConsumerReport>) -> Self {
         let count = consumers.len() as f64;
         let mean = |part: fn(&ConsumerReport) -> f64| consumers.iter().map(part).sum::<f64>() / count;
-        let reader = (!consumers.is_empty()).then(|| Usage {
-            cpu_us: mean(|consumer| consumer.usage.cpu_us),
-            page_faults: mean(|consumer| consumer.usage.page_faults),
-            context_switches: mean(|consumer| consumer.usage.context_switches),
-        });
+        let reader = Usage::mean(consumers.iter().map(|consumer| consumer.usage));
         let frames_per_second = (!consumers.is_empty()).then(|| {
             mean(|consumer| consumer.latencies_ns.len().saturating_sub(1) as f64 * 1e9 / consumer.span_ns.max(1) as f64)
         });

@@ -7,29 +7,51 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::signal::{SigSet, Signal};
+use serde::de::DeserializeOwned;
 
 use crate::{
+    bursts::{
+        self, BurstCase, BurstJob, PlannedBurst,
+        figures::{self as burst_figures, BurstRun},
+    },
     case::Case,
     cleanup::{self, RunDirectory},
     figures,
-    job::Job,
+    job::{Job, RunJob},
     machine::Machine,
     options::BenchOptions,
     plan::{PlannedCase, plan},
     plots,
     report::{Failure, REPORT_VERSION, Report, Run, SkippedTransport},
-    run::{INTERRUPTED, INTERRUPTION, run},
+    run::{INTERRUPTED, INTERRUPTION, Reports, run},
     table,
     transport::{Endpoint, Transport},
 };
+
+/// What a round measures.
+struct Plan {
+    frames: Vec<PlannedCase>,
+    bursts: Vec<PlannedBurst>,
+}
+
+impl Plan {
+    /// The transports of all cases.
+    fn transports(&mut self) -> impl Iterator<Item = &mut Vec<Transport>> {
+        let of_frames = self.frames.iter_mut().map(|planned| &mut planned.transports);
+        of_frames.chain(self.bursts.iter_mut().map(|planned| &mut planned.transports))
+    }
+}
 
 /// Runs the benchmark, and writes the report, the pictures and the tables.
 pub fn run_all(options: &BenchOptions) -> Result<(), String> {
     watch_for_signals()?;
     gst::init().map_err(|error| error.to_string())?;
     cleanup::remove_leftovers();
-    let mut planned = plan(options);
-    let skipped = skip_missing(&mut planned)?;
+    let mut plan = Plan {
+        frames: plan(options),
+        bursts: bursts::plan(options),
+    };
+    let skipped = skip_missing(&mut plan)?;
     std::fs::create_dir_all(&options.out).map_err(|error| format!("{}: {error}", options.out.display()))?;
     let mut report = Report {
         version: REPORT_VERSION,
@@ -39,9 +61,11 @@ pub fn run_all(options: &BenchOptions) -> Result<(), String> {
         failures: Vec::new(),
         repeated: Vec::new(),
         results: Vec::new(),
+        bursts: Vec::new(),
     };
-    measure(options, &planned, &mut report)?;
+    measure(options, &plan, &mut report)?;
     figures::calculate(&mut report);
+    burst_figures::calculate(&mut report.bursts);
     report.save(&options.out.join("report.json"))?;
     plots::draw(&report, &options.out)?;
     println!("{}", table::text(&report));
@@ -85,9 +109,9 @@ fn watch_for_signals() -> Result<(), String> {
 
 /// Removes the transports whose elements are missing, and prints their names. Fails if an element of this project is
 /// missing.
-fn skip_missing(planned: &mut Vec<PlannedCase>) -> Result<Vec<SkippedTransport>, String> {
+fn skip_missing(plan: &mut Plan) -> Result<Vec<SkippedTransport>, String> {
     let mut skipped: Vec<SkippedTransport> = Vec::new();
-    for PlannedCase { transports, .. } in planned.iter_mut() {
+    for transports in plan.transports() {
         transports.retain(|transport| {
             let missing = transport
                 .elements()
@@ -106,20 +130,23 @@ fn skip_missing(planned: &mut Vec<PlannedCase>) -> Result<Vec<SkippedTransport>,
             missing.is_none()
         });
     }
-    planned.retain(|planned| !planned.transports.is_empty());
+    plan.frames.retain(|planned| !planned.transports.is_empty());
+    plan.bursts.retain(|planned| !planned.transports.is_empty());
     match skipped.iter().find(|skipped| skipped.transport.is_own()) {
         Some(own) => Err(format!(
             "{}: build the plugin and set GST_PLUGIN_PATH, as `make bench` does",
             own.reason
         )),
-        None if planned.is_empty() => Err("no transport is left to measure".into()),
+        None if plan.frames.is_empty() && plan.bursts.is_empty() => Err("no transport is left to measure".into()),
         None => Ok(skipped),
     }
 }
 
 /// Measures all rounds.
-fn measure(options: &BenchOptions, planned: &[PlannedCase], report: &mut Report) -> Result<(), String> {
-    let runs: usize = planned.iter().map(|planned| planned.transports.len()).sum();
+fn measure(options: &BenchOptions, plan: &Plan, report: &mut Report) -> Result<(), String> {
+    let of_frames = plan.frames.iter().map(|planned| planned.transports.len());
+    let of_bursts = plan.bursts.iter().map(|planned| planned.transports.len());
+    let runs: usize = of_frames.chain(of_bursts).sum();
     let bar = ProgressBar::new((runs * options.rounds as usize) as u64);
     if let Ok(style) = ProgressStyle::with_template("{pos:>3}/{len} {wide_bar} {eta:>4} left  {msg}") {
         bar.set_style(style);
@@ -131,17 +158,31 @@ fn measure(options: &BenchOptions, planned: &[PlannedCase], report: &mut Report)
         run_count: 0,
     };
     for round in 0..options.rounds {
-        for PlannedCase { case, transports } in planned {
-            let mut transports = transports.clone();
-            let first = round as usize % transports.len();
-            transports.rotate_left(first);
-            for transport in transports {
-                runner.measure(transport, *case, round, report)?;
+        for PlannedCase { case, transports } in &plan.frames {
+            for transport in in_turn(transports, round) {
+                let run = |runner: &mut Runner| runner.run_frames(transport, *case, round);
+                if let Some(run) = runner.measure(transport, &case.to_string(), round, report, run)? {
+                    report.add(transport, *case, run);
+                }
+            }
+        }
+        for PlannedBurst { case, transports } in &plan.bursts {
+            for transport in in_turn(transports, round) {
+                let run = |runner: &mut Runner| runner.run_bursts(transport, *case, round);
+                if let Some(run) = runner.measure(transport, &case.to_string(), round, report, run)? {
+                    burst_figures::add(&mut report.bursts, transport, *case, run);
+                }
             }
         }
     }
     runner.bar.finish_and_clear();
     Ok(())
+}
+
+/// The transports in another order in each round.
+fn in_turn(transports: &[Transport], round: u32) -> impl Iterator<Item = Transport> {
+    let (before, from) = transports.split_at(round as usize % transports.len());
+    from.iter().chain(before).copied()
 }
 
 /// Runs jobs one after another. Each job has its own directory.
@@ -154,59 +195,85 @@ struct Runner<'a> {
 }
 
 impl Runner<'_> {
-    /// Runs a transport in a case. A failed run is repeated up to `Transport::tries`. Adds the result and the failures
-    /// to the report. Returns an error only if the user interrupts the run.
-    fn measure(&mut self, transport: Transport, case: Case, round: u32, report: &mut Report) -> Result<(), String> {
+    /// Runs a transport in a case. A failed run is repeated up to `Transport::tries`. Adds the failures to the report.
+    /// Returns the result, or `None` if each run failed. Returns an error only if the user interrupts the run.
+    fn measure<T>(
+        &mut self,
+        transport: Transport,
+        case: &str,
+        round: u32,
+        report: &mut Report,
+        run: impl Fn(&mut Self) -> Result<T, String>,
+    ) -> Result<Option<T>, String> {
         self.bar.set_message(format!("{transport}: {case}"));
         let mut failures = Vec::new();
-        let mut is_measured = false;
-        while !is_measured && failures.len() < transport.tries() {
-            match self.run(transport, case, round) {
-                Ok(run) => {
-                    report.add(transport, case, run);
-                    is_measured = true;
-                }
+        let mut measured = None;
+        while measured.is_none() && failures.len() < transport.tries() {
+            match run(self) {
+                Ok(run) => measured = Some(run),
                 Err(error) if error == INTERRUPTION => return Err(error),
                 Err(reason) => {
                     self.bar
                         .suspend(|| eprintln!("FAILED in round {}: {transport}, {case}\n  {reason}", round + 1));
                     failures.push(Failure {
                         transport,
-                        case,
+                        case: case.to_owned(),
                         round,
                         reason,
                     });
                 }
             }
         }
-        if is_measured {
+        if measured.is_some() {
             report.repeated.extend(failures);
         } else {
             report.failures.extend(failures);
         }
         self.bar.inc(1);
-        Ok(())
+        Ok(measured)
     }
 
-    /// Executes one run. It has its own directory and its own channel.
-    fn run(&mut self, transport: Transport, case: Case, round: u32) -> Result<Run, String> {
+    fn run_frames(&mut self, transport: Transport, case: Case, round: u32) -> Result<Run, String> {
+        let options = self.options;
+        let frames = options.frames.unwrap_or(case.default_frames());
+        let (producer, consumers) = self.run(|endpoint| Job {
+            transport,
+            case,
+            frames,
+            warm: options.warm.unwrap_or(case.default_warm_up()),
+            endpoint,
+            sabotage: options.sabotage.filter(|_| transport.is_own()),
+            parent: std::process::id() as i32,
+        })?;
+        Ok(Run::new(round, frames, producer, consumers))
+    }
+
+    fn run_bursts(&mut self, transport: Transport, case: BurstCase, round: u32) -> Result<BurstRun, String> {
+        let sabotage = self.options.sabotage.filter(|_| transport.is_own());
+        let (producer, consumers) = self.run(|endpoint| BurstJob {
+            transport,
+            case,
+            endpoint,
+            sabotage,
+            parent: std::process::id() as i32,
+        })?;
+        Ok(BurstRun::new(round, producer, consumers))
+    }
+
+    /// Executes one run. It has its own directory and its own channel, which `job` gets.
+    fn run<J: RunJob, P: DeserializeOwned, C: DeserializeOwned>(
+        &mut self,
+        job: impl FnOnce(Endpoint) -> J,
+    ) -> Reports<P, C> {
         self.run_count += 1;
         let dir = self.directory.0.join(self.run_count.to_string());
         std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-        let mut job = Job {
-            transport,
-            case,
-            frames: self.options.frames.unwrap_or(case.default_frames()),
-            warm: self.options.warm.unwrap_or(case.default_warm_up()),
-            endpoint: Endpoint {
-                channel: cleanup::channel(Some(self.run_count)),
-                dir: dir.display().to_string(),
-                port: 0,
-            },
-            sabotage: self.options.sabotage.filter(|_| transport.is_own()),
-            parent: std::process::id() as i32,
-        };
-        let outcome = run(&mut job, round, Duration::from_secs(self.options.patience));
+        let mut job = job(Endpoint {
+            channel: cleanup::channel(Some(self.run_count)),
+            dir: dir.display().to_string(),
+            port: 0,
+        });
+        let outcome = run(&mut job, Duration::from_secs(self.options.patience));
         let _ = std::fs::remove_dir_all(&dir);
         outcome
     }

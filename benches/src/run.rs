@@ -16,8 +16,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     child::{ChildProcess, OutputLine},
     cleanup, ipc,
-    job::Job,
-    report::Run,
+    job::RunJob,
 };
 
 /// Whether the user has interrupted the benchmark.
@@ -38,47 +37,49 @@ struct Processes {
     receiver: Receiver<OutputLine>,
 }
 
+/// The reports of the producer and of the consumers.
+pub type Reports<P, C> = Result<(P, Vec<C>), String>;
+
 /// Runs a job. Each step of the run may take `patience`; after that, all processes are killed and the run fails.
-pub fn run(job: &mut Job, round: u32, patience: Duration) -> Result<Run, String> {
+pub fn run<P: DeserializeOwned, C: DeserializeOwned>(job: &mut impl RunJob, patience: Duration) -> Reports<P, C> {
     let (sender, receiver) = channel();
     let mut processes = Processes {
         children: Vec::new(),
         sender,
         receiver,
     };
-    let outcome = processes.run(job, round, patience);
+    let outcome = processes.run(job, patience);
     let failed = outcome.is_err();
     // This kills the processes that still run.
     drop(processes);
-    let left = cleanup::remove_channel(&job.endpoint.channel);
+    let left = cleanup::remove_channel(&job.endpoint().channel);
     if left && !failed {
-        return Err(format!("{}: it leaves files in /dev/shm", job.transport));
+        return Err(format!("{}: it leaves files in /dev/shm", job.transport()));
     }
     outcome
 }
 
 impl Processes {
-    fn run(&mut self, job: &mut Job, round: u32, patience: Duration) -> Result<Run, String> {
+    fn run<P: DeserializeOwned, C: DeserializeOwned>(
+        &mut self,
+        job: &mut impl RunJob,
+        patience: Duration,
+    ) -> Reports<P, C> {
         let deadline = || Instant::now() + patience;
-        self.start("produce", job)?;
+        self.start(job)?;
         let ready = self.collect(0..1, ipc::READY, deadline())?;
-        job.endpoint.port = ready.first().and_then(|port| port.parse().ok()).unwrap_or(0);
-        let readers = if job.transport.is_producer_only() {
+        job.set_port(ready.first().and_then(|port| port.parse().ok()).unwrap_or(0));
+        let readers = if job.transport().is_producer_only() {
             0
         } else {
-            job.case.readers as usize
+            job.readers() as usize
         };
         for _ in 0..readers {
-            self.start("consume", job)?;
+            self.start(job)?;
         }
         self.collect(1..readers + 1, ipc::FIRST, deadline())?;
-        let nominal_seconds = (job.frames + job.warm).checked_div(job.case.rate.into()).unwrap_or(0);
         self.children[0].go()?;
-        let results = self.collect(
-            0..readers + 1,
-            ipc::RESULT,
-            deadline() + Duration::from_secs(nominal_seconds * 2),
-        )?;
+        let results = self.collect(0..readers + 1, ipc::RESULT, deadline() + job.duration() * 2)?;
         let mut results = results.iter();
         let producer = parse(results.next())?;
         let consumers = results.map(|result| parse(Some(result))).collect::<Result<_, _>>()?;
@@ -88,11 +89,11 @@ impl Processes {
         for child in self.children.iter_mut().rev() {
             child.end(deadline)?;
         }
-        Ok(Run::new(round, job.frames, producer, consumers))
+        Ok((producer, consumers))
     }
 
-    fn start(&mut self, command: &str, job: &Job) -> Result<(), String> {
-        let child = ChildProcess::start(command, self.children.len(), job, self.sender.clone())?;
+    fn start(&mut self, job: &impl RunJob) -> Result<(), String> {
+        let child = ChildProcess::start(self.children.len(), job, self.sender.clone())?;
         self.children.push(child);
         Ok(())
     }

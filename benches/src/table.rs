@@ -5,8 +5,9 @@
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 
 use crate::{
+    bursts::figures as bursts,
     figures,
-    report::{Figures, Measurement, Report},
+    report::{Figures, Report},
     statistics::Spread,
 };
 
@@ -47,6 +48,21 @@ const RATIOS: &Columns = &[
     ("over fakesink\nto memcpy", |f| with_spread(f, figures::OVER_TO_MEMCPY)),
 ];
 
+const BURSTS: &Columns = &[
+    ("lost", |f| plain(f, bursts::LOST)),
+    ("CPU µs per buffer\nwriter", |f| with_spread(f, bursts::WRITER)),
+    ("\nover fakesink", |f| with_spread(f, bursts::WRITER_OVER)),
+    ("\nreader", |f| with_spread(f, bursts::READER)),
+    ("CPU over fakesink, to shm\nwriter", |f| {
+        with_spread(f, bursts::WRITER_OVER_TO_SHM)
+    }),
+    ("\nwriter and one reader", |f| with_spread(f, bursts::BOTH_TO_SHM)),
+    ("ms for\na burst", |f| with_spread(f, bursts::BURST_TIME)),
+    ("switches\nwriter/reader", |f| {
+        both(f, bursts::WRITER_SWITCHES, bursts::READER_SWITCHES)
+    }),
+];
+
 /// All tables of the report.
 pub fn text(report: &Report) -> String {
     let mut parts = Vec::new();
@@ -54,35 +70,51 @@ pub fn text(report: &Report) -> String {
         let of_case = report.results.iter().filter(|measurement| measurement.case == case);
         parts.push(format!(
             "{case}\n{}",
-            table(FIGURES, of_case, |measurement| measurement.transport.to_string())
+            table(
+                FIGURES,
+                of_case.map(|measurement| (measurement.transport.to_string(), &measurement.figures))
+            )
         ));
     }
     let with_ratio = report
         .results
         .iter()
         .filter(|measurement| RATIOS.iter().any(|(_, cell)| !cell(&measurement.figures).is_empty()));
-    parts.push(format!(
-        "Ratios, each calculated within a round\n{}",
-        table(RATIOS, with_ratio, |measurement| format!(
-            "{}, {}",
-            measurement.transport,
-            measurement.case.slug()
-        ))
-    ));
+    if with_ratio.clone().next().is_some() {
+        parts.push(format!(
+            "Ratios, each calculated within a round\n{}",
+            table(
+                RATIOS,
+                with_ratio.map(|measurement| (
+                    format!("{}, {}", measurement.transport, measurement.case.slug()),
+                    &measurement.figures
+                ))
+            )
+        ));
+    }
+    for of_case in report.bursts.chunk_by(|one, next| one.case == next.case) {
+        parts.push(format!(
+            "{}\n{}",
+            of_case[0].case,
+            table(
+                BURSTS,
+                of_case
+                    .iter()
+                    .map(|measurement| (measurement.transport.to_string(), &measurement.figures))
+            )
+        ));
+    }
     parts.join("\n\n")
 }
 
-fn table<'a>(
-    columns: &Columns,
-    rows: impl Iterator<Item = &'a Measurement>,
-    name: impl Fn(&Measurement) -> String,
-) -> Table {
+/// A table with a row for each name and its figures.
+fn table<'a>(columns: &Columns, rows: impl Iterator<Item = (String, &'a Figures)>) -> Table {
     let mut table = Table::new();
     table.load_preset(NOTHING);
     table.set_header(std::iter::once("").chain(columns.iter().map(|(title, _)| *title)));
-    for measurement in rows {
-        let cells = columns.iter().map(|(_, cell)| cell(&measurement.figures));
-        table.add_row(std::iter::once(name(measurement)).chain(cells));
+    for (name, figures) in rows {
+        let cells = columns.iter().map(|(_, cell)| cell(figures));
+        table.add_row(std::iter::once(name).chain(cells));
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);

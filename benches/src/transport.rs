@@ -34,6 +34,8 @@ pub enum Transport {
     Unixfd,
     /// gdppay, tcpserversink, tcpclientsrc, gdpdepay
     Tcp,
+    /// udpsink and udpsrc on the loopback device, only for bursts
+    Udp,
     /// the producer alone, which is the base for the figures over fakesink
     Fakesink,
     /// shared memory and one futex, which is the fastest way to notify a process
@@ -50,6 +52,7 @@ impl Transport {
             Self::Shm => "shm",
             Self::Unixfd => "unixfd",
             Self::Tcp => "tcp",
+            Self::Udp => "udp",
             Self::Fakesink => "fakesink",
             Self::Futex => "futex",
             Self::Memcpy => "memcpy",
@@ -63,6 +66,7 @@ impl Transport {
             Self::Shm => &["shmsink", "shmsrc"],
             Self::Unixfd => &["unixfdsink", "unixfdsrc"],
             Self::Tcp => &["gdppay", "tcpserversink", "tcpclientsrc", "gdpdepay"],
+            Self::Udp => &["udpsink", "udpsrc"],
             Self::Fakesink => &["fakesink"],
             Self::Futex | Self::Memcpy => &[],
         }
@@ -76,7 +80,7 @@ impl Transport {
     /// Whether the transport belongs to another project. The benchmark succeeds even if runs of foreign transports
     /// fail.
     pub fn is_foreign(self) -> bool {
-        matches!(self, Self::Shm | Self::Unixfd | Self::Tcp)
+        matches!(self, Self::Shm | Self::Unixfd | Self::Tcp | Self::Udp)
     }
 
     /// How often a run is attempted until it succeeds. Foreign transports have several attempts, because readers of
@@ -100,7 +104,7 @@ impl Transport {
         !matches!(self, Self::Rsshm | Self::Futex)
     }
 
-    /// Whether the transport is measured in this case.
+    /// Whether the transport is measured in this case of frames.
     pub fn supports(self, case: Case) -> bool {
         match self {
             // Unthrottled, both transports would lose frames: rsshm drops frames for slow readers by design, and the
@@ -111,23 +115,25 @@ impl Transport {
             Self::Memcpy => case.mode == Mode::Foreign,
             // Before version 1.28, unixfdsink accepts no foreign memory.
             Self::Unixfd => case.mode == Mode::InPlace || gst::version() >= (1, 28, 0, 0),
+            // A frame is larger than a datagram.
+            Self::Udp => false,
             Self::RsshmLossless | Self::Shm | Self::Fakesink => true,
         }
     }
 
-    /// The elements after the producer's source, in the syntax of gst-launch-1.0.
-    pub fn sink(self, case: Case, endpoint: &Endpoint) -> String {
-        let Endpoint { channel, dir, .. } = endpoint;
+    /// The elements after the producer's source, in the syntax of gst-launch-1.0. shmsink gets memory of `shm_size`
+    /// bytes, and waits while this memory is full.
+    pub fn sink(self, shm_size: usize, endpoint: &Endpoint) -> String {
+        let Endpoint { channel, dir, port } = endpoint;
         match self {
             Self::Rsshm => format!("rsshmsink name={channel} sync=false"),
             Self::RsshmLossless => format!("rsshmsink name={channel} sync=false lossless=true"),
             Self::Shm => {
-                // shmsink waits while its memory is full. 16 frames are enough for a few slow readers.
-                let size = case.size.bytes() * 16 + (1 << 20);
-                format!("shmsink socket-path={dir}/shm shm-size={size} wait-for-connection=false sync=false")
+                format!("shmsink socket-path={dir}/shm shm-size={shm_size} wait-for-connection=false sync=false")
             }
             Self::Unixfd => format!("unixfdsink socket-path={dir}/unixfd sync=false"),
             Self::Tcp => "gdppay ! tcpserversink host=127.0.0.1 port=0 sync=false".to_owned(),
+            Self::Udp => format!("udpsink host=127.0.0.1 port={port} sync=false"),
             Self::Fakesink => "fakesink sync=false enable-last-sample=false".to_owned(),
             Self::Futex | Self::Memcpy => String::new(),
         }
@@ -140,6 +146,7 @@ impl Transport {
             Self::Rsshm | Self::RsshmLossless => format!("rsshmsrc channel={channel}"),
             Self::Shm => format!("shmsrc socket-path={dir}/shm is-live=true ! {caps}"),
             Self::Unixfd => format!("unixfdsrc socket-path={dir}/unixfd"),
+            Self::Udp => format!("udpsrc address=127.0.0.1 port={port} ! {caps}"),
             Self::Tcp => format!("tcpclientsrc host=127.0.0.1 port={port} ! gdpdepay"),
             Self::Fakesink | Self::Futex | Self::Memcpy => String::new(),
         }

@@ -18,13 +18,26 @@ struct Bench {
 }
 
 impl Bench {
+    /// Starts a benchmark of frames of raw video.
+    fn frames(name: &str, arguments: &str) -> Self {
+        Self::start(name, &format!("--sizes 720p --warm 5 {arguments}"))
+    }
+
+    /// Starts a benchmark of bursts of small buffers.
+    fn bursts(name: &str, arguments: &str) -> Self {
+        Self::start(
+            name,
+            &format!("--only bursts --bursts 2 --burst-buffers 400 {arguments}"),
+        )
+    }
+
     fn start(name: &str, arguments: &str) -> Self {
         let out = std::env::temp_dir().join(format!("rsshm-bench-test-{}-{name}", std::process::id()));
         let mut command = gst::command(env!("CARGO_BIN_EXE_rsshm-bench"));
         // Without G_DEBUG, warnings of other projects' elements are not fatal.
         command.env_remove("G_DEBUG");
         command
-            .args("--sizes 720p --rounds 1 --warm 5".split(' '))
+            .args(["--rounds", "1"])
             .args(arguments.split(' '))
             .arg("--out")
             .arg(&out);
@@ -57,7 +70,7 @@ fn assert_nothing_left(pid: i32) {
 
 #[test]
 fn small_benchmark_writes_report_and_pictures() {
-    let mut bench = Bench::start("small", "--frames 50 --rates 60 --transports rsshm,fakesink,futex,shm");
+    let mut bench = Bench::frames("small", "--frames 50 --rates 60 --transports rsshm,fakesink,futex,shm");
     let text = bench.process.wait_ok();
     assert!(text.contains("NV12 1280x720, in place, 60 fps, 1 reader"), "{text}");
     assert_nothing_left(bench.process.pid().as_raw());
@@ -95,23 +108,62 @@ fn small_benchmark_writes_report_and_pictures() {
     assert!(picture.starts_with("<svg") && picture.contains("rsshm"));
 }
 
+#[test]
+fn small_benchmark_of_bursts_writes_report() {
+    let mut bench = Bench::bursts("bursts", "--transports rsshm,rsshm-lossless,fakesink,shm,udp");
+    let text = bench.process.wait_ok();
+    assert!(
+        text.contains("Bursts of 400 buffers of 1400 bytes, a buffer list, 1 reader"),
+        "{text}"
+    );
+    assert_nothing_left(bench.process.pid().as_raw());
+
+    let report = bench.report();
+    assert_eq!(report["failures"], serde_json::json!([]));
+    assert_eq!(report["results"], serde_json::json!([]));
+    let bursts = report["bursts"].as_array().unwrap();
+    assert_eq!(bursts.len(), 4 * 5);
+    for burst in bursts {
+        let (figures, run) = (&burst["figures"], &burst["runs"][0]);
+        let median = |name| figures[name]["median"].as_f64().unwrap();
+        assert!(median("writer_cpu_us") > 0.0, "{burst}");
+        if burst["transport"] == "fakesink" {
+            assert!(run["reader"].is_null());
+            continue;
+        }
+        assert!(median("reader_cpu_us") > 0.0, "{burst}");
+        assert_eq!(figures["burst_ms"].is_null(), burst["transport"] == "shm", "{burst}");
+        if burst["transport"] != "udp" {
+            assert_eq!(run["lost"], 0, "{burst}");
+        }
+        if burst["transport"] == "rsshm" {
+            assert!(
+                run["writer_counts"]["frames-published"].as_u64().unwrap() >= 800,
+                "{burst}"
+            );
+        }
+    }
+}
+
 /// Checks that the benchmark fails, prints `reason`, and writes a report without results.
 #[track_caller]
-fn assert_fails(name: &str, arguments: &str, reason: &str) {
-    let mut bench = Bench::start(name, arguments);
+fn assert_fails(mut bench: Bench, reason: &str) {
     let text = bench.process.wait_error();
-    assert!(text.contains(reason) && text.contains("1 runs failed"), "{text}");
+    assert!(text.contains(reason) && text.contains("runs failed"), "{text}");
     assert_nothing_left(bench.process.pid().as_raw());
     let report = bench.report();
     assert_eq!(report["results"], serde_json::json!([]));
+    assert_eq!(report["bursts"], serde_json::json!([]));
     assert!(report["failures"][0]["reason"].as_str().unwrap().contains(reason));
 }
 
 #[test]
 fn damaged_frame_is_refused() {
     assert_fails(
-        "corrupt",
-        "--frames 50 --rates 240 --transports rsshm --sabotage corrupt",
+        Bench::frames(
+            "corrupt",
+            "--frames 50 --rates 240 --transports rsshm --sabotage corrupt",
+        ),
         "torn or damaged",
     );
 }
@@ -119,8 +171,10 @@ fn damaged_frame_is_refused() {
 #[test]
 fn repeated_frame_is_refused() {
     assert_fails(
-        "repeat",
-        "--frames 50 --rates 240 --transports rsshm --sabotage repeat-seq",
+        Bench::frames(
+            "repeat",
+            "--frames 50 --rates 240 --transports rsshm --sabotage repeat-seq",
+        ),
         "comes after frame",
     );
 }
@@ -128,32 +182,68 @@ fn repeated_frame_is_refused() {
 #[test]
 fn lost_frame_of_a_lossless_transport_is_refused() {
     assert_fails(
-        "omit",
-        "--frames 50 --rates 0 --transports rsshm-lossless --sabotage omit",
+        Bench::frames(
+            "omit",
+            "--frames 50 --rates 0 --transports rsshm-lossless --sabotage omit",
+        ),
         "some are lost",
     );
 }
 
 #[test]
 fn lost_frame_of_a_lossy_transport_is_counted() {
-    let mut bench = Bench::start("missed", "--frames 50 --rates 240 --transports rsshm --sabotage omit");
+    let mut bench = Bench::frames("missed", "--frames 50 --rates 240 --transports rsshm --sabotage omit");
     bench.process.wait_ok();
     let missed = bench.report()["results"][0]["runs"][0]["missed"].as_u64().unwrap();
     assert!(missed >= 1);
 }
 
 #[test]
+fn damaged_buffer_of_a_burst_is_refused() {
+    assert_fails(
+        Bench::bursts("burst-corrupt", "--transports rsshm --sabotage corrupt"),
+        "torn or damaged",
+    );
+}
+
+#[test]
+fn repeated_buffer_of_a_burst_is_refused() {
+    assert_fails(
+        Bench::bursts("burst-repeat", "--transports rsshm --sabotage repeat-seq"),
+        "comes after buffer",
+    );
+}
+
+#[test]
+fn lost_buffer_of_a_lossless_transport_is_refused() {
+    assert_fails(
+        Bench::bursts("burst-omit", "--transports rsshm-lossless --sabotage omit"),
+        "some are lost",
+    );
+}
+
+#[test]
+fn lost_buffer_of_a_lossy_transport_is_counted() {
+    let mut bench = Bench::bursts("burst-missed", "--transports rsshm --sabotage omit");
+    bench.process.wait_ok();
+    // One buffer of each burst is left out.
+    assert_eq!(bench.report()["bursts"][0]["runs"][0]["lost"], 2);
+}
+
+#[test]
 fn hanging_consumer_is_killed() {
     assert_fails(
-        "hang",
-        "--frames 50 --rates 240 --transports rsshm --patience 2 --sabotage hang",
+        Bench::frames(
+            "hang",
+            "--frames 50 --rates 240 --transports rsshm --patience 2 --sabotage hang",
+        ),
         "consumer 1: it does not send \"result\" in time",
     );
 }
 
 #[test]
 fn ctrl_c_ends_all_processes_and_leaves_no_files() {
-    let mut bench = Bench::start("interrupt", "--rates 60 --frames 6000 --transports rsshm");
+    let mut bench = Bench::frames("interrupt", "--rates 60 --frames 6000 --transports rsshm");
     let channel = PathBuf::from(format!("/dev/shm/rsshm-bench-{}-1", bench.process.pid()));
     eventually("the run has begun", || channel.exists());
     bench.process.signal(Signal::SIGINT);

@@ -45,7 +45,7 @@ use super::{
     publish::{Frame, Outcome, PublishError, publish},
     service::{self, ClientCount},
     stats::Counters,
-    stream::Stream,
+    stream::{RawFormat, Stream},
 };
 use crate::{
     caps, element, error, events,
@@ -258,6 +258,22 @@ impl RsShmSink {
 
 /// Methods for the frames and events that go through the channel.
 impl RsShmSink {
+    /// Publishes one buffer. `metadata` is memory for its encoded metas.
+    fn render_buffer(
+        &self,
+        writer: &Writer,
+        buffer: &gst::Buffer,
+        format: &RawFormat,
+        metadata: &mut Vec<u8>,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        if self.preroll.take_behind() {
+            self.catch_up(buffer);
+        }
+        let left_out = metas::encode(buffer, format.for_metas(), metadata);
+        self.count_metas_left_out(&left_out);
+        self.publish_buffer(writer, buffer, metadata, format.video.as_deref())
+    }
+
     /// Waits until `buffer` can be published, and publishes it. `metadata` has the encoded metas of the buffer.
     fn publish_buffer(
         &self,
@@ -267,11 +283,13 @@ impl RsShmSink {
         info: Option<&VideoInfo>,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let mut wait_began = None;
+        let mut is_discont = false;
         loop {
             let outcome = if self.wait_for_connection(writer, buffer, info, &mut wait_began)? {
                 let delay_ns = self.pacing.delay_ns();
                 let descriptor =
                     lock(&self.stream).describe(self.obj().upcast_ref(), buffer, delay_ns, &self.keyframes.conversion);
+                is_discont = descriptor.flags & gst::BufferFlags::DISCONT.bits() != 0;
                 let frame = Frame {
                     buffer,
                     descriptor,
@@ -284,7 +302,9 @@ impl RsShmSink {
             };
             match outcome {
                 Outcome::Published => {
-                    lock(&self.stream).set_discont(false);
+                    if is_discont {
+                        lock(&self.stream).set_discont(false);
+                    }
                     return Ok(gst::FlowSuccess::Ok);
                 }
                 Outcome::Dropped => {
@@ -295,6 +315,7 @@ impl RsShmSink {
                 // error.
                 Outcome::Interrupted => {
                     writer.notify_batch();
+                    lock(&self.stream).end_list();
                     self.obj().wait_preroll()?
                 }
             };
@@ -667,13 +688,8 @@ impl BaseSinkImpl for RsShmSink {
 
     fn render(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let writer = self.writer().ok_or(gst::FlowError::Flushing)?;
-        if self.preroll.take_behind() {
-            self.catch_up(buffer);
-        }
         let (format, mut metadata) = lock(&self.stream).begin_frame();
-        let left_out = metas::encode(buffer, format.for_metas(), &mut metadata);
-        self.count_metas_left_out(&left_out);
-        let rendered = self.publish_buffer(&writer, buffer, &metadata, format.video.as_deref());
+        let rendered = self.render_buffer(&writer, buffer, &format, &mut metadata);
         lock(&self.stream).put_back(metadata);
         rendered
     }
@@ -682,10 +698,18 @@ impl BaseSinkImpl for RsShmSink {
     fn render_list(&self, list: &gst::BufferList) -> Result<gst::FlowSuccess, gst::FlowError> {
         let writer = self.writer().ok_or(gst::FlowError::Flushing)?;
         let _batch = writer.batch();
-        for buffer in list.iter_owned() {
-            self.render(&buffer)?;
-        }
-        Ok(gst::FlowSuccess::Ok)
+        let (format, mut metadata) = {
+            let mut stream = lock(&self.stream);
+            stream.begin_list(self.obj().upcast_ref());
+            stream.begin_frame()
+        };
+        let rendered = list
+            .iter_owned()
+            .try_for_each(|buffer| self.render_buffer(&writer, &buffer, &format, &mut metadata).map(|_| ()));
+        let mut stream = lock(&self.stream);
+        stream.end_list();
+        stream.put_back(metadata);
+        rendered.map(|()| gst::FlowSuccess::Ok)
     }
 }
 

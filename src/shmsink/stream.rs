@@ -44,6 +44,8 @@ pub(super) struct Stream {
     is_discont: bool,
     /// Whether the stream has had a keyframe.
     has_keyframes: bool,
+    /// Whether the pipeline is known to run on CLOCK_MONOTONIC, until [`Stream::end_list`].
+    is_on_monotonic: bool,
 }
 
 impl Default for Stream {
@@ -56,6 +58,7 @@ impl Default for Stream {
             events: events::Encoder::default(),
             is_discont: false,
             has_keyframes: false,
+            is_on_monotonic: false,
         }
     }
 }
@@ -95,6 +98,17 @@ impl Stream {
     /// Stores the memory that [`Self::begin_frame`] returned, so that the next frame can use it.
     pub(super) fn put_back(&mut self, metadata: Vec<u8>) {
         self.metadata = metadata;
+    }
+
+    /// Begins a list of buffers. The clock of the pipeline is then looked at once for all of them, because this takes a
+    /// fifth of the work for a small buffer.
+    pub(super) fn begin_list(&mut self, element: &gst::Element) {
+        self.is_on_monotonic = time::is_on_monotonic(element, &mut self.clock_offset);
+    }
+
+    /// Ends a list of buffers, or interrupts it for a wait, in which the clock may change.
+    pub(super) fn end_list(&mut self) {
+        self.is_on_monotonic = false;
     }
 
     /// The running time at which `buffer` is due, in nanoseconds; `None` if the buffer has no such time.
@@ -152,8 +166,12 @@ impl Stream {
     /// The CLOCK_MONOTONIC time at which the running time is 0, in nanoseconds. `times` are those of the frame or event
     /// that is about to be sent.
     fn origin(&mut self, element: &gst::Element, times: &Times, delay_ns: i64) -> Option<i64> {
-        // The DTS is preferred to the PTS, because frames arrive in the order of their DTS.
-        let origin = time::origin_at(element, &mut self.clock_offset, times.dts.or(times.pts));
+        let origin = if self.is_on_monotonic {
+            Some(time::base_time(element))
+        } else {
+            // The DTS is preferred to the PTS, because frames arrive in the order of their DTS.
+            time::origin_at(element, &mut self.clock_offset, times.dts.or(times.pts))
+        };
         origin.map(|origin| origin.saturating_add(delay_ns))
     }
 }

@@ -79,8 +79,9 @@ impl Shared {
 
     /// Whether the pipeline went to PLAYING since the last call of this function.
     pub(super) fn take_resumed(&self) -> bool {
-        // Acquire: pairs with the store in `resume`, so that the element's new clock and base time are visible.
-        self.has_resumed.swap(false, Ordering::Acquire)
+        // Acquire: pairs with the store in `resume`, so that the element's new clock and base time are visible. The load
+        // comes first because it costs less, and each frame makes it.
+        self.has_resumed() && self.has_resumed.swap(false, Ordering::Acquire)
     }
 
     /// Whether the pipeline went to PLAYING since the last call of [`Self::take_resumed`]. If it did, its clock may

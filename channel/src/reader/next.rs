@@ -32,14 +32,16 @@ impl Reader {
         limits: ReadLimits,
         timeout: Option<Duration>,
     ) -> Result<Next, Error> {
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        // The clock is read only if there is nothing to deliver, because frames of a burst follow each other at once.
+        let mut began = None;
+        let mut deadline = || timeout.map(|timeout| *began.get_or_insert_with(Instant::now) + timeout);
         let mut has_waited = false;
         loop {
             if self.connection.waiter().is_interrupted() {
                 return Ok(Next::Interrupted);
             }
             let Some(attachment) = self.connection.attachment().map(Arc::clone) else {
-                match self.connect(deadline)? {
+                match self.connect(deadline())? {
                     Some(next) => return Ok(next),
                     None => continue,
                 }
@@ -49,7 +51,7 @@ impl Reader {
             if let Some(next) = self.deliver(&attachment, &snapshot, target, limits)? {
                 return Ok(next);
             }
-            if let Some(next) = self.wait(&attachment, &snapshot, deadline, &mut has_waited) {
+            if let Some(next) = self.wait(&attachment, &snapshot, deadline(), &mut has_waited) {
                 return Ok(next);
             }
         }
