@@ -233,14 +233,6 @@ impl RsShmSink {
         Ok(true)
     }
 
-    /// Delays `buffer` and all later frames of a paced upstream, so that `buffer` leaves now.
-    fn catch_up(&self, buffer: &gst::BufferRef) {
-        let is_paced = self.obj().is_sync() && !self.pacing.upstream_is_live();
-        if let Some(now) = self.obj().current_running_time().filter(|_| is_paced) {
-            self.delay_from(buffer, now);
-        }
-    }
-
     /// Delays `buffer` and all later frames, so that `buffer` leaves at the running time `now`. A file then plays on
     /// from the frame at which it waited for its first reader.
     ///
@@ -266,9 +258,6 @@ impl RsShmSink {
         format: &RawFormat,
         metadata: &mut Vec<u8>,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        if self.preroll.take_behind() {
-            self.catch_up(buffer);
-        }
         let left_out = metas::encode(buffer, format.for_metas(), metadata);
         self.count_metas_left_out(&left_out);
         self.publish_buffer(writer, buffer, metadata, format.video.as_deref())
@@ -657,7 +646,6 @@ impl BaseSinkImpl for RsShmSink {
                 // The running time begins again at 0, so the delay is reset.
                 if flush.resets_time() {
                     self.set_delay(0);
-                    self.preroll.restart();
                 }
                 lock(&self.stream).set_discont(true);
                 self.parent_event(event)

@@ -16,13 +16,11 @@ use super::CAT;
 ///
 /// In all other pipelines, preroll is useful: running time begins with the first frame, and begins again after a seek.
 ///
-/// All accesses are Relaxed, because no other data depends on the flags.
+/// All accesses are Relaxed, because no other data depends on the flag.
 #[derive(Debug, Default)]
 pub(super) struct Preroll {
     /// Whether `async` of the base class is off, although the user left it on.
     is_off: AtomicBool,
-    /// Whether the running time of the stream has begun again, but not that of the pipeline.
-    is_behind: AtomicBool,
 }
 
 impl Preroll {
@@ -34,7 +32,6 @@ impl Preroll {
                 .downcast_ref::<gst_base::BaseSrc>()
                 .is_some_and(BaseSrcExt::is_live)
         });
-        self.is_behind.store(false, Ordering::Relaxed);
         if is_live && sink.is_async() {
             gst::debug!(CAT, obj = sink, "the pipeline has a live source: no preroll");
             sink.set_async(false);
@@ -47,18 +44,5 @@ impl Preroll {
         if self.is_off.swap(false, Ordering::Relaxed) {
             sink.set_async(true);
         }
-    }
-
-    /// Records that the running time of the stream begins again at 0. A sink that prerolls makes the pipeline begin its
-    /// running time again too.
-    pub(super) fn restart(&self) {
-        let is_off = self.is_off.load(Ordering::Relaxed);
-        self.is_behind.store(is_off, Ordering::Relaxed);
-    }
-
-    /// Whether the next frame is the first one since the running time of the stream, but not that of the pipeline, has
-    /// begun again.
-    pub(super) fn take_behind(&self) -> bool {
-        self.is_behind.load(Ordering::Relaxed) && self.is_behind.swap(false, Ordering::Relaxed)
     }
 }
