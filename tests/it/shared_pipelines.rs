@@ -178,12 +178,12 @@ fn film_beside_live_source_is_paced_after_seek() {
     ));
     let reader = SourceRecorder::of(&channel);
     reader.wait_for_frames(40);
+    let published = || own.stat("rsshmsink", "frames-published");
+    let before = published();
     own.by_factory("rsshmsink")
         .seek_simple(gst::SeekFlags::FLUSH, gst::ClockTime::ZERO)
         .unwrap();
     // Without pacing, all frames up to the position before the seek would leave at once.
-    let published = || own.stat("rsshmsink", "frames-published");
-    let before = published();
     std::thread::sleep(Duration::from_millis(500));
     let frames = published() - before;
     assert!((8..=20).contains(&frames), "{frames}");
