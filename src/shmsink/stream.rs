@@ -6,12 +6,18 @@ use std::sync::Arc;
 
 use gst_audio::AudioInfo;
 use gst_video::VideoInfo;
-use rsshm_channel::{FrameDescriptor, TIME_NONE};
+use rsshm_channel::{FrameDescriptor, TIME_NONE, layout::EVENT_RING_LENGTH};
 
 use crate::{
-    events, frame, metas,
+    events::{self, EncodedEvent},
+    frame,
+    left_out::{LeftOut, Reason},
+    metas,
     time::{self, ClockOffset, LastConversion, Times},
 };
+
+/// The maximum number of events that wait for the first reader: as many as the channel keeps.
+const MAX_HELD_EVENTS: usize = EVENT_RING_LENGTH as usize;
 
 /// The format of a raw stream.
 #[derive(Clone, Default)]
@@ -40,6 +46,8 @@ pub(super) struct Stream {
     /// The memory for the encoded metas of a frame. The memory is used again for the next frame.
     metadata: Vec<u8>,
     events: events::Encoder,
+    /// Events that wait for the first reader, with the frame that follows them.
+    held_events: Vec<EncodedEvent>,
     /// Whether the next frame is discontinuous, that is, does not continue the frames before it.
     is_discont: bool,
     /// Whether the stream has had a keyframe.
@@ -54,6 +62,7 @@ impl Default for Stream {
             clock_offset: ClockOffset::default(),
             metadata: Vec::new(),
             events: events::Encoder::default(),
+            held_events: Vec::new(),
             is_discont: false,
             has_keyframes: false,
         }
@@ -132,6 +141,22 @@ impl Stream {
     /// Encodes an event of the stream.
     pub(super) fn encode_event(&mut self, event: &gst::EventRef) -> events::EncodeResult {
         self.events.encode(event)
+    }
+
+    /// Keeps an event until [`Self::take_held_events`]. Returns the event as left out if there are too many.
+    pub(super) fn hold_event(&mut self, event: EncodedEvent) -> LeftOut {
+        let mut left_out = LeftOut::default();
+        if self.held_events.len() < MAX_HELD_EVENTS {
+            self.held_events.push(event);
+        } else {
+            left_out.add("held-events", Reason::Number, 1);
+        }
+        left_out
+    }
+
+    /// The events that were held, in order.
+    pub(super) fn take_held_events(&mut self) -> Vec<EncodedEvent> {
+        std::mem::take(&mut self.held_events)
     }
 
     /// The time and the duration of an event, as readers receive them.
