@@ -45,7 +45,7 @@ use super::{
     publish::{Frame, Outcome, PublishError, publish},
     service::{self, ClientCount},
     stats::Counters,
-    stream::Stream,
+    stream::{Position, Stream},
 };
 use crate::{
     caps, element, error,
@@ -572,6 +572,9 @@ impl BaseSinkImpl for RsShmSink {
             .set_caps(format)
             .map_err(|error| gst::loggable_error!(CAT, "{error}"))?;
         self.current_format.set(info.clone());
+        // After a seek, an encoded stream begins before its segment, with the keyframe that the decoder needs. The base
+        // class would drop these frames.
+        self.obj().set_drop_out_of_segment(!caps::is_encoded(caps));
         lock(&self.stream).set_format(info, caps::raw_audio(caps));
         gst::debug!(CAT, imp = self, "caps are {caps}");
         self.update_latency();
@@ -660,6 +663,10 @@ impl BaseSinkImpl for RsShmSink {
 
     fn render(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let writer = self.writer().ok_or(gst::FlowError::Flushing)?;
+        // Without a check of the base class, encoded frames behind the segment arrive here too.
+        if lock(&self.stream).position(buffer) == Position::Outside {
+            return Ok(gst::FlowSuccess::Ok);
+        }
         if self.preroll.take_behind() {
             self.catch_up(buffer);
         }

@@ -38,6 +38,16 @@ impl RawFormat {
     }
 }
 
+/// Where a frame lies in relation to the segment of its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Position {
+    Within,
+    /// Before the beginning of the segment. A decoder may need the frame for the frames in the segment.
+    Before,
+    /// Behind the end of the segment, or on either side of a segment that is played backwards.
+    Outside,
+}
+
 /// The current stream.
 pub(super) struct Stream {
     segment: gst::FormattedSegment<gst::ClockTime>,
@@ -111,6 +121,21 @@ impl Stream {
         Times::of_buffer(buffer, &self.segment).pts
     }
 
+    /// Where `buffer` lies in relation to the segment.
+    pub(super) fn position(&self, buffer: &gst::BufferRef) -> Position {
+        let Some(start) = buffer.pts().or(buffer.dts()) else {
+            return Position::Within;
+        };
+        let end = buffer.duration().map(|duration| start.saturating_add(duration));
+        if self.segment.clip(start, end).is_some() {
+            Position::Within
+        } else if self.segment.rate() > 0.0 && self.segment.start().is_some_and(|begin| start < begin) {
+            Position::Before
+        } else {
+            Position::Outside
+        }
+    }
+
     /// Describes a frame for readers. The frame leaves `delay_ns` after the time of its timestamp. `conversion` gets the
     /// conversion of its times.
     pub(super) fn describe(
@@ -134,6 +159,9 @@ impl Stream {
         }
         if self.is_discont {
             descriptor.flags |= gst::BufferFlags::DISCONT.bits();
+        }
+        if self.position(buffer) == Position::Before {
+            descriptor.flags |= gst::BufferFlags::DECODE_ONLY.bits();
         }
         descriptor
     }
