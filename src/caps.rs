@@ -287,6 +287,14 @@ pub(crate) fn raw_video(caps: &gst::CapsRef) -> Option<gst_video::VideoInfo> {
         .flatten()
 }
 
+/// Whether the caps are encoded video or audio, whose decoder may need frames that are not to be shown.
+pub(crate) fn is_encoded(caps: &gst::CapsRef) -> bool {
+    caps.structure(0).is_some_and(|structure| {
+        let name = structure.name();
+        (name.starts_with("video/") || name.starts_with("audio/")) && !name.ends_with("/x-raw")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

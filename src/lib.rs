@@ -28,6 +28,7 @@ mod frame;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod left_out;
 mod memory;
 mod metas;
 mod pipeline;

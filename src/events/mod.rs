@@ -6,7 +6,7 @@
 //! # How to add a kind of event
 //!
 //! 1. Describe its bytes in docs/PROTOCOL.md, and add its number to `kind`. If it is sticky, add its index to `sticky`.
-//! 2. Encode it in [`Encoder::encode`]. In [`EncodeResult`], count the parts that cannot be sent, so that the
+//! 2. Encode it in [`Encoder::encode_any`]. Add the parts that cannot be sent to [`EncodeResult::left_out`], so that the
 //!    user learns about the loss.
 //! 3. Decode it in [`Decoder::decode`], which must survive any bytes. Text goes through [`Names::structure`], never
 //!    directly to GStreamer's parser.
@@ -25,6 +25,7 @@ use rsshm_channel::{MAX_EVENT_SIZE, MAX_MESSAGE_SIZE, NewEvent, STICKY_EVENT_COU
 
 use crate::{
     codec::{Bytes, Names, is_plain_type, put_structure, put_text},
+    left_out::{LeftOut, Reason},
     sync::lock,
     time::Times,
 };
@@ -182,14 +183,35 @@ impl EncodedEvent {
 }
 
 /// The result of encoding an event of the writer's stream.
-#[derive(Debug)]
-pub(crate) enum EncodeResult {
-    /// Events of this type are not sent.
-    NotSent,
-    /// Nothing of the event can be sent. The number is how many events or tags were left out.
-    LeftOut(u64),
-    /// The event, and how many of its tags were left out.
-    Encoded(EncodedEvent, u64),
+#[derive(Debug, Default)]
+pub(crate) struct EncodeResult {
+    /// The event; `None` if nothing of it is sent.
+    pub(crate) event: Option<EncodedEvent>,
+    /// The event or the tags that would concern readers and cannot be sent.
+    pub(crate) left_out: LeftOut,
+}
+
+impl EncodeResult {
+    /// Nothing of the event concerns readers.
+    fn not_sent() -> Self {
+        Self::default()
+    }
+
+    /// The event concerns readers, but it cannot be sent.
+    fn left_out(name: &str, reason: Reason) -> Self {
+        let mut result = Self::default();
+        result.left_out.add(name.to_owned(), reason, 1);
+        result
+    }
+}
+
+impl From<EncodedEvent> for EncodeResult {
+    fn from(event: EncodedEvent) -> Self {
+        Self {
+            event: Some(event),
+            ..Self::default()
+        }
+    }
 }
 
 /// Encodes the events of a stream for the channel.
@@ -201,7 +223,19 @@ pub(crate) struct Encoder {
 
 impl Encoder {
     pub(crate) fn encode(&mut self, event: &gst::EventRef) -> EncodeResult {
+        let result = self.encode_any(event);
+        match &result.event {
+            Some(encoded) if encoded.bytes.len() > MAX_EVENT_SIZE => {
+                EncodeResult::left_out(&name_of(event), Reason::Size)
+            }
+            _ => result,
+        }
+    }
+
+    /// Encodes an event of any size.
+    fn encode_any(&mut self, event: &gst::EventRef) -> EncodeResult {
         use gst::EventView;
+        let name = event.structure().map_or("", |structure| structure.name().as_str());
         match event.view() {
             EventView::StreamStart(start) => {
                 self.custom_sticky.clear();
@@ -216,28 +250,41 @@ impl Encoder {
                     bytes: gap.gap_flags().bits().to_ne_bytes().to_vec(),
                     ..EncodedEvent::new(kind::GAP)
                 };
-                EncodeResult::Encoded(encoded, 0)
+                encoded.into()
             }
-            EventView::CustomDownstream(_) | EventView::CustomBoth(_) | EventView::CustomDownstreamSticky(_)
-                if event.structure().is_some_and(|structure| is_local(structure.name())) =>
+            EventView::CustomDownstream(_)
+            | EventView::CustomBoth(_)
+            | EventView::CustomDownstreamSticky(_)
+            | EventView::CustomDownstreamOob(_)
+            | EventView::CustomBothOob(_)
+                if is_local(name) =>
             {
-                EncodeResult::NotSent
+                EncodeResult::not_sent()
             }
-            EventView::CustomBoth(_) | EventView::CustomDownstreamSticky(_)
-                if event
-                    .structure()
-                    .is_some_and(|structure| time_fields(structure.name()).is_some()) =>
-            {
-                EncodeResult::NotSent
+            // GStreamer sends events of these names as CUSTOM_DOWNSTREAM events only.
+            EventView::CustomBoth(_) | EventView::CustomDownstreamSticky(_) if time_fields(name).is_some() => {
+                EncodeResult::left_out(name, Reason::Type)
             }
             EventView::CustomDownstream(_) | EventView::CustomBoth(_) => Self::custom(event, kind::CUSTOM, None),
             EventView::CustomDownstreamSticky(_) => {
-                let index = event
-                    .structure()
-                    .and_then(|structure| self.sticky_index(structure.name()));
+                let index = self.sticky_index(name);
                 Self::custom(event, kind::STICKY_CUSTOM, index)
             }
-            _ => EncodeResult::NotSent,
+            // The caps, the times and the ends of frames go through the channel in other ways. The other events concern
+            // the elements of the writer's pipeline only.
+            EventView::Caps(_)
+            | EventView::Segment(_)
+            | EventView::Eos(_)
+            | EventView::FlushStart(_)
+            | EventView::FlushStop(_)
+            | EventView::StreamCollection(_)
+            | EventView::StreamGroupDone(_)
+            | EventView::SegmentDone(_)
+            | EventView::SinkMessage(_)
+            | EventView::Buffersize(_)
+            | EventView::InstantRateChange(_) => EncodeResult::not_sent(),
+            _ if event.is_downstream() => EncodeResult::left_out(&name_of(event), Reason::Type),
+            _ => EncodeResult::not_sent(),
         }
     }
 
@@ -255,8 +302,8 @@ impl Encoder {
         encoded.bytes.extend(group.unwrap_or(0).to_ne_bytes());
         encoded.bytes.extend(event.stream_flags().bits().to_ne_bytes());
         match put_text(&mut encoded.bytes, event.stream_id()) {
-            Some(()) => EncodeResult::Encoded(encoded, 0),
-            None => EncodeResult::LeftOut(1),
+            Some(()) => encoded.into(),
+            None => EncodeResult::left_out(&name_of(event), Reason::Size),
         }
     }
 
@@ -271,38 +318,47 @@ impl Encoder {
             ..EncodedEvent::new(kind::TAGS)
         };
         encoded.bytes.extend(u32::from(is_global).to_ne_bytes());
-        let (mut sent, mut left_out) = (gst::Structure::new_empty("taglist"), 0);
+        let (mut sent, mut left_out) = (gst::Structure::new_empty("taglist"), LeftOut::default());
         let mut bytes_left = MAX_EVENT_SIZE - encoded.bytes.len() - encoded_size(&sent).unwrap_or(0);
         for (name, values) in tags.iter_generic() {
+            let count = tags.size_by_name(name);
             let mut tag = gst::Structure::new_empty("taglist");
             let values: Vec<_> = values.filter_map(plain_tag).collect();
+            // Values that are not plain are left out alone.
+            left_out.add(
+                name.to_string(),
+                Reason::Values,
+                count.saturating_sub(values.len()) as u64,
+            );
             match values.len() {
-                0 => {}
+                0 => continue,
                 1 => values.into_iter().for_each(|value| tag.set_value(name, value)),
                 _ => tag.set(name, gst::List::new(values)),
             }
             // A tag that is too large, such as the lyrics of a song, is left out alone. The other tags are sent.
-            let size = encoded_size(&tag).unwrap_or(bytes_left + 1);
-            match tag.value(name) {
-                Ok(value) if size <= bytes_left => {
+            match (tag.value(name), encoded_size(&tag)) {
+                (Ok(value), Some(size)) if size <= bytes_left => {
                     sent.set_value(name, value.clone());
                     bytes_left -= size;
                 }
-                _ => left_out += 1,
+                (_, Some(_)) => left_out.add(name.to_string(), Reason::Size, 1),
+                _ => left_out.add(name.to_string(), Reason::Values, 1),
             }
         }
-        if left_out > 0 && sent.n_fields() == 0 {
-            return EncodeResult::LeftOut(left_out);
+        let has_tags = left_out == LeftOut::default() || sent.n_fields() > 0;
+        if has_tags && put_structure(&mut encoded.bytes, &sent).is_none() {
+            left_out.add("tags", Reason::Values, sent.n_fields() as u64);
+            return EncodeResult { event: None, left_out };
         }
-        match put_structure(&mut encoded.bytes, &sent) {
-            Some(()) => EncodeResult::Encoded(encoded, left_out),
-            None => EncodeResult::LeftOut(left_out + sent.n_fields() as u64),
+        EncodeResult {
+            event: has_tags.then_some(encoded),
+            left_out,
         }
     }
 
     fn custom(event: &gst::EventRef, kind: u32, sticky_index: Option<usize>) -> EncodeResult {
         let Some(structure) = event.structure() else {
-            return EncodeResult::LeftOut(1);
+            return EncodeResult::left_out(&name_of(event), Reason::Values);
         };
         let mut encoded = EncodedEvent {
             sticky_index,
@@ -316,8 +372,8 @@ impl Encoder {
             }
         };
         match encoding {
-            Some(()) => EncodeResult::Encoded(encoded, 0),
-            None => EncodeResult::LeftOut(1),
+            Some(()) => encoded.into(),
+            None => EncodeResult::left_out(structure.name(), Reason::Values),
         }
     }
 
@@ -332,6 +388,22 @@ impl Encoder {
         }
         Some(index)
     }
+}
+
+/// The name under which an event counts as left out: that of a custom event, or that of the type of the event.
+fn name_of(event: &gst::EventRef) -> String {
+    let custom = event.structure().filter(|structure| match event.view() {
+        gst::EventView::CustomDownstream(_)
+        | gst::EventView::CustomBoth(_)
+        | gst::EventView::CustomDownstreamSticky(_)
+        | gst::EventView::CustomDownstreamOob(_)
+        | gst::EventView::CustomBothOob(_) => !structure.name().is_empty(),
+        _ => false,
+    });
+    custom.map_or_else(
+        || event.type_().name().to_string(),
+        |structure| structure.name().to_string(),
+    )
 }
 
 /// How many bytes the encoded structure takes; `None` if it cannot be encoded.
@@ -396,6 +468,8 @@ pub(crate) enum DecodedEvent {
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
     names: Names,
+    /// The tags that were left out since the last call of [`Decoder::take_refused_tags`].
+    refused_tags: u64,
 }
 
 impl Decoder {
@@ -446,6 +520,11 @@ impl Decoder {
         Some(decoded)
     }
 
+    /// Returns how many tags were left out since the last call, because this program does not know them.
+    pub(crate) fn take_refused_tags(&mut self) -> u64 {
+        std::mem::take(&mut self.refused_tags)
+    }
+
     /// Decodes the tags that this program knows. A tag is left out if its type in this program differs from its type in
     /// the writer.
     fn tags(&mut self, text: &str) -> Option<gst::TagList> {
@@ -453,16 +532,15 @@ impl Decoder {
         let mut tags = gst::TagList::new();
         let to = tags.make_mut();
         for (name, value) in structure.iter() {
-            if !gst::tags::tag_exists(name) {
-                continue;
-            }
-            let tag_type = gst::tags::tag_get_type(name);
             let one = [value.clone()];
             let list = value.get::<gst::List>().ok();
-            for value in list.as_ref().map_or(&one[..], |list| list.as_slice()) {
-                if let Some(value) = tag_value(value, tag_type) {
+            let values = list.as_ref().map_or(&one[..], |list| list.as_slice());
+            let tag_type = gst::tags::tag_exists(name).then(|| gst::tags::tag_get_type(name));
+            for value in values {
+                match tag_type.and_then(|tag_type| tag_value(value, tag_type)) {
                     // This cannot fail, because the value has the type of the tag.
-                    let _ = to.add_value(name, &value, gst::TagMergeMode::Append);
+                    Some(value) => drop(to.add_value(name, &value, gst::TagMergeMode::Append)),
+                    None => self.refused_tags += 1,
                 }
             }
         }

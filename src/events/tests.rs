@@ -47,14 +47,19 @@ fn received(encoded: &EncodedEvent) -> rsshm_channel::Event {
 /// Encodes and decodes an event. Returns both results, and the number of values that were left out.
 #[track_caller]
 fn transfer_with(encoder: &mut Encoder, event: &gst::Event) -> (EncodedEvent, DecodedEvent, u64) {
-    match encoder.encode(event) {
-        EncodeResult::Encoded(encoded, left_out) => {
-            let decoded = Decoder::default().decode(&received(&encoded));
-            let decoded = decoded.unwrap_or_else(|| panic!("{event:?} is refused: {encoded:?}"));
-            (encoded, decoded, left_out)
-        }
-        other => panic!("{event:?}: {other:?}"),
-    }
+    let result = encoder.encode(event);
+    let left_out = result.left_out.count();
+    let encoded = result.event.unwrap_or_else(|| panic!("{event:?} is not sent"));
+    let decoded = Decoder::default().decode(&received(&encoded));
+    let decoded = decoded.unwrap_or_else(|| panic!("{event:?} is refused: {encoded:?}"));
+    (encoded, decoded, left_out)
+}
+
+/// The names of the parts of an event that were left out. The event itself must not be sent.
+#[track_caller]
+fn names(result: &EncodeResult) -> Vec<&str> {
+    assert!(result.event.is_none(), "{result:?}");
+    result.left_out.iter().map(|missing| &*missing.name).collect()
 }
 
 /// Encodes and decodes an event. Nothing of the event may be left out. Returns the decoded event.
@@ -224,7 +229,7 @@ fn event_without_sendable_tags_is_not_sent() {
         tags.add::<tags::PreviewImage>(&image(), TagMergeMode::Append);
     });
     let result = Encoder::default().encode(&event);
-    assert!(matches!(result, EncodeResult::LeftOut(2)), "{result:?}");
+    assert_eq!(names(&result), ["image", "preview-image"]);
     // An event that has no tags from the start is sent.
     transfer_with(&mut Encoder::default(), &tag_event(|_| {}));
 }
@@ -330,7 +335,7 @@ fn unsupported_or_too_large_custom_event_is_left_out() {
             event::CustomDownstreamSticky::new(structure.clone()),
         ] {
             let result = Encoder::default().encode(&event);
-            assert!(matches!(result, EncodeResult::LeftOut(1)), "{result:?}");
+            assert_eq!(names(&result), ["app"], "{event:?}");
         }
     }
 }
@@ -362,13 +367,39 @@ fn events_of_unlisted_types_are_not_sent() {
         event::Eos::new(),
         event::FlushStart::new(),
         event::FlushStop::new(true),
-        event::CustomDownstreamOob::new(structure.clone()),
-        event::CustomBothOob::new(structure),
         event::StreamGroupDone::new(gst::GroupId::next()),
+        event::SegmentDone::new(gst::ClockTime::ZERO),
+        event::StreamCollection::new(&gst::StreamCollection::builder(None).build()),
+        event::SinkMessage::new("app", &gst::message::Application::new(structure)),
         UpstreamForceKeyUnitEvent::builder().build(),
     ] {
         let result = Encoder::default().encode(&event);
-        assert!(matches!(result, EncodeResult::NotSent), "{event:?}: {result:?}");
+        assert_eq!(names(&result), [""; 0], "{event:?}");
+    }
+}
+
+#[test]
+fn events_that_cannot_be_sent_are_left_out_by_name() {
+    init();
+    let structure = gst::Structure::new_empty("app");
+    let toc = gst::Toc::new(gst::TocScope::Global);
+    let force_key_unit = gst::Structure::new_empty("GstForceKeyUnit");
+    for (event, name) in [
+        (event::CustomDownstreamOob::new(structure.clone()), "app"),
+        (event::CustomBothOob::new(structure), "app"),
+        (event::CustomBoth::new(force_key_unit), "GstForceKeyUnit"),
+        (event::Toc::new(&toc, false), "toc"),
+        (
+            event::Protection::new("system", &gst::Buffer::from_slice([1_u8; 4])),
+            "protection",
+        ),
+        (event::StreamStart::new(&"x".repeat(MAX_EVENT_SIZE)), "stream-start"),
+        (
+            event::CustomDownstream::new(gst::Structure::builder("large").field("text", "x".repeat(4050)).build()),
+            "large",
+        ),
+    ] {
+        assert_eq!(names(&Encoder::default().encode(&event)), [name], "{event:?}");
     }
 }
 
@@ -392,7 +423,7 @@ fn events_of_one_process_are_not_sent() {
             event::CustomDownstreamSticky::new(structure.clone()),
         ] {
             let result = encoder.encode(&event);
-            assert!(matches!(result, EncodeResult::NotSent), "{event:?}: {result:?}");
+            assert_eq!(names(&result), [""; 0], "{event:?}");
         }
     }
     // The events of one process take no sticky index.
@@ -407,9 +438,7 @@ fn writer_cannot_fill_memory_of_reader_with_event_names() {
     let mut refused = 0;
     for number in 0..MAX_NAMES + 10 {
         let event = event::CustomDownstream::new(gst::Structure::new_empty(format!("name-{number}")));
-        let EncodeResult::Encoded(encoded, 0) = Encoder::default().encode(&event) else {
-            panic!("{event:?}");
-        };
+        let encoded = Encoder::default().encode(&event).event.unwrap();
         refused += u32::from(decoder.decode(&received(&encoded)).is_none());
     }
     assert_eq!(refused, 10);

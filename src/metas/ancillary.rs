@@ -20,7 +20,7 @@ pub(super) fn encode_caption(meta: &MetaRef<gst::Meta>, to: &mut Output) -> Opti
     let caption = meta.downcast_ref::<VideoCaptionMeta>()?;
     to.numbers(&[caption.caption_type().into_glib() as u32]);
     to.bytes(caption.data());
-    Some(())
+    (caption.caption_type() != VideoCaptionType::Unknown && !caption.data().is_empty()).then_some(())
 }
 
 pub(super) fn decode_caption(input: &mut Input) -> Option<()> {
@@ -93,7 +93,13 @@ pub(super) fn encode_packet(meta: &MetaRef<gst::Meta>, to: &mut Output) -> Optio
     {
         to.u16(*word);
     }
-    Some(())
+    is_packet(packet.field, packet.count, packet.words).then_some(())
+}
+
+/// Whether a packet has a field that exists, and as many words as its count says. Only the low eight bits of the count
+/// are the number of words; the others are parity bits.
+fn is_packet(field: u32, count: u16, words: &[u16]) -> bool {
+    matches!(field, 0 | 0x10 | 0x11) && words.len() == usize::from(count & 0xff)
 }
 
 pub(super) fn decode_packet(input: &mut Input) -> Option<()> {
@@ -105,9 +111,7 @@ pub(super) fn decode_packet(input: &mut Input) -> Option<()> {
     while !record.0.is_empty() {
         words.push(record.u16()?);
     }
-    // Only the low eight bits of the count are the number of words; the others are parity bits.
-    let is_valid = matches!(field, 0 | 0x10 | 0x11) && is_chrominance <= 1 && words.len() == usize::from(count & 0xff);
-    if !is_valid {
+    if is_chrominance > 1 || !is_packet(field, count, &words) {
         return None;
     }
     let packet = Packet {
@@ -129,7 +133,7 @@ pub(super) fn encode_hdr(meta: &MetaRef<gst::Meta>, to: &mut Output) -> Option<(
     let HdrData { format, data } = raw::video::hdr(meta)?;
     to.numbers(&[format]);
     to.bytes(data);
-    Some(())
+    (format <= MAX_HDR_FORMAT && !data.is_empty()).then_some(())
 }
 
 pub(super) fn decode_hdr(input: &mut Input) -> Option<()> {

@@ -2,6 +2,8 @@
 
 //! Metas about sound: the layout of the channels, clipping, level, downmix and the layout of DSD.
 
+use std::ops::RangeInclusive;
+
 use gst::MetaRef;
 use gst_audio::{AudioInfo, AudioLayout, AudioMeta};
 
@@ -22,8 +24,8 @@ const MAX_POSITIONED_CHANNELS: usize = 64;
 /// The highest level, in -dB.
 const MAX_LEVEL: u32 = 127;
 
-/// The highest number of a GstFormat that GStreamer itself defines.
-const MAX_FORMAT: u32 = 5;
+/// The formats of positions that GStreamer has. 0 is no format, and GStreamer prints a critical warning about it.
+const FORMATS: RangeInclusive<u32> = 1..=5;
 
 /// Planes of equal size in a buffer, one for each channel.
 #[derive(Debug, PartialEq, Eq)]
@@ -196,12 +198,12 @@ pub(super) fn encode_clipping(meta: &MetaRef<gst::Meta>, to: &mut Output) -> Opt
     to.numbers(&[format]);
     to.u64(start);
     to.u64(end);
-    (format <= MAX_FORMAT).then_some(())
+    FORMATS.contains(&format).then_some(())
 }
 
 pub(super) fn decode_clipping(input: &mut Input) -> Option<()> {
     let record = &mut input.record;
-    let format = record.u32().filter(|format| *format <= MAX_FORMAT)?;
+    let format = record.u32().filter(|format| FORMATS.contains(format))?;
     let (start, end) = (record.u64()?, record.u64()?);
     raw::audio::add_clipping(input.buffer, &Clipping { format, start, end })
 }
@@ -228,6 +230,7 @@ pub(super) fn decode_level(input: &mut Input) -> Option<()> {
 pub(super) fn encode_downmix(meta: &MetaRef<gst::Meta>, to: &mut Output) -> Option<()> {
     let downmix = raw::audio::downmix(meta)?;
     for positions in [&downmix.from, &downmix.to] {
+        are_positions(positions).then_some(())?;
         to.numbers(&[u32::try_from(positions.len()).ok()?]);
         for position in positions {
             to.i32(*position);
@@ -249,18 +252,23 @@ pub(super) fn decode_downmix(input: &mut Input) -> Option<()> {
     raw::audio::add_downmix(input.buffer, &Downmix { from, to, matrix })
 }
 
+/// Whether these can be the positions of channels. GStreamer takes a position for the number of a bit.
+fn are_positions(positions: &[i32]) -> bool {
+    (1..=MAX_POSITIONED_CHANNELS).contains(&positions.len())
+        && positions
+            .iter()
+            .all(|position| raw::is_known::<gst_audio::AudioChannelPosition>(*position))
+}
+
 /// Reads the number of channels and their positions.
 fn read_positions(input: &mut Input) -> Option<Vec<i32>> {
     let channels = usize::try_from(input.record.u32()?).ok()?;
-    if !(1..=MAX_POSITIONED_CHANNELS).contains(&channels) {
+    if channels > MAX_POSITIONED_CHANNELS {
         return None;
     }
     let mut positions = Vec::with_capacity(channels);
     for _ in 0..channels {
-        let position = input.record.i32()?;
-        // GStreamer takes a position for the number of a bit.
-        raw::is_known::<gst_audio::AudioChannelPosition>(position).then_some(())?;
-        positions.push(position);
+        positions.push(input.record.i32()?);
     }
-    Some(positions)
+    are_positions(&positions).then_some(positions)
 }

@@ -22,7 +22,6 @@ mod analytics;
 mod ancillary;
 mod audio;
 mod general;
-mod left_out;
 mod memories;
 mod network;
 mod raw;
@@ -37,10 +36,11 @@ use gst_audio::AudioInfo;
 use gst_video::VideoInfo;
 use rsshm_channel::MAX_METADATA_SIZE;
 
-use crate::codec::{Bytes, Names};
+use crate::{
+    codec::{Bytes, Names},
+    left_out::{LeftOut, Reason},
+};
 pub(crate) use audio::complete_layout as complete_audio_layout;
-pub(crate) use left_out::LeftOut;
-use left_out::Reason;
 use record::{Input, Output};
 
 /// The name of the meta that marks a buffer for which there was no slot. It never leaves this process.

@@ -4,7 +4,8 @@
 
 use gst::MetaRef;
 use gst_video::{
-    ValidVideoTimeCode, VideoCropMeta, VideoInfo, VideoRegionOfInterestMeta, VideoTimeCodeFlags, VideoTimeCodeMeta,
+    ValidVideoTimeCode, VideoCropMeta, VideoInfo, VideoRegionOfInterestMeta, VideoTimeCode, VideoTimeCodeFlags,
+    VideoTimeCodeMeta,
 };
 
 use super::{
@@ -80,6 +81,10 @@ pub(super) fn encode_time_code(meta: &MetaRef<gst::Meta>, to: &mut Output) -> Op
     let meta = meta.downcast_ref::<VideoTimeCodeMeta>()?;
     let (numerator, denominator) = raw::frame_rate(meta);
     let code = meta.tc();
+    // The bindings do not check the time codes of metas.
+    if denominator == 0 || !VideoTimeCode::from(code.clone()).is_valid() {
+        return None;
+    }
     to.numbers(&[
         numerator,
         denominator,

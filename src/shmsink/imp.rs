@@ -45,11 +45,13 @@ use super::{
     publish::{Frame, Outcome, PublishError, publish},
     service::{self, ClientCount},
     stats::Counters,
-    stream::{RawFormat, Stream},
+    stream::{Position, RawFormat, Stream},
 };
 use crate::{
-    caps, element, error, events,
-    metas::{self, LeftOut, NO_SLOT_META},
+    caps, element, error,
+    events::{self, EncodedEvent},
+    left_out::{Kind, LeftOut},
+    metas::{self, NO_SLOT_META},
     pipeline,
     shmsrc::RsShmSrc,
     sync::lock,
@@ -258,8 +260,12 @@ impl RsShmSink {
         format: &RawFormat,
         metadata: &mut Vec<u8>,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        // Without a check of the base class, encoded frames behind the segment arrive here too.
+        if lock(&self.stream).position(buffer) == Position::Outside {
+            return Ok(gst::FlowSuccess::Ok);
+        }
         let left_out = metas::encode(buffer, format.for_metas(), metadata);
-        self.count_metas_left_out(&left_out);
+        self.count_left_out(Kind::Metas, &left_out);
         self.publish_buffer(writer, buffer, metadata, format.video.as_deref())
     }
 
@@ -275,6 +281,7 @@ impl RsShmSink {
         let mut is_discont = false;
         loop {
             let outcome = if self.wait_for_connection(writer, buffer, info, &mut wait_began)? {
+                self.publish_held_events(writer);
                 let delay_ns = self.pacing.delay_ns();
                 let descriptor =
                     lock(&self.stream).describe(self.obj().upcast_ref(), buffer, delay_ns, &self.keyframes.conversion);
@@ -329,24 +336,38 @@ impl RsShmSink {
 
     /// Publishes an event of the stream.
     fn publish_event(&self, event: events::EncodeResult) {
-        let (event, mut left_out) = match event {
-            events::EncodeResult::NotSent => return,
-            events::EncodeResult::LeftOut(count) => return self.count_events_left_out(count),
-            events::EncodeResult::Encoded(event, left_out) => (event, left_out),
-        };
-        let Some(writer) = self.writer() else {
+        self.count_left_out(Kind::Events, &event.left_out);
+        let (Some(event), Some(writer)) = (event.event, self.writer()) else {
             return;
         };
         if event.begins_stream {
             writer.forget_events();
         }
+        // A reader that is waited for gets the events before its first frame too. It gets sticky events in any case.
+        let waits = lock(&self.settings).wait_for_connection && self.clients.get() == 0;
+        if waits && event.sticky_index.is_none() {
+            let left_out = lock(&self.stream).hold_event(event);
+            self.count_left_out(Kind::Events, &left_out);
+        } else {
+            self.publish_encoded(&writer, event);
+        }
+    }
+
+    /// Publishes the events that were held until a reader is attached.
+    fn publish_held_events(&self, writer: &Writer) {
+        let held = lock(&self.stream).take_held_events();
+        for event in held {
+            self.publish_encoded(writer, event);
+        }
+    }
+
+    fn publish_encoded(&self, writer: &Writer, event: EncodedEvent) {
         let delay_ns = self.pacing.delay_ns();
         let (time, duration) = lock(&self.stream).event_times(self.obj().upcast_ref(), &event, delay_ns);
+        // This fails only for an event beyond the limits, and the encoder has left such an event out.
         if let Err(error) = writer.publish_event(event.to_channel(time, duration), event.sticky_index) {
-            gst::info!(CAT, imp = self, "{error}");
-            left_out += 1;
+            gst::error!(CAT, imp = self, "{error}");
         }
-        self.count_events_left_out(left_out);
     }
 
     /// The name of the channel, for messages; empty if the channel is closed.
@@ -355,28 +376,19 @@ impl RsShmSink {
             .map_or_else(String::new, |writer| writer.name().to_string())
     }
 
-    /// Counts events that were not sent. Posts a warning about the first ones.
-    fn count_events_left_out(&self, count: u64) {
-        if count > 0 && self.counters.events_left_out.add(count) == 0 {
-            let channel = self.channel_for_message();
-            gst::element_imp_warning!(
-                self,
-                gst::StreamError::Encode,
-                ("channel {channel}: some tags or events are too large or of an unsupported type and were not sent; \
-                     see events-left-out in channel-stats")
-            );
-        }
-    }
-
-    /// Counts metas that were not sent. Posts a warning about the first one of each name.
-    fn count_metas_left_out(&self, left_out: &LeftOut) {
+    /// Counts metas or events that were not sent. Posts a warning about the first one of each name.
+    fn count_left_out(&self, kind: Kind, left_out: &LeftOut) {
+        let (counters, what, document) = match kind {
+            Kind::Metas => (&self.counters.metas_left_out, "metas", "METAS.md"),
+            Kind::Events => (&self.counters.events_left_out, "events", "TIME.md"),
+        };
         for missing in left_out.iter() {
-            if self.counters.metas_left_out.add(missing.name, missing.count) {
-                let (channel, name) = (self.channel_for_message(), missing.name);
-                let reason = missing.reason();
+            if counters.add(&missing.name, missing.count) {
+                let (channel, name) = (self.channel_for_message(), &missing.name);
+                let reason = missing.reason.text(kind);
                 let text = format!(
-                    "channel {channel}: {name} was not sent, because {reason}; metas-left-out in channel-stats counts such \
-                     metas, and docs/METAS.md says what is carried"
+                    "channel {channel}: {name} was not sent, because {reason}; {what}-left-out in channel-stats counts such \
+                     {what}, and docs/{document} says what is carried"
                 );
                 gst::element_imp_warning!(self, gst::StreamError::Encode, ("{text}"), ["{text}"]);
             }
@@ -591,6 +603,9 @@ impl BaseSinkImpl for RsShmSink {
             .set_caps(format)
             .map_err(|error| gst::loggable_error!(CAT, "{error}"))?;
         self.current_format.set(info.clone());
+        // After a seek, an encoded stream begins before its segment, with the keyframe that the decoder needs. The base
+        // class would drop these frames.
+        self.obj().set_drop_out_of_segment(!caps::is_encoded(caps));
         lock(&self.stream).set_format(info, caps::raw_audio(caps));
         gst::debug!(CAT, imp = self, "caps are {caps}");
         self.update_latency();
@@ -643,6 +658,8 @@ impl BaseSinkImpl for RsShmSink {
                 self.parent_event(event)
             }
             gst::EventView::FlushStop(flush) => {
+                // The events belong to frames that were flushed.
+                lock(&self.stream).take_held_events();
                 // The running time begins again at 0, so the delay is reset.
                 if flush.resets_time() {
                     self.set_delay(0);
@@ -657,6 +674,7 @@ impl BaseSinkImpl for RsShmSink {
                 // If a flush interrupted this wait, `handled` is false. The stream then continues at another position
                 // or is stopped, so readers do not get an end of stream.
                 if let Some(writer) = self.writer().filter(|_| handled) {
+                    self.publish_held_events(&writer);
                     writer.end_of_stream();
                 }
                 handled

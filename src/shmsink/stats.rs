@@ -19,9 +19,8 @@ use crate::sync::lock;
 pub(super) struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds `count`, and returns the former value.
-    pub(super) fn add(&self, count: u64) -> u64 {
-        self.0.fetch_add(count, Ordering::Relaxed)
+    pub(super) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
     }
 
     fn get(&self) -> u64 {
@@ -33,16 +32,27 @@ impl Counter {
     }
 }
 
+/// The maximum number of counters of one kind. An application may send events of any number of names.
+const MAX_NAMES: usize = 64;
+
+/// The counter of all names beyond [`MAX_NAMES`].
+const OTHER_NAMES: &str = "others";
+
 /// A counter for each name.
 #[derive(Debug, Default)]
-pub(super) struct NamedCounters(Mutex<BTreeMap<&'static str, u64>>);
+pub(super) struct NamedCounters(Mutex<BTreeMap<String, u64>>);
 
 impl NamedCounters {
     /// Adds `count` to the counter `name`. Returns whether the counter is new.
-    pub(super) fn add(&self, name: &'static str, count: u64) -> bool {
+    pub(super) fn add(&self, name: &str, count: u64) -> bool {
         let mut counters = lock(&self.0);
+        if let Some(counter) = counters.get_mut(name) {
+            *counter += count;
+            return false;
+        }
+        let name = if counters.len() < MAX_NAMES { name } else { OTHER_NAMES };
         let is_new = !counters.contains_key(name);
-        *counters.entry(name).or_default() += count;
+        *counters.entry(name.to_owned()).or_default() += count;
         is_new
     }
 
@@ -54,7 +64,7 @@ impl NamedCounters {
     fn to_structure(&self, name: &str) -> gst::Structure {
         let mut structure = gst::Structure::new_empty(name);
         for (name, count) in lock(&self.0).iter() {
-            structure.set(*name, *count);
+            structure.set(name.as_str(), *count);
         }
         structure
     }
@@ -74,7 +84,8 @@ pub(super) struct Counters {
     pub(super) dropped: Counter,
     /// By the name of the meta.
     pub(super) metas_left_out: NamedCounters,
-    pub(super) events_left_out: Counter,
+    /// By the name of the event or tag.
+    pub(super) events_left_out: NamedCounters,
 }
 
 impl Counters {
@@ -85,11 +96,11 @@ impl Counters {
             &self.copied_repeated,
             &self.copied_no_slot,
             &self.dropped,
-            &self.events_left_out,
         ] {
             counter.reset();
         }
         self.metas_left_out.reset();
+        self.events_left_out.reset();
     }
 
     /// The value of `channel-stats`, which has these counters and the writer's counters.
@@ -110,7 +121,8 @@ impl Counters {
             .field("missed-by-readers", writer.missed_by_readers)
             .field("metas-left-out", self.metas_left_out.sum())
             .field("metas-left-out-by-name", self.metas_left_out.to_structure("metas"))
-            .field("events-left-out", self.events_left_out.get())
+            .field("events-left-out", self.events_left_out.sum())
+            .field("events-left-out-by-name", self.events_left_out.to_structure("events"))
             .field("slots", writer.slots)
             .field("slots-in-use", writer.slots_in_use)
             .field("max-slots", writer.max_slots)

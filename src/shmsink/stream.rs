@@ -6,12 +6,18 @@ use std::sync::Arc;
 
 use gst_audio::AudioInfo;
 use gst_video::VideoInfo;
-use rsshm_channel::{FrameDescriptor, TIME_NONE};
+use rsshm_channel::{FrameDescriptor, TIME_NONE, layout::EVENT_RING_LENGTH};
 
 use crate::{
-    events, frame, metas,
+    events::{self, EncodedEvent},
+    frame,
+    left_out::{LeftOut, Reason},
+    metas,
     time::{self, ClockOffset, LastConversion, Times},
 };
+
+/// The maximum number of events that wait for the first reader: as many as the channel keeps.
+const MAX_HELD_EVENTS: usize = EVENT_RING_LENGTH as usize;
 
 /// The format of a raw stream.
 #[derive(Clone, Default)]
@@ -32,6 +38,16 @@ impl RawFormat {
     }
 }
 
+/// Where a frame lies in relation to the segment of its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Position {
+    Within,
+    /// Before the beginning of the segment. A decoder may need the frame for the frames in the segment.
+    Before,
+    /// Behind the end of the segment, or on either side of a segment that is played backwards.
+    Outside,
+}
+
 /// The current stream.
 pub(super) struct Stream {
     segment: gst::FormattedSegment<gst::ClockTime>,
@@ -40,6 +56,8 @@ pub(super) struct Stream {
     /// The memory for the encoded metas of a frame. The memory is used again for the next frame.
     metadata: Vec<u8>,
     events: events::Encoder,
+    /// Events that wait for the first reader, with the frame that follows them.
+    held_events: Vec<EncodedEvent>,
     /// Whether the next frame is discontinuous, that is, does not continue the frames before it.
     is_discont: bool,
     /// Whether the stream has had a keyframe.
@@ -56,6 +74,7 @@ impl Default for Stream {
             clock_offset: ClockOffset::default(),
             metadata: Vec::new(),
             events: events::Encoder::default(),
+            held_events: Vec::new(),
             is_discont: false,
             has_keyframes: false,
             is_on_monotonic: false,
@@ -116,6 +135,21 @@ impl Stream {
         Times::of_buffer(buffer, &self.segment).pts
     }
 
+    /// Where `buffer` lies in relation to the segment.
+    pub(super) fn position(&self, buffer: &gst::BufferRef) -> Position {
+        let Some(start) = buffer.pts().or(buffer.dts()) else {
+            return Position::Within;
+        };
+        let end = buffer.duration().map(|duration| start.saturating_add(duration));
+        if self.segment.clip(start, end).is_some() {
+            Position::Within
+        } else if self.segment.rate() > 0.0 && self.segment.start().is_some_and(|begin| start < begin) {
+            Position::Before
+        } else {
+            Position::Outside
+        }
+    }
+
     /// Describes a frame for readers. The frame leaves `delay_ns` after the time of its timestamp. `conversion` gets the
     /// conversion of its times.
     pub(super) fn describe(
@@ -140,12 +174,31 @@ impl Stream {
         if self.is_discont {
             descriptor.flags |= gst::BufferFlags::DISCONT.bits();
         }
+        if self.position(buffer) == Position::Before {
+            descriptor.flags |= gst::BufferFlags::DECODE_ONLY.bits();
+        }
         descriptor
     }
 
     /// Encodes an event of the stream.
     pub(super) fn encode_event(&mut self, event: &gst::EventRef) -> events::EncodeResult {
         self.events.encode(event)
+    }
+
+    /// Keeps an event until [`Self::take_held_events`]. Returns the event as left out if there are too many.
+    pub(super) fn hold_event(&mut self, event: EncodedEvent) -> LeftOut {
+        let mut left_out = LeftOut::default();
+        if self.held_events.len() < MAX_HELD_EVENTS {
+            self.held_events.push(event);
+        } else {
+            left_out.add("held-events", Reason::Number, 1);
+        }
+        left_out
+    }
+
+    /// The events that were held, in order.
+    pub(super) fn take_held_events(&mut self) -> Vec<EncodedEvent> {
+        std::mem::take(&mut self.held_events)
     }
 
     /// The time and the duration of an event, as readers receive them.

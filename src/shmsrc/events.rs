@@ -41,13 +41,19 @@ struct PendingEvents {
 impl EventForwarder {
     /// Passes on an event between two frames.
     pub(super) fn forward(&mut self, context: Context, timing: &mut Timing, event: &Event) {
-        match self.decoder.decode(event) {
-            None => gst::debug!(
+        let decoded = self.decoder.decode(event);
+        let refused = u64::from(decoded.is_none()) + self.decoder.take_refused_tags();
+        if refused > 0 {
+            gst::debug!(
                 CAT,
                 obj = context.element,
-                "an event of kind {} is unknown or invalid, and is left out",
+                "an event of kind {}, or some of its tags, are unknown or invalid, and are left out",
                 event.kind
-            ),
+            );
+            lock(&context.shared.status).events_refused += refused;
+        }
+        match decoded {
+            None => {}
             Some(DecodedEvent::StreamStart(event)) => self.start_stream(context.element, event),
             Some(DecodedEvent::Event(event)) => self.push(context, event),
             Some(DecodedEvent::Timed {
@@ -125,6 +131,7 @@ impl EventForwarder {
         }
         if self.pending.count == MAX_PENDING_EVENTS {
             gst::debug!(CAT, obj = element, "too many events before the first buffer: left out");
+            lock(&context.shared.status).events_refused += 1;
             return;
         }
         self.pending.count += 1;

@@ -157,9 +157,9 @@ impl StreamHeaders {
         self.due.pop_front().or_else(|| self.held.take())
     }
 
-    /// Drops the frame that follows the headers, because a newer one takes its place.
-    pub(super) fn drop_frame(&mut self) {
-        self.held = None;
+    /// Drops the frame that follows the headers, because a newer one takes its place. Returns whether there was a frame.
+    pub(super) fn drop_frame(&mut self) -> bool {
+        self.held.take().is_some()
     }
 }
 

@@ -123,18 +123,24 @@ impl RsShmSrc {
 
     /// The value of `channel-stats`.
     fn stats(&self) -> gst::Structure {
-        let (stats, skipped_metas, converted) = {
-            let status = lock(&self.shared.status);
-            (status.stats, status.skipped_metas, status.converted)
-        };
+        let Status {
+            stats,
+            skipped_metas,
+            events_refused,
+            frames_skipped,
+            converted,
+            ..
+        } = *lock(&self.shared.status);
         gst::Structure::builder("rsshm-src-stats")
             .field("frames-received", stats.received)
             .field("frames-in-place", stats.in_place)
             .field("frames-copied", stats.copied)
             .field("frames-converted", converted)
+            .field("frames-skipped", frames_skipped)
             .field("frames-missed", stats.missed)
             .field("writer-pid", stats.writer_pid)
             .field("events-missed", stats.events_missed)
+            .field("events-refused", events_refused)
             .field("reconnects", stats.reconnects)
             .field("metas-refused", skipped_metas.refused)
             .field("metas-unknown", skipped_metas.unknown)

@@ -25,6 +25,10 @@ pub(super) struct Status {
     pub(super) stats: ReaderStats,
     /// The metas that could not be given to buffers since the element was started.
     pub(super) skipped_metas: Skipped,
+    /// Events and tags that are not valid or that this program does not know.
+    pub(super) events_refused: u64,
+    /// Frames that were received and not passed on.
+    pub(super) frames_skipped: u64,
     /// Frames that were converted to a format that downstream takes.
     pub(super) converted: u64,
     pub(super) latency_ns: u64,

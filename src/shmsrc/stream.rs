@@ -113,11 +113,10 @@ impl Stream {
             let next = self.reader.next(&mut copy, settings.limits, Some(timeout));
             self.update_status(context);
             match next {
-                Ok(Next::Frame(frame)) => {
-                    if let Some(buffer) = self.receive(context, frame, copy)? {
-                        return Ok(buffer);
-                    }
-                }
+                Ok(Next::Frame(frame)) => match self.receive(context, frame, copy)? {
+                    Some(buffer) => return Ok(buffer),
+                    None => lock(&context.shared.status).frames_skipped += 1,
+                },
                 Ok(other) => {
                     let may_fill = matches!(other, Next::TimedOut) && !self.reader.is_connected();
                     self.handle_other(context, &settings, other)?;
@@ -308,7 +307,7 @@ impl Stream {
     /// gets only the newest.
     fn resume(&mut self, context: Context) {
         self.reader.seek_newest();
-        self.headers.drop_frame();
+        lock(&context.shared.status).frames_skipped += u64::from(self.headers.drop_frame());
         self.timing.resume(context.element);
         self.is_first = true;
     }

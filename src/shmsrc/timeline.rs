@@ -34,6 +34,8 @@ pub(super) struct Arrival {
     pub(super) is_reordered: bool,
     /// Whether this frame can be skipped, because no other frame needs it.
     pub(super) may_be_skipped: bool,
+    /// Whether the frame is decoded, but not shown (`GST_BUFFER_FLAG_DECODE_ONLY`).
+    pub(super) is_hidden: bool,
 }
 
 /// A timeline, which places frames in the running time of the reader's pipeline.
@@ -95,7 +97,7 @@ impl Timeline {
             same.placed_at
         } else if self.is_starting(arrival) && arrival.may_be_skipped && running < self.earliest {
             return None;
-        } else if self.is_starting(arrival) && !arrival.may_be_skipped && !arrival.is_reordered {
+        } else if arrival.is_hidden || (self.is_starting(arrival) && !arrival.may_be_skipped && !arrival.is_reordered) {
             // The frame keeps no distance from the last frame. Otherwise the frames of a writer with a latency would
             // never get back to their own times.
             least
@@ -158,6 +160,7 @@ mod tests {
             is_in_order: true,
             is_reordered: false,
             may_be_skipped: true,
+            is_hidden: false,
         }
     }
 
@@ -252,6 +255,25 @@ mod tests {
             );
             last = place;
         }
+    }
+
+    #[test]
+    fn hidden_frames_before_sought_place_delay_nothing() {
+        let mut timeline = Timeline::default();
+        timeline.resume(0);
+        assert_eq!(place(&mut timeline, first(raw(5000 * MS, 5000 * MS))), Some(5000 * MS));
+        // The stream was sought. The frames from the keyframe to the place that was sought come at once.
+        for n in 1..100 {
+            let hidden = Arrival {
+                may_be_skipped: false,
+                is_hidden: true,
+                is_reordered: n % 2 == 0,
+                ..raw(5033 * MS - (100 - n) * FRAME, 5010 * MS + n * MS / 10)
+            };
+            let place = place(&mut timeline, hidden).unwrap();
+            assert!((5000 * MS..5001 * MS).contains(&place), "{n}: {place}");
+        }
+        assert_eq!(place(&mut timeline, raw(5033 * MS, 5034 * MS)), Some(5033 * MS));
     }
 
     #[test]

@@ -191,6 +191,7 @@ impl Timing {
                 is_in_order: in_order.is_some(),
                 is_reordered: self.is_reordered,
                 may_be_skipped: !self.has_deltas && !may_begin_deltas,
+                is_hidden: descriptor.flags & gst::BufferFlags::DECODE_ONLY.bits() != 0,
             })?,
         };
         if shift != shift_before {

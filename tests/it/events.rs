@@ -75,6 +75,31 @@ fn custom_events_keep_order_among_frames() {
     assert_eq!(writer.stat("events-left-out"), 0);
 }
 
+/// `wait-for-connection` holds the stream until a reader is attached, and so the events before the first frame.
+#[test]
+fn awaited_reader_receives_events_before_first_frame() {
+    let channel = Channel::new();
+    let writer = SinkHarness::lossless(&channel);
+    writer.set_caps(CAPS);
+    for number in 0..3 {
+        writer.send(custom_event("app", number));
+    }
+    writer.send(sticky("app/state", 3));
+    writer.push_frame(4);
+    eventually("the channel exists", || channel.exists());
+    // The frame and the events wait for the reader.
+    std::thread::sleep(Duration::from_millis(100));
+    let reader = SourceRecorder::of(&channel);
+    writer.end();
+    reader.pipeline.wait_eos();
+    let mut words = only(&reader.words(), &["app", "frame"]);
+    assert_eq!(words.pop().as_deref(), Some("frame 4"));
+    // Sticky events reach each reader, and come first or last before the frame.
+    words.retain(|word| word != "app/state 3");
+    assert_eq!(words, ["app 0", "app 1", "app 2"]);
+    assert_eq!(reader.stat("events-missed") + writer.stat("events-left-out"), 0);
+}
+
 #[test]
 fn event_without_next_frame_arrives_at_once() {
     let channel = Channel::new();
@@ -163,7 +188,7 @@ fn changed_tags_arrive_between_right_frames() {
 }
 
 #[test]
-fn unsupported_events_are_counted_and_warned_once() {
+fn unsupported_events_are_counted_and_named_once() {
     let channel = Channel::new();
     let writer = SinkHarness::live(&channel, "");
     let reader = SourceRecorder::of(&channel);
@@ -189,7 +214,15 @@ fn unsupported_events_are_counted_and_warned_once() {
     assert_eq!(titles(&reader), ["film", "film", "film"]);
     assert_eq!(writer.stat("events-left-out"), 5);
     assert_eq!(writer.stat("metas-left-out"), 0);
-    assert_eq!(writer.pipeline.take_messages(gst::MessageType::Warning).len(), 1);
+    let by_name = writer
+        .pipeline
+        .stats("rsshmsink")
+        .get::<gst::Structure>("events-left-out-by-name");
+    assert_eq!(
+        by_name.unwrap().to_string(),
+        "events, app=(guint64)2, image=(guint64)3;"
+    );
+    assert_eq!(writer.pipeline.take_messages(gst::MessageType::Warning).len(), 2);
 }
 
 #[test]
@@ -566,7 +599,7 @@ fn blocked_reader_counts_missed_events() {
     eventually("the reader is blocked", || reader.offsets().contains(&1));
     writer.send(sticky("app/state", 1000));
     // The channel keeps all sticky events, and a ring of the other events.
-    for number in 1..=100 {
+    for number in 1..=300 {
         writer.send(custom_event("app", number));
     }
     let other = SourceRecorder::of(&channel);
@@ -576,7 +609,10 @@ fn blocked_reader_counts_missed_events() {
     let words = only(&reader.words(), &["app"]);
     assert_eq!(words[0], "app/state 1000");
     let missed = reader.stat("events-missed");
-    assert!(missed > 50 && words.len() as u64 + missed == 101, "{missed}, {words:?}");
+    assert!(
+        missed > 150 && words.len() as u64 + missed == 301,
+        "{missed}, {words:?}"
+    );
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod lifecycle;
 mod meta_table;
 mod metas;
 mod on_time;
+mod one_of_everything;
 mod permissions;
 mod pipelines;
 mod screen;
@@ -46,6 +47,7 @@ rsshm_testkit::roles!(
     faults::ROLES,
     meta_table::ROLES,
     metas::ROLES,
+    one_of_everything::ROLES,
     permissions::ROLES,
     small_buffers::ROLES,
     small_cgroup::ROLES,

@@ -44,14 +44,19 @@ fn table_has_every_registered_meta() {
 
 /// Prints the names of all metas of GStreamer's libraries and plugins.
 fn list_metas(_: &[&str]) {
+    for name in all_metas() {
+        say(format!("{MARK}{name}"));
+    }
+}
+
+/// The names of all metas of GStreamer's libraries and plugins, which this function loads.
+pub fn all_metas() -> Vec<&'static str> {
     gst::init().unwrap();
     for library in libraries() {
         register_metas_of(&library);
     }
     register_metas_of_plugins();
-    for name in registered_metas() {
-        say(format!("{MARK}{name}"));
-    }
+    registered_metas()
 }
 
 /// GStreamer's libraries, which are in the directory of its core library.

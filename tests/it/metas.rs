@@ -36,7 +36,7 @@ const CUSTOM: &str = "RsShmTestMeta";
 const CAPTION: [u8; 2] = [0x94, 0x20];
 
 /// Registers the custom meta.
-fn register() {
+pub fn register() {
     init();
     static ONCE: Once = Once::new();
     ONCE.call_once(|| CustomMeta::register(CUSTOM, &[]));
@@ -68,7 +68,7 @@ fn time_code() -> ValidVideoTimeCode {
 }
 
 /// Adds one meta of each kind. If a buffer can have several metas of a kind, adds two.
-fn add_metas(buffer: &mut gst::BufferRef) {
+pub fn add_metas(buffer: &mut gst::BufferRef) {
     VideoCropMeta::add(buffer, (1, 2, 30, 40));
     let mut region = VideoRegionOfInterestMeta::add(buffer, "person", (5, 6, 7, 8));
     region.set_id(11);

@@ -5,7 +5,7 @@
 use gst::prelude::*;
 use rsshm_testkit::{
     Channel, eventually,
-    gst::{Pipeline, SinkHarness, SourceRecorder, init},
+    gst::{LOSSLESS, Pipeline, SinkHarness, SourceRecorder, caps_at, init},
 };
 
 /// The number of nanoseconds in a millisecond.
@@ -123,4 +123,45 @@ fn negative_rate_reverses_times() {
     let fast = segment(-2.0, 0, 10 * SECOND);
     let frames = read(&fast, [(8 * SECOND, 40 * MS), (6 * SECOND, 40 * MS)]);
     assert_eq!(frames, [(SECOND - 20 * MS, 20 * MS), (2 * SECOND - 20 * MS, 20 * MS)]);
+}
+
+/// Sends frames with one timestamp each, and returns the timestamps of those that the reader receives and whether each
+/// is only to be decoded. The offset of a frame is its timestamp in seconds.
+fn read_after_seek(caps: &str, seconds: &[u64]) -> Vec<(u64, bool)> {
+    let channel = Channel::new();
+    let reader = SourceRecorder::of(&channel);
+    let writer = SinkHarness::with_source(&channel, "handle-segment-change=true", LOSSLESS);
+    writer.pipeline.play();
+    let segment = segment(1.0, 5 * SECOND, 8 * SECOND);
+    for (number, second) in seconds.iter().enumerate() {
+        let mut buffer = gst::Buffer::with_size(64 * 48).unwrap();
+        let target = buffer.get_mut().unwrap();
+        target.set_pts(gst::ClockTime::from_seconds(*second));
+        target.set_duration(gst::ClockTime::MSECOND);
+        target.set_offset(*second);
+        if number > 0 {
+            target.set_flags(gst::BufferFlags::DELTA_UNIT);
+        }
+        writer.push_sample(&buffer, &caps.parse().unwrap(), Some(&segment));
+    }
+    writer.end();
+    reader.pipeline.wait_eos();
+    let frames = reader.frames().into_iter();
+    let is_hidden = |flags: gst::BufferFlags| flags.contains(gst::BufferFlags::DECODE_ONLY);
+    frames.map(|frame| (frame.offset, is_hidden(frame.flags))).collect()
+}
+
+/// After an accurate seek, a stream begins with the keyframe before the place that was sought.
+#[test]
+fn encoded_frames_before_segment_are_decoded_only() {
+    let h264 = "video/x-h264,stream-format=byte-stream,alignment=au";
+    let frames = read_after_seek(h264, &[3, 4, 5, 6, 7, 9]);
+    let shown = [(3, true), (4, true), (5, false), (6, false), (7, false)];
+    assert_eq!(frames, shown);
+}
+
+#[test]
+fn raw_frames_outside_segment_are_not_sent() {
+    let frames = read_after_seek(&caps_at(25), &[3, 4, 5, 6, 7, 9]);
+    assert_eq!(frames, [(5, false), (6, false), (7, false)]);
 }

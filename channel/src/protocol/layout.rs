@@ -48,7 +48,7 @@ pub const MAX_METADATA_SIZE: usize = DESCRIPTOR_STRIDE - size_of::<SlotRecord>()
 /// The number of records for sticky events. A reader that joins later receives the event in each record.
 pub const STICKY_EVENT_COUNT: usize = 8;
 /// The number of records for the newest events. The writer uses these records in turn.
-pub const EVENT_RING_LENGTH: u64 = 32;
+pub const EVENT_RING_LENGTH: u64 = 128;
 /// The size of an event record in bytes.
 pub const EVENT_STRIDE: usize = 4096;
 /// The largest size of an event in bytes, without its [`EventDescriptor`].

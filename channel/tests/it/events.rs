@@ -249,18 +249,18 @@ fn overrun_reader_gets_sticky_and_newest_events() {
         assert!(publish(&writer, 2));
         publish_event(&writer, "b", Some(0));
         let mut wanted = ["a", "2", "b"].map(String::from).to_vec();
-        for seq in 0..100 {
+        for seq in 0..300 {
             publish_event(&writer, &format!("event {seq}"), (seq == 50).then_some(1));
         }
         assert!(publish(&writer, 3));
-        let newest = (100 - EVENT_RING_LENGTH..100).map(|seq| format!("event {seq}"));
+        let newest = (300 - EVENT_RING_LENGTH..300).map(|seq| format!("event {seq}"));
         wanted.push("event 50".to_owned());
         wanted.extend(newest);
         wanted.push("3".to_owned());
         assert_eq!(now(&mut reader), wanted);
-        // The writer published 3 events and then 100 more. The reader got only three sticky events and the events in
+        // The writer published 3 events and then 300 more. The reader got only three sticky events and the events in
         // the ring, and missed all others.
-        assert_eq!(reader.stats().events_missed, 100 + 3 - EVENT_RING_LENGTH - 3);
+        assert_eq!(reader.stats().events_missed, 300 + 3 - EVENT_RING_LENGTH - 3);
     }
 }
 

@@ -329,6 +329,9 @@ fn layout() -> Header {
     Header::new(CAPS.len(), 5, SIZE as u64, true).expect("a valid layout")
 }
 
+/// The number of event records, sticky and ring together.
+const EVENT_COUNT: usize = STICKY_EVENT_COUNT + EVENT_RING_LENGTH as usize;
+
 /// Seqs of events. Most are near 6, the event head of [`Victim`].
 fn event_seq() -> impl Strategy<Value = u64> {
     prop_oneof![3 => 0u64..8, 3 => 0u64..80, 1 => number()]
@@ -341,7 +344,7 @@ proptest! {
     #[test]
     fn corrupted_events_withhold_no_frame(
         heads in prop::collection::vec(event_seq(), 1..4),
-        records in prop::collection::vec((0..48usize, event_seq(), event_seq(), number(), 0u32..3), 1..20),
+        records in prop::collection::vec((0..EVENT_COUNT + STICKY_EVENT_COUNT, event_seq(), event_seq(), number(), 0u32..3), 1..20),
         max_behind in 0u32..4,
     ) {
         let victim = Victim::new();
@@ -351,9 +354,9 @@ proptest! {
         }
         let peer = RawPeer::open(&victim.channel);
         for (place, seq, after, sizes, eos_count) in records {
-            // There are 40 records. A place above 39 selects one of the eight sticky events again, so that their
-            // records are hit more often.
-            let place = if place < 40 { place } else { place - 40 };
+            // A place above the last record selects one of the sticky events again, so that their records are hit more
+            // often.
+            let place = place % EVENT_COUNT;
             let mut descriptor = EventDescriptor::zeroed();
             (descriptor.after, descriptor.size, descriptor.eos_count) = (after, sizes as u32, eos_count);
             let at = peer.header.events_offset + (place * EVENT_STRIDE) as u64;

@@ -210,6 +210,7 @@ fn invalid_metas_about_sound_are_refused() {
     let (one, nan) = (1_f32.to_bits(), f32::NAN.to_bits());
     for (kind, content) in [
         (kind::AUDIO_CLIPPING, words(&[6, 0, 0, 0, 0])),
+        (kind::AUDIO_CLIPPING, words(&[0, 0, 0, 0, 0])),
         (kind::AUDIO_CLIPPING, words(&[1, 0, 0, 0])),
         (kind::AUDIO_LEVEL, words(&[128, 0])),
         (kind::AUDIO_LEVEL, words(&[u32::MAX, 0])),

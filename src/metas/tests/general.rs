@@ -186,7 +186,7 @@ fn meta_of_unknown_type_is_left_out_by_name() {
         gst_video::VideoOverlayCompositionMeta::add(buffer, &composition);
     });
     let left_out = super::super::encode(&buffer, Format::default(), &mut Vec::new());
-    let missing: Vec<_> = left_out.iter().map(|missing| (missing.name, missing.count)).collect();
+    let missing: Vec<_> = left_out.iter().map(|missing| (&*missing.name, missing.count)).collect();
     assert_eq!(missing, [("GstVideoOverlayCompositionMeta", 2)]);
 }
 

@@ -55,9 +55,14 @@ impl Pipeline {
         self.by_factory(factory).static_pad(pad).unwrap()
     }
 
+    /// The structure `channel-stats` of an element.
+    pub fn stats(&self, factory: &str) -> gst::Structure {
+        self.by_factory(factory).property("channel-stats")
+    }
+
     /// A field of the structure `channel-stats` of an element.
     pub fn stat(&self, factory: &str, field: &str) -> u64 {
-        let stats = self.by_factory(factory).property::<gst::Structure>("channel-stats");
+        let stats = self.stats(factory);
         stats
             .get::<u64>(field)
             .or_else(|_| stats.get::<u32>(field).map(u64::from))
