@@ -78,6 +78,8 @@ def test_pipeline_reads_each_text_of_python(channel: Channel, start: Start, tmp_
     with rsshm.Writer(channel.name, caps="a/b", lossless=True) as writer:
         assert writer.wait_for_reader(20)
         for count, (text, caps) in enumerate(SHARED):
+            if "streamheader" in text:
+                continue  # rsshmsrc passes on the headers before the frame
             frame = bytes([count]) * (caps.layout.size if caps.layout else 64)
             writer.set_format(caps=text, frame_size=len(frame))
             writer.write(frame)
