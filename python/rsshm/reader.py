@@ -96,6 +96,7 @@ class Reader:
         self._segment_id: Optional[Identity] = None
         self._position = 0
         """The cursor: the seq of the last frame returned or skipped."""
+        self._waiting_since: Optional[int] = None
         self._want_newest = False
         self._newly_attached = True
         self._discontinuity = True
@@ -386,6 +387,8 @@ class Reader:
             self._leave_former(layout.READER_LEFT)
             raise
         if opened is None:
+            if self._waiting_since is None:
+                self._waiting_since = time.monotonic_ns()
             return False
         at, observing = opened
         at.wait_for_grant()
@@ -401,12 +404,15 @@ class Reader:
                 # This is another stream. Its frames do not depend on the frames of the former stream.
                 self._lost = True
         else:
-            # This is another stream, or the reader's first stream. Begin at the frame that was the newest when the reader
-            # attached.
-            self._position = max(at.head_then - 1, first - 1, 0)
+            # This is another stream, or the reader's first stream. A reader that joins late begins at the frame that was the
+            # newest when it attached. A reader that has waited since before the segment was made begins at the first frame.
+            if self._waiting_since is not None and self._waiting_since < at.segment.header.created_ns:
+                self._position, self._eos_seen = max(first - 1, at.kept_behind, 0), 0
+            else:
+                self._position, self._eos_seen = max(at.head_then - 1, first - 1, 0), at.eos_then
             self._want_newest = False
-            self._eos_seen = at.eos_then
             self._newly_attached = True
+        self._waiting_since = None
         self._discontinuity = True
         if at.segment.caps != self._caps.text or self._segment_id is None:
             self._caps = caps.parse(at.segment.caps)

@@ -19,6 +19,9 @@ pub const ROLES: &[(&str, Role)] = &[
             arguments[2].parse().unwrap(),
         );
     }),
+    ("small_buffers/independent bursts", |arguments| {
+        write_independent_bursts(arguments[0], arguments[1].parse().unwrap());
+    }),
     ("small_buffers/list", |arguments| write_list(arguments[0])),
 ];
 
@@ -53,6 +56,18 @@ fn write_bursts(channel: &str, count: u64, size: usize) {
         std::thread::sleep(Duration::from_millis(100));
     }
     say(writer.pipeline.stat("rsshmsink", "missed-by-readers"));
+    listen();
+}
+
+/// Pushes ten bursts of `count` independent buffers, the first one at once.
+fn write_independent_bursts(channel: &str, count: u64) {
+    let writer = SinkHarness::live_with_caps(channel, MPEG_TS, "");
+    for burst in 0..10 {
+        for number in 0..count {
+            writer.push(&buffer(burst * count + number, 188, gst::BufferFlags::empty()));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
     listen();
 }
 
@@ -114,6 +129,22 @@ fn bursts_of_small_buffers_arrive_whole() {
             assert_eq!(frame.offset, number);
             assert_eq!(frame.bytes, content(number, size));
         }
+        assert_eq!(reader.stat("frames-missed"), 0);
+        writer.send("end");
+    }
+}
+
+/// A reader that waits for the channel gets the first burst whole, although the writer publishes it at once.
+#[test]
+fn waiting_reader_gets_first_burst_whole() {
+    for count in [16, 32, 64, 256] {
+        let channel = Channel::new();
+        let reader = SourceRecorder::of(&channel);
+        // After this time, the reader waits for the channel.
+        std::thread::sleep(Duration::from_millis(300));
+        let mut writer = start("small_buffers/independent bursts", &[&channel, &count]);
+        eventually("all buffers", || reader.frame_count() == 10 * count);
+        assert_eq!(reader.offsets(), (0..10 * count as u64).collect::<Vec<_>>());
         assert_eq!(reader.stat("frames-missed"), 0);
         writer.send("end");
     }

@@ -85,6 +85,8 @@ pub struct Reader {
     frames: FrameCursor,
     events: EventQueue,
     end_of_stream: EndOfStream,
+    /// Since when the reader waits for a segment, in CLOCK_MONOTONIC nanoseconds.
+    waiting_since: Option<u64>,
     /// Limits the rate of passes without a frame.
     limiter: RateLimiter,
     stats: ReaderStats,
@@ -140,6 +142,7 @@ impl Reader {
             frames: FrameCursor::new(),
             events: EventQueue::default(),
             end_of_stream: EndOfStream::default(),
+            waiting_since: None,
             limiter: RateLimiter::new(MAX_IDLE_PASSES, IDLE_PASS_INTERVAL),
             stats: ReaderStats::default(),
         }

@@ -14,7 +14,7 @@ use super::{
     events::EventQueue,
     frames::{MAX_SEQ, NoTargetMemory},
 };
-use crate::{Error, protocol::layout::reader_state};
+use crate::{Error, protocol::layout::reader_state, sys::clock};
 
 /// How often a reader looks for a segment while no segment has the channel's name.
 const NAME_POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -63,7 +63,9 @@ impl Reader {
         if self.connection.may_attach() {
             match self.attach() {
                 Ok(true) => return Ok(None),
-                Ok(false) => {}
+                Ok(false) => {
+                    self.waiting_since.get_or_insert_with(clock::monotonic_ns);
+                }
                 Err(error) => {
                     self.connection.leave_former(reader_state::LEFT);
                     return Err(error);
@@ -101,13 +103,9 @@ impl Reader {
             }
             self.frames.follow();
         } else {
-            // This is the first stream, or a new one under the channel's name, so the reader starts with the newest
-            // frame.
-            let before_newest = attachment.initial.head.saturating_sub(1);
-            self.frames
-                .begin_after(before_newest.max(segment.header.first_seq.saturating_sub(1)));
-            self.end_of_stream.delivered = attachment.initial.eos_count;
+            self.begin_stream(&attachment);
         }
+        self.waiting_since = None;
         self.frames.keyframes.reset_request();
         if !is_following || !self.events.follow(&attachment) {
             self.events = EventQueue::of_newcomer(&attachment);
@@ -116,6 +114,25 @@ impl Reader {
         self.info = SegmentInfo::new(segment, observer_reason);
         self.connection.complete_attach(attachment);
         Ok(true)
+    }
+
+    /// Starts the first stream, or a new one under the channel's name.
+    ///
+    /// A reader that joins late starts with the newest frame. A reader that has waited since before the segment was made
+    /// is not late: it starts with the first frame, because a writer may publish a whole burst before a waiting reader
+    /// finds the segment. Of a lossless channel, it takes only the frames that the writer keeps for it.
+    fn begin_stream(&mut self, attachment: &Attachment) {
+        let header = &attachment.segment.header;
+        let before_first = header.first_seq.saturating_sub(1);
+        let has_waited = self.waiting_since.is_some_and(|since| since < header.created_ns);
+        if has_waited {
+            self.frames.begin_after(before_first.max(attachment.protected_after));
+            self.end_of_stream.delivered = 0;
+        } else {
+            let before_newest = attachment.initial.head.saturating_sub(1);
+            self.frames.begin_after(before_newest.max(before_first));
+            self.end_of_stream.delivered = attachment.initial.eos_count;
+        }
     }
 
     /// Delivers the next item of the snapshot: an eviction, an event, a frame, an end of the stream, or the loss of the

@@ -389,3 +389,44 @@ fn small_frames_pin_nothing_and_large_ones_are_in_place() {
         check_frame(frame, &[]);
     }
 }
+
+/// A reader that waits before the writer starts gets the first burst whole, and the end of the stream after it. A reader
+/// that comes later starts with the newest frame.
+#[test]
+fn waiting_reader_gets_first_burst_whole() {
+    for observes in [false, true] {
+        let channel = Channel::new();
+        let mut waiting = if observes { channel.observer() } else { channel.reader() };
+        let mut copy = Vec::new();
+        let mut next =
+            |reader: &mut Reader, timeout| reader.next(&mut copy, ReadLimits::default(), Some(timeout)).unwrap();
+        assert!(matches!(next(&mut waiting, Duration::from_millis(30)), Next::TimedOut));
+        let writer = small(&channel, WriterOptions::default());
+        for value in 1..=64 {
+            publish_small(&writer, value, 188, false);
+        }
+        writer.end_of_stream();
+        publish_small(&writer, 65, 188, false);
+        for value in 1..=64 {
+            match next(&mut waiting, SECOND) {
+                Next::Frame(frame) => assert_eq!((frame.seq, frame.missed), (value, 0)),
+                other => panic!("{other:?} instead of {value}"),
+            }
+        }
+        assert!(matches!(next(&mut waiting, SECOND), Next::EndOfStream));
+        assert!(matches!(next(&mut waiting, SECOND), Next::Frame(frame) if frame.seq == 65));
+        assert_eq!(drain(&mut channel.reader(), ReadLimits::default()), ["65"]);
+        // A reader that wants only the newest frames skips the others.
+        let mut newest = channel.reader();
+        drop(writer);
+        assert_eq!(drain(&mut newest, behind(1)), [""; 0]);
+        let writer = small(&channel, WriterOptions::default());
+        for value in 1..=64 {
+            publish_small(&writer, value, 188, false);
+        }
+        match newest.next(&mut copy, behind(1), Some(SECOND)).unwrap() {
+            Next::Frame(frame) => assert_eq!(frame.descriptor.offset, 64),
+            other => panic!("{other:?}"),
+        }
+    }
+}
