@@ -9,7 +9,6 @@ mod capture;
 mod device;
 mod faults;
 mod formats;
-mod screen;
 mod time;
 mod userptr;
 
