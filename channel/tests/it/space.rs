@@ -253,7 +253,7 @@ fn slots_in_file(channel: &Channel) -> u32 {
 
 #[test]
 fn writer_recovers_when_memory_is_free_again() {
-    run!("space/recovery", 1024 * KIB);
+    run!("space/recovery", 1792 * KIB);
 }
 
 fn recovery(size: &str) {
@@ -294,7 +294,7 @@ fn recovery(size: &str) {
 
 #[test]
 fn old_segment_releases_memory_to_new_one() {
-    run!("space/release", 1024 * KIB);
+    run!("space/release", 2048 * KIB);
 }
 
 /// /dev/shm has no room for two segments at the same time, so the writer releases the old segment before it creates the
