@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The stream headers in the caps field `streamheader`. A reader that joins a stream gets them before
-//! its first frame.
+//! The stream headers in the caps field `streamheader`. A reader that joins a stream gets them before its first frame.
 
 use std::collections::VecDeque;
 
