@@ -260,20 +260,23 @@ impl RsShmSink {
         format: &RawFormat,
         metadata: &mut Vec<u8>,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let position = lock(&self.stream).position(buffer);
         // Without a check of the base class, encoded frames behind the segment arrive here too.
-        if lock(&self.stream).position(buffer) == Position::Outside {
+        if position == Position::Outside {
             return Ok(gst::FlowSuccess::Ok);
         }
         let left_out = metas::encode(buffer, format.for_metas(), metadata);
         self.count_left_out(Kind::Metas, &left_out);
-        self.publish_buffer(writer, buffer, metadata, format.video.as_deref())
+        self.publish_buffer(writer, buffer, position, metadata, format.video.as_deref())
     }
 
-    /// Waits until `buffer` can be published, and publishes it. `metadata` has the encoded metas of the buffer.
+    /// Waits until `buffer`, which lies at `position`, can be published, and publishes it. `metadata` has the encoded metas
+    /// of the buffer.
     fn publish_buffer(
         &self,
         writer: &Writer,
         buffer: &gst::Buffer,
+        position: Position,
         metadata: &[u8],
         info: Option<&VideoInfo>,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
@@ -283,8 +286,9 @@ impl RsShmSink {
             let outcome = if self.wait_for_connection(writer, buffer, info, &mut wait_began)? {
                 self.publish_held_events(writer);
                 let delay_ns = self.pacing.delay_ns();
+                let conversion = &self.keyframes.conversion;
                 let descriptor =
-                    lock(&self.stream).describe(self.obj().upcast_ref(), buffer, delay_ns, &self.keyframes.conversion);
+                    lock(&self.stream).describe(self.obj().upcast_ref(), buffer, position, delay_ns, conversion);
                 is_discont = descriptor.flags & gst::BufferFlags::DISCONT.bits() != 0;
                 let frame = Frame {
                     buffer,
