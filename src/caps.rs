@@ -279,6 +279,15 @@ pub(crate) fn raw_audio(caps: &gst::CapsRef) -> Option<gst_audio::AudioInfo> {
     gst_audio::AudioInfo::from_caps(caps).ok()
 }
 
+/// These caps without the stream headers.
+pub(crate) fn without_stream_headers(caps: &gst::Caps) -> gst::Caps {
+    let mut caps = caps.clone();
+    caps.make_mut().iter_mut().for_each(|structure| {
+        structure.remove_field("streamheader");
+    });
+    caps
+}
+
 /// The video format of caps in system memory; `None` if they are not raw video.
 pub(crate) fn raw_video(caps: &gst::CapsRef) -> Option<gst_video::VideoInfo> {
     let structure = caps.structure(0)?;

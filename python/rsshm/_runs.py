@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+import sys
 from typing import Iterator, NamedTuple, Optional, Tuple
 
 from . import layout
@@ -34,6 +35,9 @@ _DESCRIPTOR = struct.Struct("=QQII48xII112x")
 # The fields data_offset and size, and the field metadata_size, of a `FrameDescriptor`.
 _PLACED = struct.Struct("=QQ")
 _METADATA_SIZE = struct.Struct("=I")
+_MAX_HEADERS = 16
+"""How many headers before a keyframe a reader looks at."""
+_FLAGS = slice(FrameDescriptor.flags.offset, FrameDescriptor.flags.offset + 4)
 _KEYFRAME = slice(FrameDescriptor.keyframe.offset, FrameDescriptor.keyframe.offset + 4)
 
 
@@ -248,6 +252,19 @@ class Runs:
         descriptor = self.describe(place)
         return descriptor is not None and _is_keyframe(descriptor)
 
+    def newest_start(self, after: int, last: int) -> Optional[int]:
+        """The seq of the frame with which a reader starts: the newest keyframe, or the first header directly before it. The
+        arguments and None are those of ``newest_keyframe``."""
+        start = self.newest_keyframe(after, last)
+        for _ in range(_MAX_HEADERS if start is not None else 0):
+            before = start - 1
+            place = self.find(before) if before > after else None
+            descriptor = self.describe(place) if place is not None and place.seq == before else None
+            if descriptor is None or not _is_header(descriptor):
+                break
+            start = before
+        return start
+
     def newest_keyframe(self, after: int, last: int) -> Optional[int]:
         """The seq of the newest keyframe after the frame ``after``, up to the frame ``last``. None if there is no keyframe in
         this range, or if a frame from the keyframe up to ``last`` is missing."""
@@ -282,6 +299,10 @@ class Runs:
             if _is_keyframe(descriptor):
                 found = place.seq
         return found
+
+
+def _is_header(descriptor: bytes) -> bool:
+    return bool(int.from_bytes(descriptor[_FLAGS], sys.byteorder) & layout.HEADER)
 
 
 def _is_keyframe(descriptor: bytes) -> bool:

@@ -454,8 +454,10 @@ class Reader:
         # A reader may begin with an older frame than the newest, but only with one after `behind`. It has not had these
         # frames, they are as new as `latest` demands, and a lossless writer keeps them for this reader.
         behind = max(at.kept_behind if self._newly_attached else self._position, newest - 1 if self.latest else 0)
+        start = at.runs.newest_start(behind, newest) if self._want_newest else None
+        """A frame with which the reader can start again: a keyframe, or a header before one."""
         if self._want_newest:
-            number = at.runs.newest_keyframe(behind, newest) or newest
+            number = start or newest
         else:
             number = max(self._position, behind) + 1
         while True:
@@ -466,12 +468,12 @@ class Reader:
             if number > newest:
                 break
             continues = number == self._position + 1 and not self._newly_attached and not self._want_newest and not self._lost
-            if not continues and not at.runs.is_keyframe(place):
-                key = at.runs.newest_keyframe(behind, newest)
-                if key is None:
+            if not continues and number != start and not at.runs.is_keyframe(place):
+                start = at.runs.newest_start(behind, newest)
+                if start is None:
                     self._undecodable = True
                     break
-                number = behind = key
+                number = behind = start
                 continue
             frame = at.get(place, number, allowance, self._max_held)
             if frame is None:

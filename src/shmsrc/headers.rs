@@ -11,126 +11,91 @@ const OGG_ONLY: [&str; 2] = ["audio/x-opus", "video/x-vp8"];
 const OGG_FLAC_MARK: &[u8] = b"\x7fFLAC";
 const OGG_FLAC_MARK_SIZE: usize = 9;
 
+/// The most bytes of headers that are remembered before their caps come.
+const MAX_PASSED_SIZE: usize = 64 * 1024;
+
 /// The headers of the current caps.
 ///
 /// A reader that joins late would miss the headers at the beginning of the stream, so it gets those in the caps
 /// instead. A reader that joins at the beginning gets the headers of the stream itself, and none of them twice, because
-/// many demuxers do not accept headers twice.
+/// many demuxers do not accept headers twice. Frames after the beginning pass unchanged, also if they repeat headers.
 #[derive(Default)]
 pub(super) struct StreamHeaders {
-    /// The headers, one after another.
-    bytes: Vec<u8>,
-    /// The sizes of the headers.
-    sizes: Vec<usize>,
     /// The headers that must still be passed on.
     due: VecDeque<gst::Buffer>,
+    /// How many bytes of the first header that is due the stream itself has already passed on.
+    passed_of_first: usize,
+    /// Whether the next frame takes the place of headers that were due.
+    takes_place: bool,
     /// The frame that follows the headers.
     held: Option<gst::Buffer>,
-    /// Whether all frames since the headers have repeated them.
-    is_at_start: bool,
-    /// Whether the frame that comes next takes the place of a header that was due.
-    takes_place: bool,
     /// The newest frames, one after another, as long as all of them are headers.
     passed: Vec<u8>,
 }
-
-/// The most bytes of headers that are remembered before their caps come.
-const MAX_PASSED_SIZE: usize = 64 * 1024;
 
 impl StreamHeaders {
     /// The headers of a stream with these caps. Some muxers send their headers before they set the caps; these headers
     /// are not due again. `former` are the headers of the former caps.
     pub(super) fn of_caps(caps: &gst::CapsRef, former: &Self) -> Self {
-        let mut headers = Self::in_caps(caps);
-        if !headers.bytes.is_empty() && former.passed.ends_with(&headers.bytes) {
+        let mut headers = Self {
+            due: in_caps(caps),
+            ..Self::default()
+        };
+        let bytes = headers.due_bytes();
+        if !bytes.is_empty() && former.passed.ends_with(&bytes) {
             headers.due.clear();
         }
         headers
     }
 
-    /// The headers in these caps.
-    fn in_caps(caps: &gst::CapsRef) -> Self {
-        let mut headers = Self {
-            is_at_start: true,
-            ..Self::default()
-        };
-        let Some(structure) = caps.structure(0) else {
-            return headers;
-        };
-        let Ok(array) = structure.get::<gst::Array>("streamheader") else {
-            return headers;
-        };
-        if OGG_ONLY.contains(&structure.name().as_str()) {
-            return headers;
+    /// The bytes of all headers that are due, apart from those that the stream itself has passed on.
+    fn due_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for header in &self.due {
+            bytes.extend(header.map_readable().map(|map| map.to_vec()).unwrap_or_default());
         }
-        for header in array.iter().filter_map(|value| value.get::<gst::Buffer>().ok()) {
-            let Ok(map) = header.map_readable() else {
-                continue;
-            };
-            let is_marked = structure.name() == "audio/x-flac" && map.starts_with(OGG_FLAC_MARK);
-            let bytes = &map[if is_marked {
-                OGG_FLAC_MARK_SIZE.min(map.len())
-            } else {
-                0
-            }..];
-            if bytes.is_empty() {
-                continue;
+        bytes.split_off(self.passed_of_first.min(bytes.len()))
+    }
+
+    /// Looks whether `frame`, which comes next, begins with headers that are due. They are not passed on then.
+    ///
+    /// The stream may divide its headers in another way than the caps, and a frame may contain more than headers.
+    pub(super) fn note_next(&mut self, frame: &gst::BufferRef) {
+        if self.due.is_empty() {
+            return;
+        }
+        let due = self.due_bytes();
+        let Some(beginning) = bytes_of(frame, frame.size().min(due.len())) else {
+            return;
+        };
+        let is_whole_header = self.passed_of_first == 0 && self.due[0].size() == frame.size();
+        let is_header = frame.flags().contains(gst::BufferFlags::HEADER) || is_whole_header;
+        if !is_header || !due.starts_with(&beginning) {
+            // The stream does not begin with the headers. A header that it has passed on in part cannot be repaired.
+            if self.passed_of_first > 0 {
+                self.due.pop_front();
             }
-            headers.bytes.extend_from_slice(bytes);
-            headers.sizes.push(bytes.len());
-            let mut buffer = gst::Buffer::from_slice(bytes.to_vec());
-            buffer.make_mut().set_flags(gst::BufferFlags::HEADER);
-            headers.due.push_back(buffer);
+            self.passed_of_first = 0;
+            return;
         }
-        headers
-    }
-
-    /// Whether `frame` repeats the headers, so that it is skipped.
-    pub(super) fn are_repeated_by(&mut self, frame: &gst::BufferRef) -> bool {
-        if self.bytes.is_empty() {
-            return false;
-        }
-        let is_header = frame.flags().contains(gst::BufferFlags::HEADER);
-        if self.is_at_start && self.is_due(frame) {
+        self.takes_place = true;
+        self.passed_of_first += beginning.len();
+        while let Some(first) = self.due.front()
+            && first.size() <= self.passed_of_first
+        {
+            self.passed_of_first -= first.size();
             self.due.pop_front();
-            self.takes_place = true;
-            return false;
         }
-        let repeats = bytes_of(frame, self.bytes.len()).is_some_and(|frame| {
-            // A muxer may send one header in several buffers. Some muxers do not flag the headers of a new stream.
-            is_header && self.bytes.windows(frame.len()).any(|part| part == frame)
-                || self.is_at_start && self.each().any(|header| header == frame)
-        });
-        self.is_at_start &= repeats;
-        repeats
-    }
-
-    /// Whether `frame` is the header that is due next.
-    fn is_due(&self, frame: &gst::BufferRef) -> bool {
-        let Some(Ok(due)) = self.due.front().map(|due| due.map_readable()) else {
-            return false;
-        };
-        bytes_of(frame, due.len()).is_some_and(|frame| frame == due.as_slice())
     }
 
     /// Records a frame that is passed on.
     fn note_passed(&mut self, frame: &gst::BufferRef) {
         let is_header = frame.flags().contains(gst::BufferFlags::HEADER);
-        let room = MAX_PASSED_SIZE - self.passed.len();
-        match is_header.then(|| bytes_of(frame, room)).flatten() {
+        let has_room = frame.size() <= MAX_PASSED_SIZE - self.passed.len();
+        match (is_header && has_room).then(|| bytes_of(frame, frame.size())).flatten() {
             Some(bytes) => self.passed.extend(bytes),
             None => self.passed.clear(),
         }
-    }
-
-    /// The headers one by one.
-    fn each(&self) -> impl Iterator<Item = &[u8]> {
-        let mut rest = self.bytes.as_slice();
-        self.sizes.iter().map(move |size| {
-            let (header, after) = rest.split_at(*size);
-            rest = after;
-            header
-        })
     }
 
     /// The buffer to pass on first, if `frame` is the next frame: a header if one is due, otherwise `frame` itself.
@@ -157,17 +122,49 @@ impl StreamHeaders {
         self.due.pop_front().or_else(|| self.held.take())
     }
 
-    /// Drops the frame that follows the headers, because a newer one takes its place. Returns whether there was a frame.
+    /// Drops the frame that follows the headers, because a newer one takes its place. Returns whether there was one.
     pub(super) fn drop_frame(&mut self) -> bool {
         self.held.take().is_some()
     }
 }
 
-/// A copy of the bytes of a frame; `None` if the frame is empty or has more than `max_size` bytes.
+/// The headers in these caps.
+fn in_caps(caps: &gst::CapsRef) -> VecDeque<gst::Buffer> {
+    let mut headers = VecDeque::new();
+    let Some(structure) = caps.structure(0) else {
+        return headers;
+    };
+    let Ok(array) = structure.get::<gst::Array>("streamheader") else {
+        return headers;
+    };
+    if OGG_ONLY.contains(&structure.name().as_str()) {
+        return headers;
+    }
+    for header in array.iter().filter_map(|value| value.get::<gst::Buffer>().ok()) {
+        let Ok(map) = header.map_readable() else {
+            continue;
+        };
+        let is_marked = structure.name() == "audio/x-flac" && map.starts_with(OGG_FLAC_MARK);
+        let bytes = &map[if is_marked {
+            OGG_FLAC_MARK_SIZE.min(map.len())
+        } else {
+            0
+        }..];
+        if bytes.is_empty() {
+            continue;
+        }
+        let mut buffer = gst::Buffer::from_slice(bytes.to_vec());
+        buffer.make_mut().set_flags(gst::BufferFlags::HEADER);
+        headers.push_back(buffer);
+    }
+    headers
+}
+
+/// A copy of the first `size` bytes of a frame; `None` if there are none.
 ///
 /// The buffer is not mapped, because GStreamer then merges its memories.
-fn bytes_of(frame: &gst::BufferRef, max_size: usize) -> Option<Vec<u8>> {
-    let mut bytes = vec![0; Some(frame.size()).filter(|size| (1..=max_size).contains(size))?];
+fn bytes_of(frame: &gst::BufferRef, size: usize) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; Some(size).filter(|size| *size > 0)?];
     frame.copy_to_slice(0, &mut bytes).ok()?;
     Some(bytes)
 }

@@ -57,6 +57,10 @@ struct Format {
     audio: Option<AudioInfo>,
     /// `None` if the stream is not filled with silence while there is no writer.
     silence: Option<Silence>,
+    /// The caps without the stream headers; `None` before the first frame, and after a stream that has ended.
+    stream_caps: Option<gst::Caps>,
+    /// The process of the writer.
+    writer_pid: u32,
 }
 
 impl Format {
@@ -142,14 +146,16 @@ impl Stream {
         copy: CopyBuffer,
     ) -> Result<Option<gst::Buffer>, gst::FlowError> {
         self.has_ended = false;
-        self.follow_caps(context)?;
+        let is_same_stream = self.follow_caps(context)?;
         self.check_clock(context, &frame);
         let (seq, missed, is_delta) = (frame.seq, frame.missed, frame.descriptor.is_delta());
-        self.is_discont |= frame.discontinuity || missed > 0;
+        let continues = (!frame.discontinuity || is_same_stream) && missed == 0;
+        self.is_discont |= !continues;
         let is_raw_video = self.format.info.is_some();
+        let (descriptor, is_first) = (&frame.descriptor, self.is_first);
         let stamps = self
             .timing
-            .stamps(context, &self.reader, &frame.descriptor, is_raw_video, self.is_first);
+            .stamps(context, &self.reader, descriptor, is_raw_video, is_first, continues);
         let Some(stamps) = stamps else {
             self.is_discont = true;
             gst::trace!(
@@ -163,9 +169,7 @@ impl Stream {
         let Some(mut buffer) = self.buffers.make(context, frame, copy, format, stamps)? else {
             return Ok(None);
         };
-        if self.headers.are_repeated_by(&buffer) {
-            return Ok(None);
-        }
+        self.headers.note_next(&buffer);
         if std::mem::take(&mut self.is_discont) || self.is_first {
             buffer.make_mut().set_flags(gst::BufferFlags::DISCONT);
         }
@@ -217,6 +221,9 @@ impl Stream {
 
     /// Handles a result of the reader that is not a frame.
     fn handle_other(&mut self, context: Context, settings: &StreamSettings, next: Next) -> Result<(), gst::FlowError> {
+        if matches!(next, Next::Lost | Next::Evicted | Next::EndOfStream) {
+            self.format.stream_caps = None;
+        }
         match next {
             Next::Interrupted => return Err(gst::FlowError::Flushing),
             Next::TimedOut => self.check_writer_wait(context, settings)?,
@@ -312,14 +319,16 @@ impl Stream {
         self.is_first = true;
     }
 
-    /// If the reader has moved to another segment, takes over the caps of that segment.
-    fn follow_caps(&mut self, context: Context) -> Result<(), gst::FlowError> {
+    /// If the reader has moved to another segment, takes over the caps of that segment. Returns whether the reader has
+    /// moved, and the same stream of the same writer continues there. Muxers set caps again when they know the headers of
+    /// their stream, and some demuxers begin anew at a discontinuity.
+    fn follow_caps(&mut self, context: Context) -> Result<bool, gst::FlowError> {
         let segment_changes = self.reader.segment_changes();
         if self.format.segment_changes == Some(segment_changes) {
             // Downstream may have changed during the wait for the frame.
             return match context.element.src_pad().needs_reconfigure() {
-                true => negotiate(context),
-                false => Ok(()),
+                true => negotiate(context).map(|()| false),
+                false => Ok(false),
             };
         }
         context.shared.keyframes.send_again(&self.reader.handle());
@@ -336,20 +345,25 @@ impl Stream {
             );
             gst::FlowError::Error
         })?;
+        let (stream_caps, writer_pid) = (caps::without_stream_headers(&caps), self.reader.stats().writer_pid);
+        let is_same_stream =
+            self.format.stream_caps.as_ref() == Some(&stream_caps) && self.format.writer_pid == writer_pid;
         self.format = Format {
             segment_changes: Some(segment_changes),
             info: caps::raw_video(&caps),
             audio: caps::raw_audio(&caps),
             silence: Silence::of(&caps),
+            stream_caps: Some(stream_caps),
+            writer_pid,
         };
         if lock(&context.shared.caps).as_ref() == Some(&caps) {
-            return Ok(());
+            return Ok(is_same_stream);
         }
         self.timing.reset_format();
         self.headers = StreamHeaders::of_caps(&caps, &self.headers);
         lock(&context.shared.status).frame_duration = self.format.info.as_ref().and_then(frame_duration);
         *lock(&context.shared.caps) = Some(caps);
-        negotiate(context)
+        negotiate(context).map(|()| is_same_stream)
     }
 
     /// Copies the state of the reader to the status that other threads read, and reports changes.

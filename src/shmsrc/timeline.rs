@@ -36,13 +36,16 @@ pub(super) struct Arrival {
     pub(super) may_be_skipped: bool,
     /// Whether the frame is decoded, but not shown (`GST_BUFFER_FLAG_DECODE_ONLY`).
     pub(super) is_hidden: bool,
+    /// Whether this frame may be from before the last one, because it continues a stream that is not raw video. A muxer
+    /// sends the frames of several streams, whose times alternate.
+    pub(super) may_go_back: bool,
 }
 
 /// A timeline, which places frames in the running time of the reader's pipeline.
 ///
 /// In general, a frame keeps its own time. Only a frame from before the pipeline's time, or from before the last frame
-/// passed on, is skipped or shifted. So timestamps always rise, and the distance between two timestamps is the time
-/// between the two captures.
+/// passed on, is skipped or shifted. So the timestamps of raw video always rise, and the distance between two timestamps
+/// is the time between the two captures.
 #[derive(Debug, Default)]
 pub(super) struct Timeline {
     /// Frames from before this running time are skipped or shifted.
@@ -87,7 +90,8 @@ impl Timeline {
         let &Arrival { time, running, now, .. } = arrival;
         let last = self.last_near(now).filter(|_| arrival.is_in_order || arrival.is_first);
         let least = last.map_or(self.earliest, |last| self.earliest.max(last.placed_at + MIN_STEP_NS));
-        let placed_at = if running >= least {
+        let keeps_order_of_writer = arrival.may_go_back && self.shift == 0 && running >= self.earliest;
+        let placed_at = if running >= least || keeps_order_of_writer {
             self.is_late = false;
             running
         } else if arrival.is_first {
@@ -161,6 +165,7 @@ mod tests {
             is_reordered: false,
             may_be_skipped: true,
             is_hidden: false,
+            may_go_back: false,
         }
     }
 
@@ -185,6 +190,27 @@ mod tests {
         assert_eq!(place(&mut timeline, raw(-34 * MS, 66 * MS)), None);
         assert_eq!(place(&mut timeline, raw(-MS, 99 * MS)), None);
         assert_eq!(place(&mut timeline, raw(32 * MS, 132 * MS)), Some(32 * MS));
+    }
+
+    /// The times of a muxed stream alternate between its streams. A new writer's frames still come after those of the last.
+    #[test]
+    fn times_of_muxed_stream_stay_as_they_are() {
+        let mut timeline = Timeline::default();
+        timeline.resume(0);
+        let muxed = |running: i64, now| Arrival {
+            may_go_back: true,
+            may_be_skipped: false,
+            ..raw(running * MS, now * MS)
+        };
+        assert_eq!(place(&mut timeline, first(raw(100 * MS, 100 * MS))), Some(100 * MS));
+        for running in [133, 120, 140, 139, 166, 160] {
+            assert_eq!(place(&mut timeline, muxed(running, 170)), Some(running * MS));
+        }
+        let of_new_writer = Arrival {
+            may_go_back: false,
+            ..muxed(150, 180)
+        };
+        assert_eq!(place(&mut timeline, of_new_writer), Some(160 * MS + 1_000));
     }
 
     #[test]

@@ -143,7 +143,8 @@ impl Timing {
         self.is_format_new = true;
     }
 
-    /// The PTS and DTS of a frame in this pipeline; `None` if the frame is skipped.
+    /// The PTS and DTS of a frame in this pipeline; `None` if the frame is skipped. `continues` says whether the frame is
+    /// the next one of the same writer.
     pub(super) fn stamps(
         &mut self,
         context: Context,
@@ -151,6 +152,7 @@ impl Timing {
         descriptor: &FrameDescriptor,
         is_raw_video: bool,
         is_first: bool,
+        continues: bool,
     ) -> Option<Stamps> {
         let element = context.element.upcast_ref();
         let origin = if self.is_on_monotonic && !context.shared.has_resumed() {
@@ -192,6 +194,7 @@ impl Timing {
                 is_reordered: self.is_reordered,
                 may_be_skipped: !self.has_deltas && !may_begin_deltas,
                 is_hidden: descriptor.flags & gst::BufferFlags::DECODE_ONLY.bits() != 0,
+                may_go_back: !is_raw_video && continues,
             })?,
         };
         if shift != shift_before {

@@ -41,6 +41,9 @@ fn headers_come_once_at_the_beginning() {
         &[&[1, 2][..], &[3, 4, 5]],
         // Some muxers send the headers in other pieces.
         &[&[1], &[2, 3], &[4, 5]],
+        // A frame may contain headers and more.
+        &[&[1, 2, 3, 4, 5, 6]],
+        &[&[1, 2], &[3, 4, 5, 6]],
     ] {
         let channel = Channel::new();
         let reader = SourceRecorder::of(&channel);
@@ -52,15 +55,22 @@ fn headers_come_once_at_the_beginning() {
         push(&writer, &[6, 7], NO_FLAGS);
         push(&writer, &[1, 2], NO_FLAGS);
         push(&writer, &[8], HEADER);
-        // A muxer may repeat its headers in the stream.
+        // A muxer repeats its headers in the stream. These frames are a part of the stream, and pass unchanged.
         push(&writer, &[1, 2], HEADER);
         push(&writer, &[9], NO_FLAGS);
-        assert_bytes(&reader, &[&[1, 2], &[3, 4, 5], &[6, 7], &[1, 2], &[8], &[9]]);
+        let first: &[&[u8]] = if headers.is_empty() {
+            &[&[1, 2], &[3, 4, 5]]
+        } else {
+            headers
+        };
+        let rest: &[&[u8]] = &[&[6, 7], &[1, 2], &[8], &[1, 2], &[9]];
+        assert_bytes(&reader, &[first, rest].concat());
         let frames = reader.frames();
         let flags = |index: usize| frames[index].flags;
         assert!(flags(0).contains(HEADER | gst::BufferFlags::DISCONT));
-        assert!(flags(1).contains(HEADER) && !flags(1).contains(gst::BufferFlags::DISCONT));
-        assert!(!flags(2).intersects(HEADER | gst::BufferFlags::DISCONT));
+        assert!((1..first.len()).all(|index| flags(index).contains(HEADER)));
+        assert!((1..first.len()).all(|index| !flags(index).contains(gst::BufferFlags::DISCONT)));
+        assert!(!flags(first.len()).intersects(HEADER | gst::BufferFlags::DISCONT));
     }
 }
 

@@ -330,6 +330,8 @@ pub struct FrameDescriptor {
     reserved: [u64; 14],
 }
 
+/// The bit of [`FrameDescriptor::flags`] that is set if the frame is a header (GST_BUFFER_FLAG_HEADER).
+pub const HEADER: u32 = 1 << 10;
 /// The bit of [`FrameDescriptor::flags`] that is set if the frame is not a keyframe (GST_BUFFER_FLAG_DELTA_UNIT).
 pub const DELTA_UNIT: u32 = 1 << 13;
 

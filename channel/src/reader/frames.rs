@@ -48,6 +48,8 @@ pub(super) struct FrameRange {
     /// If the first frame cannot be decoded, a keyframe may replace it. The seq of that keyframe must be larger than
     /// this value.
     after: u64,
+    /// The seq of a frame with which the reader can start: a keyframe, or a header before one.
+    start: Option<u64>,
 }
 
 /// The error of a target that has no memory for a frame. The field is the size of the frame in bytes.
@@ -112,12 +114,17 @@ impl FrameCursor {
             self.seq
         };
         let after = taken_up_to.max(newest.saturating_sub(limits.reach()));
-        let first = if self.wants_newest {
-            attachment.runs().newest_keyframe(after, newest).unwrap_or(newest)
+        let start = if self.wants_newest {
+            attachment.runs().newest_start(after, newest)
         } else {
-            self.seq.max(after) + 1
+            None
         };
-        Some(FrameRange { first, after })
+        let first = match start {
+            Some(start) => start,
+            None if self.wants_newest => newest,
+            None => self.seq.max(after) + 1,
+        };
+        Some(FrameRange { first, after, start })
     }
 
     /// Takes the first wanted frame up to `last` that exists and can be decoded. If no frame up to `last` can be taken,
@@ -135,6 +142,7 @@ impl FrameCursor {
         let FrameRange {
             first: mut seq,
             mut after,
+            mut start,
         } = wanted;
         while let Some(location) = attachment.runs().find(seq, self.delivered.as_ref()) {
             seq = location.seq();
@@ -142,12 +150,12 @@ impl FrameCursor {
                 break;
             }
             let continues = seq == self.seq + 1 && !self.is_newcomer && !self.wants_newest && !self.keyframes.is_lost;
-            if !continues && !attachment.runs().is_keyframe(location) {
-                let Some(keyframe) = attachment.runs().newest_keyframe(after, last) else {
+            if !continues && start != Some(seq) && !attachment.runs().is_keyframe(location) {
+                let Some(found) = attachment.runs().newest_start(after, last) else {
                     self.keyframes.has_undecodable = true;
                     break;
                 };
-                (seq, after) = (keyframe, keyframe);
+                (seq, after, start) = (found, found, Some(found));
                 continue;
             }
             let Some((info, data)) = get_frame(attachment, location, target, limits)? else {

@@ -7,11 +7,14 @@ use std::sync::atomic::{Ordering, fence};
 
 use crate::{
     protocol::{
-        layout::{FrameDescriptor, MAX_SLOTS, RING_LENGTH},
+        layout::{FrameDescriptor, HEADER, MAX_SLOTS, RING_LENGTH},
         run::{self, RunPosition},
     },
     segment::Segment,
 };
+
+/// How many headers before a keyframe a reader looks at.
+const MAX_HEADERS: u32 = 16;
 
 /// How often a search is repeated if the writer has used all slots meanwhile.
 const MAX_SEARCHES: u32 = 3;
@@ -226,9 +229,29 @@ impl Runs<'_> {
             .is_some_and(|descriptor| descriptor.keyframe != 0)
     }
 
+    /// The seq of the frame with which a reader starts: the newest keyframe, or the first of the headers directly before
+    /// it. A parser may send the headers of a picture as frames of their own. The arguments and `None` are those of
+    /// [`newest_keyframe`](Self::newest_keyframe).
+    pub(super) fn newest_start(self, after: u64, last: u64) -> Option<u64> {
+        let mut start = self.newest_keyframe(after, last)?;
+        for _ in 0..MAX_HEADERS {
+            let before = start - 1;
+            let is_header = |location| {
+                self.describe_unpinned(location)
+                    .is_some_and(|descriptor| descriptor.flags & HEADER != 0)
+            };
+            let location = self.find(before, None).filter(|location| location.seq() == before);
+            if before <= after || !location.is_some_and(is_header) {
+                break;
+            }
+            start = before;
+        }
+        Some(start)
+    }
+
     /// The seq of the newest keyframe after the frame `after` and up to the frame `last`. `None` if there is no keyframe
     /// in this range, or if a frame from the keyframe up to `last` is missing.
-    pub(super) fn newest_keyframe(self, after: u64, last: u64) -> Option<u64> {
+    fn newest_keyframe(self, after: u64, last: u64) -> Option<u64> {
         let newest = self.newest_run();
         let mut run = self.run(self.run_before(last, newest))?;
         let mut wanted_last = last;
