@@ -117,12 +117,12 @@ class Attachment:
         if seat.generation <= former:
             seat.generation = (former + 1) & 0xFFFF_FFFF
         self._ticket = seat.generation
-        # Store the generation before the first pin. Otherwise the writer would treat this reader's pins as pins of a former
-        # owner.
+        # Clear the pins of a dead owner before the generation is stored, so that they never count as this reader's pins. Store
+        # the generation before the first pin. Otherwise the writer would treat this reader's pins as pins of a former owner.
+        words[segment.seat_word(index, ReaderEntry.pins)] = 0
         release()
         halves[ticket] = seat.generation
         release()
-        words[segment.seat_word(index, ReaderEntry.pins)] = 0
         halves[segment.seat_half(index, ReaderEntry.keyframe_requests)] = 0
         words[segment.seat_word(index, ReaderEntry.message_head)] = 0
         words[segment.seat_word(index, ReaderEntry.keyframe_head)] = 0

@@ -31,7 +31,7 @@ class _Record:
         """How many slots the owner may hold without eviction. It can exceed the quota after the quota was lowered."""
         self.lowered_at: Optional[float] = None
         self._suspect: Optional[int] = None
-        """An owner that is not counted as a reader, and that held too many slots at the last check (its generation)."""
+        """The generation of an owner that held too many slots at the last check."""
         self.heard = 0
         """Number of keyframe requests of this owner so far."""
         self.heard_in: Optional[WriterSegment] = None
@@ -46,8 +46,8 @@ class _Record:
         # A reader that has left may still hold the frames that it has delivered.
         return _Record(None, self.ceiling)
 
-    def breaks_rule(self, share: int, held: int) -> bool:
-        """Whether an owner with the quota ``share`` holds too many slots. ``held`` is the number of slots that it holds."""
+    def breaks_rule(self, ticket: int, share: int, held: int) -> bool:
+        """Whether the reader ``ticket`` with the quota ``share`` holds too many slots. It holds ``held`` slots."""
         if share < self.grant:
             self.lowered_at = time.monotonic()
         self.grant = share
@@ -59,15 +59,20 @@ class _Record:
             # After the grace period, the reader may keep the slots that it was permitted to hold before.
             self.ceiling = max(share, min(self.ceiling, held))
             self.lowered_at = None
-        return held > self.ceiling
+        return self._confirm(ticket, held > self.ceiling)
 
     def breaks_rule_unattached(self, ticket: int, held: int) -> bool:
-        """Like :meth:`breaks_rule`, for an owner that is not counted as a reader. Its number of slots may only fall.
-
-        Only a second excess counts, because the pins may be a dead owner's, which the next owner is about to clear.
-        """
+        """Like :meth:`breaks_rule`, for an owner that is not counted as a reader. Its number of slots may only fall."""
         too_many = held > self.ceiling
         self.ceiling = min(self.ceiling, held)
+        return self._confirm(ticket, too_many)
+
+    def _confirm(self, ticket: int, too_many: bool) -> bool:
+        """Whether the owner ``ticket`` holds too many slots, now and at the last check.
+
+        One check may see pins of a dead owner, which the next owner has just cleared. It may also see the pin of a reader that
+        compares its pins with a lowered quota next, and then releases the pin.
+        """
         again = self._suspect == ticket
         self._suspect = ticket if too_many else None
         return too_many and again
@@ -97,7 +102,7 @@ class Clients:
         """Finds the readers that have attached or left since the last call."""
         count = 0
         for seat, record in enumerate(self._records):
-            now = None if current is None else _reader_in(seat, current, retired)
+            now = None if current is None else _reader_in(seat, current, retired, record.generation)
             if now != record.generation:
                 self._records[seat] = record.followed_by(now)
             count += now is not None
@@ -156,7 +161,7 @@ class Clients:
             if record.generation is None:
                 evicted = record.breaks_rule_unattached(ticket, has.slots)
             else:
-                evicted = record.breaks_rule(grant, has.slots)
+                evicted = record.breaks_rule(ticket, grant, has.slots if has.owner == ticket else 0)
             if evicted:
                 current.ignored[seat] = ticket
                 self.evicted += 1
@@ -185,8 +190,11 @@ class Clients:
         return self.keyframes.take_due(monotonic_ns())
 
 
-def _reader_in(seat: int, current: WriterSegment, retired: List[WriterSegment]) -> Optional[int]:
-    """The generation of the living reader that owns the entry and takes frames. None if there is no such reader."""
+def _reader_in(seat: int, current: WriterSegment, retired: List[WriterSegment], known: Optional[int]) -> Optional[int]:
+    """The generation of the living reader that owns the entry and takes frames. None if there is no such reader.
+
+    ``known`` is the result of the last call for this entry.
+    """
     # Load the state first. The generation is then that of the owner that stored the state, or of a later owner.
     state = current.half(seat, ReaderEntry.state)
     ticket = current.half(seat, ReaderEntry.generation)
@@ -197,6 +205,10 @@ def _reader_in(seat: int, current: WriterSegment, retired: List[WriterSegment]) 
         for former in reversed(retired):
             if former.control.identity == current.control.identity and former.has_reader_in(seat):
                 return former.half(seat, ReaderEntry.generation)
+        # The former segment may be forgotten before the reader is attached. The reader keeps its quota, so the writer keeps
+        # the record.
+        if known == ticket and current.is_alive(seat):
+            return known
     return None
 
 

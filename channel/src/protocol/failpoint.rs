@@ -136,6 +136,8 @@ failpoints! {
     EntryLocked 100,
     /// Reader: the state of the last owner is cleared.
     EntryCleared 100,
+    /// Reader: the pins of the last owner are cleared.
+    PinsCleared 100,
     /// Reader: the generation is stored.
     GenerationStored 100,
     /// Reader: the cursor is stored.

@@ -251,12 +251,14 @@ fn prepare(segment: &Segment, lock: &EntryLock, following_cursor: Option<u64>) -
         _ => former.wrapping_add(1),
     };
     lock.generation.store(generation, Ordering::Relaxed);
+    // The pins that the former owner has left must not count as pins of this generation. Relaxed: the release store
+    // of the generation orders this store.
+    entry.pins.store(0, Ordering::Relaxed);
+    failpoint(Failpoint::PinsCleared);
     // Release: pairs with the acquire load of the writer. The reader stores the generation before its first pin, so a
     // writer that sees the pin also sees the generation.
     entry.generation.store(generation, Ordering::Release);
     failpoint(Failpoint::GenerationStored);
-    // Release: pairs with the acquire load of the pin words by the writer, which then also sees the generation.
-    entry.pins.store(0, Ordering::Release);
     let cursor = following_cursor.unwrap_or_else(|| {
         // Acquire: pairs with the release store of the head in a publish.
         newcomer_cursor(segment, segment.tables.status().head.load(Ordering::Acquire))

@@ -180,8 +180,8 @@ impl SegmentChain {
 /// The readers, and the segments in which they are.
 impl SegmentChain {
     /// The generation of the living reader in `entry`, if the reader takes frames in the current segment or is on its
-    /// way there.
-    pub(super) fn reader_in(&self, entry: usize) -> Option<u32> {
+    /// way there. `known` is the result of the last call for this entry.
+    pub(super) fn reader_in(&self, entry: usize, known: Option<u32>) -> Option<u32> {
         let current = self.current()?.segment();
         let shared = current.tables().entry(entry);
         // Both are acquire loads, which pair with the release stores of a reader that attaches. The state is loaded
@@ -191,12 +191,17 @@ impl SegmentChain {
         match state {
             reader_state::ATTACHED => current.is_alive(entry).then_some(generation),
             // The reader is not attached to this segment yet. It may be on its way from a former segment.
-            reader_state::NEW | reader_state::JOINING => self.retired.iter().rev().find_map(|retired| {
-                let former = retired.slots.segment();
-                (former.lock_file_id() == current.lock_file_id() && former.has_reader(entry))
-                    // Acquire: pairs like the load of the generation above.
-                    .then(|| former.tables().entry(entry).generation.load(Ordering::Acquire))
-            }),
+            reader_state::NEW | reader_state::JOINING => {
+                let former = self.retired.iter().rev().find_map(|retired| {
+                    let former = retired.slots.segment();
+                    (former.lock_file_id() == current.lock_file_id() && former.has_reader(entry))
+                        // Acquire: pairs like the load of the generation above.
+                        .then(|| former.tables().entry(entry).generation.load(Ordering::Acquire))
+                });
+                // The former segment may be forgotten before the reader is attached. The reader keeps its quota, so the
+                // writer keeps the record.
+                former.or_else(|| known.filter(|known| *known == generation && current.is_alive(entry)))
+            }
             _ => None,
         }
     }

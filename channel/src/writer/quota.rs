@@ -90,7 +90,7 @@ pub(super) struct QuotaRecord {
     /// The most slots that the owner may hold without being evicted.
     ceiling: u32,
     lowered_at: Option<Instant>,
-    /// The generation of an unattached owner that held too many slots at the last check.
+    /// The generation of an owner that held too many slots at the last check.
     suspect: Option<u32>,
 }
 
@@ -112,8 +112,8 @@ impl QuotaRecord {
         self.quota
     }
 
-    /// Sets the quota of an attached reader that holds `held` slots. Returns whether `held` exceeds the ceiling.
-    pub(super) fn update(&mut self, quota: u32, held: u32) -> bool {
+    /// Sets the quota of an attached reader that holds `held` slots. Returns whether the reader must be evicted.
+    pub(super) fn update(&mut self, generation: u32, quota: u32, held: u32) -> bool {
         if quota < self.quota {
             self.lowered_at = Some(Instant::now());
         }
@@ -130,19 +130,52 @@ impl QuotaRecord {
                 self.lowered_at = None;
             }
         }
-        held > self.ceiling
+        self.confirm(generation, held > self.ceiling)
     }
 
     /// Checks an owner that is not attached, which must not pin further slots. Returns whether the owner must be
     /// evicted.
-    ///
-    /// The owner is evicted only if two checks in a row find too many pins. The first check may see pins of a dead
-    /// owner, which the entry's next owner is about to clear.
     pub(super) fn update_unattached(&mut self, generation: u32, held: u32) -> bool {
         let holds_too_much = held > self.ceiling;
         self.ceiling = self.ceiling.min(held);
+        self.confirm(generation, holds_too_much)
+    }
+
+    /// Records the result of a check. Returns whether this owner held too many slots at the last check too.
+    ///
+    /// One check may see pins of a dead owner, which the entry's next owner has just cleared. It may also see the pin
+    /// of a reader that compares its pins with a lowered quota next, and then releases the pin.
+    fn confirm(&mut self, generation: u32, holds_too_much: bool) -> bool {
         let was_suspect = self.suspect == Some(generation);
         self.suspect = holds_too_much.then_some(generation);
         holds_too_much && was_suspect
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A single check may see pins that are not the reader's, so only the second check in a row evicts.
+    #[test]
+    fn owner_is_evicted_at_second_check_that_finds_too_many_pins() {
+        let mut record = QuotaRecord::of_new_reader();
+        assert!(!record.update(7, 0, 1));
+        assert!(!record.update(7, 0, 0));
+        assert!(!record.update(7, 0, 1));
+        assert!(!record.update(8, 0, 1), "another owner");
+        assert!(record.update(8, 0, 1));
+
+        let mut unattached = QuotaRecord::of_new_reader().after_leaving();
+        assert!(!unattached.update_unattached(7, 1));
+        assert!(unattached.update_unattached(7, 1));
+    }
+
+    #[test]
+    fn reader_keeps_slots_of_earlier_quota() {
+        let mut record = QuotaRecord::of_new_reader();
+        for (quota, held) in [(3, 3), (1, 3), (1, 3), (5, 5), (0, 5), (0, 5)] {
+            assert!(!record.update(7, quota, held), "{quota} {held}");
+        }
     }
 }

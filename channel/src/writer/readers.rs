@@ -38,10 +38,10 @@ impl ReaderTable {
     }
 
     /// Compares the readers that are attached now with the readers of the last call, and reports the differences.
-    /// `reader_in` returns the generation of the reader in an entry.
-    pub(super) fn update(&mut self, reader_in: impl Fn(usize) -> Option<u32>, report: &mut ServiceReport) {
+    /// `reader_in` returns the generation of the reader in an entry, and gets that of the last call.
+    pub(super) fn update(&mut self, reader_in: impl Fn(usize, Option<u32>) -> Option<u32>, report: &mut ServiceReport) {
         for (entry, record) in self.records.iter_mut().enumerate() {
-            let now = reader_in(entry);
+            let now = reader_in(entry, record.generation);
             if now != record.generation {
                 // A reader that goes on to another segment may have another generation there. In that case it counts as
                 // a new reader.
@@ -84,7 +84,9 @@ impl ReaderTable {
                 continue;
             }
             let holds_too_much = match record.generation {
-                Some(_) => record.quota.update(quota, usage.held),
+                // The entry may have another owner meanwhile, whose pins do not belong to this reader.
+                Some(_) if usage.owner != generation => record.quota.update(generation, quota, 0),
+                Some(_) => record.quota.update(generation, quota, usage.held),
                 None => record.quota.update_unattached(generation, usage.held),
             };
             if holds_too_much {

@@ -42,7 +42,9 @@ fn poll_readers(state: &mut State, report: &mut ServiceReport) -> u32 {
     if let Some(segment) = state.chain.current_mapped() {
         state.service.note_word(segment);
     }
-    state.readers.update(|entry| state.chain.reader_in(entry), report);
+    state
+        .readers
+        .update(|entry, known| state.chain.reader_in(entry, known), report);
     let Some(slots) = state.chain.current_mut() else {
         return 0;
     };
