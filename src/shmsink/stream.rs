@@ -51,6 +51,8 @@ pub(super) enum Position {
 /// The current stream.
 pub(super) struct Stream {
     segment: gst::FormattedSegment<gst::ClockTime>,
+    /// Whether the positions of the stream are not times, but for example bytes of a file.
+    has_other_positions: bool,
     format: RawFormat,
     clock_offset: ClockOffset,
     /// The memory for the encoded metas of a frame. The memory is used again for the next frame.
@@ -70,6 +72,7 @@ impl Default for Stream {
     fn default() -> Self {
         Self {
             segment: gst::FormattedSegment::new(),
+            has_other_positions: false,
             format: RawFormat::default(),
             clock_offset: ClockOffset::default(),
             metadata: Vec::new(),
@@ -86,11 +89,9 @@ impl Stream {
     /// Stores the segment of a SEGMENT event. If the format of the segment is not time, the default time segment is
     /// stored instead.
     pub(super) fn set_segment(&mut self, segment: &gst::event::Segment) {
-        self.segment = segment
-            .segment()
-            .downcast_ref::<gst::ClockTime>()
-            .cloned()
-            .unwrap_or_default();
+        let segment = segment.segment().downcast_ref::<gst::ClockTime>();
+        self.has_other_positions = segment.is_none();
+        self.segment = segment.cloned().unwrap_or_default();
     }
 
     /// Stores the format of new caps. `video` is `None` if the caps are not raw video, and `audio` is `None` if they are
@@ -169,6 +170,11 @@ impl Stream {
             conversion.record(element, origin);
         }
         let mut descriptor = frame::describe(buffer, times, origin);
+        // Readers send a stream in time, where qtdemux takes the offset of a discontinuous buffer for a jump in the file.
+        // In the output of a muxer, the offset is that of a picture in its input.
+        if self.has_other_positions {
+            (descriptor.offset, descriptor.offset_end) = (TIME_NONE, TIME_NONE);
+        }
         // v4l2src flags all frames except raw video and JPEG as delta units, even Bayer pictures. Because of this flag,
         // a reader would wait forever for a keyframe. So the flag is cleared until the stream has had a keyframe.
         self.has_keyframes |= !descriptor.is_delta();
