@@ -330,6 +330,16 @@ def test_new_format_is_followed(channel: Channel) -> None:
             assert (frame.seq, frame.missed, frame.discontinuity) == (2, 0, True)
 
 
+def test_reader_begins_at_headers_before_a_keyframe(channel: Channel) -> None:
+    kinds = {"k": 0, "d": rsshm.layout.DELTA_UNIT, "h": rsshm.layout.DELTA_UNIT | rsshm.layout.HEADER}
+    with rsshm.Writer(channel.name, caps="video/x-h264,stream-format=byte-stream,alignment=nal") as writer:
+        for kind in "hkdhdhhkd":
+            writer.write(b"unit", flags=kinds[kind])
+        for peer_class in (rsshm.Reader, rsshm.Observer):
+            with peer_class(channel.name, timeout=5) as reader:
+                assert [reader.read().seq for _ in range(4)] == [6, 7, 8, 9]
+
+
 def test_encoded_stream_begins_and_continues_at_keyframes(channel: Channel) -> None:
     delta = rsshm.layout.DELTA_UNIT
     with rsshm.Writer(channel.name, caps="video/x-h264,stream-format=byte-stream,alignment=au") as writer:

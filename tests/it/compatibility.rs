@@ -14,7 +14,7 @@ use rsshm_testkit::{
 const H264: &str = "{video:320x240@15/1} ! videoconvert ! x264enc";
 
 /// The heading and the element of a row, the writer, and the elements of the reader.
-const ROWS: [(&str, &str, &str, &str); 13] = [
+const ROWS: [(&str, &str, &str, &str); 14] = [
     (
         "Raw video",
         "NV12",
@@ -41,6 +41,12 @@ const ROWS: [(&str, &str, &str, &str); 13] = [
         "matroskamux",
         "H264 ! h264parse ! matroskamux",
         "matroskademux",
+    ),
+    (
+        "Muxers",
+        "mp4mux fragment-duration=200",
+        "H264 ! h264parse ! mp4mux fragment-duration=200",
+        "qtdemux",
     ),
     ("Muxers", "flvmux", "H264 ! h264parse ! flvmux", "flvdemux"),
     ("Muxers", "avmux_mpegts", "H264 ! avmux_mpegts", "tsdemux"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rsshm_testkit::{
     Channel, Process, eventually,
-    gst::{SinkHarness, SourceRecorder, command, launch},
+    gst::{LOSSLESS, SinkHarness, SourceRecorder, command, launch},
 };
 
 const HEADER: gst::BufferFlags = gst::BufferFlags::HEADER;
@@ -125,6 +125,43 @@ fn headers_before_their_caps_do_not_come_again() {
     // A reader that joins now gets the headers in the caps.
     let late = SourceRecorder::of(&channel);
     assert_bytes(&late, &[&[1, 2], &[3, 4, 5], &[6, 7]]);
+}
+
+/// Some demuxers begin anew at a discontinuity. Caps that differ in their headers only do not interrupt a stream.
+#[test]
+fn new_headers_of_same_stream_are_no_discontinuity() {
+    for (caps, is_discont) in [
+        ("application/x-test, streamheader=(buffer)<0102>", false),
+        ("application/x-test, kind=other, streamheader=(buffer)<0102>", true),
+    ] {
+        let channel = Channel::new();
+        let reader = SourceRecorder::of(&channel);
+        let writer = SinkHarness::lossless(&channel);
+        writer.set_caps("application/x-test");
+        push(&writer, &[1, 2], HEADER);
+        writer.set_caps(caps);
+        push(&writer, &[6], NO_FLAGS);
+        assert_bytes(&reader, &[&[1, 2], &[6]]);
+        let discont = |index: usize| reader.frames()[index].flags.contains(gst::BufferFlags::DISCONT);
+        assert_eq!((discont(0), discont(1)), (true, is_discont), "{caps}");
+    }
+}
+
+/// In the output of a muxer, an offset is that of a picture in its input. qtdemux takes it for a jump in the file.
+#[test]
+fn offsets_of_stream_in_bytes_are_left_out() {
+    for (format, offset) in [("bytes", u64::MAX), ("time", 5)] {
+        let channel = Channel::new();
+        let reader = SourceRecorder::of(&channel);
+        let writer = SinkHarness::with_source(&channel, &format!("format={format}"), LOSSLESS);
+        writer.pipeline.play();
+        writer.set_caps("application/x-test");
+        let mut buffer = gst::Buffer::from_slice([1]);
+        buffer.get_mut().unwrap().set_offset(5);
+        writer.push(&buffer);
+        assert_bytes(&reader, &[&[1]]);
+        assert_eq!(reader.frames()[0].offset, offset, "{format}");
+    }
 }
 
 #[test]

@@ -34,6 +34,7 @@ mod runs;
 mod semaphore;
 mod slots;
 mod space;
+mod start_at_headers;
 mod support;
 
 rsshm_testkit::roles!(
