@@ -47,7 +47,7 @@ class _Record:
         return _Record(None, self.ceiling)
 
     def breaks_rule(self, ticket: int, share: int, held: int) -> bool:
-        """Whether the reader ``ticket`` with the quota ``share`` holds too many slots. It holds ``held`` slots."""
+        """Whether this reader with the quota ``share`` holds too many slots. It holds ``held`` slots."""
         if share < self.grant:
             self.lowered_at = time.monotonic()
         self.grant = share
@@ -68,7 +68,7 @@ class _Record:
         return self._confirm(ticket, too_many)
 
     def _confirm(self, ticket: int, too_many: bool) -> bool:
-        """Whether the owner ``ticket`` holds too many slots, now and at the last check.
+        """Whether this owner holds too many slots, now and at the last check.
 
         One check may see pins of a dead owner, which the next owner has just cleared. It may also see the pin of a reader that
         compares its pins with a lowered quota next, and then releases the pin.

@@ -256,7 +256,9 @@ class Runs:
         """The seq of the frame with which a reader starts: the newest keyframe, or the first header directly before it. The
         arguments and None are those of ``newest_keyframe``."""
         start = self.newest_keyframe(after, last)
-        for _ in range(_MAX_HEADERS if start is not None else 0):
+        if start is None:
+            return None
+        for _ in range(_MAX_HEADERS):
             before = start - 1
             place = self.find(before) if before > after else None
             descriptor = self.describe(place) if place is not None and place.seq == before else None
