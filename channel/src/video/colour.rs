@@ -188,12 +188,14 @@ impl Matrix {
     /// Converts a row. A value has at most as many bits as its component.
     pub(super) fn convert(&self, components: &[Vec<u16>; 3], out: &mut [u8]) {
         let [first, second, third] = components;
-        for (((first, second), third), out) in first.iter().zip(second).zip(third).zip(out.chunks_exact_mut(3)) {
-            let values = [*first, *second, *third].map(i32::from);
-            for ((factors, offset), out) in self.factors.iter().zip(self.offsets).zip(out) {
-                let sum = factors[0] * values[0] + factors[1] * values[1] + factors[2] * values[2] + offset;
-                *out = (sum >> FRACTION_BITS).clamp(0, 255) as u8;
-            }
+        let values = first.iter().zip(second).zip(third);
+        for (((first, second), third), out) in values.zip(out.as_chunks_mut::<3>().0) {
+            let [first, second, third] = [*first, *second, *third].map(i32::from);
+            *out = std::array::from_fn(|colour| {
+                let [one, two, three] = self.factors[colour];
+                let sum = one * first + two * second + three * third + self.offsets[colour];
+                (sum >> FRACTION_BITS).clamp(0, 255) as u8
+            });
         }
     }
 }

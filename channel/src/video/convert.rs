@@ -150,16 +150,28 @@ fn read_component(row: &[u8], component: &Component, word: Word, out: &mut [u16]
 fn read_words<const SIZE: usize>(row: &[u8], component: &Component, out: &mut [u16], read: impl Fn([u8; SIZE]) -> u32) {
     let pixels = 1 << component.x_shift;
     let mask = (1_u32 << component.depth) - 1;
+    let words = row.get(component.offset.into()..).unwrap_or_default();
     // The value stays if the row ends before the word.
     let mut value = 0;
-    let groups = row.chunks(component.period.into());
-    for (group, out) in groups.zip(out.chunks_mut(component.positions.len() * pixels)) {
+    let mut read_at = |words: &[u8], shift: u8| {
+        if let Some(word) = words.first_chunk() {
+            value = (read(*word) >> (component.shift + shift) & mask) as u16;
+        }
+        value
+    };
+    if pixels == 1 && component.positions.len() == 1 {
+        // The general case without its inner loops, which is several times as fast.
+        for (words, out) in words.chunks(component.period.into()).zip(out) {
+            *out = read_at(words, 0);
+        }
+        return;
+    }
+    for (words, out) in words
+        .chunks(component.period.into())
+        .zip(out.chunks_mut(component.positions.len() * pixels))
+    {
         for ((byte, shift), out) in component.positions.iter().zip(out.chunks_mut(pixels)) {
-            let words = group.get(usize::from(component.offset + byte)..);
-            if let Some(word) = words.and_then(<[u8]>::first_chunk) {
-                value = (read(*word) >> (component.shift + shift) & mask) as u16;
-            }
-            out.fill(value);
+            out.fill(read_at(words.get(usize::from(*byte)..).unwrap_or_default(), *shift));
         }
     }
 }
