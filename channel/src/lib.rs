@@ -56,10 +56,13 @@
 //! `docs/PROTOCOL.md` describes the shared memory field by field, for peers in other languages. [`layout`] declares
 //! these structures in Rust.
 //!
+//! [`video`] reads caps of raw video: the planes of a frame, and its conversion to a picture for people.
+//!
 //! The private modules are layers. `reader` and `writer` use `segment`, which uses `protocol`, which uses `sys`; no
-//! layer uses a layer above it. `service` is above `writer`. `unsafe` code is in `sys` and in `segment/tables.rs`.
-//! `protocol/layout.rs` declares which structures may be shared (`unsafe impl Shared`). Two further files borrow the
-//! bytes of a slot: `reader/pinned.rs` borrows those of a pinned slot, and `writer/slot.rs` those of a claimed slot.
+//! layer uses a layer above it. `service` is above `writer`, and `video` uses only `protocol`. `unsafe` code is in `sys`
+//! and in `segment/tables.rs`. `protocol/layout.rs` declares which structures may be shared (`unsafe impl Shared`). Two
+//! further files borrow the bytes of a slot: `reader/pinned.rs` borrows those of a pinned slot, and `writer/slot.rs`
+//! those of a claimed slot.
 
 // Compiles the examples of README.md together with those of the doc comments.
 #[cfg(doctest)]
@@ -75,6 +78,7 @@ mod reader;
 mod segment;
 mod service;
 mod sys;
+pub mod video;
 mod writer;
 
 pub use error::Error;

@@ -38,6 +38,7 @@ mod syscalls;
 mod time_segments;
 mod timestamps;
 mod upstream_events;
+mod video_formats;
 mod zero_copy;
 
 rsshm_testkit::roles!(
