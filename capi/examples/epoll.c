@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+// SPDX-License-Identifier: MIT OR Apache-2.0
 /* epoll CHANNEL...: prints the frames of several channels in one thread, until each stream has ended. */
 #include <inttypes.h>
 #include <rsshm.h>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+// SPDX-License-Identifier: MIT OR Apache-2.0
 /* glib CHANNEL: prints frames in a GLib main loop. Build: cc glib.c $(pkg-config --cflags --libs rsshm glib-2.0) */
 #include <glib-unix.h>
 #include <inttypes.h>

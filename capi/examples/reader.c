@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+// SPDX-License-Identifier: MIT OR Apache-2.0
 /* reader CHANNEL: prints each frame. Build: cc reader.c $(pkg-config --cflags --libs rsshm) */
 #include <inttypes.h>
 #include <rsshm.h>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+// SPDX-License-Identifier: MIT OR Apache-2.0
 /* writer CHANNEL [FRAMES]: writes gray frames, 30 a second. Build: cc writer.c $(pkg-config --cflags --libs rsshm) */
 #define _POSIX_C_SOURCE 200809L
 

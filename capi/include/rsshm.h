@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+// SPDX-License-Identifier: MIT OR Apache-2.0
 /*
  * rsshm.h - frames in shared memory: one writer, any number of readers, in unrelated programs.
  *

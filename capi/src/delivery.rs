@@ -19,6 +19,7 @@ use crate::{
 const MAX_POOLED: usize = 4;
 
 /// What one call of [`Delivery::next`] got.
+#[allow(clippy::large_enum_variant)] // nearly always a frame
 pub(crate) enum Delivered {
     Frame(FrameObject),
     EndOfStream,

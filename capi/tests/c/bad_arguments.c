@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+// SPDX-License-Identifier: MIT OR Apache-2.0
 /* bad_arguments CHANNEL: calls each function with wrong handles and values. Each gives an error with a text. */
 #include "common.h"
 

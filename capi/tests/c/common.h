@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+// SPDX-License-Identifier: MIT OR Apache-2.0
 /* What the test programs share: checks, and frames whose bytes identify them (as in testkit/src/frames.rs). */
 #ifndef COMMON_H
 #define COMMON_H

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+// SPDX-License-Identifier: MIT OR Apache-2.0
 /* dlclose LIBRARY CHANNEL: loads the library at run time, and unloads it while a reader and a writer are open. */
 #include "common.h"
 

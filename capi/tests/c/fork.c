@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+// SPDX-License-Identifier: MIT OR Apache-2.0
 /* fork CHANNEL: a forked child cannot use the handles of its parent, and opens its own. */
 #include "common.h"
 

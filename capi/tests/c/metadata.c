@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+// SPDX-License-Identifier: MIT OR Apache-2.0
 /* metadata CHANNEL: prints the metadata of the first frame. */
 #include "common.h"
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+// SPDX-License-Identifier: MIT OR Apache-2.0
 /* read CHANNEL [copy] [observe] [newest] [fd]: prints the number of each frame until the stream ends. */
 #include "common.h"
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+// SPDX-License-Identifier: MIT OR Apache-2.0
 /* threads CHANNEL: waits in one thread, and wakes, disturbs and closes from another. */
 #include "common.h"
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+// SPDX-License-Identifier: MIT OR Apache-2.0
 /*
  * write CHANNEL COUNT MODE FORMAT WIDTH HEIGHT: waits for a reader, writes numbered frames to it without loss, and ends
  * the stream. MODE is claim, strides (by copy, with padded rows), upside-down (with negative strides), bytes, or variable

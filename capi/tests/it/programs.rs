@@ -41,3 +41,22 @@ fn library_can_be_unloaded_during_a_wait() {
     let output = program.start(&[library.to_str().unwrap(), channel.as_str()]).wait_ok();
     assert_eq!(output.trim(), "ok");
 }
+
+#[test]
+fn wrapper_classes_own_their_handles() {
+    let channel = Channel::new();
+    passes("tests/cpp/wrapper.cpp", &[channel.as_str()]);
+    channel.assert_removed();
+}
+
+/// The Mats of frames, with the header and the library of the real OpenCV.
+#[test]
+fn frames_are_opencv_pictures() {
+    let channel = Channel::new();
+    let program = Program::with(
+        "tests/cpp/opencv.cpp",
+        &["-pthread", "-isystem", "/usr/include/opencv4", "-lopencv_core"],
+    );
+    let output = program.start(&[channel.as_str()]).wait_ok();
+    assert_eq!(output.trim(), "ok");
+}

@@ -12,7 +12,7 @@ use crate::support::Program;
 const COUNT: u32 = 60;
 
 /// The numbers of the frames that a reader in Rust gets until the end of the stream. Each row of each plane, given by
-/// `rows` as an offset and a size, has the number of its frame.
+/// `rows` as an offset and a size, has the number that the writer drew.
 fn read_all(channel: &Channel, rows: impl Fn(usize) -> Vec<(usize, usize)>) -> Vec<u32> {
     let mut reader = Reader::new(channel.0.clone(), ReaderOptions::default());
     let mut copy = Vec::new();
