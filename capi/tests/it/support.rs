@@ -15,6 +15,9 @@ const C_FLAGS: &[&str] = &["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror
 /// The flags of each C++ program.
 const CPP_FLAGS: &[&str] = &["-std=c++17", "-pedantic", "-Wall", "-Wextra", "-Werror", "-O1", "-g"];
 
+/// A command that runs each program, such as valgrind. `make test-capi-sanitizers` sets it.
+const WRAPPER_VARIABLE: &str = "RSSHM_TEST_WRAPPER";
+
 /// Compiler flags for all programs, such as those of a sanitizer. `make test-capi-sanitizers` sets them.
 const FLAGS_VARIABLE: &str = "RSSHM_TEST_CFLAGS";
 
@@ -118,7 +121,16 @@ impl Program {
 
     /// The command of the program.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.0);
+        let wrapper = std::env::var(WRAPPER_VARIABLE).unwrap_or_default();
+        let mut words = wrapper.split_whitespace();
+        let mut command = match words.next() {
+            Some(program) => {
+                let mut command = Command::new(program);
+                command.args(words).arg(&self.0);
+                command
+            }
+            None => Command::new(&self.0),
+        };
         command.args(arguments);
         command
     }
