@@ -22,6 +22,8 @@ TEST_PACKAGES := gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0
 	python3-gi gir1.2-gst-rtsp-server-1.0 iproute2 strace util-linux procps
 # The tests use Debian's Python, because Debian's OpenCV is built with GStreamer.
 PYTHON_PACKAGES := python3 python3-venv python3-numpy python3-opencv
+# The tests of the C library compile C and C++ programs, also with GLib and OpenCV, and with CMake and Meson.
+CAPI_PACKAGES := gcc g++ binutils pkgconf cmake make meson ninja-build libglib2.0-dev libopencv-core-dev
 LINT_PACKAGES := git shellcheck
 
 # Tools that Debian does not have; pip installs them into a virtual environment. The last two are prebuilt cargo subcommands.
@@ -75,7 +77,7 @@ demo: build ## one program shows what another one captures; Ctrl-C ends it
 
 .PHONY: test
 test: lint ## run all checks and tests
-	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES) $(PYTHON_PACKAGES))
+	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES) $(PYTHON_PACKAGES) $(CAPI_PACKAGES))
 	$(call install_tools)
 	scripts/test-summary start
 	# A step that fails ends the target. The summary is printed even then.
@@ -125,6 +127,19 @@ test-python: ## run the tests of the Python package
 	cd python
 	# A test that hangs fails after 120 seconds. nextest has the same limit.
 	"$(PYTHON)" -m pytest -r s --timeout 120
+
+# The sanitizers check the C programs, and find memory that the library frees too early. valgrind also checks the accesses
+# of the library itself. A forked child has no threads, so what these own looks leaked there.
+VALGRIND := valgrind --quiet --error-exitcode=9 --fair-sched=yes --show-leak-kinds=definite --errors-for-leak-kinds=definite
+.PHONY: test-capi-sanitizers
+test-capi-sanitizers: ## run the tests of the C library with AddressSanitizer and UBSan, and under valgrind
+	@$(call install_missing,$(BUILD_PACKAGES) $(CAPI_PACKAGES) valgrind)
+	export ASAN_OPTIONS=detect_stack_use_after_return=1
+	RSSHM_TEST_CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" \
+		$(CARGO) test --locked --package rsshm-capi --test it -- programs:: reading:: writing::
+	RSSHM_TEST_WRAPPER="$(VALGRIND) --leak-check=full" \
+		$(CARGO) test --locked --package rsshm-capi --test it -- programs:: reading::metadata --skip programs::forked --skip programs::library
+	RSSHM_TEST_WRAPPER="$(VALGRIND) --leak-check=no" $(CARGO) test --locked --package rsshm-capi --test it -- programs::forked programs::library
 
 .PHONY: bench
 bench: build ## compare with other transports, 6 minutes: make bench BENCH='--help'
@@ -186,6 +201,15 @@ install: build ## install the plugin where GStreamer looks for it
 .PHONY: uninstall
 uninstall: ## remove the installed plugin
 	$(SUDO) rm -f "$(DESTDIR)$$(pkg-config --variable=pluginsdir gstreamer-1.0)/libgstrsshm.so"
+
+# PREFIX is /usr/local by default, and LIBDIR is PREFIX/lib. With cargo-c, `cargo cinstall --package rsshm-capi` installs the
+# same files, but without versions of the symbols.
+.PHONY: install-capi
+install-capi: ## install the C library: librsshm.so.0, librsshm.a, rsshm.h, rsshm.hpp and rsshm.pc
+	@$(call install_missing,gcc libc6-dev)
+	$(CARGO) build --release --locked --package rsshm-capi
+	$(SUDO) env DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" LIBDIR="$(LIBDIR)" capi/install target/release/librsshm.a
+	if [ -z "$(DESTDIR)" ]; then $(SUDO) ldconfig; fi
 
 .PHONY: help
 help: ## list the targets

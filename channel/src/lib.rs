@@ -88,6 +88,7 @@ pub use protocol::{
     layout::{
         self, FrameDescriptor, MAX_EVENT_SIZE, MAX_MESSAGE_SIZE, MAX_METADATA_SIZE, STICKY_EVENT_COUNT, TIME_NONE,
     },
+    metadata,
     name::ChannelName,
 };
 pub use reader::{

@@ -8,6 +8,7 @@ pub mod caps_text;
 pub(crate) mod failpoint;
 pub(crate) mod keyframe;
 pub mod layout;
+pub mod metadata;
 pub(crate) mod name;
 pub(crate) mod pins;
 pub(crate) mod record;

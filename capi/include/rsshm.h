@@ -1,0 +1,424 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+/*
+ * rsshm.h - frames in shared memory: one writer, any number of readers, in unrelated programs.
+ *
+ * Build:  cc program.c $(pkg-config --cflags --libs rsshm)
+ *
+ * A channel is a name, such as "cam0". Its writer may be this library, the GStreamer element rsshmsink, or a program in
+ * Rust or Python; so may its readers. docs/C.md is the introduction.
+ *
+ * Rules that hold for all functions:
+ *
+ * - A function that returns rsshm_status returns RSSHM_OK (0), another result (> 0), or an error (< 0). After an error,
+ *   rsshm_error() has a text that says what to do.
+ * - Handles (rsshm_reader *, rsshm_frame *, ...) are not addresses. A handle that is NULL, closed, invented or of
+ *   another type is the error RSSHM_E_HANDLE. A handle that a forked child has inherited is RSSHM_E_FORKED.
+ * - A structure begins with struct_size. Initialise it with its _INIT macro; programs then work with older and newer
+ *   versions of the library.
+ * - All functions may be called from any thread. One reader is used by one thread at a time, except for
+ *   rsshm_reader_wake, rsshm_reader_close, rsshm_reader_get_stats and rsshm_reader_request_keyframe.
+ * - Times are nanoseconds of CLOCK_MONOTONIC, which all programs of a machine share. Texts are UTF-8.
+ * - No function may be called in a signal handler.
+ */
+#ifndef RSSHM_H
+#define RSSHM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Results --------------------------------------------------------------------------------------------------- */
+
+/* What a function returns: RSSHM_OK, one of the other results, or one of the errors. */
+typedef int32_t rsshm_status;
+
+/* Results. They are no errors, and leave rsshm_error() as it was. */
+#define RSSHM_OK 0
+#define RSSHM_TIMEOUT 1   /* The time has passed. */
+#define RSSHM_EOS 2       /* The stream ended after the last frame. Another stream may follow. */
+#define RSSHM_NO_WRITER 3 /* The channel has no writer, or lost it. The next call waits for another writer. */
+#define RSSHM_WOKEN 4     /* rsshm_reader_wake or rsshm_writer_wake was called. */
+#define RSSHM_DROPPED 5   /* Readers hold all slots, so this frame is lost. Readers will see that it is missing. */
+#define RSSHM_EVICTED 6   /* This reader held more slots than it may. Frames that it still holds may change. */
+#define RSSHM_NOTHING 7   /* There is no such item, or no frame yet. */
+
+/* Errors. */
+#define RSSHM_E_ARGUMENT (-1)   /* A value is not allowed. */
+#define RSSHM_E_HANDLE (-2)     /* A handle is NULL, closed, released, invented or of another type. */
+#define RSSHM_E_FORKED (-3)     /* A handle belongs to the parent process. */
+#define RSSHM_E_STATE (-4)      /* The call is not possible now, for example because another thread uses the reader. */
+#define RSSHM_E_BUSY (-5)       /* The channel already has a writer. */
+#define RSSHM_E_DENIED (-6)     /* The permissions or the owner of the channel's files forbid it. */
+#define RSSHM_E_NO_SPACE (-7)   /* /dev/shm or a memory limit is too small. */
+#define RSSHM_E_NO_MEMORY (-8)  /* The process has no memory for a copy. */
+#define RSSHM_E_DAMAGED (-9)    /* The segment has another version of the protocol, or it is damaged. */
+#define RSSHM_E_CLOSED (-10)    /* Another thread has closed the reader or the writer. */
+#define RSSHM_E_SYSTEM (-11)    /* A system call failed. */
+#define RSSHM_E_INTERNAL (-12)  /* A fault of the library. */
+
+/* The text of this thread's last error. It is never NULL, and it is valid until the next error of this thread. */
+const char *rsshm_error(void);
+
+/* The name of a status, such as "RSSHM_EOS". The text is valid for ever. */
+const char *rsshm_status_name(rsshm_status status);
+
+/* The number of the interface that the library has. It is at least RSSHM_ABI of the header it came with. */
+uint32_t rsshm_abi(void);
+#define RSSHM_ABI 1
+
+/* The version of the library, such as "0.1.0". The text is valid for ever. */
+const char *rsshm_version(void);
+
+/* The time now, in nanoseconds of CLOCK_MONOTONIC. */
+uint64_t rsshm_now(void);
+
+/* "No time", "no duration" or "no count". */
+#define RSSHM_TIME_NONE UINT64_MAX
+/* In rsshm_publish_info: the time of the publish. */
+#define RSSHM_TIME_NOW (UINT64_MAX - 1)
+/* As timeout_ns: no limit. */
+#define RSSHM_FOREVER INT64_C(-1)
+
+/* ---- Frames ---------------------------------------------------------------------------------------------------- */
+
+typedef struct rsshm_frame rsshm_frame;
+
+#define RSSHM_MAX_PLANES 4
+
+/* A plane of a raw picture. Row r begins at data + r * stride, and has row_bytes bytes of pixels. */
+typedef struct rsshm_plane {
+  const uint8_t *data;
+  int64_t stride;
+  uint32_t row_bytes;
+  uint32_t rows;
+} rsshm_plane;
+
+/* Bits of rsshm_frame_info.flags. */
+#define RSSHM_FRAME_IN_PLACE 1u      /* The bytes are in shared memory. Otherwise they are a copy. */
+#define RSSHM_FRAME_KEYFRAME 2u      /* The frame can be decoded without the frames before it. */
+#define RSSHM_FRAME_DISCONTINUITY 4u /* Frames are missing before this one, or the writer or the caps have changed. */
+#define RSSHM_FRAME_HEADER 8u        /* The frame is a header of a compressed stream. */
+
+/* What a frame has. All pointers are valid until the frame is released. The bytes must not be written. */
+typedef struct rsshm_frame_info {
+  uint32_t struct_size;
+  uint32_t flags;         /* RSSHM_FRAME_... */
+  uint64_t seq;           /* The sequence number of the frame in its channel. */
+  uint64_t missed;        /* How many frames were lost or skipped since the last frame of this reader. */
+  uint64_t pts_ns;        /* When the frame was captured, or RSSHM_TIME_NONE. */
+  uint64_t dts_ns;        /* When the frame is decoded, or RSSHM_TIME_NONE. */
+  uint64_t duration_ns;   /* How long the frame lasts, or RSSHM_TIME_NONE. */
+  uint64_t offset;        /* The producer's own count at this frame, or RSSHM_TIME_NONE. */
+  uint64_t offset_end;    /* The producer's own count after this frame, or RSSHM_TIME_NONE. */
+  const uint8_t *data;    /* The bytes of the frame. */
+  size_t size;            /* The number of bytes. */
+  const uint8_t *metadata; /* The metadata; see rsshm_frame_metadata. */
+  size_t metadata_size;
+  const char *caps;       /* The format of the frame, as GStreamer writes it. */
+  const char *format;     /* The raw format, such as "NV12"; "" if the caps are not raw video that the library knows. */
+  int32_t width;          /* The width in pixels; 0 if `format` is "". */
+  int32_t height;         /* The height in pixels; 0 if `format` is "". */
+  int32_t fps_n;          /* Frames a second, as a fraction; 0/1 if the rate varies or is unknown. */
+  int32_t fps_d;
+  uint32_t buffer_flags;  /* The flags of the writer's GstBuffer. */
+  uint32_t plane_count;   /* 0 if `format` is "", or if the planes are not inside the frame. */
+  rsshm_plane planes[RSSHM_MAX_PLANES];
+} rsshm_frame_info;
+#define RSSHM_PLANE_INIT {NULL, 0, 0, 0}
+#define RSSHM_PLANES_INIT {RSSHM_PLANE_INIT, RSSHM_PLANE_INIT, RSSHM_PLANE_INIT, RSSHM_PLANE_INIT}
+#define RSSHM_FRAME_INFO_INIT \
+  {sizeof(rsshm_frame_info), 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, NULL, 0, NULL, NULL, 0, 0, 0, 0, 0, 0, RSSHM_PLANES_INIT}
+
+/* Stores what the frame has in *info. */
+rsshm_status rsshm_frame_get(rsshm_frame *frame, rsshm_frame_info *info);
+
+/* Adds a reference, and returns the same handle. Each reference is released once. NULL is an error. */
+rsshm_frame *rsshm_frame_ref(rsshm_frame *frame);
+
+/*
+ * Releases the frame; with the last reference, its pointers end. A frame may be released after its reader was closed.
+ * A frame in place keeps a slot of the writer, so release frames soon.
+ */
+rsshm_status rsshm_frame_release(rsshm_frame *frame);
+
+/* One record of a frame's metadata. docs/PROTOCOL.md, "Metadata of a frame", has the kinds and their bytes. */
+typedef struct rsshm_metadata {
+  uint32_t struct_size;
+  uint32_t kind;
+  const uint8_t *data;
+  size_t size;
+} rsshm_metadata;
+#define RSSHM_METADATA_INIT {sizeof(rsshm_metadata), 0, NULL, 0}
+
+/* Stores record `index`, counted from 0. Returns RSSHM_NOTHING if there are not that many. */
+rsshm_status rsshm_frame_metadata(rsshm_frame *frame, uint32_t index, rsshm_metadata *out);
+
+/* A region of interest: a part of the picture, for example a face that a detector found. */
+typedef struct rsshm_region {
+  uint32_t struct_size;
+  uint32_t x, y, width, height; /* In pixels. The region need not be inside the picture. */
+  int32_t id;                   /* -1 if it has none. */
+  int32_t parent_id;            /* The id of the region around this one; -1 if there is none. */
+  uint32_t name_size;           /* The bytes of `name`, which does not end with NUL. */
+  const char *name;             /* What is in the region, in the writer's words. */
+} rsshm_region;
+#define RSSHM_REGION_INIT {sizeof(rsshm_region), 0, 0, 0, 0, 0, 0, 0, NULL}
+
+/* Stores region `index`, counted from 0. Returns RSSHM_NOTHING if there are not that many. */
+rsshm_status rsshm_frame_region(rsshm_frame *frame, uint32_t index, rsshm_region *out);
+
+/* A time code. Bit 0 of `flags` means drop frame, bit 1 interlaced. */
+typedef struct rsshm_time_code {
+  uint32_t struct_size;
+  uint32_t flags;
+  uint32_t fps_n, fps_d;
+  uint32_t hours, minutes, seconds, frames;
+  uint32_t field_count;
+} rsshm_time_code;
+#define RSSHM_TIME_CODE_INIT {sizeof(rsshm_time_code), 0, 0, 0, 0, 0, 0, 0, 0}
+
+/* Stores time code `index`, counted from 0. Returns RSSHM_NOTHING if there are not that many. */
+rsshm_status rsshm_frame_time_code(rsshm_frame *frame, uint32_t index, rsshm_time_code *out);
+
+/* ---- Readers --------------------------------------------------------------------------------------------------- */
+
+typedef struct rsshm_reader rsshm_reader;
+
+/* Bits of rsshm_reader_options.flags. */
+#define RSSHM_READ_ONLY 1u /* An observer: it needs read permission only, writes nothing, and copies each frame. */
+#define RSSHM_COPY 2u      /* Each frame is copied, so a frame that the program keeps does not keep a slot. */
+
+typedef struct rsshm_reader_options {
+  uint32_t struct_size;
+  uint32_t flags;      /* RSSHM_READ_ONLY, RSSHM_COPY */
+  uint32_t max_behind; /* How many frames may wait for this reader; older ones are skipped. 1: always the newest. 0: all. */
+  uint32_t max_held;   /* How many frames in place the program holds at most; further ones are copied. 0: 4. */
+} rsshm_reader_options;
+#define RSSHM_READER_OPTIONS_INIT {sizeof(rsshm_reader_options), 0, 0, 0}
+
+/*
+ * Opens a reader of the channel `name`. The channel need not exist yet; this call never waits for it. `options` may be
+ * NULL. The reader is stored in *reader, or NULL after an error.
+ */
+rsshm_status rsshm_reader_open(const char *name, const rsshm_reader_options *options, rsshm_reader **reader);
+
+/*
+ * Waits for the next frame, at most for timeout_ns (RSSHM_FOREVER: no limit; 0: not at all). The reader follows the
+ * channel from one writer to the next, whose caps may differ.
+ *
+ * RSSHM_OK: *frame is the frame, which the caller releases. In all other cases it is NULL.
+ * RSSHM_TIMEOUT, RSSHM_EOS, RSSHM_NO_WRITER, RSSHM_WOKEN, RSSHM_EVICTED: call again, or stop.
+ * RSSHM_E_DENIED, RSSHM_E_DAMAGED, RSSHM_E_NO_MEMORY, RSSHM_E_SYSTEM: the channel cannot be read now.
+ */
+rsshm_status rsshm_reader_next(rsshm_reader *reader, int64_t timeout_ns, rsshm_frame **frame);
+
+/*
+ * Makes rsshm_reader_next return RSSHM_WOKEN: the call that waits now, or else the next call. Any thread may call this
+ * function.
+ */
+rsshm_status rsshm_reader_wake(rsshm_reader *reader);
+
+/*
+ * A descriptor for poll, epoll, GLib, Qt or asio. It is readable as long as rsshm_reader_next would return at once.
+ * When it is readable, call rsshm_reader_next with timeout 0. Do not read, write or close the descriptor; it ends with
+ * the reader. The first call starts a thread, which ends with the reader. Returns an error (< 0) otherwise.
+ */
+int rsshm_reader_fd(rsshm_reader *reader);
+
+/*
+ * Requests a keyframe from the writer: as soon as possible (RSSHM_TIME_NONE), or the first frame captured at at_ns or
+ * later. Returns RSSHM_NO_WRITER if there is no writer now, or if the reader is an observer.
+ */
+rsshm_status rsshm_reader_request_keyframe(rsshm_reader *reader, uint64_t at_ns);
+
+/* The counts of a reader, as of its last call of rsshm_reader_next. */
+typedef struct rsshm_reader_stats {
+  uint32_t struct_size;
+  uint32_t connected;   /* 1 if the reader is attached to a living writer. */
+  uint64_t received;    /* Frames delivered. */
+  uint64_t in_place;    /* Of these, in place. */
+  uint64_t copied;      /* Of these, as a copy. */
+  uint64_t missed;      /* Frames not delivered. */
+  uint64_t reconnects;  /* How many times the reader went on to another segment; the caps may have changed. */
+  uint32_t writer_pid;  /* The process id of the writer; 0 before the first. */
+  uint32_t observes;    /* 1 if the reader is an observer, because of its flags, of permissions, or of 64 other readers. */
+  uint64_t latency_ns;  /* The time from a frame's pts until the frame leaves the writer. */
+} rsshm_reader_stats;
+#define RSSHM_READER_STATS_INIT {sizeof(rsshm_reader_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0}
+
+/* Stores the counts in *stats. */
+rsshm_status rsshm_reader_get_stats(rsshm_reader *reader, rsshm_reader_stats *stats);
+
+/*
+ * Closes the reader. A thread that waits in rsshm_reader_next gets RSSHM_E_CLOSED. Frames stay valid until they are
+ * released.
+ */
+rsshm_status rsshm_reader_close(rsshm_reader *reader);
+
+/* ---- Writers --------------------------------------------------------------------------------------------------- */
+
+typedef struct rsshm_writer rsshm_writer;
+typedef struct rsshm_slot rsshm_slot;
+
+/* Bit of rsshm_writer_options.flags. */
+#define RSSHM_LOSSLESS 1u /* The writer waits for its slowest reader, so that no reader misses a frame. */
+
+typedef struct rsshm_writer_options {
+  uint32_t struct_size;
+  uint32_t flags;     /* RSSHM_LOSSLESS */
+  uint32_t perms;     /* The mode of the channel's file. 0: 0600. 0644 lets others observe, 0660 lets the group attach. */
+  uint32_t max_slots; /* 3 to 64 slots. 0: automatic. */
+} rsshm_writer_options;
+#define RSSHM_WRITER_OPTIONS_INIT {sizeof(rsshm_writer_options), 0, 0, 0}
+
+/*
+ * Becomes the writer of the channel `name`. `options` may be NULL. The writer is stored in *writer, or NULL after an
+ * error. RSSHM_E_BUSY: another program writes this channel. The call starts a thread, which ends with the writer.
+ */
+rsshm_status rsshm_writer_open(const char *name, const rsshm_writer_options *options, rsshm_writer **writer);
+
+/*
+ * Sets the caps of all further frames to raw video. `format` has GStreamer's name, such as "NV12", "BGR" or "GRAY8".
+ * fps_n may be 0 (with fps_d 1) if the rate varies.
+ */
+rsshm_status rsshm_writer_video(rsshm_writer *writer, const char *format, int32_t width, int32_t height, int32_t fps_n,
+                                int32_t fps_d);
+
+/*
+ * Sets the caps of all further frames to any fixed caps, as GStreamer writes them, such as
+ * "video/x-h264,stream-format=byte-stream,alignment=au". frame_size is the size of each frame. With 0, the sizes differ,
+ * or are those of the raw video in the caps.
+ */
+rsshm_status rsshm_writer_caps(rsshm_writer *writer, const char *caps, size_t frame_size);
+
+/* A claimed slot, into which the program draws the next frame. */
+typedef struct rsshm_slot_info {
+  uint32_t struct_size;
+  uint32_t plane_count; /* 0 if the caps are not raw video. */
+  uint8_t *data;        /* The first byte. The memory has old content. */
+  size_t size;
+  rsshm_plane planes[RSSHM_MAX_PLANES]; /* Inside `data`. Write with (uint8_t *)planes[i].data. */
+} rsshm_slot_info;
+#define RSSHM_SLOT_INFO_INIT {sizeof(rsshm_slot_info), 0, NULL, 0, RSSHM_PLANES_INIT}
+
+/*
+ * Claims a slot for the next frame. `size` is its size in bytes; 0 means the size that the caps have.
+ *
+ * RSSHM_OK: *slot and *info are the slot. Call rsshm_slot_publish or rsshm_slot_release.
+ * RSSHM_DROPPED: readers hold all slots. A lossless writer waits instead, until there is one or rsshm_writer_wake is
+ * called (RSSHM_WOKEN).
+ */
+rsshm_status rsshm_writer_claim(rsshm_writer *writer, size_t size, rsshm_slot **slot, rsshm_slot_info *info);
+
+/* Bits of rsshm_publish_info.flags. */
+#define RSSHM_DELTA 1u  /* The frame needs the frames before it: it is not a keyframe. */
+#define RSSHM_HEADER 2u /* The frame is a header of a compressed stream. */
+
+typedef struct rsshm_publish_info {
+  uint32_t struct_size;
+  uint32_t flags;          /* RSSHM_DELTA, RSSHM_HEADER */
+  uint64_t pts_ns;         /* When the frame was captured, RSSHM_TIME_NOW, or RSSHM_TIME_NONE. */
+  uint64_t dts_ns;         /* RSSHM_TIME_NONE if it is the pts. */
+  uint64_t duration_ns;    /* Or RSSHM_TIME_NONE. */
+  uint64_t offset;         /* The program's own count, or RSSHM_TIME_NONE. */
+  size_t size;             /* The bytes of the claim that the frame has; 0 means all. Only for rsshm_slot_publish. */
+  const uint8_t *metadata; /* Metadata records, at most 3840 bytes; see docs/PROTOCOL.md. */
+  size_t metadata_size;
+} rsshm_publish_info;
+#define RSSHM_PUBLISH_INFO_INIT \
+  {sizeof(rsshm_publish_info), 0, RSSHM_TIME_NOW, RSSHM_TIME_NONE, RSSHM_TIME_NONE, RSSHM_TIME_NONE, 0, NULL, 0}
+
+/*
+ * Publishes the frame in the slot. The slot ends with this call, also after an error. `info` may be NULL: the frame was
+ * captured now. RSSHM_E_STATE: the caps have changed since the claim.
+ */
+rsshm_status rsshm_slot_publish(rsshm_slot *slot, const rsshm_publish_info *info);
+
+/* Gives up the claim. No frame is published, and readers notice nothing. */
+rsshm_status rsshm_slot_release(rsshm_slot *slot);
+
+/*
+ * Copies a picture and publishes it. The planes may have any strides, also negative ones. row_bytes and rows may be 0;
+ * otherwise they must be those of the caps. `info` may be NULL. The results are those of rsshm_writer_claim.
+ */
+rsshm_status rsshm_writer_write(rsshm_writer *writer, const rsshm_plane *planes, uint32_t plane_count,
+                                const rsshm_publish_info *info);
+
+/* Copies a frame of any caps and publishes it. `info` may be NULL. The results are those of rsshm_writer_claim. */
+rsshm_status rsshm_writer_write_bytes(rsshm_writer *writer, const void *data, size_t size,
+                                      const rsshm_publish_info *info);
+
+/* Marks the end of the stream after the last frame. Another stream may follow. */
+rsshm_status rsshm_writer_end_of_stream(rsshm_writer *writer);
+
+/* The number of readers that are attached, or an error (< 0). Observers do not count. */
+int rsshm_writer_readers(rsshm_writer *writer);
+
+/*
+ * Waits until a reader is attached, at most for timeout_ns (RSSHM_FOREVER: no limit). Returns RSSHM_OK, RSSHM_TIMEOUT or
+ * RSSHM_WOKEN. Set the caps before.
+ */
+rsshm_status rsshm_writer_wait_for_reader(rsshm_writer *writer, int64_t timeout_ns);
+
+/* 1 if a reader has requested a keyframe since the last call, 0 if not, or an error (< 0). */
+int rsshm_writer_keyframe_wanted(rsshm_writer *writer);
+
+/* Announces the time from a frame's pts until the frame is published, so that readers can allow for it. */
+rsshm_status rsshm_writer_set_latency(rsshm_writer *writer, uint64_t latency_ns);
+
+/* Makes a wait of this writer return RSSHM_WOKEN: the present wait, or else the next. Any thread may call it. */
+rsshm_status rsshm_writer_wake(rsshm_writer *writer);
+
+/*
+ * Closes the writer, and removes the channel. Readers get RSSHM_NO_WRITER; call rsshm_writer_end_of_stream before, and
+ * they get RSSHM_EOS first. A thread that waits for readers gets RSSHM_E_CLOSED.
+ */
+rsshm_status rsshm_writer_close(rsshm_writer *writer);
+
+/* ---- Tools ----------------------------------------------------------------------------------------------------- */
+
+/*
+ * Stores the names of all channels in `names`, each with a NUL, and an empty name at the end. *needed is how many bytes
+ * that takes. With NULL and size 0, only *needed is stored. RSSHM_E_ARGUMENT: `size` is too small.
+ */
+rsshm_status rsshm_channels(char *names, size_t size, size_t *needed);
+
+/* A view of a channel that writes nothing and needs read permission only. */
+typedef struct rsshm_observer rsshm_observer;
+
+typedef struct rsshm_channel_info {
+  uint32_t struct_size;
+  uint32_t current;     /* 0 if the writer is gone or has made another segment; then open the observer again. */
+  uint64_t head;        /* The seq of the newest frame; 0 before the first. */
+  const char *caps;     /* Valid until the observer is closed. */
+  const char *format;   /* As in rsshm_frame_info. */
+  int32_t width, height, fps_n, fps_d;
+  uint32_t writer_pid;
+  uint32_t lossless;
+  uint32_t slot_count;  /* The most slots that the segment can have. */
+  uint32_t history;     /* How many later frames a frame survives at least. */
+  uint64_t slot_size;
+  uint64_t created_ns;
+} rsshm_channel_info;
+#define RSSHM_CHANNEL_INFO_INIT {sizeof(rsshm_channel_info), 0, 0, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+
+/* Opens an observer. RSSHM_NO_WRITER: the channel has no writer. *observer is NULL unless the result is RSSHM_OK. */
+rsshm_status rsshm_observer_open(const char *name, rsshm_observer **observer);
+
+/* Stores what the channel is and how far it is in *info. */
+rsshm_status rsshm_observer_get(rsshm_observer *observer, rsshm_channel_info *info);
+
+/* Copies the newest frame, without its metadata. RSSHM_NOTHING: there is none, or it was overwritten during the copy. */
+rsshm_status rsshm_observer_newest(rsshm_observer *observer, rsshm_frame **frame);
+
+/* Closes the observer. Its frames stay valid until they are released. */
+rsshm_status rsshm_observer_close(rsshm_observer *observer);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The frames of one reader, each with its caps and, if it was copied, with memory of its own.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rsshm_channel::{FrameData, Next, ReadLimits, Reader, ReaderStats};
+
+use crate::{
+    frame::{FrameBytes, FrameObject},
+    status::Failure,
+    stream::Stream,
+};
+
+/// The most buffers that a reader keeps for further copies.
+const MAX_POOLED: usize = 4;
+
+/// What one call of [`Delivery::next`] got.
+#[allow(clippy::large_enum_variant)] // nearly always a frame
+pub(crate) enum Delivered {
+    Frame(FrameObject),
+    EndOfStream,
+    NoWriter,
+    Evicted,
+    TimedOut,
+    Woken,
+}
+
+/// What a reader said after its last call of [`Delivery::next`]. Other threads can look at it during a wait.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Snapshot {
+    pub(crate) stats: ReaderStats,
+    pub(crate) is_connected: bool,
+    pub(crate) is_observer: bool,
+    pub(crate) latency_ns: u64,
+}
+
+/// A reader, and what its frames share.
+pub(crate) struct Delivery {
+    reader: Reader,
+    limits: ReadLimits,
+    snapshot: Arc<Mutex<Snapshot>>,
+    pool: Pool,
+    /// The memory for the next copy.
+    copy: Vec<u8>,
+    stream: Option<Arc<Stream>>,
+    /// The value of [`Reader::segment_changes`] when `stream` was made.
+    segment_changes: u64,
+}
+
+impl Delivery {
+    pub(crate) fn new(reader: Reader, limits: ReadLimits, snapshot: Arc<Mutex<Snapshot>>) -> Self {
+        Self {
+            reader,
+            limits,
+            snapshot,
+            pool: Pool::default(),
+            copy: Vec::new(),
+            stream: None,
+            segment_changes: 0,
+        }
+    }
+
+    /// Waits for the next frame, at most for `timeout`. Events between frames are left out, because they are those of
+    /// GStreamer.
+    pub(crate) fn next(&mut self, timeout: Option<Duration>) -> Result<Delivered, Failure> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            let remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let next = self.reader.next(&mut self.copy, self.limits, remaining);
+            *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Snapshot {
+                stats: self.reader.stats(),
+                is_connected: self.reader.is_connected(),
+                is_observer: self.reader.is_observer(),
+                latency_ns: self.reader.latency_ns(),
+            };
+            return Ok(match next? {
+                Next::Frame(frame) => Delivered::Frame(self.deliver(frame)),
+                Next::EndOfStream => Delivered::EndOfStream,
+                Next::Lost => Delivered::NoWriter,
+                Next::Evicted => Delivered::Evicted,
+                Next::TimedOut => Delivered::TimedOut,
+                Next::Interrupted => {
+                    self.reader.handle().resume();
+                    Delivered::Woken
+                }
+                _ => continue,
+            });
+        }
+    }
+
+    fn deliver(&mut self, frame: rsshm_channel::Frame) -> FrameObject {
+        let bytes = match frame.data {
+            FrameData::InPlace(pinned) => FrameBytes::InPlace(pinned),
+            _ => {
+                let next = self.pool.take();
+                let bytes = std::mem::replace(&mut self.copy, next);
+                FrameBytes::Copied(PooledCopy {
+                    bytes,
+                    pool: self.pool.clone(),
+                })
+            }
+        };
+        FrameObject {
+            seq: frame.seq,
+            missed: frame.missed,
+            discontinuity: frame.discontinuity,
+            descriptor: frame.descriptor,
+            metadata: frame.metadata,
+            bytes,
+            stream: self.stream(),
+        }
+    }
+
+    /// The stream of the last frame.
+    fn stream(&mut self) -> Arc<Stream> {
+        let changes = self.reader.segment_changes();
+        let known = self
+            .stream
+            .take()
+            .filter(|stream| self.segment_changes == changes || stream.caps() == self.reader.caps());
+        self.segment_changes = changes;
+        let stream = known.unwrap_or_else(|| Arc::new(Stream::new(self.reader.caps())));
+        self.stream = Some(Arc::clone(&stream));
+        stream
+    }
+}
+
+/// Buffers that released frames have left for further copies.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pool(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Pool {
+    fn lock(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Vec<u8> {
+        self.lock().pop().unwrap_or_default()
+    }
+}
+
+/// The bytes of a copied frame. Dropping the value leaves the memory to the next copy.
+#[derive(Debug)]
+pub(crate) struct PooledCopy {
+    bytes: Vec<u8>,
+    pool: Pool,
+}
+
+impl PooledCopy {
+    /// A copy whose memory is freed with it.
+    pub(crate) fn single(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes,
+            pool: Pool::default(),
+        }
+    }
+}
+
+impl AsRef<[u8]> for PooledCopy {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for PooledCopy {
+    fn drop(&mut self) {
+        let mut pooled = self.pool.lock();
+        if pooled.len() < MAX_POOLED {
+            pooled.push(std::mem::take(&mut self.bytes));
+        }
+    }
+}

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! librsshm: the C interface of the channel crate.
+//!
+//! `include/rsshm.h` documents each function for users, and `docs/C.md` is the introduction. This crate has no rules of
+//! the protocol. It turns C arguments into calls of `rsshm-channel`, and the results into status codes.
+//!
+//! ```text
+//!  reader.rs   writer.rs   slot.rs   observer.rs   frame.rs   library.rs      the C functions, by the type of handle
+//!      |           |          |           |            |
+//!  delivery.rs     |          |           |            |                      frames of one reader, with their caps
+//!  pump.rs         |          |           |            |                      the thread behind rsshm_reader_fd
+//!      |           |          |           |            |
+//!      +-----------+----------+-----+-----+------------+
+//!                                   |
+//!         handles.rs   arguments.rs   stream.rs   status.rs
+//! ```
+//!
+//! Three rules hold for each C function:
+//!
+//! - Its body runs in [`status::enter`], which stops panics and stores the text of an error.
+//! - A handle is looked up in [`handles`]. It is never an address, so a wrong handle is an error and not a crash.
+//! - A structure of the caller begins with its size, which [`arguments`] checks before it touches other fields.
+
+mod arguments;
+mod delivery;
+mod frame;
+mod handles;
+mod library;
+mod observer;
+mod pump;
+mod reader;
+mod slot;
+mod status;
+mod stream;
+mod writer;

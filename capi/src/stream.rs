@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The caps of a stream as C needs them: texts that end with NUL, numbers, and where the planes of a frame are.
+
+use std::ffi::{CString, c_char};
+
+use rsshm_channel::{
+    FrameDescriptor,
+    video::{PlaneLayout, VideoInfo},
+};
+
+/// The most planes that a frame has, in `include/rsshm.h` too.
+pub(crate) const MAX_PLANES: usize = 4;
+
+/// What the caps of a stream say.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    caps: CString,
+    /// The name of the raw format; empty for other caps.
+    format: CString,
+    video: Option<VideoInfo>,
+}
+
+/// The values of the caps, as the structures of `include/rsshm.h` have them.
+#[derive(Clone, Copy)]
+pub(crate) struct StreamValues {
+    pub(crate) caps: *const c_char,
+    pub(crate) format: *const c_char,
+    pub(crate) width: i32,
+    pub(crate) height: i32,
+    pub(crate) fps_n: i32,
+    pub(crate) fps_d: i32,
+}
+
+/// Where a plane is in a frame. All its rows are inside the frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PlanePlace {
+    pub(crate) offset: usize,
+    pub(crate) stride: isize,
+    pub(crate) row_bytes: usize,
+    pub(crate) rows: usize,
+}
+
+impl Stream {
+    pub(crate) fn new(caps: &str) -> Self {
+        let video = VideoInfo::from_caps(caps).ok();
+        let format = video.as_ref().map_or("", |video| video.format().name());
+        Self {
+            // Caps with a NUL are not valid, so no writer of this project has them.
+            caps: CString::new(caps).unwrap_or_default(),
+            format: CString::new(format).unwrap_or_default(),
+            video,
+        }
+    }
+
+    /// The caps as text.
+    pub(crate) fn caps(&self) -> &str {
+        self.caps.to_str().unwrap_or_default()
+    }
+
+    pub(crate) fn video(&self) -> Option<&VideoInfo> {
+        self.video.as_ref()
+    }
+
+    /// The values for C. The texts live as long as `self`.
+    pub(crate) fn values(&self) -> StreamValues {
+        let number = |value: u32| i32::try_from(value).unwrap_or(0);
+        let (fps_n, fps_d) = self.video.as_ref().map_or((0, 1), VideoInfo::framerate);
+        StreamValues {
+            caps: self.caps.as_ptr(),
+            format: self.format.as_ptr(),
+            width: self.video.as_ref().map_or(0, |video| number(video.width())),
+            height: self.video.as_ref().map_or(0, |video| number(video.height())),
+            fps_n,
+            fps_d,
+        }
+    }
+
+    /// The planes of a frame with this descriptor, and their number. There are none if the caps are not raw video, or if
+    /// a plane is not inside the frame.
+    pub(crate) fn planes(&self, descriptor: &FrameDescriptor) -> ([PlanePlace; MAX_PLANES], usize) {
+        let layout = self.video.as_ref().and_then(|video| video.layout_of(descriptor).ok());
+        layout
+            .and_then(|layout| places(&layout, descriptor.size as usize))
+            .unwrap_or_default()
+    }
+}
+
+/// The planes of `layout`; `None` if one of them is not inside the `size` bytes of the frame.
+pub(crate) fn places(layout: &PlaneLayout, size: usize) -> Option<([PlanePlace; MAX_PLANES], usize)> {
+    let planes = layout.planes();
+    let mut places = [PlanePlace::default(); MAX_PLANES];
+    for (place, plane) in places.iter_mut().zip(planes) {
+        *place = PlanePlace {
+            offset: usize::try_from(plane.offset).ok()?,
+            stride: plane.stride as isize,
+            row_bytes: plane.row_bytes as usize,
+            rows: plane.rows as usize,
+        };
+        if !place.is_inside(size) {
+            return None;
+        }
+    }
+    (planes.len() <= MAX_PLANES).then_some((places, planes.len()))
+}
+
+impl PlanePlace {
+    /// Whether all rows are inside a frame of `size` bytes.
+    fn is_inside(&self, size: usize) -> bool {
+        let last_row = |rows: usize| isize::try_from(rows).ok()?.checked_mul(self.stride);
+        let row_end = |start: isize| {
+            let start = self.offset.checked_add_signed(start)?;
+            start.checked_add(self.row_bytes)
+        };
+        let Some(last) = self.rows.checked_sub(1) else {
+            return true;
+        };
+        [Some(0), last_row(last)]
+            .into_iter()
+            .all(|start| start.and_then(row_end).is_some_and(|end| end <= size))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn planes_outside_the_frame_are_left_out() {
+        let stream = Stream::new("video/x-raw,format=GRAY8,width=4,height=3,framerate=30/1");
+        let count = |offset, stride, size| {
+            let descriptor = FrameDescriptor::new(size).with_planes(&[(offset, stride)]);
+            stream.planes(&descriptor).1
+        };
+        assert_eq!(stream.planes(&FrameDescriptor::new(12)).1, 1);
+        assert_eq!(count(0, 4, 12), 1);
+        assert_eq!(count(4, 8, 24), 1);
+        assert_eq!(count(5, 8, 24), 0);
+        assert_eq!(count(0, i32::MAX, 12), 0);
+        assert_eq!(count(u64::MAX, 4, 12), 0);
+        assert_eq!(count(0, i32::MIN, 12), 0);
+    }
+
+    #[test]
+    fn other_caps_have_no_planes() {
+        let stream = Stream::new("application/x-klv,parsed=true");
+        assert_eq!(stream.planes(&FrameDescriptor::new(12)).1, 0);
+        assert_eq!(stream.values().width, 0);
+    }
+}

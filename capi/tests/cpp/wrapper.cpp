@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+// wrapper CHANNEL: checks the classes of rsshm.hpp without OpenCV.
+#include <rsshm.hpp>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <thread>
+#include <type_traits>
+
+#define CHECK(condition)                                                           \
+  do {                                                                             \
+    if (!(condition)) {                                                            \
+      std::fprintf(stderr, "%d: %s does not hold\n", __LINE__, #condition);        \
+      std::exit(1);                                                                \
+    }                                                                              \
+  } while (0)
+
+using namespace std::chrono_literals;
+
+template <class T>
+constexpr bool moves_only = std::is_move_constructible_v<T> && std::is_move_assignable_v<T> &&
+                            !std::is_copy_constructible_v<T> && !std::is_copy_assignable_v<T>;
+static_assert(moves_only<rsshm::Reader> && moves_only<rsshm::Writer> && moves_only<rsshm::Frame> &&
+              moves_only<rsshm::Slot>);
+
+template <class Call>
+static rsshm_status status_of(Call call, const char *words) {
+  try {
+    call();
+  } catch (const rsshm::Error &error) {
+    CHECK(std::strstr(error.what(), words) != nullptr);
+    return error.status();
+  }
+  return RSSHM_OK;
+}
+
+int main(int argc, char **argv) {
+  CHECK(argc == 2);
+  const std::string name = argv[1];
+  CHECK(status_of([] { rsshm::Reader{"a/b"}; }, "slash") == RSSHM_E_ARGUMENT);
+  std::optional<rsshm::Frame> kept;
+  {
+    rsshm::Writer writer{name, {RSSHM_LOSSLESS, 0600, 8}};
+    CHECK(status_of([&] { rsshm::Writer{name}; }, "already has a writer") == RSSHM_E_BUSY);
+    CHECK(status_of([&] { writer.claim(); }, "no caps") == RSSHM_E_STATE);
+    writer.video("GRAY8", 64, 48, 25, 1);
+    CHECK(!writer.wait_for_reader(1ms) && writer.readers() == 0);
+    rsshm::Reader reader{name};
+    CHECK(!reader.next(0s) && reader.last() == RSSHM_TIMEOUT);
+    CHECK(!reader.next(10ms) && reader.last() == RSSHM_TIMEOUT);
+    CHECK(writer.wait_for_reader(20s) && !writer.keyframe_wanted());
+    const std::vector<std::string> names = rsshm::channels();
+    CHECK(std::find(names.begin(), names.end(), name) != names.end());
+
+    std::thread drawing([&] {
+      for (int i = 0; i < 100; i++) {
+        std::optional<rsshm::Slot> slot = writer.claim();
+        CHECK(slot && slot->size() == 64 * 48 && slot->plane_count() == 1);
+        std::memset(slot->data(), i, slot->size());
+        slot->publish(std::chrono::nanoseconds(1000 + i));
+      }
+      writer.end_of_stream();
+    });
+    int count = 0;
+    for (rsshm::Frame &frame : reader) {
+      CHECK(frame.data()[0] == count && frame.data()[frame.size() - 1] == count && frame.fps() == 25);
+      CHECK(frame.seq() == static_cast<uint64_t>(count + 1) && frame.missed() == 0 && frame.is_keyframe());
+      CHECK(frame.pts() == std::chrono::nanoseconds(1000 + count) && !frame.duration());
+      CHECK(frame.plane(0).rows == 48 && frame.regions().empty());
+      CHECK(status_of([&] { frame.plane(1); }, "1 planes") == RSSHM_E_ARGUMENT);
+      if (count == 50) kept = frame.share();
+      count++;
+    }
+    drawing.join();
+    CHECK(count == 100 && reader.last() == RSSHM_EOS && reader.stats().received == 100);
+
+    // A wake ends the wait of next().
+    std::thread waking([&] {
+      std::this_thread::sleep_for(50ms);
+      reader.wake();
+    });
+    CHECK(!reader.next() && reader.last() == RSSHM_WOKEN);
+    waking.join();
+    CHECK(reader.fd() >= 0);
+    rsshm::Reader moved = std::move(reader);
+    CHECK(!moved.next(0s));
+    CHECK(status_of([&] { reader.wake(); }, "NULL") == RSSHM_E_HANDLE);
+
+    // A slot that is dropped publishes nothing.
+    CHECK(writer.claim());
+    std::vector<uint8_t> picture(64 * 48, 7);
+    CHECK(writer.write({{picture.data(), 64, 0, 0}}));
+    const std::optional<rsshm::Frame> frame = moved.next(20s);
+    CHECK(frame && frame->data()[0] == 7);
+  }
+  // The frame outlives its reader and its writer.
+  CHECK(kept && kept->data()[0] == 50 && kept->data()[kept->size() - 1] == 50 && kept->format() == "GRAY8");
+  std::puts("ok");
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The examples run as they are.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use rsshm_testkit::{Channel, Process};
+
+use crate::support::{Program, archive, crate_directory, directory, run};
+
+/// The time in which a reader that was started opens its channel.
+const START: Duration = Duration::from_millis(300);
+
+/// Starts a reader, lets the example writer write 20 frames, and returns the output of the reader.
+#[track_caller]
+fn read_twenty(reader: Command, channel: &Channel) -> String {
+    let writer = Program::new("examples/writer.c");
+    let mut reading = Process::start(reader);
+    std::thread::sleep(START);
+    writer.start(&[channel.as_str(), "20"]).wait_ok();
+    reading.wait_ok()
+}
+
+/// Flags for a library that pkg-config knows.
+fn pkg_config(library: &str) -> Vec<String> {
+    let output = run(Command::new("pkg-config").args(["--cflags", "--libs", library]));
+    output.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn c_examples_work_together() {
+    let channel = Channel::new();
+    let reader = Program::new("examples/reader.c");
+    let output = read_twenty(reader.command(&[channel.as_str()]), &channel);
+    let lines: Vec<_> = output.lines().collect();
+    assert_eq!(lines.len(), 20, "{output}");
+    for (index, line) in lines.iter().enumerate() {
+        let expected = format!("frame {}: GRAY8 640x360, 230400 bytes from {index}", index + 1);
+        assert_eq!(*line, expected);
+    }
+}
+
+#[test]
+fn c_plus_plus_example_reads_until_the_end() {
+    let channel = Channel::new();
+    let reader = Program::new("examples/reader.cpp");
+    let output = read_twenty(reader.command(&[channel.as_str()]), &channel);
+    assert_eq!(output.lines().count(), 20, "{output}");
+    assert!(
+        output
+            .lines()
+            .all(|line| line.contains("GRAY8 640x360") && line.ends_with(" us old"))
+    );
+}
+
+#[test]
+fn epoll_example_reads_several_channels() {
+    let (first, second) = (Channel::new(), Channel::new());
+    let writer = Program::new("examples/writer.c");
+    let reader = Program::new("examples/epoll.c");
+    let mut reading = reader.start(&[first.as_str(), second.as_str()]);
+    std::thread::sleep(START);
+    let mut writing = [
+        writer.start(&[first.as_str(), "20"]),
+        writer.start(&[second.as_str(), "10"]),
+    ];
+    writing.iter_mut().for_each(|writing| drop(writing.wait_ok()));
+    let output = reading.wait_ok();
+    for (channel, count) in [(&first, 20), (&second, 10)] {
+        let mut lines = output.lines().filter(|line| line.starts_with(&format!("{channel}: ")));
+        for index in 0..count {
+            let expected = format!("{channel}: frame {} from {index}", index + 1);
+            assert_eq!(lines.next(), Some(&*expected), "{output}");
+        }
+        assert_eq!(lines.next(), Some(&*format!("{channel}: the end")));
+    }
+}
+
+#[test]
+fn glib_example_reads_in_a_main_loop() {
+    let channel = Channel::new();
+    let flags = pkg_config("glib-2.0");
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let reader = Program::with("examples/glib.c", &flags);
+    let output = read_twenty(reader.command(&[channel.as_str()]), &channel);
+    let expected: String = (0..20)
+        .map(|index| format!("frame {} from {index}\n", index + 1))
+        .collect();
+    assert_eq!(output, expected);
+}
+
+/// A directory that is removed with the value.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let path = directory().join(format!("{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Installs the library as `make install-capi` does.
+fn install() -> Directory {
+    let prefix = Directory::new("prefix");
+    run(Command::new(crate_directory().join("install"))
+        .arg(archive())
+        .env("PREFIX", &prefix.0));
+    prefix
+}
+
+/// A command that finds the library in `prefix` with pkg-config.
+fn with_prefix(program: impl AsRef<Path>, prefix: &Directory) -> Command {
+    let mut command = Command::new(program.as_ref());
+    command.env("PKG_CONFIG_PATH", prefix.path("lib/pkgconfig"));
+    command.env("LD_LIBRARY_PATH", prefix.path("lib"));
+    command
+}
+
+/// Runs a program that was built with the installed library.
+#[track_caller]
+fn reads(program: PathBuf, prefix: &Directory) {
+    let channel = Channel::new();
+    let mut command = with_prefix(program, prefix);
+    command.arg(channel.as_str());
+    let output = read_twenty(command, &channel);
+    assert_eq!(output.lines().count(), 20, "{output}");
+}
+
+#[test]
+fn cmake_finds_the_installed_library() {
+    let (prefix, build) = (install(), Directory::new("cmake"));
+    run(with_prefix("cmake", &prefix)
+        .arg("-S")
+        .arg(crate_directory().join("examples/cmake"))
+        .arg("-B")
+        .arg(&build.0));
+    run(with_prefix("cmake", &prefix).arg("--build").arg(&build.0));
+    reads(build.path("reader"), &prefix);
+    reads(build.path("reader-cpp"), &prefix);
+}
+
+#[test]
+fn meson_finds_the_installed_library() {
+    let (prefix, build) = (install(), Directory::new("meson"));
+    let source = crate_directory().join("examples/meson");
+    run(with_prefix("meson", &prefix).arg("setup").arg(&build.0).arg(source));
+    run(with_prefix("ninja", &prefix).arg("-C").arg(&build.0));
+    reads(build.path("reader"), &prefix);
+    reads(build.path("reader-cpp"), &prefix);
+}
+
+#[test]
+fn static_library_links_into_a_program() {
+    let prefix = install();
+    let program = prefix.path("static-reader");
+    let mut flags = with_prefix("pkg-config", &prefix);
+    let flags = run(flags.args(["--static", "--cflags", "--libs", "rsshm"]));
+    let flags = flags
+        .split_whitespace()
+        .map(|flag| if flag == "-lrsshm" { "-l:librsshm.a" } else { flag });
+    run(Command::new("cc")
+        .arg(crate_directory().join("examples/reader.c"))
+        .arg("-o")
+        .arg(&program)
+        .args(flags));
+    let dynamic = run(Command::new("readelf").arg("-d").arg(&program));
+    assert!(!dynamic.contains("librsshm"), "{dynamic}");
+    reads(program, &prefix);
+}
+
+#[test]
+fn installed_files_have_their_names_and_links() {
+    let prefix = install();
+    let library = prefix.path("lib");
+    let target = |name: &str| {
+        fs::read_link(library.join(name))
+            .unwrap()
+            .to_string_lossy()
+            .into_owned()
+    };
+    assert_eq!(target("librsshm.so"), "librsshm.so.0");
+    assert!(library.join(target("librsshm.so.0")).exists());
+    for file in [
+        "lib/librsshm.a",
+        "include/rsshm.h",
+        "include/rsshm.hpp",
+        "lib/pkgconfig/rsshm.pc",
+    ] {
+        assert!(prefix.path(file).exists(), "{file}");
+    }
+    let version = run(with_prefix("pkg-config", &prefix).args(["--modversion", "rsshm"]));
+    assert_eq!(version.trim(), env!("CARGO_PKG_VERSION"));
+}

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Tests of librsshm. Each test compiles a C or C++ program, links it with the shared library, and runs it, mostly beside
+//! a writer or a reader in Rust.
+
+mod examples;
+mod exports;
+mod programs;
+mod reading;
+mod support;
+mod writing;
