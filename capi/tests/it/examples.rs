@@ -11,7 +11,7 @@ use std::{
 
 use rsshm_testkit::{Channel, Process};
 
-use crate::support::{Program, archive, crate_directory, directory, run};
+use crate::support::{Program, archive, crate_directory, directory, run, unique};
 
 /// The time in which a reader that was started opens its channel.
 const START: Duration = Duration::from_millis(300);
@@ -99,7 +99,7 @@ struct Directory(PathBuf);
 
 impl Directory {
     fn new(name: &str) -> Self {
-        let path = directory().join(format!("{name}-{}", std::process::id()));
+        let path = directory().join(unique(name));
         fs::create_dir_all(&path).unwrap();
         Self(path)
     }

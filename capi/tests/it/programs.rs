@@ -60,3 +60,10 @@ fn frames_are_opencv_pictures() {
     let output = program.start(&[channel.as_str()]).wait_ok();
     assert_eq!(output.trim(), "ok");
 }
+
+#[test]
+fn descriptor_does_not_make_the_newest_frame_older() {
+    let channel = Channel::new();
+    passes("tests/c/newest.c", &[channel.as_str()]);
+    channel.assert_removed();
+}

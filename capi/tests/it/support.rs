@@ -6,6 +6,7 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use rsshm_testkit::Process;
@@ -64,6 +65,17 @@ pub fn library() -> PathBuf {
     directory
 }
 
+/// A file name that no other test of this process or of another process uses.
+pub fn unique(name: &str) -> String {
+    // Relaxed, because the values only have to differ from each other.
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!(
+        "{name}-{}-{}",
+        std::process::id(),
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    )
+}
+
 /// Runs a command that must succeed, and returns its output.
 #[track_caller]
 pub fn run(command: &mut Command) -> String {
@@ -85,7 +97,7 @@ pub fn compile(source: &str, flags: &[&str]) -> PathBuf {
     let source = crate_directory().join(source);
     let is_c = source.extension().is_some_and(|extension| extension == "c");
     let name = source.file_stem().expect("a name").to_string_lossy().into_owned();
-    let program = library.join(format!("{name}-{}", std::process::id()));
+    let program = library.join(unique(&name));
     let mut compiler = Command::new(if is_c { "cc" } else { "c++" });
     compiler
         .args(if is_c { C_FLAGS } else { CPP_FLAGS })
