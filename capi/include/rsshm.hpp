@@ -169,14 +169,32 @@ class Frame {
   // has no such Mat, or if the planes do not follow each other in memory.
   inline cv::Mat mat() const;
 
+  // The picture as a cv::Mat with the channels blue, green and red, which the program owns. Any raw video that the
+  // library knows can be converted; other frames throw Error.
+  inline cv::Mat bgr() const;
+
+  // Converts the picture. `order` is "BGR" or "RGB". Row r is stored at out + r * stride and has 3 * width bytes; stride 0
+  // means 3 * width.
+  void convert(const char *order, uint8_t *out, int64_t stride = 0) const {
+    detail::check(rsshm_frame_convert(frame_.get(), order, out, stride));
+  }
+
  private:
   detail::Owner<rsshm_frame, rsshm_frame_release> frame_;
   rsshm_frame_info info_ = RSSHM_FRAME_INFO_INIT;
 };
 
+// An event between two frames. rsshm.h has the kinds, and docs/PROTOCOL.md the bytes of each kind.
+struct Event {
+  uint32_t kind = RSSHM_EVENT_CUSTOM;
+  std::optional<std::chrono::nanoseconds> time, duration;
+  std::string bytes;  // If they are empty, those of `text` are sent.
+  std::string text;
+};
+
 // How to read a channel.
 struct ReaderOptions {
-  uint32_t flags = 0;       // RSSHM_READ_ONLY, RSSHM_COPY
+  uint32_t flags = 0;       // RSSHM_READ_ONLY, RSSHM_COPY, RSSHM_EVENTS
   uint32_t max_behind = 0;  // 1: always the newest frame. 0: all frames.
   uint32_t max_held = 0;    // How many frames in place the program holds at most. 0: 4.
 };
@@ -192,8 +210,8 @@ class Reader {
     detail::check(rsshm_reader_open(name.c_str(), &c, reader_.out()));
   }
 
-  // The next frame. Nothing if the time has passed, the stream has ended, or wake() was called; last() says which. The
-  // reader waits through the absence of a writer.
+  // The next frame. Nothing if the time has passed, the stream has ended, there is an event(), or wake() was called; last()
+  // says which. The reader waits through the absence of a writer.
   template <class Rep, class Period>
   std::optional<Frame> next(std::chrono::duration<Rep, Period> timeout) {
     const int64_t limit = detail::timeout(timeout);
@@ -209,8 +227,20 @@ class Reader {
   }
   std::optional<Frame> next() { return next(forever); }
 
-  // Why the last next() returned nothing: RSSHM_TIMEOUT, RSSHM_EOS or RSSHM_WOKEN.
+  // Why the last next() returned nothing: RSSHM_TIMEOUT, RSSHM_EOS, RSSHM_EVENT or RSSHM_WOKEN.
   rsshm_status last() const noexcept { return last_; }
+
+  // The event because of which the last next() returned nothing.
+  std::optional<Event> event() const {
+    rsshm_event event = RSSHM_EVENT_INIT;
+    if (detail::check(rsshm_reader_get_event(reader_.get(), &event)) != RSSHM_OK) return std::nullopt;
+    return Event{event.kind, detail::time(event.time_ns), detail::time(event.duration_ns),
+                 std::string(reinterpret_cast<const char *>(event.data), event.size), event.text};
+  }
+  // Sends the writer a message. Returns false if there is no writer now, or if it accepts no messages.
+  bool send_message(std::string_view message) {
+    return detail::check(rsshm_reader_send_message(reader_.get(), message.data(), message.size())) == RSSHM_OK;
+  }
 
   // Makes next() return nothing. Any thread may call this method.
   void wake() { detail::check(rsshm_reader_wake(reader_.get())); }
@@ -218,13 +248,19 @@ class Reader {
   int fd() { return detail::check(rsshm_reader_fd(reader_.get())); }
   // Requests a keyframe. Returns false if there is no writer now.
   bool request_keyframe() { return detail::check(rsshm_reader_request_keyframe(reader_.get(), RSSHM_TIME_NONE)) == RSSHM_OK; }
+  // Why the reader is an observer, which copies each frame; empty if it is none.
+  std::string observing() const {
+    const char *text = rsshm_reader_observing(reader_.get());
+    if (text == nullptr) throw Error(RSSHM_E_HANDLE, rsshm_error());
+    return text;
+  }
   rsshm_reader_stats stats() const {
     rsshm_reader_stats stats = RSSHM_READER_STATS_INIT;
     detail::check(rsshm_reader_get_stats(reader_.get(), &stats));
     return stats;
   }
 
-  // The frames until the stream ends or wake() is called.
+  // The frames until the stream ends or wake() is called, without events.
   class Iterator {
    public:
     using iterator_category = std::input_iterator_tag;
@@ -240,7 +276,9 @@ class Reader {
     Iterator &operator++() {
       // The former frame is released first, so that the program holds one frame and not two.
       frame_.reset();
-      frame_ = reader_->next();
+      do {
+        frame_ = reader_->next();
+      } while (!frame_ && reader_->last() == RSSHM_EVENT);
       if (!frame_) reader_ = nullptr;
       return *this;
     }
@@ -276,15 +314,24 @@ class Slot {
   }
   const Plane &plane(size_t index) const { return info_.planes[index < RSSHM_MAX_PLANES ? index : 0]; }
 
-  // Publishes the frame, captured at pts or now. The slot has no memory any more.
-  void publish(std::optional<std::chrono::nanoseconds> pts = std::nullopt) {
+  // Publishes the frame, captured at pts or now. The slot has no memory any more. Returns the frame's seq; 0 if the frame
+  // is lost.
+  uint64_t publish(std::optional<std::chrono::nanoseconds> pts = std::nullopt) {
     rsshm_publish_info info = RSSHM_PUBLISH_INFO_INIT;
     if (pts) info.pts_ns = static_cast<uint64_t>(pts->count());
-    publish(info);
+    return publish(info);
   }
-  void publish(const rsshm_publish_info &info) {
-    info_ = RSSHM_SLOT_INFO_INIT;
-    detail::check(rsshm_slot_publish(slot_.take(), &info));
+  // With RSSHM_KEEP, the slot keeps its memory, which must not be written any more.
+  uint64_t publish(rsshm_publish_info info) {
+    uint64_t seq = 0;
+    if (info.seq == nullptr) info.seq = &seq;
+    if ((info.flags & RSSHM_KEEP) != 0) {
+      detail::check(rsshm_slot_publish(slot_.get(), &info));
+    } else {
+      info_ = RSSHM_SLOT_INFO_INIT;
+      detail::check(rsshm_slot_publish(slot_.take(), &info));
+    }
+    return *info.seq;
   }
 
  private:
@@ -294,16 +341,23 @@ class Slot {
 
 // How to write a channel.
 struct WriterOptions {
-  uint32_t flags = 0;      // RSSHM_LOSSLESS
-  uint32_t perms = 0;      // The mode of the channel's file. 0: 0600.
-  uint32_t max_slots = 0;  // 0: automatic.
+  uint32_t flags = 0;                                                   // RSSHM_LOSSLESS, RSSHM_SPARE, RSSHM_MESSAGES
+  uint32_t perms = 0;                                                   // The mode of the channel's file. 0: 0600.
+  uint32_t max_slots = 0;                                               // 0: automatic.
+  uint32_t stride_align = 0;                                            // Rows begin at multiples of it. 0: GStreamer's 4.
+  std::chrono::nanoseconds max_wait = std::chrono::nanoseconds::zero(); // Of a lossless writer in one call. 0: no limit.
 };
 
 // Writes a channel. The destructor removes the channel.
 class Writer {
  public:
   explicit Writer(const std::string &name, const WriterOptions &options = {}) {
-    rsshm_writer_options c = {sizeof(rsshm_writer_options), options.flags, options.perms, options.max_slots};
+    rsshm_writer_options c = RSSHM_WRITER_OPTIONS_INIT;
+    c.flags = options.flags;
+    c.perms = options.perms;
+    c.max_slots = options.max_slots;
+    c.stride_align = options.stride_align;
+    c.max_wait_ns = options.max_wait.count();
     detail::check(rsshm_writer_open(name.c_str(), &c, writer_.out()));
   }
 
@@ -315,13 +369,17 @@ class Writer {
   void caps(const std::string &caps, size_t frame_size = 0) {
     detail::check(rsshm_writer_caps(writer_.get(), caps.c_str(), frame_size));
   }
-  // A slot for the next frame; nothing if readers hold all slots (the frame is lost) or wake() was called.
+  // A slot for the next frame; nothing if readers hold all slots (the frame is lost), if max_wait has passed, or if wake()
+  // was called. last() says which.
   std::optional<Slot> claim(size_t size = 0) {
     rsshm_slot *slot = nullptr;
     rsshm_slot_info info = RSSHM_SLOT_INFO_INIT;
-    if (detail::check(rsshm_writer_claim(writer_.get(), size, &slot, &info)) != RSSHM_OK) return std::nullopt;
+    last_ = detail::check(rsshm_writer_claim(writer_.get(), size, &slot, &info));
+    if (last_ != RSSHM_OK) return std::nullopt;
     return Slot(slot, info);
   }
+  // Why the last claim() returned nothing: RSSHM_DROPPED, RSSHM_TIMEOUT or RSSHM_WOKEN.
+  rsshm_status last() const noexcept { return last_; }
   // Copies a picture and publishes it. Returns false if the frame is lost, or wake() was called.
   bool write(const std::vector<Plane> &planes, const rsshm_publish_info *info = nullptr) {
     return detail::check(rsshm_writer_write(writer_.get(), planes.data(), static_cast<uint32_t>(planes.size()), info)) ==
@@ -329,6 +387,32 @@ class Writer {
   }
   bool write(const void *data, size_t size, const rsshm_publish_info *info = nullptr) {
     return detail::check(rsshm_writer_write_bytes(writer_.get(), data, size, info)) == RSSHM_OK;
+  }
+  // Publishes an event. `sticky` is -1, or 0 to 7: readers that come later get the event too.
+  void event(const Event &event, int sticky = -1) {
+    rsshm_event c = RSSHM_EVENT_INIT;
+    c.kind = event.kind;
+    if (event.time) c.time_ns = static_cast<uint64_t>(event.time->count());
+    if (event.duration) c.duration_ns = static_cast<uint64_t>(event.duration->count());
+    c.data = reinterpret_cast<const uint8_t *>(event.bytes.data());
+    c.size = event.bytes.size();
+    c.text = event.text.c_str();
+    detail::check(rsshm_writer_event(writer_.get(), &c, sticky));
+  }
+  // The oldest message of a reader that the program has not taken yet.
+  std::optional<std::string> next_message() {
+    std::string message(496, '\0');
+    size_t size = 0;
+    if (detail::check(rsshm_writer_next_message(writer_.get(), message.data(), message.size(), &size)) != RSSHM_OK) {
+      return std::nullopt;
+    }
+    message.resize(size);
+    return message;
+  }
+  rsshm_writer_stats stats() const {
+    rsshm_writer_stats stats = RSSHM_WRITER_STATS_INIT;
+    detail::check(rsshm_writer_get_stats(writer_.get(), &stats));
+    return stats;
   }
   void end_of_stream() { detail::check(rsshm_writer_end_of_stream(writer_.get())); }
   int readers() const { return detail::check(rsshm_writer_readers(writer_.get())); }
@@ -342,22 +426,40 @@ class Writer {
 
  private:
   detail::Owner<rsshm_writer, rsshm_writer_close> writer_;
+  rsshm_status last_ = RSSHM_OK;
 };
 
-// The names of all channels.
-inline std::vector<std::string> channels() {
+namespace detail {
+
+// The names that `get` stores, each with a NUL, and an empty name at the end.
+inline std::vector<std::string> names(rsshm_status (*get)(char *, size_t, size_t *)) {
   for (;;) {
     size_t needed = 0;
-    detail::check(rsshm_channels(nullptr, 0, &needed));
+    check(get(nullptr, 0, &needed));
     std::vector<char> names(needed + 4096);
-    const rsshm_status status = rsshm_channels(names.data(), names.size(), &needed);
+    const rsshm_status status = get(names.data(), names.size(), &needed);
     // Channels may have appeared since the first call.
     if (status < 0 && needed > names.size()) continue;
-    detail::check(status);
+    check(status);
     std::vector<std::string> list;
     for (const char *name = names.data(); *name != '\0'; name += list.back().size() + 1) list.emplace_back(name);
     return list;
   }
+}
+
+}  // namespace detail
+
+// The names of all channels.
+inline std::vector<std::string> channels() { return detail::names(rsshm_channels); }
+
+// The names of all formats of raw video that the library knows.
+inline std::vector<std::string> video_formats() { return detail::names(rsshm_video_formats); }
+
+// The layout of frames of a format. Rows begin at multiples of `align`; 0 means GStreamer's 4.
+inline rsshm_layout video_layout(const std::string &format, int width, int height, uint32_t align = 0) {
+  rsshm_layout layout = RSSHM_LAYOUT_INIT;
+  detail::check(rsshm_video_layout(format.c_str(), width, height, align, &layout));
+  return layout;
 }
 
 }  // namespace rsshm
@@ -404,7 +506,15 @@ inline cv::Mat rsshm::Frame::mat() const {
       return make(height(), width(), CV_8UC4, first);
     }
   }
-  throw refuse("has no Mat; convert it to BGR or NV12 in the writer, or use plane()");
+  throw refuse("has no Mat; use bgr() or plane(), or convert it to BGR or NV12 in the writer");
+}
+
+inline cv::Mat rsshm::Frame::bgr() const {
+  // Without planes, the call below throws the error that says why.
+  const int rows = plane_count() > 0 ? static_cast<int>(plane(0).rows) : 1;
+  cv::Mat picture(rows, plane_count() > 0 ? width() : 1, CV_8UC3);
+  convert("BGR", picture.data, static_cast<int64_t>(picture.step[0]));
+  return picture;
 }
 #endif
 

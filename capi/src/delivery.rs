@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rsshm_channel::{FrameData, Next, ReadLimits, Reader, ReaderStats};
+use rsshm_channel::{Event, FrameData, Next, ReadLimits, Reader, ReaderStats};
 
 use crate::{
     frame::{FrameBytes, FrameObject},
@@ -22,6 +22,7 @@ const MAX_POOLED: usize = 4;
 #[allow(clippy::large_enum_variant)] // nearly always a frame
 pub(crate) enum Delivered {
     Frame(FrameObject),
+    Event(Event),
     EndOfStream,
     NoWriter,
     Evicted,
@@ -34,7 +35,8 @@ pub(crate) enum Delivered {
 pub(crate) struct Snapshot {
     pub(crate) stats: ReaderStats,
     pub(crate) is_connected: bool,
-    pub(crate) is_observer: bool,
+    /// Why the reader is an observer; `None` if it is not.
+    pub(crate) observing: Option<&'static str>,
     pub(crate) latency_ns: u64,
 }
 
@@ -42,6 +44,8 @@ pub(crate) struct Snapshot {
 pub(crate) struct Delivery {
     reader: Reader,
     limits: ReadLimits,
+    /// Whether events are delivered.
+    wants_events: bool,
     snapshot: Arc<Mutex<Snapshot>>,
     pool: Pool,
     /// The memory for the next copy.
@@ -52,10 +56,11 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    pub(crate) fn new(reader: Reader, limits: ReadLimits, snapshot: Arc<Mutex<Snapshot>>) -> Self {
+    pub(crate) fn new(reader: Reader, limits: ReadLimits, wants_events: bool, snapshot: Arc<Mutex<Snapshot>>) -> Self {
         Self {
             reader,
             limits,
+            wants_events,
             snapshot,
             pool: Pool::default(),
             copy: Vec::new(),
@@ -64,8 +69,7 @@ impl Delivery {
         }
     }
 
-    /// Waits for the next frame, at most for `timeout`. Events between frames are left out, because they are those of
-    /// GStreamer.
+    /// Waits for the next frame, at most for `timeout`.
     pub(crate) fn next(&mut self, timeout: Option<Duration>) -> Result<Delivered, Failure> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
@@ -74,11 +78,12 @@ impl Delivery {
             *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Snapshot {
                 stats: self.reader.stats(),
                 is_connected: self.reader.is_connected(),
-                is_observer: self.reader.is_observer(),
+                observing: self.observing(),
                 latency_ns: self.reader.latency_ns(),
             };
             return Ok(match next? {
                 Next::Frame(frame) => Delivered::Frame(self.deliver(frame)),
+                Next::Event(event) if self.wants_events => Delivered::Event(event),
                 Next::EndOfStream => Delivered::EndOfStream,
                 Next::Lost => Delivered::NoWriter,
                 Next::Evicted => Delivered::Evicted,
@@ -90,6 +95,13 @@ impl Delivery {
                 _ => continue,
             });
         }
+    }
+
+    fn observing(&self) -> Option<&'static str> {
+        let requested = "read-only access was requested, so each frame is copied";
+        self.reader
+            .is_observer()
+            .then(|| self.reader.observer_reason().unwrap_or(requested))
     }
 
     fn deliver(&mut self, frame: rsshm_channel::Frame) -> FrameObject {

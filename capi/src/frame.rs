@@ -8,11 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use rsshm_channel::{
-    FrameDescriptor, PinnedFrame,
-    layout::{DELTA_UNIT, HEADER},
-    metadata,
-};
+use rsshm_channel::{FrameDescriptor, PinnedFrame, layout::HEADER, metadata, video::VideoInfo};
 
 use crate::{
     arguments::{self, Sized32},
@@ -42,7 +38,7 @@ pub(crate) enum FrameBytes {
 }
 
 impl FrameObject {
-    fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         match &self.bytes {
             FrameBytes::InPlace(pinned) => pinned.as_ref(),
             FrameBytes::Copied(copy) => copy.as_ref(),
@@ -101,19 +97,19 @@ pub(crate) struct CFrameInfo {
     duration_ns: u64,
     offset: u64,
     offset_end: u64,
-    data: *const u8,
-    size: usize,
-    metadata: *const u8,
-    metadata_size: usize,
-    caps: *const c_char,
-    format: *const c_char,
-    width: i32,
+    pub(crate) data: *const u8,
+    pub(crate) size: usize,
+    pub(crate) metadata: *const u8,
+    pub(crate) metadata_size: usize,
+    pub(crate) caps: *const c_char,
+    pub(crate) format: *const c_char,
+    pub(crate) width: i32,
     height: i32,
     fps_n: i32,
     fps_d: i32,
     buffer_flags: u32,
-    plane_count: u32,
-    planes: [CPlane; MAX_PLANES],
+    pub(crate) plane_count: u32,
+    pub(crate) planes: [CPlane; MAX_PLANES],
 }
 
 // SAFETY: the type is `repr(C)`, begins with its size, and consists of integers and raw pointers.
@@ -128,6 +124,11 @@ const DISCONTINUITY: u32 = 1 << 2;
 const STREAM_HEADER: u32 = 1 << 3;
 
 impl FrameObject {
+    /// What the caps say about the picture.
+    pub(crate) fn video(&self) -> Result<&VideoInfo, Failure> {
+        Ok(self.stream.video()?)
+    }
+
     fn info(&self) -> CFrameInfo {
         let descriptor = &self.descriptor;
         let values = self.stream.values();
@@ -137,7 +138,7 @@ impl FrameObject {
         CFrameInfo {
             struct_size: 0,
             flags: flag(matches!(self.bytes, FrameBytes::InPlace(_)), IN_PLACE)
-                | flag(descriptor.flags & DELTA_UNIT == 0, KEYFRAME)
+                | flag(descriptor.keyframe != 0, KEYFRAME)
                 | flag(self.discontinuity, DISCONTINUITY)
                 | flag(descriptor.flags & HEADER != 0, STREAM_HEADER),
             seq: self.seq,

@@ -3,7 +3,9 @@
 //! Readers: the functions `rsshm_reader_...`.
 
 use std::{
-    ffi::{c_char, c_int},
+    cell::RefCell,
+    ffi::{CString, c_char, c_int},
+    ptr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicBool, Ordering},
@@ -16,6 +18,7 @@ use rsshm_channel::{ChannelName, KeyframeRequest, ReadLimits, Reader, ReaderHand
 use crate::{
     arguments::{self, Sized32},
     delivery::{Delivered, Delivery, Snapshot},
+    events::EventObject,
     frame::FrameObject,
     handles::{self, Handle},
     pump::{Pump, SharedDelivery},
@@ -26,7 +29,9 @@ use crate::{
 const READ_ONLY: u32 = 1;
 /// `RSSHM_COPY`: each frame is copied.
 const COPY: u32 = 1 << 1;
-const READER_FLAGS: u32 = READ_ONLY | COPY;
+/// `RSSHM_EVENTS`: events are returned too.
+const EVENTS: u32 = 1 << 2;
+const READER_FLAGS: u32 = READ_ONLY | COPY | EVENTS;
 
 /// `rsshm_reader_options`.
 #[repr(C)]
@@ -71,9 +76,12 @@ pub(crate) struct ReaderObject {
     delivery: SharedDelivery,
     handle: ReaderHandle,
     wants_newest: bool,
+    wants_events: bool,
     /// The thread behind the descriptor, once a program has asked for the descriptor.
     pump: Mutex<Option<Arc<Pump>>>,
     snapshot: Arc<Mutex<Snapshot>>,
+    /// What the last call of `rsshm_reader_next` returned, if it was an event.
+    last_event: Mutex<Option<EventObject>>,
     is_closed: AtomicBool,
 }
 
@@ -81,7 +89,7 @@ impl ReaderObject {
     fn open(name: &str, options: &CReaderOptions) -> Result<Self, Failure> {
         if options.flags & !READER_FLAGS != 0 {
             return Err(Failure::argument(format!(
-                "the flags of rsshm_reader_options are {:#x}, it may have RSSHM_READ_ONLY and RSSHM_COPY",
+                "the flags of rsshm_reader_options are {:#x}, it may have RSSHM_READ_ONLY, RSSHM_COPY and RSSHM_EVENTS",
                 options.flags
             )));
         }
@@ -92,19 +100,35 @@ impl ReaderObject {
         if options.flags & COPY != 0 {
             limits = limits.max_held(0);
         }
+        let wants_events = options.flags & EVENTS != 0;
         let options = ReaderOptions::default().read_only(options.flags & READ_ONLY != 0);
         let reader = Reader::new(ChannelName::new(name)?, options);
         let handle = reader.handle();
         let snapshot = Arc::<Mutex<Snapshot>>::default();
-        let delivery = Delivery::new(reader, limits, Arc::clone(&snapshot));
+        let delivery = Delivery::new(reader, limits, wants_events, Arc::clone(&snapshot));
         Ok(Self {
             delivery: Arc::new(Mutex::new(Some(delivery))),
             handle,
+            wants_events,
             wants_newest: limits.max_behind == 1,
             pump: Mutex::default(),
             snapshot,
+            last_event: Mutex::default(),
             is_closed: AtomicBool::new(false),
         })
+    }
+
+    pub(crate) fn last_event(&self) -> &Mutex<Option<EventObject>> {
+        &self.last_event
+    }
+
+    pub(crate) fn handle(&self) -> &ReaderHandle {
+        &self.handle
+    }
+
+    /// What the reader said after its last call of `next`.
+    fn snapshot(&self) -> Snapshot {
+        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pump(&self) -> Option<Arc<Pump>> {
@@ -234,19 +258,28 @@ pub unsafe extern "C" fn rsshm_reader_next(
         // SAFETY: `frame` is not NULL, so the caller guarantees a variable.
         unsafe { frame.write(Handle::NULL) };
         let reader = handles::get(reader)?;
-        Ok(match reader.next(timeout(timeout_ns))? {
+        let mut event = None;
+        let status = match reader.next(timeout(timeout_ns))? {
             Delivered::Frame(object) => {
                 let handle = handles::insert(Arc::new(object))?;
                 // SAFETY: as above.
                 unsafe { frame.write(handle) };
                 Status::Ok
             }
+            Delivered::Event(found) => {
+                event = Some(EventObject::new(found));
+                Status::Event
+            }
             Delivered::EndOfStream => Status::EndOfStream,
             Delivered::NoWriter => Status::NoWriter,
             Delivered::Evicted => Status::Evicted,
             Delivered::TimedOut => Status::TimedOut,
             Delivered::Woken => Status::Woken,
-        })
+        };
+        if reader.wants_events {
+            *reader.last_event().lock().unwrap_or_else(PoisonError::into_inner) = event;
+        }
+        Ok(status)
     })
 }
 
@@ -294,7 +327,7 @@ pub extern "C" fn rsshm_reader_request_keyframe(reader: Handle<ReaderObject>, at
 pub unsafe extern "C" fn rsshm_reader_get_stats(reader: Handle<ReaderObject>, stats: *mut CReaderStats) -> c_int {
     enter("rsshm_reader_get_stats", || {
         let reader = handles::get(reader)?;
-        let snapshot = *reader.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = reader.snapshot();
         let value = CReaderStats {
             struct_size: 0,
             connected: snapshot.is_connected.into(),
@@ -304,13 +337,36 @@ pub unsafe extern "C" fn rsshm_reader_get_stats(reader: Handle<ReaderObject>, st
             missed: snapshot.stats.missed,
             reconnects: snapshot.stats.reconnects,
             writer_pid: snapshot.stats.writer_pid,
-            observes: snapshot.is_observer.into(),
+            observes: snapshot.observing.is_some().into(),
             latency_ns: snapshot.latency_ns,
         };
         // SAFETY: as the caller guarantees.
         unsafe { arguments::write(stats, value) }?;
         Ok(Status::Ok)
     })
+}
+
+thread_local! {
+    /// The text that [`rsshm_reader_observing`] returned last in this thread.
+    static OBSERVING: RefCell<CString> = RefCell::default();
+}
+
+/// `rsshm_reader_observing`.
+#[unsafe(no_mangle)]
+pub extern "C" fn rsshm_reader_observing(reader: Handle<ReaderObject>) -> *const c_char {
+    let mut text = ptr::null();
+    enter("rsshm_reader_observing", || {
+        let reader = handles::get(reader)?;
+        let observing = reader.snapshot().observing.unwrap_or_default();
+        // A thread that is ending has no text any more.
+        let stored = OBSERVING.try_with(|last| {
+            last.replace(CString::new(observing).unwrap_or_default());
+            last.borrow().as_ptr()
+        });
+        text = stored.unwrap_or(c"".as_ptr());
+        Ok(Status::Ok)
+    });
+    text
 }
 
 /// `rsshm_reader_close`.

@@ -3,12 +3,13 @@
 //! Status codes, the error text of a thread, and the border that no panic crosses.
 
 use std::{
+    any::Any,
     cell::RefCell,
     ffi::{CString, c_char, c_int},
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use rsshm_channel::Error;
+use rsshm_channel::{Error, video::VideoError};
 
 /// The result of a C function. `include/rsshm.h` explains each value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,7 @@ pub(crate) enum Status {
     Dropped = 5,
     Evicted = 6,
     Nothing = 7,
+    Event = 8,
     Argument = -1,
     Handle = -2,
     Forked = -3,
@@ -34,6 +36,9 @@ pub(crate) enum Status {
     Closed = -10,
     System = -11,
     Internal = -12,
+    Name = -13,
+    Caps = -14,
+    Foreign = -15,
 }
 
 /// An error with its status code and its text.
@@ -70,15 +75,28 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let status = match &error {
-            Error::Name { .. } | Error::Option { .. } | Error::Caps { .. } | Error::TooLarge { .. } => Status::Argument,
+            Error::Name { .. } => Status::Name,
+            Error::Option { .. } => Status::Argument,
+            Error::Caps { .. } | Error::TooLarge { .. } => Status::Caps,
             Error::Busy { .. } => Status::Busy,
-            Error::Foreign { .. } | Error::Denied { .. } => Status::Denied,
+            Error::Foreign { .. } => Status::Foreign,
+            Error::Denied { .. } => Status::Denied,
             Error::NoSpace { .. } => Status::NoSpace,
             Error::NoMemory { .. } => Status::NoMemory,
             Error::Damaged { .. } => Status::Damaged,
             Error::NotPublishable { .. } => Status::State,
             Error::Closed { .. } => Status::Closed,
             _ => Status::System,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<VideoError> for Failure {
+    fn from(error: VideoError) -> Self {
+        let status = match &error {
+            VideoError::Align { .. } | VideoError::Output { .. } => Status::Argument,
+            _ => Status::Caps,
         };
         Self::new(status, error.to_string())
     }
@@ -92,8 +110,18 @@ thread_local! {
 /// Runs the body of the C function `call`. If the body fails or panics, its text becomes the thread's error text.
 pub(crate) fn enter(call: &str, body: impl FnOnce() -> Result<Status, Failure>) -> c_int {
     // The body changes only values whose locks remain usable after a panic, so nobody sees a half-changed value.
-    let result = catch_unwind(AssertUnwindSafe(body))
-        .unwrap_or_else(|_| Err(Failure::new(Status::Internal, "an internal error; please report it")));
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        let result = body();
+        #[cfg(debug_assertions)]
+        panic_if_requested(call);
+        result
+    }));
+    let result = result.unwrap_or_else(|panic| {
+        Err(Failure::new(
+            Status::Internal,
+            format!("an internal error, please report it: {}", panic_text(&*panic)),
+        ))
+    });
     match result {
         Ok(status) => status as c_int,
         Err(failure) => {
@@ -101,6 +129,21 @@ pub(crate) fn enter(call: &str, body: impl FnOnce() -> Result<Status, Failure>) 
             failure.status as c_int
         }
     }
+}
+
+/// What a panic says.
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no text")
+}
+
+/// Panics after the body of the function that the environment variable `RSSHM_TEST_PANIC` names. It is there for the test
+/// that no panic reaches C, and only in builds for development.
+#[cfg(debug_assertions)]
+fn panic_if_requested(call: &str) {
+    let is_requested = std::env::var_os("RSSHM_TEST_PANIC").is_some_and(|name| name == call);
+    assert!(!is_requested, "requested by RSSHM_TEST_PANIC");
 }
 
 /// Stores the error text of this thread. A thread that is ending has no text any more.
@@ -125,6 +168,7 @@ pub(crate) fn name(status: c_int) -> &'static std::ffi::CStr {
         5 => c"RSSHM_DROPPED",
         6 => c"RSSHM_EVICTED",
         7 => c"RSSHM_NOTHING",
+        8 => c"RSSHM_EVENT",
         -1 => c"RSSHM_E_ARGUMENT",
         -2 => c"RSSHM_E_HANDLE",
         -3 => c"RSSHM_E_FORKED",
@@ -137,6 +181,9 @@ pub(crate) fn name(status: c_int) -> &'static std::ffi::CStr {
         -10 => c"RSSHM_E_CLOSED",
         -11 => c"RSSHM_E_SYSTEM",
         -12 => c"RSSHM_E_INTERNAL",
+        -13 => c"RSSHM_E_NAME",
+        -14 => c"RSSHM_E_CAPS",
+        -15 => c"RSSHM_E_FOREIGN",
         _ => c"unknown status",
     }
 }

@@ -2,9 +2,9 @@
 
 //! C programs that check the library by themselves.
 
-use rsshm_testkit::Channel;
+use rsshm_testkit::{Channel, Process};
 
-use crate::support::{Program, library};
+use crate::support::{Program, crate_directory, library};
 
 #[track_caller]
 fn passes(source: &str, arguments: &[&str]) {
@@ -16,6 +16,49 @@ fn passes(source: &str, arguments: &[&str]) {
 fn bad_arguments_are_errors_with_a_text() {
     let channel = Channel::new();
     passes("tests/c/bad_arguments.c", &[channel.as_str()]);
+    channel.assert_removed();
+}
+
+#[test]
+fn writer_says_all_about_a_frame() {
+    let channel = Channel::new();
+    passes("tests/c/publish.c", &[channel.as_str()]);
+    channel.assert_removed();
+}
+
+#[test]
+fn caps_and_formats_have_parts() {
+    let table = crate_directory().join("../testkit/caps-texts.tsv");
+    passes("tests/c/caps.c", &[table.to_str().unwrap()]);
+}
+
+#[test]
+fn frames_become_pictures() {
+    let channel = Channel::new();
+    passes("tests/c/convert.c", &[channel.as_str()]);
+    channel.assert_removed();
+}
+
+#[test]
+fn events_and_messages_arrive() {
+    let channel = Channel::new();
+    passes("tests/c/events.c", &[channel.as_str()]);
+    channel.assert_removed();
+}
+
+/// A build with optimisation cannot be asked to panic.
+#[cfg(debug_assertions)]
+#[test]
+fn panics_stop_at_the_border() {
+    let channel = Channel::new();
+    let program = Program::new("tests/c/panic.c");
+    let mut command = program.command(&[channel.as_str()]);
+    command.env("RUST_BACKTRACE", "0");
+    let output = Process::start(command).wait_ok();
+    assert!(
+        output.contains("requested by RSSHM_TEST_PANIC") && output.ends_with("ok\n"),
+        "{output}"
+    );
     channel.assert_removed();
 }
 
