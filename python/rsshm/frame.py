@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
+import ctypes
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy
 
-from . import layout
-from .caps import Caps, Layout
+from . import _library
+from ._library import library
+from .caps import Caps, Layout, Plane
 from .errors import FormatError, MissingOpenCV, Released
-from .layout import FrameDescriptor
 
 if TYPE_CHECKING:
     Array = numpy.ndarray[Any, Any]
@@ -19,241 +20,94 @@ else:
     Array = numpy.ndarray
 
 
-def _time(value: int) -> Optional[int]:
-    return None if value == layout.TIME_NONE else value
+class Region(NamedTuple):
+    """A region of interest: a part of the picture, such as a face that a detector found."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    id: int
+    """-1 if it has none."""
+    parent_id: int
+    """The id of the region around this one. -1 if there is none."""
+    name: str
+    """What is in the region, in the writer's words."""
 
 
-def _read_only(memory: Any) -> Array:
-    """The bytes as an array that no program can make writable."""
-    # `frombuffer` makes an array of the read-only view. `numpy.ndarray` would use the memory behind the view, so that a
-    # program could make the array writable.
-    view = memoryview(memory).toreadonly()
-    return numpy.frombuffer(view, numpy.uint8) if len(view) else numpy.empty(0, numpy.uint8)
+class TimeCode(NamedTuple):
+    """A time code."""
+
+    hours: int
+    minutes: int
+    seconds: int
+    frames: int
+    field_count: int
+    fps_n: int
+    fps_d: int
+    flags: int
+    """Bit 0 means drop frame, and bit 1 means interlaced."""
+
+    def __str__(self) -> str:
+        separator = ";" if self.flags & 1 else ":"
+        return f"{self.hours:02}:{self.minutes:02}:{self.seconds:02}{separator}{self.frames:02}"
 
 
-class Frame:
-    """A frame. Its arrays are read-only, and their bytes do not change while any of the arrays exists.
+class Metadata(NamedTuple):
+    """A record of a frame's metadata. docs/PROTOCOL.md has the kinds and their bytes."""
 
-    If the frame is in place (in shared memory), no other frame gets its slot while any of these arrays exists.
-    :meth:`release` (or the end of ``with``) drops the arrays that the frame itself holds.
-    The slot is free when the program has dropped its own arrays too.
+    kind: int
+    data: bytes
+
+
+class Memory:
+    """Memory that the library lends out, until nothing refers to this object any more."""
+
+    __slots__ = ("_handle", "_release", "address", "size", "writable")
+
+    def __init__(self, handle: int, release: Any, address: Optional[int], size: int, writable: bool) -> None:
+        self._handle = handle
+        # A reference of its own: at the end of the program, the names of this module may be gone before this object.
+        self._release = release
+        self.address = address
+        self.size = size
+        self.writable = writable
+
+    def __del__(self) -> None:
+        # In a forked child, the library does nothing here, because the memory belongs to the parent.
+        self._release(self._handle)
+
+    def view(self, offset: int, shape: Tuple[int, ...], dtype: str, strides: Optional[Tuple[int, ...]] = None) -> Array:
+        """An array of a part of the memory, which it keeps. If the memory is not writable, neither is the array."""
+        return numpy.asarray(_View(self, offset, shape, dtype, strides))
+
+    def plane(self, plane: Plane) -> Array:
+        """The plane as an array."""
+        return self.view(plane.offset, plane.shape, plane.dtype, plane.strides)
+
+    def bytes(self) -> Array:
+        """All bytes as an array."""
+        if self.size == 0:
+            return numpy.empty(0, numpy.uint8)
+        return self.view(0, (self.size,), "|u1")
+
+
+class _View:
+    """What NumPy makes an array of. The array refers to this object, and so it keeps the memory.
+
+    NumPy cannot make the array writable later, because this object has no buffer that is writable.
     """
 
-    __slots__ = (
-        "caps", "seq", "missed", "discontinuity", "in_place",
-        "_described", "_descriptor_read", "_exporter", "_layout", "_picture", "__weakref__",
-    )  # fmt: skip
+    __slots__ = ("__array_interface__", "_memory")
 
-    def __init__(self, caps: Caps, exporter: Any, in_place: bool) -> None:
-        """Creates the object, perhaps before its frame arrives in ``exporter``. :meth:`arrive` then sets the frame."""
-        self.caps: Caps = caps
-        """The format."""
-        self.seq: int = 0
-        """The sequence number of the frame. Consecutive frames of a channel have consecutive numbers."""
-        self.missed: int = 0
-        """Number of frames that were lost or skipped since the reader returned the frame before this one."""
-        self.discontinuity: bool = False
-        """Whether this is the reader's first frame, or the first frame of a new writer or a new format."""
-        self.in_place: bool = in_place
-        """Whether the bytes are in shared memory. Otherwise they are a copy."""
-        self._described = b""
-        """The bytes of a ``FrameDescriptor``."""
-        self._descriptor_read: Optional[FrameDescriptor] = None
-        self._exporter: Optional[Array] = _read_only(exporter)
-        self._layout: Optional[Layout] = None
-        self._picture: Optional[Array] = None
-
-    def arrive(self, seq: int, descriptor: bytes) -> None:
-        """Sets the frame's seq and descriptor. Arrays made before stay valid if their layout is that of the descriptor."""
-        self.seq = seq
-        self._described = descriptor
-
-    def prepare(self, descriptor: bytes) -> None:
-        """Makes the array before the frame arrives, unless the format has no array."""
-        self._described = descriptor
-        try:
-            _ = self.array
-        except FormatError:
-            pass
-        # The prepared descriptor has the times of another frame.
-        self._descriptor_read = None
-
-    def copy_out(self) -> None:
-        """Copies the bytes out of shared memory. The frame then refers only to the copy."""
-        self._exporter = _read_only(self._buffer().copy())
-        self._picture = None
-        self.in_place = False
-
-    def __repr__(self) -> str:
-        state = "released" if self._exporter is None else "in place" if self.in_place else "a copy"
-        return f"<rsshm.Frame {self.seq} of {self._descriptor.size} bytes, {self.caps}, {state}>"
-
-    def __enter__(self) -> Frame:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-    def release(self) -> None:
-        """Releases the frame, which then has no arrays. Arrays that the program took from it before stay valid."""
-        self._exporter = self._picture = None
-
-    @property
-    def _descriptor(self) -> FrameDescriptor:
-        if self._descriptor_read is None:
-            self._descriptor_read = FrameDescriptor.from_buffer_copy(self._described)
-        return self._descriptor_read
-
-    @property
-    def pts_ns(self) -> Optional[int]:
-        """Time at which the picture was taken, in nanoseconds of CLOCK_MONOTONIC (``time.monotonic_ns()``)."""
-        return _time(self._descriptor.pts)
-
-    @property
-    def dts_ns(self) -> Optional[int]:
-        """Time at which the frame has to be decoded, in nanoseconds."""
-        return _time(self._descriptor.dts)
-
-    @property
-    def duration_ns(self) -> Optional[int]:
-        """Duration of the frame in nanoseconds."""
-        return _time(self._descriptor.duration)
-
-    @property
-    def offset(self) -> Optional[int]:
-        """The counter that the producer gave the frame (GST_BUFFER_OFFSET)."""
-        return _time(self._descriptor.offset)
-
-    @property
-    def flags(self) -> int:
-        """The frame's flags, as GStreamer's GstBufferFlags."""
-        return int(self._descriptor.flags)
-
-    @property
-    def is_key(self) -> bool:
-        """Whether a reader can start with the frame. This is true for every frame of raw video and JPEG."""
-        return bool(self._descriptor.keyframe)
-
-    def _buffer(self) -> Array:
-        if self._exporter is None:
-            raise Released(f"frame {self.seq} was released")
-        return self._exporter
-
-    @property
-    def data(self) -> Array:
-        """The bytes of the frame, whatever its format is."""
-        return self._buffer().view()
-
-    @property
-    def layout(self) -> Layout:
-        """Where the planes of the picture are in the bytes of the frame."""
-        if self._layout is not None:
-            return self._layout
-        default = self.caps.layout
-        if default is None:
-            raise FormatError(f"these frames have no known raw format, so use frame.data: {self.caps}")
-        descriptor = self._descriptor
-        count: int = descriptor.planes
-        if count != 0:
-            default = default.with_planes(descriptor.plane_offset[:count], descriptor.plane_stride[:count], descriptor.size)
-        elif descriptor.size < default.least_size:
-            raise FormatError(f"frame {self.seq} has {descriptor.size} bytes, but a picture needs {default.size}: {self.caps}")
-        self._layout = default
-        return default
-
-    @property
-    def planes(self) -> Tuple[Array, ...]:
-        """An array for each plane.
-
-        NV12 has luma (height, width) and chroma (height/2, width/2, 2), I420 has three planes, and BGR has one.
-        """
-        buffer = self._buffer()
-        return tuple(plane.array(buffer) for plane in self.layout.planes)
-
-    @property
-    def array(self) -> Array:
-        """The picture: (height, width, channels), or (height, width) for one channel.
-
-        For NV12, I420, P010 and similar formats, it is one array of height * 3/2 rows, as OpenCV expects.
-        If the frame is not raw video, it is an array of the bytes.
-        """
-        if self._picture is None:
-            self._picture = self._make_array()
-        return self._picture
-
-    def _make_array(self) -> Array:
-        if self.caps.layout is None and self.caps.media != "video/x-raw":
-            return self.data
-        layout = self.layout
-        if len(layout.planes) == 1:
-            return layout.planes[0].array(self._buffer())
-        stacked = layout.stacked()
-        if stacked is None:
-            raise FormatError(f"the planes of this {layout.format} frame are not adjacent, so use frame.planes")
-        return stacked.array(self._buffer())
-
-    def to_bgr(self) -> Array:
-        """The picture as an array (height, width, 3) with the channels blue, green and red. Also decodes JPEG and PNG.
-
-        For BGR frames, it returns :attr:`array` itself. For other formats, it needs OpenCV (cv2) and makes a new array.
-        """
-        if self.caps.format == "BGR" and self.caps.layout is not None:
-            return self.array
-        if self.caps.media not in _ENCODED:
-            # For an unknown format, this raises FormatError, even if OpenCV is missing.
-            _ = self.layout
-        return _to_bgr(self)
-
-
-_ENCODED = ("image/jpeg", "image/png")
-
-# OpenCV's conversions to BGR, by format.
-_CONVERSIONS: Dict[str, str] = {
-    "RGB": "RGB2BGR", "BGRx": "BGRA2BGR", "BGRA": "BGRA2BGR", "RGBx": "RGBA2BGR", "RGBA": "RGBA2BGR",
-    "GRAY8": "GRAY2BGR", "YUY2": "YUV2BGR_YUY2", "UYVY": "YUV2BGR_UYVY", "YVYU": "YUV2BGR_YVYU", "NV12": "YUV2BGR_NV12",
-    "NV21": "YUV2BGR_NV21", "I420": "YUV2BGR_I420", "YV12": "YUV2BGR_YV12",
-}  # fmt: skip
-
-
-def _to_bgr(frame: Frame) -> Array:
-    try:
-        import cv2
-    except ImportError:
-        raise MissingOpenCV(
-            f"converting {frame.caps.format or frame.caps.media} to BGR needs OpenCV, and the module cv2 is not installed: "
-            "apt install python3-opencv, or pip install opencv-python"
-        ) from None
-    if frame.caps.media in _ENCODED:
-        picture = cv2.imdecode(frame.data, cv2.IMREAD_COLOR)
-        if picture is None:
-            raise FormatError(f"frame {frame.seq} is not a picture that OpenCV can decode")
-        return numpy.asarray(picture)
-    format = frame.layout.format
-    planes = frame.planes
-    if format in ("xRGB", "ARGB"):
-        return numpy.ascontiguousarray(planes[0][..., :0:-1])
-    if format in ("xBGR", "ABGR"):
-        return numpy.ascontiguousarray(planes[0][..., 1:])
-    if planes[0].dtype.itemsize == 2:
-        # Keep only the upper eight bits of each sample.
-        planes = tuple((plane >> 8).astype(numpy.uint8) for plane in planes)
-        format = {"P010_10LE": "NV12"}.get(format, "GRAY8")
-    conversion = _CONVERSIONS.get(format)
-    if conversion is None:
-        raise FormatError(f"OpenCV has no conversion from {format} to BGR")
-    picture = planes[0] if len(planes) == 1 else _stack(planes)
-    return numpy.asarray(cv2.cvtColor(picture, getattr(cv2, f"COLOR_{conversion}")))
-
-
-def _stack(planes: Tuple[Array, ...]) -> Array:
-    """The planes in one array of height * 3/2 rows. OpenCV needs even sizes and no padding."""
-    height, width = (length // 2 * 2 for length in planes[0].shape)
-    stacked = numpy.empty((height * 3 // 2, width), planes[0].dtype)
-    stacked[:height] = planes[0][:height, :width]
-    colours = stacked[height:].reshape(-1)
-    at = 0
-    for plane in planes[1:]:
-        part = plane[: height // 2, : width // 2]
-        colours[at : at + part.size] = part.reshape(-1)
-        at += part.size
-    return stacked
+    def __init__(
+        self, memory: Memory, offset: int, shape: Tuple[int, ...], dtype: str, strides: Optional[Tuple[int, ...]]
+    ) -> None:
+        self._memory = memory
+        self.__array_interface__ = {
+            "version": 3,
+            "data": ((memory.address or 0) + offset, not memory.writable),
+            "shape": shape,
+            "typestr": dtype,
+            "strides": strides,
+        }
