@@ -28,6 +28,7 @@ mod frame;
 mod handles;
 mod library;
 mod observer;
+mod pending;
 mod pump;
 mod reader;
 mod slot;
