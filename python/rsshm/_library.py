@@ -7,7 +7,7 @@ import ctypes
 import os
 import re
 from ctypes import POINTER, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
-from typing import Any, Callable, Dict, List, Type
+from typing import Any, Callable, Dict, List, Optional, Type
 
 from .errors import BadName, BadOption, Busy, Closed, Damaged, Denied, Error, Foreign, FormatError, NoSpace, SystemCall
 
@@ -310,6 +310,23 @@ def check(status: int, channel: str = "") -> int:
     return status
 
 
+def open_handle(function: Callable[..., int], name: str, options: Sized) -> int:
+    """The handle of a new reader or writer."""
+    encoded = os.fsencode(name)
+    handle = c_void_p()
+    status = -13 if b"\0" in encoded else function(encoded, ctypes.byref(options), ctypes.byref(handle))
+    if _ERRORS.get(status) is BadName:
+        reason = "it contains a NUL" if b"\0" in encoded else error_text().rpartition(": ")[2]
+        raise BadName(f"{name!r} is not valid as the name of a channel: {reason}")
+    check(status, name)
+    return handle.value or 0
+
+
+def time_or_none(value: int) -> Optional[int]:
+    """The time, or None for RSSHM_TIME_NONE."""
+    return None if value == TIME_NONE else value
+
+
 def _texts(function: Callable[..., int], *arguments: Any) -> List[bytes]:
     """The texts of a function that stores a list of them, each with a NUL, with an empty one at the end."""
     size, needed = 1024, c_size_t()
@@ -343,5 +360,3 @@ def video_layout(format: str, width: int, height: int, align: int) -> LayoutInfo
     info = LayoutInfo()
     check(_video_layout(format.encode(), width, height, align, ctypes.byref(info)))
     return info
-
-

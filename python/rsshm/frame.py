@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Iterator, NamedTuple, Optional, Tuple, TypeVar
 
 import numpy
 
 from . import _library
-from ._library import library
+from ._library import FrameInfo, Sized, time_or_none
 from .caps import Caps, Layout, Plane
 from .errors import FormatError, MissingOpenCV, Released
 
@@ -63,10 +63,10 @@ class Metadata(NamedTuple):
 class Memory:
     """Memory that the library lends out, until nothing refers to this object any more."""
 
-    __slots__ = ("_handle", "_release", "address", "size", "writable")
+    __slots__ = ("_release", "address", "handle", "size", "writable")
 
-    def __init__(self, handle: int, release: Any, address: Optional[int], size: int, writable: bool) -> None:
-        self._handle = handle
+    def __init__(self, handle: int, release: Callable[[int], int], address: int, size: int, writable: bool = False) -> None:
+        self.handle = handle
         # A reference of its own: at the end of the program, the names of this module may be gone before this object.
         self._release = release
         self.address = address
@@ -75,7 +75,7 @@ class Memory:
 
     def __del__(self) -> None:
         # In a forked child, the library does nothing here, because the memory belongs to the parent.
-        self._release(self._handle)
+        self._release(self.handle)
 
     def view(self, offset: int, shape: Tuple[int, ...], dtype: str, strides: Optional[Tuple[int, ...]] = None) -> Array:
         """An array of a part of the memory, which it keeps. If the memory is not writable, neither is the array."""
@@ -106,8 +106,241 @@ class _View:
         self._memory = memory
         self.__array_interface__ = {
             "version": 3,
-            "data": ((memory.address or 0) + offset, not memory.writable),
+            "data": (memory.address + offset, not memory.writable),
             "shape": shape,
             "typestr": dtype,
             "strides": strides,
         }
+
+
+S = TypeVar("S", bound=Sized)
+
+
+class Frame:
+    """A frame. Its arrays are read-only, and their bytes do not change while any of the arrays exists.
+
+    If the frame is in place (in shared memory), no other frame gets its slot while any of these arrays exists.
+    :meth:`release` (or the end of ``with``) drops the arrays that the frame itself holds.
+    The slot is free when the program has dropped its own arrays too.
+    """
+
+    __slots__ = ("caps", "_info", "_layout", "_memory", "_picture", "__weakref__")
+
+    def __init__(self, caps: Caps, info: FrameInfo, handle: int) -> None:
+        self.caps: Caps = caps
+        """The format."""
+        self._info = info
+        self._memory: Optional[Memory] = Memory(handle, _library.frame_release, info.data or 0, info.size)
+        self._layout: Optional[Layout] = None
+        self._picture: Optional[Array] = None
+
+    def __repr__(self) -> str:
+        state = "released" if self._memory is None else "in place" if self.in_place else "a copy"
+        return f"<rsshm.Frame {self.seq} of {self._info.size} bytes, {self.caps}, {state}>"
+
+    def __enter__(self) -> Frame:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Releases the frame, which then has no arrays. Arrays that the program took from it before stay valid."""
+        self._memory = self._picture = None
+
+    @property
+    def seq(self) -> int:
+        """The sequence number of the frame. Consecutive frames of a channel have consecutive numbers."""
+        return int(self._info.seq)
+
+    @property
+    def missed(self) -> int:
+        """Number of frames that were lost or skipped since the reader returned the frame before this one."""
+        return int(self._info.missed)
+
+    @property
+    def discontinuity(self) -> bool:
+        """Whether this is the reader's first frame, or the first frame of a new writer or a new format, or frames before it
+        are missing."""
+        return bool(self._info.flags & _library.DISCONTINUITY)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the bytes are in shared memory. Otherwise they are a copy."""
+        return bool(self._info.flags & _library.IN_PLACE)
+
+    @property
+    def pts_ns(self) -> Optional[int]:
+        """Time at which the picture was taken, in nanoseconds of CLOCK_MONOTONIC (``time.monotonic_ns()``)."""
+        return time_or_none(self._info.pts_ns)
+
+    @property
+    def dts_ns(self) -> Optional[int]:
+        """Time at which the frame has to be decoded, in nanoseconds."""
+        return time_or_none(self._info.dts_ns)
+
+    @property
+    def duration_ns(self) -> Optional[int]:
+        """Duration of the frame in nanoseconds."""
+        return time_or_none(self._info.duration_ns)
+
+    @property
+    def offset(self) -> Optional[int]:
+        """The counter that the producer gave the frame (GST_BUFFER_OFFSET)."""
+        return time_or_none(self._info.offset)
+
+    @property
+    def flags(self) -> int:
+        """The frame's flags, as GStreamer's GstBufferFlags."""
+        return int(self._info.buffer_flags)
+
+    @property
+    def is_key(self) -> bool:
+        """Whether a reader can start with the frame. This is true for every frame of raw video and JPEG."""
+        return bool(self._info.flags & _library.KEYFRAME)
+
+    # Metadata.
+
+    @property
+    def rois(self) -> Tuple[Region, ...]:
+        """The regions of interest, such as the faces that a detector found."""
+        regions = []
+        for found in self._records(_library.frame_region, _library.RegionRecord):
+            name = ctypes.string_at(found.name, found.name_size).decode(errors="replace")
+            regions.append(Region(found.x, found.y, found.width, found.height, found.id, found.parent_id, name))
+        return tuple(regions)
+
+    @property
+    def time_code(self) -> Optional[TimeCode]:
+        """The first time code of the frame, or None."""
+        for found in self._records(_library.frame_time_code, _library.TimeCodeRecord):
+            return TimeCode(*(getattr(found, name) for name in TimeCode._fields))
+        return None
+
+    @property
+    def metadata(self) -> Tuple[Metadata, ...]:
+        """All records of metadata, also those of which :attr:`rois` and :attr:`time_code` are made."""
+        return tuple(
+            Metadata(found.kind, ctypes.string_at(found.data, found.size))
+            for found in self._records(_library.frame_metadata, _library.MetadataRecord)
+        )
+
+    def _records(self, function: Callable[..., int], kind: Callable[[], S]) -> Iterator[S]:
+        memory = self._held()
+        if self._info.metadata_size == 0:
+            return
+        index = 0
+        record = kind()
+        while _library.check(function(memory.handle, index, ctypes.byref(record))) == _library.OK:
+            yield record
+            index += 1
+
+    # Arrays.
+
+    def _held(self) -> Memory:
+        if self._memory is None:
+            raise Released(f"frame {self.seq} was released")
+        return self._memory
+
+    @property
+    def data(self) -> Array:
+        """The bytes of the frame, whatever its format is."""
+        return self._held().bytes()
+
+    @property
+    def layout(self) -> Layout:
+        """Where the planes of the picture are in the bytes of the frame."""
+        if self._layout is None:
+            self._layout = self._find_layout()
+        return self._layout
+
+    def _find_layout(self) -> Layout:
+        default = self.caps.layout
+        if default is None:
+            raise FormatError(f"these frames have no known raw format, so use frame.data: {self.caps}")
+        info = self._info
+        self._check_planes(len(default.planes))
+        found = info.planes[: len(default.planes)]
+        offsets = tuple(plane.data - info.data for plane in found)
+        strides = tuple(plane.stride for plane in found)
+        if offsets == default.offsets and strides == default.strides:
+            return default
+        return default.with_planes(offsets, strides, info.size)
+
+    def _check_planes(self, least: int) -> None:
+        # The library leaves planes out that are not inside the frame.
+        if self._info.plane_count < least:
+            raise FormatError(f"frame {self.seq} of {self._info.size} bytes has no picture of this format inside: {self.caps}")
+
+    @property
+    def planes(self) -> Tuple[Array, ...]:
+        """An array for each plane.
+
+        NV12 has luma (height, width) and chroma (height/2, width/2, 2), I420 has three planes, and BGR has one.
+        """
+        memory = self._held()
+        return tuple(memory.plane(plane) for plane in self.layout.planes)
+
+    @property
+    def array(self) -> Array:
+        """The picture: (height, width, channels), or (height, width) for one channel.
+
+        For NV12, I420, P010 and similar formats, it is one array of height * 3/2 rows, as OpenCV expects.
+        If the frame is not raw video, it is an array of the bytes.
+        """
+        if self._picture is None:
+            self._picture = self._make_array()
+        return self._picture
+
+    def _make_array(self) -> Array:
+        memory = self._held()
+        if self.caps.layout is None and self.caps.media != "video/x-raw":
+            return memory.bytes()
+        layout = self.layout
+        if len(layout.planes) == 1:
+            return memory.plane(layout.planes[0])
+        stacked = layout.stacked()
+        if stacked is None:
+            raise FormatError(f"the planes of this {layout.format} frame are not adjacent, so use frame.planes")
+        return memory.plane(stacked)
+
+    def to_bgr(self) -> Array:
+        """The picture as an array (height, width, 3) with the channels blue, green and red.
+
+        For BGR frames, it is :attr:`array` itself. Other frames are converted, also those of raw formats that are not in
+        :data:`rsshm.FORMATS`. JPEG and PNG are decoded by OpenCV (cv2).
+        """
+        return self._convert("BGR")
+
+    def to_rgb(self) -> Array:
+        """The same as :meth:`to_bgr`, with the channels red, green and blue."""
+        return self._convert("RGB")
+
+    def _convert(self, order: str) -> Array:
+        memory = self._held()
+        if self.caps.media in ("image/jpeg", "image/png"):
+            return _decode(self, order)
+        if self.caps.format == order and self.caps.layout is not None:
+            return self.array
+        info = self._info
+        if not info.format:
+            raise FormatError(f"these frames have no known raw format, so they cannot be converted: {self.caps}")
+        self._check_planes(1)
+        # The first plane has all rows of the picture. If a frame is a single field, these are fewer than the height.
+        picture = numpy.empty((info.planes[0].rows, info.width, 3), numpy.uint8)
+        _library.check(_library.frame_convert(memory.handle, order.encode(), picture.ctypes.data, 0))
+        return picture
+
+
+def _decode(frame: Frame, order: str) -> Array:
+    try:
+        import cv2
+    except ImportError:
+        raise MissingOpenCV(
+            f"decoding {frame.caps.media} needs OpenCV, and the module cv2 is not installed: "
+            "apt install python3-opencv, or pip install opencv-python"
+        ) from None
+    picture = cv2.imdecode(frame.data, cv2.IMREAD_COLOR)
+    if picture is None:
+        raise FormatError(f"frame {frame.seq} is not a picture that OpenCV can decode")
+    return numpy.ascontiguousarray(picture[..., ::-1]) if order == "RGB" else numpy.asarray(picture)
