@@ -124,7 +124,8 @@ python: ## build librsshm and put it into the Python package, so that programs c
 	@$(call install_missing,gcc libc6-dev)
 	$(CARGO) build --locked --package rsshm-capi
 	capi/link target/debug/librsshm.a target/python-library
-	ln -f target/python-library/librsshm.so.0 python/rsshm/librsshm.so.0
+	# Programs may use the old file at this moment, so the new file replaces it.
+	mv -f target/python-library/librsshm.so.0 python/rsshm/
 
 .PHONY: test-python
 test-python: python ## run the tests of the Python package

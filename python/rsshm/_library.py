@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, List, Optional, Type
 from .errors import BadName, BadOption, Busy, Closed, Damaged, Denied, Error, Foreign, FormatError, NoSpace, SystemCall
 
 SONAME = "librsshm.so.0"
-ABI = 2
+ABI = 1
 """The least number of the C interface that this package needs."""
 
 OK, TIMEOUT, EOS, NO_WRITER, WOKEN, DROPPED, EVICTED, NOTHING, EVENT = range(9)
@@ -188,7 +188,7 @@ class PublishInfo(Sized):
         ("flags", c_uint32),
         *((name, c_uint64) for name in ("pts_ns", "dts_ns", "duration_ns", "offset")),
         ("size", c_size_t),
-        ("metadata", c_void_p),
+        ("metadata", c_char_p),
         ("metadata_size", c_size_t),
         ("offset_end", c_uint64),
         ("seq", c_void_p),
@@ -220,20 +220,22 @@ class LayoutInfo(Sized):
     ]
 
 
+_HOW = (
+    "install the wheel of this package, which has the library, or the Debian package librsshm0, or run `make install-capi` "
+    "(`make python` for the sources alone)"
+)
+
+
 def _load() -> str:
     """The name by which the system finds the library: the file beside this one, or else the system's library."""
     own = os.path.join(os.path.dirname(os.path.abspath(__file__)), SONAME)
     name = own if os.path.exists(own) else SONAME
-    how = (
-        "install the wheel of this package, which has the library, or the Debian package librsshm0, "
-        "or run `make install-capi` (`make python` for the sources alone)"
-    )
     try:
         abi = ctypes.CDLL(name).rsshm_abi()
     except (OSError, AttributeError) as error:
-        raise ImportError(f"the library {SONAME}, which this package needs, cannot be loaded ({error}): {how}") from None
+        raise ImportError(f"the library {SONAME}, which this package needs, cannot be loaded ({error}): {_HOW}") from None
     if abi < ABI:
-        raise ImportError(f"{name} has version {abi} of its interface, but this package needs {ABI} or later: {how}")
+        raise ImportError(f"{name} has version {abi} of its interface, but this package needs {ABI} or later: {_HOW}")
     return name
 
 
@@ -245,7 +247,9 @@ _SHORT = ctypes.PyDLL(_NAME)
 
 
 def _function(library: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
-    function = getattr(library, name)
+    function = getattr(library, name, None)
+    if function is None:
+        raise ImportError(f"{_NAME} has no function {name}, so it is older than this package: {_HOW}")
     function.restype, function.argtypes = result, arguments
     return function  # type: ignore[no-any-return]
 

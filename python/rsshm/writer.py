@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 import time
 import weakref
 from types import TracebackType
@@ -16,7 +17,7 @@ from . import caps as _caps
 from ._library import PlaneData, PublishInfo, SlotInfo, WriterOptions, WriterStats
 from .caps import Layout, Rate
 from .errors import BadOption, Closed, FormatError, Released
-from .frame import Array, Memory
+from .frame import Array, Memory, Metadata
 
 SLICE = 0.2
 """The longest wait in one call of the library, in seconds. Ctrl-C ends a wait only between two calls."""
@@ -38,6 +39,8 @@ class Slot:
         """Duration of the frame in nanoseconds. None means one period of ``fps``."""
         self.flags = 0
         """GstBufferFlags."""
+        self.metadata: Sequence[Metadata] = ()
+        """Records that go with the picture."""
         self.seq: Optional[int] = None
         """The seq of the frame. None before it is published, and if it was dropped because readers held every slot."""
         self._done = False
@@ -126,6 +129,27 @@ class _Channel:
         _signals.discard(self)
 
 
+class _Description:
+    """What goes with the bytes of a frame, and the seq that the frame gets."""
+
+    def __init__(
+        self, writer: Writer, pts: Optional[int], duration: Optional[int], flags: int, metadata: Sequence[Metadata]
+    ) -> None:
+        self.seq = ctypes.c_uint64()
+        self._metadata = b"".join(struct.pack("=HH", kind, len(data)) + data for kind, data in metadata)
+        self.info = PublishInfo(
+            pts_ns=_library.TIME_NOW if pts is None else pts,
+            dts_ns=_library.TIME_NONE,
+            duration_ns=writer._period if duration is None else duration,
+            offset=_library.TIME_NONE,
+            offset_end=_library.TIME_NONE,
+            seq=ctypes.addressof(self.seq),
+            buffer_flags=flags,
+            metadata=self._metadata,
+            metadata_size=len(self._metadata),
+        )
+
+
 class Writer:
     """Writes a channel.
 
@@ -203,6 +227,7 @@ class Writer:
     ) -> None:
         """Changes the format from the next frame on; readers follow. The arguments are those of the class."""
         self._fps = _caps.fraction_of(fps)
+        self._period = _library.TIME_NONE if self._fps == 0 else round(10**9 / self._fps)
         self._format = format
         self._dtype = dtype
         if caps is not None:
@@ -297,14 +322,21 @@ class Writer:
         return Slot(self, self._checked_size(self._frame_size if size is None else size), self._layout)
 
     def write(
-        self, picture: Any, pts_ns: Optional[int] = None, duration_ns: Optional[int] = None, flags: int = 0
+        self,
+        picture: Any,
+        pts_ns: Optional[int] = None,
+        duration_ns: Optional[int] = None,
+        flags: int = 0,
+        metadata: Sequence[Metadata] = (),
     ) -> Optional[int]:
         """Copies a picture into the channel. Returns its seq, or None if it was dropped because readers held every slot.
 
         The picture is an array or, for a format with several planes, also a list of planes.
         If the channel was created with ``caps``, the picture is an object of bytes.
+        ``metadata``: records that go with the picture, such as those in :attr:`Frame.metadata <rsshm.Frame.metadata>`.
         """
         self._check_open()
+        info = _Description(self, pts_ns, duration_ns, flags, metadata)
         if self._caps is None:
             self._set_layout(_caps.infer_layout(self._format, picture, self._dtype, self._stride_align))
             self._apply_format()
@@ -314,22 +346,18 @@ class Writer:
             except (TypeError, ValueError, BufferError) as error:
                 raise FormatError(f"channel {self.name}: a frame of this channel must be bytes: {error}") from None
             size = self._checked_size(data.size)
-            return self._send(_library.writer_write_bytes, _address(data), size, pts_ns, duration_ns, flags)
+            return self._send(_library.writer_write_bytes, _address(data), size, info)
         arrays = [_as_rows(array, plane) for array, plane in zip(_caps.as_planes(self._layout, picture), self._layout.planes)]
         planes = (PlaneData * len(arrays))(*(PlaneData(_address(array), array.strides[0]) for array in arrays))
-        return self._send(_library.writer_write, planes, len(arrays), pts_ns, duration_ns, flags)
+        return self._send(_library.writer_write, planes, len(arrays), info)
 
-    def _send(
-        self, function: Callable[..., int], data: Any, count: int, pts: Optional[int], duration: Optional[int], flags: int
-    ) -> Optional[int]:
+    def _send(self, function: Callable[..., int], data: Any, count: int, description: _Description) -> Optional[int]:
         """Calls a function of the library that publishes a frame, until the frame is published or dropped."""
-        seq = ctypes.c_uint64()
-        info = ctypes.byref(self._describe(seq, pts, duration, flags))
         while True:
-            status = self._check(function(self._handle, data, count, info))
+            status = self._check(function(self._handle, data, count, ctypes.byref(description.info)))
             # The other results mean that a lossless writer goes on waiting.
             if status == _library.OK or status == _library.DROPPED:
-                return seq.value or None
+                return description.seq.value or None
 
     def _claim(self, size: int) -> Memory:
         """The memory of a claimed slot or, if readers hold all slots, memory from which the publish copies the frame."""
@@ -341,28 +369,14 @@ class Writer:
 
     def _publish(self, slot: Slot, handle: int) -> Optional[int]:
         self._check_open()
-        seq = ctypes.c_uint64()
-        info = self._describe(seq, slot.pts_ns, slot.duration_ns, slot.flags)
+        description = _Description(self, slot.pts_ns, slot.duration_ns, slot.flags, slot.metadata)
         # The bytes of the slot stay unchanged as long as an array of it exists.
-        info.flags = _library.KEEP
-        status = _library.slot_publish(handle, ctypes.byref(info))
+        description.info.flags = _library.KEEP
+        status = _library.slot_publish(handle, ctypes.byref(description.info))
         # The format has changed since the claim, so readers do not want the frame any more.
         if status != _library.E_STATE:
             self._check(status)
-        return seq.value or None
-
-    def _describe(self, seq: ctypes.c_uint64, pts: Optional[int], duration: Optional[int], flags: int) -> PublishInfo:
-        if duration is None:
-            duration = _library.TIME_NONE if self._fps == 0 else round(10**9 / self._fps)
-        return PublishInfo(
-            pts_ns=_library.TIME_NOW if pts is None else pts,
-            dts_ns=_library.TIME_NONE,
-            duration_ns=duration,
-            offset=_library.TIME_NONE,
-            offset_end=_library.TIME_NONE,
-            seq=ctypes.addressof(seq),
-            buffer_flags=flags,
-        )
+        return description.seq.value or None
 
     def _checked_size(self, size: int) -> int:
         if size <= 0 or (self._frame_size and size != self._frame_size):
