@@ -2,7 +2,7 @@
 
 //! Functions that the header declares and that are not there yet.
 
-use std::ffi::{c_char, c_int};
+use std::ffi::c_int;
 
 use crate::status::{Failure, Status, enter};
 
@@ -18,11 +18,6 @@ macro_rules! pending {
 }
 
 pending! {
-    rsshm_frame_convert rsshm_reader_send_message rsshm_reader_get_event rsshm_writer_get_stats rsshm_writer_event
+    rsshm_frame_convert rsshm_reader_send_message rsshm_reader_get_event rsshm_writer_event
     rsshm_writer_next_message rsshm_caps_parts rsshm_video_formats rsshm_video_layout
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn rsshm_reader_observing() -> *const c_char {
-    c"".as_ptr()
 }
