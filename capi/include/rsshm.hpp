@@ -169,14 +169,32 @@ class Frame {
   // has no such Mat, or if the planes do not follow each other in memory.
   inline cv::Mat mat() const;
 
+  // The picture as a cv::Mat with the channels blue, green and red, which the program owns. Any raw video that the
+  // library knows can be converted; other frames throw Error.
+  inline cv::Mat bgr() const;
+
+  // Converts the picture. `order` is "BGR" or "RGB". Row r is stored at out + r * stride and has 3 * width bytes; stride 0
+  // means 3 * width.
+  void convert(const char *order, uint8_t *out, int64_t stride = 0) const {
+    detail::check(rsshm_frame_convert(frame_.get(), order, out, stride));
+  }
+
  private:
   detail::Owner<rsshm_frame, rsshm_frame_release> frame_;
   rsshm_frame_info info_ = RSSHM_FRAME_INFO_INIT;
 };
 
+// An event between two frames. rsshm.h has the kinds, and docs/PROTOCOL.md the bytes of each kind.
+struct Event {
+  uint32_t kind = RSSHM_EVENT_CUSTOM;
+  std::optional<std::chrono::nanoseconds> time, duration;
+  std::string bytes;  // If they are empty, those of `text` are sent.
+  std::string text;
+};
+
 // How to read a channel.
 struct ReaderOptions {
-  uint32_t flags = 0;       // RSSHM_READ_ONLY, RSSHM_COPY
+  uint32_t flags = 0;       // RSSHM_READ_ONLY, RSSHM_COPY, RSSHM_EVENTS
   uint32_t max_behind = 0;  // 1: always the newest frame. 0: all frames.
   uint32_t max_held = 0;    // How many frames in place the program holds at most. 0: 4.
 };
@@ -192,8 +210,8 @@ class Reader {
     detail::check(rsshm_reader_open(name.c_str(), &c, reader_.out()));
   }
 
-  // The next frame. Nothing if the time has passed, the stream has ended, or wake() was called; last() says which. The
-  // reader waits through the absence of a writer.
+  // The next frame. Nothing if the time has passed, the stream has ended, there is an event(), or wake() was called; last()
+  // says which. The reader waits through the absence of a writer.
   template <class Rep, class Period>
   std::optional<Frame> next(std::chrono::duration<Rep, Period> timeout) {
     const int64_t limit = detail::timeout(timeout);
@@ -209,8 +227,20 @@ class Reader {
   }
   std::optional<Frame> next() { return next(forever); }
 
-  // Why the last next() returned nothing: RSSHM_TIMEOUT, RSSHM_EOS or RSSHM_WOKEN.
+  // Why the last next() returned nothing: RSSHM_TIMEOUT, RSSHM_EOS, RSSHM_EVENT or RSSHM_WOKEN.
   rsshm_status last() const noexcept { return last_; }
+
+  // The event because of which the last next() returned nothing.
+  std::optional<Event> event() const {
+    rsshm_event event = RSSHM_EVENT_INIT;
+    if (detail::check(rsshm_reader_get_event(reader_.get(), &event)) != RSSHM_OK) return std::nullopt;
+    return Event{event.kind, detail::time(event.time_ns), detail::time(event.duration_ns),
+                 std::string(reinterpret_cast<const char *>(event.data), event.size), event.text};
+  }
+  // Sends the writer a message. Returns false if there is no writer now, or if it accepts no messages.
+  bool send_message(std::string_view message) {
+    return detail::check(rsshm_reader_send_message(reader_.get(), message.data(), message.size())) == RSSHM_OK;
+  }
 
   // Makes next() return nothing. Any thread may call this method.
   void wake() { detail::check(rsshm_reader_wake(reader_.get())); }
@@ -230,7 +260,7 @@ class Reader {
     return stats;
   }
 
-  // The frames until the stream ends or wake() is called.
+  // The frames until the stream ends or wake() is called, without events.
   class Iterator {
    public:
     using iterator_category = std::input_iterator_tag;
@@ -246,7 +276,9 @@ class Reader {
     Iterator &operator++() {
       // The former frame is released first, so that the program holds one frame and not two.
       frame_.reset();
-      frame_ = reader_->next();
+      do {
+        frame_ = reader_->next();
+      } while (!frame_ && reader_->last() == RSSHM_EVENT);
       if (!frame_) reader_ = nullptr;
       return *this;
     }
@@ -356,6 +388,27 @@ class Writer {
   bool write(const void *data, size_t size, const rsshm_publish_info *info = nullptr) {
     return detail::check(rsshm_writer_write_bytes(writer_.get(), data, size, info)) == RSSHM_OK;
   }
+  // Publishes an event. `sticky` is -1, or 0 to 7: readers that come later get the event too.
+  void event(const Event &event, int sticky = -1) {
+    rsshm_event c = RSSHM_EVENT_INIT;
+    c.kind = event.kind;
+    if (event.time) c.time_ns = static_cast<uint64_t>(event.time->count());
+    if (event.duration) c.duration_ns = static_cast<uint64_t>(event.duration->count());
+    c.data = reinterpret_cast<const uint8_t *>(event.bytes.data());
+    c.size = event.bytes.size();
+    c.text = event.text.c_str();
+    detail::check(rsshm_writer_event(writer_.get(), &c, sticky));
+  }
+  // The oldest message of a reader that the program has not taken yet.
+  std::optional<std::string> next_message() {
+    std::string message(496, '\0');
+    size_t size = 0;
+    if (detail::check(rsshm_writer_next_message(writer_.get(), message.data(), message.size(), &size)) != RSSHM_OK) {
+      return std::nullopt;
+    }
+    message.resize(size);
+    return message;
+  }
   rsshm_writer_stats stats() const {
     rsshm_writer_stats stats = RSSHM_WRITER_STATS_INIT;
     detail::check(rsshm_writer_get_stats(writer_.get(), &stats));
@@ -376,20 +429,37 @@ class Writer {
   rsshm_status last_ = RSSHM_OK;
 };
 
-// The names of all channels.
-inline std::vector<std::string> channels() {
+namespace detail {
+
+// The names that `get` stores, each with a NUL, and an empty name at the end.
+inline std::vector<std::string> names(rsshm_status (*get)(char *, size_t, size_t *)) {
   for (;;) {
     size_t needed = 0;
-    detail::check(rsshm_channels(nullptr, 0, &needed));
+    check(get(nullptr, 0, &needed));
     std::vector<char> names(needed + 4096);
-    const rsshm_status status = rsshm_channels(names.data(), names.size(), &needed);
+    const rsshm_status status = get(names.data(), names.size(), &needed);
     // Channels may have appeared since the first call.
     if (status < 0 && needed > names.size()) continue;
-    detail::check(status);
+    check(status);
     std::vector<std::string> list;
     for (const char *name = names.data(); *name != '\0'; name += list.back().size() + 1) list.emplace_back(name);
     return list;
   }
+}
+
+}  // namespace detail
+
+// The names of all channels.
+inline std::vector<std::string> channels() { return detail::names(rsshm_channels); }
+
+// The names of all formats of raw video that the library knows.
+inline std::vector<std::string> video_formats() { return detail::names(rsshm_video_formats); }
+
+// The layout of frames of a format. Rows begin at multiples of `align`; 0 means GStreamer's 4.
+inline rsshm_layout video_layout(const std::string &format, int width, int height, uint32_t align = 0) {
+  rsshm_layout layout = RSSHM_LAYOUT_INIT;
+  detail::check(rsshm_video_layout(format.c_str(), width, height, align, &layout));
+  return layout;
 }
 
 }  // namespace rsshm
@@ -436,7 +506,15 @@ inline cv::Mat rsshm::Frame::mat() const {
       return make(height(), width(), CV_8UC4, first);
     }
   }
-  throw refuse("has no Mat; convert it to BGR or NV12 in the writer, or use plane()");
+  throw refuse("has no Mat; use bgr() or plane(), or convert it to BGR or NV12 in the writer");
+}
+
+inline cv::Mat rsshm::Frame::bgr() const {
+  // Without planes, the call below throws the error that says why.
+  const int rows = plane_count() > 0 ? static_cast<int>(plane(0).rows) : 1;
+  cv::Mat picture(rows, plane_count() > 0 ? width() : 1, CV_8UC3);
+  convert("BGR", picture.data, static_cast<int64_t>(picture.step[0]));
+  return picture;
 }
 #endif
 

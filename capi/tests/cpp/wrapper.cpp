@@ -37,11 +37,48 @@ static rsshm_status status_of(Call call, const char *words) {
   return RSSHM_OK;
 }
 
+static bool takes_part(const rsshm::Reader &reader) { return reader.observing().empty(); }
+
 int main(int argc, char **argv) {
   CHECK(argc == 2);
   const std::string name = argv[1];
   CHECK(status_of([] { rsshm::Reader{"a/b"}; }, "slash") == RSSHM_E_NAME);
   std::optional<rsshm::Frame> kept;
+  {
+    rsshm::WriterOptions options;
+    options.flags = RSSHM_LOSSLESS | RSSHM_MESSAGES;
+    rsshm::Writer writer{name, options};
+    writer.caps("application/x-test");
+    writer.event({RSSHM_EVENT_STREAM, std::nullopt, std::nullopt, "", "stream-1"}, 0);
+    CHECK(writer.write("a", 1));
+    rsshm::ReaderOptions with_events;
+    with_events.flags = RSSHM_EVENTS;
+    rsshm::Reader reader{name, with_events};
+    CHECK(!reader.next(20s) && reader.last() == RSSHM_EVENT);
+    CHECK(reader.event() && reader.event()->kind == RSSHM_EVENT_STREAM && reader.event()->text == "stream-1");
+    CHECK(reader.next(20s) && !reader.event());
+    writer.event({1000, 5ns, 6ns, std::string("a\0b", 3), ""});
+    CHECK(!reader.next(20s) && reader.event()->bytes == std::string("a\0b", 3));
+    CHECK(reader.event()->time == 5ns && reader.event()->duration == 6ns);
+    writer.event({RSSHM_EVENT_CUSTOM, std::nullopt, std::nullopt, "", "lamp;"});
+    CHECK(writer.write("b", 1));
+    writer.end_of_stream();
+    int count = 0;
+    for (rsshm::Frame &frame : reader) count += frame.data()[0] == 'b';
+    CHECK(count == 1 && reader.send_message("click"));
+    std::optional<std::string> message;
+    while (!(message = writer.next_message())) std::this_thread::sleep_for(1ms);
+    CHECK(*message == "click" && !writer.next_message());
+
+    // A slot that is kept stays readable.
+    std::optional<rsshm::Slot> slot = writer.claim(3);
+    CHECK(slot);
+    std::memcpy(slot->data(), "abc", 3);
+    rsshm_publish_info info = RSSHM_PUBLISH_INFO_INIT;
+    info.flags = RSSHM_KEEP;
+    CHECK(slot->publish(info) == 3 && std::memcmp(slot->data(), "abc", 3) == 0);
+    CHECK(status_of([&] { slot->publish(info); }, "already published") == RSSHM_E_STATE);
+  }
   {
     rsshm::Writer writer{name, {RSSHM_LOSSLESS, 0600, 8, 32, 20s}};
     CHECK(status_of([&] { rsshm::Writer{name}; }, "already has a writer") == RSSHM_E_BUSY);
@@ -77,6 +114,12 @@ int main(int argc, char **argv) {
     drawing.join();
     CHECK(count == 100 && reader.last() == RSSHM_EOS && reader.stats().received == 100);
 
+    const rsshm_layout layout = rsshm::video_layout("NV12", 62, 46, 32);
+    CHECK(layout.plane_count == 2 && layout.planes[1].stride == 64 && layout.planes[1].pixel_bytes == 2);
+    CHECK(status_of([] { rsshm::video_layout("PINK", 1, 1); }, "PINK") == RSSHM_E_CAPS);
+    CHECK(rsshm::video_formats().size() > 100);
+    CHECK(writer.stats().published == 100 && takes_part(reader));
+
     // A wake ends the wait of next().
     std::thread waking([&] {
       std::this_thread::sleep_for(50ms);
@@ -95,6 +138,10 @@ int main(int argc, char **argv) {
     CHECK(writer.write({{picture.data(), 64, 0, 0}}));
     const std::optional<rsshm::Frame> frame = moved.next(20s);
     CHECK(frame && frame->data()[0] == 7);
+    std::vector<uint8_t> converted(3 * 64 * 48);
+    frame->convert("BGR", converted.data());
+    CHECK(converted.front() == 7 && converted.back() == 7);
+    CHECK(status_of([&] { frame->convert("ABC", converted.data()); }, "ABC") == RSSHM_E_ARGUMENT);
   }
   // The frame outlives its reader and its writer.
   CHECK(kept && kept->data()[0] == 50 && kept->data()[kept->size() - 1] == 50 && kept->format() == "GRAY8");
