@@ -136,7 +136,12 @@ class _Description:
         self, writer: Writer, pts: Optional[int], duration: Optional[int], flags: int, metadata: Sequence[Metadata]
     ) -> None:
         self.seq = ctypes.c_uint64()
-        self._metadata = b"".join(struct.pack("=HH", kind, len(data)) + data for kind, data in metadata)
+        try:
+            self._metadata = b"".join(struct.pack("=HH", kind, len(data)) + data for kind, data in metadata)
+        except (struct.error, TypeError, ValueError) as error:
+            raise BadOption(
+                f"channel {writer.name}: metadata must be records with a kind and bytes, each below 65536: {error}"
+            ) from None
         self.info = PublishInfo(
             pts_ns=_library.TIME_NOW if pts is None else pts,
             dts_ns=_library.TIME_NONE,

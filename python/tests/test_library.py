@@ -85,7 +85,8 @@ def imported(package: Path, library_path: str = "") -> Tuple[int, str]:
     """What happens if a program imports the package from this directory."""
     done = subprocess.run(
         [sys.executable, "-c", "import rsshm; print(rsshm._library._NAME)"],
-        env={**os.environ, "PYTHONPATH": str(package), "LD_LIBRARY_PATH": library_path},
+        cwd=str(package),
+        env={**os.environ, "PYTHONPATH": "", "LD_LIBRARY_PATH": library_path},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         timeout=60,
