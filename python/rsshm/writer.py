@@ -262,8 +262,8 @@ class Writer:
         self._has_exact_rows = all(
             info.planes[index].row_bytes == plane.row_bytes for index, plane in enumerate(layout.planes)
         )
-        """Whether a row in the channel is as long as a row of the array. If two pixels share their chroma, a row in the channel
-        has an even number of pixels."""
+        """Whether a row in the channel is as long as a row of the array. If two pixels share their chroma, a row in the
+        channel has an even number of pixels."""
         self._caps = _caps.raw_video(layout, self._fps)
 
     def _apply_format(self) -> None:

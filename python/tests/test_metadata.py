@@ -34,10 +34,11 @@ def test_frame_has_its_metadata(channel: Channel) -> None:
     )
     with rsshm.Writer(channel.name, (48, 64), format="GRAY8") as writer, rsshm.Reader(channel.name, timeout=5) as reader:
         writer.write(grey(1), metadata=records)
+        frame = reader.read()
         with writer.buffer() as slot:
             slot.metadata = records[:1]
         writer.write(grey(3))
-        frame, drawn, plain = [reader.read() for _ in range(3)]
+        drawn, plain = reader.read(), reader.read()
         assert frame.metadata == records
         assert frame.rois == (
             rsshm.Region(1, 2, 30, 40, 7, -1, "face"),
