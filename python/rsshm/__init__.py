@@ -6,8 +6,7 @@ The writer or a reader may also be one of the GStreamer elements rsshmsink and r
 See README.md beside this package, and docs/PROTOCOL.md.
 """
 
-from . import layout
-from ._files import channels
+from ._library import channels
 from .caps import FORMATS, Caps, Layout, Plane
 from .errors import (
     BadName,
@@ -26,9 +25,8 @@ from .errors import (
     SystemCall,
     Timeout,
 )
-from .frame import Frame
-from .layout import FrameDescriptor, Header, ReaderEntry, Status
-from .reader import Observer, Reader
+from .frame import Frame, Metadata, Region, TimeCode
+from .reader import Event, Observer, Reader
 from .structs import StructChannel, struct_channel
 from .writer import Slot, Writer
 
@@ -44,27 +42,26 @@ __all__ = [
     "Denied",
     "EndOfStream",
     "Error",
+    "Event",
     "FORMATS",
     "Foreign",
     "FormatError",
     "Frame",
-    "FrameDescriptor",
-    "Header",
     "Layout",
+    "Metadata",
     "MissingOpenCV",
     "NoSpace",
     "Observer",
     "Plane",
     "Reader",
-    "ReaderEntry",
+    "Region",
     "Released",
     "Slot",
-    "Status",
     "StructChannel",
     "SystemCall",
+    "TimeCode",
     "Timeout",
     "Writer",
     "channels",
-    "layout",
     "struct_channel",
 ]
