@@ -9,6 +9,7 @@ See README.md beside this package, and docs/PROTOCOL.md.
 from . import layout
 from ._files import channels
 from .caps import FORMATS, Caps, Layout, Plane
+from .capture import VideoCapture
 from .errors import (
     BadName,
     BadOption,
@@ -63,6 +64,7 @@ __all__ = [
     "StructChannel",
     "SystemCall",
     "Timeout",
+    "VideoCapture",
     "Writer",
     "channels",
     "layout",
