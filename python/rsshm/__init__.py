@@ -31,6 +31,7 @@ from .frame import Frame
 from .layout import FrameDescriptor, Header, ReaderEntry, Status
 from .reader import Observer, Reader
 from .structs import StructChannel, struct_channel
+from .synced import Synchronizer, sync
 from .writer import Slot, Writer
 
 __version__ = "0.1.0"
@@ -62,6 +63,7 @@ __all__ = [
     "Slot",
     "Status",
     "StructChannel",
+    "Synchronizer",
     "SystemCall",
     "Timeout",
     "VideoCapture",
@@ -69,4 +71,5 @@ __all__ = [
     "channels",
     "layout",
     "struct_channel",
+    "sync",
 ]
