@@ -118,8 +118,17 @@ test-camera: ## run the tests with a camera device, in a small virtual machine
 	CAMERA_VM_SECONDS=600 CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$$PWD/tests/camera/vm" \
 		$(CARGO) test --workspace --locked --package rsshm-channel --test it -- --test-threads=1 memory_limits::
 
+# The library is for this machine, and is built without optimisation. A wheel has one that is built for a release.
+.PHONY: python
+python: ## build librsshm and put it into the Python package, so that programs can use the package from here
+	@$(call install_missing,gcc libc6-dev)
+	$(CARGO) build --locked --package rsshm-capi
+	capi/link target/debug/librsshm.a target/python-library
+	# Programs may use the old file at this moment, so the new file replaces it.
+	mv -f target/python-library/librsshm.so.0 python/rsshm/
+
 .PHONY: test-python
-test-python: ## run the tests of the Python package
+test-python: python ## run the tests of the Python package
 	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES) $(PYTHON_PACKAGES))
 	$(call install_tools)
 	# The tests need other peers: the plugin, and programs in Rust.

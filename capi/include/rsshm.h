@@ -15,8 +15,8 @@
  *   another type is the error RSSHM_E_HANDLE. A handle that a forked child has inherited is RSSHM_E_FORKED.
  * - A structure begins with struct_size. Initialise it with its _INIT macro; programs then work with older and newer
  *   versions of the library.
- * - All functions may be called from any thread. One reader is used by one thread at a time, except for
- *   rsshm_reader_wake, rsshm_reader_close, rsshm_reader_get_stats and rsshm_reader_request_keyframe.
+ * - All functions may be called from any thread. One thread at a time calls rsshm_reader_next with a reader; the other
+ *   functions of this reader may be called meanwhile.
  * - Times are nanoseconds of CLOCK_MONOTONIC, which all programs of a machine share. Texts are UTF-8.
  * - No function may be called in a signal handler.
  */
@@ -44,6 +44,7 @@ typedef int32_t rsshm_status;
 #define RSSHM_DROPPED 5   /* Readers hold all slots, so this frame is lost. Readers will see that it is missing. */
 #define RSSHM_EVICTED 6   /* This reader held more slots than it may. Frames that it still holds may change. */
 #define RSSHM_NOTHING 7   /* There is no such item, or no frame yet. */
+#define RSSHM_EVENT 8     /* An event comes before the next frame; see rsshm_reader_get_event. */
 
 /* Errors. */
 #define RSSHM_E_ARGUMENT (-1)   /* A value is not allowed. */
@@ -51,13 +52,16 @@ typedef int32_t rsshm_status;
 #define RSSHM_E_FORKED (-3)     /* A handle belongs to the parent process. */
 #define RSSHM_E_STATE (-4)      /* The call is not possible now, for example because another thread uses the reader. */
 #define RSSHM_E_BUSY (-5)       /* The channel already has a writer. */
-#define RSSHM_E_DENIED (-6)     /* The permissions or the owner of the channel's files forbid it. */
+#define RSSHM_E_DENIED (-6)     /* The permissions of the channel's files forbid it. */
 #define RSSHM_E_NO_SPACE (-7)   /* /dev/shm or a memory limit is too small. */
 #define RSSHM_E_NO_MEMORY (-8)  /* The process has no memory for a copy. */
 #define RSSHM_E_DAMAGED (-9)    /* The segment has another version of the protocol, or it is damaged. */
 #define RSSHM_E_CLOSED (-10)    /* Another thread has closed the reader or the writer. */
 #define RSSHM_E_SYSTEM (-11)    /* A system call failed. */
 #define RSSHM_E_INTERNAL (-12)  /* A fault of the library. */
+#define RSSHM_E_NAME (-13)      /* The name is not valid for a channel. */
+#define RSSHM_E_CAPS (-14)      /* Caps, a format or the size of a frame are not valid, or not those of the channel. */
+#define RSSHM_E_FOREIGN (-15)   /* A file with the channel's name belongs to another user, or is not a channel. */
 
 /* The text of this thread's last error. It is never NULL, and it is valid until the next error of this thread. */
 const char *rsshm_error(void);
@@ -98,7 +102,7 @@ typedef struct rsshm_plane {
 
 /* Bits of rsshm_frame_info.flags. */
 #define RSSHM_FRAME_IN_PLACE 1u      /* The bytes are in shared memory. Otherwise they are a copy. */
-#define RSSHM_FRAME_KEYFRAME 2u      /* The frame can be decoded without the frames before it. */
+#define RSSHM_FRAME_KEYFRAME 2u      /* A reader can start with the frame. Every frame of raw video is a keyframe. */
 #define RSSHM_FRAME_DISCONTINUITY 4u /* Frames are missing before this one, or the writer or the caps have changed. */
 #define RSSHM_FRAME_HEADER 8u        /* The frame is a header of a compressed stream. */
 
@@ -143,6 +147,13 @@ rsshm_frame *rsshm_frame_ref(rsshm_frame *frame);
  * A frame in place keeps a slot of the writer, so release frames soon.
  */
 rsshm_status rsshm_frame_release(rsshm_frame *frame);
+
+/*
+ * Converts the frame to a picture for people. `order` is "BGR" or "RGB". Row r is stored at out + r * stride and has
+ * 3 * width bytes; stride 0 means 3 * width. The picture has as many rows as the caps' height, or half of them if a
+ * frame is a single field. Alpha is ignored. RSSHM_E_CAPS: the frame is not raw video that the library knows.
+ */
+rsshm_status rsshm_frame_convert(rsshm_frame *frame, const char *order, uint8_t *out, int64_t stride);
 
 /* One record of a frame's metadata. docs/PROTOCOL.md, "Metadata of a frame", has the kinds and their bytes. */
 typedef struct rsshm_metadata {
@@ -190,11 +201,12 @@ typedef struct rsshm_reader rsshm_reader;
 /* Bits of rsshm_reader_options.flags. */
 #define RSSHM_READ_ONLY 1u /* An observer: it needs read permission only, writes nothing, and copies each frame. */
 #define RSSHM_COPY 2u      /* Each frame is copied, so a frame that the program keeps does not keep a slot. */
+#define RSSHM_EVENTS 4u    /* rsshm_reader_next returns events too. */
 
 typedef struct rsshm_reader_options {
   uint32_t struct_size;
-  uint32_t flags;      /* RSSHM_READ_ONLY, RSSHM_COPY */
-  uint32_t max_behind; /* How many frames may wait for this reader; older ones are skipped. 1: always the newest. 0: all. */
+  uint32_t flags;      /* RSSHM_READ_ONLY, RSSHM_COPY, RSSHM_EVENTS */
+  uint32_t max_behind; /* How many frames may wait for this reader; it skips older ones. 1: always the newest. 0: all. */
   uint32_t max_held;   /* How many frames in place the program holds at most; further ones are copied. 0: 4. */
 } rsshm_reader_options;
 #define RSSHM_READER_OPTIONS_INIT {sizeof(rsshm_reader_options), 0, 0, 0}
@@ -211,6 +223,7 @@ rsshm_status rsshm_reader_open(const char *name, const rsshm_reader_options *opt
  *
  * RSSHM_OK: *frame is the frame, which the caller releases. In all other cases it is NULL.
  * RSSHM_TIMEOUT, RSSHM_EOS, RSSHM_NO_WRITER, RSSHM_WOKEN, RSSHM_EVICTED: call again, or stop.
+ * RSSHM_EVENT: only with RSSHM_EVENTS. rsshm_reader_get_event has the event; then call again.
  * RSSHM_E_DENIED, RSSHM_E_DAMAGED, RSSHM_E_NO_MEMORY, RSSHM_E_SYSTEM: the channel cannot be read now.
  */
 rsshm_status rsshm_reader_next(rsshm_reader *reader, int64_t timeout_ns, rsshm_frame **frame);
@@ -234,6 +247,44 @@ int rsshm_reader_fd(rsshm_reader *reader);
  */
 rsshm_status rsshm_reader_request_keyframe(rsshm_reader *reader, uint64_t at_ns);
 
+/*
+ * Sends the writer a message of at most 496 bytes. RSSHM_NO_WRITER: there is no writer now, it accepts no messages, or
+ * the reader is an observer. The writer gets only the newest four messages if they come faster than it reads them.
+ * GStreamer's elements send a navigation event as the text of its structure.
+ */
+rsshm_status rsshm_reader_send_message(rsshm_reader *reader, const void *data, size_t size);
+
+/* Kinds of events. Programs may use others, and ignore those that they do not know. */
+#define RSSHM_EVENT_STREAM 1u        /* A stream begins. `text` is the id of the stream. */
+#define RSSHM_EVENT_TAGS 2u          /* Tags. `text` is a tag list, as GStreamer writes it. */
+#define RSSHM_EVENT_GAP 3u           /* No frame comes for duration_ns from time_ns on. */
+#define RSSHM_EVENT_CUSTOM 4u        /* Any other event. `text` is its structure, as GStreamer writes it. */
+#define RSSHM_EVENT_CUSTOM_STICKY 5u /* The same, and readers that come later get it too. */
+
+/* An event, which happens between two frames. docs/PROTOCOL.md, "Events", has the bytes of each kind. */
+typedef struct rsshm_event {
+  uint32_t struct_size;
+  uint32_t kind;        /* RSSHM_EVENT_... */
+  uint64_t time_ns;     /* When the event happens, or RSSHM_TIME_NONE. */
+  uint64_t duration_ns; /* How long it lasts, or RSSHM_TIME_NONE. */
+  const uint8_t *data;  /* The bytes of the event. */
+  size_t size;          /* The number of bytes, at most 4032. */
+  const char *text;     /* The text in the bytes; "" if the kind has none. rsshm_writer_event takes it if size is 0. */
+} rsshm_event;
+#define RSSHM_EVENT_INIT {sizeof(rsshm_event), 0, RSSHM_TIME_NONE, RSSHM_TIME_NONE, NULL, 0, NULL}
+
+/*
+ * Stores the event for which the last call of rsshm_reader_next returned RSSHM_EVENT. Its pointers are valid until the
+ * next call of rsshm_reader_next or rsshm_reader_close. Returns RSSHM_NOTHING if that call returned something else.
+ */
+rsshm_status rsshm_reader_get_event(rsshm_reader *reader, rsshm_event *event);
+
+/*
+ * Why the reader is an observer, which copies each frame: its flags, the permissions of the channel, or 64 other
+ * readers. "" if it is no observer. NULL is an error. The text is valid until this thread's next call of this function.
+ */
+const char *rsshm_reader_observing(rsshm_reader *reader);
+
 /* The counts of a reader, as of its last call of rsshm_reader_next. */
 typedef struct rsshm_reader_stats {
   uint32_t struct_size;
@@ -244,7 +295,7 @@ typedef struct rsshm_reader_stats {
   uint64_t missed;      /* Frames not delivered. */
   uint64_t reconnects;  /* How many times the reader went on to another segment; the caps may have changed. */
   uint32_t writer_pid;  /* The process id of the writer; 0 before the first. */
-  uint32_t observes;    /* 1 if the reader is an observer, because of its flags, of permissions, or of 64 other readers. */
+  uint32_t observes;    /* 1 if the reader is an observer; see rsshm_reader_observing. */
   uint64_t latency_ns;  /* The time from a frame's pts until the frame leaves the writer. */
 } rsshm_reader_stats;
 #define RSSHM_READER_STATS_INIT {sizeof(rsshm_reader_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0}
@@ -263,16 +314,21 @@ rsshm_status rsshm_reader_close(rsshm_reader *reader);
 typedef struct rsshm_writer rsshm_writer;
 typedef struct rsshm_slot rsshm_slot;
 
-/* Bit of rsshm_writer_options.flags. */
+/* Bits of rsshm_writer_options.flags. */
 #define RSSHM_LOSSLESS 1u /* The writer waits for its slowest reader, so that no reader misses a frame. */
+#define RSSHM_SPARE 2u    /* Without a free slot, a claim gets other memory, and the publish copies it to a slot. */
+#define RSSHM_MESSAGES 4u /* Readers may send messages; see rsshm_writer_next_message. */
 
 typedef struct rsshm_writer_options {
   uint32_t struct_size;
-  uint32_t flags;     /* RSSHM_LOSSLESS */
-  uint32_t perms;     /* The mode of the channel's file. 0: 0600. 0644 lets others observe, 0660 lets the group attach. */
-  uint32_t max_slots; /* 3 to 64 slots. 0: automatic. */
+  uint32_t flags;        /* RSSHM_LOSSLESS, RSSHM_SPARE, RSSHM_MESSAGES */
+  uint32_t perms;        /* The mode of the channel's file. 0: 0600. With 0644, others observe; with 0660, the group reads. */
+  uint32_t max_slots;    /* 3 to 64 slots. 0: automatic. */
+  uint32_t stride_align; /* Rows of raw video begin at multiples of this power of 2, 4 to 4096. 0: GStreamer's 4. */
+  uint32_t reserved;     /* 0 */
+  int64_t max_wait_ns;   /* How long a lossless writer waits in one call, before RSSHM_TIMEOUT. 0: no limit. */
 } rsshm_writer_options;
-#define RSSHM_WRITER_OPTIONS_INIT {sizeof(rsshm_writer_options), 0, 0, 0}
+#define RSSHM_WRITER_OPTIONS_INIT {sizeof(rsshm_writer_options), 0, 0, 0, 0, 0, 0}
 
 /*
  * Becomes the writer of the channel `name`. `options` may be NULL. The writer is stored in *writer, or NULL after an
@@ -308,18 +364,20 @@ typedef struct rsshm_slot_info {
  * Claims a slot for the next frame. `size` is its size in bytes; 0 means the size that the caps have.
  *
  * RSSHM_OK: *slot and *info are the slot. Call rsshm_slot_publish or rsshm_slot_release.
- * RSSHM_DROPPED: readers hold all slots. A lossless writer waits instead, until there is one or rsshm_writer_wake is
- * called (RSSHM_WOKEN).
+ * RSSHM_DROPPED: readers hold all slots. A lossless writer waits instead, until there is one, until max_wait_ns has
+ * passed (RSSHM_TIMEOUT) or until rsshm_writer_wake is called (RSSHM_WOKEN); the frame is not lost then. A writer with
+ * RSSHM_SPARE gets memory that is not a slot instead.
  */
 rsshm_status rsshm_writer_claim(rsshm_writer *writer, size_t size, rsshm_slot **slot, rsshm_slot_info *info);
 
 /* Bits of rsshm_publish_info.flags. */
 #define RSSHM_DELTA 1u  /* The frame needs the frames before it: it is not a keyframe. */
 #define RSSHM_HEADER 2u /* The frame is a header of a compressed stream. */
+#define RSSHM_KEEP 4u   /* The slot does not end with the publish. Its bytes stay as they are until rsshm_slot_release. */
 
 typedef struct rsshm_publish_info {
   uint32_t struct_size;
-  uint32_t flags;          /* RSSHM_DELTA, RSSHM_HEADER */
+  uint32_t flags;          /* RSSHM_DELTA, RSSHM_HEADER; RSSHM_KEEP only for rsshm_slot_publish */
   uint64_t pts_ns;         /* When the frame was captured, RSSHM_TIME_NOW, or RSSHM_TIME_NONE. */
   uint64_t dts_ns;         /* RSSHM_TIME_NONE if it is the pts. */
   uint64_t duration_ns;    /* Or RSSHM_TIME_NONE. */
@@ -327,17 +385,24 @@ typedef struct rsshm_publish_info {
   size_t size;             /* The bytes of the claim that the frame has; 0 means all. Only for rsshm_slot_publish. */
   const uint8_t *metadata; /* Metadata records, at most 3840 bytes; see docs/PROTOCOL.md. */
   size_t metadata_size;
+  uint64_t offset_end;     /* The program's own count after the frame, or RSSHM_TIME_NONE. */
+  uint64_t *seq;           /* Where the frame's seq is stored, or 0 if it is not published. NULL: nowhere. */
+  uint32_t buffer_flags;   /* Further flags of the GstBuffer that readers get. */
+  uint32_t reserved;       /* 0 */
 } rsshm_publish_info;
-#define RSSHM_PUBLISH_INFO_INIT \
-  {sizeof(rsshm_publish_info), 0, RSSHM_TIME_NOW, RSSHM_TIME_NONE, RSSHM_TIME_NONE, RSSHM_TIME_NONE, 0, NULL, 0}
+#define RSSHM_PUBLISH_INFO_INIT                                                                                    \
+  {sizeof(rsshm_publish_info), 0, RSSHM_TIME_NOW, RSSHM_TIME_NONE, RSSHM_TIME_NONE, RSSHM_TIME_NONE, 0, NULL, 0, \
+   RSSHM_TIME_NONE, NULL, 0, 0}
 
 /*
- * Publishes the frame in the slot. The slot ends with this call, also after an error. `info` may be NULL: the frame was
- * captured now. RSSHM_E_STATE: the caps have changed since the claim.
+ * Publishes the frame in the slot. The slot ends with this call, also after an error, unless info has RSSHM_KEEP; then
+ * it must not be written any more. `info` may be NULL: the frame was captured now. RSSHM_E_STATE: the caps have changed
+ * since the claim, or the slot is already published. RSSHM_DROPPED, RSSHM_TIMEOUT and RSSHM_WOKEN: the frame is lost,
+ * because it had to be copied to a slot and there was none.
  */
 rsshm_status rsshm_slot_publish(rsshm_slot *slot, const rsshm_publish_info *info);
 
-/* Gives up the claim. No frame is published, and readers notice nothing. */
+/* Gives up the slot. If its frame was not published, readers notice nothing. */
 rsshm_status rsshm_slot_release(rsshm_slot *slot);
 
 /*
@@ -366,6 +431,42 @@ rsshm_status rsshm_writer_wait_for_reader(rsshm_writer *writer, int64_t timeout_
 /* 1 if a reader has requested a keyframe since the last call, 0 if not, or an error (< 0). */
 int rsshm_writer_keyframe_wanted(rsshm_writer *writer);
 
+/* The counts of a writer, and the slots and bytes of its present segment. */
+typedef struct rsshm_writer_stats {
+  uint32_t struct_size;
+  uint32_t readers;            /* Readers that are attached; observers do not count. */
+  uint64_t published;          /* Frames published. */
+  uint64_t dropped;            /* Frames lost because readers held all slots. */
+  uint64_t head;               /* The seq of the newest frame; 0 before the first. */
+  uint64_t missed_by_readers;  /* Frames that were overwritten before a reader took them, once for each such reader. */
+  uint64_t evicted;            /* Readers evicted because they held more slots than they may. */
+  uint64_t segments;           /* Segments made. */
+  uint64_t semaphore_timeouts; /* How often another program held the semaphore for too long. */
+  uint64_t bytes;              /* The size of the segment. */
+  uint32_t slots;              /* Slots that have memory. */
+  uint32_t max_slots;          /* Slots that the segment may have. */
+  uint32_t slots_in_use;       /* Slots that have a frame or are claimed. */
+  uint32_t lossless;           /* 1 if the writer waits for its readers. */
+} rsshm_writer_stats;
+#define RSSHM_WRITER_STATS_INIT {sizeof(rsshm_writer_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+
+/* Stores the counts in *stats. */
+rsshm_status rsshm_writer_get_stats(rsshm_writer *writer, rsshm_writer_stats *stats);
+
+/*
+ * Publishes an event after the last frame and before the next. `sticky` is -1, or 0 to 7: readers that come later get
+ * the event too, until another event takes the same number. RSSHM_EVENT_STREAM with sticky 0 ends all sticky events
+ * before it.
+ */
+rsshm_status rsshm_writer_event(rsshm_writer *writer, const rsshm_event *event, int32_t sticky);
+
+/*
+ * Stores the oldest message of a reader that the program has not taken yet; *needed is its size. RSSHM_NOTHING: there
+ * is none. RSSHM_E_ARGUMENT: `size` is too small, and the message stays; 496 is enough for each. The writer keeps the
+ * newest 64 messages. They come from other programs, so they may have any content.
+ */
+rsshm_status rsshm_writer_next_message(rsshm_writer *writer, void *data, size_t size, size_t *needed);
+
 /* Announces the time from a frame's pts until the frame is published, so that readers can allow for it. */
 rsshm_status rsshm_writer_set_latency(rsshm_writer *writer, uint64_t latency_ns);
 
@@ -385,6 +486,47 @@ rsshm_status rsshm_writer_close(rsshm_writer *writer);
  * that takes. With NULL and size 0, only *needed is stored. RSSHM_E_ARGUMENT: `size` is too small.
  */
 rsshm_status rsshm_channels(char *names, size_t size, size_t *needed);
+
+/*
+ * Checks that `caps` is a text that GStreamer takes for fixed caps, and stores its parts, each with a NUL: the media
+ * type, the features ("" if there are none; ", " between two), then name and value of each field, and an empty name at
+ * the end. A value has neither type nor quotes; arrays and structures are as GStreamer writes them. `parts`, `size`
+ * and `needed` are as in rsshm_channels. RSSHM_E_CAPS: the error's text says at which byte the mistake is.
+ */
+rsshm_status rsshm_caps_parts(const char *caps, char *parts, size_t size, size_t *needed);
+
+/* Stores the names of all formats of raw video that the library knows, as rsshm_channels does. */
+rsshm_status rsshm_video_formats(char *names, size_t size, size_t *needed);
+
+/* Where a plane is in the bytes of a frame, and what its rows consist of. */
+typedef struct rsshm_plane_layout {
+  uint64_t offset;       /* The offset of the first row. */
+  int64_t stride;        /* Bytes from one row to the next. */
+  uint32_t row_bytes;    /* Bytes of a row that hold pixels. */
+  uint32_t rows;
+  uint32_t pixel_bytes;  /* Bytes from one pixel of the plane to the next; 0 if pixels are not whole bytes (v210). */
+  uint32_t sample_bytes; /* The size of the integers in which the pixels are stored: 1, 2 or 4. */
+} rsshm_plane_layout;
+#define RSSHM_PLANE_LAYOUT_INIT {0, 0, 0, 0, 0, 0}
+
+/* The layout of raw video. A row has row_bytes / pixel_bytes pixels, each of pixel_bytes / sample_bytes samples. */
+typedef struct rsshm_layout {
+  uint32_t struct_size;
+  uint32_t plane_count;
+  uint64_t size;       /* The bytes of a frame. */
+  uint32_t bits;       /* The bits of a component that count, such as 10 in P010_10LE. */
+  uint32_t big_endian; /* 1 if samples of several bytes begin with the upper one. */
+  rsshm_plane_layout planes[RSSHM_MAX_PLANES];
+} rsshm_layout;
+#define RSSHM_LAYOUT_INIT            \
+  {sizeof(rsshm_layout), 0, 0, 0, 0, \
+   {RSSHM_PLANE_LAYOUT_INIT, RSSHM_PLANE_LAYOUT_INIT, RSSHM_PLANE_LAYOUT_INIT, RSSHM_PLANE_LAYOUT_INIT}}
+
+/*
+ * Stores the layout of frames of a format. Rows begin at multiples of `align`, a power of 2 from 1 to 4096; 0 means
+ * GStreamer's 4. RSSHM_E_CAPS: the library does not know the format, or the size is not possible.
+ */
+rsshm_status rsshm_video_layout(const char *format, int32_t width, int32_t height, uint32_t align, rsshm_layout *layout);
 
 /* A view of a channel that writes nothing and needs read permission only. */
 typedef struct rsshm_observer rsshm_observer;

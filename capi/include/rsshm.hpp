@@ -218,6 +218,12 @@ class Reader {
   int fd() { return detail::check(rsshm_reader_fd(reader_.get())); }
   // Requests a keyframe. Returns false if there is no writer now.
   bool request_keyframe() { return detail::check(rsshm_reader_request_keyframe(reader_.get(), RSSHM_TIME_NONE)) == RSSHM_OK; }
+  // Why the reader is an observer, which copies each frame; empty if it is none.
+  std::string observing() const {
+    const char *text = rsshm_reader_observing(reader_.get());
+    if (text == nullptr) throw Error(RSSHM_E_HANDLE, rsshm_error());
+    return text;
+  }
   rsshm_reader_stats stats() const {
     rsshm_reader_stats stats = RSSHM_READER_STATS_INIT;
     detail::check(rsshm_reader_get_stats(reader_.get(), &stats));
@@ -276,15 +282,24 @@ class Slot {
   }
   const Plane &plane(size_t index) const { return info_.planes[index < RSSHM_MAX_PLANES ? index : 0]; }
 
-  // Publishes the frame, captured at pts or now. The slot has no memory any more.
-  void publish(std::optional<std::chrono::nanoseconds> pts = std::nullopt) {
+  // Publishes the frame, captured at pts or now. The slot has no memory any more. Returns the frame's seq; 0 if the frame
+  // is lost.
+  uint64_t publish(std::optional<std::chrono::nanoseconds> pts = std::nullopt) {
     rsshm_publish_info info = RSSHM_PUBLISH_INFO_INIT;
     if (pts) info.pts_ns = static_cast<uint64_t>(pts->count());
-    publish(info);
+    return publish(info);
   }
-  void publish(const rsshm_publish_info &info) {
-    info_ = RSSHM_SLOT_INFO_INIT;
-    detail::check(rsshm_slot_publish(slot_.take(), &info));
+  // With RSSHM_KEEP, the slot keeps its memory, which must not be written any more.
+  uint64_t publish(rsshm_publish_info info) {
+    uint64_t seq = 0;
+    if (info.seq == nullptr) info.seq = &seq;
+    if ((info.flags & RSSHM_KEEP) != 0) {
+      detail::check(rsshm_slot_publish(slot_.get(), &info));
+    } else {
+      info_ = RSSHM_SLOT_INFO_INIT;
+      detail::check(rsshm_slot_publish(slot_.take(), &info));
+    }
+    return *info.seq;
   }
 
  private:
@@ -294,16 +309,23 @@ class Slot {
 
 // How to write a channel.
 struct WriterOptions {
-  uint32_t flags = 0;      // RSSHM_LOSSLESS
-  uint32_t perms = 0;      // The mode of the channel's file. 0: 0600.
-  uint32_t max_slots = 0;  // 0: automatic.
+  uint32_t flags = 0;                                                   // RSSHM_LOSSLESS, RSSHM_SPARE, RSSHM_MESSAGES
+  uint32_t perms = 0;                                                   // The mode of the channel's file. 0: 0600.
+  uint32_t max_slots = 0;                                               // 0: automatic.
+  uint32_t stride_align = 0;                                            // Rows begin at multiples of it. 0: GStreamer's 4.
+  std::chrono::nanoseconds max_wait = std::chrono::nanoseconds::zero(); // Of a lossless writer in one call. 0: no limit.
 };
 
 // Writes a channel. The destructor removes the channel.
 class Writer {
  public:
   explicit Writer(const std::string &name, const WriterOptions &options = {}) {
-    rsshm_writer_options c = {sizeof(rsshm_writer_options), options.flags, options.perms, options.max_slots};
+    rsshm_writer_options c = RSSHM_WRITER_OPTIONS_INIT;
+    c.flags = options.flags;
+    c.perms = options.perms;
+    c.max_slots = options.max_slots;
+    c.stride_align = options.stride_align;
+    c.max_wait_ns = options.max_wait.count();
     detail::check(rsshm_writer_open(name.c_str(), &c, writer_.out()));
   }
 
@@ -315,13 +337,17 @@ class Writer {
   void caps(const std::string &caps, size_t frame_size = 0) {
     detail::check(rsshm_writer_caps(writer_.get(), caps.c_str(), frame_size));
   }
-  // A slot for the next frame; nothing if readers hold all slots (the frame is lost) or wake() was called.
+  // A slot for the next frame; nothing if readers hold all slots (the frame is lost), if max_wait has passed, or if wake()
+  // was called. last() says which.
   std::optional<Slot> claim(size_t size = 0) {
     rsshm_slot *slot = nullptr;
     rsshm_slot_info info = RSSHM_SLOT_INFO_INIT;
-    if (detail::check(rsshm_writer_claim(writer_.get(), size, &slot, &info)) != RSSHM_OK) return std::nullopt;
+    last_ = detail::check(rsshm_writer_claim(writer_.get(), size, &slot, &info));
+    if (last_ != RSSHM_OK) return std::nullopt;
     return Slot(slot, info);
   }
+  // Why the last claim() returned nothing: RSSHM_DROPPED, RSSHM_TIMEOUT or RSSHM_WOKEN.
+  rsshm_status last() const noexcept { return last_; }
   // Copies a picture and publishes it. Returns false if the frame is lost, or wake() was called.
   bool write(const std::vector<Plane> &planes, const rsshm_publish_info *info = nullptr) {
     return detail::check(rsshm_writer_write(writer_.get(), planes.data(), static_cast<uint32_t>(planes.size()), info)) ==
@@ -329,6 +355,11 @@ class Writer {
   }
   bool write(const void *data, size_t size, const rsshm_publish_info *info = nullptr) {
     return detail::check(rsshm_writer_write_bytes(writer_.get(), data, size, info)) == RSSHM_OK;
+  }
+  rsshm_writer_stats stats() const {
+    rsshm_writer_stats stats = RSSHM_WRITER_STATS_INIT;
+    detail::check(rsshm_writer_get_stats(writer_.get(), &stats));
+    return stats;
   }
   void end_of_stream() { detail::check(rsshm_writer_end_of_stream(writer_.get())); }
   int readers() const { return detail::check(rsshm_writer_readers(writer_.get())); }
@@ -342,6 +373,7 @@ class Writer {
 
  private:
   detail::Owner<rsshm_writer, rsshm_writer_close> writer_;
+  rsshm_status last_ = RSSHM_OK;
 };
 
 // The names of all channels.

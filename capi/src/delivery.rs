@@ -34,7 +34,8 @@ pub(crate) enum Delivered {
 pub(crate) struct Snapshot {
     pub(crate) stats: ReaderStats,
     pub(crate) is_connected: bool,
-    pub(crate) is_observer: bool,
+    /// Why the reader is an observer; `None` if it is not.
+    pub(crate) observing: Option<&'static str>,
     pub(crate) latency_ns: u64,
 }
 
@@ -74,7 +75,7 @@ impl Delivery {
             *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Snapshot {
                 stats: self.reader.stats(),
                 is_connected: self.reader.is_connected(),
-                is_observer: self.reader.is_observer(),
+                observing: self.observing(),
                 latency_ns: self.reader.latency_ns(),
             };
             return Ok(match next? {
@@ -90,6 +91,13 @@ impl Delivery {
                 _ => continue,
             });
         }
+    }
+
+    fn observing(&self) -> Option<&'static str> {
+        let requested = "read-only access was requested, so each frame is copied";
+        self.reader
+            .is_observer()
+            .then(|| self.reader.observer_reason().unwrap_or(requested))
     }
 
     fn deliver(&mut self, frame: rsshm_channel::Frame) -> FrameObject {

@@ -8,11 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use rsshm_channel::{
-    FrameDescriptor, PinnedFrame,
-    layout::{DELTA_UNIT, HEADER},
-    metadata,
-};
+use rsshm_channel::{FrameDescriptor, PinnedFrame, layout::HEADER, metadata};
 
 use crate::{
     arguments::{self, Sized32},
@@ -137,7 +133,7 @@ impl FrameObject {
         CFrameInfo {
             struct_size: 0,
             flags: flag(matches!(self.bytes, FrameBytes::InPlace(_)), IN_PLACE)
-                | flag(descriptor.flags & DELTA_UNIT == 0, KEYFRAME)
+                | flag(descriptor.keyframe != 0, KEYFRAME)
                 | flag(self.discontinuity, DISCONTINUITY)
                 | flag(descriptor.flags & HEADER != 0, STREAM_HEADER),
             seq: self.seq,

@@ -28,7 +28,7 @@ use crate::{
     reader::ReaderObject,
     slot::SlotObject,
     status::{Failure, Status},
-    writer::WriterObject,
+    writing::WriterObject,
 };
 
 /// The upper byte of each handle. No address has this byte, so a program that uses a handle as an address ends at once.

@@ -24,13 +24,17 @@
 
 mod arguments;
 mod delivery;
+mod format;
 mod frame;
 mod handles;
 mod library;
 mod observer;
+mod pending;
+mod publish_info;
 mod pump;
 mod reader;
 mod slot;
 mod status;
 mod stream;
 mod writer;
+mod writing;

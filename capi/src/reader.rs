@@ -3,7 +3,9 @@
 //! Readers: the functions `rsshm_reader_...`.
 
 use std::{
-    ffi::{c_char, c_int},
+    cell::RefCell,
+    ffi::{CString, c_char, c_int},
+    ptr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicBool, Ordering},
@@ -105,6 +107,11 @@ impl ReaderObject {
             snapshot,
             is_closed: AtomicBool::new(false),
         })
+    }
+
+    /// What the reader said after its last call of `next`.
+    fn snapshot(&self) -> Snapshot {
+        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pump(&self) -> Option<Arc<Pump>> {
@@ -294,7 +301,7 @@ pub extern "C" fn rsshm_reader_request_keyframe(reader: Handle<ReaderObject>, at
 pub unsafe extern "C" fn rsshm_reader_get_stats(reader: Handle<ReaderObject>, stats: *mut CReaderStats) -> c_int {
     enter("rsshm_reader_get_stats", || {
         let reader = handles::get(reader)?;
-        let snapshot = *reader.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = reader.snapshot();
         let value = CReaderStats {
             struct_size: 0,
             connected: snapshot.is_connected.into(),
@@ -304,13 +311,36 @@ pub unsafe extern "C" fn rsshm_reader_get_stats(reader: Handle<ReaderObject>, st
             missed: snapshot.stats.missed,
             reconnects: snapshot.stats.reconnects,
             writer_pid: snapshot.stats.writer_pid,
-            observes: snapshot.is_observer.into(),
+            observes: snapshot.observing.is_some().into(),
             latency_ns: snapshot.latency_ns,
         };
         // SAFETY: as the caller guarantees.
         unsafe { arguments::write(stats, value) }?;
         Ok(Status::Ok)
     })
+}
+
+thread_local! {
+    /// The text that [`rsshm_reader_observing`] returned last in this thread.
+    static OBSERVING: RefCell<CString> = RefCell::default();
+}
+
+/// `rsshm_reader_observing`.
+#[unsafe(no_mangle)]
+pub extern "C" fn rsshm_reader_observing(reader: Handle<ReaderObject>) -> *const c_char {
+    let mut text = ptr::null();
+    enter("rsshm_reader_observing", || {
+        let reader = handles::get(reader)?;
+        let observing = reader.snapshot().observing.unwrap_or_default();
+        // A thread that is ending has no text any more.
+        let stored = OBSERVING.try_with(|last| {
+            last.replace(CString::new(observing).unwrap_or_default());
+            last.borrow().as_ptr()
+        });
+        text = stored.unwrap_or(c"".as_ptr());
+        Ok(Status::Ok)
+    });
+    text
 }
 
 /// `rsshm_reader_close`.

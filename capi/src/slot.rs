@@ -4,28 +4,21 @@
 
 use std::{
     ffi::c_int,
-    ptr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
 };
 
-use rsshm_channel::{Error, FrameDescriptor, MAX_METADATA_SIZE, Slot, TIME_NONE, copy_to_slot, layout, monotonic_ns};
+use rsshm_channel::{Error, FrameDescriptor, Slot, copy_to_slot};
 
 use crate::{
-    arguments::{self, Sized32},
+    arguments::Sized32,
+    format::WriterFormat,
     frame::{CPlane, c_planes},
     handles::{self, Handle},
+    publish_info::CPublishInfo,
     status::{Failure, Status, enter},
     stream::{MAX_PLANES, PlanePlace},
-    writer::{WriterFormat, WriterObject},
+    writing::WriterObject,
 };
-
-/// `RSSHM_TIME_NOW`: the time of the publish.
-const TIME_NOW: u64 = u64::MAX - 1;
-
-/// `RSSHM_DELTA`: the frame is not a keyframe.
-const DELTA: u32 = 1;
-/// `RSSHM_HEADER`: the frame is a header of the stream.
-const HEADER: u32 = 1 << 1;
 
 /// `rsshm_slot_info`.
 #[repr(C)]
@@ -44,98 +37,31 @@ unsafe impl Sized32 for CSlotInfo {
     const FIRST_SIZE: usize = size_of::<Self>();
 }
 
-/// `rsshm_publish_info`.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct CPublishInfo {
-    struct_size: u32,
-    flags: u32,
-    pts_ns: u64,
-    dts_ns: u64,
-    duration_ns: u64,
-    offset: u64,
-    size: usize,
-    metadata: *const u8,
-    metadata_size: usize,
-}
-
-// SAFETY: the type is `repr(C)`, begins with its size, and consists of integers and raw pointers.
-unsafe impl Sized32 for CPublishInfo {
-    const NAME: &str = "rsshm_publish_info";
-    const FIRST_SIZE: usize = size_of::<Self>();
-}
-
-impl CPublishInfo {
-    const DEFAULT: Self = Self {
-        struct_size: 0,
-        flags: 0,
-        pts_ns: TIME_NOW,
-        dts_ns: TIME_NONE,
-        duration_ns: TIME_NONE,
-        offset: TIME_NONE,
-        size: 0,
-        metadata: ptr::null(),
-        metadata_size: 0,
-    };
-
-    /// The structure at `info`; the default if `info` is NULL.
-    ///
-    /// # Safety
-    /// `info` is NULL, or points to a structure of the size in its first field.
-    pub(crate) unsafe fn read(info: *const Self) -> Result<Self, Failure> {
-        if info.is_null() {
-            return Ok(Self::DEFAULT);
-        }
-        // SAFETY: as the caller guarantees.
-        let info = unsafe { arguments::read(info, Self::DEFAULT) }?;
-        if info.flags & !(DELTA | HEADER) != 0 {
-            return Err(Failure::argument(format!(
-                "the flags of rsshm_publish_info are {:#x}, it may have RSSHM_DELTA and RSSHM_HEADER",
-                info.flags
-            )));
-        }
-        Ok(info)
-    }
-
-    /// The descriptor of a frame of `size` bytes.
-    fn descriptor(&self, size: usize) -> FrameDescriptor {
-        let time = |time: u64| if time == TIME_NOW { monotonic_ns() } else { time };
-        let flag = |flag: u32, bit: u32| if self.flags & flag != 0 { bit } else { 0 };
-        FrameDescriptor::new(size as u64)
-            .with_pts(time(self.pts_ns))
-            .with_dts(time(self.dts_ns))
-            .with_duration(self.duration_ns)
-            .with_offset(self.offset)
-            .with_flags(flag(DELTA, layout::DELTA_UNIT) | flag(HEADER, layout::HEADER))
-    }
-
-    /// The metadata.
-    ///
-    /// # Safety
-    /// The metadata is NULL, or can be read during `'a`.
-    unsafe fn metadata<'a>(&self) -> Result<&'a [u8], Failure> {
-        if self.metadata_size > MAX_METADATA_SIZE {
-            return Err(Failure::argument(format!(
-                "the metadata has {} bytes, a frame may have {MAX_METADATA_SIZE}",
-                self.metadata_size
-            )));
-        }
-        // SAFETY: as the caller guarantees.
-        unsafe { arguments::bytes(self.metadata, self.metadata_size, "the metadata") }
-    }
-}
-
-/// A claimed slot.
+/// A claimed slot, and what became of it.
 pub(crate) struct SlotObject {
     writer: Arc<WriterObject>,
     format: Arc<WriterFormat>,
-    slot: Mutex<Slot>,
+    claim: Mutex<Claim>,
     /// The first byte that the program may write.
     data: *mut u8,
     size: usize,
 }
 
-// SAFETY: `data` points into the slot, which belongs to the value and may be used from any thread.
+/// The memory of a slot, and whether its frame was published.
+struct Claim {
+    memory: ClaimedMemory,
+    is_published: bool,
+}
+
+/// The memory that a program draws into.
+enum ClaimedMemory {
+    /// A slot of the channel.
+    Slot(Slot),
+    /// Memory of the process, because readers held all slots. A publish copies it.
+    Spare(Vec<u8>),
+}
+
+// SAFETY: `data` points into the memory of the claim, which belongs to the value and may be used from any thread.
 unsafe impl Send for SlotObject {}
 // SAFETY: as above. The value itself never uses the bytes except in a publish.
 unsafe impl Sync for SlotObject {}
@@ -145,16 +71,26 @@ impl SlotObject {
     /// none.
     pub(crate) fn claim(writer: &Arc<WriterObject>, size: usize) -> Result<Result<Self, Status>, Failure> {
         let format = writer.format()?;
-        let size = frame_size(&format, size)?;
-        let mut slot = match writer.claim(size)? {
-            Ok(slot) => slot,
-            Err(status) => return Ok(Err(status)),
+        let size = format.size_of(size)?;
+        let mut memory = match writer.claim(size)? {
+            Ok(slot) => ClaimedMemory::Slot(slot),
+            Err(Status::Dropped) if writer.has_spare_memory() => ClaimedMemory::Spare(spare_memory(size)?),
+            Err(status) => {
+                record_if_lost(writer, status);
+                return Ok(Err(status));
+            }
         };
-        let data = slot.as_mut().as_mut_ptr();
+        let data = match &mut memory {
+            ClaimedMemory::Slot(slot) => slot.as_mut().as_mut_ptr(),
+            ClaimedMemory::Spare(bytes) => bytes.as_mut_ptr(),
+        };
         Ok(Ok(Self {
             writer: Arc::clone(writer),
             format,
-            slot: Mutex::new(slot),
+            claim: Mutex::new(Claim {
+                memory,
+                is_published: false,
+            }),
             data,
             size,
         }))
@@ -175,33 +111,56 @@ impl SlotObject {
         }
     }
 
+    /// The claim, if no other thread publishes it at this moment.
+    fn try_claim(&self) -> Result<MutexGuard<'_, Claim>, Failure> {
+        match self.claim.try_lock() {
+            Ok(claim) => Ok(claim),
+            Err(TryLockError::Poisoned(poisoned)) => Ok(PoisonError::into_inner(poisoned)),
+            Err(TryLockError::WouldBlock) => Err(Failure::state("another thread publishes this slot")),
+        }
+    }
+
     /// Publishes the frame that the program has drawn.
     ///
     /// # Safety
-    /// The metadata of `info` is NULL, or can be read.
+    /// The metadata of `info` is NULL, or can be read. Its `seq` is NULL or a variable.
     unsafe fn publish(&self, info: &CPublishInfo) -> Result<Status, Failure> {
-        let size = if info.size == 0 { self.size } else { info.size };
-        if size > self.size {
-            return Err(Failure::argument(format!(
-                "the frame has {size} bytes, more than the {} of its claim",
-                self.size
-            )));
-        }
+        let size = info.size_in(self.size)?;
         // SAFETY: as the caller guarantees.
         let metadata = unsafe { info.metadata() }?;
-        let descriptor = info.descriptor(size);
-        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.writer.channel().publish(&slot, descriptor, metadata) {
-            Err(Error::NotPublishable { .. }) if !slot.is_published() && self.is_current() => {
+        let descriptor = self.format.describe(info.descriptor(size));
+        let mut claim = self.try_claim()?;
+        if claim.is_published {
+            return Err(Failure::state(
+                "the slot is already published; claim another one for the next frame",
+            ));
+        }
+        let published = match &mut claim.memory {
+            ClaimedMemory::Slot(slot) => match self.writer.channel().publish(slot, descriptor, metadata) {
                 // The writer has made another segment since the claim, for example because another program had removed
                 // the channel's files. The frame is copied there.
-                let bytes = slot.as_mut().get(..size).unwrap_or_default();
-                copy_and_publish(&self.writer, size, descriptor, metadata, |to| {
-                    copy_to_slot(size)(bytes, to);
-                })
+                Err(Error::NotPublishable { .. }) if !slot.is_published() && self.is_current() => {
+                    self.copy(slot.as_mut(), descriptor, metadata)?
+                }
+                published => Ok(published?),
+            },
+            ClaimedMemory::Spare(_) if !self.is_current() => {
+                return Err(Failure::state(
+                    "the caps have changed since the claim; claim another slot",
+                ));
             }
-            result => Ok(result.map(|()| Status::Ok)?),
-        }
+            ClaimedMemory::Spare(bytes) => self.copy(bytes, descriptor, metadata)?,
+        };
+        claim.is_published = published.is_ok();
+        // SAFETY: as the caller guarantees.
+        Ok(unsafe { info.finish(published) })
+    }
+
+    /// Copies the first bytes of `from` into another slot, and publishes that.
+    fn copy(&self, from: &[u8], descriptor: FrameDescriptor, metadata: &[u8]) -> Result<Result<u64, Status>, Failure> {
+        let size = descriptor.size as usize;
+        let bytes = from.get(..size).unwrap_or_default();
+        copy_and_publish(&self.writer, descriptor, metadata, |to| copy_to_slot(size)(bytes, to))
     }
 
     /// Whether the caps are still those of the claim.
@@ -214,7 +173,7 @@ impl SlotObject {
     /// Copies a frame into a slot and publishes it.
     ///
     /// # Safety
-    /// The rows of all planes can be read, and so can the metadata of `info`.
+    /// The rows of all planes can be read, and so can the metadata of `info`. Its `seq` is NULL or a variable.
     pub(crate) unsafe fn write_planes(
         writer: &WriterObject,
         planes: &[CPlane],
@@ -241,68 +200,79 @@ impl SlotObject {
         let metadata = unsafe { info.metadata() }?;
         let size = format.frame_size();
         let copy = copy_to_slot(size);
-        copy_and_publish(writer, size, info.descriptor(size), metadata, |to| {
+        let descriptor = format.describe(info.descriptor(size));
+        let published = copy_and_publish(writer, descriptor, metadata, |to| {
             for (plane, place) in planes.iter().zip(places) {
                 // SAFETY: as the caller guarantees; `check_plane` has checked the number and the size of the rows.
                 unsafe { copy_plane(plane, place, to, copy) };
             }
-        })
+        })?;
+        // SAFETY: as the caller guarantees.
+        Ok(unsafe { info.finish(published) })
     }
 
     /// Copies the bytes of a frame into a slot and publishes the frame.
     ///
     /// # Safety
-    /// The metadata of `info` is NULL, or can be read.
+    /// The metadata of `info` is NULL, or can be read. Its `seq` is NULL or a variable.
     pub(crate) unsafe fn write_bytes(
         writer: &WriterObject,
         bytes: &[u8],
         info: &CPublishInfo,
     ) -> Result<Status, Failure> {
         let format = writer.format()?;
-        let size = frame_size(&format, bytes.len())?;
+        let size = format.size_of(bytes.len())?;
         if size != bytes.len() {
-            return Err(Failure::argument("the frame has no bytes"));
+            return Err(Failure::new(Status::Caps, "the frame has no bytes"));
         }
         // SAFETY: as the caller guarantees.
         let metadata = unsafe { info.metadata() }?;
-        copy_and_publish(writer, size, info.descriptor(size), metadata, |to| {
-            copy_to_slot(size)(bytes, to);
-        })
+        let descriptor = format.describe(info.descriptor(size));
+        let published = copy_and_publish(writer, descriptor, metadata, |to| copy_to_slot(size)(bytes, to))?;
+        // SAFETY: as the caller guarantees.
+        Ok(unsafe { info.finish(published) })
     }
 }
 
-/// The size of a frame, of which the program says `size`.
-fn frame_size(format: &WriterFormat, size: usize) -> Result<usize, Failure> {
-    match (size, format.frame_size()) {
-        (0, 0) => Err(Failure::argument(
-            "the size is 0, but the frames of these caps differ in size; pass the size of this frame",
-        )),
-        (0, fixed) => Ok(fixed),
-        (size, fixed) if fixed != 0 && size != fixed => Err(Failure::argument(format!(
-            "the size is {size}, but each frame of these caps has {fixed} bytes"
-        ))),
-        (size, _) => Ok(size),
+/// Memory of the process for a frame.
+fn spare_memory(size: usize) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    bytes
+        .try_reserve_exact(size)
+        .map_err(|_| Failure::new(Status::NoMemory, format!("no memory for a frame of {size} bytes")))?;
+    bytes.resize(size, 0);
+    Ok(bytes)
+}
+
+/// Counts a frame that is lost because readers hold all slots.
+fn record_if_lost(writer: &WriterObject, status: Status) {
+    if status == Status::Dropped {
+        writer.channel().record_drop();
     }
 }
 
-/// Claims a slot, lets `draw` fill it, and publishes it. If the segment changes in between, this is done once more.
+/// Claims a slot, lets `draw` fill it, publishes it and returns the seq. If the segment changes in between, this is done
+/// once more.
 fn copy_and_publish(
     writer: &WriterObject,
-    size: usize,
     descriptor: FrameDescriptor,
     metadata: &[u8],
     draw: impl Fn(&mut [u8]),
-) -> Result<Status, Failure> {
+) -> Result<Result<u64, Status>, Failure> {
+    let size = descriptor.size as usize;
     let mut is_repeated = false;
     loop {
         let mut slot = match writer.claim(size)? {
             Ok(slot) => slot,
-            Err(status) => return Ok(status),
+            Err(status) => {
+                record_if_lost(writer, status);
+                return Ok(Err(status));
+            }
         };
         draw(slot.as_mut());
         match writer.channel().publish(&slot, descriptor, metadata) {
             Err(Error::NotPublishable { .. }) if !is_repeated => is_repeated = true,
-            result => return Ok(result.map(|()| Status::Ok)?),
+            published => return Ok(Ok(published?)),
         }
     }
 }
@@ -361,12 +331,18 @@ unsafe fn copy_plane(plane: &CPlane, place: &PlanePlace, to: &mut [u8], copy: rs
 /// `rsshm_slot_publish`.
 ///
 /// # Safety
-/// `info` is NULL, or points to a structure of the size in its first field, whose metadata can be read.
+/// `info` is NULL, or points to a structure of the size in its first field, whose metadata can be read, and whose `seq`
+/// is NULL or a variable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsshm_slot_publish(slot: Handle<SlotObject>, info: *const CPublishInfo) -> c_int {
     enter("rsshm_slot_publish", || {
         // SAFETY: as the caller guarantees.
-        let info = unsafe { CPublishInfo::read(info) };
+        let info = unsafe { CPublishInfo::read_for_slot(info) };
+        if info.as_ref().is_ok_and(CPublishInfo::keeps_slot) {
+            let slot = handles::get(slot)?;
+            // SAFETY: as the caller guarantees.
+            return unsafe { slot.publish(&info?) };
+        }
         // The claim ends in each case, so that a program that ignores an error does not keep the slot.
         match handles::release(slot)? {
             // SAFETY: as the caller guarantees.

@@ -8,7 +8,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use rsshm_channel::Error;
+use rsshm_channel::{Error, video::VideoError};
 
 /// The result of a C function. `include/rsshm.h` explains each value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,7 @@ pub(crate) enum Status {
     Dropped = 5,
     Evicted = 6,
     Nothing = 7,
+    Event = 8,
     Argument = -1,
     Handle = -2,
     Forked = -3,
@@ -34,6 +35,9 @@ pub(crate) enum Status {
     Closed = -10,
     System = -11,
     Internal = -12,
+    Name = -13,
+    Caps = -14,
+    Foreign = -15,
 }
 
 /// An error with its status code and its text.
@@ -70,15 +74,28 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let status = match &error {
-            Error::Name { .. } | Error::Option { .. } | Error::Caps { .. } | Error::TooLarge { .. } => Status::Argument,
+            Error::Name { .. } => Status::Name,
+            Error::Option { .. } => Status::Argument,
+            Error::Caps { .. } | Error::TooLarge { .. } => Status::Caps,
             Error::Busy { .. } => Status::Busy,
-            Error::Foreign { .. } | Error::Denied { .. } => Status::Denied,
+            Error::Foreign { .. } => Status::Foreign,
+            Error::Denied { .. } => Status::Denied,
             Error::NoSpace { .. } => Status::NoSpace,
             Error::NoMemory { .. } => Status::NoMemory,
             Error::Damaged { .. } => Status::Damaged,
             Error::NotPublishable { .. } => Status::State,
             Error::Closed { .. } => Status::Closed,
             _ => Status::System,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<VideoError> for Failure {
+    fn from(error: VideoError) -> Self {
+        let status = match &error {
+            VideoError::Align { .. } | VideoError::Output { .. } => Status::Argument,
+            _ => Status::Caps,
         };
         Self::new(status, error.to_string())
     }
@@ -125,6 +142,7 @@ pub(crate) fn name(status: c_int) -> &'static std::ffi::CStr {
         5 => c"RSSHM_DROPPED",
         6 => c"RSSHM_EVICTED",
         7 => c"RSSHM_NOTHING",
+        8 => c"RSSHM_EVENT",
         -1 => c"RSSHM_E_ARGUMENT",
         -2 => c"RSSHM_E_HANDLE",
         -3 => c"RSSHM_E_FORKED",
@@ -137,6 +155,9 @@ pub(crate) fn name(status: c_int) -> &'static std::ffi::CStr {
         -10 => c"RSSHM_E_CLOSED",
         -11 => c"RSSHM_E_SYSTEM",
         -12 => c"RSSHM_E_INTERNAL",
+        -13 => c"RSSHM_E_NAME",
+        -14 => c"RSSHM_E_CAPS",
+        -15 => c"RSSHM_E_FOREIGN",
         _ => c"unknown status",
     }
 }

@@ -13,8 +13,10 @@ The figures are valid only for this machine at this time, so compare only figure
 from __future__ import annotations
 
 import argparse
+import ctypes
 import multiprocessing
 import os
+import platform
 import resource
 import statistics
 import sys
@@ -96,6 +98,65 @@ def rsshm_reader(shared: Shared) -> Pictures:
             array = frame.array
             arrived = time.monotonic_ns()
             yield stamp_of(array), arrived, array
+
+
+class Futex:
+    """A word in shared memory on which a process sleeps until another process wakes it, and a picture beside the word."""
+
+    CALL = {"x86_64": 202, "aarch64": 98}[platform.machine()]
+    WAIT, WAKE = 0, 1
+
+    def __init__(self, name: str, create: bool) -> None:
+        self.memory = shared_memory.SharedMemory(name, create=create, size=4096 + SIZE)
+        self.word = ctypes.c_uint32.from_buffer(self.memory.buf)
+        self.picture = numpy.ndarray(SHAPE, numpy.uint8, self.memory.buf, 4096)
+        self._syscall = ctypes.CDLL(None).syscall
+        self._at = ctypes.c_void_p(ctypes.addressof(self.word))
+
+    def wait(self, value: int) -> None:
+        """Waits while the word has this value."""
+        while self.word.value == value:
+            self._syscall(self.CALL, self._at, self.WAIT, value, None)
+
+    def wake(self) -> None:
+        self.word.value += 1
+        self._syscall(self.CALL, self._at, self.WAKE, 1)
+
+    def close(self) -> None:
+        del self.word, self.picture
+        self.memory.close()
+
+
+def wake_writer(shared: Shared, count: int, fps: float) -> None:
+    futex = Futex(shared.name, True)
+    stamp = futex.picture.reshape(-1)[:8].view(numpy.uint64)
+    shared.ready.set()
+    shared.attached.acquire()
+    for _ in paced(count, fps):
+        stamp[0] = time.monotonic_ns()
+        futex.wake()
+    shared.ended.set()
+    futex.wake()
+    shared.attached.acquire()
+    del stamp
+    futex.close()
+    futex.memory.unlink()
+
+
+def wake_reader(shared: Shared) -> Pictures:
+    shared.ready.wait()
+    futex = Futex(shared.name, False)
+    shared.attached.release()
+    seen = 0
+    while True:
+        futex.wait(seen)
+        arrived = time.monotonic_ns()
+        seen = futex.word.value
+        if shared.ended.is_set():
+            break
+        yield stamp_of(futex.picture), arrived, futex.picture
+    futex.close()
+    shared.attached.release()
 
 
 def lock_writer(shared: Shared, count: int, fps: float) -> None:
@@ -206,6 +267,7 @@ def queue_reader(shared: Shared) -> Pictures:
 TRANSPORTS: Dict[str, Tuple[str, Callable[..., None], Callable[..., Pictures]]] = {
     "rsshm": ("rsshm, in place on both sides", in_place_writer, rsshm_reader),
     "write": ("rsshm, write() copies once", copy_writer, rsshm_reader),
+    "wake": ("a bare futex wake, for comparison: no protection", wake_writer, wake_reader),
     "lock": ("multiprocessing.shared_memory, Lock, copy on each side", lock_writer, lock_reader),
     "original": ("one buffer, posix_ipc semaphore, copy on each side", original_writer, original_reader),
     "queue": ("multiprocessing.Queue (pickle)", queue_writer, queue_reader),

@@ -6,8 +6,7 @@ The writer or a reader may also be one of the GStreamer elements rsshmsink and r
 See README.md beside this package, and docs/PROTOCOL.md.
 """
 
-from . import layout
-from ._files import channels
+from ._library import channels
 from .caps import FORMATS, Caps, Layout, Plane
 from .capture import VideoCapture
 from .errors import (
@@ -27,9 +26,8 @@ from .errors import (
     SystemCall,
     Timeout,
 )
-from .frame import Frame
-from .layout import FrameDescriptor, Header, ReaderEntry, Status
-from .reader import Observer, Reader
+from .frame import Frame, Metadata, Region, TimeCode
+from .reader import Event, Observer, Reader
 from .structs import StructChannel, struct_channel
 from .synced import Synchronizer, sync
 from .writer import Slot, Writer
@@ -46,30 +44,29 @@ __all__ = [
     "Denied",
     "EndOfStream",
     "Error",
+    "Event",
     "FORMATS",
     "Foreign",
     "FormatError",
     "Frame",
-    "FrameDescriptor",
-    "Header",
     "Layout",
+    "Metadata",
     "MissingOpenCV",
     "NoSpace",
     "Observer",
     "Plane",
     "Reader",
-    "ReaderEntry",
+    "Region",
     "Released",
     "Slot",
-    "Status",
     "StructChannel",
     "Synchronizer",
     "SystemCall",
+    "TimeCode",
     "Timeout",
     "VideoCapture",
     "Writer",
     "channels",
-    "layout",
     "struct_channel",
     "sync",
 ]

@@ -7,47 +7,22 @@ import math
 import re
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy
 
-from . import _caps_text
+from . import _library
 from .errors import FormatError
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A plane of a format: its horizontal and vertical subsampling, its channels, and the type of its samples."""
-
-    across: int
-    down: int
-    channels: int
-    dtype: str = "|u1"
+def _is_array_format(format: str) -> bool:
+    info = _library.video_layout(format, 16, 16, 4)
+    return all(info.planes[index].pixel_bytes for index in range(info.plane_count))
 
 
-def _packed(channels: int, dtype: str = "|u1") -> Tuple[_Part, ...]:
-    return (_Part(1, 1, channels, dtype),)
-
-
-# The names are those of GStreamer. The planes are listed in their memory order; for example, YV12 has V before U.
-_FORMATS: Dict[str, Tuple[_Part, ...]] = {
-    **dict.fromkeys(("BGR", "RGB"), _packed(3)),
-    **dict.fromkeys(("BGRx", "RGBx", "xRGB", "xBGR", "BGRA", "RGBA", "ARGB", "ABGR"), _packed(4)),
-    **dict.fromkeys(("YUY2", "UYVY", "YVYU"), _packed(2)),
-    "GRAY8": _packed(1),
-    "GRAY16_LE": _packed(1, "<u2"),
-    "GRAY16_BE": _packed(1, ">u2"),
-    **dict.fromkeys(("NV12", "NV21"), (_Part(1, 1, 1), _Part(2, 2, 2))),
-    **dict.fromkeys(("I420", "YV12"), (_Part(1, 1, 1), _Part(2, 2, 1), _Part(2, 2, 1))),
-    "NV16": (_Part(1, 1, 1), _Part(2, 1, 2)),
-    "Y42B": (_Part(1, 1, 1), _Part(2, 1, 1), _Part(2, 1, 1)),
-    "Y444": (_Part(1, 1, 1), _Part(1, 1, 1), _Part(1, 1, 1)),
-    "P010_10LE": (_Part(1, 1, 1, "<u2"), _Part(2, 2, 2, "<u2")),
-}
-
-FORMATS = tuple(_FORMATS)
-"""The raw formats whose frames are arrays of pixels. Frames of other formats are arrays of bytes."""
+FORMATS = tuple(filter(_is_array_format, _library.video_formats()))
+"""The raw formats whose frames are arrays of pixels, as GStreamer names them. Frames of other formats are arrays of bytes."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +84,14 @@ class Layout:
     def is_stackable(self) -> bool:
         """Whether OpenCV accepts the planes as one array of height * 3/2 rows. This is so if the chroma planes have half as
         many rows as the picture."""
-        parts = _FORMATS[self.format]
-        return len(parts) > 1 and all(part.down == 2 for part in parts[1:])
+        return _is_stackable(self.format)
 
     def stacked(self) -> Optional[Plane]:
         """All planes as one plane of height * 3/2 rows, as OpenCV expects. None if these planes do not fit OpenCV's layout."""
+        return self._stacked
+
+    @cached_property
+    def _stacked(self) -> Optional[Plane]:
         first, *rest = self.planes
         if not self.is_stackable or self.width % 2 or self.height % 2:
             return None
@@ -129,38 +107,61 @@ class Layout:
         rows = self.height * 3 // 2
         return Plane(first.offset, first.stride, (rows, self.width), first.dtype) if fits else None
 
+    @cached_property
+    def offsets(self) -> Tuple[int, ...]:
+        """The offset of each plane."""
+        return tuple(plane.offset for plane in self.planes)
+
+    @cached_property
+    def strides(self) -> Tuple[int, ...]:
+        """The stride of each plane."""
+        return tuple(plane.stride for plane in self.planes)
+
+    @cached_property
+    def _moved(self) -> Dict[Any, Layout]:
+        return {}
+
     def with_planes(self, offsets: Sequence[int], strides: Sequence[int], size: int) -> Layout:
-        """This layout with other offsets and strides, in a frame of ``size`` bytes. Another process chose these values, so
-        they are checked."""
-        if len(offsets) != len(self.planes):
-            raise FormatError(f"a frame has {len(offsets)} planes, but {self.format} has {len(self.planes)}")
-        planes = []
-        for plane, offset, stride in zip(self.planes, offsets, strides):
-            moved = Plane(offset, stride, plane.shape, plane.dtype)
-            if stride < plane.row_bytes or moved.end > size:
-                raise FormatError(f"a frame of {size} bytes has an invalid plane: byte {offset}, stride {stride}")
-            planes.append(moved)
-        return Layout(self.format, self.width, self.height, tuple(planes), size)
+        """This layout with other offsets and strides, in a frame of ``size`` bytes."""
+        key = (*offsets, *strides, size)
+        found = self._moved.get(key)
+        if found is None:
+            planes = tuple(
+                Plane(offset, stride, plane.shape, plane.dtype) for plane, offset, stride in zip(self.planes, offsets, strides)
+            )
+            found = Layout(self.format, self.width, self.height, planes, size)
+            # Nearly all frames of a stream have the same layout. A writer that changes it with each frame fills no memory.
+            self._moved.clear()
+            self._moved[key] = found
+        return found
 
 
+@lru_cache(maxsize=256)
 def layout_of(format: str, width: int, height: int, align: int = 4) -> Layout:
     """GStreamer's layout of a picture. Each stride is a multiple of ``align``; GStreamer's default is 4."""
-    parts = _FORMATS.get(format)
-    if parts is None:
+    if format not in FORMATS:
         raise FormatError(f"the format {format} is not one of {', '.join(FORMATS)}")
     if not (0 < width < 1 << 20 and 0 < height < 1 << 20):
         raise FormatError(f"a picture of {width}x{height} is not possible")
-    down = max(part.down for part in parts)
-    planes: List[Plane] = []
-    at = 0
-    for part in parts:
-        columns, rows = -(-width // part.across), -(-height // part.down)
-        shape = (rows, columns) if part.channels == 1 else (rows, columns, part.channels)
-        row_bytes = columns * part.channels * numpy.dtype(part.dtype).itemsize
-        stride = -(-row_bytes // align) * align
-        planes.append(Plane(at, stride, shape, part.dtype))
-        at += stride * (-(-height // down) * down // part.down)
-    return Layout(format, width, height, tuple(planes), at)
+    info = _library.video_layout(format, width, height, align)
+    planes = []
+    for index in range(info.plane_count):
+        plane = info.planes[index]
+        # A row of the first plane can end with a pixel that is not in the picture, because two pixels share their chroma.
+        columns = plane.row_bytes // plane.pixel_bytes if index else width
+        channels = plane.pixel_bytes // plane.sample_bytes
+        shape = (plane.rows, columns) if channels == 1 else (plane.rows, columns, channels)
+        order = "|" if plane.sample_bytes == 1 else ">" if info.big_endian else "<"
+        planes.append(Plane(plane.offset, plane.stride, shape, f"{order}u{plane.sample_bytes}"))
+    return Layout(format, width, height, tuple(planes), info.size)
+
+
+def _is_stackable(format: str) -> bool:
+    """Whether each plane but the first has half as many rows as the picture."""
+    if format not in FORMATS:
+        return False
+    rest = layout_of(format, 16, 16).planes[1:]
+    return bool(rest) and all(plane.shape[0] == 8 for plane in rest)
 
 
 @dataclass(frozen=True)
@@ -207,35 +208,44 @@ def _int(text: Optional[str]) -> Optional[int]:
 
 
 def parse(text: str) -> Caps:
-    """Parses the caps of a segment. If the text has a mistake, only its beginning counts."""
+    """Parses the caps of a channel. If the text has a mistake, only its beginning counts."""
     try:
-        media, features, fields, _ = _caps_text.parse(text)
-    except _caps_text.Mistake:
+        media, features, *rest = _library.caps_parts(text)
+    except FormatError:
         begin = re.match(r"\s*([A-Za-z][\w./+-]*)", text)
         return Caps(text, begin.group(1) if begin else "", {}, None)
-    layout = None
+    fields = dict(zip(rest[::2], rest[1::2]))
+    return Caps(text, media, fields, _layout_of_caps(media, features.split(", "), fields))
+
+
+def _layout_of_caps(media: str, features: Sequence[str], fields: Mapping[str, str]) -> Optional[Layout]:
     width, height = _int(fields.get("width")), _int(fields.get("height"))
-    if media == "video/x-raw" and features in ((), ("memory:SystemMemory",)) and width and height:
-        try:
-            # With "alternate", each frame is a single field, which has half the rows of the picture.
-            rows = -(-height // 2) if fields.get("interlace-mode") == "alternate" else height
-            layout = layout_of(fields.get("format", ""), width, rows)
-        except FormatError:
-            pass
-    return Caps(text, media, fields, layout)
+    readable = all(feature in _READABLE or not feature.startswith("memory:") for feature in features)
+    if media != "video/x-raw" or not readable or not width or not height:
+        return None
+    if fields.get("interlace-mode") == "alternate":
+        if "format:Interlaced" not in features:
+            return None
+        # Each frame is a single field, which has half the rows of the picture.
+        height = -(-height // 2)
+    try:
+        return layout_of(fields.get("format", ""), width, height)
+    except FormatError:
+        return None
+
+
+_READABLE = ("memory:SystemMemory", "memory:DMABuf")
+"""The caps features of memory whose bytes are the pixels."""
 
 
 def check(text: str) -> None:
     """Raises FormatError if GStreamer would not take the text for fixed caps."""
+    if "\0" in text:
+        raise FormatError(f"the caps contain a NUL: {text!r:.200}")
     try:
-        text.encode()
-        _caps_text.parse(text)
+        _library.caps_parts(text)
     except UnicodeEncodeError as error:
         raise FormatError(f"the caps are not text: {error}") from None
-    except _caps_text.Mistake as mistake:
-        raise FormatError(
-            f"caps must be fixed, as GStreamer writes them: {mistake.describe(text)}; the text is {text:.200}"
-        ) from None
 
 
 Rate = Union[int, float, str, Fraction, None]
@@ -266,14 +276,12 @@ def raw_video(layout: Layout, fps: Rate) -> str:
 
 def layout_for_array(format: str, shape: Sequence[int], dtype: Any, align: int = 4) -> Layout:
     """The layout of pictures whose arrays have this ``shape``: (height, width) or (height, width, channels)."""
-    parts = _FORMATS.get(format)
-    if parts is None:
-        raise FormatError(f"the format {format} is not one of {', '.join(FORMATS)}")
-    wanted = numpy.dtype(parts[0].dtype)
+    sample = layout_of(format, 16, 16).planes[0]
+    wanted = sample.sample
     if dtype is not None and numpy.dtype(dtype) != wanted:
         raise FormatError(f"an array of {numpy.dtype(dtype)} is not {format}, which has {wanted}")
     shape = tuple(int(length) for length in shape)
-    channels = parts[0].channels
+    channels = sample.shape[2] if len(sample.shape) == 3 else 1
     if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] != channels):
         wanted_shape = f"(height, width, {channels})" if channels > 1 else "(height, width)"
         raise FormatError(f"an array of shape {shape} is not {format}, which has {wanted_shape}")
@@ -288,8 +296,7 @@ def infer_layout(format: str, picture: Any, dtype: Any, align: int) -> Layout:
         shape = numpy.shape(picture)
     else:
         shape = numpy.shape(picture)
-        parts = _FORMATS.get(format, ())
-        if len(shape) == 2 and len(parts) > 1 and all(part.down == 2 for part in parts[1:]):
+        if len(shape) == 2 and _is_stackable(format):
             if shape[0] % 3:
                 raise FormatError(f"an array of {shape[0]} rows is not {format}, which has height * 3/2 rows")
             shape = (shape[0] * 2 // 3, shape[1])

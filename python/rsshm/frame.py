@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
+import ctypes
+from typing import TYPE_CHECKING, Any, Callable, Iterator, NamedTuple, Optional, Tuple, TypeVar
 
 import numpy
 
-from . import layout
-from .caps import Caps, Layout
+from . import _library
+from ._library import FrameInfo, Sized, time_or_none
+from .caps import Caps, Layout, Plane
 from .errors import FormatError, MissingOpenCV, Released
-from .layout import FrameDescriptor
 
 if TYPE_CHECKING:
     Array = numpy.ndarray[Any, Any]
@@ -19,16 +20,100 @@ else:
     Array = numpy.ndarray
 
 
-def _time(value: int) -> Optional[int]:
-    return None if value == layout.TIME_NONE else value
+class Region(NamedTuple):
+    """A region of interest: a part of the picture, such as a face that a detector found."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    id: int
+    """-1 if it has none."""
+    parent_id: int
+    """The id of the region around this one. -1 if there is none."""
+    name: str
+    """What is in the region, in the writer's words."""
 
 
-def _read_only(memory: Any) -> Array:
-    """The bytes as an array that no program can make writable."""
-    # `frombuffer` makes an array of the read-only view. `numpy.ndarray` would use the memory behind the view, so that a
-    # program could make the array writable.
-    view = memoryview(memory).toreadonly()
-    return numpy.frombuffer(view, numpy.uint8) if len(view) else numpy.empty(0, numpy.uint8)
+class TimeCode(NamedTuple):
+    """A time code."""
+
+    hours: int
+    minutes: int
+    seconds: int
+    frames: int
+    field_count: int
+    fps_n: int
+    fps_d: int
+    flags: int
+    """Bit 0 means drop frame, and bit 1 means interlaced."""
+
+    def __str__(self) -> str:
+        separator = ";" if self.flags & 1 else ":"
+        return f"{self.hours:02}:{self.minutes:02}:{self.seconds:02}{separator}{self.frames:02}"
+
+
+class Metadata(NamedTuple):
+    """A record of a frame's metadata. docs/PROTOCOL.md has the kinds and their bytes."""
+
+    kind: int
+    data: bytes
+
+
+class Memory:
+    """Memory that the library lends out, until nothing refers to this object any more."""
+
+    __slots__ = ("_release", "address", "handle", "size", "writable")
+
+    def __init__(self, handle: int, release: Callable[[int], int], address: int, size: int, writable: bool = False) -> None:
+        self.handle = handle
+        # A reference of its own: at the end of the program, the names of this module may be gone before this object.
+        self._release = release
+        self.address = address
+        self.size = size
+        self.writable = writable
+
+    def __del__(self) -> None:
+        # In a forked child, the library does nothing here, because the memory belongs to the parent.
+        self._release(self.handle)
+
+    def view(self, offset: int, shape: Tuple[int, ...], dtype: str, strides: Optional[Tuple[int, ...]] = None) -> Array:
+        """An array of a part of the memory, which it keeps. If the memory is not writable, neither is the array."""
+        return numpy.asarray(_View(self, offset, shape, dtype, strides))
+
+    def plane(self, plane: Plane) -> Array:
+        """The plane as an array."""
+        return self.view(plane.offset, plane.shape, plane.dtype, plane.strides)
+
+    def bytes(self) -> Array:
+        """All bytes as an array."""
+        if self.size == 0:
+            return numpy.empty(0, numpy.uint8)
+        return self.view(0, (self.size,), "|u1")
+
+
+class _View:
+    """What NumPy makes an array of. The array refers to this object, and so it keeps the memory.
+
+    NumPy cannot make the array writable later, because this object has no buffer that is writable.
+    """
+
+    __slots__ = ("__array_interface__", "_memory")
+
+    def __init__(
+        self, memory: Memory, offset: int, shape: Tuple[int, ...], dtype: str, strides: Optional[Tuple[int, ...]]
+    ) -> None:
+        self._memory = memory
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (memory.address + offset, not memory.writable),
+            "shape": shape,
+            "typestr": dtype,
+            "strides": strides,
+        }
+
+
+S = TypeVar("S", bound=Sized)
 
 
 class Frame:
@@ -39,54 +124,19 @@ class Frame:
     The slot is free when the program has dropped its own arrays too.
     """
 
-    __slots__ = (
-        "caps", "seq", "missed", "discontinuity", "in_place",
-        "_described", "_descriptor_read", "_exporter", "_layout", "_picture", "__weakref__",
-    )  # fmt: skip
+    __slots__ = ("caps", "_info", "_layout", "_memory", "_picture", "__weakref__")
 
-    def __init__(self, caps: Caps, exporter: Any, in_place: bool) -> None:
-        """Creates the object, perhaps before its frame arrives in ``exporter``. :meth:`arrive` then sets the frame."""
+    def __init__(self, caps: Caps, info: FrameInfo, handle: int) -> None:
         self.caps: Caps = caps
         """The format."""
-        self.seq: int = 0
-        """The sequence number of the frame. Consecutive frames of a channel have consecutive numbers."""
-        self.missed: int = 0
-        """Number of frames that were lost or skipped since the reader returned the frame before this one."""
-        self.discontinuity: bool = False
-        """Whether this is the reader's first frame, or the first frame of a new writer or a new format."""
-        self.in_place: bool = in_place
-        """Whether the bytes are in shared memory. Otherwise they are a copy."""
-        self._described = b""
-        """The bytes of a ``FrameDescriptor``."""
-        self._descriptor_read: Optional[FrameDescriptor] = None
-        self._exporter: Optional[Array] = _read_only(exporter)
+        self._info = info
+        self._memory: Optional[Memory] = Memory(handle, _library.frame_release, info.data or 0, info.size)
         self._layout: Optional[Layout] = None
         self._picture: Optional[Array] = None
 
-    def arrive(self, seq: int, descriptor: bytes) -> None:
-        """Sets the frame's seq and descriptor. Arrays made before stay valid if their layout is that of the descriptor."""
-        self.seq = seq
-        self._described = descriptor
-
-    def prepare(self, descriptor: bytes) -> None:
-        """Makes the array before the frame arrives, unless the format has no array."""
-        self._described = descriptor
-        try:
-            _ = self.array
-        except FormatError:
-            pass
-        # The prepared descriptor has the times of another frame.
-        self._descriptor_read = None
-
-    def copy_out(self) -> None:
-        """Copies the bytes out of shared memory. The frame then refers only to the copy."""
-        self._exporter = _read_only(self._buffer().copy())
-        self._picture = None
-        self.in_place = False
-
     def __repr__(self) -> str:
-        state = "released" if self._exporter is None else "in place" if self.in_place else "a copy"
-        return f"<rsshm.Frame {self.seq} of {self._descriptor.size} bytes, {self.caps}, {state}>"
+        state = "released" if self._memory is None else "in place" if self.in_place else "a copy"
+        return f"<rsshm.Frame {self.seq} of {self._info.size} bytes, {self.caps}, {state}>"
 
     def __enter__(self) -> Frame:
         return self
@@ -96,70 +146,131 @@ class Frame:
 
     def release(self) -> None:
         """Releases the frame, which then has no arrays. Arrays that the program took from it before stay valid."""
-        self._exporter = self._picture = None
+        self._memory = self._picture = None
 
     @property
-    def _descriptor(self) -> FrameDescriptor:
-        if self._descriptor_read is None:
-            self._descriptor_read = FrameDescriptor.from_buffer_copy(self._described)
-        return self._descriptor_read
+    def seq(self) -> int:
+        """The sequence number of the frame. Consecutive frames of a channel have consecutive numbers."""
+        return int(self._info.seq)
+
+    @property
+    def missed(self) -> int:
+        """Number of frames that were lost or skipped since the reader returned the frame before this one."""
+        return int(self._info.missed)
+
+    @property
+    def discontinuity(self) -> bool:
+        """Whether this is the reader's first frame, or the first frame of a new writer or a new format, or frames before it
+        are missing."""
+        return bool(self._info.flags & _library.DISCONTINUITY)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the bytes are in shared memory. Otherwise they are a copy."""
+        return bool(self._info.flags & _library.IN_PLACE)
 
     @property
     def pts_ns(self) -> Optional[int]:
         """Time at which the picture was taken, in nanoseconds of CLOCK_MONOTONIC (``time.monotonic_ns()``)."""
-        return _time(self._descriptor.pts)
+        return time_or_none(self._info.pts_ns)
 
     @property
     def dts_ns(self) -> Optional[int]:
         """Time at which the frame has to be decoded, in nanoseconds."""
-        return _time(self._descriptor.dts)
+        return time_or_none(self._info.dts_ns)
 
     @property
     def duration_ns(self) -> Optional[int]:
         """Duration of the frame in nanoseconds."""
-        return _time(self._descriptor.duration)
+        return time_or_none(self._info.duration_ns)
 
     @property
     def offset(self) -> Optional[int]:
         """The counter that the producer gave the frame (GST_BUFFER_OFFSET)."""
-        return _time(self._descriptor.offset)
+        return time_or_none(self._info.offset)
 
     @property
     def flags(self) -> int:
         """The frame's flags, as GStreamer's GstBufferFlags."""
-        return int(self._descriptor.flags)
+        return int(self._info.buffer_flags)
 
     @property
     def is_key(self) -> bool:
         """Whether a reader can start with the frame. This is true for every frame of raw video and JPEG."""
-        return bool(self._descriptor.keyframe)
+        return bool(self._info.flags & _library.KEYFRAME)
 
-    def _buffer(self) -> Array:
-        if self._exporter is None:
+    # Metadata.
+
+    @property
+    def rois(self) -> Tuple[Region, ...]:
+        """The regions of interest, such as the faces that a detector found."""
+        regions = []
+        for found in self._records(_library.frame_region, _library.RegionRecord):
+            name = ctypes.string_at(found.name, found.name_size).decode(errors="replace")
+            regions.append(Region(found.x, found.y, found.width, found.height, found.id, found.parent_id, name))
+        return tuple(regions)
+
+    @property
+    def time_code(self) -> Optional[TimeCode]:
+        """The first time code of the frame, or None."""
+        for found in self._records(_library.frame_time_code, _library.TimeCodeRecord):
+            return TimeCode(*(getattr(found, name) for name in TimeCode._fields))
+        return None
+
+    @property
+    def metadata(self) -> Tuple[Metadata, ...]:
+        """All records of metadata, also those of which :attr:`rois` and :attr:`time_code` are made."""
+        return tuple(
+            Metadata(found.kind, ctypes.string_at(found.data, found.size))
+            for found in self._records(_library.frame_metadata, _library.MetadataRecord)
+        )
+
+    def _records(self, function: Callable[..., int], kind: Callable[[], S]) -> Iterator[S]:
+        memory = self._held()
+        if self._info.metadata_size == 0:
+            return
+        index = 0
+        record = kind()
+        while _library.check(function(memory.handle, index, ctypes.byref(record))) == _library.OK:
+            yield record
+            index += 1
+
+    # Arrays.
+
+    def _held(self) -> Memory:
+        if self._memory is None:
             raise Released(f"frame {self.seq} was released")
-        return self._exporter
+        return self._memory
 
     @property
     def data(self) -> Array:
         """The bytes of the frame, whatever its format is."""
-        return self._buffer().view()
+        return self._held().bytes()
 
     @property
     def layout(self) -> Layout:
         """Where the planes of the picture are in the bytes of the frame."""
-        if self._layout is not None:
-            return self._layout
+        if self._layout is None:
+            self._layout = self._find_layout()
+        return self._layout
+
+    def _find_layout(self) -> Layout:
         default = self.caps.layout
         if default is None:
             raise FormatError(f"these frames have no known raw format, so use frame.data: {self.caps}")
-        descriptor = self._descriptor
-        count: int = descriptor.planes
-        if count != 0:
-            default = default.with_planes(descriptor.plane_offset[:count], descriptor.plane_stride[:count], descriptor.size)
-        elif descriptor.size < default.least_size:
-            raise FormatError(f"frame {self.seq} has {descriptor.size} bytes, but a picture needs {default.size}: {self.caps}")
-        self._layout = default
-        return default
+        info = self._info
+        self._check_planes(len(default.planes))
+        found = info.planes[: len(default.planes)]
+        offsets = tuple(plane.data - info.data for plane in found)
+        strides = tuple(plane.stride for plane in found)
+        if offsets == default.offsets and strides == default.strides:
+            return default
+        return default.with_planes(offsets, strides, info.size)
+
+    def _check_planes(self, least: int) -> None:
+        # The library leaves planes out that are not inside the frame.
+        if self._info.plane_count < least:
+            raise FormatError(f"frame {self.seq} of {self._info.size} bytes has no picture of this format inside: {self.caps}")
 
     @property
     def planes(self) -> Tuple[Array, ...]:
@@ -167,8 +278,8 @@ class Frame:
 
         NV12 has luma (height, width) and chroma (height/2, width/2, 2), I420 has three planes, and BGR has one.
         """
-        buffer = self._buffer()
-        return tuple(plane.array(buffer) for plane in self.layout.planes)
+        memory = self._held()
+        return tuple(memory.plane(plane) for plane in self.layout.planes)
 
     @property
     def array(self) -> Array:
@@ -182,78 +293,54 @@ class Frame:
         return self._picture
 
     def _make_array(self) -> Array:
+        memory = self._held()
         if self.caps.layout is None and self.caps.media != "video/x-raw":
-            return self.data
+            return memory.bytes()
         layout = self.layout
         if len(layout.planes) == 1:
-            return layout.planes[0].array(self._buffer())
+            return memory.plane(layout.planes[0])
         stacked = layout.stacked()
         if stacked is None:
             raise FormatError(f"the planes of this {layout.format} frame are not adjacent, so use frame.planes")
-        return stacked.array(self._buffer())
+        return memory.plane(stacked)
 
     def to_bgr(self) -> Array:
-        """The picture as an array (height, width, 3) with the channels blue, green and red. Also decodes JPEG and PNG.
+        """The picture as an array (height, width, 3) with the channels blue, green and red.
 
-        For BGR frames, it returns :attr:`array` itself. For other formats, it needs OpenCV (cv2) and makes a new array.
+        For BGR frames, it is :attr:`array` itself. Other frames are converted, also those of raw formats that are not in
+        :data:`rsshm.FORMATS`. JPEG and PNG are decoded by OpenCV (cv2).
         """
-        if self.caps.format == "BGR" and self.caps.layout is not None:
+        return self._convert("BGR")
+
+    def to_rgb(self) -> Array:
+        """The same as :meth:`to_bgr`, with the channels red, green and blue."""
+        return self._convert("RGB")
+
+    def _convert(self, order: str) -> Array:
+        memory = self._held()
+        if self.caps.media in ("image/jpeg", "image/png"):
+            return _decode(self, order)
+        if self.caps.format == order and self.caps.layout is not None:
             return self.array
-        if self.caps.media not in _ENCODED:
-            # For an unknown format, this raises FormatError, even if OpenCV is missing.
-            _ = self.layout
-        return _to_bgr(self)
+        info = self._info
+        if not info.format:
+            raise FormatError(f"these frames have no known raw format, so they cannot be converted: {self.caps}")
+        self._check_planes(1)
+        # The first plane has all rows of the picture. If a frame is a single field, these are fewer than the height.
+        picture = numpy.empty((info.planes[0].rows, info.width, 3), numpy.uint8)
+        _library.check(_library.frame_convert(memory.handle, order.encode(), picture.ctypes.data, 0))
+        return picture
 
 
-_ENCODED = ("image/jpeg", "image/png")
-
-# OpenCV's conversions to BGR, by format.
-_CONVERSIONS: Dict[str, str] = {
-    "RGB": "RGB2BGR", "BGRx": "BGRA2BGR", "BGRA": "BGRA2BGR", "RGBx": "RGBA2BGR", "RGBA": "RGBA2BGR",
-    "GRAY8": "GRAY2BGR", "YUY2": "YUV2BGR_YUY2", "UYVY": "YUV2BGR_UYVY", "YVYU": "YUV2BGR_YVYU", "NV12": "YUV2BGR_NV12",
-    "NV21": "YUV2BGR_NV21", "I420": "YUV2BGR_I420", "YV12": "YUV2BGR_YV12",
-}  # fmt: skip
-
-
-def _to_bgr(frame: Frame) -> Array:
+def _decode(frame: Frame, order: str) -> Array:
     try:
         import cv2
     except ImportError:
         raise MissingOpenCV(
-            f"converting {frame.caps.format or frame.caps.media} to BGR needs OpenCV, and the module cv2 is not installed: "
+            f"decoding {frame.caps.media} needs OpenCV, and the module cv2 is not installed: "
             "apt install python3-opencv, or pip install opencv-python"
         ) from None
-    if frame.caps.media in _ENCODED:
-        picture = cv2.imdecode(frame.data, cv2.IMREAD_COLOR)
-        if picture is None:
-            raise FormatError(f"frame {frame.seq} is not a picture that OpenCV can decode")
-        return numpy.asarray(picture)
-    format = frame.layout.format
-    planes = frame.planes
-    if format in ("xRGB", "ARGB"):
-        return numpy.ascontiguousarray(planes[0][..., :0:-1])
-    if format in ("xBGR", "ABGR"):
-        return numpy.ascontiguousarray(planes[0][..., 1:])
-    if planes[0].dtype.itemsize == 2:
-        # Keep only the upper eight bits of each sample.
-        planes = tuple((plane >> 8).astype(numpy.uint8) for plane in planes)
-        format = {"P010_10LE": "NV12"}.get(format, "GRAY8")
-    conversion = _CONVERSIONS.get(format)
-    if conversion is None:
-        raise FormatError(f"OpenCV has no conversion from {format} to BGR")
-    picture = planes[0] if len(planes) == 1 else _stack(planes)
-    return numpy.asarray(cv2.cvtColor(picture, getattr(cv2, f"COLOR_{conversion}")))
-
-
-def _stack(planes: Tuple[Array, ...]) -> Array:
-    """The planes in one array of height * 3/2 rows. OpenCV needs even sizes and no padding."""
-    height, width = (length // 2 * 2 for length in planes[0].shape)
-    stacked = numpy.empty((height * 3 // 2, width), planes[0].dtype)
-    stacked[:height] = planes[0][:height, :width]
-    colours = stacked[height:].reshape(-1)
-    at = 0
-    for plane in planes[1:]:
-        part = plane[: height // 2, : width // 2]
-        colours[at : at + part.size] = part.reshape(-1)
-        at += part.size
-    return stacked
+    picture = cv2.imdecode(frame.data, cv2.IMREAD_COLOR)
+    if picture is None:
+        raise FormatError(f"frame {frame.seq} is not a picture that OpenCV can decode")
+    return numpy.ascontiguousarray(picture[..., ::-1]) if order == "RGB" else numpy.asarray(picture)

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from types import TracebackType
 from typing import Generic, Optional, Type, TypeVar
 
-from . import _caps_text
 from .errors import BadOption, FormatError, Timeout
 from .frame import Frame
 from .reader import Reader
@@ -42,7 +42,7 @@ class StructChannel(Generic[S]):
         if not isinstance(value, self.structure):
             raise FormatError(f"channel {self.name}: the value has type {type(value).__name__}, not {self.structure.__name__}")
         if self._writer is None:
-            text = f"{MEDIA}, name=(string){_caps_text.quote(self.structure.__name__)}, size=(int){self._size}"
+            text = f"{MEDIA}, name=(string){_quoted(self.structure.__name__)}, size=(int){self._size}"
             self._writer = Writer(self.name, caps=text, frame_size=self._size, perms=self._perms, max_slots=_SLOTS)
         self._writer.write(bytes(value))
 
@@ -90,6 +90,12 @@ class StructChannel(Generic[S]):
         self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
         self.close()
+
+
+def _quoted(name: str) -> str:
+    """The name as a text in caps. Bytes outside ASCII are octal numbers there."""
+    escaped = re.sub(r'["\\]', r"\\\g<0>", name).encode()
+    return '"' + "".join(chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}" for byte in escaped) + '"'
 
 
 def struct_channel(name: str, structure: Type[S], perms: int = 0o600) -> StructChannel[S]:

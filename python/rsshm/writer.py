@@ -3,20 +3,24 @@
 
 from __future__ import annotations
 
+import ctypes
+import struct
+import time
 import weakref
 from types import TracebackType
-from typing import Any, Optional, Sequence, Tuple, Type
+from typing import Any, Callable, Optional, Sequence, Tuple, Type
 
 import numpy
 
+from . import _library, _signals
 from . import caps as _caps
-from ._channel import Channel, Format
-from ._libc import monotonic_ns
-from ._slots import WriterSegment
+from ._library import PlaneData, PublishInfo, SlotInfo, WriterOptions, WriterStats
 from .caps import Layout, Rate
-from .errors import BadOption, FormatError, Released
-from .frame import Array
-from .layout import TIME_NONE, FrameDescriptor
+from .errors import BadOption, Closed, FormatError, Released
+from .frame import Array, Memory, Metadata
+
+SLICE = 0.2
+"""The longest wait in one call of the library, in seconds. Ctrl-C ends a wait only between two calls."""
 
 
 class Slot:
@@ -29,46 +33,34 @@ class Slot:
     def __init__(self, writer: Writer, size: int, layout: Optional[Layout]) -> None:
         self._writer = writer
         self._layout = layout
-        self._size = size
         self.pts_ns: Optional[int] = None
         """Time at which the picture was taken, in nanoseconds of CLOCK_MONOTONIC. None means the time of publishing."""
         self.duration_ns: Optional[int] = None
         """Duration of the frame in nanoseconds. None means one period of ``fps``."""
         self.flags = 0
         """GstBufferFlags."""
+        self.metadata: Sequence[Metadata] = ()
+        """Records that go with the picture."""
         self.seq: Optional[int] = None
         """The seq of the frame. None before it is published, and if it was dropped because readers held every slot."""
         self._done = False
-        # Do this before the frame is drawn, because work after drawing adds to the latency.
-        self._descriptor = writer._describe(size, layout)
-        self._duration: int = self._descriptor.duration
-        self._owner: Optional[WriterSegment] = None
-        self._index = 0
-        claim = writer._channel.claim(size)
-        if claim is None:
-            # Without a slot, the program draws into this memory. If a slot is free when the frame is published, the
-            # frame is copied into it.
-            self._exporter: Any = bytearray(size)
-        else:
-            self._index = claim.index
-            self._owner, self._exporter = writer._channel.begin(claim, self._descriptor)
+        self._memory: Optional[Memory] = writer._claim(size)
         self._arrays: Optional[Tuple[Array, ...]] = None
         self._data: Optional[Array] = None
 
     @property
     def planes(self) -> Tuple[Array, ...]:
         """A writable array for each plane."""
-        self._check_open()
+        memory = self._held()
         if self._layout is None:
             raise FormatError("these frames are not raw pictures: write to slot.data")
         if self._arrays is None:
-            self._arrays = tuple(plane.array(self._exporter) for plane in self._layout.planes)
+            self._arrays = tuple(map(memory.plane, self._layout.planes))
         return self._arrays
 
     @property
     def array(self) -> Array:
         """The picture as a writable array. A format with several planes has :attr:`planes` instead."""
-        self._check_open()
         if self._layout is None:
             return self.data
         if len(self._layout.planes) > 1:
@@ -78,22 +70,22 @@ class Slot:
     @property
     def data(self) -> Array:
         """The bytes of the slot, as a writable array."""
-        self._check_open()
+        memory = self._held()
         if self._data is None:
-            self._data = numpy.frombuffer(self._exporter, numpy.uint8, self._size)
+            self._data = memory.bytes()
         return self._data
 
     def publish(self) -> Optional[int]:
         """Publishes the frame. Returns its seq, or None if it was dropped because readers held every slot."""
-        self._check_open()
+        memory = self._held()
         self._done = True
         try:
-            self.seq = self._writer._publish(self)
+            self.seq = self._writer._publish(self, memory.handle)
         finally:
             # Do this after publishing, because readers wait for the frame.
             for array in (*(self._arrays or ()), *(() if self._data is None else (self._data,))):
                 array.setflags(write=False)
-        self._let_go()
+            self._let_go()
         return self.seq
 
     def discard(self) -> None:
@@ -103,11 +95,12 @@ class Slot:
 
     def _let_go(self) -> None:
         # Arrays that the program still has keep the slot; this object does not.
-        self._exporter = self._owner = self._arrays = self._data = None
+        self._memory = self._arrays = self._data = None
 
-    def _check_open(self) -> None:
-        if self._done:
+    def _held(self) -> Memory:
+        if self._done or self._memory is None:
             raise Released("the slot was published or discarded: get another with writer.buffer()")
+        return self._memory
 
     def __enter__(self) -> Slot:
         return self
@@ -121,6 +114,40 @@ class Slot:
             self.publish()
         else:
             self.discard()
+
+
+class _Channel:
+    """A channel that this process writes. It can be closed when its Writer is gone, and by a signal."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        _signals.add(self)
+
+    def close(self) -> None:
+        # In a forked child, the library does nothing here, because the channel belongs to the parent.
+        _library.writer_close(self.handle)
+        _signals.discard(self)
+
+
+class _Description:
+    """What goes with the bytes of a frame, and the seq that the frame gets."""
+
+    def __init__(
+        self, writer: Writer, pts: Optional[int], duration: Optional[int], flags: int, metadata: Sequence[Metadata]
+    ) -> None:
+        self.seq = ctypes.c_uint64()
+        self._metadata = b"".join(struct.pack("=HH", kind, len(data)) + data for kind, data in metadata)
+        self.info = PublishInfo(
+            pts_ns=_library.TIME_NOW if pts is None else pts,
+            dts_ns=_library.TIME_NONE,
+            duration_ns=writer._period if duration is None else duration,
+            offset=_library.TIME_NONE,
+            offset_end=_library.TIME_NONE,
+            seq=ctypes.addressof(self.seq),
+            buffer_flags=flags,
+            metadata=self._metadata,
+            metadata_size=len(self._metadata),
+        )
 
 
 class Writer:
@@ -166,14 +193,27 @@ class Writer:
         self._layout: Optional[Layout] = None
         self._caps: Optional[str] = None
         self._frame_size = 0
+        self._channel: Optional[_Channel] = None
         # Set the format before the channel is taken, so that an error in the format is reported first.
         self.set_format(shape, dtype, format, fps, caps=caps, frame_size=frame_size)
-        self._channel = Channel(name, perms, max_slots, lossless)
-        # This also closes the channel at the end of the program, before Python stops the service thread at an arbitrary point.
+        if not perms:
+            raise BadOption(f"channel {name}: perms is {perms!r}, not 0o600 to 0o777")
+        self._name = name
+        self._latency_ns = 0
+        self._last = WriterStats()
+        """The counts at the close."""
+        options = WriterOptions(
+            flags=_library.SPARE | _library.LOSSLESS * bool(lossless),
+            perms=perms,
+            max_slots=max_slots,
+            stride_align=stride_align,
+            max_wait_ns=int(SLICE * 1e9),
+        )
+        self._handle = _library.open_handle(_library.writer_open, name, options)
+        self._channel = _Channel(self._handle)
+        # This also closes the channel at the end of the program.
         self._finalizer = weakref.finalize(self, self._channel.close)
         self._apply_format()
-        self.dropped = 0
-        """Number of frames dropped because readers held every slot."""
 
     def set_format(
         self,
@@ -187,19 +227,23 @@ class Writer:
     ) -> None:
         """Changes the format from the next frame on; readers follow. The arguments are those of the class."""
         self._fps = _caps.fraction_of(fps)
+        self._period = _library.TIME_NONE if self._fps == 0 else round(10**9 / self._fps)
         self._format = format
         self._dtype = dtype
         if caps is not None:
             if not isinstance(caps, str) or frame_size < 0:
                 raise BadOption("caps must be a text, and frame_size must not be below 0")
             _caps.check(caps)
+            layout = _caps.parse(caps).layout
+            if layout is not None and frame_size == 0:
+                frame_size = _caps.layout_of(layout.format, layout.width, layout.height, self._stride_align).size
             self._caps, self._layout, self._frame_size = caps, None, frame_size
         elif shape is not None:
             self._set_layout(_caps.layout_for_array(format, shape, dtype, self._stride_align))
         else:
             _caps.layout_for_array(format, (1, 1), dtype)
             self._caps = self._layout = None
-        if hasattr(self, "_channel"):
+        if self._channel is not None:
             self._apply_format()
 
     def _set_layout(self, layout: Layout) -> None:
@@ -209,12 +253,12 @@ class Writer:
 
     def _apply_format(self) -> None:
         if self._caps is not None:
-            self._channel.set_format(Format(self._caps, self._frame_size))
+            self._check(_library.writer_caps(self._handle, self._caps.encode(), self._frame_size))
 
     @property
     def name(self) -> str:
         """The channel's name."""
-        return self._channel.name.text
+        return self._name
 
     @property
     def caps(self) -> Optional[_caps.Caps]:
@@ -224,12 +268,22 @@ class Writer:
     @property
     def readers(self) -> int:
         """Number of attached readers that are alive. Observers are not counted."""
-        return self._channel.readers
+        return int(self._stats().readers)
 
     @property
     def published(self) -> int:
         """Number of frames published."""
-        return self._channel.published
+        return int(self._stats().published)
+
+    @property
+    def dropped(self) -> int:
+        """Number of frames dropped because readers held every slot."""
+        return int(self._stats().dropped)
+
+    @property
+    def evicted(self) -> int:
+        """Number of readers evicted because they held more slots than their quota."""
+        return int(self._stats().evicted)
 
     @property
     def latency_ns(self) -> int:
@@ -237,111 +291,128 @@ class Writer:
 
         GStreamer's video sinks delay all frames by this time.
         """
-        return self._channel.latency_ns
+        return self._latency_ns
 
     @latency_ns.setter
     def latency_ns(self, latency_ns: int) -> None:
-        self._channel.latency_ns = latency_ns
+        if not 0 <= latency_ns < _library.TIME_NONE:
+            raise BadOption(f"channel {self.name}: latency_ns is {latency_ns}, not a time in nanoseconds")
+        self._check(_library.writer_set_latency(self._handle, latency_ns))
+        self._latency_ns = latency_ns
 
     def key_frame_wanted(self) -> bool:
         """Whether readers have requested a keyframe since the last call. Encoders need this."""
-        wanted, self._channel.key_frame_wanted = self._channel.key_frame_wanted, False
-        return wanted
+        return self._check(_library.writer_keyframe_wanted(self._handle)) == 1
 
     def wait_for_reader(self, timeout: Optional[float] = None) -> bool:
         """Waits until a reader is attached. False if none came in time."""
         self._require_format()
-        return self._channel.wait_for_reader(self._frame_size, timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = SLICE if deadline is None else min(max(deadline - time.monotonic(), 0), SLICE)
+            if self._check(_library.writer_wait_for_reader(self._handle, int(left * 1e9))) == _library.OK:
+                return True
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
 
     def buffer(self, size: Optional[int] = None) -> Slot:
         """A slot to draw the next frame into. ``size``: size of the frame, if frames differ in size."""
-        self._channel._check_open()
+        self._check_open()
         self._require_format()
-        if size is None:
-            size = self._frame_size
-        if size <= 0 or (self._frame_size and size != self._frame_size):
-            wanted = f"frames of this channel have {self._frame_size} bytes" if self._frame_size else "give its size"
-            raise FormatError(f"channel {self.name}: a frame cannot have {size} bytes; {wanted}")
-        return Slot(self, size, self._layout)
+        return Slot(self, self._checked_size(self._frame_size if size is None else size), self._layout)
 
     def write(
-        self, picture: Any, pts_ns: Optional[int] = None, duration_ns: Optional[int] = None, flags: int = 0
+        self,
+        picture: Any,
+        pts_ns: Optional[int] = None,
+        duration_ns: Optional[int] = None,
+        flags: int = 0,
+        metadata: Sequence[Metadata] = (),
     ) -> Optional[int]:
         """Copies a picture into the channel. Returns its seq, or None if it was dropped because readers held every slot.
 
         The picture is an array or, for a format with several planes, also a list of planes.
         If the channel was created with ``caps``, the picture is an object of bytes.
+        ``metadata``: records that go with the picture, such as those in :attr:`Frame.metadata <rsshm.Frame.metadata>`.
         """
-        self._channel._check_open()
+        self._check_open()
+        info = _Description(self, pts_ns, duration_ns, flags, metadata)
         if self._caps is None:
             self._set_layout(_caps.infer_layout(self._format, picture, self._dtype, self._stride_align))
             self._apply_format()
-        if self._layout is not None:
-            planes = _caps.as_planes(self._layout, picture)
-            slot = self.buffer()
-            for target, plane in zip(slot.planes, planes):
-                target[...] = plane
-        else:
+        if self._layout is None:
             try:
                 data = numpy.frombuffer(picture, numpy.uint8)
             except (TypeError, ValueError, BufferError) as error:
                 raise FormatError(f"channel {self.name}: a frame of this channel must be bytes: {error}") from None
-            slot = self.buffer(data.size)
-            slot.data[:] = data
-        slot.pts_ns, slot.duration_ns, slot.flags = pts_ns, duration_ns, flags
-        return slot.publish()
+            size = self._checked_size(data.size)
+            return self._send(_library.writer_write_bytes, _address(data), size, info)
+        arrays = [_as_rows(array, plane) for array, plane in zip(_caps.as_planes(self._layout, picture), self._layout.planes)]
+        planes = (PlaneData * len(arrays))(*(PlaneData(_address(array), array.strides[0]) for array in arrays))
+        return self._send(_library.writer_write, planes, len(arrays), info)
+
+    def _send(self, function: Callable[..., int], data: Any, count: int, description: _Description) -> Optional[int]:
+        """Calls a function of the library that publishes a frame, until the frame is published or dropped."""
+        while True:
+            status = self._check(function(self._handle, data, count, ctypes.byref(description.info)))
+            # The other results mean that a lossless writer goes on waiting.
+            if status == _library.OK or status == _library.DROPPED:
+                return description.seq.value or None
+
+    def _claim(self, size: int) -> Memory:
+        """The memory of a claimed slot or, if readers hold all slots, memory from which the publish copies the frame."""
+        handle, info = ctypes.c_void_p(), SlotInfo()
+        while True:
+            status = _library.writer_claim(self._handle, size, ctypes.byref(handle), ctypes.byref(info))
+            if self._check(status) == _library.OK:
+                return Memory(handle.value or 0, _library.slot_release, info.data, info.size, writable=True)
+
+    def _publish(self, slot: Slot, handle: int) -> Optional[int]:
+        self._check_open()
+        description = _Description(self, slot.pts_ns, slot.duration_ns, slot.flags, slot.metadata)
+        # The bytes of the slot stay unchanged as long as an array of it exists.
+        description.info.flags = _library.KEEP
+        status = _library.slot_publish(handle, ctypes.byref(description.info))
+        # The format has changed since the claim, so readers do not want the frame any more.
+        if status != _library.E_STATE:
+            self._check(status)
+        return description.seq.value or None
+
+    def _checked_size(self, size: int) -> int:
+        if size <= 0 or (self._frame_size and size != self._frame_size):
+            wanted = f"frames of this channel have {self._frame_size} bytes" if self._frame_size else "give its size"
+            raise FormatError(f"channel {self.name}: a frame cannot have {size} bytes; {wanted}")
+        return size
 
     def _require_format(self) -> None:
         if self._caps is None:
             raise FormatError(f"channel {self.name}: the shape is unknown before the first write; pass shape to Writer")
 
-    def _describe(self, size: int, layout: Optional[Layout]) -> FrameDescriptor:
-        """The descriptor of a frame without its times."""
-        descriptor = FrameDescriptor(dts=TIME_NONE, duration=self._duration(), size=size)
-        descriptor.offset = descriptor.offset_end = TIME_NONE
-        if layout is not None and self._stride_align != 4:
-            descriptor.planes = len(layout.planes)
-            for index, plane in enumerate(layout.planes):
-                descriptor.plane_offset[index] = plane.offset
-                descriptor.plane_stride[index] = plane.stride
-        return descriptor
+    def _check(self, status: int) -> int:
+        if status < 0:
+            self._check_open()
+        return _library.check(status, self._name)
 
-    def _publish(self, slot: Slot) -> Optional[int]:
-        pts = monotonic_ns() if slot.pts_ns is None else slot.pts_ns
-        duration = slot._duration if slot.duration_ns is None else slot.duration_ns
-        seq = None
-        if slot._owner is not None:
-            seq = self._channel.publish(slot._owner, slot._index, pts, duration, slot.flags)
-        if seq is None and slot._layout == self._layout:
-            seq = self._publish_copy(slot, pts, duration)
-        if seq is None:
-            self.dropped += 1
-            # Skip a seq, so that readers notice that a frame is missing.
-            self._channel.pass_over()
-        return seq
+    def _check_open(self) -> None:
+        if not self._finalizer.alive:
+            raise Closed(f"channel {self.name}: this writer is closed")
 
-    def _publish_copy(self, slot: Slot, pts: int, duration: int) -> Optional[int]:
-        """Publishes a frame that was drawn outside a slot, or in a slot of a segment that has been replaced."""
-        while True:
-            claim = self._channel.claim(slot._size)
-            if claim is None:
-                return None
-            owner, exporter = self._channel.begin(claim, slot._descriptor)
-            memoryview(exporter).cast("B")[:] = memoryview(slot._exporter).cast("B")
-            seq = self._channel.publish(owner, claim.index, pts, duration, slot.flags)
-            if seq is not None or owner.segment.caps != self._caps:
-                return seq
-
-    def _duration(self) -> int:
-        return TIME_NONE if self._fps == 0 else round(10**9 / self._fps)
+    def _stats(self) -> WriterStats:
+        stats = WriterStats()
+        if not self._finalizer.alive or _library.writer_get_stats(self._handle, ctypes.byref(stats)) < 0:
+            return self._last
+        return stats
 
     def end_stream(self) -> None:
         """Ends the stream: readers end after the last frame. Another stream may follow."""
-        self._channel.end_of_stream()
+        self._check(_library.writer_end_of_stream(self._handle))
 
     def close(self) -> None:
         """Closes the channel, and removes its files."""
-        self._finalizer()
+        if self._finalizer.alive:
+            self._last = self._stats()
+            self._last.readers = 0
+            self._finalizer()
 
     def __enter__(self) -> Writer:
         return self
@@ -364,3 +435,14 @@ def _check_align(align: int) -> int:
     if align not in (1 << bits for bits in range(2, 13)):
         raise BadOption(f"stride_align is {align!r}, not a power of 2 from 4 to 4096")
     return align
+
+
+def _address(array: Array) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
+def _as_rows(array: Array, plane: _caps.Plane) -> Array:
+    """The array, or a copy of it if its rows are not contiguous or share memory."""
+    if array.strides[1:] == plane.strides[1:] and abs(array.strides[0]) >= plane.row_bytes:
+        return array
+    return numpy.ascontiguousarray(array)

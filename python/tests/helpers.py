@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import itertools
+import json
+import mmap
 import os
 import struct
 import subprocess
@@ -47,6 +50,65 @@ class Channel:
     def remove(self) -> None:
         for path in (self.segment, self.lock_file):
             path.unlink(missing_ok=True)
+
+
+@functools.cache
+def protocol() -> Any:
+    """The structures and constants of the protocol, as an example of the Rust crate prints them."""
+    program = TARGET / "examples" / "layout"
+    assert program.exists(), f"{program} is missing: cargo build --package rsshm-channel --examples"
+    return json.loads(subprocess.check_output([str(program)]))
+
+
+def constant(name: str) -> int:
+    return int(protocol()["constants"][name])
+
+
+def fields(structure: str) -> Dict[str, List[int]]:
+    """The offset and the size of each field of a structure of the protocol."""
+    found: Dict[str, List[int]] = protocol()["structures"][structure]["fields"]
+    return found
+
+
+def field_of(data: Any, structure: str, field: str, begin: int = 0) -> int:
+    """The value of a field of a structure that begins at ``begin`` in ``data``."""
+    offset, size = fields(structure)[field]
+    return int.from_bytes(data[begin + offset : begin + offset + size], sys.byteorder)
+
+
+class Segment:
+    """The segment of a channel, as another process sees it. The tests look into it, and damage it."""
+
+    def __init__(self, channel: Channel) -> None:
+        with channel.segment.open("r+b") as file:
+            self.memory = mmap.mmap(file.fileno(), 0)
+
+    def header(self, field: str) -> int:
+        return field_of(self.memory, "Header", field)
+
+    def status(self, field: str) -> int:
+        return field_of(self.memory, "Status", field, self.header("status_offset"))
+
+    def entry(self, index: int) -> int:
+        """Where a reader entry begins."""
+        return self.header("readers_offset") + index * self.header("reader_stride")
+
+    def entries(self, pid: int) -> List[int]:
+        """Where the entries of the readers of a process begin."""
+        entries = map(self.entry, range(self.header("reader_count")))
+        return [entry for entry in entries if field_of(self.memory, "ReaderEntry", "pid", entry) == pid]
+
+    def held(self, pid: int) -> int:
+        """How many slots the readers of a process hold."""
+        return sum(bin(field_of(self.memory, "ReaderEntry", "pins", entry)).count("1") for entry in self.entries(pid))
+
+    def quota(self, index: int) -> int:
+        """The quota of a reader entry."""
+        at = self.header("quotas_offset") + 8 * index
+        return int.from_bytes(self.memory[at : at + 4], sys.byteorder)
+
+    def store(self, at: int, value: int, size: int = 8) -> None:
+        self.memory[at : at + size] = value.to_bytes(size, sys.byteorder)
 
 
 def eventually(what: str, ready: Callable[[], Any], limit: float = PATIENCE) -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from helpers import Channel, Process, eventually, grey, gst, gst_environment, peer, python, records
+from helpers import Channel, Process, Segment, eventually, fields, grey, gst, gst_environment, peer, python, records
 
 import rsshm
 
@@ -158,11 +158,8 @@ def test_killed_or_stopped_reader_does_not_delay_another(
         witness.read()
         # The Rust reader soon waits on a full pipe while it holds a frame.
         victim = start(python("hold", channel.name, 1) if reader == "python" else peer("read", channel.name))
-        at = witness._at
-        assert at is not None and at.seat is not None
-        segment = at.segment
-        pins = [segment.seat_word(seat, rsshm.ReaderEntry.pins) for seat in range(64) if seat != at.seat.index]
-        read_until(witness, "the reader holds a frame", lambda _: any(segment.words[word] for word in pins))
+        segment = Segment(channel)
+        read_until(witness, "the reader holds a frame", lambda _: segment.held(victim.pid) > 0)
         victim.signal(how)
         began = time.monotonic()
         frames = [witness.read().seq for _ in range(40)]
@@ -230,12 +227,12 @@ def test_forked_child_owns_no_reader(channel: Channel, start: Start) -> None:
         writing.start()
         try:
             child = int(reader.read_line().removeprefix("child "))
-            pinned = writer._channel._current.pinned
+            segment = Segment(channel)
             # The child has closed its inherited reader. The parent is still attached and holds a frame.
             time.sleep(0.1)
-            assert writer.readers == 1 and pinned() != 0
+            assert writer.readers == 1 and segment.held(reader.pid) != 0
             reader.kill()
-            eventually("the parent is dead", lambda: writer.readers == 0 and pinned() == 0, 5)
+            eventually("the parent is dead", lambda: writer.readers == 0 and segment.held(reader.pid) == 0, 5)
             os.kill(child, signal.SIGKILL)
         finally:
             stop.set()
@@ -374,19 +371,18 @@ def test_reader_65_observes(channel: Channel) -> None:
         assert writer.readers == 0
 
 
-def test_python_writer_evicts_a_reader_above_its_quota(channel: Channel) -> None:
+def test_writer_evicts_a_reader_above_its_quota(channel: Channel) -> None:
     with rsshm.Writer(channel.name, (48, 64), format="GRAY8", max_slots=8) as writer:
         with rsshm.Reader(channel.name, timeout=5) as greedy:
             writer.write(grey(0))
             greedy.read()
-            at = greedy._at
-            assert at is not None and at.seat is not None
-            word = at.segment.seat_word(at.seat.index, rsshm.ReaderEntry.pins)
-            at.segment.words[word] = 0xFF
-            eventually("the reader is evicted", at.is_evicted, 5)
+            segment = Segment(channel)
+            (entry,) = segment.entries(os.getpid())
+            segment.store(entry + fields("ReaderEntry")["pins"][0], 0xFF)
+            eventually("the reader is evicted", lambda: writer.evicted == 1, 5)
             for value in range(100):
                 assert writer.write(grey(value)) is not None
-            assert writer._channel.evicted == 1
+            assert writer.evicted == 1
             # The reader attaches again by itself, with another entry or generation.
             with pytest.warns(RuntimeWarning, match="more slots than its quota"):
                 frame = greedy.read()

@@ -93,7 +93,7 @@ fn publish_in_place(writer: &Writer, frame: Frame) -> Result<bool, PublishError>
     // The memory becomes read-only before the publish, because nobody in this process may draw into a published frame.
     memory::mark_read_only(memory);
     match writer.upstream().publish(map.as_slice(), descriptor, frame.metadata) {
-        Ok(()) => Ok(true),
+        Ok(_) => Ok(true),
         Err(Error::NotPublishable { .. }) => Ok(false),
         Err(error) => Err(error.into()),
     }
@@ -116,7 +116,7 @@ fn publish_copy(writer: &Writer, counters: &Counters, frame: Frame) -> Result<Ou
         };
         copy_frame(buffer, slot.as_mut(), info).map_err(PublishError::Copy)?;
         match writer.publish(&slot, descriptor, frame.metadata) {
-            Ok(()) => break,
+            Ok(_) => break,
             // The channel's files were lost and created again between claim and publish, so the frame needs another
             // slot.
             Err(Error::NotPublishable { .. }) => {}

@@ -47,8 +47,8 @@ int main(int argc, char **argv) {
 
   /* Names, options and results. */
   EXPECT_ERROR(rsshm_reader_open(NULL, NULL, &reader), RSSHM_E_ARGUMENT, "NULL");
-  EXPECT_ERROR(rsshm_reader_open("", NULL, &reader), RSSHM_E_ARGUMENT, "empty");
-  EXPECT_ERROR(rsshm_reader_open("a/b", NULL, &reader), RSSHM_E_ARGUMENT, "slash");
+  EXPECT_ERROR(rsshm_reader_open("", NULL, &reader), RSSHM_E_NAME, "empty");
+  EXPECT_ERROR(rsshm_reader_open("a/b", NULL, &reader), RSSHM_E_NAME, "slash");
   EXPECT_ERROR(rsshm_reader_open("\xff\xfe", NULL, &reader), RSSHM_E_ARGUMENT, "UTF-8");
   EXPECT_ERROR(rsshm_reader_open(name, NULL, NULL), RSSHM_E_ARGUMENT, "result is NULL");
   CHECK(reader == NULL);
@@ -80,8 +80,20 @@ int main(int argc, char **argv) {
   writer_options.perms = 01777;
   EXPECT_ERROR(rsshm_writer_open(name, &writer_options, &writer), RSSHM_E_ARGUMENT, "perms");
   writer_options.perms = 0;
-  writer_options.flags = 4;
+  writer_options.flags = 8;
   EXPECT_ERROR(rsshm_writer_open(name, &writer_options, &writer), RSSHM_E_ARGUMENT, "flags");
+  writer_options.flags = 0;
+  for (int i = 0; i < 4; i++) {
+    writer_options.stride_align = (uint32_t[]){1, 2, 12, 8192}[i];
+    EXPECT_ERROR(rsshm_writer_open(name, &writer_options, &writer), RSSHM_E_ARGUMENT, "stride_align");
+  }
+  writer_options.stride_align = 0;
+  writer_options.max_wait_ns = -1;
+  EXPECT_ERROR(rsshm_writer_open(name, &writer_options, &writer), RSSHM_E_ARGUMENT, "max_wait_ns");
+  writer_options.max_wait_ns = 0;
+  writer_options.reserved = 1;
+  EXPECT_ERROR(rsshm_writer_open(name, &writer_options, &writer), RSSHM_E_ARGUMENT, "reserved");
+  writer_options.reserved = 0;
   EXPECT_ERROR(rsshm_observer_open(NULL, &observer), RSSHM_E_ARGUMENT, "NULL");
   EXPECT_ERROR(rsshm_observer_open(name, NULL), RSSHM_E_ARGUMENT, "result is NULL");
   EXPECT(rsshm_observer_open(name, &observer), RSSHM_NO_WRITER);
@@ -97,20 +109,20 @@ int main(int argc, char **argv) {
   EXPECT_ERROR(rsshm_writer_write_bytes(writer, picture, sizeof picture, NULL), RSSHM_E_STATE, "no caps");
   EXPECT_ERROR(rsshm_writer_wait_for_reader(writer, 0), RSSHM_E_STATE, "no caps");
   EXPECT_ERROR(rsshm_writer_video(writer, NULL, 64, 64, 30, 1), RSSHM_E_ARGUMENT, "NULL");
-  EXPECT_ERROR(rsshm_writer_video(writer, "PINK", 64, 64, 30, 1), RSSHM_E_ARGUMENT, "PINK");
-  EXPECT_ERROR(rsshm_writer_video(writer, "GRAY8", -64, 64, 30, 1), RSSHM_E_ARGUMENT, "width");
-  EXPECT(rsshm_writer_video(writer, "GRAY8", 0, 64, 30, 1), RSSHM_E_ARGUMENT);
-  EXPECT(rsshm_writer_video(writer, "GRAY8", INT32_MAX, INT32_MAX, 30, 1), RSSHM_E_ARGUMENT);
-  EXPECT(rsshm_writer_video(writer, "GRAY8", 64, 64, 30, 0), RSSHM_E_ARGUMENT);
-  EXPECT(rsshm_writer_video(writer, "GRAY8", 64, 64, -1, 1), RSSHM_E_ARGUMENT);
+  EXPECT_ERROR(rsshm_writer_video(writer, "PINK", 64, 64, 30, 1), RSSHM_E_CAPS, "PINK");
+  EXPECT_ERROR(rsshm_writer_video(writer, "GRAY8", -64, 64, 30, 1), RSSHM_E_CAPS, "width");
+  EXPECT(rsshm_writer_video(writer, "GRAY8", 0, 64, 30, 1), RSSHM_E_CAPS);
+  EXPECT(rsshm_writer_video(writer, "GRAY8", INT32_MAX, INT32_MAX, 30, 1), RSSHM_E_CAPS);
+  EXPECT(rsshm_writer_video(writer, "GRAY8", 64, 64, 30, 0), RSSHM_E_CAPS);
+  EXPECT(rsshm_writer_video(writer, "GRAY8", 64, 64, -1, 1), RSSHM_E_CAPS);
   EXPECT_ERROR(rsshm_writer_caps(writer, NULL, 0), RSSHM_E_ARGUMENT, "NULL");
-  EXPECT_ERROR(rsshm_writer_caps(writer, "video/x-raw,width=[1,5]", 0), RSSHM_E_ARGUMENT, "caps");
+  EXPECT_ERROR(rsshm_writer_caps(writer, "video/x-raw,width=[1,5]", 0), RSSHM_E_CAPS, "at byte 18 there is");
   EXPECT_ERROR(rsshm_writer_caps(writer, "video/x-raw,format=GRAY8,width=64,height=64,framerate=30/1", 100),
-               RSSHM_E_ARGUMENT, "frame size");
+               RSSHM_E_CAPS, "frame size");
   EXPECT(rsshm_writer_caps(writer, "application/x-huge", SIZE_MAX), RSSHM_OK);
   CHECK(rsshm_writer_claim(writer, 0, &slot, &slot_info) < 0);
   EXPECT(rsshm_writer_video(writer, "GRAY8", 64, 64, 30, 1), RSSHM_OK);
-  EXPECT_ERROR(rsshm_writer_claim(writer, 5, &slot, &slot_info), RSSHM_E_ARGUMENT, "4096");
+  EXPECT_ERROR(rsshm_writer_claim(writer, 5, &slot, &slot_info), RSSHM_E_CAPS, "4096");
   EXPECT_ERROR(rsshm_writer_claim(writer, 0, NULL, &slot_info), RSSHM_E_ARGUMENT, "result is NULL");
   EXPECT_ERROR(rsshm_writer_claim(writer, 0, &slot, NULL), RSSHM_E_ARGUMENT, "rsshm_slot_info is NULL");
   slot_info.struct_size = 3;
@@ -131,12 +143,17 @@ int main(int argc, char **argv) {
   plane.rows = 64;
   plane.stride = 64;
   EXPECT_ERROR(rsshm_writer_write_bytes(writer, NULL, sizeof picture, NULL), RSSHM_E_ARGUMENT, "NULL");
-  EXPECT_ERROR(rsshm_writer_write_bytes(writer, picture, 10, NULL), RSSHM_E_ARGUMENT, "4096");
-  EXPECT_ERROR(rsshm_writer_write_bytes(writer, picture, 0, NULL), RSSHM_E_ARGUMENT, "no bytes");
+  EXPECT_ERROR(rsshm_writer_write_bytes(writer, picture, 10, NULL), RSSHM_E_CAPS, "4096");
+  EXPECT_ERROR(rsshm_writer_write_bytes(writer, picture, 0, NULL), RSSHM_E_CAPS, "no bytes");
   rsshm_publish_info publish_info = RSSHM_PUBLISH_INFO_INIT;
   publish_info.flags = 0x40;
   EXPECT_ERROR(rsshm_writer_write(writer, &plane, 1, &publish_info), RSSHM_E_ARGUMENT, "flags");
+  publish_info.flags = RSSHM_KEEP;
+  EXPECT_ERROR(rsshm_writer_write(writer, &plane, 1, &publish_info), RSSHM_E_ARGUMENT, "flags");
   publish_info.flags = 0;
+  publish_info.reserved = 1;
+  EXPECT_ERROR(rsshm_writer_write(writer, &plane, 1, &publish_info), RSSHM_E_ARGUMENT, "reserved");
+  publish_info.reserved = 0;
   publish_info.metadata_size = 3841;
   publish_info.metadata = picture;
   EXPECT_ERROR(rsshm_writer_write(writer, &plane, 1, &publish_info), RSSHM_E_ARGUMENT, "metadata");
@@ -153,7 +170,7 @@ int main(int argc, char **argv) {
   publish_info = (rsshm_publish_info)RSSHM_PUBLISH_INFO_INIT;
   publish_info.size = sizeof picture + 1;
   EXPECT(rsshm_writer_claim(writer, 0, &slot, &slot_info), RSSHM_OK);
-  EXPECT_ERROR(rsshm_slot_publish(slot, &publish_info), RSSHM_E_ARGUMENT, "its claim");
+  EXPECT_ERROR(rsshm_slot_publish(slot, &publish_info), RSSHM_E_CAPS, "its claim");
   rsshm_slot *old_rsshm_slot = slot;
   /* The caps change after the claim. */
   EXPECT(rsshm_writer_claim(writer, 0, &slot, &slot_info), RSSHM_OK);
@@ -190,6 +207,11 @@ int main(int argc, char **argv) {
   EXPECT_ERROR(rsshm_reader_get_stats(reader, NULL), RSSHM_E_ARGUMENT, "NULL");
   EXPECT(rsshm_reader_get_stats(reader, &stats), RSSHM_OK);
   CHECK(stats.received == 1 && stats.connected == 1);
+  rsshm_writer_stats writer_stats = RSSHM_WRITER_STATS_INIT;
+  EXPECT_ERROR(rsshm_writer_get_stats(writer, NULL), RSSHM_E_ARGUMENT, "NULL");
+  writer_stats.struct_size = 4;
+  EXPECT_ERROR(rsshm_writer_get_stats(writer, &writer_stats), RSSHM_E_ARGUMENT, "struct_size");
+  writer_stats.struct_size = sizeof writer_stats;
 
   /* An observer. */
   EXPECT(rsshm_observer_open(name, &observer), RSSHM_OK);
@@ -231,6 +253,7 @@ int main(int argc, char **argv) {
   HANDLE_ERRORS(rsshm_reader, rsshm_reader_fd(h));
   HANDLE_ERRORS(rsshm_reader, rsshm_reader_request_keyframe(h, RSSHM_TIME_NONE));
   HANDLE_ERRORS(rsshm_reader, rsshm_reader_get_stats(h, &stats));
+  HANDLE_ERRORS(rsshm_reader, rsshm_reader_observing(h) == NULL ? RSSHM_E_HANDLE : RSSHM_OK);
   HANDLE_ERRORS(rsshm_reader, rsshm_reader_close(h));
   HANDLE_ERRORS(rsshm_frame, rsshm_frame_get(h, &frame_info));
   HANDLE_ERRORS(rsshm_frame, rsshm_frame_metadata(h, 0, &metadata));
@@ -252,6 +275,7 @@ int main(int argc, char **argv) {
   HANDLE_ERRORS(rsshm_writer, rsshm_writer_readers(h));
   HANDLE_ERRORS(rsshm_writer, rsshm_writer_wait_for_reader(h, 0));
   HANDLE_ERRORS(rsshm_writer, rsshm_writer_keyframe_wanted(h));
+  HANDLE_ERRORS(rsshm_writer, rsshm_writer_get_stats(h, &writer_stats));
   HANDLE_ERRORS(rsshm_writer, rsshm_writer_set_latency(h, 0));
   HANDLE_ERRORS(rsshm_writer, rsshm_writer_wake(h));
   HANDLE_ERRORS(rsshm_writer, rsshm_writer_close(h));

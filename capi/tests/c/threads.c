@@ -94,7 +94,9 @@ int main(int argc, char **argv) {
   }
 
   /* A lossless writer waits for a reader, and for a slot. */
-  rsshm_writer_options options = {sizeof options, RSSHM_LOSSLESS, 0, 4};
+  rsshm_writer_options options = RSSHM_WRITER_OPTIONS_INIT;
+  options.flags = RSSHM_LOSSLESS;
+  options.max_slots = 4;
   EXPECT(rsshm_writer_open(argv[1], &options, &writer), RSSHM_OK);
   EXPECT(rsshm_writer_video(writer, "GRAY8", 64, 64, 30, 1), RSSHM_OK);
   EXPECT(rsshm_writer_wait_for_reader(writer, SECOND / 10), RSSHM_TIMEOUT);

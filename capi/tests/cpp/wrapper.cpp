@@ -40,10 +40,10 @@ static rsshm_status status_of(Call call, const char *words) {
 int main(int argc, char **argv) {
   CHECK(argc == 2);
   const std::string name = argv[1];
-  CHECK(status_of([] { rsshm::Reader{"a/b"}; }, "slash") == RSSHM_E_ARGUMENT);
+  CHECK(status_of([] { rsshm::Reader{"a/b"}; }, "slash") == RSSHM_E_NAME);
   std::optional<rsshm::Frame> kept;
   {
-    rsshm::Writer writer{name, {RSSHM_LOSSLESS, 0600, 8}};
+    rsshm::Writer writer{name, {RSSHM_LOSSLESS, 0600, 8, 32, 20s}};
     CHECK(status_of([&] { rsshm::Writer{name}; }, "already has a writer") == RSSHM_E_BUSY);
     CHECK(status_of([&] { writer.claim(); }, "no caps") == RSSHM_E_STATE);
     writer.video("GRAY8", 64, 48, 25, 1);

@@ -20,6 +20,13 @@ fn bad_arguments_are_errors_with_a_text() {
 }
 
 #[test]
+fn writer_says_all_about_a_frame() {
+    let channel = Channel::new();
+    passes("tests/c/publish.c", &[channel.as_str()]);
+    channel.assert_removed();
+}
+
+#[test]
 fn threads_wake_and_close_each_other() {
     let channel = Channel::new();
     passes("tests/c/threads.c", &[channel.as_str()]);

@@ -386,6 +386,13 @@ impl FrameDescriptor {
         self
     }
 
+    /// Sets the producer's own count after this frame.
+    #[must_use]
+    pub fn with_offset_end(mut self, offset_end: u64) -> Self {
+        self.offset_end = offset_end;
+        self
+    }
+
     /// Sets the flags: GstBufferFlags, such as [`DELTA_UNIT`].
     #[must_use]
     pub fn with_flags(mut self, flags: u32) -> Self {

@@ -179,11 +179,9 @@ impl Reader {
         match self.info.observer_reason? {
             ObserverReason::Requested => None,
             ObserverReason::Permissions => {
-                Some("the channel's permissions allow this user only to read, so each frame is copied")
+                Some("the permissions of the channel let this user only read, so each frame is copied")
             }
-            ObserverReason::NoEntry => {
-                Some("all 64 entries of the channel's reader table are taken, so each frame is copied")
-            }
+            ObserverReason::NoEntry => Some("all 64 reader entries of the channel are taken, so each frame is copied"),
         }
     }
 

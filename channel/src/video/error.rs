@@ -69,6 +69,12 @@ pub enum VideoError {
         /// The height in pixels.
         height: u32,
     },
+    /// Rows cannot have this alignment.
+    #[error("rows cannot begin at multiples of {align} bytes: the alignment is a power of 2 from 1 to 4096")]
+    Align {
+        /// The alignment in bytes.
+        align: u32,
+    },
     /// The bytes or the planes of a frame do not fit its caps.
     #[error("the frame does not fit {format} of {width}x{height}: {what}")]
     Frame {

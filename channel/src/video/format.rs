@@ -243,6 +243,32 @@ impl VideoFormat {
         depths.max().unwrap_or_default().into()
     }
 
+    /// The bytes of the integers in which the pixels are stored: 1, 2 or 4.
+    pub fn sample_bytes(self) -> u32 {
+        self.shape().word.bytes().into()
+    }
+
+    /// Whether integers of several bytes begin with their upper byte.
+    pub fn is_big_endian(self) -> bool {
+        self.shape().word.is_big_endian()
+    }
+
+    /// The bytes from one pixel of a plane to the next. `None` if the pixels are not whole bytes, as in `v210`, or if
+    /// there is no such plane. A pixel of a plane of chroma belongs to several pixels of the picture.
+    ///
+    /// # Examples
+    /// ```
+    /// use rsshm_channel::video::VideoFormat;
+    ///
+    /// assert_eq!(VideoFormat::Bgr.pixel_bytes(0), Some(3));
+    /// // A pair of chroma values belongs to four pixels of the picture.
+    /// assert_eq!(VideoFormat::Nv12.pixel_bytes(1), Some(2));
+    /// assert_eq!(VideoFormat::V210.pixel_bytes(0), None);
+    /// ```
+    pub fn pixel_bytes(self, plane: usize) -> Option<u32> {
+        self.shape().pixel_bytes(plane)
+    }
+
     /// Whether the components are red, green and blue.
     pub fn is_rgb(self) -> bool {
         self.shape().model == Rgb
@@ -318,6 +344,37 @@ mod tests {
             );
         }
         assert!("FROB".parse::<VideoFormat>().unwrap_err().to_string().contains("FROB"));
+    }
+
+    #[test]
+    fn pixels_of_whole_bytes_follow_each_other() {
+        for format in VideoFormat::ALL {
+            let shape = format.shape();
+            for component in shape.components() {
+                let Some(bytes) = format.pixel_bytes(component.plane.into()) else {
+                    continue;
+                };
+                assert!(bytes % format.sample_bytes() == 0, "{format}");
+                let step = component.period / component.positions.len() as u8;
+                for (index, position) in component.positions.iter().enumerate() {
+                    assert_eq!(*position, (index as u8 * step, 0), "{format}");
+                }
+            }
+        }
+        let bytes = |name: &str| {
+            let format = VideoFormat::from_name(name).unwrap();
+            let planes = 0..format.plane_count();
+            planes.map(|plane| format.pixel_bytes(plane)).collect::<Vec<_>>()
+        };
+        assert_eq!(bytes("YUY2"), [Some(2)]);
+        assert_eq!(bytes("RGB16"), [Some(2)]);
+        assert_eq!(bytes("AYUV64"), [Some(8)]);
+        assert_eq!(bytes("I420_10LE"), [Some(2), Some(2), Some(2)]);
+        assert_eq!(bytes("P010_10LE"), [Some(2), Some(4)]);
+        assert_eq!(bytes("RGB8P"), [Some(1), Some(4)]);
+        for name in ["v210", "UYVP", "IYU1", "GRAY10_LE32", "NV12_10LE32", "NV16_10LE40"] {
+            assert!(bytes(name).iter().all(Option::is_none), "{name}");
+        }
     }
 
     #[test]

@@ -5,11 +5,15 @@
 use super::{
     error::VideoError,
     info::{InterlaceMode, VideoInfo},
+    shape::DEFAULT_ALIGN,
 };
 use crate::protocol::layout::{FrameDescriptor, MAX_PLANES};
 
 /// The largest stride, because a [`FrameDescriptor`] has it as an integer with a sign.
 const MAX_STRIDE: u32 = i32::MAX as u32;
+
+/// The largest alignment of rows.
+const MAX_ALIGN: u32 = 4096;
 
 /// Where the rows of one plane are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,6 +132,29 @@ impl VideoInfo {
     /// # Ok::<(), rsshm_channel::video::VideoError>(())
     /// ```
     pub fn layout(&self) -> Result<PlaneLayout, VideoError> {
+        self.layout_aligned(DEFAULT_ALIGN.into())
+    }
+
+    /// The layout of a frame whose rows begin at multiples of `align` bytes, which takes the place of GStreamer's 4.
+    /// Rows of a few formats, such as `v210`, are aligned to more bytes. The writer has to describe the planes of such a
+    /// frame ([`FrameDescriptor::with_planes`]), unless `align` is 4.
+    ///
+    /// # Errors
+    /// [`VideoError::Align`] if `align` is not a power of 2 from 1 to 4096, [`VideoError::TooLarge`] if a frame would be
+    /// too large.
+    ///
+    /// # Examples
+    /// ```
+    /// use rsshm_channel::video::{VideoFormat, VideoInfo};
+    ///
+    /// let layout = VideoInfo::new(VideoFormat::Nv12, 62, 4, (30, 1))?.layout_aligned(32)?;
+    /// assert_eq!(layout.planes().iter().map(|plane| plane.stride).collect::<Vec<_>>(), [64, 64]);
+    /// # Ok::<(), rsshm_channel::video::VideoError>(())
+    /// ```
+    pub fn layout_aligned(&self, align: u32) -> Result<PlaneLayout, VideoError> {
+        if !align.is_power_of_two() || align > MAX_ALIGN {
+            return Err(VideoError::Align { align });
+        }
         let shapes = self.format().shape().planes();
         let mut layout = PlaneLayout {
             planes: [Plane::default(); MAX_PLANES],
@@ -139,12 +166,12 @@ impl VideoInfo {
         for (shape, plane) in shapes.iter().zip(&mut layout.planes) {
             *plane = Plane {
                 offset: layout.size,
-                stride: self.row_bytes(shape.stride(width))?,
+                stride: self.row_bytes(shape.stride(width, align))?,
                 row_bytes: self.row_bytes(shape.row_bytes(width))?,
                 rows: shape.row_count(height),
             };
             layout.size = shape
-                .size(width, height, is_interlaced)
+                .size(width, height, align, is_interlaced)
                 .and_then(|size| layout.size.checked_add(size))
                 .ok_or_else(|| self.too_large())?;
         }
@@ -263,6 +290,33 @@ mod tests {
                 (planes, size),
                 "{format}"
             );
+        }
+    }
+
+    #[test]
+    fn rows_begin_at_multiples_of_the_alignment() {
+        for format in VideoFormat::ALL {
+            let info = info(*format, 61, 33);
+            assert_eq!(info.layout_aligned(4), info.layout(), "{format}");
+            let tight = info.layout_aligned(1).unwrap();
+            for align in [1, 2, 8, 64, 4096] {
+                let layout = info.layout_aligned(align).unwrap();
+                for (plane, tight) in layout.planes().iter().zip(tight.planes()) {
+                    if format.has_palette() && plane.rows == 1 {
+                        continue;
+                    }
+                    assert!(
+                        plane.stride % align == 0 && plane.offset % u64::from(align) == 0,
+                        "{format}"
+                    );
+                    assert!(plane.stride - tight.stride < align.max(128), "{format}");
+                    assert_eq!((plane.row_bytes, plane.rows), (tight.row_bytes, tight.rows), "{format}");
+                }
+            }
+        }
+        for align in [0, 3, 8192, u32::MAX] {
+            let error = info(VideoFormat::Rgb, 4, 4).layout_aligned(align).unwrap_err();
+            assert!(error.to_string().contains(&align.to_string()), "{error}");
         }
     }
 

@@ -10,6 +10,9 @@ pub(super) const MAX_COMPONENTS: usize = 4;
 /// The size of a palette: 256 colours of four bytes.
 const PALETTE_SIZE: u64 = 256 * 4;
 
+/// In the default layout, the rows of most planes begin at multiples of this number of bytes.
+pub(super) const DEFAULT_ALIGN: u8 = 4;
+
 /// What the first components of a pixel are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ColourModel {
@@ -44,6 +47,10 @@ impl Word {
             Self::Le16 | Self::Be16 => 2,
             Self::Le32 | Self::Be32 => 4,
         }
+    }
+
+    pub(super) const fn is_big_endian(self) -> bool {
+        matches!(self, Self::Be16 | Self::Be32)
     }
 }
 
@@ -137,7 +144,7 @@ impl PlaneShape {
         Self {
             pixels,
             bytes,
-            align: 4,
+            align: DEFAULT_ALIGN,
             y_shift: 0,
             rounding: Rounding::None,
             is_palette: false,
@@ -163,12 +170,19 @@ impl PlaneShape {
         u64::from(width.div_ceil(self.pixels.into())) * u64::from(self.bytes)
     }
 
-    /// The number of bytes from one row to the next in the default layout.
-    pub(super) fn stride(&self, width: u32) -> u64 {
+    /// The number of bytes from one row to the next, if rows begin at multiples of `align`. With [`DEFAULT_ALIGN`], it is
+    /// that of the default layout, in which a few formats have another alignment.
+    pub(super) fn stride(&self, width: u32, align: u32) -> u64 {
         if self.is_palette {
             return self.bytes.into();
         }
-        self.row_bytes(width).next_multiple_of(self.align.into())
+        // All alignments are powers of 2, so the larger is a multiple of the smaller.
+        let align = match (self.align, align) {
+            (own, align) if align == DEFAULT_ALIGN.into() => own.into(),
+            (DEFAULT_ALIGN, align) => align,
+            (own, align) => align.max(own.into()),
+        };
+        self.row_bytes(width).next_multiple_of(align.into())
     }
 
     /// The number of rows that hold pixels.
@@ -179,8 +193,8 @@ impl PlaneShape {
         height.div_ceil(1 << self.y_shift)
     }
 
-    /// The size of the plane in the default layout; `None` if it has more than 64 bits.
-    pub(super) fn size(&self, width: u32, height: u32, is_interlaced: bool) -> Option<u64> {
+    /// The size of the plane, whose rows begin at multiples of `align`; `None` if it has more than 64 bits.
+    pub(super) fn size(&self, width: u32, height: u32, align: u32, is_interlaced: bool) -> Option<u64> {
         if self.is_palette {
             return Some(PALETTE_SIZE);
         }
@@ -190,7 +204,7 @@ impl PlaneShape {
             Rounding::EvenIfInterlaced if is_interlaced => rows.next_multiple_of(2),
             _ => rows,
         };
-        self.stride(width).checked_mul(rows)
+        self.stride(width, align).checked_mul(rows)
     }
 }
 
@@ -256,6 +270,20 @@ pub(super) struct Shape {
 impl Shape {
     pub(super) fn planes(&self) -> &[PlaneShape] {
         &self.planes[..self.plane_count.into()]
+    }
+
+    /// The bytes from one pixel of a plane to the next. `None` if the pixels are not whole bytes, or if there is no such
+    /// plane. Pixels of a plane of chroma belong to several pixels of the picture.
+    pub(super) fn pixel_bytes(&self, plane: usize) -> Option<u32> {
+        if self.planes().get(plane)?.is_palette {
+            return Some(self.planes[plane].bytes.into());
+        }
+        let components = self.components().iter();
+        let in_plane = components.filter(|component| usize::from(component.plane) == plane);
+        let component = in_plane.max_by_key(|component| component.positions.len())?;
+        let count = u8::try_from(component.positions.len()).ok()?;
+        let bytes = component.period / count;
+        (component.period % count == 0).then_some(bytes.into())
     }
 
     /// Whether the only component is the index of a colour in the second plane.

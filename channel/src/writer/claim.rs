@@ -18,17 +18,17 @@ use crate::{
     sys::space::CommitError,
 };
 
-/// Claims a slot for a copy. In lossless mode, this function waits for readers.
-pub(super) fn claim_for_copy(inner: &Inner, size: usize) -> Result<Option<Slot>, Error> {
+/// Claims a slot for a copy. In lossless mode, this function waits for readers as long as `is_wanted` returns `true`.
+pub(super) fn claim_for_copy(inner: &Inner, size: usize, is_wanted: &dyn Fn() -> bool) -> Result<Option<Slot>, Error> {
     loop {
         replace::ensure_segment(inner, size)?;
-        if !waits::wait_for_followers(inner) {
+        if !waits::wait_for_followers(inner, is_wanted) {
             return Ok(None);
         }
         let slot = take_slot(inner, size, ClaimedFor::Copy);
         // A slot was free when the wait ended, but a reader or another thread may have taken it since. If so, this loop
         // waits again.
-        if slot.is_some() || !inner.options().lossless || !waits::wait_for_slot(inner, size as u64) {
+        if slot.is_some() || !inner.options().lossless || !waits::wait_for_slot(inner, size as u64, is_wanted) {
             return Ok(slot);
         }
     }

@@ -170,6 +170,7 @@ impl Writer {
         let state = self.inner.lock();
         let mut stats = state.stats;
         stats.semaphore_timeouts += state.lock.lock_file().timeouts();
+        stats.head = state.sequence.head();
         if let Some(slots) = state.chain.current() {
             let header = slots.segment().header();
             stats.slots = slots.committed();
@@ -215,10 +216,35 @@ impl Writer {
     /// segment is needed and cannot be made: [`Error::NoSpace`], [`Error::TooLarge`], [`Error::Foreign`] or
     /// [`Error::System`].
     pub fn claim(&self, size: usize) -> Result<Option<Slot>, Error> {
-        claim::claim_for_copy(&self.inner, size)
+        self.claim_while(size, || true)
     }
 
-    /// Publishes the frame in `slot`. Readers receive the frame and the bytes of `metadata`, which the channel does not
+    /// Claims a slot for a frame of `size` bytes as [`claim`](Self::claim) does, but a lossless writer waits only as long
+    /// as `is_wanted` returns `true`. It asks at least every 10 ms during a wait.
+    ///
+    /// # Errors
+    /// See [`claim`](Self::claim).
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use rsshm_channel::{Caps, ChannelName, Writer, WriterOptions};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("rsshm-doc-claim-{}", std::process::id());
+    /// let writer = Writer::open(ChannelName::new(name)?, WriterOptions::default().lossless(true))?;
+    /// writer.set_caps(Caps::fixed_size("video/x-raw,format=GRAY8,width=64,height=64,framerate=30/1", 64 * 64))?;
+    /// let deadline = Instant::now() + Duration::from_millis(100);
+    /// let slot = writer.claim_while(64 * 64, || Instant::now() < deadline)?;
+    /// assert!(slot.is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn claim_while(&self, size: usize, is_wanted: impl Fn() -> bool) -> Result<Option<Slot>, Error> {
+        claim::claim_for_copy(&self.inner, size, &is_wanted)
+    }
+
+    /// Publishes the frame in `slot`, and returns its seq. Readers receive the frame and the bytes of `metadata`, which the channel does not
     /// interpret. `metadata` may have at most [`MAX_METADATA_SIZE`](crate::MAX_METADATA_SIZE) bytes.
     ///
     /// # Errors
@@ -226,7 +252,7 @@ impl Writer {
     /// than the current ones, or if the slot was already published. For frames of variable size, also if another thread
     /// published a frame after the claim. The frame then needs another claim. [`Error::TooLarge`] if the frame does not fit into
     /// its slot, or if `metadata` is too large.
-    pub fn publish(&self, slot: &Slot, descriptor: FrameDescriptor, metadata: &[u8]) -> Result<(), Error> {
+    pub fn publish(&self, slot: &Slot, descriptor: FrameDescriptor, metadata: &[u8]) -> Result<u64, Error> {
         publish::publish_claimed(&self.inner, slot, descriptor, metadata)
     }
 
@@ -266,7 +292,9 @@ impl Writer {
     /// Counts a frame that was lost because there was no slot for it. The next frame's seq is one higher, so that
     /// readers know that a frame is missing.
     pub fn record_drop(&self) {
-        self.inner.lock().sequence.record_drop();
+        let mut state = self.inner.lock();
+        state.sequence.record_drop();
+        state.stats.dropped += 1;
     }
 
     /// Publishes an event that happens after the last frame and before the next.

@@ -33,13 +33,13 @@ struct NewFrame<'a> {
     end: u64,
 }
 
-/// Publishes the frame in a claimed slot, or at a claimed place in a run.
+/// Publishes the frame in a claimed slot, or at a claimed place in a run. Returns its seq.
 pub(super) fn publish_claimed(
     inner: &Inner,
     slot: &Slot,
     mut descriptor: FrameDescriptor,
     metadata: &[u8],
-) -> Result<(), Error> {
+) -> Result<u64, Error> {
     let place = slot.place();
     if place.record != 0 {
         let end = descriptor.data_offset.checked_add(descriptor.size);
@@ -52,14 +52,14 @@ pub(super) fn publish_claimed(
     publish_frame(inner, slot.segment(), place, descriptor, metadata)
 }
 
-/// Publishes the frame at `place`. It validates the frame, gives it a seq, and stores it.
+/// Publishes the frame at `place`. It validates the frame, gives it a seq, stores it, and returns the seq.
 pub(super) fn publish_frame(
     inner: &Inner,
     segment: &Arc<WriterSegment>,
     place: Place,
     mut descriptor: FrameDescriptor,
     metadata: &[u8],
-) -> Result<(), Error> {
+) -> Result<u64, Error> {
     descriptor.metadata_size = metadata.len() as u32;
     let end = validate(inner, segment, place, &descriptor, metadata)?;
     let mut frame = NewFrame {
@@ -68,16 +68,16 @@ pub(super) fn publish_frame(
         metadata,
         end,
     };
-    inner.with_semaphore(|state| {
+    let seq = inner.with_semaphore(|state| {
         failpoint(Failpoint::PublishHolding);
         let assigned = assign_seq(state, segment, &mut frame).ok_or_else(|| inner.not_publishable())?;
         segment.mark_published(place.slot);
         store_frame(segment.mapped(), &frame, assigned);
-        Ok(())
+        Ok(assigned.seq)
     })?;
     failpoint(Failpoint::NotifyDue);
     inner.notify_readers(segment.mapped());
-    Ok(())
+    Ok(seq)
 }
 
 /// Checks that the frame fits into its slot, and that the metadata is not too large. Returns the offset in the slot at

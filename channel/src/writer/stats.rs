@@ -8,6 +8,10 @@
 pub struct WriterStats {
     /// Frames published.
     pub published: u64,
+    /// Frames lost before they were published, as [`Writer::record_drop`](crate::Writer::record_drop) counts them.
+    pub dropped: u64,
+    /// The seq of the newest frame; 0 before the first.
+    pub head: u64,
     /// Slots of the current segment that have memory.
     pub slots: u32,
     /// Slots that the current segment may have. With an automatic number, this is what memory allowed when the segment

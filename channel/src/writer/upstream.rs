@@ -52,13 +52,13 @@ impl<'a> Upstream<'a> {
         claim::claim_for_upstream(self.0, size)
     }
 
-    /// Publishes the frame that consists of `bytes`, which must be in a claimed slot.
+    /// Publishes the frame that consists of `bytes`, which must be in a claimed slot. Returns its seq.
     /// [`Writer::publish`](crate::Writer::publish) describes `metadata`.
     ///
     /// # Errors
     /// [`Error::NotPublishable`] if the bytes are not in a slot, if the slot's segment was superseded or has other
     /// caps, or if the slot was published already. [`Error::TooLarge`] if `metadata` is too large.
-    pub fn publish(self, bytes: &[u8], mut descriptor: FrameDescriptor, metadata: &[u8]) -> Result<(), Error> {
+    pub fn publish(self, bytes: &[u8], mut descriptor: FrameDescriptor, metadata: &[u8]) -> Result<u64, Error> {
         let (segment, slot, offset) = self.locate(bytes).ok_or_else(|| self.0.not_publishable())?;
         descriptor.data_offset = offset;
         descriptor.size = bytes.len() as u64;
@@ -73,13 +73,13 @@ impl<'a> Upstream<'a> {
     /// In lossless mode, waits until the readers of former segments have taken all frames there and have come to the
     /// current segment. Call this method before a publish. It returns `false` if the wait was interrupted.
     pub fn wait_for_followers(self) -> bool {
-        waits::wait_for_followers(self.0)
+        waits::wait_for_followers(self.0, &|| true)
     }
 
     /// In lossless mode, waits until the next frame can have a slot. Call this method after a publish, so that upstream
     /// gets a slot for the next frame. It returns `false` if the wait was interrupted.
     pub fn wait_for_slot(self) -> bool {
-        waits::wait_for_slot(self.0, 0)
+        waits::wait_for_slot(self.0, 0, &|| true)
     }
 
     /// The segment and the slot that contain `bytes`, and the offset of `bytes` in the slot.

@@ -32,21 +32,41 @@ pub(super) fn wait_for_reader(inner: &Inner, is_wanted: impl Fn() -> bool) -> bo
 }
 
 /// In lossless mode, waits until the readers of former segments have taken all frames there and have followed. Returns
-/// `false` if the wait was interrupted.
-pub(super) fn wait_for_followers(inner: &Inner) -> bool {
-    !inner.options().lossless || wait_until(inner, LIVENESS_INTERVAL, |state| state.chain.has_all_followers())
+/// `false` if the wait was interrupted, or if `is_wanted` returned `false`.
+pub(super) fn wait_for_followers(inner: &Inner, is_wanted: &dyn Fn() -> bool) -> bool {
+    wait_while(inner, LIVENESS_INTERVAL, is_wanted, |state| {
+        state.chain.has_all_followers()
+    })
 }
 
-/// In lossless mode, waits until a frame of `size` bytes can have a place. Returns `false` if the wait was interrupted.
-pub(super) fn wait_for_slot(inner: &Inner, size: u64) -> bool {
+/// In lossless mode, waits until a frame of `size` bytes can have a place. Returns `false` if the wait was interrupted,
+/// or if `is_wanted` returned `false`.
+pub(super) fn wait_for_slot(inner: &Inner, size: u64, is_wanted: &dyn Fn() -> bool) -> bool {
     let mut began = None;
+    wait_while(inner, GROWTH_DELAY, is_wanted, |state| {
+        can_claim(state, size, false) || {
+            let began = *began.get_or_insert_with(Instant::now);
+            began.elapsed() >= GROWTH_DELAY && can_claim(state, size, true)
+        }
+    })
+}
+
+/// In lossless mode, waits until `is_ready` returns `true`. Returns `false` if the wait was interrupted, or if
+/// `is_wanted` returned `false` before. Another writer does not wait.
+fn wait_while(
+    inner: &Inner,
+    growth_interval: Duration,
+    is_wanted: &dyn Fn() -> bool,
+    mut is_ready: impl FnMut(&mut State) -> bool,
+) -> bool {
+    let mut is_given_up = false;
     !inner.options().lossless
-        || wait_until(inner, GROWTH_DELAY, |state| {
-            can_claim(state, size, false) || {
-                let began = *began.get_or_insert_with(Instant::now);
-                began.elapsed() >= GROWTH_DELAY && can_claim(state, size, true)
+        || wait_until(inner, growth_interval, |state| {
+            is_ready(state) || {
+                is_given_up = !is_wanted();
+                is_given_up
             }
-        })
+        }) && !is_given_up
 }
 
 /// Whether a claim in lossless mode would find a place: in the newest run, in a slot that has memory, or in a new slot

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rsshm_channel::{Caps, Next, ReadLimits, ReaderOptions, Writer};
+use rsshm_channel::{Caps, Next, ReadLimits, ReaderOptions, Writer, WriterOptions};
 use rsshm_testkit::{
     Channel,
     role::{self, Role, listen, say},
@@ -320,4 +320,26 @@ fn lossless_writer_ignores_new_owner_of_dead_followers_entry() {
         assert_eq!(next(newcomer, &mut copy).seq, 2);
     }
     drop(watchdog);
+}
+
+#[test]
+fn bounded_claim_ends_and_loses_nothing() {
+    let channel = Channel::new();
+    let writer = channel.writer(WriterOptions::default().lossless(true).max_slots(3));
+    publish(&writer, 1);
+    let mut reader = channel.reader();
+    let held = next(&mut reader, &mut Vec::new());
+    while let Some(slot) = writer.claim_while(SIZE, || false).unwrap() {
+        assert_eq!(
+            writer.publish(&slot, descriptor(SIZE, 0), &[]).unwrap(),
+            writer.stats().head
+        );
+    }
+    let began = Instant::now();
+    let late = || began.elapsed() < Duration::from_millis(50);
+    assert!(writer.claim_while(SIZE, late).unwrap().is_none());
+    assert!((50..5000).contains(&began.elapsed().as_millis()));
+    assert_eq!(writer.stats().dropped, 0);
+    drop((held, reader));
+    assert!(writer.claim(SIZE).unwrap().is_some());
 }

@@ -76,7 +76,7 @@ fn writer(arguments: &[&str]) {
             Ok(Some(mut slot)) => {
                 slot.as_mut().fill(value as u8);
                 match writer.publish(&slot, descriptor(size, value), &[]) {
-                    Ok(()) | Err(Error::NotPublishable { .. }) => {}
+                    Ok(_) | Err(Error::NotPublishable { .. }) => {}
                     Err(error) => panic!("{error}"),
                 }
             }

@@ -84,7 +84,7 @@ fn publish_small(writer: &Writer, value: u64, size: usize, is_delta: bool) {
         let mut slot = writer.claim(size).unwrap().expect("a slot");
         slot.as_mut().fill(value as u8);
         match writer.publish(&slot, descriptor, &metadata_of(value)) {
-            Ok(()) => return,
+            Ok(_) => return,
             // The service created another segment between `claim` and `publish`.
             Err(Error::NotPublishable { .. }) => {}
             Err(error) => panic!("{error}"),

@@ -123,7 +123,7 @@ fn publish_now(writer: &Writer) -> Result<bool, Error> {
     };
     slot.as_mut().fill(1);
     let descriptor = descriptor(SIZE, 0).with_pts(monotonic_ns());
-    writer.publish(&slot, descriptor, &[]).map(|()| true)
+    writer.publish(&slot, descriptor, &[]).map(|_| true)
 }
 
 /// Publishes [`RATE`] frames a second, and an event with every sixteenth frame.

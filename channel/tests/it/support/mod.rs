@@ -120,7 +120,7 @@ pub fn publish_compressed(writer: &Writer, value: u64, is_delta: bool) -> bool {
         };
         slot.as_mut().fill(value as u8);
         match writer.publish(&slot, descriptor, &[]) {
-            Ok(()) => return true,
+            Ok(_) => return true,
             // The service created another segment between `claim` and `publish`.
             Err(Error::NotPublishable { .. }) => {}
             Err(error) => panic!("{error}"),
@@ -138,7 +138,7 @@ pub fn publish_frame(writer: &Writer, descriptor: FrameDescriptor) -> bool {
         };
         slot.as_mut().fill(descriptor.offset as u8);
         match writer.publish(&slot, descriptor, &[]) {
-            Ok(()) => return true,
+            Ok(_) => return true,
             // The service created another segment between `claim` and `publish`.
             Err(Error::NotPublishable { .. }) => {}
             Err(error) => panic!("{error}"),
