@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""``VideoCapture``: a channel with the interface of OpenCV's ``cv2.VideoCapture``. It does not need OpenCV for BGR frames."""
+"""``VideoCapture``: a channel with the interface of OpenCV's ``cv2.VideoCapture``. Only JPEG and PNG need OpenCV."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ READ_TIMEOUT = 10000.0
 """Default time in milliseconds that ``read`` waits for a frame. OpenCV waits as long for a V4L2 camera."""
 BUFFERS = 4
 """Default of ``CAP_PROP_BUFFERSIZE``, as for a V4L2 camera."""
+MOST_SKIPPED = 64
+"""How many frames are read at most to find the newest one. A segment has at most 64 slots."""
 
 # V4L2's codes of the formats, which OpenCV returns too.
 _CODES: Dict[str, str] = {
@@ -63,7 +65,7 @@ class VideoCapture:
     ``apiPreference``: ignored. ``params``: properties and values in turn, as OpenCV takes them. Properties that cannot be set
     are ignored.
 
-    Each picture is a BGR array that belongs to the program. Raw formats other than BGR, JPEG and PNG need OpenCV.
+    Each picture is a BGR array that belongs to the program. The package converts raw formats; JPEG and PNG need OpenCV.
 
     ``open`` (and the constructor) waits for a writer for at most ``CAP_PROP_OPEN_TIMEOUT_MSEC``, 5 seconds by default.
     ``read`` and ``grab`` wait for a frame for at most ``CAP_PROP_READ_TIMEOUT_MSEC``, 10 seconds by default. 0 means without
@@ -85,6 +87,8 @@ class VideoCapture:
         """The frame with which the channel was opened. The next ``grab`` takes it."""
         self._caps: Optional[Caps] = None
         self._ended = False
+        self._later: Optional[Error] = None
+        """What came after the newest frame. The next ``grab`` reports it."""
         self._convert = True
         self._buffers = BUFFERS
         self._open_timeout, self._read_timeout = OPEN_TIMEOUT, READ_TIMEOUT
@@ -116,7 +120,7 @@ class VideoCapture:
     def release(self) -> None:
         """Closes the channel."""
         reader, self._reader = self._reader, None
-        self._frame = self._first = self._caps = None
+        self._frame = self._first = self._caps = self._later = None
         self._ended = False
         self._pts_ns, self._seq = 0, 0
         if reader is not None:
@@ -158,8 +162,8 @@ class VideoCapture:
         if propId == CAP_PROP_POS_FRAMES:
             return float(self._seq)
         if caps is None:
-            # The writer has published no frame yet, but the format is known if the reader is attached.
-            caps = reader.caps
+            # There is a writer, but it has published no frame yet.
+            return 0.0
         if propId == CAP_PROP_FRAME_WIDTH:
             return float(caps.width or 0)
         if propId == CAP_PROP_FRAME_HEIGHT:
@@ -202,8 +206,8 @@ class VideoCapture:
             self._set(prop, value)
         channel = _channel_of(name)
         try:
-            # A capture holds one frame at a time.
-            reader = self._reader = Reader(channel, latest=self._buffers == 1, max_held=1)
+            # A capture holds one frame at a time, and for a moment the next one.
+            reader = self._reader = Reader(channel, max_held=2)
             try:
                 self._first = reader.read(_seconds(self._open_timeout))
                 self._caps = self._first.caps
@@ -221,20 +225,31 @@ class VideoCapture:
             return self._failed(Closed("the capture is not opened"))
         # Release the last frame before the wait, so that its slot is free meanwhile.
         frame, self._frame, self._first = self._first, None, None
+        later, self._later = self._later, None
         try:
+            if later is not None:
+                raise later
             if frame is None:
                 frame = reader.read(_seconds(self._read_timeout))
-            elif reader.latest:
-                try:
-                    frame = reader.read(0)
-                except Timeout:
-                    pass
+            if self._buffers == 1:
+                frame = self._newest(reader, frame)
         except Error as error:
             self._ended = self._ended or isinstance(error, EndOfStream)
             return self._failed(error)
         self._frame, self._caps, self._ended = frame, frame.caps, False
         self._pts_ns, self._seq = frame.pts_ns or 0, frame.seq
         return True
+
+    def _newest(self, reader: Reader, frame: Frame) -> Frame:
+        """The newest frame that is there."""
+        try:
+            for _ in range(MOST_SKIPPED):
+                frame = reader.read(0)
+        except Timeout:
+            pass
+        except Error as error:
+            self._later = error
+        return frame
 
     def _retrieve(self, image: Optional[Array]) -> Tuple[bool, Optional[Array]]:
         frame = self._frame
@@ -261,8 +276,6 @@ class VideoCapture:
             if not value >= 1:
                 return False
             self._buffers = int(value)
-            if self._reader is not None:
-                self._reader.latest = self._buffers == 1
         elif prop == CAP_PROP_CONVERT_RGB:
             self._convert = bool(value)
         else:

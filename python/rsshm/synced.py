@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Dict, List, Optional, Sequence, Tuple, Type
 
 from ._matcher import Matcher
-from ._queued import QueuedReader as Reader
 from .errors import BadOption, Closed, EndOfStream, Error, Timeout
 from .frame import Frame
+from .reader import Reader
 
 CHECK = 0.25
 """The longest wait in seconds. After it, the iteration notices that another thread has closed the object."""

@@ -122,15 +122,15 @@ def test_capture_reports_properties_of_channel(channel: Channel) -> None:
         assert not cap.isOpened() and cap.get(cv2.CAP_PROP_FRAME_WIDTH) == 0
 
 
-def test_format_is_known_before_the_first_frame(channel: Channel) -> None:
+def test_channel_without_frames_is_opened(channel: Channel) -> None:
     with rsshm.Writer(channel.name, (48, 64), fps=25) as writer:
         # A waiting reader makes the writer create the segment.
         waiting = threading.Thread(target=writer.wait_for_reader, args=(5,))
         waiting.start()
         cap = opened(channel.name, OPEN_TIMEOUT_MSEC=300)
-        assert cap.isOpened() and cap.get(cv2.CAP_PROP_FRAME_HEIGHT) == 48 and cap.get(cv2.CAP_PROP_FPS) == 25
+        assert cap.isOpened() and cap.get(cv2.CAP_PROP_FRAME_HEIGHT) == 0
         writer.write(PICTURES[0])
-        assert (cap.read()[1] == PICTURES[0]).all()
+        assert (cap.read()[1] == PICTURES[0]).all() and cap.get(cv2.CAP_PROP_FRAME_HEIGHT) == 48
         cap.release()
         waiting.join()
 
@@ -266,6 +266,16 @@ def test_loop_ends_at_end_of_stream(channel: Channel, start: Start) -> None:
         assert (cap.read()[1] == PICTURES[4]).all() and cap.isOpened()
 
 
+def test_end_of_stream_follows_the_newest_frame(channel: Channel) -> None:
+    with rsshm.Writer(channel.name, (48, 64)) as writer:
+        writer.write(PICTURES[0])
+        cap = opened(channel.name, BUFFERSIZE=1)
+        for picture in PICTURES[1:4]:
+            writer.write(picture)
+    assert (cap.read()[1] == PICTURES[3]).all() and cap.isOpened()
+    assert cap.read() == (False, None) and not cap.isOpened()
+
+
 def test_capture_survives_kill_of_writer(channel: Channel, start: Start) -> None:
     writer = start(python("steady", channel.name))
     cap = opened(channel.name, READ_TIMEOUT_MSEC=50)
@@ -319,19 +329,21 @@ def test_exception_mode_raises_errors_of_both_packages(channel: Channel) -> None
     assert isinstance(end.value, rsshm.EndOfStream)
 
 
-def test_capture_of_bgr_needs_no_opencv(channel: Channel, start: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("format", ["BGR", "RGB", "JPEG"])
+def test_only_encoded_pictures_need_opencv(format: str, channel: Channel, start: Start, tmp_path: Path) -> None:
     (tmp_path / "cv2.py").write_text("raise ImportError('no OpenCV here')")
     code = (
         "import sys, rsshm; cap = rsshm.VideoCapture(sys.argv[1]); ok, picture = cap.read(); "
-        "print(ok, picture.sum() if ok else None)"
+        "print(ok, picture.sum() if ok else None, cap.isOpened())"
     )
-    with rsshm.Writer(channel.name, (48, 64)) as writer:
-        writer.write(PICTURES[0])
+    caps = {"caps": "image/jpeg,width=64,height=48"} if format == "JPEG" else {"format": format}
+    with rsshm.Writer(channel.name, **caps) as writer:  # type: ignore[arg-type]
+        writer.write(cv2.imencode(".jpg", PICTURES[0])[1].tobytes() if format == "JPEG" else PICTURES[0])
         path = f"{tmp_path}:{ROOT / 'python'}"
         reader = start([sys.executable, "-c", code, channel.name], env={"PYTHONPATH": path})
-        assert reader.wait_ok().decode().split() == ["True", str(PICTURES[0].sum())]
-    with rsshm.Writer(channel.name, (48, 64), format="RGB") as writer:
-        writer.write(PICTURES[0])
-        reader = start([sys.executable, "-c", code, channel.name], env={"PYTHONPATH": path})
-        assert reader.wait_ok().decode().split() == ["False", "None"]
-        assert "RuntimeWarning: converting RGB to BGR needs OpenCV" in reader.error_output()
+        printed = reader.wait_ok().decode().split()
+    if format == "JPEG":
+        assert printed == ["False", "None", "True"]
+        assert "RuntimeWarning: decoding image/jpeg needs OpenCV" in reader.error_output()
+    else:
+        assert printed == ["True", str(PICTURES[0].sum()), "True"]
