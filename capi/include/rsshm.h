@@ -419,7 +419,7 @@ rsshm_status rsshm_writer_write_bytes(rsshm_writer *writer, const void *data, si
 /* Marks the end of the stream after the last frame. Another stream may follow. */
 rsshm_status rsshm_writer_end_of_stream(rsshm_writer *writer);
 
-/* The number of readers that are attached, or an error (< 0). Observers do not count. */
+/* The number of readers that are attached now, or an error (< 0). Observers do not count. */
 int rsshm_writer_readers(rsshm_writer *writer);
 
 /*

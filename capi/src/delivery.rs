@@ -45,7 +45,8 @@ pub(crate) struct Delivery {
     limits: ReadLimits,
     snapshot: Arc<Mutex<Snapshot>>,
     pool: Pool,
-    /// The memory for the next copy.
+    /// The memory for the next copy. It is taken from the pool only before the call that may need it, because by then the
+    /// program has often released the frame before.
     copy: Vec<u8>,
     stream: Option<Arc<Stream>>,
     /// The value of [`Reader::segment_changes`] when `stream` was made.
@@ -71,6 +72,9 @@ impl Delivery {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             let remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if self.copy.capacity() == 0 {
+                self.copy = self.pool.take();
+            }
             let next = self.reader.next(&mut self.copy, self.limits, remaining);
             *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Snapshot {
                 stats: self.reader.stats(),
@@ -103,14 +107,10 @@ impl Delivery {
     fn deliver(&mut self, frame: rsshm_channel::Frame) -> FrameObject {
         let bytes = match frame.data {
             FrameData::InPlace(pinned) => FrameBytes::InPlace(pinned),
-            _ => {
-                let next = self.pool.take();
-                let bytes = std::mem::replace(&mut self.copy, next);
-                FrameBytes::Copied(PooledCopy {
-                    bytes,
-                    pool: self.pool.clone(),
-                })
-            }
+            _ => FrameBytes::Copied(PooledCopy {
+                bytes: std::mem::take(&mut self.copy),
+                pool: self.pool.clone(),
+            }),
         };
         FrameObject {
             seq: frame.seq,

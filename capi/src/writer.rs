@@ -281,9 +281,8 @@ pub extern "C" fn rsshm_writer_readers(writer: Handle<WriterObject>) -> c_int {
     let mut count = 0;
     let status = enter("rsshm_writer_readers", || {
         let writer = handles::get(writer)?;
-        writer.check_failure()?;
         // There are at most 64 readers.
-        count = writer.reader_count() as c_int;
+        count = writer.count_readers()? as c_int;
         Ok(Status::Ok)
     });
     if status < 0 { status } else { count }

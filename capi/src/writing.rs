@@ -160,7 +160,18 @@ impl WriterObject {
         self.settings.has_spare_memory
     }
 
-    /// The number of attached readers.
+    /// The number of readers that are attached now. The service may not have noticed the last ones that came or went.
+    pub(crate) fn count_readers(&self) -> Result<u32, Failure> {
+        let result = self.writer.service();
+        let count = result
+            .as_ref()
+            .map_or_else(|_| self.reader_count(), |report| report.reader_count);
+        self.report.note(&self.writer, result);
+        self.check_failure()?;
+        Ok(count)
+    }
+
+    /// The number of attached readers at the last pass of the service.
     pub(crate) fn reader_count(&self) -> u32 {
         // Relaxed: the count says nothing about other memory.
         self.report.reader_count.load(Ordering::Relaxed)

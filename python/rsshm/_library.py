@@ -284,6 +284,7 @@ writer_write_bytes = _function(_WAITING, "rsshm_writer_write_bytes", c_int32, c_
 writer_end_of_stream = _function(_WAITING, "rsshm_writer_end_of_stream", c_int32, c_void_p)
 writer_wait_for_reader = _function(_WAITING, "rsshm_writer_wait_for_reader", c_int32, c_void_p, c_int64)
 writer_keyframe_wanted = _function(_SHORT, "rsshm_writer_keyframe_wanted", c_int32, c_void_p)
+writer_readers = _function(_WAITING, "rsshm_writer_readers", c_int, c_void_p)
 writer_get_stats = _function(_WAITING, "rsshm_writer_get_stats", c_int32, c_void_p, c_void_p)
 writer_set_latency = _function(_WAITING, "rsshm_writer_set_latency", c_int32, c_void_p, c_uint64)
 writer_close = _function(_WAITING, "rsshm_writer_close", c_int32, c_void_p)
@@ -364,3 +365,5 @@ def video_layout(format: str, width: int, height: int, align: int) -> LayoutInfo
     info = LayoutInfo()
     check(_video_layout(format.encode(), width, height, align, ctypes.byref(info)))
     return info
+
+

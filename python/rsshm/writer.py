@@ -196,8 +196,12 @@ class Writer:
         self._channel: Optional[_Channel] = None
         # Set the format before the channel is taken, so that an error in the format is reported first.
         self.set_format(shape, dtype, format, fps, caps=caps, frame_size=frame_size)
-        if not perms:
-            raise BadOption(f"channel {name}: perms is {perms!r}, not 0o600 to 0o777")
+        if not 0o600 <= perms <= 0o777 or perms & 0o600 != 0o600:
+            raise BadOption(
+                f"channel {name}: perms is {perms:#o}, not 0o600 to 0o777 with read and write permission for the owner"
+            )
+        if max_slots != 0 and not 3 <= max_slots <= 64:
+            raise BadOption(f"channel {name}: max_slots is {max_slots}, not 0 (automatic) or 3 to 64")
         self._name = name
         self._latency_ns = 0
         self._last = WriterStats()
@@ -249,6 +253,12 @@ class Writer:
     def _set_layout(self, layout: Layout) -> None:
         self._layout = layout
         self._frame_size = layout.size
+        info = _library.video_layout(layout.format, layout.width, layout.height, self._stride_align)
+        self._has_exact_rows = all(
+            info.planes[index].row_bytes == plane.row_bytes for index, plane in enumerate(layout.planes)
+        )
+        """Whether a row in the channel is as long as a row of the array. If two pixels share their chroma, a row in the channel
+        has an even number of pixels."""
         self._caps = _caps.raw_video(layout, self._fps)
 
     def _apply_format(self) -> None:
@@ -268,7 +278,7 @@ class Writer:
     @property
     def readers(self) -> int:
         """Number of attached readers that are alive. Observers are not counted."""
-        return int(self._stats().readers)
+        return self._check(_library.writer_readers(self._handle)) if self._finalizer.alive else 0
 
     @property
     def published(self) -> int:
@@ -347,6 +357,12 @@ class Writer:
                 raise FormatError(f"channel {self.name}: a frame of this channel must be bytes: {error}") from None
             size = self._checked_size(data.size)
             return self._send(_library.writer_write_bytes, _address(data), size, info)
+        if not self._has_exact_rows:
+            with self.buffer() as slot:
+                slot.pts_ns, slot.duration_ns, slot.flags, slot.metadata = pts_ns, duration_ns, flags, metadata
+                for target, array in zip(slot.planes, _caps.as_planes(self._layout, picture)):
+                    target[...] = array
+            return slot.seq
         arrays = [_as_rows(array, plane) for array, plane in zip(_caps.as_planes(self._layout, picture), self._layout.planes)]
         planes = (PlaneData * len(arrays))(*(PlaneData(_address(array), array.strides[0]) for array in arrays))
         return self._send(_library.writer_write, planes, len(arrays), info)
@@ -411,7 +427,6 @@ class Writer:
         """Closes the channel, and removes its files."""
         if self._finalizer.alive:
             self._last = self._stats()
-            self._last.readers = 0
             self._finalizer()
 
     def __enter__(self) -> Writer:

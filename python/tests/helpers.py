@@ -98,9 +98,22 @@ class Segment:
         entries = map(self.entry, range(self.header("reader_count")))
         return [entry for entry in entries if field_of(self.memory, "ReaderEntry", "pid", entry) == pid]
 
+    def pinned(self, pid: int) -> List[int]:
+        """The slots that the readers of a process hold."""
+        words = [field_of(self.memory, "ReaderEntry", "pins", entry) for entry in self.entries(pid)]
+        return [slot for slot in range(constant("MAX_SLOTS")) for pins in words if pins >> slot & 1]
+
     def held(self, pid: int) -> int:
         """How many slots the readers of a process hold."""
-        return sum(bin(field_of(self.memory, "ReaderEntry", "pins", entry)).count("1") for entry in self.entries(pid))
+        return len(self.pinned(pid))
+
+    def content(self, slot: int) -> int:
+        """A number that changes with each new content of a slot."""
+        return field_of(self.memory, "SlotRecord", "seq", self.record(slot))
+
+    def record(self, slot: int) -> int:
+        """Where the record of a slot begins."""
+        return self.header("descriptors_offset") + slot * self.header("descriptor_stride")
 
     def quota(self, index: int) -> int:
         """The quota of a reader entry."""

@@ -33,15 +33,10 @@ def test_table_has_both_kinds() -> None:
     assert len(FIXED) > 50 and len(REFUSED) > 80
 
 
-def test_fixed_caps_have_canonical_form(channel: Channel) -> None:
-    with rsshm.Writer(channel.name, caps="a/b") as writer, rsshm.Reader(channel.name, timeout=5, latest=True) as reader:
-        for text, canonical in FIXED:
-            for given in (text, canonical):
-                layout = rsshm.caps.parse(given).layout
-                frame = bytes(layout.size if layout else 64)
-                writer.set_format(caps=given, frame_size=len(frame))
-                writer.write(frame)
-                assert reader.read().caps.text == canonical
+def test_canonical_form_of_caps_means_the_same() -> None:
+    for text, canonical in FIXED:
+        given, same = rsshm.caps.parse(text), rsshm.caps.parse(canonical)
+        assert given.media and (given.media, given.fields, given.layout) == (same.media, same.fields, same.layout), text
 
 
 def test_writer_refuses_other_caps_with_position(channel: Channel) -> None:

@@ -327,7 +327,7 @@ def test_encoded_stream_begins_and_continues_at_keyframes(channel: Channel) -> N
             assert [reader.read().seq for _ in range(2)] == [4, 5]
             # The channel keeps fewer frames than these, so the reader misses some and requests a keyframe.
             for _ in range(200):
-                writer.write(b"frame", flags=delta)
+                writer.write(bytes(300_000), flags=delta)
             with pytest.raises(rsshm.Timeout):
                 reader.read(0.05)
             eventually("the request for a keyframe", writer.key_frame_wanted)

@@ -228,11 +228,13 @@ def test_forked_child_owns_no_reader(channel: Channel, start: Start) -> None:
         try:
             child = int(reader.read_line().removeprefix("child "))
             segment = Segment(channel)
+            (slot,) = segment.pinned(reader.pid)
+            held = segment.content(slot)
             # The child has closed its inherited reader. The parent is still attached and holds a frame.
             time.sleep(0.1)
-            assert writer.readers == 1 and segment.held(reader.pid) != 0
+            assert writer.readers == 1 and segment.content(slot) == held
             reader.kill()
-            eventually("the parent is dead", lambda: writer.readers == 0 and segment.held(reader.pid) == 0, 5)
+            eventually("the dead parent holds no slot", lambda: writer.readers == 0 and segment.content(slot) != held, 5)
             os.kill(child, signal.SIGKILL)
         finally:
             stop.set()
@@ -339,7 +341,7 @@ def test_another_user_may_read_but_not_write(channel: Channel, start: Start) -> 
         writer.write(grey(1))
         os.seteuid(nobody)
         try:
-            with pytest.raises(rsshm.Denied, match="mode 0600"):
+            with pytest.raises(rsshm.Denied, match="mode is 0600"):
                 rsshm.Reader(channel.name).read(1)
         finally:
             os.seteuid(0)

@@ -194,7 +194,7 @@ def damage(segment: Segment, numbers: random.Random) -> None:
     """Overwrites a word that leads a reader to a frame of a run."""
     begin, size = segment.header("slots_offset"), segment.header("slot_size")
     slot = numbers.randrange((len(segment.memory) - begin) // size)
-    record = segment.header("descriptors_offset") + slot * constant("DESCRIPTOR_STRIDE")
+    record = segment.record(slot)
     descriptor = record + fields("SlotRecord")["words"][0]
     at = numbers.choice(
         [
