@@ -169,6 +169,16 @@ class Frame {
   // has no such Mat, or if the planes do not follow each other in memory.
   inline cv::Mat mat() const;
 
+  // The picture as a cv::Mat with the channels blue, green and red, which the program owns. Any raw video that the
+  // library knows can be converted; other frames throw Error.
+  inline cv::Mat bgr() const;
+
+  // Converts the picture. `order` is "BGR" or "RGB". Row r is stored at out + r * stride and has 3 * width bytes; stride 0
+  // means 3 * width.
+  void convert(const char *order, uint8_t *out, int64_t stride = 0) const {
+    detail::check(rsshm_frame_convert(frame_.get(), order, out, stride));
+  }
+
  private:
   detail::Owner<rsshm_frame, rsshm_frame_release> frame_;
   rsshm_frame_info info_ = RSSHM_FRAME_INFO_INIT;
@@ -376,20 +386,37 @@ class Writer {
   rsshm_status last_ = RSSHM_OK;
 };
 
-// The names of all channels.
-inline std::vector<std::string> channels() {
+namespace detail {
+
+// The names that `get` stores, each with a NUL, and an empty name at the end.
+inline std::vector<std::string> names(rsshm_status (*get)(char *, size_t, size_t *)) {
   for (;;) {
     size_t needed = 0;
-    detail::check(rsshm_channels(nullptr, 0, &needed));
+    check(get(nullptr, 0, &needed));
     std::vector<char> names(needed + 4096);
-    const rsshm_status status = rsshm_channels(names.data(), names.size(), &needed);
+    const rsshm_status status = get(names.data(), names.size(), &needed);
     // Channels may have appeared since the first call.
     if (status < 0 && needed > names.size()) continue;
-    detail::check(status);
+    check(status);
     std::vector<std::string> list;
     for (const char *name = names.data(); *name != '\0'; name += list.back().size() + 1) list.emplace_back(name);
     return list;
   }
+}
+
+}  // namespace detail
+
+// The names of all channels.
+inline std::vector<std::string> channels() { return detail::names(rsshm_channels); }
+
+// The names of all formats of raw video that the library knows.
+inline std::vector<std::string> video_formats() { return detail::names(rsshm_video_formats); }
+
+// The layout of frames of a format. Rows begin at multiples of `align`; 0 means GStreamer's 4.
+inline rsshm_layout video_layout(const std::string &format, int width, int height, uint32_t align = 0) {
+  rsshm_layout layout = RSSHM_LAYOUT_INIT;
+  detail::check(rsshm_video_layout(format.c_str(), width, height, align, &layout));
+  return layout;
 }
 
 }  // namespace rsshm
@@ -436,7 +463,15 @@ inline cv::Mat rsshm::Frame::mat() const {
       return make(height(), width(), CV_8UC4, first);
     }
   }
-  throw refuse("has no Mat; convert it to BGR or NV12 in the writer, or use plane()");
+  throw refuse("has no Mat; use bgr() or plane(), or convert it to BGR or NV12 in the writer");
+}
+
+inline cv::Mat rsshm::Frame::bgr() const {
+  // Without planes, the call below throws the error that says why.
+  const int rows = plane_count() > 0 ? static_cast<int>(plane(0).rows) : 1;
+  cv::Mat picture(rows, plane_count() > 0 ? width() : 1, CV_8UC3);
+  convert("BGR", picture.data, static_cast<int64_t>(picture.step[0]));
+  return picture;
 }
 #endif
 

@@ -7,7 +7,7 @@ use std::{
     slice,
 };
 
-use crate::status::Failure;
+use crate::status::{Failure, Status};
 
 /// A structure of `include/rsshm.h` that begins with its size. All bits may be zero, and any bits are a valid value.
 ///
@@ -144,4 +144,50 @@ pub(crate) fn check_out<T>(out: *mut T, what: &str) -> Result<(), Failure> {
         )));
     }
     Ok(())
+}
+
+/// Stores `texts`, each with a NUL at its end, and one more NUL. `needed` gets the number of these bytes. `what` names
+/// the texts in an error.
+///
+/// # Safety
+/// `memory` is NULL, or points to `size` writable bytes. `needed` is NULL or a variable.
+pub(crate) unsafe fn write_texts<'a>(
+    texts: impl IntoIterator<Item = &'a str>,
+    what: &str,
+    memory: *mut c_char,
+    size: usize,
+    needed: *mut usize,
+) -> Result<Status, Failure> {
+    let mut list = Vec::new();
+    for text in texts {
+        list.extend(text.as_bytes());
+        list.push(0);
+    }
+    list.push(0);
+    if !needed.is_null() {
+        // SAFETY: `needed` is not NULL, so the caller guarantees a variable.
+        unsafe { needed.write(list.len()) };
+    }
+    if memory.is_null() {
+        return if size == 0 && !needed.is_null() {
+            Ok(Status::Ok)
+        } else {
+            Err(Failure::argument(format!(
+                "the memory for the {what} is NULL; pass memory, or size 0 and the address of a variable"
+            )))
+        };
+    }
+    if list.len() > size {
+        if size > 0 {
+            // SAFETY: `memory` is not NULL, so the caller guarantees `size` bytes.
+            unsafe { memory.write(0) };
+        }
+        return Err(Failure::argument(format!(
+            "the {what} need {} bytes, the memory has {size}",
+            list.len()
+        )));
+    }
+    // SAFETY: `memory` is not NULL, so the caller guarantees `size` bytes; the list has at most as many.
+    unsafe { std::ptr::copy_nonoverlapping(list.as_ptr(), memory.cast::<u8>(), list.len()) };
+    Ok(Status::Ok)
 }

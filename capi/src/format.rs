@@ -36,7 +36,7 @@ impl WriterFormat {
             plane_count: 0,
             described: Vec::new(),
         };
-        if let Some(video) = format.stream.video() {
+        if let Ok(video) = format.stream.video() {
             let layout = video.layout_aligned(align)?;
             format.set_layout(&layout)?;
             if align != DEFAULT_ALIGN {

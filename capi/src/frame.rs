@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use rsshm_channel::{FrameDescriptor, PinnedFrame, layout::HEADER, metadata};
+use rsshm_channel::{FrameDescriptor, PinnedFrame, layout::HEADER, metadata, video::VideoInfo};
 
 use crate::{
     arguments::{self, Sized32},
@@ -38,7 +38,7 @@ pub(crate) enum FrameBytes {
 }
 
 impl FrameObject {
-    fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         match &self.bytes {
             FrameBytes::InPlace(pinned) => pinned.as_ref(),
             FrameBytes::Copied(copy) => copy.as_ref(),
@@ -124,6 +124,11 @@ const DISCONTINUITY: u32 = 1 << 2;
 const STREAM_HEADER: u32 = 1 << 3;
 
 impl FrameObject {
+    /// What the caps say about the picture.
+    pub(crate) fn video(&self) -> Result<&VideoInfo, Failure> {
+        Ok(self.stream.video()?)
+    }
+
     fn info(&self) -> CFrameInfo {
         let descriptor = &self.descriptor;
         let values = self.stream.values();

@@ -23,8 +23,10 @@
 //! - A structure of the caller begins with its size, which [`arguments`] checks before it touches other fields.
 
 mod arguments;
+mod convert;
 mod delivery;
 mod format;
+mod formats;
 mod frame;
 mod handles;
 mod library;

@@ -4,7 +4,10 @@
 
 use std::ffi::{c_char, c_int};
 
-use crate::status::{self, Failure, Status, enter};
+use crate::{
+    arguments,
+    status::{self, enter},
+};
 
 /// The number of the C interface: it grows when functions or fields are added.
 const ABI: u32 = 1;
@@ -46,38 +49,9 @@ pub extern "C" fn rsshm_status_name(value: c_int) -> *const c_char {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsshm_channels(names: *mut c_char, size: usize, needed: *mut usize) -> c_int {
     enter("rsshm_channels", || {
-        let mut list = Vec::new();
-        for name in rsshm_channel::channels() {
-            list.extend(name.as_bytes());
-            list.push(0);
-        }
-        // An empty name ends the list.
-        list.push(0);
-        if !needed.is_null() {
-            // SAFETY: `needed` is not NULL, so the caller guarantees a variable.
-            unsafe { needed.write(list.len()) };
-        }
-        if names.is_null() {
-            return if size == 0 && !needed.is_null() {
-                Ok(Status::Ok)
-            } else {
-                Err(Failure::argument(
-                    "the memory for the names is NULL; pass memory, or size 0 and the address of a variable",
-                ))
-            };
-        }
-        if list.len() > size {
-            if size > 0 {
-                // SAFETY: `names` is not NULL, so the caller guarantees `size` bytes.
-                unsafe { names.write(0) };
-            }
-            return Err(Failure::argument(format!(
-                "the names need {} bytes, the memory has {size}",
-                list.len()
-            )));
-        }
-        // SAFETY: `names` is not NULL, so the caller guarantees `size` bytes; the list has at most as many.
-        unsafe { std::ptr::copy_nonoverlapping(list.as_ptr(), names.cast::<u8>(), list.len()) };
-        Ok(Status::Ok)
+        let list = rsshm_channel::channels();
+        let list = list.iter().map(String::as_str);
+        // SAFETY: as the caller guarantees.
+        unsafe { arguments::write_texts(list, "names", names, size, needed) }
     })
 }

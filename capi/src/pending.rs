@@ -18,6 +18,6 @@ macro_rules! pending {
 }
 
 pending! {
-    rsshm_frame_convert rsshm_reader_send_message rsshm_reader_get_event rsshm_writer_event
-    rsshm_writer_next_message rsshm_caps_parts rsshm_video_formats rsshm_video_layout
+    rsshm_reader_send_message rsshm_reader_get_event rsshm_writer_event
+    rsshm_writer_next_message
 }

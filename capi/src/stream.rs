@@ -6,7 +6,7 @@ use std::ffi::{CString, c_char};
 
 use rsshm_channel::{
     FrameDescriptor,
-    video::{PlaneLayout, VideoInfo},
+    video::{PlaneLayout, VideoError, VideoInfo},
 };
 
 /// The most planes that a frame has, in `include/rsshm.h` too.
@@ -18,7 +18,8 @@ pub(crate) struct Stream {
     caps: CString,
     /// The name of the raw format; empty for other caps.
     format: CString,
-    video: Option<VideoInfo>,
+    /// The error says why the caps are not raw video that can be read.
+    video: Result<VideoInfo, VideoError>,
 }
 
 /// The values of the caps, as the structures of `include/rsshm.h` have them.
@@ -43,7 +44,7 @@ pub(crate) struct PlanePlace {
 
 impl Stream {
     pub(crate) fn new(caps: &str) -> Self {
-        let video = VideoInfo::from_caps(caps).ok();
+        let video = VideoInfo::from_caps(caps);
         let format = video.as_ref().map_or("", |video| video.format().name());
         Self {
             // Caps with a NUL are not valid, so no writer of this project has them.
@@ -58,8 +59,9 @@ impl Stream {
         self.caps.to_str().unwrap_or_default()
     }
 
-    pub(crate) fn video(&self) -> Option<&VideoInfo> {
-        self.video.as_ref()
+    /// What the caps say about raw video.
+    pub(crate) fn video(&self) -> Result<&VideoInfo, VideoError> {
+        self.video.as_ref().map_err(Clone::clone)
     }
 
     /// The values for C. The texts live as long as `self`.
@@ -79,7 +81,11 @@ impl Stream {
     /// The planes of a frame with this descriptor, and their number. There are none if the caps are not raw video, or if
     /// a plane is not inside the frame.
     pub(crate) fn planes(&self, descriptor: &FrameDescriptor) -> ([PlanePlace; MAX_PLANES], usize) {
-        let layout = self.video.as_ref().and_then(|video| video.layout_of(descriptor).ok());
+        let layout = self
+            .video
+            .as_ref()
+            .ok()
+            .and_then(|video| video.layout_of(descriptor).ok());
         layout
             .and_then(|layout| places(&layout, descriptor.size as usize))
             .unwrap_or_default()

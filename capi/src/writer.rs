@@ -12,6 +12,7 @@ use rsshm_channel::{WriterOptions, video::VideoInfo};
 
 use crate::{
     arguments::{self, Sized32},
+    formats::pixels,
     frame::CPlane,
     handles::{self, Handle},
     publish_info::CPublishInfo,
@@ -146,14 +147,10 @@ pub unsafe extern "C" fn rsshm_writer_video(
         let writer = handles::get(writer)?;
         // SAFETY: as the caller guarantees.
         let format = unsafe { arguments::text(format, "the format") }?;
-        let number = |value: i32, what: &str| {
-            u32::try_from(value)
-                .map_err(|_| Failure::new(Status::Caps, format!("{what} is {value}, it must not be negative")))
-        };
         let info = VideoInfo::new(
             format.parse()?,
-            number(width, "the width")?,
-            number(height, "the height")?,
+            pixels(width, "the width")?,
+            pixels(height, "the height")?,
             (fps_n, fps_d),
         )?;
         writer.set_caps(&info.to_caps(), 0)?;

@@ -67,6 +67,15 @@ int main(int argc, char **argv) {
     CHECK(sum.cols == 30);
   }
   {
+    rsshm::Frame frame = exchange(writer, reader, "RGB", 61, 47);
+    cv::Mat picture = frame.bgr();
+    CHECK(picture.rows == 47 && picture.cols == 61 && picture.type() == CV_8UC3);
+    for (int r = 0; r < 47; r++) {
+      const cv::Vec3b last = picture.at<cv::Vec3b>(r, 60);
+      CHECK(last[2] == static_cast<uint8_t>(r * 7 + 180) && last[0] == static_cast<uint8_t>(r * 7 + 182));
+    }
+  }
+  {
     rsshm::Frame frame = exchange(writer, reader, "BGRx", 16, 16);
     CHECK(frame.mat().type() == CV_8UC4);
   }
@@ -91,6 +100,13 @@ int main(int argc, char **argv) {
     std::optional<rsshm::Frame> frame = reader.next(20s);
     CHECK(frame && std::memcmp(frame->data(), text, sizeof text) == 0);
     CHECK(fails(*frame, "application/x-test") && fails(*frame, "no planes"));
+    bool threw = false;
+    try {
+      frame->bgr();
+    } catch (const rsshm::Error &error) {
+      threw = error.status() == RSSHM_E_CAPS && std::strstr(error.what(), "application/x-test") != nullptr;
+    }
+    CHECK(threw);
   }
   std::puts("ok");
 }

@@ -37,6 +37,8 @@ static rsshm_status status_of(Call call, const char *words) {
   return RSSHM_OK;
 }
 
+static bool takes_part(const rsshm::Reader &reader) { return reader.observing().empty(); }
+
 int main(int argc, char **argv) {
   CHECK(argc == 2);
   const std::string name = argv[1];
@@ -77,6 +79,12 @@ int main(int argc, char **argv) {
     drawing.join();
     CHECK(count == 100 && reader.last() == RSSHM_EOS && reader.stats().received == 100);
 
+    const rsshm_layout layout = rsshm::video_layout("NV12", 62, 46, 32);
+    CHECK(layout.plane_count == 2 && layout.planes[1].stride == 64 && layout.planes[1].pixel_bytes == 2);
+    CHECK(status_of([] { rsshm::video_layout("PINK", 1, 1); }, "PINK") == RSSHM_E_CAPS);
+    CHECK(rsshm::video_formats().size() > 100);
+    CHECK(writer.stats().published == 100 && takes_part(reader));
+
     // A wake ends the wait of next().
     std::thread waking([&] {
       std::this_thread::sleep_for(50ms);
@@ -95,6 +103,10 @@ int main(int argc, char **argv) {
     CHECK(writer.write({{picture.data(), 64, 0, 0}}));
     const std::optional<rsshm::Frame> frame = moved.next(20s);
     CHECK(frame && frame->data()[0] == 7);
+    std::vector<uint8_t> converted(3 * 64 * 48);
+    frame->convert("BGR", converted.data());
+    CHECK(converted.front() == 7 && converted.back() == 7);
+    CHECK(status_of([&] { frame->convert("ABC", converted.data()); }, "ABC") == RSSHM_E_ARGUMENT);
   }
   // The frame outlives its reader and its writer.
   CHECK(kept && kept->data()[0] == 50 && kept->data()[kept->size() - 1] == 50 && kept->format() == "GRAY8");

@@ -4,7 +4,7 @@
 
 use rsshm_testkit::Channel;
 
-use crate::support::{Program, library};
+use crate::support::{Program, crate_directory, library};
 
 #[track_caller]
 fn passes(source: &str, arguments: &[&str]) {
@@ -23,6 +23,19 @@ fn bad_arguments_are_errors_with_a_text() {
 fn writer_says_all_about_a_frame() {
     let channel = Channel::new();
     passes("tests/c/publish.c", &[channel.as_str()]);
+    channel.assert_removed();
+}
+
+#[test]
+fn caps_and_formats_have_parts() {
+    let table = crate_directory().join("../testkit/caps-texts.tsv");
+    passes("tests/c/caps.c", &[table.to_str().unwrap()]);
+}
+
+#[test]
+fn frames_become_pictures() {
+    let channel = Channel::new();
+    passes("tests/c/convert.c", &[channel.as_str()]);
     channel.assert_removed();
 }
 

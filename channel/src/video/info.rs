@@ -2,8 +2,8 @@
 
 //! `VideoInfo`: what the caps of raw video say.
 
-use super::{colour::Colorimetry, error::VideoError, fields::CapsParts, format::VideoFormat};
-use crate::protocol::caps_text::canonical_caps;
+use super::{colour::Colorimetry, error::VideoError, format::VideoFormat};
+use crate::protocol::caps_text::{CanonicalParts, canonical_caps};
 
 /// The memory in which the pixels of a frame are in the channel.
 const READABLE_MEMORIES: [&str; 2] = ["memory:SystemMemory", "memory:DMABuf"];
@@ -99,7 +99,7 @@ impl VideoInfo {
             text: text.to_owned(),
             mistake,
         })?;
-        let parts = CapsParts::new(&caps);
+        let parts = CanonicalParts::new(&caps);
         if parts.name != "video/x-raw" {
             return Err(VideoError::NotRaw {
                 name: parts.name.to_owned(),

@@ -35,7 +35,6 @@
 mod colour;
 mod convert;
 mod error;
-mod fields;
 mod format;
 mod grouped;
 mod info;

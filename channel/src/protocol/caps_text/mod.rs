@@ -8,11 +8,14 @@
 
 mod mistake;
 mod parser;
+mod parts;
 mod strings;
 mod value;
 
 pub use mistake::Mistake;
 pub use parser::MAX_NAME_SIZE;
+pub(crate) use parts::CanonicalParts;
+pub use parts::{CapsParts, caps_parts};
 
 /// The caps that `text` describes, in a form that all versions of GStreamer since 1.22 read alike: each value has its
 /// type, and all characters are ASCII.
