@@ -365,5 +365,3 @@ def video_layout(format: str, width: int, height: int, align: int) -> LayoutInfo
     info = LayoutInfo()
     check(_video_layout(format.encode(), width, height, align, ctypes.byref(info)))
     return info
-
-

@@ -17,8 +17,6 @@ from .reader import Reader
 
 CHECK = 0.25
 """The longest wait in seconds. After it, the iteration notices that another thread has closed the object."""
-MOST_SKIPPED = 64
-"""How many frames of each channel are read at most to find the newest set. A segment has at most 64 slots."""
 
 
 class Synchronizer:
@@ -46,9 +44,6 @@ class Synchronizer:
         if not isinstance(max_held, int) or max_held < 2:
             raise BadOption(f"max_held is {max_held!r}; it must be 2 or more: one frame waits, and the program has another")
         self.timeout = timeout
-        self.skipped = 0
-        """Number of sets skipped for a newer one, with ``latest``."""
-        self._latest = latest
         self._tolerance = float(tolerance)
         # The program has one more frame of each channel.
         self._matcher: Matcher[Frame] = Matcher(len(names), round(tolerance * 1e9), max_held - 1)
@@ -64,7 +59,7 @@ class Synchronizer:
         """The channel of each descriptor."""
         try:
             for index, name in enumerate(names):
-                self._readers.append(Reader(name, max_held=max_held, read_only=read_only))
+                self._readers.append(Reader(name, latest=latest, max_held=max_held, read_only=read_only))
                 descriptor = self._readers[-1].fileno()
                 self._channels[descriptor] = index
                 self._poll.register(descriptor, select.POLLIN)
@@ -92,8 +87,7 @@ class Synchronizer:
         if not self._iterating.acquire(blocking=False):
             raise Error("another thread is iterating over this object")
         try:
-            found = self._next(None if self.timeout is None else time.monotonic() + self.timeout)
-            return self._newest(found) if self._latest else found
+            return self._next(None if self.timeout is None else time.monotonic() + self.timeout)
         finally:
             self._iterating.release()
             if self._closed:
@@ -164,17 +158,6 @@ class Synchronizer:
             self._candidate = pivot, now + 2 * self._tolerance
         return self._matcher.match(final=True) if now >= self._candidate[1] else None
 
-    def _newest(self, found: Tuple[Frame, ...]) -> Tuple[Frame, ...]:
-        """The newest set for which no frame has to be waited for."""
-        for _ in range(MOST_SKIPPED * len(self._readers)):
-            if not self._receive(0):
-                break
-            newer = self._matcher.match()
-            if newer is not None:
-                found = newer
-                self.skipped += 1
-        return found
-
     def _receive(self, patience: float) -> bool:
         """Waits for a frame of any channel, and reads one. False if none came in time."""
         ready = [self._channels[descriptor] for descriptor, _ in self._poll.poll(max(0, math.ceil(patience * 1000)))]
@@ -237,7 +220,8 @@ def sync(
     ``tolerance``: the most seconds between the oldest and the newest ``pts_ns`` of a tuple.
     ``timeout``: seconds without a tuple after which the iteration raises :class:`~rsshm.Timeout`, which says what is missing.
     A program may continue the iteration after it. None waits forever.
-    ``latest``: skip to the newest tuple. By default, the iteration returns each tuple of the frames that the channels have.
+    ``latest``: whenever a channel is read, take its newest frame and skip those before it, so that a slow program gets new
+    tuples. By default, the iteration returns each tuple of the frames that the channels still have.
     ``max_held``: how many frames of each channel are held in place: all but one wait for partners, and the program has one.
     Where one channel is later than another, this must be more than the number of frames in the delay.
     ``read_only``: only observe, as a :class:`~rsshm.Reader` does.

