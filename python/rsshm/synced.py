@@ -162,6 +162,8 @@ class Synchronizer:
         """Waits for a frame of any channel, and reads one. False if none came in time."""
         ready = [self._channels[descriptor] for descriptor, _ in self._poll.poll(max(0, math.ceil(patience * 1000)))]
         if not ready:
+            # This raises Closed in a forked child, whose readers belong to the parent.
+            self._readers[0].fileno()
             return False
         # The channel that is most behind, so that no queue overflows while the others catch up.
         index = min(ready, key=self._read_until.__getitem__)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import Any, Callable, Iterator, List, Sequence, Tuple
@@ -228,6 +229,24 @@ def test_close_ends_the_wait_of_another_thread(channels: Any) -> None:
         sets.readers[0].read(0)
     with pytest.raises(rsshm.Closed):
         next(sets)
+
+
+def test_forked_child_gets_an_error(channels: Any) -> None:
+    with rsshm.sync(names(channels), timeout=0.1) as sets:
+        with pytest.raises(rsshm.Timeout):
+            next(sets)
+        child = os.fork()
+        if child == 0:
+            try:
+                sets.timeout = None
+                next(sets)
+            except rsshm.Closed:
+                os._exit(3)
+            os._exit(4)
+        _, status = os.waitpid(child, 0)
+        assert os.WEXITSTATUS(status) == 3
+        with pytest.raises(rsshm.Timeout):
+            next(sets)
 
 
 @pytest.mark.parametrize(
