@@ -184,9 +184,17 @@ class Frame {
   rsshm_frame_info info_ = RSSHM_FRAME_INFO_INIT;
 };
 
+// An event between two frames. rsshm.h has the kinds, and docs/PROTOCOL.md the bytes of each kind.
+struct Event {
+  uint32_t kind = RSSHM_EVENT_CUSTOM;
+  std::optional<std::chrono::nanoseconds> time, duration;
+  std::string bytes;  // If they are empty, those of `text` are sent.
+  std::string text;
+};
+
 // How to read a channel.
 struct ReaderOptions {
-  uint32_t flags = 0;       // RSSHM_READ_ONLY, RSSHM_COPY
+  uint32_t flags = 0;       // RSSHM_READ_ONLY, RSSHM_COPY, RSSHM_EVENTS
   uint32_t max_behind = 0;  // 1: always the newest frame. 0: all frames.
   uint32_t max_held = 0;    // How many frames in place the program holds at most. 0: 4.
 };
@@ -202,8 +210,8 @@ class Reader {
     detail::check(rsshm_reader_open(name.c_str(), &c, reader_.out()));
   }
 
-  // The next frame. Nothing if the time has passed, the stream has ended, or wake() was called; last() says which. The
-  // reader waits through the absence of a writer.
+  // The next frame. Nothing if the time has passed, the stream has ended, there is an event(), or wake() was called; last()
+  // says which. The reader waits through the absence of a writer.
   template <class Rep, class Period>
   std::optional<Frame> next(std::chrono::duration<Rep, Period> timeout) {
     const int64_t limit = detail::timeout(timeout);
@@ -219,8 +227,20 @@ class Reader {
   }
   std::optional<Frame> next() { return next(forever); }
 
-  // Why the last next() returned nothing: RSSHM_TIMEOUT, RSSHM_EOS or RSSHM_WOKEN.
+  // Why the last next() returned nothing: RSSHM_TIMEOUT, RSSHM_EOS, RSSHM_EVENT or RSSHM_WOKEN.
   rsshm_status last() const noexcept { return last_; }
+
+  // The event because of which the last next() returned nothing.
+  std::optional<Event> event() const {
+    rsshm_event event = RSSHM_EVENT_INIT;
+    if (detail::check(rsshm_reader_get_event(reader_.get(), &event)) != RSSHM_OK) return std::nullopt;
+    return Event{event.kind, detail::time(event.time_ns), detail::time(event.duration_ns),
+                 std::string(reinterpret_cast<const char *>(event.data), event.size), event.text};
+  }
+  // Sends the writer a message. Returns false if there is no writer now, or if it accepts no messages.
+  bool send_message(std::string_view message) {
+    return detail::check(rsshm_reader_send_message(reader_.get(), message.data(), message.size())) == RSSHM_OK;
+  }
 
   // Makes next() return nothing. Any thread may call this method.
   void wake() { detail::check(rsshm_reader_wake(reader_.get())); }
@@ -240,7 +260,7 @@ class Reader {
     return stats;
   }
 
-  // The frames until the stream ends or wake() is called.
+  // The frames until the stream ends or wake() is called, without events.
   class Iterator {
    public:
     using iterator_category = std::input_iterator_tag;
@@ -256,7 +276,9 @@ class Reader {
     Iterator &operator++() {
       // The former frame is released first, so that the program holds one frame and not two.
       frame_.reset();
-      frame_ = reader_->next();
+      do {
+        frame_ = reader_->next();
+      } while (!frame_ && reader_->last() == RSSHM_EVENT);
       if (!frame_) reader_ = nullptr;
       return *this;
     }
@@ -365,6 +387,27 @@ class Writer {
   }
   bool write(const void *data, size_t size, const rsshm_publish_info *info = nullptr) {
     return detail::check(rsshm_writer_write_bytes(writer_.get(), data, size, info)) == RSSHM_OK;
+  }
+  // Publishes an event. `sticky` is -1, or 0 to 7: readers that come later get the event too.
+  void event(const Event &event, int sticky = -1) {
+    rsshm_event c = RSSHM_EVENT_INIT;
+    c.kind = event.kind;
+    if (event.time) c.time_ns = static_cast<uint64_t>(event.time->count());
+    if (event.duration) c.duration_ns = static_cast<uint64_t>(event.duration->count());
+    c.data = reinterpret_cast<const uint8_t *>(event.bytes.data());
+    c.size = event.bytes.size();
+    c.text = event.text.c_str();
+    detail::check(rsshm_writer_event(writer_.get(), &c, sticky));
+  }
+  // The oldest message of a reader that the program has not taken yet.
+  std::optional<std::string> next_message() {
+    std::string message(496, '\0');
+    size_t size = 0;
+    if (detail::check(rsshm_writer_next_message(writer_.get(), message.data(), message.size(), &size)) != RSSHM_OK) {
+      return std::nullopt;
+    }
+    message.resize(size);
+    return message;
   }
   rsshm_writer_stats stats() const {
     rsshm_writer_stats stats = RSSHM_WRITER_STATS_INIT;

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rsshm_channel::{FrameData, Next, ReadLimits, Reader, ReaderStats};
+use rsshm_channel::{Event, FrameData, Next, ReadLimits, Reader, ReaderStats};
 
 use crate::{
     frame::{FrameBytes, FrameObject},
@@ -22,6 +22,7 @@ const MAX_POOLED: usize = 4;
 #[allow(clippy::large_enum_variant)] // nearly always a frame
 pub(crate) enum Delivered {
     Frame(FrameObject),
+    Event(Event),
     EndOfStream,
     NoWriter,
     Evicted,
@@ -43,6 +44,8 @@ pub(crate) struct Snapshot {
 pub(crate) struct Delivery {
     reader: Reader,
     limits: ReadLimits,
+    /// Whether events are delivered.
+    wants_events: bool,
     snapshot: Arc<Mutex<Snapshot>>,
     pool: Pool,
     /// The memory for the next copy. It is taken from the pool only before the call that may need it, because by then the
@@ -54,10 +57,11 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    pub(crate) fn new(reader: Reader, limits: ReadLimits, snapshot: Arc<Mutex<Snapshot>>) -> Self {
+    pub(crate) fn new(reader: Reader, limits: ReadLimits, wants_events: bool, snapshot: Arc<Mutex<Snapshot>>) -> Self {
         Self {
             reader,
             limits,
+            wants_events,
             snapshot,
             pool: Pool::default(),
             copy: Vec::new(),
@@ -66,8 +70,7 @@ impl Delivery {
         }
     }
 
-    /// Waits for the next frame, at most for `timeout`. Events between frames are left out, because they are those of
-    /// GStreamer.
+    /// Waits for the next frame, at most for `timeout`.
     pub(crate) fn next(&mut self, timeout: Option<Duration>) -> Result<Delivered, Failure> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
@@ -84,6 +87,7 @@ impl Delivery {
             };
             return Ok(match next? {
                 Next::Frame(frame) => Delivered::Frame(self.deliver(frame)),
+                Next::Event(event) if self.wants_events => Delivered::Event(event),
                 Next::EndOfStream => Delivered::EndOfStream,
                 Next::Lost => Delivered::NoWriter,
                 Next::Evicted => Delivered::Evicted,

@@ -6,14 +6,16 @@
 //! the protocol. It turns C arguments into calls of `rsshm-channel`, and the results into status codes.
 //!
 //! ```text
-//!  reader.rs   writer.rs   slot.rs   observer.rs   frame.rs   library.rs      the C functions, by the type of handle
-//!      |           |          |           |            |
-//!  delivery.rs     |          |           |            |                      frames of one reader, with their caps
-//!  pump.rs         |          |           |            |                      the thread behind rsshm_reader_fd
-//!      |           |          |           |            |
-//!      +-----------+----------+-----+-----+------------+
-//!                                   |
-//!         handles.rs   arguments.rs   stream.rs   status.rs
+//!  reader.rs  writer.rs  slot.rs  observer.rs  frame.rs  events.rs     the C functions, by the type of handle
+//!  convert.rs  formats.rs  library.rs                                 and those for pictures, formats and the library
+//!      |          |        |         |           |
+//!  delivery.rs    |        |         |           |                     frames of one reader, with their caps
+//!  pump.rs        |        |         |           |                     the thread behind rsshm_reader_fd
+//!      |      writing.rs   |         |           |                     a writer with its service thread
+//!      |      format.rs  publish_info.rs         |                     the layout of its frames; what it says of a frame
+//!      +----------+--------+----+----+-----------+
+//!                               |
+//!      handles.rs   arguments.rs   stream.rs   status.rs
 //! ```
 //!
 //! Three rules hold for each C function:
@@ -25,13 +27,13 @@
 mod arguments;
 mod convert;
 mod delivery;
+mod events;
 mod format;
 mod formats;
 mod frame;
 mod handles;
 mod library;
 mod observer;
-mod pending;
 mod publish_info;
 mod pump;
 mod reader;

@@ -18,6 +18,7 @@ use rsshm_channel::{ChannelName, KeyframeRequest, ReadLimits, Reader, ReaderHand
 use crate::{
     arguments::{self, Sized32},
     delivery::{Delivered, Delivery, Snapshot},
+    events::EventObject,
     frame::FrameObject,
     handles::{self, Handle},
     pump::{Pump, SharedDelivery},
@@ -28,7 +29,9 @@ use crate::{
 const READ_ONLY: u32 = 1;
 /// `RSSHM_COPY`: each frame is copied.
 const COPY: u32 = 1 << 1;
-const READER_FLAGS: u32 = READ_ONLY | COPY;
+/// `RSSHM_EVENTS`: events are returned too.
+const EVENTS: u32 = 1 << 2;
+const READER_FLAGS: u32 = READ_ONLY | COPY | EVENTS;
 
 /// `rsshm_reader_options`.
 #[repr(C)]
@@ -73,9 +76,12 @@ pub(crate) struct ReaderObject {
     delivery: SharedDelivery,
     handle: ReaderHandle,
     wants_newest: bool,
+    wants_events: bool,
     /// The thread behind the descriptor, once a program has asked for the descriptor.
     pump: Mutex<Option<Arc<Pump>>>,
     snapshot: Arc<Mutex<Snapshot>>,
+    /// What the last call of `rsshm_reader_next` returned, if it was an event.
+    last_event: Mutex<Option<EventObject>>,
     is_closed: AtomicBool,
 }
 
@@ -83,7 +89,7 @@ impl ReaderObject {
     fn open(name: &str, options: &CReaderOptions) -> Result<Self, Failure> {
         if options.flags & !READER_FLAGS != 0 {
             return Err(Failure::argument(format!(
-                "the flags of rsshm_reader_options are {:#x}, it may have RSSHM_READ_ONLY and RSSHM_COPY",
+                "the flags of rsshm_reader_options are {:#x}, it may have RSSHM_READ_ONLY, RSSHM_COPY and RSSHM_EVENTS",
                 options.flags
             )));
         }
@@ -94,19 +100,30 @@ impl ReaderObject {
         if options.flags & COPY != 0 {
             limits = limits.max_held(0);
         }
+        let wants_events = options.flags & EVENTS != 0;
         let options = ReaderOptions::default().read_only(options.flags & READ_ONLY != 0);
         let reader = Reader::new(ChannelName::new(name)?, options);
         let handle = reader.handle();
         let snapshot = Arc::<Mutex<Snapshot>>::default();
-        let delivery = Delivery::new(reader, limits, Arc::clone(&snapshot));
+        let delivery = Delivery::new(reader, limits, wants_events, Arc::clone(&snapshot));
         Ok(Self {
             delivery: Arc::new(Mutex::new(Some(delivery))),
             handle,
+            wants_events,
             wants_newest: limits.max_behind == 1,
             pump: Mutex::default(),
             snapshot,
+            last_event: Mutex::default(),
             is_closed: AtomicBool::new(false),
         })
+    }
+
+    pub(crate) fn last_event(&self) -> &Mutex<Option<EventObject>> {
+        &self.last_event
+    }
+
+    pub(crate) fn handle(&self) -> &ReaderHandle {
+        &self.handle
     }
 
     /// What the reader said after its last call of `next`.
@@ -241,19 +258,28 @@ pub unsafe extern "C" fn rsshm_reader_next(
         // SAFETY: `frame` is not NULL, so the caller guarantees a variable.
         unsafe { frame.write(Handle::NULL) };
         let reader = handles::get(reader)?;
-        Ok(match reader.next(timeout(timeout_ns))? {
+        let mut event = None;
+        let status = match reader.next(timeout(timeout_ns))? {
             Delivered::Frame(object) => {
                 let handle = handles::insert(Arc::new(object))?;
                 // SAFETY: as above.
                 unsafe { frame.write(handle) };
                 Status::Ok
             }
+            Delivered::Event(found) => {
+                event = Some(EventObject::new(found));
+                Status::Event
+            }
             Delivered::EndOfStream => Status::EndOfStream,
             Delivered::NoWriter => Status::NoWriter,
             Delivered::Evicted => Status::Evicted,
             Delivered::TimedOut => Status::TimedOut,
             Delivered::Woken => Status::Woken,
-        })
+        };
+        if reader.wants_events {
+            *reader.last_event().lock().unwrap_or_else(PoisonError::into_inner) = event;
+        }
+        Ok(status)
     })
 }
 

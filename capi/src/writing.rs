@@ -4,8 +4,9 @@
 
 use std::{
     cell::Cell,
+    collections::VecDeque,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -20,6 +21,9 @@ use crate::{
 
 /// How late a reader that was killed is noticed at the latest.
 const SERVICE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The most messages that a writer keeps for its program.
+const MAX_MESSAGES: usize = 64;
 
 /// What a program chose when it opened a writer.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,11 +55,28 @@ pub(crate) struct WriterObject {
 struct Report {
     reader_count: AtomicU32,
     is_keyframe_wanted: AtomicBool,
+    /// The messages of readers that the program has not taken yet.
+    messages: Mutex<VecDeque<Vec<u8>>>,
     /// Why the writer cannot go on, for example because another program has taken the channel's name.
     failure: Mutex<Option<Failure>>,
 }
 
 impl Report {
+    fn messages(&self) -> MutexGuard<'_, VecDeque<Vec<u8>>> {
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the newest messages.
+    fn add_messages(&self, new: Vec<Vec<u8>>) {
+        if new.is_empty() {
+            return;
+        }
+        let mut messages = self.messages();
+        messages.extend(new);
+        let too_many = messages.len().saturating_sub(MAX_MESSAGES);
+        messages.drain(..too_many);
+    }
+
     fn note(&self, writer: &Writer, result: Result<ServiceReport, Error>) {
         match result {
             Ok(report) => {
@@ -64,6 +85,7 @@ impl Report {
                 if report.keyframe_wanted {
                     self.is_keyframe_wanted.store(true, Ordering::Relaxed);
                 }
+                self.add_messages(report.messages);
             }
             Err(error) => {
                 // Another process owns the channel's names now, so this writer needs no more service. Other errors may
@@ -192,6 +214,17 @@ impl WriterObject {
             ));
         }
         Ok(WaitGuard(&self.is_waiting))
+    }
+
+    /// Passes the oldest message to `take`, and removes the message if `take` succeeds. `None` if there is no message.
+    pub(crate) fn take_message(&self, take: impl FnOnce(&[u8]) -> Result<(), Failure>) -> Result<Option<()>, Failure> {
+        let mut messages = self.report.messages();
+        let Some(message) = messages.front() else {
+            return Ok(None);
+        };
+        take(message)?;
+        messages.pop_front();
+        Ok(Some(()))
     }
 
     /// Whether the writer can still go on.

@@ -83,7 +83,7 @@ mod writer;
 
 pub use error::Error;
 pub use protocol::{
-    caps_text,
+    caps_text, event_text,
     keyframe::KeyframeRequest,
     layout::{
         self, FrameDescriptor, MAX_EVENT_SIZE, MAX_MESSAGE_SIZE, MAX_METADATA_SIZE, STICKY_EVENT_COUNT, TIME_NONE,

@@ -31,6 +31,7 @@ int main(int argc, char **argv) {
   rsshm_slot_info slot_info = RSSHM_SLOT_INFO_INIT;
   rsshm_channel_info channel_info = RSSHM_CHANNEL_INFO_INIT;
   rsshm_reader_stats stats = RSSHM_READER_STATS_INIT;
+  rsshm_event event = RSSHM_EVENT_INIT;
   rsshm_metadata metadata = RSSHM_METADATA_INIT;
   rsshm_region region = RSSHM_REGION_INIT;
   rsshm_time_code time_code = RSSHM_TIME_CODE_INIT;
@@ -254,12 +255,17 @@ int main(int argc, char **argv) {
   HANDLE_ERRORS(rsshm_reader, rsshm_reader_request_keyframe(h, RSSHM_TIME_NONE));
   HANDLE_ERRORS(rsshm_reader, rsshm_reader_get_stats(h, &stats));
   HANDLE_ERRORS(rsshm_reader, rsshm_reader_observing(h) == NULL ? RSSHM_E_HANDLE : RSSHM_OK);
+  HANDLE_ERRORS(rsshm_reader, rsshm_reader_get_event(h, &event));
+  HANDLE_ERRORS(rsshm_reader, rsshm_reader_send_message(h, "a", 1));
   HANDLE_ERRORS(rsshm_reader, rsshm_reader_close(h));
   HANDLE_ERRORS(rsshm_frame, rsshm_frame_get(h, &frame_info));
+  HANDLE_ERRORS(rsshm_frame, rsshm_frame_convert(h, "BGR", picture, 0));
   HANDLE_ERRORS(rsshm_frame, rsshm_frame_metadata(h, 0, &metadata));
   HANDLE_ERRORS(rsshm_frame, rsshm_frame_region(h, 0, &region));
   HANDLE_ERRORS(rsshm_frame, rsshm_frame_time_code(h, 0, &time_code));
   HANDLE_ERRORS(rsshm_frame, rsshm_frame_release(h));
+  publish_info.flags = RSSHM_KEEP;
+  HANDLE_ERRORS(rsshm_slot, rsshm_slot_publish(h, &publish_info));
   HANDLE_ERRORS(rsshm_slot, rsshm_slot_publish(h, NULL));
   HANDLE_ERRORS(rsshm_slot, rsshm_slot_release(h));
   HANDLE_ERRORS(rsshm_observer, rsshm_observer_get(h, &channel_info));
@@ -276,6 +282,8 @@ int main(int argc, char **argv) {
   HANDLE_ERRORS(rsshm_writer, rsshm_writer_wait_for_reader(h, 0));
   HANDLE_ERRORS(rsshm_writer, rsshm_writer_keyframe_wanted(h));
   HANDLE_ERRORS(rsshm_writer, rsshm_writer_get_stats(h, &writer_stats));
+  HANDLE_ERRORS(rsshm_writer, rsshm_writer_event(h, &event, -1));
+  HANDLE_ERRORS(rsshm_writer, rsshm_writer_next_message(h, names, sizeof names, &needed));
   HANDLE_ERRORS(rsshm_writer, rsshm_writer_set_latency(h, 0));
   HANDLE_ERRORS(rsshm_writer, rsshm_writer_wake(h));
   HANDLE_ERRORS(rsshm_writer, rsshm_writer_close(h));

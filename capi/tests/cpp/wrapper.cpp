@@ -45,6 +45,41 @@ int main(int argc, char **argv) {
   CHECK(status_of([] { rsshm::Reader{"a/b"}; }, "slash") == RSSHM_E_NAME);
   std::optional<rsshm::Frame> kept;
   {
+    rsshm::WriterOptions options;
+    options.flags = RSSHM_LOSSLESS | RSSHM_MESSAGES;
+    rsshm::Writer writer{name, options};
+    writer.caps("application/x-test");
+    writer.event({RSSHM_EVENT_STREAM, std::nullopt, std::nullopt, "", "stream-1"}, 0);
+    CHECK(writer.write("a", 1));
+    rsshm::ReaderOptions with_events;
+    with_events.flags = RSSHM_EVENTS;
+    rsshm::Reader reader{name, with_events};
+    CHECK(!reader.next(20s) && reader.last() == RSSHM_EVENT);
+    CHECK(reader.event() && reader.event()->kind == RSSHM_EVENT_STREAM && reader.event()->text == "stream-1");
+    CHECK(reader.next(20s) && !reader.event());
+    writer.event({1000, 5ns, 6ns, std::string("a\0b", 3), ""});
+    CHECK(!reader.next(20s) && reader.event()->bytes == std::string("a\0b", 3));
+    CHECK(reader.event()->time == 5ns && reader.event()->duration == 6ns);
+    writer.event({RSSHM_EVENT_CUSTOM, std::nullopt, std::nullopt, "", "lamp;"});
+    CHECK(writer.write("b", 1));
+    writer.end_of_stream();
+    int count = 0;
+    for (rsshm::Frame &frame : reader) count += frame.data()[0] == 'b';
+    CHECK(count == 1 && reader.send_message("click"));
+    std::optional<std::string> message;
+    while (!(message = writer.next_message())) std::this_thread::sleep_for(1ms);
+    CHECK(*message == "click" && !writer.next_message());
+
+    // A slot that is kept stays readable.
+    std::optional<rsshm::Slot> slot = writer.claim(3);
+    CHECK(slot);
+    std::memcpy(slot->data(), "abc", 3);
+    rsshm_publish_info info = RSSHM_PUBLISH_INFO_INIT;
+    info.flags = RSSHM_KEEP;
+    CHECK(slot->publish(info) == 3 && std::memcmp(slot->data(), "abc", 3) == 0);
+    CHECK(status_of([&] { slot->publish(info); }, "already published") == RSSHM_E_STATE);
+  }
+  {
     rsshm::Writer writer{name, {RSSHM_LOSSLESS, 0600, 8, 32, 20s}};
     CHECK(status_of([&] { rsshm::Writer{name}; }, "already has a writer") == RSSHM_E_BUSY);
     CHECK(status_of([&] { writer.claim(); }, "no caps") == RSSHM_E_STATE);

@@ -40,6 +40,13 @@ fn frames_become_pictures() {
 }
 
 #[test]
+fn events_and_messages_arrive() {
+    let channel = Channel::new();
+    passes("tests/c/events.c", &[channel.as_str()]);
+    channel.assert_removed();
+}
+
+#[test]
 fn threads_wake_and_close_each_other() {
     let channel = Channel::new();
     passes("tests/c/threads.c", &[channel.as_str()]);

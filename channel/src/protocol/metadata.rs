@@ -143,10 +143,10 @@ impl TimeCode {
 }
 
 /// The fields of a record that were not read yet.
-struct Fields<'a>(&'a [u8]);
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn take(&mut self, size: usize) -> Option<&'a [u8]> {
+    pub(super) fn take(&mut self, size: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(size)?;
         self.0 = rest;
         Some(taken)
@@ -161,7 +161,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A text: its length, then UTF-8 without a NUL.
-    fn text(&mut self) -> Option<&'a str> {
+    pub(super) fn text(&mut self) -> Option<&'a str> {
         let length = self.u16()?;
         let text = std::str::from_utf8(self.take(length.into())?).ok()?;
         (!text.contains('\0')).then_some(text)

@@ -5,6 +5,7 @@
 
 pub(crate) mod atomic;
 pub mod caps_text;
+pub mod event_text;
 pub(crate) mod failpoint;
 pub(crate) mod keyframe;
 pub mod layout;
