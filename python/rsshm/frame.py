@@ -323,7 +323,7 @@ class Frame:
         return _exports.as_array(self, dtype, copy)
 
     def __dlpack__(self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None) -> Any:
-        """:attr:`array` for other packages, such as ``torch.from_dlpack(frame)``. Needs NumPy 2.1 or later."""
+        """:attr:`array` for other packages that know DLPack 1.0. Needs NumPy 2.1 or later."""
         return _exports.dlpack(self, stream, max_version, dl_device, copy)
 
     def __dlpack_device__(self) -> Tuple[int, int]:
