@@ -6,8 +6,13 @@ The writer or a reader may also be one of the GStreamer elements rsshmsink and r
 See README.md beside this package, and docs/PROTOCOL.md.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from ._library import channels
 from .caps import FORMATS, Caps, Layout, Plane
+from .capture import VideoCapture
 from .errors import (
     BadName,
     BadOption,
@@ -21,6 +26,7 @@ from .errors import (
     FormatError,
     MissingOpenCV,
     NoSpace,
+    ReadOnly,
     Released,
     SystemCall,
     Timeout,
@@ -28,7 +34,11 @@ from .errors import (
 from .frame import Frame, Metadata, Region, TimeCode
 from .reader import Event, Observer, Reader
 from .structs import StructChannel, struct_channel
+from .synced import Synchronizer, sync
 from .writer import Slot, Writer
+
+if TYPE_CHECKING:
+    from . import aio
 
 __version__ = "0.1.0"
 
@@ -53,15 +63,29 @@ __all__ = [
     "NoSpace",
     "Observer",
     "Plane",
+    "ReadOnly",
     "Reader",
     "Region",
     "Released",
     "Slot",
     "StructChannel",
+    "Synchronizer",
     "SystemCall",
     "TimeCode",
     "Timeout",
+    "VideoCapture",
     "Writer",
+    "aio",
     "channels",
     "struct_channel",
+    "sync",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports ``rsshm.aio`` when it is used, because the import of asyncio takes 40 ms."""
+    if name == "aio":
+        from importlib import import_module
+
+        return import_module("rsshm.aio")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -60,5 +60,9 @@ class SystemCall(Error, OSError):
     """A system call failed, and no other class of this module describes the failure."""
 
 
+class ReadOnly(Error, BufferError):
+    """Another package needs a writable array, but frames are read-only."""
+
+
 class MissingOpenCV(Error, ImportError):
     """A conversion needs OpenCV, and the module cv2 is not installed."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, NamedTuple, Optional,
 
 import numpy
 
-from . import _library
+from . import _exports, _library
 from ._library import FrameInfo, Sized, time_or_none
 from .caps import Caps, Layout, Plane
 from .errors import FormatError, MissingOpenCV, Released
@@ -315,6 +315,28 @@ class Frame:
     def to_rgb(self) -> Array:
         """The same as :meth:`to_bgr`, with the channels red, green and blue."""
         return self._convert("RGB")
+
+    # Other packages.
+
+    def __array__(self, dtype: Any = None, copy: Optional[bool] = None) -> Array:
+        """:attr:`array`, for ``numpy.asarray(frame)``."""
+        return _exports.as_array(self, dtype, copy)
+
+    def __dlpack__(self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None) -> Any:
+        """:attr:`array` for other packages that know DLPack 1.0. Needs NumPy 2.1 or later."""
+        return _exports.dlpack(self, stream, max_version, dl_device, copy)
+
+    def __dlpack_device__(self) -> Tuple[int, int]:
+        """The device of :attr:`array`, which is the processor."""
+        return _exports.DEVICE
+
+    def _repr_png_(self) -> Optional[bytes]:
+        """The picture, for notebooks."""
+        return _exports.png(self)
+
+    def _repr_jpeg_(self) -> Optional[bytes]:
+        """The picture of a JPEG frame, for notebooks."""
+        return _exports.jpeg(self)
 
     def _convert(self, order: str) -> Array:
         memory = self._held()

@@ -89,6 +89,21 @@ def steady(name: str, fps: str = "100") -> None:
             time.sleep(1 / float(fps))
 
 
+def timed(name: str, offset: str, period: str, count: str, delay: str = "0") -> None:
+    """Prints "ready", and takes a time from the test. Then writes frames and ends the stream.
+
+    The ``pts_ns`` of the frames are this time, plus ``offset`` and multiples of ``period``. Each frame is written when its
+    ``pts_ns`` plus ``delay`` has come. All values of a frame are its index.
+    """
+    say("ready")
+    first = int(sys.stdin.readline()) + int(offset)
+    with rsshm.Writer(name, (48, 64), format="GRAY8") as writer:
+        for index in range(int(count)):
+            pts = first + index * int(period)
+            time.sleep(max(0, pts + int(delay) - time.monotonic_ns()) / 1e9)
+            writer.write(numpy.full((48, 64), index, numpy.uint8), pts_ns=pts)
+
+
 def stopped(name: str, other: str, disposition: str) -> None:
     """Writes two channels and waits for a signal. ``disposition`` says what the program itself does about SIGTERM."""
 
@@ -223,6 +238,8 @@ def fork(name: str) -> None:
 if __name__ == "__main__":
     roles = {
         role.__name__: role
-        for role in (write, read, read_data, flood, steady, stopped, poses, hold, count, semaphore, interrupted, fork)
+        for role in (
+            write, read, read_data, flood, steady, timed, stopped, poses, hold, count, semaphore, interrupted, fork,
+        )  # fmt: skip
     }
     roles[sys.argv[1]](*sys.argv[2:])
