@@ -196,6 +196,19 @@ def tight(planes: Iterable[Any]) -> bytes:
     return b"".join(numpy.ascontiguousarray(plane).tobytes() for plane in planes)
 
 
+def moving(seq: int, width: int, height: int) -> Any:
+    """The picture that classic_write.py draws as the frame with this seq."""
+    rows, columns = numpy.indices((height, width))
+    zeros = numpy.zeros((height, width), int)
+    return (numpy.stack([columns, rows, zeros, zeros], axis=2) + seq).astype(numpy.uint8)
+
+
+def classic(name: str, channel: Channel, *arguments: object) -> List[str]:
+    """The command of classic_read.py or classic_write.py."""
+    program = ROOT / "python" / "examples" / f"classic_{name}.py"
+    return [sys.executable, str(program), "--channel", channel.name, *map(str, arguments)]
+
+
 def padded(layout: Layout, planes: Iterable[Any]) -> bytes:
     """The bytes of a picture in the layout."""
     data = bytearray(layout.size)
