@@ -73,7 +73,8 @@ class Writer:
         # The seqs continue after those of a writer that was killed.
         former, status, self.seq, event = None, 0, 0, 0
         if os.path.lexists(path):
-            former = mmap.mmap(take(path), 0)
+            former_file = take(path)
+            former = mmap.mmap(former_file, 0)
             magic, version, status = struct.unpack_from("=8sI52xQ", former)
             if (magic, version) != (MAGIC, 2):
                 raise OSError(f"{path} is not a segment; remove it, or choose another channel")
@@ -97,6 +98,7 @@ class Writer:
         os.rename(staging, path)
         if former:
             notify(former, status, SUPERSEDED)
+            os.close(former_file)
 
     def write(self, pattern):
         """Draws the pattern plus the seq into the oldest slot, and publishes the frame."""

@@ -76,18 +76,29 @@ class Process:
     def pid(self) -> int:
         return self.process.pid
 
-    def read_line(self) -> str:
-        """The next line of the program's output."""
-        assert self.process.stdout is not None
+    def _read(self, read: Callable[[], bytes]) -> bytes:
         # A process that hangs is killed, so that the test fails and shows the error output of the process.
         watchdog = threading.Timer(2 * PATIENCE, self.process.kill)
         watchdog.start()
         try:
-            line = self.process.stdout.readline().decode()
+            return read()
         finally:
             watchdog.cancel()
+
+    def read_line(self) -> str:
+        """The next line of the program's output."""
+        assert self.process.stdout is not None
+        line = self._read(self.process.stdout.readline).decode()
         assert line, f"{self.command} has closed its output:\n{self.error_output()}"
         return line.strip()
+
+    def read(self, size: int) -> bytes:
+        """The next bytes of the program's output."""
+        stdout = self.process.stdout
+        assert stdout is not None
+        data = self._read(lambda: stdout.read(size))
+        assert len(data) == size, f"{self.command} has closed its output:\n{self.error_output()}"
+        return data
 
     def expect(self, line: str) -> None:
         received = self.read_line()

@@ -72,6 +72,25 @@ def test_classic_writer_refuses_living_writer(channel: Channel, start: Start) ->
     channel.assert_gone()
 
 
+def test_classic_writer_supersedes_segment_of_killed_writer(channel: Channel, start: Start) -> None:
+    writer = writer_of(start, channel)
+    eventually("the channel", channel.exists)
+    with open(channel.segment, "rb") as former:
+        status = int.from_bytes(os.pread(former.fileno(), 8, 64), sys.byteorder)
+        state = lambda: int.from_bytes(os.pread(former.fileno(), 4, status + 36), sys.byteorder)
+        writer.kill()
+        assert state() == 0
+        next_writer = writer_of(start, channel)
+        eventually("the former segment is superseded", lambda: state() == 1)
+        assert not os.path.samestat(os.fstat(former.fileno()), os.stat(channel.segment))
+        files = Path(f"/proc/{next_writer.pid}/fd")
+        removed = f"{channel.segment} (deleted)"
+        eventually("the former segment is closed", lambda: removed not in map(os.readlink, files.iterdir()))
+    next_writer.signal(signal.SIGTERM)
+    next_writer.wait_ok()
+    channel.assert_gone()
+
+
 def test_classic_writer_leaves_other_files_alone(channel: Channel, start: Start) -> None:
     channel.segment.write_bytes(b"no segment" * 500)
     writer = writer_of(start, channel)
