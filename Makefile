@@ -129,9 +129,9 @@ python: ## build librsshm and put it into the Python package, so that programs c
 
 .PHONY: test-python
 test-python: python ## run the tests of the Python package
-	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES) $(PYTHON_PACKAGES))
+	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES) $(PYTHON_PACKAGES) g++)
 	$(call install_tools)
-	# The tests need other peers: the plugin, and programs in Rust.
+	# The tests need other peers: the plugin, and programs in Rust, C and C++.
 	$(CARGO) build --workspace --lib --bins --examples --locked
 	cd python
 	# A test that hangs fails after 120 seconds. nextest has the same limit.

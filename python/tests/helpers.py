@@ -151,18 +151,29 @@ class Process:
     def pid(self) -> int:
         return self.process.pid
 
-    def read_line(self) -> str:
-        """The next line of the program's output."""
-        assert self.process.stdout is not None
+    def _read(self, read: Callable[[], bytes]) -> bytes:
         # A process that hangs is killed, so that the test fails and shows the error output of the process.
         watchdog = threading.Timer(2 * PATIENCE, self.process.kill)
         watchdog.start()
         try:
-            line = self.process.stdout.readline().decode()
+            return read()
         finally:
             watchdog.cancel()
+
+    def read_line(self) -> str:
+        """The next line of the program's output."""
+        assert self.process.stdout is not None
+        line = self._read(self.process.stdout.readline).decode()
         assert line, f"{self.command} has closed its output:\n{self.error_output()}"
         return line.strip()
+
+    def read(self, size: int) -> bytes:
+        """The next bytes of the program's output."""
+        stdout = self.process.stdout
+        assert stdout is not None
+        data = self._read(lambda: stdout.read(size))
+        assert len(data) == size, f"{self.command} has closed its output:\n{self.error_output()}"
+        return data
 
     def expect(self, line: str) -> None:
         received = self.read_line()
@@ -269,6 +280,19 @@ def packets(count: int, seed: int = 1) -> List[bytes]:
 def tight(planes: Iterable[Any]) -> bytes:
     """The pixels of a picture, without padding."""
     return b"".join(numpy.ascontiguousarray(plane).tobytes() for plane in planes)
+
+
+def moving(seq: int, width: int, height: int) -> Any:
+    """The picture that classic_write.py draws as the frame with this seq."""
+    rows, columns = numpy.indices((height, width))
+    zeros = numpy.zeros((height, width), int)
+    return (numpy.stack([columns, rows, zeros, zeros], axis=2) + seq).astype(numpy.uint8)
+
+
+def classic(name: str, channel: Channel, *arguments: object) -> List[str]:
+    """The command of classic_read.py or classic_write.py."""
+    program = ROOT / "python" / "examples" / f"classic_{name}.py"
+    return [sys.executable, str(program), "--channel", channel.name, *map(str, arguments)]
 
 
 def padded(layout: Layout, planes: Iterable[Any]) -> bytes:

@@ -21,12 +21,16 @@ rsshm-peer write NAME CAPS [lossless] [variable] [burst] [keyframes=N] [metadata
                                                frames from stdin, each after its size; after the first one, `burst`
                                                reads all frames before it publishes them; only every Nth is a keyframe;
                                                frame N has N % 23 bytes of `metadata`
-rsshm-peer read NAME [observe]                 frames to stdout, in the same form, until the end of the stream
+rsshm-peer read NAME [observe] [caps]          frames to stdout, in the same form, until the end of the stream; with
+                                               `caps`, a size with bit 31 set announces the caps of the next frames
 rsshm-peer flood NAME SIZE SECONDS             frames of equal bytes, drawn in place, as fast as possible
 rsshm-peer check NAME SECONDS                  prints how many of those frames it received, and how many were torn";
 
 /// The interval of a writer's service.
 const SERVICE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The bit of a size that announces caps.
+const CAPS_RECORD: u32 = 1 << 31;
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -45,7 +49,7 @@ fn main() -> ExitCode {
 fn run(arguments: &[&str]) -> Outcome {
     match arguments[..] {
         ["write", name, caps, ref options @ ..] => write(name, caps, options),
-        ["read", name, ref options @ ..] => read(name, options.contains(&"observe")),
+        ["read", name, ref options @ ..] => read(name, options.contains(&"observe"), options.contains(&"caps")),
         ["flood", name, size, seconds] => flood(name, size.parse()?, seconds.parse()?),
         ["check", name, seconds] => check(name, seconds.parse()?),
         _ => Err(USAGE.into()),
@@ -134,13 +138,19 @@ fn read_frame(input: &mut impl Read) -> Result<Option<Vec<u8>>, std::io::Error> 
     Ok(Some(frame))
 }
 
-fn read(name: &str, read_only: bool) -> Outcome {
+fn read(name: &str, read_only: bool, with_caps: bool) -> Outcome {
     let mut reader = Reader::new(ChannelName::new(name)?, ReaderOptions::default().read_only(read_only));
     let mut output = std::io::stdout().lock();
     let mut copy = Vec::new();
+    let mut caps = String::new();
     loop {
         match reader.next(&mut copy, ReadLimits::default(), Some(Duration::from_secs(20)))? {
             Next::Frame(frame) => {
+                if with_caps && caps != reader.caps() {
+                    reader.caps().clone_into(&mut caps);
+                    output.write_all(&(CAPS_RECORD | caps.len() as u32).to_ne_bytes())?;
+                    output.write_all(caps.as_bytes())?;
+                }
                 let bytes = frame.bytes(&copy);
                 output.write_all(&(bytes.len() as u32).to_ne_bytes())?;
                 output.write_all(bytes)?;

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Every kind of writer with every kind of reader: the writer is killed, and the same reader reads the next one.
+
+The next writer has other caps. Each frame is checked, and is published when the reader has the one before it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
+
+import numpy
+import pytest
+from helpers import ROOT, TARGET, Channel, Process, classic, gst, gst_environment, moving, peer
+
+Start = Callable[..., Process]
+FRAMES = 8
+"""The frames that a reader receives from each of the two writers."""
+CAPS_RECORD = 1 << 31
+CAPI = ROOT / "capi"
+FLAGS = ["-pedantic", "-Wall", "-Wextra", "-Werror", "-O1", "-g", "-pthread"]
+
+
+class Shape(NamedTuple):
+    """What the caps of a channel say. The rows of these formats and widths have no padding."""
+
+    format: str
+    width: int
+    height: int
+
+    @property
+    def size(self) -> int:
+        return self.width * self.height * (4 if self.format == "RGBx" else 3) // (1 if self.format == "RGBx" else 2)
+
+
+SHAPES = [Shape("RGBx", 64, 48), Shape("NV12", 32, 24)]
+CLASSIC_SHAPES = [Shape("RGBx", 64, 48), Shape("RGBx", 32, 24)]
+
+
+class Frame(NamedTuple):
+    shape: Shape
+    checksum: int
+    seq: Optional[int] = None
+    """None if the reader does not print it."""
+
+
+def shape_of(caps: str) -> Shape:
+    """The shape in the caps. The types of the fields may be in the text or not."""
+    value = lambda field: re.search(rf"\b{field}=(?:\(\w+\))?(\w+)", caps)[1]  # type: ignore[index]
+    assert caps.startswith("video/x-raw,") and re.search(r"framerate=(\(fraction\))?30/1", caps), caps
+    return Shape(value("format"), int(value("width")), int(value("height")))
+
+
+def noise(seq: int, shape: Shape) -> bytes:
+    return numpy.random.default_rng(seq).bytes(shape.size)
+
+
+def compiled(source: str) -> str:
+    """A program of the tests of the C library, linked with the library as `make install-capi` links it."""
+    directory = ROOT / "target" / "python-peers"
+    directory.mkdir(parents=True, exist_ok=True)
+    archive = TARGET / "librsshm.a"
+    assert archive.exists(), f"{archive} is missing: cargo build --package rsshm-capi"
+    program = directory / source.replace("/", "-")
+    with open(directory / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made_from = [archive, CAPI / "link", CAPI / "rsshm.map", *(CAPI / "include").iterdir(), CAPI / "tests" / source]
+        made_from += (CAPI / "tests" / "c").glob("*.h")
+        if not program.exists() or program.stat().st_mtime < max(file.stat().st_mtime for file in made_from):
+            subprocess.run([str(CAPI / "link"), str(archive), str(directory)], check=True)
+            compiler = ["cc", "-std=c99"] if source.endswith(".c") else ["c++", "-std=c++17"]
+            where = [f"-I{CAPI / 'include'}", f"-L{directory}", f"-Wl,-rpath,{directory}"]
+            made = [*compiler, *FLAGS, *where, str(CAPI / "tests" / source), "-o", str(program), "-lrsshm"]
+            subprocess.run(made, check=True)
+    return str(program)
+
+
+def python_peer(*arguments: object) -> List[str]:
+    return [sys.executable, str(Path(__file__).with_name("matrix_peer.py")), *map(str, arguments)]
+
+
+WRITERS: Dict[str, Callable[[str, Shape], List[str]]] = {
+    "rust": lambda name, shape: peer(
+        "write",
+        name,
+        f"video/x-raw,format={shape.format},width={shape.width},height={shape.height},framerate=30/1",
+    ),
+    "c": lambda name, shape: [compiled("c/peer.c"), "write", name, *map(str, shape)],
+    "c++": lambda name, shape: [compiled("cpp/peer.cpp"), "write", name, *map(str, shape)],
+    "python": lambda name, shape: python_peer("write", name, *shape),
+}
+READERS: Dict[str, Callable[[str], List[str]]] = {
+    "rust": lambda name: peer("read", name, "caps"),
+    "observer": lambda name: peer("read", name, "caps", "observe"),
+    "c": lambda name: [compiled("c/peer.c"), "read", name],
+    "c observer": lambda name: [compiled("c/peer.c"), "read", name, "observe"],
+    "c++": lambda name: [compiled("cpp/peer.cpp"), "read", name],
+    "python": lambda name: python_peer("read", name),
+}
+
+
+class Writer:
+    """A writer that gets its frames from the test, each after its size."""
+
+    shapes = SHAPES
+    paces_itself = False
+    picture = staticmethod(noise)
+
+    def __init__(self, start: Start, kind: str, channel: Channel, shape: Shape) -> None:
+        self.process = start(WRITERS[kind](channel.name, shape))
+
+    def publish(self, frame: bytes) -> None:
+        self.process.write(struct.pack("=I", len(frame)) + frame)
+
+    def end(self) -> None:
+        self.process.wait_ok()
+
+
+class PluginWriter(Writer):
+    """rsshmsink."""
+
+    def __init__(self, start: Start, _: str, channel: Channel, shape: Shape) -> None:
+        pipeline = gst(
+            f"fdsrc blocksize={shape.size} ! rawvideoparse width={shape.width} height={shape.height} framerate=30/1",
+            f"format={shape.format.lower()} ! rsshmsink name={channel.name} sync=false",
+        )
+        self.process = start(pipeline, env=gst_environment())
+
+    def publish(self, frame: bytes) -> None:
+        self.process.write(frame)
+
+
+class ClassicWriter(Writer):
+    """classic_write.py, which draws 30 frames a second."""
+
+    shapes = CLASSIC_SHAPES
+    paces_itself = True
+
+    def __init__(self, start: Start, _: str, channel: Channel, shape: Shape) -> None:
+        size = ("--width", shape.width, "--height", shape.height)
+        count = () if shape == CLASSIC_SHAPES[0] else ("--count", FRAMES)
+        self.process = start(classic("write", channel, *size, *count))
+
+    @staticmethod
+    def picture(seq: int, shape: Shape) -> bytes:
+        return bytes(moving(seq, shape.width, shape.height).tobytes())
+
+    def publish(self, frame: bytes) -> None:
+        pass
+
+
+class Reader:
+    """A reader that prints every frame."""
+
+    misses = False
+
+    def __init__(self, start: Start, kind: str, channel: Channel) -> None:
+        self.process = start(READERS[kind](channel.name))
+        self.shape: Any = None
+
+    def next(self) -> Frame:
+        while True:
+            (size,) = struct.unpack("=I", self.process.read(4))
+            data = self.process.read(size & ~CAPS_RECORD)
+            if not size & CAPS_RECORD:
+                return Frame(self.shape, zlib.crc32(data))
+            self.shape = shape_of(data.decode())
+
+    def end(self) -> None:
+        """The reader ends by itself, without another frame."""
+        assert self.process.wait_ok() == b""
+
+
+class PluginReader(Reader):
+    """rsshmsrc. gdppay writes a header before all caps and frames: the kind in 2 bytes at 4, the size in 4 bytes at 6."""
+
+    def __init__(self, start: Start, _: str, channel: Channel) -> None:
+        self.process = start(gst(f"rsshmsrc name={channel.name} ! gdppay ! fdsink fd=1"), env=gst_environment())
+        self.shape = None
+
+    def packet(self) -> Any:
+        kind, size = struct.unpack_from(">4xHI", self.process.read(62))
+        return kind, self.process.read(size)
+
+    def next(self) -> Frame:
+        while True:
+            kind, data = self.packet()
+            if kind == 1:
+                return Frame(self.shape, zlib.crc32(data))
+            if kind == 2:
+                self.shape = shape_of(data.rstrip(b"\0").decode())
+
+    def end(self) -> None:
+        data = self.process.wait_ok()
+        while data:
+            kind, size = struct.unpack_from(">4xHI", data)
+            assert kind not in (1, 2), "there is another frame"
+            data = data[62 + size :]
+
+
+class ClassicReader(Reader):
+    """classic_read.py, which prints what is the newest frame at the moment."""
+
+    misses = True
+
+    def __init__(self, start: Start, _: str, channel: Channel) -> None:
+        self.process = start(classic("read", channel, "--every", 0.002))
+        self.seq = 0
+
+    def next(self) -> Frame:
+        while True:
+            line = self.process.read_line()
+            found = re.fullmatch(r"frame (\d+), \d+ bytes, CRC (\w+), (.*)", line)
+            if found and int(found[1]) > self.seq:
+                self.seq = int(found[1])
+                return Frame(shape_of(found[3]), int(found[2], 16), self.seq)
+            assert found or line in ("no frame", f"there is no channel {self.process.command[3]}"), line
+
+    def end(self) -> None:
+        self.process.signal(signal.SIGTERM)
+        self.process.wait_ok()
+
+
+def head_of(channel: Channel) -> int:
+    """The seq of the newest frame, which is the first word of the status."""
+    with open(channel.segment, "rb") as segment:
+        status = int.from_bytes(os.pread(segment.fileno(), 8, 64), sys.byteorder)
+        return int.from_bytes(os.pread(segment.fileno(), 8, status), sys.byteorder)
+
+
+def check(frame: Frame, seq: int, shape: Shape, writer: Writer, may_miss: bool) -> int:
+    """Checks that the frame is the one with the seq; or, if the reader may miss frames, a later one. Returns its seq."""
+    assert frame.shape == shape
+    candidates = [seq] if not may_miss else [frame.seq] if frame.seq else range(seq, seq + 250)
+    found = [each for each in candidates if zlib.crc32(writer.picture(each, shape)) == frame.checksum]
+    assert len(found) == 1 and found[0] >= seq, f"the frame is not frame {seq}, or its content is wrong: {frame}"
+    return found[0]
+
+
+@pytest.mark.parametrize("reader", ["plugin", *READERS, "classic"])
+@pytest.mark.parametrize("writer", ["plugin", *WRITERS, "classic"])
+def test_reader_reads_killed_writer_and_the_next(writer: str, reader: str, channel: Channel, start: Start) -> None:
+    reading = {"plugin": PluginReader, "classic": ClassicReader}.get(reader, Reader)(start, reader, channel)
+    seq = 0
+    for shape in ClassicWriter.shapes if writer == "classic" else Writer.shapes:
+        writing = {"plugin": PluginWriter, "classic": ClassicWriter}.get(writer, Writer)(start, writer, channel, shape)
+        last = seq + FRAMES
+        while seq < last:
+            writing.publish(writing.picture(seq + 1, shape))
+            # A writer that paces itself may begin before the reader, and does not wait for a slow one.
+            may_miss = writing.paces_itself and (reading.misses or seq == 0)
+            seq = check(reading.next(), seq + 1, shape, writing, may_miss)
+        if shape is writing.shapes[0]:
+            writing.process.kill()
+            for unread in range(seq + 1, head_of(channel) + 1):
+                assert writing.paces_itself
+                if reading.misses:
+                    break
+                seq = check(reading.next(), unread, shape, writing, False)
+            seq = head_of(channel)
+    writing.end()
+    reading.end()
+    channel.assert_gone()
