@@ -10,9 +10,10 @@ from types import TracebackType
 from typing import Any, Callable, Iterator, NamedTuple, Optional, Type, Union
 
 from . import _library, caps
-from ._library import FrameInfo, ReaderOptions, ReaderStats
+from ._library import ReaderOptions, ReaderStats
+from ._stream import Arrival, Stream, Values
 from .errors import BadOption, Closed, EndOfStream, Timeout
-from .frame import Frame, Memory, Stream, received
+from .frame import Frame
 
 SLICE = 0.2
 """The longest wait in one call of the library, in seconds. Ctrl-C ends a wait only between two calls."""
@@ -76,6 +77,7 @@ class Reader:
         self.on_event = on_event
         self._closed = False
         self._stream = Stream()
+        self._last_values: Optional[Values] = None
         self._last = ReaderStats()
         """The counts at the close."""
         kinds = ((_library.READ_ONLY, read_only), (_library.COPY, max_held == 0), (_library.EVENTS, on_event is not None))
@@ -144,15 +146,15 @@ class Reader:
         else:
             self._check_timeout(patience)
             deadline, wait = time.monotonic() + patience, min(patience, SLICE)
-        # Make these before the wait, so that they do not delay the frame.
-        info, memory = FrameInfo(), Memory(_library.frame_release)
-        info_pointer, handle_pointer = ctypes.byref(info), ctypes.byref(memory.handle)
+        # Made before the wait, so that it does not delay the frame.
+        arrival = Arrival(self._stream, self._last_values)
+        handle, info = ctypes.byref(arrival.memory.handle), ctypes.byref(arrival.info)
         while True:
-            status = _library.reader_next(self._handle, int(wait * 1e9), handle_pointer, info_pointer)
+            status = _library.reader_next(self._handle, int(wait * 1e9), handle, info)
             if status == _library.OK:
-                frame = received(info, memory, self._stream)
-                self._stream = frame._stream
-                return frame
+                arrival.complete()
+                self._stream, self._last_values = arrival.stream, arrival.values
+                return Frame(arrival)
             self._between(status, deadline is not None and time.monotonic() >= deadline)
             wait = SLICE if deadline is None else min(max(deadline - time.monotonic(), 0), SLICE)
 

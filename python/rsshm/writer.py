@@ -15,9 +15,10 @@ import numpy
 from . import _library, _signals
 from . import caps as _caps
 from ._library import PlaneData, PublishInfo, SlotInfo, WriterOptions, WriterStats
+from ._memory import Array, Memory
 from .caps import Layout, Rate
 from .errors import BadOption, Closed, FormatError, Released
-from .frame import Array, Memory, Metadata
+from .frame import Metadata
 
 SLICE = 0.2
 """The longest wait in one call of the library, in seconds. Ctrl-C ends a wait only between two calls."""

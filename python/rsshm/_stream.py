@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""What the frames of a stream share: their format, their layout, and what the reader prepares for the next frame.
+
+After a wait of 16 ms, the code of Python and NumPy is not in the processor's caches any more, so that an array takes 60 us
+instead of 2 us. The reader makes the array before the wait: the slots of a channel are used in turns, so the address of
+the next frame is known in most cases.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from typing import Dict, Optional, Tuple
+
+from . import _library
+from ._library import FrameInfo
+from ._memory import Array, Memory
+from .caps import Layout, Plane, parse
+
+Values = Tuple[int, ...]
+"""The fields of rsshm_frame_info."""
+UNPACK = struct.Struct("@II7QPNPNPPiiiiII" + "PqII" * _library.MAX_PLANES)
+"""One call reads all fields, which is faster than a call of ctypes for each."""
+FLAGS, SEQ, MISSED, PTS, DTS, DURATION, OFFSET = range(1, 8)
+DATA, SIZE, METADATA_SIZE, CAPS, WIDTH, BUFFER_FLAGS, PLANE_COUNT = 9, 10, 12, 13, 15, 19, 20
+PLANES = tuple(range(21, 21 + 4 * _library.MAX_PLANES, 4))
+"""Where the four fields of each plane begin: its address, stride, row_bytes and rows."""
+MAX_ADDRESSES = 64
+
+
+class Stream:
+    """What the frames of a stream share."""
+
+    __slots__ = ("_known", "_last", "caps", "layout", "picture", "pointer", "size")
+
+    def __init__(self, text: str = "") -> None:
+        self.caps = parse(text)
+        self.pointer = 0
+        """Where the library has the caps."""
+        self.layout: Optional[Layout] = None
+        """The layout of the last frame that was looked at, and its size."""
+        self.size = 0
+        self.picture: Optional[Plane] = None
+        """How the array of a frame of this layout is made, if the program has used the last array."""
+        self._known: Dict[int, Values] = {}
+        """The frame that followed the frame at an address."""
+        self._last: Optional[Values] = None
+
+    def has_layout(self, values: Values) -> bool:
+        """Whether the frame has the layout of the last frame."""
+        layout = self.layout
+        if layout is None or values[PLANE_COUNT] != len(layout.planes) or values[SIZE] != self.size:
+            return False
+        data = values[DATA]
+        for at, plane in zip(PLANES, layout.planes):
+            if values[at] - data != plane.offset or values[at + 1] != plane.stride:
+                return False
+        return True
+
+    def note(self, values: Values) -> Optional[Values]:
+        """Notes a frame. Returns the frame whose memory the next frame will probably have."""
+        # If no frame came in time, this is called again with the same frame.
+        if values is not self._last:
+            if len(self._known) > MAX_ADDRESSES:
+                self._known.clear()
+            self._known[self._last[DATA] if self._last else 0] = values
+            self._last = values
+        return self._known.get(values[DATA])
+
+
+class Arrival:
+    """A frame that the library will store, and the array that it will probably have."""
+
+    __slots__ = ("_expected", "info", "memory", "picture", "stream", "values")
+
+    def __init__(self, stream: Stream, last: Optional[Values]) -> None:
+        """``last``: the frame before, of the same stream."""
+        self.stream = stream
+        self.info = FrameInfo()
+        self.memory = Memory(_library.frame_release)
+        self.picture: Optional[Array] = None
+        self.values: Values = ()
+        expected = None if last is None else stream.note(last)
+        if expected is not None and stream.picture is not None and stream.has_layout(expected):
+            self._expected = expected[PLANE_COUNT:]
+            self.memory.address = expected[DATA]
+            self.picture = self.memory.plane(stream.picture)
+
+    def complete(self) -> None:
+        """Takes over what the library has stored."""
+        values = self.values = UNPACK.unpack(self.info)
+        memory, stream = self.memory, self.stream
+        # The pointer can be the same although the caps have changed, but then there is a discontinuity.
+        if values[CAPS] != stream.pointer or values[FLAGS] & _library.DISCONTINUITY:
+            text = ctypes.string_at(values[CAPS]).decode(errors="replace")
+            if text != stream.caps.text:
+                self.stream = stream = Stream(text)
+                self.picture = None
+            stream.pointer = values[CAPS]
+        if self.picture is not None and (
+            memory.address != values[DATA] or values[PLANE_COUNT:] != self._expected or values[SIZE] != stream.size
+        ):
+            self.picture = None
+        memory.address, memory.size = values[DATA], values[SIZE]
