@@ -358,7 +358,8 @@ class Writer:
         """A slot to draw the next frame into. ``size``: size of the frame, if frames differ in size."""
         self._check_open()
         self._require_format()
-        return Slot(self, self._checked_size(self._frame_size if size is None else size), self._layout)
+        # 0 means the size that the caps have. If frames of these caps differ in size, the library refuses it.
+        return Slot(self, self._frame_size if size is None else self._checked_size(size), self._layout)
 
     def write(
         self,
