@@ -27,8 +27,9 @@ from .errors import (
 )
 from .frame import Frame, Metadata, Region, TimeCode
 from .reader import Event, Observer, Reader
+from .slot import Slot
 from .structs import StructChannel, struct_channel
-from .writer import Slot, Writer
+from .writer import Writer
 
 __version__ = "0.1.0"
 

@@ -8,13 +8,10 @@ the next frame is known in most cases.
 
 from __future__ import annotations
 
-import ctypes
 import struct
 from typing import Dict, Optional, Tuple
 
 from . import _library
-from ._library import FrameInfo
-from ._memory import Array, Memory
 from .caps import Layout, Plane, parse
 
 Values = Tuple[int, ...]
@@ -66,39 +63,3 @@ class Stream:
             self._known[self._last[DATA] if self._last else 0] = values
             self._last = values
         return self._known.get(values[DATA])
-
-
-class Arrival:
-    """A frame that the library will store, and the array that it will probably have."""
-
-    __slots__ = ("_expected", "info", "memory", "picture", "stream", "values")
-
-    def __init__(self, stream: Stream, last: Optional[Values]) -> None:
-        """``last``: the frame before, of the same stream."""
-        self.stream = stream
-        self.info = FrameInfo()
-        self.memory = Memory(_library.frame_release)
-        self.picture: Optional[Array] = None
-        self.values: Values = ()
-        expected = None if last is None else stream.note(last)
-        if expected is not None and stream.picture is not None and stream.has_layout(expected):
-            self._expected = expected[PLANE_COUNT:]
-            self.memory.address = expected[DATA]
-            self.picture = self.memory.plane(stream.picture)
-
-    def complete(self) -> None:
-        """Takes over what the library has stored."""
-        values = self.values = UNPACK.unpack(self.info)
-        memory, stream = self.memory, self.stream
-        # The pointer can be the same although the caps have changed, but then there is a discontinuity.
-        if values[CAPS] != stream.pointer or values[FLAGS] & _library.DISCONTINUITY:
-            text = ctypes.string_at(values[CAPS]).decode(errors="replace")
-            if text != stream.caps.text:
-                self.stream = stream = Stream(text)
-                self.picture = None
-            stream.pointer = values[CAPS]
-        if self.picture is not None and (
-            memory.address != values[DATA] or values[PLANE_COUNT:] != self._expected or values[SIZE] != stream.size
-        ):
-            self.picture = None
-        memory.address, memory.size = values[DATA], values[SIZE]

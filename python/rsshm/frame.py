@@ -9,10 +9,11 @@ from typing import Callable, Iterator, NamedTuple, Optional, Tuple, TypeVar
 import numpy
 
 from . import _library
-from ._library import Sized, time_or_none
+from ._library import FrameInfo, Sized, time_or_none
 from ._memory import Array, Memory
 from ._stream import (
     BUFFER_FLAGS,
+    CAPS,
     DATA,
     DTS,
     DURATION,
@@ -25,8 +26,10 @@ from ._stream import (
     PTS,
     SEQ,
     SIZE,
+    UNPACK,
     WIDTH,
-    Arrival,
+    Stream,
+    Values,
 )
 from .caps import Caps, Layout
 from .errors import FormatError, MissingOpenCV, Released
@@ -83,14 +86,36 @@ class Frame:
     The slot is free when the program has dropped its own arrays too.
     """
 
-    __slots__ = ("_info", "_layout", "_memory", "_picture", "_stream", "__weakref__")
+    __slots__ = ("_expected", "_info", "_layout", "_memory", "_picture", "_stored", "_stream", "__weakref__")
 
-    def __init__(self, arrival: Arrival) -> None:
-        self._stream = arrival.stream
-        self._info = arrival.values
-        self._memory: Optional[Memory] = arrival.memory
-        self._picture = arrival.picture
+    def __init__(self, stream: Stream, last: Optional[Values]) -> None:
+        """Prepares the object before its frame comes. ``last`` is the frame before, of the same stream."""
+        self._stream = stream
+        self._stored = FrameInfo()
+        self._memory: Optional[Memory] = Memory(_library.frame_release)
+        self._info: Values = ()
         self._layout: Optional[Layout] = None
+        self._picture: Optional[Array] = None
+        self._expected: Optional[Values] = None if last is None else stream.note(last)
+        if self._expected is not None and stream.picture is not None and stream.has_layout(self._expected):
+            self._memory.address = self._expected[DATA]
+            self._picture = self._memory.plane(stream.picture)
+
+    def _arrive(self, memory: Memory) -> None:
+        """Takes over the frame that the library has stored."""
+        info = self._info = UNPACK.unpack(self._stored)
+        stream, expected = self._stream, self._expected
+        # The pointer can be the same although the caps have changed, but then there is a discontinuity.
+        if info[CAPS] != stream.pointer or info[FLAGS] & _library.DISCONTINUITY:
+            text = ctypes.string_at(info[CAPS]).decode(errors="replace")
+            if text != stream.caps.text:
+                stream = self._stream = Stream(text)
+                self._picture = None
+            stream.pointer = info[CAPS]
+        # The array was prepared for these addresses and strides.
+        if self._picture is not None and (expected is None or info[PLANE_COUNT:] != expected[PLANE_COUNT:]):
+            self._picture = None
+        memory.address, memory.size = info[DATA], info[SIZE]
 
     def __repr__(self) -> str:
         state = "released" if self._memory is None else "in place" if self.in_place else "a copy"
