@@ -129,7 +129,7 @@ impl FrameObject {
         Ok(self.stream.video()?)
     }
 
-    fn info(&self) -> CFrameInfo {
+    pub(crate) fn info(&self) -> CFrameInfo {
         let descriptor = &self.descriptor;
         let values = self.stream.values();
         let bytes = self.bytes();

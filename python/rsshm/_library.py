@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import time
 from ctypes import POINTER, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from typing import Any, Callable, Dict, List, Optional, Type
 
@@ -258,7 +259,6 @@ def _function(library: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> 
 _text = _function(_SHORT, "rsshm_error", c_char_p)
 _status_name = _function(_SHORT, "rsshm_status_name", c_char_p, c_int32)
 
-frame_get = _function(_SHORT, "rsshm_frame_get", c_int32, c_void_p, c_void_p)
 frame_release = _function(_SHORT, "rsshm_frame_release", c_int32, c_void_p)
 frame_convert = _function(_WAITING, "rsshm_frame_convert", c_int32, c_void_p, c_char_p, c_void_p, c_int64)
 frame_metadata = _function(_SHORT, "rsshm_frame_metadata", c_int32, c_void_p, c_uint32, c_void_p)
@@ -266,7 +266,7 @@ frame_region = _function(_SHORT, "rsshm_frame_region", c_int32, c_void_p, c_uint
 frame_time_code = _function(_SHORT, "rsshm_frame_time_code", c_int32, c_void_p, c_uint32, c_void_p)
 
 reader_open = _function(_WAITING, "rsshm_reader_open", c_int32, c_char_p, c_void_p, POINTER(c_void_p))
-reader_next = _function(_WAITING, "rsshm_reader_next", c_int32, c_void_p, c_int64, c_void_p)
+reader_next = _function(_WAITING, "rsshm_reader_next_info", c_int32, c_void_p, c_int64, c_void_p, c_void_p)
 reader_fd = _function(_WAITING, "rsshm_reader_fd", c_int, c_void_p)
 reader_request_keyframe = _function(_WAITING, "rsshm_reader_request_keyframe", c_int32, c_void_p, c_uint64)
 reader_get_event = _function(_SHORT, "rsshm_reader_get_event", c_int32, c_void_p, c_void_p)
@@ -325,6 +325,17 @@ def open_handle(function: Callable[..., int], name: str, options: Sized) -> int:
         raise BadName(f"{name!r} is not valid as the name of a channel: {reason}")
     check(status, name)
     return handle.value or 0
+
+
+LONGEST_WAIT = 0.2
+"""The longest wait in one call of the library, in seconds. Ctrl-C ends a wait only between two calls."""
+
+
+def wait_ns(deadline: Optional[float]) -> int:
+    """How long the next call may wait, in nanoseconds, before ``deadline`` (of ``time.monotonic()``) or without one."""
+    if deadline is None:
+        return int(LONGEST_WAIT * 1e9)
+    return int(min(max(deadline - time.monotonic(), 0), LONGEST_WAIT) * 1e9)
 
 
 def time_or_none(value: int) -> Optional[int]:

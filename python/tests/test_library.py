@@ -17,7 +17,7 @@ import pytest
 from helpers import ROOT, Channel, Process
 
 import rsshm
-from rsshm import _library
+from rsshm import _library, _stream
 
 Start = Callable[..., Process]
 HEADER = ROOT / "capi" / "include" / "rsshm.h"
@@ -64,6 +64,24 @@ def test_structures_are_those_of_the_header(tmp_path: Path) -> None:
         assert ctypes.sizeof(structure) == printed[f"sizeof({name})"], name
         for field, *_ in structure._fields_:
             assert getattr(structure, field).offset == printed[f"offsetof({name}, {field})"], (name, field)
+
+
+def test_frame_info_is_read_as_it_is() -> None:
+    """The package reads all fields of this structure at once, by their places."""
+    info = _library.FrameInfo()
+    for index, (field, *_) in enumerate(info._fields_[1:-1], 1):
+        if field not in ("caps", "format"):
+            setattr(info, field, index)
+    info.planes[2].stride = -7
+    values = _stream.UNPACK.unpack(info)
+    places = {name.lower(): value for name, value in vars(_stream).items() if name.isupper() and isinstance(value, int)}
+    del places["max_addresses"]
+    assert len(places) >= 14
+    names = [field for field, *_ in info._fields_]
+    for name, place in places.items():
+        if name != "caps":
+            assert name in names[place] and values[place] == place, name
+    assert values[_stream.PLANES[2] + 1] == -7 and len(values) == len(names) - 1 + 4 * _library.MAX_PLANES
 
 
 def test_constants_are_those_of_the_header(tmp_path: Path) -> None:
