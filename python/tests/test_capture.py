@@ -125,7 +125,7 @@ def test_capture_reports_properties_of_channel(channel: Channel) -> None:
 def test_channel_without_frames_is_opened(channel: Channel) -> None:
     with rsshm.Writer(channel.name, (48, 64), fps=25) as writer:
         # A waiting reader makes the writer create the segment.
-        waiting = threading.Thread(target=writer.wait_for_reader, args=(5,))
+        waiting = threading.Thread(target=writer.wait_for_reader, args=(5,), daemon=True)
         waiting.start()
         cap = opened(channel.name, OPEN_TIMEOUT_MSEC=300)
         assert cap.isOpened() and cap.get(cv2.CAP_PROP_FRAME_HEIGHT) == 0
@@ -207,7 +207,7 @@ def test_frame_of_open_is_the_first_frame_even_if_newest_is_wanted(channel: Chan
 
 def test_open_waits_for_writer(channel: Channel, start: Start) -> None:
     caps: List[Any] = []
-    opening = threading.Thread(target=lambda: caps.append(opened(channel.name, OPEN_TIMEOUT_MSEC=PATIENCE * 1000)))
+    opening = threading.Thread(target=lambda: caps.append(opened(channel.name, OPEN_TIMEOUT_MSEC=PATIENCE * 1000)), daemon=True)
     opening.start()
     time.sleep(0.1)
     assert opening.is_alive()
@@ -301,7 +301,7 @@ def test_release_ends_read_of_other_thread(channel: Channel) -> None:
         cap = opened(channel.name, READ_TIMEOUT_MSEC=0)
         assert cap.read()[0]
         results: List[Any] = []
-        reading = threading.Thread(target=lambda: results.append(cap.read()))
+        reading = threading.Thread(target=lambda: results.append(cap.read()), daemon=True)
         reading.start()
         time.sleep(0.1)
         assert reading.is_alive(), "a time-out of 0 has no limit"

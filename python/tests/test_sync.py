@@ -132,7 +132,7 @@ def test_timeout_names_the_channel_without_writer(channels: Any) -> None:
                 writer.write(grey(1))
                 time.sleep(0.0005)
 
-        flooding = threading.Thread(target=flood)
+        flooding = threading.Thread(target=flood, daemon=True)
         flooding.start()
         try:
             for _ in range(2):
@@ -217,7 +217,7 @@ def test_close_ends_the_wait_of_another_thread(channels: Any) -> None:
         except rsshm.Closed as error:
             errors.append(error)
 
-    waiting = threading.Thread(target=iterate)
+    waiting = threading.Thread(target=iterate, daemon=True)
     waiting.start()
     time.sleep(0.05)
     with pytest.raises(rsshm.Error, match="another thread"):
