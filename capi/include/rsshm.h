@@ -229,6 +229,13 @@ rsshm_status rsshm_reader_open(const char *name, const rsshm_reader_options *opt
 rsshm_status rsshm_reader_next(rsshm_reader *reader, int64_t timeout_ns, rsshm_frame **frame);
 
 /*
+ * The same as rsshm_reader_next and, if it returns RSSHM_OK, rsshm_frame_get in one call. This is for languages in which
+ * a call of C is slow.
+ */
+rsshm_status rsshm_reader_next_info(rsshm_reader *reader, int64_t timeout_ns, rsshm_frame **frame,
+                                    rsshm_frame_info *info);
+
+/*
  * Makes rsshm_reader_next return RSSHM_WOKEN: the call that waits now, or else the next call. Any thread may call this
  * function.
  */

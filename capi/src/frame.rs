@@ -97,19 +97,19 @@ pub(crate) struct CFrameInfo {
     duration_ns: u64,
     offset: u64,
     offset_end: u64,
-    data: *const u8,
-    size: usize,
-    metadata: *const u8,
-    metadata_size: usize,
-    caps: *const c_char,
-    format: *const c_char,
-    width: i32,
+    pub(crate) data: *const u8,
+    pub(crate) size: usize,
+    pub(crate) metadata: *const u8,
+    pub(crate) metadata_size: usize,
+    pub(crate) caps: *const c_char,
+    pub(crate) format: *const c_char,
+    pub(crate) width: i32,
     height: i32,
     fps_n: i32,
     fps_d: i32,
     buffer_flags: u32,
-    plane_count: u32,
-    planes: [CPlane; MAX_PLANES],
+    pub(crate) plane_count: u32,
+    pub(crate) planes: [CPlane; MAX_PLANES],
 }
 
 // SAFETY: the type is `repr(C)`, begins with its size, and consists of integers and raw pointers.
@@ -129,7 +129,7 @@ impl FrameObject {
         Ok(self.stream.video()?)
     }
 
-    fn info(&self) -> CFrameInfo {
+    pub(crate) fn info(&self) -> CFrameInfo {
         let descriptor = &self.descriptor;
         let values = self.stream.values();
         let bytes = self.bytes();

@@ -75,14 +75,15 @@ impl<T> Handle<T> {
         object: PhantomData,
     };
 
-    fn new(bits: u64) -> Self {
+    /// The handle with these bits.
+    pub(crate) fn from_bits(bits: u64) -> Self {
         Self {
             pointer: ptr::without_provenance_mut(bits as usize),
             object: PhantomData,
         }
     }
 
-    fn bits(self) -> u64 {
+    pub(crate) fn bits(self) -> u64 {
         self.pointer.addr() as u64
     }
 }
@@ -275,7 +276,7 @@ pub(crate) fn insert<T: Object>(object: Arc<T>) -> Result<Handle<T>, Failure> {
     entry.object = Some(object);
     // Relaxed: the count changes only in a child that has one thread.
     let forks = u64::from(FORKS.load(Ordering::Relaxed) & FORK_MASK);
-    Ok(Handle::new(
+    Ok(Handle::from_bits(
         MARKER << 56
             | T::KIND << (INDEX_BITS + GENERATION_BITS + FORK_BITS)
             | forks << (INDEX_BITS + GENERATION_BITS)

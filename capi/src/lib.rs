@@ -31,6 +31,9 @@ mod events;
 mod format;
 mod formats;
 mod frame;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handles;
 mod library;
 mod observer;

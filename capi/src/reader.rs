@@ -19,7 +19,7 @@ use crate::{
     arguments::{self, Sized32},
     delivery::{Delivered, Delivery, Snapshot},
     events::EventObject,
-    frame::FrameObject,
+    frame::{CFrameInfo, FrameObject},
     handles::{self, Handle},
     pump::{Pump, SharedDelivery},
     status::{Failure, Status, enter},
@@ -253,34 +253,72 @@ pub unsafe extern "C" fn rsshm_reader_next(
     timeout_ns: i64,
     frame: *mut Handle<FrameObject>,
 ) -> c_int {
-    enter("rsshm_reader_next", || {
-        arguments::check_out(frame, "the result")?;
-        // SAFETY: `frame` is not NULL, so the caller guarantees a variable.
-        unsafe { frame.write(Handle::NULL) };
-        let reader = handles::get(reader)?;
-        let mut event = None;
-        let status = match reader.next(timeout(timeout_ns))? {
-            Delivered::Frame(object) => {
-                let handle = handles::insert(Arc::new(object))?;
-                // SAFETY: as above.
-                unsafe { frame.write(handle) };
-                Status::Ok
-            }
-            Delivered::Event(found) => {
-                event = Some(EventObject::new(found));
-                Status::Event
-            }
-            Delivered::EndOfStream => Status::EndOfStream,
-            Delivered::NoWriter => Status::NoWriter,
-            Delivered::Evicted => Status::Evicted,
-            Delivered::TimedOut => Status::TimedOut,
-            Delivered::Woken => Status::Woken,
-        };
-        if reader.wants_events {
-            *reader.last_event().lock().unwrap_or_else(PoisonError::into_inner) = event;
-        }
-        Ok(status)
+    // SAFETY: as the caller guarantees; NULL means that the program does not want the values.
+    enter("rsshm_reader_next", || unsafe {
+        next(reader, timeout_ns, frame, ptr::null_mut())
     })
+}
+
+/// `rsshm_reader_next_info`.
+///
+/// # Safety
+/// `frame` is NULL or a variable. `info` is NULL, or points to a structure of the size in its first field.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rsshm_reader_next_info(
+    reader: Handle<ReaderObject>,
+    timeout_ns: i64,
+    frame: *mut Handle<FrameObject>,
+    info: *mut CFrameInfo,
+) -> c_int {
+    enter("rsshm_reader_next_info", || {
+        // The structure is checked before the wait, so that no frame is lost.
+        // SAFETY: as the caller guarantees.
+        unsafe { arguments::check(info.cast_const()) }?;
+        // SAFETY: as the caller guarantees.
+        unsafe { next(reader, timeout_ns, frame, info) }
+    })
+}
+
+/// Waits for the next frame, and stores its handle and, unless `info` is NULL, what it has.
+///
+/// # Safety
+/// `frame` is NULL or a variable. `info` is NULL, or points to a structure of the size in its first field.
+unsafe fn next(
+    reader: Handle<ReaderObject>,
+    timeout_ns: i64,
+    frame: *mut Handle<FrameObject>,
+    info: *mut CFrameInfo,
+) -> Result<Status, Failure> {
+    arguments::check_out(frame, "the result")?;
+    // SAFETY: `frame` is not NULL, so the caller guarantees a variable.
+    unsafe { frame.write(Handle::NULL) };
+    let reader = handles::get(reader)?;
+    let mut event = None;
+    let status = match reader.next(timeout(timeout_ns))? {
+        Delivered::Frame(object) => {
+            if !info.is_null() {
+                // SAFETY: as the caller guarantees.
+                unsafe { arguments::write(info, object.info()) }?;
+            }
+            let handle = handles::insert(Arc::new(object))?;
+            // SAFETY: as above.
+            unsafe { frame.write(handle) };
+            Status::Ok
+        }
+        Delivered::Event(found) => {
+            event = Some(EventObject::new(found));
+            Status::Event
+        }
+        Delivered::EndOfStream => Status::EndOfStream,
+        Delivered::NoWriter => Status::NoWriter,
+        Delivered::Evicted => Status::Evicted,
+        Delivered::TimedOut => Status::TimedOut,
+        Delivered::Woken => Status::Woken,
+    };
+    if reader.wants_events {
+        *reader.last_event().lock().unwrap_or_else(PoisonError::into_inner) = event;
+    }
+    Ok(status)
 }
 
 /// `rsshm_reader_wake`.

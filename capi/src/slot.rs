@@ -25,10 +25,10 @@ use crate::{
 #[derive(Clone, Copy)]
 pub(crate) struct CSlotInfo {
     struct_size: u32,
-    plane_count: u32,
-    data: *mut u8,
-    size: usize,
-    planes: [CPlane; MAX_PLANES],
+    pub(crate) plane_count: u32,
+    pub(crate) data: *mut u8,
+    pub(crate) size: usize,
+    pub(crate) planes: [CPlane; MAX_PLANES],
 }
 
 // SAFETY: the type is `repr(C)`, begins with its size, and consists of integers and raw pointers.

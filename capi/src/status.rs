@@ -3,6 +3,7 @@
 //! Status codes, the error text of a thread, and the border that no panic crosses.
 
 use std::{
+    any::Any,
     cell::RefCell,
     ffi::{CString, c_char, c_int},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -109,8 +110,18 @@ thread_local! {
 /// Runs the body of the C function `call`. If the body fails or panics, its text becomes the thread's error text.
 pub(crate) fn enter(call: &str, body: impl FnOnce() -> Result<Status, Failure>) -> c_int {
     // The body changes only values whose locks remain usable after a panic, so nobody sees a half-changed value.
-    let result = catch_unwind(AssertUnwindSafe(body))
-        .unwrap_or_else(|_| Err(Failure::new(Status::Internal, "an internal error; please report it")));
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        let result = body();
+        #[cfg(debug_assertions)]
+        panic_if_requested(call);
+        result
+    }));
+    let result = result.unwrap_or_else(|panic| {
+        Err(Failure::new(
+            Status::Internal,
+            format!("an internal error, please report it: {}", panic_text(&*panic)),
+        ))
+    });
     match result {
         Ok(status) => status as c_int,
         Err(failure) => {
@@ -118,6 +129,21 @@ pub(crate) fn enter(call: &str, body: impl FnOnce() -> Result<Status, Failure>) 
             failure.status as c_int
         }
     }
+}
+
+/// What a panic says.
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no text")
+}
+
+/// Panics after the body of the function that the environment variable `RSSHM_TEST_PANIC` names. It is there for the test
+/// that no panic reaches C, and only in builds for development.
+#[cfg(debug_assertions)]
+fn panic_if_requested(call: &str) {
+    let is_requested = std::env::var_os("RSSHM_TEST_PANIC").is_some_and(|name| name == call);
+    assert!(!is_requested, "requested by RSSHM_TEST_PANIC");
 }
 
 /// Stores the error text of this thread. A thread that is ending has no text any more.

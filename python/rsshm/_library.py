@@ -258,7 +258,6 @@ def _function(library: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> 
 _text = _function(_SHORT, "rsshm_error", c_char_p)
 _status_name = _function(_SHORT, "rsshm_status_name", c_char_p, c_int32)
 
-frame_get = _function(_SHORT, "rsshm_frame_get", c_int32, c_void_p, c_void_p)
 frame_release = _function(_SHORT, "rsshm_frame_release", c_int32, c_void_p)
 frame_convert = _function(_WAITING, "rsshm_frame_convert", c_int32, c_void_p, c_char_p, c_void_p, c_int64)
 frame_metadata = _function(_SHORT, "rsshm_frame_metadata", c_int32, c_void_p, c_uint32, c_void_p)
@@ -266,7 +265,7 @@ frame_region = _function(_SHORT, "rsshm_frame_region", c_int32, c_void_p, c_uint
 frame_time_code = _function(_SHORT, "rsshm_frame_time_code", c_int32, c_void_p, c_uint32, c_void_p)
 
 reader_open = _function(_WAITING, "rsshm_reader_open", c_int32, c_char_p, c_void_p, POINTER(c_void_p))
-reader_next = _function(_WAITING, "rsshm_reader_next", c_int32, c_void_p, c_int64, c_void_p)
+reader_next = _function(_WAITING, "rsshm_reader_next_info", c_int32, c_void_p, c_int64, c_void_p, c_void_p)
 reader_fd = _function(_WAITING, "rsshm_reader_fd", c_int, c_void_p)
 reader_request_keyframe = _function(_WAITING, "rsshm_reader_request_keyframe", c_int32, c_void_p, c_uint64)
 reader_get_event = _function(_SHORT, "rsshm_reader_get_event", c_int32, c_void_p, c_void_p)

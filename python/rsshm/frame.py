@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from typing import TYPE_CHECKING, Any, Callable, Iterator, NamedTuple, Optional, Tuple, TypeVar
 
 import numpy
 
 from . import _exports, _library
 from ._library import FrameInfo, Sized, time_or_none
-from .caps import Caps, Layout, Plane
+from .caps import Caps, Layout, Plane, parse
 from .errors import FormatError, MissingOpenCV, Released
 
 if TYPE_CHECKING:
@@ -65,31 +66,28 @@ class Memory:
 
     __slots__ = ("_release", "address", "handle", "size", "writable")
 
-    def __init__(self, handle: int, release: Callable[[int], int], address: int, size: int, writable: bool = False) -> None:
-        self.handle = handle
+    def __init__(self, release: Callable[[Any], int], writable: bool = False) -> None:
+        self.handle = ctypes.c_void_p()
+        """The library stores the handle of the memory here. So no handle is lost if Ctrl-C comes right after the call."""
         # A reference of its own: at the end of the program, the names of this module may be gone before this object.
         self._release = release
-        self.address = address
-        self.size = size
         self.writable = writable
+        self.address = self.size = 0
 
     def __del__(self) -> None:
         # In a forked child, the library does nothing here, because the memory belongs to the parent.
-        self._release(self.handle)
-
-    def view(self, offset: int, shape: Tuple[int, ...], dtype: str, strides: Optional[Tuple[int, ...]] = None) -> Array:
-        """An array of a part of the memory, which it keeps. If the memory is not writable, neither is the array."""
-        return numpy.asarray(_View(self, offset, shape, dtype, strides))
+        if self.handle:
+            self._release(self.handle)
 
     def plane(self, plane: Plane) -> Array:
-        """The plane as an array."""
-        return self.view(plane.offset, plane.shape, plane.dtype, plane.strides)
+        """The plane as an array, which keeps the memory. If the memory is not writable, neither is the array."""
+        return numpy.asarray(_View(self, plane.offset, plane.shape, plane.dtype, plane.strides))
 
     def bytes(self) -> Array:
         """All bytes as an array."""
         if self.size == 0:
             return numpy.empty(0, numpy.uint8)
-        return self.view(0, (self.size,), "|u1")
+        return numpy.asarray(_View(self, 0, (self.size,), "|u1", None))
 
 
 class _View:
@@ -116,6 +114,40 @@ class _View:
 S = TypeVar("S", bound=Sized)
 
 
+_UNPACK = struct.Struct("@II7QPNPNPPiiiiII" + "PqII" * _library.MAX_PLANES)
+"""The fields of rsshm_frame_info. One call reads all, which is faster than a call of ctypes for each."""
+_FLAGS, _SEQ, _MISSED, _PTS, _DTS, _DURATION, _OFFSET = range(1, 8)
+_DATA, _SIZE, _METADATA_SIZE, _CAPS, _WIDTH, _BUFFER_FLAGS, _PLANE_COUNT = 9, 10, 12, 13, 15, 19, 20
+_PLANES = tuple(range(21, 21 + 4 * _library.MAX_PLANES, 4))
+"""Where the four fields of each plane begin: its address, stride, row_bytes and rows."""
+
+
+class Stream:
+    """What the frames of a stream share: the format, and the layout of the last frame."""
+
+    __slots__ = ("caps", "layout", "pointer", "size")
+
+    def __init__(self, text: str = "") -> None:
+        self.caps = parse(text)
+        self.pointer = 0
+        """Where the library has the caps."""
+        self.layout: Optional[Layout] = None
+        self.size = 0
+
+
+def received(info: FrameInfo, memory: Memory, stream: Stream) -> Frame:
+    """The frame that the library has just stored in ``info`` and ``memory``, in ``stream`` or in a new stream."""
+    values = _UNPACK.unpack(info)
+    memory.address, memory.size = values[_DATA], values[_SIZE]
+    # The pointer can be the same although the caps have changed, but then there is a discontinuity.
+    if values[_CAPS] != stream.pointer or values[_FLAGS] & _library.DISCONTINUITY:
+        text = ctypes.string_at(values[_CAPS]).decode(errors="replace")
+        if text != stream.caps.text:
+            stream = Stream(text)
+        stream.pointer = values[_CAPS]
+    return Frame(stream, values, memory)
+
+
 class Frame:
     """A frame. Its arrays are read-only, and their bytes do not change while any of the arrays exists.
 
@@ -124,19 +156,18 @@ class Frame:
     The slot is free when the program has dropped its own arrays too.
     """
 
-    __slots__ = ("caps", "_info", "_layout", "_memory", "_picture", "__weakref__")
+    __slots__ = ("_info", "_layout", "_memory", "_picture", "_stream", "__weakref__")
 
-    def __init__(self, caps: Caps, info: FrameInfo, handle: int) -> None:
-        self.caps: Caps = caps
-        """The format."""
+    def __init__(self, stream: Stream, info: Tuple[int, ...], memory: Memory) -> None:
+        self._stream = stream
         self._info = info
-        self._memory: Optional[Memory] = Memory(handle, _library.frame_release, info.data or 0, info.size)
+        self._memory: Optional[Memory] = memory
         self._layout: Optional[Layout] = None
         self._picture: Optional[Array] = None
 
     def __repr__(self) -> str:
         state = "released" if self._memory is None else "in place" if self.in_place else "a copy"
-        return f"<rsshm.Frame {self.seq} of {self._info.size} bytes, {self.caps}, {state}>"
+        return f"<rsshm.Frame {self.seq} of {self._info[_SIZE]} bytes, {self.caps}, {state}>"
 
     def __enter__(self) -> Frame:
         return self
@@ -149,55 +180,60 @@ class Frame:
         self._memory = self._picture = None
 
     @property
+    def caps(self) -> Caps:
+        """The format."""
+        return self._stream.caps
+
+    @property
     def seq(self) -> int:
         """The sequence number of the frame. Consecutive frames of a channel have consecutive numbers."""
-        return int(self._info.seq)
+        return self._info[_SEQ]
 
     @property
     def missed(self) -> int:
         """Number of frames that were lost or skipped since the reader returned the frame before this one."""
-        return int(self._info.missed)
+        return self._info[_MISSED]
 
     @property
     def discontinuity(self) -> bool:
         """Whether this is the reader's first frame, or the first frame of a new writer or a new format, or frames before it
         are missing."""
-        return bool(self._info.flags & _library.DISCONTINUITY)
+        return bool(self._info[_FLAGS] & _library.DISCONTINUITY)
 
     @property
     def in_place(self) -> bool:
         """Whether the bytes are in shared memory. Otherwise they are a copy."""
-        return bool(self._info.flags & _library.IN_PLACE)
+        return bool(self._info[_FLAGS] & _library.IN_PLACE)
 
     @property
     def pts_ns(self) -> Optional[int]:
         """Time at which the picture was taken, in nanoseconds of CLOCK_MONOTONIC (``time.monotonic_ns()``)."""
-        return time_or_none(self._info.pts_ns)
+        return time_or_none(self._info[_PTS])
 
     @property
     def dts_ns(self) -> Optional[int]:
         """Time at which the frame has to be decoded, in nanoseconds."""
-        return time_or_none(self._info.dts_ns)
+        return time_or_none(self._info[_DTS])
 
     @property
     def duration_ns(self) -> Optional[int]:
         """Duration of the frame in nanoseconds."""
-        return time_or_none(self._info.duration_ns)
+        return time_or_none(self._info[_DURATION])
 
     @property
     def offset(self) -> Optional[int]:
         """The counter that the producer gave the frame (GST_BUFFER_OFFSET)."""
-        return time_or_none(self._info.offset)
+        return time_or_none(self._info[_OFFSET])
 
     @property
     def flags(self) -> int:
         """The frame's flags, as GStreamer's GstBufferFlags."""
-        return int(self._info.buffer_flags)
+        return self._info[_BUFFER_FLAGS]
 
     @property
     def is_key(self) -> bool:
         """Whether a reader can start with the frame. This is true for every frame of raw video and JPEG."""
-        return bool(self._info.flags & _library.KEYFRAME)
+        return bool(self._info[_FLAGS] & _library.KEYFRAME)
 
     # Metadata.
 
@@ -227,7 +263,7 @@ class Frame:
 
     def _records(self, function: Callable[..., int], kind: Callable[[], S]) -> Iterator[S]:
         memory = self._held()
-        if self._info.metadata_size == 0:
+        if self._info[_METADATA_SIZE] == 0:
             return
         index = 0
         record = kind()
@@ -255,22 +291,36 @@ class Frame:
         return self._layout
 
     def _find_layout(self) -> Layout:
+        stream, info = self._stream, self._info
+        # Nearly all frames of a stream have the same layout.
+        layout = stream.layout
+        if layout is not None and info[_PLANE_COUNT] == len(layout.planes) and info[_SIZE] == stream.size:
+            data = info[_DATA]
+            for at, plane in zip(_PLANES, layout.planes):
+                if info[at] - data != plane.offset or info[at + 1] != plane.stride:
+                    break
+            else:
+                return layout
+        stream.layout, stream.size = self._new_layout(), info[_SIZE]
+        return stream.layout
+
+    def _new_layout(self) -> Layout:
+        info = self._info
         default = self.caps.layout
         if default is None:
             raise FormatError(f"these frames have no known raw format, so use frame.data: {self.caps}")
-        info = self._info
         self._check_planes(len(default.planes))
-        found = info.planes[: len(default.planes)]
-        offsets = tuple(plane.data - info.data for plane in found)
-        strides = tuple(plane.stride for plane in found)
-        if offsets == default.offsets and strides == default.strides:
+        places = _PLANES[: len(default.planes)]
+        offsets, strides = tuple(info[at] - info[_DATA] for at in places), tuple(info[at + 1] for at in places)
+        if (offsets, strides) == (default.offsets, default.strides):
             return default
-        return default.with_planes(offsets, strides, info.size)
+        return default.with_planes(offsets, strides, info[_SIZE])
 
     def _check_planes(self, least: int) -> None:
         # The library leaves planes out that are not inside the frame.
-        if self._info.plane_count < least:
-            raise FormatError(f"frame {self.seq} of {self._info.size} bytes has no picture of this format inside: {self.caps}")
+        if self._info[_PLANE_COUNT] < least:
+            size = self._info[_SIZE]
+            raise FormatError(f"frame {self.seq} of {size} bytes has no picture of this format inside: {self.caps}")
 
     @property
     def planes(self) -> Tuple[Array, ...]:
@@ -345,11 +395,11 @@ class Frame:
         if self.caps.format == order and self.caps.layout is not None:
             return self.array
         info = self._info
-        if not info.format:
+        if info[_WIDTH] == 0:
             raise FormatError(f"these frames have no known raw format, so they cannot be converted: {self.caps}")
         self._check_planes(1)
         # The first plane has all rows of the picture. If a frame is a single field, these are fewer than the height.
-        picture = numpy.empty((info.planes[0].rows, info.width, 3), numpy.uint8)
+        picture = numpy.empty((info[_PLANES[0] + 3], info[_WIDTH], 3), numpy.uint8)
         _library.check(_library.frame_convert(memory.handle, order.encode(), picture.ctypes.data, 0))
         return picture
 

@@ -12,13 +12,12 @@ from typing import Any, Callable, Iterator, NamedTuple, Optional, Type, Union
 from . import _library, caps
 from ._library import FrameInfo, ReaderOptions, ReaderStats
 from .errors import BadOption, Closed, EndOfStream, Timeout
-from .frame import Frame
+from .frame import Frame, Memory, Stream, received
 
 SLICE = 0.2
 """The longest wait in one call of the library, in seconds. Ctrl-C ends a wait only between two calls."""
 
 _DEFAULT = object()
-_NO_INFO = bytes(FrameInfo())
 
 
 class Event(NamedTuple):
@@ -76,8 +75,7 @@ class Reader:
         self.latest = latest
         self.on_event = on_event
         self._closed = False
-        self._caps = caps.parse("")
-        self._caps_text: Optional[bytes] = None
+        self._stream = Stream()
         self._last = ReaderStats()
         """The counts at the close."""
         kinds = ((_library.READ_ONLY, read_only), (_library.COPY, max_held == 0), (_library.EVENTS, on_event is not None))
@@ -95,7 +93,7 @@ class Reader:
     @property
     def caps(self) -> caps.Caps:
         """The format of the last frame returned."""
-        return self._caps
+        return self._stream.caps
 
     @property
     def connected(self) -> bool:
@@ -146,21 +144,17 @@ class Reader:
         else:
             self._check_timeout(patience)
             deadline, wait = time.monotonic() + patience, min(patience, SLICE)
-        frame = ctypes.c_void_p()
+        # Make these before the wait, so that they do not delay the frame.
+        info, memory = FrameInfo(), Memory(_library.frame_release)
+        info_pointer, handle_pointer = ctypes.byref(info), ctypes.byref(memory.handle)
         while True:
-            status = _library.reader_next(self._handle, int(wait * 1e9), ctypes.byref(frame))
+            status = _library.reader_next(self._handle, int(wait * 1e9), handle_pointer, info_pointer)
             if status == _library.OK:
-                return self._frame(frame.value or 0)
+                frame = received(info, memory, self._stream)
+                self._stream = frame._stream
+                return frame
             self._between(status, deadline is not None and time.monotonic() >= deadline)
             wait = SLICE if deadline is None else min(max(deadline - time.monotonic(), 0), SLICE)
-
-    def _frame(self, handle: int) -> Frame:
-        info = FrameInfo.from_buffer_copy(_NO_INFO)
-        _library.check(_library.frame_get(handle, ctypes.byref(info)))
-        text = info.caps
-        if text != self._caps_text:
-            self._caps, self._caps_text = caps.parse(text.decode(errors="replace")), text
-        return Frame(self._caps, info, handle)
 
     def _between(self, status: int, is_late: bool) -> None:
         """Handles what the library returned in place of a frame."""

@@ -33,6 +33,8 @@ class Slot:
     def __init__(self, writer: Writer, size: int, layout: Optional[Layout]) -> None:
         self._writer = writer
         self._layout = layout
+        # Made before the frame is drawn, because work after drawing adds to the latency.
+        self._info = _PublishInfo(writer, flags=_library.KEEP)
         self.pts_ns: Optional[int] = None
         """Time at which the picture was taken, in nanoseconds of CLOCK_MONOTONIC. None means the time of publishing."""
         self.duration_ns: Optional[int] = None
@@ -80,13 +82,23 @@ class Slot:
         memory = self._held()
         self._done = True
         try:
-            self.seq = self._writer._publish(self, memory.handle)
+            self.seq = self._publish(memory)
         finally:
             # Do this after publishing, because readers wait for the frame.
             for array in (*(self._arrays or ()), *(() if self._data is None else (self._data,))):
                 array.setflags(write=False)
             self._let_go()
         return self.seq
+
+    def _publish(self, memory: Memory) -> Optional[int]:
+        info = self._info
+        if self.pts_ns is not None or self.duration_ns is not None or self.flags or self.metadata:
+            info.describe(self._writer, self.pts_ns, self.duration_ns, self.flags, self.metadata)
+        status = _library.slot_publish(memory.handle, info.pointer)
+        # If the format has changed since the claim, readers do not want the frame any more.
+        if status < 0 and status != _library.E_STATE:
+            self._writer._check(status)
+        return info.seq.value or None
 
     def discard(self) -> None:
         """Discards the slot without publishing it."""
@@ -129,25 +141,41 @@ class _Channel:
         _signals.discard(self)
 
 
-class _Description:
+class _PublishInfo:
     """What goes with the bytes of a frame, and the seq that the frame gets."""
 
-    def __init__(
-        self, writer: Writer, pts: Optional[int], duration: Optional[int], flags: int, metadata: Sequence[Metadata]
-    ) -> None:
+    __slots__ = ("_metadata", "info", "pointer", "seq")
+
+    def __init__(self, writer: Writer, flags: int = 0) -> None:
         self.seq = ctypes.c_uint64()
-        self._metadata = b"".join(struct.pack("=HH", kind, len(data)) + data for kind, data in metadata)
         self.info = PublishInfo(
-            pts_ns=_library.TIME_NOW if pts is None else pts,
+            flags=flags,
+            pts_ns=_library.TIME_NOW,
             dts_ns=_library.TIME_NONE,
-            duration_ns=writer._period if duration is None else duration,
+            duration_ns=writer._period,
             offset=_library.TIME_NONE,
             offset_end=_library.TIME_NONE,
             seq=ctypes.addressof(self.seq),
-            buffer_flags=flags,
-            metadata=self._metadata,
-            metadata_size=len(self._metadata),
         )
+        self.pointer = ctypes.byref(self.info)
+
+    def describe(
+        self, writer: Writer, pts: Optional[int], duration: Optional[int], flags: int, metadata: Sequence[Metadata]
+    ) -> None:
+        info = self.info
+        if pts is not None:
+            info.pts_ns = pts
+        if duration is not None:
+            info.duration_ns = duration
+        info.buffer_flags = flags
+        try:
+            # The structure refers to these bytes.
+            self._metadata = b"".join(struct.pack("=HH", kind, len(data)) + data for kind, data in metadata)
+        except (struct.error, TypeError, ValueError) as error:
+            raise BadOption(
+                f"channel {writer.name}: metadata must be records with a kind and bytes, each below 65536: {error}"
+            ) from None
+        info.metadata, info.metadata_size = self._metadata, len(self._metadata)
 
 
 class Writer:
@@ -257,8 +285,8 @@ class Writer:
         self._has_exact_rows = all(
             info.planes[index].row_bytes == plane.row_bytes for index, plane in enumerate(layout.planes)
         )
-        """Whether a row in the channel is as long as a row of the array. If two pixels share their chroma, a row in the channel
-        has an even number of pixels."""
+        """Whether a row in the channel is as long as a row of the array. If two pixels share their chroma, a row in the
+        channel has an even number of pixels."""
         self._caps = _caps.raw_video(layout, self._fps)
 
     def _apply_format(self) -> None:
@@ -346,7 +374,8 @@ class Writer:
         ``metadata``: records that go with the picture, such as those in :attr:`Frame.metadata <rsshm.Frame.metadata>`.
         """
         self._check_open()
-        info = _Description(self, pts_ns, duration_ns, flags, metadata)
+        info = _PublishInfo(self)
+        info.describe(self, pts_ns, duration_ns, flags, metadata)
         if self._caps is None:
             self._set_layout(_caps.infer_layout(self._format, picture, self._dtype, self._stride_align))
             self._apply_format()
@@ -367,32 +396,22 @@ class Writer:
         planes = (PlaneData * len(arrays))(*(PlaneData(_address(array), array.strides[0]) for array in arrays))
         return self._send(_library.writer_write, planes, len(arrays), info)
 
-    def _send(self, function: Callable[..., int], data: Any, count: int, description: _Description) -> Optional[int]:
+    def _send(self, function: Callable[..., int], data: Any, count: int, info: _PublishInfo) -> Optional[int]:
         """Calls a function of the library that publishes a frame, until the frame is published or dropped."""
         while True:
-            status = self._check(function(self._handle, data, count, ctypes.byref(description.info)))
+            status = self._check(function(self._handle, data, count, info.pointer))
             # The other results mean that a lossless writer goes on waiting.
             if status == _library.OK or status == _library.DROPPED:
-                return description.seq.value or None
+                return info.seq.value or None
 
     def _claim(self, size: int) -> Memory:
         """The memory of a claimed slot or, if readers hold all slots, memory from which the publish copies the frame."""
-        handle, info = ctypes.c_void_p(), SlotInfo()
+        memory, info = Memory(_library.slot_release, writable=True), SlotInfo()
         while True:
-            status = _library.writer_claim(self._handle, size, ctypes.byref(handle), ctypes.byref(info))
+            status = _library.writer_claim(self._handle, size, ctypes.byref(memory.handle), ctypes.byref(info))
             if self._check(status) == _library.OK:
-                return Memory(handle.value or 0, _library.slot_release, info.data, info.size, writable=True)
-
-    def _publish(self, slot: Slot, handle: int) -> Optional[int]:
-        self._check_open()
-        description = _Description(self, slot.pts_ns, slot.duration_ns, slot.flags, slot.metadata)
-        # The bytes of the slot stay unchanged as long as an array of it exists.
-        description.info.flags = _library.KEEP
-        status = _library.slot_publish(handle, ctypes.byref(description.info))
-        # The format has changed since the claim, so readers do not want the frame any more.
-        if status != _library.E_STATE:
-            self._check(status)
-        return description.seq.value or None
+                memory.address, memory.size = info.data, info.size
+                return memory
 
     def _checked_size(self, size: int) -> int:
         if size <= 0 or (self._frame_size and size != self._frame_size):

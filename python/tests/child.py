@@ -187,6 +187,35 @@ def semaphore(name: str) -> None:
     listen()
 
 
+def interrupted(name: str, wait: str) -> None:
+    """Waits for something that does not come, until Ctrl-C ends the wait."""
+    writer = None if wait == "writer" else rsshm.Writer(name, (48, 64), format="GRAY8", lossless=True, max_slots=3)
+    reader = rsshm.Reader(name)
+    picture = numpy.zeros((48, 64), numpy.uint8)
+    if writer is not None and wait != "reader":
+        writer.write(picture)
+        frame = reader.read()
+    say("waits")
+    try:
+        if wait == "reader":
+            assert writer is not None
+            writer.wait_for_reader()
+        elif writer is not None and wait != "frame":
+            # The reader takes no more frames.
+            while True:
+                if wait == "write":
+                    writer.write(picture)
+                else:
+                    writer.buffer().publish()
+        else:
+            frame = reader.read()
+            say(frame)
+    except KeyboardInterrupt:
+        say("interrupted")
+    if writer is not None:
+        writer.close()
+
+
 def fork(name: str) -> None:
     """Attaches a reader, and forks a child that lives longer than the reader."""
     reader = rsshm.Reader(name, timeout=20)
@@ -209,6 +238,6 @@ def fork(name: str) -> None:
 if __name__ == "__main__":
     roles = {
         role.__name__: role
-        for role in (write, read, read_data, flood, steady, timed, stopped, poses, hold, count, semaphore, fork)
+        for role in (write, read, read_data, flood, steady, timed, stopped, poses, hold, count, semaphore, interrupted, fork)
     }
     roles[sys.argv[1]](*sys.argv[2:])

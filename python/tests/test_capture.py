@@ -207,7 +207,9 @@ def test_frame_of_open_is_the_first_frame_even_if_newest_is_wanted(channel: Chan
 
 def test_open_waits_for_writer(channel: Channel, start: Start) -> None:
     caps: List[Any] = []
-    opening = threading.Thread(target=lambda: caps.append(opened(channel.name, OPEN_TIMEOUT_MSEC=PATIENCE * 1000)), daemon=True)
+    opening = threading.Thread(
+        target=lambda: caps.append(opened(channel.name, OPEN_TIMEOUT_MSEC=PATIENCE * 1000)), daemon=True
+    )
     opening.start()
     time.sleep(0.1)
     assert opening.is_alive()

@@ -17,7 +17,7 @@ import pytest
 from helpers import ROOT, Channel, Process
 
 import rsshm
-from rsshm import _library
+from rsshm import _library, frame
 
 Start = Callable[..., Process]
 HEADER = ROOT / "capi" / "include" / "rsshm.h"
@@ -66,6 +66,27 @@ def test_structures_are_those_of_the_header(tmp_path: Path) -> None:
             assert getattr(structure, field).offset == printed[f"offsetof({name}, {field})"], (name, field)
 
 
+def test_frame_info_is_read_as_it_is() -> None:
+    """The package reads all fields of this structure at once, by their places."""
+    info = _library.FrameInfo()
+    for index, (field, *_) in enumerate(info._fields_[1:-1], 1):
+        if field not in ("caps", "format"):
+            setattr(info, field, index)
+    info.planes[2].stride = -7
+    values = frame._UNPACK.unpack(info)
+    places = {
+        name[1:].lower(): value
+        for name, value in vars(frame).items()
+        if re.fullmatch("_[A-Z_]+", name) and isinstance(value, int)
+    }
+    assert len(places) >= 14
+    names = [field for field, *_ in info._fields_]
+    for name, place in places.items():
+        if name != "caps":
+            assert name in names[place] and values[place] == place, name
+    assert values[frame._PLANES[2] + 1] == -7 and len(values) == len(names) - 1 + 4 * _library.MAX_PLANES
+
+
 def test_constants_are_those_of_the_header(tmp_path: Path) -> None:
     printed = printed_by_c(tmp_path)
     for name, text in CONSTANTS.items():
@@ -85,7 +106,8 @@ def imported(package: Path, library_path: str = "") -> Tuple[int, str]:
     """What happens if a program imports the package from this directory."""
     done = subprocess.run(
         [sys.executable, "-c", "import rsshm; print(rsshm._library._NAME)"],
-        env={**os.environ, "PYTHONPATH": str(package), "LD_LIBRARY_PATH": library_path},
+        cwd=str(package),
+        env={**os.environ, "PYTHONPATH": "", "LD_LIBRARY_PATH": library_path},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         timeout=60,

@@ -47,7 +47,7 @@ def group() -> Iterator[Path]:
             time.sleep(0.02)
 
 
-@pytest.mark.parametrize("mib, output", [(48, "NoSpace"), (112, "lives")])
+@pytest.mark.parametrize("mib, output", [(40, "NoSpace"), (112, "lives")])
 def test_memory_limit_is_an_error_or_limits_the_slots(
     mib: int, output: str, group: Path, start: Callable[..., Process]
 ) -> None:

@@ -182,6 +182,7 @@ int main(int argc, char **argv) {
   /* A frame, whose handles are used wrongly. */
   EXPECT(rsshm_reader_open(name, NULL, &reader), RSSHM_OK);
   EXPECT_ERROR(rsshm_reader_next(reader, 0, NULL), RSSHM_E_ARGUMENT, "result is NULL");
+  EXPECT_ERROR(rsshm_reader_next_info(reader, 0, &frame, NULL), RSSHM_E_ARGUMENT, "rsshm_frame_info is NULL");
   EXPECT(rsshm_reader_next(reader, 0, &frame), RSSHM_TIMEOUT);
   CHECK(frame == NULL);
   memset(picture, 7, sizeof picture);
@@ -250,6 +251,7 @@ int main(int argc, char **argv) {
   EXPECT(rsshm_reader_open(name, NULL, &extra), RSSHM_OK);
   void *other = another;
   HANDLE_ERRORS(rsshm_reader, rsshm_reader_next(h, 0, &frame));
+  HANDLE_ERRORS(rsshm_reader, rsshm_reader_next_info(h, 0, &frame, &frame_info));
   HANDLE_ERRORS(rsshm_reader, rsshm_reader_wake(h));
   HANDLE_ERRORS(rsshm_reader, rsshm_reader_fd(h));
   HANDLE_ERRORS(rsshm_reader, rsshm_reader_request_keyframe(h, RSSHM_TIME_NONE));

@@ -4,7 +4,7 @@
 
 #define WIDTH 61
 #define HEIGHT 4
-#define ALIGN 64
+#define ALIGN 128
 #define READERS 64
 
 static rsshm_reader *reader;

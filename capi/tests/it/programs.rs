@@ -2,7 +2,7 @@
 
 //! C programs that check the library by themselves.
 
-use rsshm_testkit::Channel;
+use rsshm_testkit::{Channel, Process};
 
 use crate::support::{Program, crate_directory, library};
 
@@ -43,6 +43,22 @@ fn frames_become_pictures() {
 fn events_and_messages_arrive() {
     let channel = Channel::new();
     passes("tests/c/events.c", &[channel.as_str()]);
+    channel.assert_removed();
+}
+
+/// A build with optimisation cannot be asked to panic.
+#[cfg(debug_assertions)]
+#[test]
+fn panics_stop_at_the_border() {
+    let channel = Channel::new();
+    let program = Program::new("tests/c/panic.c");
+    let mut command = program.command(&[channel.as_str()]);
+    command.env("RUST_BACKTRACE", "0");
+    let output = Process::start(command).wait_ok();
+    assert!(
+        output.contains("requested by RSSHM_TEST_PANIC") && output.ends_with("ok\n"),
+        "{output}"
+    );
     channel.assert_removed();
 }
 

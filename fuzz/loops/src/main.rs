@@ -19,13 +19,14 @@ use rsshm_testkit::Random;
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 6] = [
+const TARGETS: [(&str, Body); 7] = [
     ("segment", rsshm_channel::fuzzing::segment),
     ("frames", rsshm_channel::fuzzing::frames),
     ("readers", rsshm_channel::fuzzing::readers),
     ("metas", gstrsshm::fuzzing::metas),
     ("events", gstrsshm::fuzzing::events),
     ("caps", gstrsshm::fuzzing::caps),
+    ("capi", rsshm::fuzzing::calls),
 ];
 
 /// The largest input in bytes.
