@@ -188,9 +188,8 @@ def test_cancelled_read_loses_no_frame(channel: Channel) -> None:
                     try:
                         values.append(value(await reading))
                     except asyncio.CancelledError:
-                        pass
-                while len(values) < 16:
-                    values.append(value(await reader.read()))
+                        if index % 2:
+                            values.append(value(await reader.read()))
                 return values
 
         assert run(main()) == [0, *range(1, 30, 2)]
