@@ -33,9 +33,10 @@ from .errors import (
 )
 from .frame import Frame, Metadata, Region, TimeCode
 from .reader import Event, Observer, Reader
+from .slot import Slot
 from .structs import StructChannel, struct_channel
 from .synced import Synchronizer, sync
-from .writer import Slot, Writer
+from .writer import Writer
 
 if TYPE_CHECKING:
     from . import aio

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import time
 from ctypes import POINTER, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from typing import Any, Callable, Dict, List, Optional, Type
 
@@ -324,6 +325,17 @@ def open_handle(function: Callable[..., int], name: str, options: Sized) -> int:
         raise BadName(f"{name!r} is not valid as the name of a channel: {reason}")
     check(status, name)
     return handle.value or 0
+
+
+LONGEST_WAIT = 0.2
+"""The longest wait in one call of the library, in seconds. Ctrl-C ends a wait only between two calls."""
+
+
+def wait_ns(deadline: Optional[float]) -> int:
+    """How long the next call may wait, in nanoseconds, before ``deadline`` (of ``time.monotonic()``) or without one."""
+    if deadline is None:
+        return int(LONGEST_WAIT * 1e9)
+    return int(min(max(deadline - time.monotonic(), 0), LONGEST_WAIT) * 1e9)
 
 
 def time_or_none(value: int) -> Optional[int]:

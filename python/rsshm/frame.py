@@ -4,21 +4,35 @@
 from __future__ import annotations
 
 import ctypes
-import struct
-from typing import TYPE_CHECKING, Any, Callable, Iterator, NamedTuple, Optional, Tuple, TypeVar
+from typing import Callable, Iterator, NamedTuple, Optional, Tuple, TypeVar
 
 import numpy
 
 from . import _exports, _library
 from ._library import FrameInfo, Sized, time_or_none
-from .caps import Caps, Layout, Plane, parse
+from ._memory import Array, Memory
+from ._stream import (
+    BUFFER_FLAGS,
+    CAPS,
+    DATA,
+    DTS,
+    DURATION,
+    FLAGS,
+    METADATA_SIZE,
+    MISSED,
+    OFFSET,
+    PLANE_COUNT,
+    PLANES,
+    PTS,
+    SEQ,
+    SIZE,
+    UNPACK,
+    WIDTH,
+    Stream,
+    Values,
+)
+from .caps import Caps, Layout
 from .errors import FormatError, MissingOpenCV, Released
-
-if TYPE_CHECKING:
-    Array = numpy.ndarray[Any, Any]
-else:
-    # NumPy before 1.22 has no `ndarray[...]` when a program runs.
-    Array = numpy.ndarray
 
 
 class Region(NamedTuple):
@@ -61,91 +75,7 @@ class Metadata(NamedTuple):
     data: bytes
 
 
-class Memory:
-    """Memory that the library lends out, until nothing refers to this object any more."""
-
-    __slots__ = ("_release", "address", "handle", "size", "writable")
-
-    def __init__(self, release: Callable[[Any], int], writable: bool = False) -> None:
-        self.handle = ctypes.c_void_p()
-        """The library stores the handle of the memory here. So no handle is lost if Ctrl-C comes right after the call."""
-        # A reference of its own: at the end of the program, the names of this module may be gone before this object.
-        self._release = release
-        self.writable = writable
-        self.address = self.size = 0
-
-    def __del__(self) -> None:
-        # In a forked child, the library does nothing here, because the memory belongs to the parent.
-        if self.handle:
-            self._release(self.handle)
-
-    def plane(self, plane: Plane) -> Array:
-        """The plane as an array, which keeps the memory. If the memory is not writable, neither is the array."""
-        return numpy.asarray(_View(self, plane.offset, plane.shape, plane.dtype, plane.strides))
-
-    def bytes(self) -> Array:
-        """All bytes as an array."""
-        if self.size == 0:
-            return numpy.empty(0, numpy.uint8)
-        return numpy.asarray(_View(self, 0, (self.size,), "|u1", None))
-
-
-class _View:
-    """What NumPy makes an array of. The array refers to this object, and so it keeps the memory.
-
-    NumPy cannot make the array writable later, because this object has no buffer that is writable.
-    """
-
-    __slots__ = ("__array_interface__", "_memory")
-
-    def __init__(
-        self, memory: Memory, offset: int, shape: Tuple[int, ...], dtype: str, strides: Optional[Tuple[int, ...]]
-    ) -> None:
-        self._memory = memory
-        self.__array_interface__ = {
-            "version": 3,
-            "data": (memory.address + offset, not memory.writable),
-            "shape": shape,
-            "typestr": dtype,
-            "strides": strides,
-        }
-
-
 S = TypeVar("S", bound=Sized)
-
-
-_UNPACK = struct.Struct("@II7QPNPNPPiiiiII" + "PqII" * _library.MAX_PLANES)
-"""The fields of rsshm_frame_info. One call reads all, which is faster than a call of ctypes for each."""
-_FLAGS, _SEQ, _MISSED, _PTS, _DTS, _DURATION, _OFFSET = range(1, 8)
-_DATA, _SIZE, _METADATA_SIZE, _CAPS, _WIDTH, _BUFFER_FLAGS, _PLANE_COUNT = 9, 10, 12, 13, 15, 19, 20
-_PLANES = tuple(range(21, 21 + 4 * _library.MAX_PLANES, 4))
-"""Where the four fields of each plane begin: its address, stride, row_bytes and rows."""
-
-
-class Stream:
-    """What the frames of a stream share: the format, and the layout of the last frame."""
-
-    __slots__ = ("caps", "layout", "pointer", "size")
-
-    def __init__(self, text: str = "") -> None:
-        self.caps = parse(text)
-        self.pointer = 0
-        """Where the library has the caps."""
-        self.layout: Optional[Layout] = None
-        self.size = 0
-
-
-def received(info: FrameInfo, memory: Memory, stream: Stream) -> Frame:
-    """The frame that the library has just stored in ``info`` and ``memory``, in ``stream`` or in a new stream."""
-    values = _UNPACK.unpack(info)
-    memory.address, memory.size = values[_DATA], values[_SIZE]
-    # The pointer can be the same although the caps have changed, but then there is a discontinuity.
-    if values[_CAPS] != stream.pointer or values[_FLAGS] & _library.DISCONTINUITY:
-        text = ctypes.string_at(values[_CAPS]).decode(errors="replace")
-        if text != stream.caps.text:
-            stream = Stream(text)
-        stream.pointer = values[_CAPS]
-    return Frame(stream, values, memory)
 
 
 class Frame:
@@ -156,18 +86,40 @@ class Frame:
     The slot is free when the program has dropped its own arrays too.
     """
 
-    __slots__ = ("_info", "_layout", "_memory", "_picture", "_stream", "__weakref__")
+    __slots__ = ("_expected", "_info", "_layout", "_memory", "_picture", "_stored", "_stream", "__weakref__")
 
-    def __init__(self, stream: Stream, info: Tuple[int, ...], memory: Memory) -> None:
+    def __init__(self, stream: Stream, last: Optional[Values]) -> None:
+        """Prepares the object before its frame comes. ``last`` is the frame before, of the same stream."""
         self._stream = stream
-        self._info = info
-        self._memory: Optional[Memory] = memory
+        self._stored = FrameInfo()
+        self._memory: Optional[Memory] = Memory(_library.frame_release)
+        self._info: Values = ()
         self._layout: Optional[Layout] = None
         self._picture: Optional[Array] = None
+        self._expected: Optional[Values] = None if last is None else stream.note(last)
+        if self._expected is not None and stream.picture is not None and stream.has_layout(self._expected):
+            self._memory.address = self._expected[DATA]
+            self._picture = self._memory.plane(stream.picture)
+
+    def _arrive(self, memory: Memory) -> None:
+        """Takes over the frame that the library has stored."""
+        info = self._info = UNPACK.unpack(self._stored)
+        stream, expected = self._stream, self._expected
+        # The pointer can be the same although the caps have changed, but then there is a discontinuity.
+        if info[CAPS] != stream.pointer or info[FLAGS] & _library.DISCONTINUITY:
+            text = ctypes.string_at(info[CAPS]).decode(errors="replace")
+            if text != stream.caps.text:
+                stream = self._stream = Stream(text)
+                self._picture = None
+            stream.pointer = info[CAPS]
+        # The array was prepared for these addresses and strides.
+        if self._picture is not None and (expected is None or info[PLANE_COUNT:] != expected[PLANE_COUNT:]):
+            self._picture = None
+        memory.address, memory.size = info[DATA], info[SIZE]
 
     def __repr__(self) -> str:
         state = "released" if self._memory is None else "in place" if self.in_place else "a copy"
-        return f"<rsshm.Frame {self.seq} of {self._info[_SIZE]} bytes, {self.caps}, {state}>"
+        return f"<rsshm.Frame {self.seq} of {self._info[SIZE]} bytes, {self.caps}, {state}>"
 
     def __enter__(self) -> Frame:
         return self
@@ -187,53 +139,53 @@ class Frame:
     @property
     def seq(self) -> int:
         """The sequence number of the frame. Consecutive frames of a channel have consecutive numbers."""
-        return self._info[_SEQ]
+        return self._info[SEQ]
 
     @property
     def missed(self) -> int:
         """Number of frames that were lost or skipped since the reader returned the frame before this one."""
-        return self._info[_MISSED]
+        return self._info[MISSED]
 
     @property
     def discontinuity(self) -> bool:
         """Whether this is the reader's first frame, or the first frame of a new writer or a new format, or frames before it
         are missing."""
-        return bool(self._info[_FLAGS] & _library.DISCONTINUITY)
+        return bool(self._info[FLAGS] & _library.DISCONTINUITY)
 
     @property
     def in_place(self) -> bool:
         """Whether the bytes are in shared memory. Otherwise they are a copy."""
-        return bool(self._info[_FLAGS] & _library.IN_PLACE)
+        return bool(self._info[FLAGS] & _library.IN_PLACE)
 
     @property
     def pts_ns(self) -> Optional[int]:
         """Time at which the picture was taken, in nanoseconds of CLOCK_MONOTONIC (``time.monotonic_ns()``)."""
-        return time_or_none(self._info[_PTS])
+        return time_or_none(self._info[PTS])
 
     @property
     def dts_ns(self) -> Optional[int]:
         """Time at which the frame has to be decoded, in nanoseconds."""
-        return time_or_none(self._info[_DTS])
+        return time_or_none(self._info[DTS])
 
     @property
     def duration_ns(self) -> Optional[int]:
         """Duration of the frame in nanoseconds."""
-        return time_or_none(self._info[_DURATION])
+        return time_or_none(self._info[DURATION])
 
     @property
     def offset(self) -> Optional[int]:
         """The counter that the producer gave the frame (GST_BUFFER_OFFSET)."""
-        return time_or_none(self._info[_OFFSET])
+        return time_or_none(self._info[OFFSET])
 
     @property
     def flags(self) -> int:
         """The frame's flags, as GStreamer's GstBufferFlags."""
-        return self._info[_BUFFER_FLAGS]
+        return self._info[BUFFER_FLAGS]
 
     @property
     def is_key(self) -> bool:
         """Whether a reader can start with the frame. This is true for every frame of raw video and JPEG."""
-        return bool(self._info[_FLAGS] & _library.KEYFRAME)
+        return bool(self._info[FLAGS] & _library.KEYFRAME)
 
     # Metadata.
 
@@ -263,7 +215,7 @@ class Frame:
 
     def _records(self, function: Callable[..., int], kind: Callable[[], S]) -> Iterator[S]:
         memory = self._held()
-        if self._info[_METADATA_SIZE] == 0:
+        if self._info[METADATA_SIZE] == 0:
             return
         index = 0
         record = kind()
@@ -293,15 +245,10 @@ class Frame:
     def _find_layout(self) -> Layout:
         stream, info = self._stream, self._info
         # Nearly all frames of a stream have the same layout.
-        layout = stream.layout
-        if layout is not None and info[_PLANE_COUNT] == len(layout.planes) and info[_SIZE] == stream.size:
-            data = info[_DATA]
-            for at, plane in zip(_PLANES, layout.planes):
-                if info[at] - data != plane.offset or info[at + 1] != plane.stride:
-                    break
-            else:
-                return layout
-        stream.layout, stream.size = self._new_layout(), info[_SIZE]
+        if not stream.has_layout(info):
+            stream.picture = None
+            stream.layout, stream.size = self._new_layout(), info[SIZE]
+        assert stream.layout is not None
         return stream.layout
 
     def _new_layout(self) -> Layout:
@@ -310,16 +257,16 @@ class Frame:
         if default is None:
             raise FormatError(f"these frames have no known raw format, so use frame.data: {self.caps}")
         self._check_planes(len(default.planes))
-        places = _PLANES[: len(default.planes)]
-        offsets, strides = tuple(info[at] - info[_DATA] for at in places), tuple(info[at + 1] for at in places)
+        places = PLANES[: len(default.planes)]
+        offsets, strides = tuple(info[at] - info[DATA] for at in places), tuple(info[at + 1] for at in places)
         if (offsets, strides) == (default.offsets, default.strides):
             return default
-        return default.with_planes(offsets, strides, info[_SIZE])
+        return default.with_planes(offsets, strides, info[SIZE])
 
     def _check_planes(self, least: int) -> None:
         # The library leaves planes out that are not inside the frame.
-        if self._info[_PLANE_COUNT] < least:
-            size = self._info[_SIZE]
+        if self._info[PLANE_COUNT] < least:
+            size = self._info[SIZE]
             raise FormatError(f"frame {self.seq} of {size} bytes has no picture of this format inside: {self.caps}")
 
     @property
@@ -347,12 +294,12 @@ class Frame:
         if self.caps.layout is None and self.caps.media != "video/x-raw":
             return memory.bytes()
         layout = self.layout
-        if len(layout.planes) == 1:
-            return memory.plane(layout.planes[0])
-        stacked = layout.stacked()
-        if stacked is None:
+        picture = layout.planes[0] if len(layout.planes) == 1 else layout.stacked()
+        if picture is None:
             raise FormatError(f"the planes of this {layout.format} frame are not adjacent, so use frame.planes")
-        return memory.plane(stacked)
+        if layout is self._stream.layout:
+            self._stream.picture = picture
+        return memory.plane(picture)
 
     def to_bgr(self) -> Array:
         """The picture as an array (height, width, 3) with the channels blue, green and red.
@@ -395,11 +342,11 @@ class Frame:
         if self.caps.format == order and self.caps.layout is not None:
             return self.array
         info = self._info
-        if info[_WIDTH] == 0:
+        if info[WIDTH] == 0:
             raise FormatError(f"these frames have no known raw format, so they cannot be converted: {self.caps}")
         self._check_planes(1)
         # The first plane has all rows of the picture. If a frame is a single field, these are fewer than the height.
-        picture = numpy.empty((info[_PLANES[0] + 3], info[_WIDTH], 3), numpy.uint8)
+        picture = numpy.empty((info[PLANES[0] + 3], info[WIDTH], 3), numpy.uint8)
         _library.check(_library.frame_convert(memory.handle, order.encode(), picture.ctypes.data, 0))
         return picture
 

@@ -10,12 +10,10 @@ from types import TracebackType
 from typing import Any, Callable, Iterator, NamedTuple, Optional, Type, Union
 
 from . import _library, caps
-from ._library import FrameInfo, ReaderOptions, ReaderStats
+from ._library import ReaderOptions, ReaderStats
+from ._stream import Stream, Values
 from .errors import BadOption, Closed, EndOfStream, Timeout
-from .frame import Frame, Memory, Stream, received
-
-SLICE = 0.2
-"""The longest wait in one call of the library, in seconds. Ctrl-C ends a wait only between two calls."""
+from .frame import Frame
 
 _DEFAULT = object()
 
@@ -76,7 +74,9 @@ class Reader:
         self.on_event = on_event
         self._closed = False
         self._stream = Stream()
-        self._last = ReaderStats()
+        self._last: Optional[Values] = None
+        """What the last frame had."""
+        self._last_stats = ReaderStats()
         """The counts at the close."""
         kinds = ((_library.READ_ONLY, read_only), (_library.COPY, max_held == 0), (_library.EVENTS, on_event is not None))
         flags = sum(flag for flag, is_set in kinds if is_set)
@@ -139,22 +139,19 @@ class Reader:
         channel's segment is not valid.
         """
         patience: Any = self.timeout if timeout is _DEFAULT else timeout
-        if patience is None:
-            deadline, wait = None, SLICE
-        else:
-            self._check_timeout(patience)
-            deadline, wait = time.monotonic() + patience, min(patience, SLICE)
-        # Make these before the wait, so that they do not delay the frame.
-        info, memory = FrameInfo(), Memory(_library.frame_release)
-        info_pointer, handle_pointer = ctypes.byref(info), ctypes.byref(memory.handle)
+        self._check_timeout(patience)
+        deadline = None if patience is None else time.monotonic() + patience
+        # Made before the wait, so that it does not delay the frame.
+        frame = Frame(self._stream, self._last)
+        memory = frame._held()
+        handle, info = ctypes.byref(memory.handle), ctypes.byref(frame._stored)
         while True:
-            status = _library.reader_next(self._handle, int(wait * 1e9), handle_pointer, info_pointer)
+            status = _library.reader_next(self._handle, _library.wait_ns(deadline), handle, info)
             if status == _library.OK:
-                frame = received(info, memory, self._stream)
-                self._stream = frame._stream
+                frame._arrive(memory)
+                self._stream, self._last = frame._stream, frame._info
                 return frame
             self._between(status, deadline is not None and time.monotonic() >= deadline)
-            wait = SLICE if deadline is None else min(max(deadline - time.monotonic(), 0), SLICE)
 
     def _between(self, status: int, is_late: bool) -> None:
         """Handles what the library returned in place of a frame."""
@@ -226,8 +223,8 @@ class Reader:
     def close(self) -> None:
         """Leaves the channel. Frames that the program still has stay valid."""
         if not self._closed:
-            self._last = self._stats()
-            self._last.connected = 0
+            self._last_stats = self._stats()
+            self._last_stats.connected = 0
             self._closed = True
             # This also ends the wait of another thread. In a forked child, the library does nothing here.
             _library.reader_close(self._handle)
@@ -253,7 +250,7 @@ class Reader:
         stats = ReaderStats()
         # Another thread may close the reader meanwhile.
         if self._closed or _library.reader_get_stats(self._handle, ctypes.byref(stats)) < 0:
-            return self._last
+            return self._last_stats
         return stats
 
     def _check_open(self) -> None:

@@ -4,128 +4,21 @@
 from __future__ import annotations
 
 import ctypes
-import struct
 import time
 import weakref
 from types import TracebackType
-from typing import Any, Callable, Optional, Sequence, Tuple, Type
+from typing import Any, Callable, Optional, Sequence, Type
 
 import numpy
 
 from . import _library, _signals
 from . import caps as _caps
-from ._library import PlaneData, PublishInfo, SlotInfo, WriterOptions, WriterStats
+from ._library import PlaneData, SlotInfo, WriterOptions, WriterStats
+from ._memory import Array, Memory
 from .caps import Layout, Rate
-from .errors import BadOption, Closed, FormatError, Released
-from .frame import Array, Memory, Metadata
-
-SLICE = 0.2
-"""The longest wait in one call of the library, in seconds. Ctrl-C ends a wait only between two calls."""
-
-
-class Slot:
-    """A slot to draw a frame into. ``with writer.buffer() as slot:`` publishes it at the end, unless an error is raised.
-
-    A published slot belongs to the readers, so the arrays of the slot are then read-only.
-    Arrays that you derived from these arrays are still writable, so do not keep them.
-    """
-
-    def __init__(self, writer: Writer, size: int, layout: Optional[Layout]) -> None:
-        self._writer = writer
-        self._layout = layout
-        # Made before the frame is drawn, because work after drawing adds to the latency.
-        self._info = _PublishInfo(writer, flags=_library.KEEP)
-        self.pts_ns: Optional[int] = None
-        """Time at which the picture was taken, in nanoseconds of CLOCK_MONOTONIC. None means the time of publishing."""
-        self.duration_ns: Optional[int] = None
-        """Duration of the frame in nanoseconds. None means one period of ``fps``."""
-        self.flags = 0
-        """GstBufferFlags."""
-        self.metadata: Sequence[Metadata] = ()
-        """Records that go with the picture."""
-        self.seq: Optional[int] = None
-        """The seq of the frame. None before it is published, and if it was dropped because readers held every slot."""
-        self._done = False
-        self._memory: Optional[Memory] = writer._claim(size)
-        self._arrays: Optional[Tuple[Array, ...]] = None
-        self._data: Optional[Array] = None
-
-    @property
-    def planes(self) -> Tuple[Array, ...]:
-        """A writable array for each plane."""
-        memory = self._held()
-        if self._layout is None:
-            raise FormatError("these frames are not raw pictures: write to slot.data")
-        if self._arrays is None:
-            self._arrays = tuple(map(memory.plane, self._layout.planes))
-        return self._arrays
-
-    @property
-    def array(self) -> Array:
-        """The picture as a writable array. A format with several planes has :attr:`planes` instead."""
-        if self._layout is None:
-            return self.data
-        if len(self._layout.planes) > 1:
-            raise FormatError(f"{self._layout.format} has several planes: draw into slot.planes")
-        return self.planes[0]
-
-    @property
-    def data(self) -> Array:
-        """The bytes of the slot, as a writable array."""
-        memory = self._held()
-        if self._data is None:
-            self._data = memory.bytes()
-        return self._data
-
-    def publish(self) -> Optional[int]:
-        """Publishes the frame. Returns its seq, or None if it was dropped because readers held every slot."""
-        memory = self._held()
-        self._done = True
-        try:
-            self.seq = self._publish(memory)
-        finally:
-            # Do this after publishing, because readers wait for the frame.
-            for array in (*(self._arrays or ()), *(() if self._data is None else (self._data,))):
-                array.setflags(write=False)
-            self._let_go()
-        return self.seq
-
-    def _publish(self, memory: Memory) -> Optional[int]:
-        info = self._info
-        if self.pts_ns is not None or self.duration_ns is not None or self.flags or self.metadata:
-            info.describe(self._writer, self.pts_ns, self.duration_ns, self.flags, self.metadata)
-        status = _library.slot_publish(memory.handle, info.pointer)
-        # If the format has changed since the claim, readers do not want the frame any more.
-        if status < 0 and status != _library.E_STATE:
-            self._writer._check(status)
-        return info.seq.value or None
-
-    def discard(self) -> None:
-        """Discards the slot without publishing it."""
-        self._done = True
-        self._let_go()
-
-    def _let_go(self) -> None:
-        # Arrays that the program still has keep the slot; this object does not.
-        self._memory = self._arrays = self._data = None
-
-    def _held(self) -> Memory:
-        if self._done or self._memory is None:
-            raise Released("the slot was published or discarded: get another with writer.buffer()")
-        return self._memory
-
-    def __enter__(self) -> Slot:
-        return self
-
-    def __exit__(
-        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
-        if self._done:
-            return
-        if kind is None:
-            self.publish()
-        else:
-            self.discard()
+from .errors import BadOption, Closed, FormatError
+from .frame import Metadata
+from .slot import FrameDescription, Slot
 
 
 class _Channel:
@@ -139,43 +32,6 @@ class _Channel:
         # In a forked child, the library does nothing here, because the channel belongs to the parent.
         _library.writer_close(self.handle)
         _signals.discard(self)
-
-
-class _PublishInfo:
-    """What goes with the bytes of a frame, and the seq that the frame gets."""
-
-    __slots__ = ("_metadata", "info", "pointer", "seq")
-
-    def __init__(self, writer: Writer, flags: int = 0) -> None:
-        self.seq = ctypes.c_uint64()
-        self.info = PublishInfo(
-            flags=flags,
-            pts_ns=_library.TIME_NOW,
-            dts_ns=_library.TIME_NONE,
-            duration_ns=writer._period,
-            offset=_library.TIME_NONE,
-            offset_end=_library.TIME_NONE,
-            seq=ctypes.addressof(self.seq),
-        )
-        self.pointer = ctypes.byref(self.info)
-
-    def describe(
-        self, writer: Writer, pts: Optional[int], duration: Optional[int], flags: int, metadata: Sequence[Metadata]
-    ) -> None:
-        info = self.info
-        if pts is not None:
-            info.pts_ns = pts
-        if duration is not None:
-            info.duration_ns = duration
-        info.buffer_flags = flags
-        try:
-            # The structure refers to these bytes.
-            self._metadata = b"".join(struct.pack("=HH", kind, len(data)) + data for kind, data in metadata)
-        except (struct.error, TypeError, ValueError) as error:
-            raise BadOption(
-                f"channel {writer.name}: metadata must be records with a kind and bytes, each below 65536: {error}"
-            ) from None
-        info.metadata, info.metadata_size = self._metadata, len(self._metadata)
 
 
 class Writer:
@@ -239,7 +95,7 @@ class Writer:
             perms=perms,
             max_slots=max_slots,
             stride_align=stride_align,
-            max_wait_ns=int(SLICE * 1e9),
+            max_wait_ns=_library.wait_ns(None),
         )
         self._handle = _library.open_handle(_library.writer_open, name, options)
         self._channel = _Channel(self._handle)
@@ -347,8 +203,7 @@ class Writer:
         self._require_format()
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            left = SLICE if deadline is None else min(max(deadline - time.monotonic(), 0), SLICE)
-            if self._check(_library.writer_wait_for_reader(self._handle, int(left * 1e9))) == _library.OK:
+            if self._check(_library.writer_wait_for_reader(self._handle, _library.wait_ns(deadline))) == _library.OK:
                 return True
             if deadline is not None and time.monotonic() >= deadline:
                 return False
@@ -357,7 +212,8 @@ class Writer:
         """A slot to draw the next frame into. ``size``: size of the frame, if frames differ in size."""
         self._check_open()
         self._require_format()
-        return Slot(self, self._checked_size(self._frame_size if size is None else size), self._layout)
+        # 0 means the size that the caps have. If frames of these caps differ in size, the library refuses it.
+        return Slot(self, self._frame_size if size is None else self._checked_size(size), self._layout)
 
     def write(
         self,
@@ -374,7 +230,7 @@ class Writer:
         ``metadata``: records that go with the picture, such as those in :attr:`Frame.metadata <rsshm.Frame.metadata>`.
         """
         self._check_open()
-        info = _PublishInfo(self)
+        info = FrameDescription(self)
         info.describe(self, pts_ns, duration_ns, flags, metadata)
         if self._caps is None:
             self._set_layout(_caps.infer_layout(self._format, picture, self._dtype, self._stride_align))
@@ -396,7 +252,7 @@ class Writer:
         planes = (PlaneData * len(arrays))(*(PlaneData(_address(array), array.strides[0]) for array in arrays))
         return self._send(_library.writer_write, planes, len(arrays), info)
 
-    def _send(self, function: Callable[..., int], data: Any, count: int, info: _PublishInfo) -> Optional[int]:
+    def _send(self, function: Callable[..., int], data: Any, count: int, info: FrameDescription) -> Optional[int]:
         """Calls a function of the library that publishes a frame, until the frame is published or dropped."""
         while True:
             status = self._check(function(self._handle, data, count, info.pointer))

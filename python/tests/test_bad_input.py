@@ -122,6 +122,10 @@ def test_bytes_of_wrong_size_are_refused(channel: Channel) -> None:
         with pytest.raises(rsshm.FormatError):
             writer.write(object())
         assert writer.write(bytes(10)) == 1
+        writer.set_format(caps="a/b")
+        with pytest.raises(rsshm.FormatError, match="size"):
+            writer.buffer()
+        writer.buffer(3).publish()
 
 
 def test_unknown_format_has_only_data(channel: Channel) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 import time
 from typing import Any
@@ -95,6 +96,37 @@ def test_every_format_converts_to_the_same_bgr(format: str, channel: Channel) ->
     assert abs(picture.astype(int) - wanted).max() <= 4, picture[0, 0]
 
 
+@pytest.mark.parametrize("format", ["RGB", "BGR", "NV12", "v210"])
+def test_picture_is_converted_to_rgb_and_bgr(format: str, channel: Channel) -> None:
+    caps = f"video/x-raw, format=(string){format}, width=(int)96, height=(int)48, framerate=(fraction)30/1"
+    with rsshm.Writer(channel.name, caps=caps) as writer, rsshm.Reader(channel.name, timeout=5) as reader:
+        # The bytes have any values. Each half of the picture has its own.
+        with writer.buffer() as slot:
+            slot.data[:] = numpy.arange(slot.data.size) * 256 // slot.data.size
+        frame = reader.read()
+        blue_first, red_first = frame.to_bgr(), frame.to_rgb()
+        assert blue_first.shape == red_first.shape == (48, 96, 3) and blue_first.dtype == numpy.uint8
+        assert (blue_first == red_first[..., ::-1]).all() and blue_first.std() > 10
+        same = {"BGR": blue_first, "RGB": red_first}.get(format)
+        assert same is None or same is frame.array
+        if format == "v210":
+            assert format not in rsshm.FORMATS
+            for what in (lambda: frame.array, lambda: frame.planes):
+                with pytest.raises(rsshm.FormatError, match="v210"):
+                    what()
+
+
+def test_conversion_needs_no_opencv(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with rsshm.Writer(channel.name, format="NV12") as writer, rsshm.Reader(channel.name, timeout=5) as reader:
+        writer.write(grey(128, (72, 64)))
+        assert abs(reader.read().to_bgr().astype(int) - 130).max() <= 1
+        writer.set_format(caps="image/png")
+        writer.write(b"png")
+        with pytest.raises(rsshm.MissingOpenCV, match="python3-opencv"):
+            reader.read().to_rgb()
+
+
 def test_jpeg_is_decoded(channel: Channel) -> None:
     _, jpeg = cv2.imencode(".jpg", numpy.full((48, 64, 3), 99, numpy.uint8))
     caps = "image/jpeg,width=64,height=48,framerate=0/1"
@@ -103,6 +135,7 @@ def test_jpeg_is_decoded(channel: Channel) -> None:
         frame = reader.read()
         assert frame.data.tobytes() == jpeg.tobytes() == frame.array.tobytes()
         assert abs(frame.to_bgr().astype(int) - 99).max() <= 2
+        assert (frame.to_rgb() == frame.to_bgr()[..., ::-1]).all()
         with pytest.raises(rsshm.FormatError, match="no known raw format"):
             frame.planes
         writer.write(b"no jpeg")
