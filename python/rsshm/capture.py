@@ -10,9 +10,10 @@ from typing import Any, Dict, NoReturn, Optional, Sequence, Tuple, Type, Union
 
 import numpy
 
+from ._memory import Array
 from .caps import Caps
 from .errors import BadOption, Closed, EndOfStream, Error, Timeout
-from .frame import Array, Frame
+from .frame import Frame
 from .reader import Reader
 
 # The numbers of the properties are OpenCV's.
