@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
 from types import SimpleNamespace
-from typing import Any, Callable, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Sequence, Tuple
 
 import numpy
 import pytest
@@ -188,47 +189,45 @@ def test_no_more_frames_are_held_than_max_held(channels: Any) -> None:
                 assert [value(frame) for frame in frames] == [39, 39] and frames[0].in_place
 
 
-def test_backlog_of_channels_with_different_rates_is_matched(channels: Any) -> None:
-    fast, slow = names(channels)
-    with rsshm.Writer(fast, (48, 64), format="GRAY8", max_slots=16) as one:
-        with rsshm.Writer(slow, (48, 64), format="GRAY8", max_slots=16) as other:
-            write(one, 0, 0)
-            write(other, 0, 0)
-            with rsshm.sync([fast, slow], tolerance=0.001, timeout=PATIENCE) as sets:
-                next(sets)
-                # A queue has three frames. If the fast channel was read to its end first, its queue would skip frame 1.
-                for index in range(1, 6):
-                    write(one, index, index * 5 * MS)
-                for index in (1, 5):
-                    write(other, index, index * 5 * MS)
-                time.sleep(0.2)
-                assert [[value(frame) for frame in next(sets)] for _ in range(2)] == [[1, 1], [5, 5]]
+class Scripted:
+    """A reader whose frames are all there at once. Behind a real one is a thread that fetches them one by one."""
 
-
-class Flood:
-    """A reader that always has a frame at once, or never has one. Real writers are never that fast."""
+    times: Dict[str, Iterable[int]] = {}
 
     def __init__(self, name: str, **_: Any) -> None:
         self.connected = True
-        self.pts_ns = 0
+        self._times = iter(self.times[name])
         self._pipe = os.pipe()
-        if name == "flood":
+        if name != "nothing":
             os.write(self._pipe[1], b"x")
 
     def fileno(self) -> int:
         return self._pipe[0]
 
     def read(self, _: float) -> Any:
-        self.pts_ns += MS
-        return SimpleNamespace(pts_ns=self.pts_ns, discontinuity=False)
+        pts_ns = next(self._times, None)
+        if pts_ns is None:
+            raise rsshm.EndOfStream
+        return SimpleNamespace(pts_ns=pts_ns, discontinuity=False)
 
     def close(self) -> None:
         for descriptor in self._pipe:
             os.close(descriptor)
 
 
+@pytest.mark.parametrize("names", [["fast", "slow"], ["slow", "fast"]])
+def test_backlog_of_channels_with_different_rates_is_matched(names: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No queue overflows while the frames of the other channel are read."""
+    monkeypatch.setattr(Scripted, "times", {"fast": range(5, 1001, 5), "slow": range(40, 1001, 40)})
+    monkeypatch.setattr(rsshm.synced, "Reader", Scripted)
+    with rsshm.sync(names, tolerance=0, timeout=PATIENCE) as sets:
+        assert [frames[0].pts_ns for frames in sets] == list(range(40, 1001, 40))
+        assert sets.unmatched == {"fast": 175, "slow": 0}
+
+
 def test_timeout_comes_although_frames_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rsshm.synced, "Reader", Flood)
+    monkeypatch.setattr(Scripted, "times", {"flood": itertools.count(MS, MS), "nothing": ()})
+    monkeypatch.setattr(rsshm.synced, "Reader", Scripted)
     with rsshm.sync(["flood", "nothing"], timeout=0.2) as sets:
         began = time.monotonic()
         with pytest.raises(rsshm.Timeout, match="nothing has no frame yet"):
