@@ -163,6 +163,11 @@ bench-channel: ## time the single steps of the protocol, without GStreamer
 	@$(call install_missing,$(BUILD_PACKAGES))
 	$(CARGO) bench --locked --package rsshm-channel --bench steps -- $(BENCH)
 
+.PHONY: bench-capi
+bench-capi: ## compare the cost of a frame through the C library with that through the channel crate, one minute
+	@$(call install_missing,$(BUILD_PACKAGES))
+	$(CARGO) bench --locked --package rsshm-capi --bench compare -- $(BENCH)
+
 # Approximate duration, in seconds, of the long stream (`make reliability`), of each fuzz target, and of the chaos run.
 SECONDS := 60
 

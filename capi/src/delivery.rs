@@ -4,7 +4,7 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rsshm_channel::{Event, FrameData, Next, ReadLimits, Reader, ReaderStats};
@@ -19,9 +19,8 @@ use crate::{
 const MAX_POOLED: usize = 4;
 
 /// What one call of [`Delivery::next`] got.
-#[allow(clippy::large_enum_variant)] // nearly always a frame
 pub(crate) enum Delivered {
-    Frame(FrameObject),
+    Frame(Arc<FrameObject>),
     Event(Event),
     EndOfStream,
     NoWriter,
@@ -44,8 +43,6 @@ pub(crate) struct Snapshot {
 pub(crate) struct Delivery {
     reader: Reader,
     limits: ReadLimits,
-    /// Whether events are delivered.
-    wants_events: bool,
     snapshot: Arc<Mutex<Snapshot>>,
     pool: Pool,
     /// The memory for the next copy. It is taken from the pool only before the call that may need it, because by then the
@@ -57,11 +54,10 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    pub(crate) fn new(reader: Reader, limits: ReadLimits, wants_events: bool, snapshot: Arc<Mutex<Snapshot>>) -> Self {
+    pub(crate) fn new(reader: Reader, limits: ReadLimits, snapshot: Arc<Mutex<Snapshot>>) -> Self {
         Self {
             reader,
             limits,
-            wants_events,
             snapshot,
             pool: Pool::default(),
             copy: Vec::new(),
@@ -72,33 +68,29 @@ impl Delivery {
 
     /// Waits for the next frame, at most for `timeout`.
     pub(crate) fn next(&mut self, timeout: Option<Duration>) -> Result<Delivered, Failure> {
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        loop {
-            let remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if self.copy.capacity() == 0 {
-                self.copy = self.pool.take();
-            }
-            let next = self.reader.next(&mut self.copy, self.limits, remaining);
-            *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Snapshot {
-                stats: self.reader.stats(),
-                is_connected: self.reader.is_connected(),
-                observing: self.observing(),
-                latency_ns: self.reader.latency_ns(),
-            };
-            return Ok(match next? {
-                Next::Frame(frame) => Delivered::Frame(self.deliver(frame)),
-                Next::Event(event) if self.wants_events => Delivered::Event(event),
-                Next::EndOfStream => Delivered::EndOfStream,
-                Next::Lost => Delivered::NoWriter,
-                Next::Evicted => Delivered::Evicted,
-                Next::TimedOut => Delivered::TimedOut,
-                Next::Interrupted => {
-                    self.reader.handle().resume();
-                    Delivered::Woken
-                }
-                _ => continue,
-            });
+        if self.copy.capacity() == 0 {
+            self.copy = self.pool.take();
         }
+        let next = self.reader.next(&mut self.copy, self.limits, timeout);
+        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Snapshot {
+            stats: self.reader.stats(),
+            is_connected: self.reader.is_connected(),
+            observing: self.observing(),
+            latency_ns: self.reader.latency_ns(),
+        };
+        Ok(match next? {
+            Next::Frame(frame) => Delivered::Frame(self.deliver(frame)),
+            Next::Event(event) => Delivered::Event(event),
+            Next::EndOfStream => Delivered::EndOfStream,
+            Next::Lost => Delivered::NoWriter,
+            Next::Evicted => Delivered::Evicted,
+            Next::Interrupted => {
+                self.reader.handle().resume();
+                Delivered::Woken
+            }
+            // For a result of a later version of the channel crate too, the program may call again.
+            _ => Delivered::TimedOut,
+        })
     }
 
     fn observing(&self) -> Option<&'static str> {
@@ -108,7 +100,7 @@ impl Delivery {
             .then(|| self.reader.observer_reason().unwrap_or(requested))
     }
 
-    fn deliver(&mut self, frame: rsshm_channel::Frame) -> FrameObject {
+    fn deliver(&mut self, frame: rsshm_channel::Frame) -> Arc<FrameObject> {
         let bytes = match frame.data {
             FrameData::InPlace(pinned) => FrameBytes::InPlace(pinned),
             _ => FrameBytes::Copied(PooledCopy {
@@ -116,15 +108,16 @@ impl Delivery {
                 pool: self.pool.clone(),
             }),
         };
-        FrameObject {
+        let stream = self.stream();
+        Arc::new(FrameObject {
             seq: frame.seq,
             missed: frame.missed,
             discontinuity: frame.discontinuity,
             descriptor: frame.descriptor,
             metadata: frame.metadata,
             bytes,
-            stream: self.stream(),
-        }
+            stream,
+        })
     }
 
     /// The stream of the last frame.

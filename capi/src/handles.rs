@@ -36,6 +36,7 @@ const MARKER: u64 = 0x5A;
 const INDEX_BITS: u32 = 20;
 const GENERATION_BITS: u32 = 24;
 const FORK_BITS: u32 = 8;
+const KIND_BITS: u32 = 4;
 const MAX_INDEX: usize = (1 << INDEX_BITS) - 1;
 const MAX_GENERATION: u32 = (1 << GENERATION_BITS) - 1;
 const FORK_MASK: u32 = (1 << FORK_BITS) - 1;
@@ -163,87 +164,99 @@ extern "C" fn in_child() {
 }
 
 fn registry() -> &'static Registry {
-    // Acquire: pairs with the release of the exchange below, so that the registry is complete.
-    let mut found = REGISTRY.load(Ordering::Acquire);
+    // Acquire: pairs with the release of the exchange in `make_registry`, so that the registry is complete.
+    let found = REGISTRY.load(Ordering::Acquire);
     if found.is_null() {
-        static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
-        // Relaxed: the flag protects no other value.
-        if !IS_REGISTERED.swap(true, Ordering::Relaxed) {
-            // SAFETY: the handler has the signature that `pthread_atfork` expects, and the library stays loaded. It
-            // stores two atomics, which is allowed in a child that was forked from a program with threads.
-            unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
-        }
-        let new = Box::into_raw(Box::<Registry>::default());
-        // Release: pairs with the acquire loads. Acquire: another thread may have stored its registry.
-        match REGISTRY.compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => found = new,
-            Err(other) => {
-                // SAFETY: `new` comes from `Box::into_raw` above, and no other thread has it.
-                drop(unsafe { Box::from_raw(new) });
-                found = other;
-            }
-        }
+        return make_registry();
     }
     // SAFETY: the pointer comes from `Box::into_raw`, and a registry that was stored is never freed.
     unsafe { &*found }
 }
 
-/// The place that a handle names, after all checks that need no lock.
-fn locate<T: Object>(handle: Handle<T>) -> Result<(usize, u32), Failure> {
+#[cold]
+fn make_registry() -> &'static Registry {
+    static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
+    // Relaxed: the flag protects no other value.
+    if !IS_REGISTERED.swap(true, Ordering::Relaxed) {
+        // SAFETY: the handler has the signature that `pthread_atfork` expects, and the library stays loaded. It stores
+        // two atomics, which is allowed in a child that was forked from a program with threads.
+        unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+    }
+    let new = Box::into_raw(Box::<Registry>::default());
+    // Release: pairs with the acquire loads. Acquire: another thread may have stored its registry.
+    let found = match REGISTRY.compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => new,
+        Err(other) => {
+            // SAFETY: `new` comes from `Box::into_raw` above, and no other thread has it.
+            drop(unsafe { Box::from_raw(new) });
+            other
+        }
+    };
+    // SAFETY: as in `registry`.
+    unsafe { &*found }
+}
+
+/// The upper bits of all handles of this type that this process has made.
+fn upper_bits<T: Object>() -> u64 {
+    // Relaxed: the count changes only in a child that has one thread.
+    let forks = u64::from(FORKS.load(Ordering::Relaxed) & FORK_MASK);
+    (MARKER << KIND_BITS | T::KIND) << FORK_BITS | forks
+}
+
+/// The place that a handle names, and how many objects this place had. `None` if the handle cannot be one of this type.
+fn locate<T: Object>(handle: Handle<T>) -> Option<(usize, u32)> {
+    let bits = handle.bits();
+    let generation = (bits >> INDEX_BITS) as u32 & MAX_GENERATION;
+    (bits >> (INDEX_BITS + GENERATION_BITS) == upper_bits::<T>()).then_some((bits as usize & MAX_INDEX, generation))
+}
+
+/// Why a handle does not name an object.
+#[cold]
+fn explain<T: Object>(handle: Handle<T>) -> Failure {
     let wanted = kind_name(T::KIND).unwrap_or_default();
     let bits = handle.bits();
     if bits == 0 {
-        return Err(Failure::new(
+        return Failure::new(
             Status::Handle,
             format!("the {wanted} is NULL; check the status of the call that should have returned it"),
-        ));
+        );
     }
-    let kind = bits >> (INDEX_BITS + GENERATION_BITS + FORK_BITS) & 0xF;
+    let kind = bits >> (INDEX_BITS + GENERATION_BITS + FORK_BITS) & ((1 << KIND_BITS) - 1);
     let found = kind_name(kind).filter(|_| bits >> 56 == MARKER);
     let Some(found) = found else {
-        return Err(Failure::new(
+        return Failure::new(
             Status::Handle,
             format!("{bits:#x} is not a handle of librsshm; pass a {wanted} that the library returned"),
-        ));
+        );
     };
     if kind != T::KIND {
-        return Err(Failure::new(
+        return Failure::new(
             Status::Handle,
             format!("this is the handle of a {found}; pass a {wanted}"),
-        ));
+        );
     }
-    let forks = (bits >> (INDEX_BITS + GENERATION_BITS)) as u32 & FORK_MASK;
-    // Relaxed: the count changes only in a child that has one thread.
-    if forks != FORKS.load(Ordering::Relaxed) & FORK_MASK {
-        return Err(Failure::new(
+    if bits >> (INDEX_BITS + GENERATION_BITS) != upper_bits::<T>() {
+        return Failure::new(
             Status::Forked,
             format!("the {wanted} belongs to the parent process; after a fork, the child opens its own handles"),
-        ));
+        );
     }
-    let generation = (bits >> INDEX_BITS) as u32 & MAX_GENERATION;
-    Ok((bits as usize & MAX_INDEX, generation))
+    Failure::new(
+        Status::Handle,
+        format!("this {wanted} was already closed or released; do not use a handle after that"),
+    )
 }
 
 fn kind_name(kind: u64) -> Option<&'static str> {
     KIND_NAMES.get((kind as usize).checked_sub(1)?).copied()
 }
 
-impl<T> Entries<T> {
+impl<T: Object> Entries<T> {
     /// The entry of a handle whose object is still there.
-    fn entry(&mut self, index: usize, generation: u32, kind: u64) -> Result<(&mut Entry<T>, Arc<T>), Failure> {
-        let entry = self
-            .entries
-            .get_mut(index)
-            .filter(|entry| entry.generation == generation);
-        entry
-            .and_then(|entry| entry.object.clone().map(|object| (entry, object)))
-            .ok_or_else(|| {
-                let name = kind_name(kind).unwrap_or_default();
-                Failure::new(
-                    Status::Handle,
-                    format!("this {name} was already closed or released; do not use a handle after that"),
-                )
-            })
+    fn entry(&mut self, handle: Handle<T>) -> Option<&mut Entry<T>> {
+        let (index, generation) = locate(handle)?;
+        let entry = self.entries.get_mut(index)?;
+        (entry.generation == generation && entry.object.is_some()).then_some(entry)
     }
 }
 
@@ -274,29 +287,22 @@ pub(crate) fn insert<T: Object>(object: Arc<T>) -> Result<Handle<T>, Failure> {
     entry.generation = (entry.generation + 1) & MAX_GENERATION;
     entry.references = 1;
     entry.object = Some(object);
-    // Relaxed: the count changes only in a child that has one thread.
-    let forks = u64::from(FORKS.load(Ordering::Relaxed) & FORK_MASK);
     Ok(Handle::from_bits(
-        MARKER << 56
-            | T::KIND << (INDEX_BITS + GENERATION_BITS + FORK_BITS)
-            | forks << (INDEX_BITS + GENERATION_BITS)
-            | u64::from(entry.generation) << INDEX_BITS
-            | index as u64,
+        upper_bits::<T>() << (INDEX_BITS + GENERATION_BITS) | u64::from(entry.generation) << INDEX_BITS | index as u64,
     ))
 }
 
 /// The object of a handle.
 pub(crate) fn get<T: Object>(handle: Handle<T>) -> Result<Arc<T>, Failure> {
-    let (index, generation) = locate(handle)?;
     let mut entries = T::table(registry()).lock();
-    entries.entry(index, generation, T::KIND).map(|(_, object)| object)
+    let object = entries.entry(handle).and_then(|entry| entry.object.clone());
+    object.ok_or_else(|| explain(handle))
 }
 
 /// Adds a reference to the object of a handle.
 pub(crate) fn add_reference<T: Object>(handle: Handle<T>) -> Result<(), Failure> {
-    let (index, generation) = locate(handle)?;
     let mut entries = T::table(registry()).lock();
-    let (entry, _) = entries.entry(index, generation, T::KIND)?;
+    let entry = entries.entry(handle).ok_or_else(|| explain(handle))?;
     entry.references = entry
         .references
         .checked_add(1)
@@ -306,14 +312,13 @@ pub(crate) fn add_reference<T: Object>(handle: Handle<T>) -> Result<(), Failure>
 
 /// Drops a reference. With the last one, the handle ends, and the object is returned.
 pub(crate) fn release<T: Object>(handle: Handle<T>) -> Result<Option<Arc<T>>, Failure> {
-    let (index, generation) = locate(handle)?;
     let mut entries = T::table(registry()).lock();
-    let (entry, object) = entries.entry(index, generation, T::KIND)?;
+    let entry = entries.entry(handle).ok_or_else(|| explain(handle))?;
     entry.references -= 1;
     if entry.references > 0 {
         return Ok(None);
     }
-    entry.object = None;
-    entries.free.push(index);
-    Ok(Some(object))
+    let object = entry.object.take();
+    entries.free.push(handle.bits() as usize & MAX_INDEX);
+    Ok(object)
 }

@@ -199,8 +199,11 @@ impl Pump {
         state.is_refreshing = false;
         let result = match (item, newer) {
             (Ok(Delivered::Frame(old)), Some(Ok(Delivered::Frame(mut new)))) => {
-                new.missed = new.missed.saturating_add(old.missed).saturating_add(1);
-                new.discontinuity |= old.discontinuity;
+                // No program has the new frame yet.
+                if let Some(new) = Arc::get_mut(&mut new) {
+                    new.missed = new.missed.saturating_add(old.missed).saturating_add(1);
+                    new.discontinuity |= old.discontinuity;
+                }
                 Ok(Delivered::Frame(new))
             }
             (item, None | Some(Ok(Delivered::TimedOut))) => item,

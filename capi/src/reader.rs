@@ -101,11 +101,13 @@ impl ReaderObject {
             limits = limits.max_held(0);
         }
         let wants_events = options.flags & EVENTS != 0;
-        let options = ReaderOptions::default().read_only(options.flags & READ_ONLY != 0);
+        let options = ReaderOptions::default()
+            .read_only(options.flags & READ_ONLY != 0)
+            .ignore_events(!wants_events);
         let reader = Reader::new(ChannelName::new(name)?, options);
         let handle = reader.handle();
         let snapshot = Arc::<Mutex<Snapshot>>::default();
-        let delivery = Delivery::new(reader, limits, wants_events, Arc::clone(&snapshot));
+        let delivery = Delivery::new(reader, limits, Arc::clone(&snapshot));
         Ok(Self {
             delivery: Arc::new(Mutex::new(Some(delivery))),
             handle,
@@ -300,7 +302,7 @@ unsafe fn next(
                 // SAFETY: as the caller guarantees.
                 unsafe { arguments::write(info, object.info()) }?;
             }
-            let handle = handles::insert(Arc::new(object))?;
+            let handle = handles::insert(object)?;
             // SAFETY: as above.
             unsafe { frame.write(handle) };
             Status::Ok

@@ -20,6 +20,8 @@ pub(crate) struct Stream {
     format: CString,
     /// The error says why the caps are not raw video that can be read.
     video: Result<VideoInfo, VideoError>,
+    /// The planes of a frame whose descriptor has none, and the size that such a frame needs.
+    default_planes: Option<(Planes, u64)>,
 }
 
 /// The values of the caps, as the structures of `include/rsshm.h` have them.
@@ -42,15 +44,23 @@ pub(crate) struct PlanePlace {
     pub(crate) rows: usize,
 }
 
+/// The places of planes, and their number.
+type Planes = ([PlanePlace; MAX_PLANES], usize);
+
 impl Stream {
     pub(crate) fn new(caps: &str) -> Self {
         let video = VideoInfo::from_caps(caps);
+        let default_planes = video.as_ref().ok().and_then(|video| {
+            let layout = video.layout().ok()?;
+            Some((places(&layout, layout.size() as usize)?, layout.size()))
+        });
         let format = video.as_ref().map_or("", |video| video.format().name());
         Self {
             // Caps with a NUL are not valid, so no writer of this project has them.
             caps: CString::new(caps).unwrap_or_default(),
             format: CString::new(format).unwrap_or_default(),
             video,
+            default_planes,
         }
     }
 
@@ -80,7 +90,11 @@ impl Stream {
 
     /// The planes of a frame with this descriptor, and their number. There are none if the caps are not raw video, or if
     /// a plane is not inside the frame.
-    pub(crate) fn planes(&self, descriptor: &FrameDescriptor) -> ([PlanePlace; MAX_PLANES], usize) {
+    pub(crate) fn planes(&self, descriptor: &FrameDescriptor) -> Planes {
+        if descriptor.planes == 0 {
+            let planes = self.default_planes.filter(|(_, size)| *size <= descriptor.size);
+            return planes.map(|(planes, _)| planes).unwrap_or_default();
+        }
         let layout = self
             .video
             .as_ref()
@@ -93,7 +107,7 @@ impl Stream {
 }
 
 /// The planes of `layout`; `None` if one of them is not inside the `size` bytes of the frame.
-pub(crate) fn places(layout: &PlaneLayout, size: usize) -> Option<([PlanePlace; MAX_PLANES], usize)> {
+pub(crate) fn places(layout: &PlaneLayout, size: usize) -> Option<Planes> {
     let planes = layout.planes();
     let mut places = [PlanePlace::default(); MAX_PLANES];
     for (place, plane) in places.iter_mut().zip(planes) {

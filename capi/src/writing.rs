@@ -57,7 +57,9 @@ struct Report {
     is_keyframe_wanted: AtomicBool,
     /// The messages of readers that the program has not taken yet.
     messages: Mutex<VecDeque<Vec<u8>>>,
-    /// Why the writer cannot go on, for example because another program has taken the channel's name.
+    /// Whether the writer cannot go on, for example because another program has taken the channel's name.
+    has_failed: AtomicBool,
+    /// Why it cannot.
     failure: Mutex<Option<Failure>>,
 }
 
@@ -93,6 +95,8 @@ impl Report {
                 if matches!(error, Error::Busy { .. } | Error::Foreign { .. }) {
                     writer.stop_service();
                     *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.into());
+                    // Release: pairs with the acquire load in `check_failure`, which then finds the failure.
+                    self.has_failed.store(true, Ordering::Release);
                 }
             }
         }
@@ -229,6 +233,10 @@ impl WriterObject {
 
     /// Whether the writer can still go on.
     pub(crate) fn check_failure(&self) -> Result<(), Failure> {
+        // Acquire: pairs with the release store in `note`.
+        if !self.report.has_failed.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let failure = self
             .report
             .failure

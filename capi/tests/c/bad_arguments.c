@@ -209,6 +209,14 @@ int main(int argc, char **argv) {
   EXPECT_ERROR(rsshm_reader_get_stats(reader, NULL), RSSHM_E_ARGUMENT, "NULL");
   EXPECT(rsshm_reader_get_stats(reader, &stats), RSSHM_OK);
   CHECK(stats.received == 1 && stats.connected == 1);
+  memset(picture, 8, sizeof picture);
+  EXPECT(rsshm_writer_write(writer, &plane, 1, NULL), RSSHM_OK);
+  EXPECT(rsshm_reader_next_info(reader, 20 * SECOND, &frame, &frame_info), RSSHM_OK);
+  CHECK(frame_info.seq == 2 && frame_info.size == 4096 && frame_info.data[4095] == 8);
+  EXPECT(rsshm_frame_release(frame), RSSHM_OK);
+  frame_info.seq = 0;
+  EXPECT(rsshm_reader_next_info(reader, 0, &frame, &frame_info), RSSHM_TIMEOUT);
+  CHECK(frame == NULL && frame_info.seq == 0);
   rsshm_writer_stats writer_stats = RSSHM_WRITER_STATS_INIT;
   EXPECT_ERROR(rsshm_writer_get_stats(writer, NULL), RSSHM_E_ARGUMENT, "NULL");
   writer_stats.struct_size = 4;
@@ -220,11 +228,11 @@ int main(int argc, char **argv) {
   EXPECT_ERROR(rsshm_observer_get(observer, NULL), RSSHM_E_ARGUMENT, "NULL");
   EXPECT_ERROR(rsshm_observer_newest(observer, NULL), RSSHM_E_ARGUMENT, "result is NULL");
   EXPECT(rsshm_observer_get(observer, &channel_info), RSSHM_OK);
-  CHECK(channel_info.current == 1 && channel_info.width == 64 && channel_info.head == 1);
+  CHECK(channel_info.current == 1 && channel_info.width == 64 && channel_info.head == 2);
   EXPECT(rsshm_observer_newest(observer, &frame), RSSHM_OK);
   EXPECT(rsshm_observer_close(observer), RSSHM_OK);
   EXPECT(rsshm_frame_get(frame, &frame_info), RSSHM_OK);
-  CHECK(frame_info.data[0] == 7 && frame_info.data[4095] == 7 && frame_info.seq == 1);
+  CHECK(frame_info.data[0] == 8 && frame_info.data[4095] == 8 && frame_info.seq == 2);
   EXPECT(rsshm_frame_release(frame), RSSHM_OK);
   rsshm_observer *old_rsshm_observer = observer;
 

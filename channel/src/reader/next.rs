@@ -190,7 +190,11 @@ impl Reader {
             let event_after = self.events.next_after(eos_count);
             // An event waits if it comes after a frame that is newer than the loaded head.
             if event_after.is_some_and(|after| wanted.map_or(after <= newest, |wanted| after < wanted.first)) {
-                return Ok(self.events.take().map(Next::Event));
+                let event = self.events.take();
+                if self.options.ignore_events {
+                    continue;
+                }
+                return Ok(event.map(Next::Event));
             }
             let Some(wanted) = wanted else {
                 self.frames.keyframes.request_if_needed(attachment);

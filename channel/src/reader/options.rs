@@ -9,6 +9,8 @@ pub struct ReaderOptions {
     /// Whether the reader is an observer, which never writes to the segment. An observer needs read permission only; it
     /// pins nothing and copies each frame.
     pub read_only: bool,
+    /// Whether [`Reader::next`](crate::Reader::next) leaves out events.
+    pub ignore_events: bool,
 }
 
 impl ReaderOptions {
@@ -16,6 +18,13 @@ impl ReaderOptions {
     #[must_use]
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
+        self
+    }
+
+    /// Sets [`ignore_events`](Self::ignore_events).
+    #[must_use]
+    pub fn ignore_events(mut self, ignore_events: bool) -> Self {
+        self.ignore_events = ignore_events;
         self
     }
 }
