@@ -12,7 +12,8 @@ import numpy
 from .errors import Error, ReadOnly
 
 if TYPE_CHECKING:
-    from .frame import Array, Frame
+    from ._memory import Array
+    from .frame import Frame
 
 DEVICE = (1, 0)
 """DLPack's name of the memory of the processor: kDLCPU, device 0."""

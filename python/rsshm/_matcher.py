@@ -134,10 +134,9 @@ def _smallest_spread(pivot: int, before: Sequence[int], after: Sequence[Optional
     """
     best: Optional[Tuple[int, int]] = None
     for newest in sorted({pivot, *(time for time in after if time is not None)}):
-        oldest = min(
-            earlier if later is None or later > newest else min(later, pivot) for earlier, later in zip(before, after)
-        )
-        spread = newest - min(oldest, pivot)
+        # The pivot itself is among the frames, so the oldest one is not newer than the pivot.
+        oldest = min(earlier if later is None or later > newest else later for earlier, later in zip(before, after))
+        spread = newest - oldest
         if best is None or spread < best[0]:
             best = spread, newest
     assert best is not None

@@ -10,9 +10,10 @@ from typing import Any, Dict, NoReturn, Optional, Sequence, Tuple, Type, Union
 
 import numpy
 
+from ._memory import Array
 from .caps import Caps
 from .errors import BadOption, Closed, EndOfStream, Error, Timeout
-from .frame import Array, Frame
+from .frame import Frame
 from .reader import Reader
 
 # The numbers of the properties are OpenCV's.
@@ -23,7 +24,6 @@ CAP_PROP_FRAME_HEIGHT = 4
 CAP_PROP_FPS = 5
 CAP_PROP_FOURCC = 6
 CAP_PROP_FRAME_COUNT = 7
-CAP_PROP_FORMAT = 8
 CAP_PROP_CONVERT_RGB = 16
 CAP_PROP_BUFFERSIZE = 38
 CAP_PROP_OPEN_TIMEOUT_MSEC = 53
@@ -46,9 +46,6 @@ _CODES: Dict[str, str] = {
     "image/jpeg": "MJPG", "image/png": "PNG ", "video/x-h264": "H264", "video/x-h265": "HEVC", "video/x-vp8": "VP80",
     "video/x-vp9": "VP90",
 }  # fmt: skip
-
-# OpenCV's types of the elements of a matrix.
-_DEPTHS = {"u1": 0, "i1": 1, "u2": 2, "i2": 3, "i4": 4, "f4": 5, "f8": 6}
 
 
 class VideoCapture:
@@ -173,8 +170,6 @@ class VideoCapture:
         if propId == CAP_PROP_FOURCC:
             code = _CODES.get((caps.format or "") if caps.media == "video/x-raw" else caps.media, "\0\0\0\0")
             return float(int.from_bytes(code.encode(), "little"))
-        if propId == CAP_PROP_FORMAT:
-            return float(self._matrix_type(caps))
         return 0.0
 
     def set(self, propId: int, value: float) -> bool:
@@ -283,19 +278,6 @@ class VideoCapture:
             # Rates such as 30000/1001 have no exact decimal number.
             return self._reader is not None and prop in fixed and abs(self.get(prop) - value) < 0.01
         return True
-
-    def _matrix_type(self, caps: Caps) -> int:
-        """OpenCV's type of the arrays that ``retrieve`` returns: CV_8UC3 for BGR."""
-        layout = caps.layout
-        if self._convert:
-            depth, channels = 0, 3
-        elif layout is None:
-            depth, channels = 0, 1
-        else:
-            depth = _DEPTHS.get(layout.dtype.str[1:], 0)
-            shape = layout.planes[0].shape
-            channels = shape[2] if len(shape) == 3 else 1
-        return depth + 8 * (channels - 1)
 
     def _failed(self, error: Error) -> bool:
         """Raises the error in exception mode. Otherwise warns of what the user can change, and returns False."""

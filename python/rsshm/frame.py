@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Callable, Iterator, NamedTuple, Optional, Tuple, TypeVar
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Tuple, TypeVar
 
 import numpy
 

@@ -50,7 +50,6 @@ class Synchronizer:
         self._candidate: Tuple[Optional[int], float] = None, 0.0
         """The set that waits for nearer frames, and until when it waits."""
         self._closed = False
-        self._finished = False
         self._iterating = threading.Lock()
         self._names = names
         self._readers: List[Reader] = []
@@ -123,14 +122,11 @@ class Synchronizer:
         while True:
             if self._closed:
                 raise Closed("this object is closed: call rsshm.sync again")
-            if self._finished:
-                raise StopIteration
             now = time.monotonic()
             found = self._match(now)
             if found is not None:
                 return found
             if self._matcher.ended:
-                self._finished = True
                 self._matcher.clear()
                 raise StopIteration
             patience = CHECK

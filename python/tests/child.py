@@ -238,8 +238,6 @@ def fork(name: str) -> None:
 if __name__ == "__main__":
     roles = {
         role.__name__: role
-        for role in (
-            write, read, read_data, flood, steady, timed, stopped, poses, hold, count, semaphore, interrupted, fork,
-        )  # fmt: skip
+        for role in (write, read, read_data, flood, steady, timed, stopped, poses, hold, count, semaphore, interrupted, fork)
     }
     roles[sys.argv[1]](*sys.argv[2:])

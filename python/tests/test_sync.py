@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
-from typing import Any, Callable, Iterator, List, Sequence, Tuple
+from types import SimpleNamespace
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Sequence, Tuple
 
 import numpy
 import pytest
@@ -132,7 +134,7 @@ def test_timeout_names_the_channel_without_writer(channels: Any) -> None:
                 writer.write(grey(1))
                 time.sleep(0.0005)
 
-        flooding = threading.Thread(target=flood)
+        flooding = threading.Thread(target=flood, daemon=True)
         flooding.start()
         try:
             for _ in range(2):
@@ -187,6 +189,52 @@ def test_no_more_frames_are_held_than_max_held(channels: Any) -> None:
                 assert [value(frame) for frame in frames] == [39, 39] and frames[0].in_place
 
 
+class Scripted:
+    """A reader whose frames are all there at once. Behind a real one is a thread that fetches them one by one."""
+
+    times: Dict[str, Iterable[int]] = {}
+
+    def __init__(self, name: str, **_: Any) -> None:
+        self.connected = True
+        self._times = iter(self.times[name])
+        self._pipe = os.pipe()
+        if name != "nothing":
+            os.write(self._pipe[1], b"x")
+
+    def fileno(self) -> int:
+        return self._pipe[0]
+
+    def read(self, _: float) -> Any:
+        pts_ns = next(self._times, None)
+        if pts_ns is None:
+            raise rsshm.EndOfStream
+        return SimpleNamespace(pts_ns=pts_ns, discontinuity=False)
+
+    def close(self) -> None:
+        for descriptor in self._pipe:
+            os.close(descriptor)
+
+
+@pytest.mark.parametrize("names", [["fast", "slow"], ["slow", "fast"]])
+def test_backlog_of_channels_with_different_rates_is_matched(names: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No queue overflows while the frames of the other channel are read."""
+    monkeypatch.setattr(Scripted, "times", {"fast": range(5, 1001, 5), "slow": range(40, 1001, 40)})
+    monkeypatch.setattr(rsshm.synced, "Reader", Scripted)
+    with rsshm.sync(names, tolerance=0, timeout=PATIENCE) as sets:
+        assert [frames[0].pts_ns for frames in sets] == list(range(40, 1001, 40))
+        assert sets.unmatched == {"fast": 175, "slow": 0}
+
+
+def test_timeout_comes_although_frames_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scripted, "times", {"flood": itertools.count(MS, MS), "nothing": ()})
+    monkeypatch.setattr(rsshm.synced, "Reader", Scripted)
+    with rsshm.sync(["flood", "nothing"], timeout=0.2) as sets:
+        began = time.monotonic()
+        with pytest.raises(rsshm.Timeout, match="nothing has no frame yet"):
+            next(sets)
+        assert 0.2 <= time.monotonic() - began < 2
+
+
 def test_latest_skips_to_the_newest_set(channels: Any) -> None:
     left, right = names(channels)
     with rsshm.Writer(left, (48, 64), format="GRAY8", max_slots=16) as one:
@@ -217,7 +265,7 @@ def test_close_ends_the_wait_of_another_thread(channels: Any) -> None:
         except rsshm.Closed as error:
             errors.append(error)
 
-    waiting = threading.Thread(target=iterate)
+    waiting = threading.Thread(target=iterate, daemon=True)
     waiting.start()
     time.sleep(0.05)
     with pytest.raises(rsshm.Error, match="another thread"):
