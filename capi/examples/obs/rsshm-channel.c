@@ -3,9 +3,9 @@
  * An OBS source, "rsshm channel", that shows a channel. Build and install it for the user:
  *   cmake -B build && cmake --build build && cmake --install build --prefix ~/.config/obs-studio/plugins/rsshm-channel
  */
-#include <inttypes.h>
 #include <obs-module.h>
 #include <rsshm.h>
+#include <stdio.h>
 #include <string.h>
 #include <util/platform.h>
 #include <util/threading.h>
