@@ -24,6 +24,8 @@ TEST_PACKAGES := gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0
 PYTHON_PACKAGES := python3 python3-venv python3-numpy python3-opencv
 # The tests of the C library compile C and C++ programs, also with GLib and OpenCV, and with CMake and Meson.
 CAPI_PACKAGES := gcc g++ binutils pkgconf cmake make meson ninja-build libglib2.0-dev libopencv-core-dev
+# The packages for its source for OBS (2 MB, and a display) and for its recorder with FFmpeg (10 MB).
+VIDEO_PACKAGES := libobs-dev xvfb libgl1-mesa-dri libavformat-dev libavcodec-dev libswscale-dev ffmpeg
 LINT_PACKAGES := git shellcheck
 
 # Tools that Debian does not have; pip installs them into a virtual environment. The last two are prebuilt cargo subcommands.
@@ -77,7 +79,7 @@ demo: build ## one program shows what another one captures; Ctrl-C ends it
 
 .PHONY: test
 test: lint ## run all checks and tests
-	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES) $(PYTHON_PACKAGES) $(CAPI_PACKAGES))
+	@$(call install_missing,$(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES) $(PYTHON_PACKAGES) $(CAPI_PACKAGES) $(VIDEO_PACKAGES))
 	$(call install_tools)
 	scripts/test-summary start
 	# A step that fails ends the target. The summary is printed even then.

@@ -6,13 +6,14 @@ The next writer has other caps. Each frame is checked, and is published when the
 
 from __future__ import annotations
 
-import fcntl
+import functools
 import os
 import re
 import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import zlib
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
@@ -63,24 +64,26 @@ def noise(seq: int, shape: Shape) -> bytes:
     return numpy.random.default_rng(seq).bytes(shape.size)
 
 
-def compiled(source: str) -> str:
-    """A program of the tests of the C library, linked with the library as `make install-capi` links it."""
-    directory = ROOT / "target" / "python-peers"
-    directory.mkdir(parents=True, exist_ok=True)
+@functools.cache
+def library() -> tempfile.TemporaryDirectory[str]:
+    """The directory of the C library, linked as `make install-capi` links it. It is removed when the tests end."""
+    directory = tempfile.TemporaryDirectory(prefix="python-peers-", dir=ROOT / "target")
     archive = TARGET / "librsshm.a"
     assert archive.exists(), f"{archive} is missing: cargo build --package rsshm-capi"
-    program = directory / source.replace("/", "-")
-    with open(directory / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        made_from = [archive, CAPI / "link", CAPI / "rsshm.map", *(CAPI / "include").iterdir(), CAPI / "tests" / source]
-        made_from += (CAPI / "tests" / "c").glob("*.h")
-        if not program.exists() or program.stat().st_mtime < max(file.stat().st_mtime for file in made_from):
-            subprocess.run([str(CAPI / "link"), str(archive), str(directory)], check=True)
-            compiler = ["cc", "-std=c99"] if source.endswith(".c") else ["c++", "-std=c++17"]
-            where = [f"-I{CAPI / 'include'}", f"-L{directory}", f"-Wl,-rpath,{directory}"]
-            made = [*compiler, *FLAGS, *where, str(CAPI / "tests" / source), "-o", str(program), "-lrsshm"]
-            subprocess.run(made, check=True)
-    return str(program)
+    subprocess.run([str(CAPI / "link"), str(archive), directory.name], check=True)
+    return directory
+
+
+@functools.cache
+def compiled(source: str) -> str:
+    """A program of the tests of the C library."""
+    directory = library().name
+    program = f"{directory}/{Path(source).name}"
+    compiler = ["cc", "-std=c99"] if source.endswith(".c") else ["c++", "-std=c++17"]
+    where = [f"-I{CAPI / 'include'}", f"-L{directory}", f"-Wl,-rpath,{directory}"]
+    files = [str(CAPI / "tests" / source), "-o", program, "-lrsshm"]
+    subprocess.run([*compiler, *FLAGS, *where, *files], check=True)
+    return program
 
 
 def python_peer(*arguments: object) -> List[str]:
@@ -110,7 +113,6 @@ READERS: Dict[str, Callable[[str], List[str]]] = {
 class Writer:
     """A writer that gets its frames from the test, each after its size."""
 
-    shapes = SHAPES
     paces_itself = False
     picture = staticmethod(noise)
 
@@ -141,7 +143,6 @@ class PluginWriter(Writer):
 class ClassicWriter(Writer):
     """classic_write.py, which draws 30 frames a second."""
 
-    shapes = CLASSIC_SHAPES
     paces_itself = True
 
     def __init__(self, start: Start, _: str, channel: Channel, shape: Shape) -> None:
@@ -250,15 +251,18 @@ def check(frame: Frame, seq: int, shape: Shape, writer: Writer, may_miss: bool) 
 def test_reader_reads_killed_writer_and_the_next(writer: str, reader: str, channel: Channel, start: Start) -> None:
     reading = {"plugin": PluginReader, "classic": ClassicReader}.get(reader, Reader)(start, reader, channel)
     seq = 0
-    for shape in ClassicWriter.shapes if writer == "classic" else Writer.shapes:
+    for shape in CLASSIC_SHAPES if writer == "classic" else SHAPES:
         writing = {"plugin": PluginWriter, "classic": ClassicWriter}.get(writer, Writer)(start, writer, channel, shape)
         last = seq + FRAMES
         while seq < last:
             writing.publish(writing.picture(seq + 1, shape))
             # A writer that paces itself may begin before the reader, and does not wait for a slow one.
             may_miss = writing.paces_itself and (reading.misses or seq == 0)
-            seq = check(reading.next(), seq + 1, shape, writing, may_miss)
-        if shape is writing.shapes[0]:
+            try:
+                seq = check(reading.next(), seq + 1, shape, writing, may_miss)
+            finally:
+                print(writing.process.error_output())  # pytest shows it if the test fails.
+        if shape in (SHAPES[0], CLASSIC_SHAPES[0]):
             writing.process.kill()
             for unread in range(seq + 1, head_of(channel) + 1):
                 assert writing.paces_itself

@@ -14,7 +14,7 @@ use rsshm_testkit::{Channel, Process};
 use crate::support::{Program, archive, crate_directory, directory, run, unique};
 
 /// The time in which a reader that was started opens its channel.
-const START: Duration = Duration::from_millis(300);
+pub const START: Duration = Duration::from_millis(300);
 
 /// Starts a reader, lets the example writer write 20 frames, and returns the output of the reader.
 #[track_caller]
@@ -27,7 +27,7 @@ fn read_twenty(reader: Command, channel: &Channel) -> String {
 }
 
 /// Flags for a library that pkg-config knows.
-fn pkg_config(library: &str) -> Vec<String> {
+pub fn pkg_config(library: &str) -> Vec<String> {
     let output = run(Command::new("pkg-config").args(["--cflags", "--libs", library]));
     output.split_whitespace().map(str::to_owned).collect()
 }
@@ -95,16 +95,16 @@ fn glib_example_reads_in_a_main_loop() {
 }
 
 /// A directory that is removed with the value.
-struct Directory(PathBuf);
+pub struct Directory(pub PathBuf);
 
 impl Directory {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let path = directory().join(unique(name));
         fs::create_dir_all(&path).unwrap();
         Self(path)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 }
@@ -116,7 +116,7 @@ impl Drop for Directory {
 }
 
 /// Installs the library as `make install-capi` does.
-fn install() -> Directory {
+pub fn install() -> Directory {
     let prefix = Directory::new("prefix");
     run(Command::new(crate_directory().join("install"))
         .arg(archive())
@@ -125,7 +125,7 @@ fn install() -> Directory {
 }
 
 /// A command that finds the library in `prefix` with pkg-config.
-fn with_prefix(program: impl AsRef<Path>, prefix: &Directory) -> Command {
+pub fn with_prefix(program: impl AsRef<Path>, prefix: &Directory) -> Command {
     let mut command = Command::new(program.as_ref());
     command.env("PKG_CONFIG_PATH", prefix.path("lib/pkgconfig"));
     command.env("LD_LIBRARY_PATH", prefix.path("lib"));

@@ -5,6 +5,8 @@
 
 mod examples;
 mod exports;
+mod ffmpeg;
+mod obs;
 mod programs;
 mod reading;
 mod support;
