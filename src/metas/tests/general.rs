@@ -14,7 +14,7 @@ fn add_video_meta(buffer: &mut gst::BufferRef) {
 fn buffer_without_sendable_metas_has_no_metadata() {
     let mut bytes = Vec::new();
     let buffer = buffer(|buffer| {
-        CustomMeta::add(buffer, NO_SLOT_META).unwrap();
+        no_slot::add(buffer);
         add_video_meta(buffer);
     });
     assert_eq!(encode(&buffer, Some(&info()), &mut bytes), 0);
@@ -67,27 +67,28 @@ fn timestamp_with_invalid_reference_is_left_out() {
 #[test]
 fn registered_custom_metas_are_sent() {
     let buffer = transferred(|buffer| {
-        let mut meta = CustomMeta::add(buffer, CUSTOM_META).unwrap();
+        let meta = raw::custom::add(buffer, CUSTOM_META).unwrap();
         for (field, value) in plain_structure("x").iter() {
-            meta.mut_structure().set_value(field, value.clone());
+            meta.set_value(field, value.clone());
         }
-        CustomMeta::add(buffer, NO_SLOT_META).unwrap();
+        no_slot::add(buffer);
     });
     assert_eq!(count(&buffer), 1);
-    let meta = CustomMeta::from_buffer(&buffer, CUSTOM_META).unwrap();
-    assert_eq!(*meta.structure(), *plain_structure(CUSTOM_META));
+    let meta = meta_of(&buffer, CUSTOM_META);
+    assert_eq!(raw::custom::structure(&meta).unwrap(), &*plain_structure(CUSTOM_META));
 }
 
 #[test]
 fn decoder_registers_no_metas_and_adds_custom_ones_only() {
     buffer(add_video_meta);
+    buffer(no_slot::add);
     // The second name is that of a GStreamer meta, which is no custom meta. A meta with the last name must not come
     // from another process.
     for (name, refused) in [
         ("RsShmNobodyKnowsMe", 0),
         ("GstVideoMeta", 1),
         ("", 1),
-        (NO_SLOT_META, 1),
+        (no_slot::NAME, 1),
     ] {
         let mut bytes = Vec::new();
         begin(&mut bytes, kind::CUSTOM);
@@ -98,7 +99,7 @@ fn decoder_registers_no_metas_and_adds_custom_ones_only() {
         let (buffer, got) = decoded(&bytes);
         assert_eq!((count(&buffer), got), (0, refused), "{name}");
     }
-    assert!(!CustomMeta::is_registered("RsShmNobodyKnowsMe"));
+    assert!(!raw::is_registered("RsShmNobodyKnowsMe"));
 }
 
 fn protection_info() -> gst::Structure {
