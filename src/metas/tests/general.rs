@@ -26,6 +26,14 @@ fn buffer_without_sendable_metas_has_no_metadata() {
 }
 
 #[test]
+fn copy_of_buffer_without_slot_is_marked_too() {
+    let marked = buffer(no_slot::add);
+    let of_region = buffer(|buffer| drop(gst_video::VideoRegionOfInterestMeta::add(buffer, "face", (1, 2, 3, 4))));
+    assert!(no_slot::is_on(&marked) && no_slot::is_on(&marked.copy()));
+    assert!(!no_slot::is_on(&of_region) && !no_slot::is_on(&of_region.copy()));
+}
+
+#[test]
 fn reference_timestamps_are_sent() {
     let ntp = "timestamp/x-ntp, host=(string)\"time of.example\", port=(int)123";
     let buffer = transferred(|buffer| {
@@ -198,41 +206,4 @@ fn overlay() -> gst_video::VideoOverlayComposition {
     let flags = gst_video::VideoOverlayFormatFlags::empty();
     let rectangle = gst_video::VideoOverlayRectangle::new_raw(&pixels, 0, 0, 2, 2, flags);
     gst_video::VideoOverlayComposition::new(Some(&rectangle)).unwrap()
-}
-
-/// GStreamer's own functions trust the bytes of these metas, so they must not get in as serialized metas.
-#[test]
-fn serialized_metas_of_gstreamer_are_refused() {
-    init();
-    for name in [
-        "GstVideoMeta",
-        "GstAudioMeta",
-        "GstReferenceTimestampMeta",
-        "GstVideoCaptionMeta",
-        CUSTOM_META,
-        "",
-    ] {
-        assert_eq!(
-            skipped(&record(kind::SERIALIZED, &serialized(name, name))).refused,
-            1,
-            "{name}"
-        );
-    }
-    assert_eq!(
-        skipped(&record(kind::SERIALIZED, &serialized("Other", "GstAudioMeta"))).refused,
-        1
-    );
-    let unknown = skipped(&record(kind::SERIALIZED, &serialized("Nobody", "Nobody")));
-    assert_eq!(unknown, Skipped { refused: 0, unknown: 1 });
-}
-
-/// The content of a record that says it has a meta `name`, while the bytes for GStreamer say `inner`.
-fn serialized(name: &str, inner: &str) -> Vec<u8> {
-    let mut content = Vec::new();
-    put_text(&mut content, name).unwrap();
-    content.extend((8 + inner.len() as u32 + 2).to_le_bytes());
-    content.extend((inner.len() as u32).to_le_bytes());
-    content.extend(inner.as_bytes());
-    content.extend([0, 0]);
-    content
 }

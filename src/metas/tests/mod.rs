@@ -7,6 +7,7 @@ mod general;
 mod hostile;
 mod memories;
 mod network;
+mod serialized;
 mod space;
 mod table;
 mod video;
