@@ -153,6 +153,13 @@ test-releases: ## check one plugin file with GStreamer 1.18 to 1.28, in director
 	@$(call install_missing,debootstrap)
 	$(SUDO) env PATH="$$PATH" HOME="$$HOME" ROOTS="$(ROOTS)" tests/releases/run $(if $(WRITE),--write) $(RELEASES)
 
+.PHONY: test-msrv
+test-msrv: ## build the channel crate and the C library with the Rust of Debian 13, in a directory tree of that release
+	@$(call install_missing,debootstrap)
+	$(SUDO) env PATH="$$PATH" HOME="$$HOME" ROOTS="$(ROOTS)" scripts/debian-root trixie \
+		'test -x /usr/bin/cargo || { apt-get -qq update; apt-get -qq install -y --no-install-recommends cargo; }
+		PATH=/usr/bin:/bin CARGO_TARGET_DIR=/target/msrv cargo build --locked --all-features -p rsshm-channel -p rsshm-capi'
+
 .PHONY: bench
 bench: build ## compare with other transports, 6 minutes: make bench BENCH='--help'
 	@$(call install_missing,$(RUN_PACKAGES) gstreamer1.0-plugins-bad)
