@@ -84,6 +84,7 @@ test: lint ## run all checks and tests
 	scripts/test-summary start
 	# A step that fails ends the target. The summary is printed even then.
 	trap 'scripts/test-summary print' EXIT
+	scripts/test-summary run symbols $(MAKE) --no-print-directory test-symbols
 	scripts/test-summary run doc $(CARGO) test --workspace --doc --locked
 	scripts/test-summary run python $(MAKE) --no-print-directory test-python
 	scripts/test-summary run camera $(MAKE) --no-print-directory test-camera
@@ -177,6 +178,24 @@ test-capi-sanitizers: ## run the tests of the C library with AddressSanitizer an
 	RSSHM_TEST_WRAPPER="$(VALGRIND) --leak-check=full" \
 		$(CARGO) test --locked --package rsshm-capi --test it -- programs:: reading::metadata --skip programs::forked --skip programs::library
 	RSSHM_TEST_WRAPPER="$(VALGRIND) --leak-check=no" $(CARGO) test --locked --package rsshm-capi --test it -- programs::forked programs::library
+
+# Checks the library that users get. The tests use others, which are linked with what the tests need.
+.PHONY: test-symbols
+test-symbols: build ## check that the plugin is linked only with functions of GStreamer 1.18
+	@scripts/symbols target/plugin/libgstrsshm.so
+
+# WRITE=1 replaces the table in docs/COMPATIBILITY.md. RELEASES="bullseye here" checks these only; `here` is this system.
+.PHONY: test-releases
+test-releases: ## check one plugin file with GStreamer 1.18 to 1.28, in directory trees of Debian 11 to 14: needs 8 GB, 15 minutes
+	@$(call install_missing,debootstrap)
+	$(SUDO) env PATH="$$PATH" HOME="$$HOME" ROOTS="$(ROOTS)" tests/releases/run $(if $(WRITE),--write) $(RELEASES)
+
+.PHONY: test-msrv
+test-msrv: ## build the channel crate and the C library with the Rust of Debian 13, in a directory tree of that release
+	@$(call install_missing,debootstrap)
+	$(SUDO) env PATH="$$PATH" HOME="$$HOME" ROOTS="$(ROOTS)" scripts/debian-root trixie \
+		'test -x /usr/bin/cargo || { apt-get -qq update; apt-get -qq install -y --no-install-recommends cargo; }
+		PATH=/usr/bin:/bin CARGO_TARGET_DIR=/target/msrv cargo build --locked --all-features -p rsshm-channel -p rsshm-capi'
 
 .PHONY: bench
 bench: build ## compare with other transports, 6 minutes: make bench BENCH='--help'

@@ -17,8 +17,7 @@ fn init() {
     ONCE.call_once(|| {
         if gst::init().is_ok() {
             glib::log_set_always_fatal(glib::LogLevels::LEVEL_CRITICAL | glib::LogLevels::LEVEL_WARNING);
-            gst::meta::CustomMeta::register(metas::NO_SLOT_META, &[]);
-            gst::meta::CustomMeta::register("RsShmFuzzMeta", &[]);
+            metas::register_custom("RsShmFuzzMeta");
         }
     });
 }

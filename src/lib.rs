@@ -29,6 +29,7 @@ mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
 mod left_out;
+mod library;
 mod memory;
 mod metas;
 mod pipeline;

@@ -167,7 +167,7 @@ impl Pump {
                 return Ok(Delivered::Woken);
             }
             if let Some(item) = state.item.take() {
-                if wants_newest && let Ok(Delivered::Frame(_)) = &item {
+                if wants_newest && matches!(item, Ok(Delivered::Frame(_))) {
                     return self.refresh(state, item);
                 }
                 self.shared.update_event(&mut state);

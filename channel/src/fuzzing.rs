@@ -115,11 +115,10 @@ pub fn segment(data: &[u8]) {
         for slot in [0, segment.header.slot_count as usize - 1] {
             segment.read_descriptor(slot);
             segment.read_metadata(slot, u32::MAX);
-            if segment.is_committed(slot)
-                && let Some(last) = segment
-                    .slots()
-                    .and_then(|slots| slots.range(segment.slot_offset(slot) + segment.header.slot_size - 1, 1))
-            {
+            let last = segment
+                .slots()
+                .and_then(|slots| slots.range(segment.slot_offset(slot) + segment.header.slot_size - 1, 1));
+            if let Some(last) = last.filter(|_| segment.is_committed(slot)) {
                 // SAFETY: the file has memory for the whole slot (`is_committed`), no other process has the file, and
                 // the byte is inside the mapping (checked by `range`).
                 unsafe { last.read_volatile() };

@@ -13,13 +13,14 @@ import struct
 import sys
 import zlib
 
+# No signal ends the program while it holds the semaphore. NumPy starts threads, which inherit the mask.
+STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
 try:
     import numpy
     import posix_ipc
 except ImportError as error:
     sys.exit(f"classic_read.py: {error.name} is missing: pip install posix_ipc numpy")
-
-STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def newest(name):
@@ -68,7 +69,6 @@ def main():
     parser.add_argument("--count", type=int, default=0, help="number of looks at the channel (0: no limit)")
     parser.add_argument("--every", type=float, default=1, metavar="SECONDS", help="interval (1)")
     options = parser.parse_args()
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP)  # No signal ends the program while it holds the semaphore.
     looks = 0
     while options.count == 0 or looks < options.count:
         looks += 1

@@ -17,6 +17,9 @@ import struct
 import sys
 import time
 
+# A signal ends the program between two frames, never within one. NumPy starts threads, which inherit the mask.
+STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
 try:
     import numpy
     import posix_ipc
@@ -146,12 +149,10 @@ def main():
     caps = f"video/x-raw, format=RGBx, width={options.width}, height={options.height}, framerate={options.fps}/1".encode()
     pattern = numpy.zeros((options.height, options.width, 4), numpy.uint8)
     pattern[..., 1], pattern[..., 0] = numpy.indices(pattern.shape[:2]) % 256
-    stop = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    signal.pthread_sigmask(signal.SIG_BLOCK, stop)  # A signal ends the program between two frames, never within one.
     writer = Writer()
     try:
         writer.open(options.channel, caps, pattern.size, options.fps)
-        while not signal.sigtimedwait(stop, 1 / options.fps) and writer.run != (options.count or NONE):
+        while not signal.sigtimedwait(STOP, 1 / options.fps) and writer.run != (options.count or NONE):
             writer.write(pattern)
     except BlockingIOError:
         sys.exit(f"classic_write.py: channel {options.channel} has another writer; stop it, or choose another channel")

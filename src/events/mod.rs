@@ -20,7 +20,6 @@ use std::{
 };
 
 use gst::{glib, prelude::*};
-use gst_video::NavigationModifierType;
 use rsshm_channel::{MAX_EVENT_SIZE, MAX_MESSAGE_SIZE, NewEvent, STICKY_EVENT_COUNT, TIME_NONE};
 
 use crate::{
@@ -29,6 +28,10 @@ use crate::{
     sync::lock,
     time::Times,
 };
+
+mod newer;
+
+pub(crate) use newer::with_gap_flags;
 
 /// The kinds of events in the channel.
 mod kind {
@@ -247,7 +250,7 @@ impl Encoder {
                 let encoded = EncodedEvent {
                     time: Some(time),
                     duration,
-                    bytes: gap.gap_flags().bits().to_ne_bytes().to_vec(),
+                    bytes: newer::gap_flags(gap).to_ne_bytes().to_vec(),
                     ..EncodedEvent::new(kind::GAP)
                 };
                 encoded.into()
@@ -460,7 +463,8 @@ pub(crate) enum DecodedEvent {
     Gap {
         time: u64,
         duration: Option<gst::ClockTime>,
-        flags: gst::GapFlags,
+        /// GstGapFlags.
+        flags: u32,
     },
 }
 
@@ -499,7 +503,7 @@ impl Decoder {
             kind::GAP => DecodedEvent::Gap {
                 time: Some(event.time).filter(|time| *time != TIME_NONE)?,
                 duration: gst::ClockTime::try_from(event.duration).ok(),
-                flags: gst::GapFlags::from_bits_truncate(bytes.u32().unwrap_or(0)),
+                flags: bytes.u32().unwrap_or(0),
             },
             kind::CUSTOM => {
                 let structure = self.names.structure(bytes.text()?)?;
@@ -587,8 +591,8 @@ fn tag_value(value: &glib::SendValue, tag_type: glib::Type) -> Option<glib::Send
 pub(crate) fn navigation_message(structure: &gst::StructureRef) -> Option<Vec<u8>> {
     let mut plain = gst::Structure::new_empty(structure.name());
     for (name, value) in structure.iter() {
-        if let Ok(modifiers) = value.get::<NavigationModifierType>() {
-            plain.set(name, modifiers.bits());
+        if let Some(bits) = newer::modifier_bits(value) {
+            plain.set(name, bits);
         } else if is_plain_type(value.type_()) {
             plain.set_value(name, value.clone());
         }
@@ -605,8 +609,8 @@ pub(crate) fn navigation_event(message: &[u8], names: &mut Names) -> Option<gst:
         return None;
     }
     // The pressed modifier keys and mouse buttons are flags. The message holds them as a number.
-    if let Ok(bits) = structure.get::<u32>(MODIFIERS_FIELD) {
-        structure.set(MODIFIERS_FIELD, NavigationModifierType::from_bits_truncate(bits));
+    if let Some(modifiers) = structure.get(MODIFIERS_FIELD).ok().and_then(newer::modifiers) {
+        structure.set_value(MODIFIERS_FIELD, modifiers);
     }
     Some(gst::event::Navigation::new(structure))
 }

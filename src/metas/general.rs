@@ -2,10 +2,10 @@
 
 //! Metas of the core library: reference timestamps, protection and custom metas.
 
-use gst::{MetaRef, ReferenceTimestampMeta, meta::CustomMeta};
+use gst::{MetaRef, ReferenceTimestampMeta};
 
 use super::{
-    NO_SLOT_META, raw,
+    raw,
     record::{Input, Output},
 };
 
@@ -55,23 +55,19 @@ pub(super) fn decode_protection(input: &mut Input) -> Option<()> {
 
 pub(super) fn encode_custom(meta: &MetaRef<gst::Meta>, to: &mut Output) -> Option<()> {
     to.text(meta.type_().name())?;
-    to.structure(meta.try_as_custom_meta()?.structure())
+    to.structure(raw::custom::structure(meta)?)
 }
 
 pub(super) fn decode_custom(input: &mut Input) -> Option<()> {
-    let name = input
-        .record
-        .text()
-        .filter(|name| !name.is_empty() && *name != NO_SLOT_META)?;
+    let name = input.record.text().filter(|name| !name.is_empty())?;
     let text = input.record.text()?;
     // A meta is never registered on behalf of a peer, because its registration decides what the meta means and how
     // elements treat it.
-    if !CustomMeta::is_registered(name) {
+    if !raw::is_registered(name) {
         return input.skip_unknown();
     }
     let structure = input.names.structure(text)?;
-    let mut meta = CustomMeta::add(input.buffer, name).ok()?;
-    let to = meta.mut_structure();
+    let to = raw::custom::add(input.buffer, name)?;
     for (field, value) in structure.iter() {
         to.set_value(field, value.clone());
     }

@@ -24,6 +24,7 @@ mod audio;
 mod general;
 mod memories;
 mod network;
+pub(crate) mod no_slot;
 mod raw;
 mod record;
 mod serialized;
@@ -43,25 +44,20 @@ use crate::{
 pub(crate) use audio::complete_layout as complete_audio_layout;
 use record::{Input, Output};
 
-/// The name of the meta that marks a buffer for which there was no slot. It never leaves this process.
-pub(crate) const NO_SLOT_META: &str = "RsShmNoSlotMeta";
-
 /// The metas that concern memory or objects of one process, and say nothing about the frame. They are not sent, and
 /// nothing is lost without them.
 const PROCESS_METAS: [&str; 5] = [
-    NO_SLOT_META,
+    no_slot::NAME,
     "GstParentBufferMeta",
     "GstVideoGLTextureUploadMeta",
     "GstGLSyncMeta",
     "GstNVMMParentMeta",
 ];
 
-/// Whether there was no slot when upstream asked for `buffer`.
-pub(crate) fn had_no_slot(buffer: &gst::BufferRef) -> bool {
-    // This loop looks at all metas, because a search by name uses a global table even if the buffer has no metas.
-    buffer
-        .iter_meta::<gst::Meta>()
-        .any(|meta| meta.type_().name() == NO_SLOT_META)
+/// Registers a custom meta for the fuzz targets.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn register_custom(name: &str) {
+    raw::custom::register(name);
 }
 
 /// The maximum number of records of a frame.
@@ -226,7 +222,7 @@ fn encode_one(
     if PROCESS_METAS.contains(&name) || (name == "GstVideoMeta" && format.video.is_some()) {
         return Encoding::NotForOthers;
     }
-    let encoder = if meta.try_as_custom_meta().is_some() {
+    let encoder = if raw::custom::is_custom(meta) {
         // The name of a custom meta may be that of any meta, so its name does not say what it consists of.
         Some((kind::CUSTOM, general::encode_custom as EncodeFn))
     } else {

@@ -2,7 +2,7 @@
 
 //! Metas of other libraries that GStreamer itself can turn into bytes. GStreamer has this function since version 1.24.
 
-use gst::{MetaRef, meta::CustomMeta};
+use gst::MetaRef;
 
 use super::{
     encoder, raw,
@@ -31,7 +31,7 @@ pub(super) fn decode(input: &mut Input) -> Option<()> {
     let name = input.record.text().filter(|name| !name.is_empty())?;
     let bytes = input.record.0;
     // Metas that have a record of their own must not get in unchecked.
-    if has_own_record(name) || CustomMeta::is_registered(name) || raw::serialize::name_in(bytes) != Some(name) {
+    if has_own_record(name) || raw::custom::is_registered(name) || raw::serialize::name_in(bytes) != Some(name) {
         return None;
     }
     if !raw::serialize::is_deserializable(name) {

@@ -26,7 +26,7 @@
  *
  * Since: 0.1
  */
-use std::sync::{Arc, LazyLock, Mutex, Once};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use gst::{glib, prelude::*, subclass::prelude::*};
 use gst_base::{prelude::*, subclass::prelude::*};
@@ -51,8 +51,7 @@ use crate::{
     caps, element, error,
     events::{self, EncodedEvent},
     left_out::{Kind, LeftOut},
-    metas::{self, NO_SLOT_META},
-    pipeline,
+    metas, pipeline,
     shmsrc::RsShmSrc,
     sync::lock,
     uri,
@@ -122,9 +121,6 @@ impl RsShmSink {
     fn open(&self) -> Result<(), gst::ErrorMessage> {
         let settings = lock(&self.settings).clone();
         let name = element::channel_name(settings.channel.as_deref(), &self.obj().name())?;
-        // The meta is registered once, because GLib prints a critical warning if it is registered again.
-        static NO_SLOT_META_REGISTERED: Once = Once::new();
-        NO_SLOT_META_REGISTERED.call_once(|| gst::meta::CustomMeta::register(NO_SLOT_META, &[]));
         let writer = Writer::open(name, settings.writer)
             .map_err(|error| error::message(&error, gst::ResourceError::OpenWrite))?;
         if let Some(what) = writer.replaced_damaged() {

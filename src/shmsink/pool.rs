@@ -15,7 +15,7 @@ use gst::{glib, prelude::*, subclass::prelude::*};
 use gst_video::prelude::*;
 use rsshm_channel::Writer;
 
-use crate::{caps, metas::NO_SLOT_META, planes::Planes, sync::lock};
+use crate::{caps, metas::no_slot, planes::Planes, sync::lock};
 
 /// The configuration of a pool.
 #[derive(Clone, Debug)]
@@ -214,7 +214,7 @@ impl BufferPoolImpl for RsShmPool {
                 .map_err(|_| gst::FlowError::Error)?;
         }
         if !is_slot {
-            let _ = gst::meta::CustomMeta::add(target, NO_SLOT_META);
+            no_slot::add(target);
         }
         Ok(buffer)
     }

@@ -129,7 +129,7 @@ fn publish_copy(writer: &Writer, counters: &Counters, frame: Frame) -> Result<Ou
 
 /// The counter for the reason why `buffer` was copied.
 fn copy_counter<'a>(writer: &Writer, counters: &'a Counters, buffer: &gst::BufferRef) -> &'a Counter {
-    if metas::had_no_slot(buffer) {
+    if metas::no_slot::is_on(buffer) {
         &counters.copied_no_slot
     } else if is_published_slot(writer, buffer) {
         &counters.copied_repeated

@@ -13,7 +13,7 @@ use super::{
     timing::Timing,
 };
 use crate::{
-    events::{DecodedEvent, Decoder, navigation_message, with_times},
+    events::{DecodedEvent, Decoder, navigation_message, with_gap_flags, with_times},
     sync::lock,
 };
 
@@ -70,11 +70,8 @@ impl EventForwarder {
                     return;
                 };
                 let start = gst::ClockTime::from_nseconds(start.max(0) as u64);
-                let gap = gst::event::Gap::builder(start)
-                    .duration(duration)
-                    .gap_flags(flags)
-                    .build();
-                context.element.src_pad().push_event(gap);
+                let gap = gst::event::Gap::builder(start).duration(duration).build();
+                context.element.src_pad().push_event(with_gap_flags(gap, flags));
             }
         }
     }

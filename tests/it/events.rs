@@ -11,7 +11,10 @@ use std::{
 use gst::{EventType, TagMergeMode, event, prelude::*, tags};
 use rsshm_testkit::{
     Channel, Process, eventually,
-    gst::{CAPS, Pipeline, SinkHarness, SourceRecorder, command, custom_event, init, launch, live_writer},
+    gst::{
+        CAPS, Pipeline, SinkHarness, SourceRecorder, command, custom_event, init, launch, live_writer,
+        newer::{MISSING_DATA, gap_flags, with_gap_flags},
+    },
     timed, wait_until,
 };
 
@@ -357,9 +360,8 @@ fn gap_keeps_time_in_later_reader() {
     let start = writer.pipeline.current_running_time().unwrap();
     let gap = event::Gap::builder(start)
         .duration(40 * gst::ClockTime::MSECOND)
-        .gap_flags(gst::GapFlags::DATA)
         .build();
-    writer.send(gap);
+    writer.send(with_gap_flags(gap, MISSING_DATA));
     wait_until("the gap arrives", Duration::from_secs(1), || {
         !reader.events(EventType::Gap).is_empty()
     });
@@ -378,7 +380,7 @@ fn gap_keeps_time_in_later_reader() {
         "the reader started later"
     );
     assert_eq!(gap.get().1, Some(40 * gst::ClockTime::MSECOND));
-    assert_eq!(gap.gap_flags(), gst::GapFlags::DATA);
+    assert_eq!(gap_flags(gap), MISSING_DATA);
 }
 
 #[test]

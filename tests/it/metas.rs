@@ -3,6 +3,7 @@
 //! Metadata of frames: regions of interest, crops, time codes, captions, reference timestamps and custom metas.
 
 use std::{
+    ffi::c_void,
     sync::{
         Once,
         atomic::{AtomicU32, Ordering},
@@ -11,8 +12,8 @@ use std::{
     time::Duration,
 };
 
-use gst::{ReferenceTimestampMeta, glib::translate::IntoGlibPtr, meta::CustomMeta, prelude::*};
-use gst_audio::{AudioClippingMeta, AudioLevelMeta};
+use gst::{ReferenceTimestampMeta, ffi::GstBuffer, glib::translate::IntoGlibPtr, prelude::*};
+use gst_audio::{AudioClippingMeta, ffi::GstAudioLevelMeta};
 use gst_net::{NetAddressMeta, gio, gio::prelude::*};
 use gst_video::{
     ValidVideoTimeCode, VideoAFDMeta, VideoAFDSpec, VideoAFDValue, VideoBarMeta, VideoCaptionMeta, VideoCaptionType,
@@ -20,7 +21,7 @@ use gst_video::{
 };
 use rsshm_testkit::{
     Channel, PATIENCE, Process, eventually,
-    gst::{LOSSLESS, Pipeline, SinkHarness, SourceRecorder, caps_at, init, launch, role_command},
+    gst::{LOSSLESS, Pipeline, SinkHarness, SourceRecorder, caps_at, init, launch, newer::custom_meta, role_command},
     role::{Role, say},
 };
 
@@ -35,11 +36,28 @@ const CUSTOM: &str = "RsShmTestMeta";
 /// The CEA-608 command "resume caption loading".
 const CAPTION: [u8; 2] = [0x94, 0x20];
 
+// The bindings are built for a version of GStreamer that does not have these functions.
+unsafe extern "C" {
+    fn gst_buffer_add_audio_level_meta(
+        buffer: *mut GstBuffer,
+        level: u8,
+        voice_activity: i32,
+    ) -> *mut GstAudioLevelMeta;
+    fn gst_buffer_get_audio_level_meta(buffer: *mut GstBuffer) -> *mut GstAudioLevelMeta;
+    fn gst_buffer_add_video_codec_alpha_meta(buffer: *mut GstBuffer, alpha: *mut GstBuffer) -> *mut c_void;
+    fn gst_buffer_add_video_sei_user_data_unregistered_meta(
+        buffer: *mut GstBuffer,
+        uuid: *const [u8; 16],
+        data: *const u8,
+        size: usize,
+    ) -> *mut c_void;
+}
+
 /// Registers the custom meta.
 pub fn register() {
     init();
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| CustomMeta::register(CUSTOM, &[]));
+    ONCE.call_once(|| custom_meta::register(CUSTOM));
 }
 
 fn detection() -> gst::Structure {
@@ -80,19 +98,18 @@ pub fn add_metas(buffer: &mut gst::BufferRef) {
     let unix = gst::Caps::new_empty_simple("timestamp/x-unix");
     ReferenceTimestampMeta::add(buffer, &unix, gst::ClockTime::SECOND, gst::ClockTime::MSECOND);
     VideoTimeCodeMeta::add(buffer, &time_code());
-    let mut custom = CustomMeta::add(buffer, CUSTOM).unwrap();
-    custom.mut_structure().set("exposure", gst::Fraction::new(1, 250));
+    custom_meta::add(buffer, CUSTOM).set("exposure", gst::Fraction::new(1, 250));
     VideoCaptionMeta::add(buffer, VideoCaptionType::Cea608Raw, &CAPTION);
     VideoAFDMeta::add(buffer, 1, VideoAFDSpec::AtscA53, VideoAFDValue::_169Letter169Full);
     VideoBarMeta::add(buffer, 0, true, 7, 9);
-    AudioLevelMeta::add(buffer, 20, true);
     AudioClippingMeta::add(buffer, gst::ClockTime::SECOND, gst::ClockTime::MSECOND);
     NetAddressMeta::add(buffer, &address());
     // SAFETY: the buffer is writable, and the meta copies the bytes.
     unsafe {
         let pointer = buffer.as_mut_ptr();
-        let (uuid, data) = ((&raw const SEI).cast_mut(), SEI.as_ptr().cast_mut());
-        gst_video::ffi::gst_buffer_add_video_sei_user_data_unregistered_meta(pointer, uuid, data, SEI.len());
+        let (uuid, data) = (&raw const SEI, SEI.as_ptr());
+        gst_buffer_add_video_sei_user_data_unregistered_meta(pointer, uuid, data, SEI.len());
+        gst_buffer_add_audio_level_meta(pointer, 20, 1);
     }
 }
 
@@ -130,8 +147,8 @@ fn check_metas(buffer: &gst::BufferRef) {
     assert_eq!((code.hours(), code.minutes(), code.seconds()), (1, 2, 3));
     assert_eq!((code.frames(), code.field_count()), (4, 1));
     assert_eq!(code.latest_daily_jam(), expected.latest_daily_jam());
-    let custom = CustomMeta::from_buffer(buffer, CUSTOM).unwrap();
-    let exposure = custom.structure().get::<gst::Fraction>("exposure").unwrap();
+    let custom = custom_meta::get(buffer, CUSTOM).unwrap();
+    let exposure = custom.get::<gst::Fraction>("exposure").unwrap();
     assert_eq!(exposure, gst::Fraction::new(1, 250));
     let caption = buffer.meta::<VideoCaptionMeta>().unwrap();
     assert_eq!(
@@ -144,8 +161,9 @@ fn check_metas(buffer: &gst::BufferRef) {
     let bars = buffer.meta::<VideoBarMeta>().unwrap();
     assert_eq!((bars.field(), bars.is_letterbox()), (0, true));
     assert_eq!((bars.bar_data1(), bars.bar_data2()), (7, 9));
-    let level = buffer.meta::<AudioLevelMeta>().unwrap();
-    assert_eq!((level.level(), level.voice_activity()), (20, true));
+    // SAFETY: the function does not change the buffer, which owns the meta.
+    let level = unsafe { gst_buffer_get_audio_level_meta(buffer.as_ptr().cast_mut()).as_ref() }.unwrap();
+    assert_eq!((level.level, level.voice_activity), (20, 1));
     let clipping = buffer.meta::<AudioClippingMeta>().unwrap();
     let time = |nanoseconds| Some(gst::ClockTime::from_nseconds(nanoseconds)).into();
     assert_eq!(
@@ -372,13 +390,12 @@ fn oversized_metas_are_counted_and_warned_once() {
     let reader = SourceRecorder::of(&channel);
     let writer = live_writer(&channel);
     let add = |buffer: &mut gst::BufferRef| {
-        let mut custom = CustomMeta::add(buffer, CUSTOM).unwrap();
-        custom.mut_structure().set("text", "x".repeat(4000));
+        custom_meta::add(buffer, CUSTOM).set("text", "x".repeat(4000));
         VideoRegionOfInterestMeta::add(buffer, "car", (9, 10, 11, 12));
     };
     push_until(&writer, add, || reader.frame_count() >= 10);
     for frame in reader.frames() {
-        assert!(CustomMeta::from_buffer(&frame.metas, CUSTOM).is_err());
+        assert!(custom_meta::get(&frame.metas, CUSTOM).is_none());
         assert_eq!(frame.metas.iter_meta::<VideoRegionOfInterestMeta>().count(), 1);
     }
     let left_out = writer.stat("metas-left-out");
@@ -411,7 +428,7 @@ fn metas_that_are_not_carried_are_counted_and_named_once() {
         let alpha = gst::Buffer::from_slice([1_u8; 10]);
         // SAFETY: the buffer is writable, and the meta takes the reference to the second buffer.
         unsafe {
-            gst_video::ffi::gst_buffer_add_video_codec_alpha_meta(buffer.as_mut_ptr(), alpha.into_glib_ptr());
+            gst_buffer_add_video_codec_alpha_meta(buffer.as_mut_ptr(), alpha.into_glib_ptr());
         }
         // Nothing of this meta concerns other programs, so it is not counted.
         gst::ParentBufferMeta::add(buffer, &gst::Buffer::new());

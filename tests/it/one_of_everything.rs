@@ -10,12 +10,12 @@ use std::{
     time::Duration,
 };
 
-use gst::{TagMergeMode, event, meta::CustomMeta, prelude::*, tags};
+use gst::{TagMergeMode, event, prelude::*, tags};
 use gst_audio::AudioMeta;
 use gst_video::{VideoMeta, prelude::*};
 use rsshm_testkit::{
     Channel, Process, eventually,
-    gst::{LOSSLESS, Pipeline, custom_event, role_command},
+    gst::{LOSSLESS, Pipeline, custom_event, newer::custom_meta, role_command},
     role::{Role, listen, say},
 };
 
@@ -197,7 +197,7 @@ fn write(channel: &str, caps: &str) {
     // Some plugins print warnings when they are loaded, and `register` makes warnings fatal.
     let all_metas = meta_table::all_metas();
     metas::register();
-    CustomMeta::register(UNKNOWN_META, &[]);
+    custom_meta::register(UNKNOWN_META);
     let caps: gst::Caps = caps.parse().unwrap();
     let mut sender = Sender::new(channel);
     sender.send(event::StreamStart::builder("everything/1").build());
@@ -289,7 +289,7 @@ fn send_metas(sender: &mut Sender, caps: &gst::Caps, all: &[&str]) {
         gst::ParentBufferMeta::add(buffer, &gst::Buffer::new());
     });
     sender.push_with(|buffer| {
-        CustomMeta::add(buffer, UNKNOWN_META).unwrap();
+        custom_meta::add(buffer, UNKNOWN_META);
     });
     if let Ok(info) = gst_audio::AudioInfo::from_caps(caps) {
         sender.push_with(|buffer| {
@@ -304,8 +304,7 @@ fn send_metas(sender: &mut Sender, caps: &gst::Caps, all: &[&str]) {
     }
     sender.push_with(|buffer| {
         for _ in 0..3 {
-            let mut meta = CustomMeta::add(buffer, UNKNOWN_META).unwrap();
-            meta.mut_structure().set("text", "x".repeat(2000));
+            custom_meta::add(buffer, UNKNOWN_META).set("text", "x".repeat(2000));
         }
     });
     sender.push_with(|buffer| {

@@ -12,10 +12,13 @@ use std::{
 };
 
 use gst::{EventType, event, prelude::*};
-use gst_video::{NavigationEvent, NavigationModifierType, UpstreamForceKeyUnitEvent};
+use gst_video::{NavigationEvent, UpstreamForceKeyUnitEvent};
 use rsshm_testkit::{
     Channel, eventually,
-    gst::{CAPS, Pipeline, SinkHarness, SourceRecorder, live_writer},
+    gst::{
+        CAPS, Pipeline, SinkHarness, SourceRecorder, live_writer,
+        newer::{BUTTON_1, SHIFT, with_modifiers},
+    },
     wait_until,
 };
 
@@ -42,10 +45,11 @@ impl UpstreamEvents {
         self.all().iter().filter(|event| is_keyframe_request(event)).count()
     }
 
-    fn navigation(&self) -> Vec<NavigationEvent> {
-        self.all()
-            .iter()
-            .filter_map(|event| NavigationEvent::parse(event).ok())
+    fn navigation(&self) -> Vec<gst::Structure> {
+        let events = self.all().into_iter();
+        events
+            .filter(|event| NavigationEvent::parse(event).is_ok())
+            .map(|event| event.structure().unwrap().to_owned())
             .collect()
     }
 }
@@ -147,7 +151,7 @@ fn read_only_reader_sends_no_event() {
     eventually("a frame arrives", || !observer.offsets().is_empty());
     let sent = UpstreamEvents::of(&writer.pipeline);
     assert!(!send(&observer.pipeline, keyframe_request()));
-    assert!(!send(&observer.pipeline, event::Navigation::new(press().structure())));
+    assert!(!send(&observer.pipeline, event::Navigation::new(press())));
     // A message reaches the writer in less than this time.
     std::thread::sleep(Duration::from_millis(400));
     assert!(sent.all().is_empty(), "{:?}", sent.all());
@@ -158,17 +162,13 @@ fn events_without_writer_are_not_handled() {
     let channel = Channel::new();
     let reader = SourceRecorder::of(&channel);
     assert!(!send(&reader.pipeline, keyframe_request()));
-    assert!(!send(&reader.pipeline, event::Navigation::new(press().structure())));
+    assert!(!send(&reader.pipeline, event::Navigation::new(press())));
 }
 
 /// The event of a mouse button that is pressed while Shift and another button are held.
-fn press() -> NavigationEvent {
-    NavigationEvent::MouseButtonPress {
-        button: 3,
-        x: 10.5,
-        y: 1.0 / 3.0,
-        modifier_state: NavigationModifierType::SHIFT_MASK | NavigationModifierType::BUTTON1_MASK,
-    }
+fn press() -> gst::Structure {
+    let event = NavigationEvent::new_mouse_button_press(3, 10.5, 1.0 / 3.0);
+    with_modifiers(event.structure(), SHIFT | BUTTON_1)
 }
 
 #[test]
@@ -176,13 +176,11 @@ fn navigation_reaches_writer_that_accepts_it() {
     let channel = Channel::new();
     let (writer, reader) = pair(&channel, "navigation=true");
     let sent = UpstreamEvents::of(&writer.pipeline);
-    let key = NavigationEvent::KeyPress {
-        key: "adiaeresis".to_owned(),
-        modifier_state: NavigationModifierType::empty(),
-    };
+    let key = with_modifiers(NavigationEvent::new_key_press("adiaeresis").structure(), 0);
+    let scroll = NavigationEvent::new_mouse_scroll(1.0, 2.0, 0.0, -15.0).structure();
     let mut expected = Vec::new();
-    for event in [press(), key, NavigationEvent::new_mouse_scroll(1.0, 2.0, 0.0, -15.0)] {
-        assert!(send(&reader.pipeline, event::Navigation::new(event.structure())));
+    for event in [press(), key, scroll] {
+        assert!(send(&reader.pipeline, event::Navigation::new(event.clone())));
         expected.push(event);
         wait_until("the event arrives without a frame", Duration::from_secs(1), || {
             sent.navigation().len() == expected.len()
@@ -194,7 +192,7 @@ fn navigation_reaches_writer_that_accepts_it() {
     let writer = SinkHarness::live(&channel, "navigation=true");
     writer.push_frame_until_seen(1, &reader);
     let sent = UpstreamEvents::of(&writer.pipeline);
-    assert!(send(&reader.pipeline, event::Navigation::new(press().structure())));
+    assert!(send(&reader.pipeline, event::Navigation::new(press())));
     eventually("the event arrives", || sent.navigation() == [press()]);
 }
 
@@ -204,7 +202,7 @@ fn navigation_stays_in_reader_by_default() {
     let (writer, reader) = pair(&channel, "");
     assert!(!writer.pipeline.by_factory("rsshmsink").property::<bool>("navigation"));
     let sent = UpstreamEvents::of(&writer.pipeline);
-    assert!(!send(&reader.pipeline, event::Navigation::new(press().structure())));
+    assert!(!send(&reader.pipeline, event::Navigation::new(press())));
     // A message reaches the writer in less than this time.
     std::thread::sleep(Duration::from_millis(400));
     assert!(sent.all().is_empty(), "{:?}", sent.all());
@@ -223,7 +221,7 @@ fn writer_restarts_while_readers_send_events() {
             // Relaxed, here and at the store below, because no other data depends on the flag.
             while !stop.load(Ordering::Relaxed) {
                 send(&reader.pipeline, keyframe_request());
-                send(&reader.pipeline, event::Navigation::new(press().structure()));
+                send(&reader.pipeline, event::Navigation::new(press()));
                 std::thread::sleep(Duration::from_millis(1));
             }
         });

@@ -156,7 +156,7 @@ fn converted(
 /// GStreamer's arithmetic in eight bits is up to 6 off.
 fn their_picture(info: &gst_video::VideoInfo, bytes: &[u8], chroma: VideoChromaMode, order: RgbOrder) -> Vec<u8> {
     let (width, height) = (info.width(), info.height());
-    let out = gst_info(gst_video::VideoFormat::Argb64Be, width, height, info.interlace_mode()).unwrap();
+    let out = gst_info("ARGB64_BE".parse().unwrap(), width, height, info.interlace_mode()).unwrap();
     let bytes = converted(info, bytes, &out, chroma);
     let pixels = bytes.chunks(8).flat_map(|pixel| match order {
         RgbOrder::Rgb => [2, 4, 6].map(|at| u16::from_be_bytes([pixel[at], pixel[at + 1]])),

@@ -283,9 +283,8 @@ mod armed {
             if paused.is_none_or(|paused| paused.load(Ordering::Relaxed) != 0) {
                 return;
             }
-            if let Some(only) = &self.only
-                && (*only != Failpoint::NAMES[at as usize] || passes != self.pass)
-            {
+            let is_other = |only: &String| *only != Failpoint::NAMES[at as usize] || passes != self.pass;
+            if self.only.as_ref().is_some_and(is_other) {
                 return;
             }
             let weight = Failpoint::WEIGHTS[at as usize];

@@ -561,8 +561,8 @@ const _: () = {
     assert!(size_of::<EventDescriptor>() == 56);
     assert!(size_of::<Header>() == 256 && size_of::<Status>() == 128);
     assert!(size_of::<ReaderEntry>() == 256 && size_of::<SlotRecord>() == 256 && size_of::<RunRecord>() == 64);
-    assert!(size_of::<FrameDescriptor>().is_multiple_of(8));
-    assert!(MAX_METADATA_SIZE.is_multiple_of(8));
+    assert!(size_of::<FrameDescriptor>() % 8 == 0);
+    assert!(MAX_METADATA_SIZE % 8 == 0);
 };
 
 // SAFETY: the type is `repr(C)`, has no `Drop`, and consists of atomics and of private padding integers that no code

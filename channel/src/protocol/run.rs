@@ -50,7 +50,7 @@ impl RunPosition {
         };
         let is_first = position.ordinal == 1;
         let is_possible = position.ordinal > 0 && is_first == (position.offset == 0);
-        (is_possible && position.offset.is_multiple_of(RUN_ALIGN)).then_some(position)
+        (is_possible && position.offset % RUN_ALIGN == 0).then_some(position)
     }
 
     /// Whether this is the first frame of its run.

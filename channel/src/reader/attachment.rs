@@ -219,11 +219,11 @@ impl Attachment {
     /// Notifies the writer that `quota` is too small, once for each value of the quota. The writer then counts the
     /// slots that this reader holds.
     pub(super) fn request_larger_quota(&self, quota: u32) {
-        if let Some(own_entry) = &self.own_entry
+        if let Some(own_entry) = &self.own_entry {
             // Relaxed: one thread takes frames, and a second notification would do no harm.
-            && own_entry.requested_at_quota.swap(quota, Ordering::Relaxed) != quota
-        {
-            self.segment.notify(FutexWord::Writer);
+            if own_entry.requested_at_quota.swap(quota, Ordering::Relaxed) != quota {
+                self.segment.notify(FutexWord::Writer);
+            }
         }
     }
 

@@ -76,10 +76,8 @@ impl Runs<'_> {
     /// The first frame at or after the frame `seq`. `former` is the frame that was delivered last in this segment.
     #[inline]
     pub(super) fn find(self, seq: u64, former: Option<&Delivered>) -> Option<FrameLocation> {
-        if let Some(former) = former
-            && former.location.seq() + 1 == seq
-            && let Some(location) = self.find_next(former)
-        {
+        let former = former.filter(|former| former.location.seq() + 1 == seq);
+        if let Some(location) = former.and_then(|former| self.find_next(former)) {
             return Some(location);
         }
         for _ in 0..MAX_SEARCHES {
@@ -98,11 +96,11 @@ impl Runs<'_> {
         let Delivered { location, end } = *former;
         // The number of the newest run is loaded first, so that the tail of an older run is final.
         let newest = self.newest_run();
-        if self.segment.has_runs()
-            && let Some(run) = self.reload(location.run)
-            && run.tail.ordinal > location.position.ordinal
-        {
-            return Some(run.at(location.position.next(end)));
+        if self.segment.has_runs() {
+            let run = self.reload(location.run);
+            if let Some(run) = run.filter(|run| run.tail.ordinal > location.position.ordinal) {
+                return Some(run.at(location.position.next(end)));
+            }
         }
         if location.run.number >= newest {
             return None;

@@ -132,10 +132,10 @@ mod imp {
         pub(crate) fn release(&self) -> SemaphoreState {
             let sleepers = |word: u64| word & !u64::from(u32::MAX);
             let before = self.update(|word| Some(sleepers(word) | 1)).unwrap_or_default();
-            if sleepers(before) > 0
-                && let Some(futex) = self.0.at::<AtomicU32>(FUTEX_OFFSET)
-            {
-                futex::futex_wake(futex, 1);
+            if sleepers(before) > 0 {
+                if let Some(futex) = self.0.at::<AtomicU32>(FUTEX_OFFSET) {
+                    futex::futex_wake(futex, 1);
+                }
             }
             match before as u32 {
                 0 => SemaphoreState::Held,

@@ -3,14 +3,16 @@
 //! A watch on the directory of shared memory.
 
 use std::{
-    io::{self, PipeReader, PipeWriter},
-    os::fd::AsFd,
+    io,
+    os::fd::{AsFd, OwnedFd},
     time::Duration,
 };
 
 use nix::{
+    fcntl::OFlag,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::inotify::{AddWatchFlags, InitFlags, Inotify},
+    unistd::pipe2,
 };
 
 use super::files::SHM_DIR;
@@ -40,12 +42,12 @@ pub struct Watch {
     /// `None` if the directory cannot be watched, for example because the system has no inotify instance left. A wait
     /// then ends only at the caller's timeout, or when the watch is stopped.
     inotify: Option<Inotify>,
-    stopped: PipeReader,
+    stopped: OwnedFd,
 }
 
 /// Dropping this value ends the wait of its [`Watch`], and makes later waits return at once.
 #[derive(Debug)]
-pub struct WatchStop(#[allow(dead_code)] PipeWriter);
+pub struct WatchStop(#[allow(dead_code)] OwnedFd);
 
 impl Watch {
     /// A watch, and the value that stops it.
@@ -53,7 +55,7 @@ impl Watch {
     /// # Errors
     /// The system's error if the process has no file descriptors left.
     pub fn new() -> io::Result<(Self, WatchStop)> {
-        let (stopped, stop) = io::pipe()?;
+        let (stopped, stop) = pipe2(OFlag::O_CLOEXEC)?;
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
             .ok()
             .filter(|inotify| {

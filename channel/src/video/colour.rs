@@ -189,7 +189,8 @@ impl Matrix {
     pub(super) fn convert(&self, components: &[Vec<u16>; 3], out: &mut [u8]) {
         let [first, second, third] = components;
         let values = first.iter().zip(second).zip(third);
-        for (((first, second), third), out) in values.zip(out.as_chunks_mut::<3>().0) {
+        let pixels = out.chunks_exact_mut(3).filter_map(<[u8]>::first_chunk_mut::<3>);
+        for (((first, second), third), out) in values.zip(pixels) {
             let [first, second, third] = [*first, *second, *third].map(i32::from);
             *out = std::array::from_fn(|colour| {
                 let [one, two, three] = self.factors[colour];

@@ -182,7 +182,8 @@ struct Palette([[u8; PIXEL]; 256]);
 impl Palette {
     fn new(bytes: &[u8], order: RgbOrder) -> Self {
         let mut colours = [[0; PIXEL]; 256];
-        for (colour, bytes) in colours.iter_mut().zip(bytes.as_chunks().0) {
+        let entries = bytes.chunks_exact(4).filter_map(<[u8]>::first_chunk);
+        for (colour, bytes) in colours.iter_mut().zip(entries) {
             let [_, red, green, blue] = u32::from_ne_bytes(*bytes).to_be_bytes();
             *colour = match order {
                 RgbOrder::Rgb => [red, green, blue],

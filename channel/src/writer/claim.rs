@@ -64,8 +64,10 @@ fn take_slot(inner: &Inner, size: usize, claimed_for: ClaimedFor) -> Option<Slot
         // A dropped frame leaves a gap in the seqs, which a run cannot have.
         let may_append = claimed_for == ClaimedFor::Copy && !state.sequence.has_gap();
         let slots = state.chain.current_mut().filter(|slots| has_room(slots, size))?;
-        if may_append && let Some(slot) = slots.claim_append(size) {
-            return Some(slot);
+        if may_append {
+            if let Some(slot) = slots.claim_append(size) {
+                return Some(slot);
+            }
         }
         match slots.find(claimed_for) {
             SlotSearch::Taken(slot) => return Some(slots.claim(slot, size, claimed_for)),

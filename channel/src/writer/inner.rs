@@ -136,10 +136,11 @@ impl Inner {
     /// lock.
     pub(super) fn notify_delayed(&self) {
         // Sequentially consistent: pairs with the operations in `notify_readers`.
-        if self.is_notification_due.swap(false, Ordering::SeqCst)
-            && let Some(segment) = self.lock().chain.current_mapped().map(Arc::clone)
-        {
-            segment.notify(FutexWord::Published);
+        if self.is_notification_due.swap(false, Ordering::SeqCst) {
+            let segment = self.lock().chain.current_mapped().map(Arc::clone);
+            if let Some(segment) = segment {
+                segment.notify(FutexWord::Published);
+            }
         }
     }
 

@@ -12,8 +12,10 @@ pub(super) fn run(inner: &Inner) -> Result<ServiceReport, Error> {
     let mut state = inner.lock();
     let lock_file = Arc::clone(state.lock.lock_file());
     let check_names = state.service.begin_name_check();
-    if check_names && let Some(slots) = state.chain.current_mut() {
-        slots.retry_growth();
+    if check_names {
+        if let Some(slots) = state.chain.current_mut() {
+            slots.retry_growth();
+        }
     }
     drop(state);
 

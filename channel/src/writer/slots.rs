@@ -199,10 +199,10 @@ impl SlotAllocator {
         if let Some(slot) = self.take_oldest(self.beyond_history()) {
             return SlotSearch::Taken(slot);
         }
-        if self.ignore_dead_readers()
-            && let Some(slot) = self.take_oldest(self.beyond_history())
-        {
-            return SlotSearch::Taken(slot);
+        if self.ignore_dead_readers() {
+            if let Some(slot) = self.take_oldest(self.beyond_history()) {
+                return SlotSearch::Taken(slot);
+            }
         }
         if let Some(slot) = self.begin_growth() {
             return SlotSearch::Grow(slot);
@@ -210,13 +210,15 @@ impl SlotAllocator {
         if let Some(slot) = self.take_oldest(self.beyond_runs()) {
             return SlotSearch::Taken(slot);
         }
-        if self.is_scarce(claimed_for)
-            && let Some(slot) = self.take_without_history()
-        {
-            return SlotSearch::Taken(slot);
+        if self.is_scarce(claimed_for) {
+            if let Some(slot) = self.take_without_history() {
+                return SlotSearch::Taken(slot);
+            }
         }
-        if !for_upstream && let Some(slot) = self.take_spare() {
-            return SlotSearch::Taken(slot);
+        if !for_upstream {
+            if let Some(slot) = self.take_spare() {
+                return SlotSearch::Taken(slot);
+            }
         }
         SlotSearch::Nothing
     }

@@ -14,7 +14,7 @@ use gst::{
     glib::{Quark, translate::FromGlib, translate::IntoGlib},
 };
 
-use super::library;
+use crate::library;
 
 /// The maximum number of items that are read from a meta.
 const MAX_ITEMS: usize = 128;

@@ -10,7 +10,8 @@ use gst::{
 };
 use gst_audio::ffi::{GstAudioClippingMeta, GstAudioDownmixMeta, GstAudioLevelMeta};
 
-use super::{fields, library, values};
+use super::{fields, values};
+use crate::library;
 
 /// The content of a GstAudioClippingMeta.
 pub(in crate::metas) struct Clipping {

@@ -7,13 +7,16 @@
 
 pub(super) mod analytics;
 pub(super) mod audio;
-mod library;
+pub(super) mod custom;
 pub(super) mod network;
 pub(super) mod serialize;
 pub(super) mod video;
 
+use std::ffi::CString;
+
 use gst::{
     MetaRef, ReferenceTimestampMeta,
+    ffi::GstMetaInfo,
     glib::{
         EnumClass,
         translate::{FromGlib, IntoGlibPtr},
@@ -22,6 +25,19 @@ use gst::{
     meta::Standalone,
 };
 use gst_video::{VideoRegionOfInterestMeta, VideoTimeCodeMeta};
+
+/// The info of registered metas of this name.
+fn info(name: &str) -> Option<*const GstMetaInfo> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: the name is valid.
+    let info = unsafe { gst::ffi::gst_meta_get_info(name.as_ptr()) };
+    (!info.is_null()).then_some(info)
+}
+
+/// Whether metas of this name are registered, custom or not.
+pub(super) fn is_registered(name: &str) -> bool {
+    info(name).is_some()
+}
 
 /// The C structure of a meta; `None` if the meta is too small for it.
 ///

@@ -11,7 +11,8 @@ use gst::{
 };
 use gst_net::{ffi::GstNetAddressMeta, gio};
 
-use super::{fields, library};
+use super::fields;
+use crate::library;
 
 /// The address of a GstNetAddressMeta, if it has one.
 pub(in crate::metas) fn address(meta: &MetaRef<gst::Meta>) -> Option<gio::SocketAddress> {

@@ -2,15 +2,16 @@
 
 //! GStreamer's own serialisation of metas, which it has from version 1.24 on.
 
-use std::{ffi::CString, ptr, sync::LazyLock};
+use std::{ptr, sync::LazyLock};
 
 use gst::{
     MetaRef,
-    ffi::{GstBuffer, GstMeta, GstMetaInfo},
+    ffi::{GstBuffer, GstMeta},
     glib,
 };
 
-use super::library;
+use super::info;
+use crate::library;
 
 /// Appends a meta to an array of bytes.
 type Serialize = unsafe extern "C" fn(*const GstMeta, *mut glib::ffi::GByteArray) -> i32;
@@ -23,14 +24,6 @@ static SERIALIZE: LazyLock<Option<Serialize>> =
 static DESERIALIZE: LazyLock<Option<Deserialize>> =
     // SAFETY: this is the type of the function.
     LazyLock::new(|| unsafe { library::function(library::CORE, c"gst_meta_deserialize") });
-
-/// The info of registered metas of this name.
-fn info(name: &str) -> Option<*const GstMetaInfo> {
-    let name = CString::new(name).ok()?;
-    // SAFETY: the name is valid.
-    let info = unsafe { gst::ffi::gst_meta_get_info(name.as_ptr()) };
-    (!info.is_null()).then_some(info)
-}
 
 /// Whether GStreamer can turn this meta into bytes.
 pub(in crate::metas) fn is_serializable(meta: &MetaRef<gst::Meta>) -> bool {

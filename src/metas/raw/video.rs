@@ -7,7 +7,8 @@ use std::{ffi::c_void, ptr, sync::LazyLock};
 use gst::{MetaRef, ffi::GstBuffer};
 use gst_video::ffi::{GstAncillaryMeta, GstVideoAffineTransformationMeta, GstVideoSEIUserDataUnregisteredMeta};
 
-use super::{fields, library, values};
+use super::{fields, values};
+use crate::library;
 
 /// The 4x4 matrix of a GstVideoAffineTransformationMeta.
 pub(in crate::metas) fn affine_matrix<'a>(meta: &'a MetaRef<gst::Meta>) -> Option<&'a [f32; 16]> {

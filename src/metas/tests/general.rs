@@ -14,7 +14,7 @@ fn add_video_meta(buffer: &mut gst::BufferRef) {
 fn buffer_without_sendable_metas_has_no_metadata() {
     let mut bytes = Vec::new();
     let buffer = buffer(|buffer| {
-        CustomMeta::add(buffer, NO_SLOT_META).unwrap();
+        no_slot::add(buffer);
         add_video_meta(buffer);
     });
     assert_eq!(encode(&buffer, Some(&info()), &mut bytes), 0);
@@ -23,6 +23,16 @@ fn buffer_without_sendable_metas_has_no_metadata() {
     assert_eq!(encode(&buffer, None, &mut bytes), 1);
     let (buffer, refused) = decoded(&bytes);
     assert_eq!((count(&buffer), refused), (0, 0));
+}
+
+#[test]
+fn copy_of_buffer_without_slot_is_marked_too() {
+    let marked = buffer(no_slot::add);
+    let of_region = buffer(|buffer| {
+        VideoRegionOfInterestMeta::add(buffer, "face", (1, 2, 3, 4));
+    });
+    assert!(no_slot::is_on(&marked) && no_slot::is_on(&marked.copy()));
+    assert!(!no_slot::is_on(&of_region) && !no_slot::is_on(&of_region.copy()));
 }
 
 #[test]
@@ -67,27 +77,28 @@ fn timestamp_with_invalid_reference_is_left_out() {
 #[test]
 fn registered_custom_metas_are_sent() {
     let buffer = transferred(|buffer| {
-        let mut meta = CustomMeta::add(buffer, CUSTOM_META).unwrap();
+        let meta = raw::custom::add(buffer, CUSTOM_META).unwrap();
         for (field, value) in plain_structure("x").iter() {
-            meta.mut_structure().set_value(field, value.clone());
+            meta.set_value(field, value.clone());
         }
-        CustomMeta::add(buffer, NO_SLOT_META).unwrap();
+        no_slot::add(buffer);
     });
     assert_eq!(count(&buffer), 1);
-    let meta = CustomMeta::from_buffer(&buffer, CUSTOM_META).unwrap();
-    assert_eq!(*meta.structure(), *plain_structure(CUSTOM_META));
+    let meta = meta_of(&buffer, CUSTOM_META);
+    assert_eq!(raw::custom::structure(&meta).unwrap(), &*plain_structure(CUSTOM_META));
 }
 
 #[test]
 fn decoder_registers_no_metas_and_adds_custom_ones_only() {
     buffer(add_video_meta);
+    buffer(no_slot::add);
     // The second name is that of a GStreamer meta, which is no custom meta. A meta with the last name must not come
     // from another process.
     for (name, refused) in [
         ("RsShmNobodyKnowsMe", 0),
         ("GstVideoMeta", 1),
         ("", 1),
-        (NO_SLOT_META, 1),
+        (no_slot::NAME, 1),
     ] {
         let mut bytes = Vec::new();
         begin(&mut bytes, kind::CUSTOM);
@@ -98,7 +109,7 @@ fn decoder_registers_no_metas_and_adds_custom_ones_only() {
         let (buffer, got) = decoded(&bytes);
         assert_eq!((count(&buffer), got), (0, refused), "{name}");
     }
-    assert!(!CustomMeta::is_registered("RsShmNobodyKnowsMe"));
+    assert!(!raw::is_registered("RsShmNobodyKnowsMe"));
 }
 
 fn protection_info() -> gst::Structure {
@@ -197,41 +208,4 @@ fn overlay() -> gst_video::VideoOverlayComposition {
     let flags = gst_video::VideoOverlayFormatFlags::empty();
     let rectangle = gst_video::VideoOverlayRectangle::new_raw(&pixels, 0, 0, 2, 2, flags);
     gst_video::VideoOverlayComposition::new(Some(&rectangle)).unwrap()
-}
-
-/// GStreamer's own functions trust the bytes of these metas, so they must not get in as serialized metas.
-#[test]
-fn serialized_metas_of_gstreamer_are_refused() {
-    init();
-    for name in [
-        "GstVideoMeta",
-        "GstAudioMeta",
-        "GstReferenceTimestampMeta",
-        "GstVideoCaptionMeta",
-        CUSTOM_META,
-        "",
-    ] {
-        assert_eq!(
-            skipped(&record(kind::SERIALIZED, &serialized(name, name))).refused,
-            1,
-            "{name}"
-        );
-    }
-    assert_eq!(
-        skipped(&record(kind::SERIALIZED, &serialized("Other", "GstAudioMeta"))).refused,
-        1
-    );
-    let unknown = skipped(&record(kind::SERIALIZED, &serialized("Nobody", "Nobody")));
-    assert_eq!(unknown, Skipped { refused: 0, unknown: 1 });
-}
-
-/// The content of a record that says it has a meta `name`, while the bytes for GStreamer say `inner`.
-fn serialized(name: &str, inner: &str) -> Vec<u8> {
-    let mut content = Vec::new();
-    put_text(&mut content, name).unwrap();
-    content.extend((8 + inner.len() as u32 + 2).to_le_bytes());
-    content.extend((inner.len() as u32).to_le_bytes());
-    content.extend(inner.as_bytes());
-    content.extend([0, 0]);
-    content
 }

@@ -7,6 +7,7 @@ mod general;
 mod hostile;
 mod memories;
 mod network;
+mod serialized;
 mod space;
 mod table;
 mod video;
@@ -17,7 +18,7 @@ use gst_video::{
     VideoCropMeta, VideoFormat, VideoMeta, VideoRegionOfInterestMeta, VideoTimeCodeFlags, VideoTimeCodeMeta,
 };
 
-use gst::{ReferenceTimestampMeta, meta::CustomMeta};
+use gst::ReferenceTimestampMeta;
 use proptest::prelude::*;
 
 use super::*;
@@ -32,8 +33,7 @@ fn init() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         samples::init();
-        CustomMeta::register(CUSTOM_META, &[]);
-        CustomMeta::register(NO_SLOT_META, &[]);
+        raw::custom::register(CUSTOM_META);
     });
 }
 
@@ -203,8 +203,8 @@ fn all() -> Vec<u8> {
         ReferenceTimestampMeta::add(buffer, &caps, gst::ClockTime::SECOND, None);
         let jam = Some("2026-02-04T10:53:17.123456+02:00");
         VideoTimeCodeMeta::add(buffer, &time_code(VideoTimeCodeFlags::empty(), jam));
-        let mut meta = CustomMeta::add(buffer, CUSTOM_META).unwrap();
-        meta.mut_structure().set("value", gst::Fraction::new(1, 3));
+        let meta = raw::custom::add(buffer, CUSTOM_META).unwrap();
+        meta.set("value", gst::Fraction::new(1, 3));
         VideoCaptionMeta::add(buffer, VideoCaptionType::Cea608Raw, &[0x94, 0x2c]);
         VideoAFDMeta::add(buffer, 0, VideoAFDSpec::DvbEtsi, VideoAFDValue::GreaterThan169);
         VideoBarMeta::add(buffer, 0, true, 1, 2);

@@ -41,7 +41,7 @@ fn table_has_every_meta_of_code() {
     for name in carried
         .into_iter()
         .chain(PROCESS_METAS)
-        .filter(|name| *name != NO_SLOT_META)
+        .filter(|name| *name != no_slot::NAME)
     {
         assert!(names.contains(&name), "{name}");
     }

@@ -33,7 +33,7 @@ pub fn apply(pipeline: &gst::Pipeline) {
             if !spec.flags().contains(gst::glib::ParamFlags::WRITABLE) {
                 continue;
             }
-            if let Ok(value) = gst::glib::Value::deserialize_with_pspec(value, &spec) {
+            if let Ok(value) = gst::glib::Value::deserialize(value, spec.value_type()) {
                 element.set_property_from_value(name, &value);
             }
         }

@@ -137,7 +137,7 @@ pub(super) fn canonical(kind: Kind, token: &str) -> Canonical {
         Kind::Bitmask => bitmask(token),
         Kind::FlagSet(name) => flag_set(token, name),
         Kind::Buffer => {
-            let is_hexadecimal = token.len().is_multiple_of(2) && token.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let is_hexadecimal = token.len() % 2 == 0 && token.bytes().all(|byte| byte.is_ascii_hexdigit());
             Ok(is_hexadecimal.then(|| token.to_owned()))
         }
         Kind::Structure | Kind::Caps | Kind::Array | Kind::List => Ok(None),
@@ -222,11 +222,11 @@ fn signed(text: &str, bits: u32) -> Option<i64> {
     if !read.rest.is_empty() {
         read.magnitude?;
         let (min, max) = (i64::MIN >> unused, i64::MAX >> unused);
-        return named_integer(text, min, max.cast_unsigned()).and_then(|value| value.try_into().ok());
+        return named_integer(text, min, max as u64).and_then(|value| value.try_into().ok());
     }
-    let value = read.wrapped()?.cast_signed();
+    let value = read.wrapped()? as i64;
     let shortened = value << unused >> unused;
-    let fits = shortened == value || (value >= 0 && value.cast_unsigned() <= u64::MAX >> unused);
+    let fits = shortened == value || (value >= 0 && value as u64 <= u64::MAX >> unused);
     fits.then_some(shortened)
 }
 

@@ -175,7 +175,7 @@ impl Header {
         if !(1..=MAX_SLOTS as u32).contains(&self.slot_count) {
             return Err(format!("its slot_count is {}, not 1 to {MAX_SLOTS}", self.slot_count));
         }
-        if self.slot_size == 0 || !self.slot_size.is_multiple_of(SLOT_ALIGN) || self.total_size().is_none() {
+        if self.slot_size == 0 || self.slot_size % SLOT_ALIGN != 0 || self.total_size().is_none() {
             return Err(format!("its slot_size is {}", self.slot_size));
         }
         if self.caps_size > MAX_CAPS_SIZE as u64 {
@@ -184,7 +184,7 @@ impl Header {
                 self.caps_size
             ));
         }
-        if !self.slots_offset.is_multiple_of(SLOTS_ALIGN) || self.slots_offset > file_size {
+        if self.slots_offset % SLOTS_ALIGN != 0 || self.slots_offset > file_size {
             return Err(format!(
                 "its slots_offset is {} in a file of {file_size} bytes",
                 self.slots_offset
@@ -199,7 +199,7 @@ impl Header {
                 continue;
             };
             let is_inside = offset.checked_add(size).is_some_and(|end| end <= self.slots_offset);
-            if !is_inside || !offset.is_multiple_of(table.alignment) || offset < size_of::<Self>() as u64 {
+            if !is_inside || offset % table.alignment != 0 || offset < size_of::<Self>() as u64 {
                 return Err(format!("its {} is {offset}", table.field));
             }
         }

@@ -7,20 +7,20 @@
 
 use std::ffi::{CStr, c_void};
 
-pub(super) const CORE: &CStr = c"libgstreamer-1.0.so.0";
-pub(super) const VIDEO: &CStr = c"libgstvideo-1.0.so.0";
-pub(super) const AUDIO: &CStr = c"libgstaudio-1.0.so.0";
-pub(super) const RTP: &CStr = c"libgstrtp-1.0.so.0";
-pub(super) const SCTP: &CStr = c"libgstsctp-1.0.so.0";
-pub(super) const MPEG_TS: &CStr = c"libgstmpegts-1.0.so.0";
-pub(super) const ANALYTICS: &CStr = c"libgstanalytics-1.0.so.0";
+pub(crate) const CORE: &CStr = c"libgstreamer-1.0.so.0";
+pub(crate) const VIDEO: &CStr = c"libgstvideo-1.0.so.0";
+pub(crate) const AUDIO: &CStr = c"libgstaudio-1.0.so.0";
+pub(crate) const RTP: &CStr = c"libgstrtp-1.0.so.0";
+pub(crate) const SCTP: &CStr = c"libgstsctp-1.0.so.0";
+pub(crate) const MPEG_TS: &CStr = c"libgstmpegts-1.0.so.0";
+pub(crate) const ANALYTICS: &CStr = c"libgstanalytics-1.0.so.0";
 
 /// The function `name` of `library`; `None` if this system does not have it.
 ///
 /// # Safety
 ///
 /// `F` must be the type of a pointer to this function.
-pub(super) unsafe fn function<F: Copy>(library: &CStr, name: &CStr) -> Option<F> {
+pub(crate) unsafe fn function<F: Copy>(library: &CStr, name: &CStr) -> Option<F> {
     const {
         assert!(
             size_of::<F>() == size_of::<*mut c_void>(),
