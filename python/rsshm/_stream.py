@@ -22,6 +22,14 @@ FLAGS, SEQ, MISSED, PTS, DTS, DURATION, OFFSET = range(1, 8)
 DATA, SIZE, METADATA_SIZE, CAPS, WIDTH, BUFFER_FLAGS, PLANE_COUNT = 9, 10, 12, 13, 15, 19, 20
 PLANES = tuple(range(21, 21 + 4 * _library.MAX_PLANES, 4))
 """Where the four fields of each plane begin: its address, stride, row_bytes and rows."""
+
+_OFFSET = {name: getattr(_library.FrameInfo, name).offset for name, *_ in _library.FrameInfo._fields_}
+# Parts of the structure's bytes. To compare them is faster than to read the fields.
+KIND = slice(_OFFSET["flags"], _OFFSET["seq"])
+WHERE = slice(_OFFSET["data"], _OFFSET["metadata"])
+FORMAT = slice(_OFFSET["caps"], _OFFSET["buffer_flags"])
+LAYOUT = slice(_OFFSET["plane_count"], None)
+
 MAX_ADDRESSES = 64
 
 
@@ -39,9 +47,9 @@ class Stream:
         self.size = 0
         self.picture: Optional[Plane] = None
         """How the array of a frame of this layout is made, if the program has used the last array."""
-        self._known: Dict[int, Values] = {}
+        self._known: Dict[bytes, bytes] = {}
         """The frame that followed the frame at an address."""
-        self._last: Optional[Values] = None
+        self._last = b""
 
     def has_layout(self, values: Values) -> bool:
         """Whether the frame has the layout of the last frame."""
@@ -54,12 +62,12 @@ class Stream:
                 return False
         return True
 
-    def note(self, values: Values) -> Optional[Values]:
+    def note(self, raw: bytes) -> Optional[bytes]:
         """Notes a frame. Returns the frame whose memory the next frame will probably have."""
         # If no frame came in time, this is called again with the same frame.
-        if values is not self._last:
+        if raw is not self._last:
             if len(self._known) > MAX_ADDRESSES:
                 self._known.clear()
-            self._known[self._last[DATA] if self._last else 0] = values
-            self._last = values
-        return self._known.get(values[DATA])
+            self._known[self._last[WHERE]] = raw
+            self._last = raw
+        return self._known.get(raw[WHERE])

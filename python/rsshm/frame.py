@@ -18,6 +18,9 @@ from ._stream import (
     DTS,
     DURATION,
     FLAGS,
+    FORMAT,
+    KIND,
+    LAYOUT,
     METADATA_SIZE,
     MISSED,
     OFFSET,
@@ -27,6 +30,7 @@ from ._stream import (
     SEQ,
     SIZE,
     UNPACK,
+    WHERE,
     WIDTH,
     Stream,
     Values,
@@ -86,36 +90,53 @@ class Frame:
     The slot is free when the program has dropped its own arrays too.
     """
 
-    __slots__ = ("_expected", "_info", "_layout", "_memory", "_picture", "_stored", "_stream", "__weakref__")
+    __slots__ = ("_expected", "_layout", "_memory", "_picture", "_raw", "_stored", "_stream", "_values", "__weakref__")
 
-    def __init__(self, stream: Stream, last: Optional[Values]) -> None:
+    def __init__(self, stream: Stream, last: Optional[bytes]) -> None:
         """Prepares the object before its frame comes. ``last`` is the frame before, of the same stream."""
         self._stream = stream
         self._stored = FrameInfo()
         self._memory: Optional[Memory] = Memory(_library.frame_release)
-        self._info: Values = ()
+        self._raw = b""
+        self._values: Optional[Values] = None
         self._layout: Optional[Layout] = None
         self._picture: Optional[Array] = None
-        self._expected: Optional[Values] = None if last is None else stream.note(last)
-        if self._expected is not None and stream.picture is not None and stream.has_layout(self._expected):
-            self._memory.address = self._expected[DATA]
-            self._picture = self._memory.plane(stream.picture)
+        self._expected = None if last is None else stream.note(last)
+        if self._expected is not None and stream.picture is not None:
+            values = UNPACK.unpack(self._expected)
+            if stream.has_layout(values) and not values[FLAGS] & _library.DISCONTINUITY:
+                self._memory.address, self._memory.size = values[DATA], values[SIZE]
+                self._picture = self._memory.plane(stream.picture)
 
     def _arrive(self, memory: Memory) -> None:
         """Takes over the frame that the library has stored."""
-        info = self._info = UNPACK.unpack(self._stored)
-        stream, expected = self._stream, self._expected
+        raw, expected = bytes(self._stored), self._expected
+        self._raw = raw
+        if (
+            self._picture is not None
+            and expected is not None
+            and raw[WHERE] == expected[WHERE]
+            and raw[FORMAT] == expected[FORMAT]
+            and raw[LAYOUT] == expected[LAYOUT]
+            and raw[KIND] == expected[KIND]
+        ):
+            # The address, the caps, the planes and the flags are the expected ones, so the prepared array is right.
+            return
+        self._picture = None
+        info, stream = self._info, self._stream
         # The pointer can be the same although the caps have changed, but then there is a discontinuity.
         if info[CAPS] != stream.pointer or info[FLAGS] & _library.DISCONTINUITY:
             text = ctypes.string_at(info[CAPS]).decode(errors="replace")
             if text != stream.caps.text:
                 stream = self._stream = Stream(text)
-                self._picture = None
             stream.pointer = info[CAPS]
-        # The array was prepared for these addresses and strides.
-        if self._picture is not None and (expected is None or info[PLANE_COUNT:] != expected[PLANE_COUNT:]):
-            self._picture = None
         memory.address, memory.size = info[DATA], info[SIZE]
+
+    @property
+    def _info(self) -> Values:
+        if self._values is None:
+            self._values = UNPACK.unpack(self._raw)
+        return self._values
 
     def __repr__(self) -> str:
         state = "released" if self._memory is None else "in place" if self.in_place else "a copy"

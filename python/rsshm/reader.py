@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterator, NamedTuple, Optional, Type, Union
 
 from . import _library, caps
 from ._library import ReaderOptions, ReaderStats
-from ._stream import Stream, Values
+from ._stream import Stream
 from .errors import BadOption, Closed, EndOfStream, Timeout
 from .frame import Frame
 
@@ -74,8 +74,8 @@ class Reader:
         self.on_event = on_event
         self._closed = False
         self._stream = Stream()
-        self._last: Optional[Values] = None
-        """What the last frame had."""
+        self._last: Optional[bytes] = None
+        """What the library stored about the last frame."""
         self._last_stats = ReaderStats()
         """The counts at the close."""
         kinds = ((_library.READ_ONLY, read_only), (_library.COPY, max_held == 0), (_library.EVENTS, on_event is not None))
@@ -149,7 +149,7 @@ class Reader:
             status = _library.reader_next(self._handle, _library.wait_ns(deadline), handle, info)
             if status == _library.OK:
                 frame._arrive(memory)
-                self._stream, self._last = frame._stream, frame._info
+                self._stream, self._last = frame._stream, frame._raw
                 return frame
             self._between(status, deadline is not None and time.monotonic() >= deadline)
 
