@@ -13,9 +13,10 @@ import struct
 import sys
 import zlib
 
-# No signal ends the program while it holds the semaphore. NumPy starts threads, which inherit the mask.
 STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
+if __name__ == "__main__":
+    # No signal ends the program while it holds the semaphore. NumPy starts threads, which inherit the mask.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
 try:
     import numpy
     import posix_ipc

@@ -16,10 +16,12 @@ import signal
 import struct
 import sys
 import time
+import zlib
 
-# A signal ends the program between two frames, never within one. NumPy starts threads, which inherit the mask.
 STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
+if __name__ == "__main__":
+    # A signal ends the program between two frames, never within one. NumPy starts threads, which inherit the mask.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
 try:
     import numpy
     import posix_ipc
@@ -29,7 +31,7 @@ except ImportError as error:
 MAGIC, SUPERSEDED, CLOSED, SLOTS, NONE = b"rsshm\r\n\x1a", 1, 2, 16, 2**64 - 1
 # Where the tables are in the segment, and where the fields of the status are in their table.
 STATUS, CAPS, QUOTAS, READERS, RING, EVENTS, RECORDS, FRAMES = 256, 4096, 8192, 8704, 25088, 26112, 583168, 655360
-HEAD, EOS_SEQ_1, PUBLISHED, STATE, EOS_COUNT, EVENT_HEAD, RUN_HEAD = 0, 16, 32, 36, 40, 48, 56
+HEAD, EOS_SEQ_1, PUBLISHED, STATE, EOS_COUNT, RUN_HEAD, HEADS = 0, 16, 32, 36, 40, 56, "=Q40xQ"
 FUTEX = {"x86_64": 202, "ppc64le": 221, "s390x": 238}.get(os.uname().machine, 98)  # the number of the system call
 u32, u64, libc, private = ctypes.c_uint32, ctypes.c_uint64, ctypes.CDLL(None), (ctypes.c_uint64 * 4)()
 fence = lambda: (libc.sem_post(private), libc.sem_trywait(private))  # a full fence
@@ -54,10 +56,13 @@ def is_named(file, path):
     return os.path.exists(path) and os.path.samestat(os.fstat(file), os.stat(path))
 
 
-def take(path):
-    """Opens a file of this user, and locks the writer's byte for as long as this process lives."""
+def take(path, lock=True):
+    """Opens a file of this user, and locks the writer's byte; or only checks that no living writer has locked it."""
     file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
-    fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 4096, 1, 0))
+    command, kind = (fcntl.F_OFD_SETLK, fcntl.F_WRLCK) if lock else (fcntl.F_OFD_GETLK, fcntl.F_RDLCK)
+    found = fcntl.fcntl(file, command, struct.pack("hhqqi4x", kind, 0, 4096, 1, 0))
+    if not lock and struct.unpack_from("h", found)[0] == fcntl.F_WRLCK:
+        raise BlockingIOError
     if os.fstat(file).st_uid != os.geteuid() or not is_named(file, path):
         raise OSError(f"{path} belongs to another user, or was just replaced; choose another channel, or start again")
     return file
@@ -68,7 +73,8 @@ class Writer:
         self.files, self.memory, self.run, self.late = {}, None, 0, 0
 
     def open(self, name, caps, size, fps):
-        path, lock_path, staging = f"/dev/shm/{name}", f"/dev/shm/sem.{name}", f"/dev/shm/.rsshm-{os.urandom(12).hex()}"
+        path, lock_path = f"/dev/shm/{name}", f"/dev/shm/sem.{name}"
+        staging = f"/dev/shm/.rsshm-{zlib.crc32(name.encode()):08x}"
         posix_ipc.Semaphore("/" + name, posix_ipc.O_CREAT, 0o600, 1).close()
         self.files[lock_path] = take(lock_path)  # From here on, no other program writes the channel.
         self.semaphore, locks = posix_ipc.Semaphore("/" + name), os.fstat(self.files[lock_path])
@@ -76,15 +82,17 @@ class Writer:
         # The seqs continue after those of a writer that was killed.
         former, status, self.seq, event = None, 0, 0, 0
         if os.path.lexists(path):
-            former_file = take(path)
+            former_file = take(path, lock=False)  # With a lock, readers would take the killed writer for alive.
             former = mmap.mmap(former_file, 0)
             magic, version, status = struct.unpack_from("=8sI52xQ", former)
             if (magic, version) != (MAGIC, 2):
                 raise OSError(f"{path} is not a segment; remove it, or choose another channel")
-            self.seq, event = (u64.from_buffer(former, status + at).value for at in (HEAD, EVENT_HEAD))
+            self.seq, event = struct.unpack_from(HEADS, former, status)
 
         # The segment is complete before it gets its name. Of a slot record, only the seq and the pts change later.
         self.fps, self.slot_size = fps, -(-size // 4096) * 4096
+        if os.path.exists(staging):  # A writer of this channel was killed at this point.
+            os.unlink(staging)
         posix_ipc.SharedMemory(staging[8:], posix_ipc.O_CREX, 0o600).close_fd()
         self.files[staging] = self.files[path] = file = take(staging)
         os.posix_fallocate(file, 0, FRAMES + SLOTS * self.slot_size)
@@ -95,7 +103,7 @@ class Writer:
             self.slot_size, 4096, SLOTS - 2, os.getpid(), 0, EVENTS, 4096, 136, 0, 512, 0,
         )  # fmt: skip
         self.memory[CAPS : CAPS + len(caps)] = caps
-        struct.pack_into("=Q40xQ", self.memory, STATUS, self.seq, event)
+        struct.pack_into(HEADS, self.memory, STATUS, self.seq, event)
         for record in range(RECORDS, RECORDS + SLOTS * 4096, 4096):
             struct.pack_into("=10Q56x2I", self.memory, record, 0, 1, 1, NONE, NONE, 10**9 // fps, NONE, NONE, 0, size, 0, 1)
         os.rename(staging, path)
@@ -142,13 +150,12 @@ def main():
     for name, default in (("width", 640), ("height", 480), ("fps", 30), ("count", 0)):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"({default})")
     options = parser.parse_args()
-    if not all(1 <= number <= 4096 for number in (options.width, options.height, options.fps)):
-        parser.error("--width, --height and --fps are from 1 to 4096")
-    if options.channel.startswith(("sem.", ".rsshm-")):
-        parser.error("the name of a channel does not begin with sem. or .rsshm-")
+    numbers = (options.width, options.height, options.fps)
+    if not all(1 <= number <= 4096 for number in numbers) or options.channel.startswith(("sem.", ".rsshm-")):
+        parser.error("--width, --height and --fps are 1 to 4096, and --channel does not begin with sem. or .rsshm-")
     caps = f"video/x-raw, format=RGBx, width={options.width}, height={options.height}, framerate={options.fps}/1".encode()
     pattern = numpy.zeros((options.height, options.width, 4), numpy.uint8)
-    pattern[..., 1], pattern[..., 0] = numpy.indices(pattern.shape[:2]) % 256
+    pattern[..., 1], pattern[..., 0] = numpy.indices((options.height, options.width)) % 256
     writer = Writer()
     try:
         writer.open(options.channel, caps, pattern.size, options.fps)

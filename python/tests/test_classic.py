@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import struct
 import sys
 import time
 import zlib
@@ -27,6 +29,17 @@ def writer_of(start: Start, channel: Channel, *arguments: object) -> Process:
     return start(classic("write", channel, "--width", WIDTH, "--height", HEIGHT, *arguments))
 
 
+def staging_of(channel: Channel) -> Path:
+    """The segment before it has its name."""
+    return Path(f"/dev/shm/.rsshm-{zlib.crc32(channel.name.encode()):08x}")
+
+
+def is_locked(file: int) -> bool:
+    """Whether a process has locked the writer's byte."""
+    query = struct.pack("hhqqi4x", fcntl.F_RDLCK, 0, 4096, 1, 0)
+    return bool(struct.unpack_from("h", fcntl.fcntl(file, fcntl.F_OFD_GETLK, query))[0] != fcntl.F_UNLCK)
+
+
 def seen(line: str) -> Tuple[int, str]:
     """The seq and the checksum of a frame that the classic reader has printed."""
     words = line.replace(",", "").split()
@@ -45,7 +58,7 @@ def test_signalled_classic_writer_leaves_nothing(number: int, channel: Channel, 
         writer.signal(number)
         writer.wait_ok()
         channel.assert_gone()
-        assert not [name for name in os.listdir("/dev/shm") if name.startswith(".rsshm-")]
+        assert not staging_of(channel).exists()
         for frame in attached:  # up to the end of the stream
             assert (frame.array == moving(frame.seq, WIDTH, HEIGHT)).all()
     reader.signal(number)
@@ -80,14 +93,35 @@ def test_classic_writer_supersedes_segment_of_killed_writer(channel: Channel, st
         state = lambda: int.from_bytes(os.pread(former.fileno(), 4, status + 36), sys.byteorder)
         writer.kill()
         assert state() == 0
-        next_writer = writer_of(start, channel)
-        eventually("the former segment is superseded", lambda: state() == 1)
+        # The new segment is so large that it takes some time to allocate it.
+        next_writer = start(classic("write", channel, "--width", 1024, "--height", 1024))
+
+        def is_superseded() -> bool:
+            assert not is_locked(former.fileno()), "readers take the killed writer for alive"
+            return state() == 1
+
+        eventually("the former segment is superseded", is_superseded)
         assert not os.path.samestat(os.fstat(former.fileno()), os.stat(channel.segment))
         files = Path(f"/proc/{next_writer.pid}/fd")
         removed = f"{channel.segment} (deleted)"
         eventually("the former segment is closed", lambda: removed not in map(os.readlink, files.iterdir()))
     next_writer.signal(signal.SIGTERM)
     next_writer.wait_ok()
+    channel.assert_gone()
+
+
+def test_classic_writer_replaces_segment_that_has_no_name_yet(channel: Channel, start: Start) -> None:
+    # A large segment takes some time to allocate.
+    large = start(classic("write", channel, "--width", 2048, "--height", 2048))
+    eventually("the segment is begun", staging_of(channel).exists)
+    large.kill()
+    assert staging_of(channel).exists() and not channel.segment.exists()
+    writer = writer_of(start, channel)
+    with rsshm.Reader(channel.name, timeout=10) as reader:
+        assert reader.read().array.shape == (HEIGHT, WIDTH, 4)
+    assert not staging_of(channel).exists()
+    writer.signal(signal.SIGTERM)
+    writer.wait_ok()
     channel.assert_gone()
 
 
