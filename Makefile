@@ -138,10 +138,11 @@ test-python: python ## run the tests of the Python package
 	"$(PYTHON)" -m pytest -r s --timeout 120
 
 # The sanitizers check the C programs, and find memory that the library frees too early. valgrind also checks the accesses
-# of the library itself. A forked child has no threads, so what these own looks leaked there.
+# of the library itself. A forked child has no threads, so what these own looks leaked there. ThreadSanitizer has to know
+# the locks of Rust's standard library, so this is built too; the sanitizer cannot follow a fork or a dlclose.
 VALGRIND := valgrind --quiet --error-exitcode=9 --fair-sched=yes --show-leak-kinds=definite --errors-for-leak-kinds=definite
 .PHONY: test-capi-sanitizers
-test-capi-sanitizers: ## run the tests of the C library with AddressSanitizer and UBSan, and under valgrind
+test-capi-sanitizers: ## run the tests of the C library with AddressSanitizer, UBSan and ThreadSanitizer, and under valgrind
 	@$(call install_missing,$(BUILD_PACKAGES) $(CAPI_PACKAGES) valgrind)
 	export ASAN_OPTIONS=detect_stack_use_after_return=1
 	RSSHM_TEST_CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" \
@@ -149,6 +150,18 @@ test-capi-sanitizers: ## run the tests of the C library with AddressSanitizer an
 	RSSHM_TEST_WRAPPER="$(VALGRIND) --leak-check=full" \
 		$(CARGO) test --locked --package rsshm-capi --test it -- programs:: reading::metadata --skip programs::forked --skip programs::library
 	RSSHM_TEST_WRAPPER="$(VALGRIND) --leak-check=no" $(CARGO) test --locked --package rsshm-capi --test it -- programs::forked programs::library
+	rustc="$$(dirname "$(CARGO)")/rustc"
+	if ! [ -d "$$("$$rustc" --print sysroot)/lib/rustlib/src/rust/library" ]; then
+		echo 'ThreadSanitizer needs the source of the standard library: rustup component add rust-src' >&2
+		exit 1
+	fi
+	target=$$("$$rustc" --print host-tuple)
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=thread \
+		$(CARGO) build --locked -Zbuild-std --package rsshm-capi --target "$$target" --target-dir target/tsan
+	TSAN_OPTIONS="exitcode=66 history_size=4" RSSHM_TEST_CFLAGS="-fsanitize=thread tests/c/tsan.c" \
+		RSSHM_TEST_ARCHIVE="$$PWD/target/tsan/$$target/debug/librsshm.a" \
+		$(CARGO) test --locked --package rsshm-capi --test it -- programs:: reading:: writing:: \
+		--skip programs::forked --skip programs::library --skip programs::frames_are_opencv
 
 .PHONY: bench
 bench: build ## compare with other transports, 6 minutes: make bench BENCH='--help'

@@ -64,7 +64,7 @@ pub(super) fn channel(input: &mut Input) -> (Option<Vec<u8>>, usize) {
 
 /// Mostly NULL. Then the function has nowhere to store its result.
 pub(super) fn out<T>(input: &mut Input, variable: &mut T) -> *mut T {
-    if input.byte() % 32 == 1 {
+    if input.byte() % 8 == 1 {
         std::ptr::null_mut()
     } else {
         variable

@@ -138,9 +138,10 @@ fn run(data: &[u8]) -> usize {
 mod tests {
     #[test]
     fn seeds_reach_frames() {
-        for name in ["in-place", "bytes", "events"] {
-            let seed = format!("{}/../fuzz/seeds/capi/{name}", env!("CARGO_MANIFEST_DIR"));
-            assert!(super::run(&std::fs::read(seed).unwrap()) > 0, "{name}");
+        let seeds = format!("{}/../fuzz/seeds/capi", env!("CARGO_MANIFEST_DIR"));
+        for seed in std::fs::read_dir(seeds).unwrap() {
+            let path = seed.unwrap().path();
+            assert!(super::run(&std::fs::read(&path).unwrap()) > 0, "{}", path.display());
         }
     }
 }

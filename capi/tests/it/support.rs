@@ -19,6 +19,10 @@ const CPP_FLAGS: &[&str] = &["-std=c++17", "-pedantic", "-Wall", "-Wextra", "-We
 /// A command that runs each program, such as valgrind. `make test-capi-sanitizers` sets it.
 const WRAPPER_VARIABLE: &str = "RSSHM_TEST_WRAPPER";
 
+/// A static library, with which all programs are linked instead of the shared one. `make test-capi-sanitizers` sets it,
+/// because rustc does not link a shared library with ThreadSanitizer.
+const ARCHIVE_VARIABLE: &str = "RSSHM_TEST_ARCHIVE";
+
 /// Compiler flags for all programs, such as those of a sanitizer. `make test-capi-sanitizers` sets them.
 const FLAGS_VARIABLE: &str = "RSSHM_TEST_CFLAGS";
 
@@ -105,12 +109,21 @@ pub fn compile(source: &str, flags: &[&str]) -> PathBuf {
         .arg(crate_directory().join("include"))
         .arg(&source)
         .arg("-o")
-        .arg(&program)
-        .arg(format!("-L{}", library.display()))
-        .arg(format!("-Wl,-rpath,{}", library.display()))
-        .arg("-lrsshm")
-        .args(flags);
-    compiler.args(std::env::var(FLAGS_VARIABLE).unwrap_or_default().split_whitespace());
+        .arg(&program);
+    let more_flags = std::env::var(FLAGS_VARIABLE).unwrap_or_default();
+    match std::env::var_os(ARCHIVE_VARIABLE) {
+        Some(archive) => compiler
+            .args(flags)
+            .args(more_flags.split_whitespace())
+            .arg(archive)
+            .args(["-lpthread", "-ldl", "-lm"]),
+        None => compiler
+            .arg(format!("-L{}", library.display()))
+            .arg(format!("-Wl,-rpath,{}", library.display()))
+            .arg("-lrsshm")
+            .args(flags)
+            .args(more_flags.split_whitespace()),
+    };
     run(&mut compiler);
     program
 }
