@@ -47,11 +47,14 @@ def group() -> Iterator[Path]:
             time.sleep(0.02)
 
 
-@pytest.mark.parametrize("mib, output", [(40, "NoSpace"), (112, "lives")])
+@pytest.mark.parametrize("mib, output", [(40, "NoSpace"), (224, "lives")])
 def test_memory_limit_is_an_error_or_limits_the_slots(
     mib: int, output: str, group: Path, start: Callable[..., Process]
 ) -> None:
-    """A channel needs memory for three frames of 8 MiB. Its readers hold as many frames as they may."""
+    """A channel needs memory for three frames of 8 MiB. Its readers hold as many frames as they may, and copy the others.
+
+    The writer leaves an eighth of the limit free. The copies of three readers, 24 MiB, must fit into this part.
+    """
     path = str(Path(__file__).resolve().parents[1])
     name = f"rsshm-pytest-{os.getpid()}-limited"
     writing = (
