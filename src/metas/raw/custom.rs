@@ -9,23 +9,17 @@ use std::{
 
 use gst::{
     MetaRef,
-    ffi::{GstBuffer, GstMetaInfo, GstStructure},
+    ffi::{GstBuffer, GstCustomMeta, GstMetaInfo, GstStructure},
 };
 
 use crate::library;
-
-/// GstCustomMeta, which programs use only through functions.
-#[repr(C)]
-struct CustomMeta {
-    _private: [u8; 0],
-}
 
 /// The functions for custom metas.
 #[derive(Clone, Copy)]
 struct Functions {
     is_custom: unsafe extern "C" fn(*const GstMetaInfo) -> i32,
-    structure: unsafe extern "C" fn(*mut CustomMeta) -> *mut GstStructure,
-    add: unsafe extern "C" fn(*mut GstBuffer, *const c_char) -> *mut CustomMeta,
+    structure: unsafe extern "C" fn(*mut GstCustomMeta) -> *mut GstStructure,
+    add: unsafe extern "C" fn(*mut GstBuffer, *const c_char) -> *mut GstCustomMeta,
 }
 
 static FUNCTIONS: LazyLock<Option<Functions>> = LazyLock::new(|| {
@@ -79,7 +73,7 @@ pub(in crate::metas) fn add<'a>(buffer: &'a mut gst::BufferRef, name: &str) -> O
     (!structure.is_null()).then(|| unsafe { gst::StructureRef::from_glib_borrow_mut(structure) })
 }
 
-/// Registers a custom meta. The plugin registers none, because its tests stand for the programs that do.
+/// Registers a custom meta, as programs do. The plugin itself registers none.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(in crate::metas) fn register(name: &str) {
     use std::ptr;
