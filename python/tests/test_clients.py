@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -69,6 +70,12 @@ class Feed:
             pass
 
 
+opencv_with_gstreamer = pytest.mark.skipif(
+    not re.search(r"GStreamer: +YES", cv2.getBuildInformation()), reason="this OpenCV is built without GStreamer"
+)
+
+
+@opencv_with_gstreamer
 def test_opencv_reads_a_python_writer(channel: Channel, start: Start) -> None:
     with Feed(channel.name, shape=(48, 64, 3), fps=50):
         reading = start([sys.executable, "-c", OPENCV, channel.name], env=gst_environment())
@@ -80,6 +87,7 @@ def test_opencv_reads_a_python_writer(channel: Channel, start: Start) -> None:
     channel.assert_gone()
 
 
+@opencv_with_gstreamer
 def test_opencv_reads_rsshmsink(channel: Channel, start: Start) -> None:
     writer = start(
         gst(
