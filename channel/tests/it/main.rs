@@ -13,6 +13,7 @@ mod failpoints;
 mod fields;
 mod following;
 mod hostile;
+mod inspection;
 mod interruption;
 mod keyframe_requests;
 mod keyframes;
@@ -38,6 +39,7 @@ mod start_at_headers;
 mod support;
 
 rsshm_testkit::roles!(
+    inspection::ROLES,
     containers::ROLES,
     end_of_stream::ROLES,
     events::ROLES,
