@@ -211,6 +211,12 @@ install-capi: ## install the C library: librsshm.so.0, librsshm.a, rsshm.h, rssh
 	$(SUDO) env DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" LIBDIR="$(LIBDIR)" capi/install target/release/librsshm.a
 	if [ -z "$(DESTDIR)" ]; then $(SUDO) ldconfig; fi
 
+.PHONY: install-cli
+install-cli: ## install the command line tool, rsshm, below PREFIX
+	@$(call install_missing,gcc libc6-dev)
+	$(CARGO) build --release --locked --package rsshm-cli
+	$(SUDO) install -D -s -m 755 target/release/rsshm "$(DESTDIR)$(or $(PREFIX),/usr/local)/bin/rsshm"
+
 .PHONY: help
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

@@ -139,4 +139,7 @@ pub struct SegmentFile {
     pub owner: u32,
     /// The group that owns the file.
     pub group: u32,
+    /// The inode number of the file. A process is a peer of this segment only if it maps this file, so a program can
+    /// check a process id with `/proc/PID/maps`.
+    pub inode: u64,
 }

@@ -149,6 +149,7 @@ impl Observer {
             mode: stat.st_mode & 0o7777,
             owner: stat.st_uid,
             group: stat.st_gid,
+            inode: stat.st_ino,
         })
     }
 

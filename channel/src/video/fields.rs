@@ -2,18 +2,28 @@
 
 //! The parts of caps in the canonical form of [`canonical_caps`](crate::caps_text::canonical_caps).
 
-/// The media type, the features and the fields of caps.
+/// The media type, the features and the fields of caps, also of caps that are not video.
+///
+/// # Examples
+///
+/// ```
+/// use rsshm_channel::{caps_text::canonical_caps, video::CapsParts};
+///
+/// let caps = canonical_caps("audio/x-raw,format=S16LE,rate=48000").unwrap();
+/// let parts = CapsParts::new(&caps);
+/// assert_eq!((parts.name, parts.value("rate", "int")), ("audio/x-raw", Some("48000")));
+/// ```
 #[derive(Clone, Copy, Debug)]
-pub(super) struct CapsParts<'a> {
+pub struct CapsParts<'a> {
     /// The media type, such as `video/x-raw`.
-    pub(super) name: &'a str,
+    pub name: &'a str,
     features: &'a str,
     fields: &'a str,
 }
 
 impl<'a> CapsParts<'a> {
-    /// The parts of `caps`, which are canonical.
-    pub(super) fn new(caps: &'a str) -> Self {
+    /// The parts of `caps`, which are in the canonical form. Of any other text, the parts may be wrong.
+    pub fn new(caps: &'a str) -> Self {
         let (head, fields) = caps.split_at(end_of_part(caps));
         let (name, features) = match head.split_once('(') {
             Some((name, features)) => (name, features.trim_end_matches(')')),
@@ -23,12 +33,12 @@ impl<'a> CapsParts<'a> {
     }
 
     /// The caps features, such as `memory:DMABuf`.
-    pub(super) fn features(&self) -> impl Iterator<Item = &'a str> {
+    pub fn features(&self) -> impl Iterator<Item = &'a str> {
         self.features.split(", ").filter(|feature| !feature.is_empty())
     }
 
     /// The type and the value of a field. As in GStreamer, the last of several fields with the same name counts.
-    pub(super) fn field(&self, name: &str) -> Option<(&'a str, &'a str)> {
+    pub fn field(&self, name: &str) -> Option<(&'a str, &'a str)> {
         let mut rest = self.fields;
         let mut found = None;
         while let Some(fields) = rest.strip_prefix(", ") {
@@ -43,7 +53,7 @@ impl<'a> CapsParts<'a> {
     }
 
     /// The value of a field, if the field has the type `kind`.
-    pub(super) fn value(&self, name: &str, kind: &str) -> Option<&'a str> {
+    pub fn value(&self, name: &str, kind: &str) -> Option<&'a str> {
         self.field(name)
             .filter(|(found, _)| *found == kind)
             .map(|(_, value)| value)

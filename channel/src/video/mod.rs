@@ -45,6 +45,7 @@ mod shape;
 
 pub use convert::{RgbOrder, convert};
 pub use error::VideoError;
+pub use fields::CapsParts;
 pub use format::VideoFormat;
 pub use info::{InterlaceMode, VideoInfo};
 pub use layout::{Plane, PlaneLayout};

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Runs the program `rsshm` on real channels, whose writers and readers are separate processes.
+
+mod looking;
+mod manners;
+mod support;
+
+rsshm_testkit::roles!(support::ROLES);
