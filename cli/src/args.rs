@@ -59,4 +59,10 @@ pub(crate) enum Command {
     #[command(visible_alias = "ls")]
     List(commands::list::List),
     Info(commands::info::Info),
+    Hz(commands::hz::Hz),
+    Bw(commands::bw::Bw),
+    Delay(commands::delay::Delay),
+    Echo(commands::echo::Echo),
+    Wait(commands::wait::Wait),
+    Check(commands::check::Check),
 }

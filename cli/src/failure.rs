@@ -79,6 +79,14 @@ impl Failure {
         Self::new(code, format!("{error}{advice}"))
     }
 
+    pub(crate) fn code(&self) -> Option<Code> {
+        self.code
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Prints the text on stderr, and returns the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         if !self.text.is_empty() {

@@ -15,6 +15,7 @@ mod names;
 mod output;
 mod process;
 mod report;
+mod statistics;
 mod units;
 
 use std::process::ExitCode;

@@ -94,6 +94,12 @@ impl Output {
         writeln!(self.stream, "{text}").map_err(|error| Failure::output(&error))
     }
 
+    /// Writes a line that begins with a tab, as the second lines of ros2's measurements do.
+    pub(crate) fn line_with_tab(&mut self, text: impl AsRef<str>) -> Result<(), Failure> {
+        let text = printable(text.as_ref());
+        writeln!(self.stream, "\t{text}").map_err(|error| Failure::output(&error))
+    }
+
     /// Writes a value as one line of JSON.
     pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<(), Failure> {
         serde_json::to_writer(&mut self.stream, value).map_err(|error| Failure::output(&error.into()))?;
@@ -104,6 +110,19 @@ impl Output {
     pub(crate) fn csv<T: AsRef<str>>(&mut self, fields: &[T]) -> Result<(), Failure> {
         let fields: Vec<String> = fields.iter().map(|field| quoted(field.as_ref())).collect();
         writeln!(self.stream, "{}", fields.join(",")).map_err(|error| Failure::output(&error))
+    }
+
+    /// Writes values of one line of CSV, after a line with their names if it is the first.
+    pub(crate) fn csv_with_head<T: AsRef<str>>(
+        &mut self,
+        has_head: &mut bool,
+        names: &[&str],
+        values: &[T],
+    ) -> Result<(), Failure> {
+        if !std::mem::replace(has_head, true) {
+            self.csv(names)?;
+        }
+        self.csv(values)
     }
 
     /// Writes a table, whose columns are as wide as their widest cells. Each line begins with `indent`.

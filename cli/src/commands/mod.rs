@@ -2,8 +2,16 @@
 
 //! The commands, one in each file.
 
+pub(crate) mod bw;
+pub(crate) mod check;
+pub(crate) mod delay;
+mod describe;
+pub(crate) mod echo;
+pub(crate) mod hz;
 pub(crate) mod info;
 pub(crate) mod list;
+mod measure;
+pub(crate) mod wait;
 
 use crate::{args::Command, failure::Failure, output::Output};
 
@@ -12,5 +20,20 @@ pub(crate) fn run(command: &Command, output: &mut Output) -> Result<(), Failure>
     match command {
         Command::List(list) => list.run(output),
         Command::Info(info) => info.run(output),
+        Command::Hz(hz) => hz.run(output),
+        Command::Bw(bw) => bw.run(output),
+        Command::Delay(delay) => delay.run(output),
+        Command::Echo(echo) => echo.run(output),
+        Command::Wait(wait) => wait.run(output),
+        Command::Check(check) => check.run(output),
     }
+}
+
+/// Parses the number of frames of a measurement, for clap.
+fn window(text: &str) -> Result<usize, String> {
+    const LARGEST: usize = 1_000_000;
+    text.parse()
+        .ok()
+        .filter(|frames| (1..=LARGEST).contains(frames))
+        .ok_or_else(|| format!("{text:?} is not a number of frames from 1 to {LARGEST}"))
 }

@@ -4,6 +4,8 @@
 
 mod looking;
 mod manners;
+mod measuring;
 mod support;
+mod waiting;
 
 rsshm_testkit::roles!(support::ROLES);

@@ -14,8 +14,8 @@ use std::{
 };
 
 use rsshm_channel::{
-    Caps, ChannelName, FrameDescriptor, Next, ReadLimits, Reader, ReaderOptions, ServiceThread, Writer, WriterOptions,
-    monotonic_ns,
+    Caps, ChannelName, FrameDescriptor, NewEvent, Next, ReadLimits, Reader, ReaderOptions, ServiceThread, Writer,
+    WriterOptions, metadata::RegionOfInterest, monotonic_ns,
 };
 use rsshm_testkit::{
     Process,
@@ -27,7 +27,18 @@ pub const ROLES: &[(&str, Role)] = &[("writer", writer), ("live writer", live_wr
 
 /// The caps of most channels of these tests.
 pub const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=48,framerate=30/1";
-const SIZE: usize = 64 * 48;
+/// The size of a frame in bytes.
+pub const SIZE: usize = 64 * 48;
+/// The metadata of the frames that have some.
+const REGION: RegionOfInterest = RegionOfInterest {
+    x: 1,
+    y: 2,
+    width: 3,
+    height: 4,
+    id: 5,
+    parent_id: -1,
+    kind: "face",
+};
 
 /// A channel of one test.
 #[derive(Debug)]
@@ -92,25 +103,35 @@ fn open(name: &str, perms: u32) -> (Arc<Writer>, ServiceThread) {
     (writer, service.unwrap())
 }
 
-fn publish(writer: &Writer, value: u64) {
+fn publish(writer: &Writer, value: u64, metadata: &[u8]) {
     let mut slot = writer.claim(SIZE).unwrap().expect("a slot");
     slot.as_mut().fill(value as u8);
     let descriptor = FrameDescriptor::new(SIZE as u64)
         .with_pts(monotonic_ns())
         .with_offset(value);
-    writer.publish(&slot, descriptor, &[]).unwrap();
+    writer.publish(&slot, descriptor, metadata).unwrap();
     drop(slot);
 }
 
 fn writer(arguments: &[&str]) {
     let (writer, _service) = open(arguments[0], u32::from_str_radix(arguments[1], 8).unwrap());
+    let mut metadata = Vec::new();
     for value in 1.. {
-        publish(&writer, value);
+        publish(&writer, value, &metadata);
         say(value);
-        if listen() == "caps" {
-            writer
-                .set_caps(Caps::fixed_size(CAPS.replace("GRAY8", "BGR"), 3 * SIZE))
-                .unwrap();
+        metadata.clear();
+        match &*listen() {
+            "caps" => {
+                let caps = CAPS.replace("GRAY8", "BGR");
+                writer.set_caps(Caps::fixed_size(caps, 3 * SIZE)).unwrap();
+            }
+            "metadata" => metadata = REGION.to_record(),
+            "tags" => {
+                let mut bytes = vec![0; 4];
+                bytes.extend(b"taglist, title=(string)test;");
+                writer.publish_event(NewEvent::new(2, &bytes), None).unwrap();
+            }
+            _ => {}
         }
     }
 }
@@ -119,7 +140,7 @@ fn live_writer(arguments: &[&str]) {
     let (writer, _service) = open(arguments[0], 0o600);
     let lines = role::lines();
     for value in 1.. {
-        publish(&writer, value);
+        publish(&writer, value, &[]);
         if value == 1 {
             say(value);
         }
