@@ -65,4 +65,7 @@ pub(crate) enum Command {
     Echo(commands::echo::Echo),
     Wait(commands::wait::Wait),
     Check(commands::check::Check),
+    Snapshot(commands::snapshot::Snapshot),
+    Cat(commands::cat::Cat),
+    Metrics(commands::metrics::Metrics),
 }

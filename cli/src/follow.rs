@@ -124,6 +124,20 @@ impl Follower {
         }
     }
 
+    /// Copies the newest frame; the next frame is then a later one. `None` if the writer overwrote it during the copy, or
+    /// if there is no frame.
+    pub(crate) fn copy_newest(&mut self, bytes: &mut Vec<u8>) -> Option<Sight> {
+        let (seq, descriptor) = self.observer.as_ref()?.newest(bytes)?;
+        self.seq = Some(seq);
+        Some(Sight {
+            seq,
+            descriptor,
+            missed: 0,
+            seen_ns: monotonic_ns(),
+            is_first_of_segment: false,
+        })
+    }
+
     /// Opens the segment that has the channel's name now; `false` if there is none with a living writer.
     fn open(&mut self) -> Result<bool, Failure> {
         let observer = Observer::open(&self.name).map_err(|error| Failure::of_channel(&self.name, &error))?;

@@ -13,10 +13,12 @@ mod follow;
 mod interrupt;
 mod names;
 mod output;
+mod picture;
 mod process;
 mod report;
 mod statistics;
 mod units;
+mod y4m;
 
 use std::process::ExitCode;
 

@@ -94,6 +94,14 @@ impl Output {
         writeln!(self.stream, "{text}").map_err(|error| Failure::output(&error))
     }
 
+    /// Writes bytes as they are, at once.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.stream
+            .write_all(bytes)
+            .and_then(|()| self.stream.flush())
+            .map_err(|error| Failure::output(&error))
+    }
+
     /// Writes a line that begins with a tab, as the second lines of ros2's measurements do.
     pub(crate) fn line_with_tab(&mut self, text: impl AsRef<str>) -> Result<(), Failure> {
         let text = printable(text.as_ref());

@@ -3,6 +3,7 @@
 //! The commands, one in each file.
 
 pub(crate) mod bw;
+pub(crate) mod cat;
 pub(crate) mod check;
 pub(crate) mod delay;
 mod describe;
@@ -11,6 +12,8 @@ pub(crate) mod hz;
 pub(crate) mod info;
 pub(crate) mod list;
 mod measure;
+pub(crate) mod metrics;
+pub(crate) mod snapshot;
 pub(crate) mod wait;
 
 use crate::{args::Command, failure::Failure, output::Output};
@@ -26,6 +29,9 @@ pub(crate) fn run(command: &Command, output: &mut Output) -> Result<(), Failure>
         Command::Echo(echo) => echo.run(output),
         Command::Wait(wait) => wait.run(output),
         Command::Check(check) => check.run(output),
+        Command::Snapshot(snapshot) => snapshot.run(output),
+        Command::Cat(cat) => cat.run(output),
+        Command::Metrics(metrics) => metrics.run(output),
     }
 }
 

@@ -290,3 +290,49 @@ fn collect(value: &Value, path: &str, fields: &mut BTreeSet<String>) {
         }
     }
 }
+
+/// The text is that of OpenMetrics: families in one piece, labels in quotes, and the end.
+#[test]
+fn metrics_are_openmetrics() {
+    let channel = Channel::new();
+    let mut writer = channel.writer();
+    let reader = channel.reader();
+    for frame in 2..=3 {
+        writer.send("");
+        writer.expect(&frame.to_string());
+    }
+    let text = run(&format!("metrics {}", channel.0)).expect(0).stdout;
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    let labels = format!("channel=\"{}\"", channel.0);
+    for line in [
+        format!("rsshm_up{{{labels}}} 1"),
+        format!("rsshm_frames_total{{{labels}}} 3"),
+        format!("rsshm_readers{{{labels}}} 1"),
+        "# TYPE rsshm_frames counter".to_owned(),
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}: {text}");
+    }
+    let behind = text
+        .lines()
+        .find(|line| line.starts_with("rsshm_reader_behind_frames{"))
+        .unwrap();
+    assert!(
+        behind.contains(&format!("entry=\"0\",pid=\"{}\"", reader.pid())) && behind.ends_with(" 2"),
+        "{behind}"
+    );
+    // Each sample follows the TYPE of its family.
+    let mut family = "";
+    for line in text.lines().take_while(|line| *line != "# EOF") {
+        match line.strip_prefix("# TYPE ") {
+            Some(rest) => family = rest.split(' ').next().unwrap(),
+            None => assert!(line.starts_with('#') || line.starts_with(family), "{line} in {family}"),
+        }
+    }
+    writer.kill();
+    assert!(
+        run("metrics")
+            .expect(0)
+            .stdout
+            .contains(&format!("rsshm_up{{{labels}}} 0"))
+    );
+}

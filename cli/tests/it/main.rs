@@ -5,6 +5,7 @@
 mod looking;
 mod manners;
 mod measuring;
+mod pictures;
 mod support;
 mod waiting;
 
