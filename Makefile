@@ -212,10 +212,19 @@ install-capi: ## install the C library: librsshm.so.0, librsshm.a, rsshm.h, rssh
 	if [ -z "$(DESTDIR)" ]; then $(SUDO) ldconfig; fi
 
 .PHONY: install-cli
-install-cli: ## install the command line tool, rsshm, below PREFIX
+install-cli: ## install the command line tool, rsshm, its manual pages and completions below PREFIX
 	@$(call install_missing,gcc libc6-dev)
 	$(CARGO) build --release --locked --package rsshm-cli
-	$(SUDO) install -D -s -m 755 target/release/rsshm "$(DESTDIR)$(or $(PREFIX),/usr/local)/bin/rsshm"
+	prefix="$(DESTDIR)$(or $(PREFIX),/usr/local)"
+	pages=$$(mktemp -d)
+	trap 'rm -rf "$$pages"' EXIT
+	target/release/rsshm man --out "$$pages"
+	for shell in bash zsh fish; do target/release/rsshm completions "$$shell" >"$$pages/$$shell"; done
+	$(SUDO) install -D -s -m 755 target/release/rsshm "$$prefix/bin/rsshm"
+	$(SUDO) install -D -m 644 -t "$$prefix/share/man/man1" "$$pages"/*.1
+	$(SUDO) install -D -m 644 "$$pages/bash" "$$prefix/share/bash-completion/completions/rsshm"
+	$(SUDO) install -D -m 644 "$$pages/zsh" "$$prefix/share/zsh/site-functions/_rsshm"
+	$(SUDO) install -D -m 644 "$$pages/fish" "$$prefix/share/fish/vendor_completions.d/rsshm.fish"
 
 .PHONY: help
 help: ## list the targets

@@ -107,7 +107,9 @@ pub use sys::{
     space::{Space, SpaceLimit},
     watch::{Watch, WatchStop},
 };
-pub use writer::{Batch, Caps, NewEvent, ServiceReport, Shortage, Slot, Upstream, Writer, WriterOptions, WriterStats};
+pub use writer::{
+    Batch, Caps, Leftover, NewEvent, ServiceReport, Shortage, Slot, Upstream, Writer, WriterOptions, WriterStats,
+};
 
 /// The examples of the README, which `cargo test --doc` compiles.
 #[cfg(doctest)]

@@ -68,4 +68,8 @@ pub(crate) enum Command {
     Snapshot(commands::snapshot::Snapshot),
     Cat(commands::cat::Cat),
     Metrics(commands::metrics::Metrics),
+    Doctor(commands::doctor::Doctor),
+    Clean(commands::clean::Clean),
+    Completions(commands::completions::Completions),
+    Man(commands::man::Man),
 }

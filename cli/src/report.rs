@@ -225,10 +225,8 @@ impl Report {
         let summary = Summary::new(observer.caps());
         let problem = match state {
             State::NoWriter => Some(format!(
-                "its writer (process {}) is dead; start it again, or remove its files: rm {} {}",
+                "its writer (process {}) is dead; start it again, or remove its files: rsshm clean {name}",
                 header.writer_pid,
-                name.segment_path(),
-                name.lock_file_path(),
             )),
             State::Closed => Some("its writer has closed it".to_owned()),
             _ => None,

@@ -28,6 +28,7 @@ pub const ROLES: &[(&str, Role)] = &[
     ("inspection/holder", holder),
     ("inspection/writer", writer),
     ("inspection/spectator", spectator),
+    ("inspection/reader", reader),
 ];
 
 /// Takes a frame, and holds it until the test ends.
@@ -37,6 +38,15 @@ fn holder(arguments: &[&str]) {
     let Next::Frame(frame) = next else { panic!("{next:?}") };
     assert!(matches!(frame.data, FrameData::InPlace(_)), "{frame:?}");
     say("held");
+    listen();
+}
+
+/// Attaches, and waits.
+fn reader(arguments: &[&str]) {
+    let mut reader = open_reader(arguments[0], ReaderOptions::default());
+    let next = reader.next(&mut Vec::new(), ReadLimits::default(), None).unwrap();
+    assert!(matches!(next, Next::Frame(_)), "{next:?}");
+    say("attached");
     listen();
 }
 

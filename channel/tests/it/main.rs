@@ -17,6 +17,7 @@ mod inspection;
 mod interruption;
 mod keyframe_requests;
 mod keyframes;
+mod leftovers;
 mod limits;
 mod lossless;
 mod many;
@@ -49,6 +50,7 @@ rsshm_testkit::roles!(
     hostile::honest::ROLES,
     hostile::read_only::ROLES,
     keyframes::ROLES,
+    leftovers::ROLES,
     limits::ROLES,
     lossless::ROLES,
     many::ROLES,

@@ -5,12 +5,19 @@
 pub(crate) mod bw;
 pub(crate) mod cat;
 pub(crate) mod check;
+pub(crate) mod clean;
+pub(crate) mod completions;
 pub(crate) mod delay;
 mod describe;
+pub(crate) mod doctor;
+mod doctor_channels;
+mod doctor_installed;
+mod doctor_system;
 pub(crate) mod echo;
 pub(crate) mod hz;
 pub(crate) mod info;
 pub(crate) mod list;
+pub(crate) mod man;
 mod measure;
 pub(crate) mod metrics;
 pub(crate) mod snapshot;
@@ -32,6 +39,10 @@ pub(crate) fn run(command: &Command, output: &mut Output) -> Result<(), Failure>
         Command::Snapshot(snapshot) => snapshot.run(output),
         Command::Cat(cat) => cat.run(output),
         Command::Metrics(metrics) => metrics.run(output),
+        Command::Doctor(doctor) => doctor.run(output),
+        Command::Clean(clean) => clean.run(output),
+        Command::Completions(completions) => completions.run(output),
+        Command::Man(man) => man.run(output),
     }
 }
 

@@ -2,6 +2,7 @@
 
 //! Runs the program `rsshm` on real channels, whose writers and readers are separate processes.
 
+mod acting;
 mod looking;
 mod manners;
 mod measuring;
