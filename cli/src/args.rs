@@ -59,6 +59,7 @@ pub(crate) enum Command {
     #[command(visible_alias = "ls")]
     List(commands::list::List),
     Info(commands::info::Info),
+    Top(commands::top::Top),
     Hz(commands::hz::Hz),
     Bw(commands::bw::Bw),
     Delay(commands::delay::Delay),

@@ -17,6 +17,7 @@ mod picture;
 mod process;
 mod report;
 mod statistics;
+mod terminal;
 mod units;
 mod y4m;
 

@@ -133,8 +133,16 @@ impl Output {
         self.csv(values)
     }
 
-    /// Writes a table, whose columns are as wide as their widest cells. Each line begins with `indent`.
+    /// Writes a table. Each line begins with `indent`.
     pub(crate) fn table(&mut self, indent: &str, columns: &[Column], rows: &[Vec<Cell>]) -> Result<(), Failure> {
+        for line in self.table_lines(columns, rows) {
+            writeln!(self.stream, "{indent}{line}").map_err(|error| Failure::output(&error))?;
+        }
+        Ok(())
+    }
+
+    /// The lines of a table, whose columns are as wide as their widest cells.
+    pub(crate) fn table_lines(&self, columns: &[Column], rows: &[Vec<Cell>]) -> Vec<String> {
         let title = |column: &Column| match *column {
             Column::Left(title) | Column::Right(title) => title,
         };
@@ -151,8 +159,9 @@ impl Output {
             .iter()
             .map(|column| Cell::coloured(title(column), Colour::Dim))
             .collect();
+        let mut lines = Vec::new();
         for row in std::iter::once(&head).chain(rows) {
-            let mut line = indent.to_owned();
+            let mut line = String::new();
             for (index, ((cell, column), width)) in row.iter().zip(columns).zip(&widths).enumerate() {
                 let text = printable(&cell.text);
                 let padding = " ".repeat(width.saturating_sub(text.chars().count()));
@@ -165,9 +174,9 @@ impl Output {
                 };
                 line += if is_last { "" } else { "  " };
             }
-            writeln!(self.stream, "{}", line.trim_end()).map_err(|error| Failure::output(&error))?;
+            lines.push(line.trim_end().to_owned());
         }
-        Ok(())
+        lines
     }
 
     /// Writes everything to stdout now.

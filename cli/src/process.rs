@@ -99,6 +99,18 @@ fn short_name(arguments: &[String]) -> Option<String> {
     }
 }
 
+/// The time that a process has computed since it started, in hundredths of a second, which is Linux's unit for it. `None`
+/// if there is no such process.
+pub(crate) fn cpu_time(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name of the program may contain spaces. The fields behind it begin with the third.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    user.checked_add(system)
+}
+
 /// The name of a user, or the number if it has no name.
 pub(crate) fn user_name(uid: u32) -> String {
     let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid));

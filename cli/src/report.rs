@@ -14,11 +14,14 @@ use crate::{
     caps::Summary,
     failure::{Code, Failure, is_other_version},
     process::{Processes, Program, group_name, user_name},
+    statistics::Window,
 };
 
+/// The most frames whose intervals are compared.
+const MOST_INTERVALS: u64 = 32;
+
 /// The state of a channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     /// The writer lives.
     Alive,
@@ -37,6 +40,17 @@ pub(crate) enum State {
 }
 
 impl State {
+    /// The name in JSON and CSV.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::NoFormat => "no-format",
+            Self::NoWriter => "no-writer",
+            Self::OtherVersion => "other-version",
+            other => other.text(),
+        }
+    }
+
+    /// The name for people.
     pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Alive => "alive",
@@ -47,6 +61,12 @@ impl State {
             Self::Damaged => "damaged",
             Self::OtherVersion => "other version",
         }
+    }
+}
+
+impl Serialize for State {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
     }
 }
 
@@ -65,10 +85,14 @@ pub(crate) struct Report {
     pub(crate) framerate: Option<String>,
     /// The rate of the frames that are still in the segment, by their timestamps.
     pub(crate) measured_fps: Option<f64>,
+    /// The standard deviation of the time between the timestamps of these frames, in nanoseconds.
+    pub(crate) jitter_ns: Option<u64>,
     /// The seq of the newest frame.
     pub(crate) head: Option<u64>,
     /// Nanoseconds since the timestamp of the newest frame.
     pub(crate) newest_age_ns: Option<u64>,
+    /// The size of the newest frame.
+    pub(crate) newest_bytes: Option<u64>,
     /// Nanoseconds since the segment was made.
     pub(crate) age_ns: Option<u64>,
     pub(crate) latency_ns: Option<u64>,
@@ -180,8 +204,10 @@ impl Report {
             height: None,
             framerate: None,
             measured_fps: None,
+            jitter_ns: None,
             head: None,
             newest_age_ns: None,
+            newest_bytes: None,
             age_ns: None,
             latency_ns: None,
             writer: None,
@@ -242,8 +268,10 @@ impl Report {
             height: summary.height,
             framerate: summary.framerate.clone(),
             measured_fps: measured_fps(observer, status.head),
+            jitter_ns: jitter_ns(observer, status.head),
             head: Some(status.head),
             newest_age_ns,
+            newest_bytes: newest.map(|(_, newest)| newest.size),
             age_ns: Some(now.saturating_sub(header.created_ns)),
             latency_ns: Some(status.latency_ns),
             writer: Some(Writer {
@@ -313,4 +341,24 @@ fn measured_fps(observer: &Observer, head: u64) -> Option<f64> {
     let (first, oldest) = observer.describe(observer.header().first_seq.max(1))?;
     let is_timed = newest.pts != TIME_NONE && oldest.pts != TIME_NONE && newest.pts > oldest.pts && last > first;
     is_timed.then(|| (last - first) as f64 * 1e9 / (newest.pts - oldest.pts) as f64)
+}
+
+/// How much the time between two frames varies, by the timestamps of the frames that are still in the segment.
+fn jitter_ns(observer: &Observer, head: u64) -> Option<u64> {
+    let mut intervals = Window::new(MOST_INTERVALS as usize);
+    let mut former: Option<u64> = None;
+    let mut seq = head
+        .saturating_sub(MOST_INTERVALS)
+        .max(observer.header().first_seq.max(1));
+    while seq <= head {
+        let (found, frame) = observer.describe(seq)?;
+        let is_next = found == seq && frame.pts != TIME_NONE;
+        if let Some(former) = former.filter(|_| is_next) {
+            intervals.push(frame.pts as f64 - former as f64);
+        }
+        former = (frame.pts != TIME_NONE).then_some(frame.pts);
+        seq = found.checked_add(1)?;
+    }
+    let found = intervals.statistics().filter(|found| found.count > 1)?;
+    Some(found.std_dev as u64)
 }

@@ -100,7 +100,7 @@ fn fields(report: &Report) -> [String; FIELDS.len()] {
     let memory = report.memory.as_ref();
     [
         report.channel.clone(),
-        report.state.text().replace(' ', "-"),
+        report.state.name().to_owned(),
         text(report.problem.as_ref()),
         text(report.caps.as_ref()),
         text(report.media.as_ref()),

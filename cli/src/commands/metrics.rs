@@ -109,7 +109,7 @@ fn families(reports: &[Report]) -> Vec<Family> {
             labels.push(("format", report.format.clone().unwrap_or_default()));
             labels.push(("size", report.summary.size().unwrap_or_default()));
             labels.push(("framerate", report.framerate.clone().unwrap_or_default()));
-            labels.push(("state", report.state.text().replace(' ', "-")));
+            labels.push(("state", report.state.name().to_owned()));
             (labels, "1".to_owned())
         })
         .collect();

@@ -21,6 +21,8 @@ pub(crate) mod man;
 mod measure;
 pub(crate) mod metrics;
 pub(crate) mod snapshot;
+pub(crate) mod top;
+mod top_sample;
 pub(crate) mod wait;
 
 use crate::{args::Command, failure::Failure, output::Output};
@@ -39,6 +41,7 @@ pub(crate) fn run(command: &Command, output: &mut Output) -> Result<(), Failure>
         Command::Snapshot(snapshot) => snapshot.run(output),
         Command::Cat(cat) => cat.run(output),
         Command::Metrics(metrics) => metrics.run(output),
+        Command::Top(top) => top.run(output),
         Command::Doctor(doctor) => doctor.run(output),
         Command::Clean(clean) => clean.run(output),
         Command::Completions(completions) => completions.run(output),

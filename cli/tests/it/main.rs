@@ -8,6 +8,7 @@ mod manners;
 mod measuring;
 mod pictures;
 mod support;
+mod top;
 mod waiting;
 
 rsshm_testkit::roles!(support::ROLES);
