@@ -19,7 +19,7 @@ SCREEN_PACKAGES := xvfb xdotool
 GL_PACKAGES := weston gstreamer1.0-gl libgl1-mesa-dri
 CAMERA_PACKAGES := xz-utils $(SCREEN_PACKAGES)
 TEST_PACKAGES := gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-plugins-base-apps $(SCREEN_PACKAGES) $(GL_PACKAGES) \
-	python3-gi gir1.2-gst-rtsp-server-1.0 iproute2 strace util-linux procps
+	python3-gi gir1.2-gst-rtsp-server-1.0 iproute2 strace util-linux procps tmux zsh fish
 # The tests use Debian's Python, because Debian's OpenCV is built with GStreamer.
 PYTHON_PACKAGES := python3 python3-venv python3-numpy python3-opencv
 # The tests of the C library compile C and C++ programs, also with GLib and OpenCV, and with CMake and Meson.
@@ -284,6 +284,21 @@ install-capi: ## install the C library: librsshm.so.0, librsshm.a, rsshm.h, rssh
 	$(CARGO) build --release --locked --package rsshm-capi
 	$(SUDO) env DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" LIBDIR="$(LIBDIR)" capi/install target/release/librsshm.a
 	if [ -z "$(DESTDIR)" ]; then $(SUDO) ldconfig; fi
+
+.PHONY: install-cli
+install-cli: ## install the command line tool, rsshm, its manual pages and completions below PREFIX
+	@$(call install_missing,gcc libc6-dev)
+	$(CARGO) build --release --locked --package rsshm-cli
+	prefix="$(DESTDIR)$(or $(PREFIX),/usr/local)"
+	pages=$$(mktemp -d)
+	trap 'rm -rf "$$pages"' EXIT
+	target/release/rsshm man --out "$$pages"
+	for shell in bash zsh fish; do target/release/rsshm completions "$$shell" >"$$pages/$$shell"; done
+	$(SUDO) install -D -s -m 755 target/release/rsshm "$$prefix/bin/rsshm"
+	$(SUDO) install -D -m 644 -t "$$prefix/share/man/man1" "$$pages"/*.1
+	$(SUDO) install -D -m 644 "$$pages/bash" "$$prefix/share/bash-completion/completions/rsshm"
+	$(SUDO) install -D -m 644 "$$pages/zsh" "$$prefix/share/zsh/site-functions/_rsshm"
+	$(SUDO) install -D -m 644 "$$pages/fish" "$$prefix/share/fish/vendor_completions.d/rsshm.fish"
 
 .PHONY: help
 help: ## list the targets

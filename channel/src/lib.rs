@@ -92,10 +92,14 @@ pub use protocol::{
     name::ChannelName,
 };
 pub use reader::{
-    CopyTarget, Event, Frame, FrameData, Next, Observer, PinnedFrame, ReadLimits, Reader, ReaderHandle, ReaderOptions,
-    ReaderStats,
+    CopyTarget, Event, Frame, FrameData, Next, ObservedReader, ObservedStatus, Observer, PinnedFrame, ReadLimits,
+    Reader, ReaderHandle, ReaderOptions, ReaderStats, SegmentFile,
 };
-pub use segment::{discovery::channels, faults::SemaphoreFault};
+pub use segment::{
+    discovery::{channels, possible_channels, segment_version},
+    faults::SemaphoreFault,
+    lock_query::has_writer,
+};
 pub use service::ServiceThread;
 pub use sys::{
     clock::monotonic_ns,
@@ -103,7 +107,9 @@ pub use sys::{
     space::{Space, SpaceLimit},
     watch::{Watch, WatchStop},
 };
-pub use writer::{Batch, Caps, NewEvent, ServiceReport, Shortage, Slot, Upstream, Writer, WriterOptions, WriterStats};
+pub use writer::{
+    Batch, Caps, Leftover, NewEvent, ServiceReport, Shortage, Slot, Upstream, Writer, WriterOptions, WriterStats,
+};
 
 /// The examples of the README, which `cargo test --doc` compiles.
 #[cfg(doctest)]

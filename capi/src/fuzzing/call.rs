@@ -232,7 +232,7 @@ fn convert(input: &mut Input, handles: &mut Handles) {
         };
         let size = usize::try_from(stride).unwrap_or(0).clamp(3 * width, 1 << 12) * rows;
         let mut picture = vec![0; size];
-        let to = if input.byte().is_multiple_of(16) {
+        let to = if input.byte() % 16 == 0 {
             std::ptr::null_mut()
         } else {
             picture.as_mut_ptr()
@@ -280,7 +280,7 @@ fn call_other(input: &mut Input, handles: &mut Handles) {
             choice => {
                 let size = input.number() as usize % memory.len();
                 let needed = out(input, &mut needed);
-                let to: *mut c_char = if input.byte().is_multiple_of(8) {
+                let to: *mut c_char = if input.byte() % 8 == 0 {
                     std::ptr::null_mut()
                 } else {
                     memory.as_mut_ptr()

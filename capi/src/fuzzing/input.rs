@@ -91,7 +91,7 @@ impl Structure {
     /// Memory with arbitrary fields.
     pub(super) fn new(input: &mut Input) -> Box<Self> {
         let mut bytes = Box::new(Self([0; STRUCTURE_SIZE]));
-        if input.byte().is_multiple_of(4) {
+        if input.byte() % 4 == 0 {
             for field in bytes.0[8..160].chunks_mut(8) {
                 field.copy_from_slice(&input.number().to_ne_bytes());
             }

@@ -31,14 +31,7 @@ fn publish_info(input: &mut Input, memory: &mut [u8; STRUCTURE_SIZE]) -> Box<Str
     let mut info = structure::<CPublishInfo>(input);
     let pointers = input.byte();
     let memory = memory.as_mut_ptr();
-    info.set_u64(
-        40,
-        if pointers.is_multiple_of(8) {
-            input.size() as u64
-        } else {
-            0
-        },
-    );
+    info.set_u64(40, if pointers % 8 == 0 { input.size() as u64 } else { 0 });
     info.set_pointer(48, if pointers & 16 == 0 { std::ptr::null() } else { memory });
     info.set_u64(56, if pointers & 32 == 0 { 0 } else { input.number() });
     // The metadata has at most 3840 bytes, so this variable is behind it.
@@ -50,7 +43,7 @@ fn publish_info(input: &mut Input, memory: &mut [u8; STRUCTURE_SIZE]) -> Box<Str
             memory.wrapping_add(4000)
         },
     );
-    if !pointers.is_multiple_of(4) {
+    if pointers % 4 != 0 {
         info.set_u64(80, 0);
     }
     info
@@ -94,7 +87,7 @@ pub(super) fn call_writer(input: &mut Input, handles: &mut Handles) {
                 if options.stated_size() < size_of::<CWriterOptions>() {
                     options.set_u64(0, options.stated_size() as u64);
                 }
-                if !input.byte().is_multiple_of(4) {
+                if input.byte() % 4 != 0 {
                     options.set_u64(8, 0);
                     options.set_u64(16, 64);
                 }
@@ -129,11 +122,7 @@ pub(super) fn call_writer(input: &mut Input, handles: &mut Handles) {
                 let mut slot = Handle::NULL;
                 let to = out(input, &mut slot);
                 let mut info = structure::<CSlotInfo>(input);
-                let size = if input.byte().is_multiple_of(4) {
-                    input.size()
-                } else {
-                    0
-                };
+                let size = if input.byte() % 4 == 0 { input.size() } else { 0 };
                 let status = check(rsshm_writer_claim(handles.any(input), size, to, info.at()));
                 assert_eq!(status == 0, slot.bits() != 0);
                 if status == 0 {
@@ -156,7 +145,7 @@ pub(super) fn call_writer(input: &mut Input, handles: &mut Handles) {
             }
             11 => {
                 let bytes = vec![1; input.number() as usize % (1 << 16)];
-                let data = if input.byte().is_multiple_of(8) {
+                let data = if input.byte() % 8 == 0 {
                     std::ptr::null()
                 } else {
                     bytes.as_ptr()
@@ -199,7 +188,7 @@ pub(super) fn call_writer(input: &mut Input, handles: &mut Handles) {
                 let mut needed = 0;
                 let to = out(input, &mut needed);
                 let size = input.number() as usize % STRUCTURE_SIZE;
-                let data = if input.byte().is_multiple_of(8) {
+                let data = if input.byte() % 8 == 0 {
                     std::ptr::null_mut()
                 } else {
                     memory.as_mut_ptr()
@@ -223,15 +212,7 @@ fn plane(input: &mut Input, rows: &[u8]) -> CPlane {
             rows[ROWS_SIZE / 2..].as_ptr()
         },
         stride,
-        row_bytes: if sizes.is_multiple_of(4) {
-            input.number() as u32
-        } else {
-            0
-        },
-        rows: if sizes.is_multiple_of(8) {
-            input.number() as u32
-        } else {
-            0
-        },
+        row_bytes: if sizes % 4 == 0 { input.number() as u32 } else { 0 },
+        rows: if sizes % 8 == 0 { input.number() as u32 } else { 0 },
     }
 }

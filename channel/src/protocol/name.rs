@@ -59,12 +59,12 @@ impl ChannelName {
     }
 
     /// The path of the segment.
-    pub(crate) fn segment_path(&self) -> String {
+    pub fn segment_path(&self) -> String {
         format!("{SHM_DIR}/{}", self.0)
     }
 
     /// The path of the lock file.
-    pub(crate) fn lock_file_path(&self) -> String {
+    pub fn lock_file_path(&self) -> String {
         format!("{SHM_DIR}/sem.{}", self.0)
     }
 }

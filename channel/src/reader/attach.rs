@@ -107,6 +107,15 @@ impl Attachment {
         Self::new(segment, None)
     }
 
+    /// Observes the segment that has the channel's name now, also if no frame can follow in it. `None` if there is no
+    /// segment.
+    pub(super) fn inspect(name: &ChannelName) -> Result<Option<Self>, Error> {
+        let Some((file, stat, _)) = open_file(name, true)? else {
+            return Ok(None);
+        };
+        Segment::open(name, file, &stat, Access::Observe).map(|segment| Some(Self::observe(segment)))
+    }
+
     /// Joins the reader table. From here on the writer counts this reader and its pins. A newcomer gets `None` if the
     /// segment was superseded meanwhile. A reader that comes from a former segment joins even then, because it takes
     /// the frames of this segment before it goes on.

@@ -19,6 +19,7 @@ mod frames;
 mod handle;
 mod keyframes;
 mod next;
+mod observed;
 mod observer;
 mod options;
 mod pinned;
@@ -35,6 +36,7 @@ pub use self::{
     events::Event,
     frame::{Frame, FrameData, Next},
     handle::ReaderHandle,
+    observed::{ObservedReader, ObservedStatus, SegmentFile},
     observer::Observer,
     options::{ReadLimits, ReaderOptions},
     pinned::PinnedFrame,

@@ -2,19 +2,37 @@
 
 //! An observer, which shows a channel to a program that may only read it.
 
-use std::sync::atomic::Ordering;
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
-use super::{attachment::Attachment, copy_target::CopyTarget};
+use nix::sys::stat::fstat;
+
+use super::{
+    attachment::Attachment,
+    connection::LIVENESS_INTERVAL,
+    copy_target::CopyTarget,
+    observed::{ObservedReader, ObservedStatus, SegmentFile, load_readers},
+};
 use crate::{
     ChannelName, Error,
     protocol::layout::{FrameDescriptor, Header},
+    segment::{
+        lock_query::LockQuery,
+        wait::{FutexWord, RateLimiter, Waiter},
+    },
 };
 
-/// Shows the caps, the header and the newest frame of a channel. An observer has no reader entry, writes nothing, and
-/// needs read permission only.
+/// How often other processes may wake an observer without a new frame, and the pause after that.
+const WAKES: RateLimiter = RateLimiter::new(16, Duration::from_millis(1));
+
+/// Shows a channel: its caps, its frames, its readers and its memory. An observer has no reader entry, writes nothing,
+/// and needs read permission only.
 ///
 /// # Examples
 ///
+/// The newest frame:
 /// ```no_run
 /// use rsshm_channel::{ChannelName, Observer};
 ///
@@ -28,9 +46,25 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
+///
+/// The readers, also of a channel whose writer is dead:
+/// ```no_run
+/// use rsshm_channel::{ChannelName, Observer};
+///
+/// # fn main() -> Result<(), rsshm_channel::Error> {
+/// if let Some(observer) = Observer::inspect(&ChannelName::new("cam0")?)? {
+///     for reader in observer.readers().iter().filter(|reader| reader.is_present()) {
+///         println!("process {} is {} frames behind, and holds {}", reader.pid, reader.behind, reader.held());
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Observer {
+    name: ChannelName,
     attachment: Attachment,
+    waiter: Waiter,
 }
 
 impl Observer {
@@ -39,7 +73,24 @@ impl Observer {
     /// # Errors
     /// [`Error::Denied`], [`Error::Damaged`], [`Error::System`].
     pub fn open(name: &ChannelName) -> Result<Option<Self>, Error> {
-        Ok(Attachment::open(name, true, None, None)?.map(|(attachment, _)| Self { attachment }))
+        Ok(Attachment::open(name, true, None, None)?.map(|(attachment, _)| Self::new(name, attachment)))
+    }
+
+    /// Opens the segment that has the channel's name, also if its writer is dead or has closed it; `None` if there is
+    /// no segment.
+    ///
+    /// # Errors
+    /// [`Error::Denied`], [`Error::Damaged`], [`Error::System`].
+    pub fn inspect(name: &ChannelName) -> Result<Option<Self>, Error> {
+        Ok(Attachment::inspect(name)?.map(|attachment| Self::new(name, attachment)))
+    }
+
+    fn new(name: &ChannelName, attachment: Attachment) -> Self {
+        Self {
+            name: name.clone(),
+            attachment,
+            waiter: Waiter::default(),
+        }
     }
 
     /// The caps of the frames.
@@ -58,10 +109,48 @@ impl Observer {
         self.attachment.segment.tables.status().head.load(Ordering::Acquire)
     }
 
+    /// The status of the segment.
+    pub fn status(&self) -> ObservedStatus {
+        ObservedStatus::load(&self.attachment.segment)
+    }
+
     /// Whether the writer can still publish frames in this segment: the writer lives, and the segment is neither
     /// superseded nor closed.
     pub fn is_current(&self) -> bool {
         self.attachment.segment.is_current()
+    }
+
+    /// Whether the writer that created the segment lives and has not closed it. A stopped writer counts as alive.
+    pub fn has_writer(&self) -> bool {
+        self.attachment.segment.has_writer()
+    }
+
+    /// The entries of the reader table that a reader has used in this segment, or uses now. The locks, if this user may
+    /// read them, say whose owners are alive.
+    pub fn readers(&self) -> Vec<ObservedReader> {
+        let locks = LockQuery::open(&self.name);
+        load_readers(&self.attachment.segment, locks.as_ref(), self.head())
+    }
+
+    /// The file of the segment.
+    ///
+    /// # Errors
+    /// [`Error::System`].
+    pub fn file(&self) -> Result<SegmentFile, Error> {
+        let segment = &self.attachment.segment;
+        let stat = fstat(&segment.file)
+            .map_err(|errno| Error::system(self.name.as_str(), format!("fstat {}", self.name.segment_path()), errno))?;
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let slots = size.saturating_sub(segment.header.slots_offset) / segment.header.slot_size;
+        Ok(SegmentFile {
+            size,
+            memory: u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512),
+            committed_slots: slots.min(u64::from(segment.header.slot_count)) as u32,
+            mode: stat.st_mode & 0o7777,
+            owner: stat.st_uid,
+            group: stat.st_gid,
+            inode: stat.st_ino,
+        })
     }
 
     /// Copies the newest frame; `None` if there is no frame, or if the writer overwrote it during the copy.
@@ -72,5 +161,42 @@ impl Observer {
         self.attachment
             .copy_unpinned(location, target)
             .map(|info| (seq, info.descriptor))
+    }
+
+    /// The seq and the descriptor of the first frame at or after the frame `seq` that is still there, without its bytes.
+    /// `None` if there is none, or if the writer overwrote it meanwhile.
+    pub fn describe(&self, seq: u64) -> Option<(u64, FrameDescriptor)> {
+        let location = self.attachment.runs().find(seq, None)?;
+        let descriptor = self.attachment.runs().describe_unpinned(location)?;
+        Some((location.seq(), descriptor))
+    }
+
+    /// Waits until there is a frame after the frame `seq`, at most for `timeout`; `false` if there is none. The wait
+    /// also ends if no frame can follow in this segment, because its writer is gone or has another segment:
+    /// [`is_current`](Self::is_current) is then `false`. A signal does not end the wait.
+    pub fn wait(&self, seq: u64, timeout: Duration) -> bool {
+        let segment = &self.attachment.segment;
+        let started = Instant::now();
+        let mut limiter = WAKES;
+        loop {
+            // Acquire: pairs with the release increment in a publish. Each later publish changes this word, so the sleep
+            // below returns.
+            let published = segment.tables.status().published.load(Ordering::Acquire);
+            if self.head() > seq {
+                return true;
+            }
+            if !segment.is_current() {
+                // The head of a segment that is over is final, so this load is the last one that is needed.
+                return self.head() > seq;
+            }
+            let Some(left) = timeout.checked_sub(started.elapsed()).filter(|left| !left.is_zero()) else {
+                return false;
+            };
+            let sleep = left.min(LIVENESS_INTERVAL);
+            self.waiter.wait(segment, FutexWord::Published, published, sleep);
+            if let Some(pause) = limiter.throttle() {
+                std::thread::sleep(pause);
+            }
+        }
     }
 }

@@ -17,6 +17,7 @@ mod create;
 pub(crate) mod discovery;
 pub(crate) mod faults;
 pub(crate) mod lock_file;
+pub(crate) mod lock_query;
 pub(crate) mod staging;
 pub(crate) mod tables;
 pub(crate) mod wait;

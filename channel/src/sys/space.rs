@@ -47,7 +47,7 @@ pub enum SpaceLimit {
 
 impl SpaceLimit {
     /// What a user can do about the limit.
-    pub(crate) fn remedy(&self) -> &'static str {
+    pub fn remedy(&self) -> &'static str {
         match self {
             Self::SharedMemory => "make it larger (mount -o remount,size=... /dev/shm, or docker run --shm-size=...)",
             Self::ControlGroup(_) => {
@@ -83,7 +83,14 @@ pub struct Space {
 
 impl Space {
     /// What the tightest of all limits leaves now. The call reads several files, so it is too slow for each frame.
-    pub(crate) fn now() -> Self {
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let space = rsshm_channel::Space::now();
+    /// println!("{} leaves {} of {} bytes", space.limit, space.free, space.total);
+    /// ```
+    pub fn now() -> Self {
         let shm = Self::in_file_system();
         match Self::in_memory() {
             Some(memory) if memory.free < shm.free => memory,

@@ -47,6 +47,7 @@ mod counted_pins;
 mod events;
 mod inner;
 mod keyframes;
+mod leftover;
 mod messages;
 mod options;
 mod overcommit;
@@ -81,6 +82,7 @@ use inner::Inner;
 use takeover::Takeover;
 
 pub use events::NewEvent;
+pub use leftover::Leftover;
 pub use options::{Caps, WriterOptions};
 pub use service::ServiceReport;
 pub use shortage::Shortage;

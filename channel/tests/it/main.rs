@@ -14,9 +14,11 @@ mod failpoints;
 mod fields;
 mod following;
 mod hostile;
+mod inspection;
 mod interruption;
 mod keyframe_requests;
 mod keyframes;
+mod leftovers;
 mod limits;
 mod lossless;
 mod many;
@@ -39,6 +41,7 @@ mod start_at_headers;
 mod support;
 
 rsshm_testkit::roles!(
+    inspection::ROLES,
     containers::ROLES,
     end_of_stream::ROLES,
     events::ROLES,
@@ -48,6 +51,7 @@ rsshm_testkit::roles!(
     hostile::honest::ROLES,
     hostile::read_only::ROLES,
     keyframes::ROLES,
+    leftovers::ROLES,
     limits::ROLES,
     lossless::ROLES,
     many::ROLES,

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The commands, one in each file.
+
+pub(crate) mod bw;
+pub(crate) mod cat;
+pub(crate) mod check;
+pub(crate) mod clean;
+pub(crate) mod completions;
+pub(crate) mod delay;
+mod describe;
+pub(crate) mod doctor;
+mod doctor_channels;
+mod doctor_installed;
+mod doctor_system;
+pub(crate) mod echo;
+pub(crate) mod hz;
+pub(crate) mod info;
+pub(crate) mod list;
+pub(crate) mod man;
+mod measure;
+pub(crate) mod metrics;
+pub(crate) mod snapshot;
+pub(crate) mod top;
+mod top_sample;
+pub(crate) mod wait;
+
+use crate::{args::Command, failure::Failure, output::Output};
+
+/// Runs a command.
+pub(crate) fn run(command: &Command, output: &mut Output) -> Result<(), Failure> {
+    match command {
+        Command::List(list) => list.run(output),
+        Command::Info(info) => info.run(output),
+        Command::Hz(hz) => hz.run(output),
+        Command::Bw(bw) => bw.run(output),
+        Command::Delay(delay) => delay.run(output),
+        Command::Echo(echo) => echo.run(output),
+        Command::Wait(wait) => wait.run(output),
+        Command::Check(check) => check.run(output),
+        Command::Snapshot(snapshot) => snapshot.run(output),
+        Command::Cat(cat) => cat.run(output),
+        Command::Metrics(metrics) => metrics.run(output),
+        Command::Top(top) => top.run(output),
+        Command::Doctor(doctor) => doctor.run(output),
+        Command::Clean(clean) => clean.run(output),
+        Command::Completions(completions) => completions.run(output),
+        Command::Man(man) => man.run(output),
+    }
+}
+
+/// Parses the number of frames of a measurement, for clap.
+fn window(text: &str) -> Result<usize, String> {
+    const LARGEST: usize = 1_000_000;
+    text.parse()
+        .ok()
+        .filter(|frames| (1..=LARGEST).contains(frames))
+        .ok_or_else(|| format!("{text:?} is not a number of frames from 1 to {LARGEST}"))
+}

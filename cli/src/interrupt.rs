@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Ctrl-C, SIGTERM, and the end of the terminal.
+
+use nix::sys::signal::{SigSet, Signal};
+
+/// The exit code after a signal is this number plus the signal, as in a shell: 130 after Ctrl-C.
+const SIGNAL_EXIT: i32 = 128;
+
+/// Ends the program at SIGINT, SIGTERM and SIGHUP, with the exit code that a shell gives for the signal.
+///
+/// The kernel ignores these signals in the first process of a container unless the process handles them. A thread waits
+/// for them, so no code runs in a signal handler. Call this before other threads start: they inherit the blocked signals.
+pub(crate) fn end_program_at_signals() {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGHUP);
+    if signals.thread_block().is_err() {
+        return;
+    }
+    let waiting = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        if let Ok(signal) = signals.wait() {
+            crate::terminal::restore();
+            std::process::exit(SIGNAL_EXIT + signal as i32);
+        }
+    });
+    if waiting.is_err() {
+        // Without the thread, the signals have their usual effect.
+        let _ = signals.thread_unblock();
+    }
+}

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Runs the program `rsshm` on real channels, whose writers and readers are separate processes.
+
+mod acting;
+mod looking;
+mod manners;
+mod measuring;
+mod pictures;
+mod support;
+mod top;
+mod waiting;
+
+rsshm_testkit::roles!(support::ROLES);

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Helpers that the test modules share: channels, their peers, and runs of `rsshm`.
+
+use std::{
+    ops::Deref,
+    os::unix::process::CommandExt,
+    process::{Command, Output, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use rsshm_channel::{
+    Caps, ChannelName, FrameDescriptor, NewEvent, Next, ReadLimits, Reader, ReaderOptions, ServiceThread, Writer,
+    WriterOptions, metadata::RegionOfInterest, monotonic_ns,
+};
+use rsshm_testkit::{
+    Process,
+    role::{self, Role, listen, say},
+};
+use serde_json::Value;
+
+pub const ROLES: &[(&str, Role)] = &[("writer", writer), ("live writer", live_writer), ("reader", reader)];
+
+/// The caps of most channels of these tests.
+pub const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=48,framerate=30/1";
+/// The size of a frame in bytes.
+pub const SIZE: usize = 64 * 48;
+/// The metadata of the frames that have some.
+const REGION: RegionOfInterest = RegionOfInterest {
+    x: 1,
+    y: 2,
+    width: 3,
+    height: 4,
+    id: 5,
+    parent_id: -1,
+    kind: "face",
+};
+
+/// A channel of one test.
+#[derive(Debug)]
+pub struct Channel(rsshm_testkit::Channel);
+
+impl Channel {
+    pub fn new() -> Self {
+        // Relaxed, because the values only have to differ from each other.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self::named(&format!("rsshm-cli-test-{}-{count}", std::process::id()))
+    }
+
+    /// A channel with this name, which belongs to the test.
+    pub fn named(name: &str) -> Self {
+        Self(rsshm_testkit::Channel(ChannelName::new(name).unwrap()))
+    }
+
+    /// Starts a writer that publishes a frame when the test sends it a line. The first frame is already published.
+    pub fn writer(&self) -> Process {
+        self.writer_with("0600")
+    }
+
+    /// Starts such a writer with these permissions.
+    pub fn writer_with(&self, perms: &str) -> Process {
+        let mut writer = role::start("writer", &[self.as_str(), perms]);
+        writer.expect("1");
+        writer
+    }
+
+    /// Starts a writer that publishes a frame at this interval.
+    pub fn live_writer(&self, interval_ms: u32) -> Process {
+        let mut writer = role::start("live writer", &[self.as_str(), &interval_ms.to_string()]);
+        writer.expect("1");
+        writer
+    }
+
+    /// Starts a reader that takes a frame when the test sends it a line. The first frame is already taken, and the
+    /// reader holds it until it takes the next.
+    pub fn reader(&self) -> Process {
+        let mut reader = role::start("reader", &[self.as_str()]);
+        reader.receive();
+        reader
+    }
+}
+
+impl Deref for Channel {
+    type Target = rsshm_testkit::Channel;
+
+    fn deref(&self) -> &rsshm_testkit::Channel {
+        &self.0
+    }
+}
+
+fn open(name: &str, perms: u32) -> (Arc<Writer>, ServiceThread) {
+    let options = WriterOptions::default().perms(perms);
+    let writer = Arc::new(Writer::open(ChannelName::new(name).unwrap(), options).unwrap());
+    let service = ServiceThread::spawn(Arc::clone(&writer), Duration::from_millis(50), |_, report| {
+        report.unwrap();
+    });
+    writer.set_caps(Caps::fixed_size(CAPS, SIZE)).unwrap();
+    (writer, service.unwrap())
+}
+
+fn publish(writer: &Writer, value: u64, metadata: &[u8]) {
+    let mut slot = writer.claim(SIZE).unwrap().expect("a slot");
+    slot.as_mut().fill(value as u8);
+    let descriptor = FrameDescriptor::new(SIZE as u64)
+        .with_pts(monotonic_ns())
+        .with_offset(value);
+    writer.publish(&slot, descriptor, metadata).unwrap();
+    drop(slot);
+}
+
+fn writer(arguments: &[&str]) {
+    let (writer, _service) = open(arguments[0], u32::from_str_radix(arguments[1], 8).unwrap());
+    let mut metadata = Vec::new();
+    for value in 1.. {
+        publish(&writer, value, &metadata);
+        say(value);
+        metadata.clear();
+        match &*listen() {
+            "caps" => {
+                let caps = CAPS.replace("GRAY8", "BGR");
+                writer.set_caps(Caps::fixed_size(caps, 3 * SIZE)).unwrap();
+            }
+            "metadata" => metadata = REGION.to_record(),
+            "tags" => {
+                let mut bytes = vec![0; 4];
+                bytes.extend(b"taglist, title=(string)test;");
+                writer.publish_event(NewEvent::new(2, &bytes), None).unwrap();
+            }
+            _ => {}
+        }
+    }
+}
+
+fn live_writer(arguments: &[&str]) {
+    let (writer, _service) = open(arguments[0], 0o600);
+    let lines = role::lines();
+    for value in 1.. {
+        publish(&writer, value, &[]);
+        if value == 1 {
+            say(value);
+        }
+        let interval = Duration::from_millis(arguments[1].parse().unwrap());
+        if lines.recv_timeout(interval).is_ok_and(|line| line == "end") {
+            return;
+        }
+    }
+}
+
+fn reader(arguments: &[&str]) {
+    let mut reader = Reader::new(ChannelName::new(arguments[0]).unwrap(), ReaderOptions::default());
+    let mut held = None;
+    loop {
+        if let Next::Frame(frame) = reader.next(&mut Vec::new(), ReadLimits::default(), None).unwrap() {
+            say(frame.seq);
+            drop(held.replace(frame));
+            listen();
+        }
+    }
+}
+
+/// The command `rsshm` with these arguments, which are separated by spaces.
+pub fn rsshm(arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rsshm"));
+    command
+        .args(arguments.split_whitespace())
+        .env_remove("NO_COLOR")
+        .stdin(Stdio::null());
+    command
+}
+
+/// What a run of `rsshm` printed, and its exit code.
+#[derive(Debug)]
+pub struct Run {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Run {
+    pub fn of(mut command: Command) -> Self {
+        let Output { status, stdout, stderr } = command.output().unwrap();
+        Self {
+            code: status.code().unwrap_or(-1),
+            stdout: String::from_utf8(stdout).unwrap(),
+            stderr: String::from_utf8(stderr).unwrap(),
+        }
+    }
+
+    /// Checks the exit code.
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{self:?}");
+        self
+    }
+
+    /// The JSON of the only line.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// Runs `rsshm` to its end.
+pub fn run(arguments: &str) -> Run {
+    Run::of(rsshm(arguments))
+}
+
+/// Runs `rsshm` as another user, who has no group of this one.
+pub fn run_as(user: u32, arguments: &str) -> Run {
+    let mut command = rsshm(arguments);
+    command.uid(user).gid(user).current_dir("/");
+    Run::of(command)
+}
+
+/// The bytes of all files with the name of the channel, which observers must not change.
+pub fn files(channel: &Channel) -> Vec<Vec<u8>> {
+    channel
+        .files()
+        .iter()
+        .map(|file| std::fs::read(file).unwrap())
+        .collect()
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Tests of `top`, in batches and in a real terminal.
+
+use std::{process::Command, time::Duration};
+
+use rsshm_testkit::{PATIENCE, need_program, wait_until};
+use serde_json::Value;
+
+use crate::support::{Channel, run};
+
+#[test]
+fn batch_shows_rates_of_channel_and_readers() {
+    let channel = Channel::new();
+    let _writer = channel.live_writer(10);
+    let mut reader = channel.reader();
+    reader.stop();
+    let text = run(&format!("top -b -n 2 -d 300ms {}", channel.0)).expect(0).stdout;
+    assert_eq!(text.matches("CHANNEL / reader").count(), 2, "{text}");
+    let line = text.lines().rfind(|line| line.starts_with(channel.as_str())).unwrap();
+    assert!(line.ends_with("alive"), "{line}");
+    let line = text
+        .lines()
+        .rfind(|line| line.starts_with(&format!(" + {} it-", reader.pid())))
+        .unwrap();
+    assert!(line.ends_with("stopped"), "{line}");
+
+    let sample = run(&format!("top -b -n 1 -d 500ms --json {}", channel.0))
+        .expect(0)
+        .json();
+    let found = &sample["channels"][0];
+    let fps = found["fps"].as_f64().unwrap();
+    assert!(fps > 1.0 && fps < 110.0, "{found}");
+    assert!(
+        (found["bytes_per_second"].as_f64().unwrap() / fps - 3072.0).abs() < 1.0,
+        "{found}"
+    );
+    let only = &found["readers"][0];
+    assert_eq!(
+        (&only["state"], &only["fps"], &only["holds"]),
+        (&"stopped".into(), &0.0.into(), &1.into())
+    );
+    assert!(
+        only["behind"].as_u64() > Some(5) && only["cpu_percent"] == 0.0,
+        "{only}"
+    );
+    reader.kill();
+
+    let csv = run(&format!("top -b -n 1 -d 100ms --format csv {}", channel.0))
+        .expect(0)
+        .stdout;
+    let lines: Vec<_> = csv.lines().map(|line| line.split(',').count()).collect();
+    assert_eq!(lines, [11, 11], "{csv}");
+}
+
+#[test]
+fn batch_is_sorted() {
+    let [slow, fast] = std::array::from_fn(|_| Channel::new());
+    let _writers = [slow.live_writer(200), fast.live_writer(5)];
+    let names = |sort: &str| -> Vec<Value> {
+        let sample = run(&format!(
+            "top -b -n 1 -d 500ms --json --sort {sort} {} {}",
+            fast.0, slow.0
+        ))
+        .expect(0)
+        .json();
+        let samples = sample["channels"].as_array().unwrap();
+        samples.iter().map(|sample| sample["channel"].clone()).collect()
+    };
+    assert_eq!(names("name"), [slow.as_str(), fast.as_str()]);
+    assert_eq!(names("fps"), [fast.as_str(), slow.as_str()]);
+}
+
+/// A terminal of its own, with `rsshm` in it.
+struct Terminal(String);
+
+impl Terminal {
+    /// Runs a command of a shell in a terminal of 100 columns and 20 rows.
+    fn new(name: &str, command: &str) -> Self {
+        let terminal = Self(name.to_owned());
+        terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "20", command]);
+        terminal
+    }
+
+    fn tmux(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("tmux");
+        command
+            .args(["-L", &self.0])
+            .args(arguments)
+            .env_remove("TMUX")
+            .env("TERM", "xterm-256color");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What is on the screen.
+    fn screen(&self) -> String {
+        self.tmux(&["capture-pane", "-p"])
+    }
+
+    fn key(&self, key: &str) {
+        self.tmux(&["send-keys", key]);
+    }
+
+    #[track_caller]
+    fn wait_for(&self, what: &str) {
+        wait_until(&format!("{what} on the screen:\n{}", self.screen()), PATIENCE, || {
+            self.screen().contains(what)
+        });
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = Command::new("tmux").args(["-L", &self.0, "kill-server"]).output();
+    }
+}
+
+#[test]
+fn terminal_shows_keys_and_sizes() {
+    need_program!("tmux");
+    let channel = Channel::new();
+    let _writer = channel.live_writer(10);
+    let reader = channel.reader();
+    let program = env!("CARGO_BIN_EXE_rsshm");
+    let command = format!(
+        "{program} top -d 200ms '{}'; echo ended with $?; exec sleep 60",
+        channel.0
+    );
+    let terminal = Terminal::new(channel.as_str(), &command);
+    terminal.wait_for(&format!("+ {} it-", reader.pid()));
+    let screen = terminal.screen();
+    assert!(screen.starts_with("1 channels, 1 with a writer, 1 readers"), "{screen}");
+    assert!(screen.contains("order: name") && screen.contains("reading"), "{screen}");
+    terminal.key("s");
+    terminal.wait_for("order: fps");
+    // A line that is longer than the terminal is cut, so that each row stays one line.
+    terminal.tmux(&["resize-window", "-x", "40", "-y", "5"]);
+    // At first the terminal shows what is left of the large screen.
+    std::thread::sleep(Duration::from_millis(600));
+    wait_until("a small screen", PATIENCE, || {
+        let screen = terminal.screen();
+        let rows: Vec<_> = screen.lines().map(str::to_owned).collect();
+        rows.len() <= 5 && rows[0].starts_with("1 channels, 1 with a writer") && rows[2].starts_with(channel.as_str())
+    });
+    terminal.tmux(&["resize-window", "-x", "100", "-y", "20"]);
+    terminal.wait_for("STATE");
+    terminal.key("q");
+    terminal.wait_for("ended with 0");
+    assert!(
+        !terminal.screen().contains("STATE"),
+        "the former screen is back: {}",
+        terminal.screen()
+    );
+}
+
+#[test]
+fn interrupted_top_gives_the_terminal_back() {
+    need_program!("tmux");
+    let channel = Channel::new();
+    let _writer = channel.live_writer(10);
+    let program = env!("CARGO_BIN_EXE_rsshm");
+    let command = format!(
+        "{program} top '{}'; echo ended with $?; stty -a; exec sleep 60",
+        channel.0
+    );
+    let terminal = Terminal::new(channel.as_str(), &command);
+    terminal.wait_for("alive");
+    terminal.key("C-c");
+    terminal.wait_for("ended with 130");
+    terminal.wait_for(" icanon");
+    assert!(terminal.screen().contains(" echo "), "{}", terminal.screen());
+}
