@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Callable, Iterator, Tuple
 
 import pytest
-from helpers import Process
+from helpers import Channel, Process
 
 MIB = 1 << 20
 
@@ -49,14 +49,14 @@ def group() -> Iterator[Path]:
 
 @pytest.mark.parametrize("mib, output", [(40, "NoSpace"), (224, "lives")])
 def test_memory_limit_is_an_error_or_limits_the_slots(
-    mib: int, output: str, group: Path, start: Callable[..., Process]
+    mib: int, output: str, group: Path, channel: Channel, start: Callable[..., Process]
 ) -> None:
     """A channel needs memory for three frames of 8 MiB. Its readers hold as many frames as they may, and copy the others.
 
     The writer leaves an eighth of the limit free. The copies of three readers, 24 MiB, must fit into this part.
     """
     path = str(Path(__file__).resolve().parents[1])
-    name = f"rsshm-pytest-{os.getpid()}-limited"
+    name = channel.name
     writing = (
         f"import sys; sys.path.insert(0, {path!r}); import rsshm, numpy, time\n"
         "picture = numpy.zeros((2048, 4096), 'u1')\n"
