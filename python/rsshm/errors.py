@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class Error(Exception):
     """The base of all errors of this package."""
@@ -47,9 +49,17 @@ class Foreign(Error):
 class Denied(Error, PermissionError):
     """The permissions of the channel's files forbid what this user tried."""
 
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)
+        self.errno = errno.EACCES
+
 
 class NoSpace(Error, OSError):
     """The shared memory file system is full, or a memory limit leaves too little memory."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)
+        self.errno = errno.ENOSPC
 
 
 class Damaged(Error):

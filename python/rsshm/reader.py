@@ -70,7 +70,7 @@ class Reader:
         if not isinstance(max_held, int) or not 0 <= max_held < 1 << 31:
             raise BadOption(f"channel {name}: max_held is {max_held!r}, not a number of frames")
         self.timeout = timeout
-        self.latest = latest
+        self._latest = latest
         self.on_event = on_event
         self._closed = False
         self._stream = Stream()
@@ -89,6 +89,11 @@ class Reader:
     def name(self) -> str:
         """The channel's name."""
         return self._name
+
+    @property
+    def latest(self) -> bool:
+        """Whether the reader always reads the newest frame."""
+        return self._latest
 
     @property
     def caps(self) -> caps.Caps:

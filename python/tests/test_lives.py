@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -341,8 +342,9 @@ def test_another_user_may_read_but_not_write(channel: Channel, start: Start) -> 
         writer.write(grey(1))
         os.seteuid(nobody)
         try:
-            with pytest.raises(rsshm.Denied, match="mode is 0600"):
+            with pytest.raises(rsshm.Denied, match="mode is 0600") as caught:
                 rsshm.Reader(channel.name).read(1)
+            assert caught.value.errno == errno.EACCES
         finally:
             os.seteuid(0)
 
@@ -486,7 +488,7 @@ def test_small_dev_shm_is_an_error_or_limits_the_slots(size: str, output: str, c
         "        assert writer.dropped < 10, writer.dropped\n"
         "        print('lives')\n"
         "except rsshm.NoSpace as error:\n"
-        "    assert 'bytes are needed' in str(error) and 'shm-size' in str(error)\n"
+        "    assert 'bytes are needed' in str(error) and 'shm-size' in str(error) and error.errno == 28\n"
         "    print('NoSpace')\n"
         "print(os.listdir('/dev/shm'))"
     )
