@@ -121,12 +121,12 @@ test-camera: ## run the tests with a camera device, in a small virtual machine
 	CAMERA_VM_SECONDS=600 CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$$PWD/tests/camera/vm" \
 		$(CARGO) test --workspace --locked --package rsshm-channel --test it -- --test-threads=1 memory_limits::
 
-# The library is for this machine, and is built without optimisation. A wheel has one that is built for a release.
+# The library is for this machine. That of a wheel is for older ones too.
 .PHONY: python
 python: ## build librsshm and put it into the Python package, so that programs can use the package from here
 	@$(call install_missing,gcc libc6-dev)
-	$(CARGO) build --locked --package rsshm-capi
-	capi/link target/debug/librsshm.a target/python-library
+	$(CARGO) build --release --locked --package rsshm-capi
+	capi/link target/release/librsshm.a target/python-library
 	# Programs may use the old file at this moment, so the new file replaces it.
 	mv -f target/python-library/librsshm.so.0 python/rsshm/
 
