@@ -404,8 +404,8 @@ typedef struct rsshm_publish_info {
 /*
  * Publishes the frame in the slot. The slot ends with this call, also after an error, unless info has RSSHM_KEEP; then
  * it must not be written any more. `info` may be NULL: the frame was captured now. RSSHM_E_STATE: the caps have changed
- * since the claim, or the slot is already published. RSSHM_DROPPED, RSSHM_TIMEOUT and RSSHM_WOKEN: the frame is lost,
- * because it had to be copied to a slot and there was none.
+ * since the claim, or the slot is already published. RSSHM_DROPPED, RSSHM_TIMEOUT and RSSHM_WOKEN: the frame has to be
+ * copied to another slot, and there was none. It is lost, or with RSSHM_KEEP the call may be repeated.
  */
 rsshm_status rsshm_slot_publish(rsshm_slot *slot, const rsshm_publish_info *info);
 

@@ -64,6 +64,18 @@ fn properties_of_every_format_are_those_of_gstreamer() {
             assert_eq!(format.component_count(), info.n_components() as usize, "{format}");
             assert_eq!(Some(format.bits()), colours.iter().copied().max(), "{format}");
         }
+        for plane in 0..info.n_planes() {
+            let components = info.plane().iter().zip(info.pixel_stride());
+            let strides = components
+                .take(info.n_components() as usize)
+                .filter(|(found, _)| **found == plane);
+            // The luma of a packed format has a smaller stride than its chroma. Pixels that are no whole bytes have 0.
+            let Some(stride) = strides.map(|(_, stride)| *stride).min() else {
+                continue;
+            };
+            let ours = format.pixel_bytes(plane as usize).unwrap_or(0);
+            assert_eq!(ours as i32, stride, "{format}, plane {plane}");
+        }
     }
 }
 

@@ -2,6 +2,9 @@
 /* bad_arguments CHANNEL: calls each function with wrong handles and values. Each gives an error with a text. */
 #include "common.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #define HANDLE_ERRORS(type, call_with)                                                  \
   do {                                                                                  \
     type *h = NULL;                                                                     \
@@ -95,6 +98,16 @@ int main(int argc, char **argv) {
   writer_options.reserved = 1;
   EXPECT_ERROR(rsshm_writer_open(name, &writer_options, &writer), RSSHM_E_ARGUMENT, "reserved");
   writer_options.reserved = 0;
+  /* Files that are in the way. */
+  char path[300];
+  snprintf(path, sizeof path, "/dev/shm/%s", name);
+  CHECK(mkdir(path, 0700) == 0);
+  EXPECT_ERROR(rsshm_writer_open(name, NULL, &writer), RSSHM_E_FOREIGN, "is a directory");
+  CHECK(rmdir(path) == 0);
+  FILE *garbage = fopen(path, "w");
+  CHECK(garbage != NULL && fputs("garbage", garbage) >= 0 && fclose(garbage) == 0);
+  EXPECT_ERROR(rsshm_writer_open(name, NULL, &writer), RSSHM_E_DAMAGED, "in the way");
+  CHECK(unlink(path) == 0);
   EXPECT_ERROR(rsshm_observer_open(NULL, &observer), RSSHM_E_ARGUMENT, "NULL");
   EXPECT_ERROR(rsshm_observer_open(name, NULL), RSSHM_E_ARGUMENT, "result is NULL");
   EXPECT(rsshm_observer_open(name, &observer), RSSHM_NO_WRITER);

@@ -226,7 +226,7 @@ fn sixty_fifth_reader_observes() {
     let mut last = channel.reader();
     let frame = next(&mut last, &mut copy);
     check(&frame, &copy, 1);
-    assert!(last.is_observer() && last.observer_reason().unwrap().contains("64"));
+    assert!(last.is_observer() && last.observer_reason().unwrap().contains("64 reader entries"));
     wait_until("64 are counted", SECOND, || service.seen().reader_count == 64);
     assert!(publish(&writer, 2));
     check(&next(&mut last, &mut copy), &copy, 2);
