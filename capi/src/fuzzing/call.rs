@@ -23,7 +23,8 @@ use crate::{
     observer::{CChannelInfo, rsshm_observer_close, rsshm_observer_get, rsshm_observer_newest, rsshm_observer_open},
     reader::{
         CReaderOptions, CReaderStats, rsshm_reader_close, rsshm_reader_fd, rsshm_reader_get_stats, rsshm_reader_next,
-        rsshm_reader_observing, rsshm_reader_open, rsshm_reader_request_keyframe, rsshm_reader_wake,
+        rsshm_reader_next_info, rsshm_reader_observing, rsshm_reader_open, rsshm_reader_request_keyframe,
+        rsshm_reader_wake,
     },
     status::Status,
 };
@@ -128,11 +129,16 @@ fn call_reader(input: &mut Input, handles: &mut Handles) {
                 check(rsshm_reader_open(pointer(name.as_deref()), options.at(), to));
                 handles.add(reader);
             }
-            2..=4 => {
+            call @ 2..=4 => {
                 let mut frame = Handle::NULL;
                 let to = out(input, &mut frame);
                 let (reader, wait) = (handles.any(input), input.wait_ns());
-                let status = check(rsshm_reader_next(reader, wait, to));
+                let status = if call == 4 {
+                    let mut info = structure::<CFrameInfo>(input);
+                    check(rsshm_reader_next_info(reader, wait, to, info.at()))
+                } else {
+                    check(rsshm_reader_next(reader, wait, to))
+                };
                 assert_eq!(status == 0, frame.bits() != 0);
                 if status == Status::Event as i32 {
                     let mut event = structure::<CEvent>(input);
