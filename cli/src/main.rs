@@ -16,6 +16,7 @@ mod output;
 mod picture;
 mod process;
 mod report;
+mod source;
 mod statistics;
 mod terminal;
 mod units;

@@ -7,6 +7,7 @@ mod looking;
 mod manners;
 mod measuring;
 mod pictures;
+mod publishing;
 mod support;
 mod top;
 mod waiting;
