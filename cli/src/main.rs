@@ -8,6 +8,7 @@
 mod args;
 mod caps;
 mod commands;
+mod drawing;
 mod failure;
 mod follow;
 mod interrupt;

@@ -104,6 +104,11 @@ impl Source {
         })
     }
 
+    /// Whether the file has a single picture, which need not be read again.
+    pub(crate) fn is_picture(&self) -> bool {
+        matches!(self.kind, Kind::Picture(_))
+    }
+
     /// The next frame; `None` at the end.
     pub(crate) fn next(&mut self) -> Result<Option<Item>, Failure> {
         let next = match &mut self.kind {

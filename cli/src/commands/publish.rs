@@ -122,19 +122,31 @@ impl Publish {
             interval: None,
         };
         let mut published = 0;
+        // Publishes a frame; `true` after the last one.
+        let mut publish = |item: &Item| {
+            let outcome = self.publish(writer, item, &mut caps, &mut pace);
+            outcome.map_err(|error| Failure::of_channel(&self.channel, &error))?;
+            published += 1;
+            Ok(self.count.is_some_and(|count| published >= count))
+        };
+        let mut is_empty = true;
         loop {
             for file in &self.files {
                 let mut source = Source::open(file, self.description())?;
                 while let Some(item) = source.next()? {
-                    let outcome = self.publish(writer, &item, &mut caps, &mut pace);
-                    outcome.map_err(|error| Failure::of_channel(&self.channel, &error))?;
-                    published += 1;
-                    if self.count.is_some_and(|count| published >= count) {
+                    is_empty = false;
+                    if publish(&item)? {
                         return Ok(());
+                    }
+                    // A single picture is decoded once, however often it is published.
+                    while self.repeat && self.files.len() == 1 && source.is_picture() {
+                        if publish(&item)? {
+                            return Ok(());
+                        }
                     }
                 }
             }
-            if published == 0 {
+            if is_empty {
                 let text = format!("channel {}: there was no frame to publish", self.channel);
                 return Err(Failure::new(Code::No, text));
             }

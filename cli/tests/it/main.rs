@@ -9,7 +9,9 @@ mod measuring;
 mod pictures;
 mod publishing;
 mod support;
+mod terminal;
 mod top;
 mod waiting;
+mod watching;
 
 rsshm_testkit::roles!(support::ROLES);
