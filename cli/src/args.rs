@@ -68,6 +68,8 @@ pub(crate) enum Command {
     Check(commands::check::Check),
     Snapshot(commands::snapshot::Snapshot),
     Cat(commands::cat::Cat),
+    Watch(commands::watch::Watch),
+    Publish(commands::publish::Publish),
     Metrics(commands::metrics::Metrics),
     Doctor(commands::doctor::Doctor),
     Clean(commands::clean::Clean),

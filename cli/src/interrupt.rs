@@ -2,10 +2,19 @@
 
 //! Ctrl-C, SIGTERM, and the end of the terminal.
 
+use std::sync::{Mutex, PoisonError};
+
 use nix::sys::signal::{SigSet, Signal};
+
+use crate::terminal;
 
 /// The exit code after a signal is this number plus the signal, as in a shell: 130 after Ctrl-C.
 const SIGNAL_EXIT: i32 = 128;
+
+type Task = Box<dyn FnOnce() + Send>;
+
+/// What has to be done before a signal ends the program.
+static TASK: Mutex<Option<Task>> = Mutex::new(None);
 
 /// Ends the program at SIGINT, SIGTERM and SIGHUP, with the exit code that a shell gives for the signal.
 ///
@@ -21,7 +30,11 @@ pub(crate) fn end_program_at_signals() {
     }
     let waiting = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         if let Ok(signal) = signals.wait() {
-            crate::terminal::restore();
+            let task = TASK.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(task) = task {
+                task();
+            }
+            terminal::restore();
             std::process::exit(SIGNAL_EXIT + signal as i32);
         }
     });
@@ -29,4 +42,9 @@ pub(crate) fn end_program_at_signals() {
         // Without the thread, the signals have their usual effect.
         let _ = signals.thread_unblock();
     }
+}
+
+/// Sets what another thread does before a signal ends the program.
+pub(crate) fn before_end(task: impl FnOnce() + Send + 'static) {
+    *TASK.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(task));
 }

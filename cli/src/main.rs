@@ -8,6 +8,7 @@
 mod args;
 mod caps;
 mod commands;
+mod drawing;
 mod failure;
 mod follow;
 mod interrupt;
@@ -16,6 +17,7 @@ mod output;
 mod picture;
 mod process;
 mod report;
+mod source;
 mod statistics;
 mod terminal;
 mod units;

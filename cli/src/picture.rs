@@ -207,8 +207,18 @@ impl Picture {
     }
 }
 
+/// The format of a picture in a file, by the name and the first bytes of the file. JPEG counts only with its name,
+/// because Motion JPEG begins with the same bytes.
+pub(crate) fn format_of(name: &str, first: &[u8]) -> Option<ImageFormat> {
+    match (Kind::of_file(name), image::guess_format(first).ok()?) {
+        (_, format @ (ImageFormat::Png | ImageFormat::WebP)) => Some(format),
+        (Some(Kind::Jpg), ImageFormat::Jpeg) => Some(ImageFormat::Jpeg),
+        _ => None,
+    }
+}
+
 /// Decodes a picture that another program made.
-fn decode(bytes: &[u8], format: ImageFormat) -> Result<Picture, ImageError> {
+pub(crate) fn decode(bytes: &[u8], format: ImageFormat) -> Result<Picture, ImageError> {
     let mut reader = image::ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = image::Limits::default();
     limits.max_alloc = Some(MAX_DECODED_SIZE);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The whole screen of a terminal, for `top`: single keys, and pictures of lines that replace each other.
+//! The whole screen of a terminal, for `top` and `watch`: single keys, and pictures of lines that replace each other.
 
 use std::{
     io::{self, Write, stdin, stdout},
@@ -63,6 +63,19 @@ impl Screen {
         text += "\x1b[J";
         let mut output = stdout().lock();
         output.write_all(text.as_bytes())?;
+        output.flush()
+    }
+
+    /// Shows a picture in the upper left corner by a protocol of the terminal, and a line below its `rows`.
+    pub(crate) fn draw(&self, picture: &str, rows: usize, line: &str) -> io::Result<()> {
+        let (width, _) = self.size();
+        let mut output = stdout().lock();
+        write!(
+            output,
+            "\x1b[H{picture}\x1b[{};1H{}\x1b[K\x1b[J",
+            rows + 1,
+            cut(line, width)
+        )?;
         output.flush()
     }
 

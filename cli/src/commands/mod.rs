@@ -20,10 +20,12 @@ pub(crate) mod list;
 pub(crate) mod man;
 mod measure;
 pub(crate) mod metrics;
+pub(crate) mod publish;
 pub(crate) mod snapshot;
 pub(crate) mod top;
 mod top_sample;
 pub(crate) mod wait;
+pub(crate) mod watch;
 
 use crate::{args::Command, failure::Failure, output::Output};
 
@@ -42,6 +44,8 @@ pub(crate) fn run(command: &Command, output: &mut Output) -> Result<(), Failure>
         Command::Cat(cat) => cat.run(output),
         Command::Metrics(metrics) => metrics.run(output),
         Command::Top(top) => top.run(output),
+        Command::Watch(watch) => watch.run(output),
+        Command::Publish(publish) => publish.run(output),
         Command::Doctor(doctor) => doctor.run(output),
         Command::Clean(clean) => clean.run(output),
         Command::Completions(completions) => completions.run(output),

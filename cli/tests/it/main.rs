@@ -3,12 +3,16 @@
 //! Runs the program `rsshm` on real channels, whose writers and readers are separate processes.
 
 mod acting;
+mod hostile;
 mod looking;
 mod manners;
 mod measuring;
 mod pictures;
+mod publishing;
 mod support;
+mod terminal;
 mod top;
 mod waiting;
+mod watching;
 
 rsshm_testkit::roles!(support::ROLES);

@@ -11,7 +11,7 @@ use std::{
 use image::RgbImage;
 use rsshm_testkit::{PATIENCE, Process, gst, need_program, wait_until};
 
-use crate::support::{Channel, Run, SIZE, files, rsshm, run};
+use crate::support::{Channel, Run, Running, SIZE, files, rsshm, run};
 
 /// A directory of one test, which is removed with the value.
 struct Directory(PathBuf);
@@ -241,19 +241,17 @@ fn cat_ends_with_its_pipe_and_refuses_other_formats() {
     let channel = Channel::new();
     let mut writer = channel.writer();
     let name = channel.to_string();
-    let mut cat = rsshm(&format!("cat {name}"))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = rsshm(&format!("cat {name}"));
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut cat = Running::start(command);
     wait_until("attached", PATIENCE, || {
         run(&format!("list {name} --json")).json()[0]["reader_count"] == 1
     });
-    drop(cat.stdout.take());
+    drop(cat.0.stdout.take());
     writer.send("");
     writer.expect("2");
-    let output = cat.wait_with_output().unwrap();
-    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+    assert_eq!(cat.wait(), Some(0));
+    assert_eq!(std::io::read_to_string(cat.0.stderr.take().unwrap()).unwrap(), "");
 
     let mut cat = Process::start(rsshm(&format!("cat {name}")));
     wait_until("attached", PATIENCE, || {

@@ -3,13 +3,15 @@
 //! Helpers that the test modules share: channels, their peers, and runs of `rsshm`.
 
 use std::{
+    io::Read,
     ops::Deref,
     os::unix::process::CommandExt,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -18,8 +20,9 @@ use rsshm_channel::{
     WriterOptions, metadata::RegionOfInterest, monotonic_ns,
 };
 use rsshm_testkit::{
-    Process,
+    PATIENCE, Process,
     role::{self, Role, listen, say},
+    wait_until,
 };
 use serde_json::Value;
 
@@ -173,6 +176,31 @@ pub fn rsshm(arguments: &str) -> Command {
     command
 }
 
+/// A running program, whose streams the test has chosen. It is killed when the value is dropped.
+#[derive(Debug)]
+pub struct Running(pub Child);
+
+impl Running {
+    #[track_caller]
+    pub fn start(mut command: Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+
+    /// Waits until the program ends by itself, and returns its exit code.
+    #[track_caller]
+    pub fn wait(&mut self) -> Option<i32> {
+        wait_until("the program ends", PATIENCE, || self.0.try_wait().unwrap().is_some());
+        self.0.wait().unwrap().code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// What a run of `rsshm` printed, and its exit code.
 #[derive(Debug)]
 pub struct Run {
@@ -182,12 +210,20 @@ pub struct Run {
 }
 
 impl Run {
+    #[track_caller]
     pub fn of(mut command: Command) -> Self {
-        let Output { status, stdout, stderr } = command.output().unwrap();
+        fn read(stream: impl Read + Send + 'static) -> JoinHandle<String> {
+            std::thread::spawn(|| std::io::read_to_string(stream).unwrap())
+        }
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut running = Running::start(command);
+        // Threads read, because a full pipe would block the program.
+        let stdout = read(running.0.stdout.take().unwrap());
+        let stderr = read(running.0.stderr.take().unwrap());
         Self {
-            code: status.code().unwrap_or(-1),
-            stdout: String::from_utf8(stdout).unwrap(),
-            stderr: String::from_utf8(stderr).unwrap(),
+            code: running.wait().unwrap_or(-1),
+            stdout: stdout.join().unwrap(),
+            stderr: stderr.join().unwrap(),
         }
     }
 

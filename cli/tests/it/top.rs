@@ -2,12 +2,15 @@
 
 //! Tests of `top`, in batches and in a real terminal.
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
 use rsshm_testkit::{PATIENCE, need_program, wait_until};
 use serde_json::Value;
 
-use crate::support::{Channel, run};
+use crate::{
+    support::{Channel, run},
+    terminal::Terminal,
+};
 
 #[test]
 fn batch_shows_rates_of_channel_and_readers() {
@@ -69,52 +72,6 @@ fn batch_is_sorted() {
     };
     assert_eq!(names("name"), [slow.as_str(), fast.as_str()]);
     assert_eq!(names("fps"), [fast.as_str(), slow.as_str()]);
-}
-
-/// A terminal of its own, with `rsshm` in it.
-struct Terminal(String);
-
-impl Terminal {
-    /// Runs a command of a shell in a terminal of 100 columns and 20 rows.
-    fn new(name: &str, command: &str) -> Self {
-        let terminal = Self(name.to_owned());
-        terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "20", command]);
-        terminal
-    }
-
-    fn tmux(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new("tmux");
-        command
-            .args(["-L", &self.0])
-            .args(arguments)
-            .env_remove("TMUX")
-            .env("TERM", "xterm-256color");
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// What is on the screen.
-    fn screen(&self) -> String {
-        self.tmux(&["capture-pane", "-p"])
-    }
-
-    fn key(&self, key: &str) {
-        self.tmux(&["send-keys", key]);
-    }
-
-    #[track_caller]
-    fn wait_for(&self, what: &str) {
-        wait_until(&format!("{what} on the screen:\n{}", self.screen()), PATIENCE, || {
-            self.screen().contains(what)
-        });
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let _ = Command::new("tmux").args(["-L", &self.0, "kill-server"]).output();
-    }
 }
 
 #[test]
