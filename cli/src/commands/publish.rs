@@ -195,7 +195,7 @@ impl Publish {
             match writer.publish(&slot, descriptor, &[]) {
                 // The service made another segment after the claim.
                 Err(Error::NotPublishable { .. }) => {}
-                outcome => return outcome,
+                outcome => return outcome.map(drop),
             }
         }
     }
