@@ -1,9 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! `rsshm`, the command line tool: shows the channels of this machine, measures them and waits for them.
+//! `rsshm`, the command line tool: shows the channels of this machine, measures them, saves their pictures and waits for
+//! them.
 //!
-//! `args` declares the command line, and `commands` has one file for each command. `report` is what is known about one
-//! channel; `follow` follows the frames of one. All of these only look: they hold no lock and write nothing.
+//! `args` declares the command line, and `commands` has one file for each command. These parts serve several commands:
+//!
+//! ```text
+//! report      everything about one channel, with names of programs from process and caps in short from caps
+//! follow      the frames of a channel, from one writer to the next, without their bytes
+//! picture     a frame as a picture or a file; y4m: as YUV4MPEG2; drawing: in a terminal
+//! source      frames from files and pipes
+//! output      tables, JSON and CSV; terminal: the whole screen
+//! failure     errors with their exit codes; interrupt: Ctrl-C
+//! names, units, statistics
+//! ```
+//!
+//! `report` and `follow` only look: they hold no lock and write nothing.
 
 mod args;
 mod caps;

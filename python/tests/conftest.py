@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 from __future__ import annotations
 
+import signal
 from typing import Any, Callable, Iterator
 
 import pytest
 from helpers import Channel, Process
+
+# Whoever started the tests in the background may ignore these signals. The processes of the tests would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture
