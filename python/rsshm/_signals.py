@@ -34,7 +34,11 @@ def add(channel: Any) -> None:
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             if signal.getsignal(number) == signal.SIG_DFL:
-                signal.signal(number, _end)
+                try:
+                    signal.signal(number, _end)
+                except ValueError:
+                    # This is the main thread of a subinterpreter, which cannot set handlers either.
+                    return
 
 
 def discard(channel: Any) -> None:

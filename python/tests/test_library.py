@@ -158,3 +158,35 @@ def test_library_refuses_structures_of_another_size(channel: Channel) -> None:
         options.struct_size = size
         with pytest.raises(rsshm.BadOption, match="rsshm_reader_options"):
             _library.open_handle(_library.reader_open, channel.name, options)
+
+
+SUBINTERPRETER = '''
+import sys
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+code = f"""
+import sys
+sys.path[:] = {sys.path!r}
+try:
+    import numpy
+except ImportError:
+    print("NumPy refuses")
+else:
+    import rsshm
+    with rsshm.Writer({sys.argv[1]!r}, caps="a/b") as writer, rsshm.Reader({sys.argv[1]!r}, timeout=5) as reader:
+        writer.write(b"x")
+        print(reader.read().data.tobytes())
+"""
+interpreters.run_string(interpreters.create(), code)
+'''
+
+
+def test_subinterpreter_writes_and_reads(channel: Channel, start: Start) -> None:
+    reading = start([sys.executable, "-c", SUBINTERPRETER, channel.name], env={"PYTHONPATH": str(PACKAGE.parent)})
+    out = reading.wait_ok().decode()
+    if out == "NumPy refuses\n":
+        pytest.skip("this NumPy cannot be imported in a subinterpreter")
+    assert out == "b'x'\n"
+    channel.assert_gone()
