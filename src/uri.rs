@@ -26,35 +26,16 @@ fn from_name(name: &str) -> String {
 
 /// The name of the channel that `uri` names.
 fn to_name(uri: &str) -> Result<String, glib::Error> {
-    let name = uri
-        .strip_prefix("rsshm://")
-        .map(|name| name.strip_suffix('/').unwrap_or(name))
-        .and_then(unescape)
-        .ok_or_else(|| {
-            glib::Error::new(
-                gst::URIError::BadUri,
-                &format!("{uri:?} is not of the form rsshm://NAME"),
-            )
-        })?;
+    // GLib's own function may return text that is not UTF-8, but the function's Rust binding assumes UTF-8.
+    let name = ChannelName::text_of_uri(uri).ok_or_else(|| {
+        glib::Error::new(
+            gst::URIError::BadUri,
+            &format!("{uri:?} is not of the form rsshm://NAME"),
+        )
+    })?;
     ChannelName::new(name.as_str())
         .map(|name| name.as_str().to_owned())
         .map_err(|error| glib::Error::new(gst::URIError::BadReference, &error.to_string()))
-}
-
-/// Decodes the percent escapes of `text`; `None` if an escape is invalid, or if the result is not UTF-8.
-///
-/// GLib's own function may return text that is not UTF-8, but the function's Rust binding assumes UTF-8.
-fn unescape(text: &str) -> Option<String> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => digit(rest.next()?)? << 4 | digit(rest.next()?)?,
-            byte => byte,
-        });
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

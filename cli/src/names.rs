@@ -10,10 +10,10 @@ const SCHEME: &str = "rsshm://";
 
 /// Parses the name or the URI of a single channel, for clap.
 pub(crate) fn parse(text: &str) -> Result<ChannelName, String> {
-    let name = match text.strip_prefix(SCHEME) {
-        None => text.to_owned(),
-        Some(name) => unescape(name.strip_suffix('/').unwrap_or(name))
-            .ok_or_else(|| format!("{text:?} is not of the form rsshm://NAME"))?,
+    let name = if text.starts_with(SCHEME) {
+        ChannelName::text_of_uri(text).ok_or_else(|| format!("{text:?} is not of the form rsshm://NAME"))?
+    } else {
+        text.to_owned()
     };
     ChannelName::new(name).map_err(|error| error.to_string())
 }
@@ -47,6 +47,15 @@ pub(crate) fn select(patterns: &[String]) -> Result<Vec<ChannelName>, Failure> {
     let mut seen = std::collections::HashSet::new();
     selected.retain(|name| seen.insert(name.clone()));
     Ok(selected)
+}
+
+/// The channels that `patterns` name, as [`select`] does; all channels if there are no patterns.
+pub(crate) fn select_or_all(patterns: &[String]) -> Result<Vec<ChannelName>, Failure> {
+    if !patterns.is_empty() {
+        return select(patterns);
+    }
+    let names = possible_channels().into_iter();
+    Ok(names.filter_map(|name| ChannelName::new(name).ok()).collect())
 }
 
 /// Whether `name` matches a shell pattern: `*` is any text, `?` any character, `[a-c]` one of these, `[!a]` none of
@@ -102,20 +111,6 @@ fn match_class(pattern: &[char], start: usize, character: char) -> Option<usize>
         }
     }
     (is_in != is_negated).then_some(end + 1)
-}
-
-/// Decodes the percent escapes of a URI; `None` if an escape is invalid, or if the result is not UTF-8.
-fn unescape(text: &str) -> Option<String> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => digit(rest.next()?)? << 4 | digit(rest.next()?)?,
-            byte => byte,
-        });
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

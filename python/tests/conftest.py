@@ -7,7 +7,7 @@ from typing import Any, Callable, Iterator
 import pytest
 from helpers import Channel, Process
 
-# Whoever started the tests in the background may ignore these signals. The processes of the tests would inherit that.
+# A shell that starts the tests in the background may ignore these signals, and the processes of the tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 

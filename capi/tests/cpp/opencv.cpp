@@ -8,13 +8,7 @@
 #include <cstring>
 #include <string>
 
-#define CHECK(condition)                                                           \
-  do {                                                                             \
-    if (!(condition)) {                                                            \
-      std::fprintf(stderr, "%d: %s does not hold\n", __LINE__, #condition);        \
-      std::exit(1);                                                                \
-    }                                                                              \
-  } while (0)
+#include "check.hpp"
 
 using namespace std::chrono_literals;
 

@@ -10,13 +10,7 @@
 #include <thread>
 #include <type_traits>
 
-#define CHECK(condition)                                                           \
-  do {                                                                             \
-    if (!(condition)) {                                                            \
-      std::fprintf(stderr, "%d: %s does not hold\n", __LINE__, #condition);        \
-      std::exit(1);                                                                \
-    }                                                                              \
-  } while (0)
+#include "check.hpp"
 
 using namespace std::chrono_literals;
 

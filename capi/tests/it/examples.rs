@@ -147,7 +147,10 @@ fn reads(program: PathBuf, prefix: &Directory) -> String {
 fn assert_newest(output: &str) {
     let seq = |line: &str| line.split([' ', ':']).find_map(|word| word.parse::<u64>().ok());
     let seqs: Vec<u64> = output.lines().filter_map(seq).collect();
-    assert!(seqs.len() >= 10 && seqs.is_sorted_by(|one, next| one < next), "{output}");
+    assert!(
+        seqs.len() >= 10 && seqs.is_sorted_by(|one, next| one < next),
+        "{output}"
+    );
     assert_eq!(seqs.last(), Some(&20), "{output}");
 }
 

@@ -53,6 +53,22 @@ impl ChannelName {
         Err(Error::Name { name, reason })
     }
 
+    /// The text that a URI of the form `rsshm://NAME` names, without its percent escapes. `None` if it has another form, or
+    /// if an escape is invalid. [`new`](Self::new) checks the text.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use rsshm_channel::ChannelName;
+    ///
+    /// assert_eq!(ChannelName::text_of_uri("rsshm://a%20b/").as_deref(), Some("a b"));
+    /// assert_eq!(ChannelName::text_of_uri("http://cam0"), None);
+    /// ```
+    pub fn text_of_uri(uri: &str) -> Option<String> {
+        let name = uri.strip_prefix("rsshm://")?;
+        unescape(name.strip_suffix('/').unwrap_or(name))
+    }
+
     /// The name as a string.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -67,6 +83,20 @@ impl ChannelName {
     pub fn lock_file_path(&self) -> String {
         format!("{SHM_DIR}/sem.{}", self.0)
     }
+}
+
+/// Decodes the percent escapes of `text`; `None` if an escape is invalid, or if the result is not UTF-8.
+fn unescape(text: &str) -> Option<String> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => digit(rest.next()?)? << 4 | digit(rest.next()?)?,
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
 }
 
 impl std::fmt::Display for ChannelName {

@@ -3,7 +3,6 @@
 //! `rsshm list`: all channels.
 
 use clap::Args;
-use rsshm_channel::{ChannelName, possible_channels};
 
 use crate::{
     failure::Failure,
@@ -59,12 +58,7 @@ pub(crate) struct List {
 
 impl List {
     pub(crate) fn run(&self, output: &mut Output) -> Result<(), Failure> {
-        let names = if self.channels.is_empty() {
-            let names = possible_channels().into_iter();
-            names.filter_map(|name| ChannelName::new(name).ok()).collect()
-        } else {
-            names::select(&self.channels)?
-        };
+        let names = names::select_or_all(&self.channels)?;
         let mut processes = Processes::default();
         let mut reports = Vec::new();
         for name in &names {

@@ -3,7 +3,6 @@
 //! `rsshm metrics`: all channels as OpenMetrics text, which Prometheus reads.
 
 use clap::Args;
-use rsshm_channel::{ChannelName, possible_channels};
 
 use crate::{
     failure::Failure,
@@ -41,12 +40,7 @@ type Labels<'a> = Vec<(&'static str, &'a str)>;
 
 impl Metrics {
     pub(crate) fn run(&self, output: &mut Output) -> Result<(), Failure> {
-        let names = if self.channels.is_empty() {
-            let names = possible_channels().into_iter();
-            names.filter_map(|name| ChannelName::new(name).ok()).collect()
-        } else {
-            names::select(&self.channels)?
-        };
+        let names = names::select_or_all(&self.channels)?;
         let mut processes = Processes::default();
         // A channel that has just disappeared has no metrics.
         let reports: Vec<Report> = names
