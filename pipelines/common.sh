@@ -111,6 +111,8 @@ encoder=(videoconvert ! x264enc tune=zerolatency speed-preset=veryfast key-int-m
 
 # --- Programs
 
+# Where the channels are.
+directory=${RSSHM_DIR:-/dev/shm}
 processes=()
 # finish: interrupts all programs, waits until they have ended, and counts the files of the channel that are left.
 finish() {
@@ -119,8 +121,8 @@ finish() {
 	for pid in "${processes[@]}"; do kill -INT "$pid" 2>/dev/null || true; done
 	for pid in "${processes[@]}"; do wait "$pid" 2>/dev/null || true; done
 	if [ "${#processes[@]}" -gt 0 ]; then
-		left=$(find /dev/shm -maxdepth 1 \( -name "$CHANNEL" -o -name "sem.$CHANNEL" \) | wc -l)
-		echo "Stopped. Files of the channel left in /dev/shm: $left"
+		left=$(find "$directory" -maxdepth 1 \( -name "$CHANNEL" -o -name "sem.$CHANNEL" \) | wc -l)
+		echo "Stopped. Files of the channel left in $directory: $left"
 	fi
 }
 trap finish EXIT
@@ -143,7 +145,7 @@ start() {
 # start_camera CHANNEL [PATTERN]: starts the writer of the channel, if it has none yet. PATTERN is the test picture.
 start_camera() {
 	local channel=$1 pattern=${2:-smpte}
-	if [ -e "/dev/shm/$channel" ] \
+	if [ -e "$directory/$channel" ] \
 		&& gst-launch-1.0 -q rsshmsrc "channel=$channel" num-buffers=1 connection-timeout=1 ! fakesink sync=false >/dev/null 2>&1; then
 		echo "The channel $channel has a writer already"
 		return

@@ -4,7 +4,7 @@
 //! any caps.
 
 use gst::{glib, prelude::*};
-use rsshm_channel::ChannelName;
+use rsshm_channel::{ChannelName, Directory, Error};
 
 use crate::error;
 
@@ -27,10 +27,12 @@ pub(crate) fn channel_stats_property(blurb: &str) -> glib::ParamSpec {
         .build()
 }
 
-/// The name of an element's channel: the `channel` property or, if this property is unset, the element's name.
+/// The name of an element's channel: the `channel` property or, if this property is unset, the element's name. An error
+/// says that the name is invalid, or that `RSSHM_DIR` names a directory that no channel can be in.
 pub(crate) fn channel_name(property: Option<&str>, element_name: &str) -> Result<ChannelName, gst::ErrorMessage> {
-    ChannelName::new(property.unwrap_or(element_name))
-        .map_err(|error| error::message(&error, gst::ResourceError::Settings))
+    let name = ChannelName::new(property.unwrap_or(element_name))
+        .and_then(|name| Directory::current().require().map(|()| name).map_err(Error::Directory));
+    name.map_err(|error| error::message(&error, gst::ResourceError::Settings))
 }
 
 /// The template of an element's only pad.

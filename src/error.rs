@@ -8,7 +8,7 @@ use rsshm_channel::Error;
 /// specific kind.
 pub(crate) fn message(error: &Error, other: gst::ResourceError) -> gst::ErrorMessage {
     match error {
-        Error::Name { .. } | Error::Option { .. } => {
+        Error::Name { .. } | Error::Option { .. } | Error::Directory(_) => {
             gst::error_msg!(gst::ResourceError::Settings, ("{error}"), ["{error:?}"])
         }
         Error::Busy { .. } => gst::error_msg!(gst::ResourceError::Busy, ("{error}"), ["{error:?}"]),

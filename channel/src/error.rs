@@ -6,7 +6,10 @@ use nix::errno::Errno;
 
 use crate::{
     protocol::caps_text::Mistake,
-    sys::space::{Space, SpaceLimit},
+    sys::{
+        directory::DirectoryFault,
+        space::{Space, SpaceLimit},
+    },
 };
 
 /// Why a channel cannot be opened, written or read.
@@ -102,13 +105,16 @@ pub enum Error {
         slots: u32,
         /// The size of a slot in bytes.
         slot_size: u64,
-        /// What is too small: /dev/shm, or the limit.
+        /// What is too small: the file system of the [`Directory`](crate::Directory), or the limit.
         limit: SpaceLimit,
         /// The bytes that are free for the channel. Of a memory limit, a part is reserved for other memory.
         free: u64,
-        /// The size of /dev/shm in bytes, or the limit.
+        /// The size of this file system in bytes, or the limit.
         total: u64,
     },
+    /// The directory that `RSSHM_DIR` names cannot have the files of channels.
+    #[error("{0}")]
+    Directory(DirectoryFault),
     /// The directory of shared memory is missing or unsuitable, so no file can be created in it.
     #[error("channel {channel}: {call} failed: {errno}; {what}")]
     NoSharedMemory {

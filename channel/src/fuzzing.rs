@@ -24,10 +24,7 @@ use crate::{
     },
     reader::attachment::Attachment,
     segment::{Access, Segment},
-    sys::{
-        files::{self, SHM_DIR},
-        sync,
-    },
+    sys::{directory::Directory, files, sync},
 };
 
 const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=64";
@@ -42,7 +39,7 @@ fn unnamed_file() -> Option<File> {
         .read(true)
         .write(true)
         .custom_flags(OFlag::O_TMPFILE.bits())
-        .open(SHM_DIR)
+        .open(Directory::current().path())
         .ok()
 }
 

@@ -104,6 +104,7 @@ pub use service::ServiceThread;
 pub use sys::{
     clock::monotonic_ns,
     copy::{CopyFn, copy_to_slot},
+    directory::{Directory, DirectoryFault},
     space::{Space, SpaceLimit},
     watch::{Watch, WatchStop},
 };

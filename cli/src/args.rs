@@ -22,6 +22,10 @@ Examples:
   rsshm hz cam0                      frames a second
   rsshm wait cam0 --timeout 10s && gst-launch-1.0 rsshmsrc name=cam0 ! autovideosink
 
+Environment:
+  RSSHM_DIR    the directory of the channels, a tmpfs, instead of /dev/shm
+  NO_COLOR     no colours
+
 Exit codes:
   0 yes, 1 no, 2 wrong usage, 3 time-out, 4 no permission, 5 damaged or another version, 130 Ctrl-C"
 )]

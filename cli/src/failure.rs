@@ -68,7 +68,7 @@ impl Failure {
         let code = match error {
             Error::Denied { .. } => Code::Denied,
             Error::Damaged { .. } | Error::Foreign { .. } => Code::Damaged,
-            Error::Name { .. } | Error::Option { .. } => Code::Usage,
+            Error::Name { .. } | Error::Option { .. } | Error::Directory(_) => Code::Usage,
             _ => Code::No,
         };
         let advice = if code == Code::Damaged && is_other_version(name) {

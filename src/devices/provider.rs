@@ -11,7 +11,7 @@ use std::{
 };
 
 use gst::{glib, prelude::*, subclass::prelude::*};
-use rsshm_channel::{ChannelName, Observer, Watch, WatchStop};
+use rsshm_channel::{ChannelName, Directory, Observer, Watch, WatchStop};
 
 use super::CAT;
 use crate::{caps, sync::lock};
@@ -150,6 +150,9 @@ impl DeviceProviderImpl for RsShmDeviceProvider {
     }
 
     fn probe(&self) -> Vec<gst::Device> {
+        if let Err(fault) = Directory::current().require() {
+            gst::error!(CAT, imp = self, "{fault}");
+        }
         Channel::all()
             .iter()
             .map(|(name, channel)| channel.device(name).upcast())
@@ -158,6 +161,9 @@ impl DeviceProviderImpl for RsShmDeviceProvider {
 
     fn start(&self) -> Result<(), gst::LoggableError> {
         let failed = |error: std::io::Error| gst::loggable_error!(CAT, "the channels cannot be watched: {error}");
+        Directory::current()
+            .require()
+            .map_err(|fault| gst::loggable_error!(CAT, "{fault}"))?;
         let (watch, stop) = Watch::new().map_err(failed)?;
         let mut list = DeviceList::default();
         // This first update lists the existing channels, so that the application knows them when this function returns.

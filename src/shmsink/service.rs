@@ -166,7 +166,7 @@ fn warn(sink: &gst_base::BaseSink, writer: &Writer, report: &ServiceReport) {
         warn(&shortage.to_string());
     }
     if report.names_restored {
-        warn("its files in /dev/shm were removed by another program, and were created again");
+        warn("its files in shared memory were removed by another program, and were created again");
     }
     if report.repaired {
         warn("another program wrote into its segment; a new segment was created");

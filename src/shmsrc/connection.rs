@@ -4,6 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use rsshm_channel::Directory;
+
 /// The time without a writer after which a message lists the channels that exist.
 const HINT_DELAY: Duration = Duration::from_secs(3);
 
@@ -68,8 +70,8 @@ impl WriterWait {
 
 /// The part of a message that lists the channels that exist.
 pub(super) fn present_channels() -> String {
-    if !std::path::Path::new("/dev/shm").is_dir() {
-        return "there is no /dev/shm (mount -t tmpfs -o mode=1777 tmpfs /dev/shm)".to_owned();
+    if let Err(fault) = Directory::current().check() {
+        return fault.to_string();
     }
     match rsshm_channel::channels() {
         names if names.is_empty() => "there are no channels".to_owned(),

@@ -29,12 +29,12 @@ impl Channel {
 
     /// The path of the segment.
     pub fn segment(&self) -> PathBuf {
-        format!("/dev/shm/{}", self.0).into()
+        self.0.segment_path().into()
     }
 
     /// The path of the lock file.
     pub fn lock_file(&self) -> PathBuf {
-        format!("/dev/shm/sem.{}", self.0).into()
+        self.0.lock_file_path().into()
     }
 
     /// The paths of the segment and of the lock file.

@@ -16,6 +16,7 @@ pub mod channel;
 pub mod chaos;
 #[cfg(feature = "gst")]
 pub mod compatibility;
+pub mod container;
 pub mod frames;
 #[cfg(feature = "gst")]
 pub mod gst;
@@ -29,6 +30,7 @@ pub mod wait;
 
 pub use cgroup::Cgroup;
 pub use channel::Channel;
+pub use container::{Container, SharedDirectory};
 #[doc(hidden)]
 pub use ctor;
 pub use process::Process;

@@ -4,7 +4,7 @@
 
 use crate::{
     Error,
-    sys::files::{SHM_DIR, STAGING_PREFIX},
+    sys::{directory::Directory, files::STAGING_PREFIX},
 };
 
 /// The name of a channel: 1 to 250 bytes, without `/` and NUL. It does not start with `sem.` or `.rsshm-`, and it is
@@ -74,14 +74,14 @@ impl ChannelName {
         &self.0
     }
 
-    /// The path of the segment.
+    /// The path of the segment, in [`Directory::current`].
     pub fn segment_path(&self) -> String {
-        format!("{SHM_DIR}/{}", self.0)
+        Directory::current().join(&self.0)
     }
 
-    /// The path of the lock file.
+    /// The path of the lock file, in [`Directory::current`].
     pub fn lock_file_path(&self) -> String {
-        format!("{SHM_DIR}/sem.{}", self.0)
+        Directory::current().join(&format!("sem.{}", self.0))
     }
 }
 

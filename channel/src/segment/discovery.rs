@@ -9,16 +9,17 @@ use crate::{
     ChannelName,
     protocol::layout,
     sys::{
+        directory::Directory,
         errno,
-        files::{SHM_DIR, open, read_exactly},
+        files::{open, read_exactly},
     },
 };
 
 /// The prefix of the names of lock files.
 const LOCK_FILE_PREFIX: &str = "sem.";
 
-/// The names of the existing channels, sorted. A channel exists if /dev/shm has a file with the channel's name. This
-/// user must be able to read the file, and it must begin with the magic number of a segment.
+/// The names of the existing channels, sorted. A channel exists if the [`Directory`] has a file with the channel's name.
+/// This user must be able to read the file, and it must begin with the magic number of a segment.
 ///
 /// # Examples
 ///
@@ -80,8 +81,8 @@ pub fn segment_version(name: &ChannelName) -> Option<u32> {
 
 /// The names of all files in the directory of shared memory.
 fn names() -> BTreeSet<String> {
-    let entries = std::fs::read_dir(SHM_DIR).into_iter().flatten().flatten();
-    entries
+    Directory::current()
+        .entries()
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect()
 }
@@ -94,7 +95,7 @@ struct FirstBytes {
 
 /// Reads the first bytes of a file; `None` if there is no file, or if it is too short.
 fn first_bytes(name: &str) -> io::Result<Option<FirstBytes>> {
-    let Some(file) = open(&format!("{SHM_DIR}/{name}"), false)? else {
+    let Some(file) = open(&Directory::current().join(name), false)? else {
         return Ok(None);
     };
     let mut bytes = [0; 12];

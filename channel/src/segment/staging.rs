@@ -22,7 +22,8 @@ use crate::{
         layout,
     },
     sys::{
-        files::{SHM_DIR, STAGING_PREFIX, open},
+        directory::Directory,
+        files::{self, STAGING_PREFIX, open},
         lock,
     },
 };
@@ -44,10 +45,12 @@ pub(crate) struct StagingFile {
 impl StagingFile {
     /// Creates a file that only this user can open.
     pub(crate) fn create() -> io::Result<Self> {
+        let directory = Directory::current();
+        directory.require().map_err(io::Error::other)?;
         let pid = std::process::id();
         for _ in 0..MAX_ATTEMPTS {
             let random = RandomState::new().build_hasher().finish();
-            let path = format!("{SHM_DIR}/{STAGING_PREFIX}{pid}-{random:016x}");
+            let path = directory.join(&format!("{STAGING_PREFIX}{pid}-{random:016x}"));
             let created = OpenOptions::new()
                 .read(true)
                 .write(true)
@@ -73,7 +76,12 @@ impl StagingFile {
 
     /// Opens another file description of the staging file.
     pub(crate) fn open_again(&self) -> io::Result<OwnedFd> {
-        open(&self.path, true)?.ok_or_else(|| io::ErrorKind::NotFound.into())
+        let file = open(&self.path, true)?.ok_or(io::ErrorKind::NotFound)?;
+        // The owner of the directory can put another file under the name, for example one that everybody may read.
+        if files::file_id(&file)? != files::file_id(&self.file)? {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Ok(file)
     }
 
     /// Sets the permission bits, independent of the umask.
@@ -106,12 +114,12 @@ impl Drop for StagingFile {
 /// Removes the staging files of processes that died. Such a file belongs to this user, is older than [`MIN_SWEEP_AGE`],
 /// and its writer byte is not locked.
 pub(crate) fn sweep_staging_files() {
-    for entry in std::fs::read_dir(SHM_DIR).into_iter().flatten().flatten() {
+    for entry in Directory::current().entries() {
         let name = entry.file_name();
         let Some(path) = name
             .to_str()
             .filter(|name| name.starts_with(STAGING_PREFIX))
-            .map(|name| format!("{SHM_DIR}/{name}"))
+            .map(|name| Directory::current().join(name))
         else {
             continue;
         };

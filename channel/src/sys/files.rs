@@ -15,15 +15,14 @@ use nix::{
     errno::Errno,
     fcntl::OFlag,
     libc,
-    sys::{
-        stat::{FileStat, fstat, stat},
-        statfs::{TMPFS_MAGIC, statfs},
-    },
+    sys::stat::{FileStat, fstat, stat},
     unistd::{Gid, getegid, geteuid, getgroups, unlink},
 };
 
-pub(crate) use super::space::SHM_DIR;
-use crate::{Error, sys::errno};
+use crate::{
+    Error,
+    sys::{directory::Directory, errno},
+};
 
 /// The prefix of the names of staging files. The name of a channel cannot begin with it.
 pub(crate) const STAGING_PREFIX: &str = ".rsshm-";
@@ -52,8 +51,10 @@ pub(crate) fn file_id_of(path: &str) -> Option<FileId> {
 /// Opens an existing file; `None` if there is none.
 ///
 /// The call does not use O_CREAT, because O_CREAT fails for another user's file if fs.protected_regular is set. It
-/// never follows a symbolic link, and never blocks on a pipe.
+/// never follows a symbolic link, and never blocks on a pipe. It fails if `RSSHM_DIR` names an unsuitable directory, also
+/// if the file does not exist, because a reader would otherwise wait for a writer in a directory that cannot have one.
 pub(crate) fn open(path: &str, writable: bool) -> io::Result<Option<OwnedFd>> {
+    Directory::current().require().map_err(io::Error::other)?;
     let opened = OpenOptions::new()
         .read(true)
         .write(writable)
@@ -69,6 +70,9 @@ pub(crate) fn open(path: &str, writable: bool) -> io::Result<Option<OwnedFd>> {
 /// The error of a failed [`open`], as a text that a user can act on.
 pub(crate) fn open_error(channel: &str, path: &str, action: &'static str, error: &io::Error) -> Error {
     let errno = errno::of(error);
+    if Directory::current().require().is_err() {
+        return create_error(channel, format!("opening {path}"), errno);
+    }
     match std::fs::symlink_metadata(path) {
         Ok(meta) if errno::is_denied(errno) => Error::Denied {
             channel: channel.to_owned(),
@@ -89,54 +93,19 @@ pub(crate) fn open_error(channel: &str, path: &str, action: &'static str, error:
 /// The error of a file that could not be created or opened, as a text that a user can act on. `call` names the
 /// channel's file, because the name of a staging file means nothing to a user.
 pub(crate) fn create_error(channel: &str, call: impl Into<String>, errno: Errno) -> Error {
-    match directory_fault(errno) {
-        Some(what) => Error::NoSharedMemory {
+    let directory = Directory::current();
+    if let Err(fault) = directory.require() {
+        return Error::Directory(fault);
+    }
+    match directory.cause_of(errno) {
+        Some(fault) => Error::NoSharedMemory {
             channel: channel.to_owned(),
             call: call.into(),
             errno,
-            what,
+            what: fault.to_string(),
         },
         None => Error::system(channel, call, errno),
     }
-}
-
-/// What is wrong with [`SHM_DIR`] and what to do about it; `None` if the directory is not the cause of `errno`.
-fn directory_fault(errno: Errno) -> Option<String> {
-    let mount = format!("mount -t tmpfs -o mode=1777 tmpfs {SHM_DIR}");
-    let containers = "in a container, docker run --shm-size=... or --ipc=...";
-    let Ok(directory) = std::fs::metadata(SHM_DIR) else {
-        return Some(format!(
-            "there is no {SHM_DIR}: create it and mount it ({mount}; {containers})"
-        ));
-    };
-    if !directory.is_dir() {
-        return Some(format!(
-            "{SHM_DIR} is not a directory: replace it ({mount}; {containers})"
-        ));
-    }
-    // A file system other than tmpfs may refuse to create, allocate or map a file, or to rename a file without
-    // replacing another one.
-    let is_refusal = errno::is_denied(errno)
-        || matches!(
-            errno,
-            Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::ENODEV | Errno::EINVAL | Errno::ENOENT
-        );
-    let is_tmpfs = statfs(SHM_DIR).is_ok_and(|system| system.filesystem_type() == TMPFS_MAGIC);
-    if is_refusal && !is_tmpfs {
-        return Some(format!("{SHM_DIR} is not a tmpfs: {mount}; {containers}"));
-    }
-    if errno == Errno::EROFS {
-        return Some(format!("{SHM_DIR} is mounted read-only: mount -o remount,rw {SHM_DIR}"));
-    }
-    if errno::is_denied(errno) {
-        return Some(format!(
-            "this user may not create or open files in {SHM_DIR} (its mode is {:04o}, its owner user {}): chmod 1777 {SHM_DIR}, \
-             or {mount}; {containers}; in a snap, a plug of the interface shared-memory with private: true",
-            directory.mode() & 0o7777,
-            directory.uid(),
-        ));
-    }
-    None
 }
 
 fn describe(kind: &std::fs::FileType) -> &'static str {

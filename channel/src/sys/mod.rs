@@ -4,6 +4,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod copy;
+pub(crate) mod directory;
 pub(crate) mod errno;
 pub(crate) mod files;
 pub(crate) mod fork;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Memory for the bytes of files in /dev/shm, and the limits of this memory.
+//! Memory for the bytes of the files of channels, and the limits of this memory.
 
 use std::{fmt, os::fd::OwnedFd};
 
@@ -15,14 +15,11 @@ use nix::{
     unistd::ftruncate,
 };
 
-use super::{errno, memory_limit};
+use super::{directory::Directory, errno, memory_limit};
 
 /// The most bytes that are committed between two looks at the memory limits. Two writers of one control group may
 /// commit at the same moment. Each of them then takes at most this much of memory that the other one counts on.
 const STEP: u64 = 4 << 20;
-
-/// The directory of POSIX shared memory objects and named semaphores (shm_overview(7), sem_overview(7)).
-pub(crate) const SHM_DIR: &str = "/dev/shm";
 
 /// What limits the shared memory of a writer.
 ///
@@ -36,7 +33,7 @@ pub(crate) const SHM_DIR: &str = "/dev/shm";
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SpaceLimit {
-    /// The size of /dev/shm.
+    /// The size of the file system that has the [`Directory`].
     SharedMemory,
     /// The memory limit of a control group (cgroups(7)) of this process. The value is the path of the file with the
     /// limit.
@@ -47,14 +44,23 @@ pub enum SpaceLimit {
 
 impl SpaceLimit {
     /// What a user can do about the limit.
-    pub fn remedy(&self) -> &'static str {
+    pub fn remedy(&self) -> String {
         match self {
-            Self::SharedMemory => "make it larger (mount -o remount,size=... /dev/shm, or docker run --shm-size=...)",
-            Self::ControlGroup(_) => {
-                "raise the limit (docker run --memory=..., MemoryHigh= and MemoryMax= of a systemd unit, \
-                 resources.limits.memory of a Kubernetes container)"
+            Self::SharedMemory => {
+                let directory = Directory::current();
+                let container = if directory.is_chosen() {
+                    "the option size of the volume"
+                } else {
+                    "docker run --shm-size=..."
+                };
+                format!("make it larger (mount -o remount,size=... {directory}, or {container})")
             }
-            Self::FileSize => "raise the limit (ulimit -f, or LimitFSIZE= of a systemd unit)",
+            Self::ControlGroup(_) => {
+                "raise the limit (docker run --memory=..., MemoryHigh= and MemoryMax= of a systemd \
+                                      unit, resources.limits.memory of a Kubernetes container)"
+                    .to_owned()
+            }
+            Self::FileSize => "raise the limit (ulimit -f, or LimitFSIZE= of a systemd unit)".to_owned(),
         }
     }
 }
@@ -62,7 +68,7 @@ impl SpaceLimit {
 impl fmt::Display for SpaceLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::SharedMemory => write!(f, "/dev/shm"),
+            Self::SharedMemory => Directory::current().fmt(f),
             Self::ControlGroup(file) => write!(f, "the memory limit {file}"),
             Self::FileSize => write!(f, "the limit of the size of a file"),
         }
@@ -98,9 +104,9 @@ impl Space {
         }
     }
 
-    /// What [`SHM_DIR`] leaves to this user.
+    /// What the file system of the [`Directory`] leaves to this user.
     pub(crate) fn in_file_system() -> Self {
-        let (free, total) = statvfs(SHM_DIR).map_or((0, 0), |vfs| {
+        let (free, total) = statvfs(Directory::current().path()).map_or((0, 0), |vfs| {
             let block = vfs.fragment_size();
             (
                 vfs.blocks_available().saturating_mul(block),

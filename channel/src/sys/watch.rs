@@ -15,10 +15,10 @@ use nix::{
     unistd::pipe2,
 };
 
-use super::files::SHM_DIR;
+use super::directory::Directory;
 
 /// How long a wait continues after the first change. One wait then covers a burst of changes; bursts are common,
-/// because all programs share /dev/shm.
+/// because all programs share the directory.
 const SETTLE_TIME: Duration = Duration::from_millis(50);
 
 /// Waits until channels may have appeared or disappeared. After a wait, call [`channels`](crate::channels) to list the
@@ -64,7 +64,9 @@ impl Watch {
                     | AddWatchFlags::IN_DELETE
                     | AddWatchFlags::IN_MOVE
                     | AddWatchFlags::IN_CLOSE_WRITE;
-                inotify.add_watch(SHM_DIR, changes | AddWatchFlags::IN_ONLYDIR).is_ok()
+                inotify
+                    .add_watch(Directory::current().path(), changes | AddWatchFlags::IN_ONLYDIR)
+                    .is_ok()
             });
         Ok((Self { inotify, stopped }, WatchStop(stop)))
     }

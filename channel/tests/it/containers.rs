@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Tests of programs in containers that share only /dev/shm. Each program has its own mount and pid namespaces, and is
-//! process 1 in its container. The process IDs therefore cannot show which peer is alive.
+//! Tests of programs in containers that share only /dev/shm, or only the directory that `RSSHM_DIR` names. Each program
+//! has its own mount and pid namespaces, and is process 1 in its container. The process IDs therefore cannot show which
+//! peer is alive.
 
 use std::time::Duration;
 
 use rsshm_channel::{Error, Next, ReadLimits, ReaderOptions, WriterOptions};
 use rsshm_testkit::{
-    Channel, Process,
+    Channel, Container, Process, SharedDirectory, need_root,
+    privileges::{NOBODY, ProgramForAll},
     role::{self, Role, say},
     shm::unshared,
     skip, wait_until,
@@ -21,15 +23,16 @@ use crate::support::{
 const CONTAINER: [&str; 6] = ["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"];
 
 pub const ROLES: &[(&str, Role)] = &[
-    ("containers/writer", |arguments| writer(arguments[0])),
+    ("containers/writer", |arguments| writer(arguments[0], 0o600)),
+    ("containers/writer for all", |arguments| writer(arguments[0], 0o666)),
     ("containers/reader", |arguments| reader(arguments[0])),
     ("containers/refused writer", |arguments| refused_writer(arguments[0])),
 ];
 
 /// Publishes a hundred frames a second. For each line from the test, it says how many readers are attached.
-fn writer(channel: &str) {
+fn writer(channel: &str, perms: u32) {
     let lines = role::lines();
-    let writer = open_writer(channel, slots(12));
+    let writer = open_writer(channel, slots(12).perms(perms));
     let service = Service::of(&writer);
     say(std::process::id());
     for value in 1.. {
@@ -134,4 +137,115 @@ fn writer_and_readers_work_across_containers() {
     writer.send("stop");
     wait_until("it has stopped", 5 * SECOND, || writer.receive() == "stopped");
     channel.assert_removed();
+}
+
+/// A program with these roles and channel in a container of the directory.
+#[track_caller]
+fn inside(directory: &SharedDirectory, container: Container, role: &str, channel: &Channel) -> Option<Process> {
+    let command = directory.inside(container, &role::command(role, &[channel.as_str()]))?;
+    Some(Process::converse(command))
+}
+
+/// Such a program on the host.
+#[track_caller]
+fn outside(directory: &SharedDirectory, role: &str, channel: &Channel) -> Process {
+    Process::converse(directory.outside(role::command(role, &[channel.as_str()])))
+}
+
+#[test]
+fn container_with_only_the_directory_has_its_channels() {
+    let directory = SharedDirectory::new();
+    let channel = Channel::new();
+    let Some(mut reader) = inside(&directory, Container::Plain, "containers/reader", &channel) else {
+        skip!("no namespaces");
+    };
+    reader.expect("1");
+    let mut writer = outside(&directory, "containers/writer", &channel);
+    writer.receive();
+    let mut other = outside(&directory, "containers/reader", &channel);
+    other.receive();
+    wait_until("both are attached", 5 * SECOND, || ask(&mut writer) == [2]);
+    wait_until("frames in place", 5 * SECOND, || {
+        ask(&mut reader)[1] > 5 && ask(&mut other)[1] > 5
+    });
+    assert_eq!(directory.files(), [channel.to_string(), format!("sem.{channel}")]);
+    channel.assert_removed();
+
+    // The kernel's locks say that the killed reader is gone, although the writer cannot see its process.
+    reader.kill();
+    wait_until("one is gone", 2 * SECOND, || ask(&mut writer) == [1]);
+
+    // The other way round: the writer is in the container, and the reader on the host notices its end.
+    writer.kill();
+    wait_until("the reader notices it", 3 * SECOND, || ask(&mut other)[2] == 1);
+    let before = ask(&mut other)[0];
+    let mut writer = inside(&directory, Container::Plain, "containers/writer", &channel).unwrap();
+    writer.expect("1");
+    wait_until("it follows", 5 * SECOND, || ask(&mut writer) == [1]);
+    wait_until("seqs continue", 5 * SECOND, || ask(&mut other)[0] > before + 5);
+    let mut refused = outside(&directory, "containers/refused writer", &channel);
+    assert!(refused.receive().starts_with("busy"));
+    writer.send("stop");
+    wait_until("it has stopped", 5 * SECOND, || writer.receive() == "stopped");
+    assert!(directory.files().is_empty(), "{:?}", directory.files());
+}
+
+#[test]
+fn reader_with_other_user_ids_attaches() {
+    need_root!("starts a container with other user ids");
+    let directory = SharedDirectory::new();
+    let channel = Channel::new();
+    let mut writer = outside(&directory, "containers/writer", &channel);
+    writer.receive();
+    let mut reader = inside(&directory, Container::OtherIds, "containers/reader", &channel).expect("a user namespace");
+    reader.expect("1");
+    wait_until("it is attached", 5 * SECOND, || ask(&mut writer) == [1]);
+    wait_until("frames in place", 5 * SECOND, || ask(&mut reader)[1] > 5);
+    reader.kill();
+    wait_until("it is gone", 2 * SECOND, || ask(&mut writer) == [0]);
+    writer.send("stop");
+    wait_until("it has stopped", 5 * SECOND, || writer.receive() == "stopped");
+    assert!(directory.files().is_empty());
+}
+
+/// A directory of the host's root, as in a container of an unprivileged user. The directory and the segment belong to a
+/// user who has no id in the container, so the reader does not trust the writer, and observes.
+#[test]
+fn reader_in_container_of_other_user_observes() {
+    need_root!("starts a container of another user");
+    let program = ProgramForAll::new().unwrap();
+    let directory = SharedDirectory::with_mode(0o1777);
+    let channel = Channel::new();
+    let mut writer = outside(&directory, "containers/writer for all", &channel);
+    writer.receive();
+    let command = program.command(&role::command("containers/reader", &[channel.as_str()]), NOBODY);
+    let command = directory.inside(Container::Rootless, &command);
+    let mut reader = Process::converse(command.expect("a user namespace"));
+    reader.expect("1");
+    wait_until("frames", 5 * SECOND, || ask(&mut reader)[0] > 5);
+    let [_, in_place, _, _] = ask(&mut reader)[..] else {
+        panic!("four numbers");
+    };
+    assert_eq!((in_place, ask(&mut writer)), (0, vec![0]));
+}
+
+#[test]
+fn container_with_read_only_directory_observes() {
+    let directory = SharedDirectory::new();
+    let channel = Channel::new();
+    let mut writer = outside(&directory, "containers/writer", &channel);
+    writer.receive();
+    let Some(mut reader) = inside(&directory, Container::ReadOnly, "containers/reader", &channel) else {
+        skip!("no namespaces");
+    };
+    reader.expect("1");
+    wait_until("frames", 5 * SECOND, || ask(&mut reader)[0] > 5);
+    assert_eq!((ask(&mut reader)[1], ask(&mut writer)), (0, vec![0]));
+
+    let other = Channel::new();
+    let mut refused = inside(&directory, Container::ReadOnly, "containers/refused writer", &other).unwrap();
+    let text = refused.receive();
+    for word in ["EROFS", "RSSHM_DIR=/mnt is mounted read-only", "without :ro"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
 }

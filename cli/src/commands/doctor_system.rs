@@ -7,11 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::{
-    sys::statfs::{TMPFS_MAGIC, statfs},
-    unistd::{AccessFlags, User, access, geteuid},
-};
-use rsshm_channel::{ChannelName, Space};
+use nix::unistd::{User, geteuid};
+use rsshm_channel::{Directory, Space};
 
 use super::doctor::Finding;
 use crate::units;
@@ -22,8 +19,7 @@ const LEAST_SPACE: u64 = 40 << 20;
 const FIRST_PERSON: u32 = 1000;
 
 pub(super) fn findings() -> Vec<Finding> {
-    let mut findings = shared_memory();
-    findings.push(space());
+    let mut findings = vec![variable(), shared_memory(), space()];
     findings.extend(logout());
     findings.extend(container());
     findings.push(clocks(
@@ -32,42 +28,28 @@ pub(super) fn findings() -> Vec<Finding> {
     findings
 }
 
-/// The directory that has the files of channels.
-fn directory() -> PathBuf {
-    let path = ChannelName::new("x")
-        .map(|name| name.segment_path())
-        .unwrap_or_default();
-    Path::new(&path).parent().unwrap_or(Path::new("/dev/shm")).to_owned()
+/// Whether `RSSHM_DIR` names a directory, so that a user sees which one the channels are in.
+fn variable() -> Finding {
+    let directory = Directory::current();
+    let text = if directory.is_chosen() {
+        format!("is set; channels are in {directory}, and programs without it do not see them")
+    } else {
+        format!("is not set; channels are in {directory}")
+    };
+    Finding::ok("RSSHM_DIR", text)
 }
 
-/// The directory of shared memory: it exists, is a tmpfs, and may be written.
-fn shared_memory() -> Vec<Finding> {
+/// The directory of shared memory: it exists, is a safe tmpfs, and may be written.
+fn shared_memory() -> Finding {
     const CHECK: &str = "shared memory";
-    let directory = directory();
-    let shown = directory.display();
-    let mount = format!("mount -t tmpfs -o mode=1777 tmpfs {shown}");
-    let Ok(system) = statfs(&directory) else {
-        let text = format!("there is no {shown}");
-        return vec![Finding::fail(CHECK, text, format!("mkdir -p {shown} && {mount}"))];
-    };
-    let mut findings = Vec::new();
-    if system.filesystem_type() != TMPFS_MAGIC {
-        findings.push(Finding::fail(CHECK, format!("{shown} is not a tmpfs"), mount));
+    let directory = Directory::current();
+    match (directory.check(), directory.check_writable()) {
+        (Err(fault), _) => Finding::fail(CHECK, fault.what, fault.remedy),
+        // An observer needs no more.
+        (_, Err(fault)) if directory.is_chosen() => Finding::warn(CHECK, fault.what, fault.remedy),
+        (_, Err(fault)) => Finding::fail(CHECK, fault.what, fault.remedy),
+        _ => Finding::ok(CHECK, format!("{directory} is a tmpfs that this user may write to")),
     }
-    if access(&directory, AccessFlags::W_OK | AccessFlags::X_OK).is_err() {
-        findings.push(Finding::fail(
-            CHECK,
-            format!("this user may not create files in {shown}"),
-            format!("chmod 1777 {shown}"),
-        ));
-    }
-    if findings.is_empty() {
-        findings.push(Finding::ok(
-            CHECK,
-            format!("{shown} is a tmpfs that this user may write to"),
-        ));
-    }
-    findings
 }
 
 /// The tightest limit of the memory that channels can have: the size of shared memory, or the limit of a control group.
@@ -144,11 +126,16 @@ fn container() -> Option<Finding> {
             text.split(|byte| *byte == 0)
                 .any(|word| word.starts_with(b"container="))
         });
+    let directory = Directory::current();
     is_container.then(|| {
+        if directory.is_chosen() {
+            let text = format!("this is a container, which shares {directory} with others");
+            return Finding::ok("container", text);
+        }
         Finding::warn(
             "container",
             "this is a container; unless it was started for it, its shared memory is not the host's",
-            "docker run --ipc=host, or -v /dev/shm:/dev/shm; and --pid=host to see the names of programs",
+            "share a directory and set RSSHM_DIR to it, or docker run --ipc=host; --pid=host shows the names of programs",
         )
     })
 }

@@ -27,10 +27,22 @@ mod top_sample;
 pub(crate) mod wait;
 pub(crate) mod watch;
 
-use crate::{args::Command, failure::Failure, output::Output};
+use rsshm_channel::Directory;
 
-/// Runs a command.
+use crate::{
+    args::Command,
+    failure::{Code, Failure},
+    output::Output,
+};
+
+/// Runs a command. With a mistake in `RSSHM_DIR`, only the commands run that do not look at channels, and `doctor`, which
+/// explains the mistake.
 pub(crate) fn run(command: &Command, output: &mut Output) -> Result<(), Failure> {
+    if !matches!(command, Command::Doctor(_) | Command::Completions(_) | Command::Man(_)) {
+        Directory::current()
+            .require()
+            .map_err(|fault| Failure::new(Code::Usage, fault.to_string()))?;
+    }
     match command {
         Command::List(list) => list.run(output),
         Command::Info(info) => info.run(output),

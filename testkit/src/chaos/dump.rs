@@ -14,7 +14,10 @@ use nix::{
     libc,
     unistd::Pid,
 };
-use rsshm_channel::layout::{FIRST_READER_BYTE, MAGIC, MAX_READERS};
+use rsshm_channel::{
+    Directory,
+    layout::{FIRST_READER_BYTE, MAGIC, MAX_READERS},
+};
 
 /// The integer of N bytes at the offset `at` of a file. It is 0 if the file ends before the offset.
 fn number<const N: usize>(file: &File, at: u64) -> u64 {
@@ -42,7 +45,7 @@ fn locked_entries(lock_file: &File) -> Vec<usize> {
 /// Describes the locked reader entries of a channel, and all segments that its writer has open.
 pub fn dump(channel: &str, writer: Pid) -> String {
     let mut text = String::new();
-    if let Ok(lock_file) = File::open(format!("/dev/shm/sem.{channel}")) {
+    if let Ok(lock_file) = File::open(Path::new(Directory::current().path()).join(format!("sem.{channel}"))) {
         writeln!(text, "locked reader entries {:?}", locked_entries(&lock_file)).unwrap();
     }
     let descriptors = Path::new("/proc").join(writer.to_string()).join("fd");
@@ -52,7 +55,7 @@ pub fn dump(channel: &str, writer: Pid) -> String {
         let Ok(file) = File::open(entry.path()) else {
             continue;
         };
-        if path.starts_with("/dev/shm/") && number::<8>(&file, 0) == MAGIC {
+        if path.starts_with(Directory::current().path()) && number::<8>(&file, 0) == MAGIC {
             segment(&mut text, &path, &file);
         }
     }

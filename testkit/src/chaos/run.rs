@@ -18,7 +18,7 @@ use nix::{
     },
     unistd::Pid,
 };
-use rsshm_channel::{ChannelName, Writer, WriterOptions, monotonic_ns};
+use rsshm_channel::{ChannelName, Directory, Writer, WriterOptions, monotonic_ns};
 
 use super::{
     PROCESS, Plan,
@@ -581,9 +581,10 @@ impl Run {
 
     /// Checks that the closed writer left no file, and that a new writer removes the staging files of dead processes.
     fn check_leftovers(&mut self) {
+        let directory = Path::new(Directory::current().path());
         let mut leftovers = Vec::new();
         for file in [self.channel.clone(), format!("sem.{}", self.channel)] {
-            if Path::new("/dev/shm").join(&file).exists() {
+            if directory.join(&file).exists() {
                 leftovers.push(file);
             }
         }
@@ -598,8 +599,9 @@ impl Run {
         drop(Writer::open(name, WriterOptions::default()).unwrap());
         leftovers.extend(staging_files().iter().map(|path| path.display().to_string()));
         for leftover in &leftovers {
-            self.findings.add(&format!("{leftover} is left in /dev/shm"));
-            let _ = std::fs::remove_file(Path::new("/dev/shm").join(leftover));
+            self.findings
+                .add(&format!("{leftover} is left in {}", directory.display()));
+            let _ = std::fs::remove_file(directory.join(leftover));
         }
         self.report.set_leftovers(leftovers);
     }
@@ -648,7 +650,7 @@ fn spawn(assignment: &Assignment, failpoints: &str, output: &Path) -> Pid {
 
 /// The staging files of processes that have ended.
 fn staging_files() -> Vec<PathBuf> {
-    let entries = std::fs::read_dir("/dev/shm").unwrap().flatten();
+    let entries = std::fs::read_dir(Directory::current().path()).unwrap().flatten();
     entries
         .filter(|entry| {
             let name = entry.file_name().into_string().unwrap_or_default();
