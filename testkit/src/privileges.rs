@@ -52,7 +52,8 @@ impl ProgramForAll {
         &self.0
     }
 
-    fn program(&self) -> PathBuf {
+    /// The copy of the program.
+    pub fn program(&self) -> PathBuf {
         self.0.join("test")
     }
 

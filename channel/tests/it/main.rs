@@ -8,6 +8,7 @@
 
 mod caps_texts;
 mod containers;
+mod directory;
 mod end_of_stream;
 mod events;
 mod failpoints;
@@ -43,6 +44,7 @@ mod support;
 rsshm_testkit::roles!(
     inspection::ROLES,
     containers::ROLES,
+    directory::ROLES,
     end_of_stream::ROLES,
     events::ROLES,
     failpoints::ROLES,
