@@ -17,7 +17,7 @@ use rsshm_channel::{
     channels, possible_channels,
 };
 use rsshm_testkit::{
-    Channel, Process, SharedDirectory,
+    Channel, Container, Process, SharedDirectory,
     container::RSSHM_DIR,
     need_root,
     privileges::{NOBODY, ProgramForAll, become_user},
@@ -286,11 +286,16 @@ fn watcher() {
     say("changed");
 }
 
+/// The watcher is in a container whose /dev/shm is empty, because other programs change the /dev/shm of the host.
 #[test]
 fn watch_sees_the_directory() {
     let directory = SharedDirectory::new();
-    let mut watcher = Process::converse(with(directory.path(), "directory/watcher", &[]));
+    let Some(command) = directory.inside(Container::Plain, &role::command("directory/watcher", &[])) else {
+        skip!("no namespaces");
+    };
+    let mut watcher = Process::converse(command);
     watcher.expect("watches");
+    assert_eq!(watcher.try_receive(), None);
     let started = std::time::Instant::now();
     fs::write(directory.path().join("new"), "").unwrap();
     watcher.expect("changed");
