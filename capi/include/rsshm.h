@@ -53,11 +53,11 @@ typedef int32_t rsshm_status;
 #define RSSHM_E_STATE (-4)      /* The call is not possible now, for example because another thread uses the reader. */
 #define RSSHM_E_BUSY (-5)       /* The channel already has a writer. */
 #define RSSHM_E_DENIED (-6)     /* The permissions of the channel's files forbid it. */
-#define RSSHM_E_NO_SPACE (-7)   /* /dev/shm or a memory limit is too small. */
+#define RSSHM_E_NO_SPACE (-7)   /* The shared memory file system or a memory limit is too small. */
 #define RSSHM_E_NO_MEMORY (-8)  /* The process has no memory for a copy. */
 #define RSSHM_E_DAMAGED (-9)    /* The segment has another version of the protocol, or it is damaged. */
 #define RSSHM_E_CLOSED (-10)    /* Another thread has closed the reader or the writer. */
-#define RSSHM_E_SYSTEM (-11)    /* A system call failed. */
+#define RSSHM_E_SYSTEM (-11)    /* A system call failed, or /dev/shm or the directory of RSSHM_DIR is not usable. */
 #define RSSHM_E_INTERNAL (-12)  /* A fault of the library. */
 #define RSSHM_E_NAME (-13)      /* The name is not valid for a channel. */
 #define RSSHM_E_CAPS (-14)      /* Caps, a format or the size of a frame are not valid, or not those of the channel. */
@@ -490,7 +490,8 @@ rsshm_status rsshm_writer_close(rsshm_writer *writer);
 
 /*
  * Stores the names of all channels in `names`, each with a NUL, and an empty name at the end. *needed is how many bytes
- * that takes. With NULL and size 0, only *needed is stored. RSSHM_E_ARGUMENT: `size` is too small.
+ * that takes. With NULL and size 0, only *needed is stored. RSSHM_E_ARGUMENT: `size` is too small. RSSHM_E_SYSTEM: no
+ * channel can be in the directory that the environment variable RSSHM_DIR names.
  */
 rsshm_status rsshm_channels(char *names, size_t size, size_t *needed);
 

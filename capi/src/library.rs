@@ -4,6 +4,8 @@
 
 use std::ffi::{c_char, c_int};
 
+use rsshm_channel::{Directory, Error};
+
 use crate::{
     arguments,
     status::{self, enter},
@@ -49,6 +51,7 @@ pub extern "C" fn rsshm_status_name(value: c_int) -> *const c_char {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rsshm_channels(names: *mut c_char, size: usize, needed: *mut usize) -> c_int {
     enter("rsshm_channels", || {
+        Directory::current().require().map_err(Error::Directory)?;
         let list = rsshm_channel::channels();
         let list = list.iter().map(String::as_str);
         // SAFETY: as the caller guarantees.

@@ -23,7 +23,7 @@ Examples:
   rsshm wait cam0 --timeout 10s && gst-launch-1.0 rsshmsrc name=cam0 ! autovideosink
 
 Environment:
-  RSSHM_DIR    the directory of the channels, a tmpfs, instead of /dev/shm
+  RSSHM_DIR    a tmpfs that has the channels, instead of the system's shared memory
   NO_COLOR     no colours
 
 Exit codes:

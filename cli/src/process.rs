@@ -35,7 +35,8 @@ impl Processes {
     /// process has the same number by chance.
     pub(crate) fn peer(&mut self, pid: u32, inode: u64) -> Option<Program> {
         let known = self.0.entry(pid).or_insert_with(|| look_up(pid)).as_ref()?;
-        let is_peer = known.mapped.as_ref().is_none_or(|mapped| mapped.contains(&inode));
+        // The first process of a pid namespace is a peer only in a container, where it has the number 1 too.
+        let is_peer = known.mapped.as_ref().map_or(pid != 1, |mapped| mapped.contains(&inode));
         is_peer.then(|| known.program.clone())
     }
 }

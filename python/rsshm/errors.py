@@ -67,7 +67,7 @@ class Damaged(Error):
 
 
 class SystemCall(Error, OSError):
-    """A system call failed, and no other class of this module describes the failure."""
+    """Another system call failed, or /dev/shm or the directory that ``RSSHM_DIR`` names cannot have channels."""
 
 
 class ReadOnly(Error, BufferError):

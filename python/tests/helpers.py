@@ -37,8 +37,9 @@ class Channel:
 
     def __init__(self) -> None:
         self.name = f"rsshm-pytest-{os.getpid()}-{next(self._count)}"
-        self.segment = Path("/dev/shm") / self.name
-        self.lock_file = Path("/dev/shm") / f"sem.{self.name}"
+        directory = Path(os.environ.get("RSSHM_DIR") or "/dev/shm")
+        self.segment = directory / self.name
+        self.lock_file = directory / f"sem.{self.name}"
 
     def exists(self) -> bool:
         return self.segment.exists() and self.lock_file.exists()

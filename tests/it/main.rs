@@ -12,6 +12,7 @@ mod clocks;
 mod compatibility;
 mod convert;
 mod devices;
+mod directory;
 mod events;
 mod faults;
 mod formats;
@@ -45,6 +46,7 @@ rsshm_testkit::roles!(
     rsshm_testkit::chaos::ROLES,
     rsshm_testkit::compatibility::ROLES,
     rsshm_testkit::gst::sequence::ROLES,
+    directory::ROLES,
     faults::ROLES,
     meta_table::ROLES,
     metas::ROLES,
