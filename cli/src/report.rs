@@ -149,6 +149,9 @@ pub(crate) struct Reader {
     pub(crate) behind: Option<u64>,
     /// The frames that it has missed, and those that were overwritten before it took them.
     pub(crate) missed: Option<u64>,
+    /// The frames that the reader itself has counted as missed.
+    #[serde(skip)]
+    pub(crate) missed_by_own_count: u64,
     /// Whether it wants only the newest frame, so that it misses frames on purpose.
     pub(crate) latest: Option<bool>,
     pub(crate) holds: u32,
@@ -322,6 +325,7 @@ impl Reader {
                 .map(|program| program.name.clone()),
             behind: is_known.then_some(reader.behind),
             missed: is_known.then(|| reader.missed.saturating_add(gone(observer, reader))),
+            missed_by_own_count: reader.missed,
             latest: is_known.then_some(reader.wants_only_newest),
             holds: reader.held(),
             slots: (0..64).filter(|slot| reader.pins >> slot & 1 == 1).collect(),

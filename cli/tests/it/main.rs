@@ -4,11 +4,13 @@
 
 mod acting;
 mod hostile;
+mod line;
 mod looking;
 mod manners;
 mod measuring;
 mod pictures;
 mod publishing;
+mod slow;
 mod support;
 mod terminal;
 mod top;
