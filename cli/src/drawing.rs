@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Pictures in a terminal: as half blocks of text, or by the protocols of kitty and iTerm2.
+//! Pictures in a terminal: as half blocks of text, as sixels, or by the protocols of kitty and iTerm2.
 
 use std::fmt::Write;
 
-use image::ImageError;
+use image::{
+    ImageError, Rgb, RgbImage,
+    imageops::{ColorMap, dither},
+};
 
-use crate::picture::{Kind, Picture};
+use crate::{
+    picture::{Kind, Picture},
+    terminal::Depth,
+};
 
 /// The most characters of one part of a picture, which kitty's protocol allows.
 const KITTY_PART: usize = 4096;
 
-/// The colours of a terminal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Depth {
-    /// Red, green and blue with eight bits each.
-    True,
-    /// The 256 colours of xterm.
-    Indexed,
-}
+/// The rows of pixels of a line of sixels.
+const SIXEL_ROWS: usize = 6;
 
 /// The picture in a size that fits `columns` and `rows` of square pixels, with its own shape. It is never enlarged.
 pub(crate) fn fit(picture: &Picture, columns: usize, rows: usize) -> Picture {
@@ -122,6 +122,77 @@ pub(crate) fn iterm(picture: &Picture, columns: usize, rows: usize) -> Result<St
     Ok(format!(
         "\x1b]1337;File=inline=1;width={columns};height={rows};preserveAspectRatio=1:{encoded}\x07"
     ))
+}
+
+/// The colours of sixels: a cube of six steps for each of red, green and blue. Terminals have 256 or more colours.
+#[derive(Clone, Copy, Debug)]
+struct Cube;
+
+impl Cube {
+    const STEPS: usize = 6;
+    const COUNT: usize = Self::STEPS.pow(3);
+
+    /// The values of red, green and blue from 0 to 5.
+    fn steps(color: Rgb<u8>) -> [usize; 3] {
+        color
+            .0
+            .map(|value| (usize::from(value) * (Self::STEPS - 1) + 127) / 255)
+    }
+}
+
+impl ColorMap for Cube {
+    type Color = Rgb<u8>;
+
+    fn index_of(&self, color: &Rgb<u8>) -> usize {
+        Self::steps(*color)
+            .iter()
+            .fold(0, |index, step| index * Self::STEPS + step)
+    }
+
+    fn map_color(&self, color: &mut Rgb<u8>) {
+        *color = Rgb(Self::steps(*color).map(|step| (step * 255 / (Self::STEPS - 1)) as u8));
+    }
+}
+
+/// The sequence that shows the picture as sixels, a pixel of the terminal for each pixel.
+pub(crate) fn sixel(picture: &Picture) -> String {
+    let (width, height) = (picture.width as usize, picture.height as usize);
+    let mut pixels = RgbImage::from_raw(picture.width, picture.height, picture.rgb.clone()).unwrap_or_default();
+    dither(&mut pixels, &Cube);
+    // Pixels that are not drawn stay as they are: those below the last row.
+    let mut text = format!("\x1bP0;1;0q\"1;1;{width};{height}");
+    for index in 0..Cube::COUNT {
+        let percent = |step: usize| step % Cube::STEPS * 100 / (Cube::STEPS - 1);
+        let (red, green, blue) = (percent(index / 36), percent(index / 6), percent(index));
+        let _ = write!(text, "#{index};2;{red};{green};{blue}");
+    }
+    let rows: Vec<_> = pixels.rows().collect();
+    for band in rows.chunks(SIXEL_ROWS) {
+        // For each colour, the bits of its pixels in each column.
+        let mut columns = vec![Vec::new(); Cube::COUNT];
+        for (row, pixels) in band.iter().enumerate() {
+            for (x, pixel) in pixels.clone().enumerate() {
+                let bits: &mut Vec<u8> = &mut columns[Cube.index_of(pixel)];
+                bits.resize(width, 0);
+                bits[x] |= 1 << row;
+            }
+        }
+        for (index, bits) in columns.iter().enumerate().filter(|(_, bits)| !bits.is_empty()) {
+            let _ = write!(text, "#{index}");
+            for run in bits.chunk_by(|one, other| one == other) {
+                let character = char::from(b'?' + run[0]);
+                match run.len() {
+                    count @ 1..=3 => text.extend(std::iter::repeat_n(character, count)),
+                    count => {
+                        let _ = write!(text, "!{count}{character}");
+                    }
+                }
+            }
+            text.push('$');
+        }
+        text.push('-');
+    }
+    text + "\x1b\\"
 }
 
 /// The bytes in base64, with padding.

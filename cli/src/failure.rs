@@ -6,6 +6,8 @@ use std::{io, process::ExitCode};
 
 use rsshm_channel::{ChannelName, Error, segment_version};
 
+use crate::output;
+
 /// The exit codes beside 0. docs/CLI.md lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
@@ -90,7 +92,7 @@ impl Failure {
     /// Prints the text on stderr, and returns the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         if !self.text.is_empty() {
-            eprintln!("rsshm: {}", self.text);
+            output::warn(&self.text);
         }
         self.code.map_or(ExitCode::SUCCESS, |code| ExitCode::from(code as u8))
     }

@@ -9,6 +9,7 @@
 //! report      everything about one channel, with names of programs from process and caps in short from caps
 //! follow      the frames of a channel, from one writer to the next, without their bytes
 //! picture     a frame as a picture or a file; y4m: as YUV4MPEG2; drawing: in a terminal
+//! viewer      the picture of a channel on the whole screen
 //! source      frames from files and pipes
 //! output      tables, JSON and CSV; terminal: the whole screen
 //! failure     errors with their exit codes; interrupt: Ctrl-C
@@ -33,6 +34,7 @@ mod source;
 mod statistics;
 mod terminal;
 mod units;
+mod viewer;
 mod y4m;
 
 use std::process::ExitCode;

@@ -9,6 +9,7 @@ use std::{
 
 use clap::ValueEnum;
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
 
 use crate::{args::Global, failure::Failure};
 
@@ -52,6 +53,17 @@ impl Cell {
             text: text.into(),
             colour: Some(colour),
         }
+    }
+
+    pub(crate) fn in_colour(self, colour: Colour) -> Self {
+        Self {
+            colour: Some(colour),
+            ..self
+        }
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.text
     }
 
     /// A cell with `-` if there is no value.
@@ -110,13 +122,13 @@ impl Output {
 
     /// Writes a value as one line of JSON.
     pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<(), Failure> {
-        serde_json::to_writer(&mut self.stream, value).map_err(|error| Failure::output(&error.into()))?;
-        writeln!(self.stream).map_err(|error| Failure::output(&error))
+        let text = serde_json::to_string(value).map_err(|error| Failure::output(&error.into()))?;
+        writeln!(self.stream, "{}", escaped(&text)).map_err(|error| Failure::output(&error))
     }
 
-    /// Writes a line of comma-separated values.
+    /// Writes a line of comma-separated values, with `?` in place of control characters.
     pub(crate) fn csv<T: AsRef<str>>(&mut self, fields: &[T]) -> Result<(), Failure> {
-        let fields: Vec<String> = fields.iter().map(|field| quoted(field.as_ref())).collect();
+        let fields: Vec<String> = fields.iter().map(|field| quoted(&printable(field.as_ref()))).collect();
         writeln!(self.stream, "{}", fields.join(",")).map_err(|error| Failure::output(&error))
     }
 
@@ -151,7 +163,7 @@ impl Output {
             .iter()
             .enumerate()
             .map(|(index, column)| {
-                let widest = cells(index).map(|cell| cell.text.chars().count()).max();
+                let widest = cells(index).map(|cell| printable(&cell.text).width()).max();
                 widest.unwrap_or(0).max(title(column).len())
             })
             .collect();
@@ -164,7 +176,7 @@ impl Output {
             let mut line = String::new();
             for (index, ((cell, column), width)) in row.iter().zip(columns).zip(&widths).enumerate() {
                 let text = printable(&cell.text);
-                let padding = " ".repeat(width.saturating_sub(text.chars().count()));
+                let padding = " ".repeat(width.saturating_sub(text.width()));
                 let is_last = index + 1 == columns.len();
                 let text = self.paint(&text, cell.colour);
                 line += &match column {
@@ -200,11 +212,34 @@ impl Output {
     }
 }
 
-/// The text with `?` in place of control characters.
-fn printable(text: &str) -> String {
+/// The text with `?` in place of characters that a terminal would obey: control characters, and those that change the
+/// direction of text, so that it looks like another one.
+pub(crate) fn printable(text: &str) -> String {
+    let is_obeyed = |character: char| {
+        let changes_direction =
+            matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        character.is_control() || changes_direction || matches!(character, '\u{2028}' | '\u{2029}')
+    };
     text.chars()
-        .map(|character| if character.is_control() { '?' } else { character })
+        .map(|character| if is_obeyed(character) { '?' } else { character })
         .collect()
+}
+
+/// Prints a sentence on stderr, with `?` in place of control characters, because it may have names from shared memory.
+pub(crate) fn warn(text: impl AsRef<str>) {
+    eprintln!("rsshm: {}", printable(text.as_ref()));
+}
+
+/// JSON in which the control characters that JSON allows are escaped too: DEL, and those of Unicode's second block.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for character in json.chars() {
+        match character {
+            '\u{7f}'..='\u{9f}' => text += &format!("\\u{:04x}", u32::from(character)),
+            character => text.push(character),
+        }
+    }
+    text
 }
 
 /// A field of comma-separated values, in quotes if it needs them.
@@ -229,6 +264,7 @@ mod tests {
 
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
-        assert_eq!(printable("a\x1b[2Jb\u{9b}c\nd"), "a?[2Jb?c?d");
+        assert_eq!(printable("a\x1b[2Jb\u{9b}c\nd\u{202e}e"), "a?[2Jb?c?d?e");
+        assert_eq!(escaped("\"日\u{9b}2J\u{7f}\""), r#""日\u009b2J\u007f""#);
     }
 }

@@ -147,6 +147,13 @@ pub(crate) struct Reader {
     pub(crate) pid: Option<u32>,
     pub(crate) program: Option<String>,
     pub(crate) behind: Option<u64>,
+    /// The frames that it has missed, and those that were overwritten before it took them.
+    pub(crate) missed: Option<u64>,
+    /// The frames that the reader itself has counted as missed.
+    #[serde(skip)]
+    pub(crate) missed_by_own_count: u64,
+    /// Whether it wants only the newest frame, so that it misses frames on purpose.
+    pub(crate) latest: Option<bool>,
     pub(crate) holds: u32,
     pub(crate) slots: Vec<u32>,
     pub(crate) quota: Option<u32>,
@@ -241,7 +248,7 @@ impl Report {
         let held = present.iter().fold(0, |held, reader| held | reader.pins);
         let readers: Vec<Reader> = present
             .iter()
-            .map(|reader| Reader::new(reader, inode, processes))
+            .map(|reader| Reader::new(reader, observer, inode, processes))
             .collect();
         let program = if is_alive {
             processes.peer(header.writer_pid, inode)
@@ -305,7 +312,7 @@ impl Report {
 }
 
 impl Reader {
-    fn new(reader: &ObservedReader, inode: u64, processes: &mut Processes) -> Self {
+    fn new(reader: &ObservedReader, observer: &Observer, inode: u64, processes: &mut Processes) -> Self {
         let program: Option<Program> = processes.peer(reader.pid, inode);
         // A reader that comes from an earlier segment has not written its values into the entry yet.
         let is_known = reader.state != reader_state::NEW;
@@ -317,6 +324,9 @@ impl Reader {
                 .filter(|_| is_known)
                 .map(|program| program.name.clone()),
             behind: is_known.then_some(reader.behind),
+            missed: is_known.then(|| reader.missed.saturating_add(gone(observer, reader))),
+            missed_by_own_count: reader.missed,
+            latest: is_known.then_some(reader.wants_only_newest),
             holds: reader.held(),
             slots: (0..64).filter(|slot| reader.pins >> slot & 1 == 1).collect(),
             quota: reader.quota,
@@ -333,6 +343,18 @@ impl Reader {
             cursor: is_known.then_some(reader.cursor),
         }
     }
+}
+
+/// How many frames were overwritten before the reader took them. A reader that runs counts them when it takes its next
+/// frame, and a stopped reader cannot count.
+fn gone(observer: &Observer, reader: &ObservedReader) -> u64 {
+    let next = reader.cursor.saturating_add(1);
+    if reader.behind == 0 || reader.state != reader_state::ATTACHED {
+        return 0;
+    }
+    observer
+        .describe(next)
+        .map_or(0, |(oldest, _)| oldest.saturating_sub(next))
 }
 
 /// The rate of the frames that are still in the segment. Their timestamps say it without a wait.

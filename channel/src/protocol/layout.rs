@@ -254,7 +254,9 @@ pub struct ReaderEntry {
     pub keyframe_details: AtomicU64,
     /// The seq of this owner's newest request for a keyframe of a later time; 0 before the first.
     pub keyframe_head: AtomicU64,
-    pad: [u32; 2],
+    /// How many frames the reader has missed since it was created, for people who inspect the channel. The bit
+    /// [`ONLY_NEWEST`] is set if the reader wants only the newest frame, so that it misses frames on purpose.
+    pub missed: AtomicU64,
     /// The newest requests for keyframes of a later time. The reader uses these records in turn.
     pub keyframes: [KeyframeRecord; KEYFRAME_RING_LENGTH as usize],
 }
@@ -275,6 +277,8 @@ pub struct KeyframeRecord {
 /// The lower half of the quota of an evicted reader. The reader held more slots than its quota, so its pins no longer
 /// count.
 pub const EVICTED: u32 = u32::MAX;
+/// The bit of [`ReaderEntry::missed`] that is set if the reader wants only the newest frame.
+pub const ONLY_NEWEST: u64 = 1 << 63;
 /// The largest quota of a reader, in slots.
 pub const MAX_QUOTA: u32 = 8;
 

@@ -282,6 +282,7 @@ fn prepare(segment: &Segment, lock: &EntryLock, following_cursor: Option<u64>) -
     entry.keyframe_requests.store(0, Ordering::Relaxed);
     entry.message_head.store(0, Ordering::Relaxed);
     entry.keyframe_head.store(0, Ordering::Relaxed);
+    entry.missed.store(0, Ordering::Relaxed);
     generation
 }
 

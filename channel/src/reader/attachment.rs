@@ -20,7 +20,7 @@ use crate::{
     protocol::{
         failpoint::{Failpoint, failpoint},
         keyframe::KeyframeRequest,
-        layout::{EVICTED, FrameDescriptor, MAX_MESSAGE_SIZE, MAX_QUOTA, Status, state},
+        layout::{EVICTED, FrameDescriptor, MAX_MESSAGE_SIZE, MAX_QUOTA, ONLY_NEWEST, Status, state},
     },
     segment::{Segment, wait::FutexWord},
     sys::{clock, files, sync},
@@ -375,6 +375,20 @@ impl Attachment {
                 .cursor
                 .store(seq, Ordering::Release);
             self.segment.notify_waiting_writer();
+        }
+    }
+
+    /// Stores for observers how many frames this reader has missed, and whether it misses them on purpose.
+    #[inline]
+    pub(super) fn set_missed(&self, missed: u64, wants_only_newest: bool) {
+        if let Some(own_entry) = &self.own_entry {
+            let flag = if wants_only_newest { ONLY_NEWEST } else { 0 };
+            // Relaxed: the value is only shown, and nothing depends on it.
+            self.segment
+                .tables
+                .entry(own_entry.index())
+                .missed
+                .store(missed & !ONLY_NEWEST | flag, Ordering::Relaxed);
         }
     }
 

@@ -164,7 +164,7 @@ impl FrameCursor {
                 continue;
             };
             self.delivered = runs::end_of(location.position, &info.descriptor).map(|end| Delivered { location, end });
-            return Ok(Some(self.accept(attachment, seq, info, data, stats)));
+            return Ok(Some(self.accept(attachment, seq, info, data, limits, stats)));
         }
         // Each wanted frame up to `last` was overwritten, is damaged, or cannot be decoded. Waiting does not help,
         // because the writer completes each frame before it stores the head.
@@ -173,6 +173,7 @@ impl FrameCursor {
         self.keyframes.is_lost = true;
         self.has_discontinuity = true;
         self.seq = last;
+        attachment.set_missed(stats.missed, limits.wants_only_newest());
         attachment.set_cursor(last);
         Ok(None)
     }
@@ -185,6 +186,7 @@ impl FrameCursor {
         seq: u64,
         info: FrameInfo,
         data: FrameData,
+        limits: ReadLimits,
         stats: &mut ReaderStats,
     ) -> Frame {
         let missed = self.count_missed(seq - 1, stats).saturating_add(self.keyframes.skipped);
@@ -192,6 +194,7 @@ impl FrameCursor {
         self.keyframes = KeyframeSync::default();
         self.seq = seq;
         failpoint(Failpoint::CursorDue);
+        attachment.set_missed(stats.missed, limits.wants_only_newest());
         attachment.set_cursor(seq);
         stats.received += 1;
         match data {

@@ -89,6 +89,8 @@ impl Reader {
         let Some((attachment, observer_reason)) = self.connection.open(&self.name, self.options, followed_to)? else {
             return Ok(false);
         };
+        // The reader brings its count along. Whether it wants only the newest frame is known with its next read.
+        attachment.set_missed(self.stats.missed, false);
         attachment.wait_for_quota();
         let segment = &attachment.segment;
         let is_following = followed_to.is_some_and(|seq| segment.header.first_seq > seq);

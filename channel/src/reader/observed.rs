@@ -5,7 +5,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::{
-    protocol::layout::{EVICTED, reader_state, state},
+    protocol::layout::{EVICTED, ONLY_NEWEST, reader_state, state},
     segment::{Segment, lock_query::LockQuery},
 };
 
@@ -61,6 +61,10 @@ pub struct ObservedReader {
     pub cursor: u64,
     /// How many published frames the reader has not taken yet.
     pub behind: u64,
+    /// How many frames the reader has missed since it was created, as it counts them. A stopped reader counts nothing.
+    pub missed: u64,
+    /// Whether the reader wants only the newest frame, so that it misses frames on purpose.
+    pub wants_only_newest: bool,
     /// The pin word: bit N is set while the reader uses slot N.
     pub pins: u64,
     /// How many slots the reader may pin; `None` until the writer has given this reader a quota.
@@ -101,6 +105,7 @@ pub(super) fn load_readers(segment: &Segment, locks: Option<&LockQuery>, head: u
         // Relaxed, here and below: each value is only shown.
         let generation = reader.generation.load(Ordering::Relaxed);
         let cursor = reader.cursor.load(Ordering::Relaxed);
+        let missed = reader.missed.load(Ordering::Relaxed);
         let pins = reader.pins.load(Ordering::Relaxed);
         let quota = segment.tables.quota(entry).load(Ordering::Relaxed);
         let quota = ((quota >> 32) as u32 == generation && generation != 0).then_some(quota as u32);
@@ -110,6 +115,8 @@ pub(super) fn load_readers(segment: &Segment, locks: Option<&LockQuery>, head: u
             state,
             cursor,
             behind: head.saturating_sub(cursor),
+            missed: missed & !ONLY_NEWEST,
+            wants_only_newest: missed & ONLY_NEWEST != 0,
             pins,
             quota: quota.filter(|quota| *quota != EVICTED),
             is_evicted: quota == Some(EVICTED),

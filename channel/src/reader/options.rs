@@ -81,4 +81,8 @@ impl ReadLimits {
             behind => behind.into(),
         }
     }
+
+    pub(super) fn wants_only_newest(self) -> bool {
+        self.max_behind == 1
+    }
 }

@@ -41,7 +41,7 @@ pub fn structures() -> [(&'static str, usize, Fields); 10] {
         structure!(Status: head eos_seqs latency_ns published state eos_count event_head run_head writer_word
             writer_waits),
         structure!(ReaderEntry: pins cursor generation state pid keyframe_requests message_head keyframe_details
-            keyframe_head keyframes),
+            keyframe_head missed keyframes),
         structure!(KeyframeRecord: seq time details),
         structure!(EventRecord: seq words),
         structure!(EventDescriptor: after time duration kind size eos_count; reserved),
@@ -59,7 +59,7 @@ macro_rules! constants {
 
 /// Name and value of each constant.
 pub fn constants() -> BTreeMap<&'static str, u64> {
-    constants!(VERSION MAX_READERS RING_LENGTH MAX_SLOTS MAX_CAPS_SIZE RUN_ALIGN MAX_PLANES MAX_QUOTA EVICTED DESCRIPTOR_STRIDE
+    constants!(VERSION MAX_READERS RING_LENGTH MAX_SLOTS MAX_CAPS_SIZE RUN_ALIGN MAX_PLANES MAX_QUOTA EVICTED ONLY_NEWEST DESCRIPTOR_STRIDE
         MAX_METADATA_SIZE STICKY_EVENT_COUNT EVENT_RING_LENGTH EVENT_STRIDE MAX_EVENT_SIZE MESSAGE_RING_LENGTH
         MESSAGE_STRIDE MAX_MESSAGE_SIZE KEYFRAME_RING_LENGTH HEADER DELTA_UNIT SLOT_ALIGN SLOTS_ALIGN WRITER_BYTE FIRST_READER_BYTE)
 }

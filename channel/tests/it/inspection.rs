@@ -120,6 +120,45 @@ fn observer_sees_reader_until_it_is_killed() {
 }
 
 #[test]
+fn observer_sees_what_readers_miss() {
+    let channel = Channel::new();
+    let writer = channel.writer(slots(4));
+    assert!(publish(&writer, 1));
+    let service = Service::of(&writer);
+    let mut reader = open_reader(channel.as_str(), ReaderOptions::default());
+    let mut take = |limits| match reader.next(&mut Vec::new(), limits, Some(SECOND)).unwrap() {
+        Next::Frame(frame) => (frame.seq, reader.stats().missed),
+        next => panic!("{next:?}"),
+    };
+    let observer = Observer::open(&channel).unwrap().unwrap();
+    let seen = |observer: &Observer| {
+        let reader = only_reader(observer);
+        (reader.missed, reader.wants_only_newest)
+    };
+    assert_eq!(take(ReadLimits::default()), (1, 0));
+    assert_eq!(seen(&observer), (0, false));
+    (2..=200).for_each(|value| assert!(publish(&writer, value)));
+    let (seq, missed) = take(ReadLimits::default());
+    assert!(missed > 50 && missed == seq - 2, "frame {seq}, {missed} missed");
+    assert_eq!(seen(&observer), (missed, false));
+    let (seq, missed) = take(ReadLimits::default().max_behind(1));
+    assert_eq!((seq, seen(&observer)), (200, (missed, true)));
+
+    // The reader takes its count along to the next segment, and its successor begins with none.
+    let caps = rsshm_channel::Caps::fixed_size("application/x-test, other=(int)1", SIZE);
+    writer.set_caps(caps).unwrap();
+    assert!(publish(&writer, 201));
+    assert_eq!(take(ReadLimits::default()), (201, missed));
+    let observer = Observer::open(&channel).unwrap().unwrap();
+    assert_eq!(seen(&observer), (missed, false));
+    drop(reader);
+    let mut successor = role::start("inspection/reader", &[channel.as_str()]);
+    successor.expect("attached");
+    assert_eq!(seen(&observer), (0, false));
+    drop(service);
+}
+
+#[test]
 fn observer_sees_only_locks_of_the_segment() {
     let channel = Channel::new();
     let writer = channel.writer(slots(8));

@@ -15,8 +15,9 @@ use crate::{
 };
 
 /// The fields of CSV, one line for each reader, which docs/CLI.md describes.
-const FIELDS: [&str; 11] = [
-    "channel", "entry", "pid", "program", "behind", "holds", "quota", "state", "stopped", "alive", "cursor",
+const FIELDS: [&str; 13] = [
+    "channel", "entry", "pid", "program", "behind", "holds", "quota", "state", "stopped", "alive", "cursor", "missed",
+    "latest",
 ];
 
 /// Shows a channel: its format, writer, memory, options and each reader.
@@ -27,7 +28,7 @@ Examples:
   rsshm info cam0 --json | jq '.readers[] | select(.behind > 10)'
   rsshm info 'cam*' --format csv     a line for each reader
 
-A reader is BEHIND by the frames that it has not taken yet. It HOLDS the slots that it still uses, of its QUOTA; further
+A reader is BEHIND by the frames that it has not taken yet, and has MISSED those that it never gets. It HOLDS the slots that it still uses, of its QUOTA; further
 frames are copied for it.")]
 pub(crate) struct Info {
     /// Names, URIs or patterns.
@@ -81,6 +82,8 @@ fn fields(channel: &str, reader: &Reader) -> [String; FIELDS.len()] {
         text(reader.stopped),
         text(reader.alive),
         text(reader.cursor),
+        text(reader.missed),
+        text(reader.latest),
     ]
 }
 
@@ -208,11 +211,12 @@ fn readers(output: &mut Output, report: &Report) -> Result<(), Failure> {
         return output.line("  readers    none (observers are not listed)");
     }
     output.line(format!("  readers    {}", report.readers.len()))?;
-    const COLUMNS: [Column; 7] = [
+    const COLUMNS: [Column; 8] = [
         Column::Right("ENTRY"),
         Column::Right("PID"),
         Column::Left("PROGRAM"),
         Column::Right("BEHIND"),
+        Column::Right("MISSED"),
         Column::Right("HOLDS"),
         Column::Right("QUOTA"),
         Column::Left("STATE"),
@@ -220,6 +224,7 @@ fn readers(output: &mut Output, report: &Report) -> Result<(), Failure> {
     let row = |reader: &Reader| {
         let (state, colour) = match (reader.stopped, reader.state) {
             (Some(true), _) => ("stopped (T)", Colour::Bad),
+            (_, "attached") if reader.latest == Some(true) => ("reading the newest", Colour::Good),
             (_, "attached") => ("reading", Colour::Good),
             (_, "new") => ("still in the former format", Colour::Warning),
             (_, "left") => ("gone, holds frames", Colour::Warning),
@@ -230,6 +235,7 @@ fn readers(output: &mut Output, report: &Report) -> Result<(), Failure> {
             Cell::optional(reader.pid),
             Cell::optional(reader.program.as_ref()),
             Cell::optional(reader.behind),
+            Cell::optional(reader.missed),
             Cell::new(reader.holds.to_string()),
             Cell::optional(reader.quota),
             Cell::coloured(state, colour),

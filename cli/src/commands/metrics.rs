@@ -200,6 +200,14 @@ fn families(reports: &[Report]) -> Vec<Family> {
             readers(&|reader| reader.behind.map(|behind| behind.to_string())),
         ),
         family(
+            "rsshm_reader_missed_frames",
+            "counter",
+            Some("frames"),
+            "Frames that the reader has missed; a reader of the newest frames skips some on purpose.",
+            "_total",
+            readers(&|reader| reader.missed.map(|missed| missed.to_string())),
+        ),
+        family(
             "rsshm_reader_held_slots",
             "gauge",
             Some("slots"),

@@ -24,6 +24,8 @@ pub(crate) mod publish;
 pub(crate) mod snapshot;
 pub(crate) mod top;
 mod top_sample;
+mod top_screen;
+mod top_table;
 pub(crate) mod wait;
 pub(crate) mod watch;
 

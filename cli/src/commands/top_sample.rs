@@ -44,18 +44,39 @@ pub(super) struct ReaderSample {
     pub(super) fps: Option<f64>,
     pub(super) bytes_per_second: Option<f64>,
     pub(super) behind: Option<u64>,
+    /// The frames that it has missed, and how many more a second.
+    pub(super) missed: Option<u64>,
+    pub(super) missed_per_second: Option<f64>,
     pub(super) holds: u32,
     pub(super) quota: Option<u32>,
     pub(super) cpu_percent: Option<f64>,
+}
+
+/// The counts of a reader.
+#[derive(Clone, Copy, Debug)]
+struct Counts {
+    /// The frames that it has taken since it was created, but for a constant.
+    taken: u64,
+    missed: u64,
+}
+
+impl Counts {
+    fn of(reader: &Reader) -> Option<Self> {
+        Some(Self {
+            // The reader counts a frame that it missed when its cursor passes the frame.
+            taken: reader.cursor?.saturating_sub(reader.missed_by_own_count),
+            missed: reader.missed?,
+        })
+    }
 }
 
 /// What the last look found.
 #[derive(Debug, Default)]
 pub(super) struct Sampler {
     looked_at: Option<Instant>,
-    /// The heads by channel, and the cursors by channel, entry and process.
+    /// The heads by channel, and the counts of readers by channel, entry and process.
     heads: HashMap<String, u64>,
-    cursors: HashMap<(String, usize, u32), u64>,
+    counts: HashMap<(String, usize, u32), Counts>,
     cpu_times: HashMap<u32, u64>,
 }
 
@@ -77,7 +98,7 @@ impl Sampler {
         let now = Instant::now();
         let elapsed = self.looked_at.replace(now).map(|former| now - former);
         let former = std::mem::take(&mut self.heads);
-        let former_cursors = std::mem::take(&mut self.cursors);
+        let former_counts = std::mem::take(&mut self.counts);
         let former_cpu = std::mem::take(&mut self.cpu_times);
         for pid in reports.iter().flat_map(pids) {
             if let Some(time) = cpu_time(pid) {
@@ -99,10 +120,16 @@ impl Sampler {
             let bandwidth = |fps: Option<f64>| Some(fps? * report.newest_bytes? as f64);
             let readers = report.readers.iter().map(|reader| {
                 let key = (name.clone(), reader.entry, reader.pid.unwrap_or(0));
-                let taken = former_cursors.get(&key).zip(reader.cursor);
-                let fps = taken.and_then(|(former, cursor)| rate(cursor.checked_sub(*former)?, elapsed));
-                if let Some(cursor) = reader.cursor {
-                    self.cursors.insert(key, cursor);
+                let counts = Counts::of(reader);
+                let both = former_counts.get(&key).zip(counts);
+                let growth = |count: fn(&Counts) -> u64| {
+                    let (former, counts) = both?;
+                    rate(count(&counts).saturating_sub(count(former)), elapsed)
+                };
+                let fps = growth(|counts| counts.taken);
+                let missed_per_second = growth(|counts| counts.missed);
+                if let Some(counts) = counts {
+                    self.counts.insert(key, counts);
                 }
                 let has_program = reader.program.is_some();
                 ReaderSample {
@@ -113,6 +140,8 @@ impl Sampler {
                     fps,
                     bytes_per_second: bandwidth(fps),
                     behind: reader.behind,
+                    missed: reader.missed,
+                    missed_per_second,
                     holds: reader.holds,
                     quota: reader.quota,
                     cpu_percent: cpu(reader.pid.filter(|_| has_program)),
@@ -177,6 +206,7 @@ fn channel_state(report: &Report) -> &'static str {
 fn reader_state(reader: &Reader) -> &'static str {
     match (reader.stopped, reader.state) {
         (Some(true), _) => "stopped",
+        (_, "attached") if reader.latest == Some(true) => "latest",
         (_, "attached") => "reading",
         (_, state) => state,
     }

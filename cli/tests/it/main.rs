@@ -5,11 +5,13 @@
 mod acting;
 mod directory;
 mod hostile;
+mod line;
 mod looking;
 mod manners;
 mod measuring;
 mod pictures;
 mod publishing;
+mod slow;
 mod support;
 mod terminal;
 mod top;

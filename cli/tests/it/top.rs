@@ -53,7 +53,7 @@ fn batch_shows_rates_of_channel_and_readers() {
         .expect(0)
         .stdout;
     let lines: Vec<_> = csv.lines().map(|line| line.split(',').count()).collect();
-    assert_eq!(lines, [11, 11], "{csv}");
+    assert_eq!(lines, [12, 12], "{csv}");
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn terminal_shows_keys_and_sizes() {
     wait_until("a small screen", PATIENCE, || {
         let screen = terminal.screen();
         let rows: Vec<_> = screen.lines().map(str::to_owned).collect();
-        rows.len() <= 5 && rows[0].starts_with("1 channels, 1 with a writer") && rows[2].starts_with(channel.as_str())
+        rows.len() <= 5 && rows[0].starts_with("1 channels, 1 with a writer") && rows[2].starts_with("rsshm-cli-test-")
     });
     terminal.tmux(&["resize-window", "-x", "100", "-y", "20"]);
     terminal.wait_for("STATE");
