@@ -6,6 +6,8 @@ use std::{io, process::ExitCode};
 
 use rsshm_channel::{ChannelName, Error, segment_version};
 
+use crate::output;
+
 /// The exit codes beside 0. docs/CLI.md lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
@@ -27,6 +29,8 @@ pub(crate) struct Failure {
     code: Option<Code>,
     /// What happened and what to do; empty if the command has said it already.
     text: String,
+    /// Command lines to copy, which come after the text.
+    lines: Vec<String>,
 }
 
 impl Failure {
@@ -35,7 +39,14 @@ impl Failure {
         Self {
             code: Some(code),
             text: text.into(),
+            lines: Vec::new(),
         }
+    }
+
+    /// The failure with a command line to copy.
+    pub(crate) fn with_line(mut self, line: String) -> Self {
+        self.lines.push(line);
+        self
     }
 
     /// A failure about which the command has already printed all.
@@ -58,6 +69,7 @@ impl Failure {
             return Self {
                 code: None,
                 text: String::new(),
+                lines: Vec::new(),
             };
         }
         Self::new(Code::No, format!("the output cannot be written: {error}"))
@@ -90,8 +102,9 @@ impl Failure {
     /// Prints the text on stderr, and returns the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         if !self.text.is_empty() {
-            eprintln!("rsshm: {}", self.text);
+            output::warn(&self.text);
         }
+        self.lines.iter().for_each(output::advise);
         self.code.map_or(ExitCode::SUCCESS, |code| ExitCode::from(code as u8))
     }
 }

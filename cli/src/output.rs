@@ -201,10 +201,21 @@ impl Output {
 }
 
 /// The text with `?` in place of control characters.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .map(|character| if character.is_control() { '?' } else { character })
         .collect()
+}
+
+/// Prints a sentence on stderr, with `?` in place of control characters, because it may have names from shared memory.
+pub(crate) fn warn(text: impl AsRef<str>) {
+    // Nobody may read stderr any more, which is no reason to end.
+    let _ = writeln!(io::stderr(), "rsshm: {}", printable(text.as_ref()));
+}
+
+/// Prints a command line to copy on stderr.
+pub(crate) fn advise(line: impl AsRef<str>) {
+    let _ = writeln!(io::stderr(), "    {}", printable(line.as_ref()));
 }
 
 /// A field of comma-separated values, in quotes if it needs them.

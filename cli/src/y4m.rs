@@ -4,7 +4,7 @@
 
 use rsshm_channel::video::{VideoFormat, VideoInfo};
 
-use crate::{failure::Failure, picture::Frame};
+use crate::{caps::Summary, failure::Failure, picture::Frame};
 
 /// How a format becomes one of YUV4MPEG2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +39,43 @@ fn space(format: VideoFormat) -> (&'static str, Order) {
     }
 }
 
+/// The bytes of a frame in the stream, after the first line of the stream if this is the first frame.
+pub(crate) fn stream(frame: &Frame<'_>, is_first: bool) -> Result<Vec<u8>, Failure> {
+    let (info, bytes) = if frame.is_still() {
+        let picture = frame.picture()?;
+        let summary = Summary::new(frame.caps);
+        let size = (picture.width, picture.height);
+        if summary.width.zip(summary.height).is_some_and(|stated| stated != size) {
+            let text = format!("a picture has the size {}x{}, and its caps say another", size.0, size.1);
+            return Err(frame.failure(&text));
+        }
+        let info = VideoInfo::new(VideoFormat::Rgb, size.0, size.1, rate(&summary));
+        let info = info.map_err(|error| frame.failure(&error.to_string()))?;
+        (info, [b"FRAME\n", &*to_yuv(&picture.rgb)].concat())
+    } else {
+        let info = frame.info()?;
+        let bytes = self::frame(frame, &info)?;
+        (info, bytes)
+    };
+    let mut stream = if is_first {
+        header(&info).into_bytes()
+    } else {
+        Vec::new()
+    };
+    stream.extend(bytes);
+    Ok(stream)
+}
+
+/// The frame rate that caps state; 0/1 if there is none.
+fn rate(summary: &Summary) -> (i32, i32) {
+    let parts = summary.framerate.as_deref().and_then(|rate| rate.split_once('/'));
+    parts
+        .and_then(|(numerator, denominator)| Some((numerator.parse().ok()?, denominator.parse().ok()?)))
+        .unwrap_or((0, 1))
+}
+
 /// The first line of the stream.
-pub(crate) fn header(info: &VideoInfo) -> String {
+fn header(info: &VideoInfo) -> String {
     let (numerator, denominator) = match info.framerate() {
         // The stream needs a rate. 25 is what ffmpeg assumes too.
         (numerator, denominator) if numerator <= 0 || denominator <= 0 => (25, 1),
@@ -54,8 +89,8 @@ pub(crate) fn header(info: &VideoInfo) -> String {
     )
 }
 
-/// A frame of the stream.
-pub(crate) fn frame(frame: &Frame<'_>, info: &VideoInfo) -> Result<Vec<u8>, Failure> {
+/// A frame of raw video in the stream.
+fn frame(frame: &Frame<'_>, info: &VideoInfo) -> Result<Vec<u8>, Failure> {
     let mut stream = b"FRAME\n".to_vec();
     let (_, order) = space(info.format());
     if order == Order::Converted {

@@ -14,7 +14,7 @@ use crate::{
     caps::Summary,
     failure::{Code, Failure},
     names,
-    output::Output,
+    output::{self, Output},
     picture::{Frame, Kind},
     units, y4m,
 };
@@ -111,10 +111,10 @@ impl Cat {
             written += 1;
         }
         if missed > 0 {
-            eprintln!(
-                "rsshm: channel {}: {missed} frames missed, because the pipe was too slow",
+            output::warn(format!(
+                "channel {}: {missed} frames missed, because the pipe was too slow",
                 self.channel
-            );
+            ));
         }
         Ok(())
     }
@@ -148,13 +148,7 @@ impl Cat {
                 output.bytes(&frame.packed()?)
             }
             Stream::Mjpeg => output.bytes(&frame.encode(Kind::Jpg)?),
-            Stream::Y4m => {
-                let info = frame.info()?;
-                if is_new {
-                    output.bytes(y4m::header(&info).as_bytes())?;
-                }
-                output.bytes(&y4m::frame(frame, &info)?)
-            }
+            Stream::Y4m => output.bytes(&y4m::stream(frame, is_new)?),
         }
     }
 
@@ -183,8 +177,8 @@ fn describe(frame: &Frame<'_>) {
         ))
     });
     match options {
-        Some(options) => eprintln!("rsshm: channel {}: for {options}", frame.channel),
-        None => eprintln!("rsshm: channel {}: {}", frame.channel, frame.caps),
+        Some(options) => output::warn(format!("channel {}: for {options}", frame.channel)),
+        None => output::warn(format!("channel {}: {}", frame.channel, frame.caps)),
     }
 }
 

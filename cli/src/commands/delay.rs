@@ -8,7 +8,7 @@ use super::measure::{Measurement, Target};
 use crate::{
     failure::Failure,
     follow::Sight,
-    output::{Format, Output},
+    output::{self, Format, Output},
     statistics::Window,
 };
 
@@ -56,7 +56,7 @@ impl Measurement for Delays {
 
     fn print(&mut self, output: &mut Output) -> Result<bool, Failure> {
         let Some(found) = self.ages.statistics() else {
-            eprintln!("rsshm: channel {}: its frames have no timestamps", self.channel);
+            output::warn(format!("channel {}: its frames have no timestamps", self.channel));
             return Ok(false);
         };
         match output.format {

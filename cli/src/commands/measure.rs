@@ -11,7 +11,7 @@ use crate::{
     failure::Failure,
     follow::{Begin, Follower, Sight},
     names,
-    output::Output,
+    output::{self, Output},
 };
 
 /// How often a measurement is printed.
@@ -66,7 +66,7 @@ impl Target {
                 } else {
                     "waiting for a writer"
                 };
-                eprintln!("rsshm: channel {}: {reason}", self.channel);
+                output::warn(format!("channel {}: {reason}", self.channel));
                 has_notice = true;
             }
             if self.count.is_some_and(|count| printed >= count) {

@@ -13,7 +13,7 @@ use rsshm_channel::{Caps, ChannelName, Error, FrameDescriptor, ServiceThread, Wr
 use crate::{
     failure::{Code, Failure},
     interrupt, names,
-    output::Output,
+    output::{self, Output},
     source::{Description, Item, Source},
 };
 
@@ -99,7 +99,7 @@ impl Publish {
             if let Err(error) = report
                 && former.as_ref() != Some(&error)
             {
-                eprintln!("rsshm: {error}");
+                output::warn(error.to_string());
                 former = Some(error);
             }
         };

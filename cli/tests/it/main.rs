@@ -5,6 +5,7 @@
 mod acting;
 mod cleaning;
 mod hostile;
+mod kinds;
 mod looking;
 mod manners;
 mod measuring;
