@@ -4,6 +4,7 @@
 
 mod acting;
 mod cleaning;
+mod colours;
 mod hostile;
 mod kinds;
 mod looking;
