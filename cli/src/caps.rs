@@ -74,6 +74,22 @@ impl Summary {
         words.join(" ")
     }
 
+    /// The end of a pipeline of GStreamer that shows or plays the frames.
+    pub(crate) fn sink(&self) -> &'static str {
+        match self.media.as_str() {
+            "video/x-raw" => "videoconvert ! autovideosink",
+            "audio/x-raw" => "audioconvert ! audioresample ! autoaudiosink",
+            media if media.starts_with("audio/") => "decodebin ! audioconvert ! audioresample ! autoaudiosink",
+            _ if self.is_visual() => "decodebin ! videoconvert ! autovideosink",
+            _ => "fakesink dump=true",
+        }
+    }
+
+    /// Whether people can look at the frames, raw or decoded.
+    pub(crate) fn is_visual(&self) -> bool {
+        self.media.starts_with("video/") || self.media.starts_with("image/")
+    }
+
     /// The size of the picture, such as `1920x1080`.
     pub(crate) fn size(&self) -> Option<String> {
         Some(format!("{}x{}", self.width?, self.height?))

@@ -29,6 +29,8 @@ pub(crate) struct Failure {
     code: Option<Code>,
     /// What happened and what to do; empty if the command has said it already.
     text: String,
+    /// Command lines to copy, which come after the text.
+    lines: Vec<String>,
 }
 
 impl Failure {
@@ -37,7 +39,14 @@ impl Failure {
         Self {
             code: Some(code),
             text: text.into(),
+            lines: Vec::new(),
         }
+    }
+
+    /// The failure with a command line to copy.
+    pub(crate) fn with_line(mut self, line: String) -> Self {
+        self.lines.push(line);
+        self
     }
 
     /// A failure about which the command has already printed all.
@@ -60,6 +69,7 @@ impl Failure {
             return Self {
                 code: None,
                 text: String::new(),
+                lines: Vec::new(),
             };
         }
         Self::new(Code::No, format!("the output cannot be written: {error}"))
@@ -94,6 +104,7 @@ impl Failure {
         if !self.text.is_empty() {
             output::warn(&self.text);
         }
+        self.lines.iter().for_each(output::advise);
         self.code.map_or(ExitCode::SUCCESS, |code| ExitCode::from(code as u8))
     }
 }

@@ -118,6 +118,10 @@ impl Follower {
                 std::thread::sleep(OVERWRITTEN_PAUSE.min(left));
             } else if !observer.is_current() {
                 self.observer = None;
+                // A segment may be over whenever it is looked at.
+                if left.is_zero() {
+                    return Ok(None);
+                }
             } else {
                 return Ok(None);
             }

@@ -58,6 +58,16 @@ pub(crate) fn select_or_all(patterns: &[String]) -> Result<Vec<ChannelName>, Fai
     Ok(names.filter_map(|name| ChannelName::new(name).ok()).collect())
 }
 
+/// The name as a word of a shell.
+pub(crate) fn shell_word(name: &str) -> String {
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "-_.:+@%".contains(character);
+    if name.chars().all(is_plain) {
+        name.to_owned()
+    } else {
+        format!("'{}'", name.replace('\'', "'\\''"))
+    }
+}
+
 /// Whether `name` matches a shell pattern: `*` is any text, `?` any character, `[a-c]` one of these, `[!a]` none of
 /// these.
 fn matches(pattern: &str, name: &str) -> bool {
@@ -128,6 +138,17 @@ mod tests {
         }
         for text in ["", "a/b", "rsshm://", "rsshm://%zz", "http://cam0", "sem.cam0"] {
             assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn words_of_a_shell_are_quoted_where_they_need_it() {
+        for (name, word) in [
+            ("cam-0.left", "cam-0.left"),
+            ("a b", "'a b'"),
+            ("it's;x", "'it'\\''s;x'"),
+        ] {
+            assert_eq!(shell_word(name), word);
         }
     }
 

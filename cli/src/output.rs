@@ -227,7 +227,13 @@ pub(crate) fn printable(text: &str) -> String {
 
 /// Prints a sentence on stderr, with `?` in place of control characters, because it may have names from shared memory.
 pub(crate) fn warn(text: impl AsRef<str>) {
-    eprintln!("rsshm: {}", printable(text.as_ref()));
+    // Nobody may read stderr any more, which is no reason to end.
+    let _ = writeln!(io::stderr(), "rsshm: {}", printable(text.as_ref()));
+}
+
+/// Prints a command line to copy on stderr.
+pub(crate) fn advise(line: impl AsRef<str>) {
+    let _ = writeln!(io::stderr(), "    {}", printable(line.as_ref()));
 }
 
 /// JSON in which the control characters that JSON allows are escaped too: DEL, and those of Unicode's second block.

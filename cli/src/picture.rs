@@ -17,6 +17,7 @@ use rsshm_channel::{
 use crate::{
     caps::Summary,
     failure::{Code, Failure},
+    names,
 };
 
 /// The quality of JPEG pictures, from 1 to 100.
@@ -118,11 +119,38 @@ impl Frame<'_> {
 
     /// What the caps of raw video say.
     pub(crate) fn info(&self) -> Result<VideoInfo, Failure> {
+        let summary = Summary::new(self.caps);
+        if summary.media != "video/x-raw" {
+            return Err(self.not_shown(&summary));
+        }
         VideoInfo::from_caps(self.caps).map_err(|error| self.failure(&error.to_string()))
+    }
+
+    /// The failure of a frame that is no picture, or that is encoded.
+    fn not_shown(&self, summary: &Summary) -> Failure {
+        let (media, channel) = (&summary.media, names::shell_word(self.channel));
+        let pipeline = |end: &str| format!("gst-launch-1.0 rsshmsrc channel={channel} ! {end}");
+        if summary.is_visual() {
+            let failure = self.failure(&format!("rsshm does not decode {media}, but GStreamer does:"));
+            let file = "decodebin ! videoconvert ! pngenc snapshot=true ! filesink location=a.png";
+            return failure.with_line(pipeline(summary.sink())).with_line(pipeline(file));
+        }
+        let failure = self.failure(&format!(
+            "{media} is no picture; `rsshm cat {channel}` writes its bytes"
+        ));
+        if media.starts_with("audio/") {
+            return failure.with_line(pipeline(summary.sink()));
+        }
+        failure
     }
 
     pub(crate) fn failure(&self, what: &str) -> Failure {
         Failure::new(Code::No, format!("channel {}: {what}", self.channel))
+    }
+
+    /// Whether the frames are encoded pictures that can be decoded.
+    pub(crate) fn is_still(&self) -> bool {
+        self.still_format().is_some()
     }
 
     /// The format of a channel whose frames are encoded pictures.
@@ -136,19 +164,6 @@ impl Frame<'_> {
     }
 
     fn convert(&self) -> Result<Picture, Failure> {
-        let media = Summary::new(self.caps).media;
-        if media != "video/x-raw" {
-            let what = if media.starts_with("video/") || media.starts_with("image/") {
-                format!(
-                    "rsshm does not decode {media}; GStreamer does: gst-launch-1.0 rsshmsrc channel={} num-buffers=1 ! \
-                     decodebin ! videoconvert ! pngenc ! filesink location=a.png",
-                    self.channel
-                )
-            } else {
-                format!("{media} is no picture; `rsshm snapshot --type raw` saves its bytes")
-            };
-            return Err(self.failure(&what));
-        }
         let info = self.info()?;
         let failure = |error: rsshm_channel::video::VideoError| self.failure(&error.to_string());
         let layout = info.layout_of(self.descriptor).map_err(failure)?;
@@ -315,7 +330,7 @@ mod tests {
         assert!(
             other
                 .picture()
-                .is_err_and(|failure| failure.text().contains("gst-launch-1.0"))
+                .is_err_and(|failure| failure.text().contains("rsshm does not decode video/x-h264"))
         );
     }
 }

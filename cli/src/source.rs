@@ -190,7 +190,13 @@ fn y4m(header: &str) -> Result<Item, String> {
         .filter(|(numerator, denominator)| *numerator > 0 && *denominator > 0)
         .unwrap_or((25, 1));
     let info = VideoInfo::new(format, width, height, rate).map_err(|error| error.to_string())?;
-    raw(&info.to_caps(), None)
+    // ffmpeg says so about frames of Motion JPEG; without it, the range is limited.
+    let range = if header.split(' ').any(|word| word == "XCOLORRANGE=FULL") {
+        ", colorimetry=(string)1:4:0:0"
+    } else {
+        ""
+    };
+    raw(&(info.to_caps() + range), None)
 }
 
 /// Reads a line without its end; an empty line at the end of the input.
@@ -270,6 +276,8 @@ mod tests {
         let item = y4m("YUV4MPEG2 W5 H3 F30000:1001 Ip A1:1 C420jpeg").unwrap();
         assert!(item.caps.contains("format=(string)I420") && item.caps.contains("framerate=(fraction)30000/1001"));
         assert_eq!((item.planes, item.bytes.len()), (vec![(0, 5), (15, 3), (21, 3)], 27));
+        let full = y4m("YUV4MPEG2 W5 H3 F30:1 C420jpeg XCOLORRANGE=FULL").unwrap();
+        assert!(full.caps.ends_with("colorimetry=(string)1:4:0:0"), "{}", full.caps);
         for header in [
             "YUV4MPEG2 W5",
             "YUV4MPEG2 W5 H3 C420p10",

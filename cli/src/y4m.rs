@@ -4,7 +4,7 @@
 
 use rsshm_channel::video::{VideoFormat, VideoInfo};
 
-use crate::{failure::Failure, picture::Frame};
+use crate::{caps::Summary, failure::Failure, picture::Frame};
 
 /// How a format becomes one of YUV4MPEG2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,23 +39,68 @@ fn space(format: VideoFormat) -> (&'static str, Order) {
     }
 }
 
+/// The bytes of a frame in the stream, after the first line of the stream if this is the first frame.
+pub(crate) fn stream(frame: &Frame<'_>, is_first: bool) -> Result<Vec<u8>, Failure> {
+    let summary = Summary::new(frame.caps);
+    let (info, bytes) = if frame.is_still() {
+        let picture = frame.picture()?;
+        let size = (picture.width, picture.height);
+        if summary.width.zip(summary.height).is_some_and(|stated| stated != size) {
+            let text = format!("a picture has the size {}x{}, and its caps say another", size.0, size.1);
+            return Err(frame.failure(&text));
+        }
+        let info = VideoInfo::new(VideoFormat::Rgb, size.0, size.1, rate(&summary));
+        let info = info.map_err(|error| frame.failure(&error.to_string()))?;
+        (info, [b"FRAME\n", &*to_yuv(&picture.rgb)].concat())
+    } else {
+        let info = frame.info()?;
+        let bytes = self::frame(frame, &info)?;
+        (info, bytes)
+    };
+    let mut stream = if is_first {
+        header(&info, &summary).into_bytes()
+    } else {
+        Vec::new()
+    };
+    stream.extend(bytes);
+    Ok(stream)
+}
+
+/// The frame rate that caps state; 0/1 if there is none.
+fn rate(summary: &Summary) -> (i32, i32) {
+    let parts = summary.framerate.as_deref().and_then(|rate| rate.split_once('/'));
+    parts
+        .and_then(|(numerator, denominator)| Some((numerator.parse().ok()?, denominator.parse().ok()?)))
+        .unwrap_or((0, 1))
+}
+
 /// The first line of the stream.
-pub(crate) fn header(info: &VideoInfo) -> String {
+fn header(info: &VideoInfo, summary: &Summary) -> String {
     let (numerator, denominator) = match info.framerate() {
         // The stream needs a rate. 25 is what ffmpeg assumes too.
         (numerator, denominator) if numerator <= 0 || denominator <= 0 => (25, 1),
         rate => rate,
     };
-    let (space, _) = space(info.format());
+    let (space, order) = space(info.format());
+    // The names of colorimetries have the limited range; the numbers of GStreamer begin with 1 if the range is full.
+    let is_full = summary
+        .colorimetry
+        .as_ref()
+        .is_some_and(|colorimetry| colorimetry.starts_with("1:"));
+    let range = if is_full && order != Order::Converted {
+        " XCOLORRANGE=FULL"
+    } else {
+        ""
+    };
     format!(
-        "YUV4MPEG2 W{} H{} F{numerator}:{denominator} Ip A1:1 C{space}\n",
+        "YUV4MPEG2 W{} H{} F{numerator}:{denominator} Ip A1:1 C{space}{range}\n",
         info.width(),
         info.field_height()
     )
 }
 
-/// A frame of the stream.
-pub(crate) fn frame(frame: &Frame<'_>, info: &VideoInfo) -> Result<Vec<u8>, Failure> {
+/// A frame of raw video in the stream.
+fn frame(frame: &Frame<'_>, info: &VideoInfo) -> Result<Vec<u8>, Failure> {
     let mut stream = b"FRAME\n".to_vec();
     let (_, order) = space(info.format());
     if order == Order::Converted {
@@ -177,7 +222,7 @@ mod tests {
 
     #[test]
     fn header_has_size_and_rate() {
-        let header = |caps| header(&VideoInfo::from_caps(caps).unwrap());
+        let header = |caps| header(&VideoInfo::from_caps(caps).unwrap(), &Summary::new(caps));
         assert_eq!(
             header("video/x-raw,format=NV12,width=640,height=480,framerate=30000/1001"),
             "YUV4MPEG2 W640 H480 F30000:1001 Ip A1:1 C420\n"

@@ -2,14 +2,15 @@
 
 //! The raw formats of the channel crate are those of GStreamer: their layouts, and the pictures that people look at.
 
-use gst_video::{
-    VideoChromaMode, VideoConverter, VideoConverterConfig, VideoDitherMethod, VideoFrame, VideoInterlaceMode,
-};
+use gst_video::{VideoChromaMode, VideoInterlaceMode};
 use rsshm_channel::{
     FrameDescriptor,
     video::{RgbOrder, VideoFormat, VideoInfo, convert},
 };
-use rsshm_testkit::gst::init;
+use rsshm_testkit::gst::{
+    colour::{self, ROUNDING, converted, difference, noise},
+    init,
+};
 
 /// The formats that both the installed GStreamer and the channel crate know.
 fn common_formats() -> Vec<(gst_video::VideoFormat, VideoFormat)> {
@@ -145,40 +146,6 @@ fn gstreamer_reads_caps_as_they_were_meant() {
     }
 }
 
-/// The bytes of the frame of `out` that GStreamer makes of a frame of `info`.
-fn converted(
-    info: &gst_video::VideoInfo,
-    bytes: &[u8],
-    out: &gst_video::VideoInfo,
-    chroma: VideoChromaMode,
-) -> Vec<u8> {
-    let mut config = VideoConverterConfig::new();
-    config.set_chroma_mode(chroma);
-    config.set_dither_method(VideoDitherMethod::None);
-    let converter = VideoConverter::new(info, out, Some(config)).unwrap();
-    let frame = VideoFrame::from_buffer_readable(gst::Buffer::from_slice(bytes.to_vec()), info).unwrap();
-    let mut to = VideoFrame::from_buffer_writable(gst::Buffer::with_size(out.size()).unwrap(), out).unwrap();
-    converter.frame(&frame, &mut to);
-    let buffer = to.into_buffer();
-    let map = buffer.map_readable().unwrap();
-    map.to_vec()
-}
-
-/// The picture that GStreamer converts a frame to, without padding. It comes from a picture of 16 bits, because
-/// GStreamer's arithmetic in eight bits is up to 6 off.
-fn their_picture(info: &gst_video::VideoInfo, bytes: &[u8], chroma: VideoChromaMode, order: RgbOrder) -> Vec<u8> {
-    let (width, height) = (info.width(), info.height());
-    let out = gst_info("ARGB64_BE".parse().unwrap(), width, height, info.interlace_mode()).unwrap();
-    let bytes = converted(info, bytes, &out, chroma);
-    let pixels = bytes.chunks(8).flat_map(|pixel| match order {
-        RgbOrder::Rgb => [2, 4, 6].map(|at| u16::from_be_bytes([pixel[at], pixel[at + 1]])),
-        RgbOrder::Bgr => [6, 4, 2].map(|at| u16::from_be_bytes([pixel[at], pixel[at + 1]])),
-    });
-    pixels
-        .map(|value| ((u32::from(value) * 255 + 32_767) / 65_535) as u8)
-        .collect()
-}
-
 /// The picture of a frame in the default layout, without padding.
 fn our_picture(info: &VideoInfo, bytes: &[u8], order: RgbOrder) -> Vec<u8> {
     let layout = info.layout_of(&FrameDescriptor::new(bytes.len() as u64)).unwrap();
@@ -188,28 +155,6 @@ fn our_picture(info: &VideoInfo, bytes: &[u8], order: RgbOrder) -> Vec<u8> {
     picture
 }
 
-/// Bytes that look random, and are the same in each run.
-fn noise(size: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    };
-    (0..size).map(|_| next()).collect()
-}
-
-/// The largest and the mean difference of two pictures.
-fn difference(one: &[u8], other: &[u8]) -> (u8, f64) {
-    assert_eq!(one.len(), other.len());
-    let differences = one.iter().zip(other).map(|(one, other)| one.abs_diff(*other));
-    let sum: u64 = differences.clone().map(u64::from).sum();
-    (differences.max().unwrap(), sum as f64 / one.len() as f64)
-}
-
-/// The largest difference of a byte, and the mean difference, that come from rounding.
-const ROUNDING: (u8, f64) = (3, 1.2);
 /// The differences of a smooth picture that come from the sampling of chroma too.
 const SAMPLING: (u8, f64) = (8, 3.0);
 
@@ -229,7 +174,7 @@ impl Comparison {
         order: RgbOrder,
         tolerance: (u8, f64),
     ) {
-        let theirs = their_picture(info, bytes, chroma, order);
+        let theirs = colour::picture(info, bytes, chroma, order == RgbOrder::Bgr);
         let (largest, mean) = difference(&our_picture(ours, bytes, order), &theirs);
         if largest > tolerance.0 || mean > tolerance.1 {
             let (name, width, height) = (info.name(), info.width(), info.height());

@@ -98,8 +98,10 @@ failpoints! {
     LockFileMade 100,
     /// Writer: the lock file has its name.
     LockFileNamed 100,
-    /// Writer: it holds the writer byte, and has not looked for the segment of a dead writer yet.
+    /// Writer or remover: it holds the writer byte, and has not looked for the segment of a dead writer yet.
     ChannelLocked 100,
+    /// Remover: nobody has the channel, and the writer byte is not held yet.
+    LeftoverFound 100,
     /// Writer: the segment of a dead writer is open, and not superseded yet.
     FormerOpened 100,
     /// Writer: the segment of a dead writer is superseded.

@@ -26,7 +26,7 @@ pub(super) struct ChannelLock {
 }
 
 impl ChannelLock {
-    /// Opens or creates the lock file and takes the writer's lock.
+    /// Opens or creates the lock file and takes the writer's lock. A file that exists keeps its mode.
     ///
     /// # Errors
     /// [`Error::Busy`] if another process has this lock, [`Error::Foreign`] if the file belongs to another user, and
@@ -56,7 +56,6 @@ impl ChannelLock {
         if was_repaired {
             lock_file.initialise()?;
         }
-        lock_file.set_perms(options.perms)?;
         Ok(Self::new(lock_file, lock, false))
     }
 

@@ -2,10 +2,13 @@
 
 //! The files that a dead writer has left, and their removal.
 
-use super::{Writer, options::WriterOptions};
+use super::{Writer, channel_lock::ChannelLock, options::WriterOptions, takeover};
 use crate::{
     ChannelName, Error,
-    protocol::layout::{MAGIC, MAX_READERS, WRITER_BYTE},
+    protocol::{
+        failpoint::{Failpoint, failpoint},
+        layout::{MAGIC, MAX_READERS, WRITER_BYTE},
+    },
     segment::{self, lock_query::LockQuery},
     sys::{errno, files, lock},
 };
@@ -57,10 +60,9 @@ impl Leftover {
             return Ok(Self::HasWriter);
         }
         let path = name.lock_file_path();
-        if let Err(error) = files::open(&path, false)
-            && errno::is_denied(errno::of(&error))
-        {
-            return Err(denied(&path, &error));
+        match files::open(&path, false) {
+            Err(error) if errno::is_denied(errno::of(&error)) => return Err(denied(&path, &error)),
+            _ => {}
         }
         let Some(locks) = LockQuery::open(name) else {
             return Ok(Self::Removable);
@@ -68,20 +70,24 @@ impl Leftover {
         if locks.has_writer() != Some(false) {
             return Ok(Self::HasWriter);
         }
-        match (0..MAX_READERS)
-            .filter(|entry| locks.has_owner(*entry) != Some(false))
-            .count()
-        {
-            0 => Ok(Self::Removable),
-            readers => Ok(Self::HasReaders(readers)),
+        Ok(Self::with_readers(&locks))
+    }
+
+    /// Whether the files of a channel without a writer may be removed. A lock whose state is unknown counts as held.
+    fn with_readers(locks: &LockQuery) -> Self {
+        let readers = (0..MAX_READERS).filter(|entry| locks.has_owner(*entry) != Some(false));
+        match readers.count() {
+            0 => Self::Removable,
+            readers => Self::HasReaders(readers),
         }
     }
 
     /// Removes the files of a channel that no living process has; the result [`Removable`](Self::Removable) says that
     /// they were removed.
     ///
-    /// Only a channel's writer may remove its files. Therefore this function becomes the writer, and closes the channel.
-    /// If a new writer starts at this moment, one of the two waits for the other.
+    /// Only a channel's writer may remove its files. Therefore this function becomes the writer, asks the readers' locks
+    /// again, and closes the channel. If a new writer starts at this moment, it waits until the files are gone; if it was
+    /// first, nothing is removed.
     ///
     /// # Errors
     /// Those of [`of`](Self::of) and of [`Writer::open`], except [`Error::Busy`].
@@ -90,9 +96,28 @@ impl Leftover {
         if found != Self::Removable {
             return Ok(found);
         }
-        match Writer::open(name.clone(), WriterOptions::default()) {
-            Ok(writer) => {
-                writer.close();
+        failpoint(Failpoint::LeftoverFound);
+        let options = WriterOptions::default();
+        let lock = match ChannelLock::take(name, options) {
+            Ok(lock) => lock,
+            Err(Error::Busy { .. }) => return Ok(Self::HasWriter),
+            Err(error) => return Err(error),
+        };
+        failpoint(Failpoint::ChannelLocked);
+        // Between the look and the lock, another writer may have come and died, and its readers may be alive. From here
+        // on none can come, because readers attach only to a writer that publishes.
+        match LockQuery::open(name).as_ref().map(Self::with_readers) {
+            None | Some(Self::Removable) => {}
+            Some(found) => return Ok(found),
+        }
+        if lock.is_new() && matches!(segment::open_file(name, false), Ok(None)) {
+            // Another program was faster, and has removed the files.
+            lock.remove_file();
+            return Ok(Self::Nothing);
+        }
+        match takeover::take_over(name, lock) {
+            Ok(takeover) => {
+                Writer::new(name.clone(), options, takeover).close();
                 Ok(Self::Removable)
             }
             Err(Error::Busy { .. }) => Ok(Self::HasWriter),

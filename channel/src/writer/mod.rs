@@ -141,14 +141,15 @@ impl Writer {
     /// allowed. [`Error::Denied`], [`Error::Damaged`], [`Error::NoSpace`], [`Error::NoSharedMemory`] and
     /// [`Error::System`] if the channel's files cannot be opened or made.
     pub fn open(name: ChannelName, options: WriterOptions) -> Result<Self, Error> {
-        let Takeover {
-            state,
-            replaced_damaged,
-        } = takeover::open(&name, options)?;
-        Ok(Self {
-            inner: Inner::new(name, options, state),
-            replaced_damaged,
-        })
+        let takeover = takeover::open(&name, options)?;
+        Ok(Self::new(name, options, takeover))
+    }
+
+    fn new(name: ChannelName, options: WriterOptions, takeover: Takeover) -> Self {
+        Self {
+            inner: Inner::new(name, options, takeover.state),
+            replaced_damaged: takeover.replaced_damaged,
+        }
     }
 
     /// The fault of the damaged segment that the writer found under the channel's name and removed. `None` if there was

@@ -109,6 +109,7 @@ fn restore_lock_file(inner: &Inner, was_replaced: bool) -> Result<bool, Error> {
         Err(Error::Busy { .. }) => return Ok(false),
         Err(error) => return Err(error),
     };
+    lock.lock_file().set_perms(inner.options().perms)?;
     if was_replaced {
         lock.lock_file().faults.add(SemaphoreFault::Replaced);
     }

@@ -65,11 +65,17 @@ pub(super) fn open(name: &ChannelName, options: WriterOptions) -> Result<Takeove
     }
 }
 
-/// Makes one attempt. If the attempt fails, it leaves no files behind.
+/// Makes one attempt.
 fn try_open(name: &ChannelName, options: WriterOptions) -> Result<Takeover, Error> {
     let lock = ChannelLock::take(name, options)?;
+    lock.lock_file().set_perms(options.perms)?;
     failpoint(Failpoint::ChannelLocked);
-    match take_over(name, &lock) {
+    take_over(name, lock)
+}
+
+/// Takes over the channel of a dead writer with the writer's lock. If this fails, it leaves no files behind.
+pub(super) fn take_over(name: &ChannelName, lock: ChannelLock) -> Result<Takeover, Error> {
+    match former_segment(name, &lock) {
         Ok(legacy) => {
             let chain = SegmentChain::new(legacy.owned_name, legacy.former);
             Ok(Takeover {
@@ -88,7 +94,7 @@ fn try_open(name: &ChannelName, options: WriterOptions) -> Result<Takeover, Erro
 
 /// Takes over the segment under the channel's name, if there is one. The segment must belong to a dead writer of this
 /// user.
-fn take_over(name: &ChannelName, lock: &ChannelLock) -> Result<Legacy, Error> {
+fn former_segment(name: &ChannelName, lock: &ChannelLock) -> Result<Legacy, Error> {
     let path = name.segment_path();
     let opened =
         segment::open_file(name, true).map_err(|error| files::open_error(name.as_str(), &path, "write", &error))?;

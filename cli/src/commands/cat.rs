@@ -148,13 +148,7 @@ impl Cat {
                 output.bytes(&frame.packed()?)
             }
             Stream::Mjpeg => output.bytes(&frame.encode(Kind::Jpg)?),
-            Stream::Y4m => {
-                let info = frame.info()?;
-                if is_new {
-                    output.bytes(y4m::header(&info).as_bytes())?;
-                }
-                output.bytes(&y4m::frame(frame, &info)?)
-            }
+            Stream::Y4m => output.bytes(&y4m::stream(frame, is_new)?),
         }
     }
 

@@ -133,8 +133,8 @@ fn text(output: &mut Output, report: &Report) -> Result<(), Failure> {
     readers(output, report)?;
     output.line(format!(
         "  to watch   gst-launch-1.0 rsshmsrc channel={} ! {}",
-        shell(name),
-        sink(report)
+        names::shell_word(name),
+        summary.sink()
     ))?;
     output.line(format!("  in Python  for frame in rsshm.Reader({}): ...", quoted(name)))?;
     output.line(format!(
@@ -243,29 +243,6 @@ fn readers(output: &mut Output, report: &Report) -> Result<(), Failure> {
     };
     let rows: Vec<_> = report.readers.iter().map(row).collect();
     output.table("             ", &COLUMNS, &rows)
-}
-
-/// The end of a pipeline that shows the frames.
-fn sink(report: &Report) -> &'static str {
-    match report.media.as_deref().unwrap_or_default() {
-        "video/x-raw" => "autovideosink",
-        "audio/x-raw" => "audioconvert ! audioresample ! autoaudiosink",
-        media if media.starts_with("audio/") => "decodebin ! audioconvert ! autoaudiosink",
-        media if media.starts_with("video/") || media.starts_with("image/") => {
-            "decodebin ! videoconvert ! autovideosink"
-        }
-        _ => "fakesink dump=true",
-    }
-}
-
-/// The name as a word of a shell.
-fn shell(name: &str) -> String {
-    let is_plain = |character: char| character.is_ascii_alphanumeric() || "-_.:+@%".contains(character);
-    if name.chars().all(is_plain) {
-        name.to_owned()
-    } else {
-        format!("'{}'", name.replace('\'', "'\\''"))
-    }
 }
 
 /// The name as a string of Python and C.

@@ -111,22 +111,27 @@ impl Snapshot {
     /// Copies a frame that was not copied before.
     fn take(&self, follower: &mut Follower, bytes: &mut Vec<u8>) -> Result<Sight, Failure> {
         let deadline = Instant::now() + self.timeout;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if follower.next(left)?.is_none() {
-                let what = if follower.is_connected() {
-                    "no frame"
-                } else {
-                    "no writer"
-                };
-                let timeout = units::duration(units::nanoseconds(self.timeout));
-                let text = format!("channel {}: {what} within {timeout}", self.channel);
-                return Err(Failure::new(Code::TimedOut, text));
-            }
+        let mut left = self.timeout;
+        while follower.next(left)?.is_some() {
             if let Some(sight) = follower.copy_newest(bytes) {
                 return Ok(sight);
             }
+            left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(self.time_out("its frames are overwritten too fast, so none could be copied"));
+            }
         }
+        Err(self.time_out(if follower.is_connected() {
+            "no frame"
+        } else {
+            "no writer"
+        }))
+    }
+
+    fn time_out(&self, what: &str) -> Failure {
+        let timeout = units::duration(units::nanoseconds(self.timeout));
+        let text = format!("channel {}: {what} within {timeout}", self.channel);
+        Failure::new(Code::TimedOut, text)
     }
 }
 

@@ -3,8 +3,11 @@
 //! Runs the program `rsshm` on real channels, whose writers and readers are separate processes.
 
 mod acting;
+mod cleaning;
+mod colours;
 mod directory;
 mod hostile;
+mod kinds;
 mod line;
 mod looking;
 mod manners;

@@ -26,7 +26,12 @@ use rsshm_testkit::{
 };
 use serde_json::Value;
 
-pub const ROLES: &[(&str, Role)] = &[("writer", writer), ("live writer", live_writer), ("reader", reader)];
+pub const ROLES: &[(&str, Role)] = &[
+    ("writer", writer),
+    ("live writer", live_writer),
+    ("flooding writer", flooding_writer),
+    ("reader", reader),
+];
 
 /// The caps of most channels of these tests.
 pub const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=48,framerate=30/1";
@@ -75,6 +80,13 @@ impl Channel {
     /// Starts a writer that publishes a frame at this interval.
     pub fn live_writer(&self, interval_ms: u32) -> Process {
         let mut writer = role::start("live writer", &[self.as_str(), &interval_ms.to_string()]);
+        writer.expect("1");
+        writer
+    }
+
+    /// Starts a writer that publishes small frames without a pause.
+    pub fn flooding_writer(&self) -> Process {
+        let mut writer = role::start("flooding writer", &[self.as_str()]);
         writer.expect("1");
         writer
     }
@@ -154,6 +166,21 @@ fn live_writer(arguments: &[&str]) {
     }
 }
 
+fn flooding_writer(arguments: &[&str]) {
+    let (writer, _service) = open(arguments[0], 0o600);
+    writer.set_caps(Caps::variable_size("application/x-flood")).unwrap();
+    for value in 1_u64.. {
+        let mut slot = writer.claim(8).unwrap().expect("a slot");
+        slot.as_mut().copy_from_slice(&value.to_ne_bytes());
+        writer
+            .publish(&slot, FrameDescriptor::new(8).with_pts(monotonic_ns()), &[])
+            .unwrap();
+        if value == 1 {
+            say(value);
+        }
+    }
+}
+
 fn reader(arguments: &[&str]) {
     let mut reader = Reader::new(ChannelName::new(arguments[0]).unwrap(), ReaderOptions::default());
     let mut held = None;
@@ -212,8 +239,13 @@ pub struct Run {
 impl Run {
     #[track_caller]
     pub fn of(mut command: Command) -> Self {
-        fn read(stream: impl Read + Send + 'static) -> JoinHandle<String> {
-            std::thread::spawn(|| std::io::read_to_string(stream).unwrap())
+        fn read(mut stream: impl Read + Send + 'static) -> JoinHandle<String> {
+            std::thread::spawn(move || {
+                let mut bytes = Vec::new();
+                stream.read_to_end(&mut bytes).unwrap();
+                // Frames may have any bytes.
+                String::from_utf8_lossy(&bytes).into_owned()
+            })
         }
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut running = Running::start(command);

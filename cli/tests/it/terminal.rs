@@ -2,9 +2,26 @@
 
 //! A real terminal, which the program tmux shows nobody.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rsshm_testkit::{PATIENCE, wait_until};
+
+use crate::support::Run;
+
+/// Runs `rsshm` in a terminal of 60 columns and 20 rows, which has all colours, and returns its exit code and what the
+/// terminal received.
+pub fn typescript(arguments: &str) -> (i32, String) {
+    let command = format!("stty cols 60 rows 20; {} {arguments}", env!("CARGO_BIN_EXE_rsshm"));
+    let mut script = Command::new("script");
+    script
+        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        .stdin(Stdio::null())
+        .envs([("TERM", "xterm-256color"), ("COLORTERM", "truecolor")])
+        .env_remove("TMUX")
+        .env_remove("TERM_PROGRAM");
+    let run = Run::of(script);
+    (run.code, run.stdout)
+}
 
 /// A terminal of its own, with `rsshm` in it.
 #[derive(Debug)]

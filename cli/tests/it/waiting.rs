@@ -2,7 +2,10 @@
 
 //! Tests of `wait` and `check`.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use rsshm_testkit::{Process, need_root, privileges::NOBODY};
 
@@ -77,6 +80,16 @@ fn check_accepts_what_is_healthy() {
     );
     let finding = run(&format!("check rsshm://{name} --json")).expect(0).json();
     assert_eq!((&finding["ok"], &finding["readers"]), (&true.into(), &1.into()));
+}
+
+/// A writer without a pause always has another frame, also when the time to count is over.
+#[test]
+fn check_ends_beside_a_writer_without_a_pause() {
+    let channel = Channel::new();
+    let _writer = channel.flooding_writer();
+    let started = Instant::now();
+    run(&format!("check {} --min-fps 1 --during 200ms", channel.0)).expect(0);
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
 }
 
 #[test]

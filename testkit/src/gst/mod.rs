@@ -2,6 +2,7 @@
 
 //! GStreamer in tests: pipelines in this process and in other processes, sources of buffers, and checks of frames.
 
+pub mod colour;
 pub mod newer;
 pub mod picture;
 mod pipeline;
