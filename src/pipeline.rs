@@ -37,6 +37,42 @@ pub(crate) fn sources(element: &gst::Element) -> Vec<gst::Element> {
     }
 }
 
+/// The most pads that [`linked_elements`] looks at.
+const MAX_PADS: usize = 1000;
+
+/// The elements upstream of a sink pad, or downstream of a source pad. A bin counts as one element if it is entered from
+/// outside; the bins that contain `pad` do not count.
+pub(crate) fn linked_elements(pad: &gst::Pad) -> Vec<gst::Element> {
+    let mut pads = vec![pad.clone()];
+    let mut elements: Vec<gst::Element> = Vec::new();
+    for _ in 0..MAX_PADS {
+        let Some(pad) = pads.pop() else {
+            break;
+        };
+        let Some(peer) = pad.peer() else {
+            continue;
+        };
+        let Some(element) = peer.parent_element() else {
+            // The peer is the inner pad of a ghost pad, which leads out of a bin.
+            pads.extend(
+                peer.downcast_ref::<gst::ProxyPad>()
+                    .and_then(ProxyPadExt::internal)
+                    .map(|outer| outer.upcast()),
+            );
+            continue;
+        };
+        if elements.contains(&element) {
+            continue;
+        }
+        pads.extend(match peer.direction() {
+            gst::PadDirection::Src => element.sink_pads(),
+            _ => element.src_pads(),
+        });
+        elements.push(element);
+    }
+    elements
+}
+
 /// Whether a thread is changing the state of `source`, or is sending it an event.
 ///
 /// A source that is pushing a buffer keeps a thread that sends it EOS waiting until downstream has taken the buffer.

@@ -17,6 +17,10 @@ use crate::{Error, ServiceReport, Writer};
 /// The name of the thread; Linux shows only its first 15 characters.
 const THREAD_NAME: &str = "rsshm-monitor";
 
+/// The longest time between two passes while the writer is idle. Such a writer has no readers that could be killed, and a
+/// reader that attaches wakes the thread. What is left is to look for removed files.
+const IDLE_INTERVAL: Duration = Duration::from_secs(2);
+
 /// A thread that calls [`Writer::service`] when a reader comes or goes, and at least once per interval.
 ///
 /// Dropping the value stops the thread and waits for its end. A writer may have only one service thread at a time.
@@ -52,7 +56,7 @@ pub struct ServiceThread {
 
 impl ServiceThread {
     /// Starts the thread. The first pass runs at once. Each further pass runs when a reader comes or goes, and at the
-    /// latest after `interval`. `interval` bounds how late a killed reader is noticed; 250 ms is a good value.
+    /// latest after `interval`, or after two seconds while the writer is idle. `interval` bounds how late a killed reader is noticed; 250 ms is a good value.
     ///
     /// `on_report` gets the result of each pass, and may call [`Writer::stop_service`] to end the thread. It may also
     /// drop the `ServiceThread`. The thread then ends after this call of `on_report`, and nobody waits for its end.
@@ -76,7 +80,8 @@ impl ServiceThread {
                     if writer.is_service_stopped() {
                         return;
                     }
-                    writer.wait_for_service(interval);
+                    let idle_interval = if writer.is_idle() { IDLE_INTERVAL } else { interval };
+                    writer.wait_for_service(idle_interval.max(interval));
                 }
             }
         })?;

@@ -19,6 +19,11 @@
  * gst-launch-1.0 rsshmsrc name=cam0 ! autovideosink
  * ```
  *
+ * Open the camera only while somebody reads; five seconds after the last reader has left, it is closed:
+ * ```bash
+ * gst-launch-1.0 v4l2src ! rsshmsink name=cam0 on-demand=true
+ * ```
+ *
  * Publish a file at the speed of its reader, so that the reader misses no frame:
  * ```bash
  * gst-launch-1.0 filesrc location=film.mp4 ! decodebin ! rsshmsink name=work lossless=true wait-for-connection=true sync=false
@@ -38,6 +43,7 @@ use super::{
     ending::{Ending, SourceWatch},
     keyframes::KeyframeForwarder,
     negotiation::Negotiation,
+    on_demand::{OnDemand, OnDemandThread},
     pacing::Pacing,
     pool::{CurrentFormat, Pool},
     preroll::Preroll,
@@ -71,6 +77,7 @@ const MIN_CONNECTION_WAIT: gst::ClockTime = gst::ClockTime::from_mseconds(5);
 struct Session {
     writer: Arc<Writer>,
     service: ServiceThread,
+    on_demand: Option<OnDemandThread>,
 }
 
 // A thread holds each lock for a few lines only, and takes no other lock while it holds one. It holds no lock while it
@@ -86,6 +93,7 @@ pub struct RsShmSink {
     preroll: Preroll,
     ending: Ending,
     clients: Arc<ClientCount>,
+    on_demand: Arc<OnDemand>,
     keyframes: Arc<KeyframeForwarder>,
     counters: Counters,
 }
@@ -139,24 +147,49 @@ impl RsShmSink {
         self.keyframes.reset();
         self.set_delay(0);
         self.current_format.set(None);
-        let service = service::start(&self.base(), &writer, &self.clients, &self.keyframes).map_err(|error| {
+        let no_thread = |error: std::io::Error| {
             gst::error_msg!(
                 gst::ResourceError::Failed,
-                (
-                    "channel {}: the service thread cannot be started: {error}",
-                    writer.name()
-                )
+                ("channel {}: a thread cannot be started: {error}", writer.name())
             )
-        })?;
+        };
+        // The service thread reports readers to the other one, so that one starts first.
+        let on_demand = settings
+            .on_demand
+            .then(|| OnDemandThread::start(&self.base(), &writer, &self.on_demand, settings.idle_timeout()))
+            .transpose()
+            .map_err(no_thread)?;
+        let peers = service::Peers {
+            clients: Arc::clone(&self.clients),
+            on_demand: Arc::clone(&self.on_demand),
+            keyframes: Arc::clone(&self.keyframes),
+        };
+        let service = match service::start(&self.base(), &writer, peers) {
+            Ok(service) => service,
+            Err(error) => {
+                on_demand.into_iter().for_each(OnDemandThread::stop);
+                return Err(no_thread(error));
+            }
+        };
         gst::info!(CAT, imp = self, "channel {} is open", writer.name());
-        *lock(&self.session) = Some(Session { writer, service });
+        *lock(&self.session) = Some(Session {
+            writer,
+            service,
+            on_demand,
+        });
         Ok(())
     }
 
     /// Closes the channel.
     fn close(&self) {
         let session = lock(&self.session).take();
-        if let Some(Session { writer, service }) = session {
+        if let Some(Session {
+            writer,
+            service,
+            on_demand,
+        }) = session
+        {
+            on_demand.into_iter().for_each(OnDemandThread::stop);
             // The result is ignored, because it says only whether the thread panicked, and a panic prints its own
             // message.
             let _ = service.stop();
@@ -178,6 +211,10 @@ impl RsShmSink {
 impl RsShmSink {
     /// Decides how frames are paced, and announces the latency to readers.
     fn update_latency(&self) {
+        // A closed source answers no query, and the latency stays what it was.
+        if self.on_demand.is_closed() {
+            return;
+        }
         let settings = lock(&self.settings).pacing;
         let latency_ns = self.pacing.update_latency(self.obj().upcast_ref(), settings);
         if let Some(writer) = self.writer() {
@@ -535,10 +572,12 @@ impl ElementImpl for RsShmSink {
             self.negotiation.reset();
             let sources = pipeline::sources(self.obj().upcast_ref());
             self.ending.set(false);
-            self.preroll.start(self.obj().upcast_ref(), &sources);
+            let is_on_demand = lock(&self.settings).on_demand;
+            self.preroll.start(self.obj().upcast_ref(), &sources, is_on_demand);
             let has_channel_source = sources.iter().any(|source| source.is::<RsShmSrc>());
             self.pacing.set_ignores_latency(has_channel_source);
         }
+        self.on_demand.record_transition(transition);
         let changed = self.parent_change_state(transition);
         if transition == gst::StateChange::PausedToReady {
             self.preroll.stop(self.obj().upcast_ref());
@@ -560,6 +599,11 @@ impl ElementImpl for RsShmSink {
     }
 
     fn send_event(&self, event: gst::Event) -> bool {
+        // The application has sent EOS to the pipeline, whose source is closed.
+        if event.type_() == gst::EventType::Eos && self.on_demand.is_closed() {
+            self.on_demand.take_eos(event);
+            return true;
+        }
         let is_latency = event.type_() == gst::EventType::Latency;
         let sent = self.parent_send_event(event);
         if is_latency {
@@ -658,6 +702,7 @@ impl BaseSinkImpl for RsShmSink {
                 self.parent_event(event)
             }
             gst::EventView::FlushStop(flush) => {
+                self.on_demand.record_begin();
                 // The events belong to frames that were flushed.
                 lock(&self.stream).take_held_events();
                 // The running time begins again at 0, so the delay is reset.
@@ -669,6 +714,7 @@ impl BaseSinkImpl for RsShmSink {
             }
             gst::EventView::Eos(_) => {
                 self.ending.set(false);
+                self.on_demand.record_end();
                 // `parent_event` waits until the time of the last frame is over, and then posts EOS.
                 let handled = self.parent_event(event);
                 // If a flush interrupted this wait, `handled` is false. The stream then continues at another position
@@ -694,6 +740,7 @@ impl BaseSinkImpl for RsShmSink {
 
     fn render(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let writer = self.writer().ok_or(gst::FlowError::Flushing)?;
+        self.on_demand.record_frame();
         let (format, mut metadata) = lock(&self.stream).begin_frame();
         let rendered = self.render_buffer(&writer, buffer, &format, &mut metadata);
         lock(&self.stream).put_back(metadata);
@@ -703,6 +750,7 @@ impl BaseSinkImpl for RsShmSink {
     /// Publishes the buffers of a list. All of them together cost one wake of the readers.
     fn render_list(&self, list: &gst::BufferList) -> Result<gst::FlowSuccess, gst::FlowError> {
         let writer = self.writer().ok_or(gst::FlowError::Flushing)?;
+        self.on_demand.record_frame();
         let _batch = writer.batch();
         let (format, mut metadata) = {
             let mut stream = lock(&self.stream);

@@ -8,6 +8,7 @@
 //! - `properties`: settings, property specifications, signals
 //! - `negotiation`: decides which messages the sink posts about caps that it cannot carry
 //! - `pacing`: decides when frames leave the sink, and which latency the sink announces to readers
+//! - `on_demand`: closes the sources while nobody reads
 //! - `pool`: the buffer pool that the sink offers to upstream
 //! - `keyframes`: sends the readers' requests for keyframes upstream
 //! - `stream`: the state of the current stream, which gives frames and events their times and flags
@@ -23,6 +24,7 @@ mod ending;
 mod imp;
 mod keyframes;
 mod negotiation;
+mod on_demand;
 mod pacing;
 mod pool;
 mod preroll;

@@ -26,14 +26,21 @@ pub(super) struct Preroll {
 impl Preroll {
     /// Decides whether the sink prerolls in a pipeline with these sources. Call this while the sink's streaming thread
     /// does not run, because `async` can be set only while no frame is rendered.
-    pub(super) fn start(&self, sink: &gst_base::BaseSink, sources: &[gst::Element]) {
+    ///
+    /// With `is_on_demand`, the sink never prerolls, because the flush that closes the source must not make the pipeline
+    /// wait for another frame.
+    pub(super) fn start(&self, sink: &gst_base::BaseSink, sources: &[gst::Element], is_on_demand: bool) {
         let is_live = sources.iter().any(|source| {
             source
                 .downcast_ref::<gst_base::BaseSrc>()
                 .is_some_and(BaseSrcExt::is_live)
         });
-        if is_live && sink.is_async() {
-            gst::debug!(CAT, obj = sink, "the pipeline has a live source: no preroll");
+        if (is_live || is_on_demand) && sink.is_async() {
+            gst::debug!(
+                CAT,
+                obj = sink,
+                "no preroll: the pipeline has a live source, or the sink is on demand"
+            );
             sink.set_async(false);
             self.is_off.store(true, Ordering::Relaxed);
         }

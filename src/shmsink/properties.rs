@@ -2,7 +2,7 @@
 
 //! The sink's settings, properties and signals.
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use gst::{glib, prelude::*};
 use rsshm_channel::WriterOptions;
@@ -11,12 +11,27 @@ use super::pacing::PacingSettings;
 use crate::element;
 
 /// The values that a user sets.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) channel: Option<String>,
     pub(super) writer: WriterOptions,
     pub(super) wait_for_connection: bool,
+    pub(super) on_demand: bool,
+    idle_timeout_seconds: u32,
     pub(super) pacing: PacingSettings,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            channel: None,
+            writer: WriterOptions::default(),
+            wait_for_connection: false,
+            on_demand: false,
+            idle_timeout_seconds: 5,
+            pacing: PacingSettings::default(),
+        }
+    }
 }
 
 /// The time at which a change of a property takes effect.
@@ -30,6 +45,11 @@ pub(super) enum Effect {
 }
 
 impl Settings {
+    /// How long nobody reads before the source is closed.
+    pub(super) fn idle_timeout(&self) -> Duration {
+        Duration::from_secs(self.idle_timeout_seconds.into())
+    }
+
     /// Stores the new value of a property. The value always has the type that the property's specification declares.
     pub(super) fn set(&mut self, property: &str, value: &glib::Value) -> Effect {
         match property {
@@ -38,6 +58,8 @@ impl Settings {
             "max-slots" => self.writer.max_slots = value.get().unwrap_or_default(),
             "lossless" => self.writer.lossless = value.get().unwrap_or_default(),
             "navigation" => self.writer.accept_messages = value.get().unwrap_or_default(),
+            "on-demand" => self.on_demand = value.get().unwrap_or_default(),
+            "idle-timeout" => self.idle_timeout_seconds = value.get().unwrap_or_default(),
             "wait-for-connection" => {
                 self.wait_for_connection = value.get().unwrap_or_default();
                 return Effect::AtOnce;
@@ -63,6 +85,8 @@ impl Settings {
             "max-slots" => self.writer.max_slots.to_value(),
             "lossless" => self.writer.lossless.to_value(),
             "navigation" => self.writer.accept_messages.to_value(),
+            "on-demand" => self.on_demand.to_value(),
+            "idle-timeout" => self.idle_timeout_seconds.to_value(),
             "wait-for-connection" => self.wait_for_connection.to_value(),
             "sync" => self.pacing.sync.to_value(),
             "ts-offset" => self.pacing.ts_offset.to_value(),
@@ -167,6 +191,41 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .blurb("Block the stream until a reader is attached; observers do not count")
             .default_value(default.wait_for_connection)
             .mutable_playing()
+            .build(),
+        /**
+         * GstRsShmSink:on-demand:
+         *
+         * Whether the source is open only while somebody reads. When no reader has been attached for `idle-timeout`,
+         * the sink sets the live sources upstream of it to NULL: the device is closed, and its light goes out. The
+         * channel stays. When a reader attaches, the sink gives the sources the state of the pipeline again. Observers
+         * do not count.
+         *
+         * At the start, the source is open until the first frame has arrived, because the channel has no caps before.
+         *
+         * When the sources are closed or opened, the sink posts an element message `rsshm-on-demand`, with the fields
+         * `channel` (string) and `active` (boolean). If the sources cannot be closed, a warning says why: the stream is
+         * not live, a source feeds other sinks too, or the pads of a source come and go.
+         *
+         * Since: 0.1
+         */
+        glib::ParamSpecBoolean::builder("on-demand")
+            .nick("On demand")
+            .blurb("Open the source, for example a camera, only while a reader is attached; observers do not count")
+            .default_value(default.on_demand)
+            .mutable_ready()
+            .build(),
+        /**
+         * GstRsShmSink:idle-timeout:
+         *
+         * With `on-demand`, for how many seconds nobody reads before the source is closed.
+         *
+         * Since: 0.1
+         */
+        glib::ParamSpecUInt::builder("idle-timeout")
+            .nick("Idle timeout")
+            .blurb("With on-demand: seconds without a reader until the source is closed")
+            .default_value(default.idle_timeout_seconds)
+            .mutable_ready()
             .build(),
         glib::ParamSpecOverride::for_class::<gst_base::BaseSink>("sync"),
         glib::ParamSpecOverride::for_class::<gst_base::BaseSink>("ts-offset"),

@@ -15,7 +15,7 @@ use gst::{glib, prelude::*};
 use gst_base::prelude::*;
 use rsshm_channel::{Error, ServiceReport, ServiceThread, Writer};
 
-use super::{CAT, keyframes::KeyframeForwarder};
+use super::{CAT, keyframes::KeyframeForwarder, on_demand::OnDemand};
 use crate::{caps, codec::Names, error, events};
 
 /// The longest time between two service passes.
@@ -38,17 +38,18 @@ impl ClientCount {
     }
 }
 
-/// Starts the service thread of `writer`. The thread reports to `sink`.
-pub(super) fn start(
-    sink: &gst_base::BaseSink,
-    writer: &Arc<Writer>,
-    clients: &Arc<ClientCount>,
-    keyframes: &Arc<KeyframeForwarder>,
-) -> std::io::Result<ServiceThread> {
+/// The parts of the element to which the service thread reports.
+pub(super) struct Peers {
+    pub(super) clients: Arc<ClientCount>,
+    pub(super) on_demand: Arc<OnDemand>,
+    pub(super) keyframes: Arc<KeyframeForwarder>,
+}
+
+/// Starts the service thread of `writer`. The thread reports to `sink` and its parts.
+pub(super) fn start(sink: &gst_base::BaseSink, writer: &Arc<Writer>, peers: Peers) -> std::io::Result<ServiceThread> {
     let mut reporter = Reporter {
         sink: sink.downgrade(),
-        clients: Arc::clone(clients),
-        keyframes: Arc::clone(keyframes),
+        peers,
         names: Names::default(),
         last_error: None,
         has_warned_of_missed: false,
@@ -63,8 +64,7 @@ pub(super) fn start(
 /// Reports the results of service passes to the element.
 struct Reporter {
     sink: glib::WeakRef<gst_base::BaseSink>,
-    clients: Arc<ClientCount>,
-    keyframes: Arc<KeyframeForwarder>,
+    peers: Peers,
     /// The names of structures and fields that readers' messages have introduced.
     names: Names,
     /// The error of the last pass; `None` if the pass succeeded.
@@ -130,7 +130,10 @@ impl Reporter {
     }
 
     fn update_clients(&self, sink: &gst_base::BaseSink, report: &ServiceReport) {
-        self.clients.set(sink, report.reader_count);
+        self.peers.clients.set(sink, report.reader_count);
+        self.peers
+            .on_demand
+            .set_readers(report.reader_count, !report.connected.is_empty());
         for entry in &report.disconnected {
             sink.emit_by_name::<()>("client-disconnected", &[entry]);
         }
@@ -143,7 +146,7 @@ impl Reporter {
     /// because no reader may disturb the writer.
     fn send_upstream(&mut self, sink: &gst_base::BaseSink, report: &ServiceReport) {
         let pad = sink.sink_pad();
-        self.keyframes.send_requests(sink, report);
+        self.peers.keyframes.send_requests(sink, report);
         for message in &report.messages {
             if let Some(event) = events::navigation_event(message, &mut self.names) {
                 pad.push_event(event);

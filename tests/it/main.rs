@@ -23,6 +23,7 @@ mod keyframes;
 mod lifecycle;
 mod meta_table;
 mod metas;
+mod on_demand;
 mod on_time;
 mod one_of_everything;
 mod permissions;

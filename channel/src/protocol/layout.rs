@@ -210,7 +210,8 @@ pub struct Status {
     pub state: AtomicU32,
     /// How many times the stream has ended in this segment.
     pub eos_count: AtomicU32,
-    pad: u32,
+    /// Not 0 while the source of the writer is closed, until a reader attaches. The segment has no frames then.
+    pub idle: AtomicU32,
     /// The seq of the newest event; 0 before the first event of the channel.
     pub event_head: AtomicU64,
     /// The number of the newest run; 0 before the first run of this segment.

@@ -25,6 +25,8 @@ pub struct ObservedStatus {
     pub is_superseded: bool,
     /// Whether the writer has closed the channel.
     pub is_closed: bool,
+    /// Whether the source of the frames is closed until a reader attaches. The segment has no frames then.
+    pub is_idle: bool,
 }
 
 impl ObservedStatus {
@@ -41,6 +43,8 @@ impl ObservedStatus {
             latency_ns: status.latency_ns.load(Ordering::Relaxed),
             is_superseded: bits & state::SUPERSEDED != 0,
             is_closed: bits & state::CLOSED != 0,
+            // Relaxed: the value is only shown.
+            is_idle: status.idle.load(Ordering::Relaxed) != 0,
         }
     }
 }

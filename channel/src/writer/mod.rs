@@ -11,9 +11,9 @@
 //!  Writer (mod.rs)                       Upstream (upstream.rs)       the public methods
 //!     |                                     |
 //!     v                                     v
-//!  takeover   claim   publish   waits   replace   restore   service_pass      steps: functions over Inner
-//!     |          |       |        |        |         |           |
-//!     v          v       v        v        v         v           v
+//!  takeover   claim   publish   waits   replace   idle   restore   service_pass      steps: functions over Inner
+//!     |          |       |        |        |        |       |           |
+//!     v          v       v        v        v        v       v           v
 //!  Inner (inner.rs): name, options, locks in their order, the two waiting threads
 //!     |
 //!     v
@@ -45,6 +45,7 @@ mod channel_lock;
 mod claim;
 mod counted_pins;
 mod events;
+mod idle;
 mod inner;
 mod keyframes;
 mod leftover;
@@ -328,6 +329,44 @@ impl Writer {
     /// Sets the latency: the time in nanoseconds from a frame's timestamp until the frame leaves the writer.
     pub fn set_latency_ns(&self, latency_ns: u64) {
         publish::set_latency_ns(&self.inner, latency_ns);
+    }
+}
+
+/// The time in which the source of the frames is closed, because nobody reads.
+impl Writer {
+    /// Tells observers that the source of the frames, for example a camera, is closed until a reader attaches. The
+    /// channel forgets its frames, so that the next reader begins with a new one. Call it while no frame is published.
+    ///
+    /// # Errors
+    /// [`Error::Option`] before [`set_caps`](Self::set_caps), and the errors of [`claim`](Self::claim) if a new segment
+    /// cannot be made. The channel is not idle then, and keeps its frames.
+    ///
+    /// # Examples
+    /// ```
+    /// use rsshm_channel::{Caps, ChannelName, Observer, Writer, WriterOptions};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = ChannelName::new(format!("rsshm-doc-idle-{}", std::process::id()))?;
+    /// let writer = Writer::open(name.clone(), WriterOptions::default())?;
+    /// writer.set_caps(Caps::variable_size("image/jpeg"))?;
+    /// writer.begin_idle()?;
+    /// assert!(Observer::open(&name)?.is_some_and(|observer| observer.status().is_idle));
+    /// // `service` reports a reader.
+    /// writer.end_idle();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn begin_idle(&self) -> Result<(), Error> {
+        idle::begin(&self.inner)
+    }
+
+    /// Ends the idle time. Call it before the source is opened.
+    pub fn end_idle(&self) {
+        idle::end(&self.inner);
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.inner.lock().is_idle
     }
 }
 

@@ -5,7 +5,7 @@
 //! A new segment is needed if a frame is too large for the slots or the caps change. It is also needed after a takeover
 //! from a dead writer, and after the channel's names were lost.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use nix::errno::Errno;
 
@@ -180,6 +180,12 @@ fn install(inner: &Inner, new: NewSegment, plan: &SegmentPlan) -> Result<(), Err
         failpoint(Failpoint::ReplaceHolding);
         segment.write_header(state.sequence.head() + 1, state.events.head(), state.latency_ns);
         state.events.write_sticky_to(&segment);
+        // Relaxed: the rename that gives the segment its name comes later.
+        segment
+            .tables
+            .status()
+            .idle
+            .store(state.is_idle.into(), Ordering::Relaxed);
         failpoint(Failpoint::SegmentWritten);
         persist(inner, &mut staging, plan.former)?;
         failpoint(Failpoint::SegmentNamed);

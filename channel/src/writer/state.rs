@@ -21,6 +21,8 @@ pub(super) struct State {
     pub(super) shortage: ShortageLog,
     /// The time in nanoseconds from a frame's timestamp until the frame leaves the writer.
     pub(super) latency_ns: u64,
+    /// Whether the source of the frames is closed until a reader attaches.
+    pub(super) is_idle: bool,
     pub(super) stats: WriterStats,
 }
 
@@ -39,6 +41,7 @@ impl State {
             service: ServiceState::new(),
             shortage: ShortageLog::default(),
             latency_ns: 0,
+            is_idle: false,
             stats: WriterStats::default(),
         }
     }
