@@ -66,9 +66,10 @@ pub const MAX_MESSAGE_SIZE: usize = MESSAGE_STRIDE - 16;
 /// The number of keyframe records in each reader entry.
 pub const KEYFRAME_RING_LENGTH: u64 = 8;
 /// The slots start at a multiple of this number of bytes. It is the largest page size of the machines that Linux runs
-/// on.
+/// on, so each slot starts on a page if the size of a slot is a multiple of the page size.
 pub const SLOTS_ALIGN: u64 = 64 * 1024;
-/// The size of a slot is a multiple of this number of bytes.
+/// The size of a slot is a multiple of this number of bytes, the smallest page size. A [`Writer`](crate::Writer) chooses
+/// a multiple of its system's page size.
 pub const SLOT_ALIGN: u64 = 4096;
 /// The value that means "no value" for a time or an offset in a descriptor.
 pub const TIME_NONE: u64 = u64::MAX;
