@@ -22,7 +22,7 @@
 //!
 //! All integers have the byte order of the machine. A segment with the other byte order fails the check of its version.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use bytemuck::{Pod, Zeroable};
 
@@ -222,15 +222,6 @@ pub struct Status {
     /// Not 0 while the writer waits for something that a reader releases.
     pub writer_waits: AtomicU32,
     pad2: [u32; 14],
-}
-
-impl Status {
-    /// Whether the segment is superseded or closed, so that no further frame follows in it.
-    pub fn is_over(&self) -> bool {
-        // Acquire: pairs with the release `fetch_or` of a writer that supersedes or closes the segment. A head that is
-        // loaded after this load is the final head.
-        self.state.load(Ordering::Acquire) & (state::SUPERSEDED | state::CLOSED) != 0
-    }
 }
 
 /// A reader's entry in one segment. Only the process that holds the lock of the entry writes the entry.
