@@ -4,7 +4,7 @@
 //!
 //! A test names its channel with [`Channel`], starts programs as [`Process`]es, and runs parts of itself in other
 //! processes with [`role`]. It waits with [`eventually`] or [`wait_until`], which fail with a message. The macros
-//! [`need_root!`], [`need_program!`] and [`skip!`] skip a test, and record that it was skipped.
+//! [`need_root!`], [`need_program!`], [`need_real_machine!`] and [`skip!`] skip a test, and record that it was skipped.
 //!
 //! The feature `gst` adds two modules. `gst` has pipelines, sources and checks of frames. `chaos` is the code of the
 //! program `rsshm-chaos`.
@@ -17,6 +17,7 @@ pub mod chaos;
 #[cfg(feature = "gst")]
 pub mod compatibility;
 pub mod container;
+pub mod emulation;
 pub mod frames;
 #[cfg(feature = "gst")]
 pub mod gst;
@@ -33,6 +34,7 @@ pub use channel::Channel;
 pub use container::{Container, SharedDirectory};
 #[doc(hidden)]
 pub use ctor;
+pub use emulation::on_this_machine;
 pub use process::Process;
 pub use random::Random;
 pub use wait::{PATIENCE, eventually, timed, wait_until};

@@ -23,7 +23,10 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::wait::{PATIENCE, wait_until};
+use crate::{
+    emulation::on_this_machine,
+    wait::{PATIENCE, wait_until},
+};
 
 /// A running program. It is killed when the value is dropped.
 ///
@@ -101,7 +104,11 @@ impl Process {
                 return line;
             }
             assert!(is_running, "{} has ended and says nothing", self.command_line);
-            assert!(started.elapsed() < PATIENCE, "{} says nothing", self.command_line);
+            assert!(
+                started.elapsed() < on_this_machine(PATIENCE),
+                "{} says nothing",
+                self.command_line
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -177,7 +184,7 @@ impl Process {
                 return status;
             }
             assert!(
-                started.elapsed() < PATIENCE,
+                started.elapsed() < on_this_machine(PATIENCE),
                 "{} does not end:\n{}",
                 self.command_line,
                 self.output()

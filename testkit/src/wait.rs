@@ -4,7 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-/// The longest time that an expected change may take, even on a busy machine.
+use crate::emulation::on_this_machine;
+
+/// The longest time that an expected change may take, even on a busy machine. Waits are longer on an emulated machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The pause between two checks of a condition.
@@ -16,9 +18,11 @@ pub fn eventually(what: &str, condition: impl FnMut() -> bool) -> Duration {
     wait_until(what, PATIENCE, condition)
 }
 
-/// Waits until `condition` holds. Panics with `what` if it does not hold within `limit`. Returns the time of the wait.
+/// Waits until `condition` holds. Panics with `what` if it does not hold within `limit`, which is longer on an emulated
+/// machine. Returns the time of the wait.
 #[track_caller]
 pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) -> Duration {
+    let limit = on_this_machine(limit);
     let started = Instant::now();
     while !condition() {
         assert!(started.elapsed() < limit, "not within {limit:?}: {what}");

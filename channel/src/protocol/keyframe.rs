@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::protocol::{
     layout::{KEYFRAME_RING_LENGTH, KeyframeRecord, ReaderEntry, TIME_NONE},
-    record,
+    seqlock,
 };
 
 /// The bit of the details of a request that is set if all headers are wanted.
@@ -99,7 +99,7 @@ impl ReaderEntry {
 impl KeyframeRecord {
     /// Writes the request `seq`.
     pub(crate) fn write(&self, seq: u64, request: KeyframeRequest) {
-        record::write(&self.seq, seq, || {
+        seqlock::write(&self.seq, seq, || {
             // Relaxed: the release store of the record's seq publishes the words.
             self.time.store(request.time, Ordering::Relaxed);
             self.details.store(request.details(), Ordering::Relaxed);
@@ -110,7 +110,7 @@ impl KeyframeRecord {
     pub(crate) fn read(&self, seq: u64) -> Option<KeyframeRequest> {
         // Relaxed: the seq was loaded with acquire order before.
         let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
-        let (found, request) = record::read(&self.seq, || {
+        let (found, request) = seqlock::read(&self.seq, || {
             KeyframeRequest::from_words(load(&self.time), load(&self.details))
         })?;
         (found == seq).then_some(request)

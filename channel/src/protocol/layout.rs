@@ -22,7 +22,7 @@
 //!
 //! All integers have the byte order of the machine. A segment with the other byte order fails the check of its version.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use bytemuck::{Pod, Zeroable};
 
@@ -66,9 +66,10 @@ pub const MAX_MESSAGE_SIZE: usize = MESSAGE_STRIDE - 16;
 /// The number of keyframe records in each reader entry.
 pub const KEYFRAME_RING_LENGTH: u64 = 8;
 /// The slots start at a multiple of this number of bytes. It is the largest page size of the machines that Linux runs
-/// on.
+/// on, so each slot starts on a page if the size of a slot is a multiple of the page size.
 pub const SLOTS_ALIGN: u64 = 64 * 1024;
-/// The size of a slot is a multiple of this number of bytes.
+/// The size of a slot is a multiple of this number of bytes, the smallest page size. A [`Writer`](crate::Writer) chooses
+/// a multiple of its system's page size.
 pub const SLOT_ALIGN: u64 = 4096;
 /// The value that means "no value" for a time or an offset in a descriptor.
 pub const TIME_NONE: u64 = u64::MAX;
@@ -222,15 +223,6 @@ pub struct Status {
     /// Not 0 while the writer waits for something that a reader releases.
     pub writer_waits: AtomicU32,
     pad2: [u32; 14],
-}
-
-impl Status {
-    /// Whether the segment is superseded or closed, so that no further frame follows in it.
-    pub fn is_over(&self) -> bool {
-        // Acquire: pairs with the release `fetch_or` of a writer that supersedes or closes the segment. A head that is
-        // loaded after this load is the final head.
-        self.state.load(Ordering::Acquire) & (state::SUPERSEDED | state::CLOSED) != 0
-    }
 }
 
 /// A reader's entry in one segment. Only the process that holds the lock of the entry writes the entry.

@@ -5,6 +5,7 @@
 
 pub(crate) mod atomic;
 pub mod caps_text;
+pub(crate) mod entry;
 pub mod event_text;
 pub(crate) mod failpoint;
 pub(crate) mod keyframe;
@@ -13,4 +14,7 @@ pub mod metadata;
 pub(crate) mod name;
 pub(crate) mod pins;
 pub(crate) mod record;
+pub(crate) mod ring;
 pub(crate) mod run;
+pub(crate) mod seqlock;
+pub(crate) mod status;

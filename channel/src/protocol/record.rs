@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Records in shared memory that are read without a lock (seqlocks), and the conversion of bytes to words and back.
-//!
-//! One process writes a record many times. Other processes copy it, and load its seq before and after the copy. The
-//! copy is consistent if both loads return the same seq and this seq is not 0.
+//! The records of events and messages, which are seqlocks, and the conversion of bytes to words and back.
 
-use core::sync::atomic::{AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::protocol::{
     failpoint::{Failpoint, failpoint},
     layout::{EventDescriptor, EventRecord, MessageRecord},
+    seqlock,
 };
 
 /// The number of words that an [`EventDescriptor`] has in an event record.
@@ -39,36 +37,11 @@ pub(crate) fn load_bytes(from: &[AtomicU64], size: usize) -> Vec<u8> {
     bytes
 }
 
-/// Writes a record. The caller is its only writer.
-pub(super) fn write(seq: &AtomicU64, value: u64, fill: impl FnOnce()) {
-    // Relaxed: the fence orders this store before the stores of the words.
-    seq.store(0, Ordering::Relaxed);
-    // Pairs with the acquire fence in `read`: a process that has copied any of the words below sees the 0 above, or a
-    // later seq.
-    fence(Ordering::Release);
-    fill();
-    // Release: pairs with the acquire load in `read`. A process that sees the seq sees the words.
-    seq.store(value, Ordering::Release);
-}
-
-/// Copies a record; `None` if its seq is 0 or changes during the copy.
-pub(super) fn read<T>(seq: &AtomicU64, copy: impl FnOnce() -> T) -> Option<(u64, T)> {
-    // Acquire: pairs with the release store in `write`.
-    let value = seq.load(Ordering::Acquire);
-    if value == 0 {
-        return None;
-    }
-    let copied = copy();
-    // Pairs with the release fence in `write`. Relaxed below: the fence orders the load after the copy.
-    fence(Ordering::Acquire);
-    (seq.load(Ordering::Relaxed) == value).then_some((value, copied))
-}
-
 impl EventRecord {
     /// Writes the event `seq`. The caller has checked that its bytes fit.
     pub(crate) fn write(&self, seq: u64, descriptor: EventDescriptor, bytes: &[u8]) {
         let (head, body) = self.words.split_at(EVENT_DESCRIPTOR_WORDS);
-        write(&self.seq, seq, || {
+        seqlock::write(&self.seq, seq, || {
             store_bytes(head, bytemuck::bytes_of(&descriptor));
             failpoint(Failpoint::RecordHalf);
             store_bytes(body, bytes);
@@ -85,7 +58,7 @@ impl EventRecord {
     /// the copy.
     pub(crate) fn read(&self) -> Option<(u64, EventDescriptor, Vec<u8>)> {
         let (head, body) = self.words.split_at(EVENT_DESCRIPTOR_WORDS);
-        let (seq, (descriptor, bytes)) = read(&self.seq, || {
+        let (seq, (descriptor, bytes)) = seqlock::read(&self.seq, || {
             // Relaxed, as in `load_bytes`.
             let words: [u64; EVENT_DESCRIPTOR_WORDS] = core::array::from_fn(|word| head[word].load(Ordering::Relaxed));
             let descriptor: EventDescriptor = bytemuck::must_cast(words);
@@ -100,7 +73,7 @@ impl MessageRecord {
     /// Writes the message `seq`. The caller has checked that its bytes fit.
     pub(crate) fn write(&self, seq: u64, bytes: &[u8]) {
         let (size, body) = (&self.words[0], &self.words[1..]);
-        write(&self.seq, seq, || {
+        seqlock::write(&self.seq, seq, || {
             // Relaxed, as in `store_bytes`.
             size.store(bytes.len() as u64, Ordering::Relaxed);
             failpoint(Failpoint::RecordHalf);
@@ -111,7 +84,7 @@ impl MessageRecord {
     /// The bytes of the message `seq`; `None` if the record does not have this message.
     pub(crate) fn read(&self, seq: u64) -> Option<Vec<u8>> {
         let (size, body) = (&self.words[0], &self.words[1..]);
-        let (found, bytes) = read(&self.seq, || {
+        let (found, bytes) = seqlock::read(&self.seq, || {
             // Relaxed, as in `load_bytes`.
             let size = usize::try_from(size.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
             load_bytes(body, size)

@@ -5,10 +5,7 @@
 use std::{
     io,
     os::fd::OwnedFd,
-    sync::{
-        Arc,
-        atomic::{Ordering, fence},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 
 use nix::sys::stat::FileStat;
@@ -140,7 +137,7 @@ impl Attachment {
         let before_first = segment.header.first_seq.saturating_sub(1);
         let is_following = followed_to.is_some_and(|cursor| cursor <= before_first);
         let generation = prepare(&segment, &lock, is_following.then_some(before_first));
-        announce(&segment, &lock);
+        segment.tables.entry(lock.index).announce();
         let mut attachment = Self::new(segment, Some(OwnEntry::new(lock, generation)));
         if !is_following && !attachment.confirm_newcomer() {
             attachment.leave(reader_state::LEFT);
@@ -161,9 +158,7 @@ impl Attachment {
         // another reader holds it, while the frames after it are gone.
         let cursor = newcomer_cursor(&self.segment, self.initial.head);
         if let Some(own_entry) = &self.own_entry {
-            // Release: pairs with the acquire load of a lossless writer, which may then take the slots of older frames.
-            let entry = self.segment.tables.entry(own_entry.index());
-            entry.cursor.store(cursor, Ordering::Release);
+            self.segment.tables.entry(own_entry.index()).set_cursor(cursor);
         }
         if is_lossless(&self.segment) {
             self.protected_after = cursor;
@@ -174,8 +169,7 @@ impl Attachment {
     fn store_attached(&self) {
         if let Some(own_entry) = &self.own_entry {
             let entry = self.segment.tables.entry(own_entry.index());
-            // Release: pairs with the acquire load of the state by the writer, which then also sees the cursor.
-            entry.state.store(reader_state::ATTACHED, Ordering::Release);
+            entry.set_state(reader_state::ATTACHED);
         }
         failpoint(Failpoint::Joined);
         self.segment.notify(FutexWord::Writer);
@@ -247,52 +241,16 @@ fn newcomer_cursor(segment: &Segment, head: u64) -> u64 {
 /// `following_cursor`; if this is `None`, it is the cursor of a newcomer. Returns the generation.
 fn prepare(segment: &Segment, lock: &EntryLock, following_cursor: Option<u64>) -> u32 {
     let entry = segment.tables.entry(lock.index);
-    // Relaxed: only owners of the entry store its generation, and the lock of the entry orders their stores.
-    let former = entry.generation.load(Ordering::Relaxed);
-    // Relaxed: the release store of the generation below orders this store. A writer that loads the generation with
-    // acquire order also sees that the state of a dead owner is gone.
-    entry.state.store(reader_state::NEW, Ordering::Relaxed);
-    failpoint(Failpoint::EntryCleared);
-    // The generation differs from that of every former owner in this segment, so that the writer does not apply its
-    // records of a former owner to this one. Relaxed: only this reader's thread uses the generation in `lock`.
-    let generation = match lock.generation.load(Ordering::Relaxed) {
-        own if own > former => own,
-        _ => former.wrapping_add(1),
-    };
-    lock.generation.store(generation, Ordering::Relaxed);
-    // The pins that the former owner has left must not count as pins of this generation. Relaxed: the release store
-    // of the generation orders this store.
-    entry.pins.store(0, Ordering::Relaxed);
-    failpoint(Failpoint::PinsCleared);
-    // Release: pairs with the acquire load of the writer. The reader stores the generation before its first pin, so a
-    // writer that sees the pin also sees the generation.
-    entry.generation.store(generation, Ordering::Release);
-    failpoint(Failpoint::GenerationStored);
+    let generation = entry.begin(&lock.generation);
     let cursor = following_cursor.unwrap_or_else(|| {
         // Acquire: pairs with the release store of the head in a publish.
         newcomer_cursor(segment, segment.tables.status().head.load(Ordering::Acquire))
     });
-    // Release: pairs with the acquire load of the cursor by a lossless writer.
-    entry.cursor.store(cursor, Ordering::Release);
-    // This store and those below are relaxed: the release store of the state in `announce` orders them before the
-    // writer's acquire load.
+    entry.set_cursor(cursor);
+    // Relaxed: the release store of the state orders this store before the writer's acquire load.
     entry.pid.store(std::process::id(), Ordering::Relaxed);
     failpoint(Failpoint::CursorStored);
-    // This owner has not requested anything yet.
-    entry.keyframe_requests.store(0, Ordering::Relaxed);
-    entry.message_head.store(0, Ordering::Relaxed);
-    entry.keyframe_head.store(0, Ordering::Relaxed);
+    entry.forget_requests();
     entry.missed.store(0, Ordering::Relaxed);
     generation
-}
-
-/// Stores the state JOINING, so that a lossless writer keeps the frames after the cursor.
-fn announce(segment: &Segment, lock: &EntryLock) {
-    let entry = segment.tables.entry(lock.index);
-    // Release: pairs with the acquire load of the state by the writer, which then also sees the cursor and the counts.
-    entry.state.store(reader_state::JOINING, Ordering::Release);
-    failpoint(Failpoint::Joining);
-    // Pairs with the fence in `supersede`. Either a lossless writer sees this reader, and waits for it before it
-    // publishes into the next segment, or `confirm_newcomer` sees that the segment is superseded.
-    fence(Ordering::SeqCst);
 }

@@ -3,16 +3,12 @@
 //! The attachment of a reader to one segment: its pins, copies, cursor and requests.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{Ordering, fence},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use super::{
     copy_target::CopyTarget,
-    end_of_stream,
     entry::{EntryLock, OwnEntry},
     runs::{FrameLocation, Run, Runs},
 };
@@ -20,7 +16,9 @@ use crate::{
     protocol::{
         failpoint::{Failpoint, failpoint},
         keyframe::KeyframeRequest,
-        layout::{EVICTED, FrameDescriptor, MAX_MESSAGE_SIZE, MAX_QUOTA, ONLY_NEWEST, Status, state},
+        layout::{EVICTED, FrameDescriptor, MAX_MESSAGE_SIZE, MAX_QUOTA, ONLY_NEWEST, Status},
+        ring,
+        status::Snapshot,
     },
     segment::{Segment, wait::FutexWord},
     sys::{clock, files, sync},
@@ -65,45 +63,6 @@ impl InitialStatus {
     }
 }
 
-/// The status of a segment at the moment of the snapshot.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Snapshot {
-    /// The readers' futex word.
-    pub(super) published: u32,
-    state: u32,
-    pub(super) eos_count: u32,
-    /// The seq of the last frame before an end of the stream that the reader has not delivered yet.
-    end: Option<u64>,
-    head: u64,
-    pub(super) event_head: u64,
-    pub(super) latency_ns: u64,
-}
-
-impl Snapshot {
-    /// The seq of the newest frame that may be delivered now. Frames of the next stream may be delivered only after an
-    /// end of the stream was delivered.
-    #[inline]
-    pub(super) fn newest(&self) -> u64 {
-        self.end.map_or(self.head, |end| end.min(self.head))
-    }
-
-    /// Whether the stream ends after [`newest`](Self::newest).
-    #[inline]
-    pub(super) fn has_end(&self) -> bool {
-        self.end.is_some()
-    }
-
-    #[inline]
-    pub(super) fn is_closed(&self) -> bool {
-        self.state & state::CLOSED != 0
-    }
-
-    #[inline]
-    pub(super) fn is_superseded(&self) -> bool {
-        self.state & state::SUPERSEDED != 0
-    }
-}
-
 /// Copies of a frame's descriptor and metadata.
 #[derive(Debug)]
 pub(crate) struct FrameInfo {
@@ -122,44 +81,9 @@ impl Attachment {
     }
 
     /// Takes a snapshot of the status. `eos_delivered` says how many ends of the stream the reader has delivered.
-    ///
-    /// A read is correct only if the values are loaded in the order below. Each load is an acquire load, so no later
-    /// load moves before it. The loads pair with the release stores of a publish, of an end of the stream, and of
-    /// `supersede` and `close`.
-    ///
-    /// 1. `published`: each later publish changes this futex word, so a wait for a change of the loaded value returns.
-    /// 2. `state`: if it says that the segment is over, the head that is loaded later is the last one.
-    /// 3. `eos_count` and `eos_seqs`: the head that is loaded later includes every frame before a counted end of the
-    ///    stream.
-    /// 4. `head`: every frame up to the head can be found, or was overwritten. Then the count is loaded again. If it has
-    ///    grown, the head may include frames after an end that is not counted yet, so steps 3 and 4 are repeated.
-    /// 5. `event_head`: it includes every event before a frame up to the head.
     #[inline]
     pub(super) fn snapshot(&self, eos_delivered: u32) -> Snapshot {
-        let status = self.segment.tables.status();
-        let published = status.published.load(Ordering::Acquire);
-        let state = status.state.load(Ordering::Acquire);
-        let (mut eos_count, mut end) = end_of_stream::load_newest_end(status, eos_delivered);
-        failpoint(Failpoint::EndsLoaded);
-        let mut head = status.head.load(Ordering::Acquire);
-        for _ in 0..end_of_stream::MAX_ATTEMPTS {
-            if status.eos_count.load(Ordering::Acquire) == eos_count {
-                break;
-            }
-            (eos_count, end) = end_of_stream::load_newest_end(status, eos_delivered);
-            head = status.head.load(Ordering::Acquire);
-        }
-        let event_head = status.event_head.load(Ordering::Acquire);
-        Snapshot {
-            published,
-            state,
-            eos_count,
-            end,
-            head,
-            event_head,
-            // Relaxed: no other value depends on the latency.
-            latency_ns: status.latency_ns.load(Ordering::Relaxed),
-        }
+        self.segment.tables.status().snapshot(eos_delivered)
     }
 
     /// Whether the writer died and published nothing since `snapshot`.
@@ -332,8 +256,7 @@ impl Attachment {
     pub(super) fn copy_unpinned(&self, location: FrameLocation, target: &mut dyn CopyTarget) -> Option<FrameInfo> {
         let FrameLocation { run, position } = location;
         let seq = &self.segment.slot_record(run.slot).seq;
-        // Acquire: pairs with the release store of the seq in a publish, so that the frame can be read.
-        if seq.load(Ordering::Acquire) != run.first {
+        if !ring::has_run(seq, run.first) {
             return None;
         }
         // The descriptor and the slot are checked first, because the target allocates the size that the descriptor
@@ -358,22 +281,14 @@ impl Attachment {
             (files::read_exactly(&self.segment.file, &mut metadata, offset) == Ok(true)).then_some(metadata)?
         };
         failpoint(Failpoint::CopyUnchecked);
-        // Pairs with the fence in `take_for_writing`: if the writer drew any copied byte after it had set the seq to 0,
-        // the load below sees this 0 or a later seq. The load is relaxed, because the fence orders it after the copy.
-        fence(Ordering::Acquire);
-        (seq.load(Ordering::Relaxed) == run.first).then_some(FrameInfo { descriptor, metadata })
+        ring::still_has_run(seq, run.first).then_some(FrameInfo { descriptor, metadata })
     }
 
     /// Stores `seq` as the cursor: this reader has taken all frames up to `seq`, or does not want them.
     #[inline]
     pub(super) fn set_cursor(&self, seq: u64) {
         if let Some(own_entry) = &self.own_entry {
-            // Release: pairs with the acquire load of a lossless writer, which may then take the slots of older frames.
-            self.segment
-                .tables
-                .entry(own_entry.index())
-                .cursor
-                .store(seq, Ordering::Release);
+            self.segment.tables.entry(own_entry.index()).set_cursor(seq);
             self.segment.notify_waiting_writer();
         }
     }
@@ -397,12 +312,7 @@ impl Attachment {
     pub(super) fn leave(&self, state: u32) {
         if let Some(own_entry) = self.own_entry_of_this_process() {
             failpoint(Failpoint::LeaveDue);
-            // Release: pairs with the acquire load of the state by the writer. All reads of this reader come before it.
-            self.segment
-                .tables
-                .entry(own_entry.index())
-                .state
-                .store(state, Ordering::Release);
+            self.segment.tables.entry(own_entry.index()).set_state(state);
             self.segment.notify(FutexWord::Writer);
         }
     }

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     attach::ObserverReason,
-    attachment::{Attachment, Snapshot},
+    attachment::Attachment,
     entry::EntryLock,
     handle::{HandleState, ReaderHandle},
     options::ReaderOptions,
@@ -19,6 +19,7 @@ use crate::{
     protocol::{
         failpoint::{Failpoint, failpoint},
         layout::reader_state,
+        status::Snapshot,
     },
     segment::wait::{FutexWord, Waiter},
 };

@@ -9,12 +9,16 @@ use std::{
 
 use super::{
     CopyTarget, Next, ReadLimits, Reader, SegmentInfo,
-    attachment::{Attachment, Snapshot},
+    attachment::Attachment,
     connection::LIVENESS_INTERVAL,
     events::EventQueue,
     frames::{MAX_SEQ, NoTargetMemory},
 };
-use crate::{Error, protocol::layout::reader_state, sys::clock};
+use crate::{
+    Error,
+    protocol::{layout::reader_state, status::Snapshot},
+    sys::clock,
+};
 
 /// How often a reader looks for a segment while no segment has the channel's name.
 const NAME_POLL_INTERVAL: Duration = Duration::from_millis(20);

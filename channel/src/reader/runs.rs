@@ -3,11 +3,12 @@
 //! Finds frames: in which run a frame is, and where in the run. The slots are not pinned during a search, so what it
 //! finds may be overwritten at any time.
 
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use crate::{
     protocol::{
         layout::{FrameDescriptor, HEADER, MAX_SLOTS, RING_LENGTH},
+        ring,
         run::{self, RunPosition},
     },
     segment::Segment,
@@ -150,8 +151,7 @@ impl Runs<'_> {
     /// The run with its present tail; `None` if it is no longer in its slot.
     fn reload(self, run: Run) -> Option<Run> {
         let record = self.segment.slot_record(run.slot);
-        // Acquire: pairs with the release store of the slot's seq in a publish, so that the descriptor can be read.
-        if record.seq.load(Ordering::Acquire) != run.first {
+        if !ring::has_run(&record.seq, run.first) {
             return None;
         }
         let tail = if self.segment.has_runs() {
@@ -165,15 +165,11 @@ impl Runs<'_> {
     /// The seq and the slot in the ring's entry for the run `number`.
     #[inline]
     fn ring_entry(self, number: u64) -> (u64, usize) {
-        // Acquire: pairs with the release store of the ring's entry in a publish, which follows the store of the slot's
-        // seq.
-        let entry = self.segment.tables.ring(number).load(Ordering::Acquire);
-        (entry >> 8, (entry & 0xff) as usize)
+        ring::load_entry(self.segment.tables.ring(number))
     }
 
     fn newest_run(self) -> u64 {
-        // Acquire: pairs with the release store of the number in a publish, which follows the store of the ring's entry.
-        self.segment.tables.status().run_head.load(Ordering::Acquire)
+        ring::load_newest(&self.segment.tables.status().run_head)
     }
 
     /// The location of the frame `seq` in `run`, which contains it.
@@ -214,11 +210,8 @@ impl Runs<'_> {
         } else {
             self.segment.read_appended(run.slot, position.offset)?
         };
-        // Pairs with the fence in `take_for_writing`, as in `copy_unpinned`. The load below is relaxed, because the
-        // fence orders it.
-        fence(Ordering::Acquire);
-        let seq = self.segment.slot_record(run.slot).seq.load(Ordering::Relaxed);
-        (seq == run.first && descriptor.fits(self.segment.header.slot_size)).then_some(descriptor)
+        let has_run = ring::still_has_run(&self.segment.slot_record(run.slot).seq, run.first);
+        (has_run && descriptor.fits(self.segment.header.slot_size)).then_some(descriptor)
     }
 
     /// Whether a reader can start with the frame at `location`. The answer may be outdated at once.

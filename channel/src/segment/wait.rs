@@ -5,12 +5,13 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use crate::{
+    protocol::layout::Status,
     segment::Segment,
     sys::{clock, futex, sync},
 };
@@ -34,18 +35,13 @@ impl Segment {
 
     /// Increments the word and wakes its sleepers, in all processes.
     pub(crate) fn notify(&self, word: FutexWord) {
-        // Release: pairs with the acquire load of the word by a waiter, which then looks for news.
-        self.word(word).fetch_add(1, Ordering::Release);
+        Status::count_notification(self.word(word));
         futex::futex_wake_all(self.word(word));
     }
 
     /// Wakes the writer if it waits for something that the caller has just released.
     pub(crate) fn notify_waiting_writer(&self) {
-        // Pairs with the fence of a writer that stores `writer_waits` and then looks for a slot (`wait_until`): either
-        // the writer sees what was released, or the load below sees that the writer waits.
-        fence(Ordering::SeqCst);
-        // Relaxed: the fence orders this load, and the word carries no data.
-        if self.tables.status().writer_waits.load(Ordering::Relaxed) != 0 {
+        if self.tables.status().is_writer_waiting() {
             self.notify(FutexWord::Writer);
         }
     }

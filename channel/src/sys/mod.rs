@@ -12,6 +12,7 @@ pub(crate) mod futex;
 pub(crate) mod lock;
 pub(crate) mod mapping;
 pub(crate) mod memory_limit;
+pub(crate) mod page;
 pub(crate) mod semaphore;
 #[cfg(debug_assertions)]
 pub(crate) mod signal;

@@ -9,7 +9,16 @@
 
 use crate::sys::mapping::Mapping;
 
+#[cfg(all(target_env = "gnu", target_pointer_width = "64"))]
+mod word;
+
 pub(crate) use imp::Semaphore;
+
+/// The atomics of `word`, which the loom model replaces.
+#[cfg(all(target_env = "gnu", target_pointer_width = "64"))]
+mod atomic {
+    pub(crate) use core::sync::atomic::{AtomicU64, Ordering};
+}
 
 /// The value of a semaphore before [`Semaphore::release`] set it to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,19 +39,13 @@ mod imp {
     use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
     use std::time::{Duration, Instant};
 
-    use super::{Mapping, SemaphoreState};
+    use super::{Mapping, SemaphoreState, word};
     use crate::sys::futex;
 
-    /// The limit of attempts to change the word. If all of them fail, another program tampers with the word, because
-    /// correct processes do not change it so often.
-    const MAX_ATTEMPTS: u32 = 1000;
     /// The kind of futex that `sem_init` writes for a semaphore that processes share.
     const SHARED_KIND: u32 = 128;
     /// The largest value of a semaphore.
     const MAX_VALUE: u32 = i32::MAX as u32;
-    /// What one sleeper adds to the word. The lower half of the word is the value, and the upper half is the number of
-    /// sleepers.
-    const SLEEPER: u64 = 1 << 32;
     const VALUE_OFFSET: u64 = 0;
     const KIND_OFFSET: u64 = 8;
     /// The offset of the lower half of the word, which sleepers wait on.
@@ -67,8 +70,7 @@ mod imp {
         pub(crate) fn initialise(&self) -> nix::Result<()> {
             self.repair_kind();
             if let Some(word) = self.word() {
-                // Release: pairs with the acquire of `update` in any process that takes the semaphore.
-                word.store(1, Ordering::Release);
+                word::initialise(word);
             }
             Ok(())
         }
@@ -85,35 +87,21 @@ mod imp {
             })
         }
 
-        /// Replaces the word by `change(word)`, and returns the former word. `None` if `change` returns `None`, or if
-        /// other processes kept changing the word.
-        fn update(&self, change: impl Fn(u64) -> Option<u64>) -> Option<u64> {
-            let word = self.word()?;
-            // Relaxed: the exchange below compares the word again.
-            let mut seen = word.load(Ordering::Relaxed);
-            for _ in 0..MAX_ATTEMPTS {
-                // Acquire and release, as in the C library: each holder of the semaphore sees what earlier holders
-                // wrote. Relaxed on failure: the next attempt compares the word again.
-                match word.compare_exchange_weak(seen, change(seen)?, Ordering::AcqRel, Ordering::Relaxed) {
-                    Ok(before) => return Some(before),
-                    Err(now) => seen = now,
-                }
-            }
-            None
-        }
-
         pub(crate) fn try_wait(&self) -> bool {
-            self.update(|word| (word as u32 > 0).then(|| word - 1)).is_some()
+            self.word().is_some_and(word::try_take)
         }
 
         /// Waits at most for `timeout`; changes of the wall clock do not affect the wait.
         pub(crate) fn wait(&self, timeout: Duration) -> bool {
+            let Some(word) = self.word() else {
+                return false;
+            };
             let until = Instant::now() + timeout;
             // The sleeper is counted first, because a process that releases the semaphore wakes a sleeper only if the
             // count is not 0.
-            self.update(|word| Some(word.wrapping_add(SLEEPER)));
+            word::add_sleeper(word);
             let taken = loop {
-                if self.try_wait() {
+                if word::try_take(word) {
                     break true;
                 }
                 let left = until.saturating_duration_since(Instant::now());
@@ -122,22 +110,19 @@ mod imp {
                 };
                 futex::futex_wait(futex, 0, left);
             };
-            // If another process initialised the semaphore during the wait, the count of sleepers is 0, and this call
-            // leaves it at 0.
-            self.update(|word| word.checked_sub(SLEEPER));
+            word::remove_sleeper(word);
             taken
         }
 
         /// Sets the value to 1 and wakes one waiter.
         pub(crate) fn release(&self) -> SemaphoreState {
-            let sleepers = |word: u64| word & !u64::from(u32::MAX);
-            let before = self.update(|word| Some(sleepers(word) | 1)).unwrap_or_default();
-            if sleepers(before) > 0 {
+            let (before, has_sleepers) = self.word().map_or((0, false), word::give_back);
+            if has_sleepers {
                 if let Some(futex) = self.0.at::<AtomicU32>(FUTEX_OFFSET) {
                     futex::futex_wake(futex, 1);
                 }
             }
-            match before as u32 {
+            match before {
                 0 => SemaphoreState::Held,
                 1..=MAX_VALUE => SemaphoreState::Posted,
                 _ => SemaphoreState::Invalid,

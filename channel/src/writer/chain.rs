@@ -3,10 +3,7 @@
 //! The segments of a channel: the current one, and the superseded ones that readers may still use.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{Ordering, fence},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -132,9 +129,7 @@ impl SegmentChain {
     pub(super) fn close_current(&mut self) {
         if let Some(current) = self.current.take() {
             let mapped = current.slots.segment().mapped();
-            // Release: pairs with the acquire load of a reader that finds the segment closed. This reader then sees
-            // everything that was published.
-            mapped.tables.status().state.fetch_or(state::CLOSED, Ordering::Release);
+            mapped.tables.status().mark(state::CLOSED);
             mapped.notify(FutexWord::Published);
         }
     }
@@ -184,10 +179,7 @@ impl SegmentChain {
     pub(super) fn reader_in(&self, entry: usize, known: Option<u32>) -> Option<u32> {
         let current = self.current()?.segment();
         let shared = current.tables().entry(entry);
-        // Both are acquire loads, which pair with the release stores of a reader that attaches. The state is loaded
-        // first, so the generation belongs to the owner of this state or to a later owner.
-        let state = shared.state.load(Ordering::Acquire);
-        let generation = shared.generation.load(Ordering::Acquire);
+        let (state, generation) = shared.owner();
         match state {
             reader_state::ATTACHED => current.is_alive(entry).then_some(generation),
             // The reader is not attached to this segment yet. It may be on its way from a former segment.
@@ -195,8 +187,7 @@ impl SegmentChain {
                 let former = self.retired.iter().rev().find_map(|retired| {
                     let former = retired.slots.segment();
                     (former.lock_file_id() == current.lock_file_id() && former.has_reader(entry))
-                        // Acquire: pairs like the load of the generation above.
-                        .then(|| former.tables().entry(entry).generation.load(Ordering::Acquire))
+                        .then(|| former.tables().entry(entry).owner().1)
                 });
                 // The former segment may be forgotten before the reader is attached. The reader keeps its quota, so the
                 // writer keeps the record.
@@ -252,16 +243,7 @@ impl SegmentChain {
 
 /// Marks a segment as superseded and wakes its readers, so that they look for the next segment.
 pub(super) fn supersede(segment: &Segment) {
-    // Release: pairs with the acquire load of a reader that finds the mark. The head that this reader loads afterwards
-    // is final.
-    segment
-        .tables
-        .status()
-        .state
-        .fetch_or(state::SUPERSEDED, Ordering::Release);
-    // Pairs with the fence in the reader's `announce`. After that fence, a reader that has joined loads the state.
-    // Either the reader sees the mark, or a lossless writer sees the reader and waits for it.
-    fence(Ordering::SeqCst);
+    segment.tables.status().mark(state::SUPERSEDED);
     failpoint(Failpoint::Superseded);
     segment.notify(FutexWord::Published);
     // The writer's own service sleeps on this futex word. The service must wake up, so that it can sleep on the word of

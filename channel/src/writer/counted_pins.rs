@@ -117,12 +117,8 @@ impl CountedPins {
         // All entries are checked, because the writer also waits for a reader that has just joined and has no quota
         // yet.
         for (shared, ignored) in segment.tables().readers().iter().zip(&self.ignored) {
-            // All three are acquire loads, which pair with the release stores of the entry's owner. If the state says
-            // that the owner is present, the loaded cursor is not older than the owner's first one.
-            if reader_state::is_present(shared.state.load(Ordering::Acquire))
-                && *ignored != Some(shared.generation.load(Ordering::Acquire))
-            {
-                slowest = slowest.min(shared.cursor.load(Ordering::Acquire));
+            if let Some(cursor) = shared.wanted_cursor(*ignored) {
+                slowest = slowest.min(cursor);
             }
         }
         slowest

@@ -185,7 +185,5 @@ pub(super) fn store(segment: &Segment, seq: u64, descriptor: EventDescriptor, by
     }
     segment.tables.event(seq).write(seq, descriptor, bytes);
     failpoint(Failpoint::EventWritten);
-    // Release: pairs with the acquire load of a reader that looks for events, which then finds the event. A reader that
-    // sees the head of a later frame also sees this head.
-    segment.tables.status().event_head.store(seq, Ordering::Release);
+    segment.tables.status().publish_event_head(seq);
 }

@@ -77,11 +77,8 @@ impl RequestLog {
 
     fn poll_reader(&mut self, segment: &Segment, entry: usize, generation: u32, head: u64, report: &mut ServiceReport) {
         let shared = segment.tables.entry(entry);
-        // Both are acquire loads, which pair with the release stores of a reader that attaches. The reader sets its
-        // counts to 0 before these stores.
-        if shared.state.load(Ordering::Acquire) != reader_state::ATTACHED
-            || shared.generation.load(Ordering::Acquire) != generation
-        {
+        // The reader sets its counts to 0 before it stores this state.
+        if shared.owner() != (reader_state::ATTACHED, generation) {
             return;
         }
         let seen = &mut self.seen[entry];

@@ -18,6 +18,7 @@ use crate::{
     protocol::{
         failpoint::{Failpoint, failpoint},
         layout::MAX_METADATA_SIZE,
+        ring::RunWords,
         run::{self, RunPosition},
     },
     segment::{Segment, wait::FutexWord},
@@ -147,9 +148,7 @@ fn store_frame(segment: &Segment, frame: &NewFrame, assigned: Assigned) {
     } else {
         append(segment, frame, assigned.position);
     }
-    // Release: pairs with the acquire load of a reader that takes a snapshot. This reader then finds the ring's entry,
-    // and the run's tail.
-    segment.tables.status().head.store(assigned.seq, Ordering::Release);
+    segment.tables.status().publish_head(assigned.seq);
     failpoint(Failpoint::HeadStored);
 }
 
@@ -171,19 +170,12 @@ fn start_run(segment: &Segment, frame: &NewFrame, assigned: Assigned) {
     // Relaxed, here and for the tail: the release store of the seq below orders both stores.
     record.keyframe.store(keyframe, Ordering::Relaxed);
     record.tail.store(RunPosition::FIRST.to_word(), Ordering::Relaxed);
-    // Release: pairs with the acquire loads in `PinCounts::pin` and in `Attachment::copy_unpinned`. A reader that finds
-    // the seq also finds the bytes and the descriptor.
-    record.seq.store(seq, Ordering::Release);
-    failpoint(Failpoint::SeqStored);
-    // Release: pairs with the acquire load of a reader that looks up a run. This reader then finds the seq in the slot.
-    segment
-        .tables
-        .ring(run)
-        .store(seq << 8 | slot as u64, Ordering::Release);
-    failpoint(Failpoint::RingStored);
-    // Release: pairs with the acquire load of a reader that looks for a frame. This reader then finds the ring's entry,
-    // and the final tail of the former run.
-    segment.tables.status().run_head.store(run, Ordering::Release);
+    RunWords {
+        newest: &segment.tables.status().run_head,
+        entry: segment.tables.ring(run),
+        slot_seq: &record.seq,
+    }
+    .publish(run, seq, slot);
 }
 
 /// Stores a frame that is appended to the newest run.
@@ -242,15 +234,7 @@ pub(super) fn forget_events(inner: &Inner) {
 pub(super) fn end_of_stream(inner: &Inner) {
     let segment = inner.with_semaphore(|state| {
         let segment = Arc::clone(state.chain.current_mapped()?);
-        let status = segment.tables.status();
-        // Relaxed: only this writer changes the count, under the lock of its state.
-        let next = status.eos_count.load(Ordering::Relaxed).wrapping_add(1);
-        // Release: pairs with the acquire load in `load_newest_end`.
-        status.eos_seqs[next as usize % 2].store(state.sequence.head(), Ordering::Release);
-        failpoint(Failpoint::EndHalf);
-        // Release: pairs with the acquire load of a reader that takes a snapshot. This reader then finds the seq of
-        // this end.
-        status.eos_count.fetch_add(1, Ordering::Release);
+        segment.tables.status().publish_end(state.sequence.head());
         state.sequence.begin_stream();
         Some(segment)
     });

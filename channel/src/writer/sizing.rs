@@ -6,10 +6,7 @@ use super::{
     options::{Caps, MIN_SLOTS},
     runs::RUN_HISTORY_BYTES,
 };
-use crate::{
-    protocol::layout::{MAX_SLOTS, SLOT_ALIGN},
-    segment::Segment,
-};
+use crate::{protocol::layout::MAX_SLOTS, segment::Segment, sys::page};
 
 /// With at least this many slots, frames survive [`LONG_HISTORY`] later runs; with fewer slots, they survive
 /// [`SHORT_HISTORY`].
@@ -68,10 +65,14 @@ impl SlotSizing {
     /// The size of a slot of the next segment, for a frame of `size` bytes. `current` is the present segment, and `free`
     /// the free shared memory in bytes.
     ///
+    /// A slot has whole pages, so that its memory can be committed, prefaulted and released without other slots.
+    ///
     /// If slots for frames of variable size have to grow, they become twice as large as needed. Otherwise each frame
     /// that is a little larger than the last would need another segment.
     pub(super) fn slot_size(&self, caps: &Caps, size: u64, current: Option<&Segment>, free: u64) -> u64 {
-        let least = self.least_slot_size(caps, size).max(1);
+        // No file is as large as a size that cannot be rounded, so the segment cannot be laid out.
+        let round_up = |size| page::round_up(size).unwrap_or(u64::MAX);
+        let least = round_up(self.least_slot_size(caps, size).max(1));
         if !caps.is_variable() {
             return least;
         }
@@ -102,7 +103,7 @@ pub(super) fn slot_count(max_slots: u32, slot_size: u64, free: u64) -> u32 {
 /// The size of a slot for small frames of variable size. All slots fit into half of the `free` bytes.
 fn run_slot_size(free: u64) -> u64 {
     let slot_size = free / 2 / MAX_SLOTS as u64;
-    slot_size.clamp(MIN_RUN_SLOT_BYTES, MAX_RUN_SLOT_BYTES) / SLOT_ALIGN * SLOT_ALIGN
+    slot_size.clamp(MIN_RUN_SLOT_BYTES, MAX_RUN_SLOT_BYTES) / page::size() * page::size()
 }
 
 /// The number of later runs that a frame survives, in a segment of at most `slots` slots.

@@ -4,10 +4,7 @@
 //! service has to do.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{Ordering, fence},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -96,14 +93,7 @@ fn wait_until(inner: &Inner, growth_interval: Duration, mut is_ready: impl FnMut
             return true;
         };
         let status = segment.tables.status();
-        // Acquire: pairs with the release increment of a reader that notifies. Each later notification by a reader
-        // changes the word.
-        let seen = status.writer_word.load(Ordering::Acquire);
-        // Relaxed: the fence below orders this store.
-        status.writer_waits.store(1, Ordering::Relaxed);
-        // Pairs with the fence in `Segment::notify_waiting_writer`: either `is_ready` sees what a reader has released,
-        // or the reader sees that the writer waits.
-        fence(Ordering::SeqCst);
+        let seen = status.begin_writer_wait();
         let ready = is_ready(&mut state);
         let timeout = match state.chain.current() {
             Some(slots) if slots.can_grow() => growth_interval,
@@ -115,8 +105,7 @@ fn wait_until(inner: &Inner, growth_interval: Duration, mut is_ready: impl FnMut
         if !ready && !inner.publisher().is_interrupted() {
             inner.publisher().wait(&segment, FutexWord::Writer, seen, timeout);
         }
-        // Relaxed: a reader that does not see this store yet notifies once more, which does no harm.
-        status.writer_waits.store(0, Ordering::Relaxed);
+        status.end_writer_wait();
         if ready {
             return true;
         }

@@ -28,6 +28,7 @@ mod messages;
 mod metadata;
 mod observers;
 mod overcommit;
+mod pages;
 mod pairing;
 mod parsing;
 mod perms;
@@ -59,6 +60,7 @@ rsshm_testkit::roles!(
     many::ROLES,
     memory_limits::ROLES,
     messages::ROLES,
+    pages::ROLES,
     perms::ROLES,
     reader_table::ROLES,
     runs::ROLES,

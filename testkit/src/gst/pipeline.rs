@@ -7,7 +7,7 @@ use std::ops::Deref;
 use gst::prelude::*;
 
 use super::init;
-use crate::PATIENCE;
+use crate::{PATIENCE, on_this_machine};
 
 /// A pipeline in this process. Dropping the value sets the pipeline to NULL.
 pub struct Pipeline(gst::Pipeline);
@@ -103,7 +103,7 @@ impl Pipeline {
     /// Waits for a message of one of the types.
     #[track_caller]
     pub fn message(&self, types: &[gst::MessageType]) -> gst::Message {
-        let timeout = gst::ClockTime::from_seconds(PATIENCE.as_secs());
+        let timeout = gst::ClockTime::from_seconds(on_this_machine(PATIENCE).as_secs());
         self.0
             .bus()
             .unwrap()
