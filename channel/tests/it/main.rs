@@ -8,6 +8,7 @@
 
 mod caps_texts;
 mod containers;
+mod copies;
 mod end_of_stream;
 mod events;
 mod failpoints;
