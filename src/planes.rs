@@ -3,7 +3,7 @@
 //! The memory layout of raw video frames: where planes and rows begin.
 
 use gst_video::VideoInfo;
-use rsshm_channel::{CopyFn, FrameDescriptor};
+use rsshm_channel::{Copier, FrameDescriptor};
 
 /// The offsets and strides of the planes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +160,7 @@ impl Planes {
         from: &gst::BufferRef,
         info: &VideoInfo,
         to: &mut [u8],
-        copy: CopyFn,
+        copier: Copier,
     ) -> Result<(), String> {
         let no_layout = || format!("its layout {self:?} is impossible for {}", info.format());
         let rows = self.rows(info).ok_or_else(no_layout)?;
@@ -177,7 +177,7 @@ impl Planes {
                 .get_mut(packed.offset..packed.end())
                 .ok_or("the target is too small for it")?;
             let from = map.get(skip..).ok_or("it cannot be mapped as a whole")?;
-            rows.copy(from, packed, to, copy);
+            rows.copy(from, packed, to, copier);
         }
         Ok(())
     }
@@ -250,11 +250,11 @@ impl PlaneRows {
 
     /// Copies these rows to the rows `packed`. The first of these rows begins with the first byte of `from`, and the
     /// first of `packed` with the first byte of `to`.
-    fn copy(&self, from: &[u8], packed: &Self, to: &mut [u8], copy: CopyFn) {
+    fn copy(&self, from: &[u8], packed: &Self, to: &mut [u8], copier: Copier) {
         if self.stride == packed.stride {
             // The padding between the rows is copied too, because one large copy is faster than many small ones.
             let bytes = from.len().min(to.len());
-            copy(&from[..bytes], &mut to[..bytes]);
+            copier.copy(&from[..bytes], &mut to[..bytes]);
             return;
         }
         // A single row may have a stride of 0.
@@ -262,7 +262,7 @@ impl PlaneRows {
         let packed_rows = to.chunks_mut(packed.stride.max(self.bytes).max(1));
         for (from, to) in rows.zip(packed_rows).take(self.count) {
             let bytes = self.bytes.min(from.len()).min(to.len());
-            copy(&from[..bytes], &mut to[..bytes]);
+            copier.copy(&from[..bytes], &mut to[..bytes]);
         }
     }
 }
@@ -305,7 +305,6 @@ fn row_bytes(info: &VideoInfo, plane: usize) -> Option<usize> {
 mod tests {
     use gst_video::{VideoFormat, VideoInterlaceMode};
     use proptest::prelude::*;
-    use rsshm_channel::copy_to_slot;
 
     use super::*;
 
@@ -382,9 +381,9 @@ mod tests {
                         let (planes, from) = spread(&info, padding);
                         assert!(planes.fit(&info, from.size()) && !planes.fit(&info, from.size() - 1));
                         let bytes = from.map_readable().unwrap();
-                        for copy in [copy_to_slot(0), copy_to_slot(usize::MAX)] {
+                        for copier in [Copier::Ordinary, Copier::Streaming] {
                             let mut to = vec![0; info.size()];
-                            planes.copy_packed(&from, &info, &mut to, copy).unwrap();
+                            planes.copy_packed(&from, &info, &mut to, copier).unwrap();
                             let source = pixel_bytes(&info, &planes).into_iter();
                             let target = pixel_bytes(&info, &Planes::default_of(&info)).into_iter();
                             assert!(
@@ -433,7 +432,7 @@ mod tests {
                         continue;
                     }
                     let mut to = vec![0; info.size()];
-                    planes.copy_packed(&buffer, &info, &mut to, copy_to_slot(0)).unwrap();
+                    planes.copy_packed(&buffer, &info, &mut to, Copier::Ordinary).unwrap();
                     let bytes = buffer.map_readable().unwrap();
                     let from = pixel_bytes(&info, &planes);
                     // There is no gap between rows or planes. At most a part of the last pixel is unused, as in BGRx.
@@ -480,7 +479,7 @@ mod tests {
             let info = info(format, 31, 17, VideoInterlaceMode::Progressive);
             let buffer = gst::Buffer::from_slice(vec![7_u8; size]);
             let mut to = vec![0; info.size()];
-            let copied = planes.copy_packed(&buffer, &info, &mut to, copy_to_slot(0)).is_ok();
+            let copied = planes.copy_packed(&buffer, &info, &mut to, Copier::Ordinary).is_ok();
             prop_assert!(!planes.fit(&info, size) || copied || planes == Planes::default_of(&info));
             prop_assert!(copied || !planes.fit_whole_strides(&info, size));
         }

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
 };
 
-use rsshm_channel::{Error, FrameDescriptor, Slot, copy_to_slot};
+use rsshm_channel::{Copier, Error, FrameDescriptor, Slot};
 
 use crate::{
     arguments::Sized32,
@@ -160,7 +160,7 @@ impl SlotObject {
     fn copy(&self, from: &[u8], descriptor: FrameDescriptor, metadata: &[u8]) -> Result<Result<u64, Status>, Failure> {
         let size = descriptor.size as usize;
         let bytes = from.get(..size).unwrap_or_default();
-        copy_and_publish(&self.writer, descriptor, metadata, |to| copy_to_slot(size)(bytes, to))
+        copy_and_publish(&self.writer, descriptor, metadata, |to, copier| copier.copy(bytes, to))
     }
 
     /// Whether the caps are still those of the claim.
@@ -199,12 +199,11 @@ impl SlotObject {
         // SAFETY: as the caller guarantees.
         let metadata = unsafe { info.metadata() }?;
         let size = format.frame_size();
-        let copy = copy_to_slot(size);
         let descriptor = format.describe(info.descriptor(size));
-        let published = copy_and_publish(writer, descriptor, metadata, |to| {
+        let published = copy_and_publish(writer, descriptor, metadata, |to, copier| {
             for (plane, place) in planes.iter().zip(places) {
                 // SAFETY: as the caller guarantees; `check_plane` has checked the number and the size of the rows.
-                unsafe { copy_plane(plane, place, to, copy) };
+                unsafe { copy_plane(plane, place, to, copier) };
             }
         })?;
         // SAFETY: as the caller guarantees.
@@ -228,7 +227,7 @@ impl SlotObject {
         // SAFETY: as the caller guarantees.
         let metadata = unsafe { info.metadata() }?;
         let descriptor = format.describe(info.descriptor(size));
-        let published = copy_and_publish(writer, descriptor, metadata, |to| copy_to_slot(size)(bytes, to))?;
+        let published = copy_and_publish(writer, descriptor, metadata, |to, copier| copier.copy(bytes, to))?;
         // SAFETY: as the caller guarantees.
         Ok(unsafe { info.finish(published) })
     }
@@ -257,7 +256,7 @@ fn copy_and_publish(
     writer: &WriterObject,
     descriptor: FrameDescriptor,
     metadata: &[u8],
-    draw: impl Fn(&mut [u8]),
+    draw: impl Fn(&mut [u8], Copier),
 ) -> Result<Result<u64, Status>, Failure> {
     let size = descriptor.size as usize;
     let mut is_repeated = false;
@@ -269,7 +268,8 @@ fn copy_and_publish(
                 return Ok(Err(status));
             }
         };
-        draw(slot.as_mut());
+        let copier = slot.copier();
+        draw(slot.as_mut(), copier);
         match writer.channel().publish(&slot, descriptor, metadata) {
             Err(Error::NotPublishable { .. }) if !is_repeated => is_repeated = true,
             published => return Ok(Ok(published?)),
@@ -305,13 +305,13 @@ fn check_plane(index: usize, plane: &CPlane, place: &PlanePlace) -> Result<(), F
 ///
 /// # Safety
 /// All rows of the plane can be read.
-unsafe fn copy_plane(plane: &CPlane, place: &PlanePlace, to: &mut [u8], copy: rsshm_channel::CopyFn) {
+unsafe fn copy_plane(plane: &CPlane, place: &PlanePlace, to: &mut [u8], copier: Copier) {
     if plane.stride == place.stride as i64 && place.stride > 0 && place.rows > 0 {
         let size = (place.rows - 1) * place.stride as usize + place.row_bytes;
         // SAFETY: the rows and the bytes between them are one piece of the program's memory.
         let from = unsafe { std::slice::from_raw_parts(plane.data, size) };
         if let Some(to) = to.get_mut(place.offset..place.offset + size) {
-            copy(from, to);
+            copier.copy(from, to);
         }
         return;
     }
@@ -323,7 +323,7 @@ unsafe fn copy_plane(plane: &CPlane, place: &PlanePlace, to: &mut [u8], copy: rs
         };
         let start = place.offset.wrapping_add_signed(row as isize * place.stride);
         if let Some(to) = to.get_mut(start..start.saturating_add(place.row_bytes)) {
-            copy(from, to);
+            copier.copy(from, to);
         }
     }
 }

@@ -103,7 +103,7 @@ pub use segment::{
 pub use service::ServiceThread;
 pub use sys::{
     clock::monotonic_ns,
-    copy::{CopyFn, copy_to_slot},
+    copy::Copier,
     directory::{Directory, DirectoryFault},
     space::{Space, SpaceLimit},
     watch::{Watch, WatchStop},

@@ -3,7 +3,7 @@
 //! Publishes a buffer in the channel: in place if the buffer's memory is a slot, otherwise with one copy.
 
 use gst_video::VideoInfo;
-use rsshm_channel::{Error, FrameDescriptor, Writer, copy_to_slot};
+use rsshm_channel::{Copier, Error, FrameDescriptor, Writer};
 
 use super::stats::{Counter, Counters};
 use crate::{memory, metas, planes::Planes};
@@ -114,7 +114,8 @@ fn publish_copy(writer: &Writer, counters: &Counters, frame: Frame) -> Result<Ou
             counters.dropped.add(1);
             return Ok(Outcome::Dropped);
         };
-        copy_frame(buffer, slot.as_mut(), info).map_err(PublishError::Copy)?;
+        let copier = slot.copier();
+        copy_frame(buffer, slot.as_mut(), info, copier).map_err(PublishError::Copy)?;
         match writer.publish(&slot, descriptor, frame.metadata) {
             Ok(_) => break,
             // The channel's files were lost and created again between claim and publish, so the frame needs another
@@ -151,8 +152,7 @@ fn is_published_slot(writer: &Writer, buffer: &gst::BufferRef) -> bool {
 
 /// Copies a buffer into a slot: row by row if the buffer's layout is not the default layout, otherwise one whole memory
 /// at a time.
-fn copy_frame(from: &gst::BufferRef, to: &mut [u8], info: Option<&VideoInfo>) -> Result<(), String> {
-    let copy = copy_to_slot(to.len());
+fn copy_frame(from: &gst::BufferRef, to: &mut [u8], info: Option<&VideoInfo>, copier: Copier) -> Result<(), String> {
     if let Some(info) = info {
         let size = from.size();
         let planes = Planes::of_buffer(from, size, info);
@@ -161,7 +161,7 @@ fn copy_frame(from: &gst::BufferRef, to: &mut [u8], info: Option<&VideoInfo>) ->
             return Err(planes.misfit(from, size, info));
         }
         if !is_default {
-            return planes.copy_packed(from, info, to, copy);
+            return planes.copy_packed(from, info, to, copier);
         }
     }
     // The memories are copied one by one, so that GStreamer does not merge them first. They are mapped here, because
@@ -170,7 +170,7 @@ fn copy_frame(from: &gst::BufferRef, to: &mut [u8], info: Option<&VideoInfo>) ->
     for memory in from.iter_memories() {
         let from = memory.map_readable().map_err(|_| "it cannot be mapped for reading")?;
         let (part, after) = rest.split_at_mut(from.size().min(rest.len()));
-        copy(&from, part);
+        copier.copy(&from, part);
         rest = after;
     }
     Ok(())

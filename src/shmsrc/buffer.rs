@@ -4,7 +4,7 @@
 
 use gst_audio::AudioInfo;
 use gst_video::VideoInfo;
-use rsshm_channel::{CopyTarget, Frame, FrameData};
+use rsshm_channel::{Copier, CopyTarget, Frame, FrameData};
 
 use super::{CAT, shared::Context, timing::Stamps};
 use crate::{
@@ -149,7 +149,7 @@ fn with_layout(
 fn copy_to_default_layout(from: &gst::BufferRef, planes: &Planes, info: &VideoInfo) -> Result<gst::Buffer, String> {
     let mut copy = gst::Buffer::with_size(info.size()).map_err(|error| error.to_string())?;
     let mut map = copy.make_mut().map_writable().map_err(|error| error.to_string())?;
-    planes.copy_packed(from, info, &mut map, |from, to| to.copy_from_slice(from))?;
+    planes.copy_packed(from, info, &mut map, Copier::Ordinary)?;
     drop(map);
     Ok(copy)
 }

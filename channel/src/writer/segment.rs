@@ -2,15 +2,18 @@
 
 //! A segment with the data that only its writer has: the file that carries the readers' locks, and the claimed slots.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use crate::{
     protocol::layout::{FIRST_READER_BYTE, Header, MAX_SLOTS, reader_state},
     segment::{Segment, lock_file::LockFile, tables::SegmentTables},
-    sys::files::FileId,
+    sys::{clock, files::FileId},
 };
 
 /// The purpose of a claim.
@@ -36,6 +39,8 @@ pub(super) struct WriterSegment {
     for_copy: [AtomicBool; MAX_SLOTS],
     /// Which of the claimed slots have been published.
     published: [AtomicBool; MAX_SLOTS],
+    /// When a frame was last copied into each slot, in nanoseconds of CLOCK_MONOTONIC. 0 means never.
+    copied_ns: [AtomicU64; MAX_SLOTS],
 }
 
 impl WriterSegment {
@@ -46,6 +51,7 @@ impl WriterSegment {
             claimed: core::array::from_fn(|_| false.into()),
             for_copy: core::array::from_fn(|_| false.into()),
             published: core::array::from_fn(|_| false.into()),
+            copied_ns: core::array::from_fn(|_| 0.into()),
         }
     }
 
@@ -126,5 +132,13 @@ impl WriterSegment {
     pub(super) fn mark_published(&self, slot: usize) {
         // Release: pairs with the acquire load in `is_published`.
         self.published[slot].store(true, Ordering::Release);
+    }
+
+    /// Notes that a frame is copied into the slot now. Returns the time since the last copy into it.
+    pub(super) fn note_copy(&self, slot: usize) -> Option<Duration> {
+        let now_ns = clock::monotonic_ns();
+        // Relaxed: only the owner of the claim calls this, and the lock of the writer's state orders the claims.
+        let before_ns = self.copied_ns[slot].swap(now_ns, Ordering::Relaxed);
+        (before_ns != 0).then(|| Duration::from_nanos(now_ns.saturating_sub(before_ns)))
     }
 }

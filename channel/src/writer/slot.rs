@@ -8,6 +8,7 @@ use super::{
     runs::{self, Place},
     segment::WriterSegment,
 };
+use crate::sys::copy::Copier;
 
 /// A claimed slot that the caller fills with a frame. No other claim gets this slot while the value lives. For a small
 /// frame of variable size, it may be the place after other frames in a slot.
@@ -71,6 +72,28 @@ impl Slot {
     /// the bytes.
     pub fn is_published(&self) -> bool {
         self.segment.is_published(self.index())
+    }
+
+    /// The fastest way to copy a frame into this slot. It depends on the size of the claim, and on the time since the
+    /// last copy into the slot, so call it once for each frame that you copy.
+    ///
+    /// # Examples
+    /// ```
+    /// use rsshm_channel::{Caps, ChannelName, FrameDescriptor, Writer, WriterOptions};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("rsshm-doc-copier-{}", std::process::id());
+    /// let writer = Writer::open(ChannelName::new(name)?, WriterOptions::default())?;
+    /// writer.set_caps(Caps::fixed_size("video/x-raw,format=GRAY8,width=64,height=64,framerate=30/1", 64 * 64))?;
+    /// let picture = [128; 64 * 64];
+    /// let mut slot = writer.claim(picture.len())?.expect("no reader holds a slot");
+    /// slot.copier().copy(&picture, slot.as_mut());
+    /// writer.publish(&slot, FrameDescriptor::new(picture.len() as u64), &[])?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn copier(&self) -> Copier {
+        Copier::fastest(self.size, || self.segment.note_copy(self.index()))
     }
 }
 

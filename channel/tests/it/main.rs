@@ -8,6 +8,7 @@
 
 mod caps_texts;
 mod containers;
+mod copies;
 mod directory;
 mod end_of_stream;
 mod events;
