@@ -71,7 +71,7 @@ def main():
     parser.add_argument("--every", type=float, default=1, metavar="SECONDS", help="interval (1)")
     options = parser.parse_args()
     if (os.environ.get("RSSHM_DIR") or "/dev/shm").rstrip("/") != "/dev/shm":
-        sys.exit("classic_read.py: shm_open and sem_open know only /dev/shm, not RSSHM_DIR; unset it, or use the package rsshm")
+        sys.exit("classic_read.py: shm_open and sem_open know only /dev/shm, not RSSHM_DIR; unset it, or use rsshm")
     looks = 0
     while options.count == 0 or looks < options.count:
         looks += 1

@@ -151,7 +151,7 @@ def main():
         parser.add_argument(f"--{name}", type=int, default=default, help=f"({default})")
     options = parser.parse_args()
     if (os.environ.get("RSSHM_DIR") or "/dev/shm").rstrip("/") != "/dev/shm":
-        sys.exit("classic_write.py: shm_open and sem_open know only /dev/shm, not RSSHM_DIR; unset it, or use the package rsshm")
+        sys.exit("classic_write.py: shm_open and sem_open know only /dev/shm, not RSSHM_DIR; unset it, or use rsshm")
     numbers = (options.width, options.height, options.fps)
     if not all(1 <= number <= 4096 for number in numbers) or options.channel.startswith(("sem.", ".rsshm-")):
         parser.error("--width, --height and --fps are 1 to 4096, and --channel does not begin with sem. or .rsshm-")

@@ -124,9 +124,7 @@ def test_unsuitable_directory_is_an_error_that_says_what_to_do(value: str, words
 
 
 @pytest.mark.parametrize("name", ["read", "write"])
-def test_classic_program_says_that_it_knows_only_dev_shm(
-    name: str, directory: Path, channel: Channel, start: Start
-) -> None:
+def test_classic_program_says_that_it_knows_only_dev_shm(name: str, directory: Path, channel: Channel, start: Start) -> None:
     process = start(classic(name, channel, "--count", 1), env={"RSSHM_DIR": str(directory)})
     eventually("it ends", lambda: process.process.poll() is not None)
     assert process.process.returncode == 1

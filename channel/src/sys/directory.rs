@@ -104,7 +104,7 @@ impl Directory {
             };
         };
         let invalid = |why| DirectoryFault {
-            what: format!("{VARIABLE}={} {why}", value.display()),
+            what: format!("{VARIABLE}={} {why}", value.to_string_lossy()),
             remedy: "set it to the absolute path of a tmpfs".to_owned(),
         };
         let (path, invalid) = match value.to_str() {

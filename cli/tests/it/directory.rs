@@ -14,7 +14,7 @@ use rsshm_testkit::{
 };
 use serde_json::Value;
 
-use crate::support::{Channel, Run, rsshm};
+use crate::support::{Channel, Run, SIZE, rsshm};
 
 /// A live writer and a reader that holds a frame.
 struct Peers {
@@ -88,8 +88,14 @@ fn check_commands(peers: &Peers, run: impl Fn(&str) -> Run, path: &str) {
     run(&format!("delay {name} -n 1")).expect(0);
     run(&format!("echo {name} -n 1")).expect(0);
     assert!(run("metrics").expect(0).stdout.contains(name));
-    let picture = run(&format!("snapshot {name} -o - --type raw"));
-    assert_eq!((picture.code, picture.stdout.len() >= crate::support::SIZE), (0, true));
+    let file = std::env::temp_dir().join(format!("{name}.raw"));
+    let taken = run(&format!("snapshot {name} -o {}", file.display()));
+    let size = fs::metadata(&file).map(|file| file.len());
+    let _ = fs::remove_file(file);
+    assert!(
+        taken.code == 0 && size.is_ok_and(|size| size == SIZE as u64),
+        "{taken:?}"
+    );
     let stays = run(&format!("clean {name}")).expect(1);
     assert!(stays.stderr.contains("its writer is alive"), "{stays:?}");
 
@@ -149,6 +155,26 @@ fn commands_on_host_see_the_channels_of_a_container() {
     check_commands(&peers, |arguments| Run::of(directory.outside(rsshm(arguments))), &path);
 }
 
+/// A writer in a container has the pid 1 there. The host's process 1 is another program, whose files a user cannot see.
+#[test]
+fn first_process_of_the_host_is_no_peer() {
+    need_root!("another user looks");
+    let directory = SharedDirectory::with_mode(0o1777);
+    let channel = Channel::new();
+    let writer = role::command("writer", &[channel.as_str(), "0644"]);
+    let writer = directory.inside(Container::Plain, &writer).expect("namespaces");
+    let mut writer = Process::converse(writer);
+    writer.expect("1");
+    let mut command = directory.outside(rsshm(&format!("info {} --json", channel.as_str())));
+    command.uid(NOBODY).gid(NOBODY).current_dir("/");
+    let info = Run::of(command).expect(0).json();
+    assert_eq!(
+        (&info["writer"]["pid"], &info["writer"]["program"]),
+        (&1.into(), &Value::Null),
+        "{info}"
+    );
+}
+
 #[test]
 fn commands_work_with_a_read_only_directory() {
     let directory = SharedDirectory::new();
@@ -159,7 +185,7 @@ fn commands_work_with_a_read_only_directory() {
     let run = |arguments: &str| inside(&directory, Container::ReadOnly, arguments).unwrap();
     let name = peers.channel.as_str();
     run(&format!("hz {name} -n 1")).expect(0);
-    run(&format!("snapshot {name} -o - --type raw")).expect(0);
+    run(&format!("snapshot {name} -o /dev/null --type raw")).expect(0);
     run(&format!("check {name} --min-fps 20")).expect(0);
     let doctor = run("doctor --quick --json").expect(0).json();
     let text = doctor.to_string();
