@@ -19,7 +19,7 @@ SCREEN_PACKAGES := xvfb xdotool
 GL_PACKAGES := weston gstreamer1.0-gl libgl1-mesa-dri
 CAMERA_PACKAGES := xz-utils $(SCREEN_PACKAGES)
 TEST_PACKAGES := gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-plugins-base-apps $(SCREEN_PACKAGES) $(GL_PACKAGES) \
-	python3-gi gir1.2-gst-rtsp-server-1.0 iproute2 strace util-linux procps tmux zsh fish
+	python3-gi gir1.2-gst-rtsp-server-1.0 iproute2 strace util-linux procps tmux zsh fish libsixel-bin
 # The tests use Debian's Python, because Debian's OpenCV is built with GStreamer.
 PYTHON_PACKAGES := python3 python3-venv python3-numpy python3-opencv
 # The tests of the C library compile C and C++ programs, also with GLib and OpenCV, and with CMake and Meson.

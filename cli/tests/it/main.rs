@@ -3,6 +3,7 @@
 //! Runs the program `rsshm` on real channels, whose writers and readers are separate processes.
 
 mod acting;
+mod control_characters;
 mod hostile;
 mod line;
 mod looking;
@@ -10,6 +11,7 @@ mod manners;
 mod measuring;
 mod pictures;
 mod publishing;
+mod restoring;
 mod slow;
 mod support;
 mod terminal;

@@ -26,7 +26,12 @@ use rsshm_testkit::{
 };
 use serde_json::Value;
 
-pub const ROLES: &[(&str, Role)] = &[("writer", writer), ("live writer", live_writer), ("reader", reader)];
+pub const ROLES: &[(&str, Role)] = &[
+    ("writer", writer),
+    ("live writer", live_writer),
+    ("evil writer", evil_writer),
+    ("reader", reader),
+];
 
 /// The caps of most channels of these tests.
 pub const CAPS: &str = "video/x-raw,format=GRAY8,width=64,height=48,framerate=30/1";
@@ -75,6 +80,13 @@ impl Channel {
     /// Starts a writer that publishes a frame at this interval.
     pub fn live_writer(&self, interval_ms: u32) -> Process {
         let mut writer = role::start("live writer", &[self.as_str(), &interval_ms.to_string()]);
+        writer.expect("1");
+        writer
+    }
+
+    /// Starts a writer that publishes frames all the time whose metadata and events have this text.
+    pub fn writer_of_evil(&self, text: &str) -> Process {
+        let mut writer = role::start("evil writer", &[self.as_str(), text]);
         writer.expect("1");
         writer
     }
@@ -151,6 +163,24 @@ fn live_writer(arguments: &[&str]) {
         if lines.recv_timeout(interval).is_ok_and(|line| line == "end") {
             return;
         }
+    }
+}
+
+fn evil_writer(arguments: &[&str]) {
+    let (writer, _service) = open(arguments[0], 0o600);
+    let region = RegionOfInterest {
+        kind: arguments[1],
+        ..REGION
+    };
+    for value in 1.. {
+        publish(&writer, value, &region.to_record());
+        let mut bytes = vec![0; 4];
+        bytes.extend(format!("taglist, title=(string){};", arguments[1]).as_bytes());
+        writer.publish_event(NewEvent::new(2, &bytes), None).unwrap();
+        if value == 1 {
+            say(value);
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
