@@ -285,6 +285,15 @@ install-capi: ## install the C library: librsshm.so.0, librsshm.a, rsshm.h, rssh
 	$(SUDO) env DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" LIBDIR="$(LIBDIR)" capi/install target/release/librsshm.a
 	if [ -z "$(DESTDIR)" ]; then $(SUDO) ldconfig; fi
 
+# rich is not one of the tools, because only this target needs it.
+.PHONY: picture
+picture: build python ## make the picture of `rsshm top` in the README again: docs/top.svg
+	@$(call install_missing,$(RUN_PACKAGES) tmux python3-numpy)
+	$(call install_tools)
+	"$(PYTHON)" -m pip install --quiet --disable-pip-version-check rich==15.0.0
+	$(CARGO) build --release --locked --package rsshm-cli
+	$(PLUGIN_PATH) "$(PYTHON)" scripts/picture docs/top.svg
+
 .PHONY: install-cli
 install-cli: ## install the command line tool, rsshm, its manual pages and completions below PREFIX
 	@$(call install_missing,gcc libc6-dev)
