@@ -19,7 +19,7 @@ SCREEN_PACKAGES := xvfb xdotool
 GL_PACKAGES := weston gstreamer1.0-gl libgl1-mesa-dri
 CAMERA_PACKAGES := xz-utils $(SCREEN_PACKAGES)
 TEST_PACKAGES := gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-plugins-base-apps $(SCREEN_PACKAGES) $(GL_PACKAGES) \
-	python3-gi gir1.2-gst-rtsp-server-1.0 iproute2 strace util-linux procps tmux zsh fish
+	python3-gi gir1.2-gst-rtsp-server-1.0 iproute2 strace util-linux procps tmux zsh fish libsixel-bin
 # The tests use Debian's Python, because Debian's OpenCV is built with GStreamer.
 PYTHON_PACKAGES := python3 python3-venv python3-numpy python3-opencv
 # The tests of the C library compile C and C++ programs, also with GLib and OpenCV, and with CMake and Meson.
@@ -284,6 +284,15 @@ install-capi: ## install the C library: librsshm.so.0, librsshm.a, rsshm.h, rssh
 	$(CARGO) build --release --locked --package rsshm-capi
 	$(SUDO) env DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" LIBDIR="$(LIBDIR)" capi/install target/release/librsshm.a
 	if [ -z "$(DESTDIR)" ]; then $(SUDO) ldconfig; fi
+
+# rich is not one of the tools, because only this target needs it.
+.PHONY: picture
+picture: build python ## make the picture of `rsshm top` in the README again: docs/top.svg
+	@$(call install_missing,$(RUN_PACKAGES) tmux python3-numpy)
+	$(call install_tools)
+	"$(PYTHON)" -m pip install --quiet --disable-pip-version-check rich==15.0.0
+	$(CARGO) build --release --locked --package rsshm-cli
+	$(PLUGIN_PATH) "$(PYTHON)" scripts/picture docs/top.svg
 
 .PHONY: install-cli
 install-cli: ## install the command line tool, rsshm, its manual pages and completions below PREFIX

@@ -212,14 +212,18 @@ impl Output {
     }
 }
 
-/// The text with `?` in place of characters that a terminal would obey: control characters, and those that change the
-/// direction of text, so that it looks like another one.
+/// Whether a terminal would obey the character: control characters, and those that change the direction of text, so that
+/// it looks like another one.
+fn is_obeyed(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
+}
+
+/// The text with `?` in place of characters that a terminal would obey.
 pub(crate) fn printable(text: &str) -> String {
-    let is_obeyed = |character: char| {
-        let changes_direction =
-            matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        character.is_control() || changes_direction || matches!(character, '\u{2028}' | '\u{2029}')
-    };
     text.chars()
         .map(|character| if is_obeyed(character) { '?' } else { character })
         .collect()
@@ -236,13 +240,14 @@ pub(crate) fn advise(line: impl AsRef<str>) {
     let _ = writeln!(io::stderr(), "    {}", printable(line.as_ref()));
 }
 
-/// JSON in which the control characters that JSON allows are escaped too: DEL, and those of Unicode's second block.
+/// JSON in which all characters are escaped that a terminal would obey. They appear only in strings.
 fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for character in json.chars() {
-        match character {
-            '\u{7f}'..='\u{9f}' => text += &format!("\\u{:04x}", u32::from(character)),
-            character => text.push(character),
+        if is_obeyed(character) {
+            text += &format!("\\u{:04x}", u32::from(character));
+        } else {
+            text.push(character);
         }
     }
     text

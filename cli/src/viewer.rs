@@ -77,19 +77,21 @@ impl Viewer {
             } else {
                 None
             };
-            if needs_clear && (sight.is_some() || !follower.is_connected()) {
-                screen.clear();
-                needs_clear = false;
-            }
             let Some(sight) = sight else {
-                if !follower.is_connected() {
-                    let text = format!("channel {}: waiting for a writer; {}", self.channel, self.advice);
+                // The picture stays on the screen while its channel has no new one.
+                if needs_clear || !follower.is_connected() {
+                    let awaited = if follower.is_connected() { "frame" } else { "writer" };
+                    let text = format!("channel {}: waiting for a {awaited}; {}", self.channel, self.advice);
+                    screen.clear();
                     screen.show_text(&text);
                     needs_clear = true;
                     due = Instant::now() + KEY_INTERVAL * 4;
                 }
                 continue;
             };
+            if std::mem::take(&mut needs_clear) {
+                screen.clear();
+            }
             due = Instant::now() + self.interval;
             needs_redraw = false;
             let frame = Frame {

@@ -143,7 +143,9 @@ impl Order {
 pub(super) fn head(samples: &[Sample], order: Order) -> String {
     let readers: usize = samples.iter().map(|sample| sample.readers.len()).sum();
     let alive = samples.iter().filter(|sample| sample.pid.is_some()).count();
-    let bandwidth: f64 = samples.iter().filter_map(|sample| sample.bytes_per_second).sum();
+    // The sum of no numbers would be -0.0.
+    let bandwidths = samples.iter().filter_map(|sample| sample.bytes_per_second);
+    let bandwidth = bandwidths.fold(0.0, |sum, bandwidth| sum + bandwidth);
     format!(
         "{} channels, {alive} with a writer, {readers} readers, {:.1} MB/s; order: {}",
         samples.len(),

@@ -219,7 +219,8 @@ impl Screen {
 
     /// Shows a sentence, which may have names from shared memory.
     pub(crate) fn show_text(&mut self, text: &str) {
-        self.show(&[printable(text)]);
+        let (width, _) = self.size();
+        self.show(&wrapped(&printable(text), width));
     }
 
     /// Removes everything from the screen, also pictures.
@@ -413,9 +414,35 @@ fn cut(line: &str, width: usize) -> String {
     text
 }
 
+/// The text as lines that fill at most `width` columns each.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut used = 0;
+    for character in text.chars() {
+        let columns = character.width().unwrap_or(0);
+        if used + columns > width && used > 0 {
+            lines.push(String::new());
+            used = 0;
+        }
+        used += columns;
+        if let Some(line) = lines.last_mut() {
+            line.push(character);
+        }
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_text_is_wrapped() {
+        assert_eq!(wrapped("abcde", 2), ["ab", "cd", "e"]);
+        assert_eq!(wrapped("a日本", 3), ["a日", "本"]);
+        assert_eq!(wrapped("日", 1), ["日"]);
+        assert_eq!(wrapped("", 5), [""]);
+    }
 
     #[test]
     fn lines_are_cut_without_their_colours() {

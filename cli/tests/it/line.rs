@@ -10,17 +10,19 @@ use std::{
     process::{Command, Stdio},
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use nix::{
-    pty::openpty,
-    sys::termios::{Termios, tcgetattr},
+use nix::sys::termios::{Termios, tcgetattr};
+use rsshm_testkit::PATIENCE;
+use rustix::{
+    fs::{Mode, OFlags, open},
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{Winsize, tcsetwinsize},
 };
-use rsshm_testkit::{PATIENCE, wait_until};
-use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::support::Running;
 
@@ -37,10 +39,12 @@ pub struct Line {
     keyboard: File,
     /// The other end of the line, whose settings the program changes.
     end: OwnedFd,
+    reading: JoinHandle<()>,
 }
 
 struct State {
     speed: AtomicU64,
+    is_over: AtomicBool,
     screen: Mutex<vt100::Parser>,
     received: Mutex<Vec<u8>>,
 }
@@ -55,14 +59,15 @@ impl Line {
     /// Starts a program in a terminal of this many columns and rows. `answers` has queries, and what the terminal
     /// answers.
     pub fn start(command: &Command, size: (u16, u16), speed: u64, answers: &'static [(&str, &str)]) -> Self {
-        let ends = openpty(None, None).unwrap();
+        let (keyboard, end) = pair();
         let state = Arc::new(State {
             speed: AtomicU64::new(speed),
+            is_over: AtomicBool::new(false),
             screen: Mutex::new(vt100::Parser::new(cells(size.1), cells(size.0), 0)),
             received: Mutex::default(),
         });
         let other_end = |end: &OwnedFd| Stdio::from(end.try_clone().unwrap());
-        tcsetwinsize(&ends.slave, winsize(size)).unwrap();
+        tcsetwinsize(&end, winsize(size)).unwrap();
         // The program gets a session of its own, with this terminal.
         let mut session = Command::new("setsid");
         session
@@ -80,19 +85,19 @@ impl Line {
             .env_remove("TMUX")
             .env_remove("TERM_PROGRAM")
             .env_remove("COLORTERM")
-            .stdin(other_end(&ends.slave))
-            .stdout(other_end(&ends.slave))
-            .stderr(other_end(&ends.slave));
+            .stdin(other_end(&end))
+            .stdout(other_end(&end))
+            .stderr(other_end(&end));
         let program = Running::start(session);
-        let keyboard = File::from(ends.master);
         let mut line = keyboard.try_clone().unwrap();
         let shared = Arc::clone(&state);
-        std::thread::spawn(move || shared.run(&mut line, answers));
+        let reading = std::thread::spawn(move || shared.run(&mut line, answers));
         Self {
             program,
             state,
             keyboard,
-            end: ends.slave,
+            end,
+            reading,
         }
     }
 
@@ -109,9 +114,39 @@ impl Line {
         self.screen().screen_mut().set_size(cells(size.1), cells(size.0));
     }
 
+    /// Waits until the program has ended by itself, and returns its exit code and everything that it wrote.
+    #[track_caller]
+    pub fn finish(self) -> (Option<i32>, Vec<u8>) {
+        let Self {
+            mut program,
+            state,
+            end,
+            reading,
+            keyboard: _keyboard,
+        } = self;
+        let code = program.wait();
+        // The line ends behind the last byte when nobody has its other end any more.
+        drop(end);
+        reading.join().unwrap();
+        let received = state.received.lock().unwrap().clone();
+        (code, received)
+    }
+
+    /// Ends the line, as if the window was closed, and returns the program.
+    pub fn hang_up(self) -> Running {
+        let Self { program, state, .. } = self;
+        state.is_over.store(true, Ordering::Relaxed);
+        program
+    }
+
     /// The settings of the terminal.
     pub fn settings(&self) -> Termios {
         tcgetattr(&self.end).unwrap()
+    }
+
+    /// How many bytes wait for the next program in the terminal.
+    pub fn unread(&self) -> u64 {
+        rustix::io::ioctl_fionread(&self.end).unwrap()
     }
 
     fn screen(&self) -> MutexGuard<'_, vt100::Parser> {
@@ -135,9 +170,15 @@ impl Line {
 
     #[track_caller]
     pub fn wait_for(&self, what: &str) {
-        wait_until(&format!("{what} on the screen:\n{}", self.text()), PATIENCE, || {
-            self.text().contains(what)
-        });
+        let started = Instant::now();
+        while !self.text().contains(what) {
+            assert!(
+                started.elapsed() < PATIENCE,
+                "no {what} on the screen:\n{}",
+                self.text()
+            );
+            std::thread::sleep(TICK);
+        }
     }
 
     /// Waits until the program has ended, and returns its exit code and the time that it took.
@@ -154,7 +195,7 @@ impl State {
         let mut bytes = vec![0; 64 * 1024];
         // A query may arrive in parts.
         let mut tail = Vec::new();
-        loop {
+        while !self.is_over.load(Ordering::Relaxed) {
             std::thread::sleep(TICK);
             let speed = self.speed.load(Ordering::Relaxed);
             let allowed = (speed * TICK.as_millis() as u64 / 1000) as usize;
@@ -180,6 +221,22 @@ impl State {
             tail.drain(..tail.len() - kept);
         }
     }
+}
+
+/// Both ends of a new line. No other program inherits them, because a line is open as long as a program has an end.
+fn pair() -> (File, OwnedFd) {
+    let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&keyboard).unwrap();
+    unlockpt(&keyboard).unwrap();
+    let name = ptsname(&keyboard, Vec::new()).unwrap();
+    let end = open(&name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+    (File::from(keyboard), end)
+}
+
+/// The settings of a new terminal.
+pub fn new_settings() -> Termios {
+    let (_keyboard, end) = pair();
+    tcgetattr(&end).unwrap()
 }
 
 /// Where `part` begins in `bytes`.

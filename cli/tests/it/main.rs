@@ -5,6 +5,7 @@
 mod acting;
 mod cleaning;
 mod colours;
+mod control_characters;
 mod directory;
 mod hostile;
 mod kinds;
@@ -14,6 +15,7 @@ mod manners;
 mod measuring;
 mod pictures;
 mod publishing;
+mod restoring;
 mod slow;
 mod support;
 mod terminal;

@@ -30,6 +30,7 @@ pub const ROLES: &[(&str, Role)] = &[
     ("writer", writer),
     ("live writer", live_writer),
     ("flooding writer", flooding_writer),
+    ("evil writer", evil_writer),
     ("reader", reader),
 ];
 
@@ -87,6 +88,13 @@ impl Channel {
     /// Starts a writer that publishes small frames without a pause.
     pub fn flooding_writer(&self) -> Process {
         let mut writer = role::start("flooding writer", &[self.as_str()]);
+        writer.expect("1");
+        writer
+    }
+
+    /// Starts a writer that publishes frames all the time whose metadata and events have this text.
+    pub fn writer_of_evil(&self, text: &str) -> Process {
+        let mut writer = role::start("evil writer", &[self.as_str(), text]);
         writer.expect("1");
         writer
     }
@@ -178,6 +186,24 @@ fn flooding_writer(arguments: &[&str]) {
         if value == 1 {
             say(value);
         }
+    }
+}
+
+fn evil_writer(arguments: &[&str]) {
+    let (writer, _service) = open(arguments[0], 0o600);
+    let region = RegionOfInterest {
+        kind: arguments[1],
+        ..REGION
+    };
+    for value in 1.. {
+        publish(&writer, value, &region.to_record());
+        let mut bytes = vec![0; 4];
+        bytes.extend(format!("taglist, title=(string){};", arguments[1]).as_bytes());
+        writer.publish_event(NewEvent::new(2, &bytes), None).unwrap();
+        if value == 1 {
+            say(value);
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

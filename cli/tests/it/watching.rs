@@ -2,13 +2,17 @@
 
 //! Tests of `watch` in a real terminal.
 
-use std::process::{Command, Stdio};
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
 
 use image::RgbImage;
-use rsshm_testkit::{Process, need_program};
+use rsshm_testkit::{PATIENCE, Process, need_program, wait_until};
 
 use crate::{
-    support::{Channel, Run, rsshm, run},
+    line::{FAST, Line, find},
+    support::{Channel, Run, Running, rsshm, run},
     terminal::Terminal,
 };
 
@@ -92,6 +96,128 @@ fn protocols_carry_the_picture() {
             "{text:?}"
         );
     }
+}
+
+/// The sixels that `watch` sends, drawn by the program sixel2png of the reference implementation.
+#[test]
+fn sixels_are_the_picture() {
+    need_program!("sixel2png");
+    let channel = Channel::new();
+    let _publishing = publish(&channel);
+    let command = rsshm(&format!("watch {} --as sixel -n 1", channel.0));
+    let mut line = Line::start(&command, (60, 20), FAST, &[]);
+    assert_eq!(line.wait_for_end().0, Some(0));
+    let mut received = Vec::new();
+    wait_until("the whole picture", PATIENCE, || {
+        received = line.received();
+        find(&received, b"\x1b[?1049l").is_some()
+    });
+    let start = find(&received, b"\x1bP0;1;0q").unwrap();
+    let length = find(&received[start..], b"\x1b\\").unwrap() + 2;
+    let [sixels, picture] = ["sixel", "png"].map(|kind| std::env::temp_dir().join(format!("{}.{kind}", channel.0)));
+    std::fs::write(&sixels, &received[start..start + length]).unwrap();
+    let drawn = Command::new("sixel2png")
+        .arg("-i")
+        .arg(&sixels)
+        .arg("-o")
+        .arg(&picture)
+        .output()
+        .unwrap();
+    assert!(drawn.status.success(), "{drawn:?}");
+    let drawn = image::open(&picture).unwrap().to_rgb8();
+    // libsixel draws the whole last line of sixels.
+    assert!(
+        drawn.width() == 80 && (60..66).contains(&drawn.height()),
+        "{:?}",
+        drawn.dimensions()
+    );
+    for (x, y, pixel) in drawn.enumerate_pixels().filter(|(_, y, _)| *y < 60) {
+        assert_eq!(pixel.0, if x < 40 { [255, 0, 0] } else { [0, 0, 255] }, "{x} {y}");
+    }
+    for file in [sixels, picture] {
+        std::fs::remove_file(file).unwrap();
+    }
+}
+
+/// Terminals, by what they answer, and what `watch` sends them.
+#[test]
+fn terminal_says_what_it_can_show() {
+    let channel = Channel::new();
+    let _publishing = publish(&channel);
+    const KITTY: &[(&str, &str)] = &[
+        ("a=q,t=d,f=24;AAAA\x1b\\", "\x1b_Gi=31;OK\x1b\\"),
+        ("\x1b[c", "\x1b[?62;c"),
+    ];
+    const ITERM: &[(&str, &str)] = &[("\x1b[>0q", "\x1bP>|iTerm2 3.5.0\x1b\\"), ("\x1b[c", "\x1b[?64;4c")];
+    const SIXEL: &[(&str, &str)] = &[("\x1b[16t", "\x1b[6;20;10t"), ("\x1b[c", "\x1b[?62;4;22c")];
+    const PLAIN: &[(&str, &str)] = &[("\x1b[c", "\x1b[?1;2c")];
+    for (answers, sent) in [
+        (KITTY, &b"\x1b_Ga=T,f=100"[..]),
+        (ITERM, b"\x1b]1337;File=inline=1;"),
+        (SIXEL, b"\x1bP0;1;0q\"1;1;80;60"),
+        (PLAIN, b"\x1b[38;5;196m"),
+        (&[], b"\x1b[38;5;196m"),
+    ] {
+        let command = rsshm(&format!("watch {}", channel.0));
+        let mut line = Line::start(&command, (60, 20), FAST, answers);
+        wait_until("the picture", PATIENCE, || find(&line.received(), sent).is_some());
+        line.type_keys("q");
+        assert_eq!(line.wait_for_end().0, Some(0), "{answers:?}");
+        // No answer reaches the shell.
+        assert_eq!(line.unread(), 0, "{answers:?}");
+    }
+    // A key that is pressed before the answers is not lost.
+    let mut line = Line::start(&rsshm(&format!("watch {}", channel.0)), (60, 20), FAST, &[]);
+    wait_until("the queries", PATIENCE, || find(&line.received(), b"\x1b[c").is_some());
+    line.type_keys("q\x1b[?62;4c");
+    assert_eq!(line.wait_for_end().0, Some(0));
+}
+
+#[test]
+fn top_shows_picture_of_selected_channel() {
+    let [channel, other] = std::array::from_fn(|_| Channel::new());
+    let _publishing = publish(&channel);
+    let _writer = other.live_writer(20);
+    let command = rsshm(&format!("top -d 200ms {} {}", other.0, channel.0));
+    let mut line = Line::start(&command, (110, 20), FAST, &[("\x1b[c", "\x1b[?1;2c")]);
+    line.wait_for("2 channels");
+    line.type_keys("\x1b[B\r");
+    line.wait_for("GRAY8 64x48, frame ");
+    line.wait_for("Esc returns");
+    line.type_keys("\x1b");
+    line.wait_for("order: name");
+    line.type_keys("k\r");
+    line.wait_for("RGB 80x60, frame ");
+    assert!(line.text().contains('▀'), "{}", line.text());
+    line.type_keys("q");
+    line.wait_for("order: name");
+    assert!(!line.text().contains('▀'), "{}", line.text());
+    line.type_keys("q");
+    assert_eq!(line.wait_for_end().0, Some(0));
+}
+
+#[test]
+fn top_says_why_there_is_no_picture() {
+    let channel = Channel::new();
+    let publishing = format!(
+        "publish {} - --caps application/x-test --frame-size 3 --fast",
+        channel.0
+    );
+    let mut publishing = rsshm(&publishing);
+    publishing.stdin(Stdio::piped());
+    let mut publishing = Running::start(publishing);
+    publishing.0.stdin.as_mut().unwrap().write_all(b"abc").unwrap();
+    run(&format!("wait {} --timeout 20s", channel.0)).expect(0);
+    let command = rsshm(&format!("top -d 200ms {}", channel.0));
+    let mut line = Line::start(&command, (110, 20), FAST, &[("\x1b[c", "\x1b[?1;2c")]);
+    line.wait_for("1 channels");
+    line.type_keys("\r");
+    line.wait_for("any key returns");
+    assert!(line.text().contains(channel.as_str()), "{}", line.text());
+    line.type_keys("x");
+    line.wait_for("order: name");
+    line.type_keys("q");
+    assert_eq!(line.wait_for_end().0, Some(0));
 }
 
 #[test]
