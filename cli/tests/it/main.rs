@@ -3,6 +3,7 @@
 //! Runs the program `rsshm` on real channels, whose writers and readers are separate processes.
 
 mod acting;
+mod camera;
 mod hostile;
 mod looking;
 mod manners;
