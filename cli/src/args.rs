@@ -74,6 +74,7 @@ pub(crate) enum Command {
     Cat(commands::cat::Cat),
     Watch(commands::watch::Watch),
     Publish(commands::publish::Publish),
+    Camera(commands::camera::Camera),
     Metrics(commands::metrics::Metrics),
     Doctor(commands::doctor::Doctor),
     Clean(commands::clean::Clean),

@@ -10,6 +10,7 @@
 //! follow      the frames of a channel, from one writer to the next, without their bytes
 //! picture     a frame as a picture or a file; y4m: as YUV4MPEG2; drawing: in a terminal
 //! viewer      the picture of a channel on the whole screen
+//! camera      a camera as a service: its settings and its process
 //! source      frames from files and pipes
 //! output      tables, JSON and CSV; terminal: the whole screen
 //! failure     errors with their exit codes; interrupt: Ctrl-C
@@ -19,6 +20,7 @@
 //! `report` and `follow` only look: they hold no lock and write nothing.
 
 mod args;
+mod camera;
 mod caps;
 mod commands;
 mod drawing;

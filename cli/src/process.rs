@@ -100,6 +100,11 @@ fn short_name(arguments: &[String]) -> Option<String> {
     }
 }
 
+/// A short name of a process; `None` if there is no such process.
+pub(crate) fn program_name(pid: u32) -> Option<String> {
+    look_up(pid).map(|known| known.program.name)
+}
+
 /// The time that a process has computed since it started, in hundredths of a second, which is Linux's unit for it. `None`
 /// if there is no such process.
 pub(crate) fn cpu_time(pid: u32) -> Option<u64> {

@@ -25,6 +25,8 @@ const MOST_INTERVALS: u64 = 32;
 pub(crate) enum State {
     /// The writer lives.
     Alive,
+    /// The writer lives, and its source is closed until a reader attaches.
+    Idle,
     /// The writer lives and does not know the format yet, so there is no segment.
     NoFormat,
     /// The writer is dead.
@@ -40,6 +42,11 @@ pub(crate) enum State {
 }
 
 impl State {
+    /// Whether the channel has a living writer.
+    pub(crate) fn has_writer(self) -> bool {
+        matches!(self, Self::Alive | Self::Idle | Self::NoFormat)
+    }
+
     /// The name in JSON and CSV.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -54,6 +61,7 @@ impl State {
     pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Alive => "alive",
+            Self::Idle => "idle",
             Self::NoFormat => "no format",
             Self::NoWriter => "no writer",
             Self::Closed => "closed",
@@ -194,7 +202,7 @@ impl Report {
         let code = match self.state {
             State::Denied => Code::Denied,
             State::Damaged | State::OtherVersion => Code::Damaged,
-            State::Alive | State::NoFormat | State::NoWriter | State::Closed => return None,
+            State::Alive | State::Idle | State::NoFormat | State::NoWriter | State::Closed => return None,
         };
         Some(Failure::new(code, self.problem.clone().unwrap_or_default()))
     }
@@ -235,6 +243,7 @@ impl Report {
         // The lock is queried after the status, so that a writer that has just closed the channel is not called dead.
         let is_alive = observer.has_writer();
         let state = match (status.is_closed, is_alive) {
+            (false, true) if status.is_idle => State::Idle,
             (false, true) => State::Alive,
             (true, _) => State::Closed,
             (false, false) => State::NoWriter,

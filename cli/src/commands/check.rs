@@ -27,7 +27,7 @@ Examples:
   HEALTHCHECK CMD rsshm check cam0 --max-age 2s
 
 Without an option, only the writer has to live. The frame rate and the missed frames are counted for the time of --during;
-without these two options, the check takes no time. The line ends with performance data, as Nagios and Icinga read it.")]
+without these two options, the check takes no time. A camera on demand that nobody reads is healthy without frames. The line ends with performance data, as Nagios and Icinga read it.")]
 pub(crate) struct Check {
     /// A name or a URI.
     #[arg(value_name = "CHANNEL", value_parser = names::parse)]
@@ -58,6 +58,8 @@ struct Finding {
     channel: String,
     ok: bool,
     problems: Vec<String>,
+    /// Whether the source is closed until somebody reads, so that there need not be frames.
+    idle: bool,
     fps: Option<f64>,
     age_ns: Option<u64>,
     missed: Option<u64>,
@@ -71,6 +73,7 @@ impl Check {
             channel: self.channel.to_string(),
             ok: false,
             problems: Vec::new(),
+            idle: false,
             fps: None,
             age_ns: None,
             missed: None,
@@ -103,7 +106,7 @@ impl Check {
             Format::Table => output.line(finding.line())?,
             Format::Csv => {
                 output.csv(&[
-                    "channel", "ok", "problems", "fps", "age_ns", "missed", "behind", "readers",
+                    "channel", "ok", "problems", "idle", "fps", "age_ns", "missed", "behind", "readers",
                 ])?;
                 output.csv(&finding.fields())?;
             }
@@ -141,7 +144,7 @@ impl Check {
         finding.readers = report.reader_count;
         finding.behind = report.readers.iter().filter_map(|reader| reader.behind).max();
         let problems = &mut finding.problems;
-        if report.state != State::Alive {
+        if !matches!(report.state, State::Alive | State::Idle) {
             problems.push(match (&report.problem, report.state) {
                 (_, State::NoWriter) => "its writer is dead".to_owned(),
                 (Some(problem), _) => problem.clone(),
@@ -156,14 +159,15 @@ impl Check {
         {
             problems.push("its writer is stopped".to_owned());
         }
-        if let Some(limit) = self.min_fps {
+        finding.idle = report.state == State::Idle;
+        if let Some(limit) = self.min_fps.filter(|_| !finding.idle) {
             match finding.fps {
                 Some(fps) if fps >= limit => {}
                 Some(fps) => problems.push(format!("{fps:.1} frames a second (at least {limit})")),
                 None => problems.push(format!("no frames (at least {limit} a second)")),
             }
         }
-        if let Some(limit) = self.max_age.map(units::nanoseconds) {
+        if let Some(limit) = self.max_age.filter(|_| !finding.idle).map(units::nanoseconds) {
             let limit_text = units::duration(limit);
             match finding.age_ns {
                 Some(age) if age <= limit => {}
@@ -197,6 +201,9 @@ impl Finding {
     /// One line: the state, what was found, and performance data.
     fn line(&self) -> String {
         let mut parts = self.problems.clone();
+        if self.idle {
+            parts.push("idle until somebody reads".to_owned());
+        }
         if self.ok {
             parts.extend(self.fps.map(|fps| format!("{fps:.1} frames a second")));
             parts.extend(
@@ -222,7 +229,7 @@ impl Finding {
         format!("{} {state}: {}{data}", self.channel, parts.join(", "))
     }
 
-    fn fields(&self) -> [String; 8] {
+    fn fields(&self) -> [String; 9] {
         fn text(value: Option<impl ToString>) -> String {
             value.map(|value| value.to_string()).unwrap_or_default()
         }
@@ -230,6 +237,7 @@ impl Finding {
             self.channel.clone(),
             self.ok.to_string(),
             self.problems.join("; "),
+            self.idle.to_string(),
             text(self.fps.map(|fps| format!("{fps:.3}"))),
             text(self.age_ns),
             text(self.missed),

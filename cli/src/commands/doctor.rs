@@ -5,7 +5,7 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::{doctor_channels, doctor_installed, doctor_system};
+use super::{doctor_cameras, doctor_channels, doctor_installed, doctor_system};
 use crate::{
     failure::{Code, Failure},
     output::{Cell, Colour, Column, Format, Output},
@@ -57,7 +57,7 @@ impl Finding {
     }
 }
 
-/// Checks this machine: shared memory, limits, namespaces, installed parts and channels; each line has its remedy.
+/// Checks this machine: shared memory, limits, namespaces, cameras, installed parts and channels; each line has its remedy.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -75,6 +75,7 @@ pub(crate) struct Doctor {
 impl Doctor {
     pub(crate) fn run(&self, output: &mut Output) -> Result<(), Failure> {
         let mut findings = doctor_system::findings();
+        findings.extend(doctor_cameras::findings());
         findings.extend(doctor_channels::findings());
         if !self.quick {
             findings.extend(doctor_installed::findings());

@@ -2,11 +2,12 @@
 
 //! The checks of `rsshm doctor` that look at the channels.
 
+use nix::unistd::geteuid;
 use rsshm_channel::{ChannelName, layout::MAX_READERS, possible_channels};
 
 use super::doctor::Finding;
 use crate::{
-    process::Processes,
+    process::{Processes, group_name, user_name},
     report::{Report, State},
     units,
 };
@@ -22,7 +23,7 @@ pub(super) fn findings() -> Vec<Finding> {
         .filter_map(|name| Report::new(&name, &mut processes).ok())
         .collect();
     let mut findings: Vec<Finding> = reports.iter().flat_map(of_channel).collect();
-    let alive = reports.iter().filter(|report| report.state == State::Alive).count();
+    let alive = reports.iter().filter(|report| report.state.has_writer()).count();
     findings.insert(
         0,
         Finding::ok(
@@ -33,6 +34,21 @@ pub(super) fn findings() -> Vec<Finding> {
     findings
 }
 
+/// What lets this user read a channel that its mode does not let it read.
+fn admission(name: &str) -> String {
+    use std::os::unix::fs::MetadataExt;
+    let path = ChannelName::new(name).map(|name| name.segment_path());
+    let file = path.ok().and_then(|path| std::fs::metadata(path).ok());
+    match file {
+        // Only root may give somebody the group of root.
+        Some(file) if file.mode() & 0o060 == 0o060 && file.gid() != 0 => {
+            let (group, user) = (group_name(file.gid()), user_name(geteuid().as_raw()));
+            format!("usermod -aG {group} {user}, and log in again")
+        }
+        _ => "start its writer with perms=0644 for observers, or 0660 for its group".to_owned(),
+    }
+}
+
 /// What is wrong with one channel.
 fn of_channel(report: &Report) -> Vec<Finding> {
     let name = &report.channel;
@@ -40,7 +56,7 @@ fn of_channel(report: &Report) -> Vec<Finding> {
     let problem = problem.strip_prefix(&format!("channel {name}: ")).unwrap_or(&problem);
     let mut findings = Vec::new();
     match report.state {
-        State::Alive | State::NoFormat => {}
+        State::Alive | State::Idle | State::NoFormat => {}
         State::NoWriter | State::Closed => {
             let bytes = report.memory.as_ref().map_or(0, |memory| memory.bytes);
             let text = format!("{name} has no writer, and {}", units::bytes(bytes));
@@ -48,8 +64,7 @@ fn of_channel(report: &Report) -> Vec<Finding> {
         }
         State::Denied => {
             let text = format!("{name} may not be read by this user");
-            let remedy = "start its writer with perms=0644 for observers, or 0660 for its group";
-            findings.push(Finding::warn(CHECK, text, remedy));
+            findings.push(Finding::warn(CHECK, text, admission(name)));
         }
         State::OtherVersion => {
             let text = format!("{name}: {problem}");

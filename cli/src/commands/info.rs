@@ -154,7 +154,8 @@ fn writer(output: &mut Output, report: &Report) -> Result<(), Failure> {
     }
     let age = report.age_ns.map(units::duration).unwrap_or_default();
     let state = match (report.state, writer.stopped) {
-        (State::Alive, Some(true)) => "stopped (T)",
+        (State::Alive | State::Idle, Some(true)) => "stopped (T)",
+        (State::Idle, _) => "idle until somebody reads",
         (State::Alive, _) => "alive",
         (State::NoWriter, _) => "dead",
         (state, _) => state.text(),

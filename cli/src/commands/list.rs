@@ -70,7 +70,7 @@ impl List {
             }
         }
         if self.alive {
-            reports.retain(|report| matches!(report.state, State::Alive | State::NoFormat));
+            reports.retain(|report| report.state.has_writer());
         }
         if self.quiet {
             return reports.iter().try_for_each(|report| output.line(&report.channel));
@@ -154,8 +154,8 @@ fn row(report: &Report) -> Vec<Cell> {
     let writer = report.writer.as_ref().filter(|writer| writer.alive);
     let is_stopped = writer.is_some_and(|writer| writer.stopped == Some(true));
     let (state, colour) = match report.state {
-        State::Alive if is_stopped => ("stopped", Colour::Bad),
-        State::Alive => ("alive", Colour::Good),
+        State::Alive | State::Idle if is_stopped => ("stopped", Colour::Bad),
+        State::Alive | State::Idle => (report.state.text(), Colour::Good),
         State::NoFormat => ("no format", Colour::Warning),
         state => (state.text(), Colour::Bad),
     };

@@ -4,13 +4,7 @@
 
 use clap::Args;
 
-use crate::{
-    failure::Failure,
-    names,
-    output::Output,
-    process::Processes,
-    report::{Report, State},
-};
+use crate::{failure::Failure, names, output::Output, process::Processes, report::Report};
 
 /// Prints all channels as OpenMetrics text, for Prometheus.
 #[derive(Debug, Args)]
@@ -125,7 +119,7 @@ fn families(reports: &[Report]) -> Vec<Family> {
             None,
             "1 if the channel has a living writer.",
             "",
-            each(&|report| Some(number(matches!(report.state, State::Alive | State::NoFormat)))),
+            each(&|report| Some(number(report.state.has_writer()))),
         ),
         family(
             "rsshm_writer_stopped",

@@ -3,6 +3,7 @@
 //! The commands, one in each file.
 
 pub(crate) mod bw;
+pub(crate) mod camera;
 pub(crate) mod cat;
 pub(crate) mod check;
 pub(crate) mod clean;
@@ -10,6 +11,7 @@ pub(crate) mod completions;
 pub(crate) mod delay;
 mod describe;
 pub(crate) mod doctor;
+mod doctor_cameras;
 mod doctor_channels;
 mod doctor_installed;
 mod doctor_system;
@@ -60,6 +62,7 @@ pub(crate) fn run(command: &Command, output: &mut Output) -> Result<(), Failure>
         Command::Top(top) => top.run(output),
         Command::Watch(watch) => watch.run(output),
         Command::Publish(publish) => publish.run(output),
+        Command::Camera(camera) => camera.run(output),
         Command::Doctor(doctor) => doctor.run(output),
         Command::Clean(clean) => clean.run(output),
         Command::Completions(completions) => completions.run(output),

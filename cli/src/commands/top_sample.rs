@@ -191,7 +191,7 @@ fn rate(count: u64, elapsed: Option<Duration>) -> Option<f64> {
 
 fn channel_state(report: &Report) -> &'static str {
     match report.state {
-        State::Alive
+        State::Alive | State::Idle
             if report
                 .writer
                 .as_ref()

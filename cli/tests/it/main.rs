@@ -3,6 +3,7 @@
 //! Runs the program `rsshm` on real channels, whose writers and readers are separate processes.
 
 mod acting;
+mod camera;
 mod cleaning;
 mod colours;
 mod control_characters;
