@@ -203,6 +203,17 @@ test-releases: ## check one plugin file with GStreamer 1.18 to 1.28, in director
 	@$(call install_missing,debootstrap)
 	$(SUDO) env PATH="$$PATH" HOME="$$HOME" ROOTS="$(ROOTS)" tests/releases/run $(if $(WRITE),--write) $(RELEASES)
 
+# Crates and Python packages are downloaded before, because the directory tree has no network client for them.
+.PHONY: test-arm64
+test-arm64: ## build everything for ARM64 and run the tests emulated, in a directory tree of Debian 13: needs 8 GB, an hour
+	@$(call install_missing,debootstrap python3-venv)
+	$(call install_tools)
+	$(CARGO) fetch --locked
+	"$(PYTHON)" -m pip install --quiet --disable-pip-version-check --upgrade --target target/arm64/python \
+		--platform manylinux2014_aarch64 --platform manylinux_2_28_aarch64 --python-version 3.13 --only-binary=:all: \
+		$(filter pytest% hypothesis% posix_ipc%,$(TOOLS))
+	$(SUDO) env PATH="$$PATH" HOME="$$HOME" ROOTS="$(ROOTS)" tests/arm64/run $(STEPS)
+
 .PHONY: test-msrv
 test-msrv: ## build the channel crate and the C library with the Rust of Debian 13, in a directory tree of that release
 	@$(call install_missing,debootstrap)

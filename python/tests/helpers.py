@@ -24,7 +24,9 @@ from rsshm.caps import Layout
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = ROOT / "target" / "debug"
-PATIENCE = 20.0
+SLOWDOWN = float(os.environ.get("RSSHM_TEST_EMULATED", "1"))
+"""How many times slower this machine is, because it is emulated."""
+PATIENCE = 20.0 * SLOWDOWN
 """Seconds to wait for something that must happen."""
 WORDS = 100_000
 """Number of values in a :class:`Pose`. It is so large that a reader could see a write that is half done."""

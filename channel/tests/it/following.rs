@@ -18,7 +18,7 @@ use rsshm_channel::{
     layout::{Header, reader_state, state},
 };
 use rsshm_testkit::{
-    Channel,
+    Channel, need_real_machine,
     role::{self, Role, listen, say},
     wait_until,
 };
@@ -190,6 +190,7 @@ fn reader_notices_killed_writer_within_a_second() {
 
 #[test]
 fn forked_child_does_not_hold_dead_writers_channel() {
+    need_real_machine!("a forked child keeps MADV_DONTFORK pages");
     let channel = Channel::new();
     let mut writer = role::start("following/forking writer", &[channel.as_str()]);
     let grandchild = Pid::from_raw(writer.receive().parse().unwrap());

@@ -17,7 +17,7 @@ use rsshm_channel::{
     monotonic_ns,
 };
 use rsshm_testkit::{
-    Channel, Process,
+    Channel, Process, need_real_machine,
     role::{self, Role, listen, say},
     wait_until,
 };
@@ -325,6 +325,7 @@ fn draw(writer: &Writer, value: u64) -> bool {
 
 #[test]
 fn stream_of_4k_to_four_readers_leaks_nothing() {
+    need_real_machine!("too slow for 4K at 60 frames a second");
     run("many/4K stream");
 }
 

@@ -17,7 +17,7 @@ use rsshm_channel::{
     Caps, ChannelName, Error, Frame, Next, ReadLimits, Reader, ServiceThread, SpaceLimit, Writer, WriterOptions,
 };
 use rsshm_testkit::{
-    Cgroup, Channel, PATIENCE, Process,
+    Cgroup, Channel, PATIENCE, Process, need_real_machine, on_this_machine,
     role::{self, Role, listen, say},
     skip,
 };
@@ -263,6 +263,7 @@ const GREEDY: usize = 32;
 
 #[test]
 fn readers_never_get_writer_killed() {
+    need_real_machine!("the emulator's own memory counts");
     for max_slots in [0, 64] {
         let group = need_cgroup!(48);
         let channel = Channel::new();
@@ -383,6 +384,7 @@ fn frame_too_large_for_limit_is_error_that_names_it() {
 
 #[test]
 fn writer_in_container_finds_limit_of_its_group() {
+    need_real_machine!("its user namespace may not mount control groups");
     let group = need_cgroup!(32);
     let (mount, directory) = group.mount_command();
     let channel = Channel::new();
@@ -397,6 +399,7 @@ fn writer_in_container_finds_limit_of_its_group() {
 
 #[test]
 fn writer_without_visible_groups_has_no_limit() {
+    need_real_machine!("its user namespace may not mount control groups");
     let group = need_cgroup!(256);
     let channel = Channel::new();
     let hidden = "mount -t tmpfs tmpfs /sys/fs/cgroup";
@@ -475,7 +478,7 @@ fn writers_that_start_together_share_limit() {
         writer.expect("opened");
     }
     let mut holders: Vec<Holder> = channels.iter().chain(&channels).map(Holder::new).collect();
-    run(&mut holders, GREEDY, 4 * SECOND);
+    run(&mut holders, GREEDY, on_this_machine(4 * SECOND));
     let mut published = 0;
     for mut writer in writers.into_iter().map(LimitedWriter) {
         let report = writer.report();

@@ -10,7 +10,7 @@ use std::{
 
 use nix::libc;
 use rsshm_channel::{Next, Observer, ReadLimits};
-use rsshm_testkit::{Channel, frames::is_filled, wait_until};
+use rsshm_testkit::{Channel, frames::is_filled, on_this_machine, wait_until};
 
 use crate::support::{
     CAPS, ChannelExt, SECOND, SIZE, Service, StopOnDrop, check, check_bytes, next, publish, raw, slots,
@@ -89,7 +89,7 @@ fn observer_gets_whole_frames_only() {
             }
         });
         let stopping = StopOnDrop(&stop);
-        let end = Instant::now() + Duration::from_millis(700);
+        let end = Instant::now() + on_this_machine(Duration::from_millis(700));
         let (mut frames, mut last) = (0, 0);
         let mut observer = channel.observer();
         let mut copy = Vec::new();
@@ -137,7 +137,7 @@ fn attached_readers_get_whole_frames_only() {
             })
         });
         let stopping = StopOnDrop(&stop);
-        let end = Instant::now() + Duration::from_millis(700);
+        let end = Instant::now() + on_this_machine(Duration::from_millis(700));
         let mut value = 1;
         while Instant::now() < end {
             value += 1;

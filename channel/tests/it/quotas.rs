@@ -10,7 +10,7 @@ use std::{
 };
 
 use rsshm_channel::{Next, ReadLimits, layout::reader_state};
-use rsshm_testkit::{Channel, wait_until};
+use rsshm_testkit::{Channel, on_this_machine, wait_until};
 
 use crate::support::{
     ChannelExt, SECOND, Service, check, check_bytes, is_in_place, next, next_in_place, next_within, poll, publish,
@@ -69,7 +69,7 @@ fn readers_within_quota_are_never_evicted() {
             for value in 2..600 {
                 assert!(publish(&writer, value), "no slot for {value}");
                 std::thread::sleep(Duration::from_millis(2));
-                if began.elapsed() > 4 * SECOND {
+                if began.elapsed() > on_this_machine(4 * SECOND) {
                     break;
                 }
             }

@@ -10,7 +10,7 @@ use nix::{
 };
 use rsshm_channel::{Caps, Frame, Reader, ReaderOptions, Writer};
 use rsshm_testkit::{
-    Channel, Process,
+    Channel, Process, need_real_machine,
     role::{self, Role, listen, say},
     wait_until,
 };
@@ -146,6 +146,7 @@ fn stopped_reader_keeps_frames_and_blocks_no_writer() {
 
 #[test]
 fn forked_child_does_not_hold_dead_readers_entry() {
+    need_real_machine!("a forked child keeps MADV_DONTFORK pages");
     let channel = Channel::new();
     let writer = channel.writer(slots(8));
     assert!(publish(&writer, 1));

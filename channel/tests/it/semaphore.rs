@@ -17,7 +17,7 @@ use std::{
 use nix::libc;
 use rsshm_channel::{SemaphoreFault, Writer};
 use rsshm_testkit::{
-    Channel,
+    Channel, on_this_machine,
     role::{self, Role, listen, say},
     wait_until,
 };
@@ -130,14 +130,17 @@ fn stream_while(case: &str, harm: impl FnOnce(&Channel, &Writer)) -> Episode {
          reported {reported:?}"
     );
     assert!(
-        took < EACH * FRAMES as u32 + Duration::from_millis(500),
+        took < on_this_machine(EACH * FRAMES as u32 + Duration::from_millis(500)),
         "not at full rate"
     );
     wait_until("the semaphore is repaired", 2 * SECOND, || {
         Semaphore::open(&channel).value() == 1
     });
     // The writer itself waits for two milliseconds, but a busy machine adds delays.
-    assert!(longest_publish < Duration::from_millis(60), "{longest_publish:?}");
+    assert!(
+        longest_publish < on_this_machine(Duration::from_millis(60)),
+        "{longest_publish:?}"
+    );
     Episode {
         longest_publish,
         timeouts,
@@ -373,10 +376,11 @@ fn semaphore_holder_sees_channel_at_rest() {
             while head() < before + 3 {
                 std::thread::yield_now();
             }
+            // Only this holder makes the writer count a time-out, so the count is loaded before the semaphore is taken.
+            let timeouts = writer.stats().semaphore_timeouts;
             if !semaphore.try_wait() {
                 continue;
             }
-            let timeouts = writer.stats().semaphore_timeouts;
             let newest = head();
             std::thread::yield_now();
             let at_rest = peer.seqs().last() == Some(&newest) && head() == newest;
