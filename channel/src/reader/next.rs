@@ -89,7 +89,6 @@ impl Reader {
         let Some((attachment, observer_reason)) = self.connection.open(&self.name, self.options, followed_to)? else {
             return Ok(false);
         };
-        attachment.wait_for_quota();
         let segment = &attachment.segment;
         let is_following = followed_to.is_some_and(|seq| segment.header.first_seq > seq);
         if self.info.segment_id.is_some_and(|former| former != segment.file_id) {

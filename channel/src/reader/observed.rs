@@ -5,7 +5,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::{
-    protocol::layout::{EVICTED, reader_state, state},
+    protocol::layout::{EVICTED, MAX_QUOTA, reader_state, state},
     segment::{Segment, lock_query::LockQuery},
 };
 
@@ -63,7 +63,7 @@ pub struct ObservedReader {
     pub behind: u64,
     /// The pin word: bit N is set while the reader uses slot N.
     pub pins: u64,
-    /// How many slots the reader may pin; `None` until the writer has given this reader a quota.
+    /// How many slots the reader may pin now; `None` if it is not attached, or was evicted.
     pub quota: Option<u32>,
     /// Whether the writer has evicted the reader for holding more slots than its quota.
     pub is_evicted: bool,
@@ -102,8 +102,9 @@ pub(super) fn load_readers(segment: &Segment, locks: Option<&LockQuery>, head: u
         let generation = reader.generation.load(Ordering::Relaxed);
         let cursor = reader.cursor.load(Ordering::Relaxed);
         let pins = reader.pins.load(Ordering::Relaxed);
-        let quota = segment.tables.quota(entry).load(Ordering::Relaxed);
-        let quota = ((quota >> 32) as u32 == generation && generation != 0).then_some(quota as u32);
+        let quota = segment.tables.status().quota.load(Ordering::Relaxed).min(MAX_QUOTA);
+        let eviction = segment.tables.eviction(entry).load(Ordering::Relaxed);
+        let is_evicted = eviction == EVICTED | u64::from(generation);
         ObservedReader {
             entry,
             pid: reader.pid.load(Ordering::Relaxed),
@@ -111,8 +112,8 @@ pub(super) fn load_readers(segment: &Segment, locks: Option<&LockQuery>, head: u
             cursor,
             behind: head.saturating_sub(cursor),
             pins,
-            quota: quota.filter(|quota| *quota != EVICTED),
-            is_evicted: quota == Some(EVICTED),
+            quota: (state == reader_state::ATTACHED && !is_evicted).then_some(quota),
+            is_evicted,
             // The lock is queried after the pins, because the pins of a dead owner do not count.
             is_alive: locks.and_then(|locks| locks.has_owner(entry)),
         }
