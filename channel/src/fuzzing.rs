@@ -5,6 +5,7 @@
 
 use std::{
     fs::{File, OpenOptions},
+    mem::offset_of,
     os::{
         fd::{AsFd, OwnedFd},
         unix::fs::{FileExt, OpenOptionsExt},
@@ -19,7 +20,7 @@ use nix::{fcntl::OFlag, sys::stat::fstat};
 use crate::{
     Caps, ChannelName, FrameData, FrameDescriptor, NewEvent, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions,
     protocol::{
-        layout::{Header, MAX_READERS, RunRecord, flags},
+        layout::{Header, MAX_READERS, RunRecord, Status, flags},
         run::RunPosition,
     },
     reader::attachment::Attachment,
@@ -99,7 +100,7 @@ pub fn segment(data: &[u8]) {
         for index in [0, 1, MAX_READERS - 1] {
             segment.tables.entry(index).pins.load(Ordering::Relaxed);
             segment.tables.entry(index).keyframe_record(u64::MAX).read(1);
-            segment.tables.quota(index).load(Ordering::Relaxed);
+            segment.tables.eviction(index).load(Ordering::Relaxed);
             segment
                 .tables
                 .messages(index, u64::MAX)
@@ -184,9 +185,10 @@ pub fn frames(data: &[u8]) {
     let Some(attachment) = Attachment::for_fuzzing(segment, has_entry) else {
         return;
     };
-    // A valid quota is stored first. It contains the generation, which the changes cannot guess.
-    let generation = attachment.generation_for_fuzzing();
-    let _ = file.write_all_at(&(u64::from(generation) << 32 | 4).to_ne_bytes(), header.quotas_offset);
+    let _ = file.write_all_at(
+        &4u32.to_ne_bytes(),
+        header.status_offset + offset_of!(Status, quota) as u64,
+    );
     let mut reader = Reader::for_fuzzing(name, attachment);
     let limits = ReadLimits::default()
         .max_behind(u32::from(kind >> 1 & 3))

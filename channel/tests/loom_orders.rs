@@ -179,6 +179,7 @@ mod failpoint {
         RingStored,
         EndHalf,
         EndsLoaded,
+        QuotaWithdrawn,
     }
 
     pub(crate) fn failpoint(_: Failpoint) {}

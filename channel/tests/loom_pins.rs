@@ -3,7 +3,7 @@
 //! Checks the pin rule and the runs under every interleaving of the threads, and under every order of memory accesses that the
 //! language allows.
 //!
-//! Models (a), (b), (d), (e) and (f) also have variants in which a single step is weakened. These variants must fail, because a
+//! Models (a), (b), (d), (e), (f) and (g) also have variants in which a single step is weakened. These variants must fail, because a
 //! model that cannot fail proves nothing. loom treats SeqCst accesses as AcqRel accesses, but models full fences
 //! exactly. No model therefore depends on the stronger order of SeqCst accesses.
 
@@ -15,7 +15,7 @@ use loom::{
     },
     thread,
 };
-use pins::{PinCounts, take_for_writing};
+use pins::{PinCounts, PinResult, take_for_writing, take_unpinnable, withdraw};
 use run::{RunPosition, load_tail, publish_tail};
 
 /// The crate's own file. It uses the modules `atomic`, `failpoint` and `layout`, which are replaced below.
@@ -28,7 +28,7 @@ mod run;
 
 /// The atomics of loom, which replace those of the standard library.
 mod atomic {
-    pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
+    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 }
 
 /// Failpoints, which do nothing in a model.
@@ -39,6 +39,7 @@ mod failpoint {
         UnpinDue,
         PinsSeen,
         SeqCleared,
+        QuotaWithdrawn,
     }
 
     pub(crate) fn failpoint(_: Failpoint) {}
@@ -58,6 +59,7 @@ mod layout {
 /// A slot, and the pin word of one reader entry. At first, the slot contains frame 1, which has one pixel of value 1.
 struct Slot {
     word: AtomicU64,
+    quota: AtomicU32,
     seq: AtomicU64,
     /// loom reports every read of the pixel that can race with a write.
     pixel: UnsafeCell<u64>,
@@ -67,6 +69,7 @@ impl Slot {
     fn new() -> Self {
         Self {
             word: AtomicU64::new(0),
+            quota: AtomicU32::new(1),
             seq: AtomicU64::new(1),
             pixel: UnsafeCell::new(1),
         }
@@ -90,9 +93,13 @@ impl Slot {
         self.pixel.with(|pixel| assert_eq!(unsafe { *pixel }, seq));
     }
 
+    fn pin(&self, counts: &mut PinCounts, seq: u64) -> bool {
+        counts.pin(&self.word, &self.quota, &self.seq, 0, seq) == PinResult::Pinned
+    }
+
     /// If frame `seq` is in the slot, pins the frame, reads it twice, and unpins it.
     fn read(&self, counts: &mut PinCounts, seq: u64) {
-        if counts.pin(&self.word, &self.seq, 0, seq) {
+        if self.pin(counts, seq) {
             self.check(seq);
             thread::yield_now();
             self.check(seq);
@@ -260,14 +267,14 @@ fn slot_is_held_until_its_last_pin_is_cleared() {
     loom::model(|| {
         let slot = Arc::new(Slot::new());
         let mut counts = PinCounts::default();
-        assert!(counts.pin(&slot.word, &slot.seq, 0, 1));
+        assert!(slot.pin(&mut counts, 1));
         let reader = thread::spawn({
             let slot = Arc::clone(&slot);
             move || {
                 // The second pin fails if the writer has set the seq to 0, found the first pin, and left the seq at 0.
-                let twice = counts.pin(&slot.word, &slot.seq, 0, 1);
+                let twice = slot.pin(&mut counts, 1);
                 slot.check(1);
-                assert!(!counts.pin(&slot.word, &slot.seq, 0, 9));
+                assert!(!slot.pin(&mut counts, 9));
                 slot.check(1);
                 assert_eq!(counts.held(), 1);
                 counts.unpin(&slot.word, 0);
@@ -352,7 +359,7 @@ impl RunSlot {
 
     /// If the run that begins with frame `seq` is in the slot, pins the slot and checks all frames up to the tail.
     fn read(&self, counts: &mut PinCounts, seq: u64) {
-        if counts.pin(&self.first.word, &self.first.seq, 0, seq) {
+        if self.first.pin(counts, seq) {
             self.first.check(seq);
             if load_tail(&self.tail) == Some(RunPosition::FIRST.next(64)) {
                 // SAFETY: as in `Slot::draw_and_publish`.
@@ -436,4 +443,79 @@ fn model_detects_tail_loaded_too_early() {
         let tail = load_tail(tail);
         (newest_run.load(Ordering::Acquire), tail)
     });
+}
+
+/// A wrong variant of `withdraw`: it has no fence.
+fn withdraw_without_fence(quota: &AtomicU32) {
+    quota.store(0, Ordering::Relaxed);
+}
+
+/// A wrong variant of `PinCounts::pin`: it loads the seq before the quota.
+fn pin_with_quota_loaded_last(slot: &Slot, seq: u64) -> bool {
+    slot.word.store(1, Ordering::Release);
+    fence(Ordering::SeqCst);
+    let is_there = slot.seq.load(Ordering::Acquire) == seq;
+    let is_pinned = is_there && slot.quota.load(Ordering::Acquire) > 0;
+    if !is_pinned {
+        slot.word.store(0, Ordering::Release);
+    }
+    is_pinned
+}
+
+/// Model (g): a writer withdraws the quota and looks at the pins once. If the slot has no pin, the writer takes it as often
+/// as it likes, and does not look again. Then the writer grants the quota again, and must look again. A reader tries to pin
+/// the slot for each frame.
+fn quota_is_withdrawn(withdraw: fn(&AtomicU32), pin: fn(&Slot, u64) -> bool, looks_again: bool) {
+    loom::model(move || {
+        let slot = Arc::new(Slot::new());
+        let reader = thread::spawn({
+            let slot = Arc::clone(&slot);
+            move || {
+                for seq in 1..=2 {
+                    if pin(&slot, seq) {
+                        slot.check(seq);
+                        slot.word.store(0, Ordering::Release);
+                    }
+                }
+            }
+        });
+        withdraw(&slot.quota);
+        if !slot.is_pinned() {
+            take_unpinnable(&slot.seq);
+            slot.draw_and_publish(2);
+            slot.quota.store(1, Ordering::Release);
+            if take_for_writing(&slot.seq, || looks_again && slot.is_pinned()) {
+                slot.draw_and_publish(3);
+            }
+        }
+        reader.join().unwrap();
+    });
+}
+
+/// Pins the slot for one frame, as a reader does that holds no other slot.
+fn pin_once(slot: &Slot, seq: u64) -> bool {
+    slot.pin(&mut PinCounts::default(), seq)
+}
+
+#[test]
+fn withdrawn_quota_pins_nothing() {
+    quota_is_withdrawn(withdraw, pin_once, true);
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn model_detects_withdrawal_without_fence() {
+    quota_is_withdrawn(withdraw_without_fence, pin_once, true);
+}
+
+#[test]
+#[should_panic(expected = "left == right")]
+fn model_detects_quota_loaded_last() {
+    quota_is_withdrawn(withdraw, pin_with_quota_loaded_last, true);
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn model_detects_grant_without_another_look() {
+    quota_is_withdrawn(withdraw, pin_once, false);
 }

@@ -44,7 +44,7 @@ enum Attack {
 /// The offsets that the header of a segment contains.
 #[derive(Clone, Copy)]
 struct Offsets {
-    quotas: u64,
+    evictions: u64,
     slots: u64,
 }
 
@@ -56,8 +56,8 @@ impl Offsets {
             segment.read_exact_at(&mut word, offset).ok()?;
             Some(u64::from_ne_bytes(word))
         };
-        let (quotas, slots) = (field(72)?, field(120)?);
-        (quotas < slots && slots < 1 << 22).then_some(Self { quotas, slots })
+        let (evictions, slots) = (field(72)?, field(120)?);
+        (evictions < slots && slots < 1 << 22).then_some(Self { evictions, slots })
     }
 }
 
@@ -78,13 +78,13 @@ fn write_garbage(channel: &Channel, time: Duration, attack: Attack) {
             continue;
         };
         offsets = Offsets::read(&segment).or(offsets);
-        let Some(Offsets { quotas, slots }) = offsets else {
+        let Some(Offsets { evictions, slots }) = offsets else {
             continue;
         };
         for _ in 0..100 {
             let at = match random.below(8) {
                 0 => STATUS_OFFSET + random.below(16) * 8,
-                _ => quotas + random.below(slots - quotas) / 8 * 8,
+                _ => evictions + random.below(slots - evictions) / 8 * 8,
             };
             // Garbage in the state can mark the segment as superseded. A writer then replaces the segment.
             if !(attack == Attack::Tables && at == STATE_OFFSET) {

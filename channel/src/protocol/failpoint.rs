@@ -122,11 +122,11 @@ failpoints! {
     GrowthDue 10,
     /// Writer: a slot has memory, and is not in use yet.
     Grown 10,
-    /// Writer: a slot of a superseded segment is taken, and its memory is not released yet.
+    /// Writer: a slot is taken, and its memory is not released yet.
     ReleaseDue 10,
-    /// Writer: it is about to lower a quota.
-    QuotaLowered 100,
-    /// Writer: it is about to store another quota.
+    /// Writer: the quota is withdrawn, and the pins are not loaded again yet.
+    QuotaWithdrawn 100,
+    /// Writer: it is about to set another quota.
     QuotaDue 10,
     /// Writer: it is closing the channel, and the segment has lost its name.
     CloseUnnamed 100,

@@ -7,7 +7,7 @@
 //! 0        Header       written once, before the segment gets its name
 //! 256      Status       the values that change for all peers, and the words that peers wait on
 //! 4096     caps         the format of the frames, a string
-//!          quotas       how many slots each reader may pin: one word for each reader entry, written by the writer
+//!          evictions    the evicted readers: one word for each reader entry, written by the writer
 //!          readers      the reader table: one entry for each reader, written by the owner of the entry
 //!          ring         the slots of the newest runs: one word for each run
 //!          events       the events between frames: the sticky events, then a ring of the newest events
@@ -37,7 +37,7 @@ pub const MAX_SLOTS: usize = 64;
 /// The first bytes of a segment.
 pub const MAGIC: u64 = u64::from_ne_bytes(*b"rsshm\r\n\x1a");
 /// The version of this layout. A peer uses only segments of its own version.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The number of entries of the reader table. Readers beyond this number become observers.
 pub const MAX_READERS: usize = 64;
 /// The number of entries of the ring. Readers can find only the frames of this many runs, which is more than the slots.
@@ -146,9 +146,9 @@ pub struct Header {
     pub caps_size: u64,
     /// The offset of the [`Status`].
     pub status_offset: u64,
-    /// The offset of the quotas. Each quota has 8 bytes: the generation in the upper half, and the number of slots in
-    /// the lower half.
-    pub quotas_offset: u64,
+    /// The offset of the evictions. Each word is 0, or [`EVICTED`] plus the generation of the reader that the writer has
+    /// evicted from the entry.
+    pub evictions_offset: u64,
     /// The offset of the reader table.
     pub readers_offset: u64,
     /// The number of bytes from one [`ReaderEntry`] to the next.
@@ -194,7 +194,7 @@ pub struct Header {
 }
 
 /// The status: the values that change for all peers. Only the writer writes the status, except for `writer_word`, which
-/// readers increment too.
+/// readers increment too, and `joins`, which only readers increment.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Status {
@@ -211,8 +211,8 @@ pub struct Status {
     pub state: AtomicU32,
     /// How many times the stream has ended in this segment.
     pub eos_count: AtomicU32,
-    /// Not 0 while the source of the writer is closed, until a reader attaches. The segment has no frames then.
-    pub idle: AtomicU32,
+    /// How many different slots each attached reader may pin now. While it is 0, readers take no new pin.
+    pub quota: AtomicU32,
     /// The seq of the newest event; 0 before the first event of the channel.
     pub event_head: AtomicU64,
     /// The number of the newest run; 0 before the first run of this segment.
@@ -222,7 +222,12 @@ pub struct Status {
     pub writer_word: AtomicU32,
     /// Not 0 while the writer waits for something that a reader releases.
     pub writer_waits: AtomicU32,
-    pad2: [u32; 14],
+    /// How many readers have attached. A reader increments it before its first pin, so that the writer looks at the
+    /// reader's pins from then on.
+    pub joins: AtomicU32,
+    /// Not 0 while the source of the writer is closed, until a reader attaches. The segment has no frames then.
+    pub idle: AtomicU32,
+    pad: [u32; 12],
 }
 
 /// A reader's entry in one segment. Only the process that holds the lock of the entry writes the entry.
@@ -267,9 +272,9 @@ pub struct KeyframeRecord {
     pub details: AtomicU64,
 }
 
-/// The lower half of the quota of an evicted reader. The reader held more slots than its quota, so its pins no longer
-/// count.
-pub const EVICTED: u32 = u32::MAX;
+/// The bit of an eviction word that says that a reader was evicted. The lower half of the word is its generation. The
+/// reader pinned more slots than the largest quota, so its pins no longer count.
+pub const EVICTED: u64 = 1 << 32;
 /// The bit of [`ReaderEntry::missed`] that is set if the reader wants only the newest frame.
 pub const ONLY_NEWEST: u64 = 1 << 63;
 /// The largest quota of a reader, in slots.

@@ -8,7 +8,7 @@
 
 // The paths begin with `super`, so that the loom model can include this file with its own atomics.
 use super::{
-    atomic::{AtomicU64, Ordering, fence},
+    atomic::{AtomicU32, AtomicU64, Ordering, fence},
     failpoint::{Failpoint, failpoint},
     layout::MAX_SLOTS,
 };
@@ -22,6 +22,17 @@ use super::{
 pub struct PinCounts {
     counts: [u32; MAX_SLOTS],
     bits: u64,
+}
+
+/// The result of [`PinCounts::pin`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinResult {
+    /// The slot is pinned.
+    Pinned,
+    /// The quota does not allow another slot.
+    Refused,
+    /// The slot does not have the frame any more.
+    Gone,
 }
 
 impl Default for PinCounts {
@@ -39,11 +50,12 @@ impl PinCounts {
         self.bits.count_ones()
     }
 
-    /// Pins `slot` if it still has the frame with the seq `wanted`, which is not 0. If the result is `true`, nobody
-    /// changes the frame's bytes until [`unpin`](Self::unpin).
+    /// Pins `slot` if the quota allows it and the slot still has the frame with the seq `wanted`, which is not 0. If the
+    /// result is [`PinResult::Pinned`], nobody changes the frame's bytes until [`unpin`](Self::unpin).
     ///
-    /// `word` is the pin word of this reader's entry, `seq` is the seq of the slot, and `slot` is below 64.
-    pub fn pin(&mut self, word: &AtomicU64, seq: &AtomicU64, slot: usize, wanted: u64) -> bool {
+    /// `word` is the pin word of this reader's entry, `quota` is the quota of the segment, `seq` is the seq of the slot,
+    /// and `slot` is below 64.
+    pub fn pin(&mut self, word: &AtomicU64, quota: &AtomicU32, seq: &AtomicU64, slot: usize, wanted: u64) -> PinResult {
         let held_already = self.counts[slot] > 0;
         if !held_already {
             self.bits |= 1 << slot;
@@ -52,22 +64,26 @@ impl PinCounts {
             word.store(self.bits, Ordering::Release);
         }
         failpoint(Failpoint::PinSet);
-        // Pairs with the fence in `take_for_writing`: either the writer sees the bit after its fence, or the load below
-        // sees the writer's 0.
+        // Pairs with the fences in `take_for_writing` and `withdraw`: either the writer sees the bit after its fence, or
+        // the loads below see the writer's 0.
         fence(Ordering::SeqCst);
+        // Acquire: pairs with the release store of a writer that sets the quota again after it withdrew it. This reader
+        // then sees every seq that the writer changed meanwhile, so the order of the two loads matters.
+        let is_allowed = self.held() <= quota.load(Ordering::Acquire);
         // Acquire: pairs with the release store of the seq in `publish`, so that this reader sees the bytes of the
         // frame.
-        if seq.load(Ordering::Acquire) == wanted {
+        let is_there = seq.load(Ordering::Acquire) == wanted;
+        if is_allowed && is_there {
             self.counts[slot] += 1;
             failpoint(Failpoint::Pinned);
-            return true;
+            return PinResult::Pinned;
         }
         if !held_already {
             self.bits &= !(1 << slot);
             // Release: as in `unpin`.
             word.store(self.bits, Ordering::Release);
         }
-        false
+        if is_there { PinResult::Refused } else { PinResult::Gone }
     }
 
     /// Releases one pin of `slot`.
@@ -101,4 +117,22 @@ pub fn take_for_writing(seq: &AtomicU64, pinned: impl FnOnce() -> bool) -> bool 
     // Pairs with the fence in `PinCounts::pin`.
     fence(Ordering::SeqCst);
     !pinned()
+}
+
+/// Withdraws the quota: from here on, no reader pins another slot. The pins that the caller loads after this call are
+/// all that count until the quota is set again.
+pub fn withdraw(quota: &AtomicU32) {
+    // Relaxed: the fence below orders this store before everything that follows.
+    quota.store(0, Ordering::Relaxed);
+    failpoint(Failpoint::QuotaWithdrawn);
+    // Pairs with the fence in `PinCounts::pin`.
+    fence(Ordering::SeqCst);
+}
+
+/// Takes a slot for writing that no reader can hold, whatever the pin words say. The fence is for readers that copy.
+pub fn take_unpinnable(seq: &AtomicU64) {
+    // Relaxed: as in `take_for_writing`.
+    seq.store(0, Ordering::Relaxed);
+    failpoint(Failpoint::SeqCleared);
+    fence(Ordering::SeqCst);
 }

@@ -172,6 +172,11 @@ impl Attachment {
             entry.set_state(reader_state::ATTACHED);
         }
         failpoint(Failpoint::Joined);
+        if self.own_entry.is_some() {
+            // Release: pairs with the acquire load of a writer that looks for pins, which then sees the state. The fence of
+            // each pin comes later, so the writer knows this reader when it has to see the pin.
+            self.segment.tables.status().joins.fetch_add(1, Ordering::Release);
+        }
         self.segment.notify(FutexWord::Writer);
     }
 }

@@ -2,9 +2,9 @@
 
 //! The attachment of a reader to one segment: its pins, copies, cursor and requests.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::Ordering,
 };
 
 use super::{
@@ -16,18 +16,14 @@ use crate::{
     protocol::{
         failpoint::{Failpoint, failpoint},
         keyframe::KeyframeRequest,
-        layout::{EVICTED, FrameDescriptor, MAX_MESSAGE_SIZE, MAX_QUOTA, ONLY_NEWEST, Status},
+        layout::{FrameDescriptor, MAX_MESSAGE_SIZE, MAX_QUOTA, ONLY_NEWEST, Status},
+        pins::PinResult,
         ring,
         status::Snapshot,
     },
     segment::{Segment, wait::FutexWord},
-    sys::{clock, files, sync},
+    sys::{files, sync},
 };
-
-/// How long a newcomer waits for its first quota before it starts to copy.
-const QUOTA_TIMEOUT: Duration = Duration::from_millis(20);
-/// How often a waiting newcomer checks whether it has a quota.
-const QUOTA_POLL_INTERVAL: Duration = Duration::from_micros(100);
 
 /// A reader in one segment. It has an entry, with which it can pin frames, or it is an observer.
 #[derive(Debug)]
@@ -104,51 +100,29 @@ impl Attachment {
         self.own_entry.as_ref().map(|own_entry| &own_entry.lock)
     }
 
-    /// Waits until the writer has given a newcomer its quota, at most for [`QUOTA_TIMEOUT`], so that the first frame
-    /// need not be copied.
-    pub(super) fn wait_for_quota(&self) {
-        let until = clock::monotonic_ns() + QUOTA_TIMEOUT.as_nanos() as u64;
-        while self
-            .own_entry
-            .as_ref()
-            .is_some_and(|own_entry| own_entry.quota(&self.segment).is_none())
-            && clock::monotonic_ns() < until
-        {
-            std::thread::sleep(QUOTA_POLL_INTERVAL);
-        }
-    }
-
-    /// Whether the writer has evicted this reader for holding more slots than its quota. The pins of an evicted reader
-    /// no longer count.
+    /// Whether the writer has evicted this reader for pinning more slots than the largest quota. The pins of an evicted
+    /// reader no longer count.
     #[inline]
     pub(super) fn is_evicted(&self) -> bool {
         self.own_entry
             .as_ref()
-            .is_some_and(|own_entry| own_entry.quota(&self.segment) == Some(EVICTED))
+            .is_some_and(|own_entry| own_entry.is_evicted(&self.segment))
     }
 
     /// How many slots this reader may pin now.
     #[inline]
     pub(super) fn quota(&self) -> u32 {
-        match self
-            .own_entry
-            .as_ref()
-            .and_then(|own_entry| own_entry.quota(&self.segment))
-        {
-            None | Some(EVICTED) => 0,
-            Some(quota) => quota.min(MAX_QUOTA),
+        if self.own_entry.is_none() {
+            return 0;
         }
-    }
-
-    /// Notifies the writer that `quota` is too small, once for each value of the quota. The writer then counts the
-    /// slots that this reader holds.
-    pub(super) fn request_larger_quota(&self, quota: u32) {
-        if let Some(own_entry) = &self.own_entry {
-            // Relaxed: one thread takes frames, and a second notification would do no harm.
-            if own_entry.requested_at_quota.swap(quota, Ordering::Relaxed) != quota {
-                self.segment.notify(FutexWord::Writer);
-            }
-        }
+        // Relaxed: this value saves useless pins; `PinCounts::pin` loads the quota that counts. Another process may have
+        // stored any value.
+        self.segment
+            .tables
+            .status()
+            .quota
+            .load(Ordering::Relaxed)
+            .min(MAX_QUOTA)
     }
 
     /// How many slots this reader pins now.
@@ -221,23 +195,22 @@ impl Attachment {
         self.own_entry.as_ref().filter(|_| !self.segment.is_inherited())
     }
 
-    /// Pins the slot of a frame; `false` if the writer has overwritten the frame, or the slot has no memory.
+    /// Pins the slot of a frame, unless the quota forbids it, the writer has overwritten the frame, or the slot has no
+    /// memory.
     #[inline]
-    pub(super) fn pin(&self, location: FrameLocation) -> bool {
-        let Some(own_entry) = self.own_entry.as_ref() else {
-            return false;
-        };
+    pub(super) fn pin(&self, location: FrameLocation) -> PinResult {
         let Run { slot, first, .. } = location.run;
-        if !self.segment.is_committed(slot) {
-            return false;
-        }
+        let Some(own_entry) = self.own_entry.as_ref().filter(|_| self.segment.is_committed(slot)) else {
+            return PinResult::Gone;
+        };
         let entry = self.segment.tables.entry(own_entry.index());
+        let quota = &self.segment.tables.status().quota;
         let seq = &self.segment.slot_record(slot).seq;
-        let is_pinned = own_entry.pin_counts().pin(&entry.pins, seq, slot, first);
-        if !is_pinned {
+        let result = own_entry.pin_counts().pin(&entry.pins, quota, seq, slot, first);
+        if result != PinResult::Pinned {
             self.segment.notify_waiting_writer();
         }
-        is_pinned
+        result
     }
 
     /// Releases one pin of a slot. It does nothing in a forked child, where the pins belong to the parent.
@@ -315,13 +288,5 @@ impl Attachment {
             self.segment.tables.entry(own_entry.index()).set_state(state);
             self.segment.notify(FutexWord::Writer);
         }
-    }
-}
-
-#[cfg(feature = "fuzzing")]
-impl Attachment {
-    /// The generation of the entry; 0 for an observer.
-    pub(crate) fn generation_for_fuzzing(&self) -> u32 {
-        self.own_entry.as_ref().map_or(0, |own_entry| own_entry.generation)
     }
 }

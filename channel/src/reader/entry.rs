@@ -8,7 +8,10 @@ use std::sync::{
 };
 
 use crate::{
-    protocol::{layout::FIRST_READER_BYTE, pins::PinCounts},
+    protocol::{
+        layout::{EVICTED, FIRST_READER_BYTE},
+        pins::PinCounts,
+    },
     segment::Segment,
     sys::{clock, files::FileId, lock::OfdLock, sync},
 };
@@ -45,8 +48,6 @@ pub(super) struct OwnEntry {
     pub(super) lock: Arc<EntryLock>,
     pub(super) generation: u32,
     pin_counts: Mutex<PinCounts>,
-    /// The quota that this reader had when it last asked for a larger one.
-    pub(super) requested_at_quota: AtomicU32,
     /// The seq of the newest message from this reader.
     pub(super) message_seq: Mutex<u64>,
     /// The seq of the newest request of this reader for a keyframe of a later time.
@@ -59,7 +60,6 @@ impl OwnEntry {
             lock,
             generation,
             pin_counts: Mutex::default(),
-            requested_at_quota: AtomicU32::new(u32::MAX),
             message_seq: Mutex::default(),
             keyframe_seq: Mutex::default(),
         }
@@ -75,12 +75,10 @@ impl OwnEntry {
         sync::lock(&self.pin_counts)
     }
 
-    /// The quota that the writer has stored for this owner; `None` if the writer has stored none yet.
+    /// Whether the writer has evicted this owner.
     #[inline]
-    pub(super) fn quota(&self, segment: &Segment) -> Option<u32> {
-        // Acquire: pairs with the release store of the quota by the writer. The writer commits the memory for a quota
-        // before it stores the quota.
-        let quota = segment.tables.quota(self.index()).load(Ordering::Acquire);
-        ((quota >> 32) as u32 == self.generation).then_some(quota as u32)
+    pub(super) fn is_evicted(&self, segment: &Segment) -> bool {
+        // Acquire: pairs with the release store of the eviction by the writer.
+        segment.tables.eviction(self.index()).load(Ordering::Acquire) == EVICTED | u64::from(self.generation)
     }
 }

@@ -10,7 +10,7 @@ use super::{
     frame::{Frame, FrameData},
     keyframes::KeyframeSync,
     options::ReadLimits,
-    pinned::PinnedFrame,
+    pinned::{PinnedFrame, Refused},
     runs::{self, Delivered, FrameLocation},
     stats::ReaderStats,
 };
@@ -236,27 +236,25 @@ fn get_frame(
 ) -> Result<Option<(FrameInfo, FrameData)>, NoTargetMemory> {
     let quota = attachment.quota();
     let held = attachment.held();
-    if held < limits.max_held && held + 1 >= quota {
-        attachment.request_larger_quota(quota);
-    }
-    let pinned = (held < quota).then(|| PinnedFrame::pin(attachment, location));
-    // The writer may have lowered the quota meanwhile. If the reader now has more pins than its quota, the new pin is
-    // released.
-    let pinned = pinned.filter(|_| attachment.held() <= attachment.quota());
+    let pinned = if held < quota {
+        PinnedFrame::pin(attachment, location)
+    } else {
+        Err(Refused)
+    };
     let mut target = CheckedTarget::new(target);
     let is_small = |frame: &PinnedFrame| attachment.segment.has_runs() && frame.as_ref().len() <= MAX_COPIED_SIZE;
     let result = match pinned {
-        Some(None) => None,
+        Ok(None) => None,
         // The last pin of the quota is reserved for copies, so that a reader that holds frames can still read further
         // ones.
-        Some(Some((frame, info))) if held < limits.max_held.min(quota - 1) && !is_small(&frame) => {
+        Ok(Some((frame, info))) if held < limits.max_held.min(quota - 1) && !is_small(&frame) => {
             Some((info, FrameData::InPlace(frame)))
         }
-        Some(Some((frame, info))) => target.prepare(frame.as_ref().len()).map(|memory| {
+        Ok(Some((frame, info))) => target.prepare(frame.as_ref().len()).map(|memory| {
             copy_in_halves(frame.as_ref(), memory);
             (info, FrameData::Copied)
         }),
-        None => attachment
+        Err(Refused) => attachment
             .copy_unpinned(location, &mut target)
             .map(|info| (info, FrameData::Copied)),
     };

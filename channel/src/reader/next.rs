@@ -95,7 +95,6 @@ impl Reader {
         };
         // The reader brings its count along. Whether it wants only the newest frame is known with its next read.
         attachment.set_missed(self.stats.missed, false);
-        attachment.wait_for_quota();
         let segment = &attachment.segment;
         let is_following = followed_to.is_some_and(|seq| segment.header.first_seq > seq);
         if self.info.segment_id.is_some_and(|former| former != segment.file_id) {

@@ -5,7 +5,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::{
-    protocol::layout::{EVICTED, ONLY_NEWEST, reader_state, state},
+    protocol::layout::{EVICTED, MAX_QUOTA, ONLY_NEWEST, reader_state, state},
     segment::{Segment, lock_query::LockQuery},
 };
 
@@ -71,7 +71,7 @@ pub struct ObservedReader {
     pub wants_only_newest: bool,
     /// The pin word: bit N is set while the reader uses slot N.
     pub pins: u64,
-    /// How many slots the reader may pin; `None` until the writer has given this reader a quota.
+    /// How many slots the reader may pin now; `None` if it is not attached, or was evicted.
     pub quota: Option<u32>,
     /// Whether the writer has evicted the reader for holding more slots than its quota.
     pub is_evicted: bool,
@@ -111,8 +111,9 @@ pub(super) fn load_readers(segment: &Segment, locks: Option<&LockQuery>, head: u
         let cursor = reader.cursor.load(Ordering::Relaxed);
         let missed = reader.missed.load(Ordering::Relaxed);
         let pins = reader.pins.load(Ordering::Relaxed);
-        let quota = segment.tables.quota(entry).load(Ordering::Relaxed);
-        let quota = ((quota >> 32) as u32 == generation && generation != 0).then_some(quota as u32);
+        let quota = segment.tables.status().quota.load(Ordering::Relaxed).min(MAX_QUOTA);
+        let eviction = segment.tables.eviction(entry).load(Ordering::Relaxed);
+        let is_evicted = eviction == EVICTED | u64::from(generation);
         ObservedReader {
             entry,
             pid: reader.pid.load(Ordering::Relaxed),
@@ -122,8 +123,8 @@ pub(super) fn load_readers(segment: &Segment, locks: Option<&LockQuery>, head: u
             missed: missed & !ONLY_NEWEST,
             wants_only_newest: missed & ONLY_NEWEST != 0,
             pins,
-            quota: quota.filter(|quota| *quota != EVICTED),
-            is_evicted: quota == Some(EVICTED),
+            quota: (state == reader_state::ATTACHED && !is_evicted).then_some(quota),
+            is_evicted,
             // The lock is queried after the pins, because the pins of a dead owner do not count.
             is_alive: locks.and_then(|locks| locks.has_owner(entry)),
         }

@@ -10,7 +10,7 @@ use super::{
     attachment::{Attachment, FrameInfo},
     runs::FrameLocation,
 };
-use crate::protocol::{layout::RunRecord, run::RUN_RECORD_SIZE};
+use crate::protocol::{layout::RunRecord, pins::PinResult, run::RUN_RECORD_SIZE};
 
 /// A frame in shared memory. The bytes do not change until this value is dropped, unless the writer evicts the reader.
 ///
@@ -36,13 +36,25 @@ pub struct PinnedFrame {
     size: u64,
 }
 
+/// The quota does not allow another slot, so the frame has to be copied without a pin.
+pub(super) struct Refused;
+
 impl PinnedFrame {
     /// Pins a frame; `None` if the writer has overwritten it, or if its descriptor is invalid.
     #[inline]
-    pub(super) fn pin(attachment: &Arc<Attachment>, location: FrameLocation) -> Option<(Self, FrameInfo)> {
-        if !attachment.pin(location) {
-            return None;
+    pub(super) fn pin(
+        attachment: &Arc<Attachment>,
+        location: FrameLocation,
+    ) -> Result<Option<(Self, FrameInfo)>, Refused> {
+        match attachment.pin(location) {
+            PinResult::Pinned => Ok(Self::describe(attachment, location)),
+            PinResult::Gone => Ok(None),
+            PinResult::Refused => Err(Refused),
         }
+    }
+
+    /// The frame whose slot is pinned; `None` if its descriptor is invalid.
+    fn describe(attachment: &Arc<Attachment>, location: FrameLocation) -> Option<(Self, FrameInfo)> {
         // This value owns the pin from here on. If the descriptor is invalid, dropping the value releases the pin.
         let mut frame = Self {
             attachment: Arc::clone(attachment),

@@ -189,6 +189,12 @@ impl Segment {
         (slot as u64) < committed
     }
 
+    /// The number of slots for which the file is known to have memory.
+    pub(crate) fn committed_slots(&self) -> u32 {
+        // Relaxed: as in `is_committed`.
+        self.committed.load(Ordering::Relaxed)
+    }
+
     /// Commits memory for `slot`. Only the writer calls it.
     pub(crate) fn commit_slot(&self, slot: usize) -> Result<(), CommitError> {
         let offset = self.header.slots_offset + slot as u64 * self.header.slot_size;

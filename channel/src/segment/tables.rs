@@ -24,7 +24,7 @@ pub(crate) type MetadataWords = [AtomicU64; MAX_METADATA_SIZE / 8];
 pub(crate) struct SegmentTables {
     mapping: Mapping,
     status: NonNull<Status>,
-    quotas: NonNull<AtomicU64>,
+    evictions: NonNull<AtomicU64>,
     readers: NonNull<ReaderEntry>,
     ring: NonNull<AtomicU64>,
     events: NonNull<EventRecord>,
@@ -48,7 +48,7 @@ impl SegmentTables {
         (slot_count > 0).then_some(())?;
         Some(Self {
             status: address_of(&mapping, header, &Table::STATUS)?,
-            quotas: address_of(&mapping, header, &Table::QUOTAS)?,
+            evictions: address_of(&mapping, header, &Table::EVICTIONS)?,
             readers: address_of(&mapping, header, &Table::READERS)?,
             ring: address_of(&mapping, header, &Table::RING)?,
             events: address_of(&mapping, header, &Table::EVENTS)?,
@@ -72,11 +72,11 @@ impl SegmentTables {
         unsafe { self.status.as_ref() }
     }
 
-    /// The quota of the reader that owns `entry`.
-    pub(crate) fn quota(&self, entry: usize) -> &AtomicU64 {
+    /// The eviction word of `entry`.
+    pub(crate) fn eviction(&self, entry: usize) -> &AtomicU64 {
         // SAFETY: `address_of` checked the whole table, which has `MAX_READERS` words, and the index is below this
         // number. The mapping lives as long as `self`.
-        unsafe { self.quotas.add(entry % MAX_READERS).as_ref() }
+        unsafe { self.evictions.add(entry % MAX_READERS).as_ref() }
     }
 
     pub(crate) fn entry(&self, entry: usize) -> &ReaderEntry {

@@ -142,12 +142,15 @@ impl SegmentChain {
 
 /// The release of superseded segments' memory.
 impl SegmentChain {
-    /// Releases all memory of superseded segments that nobody uses.
-    pub(super) fn release_retired(&mut self, lossless: bool) {
+    /// Releases all memory of superseded segments that nobody uses. Returns whether it has forgotten a segment, whose
+    /// memory is free as soon as no thread of this process waits in it any more.
+    pub(super) fn release_retired(&mut self, lossless: bool) -> bool {
         for retired in &mut self.retired {
             retired.slots.release_unused(lossless);
         }
+        let before = self.retired.len();
         self.forget_deserted();
+        self.retired.len() < before
     }
 
     /// Like [`release_retired`](Self::release_retired), but only for segments that were superseded at least

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::{
     inner::Inner,
+    memory::bits,
     replace,
     segment::{ClaimedFor, WriterSegment},
     slot::Slot,
@@ -15,51 +16,75 @@ use super::{
 use crate::{
     Error,
     protocol::failpoint::{Failpoint, failpoint},
+    segment::wait::FutexWord,
     sys::space::CommitError,
 };
 
 /// Claims a slot for a copy. In lossless mode, this function waits for readers as long as `is_wanted` returns `true`.
 pub(super) fn claim_for_copy(inner: &Inner, size: usize, is_wanted: &dyn Fn() -> bool) -> Result<Option<Slot>, Error> {
+    let mut has_waited = false;
     loop {
         replace::ensure_segment(inner, size)?;
         if !waits::wait_for_followers(inner, is_wanted) {
             return Ok(None);
         }
-        let slot = take_slot(inner, size, ClaimedFor::Copy);
+        let slot = take_slot(inner, size, ClaimedFor::Copy, has_waited);
         // A slot was free when the wait ended, but a reader or another thread may have taken it since. If so, this loop
         // waits again.
         if slot.is_some() || !inner.options().lossless || !waits::wait_for_slot(inner, size as u64, is_wanted) {
             return Ok(slot);
         }
+        has_waited = true;
     }
 }
 
 /// Claims a slot for upstream, without waiting for readers.
 pub(super) fn claim_for_upstream(inner: &Inner, size: usize) -> Result<Option<Slot>, Error> {
     replace::ensure_segment(inner, size)?;
-    Ok(take_slot(inner, size, ClaimedFor::Upstream))
+    Ok(take_slot(inner, size, ClaimedFor::Upstream, true))
 }
 
-/// Commits memory until the current segment has `count` slots with memory, or until the system has no more memory.
-pub(super) fn commit_slots(inner: &Inner, count: u32) {
+/// Commits memory for the slots that the current segment wants, until the system has no more memory.
+pub(super) fn commit_wanted(inner: &Inner) {
     loop {
         let reserved = inner.lock().chain.current_mut().and_then(|slots| {
-            let slot = (slots.committed() < count).then(|| slots.begin_growth()).flatten()?;
+            let slot = slots.memory().begin_wanted_growth()?;
             Some((Arc::clone(slots.segment()), slot))
         });
         let Some((segment, slot)) = reserved else {
             return;
         };
-        if commit_slot(inner, &segment, slot) {
-            segment.mapped().prefault(slot, 1);
-        }
+        commit_slot(inner, &segment, slot);
     }
 }
 
+/// Releases the memory of slots that have been idle for too long.
+pub(super) fn release_idle(inner: &Inner) {
+    let idle = inner.lock().chain.current_mut().map(|slots| {
+        let idle = slots.take_idle();
+        (Arc::clone(slots.segment()), idle)
+    });
+    let Some((segment, idle)) = idle.filter(|(_, idle)| *idle != 0) else {
+        return;
+    };
+    for slot in bits(idle) {
+        segment.mapped().release_slot(slot);
+    }
+    if let Some(slots) = inner.lock().chain.current_if(&segment) {
+        slots.memory().finish_release(idle);
+    }
+}
+
+/// Wakes the service if the current segment needs it soon. The caller holds no lock.
+pub(super) fn notify_service(segment: &WriterSegment) {
+    segment.mapped().notify(FutexWord::Writer);
+}
+
 /// Finds a slot for a frame of `size` bytes and claims the slot, without waiting for readers.
-fn take_slot(inner: &Inner, size: usize, claimed_for: ClaimedFor) -> Option<Slot> {
+fn take_slot(inner: &Inner, size: usize, claimed_for: ClaimedFor, has_waited: bool) -> Option<Slot> {
     let size = size as u64;
-    let (segment, slot) = {
+    // This loop ends, because the segment cannot grow without end.
+    loop {
         let mut state = inner.lock();
         // A dropped frame leaves a gap in the seqs, which a run cannot have.
         let may_append = claimed_for == ClaimedFor::Copy && !state.sequence.has_gap();
@@ -69,47 +94,43 @@ fn take_slot(inner: &Inner, size: usize, claimed_for: ClaimedFor) -> Option<Slot
                 return Some(slot);
             }
         }
-        match slots.find(claimed_for) {
-            SlotSearch::Taken(slot) => return Some(slots.claim(slot, size, claimed_for)),
-            SlotSearch::Nothing => return None,
-            SlotSearch::Grow(slot) => (Arc::clone(slots.segment()), slot),
-        }
-    };
-    let got_memory = commit_slot(inner, &segment, slot);
-    let claimed = {
-        let mut state = inner.lock();
-        let slots = state.chain.current_if(&segment)?;
-        // Another thread may have claimed the new slot since the slot got memory, or the system had no memory. In both
-        // cases, another slot is taken.
-        let slot = if got_memory && slots.take_if_free(slot) {
-            slot
-        } else {
-            slots.take_without_history()?
+        let claimed = match slots.find(claimed_for, has_waited) {
+            SlotSearch::Taken(slot) => Some(slots.claim(slot, size, claimed_for)),
+            SlotSearch::Nothing => None,
+            SlotSearch::Grow(slot) => {
+                let segment = Arc::clone(slots.segment());
+                drop(state);
+                commit_slot(inner, &segment, slot);
+                continue;
+            }
         };
-        slots.claim(slot, size, claimed_for)
-    };
-    // The prefault takes long, so it comes last. The growth is already finished, so other threads can get slots during
-    // the prefault.
-    segment.mapped().prefault(claimed.index(), 1);
-    Some(claimed)
+        if slots.take_service_due() {
+            let segment = Arc::clone(slots.segment());
+            drop(state);
+            notify_service(&segment);
+        }
+        return claimed;
+    }
 }
 
 fn has_room(slots: &SlotAllocator, size: u64) -> bool {
     size <= slots.segment().header().slot_size
 }
 
-/// Commits memory for a slot that was reserved for the caller. Returns whether the system had memory.
-fn commit_slot(inner: &Inner, segment: &Arc<WriterSegment>, slot: usize) -> bool {
+/// Commits memory for a slot that was reserved for the caller.
+fn commit_slot(inner: &Inner, segment: &Arc<WriterSegment>, slot: usize) {
     failpoint(Failpoint::GrowthDue);
     let committed = segment.mapped().commit_slot(slot);
+    if committed.is_ok() {
+        // With this, the first frame in the slot is written as fast as later ones.
+        segment.mapped().prefault(slot, 1);
+    }
     failpoint(Failpoint::Grown);
-    let got_memory = committed.is_ok();
     let mut state = inner.lock();
     if let Some(slots) = state.chain.current_if(segment) {
-        slots.finish_growth(got_memory);
+        slots.finish_growth(slot, committed.is_ok());
         if let Err(CommitError::NoMemory(space)) = committed {
             state.shortage.note_refusal(space);
         }
     }
-    got_memory
 }

@@ -1,43 +1,67 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Counted pins: the pins of readers that live, have a quota, and were not evicted.
+//! Counted pins: the pins of readers that have attached, live, and were not evicted.
 
 use std::sync::atomic::Ordering;
 
-use super::segment::WriterSegment;
+use super::{memory::bits, segment::WriterSegment};
 use crate::protocol::layout::{MAX_READERS, reader_state};
 
 /// The readers whose pins count in one segment.
 #[derive(Debug)]
 pub(super) struct CountedPins {
-    /// One bit for each reader entry that has had a quota in this segment. The pins of other entries do not count, so
-    /// the writer does not load them.
-    with_quota: u64,
+    /// One bit for each reader entry that a reader has attached to. The pins of other entries do not count, so the writer
+    /// does not load them.
+    attached: u64,
+    /// How many readers had attached when `attached` was determined.
+    seen_joins: u32,
     /// For each reader entry, the generation whose pins do not count, because its owner is dead or was evicted.
     ignored: [Option<u32>; MAX_READERS],
+    /// One bit for each entry whose reader has missed a frame in this period or the last one.
+    slow: [u64; 2],
 }
 
 impl CountedPins {
-    /// The counted pins of a new segment, where no reader has a quota.
+    /// The counted pins of a new segment, to which no reader has attached.
     pub(super) fn none() -> Self {
         Self {
-            with_quota: 0,
+            attached: 0,
+            seen_joins: 0,
             ignored: [None; MAX_READERS],
+            slow: [0; 2],
         }
     }
 
-    /// The counted pins of a dead writer's segment. The new writer does not know which readers had a quota, so it
-    /// counts all pins.
+    /// The counted pins of a dead writer's segment. The new writer does not know which readers attached, so it counts
+    /// all pins.
     pub(super) fn all() -> Self {
         Self {
-            with_quota: u64::MAX,
+            attached: u64::MAX,
             ..Self::none()
         }
     }
 
-    /// Counts the pins of `entry` from here on.
-    pub(super) fn include(&mut self, entry: usize) {
-        self.with_quota |= 1 << entry;
+    /// Whether readers have attached since the last call. If so, their pins count from here on. The result is how many
+    /// they are.
+    pub(super) fn note_joins(&mut self, segment: &WriterSegment) -> u32 {
+        // Acquire: pairs with the release increment of a reader that attaches, whose state is then visible.
+        let joins = segment.tables().status().joins.load(Ordering::Acquire);
+        let new = joins.wrapping_sub(self.seen_joins);
+        if new != 0 {
+            self.seen_joins = joins;
+            self.find_attached(segment);
+        }
+        new.min(MAX_READERS as u32)
+    }
+
+    /// Counts the pins of all readers that have attached.
+    pub(super) fn find_attached(&mut self, segment: &WriterSegment) {
+        for (entry, shared) in segment.tables().readers().iter().enumerate() {
+            // Acquire: pairs with the release store of a reader that attaches.
+            if shared.state.load(Ordering::Acquire) != reader_state::NEW {
+                self.attached |= 1 << entry;
+            }
+        }
     }
 
     /// Ignores the pins that the owner `generation` of `entry` has set or will set.
@@ -49,20 +73,19 @@ impl CountedPins {
         self.ignored[entry] == Some(generation)
     }
 
-    /// The slots that at least one counted pin marks.
+    /// The slots that at least one counted pin marks. The caller has called [`note_joins`](Self::note_joins) before, and
+    /// after its fence.
     pub(super) fn pinned(&self, segment: &WriterSegment) -> u64 {
         let readers = segment.tables().readers();
-        let (mut pinned, mut entries) = (0, self.with_quota);
-        // This loop runs for every frame, so it visits only entries that have had a quota.
-        while entries != 0 {
-            let entry = entries.trailing_zeros() as usize;
-            entries &= entries - 1;
+        let mut pinned = 0;
+        // This loop runs for every frame, so it visits only entries that a reader has attached to.
+        for entry in bits(self.attached) {
             // Acquire: pairs with the release stores of `PinCounts`. A clear bit means that the reader no longer uses
             // the slot. The generation is loaded afterwards, so it is not older than a set bit.
-            let bits = readers[entry].pins.load(Ordering::Acquire);
+            let pins = readers[entry].pins.load(Ordering::Acquire);
             // Acquire: pairs with the release store of the generation by a reader that attaches.
-            if bits != 0 && !self.is_ignored(entry, readers[entry].generation.load(Ordering::Acquire)) {
-                pinned |= bits;
+            if pins != 0 && !self.is_ignored(entry, readers[entry].generation.load(Ordering::Acquire)) {
+                pinned |= pins;
             }
         }
         pinned
@@ -90,14 +113,12 @@ impl CountedPins {
         found
     }
 
-    /// How many of the frames from `first` to `last` the attached readers have not taken, summed over the readers.
-    /// Ignored readers are left out.
-    pub(super) fn count_missed(&self, segment: &WriterSegment, first: u64, last: u64) -> u64 {
+    /// The readers that have not taken all frames up to `last`, and how many of the frames from `first` on they have not
+    /// taken. Ignored readers are left out.
+    pub(super) fn missing(&self, segment: &WriterSegment, first: u64, last: u64) -> Missing {
         let readers = segment.tables().readers();
-        let (mut missed, mut entries) = (0, self.with_quota);
-        while entries != 0 {
-            let entry = entries.trailing_zeros() as usize;
-            entries &= entries - 1;
+        let mut missing = Missing::default();
+        for entry in bits(self.attached) {
             let shared = &readers[entry];
             // All three are acquire loads, as in `slowest_cursor`.
             let cursor = shared.cursor.load(Ordering::Acquire);
@@ -105,17 +126,32 @@ impl CountedPins {
                 && shared.state.load(Ordering::Acquire) == reader_state::ATTACHED
                 && !self.is_ignored(entry, shared.generation.load(Ordering::Acquire))
             {
-                missed += last - cursor.max(first - 1);
+                missing.readers |= 1 << entry;
+                missing.frames += last - cursor.max(first - 1);
             }
         }
-        missed
+        missing
+    }
+
+    /// Whether one of these readers keeps up with the stream: it has missed no frame for a while.
+    pub(super) fn keep_up(&self, missing: Missing) -> bool {
+        missing.readers & !(self.slow[0] | self.slow[1]) != 0
+    }
+
+    /// Records that these readers miss their frames.
+    pub(super) fn note_missed(&mut self, missing: Missing) {
+        self.slow[0] |= missing.readers;
+    }
+
+    /// Begins another period of about a second.
+    pub(super) fn begin_period(&mut self) {
+        self.slow = [0, self.slow[0]];
     }
 
     /// The seq up to which every present reader has taken all frames. Ignored readers are left out.
     pub(super) fn slowest_cursor(&self, segment: &WriterSegment) -> u64 {
         let mut slowest = u64::MAX;
-        // All entries are checked, because the writer also waits for a reader that has just joined and has no quota
-        // yet.
+        // All entries are checked, because the writer also waits for a reader that is about to attach.
         for (shared, ignored) in segment.tables().readers().iter().zip(&self.ignored) {
             if let Some(cursor) = shared.wanted_cursor(*ignored) {
                 slowest = slowest.min(cursor);
@@ -123,4 +159,13 @@ impl CountedPins {
         }
         slowest
     }
+}
+
+/// The readers that miss frames if a slot is overwritten, as [`CountedPins::missing`] finds them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Missing {
+    /// One bit for each reader entry.
+    readers: u64,
+    /// The number of frames, summed over the readers.
+    pub(super) frames: u64,
 }

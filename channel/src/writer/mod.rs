@@ -24,12 +24,12 @@
 //!     |             |-- WriterSegment  segment       the mapped file, claims, readers' locks
 //!     |             |-- Runs           runs          the frames in each slot, and the history
 //!     |             |-- CountedPins    counted_pins  the pins that count
-//!     |             '-- Overcommit     overcommit    more quota than slots
+//!     |             |-- SlotMemory     memory        which slots have memory
+//!     |             '-- Quota          spare         the quota, and the spare slots that protect the writer
 //!     |-- SlotSizing    sizing         caps, slot sizes, history
 //!     |-- Sequence      sequence       the seqs of frames
 //!     |-- EventLog      events         the seqs of events, the sticky events
-//!     |-- ReaderTable   readers        the readers that are attached
-//!     |      '-- QuotaRecord    quota           how many slots each reader may pin
+//!     |-- ReaderTable   readers        the readers that are attached, and what they hold (quota)
 //!     |-- RequestLog    messages       messages of readers
 //!     |      '-- KeyframeRequests  keyframes  which keyframes readers want
 //!     |-- ServiceState  service        the values that the service keeps; its report
@@ -49,9 +49,9 @@ mod idle;
 mod inner;
 mod keyframes;
 mod leftover;
+mod memory;
 mod messages;
 mod options;
-mod overcommit;
 mod publish;
 mod quota;
 mod readers;
@@ -66,6 +66,7 @@ mod shortage;
 mod sizing;
 mod slot;
 mod slots;
+mod spare;
 mod state;
 mod stats;
 mod takeover;

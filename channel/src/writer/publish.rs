@@ -5,12 +5,14 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use super::{
+    claim,
     events::{self, NewEvent},
     inner::Inner,
     options::Caps,
     runs::{self, Place},
     segment::WriterSegment,
     slot::Slot,
+    slots::SlotAllocator,
     state::State,
 };
 use crate::{
@@ -69,15 +71,19 @@ pub(super) fn publish_frame(
         metadata,
         end,
     };
-    let seq = inner.with_semaphore(|state| {
+    let (seq, is_service_due) = inner.with_semaphore(|state| {
         failpoint(Failpoint::PublishHolding);
         let assigned = assign_seq(state, segment, &mut frame).ok_or_else(|| inner.not_publishable())?;
         segment.mark_published(place.slot);
         store_frame(segment.mapped(), &frame, assigned);
-        Ok(assigned.seq)
+        let is_service_due = state.chain.current_mut().is_some_and(SlotAllocator::take_service_due);
+        Ok((assigned.seq, is_service_due))
     })?;
     failpoint(Failpoint::NotifyDue);
     inner.notify_readers(segment.mapped());
+    if is_service_due {
+        claim::notify_service(segment);
+    }
     Ok(seq)
 }
 
@@ -129,6 +135,9 @@ fn assign_seq(state: &mut State, segment: &Arc<WriterSegment>, frame: &mut NewFr
     };
     if state.sizing.has_other_caps(segment.mapped()) || !is_possible {
         return None;
+    }
+    if place.record == 0 {
+        slots.prepare_publish(place.slot);
     }
     let seq = state.sequence.advance();
     let position = slots.runs_mut().publish(place, seq, frame.descriptor.size, frame.end)?;

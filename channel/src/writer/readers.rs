@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The reader table as the writer sees it: attached readers, their quotas, and evictions.
+//! The reader table as the writer sees it: attached readers, what they hold, and evictions.
 
 use std::sync::atomic::Ordering;
 
 use super::{
-    overcommit::Overcommit,
-    quota::{self, EntryUsage, INITIAL_QUOTA, QuotaRecord, Usage},
+    quota::{EntryUsage, Usage},
     service::ServiceReport,
     slots::SlotAllocator,
 };
 use crate::protocol::layout::MAX_READERS;
+
+/// With a smaller quota, readers have to copy frames: one pin to copy from, one for a frame on display, and one for the
+/// frame displayed before, which many sinks keep.
+const SUFFICIENT_QUOTA: u32 = 3;
 
 /// The writer's records of the owners of the reader entries.
 #[derive(Debug)]
@@ -22,7 +25,8 @@ pub(super) struct ReaderTable {
 struct ReaderRecord {
     /// The generation of the reader that is attached.
     generation: Option<u32>,
-    quota: QuotaRecord,
+    /// The generation of an owner that held too many slots at the last check.
+    suspect: Option<u32>,
 }
 
 impl ReaderTable {
@@ -51,52 +55,31 @@ impl ReaderTable {
                 if now.is_some() {
                     report.connected.push(entry as u32);
                 }
-                *record = ReaderRecord {
-                    generation: now,
-                    quota: match now {
-                        Some(_) => QuotaRecord::of_new_reader(),
-                        None => record.quota.after_leaving(),
-                    },
-                };
+                record.generation = now;
             }
             report.reader_count += u32::from(now.is_some());
         }
     }
 
-    /// How many slots must have memory so that all readers can get their wanted quotas.
-    pub(super) fn needed_slots(&self, slots: &SlotAllocator) -> u32 {
-        let usage = self.usage(slots);
-        quota::sum(&usage, &self.wanted_quotas(slots, &usage)) + slots.needed_by_writer()
-    }
-
-    /// Publishes the quota of each reader, and evicts readers that hold more slots than they may. Returns whether
-    /// readers share too few slots to get [`INITIAL_QUOTA`] each.
-    pub(super) fn update_quotas(&mut self, slots: &mut SlotAllocator, report: &mut ServiceReport) -> bool {
-        let usage = self.usage(slots);
-        let share = share(slots, &usage);
-        let needs_overcommit = slots.needs_overcommit(share);
-        slots.update_overcommit(needs_overcommit);
-        let quotas = self.quotas_that_fit(slots, &usage);
-        for (entry, (usage, quota)) in usage.into_iter().zip(quotas).enumerate() {
+    /// Evicts readers that hold more slots than the largest quota.
+    pub(super) fn evict_greedy(&mut self, slots: &mut SlotAllocator, report: &mut ServiceReport) {
+        for (entry, usage) in self.usage(slots).into_iter().enumerate() {
             let record = &mut self.records[entry];
             let generation = record.generation.unwrap_or(usage.owner);
-            if slots.pins().is_ignored(entry, generation) {
-                continue;
-            }
-            let holds_too_much = match record.generation {
-                // The entry may have another owner meanwhile, whose pins do not belong to this reader.
-                Some(_) if usage.owner != generation => record.quota.update(generation, quota, 0),
-                Some(_) => record.quota.update(generation, quota, usage.held),
-                None => record.quota.update_unattached(generation, usage.held),
-            };
-            if holds_too_much {
+            // The entry may have another owner meanwhile, whose pins do not belong to this reader.
+            let holds_too_much = usage.held > slots.largest_quota() && usage.owner == generation;
+            if record.confirm(generation, holds_too_much) {
                 slots.evict(entry, generation);
                 report.evicted.push(entry as u32);
-            } else if record.generation.is_some() {
-                slots.publish_quota(entry, generation, quota);
             }
         }
-        report.reader_count > 0 && share < INITIAL_QUOTA
+    }
+
+    /// Grants the quota that the slots allow. Returns whether readers get less than [`SUFFICIENT_QUOTA`].
+    pub(super) fn update_quota(&self, slots: &mut SlotAllocator) -> bool {
+        let usage = self.usage(slots);
+        slots.update_quota(&usage);
+        slots.quota() < SUFFICIENT_QUOTA && usage.iter().any(|usage| usage.reader.is_some())
     }
 
     /// The usage of each entry's owner.
@@ -115,35 +98,31 @@ impl ReaderTable {
             }
         })
     }
+}
 
-    /// The quota that each reader should get. With overcommit, this quota may exceed the share.
-    fn wanted_quotas(&self, slots: &SlotAllocator, usage: &Usage) -> [u32; MAX_READERS] {
-        let limit = match slots.overcommit() {
-            Some(Overcommit::Stopped) => 0,
-            None | Some(Overcommit::Sharing) => {
-                let share = share(slots, usage);
-                if slots.needs_overcommit(share) {
-                    INITIAL_QUOTA
-                } else {
-                    share
-                }
-            }
-        };
-        core::array::from_fn(|entry| quota::wanted(usage[entry].held, self.records[entry].quota.quota(), limit))
-    }
-
-    /// The wanted quotas, lowered until the slots with memory are enough for them. While readers share slots by
-    /// overcommit, the quotas are not lowered.
-    fn quotas_that_fit(&self, slots: &SlotAllocator, usage: &Usage) -> [u32; MAX_READERS] {
-        let available = match slots.overcommit() {
-            Some(Overcommit::Sharing) => u32::MAX,
-            None | Some(Overcommit::Stopped) => slots.committed().saturating_sub(slots.needed_by_writer()),
-        };
-        quota::lower_to_fit(usage, self.wanted_quotas(slots, usage), available)
+impl ReaderRecord {
+    /// Records the result of a check. Returns whether this owner held too many slots at the last check too.
+    ///
+    /// One check may see pins of a dead owner, which the entry's next owner has just cleared.
+    fn confirm(&mut self, generation: u32, holds_too_much: bool) -> bool {
+        let was_suspect = self.suspect == Some(generation);
+        self.suspect = holds_too_much.then_some(generation);
+        holds_too_much && was_suspect
     }
 }
 
-/// How many slots each reader can have if the readers share none.
-fn share(slots: &SlotAllocator, usage: &Usage) -> u32 {
-    quota::share(usage, slots.available_to_readers())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A single check may see pins that are not the reader's, so only the second check in a row evicts.
+    #[test]
+    fn owner_is_evicted_at_second_check_that_finds_too_many_pins() {
+        let mut record = ReaderRecord::default();
+        assert!(!record.confirm(7, true));
+        assert!(!record.confirm(7, false));
+        assert!(!record.confirm(7, true));
+        assert!(!record.confirm(8, true), "another owner");
+        assert!(record.confirm(8, true));
+    }
 }

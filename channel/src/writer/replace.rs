@@ -5,7 +5,10 @@
 //! A new segment is needed if a frame is too large for the slots or the caps change. It is also needed after a takeover
 //! from a dead writer, and after the channel's names were lost.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
 
 use nix::errno::Errno;
 
@@ -14,7 +17,8 @@ use super::{
     options::{Caps, MIN_SLOTS},
     segment::WriterSegment,
     sizing,
-    slots::SlotAllocator,
+    slots::{self, SlotAllocator},
+    spare,
 };
 use crate::{
     Error,
@@ -30,6 +34,10 @@ use crate::{
         space::Space,
     },
 };
+
+/// How long a new segment waits for the memory of a segment that was forgotten.
+const FORGOTTEN_TIMEOUT: Duration = Duration::from_millis(20);
+const FORGOTTEN_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The plan of a segment: its caps and header, and the values that its creation needs.
 struct SegmentPlan {
@@ -134,18 +142,29 @@ fn plan(inner: &Inner, size: u64) -> Result<SegmentPlan, Error> {
     })
 }
 
-/// Creates the planned segment. If there is no memory, it releases the unused memory of the old segments and tries once
+/// Creates the planned segment, if possible with as many slots as a channel with a quota needs. If there is no memory, it releases the unused memory of the old segments and tries once
 /// more.
 fn create(inner: &Inner, plan: &SegmentPlan) -> Result<NewSegment, Error> {
     let header = plan.header;
-    let try_create = || Segment::create(header, plan.caps.as_str(), MIN_SLOTS, inner.options().perms);
-    let mut created = try_create();
+    let try_create = |slots| Segment::create(header, plan.caps.as_str(), slots, inner.options().perms);
+    let initial = slots::initial_slots(spare::largest_quota(&header));
+    let mut created = try_create(initial).or_else(|error| match error {
+        CreateError::NoMemory(_) if initial > MIN_SLOTS => try_create(MIN_SLOTS),
+        error => Err(error),
+    });
     if matches!(created, Err(CreateError::NoMemory(_))) {
         let mut state = inner.lock();
         state.chain.retire();
-        state.chain.release_retired(inner.options().lossless);
+        let was_forgotten = state.chain.release_retired(inner.options().lossless);
         drop(state);
-        created = try_create();
+        created = try_create(MIN_SLOTS);
+        let began = Instant::now();
+        while was_forgotten && matches!(created, Err(CreateError::NoMemory(_))) && began.elapsed() < FORGOTTEN_TIMEOUT {
+            // The service may still wait in the segment that was forgotten, which keeps its memory.
+            inner.service().wake();
+            std::thread::sleep(FORGOTTEN_INTERVAL);
+            created = try_create(MIN_SLOTS);
+        }
     }
     let channel = inner.name().as_str();
     let (segment, staging, writer_lock) = created.map_err(|error| match error {
@@ -189,8 +208,11 @@ fn install(inner: &Inner, new: NewSegment, plan: &SegmentPlan) -> Result<(), Err
         failpoint(Failpoint::SegmentWritten);
         persist(inner, &mut staging, plan.former)?;
         failpoint(Failpoint::SegmentNamed);
+        let committed = segment.committed_slots();
         let segment = Arc::new(WriterSegment::new(segment, Arc::clone(&plan.lock_file)));
-        state.chain.install(SlotAllocator::new(segment, MIN_SLOTS), writer_lock);
+        let mut slots = SlotAllocator::new(segment, committed, sizing::least_history(&plan.header));
+        slots.grant_first_quota();
+        state.chain.install(slots, writer_lock);
         state.service.begin_segment();
         state.requests.begin_segment();
         state.shortage.begin_segment(plan.bound.clone());

@@ -154,13 +154,18 @@ pub(super) fn replace_corrupted(inner: &Inner, check_header: bool) -> Result<boo
     replace::replace(inner, segment.header.slot_size).map(|()| true)
 }
 
-/// Restores the seqs of the newest frame and event, the number of the newest run, and the latency, if another program has overwritten them. Readers
+/// Restores the quota, the seqs of the newest frame and event, the number of the newest run, and the latency, if
+/// another program has overwritten them. Readers
 /// that attach start with these values.
 pub(super) fn repair_status(state: &State) {
     let Some(slots) = state.chain.current() else {
         return;
     };
     let status = slots.segment().tables().status();
+    // Relaxed: as below.
+    if status.quota.load(Ordering::Relaxed) != slots.quota() {
+        status.quota.store(slots.quota(), Ordering::Release);
+    }
     for (word, value) in [
         (&status.head, state.sequence.head()),
         (&status.run_head, slots.runs().newest()),

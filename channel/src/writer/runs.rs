@@ -2,6 +2,7 @@
 
 //! The runs of one segment: which frames are in each slot, and how long they are kept.
 
+use super::memory::bits;
 use crate::{
     protocol::{
         layout::{MAX_METADATA_SIZE, MAX_SLOTS},
@@ -91,6 +92,8 @@ impl Overwritable {
 #[derive(Debug)]
 pub(super) struct Runs {
     in_slot: [Run; MAX_SLOTS],
+    /// One bit for each slot that has frames.
+    with_frame: u64,
     /// The number of the newest run; 0 before the first.
     newest: u64,
     /// The size of all frames that were published in the segment.
@@ -105,6 +108,7 @@ impl Runs {
     pub(super) fn new(can_append: bool) -> Self {
         Self {
             in_slot: [Run::default(); MAX_SLOTS],
+            with_frame: 0,
             newest: 0,
             bytes: 0,
             can_append,
@@ -119,6 +123,7 @@ impl Runs {
             last: first.saturating_add(u64::from(frames.saturating_sub(1))),
             ..Run::default()
         };
+        self.with_frame |= u64::from(first != 0) << slot;
     }
 
     /// The frames in `slot`.
@@ -127,7 +132,20 @@ impl Runs {
     }
 
     pub(super) fn has_frame(&self, slot: usize) -> bool {
-        self.in_slot[slot].first != 0
+        self.with_frame >> slot & 1 == 1
+    }
+
+    /// The slots that have frames.
+    pub(super) fn with_frame(&self) -> u64 {
+        self.with_frame
+    }
+
+    /// The slots of the newest `runs` runs.
+    pub(super) fn newest_slots(&self, runs: u32) -> u64 {
+        let kept = self.beyond_runs(runs);
+        bits(self.with_frame)
+            .filter(|slot| !kept.includes(&self.in_slot[*slot]))
+            .fold(0, |slots, slot| slots | 1 << slot)
     }
 
     /// The number of the newest run; 0 before the first.
@@ -138,6 +156,15 @@ impl Runs {
     /// Records that `slot` lost its frames.
     pub(super) fn clear(&mut self, slot: usize) {
         self.in_slot[slot].first = 0;
+        self.with_frame &= !(1 << slot);
+    }
+
+    /// The seq of the newest frame in a slot; 0 if no slot has a frame.
+    pub(super) fn newest_seq(&self) -> u64 {
+        bits(self.with_frame)
+            .map(|slot| self.in_slot[slot].last)
+            .max()
+            .unwrap_or(0)
     }
 
     /// The place for a frame of `size` bytes at the end of the newest run, in slots of `slot_size` bytes. `None` if the
@@ -175,6 +202,7 @@ impl Runs {
             published_ns: if self.can_append { clock::monotonic_ns() } else { 0 },
             bytes_up_to: self.bytes,
         };
+        self.with_frame |= 1 << place.slot;
         self.open = self.can_append.then_some(OpenRun {
             slot: place.slot,
             tail: position,

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use super::{claim, inner::Inner, restore, service::ServiceReport, shortage::Shortage, state::State};
 use crate::Error;
 
-/// Repairs damage by other programs, looks for readers that came or went, and gives each reader its quota.
+/// Repairs damage by other programs, looks for readers that came or went, grants the quota, and adapts the memory.
 pub(super) fn run(inner: &Inner) -> Result<ServiceReport, Error> {
     let mut state = inner.lock();
     let lock_file = Arc::clone(state.lock.lock_file());
     let check_names = state.service.begin_name_check();
     if check_names {
         if let Some(slots) = state.chain.current_mut() {
-            slots.retry_growth();
+            slots.memory().retry_growth();
         }
     }
     drop(state);
@@ -30,16 +30,24 @@ pub(super) fn run(inner: &Inner) -> Result<ServiceReport, Error> {
         repaired,
         ..ServiceReport::default()
     };
-    let needed_slots = poll_readers(&mut inner.lock(), &mut report);
-    // The memory is committed without a lock, because this takes milliseconds. It is committed before the quotas are
-    // published, because readers may use their quotas at once.
-    claim::commit_slots(inner, needed_slots);
-    finish(&mut inner.lock(), inner.options().lossless, &mut report);
-    Ok(report)
+    poll_readers(&mut inner.lock(), &mut report);
+    if check_names {
+        claim::release_idle(inner);
+    }
+    // The memory is committed without a lock, because this takes milliseconds. Each round commits a slot.
+    loop {
+        claim::commit_wanted(inner);
+        let mut state = inner.lock();
+        let is_growth_wanted = update_quota(&mut state, &mut report);
+        if !is_growth_wanted {
+            finish(&mut state, inner.options().lossless, &mut report);
+            return Ok(report);
+        }
+    }
 }
 
-/// Records the present readers and their requests. Returns how many slots their quotas and the writer need.
-fn poll_readers(state: &mut State, report: &mut ServiceReport) -> u32 {
+/// Records the present readers and their requests, and evicts readers that hold too many slots.
+fn poll_readers(state: &mut State, report: &mut ServiceReport) {
     restore::repair_status(state);
     if let Some(segment) = state.chain.current_mapped() {
         state.service.note_word(segment);
@@ -48,8 +56,9 @@ fn poll_readers(state: &mut State, report: &mut ServiceReport) -> u32 {
         .readers
         .update(|entry, known| state.chain.reader_in(entry, known), report);
     let Some(slots) = state.chain.current_mut() else {
-        return 0;
+        return;
     };
+    slots.find_attached();
     slots.ignore_dead_readers();
     state.requests.poll(
         slots.segment().mapped(),
@@ -57,18 +66,29 @@ fn poll_readers(state: &mut State, report: &mut ServiceReport) -> u32 {
         state.sequence.head(),
         report,
     );
-    state.readers.needed_slots(slots)
+    state.readers.evict_greedy(slots, report);
 }
 
-/// Publishes quotas, and releases unused memory of superseded segments.
+/// Grants the quota, and reports a shortage of slots. Returns whether another slot must be committed first.
+fn update_quota(state: &mut State, report: &mut ServiceReport) -> bool {
+    let Some(slots) = state.chain.current_mut() else {
+        return false;
+    };
+    let are_readers_short = state.readers.update_quota(slots);
+    if slots.memory().may_begin_growth() && slots.memory().is_growth_wanted() {
+        return true;
+    }
+    report.shortage = state.shortage.take(are_readers_short).map(|space| Shortage {
+        slots: slots.attainable(),
+        slot_size: slots.segment().header().slot_size,
+        space,
+    });
+    false
+}
+
+/// Collects what the service reports, and releases unused memory of superseded segments.
 fn finish(state: &mut State, lossless: bool, report: &mut ServiceReport) {
     if let Some(slots) = state.chain.current_mut() {
-        let are_readers_short = state.readers.update_quotas(slots, report);
-        report.shortage = state.shortage.take(are_readers_short).map(|space| Shortage {
-            slots: slots.attainable(),
-            slot_size: slots.segment().header().slot_size,
-            space,
-        });
         state.stats.missed_by_readers += slots.take_missed();
     }
     report.missed_by_readers = state.service.new_missed(state.stats.missed_by_readers);

@@ -6,7 +6,11 @@ use super::{
     options::{Caps, MIN_SLOTS},
     runs::RUN_HISTORY_BYTES,
 };
-use crate::{protocol::layout::MAX_SLOTS, segment::Segment, sys::page};
+use crate::{
+    protocol::layout::{Header, MAX_SLOTS, flags},
+    segment::Segment,
+    sys::page,
+};
 
 /// With at least this many slots, frames survive [`LONG_HISTORY`] later runs; with fewer slots, they survive
 /// [`SHORT_HISTORY`].
@@ -15,6 +19,8 @@ const LONG_HISTORY: u32 = 4;
 const SHORT_HISTORY: u32 = 2;
 /// The longest history of frames of variable size, in slots. The limit leaves slots that readers can hold.
 const MAX_VARIABLE_HISTORY: u32 = 32;
+/// The frames of the history that all attached readers have taken have at most this size together.
+const LEAST_HISTORY_BYTES: u64 = 4 << 20;
 /// The most bytes of address space that a segment with an automatic number of slots takes.
 const MAX_AUTOMATIC_BYTES: u64 = if usize::BITS == 64 { 1 << 30 } else { 1 << 28 };
 /// The size of a slot for small frames of variable size: all slots together contain a burst of 16 MiB and the frames
@@ -121,4 +127,14 @@ pub(super) fn history(slots: u32, slot_size: u64, caps: &Caps) -> u32 {
     }
     let by_bytes = u32::try_from(RUN_HISTORY_BYTES / slot_size).unwrap_or(MAX_VARIABLE_HISTORY);
     by_bytes.min(MAX_VARIABLE_HISTORY).min(slots / 2).max(least)
+}
+
+/// The number of newest runs that a segment keeps although all attached readers have taken them. Peers that copy without
+/// an entry need them. Runs of large frames are few, because each takes much memory.
+pub(super) fn least_history(header: &Header) -> u32 {
+    if header.flags & flags::RUNS != 0 {
+        return header.history;
+    }
+    let slots = u32::try_from(LEAST_HISTORY_BYTES / header.slot_size).unwrap_or(u32::MAX);
+    slots.clamp(1, header.history.max(1))
 }

@@ -5,22 +5,32 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use super::{
-    counted_pins::CountedPins,
-    overcommit::{self, MIN_OVERCOMMIT_SLOTS, Overcommit, SPARE_SLOTS},
-    quota::INITIAL_QUOTA,
-    runs::{Overwritable, Place, Run, Runs},
+    counted_pins::{CountedPins, Missing},
+    memory::{SlotMemory, bits},
+    options::MIN_SLOTS,
+    runs::{Overwritable, Place, Runs},
     segment::{ClaimedFor, WriterSegment},
     slot::Slot,
+    spare::{self, Quota},
 };
-use crate::protocol::{
-    failpoint::{Failpoint, failpoint},
-    layout::{EVICTED, flags},
-    pins::take_for_writing,
-    run::{self, RunPosition},
+use crate::{
+    protocol::{
+        failpoint::{Failpoint, failpoint},
+        layout::{EVICTED, flags},
+        pins::{take_for_writing, take_unpinnable},
+        run::{self, RunPosition},
+    },
+    sys::clock,
 };
 
 /// The most rounds of one search for a slot. A round fails if readers pin the found slots at the last moment.
 const MAX_SEARCH_ROUNDS: u32 = 4;
+/// The publishing thread commits a slot of at most this size itself. The memory of a larger one takes too long, so the
+/// service commits it.
+const MAX_OWN_GROWTH: u64 = 1 << 20;
+/// For a reader that keeps up, the frames that it has not taken are kept only if they come at least this far apart. No
+/// history would be long enough for faster ones.
+const MIN_KEPT_INTERVAL_NS: u64 = 1_000_000;
 
 /// The result of a search for a slot.
 pub(super) enum SlotSearch {
@@ -36,42 +46,45 @@ pub(super) enum SlotSearch {
 /// The slots of one segment.
 #[derive(Debug)]
 pub(super) struct SlotAllocator {
-    segment: Arc<WriterSegment>,
+    pub(super) segment: Arc<WriterSegment>,
     /// The history, copied from the segment's header like the lossless flag below, because each search for a slot needs
     /// them.
     history: u32,
+    /// How many runs are kept although all readers have taken them, as long as the segment can grow.
+    least_history: u32,
     is_lossless: bool,
     pins: CountedPins,
-    runs: Runs,
+    pub(super) runs: Runs,
+    pub(super) memory: SlotMemory,
+    pub(super) quota: Quota,
+    /// One bit for each slot that no reader can hold (see `spare`). A claimed slot is among them.
+    pub(super) unpinnable: u64,
+    /// Whether the service has to run soon, because the quota was withdrawn or a slot is wanted.
+    pub(super) is_service_due: bool,
     /// How many frames readers missed because their slots were taken. A frame counts once for each reader.
     missed: u64,
-    /// How many slots have memory.
-    committed: u32,
-    /// One bit for each slot whose memory was released to the system.
-    released: u64,
-    /// Whether the last attempt to commit another slot failed for lack of memory.
-    is_out_of_memory: bool,
-    /// Whether a thread is committing one more slot, which needs no lock of the writer's state.
-    is_growing: bool,
-    /// `None` while there is no overcommit.
-    overcommit: Option<Overcommit>,
+    /// The time and the number of the newest run when `is_wanted` was last called.
+    pace: (u64, u64),
 }
 
 impl SlotAllocator {
-    /// The slots of a new segment, of which `committed` have memory.
-    pub(super) fn new(segment: Arc<WriterSegment>, committed: u32) -> Self {
+    /// The slots of a new segment, of which `committed` have memory. `least_history` is the number of runs that are kept
+    /// for everyone.
+    pub(super) fn new(segment: Arc<WriterSegment>, committed: u32, least_history: u32) -> Self {
         let header = segment.header();
         Self {
             history: header.history,
+            least_history,
             is_lossless: header.flags & flags::LOSSLESS != 0,
             pins: CountedPins::none(),
             runs: Runs::new(header.flags & flags::RUNS != 0),
+            memory: SlotMemory::new(header.slot_count, committed),
+            quota: Quota::new(spare::largest_quota(header)),
+            // A new segment has neither frames nor readers.
+            unpinnable: u64::MAX,
+            is_service_due: false,
             missed: 0,
-            committed,
-            released: 0,
-            is_out_of_memory: false,
-            is_growing: false,
-            overcommit: None,
+            pace: (clock::monotonic_ns(), 0),
             segment,
         }
     }
@@ -79,7 +92,8 @@ impl SlotAllocator {
     /// The slots of a segment that a dead writer left.
     pub(super) fn of_dead_writer(segment: WriterSegment) -> Self {
         let mapped = segment.mapped();
-        let slots = segment.header().slot_count as usize;
+        let header = segment.header();
+        let slots = header.slot_count as usize;
         let committed = (0..slots).take_while(|slot| mapped.is_committed(*slot)).count();
         let mut runs = Runs::new(false);
         for slot in 0..slots {
@@ -89,10 +103,12 @@ impl SlotAllocator {
             let tail = run::load_tail(&record.tail).unwrap_or(RunPosition::FIRST);
             runs.add_former(slot, first, tail.ordinal);
         }
+        let history = header.history;
         Self {
             pins: CountedPins::all(),
             runs,
-            ..Self::new(Arc::new(segment), committed as u32)
+            unpinnable: 0,
+            ..Self::new(Arc::new(segment), committed as u32, history)
         }
     }
 
@@ -104,21 +120,24 @@ impl SlotAllocator {
         &self.pins
     }
 
+    /// The memory of the slots.
+    pub(super) fn memory(&mut self) -> &mut SlotMemory {
+        &mut self.memory
+    }
+
+    /// How many slots have memory.
     pub(super) fn committed(&self) -> u32 {
-        self.committed
+        self.memory.count()
     }
 
-    /// How many slots the segment can have with the memory that there is now, as far as this is known.
+    /// The slot size, and how many slots the segment can have with the memory that there is now, as far as this is known.
     pub(super) fn attainable(&self) -> u32 {
-        if self.is_out_of_memory {
-            self.committed
-        } else {
-            self.segment.header().slot_count
-        }
+        self.memory.attainable()
     }
 
-    pub(super) fn overcommit(&self) -> Option<Overcommit> {
-        self.overcommit
+    /// Whether the segment may have more slots.
+    pub(super) fn can_grow(&self) -> bool {
+        self.memory.can_grow()
     }
 
     /// The number of later runs that a frame survives.
@@ -145,35 +164,61 @@ impl SlotAllocator {
         std::mem::take(&mut self.missed)
     }
 
+    /// The largest quota in this segment.
+    pub(super) fn largest_quota(&self) -> u32 {
+        self.quota.largest
+    }
+
+    /// The quota that readers find now.
+    pub(super) fn quota(&self) -> u32 {
+        self.quota.current()
+    }
+
+    /// Whether the service has to run since the last call.
+    pub(super) fn take_service_due(&mut self) -> bool {
+        std::mem::take(&mut self.is_service_due)
+    }
+
     /// How many slots hold a frame or are claimed.
     pub(super) fn in_use(&self) -> u32 {
-        (0..self.committed as usize)
-            .filter(|slot| self.has_frame(*slot) || self.segment.is_claimed(*slot))
-            .count() as u32
+        let claimed = self.memory.slots() & !self.unclaimed();
+        (self.runs.with_frame() & self.memory.slots() | claimed).count_ones()
     }
 
     /// How many slots are claimed. A claimed slot is being filled, or is published and upstream still keeps it.
     pub(super) fn claimed(&self) -> u32 {
-        (0..self.committed as usize)
-            .filter(|slot| self.segment.is_claimed(*slot))
-            .count() as u32
+        (self.memory.slots() & !self.unclaimed()).count_ones()
     }
 
-    /// The least number of slots that the writer needs: one for the newest frame, and the claimed slots, or one to fill
-    /// if none is claimed.
-    pub(super) fn needed_by_writer(&self) -> u32 {
-        1 + self.claimed().max(1)
+    /// The slots that have memory and are not claimed.
+    pub(super) fn unclaimed(&self) -> u64 {
+        bits(self.memory.slots())
+            .filter(|slot| !self.segment.is_claimed(*slot))
+            .fold(0, |slots, slot| slots | 1 << slot)
     }
 
-    /// How many slots all readers together may pin once the segment has all its slots. The writer keeps the slots of
-    /// the history and two more. If the system has no memory for more slots, the writer keeps only the slots that it
-    /// needs, without a history.
-    pub(super) fn available_to_readers(&self) -> u32 {
-        if self.is_out_of_memory {
-            self.committed.saturating_sub(self.needed_by_writer())
+    /// The number of newest runs that stay although all readers have taken them.
+    pub(super) fn kept_runs(&self) -> u32 {
+        if self.memory.is_out_of_memory() {
+            1
+        } else if self.memory.can_grow() {
+            self.least_history
         } else {
-            self.segment.header().slot_count.saturating_sub(self.history() + 2)
+            self.history
         }
+    }
+
+    /// Looks for readers that have attached. Returns whether there are any.
+    pub(super) fn note_joins(&mut self) -> bool {
+        let readers = self.pins.note_joins(&self.segment);
+        self.quota.note_joins(readers);
+        readers > 0
+    }
+
+    /// The slots that at least one counted pin marks.
+    pub(super) fn pinned(&mut self) -> u64 {
+        self.note_joins();
+        self.pins.pinned(&self.segment)
     }
 }
 
@@ -183,40 +228,52 @@ impl SlotAllocator {
     ///
     /// 1. A claim for upstream finds nothing if upstream has half of the slots already. Upstream may keep published
     ///    slots, as a decoder does, and copies need slots too.
-    /// 2. Take a free slot, or else the oldest slot whose frame is beyond the history. No counted pin may mark the
-    ///    slot. In lossless mode, all readers must have taken the frame. Spare slots are left out.
+    /// 2. Take the slot that was used last, of those whose frame is beyond the history. No counted pin may mark the slot. In
+    ///    lossless mode, all readers must have taken the frame. Otherwise take a slot without a frame. Two spare slots
+    ///    stay if readers could pin all others.
     /// 3. If entries of dead readers are found, ignore their pins from now on, and repeat step 2.
-    /// 4. Let the caller commit one more slot, if the segment may have more.
-    /// 5. Repeat step 2 with the history in runs alone, without its bytes and its time.
-    /// 6. If slots are scarce, repeat step 2 with a history of only the newest run.
-    /// 7. For a copy, take a spare slot. From then on, no reader may pin another slot. Upstream gets no spare slot,
-    ///    because it may keep the slot for a long time.
-    pub(super) fn find(&mut self, claimed_for: ClaimedFor) -> SlotSearch {
+    /// 4. Let the caller commit one more slot, if the segment may have more and the service cannot help in time. In
+    ///    lossless mode, the writer first waits for its readers, and then sets `has_waited`.
+    /// 5. Withdraw the quota and repeat step 2 without spare slots. The service commits one more slot and grants the quota
+    ///    again. Then repeat step 4.
+    /// 6. If the segment cannot grow now, repeat step 2 with the history in runs alone, without its bytes and its time.
+    /// 7. If slots are scarce, repeat step 2 with a history of only the newest run.
+    pub(super) fn find(&mut self, claimed_for: ClaimedFor, has_waited: bool) -> SlotSearch {
         let for_upstream = claimed_for == ClaimedFor::Upstream;
         if for_upstream && self.upstream_has_its_half() {
             return SlotSearch::Nothing;
         }
-        if let Some(slot) = self.take_oldest(self.beyond_history()) {
+        if let Some(slot) = self.take_usual(claimed_for) {
             return SlotSearch::Taken(slot);
         }
         if self.ignore_dead_readers() {
-            if let Some(slot) = self.take_oldest(self.beyond_history()) {
+            if let Some(slot) = self.take_usual(claimed_for) {
                 return SlotSearch::Taken(slot);
             }
         }
-        if let Some(slot) = self.begin_growth() {
-            return SlotSearch::Grow(slot);
+        if self.may_grow_at_once(claimed_for, has_waited) {
+            if let Some(slot) = self.memory.begin_growth() {
+                return SlotSearch::Grow(slot);
+            }
         }
-        if let Some(slot) = self.take_oldest(self.beyond_runs()) {
+        if self.may_withdraw(claimed_for) {
+            self.memory.want_growth();
+            self.withdraw_quota();
+            if let Some(slot) = self.take_usual(claimed_for) {
+                return SlotSearch::Taken(slot);
+            }
+            if let Some(slot) = self.memory.begin_growth().filter(|_| !self.is_lossless) {
+                return SlotSearch::Grow(slot);
+            }
+        }
+        if self.memory.may_begin_growth() {
+            return SlotSearch::Nothing;
+        }
+        if let Some(slot) = self.take_oldest(claimed_for, self.beyond_runs()) {
             return SlotSearch::Taken(slot);
         }
         if self.is_scarce(claimed_for) {
-            if let Some(slot) = self.take_without_history() {
-                return SlotSearch::Taken(slot);
-            }
-        }
-        if !for_upstream {
-            if let Some(slot) = self.take_spare() {
+            if let Some(slot) = self.take_oldest(claimed_for, self.beyond_newest()) {
                 return SlotSearch::Taken(slot);
             }
         }
@@ -225,6 +282,7 @@ impl SlotAllocator {
 
     /// Marks a taken slot as claimed, and returns it for a frame of `size` bytes.
     pub(super) fn claim(&mut self, slot: usize, size: u64, claimed_for: ClaimedFor) -> Slot {
+        self.memory.note_claim(slot);
         self.segment.claim(slot, claimed_for);
         failpoint(Failpoint::SlotClaimed);
         Slot::new(Arc::clone(&self.segment), slot, size)
@@ -250,29 +308,18 @@ impl SlotAllocator {
             .filter(|place| !self.segment.is_claimed(place.slot))
     }
 
-    /// Takes `slot` for writing if it is still free.
-    pub(super) fn take_if_free(&mut self, slot: usize) -> bool {
-        !self.has_frame(slot) && !self.segment.is_claimed(slot) && self.take(slot)
-    }
-
-    /// Takes the oldest slot even if its frames are within the history; only the newest run is protected. Callers use
-    /// this when slots are scarce, because a shorter history is better than a dropped frame.
-    pub(super) fn take_without_history(&mut self) -> Option<usize> {
-        self.take_oldest(self.beyond_newest())
-    }
-
-    /// Whether [`find`](Self::find) for a copy would find a slot that has memory.
-    pub(super) fn has_takeable(&mut self) -> bool {
-        let finds = |slots: &Self| {
-            let unpinned = !slots.pins.pinned(&slots.segment);
-            let overwritable = if slots.is_scarce(ClaimedFor::Copy) {
-                slots.beyond_newest()
-            } else if slots.may_begin_growth() {
-                slots.beyond_history()
-            } else {
-                slots.beyond_runs()
-            };
-            slots.oldest(unpinned, overwritable).is_some()
+    /// Whether [`find`](Self::find) for a copy would find a slot. In lossless mode, `has_waited` has the same meaning there.
+    pub(super) fn can_find(&mut self, has_waited: bool) -> bool {
+        let finds = |slots: &mut Self| {
+            let allowed = !slots.pinned();
+            slots.note_unpinned(allowed ^ u64::MAX);
+            let cannot_grow = !slots.memory.may_begin_growth();
+            slots.blank().count_ones() > slots.spare_needed()
+                || slots.warmest(allowed).is_some()
+                || cannot_grow && slots.oldest(allowed, slots.beyond_runs()).is_some()
+                || slots.is_scarce(ClaimedFor::Copy) && slots.oldest(allowed, slots.beyond_newest()).is_some()
+                || slots.may_grow_at_once(ClaimedFor::Copy, has_waited)
+                || slots.may_withdraw(ClaimedFor::Copy)
         };
         finds(self) || (self.ignore_dead_readers() && finds(self))
     }
@@ -288,37 +335,100 @@ impl SlotAllocator {
         claimed > 0 && (claimed + 1) * 2 > self.attainable()
     }
 
-    /// Takes the oldest slot that no counted pin marks and whose frames are `overwritable`.
-    fn take_oldest(&mut self, overwritable: Overwritable) -> Option<usize> {
+    /// Whether the caller may commit a slot now. The service cannot help upstream, which does not wait. A lossless writer
+    /// rather waits for its readers if they have frames to take and the segment has a few slots: few slots stay in the
+    /// processor's caches.
+    fn may_grow_at_once(&self, claimed_for: ClaimedFor, has_waited: bool) -> bool {
+        let is_small = self.segment.header().slot_size <= MAX_OWN_GROWTH;
+        self.memory.may_begin_growth()
+            && match claimed_for {
+                ClaimedFor::Upstream => true,
+                ClaimedFor::Copy if self.is_lossless => {
+                    has_waited
+                        || self.memory.count() < self.history + initial_slots(self.quota.largest)
+                        || self.have_readers_all()
+                }
+                ClaimedFor::Copy => is_small || self.quota.current() == 0,
+            }
+    }
+
+    /// Whether the readers have taken all frames, so that only their pins keep slots.
+    fn have_readers_all(&self) -> bool {
+        self.slowest_cursor() >= self.runs.newest_seq()
+    }
+
+    /// Whether the quota is to be withdrawn, so that the spare slots can be used for a copy. Upstream gets no spare slot,
+    /// because it may keep the slot for a long time. A lossless writer waits as long as a reader has frames to take.
+    fn may_withdraw(&self, claimed_for: ClaimedFor) -> bool {
+        claimed_for == ClaimedFor::Copy && self.quota.current() > 0 && (!self.is_lossless || self.have_readers_all())
+    }
+
+    /// Step 2 of [`find`](Self::find).
+    fn take_usual(&mut self, claimed_for: ClaimedFor) -> Option<usize> {
         // The slowest readers try to pin the slots that the writer is about to take. Each attempt blocks a slot for a
         // moment. Then the reader finds the seq 0 and unpins the slot, so a later round succeeds.
         for _ in 0..MAX_SEARCH_ROUNDS {
-            let pinned = self.pins.pinned(&self.segment);
-            let mut allowed = !(pinned | self.spare(pinned));
-            let mut was_refused = false;
-            while let Some(slot) = self.oldest(allowed, overwritable) {
-                if self.take(slot) {
-                    return Some(slot);
-                }
-                was_refused = true;
-                allowed &= !(1 << slot);
+            let pinned = self.pinned();
+            self.note_unpinned(pinned);
+            let needed = self.spare_needed();
+            if needed > self.blank().count_ones() && !self.fill_spare(needed) || !self.leaves_enough(claimed_for) {
+                return None;
             }
-            if !was_refused {
-                break;
+            let Some((slot, missing)) = self.warmest(!pinned) else {
+                return self.take_blank(needed);
+            };
+            if self.take(slot, missing) {
+                return Some(slot);
             }
             core::hint::spin_loop();
+        }
+        self.take_blank(self.spare_needed())
+    }
+
+    /// Takes the slot without a frame that was used last, if this leaves `needed` others.
+    fn take_blank(&mut self, needed: u32) -> Option<usize> {
+        let blank = self.blank();
+        let slot = bits(blank).max_by_key(|slot| self.memory.claimed_at(*slot))?;
+        (blank.count_ones() > needed && self.take(slot, Missing::default())).then_some(slot)
+    }
+
+    /// Takes the slot with the oldest frames, if all of them are `overwritable`.
+    fn take_oldest(&mut self, claimed_for: ClaimedFor, overwritable: Overwritable) -> Option<usize> {
+        if self.blank().count_ones() < self.spare_needed() || !self.leaves_enough(claimed_for) {
+            return None;
+        }
+        for _ in 0..MAX_SEARCH_ROUNDS {
+            let pinned = self.pinned();
+            let (slot, missing) = self.oldest(!pinned, overwritable)?;
+            if self.take(slot, missing) {
+                return Some(slot);
+            }
         }
         None
     }
 
+    /// Whether a claim leaves slots for copies. While there is no quota, the writer needs two unpinnable slots, of which
+    /// one may have the newest frame. Upstream must not take the last ones.
+    fn leaves_enough(&self, claimed_for: ClaimedFor) -> bool {
+        claimed_for == ClaimedFor::Copy
+            || self.quota.current() > 0
+            || self.quota.largest == 0
+            || (self.unclaimed() & self.unpinnable).count_ones() > spare::SPARE_SLOTS
+    }
+
+    /// The slots with frames that may be taken if `allowed` contains them, or if nobody can pin them.
+    fn candidates(&self, allowed: u64) -> u64 {
+        self.unclaimed() & self.runs.with_frame() & (allowed | self.unpinnable)
+    }
+
     /// The frames beyond the history. In lossless mode, all readers have taken them.
     fn beyond_history(&self) -> Overwritable {
-        self.taken_by_readers(self.runs.beyond_history(self.history))
+        self.taken_by_readers(self.runs.beyond_history(self.kept_runs()))
     }
 
     /// The frames beyond the history in runs, which may be within its bytes or its time.
     fn beyond_runs(&self) -> Overwritable {
-        self.taken_by_readers(self.runs.beyond_runs(self.history))
+        self.taken_by_readers(self.runs.beyond_runs(self.kept_runs()))
     }
 
     /// All frames except those of the newest run. In lossless mode, all readers have taken them.
@@ -328,32 +438,82 @@ impl SlotAllocator {
 
     fn taken_by_readers(&self, overwritable: Overwritable) -> Overwritable {
         if self.is_lossless {
-            overwritable.at_most(self.pins.slowest_cursor(&self.segment))
+            overwritable.at_most(self.slowest_cursor())
         } else {
             overwritable
         }
     }
 
-    /// A free slot, or else the slot with the oldest frames. Only slots count that are `allowed`, not claimed, and whose
-    /// frames are all `overwritable`.
-    fn oldest(&self, allowed: u64, overwritable: Overwritable) -> Option<usize> {
-        (0..self.committed as usize)
-            .filter(|slot| allowed >> slot & 1 == 1 && overwritable.includes(self.runs.in_slot(*slot)))
-            .filter(|slot| !self.segment.is_claimed(*slot))
-            .min_by_key(|slot| self.runs.in_slot(*slot).first)
+    fn slowest_cursor(&self) -> u64 {
+        self.pins.slowest_cursor(&self.segment)
     }
 
-    /// Takes `slot`, which had no counted pin, for writing. Returns `false` if the slot is pinned by now. In both
-    /// cases, the slot loses its frames.
-    fn take(&mut self, slot: usize) -> bool {
-        let Run { first, last, .. } = *self.runs.in_slot(slot);
-        if first != 0 {
-            self.missed += self.pins.count_missed(&self.segment, first, last);
+    /// The slot that was used last, of those whose frames are beyond the history and not wanted by a reader. The caches
+    /// of the processor may still have it. Also returns which readers miss the frames.
+    fn warmest(&mut self, allowed: u64) -> Option<(usize, Missing)> {
+        let overwritable = self.beyond_history();
+        let mut candidates = self.candidates(allowed);
+        loop {
+            let slot = bits(candidates)
+                .filter(|slot| overwritable.includes(self.runs.in_slot(*slot)))
+                .max_by_key(|slot| self.runs.in_slot(*slot).first)?;
+            match self.unless_wanted(slot) {
+                Some(missing) => return Some((slot, missing)),
+                None => candidates &= !(1 << slot),
+            }
         }
+    }
+
+    /// The slot with the oldest frames, of those whose frames are beyond the history and not wanted by a reader.
+    pub(super) fn coldest(&mut self, allowed: u64) -> Option<(usize, Missing)> {
+        let (slot, _) = self.oldest(allowed, self.beyond_history())?;
+        self.unless_wanted(slot).map(|missing| (slot, missing))
+    }
+
+    /// The slot with the oldest frames, if all of them are `overwritable`.
+    fn oldest(&self, allowed: u64, overwritable: Overwritable) -> Option<(usize, Missing)> {
+        let slot = bits(self.candidates(allowed)).min_by_key(|slot| self.runs.in_slot(*slot).first)?;
+        let run = self.runs.in_slot(slot);
+        overwritable
+            .includes(run)
+            .then(|| (slot, self.pins.missing(&self.segment, run.first, run.last)))
+    }
+
+    /// The readers that miss the frames in `slot` if it is taken. `None` if one of these readers keeps up with the stream
+    /// and the frames are within the history, so that the slot must not be taken.
+    fn unless_wanted(&mut self, slot: usize) -> Option<Missing> {
+        let run = *self.runs.in_slot(slot);
+        let missing = self.pins.missing(&self.segment, run.first, run.last);
+        let is_wanted = missing.frames > 0
+            && self.pins.keep_up(missing)
+            && !self.runs.beyond_runs(self.history).includes(&run)
+            && !self.memory.is_out_of_memory()
+            && self.is_slow_stream();
+        (!is_wanted).then_some(missing)
+    }
+
+    /// Whether frames come slowly enough that a history helps a reader that is late.
+    fn is_slow_stream(&mut self) -> bool {
+        let now = (clock::monotonic_ns(), self.runs.newest());
+        let before = std::mem::replace(&mut self.pace, now);
+        now.0 - before.0 >= (now.1 - before.1) * MIN_KEPT_INTERVAL_NS
+    }
+
+    /// Takes `slot` for writing. Returns `false` if a reader has pinned the slot by now. In both cases, the slot loses its
+    /// frames, which these readers miss.
+    pub(super) fn take(&mut self, slot: usize, missing: Missing) -> bool {
+        self.missed += missing.frames;
+        self.pins.note_missed(missing);
         self.runs.clear(slot);
-        take_for_writing(&self.segment.mapped().slot_record(slot).seq, || {
-            self.pins.pinned(&self.segment) >> slot & 1 == 1
-        })
+        let segment = Arc::clone(&self.segment);
+        let seq = &segment.mapped().slot_record(slot).seq;
+        if self.unpinnable >> slot & 1 == 1 {
+            take_unpinnable(seq);
+            return true;
+        }
+        let is_taken = take_for_writing(seq, || self.pinned() >> slot & 1 == 1);
+        self.unpinnable |= u64::from(is_taken) << slot;
+        is_taken
     }
 
     /// Whether slots are scarce, because the segment cannot grow now. If they are, frames within the history are
@@ -363,178 +523,94 @@ impl SlotAllocator {
     /// get a slot: upstream may release slots only after the frame is published, and the service needs time to commit
     /// slots for readers.
     fn is_scarce(&self, claimed_for: ClaimedFor) -> bool {
-        let is_copying = || (0..self.committed as usize).any(|slot| self.segment.is_claimed_for_copy(slot));
-        self.is_out_of_memory || claimed_for == ClaimedFor::Copy && !self.may_begin_growth() && !is_copying()
+        let is_copying = || bits(self.memory.slots()).any(|slot| self.segment.is_claimed_for_copy(slot));
+        self.memory.is_out_of_memory()
+            || claimed_for == ClaimedFor::Copy && !self.memory.may_begin_growth() && !is_copying()
     }
 }
 
-/// The growth of the segment.
+/// Evictions, and the memory of the slots.
 impl SlotAllocator {
-    /// Whether the segment may have more slots.
-    pub(super) fn can_grow(&self) -> bool {
-        !self.is_out_of_memory && self.committed < self.segment.header().slot_count
-    }
-
-    /// Whether the segment may have more slots and no thread is committing one.
-    pub(super) fn may_begin_growth(&self) -> bool {
-        self.can_grow() && !self.is_growing
-    }
-
-    /// Reserves the next slot for the caller, which commits memory for it while no lock is held. The commit takes
-    /// milliseconds for a large frame, because the system clears the memory.
-    pub(super) fn begin_growth(&mut self) -> Option<usize> {
-        self.may_begin_growth().then(|| {
-            self.is_growing = true;
-            self.committed as usize
-        })
-    }
-
-    /// Records whether the slot that [`begin_growth`](Self::begin_growth) reserved got memory. If it got none, the
-    /// segment does not grow until [`retry_growth`](Self::retry_growth) is called.
-    pub(super) fn finish_growth(&mut self, got_memory: bool) {
-        self.is_growing = false;
-        if got_memory {
-            self.committed += 1;
-        } else {
-            self.is_out_of_memory = true;
-        }
-    }
-
-    /// Lets the segment grow again, because the system may have memory by now.
-    pub(super) fn retry_growth(&mut self) {
-        self.is_out_of_memory = false;
-    }
-}
-
-/// The quotas of readers, and overcommit.
-impl SlotAllocator {
-    /// Whether overcommit is needed if each reader can have `share` slots of its own. In lossless mode it is never
-    /// needed, because the writer waits for the slowest reader.
-    pub(super) fn needs_overcommit(&self, share: u32) -> bool {
-        share < INITIAL_QUOTA
-            && !self.is_lossless
-            && self.room(self.segment.header().slot_count) >= MIN_OVERCOMMIT_SLOTS
-    }
-
-    /// Begins, stops or ends overcommit. Overcommit begins only after the segment has all its slots.
-    pub(super) fn update_overcommit(&mut self, is_needed: bool) {
-        let room = self.room(self.committed);
-        let pinned = self.pins.pinned(&self.segment).count_ones();
-        self.overcommit = if !is_needed || self.can_grow() || room < MIN_OVERCOMMIT_SLOTS {
-            None
-        } else if pinned <= Overcommit::max_pinned(self.overcommit, room) && self.fill_spare() {
-            Some(Overcommit::Sharing)
-        } else {
-            Some(Overcommit::Stopped)
-        };
-    }
-
-    /// Publishes the quota of a reader.
-    pub(super) fn publish_quota(&mut self, entry: usize, generation: u32, quota: u32) {
-        // The entry is included before the quota is stored, because the reader may pin as soon as it sees the quota.
-        self.pins.include(entry);
-        let quota = u64::from(generation) << 32 | u64::from(quota);
-        let shared = self.segment.tables().quota(entry);
-        // Relaxed: only the writer stores quotas, under the lock of its state.
-        let before = shared.load(Ordering::Relaxed);
-        if quota != before {
-            let same_owner = quota >> 32 == before >> 32;
-            failpoint(if same_owner && quota < before {
-                Failpoint::QuotaLowered
-            } else {
-                Failpoint::QuotaDue
-            });
-        }
-        // Release: pairs with the acquire load of a reader that looks at its quota.
-        shared.store(quota, Ordering::Release);
-    }
-
-    /// Evicts a reader: its pins no longer count, and its quota says that it was evicted.
+    /// Evicts a reader: its pins no longer count, and its eviction word says that it was evicted.
     pub(super) fn evict(&mut self, entry: usize, generation: u32) {
         self.pins.ignore(entry, generation);
-        self.publish_quota(entry, generation, EVICTED);
+        // Release: pairs with the acquire load of a reader that checks whether it was evicted.
+        let word = self.segment.tables().eviction(entry);
+        word.store(EVICTED | u64::from(generation), Ordering::Release);
     }
 
-    /// How many of `slots` slots readers may pin so that the writer still has all the slots that it needs.
-    fn room(&self, slots: u32) -> u32 {
-        overcommit::room(slots, self.history(), self.claimed())
+    /// Counts the pins of every reader that is attached now.
+    pub(super) fn find_attached(&mut self) {
+        self.pins.find_attached(&self.segment);
     }
 
-    /// The spare slots, which are kept without a frame.
-    fn spare(&self, pinned: u64) -> u64 {
-        match self.overcommit {
-            None => 0,
-            Some(_) => overcommit::spare_slots(self.blank(pinned)),
-        }
+    /// Records whether a slot that the caller reserved with [`begin_growth`](SlotMemory::begin_growth) got memory.
+    pub(super) fn finish_growth(&mut self, slot: usize, got_memory: bool) {
+        self.memory.finish_growth(slot, got_memory);
+        // No frame was published in the slot since nobody could pin it.
+        self.unpinnable |= u64::from(got_memory) << slot;
     }
 
-    /// The slots without a frame that are neither claimed nor pinned.
-    fn blank(&self, pinned: u64) -> u64 {
-        (0..self.committed as usize)
-            .filter(|slot| !self.has_frame(*slot) && !self.segment.is_claimed(*slot))
-            .fold(0, |blank, slot| blank | 1 << slot)
-            & !pinned
-    }
-
-    /// Removes the frames of the oldest slots until there are enough spare slots. Returns `false` if not enough frames
-    /// can be removed.
-    fn fill_spare(&mut self) -> bool {
-        let overwritable = self.runs.beyond_history(self.history);
-        // The loop ends, because each round removes one frame.
-        loop {
-            let pinned = self.pins.pinned(&self.segment);
-            let blank = self.blank(pinned);
-            if blank.count_ones() >= SPARE_SLOTS {
-                return true;
+    /// Begins another period of about a second. Takes the slots that have been idle for too long and that nobody needs.
+    /// The caller releases their memory while no lock is held, and then calls
+    /// [`finish_release`](SlotMemory::finish_release).
+    pub(super) fn take_idle(&mut self) -> u64 {
+        self.pins.begin_period();
+        let idle = self.memory.begin_period() & self.unclaimed();
+        let kept = if self.quota.largest > 0 { spare::SPARE_SLOTS } else { 0 };
+        let most = self.memory.count().saturating_sub(initial_slots(self.quota.largest));
+        let pinned = self.pinned();
+        self.note_unpinned(pinned);
+        let mut taken = 0;
+        for slot in bits(idle).skip(kept as usize).take(most as usize) {
+            let is_blank = self.blank() >> slot & 1 == 1;
+            let is_unused = !self.has_frame(slot)
+                || self.candidates(!pinned) >> slot & 1 == 1
+                    && self.beyond_history().includes(self.runs.in_slot(slot))
+                    && self.unless_wanted(slot).is_some_and(|missing| self.take(slot, missing));
+            if is_blank || is_unused && self.blank() >> slot & 1 == 1 {
+                failpoint(Failpoint::ReleaseDue);
+                taken |= 1 << slot;
             }
-            let Some(slot) = self.oldest(!(pinned | blank), overwritable) else {
-                return false;
-            };
-            self.take(slot);
         }
+        self.memory.begin_release(taken);
+        taken
     }
 
-    /// Takes a spare slot. Before that, it withdraws all quotas, so that no reader pins another slot.
-    fn take_spare(&mut self) -> Option<usize> {
-        match self.overcommit {
-            None => return None,
-            Some(Overcommit::Sharing) => {
-                self.overcommit = Some(Overcommit::Stopped);
-                overcommit::withdraw_quotas(self.segment.tables());
-            }
-            Some(Overcommit::Stopped) => {}
-        }
-        let spare = self.spare(self.pins.pinned(&self.segment));
-        (0..self.committed as usize)
-            .filter(|slot| spare >> slot & 1 == 1)
-            .find(|slot| self.take(*slot))
-    }
-}
-
-/// The release of a superseded segment's memory.
-impl SlotAllocator {
-    /// Releases the memory of all unused slots. In lossless mode, a slot counts as used until all readers have taken
-    /// its frame.
+    /// Releases the memory of all unused slots of a superseded segment. In lossless mode, a slot counts as used until all
+    /// readers have taken its frame.
     pub(super) fn release_unused(&mut self, lossless: bool) {
         self.ignore_dead_readers();
-        let overwritable = Overwritable::up_to(if lossless {
-            self.pins.slowest_cursor(&self.segment)
-        } else {
-            u64::MAX
-        });
-        let mut allowed = !self.pins.pinned(&self.segment);
-        while let Some(slot) = self.oldest(allowed & !self.released, overwritable) {
-            if self.take(slot) {
+        let overwritable = Overwritable::up_to(if lossless { self.slowest_cursor() } else { u64::MAX });
+        let pinned = self.pinned();
+        self.note_unpinned(pinned);
+        for slot in bits(self.unclaimed()) {
+            let run = *self.runs.in_slot(slot);
+            let missing = match run.first {
+                0 => Missing::default(),
+                first => self.pins.missing(&self.segment, first, run.last),
+            };
+            let is_unused = overwritable.includes(&run) && pinned >> slot & 1 == 0;
+            if is_unused && self.take(slot, missing) {
                 failpoint(Failpoint::ReleaseDue);
                 self.segment.mapped().release_slot(slot);
-                self.released |= 1 << slot;
+                self.memory.begin_release(1 << slot);
             }
-            allowed &= !(1 << slot);
         }
     }
 
     /// Whether the memory of all slots was released.
     pub(super) fn is_released(&self) -> bool {
-        (0..self.committed).all(|slot| self.released >> slot & 1 == 1)
+        self.memory.slots() == 0
+    }
+}
+
+/// How many slots a new segment gets: the newest frame, one to fill, and the spare slots. Without a quota, no slots are
+/// spare.
+pub(super) fn initial_slots(largest_quota: u32) -> u32 {
+    if largest_quota > 0 {
+        2 + spare::SPARE_SLOTS
+    } else {
+        MIN_SLOTS
     }
 }

@@ -73,10 +73,7 @@ fn can_claim(state: &mut State, size: u64, may_grow: bool) -> bool {
     let Some(slots) = state.chain.current_mut() else {
         return true;
     };
-    !has_gap && slots.can_append(size)
-        || slots.has_takeable()
-        || slots.may_begin_growth()
-            && (may_grow || slots.committed() < state.readers.needed_slots(slots) + slots.history())
+    !has_gap && slots.can_append(size) || slots.can_find(may_grow)
 }
 
 /// Waits until `is_ready` returns `true`. Returns `false` if the wait was interrupted. `is_ready` is called when a

@@ -35,11 +35,11 @@ macro_rules! structure {
 pub fn structures() -> [(&'static str, usize, Fields); 10] {
     [
         structure!(Header: magic version header_size created_ns first_seq lock_device lock_inode caps_offset caps_size
-            status_offset quotas_offset readers_offset reader_stride reader_count ring_offset ring_count slot_count
+            status_offset evictions_offset readers_offset reader_stride reader_count ring_offset ring_count slot_count
             descriptors_offset slots_offset slot_size descriptor_stride history writer_pid flags events_offset
             event_stride event_count messages_offset message_stride message_count; reserved),
-        structure!(Status: head eos_seqs latency_ns published state eos_count event_head run_head writer_word
-            writer_waits),
+        structure!(Status: head eos_seqs latency_ns published state eos_count quota event_head run_head
+            writer_word writer_waits joins),
         structure!(ReaderEntry: pins cursor generation state pid keyframe_requests message_head keyframe_details
             keyframe_head missed keyframes),
         structure!(KeyframeRecord: seq time details),

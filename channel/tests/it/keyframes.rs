@@ -634,11 +634,9 @@ fn reader_joining_lossless_stream_skips_unprotected_keyframe() {
         bytes: Vec::new(),
     };
     let mut reader = channel.reader();
-    let mut next = || {
-        reader
-            .next(&mut target, ReadLimits::default(), Some(Duration::ZERO))
-            .unwrap()
-    };
+    // All frames are copied, so that the target can publish further ones meanwhile.
+    let limits = ReadLimits::default().max_held(0);
+    let mut next = || reader.next(&mut target, limits, Some(Duration::ZERO)).unwrap();
     assert!(matches!(next(), Next::TimedOut));
     publish_all(&writer, "k14");
     let mut received = 0;

@@ -160,8 +160,9 @@ fn start(group: &Cgroup, role: &str, arguments: &[&str]) -> Process {
     role::start_within(&wrapper.each_ref().map(String::as_str), role, arguments)
 }
 
-/// A reader that holds its last frames, as a queue does.
+/// A reader that holds its last frames, as a queue does. Of six readers, each holds other frames.
 struct Holder {
+    number: u64,
     reader: Reader,
     copy: Vec<u8>,
     held: VecDeque<Frame>,
@@ -169,8 +170,9 @@ struct Holder {
 }
 
 impl Holder {
-    fn new(channel: &Channel) -> Self {
+    fn new(channel: &Channel, number: u64) -> Self {
         Self {
+            number,
             reader: channel.reader(),
             copy: Vec::new(),
             held: VecDeque::new(),
@@ -186,7 +188,7 @@ impl Holder {
         if let Next::Frame(frame) = self.reader.next(&mut self.copy, limits, timeout).unwrap() {
             check_bytes(&frame, &self.copy);
             self.frames += 1;
-            if is_in_place(&frame) {
+            if is_in_place(&frame) && frame.seq % 6 == self.number {
                 self.held.push_back(frame);
             }
         }
@@ -249,9 +251,9 @@ fn assert_flows(writer: &mut LimitedWriter, holders: &mut [Holder]) -> Report {
 /// Lets readers come one after another until the writer has reported that it has too few slots for them.
 #[track_caller]
 fn attach_too_many(writer: &mut LimitedWriter, channel: &Channel) -> (Vec<Holder>, Report) {
-    let mut holders: Vec<Holder> = (0..3).map(|_| Holder::new(channel)).collect();
+    let mut holders: Vec<Holder> = (0..3).map(|number| Holder::new(channel, number)).collect();
     run(&mut holders, GREEDY, SECOND);
-    holders.extend((0..3).map(|_| Holder::new(channel)));
+    holders.extend((3..6).map(|number| Holder::new(channel, number)));
     let report = run_until("there are too few slots", writer, &mut holders, |report| {
         !report.shortages.is_empty()
     });
@@ -336,7 +338,7 @@ fn writer_follows_limit_that_changes() {
     });
     // The limit is now just above what is in use. The writer gets no more slots, although readers want them.
     group.set_limit(group.usage() + 4 * MIB);
-    holders.extend((0..6).map(|_| Holder::new(&channel)));
+    holders.extend((0..6).map(|number| Holder::new(&channel, number)));
     run(&mut holders, GREEDY, 3 * SECOND);
     let lowered = assert_flows(&mut writer, &mut holders);
     assert!(lowered.slots <= raised.slots + 4, "{raised:?} {lowered:?}");
@@ -348,7 +350,7 @@ fn new_caps_fit_beside_held_frames_of_old_ones() {
     let group = need_cgroup!(48);
     let channel = Channel::new();
     let mut writer = LimitedWriter::start(&group, &channel, FRAME, 0);
-    let mut holders: Vec<Holder> = (0..3).map(|_| Holder::new(&channel)).collect();
+    let mut holders: Vec<Holder> = (0..3).map(|number| Holder::new(&channel, number)).collect();
     for size in [FRAME * 2, FRAME, FRAME * 3 / 2, FRAME / 2] {
         run(&mut holders, GREEDY, SECOND / 2);
         writer.0.send(&size.to_string());
@@ -358,7 +360,7 @@ fn new_caps_fit_beside_held_frames_of_old_ones() {
     holders.clear();
     // After the readers have gone, frames of any size fit again.
     writer.0.send(&(4 * FRAME).to_string());
-    let mut holders = vec![Holder::new(&channel)];
+    let mut holders = vec![Holder::new(&channel, 0)];
     assert_flows(&mut writer, &mut holders);
     writer.stop(&group);
 }
@@ -477,7 +479,12 @@ fn writers_that_start_together_share_limit() {
     for writer in &mut writers {
         writer.expect("opened");
     }
-    let mut holders: Vec<Holder> = channels.iter().chain(&channels).map(Holder::new).collect();
+    let mut holders: Vec<Holder> = channels
+        .iter()
+        .chain(&channels)
+        .zip(0..6)
+        .map(|(channel, number)| Holder::new(channel, number % 6))
+        .collect();
     run(&mut holders, GREEDY, on_this_machine(4 * SECOND));
     let mut published = 0;
     for mut writer in writers.into_iter().map(LimitedWriter) {
@@ -495,7 +502,7 @@ fn writers_that_start_together_share_limit() {
 fn restarted_writer_fits_beside_frames_of_former_one() {
     let group = need_cgroup!(48);
     let channel = Channel::new();
-    let mut holders: Vec<Holder> = (0..2).map(|_| Holder::new(&channel)).collect();
+    let mut holders: Vec<Holder> = (0..2).map(|number| Holder::new(&channel, number)).collect();
     for _ in 0..4 {
         let mut writer = LimitedWriter::start(&group, &channel, FRAME, 64);
         run(&mut holders, GREEDY, SECOND);

@@ -45,7 +45,7 @@ fn assert_usable(header: &Header, file_size: u64) {
         align_of::<Status>() as u64,
     );
     inside(header.caps_offset, header.caps_size, 1);
-    inside(header.quotas_offset, 8 * MAX_READERS as u64, 8);
+    inside(header.evictions_offset, 8 * MAX_READERS as u64, 8);
     inside(
         header.readers_offset,
         (MAX_READERS * size_of::<ReaderEntry>()) as u64,
@@ -126,12 +126,12 @@ proptest! {
         (slot_count, caps_size, file_size) in (0u32..70, 0..2 * MAX_CAPS_SIZE as u64, number()),
         message_count in 0u32..6,
     ) {
-        let [status_offset, caps_offset, quotas_offset, readers_offset, offsets @ ..] = offsets;
+        let [status_offset, caps_offset, evictions_offset, readers_offset, offsets @ ..] = offsets;
         let [ring_offset, events_offset, messages_offset, descriptors_offset] = offsets;
         let mut header = header;
         header.status_offset = status_offset;
         header.caps_offset = caps_offset;
-        header.quotas_offset = quotas_offset;
+        header.evictions_offset = evictions_offset;
         header.readers_offset = readers_offset;
         header.ring_offset = ring_offset;
         header.events_offset = events_offset;

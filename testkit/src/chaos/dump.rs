@@ -65,16 +65,18 @@ pub fn dump(channel: &str, writer: Pid) -> String {
 /// Describes the main fields of a segment. The offsets of the fields are those in docs/PROTOCOL.md.
 fn segment(text: &mut String, path: &str, file: &File) {
     let (status, readers, slots) = (number::<8>(file, 64), number::<8>(file, 80), number::<8>(file, 112));
-    let (quotas, count) = (number::<8>(file, 72), number::<4>(file, 108));
+    let (evictions, count) = (number::<8>(file, 72), number::<4>(file, 108));
     writeln!(
         text,
-        "{path}: first seq {} head {} state {} pid {} history {} waits {} file {}",
+        "{path}: first seq {} head {} state {} pid {} history {} waits {} quota {} joins {} file {}",
         number::<8>(file, 24),
         number::<8>(file, status),
         number::<4>(file, status + 28),
         number::<4>(file, 144),
         number::<4>(file, 140),
         number::<4>(file, status + 68),
+        number::<4>(file, status + 44),
+        number::<4>(file, status + 72),
         file.metadata().map_or(0, |meta| meta.len())
     )
     .unwrap();
@@ -83,17 +85,15 @@ fn segment(text: &mut String, path: &str, file: &File) {
     for entry in 0..MAX_READERS as u64 {
         let at = readers + 64 * entry;
         if number::<4>(file, at + 16) != 0 {
-            let quota = number::<8>(file, quotas + 8 * entry);
+            let eviction = number::<8>(file, evictions + 8 * entry);
             writeln!(
                 text,
-                "  reader {entry}: pins {:#x} cursor {} generation {} state {} pid {} quota {}/{}",
+                "  reader {entry}: pins {:#x} cursor {} generation {} state {} pid {} eviction {eviction:#x}",
                 number::<8>(file, at),
                 number::<8>(file, at + 8),
                 number::<4>(file, at + 16),
                 number::<4>(file, at + 20),
-                number::<4>(file, at + 24),
-                quota >> 32,
-                quota as u32
+                number::<4>(file, at + 24)
             )
             .unwrap();
         }

@@ -46,7 +46,7 @@ macro_rules! table {
 impl Table {
     pub(crate) const STATUS: Self = table!(status_offset, 64, 64, |_| Some(size_of::<Status>() as u64));
     const CAPS: Self = table!(caps_offset, 1, 4096, |header| Some(header.caps_size));
-    pub(crate) const QUOTAS: Self = table!(quotas_offset, 8, 64, |_| Some((MAX_READERS * 8) as u64));
+    pub(crate) const EVICTIONS: Self = table!(evictions_offset, 8, 64, |_| Some((MAX_READERS * 8) as u64));
     pub(crate) const READERS: Self = table!(readers_offset, 64, 64, |_| Some(
         (MAX_READERS * size_of::<ReaderEntry>()) as u64
     ));
@@ -72,7 +72,7 @@ impl Header {
     const TABLES: [Table; 8] = [
         Table::STATUS,
         Table::CAPS,
-        Table::QUOTAS,
+        Table::EVICTIONS,
         Table::READERS,
         Table::RING,
         Table::EVENTS,

@@ -45,7 +45,7 @@ fn parts(header: &Header) -> [(u64, u64); 9] {
         (0, size_of::<Header>() as u64),
         (header.status_offset, size_of::<Status>() as u64),
         (header.caps_offset, header.caps_size & !7),
-        (header.quotas_offset, readers * 8),
+        (header.evictions_offset, readers * 8),
         (header.readers_offset, readers * size_of::<ReaderEntry>() as u64),
         (header.ring_offset, u64::from(header.ring_count) * 8),
         (
@@ -255,7 +255,7 @@ fn waiting_lossless_writer() {
     assert!(cpu < Duration::from_millis(600), "{cpu:?} in a second");
 }
 
-/// Another peer keeps writing the value "evicted" into the reader's quota.
+/// Another peer keeps writing "evicted" into the reader's eviction word.
 #[test]
 fn repeatedly_evicted_reader_backs_off() {
     let channel = Channel::new();
@@ -273,8 +273,8 @@ fn repeatedly_evicted_reader_backs_off() {
             while !stop.load(Ordering::Relaxed) {
                 for entry in 0..4 {
                     let generation = u64::from(peer.entry(entry).generation.load(Ordering::Relaxed));
-                    let quota: &AtomicU64 = peer.at(peer.header.quotas_offset + entry as u64 * 8);
-                    quota.store(generation << 32 | u64::from(EVICTED), Ordering::Relaxed);
+                    let eviction: &AtomicU64 = peer.at(peer.header.evictions_offset + entry as u64 * 8);
+                    eviction.store(EVICTED | generation, Ordering::Relaxed);
                 }
                 std::thread::sleep(Duration::from_micros(50));
             }

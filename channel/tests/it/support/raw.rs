@@ -7,7 +7,7 @@ use std::{
     num::NonZeroUsize,
     os::unix::fs::FileExt,
     ptr::NonNull,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use bytemuck::Zeroable;
@@ -73,10 +73,9 @@ impl RawPeer {
         self.at(self.header.readers_offset + (entry * size_of::<ReaderEntry>()) as u64)
     }
 
-    /// The quota word of a reader entry.
-    pub fn quota(&self, entry: usize) -> u64 {
-        let quota = self.at::<AtomicU64>(self.header.quotas_offset + entry as u64 * 8);
-        quota.load(Ordering::Acquire)
+    /// How many slots each reader may pin now.
+    pub fn quota(&self) -> u32 {
+        self.status().quota.load(Ordering::Acquire)
     }
 
     /// The record of the slot with this index.
@@ -111,6 +110,7 @@ impl RawPeer {
             .cursor
             .store(self.status().head.load(Ordering::SeqCst), Ordering::SeqCst);
         shared.state.store(reader_state::ATTACHED, Ordering::SeqCst);
+        self.status().joins.fetch_add(1, Ordering::SeqCst);
         entry
     }
 }
