@@ -4,6 +4,7 @@
 
 mod acting;
 mod control_characters;
+mod demo;
 mod hostile;
 mod line;
 mod looking;
