@@ -73,9 +73,10 @@ build: ## build the plugin: target/plugin/libgstrsshm.so
 	install -D -m 644 target/release/libgstrsshm.so target/plugin/libgstrsshm.so
 
 .PHONY: demo
-demo: build ## one program shows what another one captures; Ctrl-C ends it
+demo: build ## one program shows what another one captures, and rsshm top shows both; q or Ctrl-C ends it
 	@$(call install_missing,$(RUN_PACKAGES) $(DEMO_PACKAGES))
-	$(PLUGIN_PATH) exec pipelines/demo.sh
+	$(CARGO) build --release --locked --package rsshm-cli
+	$(PLUGIN_PATH) RSSHM="$$PWD/target/release/rsshm" exec pipelines/demo.sh
 
 .PHONY: test
 test: lint ## run all checks and tests

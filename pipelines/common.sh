@@ -117,6 +117,8 @@ processes=()
 # finish: interrupts all programs, waits until they have ended, and counts the files of the channel that are left.
 finish() {
 	trap - EXIT INT TERM
+	# A closed terminal does not interrupt the end.
+	trap '' HUP
 	local pid left
 	for pid in "${processes[@]}"; do kill -INT "$pid" 2>/dev/null || true; done
 	for pid in "${processes[@]}"; do wait "$pid" 2>/dev/null || true; done
@@ -128,6 +130,7 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+trap 'exit 129' HUP
 
 exec 3>&1
 # start DESCRIPTION PROGRAM [ARGUMENT...]: prints the description and the command as a user would type it, and runs the program. The

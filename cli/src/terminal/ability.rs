@@ -12,7 +12,7 @@ use std::{
 use clap::ValueEnum;
 use rustix::termios::tcgetwinsize;
 
-use super::{Input, Screen};
+use super::{Input, Screen, pace::ANSWER};
 
 /// How long the terminal may take for its answers.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -73,7 +73,7 @@ impl Ability {
             match screen.input(left) {
                 Ok(Some(Input::Key(key))) => screen.keys.push_back(key),
                 Ok(Some(Input::Answer(answer))) if answers.is_complete_with(&answer) => break,
-                Ok(Some(Input::Answer(answer))) if answer == super::ANSWER => screen.pace.record_answer(),
+                Ok(Some(Input::Answer(answer))) if answer == ANSWER => screen.pace.record_answer(),
                 Ok(_) if !left.is_zero() => {}
                 _ => break,
             }

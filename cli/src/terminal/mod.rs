@@ -4,8 +4,10 @@
 //!
 //! ```text
 //! input    divides what arrives into keys and answers
+//! pace     knows when the terminal has drawn a picture
 //! painter  writes from a thread of its own, because a slow terminal blocks each write
 //! ability  which pictures the terminal can show
+//! text     lines that fit the columns
 //! ```
 //!
 //! The terminal gets back its settings and its former screen whatever ends or stops the program, except for SIGKILL.
@@ -25,30 +27,29 @@ use nix::{
     sys::termios::{FlushArg, LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcflush, tcgetattr, tcsetattr},
 };
 use rustix::termios::tcgetwinsize;
-use unicode_width::UnicodeWidthChar;
 
 pub(crate) use self::{
     ability::{Ability, Depth, Style},
     input::{Input, Key},
 };
-use self::{input::Parser, painter::Painter};
+use self::{
+    input::Parser,
+    pace::{ANSWER, Pace},
+    painter::Painter,
+    text::{cut, wrapped},
+};
 use crate::output::printable;
 
 mod ability;
 mod input;
+mod pace;
 mod painter;
+mod text;
 
 /// Begins the alternate screen, and hides the cursor.
 const BEGIN: &str = "\x1b[?1049h\x1b[?25l\x1b[H\x1b[2J";
 /// Ends all colours, shows the cursor, and ends the alternate screen.
 const END: &str = "\x1b[0m\x1b[?25h\x1b[?1049l";
-/// A query that each terminal answers with [`ANSWER`], after everything before it has been drawn.
-const QUERY: &str = "\x1b[5n";
-const ANSWER: &str = "[0n";
-/// How long the terminal may take to answer the first query. Then it is one that answers nothing.
-const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_millis(300);
-/// How long a terminal that answers may take to draw a picture.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the end of the program waits for the terminal.
 const END_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long after an escape character the rest of a sequence may arrive.
@@ -58,8 +59,6 @@ const SIZE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The screen that this program has taken.
 static TAKEN: Mutex<Option<Taken>> = Mutex::new(None);
-/// Whether an answer of the terminal is on its way.
-static IS_ANSWER_DUE: AtomicBool = AtomicBool::new(false);
 /// Whether the program was stopped, so that the screen has to be drawn again.
 static IS_RESUMED: AtomicBool = AtomicBool::new(false);
 
@@ -95,50 +94,6 @@ pub(crate) struct Screen {
     ability: Option<Ability>,
     /// The keys that were pressed while the program waited for an answer.
     keys: std::collections::VecDeque<Key>,
-}
-
-/// Whether the terminal has drawn what was written. Between this program and the terminal may be buffers of any size, for
-/// example those of ssh, so only an answer of the terminal says so.
-#[derive(Debug, Default)]
-struct Pace {
-    asked_at: Option<Instant>,
-    /// Whether the terminal answers; `None` before it is known.
-    answers: Option<bool>,
-}
-
-impl Pace {
-    fn is_ready(&mut self) -> bool {
-        let limit = match self.answers {
-            Some(true) => ANSWER_TIMEOUT,
-            _ => FIRST_ANSWER_TIMEOUT,
-        };
-        match self.asked_at {
-            Some(asked_at) if asked_at.elapsed() < limit => false,
-            Some(_) => {
-                self.asked_at = None;
-                self.answers = Some(false);
-                true
-            }
-            None => true,
-        }
-    }
-
-    /// What to write behind a picture.
-    fn query(&mut self) -> &'static str {
-        if self.answers == Some(false) {
-            return "";
-        }
-        self.asked_at = Some(Instant::now());
-        // Relaxed, here and below: this is a hint, and no other value depends on it.
-        IS_ANSWER_DUE.store(true, Ordering::Relaxed);
-        QUERY
-    }
-
-    fn record_answer(&mut self) {
-        IS_ANSWER_DUE.store(false, Ordering::Relaxed);
-        self.asked_at = None;
-        self.answers = Some(true);
-    }
 }
 
 impl Screen {
@@ -243,8 +198,7 @@ impl Screen {
             let is_resumed = IS_RESUMED.swap(false, Ordering::Relaxed);
             if is_resumed || self.size != size() {
                 if is_resumed {
-                    // The answer arrived while the screen was given back.
-                    self.pace.asked_at = None;
+                    self.pace.reset();
                 }
                 self.size = size();
                 return Event::Redraw;
@@ -306,7 +260,7 @@ impl Taken {
         }
         // An answer that arrives later would be the next input of the shell.
         let deadline = Instant::now() + END_TIMEOUT;
-        while IS_ANSWER_DUE.load(Ordering::Relaxed) && Instant::now() < deadline {
+        while pace::is_answer_due() && Instant::now() < deadline {
             let mut bytes = [0; 64];
             match read(&mut bytes, SEQUENCE_TIMEOUT) {
                 Ok(count) if bytes[..count].ends_with(b"n") => break,
@@ -314,7 +268,7 @@ impl Taken {
                 Err(_) => break,
             }
         }
-        IS_ANSWER_DUE.store(false, Ordering::Relaxed);
+        pace::forget_answer();
         let _ = tcflush(stdin(), FlushArg::TCIFLUSH);
         let _ = tcsetattr(stdin(), SetArg::TCSANOW, &self.former);
     }
@@ -393,87 +347,32 @@ fn read(bytes: &mut [u8], timeout: Duration) -> io::Result<usize> {
     Ok(count)
 }
 
-/// The beginning of a line that fills at most `width` columns. Escape sequences for colours have no width, and the
-/// characters of some languages fill two columns.
-fn cut(line: &str, width: usize) -> String {
-    let (mut text, mut used, mut is_escape) = (String::new(), 0, false);
-    for character in line.chars() {
-        if character == '\x1b' {
-            is_escape = true;
-        } else if !is_escape {
-            used += character.width().unwrap_or(0);
-            if used > width {
-                // Only the colours of the rest count.
-                used = width + 1;
-                continue;
-            }
-        }
-        text.push(character);
-        is_escape &= character != 'm';
-    }
-    text
-}
-
-/// The text as lines that fill at most `width` columns each.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    let mut used = 0;
-    for character in text.chars() {
-        let columns = character.width().unwrap_or(0);
-        if used + columns > width && used > 0 {
-            lines.push(String::new());
-            used = 0;
-        }
-        used += columns;
-        if let Some(line) = lines.last_mut() {
-            line.push(character);
-        }
-    }
-    lines
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Runs itself again in a terminal of the program `script`, takes the screen there, and panics.
     #[test]
-    fn long_text_is_wrapped() {
-        assert_eq!(wrapped("abcde", 2), ["ab", "cd", "e"]);
-        assert_eq!(wrapped("a日本", 3), ["a日", "本"]);
-        assert_eq!(wrapped("日", 1), ["日"]);
-        assert_eq!(wrapped("", 5), [""]);
-    }
+    fn panic_gives_the_terminal_back() {
+        use std::process::{Command, Stdio};
 
-    #[test]
-    fn lines_are_cut_without_their_colours() {
-        assert_eq!(cut("abcdef", 3), "abc");
-        assert_eq!(cut("a\x1b[31mbcd\x1b[0m", 2), "a\x1b[31mb\x1b[0m");
-        assert_eq!(cut("", 3), "");
-    }
-
-    #[test]
-    fn wide_characters_fill_two_columns() {
-        assert_eq!(cut("日本語x", 4), "日本");
-        assert_eq!(cut("日本語x", 5), "日本");
-        assert_eq!(cut("a日b", 4), "a日b");
-        // A combining mark has no width.
-        assert_eq!(cut("e\u{301}fg", 2), "e\u{301}f");
-    }
-
-    #[test]
-    fn terminal_that_answers_sets_the_pace() {
-        let mut pace = Pace::default();
-        assert_eq!(pace.query(), QUERY);
-        assert!(!pace.is_ready());
-        pace.record_answer();
-        assert!(pace.is_ready());
-        assert_eq!(pace.query(), QUERY);
-        pace.asked_at = Instant::now().checked_sub(FIRST_ANSWER_TIMEOUT * 2);
-        assert!(!pace.is_ready(), "a terminal that answers may be slow");
-        pace.asked_at = Instant::now().checked_sub(ANSWER_TIMEOUT);
-        assert!(pace.is_ready() && pace.query().is_empty());
-        // A late answer counts.
-        pace.record_answer();
-        assert_eq!(pace.query(), QUERY);
+        const ROLE: &str = "RSSHM_TEST_PANIC";
+        if std::env::var_os(ROLE).is_some() {
+            let _screen = Screen::new().unwrap();
+            std::thread::sleep(Duration::from_millis(200));
+            panic!("on purpose");
+        }
+        let program = std::env::current_exe().unwrap();
+        let name = "terminal::tests::panic_gives_the_terminal_back";
+        let command = format!("{} --exact {name} --nocapture; stty -a", program.display());
+        let mut script = Command::new("script");
+        script
+            .args(["--quiet", "--command", &command, "/dev/null"])
+            .env(ROLE, "1");
+        let output = script.stdin(Stdio::null()).output().unwrap();
+        let output = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (end, message) = (output.find(END).unwrap(), output.find("on purpose").unwrap());
+        assert!(output.contains(BEGIN) && end < message, "{output:?}");
+        assert!(output.contains(" icanon") && output.contains(" echo "), "{output:?}");
     }
 }

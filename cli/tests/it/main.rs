@@ -7,6 +7,7 @@ mod camera;
 mod cleaning;
 mod colours;
 mod control_characters;
+mod demo;
 mod directory;
 mod hostile;
 mod kinds;
