@@ -5,6 +5,7 @@
 mod acting;
 mod cleaning;
 mod colours;
+mod forms;
 mod hostile;
 mod kinds;
 mod looking;
@@ -12,6 +13,7 @@ mod manners;
 mod measuring;
 mod pictures;
 mod publishing;
+mod states;
 mod support;
 mod terminal;
 mod top;
