@@ -77,7 +77,7 @@ impl Summary {
     /// The end of a pipeline of GStreamer that shows or plays the frames.
     pub(crate) fn sink(&self) -> &'static str {
         match self.media.as_str() {
-            "video/x-raw" => "videoconvert ! autovideosink",
+            "video/x-raw" => "autovideosink",
             "audio/x-raw" => "audioconvert ! audioresample ! autoaudiosink",
             media if media.starts_with("audio/") => "decodebin ! audioconvert ! audioresample ! autoaudiosink",
             _ if self.is_visual() => "decodebin ! videoconvert ! autovideosink",

@@ -16,6 +16,7 @@ fn killed_and_stopped_programs_disturb_no_other() {
         seed,
         time: Duration::from_secs(seconds),
         lossless,
+        clean: true,
     };
     let outcome = run(
         &[plan(18, false), plan(14, true)],

@@ -22,6 +22,9 @@ use crate::{
     units,
 };
 
+/// The fields of CSV, which docs/CLI.md describes.
+const FIELDS: [&str; 6] = ["file", "seq", "width", "height", "age_ns", "caps"];
+
 /// Saves the newest frame, or several frames, as pictures.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -57,6 +60,9 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     pub(crate) fn run(&self, output: &mut Output) -> Result<(), Failure> {
         let kind = self.kind()?;
+        if output.format == Format::Csv && self.output != "-" {
+            output.csv(&FIELDS)?;
+        }
         let mut follower = Follower::new(self.channel.clone(), Begin::Newest);
         let mut bytes = Vec::new();
         let started = Instant::now();
@@ -199,7 +205,19 @@ fn report(output: &mut Output, path: &str, sight: &Sight, caps: &str) -> Result<
             "file": path, "seq": sight.seq, "width": summary.width, "height": summary.height,
             "age_ns": sight.age_ns(), "caps": caps,
         }))?,
-        Format::Csv => output.csv(&[path.to_owned(), sight.seq.to_string(), size])?,
+        Format::Csv => {
+            fn text(value: Option<impl ToString>) -> String {
+                value.map(|value| value.to_string()).unwrap_or_default()
+            }
+            output.csv(&[
+                path.to_owned(),
+                sight.seq.to_string(),
+                text(summary.width),
+                text(summary.height),
+                text(sight.age_ns()),
+                caps.to_owned(),
+            ])?;
+        }
     }
     output.flush()
 }

@@ -140,7 +140,7 @@ fn every_command_answers_for_every_kind_of_stream() {
     });
     expect(&streams, "info CH", |stream, run| {
         let sink = match (stream.kind, stream.shown) {
-            (Kind::Raw, _) => "videoconvert ! autovideosink",
+            (Kind::Raw, _) => "autovideosink",
             (Kind::Still | Kind::Encoded, _) => "decodebin ! videoconvert ! autovideosink",
             (Kind::Audio, shown) if shown.starts_with("S16LE") => "audioconvert ! audioresample ! autoaudiosink",
             (Kind::Audio, _) => "decodebin ! audioconvert ! audioresample ! autoaudiosink",

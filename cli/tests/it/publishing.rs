@@ -86,6 +86,63 @@ fn streams_survive_a_round_trip() {
     }
 }
 
+/// Runs ffmpeg, which reads or writes `file`.
+fn ffmpeg(arguments: &str) {
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg
+        .args(["-v", "error", "-nostdin", "-y"])
+        .args(arguments.split_whitespace());
+    let output = ffmpeg.output().unwrap();
+    assert!(output.status.success(), "{arguments}: {output:?}");
+}
+
+/// The hash of the decoded frames in a file, as ffmpeg sees them.
+fn frame_hash(options: &str, file: &TestFile) -> String {
+    let mut ffmpeg = Command::new("ffmpeg");
+    let arguments = format!("{options} -i {} -f framemd5 -", file.name());
+    ffmpeg
+        .args(["-v", "error", "-nostdin"])
+        .args(arguments.split_whitespace());
+    let text = String::from_utf8(ffmpeg.output().unwrap().stdout).unwrap();
+    let hashes = text.lines().filter(|line| !line.starts_with('#'));
+    let hashes: Vec<_> = hashes
+        .map(|line| line.rsplit(',').next().unwrap().trim().to_owned())
+        .collect();
+    assert!(!hashes.is_empty(), "{arguments}: {text}");
+    hashes.join(" ")
+}
+
+/// What ffmpeg writes goes through a channel, and ffmpeg reads the same frames from the other end.
+#[test]
+fn ffmpeg_reads_what_ffmpeg_wrote() {
+    need_program!("ffmpeg");
+    for (pixels, options, publish, cat, read) in [
+        ("yuv420p", "-f yuv4mpegpipe", "", "--y4m", "-f yuv4mpegpipe"),
+        ("yuvj420p", "-f yuv4mpegpipe", "", "--y4m", "-f yuv4mpegpipe"),
+        ("yuv444p", "-f yuv4mpegpipe", "", "--y4m", "-f yuv4mpegpipe"),
+        ("yuvj422p", "-f mjpeg", "--fps 30", "--mjpeg", "-f mjpeg"),
+        (
+            "nv12",
+            "-f rawvideo",
+            "--caps video/x-raw,format=NV12,width=62,height=34,framerate=30/1",
+            "",
+            "-f rawvideo -pixel_format nv12 -video_size 62x34",
+        ),
+    ] {
+        let channel = Channel::new();
+        let (file, copy) = (TestFile::new(&channel, "in"), TestFile::new(&channel, "out"));
+        ffmpeg(&format!(
+            "-f lavfi -i testsrc=size=62x34:rate=30 -frames:v 5 -pix_fmt {pixels} {options} {}",
+            file.name()
+        ));
+        let bytes = round_trip(&file, publish, cat);
+        fs::write(&copy.0, &bytes).unwrap();
+        assert_eq!(frame_hash(read, &copy), frame_hash(read, &file), "{pixels}");
+        let is_full = |file: &TestFile| String::from_utf8_lossy(&file.bytes()[..100]).contains("XCOLORRANGE=FULL");
+        assert_eq!(is_full(&copy), is_full(&file), "{pixels}");
+    }
+}
+
 #[test]
 fn raw_frames_survive_a_round_trip() {
     let channel = Channel::new();

@@ -26,6 +26,9 @@ struct Options {
     /// The behaviour of the writer if a reader is slow
     #[arg(long, value_enum, default_value_t = Mode::Both)]
     mode: Mode,
+    /// Remove what dead writers leave, all the time, as `rsshm clean` does
+    #[arg(long)]
+    clean: bool,
     /// Directory for report.json, and for the output of the programs of failed runs
     #[arg(long, default_value = "target/chaos")]
     directory: PathBuf,
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
                 Mode::Lossless => true,
                 Mode::Both => index % 2 == 1,
             },
+            clean: options.clean,
         })
         .collect();
     if let Err(error) = std::fs::create_dir_all(&options.directory) {

@@ -45,10 +45,12 @@ pub enum Kind {
     Source,
     /// A pipeline that begins with rsshmsrc and reads only the newest frame.
     SourceNewest,
+    /// Removes what dead writers have left, as `rsshm clean` does, all the time.
+    Cleaner,
 }
 
 impl Kind {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Writer,
         Self::Sink,
         Self::InPlace,
@@ -61,6 +63,7 @@ impl Kind {
         Self::Threaded,
         Self::Source,
         Self::SourceNewest,
+        Self::Cleaner,
     ];
 
     pub fn name(self) -> &'static str {
@@ -77,7 +80,12 @@ impl Kind {
             Self::Threaded => "threaded",
             Self::Source => "rsshmsrc",
             Self::SourceNewest => "rsshmsrc, newest",
+            Self::Cleaner => "clean",
         }
+    }
+
+    pub fn is_reader(self) -> bool {
+        !self.is_writer() && self != Self::Cleaner
     }
 
     pub fn is_writer(self) -> bool {
@@ -86,7 +94,7 @@ impl Kind {
 
     /// Whether a reader of this kind receives every frame of a lossless writer.
     pub fn misses_nothing(self) -> bool {
-        !self.is_writer() && !matches!(self, Self::Observer | Self::Newest | Self::SourceNewest)
+        self.is_reader() && !matches!(self, Self::Observer | Self::Newest | Self::SourceNewest)
     }
 }
 

@@ -61,6 +61,10 @@ pub struct Counters {
     pub no_slot: AtomicU64,
     /// The number of messages that a writer received.
     pub messages: AtomicU64,
+    /// How often a cleaner removed the channel's files.
+    pub removed: AtomicU64,
+    /// How often a cleaner left them alone.
+    pub kept: AtomicU64,
     /// The longest time that a writer took to claim a slot and publish, in nanoseconds.
     pub stall: AtomicU64,
 }

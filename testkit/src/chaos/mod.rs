@@ -13,6 +13,7 @@
 mod assignment;
 mod board;
 mod check;
+mod cleaner;
 mod content;
 mod dump;
 mod pipeline;
@@ -44,6 +45,8 @@ pub struct Plan {
     pub time: Duration,
     /// Whether the writer waits for its readers.
     pub lossless: bool,
+    /// Whether a process removes what dead writers have left, all the time.
+    pub clean: bool,
 }
 
 /// A new seed, which differs from call to call.
@@ -59,8 +62,10 @@ pub fn run(plans: &[Plan], directory: &Path) -> Result<(), String> {
     let mut reports = Vec::new();
     let mut sum: Option<report::Report> = None;
     for plan in plans {
-        let Plan { seed, lossless, .. } = plan;
-        println!("chaos: seed {seed}, lossless {lossless}");
+        let Plan {
+            seed, lossless, clean, ..
+        } = plan;
+        println!("chaos: seed {seed}, lossless {lossless}, clean {clean}");
         let report = run::run(plan, directory);
         println!("{}", report.table());
         reports.push(report.json());
@@ -90,6 +95,7 @@ fn play(arguments: &[&str]) {
     match assignment.kind {
         Kind::Writer => writer::play(assignment),
         Kind::Sink => pipeline::write(assignment),
+        Kind::Cleaner => cleaner::play(assignment),
         Kind::Source | Kind::SourceNewest => pipeline::read(assignment),
         _ => reader::play(assignment),
     }

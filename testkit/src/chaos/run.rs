@@ -113,8 +113,9 @@ pub fn run(plan: &Plan, parent: &Path) -> Report {
 }
 
 /// Chooses the kinds of the members of a run, and whether each member is long-lived. The first member is the writer,
-/// and the others are readers.
-fn choose_members(random: &mut Random) -> Vec<(Kind, bool)> {
+/// and the others are readers, and with
+/// `clean` a cleaner.
+fn choose_members(random: &mut Random, clean: bool) -> Vec<(Kind, bool)> {
     let mut kinds = vec![
         (Kind::Writer, false),
         (Kind::InPlace, true),
@@ -138,6 +139,9 @@ fn choose_members(random: &mut Random) -> Vec<(Kind, bool)> {
             kinds.remove(index);
         }
     }
+    if clean {
+        kinds.push((Kind::Cleaner, false));
+    }
     kinds
 }
 
@@ -145,7 +149,7 @@ impl Run {
     fn new(plan: Plan, directory: PathBuf) -> Self {
         let mut random = Random::new(plan.seed);
         let now = Instant::now();
-        let members = choose_members(&mut random)
+        let members = choose_members(&mut random, plan.clean)
             .into_iter()
             .enumerate()
             .map(|(index, (kind, is_long_lived))| Member {
@@ -399,7 +403,7 @@ impl Run {
             let last = self.board.counters[0].last_at.load(Relaxed);
             monotonic_ns().saturating_sub(last) < 200_000_000
         };
-        for member in &mut self.members[1..] {
+        for member in self.members.iter_mut().filter(|member| member.kind.is_reader()) {
             let Some(process) = &mut member.process else {
                 continue;
             };
@@ -614,6 +618,14 @@ impl Run {
             let stall = Duration::from_nanos(self.board.counters[member.index].stall.load(Relaxed));
             if stall > MAX_STALL {
                 self.findings.add(&format!("a claim and publish took {stall:?}"));
+            }
+        }
+        for member in self.members.iter().filter(|member| member.kind == Kind::Cleaner) {
+            let counters = &self.board.counters[member.index];
+            let (removed, kept) = (counters.removed.load(Relaxed), counters.kept.load(Relaxed));
+            println!("clean: {removed} times removed, {kept} times kept");
+            if kept == 0 {
+                self.findings.add("the cleaner has never looked");
             }
         }
         for kind in Kind::ALL {
