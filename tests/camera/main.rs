@@ -9,6 +9,7 @@ mod capture;
 mod device;
 mod faults;
 mod formats;
+mod on_demand;
 mod time;
 mod userptr;
 

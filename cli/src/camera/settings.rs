@@ -148,7 +148,7 @@ impl Settings {
         let is_plain = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
         if !name.as_str().chars().all(is_plain) {
             return Err(wrong(format!(
-                "channel {name}: a camera's name has only letters, digits, '-', '_' and '.'"
+                "channel {name}: a camera's name has only a to z, A to Z, 0 to 9, '-', '_' and '.'"
             )));
         }
         let source = self.source(name).ok_or_else(|| {
