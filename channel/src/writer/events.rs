@@ -183,7 +183,10 @@ pub(super) fn store(segment: &Segment, seq: u64, descriptor: EventDescriptor, by
     if let Some(index) = sticky {
         segment.tables.sticky_event(index).write(seq, descriptor, bytes);
     }
-    segment.tables.event(seq).write(seq, descriptor, bytes);
+    // Without memory for its record, readers lose the event, unless it is sticky.
+    if let Some(record) = segment.commit_event(seq) {
+        record.write(seq, descriptor, bytes);
+    }
     failpoint(Failpoint::EventWritten);
     // Release: pairs with the acquire load of a reader that looks for events, which then finds the event. A reader that
     // sees the head of a later frame also sees this head.

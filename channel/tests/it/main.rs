@@ -23,6 +23,7 @@ mod limits;
 mod lossless;
 mod many;
 mod memory_limits;
+mod memory_use;
 mod messages;
 mod metadata;
 mod observers;
@@ -56,6 +57,7 @@ rsshm_testkit::roles!(
     lossless::ROLES,
     many::ROLES,
     memory_limits::ROLES,
+    memory_use::ROLES,
     messages::ROLES,
     perms::ROLES,
     reader_table::ROLES,
