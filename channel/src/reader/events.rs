@@ -5,7 +5,7 @@
 use std::{collections::VecDeque, ops::RangeInclusive};
 
 use super::attachment::Attachment;
-use crate::protocol::layout::{EVENT_RING_LENGTH, EventDescriptor, STICKY_EVENT_COUNT, TIME_NONE};
+use crate::protocol::layout::{EVENT_RING_LENGTH, EventDescriptor, EventRecord, STICKY_EVENT_COUNT, TIME_NONE};
 
 /// An event that the writer published between two frames. The channel does not interpret it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,8 +128,9 @@ impl EventQueue {
 
 /// The event `seq`, in the ring or among the sticky events.
 fn find(attachment: &Attachment, seq: u64) -> Option<PendingEvent> {
-    let record = attachment.segment.tables.event(seq).read();
+    let record = attachment.segment.event(seq);
     record
+        .and_then(EventRecord::read)
         .map(pending)
         .filter(|event| event.seq == seq)
         .or_else(|| sticky(attachment).find(|event| event.seq == seq))

@@ -143,7 +143,8 @@ impl Runs<'_> {
             first,
             tail: RunPosition::FIRST,
         };
-        (slot < self.segment.header.slot_count as usize && first != 0)
+        // The record of a slot without memory may have none either.
+        (first != 0 && self.segment.is_committed(slot))
             .then(|| self.reload(run))
             .flatten()
     }

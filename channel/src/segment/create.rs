@@ -59,11 +59,12 @@ impl Segment {
         let locked = staging.open_again().map_err(opening)?;
         lock::try_lock(&locked, layout::WRITER_BYTE).map_err(CreateError::failed("locking a new segment"))?;
         let writer_lock = OfdLock::keep(locked).map_err(CreateError::failed("mapping a new segment"))?;
-        let size = header.slots_offset + u64::from(slots) * header.slot_size;
-        space::commit_memory(&staging.file, 0, size).map_err(|error| match error {
-            CommitError::NoMemory(space) => CreateError::NoMemory(space),
-            CommitError::Failed(errno) => CreateError::failed("committing memory for a segment")(errno),
-        })?;
+        for (offset, size) in header.initial_ranges(slots) {
+            space::commit_memory(&staging.file, offset, size).map_err(|error| match error {
+                CommitError::NoMemory(space) => CreateError::NoMemory(space),
+                CommitError::Failed(errno) => CreateError::failed("committing memory for a segment")(errno),
+            })?;
+        }
         staging
             .set_mode(perms)
             .map_err(CreateError::failed("setting a new segment's mode"))?;

@@ -26,7 +26,9 @@ pub(crate) use self::create::CreateError;
 use crate::{
     ChannelName, Error,
     protocol::{
-        layout::{self, FrameDescriptor, Header, RunRecord, SlotRecord, flags},
+        layout::{
+            self, DESCRIPTOR_STRIDE, EVENT_STRIDE, EventRecord, FrameDescriptor, Header, RunRecord, SlotRecord, flags,
+        },
         record,
         run::RUN_RECORD_SIZE,
     },
@@ -195,13 +197,42 @@ impl Segment {
         self.committed.load(Ordering::Relaxed)
     }
 
+    /// How many slots have memory now. The writer releases the memory of slots that it does not need.
+    pub(crate) fn count_slots_with_memory(&self) -> u32 {
+        let has_memory = |slot: &u32| {
+            let offset = self.header.slots_offset + u64::from(*slot) * self.header.slot_size;
+            files::has_data_at(&self.file, offset)
+        };
+        (0..self.header.slot_count).filter(has_memory).count() as u32
+    }
+
     /// Commits memory for `slot`. Only the writer calls it.
     pub(crate) fn commit_slot(&self, slot: usize) -> Result<(), CommitError> {
+        // The slot's record gets its memory first, because the size of the file says that the slot has memory.
+        let record = self.header.descriptors_offset + (slot * DESCRIPTOR_STRIDE) as u64;
+        space::allocate(&self.file, record, DESCRIPTOR_STRIDE as u64).map_err(CommitError::new)?;
         let offset = self.header.slots_offset + slot as u64 * self.header.slot_size;
         space::commit_memory(&self.file, offset, self.header.slot_size)?;
         // Relaxed: as in `is_committed`.
         self.committed.fetch_max(slot as u32 + 1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Commits memory for the record of the event `seq` in the ring of events, and returns the record. `None` if there is
+    /// no memory. Only the writer calls it.
+    pub(crate) fn commit_event(&self, seq: u64) -> Option<&EventRecord> {
+        let offset = self.header.event_offset(seq);
+        space::allocate(&self.file, offset, EVENT_STRIDE as u64).ok()?;
+        Some(self.tables.event(seq))
+    }
+
+    /// The record of the event `seq` in the ring of events; `None` if the record has another event. A record that was never
+    /// used has no memory, so its seq is read from the file. An access through the mapping would allocate memory, or would
+    /// raise SIGBUS.
+    pub(crate) fn event(&self, seq: u64) -> Option<&EventRecord> {
+        let mut found = [0; 8];
+        let is_read = files::read_exactly(&self.file, &mut found, self.header.event_offset(seq)) == Ok(true);
+        (is_read && u64::from_ne_bytes(found) == seq).then(|| self.tables.event(seq))
     }
 
     /// Enters the pages of `slots` slots, from `first` on, into the page table. The first frame in each of these slots
@@ -213,7 +244,6 @@ impl Segment {
     }
 
     /// Releases the memory of a slot to the system. Only the writer calls it, after it has taken the slot for writing.
-    /// The slot is not used again.
     pub(crate) fn release_slot(&self, slot: usize) {
         let offset = self.header.slots_offset + slot as u64 * self.header.slot_size;
         space::release_memory(&self.file, offset, self.header.slot_size);

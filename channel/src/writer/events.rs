@@ -183,7 +183,10 @@ pub(super) fn store(segment: &Segment, seq: u64, descriptor: EventDescriptor, by
     if let Some(index) = sticky {
         segment.tables.sticky_event(index).write(seq, descriptor, bytes);
     }
-    segment.tables.event(seq).write(seq, descriptor, bytes);
+    // Without memory for its record, readers lose the event, unless it is sticky.
+    if let Some(record) = segment.commit_event(seq) {
+        record.write(seq, descriptor, bytes);
+    }
     failpoint(Failpoint::EventWritten);
     segment.tables.status().publish_event_head(seq);
 }

@@ -96,7 +96,7 @@ impl SlotAllocator {
         let slots = header.slot_count as usize;
         let committed = (0..slots).take_while(|slot| mapped.is_committed(*slot)).count();
         let mut runs = Runs::new(false);
-        for slot in 0..slots {
+        for slot in 0..committed {
             let record = mapped.slot_record(slot);
             // Acquire: pairs with the release store of the dead writer, in `publish`.
             let first = record.seq.load(Ordering::Acquire);

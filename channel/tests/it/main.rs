@@ -25,6 +25,7 @@ mod limits;
 mod lossless;
 mod many;
 mod memory_limits;
+mod memory_use;
 mod messages;
 mod metadata;
 mod observers;
@@ -60,6 +61,7 @@ rsshm_testkit::roles!(
     lossless::ROLES,
     many::ROLES,
     memory_limits::ROLES,
+    memory_use::ROLES,
     messages::ROLES,
     pages::ROLES,
     perms::ROLES,

@@ -4,6 +4,7 @@
 
 use std::{sync::mpsc, time::Duration};
 
+use nix::unistd::{Whence, lseek};
 use rsshm_channel::{Caps, Error, FrameDescriptor, Observer, Writer, WriterOptions};
 use rsshm_testkit::{Channel, frames::is_filled, wait_until};
 
@@ -113,10 +114,12 @@ fn slots_are_committed_when_first_needed() {
     assert_eq!(writer.stats().slots_in_use, 6);
     drop(claimed);
     assert_eq!(writer.stats().slots_in_use, 1);
-    // Every byte of the file is committed. If the file had a hole, a peer could fill the hole, and the kernel could
-    // kill a peer that reads it.
-    let meta = std::fs::metadata(channel.segment()).unwrap();
-    assert_eq!(std::os::unix::fs::MetadataExt::blocks(&meta) * 512, meta.len());
+    // Every byte of the slots is committed. If they had a hole, a peer could fill the hole, and the kernel could kill a
+    // peer that reads it.
+    let peer = RawPeer::open(&channel);
+    let file = std::fs::File::open(channel.segment()).unwrap();
+    let hole = lseek(&file, peer.header.slots_offset as i64, Whence::SeekHole).unwrap();
+    assert_eq!(hole as u64, file_size());
 }
 
 #[test]

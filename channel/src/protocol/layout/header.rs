@@ -121,6 +121,25 @@ impl Header {
             .filter(|total| *total <= isize::MAX as u64)
     }
 
+    /// The ranges of a new segment that have memory, as offsets and sizes: all tables and the first `slots` slots, without
+    /// the ring of events, and without the descriptors of the other slots.
+    pub(crate) fn initial_ranges(&self, slots: u32) -> impl Iterator<Item = (u64, u64)> {
+        let ring_of_events = self.events_offset + (STICKY_EVENT_COUNT * EVENT_STRIDE) as u64;
+        let slots = u64::from(slots);
+        [(0, ring_of_events)]
+            .into_iter()
+            .chain(Table::MESSAGES.range(self))
+            .chain([
+                (self.descriptors_offset, slots * DESCRIPTOR_STRIDE as u64),
+                (self.slots_offset, slots * self.slot_size),
+            ])
+    }
+
+    /// The offset in the file of the record of the event `seq` in the ring of events.
+    pub(crate) fn event_offset(&self, seq: u64) -> u64 {
+        self.events_offset + (STICKY_EVENT_COUNT as u64 + seq % EVENT_RING_LENGTH) * EVENT_STRIDE as u64
+    }
+
     /// Checks a header that another process wrote, in a file of `file_size` bytes. If the check succeeds, every table
     /// is aligned, inside the file, and before the slots.
     ///
