@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(parse(b"q\x1b[A\x1bOB\x1b[6~\x1b[1~\r"), expected);
         assert_eq!(parse(b"\x1b"), keys(&[Key::Escape]));
         assert_eq!(parse(b"\x1b\x1b[A"), keys(&[Key::Escape, Key::Up]));
-        // Control characters, letters beyond ASCII, Alt and function keys mean nothing.
+        // Control characters, characters beyond ASCII, Alt and function keys mean nothing.
         assert_eq!(parse(b"\x01\xc3\xa9\x1bx\x1b[15~z"), keys(&[Key::Character('z')]));
     }
 

@@ -16,7 +16,7 @@ use crate::{
     support::{Channel, Running, rsshm, run},
 };
 
-/// Sets the title of the window, rings the bell, begins a sequence with a single character, and changes the direction.
+/// Sets the title of the window, sounds an alarm, begins a sequence with a single character, and changes the direction.
 const EVIL: &str = "\x1b]0;EVIL\x07\u{9b}31m\u{202e}\u{7f}";
 
 /// Replaces text in the segment, also in what is only read once, such as caps. Both texts have the same size.

@@ -32,6 +32,7 @@ pub const ROLES: &[(&str, Role)] = &[
     ("flooding writer", flooding_writer),
     ("evil writer", evil_writer),
     ("reader", reader),
+    ("latest reader", latest_reader),
 ];
 
 /// The caps of most channels of these tests.
@@ -90,6 +91,13 @@ impl Channel {
         let mut writer = role::start("flooding writer", &[self.as_str()]);
         writer.expect("1");
         writer
+    }
+
+    /// Starts a reader that takes only the newest frame, at this interval.
+    pub fn latest_reader(&self, interval_ms: u32) -> Process {
+        let mut reader = role::start("latest reader", &[self.as_str(), &interval_ms.to_string()]);
+        reader.receive();
+        reader
     }
 
     /// Starts a writer that publishes frames all the time whose metadata and events have this text.
@@ -216,6 +224,21 @@ fn reader(arguments: &[&str]) {
             drop(held.replace(frame));
             listen();
         }
+    }
+}
+
+fn latest_reader(arguments: &[&str]) {
+    let mut reader = Reader::new(ChannelName::new(arguments[0]).unwrap(), ReaderOptions::default());
+    let limits = ReadLimits::default().max_behind(1);
+    let interval = Duration::from_millis(arguments[1].parse().unwrap());
+    let mut has_said = false;
+    loop {
+        if let Next::Frame(frame) = reader.next(&mut Vec::new(), limits, None).unwrap()
+            && !std::mem::replace(&mut has_said, true)
+        {
+            say(frame.seq);
+        }
+        std::thread::sleep(interval);
     }
 }
 

@@ -47,6 +47,10 @@ fn batch_shows_rates_of_channel_and_readers() {
         only["behind"].as_u64() > Some(5) && only["cpu_percent"] == 0.0,
         "{only}"
     );
+    // The reader cannot count while it is stopped, so the overwritten frames count.
+    let missed = only["missed_per_second"].as_f64().unwrap();
+    assert!(missed > fps * 0.5 && missed < fps * 1.5, "{found}");
+    assert!(only["missed"].as_u64() > Some(5), "{only}");
     reader.kill();
 
     let csv = run(&format!("top -b -n 1 -d 100ms --format csv {}", channel.0))
@@ -54,6 +58,29 @@ fn batch_shows_rates_of_channel_and_readers() {
         .stdout;
     let lines: Vec<_> = csv.lines().map(|line| line.split(',').count()).collect();
     assert_eq!(lines, [12, 12], "{csv}");
+}
+
+#[test]
+fn reader_of_newest_frames_skips_on_purpose() {
+    let channel = Channel::new();
+    let _writer = channel.live_writer(5);
+    let _reader = channel.latest_reader(100);
+    let sample = run(&format!("top -b -n 1 -d 1s --json {}", channel.0)).expect(0).json();
+    let found = &sample["channels"][0];
+    let only = &found["readers"][0];
+    assert_eq!(only["state"], "latest");
+    let number = |value: &Value| value.as_f64().unwrap();
+    let (taken, missed) = (number(&only["fps"]), number(&only["missed_per_second"]));
+    assert!(taken > 1.0 && taken < 15.0, "{found}");
+    // Whatever the reader does not take, it skips.
+    assert!((taken + missed - number(&found["fps"])).abs() < 60.0, "{found}");
+    let text = run(&format!("info {}", channel.0)).expect(0).stdout;
+    assert!(text.contains("MISSED") && text.contains("reading the newest"), "{text}");
+    let report = run(&format!("info {} --json", channel.0)).expect(0).json();
+    assert_eq!(report["readers"][0]["latest"], true);
+    assert!(report["readers"][0]["missed"].as_u64() > Some(10), "{report}");
+    let text = run(&format!("metrics {}", channel.0)).expect(0).stdout;
+    assert!(text.contains("rsshm_reader_missed_frames_total{"), "{text}");
 }
 
 #[test]
