@@ -172,33 +172,50 @@ fn words_that_change_all_the_time_stop_no_command() {
     let _writer = channel.live_writer(1);
     let _reader = channel.reader();
     let file = File::options().read(true).write(true).open(channel.segment()).unwrap();
-    let tables = 64 * 1024;
+    let field = |offset| {
+        let mut bytes = [0; 8];
+        file.read_exact_at(&mut bytes, offset).unwrap();
+        u64::from_ne_bytes(bytes)
+    };
+    // The header, the status, the reader table, the ring, and the records of the first slots.
+    let parts = [
+        (0, 256),
+        (256, 128),
+        (field(80), 512),
+        (field(96), 512),
+        (field(112), 8192),
+    ];
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut random = Random::new(7);
-            // Relaxed, because the flag orders nothing else.
-            while !is_over.load(Ordering::Relaxed) {
-                // The magic number, the version and the sizes stay most of the time, so that commands get beyond them.
-                let offset = if random.permille(20) {
-                    random.below(256)
-                } else {
-                    256 + random.below(tables)
-                } & !7;
-                let mut former = [0; 8];
-                file.read_exact_at(&mut former, offset).unwrap();
-                let value = if random.permille(500) {
-                    random.number()
-                } else {
-                    random.below(1 << 20)
-                };
-                file.write_all_at(&value.to_ne_bytes(), offset).unwrap();
-                std::thread::sleep(Duration::from_micros(50));
-                file.write_all_at(&former, offset).unwrap();
-            }
-        });
+        // Several words are wrong at each moment, so that the commands meet many of them.
+        for seed in 0..6 {
+            let (channel, parts, is_over) = (&channel, &parts, &is_over);
+            scope.spawn(move || {
+                let mut random = Random::new(seed);
+                // Relaxed, because the flag orders nothing else.
+                while !is_over.load(Ordering::Relaxed) {
+                    // The writer makes another segment when it finds its header changed.
+                    let Ok(file) = File::options().read(true).write(true).open(channel.segment()) else {
+                        continue;
+                    };
+                    let (start, size) = parts[random.below(parts.len() as u64) as usize];
+                    let offset = start + (random.below(size) & !7);
+                    let mut former = [0; 8];
+                    let _ = file.read_exact_at(&mut former, offset);
+                    let is_large = random.permille(500);
+                    let value = if is_large {
+                        random.number()
+                    } else {
+                        random.below(1 << 20)
+                    };
+                    file.write_all_at(&value.to_ne_bytes(), offset).unwrap();
+                    std::thread::sleep(Duration::from_millis(2));
+                    file.write_all_at(&former, offset).unwrap();
+                }
+            });
+        }
         let outcome = std::panic::catch_unwind(|| {
-            for _ in 0..3 {
+            for _ in 0..6 {
                 for arguments in &COMMANDS[..12] {
                     let started = Instant::now();
                     let run = run(&arguments.replace("CH", channel.as_str()));
