@@ -2,10 +2,7 @@
 
 //! The attachment of a reader to one segment: its pins, copies, cursor and requests.
 
-use std::sync::{
-    Arc,
-    atomic::Ordering,
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     copy_target::CopyTarget,

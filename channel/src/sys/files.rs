@@ -15,10 +15,7 @@ use nix::{
     errno::Errno,
     fcntl::OFlag,
     libc,
-    sys::{
-        stat::{FileStat, fstat, stat},
-        statfs::{TMPFS_MAGIC, statfs},
-    },
+    sys::stat::{FileStat, fstat, stat},
     unistd::{Gid, Whence, getegid, geteuid, getgroups, lseek, unlink},
 };
 
