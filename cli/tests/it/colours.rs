@@ -226,10 +226,13 @@ fn formats_without_pictures_are_named() {
     assert!(names.is_empty(), "{names:?}");
 }
 
+/// The colours of a character: the pixel above, and the one below if there is one.
+type HalfBlock = ([u8; 3], Option<[u8; 3]>);
+
 /// The pixels of half blocks that a terminal received, row by row, and the number of columns.
 fn half_blocks(text: &str) -> (Vec<[u8; 3]>, usize) {
     let (mut above, mut below) = ([0; 3], None);
-    let mut lines: Vec<Vec<([u8; 3], Option<[u8; 3]>)>> = vec![Vec::new()];
+    let mut lines: Vec<Vec<HalfBlock>> = vec![Vec::new()];
     let mut rest = text;
     while let Some(character) = rest.chars().next() {
         rest = &rest[character.len_utf8()..];
