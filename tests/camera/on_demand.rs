@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A camera on demand: its device is open only while somebody reads.
+//! A camera on demand: its device is in use only while somebody reads.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
-use rsshm_channel::{Next, ReadLimits, Reader, ReaderOptions, monotonic_ns};
-use rsshm_testkit::{Channel, Process, eventually, timed};
+use rsshm_channel::{Next, Observer, ReadLimits, Reader, ReaderOptions, monotonic_ns};
+use rsshm_testkit::{Channel, eventually, timed};
 
 use super::device::{CAMERA, SMALL, launch};
 
-/// Whether a process has opened the camera.
-fn has_opened(process: &Process) -> bool {
-    let descriptors = fs::read_dir(format!("/proc/{}/fd", process.pid())).unwrap();
-    descriptors
-        .flatten()
-        .any(|descriptor| fs::read_link(descriptor.path()).is_ok_and(|target| target.as_os_str() == CAMERA))
+/// Whether another program can capture from the camera, which only one program at a time can.
+fn is_free() -> bool {
+    launch(&format!(
+        "v4l2src device={CAMERA} num-buffers=2 ! video/x-raw,{SMALL} ! fakesink"
+    ))
+    .wait()
+    .success()
 }
 
 /// The timestamp of the reader's next frame.
@@ -29,27 +30,28 @@ fn next_pts(reader: &mut Reader) -> u64 {
     }
 }
 
+// The descriptors of the process do not show whether the device is in use: v4l2src of GStreamer 1.22 leaves one open each
+// time that it stops, also without this project.
 #[test]
-fn device_is_open_only_while_somebody_reads() {
+fn device_is_in_use_only_while_somebody_reads() {
     let channel = Channel::new();
     let mut process = launch(&format!(
         "v4l2src device={CAMERA} ! video/x-raw,{SMALL} ! rsshmsink channel={channel} on-demand=true idle-timeout=1"
     ));
-    eventually("the device is open", || has_opened(&process));
+    let is_idle = || {
+        Observer::open(&channel)
+            .unwrap()
+            .is_some_and(|observer| observer.status().is_idle)
+    };
     for _ in 0..3 {
-        eventually("the device is closed", || !has_opened(&process));
-        assert!(process.is_running());
-        // Another program can use the device meanwhile.
-        launch(&format!(
-            "v4l2src device={CAMERA} num-buffers=3 ! video/x-raw,{SMALL} ! fakesink"
-        ))
-        .wait_ok();
+        eventually("the channel is idle", is_idle);
+        assert!(is_free() && process.is_running(), "{}", process.output());
         let attached_at = monotonic_ns();
         let mut reader = Reader::new((*channel).clone(), ReaderOptions::default());
         let (taken, first) = timed(|| next_pts(&mut reader));
         println!("the first frame comes {taken:?} after the reader");
         assert!(first > attached_at, "the frame is {} ns too old", attached_at - first);
-        assert!(has_opened(&process));
+        assert!(!is_free(), "the reader uses the camera");
         assert!(next_pts(&mut reader) > first);
     }
     process.interrupt();

@@ -6,7 +6,10 @@ use std::{
     io::{self, Read, Write},
     os::{fd::AsFd, unix::process::CommandExt},
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -30,6 +33,8 @@ const MAX_LINE: usize = 4096;
 #[derive(Debug, Default)]
 struct Shared {
     pid: Mutex<Option<Pid>>,
+    /// Whether this program ends. Relaxed: the lock of `pid` orders it before the end of the child.
+    is_stopping: AtomicBool,
     ended: Condvar,
 }
 
@@ -60,8 +65,14 @@ impl Stopper {
         }
     }
 
+    /// Whether [`stop`](Self::stop) was called, so that no other child must be started.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.0.is_stopping.load(Ordering::Relaxed)
+    }
+
     /// Asks the child to end, and waits until it has ended. A child that takes too long is killed.
     pub(crate) fn stop(&self) {
+        self.0.is_stopping.store(true, Ordering::Relaxed);
         self.interrupt();
         let deadline = Instant::now() + STOP_TIMEOUT;
         let mut is_killed = false;

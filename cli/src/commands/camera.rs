@@ -34,6 +34,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long frames must have flowed, so that the next failure is a new one.
 const STEADY_TIME: Duration = Duration::from_secs(10);
+/// How many files a pipeline may have open. v4l2src of GStreamer 1.22 leaves a descriptor open each time that it stops, and
+/// a process may have 1024.
+const MAX_DESCRIPTORS: usize = 256;
 /// How long a pipeline without frames may take to end by itself.
 const STALLED_STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -171,6 +174,11 @@ impl Supervision<'_> {
         loop {
             let child = Supervised::start(LAUNCHER, arguments, &self.stopper).map_err(cannot_start)?;
             let (status, words, steady_since) = self.supervise(child).map_err(cannot_start)?;
+            if self.stopper.is_stopping() {
+                // The thread that stops the child ends the program.
+                std::thread::sleep(LONGEST_PAUSE);
+                return Ok(());
+            }
             if steady_since.is_some_and(|since| since.elapsed() > STEADY_TIME) {
                 pause = FIRST_PAUSE;
             }
@@ -216,6 +224,11 @@ impl Supervision<'_> {
                 );
                 let status = self.end(&mut child)?;
                 return Ok((status, format!("no frame for {seconds} s"), steady_since));
+            }
+            // Nobody reads now, so nobody misses a frame.
+            if sight == Sight::Idle && open_descriptors(child.pid()) > MAX_DESCRIPTORS {
+                let status = self.end(&mut child)?;
+                return Ok((status, "too many open files".to_owned(), steady_since));
             }
             self.report("WATCHDOG=1");
         }
@@ -292,6 +305,11 @@ impl Supervision<'_> {
             std::thread::sleep(left.min(self.watchdog.map_or(left, |watchdog| watchdog / 3)));
         }
     }
+}
+
+/// How many descriptors a process has; 0 if this user may not see it.
+fn open_descriptors(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
 fn cannot_start(error: io::Error) -> Failure {

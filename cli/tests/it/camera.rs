@@ -185,6 +185,7 @@ fn manager_learns_that_frames_flow() {
     process.signal(Signal::SIGTERM);
     manager.expect("STOPPING=1");
     assert_eq!(process.wait().code(), Some(143));
+    assert_eq!(process.output(), "", "a stop is no failure");
     channel.assert_removed();
 }
 
