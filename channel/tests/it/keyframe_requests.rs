@@ -97,9 +97,9 @@ fn request_arrives_at_once_and_is_due_at_its_time() {
 #[test]
 fn only_keyframe_of_that_time_answers() {
     let channel = Channel::new();
-    let now = monotonic_ns();
-    let writer = writer_at(&channel, now);
+    let writer = writer_at(&channel, monotonic_ns());
     let reader = attach(&channel);
+    let now = monotonic_ns();
     let times = [now + soon(100), now + soon(200)];
     for time in times {
         request(&reader, at(time));
@@ -144,9 +144,9 @@ fn requests_of_several_readers_are_merged_by_time() {
 #[test]
 fn immediate_and_later_requests_are_independent() {
     let channel = Channel::new();
-    let now = monotonic_ns();
-    let writer = writer_at(&channel, now);
+    let writer = writer_at(&channel, monotonic_ns());
     let readers = [attach(&channel), attach(&channel)];
+    let now = monotonic_ns();
     let time = now + soon(300);
     for _ in 0..100 {
         assert!(readers[0].handle().request_keyframe());

@@ -17,7 +17,7 @@ use rsshm_channel::{
     Caps, ChannelName, Error, Frame, Next, ReadLimits, Reader, ServiceThread, SpaceLimit, Writer, WriterOptions,
 };
 use rsshm_testkit::{
-    Cgroup, Channel, PATIENCE, Process, need_real_machine, on_this_machine,
+    Cgroup, Channel, PATIENCE, Process, need_real_machine,
     role::{self, Role, listen, say},
     skip,
 };
@@ -464,6 +464,7 @@ fn first_frame(arguments: &[&str]) {
 
 #[test]
 fn writers_that_start_together_share_limit() {
+    need_real_machine!("the emulator's own memory counts");
     let group = need_cgroup!(64);
     let channels: Vec<Channel> = (0..4).map(|_| Channel::new()).collect();
     let mut writers: Vec<Process> = channels
@@ -485,7 +486,7 @@ fn writers_that_start_together_share_limit() {
         .zip(0..6)
         .map(|(channel, number)| Holder::new(channel, number % 6))
         .collect();
-    run(&mut holders, GREEDY, on_this_machine(4 * SECOND));
+    run(&mut holders, GREEDY, 4 * SECOND);
     let mut published = 0;
     for mut writer in writers.into_iter().map(LimitedWriter) {
         let report = writer.report();
