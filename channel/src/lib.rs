@@ -30,7 +30,7 @@
 //! # }
 //! ```
 //!
-//! [`Writer::service`] is the regular housekeeping: it counts the readers, sets their quotas and checks the channel's
+//! [`Writer::service`] is the regular housekeeping: it counts the readers, sets their quota and checks the channel's
 //! files. A program that does not call it regularly must start a [`ServiceThread`], which calls it.
 //!
 //! # A reader

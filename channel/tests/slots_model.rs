@@ -28,7 +28,7 @@ struct Rules {
     looks_again: bool,
     /// A slot that nobody can pin is taken whatever the pin words say.
     ignores_late_pins: bool,
-    /// After a grant, slots with frames can be pinned again.
+    /// When the quota is set again, slots with frames can be pinned again.
     forgets_at_grant: bool,
     /// A reader loads the quota before the seq.
     quota_first: bool,

@@ -43,8 +43,8 @@ def newest(name):
 
 def copy_newest(name, segment):
     get = lambda at, form: struct.unpack("=" + form, os.pread(segment, struct.calcsize("=" + form), at))
-    if get(0, "8sI") != (b"rsshm\r\n\x1a", 2):
-        raise ValueError(name + " is not a segment of version 2")
+    if get(0, "8sI") != (b"rsshm\r\n\x1a", 3):
+        raise ValueError(name + " is not a segment of version 3")
     (caps_at, caps_size, status), (ring, ring_count, slot_count) = get(48, "3Q"), get(96, "QII")
     records, slots, slot_size, record_stride = get(112, "3QI")
     (run,) = get(status + 56, "Q")

@@ -85,7 +85,7 @@ class Writer:
             former_file = take(path, lock=False)  # With a lock, readers would take the killed writer for alive.
             former = mmap.mmap(former_file, 0)
             magic, version, status = struct.unpack_from("=8sI52xQ", former)
-            if (magic, version) != (MAGIC, 2):
+            if (magic, version) != (MAGIC, 3):
                 raise OSError(f"{path} is not a segment; remove it, or choose another channel")
             self.seq, event = struct.unpack_from(HEADS, former, status)
 
@@ -98,7 +98,7 @@ class Writer:
         os.posix_fallocate(file, 0, FRAMES + SLOTS * self.slot_size)
         self.memory = mmap.mmap(file, 0)
         struct.pack_into(
-            "=8s2I 9Q 2I Q 2I 3Q 4I Q 2I Q 2I", self.memory, 0, MAGIC, 2, 256, time.monotonic_ns(), self.seq + 1,
+            "=8s2I 9Q 2I Q 2I 3Q 4I Q 2I Q 2I", self.memory, 0, MAGIC, 3, 256, time.monotonic_ns(), self.seq + 1,
             locks.st_dev, locks.st_ino, CAPS, len(caps), STATUS, QUOTAS, READERS, 256, 64, RING, 128, SLOTS, RECORDS, FRAMES,
             self.slot_size, 4096, SLOTS - 2, os.getpid(), 0, EVENTS, 4096, 136, 0, 512, 0,
         )  # fmt: skip

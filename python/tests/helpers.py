@@ -118,9 +118,9 @@ class Segment:
         """Where the record of a slot begins."""
         return self.header("descriptors_offset") + slot * self.header("descriptor_stride")
 
-    def quota(self, index: int) -> int:
-        """The quota of a reader entry."""
-        at = self.header("quotas_offset") + 8 * index
+    def quota(self) -> int:
+        """How many slots each reader may pin."""
+        at = self.header("status_offset") + fields("Status")["quota"][0]
         return int.from_bytes(self.memory[at : at + 4], sys.byteorder)
 
     def store(self, at: int, value: int, size: int = 8) -> None:

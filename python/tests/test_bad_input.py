@@ -226,10 +226,10 @@ def test_garbage_in_tables_crashes_no_reader_or_writer(channel: Channel) -> None
         reader = rsshm.Reader(channel.name, timeout=0.01)
         observer = rsshm.Observer(channel.name, timeout=0.01)
         segment = Segment(channel)
-        begins = {name: segment.header(f"{name}_offset") for name in ("status", "quotas", "readers", "ring", "descriptors")}
+        begins = {name: segment.header(f"{name}_offset") for name in ("status", "evictions", "readers", "ring", "descriptors")}
         offsets = [
             *range(begins["status"], begins["status"] + 64, 4),
-            *range(begins["quotas"], begins["quotas"] + 512, 8),
+            *range(begins["evictions"], begins["evictions"] + 512, 8),
             *range(begins["readers"], begins["readers"] + 128, 4),
             *range(begins["ring"], begins["ring"] + 64, 4),
             *(

@@ -71,7 +71,7 @@ from numpy.lib import NumpyVersion
 assert NumpyVersion(numpy.__version__) >= "2.1.0"
 with rsshm.Writer(sys.argv[1], (48, 64), format="GRAY8", max_slots=8) as writer:
     with rsshm.Reader(sys.argv[1], timeout=5) as reader:
-        # A reader gets its quota a moment after it has attached.
+        # A reader may have to copy its first frames.
         for _ in range(1000):
             writer.write(numpy.full((48, 64), 7, numpy.uint8))
             frame = reader.read()

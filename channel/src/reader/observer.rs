@@ -141,10 +141,14 @@ impl Observer {
         let stat = fstat(&segment.file)
             .map_err(|errno| Error::system(self.name.as_str(), format!("fstat {}", self.name.segment_path()), errno))?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let slots = size.saturating_sub(segment.header.slots_offset) / segment.header.slot_size;
+        let slots = slots.min(segment.header.slot_count.into());
+        let memory = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
         Ok(SegmentFile {
             size,
-            memory: u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512),
-            committed_slots: segment.count_slots_with_memory(),
+            memory,
+            // The writer releases the memory of slots that it does not need, wherever they are in the file.
+            committed_slots: (memory / segment.header.slot_size).min(slots) as u32,
             mode: stat.st_mode & 0o7777,
             owner: stat.st_uid,
             group: stat.st_gid,

@@ -197,15 +197,6 @@ impl Segment {
         self.committed.load(Ordering::Relaxed)
     }
 
-    /// How many slots have memory now. The writer releases the memory of slots that it does not need.
-    pub(crate) fn count_slots_with_memory(&self) -> u32 {
-        let has_memory = |slot: &u32| {
-            let offset = self.header.slots_offset + u64::from(*slot) * self.header.slot_size;
-            files::has_data_at(&self.file, offset)
-        };
-        (0..self.header.slot_count).filter(has_memory).count() as u32
-    }
-
     /// Commits memory for `slot`. Only the writer calls it.
     pub(crate) fn commit_slot(&self, slot: usize) -> Result<(), CommitError> {
         // The slot's record gets its memory first, because the size of the file says that the slot has memory.

@@ -16,7 +16,7 @@ use nix::{
     fcntl::OFlag,
     libc,
     sys::stat::{FileStat, fstat, stat},
-    unistd::{Gid, Whence, getegid, geteuid, getgroups, lseek, unlink},
+    unistd::{Gid, getegid, geteuid, getgroups, unlink},
 };
 
 use crate::{
@@ -171,11 +171,6 @@ pub(crate) fn created_at_ns(file: &OwnedFd) -> Option<u64> {
     let created = file.metadata().ok()?.created().ok()?;
     let since = created.duration_since(std::time::UNIX_EPOCH).ok()?;
     u64::try_from(since.as_nanos()).ok()
-}
-
-/// Whether the file has memory at `offset`. The call changes the position of the file, which this crate does not use.
-pub(crate) fn has_data_at(file: impl AsFd, offset: u64) -> bool {
-    lseek(file, offset as i64, Whence::SeekData).is_ok_and(|found| found == offset as i64)
 }
 
 /// Reads `target.len()` bytes of `file` at `offset`; `false` if the file ends earlier.

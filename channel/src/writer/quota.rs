@@ -12,7 +12,66 @@
 //!
 //! docs/MEMORY.md explains the rules. `spare` carries them out.
 
-use crate::protocol::layout::{MAX_QUOTA, MAX_READERS};
+use super::options::MIN_SLOTS;
+use crate::protocol::layout::{Header, MAX_QUOTA, MAX_READERS};
+
+/// The number of spare slots. After the quota was withdrawn, the writer may have only these slots. It then uses them in
+/// turn, because it must not overwrite the newest frame.
+pub(super) const SPARE_SLOTS: u32 = 2;
+/// With so many slots beyond the promised ones, no spare slots are needed: two for the writer, and two for readers that
+/// attach between two looks of the writer. Each of them first pins the newest frame of the last look, or the next.
+const UNPROMISED_SLOTS: u32 = SPARE_SLOTS + 2;
+
+/// The largest quota in a segment.
+pub(super) fn largest_quota(header: &Header) -> u32 {
+    header.slot_count.saturating_sub(header.history + 2).min(MAX_QUOTA)
+}
+
+/// The quota of one segment, and what follows from it.
+#[derive(Debug)]
+pub(super) struct Quota {
+    /// The quota that readers find.
+    current: u32,
+    largest: u32,
+    promised: u32,
+}
+
+impl Quota {
+    pub(super) fn new(largest: u32) -> Self {
+        Self {
+            current: 0,
+            largest,
+            promised: 0,
+        }
+    }
+
+    pub(super) fn current(&self) -> u32 {
+        self.current
+    }
+
+    pub(super) fn largest(&self) -> u32 {
+        self.largest
+    }
+
+    /// Sets the quota, and returns the former one.
+    pub(super) fn set(&mut self, quota: u32) -> u32 {
+        std::mem::replace(&mut self.current, quota)
+    }
+
+    pub(super) fn set_promised(&mut self, slots: u32) {
+        self.promised = slots;
+    }
+
+    /// Counts the quotas of readers that have attached.
+    pub(super) fn note_joins(&mut self, readers: u32) {
+        self.promised = self.promised.saturating_add(readers * self.current);
+    }
+
+    /// Whether readers could pin so many of `slots` slots that the writer lacks one.
+    pub(super) fn needs_spare(&self, slots: u32) -> bool {
+        self.current > 0 && self.promised.saturating_add(UNPROMISED_SLOTS) > slots
+    }
+}
 
 /// The slots that the owner of a reader entry holds.
 #[derive(Clone, Copy, Debug)]
@@ -52,4 +111,10 @@ pub(super) fn share(usage: &Usage, slots: u32) -> u32 {
         .rev()
         .find(|quota| promised(usage, *quota) <= slots)
         .unwrap_or(0)
+}
+
+/// How many slots a new segment gets: the newest frame, one to fill, and the spare slots. Without a quota, no slots are
+/// spare.
+pub(super) fn initial_slots(largest_quota: u32) -> u32 {
+    if largest_quota > 0 { 2 + SPARE_SLOTS } else { MIN_SLOTS }
 }

@@ -15,10 +15,10 @@ use nix::errno::Errno;
 use super::{
     inner::Inner,
     options::{Caps, MIN_SLOTS},
+    quota,
     segment::WriterSegment,
     sizing,
-    slots::{self, SlotAllocator},
-    spare,
+    slots::SlotAllocator,
 };
 use crate::{
     Error,
@@ -147,7 +147,7 @@ fn plan(inner: &Inner, size: u64) -> Result<SegmentPlan, Error> {
 fn create(inner: &Inner, plan: &SegmentPlan) -> Result<NewSegment, Error> {
     let header = plan.header;
     let try_create = |slots| Segment::create(header, plan.caps.as_str(), slots, inner.options().perms);
-    let initial = slots::initial_slots(spare::largest_quota(&header));
+    let initial = quota::initial_slots(quota::largest_quota(&header));
     let mut created = try_create(initial).or_else(|error| match error {
         CreateError::NoMemory(_) if initial > MIN_SLOTS => try_create(MIN_SLOTS),
         error => Err(error),

@@ -7,11 +7,10 @@ use std::sync::{Arc, atomic::Ordering};
 use super::{
     counted_pins::{CountedPins, Missing},
     memory::{SlotMemory, bits},
-    options::MIN_SLOTS,
+    quota::{self, Quota, SPARE_SLOTS, initial_slots},
     runs::{Overwritable, Place, Runs},
     segment::{ClaimedFor, WriterSegment},
     slot::Slot,
-    spare::{self, Quota},
 };
 use crate::{
     protocol::{
@@ -79,7 +78,7 @@ impl SlotAllocator {
             pins: CountedPins::none(),
             runs: Runs::new(header.flags & flags::RUNS != 0),
             memory: SlotMemory::new(header.slot_count, committed),
-            quota: Quota::new(spare::largest_quota(header)),
+            quota: Quota::new(quota::largest_quota(header)),
             // A new segment has neither frames nor readers.
             unpinnable: u64::MAX,
             is_service_due: false,
@@ -166,7 +165,7 @@ impl SlotAllocator {
 
     /// The largest quota in this segment.
     pub(super) fn largest_quota(&self) -> u32 {
-        self.quota.largest
+        self.quota.largest()
     }
 
     /// The quota that readers find now.
@@ -345,7 +344,7 @@ impl SlotAllocator {
                 ClaimedFor::Upstream => true,
                 ClaimedFor::Copy if self.is_lossless => {
                     has_waited
-                        || self.memory.count() < self.history + initial_slots(self.quota.largest)
+                        || self.memory.count() < self.history + initial_slots(self.quota.largest())
                         || self.have_readers_all()
                 }
                 ClaimedFor::Copy => is_small || self.quota.current() == 0,
@@ -412,8 +411,8 @@ impl SlotAllocator {
     fn leaves_enough(&self, claimed_for: ClaimedFor) -> bool {
         claimed_for == ClaimedFor::Copy
             || self.quota.current() > 0
-            || self.quota.largest == 0
-            || (self.unclaimed() & self.unpinnable).count_ones() > spare::SPARE_SLOTS
+            || self.quota.largest() == 0
+            || (self.unclaimed() & self.unpinnable).count_ones() > SPARE_SLOTS
     }
 
     /// The slots with frames that may be taken if `allowed` contains them, or if nobody can pin them.
@@ -557,8 +556,8 @@ impl SlotAllocator {
     pub(super) fn take_idle(&mut self) -> u64 {
         self.pins.begin_period();
         let idle = self.memory.begin_period() & self.unclaimed();
-        let kept = if self.quota.largest > 0 { spare::SPARE_SLOTS } else { 0 };
-        let most = self.memory.count().saturating_sub(initial_slots(self.quota.largest));
+        let kept = if self.quota.largest() > 0 { SPARE_SLOTS } else { 0 };
+        let most = self.memory.count().saturating_sub(initial_slots(self.quota.largest()));
         let pinned = self.pinned();
         self.note_unpinned(pinned);
         let mut taken = 0;
@@ -602,15 +601,5 @@ impl SlotAllocator {
     /// Whether the memory of all slots was released.
     pub(super) fn is_released(&self) -> bool {
         self.memory.slots() == 0
-    }
-}
-
-/// How many slots a new segment gets: the newest frame, one to fill, and the spare slots. Without a quota, no slots are
-/// spare.
-pub(super) fn initial_slots(largest_quota: u32) -> u32 {
-    if largest_quota > 0 {
-        2 + spare::SPARE_SLOTS
-    } else {
-        MIN_SLOTS
     }
 }

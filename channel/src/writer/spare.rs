@@ -16,59 +16,13 @@
 use std::sync::atomic::Ordering;
 
 use super::{
-    quota::{self, Usage},
+    quota::{self, SPARE_SLOTS, Usage},
     slots::SlotAllocator,
 };
 use crate::protocol::{
     failpoint::{Failpoint, failpoint},
-    layout::{Header, MAX_QUOTA},
     pins::withdraw,
 };
-
-/// The number of spare slots. After the quota was withdrawn, the writer may have only these slots. It then uses them in
-/// turn, because it must not overwrite the newest frame.
-pub(super) const SPARE_SLOTS: u32 = 2;
-/// With so many slots beyond the promised ones, no spare slots are needed: two for the writer, and two for readers that
-/// attach between two looks of the writer. Each of them first pins the newest frame of the last look, or the next.
-const UNPROMISED_SLOTS: u32 = SPARE_SLOTS + 2;
-
-/// The largest quota in a segment.
-pub(super) fn largest_quota(header: &Header) -> u32 {
-    header.slot_count.saturating_sub(header.history + 2).min(MAX_QUOTA)
-}
-
-/// The quota of one segment, and what follows from it.
-#[derive(Debug)]
-pub(super) struct Quota {
-    /// The quota that readers find.
-    current: u32,
-    pub(super) largest: u32,
-    promised: u32,
-}
-
-impl Quota {
-    pub(super) fn new(largest: u32) -> Self {
-        Self {
-            current: 0,
-            largest,
-            promised: 0,
-        }
-    }
-
-    pub(super) fn current(&self) -> u32 {
-        self.current
-    }
-
-    /// Counts the quotas of readers that have attached.
-    pub(super) fn note_joins(&mut self, readers: u32) {
-        self.promised = self.promised.saturating_add(readers * self.current);
-    }
-
-    /// Whether readers could pin so many of `slots` slots that the writer lacks one.
-    fn needs_spare(&self, slots: u32) -> bool {
-        self.current > 0 && self.promised.saturating_add(UNPROMISED_SLOTS) > slots
-    }
-}
 
 impl SlotAllocator {
     /// How many spare slots the next claim has to leave.
@@ -113,14 +67,14 @@ impl SlotAllocator {
         if self.note_joins() && !self.fill_spare(self.spare_needed()) {
             self.withdraw_quota();
         }
-        if self.quota.current > 0 {
+        if self.quota.current() > 0 {
             self.unpinnable &= !(1 << slot);
         }
     }
 
     /// Withdraws the quota. Every slot that has no counted pin afterwards is unpinnable.
     pub(super) fn withdraw_quota(&mut self) {
-        self.quota.current = 0;
+        self.quota.set(0);
         withdraw(&self.segment.tables().status().quota);
         let pinned = self.pinned();
         self.unpinnable |= self.unclaimed() & !pinned;
@@ -141,8 +95,8 @@ impl SlotAllocator {
     /// commit another slot if the segment can grow.
     pub(super) fn update_quota(&mut self, usage: &Usage) {
         let wanted = self.wanted_quota(usage);
-        self.quota.promised = quota::promised(usage, wanted);
-        let former = std::mem::replace(&mut self.quota.current, wanted);
+        self.quota.set_promised(quota::promised(usage, wanted));
+        let former = self.quota.set(wanted);
         if former == wanted {
             return;
         }
@@ -150,7 +104,7 @@ impl SlotAllocator {
             return self.withdraw_quota();
         }
         if former == 0 && !self.can_grant() {
-            self.quota.current = 0;
+            self.quota.set(0);
             self.memory.want_growth();
             return;
         }
@@ -170,12 +124,12 @@ impl SlotAllocator {
     /// their share while many slots are pinned, because the share needs no spare slots.
     fn wanted_quota(&mut self, usage: &Usage) -> u32 {
         if self.memory.can_grow() {
-            return self.quota.largest;
+            return self.quota.largest();
         }
         let needed = self.kept_runs() + 1 + self.claimed().max(1) + SPARE_SLOTS;
         let room = self.memory.count().saturating_sub(needed);
         let available = self.available_to_readers();
-        let largest = self.quota.largest.min(available);
+        let largest = self.quota.largest().min(available);
         if self.pinned().count_ones() <= room / 2 {
             largest
         } else {

@@ -117,7 +117,7 @@ fn held_frame_outlives_its_segment() {
     let (mut reader, mut copy) = (channel.reader(), Vec::new());
     let held = next_in_place(&writer, &mut reader, &mut copy);
     let old = std::fs::File::open(channel.segment()).unwrap();
-    let tables_size = RawPeer::open(&channel).header.slots_offset;
+    let tables_size = RawPeer::open(&channel).tables_memory(writer.stats().slots);
     let in_slots = || old.metadata().unwrap().blocks() * 512 - tables_size;
     assert!(in_slots() >= 3 * SIZE as u64);
     assert!(publish_sized(&writer, 2, 2 * SIZE));

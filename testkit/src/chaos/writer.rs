@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::Ordering::{Relaxed, Release},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rsshm_channel::{
@@ -29,6 +29,8 @@ const SIZE_BITS: std::ops::Range<u64> = 12..20;
 const SMALL_SIZE_BITS: std::ops::Range<u64> = 6..13;
 const PAGE_SIZE: usize = 4096;
 const SERVICE_INTERVAL: Duration = Duration::from_millis(250);
+/// How long a lossless writer waits for a slot while the slots are counted.
+const CLAIM_TIME: Duration = Duration::from_millis(100);
 
 /// Random values for the options of a writer.
 pub struct RandomOptions {
@@ -321,7 +323,7 @@ impl WriterPlayer {
         Some(publish_time)
     }
 
-    /// Publishes enough frames to use every slot, and reports the number of used slots. No readers run at this time.
+    /// Claims every slot, and reports the number of used slots. No readers run at this time.
     fn count_slots(&mut self) {
         self.kept.clear();
         let slots = &self.context.board.slots;
@@ -342,19 +344,21 @@ impl WriterPlayer {
             }
         };
         let mut used = HashSet::new();
-        let committed = self.writer.stats().slots;
-        for _ in 0..3 * committed {
-            match self.writer.claim(size) {
-                Ok(Some(mut slot)) => {
-                    used.insert(slot.as_mut().as_ptr().addr());
-                    let published = self.writer.publish(&slot, FrameDescriptor::default(), &[]);
-                    if let Err(error) = published {
-                        self.context.found_other(&format!("publish: {error}"));
-                    }
+        // The second round begins with other frames in the history, so that each slot is claimed in one of the rounds.
+        for _ in 0..2 {
+            let mut claimed = Vec::new();
+            let began = Instant::now();
+            while let Ok(Some(mut slot)) = self.writer.claim_while(size, || began.elapsed() < CLAIM_TIME) {
+                used.insert(slot.as_mut().as_ptr().addr());
+                claimed.push(slot);
+            }
+            for slot in claimed {
+                if let Err(error) = self.writer.publish(&slot, FrameDescriptor::default(), &[]) {
+                    self.context.found_other(&format!("publish: {error}"));
                 }
-                other => self.context.found_other(&format!("no slot: {other:?}")),
             }
         }
+        let committed = self.writer.stats().slots;
         self.context.board.slots_used.store(used.len() as u64, Relaxed);
         slots.store(u64::from(committed) + 1, Release);
     }

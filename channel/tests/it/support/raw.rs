@@ -17,7 +17,8 @@ use nix::{
     sys::mman::{MapFlags, ProtFlags, mmap, munmap},
 };
 use rsshm_channel::layout::{
-    DESCRIPTOR_STRIDE, FIRST_READER_BYTE, Header, ReaderEntry, SlotRecord, Status, reader_state,
+    DESCRIPTOR_STRIDE, EVENT_STRIDE, FIRST_READER_BYTE, Header, ReaderEntry, STICKY_EVENT_COUNT, SlotRecord, Status,
+    reader_state,
 };
 
 use rsshm_testkit::Channel;
@@ -81,6 +82,12 @@ impl RawPeer {
     /// The record of the slot with this index.
     pub fn slot(&self, slot: usize) -> &SlotRecord {
         self.at(self.header.descriptors_offset + (slot * DESCRIPTOR_STRIDE) as u64)
+    }
+
+    /// The memory of the tables in bytes while `slots` slots have had memory, and no event was published.
+    pub fn tables_memory(&self, slots: u32) -> u64 {
+        let Header { events_offset, .. } = self.header;
+        events_offset + (STICKY_EVENT_COUNT * EVENT_STRIDE) as u64 + u64::from(slots) * DESCRIPTOR_STRIDE as u64
     }
 
     /// The seqs of the frames that can be read now, in order.
