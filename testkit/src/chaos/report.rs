@@ -19,6 +19,7 @@ use super::{
     assignment::Kind,
     board::{Counters, Findings},
 };
+use crate::emulation::is_emulated;
 
 /// The minimum age of a process whose growth is checked.
 const MIN_AGE: Duration = Duration::from_secs(10);
@@ -296,6 +297,10 @@ impl Report {
     /// Adds the growth of a process's resources. The growth is the least usage in the last quarter of the process's
     /// life, minus the least usage in the second quarter.
     pub fn add_usage(&mut self, kind: Kind, usage: &[(Duration, Usage)]) {
+        // An emulator keeps the code that it has translated, so its memory grows for a long time.
+        if is_emulated() {
+            return;
+        }
         let Some((age, _)) = usage.last().filter(|(age, _)| *age >= MIN_AGE) else {
             return;
         };

@@ -27,11 +27,12 @@ use super::{
     dump::dump,
     report::{FailpointCounts, Report, Usage},
 };
-use crate::{Random, gst::role_command};
+use crate::{Random, gst::role_command, on_this_machine};
 
 /// The interval between two checks of the processes.
 const TICK: Duration = Duration::from_millis(2);
-/// A reader is starved if it receives no frame for longer than this time while frames are published.
+/// A reader is starved if it receives no frame for longer than this time while frames are published. On an emulated
+/// machine, this limit and those below are longer.
 const STARVATION_TIME: Duration = Duration::from_secs(3);
 /// The time after a start or a continuation in which a process need not publish or receive frames.
 const SETTLING_TIME: Duration = Duration::from_millis(600);
@@ -389,7 +390,7 @@ impl Run {
         if published != self.published || is_excused {
             self.published = published;
             self.published_at = now;
-        } else if now - self.published_at > MAX_PUBLISH_PAUSE {
+        } else if now - self.published_at > on_this_machine(MAX_PUBLISH_PAUSE) {
             self.published_at = now;
             self.findings
                 .add("the writer publishes nothing, and no process is stopped");
@@ -414,7 +415,7 @@ impl Run {
             } else if is_publishing && !process.is_stopped && now - process.awake_since > SETTLING_TIME {
                 process.time_without_frames += step;
                 self.report.add_time_without_frames(process.time_without_frames);
-                if process.time_without_frames > STARVATION_TIME {
+                if process.time_without_frames > on_this_machine(STARVATION_TIME) {
                     process.time_without_frames = Duration::ZERO;
                     self.report.add_starved();
                     self.findings.add(&format!(
@@ -502,7 +503,7 @@ impl Run {
         {
             let _ = kill(process.pid, Signal::SIGKILL);
         }
-        let all_continue = self.wait_calmly(ENDING_TIME, |run| {
+        let all_continue = self.wait_calmly(on_this_machine(ENDING_TIME), |run| {
             let publishes = run.members[0]
                 .process
                 .as_ref()
@@ -517,7 +518,7 @@ impl Run {
         self.epoch += 1;
         self.is_closing = true;
         self.board.writer_request.store(writer_request::CLOSE, Relaxed);
-        let has_ended = self.wait_calmly(ENDING_TIME, |run| run.members[0].process.is_none());
+        let has_ended = self.wait_calmly(on_this_machine(ENDING_TIME), |run| run.members[0].process.is_none());
         self.members[0].start_at = Instant::now() + NEVER;
         if !has_ended {
             self.findings.add("the writer does not end");
@@ -540,7 +541,9 @@ impl Run {
         for index in 1..self.members.len() {
             while let Some(process) = &self.members[index].process {
                 match waitpid(process.pid, Some(WaitPidFlag::WNOHANG)).unwrap() {
-                    WaitStatus::StillAlive if began.elapsed() < ENDING_TIME => std::thread::sleep(TICK),
+                    WaitStatus::StillAlive if began.elapsed() < on_this_machine(ENDING_TIME) => {
+                        std::thread::sleep(TICK)
+                    }
                     WaitStatus::StillAlive => {
                         let what = format!("{} does not end", self.members[index].kind.name());
                         self.findings.add(&what);
@@ -571,7 +574,7 @@ impl Run {
     fn count_slots(&mut self) {
         self.board.writer_request.store(writer_request::COUNT_SLOTS, Relaxed);
         let board = self.board;
-        if !self.wait_calmly(ENDING_TIME, |_| board.slots.load(Acquire) != 0) {
+        if !self.wait_calmly(on_this_machine(ENDING_TIME), |_| board.slots.load(Acquire) != 0) {
             self.findings.add("the writer does not report its slots");
             return;
         }
@@ -616,7 +619,7 @@ impl Run {
         }
         for member in &self.members {
             let stall = Duration::from_nanos(self.board.counters[member.index].stall.load(Relaxed));
-            if stall > MAX_STALL {
+            if stall > on_this_machine(MAX_STALL) {
                 self.findings.add(&format!("a claim and publish took {stall:?}"));
             }
         }
