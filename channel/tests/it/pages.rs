@@ -92,7 +92,9 @@ fn check_slots(channel: &Channel, page_size: u64, frame_size: usize) {
         file.size,
         header.slots_offset + u64::from(file.committed_slots) * header.slot_size
     );
-    assert_eq!(file.memory, file.size);
+    // Tables get memory when they are first used.
+    let slots = u64::from(file.committed_slots) * header.slot_size;
+    assert!(file.memory > slots && file.memory <= file.size, "{file:?}");
 }
 
 #[test]
@@ -102,10 +104,10 @@ fn slots_begin_on_pages_of_any_size() {
         let mut writer = start(page_size, "pages/writer", &channel);
         let bytes: u64 = writer.receive().parse().unwrap();
         check_slots(&channel, page_size, SIZE);
-        assert_eq!(
-            bytes,
-            Observer::inspect(&channel).unwrap().unwrap().file().unwrap().size
-        );
+        // The writer may have committed more slots since it counted the bytes.
+        let header = *Observer::inspect(&channel).unwrap().unwrap().header();
+        assert!(bytes > header.slots_offset);
+        assert_eq!((bytes - header.slots_offset) % header.slot_size, 0, "whole slots");
         let mut reader = channel.reader();
         let mut copy = Vec::new();
         let frame = next(&mut reader, &mut copy);
