@@ -2,7 +2,13 @@
 
 //! Ctrl-C, SIGTERM, the end of the terminal, and Ctrl-Z.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use nix::sys::signal::{SigSet, Signal, raise};
 
@@ -13,6 +19,11 @@ const SIGNAL_EXIT: i32 = 128;
 
 type Task = Box<dyn FnOnce() + Send>;
 
+/// How long the end of the program after a signal may take.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Whether a signal ends the program now.
+static IS_ENDING: AtomicBool = AtomicBool::new(false);
 /// What has to be done before a signal ends the program.
 static TASK: Mutex<Option<Task>> = Mutex::new(None);
 
@@ -50,6 +61,8 @@ pub(crate) fn end_program_at_signals() {
                 }
                 _ => {}
             }
+            // Release: pairs with the acquire load in `wait_for_end`.
+            IS_ENDING.store(true, Ordering::Release);
             let task = TASK.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(task) = task {
                 task();
@@ -61,6 +74,15 @@ pub(crate) fn end_program_at_signals() {
     if waiting.is_err() {
         // Without the thread, the signals have their usual effect.
         let _ = signals.thread_unblock();
+    }
+}
+
+/// If a signal ends the program now, waits for this end. What the task of [`before_end`] has done may be an error of the
+/// command, which is then neither printed nor the exit code.
+pub(crate) fn wait_for_end() {
+    // Acquire: pairs with the release store before the task.
+    if IS_ENDING.load(Ordering::Acquire) {
+        std::thread::sleep(END_TIMEOUT);
     }
 }
 

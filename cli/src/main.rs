@@ -57,6 +57,7 @@ fn main() -> ExitCode {
     interrupt::end_program_at_signals();
     let mut output = Output::new(&arguments.global);
     let outcome = commands::run(&arguments.command, &mut output).and_then(|()| output.flush());
+    interrupt::wait_for_end();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
