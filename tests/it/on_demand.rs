@@ -48,12 +48,13 @@ fn wait_closed(camera: &Channel, channel: &Channel, is_closed: bool) {
     });
 }
 
-/// A process that publishes a camera as a channel, on demand.
+/// A process that publishes a camera as a channel, on demand. The processes end first, because a writer creates removed
+/// files again.
 struct Service {
-    camera: Channel,
-    channel: Channel,
     process: Process,
     _writer: Process,
+    camera: Channel,
+    channel: Channel,
 }
 
 impl Service {

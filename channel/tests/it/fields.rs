@@ -38,7 +38,7 @@ pub fn structures() -> [(&'static str, usize, Fields); 10] {
             status_offset quotas_offset readers_offset reader_stride reader_count ring_offset ring_count slot_count
             descriptors_offset slots_offset slot_size descriptor_stride history writer_pid flags events_offset
             event_stride event_count messages_offset message_stride message_count; reserved),
-        structure!(Status: head eos_seqs latency_ns published state eos_count event_head run_head writer_word
+        structure!(Status: head eos_seqs latency_ns published state eos_count idle event_head run_head writer_word
             writer_waits),
         structure!(ReaderEntry: pins cursor generation state pid keyframe_requests message_head keyframe_details
             keyframe_head keyframes),
