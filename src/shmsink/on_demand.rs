@@ -4,7 +4,7 @@
 //!
 //! A thread of its own changes the states of the sources, because neither a streaming thread nor the service thread may
 //! wait for that. A closed source is in NULL, and its state is locked, so that state changes of the pipeline leave it
-//! closed. Opening a source gives it the clock and the base time of the sink, and then the state of its bin.
+//! closed. Opening a source gives it the clock of the sink, and then the state of its bin.
 
 use std::{
     sync::{
@@ -386,17 +386,14 @@ fn close(sources: &[gst::Element]) {
     }
 }
 
-/// Opens `sources`: gives them the clock and the base time of the sink, and the states of their bins. Returns whether
+/// Opens `sources`: gives them the clock of the sink, and the states of their bins. Returns whether
 /// this succeeded.
 fn open(sink: &gst_base::BaseSink, sources: &[gst::Element]) -> bool {
     sources.iter().all(|source| {
         source.set_locked_state(false);
-        // An element in NULL has neither.
+        // An element in NULL has no clock. It keeps its base time, which bins update even while its state is locked.
         if let Err(error) = source.set_clock(sink.clock().as_ref()) {
             gst::warning!(CAT, obj = source, "{error}");
-        }
-        if let Some(base_time) = sink.base_time() {
-            source.set_base_time(base_time);
         }
         settle(source)
     })

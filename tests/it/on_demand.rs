@@ -48,12 +48,13 @@ fn wait_closed(camera: &Channel, channel: &Channel, is_closed: bool) {
     });
 }
 
-/// A process that publishes a camera as a channel, on demand.
+/// A process that publishes a camera as a channel, on demand. The processes end first, because a writer creates removed
+/// files again.
 struct Service {
-    camera: Channel,
-    channel: Channel,
     process: Process,
     _writer: Process,
+    camera: Channel,
+    channel: Channel,
 }
 
 impl Service {
@@ -339,7 +340,9 @@ fn pipeline_pauses_and_plays_with_a_closed_source() {
         "a paused pipeline opens nothing"
     );
     application.set(gst::State::Playing);
-    next_pts(&mut reader);
+    // Running time has not gone on in PAUSED, so the source needs the new base time.
+    let age = monotonic_ns().abs_diff(next_pts(&mut reader));
+    assert!(age < Duration::from_millis(400).as_nanos() as u64, "{age} ns");
     // The source pauses with the pipeline while it is open.
     application.set(gst::State::Paused);
     application.wait_camera(gst::State::Paused);
