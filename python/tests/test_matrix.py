@@ -20,7 +20,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 import numpy
 import pytest
-from helpers import ROOT, TARGET, Channel, Process, classic, gst, gst_environment, moving, peer
+from helpers import ROOT, SLOWDOWN, TARGET, Channel, Process, classic, gst, gst_environment, moving, peer
 
 Start = Callable[..., Process]
 FRAMES = 8
@@ -249,6 +249,8 @@ def check(frame: Frame, seq: int, shape: Shape, writer: Writer, may_miss: bool) 
 @pytest.mark.parametrize("reader", ["plugin", *READERS, "classic"])
 @pytest.mark.parametrize("writer", ["plugin", *WRITERS, "classic"])
 def test_reader_reads_killed_writer_and_the_next(writer: str, reader: str, channel: Channel, start: Start) -> None:
+    if SLOWDOWN > 1 and reader == "plugin":
+        pytest.skip("emulated: a frame takes so long that rsshmsrc has declared its time empty, and skips it")
     reading = {"plugin": PluginReader, "classic": ClassicReader}.get(reader, Reader)(start, reader, channel)
     seq = 0
     for shape in CLASSIC_SHAPES if writer == "classic" else SHAPES:
