@@ -126,6 +126,11 @@ impl Runs {
         self.with_frame |= u64::from(first != 0) << slot;
     }
 
+    /// Whether slots may have runs of several frames.
+    pub(super) fn can_append(&self) -> bool {
+        self.can_append
+    }
+
     /// The frames in `slot`.
     pub(super) fn in_slot(&self, slot: usize) -> &Run {
         &self.in_slot[slot]

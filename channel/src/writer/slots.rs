@@ -235,7 +235,7 @@ impl SlotAllocator {
     ///    lossless mode, the writer first waits for its readers, and then sets `has_waited`.
     /// 5. Withdraw the quota and repeat step 2 without spare slots. The service commits one more slot and grants the quota
     ///    again. Then repeat step 4.
-    /// 6. If the segment cannot grow now, repeat step 2 with the history in runs alone, without its bytes and its time.
+    /// 6. If the segment cannot grow now, take the oldest slot beyond the history, whoever wants its frames.
     /// 7. If slots are scarce, repeat step 2 with a history of only the newest run.
     pub(super) fn find(&mut self, claimed_for: ClaimedFor, has_waited: bool) -> SlotSearch {
         let for_upstream = claimed_for == ClaimedFor::Upstream;
@@ -261,15 +261,16 @@ impl SlotAllocator {
             if let Some(slot) = self.take_usual(claimed_for) {
                 return SlotSearch::Taken(slot);
             }
-            if let Some(slot) = self.memory.begin_growth().filter(|_| !self.is_lossless) {
-                return SlotSearch::Grow(slot);
+            if self.may_grow_at_once(claimed_for, has_waited) {
+                if let Some(slot) = self.memory.begin_growth() {
+                    return SlotSearch::Grow(slot);
+                }
             }
         }
-        if self.memory.may_begin_growth() {
-            return SlotSearch::Nothing;
-        }
-        if let Some(slot) = self.take_oldest(claimed_for, self.beyond_runs()) {
-            return SlotSearch::Taken(slot);
+        if !self.memory.may_begin_growth() {
+            if let Some(slot) = self.take_oldest(claimed_for, self.beyond_history()) {
+                return SlotSearch::Taken(slot);
+            }
         }
         if self.is_scarce(claimed_for) {
             if let Some(slot) = self.take_oldest(claimed_for, self.beyond_newest()) {
@@ -314,8 +315,8 @@ impl SlotAllocator {
             slots.note_unpinned(allowed ^ u64::MAX);
             let cannot_grow = !slots.memory.may_begin_growth();
             slots.blank().count_ones() > slots.spare_needed()
-                || slots.warmest(allowed).is_some()
-                || cannot_grow && slots.oldest(allowed, slots.beyond_runs()).is_some()
+                || slots.usual(allowed).is_some()
+                || cannot_grow && slots.oldest(allowed, slots.beyond_history()).is_some()
                 || slots.is_scarce(ClaimedFor::Copy) && slots.oldest(allowed, slots.beyond_newest()).is_some()
                 || slots.may_grow_at_once(ClaimedFor::Copy, has_waited)
                 || slots.may_withdraw(ClaimedFor::Copy)
@@ -347,7 +348,8 @@ impl SlotAllocator {
                         || self.memory.count() < self.history + initial_slots(self.quota.largest())
                         || self.have_readers_all()
                 }
-                ClaimedFor::Copy => is_small || self.quota.current() == 0,
+                // Without spare slots, the service would come too late.
+                ClaimedFor::Copy => is_small || self.spare_needed() == 0,
             }
     }
 
@@ -359,7 +361,7 @@ impl SlotAllocator {
     /// Whether the quota is to be withdrawn, so that the spare slots can be used for a copy. Upstream gets no spare slot,
     /// because it may keep the slot for a long time. A lossless writer waits as long as a reader has frames to take.
     fn may_withdraw(&self, claimed_for: ClaimedFor) -> bool {
-        claimed_for == ClaimedFor::Copy && self.quota.current() > 0 && (!self.is_lossless || self.have_readers_all())
+        claimed_for == ClaimedFor::Copy && self.spare_needed() > 0 && (!self.is_lossless || self.have_readers_all())
     }
 
     /// Step 2 of [`find`](Self::find).
@@ -373,7 +375,7 @@ impl SlotAllocator {
             if needed > self.blank().count_ones() && !self.fill_spare(needed) || !self.leaves_enough(claimed_for) {
                 return None;
             }
-            let Some((slot, missing)) = self.warmest(!pinned) else {
+            let Some((slot, missing)) = self.usual(!pinned) else {
                 return self.take_blank(needed);
             };
             if self.take(slot, missing) {
@@ -420,14 +422,14 @@ impl SlotAllocator {
         self.unclaimed() & self.runs.with_frame() & (allowed | self.unpinnable)
     }
 
-    /// The frames beyond the history. In lossless mode, all readers have taken them.
+    /// The frames beyond the history. If the segment cannot grow, the history consists of runs alone, without its bytes and
+    /// its time. In lossless mode, all readers have taken the frames.
     fn beyond_history(&self) -> Overwritable {
-        self.taken_by_readers(self.runs.beyond_history(self.kept_runs()))
-    }
-
-    /// The frames beyond the history in runs, which may be within its bytes or its time.
-    fn beyond_runs(&self) -> Overwritable {
-        self.taken_by_readers(self.runs.beyond_runs(self.kept_runs()))
+        self.taken_by_readers(if self.memory.can_grow() {
+            self.runs.beyond_history(self.kept_runs())
+        } else {
+            self.runs.beyond_runs(self.kept_runs())
+        })
     }
 
     /// All frames except those of the newest run. In lossless mode, all readers have taken them.
@@ -445,6 +447,16 @@ impl SlotAllocator {
 
     fn slowest_cursor(&self) -> u64 {
         self.pins.slowest_cursor(&self.segment)
+    }
+
+    /// The slot with frames that a claim usually takes. A segment of runs that cannot grow keeps the newest frames,
+    /// because its history has too few slots.
+    fn usual(&mut self, allowed: u64) -> Option<(usize, Missing)> {
+        if self.runs.can_append() && !self.memory.can_grow() {
+            self.coldest(allowed)
+        } else {
+            self.warmest(allowed)
+        }
     }
 
     /// The slot that was used last, of those whose frames are beyond the history and not wanted by a reader. The caches

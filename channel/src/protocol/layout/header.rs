@@ -126,13 +126,14 @@ impl Header {
     pub(crate) fn initial_ranges(&self, slots: u32) -> impl Iterator<Item = (u64, u64)> {
         let ring_of_events = self.events_offset + (STICKY_EVENT_COUNT * EVENT_STRIDE) as u64;
         let slots = u64::from(slots);
-        [(0, ring_of_events)]
-            .into_iter()
-            .chain(Table::MESSAGES.range(self))
-            .chain([
-                (self.descriptors_offset, slots * DESCRIPTOR_STRIDE as u64),
-                (self.slots_offset, slots * self.slot_size),
-            ])
+        // The slots are first, so that an error names the memory that was free before.
+        [
+            (self.slots_offset, slots * self.slot_size),
+            (0, ring_of_events),
+            (self.descriptors_offset, slots * DESCRIPTOR_STRIDE as u64),
+        ]
+        .into_iter()
+        .chain(Table::MESSAGES.range(self))
     }
 
     /// The offset in the file of the record of the event `seq` in the ring of events.
