@@ -178,11 +178,6 @@ impl Attachment {
             entry.state.store(reader_state::ATTACHED, Ordering::Release);
         }
         failpoint(Failpoint::Joined);
-        if self.own_entry.is_some() {
-            // Release: pairs with the acquire load of a writer that looks for pins, which then sees the state. The fence of
-            // each pin comes later, so the writer knows this reader when it has to see the pin.
-            self.segment.tables.status().joins.fetch_add(1, Ordering::Release);
-        }
         self.segment.notify(FutexWord::Writer);
     }
 }
@@ -295,6 +290,9 @@ fn announce(segment: &Segment, lock: &EntryLock) {
     let entry = segment.tables.entry(lock.index);
     // Release: pairs with the acquire load of the state by the writer, which then also sees the cursor and the counts.
     entry.state.store(reader_state::JOINING, Ordering::Release);
+    // Release: pairs with the acquire load in `CountedPins::note_joins`. A writer that sees this count looks at the state
+    // above. The fence of each pin comes later, so the writer knows this reader when it has to see the pin.
+    segment.tables.status().joins.fetch_add(1, Ordering::Release);
     failpoint(Failpoint::Joining);
     // Pairs with the fence in `supersede`. Either a lossless writer sees this reader, and waits for it before it
     // publishes into the next segment, or `confirm_newcomer` sees that the segment is superseded.

@@ -10,10 +10,10 @@ use crate::protocol::layout::{MAX_READERS, reader_state};
 /// The readers whose pins count in one segment.
 #[derive(Debug)]
 pub(super) struct CountedPins {
-    /// One bit for each reader entry that a reader has attached to. The pins of other entries do not count, so the writer
+    /// One bit for each reader entry that a reader has attached to, or is about to attach to. The pins of other entries do not count, so the writer
     /// does not load them.
     attached: u64,
-    /// How many readers had attached when `attached` was determined.
+    /// How many readers had announced themselves when `attached` was determined.
     seen_joins: u32,
     /// For each reader entry, the generation whose pins do not count, because its owner is dead or was evicted.
     ignored: [Option<u32>; MAX_READERS],
@@ -148,15 +148,17 @@ impl CountedPins {
         self.slow = [0, self.slow[0]];
     }
 
-    /// The seq up to which every present reader has taken all frames. Ignored readers are left out.
+    /// The seq up to which every present reader has taken all frames. Ignored readers are left out. The caller has called
+    /// [`note_joins`](Self::note_joins) before.
     pub(super) fn slowest_cursor(&self, segment: &WriterSegment) -> u64 {
+        let readers = segment.tables().readers();
         let mut slowest = u64::MAX;
-        // All entries are checked, because the writer also waits for a reader that is about to attach.
-        for (shared, ignored) in segment.tables().readers().iter().zip(&self.ignored) {
+        for entry in bits(self.attached) {
+            let shared = &readers[entry];
             // All three are acquire loads, which pair with the release stores of the entry's owner. If the state says
             // that the owner is present, the loaded cursor is not older than the owner's first one.
             if reader_state::is_present(shared.state.load(Ordering::Acquire))
-                && *ignored != Some(shared.generation.load(Ordering::Acquire))
+                && !self.is_ignored(entry, shared.generation.load(Ordering::Acquire))
             {
                 slowest = slowest.min(shared.cursor.load(Ordering::Acquire));
             }
