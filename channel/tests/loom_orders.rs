@@ -480,20 +480,20 @@ fn last_head() {
 
 /// A reader attaches while the writer supersedes the segment.
 fn attaches_while_superseded() {
-    let shared = Arc::new((Status::new(), ReaderEntry::attached()));
+    let shared = Arc::new((Status::new(), ReaderEntry::attached(), AtomicU32::new(0)));
     shared.1.state.store(reader_state::LEFT, Ordering::Relaxed);
     let reader = Arc::clone(&shared);
     let mut is_seen = false;
     let is_over = both(
         move || {
-            let (status, entry) = &*reader;
+            let (status, entry, joins) = &*reader;
             entry.begin(&AtomicU32::new(0));
-            entry.announce();
+            entry.announce(joins);
             status.is_over()
         },
         || {
             shared.0.mark(state::SUPERSEDED);
-            is_seen = reader_state::is_present(shared.1.owner().0);
+            is_seen = shared.2.load(Ordering::Acquire) == 1 && reader_state::is_present(shared.1.owner().0);
         },
     );
     assert!(is_seen || is_over, "neither of the two sees the other");
@@ -564,20 +564,26 @@ fn status_is_consistent_and_no_wake_is_lost() {
 
 /// The entry of a dead reader gets a new owner, which attaches. The new owner has the lock of the entry.
 fn entry_gets_a_new_owner() {
-    let entry = Arc::new(ReaderEntry::attached());
-    let owner = Arc::clone(&entry);
+    let shared = Arc::new((ReaderEntry::attached(), AtomicU32::new(0)));
+    let new = Arc::clone(&shared);
     both(
         move || {
+            let (owner, joins) = &*new;
             assert_eq!(owner.begin(&AtomicU32::new(0)), 2);
             owner.set_cursor(3);
             owner.forget_requests();
-            owner.announce();
+            owner.announce(joins);
             owner.set_state(reader_state::ATTACHED);
         },
         || {
+            let (entry, joins) = &*shared;
+            let has_joined = joins.load(Ordering::Acquire) == 1;
             // From the first look on, the writer knows the generation.
             let known = entry.owner().1;
             let (state, generation) = entry.owner();
+            if has_joined {
+                assert_eq!(generation, 2, "the writer would not look again");
+            }
             if known == 2 && reader_state::is_present(state) {
                 assert_eq!(generation, 2);
                 assert_eq!(entry.message_head.load(Ordering::Relaxed), 0, "a former owner's count");

@@ -56,10 +56,13 @@ impl ReaderEntry {
         self.keyframe_head.store(0, Ordering::Relaxed);
     }
 
-    /// Stores the state JOINING, so that a lossless writer keeps the frames after the cursor. The caller then loads the
-    /// segment's state.
-    pub(crate) fn announce(&self) {
+    /// Stores the state JOINING, so that a lossless writer keeps the frames after the cursor, and increments `joins` of the
+    /// segment. The caller then loads the segment's state.
+    pub(crate) fn announce(&self, joins: &AtomicU32) {
         self.set_state(reader_state::JOINING);
+        // Release: pairs with the acquire load of the writer, which then looks at the state above. The fence of each pin
+        // comes later, so the writer knows this reader when it has to see the pin.
+        joins.fetch_add(1, Ordering::Release);
         failpoint(Failpoint::Joining);
         // Pairs with the fence in `Status::mark`. Either a lossless writer sees this reader, and waits for it before it
         // publishes into the next segment, or the reader sees that the segment is superseded.

@@ -222,8 +222,8 @@ pub struct Status {
     pub writer_word: AtomicU32,
     /// Not 0 while the writer waits for something that a reader releases.
     pub writer_waits: AtomicU32,
-    /// How many readers have attached. A reader increments it before its first pin, so that the writer looks at the
-    /// reader's pins from then on.
+    /// How many readers have announced that they attach. A reader increments it when it is joining, so that the writer
+    /// looks at the reader's cursor and pins from then on.
     pub joins: AtomicU32,
     /// Not 0 while the source of the writer is closed, until a reader attaches. The segment has no frames then.
     pub idle: AtomicU32,

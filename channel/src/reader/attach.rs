@@ -137,7 +137,10 @@ impl Attachment {
         let before_first = segment.header.first_seq.saturating_sub(1);
         let is_following = followed_to.is_some_and(|cursor| cursor <= before_first);
         let generation = prepare(&segment, &lock, is_following.then_some(before_first));
-        segment.tables.entry(lock.index).announce();
+        segment
+            .tables
+            .entry(lock.index)
+            .announce(&segment.tables.status().joins);
         let mut attachment = Self::new(segment, Some(OwnEntry::new(lock, generation)));
         if !is_following && !attachment.confirm_newcomer() {
             attachment.leave(reader_state::LEFT);
@@ -172,11 +175,6 @@ impl Attachment {
             entry.set_state(reader_state::ATTACHED);
         }
         failpoint(Failpoint::Joined);
-        if self.own_entry.is_some() {
-            // Release: pairs with the acquire load of a writer that looks for pins, which then sees the state. The fence of
-            // each pin comes later, so the writer knows this reader when it has to see the pin.
-            self.segment.tables.status().joins.fetch_add(1, Ordering::Release);
-        }
         self.segment.notify(FutexWord::Writer);
     }
 }

@@ -10,10 +10,10 @@ use crate::protocol::layout::{MAX_READERS, reader_state};
 /// The readers whose pins count in one segment.
 #[derive(Debug)]
 pub(super) struct CountedPins {
-    /// One bit for each reader entry that a reader has attached to. The pins of other entries do not count, so the writer
+    /// One bit for each reader entry that a reader has attached to, or is about to attach to. The pins of other entries do not count, so the writer
     /// does not load them.
     attached: u64,
-    /// How many readers had attached when `attached` was determined.
+    /// How many readers had announced themselves when `attached` was determined.
     seen_joins: u32,
     /// For each reader entry, the generation whose pins do not count, because its owner is dead or was evicted.
     ignored: [Option<u32>; MAX_READERS],
@@ -148,12 +148,13 @@ impl CountedPins {
         self.slow = [0, self.slow[0]];
     }
 
-    /// The seq up to which every present reader has taken all frames. Ignored readers are left out.
+    /// The seq up to which every present reader has taken all frames. Ignored readers are left out. The caller has called
+    /// [`note_joins`](Self::note_joins) before.
     pub(super) fn slowest_cursor(&self, segment: &WriterSegment) -> u64 {
+        let readers = segment.tables().readers();
         let mut slowest = u64::MAX;
-        // All entries are checked, because the writer also waits for a reader that is about to attach.
-        for (shared, ignored) in segment.tables().readers().iter().zip(&self.ignored) {
-            if let Some(cursor) = shared.wanted_cursor(*ignored) {
+        for entry in bits(self.attached) {
+            if let Some(cursor) = readers[entry].wanted_cursor(self.ignored[entry]) {
                 slowest = slowest.min(cursor);
             }
         }

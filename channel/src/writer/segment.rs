@@ -5,7 +5,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -32,13 +32,13 @@ pub(super) struct WriterSegment {
     /// The file that carries the locks of this segment's readers. If this file loses its name, the channel gets a new
     /// lock file, but this segment keeps this one.
     lock_file: Arc<LockFile>,
-    /// The claimed slots. This process is filling each of them, or has published it while upstream still keeps its
-    /// memory.
-    claimed: [AtomicBool; MAX_SLOTS],
+    /// The claimed slots, one bit for each. This process is filling each of them, or has published it while upstream still
+    /// keeps its memory.
+    claimed: AtomicU64,
     /// Which of the claimed slots were claimed for a copy.
-    for_copy: [AtomicBool; MAX_SLOTS],
+    for_copy: AtomicU64,
     /// Which of the claimed slots have been published.
-    published: [AtomicBool; MAX_SLOTS],
+    published: AtomicU64,
     /// When a frame was last copied into each slot, in nanoseconds of CLOCK_MONOTONIC. 0 means never.
     copied_ns: [AtomicU64; MAX_SLOTS],
 }
@@ -48,9 +48,9 @@ impl WriterSegment {
         Self {
             mapped: Arc::new(mapped),
             lock_file,
-            claimed: core::array::from_fn(|_| false.into()),
-            for_copy: core::array::from_fn(|_| false.into()),
-            published: core::array::from_fn(|_| false.into()),
+            claimed: AtomicU64::new(0),
+            for_copy: AtomicU64::new(0),
+            published: AtomicU64::new(0),
             copied_ns: core::array::from_fn(|_| 0.into()),
         }
     }
@@ -89,24 +89,31 @@ impl WriterSegment {
         reader_state::is_present(self.reader_state(entry)) && self.is_alive(entry)
     }
 
-    pub(super) fn is_claimed(&self, slot: usize) -> bool {
-        // Acquire: pairs with the release store in `end_claim`.
-        self.claimed[slot].load(Ordering::Acquire)
+    /// The claimed slots, one bit for each.
+    pub(super) fn claimed(&self) -> u64 {
+        // Acquire: pairs with the release operation in `end_claim`.
+        self.claimed.load(Ordering::Acquire)
     }
 
-    /// Whether the slot is claimed for a copy.
-    pub(super) fn is_claimed_for_copy(&self, slot: usize) -> bool {
+    pub(super) fn is_claimed(&self, slot: usize) -> bool {
+        self.claimed() >> slot & 1 == 1
+    }
+
+    /// Whether a slot is claimed for a copy.
+    pub(super) fn has_claim_for_copy(&self) -> bool {
         // Relaxed: `claim` and this function both run under the lock of the writer's state.
-        self.is_claimed(slot) && self.for_copy[slot].load(Ordering::Relaxed)
+        self.claimed() & self.for_copy.load(Ordering::Relaxed) != 0
     }
 
     /// Marks a slot as claimed. The caller has already taken the slot for writing, and holds the lock of the writer's
     /// state.
     pub(super) fn claim(&self, slot: usize, claimed_for: ClaimedFor) {
-        // Both stores are relaxed, because the next search for a slot reads the values under the lock of the writer's
-        // state.
-        self.for_copy[slot].store(claimed_for == ClaimedFor::Copy, Ordering::Relaxed);
-        self.claimed[slot].store(true, Ordering::Relaxed);
+        // All operations are relaxed, because the next search for a slot reads the values under the lock of the writer's
+        // state. Only `claimed` and `published` have other writers, in `end_claim` and `mark_published`.
+        let for_copy = self.for_copy.load(Ordering::Relaxed) & !(1 << slot);
+        let is_copy = u64::from(claimed_for == ClaimedFor::Copy);
+        self.for_copy.store(for_copy | is_copy << slot, Ordering::Relaxed);
+        self.claimed.fetch_or(1 << slot, Ordering::Relaxed);
     }
 
     /// Ends a claim. The caller has made sure that this process no longer uses the slot's memory.
@@ -115,23 +122,23 @@ impl WriterSegment {
         if self.mapped.is_inherited() {
             return;
         }
-        // Relaxed: the release store below orders this store.
-        self.published[slot].store(false, Ordering::Relaxed);
-        // Release: pairs with the acquire load in `is_claimed`. All writes to the slot's bytes come before this store.
-        self.claimed[slot].store(false, Ordering::Release);
+        // Relaxed: the release operation below orders this one.
+        self.published.fetch_and(!(1 << slot), Ordering::Relaxed);
+        // Release: pairs with the acquire load in `claimed`. All writes to the slot's bytes come before it.
+        self.claimed.fetch_and(!(1 << slot), Ordering::Release);
         // The publishing thread of a lossless writer may be waiting for this slot.
         self.mapped.notify_waiting_writer();
     }
 
     pub(super) fn is_published(&self, slot: usize) -> bool {
-        // Acquire: pairs with the release store in `mark_published`.
-        self.published[slot].load(Ordering::Acquire)
+        // Acquire: pairs with the release operation in `mark_published`.
+        self.published.load(Ordering::Acquire) >> slot & 1 == 1
     }
 
     /// Marks the slot as published: from here on, this process must not write to the slot's bytes.
     pub(super) fn mark_published(&self, slot: usize) {
         // Release: pairs with the acquire load in `is_published`.
-        self.published[slot].store(true, Ordering::Release);
+        self.published.fetch_or(1 << slot, Ordering::Release);
     }
 
     /// Notes that a frame is copied into the slot now. Returns the time since the last copy into it.

@@ -180,20 +180,17 @@ impl SlotAllocator {
 
     /// How many slots hold a frame or are claimed.
     pub(super) fn in_use(&self) -> u32 {
-        let claimed = self.memory.slots() & !self.unclaimed();
-        (self.runs.with_frame() & self.memory.slots() | claimed).count_ones()
+        (self.memory.slots() & (self.runs.with_frame() | self.segment.claimed())).count_ones()
     }
 
     /// How many slots are claimed. A claimed slot is being filled, or is published and upstream still keeps it.
     pub(super) fn claimed(&self) -> u32 {
-        (self.memory.slots() & !self.unclaimed()).count_ones()
+        (self.memory.slots() & self.segment.claimed()).count_ones()
     }
 
     /// The slots that have memory and are not claimed.
     pub(super) fn unclaimed(&self) -> u64 {
-        bits(self.memory.slots())
-            .filter(|slot| !self.segment.is_claimed(*slot))
-            .fold(0, |slots, slot| slots | 1 << slot)
+        self.memory.slots() & !self.segment.claimed()
     }
 
     /// The number of newest runs that stay although all readers have taken them.
@@ -534,9 +531,8 @@ impl SlotAllocator {
     /// get a slot: upstream may release slots only after the frame is published, and the service needs time to commit
     /// slots for readers.
     fn is_scarce(&self, claimed_for: ClaimedFor) -> bool {
-        let is_copying = || bits(self.memory.slots()).any(|slot| self.segment.is_claimed_for_copy(slot));
         self.memory.is_out_of_memory()
-            || claimed_for == ClaimedFor::Copy && !self.memory.may_begin_growth() && !is_copying()
+            || claimed_for == ClaimedFor::Copy && !self.memory.may_begin_growth() && !self.segment.has_claim_for_copy()
     }
 }
 
@@ -592,6 +588,7 @@ impl SlotAllocator {
     /// readers have taken its frame.
     pub(super) fn release_unused(&mut self, lossless: bool) {
         self.ignore_dead_readers();
+        self.note_joins();
         let overwritable = Overwritable::up_to(if lossless { self.slowest_cursor() } else { u64::MAX });
         let pinned = self.pinned();
         self.note_unpinned(pinned);
