@@ -229,13 +229,44 @@ test-msrv: ## build the channel crate and the C library with the Rust of Debian 
 		'test -x /usr/bin/cargo || { apt-get -qq update; apt-get -qq install -y --no-install-recommends cargo; }
 		PATH=/usr/bin:/bin CARGO_TARGET_DIR=/target/msrv cargo build --locked --all-features -p rsshm-channel -p rsshm-capi'
 
+# WRITE=1 replaces the tables in docs/PERFORMANCE.md.
 .PHONY: bench
-bench: build ## compare with other transports, 6 minutes: make bench BENCH='--help'
+bench: build ## compare with other transports, 10 minutes: make bench BENCH='--help'
 	@$(call install_missing,$(RUN_PACKAGES) gstreamer1.0-plugins-bad)
-	$(CARGO) build --release --locked --package rsshm-bench
+	$(CARGO) build --release --locked --package rsshm-bench --package rsshm-cli
 	# GStreamer rewrites the user's registry if the plugin path differs, so use a separate registry.
 	export GST_REGISTRY="$$PWD/target/bench-registry.bin"
-	$(PLUGIN_PATH) exec target/release/rsshm-bench $(BENCH)
+	GST_PLUGIN_PATH="$$PWD/target/plugin:$$PWD/target/peers$${GST_PLUGIN_PATH:+:$$GST_PLUGIN_PATH}" target/release/rsshm-bench $(BENCH)
+	if [ -n "$(WRITE)" ]; then
+		target/release/rsshm-bench document target/bench/report.json
+		for picture in latency=latency-1080p-in-place-60fps-1 readers=readers-1080p-in-place-60fps sizes=sizes-foreign-unthrottled-1; do
+			# A short run may not have every picture.
+			if [ -e "target/bench/$${picture#*=}.svg" ]; then cp "target/bench/$${picture#*=}.svg" "docs/$${picture%%=*}.svg"; fi
+		done
+	fi
+
+# RELEASE is trixie or forky, in whose directory tree the benchmark is built and run. WRITE=1 replaces the tables of this command
+# in docs/PERFORMANCE.md.
+RELEASE := forky
+.PHONY: bench-releases
+bench-releases: ## the same with the newest GStreamer and with iceoryx2, in a directory tree of Debian 14: 2 GB, 10 minutes
+	@$(call install_missing,debootstrap)
+	mkdir -p target/bench-$(RELEASE)
+	$(SUDO) env PATH="$$PATH" HOME="$$HOME" ROOTS="$(ROOTS)" scripts/debian-root $(RELEASE) \
+		'cargo build --release --locked -p gst-plugin-rsshm -p rsshm-bench -p rsshm-cli
+		install -D -m 644 /target/release/libgstrsshm.so /target/plugin/libgstrsshm.so
+		benches/iceoryx2 /target/peers || true
+		export GST_REGISTRY=/target/bench-registry.bin GST_PLUGIN_PATH=/target/plugin:/target/peers
+		exec /target/release/rsshm-bench --out target/bench-$(RELEASE) $(BENCH)'
+	if [ -n "$(WRITE)" ]; then
+		$(CARGO) run --quiet --release --locked --package rsshm-bench -- \
+			document --marker 'make bench-releases' target/bench-$(RELEASE)/report.json
+	fi
+
+.PHONY: bench-iceoryx2
+bench-iceoryx2: ## build the plugin of iceoryx2, which `make bench` then measures too; needs GStreamer 1.24
+	@$(call install_missing,$(BUILD_PACKAGES))
+	benches/iceoryx2
 
 .PHONY: bench-channel
 bench-channel: ## time the single steps of the protocol, without GStreamer

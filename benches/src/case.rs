@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A case: the size of the frames, the memory in which they are drawn, their rate, and the number of readers.
+//! A case: the size of the frames, the memory in which they are drawn, their rate, the number of readers, and what a
+//! reader reads of a frame.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -64,7 +65,29 @@ impl Mode {
     }
 }
 
-/// One combination of size, mode, rate and number of readers.
+/// What a reader reads of each frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reading {
+    /// The first bytes. The producer draws no more than these, so the figures are the cost of the transport alone
+    Few,
+    /// A word of each page, which shows that the frame is not torn
+    Words,
+    /// Every byte, as an encoder does
+    All,
+}
+
+impl Reading {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Few => "few",
+            Self::Words => "words",
+            Self::All => "all",
+        }
+    }
+}
+
+/// One combination of size, mode, rate, number of readers and reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Case {
     pub size: Size,
@@ -72,6 +95,9 @@ pub struct Case {
     /// Frames per second. At 0, the producer and the readers run as fast as they can.
     pub rate: u32,
     pub readers: u32,
+    pub reading: Reading,
+    /// Whether `rsshm top`, `rsshm hz` and `rsshm echo` run beside the readers.
+    pub tools: bool,
 }
 
 impl Case {
@@ -81,6 +107,8 @@ impl Case {
         mode: Mode::InPlace,
         rate: 60,
         readers: 1,
+        reading: Reading::Words,
+        tools: false,
     };
 
     pub fn is_paced(self) -> bool {
@@ -108,7 +136,17 @@ impl Case {
             0 => "unthrottled".to_owned(),
             rate => format!("{rate}fps"),
         };
-        format!("{}-{}-{rate}-{}", self.size.name(), self.mode.name(), self.readers)
+        let reading = match self.reading {
+            Reading::Words => String::new(),
+            other => format!("-{}", other.name()),
+        };
+        let tools = if self.tools { "-tools" } else { "" };
+        format!(
+            "{}-{}-{rate}{reading}{tools}-{}",
+            self.size.name(),
+            self.mode.name(),
+            self.readers
+        )
     }
 }
 
@@ -124,6 +162,16 @@ impl std::fmt::Display for Case {
             1 => "1 reader".to_owned(),
             readers => format!("{readers} readers"),
         };
-        write!(f, "NV12 {width}x{height}, {mode}, {rate}, {readers}")
+        let reading = match self.reading {
+            Reading::Few => ", few bytes read",
+            Reading::Words => "",
+            Reading::All => ", every byte read",
+        };
+        let tools = if self.tools {
+            ", beside rsshm top, hz and echo"
+        } else {
+            ""
+        };
+        write!(f, "NV12 {width}x{height}, {mode}, {rate}, {readers}{reading}{tools}")
     }
 }

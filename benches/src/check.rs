@@ -26,7 +26,7 @@ pub struct FrameChecker {
 impl FrameChecker {
     pub fn new(job: &Job) -> Self {
         Self {
-            is_exact: job.transport.is_exact(),
+            is_exact: job.transport.is_exact(job.case),
             warm: job.warm,
             previous: None,
             usage_before: None,
@@ -42,7 +42,7 @@ impl FrameChecker {
         let is_first = self.previous.is_none();
         self.check_order(mark)?;
         if is_first {
-            return Ok(Progress::First);
+            return Ok(Progress::First { sent_ns: mark.sent_ns });
         }
         if mark.seq < mark.first {
             return Ok(Progress::Continue);
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn only_frames_between_first_and_end_count() {
         let mut checker = checker(Transport::Shm);
-        assert!(matches!(receive(&mut checker, 8), Ok(Progress::First)));
+        assert!(matches!(receive(&mut checker, 8), Ok(Progress::First { sent_ns: 0 })));
         for seq in 9..15 {
             assert!(matches!(receive(&mut checker, seq), Ok(Progress::Continue)), "{seq}");
         }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{cleanup, ipc, job::RunJob};
+use crate::{cleanup, ipc, job::RunJob, pace::now_ns, transport::Transport};
 
 /// The number of lines of a process's error output that an error quotes.
 const QUOTED_LINES: usize = 10;
@@ -28,6 +28,8 @@ pub struct OutputLine {
 pub struct ChildProcess {
     pub name: String,
     process: Child,
+    /// When the process was started, of CLOCK_MONOTONIC.
+    pub started_ns: u64,
     stdin: Option<ChildStdin>,
     stderr_path: PathBuf,
 }
@@ -43,7 +45,12 @@ impl ChildProcess {
         let stderr_path = Path::new(&job.endpoint().dir).join(format!("errors-{index}"));
         let json = serde_json::to_string(job).map_err(|error| error.to_string())?;
         let start = || {
-            Command::new("/proc/self/exe")
+            let mut program = Command::new("/proc/self/exe");
+            if job.transport() == Transport::Iceoryx2 {
+                // iceoryx2 reads its configuration from the current directory.
+                program.current_dir(&job.endpoint().dir);
+            }
+            program
                 .arg(command)
                 .arg(json)
                 // The registry is up to date, because the parent process has just scanned all plugins.
@@ -56,6 +63,7 @@ impl ChildProcess {
                 .process_group(0)
                 .spawn()
         };
+        let started_ns = now_ns();
         let mut process = start().map_err(|error| format!("{name}: {error}"))?;
         let stdin = process.stdin.take();
         if let Some(stdout) = process.stdout.take() {
@@ -70,9 +78,15 @@ impl ChildProcess {
         Ok(Self {
             name,
             process,
+            started_ns,
             stdin,
             stderr_path,
         })
+    }
+
+    /// The ID of the process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Tells the producer that the frames that count may begin.

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 const PREFIX: &str = "rsshm-bench-";
 const SHM_DIR: &str = "/dev/shm";
+/// What comes between the name of a channel and the rest of the name of iceoryx2's shared memory.
+const ICEORYX2_SUFFIX: &str = "-iox2-";
 
 /// A temporary directory for the runs of this program. Dropping this value removes the directory.
 pub struct RunDirectory(pub PathBuf);
@@ -52,6 +54,29 @@ pub fn remove_shmsink_memory(pid: u32) {
             .and_then(|rest| rest.split('.').next())
             .is_some_and(|owner| owner.trim() == pid)
         {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Makes the processes of a run, whose current directory is `dir`, keep iceoryx2's files there, and give its shared
+/// memory a name that begins with that of the channel.
+pub fn configure_iceoryx2(dir: &Path, channel: &str) -> Result<(), String> {
+    let path = dir.join("config");
+    let text = format!(
+        "[global]\nroot-path = \"{}\"\nprefix = \"{channel}{ICEORYX2_SUFFIX}\"\n",
+        dir.display()
+    );
+    std::fs::create_dir_all(&path)
+        .and_then(|()| std::fs::write(path.join("iceoryx2.toml"), text))
+        .map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Removes the shared memory that iceoryx2 has left.
+pub fn remove_iceoryx2_memory(channel: &str) {
+    let prefix = format!("{channel}{ICEORYX2_SUFFIX}");
+    for (name, path) in files_in(Path::new(SHM_DIR)) {
+        if name.starts_with(&prefix) {
             let _ = std::fs::remove_file(path);
         }
     }

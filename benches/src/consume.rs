@@ -12,13 +12,15 @@ use crate::{
     job::{Job, Sabotage},
     pace::now_ns,
     pipeline::{counts, wait_for_end},
-    results::{ConsumerReport, Counts},
+    results::{ConsumerReport, Counts, FirstFrame},
 };
 
 /// The progress of a consumer after a buffer. `R` is its report.
 pub enum Progress<R> {
-    /// This was the first buffer.
-    First,
+    /// This was the first buffer. It was sent at this time of CLOCK_MONOTONIC.
+    First {
+        sent_ns: u64,
+    },
     Continue,
     /// All buffers that count have been sent.
     Complete(R),
@@ -41,11 +43,11 @@ type FailureReason = Arc<Mutex<Option<String>>>;
 
 pub fn run(job: &Job) -> Result<(), String> {
     let mut checker = FrameChecker::new(job);
-    let size = job.case.size.bytes();
+    let (size, reading) = (job.case.size.bytes(), job.case.reading);
     receive_all(
-        &job.transport.source(&job.endpoint, &job.caps()),
+        &job.transport.source(job.case.is_paced(), &job.endpoint, &job.caps()),
         job.sabotage == Some(Sabotage::Hang),
-        move |bytes, now_ns| checker.receive(frame::read_mark(bytes, size)?, now_ns),
+        move |bytes, now_ns| checker.receive(frame::read(bytes, size, reading)?, now_ns),
     )
 }
 
@@ -94,6 +96,7 @@ fn probe<R: ConsumerResult, F: FnMut(&[u8], u64) -> Result<Progress<R>, String> 
     bus: &gst::Bus,
     failure: &FailureReason,
 ) -> impl Fn(&gst::Pad, &mut gst::PadProbeInfo) -> gst::PadProbeReturn + Send + Sync + use<R, F> {
+    let began_ns = now_ns();
     // `None` after the report and after a failure.
     let check = Mutex::new(Some(check));
     let (pipeline, bus, failure) = (pipeline.downgrade(), bus.clone(), Arc::clone(failure));
@@ -108,7 +111,11 @@ fn probe<R: ConsumerResult, F: FnMut(&[u8], u64) -> Result<Progress<R>, String> 
             .map_err(|_| "a buffer is not readable".to_owned())
             .and_then(|map| current(&map, now_ns));
         match progress {
-            Ok(Progress::First) => ipc::send(ipc::FIRST),
+            Ok(Progress::First { sent_ns }) => ipc::send_first(FirstFrame {
+                began_ns,
+                sent_ns,
+                arrived_ns: now_ns,
+            }),
             Ok(Progress::Continue) => {}
             Ok(Progress::Complete(_)) if hangs => {}
             Ok(Progress::Complete(mut report)) => {

@@ -7,7 +7,8 @@ use crate::{
     case::Case,
     report::{Figures, Measurement, Report, Run},
     results::Counts,
-    statistics::{Spread, ratio},
+    run::Start,
+    statistics::{Spread, quantile, ratio, sorted},
     transport::Transport,
 };
 
@@ -41,6 +42,19 @@ pub const WRITER_TO_FUTEX: &str = "writer_cpu_to_futex";
 pub const OVER_TO_FUTEX: &str = "writer_cpu_over_fakesink_to_futex";
 /// [`WRITER_OVER`], divided by the CPU of the copy alone in the transport `memcpy`.
 pub const OVER_TO_MEMCPY: &str = "writer_cpu_over_fakesink_to_memcpy";
+
+/// Median and greatest time in milliseconds from the start of a reader's process to its first frame.
+pub const START: &str = "start_ms";
+pub const START_MAX: &str = "start_max_ms";
+/// Median and greatest time in milliseconds from the push of a reader's first frame to its arrival.
+pub const FIRST: &str = "first_frame_ms";
+pub const FIRST_MAX: &str = "first_frame_max_ms";
+/// The memory of all processes, in MiB.
+pub const SHARED: &str = "shared_mib";
+pub const PSS: &str = "pss_mib";
+/// CPU of the writer and of a reader, divided by their CPU in the same case without the command line tools.
+pub const WRITER_TO_ALONE: &str = "writer_cpu_to_without_tools";
+pub const READER_TO_ALONE: &str = "reader_cpu_to_without_tools";
 
 /// Calculates the figures of all results.
 pub fn calculate(report: &mut Report) {
@@ -101,8 +115,20 @@ impl<'a> Round<'a> {
     /// data.
     fn futex(&self) -> Option<&'a Run> {
         self.find(Transport::Futex, |case| {
-            (case.rate, case.readers) == (self.case.rate, self.case.readers)
+            (case.rate, case.readers, case.reading) == (self.case.rate, self.case.readers, self.case.reading)
         })
+    }
+
+    /// The run of `transport` in the same case without the command line tools, if the case has them.
+    fn without_tools(&self, transport: Transport) -> Option<&'a Run> {
+        let alone = Case {
+            tools: false,
+            ..self.case
+        };
+        self.case
+            .tools
+            .then(|| self.find(transport, |case| case == alone))
+            .flatten()
     }
 
     fn writer_over(&self, run: &Run) -> Option<f64> {
@@ -126,7 +152,7 @@ fn round_figures(report: &Report, measurement: &Measurement, run: &Run) -> Vec<(
     if measurement.transport != Transport::Fakesink {
         figures.extend(transport_figures(&round, run));
         if !measurement.transport.is_bare() {
-            figures.extend(ratios(&round, run));
+            figures.extend(ratios(&round, measurement.transport, run));
         }
     }
     figures
@@ -178,18 +204,45 @@ fn transport_figures(round: &Round, run: &Run) -> OptionalFigures {
         (READER_FAULTS, run.reader.map(|reader| reader.page_faults)),
         (READER_SWITCHES, run.reader.map(|reader| reader.context_switches)),
         (MISSED, run.reader.map(|_| run.missed as f64)),
+        (START, start(run, 0.5, |start| start.process_ms)),
+        (START_MAX, start(run, 1.0, |start| start.process_ms)),
+        (FIRST, start(run, 0.5, |start| start.frame_ms)),
+        (FIRST_MAX, start(run, 1.0, |start| start.frame_ms)),
+        (SHARED, run.memory.map(|memory| mebibytes(memory.shared_bytes))),
+        (PSS, run.memory.map(|memory| mebibytes(memory.pss_bytes))),
     ]
 }
 
+/// The quantile at `share` of a time over all readers.
+fn start(run: &Run, share: f64, time: fn(&Start) -> f64) -> Option<f64> {
+    quantile(&sorted(run.starts.iter().map(time)), share)
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
 /// The ratios of a run to the runs of shm and of the limits.
-fn ratios(round: &Round, run: &Run) -> OptionalFigures {
+fn ratios(round: &Round, transport: Transport, run: &Run) -> OptionalFigures {
     let (shm, futex, memcpy) = (
         round.run_of(Transport::Shm),
         round.futex(),
         round.run_of(Transport::Memcpy),
     );
+    let alone = round.without_tools(transport);
     let over = round.writer_over(run);
     vec![
+        (
+            WRITER_TO_ALONE,
+            ratio_of(Some(run.writer.cpu_us), alone.map(|alone| alone.writer.cpu_us)),
+        ),
+        (
+            READER_TO_ALONE,
+            ratio_of(
+                run.reader.map(|reader| reader.cpu_us),
+                alone.and_then(|alone| alone.reader).map(|reader| reader.cpu_us),
+            ),
+        ),
         (
             LATENCY_TO_FUTEX,
             ratio_of(median_latency(run), futex.and_then(median_latency)),
@@ -289,6 +342,22 @@ mod tests {
         assert_eq!(rsshm[WRITER_OVER].median, 30.0);
         assert_eq!(rsshm[OVER_TO_FUTEX].median, 1.5);
         assert_eq!(rsshm[WRITER_TO_FUTEX].median, 0.8);
+    }
+
+    #[test]
+    fn cost_of_the_tools_is_relative_to_the_same_round() {
+        let with_tools = Case {
+            tools: true,
+            ..Case::USUAL
+        };
+        let report = report([
+            (Transport::Rsshm, Case::USUAL, run(0, 40.0, Some(20.0), None)),
+            (Transport::Rsshm, with_tools, run(0, 44.0, Some(25.0), None)),
+        ]);
+        assert!(!report.results[0].figures.contains_key(WRITER_TO_ALONE));
+        let figures = &report.results[1].figures;
+        assert_eq!(figures[WRITER_TO_ALONE].median, 1.1);
+        assert_eq!(figures[READER_TO_ALONE].median, 1.25);
     }
 
     #[test]

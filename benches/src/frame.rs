@@ -2,6 +2,8 @@
 
 //! The content of a frame: a mark at its beginning, and in each page a word that is derived from the frame's seq.
 
+use crate::case::Reading;
+
 /// The value that stands for a seq that is not known yet.
 pub const SEQ_UNKNOWN: u64 = u64::MAX;
 
@@ -81,8 +83,18 @@ pub fn write_mark(bytes: &mut [u8], mark: Mark) {
     }
 }
 
-/// Reads the mark of a frame, and checks that all words of the frame belong to the mark's seq.
-pub fn read_mark(bytes: &[u8], size: usize) -> Result<Mark, String> {
+/// Reads every byte of a frame, as an encoder does. The result depends on all bytes, so the compiler leaves none out.
+pub fn read_all(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<WORD_SIZE>();
+    let words = words.iter().map(|word| u64::from_ne_bytes(*word));
+    words
+        .chain(rest.iter().map(|byte| u64::from(*byte)))
+        .fold(0, u64::wrapping_add)
+}
+
+/// Reads as much of a frame as the case wants, and returns its mark. Unless only a few bytes are read, all words of the
+/// frame must belong to the mark's seq.
+pub fn read(bytes: &[u8], size: usize, reading: Reading) -> Result<Mark, String> {
     if bytes.len() != size {
         return Err(format!("a frame has {} bytes instead of {size}", bytes.len()));
     }
@@ -95,6 +107,13 @@ pub fn read_mark(bytes: &[u8], size: usize) -> Result<Mark, String> {
     };
     if word(0) != MAGIC {
         return Err("a frame has no mark".into());
+    }
+    match reading {
+        Reading::Few => return Ok(mark),
+        Reading::Words => {}
+        Reading::All => {
+            std::hint::black_box(read_all(bytes));
+        }
     }
     match first_wrong_word(bytes.len(), mark.seq, |offset| load_word(bytes, offset)) {
         Some(offset) => Err(format!("frame {} is torn or damaged: wrong at byte {offset}", mark.seq)),
@@ -123,7 +142,7 @@ mod tests {
 
     #[test]
     fn intact_frame_has_its_mark() {
-        let mark = read_mark(&frame(5), SIZE).unwrap();
+        let mark = read(&frame(5), SIZE, Reading::Words).unwrap();
         assert_eq!((mark.seq, mark.sent_ns, mark.first), (5, 17, SEQ_UNKNOWN));
     }
 
@@ -132,13 +151,25 @@ mod tests {
         for cut in [4096, 20_000, SIZE - 4] {
             let mut torn = frame(5);
             torn[cut..].copy_from_slice(&frame(4)[cut..]);
-            let error = read_mark(&torn, SIZE).unwrap_err();
-            assert!(error.contains("frame 5 is torn"), "{error}");
+            for reading in [Reading::Words, Reading::All] {
+                let error = read(&torn, SIZE, reading).unwrap_err();
+                assert!(error.contains("frame 5 is torn"), "{error}");
+            }
         }
     }
 
     #[test]
     fn frame_of_another_size_is_refused() {
-        assert!(read_mark(&frame(5)[..SIZE - 1], SIZE).is_err());
+        assert!(read(&frame(5)[..SIZE - 1], SIZE, Reading::Few).is_err());
+    }
+
+    #[test]
+    fn every_byte_changes_what_is_read() {
+        let mut bytes = [0; 27];
+        for at in 0..bytes.len() {
+            let before = read_all(&bytes);
+            bytes[at] = 1;
+            assert_ne!(read_all(&bytes), before, "{at}");
+        }
     }
 }

@@ -11,9 +11,11 @@ use std::{
     },
 };
 
+use crate::results::FirstFrame;
+
 /// Child to parent: the producer runs. If its sink listens on a port, the line continues with the port.
 pub const READY: &str = "ready";
-/// Child to parent: the consumer has received its first frame.
+/// Child to parent: the consumer has received its first frame. The line continues with a [`FirstFrame`] as JSON.
 pub const FIRST: &str = "first";
 /// Child to parent: the line continues with a report as JSON.
 pub const RESULT: &str = "result";
@@ -65,6 +67,13 @@ pub fn send(line: &str) {
     let mut output = std::io::stdout().lock();
     // An error is ignored: it means that the parent process no longer reads, and it will kill this process.
     let _ = writeln!(output, "{line}").and_then(|()| output.flush());
+}
+
+/// Tells the parent process that the first frame has arrived.
+pub fn send_first(first: FirstFrame) {
+    // These three integers can always be written as JSON.
+    let json = serde_json::to_string(&first).unwrap_or_default();
+    send(&format!("{FIRST} {json}"));
 }
 
 /// Sends a report to the parent process.

@@ -43,6 +43,11 @@ pub trait RunJob: Serialize {
     /// Stores the port that the producer has chosen.
     fn set_port(&mut self, port: u16);
 
+    /// Whether the command line tools run beside the consumers.
+    fn has_tools(&self) -> bool {
+        false
+    }
+
     /// How long the producer takes at least. It is 0 if it works as fast as it can.
     fn duration(&self) -> Duration;
 }
@@ -95,6 +100,10 @@ impl RunJob for Job {
 
     fn set_port(&mut self, port: u16) {
         self.endpoint.port = port;
+    }
+
+    fn has_tools(&self) -> bool {
+        self.case.tools
     }
 
     fn duration(&self) -> Duration {

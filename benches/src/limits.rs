@@ -12,13 +12,14 @@ use std::{
 };
 
 use crate::{
+    case::Reading,
     check::FrameChecker,
     consume::Progress,
     frame::{self, Mark},
     ipc,
     job::Job,
     pace::{Pacer, Step, now_ns, thread_ns},
-    results::{Counts, ProducerReport},
+    results::{Counts, FirstFrame, ProducerReport},
     shared::{self, SharedMemory},
     transport::Transport,
 };
@@ -83,7 +84,9 @@ fn produce_copies(job: &Job) -> Result<(), String> {
     run_paced(job, |step| {
         let index = step.seq as usize % BUFFER_COUNT;
         // The frame is drawn just before the copy, as a real producer does.
-        frame::draw(&mut from[index], step.seq);
+        if job.case.reading != Reading::Few {
+            frame::draw(&mut from[index], step.seq);
+        }
         cpu_time_ns(|| to[index].copy_from_slice(std::hint::black_box(&from[index])))
     })
 }
@@ -92,7 +95,9 @@ fn produce_wakes(job: &Job) -> Result<(), String> {
     let (memory, path) = map_shared(job)?;
     let header = memory.header();
     let outcome = run_paced(job, |step| {
-        memory.draw(step.seq);
+        if job.case.reading != Reading::Few {
+            memory.draw(step.seq);
+        }
         // Relaxed: the release store of the word publishes these fields.
         header.seq.store(step.seq, Ordering::Relaxed);
         header.first.store(step.first, Ordering::Relaxed);
@@ -109,6 +114,7 @@ fn produce_wakes(job: &Job) -> Result<(), String> {
 }
 
 pub fn consume(job: &Job) -> Result<(), String> {
+    let began_ns = now_ns();
     let (memory, _) = map_shared(job)?;
     let header = memory.header();
     // This thread sleeps without a time-out, so the thread that receives the request to end exits the whole process.
@@ -136,9 +142,13 @@ pub fn consume(job: &Job) -> Result<(), String> {
             continue;
         }
         // The consumers of the other transports check every frame, so this consumer does the same work.
-        std::hint::black_box(memory.is_intact(mark.seq));
+        std::hint::black_box(memory.read(mark.seq, job.case.reading));
         match checker.receive(mark, now_ns)? {
-            Progress::First => ipc::send(ipc::FIRST),
+            Progress::First { sent_ns } => ipc::send_first(FirstFrame {
+                began_ns,
+                sent_ns,
+                arrived_ns: now_ns,
+            }),
             Progress::Continue => {}
             Progress::Complete(report) => {
                 ipc::send_result(&report)?;

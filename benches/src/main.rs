@@ -13,12 +13,14 @@ mod check;
 mod child;
 mod cleanup;
 mod consume;
+mod document;
 mod figures;
 mod frame;
 mod ipc;
 mod job;
 mod limits;
 mod machine;
+mod memory;
 mod options;
 mod pace;
 mod pipeline;
@@ -33,6 +35,7 @@ mod shared;
 mod source;
 mod statistics;
 mod table;
+mod tools;
 mod transport;
 
 use std::process::ExitCode;
@@ -49,6 +52,9 @@ fn main() -> ExitCode {
         Some(BenchCommand::ConsumeBursts { job }) => bursts::execute(job, bursts::consume::run),
         Some(BenchCommand::Plot { file, out }) => {
             report::Report::load(file).and_then(|report| plots::draw(&report, out))
+        }
+        Some(BenchCommand::Document { file, document, marker }) => {
+            report::Report::load(file).and_then(|report| document::update(&report, marker, document))
         }
         None => rounds::run_all(&options.bench),
     };

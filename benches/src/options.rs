@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    case::{Mode, Size},
+    case::{Mode, Reading, Size},
     job::Sabotage,
     transport::Transport,
 };
@@ -49,12 +49,18 @@ pub struct BenchOptions {
     /// Number of reading programs [default if --sizes, --modes or --rates is given: 1]
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=64))]
     pub readers: Vec<u32>,
+    /// What a reader reads of each frame [default: words]
+    #[arg(long, value_delimiter = ',', value_enum)]
+    pub reading: Vec<Reading>,
+    /// Also measure each case beside `rsshm top`, `rsshm hz` and `rsshm echo`
+    #[arg(long)]
+    pub tools: bool,
     /// Measure all sizes, modes, rates and numbers of readers (half an hour)
-    #[arg(long, conflicts_with_all = ["sizes", "modes", "rates", "readers"])]
+    #[arg(long, conflicts_with_all = ["sizes", "modes", "rates", "readers", "reading", "tools"])]
     pub full: bool,
     /// Measure only frames of raw video, or only bursts of small buffers [default: both, or frames if --sizes, --modes,
     /// --rates or --readers is given]
-    #[arg(long, value_enum, conflicts_with_all = ["sizes", "modes", "rates"])]
+    #[arg(long, value_enum, conflicts_with_all = ["sizes", "modes", "rates", "reading", "tools"])]
     pub only: Option<Part>,
     /// Number of rounds; each round measures every transport in every case once
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
@@ -85,7 +91,12 @@ pub struct BenchOptions {
 impl BenchOptions {
     /// Whether the options choose cases of frames.
     pub fn chooses_frames(&self) -> bool {
-        !(self.sizes.is_empty() && self.modes.is_empty() && self.rates.is_empty() && self.readers.is_empty())
+        let is_default = self.sizes.is_empty()
+            && self.modes.is_empty()
+            && self.rates.is_empty()
+            && self.readers.is_empty()
+            && self.reading.is_empty();
+        !is_default || self.tools
     }
 
     /// Whether the transport is to be measured.
@@ -103,6 +114,17 @@ pub enum BenchCommand {
         /// Directory for the pictures
         #[arg(long, default_value = "target/bench")]
         out: PathBuf,
+    },
+    /// Write the tables of a report into a document, between the lines `<!-- MARKER: NAME -->` and `<!-- end -->`
+    Document {
+        /// A report.json
+        file: PathBuf,
+        /// A document in Markdown
+        #[arg(long, default_value = "docs/PERFORMANCE.md")]
+        document: PathBuf,
+        /// The command that the lines before the tables name
+        #[arg(long, default_value = "make bench")]
+        marker: String,
     },
     #[command(hide = true)]
     Produce { job: String },

@@ -3,16 +3,28 @@
 //! The plan of a benchmark: the cases to measure, and the transports in each case.
 
 use crate::{
-    case::{Case, Mode, Size},
+    case::{Case, Mode, Reading, Size},
     options::{BenchOptions, Part},
-    transport::Transport::{self, Fakesink, Futex, Memcpy, Rsshm, RsshmLossless, Shm, Tcp, Unixfd},
+    transport::Transport::{self, Fakesink, Futex, Iceoryx2, Memcpy, Rsshm, RsshmLossless, Shm, Tcp, Unixfd},
 };
 
-const ALL_TRANSPORTS: [Transport; 8] = [Fakesink, Futex, Memcpy, Rsshm, RsshmLossless, Shm, Unixfd, Tcp];
+const ALL_TRANSPORTS: [Transport; 9] = [
+    Fakesink,
+    Futex,
+    Memcpy,
+    Rsshm,
+    RsshmLossless,
+    Shm,
+    Unixfd,
+    Iceoryx2,
+    Tcp,
+];
 /// The transports for cases with many readers, because measuring all transports in these cases would take too long.
-const FEW_TRANSPORTS: [Transport; 4] = [Fakesink, Futex, Rsshm, Shm];
+const FEW_TRANSPORTS: [Transport; 6] = [Fakesink, Futex, Rsshm, Shm, Unixfd, Iceoryx2];
 /// The transports that lose no frame, and fakesink and memcpy for comparison.
-const UNTHROTTLED_TRANSPORTS: [Transport; 5] = [Fakesink, Memcpy, RsshmLossless, Shm, Unixfd];
+const UNTHROTTLED_TRANSPORTS: [Transport; 6] = [Fakesink, Memcpy, RsshmLossless, Shm, Unixfd, Iceoryx2];
+/// The transports for one copy of each frame at a rate.
+const COPYING_TRANSPORTS: [Transport; 6] = [Fakesink, Memcpy, Rsshm, Shm, Unixfd, Iceoryx2];
 
 /// A case, and the transports that are measured in it.
 pub struct PlannedCase {
@@ -29,12 +41,32 @@ pub fn plan(options: &BenchOptions) -> Vec<PlannedCase> {
         (true, _) => full(),
         (false, true) => {
             let usual = Case::USUAL;
-            combinations(
+            let cases = combinations(
                 &or_default(&options.sizes, usual.size),
                 &or_default(&options.modes, usual.mode),
                 &or_default(&options.rates, usual.rate),
                 &or_default(&options.readers, usual.readers),
-            )
+            );
+            let reading = or_default(&options.reading, usual.reading);
+            let with_reading = |(case, transports): &(Case, _)| {
+                reading
+                    .iter()
+                    .map(|reading| {
+                        (
+                            Case {
+                                reading: *reading,
+                                ..*case
+                            },
+                            *transports,
+                        )
+                    })
+                    .collect::<Cases>()
+            };
+            let mut cases: Cases = cases.iter().flat_map(with_reading).collect();
+            if options.tools {
+                cases = cases.into_iter().flat_map(|(case, _)| beside_tools(case)).collect();
+            }
+            cases
         }
         (false, false) => usual(),
     };
@@ -42,8 +74,21 @@ pub fn plan(options: &BenchOptions) -> Vec<PlannedCase> {
     for (case, transports) in cases {
         let is_wanted = |transport: &&Transport| options.wants(**transport) && transport.supports(case);
         let transports: Vec<_> = transports.iter().filter(is_wanted).copied().collect();
-        if !transports.is_empty() {
-            planned.push(PlannedCase { case, transports });
+        if transports.is_empty() {
+            continue;
+        }
+        // Two parts of the plan may have the same case.
+        match planned
+            .iter_mut()
+            .find(|planned: &&mut PlannedCase| planned.case == case)
+        {
+            Some(planned) => planned.transports.extend(
+                transports
+                    .into_iter()
+                    .filter(|transport| !planned.transports.contains(transport))
+                    .collect::<Vec<_>>(),
+            ),
+            None => planned.push(PlannedCase { case, transports }),
         }
     }
     planned
@@ -74,6 +119,7 @@ fn combinations(sizes: &[Size], modes: &[Mode], rates: &[u32], readers: &[u32]) 
                     mode,
                     rate,
                     readers,
+                    ..Case::USUAL
                 },
                 &ALL_TRANSPORTS,
             ));
@@ -93,24 +139,58 @@ fn usual() -> Cases {
                 mode: Mode::Foreign,
                 ..Case::USUAL
             },
-            &[Fakesink, Memcpy, Rsshm, Shm, Unixfd],
+            &COPYING_TRANSPORTS,
         ),
         (
             Case {
                 rate: 240,
                 ..Case::USUAL
             },
-            &[Fakesink, Futex, Rsshm, Shm, Unixfd],
+            &FEW_TRANSPORTS,
         ),
     ];
     for (case, _) in combinations(&ALL_SIZES, &ALL_MODES, &[0], &[1]) {
         cases.push((case, &UNTHROTTLED_TRANSPORTS));
     }
-    for readers in [4, 16, 64] {
+    for readers in [4, 8, 16, 64] {
         let case = Case { readers, ..Case::USUAL };
         cases.push((case, &FEW_TRANSPORTS));
     }
+    cases.extend(other_readings());
+    cases.extend(beside_tools(Case {
+        readers: 2,
+        ..Case::USUAL
+    }));
     cases
+}
+
+/// Readers that read few bytes of frames that were drawn in place, and readers that read every byte of frames that were
+/// copied once.
+fn other_readings() -> Cases {
+    let few = Case {
+        reading: Reading::Few,
+        ..Case::USUAL
+    };
+    let all = Case {
+        reading: Reading::All,
+        mode: Mode::Foreign,
+        ..Case::USUAL
+    };
+    let mut cases: Cases = vec![
+        (few, &FEW_TRANSPORTS),
+        (Case { rate: 0, ..few }, &UNTHROTTLED_TRANSPORTS),
+        (all, &COPYING_TRANSPORTS),
+    ];
+    for size in ALL_SIZES {
+        cases.push((Case { size, rate: 0, ..all }, &UNTHROTTLED_TRANSPORTS));
+    }
+    cases
+}
+
+/// The case without and with the command line tools.
+fn beside_tools(case: Case) -> Cases {
+    let with_tools = |tools| (Case { tools, ..case }, &[Rsshm] as &[Transport]);
+    vec![with_tools(false), with_tools(true)]
 }
 
 fn full() -> Cases {
@@ -121,6 +201,11 @@ fn full() -> Cases {
         &[60, 240],
         &[2, 4, 8, 16, 64],
     ));
+    cases.extend(other_readings());
+    cases.extend(beside_tools(Case {
+        readers: 2,
+        ..Case::USUAL
+    }));
     cases
 }
 
@@ -157,6 +242,31 @@ mod tests {
                 .iter()
                 .all(|planned| planned.case.rate == 60 && planned.case.mode == Mode::InPlace)
         );
+    }
+
+    #[test]
+    fn usual_plan_has_each_case_once() {
+        for arguments in [&[][..], &["--full"]] {
+            let planned = plan_of(arguments);
+            for (index, case) in planned.iter().enumerate() {
+                assert!(
+                    planned[..index].iter().all(|other| other.case != case.case),
+                    "{}",
+                    case.case
+                );
+            }
+            for reading in [Reading::Few, Reading::All] {
+                assert!(planned.iter().any(|planned| planned.case.reading == reading));
+            }
+        }
+    }
+
+    #[test]
+    fn tools_run_beside_rsshm_only() {
+        let planned = plan_of(&["--tools", "--readers", "2"]);
+        let tools: Vec<_> = planned.iter().map(|planned| planned.case.tools).collect();
+        assert_eq!(tools, [false, true]);
+        assert!(planned.iter().all(|planned| planned.transports == [Rsshm]));
     }
 
     #[test]

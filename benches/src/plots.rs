@@ -70,6 +70,7 @@ fn colour(transport: Transport) -> RGBColor {
         Transport::RsshmLossless => RGBColor(255, 127, 14),
         Transport::Shm => RGBColor(31, 119, 180),
         Transport::Unixfd => RGBColor(44, 160, 44),
+        Transport::Iceoryx2 => RGBColor(188, 189, 34),
         Transport::Tcp => RGBColor(148, 103, 189),
         Transport::Udp => RGBColor(227, 119, 194),
         Transport::Futex => RGBColor(90, 90, 90),

@@ -33,8 +33,9 @@ pub fn run(job: &Job) -> Result<(), String> {
     let source = Source::new(job, Pacer::new(job, commands, on_end))?;
     // 16 frames are enough for a few slow readers.
     let shm_size = job.case.size.bytes() * 16 + (1 << 20);
-    let sink = gst::parse::bin_from_description(&job.transport.sink(shm_size, &job.endpoint), true)
-        .map_err(|error| error.to_string())?;
+    let sink =
+        gst::parse::bin_from_description(&job.transport.sink(job.case.is_paced(), shm_size, &job.endpoint), true)
+            .map_err(|error| error.to_string())?;
     pipeline
         .add_many([source.upcast_ref::<gst::Element>(), sink.upcast_ref()])
         .and_then(|()| source.link(&sink))

@@ -10,14 +10,16 @@ use crate::{
     bursts::figures::BurstMeasurement,
     case::Case,
     machine::Machine,
+    memory::Memory,
     pace::Usage,
     results::{ConsumerReport, Counts, ProducerReport},
+    run::{Reports, Start},
     statistics::{Spread, quantile, sorted},
     transport::Transport,
 };
 
 /// Version of the format of report.json.
-pub const REPORT_VERSION: u32 = 2;
+pub const REPORT_VERSION: u32 = 3;
 
 #[derive(Serialize, Deserialize)]
 pub struct Report {
@@ -81,6 +83,9 @@ pub struct Run {
     pub core_us: Option<f64>,
     pub writer_counts: Counts,
     pub reader_counts: Vec<Counts>,
+    /// The first frame of each reader.
+    pub starts: Vec<Start>,
+    pub memory: Option<Memory>,
 }
 
 /// The distribution of the latencies, over the frames of all readers.
@@ -113,7 +118,13 @@ impl Latency {
 }
 
 impl Run {
-    pub fn new(round: u32, frames: u64, producer: ProducerReport, consumers: Vec<ConsumerReport>) -> Self {
+    pub fn new(round: u32, frames: u64, reports: Reports<ProducerReport, ConsumerReport>) -> Self {
+        let Reports {
+            producer,
+            consumers,
+            starts,
+            memory,
+        } = reports;
         let count = consumers.len() as f64;
         let mean = |part: fn(&ConsumerReport) -> f64| consumers.iter().map(part).sum::<f64>() / count;
         let reader = Usage::mean(consumers.iter().map(|consumer| consumer.usage));
@@ -135,6 +146,8 @@ impl Run {
             core_us: producer.core_us,
             writer_counts: producer.counts,
             reader_counts: consumers.into_iter().map(|consumer| consumer.counts).collect(),
+            starts,
+            memory,
         }
     }
 }
@@ -205,7 +218,16 @@ mod tests {
             reader(10.0, vec![1000, 3000, 2000], 0),
             reader(30.0, vec![5000, 4000], 1),
         ];
-        let run = Run::new(0, 3, ProducerReport::default(), consumers);
+        let run = Run::new(
+            0,
+            3,
+            Reports {
+                producer: ProducerReport::default(),
+                consumers,
+                starts: Vec::new(),
+                memory: None,
+            },
+        );
         let latency = run.latency.unwrap();
         assert_eq!(
             (latency.p50_us, latency.max_us, latency.quantiles_us.len()),

@@ -12,6 +12,15 @@ use crate::pace::Usage;
 /// frames are included.
 pub type Counts = BTreeMap<String, u64>;
 
+/// The times, of CLOCK_MONOTONIC, around the first frame of a consumer.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct FirstFrame {
+    /// When the consumer began to start its pipeline.
+    pub began_ns: u64,
+    pub sent_ns: u64,
+    pub arrived_ns: u64,
+}
+
 /// The report of a producer.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct ProducerReport {

@@ -24,7 +24,7 @@ use crate::{
     plots,
     report::{Failure, REPORT_VERSION, Report, Run, SkippedTransport},
     run::{INTERRUPTED, INTERRUPTION, Reports, run},
-    table,
+    table, tools,
     transport::{Endpoint, Transport},
 };
 
@@ -52,6 +52,13 @@ pub fn run_all(options: &BenchOptions) -> Result<(), String> {
         bursts: bursts::plan(options),
     };
     let skipped = skip_missing(&mut plan)?;
+    if plan.frames.iter().any(|planned| planned.case.tools) && tools::path().is_none() {
+        return Err(
+            "a case has the command line tools, but there is no rsshm beside this program: \
+                    cargo build --release --package rsshm-cli"
+                .into(),
+        );
+    }
     std::fs::create_dir_all(&options.out).map_err(|error| format!("{}: {error}", options.out.display()))?;
     let mut report = Report {
         version: REPORT_VERSION,
@@ -120,7 +127,11 @@ fn skip_missing(plan: &mut Plan) -> Result<Vec<SkippedTransport>, String> {
             if let Some(missing) = missing
                 && !skipped.iter().any(|skipped| skipped.transport == *transport)
             {
-                let reason = format!("this GStreamer has no element {missing}");
+                let remedy = transport
+                    .remedy()
+                    .map(|remedy| format!("; {remedy}"))
+                    .unwrap_or_default();
+                let reason = format!("this GStreamer has no element {missing}{remedy}");
                 eprintln!("{transport} is skipped: {reason}");
                 skipped.push(SkippedTransport {
                     transport: *transport,
@@ -236,7 +247,7 @@ impl Runner<'_> {
     fn run_frames(&mut self, transport: Transport, case: Case, round: u32) -> Result<Run, String> {
         let options = self.options;
         let frames = options.frames.unwrap_or(case.default_frames());
-        let (producer, consumers) = self.run(|endpoint| Job {
+        let reports = self.run(|endpoint| Job {
             transport,
             case,
             frames,
@@ -245,12 +256,14 @@ impl Runner<'_> {
             sabotage: options.sabotage.filter(|_| transport.is_own()),
             parent: std::process::id() as i32,
         })?;
-        Ok(Run::new(round, frames, producer, consumers))
+        Ok(Run::new(round, frames, reports))
     }
 
     fn run_bursts(&mut self, transport: Transport, case: BurstCase, round: u32) -> Result<BurstRun, String> {
         let sabotage = self.options.sabotage.filter(|_| transport.is_own());
-        let (producer, consumers) = self.run(|endpoint| BurstJob {
+        let Reports {
+            producer, consumers, ..
+        } = self.run(|endpoint| BurstJob {
             transport,
             case,
             endpoint,
@@ -264,16 +277,19 @@ impl Runner<'_> {
     fn run<J: RunJob, P: DeserializeOwned, C: DeserializeOwned>(
         &mut self,
         job: impl FnOnce(Endpoint) -> J,
-    ) -> Reports<P, C> {
+    ) -> Result<Reports<P, C>, String> {
         self.run_count += 1;
         let dir = self.directory.0.join(self.run_count.to_string());
         std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        let channel = cleanup::channel(Some(self.run_count));
+        cleanup::configure_iceoryx2(&dir, &channel)?;
         let mut job = job(Endpoint {
-            channel: cleanup::channel(Some(self.run_count)),
+            channel: channel.clone(),
             dir: dir.display().to_string(),
             port: 0,
         });
         let outcome = run(&mut job, Duration::from_secs(self.options.patience));
+        cleanup::remove_iceoryx2_memory(&channel);
         let _ = std::fs::remove_dir_all(&dir);
         outcome
     }

@@ -11,12 +11,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     child::{ChildProcess, OutputLine},
     cleanup, ipc,
     job::RunJob,
+    memory::Memory,
+    results::FirstFrame,
+    tools::Tools,
 };
 
 /// Whether the user has interrupted the benchmark.
@@ -37,11 +40,40 @@ struct Processes {
     receiver: Receiver<OutputLine>,
 }
 
-/// The reports of the producer and of the consumers.
-pub type Reports<P, C> = Result<(P, Vec<C>), String>;
+/// The reports of the producer and of the consumers, and what the parent process has measured itself.
+pub struct Reports<P, C> {
+    pub producer: P,
+    pub consumers: Vec<C>,
+    /// The first frame of each consumer.
+    pub starts: Vec<Start>,
+    pub memory: Option<Memory>,
+}
+
+/// The times from the start of a consumer to its first frame, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    /// From the start of the process.
+    pub process_ms: f64,
+    /// From the push of the frame. If the frame was older than the consumer, it is the time from the start of the
+    /// consumer's pipeline.
+    pub frame_ms: f64,
+}
+
+impl Start {
+    fn new(process_ns: u64, first: FirstFrame) -> Self {
+        let since = |from_ns| first.arrived_ns.saturating_sub(from_ns) as f64 / 1e6;
+        Self {
+            process_ms: since(process_ns),
+            frame_ms: since(first.sent_ns.max(first.began_ns)),
+        }
+    }
+}
 
 /// Runs a job. Each step of the run may take `patience`; after that, all processes are killed and the run fails.
-pub fn run<P: DeserializeOwned, C: DeserializeOwned>(job: &mut impl RunJob, patience: Duration) -> Reports<P, C> {
+pub fn run<P: DeserializeOwned, C: DeserializeOwned>(
+    job: &mut impl RunJob,
+    patience: Duration,
+) -> Result<Reports<P, C>, String> {
     let (sender, receiver) = channel();
     let mut processes = Processes {
         children: Vec::new(),
@@ -64,7 +96,7 @@ impl Processes {
         &mut self,
         job: &mut impl RunJob,
         patience: Duration,
-    ) -> Reports<P, C> {
+    ) -> Result<Reports<P, C>, String> {
         let deadline = || Instant::now() + patience;
         self.start(job)?;
         let ready = self.collect(0..1, ipc::READY, deadline())?;
@@ -77,9 +109,21 @@ impl Processes {
         for _ in 0..readers {
             self.start(job)?;
         }
-        self.collect(1..readers + 1, ipc::FIRST, deadline())?;
+        let firsts = self.collect(1..readers + 1, ipc::FIRST, deadline())?;
+        let starts = firsts
+            .iter()
+            .zip(&self.children[1..])
+            .map(|(first, child)| Ok(Start::new(child.started_ns, parse(Some(first))?)))
+            .collect::<Result<_, String>>()?;
+        let mut tools = match job.has_tools() {
+            true => Some(Tools::start(&job.endpoint().channel)?),
+            false => None,
+        };
         self.children[0].go()?;
         let results = self.collect(0..readers + 1, ipc::RESULT, deadline() + job.duration() * 2)?;
+        tools.as_mut().map_or(Ok(()), Tools::check)?;
+        drop(tools);
+        let memory = Memory::of(self.children.iter().map(ChildProcess::id));
         let mut results = results.iter();
         let producer = parse(results.next())?;
         let consumers = results.map(|result| parse(Some(result))).collect::<Result<_, _>>()?;
@@ -89,7 +133,12 @@ impl Processes {
         for child in self.children.iter_mut().rev() {
             child.end(deadline)?;
         }
-        Ok((producer, consumers))
+        Ok(Reports {
+            producer,
+            consumers,
+            starts,
+            memory,
+        })
     }
 
     fn start(&mut self, job: &impl RunJob) -> Result<(), String> {

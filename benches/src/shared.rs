@@ -17,7 +17,7 @@ use nix::{
     sys::mman::{MapFlags, ProtFlags, mmap, munmap},
 };
 
-use crate::frame;
+use crate::{case::Reading, frame};
 
 /// Number of frames in the memory, which are used in turn. A GStreamer producer in the mode `foreign` has as many
 /// buffers.
@@ -101,10 +101,24 @@ impl SharedMemory {
 
     /// Whether all words of a frame belong to the frame `seq`. If a consumer is slow, the producer may already have
     /// drawn a later frame there.
-    pub fn is_intact(&self, seq: u64) -> bool {
+    fn is_intact(&self, seq: u64) -> bool {
         // Relaxed: the acquire load of the futex word came before.
         let load = |offset| self.word(seq, offset).map(|word| word.load(Ordering::Relaxed));
         frame::first_wrong_word(self.frame_size, seq, load).is_none()
+    }
+
+    /// Reads as much of the frame `seq` as the case wants. The result depends on all bytes that are read.
+    pub fn read(&self, seq: u64, reading: Reading) -> u64 {
+        // Relaxed: the acquire load of the futex word came before.
+        let load = |offset| self.word(seq, offset).map_or(0, |word| word.load(Ordering::Relaxed));
+        match reading {
+            Reading::Few => 0,
+            Reading::Words => self.is_intact(seq).into(),
+            Reading::All => (0..self.frame_size)
+                .step_by(size_of::<AtomicU64>())
+                .map(load)
+                .fold(0, u64::wrapping_add),
+        }
     }
 }
 

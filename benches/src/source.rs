@@ -8,7 +8,7 @@ use gst::{glib, prelude::*, subclass::prelude::*};
 use gst_base::{prelude::*, subclass::prelude::*};
 
 use crate::{
-    case::Mode,
+    case::{Mode, Reading},
     frame::{self, Mark},
     job::{Job, Sabotage},
     pace::{self, Pacer},
@@ -148,7 +148,9 @@ mod imp {
                 );
                 gst::FlowError::Error
             })?;
-            frame::draw(&mut map, step.seq);
+            if setup.job.case.reading != Reading::Few {
+                frame::draw(&mut map, step.seq);
+            }
             if corrupt {
                 frame::corrupt(&mut map);
             }

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The columns of a table. Each column has a title and a function that returns the text of its cell in a row.
-type Columns = [(&'static str, fn(&Figures) -> String)];
+pub type Columns = [(&'static str, fn(&Figures) -> String)];
 
 const FIGURES: &Columns = &[
     ("latency µs\nmedian", |f| with_spread(f, figures::LATENCY_P50)),
@@ -34,6 +34,19 @@ const FIGURES: &Columns = &[
     }),
 ];
 
+const MEMORY_AND_START: &Columns = &[
+    ("shared\nMiB", |f| plain(f, figures::SHARED)),
+    ("PSS of all\nprocesses MiB", |f| plain(f, figures::PSS)),
+    ("process start to first\nframe ms, median", |f| {
+        with_spread(f, figures::START)
+    }),
+    ("\nslowest", |f| plain(f, figures::START_MAX)),
+    ("push of the first frame to\narrival ms, median", |f| {
+        with_spread(f, figures::FIRST)
+    }),
+    ("\nslowest", |f| plain(f, figures::FIRST_MAX)),
+];
+
 const RATIOS: &Columns = &[
     ("latency\nto futex", |f| plain(f, figures::LATENCY_TO_FUTEX)),
     ("\nto shm", |f| plain(f, figures::LATENCY_TO_SHM)),
@@ -46,6 +59,10 @@ const RATIOS: &Columns = &[
         with_spread(f, figures::OVER_TO_FUTEX)
     }),
     ("over fakesink\nto memcpy", |f| with_spread(f, figures::OVER_TO_MEMCPY)),
+    ("CPU to without tools\nwriter", |f| {
+        with_spread(f, figures::WRITER_TO_ALONE)
+    }),
+    ("\nreader", |f| with_spread(f, figures::READER_TO_ALONE)),
 ];
 
 const BURSTS: &Columns = &[
@@ -76,21 +93,25 @@ pub fn text(report: &Report) -> String {
             )
         ));
     }
-    let with_ratio = report
-        .results
-        .iter()
-        .filter(|measurement| RATIOS.iter().any(|(_, cell)| !cell(&measurement.figures).is_empty()));
-    if with_ratio.clone().next().is_some() {
-        parts.push(format!(
-            "Ratios, each calculated within a round\n{}",
-            table(
-                RATIOS,
-                with_ratio.map(|measurement| (
+    for (title, columns) in [
+        ("Memory, and the start of the readers", MEMORY_AND_START),
+        ("Ratios, each calculated within a round", RATIOS),
+    ] {
+        let has_figure = |figures: &Figures| columns.iter().any(|(_, cell)| !cell(figures).is_empty());
+        let rows: Vec<_> = report
+            .results
+            .iter()
+            .filter(|measurement| has_figure(&measurement.figures))
+            .map(|measurement| {
+                (
                     format!("{}, {}", measurement.transport, measurement.case.slug()),
-                    &measurement.figures
-                ))
-            )
-        ));
+                    &measurement.figures,
+                )
+            })
+            .collect();
+        if !rows.is_empty() {
+            parts.push(format!("{title}\n{}", table(columns, rows.into_iter())));
+        }
     }
     for of_case in report.bursts.chunk_by(|one, next| one.case == next.case) {
         parts.push(format!(
@@ -133,7 +154,7 @@ fn significant(value: f64) -> String {
 }
 
 /// The median of a figure. Empty if the figure is missing.
-fn plain(figures: &Figures, name: &str) -> String {
+pub fn plain(figures: &Figures, name: &str) -> String {
     figures
         .get(name)
         .map(|spread| significant(spread.median))
@@ -141,7 +162,7 @@ fn plain(figures: &Figures, name: &str) -> String {
 }
 
 /// The median of a figure, followed by the lowest and the highest value. Empty if the figure is missing.
-fn with_spread(figures: &Figures, name: &str) -> String {
+pub fn with_spread(figures: &Figures, name: &str) -> String {
     let text = |spread: &Spread| {
         format!(
             "{} ({}..{})",

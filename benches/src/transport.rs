@@ -32,6 +32,8 @@ pub enum Transport {
     Shm,
     /// unixfdsink and unixfdsrc (GStreamer 1.24)
     Unixfd,
+    /// iceoryx2sink and iceoryx2src, a plugin of another project (GStreamer 1.24)
+    Iceoryx2,
     /// gdppay, tcpserversink, tcpclientsrc, gdpdepay
     Tcp,
     /// udpsink and udpsrc on the loopback device, only for bursts
@@ -51,6 +53,7 @@ impl Transport {
             Self::RsshmLossless => "rsshm-lossless",
             Self::Shm => "shm",
             Self::Unixfd => "unixfd",
+            Self::Iceoryx2 => "iceoryx2",
             Self::Tcp => "tcp",
             Self::Udp => "udp",
             Self::Fakesink => "fakesink",
@@ -65,10 +68,22 @@ impl Transport {
             Self::Rsshm | Self::RsshmLossless => &["rsshmsink", "rsshmsrc"],
             Self::Shm => &["shmsink", "shmsrc"],
             Self::Unixfd => &["unixfdsink", "unixfdsrc"],
+            Self::Iceoryx2 => &["iceoryx2sink", "iceoryx2src"],
             Self::Tcp => &["gdppay", "tcpserversink", "tcpclientsrc", "gdpdepay"],
             Self::Udp => &["udpsink", "udpsrc"],
             Self::Fakesink => &["fakesink"],
             Self::Futex | Self::Memcpy => &[],
+        }
+    }
+
+    /// What a user can do to get the elements of the transport.
+    pub fn remedy(self) -> Option<&'static str> {
+        match self {
+            Self::Unixfd => Some("GStreamer 1.24 has it: `make bench-releases`"),
+            Self::Iceoryx2 => {
+                Some("`make bench-iceoryx2` builds it, and it needs GStreamer 1.24: `make bench-releases`")
+            }
+            _ => None,
         }
     }
 
@@ -80,7 +95,7 @@ impl Transport {
     /// Whether the transport belongs to another project. The benchmark succeeds even if runs of foreign transports
     /// fail.
     pub fn is_foreign(self) -> bool {
-        matches!(self, Self::Shm | Self::Unixfd | Self::Tcp | Self::Udp)
+        matches!(self, Self::Shm | Self::Unixfd | Self::Iceoryx2 | Self::Tcp | Self::Udp)
     }
 
     /// How often a run is attempted until it succeeds. Foreign transports have several attempts, because readers of
@@ -100,8 +115,13 @@ impl Transport {
     }
 
     /// Whether every frame must reach every consumer.
-    pub fn is_exact(self) -> bool {
-        !matches!(self, Self::Rsshm | Self::Futex)
+    pub fn is_exact(self, case: Case) -> bool {
+        match self {
+            Self::Rsshm | Self::Futex => false,
+            // At a rate it has its defaults, with which its queue drops the oldest frame.
+            Self::Iceoryx2 => !case.is_paced(),
+            _ => true,
+        }
     }
 
     /// Whether the transport is measured in this case of frames.
@@ -110,6 +130,8 @@ impl Transport {
             // Unthrottled, both transports would lose frames: rsshm drops frames for slow readers by design, and the
             // producer of `futex` waits for no process.
             Self::Rsshm | Self::Futex => case.is_paced(),
+            // More readers than this are refused.
+            Self::Iceoryx2 => case.readers <= 8,
             // The queue of tcpserversink has no limit, so TCP is measured only at rates up to MAX_TCP_RATE.
             Self::Tcp => case.is_paced() && u64::from(case.rate) * case.size.bytes() as u64 <= MAX_TCP_RATE,
             Self::Memcpy => case.mode == Mode::Foreign,
@@ -122,8 +144,8 @@ impl Transport {
     }
 
     /// The elements after the producer's source, in the syntax of gst-launch-1.0. shmsink gets memory of `shm_size`
-    /// bytes, and waits while this memory is full.
-    pub fn sink(self, shm_size: usize, endpoint: &Endpoint) -> String {
+    /// bytes, and waits while this memory is full. If the case has no rate, iceoryx2sink waits for its readers.
+    pub fn sink(self, is_paced: bool, shm_size: usize, endpoint: &Endpoint) -> String {
         let Endpoint { channel, dir, port } = endpoint;
         match self {
             Self::Rsshm => format!("rsshmsink name={channel} sync=false"),
@@ -132,6 +154,7 @@ impl Transport {
                 format!("shmsink socket-path={dir}/shm shm-size={shm_size} wait-for-connection=false sync=false")
             }
             Self::Unixfd => format!("unixfdsink socket-path={dir}/unixfd sync=false"),
+            Self::Iceoryx2 => format!("iceoryx2sink service={channel} lossless={} sync=false", !is_paced),
             Self::Tcp => "gdppay ! tcpserversink host=127.0.0.1 port=0 sync=false".to_owned(),
             Self::Udp => format!("udpsink host=127.0.0.1 port={port} sync=false"),
             Self::Fakesink => "fakesink sync=false enable-last-sample=false".to_owned(),
@@ -140,12 +163,14 @@ impl Transport {
     }
 
     /// The elements before the consumer's sink, in the syntax of gst-launch-1.0.
-    pub fn source(self, endpoint: &Endpoint, caps: &str) -> String {
+    pub fn source(self, is_paced: bool, endpoint: &Endpoint, caps: &str) -> String {
         let Endpoint { channel, dir, port } = endpoint;
         match self {
             Self::Rsshm | Self::RsshmLossless => format!("rsshmsrc channel={channel}"),
             Self::Shm => format!("shmsrc socket-path={dir}/shm is-live=true ! {caps}"),
             Self::Unixfd => format!("unixfdsrc socket-path={dir}/unixfd"),
+            // The two elements must agree on the overflow, and a lossless sink has none.
+            Self::Iceoryx2 => format!("iceoryx2src service={channel} safe-overflow={is_paced}"),
             Self::Udp => format!("udpsrc address=127.0.0.1 port={port} ! {caps}"),
             Self::Tcp => format!("tcpclientsrc host=127.0.0.1 port={port} ! gdpdepay"),
             Self::Fakesink | Self::Futex | Self::Memcpy => String::new(),

@@ -104,8 +104,76 @@ fn small_benchmark_writes_report_and_pictures() {
             > 0.0
     );
     assert!(result_of("fakesink")["runs"][0]["latency"].is_null());
+    for transport in ["rsshm", "shm"] {
+        let run = &result_of(transport)["runs"][0];
+        let memory = |what: &str| run["memory"][what].as_u64().unwrap();
+        // Both transports have at least one frame in shared memory, and both processes map it.
+        assert!(memory("shared_bytes") >= 1280 * 720 * 3 / 2, "{transport}: {run}");
+        assert!(memory("pss_bytes") > memory("shared_bytes"), "{transport}: {run}");
+        let starts = run["starts"].as_array().unwrap();
+        let time = |what: &str| starts[0][what].as_f64().unwrap();
+        assert_eq!(starts.len(), 1);
+        assert!(
+            0.0 < time("frame_ms") && time("frame_ms") < time("process_ms"),
+            "{transport}: {run}"
+        );
+    }
     let picture = std::fs::read_to_string(bench.out.join("latency-720p-in-place-60fps-1.svg")).unwrap();
     assert!(picture.starts_with("<svg") && picture.contains("rsshm"));
+}
+
+#[test]
+fn tables_are_written_into_a_document() {
+    let mut bench = Bench::frames(
+        "document",
+        "--frames 30 --rates 0 --modes foreign --reading few,all --transports rsshm-lossless,fakesink",
+    );
+    bench.process.wait_ok();
+    let document = bench.out.join("page.md");
+    let page = "# Page\n<!-- make bench: every byte -->\nold\n<!-- end -->\n<!-- make bench: latency -->\nkept\n<!-- end -->\n";
+    std::fs::write(&document, page).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rsshm-bench"));
+    command
+        .arg("document")
+        .arg(bench.out.join("report.json"))
+        .arg("--document")
+        .arg(&document);
+    Process::start(command).wait_ok();
+    let text = std::fs::read_to_string(&document).unwrap();
+    let row = text
+        .lines()
+        .find(|line| line.starts_with("| rsshm, `lossless=true` | "))
+        .unwrap();
+    let rate: f64 = row.split(" | ").nth(1).unwrap().parse().unwrap();
+    assert!(rate > 0.0, "{row}");
+    assert!(
+        text.contains("foreign, unthrottled, 1 reader, every byte read") && !text.contains("few bytes read"),
+        "{text}"
+    );
+    // The report has no figures for this table.
+    assert!(text.contains("kept") && !text.contains("old"), "{text}");
+}
+
+#[test]
+fn tools_run_beside_the_readers() {
+    let rsshm = PathBuf::from(env!("CARGO_BIN_EXE_rsshm-bench")).with_file_name("rsshm");
+    assert!(rsshm.exists(), "build the command line tool: cargo build -p rsshm-cli");
+    let mut bench = Bench::frames("tools", "--frames 60 --rates 60 --readers 2 --tools");
+    bench.process.wait_ok();
+    assert_nothing_left(bench.process.pid().as_raw());
+    let report = bench.report();
+    let results = report["results"].as_array().unwrap();
+    let tools: Vec<bool> = results
+        .iter()
+        .map(|result| result["case"]["tools"].as_bool().unwrap())
+        .collect();
+    assert_eq!(tools, [false, true]);
+    assert!(
+        results[1]["figures"]["writer_cpu_to_without_tools"]["median"]
+            .as_f64()
+            .unwrap()
+            > 0.0
+    );
 }
 
 #[test]

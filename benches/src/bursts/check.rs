@@ -41,7 +41,8 @@ impl BurstChecker {
         let Some(previous) = previous else {
             return match seq {
                 FIRST_SEQ.. => Err(format!("the first buffer to arrive is buffer {seq} of a burst")),
-                _ => Ok(Progress::First),
+                // The small buffers have no time, and the figures of bursts contain no start.
+                _ => Ok(Progress::First { sent_ns: now_ns }),
             };
         };
         if seq <= previous {

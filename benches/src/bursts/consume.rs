@@ -8,7 +8,7 @@ use crate::{consume::receive_all, job::Sabotage};
 pub fn run(job: &BurstJob) -> Result<(), String> {
     let mut checker = BurstChecker::new(job);
     receive_all(
-        &job.transport.source(&job.endpoint, CAPS),
+        &job.transport.source(true, &job.endpoint, CAPS),
         job.sabotage == Some(Sabotage::Hang),
         move |bytes, now_ns| checker.receive(bytes, now_ns),
     )

@@ -40,7 +40,7 @@ pub fn run(job: &BurstJob) -> Result<(), String> {
     let pipeline = gst::Pipeline::new();
     let bus = pipeline.bus().ok_or("the pipeline has no bus")?;
     let commands = ipc::receive_commands(|| {});
-    let pad = connect(&pipeline, &job.transport.sink(SHM_SIZE, &endpoint))?;
+    let pad = connect(&pipeline, &job.transport.sink(true, SHM_SIZE, &endpoint))?;
     if pipeline.set_state(gst::State::Playing).is_err() {
         return wait_for_end(&bus, false);
     }
