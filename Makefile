@@ -153,7 +153,10 @@ wheel: ## build the Python package with the C library in it: target/wheels/rsshm
 	@$(call install_missing,gcc libc6-dev binutils python3 python3-venv)
 	$(call install_tools)
 	$(CARGO) build --release --locked --package rsshm-capi
-	PYTHON="$(PYTHON)" python/wheel target/release/librsshm.a target/wheels
+	capi/link target/release/librsshm.a target/python-library
+	# The debugging symbols are larger than everything else in the wheel.
+	strip --strip-unneeded target/python-library/librsshm.so.0
+	PYTHON="$(PYTHON)" python/wheel target/python-library/librsshm.so.0 target/wheels
 
 # WITH names a Python of 3.9 or later. NUMPY and OPENCV choose other versions than the newest: NUMPY='numpy==1.19.*'.
 WITH := python3
@@ -228,6 +231,28 @@ test-msrv: ## build the channel crate and the C library with the Rust of Debian 
 	$(SUDO) env PATH="$$PATH" HOME="$$HOME" ROOTS="$(ROOTS)" scripts/debian-root trixie \
 		'test -x /usr/bin/cargo || { apt-get -qq update; apt-get -qq install -y --no-install-recommends cargo; }
 		PATH=/usr/bin:/bin CARGO_TARGET_DIR=/target/msrv cargo build --locked --all-features -p rsshm-channel -p rsshm-capi'
+
+# MACHINES names the types of machines. target/packages/SHA256SUMS has the list of the files.
+MACHINES := amd64 arm64
+.PHONY: packages
+packages: ## build the files of a release in a directory tree of Debian 11: packages, archives for ~/.local, wheels: target/packages/
+	@$(call install_missing,debootstrap python3 python3-venv)
+	$(call install_tools)
+	$(SUDO) env PATH="$$PATH" HOME="$$HOME" ROOTS="$(ROOTS)" PYTHON="$(PYTHON)" packaging/release target/packages $(MACHINES)
+	$(SUDO) chown -R "$$(id -u):$$(id -g)" target/packages
+
+# STEPS names some of its steps; tests/packages/run --help has the list.
+.PHONY: test-packages
+test-packages: ## install, use, upgrade and remove target/packages in clean trees of Debian 11 to 14, 20 minutes: make test-packages STEPS=bullseye
+	@$(call install_missing,debootstrap)
+	$(SUDO) env PATH="$$PATH" HOME="$$HOME" ROOTS="$(ROOTS)" PYTHON="$(PYTHON)" tests/packages/run $(STEPS)
+
+# The order in which the crates have to be published. cargo builds each from its package, with the packages before it.
+CRATES := rsshm-channel rsshm-capi rsshm-cli gst-plugin-rsshm
+.PHONY: crates
+crates: ## check that the crates can be published, without publishing them: target/package/*.crate
+	@$(call install_missing,$(BUILD_PACKAGES))
+	$(CARGO) publish --dry-run --locked --allow-dirty $(addprefix --package ,$(CRATES))
 
 # WRITE=1 replaces the tables in docs/PERFORMANCE.md.
 .PHONY: bench
@@ -348,16 +373,7 @@ picture: build python ## make the picture of `rsshm top` in the README again: do
 install-cli: ## install the command line tool, rsshm, its manual pages and completions below PREFIX
 	@$(call install_missing,gcc libc6-dev)
 	$(CARGO) build --release --locked --package rsshm-cli
-	prefix="$(DESTDIR)$(or $(PREFIX),/usr/local)"
-	pages=$$(mktemp -d)
-	trap 'rm -rf "$$pages"' EXIT
-	target/release/rsshm man --out "$$pages"
-	for shell in bash zsh fish; do target/release/rsshm completions "$$shell" >"$$pages/$$shell"; done
-	$(SUDO) install -D -s -m 755 target/release/rsshm "$$prefix/bin/rsshm"
-	$(SUDO) install -D -m 644 -t "$$prefix/share/man/man1" "$$pages"/*.1
-	$(SUDO) install -D -m 644 "$$pages/bash" "$$prefix/share/bash-completion/completions/rsshm"
-	$(SUDO) install -D -m 644 "$$pages/zsh" "$$prefix/share/zsh/site-functions/_rsshm"
-	$(SUDO) install -D -m 644 "$$pages/fish" "$$prefix/share/fish/vendor_completions.d/rsshm.fish"
+	$(SUDO) env DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" cli/install target/release/rsshm
 
 .PHONY: help
 help: ## list the targets
