@@ -183,7 +183,7 @@ def test_capture_without_conversion_returns_frames_as_they_are(channel: Channel)
 
 @pytest.mark.parametrize("when", ["before open", "after open"])
 def test_buffer_size_of_one_reads_the_newest_frame(when: str, channel: Channel) -> None:
-    with rsshm.Writer(channel.name, (48, 64), max_slots=8) as writer:
+    with rsshm.Writer(channel.name, (48, 64)) as writer:
         writer.write(numpy.full((48, 64, 3), 100, numpy.uint8))
         cap = opened(channel.name, **({"BUFFERSIZE": 1} if when == "before open" else {}))
         assert cap.isOpened()
