@@ -59,11 +59,16 @@ impl Segment {
         let locked = staging.open_again().map_err(opening)?;
         lock::try_lock(&locked, layout::WRITER_BYTE).map_err(CreateError::failed("locking a new segment"))?;
         let writer_lock = OfdLock::keep(locked).map_err(CreateError::failed("mapping a new segment"))?;
-        for (offset, size) in header.initial_ranges(slots) {
-            space::commit_memory(&staging.file, offset, size).map_err(|error| match error {
-                CommitError::NoMemory(space) => CreateError::NoMemory(space),
-                CommitError::Failed(errno) => CreateError::failed("committing memory for a segment")(errno),
-            })?;
+        let not_committed = |error| match error {
+            CommitError::NoMemory(space) => CreateError::NoMemory(space),
+            CommitError::Failed(errno) => CreateError::failed("committing memory for a segment")(errno),
+        };
+        // The slots are first, so that an error names the memory that was free before. The memory limits are read only for
+        // the slots, because the tables are small.
+        let slots_size = u64::from(slots) * header.slot_size;
+        space::commit_memory(&staging.file, header.slots_offset, slots_size).map_err(not_committed)?;
+        for (offset, size) in header.initial_tables(slots) {
+            space::allocate(&staging.file, offset, size).map_err(|errno| not_committed(CommitError::new(errno)))?;
         }
         staging
             .set_mode(perms)

@@ -37,7 +37,7 @@ pub(super) struct WriterSegment {
     claimed: AtomicU64,
     /// Which of the claimed slots were claimed for a copy.
     for_copy: AtomicU64,
-    /// Which of the claimed slots have been published.
+    /// Which of the claimed slots have been published. Bits of other slots have no meaning.
     published: AtomicU64,
     /// When a frame was last copied into each slot, in nanoseconds of CLOCK_MONOTONIC. 0 means never.
     copied_ns: [AtomicU64; MAX_SLOTS],
@@ -109,10 +109,12 @@ impl WriterSegment {
     /// state.
     pub(super) fn claim(&self, slot: usize, claimed_for: ClaimedFor) {
         // All operations are relaxed, because the next search for a slot reads the values under the lock of the writer's
-        // state. Only `claimed` and `published` have other writers, in `end_claim` and `mark_published`.
+        // state. Only `claimed` has another writer, in `end_claim`.
         let for_copy = self.for_copy.load(Ordering::Relaxed) & !(1 << slot);
         let is_copy = u64::from(claimed_for == ClaimedFor::Copy);
         self.for_copy.store(for_copy | is_copy << slot, Ordering::Relaxed);
+        let published = self.published.load(Ordering::Relaxed);
+        self.published.store(published & !(1 << slot), Ordering::Relaxed);
         self.claimed.fetch_or(1 << slot, Ordering::Relaxed);
     }
 
@@ -122,8 +124,6 @@ impl WriterSegment {
         if self.mapped.is_inherited() {
             return;
         }
-        // Relaxed: the release operation below orders this one.
-        self.published.fetch_and(!(1 << slot), Ordering::Relaxed);
         // Release: pairs with the acquire load in `claimed`. All writes to the slot's bytes come before it.
         self.claimed.fetch_and(!(1 << slot), Ordering::Release);
         // The publishing thread of a lossless writer may be waiting for this slot.
@@ -135,10 +135,12 @@ impl WriterSegment {
         self.published.load(Ordering::Acquire) >> slot & 1 == 1
     }
 
-    /// Marks the slot as published: from here on, this process must not write to the slot's bytes.
+    /// Marks the slot as published: from here on, this process must not write to the slot's bytes. The caller holds the lock
+    /// of the writer's state.
     pub(super) fn mark_published(&self, slot: usize) {
-        // Release: pairs with the acquire load in `is_published`.
-        self.published.fetch_or(1 << slot, Ordering::Release);
+        // Release: pairs with the acquire load in `is_published`. Relaxed: the lock of the state orders all stores.
+        let published = self.published.load(Ordering::Relaxed);
+        self.published.store(published | 1 << slot, Ordering::Release);
     }
 
     /// Notes that a frame is copied into the slot now. Returns the time since the last copy into it.

@@ -18,7 +18,7 @@ use rsshm_testkit::{
     skip,
 };
 
-use crate::support::{ChannelExt, SECOND, Service, is_in_place, open_reader};
+use crate::support::{ChannelExt, SECOND, Service, cpu_time, is_in_place, open_reader};
 
 const MIB: u64 = 1 << 20;
 const SIZE_1080P: usize = 1920 * 1080 * 3 / 2;
@@ -300,4 +300,32 @@ fn stopped_third(mib: &str) {
     for line in reading {
         assert!(line.ends_with(" 0"), "{line}");
     }
+}
+
+/// A writer that publishes 4K frames as fast as it can uses few slots, although its reader cannot follow.
+#[test]
+fn fast_writer_needs_few_slots() {
+    const FRAMES: u32 = 2000;
+    let channel = Channel::new();
+    let writer = writer(&channel, SIZE_4K);
+    let _service = Service::of(&writer);
+    stream(&writer, SIZE_4K, 10 * SECOND, |_| true);
+    let reader = start_reader(&channel, 1, 1, 0);
+    stream(&writer, SIZE_4K, 10 * SECOND, |_| true);
+    let (before, slots_before) = (cpu_time(), writer.stats().slots);
+    for number in 0..FRAMES {
+        let slot = writer.claim(SIZE_4K).unwrap().expect("a slot");
+        writer.publish(&slot, FrameDescriptor::new(8), &[]).unwrap();
+        if number % 50 == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    let cpu = cpu_time() - before;
+    let stats = writer.stats();
+    println!(
+        "{slots_before} slots before, {:?} of a processor for each frame, {stats:?}",
+        cpu / FRAMES
+    );
+    assert!(stats.slots <= 6, "{stats:?}");
+    stop_reader(reader);
 }

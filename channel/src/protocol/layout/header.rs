@@ -121,19 +121,14 @@ impl Header {
             .filter(|total| *total <= isize::MAX as u64)
     }
 
-    /// The ranges of a new segment that have memory, as offsets and sizes: all tables and the first `slots` slots, without
-    /// the ring of events, and without the descriptors of the other slots.
-    pub(crate) fn initial_ranges(&self, slots: u32) -> impl Iterator<Item = (u64, u64)> {
+    /// The parts of a new segment's tables that have memory, as offsets and sizes: everything except the ring of events, and
+    /// the descriptors after those of the first `slots` slots.
+    pub(crate) fn initial_tables(&self, slots: u32) -> impl Iterator<Item = (u64, u64)> {
         let ring_of_events = self.events_offset + (STICKY_EVENT_COUNT * EVENT_STRIDE) as u64;
-        let slots = u64::from(slots);
-        // The slots are first, so that an error names the memory that was free before.
-        [
-            (self.slots_offset, slots * self.slot_size),
-            (0, ring_of_events),
-            (self.descriptors_offset, slots * DESCRIPTOR_STRIDE as u64),
-        ]
-        .into_iter()
-        .chain(Table::MESSAGES.range(self))
+        let descriptors = (self.descriptors_offset, u64::from(slots) * DESCRIPTOR_STRIDE as u64);
+        [(0, ring_of_events), descriptors]
+            .into_iter()
+            .chain(Table::MESSAGES.range(self))
     }
 
     /// The offset in the file of the record of the event `seq` in the ring of events.
