@@ -272,16 +272,24 @@ fn half_blocks(text: &str) -> (Vec<[u8; 3]>, usize) {
 #[test]
 fn terminal_shows_the_colours_of_videoconvert() {
     need_program!("script");
-    let mut stream = Stream::new();
-    for format in formats() {
-        let width = if format == "VYUY" { 32 } else { 31 };
-        stream.publish(format, (width, 17), "");
-        stream.publish_padded();
-        let (code, text) = typescript(&format!("watch {} --as blocks -n 1", stream.channel.0));
-        let (pixels, columns) = half_blocks(&text);
-        assert_eq!((code, columns), (0, width as usize), "{format}: {text:?}");
-        stream.compare(&pixels.concat(), "half blocks");
-    }
+    let formats: Vec<_> = formats().into_iter().collect();
+    // Nobody answers the queries of `watch` here, so each run waits for a second.
+    std::thread::scope(|scope| {
+        for formats in formats.chunks(formats.len().div_ceil(10)) {
+            scope.spawn(move || {
+                let mut stream = Stream::new();
+                for &format in formats {
+                    let width = if format == "VYUY" { 32 } else { 31 };
+                    stream.publish(format, (width, 17), "");
+                    stream.publish_padded();
+                    let (code, text) = typescript(&format!("watch {} --as blocks -n 1", stream.channel.0));
+                    let (pixels, columns) = half_blocks(&text);
+                    assert_eq!((code, columns), (0, width as usize), "{format}: {text:?}");
+                    stream.compare(&pixels.concat(), "half blocks");
+                }
+            });
+        }
+    });
 }
 
 #[test]
