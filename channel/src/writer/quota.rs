@@ -22,9 +22,12 @@ pub(super) const SPARE_SLOTS: u32 = 2;
 /// attach between two looks of the writer. Each of them first pins the newest frame of the last look, or the next.
 const UNPROMISED_SLOTS: u32 = SPARE_SLOTS + 2;
 
-/// The largest quota in a segment.
+/// The largest quota in a segment. The header may be one that another process has damaged.
 pub(super) fn largest_quota(header: &Header) -> u32 {
-    header.slot_count.saturating_sub(header.history + 2).min(MAX_QUOTA)
+    header
+        .slot_count
+        .saturating_sub(header.history.saturating_add(2))
+        .min(MAX_QUOTA)
 }
 
 /// The quota of one segment, and what follows from it.
@@ -56,6 +59,11 @@ impl Quota {
     /// Sets the quota, and returns the former one.
     pub(super) fn set(&mut self, quota: u32) -> u32 {
         std::mem::replace(&mut self.current, quota)
+    }
+
+    /// The most spare slots that the segment may need.
+    pub(super) fn most_spare(&self) -> u32 {
+        if self.largest > 0 { SPARE_SLOTS } else { 0 }
     }
 
     pub(super) fn set_promised(&mut self, slots: u32) {

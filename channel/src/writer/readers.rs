@@ -9,7 +9,7 @@ use super::{
     service::ServiceReport,
     slots::SlotAllocator,
 };
-use crate::protocol::layout::MAX_READERS;
+use crate::protocol::layout::{MAX_READERS, reader_state};
 
 /// With a smaller quota, readers have to copy frames: one pin to copy from, one for a frame on display, and one for the
 /// frame displayed before, which many sinks keep.
@@ -86,15 +86,18 @@ impl ReaderTable {
     fn usage(&self, slots: &SlotAllocator) -> Usage {
         core::array::from_fn(|entry| {
             let shared = slots.segment().tables().entry(entry);
-            // Both are acquire loads, which pair with the release stores of the entry's owner. The pins are loaded
+            // All three are acquire loads, which pair with the release stores of the entry's owner. The pins are loaded
             // first, so the generation is not older than the pins.
             let bits = shared.pins.load(Ordering::Acquire);
             let owner = shared.generation.load(Ordering::Acquire);
             let is_ignored = |generation: u32| slots.pins().is_ignored(entry, generation);
+            // A reader that has attached since the readers were recorded counts too.
+            let is_present = reader_state::is_present(shared.state.load(Ordering::Acquire));
+            let reader = self.generation(entry).or(is_present.then_some(owner));
             EntryUsage {
                 owner,
                 held: if is_ignored(owner) { 0 } else { bits.count_ones() },
-                reader: self.generation(entry).filter(|generation| !is_ignored(*generation)),
+                reader: reader.filter(|generation| !is_ignored(*generation)),
             }
         })
     }

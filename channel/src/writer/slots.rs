@@ -558,30 +558,30 @@ impl SlotAllocator {
         self.unpinnable |= u64::from(got_memory) << slot;
     }
 
-    /// Begins another period of about a second. Takes the slots that have been idle for too long and that nobody needs.
-    /// The caller releases their memory while no lock is held, and then calls
-    /// [`finish_release`](SlotMemory::finish_release).
+    /// Begins another period of about a second. Removes the frames of slots that have been idle for too long and that nobody
+    /// needs, and returns those of the slots whose memory is to be released. The caller releases it while no lock is held,
+    /// and then calls [`finish_release`](SlotMemory::finish_release).
     pub(super) fn take_idle(&mut self) -> u64 {
         self.pins.begin_period();
-        let idle = self.memory.begin_period() & self.unclaimed();
-        let kept = if self.quota.largest() > 0 { SPARE_SLOTS } else { 0 };
-        let most = self.memory.count().saturating_sub(initial_slots(self.quota.largest()));
+        let idle = self.memory.begin_period();
         let pinned = self.pinned();
         self.note_unpinned(pinned);
-        let mut taken = 0;
-        for slot in bits(idle).skip(kept as usize).take(most as usize) {
-            let is_blank = self.blank() >> slot & 1 == 1;
-            let is_unused = !self.has_frame(slot)
-                || self.candidates(!pinned) >> slot & 1 == 1
-                    && self.beyond_history().includes(self.runs.in_slot(slot))
-                    && self.unless_wanted(slot).is_some_and(|missing| self.take(slot, missing));
-            if is_blank || is_unused && self.blank() >> slot & 1 == 1 {
-                failpoint(Failpoint::ReleaseDue);
-                taken |= 1 << slot;
+        for slot in bits(idle & self.candidates(!pinned)) {
+            if self.beyond_history().includes(self.runs.in_slot(slot)) {
+                if let Some(missing) = self.unless_wanted(slot) {
+                    self.take(slot, missing);
+                }
             }
         }
-        self.memory.begin_release(taken);
-        taken
+        let kept = initial_slots(self.quota.largest());
+        let surplus = self.memory.count().saturating_sub(kept);
+        let released = bits(idle & self.blank())
+            .skip(self.quota.most_spare() as usize)
+            .take(surplus as usize)
+            .fold(0, |slots, slot| slots | 1 << slot);
+        failpoint(Failpoint::ReleaseDue);
+        self.memory.begin_release(released);
+        released
     }
 
     /// Releases the memory of all unused slots of a superseded segment. In lossless mode, a slot counts as used until all

@@ -18,7 +18,7 @@ use rsshm_testkit::{
     skip,
 };
 
-use crate::support::{ChannelExt, SECOND, Service, cpu_time, is_in_place, open_reader};
+use crate::support::{ChannelExt, SECOND, Service, check, cpu_time, is_in_place, next, open_reader, publish_sized};
 
 const MIB: u64 = 1 << 20;
 const SIZE_1080P: usize = 1920 * 1080 * 3 / 2;
@@ -328,4 +328,28 @@ fn fast_writer_needs_few_slots() {
     );
     assert!(stats.slots <= 6, "{stats:?}");
     stop_reader(reader);
+}
+
+/// A reader that is up to four frames late misses nothing, although a segment of large frames keeps fewer frames for readers
+/// that keep up.
+#[test]
+fn late_reader_misses_nothing() {
+    const SIZE: usize = 3 << 20;
+    let channel = Channel::new();
+    let writer = writer(&channel, SIZE);
+    let _service = Service::of(&writer);
+    let (mut reader, mut copy) = (channel.reader(), Vec::new());
+    assert!(publish_sized(&writer, 0, SIZE));
+    let mut wanted = 0;
+    for round in 0..40 {
+        for _ in 0..1 + round % 5 {
+            check(&next(&mut reader, &mut copy), &copy, wanted);
+            wanted = (wanted + 1) % 100;
+        }
+        assert_eq!(reader.stats().missed, 0, "in round {round}");
+        for late in 0..1 + (round + 1) % 5 {
+            std::thread::sleep(Duration::from_millis(5));
+            assert!(publish_sized(&writer, (wanted + late) % 100, SIZE));
+        }
+    }
 }
