@@ -2,7 +2,10 @@
 
 //! A consumer that is a GStreamer pipeline. It checks every buffer and measures when the buffer arrives.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
 use gst::prelude::*;
 
@@ -71,15 +74,18 @@ pub fn receive_all<R: ConsumerResult + 'static>(
         }
     });
     let failure = FailureReason::default();
+    let began_ns = Arc::new(AtomicU64::new(0));
     let pad = pipeline
         .by_name("end")
         .and_then(|end| end.static_pad("sink"))
         .ok_or("the fakesink has no pad")?;
     pad.add_probe(
         gst::PadProbeType::BUFFER,
-        probe(hangs, check, &pipeline, &bus, &failure),
+        probe(hangs, check, &began_ns, &pipeline, &bus, &failure),
     );
     let started = pipeline.set_state(gst::State::Playing);
+    // Partner: the load in `probe`.
+    began_ns.store(now_ns(), Ordering::Relaxed);
     let outcome = wait_for_end(&bus, started.is_ok());
     let _ = pipeline.set_state(gst::State::Null);
     match failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -92,11 +98,12 @@ pub fn receive_all<R: ConsumerResult + 'static>(
 fn probe<R: ConsumerResult, F: FnMut(&[u8], u64) -> Result<Progress<R>, String> + Send + 'static>(
     hangs: bool,
     check: F,
+    began_ns: &Arc<AtomicU64>,
     pipeline: &gst::Pipeline,
     bus: &gst::Bus,
     failure: &FailureReason,
 ) -> impl Fn(&gst::Pad, &mut gst::PadProbeInfo) -> gst::PadProbeReturn + Send + Sync + use<R, F> {
-    let began_ns = now_ns();
+    let began_ns = Arc::clone(began_ns);
     // `None` after the report and after a failure.
     let check = Mutex::new(Some(check));
     let (pipeline, bus, failure) = (pipeline.downgrade(), bus.clone(), Arc::clone(failure));
@@ -112,7 +119,12 @@ fn probe<R: ConsumerResult, F: FnMut(&[u8], u64) -> Result<Progress<R>, String> 
             .and_then(|map| current(&map, now_ns));
         match progress {
             Ok(Progress::First { sent_ns }) => ipc::send_first(FirstFrame {
-                began_ns,
+                // Relaxed: no other data depends on the time. If the pipeline has not begun yet, the frame arrives
+                // at the beginning.
+                began_ns: match began_ns.load(Ordering::Relaxed) {
+                    0 => now_ns,
+                    began_ns => began_ns,
+                },
                 sent_ns,
                 arrived_ns: now_ns,
             }),

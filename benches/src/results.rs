@@ -15,7 +15,7 @@ pub type Counts = BTreeMap<String, u64>;
 /// The times, of CLOCK_MONOTONIC, around the first frame of a consumer.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct FirstFrame {
-    /// When the consumer began to start its pipeline.
+    /// When the consumer's pipeline had started.
     pub began_ns: u64,
     pub sent_ns: u64,
     pub arrived_ns: u64,

@@ -54,8 +54,8 @@ pub struct Reports<P, C> {
 pub struct Start {
     /// From the start of the process.
     pub process_ms: f64,
-    /// From the push of the frame. If the frame was older than the consumer, it is the time from the start of the
-    /// consumer's pipeline.
+    /// From the push of the frame. If the frame was older than the consumer, it is the time since the
+    /// consumer's pipeline has started.
     pub frame_ms: f64,
 }
 
