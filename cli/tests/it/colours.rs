@@ -272,7 +272,7 @@ fn half_blocks(text: &str) -> (Vec<[u8; 3]>, usize) {
 #[test]
 fn terminal_shows_the_colours_of_videoconvert() {
     need_program!("script");
-    let formats: Vec<_> = formats().into_iter().collect();
+    let formats: Vec<_> = formats().collect();
     // Nobody answers the queries of `watch` here, so each run waits for a second.
     std::thread::scope(|scope| {
         for formats in formats.chunks(formats.len().div_ceil(10)) {
