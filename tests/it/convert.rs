@@ -444,9 +444,13 @@ fn converted_frames_hold_no_slots() {
         in_probe.lock().unwrap().push(info.buffer().unwrap().clone());
         gst::PadProbeReturn::Ok
     });
-    eventually("40 frames are held", || held.lock().unwrap().len() >= 40);
-    // All frames were read in place, although downstream holds all of the converted ones.
-    assert_eq!(live.reader.stat("frames-copied"), 0);
+    // A new stream may withdraw the quota until it has enough slots. The reader copies a frame that comes then.
+    eventually("10 frames are held", || held.lock().unwrap().len() >= 10);
+    let copied = live.reader.stat("frames-copied");
+    assert!(copied < 5, "{copied} frames were copied");
+    eventually("50 frames are held", || held.lock().unwrap().len() >= 50);
+    // All these frames were read in place, although downstream holds all of the converted ones.
+    assert_eq!(live.reader.stat("frames-copied"), copied);
 }
 
 #[test]
