@@ -46,7 +46,7 @@ fn within(group: &Cgroup, inner: &Command) -> Command {
 #[test]
 fn slow_readers_never_get_writer_killed() {
     for options in ["", "max-slots=64", "lossless=true"] {
-        let group = need_cgroup!(150);
+        let group = need_cgroup!(120);
         let channel = Channel::new();
         let arguments = [channel.as_str(), options];
         let mut writer = Process::converse(within(&group, &role_command("small_cgroup/writer", &arguments)));
@@ -103,7 +103,7 @@ fn inside_group(arguments: &[&str]) {
             .property::<gst::Structure>("channel-stats");
         let limit: String = stats.get("space-limit").unwrap();
         let (total, free): (u64, u64) = (stats.get("space-total").unwrap(), stats.get("space-free").unwrap());
-        assert!(free < total && total == 150 << 20, "{stats}");
+        assert!(free < total && total == 120 << 20, "{stats}");
         let published = writer.stat("rsshmsink", "frames-published");
         let (slots, max_slots) = (writer.stat("rsshmsink", "slots"), writer.stat("rsshmsink", "max-slots"));
         say(format!(
