@@ -113,10 +113,8 @@ fn small_benchmark_writes_report_and_pictures() {
         let starts = run["starts"].as_array().unwrap();
         let time = |what: &str| starts[0][what].as_f64().unwrap();
         assert_eq!(starts.len(), 1);
-        assert!(
-            0.0 < time("frame_ms") && time("frame_ms") < time("process_ms"),
-            "{transport}: {run}"
-        );
+        // The first frame may come while the reader's pipeline still starts, and then has no time of its own.
+        assert!(time("frame_ms") < time("process_ms"), "{transport}: {run}");
     }
     let picture = std::fs::read_to_string(bench.out.join("latency-720p-in-place-60fps-1.svg")).unwrap();
     assert!(picture.starts_with("<svg") && picture.contains("rsshm"));
