@@ -240,7 +240,7 @@ fn table(columns: &Columns, groups: Vec<Group<'_>>) -> Option<String> {
 fn machine(report: &Report) -> String {
     let machine = &report.machine;
     let mut text = format!(
-        "{}, {} cores, Linux {}, {}, {}, {} rounds, load {} before.\n",
+        "{}, {} cores, Linux {}, {}, {}; rounds: {}; load before: {}.\n",
         machine.processor,
         machine.cores,
         machine.kernel,
@@ -251,7 +251,7 @@ fn machine(report: &Report) -> String {
     );
     for skipped in &report.skipped {
         text += &format!(
-            "{} was not measured: {}.\n",
+            "\nNot measured: {}. Reason: {}.\n",
             title_of(skipped.transport),
             skipped.reason
         );
@@ -259,10 +259,10 @@ fn machine(report: &Report) -> String {
     for failure in &report.failures {
         let reason = failure.reason.lines().next().unwrap_or_default();
         text += &format!(
-            "{}, {}, round {}, failed: {reason}.\n",
+            "\nFailed in round {}: {}, {}. Reason: {reason}.\n",
+            failure.round + 1,
             title_of(failure.transport),
-            failure.case,
-            failure.round + 1
+            failure.case
         );
     }
     text

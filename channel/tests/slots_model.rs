@@ -30,6 +30,8 @@ struct Rules {
     ignores_late_pins: bool,
     /// When the quota is set again, slots with frames can be pinned again.
     forgets_at_grant: bool,
+    /// The quota is set only when there are two slots without a frame.
+    waits_for_spare: bool,
     /// A reader loads the quota before the seq.
     quota_first: bool,
     /// The first reader sets bits without a look at the quota and the seq, and never clears them.
@@ -42,6 +44,7 @@ const ALL: Rules = Rules {
     looks_again: true,
     ignores_late_pins: true,
     forgets_at_grant: true,
+    waits_for_spare: true,
     quota_first: true,
     has_rogue: false,
 };
@@ -292,10 +295,10 @@ impl State {
         let in_use = (0..SLOTS)
             .filter(|slot| next.is_pinned(*slot) || next.slots[*slot].seq == newest)
             .count();
-        if in_use + 1 + SPARE as usize > SLOTS {
+        if rules.waits_for_spare && in_use + 1 + SPARE as usize > SLOTS {
             return Vec::new();
         }
-        if (next.blank(rules).len() as u32) < SPARE {
+        if rules.waits_for_spare && (next.blank(rules).len() as u32) < SPARE {
             let Some(slot) = next.candidates(rules).min_by_key(|slot| next.slots[*slot].seq) else {
                 return Vec::new();
             };
@@ -475,4 +478,13 @@ fn search_detects_quota_loaded_after_seq() {
         ..ALL
     });
     assert_eq!(fault, Err(Fault::PinnedFrameChanges));
+}
+
+#[test]
+fn search_detects_quota_without_spare_slots() {
+    let fault = search(Rules {
+        waits_for_spare: false,
+        ..ALL
+    });
+    assert_eq!(fault, Err(Fault::NoSlot));
 }

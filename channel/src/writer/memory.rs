@@ -12,7 +12,8 @@ const IDLE_PERIODS: usize = 3;
 pub(super) struct SlotMemory {
     slot_count: u32,
     with_memory: u64,
-    /// The slot that a thread is committing, without the lock of the writer's state.
+    /// The slots that threads are committing, without the lock of the writer's state. Upstream, which does not wait, may
+    /// commit one while the service commits another.
     growing: u64,
     /// The slots whose memory a thread is releasing, without that lock.
     releasing: u64,
@@ -78,22 +79,23 @@ impl SlotMemory {
     }
 
     fn free_slot(&self) -> Option<usize> {
-        let slot = (!(self.with_memory | self.releasing)).trailing_zeros();
+        let slot = (!(self.with_memory | self.growing | self.releasing)).trailing_zeros();
         (slot < self.slot_count).then_some(slot as usize)
     }
 
     /// Reserves a slot without memory for the caller, which commits memory for it while no lock is held. The commit takes
-    /// milliseconds for a large frame, because the system clears the memory.
+    /// milliseconds for a large frame, because the system clears the memory. `None` if the segment may not have more
+    /// slots. Other threads may be committing slots.
     pub(super) fn begin_growth(&mut self) -> Option<usize> {
-        let slot = self.free_slot().filter(|_| self.may_begin_growth())?;
-        self.growing = 1 << slot;
+        let slot = self.free_slot().filter(|_| self.can_grow())?;
+        self.growing |= 1 << slot;
         Some(slot)
     }
 
     /// Records whether `slot`, which [`begin_growth`](Self::begin_growth) reserved, got memory. If it got none, the
     /// segment does not grow until [`retry_growth`](Self::retry_growth) is called.
     pub(super) fn finish_growth(&mut self, slot: usize, got_memory: bool) {
-        self.growing = 0;
+        self.growing &= !(1 << slot);
         self.is_growth_wanted = false;
         if got_memory {
             self.with_memory |= 1 << slot;
@@ -120,7 +122,8 @@ impl SlotMemory {
 
     /// Like [`begin_growth`](Self::begin_growth), if the service is to commit another slot.
     pub(super) fn begin_wanted_growth(&mut self) -> Option<usize> {
-        self.is_growth_wanted.then(|| self.begin_growth()).flatten()
+        let may_begin = self.is_growth_wanted && self.may_begin_growth();
+        may_begin.then(|| self.begin_growth()).flatten()
     }
 
     /// Records that `slot` is claimed.
@@ -164,4 +167,41 @@ pub(super) fn bits(mut word: u64) -> impl Iterator<Item = usize> {
         word &= word.wrapping_sub(1);
         (bit < u64::BITS).then_some(bit as usize)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upstream_gets_a_slot_while_the_service_commits_one() {
+        let mut memory = SlotMemory::new(6, 4);
+        assert!(memory.want_growth());
+        assert_eq!(memory.begin_wanted_growth(), Some(4));
+        assert_eq!(
+            memory.begin_wanted_growth(),
+            None,
+            "the service commits one slot at a time"
+        );
+        assert_eq!(memory.begin_growth(), Some(5), "upstream");
+        assert_eq!(memory.begin_growth(), None, "no slot is left");
+        memory.finish_growth(4, true);
+        assert!(!memory.may_begin_growth(), "a slot is being committed");
+        memory.finish_growth(5, true);
+        assert_eq!(memory.count(), 6);
+    }
+
+    #[test]
+    fn each_slot_is_committed_by_one_thread() {
+        let mut memory = SlotMemory::new(8, 4);
+        assert_eq!(memory.begin_growth(), Some(4));
+        assert_eq!(memory.begin_growth(), Some(5));
+        memory.finish_growth(4, false);
+        assert!(memory.is_out_of_memory());
+        assert_eq!(memory.begin_growth(), None);
+        memory.finish_growth(5, true);
+        assert_eq!(memory.slots(), 0b10_1111);
+        memory.retry_growth();
+        assert_eq!(memory.begin_growth(), Some(4));
+    }
 }

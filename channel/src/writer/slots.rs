@@ -232,7 +232,7 @@ impl SlotAllocator {
     ///    lossless mode, the writer first waits for its readers, and then sets `has_waited`.
     /// 5. Withdraw the quota and repeat step 2 without spare slots. The service commits one more slot and grants the quota
     ///    again. Then repeat step 4.
-    /// 6. If the segment cannot grow now, take the oldest slot beyond the history, whoever wants its frames.
+    /// 6. If the segment cannot grow now, take the oldest slot beyond the history, even if readers miss its frames.
     /// 7. If slots are scarce, repeat step 2 with a history of only the newest run.
     pub(super) fn find(&mut self, claimed_for: ClaimedFor, has_waited: bool) -> SlotSearch {
         let for_upstream = claimed_for == ClaimedFor::Upstream;
@@ -332,22 +332,22 @@ impl SlotAllocator {
         claimed > 0 && (claimed + 1) * 2 > self.attainable()
     }
 
-    /// Whether the caller may commit a slot now. The service cannot help upstream, which does not wait. A lossless writer
-    /// rather waits for its readers if they have frames to take and the segment has a few slots: few slots stay in the
-    /// processor's caches.
+    /// Whether the caller may commit a slot now. Upstream does not wait, so the service cannot help it, and it may commit a
+    /// slot while another thread commits one. A lossless writer rather waits for its readers if they have frames to take
+    /// and the segment has a few slots: few slots stay in the processor's caches.
     fn may_grow_at_once(&self, claimed_for: ClaimedFor, has_waited: bool) -> bool {
         let is_small = self.segment.header().slot_size <= MAX_OWN_GROWTH;
-        self.memory.may_begin_growth()
-            && match claimed_for {
-                ClaimedFor::Upstream => true,
-                ClaimedFor::Copy if self.is_lossless => {
-                    has_waited
-                        || self.memory.count() < self.history + initial_slots(self.quota.largest())
-                        || self.have_readers_all()
-                }
-                // Without spare slots, the service would come too late.
-                ClaimedFor::Copy => is_small || self.spare_needed() == 0,
+        match claimed_for {
+            ClaimedFor::Upstream => self.memory.can_grow(),
+            ClaimedFor::Copy if !self.memory.may_begin_growth() => false,
+            ClaimedFor::Copy if self.is_lossless => {
+                has_waited
+                    || self.memory.count() < self.history + initial_slots(self.quota.largest())
+                    || self.have_readers_all()
             }
+            // Without spare slots, the service would come too late.
+            ClaimedFor::Copy => is_small || self.spare_needed() == 0,
+        }
     }
 
     /// Whether the readers have taken all frames, so that only their pins keep slots.

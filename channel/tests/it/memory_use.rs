@@ -353,3 +353,23 @@ fn late_reader_misses_nothing() {
         }
     }
 }
+
+/// A newcomer waits for nobody: it takes its first frame in place although no service runs.
+#[test]
+fn first_frame_needs_no_service() {
+    let channel = Channel::new();
+    let writer = writer(&channel, SIZE_1080P);
+    assert!(publish_sized(&writer, 1, SIZE_1080P));
+    let (mut copy, mut readers) = (Vec::new(), Vec::new());
+    for _ in 0..8 {
+        let mut reader = channel.reader();
+        let frame = next(&mut reader, &mut copy);
+        check(&frame, &copy, 1);
+        assert!(is_in_place(&frame));
+        readers.push((reader, frame));
+    }
+    for value in 2..20 {
+        assert!(publish_sized(&writer, value, SIZE_1080P));
+    }
+    readers.iter().for_each(|(_, frame)| check(frame, &[], 1));
+}
