@@ -19,6 +19,9 @@
 //!
 //! `report` and `follow` only look: they hold no lock and write nothing.
 
+// print! and eprint! panic if nobody reads, which is no reason to end.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod args;
 mod camera;
 mod caps;

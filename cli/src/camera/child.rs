@@ -14,6 +14,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         prctl,
@@ -26,14 +27,21 @@ use super::notify;
 
 /// How long the process may take to end after SIGINT.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest time between two looks whether the process has ended.
+const REAP_INTERVAL: Duration = Duration::from_secs(2);
+/// The same for a process that has closed stderr, whose end comes soon.
+const EXIT_INTERVAL: Duration = Duration::from_millis(5);
 /// The longest line of stderr that is kept.
 const MAX_LINE: usize = 4096;
+/// How often stderr is read after the end of the process. A pipe has 64 KiB.
+const MAX_LAST_READS: usize = 16;
 
 /// The process id of the child, while it can be signalled.
 #[derive(Debug, Default)]
 struct Shared {
     pid: Mutex<Option<Pid>>,
-    /// Whether this program ends. Relaxed: the lock of `pid` orders it before the end of the child.
+    /// Whether this program ends. Relaxed: the lock of `pid` orders it before the end of the child, and before the start
+    /// of another one.
     is_stopping: AtomicBool,
     ended: Condvar,
 }
@@ -54,6 +62,7 @@ impl Stopper {
         self.signal(Signal::SIGINT);
     }
 
+    /// Kills the child.
     pub(crate) fn kill(&self) {
         self.signal(Signal::SIGKILL);
     }
@@ -73,30 +82,15 @@ impl Stopper {
     /// Asks the child to end, and waits until it has ended. A child that takes too long is killed.
     pub(crate) fn stop(&self) {
         self.0.is_stopping.store(true, Ordering::Relaxed);
-        self.interrupt();
-        let deadline = Instant::now() + STOP_TIMEOUT;
-        let mut is_killed = false;
-        let mut pid = self.0.lock();
-        while pid.is_some() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() && is_killed {
-                // Only a process that waits in the kernel, for a device, survives this.
-                return;
-            }
-            if left.is_zero() {
-                is_killed = true;
-                drop(pid);
-                self.kill();
-                pid = self.0.lock();
-            }
-            let patience = if is_killed { STOP_TIMEOUT } else { left };
-            let waited = self.0.ended.wait_timeout(pid, patience);
-            let (guard, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-            pid = guard;
-            if is_killed && timeout.timed_out() {
+        for signal in [Signal::SIGINT, Signal::SIGKILL] {
+            self.signal(signal);
+            let is_running = |pid: &mut Option<Pid>| pid.is_some();
+            let waited = self.0.ended.wait_timeout_while(self.0.lock(), STOP_TIMEOUT, is_running);
+            if waited.unwrap_or_else(PoisonError::into_inner).0.is_none() {
                 return;
             }
         }
+        // Only a process that waits in the kernel, for a device, survives SIGKILL.
     }
 }
 
@@ -118,7 +112,7 @@ pub(crate) struct Supervised {
 }
 
 impl Supervised {
-    /// Starts a program. Its stderr is passed on, and its output goes there too.
+    /// Starts a program, unless this program ends. Its stderr is passed on, and its output goes there too.
     pub(crate) fn start(program: &str, arguments: &[String], stopper: &Stopper) -> io::Result<Self> {
         let mut command = Command::new(program);
         command
@@ -138,6 +132,9 @@ impl Supervised {
             command.pre_exec(prepare);
         }
         let mut pid = stopper.0.lock();
+        if stopper.is_stopping() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         let mut child = command.spawn()?;
         *pid = Some(Pid::from_raw(child.id() as i32));
         drop(pid);
@@ -155,39 +152,56 @@ impl Supervised {
 
     /// Passes stderr on for a while. Returns the exit status as soon as the child has ended.
     pub(crate) fn wait(&mut self, timeout: Duration) -> io::Result<Option<ExitStatus>> {
-        if let Some(stderr) = &mut self.stderr {
-            let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-            let mut descriptors = [PollFd::new(stderr.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut descriptors, timeout) {
-                Ok(0) | Err(nix::errno::Errno::EINTR) => return Ok(None),
-                Ok(_) => {}
-                Err(errno) => return Err(errno.into()),
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.pass_on(left)?;
+            let status = self.reap()?;
+            if status.is_some() {
+                // What the child has printed last says why it has ended. A process that it started may print on.
+                let mut reads = 0;
+                while reads < MAX_LAST_READS && self.pass_on(Duration::ZERO)? {
+                    reads += 1;
+                }
             }
-            let mut bytes = [0; MAX_LINE];
-            let count = stderr.read(&mut bytes)?;
-            if count > 0 {
-                self.log.pass_on(&bytes[..count]);
-                return Ok(None);
+            if status.is_some() || left.is_zero() {
+                return Ok(status);
             }
-            // The end of stderr is the end of the child, or it comes soon.
+        }
+    }
+
+    /// Passes on what comes from stderr first. Returns whether there was something.
+    fn pass_on(&mut self, timeout: Duration) -> io::Result<bool> {
+        let Some(stderr) = &mut self.stderr else {
+            std::thread::sleep(timeout.min(EXIT_INTERVAL));
+            return Ok(false);
+        };
+        // The end of stderr is not always the end of the child: a process that the child started may keep it open.
+        let timeout = PollTimeout::try_from(timeout.min(REAP_INTERVAL)).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(stderr.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(0) | Err(Errno::EINTR) => return Ok(false),
+            Ok(_) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let mut bytes = [0; MAX_LINE];
+        let count = stderr.read(&mut bytes)?;
+        if count == 0 {
             self.stderr = None;
         }
-        let deadline = Instant::now() + timeout.max(Duration::from_millis(1));
-        loop {
-            // The lock is held, so that nobody signals the process id after the child has been waited for.
-            let mut pid = self.stopper.0.lock();
-            if let Some(status) = self.child.try_wait()? {
-                *pid = None;
-                drop(pid);
-                self.stopper.0.ended.notify_all();
-                return Ok(Some(status));
-            }
-            drop(pid);
-            if Instant::now() >= deadline {
-                return Ok(None);
-            }
-            std::thread::sleep(Duration::from_millis(5));
+        self.log.pass_on(&bytes[..count]);
+        Ok(count > 0)
+    }
+
+    /// The exit status, if the child has ended.
+    fn reap(&mut self) -> io::Result<Option<ExitStatus>> {
+        // The lock is held, so that nobody signals the process id after the child has been waited for.
+        let mut pid = self.stopper.0.lock();
+        let status = self.child.try_wait()?;
+        if status.is_some() {
+            *pid = None;
+            self.stopper.0.ended.notify_all();
         }
+        Ok(status)
     }
 
     /// The line of stderr that says best why the child has failed.

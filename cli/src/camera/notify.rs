@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use crate::output::warn;
+
 const SOCKET: &str = "NOTIFY_SOCKET";
 const WATCHDOG: &str = "WATCHDOG_USEC";
 const WATCHDOG_PID: &str = "WATCHDOG_PID";
@@ -43,7 +45,7 @@ impl Manager {
         match connect() {
             Ok(socket) => Self(Some(socket)),
             Err(error) => {
-                eprintln!("rsshm: the service manager cannot be reached ({SOCKET}): {error}");
+                warn(format!("the service manager cannot be reached ({SOCKET}): {error}"));
                 Self(None)
             }
         }

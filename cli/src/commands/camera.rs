@@ -21,7 +21,7 @@ use crate::{
     },
     failure::{Code, Failure},
     interrupt, names,
-    output::Output,
+    output::{Output, warn},
     units,
 };
 
@@ -157,6 +157,46 @@ enum Sight {
     Idle,
 }
 
+/// What the looks at the channel of one child have found.
+#[derive(Debug)]
+struct Health {
+    sight: Sight,
+    /// When the first frame was seen, or the camera was closed in its place.
+    since: Option<Instant>,
+    /// When the last look was that found a change, or that the camera is closed.
+    healthy_at: Instant,
+}
+
+impl Health {
+    fn new(now: Instant) -> Self {
+        Self {
+            sight: Sight::Nothing,
+            since: None,
+            healthy_at: now,
+        }
+    }
+
+    /// Takes in what a look finds.
+    fn see(&mut self, sight: Sight, now: Instant) {
+        if sight != self.sight || sight == Sight::Idle {
+            self.healthy_at = now;
+            self.since = self.since.or(Some(now));
+        }
+        self.sight = sight;
+    }
+
+    /// How long no frame has come that should have come.
+    fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.healthy_at)
+    }
+
+    /// How long frames have flowed, without the time after the last one.
+    fn flowed(&self) -> Duration {
+        self.since
+            .map_or(Duration::ZERO, |since| self.healthy_at.saturating_duration_since(since))
+    }
+}
+
 /// Runs the pipeline again and again.
 struct Supervision<'a> {
     channel: &'a ChannelName,
@@ -173,13 +213,12 @@ impl Supervision<'_> {
         let mut pause = FIRST_PAUSE;
         loop {
             let child = Supervised::start(LAUNCHER, arguments, &self.stopper).map_err(cannot_start)?;
-            let (status, words, steady_since) = self.supervise(child).map_err(cannot_start)?;
+            let (status, words, flowed) = self.supervise(child).map_err(cannot_start)?;
             if self.stopper.is_stopping() {
                 // The thread that stops the child ends the program.
-                std::thread::sleep(LONGEST_PAUSE);
                 return Ok(());
             }
-            if steady_since.is_some_and(|since| since.elapsed() > STEADY_TIME) {
+            if flowed > STEADY_TIME {
                 pause = FIRST_PAUSE;
             }
             let words = if words.is_empty() {
@@ -189,46 +228,37 @@ impl Supervision<'_> {
             };
             let text = format!("{LAUNCHER} has ended ({status}){words}");
             let seconds = pause.as_secs();
-            eprintln!(
-                "rsshm: channel {}: {text}; it is started again in {seconds} s",
+            warn(format!(
+                "channel {}: {text}; it is started again in {seconds} s",
                 self.channel
-            );
+            ));
             self.report(&format!("STATUS=starts again in {seconds} s, because {text}"));
             self.sleep(pause);
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
-    /// Waits for the end of the child. Returns its status, its last words, and since when frames have flowed.
-    fn supervise(&mut self, mut child: Supervised) -> io::Result<(ExitStatus, String, Option<Instant>)> {
-        let mut sight = Sight::Nothing;
-        let mut changed_at = Instant::now();
-        let mut steady_since = None;
+    /// Waits for the end of the child. Returns its status, its last words, and how long frames have flowed.
+    fn supervise(&mut self, mut child: Supervised) -> io::Result<(ExitStatus, String, Duration)> {
+        let mut health = Health::new(Instant::now());
         self.report("STATUS=waits for the first frame");
         loop {
-            if let Some(status) = child.wait(self.look_interval(sight))? {
-                return Ok((status, child.last_words().to_owned(), steady_since));
+            if let Some(status) = child.wait(self.look_interval(health.sight))? {
+                return Ok((status, child.last_words().to_owned(), health.flowed()));
             }
-            let now = self.look(child.pid());
-            if now != sight {
-                self.report_sight(sight, now);
-                (sight, changed_at) = (now, Instant::now());
-                steady_since = steady_since.or(Some(changed_at));
-            }
-            let is_stalled = sight != Sight::Idle && self.stall.is_some_and(|stall| changed_at.elapsed() > stall);
-            if is_stalled {
-                let seconds = changed_at.elapsed().as_secs();
-                eprintln!(
-                    "rsshm: channel {}: no frame for {seconds} s; the pipeline is stopped",
-                    self.channel
-                );
-                let status = self.end(&mut child)?;
-                return Ok((status, format!("no frame for {seconds} s"), steady_since));
+            let former = health.sight;
+            health.see(self.look(child.pid()), Instant::now());
+            self.report_sight(former, health.sight);
+            let silence = health.silence(Instant::now());
+            if self.stall.is_some_and(|stall| silence > stall) {
+                let text = format!("no frame for {} s", silence.as_secs());
+                warn(format!("channel {}: {text}; the pipeline is stopped", self.channel));
+                return Ok((self.end(&mut child)?, text, health.flowed()));
             }
             // Nobody reads now, so nobody misses a frame.
-            if sight == Sight::Idle && open_descriptors(child.pid()) > MAX_DESCRIPTORS {
-                let status = self.end(&mut child)?;
-                return Ok((status, "too many open files".to_owned(), steady_since));
+            if health.sight == Sight::Idle && open_descriptors(child.pid()) > MAX_DESCRIPTORS {
+                let text = "too many open files".to_owned();
+                return Ok((self.end(&mut child)?, text, health.flowed()));
             }
             self.report("WATCHDOG=1");
         }
@@ -243,9 +273,11 @@ impl Supervision<'_> {
                 return Ok(status);
             }
             if Instant::now() > deadline {
+                // If the kernel does not let the process end, the service manager notices that the signs of life stop.
                 self.stopper.kill();
+            } else {
+                self.report("WATCHDOG=1");
             }
-            self.report("WATCHDOG=1");
         }
     }
 
@@ -276,6 +308,9 @@ impl Supervision<'_> {
     }
 
     fn report_sight(&mut self, former: Sight, sight: Sight) {
+        if former == sight {
+            return;
+        }
         let status = match sight {
             Sight::Nothing => "STATUS=waits for frames",
             Sight::Frame(_) if matches!(former, Sight::Frame(_)) => return,
@@ -319,4 +354,46 @@ fn cannot_start(error: io::Error) -> Failure {
         format!("{LAUNCHER} cannot be started: {error}")
     };
     Failure::new(Code::No, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a camera shows that was seen like this, in seconds after its start.
+    fn health(began: Instant, looks: &[(u64, Sight)]) -> Health {
+        let mut health = Health::new(began);
+        for (seconds, sight) in looks {
+            health.see(*sight, began + Duration::from_secs(*seconds));
+        }
+        health
+    }
+
+    #[test]
+    fn stall_does_not_count_as_flow() {
+        let began = Instant::now();
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let one = health(
+            began,
+            &[(0, Sight::Nothing), (2, Sight::Frame(1)), (15, Sight::Frame(1))],
+        );
+        assert_eq!(one.flowed(), Duration::ZERO);
+        assert_eq!(one.silence(at(15)), Duration::from_secs(13));
+        let none = health(began, &[(0, Sight::Nothing), (20, Sight::Nothing)]);
+        assert_eq!(none.flowed(), Duration::ZERO);
+        assert_eq!(none.silence(at(20)), Duration::from_secs(20));
+        let many = health(
+            began,
+            &[(1, Sight::Frame(1)), (14, Sight::Frame(400)), (30, Sight::Frame(400))],
+        );
+        assert_eq!(many.flowed(), Duration::from_secs(13));
+    }
+
+    #[test]
+    fn closed_camera_is_healthy() {
+        let began = Instant::now();
+        let closed = health(began, &[(1, Sight::Idle), (3600, Sight::Idle)]);
+        assert_eq!(closed.silence(began + Duration::from_secs(3600)), Duration::ZERO);
+        assert_eq!(closed.flowed(), Duration::from_secs(3599));
+    }
 }

@@ -5,42 +5,18 @@
 use std::{
     fs,
     io::ErrorKind,
-    os::unix::net::UnixDatagram,
+    os::unix::{fs::PermissionsExt, net::UnixDatagram},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rsshm_channel::Observer;
-use rsshm_testkit::{PATIENCE, Process, eventually, gst, need_program};
+use rsshm_testkit::{PATIENCE, Process, eventually, gst, need_program, on_this_machine};
 
-use crate::support::{Channel, Run, rsshm, run};
-
-/// A directory of one test, which is removed at the end.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(channel: &Channel) -> Self {
-        let path = std::env::temp_dir().join(channel.as_str());
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    /// Writes a file, and returns its path.
-    fn file(&self, name: &str, text: &str) -> String {
-        let path = self.0.join(name);
-        fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use crate::support::{Channel, Directory, Run, Running, rsshm, run};
 
 /// The command `rsshm camera` for a channel, whose GStreamer finds the plugin.
 fn camera(channel: &Channel, arguments: &[&str]) -> Command {
@@ -80,7 +56,7 @@ struct Manager {
 
 impl Manager {
     fn new(directory: &Directory) -> Self {
-        let path = directory.0.join("notify").to_str().unwrap().to_owned();
+        let path = directory.file("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Self { socket, path }
@@ -127,7 +103,7 @@ const CAPS: &str = "video/x-raw, format=GRAY8, width=64, height=48, framerate=30
 fn file_and_options_say_what_runs() {
     let channel = Channel::new();
     let directory = Directory::new(&channel);
-    let file = directory.file(
+    let file = directory.write(
         "camera.conf",
         &format!("SOURCE={SOURCE}\nCAPS=\"{CAPS}\"\nON_DEMAND=yes\nPERMS=0640\n"),
     );
@@ -154,7 +130,7 @@ fn file_and_options_say_what_runs() {
     );
     let missing = Run::of(camera(&channel, &["-n", "--config", "/nowhere.conf"])).expect(2);
     assert!(missing.stderr.contains("/nowhere.conf cannot be read"), "{missing:?}");
-    let wrong = directory.file("wrong.conf", "\nSOURCE=a 'b\n");
+    let wrong = directory.write("wrong.conf", "\nSOURCE=a 'b\n");
     let wrong = Run::of(camera(&channel, &["-n", "--config", &wrong])).expect(2);
     assert!(wrong.stderr.contains("wrong.conf, line 2"), "{wrong:?}");
     assert!(
@@ -170,7 +146,7 @@ fn manager_learns_that_frames_flow() {
     need_program!("gst-launch-1.0");
     let channel = Channel::new();
     let directory = Directory::new(&channel);
-    let file = directory.file("camera.conf", &format!("SOURCE={SOURCE}\nCAPS={CAPS}\n"));
+    let file = directory.write("camera.conf", &format!("SOURCE={SOURCE}\nCAPS={CAPS}\n"));
     let manager = Manager::new(&directory);
     let mut command = camera(&channel, &["--config", &file]);
     command
@@ -235,6 +211,98 @@ fn failures_are_quoted() {
 }
 
 #[test]
+fn camera_outlives_the_reader_of_its_messages() {
+    need_program!("gst-launch-1.0");
+    let channel = Channel::new();
+    let directory = Directory::new(&channel);
+    let manager = Manager::new(&directory);
+    let mut command = camera(&channel, &["--source", "filesrc location=/nowhere"]);
+    command.env("NOTIFY_SOCKET", &manager.path).stderr(Stdio::piped());
+    let mut running = Running::start(command);
+    drop(running.0.stderr.take());
+    manager.expect("STATUS=starts again in 2 s");
+}
+
+#[test]
+fn wrong_socket_of_the_manager_is_survived_without_stderr() {
+    let channel = Channel::new();
+    let mut command = camera(&channel, &["--source", "videotestsrc"]);
+    command
+        .env("PATH", "/nowhere")
+        .env("NOTIFY_SOCKET", "/nowhere")
+        .stderr(Stdio::piped());
+    let mut running = Running::start(command);
+    drop(running.0.stderr.take());
+    assert_eq!(running.wait(), Some(1), "gst-launch-1.0 is not installed");
+}
+
+/// A program in place of gst-launch-1.0: a shell script which ends while a program that it started keeps stderr open.
+struct Launcher(Directory);
+
+impl Launcher {
+    fn new(channel: &Channel, script: &str) -> Self {
+        let directory = Directory::new(channel);
+        let program = directory.write(
+            "gst-launch-1.0",
+            &format!(
+                "#!/bin/sh\nsleep 1000 &\necho $! >>{}\n{script}\n",
+                directory.file("pids")
+            ),
+        );
+        fs::set_permissions(program, fs::Permissions::from_mode(0o700)).unwrap();
+        Self(directory)
+    }
+
+    /// The command `rsshm camera`, which runs this program.
+    fn camera(&self, channel: &Channel, arguments: &[&str]) -> Command {
+        let mut command = camera(channel, arguments);
+        let path = std::env::var("PATH").unwrap();
+        command.env("PATH", format!("{}:{path}", self.0.0.display()));
+        command
+    }
+}
+
+impl Drop for Launcher {
+    fn drop(&mut self) {
+        let pids = fs::read_to_string(self.0.file("pids")).unwrap_or_default();
+        for pid in pids.lines().filter_map(|pid| pid.parse().ok()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+#[test]
+fn end_is_noticed_while_a_grandchild_keeps_stderr() {
+    let channel = Channel::new();
+    let launcher = Launcher::new(&channel, "echo the last words >&2; exit 3");
+    let mut process = Process::start(launcher.camera(&channel, &["--source", "x", "--stall", "0"]));
+    eventually("the second attempt", || process.output().contains("again in 2 s"));
+    let output = process.output();
+    assert!(
+        output.contains("gst-launch-1.0 has ended (exit status: 3): the last words; it is started again in 1 s"),
+        "{output}"
+    );
+    let began = Instant::now();
+    process.interrupt();
+    assert!(
+        began.elapsed() < on_this_machine(Duration::from_secs(5)),
+        "nothing runs"
+    );
+}
+
+#[test]
+fn stalled_pipeline_is_killed_while_a_grandchild_keeps_stderr() {
+    let channel = Channel::new();
+    let launcher = Launcher::new(&channel, "trap '' INT; while :; do sleep 0.1; done");
+    let process = Process::start(launcher.camera(&channel, &["--source", "x", "--stall", "100ms"]));
+    eventually("the end of the first attempt", || {
+        process.output().contains("again in 1 s")
+    });
+    let output = process.output();
+    assert!(output.contains("gst-launch-1.0 has ended (signal: 9"), "{output}");
+}
+
+#[test]
 fn stopped_pipeline_is_replaced() {
     need_program!("gst-launch-1.0");
     let channel = Channel::new();
@@ -286,7 +354,7 @@ fn verify(directory: &Directory, change: impl Fn(&str) -> String) -> (bool, Stri
     for unit in ["rsshm-camera@.service", "rsshm-check@.service", "rsshm-check@.timer"] {
         let text = fs::read_to_string(packaging().join("systemd").join(unit)).unwrap();
         // The program of the unit has to exist.
-        directory.file(
+        directory.write(
             unit,
             &change(&text.replace("/usr/bin/rsshm", env!("CARGO_BIN_EXE_rsshm"))),
         );
@@ -326,7 +394,7 @@ fn example_has_all_keys() {
     let directory = Directory::new(&channel);
     let example = fs::read_to_string(packaging().join("examples/video0.conf")).unwrap();
     // Without the comments, the example is the default.
-    let plain = directory.file("plain.conf", &example);
+    let plain = directory.write("plain.conf", &example);
     let plain = Run::of(camera(&channel, &["-n", "--config", &plain, "--source", "x"])).expect(0);
     assert!(
         plain.stdout.contains("'perms=0660'") && !plain.stdout.contains("on-demand"),
@@ -340,7 +408,7 @@ fn example_has_all_keys() {
             _ => format!("{line}\n"),
         })
         .collect();
-    let all = directory.file("all.conf", &uncommented);
+    let all = directory.write("all.conf", &uncommented);
     let all = Run::of(camera(&channel, &["-n", "--config", &all])).expect(0).stdout;
     for words in [
         "jpegdec",

@@ -4,36 +4,14 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
 };
 
 use image::RgbImage;
 use rsshm_testkit::{PATIENCE, Process, gst, need_program, wait_until};
 
-use crate::support::{Channel, Run, Running, SIZE, files, rsshm, run};
-
-/// A directory of one test, which is removed with the value.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(channel: &Channel) -> Self {
-        let path = std::env::temp_dir().join(channel.as_str());
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    /// The path of a file in the directory.
-    fn file(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use crate::support::{Channel, Directory, Run, Running, SIZE, files, rsshm, run};
 
 /// Publishes test pictures of this format.
 fn publish(channel: &Channel, caps: &str, encoder: &str) -> Process {

@@ -3,9 +3,11 @@
 //! Helpers that the test modules share: channels, their peers, and runs of `rsshm`.
 
 use std::{
+    fs,
     io::Read,
     ops::Deref,
     os::unix::process::CommandExt,
+    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{
         Arc,
@@ -242,6 +244,36 @@ fn latest_reader(arguments: &[&str]) {
     }
 }
 
+/// A directory of one test, which is removed with the value.
+#[derive(Debug)]
+pub struct Directory(pub PathBuf);
+
+impl Directory {
+    pub fn new(channel: &Channel) -> Self {
+        let path = std::env::temp_dir().join(channel.as_str());
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    /// The path of a file in the directory.
+    pub fn file(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+
+    /// Writes a file, and returns its path.
+    pub fn write(&self, name: &str, text: &str) -> String {
+        let path = self.file(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 /// The command `rsshm` with these arguments, which are separated by spaces.
 pub fn rsshm(arguments: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rsshm"));
@@ -336,9 +368,5 @@ pub fn run_as(user: u32, arguments: &str) -> Run {
 
 /// The bytes of all files with the name of the channel, which observers must not change.
 pub fn files(channel: &Channel) -> Vec<Vec<u8>> {
-    channel
-        .files()
-        .iter()
-        .map(|file| std::fs::read(file).unwrap())
-        .collect()
+    channel.files().iter().map(|file| fs::read(file).unwrap()).collect()
 }
