@@ -46,11 +46,10 @@ struct Situation {
 }
 
 impl Situation {
-    /// Forgets the stream, because another one begins.
+    /// Forgets how the last stream ended, because another one begins.
     fn begin_stream(&mut self) {
         self.has_ended = false;
         self.has_failed = false;
-        self.eos = None;
     }
 
     fn update_unwatched(&mut self) {
@@ -122,7 +121,10 @@ impl OnDemand {
     /// Records a state change of the sink.
     pub(super) fn record_transition(&self, transition: gst::StateChange) {
         match transition {
-            gst::StateChange::ReadyToPaused => self.change(Situation::begin_stream),
+            gst::StateChange::ReadyToPaused => self.change(|situation| {
+                situation.begin_stream();
+                situation.eos = None;
+            }),
             gst::StateChange::PausedToPlaying => self.change(|situation| situation.is_playing = true),
             gst::StateChange::PlayingToPaused => self.change(|situation| situation.is_playing = false),
             _ => {}
@@ -134,7 +136,8 @@ impl OnDemand {
         self.change(|situation| situation.has_ended = true);
     }
 
-    /// Records that a stream begins, or goes on elsewhere.
+    /// Records that a stream begins, or goes on elsewhere. An EOS that the thread has not sent yet stays, because `close`
+    /// and a source that opens make such events too.
     pub(super) fn record_begin(&self) {
         self.change(Situation::begin_stream);
     }

@@ -8,6 +8,7 @@ use gst::prelude::*;
 use rsshm_testkit::{
     Channel, Container, PATIENCE, Process, SharedDirectory,
     container::RSSHM_DIR,
+    eventually,
     gst::{CAPS, Pipeline, command, error_kind, role_command},
     need_program,
     role::Role,
@@ -44,9 +45,16 @@ fn check_plugin(directory: &SharedDirectory, reads: impl Fn(Command) -> Command,
     assert_eq!(directory.files(), [channel.to_string(), format!("sem.{channel}")]);
 
     // A reader notices that a writer is killed, whose process it cannot see.
-    let waiting = format!("rsshmsrc name={channel} on-disconnect=eos ! fakesink");
+    let file = std::env::temp_dir().join(channel.as_str());
+    let waiting = format!(
+        "rsshmsrc name={channel} on-disconnect=eos ! filesink buffer-mode=unbuffered location={}",
+        file.display()
+    );
     let mut waiting = Process::start(reads(launch(&waiting)));
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    eventually("the reader takes a frame", || {
+        std::fs::metadata(&file).is_ok_and(|file| file.len() > 0)
+    });
+    std::fs::remove_file(&file).unwrap();
     assert!(waiting.is_running());
     writer.kill();
     wait_until("the reader ends", PATIENCE, || !waiting.is_running());

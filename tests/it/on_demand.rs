@@ -7,7 +7,10 @@
 
 use std::{
     process::Command,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -236,10 +239,8 @@ fn eos_ends_a_pipeline_whose_source_is_closed() {
             eventually("a frame", || readers(&camera) == 1 && channel.exists());
         }
         process.signal(Signal::SIGINT);
-        let mut reader = Reader::new((*channel).clone(), ReaderOptions::default());
         process.wait_ok();
         channel.assert_removed();
-        drop(reader.next(&mut Vec::new(), ReadLimits::default(), Some(Duration::ZERO)));
     }
 }
 
@@ -384,6 +385,23 @@ fn sink_that_stops_alone_leaves_an_open_source() {
         .set_state(gst::State::Null)
         .unwrap();
     application.wait_camera(gst::State::Playing);
+}
+
+#[test]
+fn eos_arrives_while_the_source_is_being_closed() {
+    let application = Application::start("");
+    let sent = Arc::new(AtomicBool::new(false));
+    let (pipeline, in_probe) = (application.pipeline.downgrade(), Arc::clone(&sent));
+    // The sink flushes the elements behind the source while it closes the source.
+    let pad = application.pipeline.pad("queue", "sink");
+    pad.add_probe(gst::PadProbeType::EVENT_FLUSH, move |_, info| {
+        if info.event().unwrap().type_() == gst::EventType::FlushStart && !in_probe.swap(true, Ordering::Relaxed) {
+            pipeline.upgrade().unwrap().send_event(gst::event::Eos::new());
+        }
+        gst::PadProbeReturn::Ok
+    });
+    application.pipeline.wait_eos();
+    assert!(sent.load(Ordering::Relaxed));
 }
 
 /// State changes of the application at any moment of those of the sink end, and leave the source as the pipeline is.
