@@ -99,6 +99,9 @@ pub(crate) struct Report {
     pub(crate) head: Option<u64>,
     /// Nanoseconds since the timestamp of the newest frame.
     pub(crate) newest_age_ns: Option<u64>,
+    /// How many nanoseconds the timestamp of the newest frame lies in the future.
+    #[serde(skip)]
+    pub(crate) newest_ahead_ns: Option<u64>,
     /// The size of the newest frame.
     pub(crate) newest_bytes: Option<u64>,
     /// Nanoseconds since the segment was made.
@@ -222,6 +225,7 @@ impl Report {
             jitter_ns: None,
             head: None,
             newest_age_ns: None,
+            newest_ahead_ns: None,
             newest_bytes: None,
             age_ns: None,
             latency_ns: None,
@@ -249,9 +253,7 @@ impl Report {
             (false, false) => State::NoWriter,
         };
         let newest = observer.describe(status.head).filter(|_| status.head != 0);
-        let newest_age_ns = newest
-            .filter(|(_, newest)| newest.pts != TIME_NONE)
-            .map(|(_, newest)| now.saturating_sub(newest.pts));
+        let newest_pts = newest.map(|(_, newest)| newest.pts).filter(|pts| *pts != TIME_NONE);
         let mut present = observer.readers();
         present.retain(ObservedReader::is_present);
         let held = present.iter().fold(0, |held, reader| held | reader.pins);
@@ -286,7 +288,8 @@ impl Report {
             measured_fps: measured_fps(observer, status.head),
             jitter_ns: jitter_ns(observer, status.head),
             head: Some(status.head),
-            newest_age_ns,
+            newest_age_ns: newest_pts.map(|pts| now.saturating_sub(pts)),
+            newest_ahead_ns: newest_pts.and_then(|pts| pts.checked_sub(now)),
             newest_bytes: newest.map(|(_, newest)| newest.size),
             age_ns: Some(now.saturating_sub(header.created_ns)),
             latency_ns: Some(status.latency_ns),

@@ -35,7 +35,7 @@ pub(crate) struct Check {
     /// The fewest frames a second.
     #[arg(long, value_name = "N", value_parser = positive)]
     min_fps: Option<f64>,
-    /// The greatest age of the newest frame, counted from its timestamp.
+    /// The greatest age of the newest frame, counted from its timestamp, which may lie as far in the future.
     #[arg(long, value_name = "DURATION", value_parser = units::parse_duration)]
     max_age: Option<Duration>,
     /// The most frames that the writer drops, because it has no memory, or overwrites at once.
@@ -170,6 +170,13 @@ impl Check {
         if let Some(limit) = self.max_age.filter(|_| !finding.idle).map(units::nanoseconds) {
             let limit_text = units::duration(limit);
             match finding.age_ns {
+                // A writer may stop after a frame whose time has not come, so the age 0 says nothing.
+                Some(_) if report.newest_ahead_ns.is_some_and(|ahead| ahead > limit) => {
+                    let ahead = units::duration(report.newest_ahead_ns.unwrap_or_default());
+                    problems.push(format!(
+                        "the time of the newest frame is {ahead} in the future (at most {limit_text})"
+                    ));
+                }
                 Some(age) if age <= limit => {}
                 Some(age) => problems.push(format!(
                     "newest frame is {} old (at most {limit_text})",

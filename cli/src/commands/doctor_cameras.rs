@@ -5,13 +5,15 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
 use nix::unistd::{AccessFlags, access, geteuid};
 use rsshm_channel::ChannelName;
 
-use super::doctor::Finding;
+use super::{
+    doctor::Finding,
+    doctor_program::{Answer, ask},
+};
 use crate::{
     camera::settings::{DIRECTORY, EXTENSION, Settings, SettingsError},
     process::{group_name, program_name, user_name},
@@ -120,7 +122,8 @@ fn service(path: &Path) -> Vec<Finding> {
             let missing = arguments
                 .iter()
                 .filter_map(|argument| argument.strip_prefix("device="))
-                .find(|device| !Path::new(device).exists());
+                // Other sources have devices without a file, such as hw:1 of alsasrc.
+                .find(|device| device.starts_with('/') && !Path::new(device).exists());
             findings.push(match missing {
                 Some(device) => Finding::warn(
                     SERVICE,
@@ -142,13 +145,9 @@ fn unit(name: &ChannelName) -> Option<Finding> {
         return None;
     }
     let unit = format!("rsshm-camera@{name}.service");
-    let output = Command::new("systemctl")
-        .args(["is-failed", &unit])
-        .stdin(Stdio::null())
-        .output()
-        .ok()?;
-    let state = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    (state == "failed").then(|| {
+    // The command succeeds if the unit has failed.
+    let has_failed = matches!(ask("systemctl", &["is-failed", &unit]), Answer::Yes(_));
+    has_failed.then(|| {
         Finding::fail(
             SERVICE,
             format!("{unit} has failed"),
@@ -216,6 +215,7 @@ mod tests {
             ("good.conf", "SOURCE=videotestsrc is-live=true\n"),
             ("typo.conf", "SORCE=videotestsrc\n"),
             ("gone.conf", "SOURCE=v4l2src device=/dev/video4711\n"),
+            ("sound.conf", "SOURCE=alsasrc device=hw:4711\n"),
             ("empty.conf", ""),
             ("README", "no configuration"),
         ] {
@@ -225,6 +225,7 @@ mod tests {
         let found = text(&services(&directory.0));
         for words in [
             "good.conf is valid",
+            "sound.conf is valid",
             "typo.conf, line 1: \\\"SORCE\\\" is none of SOURCE",
             "gone: there is no /dev/video4711",
             "channel empty has no source",

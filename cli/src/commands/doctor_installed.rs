@@ -2,64 +2,13 @@
 
 //! The checks of `rsshm doctor` that look for the other parts of rsshm: the plugin, the C library, the Python package.
 
-use std::{
-    io::Read,
-    process::{Command, Stdio},
-    time::{Duration, Instant},
+use super::{
+    doctor::Finding,
+    doctor_program::{Answer, ask},
 };
-
-use super::doctor::Finding;
-
-/// How long another program may take. GStreamer reads all its plugins when it starts for the first time.
-const PATIENCE: Duration = Duration::from_secs(20);
-const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 pub(super) fn findings() -> Vec<Finding> {
     vec![plugin(), library(), python()]
-}
-
-/// What a program printed, and whether it succeeded.
-enum Answer {
-    Yes(String),
-    No,
-    /// The program is not installed.
-    Missing,
-    TimedOut,
-}
-
-/// Runs a program and waits for its answer. The answers are short, so they fit the pipe.
-fn ask(program: &str, arguments: &[&str]) -> Answer {
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .stdout(Stdio::piped());
-    let Ok(mut child) = command.spawn() else {
-        return Answer::Missing;
-    };
-    let Some(mut stdout) = child.stdout.take() else {
-        return Answer::No;
-    };
-    // A thread reads, because a program that prints more than the pipe takes would wait for ever.
-    let reading = std::thread::spawn(move || {
-        let mut text = Vec::new();
-        let _ = stdout.read_to_end(&mut text);
-        String::from_utf8_lossy(&text).into_owned()
-    });
-    let started = Instant::now();
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) if status.success() => return Answer::Yes(reading.join().unwrap_or_default()),
-            Ok(Some(_)) | Err(_) => return Answer::No,
-            Ok(None) if started.elapsed() > PATIENCE => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Answer::TimedOut;
-            }
-            Ok(None) => std::thread::sleep(POLL_INTERVAL),
-        }
-    }
 }
 
 fn plugin() -> Finding {

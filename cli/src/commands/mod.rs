@@ -14,6 +14,7 @@ pub(crate) mod doctor;
 mod doctor_cameras;
 mod doctor_channels;
 mod doctor_installed;
+mod doctor_program;
 mod doctor_system;
 pub(crate) mod echo;
 pub(crate) mod hz;

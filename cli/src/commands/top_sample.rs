@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rsshm_channel::{ChannelName, possible_channels};
 use serde::Serialize;
 
 use crate::{
@@ -83,12 +82,7 @@ pub(super) struct Sampler {
 impl Sampler {
     /// Looks at the channels that `patterns` name, or at all.
     pub(super) fn look(&mut self, patterns: &[String]) -> Result<Vec<Sample>, Failure> {
-        let names = if patterns.is_empty() {
-            let names = possible_channels().into_iter();
-            names.filter_map(|name| ChannelName::new(name).ok()).collect()
-        } else {
-            names::select(patterns)?
-        };
+        let names = names::select_or_all(patterns)?;
         let mut processes = Processes::default();
         // A channel that is named and does not exist yet is shown as soon as it exists.
         let reports: Vec<Report> = names

@@ -166,17 +166,21 @@ fn number(value: Option<f64>) -> Cell {
     Cell::optional(value.map(|value| format!("{value:.1}")))
 }
 
+/// The colour of a channel's state, as in `rsshm list`.
+fn channel_colour(state: &str) -> Colour {
+    match state {
+        "alive" | "idle" => Colour::Good,
+        "no-format" => Colour::Warning,
+        _ => Colour::Bad,
+    }
+}
+
 fn row(sample: &Sample) -> Vec<Cell> {
     let megabytes = sample.bytes_per_second.map(|bytes| bytes / 1e6);
     let held = sample
         .slots_held
         .zip(sample.slots)
         .map(|(held, slots)| format!("{held}/{slots}"));
-    let colour = match sample.state {
-        "alive" => Colour::Good,
-        "no-format" => Colour::Warning,
-        _ => Colour::Bad,
-    };
     vec![
         Cell::new(&*sample.channel),
         number(sample.fps),
@@ -187,7 +191,7 @@ fn row(sample: &Sample) -> Vec<Cell> {
         Cell::new("-"),
         Cell::optional(held),
         number(sample.cpu_percent),
-        Cell::coloured(sample.state, colour),
+        Cell::coloured(sample.state, channel_colour(sample.state)),
     ]
 }
 
@@ -269,6 +273,7 @@ pub(super) fn csv(output: &mut Output, time: f64, sample: &Sample) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::State;
 
     #[test]
     fn orders_have_keys_and_names() {
@@ -280,5 +285,13 @@ mod tests {
         for order in Order::value_variants() {
             assert_eq!(order.to_possible_value().unwrap().get_name(), order.name());
         }
+    }
+
+    #[test]
+    fn closed_camera_is_no_fault() {
+        assert_eq!(channel_colour(State::Alive.name()), Colour::Good);
+        assert_eq!(channel_colour(State::Idle.name()), Colour::Good);
+        assert_eq!(channel_colour(State::NoFormat.name()), Colour::Warning);
+        assert_eq!(channel_colour(State::Damaged.name()), Colour::Bad);
     }
 }

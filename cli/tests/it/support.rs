@@ -137,11 +137,13 @@ fn open(name: &str, perms: u32) -> (Arc<Writer>, ServiceThread) {
 }
 
 fn publish(writer: &Writer, value: u64, metadata: &[u8]) {
+    publish_at(writer, value, metadata, monotonic_ns());
+}
+
+fn publish_at(writer: &Writer, value: u64, metadata: &[u8], pts: u64) {
     let mut slot = writer.claim(SIZE).unwrap().expect("a slot");
     slot.as_mut().fill(value as u8);
-    let descriptor = FrameDescriptor::new(SIZE as u64)
-        .with_pts(monotonic_ns())
-        .with_offset(value);
+    let descriptor = FrameDescriptor::new(SIZE as u64).with_pts(pts).with_offset(value);
     writer.publish(&slot, descriptor, metadata).unwrap();
     drop(slot);
 }
@@ -149,8 +151,9 @@ fn publish(writer: &Writer, value: u64, metadata: &[u8]) {
 fn writer(arguments: &[&str]) {
     let (writer, _service) = open(arguments[0], u32::from_str_radix(arguments[1], 8).unwrap());
     let mut metadata = Vec::new();
+    let mut ahead = Duration::ZERO;
     for value in 1.. {
-        publish(&writer, value, &metadata);
+        publish_at(&writer, value, &metadata, monotonic_ns() + ahead.as_nanos() as u64);
         say(value);
         metadata.clear();
         match &*listen() {
@@ -159,6 +162,7 @@ fn writer(arguments: &[&str]) {
                 writer.set_caps(Caps::fixed_size(caps, 3 * SIZE)).unwrap();
             }
             "metadata" => metadata = REGION.to_record(),
+            "future" => ahead = Duration::from_secs(3600),
             "tags" => {
                 let mut bytes = vec![0; 4];
                 bytes.extend(b"taglist, title=(string)test;");

@@ -113,6 +113,12 @@ fn check_names_what_is_wrong() {
         assert!(line.stdout.contains(words) && line.stderr.is_empty(), "{line:?}");
     }
     run(&format!("check {name} --max-behind 3 --min-readers 1 --max-age 1h")).expect(0);
+    // A frame from the future is never too old, so it says nothing about a writer that has stopped since.
+    writer.send("future");
+    writer.expect("5");
+    let line = run(&format!("check {name} --max-age 10s")).expect(1).stdout;
+    assert!(line.contains("in the future (at most 10"), "{line}");
+    run(&format!("check {name} --max-age 2h")).expect(0);
     writer.stop();
     assert!(
         run(&format!("check {name}"))
