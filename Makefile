@@ -232,8 +232,8 @@ test-msrv: ## build the channel crate and the C library with the Rust of Debian 
 		'test -x /usr/bin/cargo || { apt-get -qq update; apt-get -qq install -y --no-install-recommends cargo; }
 		PATH=/usr/bin:/bin CARGO_TARGET_DIR=/target/msrv cargo build --locked --all-features -p rsshm-channel -p rsshm-capi'
 
-# MACHINES names the types of machines. target/packages/SHA256SUMS has the list of the files.
-MACHINES := amd64 arm64
+# MACHINES names the types of machines: amd64 builds for arm64 too. target/packages/SHA256SUMS has the list of the files.
+MACHINES = $(if $(filter arm64,$(shell dpkg --print-architecture)),arm64,amd64 arm64)
 .PHONY: packages
 packages: ## build the files of a release in a directory tree of Debian 11: packages, archives for ~/.local, wheels: target/packages/
 	@$(call install_missing,debootstrap python3 python3-venv)
@@ -253,6 +253,18 @@ CRATES := rsshm-channel rsshm-capi rsshm-cli gst-plugin-rsshm
 crates: ## check that the crates can be published, without publishing them: target/package/*.crate
 	@$(call install_missing,$(BUILD_PACKAGES))
 	$(CARGO) publish --dry-run --locked --allow-dirty $(addprefix --package ,$(CRATES))
+
+# CARGO_REGISTRY_TOKEN is the permission. A crate that the registry has already is left out, so this can run again.
+.PHONY: publish-crates
+publish-crates: ## publish the crates, as the workflow of a release does
+	@version=$$(sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
+	for crate in $(CRATES); do
+		if "$(CARGO)" info --quiet --registry crates-io "$$crate@$$version" >/dev/null 2>&1; then
+			echo "$$crate $$version is published already"
+		else
+			"$(CARGO)" publish --locked --package "$$crate"
+		fi
+	done
 
 # WRITE=1 replaces the tables in docs/PERFORMANCE.md.
 .PHONY: bench
@@ -377,4 +389,4 @@ install-cli: ## install the command line tool, rsshm, its manual pages and compl
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

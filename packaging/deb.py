@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import List
 
-from table import CRATES, MAINTAINER, NO_ITP, PACKAGES, Architecture, Package
+from table import CRATES, MAINTAINER, NO_ITP, NODES, PACKAGES, Architecture, Package
 
 MIT = "MIT"
 APACHE = "Apache-2.0"
@@ -136,16 +136,18 @@ class Builder:
         return self.text(lines, name) + f"Description: {package.summary}\n {description}\n"
 
     def symbols(self) -> str:
-        """Which version of the library has brought each function. The version script has them."""
+        """Which version of the library has brought each function. The version script has their nodes."""
         lines, node = ["librsshm.so.0 librsshm0 #MINVER#", "* Build-Depends-Package: librsshm-dev"], ""
         exported = []
         for line in self.root.joinpath("capi/rsshm.map").read_text().splitlines():
             begin, symbol = re.match(r"(RSSHM_\w+) \{", line), re.match(r" +(rsshm_\w+);", line)
             if begin:
                 node = begin.group(1)
-                exported.append(f"{node}@{node} {self.version}")
+                if node not in NODES:
+                    raise SystemExit(f"packaging/build: NODES in packaging/table.py has no version for {node}")
+                exported.append(f"{node}@{node} {NODES[node]}")
             elif symbol:
-                exported.append(f"{symbol.group(1)}@{node} {self.version}")
+                exported.append(f"{symbol.group(1)}@{node} {NODES[node]}")
         return "\n".join(lines + [f" {symbol}" for symbol in sorted(exported)]) + "\n"
 
     def changelog(self) -> str:

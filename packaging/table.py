@@ -60,6 +60,9 @@ class Package:
 # The crates whose programs and libraries are in the packages.
 CRATES = ["gst-plugin-rsshm", "rsshm-capi", "rsshm-cli"]
 
+# The version of the library that brought each node of capi/rsshm.map.
+NODES = {"RSSHM_0": "0.1.0"}
+
 MAINTAINER = "rsshm developers <rsshm@users.noreply.github.com>"
 
 # Debian 11 has these versions, and it builds the packages. Debian 13 has renamed the package of GLib.

@@ -30,7 +30,7 @@ except ImportError as error:
 
 MAGIC, SUPERSEDED, CLOSED, SLOTS, NONE = b"rsshm\r\n\x1a", 1, 2, 16, 2**64 - 1
 # Where the tables are in the segment, and where the fields of the status are in their table.
-STATUS, CAPS, QUOTAS, READERS, RING, EVENTS, RECORDS, FRAMES = 256, 4096, 8192, 8704, 25088, 26112, 583168, 655360
+STATUS, CAPS, EVICTIONS, READERS, RING, EVENTS, RECORDS, FRAMES = 256, 4096, 8192, 8704, 25088, 26112, 583168, 655360
 HEAD, EOS_SEQ_1, PUBLISHED, STATE, EOS_COUNT, RUN_HEAD, HEADS = 0, 16, 32, 36, 40, 56, "=Q40xQ"
 FUTEX = {"x86_64": 202, "ppc64le": 221, "s390x": 238}.get(os.uname().machine, 98)  # the number of the system call
 u32, u64, libc, private = ctypes.c_uint32, ctypes.c_uint64, ctypes.CDLL(None), (ctypes.c_uint64 * 4)()
@@ -99,8 +99,8 @@ class Writer:
         self.memory = mmap.mmap(file, 0)
         struct.pack_into(
             "=8s2I 9Q 2I Q 2I 3Q 4I Q 2I Q 2I", self.memory, 0, MAGIC, 3, 256, time.monotonic_ns(), self.seq + 1,
-            locks.st_dev, locks.st_ino, CAPS, len(caps), STATUS, QUOTAS, READERS, 256, 64, RING, 128, SLOTS, RECORDS, FRAMES,
-            self.slot_size, 4096, SLOTS - 2, os.getpid(), 0, EVENTS, 4096, 136, 0, 512, 0,
+            locks.st_dev, locks.st_ino, CAPS, len(caps), STATUS, EVICTIONS, READERS, 256, 64, RING, 128, SLOTS, RECORDS,
+            FRAMES, self.slot_size, 4096, SLOTS - 2, os.getpid(), 0, EVENTS, 4096, 136, 0, 512, 0,
         )  # fmt: skip
         self.memory[CAPS : CAPS + len(caps)] = caps
         struct.pack_into(HEADS, self.memory, STATUS, self.seq, event)

@@ -30,8 +30,9 @@ Examples:
   rsshm top -b --json | jq -c '.channels[] | {channel, fps}'
 
 Keys: up and down select a row, Enter shows the picture of its channel, Esc returns, s changes the order, n f w r b m c choose
-name, fps, bw, readers, behind, missed or cpu, space renews now, q quits. FPS of a reader are the frames that it takes. MISSED/s are those that it
-does not get; a reader in the state latest skips them on purpose. HELD are slots of those with memory, or of its quota.")]
+name, fps, bw, readers, behind, missed or cpu, space renews now, q quits. FPS of a reader is the number of frames that it
+takes. MISSED/s is the number of those that it does not get; a reader in the state latest skips them on purpose. HELD are
+slots of those with memory, or of its quota.")]
 pub(crate) struct Top {
     /// Names, URIs or patterns; all channels if none is given.
     #[arg(value_name = "CHANNEL")]

@@ -113,9 +113,8 @@ pub fn run(plan: &Plan, parent: &Path) -> Report {
     report
 }
 
-/// Chooses the kinds of the members of a run, and whether each member is long-lived. The first member is the writer,
-/// and the others are readers, and with
-/// `clean` a cleaner.
+/// Chooses the kinds of the members of a run, and whether each member is long-lived. The first member is the writer. The
+/// others are readers and, with `clean`, a cleaner.
 fn choose_members(random: &mut Random, clean: bool) -> Vec<(Kind, bool)> {
     let mut kinds = vec![
         (Kind::Writer, false),
