@@ -23,7 +23,7 @@ pub(super) struct Arrival {
     pub(super) running: i64,
     /// The current running time.
     pub(super) now: i64,
-    /// Whether this is the first frame since the pipeline went to PLAYING.
+    /// Whether this is the first frame since the pipeline went to PLAYING, or the first picture of a new writer.
     pub(super) is_first: bool,
     /// The delay between a frame's own time and the moment at which the frame leaves the writer.
     pub(super) latency: i64,

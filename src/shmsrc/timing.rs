@@ -99,6 +99,8 @@ pub(super) struct Timing {
     is_clock_lead_reported: bool,
     /// The running time at which the last frame or the last gap ends; `None` before the first frame.
     end: Option<i64>,
+    /// Whether the time before the next frame has been filled, because there was no writer.
+    was_absent: bool,
 }
 
 impl Timing {
@@ -160,6 +162,8 @@ impl Timing {
         } else {
             time::origin(element, &mut self.clock_offset)
         };
+        // A writer of pictures may publish only one, so the first of a new writer is not skipped. Sound would overlap.
+        let is_first = is_first || (std::mem::take(&mut self.was_absent) && is_raw_video);
         // Without a clock there is no running time, so buffers get no timestamps.
         let Some(origin) = origin else {
             return Some(Stamps::default());
@@ -284,6 +288,7 @@ impl Timing {
         let filled = nanoseconds(Some(start.saturating_add(duration)));
         self.end = Some(filled);
         self.timeline.begin_at(filled);
+        self.was_absent = true;
         Some((start, duration))
     }
 }

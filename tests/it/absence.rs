@@ -5,9 +5,10 @@
 use std::{thread::sleep, time::Duration};
 
 use gst::prelude::*;
+use rsshm_channel::{Caps, FrameDescriptor, Writer, WriterOptions, monotonic_ns};
 use rsshm_testkit::{
     Channel, Process, eventually,
-    gst::{Item, SourceRecorder, command, launch, live_writer},
+    gst::{CAPS, Item, SourceRecorder, command, launch, live_writer},
 };
 
 use crate::pipelines::streams_of;
@@ -191,6 +192,40 @@ fn keyframe_of_slower_writer_is_kept() {
     assert!(frames[1..].iter().all(|frame| !frame.is_discont()));
     let times: Vec<_> = frames.iter().map(|frame| frame.pts).collect();
     assert!(times.is_sorted(), "{times:?}");
+}
+
+/// A writer of raw video may publish a single picture, which then stays.
+#[test]
+fn only_picture_of_next_writer_is_shown() {
+    let channel = Channel::new();
+    let mut writer = live_writer(&channel);
+    let reader = SourceRecorder::of(&channel);
+    reader.wait_for_frames(10);
+    writer.kill();
+    eventually("ten gaps", || fillings(&reader).len() >= 10);
+    reader.clear();
+    let size = 64 * 48;
+    let writer = Writer::open((*channel).clone(), WriterOptions::default()).unwrap();
+    writer.set_caps(Caps::fixed_size(CAPS, size)).unwrap();
+    let mut slot = writer.claim(size).unwrap().expect("a slot");
+    slot.as_mut().fill(7);
+    // The picture was taken while there was no writer.
+    let taken = monotonic_ns() - 200_000_000;
+    let descriptor = FrameDescriptor::new(size as u64).with_pts(taken);
+    writer.publish(&slot, descriptor, &[]).unwrap();
+    eventually("the picture", || reader.frame_count() == 1);
+    let frame = reader.last_frame().unwrap();
+    assert_eq!(frame.bytes, vec![7; size]);
+    let filled = fillings(&reader).last().map_or(0, |(_, end)| *end);
+    assert!(frame.pts.unwrap().nseconds() > filled, "{frame:?} {filled}");
+    // The next pictures keep their own times.
+    drop(slot);
+    let slot = writer.claim(size).unwrap().expect("a slot");
+    let next = FrameDescriptor::new(size as u64).with_pts(monotonic_ns());
+    writer.publish(&slot, next, &[]).unwrap();
+    eventually("the next picture", || reader.frame_count() == 2);
+    let distance = reader.last_frame().unwrap().pts.unwrap() - frame.pts.unwrap();
+    assert!(distance.nseconds() < monotonic_ns() - taken, "{distance}");
 }
 
 /// Two writers and a program that records both channels into one file.
