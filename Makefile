@@ -310,6 +310,11 @@ bench-channel: ## time the single steps of the protocol, without GStreamer
 	@$(call install_missing,$(BUILD_PACKAGES))
 	$(CARGO) bench --locked --package rsshm-channel --bench steps -- $(BENCH)
 
+.PHONY: bench-copies
+bench-copies: ## compare an ordinary copy of a frame with one past the caches, one minute: make bench-copies BENCH=FRAMES
+	@$(call install_missing,$(BUILD_PACKAGES))
+	$(CARGO) bench --locked --package rsshm-channel --bench copies -- $(BENCH)
+
 .PHONY: bench-capi
 bench-capi: ## compare the cost of a frame through the C library with that through the channel crate, one minute
 	@$(call install_missing,$(BUILD_PACKAGES))

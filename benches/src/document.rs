@@ -10,7 +10,7 @@ use crate::{
     case::{Case, Mode, Reading},
     figures,
     report::{Figures, Report},
-    table::{Columns, plain, with_spread},
+    table::{Columns, MEMORY_AND_START, plain, with_spread},
     transport::Transport,
 };
 
@@ -73,14 +73,7 @@ const BLOCKS: &[Block] = &[
     Block {
         name: "memory and start",
         is_in: |case| is_plain(case) && is_usual(case) && case.readers != 2,
-        columns: &[
-            ("shared MiB", |f| plain(f, figures::SHARED)),
-            ("PSS of all processes, MiB", |f| plain(f, figures::PSS)),
-            ("process start to first frame, ms", |f| spread(f, figures::START)),
-            ("slowest", |f| plain(f, figures::START_MAX)),
-            ("push to arrival of the first frame, ms", |f| spread(f, figures::FIRST)),
-            ("slowest", |f| plain(f, figures::FIRST_MAX)),
-        ],
+        columns: MEMORY_AND_START,
     },
     Block {
         name: "tools",
@@ -89,9 +82,9 @@ const BLOCKS: &[Block] = &[
             LATENCY,
             LATENCY_P99,
             WRITER,
-            ("to without tools", |f| spread(f, figures::WRITER_TO_ALONE)),
+            ("to without tools", |f| with_spread(f, figures::WRITER_TO_ALONE)),
             READER,
-            ("to without tools", |f| spread(f, figures::READER_TO_ALONE)),
+            ("to without tools", |f| with_spread(f, figures::READER_TO_ALONE)),
             MISSED,
         ],
     },
@@ -99,15 +92,15 @@ const BLOCKS: &[Block] = &[
 
 type Column = (&'static str, fn(&Figures) -> String);
 
-const LATENCY: Column = ("latency µs, median (rounds)", |f| spread(f, figures::LATENCY_P50));
+const LATENCY: Column = ("latency µs, median (rounds)", |f| with_spread(f, figures::LATENCY_P50));
 const LATENCY_P99: Column = ("99 %", |f| plain(f, figures::LATENCY_P99));
-const WRITER: Column = ("CPU µs a frame: writer", |f| spread(f, figures::WRITER));
+const WRITER: Column = ("CPU µs a frame: writer", |f| with_spread(f, figures::WRITER));
 const READER: Column = ("reader", |f| plain(f, figures::READER));
 const MISSED: Column = ("missed", |f| plain(f, figures::MISSED));
 const RATE: Column = ("frames a second", |f| plain(f, figures::RATE));
 const RATE_TO_SHM: Column = ("to shmsink", |f| plain(f, figures::RATE_TO_SHM));
 const OVER: Column = ("CPU µs a frame: writer over fakesink", |f| {
-    spread(f, figures::WRITER_OVER)
+    with_spread(f, figures::WRITER_OVER)
 });
 
 const FULL_SPEED: &Columns = &[
@@ -116,7 +109,7 @@ const FULL_SPEED: &Columns = &[
     LATENCY,
     OVER,
     READER,
-    ("both, to shmsink", |f| spread(f, figures::BOTH_TO_SHM)),
+    ("both, to shmsink", |f| with_spread(f, figures::BOTH_TO_SHM)),
 ];
 
 const ONE_COPY: &Columns = &[
@@ -124,20 +117,20 @@ const ONE_COPY: &Columns = &[
     RATE_TO_SHM,
     LATENCY,
     OVER,
-    ("to memcpy", |f| spread(f, figures::OVER_TO_MEMCPY)),
+    ("to memcpy", |f| with_spread(f, figures::OVER_TO_MEMCPY)),
     READER,
-    ("both, to shmsink", |f| spread(f, figures::BOTH_TO_SHM)),
+    ("both, to shmsink", |f| with_spread(f, figures::BOTH_TO_SHM)),
 ];
 
 const BURSTS: &Columns = &[
     ("lost", |f| plain(f, bursts::LOST)),
     ("CPU µs a buffer: writer over fakesink", |f| {
-        spread(f, bursts::WRITER_OVER)
+        with_spread(f, bursts::WRITER_OVER)
     }),
-    ("reader", |f| spread(f, bursts::READER)),
-    ("both, to shmsink", |f| spread(f, bursts::BOTH_TO_SHM)),
+    ("reader", |f| with_spread(f, bursts::READER)),
+    ("both, to shmsink", |f| with_spread(f, bursts::BOTH_TO_SHM)),
     ("ms from the first push to the last buffer", |f| {
-        spread(f, bursts::BURST_TIME)
+        with_spread(f, bursts::BURST_TIME)
     }),
 ];
 
@@ -154,11 +147,6 @@ fn is_usual(case: Case) -> bool {
         tools,
         ..Case::USUAL
     }
-}
-
-/// The median, followed by the lowest and the highest value.
-fn spread(figures: &Figures, name: &str) -> String {
-    with_spread(figures, name).replace("..", " to ")
 }
 
 /// Replaces the tables of the document whose lines name `marker`.
@@ -220,13 +208,20 @@ type Group<'a> = (String, Vec<(Transport, &'a Figures)>);
 
 /// A table in Markdown. A row in bold comes before the rows of each group. Rows without a figure are left out.
 fn table(columns: &Columns, groups: Vec<Group<'_>>) -> Option<String> {
-    let titles: Vec<&str> = columns.iter().map(|(title, _)| *title).collect();
+    // The titles and the cells may be those of a table on the terminal.
+    let titles: Vec<String> = columns
+        .iter()
+        .map(|(title, _)| title.trim().replace('\n', " "))
+        .collect();
     let mut text = format!("| | {} |\n|---|{}\n", titles.join(" | "), "---|".repeat(columns.len()));
     let mut is_empty = true;
     for (title, rows) in groups {
         text += &format!("| **{title}** |{}\n", " |".repeat(columns.len()));
         for (transport, figures) in rows {
-            let cells: Vec<String> = columns.iter().map(|(_, cell)| cell(figures)).collect();
+            let cells: Vec<String> = columns
+                .iter()
+                .map(|(_, cell)| cell(figures).replace("..", " to "))
+                .collect();
             if cells.iter().any(|cell| !cell.is_empty()) {
                 text += &format!("| {} | {} |\n", title_of(transport), cells.join(" | "));
                 is_empty = false;
@@ -316,7 +311,7 @@ mod tests {
                 max: 10.0,
             },
         )]);
-        let columns: &Columns = &[("shared", |f| spread(f, figures::SHARED))];
+        let columns: &Columns = &[("shared", |f| with_spread(f, figures::SHARED))];
         let none = Figures::new();
         let rows = vec![(Transport::Rsshm, &figures), (Transport::Fakesink, &none)];
         let text = table(columns, vec![("case".to_owned(), rows)]).unwrap();
@@ -334,15 +329,19 @@ mod tests {
     fn each_table_of_the_document_exists() {
         let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/PERFORMANCE.md");
         let text = std::fs::read_to_string(document).unwrap();
-        let names: Vec<&str> = text
+        let tables: Vec<(&str, &str)> = text
             .split("<!-- make bench")
             .skip(1)
-            .filter_map(|rest| rest.split_once(" -->")?.0.split_once(": ").map(|(_, name)| name))
+            .filter_map(|rest| {
+                let (marker, rest) = rest.split_once(" -->")?;
+                Some((marker.split_once(": ")?.1, rest.split_once(END)?.0))
+            })
             .collect();
-        assert!(names.len() > 5, "{names:?}");
-        for name in names {
+        assert!(tables.len() > 5, "{tables:?}");
+        for (name, table) in tables {
             let is_known = ["machine", "bursts"].contains(&name) || BLOCKS.iter().any(|block| block.name == name);
             assert!(is_known, "{name}");
+            assert!(!table.trim().is_empty(), "{name} is empty");
         }
     }
 }

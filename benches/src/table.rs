@@ -34,9 +34,10 @@ const FIGURES: &Columns = &[
     }),
 ];
 
-const MEMORY_AND_START: &Columns = &[
+/// Memory, and the start of the readers.
+pub const MEMORY_AND_START: &Columns = &[
     ("shared\nMiB", |f| plain(f, figures::SHARED)),
-    ("PSS of all\nprocesses MiB", |f| plain(f, figures::PSS)),
+    ("PSS of all\nprocesses, MiB", |f| plain(f, figures::PSS)),
     ("process start to first\nframe ms, median", |f| {
         with_spread(f, figures::START)
     }),

@@ -3,18 +3,30 @@
 //! The command line tool `rsshm`, which runs beside the readers of a channel.
 
 use std::{
+    fs::File,
+    io,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+use crate::cleanup;
 
 /// The commands that run at once.
 const COMMANDS: [&[&str]; 3] = [&["top", "--batch"], &["hz"], &["echo"]];
-/// The time in which the tools find the channel, before the frames that count.
-const START_TIME: Duration = Duration::from_millis(500);
+/// How long the tools may take to show the channel, before the frames that count.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A running tool, and the file that gets its output.
+struct Tool {
+    name: String,
+    process: Child,
+    output: File,
+}
 
 /// The running tools. Dropping this value ends them.
-pub struct Tools(Vec<Child>);
+pub struct Tools(Vec<Tool>);
 
 /// The tool, which is beside this program.
 pub fn path() -> Option<PathBuf> {
@@ -23,31 +35,42 @@ pub fn path() -> Option<PathBuf> {
 }
 
 impl Tools {
-    /// Starts the tools for a channel, and waits until they show it.
+    /// Starts the tools for a channel, and waits until each of them has printed something about it.
     pub fn start(channel: &str) -> Result<Self, String> {
         let program = path().ok_or("there is no rsshm beside this program")?;
         let mut tools = Self(Vec::new());
         for arguments in COMMANDS {
-            let tool = Command::new(&program)
+            let name = format!("rsshm {}", arguments.join(" "));
+            let output = new_output().map_err(|error| format!("the output of {name}: {error}"))?;
+            let stdout = output
+                .try_clone()
+                .map_err(|error| format!("the output of {name}: {error}"))?;
+            let process = Command::new(&program)
                 .args(arguments)
                 .arg(channel)
                 .stdin(Stdio::null())
-                .stdout(Stdio::null())
+                .stdout(stdout)
                 .stderr(Stdio::null())
                 .spawn()
                 .map_err(|error| format!("{}: {error}", program.display()))?;
-            tools.0.push(tool);
+            tools.0.push(Tool { name, process, output });
         }
-        std::thread::sleep(START_TIME);
-        tools.check()?;
+        let deadline = Instant::now() + START_TIMEOUT;
+        while let Some(silent) = tools.0.iter().find(|tool| tool.is_silent()) {
+            if Instant::now() > deadline {
+                return Err(format!("{} shows nothing of channel {channel}", silent.name));
+            }
+            std::thread::sleep(POLL_INTERVAL);
+            tools.check()?;
+        }
         Ok(tools)
     }
 
     /// Fails if one of the tools has ended.
     pub fn check(&mut self) -> Result<(), String> {
-        for (tool, arguments) in self.0.iter_mut().zip(COMMANDS) {
-            if let Ok(Some(status)) = tool.try_wait() {
-                return Err(format!("rsshm {} has ended: {status}", arguments.join(" ")));
+        for tool in &mut self.0 {
+            if let Ok(Some(status)) = tool.process.try_wait() {
+                return Err(format!("{} has ended: {status}", tool.name));
             }
         }
         Ok(())
@@ -57,8 +80,23 @@ impl Tools {
 impl Drop for Tools {
     fn drop(&mut self) {
         for tool in &mut self.0 {
-            let _ = tool.kill();
-            let _ = tool.wait();
+            let _ = tool.process.kill();
+            let _ = tool.process.wait();
         }
     }
+}
+
+impl Tool {
+    /// Whether the tool has printed nothing yet.
+    fn is_silent(&self) -> bool {
+        self.output.metadata().map_or(true, |file| file.len() == 0)
+    }
+}
+
+/// A file without a name. A pipe would need a thread that reads it while frames are measured.
+fn new_output() -> io::Result<File> {
+    let path = std::env::temp_dir().join(format!("{}-output", cleanup::channel(None)));
+    let file = File::create(&path)?;
+    std::fs::remove_file(path)?;
+    Ok(file)
 }

@@ -260,6 +260,7 @@ impl Measurements {
         let now = Resources::now();
         self.ages.sort_unstable();
         let count = self.ages.len();
+        assert!(count > 0, "no frame has come");
         let at = |part: f64| Duration::from_nanos(self.ages[((count - 1) as f64 * part) as usize]);
         say(format!(
             "{count} frames, {} in place, {} missed, age {:.2?} median, {:.2?} of 99 %, {:.2?} at most, \

@@ -65,7 +65,7 @@ pub fn dump(channel: &str, writer: Pid) -> String {
 /// Describes the main fields of a segment. The offsets of the fields are those in docs/PROTOCOL.md.
 fn segment(text: &mut String, path: &str, file: &File) {
     let (status, readers, slots) = (number::<8>(file, 64), number::<8>(file, 80), number::<8>(file, 112));
-    let (evictions, count) = (number::<8>(file, 72), number::<4>(file, 108));
+    let (evictions, entry_size, count) = (number::<8>(file, 72), number::<4>(file, 88), number::<4>(file, 108));
     writeln!(
         text,
         "{path}: first seq {} head {} state {} pid {} history {} waits {} quota {} joins {} file {}",
@@ -83,7 +83,7 @@ fn segment(text: &mut String, path: &str, file: &File) {
     let seqs: Vec<u64> = (0..count).map(|slot| number::<8>(file, slots + 4096 * slot)).collect();
     writeln!(text, "  seqs of the slots {seqs:?}").unwrap();
     for entry in 0..MAX_READERS as u64 {
-        let at = readers + 64 * entry;
+        let at = readers + entry_size * entry;
         if number::<4>(file, at + 16) != 0 {
             let eviction = number::<8>(file, evictions + 8 * entry);
             writeln!(
@@ -97,5 +97,45 @@ fn segment(text: &mut String, path: &str, file: &File) {
             )
             .unwrap();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rsshm_channel::{
+        Caps, FrameDescriptor, Next, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions, layout::reader_state,
+    };
+
+    use super::*;
+    use crate::Channel;
+
+    #[test]
+    fn dump_has_a_line_for_each_reader() {
+        let channel = Channel::new();
+        let writer = Writer::open((*channel).clone(), WriterOptions::default()).unwrap();
+        writer.set_caps(Caps::fixed_size("a", 64)).unwrap();
+        let slot = writer.claim(64).unwrap().expect("a slot");
+        writer.publish(&slot, FrameDescriptor::new(64), &[]).unwrap();
+        let _readers: Vec<Reader> = (0..3)
+            .map(|_| {
+                let mut reader = Reader::new((*channel).clone(), ReaderOptions::default());
+                let next = reader.next(&mut Vec::new(), ReadLimits::default(), Some(Duration::ZERO));
+                assert!(matches!(next, Ok(Next::Frame(_))));
+                reader
+            })
+            .collect();
+        let pid = std::process::id();
+        let text = dump(channel.as_str(), Pid::this());
+        for entry in 0..3 {
+            let line = text
+                .lines()
+                .find(|line| line.contains(&format!("reader {entry}: ")))
+                .unwrap();
+            let state = format!("cursor 1 generation 1 state {} pid {pid} ", reader_state::ATTACHED);
+            assert!(line.contains(&state), "{line}");
+        }
+        assert_eq!(text.matches("  reader ").count(), 3, "{text}");
     }
 }
