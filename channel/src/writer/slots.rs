@@ -341,13 +341,17 @@ impl SlotAllocator {
             && match claimed_for {
                 ClaimedFor::Upstream => true,
                 ClaimedFor::Copy if self.is_lossless => {
-                    has_waited
-                        || self.memory.count() < self.history + initial_slots(self.quota.largest())
-                        || self.have_readers_all()
+                    has_waited || self.memory.count() < self.few_slots() || self.have_readers_all()
                 }
                 // Without spare slots, the service would come too late.
                 ClaimedFor::Copy => is_small || self.spare_needed() == 0,
             }
+    }
+
+    /// How many slots a lossless writer has before it waits for its readers: those of a new segment, one for each frame
+    /// that stays, and one for each further slot that upstream keeps.
+    fn few_slots(&self) -> u32 {
+        self.kept_runs() + initial_slots(self.quota.largest()) + self.claimed().saturating_sub(1)
     }
 
     /// Whether the readers have taken all frames, so that only their pins keep slots.
