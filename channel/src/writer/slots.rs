@@ -494,6 +494,10 @@ impl SlotAllocator {
     /// The readers that miss the frames in `slot` if it is taken. `None` if one of these readers keeps up with the stream
     /// and the frames are within the history, so that the slot must not be taken.
     fn unless_wanted(&mut self, slot: usize) -> Option<Missing> {
+        // All readers have taken frames that a lossless writer may overwrite.
+        if self.is_lossless {
+            return Some(Missing::default());
+        }
         let run = *self.runs.in_slot(slot);
         let missing = self.pins.missing(&self.segment, run.first, run.last);
         let is_wanted = missing.frames > 0
