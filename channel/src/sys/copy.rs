@@ -20,6 +20,8 @@ const STREAMING_COPY_SIZE: u64 = 2 << 20;
 /// an Intel Xeon of 2023 (2 MiB of L2 cache a core, a shared L3 cache). An AMD EPYC with 32 MiB of L3 cache chooses the
 /// same way for five slots: it read 3881 frames a second of 1080p with ordinary stores and 2043 with streaming ones.
 ///
+/// The streaming copies of the table read one page after the other; now they are faster (`BLOCK_PARTS`).
+///
 /// | frames | slots | age, ms | ordinary | streaming | faster |
 /// |---|---|---|---|---|---|
 /// | 1080p, at once | 3 | 2 | 232 + 181 | 252 + 420 | ordinary |
