@@ -3,7 +3,7 @@
 //! The connection of a reader: which segment it is in, with which entry, and when it may attach again.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -183,6 +183,33 @@ impl Connection {
         }
         self.liveness_checked_at = Instant::now();
         attachment.has_lost_writer(snapshot)
+    }
+
+    /// The value of the superseded segment's futex word for readers. `None` if the reader does not move.
+    pub(super) fn former_word(&self) -> Option<u32> {
+        match &self.state {
+            // Acquire: pairs with the release increment of a writer that notifies. A segment that got its name before
+            // this notification is then found.
+            ConnectionState::Moving(_, former) => {
+                Some(former.segment.word(FutexWord::Published).load(Ordering::Acquire))
+            }
+            ConnectionState::Disconnected | ConnectionState::Attached(_) => None,
+        }
+    }
+
+    /// Sleeps at most for `timeout`. A writer ends the sleep when the segment after a superseded one has its name and
+    /// the superseded segment's futex word is no longer `seen`. Returns whether a writer can end it.
+    pub(super) fn wait_for_segment(&self, seen: Option<u32>, timeout: Duration) -> bool {
+        match (&self.state, seen) {
+            (ConnectionState::Moving(_, former), Some(seen)) => {
+                self.waiter().wait(&former.segment, FutexWord::Published, seen, timeout);
+                true
+            }
+            _ => {
+                self.waiter().sleep(timeout);
+                false
+            }
+        }
     }
 
     /// Sleeps until the segment's futex word for readers differs from the value in `snapshot`, at most for `timeout`.

@@ -64,6 +64,7 @@ impl Reader {
     /// Attaches, or sleeps until it is time to look for a segment again. Returns `None` if the loop in `next` has to
     /// continue.
     fn connect(&mut self, deadline: Option<Instant>) -> Result<Option<Next>, Error> {
+        let seen = self.connection.former_word();
         if self.connection.may_attach() {
             match self.attach() {
                 Ok(true) => return Ok(None),
@@ -83,7 +84,9 @@ impl Reader {
         let Some(timeout) = remaining(deadline, NAME_POLL_INTERVAL) else {
             return Ok(Some(Next::TimedOut));
         };
-        self.connection.waiter().sleep(timeout);
+        if self.connection.wait_for_segment(seen, timeout) {
+            self.slow_down();
+        }
         Ok(None)
     }
 

@@ -20,6 +20,8 @@ const STREAMING_COPY_SIZE: u64 = 2 << 20;
 /// an Intel Xeon of 2023 (2 MiB of L2 cache a core, a shared L3 cache). An AMD EPYC with 32 MiB of L3 cache chooses the
 /// same way for five slots: it read 3881 frames a second of 1080p with ordinary stores and 2043 with streaming ones.
 ///
+/// The streaming copies of the table read one page after the other; now they are faster (`BLOCK_PARTS`).
+///
 /// | frames | slots | age, ms | ordinary | streaming | faster |
 /// |---|---|---|---|---|---|
 /// | 1080p, at once | 3 | 2 | 232 + 181 | 252 + 420 | ordinary |
@@ -102,25 +104,50 @@ fn ordinary(from: &[u8], to: &mut [u8]) {
 
 #[cfg(target_arch = "x86_64")]
 fn streaming(from: &[u8], to: &mut [u8]) {
-    use core::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
-
-    /// The size in bytes of a cache line, which the processor writes to memory as a whole.
-    const LINE_SIZE: usize = 64;
-
     let size = from.len().min(to.len());
     let (from, to) = (&from[..size], &mut to[..size]);
     let begin = to.as_ptr().align_offset(LINE_SIZE).min(size);
-    let lines = (size - begin) / LINE_SIZE;
-    let end = begin + lines * LINE_SIZE;
     ordinary(&from[..begin], &mut to[..begin]);
-    let source = from[begin..end].as_ptr().cast::<__m128i>();
-    let target = to[begin..end].as_mut_ptr().cast::<__m128i>();
-    for part in 0..lines * LINE_SIZE / size_of::<__m128i>() {
-        // SAFETY: `source` and `target` point to `lines * LINE_SIZE` bytes each, so `part` is inside both. The target
-        // is aligned to a line (`align_offset`); the source need not be aligned. Every x86-64 processor has SSE2.
+    let (from, to) = (&from[begin..], &mut to[begin..]);
+    let blocks = from.chunks(BLOCK_SIZE).zip(to.chunks_mut(BLOCK_SIZE));
+    for (from, to) in blocks {
+        // The last block may be shorter. Then its parts are shorter too, and ordinary stores copy what is left.
+        let part = from.len() / BLOCK_PARTS / LINE_SIZE * LINE_SIZE;
+        for line in (0..part).step_by(LINE_SIZE) {
+            for start in (0..BLOCK_PARTS).map(|index| index * part + line) {
+                stream_line(&from[start..], &mut to[start..]);
+            }
+        }
+        let end = BLOCK_PARTS * part;
+        ordinary(&from[end..], &mut to[end..]);
+    }
+}
+
+/// The size in bytes of a cache line, which the processor writes to memory as a whole.
+#[cfg(target_arch = "x86_64")]
+const LINE_SIZE: usize = 64;
+/// A streaming copy reads so many places of the source in turn, a page apart. The processor reads ahead in each page, so
+/// it reads more at a time. On the Xeon of the table, a copy of a 4K frame took 1.4 instead of 2.0 ms, and one of 1080p 270 instead of 310 us.
+#[cfg(target_arch = "x86_64")]
+const BLOCK_PARTS: usize = 4;
+#[cfg(target_arch = "x86_64")]
+const BLOCK_SIZE: usize = BLOCK_PARTS * 4096;
+
+/// Copies the first line. `to` is aligned to a line.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn stream_line(from: &[u8], to: &mut [u8]) {
+    use core::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
+
+    let (from, to) = (&from[..LINE_SIZE], &mut to[..LINE_SIZE]);
+    let (source, target) = (from.as_ptr().cast::<__m128i>(), to.as_mut_ptr().cast::<__m128i>());
+    debug_assert!(target.is_aligned());
+    for part in 0..LINE_SIZE / size_of::<__m128i>() {
+        // SAFETY: both slices have a whole line, so `part` is inside both. The target is aligned to a line, because all
+        // callers' offsets from an aligned place are whole lines; the source need not be aligned. Every x86-64 processor
+        // has SSE2.
         unsafe { _mm_stream_si128(target.add(part), _mm_loadu_si128(source.add(part))) };
     }
-    ordinary(&from[end..], &mut to[end..]);
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -146,10 +173,12 @@ mod tests {
     proptest! {
         #[test]
         fn ordinary_and_streaming_copies_are_equal(
-            from in prop::collection::vec(any::<u8>(), 0..1000),
+            size in 0..40_000_usize,
             before in 0..70_usize,
-            room in 0..1000_usize,
+            room in 0..40_000_usize,
         ) {
+            // No two bytes at a distance of whole lines or pages are equal, up to 251 of them.
+            let from: Vec<u8> = (0..size).map(|at| ((at + at / 64 + at / 4096) % 251) as u8).collect();
             for copier in [Copier::Ordinary, Copier::Streaming] {
                 let mut to = vec![1; before + room + 70];
                 copier.copy(&from, &mut to[before..before + room]);

@@ -103,6 +103,10 @@ impl SegmentChain {
 
     /// Makes `slots` the slots of the current segment, after its file got the channel's name.
     pub(super) fn install(&mut self, slots: SlotAllocator, writer_lock: OfdLock) {
+        // These segments were superseded before the new one had the name, for example in a takeover. Their readers wait.
+        for retired in &self.retired {
+            retired.slots.segment().mapped().notify(FutexWord::Published);
+        }
         self.retire();
         self.owned_name = Some(slots.segment().mapped().file_id);
         self.current = Some(CurrentSegment {

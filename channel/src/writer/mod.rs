@@ -30,6 +30,7 @@
 //!     |-- Sequence      sequence       the seqs of frames
 //!     |-- EventLog      events         the seqs of events, the sticky events
 //!     |-- ReaderTable   readers        the readers that are attached, and what they hold (quota)
+//!     |-- Patience      patience       how long a lossless writer waits for its readers
 //!     |-- RequestLog    messages       messages of readers
 //!     |      '-- KeyframeRequests  keyframes  which keyframes readers want
 //!     |-- ServiceState  service        the values that the service keeps; its report
@@ -52,6 +53,7 @@ mod leftover;
 mod memory;
 mod messages;
 mod options;
+mod patience;
 mod publish;
 mod quota;
 mod readers;

@@ -341,13 +341,17 @@ impl SlotAllocator {
             ClaimedFor::Upstream => self.memory.can_grow(),
             ClaimedFor::Copy if !self.memory.may_begin_growth() => false,
             ClaimedFor::Copy if self.is_lossless => {
-                has_waited
-                    || self.memory.count() < self.history + initial_slots(self.quota.largest())
-                    || self.have_readers_all()
+                has_waited || self.memory.count() < self.few_slots() || self.have_readers_all()
             }
             // Without spare slots, the service would come too late.
             ClaimedFor::Copy => is_small || self.spare_needed() == 0,
         }
+    }
+
+    /// How many slots a lossless writer has before it waits for its readers: those of a new segment, one for each frame
+    /// that stays, and one for each further slot that upstream keeps.
+    fn few_slots(&self) -> u32 {
+        self.kept_runs() + initial_slots(self.quota.largest()) + self.claimed().saturating_sub(1)
     }
 
     /// Whether the readers have taken all frames, so that only their pins keep slots.
@@ -490,6 +494,10 @@ impl SlotAllocator {
     /// The readers that miss the frames in `slot` if it is taken. `None` if one of these readers keeps up with the stream
     /// and the frames are within the history, so that the slot must not be taken.
     fn unless_wanted(&mut self, slot: usize) -> Option<Missing> {
+        // All readers have taken frames that a lossless writer may overwrite.
+        if self.is_lossless {
+            return Some(Missing::default());
+        }
         let run = *self.runs.in_slot(slot);
         let missing = self.pins.missing(&self.segment, run.first, run.last);
         let is_wanted = missing.frames > 0

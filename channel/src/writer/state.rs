@@ -3,8 +3,9 @@
 //! The state of a writer: its parts, which change under one lock.
 
 use super::{
-    chain::SegmentChain, channel_lock::ChannelLock, events::EventLog, messages::RequestLog, readers::ReaderTable,
-    sequence::Sequence, service::ServiceState, shortage::ShortageLog, sizing::SlotSizing, stats::WriterStats,
+    chain::SegmentChain, channel_lock::ChannelLock, events::EventLog, messages::RequestLog, patience::Patience,
+    readers::ReaderTable, sequence::Sequence, service::ServiceState, shortage::ShortageLog, sizing::SlotSizing,
+    stats::WriterStats,
 };
 
 /// The parts of a writer. Each part owns its data. The steps of the writer call the parts in the right order.
@@ -16,6 +17,7 @@ pub(super) struct State {
     pub(super) sequence: Sequence,
     pub(super) events: EventLog,
     pub(super) readers: ReaderTable,
+    pub(super) patience: Patience,
     pub(super) requests: RequestLog,
     pub(super) service: ServiceState,
     pub(super) shortage: ShortageLog,
@@ -37,6 +39,7 @@ impl State {
             sequence: Sequence::after(head),
             events: EventLog::after(event_head),
             readers: ReaderTable::new(),
+            patience: Patience::default(),
             requests: RequestLog::new(),
             service: ServiceState::new(),
             shortage: ShortageLog::default(),

@@ -13,9 +13,6 @@ use crate::segment::wait::{FutexWord, RateLimiter};
 
 /// The longest sleep of a blocked writer. After it, the writer asks the kernel whether the awaited reader is alive.
 const LIVENESS_INTERVAL: Duration = Duration::from_millis(10);
-/// How long a lossless writer waits for its readers before it commits a slot beyond those that they need. Readers that
-/// keep up release a slot within this time. Few slots stay in the processor's caches, so they are faster than many.
-const GROWTH_DELAY: Duration = Duration::from_millis(2);
 /// How many wakes in a row a blocked writer handles without a pause. After these wakes, it handles one in each
 /// [`WAKE_INTERVAL`].
 const WAKE_BURST: u32 = 256;
@@ -23,42 +20,70 @@ const WAKE_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Waits until a reader is attached, or `is_wanted` returns `false`. Returns `false` if the wait was interrupted.
 pub(super) fn wait_for_reader(inner: &Inner, is_wanted: impl Fn() -> bool) -> bool {
-    wait_until(inner, LIVENESS_INTERVAL, |state| {
-        state.chain.has_reader() || !is_wanted()
-    })
+    wait_until(
+        inner,
+        |_| LIVENESS_INTERVAL,
+        |state| state.chain.has_reader() || !is_wanted(),
+    )
 }
 
 /// In lossless mode, waits until the readers of former segments have taken all frames there and have followed. Returns
 /// `false` if the wait was interrupted, or if `is_wanted` returned `false`.
 pub(super) fn wait_for_followers(inner: &Inner, is_wanted: &dyn Fn() -> bool) -> bool {
-    wait_while(inner, LIVENESS_INTERVAL, is_wanted, |state| {
-        state.chain.has_all_followers()
-    })
+    wait_while(
+        inner,
+        |_| LIVENESS_INTERVAL,
+        is_wanted,
+        |state| state.chain.has_all_followers(),
+    )
 }
 
 /// In lossless mode, waits until a frame of `size` bytes can have a place. Returns `false` if the wait was interrupted,
 /// or if `is_wanted` returned `false`.
 pub(super) fn wait_for_slot(inner: &Inner, size: u64, is_wanted: &dyn Fn() -> bool) -> bool {
     let mut began = None;
-    wait_while(inner, GROWTH_DELAY, is_wanted, |state| {
-        can_claim(state, size, false) || {
-            let began = *began.get_or_insert_with(Instant::now);
-            began.elapsed() >= GROWTH_DELAY && can_claim(state, size, true)
+    wait_while(inner, slot_interval, is_wanted, |state| {
+        if can_claim(state, size, false) {
+            if let Some(began) = began {
+                state.patience.note_answer(Instant::elapsed(&began));
+            }
+            return true;
         }
+        let waited = began.get_or_insert_with(Instant::now).elapsed();
+        let is_growing = waited >= growth_delay(state) && can_claim(state, size, true);
+        if is_growing {
+            state.patience.note_growth(waited);
+        }
+        is_growing
     })
+}
+
+/// How long a lossless writer waits for its readers before the segment gets another slot.
+fn growth_delay(state: &State) -> Duration {
+    let slots = state.chain.current();
+    let slot_size = slots.map_or(0, |slots| slots.segment().header().slot_size);
+    state.patience.limit(slot_size)
+}
+
+/// When to look for a slot again although no reader notifies the writer.
+fn slot_interval(state: &State) -> Duration {
+    match state.chain.current() {
+        Some(slots) if slots.can_grow() => growth_delay(state).min(LIVENESS_INTERVAL),
+        _ => LIVENESS_INTERVAL,
+    }
 }
 
 /// In lossless mode, waits until `is_ready` returns `true`. Returns `false` if the wait was interrupted, or if
 /// `is_wanted` returned `false` before. Another writer does not wait.
 fn wait_while(
     inner: &Inner,
-    growth_interval: Duration,
+    interval: fn(&State) -> Duration,
     is_wanted: &dyn Fn() -> bool,
     mut is_ready: impl FnMut(&mut State) -> bool,
 ) -> bool {
     let mut is_given_up = false;
     !inner.options().lossless
-        || wait_until(inner, growth_interval, |state| {
+        || wait_until(inner, interval, |state| {
             is_ready(state) || {
                 is_given_up = !is_wanted();
                 is_given_up
@@ -77,9 +102,8 @@ fn can_claim(state: &mut State, size: u64, may_grow: bool) -> bool {
 }
 
 /// Waits until `is_ready` returns `true`. Returns `false` if the wait was interrupted. `is_ready` is called when a
-/// reader notifies the writer, at least every [`LIVENESS_INTERVAL`], and every `growth_interval` while the segment can
-/// have more slots.
-fn wait_until(inner: &Inner, growth_interval: Duration, mut is_ready: impl FnMut(&mut State) -> bool) -> bool {
+/// reader notifies the writer, and at least every `interval`.
+fn wait_until(inner: &Inner, interval: fn(&State) -> Duration, mut is_ready: impl FnMut(&mut State) -> bool) -> bool {
     let mut state = inner.lock();
     if is_ready(&mut state) {
         return true;
@@ -92,10 +116,7 @@ fn wait_until(inner: &Inner, growth_interval: Duration, mut is_ready: impl FnMut
         let status = segment.tables.status();
         let seen = status.begin_writer_wait();
         let ready = is_ready(&mut state);
-        let timeout = match state.chain.current() {
-            Some(slots) if slots.can_grow() => growth_interval,
-            _ => LIVENESS_INTERVAL,
-        };
+        let timeout = interval(&state);
         drop(state);
         // Readers that sleep cannot release anything. Within a batch, they have not been notified yet.
         inner.notify_delayed();

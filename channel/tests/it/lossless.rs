@@ -156,6 +156,35 @@ fn lossless_writer_adds_slots_for_stalled_readers_only() {
     assert!(began.elapsed() < 2 * SECOND, "{:?}", began.elapsed());
 }
 
+/// A reader takes a frame every 8 ms, which is longer than the writer's first waits. The writer learns this, because more
+/// slots would not make the reader faster.
+#[test]
+fn lossless_writer_follows_pace_of_slow_reader() {
+    const FRAMES: u64 = 120;
+    let channel = Channel::new();
+    let writer = channel.writer(lossless(64));
+    let publish = |value| {
+        publish_lossless(&writer, value, SIZE);
+        assert!(writer.upstream().wait_for_slot());
+    };
+    publish(1);
+    let _service = Service::of(&writer);
+    let mut reader = channel.reader();
+    let mut copy = Vec::new();
+    next(&mut reader, &mut copy);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 2..=FRAMES {
+                next(&mut reader, &mut copy);
+                std::thread::sleep(Duration::from_millis(8));
+            }
+        });
+        (2..=FRAMES).for_each(publish);
+    });
+    let slots = writer.stats().slots;
+    assert!(slots < 24, "{slots} slots for a reader that is only slow");
+}
+
 /// The writer waits for a reader that takes no frame. When the reader leaves, the wait ends at once.
 #[test]
 fn lossless_writer_waits_for_living_readers_only() {

@@ -14,6 +14,7 @@ mod end_of_stream;
 mod events;
 mod failpoints;
 mod fields;
+mod first_frames;
 mod following;
 mod hostile;
 mod inspection;
@@ -51,6 +52,7 @@ rsshm_testkit::roles!(
     end_of_stream::ROLES,
     events::ROLES,
     failpoints::ROLES,
+    first_frames::ROLES,
     following::ROLES,
     hostile::ROLES,
     hostile::honest::ROLES,

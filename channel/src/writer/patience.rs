@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! How long a lossless writer waits for its readers before it commits another slot.
+
+use std::time::Duration;
+
+/// A reader that keeps up releases a slot within this time, and within [`READ_TIME`] for each byte. Few slots stay in
+/// the processor's caches, so they are faster than many.
+const LEAST: Duration = Duration::from_millis(2);
+/// The time in which a slow reader reads 1024 bytes.
+const READ_TIME: Duration = Duration::from_nanos(1536);
+/// The longest wait, so that a reader that holds frames does not stop the others for long.
+const MOST: Duration = Duration::from_millis(100);
+
+/// What a lossless writer knows of the pace of its readers.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    /// How long the writer has waited since a reader released a slot. Waits that ended with another slot add up.
+    unanswered: Duration,
+    /// The longest of the recent waits that readers ended.
+    longest: Duration,
+}
+
+impl Patience {
+    /// How long to wait for a slot of this size before the segment gets another one: twice as long as the readers took
+    /// lately. More slots do not help readers that are slow, but steady.
+    pub(super) fn limit(&self, slot_size: u64) -> Duration {
+        let kibibytes = u32::try_from(slot_size >> 10).unwrap_or(u32::MAX);
+        let usual = LEAST.saturating_add(READ_TIME.saturating_mul(kibibytes));
+        usual.max(2 * self.longest).min(MOST)
+    }
+
+    /// Records a wait that a reader ended.
+    pub(super) fn note_answer(&mut self, waited: Duration) {
+        let waited = std::mem::take(&mut self.unanswered) + waited;
+        self.longest = waited.min(MOST / 2).max(self.longest * 7 / 8);
+    }
+
+    /// Records a wait that ended with another slot.
+    pub(super) fn note_growth(&mut self, waited: Duration) {
+        self.unanswered += waited;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: u64 = 4096;
+    const SIZE_4K: u64 = 3840 * 2160 * 3 / 2;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn large_frames_get_more_time() {
+        let patience = Patience::default();
+        assert!((ms(2)..ms(3)).contains(&patience.limit(SMALL)));
+        assert!((ms(20)..ms(25)).contains(&patience.limit(SIZE_4K)));
+        assert_eq!(patience.limit(u64::MAX), ms(100));
+    }
+
+    #[test]
+    fn slow_steady_reader_soon_gets_no_further_slot() {
+        let mut patience = Patience::default();
+        let (mut growths, mut left) = (0, ms(33));
+        for _ in 0..100 {
+            // The reader releases a slot every 33 ms.
+            let limit = patience.limit(SMALL);
+            if limit < left {
+                patience.note_growth(limit);
+                (growths, left) = (growths + 1, left - limit);
+            } else {
+                patience.note_answer(left);
+                left = ms(33);
+            }
+        }
+        assert!(growths < 20, "{growths}");
+    }
+
+    #[test]
+    fn stopped_reader_is_forgotten() {
+        let mut patience = Patience::default();
+        for _ in 0..50 {
+            patience.note_growth(patience.limit(SMALL));
+        }
+        assert!(patience.limit(SMALL) < ms(3), "each slot is as fast as the first");
+        patience.note_answer(ms(10_000));
+        assert_eq!(patience.limit(SMALL), ms(100));
+        (0..40).for_each(|_| patience.note_answer(ms(0)));
+        assert!(patience.limit(SMALL) < ms(3));
+    }
+}
