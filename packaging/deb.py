@@ -69,12 +69,16 @@ class Builder:
         control.joinpath("md5sums").write_text("".join(f"{md5}  {path.relative_to(stage)}\n" for md5, path in sums))
         for file, text in package.control.items():
             control.joinpath(file).write_text(self.text(text, name))
-            control.joinpath(file).chmod(0o755 if text.startswith("#!") else 0o644)
+        for script in self.root.joinpath("packaging/scripts").glob(f"{name}.p*"):
+            shutil.copy(script, control / script.suffix[1:])
         if name == "librsshm0":
             control.joinpath("symbols").write_text(self.symbols())
         control.joinpath("control").write_text(self.control(name, package, files))
 
         for path in [stage, *stage.rglob("*")]:
+            if not path.is_symlink():
+                # git keeps no other permissions than the right to execute, and those of a checkout depend on the umask.
+                path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
             os.utime(path, (self.epoch, self.epoch), follow_symlinks=False)
         # Debian 11 reads xz, and not zstd, which is the default of Ubuntu's dpkg.
         command = ["dpkg-deb", "--root-owner-group", "-Zxz", "--build", str(stage), str(self.output)]

@@ -51,7 +51,7 @@ class Package:
     files: Dict[str, List[str]]
     architecture: str = "any"  # or "all": the same file for all types of machines
     fields: Dict[str, str] = field(default_factory=dict)
-    # What is in control.tar beside `control`: scripts, symbols, triggers.
+    # What is in control.tar beside `control`, the symbols, and the scripts in packaging/scripts.
     control: Dict[str, str] = field(default_factory=dict)
     # Tags of lintian that the package has on purpose, with the reason for each.
     overrides: Dict[str, str] = field(default_factory=dict)
@@ -72,25 +72,16 @@ GSTREAMER = (
 )
 
 LIBRARY = "usr/lib/TRIPLET"
+PLUGIN = f"{LIBRARY}/gstreamer-1.0/libgstrsshm.so"
 MODULES = "usr/lib/python3/dist-packages"
 
 NO_ITP = "The package comes from the project itself, so Debian has no bug about its first upload."
 
-# The texts that dh_python3 generates.
-COMPILE = """#!/bin/sh
-set -e
-if [ "$1" = configure ] && command -v py3compile >/dev/null 2>&1; then
-	py3compile -p python3-rsshm
-fi
-"""
-CLEAN = """#!/bin/sh
-set -e
-if command -v py3clean >/dev/null 2>&1; then
-	py3clean -p python3-rsshm
-else
-	find /usr/lib/python3/dist-packages/rsshm -type d -name __pycache__ -exec rm -r {} +
-fi
-"""
+C_SUMMARY = "frames in shared memory, for programs in C and C++"
+C_DESCRIPTION = (
+    "One program writes frames into a named channel in POSIX shared memory, and any number of other programs read them there "
+    "without a copy."
+)
 
 PACKAGES = {
     "gstreamer1.0-rsshm": Package(
@@ -103,18 +94,17 @@ PACKAGES = {
         ],
         depends=f"{LIBC}, {GSTREAMER}",
         files={
-            f"{LIBRARY}/gstreamer-1.0": [f"{LIBRARY}/gstreamer-1.0/libgstrsshm.so"],
+            f"{LIBRARY}/gstreamer-1.0": [PLUGIN],
             "usr/share/doc/PACKAGE": ["./README.md"],
         },
         fields={"Multi-Arch": "same", "Suggests": "gstreamer1.0-tools, rsshm"},
     ),
     "librsshm0": Package(
         section="libs",
-        summary="frames in shared memory, for programs in C and C++",
+        summary=C_SUMMARY,
         description=[
-            "One program writes frames into a named channel in POSIX shared memory, and any number of other programs read "
-            "them there without a copy. The library needs no GStreamer and no daemon, and exchanges frames with the GStreamer "
-            "elements rsshmsink and rsshmsrc and with the Python package rsshm.",
+            f"{C_DESCRIPTION} The library needs no GStreamer and no daemon, and exchanges frames with the GStreamer elements "
+            "rsshmsink and rsshmsrc and with the Python package rsshm.",
         ],
         depends=LIBC,
         files={LIBRARY: [f"{LIBRARY}/librsshm.so.0", f"{LIBRARY}/librsshm.so.VERSION"]},
@@ -123,10 +113,9 @@ PACKAGES = {
     ),
     "librsshm-dev": Package(
         section="libdevel",
-        summary="frames in shared memory, for programs in C and C++ (development files)",
+        summary=f"{C_SUMMARY} (development files)",
         description=[
-            "One program writes frames into a named channel in POSIX shared memory, and any number of other programs read "
-            "them there without a copy.",
+            C_DESCRIPTION,
             "This package has the headers rsshm.h for C and rsshm.hpp for C++, the static library, the description for "
             "pkg-config, an introduction and examples.",
         ],
@@ -155,7 +144,6 @@ PACKAGES = {
             "usr/share/doc/PACKAGE": ["./python/README.md", "./python/examples"],
         },
         fields={"Suggests": "python3-opencv"},
-        control={"postinst": COMPILE, "prerm": CLEAN},
     ),
     "rsshm": Package(
         section="video",
@@ -164,16 +152,25 @@ PACKAGES = {
             "A channel carries the frames of one program, such as a camera's, to any number of other programs in POSIX shared "
             "memory. This tool lists channels and their readers, measures rates and delays, saves pictures, shows them in the "
             "terminal, checks that frames arrive, and finds what is wrong on a machine. It needs no GStreamer.",
+            "With GStreamer, systemd publishes the cameras of the machine: the unit rsshm-camera@video0 belongs to the device "
+            "/dev/video0.",
         ],
-        depends=LIBC,
+        depends=f"{LIBC}, adduser",
         files={
             "usr/bin": ["usr/bin/rsshm"],
             "usr/share/man/man1": ["usr/share/man/man1/*.1"],
             "usr/share/bash-completion/completions": ["usr/share/bash-completion/completions/rsshm"],
             "usr/share/zsh/vendor-completions": ["usr/share/zsh/vendor-completions/_rsshm"],
             "usr/share/fish/vendor_completions.d": ["usr/share/fish/vendor_completions.d/rsshm.fish"],
-            "usr/share/doc/PACKAGE": ["./docs/CLI.md"],
+            # Debian 11 also reads these directories, whether /lib is a link or not.
+            "usr/lib/systemd/system": ["./packaging/systemd/rsshm-*"],
+            "usr/lib/sysusers.d": ["./packaging/sysusers.d/rsshm.conf"],
+            "usr/lib/tmpfiles.d": ["./packaging/tmpfiles.d/rsshm.conf"],
+            "usr/lib/udev/rules.d": ["./packaging/udev/70-rsshm-camera.rules"],
+            "usr/share/doc/PACKAGE": ["./docs/CLI.md", "./docs/SERVICE.md"],
+            "usr/share/doc/PACKAGE/examples": ["./packaging/examples/video0.conf", "./packaging/systemd/device.conf"],
         },
-        fields={"Suggests": "gstreamer1.0-rsshm, python3-rsshm"},
+        fields={"Suggests": "gstreamer1.0-rsshm, gstreamer1.0-tools, gstreamer1.0-plugins-good, python3-rsshm"},
+        control={"triggers": f"interest-noawait /{PLUGIN}\n"},
     ),
 }

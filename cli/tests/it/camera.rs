@@ -344,6 +344,52 @@ fn camera_on_demand_is_healthy_while_nobody_reads() {
     channel.assert_removed();
 }
 
+/// The command in a process with `count` more descriptors, which its children inherit.
+fn with_descriptors(command: &Command, count: usize) -> Command {
+    let last = 20 + count;
+    let mut shell = Command::new("bash");
+    shell
+        .arg("-c")
+        .arg(format!(
+            "for ((i = 20; i < {last}; i++)); do eval \"exec $i</dev/null\"; done; exec \"$@\""
+        ))
+        .arg("bash")
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            shell.env(name, value);
+        }
+    }
+    shell
+}
+
+#[test]
+fn pipeline_with_many_descriptors_is_replaced_when_idle() {
+    need_program!("gst-launch-1.0");
+    let channel = Channel::new();
+    let directory = Directory::new(&channel);
+    let manager = Manager::new(&directory);
+    let mut reading = gst::launch(&format!("rsshmsrc channel={} ! fakesink", channel.0));
+    let source = format!("{SOURCE} ! {CAPS}").replace(", ", ",");
+    let mut command = camera(
+        &channel,
+        &["--source", &source, "--on-demand", "--idle", "1s", "--stall", "1s"],
+    );
+    command.env("NOTIFY_SOCKET", &manager.path);
+    let mut process = Process::start(with_descriptors(&command, 300));
+    manager.expect("READY=1");
+    let first = writer(&channel, 0);
+    // Longer than a stall.
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(writer(&channel, 0), first, "somebody reads: {}", process.output());
+    reading.kill();
+    manager.expect("STATUS=starts again");
+    assert!(process.output().contains("too many open files"), "{}", process.output());
+    writer(&channel, first);
+    process.interrupt();
+}
+
 /// The directory packaging/ of the repository.
 fn packaging() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging")
