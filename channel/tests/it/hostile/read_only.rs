@@ -316,7 +316,10 @@ fn all_attacks(arguments: &[&str]) {
     let after = metadata(&honest);
     assert_eq!((after.ino(), after.mode()), (before.ino(), before.mode()));
     // Memory is committed for the bytes of the segment, but not for slots that the writer has not used for long.
-    let missing = after.size().checked_sub(after.blocks() * 512).expect("no memory behind the segment");
+    let missing = after
+        .size()
+        .checked_sub(after.blocks() * 512)
+        .expect("no memory behind the segment");
     assert_eq!(missing % SIZE as u64, 0, "{after:?}");
     if has_own_shm {
         assert_eq!(bytes_outside(&after), outside_before, "memory outside the segment");
