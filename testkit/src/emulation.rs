@@ -26,6 +26,12 @@ pub fn on_this_machine(limit: Duration) -> Duration {
     limit.saturating_mul(*SLOWDOWN)
 }
 
+/// The part of a processor that a process may use on this machine, if it uses at most `part` on a real machine. An emulated
+/// process uses more of it for the same work, but never all, as a process does that spins.
+pub fn processor_on_this_machine(part: f64) -> f64 {
+    1.0 - (1.0 - part) / f64::from(*SLOWDOWN)
+}
+
 /// Skips the test in an emulator, which lacks what the test needs.
 #[macro_export]
 macro_rules! need_real_machine {

@@ -29,6 +29,8 @@ use rsshm_testkit::{
 use crate::support::{ChannelExt, SECOND, SIZE, check, next, open_reader, open_writer, publish, slots};
 
 const OTHER: u32 = 65533;
+/// The owner of a directory. Not 65534, which in a user namespace stands for all users that have no id there.
+const OWNER: u32 = 65532;
 
 pub const ROLES: &[(&str, Role)] = &[
     ("directory/refused", |arguments| refused(arguments)),
@@ -140,8 +142,8 @@ fn directory_of_other_user_is_refused() {
     let refused = |words: &[&str]| {
         Process::start(with(directory.path(), "directory/refused as other user", words)).wait_ok();
     };
-    chown(directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
-    refused(&["belongs to user 65534", "of user 65533", "chown root"]);
+    chown(directory.path(), Some(OWNER), Some(OWNER)).unwrap();
+    refused(&["belongs to user 65532", "of user 65533", "chown root"]);
     // A directory above it that the user may not enter.
     chown(directory.path(), Some(0), Some(0)).unwrap();
     fs::set_permissions(directory.path(), Permissions::from_mode(0o700)).unwrap();

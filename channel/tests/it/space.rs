@@ -8,7 +8,9 @@ use std::{os::unix::fs::PermissionsExt, process::Command, time::Duration};
 
 use rsshm_channel::{Caps, Error, Next, Observer, ReadLimits, ReaderOptions, Writer, WriterOptions};
 use rsshm_testkit::{
-    Channel, need_root,
+    Channel,
+    emulation::on_this_machine,
+    need_root,
     privileges::{NOBODY, become_user},
     role::{self, Role, listen, say},
     shm::{OWN_MOUNTS, fill_up, mount, names, unshared},
@@ -425,7 +427,7 @@ fn filled_up(size: &str) {
     let stream = |values: std::ops::Range<u64>| {
         for value in values {
             assert!(publish_sized(&writer, value, frame_size), "a slot for {value}");
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(on_this_machine(Duration::from_millis(10)));
         }
     };
     stream(2..20);

@@ -12,6 +12,7 @@ use std::{
 use rsshm_channel::{Error, NewEvent, Next, ReadLimits, Reader, ReaderOptions, Writer, WriterOptions, monotonic_ns};
 use rsshm_testkit::{
     Channel, Process,
+    emulation::processor_on_this_machine,
     role::{self, Role, say},
     wait_until,
 };
@@ -299,7 +300,7 @@ impl Honest {
             // The limit is high, because a debug build on a busy machine uses much processor time. A peer that spins
             // exceeds it.
             assert!(
-                report.cpu < took.mul_f64(0.4),
+                report.cpu < took.mul_f64(processor_on_this_machine(0.4)),
                 "{what}: {role} spins: {report:?} in {took:?}"
             );
         }

@@ -17,6 +17,7 @@ use std::{
 use nix::{libc, sys::statvfs::statvfs};
 use rsshm_channel::layout::{Header, Status};
 use rsshm_testkit::{
+    emulation::on_this_machine,
     need_root,
     privileges::{NOBODY, become_user},
     role::{self, Role, listen, say},
@@ -24,7 +25,7 @@ use rsshm_testkit::{
 };
 
 use super::honest::{Honest, RATE};
-use crate::support::{raw, test_duration};
+use crate::support::{SIZE, raw, test_duration};
 
 pub const ROLES: &[(&str, Role)] = &[
     ("hostile/read-only attacks", all_attacks),
@@ -311,12 +312,17 @@ fn all_attacks(arguments: &[&str]) {
             assert!(!report.occurrences.contains("Evicted"), "{report:?}");
         }
         let (longest, longest_quiet) = (reports[0].1.longest, quiet[0].1.longest);
-        assert!(longest < longest_quiet + Duration::from_millis(100), "{reports:?}");
+        let allowed = longest_quiet + on_this_machine(Duration::from_millis(100));
+        assert!(longest < allowed, "{reports:?}");
     }
     let after = metadata(&honest);
     assert_eq!((after.ino(), after.mode()), (before.ino(), before.mode()));
-    // Memory is committed for exactly the bytes of the segment.
-    assert_eq!(after.blocks() * 512, after.size());
+    // Memory is committed for the bytes of the segment, but not for slots that the writer has not used for long.
+    let missing = after
+        .size()
+        .checked_sub(after.blocks() * 512)
+        .expect("no memory behind the segment");
+    assert_eq!(missing % SIZE as u64, 0, "{after:?}");
     if has_own_shm {
         assert_eq!(bytes_outside(&after), outside_before, "memory outside the segment");
     }
