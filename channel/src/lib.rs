@@ -105,11 +105,12 @@ pub use sys::{
     clock::monotonic_ns,
     copy::Copier,
     directory::{Directory, DirectoryFault},
+    object_file::ObjectKind,
     space::{Space, SpaceLimit},
     watch::{Watch, WatchStop},
 };
 pub use writer::{
-    Batch, Caps, Leftover, NewEvent, ServiceReport, Shortage, Slot, Upstream, Writer, WriterOptions, WriterStats,
+    Batch, Caps, Leftover, NewEvent, NewObjectPart, Object, Objects, ServiceReport, Shortage, Slot, Upstream, Writer, WriterOptions, WriterStats,
 };
 
 /// The examples of the README, which `cargo test --doc` compiles.

@@ -280,6 +280,16 @@ impl Segment {
         }
     }
 
+    /// How many bytes the frame of `descriptor` has in its slot.
+    #[inline]
+    pub(crate) fn size_in_slot(&self, descriptor: &FrameDescriptor) -> u64 {
+        if self.has_objects() {
+            size_of::<ReferenceTable>() as u64
+        } else {
+            descriptor.size
+        }
+    }
+
     /// Copies the table of references from the file, without a pin. `None` if it is not inside the slot, or the file has
     /// no memory for the slot. The copy is valid under the condition that [`read_descriptor`](Self::read_descriptor)
     /// names.
