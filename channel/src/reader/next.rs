@@ -11,8 +11,9 @@ use super::{
     CopyTarget, Next, ReadLimits, Reader, SegmentInfo,
     attachment::Attachment,
     connection::LIVENESS_INTERVAL,
+    copy_target::TakeFailure,
     events::EventQueue,
-    frames::{MAX_SEQ, NoTargetMemory},
+    frames::MAX_SEQ,
 };
 use crate::{
     Error,
@@ -214,12 +215,14 @@ impl Reader {
                 Ok(Some(frame)) => return Ok(Some(Next::Frame(frame))),
                 // The cursor is at `last` now, so the loop ends, or continues with the event.
                 Ok(None) => {}
-                Err(NoTargetMemory(size)) => {
+                Err(TakeFailure::NoTargetMemory(size)) => {
                     return Err(Error::NoMemory {
                         channel: self.name.to_string(),
                         size,
                     });
                 }
+                Err(TakeFailure::Interrupted) => return Ok(Some(Next::Interrupted)),
+                Err(TakeFailure::Denied(error)) => return Err(error),
             }
         }
     }

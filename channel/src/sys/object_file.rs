@@ -57,13 +57,6 @@ pub enum ObjectKind {
     Dmabuf = 2,
 }
 
-impl ObjectKind {
-    /// The kind that `word` means in shared memory.
-    pub(crate) fn from_word(word: u32) -> Option<Self> {
-        [Self::Memfd, Self::Dmabuf].into_iter().find(|kind| *kind as u32 == word)
-    }
-}
-
 impl fmt::Display for ObjectKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -149,10 +142,6 @@ impl ObjectFile {
     /// The size in bytes when the file was checked.
     pub(crate) fn size(&self) -> u64 {
         self.size
-    }
-
-    pub(crate) fn file_id(&self) -> FileId {
-        self.file_id
     }
 
     /// The `size` bytes at `offset`, in a mapping of the whole file that is made once.

@@ -87,7 +87,7 @@ use takeover::Takeover;
 
 pub use events::NewEvent;
 pub use leftover::Leftover;
-pub use objects::{Object, ObjectPart as NewObjectPart, Objects};
+pub use objects::{Object, ObjectPart, Objects};
 pub use options::{Caps, WriterOptions};
 pub use service::ServiceReport;
 pub use shortage::Shortage;

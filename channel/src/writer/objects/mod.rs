@@ -55,7 +55,7 @@ impl<'a> ObjectPart<'a> {
 /// # Examples
 /// ```
 /// use std::{fs::File, os::fd::AsFd};
-/// use rsshm_channel::{Caps, ChannelName, FrameDescriptor, NewObjectPart, Writer, WriterOptions};
+/// use rsshm_channel::{Caps, ChannelName, FrameDescriptor, ObjectPart, Writer, WriterOptions};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let name = format!("rsshm-doc-objects-{}", std::process::id());
@@ -70,7 +70,7 @@ impl<'a> ObjectPart<'a> {
 /// // `memory` is a memfd or a dmabuf, and `buffer` is upstream's buffer in it.
 /// let object = writer.objects().register(memory.as_fd())?;
 /// # let buffer = ();
-/// let part = NewObjectPart::new(&object, 0, 64 * 64);
+/// let part = ObjectPart::new(&object, 0, 64 * 64);
 /// writer.objects().publish(&[part], FrameDescriptor::default(), &[], Box::new(buffer))?;
 /// // The channel has the newest frame, and so the buffer.
 /// assert_eq!(writer.objects().frames_out(), 1);

@@ -76,9 +76,14 @@ impl SlotAllocator {
         }
     }
 
+    /// The slots that have no frame, and that nobody can pin. Their memory may have been released.
+    fn given_back(&self) -> u64 {
+        self.unpinnable & !self.runs.with_frame() & !self.segment.claimed()
+    }
+
     /// Takes the owner values of the slots that have no frame, and that nobody can pin.
     pub(in crate::writer) fn take_owners(&mut self) -> Vec<Owner> {
-        let blank = self.blank();
+        let blank = self.given_back();
         self.owners().map(|owners| owners.take(blank)).unwrap_or_default()
     }
 
@@ -93,7 +98,7 @@ impl SlotAllocator {
         let except = 1 << slot;
         let is_at_limit = |slots: &Self| {
             // A slot without a frame that nobody can pin gives its buffer back after this publish.
-            let except = except | slots.blank();
+            let except = except | slots.given_back();
             slots.owners.as_ref().is_some_and(|owners| owners.is_at_limit(except))
         };
         let is_limited = is_at_limit(self) && {
@@ -112,7 +117,7 @@ impl SlotAllocator {
     /// The largest quota that the buffers of upstream allow now; `None` if they do not matter.
     pub(in crate::writer) fn object_quota(&self) -> Option<u32> {
         let owners = self.owners.as_ref()?;
-        let is_at_limit = owners.is_at_limit(self.blank());
+        let is_at_limit = owners.is_at_limit(self.given_back());
         Some(if is_at_limit { 0 } else { owners.largest_quota() })
     }
 }

@@ -71,7 +71,7 @@ impl ObjectService {
 
     /// Removes the socket. The thread ends when the returned value is dropped.
     #[must_use = "the thread ends when this value is dropped"]
-    pub(in crate::writer) fn stop(&self) -> Option<impl Drop + use<>> {
+    pub(in crate::writer) fn stop(&self) -> Option<Server> {
         let Running { file, server } = sync::lock(&self.running).take()?;
         file.remove();
         Some(server)
