@@ -93,8 +93,8 @@ pub use protocol::{
 };
 pub use reader::{
     CopyTarget, Event, Frame, FrameData, FramePart, MappedPart, Next, ObjectFault, ObjectFrame, ObservedReader,
-    ObservedStatus, Observer, PinnedFrame, ReadLimits, Reader, ReaderHandle, ReaderOptions, ReaderStats, ReceivedObject,
-    SegmentFile,
+    ObservedStatus, Observer, PinnedFrame, ReadLimits, Reader, ReaderHandle, ReaderOptions, ReaderStats,
+    ReceivedObject, SegmentFile,
 };
 pub use segment::{
     discovery::{channels, possible_channels, segment_version},
@@ -111,7 +111,8 @@ pub use sys::{
     watch::{Watch, WatchStop},
 };
 pub use writer::{
-    Batch, Caps, Leftover, NewEvent, Object, ObjectPart, Objects, ServiceReport, Shortage, Slot, Upstream, Writer, WriterOptions, WriterStats,
+    Batch, Caps, Leftover, NewEvent, Object, ObjectPart, Objects, ServiceReport, Shortage, Slot, Upstream, Writer,
+    WriterOptions, WriterStats,
 };
 
 /// The examples of the README, which `cargo test --doc` compiles.

@@ -610,7 +610,10 @@ impl ReferenceTable {
     /// The parts, if the table is valid for a frame of `frame_size` bytes: the parts have bytes, no part ends beyond the
     /// largest offset of a file, and together they have the size of the frame.
     pub fn parts(&self, frame_size: u64) -> Option<&[ObjectReference]> {
-        let parts = self.references.get(..self.count as usize).filter(|parts| !parts.is_empty())?;
+        let parts = self
+            .references
+            .get(..self.count as usize)
+            .filter(|parts| !parts.is_empty())?;
         let mut total = 0u64;
         for part in parts {
             let end = part.offset.checked_add(part.size)?;

@@ -97,7 +97,9 @@ impl Attachment {
         reason: ObserverReason,
     ) -> Result<Option<(Self, Option<ObserverReason>)>, Error> {
         let segment = Segment::open(name, file, stat, Access::Observe)?;
-        Ok(segment.is_current().then(|| (Self::observe(name, segment), Some(reason))))
+        Ok(segment
+            .is_current()
+            .then(|| (Self::observe(name, segment), Some(reason))))
     }
 
     fn observe(name: &ChannelName, segment: Segment) -> Self {

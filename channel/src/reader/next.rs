@@ -8,12 +8,8 @@ use std::{
 };
 
 use super::{
-    CopyTarget, Next, ReadLimits, Reader, SegmentInfo,
-    attachment::Attachment,
-    connection::LIVENESS_INTERVAL,
-    copy_target::TakeFailure,
-    events::EventQueue,
-    frames::MAX_SEQ,
+    CopyTarget, Next, ReadLimits, Reader, SegmentInfo, attachment::Attachment, connection::LIVENESS_INTERVAL,
+    copy_target::TakeFailure, events::EventQueue, frames::MAX_SEQ,
 };
 use crate::{
     Error,

@@ -123,11 +123,17 @@ impl ObjectCache {
     fn keep(&self, object: ReceivedObject, frame: u64) -> ReceivedObject {
         let mut kept = sync::lock(&self.kept);
         let oldest_kept = frame.saturating_sub(UNUSED_FRAMES);
-        let (used, mut forgotten): (Vec<_>, Vec<_>) =
-            kept.objects.drain(..).partition(|(_, last_used)| *last_used >= oldest_kept);
+        let (used, mut forgotten): (Vec<_>, Vec<_>) = kept
+            .objects
+            .drain(..)
+            .partition(|(_, last_used)| *last_used >= oldest_kept);
         kept.objects = used;
         if kept.objects.len() >= MAX_OBJECTS {
-            let oldest = kept.objects.iter().enumerate().min_by_key(|(_, (_, last_used))| *last_used);
+            let oldest = kept
+                .objects
+                .iter()
+                .enumerate()
+                .min_by_key(|(_, (_, last_used))| *last_used);
             if let Some(oldest) = oldest.map(|(index, _)| index) {
                 forgotten.push(kept.objects.swap_remove(oldest));
             }

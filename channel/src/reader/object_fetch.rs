@@ -67,7 +67,9 @@ impl fmt::Display for ObjectFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoAnswer => f.write_str("the writer did not answer; it may be stopped"),
-            Self::NoSocket => f.write_str("the writer has no socket for descriptors; it is gone, or the file was removed"),
+            Self::NoSocket => {
+                f.write_str("the writer has no socket for descriptors; it is gone, or the file was removed")
+            }
             Self::Gone => f.write_str("the writer does not have this memory any more"),
             Self::TooManyFiles => f.write_str("too many open files; raise the limit (ulimit -n)"),
             Self::ForeignSocket => f.write_str("the socket belongs to another user than the channel"),
@@ -127,7 +129,12 @@ pub(super) fn fetch(
             }
             Err(errno) if errno::is_denied(errno) => {
                 let error = std::io::Error::from(errno);
-                return Err(FetchError::Denied(files::open_error(name.as_str(), &path, "use", &error)));
+                return Err(FetchError::Denied(files::open_error(
+                    name.as_str(),
+                    &path,
+                    "use",
+                    &error,
+                )));
             }
             Err(errno) => return Err(errno.into()),
         }

@@ -10,7 +10,11 @@ use super::{
     attachment::{Attachment, FrameInfo},
     runs::FrameLocation,
 };
-use crate::protocol::{layout::{ReferenceTable, RunRecord}, pins::PinResult, run::RUN_RECORD_SIZE};
+use crate::protocol::{
+    layout::{ReferenceTable, RunRecord},
+    pins::PinResult,
+    run::RUN_RECORD_SIZE,
+};
 
 /// A frame in shared memory. The bytes do not change until this value is dropped, unless the writer evicts the reader.
 ///
@@ -104,7 +108,10 @@ impl PinnedFrame {
 
     /// The name of the channel of a frame of objects.
     pub(super) fn channel(&self) -> &str {
-        self.attachment.objects.as_ref().map_or("", |objects| objects.name().as_str())
+        self.attachment
+            .objects
+            .as_ref()
+            .map_or("", |objects| objects.name().as_str())
     }
 
     /// The `length` bytes at `offset` in the slot; `None` if they are not entirely inside it.

@@ -107,7 +107,10 @@ impl ObjectFile {
         } else {
             return Err(NotAnObject::OtherKind);
         };
-        let size = u64::try_from(size).ok().filter(|size| *size > 0).ok_or(NotAnObject::Empty)?;
+        let size = u64::try_from(size)
+            .ok()
+            .filter(|size| *size > 0)
+            .ok_or(NotAnObject::Empty)?;
         Ok(Self {
             file,
             kind,
@@ -190,7 +193,9 @@ impl ObjectFile {
     fn sync(&self, flags: u64) {
         if self.kind == ObjectKind::Dmabuf {
             // SAFETY: the call reads one `u64` at the address.
-            while let Err(Errno::EINTR | Errno::EAGAIN) = unsafe { ioctl::dma_buf_sync(self.file.as_raw_fd(), &raw const flags) } {}
+            while let Err(Errno::EINTR | Errno::EAGAIN) =
+                unsafe { ioctl::dma_buf_sync(self.file.as_raw_fd(), &raw const flags) }
+            {}
         }
     }
 }
@@ -220,14 +225,21 @@ mod tests {
     #[test]
     fn only_memory_can_be_an_object() {
         let memory = memfd_create("test", MFdFlags::MFD_CLOEXEC).unwrap();
-        assert_eq!(ObjectFile::new(memory.try_clone().unwrap()).unwrap_err(), NotAnObject::Empty);
+        assert_eq!(
+            ObjectFile::new(memory.try_clone().unwrap()).unwrap_err(),
+            NotAnObject::Empty
+        );
         nix::unistd::ftruncate(&memory, 5000).unwrap();
         let object = ObjectFile::open_again(memory.as_fd()).unwrap();
         assert_eq!((object.kind(), object.size()), (ObjectKind::Memfd, 5000));
         nix::unistd::write(object.as_fd(), b"x").expect_err("the file is open for reading only");
         for path in ["/dev/null", "/proc/self/exe", "/proc/self/maps"] {
             let file = std::fs::File::open(path).unwrap();
-            assert_eq!(ObjectFile::new(file.into()).unwrap_err(), NotAnObject::OtherKind, "{path}");
+            assert_eq!(
+                ObjectFile::new(file.into()).unwrap_err(),
+                NotAnObject::OtherKind,
+                "{path}"
+            );
         }
     }
 

@@ -117,10 +117,18 @@ pub(crate) fn peer_user(connection: &OwnedFd) -> nix::Result<u32> {
 pub(crate) fn send(connection: &OwnedFd, bytes: &[u8], descriptor: Option<BorrowedFd<'_>>) -> nix::Result<()> {
     let descriptors: Vec<RawFd> = descriptor.iter().map(AsRawFd::as_raw_fd).collect();
     let message = ControlMessage::ScmRights(&descriptors);
-    let messages = if descriptors.is_empty() { &[][..] } else { std::slice::from_ref(&message) };
+    let messages = if descriptors.is_empty() {
+        &[][..]
+    } else {
+        std::slice::from_ref(&message)
+    };
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     let sent = sendmsg::<()>(connection.as_raw_fd(), &[IoSlice::new(bytes)], messages, flags, None)?;
-    if sent == bytes.len() { Ok(()) } else { Err(Errno::EMSGSIZE) }
+    if sent == bytes.len() {
+        Ok(())
+    } else {
+        Err(Errno::EMSGSIZE)
+    }
 }
 
 /// A message that was received.
@@ -206,7 +214,9 @@ pub(crate) fn wait(sockets: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Vec
     // After an error no event is set, so nothing is ready.
     let _ = poll(&mut entries, timeout);
     let ended = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
-    let flags = entries.iter().map(|entry| entry.revents().unwrap_or(PollFlags::empty()));
+    let flags = entries
+        .iter()
+        .map(|entry| entry.revents().unwrap_or(PollFlags::empty()));
     flags
         .map(|flags| Ready {
             has_news: !flags.is_empty(),

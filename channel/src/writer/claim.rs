@@ -128,20 +128,17 @@ pub(super) fn notify_service(segment: &WriterSegment) {
 }
 
 /// Finds a slot for a frame of `size` bytes and claims the slot, without waiting for readers.
-fn take_slot(
-    inner: &Inner,
-    size: usize,
-    claimed_for: ClaimedFor,
-    has_waited: bool,
-    content: Content,
-) -> Option<Slot> {
+fn take_slot(inner: &Inner, size: usize, claimed_for: ClaimedFor, has_waited: bool, content: Content) -> Option<Slot> {
     let size = size as u64;
     // This loop ends, because the segment cannot grow without end.
     loop {
         let mut state = inner.lock();
         // A dropped frame leaves a gap in the seqs, which a run cannot have.
         let may_append = claimed_for == ClaimedFor::Copy && !state.sequence.has_gap();
-        let slots = state.chain.current_mut().filter(|slots| has_room(slots, size, content))?;
+        let slots = state
+            .chain
+            .current_mut()
+            .filter(|slots| has_room(slots, size, content))?;
         if may_append {
             if let Some(slot) = slots.claim_append(size) {
                 return Some(slot);

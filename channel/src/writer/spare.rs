@@ -127,7 +127,8 @@ impl SlotAllocator {
     /// their share while many slots are pinned, because the share needs no spare slots.
     fn wanted_quota(&mut self, usage: &Usage) -> u32 {
         let by_slots = self.wanted_quota_by_slots(usage);
-        self.object_quota().map_or(by_slots, |by_objects| by_slots.min(by_objects))
+        self.object_quota()
+            .map_or(by_slots, |by_objects| by_slots.min(by_objects))
     }
 
     /// The quota that readers should have as far as slots matter.

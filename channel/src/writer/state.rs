@@ -4,8 +4,8 @@
 
 use super::{
     chain::SegmentChain, channel_lock::ChannelLock, events::EventLog, messages::RequestLog,
-    objects::owners::DEFAULT_SPARE_OBJECTS, readers::ReaderTable,
-    sequence::Sequence, service::ServiceState, shortage::ShortageLog, sizing::SlotSizing, stats::WriterStats,
+    objects::owners::DEFAULT_SPARE_OBJECTS, readers::ReaderTable, sequence::Sequence, service::ServiceState,
+    shortage::ShortageLog, sizing::SlotSizing, stats::WriterStats,
 };
 
 /// The parts of a writer. Each part owns its data. The steps of the writer call the parts in the right order.

@@ -85,8 +85,8 @@ impl<'a> Objects<'a> {
         Self(inner)
     }
 
-    /// Sets how many buffers upstream can spare: how many frames may be out when [`publish`](Self::publish) returns. At
-    /// least the newest frame is always out. If readers hold so many frames that the limit is near, they copy the next
+    /// Sets how many buffers upstream can spare: how many frames may be out when [`publish`](Self::publish) returns. One
+    /// more may be out for a moment, while the service gives it back. At least the newest frame is always out. If readers hold so many frames that the limit is near, they copy the next
     /// frames, or miss them.
     ///
     /// With less than 3, readers copy each frame. The default is 4.
@@ -177,7 +177,10 @@ impl<'a> Objects<'a> {
         };
         let mut references = [ObjectReference::default(); MAX_REFERENCES];
         let Some(used) = references.get_mut(..parts.len()).filter(|used| !used.is_empty()) else {
-            return Err(error(format!("a frame has {} parts, not 1 to {MAX_REFERENCES}", parts.len())));
+            return Err(error(format!(
+                "a frame has {} parts, not 1 to {MAX_REFERENCES}",
+                parts.len()
+            )));
         };
         for (reference, part) in used.iter_mut().zip(parts) {
             *reference = part.object.part(part.offset, part.size).ok_or_else(|| {

@@ -2,7 +2,14 @@
 
 //! The owner values of frames whose memory belongs to upstream.
 
-use std::{any::Any, fmt};
+use std::{
+    any::Any,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 use super::registry::Object;
 use crate::protocol::layout::MAX_SLOTS;
@@ -15,18 +22,43 @@ const LEAST_QUOTA: u32 = 2;
 
 /// What a frame keeps as long as it can be read. It is dropped while no lock is held, because the drop gives upstream
 /// its buffer back, which may run any code.
+///
+/// The fields are dropped in this order: the frame counts as out until upstream has its buffer back.
 pub(in crate::writer) struct Owner {
+    /// The value that the program has given.
+    _value: Box<dyn Any + Send>,
     /// The memory, which readers may ask for.
     _objects: Vec<Object>,
-    _value: Box<dyn Any + Send>,
+    count: Option<CountedFrame>,
 }
 
 impl Owner {
     pub(super) fn new(objects: Vec<Object>, value: Box<dyn Any + Send>) -> Self {
         Self {
-            _objects: objects,
             _value: value,
+            _objects: objects,
+            count: None,
         }
+    }
+}
+
+/// One of the frames that are out.
+#[derive(Debug)]
+struct CountedFrame(Arc<AtomicU32>);
+
+impl CountedFrame {
+    fn new(count: &Arc<AtomicU32>) -> Self {
+        // Relaxed: the count is compared with a limit, and orders nothing. Only drops run without the lock of the
+        // writer's state, so a load under this lock sees at least the frames that are out.
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for CountedFrame {
+    fn drop(&mut self) {
+        // Relaxed: as above.
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -42,6 +74,8 @@ pub(in crate::writer) struct SlotOwners {
     owners: [Option<Owner>; MAX_SLOTS],
     /// One bit for each slot that has an owner value.
     owned: u64,
+    /// How many frames are out. This includes those whose owner values were taken and are being dropped.
+    out: Arc<AtomicU32>,
     /// How many frames may be out.
     limit: u32,
     /// Whether the quota was withdrawn because of the limit.
@@ -53,6 +87,7 @@ impl SlotOwners {
         Self {
             owners: [const { None }; MAX_SLOTS],
             owned: 0,
+            out: Arc::default(),
             limit: DEFAULT_SPARE_OBJECTS,
             is_limited: false,
         }
@@ -63,8 +98,9 @@ impl SlotOwners {
     }
 
     /// Gives a slot its owner value, and returns the former one.
-    pub(super) fn set(&mut self, slot: usize, owner: Owner) -> Option<Owner> {
+    pub(super) fn set(&mut self, slot: usize, mut owner: Owner) -> Option<Owner> {
         self.owned |= 1 << slot;
+        owner.count = Some(CountedFrame::new(&self.out));
         self.owners[slot].replace(owner)
     }
 
@@ -77,23 +113,26 @@ impl SlotOwners {
             .collect()
     }
 
-    /// The slots that have an owner value.
-    pub(super) fn owned(&self) -> u64 {
-        self.owned
+    /// How many frames are out.
+    pub(super) fn frames_out(&self) -> u32 {
+        // Relaxed: as in `CountedFrame::new`.
+        self.out.load(Ordering::Relaxed)
     }
 
-    /// Whether so many buffers are out that readers must not hold the next frame too. `except` is the slot of that frame.
+    /// Whether so many buffers are out that readers must not hold the next frame too. The slots `except` do not count: the
+    /// slot of that frame, and those whose buffers go back before the publish ends.
     ///
     /// If this frame can be pinned, it may stay out when the next one is published. So two buffers must be left: one for
     /// this frame, and one for the next.
     pub(super) fn is_at_limit(&self, except: u64) -> bool {
-        (self.owned & !except).count_ones().saturating_add(2) > self.limit
+        let out = self.frames_out().saturating_sub((self.owned & except).count_ones());
+        out.saturating_add(2) > self.limit
     }
 
     /// Whether another frame may be out. Two are always possible, because the newest frame stays until the next one is
     /// published.
     pub(super) fn has_spare(&self) -> bool {
-        self.owned.count_ones() < self.limit.max(2)
+        self.frames_out() < self.limit.max(2)
     }
 
     /// The largest quota with which readers have a share of the buffers.

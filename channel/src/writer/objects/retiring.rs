@@ -28,7 +28,7 @@ impl SlotAllocator {
 
     /// How many frames are out.
     pub(super) fn frames_out(&self) -> u32 {
-        self.owners.as_ref().map_or(0, |owners| owners.owned().count_ones())
+        self.owners.as_ref().map_or(0, |owners| owners.frames_out())
     }
 
     /// Whether another frame may be out. The newest frame does not count, because it is retired after the next one.

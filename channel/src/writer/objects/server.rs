@@ -99,11 +99,18 @@ fn serve(listener: &OwnedFd, registry: &Registry) {
             .map(|connection| connection.socket.as_fd())
             .chain(exhausted_until.is_none().then(|| listener.as_fd()))
             .collect();
-        let wake_at = connections.iter().map(|connection| connection.until).chain(exhausted_until).min();
+        let wake_at = connections
+            .iter()
+            .map(|connection| connection.until)
+            .chain(exhausted_until)
+            .min();
         let ready = socket::wait(&sockets, wake_at.map(|at| at.saturating_duration_since(now)));
         let mut at = 0..;
         connections.retain(|connection| {
-            let has_news = at.next().and_then(|at| ready.get(at)).is_some_and(|ready: &socket::Ready| ready.has_news);
+            let has_news = at
+                .next()
+                .and_then(|at| ready.get(at))
+                .is_some_and(|ready: &socket::Ready| ready.has_news);
             !(has_news && answer(&connection.socket, registry))
         });
         if let Some(ready) = exhausted_until.is_none().then(|| ready.last()).flatten() {

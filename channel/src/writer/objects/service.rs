@@ -103,7 +103,9 @@ impl ObjectService {
                 "the file is neither a dmabuf nor a file in memory (memfd, tmpfs); copy the frame into a slot"
             }
             Err(RegisterError::NotAnObject(NotAnObject::Empty)) => "the memory of an object has no bytes",
-            Err(RegisterError::TooMany) => "the frames refer to too many objects at a time; publish the same buffers again",
+            Err(RegisterError::TooMany) => {
+                "the frames refer to too many objects at a time; publish the same buffers again"
+            }
         };
         Err(Error::Object {
             channel: name.to_string(),

@@ -44,10 +44,20 @@ impl SocketFile {
         failpoint(Failpoint::SocketMade);
         let mode = Mode::from_bits_truncate(lock_file_mode(perms));
         fchmodat(AT_FDCWD, staging.path.as_str(), mode, FchmodatFlags::FollowSymlink).map_err(failed)?;
-        let file_id = find(&staging.path).map_err(failed)?.ok_or_else(|| failed(Errno::ENOENT))?.1;
+        let file_id = find(&staging.path)
+            .map_err(failed)?
+            .ok_or_else(|| failed(Errno::ENOENT))?
+            .1;
         socket::start(&listener).map_err(failed)?;
         Self::require_free_or_own(name, &path)?;
-        renameat2(AT_FDCWD, staging.path.as_str(), AT_FDCWD, path.as_str(), RenameFlags::empty()).map_err(failed)?;
+        renameat2(
+            AT_FDCWD,
+            staging.path.as_str(),
+            AT_FDCWD,
+            path.as_str(),
+            RenameFlags::empty(),
+        )
+        .map_err(failed)?;
         failpoint(Failpoint::SocketNamed);
         Ok((Self { path, file_id }, listener))
     }

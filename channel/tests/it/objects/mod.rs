@@ -29,7 +29,7 @@ use rsshm_testkit::{
     timed,
 };
 
-use self::pool::{Pool, mappings, memfd, name_of, object_writer, open_files};
+use self::pool::{Pool, assert_out, mappings, memfd, name_of, object_writer, open_files};
 use crate::support::{
     CAPS, ChannelExt, SECOND, SIZE, Service, bytes, check_bytes, descriptor, lossless, next_within, open_reader, poll,
     publish, slots,
@@ -41,8 +41,12 @@ pub const ROLES: &[(&str, Role)] = &[
     ("objects/reader as nobody", |arguments| reader_as_nobody(arguments[0])),
     ("objects/writer", |arguments| writer(arguments[0])),
     ("objects/measured writer", |arguments| measured_writer(arguments[0])),
-    ("objects/reader of new memory", |arguments| reader_of_new_memory(arguments[0])),
-    ("objects/writer of new memory", |arguments| writer_of_new_memory(arguments[0])),
+    ("objects/reader of new memory", |arguments| {
+        reader_of_new_memory(arguments[0])
+    }),
+    ("objects/writer of new memory", |arguments| {
+        writer_of_new_memory(arguments[0])
+    }),
 ];
 
 /// The limits of a reader that accepts objects.
@@ -119,7 +123,12 @@ fn reader(channel: &str) {
             other => panic!("{other:?}"),
         }
     }
-    say(format!("{in_place} {copied} {} {} {}", reader.stats().missed, ids.len(), descriptors.len()));
+    say(format!(
+        "{in_place} {copied} {} {} {}",
+        reader.stats().missed,
+        ids.len(),
+        descriptors.len()
+    ));
     say(format!("{after_ten:?} {:?}", (open_files("self"), mappings("self"))));
 }
 
@@ -182,10 +191,11 @@ fn measured_writer(channel: &str) {
     let files_before = open_files("self");
     for value in 2..=500 {
         assert!(pool.publish(&writer, value), "the camera has no buffer for {value}");
-        assert!(writer.objects().frames_out() <= 6);
+        assert_out(&writer, 6);
         std::thread::sleep(Duration::from_millis(2));
     }
-    assert_eq!(open_files("self"), files_before, "the writer's files");
+    // A connection may be open at this moment.
+    eventually("no file is left open", || open_files("self") <= files_before);
     drop(service);
     writer.close();
     say("closed");
@@ -210,11 +220,17 @@ fn frames_stay_in_memfds_byte_for_byte() {
     };
     assert!(in_place > 450 && copied < 10, "{counts}");
     assert!(missed < 10, "{counts}");
-    assert!(ids <= 8 && descriptors == ids, "each object has one descriptor: {counts}");
+    assert!(
+        ids <= 8 && descriptors == ids,
+        "each object has one descriptor: {counts}"
+    );
     let files = process.receive();
     let (before, after) = files.split_once(") (").unwrap();
     let counts = |text: &str| -> Vec<usize> {
-        text.trim_matches(['(', ')']).split(", ").map(|count| count.parse().unwrap()).collect()
+        text.trim_matches(['(', ')'])
+            .split(", ")
+            .map(|count| count.parse().unwrap())
+            .collect()
     };
     let (before, after) = (counts(before), counts(after));
     assert!(after[0] <= before[0] + 8 && after[1] <= 8, "{files}");
@@ -232,8 +248,14 @@ fn parts_of_a_frame_come_in_order_with_offsets() {
         let size = file.metadata().unwrap().len() as usize;
         file.write_all_at(&bytes[..size], 0).unwrap();
     }
-    let objects: Vec<_> = files.iter().map(|file| writer.objects().register(file.as_fd()).unwrap()).collect();
-    let again = writer.objects().register(files[0].try_clone().unwrap().as_fd()).unwrap();
+    let objects: Vec<_> = files
+        .iter()
+        .map(|file| writer.objects().register(file.as_fd()).unwrap())
+        .collect();
+    let again = writer
+        .objects()
+        .register(files[0].try_clone().unwrap().as_fd())
+        .unwrap();
     assert_eq!(again.id(), objects[0].id(), "the same memory is the same object");
     assert_eq!((objects[1].size(), objects[1].kind()), (20_000, ObjectKind::Memfd));
     let parts = [
@@ -253,7 +275,11 @@ fn parts_of_a_frame_come_in_order_with_offsets() {
     let mut reader = channel.reader();
     for _ in 0..2 {
         let described = descriptor(0, 7).with_planes(&planes);
-        let seq = writer.objects().publish(&parts, described, b"meta", Box::new(())).unwrap().unwrap();
+        let seq = writer
+            .objects()
+            .publish(&parts, described, b"meta", Box::new(()))
+            .unwrap()
+            .unwrap();
         let frame = next_within(&mut reader, &mut Vec::new(), accepting());
         assert_eq!((frame.seq, &frame.metadata[..]), (seq, &b"meta"[..]));
         assert_eq!((frame.descriptor.size, frame.descriptor.planes), (26_001, 2));
@@ -345,8 +371,11 @@ fn greedy_reader_leaves_the_camera_its_buffers() {
         let mut taken = 0;
         let mut held = loop {
             let value = values.next().unwrap();
-            assert!(pool.publish(&writer, value), "no buffer for {value}, with {spare} to spare");
-            assert!(writer.objects().frames_out() <= spare);
+            assert!(
+                pool.publish(&writer, value),
+                "no buffer for {value}, with {spare} to spare"
+            );
+            assert_out(&writer, spare);
             let frame = next_frame(&mut other, accepting());
             taken += u64::from(frame.descriptor.offset == value);
             if let Some(line) = greedy.try_receive() {
@@ -390,7 +419,10 @@ fn caps_change_between_slots_and_objects() {
     for round in 0..4 {
         writer.set_caps(Caps::objects(CAPS)).unwrap();
         let error = writer.claim(SIZE).unwrap_err();
-        assert!(matches!(&error, Error::Option { .. }) && error.to_string().contains("objects"), "{error}");
+        assert!(
+            matches!(&error, Error::Option { .. }) && error.to_string().contains("objects"),
+            "{error}"
+        );
         let error = writer.upstream().claim(SIZE).unwrap_err();
         assert!(matches!(error, Error::Option { .. }), "{error}");
         for _ in 0..3 {
@@ -402,7 +434,10 @@ fn caps_change_between_slots_and_objects() {
         assert_eq!(pool.free(), 3, "round {round}");
         writer.set_caps(Caps::fixed_size(CAPS, SIZE)).unwrap();
         let error = pool.try_publish(&writer, 1).unwrap_err();
-        assert!(matches!(&error, Error::Option { .. }) && error.to_string().contains("Caps::objects"), "{error}");
+        assert!(
+            matches!(&error, Error::Option { .. }) && error.to_string().contains("Caps::objects"),
+            "{error}"
+        );
         for _ in 0..3 {
             value += 1;
             assert!(publish(&writer, value));
@@ -429,7 +464,7 @@ fn lossless_writer_of_objects_loses_nothing() {
         scope.spawn(|| {
             for value in 2..=500 {
                 assert!(pool.publish(&writer, value), "no buffer");
-                assert!(writer.objects().frames_out() <= 3);
+                assert_out(&writer, 3);
             }
         });
         for seq in 2..=500 {
@@ -496,7 +531,10 @@ fn other_file_under_the_name_of_the_socket_is_an_error() {
     let writer = object_writer(channel.as_str(), slots(0), 6);
     let pool = Pool::new(&writer, 4);
     let error = pool.try_publish(&writer, 1).unwrap_err();
-    assert!(matches!(&error, Error::Foreign { .. }) && error.to_string().contains("socket"), "{error}");
+    assert!(
+        matches!(&error, Error::Foreign { .. }) && error.to_string().contains("socket"),
+        "{error}"
+    );
     assert_eq!(std::fs::read(channel.socket()).unwrap(), b"mine");
     // Frames in slots need no socket.
     writer.set_caps(Caps::fixed_size(CAPS, SIZE)).unwrap();
@@ -540,7 +578,10 @@ fn files_of_other_kinds_cannot_be_objects() {
         &[ObjectPart::new(&object, 2, u64::MAX)],
         &[ObjectPart::new(&object, 0, 1); 5],
     ] {
-        let error = writer.objects().publish(parts, descriptor(0, 1), &[], Box::new(())).unwrap_err();
+        let error = writer
+            .objects()
+            .publish(parts, descriptor(0, 1), &[], Box::new(()))
+            .unwrap_err();
         assert!(matches!(error, Error::Object { .. }), "{error}");
     }
     assert_eq!(writer.objects().frames_out(), 0);
@@ -558,7 +599,11 @@ fn writer_of_new_memory(channel: &str) {
     assert!(writer.objects().count() <= 256, "{}", writer.objects().count());
     let began = Instant::now();
     while writer.objects().count() > 1 {
-        assert!(began.elapsed() < 20 * SECOND, "{} objects are left", writer.objects().count());
+        assert!(
+            began.elapsed() < 20 * SECOND,
+            "{} objects are left",
+            writer.objects().count()
+        );
         writer.service().unwrap();
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -635,7 +680,11 @@ fn reader_as_nobody(channel: &str) {
         say(match next {
             Ok(Next::Frame(frame)) => {
                 check_objects(&frame, &copy);
-                format!("{} {}", if is_object(&frame) { "objects" } else { "copy" }, reader.is_observer())
+                format!(
+                    "{} {}",
+                    if is_object(&frame) { "objects" } else { "copy" },
+                    reader.is_observer()
+                )
             }
             Ok(other) => format!("{other:?}"),
             Err(error) => error.to_string(),
@@ -654,7 +703,10 @@ fn other_users_need_permission_for_objects() {
     assert!(pool.publish(&writer, 1));
     let mut reader = role::start("objects/reader as nobody", &[channel.as_str()]);
     let answer = reader.receive();
-    assert!(answer.contains("fds.") && answer.contains("0600") && answer.contains("perms"), "{answer}");
+    assert!(
+        answer.contains("fds.") && answer.contains("0600") && answer.contains("perms"),
+        "{answer}"
+    );
     reader.kill();
     // With full permissions, another user's reader gets objects. It trusts the writer, because the writer is root.
     let channel = Channel::new();
@@ -708,7 +760,9 @@ fn shortened_memory_is_a_missed_frame() {
     let part = ObjectPart::new(&object, 0, SIZE as u64);
     let mut reader = channel.reader();
     let publish = |value| {
-        let published = writer.objects().publish(&[part], descriptor(SIZE, value), &[], Box::new(()));
+        let published = writer
+            .objects()
+            .publish(&[part], descriptor(SIZE, value), &[], Box::new(()));
         assert!(published.unwrap().is_some());
     };
     publish(0);

@@ -11,10 +11,13 @@ use std::{
     },
     path::Path,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use rsshm_channel::{Caps, Error, Object, ObjectPart, Writer, WriterOptions};
+
+use rsshm_testkit::wait_until;
 
 use crate::support::{CAPS, SIZE, descriptor, try_open_writer};
 
@@ -100,7 +103,15 @@ impl Pool {
     }
 
     pub fn try_publish(&self, writer: &Writer, value: u64) -> Result<bool, Error> {
-        let Some(taken) = self.take() else {
+        let mut taken = self.take();
+        // The service may be giving a buffer back at this moment.
+        for _ in 0..200 {
+            if taken.is_none() {
+                std::thread::sleep(Duration::from_millis(1));
+                taken = self.take();
+            }
+        }
+        let Some(taken) = taken else {
             return Ok(false);
         };
         let (file, object) = &self.buffers[taken.index];
@@ -113,6 +124,14 @@ impl Pool {
             .publish(&[part], descriptor(SIZE, value), &[], Box::new(taken))?;
         Ok(published.is_some())
     }
+}
+
+/// Checks that at most `spare` frames are out. One more may be out for a moment, while the service gives it back.
+#[track_caller]
+pub fn assert_out(writer: &Writer, spare: u32) {
+    wait_until("upstream has its buffers", Duration::from_millis(200), || {
+        writer.objects().frames_out() <= spare
+    });
 }
 
 /// The file that a descriptor is open on, as /proc names it.
