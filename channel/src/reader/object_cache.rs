@@ -33,7 +33,7 @@ pub(super) struct ObjectCache {
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// The objects, and the number of the frame that used each last.
+    /// The objects, and in which look-up each was used last.
     objects: Vec<(ReceivedObject, u64)>,
     /// How many frames were looked up.
     frames: u64,

@@ -192,10 +192,10 @@ impl ObjectFile {
     /// A failure is ignored, because a driver without this call has memory that needs none.
     fn sync(&self, flags: u64) {
         if self.kind == ObjectKind::Dmabuf {
+            let file = self.file.as_raw_fd();
             // SAFETY: the call reads one `u64` at the address.
-            while let Err(Errno::EINTR | Errno::EAGAIN) =
-                unsafe { ioctl::dma_buf_sync(self.file.as_raw_fd(), &raw const flags) }
-            {}
+            let sync = || unsafe { ioctl::dma_buf_sync(file, &raw const flags) };
+            while let Err(Errno::EINTR | Errno::EAGAIN) = sync() {}
         }
     }
 }

@@ -11,11 +11,11 @@ use std::{
     },
 };
 
-use super::registry::Object;
+use super::{super::memory::bits, registry::Object};
 use crate::protocol::layout::MAX_SLOTS;
 
 /// How many frames may be out if the program has not said how many buffers upstream can spare.
-pub(in crate::writer) const DEFAULT_SPARE_OBJECTS: u32 = 4;
+pub(crate) const DEFAULT_SPARE_OBJECTS: u32 = 4;
 /// The largest part of the spare buffers that one reader may hold is one half, but at least so many frames. A reader
 /// holds one frame less than its quota in place.
 const LEAST_QUOTA: u32 = 2;
@@ -24,7 +24,7 @@ const LEAST_QUOTA: u32 = 2;
 /// its buffer back, which may run any code.
 ///
 /// The fields are dropped in this order: the frame counts as out until upstream has its buffer back.
-pub(in crate::writer) struct Owner {
+pub(crate) struct Owner {
     /// The value that the program has given.
     _value: Box<dyn Any + Send>,
     /// The memory, which readers may ask for.
@@ -70,7 +70,7 @@ impl fmt::Debug for Owner {
 
 /// The owner values of a segment's slots, and how many of them there may be.
 #[derive(Debug)]
-pub(in crate::writer) struct SlotOwners {
+pub(crate) struct SlotOwners {
     owners: [Option<Owner>; MAX_SLOTS],
     /// One bit for each slot that has an owner value.
     owned: u64,
@@ -83,7 +83,7 @@ pub(in crate::writer) struct SlotOwners {
 }
 
 impl SlotOwners {
-    pub(in crate::writer) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             owners: [const { None }; MAX_SLOTS],
             owned: 0,
@@ -93,7 +93,7 @@ impl SlotOwners {
         }
     }
 
-    pub(in crate::writer) fn set_limit(&mut self, limit: u32) {
+    pub(crate) fn set_limit(&mut self, limit: u32) {
         self.limit = limit;
     }
 
@@ -108,9 +108,7 @@ impl SlotOwners {
     pub(super) fn take(&mut self, slots: u64) -> Vec<Owner> {
         let taken = slots & self.owned;
         self.owned &= !slots;
-        super::super::memory::bits(taken)
-            .filter_map(|slot| self.owners[slot].take())
-            .collect()
+        bits(taken).filter_map(|slot| self.owners[slot].take()).collect()
     }
 
     /// How many frames are out.

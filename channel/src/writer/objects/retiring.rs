@@ -10,8 +10,10 @@
 //! If readers hold so many frames that upstream would lack buffers, the quota is withdrawn. A frame that is published
 //! then cannot be pinned, and is retired after the next one is published. Readers copy such frames, or miss them.
 
-use super::owners::{Owner, SlotOwners};
-use crate::writer::{memory::bits, slots::SlotAllocator};
+use super::{
+    super::{memory::bits, slots::SlotAllocator},
+    owners::{Owner, SlotOwners},
+};
 
 impl SlotAllocator {
     /// The owner values of the slots; `None` in a segment whose slots have the bytes of the frames.
@@ -20,7 +22,7 @@ impl SlotAllocator {
     }
 
     /// Sets how many frames may be out. It has no effect in a segment without objects.
-    pub(in crate::writer) fn set_spare_objects(&mut self, spare: u32) {
+    pub(crate) fn set_spare_objects(&mut self, spare: u32) {
         if let Some(owners) = self.owners() {
             owners.set_limit(spare);
         }
@@ -32,7 +34,7 @@ impl SlotAllocator {
     }
 
     /// Whether another frame may be out. The newest frame does not count, because it is retired after the next one.
-    pub(in crate::writer) fn has_spare_object(&self) -> bool {
+    pub(crate) fn has_spare_object(&self) -> bool {
         self.owners.as_ref().is_none_or(|owners| owners.has_spare())
     }
 
@@ -46,7 +48,7 @@ impl SlotAllocator {
 
     /// Takes the frames beyond the history that nobody has pinned, and returns the owner values of all slots that nobody
     /// can read any more. The caller drops them while it holds no lock.
-    pub(in crate::writer) fn retire(&mut self) -> Vec<Owner> {
+    pub(crate) fn retire(&mut self) -> Vec<Owner> {
         if self.owners.is_none() {
             return Vec::new();
         }
@@ -82,19 +84,19 @@ impl SlotAllocator {
     }
 
     /// Takes the owner values of the slots that have no frame, and that nobody can pin.
-    pub(in crate::writer) fn take_owners(&mut self) -> Vec<Owner> {
+    pub(crate) fn take_owners(&mut self) -> Vec<Owner> {
         let blank = self.given_back();
         self.owners().map(|owners| owners.take(blank)).unwrap_or_default()
     }
 
     /// Takes all owner values, because the segment is given up.
-    pub(in crate::writer) fn take_all_owners(&mut self) -> Vec<Owner> {
+    pub(crate) fn take_all_owners(&mut self) -> Vec<Owner> {
         self.owners().map(|owners| owners.take(u64::MAX)).unwrap_or_default()
     }
 
     /// Decides whether readers may pin the frame that is published in `slot` next. If too many buffers are out, the
     /// quota is withdrawn; if there are enough again, the service is to grant it.
-    pub(in crate::writer) fn limit_objects(&mut self, slot: usize) {
+    pub(crate) fn limit_objects(&mut self, slot: usize) {
         let except = 1 << slot;
         let is_at_limit = |slots: &Self| {
             // A slot without a frame that nobody can pin gives its buffer back after this publish.
@@ -115,7 +117,7 @@ impl SlotAllocator {
     }
 
     /// The largest quota that the buffers of upstream allow now; `None` if they do not matter.
-    pub(in crate::writer) fn object_quota(&self) -> Option<u32> {
+    pub(crate) fn object_quota(&self) -> Option<u32> {
         let owners = self.owners.as_ref()?;
         let is_at_limit = owners.is_at_limit(self.given_back());
         Some(if is_at_limit { 0 } else { owners.largest_quota() })

@@ -42,7 +42,7 @@ const WAKE_INTERVAL: Duration = Duration::from_millis(1);
 
 /// A running thread. Dropping the value ends it.
 #[derive(Debug)]
-pub(in crate::writer) struct Server {
+pub(crate) struct Server {
     listener: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
     fork_guard: ForkGuard,

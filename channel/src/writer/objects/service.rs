@@ -20,7 +20,7 @@ use crate::{
 /// The registry, and the thread that gives readers the descriptors. The thread runs from the first segment with objects
 /// until the writer is closed.
 #[derive(Debug, Default)]
-pub(in crate::writer) struct ObjectService {
+pub(crate) struct ObjectService {
     registry: Arc<Registry>,
     running: Mutex<Option<Running>>,
 }
@@ -38,7 +38,7 @@ impl ObjectService {
     ///
     /// # Errors
     /// [`Error::Foreign`] if another user's file has the name of the socket, and the errors of the system.
-    pub(in crate::writer) fn start(&self, name: &ChannelName, perms: u32) -> Result<(), Error> {
+    pub(crate) fn start(&self, name: &ChannelName, perms: u32) -> Result<(), Error> {
         if sync::lock(&self.running).is_some() {
             return Ok(());
         }
@@ -56,7 +56,7 @@ impl ObjectService {
     ///
     /// # Errors
     /// See [`start`](Self::start).
-    pub(in crate::writer) fn restore(&self, name: &ChannelName, perms: u32) -> Result<(), Error> {
+    pub(crate) fn restore(&self, name: &ChannelName, perms: u32) -> Result<(), Error> {
         let lost = {
             let mut running = sync::lock(&self.running);
             running.take_if(|running| !running.file.has_name())
@@ -71,19 +71,19 @@ impl ObjectService {
 
     /// Removes the socket. The thread ends when the returned value is dropped.
     #[must_use = "the thread ends when this value is dropped"]
-    pub(in crate::writer) fn stop(&self) -> Option<Server> {
+    pub(crate) fn stop(&self) -> Option<Server> {
         let Running { file, server } = sync::lock(&self.running).take()?;
         file.remove();
         Some(server)
     }
 
     /// Lets readers of this segment ask for objects.
-    pub(in crate::writer) fn add_segment(&self, segment: FileId) {
+    pub(crate) fn add_segment(&self, segment: FileId) {
         self.registry.add_segment(segment);
     }
 
     /// Forgets objects that have not been used for a while; with `at_once`, all that are not used now.
-    pub(in crate::writer) fn forget_unused(&self, at_once: bool) {
+    pub(crate) fn forget_unused(&self, at_once: bool) {
         self.registry.forget_unused(at_once);
     }
 
